@@ -1,0 +1,61 @@
+"""Class names in YAML to classes: a registry per kind of part, and dotted paths for a user's own classes."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from mmpt.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """Return " Did you mean `x`?" for the nearest of `known`, or an empty string when none is near."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" Did you mean `{near[0]}`?" if near else ""
+
+
+class Registry(Generic[T]):
+    """Classes of one kind by the name that YAMLs use."""
+
+    def __init__(self, kind: str):
+        self.kind = kind
+        self._classes: dict[str, type[T]] = {}
+
+    def register(self, cls: type[T]) -> type[T]:
+        """Class decorator: make `cls` known under its own name."""
+        assert cls.__name__ not in self._classes, f"two classes named {cls.__name__} in {self.kind}"
+        self._classes[cls.__name__] = cls
+        return cls
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._classes)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._classes
+
+    def get(self, name: str, key: str) -> type[T]:
+        """Return the class called `name`; `package.module.Class` is imported, so that users can bring their own.
+
+        Args:
+            name: the value found in the YAML.
+            key: the YAML key that holds it, for the message.
+        Raises:
+            ConfigError: no such class, or its module cannot be imported.
+        """
+        if name in self._classes:
+            return self._classes[name]
+        if "." in name:
+            return self._import(name, key)
+        hint = did_you_mean(name, list(self._classes))
+        raise ConfigError(key, [f"no {self.kind} is called `{name}`.{hint} Known: {', '.join(sorted(self._classes))}."])
+
+    def _import(self, name: str, key: str) -> type[T]:
+        module_name, _, class_name = name.rpartition(".")
+        try:
+            return getattr(importlib.import_module(module_name), class_name)
+        except (ImportError, AttributeError) as err:
+            raise ConfigError(key, [f"cannot import the {self.kind} `{name}`: {err}."]) from err

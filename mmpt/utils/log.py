@@ -1,0 +1,62 @@
+"""Loggers and progress lines; everything a run says goes through here, rank 0 is filtered in one place."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def get_logger(name: str) -> logging.Logger:
+    """Return the logger called `name` (use `__name__`)."""
+    return logging.getLogger(name)
+
+
+def is_main_process() -> bool:
+    """True in the one process that may write shared files and say things once."""
+    import torch.distributed as dist  # deferred: half a second, and most callers have torch loaded already
+
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank() == 0
+    return os.environ.get("RANK", "0") == "0"
+
+
+def setup_logging(level: int = logging.INFO) -> None:
+    """Configure the root logger for our own commands (fairseq configures it by itself)."""
+    logging.basicConfig(format="%(asctime)s | %(levelname)s | %(name)s | %(message)s", datefmt="%H:%M:%S", level=level)
+
+
+def format_seconds(seconds: float) -> str:
+    """Return `75` as `1:15` and `3700` as `1:01:40`."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def progress(
+    items: Iterable[T], total: int, what: str, logger: logging.Logger, interval_s: float = 5.0, unit: int = 1
+) -> Iterator[T]:
+    """Yield `items`, logging count, rate and time left every `interval_s` seconds, and once at the end.
+
+    Args:
+        total: how many things there are in all.
+        what: what is counted, as in "videos embedded".
+        unit: how many things one item stands for (a batch size); the last one may stand for fewer.
+    """
+    begin = last = time.monotonic()
+    done = 0
+    for item in items:
+        yield item
+        done = min(done + unit, total)
+        now = time.monotonic()
+        if now - last >= interval_s and done < total:
+            last = now
+            rate = done / (now - begin)
+            left = format_seconds((total - done) / rate)
+            logger.info("%s: %d of %d (%.0f%%), %.1f/s, %s left", what, done, total, 100 * done / total, rate, left)
+    took = time.monotonic() - begin
+    logger.info("%s: %d in %s (%.1f/s)", what, done, format_seconds(took), done / max(took, 1e-9))
