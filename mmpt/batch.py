@@ -29,7 +29,7 @@ class ShardKey(NamedTuple):
     """Where a video lives: row `row` of shard file `shard`; `index` is its place in the list (-1 in retrieved batches)."""
 
     video_id: str
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     shard: int
     row: int
 

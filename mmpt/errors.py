@@ -4,6 +4,8 @@ A message says what is wrong, the bound, the value found and the remedy, for exa
 "`dataset.max_len` must be at least `max_video_len` + 3 (19), but is 16."  Our own bugs raise `assert`.
 """
 
+from __future__ import annotations
+
 EXIT_CODE = 2
 
 
@@ -20,7 +22,8 @@ class ConfigError(UserError):
         count = "1 mistake" if len(self.problems) == 1 else f"{len(self.problems)} mistakes"
         super().__init__("\n".join([f"{source}: {count}", *(f"  - {problem}" for problem in self.problems)]))
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[str, list[str]]]:
+        """Pickle by the constructor's own arguments, so that it crosses process borders."""
         return type(self), (self.source, self.problems)
 
 

@@ -1,4 +1,4 @@
-"""Files: atomic writes, and the only place that reads a legacy pickle, with an unpickler that builds plain values only."""
+"""Files: atomic writes, and the only reader of legacy pickles, whose unpickler builds plain values only."""
 
 from __future__ import annotations
 

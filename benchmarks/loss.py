@@ -1,0 +1,209 @@
+"""Norton's loss, forward and backward: ours beside a plain dense implementation of the same equations, in one run.
+
+    python benchmarks/loss.py                 # 256 clips beside dense, then ours alone at 1024; about 2 minutes
+
+Times are interleaved rounds in one process. Extra memory is the growth of the peak resident size over that with the
+inputs in place, each variant in a fresh process (Linux); it includes the gradients of the states, which every
+implementation must make. Shapes are those of pre-training: 31 text and 18 video positions, hidden 768, 8 to 32 pieces (cut
+to 29) and 3 to 16 seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mmpt.config.schema import LossConfig, SequenceContrastConfig
+from mmpt.losses import MMContraLoss
+
+TEXT_POSITIONS, VIDEO_POSITIONS, HIDDEN = 31, 18, 768
+NORTON = LossConfig(
+    sequence_contrast=SequenceContrastConfig(sequence_contrast_weight=0.1, threshold=8, prompt_ratio=0.3, scale=0.1),
+    sinkhorn_iterations=50,
+    beta=0.3,
+    alpha_lse=1,
+    fusion_weight=0.5,
+)
+Batch = dict[str, Tensor]
+LossFunction = Callable[[Batch], Tensor]
+
+
+def draw_batch(num_clips: int, seed: int = 0) -> Batch:
+    """Random states and pooled states that ask for gradients, and masks with lengths as the samplers draw them."""
+    generator = torch.Generator().manual_seed(seed)
+    num_text = torch.randint(8, 33, (num_clips, 1), generator=generator).clamp(max=29) + 1  # pieces and [SEP]
+    num_video = torch.randint(3, 17, (num_clips, 1), generator=generator)
+    text_place, video_place = torch.arange(TEXT_POSITIONS), torch.arange(VIDEO_POSITIONS)
+    text_mask = (text_place >= 1) & (text_place <= num_text)
+    video_mask = ((video_place >= 1) & (video_place <= num_video)) | (video_place == VIDEO_POSITIONS - 1)
+
+    def states(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).requires_grad_()
+
+    return {
+        "pooled_video": states(num_clips, HIDDEN),
+        "pooled_text": states(num_clips, HIDDEN),
+        "video_outputs": states(num_clips, VIDEO_POSITIONS, HIDDEN),
+        "text_outputs": states(num_clips, TEXT_POSITIONS, HIDDEN),
+        "video_mask_outputs": video_mask,
+        "text_mask_outputs": text_mask,
+    }
+
+
+def ours(batch: Batch) -> Tensor:
+    """The loss as it is trained with."""
+    return MMContraLoss(NORTON)(**batch).total
+
+
+def dense(batch: Batch) -> Tensor:
+    """The same equations written out, with tensors over (caption, clip, token, token)."""
+    video, text, num_clips = batch["pooled_video"], batch["pooled_text"], len(batch["pooled_video"])
+    dots = video @ text.T
+    uniform = dots.new_full((num_clips,), -math.log(2 * num_clips))
+    plan = dense_plan(dots, uniform, uniform) * (2 * num_clips)
+    targets = 0.3 * plan + 0.7 * torch.eye(num_clips)
+    clip = -(targets * dots.log_softmax(1)).sum(1).mean() - (targets.T * dots.T.log_softmax(1)).sum(1).mean()
+
+    fused = (0.5 * dense_min_max(unit(text) @ unit(video).T) + dense_token_similarity(batch)) / 1.5
+    rho = fused.detach().diagonal().sort().values[int(0.3 * num_clips) - 1]
+    blocks = fused.view(num_clips // 8, 8, num_clips // 8, 8).transpose(1, 2)
+    padded = rho.expand(*blocks.shape[:2], 9, 9).clone()
+    padded[..., :8, :8] = blocks.detach()
+    mass = torch.full((9,), -math.log(16))
+    mass[8] += math.log(8)
+    plans = dense_plan(padded / 0.1, mass, mass)[..., :8, :8]
+    plans = plans * (8 / plans.sum((2, 3), keepdim=True))
+    logits = (plans * blocks).sum((2, 3)) / 0.07
+    own = torch.arange(len(logits))
+    paragraph = torch.nn.functional.cross_entropy(logits, own) + torch.nn.functional.cross_entropy(logits.T, own)
+    return clip + 0.1 * paragraph
+
+
+def dense_token_similarity(batch: Batch) -> Tensor:
+    """(W1 + W2) / 2, each min-max normalised."""
+    text_mask, video_mask = batch["text_mask_outputs"], batch["video_mask_outputs"]
+    cosines = torch.einsum("atd,bvd->abtv", unit(batch["text_outputs"]), unit(batch["video_outputs"]))
+    exp = cosines.masked_fill(~(text_mask[:, None, :, None] & video_mask[None, :, None, :]), 0).exp()
+    t2v = (exp.sum(3) - (~video_mask).sum(1)[None, :, None]).log().sum(2) / text_mask.sum(1)[:, None]
+    v2t = (exp.sum(2) - (~text_mask).sum(1)[:, None, None]).log().sum(2) / video_mask.sum(1)
+    return (dense_min_max(t2v) + dense_min_max(v2t)) / 2
+
+
+def unit(states: Tensor) -> Tensor:
+    """Divide by the norm."""
+    return states / states.norm(dim=-1, keepdim=True)
+
+
+def dense_min_max(matrix: Tensor) -> Tensor:
+    """Map to [0, 1]."""
+    return (matrix - matrix.min()) / (matrix.max() - matrix.min())
+
+
+@torch.no_grad()
+def dense_plan(kernel: Tensor, log_mu: Tensor, log_nu: Tensor) -> Tensor:
+    """Fifty log-domain Sinkhorn updates."""
+    u, v = torch.zeros_like(kernel[..., 0]), torch.zeros_like(kernel[..., 0, :])
+    for _ in range(50):
+        u = log_mu - (kernel + v[..., None, :]).logsumexp(-1)
+        v = log_nu - (kernel + u[..., None]).logsumexp(-2)
+    plan = (kernel + u[..., None] + v[..., None, :]).exp()
+    return plan if plan.dim() == 2 else plan * 16
+
+
+VARIANTS: dict[str, LossFunction] = {"ours": ours, "dense": dense}
+
+
+def step(loss: LossFunction, batch: Batch) -> tuple[float, float]:
+    """Run forward and backward once; return the loss and the seconds."""
+    for tensor in batch.values():
+        tensor.grad = None
+    begin = time.perf_counter()
+    total = loss(batch)
+    total.backward()
+    return total.item(), time.perf_counter() - begin
+
+
+def peak_mb() -> float:
+    """Peak resident size of this process in MB, from /proc (what getrusage says is inherited from the parent)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6
+
+
+def measure_alone(name: str, num_clips: int, threads: int, out: Connection) -> None:
+    """In a fresh process: one step; send (seconds, extra MB)."""
+    torch.set_num_threads(threads)
+    step(VARIANTS[name], draw_batch(16))  # libraries and thread pools load
+    batch = draw_batch(num_clips)
+    before = peak_mb()
+    _, seconds = step(VARIANTS[name], batch)
+    out.send((seconds, peak_mb() - before))
+
+
+def alone(name: str, num_clips: int, threads: int) -> tuple[float, float]:
+    """Return (seconds, extra MB) of one step in a fresh process."""
+    context = multiprocessing.get_context("spawn")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=measure_alone, args=(name, num_clips, threads, send))
+    process.start()
+    send.close()
+    result = receive.recv()
+    process.join()
+    return result
+
+
+def compare(num_clips: int, rounds: int, threads: int) -> None:
+    """Print times, memory and agreement of both variants."""
+    batch = draw_batch(num_clips)
+    seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    values: dict[str, float] = {}
+    gradients: dict[str, Tensor] = {}
+    for number in range(rounds + 1):  # the first round warms up
+        for name, loss in VARIANTS.items():
+            values[name], took = step(loss, batch)
+            gradients[name] = batch["text_outputs"].grad
+            if number:
+                seconds[name].append(took)
+    off = (gradients["ours"] - gradients["dense"]).norm() / gradients["dense"].norm()
+    memory = {name: alone(name, num_clips, threads)[1] for name in VARIANTS}
+    print(f"{num_clips} clips, {rounds} rounds, {threads} threads, forward + backward")
+    for name, took in seconds.items():
+        spread = f"{min(took):.2f}..{max(took):.2f}"
+        print(
+            f"  {name:5s} {statistics.median(took):6.2f} s ({spread} s) {memory[name]:7.0f} MB extra, loss {values[name]:.6f}"
+        )
+    ratio = statistics.median(d / o for d, o in zip(seconds["dense"], seconds["ours"], strict=True))
+    print(f"  ours is {ratio:.2f} times as fast, with 1/{memory['dense'] / memory['ours']:.1f} of the extra memory;")
+    print(f"  text gradients differ by {off:.1e} relative")
+
+
+def main() -> None:
+    """Read the options and measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=int, default=256, help="clips of the comparison with dense; 0 skips it")
+    parser.add_argument("--large", type=int, default=1024, help="clips of the run of ours alone; 0 skips it")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.clips:
+        compare(args.clips, args.rounds, args.threads)
+    if args.large:
+        seconds, extra = alone("ours", args.large, args.threads)
+        states = args.large * (TEXT_POSITIONS + VIDEO_POSITIONS + 2) * HIDDEN * 4 / 1e6
+        print(f"{args.large} clips, ours alone, {args.threads} threads")
+        print(
+            f"  ours  {seconds:6.2f} s, {extra:7.0f} MB extra, of which {states:.0f} MB are the gradients of the states"
+        )
+
+
+if __name__ == "__main__":
+    main()

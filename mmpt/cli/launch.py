@@ -1,0 +1,126 @@
+"""`locallaunch.py`: a YAML and a job type become one command line, which is printed and run; its exit code is ours."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmpt.cli import jobfile, jobs, preflight
+from mmpt.cli.processes import run_all
+from mmpt.config import RunConfig, load_config
+from mmpt.config.loader import save_resolved, with_run_dir
+from mmpt.config.yaml_files import read_yaml, write_yaml
+from mmpt.errors import EXIT_CODE, LaunchError, UserError
+from mmpt.utils.log import get_logger, setup_logging
+
+logger = get_logger(__name__)
+
+GRACE_S = 30.0
+"""Seconds to end a job in; more than `mmpt.cli.processes` gives its own processes."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Launch every YAML in turn; stop at the first that fails. Returns its exit code, 2 for a mistake of the user."""
+    args = _parser().parse_intermixed_args(argv)
+    setup_logging()
+    try:
+        for path in args.yamls.split(","):
+            code = launch_one(path, args.jobtype, args.overrides, dry_run=args.dryrun)
+            if code:
+                return code
+    except UserError as err:
+        sys.stdout.flush()
+        print(f"error: {err}", file=sys.stderr)
+        return EXIT_CODE
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python locallaunch.py", description="Train or evaluate what YAML files describe."
+    )
+    parser.add_argument(
+        "yamls", metavar="YAML[,YAML..]", help="files to run one after another, or a job file to expand"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings on top, such as dataset.max_len=48")
+    parser.add_argument("--jobtype", metavar="TYPE", help=f"one of {', '.join(jobs.JOB_TYPES)}; default: `task_type`")
+    parser.add_argument("--dryrun", action="store_true", help="print the command, check no data and run nothing")
+    return parser
+
+
+def launch_one(path: str, job_type: str | None, overrides: Sequence[str], *, dry_run: bool) -> int:
+    """Run one YAML, or expand it when it is a job file; return the exit code."""
+    if not path.endswith((".yaml", ".yml")):
+        raise LaunchError(f"{path or 'an empty name'}: only .yaml files can be launched.")
+    values = read_yaml(path)
+    if jobfile.is_job_file(values):
+        if overrides:
+            raise LaunchError(f"{path} is a job file; overrides ({' '.join(overrides)}) go with the files it makes.")
+        for target, job in jobfile.expand(path, values):
+            print(f"saving {target}", flush=True)
+            write_yaml(target, job)
+        return 0
+    config = load_config(path, overrides)
+    job_type = jobs.choose_job_type(job_type, config)
+    if job_type == jobs.PREDICT:
+        command = _predict(config, bool(overrides), dry_run)
+    else:
+        command = _train(config, job_type, bool(overrides), dry_run)
+    print(f"launching {shlex.join(command)}", flush=True)
+    return 0 if dry_run else run_all([command], grace_s=GRACE_S)
+
+
+def _train(config: RunConfig, job_type: str, overridden: bool, dry_run: bool) -> list[str]:
+    """Check a training job, write its `config.yaml` and return its command."""
+    num_gpus = 0 if config.option("common", "cpu") else count_gpus()
+    half_precision = [name for name in jobs.HALF_PRECISION if config.option("common", name)]
+    plan = jobs.plan_devices(job_type, num_gpus, half_precision)
+    if plan.note:
+        logger.info(plan.note)
+    last = preflight.last_checkpoint(config)
+    if not dry_run:
+        if not Path("mmpt").is_dir():
+            raise LaunchError("run locallaunch.py from the root of the repository: `mmpt` is not in this folder.")
+        preflight.check_data(config)
+        if last is None:
+            preflight.check_restore_file(config)
+    if last is not None:
+        logger.info("continuing from %s; choose another fairseq.checkpoint.save_dir to start anew", last)
+    config = with_run_dir(config)
+    resolved = _save(config, os.path.join(config.save_dir, "config.yaml"))
+    yaml = resolved if overridden else config.path
+    command = jobs.training_command(config, yaml, plan, num_gpus, resume=last is not None)
+    if not dry_run:
+        jobs.require_fairseq(command)
+    return command
+
+
+def _predict(config: RunConfig, overridden: bool, dry_run: bool) -> list[str]:
+    """Check an evaluation, write the resolved YAML where there are overrides, and return its command."""
+    if not dry_run:
+        preflight.check_data(config)
+    if not overridden:
+        return jobs.predict_command(config.path)
+    assert config.eval.save_path is not None, "checked by load_config"
+    return jobs.predict_command(_save(config, os.path.join(config.eval.save_path, "predict.yaml")))
+
+
+def _save(config: RunConfig, path: str) -> str:
+    try:
+        save_resolved(config, path)
+    except OSError as err:
+        raise LaunchError(f"{path}: cannot be written ({err.strerror or err}); choose another folder.") from err
+    return path
+
+
+def count_gpus() -> int:
+    """Return the number of GPUs that PyTorch can use here."""
+    import torch  # deferred: seconds, and neither predict jobs nor mistakes in a YAML need it
+
+    return torch.cuda.device_count()

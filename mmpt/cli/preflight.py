@@ -1,0 +1,84 @@
+"""Before a job starts: does every file that its config names exist? One message lists all that do not."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+
+from mmpt.config import RunConfig
+from mmpt.config.fields import limits_of
+from mmpt.errors import CheckpointError, DataError
+
+DEMO_COMMANDS = (
+    "python scripts/make_demo_data.py && python locallaunch.py "
+    "projects/retri/videoclip/how2_demo.yaml,projects/retri/norton/how2_demo.yaml --jobtype local_small"
+)
+
+
+def check_data(config: RunConfig) -> None:
+    """Raise DataError naming every data file that `config` needs and that is not there."""
+    missing = [*_missing_named(config), *_missing_shards(config)]
+    if missing:
+        raise DataError(
+            f"{config.path}: files that it names do not exist:\n"
+            + "".join(f"  - {line}\n" for line in missing)
+            + "DATASET.md tells how to get or make them; paths are relative to the current directory.\n"
+            f"To see the whole job work without them, run `make demo` or\n  {DEMO_COMMANDS}"
+        )
+
+
+def _missing_named(config: RunConfig) -> Iterator[str]:
+    training_only = {"train_path", "val_path"}
+    for field in dataclasses.fields(config.dataset):
+        path = getattr(config.dataset, field.name)
+        wanted = limits_of(field).is_path and not (config.is_test and field.name in training_only)
+        if wanted and path is not None and not os.path.exists(path):
+            yield f"{path} (`dataset.{field.name}`)"
+    if config.dataset.vfeat_dir is not None and not os.path.isdir(config.dataset.vfeat_dir):
+        yield f"{config.dataset.vfeat_dir} (the folder `dataset.vfeat_dir`)"
+
+
+def _missing_shards(config: RunConfig) -> Iterator[str]:
+    """Yield the missing first shards of features and captions; only How2's sharded data sets `tfeat_dir`."""
+    folder, prefix = config.dataset.vfeat_dir, config.dataset.tfeat_dir
+    if folder is None or prefix is None:
+        return
+    if config.is_test:
+        splits = ["val"]
+    else:
+        splits = [split for split in ("train", "val") if getattr(config.dataset, f"{split}_path") is not None]
+    for split in splits:
+        meta = os.path.join(folder, f"{split}_meta")
+        if os.path.isdir(folder):
+            if not os.path.exists(f"{meta}.json") and not os.path.exists(f"{meta}.pkl"):
+                yield f"{meta}.json or {meta}.pkl (which video is in which shard)"
+            yield from _absent(os.path.join(folder, f"{split}_0"), "features, `dataset.vfeat_dir`")
+        for part in ("startends", "caps_ids"):
+            yield from _absent(f"{prefix}{split}_0.{part}", "captions, `dataset.tfeat_dir`")
+
+
+def _absent(stem: str, what: str) -> Iterator[str]:
+    parts = [part for part in ("data", "starts") if not os.path.exists(f"{stem}_{part}.npy")]
+    if len(parts) == 2:
+        yield f"{stem}_{{data,starts}}.npy ({what})"
+    elif parts:
+        yield f"{stem}_{parts[0]}.npy ({what})"
+
+
+def last_checkpoint(config: RunConfig) -> str | None:
+    """Return the `checkpoint_last.pt` that a training run can continue from, or None."""
+    path = os.path.join(config.save_dir, "checkpoint_last.pt")
+    return path if os.path.exists(path) else None
+
+
+def check_restore_file(config: RunConfig) -> None:
+    """Raise CheckpointError when the run is to start from a checkpoint that does not exist."""
+    path = config.option("checkpoint", "restore_file")
+    if path is None or path == "checkpoint_last.pt" or os.path.exists(path):  # that name means: in save_dir, if any
+        return
+    raise CheckpointError(
+        f"{path}: no such file; `fairseq.checkpoint.restore_file` of {config.path} names it as the weights to start "
+        "from. Train it first (its folder is another run's `save_dir`: VideoCLIP before Norton), or download the "
+        f"released one as DATASET.md tells. The demo makes its own:\n  {DEMO_COMMANDS}"
+    )

@@ -1,0 +1,24 @@
+"""YAML files to typed, frozen settings; every mistake is found at once, before data or a GPU is touched."""
+
+from mmpt.config.loader import load_config, save_resolved
+from mmpt.config.run import RunConfig
+from mmpt.config.schema import (
+    DatasetConfig,
+    EvalConfig,
+    LossConfig,
+    ModelConfig,
+    RetrievalConfig,
+    SequenceContrastConfig,
+)
+
+__all__ = [
+    "DatasetConfig",
+    "EvalConfig",
+    "LossConfig",
+    "ModelConfig",
+    "RetrievalConfig",
+    "RunConfig",
+    "SequenceContrastConfig",
+    "load_config",
+    "save_resolved",
+]

@@ -1,0 +1,5 @@
+"""Data sets."""
+
+from mmpt.datasets.mmdataset import MMDataset, collate
+
+__all__ = ["MMDataset", "collate"]

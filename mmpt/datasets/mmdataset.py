@@ -1,0 +1,56 @@
+"""A data set: meta processor, two readers and an aligner; an item depends on (seed, epoch, index) and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch.utils.data import Dataset, default_collate
+
+from mmpt.batch import ClipBatch, Split
+from mmpt.processors.base import ItemAligner, MetaProcessor, TextReader, VideoReader
+from mmpt.utils.rng import item_rng
+
+
+class MMDataset(Dataset):
+    """Items of one split. Items of the test split are the same in every epoch."""
+
+    def __init__(
+        self, meta: MetaProcessor, video: VideoReader, text: TextReader, aligner: ItemAligner, *, seed: int
+    ) -> None:
+        self.meta = meta
+        self.video = video
+        self.text = text
+        self.aligner = aligner
+        self.seed = seed
+        self.epoch = 0
+        self.split = meta.split
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make `self[index]` the item of this epoch; workers that already run do not hear of it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.meta)
+
+    def __getitem__(self, index: int) -> ClipBatch:
+        return self.item(index, self.epoch)
+
+    def item(self, index: int, epoch: int) -> ClipBatch:
+        """Return item `index` of `epoch`, with `idx`; the same whatever was drawn before."""
+        video_key, text_key = self.meta[index]
+        rng = item_rng(self.seed, 0 if self.split is Split.TEST else epoch, index)
+        batch = self.aligner(video_key, self.video(video_key), self.text(text_key), rng)
+        batch["idx"] = index
+        return batch
+
+
+def collate(items: Sequence[Mapping[str, object]]) -> dict[str, Any]:
+    """Stack items key by key: tensors on a new first axis, numbers to tensors, strings to lists.
+
+    Keys whose first value is None are left out; no items make an empty batch, which fairseq takes as a dummy.
+    """
+    if not items:
+        return {}
+    columns = {name: [item[name] for item in items] for name in items[0]}
+    return {name: default_collate(column) for name, column in columns.items() if column[0] is not None}

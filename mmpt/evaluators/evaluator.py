@@ -1,0 +1,109 @@
+"""One checkpoint on one test set: predict once, compute every metric, and keep rows that say what was evaluated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from mmpt.errors import CheckpointError, DataError
+from mmpt.evaluators.metrics import Metric, RetrievalOutputs
+from mmpt.evaluators.predictors import BatchLoader, Predictor
+from mmpt.utils.io import atomic_write, read_json, write_json
+from mmpt.utils.log import get_logger
+
+logger = get_logger(__name__)
+
+Results = dict[str, dict[str, float]]
+"""Metric class name -> number name -> value."""
+
+_ROW_KEYS = ("checkpoint", "fingerprint", "metrics")
+
+
+class Evaluator:
+    """Runs a predictor and computes metrics from its outputs.
+
+    Args:
+        predictor: makes the outputs.
+        metrics: at least one; the first decides which checkpoint is best.
+    """
+
+    def __init__(self, predictor: Predictor, metrics: Sequence[Metric]):
+        assert metrics, "an evaluator needs a metric"
+        self.predictor = predictor
+        self.metrics = {type(metric).__name__: metric for metric in metrics}
+
+    def __call__(self, model: nn.Module, loader: BatchLoader, device: torch.device) -> tuple[RetrievalOutputs, Results]:
+        """Evaluate `model` on the batches of `loader`, on `device`: what was predicted, and the numbers."""
+        outputs = self.predictor(model, loader, device)
+        results = {name: metric.compute(outputs) for name, metric in self.metrics.items()}
+        for name, metric in self.metrics.items():
+            logger.info("%s: %s", name, metric.summary(results[name]))
+        return outputs, results
+
+    def chance(self, outputs: RetrievalOutputs) -> Results:
+        """Return the numbers that random scores are expected to reach on the test set of `outputs`."""
+        return {name: metric.chance(outputs) for name, metric in self.metrics.items()}
+
+    def best(self, results: Results) -> float:
+        """Return the number that checkpoints are compared by: the first of the first metric."""
+        name, metric = next(iter(self.metrics.items()))
+        return metric.best(results[name])
+
+
+def file_fingerprint(path: str | Path) -> str:
+    """Return the SHA-256 of a checkpoint file, in hex; CheckpointError when it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as err:
+        raise CheckpointError(f"{path}: cannot be read ({err.strerror}).") from None
+
+
+def write_results(
+    path: str | Path, rows: Sequence[Mapping[str, Any]], *, settings: Mapping[str, Any], chance: Results
+) -> None:
+    """Add rows to the JSON list at `path`, each in place of an earlier one of the same checkpoint bytes and settings.
+
+    Args:
+        rows: one per checkpoint, with at least checkpoint (its path), fingerprint (SHA-256 of the file) and metrics.
+        settings: plain values that say on what and how, such as `RunConfig.to_dict()`; kept in every row.
+        chance: what random scores reach; kept in every row.
+    Raises:
+        DataError: `path` holds something else.
+    """
+    plain = json.loads(json.dumps(settings))  # as it comes back from the file, to compare with
+    new = [{**row, "settings": plain, "chance": chance} for row in rows]
+    replaced = [row["fingerprint"] for row in new]
+    old = read_results(path) if Path(path).exists() else []
+    kept = [row for row in old if row["fingerprint"] not in replaced or row.get("settings") != plain]
+    write_json(path, kept + new)
+
+
+def read_results(path: str | Path) -> list[dict[str, Any]]:
+    """Return the rows of a results file; DataError when it is not one."""
+    rows = read_json(path)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= set(_ROW_KEYS) for row in rows):
+        raise DataError(f"{path}: not a results file (a list of rows with {', '.join(_ROW_KEYS)}); move it away.")
+    return rows
+
+
+def save_predictions(path: str | Path, outputs: RetrievalOutputs) -> None:
+    """Write `outputs` as an .npz of plain arrays: scores, pooled_text, pooled_video, video_id, start_s, end_s."""
+    missing = float("nan")
+    with atomic_write(path, "wb") as file:
+        np.savez(
+            file,
+            scores=outputs.scores,
+            pooled_text=outputs.pooled_text,
+            pooled_video=outputs.pooled_video,
+            video_id=np.array([clip.video_id for clip in outputs.clips]),
+            start_s=np.array([missing if clip.start_s is None else clip.start_s for clip in outputs.clips]),
+            end_s=np.array([missing if clip.end_s is None else clip.end_s for clip in outputs.clips]),
+        )

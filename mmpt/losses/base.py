@@ -1,0 +1,150 @@
+"""What every loss is: an `nn.Module` from the batch and the model's output to named terms, checked to be finite.
+
+Legend (all of losses/): B clips, L clips per sequence, S = B / L sequences, D hidden size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from mmpt.config.schema import LossConfig
+from mmpt.errors import ConfigError
+from mmpt.registry import Registry
+
+LOSSES: Registry[Loss] = Registry("loss")
+LOG_SCALE = math.log(1 / 0.07)
+"""theta: tau = exp(-theta) = 0.07."""
+MAX_LOG_SCALE = 4.6052
+"""theta is clamped to [0, this]: tau between 0.01 and 1."""
+
+
+class NonFiniteLossError(ArithmeticError):
+    """A term of the loss is nan or infinite; training on would destroy the weights."""
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """What a loss returns."""
+
+    terms: dict[str, Tensor]
+    """Scalars with gradient, already weighted."""
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+    """Scalars without gradient, for the log."""
+
+    @property
+    def total(self) -> Tensor:
+        """The scalar to minimise: the sum of the terms."""
+        return torch.stack(list(self.terms.values())).sum()
+
+
+class Loss(nn.Module):
+    """Base of losses. A subclass gives `compute(**batch)`, keyword arguments from the batch and the model's output.
+
+    It computes in float32 (or float64, if that comes in) whatever the inputs or autocast are, holds no state but the
+    optional `logit_scale`, and does the same in training and evaluation. Losses never communicate between processes:
+    negatives are the local batch.
+    """
+
+    compute: Callable[..., LossOutput]
+
+    def __init__(self, config: LossConfig, *, clip_per_video: int | None = None):
+        """Keep what `config` says and check it.
+
+        Args:
+            config: the `loss` section.
+            clip_per_video: C, if the data set has it; sequences may not cross videos.
+        Raises:
+            ConfigError: naming every mistake in the section.
+        """
+        super().__init__()
+        self.config = config
+        self.clip_per_video = clip_per_video
+        problems = self.find_problems()
+        if config.learnable_temperature and not self.uses_temperature:
+            problems.append(
+                "`loss.learnable_temperature` needs a loss with a temperature: the video-paragraph term, or "
+                f"`loss.clip_temperature: paper` in the Norton loss; {type(self).__name__} as configured has none."
+            )
+        if problems:
+            raise ConfigError("loss", problems)
+        if config.learnable_temperature:
+            self.logit_scale = nn.Parameter(torch.tensor(LOG_SCALE))
+
+    @property
+    def uses_temperature(self) -> bool:
+        """True when tau is in some term of the loss as configured."""
+        return False
+
+    def find_problems(self) -> list[str]:
+        """Return the mistakes in `config`, one sentence each."""
+        choices = ("masked_outer_sum", "similarity_norm", "transport_mass", "clip_temperature")
+        return [
+            f"`loss.{key}` must be `released` or `paper`, but is `{getattr(self.config, key)}`."
+            for key in choices
+            if getattr(self.config, key) not in ("released", "paper")
+        ]
+
+    def scale(self, like: Tensor) -> Tensor:
+        """Return 1 / tau as a scalar of `like`'s type: a constant, or with gradient when it is learnable."""
+        theta = self.logit_scale.to(like.dtype) if self.config.learnable_temperature else like.new_tensor(LOG_SCALE)
+        return theta.clamp(0, MAX_LOG_SCALE).exp()
+
+    def forward(self, **batch: Any) -> LossOutput:
+        """Return the terms and metrics of a batch; keys that the loss does not read are ignored.
+
+        Raises:
+            NonFiniteLossError: a term is nan or infinite.
+            UserError: the batch does not fit the configuration.
+        """
+        device = next(value.device for value in batch.values() if isinstance(value, Tensor))
+        with torch.autocast(device.type, enabled=False):
+            output = self.compute(**batch)
+        _require_finite(output, batch)
+        return output
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """Upcast half precision to float32; keep float32 and float64."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def symmetric_cross_entropy(logits_NN: Tensor) -> Tensor:
+    """Return CE over rows plus CE over columns, each a mean, with the diagonal as targets. Not halved."""
+    targets = torch.arange(len(logits_NN), device=logits_NN.device)
+    return cross_entropy(logits_NN, targets) + cross_entropy(logits_NN.T, targets)
+
+
+@torch.no_grad()
+def match_accuracy(logits_NN: Tensor) -> Tensor:
+    """Return the share of rows and columns whose own counterpart (the diagonal) scores highest, mean of the two."""
+    own = torch.arange(len(logits_NN), device=logits_NN.device)
+    rows, columns = logits_NN.argmax(1) == own, logits_NN.argmax(0) == own
+    return torch.cat([rows, columns]).to(logits_NN.dtype).mean()
+
+
+def yaml_value(value: object) -> str:
+    """Print a value as a YAML file would show it."""
+    return "null" if value is None else str(value)
+
+
+def _require_finite(output: LossOutput, batch: dict[str, Any]) -> None:
+    """Raise NonFiniteLossError unless every term is finite; one host synchronisation when all is well."""
+    values = torch.stack([term.detach() for term in output.terms.values()])
+    if bool(torch.isfinite(values).all()):
+        return
+    terms = ", ".join(f"{name} is {value}" for name, value in zip(output.terms, values.tolist(), strict=True))
+    tensors = {key: value for key, value in batch.items() if isinstance(value, Tensor) and value.is_floating_point()}
+    shapes = ", ".join(f"{key} {list(value.shape)}" for key, value in tensors.items())
+    bad_inputs = [key for key, value in tensors.items() if not bool(torch.isfinite(value).all())]
+    if bad_inputs:
+        cause = f"Not finite already: {', '.join(bad_inputs)}; lower the learning rate, or the loss scale under fp16."
+    else:
+        cause = "The inputs are finite, so there is a zero vector, a clip without a real token, or no contrast at all."
+    raise NonFiniteLossError(f"loss: {terms}, over a batch of {shapes}. {cause}")

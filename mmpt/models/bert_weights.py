@@ -1,0 +1,78 @@
+"""BERT by `dataset.bert_name`, a hub name or a folder: its config and weights, or a message that helps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import BertConfig, BertModel
+
+from mmpt.errors import CheckpointError, ConfigError
+from mmpt.utils.log import get_logger
+
+logger = get_logger(__name__)
+
+KEY = "dataset.bert_name"
+WEIGHT_FILES = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+)
+
+
+def read_bert_config(bert_name: str) -> BertConfig:
+    """Return the config of `bert_name`.
+
+    Raises:
+        ConfigError: a folder without config.json, or the config of another kind of model.
+        CheckpointError: neither a folder nor to be had from the hub.
+    """
+    if Path(bert_name).is_dir() and not (Path(bert_name) / "config.json").is_file():
+        raise ConfigError(KEY, [f"the folder {bert_name} must hold config.json and vocab.txt, but has no config.json."])
+    try:
+        entries, _ = BertConfig.get_config_dict(bert_name)
+    except OSError as err:
+        raise _unreachable(bert_name, err) from err
+    kind = entries.get("model_type", "bert")
+    if kind != "bert":
+        raise ConfigError(KEY, [f"the towers are made of BERT, but {bert_name} is a `{kind}` model."])
+    return BertConfig.from_dict(entries)
+
+
+def read_bert_weights(bert_name: str, config: BertConfig, *, random_init: bool) -> BertModel | None:
+    """Return BERT with its published weights, or None for a folder without weights when `random_init` allows that.
+
+    Raises:
+        CheckpointError: no weights, weights of another shape, or no access to the hub.
+    """
+    folder = Path(bert_name)
+    if folder.is_dir() and not any((folder / name).is_file() for name in WEIGHT_FILES):
+        if not random_init:
+            raise CheckpointError(
+                f"`{KEY}`: the folder {folder} must hold weights ({' or '.join(WEIGHT_FILES[:2])}), but has none; "
+                "put them there, or set `model.random_init: true` to start from random ones."
+            )
+        logger.warning("%s holds no weights: both towers start from random ones (`model.random_init`)", folder)
+        return None
+    try:
+        bert, info = BertModel.from_pretrained(bert_name, config=config, output_loading_info=True)
+    except OSError as err:
+        raise _unreachable(bert_name, err) from err
+    except (RuntimeError, ValueError) as err:  # how transformers reports weights of another shape
+        raise CheckpointError(f"`{KEY}`: the weights of {bert_name} do not fit its config.json: {err}") from err
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))  # the pooler is never used
+    if missing:
+        raise CheckpointError(
+            f"`{KEY}`: the weights of {bert_name} must be a whole BERT, but {len(missing)} tensors are missing, "
+            f"among them `{missing[0]}`."
+        )
+    return bert
+
+
+def _unreachable(bert_name: str, err: OSError) -> CheckpointError:
+    reason = (str(err).strip() or type(err).__name__).splitlines()[0]
+    return CheckpointError(
+        f"`{KEY}`: {bert_name} is no folder here and cannot be had from the hub ({reason}). "
+        f"On a machine with network run `huggingface-cli download {bert_name} --local-dir <folder>` and set "
+        f"`{KEY}` to that folder, or point HF_HOME to a cache that holds it."
+    )

@@ -1,0 +1,239 @@
+"""Checkpoints: read without running code from the file, fitted to a model strictly, and said aloud what was done.
+
+fairseq writes a dict whose `model` entry holds the weights under `mmmodel.`; a bare state dict is read too. The few
+differences that are harmless stand in one table below; any other is an error that lists the keys.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmpt.errors import CheckpointError
+from mmpt.utils.log import get_logger
+
+logger = get_logger(__name__)
+
+WRAPPER_PREFIX = "mmmodel."
+MOST_LISTED = 8
+
+HARMLESS = (
+    (re.compile(r"(^|\.)position_ids$"), "a constant that newer transformers do not store"),
+    (re.compile(r"^video_encoder\.classifier\."), "the step classifier, which only COIN models have"),
+)
+"""Keys that may be in the file only (ignored) or in the model only (it keeps its own values), and why."""
+
+RENAMED = (
+    (re.compile(rf"^{re.escape(WRAPPER_PREFIX)}"), ""),
+    (re.compile(r"LayerNorm\.gamma$"), "LayerNorm.weight"),  # BERT converted from TensorFlow
+    (re.compile(r"LayerNorm\.beta$"), "LayerNorm.bias"),
+)
+"""Old names to present ones, applied in this order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadReport:
+    """What became of every tensor of a checkpoint and of the model."""
+
+    source: str
+    loaded: tuple[str, ...]
+    """Names in the model that got their values from the file."""
+    renamed: dict[str, str] = field(default_factory=dict)
+    """Name in the file to name in the model."""
+    ignored: dict[str, str] = field(default_factory=dict)
+    """Name in the file to the reason why the model does not take it."""
+    kept: dict[str, str] = field(default_factory=dict)
+    """Name in the model to the reason why it keeps its own value."""
+    cast: tuple[str, ...] = ()
+    """Conversions of float type, such as `float16 to float32`."""
+
+    def summary(self) -> str:
+        """Return the report as one line."""
+        parts = [f"{self.source}: {len(self.loaded)} tensors loaded"]
+        if self.cast:
+            parts.append(f"cast {', '.join(self.cast)}")
+        if self.renamed:
+            old, new = next(iter(self.renamed.items()))
+            parts.append(f"{len(self.renamed)} renamed (as {old} to {new})")
+        for verb, names in (("ignored", self.ignored), ("kept the model's own", self.kept)):
+            if names:
+                reasons = "; ".join(sorted(set(names.values())))
+                parts.append(f"{verb} {', '.join(sorted(names))} ({reasons})")
+        return ", ".join(parts)
+
+    def log(self) -> None:
+        """Say what was done."""
+        logger.info("%s", self.summary())
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Return all that a checkpoint file holds, on the CPU; nothing in the file can run code.
+
+    Besides tensors and plain values only `argparse.Namespace` is built, in which fairseq keeps its settings.
+
+    Raises:
+        CheckpointError: missing, damaged, not a checkpoint, or holding other classes or functions.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path}: no such checkpoint. Download or train it, or correct the key that names it "
+            "(`fairseq.checkpoint.restore_file` in training, `eval.save_path` or --checkpoint in evaluation)."
+        )
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as err:
+        raise CheckpointError(f"{path}: this user may not read it.") from err
+    except Exception as err:  # damaged bytes make the reader raise almost anything, OSError too
+        raise _unreadable(path, err) from err
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(f"{path}: a checkpoint must be a dict, but this is a {type(checkpoint).__name__}.")
+    return checkpoint
+
+
+def _unreadable(path: Path, err: Exception) -> CheckpointError:
+    if asked := re.search(r"GLOBAL ([\w.]+)", str(err)):
+        return CheckpointError(
+            f"{path}: only tensors and plain settings are read, but the file asks for {asked[1]}, which could run "
+            "code. If you trust it, load it yourself with `torch.load(..., weights_only=False)` and save its `model` "
+            "entry alone."
+        )
+    reason = (str(err).strip() or type(err).__name__).splitlines()[0][:120]
+    return CheckpointError(f"{path}: damaged, cut short or not a checkpoint ({reason}); copy or download it again.")
+
+
+def load_weights(model: nn.Module, checkpoint: str | Path | Mapping[str, Any]) -> LoadReport:
+    """Load a checkpoint file (or what was read from one) into `model`, strictly, in the model's dtype and device.
+
+    Raises:
+        CheckpointError: unreadable, or keys or shapes differ from the model's by more than `HARMLESS` allows.
+    """
+    source = str(checkpoint) if isinstance(checkpoint, str | Path) else "checkpoint"
+    entries = load_checkpoint(checkpoint) if isinstance(checkpoint, str | Path) else checkpoint
+    state, report = adapt_state(entries, model, source)
+    model.load_state_dict(state)
+    report.log()
+    return report
+
+
+def adapt_state(
+    checkpoint: Mapping[str, Any], model: nn.Module, source: str = "checkpoint"
+) -> tuple[dict[str, torch.Tensor], LoadReport]:
+    """Fit a checkpoint's weights to a model; neither is changed.
+
+    Args:
+        checkpoint: a whole checkpoint or a state dict, with or without the `mmmodel.` prefix.
+        model: whose state dict (without prefix) gives the names, shapes and dtypes, and the values that are kept.
+        source: what to call the checkpoint in messages.
+    Returns:
+        A state dict with exactly the keys, shapes and dtypes of the model's, and the report.
+    Raises:
+        CheckpointError: keys or shapes differ by more than `HARMLESS` allows; all of them are listed.
+    """
+    own = model.state_dict()
+    found, renamed = _rename(_unwrap(checkpoint, source), source)
+    extra = [name for name in found if name not in own]
+    absent = [name for name in own if name not in found]
+    common = [name for name in own if name in found]
+    problems = [
+        *_listing("in the model only", [_with_hint(n, extra) for n in absent if not _harmless(n)]),
+        *_listing("in the file only", [_with_hint(n, absent) for n in extra if not _harmless(n)]),
+        *_listing(
+            "of another shape",
+            [
+                f"`{n}` must be {tuple(own[n].shape)}, but is {tuple(found[n].shape)}"
+                for n in common
+                if own[n].shape != found[n].shape
+            ],
+        ),
+    ]
+    if problems:
+        raise CheckpointError(
+            "\n".join([f"{source}: the weights do not fit the model.", *problems])
+            + "\nCompare `model.model_cls`, `model.num_hidden_video_layers` and `dataset.bert_name` with those of the "
+            "YAML that the checkpoint was made by."
+        )
+    casts = {(found[n].dtype, own[n].dtype) for n in common if found[n].dtype != own[n].dtype}
+    state = {n: found[n].to(own[n].dtype) if n in found else own[n] for n in own}
+    return state, LoadReport(
+        source=source,
+        loaded=tuple(common),
+        renamed={old: new for old, new in renamed.items() if new in own},
+        ignored={n: _harmless(n) for n in extra},
+        kept={n: _harmless(n) for n in absent},
+        cast=tuple(sorted(f"{old} to {new}".replace("torch.", "") for old, new in casts)),
+    )
+
+
+def _unwrap(checkpoint: Mapping[str, Any], source: str) -> Mapping[str, torch.Tensor]:
+    state: Any = checkpoint
+    for entry in ("state_dict", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(entry), Mapping):
+            state = state[entry]
+    if not state:
+        raise CheckpointError(f"{source}: a checkpoint must hold weights, but this one is empty.")
+    for name, value in state.items():
+        if not isinstance(value, torch.Tensor):
+            raise CheckpointError(
+                f"{source}: a checkpoint must hold weights, bare or as its `model` entry, but `{name}` is a "
+                f"{type(value).__name__}."
+            )
+    return state
+
+
+def _rename(state: Mapping[str, torch.Tensor], source: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    found: dict[str, torch.Tensor] = {}
+    renamed: dict[str, str] = {}
+    for old, value in state.items():
+        new = old
+        for pattern, replacement in RENAMED:
+            new = pattern.sub(replacement, new)
+        if new in found:
+            raise CheckpointError(f"{source}: every tensor must be there once, but `{new}` comes under two names.")
+        found[new] = value
+        if new != old:
+            renamed[old] = new
+    return found, renamed
+
+
+def _harmless(name: str) -> str:
+    """Return why `name` may be absent from the file or the model, or an empty string when it may not."""
+    return next((reason for pattern, reason in HARMLESS if pattern.search(name)), "")
+
+
+def _with_hint(name: str, others: list[str]) -> str:
+    near = difflib.get_close_matches(name, others, n=1, cutoff=0.8)
+    return f"`{name}` (near `{near[0]}`)" if near else f"`{name}`"
+
+
+def _listing(what: str, lines: list[str]) -> list[str]:
+    if not lines:
+        return []
+    more = [f"    and {len(lines) - MOST_LISTED} more"] if len(lines) > MOST_LISTED else []
+    return [f"  {len(lines)} {what}:", *(f"    {line}" for line in lines[:MOST_LISTED]), *more]
+
+
+def weights_fingerprint(module: nn.Module, trainable_only: bool = True) -> str:
+    """Return a SHA-256 over names, dtypes, shapes and bytes of the parameters, the same on every device.
+
+    Args:
+        trainable_only: leave out frozen parameters, which cannot tell two moments of one run apart.
+    """
+    digest = hashlib.sha256()
+    parameters = [(n, p) for n, p in module.named_parameters() if p.requires_grad or not trainable_only]
+    assert parameters, "a fingerprint of no weights would fit every model"
+    for name, parameter in parameters:
+        values = parameter.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

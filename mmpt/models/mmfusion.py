@@ -1,0 +1,214 @@
+"""The two-tower model: a video BERT and a text BERT that meet only in the loss (VideoCLIP, Norton).
+
+Legend: N clips, F seconds, I width of the features (512), T text slots, D hidden size. Masks are bool, True = real.
+A clip's `caps` row is [CLS] [SEP] pieces.. [SEP] [PAD]..: the first [SEP] closes the video, the second the text.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Literal, overload
+
+import torch
+from torch import nn
+from transformers import BertConfig, BertModel
+
+from mmpt.batch import ModelOutput
+from mmpt.config import DatasetConfig, ModelConfig
+from mmpt.errors import ConfigError
+from mmpt.models.bert_weights import read_bert_config, read_bert_weights
+from mmpt.models.video_bert import MMBertForEncoder
+from mmpt.modules import masked_mean
+from mmpt.utils.log import get_logger
+
+logger = get_logger(__name__)
+
+Pooled = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+class MMFusionSeparate(nn.Module):
+    """Video tower of `num_hidden_video_layers` layers and text tower of all of BERT's; similarity is a dot product.
+
+    Args:
+        bert_config: of the text tower; the video tower differs in depth only.
+        num_hidden_video_layers: layers of the video tower.
+        max_video_len: most seconds of a clip, which fixes the position of the video's [SEP].
+    """
+
+    def __init__(self, bert_config: BertConfig, *, num_hidden_video_layers: int, max_video_len: int):
+        super().__init__()
+        video_config = copy.deepcopy(bert_config)
+        video_config.num_hidden_layers = num_hidden_video_layers
+        self.video_encoder = MMBertForEncoder(video_config, max_video_len=max_video_len)
+        self.text_encoder = BertModel(bert_config)
+
+    @classmethod
+    def from_config(cls, dataset: DatasetConfig, model: ModelConfig, *, pretrained: bool) -> MMFusionSeparate:
+        """Build the model that a YAML describes.
+
+        Args:
+            pretrained: start from BERT's weights; False leaves them random, for a checkpoint to be loaded.
+        Raises:
+            ConfigError: keys are missing or do not fit the model or each other.
+            CheckpointError: BERT cannot be read.
+        """
+        if problems := [*_missing_keys(dataset, model), *_foreign_encoders(model)]:
+            raise ConfigError(cls.__name__, problems)
+        assert dataset.bert_name
+        assert dataset.max_video_len
+        assert model.num_hidden_video_layers
+        bert_config = read_bert_config(dataset.bert_name)
+        if problems := _unfit_sizes(dataset, model, bert_config):
+            raise ConfigError(cls.__name__, problems)
+        fusion = cls(
+            bert_config,
+            num_hidden_video_layers=model.num_hidden_video_layers,
+            max_video_len=dataset.max_video_len,
+        )
+        if pretrained:
+            bert = read_bert_weights(dataset.bert_name, bert_config, random_init=model.random_init)
+            if bert is not None:
+                fusion.start_from(bert)
+                logger.info("both towers start from %s", dataset.bert_name)
+        return fusion
+
+    def start_from(self, bert: BertModel) -> None:
+        """Copy `bert` into the text tower and its first layers into the video tower; `videomlp` stays fresh."""
+        weights = bert.state_dict()
+        self.text_encoder.load_state_dict(weights)
+        tower = self.video_encoder.bert
+        tower.load_state_dict({name: weights[name] for name in tower.state_dict()})
+
+    @overload
+    def forward_video(
+        self,
+        vfeats: torch.Tensor,
+        vmasks: torch.Tensor,
+        caps: torch.Tensor,
+        cmasks: torch.Tensor,
+        output_hidden_states: Literal[False] = False,
+    ) -> Pooled: ...
+
+    @overload
+    def forward_video(
+        self,
+        vfeats: torch.Tensor,
+        vmasks: torch.Tensor,
+        caps: torch.Tensor,
+        cmasks: torch.Tensor,
+        output_hidden_states: Literal[True],
+    ) -> torch.Tensor: ...
+
+    def forward_video(
+        self,
+        vfeats: torch.Tensor,
+        vmasks: torch.Tensor,
+        caps: torch.Tensor,
+        cmasks: torch.Tensor,
+        output_hidden_states: bool = False,
+    ) -> Pooled | torch.Tensor:
+        """Embed clips; the video tokens and the [SEP] are pooled, [CLS] is not.
+
+        Args:
+            vfeats: float [N, F, I].
+            vmasks: bool [N, F].
+            caps: int64 [N, T]; only the first two ids are read.
+            cmasks: bool [N, T]; the first two say whether [CLS] and [SEP] may be attended to.
+            output_hidden_states: return the states only.
+        Returns:
+            pooled [N, D], states [N, F + 2, D] and pooling mask bool [N, F + 2]; or the states.
+        """
+        attended = torch.cat([cmasks[:, :1], vmasks, cmasks[:, 1:2]], dim=1)
+        states = self.video_encoder(caps[:, :2], vfeats, attended)
+        if output_hidden_states:
+            return states
+        no, yes = torch.zeros_like(cmasks[:, :1]), torch.ones_like(cmasks[:, :1])
+        pooled_positions = torch.cat([no, vmasks, yes], dim=1)
+        return masked_mean(states, pooled_positions), states, pooled_positions
+
+    @overload
+    def forward_text(
+        self, caps: torch.Tensor, cmasks: torch.Tensor, output_hidden_states: Literal[False] = False
+    ) -> Pooled: ...
+
+    @overload
+    def forward_text(
+        self, caps: torch.Tensor, cmasks: torch.Tensor, output_hidden_states: Literal[True]
+    ) -> torch.Tensor: ...
+
+    def forward_text(
+        self, caps: torch.Tensor, cmasks: torch.Tensor, output_hidden_states: bool = False
+    ) -> Pooled | torch.Tensor:
+        """Embed captions; the pieces and the closing [SEP] are pooled, [CLS] is not.
+
+        Args:
+            caps: int64 [N, T]; the video's [SEP] at index 1 is left out.
+            cmasks: bool [N, T].
+            output_hidden_states: return the states only.
+        Returns:
+            pooled [N, D], states [N, T - 1, D] and pooling mask bool [N, T - 1]; or the states.
+        """
+        ids = torch.cat([caps[:, :1], caps[:, 2:]], dim=1)
+        attended = torch.cat([cmasks[:, :1], cmasks[:, 2:]], dim=1)
+        states = self.text_encoder(input_ids=ids, attention_mask=attended).last_hidden_state
+        if output_hidden_states:
+            return states
+        pooled_positions = torch.cat([torch.zeros_like(cmasks[:, :1]), cmasks[:, 2:]], dim=1)
+        return masked_mean(states, pooled_positions), states, pooled_positions
+
+    def forward(
+        self, caps: torch.Tensor, cmasks: torch.Tensor, vfeats: torch.Tensor, vmasks: torch.Tensor, **_: Any
+    ) -> ModelOutput:
+        """Run both towers on a batch (see `forward_video` and `forward_text`); its other entries are not read."""
+        pooled_video, video_outputs, video_mask_outputs = self.forward_video(vfeats, vmasks, caps, cmasks)
+        pooled_text, text_outputs, text_mask_outputs = self.forward_text(caps, cmasks)
+        return {
+            "pooled_video": pooled_video,
+            "pooled_text": pooled_text,
+            "video_outputs": video_outputs,
+            "text_outputs": text_outputs,
+            "video_mask_outputs": video_mask_outputs,
+            "text_mask_outputs": text_mask_outputs,
+        }
+
+
+def _missing_keys(dataset: DatasetConfig, model: ModelConfig) -> list[str]:
+    needed = {
+        "dataset.bert_name": dataset.bert_name,
+        "dataset.max_video_len": dataset.max_video_len,
+        "model.num_hidden_video_layers": model.num_hidden_video_layers,
+    }
+    return [f"`{key}` must be set, but is {value!r}." for key, value in needed.items() if not value]
+
+
+def _foreign_encoders(model: ModelConfig) -> list[str]:
+    problems = []
+    if model.mm_encoder_cls is not None:
+        problems.append(
+            f"`model.mm_encoder_cls` must be null, but is `{model.mm_encoder_cls}`: single-encoder (VLM) models are "
+            "not part of this framework."
+        )
+    for key, ours in (("video_encoder_cls", MMBertForEncoder), ("text_encoder_cls", BertModel)):
+        if (named := getattr(model, key)) not in (None, ours.__name__):
+            problems.append(f"`model.{key}` must be `{ours.__name__}`, but is `{named}`.")
+    return problems
+
+
+def _unfit_sizes(dataset: DatasetConfig, model: ModelConfig, bert: BertConfig) -> list[str]:
+    assert dataset.max_video_len
+    assert model.num_hidden_video_layers
+    problems = []
+    if model.num_hidden_video_layers > bert.num_hidden_layers:
+        problems.append(
+            f"`model.num_hidden_video_layers` must be at most the {bert.num_hidden_layers} layers of "
+            f"{dataset.bert_name}, but is {model.num_hidden_video_layers}."
+        )
+    positions = {"dataset.max_video_len + 2": dataset.max_video_len + 2}
+    if dataset.max_len is not None:
+        positions["dataset.max_len - dataset.max_video_len - 1"] = dataset.max_text_len - 1
+    problems += [
+        f"`{what}` must be at most the {bert.max_position_embeddings} positions of {dataset.bert_name}, but is {count}."
+        for what, count in positions.items()
+        if count > bert.max_position_embeddings
+    ]
+    return problems

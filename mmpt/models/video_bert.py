@@ -1,0 +1,58 @@
+"""The video tower: transformers' own `BertModel` reads [CLS], one token per second of video, [SEP].
+
+Nothing of BERT is written again: the tower hands it input embeddings, explicit positions and a mask.
+Legend: N clips, F seconds, I width of the features, D hidden size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers import BertConfig, BertModel
+
+from mmpt.errors import DataError
+from mmpt.modules import MMBertEmbeddings, VideoTokenMLP
+
+S3D_WIDTH = 512
+
+
+class MMBertForEncoder(nn.Module):
+    """VideoTokenMLP and BERT. State keys are `videomlp.*` and `bert.*`, as in released checkpoints.
+
+    Args:
+        config: of BERT; an extra entry `input_dim` is the width of the features (else 512, S3D).
+        max_video_len: most seconds of a clip; [SEP] stands at position `max_video_len + 1`.
+    """
+
+    def __init__(self, config: BertConfig, *, max_video_len: int):
+        super().__init__()
+        self.input_dim: int = getattr(config, "input_dim", S3D_WIDTH)
+        self.max_video_len = max_video_len
+        self.videomlp = VideoTokenMLP(self.input_dim, config.hidden_size, config.initializer_range)
+        self.join = MMBertEmbeddings(max_video_len)
+        self.bert = BertModel(config)
+
+    def forward(self, ids_N2: torch.Tensor, vfeats_NFI: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return the last hidden states [N, F + 2, D].
+
+        Args:
+            ids_N2: int64, [CLS] and [SEP].
+            vfeats_NFI: float features.
+            mask: bool [N, F + 2], True where a position may be attended to.
+        Raises:
+            DataError: features of another width, or more seconds than the model is made for.
+        """
+        num_seconds, width = vfeats_NFI.shape[1:]
+        if width != self.input_dim:
+            raise DataError(
+                f"video features must be {self.input_dim} wide, but are {width}; extract them with the network "
+                "the model was trained on (S3D gives 512), or set `input_dim` in config.json of `dataset.bert_name`."
+            )
+        if num_seconds > self.max_video_len:
+            raise DataError(
+                f"a clip must be at most `dataset.max_video_len` ({self.max_video_len}) seconds, but is {num_seconds}."
+            )
+        words = self.bert.embeddings.word_embeddings
+        inputs_embeds, position_ids = self.join(words, ids_N2, self.videomlp(vfeats_NFI))
+        states = self.bert(inputs_embeds=inputs_embeds, position_ids=position_ids, attention_mask=mask)
+        return states.last_hidden_state

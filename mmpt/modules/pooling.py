@@ -1,0 +1,17 @@
+"""Means over the real positions of a sequence. Legend: N sequences, P positions, D hidden size."""
+
+from __future__ import annotations
+
+import torch
+
+
+def masked_mean(hidden_NPD: torch.Tensor, mask_NP: torch.Tensor) -> torch.Tensor:
+    """Return the mean [N, D] of the positions where the mask is True, weighted in the dtype of `hidden_NPD`.
+
+    Args:
+        hidden_NPD: float states.
+        mask_NP: bool, at least one True per row (a row without any gives nan).
+    """
+    weights_NP = mask_NP.to(hidden_NPD.dtype)
+    weights_NP = weights_NP / weights_NP.sum(dim=1, keepdim=True)
+    return torch.bmm(weights_NP[:, None], hidden_NPD)[:, 0]

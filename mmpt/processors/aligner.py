@@ -1,0 +1,253 @@
+"""Aligners draw clips from a video and its captions and make tensors of them.
+
+A clip is a text window around a random caption, and a video window that is either the same stretch of time
+(`FixedLenAligner`, `VariedLenAligner`, `StartClipAligner`) or one that merely overlaps it (`OverlappedAligner`, as in
+VideoCLIP, arXiv 2109.14084, section 3.2). All clips are drawn first, then copied into arrays that are allocated once.
+The drawing order (caption, target length, text window, video window) is the release's.
+
+Legend: V videos, C clips per video, F = max_video_len seconds, T = max_len - max_video_len text slots.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from mmpt.batch import Captions, ClipBatch, Split
+from mmpt.config.schema import DatasetConfig
+from mmpt.errors import DataError
+from mmpt.processors.base import ALIGNERS, ItemAligner
+from mmpt.processors.sampling import text_window, video_window
+from mmpt.processors.tensorise import NUM_SPECIAL, TextSlots, VideoSlots, all_finite
+from mmpt.processors.tokenizer import special_tokens
+from mmpt.utils.log import get_logger
+
+logger = get_logger(__name__)
+
+
+class Clip(NamedTuple):
+    """One drawn clip; clips of a video are sorted by the first four fields."""
+
+    text_start: int  # caption index
+    video_start: int  # seconds
+    text_end: int  # caption index, exclusive
+    video_end: int  # seconds, exclusive; may lie more than F after video_start
+    window: list[int]  # caption indices
+
+
+class Aligner(ItemAligner):
+    """Makes tensors of one text and one video; subclasses choose what goes into them."""
+
+    def __init__(self, config: DatasetConfig, split: Split):
+        super().__init__(config, split)
+        self.max_video_len = self.need_int("max_video_len")
+        self.max_text_len = self.need_int("max_len", self.max_video_len + NUM_SPECIAL + 1) - self.max_video_len
+        use_fast = config.use_fast is not False
+        self.special = special_tokens(self.need_str("bert_name"), use_fast)
+
+    def build_text_seq(
+        self, text_feature: list[int] | Captions, clip_indices: Sequence[int] = (0,)
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return caps int64 [T] and cmasks bool [T] of a flat id list, or of captions `clip_indices` in that order."""
+        if isinstance(text_feature, dict):
+            text_feature = list(chain.from_iterable(text_feature["cap"][index] for index in clip_indices))
+        slots = TextSlots(1, self.max_text_len, self.special)
+        slots.write(0, text_feature)
+        self.check_vocabulary(slots.caps_BT, ["the text"])
+        caps_1T, cmasks_1T = slots.tensors()
+        return caps_1T[0], cmasks_1T[0]
+
+    def build_video_seq(
+        self, video_feature: np.ndarray, clips: Sequence[tuple[int, int]] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return vfeats float [F, 512] and vmasks bool [F] of the seconds in `clips` (default: the first F)."""
+        _check_feature(video_feature, "the video")
+        slots = VideoSlots(1, self.max_video_len, video_feature.shape[1], video_feature.dtype)
+        for start, end in [(0, self.max_video_len)] if clips is None else clips:
+            slots.write(0, video_feature[start:end])
+        _check_finite(slots.vfeats_BFE, "the video")
+        vfeats_1FE, vmasks_1F = slots.tensors()
+        return vfeats_1FE[0], vmasks_1F[0]
+
+    def check_vocabulary(self, caps_BT: np.ndarray, names: Sequence[str]) -> None:
+        """Raise DataError for a word piece outside BERT's vocabulary; `names` are the videos of equal parts of B."""
+        if caps_BT.max() >= self.special.vocab_size:
+            worst = int(caps_BT.max(axis=1).argmax())
+            raise DataError(
+                f"{names[worst * len(names) // len(caps_BT)]}: word-piece ids must be below {self.special.vocab_size}, "
+                f"the vocabulary of `{self.config.bert_name}`, but {caps_BT[worst].max()} is there. Tokenise the "
+                "captions with the same BERT, or correct `dataset.bert_name`."
+            )
+
+
+@ALIGNERS.register
+class FixedLenAligner(Aligner):
+    """C clips of one video: text windows of T - 3 word pieces, and the seconds from first start to last end."""
+
+    def __init__(self, config: DatasetConfig, split: Split):
+        super().__init__(config, split)
+        self.num_clips = self.need_int("subsampling" if config.clip_per_video is None else "clip_per_video")
+        self.sort_clips = config.sort_clips is not False  # Norton sorts; VideoCLIP keeps the order of the draws
+        self._said_times = False
+
+    def __call__(
+        self, video_key: Any, video_feature: np.ndarray, text_feature: Captions, rng: random.Random
+    ) -> ClipBatch:
+        """Return tensors with leading axis C and the video's id."""
+        batch = self.align_videos([video_key], [video_feature], [text_feature], rng)
+        batch["video_id"] = _video_id(video_key)
+        return batch
+
+    def align_videos(
+        self, keys: Sequence[Any], features: Sequence[np.ndarray], captions: Sequence[Captions], rng: random.Random
+    ) -> ClipBatch:
+        """Return tensors with leading axis V * C: video by video, clip by clip.
+
+        Raises:
+            DataError: a video has no captions or no features, or features that are not finite [seconds, width] floats.
+        """
+        names = [f"video {_video_id(key)}" for key in keys]
+        drawn: list[Clip] = []
+        for name, feature, caption in zip(names, features, captions, strict=True):
+            _check_feature(feature, name)
+            drawn += self.draw_clips(name, len(feature), caption, rng)
+        text = TextSlots(len(drawn), self.max_text_len, self.special)
+        dtype = np.result_type(*features)
+        video = VideoSlots(len(drawn), self.max_video_len, features[0].shape[1], dtype)
+        for place, clip in enumerate(drawn):
+            which = place // self.num_clips
+            cap = captions[which]["cap"]
+            text.write(place, list(chain.from_iterable(cap[index] for index in clip.window)))
+            video.write(place, features[which][clip.video_start : clip.video_end])
+        self.check_vocabulary(text.caps_BT, names)
+        for which, name in enumerate(names):
+            _check_finite(video.vfeats_BFE[which * self.num_clips : (which + 1) * self.num_clips], name)
+        return _to_batch(text, video, drawn)
+
+    def draw_clips(self, name: str, video_len: int, captions: Captions, rng: random.Random) -> list[Clip]:
+        """Draw the C clips of one video of `video_len` seconds; `name` is for messages."""
+        if not captions["cap"] or video_len == 0:
+            found = "no captions" if not captions["cap"] else "no feature rows"
+            raise DataError(f"{name}: must have captions and feature rows, but has {found}. Take it off the list.")
+        self._report_times(name, video_len, captions)
+        sizes = [len(ids) for ids in captions["cap"]]
+        clips = []
+        for _ in range(self.num_clips):
+            centre = rng.randint(0, len(sizes) - 1)
+            target = self.target_len(rng)
+            clips.append(self.draw_clip(video_len, captions, sizes, centre, target, rng))
+        return sorted(clips, key=lambda clip: clip[:4]) if self.sort_clips else clips
+
+    def target_len(self, rng: random.Random) -> int:
+        """Return the word pieces wanted in a text window."""
+        return self.max_text_len - NUM_SPECIAL
+
+    def draw_clip(
+        self, video_len: int, captions: Captions, sizes: list[int], centre: int, target: int, rng: random.Random
+    ) -> Clip:
+        """Draw one clip around caption `centre`: a text window of about `target` word pieces, then its seconds."""
+        window = text_window(sizes, captions["start"], captions["end"], centre, target, rng)
+        low, high = captions["start"][window[0]], captions["end"][window[-1]]
+        start, end = self.video_span(video_len, low, high, rng)
+        return Clip(window[0], start, window[-1] + 1, end, window)
+
+    def video_span(self, video_len: int, low_s: float, high_s: float, rng: random.Random) -> tuple[int, int]:
+        """Return the clip's seconds, half-open, for text that lasts from `low_s` to `high_s`."""
+        end = min(math.ceil(high_s), video_len)
+        # An end before the start, or before the video's, makes an empty clip; a negative end would count from behind.
+        start = max(min(math.floor(low_s), end), 0)
+        return start, max(end, 0)
+
+    def _report_times(self, name: str, video_len: int, captions: Captions) -> None:
+        """Say once per process, for the first video that has them, that some caption times cannot be right."""
+        if self._said_times:
+            return
+        reversed_ = sum(end < start for start, end in zip(captions["start"], captions["end"], strict=True))
+        beyond = sum(start >= video_len for start in captions["start"])
+        if reversed_ or beyond:
+            self._said_times = True
+            logger.warning(
+                "%s: of %d captions, %d end before they start and %d start after the video's %d s; clips are cut to "
+                "the video (said once per process, later videos are not counted)",
+                name, len(captions["cap"]), reversed_, beyond, video_len,
+            )  # fmt: skip
+
+
+@ALIGNERS.register
+class VariedLenAligner(FixedLenAligner):
+    """As `FixedLenAligner`, with a random target of sampled_min_len to sampled_max_len word pieces for every clip."""
+
+    def __init__(self, config: DatasetConfig, split: Split):
+        super().__init__(config, split)
+        self.sampled_min_len = self.need_int("sampled_min_len")
+        self.sampled_max_len = self.need_int("sampled_max_len", self.sampled_min_len)
+
+    def target_len(self, rng: random.Random) -> int:
+        """Draw the word pieces wanted; up to sampled_max_len although only T - 3 fit, as released."""
+        return rng.randint(self.sampled_min_len, self.sampled_max_len)
+
+
+@ALIGNERS.register
+class StartClipAligner(VariedLenAligner):
+    """Text windows from the first caption on, of T - 3 word pieces; the drawn caption and length are discarded."""
+
+    def draw_clip(
+        self, video_len: int, captions: Captions, sizes: list[int], centre: int, target: int, rng: random.Random
+    ) -> Clip:
+        """Draw the clip around caption 0."""
+        return super().draw_clip(video_len, captions, sizes, 0, self.max_text_len - NUM_SPECIAL, rng)
+
+
+@ALIGNERS.register
+class OverlappedAligner(VariedLenAligner):
+    """As `VariedLenAligner`, but the video window grows around a random second of the text's stretch of time."""
+
+    def __init__(self, config: DatasetConfig, split: Split):
+        super().__init__(config, split)
+        self.sampled_video_min_len = self.need_int("sampled_video_min_len")
+        self.sampled_video_max_len = self.need_int("sampled_video_max_len", self.sampled_video_min_len)
+
+    def video_span(self, video_len: int, low_s: float, high_s: float, rng: random.Random) -> tuple[int, int]:
+        """Draw centre and length, then the window; the window may end at its centre."""
+        low, high = math.floor(low_s), math.ceil(high_s)
+        centre = rng.randint(low, high) if low < high else (low + high) // 2
+        centre = max(0, min(centre, video_len - 1))
+        max_len = rng.randint(self.sampled_video_min_len, self.sampled_video_max_len)
+        return video_window(video_len, max_len, centre, rng)
+
+
+def _to_batch(text: TextSlots, video: VideoSlots, clips: list[Clip]) -> ClipBatch:
+    caps, cmasks = text.tensors()
+    vfeats, vmasks = video.tensors()
+    batch = ClipBatch(caps=caps, cmasks=cmasks, vfeats=vfeats, vmasks=vmasks)
+    batch["video_start"] = torch.tensor([clip.video_start for clip in clips])
+    batch["video_end"] = torch.tensor([clip.video_end for clip in clips])
+    batch["text_start"] = torch.tensor([clip.text_start for clip in clips])
+    batch["text_end"] = torch.tensor([clip.text_end for clip in clips])
+    return batch
+
+
+def _video_id(key: Any) -> str:
+    return key if isinstance(key, str) else key[0]
+
+
+def _check_feature(feature: Any, name: str) -> None:
+    if not isinstance(feature, np.ndarray) or feature.ndim != 2 or feature.dtype.kind != "f":
+        is_array = isinstance(feature, np.ndarray)
+        found = f"{feature.dtype} of shape {list(feature.shape)}" if is_array else type(feature).__name__
+        raise DataError(f"{name}: features must be a float array [seconds, width], but are {found}.")
+
+
+def _check_finite(vfeats: np.ndarray, name: str) -> None:
+    if not all_finite(vfeats):
+        bad = ~np.isfinite(vfeats)
+        raise DataError(
+            f"{name}: features must be finite, but {int(bad.sum())} of the {bad.size} drawn numbers are NaN or "
+            "infinite. Extract this video's features again, or take it off the list."
+        )

@@ -1,0 +1,114 @@
+"""Clips with a known sentence from the validation shards, for evaluation on HowTo100M-like data (the demo uses it).
+
+The file is {"format": 1, "videos": [{"id": str, "clips": [{"start": s, "end": s, "text": str}, ...]}, ...]}, start and
+end in whole seconds, end exclusive, the clips of a video in time order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mmpt.batch import Split
+from mmpt.config.schema import DatasetConfig
+from mmpt.errors import DataError
+from mmpt.processors.base import META_PROCESSORS, VIDEO_PROCESSORS, MetaProcessor, VideoReader
+from mmpt.processors.shard_layout import meta_path, open_features, read_shard_meta
+from mmpt.processors.video_table import VideoTable
+from mmpt.utils.io import read_json
+
+CLIPS_FORMAT = 1
+ClipKey = tuple[str, int, int]  # video id, start, end (seconds, exclusive)
+
+
+@META_PROCESSORS.register
+class How2ClipMetaProcessor(MetaProcessor):
+    """One clip per item: the key is (id, start, end), the text key is the sentence."""
+
+    def __init__(self, config: DatasetConfig, split: Split):
+        super().__init__(config, split)
+        self.items = read_clips(self.list_path())
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[ClipKey, str]:
+        return self.items[index]
+
+
+@VIDEO_PROCESSORS.register
+class How2ClipVideoProcessor(VideoReader):
+    """Seconds [start, end) of a video from the `val` shards in `vfeat_dir`."""
+
+    def __init__(self, config: DatasetConfig, split: Split):
+        super().__init__(config, split)
+        self.vfeat_dir = self.need_str("vfeat_dir")
+        self.videos = VideoTable.from_shards(read_shard_meta(self.vfeat_dir, Split.VALID))
+
+    def __call__(self, key: ClipKey) -> np.ndarray:
+        """Return float [end - start, 512].
+
+        Raises:
+            DataError: the video is not packed, or the clip ends after it.
+        """
+        video_id, start, end = key
+        position = int(self.videos.positions([video_id])[0])
+        if position < 0:
+            raise DataError(
+                f"video {video_id}: must be in {meta_path(self.vfeat_dir, Split.VALID)}, but is not. Pack its "
+                "features, or take it out of `dataset.test_path`."
+            )
+        where = self.videos.key(position, position)
+        feature = open_features(self.vfeat_dir, Split.VALID, where.shard)[where.row]
+        if end > len(feature):
+            raise DataError(
+                f"video {video_id}: a clip must end within the video's {len(feature)} s, but one ends at {end}. "
+                "Correct `dataset.test_path`."
+            )
+        return feature[start:end]
+
+
+def read_clips(path: str) -> list[tuple[ClipKey, str]]:
+    """Return ((id, start, end), text) of every clip, video by video.
+
+    Raises:
+        DataError: another layout, a video listed twice, or clips that are empty or out of order.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict) or value.get("format") != CLIPS_FORMAT or not isinstance(value.get("videos"), list):
+        raise DataError(f'{path}: must be {{"format": {CLIPS_FORMAT}, "videos": [...]}}, but is something else.')
+    items: list[tuple[ClipKey, str]] = []
+    seen: set[str] = set()
+    for video in value["videos"]:
+        video_id = video.get("id") if isinstance(video, dict) else None
+        if not isinstance(video_id, str) or not isinstance(video.get("clips"), list):
+            raise DataError(f"{path}: every video must have an `id` and a list of `clips`, but one is {video!r:.80}.")
+        if video_id in seen:
+            raise DataError(f"{path}: video {video_id} must be listed once, but is there twice. Join its clips.")
+        seen.add(video_id)
+        begin = 0
+        for clip in video["clips"]:
+            key, text = _clip(clip, video_id, begin, path)
+            items.append((key, text))
+            begin = key[1]
+    if not items:
+        raise DataError(f"{path}: must hold at least one clip, but holds none.")
+    return items
+
+
+def _clip(clip: Any, video_id: str, begin: int, path: str) -> tuple[ClipKey, str]:
+    """Return the key and text of `clip`, which may not start before `begin`."""
+    fields = clip if isinstance(clip, dict) else {}
+    start, end, text = (fields.get(name) for name in ("start", "end", "text"))
+    if type(start) is not int or type(end) is not int or not isinstance(text, str) or not text.strip():
+        raise DataError(
+            f"{path}: video {video_id}: a clip must have `start` and `end` in whole seconds and a `text`, but one is "
+            f"{clip!r:.80}."
+        )
+    if not begin <= start < end:
+        raise DataError(
+            f"{path}: video {video_id}: clips must be in time order and not empty, but [{start}, {end}) follows a clip "
+            f"that starts at {begin}. Sort and correct them."
+        )
+    return (video_id, start, end), text

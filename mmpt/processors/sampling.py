@@ -1,0 +1,116 @@
+"""Windows over captions and over seconds, as pure functions of lengths and a generator.
+
+Number and order of the draws are the release's, so that a given generator state replays its items exactly. Two of its
+habits are kept on purpose: a text growth step draws twice although the second number matters only when `keep_prob` is
+below 1, and a video window may end exactly at its centre second and then not contain it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from mmpt.batch import Captions
+
+MAX_TEXT_WINDOW_S = 256.0  # a text window stops growing at this duration
+
+
+def text_window(
+    sizes: Sequence[int],
+    starts: Sequence[float],
+    ends: Sequence[float],
+    centre: int,
+    target: int,
+    rng: random.Random,
+    keep_prob: float = 1.0,
+) -> list[int]:
+    """Grow a window of captions from `centre`, left or right at random, until it holds `target` word pieces.
+
+    The caption that reaches the target is kept whole, so the window may hold more.
+
+    Args:
+        sizes: word pieces of each caption.
+        starts, ends: times of each caption, in seconds.
+        centre: caption to begin with, 0 <= centre < len(sizes).
+        target: word pieces wanted.
+        keep_prob: below 1, a caption on the way is left out now and then.
+    Returns:
+        Caption indices in ascending order.
+    """
+    num_captions = len(sizes)
+    assert 0 <= centre < num_captions, f"centre {centre} of {num_captions} captions"
+    draw = rng.random
+    left, right = centre, centre + 1  # half-open
+    before: list[int] = []
+    after = [centre]
+    num_pieces = sizes[centre]
+    duration_s = max(0.0, ends[centre] - starts[centre])
+    while (left > 0 or right < num_captions) and num_pieces < target and duration_s < MAX_TEXT_WINDOW_S:
+        to_right = draw() > 0.5
+        skip = draw() > keep_prob
+        if right < num_captions and (to_right or left == 0):
+            if skip and right + 1 < num_captions:
+                right += 1
+            after.append(right)
+            num_pieces += sizes[right]
+            right += 1
+        else:
+            if skip and left - 1 > 0:
+                left -= 1
+            left -= 1
+            before.append(left)
+            num_pieces += sizes[left]
+        first = before[-1] if before else centre
+        duration_s = max(0.0, ends[after[-1]] - starts[first])
+    return before[::-1] + after
+
+
+def video_window(video_len: int, max_len: int, centre: int, rng: random.Random) -> tuple[int, int]:
+    """Grow a window of seconds from an empty one at `centre`, one second at a time, left or right at random.
+
+    A number is drawn only while both directions are open.
+
+    Args:
+        video_len: seconds in the video, at least 1.
+        max_len: seconds wanted.
+        centre: 0 <= centre < video_len; the window may end at it.
+    Returns:
+        (start, end), half-open, of length min(max_len, video_len).
+    """
+    assert 0 <= centre < video_len, f"centre {centre} of a video of {video_len} s"
+    draw = rng.random
+    start = end = centre
+    for _ in range(min(max_len, video_len)):
+        if start <= 0:
+            end += 1
+        elif end >= video_len or draw() <= 0.5:
+            start -= 1
+        else:
+            end += 1
+    return start, end
+
+
+class TextClipSamplingProcessor:
+    """`text_window` on captions, with the default target length and `keep_prob` bound."""
+
+    def __init__(self, max_text_len: int, keep_prob: float = 1.0):
+        self.max_text_len = max_text_len
+        self.keep_prob = keep_prob
+
+    def __call__(
+        self, captions: Captions, rng: random.Random, centre: int | None = None, target: int | None = None
+    ) -> list[int]:
+        """Return caption indices around `centre` (drawn first when None)."""
+        sizes = [len(ids) for ids in captions["cap"]]
+        if centre is None:
+            centre = rng.randint(0, len(sizes) - 1)
+        target = self.max_text_len if target is None else target
+        return text_window(sizes, captions["start"], captions["end"], centre, target, rng, self.keep_prob)
+
+
+class VideoClipSamplingProcessor:
+    """`video_window` under the name it is known by."""
+
+    def __call__(self, video_len: int, max_len: int, centre: int, rng: random.Random) -> tuple[int, int]:
+        """Return (start, end) in seconds, half-open."""
+        return video_window(video_len, max_len, centre, rng)

@@ -1,0 +1,70 @@
+"""Token ids and feature rows to padded arrays, all clips of an item at once.
+
+The arrays are allocated once for every clip and filled clip by clip with plain slices, which is the cost of copying;
+masks come from the lengths in one comparison. Legend: B clips, T text slots, F video slots, E feature width.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from mmpt.processors.tokenizer import SpecialTokens
+
+NUM_SPECIAL = 3  # [CLS], the [SEP] of the video side, and the final [SEP]
+
+
+class TextSlots:
+    """Captions of B clips: [CLS] [SEP] ids.. [SEP] [PAD].."""
+
+    def __init__(self, num_clips: int, num_slots: int, special: SpecialTokens):
+        assert num_slots > NUM_SPECIAL
+        self.special = special
+        self.max_ids = num_slots - NUM_SPECIAL
+        self.caps_BT = np.full((num_clips, num_slots), special.pad, dtype=np.int64)
+        self.caps_BT[:, :2] = special.cls, special.sep
+        self.lengths_B = np.full(num_clips, 2, dtype=np.int64)
+
+    def write(self, clip: int, ids: list[int]) -> None:
+        """Set the caption of `clip` to the first T - 3 of `ids`."""
+        ids = [*ids[: self.max_ids], self.special.sep]
+        end = 2 + len(ids)
+        self.caps_BT[clip, 2:end] = ids
+        self.lengths_B[clip] = end
+
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return caps int64 [B, T] and cmasks bool [B, T]."""
+        return torch.from_numpy(self.caps_BT), _masks(self.lengths_B, self.caps_BT.shape[1])
+
+
+class VideoSlots:
+    """Feature rows of B clips, zero-padded to F seconds."""
+
+    def __init__(self, num_clips: int, num_slots: int, width: int, dtype: np.dtype):
+        self.vfeats_BFE = np.zeros((num_clips, num_slots, width), dtype=dtype)
+        self.lengths_B = np.zeros(num_clips, dtype=np.int64)
+
+    def write(self, clip: int, rows_nE: np.ndarray) -> None:
+        """Append rows to `clip`; what does not fit into F is left out."""
+        used = self.lengths_B[clip]
+        end = min(used + len(rows_nE), self.vfeats_BFE.shape[1])
+        self.vfeats_BFE[clip, used:end] = rows_nE[: end - used]
+        self.lengths_B[clip] = end
+
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return vfeats float [B, F, E] in the features' own precision and vmasks bool [B, F]."""
+        return torch.from_numpy(self.vfeats_BFE), _masks(self.lengths_B, self.vfeats_BFE.shape[1])
+
+
+def _masks(lengths_B: np.ndarray, num_slots: int) -> torch.Tensor:
+    return torch.from_numpy(np.arange(num_slots) < lengths_B[:, None])
+
+
+def all_finite(array: np.ndarray) -> bool:
+    """True when no float of `array` is NaN or infinite; float16 is judged by its bits, where isfinite is slow."""
+    if array.size == 0:
+        return True
+    if array.dtype != np.float16 or not array.flags.c_contiguous:
+        return bool(np.isfinite(array.min()) and np.isfinite(array.max()))  # NaN wins both
+    # As integers, positive NaN and infinity are the largest int16, negative ones the largest uint16.
+    return bool(array.view(np.int16).max() < 0x7C00 and array.view(np.uint16).max() < 0xFC00)

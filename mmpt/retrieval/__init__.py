@@ -1,0 +1,31 @@
+"""Hard-negative batches from video vectors: collect them, find neighbours, plan batches. Knows vectors and ids only."""
+
+from mmpt.registry import Registry
+from mmpt.retrieval.candidates import Hardness, choose_centres, plan_batches, plan_hardness, refresh_plan
+from mmpt.retrieval.plan import Plan, PlanMismatchError, plan_fingerprint
+from mmpt.retrieval.retriever import VectorRetriever
+from mmpt.retrieval.vectorpool import DistributedVideoVectorPool, VideoVectorPool, video_vectors
+
+VECTOR_POOLS: Registry[VideoVectorPool] = Registry("vector pool")
+VECTOR_POOLS.register(VideoVectorPool)
+VECTOR_POOLS.register(DistributedVideoVectorPool)
+
+RETRIEVERS: Registry[VectorRetriever] = Registry("retriever")
+RETRIEVERS.register(VectorRetriever)
+
+__all__ = [
+    "RETRIEVERS",
+    "VECTOR_POOLS",
+    "DistributedVideoVectorPool",
+    "Hardness",
+    "Plan",
+    "PlanMismatchError",
+    "VectorRetriever",
+    "VideoVectorPool",
+    "choose_centres",
+    "plan_batches",
+    "plan_fingerprint",
+    "plan_hardness",
+    "refresh_plan",
+    "video_vectors",
+]

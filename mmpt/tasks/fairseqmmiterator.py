@@ -1,0 +1,69 @@
+"""fairseq's epoch iterator for planned batches: plans when the epoch begins, and remembers the plan in the checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fairseq.data.iterators import EpochBatchIterator
+
+from mmpt.datasets.fairseqmmdataset import FairseqMMDataset
+from mmpt.utils.log import get_logger
+
+logger = get_logger(__name__)
+
+
+class PlannedBatchIterator(EpochBatchIterator):
+    """One epoch of a data set whose batches are planned at the moment they are first needed.
+
+    fairseq makes one of these per epoch, because the data set says that iterators must not be reused. Loader workers
+    start after the plan is set, so that they hold this epoch's batches.
+
+    Args:
+        dataset: training set whose length and items follow its plan.
+        plan: called as plan(epoch, wanted fingerprint or None); sets the plan and returns its fingerprint.
+        batch_size: items per batch (1 in pre-training).
+        others: as for `EpochBatchIterator`.
+    """
+
+    def __init__(
+        self,
+        dataset: FairseqMMDataset,
+        *,
+        plan: Callable[[int, str | None], str],
+        epoch: int,
+        batch_size: int,
+        **kwargs: Any,
+    ):
+        self._plan = plan
+        self._batch_size = batch_size
+        self._fingerprint: str | None = None
+        self._dummy = dataset.collater([dataset[0]])
+        super().__init__(
+            dataset, dataset.collater, self._make_batches, epoch=epoch, persistent_workers=False, **kwargs
+        )
+
+    def _make_batches(self, dataset: FairseqMMDataset, epoch: int) -> list[list[int]]:
+        """Plan the epoch unless that is done, and cut the plan into batches. fairseq calls this once, when needed."""
+        if self._fingerprint is None:
+            self._fingerprint = self._plan(epoch, None)
+        return dataset.batch_by_size(dataset.ordered_indices(), max_sentences=self._batch_size)
+
+    @property
+    def first_batch(self) -> dict[str, Any]:
+        """A batch for fairseq's dummy steps; taken before the plan, since only its shape matters."""
+        return self._dummy
+
+    def state_dict(self) -> dict[str, Any]:
+        """fairseq's state, and which plan it belongs to."""
+        return {**super().state_dict(), "plan": self._fingerprint}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue an interrupted epoch on its own plan; when that plan is gone, start the epoch again."""
+        wanted = state_dict.get("plan")
+        if state_dict.get("iterations_in_epoch", 0) > 0:
+            self._fingerprint = self._plan(state_dict["epoch"], wanted)
+            if self._fingerprint != wanted:
+                logger.warning("the plan that epoch %d was training on is gone: it starts again", state_dict["epoch"])
+                state_dict = {**state_dict, "iterations_in_epoch": 0}
+        super().load_state_dict(state_dict)

@@ -1,0 +1,154 @@
+"""fairseq's `mmtask`: reads the YAML, hands fairseq its data sets, and plans each epoch when its batches are asked for.
+
+The user's mistakes end the process with one message and exit code 2 wherever in fairseq they surface: an exception hook
+finds them at the end of the chain of exceptions that fairseq wraps around them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from fairseq.tasks import LegacyFairseqTask, register_task
+from torch import nn
+
+import mmpt.losses.fairseqmmloss
+import mmpt.models.fairseqmmmodel  # noqa: F401  fairseq finds both by name once they are registered
+from mmpt.batch import Split
+from mmpt.config import load_config, save_resolved
+from mmpt.datasets.fairseqmmdataset import FairseqMMDataset
+from mmpt.errors import EXIT_CODE, CheckpointError, UserError
+from mmpt.models.checkpoint import load_checkpoint
+from mmpt.tasks.fairseqmmiterator import PlannedBatchIterator
+from mmpt.tasks.retritask import RetriTask
+from mmpt.tasks.task import Task
+from mmpt.utils.distributed import World
+from mmpt.utils.log import get_logger
+
+logger = get_logger(__name__)
+LAST_CHECKPOINT = "checkpoint_last.pt"
+
+
+@register_task("mmtask")
+class FairseqMMTask(LegacyFairseqTask):
+    """The bridge between fairseq and `Task`, which does the work under the name `inner`."""
+
+    @staticmethod
+    def add_args(parser: argparse.ArgumentParser) -> None:
+        """Add the one positional argument."""
+        parser.add_argument("taskconfig", metavar="FILE", help="YAML that describes the run")
+
+    def __init__(self, args: argparse.Namespace):
+        super().__init__(args)
+        config = load_config(args.taskconfig)
+        self.inner = Task.from_config(config, seed=args.seed)
+        self.inner.check_classes()
+        self.model: nn.Module | None = None
+        self.device = torch.device("cpu" if args.cpu or not torch.cuda.is_available() else "cuda")
+        if World.current().is_main:
+            save_resolved(config, Path(args.save_dir) / "config.yaml")
+
+    @classmethod
+    def setup_task(cls, args: argparse.Namespace, **kwargs: Any) -> FairseqMMTask:
+        """Build the task; from here on the user's mistakes end the process cleanly."""
+        sys.excepthook = _report_user_error
+        torch.serialization.add_safe_globals([argparse.Namespace])  # fairseq reads with weights_only
+        return cls(args)
+
+    def _checkpoint_to_load(self) -> Path | None:
+        """The checkpoint that fairseq is about to load, or None when training starts from BERT.
+
+        Raises:
+            CheckpointError: `restore_file` is set but there is no such file (fairseq would start from scratch), or the
+                file is damaged or holds code.
+        """
+        if self.args.restore_file == LAST_CHECKPOINT:
+            path = Path(self.args.save_dir) / LAST_CHECKPOINT
+            if not path.exists():
+                return None
+        else:
+            path = Path(self.args.restore_file)
+        if not path.is_file():
+            raise CheckpointError(
+                f"`fairseq.checkpoint.restore_file` is {path}, but there is no such file. Train or download that "
+                "checkpoint first, or remove the key to start from BERT."
+            )
+        if World.current().is_main:
+            load_checkpoint(path)  # fairseq reads it again, but would not say what is wrong
+        return path
+
+    def build_inner_model(self) -> nn.Module:
+        """Build the network; BERT's weights are read only when no checkpoint follows. `mmmodel` calls this."""
+        self.model = self.inner.build_model(pretrained=self._checkpoint_to_load() is None)
+        return self.model
+
+    def load_dataset(self, split: str, **kwargs: Any) -> None:
+        """Build the data set called train, valid or test; one that the YAML does not name is skipped.
+
+        Raises:
+            ValueError: another name.
+        """
+        if split in self.datasets:
+            return
+        dataset = self.inner.build_dataset(Split(split))
+        if dataset is not None:
+            replanned = split == "train" and isinstance(self.inner, RetriTask)
+            self.datasets[split] = FairseqMMDataset(dataset, replanned=replanned)
+
+    def get_batch_iterator(self, dataset: FairseqMMDataset, **kwargs: Any) -> Any:
+        """Return fairseq's iterator, or for a training set with planned batches one that plans them.
+
+        The plan of epoch e is made when the first batch of e is asked for: by then the checkpoint has said whether an
+        interrupted epoch is to be continued, in which case its plan is read back instead of computed.
+        """
+        if not dataset.replanned:
+            return super().get_batch_iterator(dataset, **kwargs)
+        dataset.set_epoch(kwargs.get("epoch", 1))
+        return PlannedBatchIterator(
+            dataset,
+            plan=self._plan_epoch,
+            epoch=kwargs.get("epoch", 1),
+            batch_size=kwargs.get("max_sentences") or 1,
+            seed=kwargs.get("seed", 1),
+            num_shards=kwargs.get("num_shards", 1),
+            shard_id=kwargs.get("shard_id", 0),
+            num_workers=kwargs.get("num_workers", 0),
+            buffer_size=kwargs.get("data_buffer_size", 0),
+            skip_remainder_batch=kwargs.get("skip_remainder_batch", False),
+            grouped_shuffling=kwargs.get("grouped_shuffling", False),
+        )
+
+    def _plan_epoch(self, epoch: int, wanted: str | None) -> str:
+        """Plan the batches of `epoch` (or take up the plan `wanted`) and return the plan's fingerprint."""
+        assert isinstance(self.inner, RetriTask)
+        assert self.model is not None, "fairseq builds the model before it asks for batches"
+        return self.inner.plan_epoch(self.datasets["train"].dataset, self.model, epoch, World.current(), wanted)
+
+    def max_positions(self) -> None:
+        """No limit: clips have fixed sizes."""
+        return None
+
+
+def _report_user_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Exception hook: print a user's mistake without traceback and exit with code 2; show anything else as usual."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, UserError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        sys.__excepthook__(kind, error, trace)
+        return
+    sys.stdout.flush()
+    sys.stderr.write(f"error: {_without_worker_trace(str(cause), type(cause).__name__)}\n")
+    raise SystemExit(EXIT_CODE)
+
+
+def _without_worker_trace(message: str, kind: str) -> str:
+    """Undo what a loader worker wraps around an exception: keep the part after the last `Kind: `."""
+    if "Original Traceback" not in message:
+        return message
+    return message.rpartition(f"{kind}: ")[2].strip()
+

@@ -1,0 +1,130 @@
+"""The composition root: turns a run's config into data sets, model and loss; the only place that looks classes up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmpt.batch import Split
+from mmpt.config import RunConfig
+from mmpt.datasets import MMDataset
+from mmpt.errors import ConfigError
+from mmpt.losses import LOSSES, Loss
+from mmpt.models import MODELS
+from mmpt.models.freezing import freeze_all_but_layernorm
+from mmpt.processors import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
+from mmpt.registry import Registry
+from mmpt.utils.log import get_logger
+
+logger = get_logger(__name__)
+TASKS: Registry[Task] = Registry("task")
+
+
+@TASKS.register
+class Task:
+    """Builds the parts of a run and reshapes its batches.
+
+    Args:
+        config: the whole run.
+        seed: base of all random draws of the data sets.
+    """
+
+    def __init__(self, config: RunConfig, *, seed: int = 1):
+        self.config = config
+        self.seed = seed
+
+    @staticmethod
+    def from_config(config: RunConfig, *, seed: int = 1) -> Task:
+        """Build the task that the YAML's `task:` names (`Task` when it names none)."""
+        return TASKS.get(config.task or "Task", "task")(config, seed=seed)
+
+    def check_classes(self) -> None:
+        """Look every class name of the config up, so that all unknown ones are reported together.
+
+        Raises:
+            ConfigError: listing each unknown name with the nearest known one.
+        """
+        dataset, model, loss = self.config.dataset, self.config.model, self.config.loss
+        lookups: list[tuple[Registry[Any], str | None, str]] = [
+            (META_PROCESSORS, dataset.meta_processor, "dataset.meta_processor"),
+            (VIDEO_PROCESSORS, dataset.video_processor, "dataset.video_processor"),
+            (TEXT_PROCESSORS, dataset.text_processor, "dataset.text_processor"),
+            (ALIGNERS, dataset.aligner, "dataset.aligner"),
+            (MODELS, model.model_cls, "model.model_cls"),
+            (LOSSES, loss.loss_cls if loss else None, "loss.loss_cls"),
+        ]
+        problems = []
+        for registry, name, key in lookups:
+            if name is None:
+                continue
+            try:
+                registry.get(name, key)
+            except ConfigError as err:
+                problems += [f"`{key}`: {problem}" for problem in err.problems]
+        if problems:
+            raise ConfigError(str(self.config.path), problems)
+
+    def build_dataset(self, split: Split) -> MMDataset | None:
+        """Build the data set of `split`, or None when the config names no source for it."""
+        dataset = self.config.dataset
+        path = {Split.TRAIN: dataset.train_path, Split.VALID: dataset.val_path, Split.TEST: dataset.test_path}[split]
+        if path is None:
+            return None
+        names = (dataset.meta_processor, dataset.video_processor, dataset.text_processor, dataset.aligner)
+        return self._compose(split, *(name or "" for name in names))
+
+    def _compose(self, split: Split, meta: str, video: str, text: str, aligner: str) -> MMDataset:
+        config = self.config.dataset
+        return MMDataset(
+            META_PROCESSORS.get(meta, "dataset.meta_processor")(config, split),
+            VIDEO_PROCESSORS.get(video, "dataset.video_processor")(config, split),
+            TEXT_PROCESSORS.get(text, "dataset.text_processor")(config, split),
+            ALIGNERS.get(aligner, "dataset.aligner")(config, split),
+            seed=self.seed,
+        )
+
+    def build_model(self, *, pretrained: bool) -> nn.Module:
+        """Build the model, frozen but for LayerNorm if the config says so.
+
+        Args:
+            pretrained: start from BERT's weights; not needed where a checkpoint follows.
+        """
+        config = self.config.model
+        model_cls = MODELS.get(config.model_cls or "", "model.model_cls")
+        model = model_cls.from_config(self.config.dataset, config, pretrained=pretrained)
+        if config.layernorm_only:
+            names = freeze_all_but_layernorm(model)
+            logger.info("training LayerNorm only: %d tensors", len(names))
+        return model
+
+    def build_loss(self) -> Loss:
+        """Build the loss.
+
+        Raises:
+            ConfigError: the config has no `loss` section.
+        """
+        if self.config.loss is None or self.config.loss.loss_cls is None:
+            raise ConfigError(str(self.config.path), ["`loss.loss_cls` is required for training, but is missing."])
+        loss_cls = LOSSES.get(self.config.loss.loss_cls, "loss.loss_cls")
+        return loss_cls(self.config.loss, clip_per_video=self.config.dataset.clip_per_video)
+
+    def flatten(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Merge the item and clip axes of a collated batch into one: [N, C, ...] becomes [N*C, ...]."""
+        if (self.config.dataset.subsampling or 1) <= 1:
+            return batch
+        return {key: _merge_first_two(value) for key, value in batch.items()}
+
+
+def _merge_first_two(value: Any) -> Any:
+    """Merge the first two axes of a tensor that has two; leave anything else alone."""
+    return value.flatten(0, 1) if isinstance(value, torch.Tensor) and value.dim() >= 2 else value
+
+
+def squeeze_leading(batch: dict[str, Any]) -> dict[str, Any]:
+    """Drop the leading axis of size 1 that collating a single item adds to every tensor."""
+    return {
+        key: value.squeeze(0) if isinstance(value, torch.Tensor) and value.dim() and value.shape[0] == 1 else value
+        for key, value in batch.items()
+    }

@@ -1,0 +1,158 @@
+"""Ragged rows in two `.npy` files per stem, mapped rather than read; one bounded cache of open maps per process.
+
+Mapped files are page cache: the kernel shares them between processes and takes them back when memory is short, so a
+worker's own memory does not grow with the rows it has read. The map is torch's, because Python's keeps a file
+descriptor open per map, and HowTo100M (300 shards x 3 tensors x 2 files) would pass the usual limit of 1,024.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+
+from mmpt.errors import DataError
+from mmpt.utils.io import atomic_write
+
+MAX_OPEN_SHARDS = 1024
+REMEDY = "Pack this shard again, or download it again."
+
+
+class ShardedTensor:
+    """Ragged rows stored as one concatenated array: row i is `data[starts[i]:starts[i + 1]]` and may be empty."""
+
+    def __init__(self, data: np.ndarray, starts: np.ndarray, name: str = "ShardedTensor"):
+        """Check the invariants and keep both arrays.
+
+        Args:
+            data: [total, ...] of any dtype, all rows one after another.
+            starts: [rows + 1] of any integer dtype.
+            name: what to call this tensor in messages (its stem).
+        Raises:
+            DataError: `starts` is no list of offsets into `data`.
+        """
+        _check_starts(data, starts, name)
+        self.data = data
+        self.starts = starts
+        self.name = name
+        self._mapped = False
+
+    @classmethod
+    def from_list(cls, rows: Sequence[np.ndarray]) -> ShardedTensor:
+        """Concatenate `rows`, arrays that differ in their first axis only."""
+        assert rows, "a ShardedTensor of nothing has no dtype"
+        starts = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum([len(row) for row in rows], out=starts[1:])
+        return cls(np.concatenate(list(rows)), starts)
+
+    @classmethod
+    def load(cls, stem: str | os.PathLike[str], mmap_mode: Literal["r"] | None = None) -> ShardedTensor:
+        """Open `<stem>_data.npy` and `<stem>_starts.npy`; the stem may contain dots.
+
+        Args:
+            mmap_mode: "r" maps the files read-only, None reads them into memory.
+        Raises:
+            DataError: a file is missing, truncated or no `.npy` file, or the two disagree.
+        """
+        assert mmap_mode in ("r", None), f"mmap_mode {mmap_mode!r}"
+        stem = os.fspath(stem)
+        read = _read_npy if mmap_mode is None else _map_npy
+        shard = cls(read(f"{stem}_data.npy"), read(f"{stem}_starts.npy"), name=stem)
+        shard._mapped = mmap_mode == "r"
+        return shard
+
+    def save(self, stem: str | os.PathLike[str]) -> None:
+        """Write both files under temporary names, then rename them; maps of this process are opened anew."""
+        stem = os.fspath(stem)
+        with atomic_write(f"{stem}_data.npy", "wb") as data, atomic_write(f"{stem}_starts.npy", "wb") as starts:
+            np.save(data, np.ascontiguousarray(self.data), allow_pickle=False)
+            np.save(starts, self.starts.astype(np.int64), allow_pickle=False)
+        open_shard.cache_clear()
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """Return row `row` as a view."""
+        if not 0 <= row < len(self):
+            raise IndexError(f"{self.name}: row {row} of {len(self)}")
+        return self.data[self.starts[row] : self.starts[row + 1]]
+
+    def lengths(self) -> np.ndarray:
+        """Return the length of every row, int64 [rows]."""
+        return np.diff(self.starts.astype(np.int64, copy=False))
+
+    def __reduce__(self) -> tuple:
+        if self._mapped:
+            return open_shard, (self.name,)  # another process maps the file itself: no rows travel
+        return type(self), (self.data, self.starts, self.name)
+
+
+@lru_cache(maxsize=MAX_OPEN_SHARDS)
+def open_shard(stem: str) -> ShardedTensor:
+    """Return the mapped tensor at `stem`, opened and checked once per process; forked workers inherit open maps."""
+    return ShardedTensor.load(stem, mmap_mode="r")
+
+
+def _check_starts(data: np.ndarray, starts: np.ndarray, name: str) -> None:
+    file = f"{name}_starts.npy"
+    if starts.ndim != 1 or len(starts) == 0 or starts.dtype.kind not in "iu":
+        found = f"{starts.dtype} of shape {starts.shape}"
+        raise DataError(f"{file}: starts must be a non-empty 1-D array of integers, but are {found}. {REMEDY}")
+    if data.ndim == 0:
+        raise DataError(f"{name}_data.npy: must have rows, but is a single number. {REMEDY}")
+    if starts[0] != 0:
+        raise DataError(f"{file}: starts[0] must be 0, but is {starts[0]}. {REMEDY}")
+    drops = np.flatnonzero(starts[1:] < starts[:-1])
+    if len(drops):
+        at = int(drops[0]) + 1
+        raise DataError(
+            f"{file}: starts must never decrease, but starts[{at}] is {starts[at]} after {starts[at - 1]}. {REMEDY}"
+        )
+    if starts[-1] != len(data):
+        raise DataError(
+            f"{file}: starts and data disagree: starts[-1] must be the {len(data)} rows of {name}_data.npy, "
+            f"but is {starts[-1]}. {REMEDY}"
+        )
+
+
+def _read_npy(path: str) -> np.ndarray:
+    """Read a `.npy` file into memory."""
+    return np.array(_map_npy(path))
+
+
+def _map_npy(path: str) -> np.ndarray:
+    """Map a `.npy` file read-only, without keeping a file descriptor."""
+    try:
+        size = os.path.getsize(path)
+        with open(path, "rb") as file:
+            shape, fortran_order, dtype = _read_header(file)
+            offset = file.tell()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file.") from None
+    except (ValueError, EOFError) as err:
+        raise DataError(f"{path}: not a complete .npy file ({err}). {REMEDY}") from None
+    wanted = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if dtype.hasobject:
+        raise DataError(f"{path}: must hold numbers, but holds Python objects. {REMEDY}")
+    if size < offset + wanted:
+        raise DataError(
+            f"{path}: truncated: {dtype} of shape {shape} needs {offset + wanted} bytes, but there are {size}. {REMEDY}"
+        )
+    whole = torch.from_file(path, shared=False, size=offset + wanted, dtype=torch.uint8).numpy()
+    array = whole[offset:].view(dtype).reshape(shape, order="F" if fortran_order else "C")
+    array.flags.writeable = False
+    return array
+
+
+def _read_header(file) -> tuple[tuple[int, ...], bool, np.dtype]:  # type: ignore[no-untyped-def]
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)
+    if version == (2, 0):
+        return np.lib.format.read_array_header_2_0(file)
+    raise ValueError(f".npy version {version}")

@@ -1,0 +1,82 @@
+"""The list of missing files, against files made one by one."""
+
+import pytest
+
+from mmpt.cli import preflight
+from mmpt.config import DatasetConfig, RunConfig
+from mmpt.errors import CheckpointError, DataError
+
+DATASET = {
+    "train_path": "d/train.lst",
+    "val_path": "d/val.lst",
+    "vfeat_dir": "d/feat",
+    "tfeat_dir": "d/feat/cap.bert.",
+}
+
+
+def how2(**changes):
+    return RunConfig(path="a.yaml", dataset=DatasetConfig(**(DATASET | changes)))
+
+
+def missing(config):
+    with pytest.raises(DataError) as caught:
+        preflight.check_data(config)
+    text = str(caught.value)
+    assert "DATASET.md" in text
+    assert "make demo" in text
+    assert preflight.DEMO_COMMANDS in text
+    return [line.removeprefix("  - ") for line in text.splitlines() if line.startswith("  - ")]
+
+
+def test_nothing_is_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert missing(how2(val_path=None)) == [
+        "d/train.lst (`dataset.train_path`)",
+        "d/feat (the folder `dataset.vfeat_dir`)",
+        "d/feat/cap.bert.train_0.startends_{data,starts}.npy (captions, `dataset.tfeat_dir`)",
+        "d/feat/cap.bert.train_0.caps_ids_{data,starts}.npy (captions, `dataset.tfeat_dir`)",
+    ]
+
+
+def test_files_appear_one_by_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d" / "feat").mkdir(parents=True)
+    config = how2()
+    stems = ("{s}_0", "cap.bert.{s}_0.startends", "cap.bert.{s}_0.caps_ids")
+    files = ["../train.lst", "../val.lst", "train_meta.pkl", "val_meta.json"]
+    files += [
+        f"{stem}_{part}.npy".format(s=split)
+        for split in ("train", "val")
+        for stem in stems
+        for part in ("data", "starts")
+    ]
+    counts = []
+    for file in files:
+        counts.append(len(missing(config)))
+        (tmp_path / "d" / "feat" / file).touch()
+    # one line per list, meta file and pair of arrays
+    assert counts == [10, 9, 8, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1]
+    preflight.check_data(config)
+
+
+def test_an_evaluation_needs_no_training_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = how2(split="test", tfeat_dir=None, test_path="t.json")
+    assert missing(config) == ["t.json (`dataset.test_path`)", "d/feat (the folder `dataset.vfeat_dir`)"]
+
+
+def test_other_annotation_files_are_looked_for_too():
+    config = RunConfig(dataset=DatasetConfig(json_path="/nowhere/a.json", jsfusion_path="/nowhere/inert.csv"))
+    assert missing(config) == ["/nowhere/a.json (`dataset.json_path`)"]
+
+
+def test_restore_file(tmp_path):
+    weights = tmp_path / "w.pt"
+    config = RunConfig(path="a.yaml", fairseq={"checkpoint": {"restore_file": str(weights)}})
+    with pytest.raises(CheckpointError) as caught:
+        preflight.check_restore_file(config)
+    for part in (str(weights), "fairseq.checkpoint.restore_file", "a.yaml", "DATASET.md", preflight.DEMO_COMMANDS):
+        assert part in str(caught.value)
+    weights.touch()
+    preflight.check_restore_file(config)
+    preflight.check_restore_file(RunConfig())

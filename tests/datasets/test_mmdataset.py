@@ -1,0 +1,141 @@
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from mmpt.batch import Split
+from mmpt.datasets import MMDataset, collate
+from mmpt.processors import (
+    ShardedHow2MetaProcessor,
+    ShardedHow2VideoRetriMetaProcessor,
+    ShardedTextProcessor,
+    ShardedVideoProcessor,
+    ShardedVideoRetriTextProcessor,
+    ShardedVideoRetriVideoProcessor,
+    VariedLenAligner,
+    VideoRetriOverlappedAligner,
+)
+from tests.processors.shard_data import make_data
+
+
+def batch_data(config, split=Split.TRAIN, seed=1):
+    return MMDataset(
+        ShardedHow2VideoRetriMetaProcessor(config, split),
+        ShardedVideoRetriVideoProcessor(config, split),
+        ShardedVideoRetriTextProcessor(config, split),
+        VideoRetriOverlappedAligner(config, split),
+        seed=seed,
+    )
+
+
+def video_data(config, split=Split.TRAIN, seed=1):
+    return MMDataset(
+        ShardedHow2MetaProcessor(config, split),
+        ShardedVideoProcessor(config, split),
+        ShardedTextProcessor(config, split),
+        VariedLenAligner(config, split),
+        seed=seed,
+    )
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(
+        torch.equal(value, other[name]) if isinstance(value, torch.Tensor) else value == other[name]
+        for name, value in one.items()
+    )
+
+
+def test_an_item_is_its_seed_epoch_and_index(config):
+    data = batch_data(config)
+    items = {(epoch, index): data.item(index, epoch) for epoch in (0, 1) for index in range(len(data))}
+    again = batch_data(config)
+    random.seed(3)
+    for epoch, index in reversed(list(items)):
+        assert same(again.item(index, epoch), items[epoch, index])
+    assert not same(items[0, 0], items[1, 0])
+    assert not same(batch_data(config, seed=2).item(0, 0), items[0, 0])
+    again.set_epoch(1)
+    assert same(again[2], items[1, 2])
+    assert items[0, 4]["idx"] == 4
+
+
+def test_the_test_split_does_not_know_epochs(config):
+    test = video_data(replace(config, test_path=config.val_path), Split.TEST)
+    assert same(test.item(3, 0), test.item(3, 7))
+    train = video_data(config)
+    assert not same(train.item(3, 0), train.item(3, 7))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 3])
+def test_the_number_of_workers_changes_nothing(config, num_workers):
+    data = batch_data(config)
+    data.set_epoch(2)
+    loader = DataLoader(data, batch_size=1, collate_fn=collate, num_workers=num_workers)
+    batches = list(loader)
+    assert len(batches) == len(data) == 5
+    for index, batch in enumerate(batches):
+        want = data.item(index, 2)
+        assert batch["idx"].tolist() == [index]
+        assert batch["video_id"] == [(name,) for name in want["video_id"]]
+        for name in ("caps", "cmasks", "vfeats", "vmasks", "video_start", "text_end"):
+            assert torch.equal(batch[name][0], want[name])
+
+
+def test_no_global_generator_is_read_or_written(config):
+    data = batch_data(config)
+    random.seed(5)
+    torch.manual_seed(5)
+    state, torch_state = random.getstate(), torch.get_rng_state()
+    first = data.item(0, 0)
+    assert random.getstate() == state
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    random.seed(6)
+    assert same(data.item(0, 0), first)
+
+
+def test_shapes_of_a_collated_batch(config):
+    batch = collate([batch_data(config).item(0, 0)])
+    want = {
+        "caps": ((1, 4, 3, 18), torch.int64),
+        "cmasks": ((1, 4, 3, 18), torch.bool),
+        "vfeats": ((1, 4, 3, 6, 512), torch.float16),
+        "vmasks": ((1, 4, 3, 6), torch.bool),
+        **{f"{kind}_{end}": ((1, 4, 3), torch.int64) for kind in ("video", "text") for end in ("start", "end")},
+        "idx": ((1,), torch.int64),
+    }
+    assert {name: (tuple(value.shape), value.dtype) for name, value in batch.items() if name != "video_id"} == want
+    batch = collate([video_data(config).item(index, 0) for index in range(5)])
+    assert batch["vfeats"].shape == (5, 3, 6, 512)
+    assert batch["video_id"] == [f"video{index:04d}" for index in range(5)]
+
+
+def test_collate_leaves_out_none_and_takes_nothing():
+    assert collate([]) == {}
+    assert collate([{"a": None, "b": 1}, {"a": None, "b": 2}])["b"].tolist() == [1, 2]
+    assert list(collate([{"a": None, "b": 1}])) == ["b"]
+
+
+def test_reading_items_over_and_over_keeps_memory_flat(config):
+    data = batch_data(config)
+
+    def private_kb():
+        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
+
+    def epoch(number):
+        return sum(float(data.item(index, number)["vfeats"].float().sum()) for index in range(len(data)))
+
+    for number in range(20):
+        epoch(number)
+    before = private_kb()
+    for number in range(20, 120):
+        epoch(number)
+    assert private_kb() - before < 4096  # measured 0 KB after 500 items of 74 KB of features each

@@ -1,0 +1,131 @@
+"""Alignment scores of all pairs at once against loops over one pair, written from the definitions."""
+
+import numpy as np
+import pytest
+
+from mmpt.evaluators import full_video
+from mmpt.evaluators.full_video import Form
+
+INF = np.inf
+# ragged, with several longest videos and single-clip ones; equal; only single clips; one video
+LENGTHS = [[3, 6, 1, 4, 6, 2, 1], [4, 4, 4], [1, 1, 1, 1], [5]]
+
+
+def loop_pad_dtw(block: np.ndarray, num_rows: int, num_cols: int) -> np.ndarray:
+    """The released padding, with slices of one matrix."""
+    more_rows, more_cols = num_rows - block.shape[0], num_cols - block.shape[1]
+    padded = np.pad(block, ((0, more_rows), (0, more_cols)), constant_values=INF)
+    padded[-more_rows - 1 :, -more_cols:] = 0  # [-0:] is everything
+    return padded
+
+
+def loop_pad_otam(block: np.ndarray, num_rows: int, num_cols: int) -> np.ndarray:
+    more_rows, more_cols = num_rows - block.shape[0], num_cols - block.shape[1]
+    padded = np.pad(np.pad(block, ((0, 0), (1, 1))), ((0, more_rows), (0, more_cols)), constant_values=INF)
+    padded[-more_rows - 1 :, -more_cols:] = 0
+    return padded
+
+
+def loop_dtw(d: np.ndarray) -> float:
+    best = {(0, 0): float(d[0, 0])}
+    for r in range(d.shape[0]):
+        for c in range(d.shape[1]):
+            if (r, c) != (0, 0):
+                before = [best[p] for p in ((r - 1, c - 1), (r - 1, c), (r, c - 1)) if p in best]
+                best[r, c] = float(d[r, c]) + min(before)
+    return best[d.shape[0] - 1, d.shape[1] - 1]
+
+
+def loop_otam(d: np.ndarray, sign: int) -> float:
+    total = np.zeros(d.shape)
+    last = d.shape[1] - 1
+    for c in range(1, last + 1):
+        total[0, c] = d[0, c] + total[0, c - 1]
+    for r in range(1, d.shape[0]):
+        total[r, 1] = d[r, 1] + sign * min(total[r - 1, 0], total[r - 1, 1], total[r, 0])
+        for c in range(2, last):
+            total[r, c] = d[r, c] + min(total[r - 1, c - 1], total[r, c - 1])
+        total[r, last] = d[r, last] + min(total[r - 1, last - 1], total[r - 1, last], total[r, last - 1])
+    return total[-1, -1]
+
+
+def loop_scores(scores: np.ndarray, lengths: list[int], kind: str, form: Form) -> np.ndarray:
+    """Score matrix of paragraphs and videos, a pair at a time, in float64."""
+    ends = np.cumsum(lengths)
+    longest = max(lengths)
+    result = np.zeros((len(lengths), len(lengths)))
+    for i, rows in enumerate(lengths):
+        for j, cols in enumerate(lengths):
+            block = scores[ends[i] - rows : ends[i], ends[j] - cols : ends[j]]
+            d = -block.astype(np.float64) * longest * longest / (rows * cols)
+            if kind == "caption_average":
+                result[i, j] = np.mean([max(row) for row in block])
+            elif kind == "dtw":
+                result[i, j] = -loop_dtw(loop_pad_dtw(d, longest, longest) if form == "released" else d)
+            elif form == "released":
+                sides = [loop_pad_otam(side, longest, longest) for side in (d, d.T)]
+                result[i, j] = -sum(loop_otam(side, -1) for side in sides)
+            else:
+                result[i, j] = -sum(loop_otam(np.pad(side, ((0, 0), (1, 1))), 1) for side in (d, d.T))
+    return result
+
+
+def random_scores(lengths: list[int], seed: int) -> np.ndarray:
+    total = sum(lengths)
+    return np.random.default_rng(seed).normal(0.5, 2.0, size=(total, total)).astype(np.float32)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+def test_caption_average_equals_a_loop(lengths: list[int]) -> None:
+    scores = random_scores(lengths, 1)
+    expected = loop_scores(scores, lengths, "caption_average", "released")
+    np.testing.assert_allclose(full_video.caption_average(scores, np.array(lengths)), expected, atol=1e-6)  # 2.4e-7
+
+
+@pytest.mark.parametrize("form", ["released", "corrected"])
+@pytest.mark.parametrize("kind", ["dtw", "otam"])
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+def test_alignment_scores_equal_a_loop(
+    lengths: list[int], kind: str, form: Form, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(full_video, "_PAIRS_PER_CHUNK", 5)  # pairs must not depend on their chunk
+    scores = random_scores(lengths, 2)
+    result = getattr(full_video, kind)(scores, np.array(lengths), form)
+    assert result.dtype == np.float32
+    expected = loop_scores(scores, lengths, kind, form)
+    np.testing.assert_allclose(result, expected, rtol=1e-6, atol=1e-5)  # 8.7e-6 of 164: float32 sums
+
+
+def test_the_corrected_form_does_not_depend_on_other_videos() -> None:
+    scores = random_scores([3, 2, 7], 3)
+    small = scores[:5, :5]
+    for function in (full_video.dtw, full_video.otam):
+        alone = function(small, np.array([3, 2]), "corrected")
+        together = function(scores, np.array([3, 2, 7]), "corrected")[:2, :2]
+        np.testing.assert_allclose(together, alone * 49 / 9, rtol=1e-5)  # only the common scale differs
+        released = function(scores, np.array([3, 2, 7]), "released")[:2, :2]
+        assert not np.allclose(released, function(small, np.array([3, 2]), "released") * 49 / 9, rtol=1e-2)
+
+
+def test_order_decides_dtw_but_not_caption_average() -> None:
+    lengths = np.array([4, 4])
+    scores = 10 * np.kron(np.ones((2, 2)), np.eye(4))  # both videos hold the same clips ...
+    scores[:, 4:] = scores[:, 4:][:, ::-1]  # ... the second one backwards
+    averages = full_video.caption_average(scores, lengths)
+    assert (averages == 10).all()
+    for function in (full_video.dtw, full_video.otam):
+        aligned = function(scores, lengths, "corrected")
+        assert aligned[0, 0] > aligned[0, 1]
+
+
+def test_grouping_brings_clips_of_a_video_together_in_time() -> None:
+    grouping = full_video.group_by_video(["b", "a", "b", "c", "a"], [5.0, 9.0, 1.0, 0.0, 3.0])
+    assert grouping.videos == ["b", "a", "c"]
+    assert grouping.order.tolist() == [2, 0, 4, 1, 3]
+    assert grouping.lengths.tolist() == [2, 2, 1]
+
+
+def test_grouping_without_times_keeps_the_given_order_and_compares_whole_ids() -> None:
+    grouping = full_video.group_by_video(["ab", "a", "ab", "a"])  # `a` is a part of `ab`
+    assert grouping.order.tolist() == [0, 2, 1, 3]
+    assert grouping.lengths.tolist() == [2, 2]

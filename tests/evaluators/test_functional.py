@@ -1,0 +1,61 @@
+"""Ranks and recalls against a sort written out, the tie rule, and chance against simulation."""
+
+import numpy as np
+import pytest
+
+from mmpt.evaluators.functional import accuracy, chance_metrics, ranks_from_scores, retrieval_metrics
+
+
+def sorted_rank(row: np.ndarray, own: int) -> int:
+    """Place of `own` in descending order, by sorting."""
+    return sorted(range(len(row)), key=lambda column: -row[column]).index(own)
+
+
+def test_ranks_equal_a_sort_when_there_are_no_ties() -> None:
+    scores = np.random.default_rng(0).permutation(31 * 31).reshape(31, 31).astype(np.float32)
+    ranks = ranks_from_scores(scores)
+    assert ranks.tolist() == [sorted_rank(scores[i], i) for i in range(31)]
+    assert len(set(ranks.tolist())) > 10  # the case is not trivial
+
+
+def test_ties_go_by_column() -> None:
+    scores = np.array([[2.0, 2.0, 0.0], [5.0, 5.0, 0.0], [3.0, 4.0, 3.0]])
+    assert ranks_from_scores(scores).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("value", [0.0, 7.5, float("inf"), -float("inf")])
+@pytest.mark.parametrize("num", [8, 20, 101])
+def test_a_collapsed_model_is_exactly_at_chance(num: int, value: float) -> None:
+    assert retrieval_metrics(np.full((num, num), value, dtype=np.float32)) == chance_metrics(num)
+
+
+def test_a_diverged_model_scores_nothing() -> None:
+    metrics = retrieval_metrics(np.full((20, 20), np.nan, dtype=np.float32))
+    assert metrics == {"R1": 0.0, "R5": 0.0, "R10": 0.0, "MR": 20.0}
+
+
+def test_a_score_that_is_no_number_never_helps() -> None:
+    scores = np.eye(4, dtype=np.float32)
+    scores[1, 1] = np.nan  # its own score: last
+    scores[2, 0] = np.nan  # another one: counted as ranked before
+    assert ranks_from_scores(scores).tolist() == [0, 3, 1, 0]
+
+
+def test_directions_differ() -> None:
+    scores = np.array([[3.0, 0.0, 0.0], [4.0, 1.0, 0.0], [5.0, 0.0, 1.0]])
+    assert retrieval_metrics(scores)["R1"] == pytest.approx(1 / 3)
+    assert retrieval_metrics(scores.T)["R1"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("num", [3, 7, 40])
+def test_chance_is_the_mean_over_random_scores(num: int) -> None:
+    rng = np.random.default_rng(num)
+    runs = [retrieval_metrics(rng.normal(size=(num, num))) for _ in range(2000)]
+    for name, expected in chance_metrics(num).items():
+        values = np.array([run[name] for run in runs])
+        error = 4 * values.std() / np.sqrt(len(values))  # four standard errors; the worst is 2.8
+        assert values.mean() == pytest.approx(expected, abs=error + 1e-12), name
+
+
+def test_accuracy_counts_equal_entries() -> None:
+    assert accuracy(np.array([1, 2, 3, 4]), np.array([1, 0, 3, 0])) == 0.5

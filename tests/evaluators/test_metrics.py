@@ -1,0 +1,68 @@
+"""Metric classes: names, the regrouping of clips, and chance values on hand-made outputs."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from mmpt.evaluators import METRICS, ClipId, FullVideoRetrievalMetric, RetrievalMetric, RetrievalOutputs
+
+
+def outputs_of(scores: np.ndarray, clips: list[ClipId]) -> RetrievalOutputs:
+    nothing = np.zeros((len(scores), 1), dtype=np.float32)
+    return RetrievalOutputs(scores=scores, pooled_text=nothing, pooled_video=nothing, clips=clips)
+
+
+def youcook_like(num_videos: int = 6, seed: int = 0) -> RetrievalOutputs:
+    clips = [ClipId(f"v{v}", 10 * s, 10 * s + 8) for v in range(num_videos) for s in range(2 + v % 3)]
+    scores = np.random.default_rng(seed).normal(size=(len(clips), len(clips))) + 1.5 * np.eye(len(clips))
+    return outputs_of(scores.astype(np.float32), clips)
+
+
+@pytest.mark.parametrize("name", list(METRICS))
+def test_results_and_chance_have_the_declared_names(name: str) -> None:
+    metric = METRICS.get(name, "metric")()
+    outputs = youcook_like()
+    result = metric.compute(outputs)
+    assert tuple(result) == metric.names
+    assert tuple(metric.chance(outputs)) == metric.names
+    assert metric.best(result) == result["R1"]
+
+
+def test_retrieval_metric_has_both_directions() -> None:
+    scores = np.array([[3.0, 0.0, 0.0], [4.0, 1.0, 0.0], [5.0, 0.0, 1.0]])
+    result = RetrievalMetric().compute(outputs_of(scores, [ClipId(v) for v in "abc"]))
+    assert (result["R1"], result["v2t-R1"]) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
+
+
+def test_a_shuffled_test_set_gives_the_same_full_video_numbers(caplog: pytest.LogCaptureFixture) -> None:
+    outputs = youcook_like()
+    metric = FullVideoRetrievalMetric()
+    expected = metric.compute(outputs)
+    assert not caplog.records
+    order = np.random.default_rng(1).permutation(len(outputs.clips))
+    shuffled = outputs_of(outputs.scores[np.ix_(order, order)], [outputs.clips[n] for n in order])
+    with caplog.at_level(logging.WARNING):
+        assert metric.compute(shuffled) == expected
+    assert "regrouped" in caplog.text
+    assert 0 < expected["DTW-R1"] < 1  # the case is not trivial
+
+
+def test_full_video_counts_videos_for_chance() -> None:
+    chance = FullVideoRetrievalMetric().chance(youcook_like(num_videos=8))
+    assert chance["DTW-R1"] == 1 / 8
+    assert chance["OTAM-R10"] == 1.0
+
+
+def test_a_collapsed_model_is_at_chance_on_clips_and_videos() -> None:
+    outputs = youcook_like(num_videos=12)
+    collapsed = outputs_of(np.full_like(outputs.scores, 3.0), outputs.clips)
+    for metric in (RetrievalMetric(), FullVideoRetrievalMetric()):
+        assert metric.compute(collapsed) == pytest.approx(metric.chance(collapsed), abs=1e-12)
+
+
+def test_the_form_is_chosen_by_name() -> None:
+    outputs = youcook_like(num_videos=9, seed=4)
+    assert FullVideoRetrievalMetric("corrected").compute(outputs) != FullVideoRetrievalMetric().compute(outputs)
+    with pytest.raises(AssertionError):
+        FullVideoRetrievalMetric("other").compute(outputs)  # type: ignore[arg-type]

@@ -1,0 +1,188 @@
+"""Checkpoints that are whole, old, damaged, hostile or another model's."""
+
+import argparse
+import os
+from collections import OrderedDict
+
+import pytest
+import torch
+from transformers import BertConfig
+
+from mmpt.errors import CheckpointError
+from mmpt.models import MMFusionSeparate
+from mmpt.models.checkpoint import adapt_state, load_checkpoint, load_weights, weights_fingerprint
+from mmpt.models.freezing import freeze_all_but_layernorm
+
+BERT = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
+
+
+def fusion(seed: int = 0, layers: int = 1, **changes) -> MMFusionSeparate:
+    torch.manual_seed(seed)
+    config = BertConfig(**{**BERT, "max_position_embeddings": 16, **changes})
+    return MMFusionSeparate(config, num_hidden_video_layers=layers, max_video_len=4)
+
+
+def saved(path, model, **more):
+    """Write what fairseq writes: prefixed weights beside settings and states of no interest here."""
+    state = OrderedDict((f"mmmodel.{name}", value) for name, value in model.state_dict().items())
+    torch.save({"args": None, "cfg": {"model": argparse.Namespace(arch="mmarch")}, "model": state, **more}, path)
+    return path
+
+
+def equal(a, b) -> bool:
+    theirs = b.state_dict()
+    return all(torch.equal(value, theirs[name]) for name, value in a.state_dict().items())
+
+
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"model": s}, lambda s: {"state_dict": {"model": s}}])
+@pytest.mark.parametrize("prefix", ["", "mmmodel."])
+def test_weights_are_found_under_every_known_wrapping(tmp_path, wrap, prefix):
+    source, target = fusion(1), fusion(2)
+    torch.save(wrap({prefix + name: value for name, value in source.state_dict().items()}), tmp_path / "c.pt")
+    report = load_weights(target, tmp_path / "c.pt")
+    assert equal(target, source)
+    assert len(report.loaded) == len(source.state_dict())
+    assert bool(report.renamed) == bool(prefix)
+    assert not report.ignored
+    assert not report.kept
+
+
+def test_half_weights_are_cast_and_said(tmp_path, caplog):
+    caplog.set_level("INFO")
+    source, target = fusion(1).half(), fusion(2)
+    report = load_weights(target, saved(tmp_path / "c.pt", source))
+    assert report.cast == ("float16 to float32",)
+    assert equal(target, source.float())
+    assert all(p.dtype == torch.float32 for p in target.parameters())
+    assert "c.pt: " in caplog.text
+    assert "cast float16 to float32" in caplog.text
+
+
+def test_position_ids_and_old_layernorm_names_are_accepted():
+    source, target = fusion(1), fusion(2)
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
+        for name, value in source.state_dict().items()
+    }
+    old["text_encoder.embeddings.position_ids"] = torch.arange(16)[None]
+    report = load_weights(target, old)
+    assert equal(target, source)
+    assert report.renamed["text_encoder.embeddings.LayerNorm.gamma"] == "text_encoder.embeddings.LayerNorm.weight"
+    assert list(report.ignored) == ["text_encoder.embeddings.position_ids"]
+
+
+def test_step_classifier_may_be_in_either_place_only():
+    plain, coin = fusion(1), fusion(2)
+    coin.video_encoder.classifier = torch.nn.Linear(8, 5)
+    head = coin.video_encoder.classifier.weight.clone()
+    report = load_weights(coin, plain.state_dict())
+    assert sorted(report.kept) == ["video_encoder.classifier.bias", "video_encoder.classifier.weight"]
+    assert torch.equal(coin.video_encoder.classifier.weight, head)
+    assert equal(plain, coin)
+    report = load_weights(fusion(3), coin.state_dict())
+    assert sorted(report.ignored) == ["video_encoder.classifier.bias", "video_encoder.classifier.weight"]
+    assert "only COIN models have" in report.summary()
+
+
+def test_adapted_state_is_whole_and_nothing_is_changed():
+    plain, coin = fusion(1), fusion(2)
+    coin.video_encoder.classifier = torch.nn.Linear(8, 5)
+    before = {name: value.clone() for name, value in coin.state_dict().items()}
+    given = {f"mmmodel.{name}": value.half() for name, value in plain.state_dict().items()}
+    state, _ = adapt_state(given, coin)
+    assert [(name, value.dtype) for name, value in state.items()] == [(name, torch.float32) for name in before]
+    assert all(torch.equal(value, before[name]) for name, value in coin.state_dict().items())
+    assert all(name.startswith("mmmodel.") for name in given)
+
+
+def test_every_difference_is_listed_with_the_nearest_name():
+    state = fusion().state_dict()
+    state["video_encoder.videomlp.linear_1.weight"] = state.pop("video_encoder.videomlp.linear1.weight")
+    state["text_encoder.pooler.dense.bias"] = torch.zeros(9)
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(fusion(), state)
+    message = str(caught.value)
+    assert "`video_encoder.videomlp.linear1.weight` (near `video_encoder.videomlp.linear_1.weight`)" in message
+    assert "`text_encoder.pooler.dense.bias` must be (8,), but is (9,)" in message
+    assert "1 in the model only" in message
+    assert "1 in the file only" in message
+    assert "1 of another shape" in message
+
+
+def test_another_depth_or_vocabulary_is_refused():
+    with pytest.raises(CheckpointError, match=r"16 in the file only:(.*\n)*.*and 8 more\n.*num_hidden_video_layers"):
+        load_weights(fusion(layers=1), fusion(layers=2).state_dict())
+    with pytest.raises(CheckpointError, match=r"must be \(20, 8\), but is \(30, 8\)"):
+        load_weights(fusion(), fusion(vocab_size=30).state_dict())
+
+
+def test_a_failed_load_leaves_the_model_alone():
+    target = fusion(2)
+    before = weights_fingerprint(target)
+    with pytest.raises(CheckpointError):
+        load_weights(target, fusion(layers=2).state_dict())
+    assert weights_fingerprint(target) == before
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_with_code_is_refused_and_does_not_run(tmp_path, zipped):
+    class Hostile:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    content = {"model": fusion().state_dict(), "extra_state": Hostile()}
+    torch.save(content, tmp_path / "c.pt", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match=r"the file asks for posix.mkdir, which could run code"):
+        load_checkpoint(tmp_path / "c.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_truncated_file(tmp_path, share):
+    content = saved(tmp_path / "c.pt", fusion()).read_bytes()
+    (tmp_path / "c.pt").write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(CheckpointError, match=r"c\.pt: damaged, cut short or not a checkpoint"):
+        load_checkpoint(tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "must be a dict, but this is a list"),
+        ({}, "this one is empty"),
+        ({"epoch": 3}, "`epoch` is a int"),
+        ({"mmmodel.a": torch.ones(1), "a": torch.ones(1)}, "`a` comes under two names"),
+    ],
+)
+def test_files_that_hold_no_weights(tmp_path, content, message):
+    torch.save(content, tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match=message):
+        load_weights(fusion(), tmp_path / "c.pt")
+
+
+def test_missing_file_and_text_file(tmp_path):
+    with pytest.raises(CheckpointError, match=r"no such checkpoint\. .*restore_file"):
+        load_checkpoint(tmp_path / "none.pt")
+    (tmp_path / "text.pt").write_text("hello, this is a page that says 404")
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
+        load_checkpoint(tmp_path / "text.pt")
+
+
+def test_namespace_is_allowed_only_while_a_checkpoint_is_read(tmp_path):
+    load_checkpoint(saved(tmp_path / "c.pt", fusion()))
+    assert argparse.Namespace not in torch.serialization.get_safe_globals()
+
+
+def test_fingerprint_changes_with_any_trained_number_and_nothing_else():
+    model = fusion(1)
+    assert weights_fingerprint(model) == weights_fingerprint(fusion(1)) != weights_fingerprint(fusion(2))
+    freeze_all_but_layernorm(model)
+    before, whole = weights_fingerprint(model), weights_fingerprint(model, trainable_only=False)
+    with torch.no_grad():
+        model.text_encoder.pooler.dense.bias[0] += 1
+    assert weights_fingerprint(model) == before
+    assert weights_fingerprint(model, trainable_only=False) != whole
+    with torch.no_grad():
+        model.text_encoder.embeddings.LayerNorm.bias[-1] += 1e-6
+    assert weights_fingerprint(model) != before
+    assert weights_fingerprint(model.bfloat16()) != before

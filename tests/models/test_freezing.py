@@ -1,0 +1,35 @@
+"""LayerNorm-only training: which parameters, how many numbers, and who still gets a gradient."""
+
+import pytest
+import torch
+from torch import nn
+from transformers import BertConfig
+
+from mmpt.errors import ConfigError
+from mmpt.models import MMFusionSeparate
+from mmpt.models.freezing import freeze_all_but_layernorm
+
+
+def test_norton_trains_78_tensors_of_59904_numbers():
+    with torch.device("meta"):
+        model = MMFusionSeparate(BertConfig(), num_hidden_video_layers=6, max_video_len=16)
+    names = freeze_all_but_layernorm(model)
+    parameters = dict(model.named_parameters())
+    assert len(names) == 78
+    assert sum(parameters[name].numel() for name in names) == 59_904
+    assert names == [name for name, p in parameters.items() if p.requires_grad]
+    layers = [f"video_encoder.bert.encoder.layer.{i}" for i in range(6)]
+    layers += [f"text_encoder.encoder.layer.{i}" for i in range(12)]
+    modules = {"video_encoder.videomlp", "video_encoder.bert.embeddings", "text_encoder.embeddings"}
+    modules |= {f"{layer}.{place}" for layer in layers for place in ("attention.output", "output")}
+    assert set(names) == {f"{module}.LayerNorm.{kind}" for module in modules for kind in ("weight", "bias")}
+
+
+def test_the_name_decides_not_the_class():
+    model = nn.ModuleDict({"norm": nn.LayerNorm(2), "LayerNorm": nn.Linear(2, 2), "LayerNorm2": nn.LayerNorm(2)})
+    assert freeze_all_but_layernorm(model) == ["LayerNorm.weight", "LayerNorm.bias"]
+
+
+def test_a_model_without_layernorm_is_the_users_mistake():
+    with pytest.raises(ConfigError, match=r"layernorm_only.*\n.*named `LayerNorm`"):
+        freeze_all_but_layernorm(nn.Linear(2, 2))

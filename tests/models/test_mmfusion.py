@@ -1,0 +1,218 @@
+"""The two-tower model on its own: padding, masks, dtypes, gradients, and building it from a config."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+
+from mmpt.config import DatasetConfig, ModelConfig
+from mmpt.errors import CheckpointError, ConfigError, DataError
+from mmpt.models import MODELS, MMFusionSeparate
+
+CLS, SEP = 101, 102
+BERT = {
+    "vocab_size": 120,
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 40,
+}
+MODEL = {"model_cls": "MMFusionSeparate", "video_encoder_cls": "MMBertForEncoder", "text_encoder_cls": "BertModel"}
+
+
+def fusion(**changes) -> MMFusionSeparate:
+    torch.manual_seed(0)
+    model = MMFusionSeparate(BertConfig(**BERT, **changes), num_hidden_video_layers=2, max_video_len=6)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+def batch(num_slots: int = 4, num_text: int = 8, num_features: int = 512) -> dict[str, torch.Tensor]:
+    """Two clips of 4 and 2 seconds with 3 and 1 word pieces, padded to `num_slots` and `num_text`."""
+    generator = torch.Generator().manual_seed(1)
+    caps = torch.zeros(2, num_text, dtype=torch.long)
+    caps[0, :6] = torch.tensor([CLS, SEP, 5, 6, 7, SEP])
+    caps[1, :4] = torch.tensor([CLS, SEP, 9, SEP])
+    vfeats = torch.zeros(2, num_slots, num_features)
+    vfeats[:, :4] = torch.randn(2, 4, num_features, generator=generator)
+    vmasks = torch.zeros(2, num_slots, dtype=torch.bool)
+    vmasks[0, :4] = vmasks[1, :2] = True
+    return {"caps": caps, "cmasks": caps != 0, "vfeats": vfeats, "vmasks": vmasks}
+
+
+@torch.no_grad()
+def test_padding_changes_nothing():
+    model = fusion()
+    short, long = model(**batch()), model(**batch(num_slots=6, num_text=20))
+    for name in ("pooled_video", "pooled_text"):
+        torch.testing.assert_close(short[name], long[name], rtol=0, atol=1e-6)  # measured 1.2e-7
+    garbage = batch()
+    garbage["vfeats"][1, 2:] = 1e3
+    torch.testing.assert_close(model(**garbage)["pooled_video"], short["pooled_video"], rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_sdpa_and_eager_attention_agree_and_padded_rows_are_finite():
+    ours, eager = fusion(), fusion(attn_implementation="eager")
+    assert ours.text_encoder.config._attn_implementation == "sdpa"
+    a, b = ours(**batch(6, 20)), eager(**batch(6, 20))
+    for name in ("pooled_video", "pooled_text", "video_outputs", "text_outputs"):
+        assert a[name].isfinite().all()
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=1e-5)  # measured 2.4e-7
+
+
+@torch.no_grad()
+def test_states_alone_and_pooling_masks():
+    model, clips = fusion(), batch()
+    out = model(**clips)
+    states = model.forward_video(clips["vfeats"], clips["vmasks"], clips["caps"], clips["cmasks"], True)
+    assert torch.equal(states, out["video_outputs"])
+    states = model.forward_text(clips["caps"], clips["cmasks"], output_hidden_states=True)
+    assert torch.equal(states, out["text_outputs"])
+    assert out["video_mask_outputs"].int().tolist() == [[0, 1, 1, 1, 1, 1], [0, 1, 1, 0, 0, 1]]
+    assert out["text_mask_outputs"].int().tolist() == [[0, 1, 1, 1, 1, 0, 0], [0, 1, 1, 0, 0, 0, 0]]
+
+
+@torch.no_grad()
+def test_cls_can_be_hidden_and_then_does_not_matter():
+    model, clips = fusion(), batch()
+    seen = model(**clips)["pooled_video"]
+    clips["cmasks"][:, 0] = False
+    hidden = model(**clips)["pooled_video"]
+    clips["caps"][:, 0] = 50
+    torch.testing.assert_close(model(**clips)["pooled_video"], hidden, rtol=0, atol=1e-6)
+    assert (seen - hidden).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_clip_without_video_is_pooled_from_sep_alone():
+    model, clips = fusion(), batch()
+    clips["vmasks"][1] = False
+    out = model(**clips)
+    torch.testing.assert_close(out["pooled_video"][1], out["video_outputs"][1, -1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@torch.no_grad()
+def test_reduced_precision_stays_near_float32(dtype):
+    clips = batch()
+    full = fusion()(**clips)
+    half = fusion().to(dtype)(**{**clips, "vfeats": clips["vfeats"].to(dtype)})
+    for name in ("pooled_video", "pooled_text"):
+        assert half[name].dtype == dtype
+        error = (half[name].float() - full[name]).norm() / full[name].norm()
+        assert error < 4 * torch.finfo(dtype).eps, error  # measured 0.64 eps
+
+
+def test_all_but_the_poolers_get_a_gradient():
+    model = fusion().train()
+    out = model(**batch())
+    (out["pooled_video"] * out["pooled_text"]).sum().backward()
+    idle = {name for name, p in model.named_parameters() if p.grad is None}
+    assert idle == {
+        f"{tower}.pooler.dense.{kind}"
+        for tower in ("video_encoder.bert", "text_encoder")
+        for kind in ("weight", "bias")
+    }
+
+
+def test_features_of_another_shape_are_refused():
+    with pytest.raises(DataError, match=r"must be 512 wide, but are 1024"):
+        fusion()(**batch(num_features=1024))
+    with pytest.raises(DataError, match=r"at most `dataset.max_video_len` \(6\) seconds, but is 7"):
+        fusion()(**batch(num_slots=7))
+    wide = fusion(input_dim=1024)
+    assert wide(**batch(num_features=1024))["pooled_video"].shape == (2, 16)
+
+
+@pytest.fixture
+def bert_folder(tmp_path):
+    """A folder as the hub gives it, with weights."""
+    torch.manual_seed(1)
+    BertModel(BertConfig(**BERT)).save_pretrained(tmp_path / "bert")
+    return tmp_path / "bert"
+
+
+def from_config(folder, *, pretrained=True, model=None, **dataset) -> MMFusionSeparate:
+    return MMFusionSeparate.from_config(
+        DatasetConfig(**{"bert_name": str(folder), "max_video_len": 6, "max_len": 20, **dataset}),
+        ModelConfig(**{**MODEL, "num_hidden_video_layers": 2, **(model or {})}),
+        pretrained=pretrained,
+    )
+
+
+def test_both_towers_start_from_bert_and_the_video_tower_from_its_first_layers(bert_folder):
+    model = from_config(bert_folder)
+    bert = BertModel.from_pretrained(bert_folder).state_dict()
+    assert all(torch.equal(value, bert[name]) for name, value in model.text_encoder.state_dict().items())
+    tower = model.video_encoder.bert.state_dict()
+    assert all(torch.equal(value, bert[name]) for name, value in tower.items())
+    assert {name.split(".")[2] for name in tower if name.startswith("encoder.layer")} == {"0", "1"}
+    assert tower["embeddings.word_embeddings.weight"].data_ptr() not in {
+        value.data_ptr() for value in model.text_encoder.state_dict().values()
+    }
+
+
+def test_for_evaluation_no_weights_are_read(bert_folder):
+    (bert_folder / "model.safetensors").unlink()
+    assert from_config(bert_folder, pretrained=False).text_encoder.config.num_hidden_layers == 3
+
+
+def test_folder_without_weights_needs_random_init(bert_folder, caplog):
+    (bert_folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"has none; .*`model.random_init: true`"):
+        from_config(bert_folder)
+    assert isinstance(from_config(bert_folder, model={"random_init": True}), MMFusionSeparate)
+    assert "start from random ones" in caplog.text
+
+
+def test_incomplete_or_foreign_berts_are_refused(bert_folder):
+    config = json.loads((bert_folder / "config.json").read_text())
+    deeper = bert_folder.with_name("deeper")
+    shutil.copytree(bert_folder, deeper)
+    (deeper / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 4}))
+    with pytest.raises(CheckpointError, match=r"whole BERT, but 16 tensors are missing, among them `encoder.layer.3"):
+        from_config(deeper)
+    (deeper / "config.json").write_text(json.dumps({**config, "hidden_size": 32}))
+    with pytest.raises(CheckpointError, match=r"do not fit its config.json"):
+        from_config(deeper)
+    (deeper / "config.json").write_text(json.dumps({**config, "model_type": "roberta"}))
+    with pytest.raises(ConfigError, match=r"is a `roberta` model"):
+        from_config(deeper)
+    (deeper / "config.json").unlink()
+    with pytest.raises(ConfigError, match=r"has no config.json"):
+        from_config(deeper)
+
+
+def test_unreachable_name_tells_the_remedy(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match=r"no folder here .*\n?.*huggingface-cli download nobody/no-bert"):
+        from_config("nobody/no-bert")
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset", "message"),
+    [
+        ({"video_encoder_cls": "Net"}, {}, "`model.video_encoder_cls` must be `MMBertForEncoder`, but is `Net`"),
+        ({"text_encoder_cls": "T5"}, {}, "`model.text_encoder_cls` must be `BertModel`, but is `T5`"),
+        ({"mm_encoder_cls": "MMBertForJoint"}, {}, "single-encoder .* not part of this framework"),
+        ({"num_hidden_video_layers": None}, {}, "`model.num_hidden_video_layers` must be set"),
+        ({"num_hidden_video_layers": 4}, {}, "at most the 3 layers of .*, but is 4"),
+        ({}, {"bert_name": None}, "`dataset.bert_name` must be set, but is None"),
+        ({}, {"max_video_len": 39, "max_len": 50}, r"`dataset.max_video_len \+ 2` must be at most the 40 .* but is 41"),
+        ({}, {"max_len": 48}, "must be at most the 40 positions of .*, but is 41"),
+    ],
+)
+def test_config_mistakes(bert_folder, model, dataset, message):
+    with pytest.raises(ConfigError, match=message):
+        from_config(bert_folder, model=model, **dataset)
+
+
+def test_registry_finds_the_model():
+    assert MODELS.get("MMFusionSeparate", "model.model_cls") is MMFusionSeparate
+    with pytest.raises(ConfigError, match="Did you mean `MMFusionSeparate`"):
+        MODELS.get("MMFusionSeperate", "model.model_cls")

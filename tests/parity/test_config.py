@@ -1,0 +1,182 @@
+"""Configuration and launch against what the released code printed and wrote (config_norton.json, config_mmpt.json)."""
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mmpt.cli import jobs
+from mmpt.cli.jobfile import expand, move_runs
+from mmpt.cli.launch import main
+from mmpt.config import RunConfig, load_config
+from mmpt.config.fairseq_args import fairseq_flags
+from mmpt.config.loader import next_run_dir
+from mmpt.config.yaml_files import read_yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = Path(__file__).parent / "golden"
+NORTON = json.loads((GOLDEN / "config_norton.json").read_text())
+MMPT = json.loads((GOLDEN / "config_mmpt.json").read_text())
+PRETRAIN = "projects/retri/norton/how2_pretrain.yaml"
+
+COMMON = {"tensorboard_logdir": "run", "log_interval": 1000, "fp16": True}
+OPTIMIZATION = {
+    "lr": [5e-05],
+    "clip_norm": 2.0,
+    "optimizer": "adam",
+    "adam_betas": "(0.9, 0.98)",
+    "lr_scheduler": "polynomial_decay",
+    "total_num_update": 1000000,
+    "warmup_updates": 122,
+    "weight_decay": 0.0,
+    "ddp_backend": "no_c10d",
+}
+RESTORE = {
+    "restore_file": "runs/retri/norton/checkpoint_best.pt",
+    "reset_optimizer": True,
+    "reset_dataloader": True,
+    "reset_meters": True,
+}
+
+
+def golden_line(name):
+    """Return the argv that the release launched, as a list."""
+    line = NORTON["dryrun"][name]["stdout"][-1]
+    return shlex.split(line.removeprefix("launching "))
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch):
+    """A folder with our projects and no runs, as the current one, in an activated virtual environment."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    (tmp_path / "projects").symlink_to(ROOT / "projects")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_include_chain(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, text in NORTON["include_chain"]["files"].items():
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(text)
+    for name in ("p/b.yaml", "p/c.yaml"):
+        assert read_yaml(name) == NORTON["include_chain"][f"recursive_config({name})"]
+
+
+def test_run_dir_suffix(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("rd/run", "rd/run_3", "rd2"):
+        Path(folder).mkdir(parents=True)
+    assert next_run_dir("rd", "run") == NORTON["suffix_rundir(rd with run and run_3)"]
+    assert next_run_dir("rd2", "run") == NORTON["suffix_rundir(empty)"]
+
+
+def test_moving_runs():
+    before = {"eval": {"save_path": "runs/task/x"}, "a": "runs/task", "b": {"c": {"d": "runs/task/y"}}}
+    assert move_runs(before, "runs/task", "runs/retri/z") == NORTON["overwrite_dir"]
+
+
+@pytest.mark.parametrize("job_type", ["local_single", "local_small", "local_big"])
+def test_pretraining_line(fresh, monkeypatch, capsys, job_type):
+    gpus = {"local_single": 1}.get(job_type, 8)
+    monkeypatch.setattr("mmpt.cli.launch.count_gpus", lambda: gpus)
+    assert main([PRETRAIN, "--jobtype", job_type, "--dryrun"]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    golden = NORTON["dryrun"][f"how2_pretrain --jobtype {job_type}"]["stdout"][-1]
+    if job_type == "local_single":
+        assert line == golden
+    else:
+        processes = jobs.TRAINING_PROCESSES[job_type]
+        before, _, after = line.partition(f" -m mmpt.cli.processes {processes} ")
+        assert before.startswith("launching ")
+        assert "launching " + after == golden
+    config = yaml.safe_load(Path("runs/retri/norton/config.yaml").read_text())
+    assert config["fairseq"]["common"]["tensorboard_logdir"] == "runs/retri/norton/run_0"
+
+
+def test_one_process_on_a_machine_with_many_gpus_differs_by_the_world_size_only(fresh, monkeypatch, capsys):
+    monkeypatch.setattr("mmpt.cli.launch.count_gpus", lambda: 8)
+    assert main([PRETRAIN, "--jobtype", "local_single", "--dryrun"]) == 0
+    argv = shlex.split(capsys.readouterr().out.splitlines()[-1])[1:]
+    at = argv.index("--distributed-world-size")
+    assert argv[at : at + 2] == ["--distributed-world-size", "1"]
+    assert argv[:at] + argv[at + 2 :] == golden_line("how2_pretrain --jobtype local_single")
+
+
+@pytest.mark.parametrize(
+    ("name", "fairseq"),
+    [
+        (
+            "vtt_ft",
+            {
+                "common": COMMON | {"tensorboard_logdir": "runs/retri/norton/vtt/run_0"},
+                "dataset": {"num_workers": 4, "batch_size": 512},
+                "optimization": OPTIMIZATION | {"max_epoch": 15},
+                "checkpoint": RESTORE | {"save_dir": "runs/retri/norton/vtt"},
+            },
+        ),
+        (
+            "coin_ft",
+            {
+                "common": COMMON | {"tensorboard_logdir": "runs/retri/norton/coin/run_0"},
+                "dataset": {"num_workers": 4, "batch_size": 1},
+                "optimization": OPTIMIZATION | {"max_epoch": 8},
+                "checkpoint": RESTORE | {"save_dir": "runs/retri/norton/coin"},
+            },
+        ),
+        (
+            "test_vtt_zs",
+            {
+                "dataset": {"batch_size": 256, "valid_subset": "test", "num_workers": 2},
+                "common_eval": {"path": "runs/retri/norton/checkpoint_best.pt"},
+            },
+        ),
+    ],
+)
+def test_flags(name, fairseq):
+    golden = golden_line(f"{name} --jobtype local_single")
+    prefix = golden.index("mmloss") + 1
+    assert fairseq_flags(RunConfig(fairseq=fairseq)) == golden[prefix:]
+
+
+def test_a_sweep_needs_a_job_type(fresh, capsys):
+    assert NORTON["dryrun"]["how2_pretrain --jobtype None"]["returncode"] == 1  # a KeyError in the release
+    assert main([PRETRAIN, "--dryrun"]) == 2
+    assert "say where to run it with --jobtype, one of local_single (1 process)" in capsys.readouterr().err
+
+
+def test_job_file_expansion(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    job = MMPT["recursive_config(projects/retri/videoclip.yaml)"]
+    base = MMPT["base projects/task/how2.yaml"]
+    names = [name for group in job["task_group"].values() for name in group["task_list"]]
+    Path("projects/task").mkdir(parents=True)
+    for name in names:
+        Path("projects/task", name).write_text(yaml.safe_dump(base, sort_keys=False))
+    Path("projects/retri").mkdir()
+    Path("projects/retri/videoclip.yaml").write_text(yaml.safe_dump(job, sort_keys=False))
+
+    assert main(["projects/retri/videoclip.yaml", "--dryrun"]) == 0
+    assert capsys.readouterr().out.splitlines() == MMPT["locallaunch --dryrun projects/retri/videoclip.yaml"]["stdout"]
+    made = yaml.safe_load(Path("projects/retri/videoclip/how2.yaml").read_text())
+    golden = MMPT["generated projects/retri/videoclip/how2.yaml"]
+    assert made == golden
+    assert list(made["fairseq"]["optimization"]) == list(golden["fairseq"]["optimization"])
+    assert load_config("projects/retri/videoclip/how2.yaml").save_dir == "runs/retri/videoclip"
+
+
+def test_job_file_with_stages_and_the_order_of_its_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    job = MMPT["recursive_config(projects/mtm/vlm.yaml)"]
+    Path("projects/task").mkdir(parents=True)
+    for group in job["task_group"].values():
+        for name in group["task_list"]:
+            Path("projects/task", name).write_text("a: runs/task/x\nb: [runs/task/x]\n")
+    made = list(expand("vlm.yaml", job))
+    lines = [f"saving {path}" for path, _ in made]
+    assert lines == MMPT["locallaunch --dryrun projects/mtm/vlm.yaml"]["stdout"]
+    assert all(values["a"] == "runs/mtm/vlm/x" and values["b"] == ["runs/task/x"] for _, values in made)

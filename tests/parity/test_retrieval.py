@@ -1,0 +1,102 @@
+"""Neighbours, batches and video vectors as the original computed them (golden/retrieval.npz)."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmpt.retrieval import DistributedVideoVectorPool, VectorRetriever, VideoVectorPool, plan_batches, video_vectors
+from mmpt.retrieval.candidates import choose_centres
+from mmpt.utils.distributed import World
+
+NUM_CANDS, VIDEOS_PER_BATCH, CLIPS = 20, 6, 16
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(Path(__file__).parent / "golden" / "retrieval.npz") as file:
+        return dict(file)
+
+
+def names(begin, end):
+    return [f"vid{number:03d}" for number in range(begin, end)]
+
+
+def filled(vectors, **settings):
+    """Add the vectors in the three overlapping parts in which the original got them."""
+    retriever = VectorRetriever(16, 4, examples_per_cent_to_train=10, **settings)
+    sizes = []
+    for begin, end in [(0, 30), (25, 70), (70, 120)]:
+        retriever.add(vectors[begin:end], names(begin, end))
+        sizes.append(len(retriever))
+    return retriever, sizes
+
+
+def with_stored_centroids(golden, nprobe):
+    retriever, _ = filled(golden["vectors"], nprobe=nprobe)
+    retriever.finalize_training(golden["centroids"])
+    return retriever
+
+
+def test_known_ids_are_ignored(golden):
+    retriever, sizes = filled(golden["vectors"])
+    # The original counts stored vectors only: 0 while the first 30 wait for training. Afterwards the counts agree.
+    assert golden["db_sizes_after_each_add"].tolist() == [0, *sizes[1:]]
+    assert retriever.ids == names(0, 120)
+
+
+def test_assignment_to_stored_centroids(golden):
+    lists = with_stored_centroids(golden, 1)._lists().positions
+    for which, positions in enumerate(lists):
+        assert positions.tolist() == np.flatnonzero(golden["assignment"] == which).tolist()
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [({"nprobe": 4}, "exhaustive"), ({"db_type": "exact"}, "exhaustive"), ({"nprobe": 1}, "nprobe1")],
+)
+def test_neighbours(golden, settings, key):
+    if key == "nprobe1":
+        retriever = with_stored_centroids(golden, 1)
+    else:
+        retriever, _ = filled(golden["vectors"], **settings)
+        retriever.finalize_training()
+    queries = golden["vectors"][golden["query_index"]]
+    assert np.array_equal(retriever.search(queries, 10)[0], golden[f"{key}_top10"])
+    all_found = retriever.search(queries, 120)[0]
+    expected = golden[f"{key}_all"]
+    assert np.array_equal(all_found[:, : expected.shape[1]], expected)
+    assert (all_found[:, expected.shape[1] :] == -1).all()
+
+
+def test_neighbours_by_inner_product(golden):
+    retriever, _ = filled(golden["vectors"], db_type="innerproduct", nprobe=4)
+    retriever.finalize_training()
+    found, scores = retriever.search(golden["vectors"][golden["query_index"]], 10)
+    for query, row, expected in zip(golden["query_index"], found, golden["innerproduct_exhaustive_top10"], strict=True):
+        # A vector need not have the largest product with itself; the original lists the query first all the same.
+        assert [query, *row[row != query]] == expected.tolist()
+    assert (np.diff(scores, axis=1) <= 0).all()
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+@pytest.mark.parametrize(("nprobe", "key"), [(1, "nprobe1"), (4, "exhaustive")])
+def test_batches(golden, epoch, nprobe, key):
+    rng = random.Random(epoch * epoch)
+    centres = choose_centres(120, VIDEOS_PER_BATCH, rng)
+    neighbours, _ = with_stored_centroids(golden, nprobe).search(golden["vectors"][centres], NUM_CANDS)
+    batches = plan_batches(neighbours, centres, VIDEOS_PER_BATCH, rng)
+    assert batches == golden[f"batched_{key}_epoch{epoch}"].tolist()
+
+
+@pytest.mark.parametrize("pool_cls", [VideoVectorPool, DistributedVideoVectorPool])
+def test_video_vectors(golden, pool_cls):
+    video, text = (torch.from_numpy(golden[f"pool_pooled_{tower}"]) for tower in ("video", "text"))
+    pool = pool_cls(5, 64)
+    for begin in (3, 0):  # out of order, as a sampler may have it
+        clips = slice(begin * CLIPS, (begin + 3) * CLIPS)
+        vectors = video_vectors(video[clips], text[clips], CLIPS)
+        pool.add(torch.arange(begin, begin + len(vectors)), vectors)
+    np.testing.assert_allclose(pool.gather(World()), golden["pool_average"], rtol=1e-6)  # measured: 0

@@ -1,0 +1,42 @@
+import random
+
+import numpy as np
+import pytest
+
+from mmpt.batch import Split
+from mmpt.config.schema import DatasetConfig
+from mmpt.errors import DataError
+from mmpt.processors import DSAligner, TextProcessor, VideoProcessor
+from tests.processors.shard_data import tiny_bert
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("key", ["clip.1", ("clip.1", 3, 4)])
+def test_features_of_one_video(tmp_path, dtype, key):
+    want = np.random.default_rng(0).standard_normal((5, 512)).astype(dtype)
+    np.save(tmp_path / "clip.1.npy", want)
+    np.testing.assert_array_equal(VideoProcessor(DatasetConfig(vfeat_dir=str(tmp_path)), Split.TEST)(key), want)
+
+
+def test_bad_feature_files(tmp_path):
+    video = VideoProcessor(DatasetConfig(vfeat_dir=str(tmp_path)), Split.TEST)
+    with pytest.raises(DataError, match=r"a\.npy: no such file"):
+        video("a")
+    np.save(tmp_path / "a.npy", np.zeros((3, 100), np.float16))
+    with pytest.raises(DataError, match=r"\[seconds, 512\], but are float16 of shape \[3, 100\]"):
+        video("a")
+    for content in (b"", b"nonsense", (tmp_path / "a.npy").read_bytes()[:-5]):
+        (tmp_path / "a.npy").write_bytes(content)
+        with pytest.raises(DataError, match=r"a\.npy: not a complete \.npy file"):
+            video("a")
+
+
+def test_a_sentence_and_its_clip(tmp_path):
+    config = DatasetConfig(bert_name=tiny_bert(tmp_path), max_video_len=4, max_len=14)
+    ids = TextProcessor(config, Split.TEST)("now we cut the tomato")
+    assert ids == [220, 217, 237, 209, 257]  # recorded
+    video = np.random.default_rng(0).standard_normal((9, 512)).astype(np.float32)
+    batch = DSAligner(config, Split.TEST)(("a", 0, 9), video, ids * 2, random.Random(0))
+    assert batch["caps"].tolist() == [101, 102, *(ids * 2)[:7], 102]
+    np.testing.assert_array_equal(batch["vfeats"].numpy(), video[:4])
+    assert batch["video_id"] == ("a", 0, 9)

@@ -1,0 +1,64 @@
+"""Small shards with every table in hand, for tests of processors and data sets."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from mmpt.batch import Captions, Split
+from mmpt.config.schema import DatasetConfig
+from mmpt.processors.shard_writer import write_shards
+
+GOLDEN = Path(__file__).parents[1] / "parity" / "golden"
+VOCAB_SIZE = 383
+
+
+def tiny_bert(folder: Path) -> str:
+    """Write a BERT folder without weights and return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(GOLDEN / "vocab.txt", folder / "vocab.txt")
+    shutil.copy(GOLDEN / "tinybert_config.json", folder / "config.json")
+    return str(folder)
+
+
+def make_video(number: int, seconds: int = 0) -> tuple[str, np.ndarray, Captions]:
+    """Return (id, features, captions) of made-up video `number`; feature [t, 0] is t and [t, 1] is `number`."""
+    rng = random.Random(number)
+    seconds = seconds or rng.randint(12, 40)
+    features = np.random.default_rng(number).standard_normal((seconds, 512)).astype(np.float16)
+    features[:, 0], features[:, 1] = np.arange(seconds), number
+    times = sorted(rng.uniform(0, seconds - 2) for _ in range(rng.randint(4, 9)))
+    captions = Captions(
+        start=times,
+        end=[time + rng.uniform(0.5, 4.0) for time in times],
+        cap=[[rng.randint(104, VOCAB_SIZE - 1) for _ in range(rng.randint(0, 9))] for _ in times],
+    )
+    return f"video{number:04d}", features, captions
+
+
+def make_data(folder: Path, num_videos: int = 20, shard_size: int = 8, **changes: object) -> DatasetConfig:
+    """Write train and val shards and lists, and return a config that reads them (V = 4, C = 3, F = 6, T = 18)."""
+    for split, first in ((Split.TRAIN, 0), (Split.VALID, 1000)):
+        videos = [make_video(first + number) for number in range(num_videos)]
+        write_shards(folder / "feat", folder / "feat" / "cap.tiny.", split, videos, shard_size)
+        (folder / f"{split.value}.lst").write_text("".join(f"{name}\n" for name, _, _ in videos))
+    config = DatasetConfig(
+        bert_name=tiny_bert(folder / "bert"),
+        train_path=str(folder / "train.lst"),
+        val_path=str(folder / "valid.lst"),
+        vfeat_dir=str(folder / "feat"),
+        tfeat_dir=f"{folder}/feat/cap.tiny.",
+        max_video_len=6,
+        max_len=24,
+        clip_per_video=3,
+        num_video_per_batch=4,
+        sampled_min_len=4,
+        sampled_max_len=16,
+        sampled_video_min_len=2,
+        sampled_video_max_len=6,
+    )
+    return replace(config, **changes)

@@ -1,0 +1,227 @@
+import logging
+import math
+import random
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmpt.batch import Captions, Split
+from mmpt.config.schema import DatasetConfig
+from mmpt.errors import ConfigError, DataError
+from mmpt.processors import (
+    ALIGNERS,
+    FixedLenAligner,
+    OverlappedAligner,
+    StartClipAligner,
+    VariedLenAligner,
+    VideoRetriOverlappedAligner,
+)
+from mmpt.processors.tensorise import all_finite
+from tests.processors.shard_data import GOLDEN, make_video, tiny_bert
+
+SIZES = [2 + (5 * i) % 7 for i in range(12)]
+CAPTIONS = Captions(
+    start=[3 * i + 0.25 for i in range(12)],
+    end=[3 * i + 2.75 for i in range(12)],
+    cap=[[1000 + 100 * i + j for j in range(size)] for i, size in enumerate(SIZES)],
+)
+VIDEO = np.random.default_rng(0).standard_normal((37, 8)).astype(np.float16)
+
+# Recorded spans (text_start, text_end, video_start, video_end), text lengths, video lengths, and the next draw.
+RECORDED = {
+    OverlappedAligner: (
+        [(1, 5, 9, 17), (4, 6, 12, 23), (6, 10, 15, 25), (6, 12, 21, 37)],
+        [26, 17, 21, 32], [8, 11, 10, 16], 0.06876294940686056,
+    ),
+    VariedLenAligner: (
+        [(3, 7, 9, 21), (4, 6, 12, 18), (6, 12, 18, 36), (7, 10, 21, 30)],
+        [24, 17, 32, 17], [12, 6, 16, 9], 0.8161263591200314,
+    ),
+    StartClipAligner: ([(0, 6, 0, 18)] * 4, [32] * 4, [16] * 4, 0.08185501079576984),
+    FixedLenAligner: (
+        [(0, 6, 0, 18), (1, 8, 3, 24), (2, 9, 6, 27), (4, 10, 12, 30)],
+        [32] * 4, [16] * 4, 0.5251965038114514,
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """F = 16, T = 32, C = 4, with a vocabulary that has the ids above."""
+    folder = Path(tiny_bert(tmp_path_factory.mktemp("bert")))
+    words = (GOLDEN / "vocab.txt").read_text().splitlines()
+    words += [f"word{number}" for number in range(len(words), 2200)]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    return DatasetConfig(
+        bert_name=str(folder),
+        max_video_len=16,
+        max_len=48,
+        clip_per_video=4,
+        sampled_min_len=8,
+        sampled_max_len=32,
+        sampled_video_min_len=3,
+        sampled_video_max_len=16,
+    )
+
+
+def naive_text(ids, num_slots):
+    """The text layout written out token by token."""
+    tokens = [101, 102, *ids[: num_slots - 3], 102]
+    return tokens + [0] * (num_slots - len(tokens)), [True] * len(tokens) + [False] * (num_slots - len(tokens))
+
+
+@pytest.mark.parametrize("cls", RECORDED)
+def test_recorded_draws(cls, config):
+    rng = random.Random(7)
+    batch = cls(config, Split.TRAIN)("video", VIDEO, CAPTIONS, rng)
+    spans, text_lens, video_lens, next_draw = RECORDED[cls]
+    fields = ("text_start", "text_end", "video_start", "video_end")
+    assert list(zip(*(batch[field].tolist() for field in fields), strict=True)) == spans
+    assert batch["cmasks"].sum(1).tolist() == text_lens
+    assert batch["vmasks"].sum(1).tolist() == video_lens
+    assert rng.random() == next_draw
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("cls", RECORDED)
+def test_tensors_are_the_rows_and_ids_of_the_spans(cls, seed, config):
+    _, video, captions = make_video(seed)
+    batch = cls(config, Split.TRAIN)("video", video, captions, random.Random(seed))
+    spans = list(zip(*(batch[f].tolist() for f in ("text_start", "video_start", "text_end", "video_end")), strict=True))
+    assert spans == sorted(spans)
+    for clip, (text_start, video_start, text_end, video_end) in enumerate(spans):
+        ids = list(chain.from_iterable(captions["cap"][text_start:text_end]))
+        caps, cmasks = naive_text(ids, 32)
+        assert batch["caps"][clip].tolist() == caps
+        assert batch["cmasks"][clip].tolist() == cmasks
+        assert sum(cmasks) == min(len(ids), 29) + 3
+        assert 0 <= video_start <= video_end <= len(video)
+        rows = video[video_start:video_end][:16]
+        np.testing.assert_array_equal(batch["vfeats"][clip, : len(rows)].numpy(), rows)
+        assert not batch["vfeats"][clip, len(rows) :].any()
+        assert batch["vmasks"][clip].tolist() == [slot < len(rows) for slot in range(16)]
+        if cls is not OverlappedAligner:
+            assert video_end == min(math.ceil(captions["end"][text_end - 1]), len(video))
+
+
+@pytest.mark.parametrize("cls", RECORDED)
+def test_unsorted_clips_are_the_same_clips(cls, config):
+    sorted_ = cls(config, Split.TRAIN)("video", VIDEO, CAPTIONS, random.Random(5))
+    drawn = cls(replace(config, sort_clips=False), Split.TRAIN)("video", VIDEO, CAPTIONS, random.Random(5))
+    order = sorted(
+        range(4), key=lambda c: [int(drawn[f][c]) for f in ("text_start", "video_start", "text_end", "video_end")]
+    )
+    assert cls is StartClipAligner or order != [0, 1, 2, 3]
+    for field in ("caps", "vfeats", "vmasks", "video_start"):
+        np.testing.assert_array_equal(drawn[field][order].numpy(), sorted_[field].numpy())
+
+
+def test_a_batch_is_its_videos_in_turn(config):
+    videos = [make_video(number) for number in range(3)]
+    aligner = VideoRetriOverlappedAligner(config, Split.TRAIN)
+    batch = aligner(
+        [(name, -1, 0, 0) for name, _, _ in videos], *zip(*(v[1:] for v in videos), strict=True), random.Random(1)
+    )
+    assert batch["vfeats"].shape == (3, 4, 16, 512)
+    assert batch["video_id"] == [name for name, _, _ in videos]
+    rng, one = random.Random(1), OverlappedAligner(config, Split.TRAIN)
+    for number, (name, feature, captions) in enumerate(videos):
+        want = one(name, feature, captions, rng)
+        for field in ("caps", "cmasks", "vfeats", "vmasks", "video_start", "video_end", "text_start", "text_end"):
+            np.testing.assert_array_equal(batch[field][number].numpy(), want[field].numpy())
+
+
+def test_captions_without_ids_and_explicit_sequences(config):
+    aligner = FixedLenAligner(config, Split.TRAIN)
+    batch = aligner("video", VIDEO, Captions(start=[1.0], end=[2.0], cap=[[]]), random.Random(0))
+    assert batch["caps"][0].tolist() == naive_text([], 32)[0]
+    caps, cmasks = aligner.build_text_seq(CAPTIONS, [3, 1])
+    assert (caps.tolist(), cmasks.tolist()) == naive_text(CAPTIONS["cap"][3] + CAPTIONS["cap"][1], 32)
+    vfeats, vmasks = aligner.build_video_seq(VIDEO, [(2, 5), (30, 90), (4, 4), (0, 30)])
+    np.testing.assert_array_equal(vfeats.numpy(), np.concatenate([VIDEO[2:5], VIDEO[30:37], VIDEO[0:6]]))
+    assert vmasks.all()
+    assert aligner.build_video_seq(VIDEO[:3])[1].tolist() == [slot < 3 for slot in range(16)]
+
+
+def test_times_that_cannot_be_right_are_cut_and_said_once(config, caplog):
+    captions = Captions(start=[30.0, 90.0, -5.0], end=[20.0, 95.0, -1.0], cap=[[1], [2], [3]])
+    for cls in (VariedLenAligner, OverlappedAligner):
+        aligner = cls(config, Split.TRAIN)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            for seed in range(5):
+                batch = aligner("odd", VIDEO, captions, random.Random(seed))
+                assert (batch["video_start"] >= 0).all()
+                assert (batch["video_start"] <= batch["video_end"]).all()
+                assert (batch["video_end"] <= 37).all()
+        assert [record.getMessage() for record in caplog.records if "odd" in record.getMessage()] == [
+            "video odd: of 3 captions, 1 end before they start and 1 start after the video's 37 s; clips are cut to "
+            "the video (said once per process, later videos are not counted)"
+        ]
+
+
+def broken(row, value):
+    video = VIDEO.copy()
+    video[row, 3] = value
+    return video
+
+
+@pytest.mark.parametrize(
+    ("video", "captions", "message"),
+    [
+        (broken(slice(None), np.nan), CAPTIONS, "video odd: features must be finite, but .* NaN or infinite"),
+        (broken(slice(None), -np.inf), CAPTIONS, "video odd: features must be finite"),
+        (broken(slice(None), np.inf).astype(np.float32), CAPTIONS, "video odd: features must be finite"),
+        (VIDEO.tolist(), CAPTIONS, "features must be a float array .* but are list"),
+        (VIDEO.astype(np.int32), CAPTIONS, r"but are int32 of shape \[37, 8\]"),
+        (VIDEO[:0], CAPTIONS, "has no feature rows"),
+        (VIDEO, Captions(start=[], end=[], cap=[]), "has no captions"),
+        (VIDEO, Captions(start=[0.0], end=[1.0], cap=[[30522]]), "video odd: word-piece ids must be below 2200.*30522"),
+    ],
+)
+def test_bad_items_are_named(video, captions, message, config):
+    aligner = OverlappedAligner(config, Split.TRAIN)
+    with pytest.raises(DataError, match=message):
+        aligner("odd", video, captions, random.Random(0))
+
+
+def test_the_video_with_the_foreign_word_is_named(config):
+    videos = [make_video(number) for number in range(3)]
+    videos[1][2]["cap"] = [[9999] for _ in videos[1][2]["cap"]]
+    aligner = VideoRetriOverlappedAligner(config, Split.TRAIN)
+    names, features, captions = zip(*videos, strict=True)
+    with pytest.raises(DataError, match="video video0001: word-piece ids must be below 2200"):
+        aligner([(name,) for name in names], features, captions, random.Random(0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"clip_per_video": None, "subsampling": None}, "`dataset.subsampling` must be at least 1 .* is not set"),
+        ({"clip_per_video": 0}, "`dataset.clip_per_video` must be at least 1 .* is 0"),
+        ({"sampled_max_len": 7}, "`dataset.sampled_max_len` must be at least 8 .* is 7"),
+        ({"max_len": 19}, "`dataset.max_len` must be at least 20 .* is 19"),
+        ({"bert_name": None}, "`dataset.bert_name` must be set"),
+    ],
+)
+def test_bad_settings(changes, message, config):
+    with pytest.raises(ConfigError, match=message):
+        OverlappedAligner(replace(config, **changes), Split.TRAIN)
+
+
+def test_an_aligner_that_is_not_there():
+    with pytest.raises(ConfigError, match="no aligner is called `MFMMLMAligner`"):
+        ALIGNERS.get("MFMMLMAligner", "dataset.aligner")
+
+
+def test_every_float16_is_judged_as_isfinite_does():
+    every = np.arange(65536, dtype=np.uint16).view(np.float16)
+    assert [all_finite(every[i : i + 1]) for i in range(65536)] == np.isfinite(every).tolist()
+    for dtype in (np.float32, np.float64):
+        assert all_finite(np.array([1.0, -2.0], dtype))
+        assert not all_finite(np.array([1.0, np.nan], dtype))
+        assert not all_finite(np.array([1.0, -np.inf], dtype))
+    assert all_finite(np.zeros((0, 3), np.float16))

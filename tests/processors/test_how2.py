@@ -1,0 +1,224 @@
+import logging
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmpt.batch import Captions, Split
+from mmpt.errors import ConfigError, DataError
+from mmpt.processors import How2MetaProcessor, ShardedHow2MetaProcessor, ShardedTextProcessor, ShardedVideoProcessor
+from mmpt.processors.shard_layout import read_shard_meta, write_shard_meta
+from mmpt.processors.shard_writer import write_caption_shard, write_feature_shard, write_shards
+from mmpt.processors.video_table import VideoTable
+from mmpt.utils.shardedtensor import ShardedTensor
+from tests.processors.shard_data import make_data, make_video
+
+META, TIMES, IDS = "feat/train_meta", "feat/cap.tiny.train_0.startends", "feat/cap.tiny.train_0.caps_ids"
+
+
+@pytest.fixture
+def config(tmp_path):
+    return make_data(tmp_path)
+
+
+def meta_of(config, split=Split.TRAIN):
+    return ShardedHow2MetaProcessor(config, split)
+
+
+@pytest.mark.parametrize("split", [Split.TRAIN, Split.VALID])
+def test_every_video_comes_back(config, split):
+    meta, video, text = (
+        cls(config, split) for cls in (ShardedHow2MetaProcessor, ShardedVideoProcessor, ShardedTextProcessor)
+    )
+    assert len(meta) == 20
+    for index in range(20):
+        name, features, captions = make_video(index + (0 if split is Split.TRAIN else 1000))
+        key, text_key = meta[index]
+        assert key == text_key == (name, index, index // 8, index % 8)
+        np.testing.assert_array_equal(video(key), features)
+        read = text(text_key)
+        assert read["cap"] == captions["cap"]
+        assert read["start"] == np.array(captions["start"], np.float32).tolist()
+        assert read["end"] == np.array(captions["end"], np.float32).tolist()
+    assert meta.video_ids == [make_video(i + (0 if split is Split.TRAIN else 1000))[0] for i in range(20)]
+    with pytest.raises(IndexError):
+        meta[20]
+
+
+def test_test_split_reads_the_val_shards(config):
+    meta = meta_of(replace(config, test_path=config.val_path), Split.TEST)
+    assert ShardedVideoProcessor(config, Split.TEST)(meta[3][0])[0, 1] == 1003
+
+
+def test_the_released_pickle_is_read_where_there_is_no_json(config, tmp_path):
+    want = [meta_of(config)[i] for i in range(20)]
+    shards = read_shard_meta(config.vfeat_dir, Split.TRAIN)
+    (tmp_path / f"{META}.json").unlink()
+    (tmp_path / f"{META}.pkl").write_bytes(pickle.dumps(shards, protocol=pickle.HIGHEST_PROTOCOL))
+    assert [meta_of(config)[i] for i in range(20)] == want
+    (tmp_path / f"{META}.pkl").write_bytes(pickle.dumps({0: Path("code")}))
+    with pytest.raises(DataError, match="only pickles of plain values"):
+        meta_of(config)
+    (tmp_path / f"{META}.pkl").unlink()
+    with pytest.raises(DataError, match=r"neither train_meta.json nor train_meta.pkl is there.*shard_feature.py"):
+        meta_of(config)
+
+
+@pytest.mark.parametrize("content", ['{"format": 2}', "[]", '{"format": 1, "shards": [[1]]}', '{"format": 1}', "{"])
+def test_a_meta_file_of_another_layout(config, tmp_path, content):
+    (tmp_path / f"{META}.json").write_text(content)
+    with pytest.raises(DataError, match=r"train_meta\.json: "):
+        meta_of(config)
+
+
+def test_list_files_are_cleaned(config, tmp_path, caplog):
+    (tmp_path / "train.lst").write_text("video0003\n\n  video0001  \nvideo0003\r\n\nvideo0002")
+    with caplog.at_level(logging.WARNING):
+        assert meta_of(config).video_ids == ["video0003", "video0001", "video0002"]
+        assert [How2MetaProcessor(config, Split.TRAIN)[i] for i in range(3)] == [
+            (name, name) for name in ("video0003", "video0001", "video0002")
+        ]
+    assert "1 of 4 lines repeat an earlier id and are dropped" in caplog.text
+
+
+@pytest.mark.parametrize(("content", "message"), [(b" \n\n", "holds none"), (b"\xff\xfe\x00", "must be a text file")])
+def test_bad_list_files(config, tmp_path, content, message):
+    (tmp_path / "train.lst").write_bytes(content)
+    with pytest.raises(DataError, match=rf"train\.lst.*{message}"):
+        meta_of(config)
+
+
+def test_no_list(config):
+    with pytest.raises(DataError, match=r"nowhere\.lst: no such file"):
+        meta_of(replace(config, train_path="nowhere.lst"))
+    with pytest.raises(ConfigError, match=r"`dataset\.train_path` must be set"):
+        meta_of(replace(config, train_path=None))
+
+
+def test_missing_videos_are_dropped_up_to_the_bound(config, tmp_path, caplog):
+    with open(tmp_path / "train.lst", "a") as file:
+        file.write("absent1\nabsent2\n")
+    with pytest.raises(DataError) as error:
+        meta_of(config)
+    assert str(error.value) == (
+        f"{tmp_path}/train.lst: 2 of 22 videos (9.09%) are not in {tmp_path}/feat/train_meta.json "
+        "(first: absent1, absent2); `dataset.max_missing` allows 1.00%. Pack their features, take them off the list, "
+        "or raise `dataset.max_missing`."
+    )
+    with caplog.at_level(logging.WARNING):
+        assert len(meta_of(replace(config, max_missing=0.1))) == 20
+    assert len([r for r in caplog.records if "2 of 22 videos" in r.getMessage() and "dropped" in r.getMessage()]) == 1
+
+
+def test_empty_videos_are_left_out(tmp_path, caplog):
+    videos = [make_video(number) for number in range(6)]
+    videos[1] = (videos[1][0], videos[1][1][:0], videos[1][2])
+    videos[4] = (videos[4][0], videos[4][1], Captions(start=[], end=[], cap=[]))
+    config = make_data(tmp_path)
+    write_shards(config.vfeat_dir, config.tfeat_dir, Split.TRAIN, videos, 4)
+    (tmp_path / "train.lst").write_text("\n".join(name for name, _, _ in videos))
+    with caplog.at_level(logging.WARNING):
+        assert meta_of(config).video_ids == ["video0000", "video0002", "video0003", "video0005"]
+    assert "2 videos have no feature row or no caption and are left out (first: video0001, video0004)" in caplog.text
+    assert len(meta_of(replace(config, tfeat_dir=None))) == 5
+    (tmp_path / "train.lst").write_text("video0001\n")
+    with pytest.raises(DataError, match="at least one video must have features and captions, but none of 1 has"):
+        meta_of(config)
+
+
+def resave(tmp_path, stem, change):
+    path = tmp_path / stem
+    shard = ShardedTensor.load(path)
+    ShardedTensor.from_list(change([shard[row] for row in range(len(shard))])).save(path)
+
+
+@pytest.mark.parametrize(
+    ("stem", "change", "message"),
+    [
+        ("feat/train_0", lambda rows: [r[:, :500] for r in rows], r"floats of shape \[seconds, 512\].*500\]"),
+        ("feat/train_0", lambda rows: [r.astype(np.int16) for r in rows], "but are int16"),
+        (
+            "feat/train_0",
+            lambda rows: rows[:-1],
+            r"train_0: must have one row per video of .*_meta\.json, 8, but has 7",
+        ),
+        (TIMES, lambda rows: rows[:-1], r"train_0\.startends: must have one row per video"),
+        (IDS, lambda rows: rows[:-1], r"train_0\.caps_ids: must have one row per video"),
+        (
+            IDS,
+            lambda rows: [*rows[:2], rows[2][1:], *rows[3:]],
+            r"video video0002 \(row 2\) must have one row per time",
+        ),
+        (TIMES, lambda rows: [r[:, :1] for r in rows], r"floats of shape \[captions, 2\]"),
+        (IDS, lambda rows: [r.astype(np.float32) for r in rows], "must hold signed integers .* but holds float32"),
+    ],
+)
+def test_shards_that_do_not_fit_are_found_at_the_start(config, tmp_path, stem, change, message):
+    resave(tmp_path, stem, change)
+    with pytest.raises(DataError, match=message):
+        meta_of(config)
+
+
+def test_a_missing_or_truncated_shard_is_found_at_the_start(config, tmp_path):
+    path = tmp_path / "feat" / "train_1_data.npy"
+    content = path.read_bytes()
+    path.write_bytes(content[:-100])
+    with pytest.raises(DataError, match=r"train_1_data\.npy: truncated"):
+        meta_of(config)
+    path.unlink()
+    with pytest.raises(DataError, match=r"train_1_data\.npy: no such file"):
+        meta_of(config)
+
+
+@pytest.mark.parametrize(
+    ("stem", "value", "message"),
+    [
+        (TIMES, np.nan, r"video video0003 \(row 3\) must have finite caption times"),
+        (TIMES, np.inf, "must have finite caption times"),
+        (IDS, -7, "must have word-piece ids of at least -1, but has -7"),
+    ],
+)
+def test_bad_captions_are_named(config, tmp_path, stem, value, message):
+    def spoil(rows):
+        rows[3][1, 0] = value
+        return rows
+
+    resave(tmp_path, stem, spoil)
+    key = meta_of(config)[3][0]
+    with pytest.raises(DataError, match=message):
+        ShardedTextProcessor(config, Split.TRAIN)(key)
+
+
+def test_long_captions_are_cut_and_odd_features_refused(tmp_path):
+    captions = Captions(start=[0.0], end=[1.0], cap=[list(range(1000, 1040))])
+    write_caption_shard(f"{tmp_path}/c.", Split.TRAIN, 0, [captions])
+    assert ShardedTensor.load(tmp_path / "c.train_0.caps_ids")[0].tolist() == [list(range(1000, 1032))]
+    with pytest.raises(DataError, match=r"video odd: features must be floats .* \[3, 4\]"):
+        write_feature_shard(tmp_path, Split.TRAIN, 0, ["odd"], [np.zeros((3, 4), np.float16)])
+
+
+def test_a_video_table_finds_what_a_dictionary_finds():
+    shards = {0: ["b", "ä-long-name", "c"], 2: ["a", "b"], 5: []}
+    packed = [name for ids in shards.values() for name in ids]
+    table = VideoTable.from_shards(shards)
+    asked = ["c", "a", "b", "ä-long-name", "zz", "", "c-much-longer-than-any"]
+    first = {name: i for i, name in reversed(list(enumerate(packed)))}
+    assert table.positions(asked).tolist() == [first.get(name, -1) for name in asked]
+    assert table.name_list() == packed
+    assert table.key(3, 9) == ("a", 9, 2, 0)
+    assert VideoTable.from_shards({}).positions(["a"]).tolist() == [-1]
+    assert table.positions([]).tolist() == []
+
+
+def test_meta_is_written_last(tmp_path):
+    def videos():
+        yield make_video(0)
+        raise RuntimeError("decoder died")
+
+    with pytest.raises(RuntimeError):
+        write_shards(tmp_path, f"{tmp_path}/c.", Split.TRAIN, videos())
+    assert not (tmp_path / "train_meta.json").exists()
+    assert write_shard_meta(tmp_path, Split.VALID, [["a"], ["b"]]).name == "val_meta.json"
+    assert read_shard_meta(tmp_path, Split.TEST) == {0: ["a"], 1: ["b"]}

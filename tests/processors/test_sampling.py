@@ -1,0 +1,78 @@
+import random
+
+import pytest
+
+from mmpt.batch import Captions
+from mmpt.processors.sampling import TextClipSamplingProcessor, VideoClipSamplingProcessor, text_window, video_window
+
+SIZES = [2 + (5 * i) % 7 for i in range(12)]
+STARTS = [3 * i + 0.25 for i in range(12)]
+ENDS = [3 * i + 2.75 for i in range(12)]
+CAPTIONS = Captions(start=STARTS, end=ENDS, cap=[[1000 + 100 * i + j for j in range(n)] for i, n in enumerate(SIZES)])
+
+
+class CountingRandom(random.Random):
+    """Counts its draws."""
+
+    def random(self):
+        self.draws = getattr(self, "draws", 0) + 1
+        return super().random()
+
+
+def test_recorded_text_windows():
+    rng = random.Random(0)
+    sample = TextClipSamplingProcessor(max_text_len=32)
+    windows = [sample(CAPTIONS, rng, centre, target) for centre, target in ((5, 8), (0, 12), (11, 20), (6, None))]
+    assert windows == [[5, 6], [0, 1, 2], [8, 9, 10, 11], [4, 5, 6, 7, 8, 9]]
+    assert rng.random() == 0.8988382879679935
+
+
+def test_recorded_video_windows():
+    rng = random.Random(0)
+    sample = VideoClipSamplingProcessor()
+    cases = [(40, 5, 20), (40, 16, 2), (40, 16, 39), (4, 16, 1)]
+    assert [sample(*case, rng) for case in cases] == [(18, 23), (0, 16), (24, 40), (0, 4)]
+    assert rng.random() == 0.7558042041572239
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_a_text_window_grows_until_the_target_with_two_draws_a_step(seed):
+    rng = CountingRandom(seed)
+    sizes = [rng.randint(0, 9) for _ in range(rng.randint(1, 15))]
+    times = sorted(rng.uniform(0, 400) for _ in sizes)
+    ends = [time + rng.uniform(-1, 30) for time in times]
+    centre, target = rng.randrange(len(sizes)), rng.randint(1, 40)
+    rng.draws = 0
+    window = text_window(sizes, times, ends, centre, target, rng)
+    assert window == list(range(window[0], window[-1] + 1))
+    assert centre in window
+    assert rng.draws == 2 * (len(window) - 1)
+    pieces = sum(sizes[i] for i in window)
+    duration = ends[window[-1]] - times[window[0]]
+    assert pieces >= target or duration >= 256 or len(window) == len(sizes)
+    if len(window) > 1:  # one end was added last, and without it the window was still too small
+        assert min(pieces - sizes[window[0]], pieces - sizes[window[-1]]) < target
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_keep_prob_leaves_captions_out(seed):
+    window = text_window([1] * 40, list(range(40)), list(range(1, 41)), 20, 15, random.Random(seed), keep_prob=0.5)
+    assert window == sorted(set(window))
+    assert len(window) <= 15
+    assert window[-1] - window[0] + 1 > len(window)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_a_video_window_lies_in_the_video_and_touches_its_centre(seed):
+    rng = random.Random(seed)
+    for _ in range(20):
+        video_len, max_len = rng.randint(1, 50), rng.randint(1, 40)
+        centre = rng.randrange(video_len)
+        start, end = video_window(video_len, max_len, centre, rng)
+        assert 0 <= start <= centre <= end <= video_len
+        assert end - start == min(max_len, video_len)
+
+
+def test_a_video_window_may_end_at_its_centre():
+    windows = [video_window(40, 2, 20, random.Random(seed)) for seed in range(50)]
+    assert (18, 20) in windows

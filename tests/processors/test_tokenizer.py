@@ -1,0 +1,54 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from mmpt.errors import DataError
+from mmpt.processors.tokenizer import SpecialTokens, load_tokenizer, special_tokens
+from tests.processors.shard_data import GOLDEN, tiny_bert
+
+
+@pytest.mark.parametrize("use_fast", [True, False])
+def test_a_local_folder_gives_the_recorded_ids(tmp_path, use_fast):
+    folder = tiny_bert(tmp_path)
+    tokenizer = load_tokenizer(folder, use_fast)
+    recorded = json.loads((GOLDEN / "pretokenized.json").read_text())
+    raw = json.loads((GOLDEN / "dedup.json").read_text())["raw"]
+    for name, ids in recorded[f"token_ids_use_fast_{use_fast}"].items():
+        texts = [text if isinstance(text, str) else "" for text in raw[name]["text"]]
+        assert [tokenizer(text[:96], add_special_tokens=False)["input_ids"] for text in texts] == ids
+    assert special_tokens(folder, use_fast) == SpecialTokens(cls=101, sep=102, pad=0, vocab_size=383)
+    assert load_tokenizer(folder, use_fast) is tokenizer
+
+
+@pytest.mark.parametrize("name", ["vocab.txt", "config.json"])
+def test_an_incomplete_folder_is_named(tmp_path, name):
+    folder = tiny_bert(tmp_path)
+    (Path(folder) / name).unlink()
+    with pytest.raises(DataError, match=f"must hold config.json and vocab.txt, but lacks {name}"):
+        load_tokenizer(folder)
+
+
+def test_an_unreachable_hub_is_the_users_to_mend(monkeypatch):
+    from transformers import AutoTokenizer
+
+    def refuse(name, *, use_fast, local_files_only=False):
+        raise OSError("We couldn't connect to the hub\nsecond line")
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", refuse)
+    with pytest.raises(DataError, match=r"`no-such/bert`.*\(We couldn't connect to the hub\).*give a folder"):
+        load_tokenizer("no-such/bert")
+
+
+def test_the_local_cache_is_asked_before_the_hub(monkeypatch):
+    from transformers import AutoTokenizer
+
+    asked = []
+
+    def answer(name, *, use_fast, local_files_only=False):
+        asked.append(local_files_only)
+        return "tokenizer"
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", answer)
+    assert load_tokenizer("some/cached-bert") == "tokenizer"
+    assert asked == [True]

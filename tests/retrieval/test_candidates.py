@@ -1,0 +1,103 @@
+"""Batches from hand-made neighbours and from planted clusters."""
+
+import random
+
+import numpy as np
+import pytest
+
+from mmpt.errors import ConfigError, DataError
+from mmpt.retrieval import VectorRetriever, choose_centres, plan_batches, plan_hardness, refresh_plan
+
+
+def test_centres_are_different_and_as_many_as_full_batches():
+    centres = choose_centres(100, 7, random.Random(0))
+    assert len(set(centres)) == len(centres) == 14
+    assert choose_centres(8, 8, random.Random(0)) == [random.Random(0).randrange(8)]
+
+
+def test_too_few_videos():
+    with pytest.raises(DataError, match=r"63 videos are fewer .*is 64"):
+        choose_centres(63, 64, random.Random(0))
+
+
+def test_candidates_by_hand():
+    neighbours = np.array([[4, 1, 7, -1], [2, 9, 3, 5], [6, 0, 1, 8]])
+    batches = plan_batches(neighbours, [4, 2, 5], 4, random.Random(3))
+    rng = random.Random(3)
+    # 3 candidates and 4 candidates are kept in order; a centre that did not find itself makes 5, of which 4 are drawn
+    assert batches == [[4, 1, 7], [2, 9, 3, 5], rng.sample([5, 6, 0, 1, 8], 4)]
+
+
+def test_keep_centre():
+    neighbours = np.tile(np.arange(50), (40, 1))
+    centres = list(range(40))
+    kept = plan_batches(neighbours, centres, 5, random.Random(0), keep_centre=True)
+    assert all(centre in batch and len(set(batch)) == 5 for centre, batch in zip(centres, kept, strict=True))
+    released = plan_batches(neighbours, centres, 5, random.Random(0))
+    assert not all(centre in batch for centre, batch in zip(centres, released, strict=True))
+
+
+def test_hardness_equals_the_mean_over_pairs():
+    vectors = np.random.default_rng(0).standard_normal((30, 8)).astype(np.float32) + 0.5
+    batches = [[0, 1, 2, 3], [4, 5, 6, 1], [9, 3]]
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    means = [np.mean([unit[a] @ unit[b] for a in batch for b in batch if a != b]) for batch in batches]
+    hardness = plan_hardness(vectors, batches, random.Random(0))
+    assert hardness.mean_cosine == pytest.approx(np.mean(means), abs=1e-6)  # measured: 2e-8
+    assert hardness.coverage == 8 / 30
+
+
+def planted(num_clusters=25, size=32, dim=16):
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(num_clusters), size)[rng.permutation(num_clusters * size)]
+    vectors = 5 * rng.standard_normal((num_clusters, dim))[labels] + rng.standard_normal((len(labels), dim))
+    return vectors.astype(np.float32), labels, [f"video{number}" for number in range(len(labels))]
+
+
+def refresh(vectors, ids, epoch=1, num_cands=32, **settings):
+    retriever = VectorRetriever(vectors.shape[1], 16, **settings)
+    return refresh_plan(
+        vectors, ids, epoch=epoch, videos_per_batch=8, num_cands=num_cands, retriever=retriever, fingerprint="f"
+    )
+
+
+def test_batches_are_planted_clusters():
+    vectors, labels, ids = planted()
+    plan = refresh(vectors, ids)
+    label_of = dict(zip(ids, labels.tolist(), strict=True))
+    assert len(plan.batches) == len(ids) // 8
+    for batch in plan.batches:
+        assert len(set(batch)) == 8
+        assert len({label_of[name] for name in batch}) == 1
+    places = {name: place for place, name in enumerate(ids)}
+    hardness = plan_hardness(vectors, [[places[name] for name in batch] for batch in plan.batches], random.Random(0))
+    assert hardness.mean_cosine > 0.9  # measured: 0.95
+    assert abs(hardness.random_mean_cosine) < 0.1  # measured: 0.03
+
+
+def test_a_plan_depends_on_its_arguments_only():
+    vectors, _, ids = planted()
+    random.seed(1)
+    first = refresh(vectors, ids)
+    random.seed(2)
+    np.random.seed(2)
+    assert refresh(vectors, ids) == first
+    assert refresh(vectors, ids, epoch=2).batches != first.batches
+
+
+def test_auto_fills_every_batch_and_a_fixed_number_may_not():
+    vectors, _, ids = planted(num_clusters=200, size=4)
+    assert {len(batch) for batch in refresh(vectors, ids).batches} == {8}
+    short = [len(batch) for batch in refresh(vectors[:160], ids[:160], nprobe=1, num_cands=8).batches]
+    assert all(1 <= size <= 8 for size in short)
+
+
+def test_refresh_refuses_what_cannot_work():
+    vectors, _, ids = planted()
+    with pytest.raises(ConfigError, match=r"`num_cands` must be at least .* \(8\), but is 7"):
+        refresh(vectors, ids, num_cands=7)
+    with pytest.raises(DataError, match="5 videos are fewer"):
+        refresh(vectors[:5], ids[:5])
+    vectors[3, 2] = np.nan
+    with pytest.raises(DataError, match="1 of 800 video vectors"):
+        refresh(vectors, ids)

@@ -1,0 +1,221 @@
+"""The set-up holds together: pins against setup.py's ranges, pins against each other, and the Makefile's decisions."""
+
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import setuptools
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+REQUIREMENTS = ("requirements.txt", "requirements-dev.txt", "requirements-fairseq.txt")
+# Declared by fairseq, never imported by it: requirements-fairseq.txt says why `pip check` names them.
+UNMET = {"cffi", "cython", "torchaudio"}
+# What a CUDA build of torch brings and pins by itself.
+CUDA = re.compile(r"nvidia-|cuda-|triton$")
+
+
+def read_pins(*files: str) -> dict[str, str]:
+    """Return package name -> version of the pin lines of requirement files; a second pin of a package is an error."""
+    pins: dict[str, str] = {}
+    for line in "\n".join((ROOT / file).read_text() for file in files).splitlines():
+        words = line.partition(" #")[0].split()
+        if words and not words[0].startswith(("#", "-")):
+            name, _, version = words[0].partition("==")
+            assert version, f"{line!r} pins no version"
+            assert canonicalize_name(name) not in pins, f"{name} is pinned twice"
+            pins[canonicalize_name(name)] = version
+    return pins
+
+
+@pytest.fixture(scope="module")
+def package() -> dict:
+    """Return what setup.py hands to setuptools."""
+    seen: dict = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(setuptools, "setup", lambda **arguments: seen.update(arguments))
+        patch.chdir(ROOT)
+        runpy.run_path(str(ROOT / "setup.py"))
+    return seen
+
+
+def test_pins_lie_in_the_ranges_of_setup_py(package: dict) -> None:
+    pins = read_pins("requirements.txt", "requirements-dev.txt")
+    for text in [*package["install_requires"], *package["extras_require"]["dev"]]:
+        requirement = Requirement(text)
+        pin = pins[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(pin), f"setup.py asks for {text}, the pin is {pin}"
+
+
+def test_every_direct_requirement_is_in_setup_py(package: dict) -> None:
+    direct = (ROOT / "requirements.txt").read_text().partition("# -- needed by the packages above")[0]
+    pinned = set(re.findall(r"^([\w-]+)==", direct, re.M))
+    assert pinned == {Requirement(text).name for text in package["install_requires"]}
+
+
+def test_pins_are_complete_and_fit_each_other() -> None:
+    """Whatever a pinned package needs is pinned too, in a version that it accepts (read from this environment)."""
+    pins = read_pins(*REQUIREMENTS)
+    checked = 0
+    for name in pins:
+        try:
+            needs = [Requirement(text) for text in metadata.requires(name) or []]
+        except metadata.PackageNotFoundError:
+            continue
+        for need in needs:
+            key = canonicalize_name(need.name)
+            wanted = need.marker is None or need.marker.evaluate({"extra": ""})
+            if wanted and key not in UNMET and not CUDA.match(key):
+                assert key in pins, f"{name} needs {need}, which no requirements file pins"
+                assert need.specifier.contains(pins[key]), f"{name} needs {need}, the pin is {pins[key]}"
+                checked += 1
+    assert checked > 40
+
+
+def test_pip_check_reports_only_what_is_explained() -> None:
+    done = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
+    ours = [line for line in done.stdout.splitlines() if line.startswith(("fairseq", "mmpt", "torch "))]
+    assert {line.split(" requires ")[1].split(",")[0] for line in ours} <= UNMET, done.stdout
+
+
+def test_fairseq_trains_without_what_it_only_declares() -> None:
+    code = "import sys, fairseq_cli.train; assert not {'torchaudio', 'cffi', 'Cython'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_setup_py_finds_every_package(package: dict) -> None:
+    folders = {file.parent.relative_to(ROOT) for file in (ROOT / "mmpt").rglob("*.py")}
+    assert set(package["packages"]) == {".".join(folder.parts) for folder in folders}, "a folder has no __init__.py?"
+    assert all((ROOT / "mmpt" / name).exists() for name in package["package_data"]["mmpt"])
+
+
+# A stand-in for Python that writes down how it was called: `-m venv` makes a folder with itself as .venv/bin/python.
+FAKE_PYTHON = """#!/bin/sh
+echo "$@" >> "$CALLS"
+case "$*" in
+    *version_info*) exit $OLD ;;
+    *ensurepip*) exit $NO_VENV ;;
+    *urlopen*) exit $OFFLINE ;;
+    "-m venv "*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+    *"-r requirements-fairseq.txt"*) echo "READTHEDOCS=$READTHEDOCS" >> "$CALLS"; exit $BROKEN ;;
+    --version) echo "Python 3.9.1" ;;
+esac
+"""
+
+
+class Sandbox:
+    """A copy of the Makefile beside a stand-in Python, so that `make` can be watched without installing anything."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.calls = folder / "calls.txt"
+        for name in ("Makefile", "setup.py", *REQUIREMENTS):
+            shutil.copy(ROOT / name, folder)
+        (folder / "python").write_text(FAKE_PYTHON)
+        (folder / "python").chmod(0o755)
+
+    def make(self, *arguments: str, path: str = os.defpath, **world: int) -> subprocess.CompletedProcess:
+        """Run make with the stand-in's answers set by `world` (exit codes)."""
+        self.calls.write_text("")
+        answers = {"OLD": 0, "NO_VENV": 0, "OFFLINE": 1, "BROKEN": 0} | world
+        environment = {"PATH": path, "CALLS": str(self.calls)} | {key: str(code) for key, code in answers.items()}
+        command = ["make", "PYTHON=" + str(self.folder / "python"), *arguments]
+        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+
+    def pip_calls(self) -> list[str]:
+        """Return the arguments of the calls of pip, in order."""
+        return [line for line in self.calls.read_text().splitlines() if line.startswith("-m pip install")]
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Sandbox:
+    if shutil.which("make", path=os.defpath) is None:
+        pytest.skip("needs make")
+    return Sandbox(tmp_path)
+
+
+has_gpu = Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi", path=os.defpath) is not None
+
+
+def test_setup_installs_in_order_once(sandbox: Sandbox) -> None:
+    assert sandbox.make("setup").returncode == 0
+    first, fairseq, itself = sandbox.pip_calls()
+    assert first.endswith("-r requirements-dev.txt")
+    assert fairseq.endswith("--no-deps --no-build-isolation -r requirements-fairseq.txt")
+    assert itself.endswith("--no-deps --no-build-isolation -e .")
+    assert "READTHEDOCS=1" in sandbox.calls.read_text()
+    assert sandbox.make("setup").returncode == 0
+    assert sandbox.pip_calls() == [], "a second make setup has nothing to do"
+
+
+@pytest.mark.parametrize("file", [*REQUIREMENTS, "setup.py"])
+def test_setup_is_redone_when_its_files_change(sandbox: Sandbox, file: str) -> None:
+    sandbox.make("setup")
+    later = (sandbox.folder / ".venv/.ready").stat().st_mtime + 10
+    os.utime(sandbox.folder / file, (later, later))
+    sandbox.make("test")
+    assert len(sandbox.pip_calls()) == 3
+
+
+def test_interrupted_setup_is_redone(sandbox: Sandbox) -> None:
+    assert sandbox.make("setup", BROKEN=1).returncode != 0
+    assert (sandbox.folder / ".venv/bin/python").exists()
+    assert sandbox.make("test").returncode == 0
+    assert len(sandbox.pip_calls()) == 3
+    assert "-m venv --clear .venv" in sandbox.calls.read_text(), "nothing of the interrupted one is left over"
+    assert "-m pytest" in sandbox.calls.read_text()
+
+
+@pytest.mark.skipif(has_gpu, reason="this machine has a GPU: PyPI's CUDA build is the right one")
+@pytest.mark.parametrize(
+    ("arguments", "offline", "index"),
+    [
+        ([], 0, "--extra-index-url https://download.pytorch.org/whl/cpu -r"),
+        ([], 1, "install -r"),
+        (["TORCH_INDEX="], 0, "install -r"),
+        (["TORCH_INDEX=https://other/whl"], 1, "--extra-index-url https://other/whl -r"),
+    ],
+)
+def test_torch_comes_from_the_cpu_index_if_it_answers(
+    sandbox: Sandbox, arguments: list[str], offline: int, index: str
+) -> None:
+    sandbox.make("setup", *arguments, OFFLINE=offline)
+    assert index in sandbox.pip_calls()[0]
+
+
+def test_torch_comes_from_pypi_on_a_machine_with_a_gpu(sandbox: Sandbox) -> None:
+    """An nvidia-smi on the PATH stands for the GPU."""
+    (sandbox.folder / "nvidia-smi").symlink_to("/bin/true")
+    sandbox.make("setup", path=f"{sandbox.folder}:{os.defpath}", OFFLINE=0)
+    assert "install -r" in sandbox.pip_calls()[0]
+    assert "urlopen" not in sandbox.calls.read_text()
+
+
+@pytest.mark.parametrize(
+    ("world", "message"),
+    [
+        ({"OLD": 1}, "MMPT needs Python 3.11 or newer, but .*python is Python 3.9.1. Name another: make setup PYTHON="),
+        ({"NO_VENV": 1}, "has no venv module. Install it .*python3-venv"),
+    ],
+)
+def test_an_unfit_python_is_refused_before_anything_is_made(
+    sandbox: Sandbox, world: dict[str, int], message: str
+) -> None:
+    done = sandbox.make("demo", **world)
+    assert done.returncode == 2
+    assert re.search(message, done.stderr)
+    assert not (sandbox.folder / ".venv").exists()
+
+
+def test_ci_runs_the_commands_of_the_readme() -> None:
+    script = ROOT / ".ci/run"
+    assert os.access(script, os.X_OK)
+    assert script.read_text().splitlines()[-2:] == ["make lint", "make test"]
