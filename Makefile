@@ -1,6 +1,6 @@
 # MMPT's commands; plain `make` lists them. Each does the set-up in .venv first if it is missing or out of date.
 #
-# PYTHON       the interpreter to build .venv with; default: the first of those below that is 3.11 or newer
+# PYTHON       the interpreter to build .venv with; default: the first that is 3.11 or newer of those listed below
 # TORCH_INDEX  a package index that pip may take torch from, besides PyPI; empty for PyPI alone. Default: PyTorch's
 #              CPU-only one if this machine has no NVIDIA GPU and can reach it (PyPI's torch for Linux brings gigabytes
 #              of CUDA; pip prefers "2.13.0+cpu" to "2.13.0")
@@ -10,14 +10,13 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 CPU_INDEX := https://download.pytorch.org/whl/cpu
-IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
-ifndef PYTHON
-PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3; do \
-	$$p -c "$(IS_NEW_ENOUGH)" 2>/dev/null && echo $$p && exit; done; echo python3)
+ifndef PYTHON   # the base interpreter, not that of an activated environment: that may be the .venv to be cleared
+PYTHON := $(or $(shell for python in python3.11 python3.12 python3.13 python3; do $$python -c \
+	"import sys; sys.version_info < (3, 11) or print(sys._base_executable)" 2>/dev/null; done | head -n 1),python3)
 endif
 TORCH_INDEX ?= $(shell [ -e /dev/nvidia0 ] || command -v nvidia-smi >/dev/null || { \
-	$(PYTHON) -c "from urllib.request import urlopen; urlopen('$(CPU_INDEX)/torch/', timeout=5)" 2>/dev/null \
+	"$(PYTHON)" -c "from urllib.request import urlopen; urlopen('$(CPU_INDEX)/torch/', timeout=5)" 2>/dev/null \
 	&& echo $(CPU_INDEX); })
 
 .DEFAULT_GOAL := help
@@ -47,11 +46,12 @@ clean:   ## remove .venv and caches; data/ and runs/ stay
 
 # The stamp is written last, so an interrupted set-up is done again; --clear, so that nothing of it is left over.
 $(READY): requirements.txt requirements-dev.txt requirements-fairseq.txt setup.py
-	@$(PYTHON) -c "$(IS_NEW_ENOUGH)" || { echo "MMPT needs Python 3.11 or newer, but $(PYTHON) is" \
-		"$$($(PYTHON) --version 2>&1). Name another: make setup PYTHON=/path/to/python3.11" >&2; exit 2; }
-	@$(PYTHON) -c "import ensurepip, venv" || { echo "$(PYTHON) has no venv module. Install it (Debian, Ubuntu:" \
+	@"$(PYTHON)" -c "import sys; sys.exit(sys.version_info < (3, 11))" || { echo \
+		"MMPT needs Python 3.11 or newer, but $(PYTHON) is $$("$(PYTHON)" --version 2>&1)." \
+		"Name another: make setup PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@"$(PYTHON)" -c "import ensurepip, venv" || { echo "$(PYTHON) has no venv module. Install it (Debian, Ubuntu:" \
 		"apt-get install python3-venv) or name another: make setup PYTHON=/path/to/python3.11" >&2; exit 2; }
-	$(PYTHON) -m venv --clear $(VENV)
+	"$(PYTHON)" -m venv --clear $(VENV)
 	$(PY) -m pip install $(addprefix --extra-index-url ,$(TORCH_INDEX)) -r requirements-dev.txt
 	READTHEDOCS=1 $(PY) -m pip install --no-deps --no-build-isolation -r requirements-fairseq.txt
 	$(PY) -m pip install --no-deps --no-build-isolation -e .

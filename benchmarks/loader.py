@@ -3,8 +3,8 @@
 Run:  python benchmarks/loader.py [--items 8] [--videos 256]
 
 Both sides read the same generated shards (V = 64 videos of about 200 s, C = 16 clips, Norton's ranges), draw with the
-same generator and must give equal tensors; they take turns item by item, and medians of CPU time are printed (pages are in the
-cache, so that is the time of one free core).
+same generator and must give equal tensors. They take turns item by item, and medians of CPU time are printed (pages are
+in the cache, so that is the time of one free core).
 """
 
 from __future__ import annotations

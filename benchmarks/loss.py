@@ -4,8 +4,8 @@
 
 Times are interleaved rounds in one process. Extra memory is the growth of the peak resident size over that with the
 inputs in place, each variant in a fresh process (Linux); it includes the gradients of the states, which every
-implementation must make. Shapes are those of pre-training: 31 text and 18 video positions, hidden 768, 8 to 32 pieces (cut
-to 29) and 3 to 16 seconds.
+implementation must make. Shapes are those of pre-training: 31 text and 18 video positions, hidden 768, 8 to 32 pieces
+(cut to 29) and 3 to 16 seconds.
 """
 
 from __future__ import annotations
@@ -91,10 +91,11 @@ def dense(batch: Batch) -> Tensor:
 def dense_token_similarity(batch: Batch) -> Tensor:
     """(W1 + W2) / 2, each min-max normalised."""
     text_mask, video_mask = batch["text_mask_outputs"], batch["video_mask_outputs"]
+    alpha = 1.0
     cosines = torch.einsum("atd,bvd->abtv", unit(batch["text_outputs"]), unit(batch["video_outputs"]))
-    exp = cosines.masked_fill(~(text_mask[:, None, :, None] & video_mask[None, :, None, :]), 0).exp()
-    t2v = (exp.sum(3) - (~video_mask).sum(1)[None, :, None]).log().sum(2) / text_mask.sum(1)[:, None]
-    v2t = (exp.sum(2) - (~text_mask).sum(1)[:, None, None]).log().sum(2) / video_mask.sum(1)
+    exp = cosines.masked_fill(~(text_mask[:, None, :, None] & video_mask[None, :, None, :]), 0).div(alpha).exp()
+    t2v = alpha * (exp.sum(3) - (~video_mask).sum(1)[None, :, None]).log().sum(2) / text_mask.sum(1)[:, None]
+    v2t = alpha * (exp.sum(2) - (~text_mask).sum(1)[:, None, None]).log().sum(2) / video_mask.sum(1)
     return (dense_min_max(t2v) + dense_min_max(v2t)) / 2
 
 
@@ -176,10 +177,8 @@ def compare(num_clips: int, rounds: int, threads: int) -> None:
     memory = {name: alone(name, num_clips, threads)[1] for name in VARIANTS}
     print(f"{num_clips} clips, {rounds} rounds, {threads} threads, forward + backward")
     for name, took in seconds.items():
-        spread = f"{min(took):.2f}..{max(took):.2f}"
-        print(
-            f"  {name:5s} {statistics.median(took):6.2f} s ({spread} s) {memory[name]:7.0f} MB extra, loss {values[name]:.6f}"
-        )
+        times = f"{statistics.median(took):6.2f} s (from {min(took):.2f} to {max(took):.2f})"
+        print(f"  {name:5s} {times}, {memory[name]:5.0f} MB extra, loss {values[name]:.6f}")
     ratio = statistics.median(d / o for d, o in zip(seconds["dense"], seconds["ours"], strict=True))
     print(f"  ours is {ratio:.2f} times as fast, with 1/{memory['dense'] / memory['ours']:.1f} of the extra memory;")
     print(f"  text gradients differ by {off:.1e} relative")

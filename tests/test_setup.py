@@ -97,6 +97,10 @@ def test_setup_py_finds_every_package(package: dict) -> None:
     assert all((ROOT / "mmpt" / name).exists() for name in package["package_data"]["mmpt"])
 
 
+def test_citation_names_the_version_of_the_package(package: dict) -> None:
+    assert f"\nversion: {package['version']}\n" in (ROOT / "CITATION.cff").read_text()
+
+
 # A stand-in for Python that writes down how it was called: `-m venv` makes a folder with itself as .venv/bin/python.
 FAKE_PYTHON = """#!/bin/sh
 echo "$@" >> "$CALLS"

@@ -73,7 +73,8 @@ def launch_one(path: str, job_type: str | None, overrides: Sequence[str], *, dry
     else:
         command = _train(config, job_type, bool(overrides), dry_run)
     print(f"launching {shlex.join(command)}", flush=True)
-    return 0 if dry_run else run_all([command], grace_s=GRACE_S)
+    quiet = {"PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore::UserWarning")}  # fairseq's use of hydra
+    return 0 if dry_run else run_all([command], [quiet], grace_s=GRACE_S)
 
 
 def _train(config: RunConfig, job_type: str, overridden: bool, dry_run: bool) -> list[str]:

@@ -1,4 +1,4 @@
-"""Score checkpoints on the test set of a YAML: `python -m mmpt.cli.predict YAML`, which `--jobtype local_predict` runs."""
+"""Score checkpoints on the test set of a YAML; `--jobtype local_predict` runs `python -m mmpt.cli.predict YAML`."""
 
 from __future__ import annotations
 

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from mmpt.errors import EXIT_CODE
+
 POLL_S = 0.05
 PR_SET_PDEATHSIG = 1  # prctl(2)
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -34,6 +36,8 @@ def run_all(
     commands: Sequence[Sequence[str]], extra_env: Sequence[Mapping[str, str]] = (), grace_s: float = 10.0
 ) -> int:
     """Run `commands` at the same time and return 0, or the exit code of the first that fails; the others are ended.
+
+    Of failures at the same moment a user's mistake (exit code 2) counts: the others follow from it.
 
     Ctrl-C, SIGTERM and SIGHUP end every command. Each command is a session of its own, so that its helpers (loader
     workers) end with it and so that Ctrl-C gives one message, not one per process.
@@ -63,9 +67,10 @@ def run_all(
 def _wait_for_first_failure(processes: Sequence[subprocess.Popen[bytes]]) -> int:
     while True:
         codes = [process.poll() for process in processes]
-        for code in codes:
-            if code:
-                return code if code > 0 else 128 - code
+        if any(codes):
+            time.sleep(POLL_S)  # peers that fail because of it may have been seen first
+            failed = [code if code > 0 else 128 - code for code in (process.poll() for process in processes) if code]
+            return EXIT_CODE if EXIT_CODE in failed else failed[0]
         if None not in codes:
             return 0
         time.sleep(POLL_S)

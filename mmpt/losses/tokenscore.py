@@ -32,8 +32,8 @@ class TokenTile:
 
     clips: Tensor  # int64 [number of clips]: row in the batch
     tokens: Tensor  # int64 [number of tokens]: row in the states flattened to [clips * positions, D]
+    places: Tensor  # int64 [number of tokens]: to which of `clips` each belongs
     counts: list[int]  # clips that have a first, second, .. token; never rising
-    start: int  # number of tokens in earlier tiles
 
     def blocks(self) -> Iterator[tuple[slice, int]]:
         """Yield, for each token position, its slice of the tile's tokens and its number of clips (the tile's first)."""
@@ -71,7 +71,7 @@ def pack_tokens(mask_BN: Tensor, tokens_per_tile: int) -> list[TokenTile]:
     flat_BN = real_first + torch.arange(len(mask)).unsqueeze(1) * mask.shape[1]
     group_of_clip = ((lengths.cumsum(0) - lengths) // max(1, tokens_per_tile)).tolist()
     tiles: list[TokenTile] = []
-    start = first = 0
+    first = 0
     while first < len(order):
         last = first + 1
         while last < len(order) and group_of_clip[last] == group_of_clip[first]:
@@ -79,9 +79,10 @@ def pack_tokens(mask_BN: Tensor, tokens_per_tile: int) -> list[TokenTile]:
         clips, size = order[first:last], lengths[first:last]
         has_nth_NB = torch.arange(int(size[0])).unsqueeze(1) < size
         tokens = flat_BN[clips].T[: int(size[0])][has_nth_NB]
+        places = has_nth_NB.nonzero()[:, 1]
         counts = has_nth_NB.sum(1).tolist()
-        tiles.append(TokenTile(clips.to(mask_BN.device), tokens.to(mask_BN.device), counts, start))
-        start += len(tokens)
+        device = mask_BN.device
+        tiles.append(TokenTile(clips.to(device), tokens.to(device), places.to(device), counts))
         first = last
     return tiles
 
@@ -89,16 +90,15 @@ def pack_tokens(mask_BN: Tensor, tokens_per_tile: int) -> list[TokenTile]:
 def unit_tokens(states: Tensor, tile: TokenTile) -> tuple[Tensor, Tensor]:
     """Return the tile's tokens divided by their norms, [tokens, D], and the norms, [tokens, 1]; float32 or wider."""
     rows = states.flatten(0, 1)[tile.tokens]
-    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    rows = rows.to(_wide(rows))
     norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     return rows.div_(norms), norms
 
 
-def add_unit_gradient(grad_states: Tensor, tile: TokenTile, unit: Tensor, norms: Tensor, grad_unit: Tensor) -> None:
-    """Write the gradient of the tile's tokens into `grad_states`, through their division by the norm."""
-    along = (grad_unit * unit).sum(1, keepdim=True)
-    grad = grad_unit.addcmul_(unit, along, value=-1).div_(norms)
-    grad_states.view(-1, grad_states.shape[-1])[tile.tokens] = grad.to(grad_states.dtype)
+def unit_gradient(unit: Tensor, norms: Tensor, grad_unit: Tensor) -> Tensor:
+    """Return the gradient of the tokens from that of their unit vectors, in the memory of `grad_unit`."""
+    along = torch.linalg.vecdot(grad_unit, unit).unsqueeze(1)
+    return grad_unit.addcmul_(unit, along, value=-1).div_(norms)
 
 
 class _TokenScores(torch.autograd.Function):
@@ -111,16 +111,14 @@ class _TokenScores(torch.autograd.Function):
         text_tiles, video_tiles = _cut(text, text_mask, video_mask, tile_bytes)
         ctx.save_for_backward(text, video)
         ctx.tiles, ctx.alpha = (text_tiles, video_tiles), alpha
-        wide = torch.promote_types(text.dtype, torch.float32)
-        sums_t2v = torch.zeros(len(text), len(video), dtype=wide, device=text.device)
+        sums_t2v = text.new_zeros(len(text), len(video), dtype=_wide(text))
         sums_v2t = torch.zeros_like(sums_t2v)
         with torch.autocast(text.device.type, enabled=False):
-            units = [unit_tokens(video, tile)[0] for tile in video_tiles]
             buffer = _workspace(text_tiles, video_tiles, sums_t2v)
-            for text_tile in text_tiles:
-                rows_yD = unit_tokens(text, text_tile)[0].div_(alpha)
-                for video_tile, columns_xD in zip(video_tiles, units, strict=True):
-                    exp_yx = _exponentials(rows_yD, columns_xD, buffer)
+            for video_tile in video_tiles:
+                unit_xD, _ = unit_tokens(video, video_tile)
+                for text_tile in text_tiles:
+                    exp_yx = _exponentials(unit_tokens(text, text_tile)[0], unit_xD, ctx.alpha, buffer)
                     where = text_tile.clips.unsqueeze(1), video_tile.clips
                     sums_t2v[where] = text_tile.sum_rows(video_tile.sum_columns(exp_yx).log_()).mul_(alpha)
                     sums_v2t[where] = video_tile.sum_columns(text_tile.sum_rows(exp_yx).log_()).mul_(alpha)
@@ -131,34 +129,38 @@ class _TokenScores(torch.autograd.Function):
     def backward(ctx: Any, grad_t2v: Tensor, grad_v2t: Tensor) -> tuple[Tensor | None, ...]:
         text, video = ctx.saved_tensors
         text_tiles, video_tiles = ctx.tiles
-        grad_text, grad_video = torch.zeros_like(text), torch.zeros_like(video)
+        grad_text, grad_video = torch.zeros_like(text, dtype=_wide(text)), torch.zeros_like(video)
+        rows_of_text, rows_of_video = grad_text.view(-1, text.shape[-1]), grad_video.view(-1, video.shape[-1])
         with torch.autocast(text.device.type, enabled=False):
-            units = [unit_tokens(video, tile) for tile in video_tiles]
-            grads_xD = [torch.zeros_like(unit) for unit, _ in units]
-            buffer, buffer2 = (_workspace(text_tiles, video_tiles, grad_t2v) for _ in range(2))
+            buffer = _workspace(text_tiles, video_tiles, grad_t2v)
+            for video_tile in video_tiles:
+                unit_xD, norms = unit_tokens(video, video_tile)
+                grad_xD = torch.zeros_like(unit_xD)
+                for text_tile in text_tiles:
+                    unit_yD, _ = unit_tokens(text, text_tile)
+                    exp_yx = _exponentials(unit_yD, unit_xD, ctx.alpha, buffer)
+                    where = text_tile.clips.unsqueeze(1), video_tile.clips
+                    grad_yx = _pair_gradients(exp_yx, text_tile, video_tile, grad_t2v[where], grad_v2t[where])
+                    grad_xD.addmm_(grad_yx.T, unit_yD)
+                    rows_of_text.index_add_(0, text_tile.tokens, torch.mm(grad_yx, unit_xD, out=unit_yD))
+                rows_of_video[video_tile.tokens] = unit_gradient(unit_xD, norms, grad_xD).to(video.dtype)
             for text_tile in text_tiles:
                 unit_yD, norms = unit_tokens(text, text_tile)
-                rows_yD = unit_yD / ctx.alpha
-                grad_yD = torch.zeros_like(unit_yD)
-                for video_tile, (columns_xD, _), grad_xD in zip(video_tiles, units, grads_xD, strict=True):
-                    exp_yx = _exponentials(rows_yD, columns_xD, buffer)
-                    where = text_tile.clips.unsqueeze(1), video_tile.clips
-                    grad_yx = _pair_gradients(exp_yx, text_tile, video_tile, grad_t2v[where], grad_v2t[where], buffer2)
-                    grad_yD.addmm_(grad_yx, columns_xD)
-                    grad_xD.addmm_(grad_yx.T, unit_yD)
-                add_unit_gradient(grad_text, text_tile, unit_yD, norms, grad_yD)
-            for tile, (unit, norms), grad_xD in zip(video_tiles, units, grads_xD, strict=True):
-                add_unit_gradient(grad_video, tile, unit, norms, grad_xD)
-        return grad_text, None, grad_video, None, None, None
+                rows_of_text[text_tile.tokens] = unit_gradient(unit_yD, norms, rows_of_text[text_tile.tokens])
+        return grad_text.to(text.dtype), None, grad_video, None, None, None
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    """The type to compute in: float32, or float64 if that comes in."""
+    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 def _cut(
     text: Tensor, text_mask: Tensor, video_mask: Tensor, tile_bytes: int
 ) -> tuple[list[TokenTile], list[TokenTile]]:
     """Cut captions and clips so that a tile of token pairs takes about `tile_bytes`."""
-    element = torch.promote_types(text.dtype, torch.float32).itemsize
-    rows = max(1, int((tile_bytes / element / 4) ** 0.5))
-    return pack_tokens(text_mask, rows), pack_tokens(video_mask, 4 * rows)
+    side = max(1, int((tile_bytes / _wide(text).itemsize) ** 0.5))
+    return pack_tokens(text_mask, side), pack_tokens(video_mask, side)
 
 
 def _workspace(text_tiles: list[TokenTile], video_tiles: list[TokenTile], like: Tensor) -> Tensor:
@@ -167,21 +169,16 @@ def _workspace(text_tiles: list[TokenTile], video_tiles: list[TokenTile], like: 
     return torch.empty(largest, dtype=like.dtype, device=like.device)
 
 
-def _exponentials(rows_yD: Tensor, columns_xD: Tensor, buffer: Tensor) -> Tensor:
-    """Return exp(rows_yD @ columns_xD.T), [y, x], in `buffer`."""
-    exp_yx = buffer[: len(rows_yD) * len(columns_xD)].view(len(rows_yD), len(columns_xD))
-    return torch.mm(rows_yD, columns_xD.T, out=exp_yx).exp_()
+def _exponentials(unit_yD: Tensor, unit_xD: Tensor, alpha: float, buffer: Tensor) -> Tensor:
+    """Return exp(cosine / alpha) of every pair of the tile, [y, x], in `buffer`."""
+    exp_yx = buffer[: len(unit_yD) * len(unit_xD)].view(len(unit_yD), len(unit_xD))
+    return torch.addmm(exp_yx, unit_yD, unit_xD.T, beta=0, alpha=1 / alpha, out=exp_yx).exp_()
 
 
 def _pair_gradients(
-    exp_yx: Tensor,
-    text_tile: TokenTile,
-    video_tile: TokenTile,
-    grad_t2v_ab: Tensor,
-    grad_v2t_ab: Tensor,
-    buffer: Tensor,
+    exp_yx: Tensor, text_tile: TokenTile, video_tile: TokenTile, grad_t2v_ab: Tensor, grad_v2t_ab: Tensor
 ) -> Tensor:
-    """Return the gradient of every cosine in the tile, [y, x], in `buffer`.
+    """Turn the exponentials of a tile into the gradients of its cosines, [y, x], in place.
 
     d t2v_ab / d s_yx = exp_yx / (sum of exp over the tokens of b), and likewise over the tokens of a for v2t.
     """
@@ -191,12 +188,10 @@ def _pair_gradients(
     factor_ax = text_tile.sum_rows(exp_yx).reciprocal_()
     for block, count in video_tile.blocks():
         factor_ax[:, block] *= grad_v2t_ab[:, :count]
-    grad_yx = buffer[: exp_yx.numel()].view_as(exp_yx)
     for block, count in video_tile.blocks():
-        torch.mul(exp_yx[:, block], factor_yb[:, :count], out=grad_yx[:, block])
-    for block, count in text_tile.blocks():
-        grad_yx[block].addcmul_(exp_yx[block], factor_ax[:count])
-    return grad_yx
+        factor_yx = factor_ax[:, block].index_select(0, text_tile.places)
+        exp_yx[:, block] *= factor_yx.add_(factor_yb[:, :count])
+    return exp_yx
 
 
 def token_score_sums(

@@ -6,10 +6,10 @@ differences that are harmless stand in one table below; any other is an error th
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import hashlib
 import re
+from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,8 @@ from mmpt.errors import CheckpointError
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
+
+torch.serialization.add_safe_globals([Namespace])  # fairseq keeps settings in it; for its own torch.load as well
 
 WRAPPER_PREFIX = "mmmodel."
 MOST_LISTED = 8
@@ -90,8 +92,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             "(`fairseq.checkpoint.restore_file` in training, `eval.save_path` or --checkpoint in evaluation)."
         )
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError as err:
         raise CheckpointError(f"{path}: this user may not read it.") from err
     except Exception as err:  # damaged bytes make the reader raise almost anything, OSError too

@@ -48,6 +48,13 @@ class ListStore:
         """int64 [lists]: vectors per list."""
         return np.array([len(part) for part in self.positions], dtype=np.int64)
 
+    def list_of_positions(self) -> np.ndarray:
+        """Return the list that holds each position, int64 [N]."""
+        list_of = np.empty(self.sizes.sum(), dtype=np.int64)
+        for which, positions in enumerate(self.positions):
+            list_of[positions] = which
+        return list_of
+
 
 def scan_lists(
     queries_mD: np.ndarray, probes_mP: np.ndarray, store: ListStore, k: int

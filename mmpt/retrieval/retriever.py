@@ -26,6 +26,7 @@ DB_TYPES = ("flatl2", "innerproduct", "pq", "exact")
 MIN_EXAMPLES_PER_CENTROID = 39
 """Fewer training vectors per list than this make poor lists (and faiss warn)."""
 PQ_BYTES = 32
+PQ_MIN_EXAMPLES = 256
 TARGET_RECALL = 0.95
 RECALL_SAMPLE = 256
 EXACT_BLOCK = 4096
@@ -66,6 +67,7 @@ class VectorRetriever:
         self.nprobe = nprobe
         self.seed = seed
         self._is_l2 = db_type != "innerproduct"
+        self.last_nprobe = 0  # lists searched per query by the last search
         self.index: Any = None  # faiss.Index; its stubs know only the base class
         self.ids: list[str] = []
         self._position_of: dict[str, int] = {}
@@ -115,9 +117,13 @@ class VectorRetriever:
             index.is_trained = True
         else:
             index = self._empty_index(self._affordable_lists(len(vectors_ND)))
-        if not index.is_trained:
+        if not index.is_trained:  # `exact` needs no training
             wanted = index.nlist * self.examples_per_cent_to_train
             chosen = np.random.default_rng(self.seed).permutation(len(vectors_ND))[:wanted]
+            if self.db_type == "pq" and len(chosen) < PQ_MIN_EXAMPLES:
+                raise DataError(
+                    f"`db_type: pq` trains on at least {PQ_MIN_EXAMPLES} vectors, but on {len(chosen)}; use `flatl2`."
+                )
             index.train(vectors_ND[np.sort(chosen)])
         index.add(vectors_ND)
         self.index = index
@@ -134,19 +140,18 @@ class VectorRetriever:
             float32 [m,k]: squared L2 distances (infinite beside -1) or dot products (minus infinity beside -1).
         """
         queries_mD = np.ascontiguousarray(queries_mD, dtype=np.float32)
-        num_probes = self._num_probes(queries_mD, k)
-        positions_mk, costs_mk = self._search_all(queries_mD, num_probes, k)
+        self.last_nprobe = self._num_probes(queries_mD, k)
+        positions_mk, costs_mk = self._search_all(queries_mD, self.last_nprobe, k)
         return positions_mk, costs_mk if self._is_l2 else -costs_mk
 
     def save(self, folder: str | Path) -> None:
         """Write `faiss_idx` and then `faiss_ids.json` into `folder`, each under a temporary name first."""
         assert self.index is not None, "finalize_training comes before save"
-        folder = Path(folder)
-        with atomic_write(folder / "faiss_idx", "wb") as file:
+        with atomic_write(Path(folder) / "faiss_idx", "wb") as file:
             faiss.write_index(self.index, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]
         settings = {"hidden_size": self.hidden_size, "cent": self.cent, "db_type": self.db_type, "nprobe": self.nprobe}
         settings |= {"examples_per_cent_to_train": self.examples_per_cent_to_train, "seed": self.seed}
-        write_json(folder / "faiss_ids.json", {"format": FORMAT, "settings": settings, "ids": self.ids})
+        write_json(Path(folder) / "faiss_ids.json", {"format": FORMAT, "settings": settings, "ids": self.ids})
 
     @classmethod
     def load(cls, folder: str | Path) -> VectorRetriever:
@@ -189,9 +194,11 @@ class VectorRetriever:
         metric = faiss.METRIC_L2 if self._is_l2 else faiss.METRIC_INNER_PRODUCT
         kind = f"IVF{num_lists}_HNSW32,PQ{PQ_BYTES}" if self.db_type == "pq" else f"IVF{num_lists},Flat"
         index: Any = faiss.index_factory(self.hidden_size, kind, metric)
-        # The choice of training vectors is ours: faiss shall neither thin it out again nor warn about its size.
-        trainers = [index.cp, index.pq.cp] if self.db_type == "pq" else [index.cp]
-        for trainer in trainers:
+        trainers = [index.cp]
+        if self.db_type == "pq":
+            trainers.append(index.pq.cp)
+            index.do_polysemous_training = False  # renumbers codes for a filter that is not used; takes minutes
+        for trainer in trainers:  # the choice of training vectors is ours: no thinning out again, no warning
             trainer.seed = 1 + self.seed
             trainer.min_points_per_centroid = 1
             trainer.max_points_per_centroid = max(trainer.max_points_per_centroid, self.examples_per_cent_to_train)
@@ -211,10 +218,8 @@ class VectorRetriever:
         chosen = np.random.default_rng(self.seed).permutation(len(queries_mD))[:RECALL_SAMPLE]
         sample_sD = queries_mD[np.sort(chosen)]
         true_sk = self._search_all(sample_sD, self.num_lists, k)[0]
-        list_of = np.empty(len(self), dtype=np.int64)
-        for which, positions in enumerate(store.positions):
-            list_of[positions] = which
-        for_recall = probes_for_recall(self._probe(sample_sD, self.num_lists), true_sk, list_of, TARGET_RECALL)
+        probes_sL = self._probe(sample_sD, self.num_lists)
+        for_recall = probes_for_recall(probes_sL, true_sk, store.list_of_positions(), TARGET_RECALL)
         logger.info(
             "nprobe auto: %d of %d lists (full candidate lists need %d, recall %.2f on %d queries needs %d)",
             max(for_full, for_recall), self.num_lists, for_full, TARGET_RECALL, len(sample_sD), for_recall,
@@ -302,6 +307,5 @@ def _inverted_lists(index: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
 def _flat_blocks(index: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Return views of a flat index's vectors in blocks [n_l, D], and their positions [n_l]."""
     whole_ND = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
-    begins = range(0, index.ntotal, EXACT_BLOCK)
-    blocks = [whole_ND[begin : begin + EXACT_BLOCK] for begin in begins]
-    return blocks, [np.arange(begin, begin + len(block)) for begin, block in zip(begins, blocks, strict=True)]
+    cuts = range(EXACT_BLOCK, index.ntotal, EXACT_BLOCK)
+    return np.split(whole_ND, cuts), np.split(np.arange(index.ntotal), cuts)

@@ -32,7 +32,8 @@ def video_vectors(pooled_video_BD: torch.Tensor, pooled_text_BD: torch.Tensor, c
 
 def require_finite(vectors_ND: np.ndarray) -> None:
     """Raise a DataError that counts the rows with a NaN or an infinity."""
-    broken = np.flatnonzero(~np.isfinite(vectors_ND.sum(axis=1, dtype=np.float64)))
+    with np.errstate(invalid="ignore"):  # infinities of both signs
+        broken = np.flatnonzero(~np.isfinite(vectors_ND.sum(axis=1, dtype=np.float64)))
     if len(broken):
         raise DataError(
             f"{len(broken)} of {len(vectors_ND)} video vectors are not finite (first at list position {broken[0]}); "

@@ -1,4 +1,4 @@
-"""fairseq's epoch iterator for planned batches: plans when the epoch begins, and remembers the plan in the checkpoint."""
+"""fairseq's epoch iterator for planned batches: plans when the epoch begins, and names the plan in checkpoints."""
 
 from __future__ import annotations
 

@@ -7,19 +7,26 @@ finds them at the end of the chain of exceptions that fairseq wraps around them.
 from __future__ import annotations
 
 import argparse
+import atexit
+import re
 import sys
+from collections import defaultdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from fairseq.tasks import LegacyFairseqTask, register_task
+from omegaconf import DictConfig, ListConfig
+from omegaconf.base import ContainerMetadata, Metadata
+from omegaconf.nodes import AnyNode
 from torch import nn
 
 import mmpt.losses.fairseqmmloss
 import mmpt.models.fairseqmmmodel  # noqa: F401  fairseq finds both by name once they are registered
 from mmpt.batch import Split
-from mmpt.config import load_config, save_resolved
+from mmpt.config import load_config
 from mmpt.datasets.fairseqmmdataset import FairseqMMDataset
 from mmpt.errors import EXIT_CODE, CheckpointError, UserError
 from mmpt.models.checkpoint import load_checkpoint
@@ -27,10 +34,13 @@ from mmpt.tasks.fairseqmmiterator import PlannedBatchIterator
 from mmpt.tasks.retritask import RetriTask
 from mmpt.tasks.task import Task
 from mmpt.utils.distributed import World
-from mmpt.utils.log import get_logger
+from mmpt.utils.log import quiet_other_processes
 
-logger = get_logger(__name__)
 LAST_CHECKPOINT = "checkpoint_last.pt"
+
+torch.serialization.add_safe_globals(  # rank 0 sends a checkpoint to the others with fairseq's settings as omegaconf
+    [DictConfig, ListConfig, AnyNode, ContainerMetadata, Metadata, defaultdict, dict, list, int, Any]
+)
 
 
 @register_task("mmtask")
@@ -48,15 +58,13 @@ class FairseqMMTask(LegacyFairseqTask):
         self.inner = Task.from_config(config, seed=args.seed)
         self.inner.check_classes()
         self.model: nn.Module | None = None
-        self.device = torch.device("cpu" if args.cpu or not torch.cuda.is_available() else "cuda")
-        if World.current().is_main:
-            save_resolved(config, Path(args.save_dir) / "config.yaml")
 
     @classmethod
     def setup_task(cls, args: argparse.Namespace, **kwargs: Any) -> FairseqMMTask:
         """Build the task; from here on the user's mistakes end the process cleanly."""
         sys.excepthook = _report_user_error
-        torch.serialization.add_safe_globals([argparse.Namespace])  # fairseq reads with weights_only
+        atexit.register(_leave_process_group)
+        quiet_other_processes()
         return cls(args)
 
     def _checkpoint_to_load(self) -> Path | None:
@@ -138,10 +146,13 @@ def _report_user_error(kind: type[BaseException], error: BaseException, trace: T
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, UserError):
         cause = cause.__cause__ or cause.__context__
-    if cause is None:
+    if cause is None and not _lost_peer(error):
         sys.__excepthook__(kind, error, trace)
         return
     sys.stdout.flush()
+    if cause is None:
+        sys.stderr.write("error: another process of this run has ended.\n")
+        raise SystemExit(1)
     sys.stderr.write(f"error: {_without_worker_trace(str(cause), type(cause).__name__)}\n")
     raise SystemExit(EXIT_CODE)
 
@@ -152,3 +163,13 @@ def _without_worker_trace(message: str, kind: str) -> str:
         return message
     return message.rpartition(f"{kind}: ")[2].strip()
 
+
+def _lost_peer(error: BaseException) -> bool:
+    """True when this process fails only because another one of the group has."""
+    return World.current().size > 1 and bool(re.search(r"Connection (closed|reset) by peer", str(error)))
+
+
+def _leave_process_group() -> None:
+    """Close the process group in order; gloo's threads can abort an exiting process otherwise."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

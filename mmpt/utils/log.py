@@ -30,6 +30,12 @@ def setup_logging(level: int = logging.INFO) -> None:
     logging.basicConfig(format="%(asctime)s | %(levelname)s | %(name)s | %(message)s", datefmt="%H:%M:%S", level=level)
 
 
+def quiet_other_processes() -> None:
+    """Let only rank 0 say what is the same in every process; errors are still said by all."""
+    if not is_main_process():
+        logging.getLogger("mmpt").setLevel(logging.ERROR)
+
+
 def format_seconds(seconds: float) -> str:
     """Return `75` as `1:15` and `3700` as `1:01:40`."""
     minutes, rest = divmod(int(seconds), 60)

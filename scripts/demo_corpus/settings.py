@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from mmpt.errors import UserError
 
 
-def _setting(default: float, low: float, high: float, text: str):  # type: ignore[no-untyped-def]  # a dataclass field
+def _setting(default: float, low: float, high: float, text: str) -> Any:
+    """Return a dataclass field that knows its bounds and help."""
     return dataclasses.field(default=default, metadata={"low": low, "high": high, "help": text})
 
 
@@ -25,10 +27,10 @@ class CorpusSettings:
     max_offset: float = _setting(12.0, 4.0, 60.0, "how early or late at most, in seconds (at least 4)")
     irrelevant: float = _setting(0.35, 0.0, 0.95, "share of captions that chat about other things")
     omit: float = _setting(0.15, 0.0, 0.95, "share of performed steps that nobody speaks about")
-    skip: float = _setting(0.2, 0.0, 0.8, "share of a task's steps that a video leaves out")
-    repeat: float = _setting(0.05, 0.0, 0.5, "share of performed steps that are done again after the next one")
+    skip: float = _setting(0.05, 0.0, 0.8, "share of a task's steps that a video leaves out")
+    repeat: float = _setting(0.03, 0.0, 0.5, "share of performed steps that are done again after the next one")
     background: float = _setting(0.3, 0.0, 0.6, "share of a video in which no step is performed")
-    kind_strength: float = _setting(0.6, 0.0, 5.0, "how much a step looks like its kind (colour, size)")
+    kind_strength: float = _setting(1.0, 0.0, 5.0, "how much a step looks like its kind (colour, size)")
     noise: float = _setting(1.0, 0.0, 20.0, "feature noise, new every second")
     variation: float = _setting(0.7, 0.0, 20.0, "how differently the same step looks each time it is performed")
     style: float = _setting(0.5, 0.0, 20.0, "how differently the same step looks in each video")

@@ -18,7 +18,7 @@ from demo_corpus.world import FEATURE_SIZE, LATENT_SIZE, Performance, World
 from mmpt.utils.rng import stable_seed
 
 MEDIAN_S, SPREAD, SHORTEST_S, LONGEST_S = 125, 0.3, 60, 220
-SECONDS_PER_STEP = 10  # a video performs at most one step per so many of its seconds
+SECONDS_PER_STEP = 7  # a video performs at most one step per so many of its seconds
 GRAIN = 1.0  # noise of every second in all 512 dimensions, easy to filter out
 CUTS_PER_S = 0.1  # in a background stretch the scene changes now and then
 ID_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"

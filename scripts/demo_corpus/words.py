@@ -42,7 +42,7 @@ CRAFTS = (
     _craft(
         "stitch knit fold steam pin dye trim mix clean press",
         "sleeve collar pocket scarf button ribbon zipper lining curtain quilt jacket sweater",
-        "needle scissors thimble bobbin crochet tailor",
+        "needle scissors thimble bobbin hook hoop",
     ),
 )
 KINDS = ("red", "green", "white", "small", "large", "round", "flat", "fresh", "old", "thick", "soft", "striped")

@@ -24,7 +24,7 @@ from mmpt.utils.rng import stable_seed
 LATENT_SIZE = 64
 FEATURE_SIZE = 512
 NUM_BACKGROUNDS = 4
-STEPS_PER_TASK = (7, 10)  # smallest and largest
+STEPS_PER_TASK = (6, 9)  # smallest and largest
 SHARED_STEPS = 0.5  # of a task's steps, those taken from the task before it
 KINDS_PER_STEP = (4, 8)  # smallest and largest
 WORD_WEIGHTS = {"do": 1.0, "thing": 1.0, "tool": 0.5, "how": 0.5}

@@ -102,6 +102,7 @@ def test_children_end_when_we_are_killed_outright(tmp_path):
     starter = subprocess.Popen(command, cwd=ROOT)
     wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
     pids = [int(file.name) for file in tmp_path.iterdir()]
+    assert all(is_alive(pid) for pid in pids)
     starter.kill()
     starter.wait()
     wait_until(lambda: not any(is_alive(pid) for pid in pids))
@@ -144,7 +145,8 @@ def test_two_processes_meet():
     code = (
         "import sys, torch, torch.distributed as dist; rank, address = int(sys.argv[1]), sys.argv[2]; "
         "dist.init_process_group('gloo', init_method=address, rank=rank, world_size=2); "
-        "x = torch.tensor([rank + 1.0]); dist.all_reduce(x); sys.exit(int(x.item() != 3.0))"
+        "x = torch.tensor([rank + 1.0]); dist.all_reduce(x); dist.barrier(); dist.destroy_process_group(); "
+        "sys.exit(int(x.item() != 3.0))"
     )
     address = f"tcp://127.0.0.1:{free_port()}"
     commands = [[*child(code), str(rank), address] for rank in range(2)]

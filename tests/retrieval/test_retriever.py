@@ -40,7 +40,7 @@ def test_all_lists_equal_brute_force(settings):
     positions, distances = build(vectors, **settings).search(vectors[::7], 40)
     expected, expected_distances = brute_force(vectors, vectors[::7], 40)
     assert np.array_equal(positions, expected)
-    np.testing.assert_allclose(distances, expected_distances, rtol=1e-5, atol=1e-9)  # measured: 4e-7
+    np.testing.assert_allclose(distances, expected_distances, rtol=1e-5, atol=1e-9)  # measured: 2e-7
 
 
 def test_inner_product_equals_brute_force():
@@ -48,7 +48,7 @@ def test_inner_product_equals_brute_force():
     positions, scores = build(vectors, nprobe=8, db_type="innerproduct").search(vectors[:50], 30)
     products = vectors[:50].astype(np.float64) @ vectors.T
     assert np.array_equal(positions, np.argsort(-products, axis=1)[:, :30])
-    np.testing.assert_allclose(scores, -np.sort(-products, axis=1)[:, :30], rtol=1e-5)  # measured: 3e-7
+    np.testing.assert_allclose(scores, -np.sort(-products, axis=1)[:, :30], rtol=1e-5)  # measured: 2e-7
 
 
 @pytest.mark.parametrize("nprobe", [1, 3])
@@ -113,7 +113,7 @@ def test_auto_fills_every_list_and_reaches_the_recall(caplog):
     assert (positions >= 0).all()
     expected, _ = brute_force(vectors, vectors[::10], 150)
     recall = np.mean([len(np.intersect1d(a, b)) / 150 for a, b in zip(positions, expected, strict=True)])
-    assert 0.95 <= recall < 1  # measured: 0.951; all lists would give 1
+    assert 0.95 <= recall < 1  # measured: 0.953; all lists would give 1
     (line,) = (record.message for record in caplog.records if "nprobe auto" in record.message)
     num_probes = int(line.split()[2])
     one_less = build(vectors, cent=40, nprobe=num_probes - 1).search(vectors[::10], 150)[0]
@@ -138,7 +138,7 @@ def test_more_neighbours_than_vectors():
 def test_probes_for_full_by_hand():
     order = np.array([[0, 1, 2, 3], [2, 3, 1, 0]])
     sizes = np.array([5, 1, 2, 4])
-    for k, expected in [(1, 1), (2, 1), (3, 2), (6, 2), (7, 3), (8, 3), (9, 4), (99, 4)]:
+    for k, expected in [(1, 1), (2, 1), (3, 2), (6, 2), (7, 3), (8, 4), (12, 4), (99, 4)]:
         assert probes_for_full(lambda num_probes: order[:, :num_probes], sizes, k) == expected
 
 
@@ -165,7 +165,7 @@ def test_pq_finds_most_neighbours(capfd):
     positions, _ = retriever.search(vectors[:50], 50)
     expected, _ = brute_force(vectors, vectors[:50], 50)
     recall = np.mean([len(np.intersect1d(a, b)) / 50 for a, b in zip(positions, expected, strict=True)])
-    assert recall > 0.7  # measured: 0.86; at random: 0.03
+    assert recall > 0.8  # measured: 0.94; at random: 0.03
     assert "WARNING" not in capfd.readouterr().err
 
 
@@ -216,6 +216,8 @@ def test_bad_settings_are_named_together():
         VectorRetriever(100, 8, db_type="pq")
 
 
-def test_nothing_to_search():
+def test_nothing_to_search_or_to_train():
+    with pytest.raises(DataError, match="at least 256 vectors, but on 96"):
+        build(clustered(100), db_type="pq")
     with pytest.raises(DataError, match="no vectors"):
         VectorRetriever(DIM, 8).finalize_training()

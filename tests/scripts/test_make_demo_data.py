@@ -241,9 +241,9 @@ def test_seconds_of_a_step_look_like_it(world):
         kinds += [nearest[second] == (shown.step, shown.kind) for second, shown in shown_at.items()]
         background += [scores[second].max() for second in range(video.num_seconds) if second not in shown_at]
         seen = [scores[second].max() for second in shown_at]
-        assert np.mean(seen) > 0.4  # cosine; measured 0.52 on average
-    assert np.mean(steps) > 0.9  # measured 0.98
-    assert np.mean(kinds) > 0.6  # measured 0.73
+        assert np.mean(seen) > 0.4  # cosine; measured 0.51 on average
+    assert np.mean(steps) > 0.9  # measured 0.96
+    assert np.mean(kinds) > 0.8  # measured 0.90
     assert np.mean(background) < 0.35  # measured 0.28
 
 
@@ -257,7 +257,7 @@ def test_videos_follow_the_order_of_their_task(world):
         assert all(start < end for start, end in ends)
         assert all(before[1] <= after[0] for before, after in pairwise(ends))
         assert ends[-1][1] <= video.num_seconds
-        assert 3 <= len(ends) <= 12
+        assert 3 <= len(ends) <= 14
 
 
 def test_related_tasks_share_steps_in_another_order(world):

@@ -15,7 +15,6 @@ from mmpt.config.schema import DatasetConfig
 from mmpt.errors import DataError
 from mmpt.processors.base import META_PROCESSORS, VIDEO_PROCESSORS, MetaProcessor, VideoReader
 from mmpt.processors.shard_layout import meta_path, open_features, read_shard_meta
-from mmpt.processors.video_table import VideoTable
 from mmpt.utils.io import read_json
 
 CLIPS_FORMAT = 1
@@ -44,7 +43,8 @@ class How2ClipVideoProcessor(VideoReader):
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
         self.vfeat_dir = self.need_str("vfeat_dir")
-        self.videos = VideoTable.from_shards(read_shard_meta(self.vfeat_dir, Split.VALID))
+        shards = read_shard_meta(self.vfeat_dir, Split.VALID)
+        self.where = {name: (shard, row) for shard, ids in shards.items() for row, name in enumerate(ids)}
 
     def __call__(self, key: ClipKey) -> np.ndarray:
         """Return float [end - start, 512].
@@ -53,14 +53,13 @@ class How2ClipVideoProcessor(VideoReader):
             DataError: the video is not packed, or the clip ends after it.
         """
         video_id, start, end = key
-        position = int(self.videos.positions([video_id])[0])
-        if position < 0:
+        if video_id not in self.where:
             raise DataError(
                 f"video {video_id}: must be in {meta_path(self.vfeat_dir, Split.VALID)}, but is not. Pack its "
                 "features, or take it out of `dataset.test_path`."
             )
-        where = self.videos.key(position, position)
-        feature = open_features(self.vfeat_dir, Split.VALID, where.shard)[where.row]
+        shard, row = self.where[video_id]
+        feature = open_features(self.vfeat_dir, Split.VALID, shard)[row]
         if end > len(feature):
             raise DataError(
                 f"video {video_id}: a clip must end within the video's {len(feature)} s, but one ends at {end}. "

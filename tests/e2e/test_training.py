@@ -1,0 +1,182 @@
+"""Whole jobs through `locallaunch.py`: training, resuming, scoring, one against two processes, the user's mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmpt.models.checkpoint import load_checkpoint
+from tests.jobs import NORTON, ROOT, SCORES, VIDEOCLIP, corpus_overrides, launch
+
+QUICK = ["fairseq.common.log_interval=1", "fairseq.optimization.warmup_updates=2"]
+
+
+def train(yaml: str, corpus: Path, save_dir: Path, *more: str, jobtype: str = "local_single") -> str:
+    """Run a training job that must succeed; return its log."""
+    run = launch([yaml, "--jobtype", jobtype, *corpus_overrides(corpus, save_dir), *QUICK, *more])
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+    return run.stdout + run.stderr
+
+
+def weights(save_dir: Path, name: str = "checkpoint_last.pt") -> dict[str, torch.Tensor]:
+    return load_checkpoint(save_dir / name)["model"]
+
+
+@pytest.fixture(scope="module")
+def videoclip(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A VideoCLIP run of two epochs in one process: its folder and its log."""
+    save_dir = tmp_path_factory.mktemp("runs") / "videoclip"
+    return save_dir, train(VIDEOCLIP, corpus, save_dir, "fairseq.optimization.max_epoch=2")
+
+
+def test_a_run_logs_its_terms_and_keeps_its_config(videoclip: tuple[Path, str]) -> None:
+    save_dir, log = videoclip
+    for name in ("clip_caption", "accuracy", "clips_per_s", "peak_gb"):
+        assert re.search(rf"\| train \| .*{name} ", log), name
+    assert re.search(r"\| valid \| epoch 002 .*loss ", log)
+    assert "cosine within a batch" in log
+    assert (save_dir / "config.yaml").is_file()
+    assert sorted(path.name for path in (save_dir / "retri").iterdir()) == ["plan_e1.json", "plan_e2.json"]
+
+
+def test_norton_trains_only_layernorm_from_the_videoclip_checkpoint(
+    corpus: Path, videoclip: tuple[Path, str], tmp_path: Path
+) -> None:
+    start = videoclip[0] / "checkpoint_best.pt"
+    log = train(
+        NORTON, corpus, tmp_path, f"fairseq.checkpoint.restore_file={start}", "fairseq.optimization.max_epoch=1",
+        jobtype="local_small",
+    )  # fmt: skip
+    assert re.search(r"\| train \| .*clip_caption .*video_paragraph .*temperature ", log)
+    before, after = weights(start.parent, start.name), weights(tmp_path)
+    moved = {name for name in after if not torch.equal(before[name], after[name])}
+    assert moved
+    assert all(name.split(".")[-2] == "LayerNorm" for name in moved)
+
+
+def test_scoring_writes_a_row_per_checkpoint_and_prints_the_table(
+    corpus: Path, videoclip: tuple[Path, str], tmp_path: Path
+) -> None:
+    best, last = videoclip[0] / "checkpoint_best.pt", videoclip[0] / "checkpoint_last.pt"
+    arguments = [
+        SCORES, "--jobtype", "local_predict",
+        f"dataset.bert_name={corpus}/bert", f"dataset.vfeat_dir={corpus}/feat",
+        f"dataset.test_path={corpus}/val_clips.json", f"eval.save_path={tmp_path}",
+        f"fairseq.common_eval.path=[{best},{last}]",
+    ]  # fmt: skip
+    run = launch(arguments)
+    assert run.returncode == 0, run.stderr
+    assert re.search(r"^ +chance +checkpoint_best +checkpoint_last$", run.stdout, re.MULTILINE)
+    assert "full video, DTW, R@1" in run.stdout
+    rows = json.loads((tmp_path / "results.json").read_text())
+    assert [row["checkpoint"] for row in rows] == [str(best), str(last)]
+    clips = sum(len(video["clips"]) for video in json.loads((corpus / "val_clips.json").read_text())["videos"])
+    assert rows[0]["chance"]["RetrievalMetric"]["R1"] == pytest.approx(1 / clips)
+    assert launch(arguments).stdout == run.stdout  # deterministic
+
+
+def test_two_processes_make_the_updates_of_one_with_twice_the_batches(corpus: Path, tmp_path: Path) -> None:
+    """Without dropout, averaging gradients over processes equals averaging them over accumulated batches."""
+    common = ["fairseq.optimization.max_epoch=1", "fairseq.common.seed=5"]
+    train(VIDEOCLIP, corpus, tmp_path / "two", *common, jobtype="local_small")
+    train(VIDEOCLIP, corpus, tmp_path / "one", *common, "fairseq.optimization.update_freq=[2]")
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    worst = max(float((one[name] - two[name]).abs().max()) for name in one)
+    assert worst < 2e-4  # Adam turns rounding of tiny gradients into steps of up to lr; see the next line
+    assert np.mean([float((one[name] - two[name]).abs().mean()) for name in one]) < 1e-5
+    plans = [(tmp_path / name / "retri" / "plan_e1.json").read_text() for name in ("one", "two")]
+    assert json.loads(plans[0])["batches"] == json.loads(plans[1])["batches"]
+
+
+def test_a_killed_run_goes_on_where_it_stopped(corpus: Path, tmp_path: Path) -> None:
+    options = ["fairseq.optimization.max_epoch=2", "fairseq.checkpoint.save_interval_updates=3"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train(VIDEOCLIP, corpus, whole, *options)
+
+    command = [sys.executable, "locallaunch.py", VIDEOCLIP, "--jobtype", "local_single"]
+    command += [*corpus_overrides(corpus, broken), *QUICK, *options]
+    run = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 200
+    while not (broken / "checkpoint_1_3.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    interrupted = load_checkpoint(broken / "checkpoint_1_3.pt")["extra_state"]["train_iterator"]
+    assert interrupted["iterations_in_epoch"] == 3
+    shutil.copy(broken / "checkpoint_1_3.pt", broken / "checkpoint_last.pt")  # the kill may fall into its copying
+    plan = (broken / "retri" / "plan_e1.json").stat().st_mtime_ns
+
+    log = train(VIDEOCLIP, corpus, broken, *options)
+    assert "continuing from" in log
+    assert (broken / "retri" / "plan_e1.json").stat().st_mtime_ns == plan, "the plan of epoch 1 was computed again"
+    same, other = weights(whole), weights(broken)
+    assert max(float((same[name] - other[name]).abs().max()) for name in same) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["dataset.alinger=X"], ["dataset.alinger", "aligner"]),
+        (["dataset.aligner=VideoRetriOverlapedAligner"], ["VideoRetriOverlappedAligner", "dataset.aligner"]),
+        (["num_cands=3"], ["num_cands", "4"]),
+        (["dataset.max_len=18"], ["max_len", "19", "18"]),
+        (["dataset.num_video_per_batch=64", "num_cands=64"], ["num_video_per_batch", "64"]),
+        (["fairseq.checkpoint.restore_file=nowhere.pt"], ["nowhere.pt", "restore_file"]),
+        (["dataset.train_path=gone.lst"], ["gone.lst", "DATASET.md", "make demo"]),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_code_2(
+    corpus: Path, tmp_path: Path, overrides: list[str], expected: list[str]
+) -> None:
+    run = launch([VIDEOCLIP, "--jobtype", "local_single", *corpus_overrides(corpus, tmp_path), *overrides])
+    assert run.returncode == 2, run.stdout + run.stderr
+    assert "Traceback" not in run.stderr
+    for part in expected:
+        assert part in run.stderr
+    assert not list(tmp_path.glob("checkpoint*"))
+
+
+def test_broken_features_found_by_a_loader_worker_are_one_message_and_exit_code_2(
+    corpus: Path, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "corpus"
+    shutil.copytree(corpus, damaged)
+    path = damaged / "feat" / "train_1_data.npy"
+    data = np.load(path)
+    data[:] = np.nan
+    np.save(path, data)
+    run = launch(
+        [VIDEOCLIP, "--jobtype", "local_small", *corpus_overrides(damaged, tmp_path / "run"), "retri_epoch=9"]
+    )
+    assert run.returncode == 2, run.stdout[-2000:] + run.stderr[-2000:]
+    assert "NaN" in run.stderr
+    assert "train_1" in run.stderr
+
+
+def test_a_truncated_or_foreign_checkpoint_is_one_message_and_exit_code_2(
+    corpus: Path, videoclip: tuple[Path, str], tmp_path: Path
+) -> None:
+    good = (videoclip[0] / "checkpoint_best.pt").read_bytes()
+    (tmp_path / "cut.pt").write_bytes(good[: len(good) // 2])
+    state = load_checkpoint(videoclip[0] / "checkpoint_best.pt")
+    del state["model"]["mmmodel.text_encoder.pooler.dense.bias"]
+    torch.save(state, tmp_path / "short.pt")
+    for name, expected in (("cut.pt", "damaged"), ("short.pt", "text_encoder.pooler.dense.bias")):
+        start = f"fairseq.checkpoint.restore_file={tmp_path / name}"
+        run = launch([NORTON, "--jobtype", "local_single", *corpus_overrides(corpus, tmp_path / "run"), start])
+        assert run.returncode == 2, run.stderr[-2000:]
+        assert expected in run.stderr
+        assert name in run.stderr

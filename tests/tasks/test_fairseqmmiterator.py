@@ -1,0 +1,114 @@
+"""The batches trained on in an epoch are that epoch's plan, in loader workers too; an interrupted epoch goes on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from mmpt.datasets.fairseqmmdataset import FairseqMMDataset
+from mmpt.tasks.fairseqmmiterator import PlannedBatchIterator
+
+
+class PlannedValues(Dataset):
+    """Item i is the i-th value of the plan, which is 100 * epoch + i once `plan` was called."""
+
+    def __init__(self, size: int = 6):
+        self.values = list(range(size))
+        self.calls: list[tuple[int, str | None]] = []
+
+    def plan(self, epoch: int, wanted: str | None) -> str:
+        self.calls.append((epoch, wanted))
+        self.values = [100 * epoch + place for place in range(5 + epoch)]
+        return f"plan-{epoch}"
+
+    def set_epoch(self, epoch: int) -> None:
+        pass
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"value": torch.tensor(self.values[index])}
+
+
+def iterator(data: PlannedValues, epoch: int, num_workers: int, plan: Any = None) -> PlannedBatchIterator:
+    return PlannedBatchIterator(
+        FairseqMMDataset(data, replanned=True),
+        plan=plan or data.plan, epoch=epoch, batch_size=1, num_workers=num_workers, buffer_size=2,
+    )  # fmt: skip
+
+
+def values_of(epoch_iterator: PlannedBatchIterator) -> list[int]:
+    return [int(batch["value"]) for batch in epoch_iterator.next_epoch_itr(shuffle=True)]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_each_epoch_trains_on_its_own_plan(num_workers: int) -> None:
+    data = PlannedValues()
+    for epoch in (1, 2, 3):  # fairseq makes one iterator per epoch, since the data set forbids reuse
+        seen = values_of(iterator(data, epoch, num_workers))
+        assert sorted(seen) == [100 * epoch + place for place in range(5 + epoch)]
+    assert data.calls == [(1, None), (2, None), (3, None)]
+
+
+def test_the_data_set_forbids_reuse_only_when_it_is_replanned() -> None:
+    assert not FairseqMMDataset(PlannedValues(), replanned=True).can_reuse_epoch_itr_across_epochs
+    assert FairseqMMDataset(PlannedValues()).can_reuse_epoch_itr_across_epochs
+
+
+def test_planning_waits_until_the_epoch_begins() -> None:
+    data = PlannedValues()
+    epoch_iterator = iterator(data, 1, 0)
+    assert epoch_iterator.first_batch["value"].tolist() == [0]
+    assert data.calls == []
+
+
+def test_an_interrupted_epoch_goes_on_with_its_plan() -> None:
+    data = PlannedValues()
+    first = iterator(data, 2, 0)
+    batches = first.next_epoch_itr(shuffle=True)
+    begun = [int(next(batches)["value"]) for _ in range(3)]
+    state = first.state_dict()
+    assert state["plan"] == "plan-2"
+    assert state["iterations_in_epoch"] == 3
+
+    fresh = PlannedValues()
+    resumed = iterator(fresh, 2, 2)
+    resumed.load_state_dict(state)
+    rest = values_of(resumed)
+    assert fresh.calls == [(2, "plan-2")]
+    assert sorted(begun + rest) == [200 + place for place in range(7)]
+
+
+def test_an_interrupted_epoch_begins_again_when_its_plan_is_gone() -> None:
+    data = PlannedValues()
+    resumed = iterator(data, 2, 0, plan=lambda epoch, wanted: data.plan(epoch, wanted) + "-other")
+    resumed.load_state_dict(
+        {"version": 2, "epoch": 2, "iterations_in_epoch": 3, "shuffle": True, "plan": "plan-2"}
+    )
+    assert sorted(values_of(resumed)) == [200 + place for place in range(7)]
+
+
+def test_the_end_of_an_epoch_is_the_start_of_the_next() -> None:
+    data = PlannedValues()
+    first = iterator(data, 1, 0)
+    values_of(first)
+    state = first.state_dict()
+    assert (state["epoch"], state["iterations_in_epoch"]) == (2, 0)
+    second = iterator(data, 2, 0)
+    second.load_state_dict(state)
+    assert sorted(values_of(second)) == [200 + place for place in range(7)]
+
+
+def test_batches_keep_the_short_last_one() -> None:
+    dataset = FairseqMMDataset(PlannedValues(7))
+    batches = dataset.batch_by_size(dataset.ordered_indices(), max_sentences=3, required_batch_size_multiple=8)
+    assert batches == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_only_torch_data_sets_are_wrapped() -> None:
+    with pytest.raises(TypeError, match="torch Dataset"):
+        FairseqMMDataset([1, 2, 3])  # type: ignore[arg-type]

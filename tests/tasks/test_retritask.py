@@ -1,0 +1,163 @@
+"""The refresh gives one plan over all videos, the same for every number of processes, and leaves no trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from mmpt.batch import Split
+from mmpt.config import load_config
+from mmpt.datasets import MMDataset
+from mmpt.retrieval import Plan
+from mmpt.tasks import Task, VideoRetriTask
+from mmpt.utils.distributed import World
+from tests.jobs import VIDEOCLIP, corpus_overrides
+from tests.parity.formula import fill_by_formula
+
+
+def make_task(corpus: Path, save_dir: Path, *more: str) -> VideoRetriTask:
+    config = load_config(VIDEOCLIP, [*corpus_overrides(corpus, save_dir), "fairseq.dataset.num_workers=0", *more])
+    task = Task.from_config(config)
+    assert isinstance(task, VideoRetriTask)
+    return task
+
+
+def make_model(task: Task) -> torch.nn.Module:
+    model = task.build_model(pretrained=False)
+    fill_by_formula(model, "hash")
+    return model
+
+
+def train_set(task: Task) -> MMDataset:
+    dataset = task.build_dataset(Split.TRAIN)
+    assert dataset is not None
+    return dataset
+
+
+def refresh_in_process(rank: int, size: int, corpus: Path, save_dir: Path) -> None:
+    torch.set_num_threads(1)
+    store = f"file://{save_dir}/store{size}"
+    torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=size)
+    task = make_task(corpus, save_dir / f"of{size}", "infer_scale=1")
+    plan = task.refresh(make_model(task), 2, World.current())
+    torch.save(plan.batches, save_dir / f"batches-{size}-{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_the_plan_is_the_same_for_one_two_and_more_processes_than_chunks(corpus: Path, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    task = make_task(corpus, tmp_path / "of1", "infer_scale=1")
+    alone = task.refresh(make_model(task), 2, World())
+    for size in (2, 9):  # 32 videos in chunks of 4: the ninth process has no chunk of its own
+        mp.spawn(refresh_in_process, (size, corpus, tmp_path), nprocs=size)
+        for rank in range(size):
+            assert torch.load(tmp_path / f"batches-{size}-{rank}.pt") == alone.batches
+        stored = (tmp_path / f"of{size}" / "retri" / "plan_e2.json").read_bytes()
+        assert stored == (tmp_path / "of1" / "retri" / "plan_e2.json").read_bytes()
+
+
+def test_vectors_depend_on_epoch_and_weights_but_not_on_loading(corpus: Path, tmp_path: Path) -> None:
+    task = make_task(corpus, tmp_path)
+    model = make_model(task)
+    vectors = task.embed_videos(model, 1, World())
+    scaled = make_task(corpus, tmp_path, "infer_scale=5", "fairseq.dataset.num_workers=2")
+    assert vectors.shape == (32, 32)
+    # measured 2e-7 on values up to 3: only the rounding of another batch size
+    assert abs(scaled.embed_videos(model, 1, World()) - vectors).max() < 1e-5
+    assert abs(task.embed_videos(model, 2, World()) - vectors).max() > 1e-3
+
+
+def test_a_vector_is_the_mean_over_the_clips_of_its_video(corpus: Path, tmp_path: Path) -> None:
+    task = make_task(corpus, tmp_path)
+    model = make_model(task).eval()
+    vectors = task.embed_videos(model, 3, World())
+    item = task.embedding_dataset.item(17, 3)
+    with torch.no_grad():
+        clips = [model(**{k: item[k][c : c + 1] for k in ("caps", "cmasks", "vfeats", "vmasks")}) for c in range(16)]
+    expected = torch.stack([(clip["pooled_video"] + clip["pooled_text"])[0] / 2 for clip in clips]).mean(dim=0)
+    assert abs(vectors[17] - expected.numpy()).max() < 1e-5  # measured 5e-7
+
+
+def test_the_refresh_restores_the_training_mode(corpus: Path, tmp_path: Path) -> None:
+    task = make_task(corpus, tmp_path)
+    model = make_model(task).train()
+    task.refresh(model, 1, World())
+    assert model.training
+    with pytest.raises(TypeError):
+        task.embed_videos(_Broken(model), 1, World())
+    assert model.training
+
+
+class _Broken(torch.nn.Module):
+    def __init__(self, model: torch.nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self) -> None:
+        """Takes no batch, so every call fails."""
+
+
+def test_planned_batches_are_whole_and_written_last(corpus: Path, tmp_path: Path) -> None:
+    task = make_task(corpus, tmp_path)
+    dataset = train_set(task)
+    identity = task.plan_epoch(dataset, make_model(task), 1, World())
+    plan = Plan.load(tmp_path / "retri", 1, fingerprint=identity.removeprefix("plan-1-"), ids=task._video_ids())
+    assert [len(set(batch)) for batch in plan.batches] == [4] * 8
+    assert [dataset[number]["video_id"] for number in range(8)] == [list(batch) for batch in plan.batches]
+
+
+def test_the_plan_of_an_interrupted_epoch_is_read_back_and_a_foreign_one_is_not(corpus: Path, tmp_path: Path) -> None:
+    task = make_task(corpus, tmp_path)
+    identity = task.plan_epoch(train_set(task), make_model(task), 1, World())
+    moved = make_model(task)
+    with torch.no_grad():
+        next(moved.parameters()).add_(0.05)
+
+    again = make_task(corpus, tmp_path)
+    again.refresh = _must_not_run  # type: ignore[method-assign]
+    assert again.plan_epoch(train_set(again), moved, 1, World(), identity) == identity
+
+    other = make_task(corpus, tmp_path)
+    assert other.plan_epoch(train_set(other), moved, 1, World(), identity[:-1] + "x") != identity
+
+
+def _must_not_run(*_: object) -> Plan:
+    raise AssertionError("the stored plan was there")
+
+
+def test_a_frozen_plan_serves_every_epoch(corpus: Path, tmp_path: Path) -> None:
+    task = make_task(corpus, tmp_path, "freeze_plan=true")
+    dataset, model = train_set(task), make_model(task)
+    first = task.plan_epoch(dataset, model, 1, World())
+    batches = dataset.meta.cands  # type: ignore[attr-defined]
+    assert task.plan_epoch(dataset, model, 2, World()) == first
+    assert dataset.meta.cands == batches  # type: ignore[attr-defined]
+    resumed = make_task(corpus, tmp_path, "freeze_plan=true")
+    resumed.refresh = _must_not_run  # type: ignore[method-assign]
+    assert resumed.plan_epoch(train_set(resumed), model, 3, World(), first) == first
+
+
+def test_before_retri_epoch_videos_are_grouped_at_random(corpus: Path, tmp_path: Path) -> None:
+    task = make_task(corpus, tmp_path, "retri_epoch=3")
+    task.refresh = _must_not_run  # type: ignore[method-assign]
+    dataset, model = train_set(task), make_model(task)
+    groups = []
+    for epoch in (1, 2, 1):
+        task.plan_epoch(dataset, model, epoch, World())
+        groups.append(dataset.meta.cands)  # type: ignore[attr-defined]
+    assert groups[0] == groups[2] != groups[1]
+    assert sorted(name for group in groups[0] for name in group) == sorted(task._video_ids())
+
+
+def test_flattening_puts_clip_c_of_video_v_in_row_v_clips_plus_c(corpus: Path, tmp_path: Path) -> None:
+    task = make_task(corpus, tmp_path)
+    caps = torch.arange(3 * 16 * 5).view(1, 3, 16, 5)
+    flat = task.flatten({"caps": caps, "idx": torch.tensor([7]), "video_id": [("a",), ("b",), ("c",)]})
+    assert torch.equal(flat["caps"], caps[0].reshape(48, 5))
+    assert flat["idx"].shape == ()
+    one_video = task.flatten({"caps": caps[:, :1], "video_start": caps[:, :1, :, 0]})
+    assert torch.equal(one_video["caps"], caps[0, 0])
+    assert torch.equal(one_video["video_start"], caps[0, 0, :, 0])
