@@ -26,7 +26,7 @@ class Split(str, Enum):
 
 
 class ShardKey(NamedTuple):
-    """Where a video lives: row `row` of shard file `shard`; `index` is its place in the list (-1 in retrieved batches)."""
+    """Where a video lives: `row` of file `shard`; `index` is its place in the list (-1 in retrieved batches)."""
 
     video_id: str
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here

@@ -16,16 +16,22 @@ PREFIX = "mmmodel."
 
 @register_model("mmmodel")
 class FairseqMMModel(BaseFairseqModel):
-    """Wraps any of our models; state keys are `mmmodel.<key of the model>`."""
+    """Wraps any of our models; state keys are `mmmodel.<key of the model>`.
 
-    def __init__(self, model: nn.Module):
+    Args:
+        model: what is trained.
+        source: the checkpoint that fairseq is going to load, for messages.
+    """
+
+    def __init__(self, model: nn.Module, source: str = "checkpoint"):
         super().__init__()
         self.mmmodel = model
+        self.source = source
 
     @classmethod
     def build_model(cls, args: Namespace, task: Any) -> FairseqMMModel:
         """Build the model that the task's YAML describes."""
-        return cls(task.build_inner_model())
+        return cls(*task.build_inner_model())
 
     def forward(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """Run the model on a flattened batch."""
@@ -33,7 +39,7 @@ class FairseqMMModel(BaseFairseqModel):
 
     def upgrade_state_dict_named(self, state_dict: dict[str, torch.Tensor], name: str) -> None:
         """Bring a checkpoint's keys to today's names in place; CheckpointError for anything that does not fit."""
-        state, report = adapt_state(state_dict, self.mmmodel)
+        state, report = adapt_state(state_dict, self.mmmodel, self.source)
         report.log()
         state_dict.clear()
         state_dict.update({PREFIX + key: value for key, value in state.items()})

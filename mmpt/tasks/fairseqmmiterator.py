@@ -39,9 +39,7 @@ class PlannedBatchIterator(EpochBatchIterator):
         self._batch_size = batch_size
         self._fingerprint: str | None = None
         self._dummy = dataset.collater([dataset[0]])
-        super().__init__(
-            dataset, dataset.collater, self._make_batches, epoch=epoch, persistent_workers=False, **kwargs
-        )
+        super().__init__(dataset, dataset.collater, self._make_batches, epoch=epoch, persistent_workers=False, **kwargs)
 
     def _make_batches(self, dataset: FairseqMMDataset, epoch: int) -> list[list[int]]:
         """Plan the epoch unless that is done, and cut the plan into batches. fairseq calls this once, when needed."""

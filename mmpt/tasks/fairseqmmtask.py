@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from fairseq.distributed.utils import _TensorPlaceholder
 from fairseq.tasks import LegacyFairseqTask, register_task
 from omegaconf import DictConfig, ListConfig
 from omegaconf.base import ContainerMetadata, Metadata
@@ -39,7 +40,19 @@ from mmpt.utils.log import quiet_other_processes
 LAST_CHECKPOINT = "checkpoint_last.pt"
 
 torch.serialization.add_safe_globals(  # rank 0 sends a checkpoint to the others with fairseq's settings as omegaconf
-    [DictConfig, ListConfig, AnyNode, ContainerMetadata, Metadata, defaultdict, dict, list, int, Any]
+    [
+        DictConfig,
+        ListConfig,
+        AnyNode,
+        ContainerMetadata,
+        Metadata,
+        defaultdict,
+        dict,
+        list,
+        int,
+        Any,
+        _TensorPlaceholder,
+    ]
 )
 
 
@@ -89,10 +102,11 @@ class FairseqMMTask(LegacyFairseqTask):
             load_checkpoint(path)  # fairseq reads it again, but would not say what is wrong
         return path
 
-    def build_inner_model(self) -> nn.Module:
-        """Build the network; BERT's weights are read only when no checkpoint follows. `mmmodel` calls this."""
-        self.model = self.inner.build_model(pretrained=self._checkpoint_to_load() is None)
-        return self.model
+    def build_inner_model(self) -> tuple[nn.Module, str]:
+        """Build the network and name the checkpoint that follows, without which BERT's weights are read."""
+        checkpoint = self._checkpoint_to_load()
+        self.model = self.inner.build_model(pretrained=checkpoint is None)
+        return self.model, str(checkpoint)
 
     def load_dataset(self, split: str, **kwargs: Any) -> None:
         """Build the data set called train, valid or test; one that the YAML does not name is skipped.

@@ -85,9 +85,7 @@ class RetriTask(Task):
         plan = None
         if world.is_main:
             try:
-                plan = Plan.load(
-                    self.plan_dir, epoch, fingerprint=wanted.removeprefix(prefix), ids=self._video_ids()
-                )
+                plan = Plan.load(self.plan_dir, epoch, fingerprint=wanted.removeprefix(prefix), ids=self._video_ids())
             except DataError as err:
                 logger.warning("%s", err)
         return world.broadcast_object(plan)

@@ -48,7 +48,7 @@ def test_columns_sum_to_one_exactly_and_rows_as_the_iterations_go_on() -> None:
         plan = transport(10 * random(32, 32), iterations)
         np.testing.assert_allclose(plan.sum(0), 1, rtol=1e-12)
         off_by.append(float((plan.sum(1) - 1).abs().max()))
-    assert off_by[0] > off_by[1] > 1e-6  # measured: 0.52, 0.018
+    assert off_by[0] > off_by[1] > 1e-6  # measured: 0.31, 0.025
     assert off_by[2] < 1e-12
 
 
@@ -65,7 +65,7 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
     similarity = (300 * random(16, 16)).to(dtype)  # exp of it overflows every type but float64
     plan = transport(similarity, 50)
     assert plan.dtype == torch.float32
-    np.testing.assert_allclose(plan, transport(similarity.double(), 50), atol=1e-3)  # measured: 2e-5
+    np.testing.assert_allclose(plan, transport(similarity.double(), 50), atol=1e-4)  # measured: 6e-6
     assert bucket_transport(similarity, similarity[0, 0], 50).dtype == torch.float32
 
 

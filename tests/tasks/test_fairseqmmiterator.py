@@ -86,9 +86,7 @@ def test_an_interrupted_epoch_goes_on_with_its_plan() -> None:
 def test_an_interrupted_epoch_begins_again_when_its_plan_is_gone() -> None:
     data = PlannedValues()
     resumed = iterator(data, 2, 0, plan=lambda epoch, wanted: data.plan(epoch, wanted) + "-other")
-    resumed.load_state_dict(
-        {"version": 2, "epoch": 2, "iterations_in_epoch": 3, "shuffle": True, "plan": "plan-2"}
-    )
+    resumed.load_state_dict({"version": 2, "epoch": 2, "iterations_in_epoch": 3, "shuffle": True, "plan": "plan-2"})
     assert sorted(values_of(resumed)) == [200 + place for place in range(7)]
 
 
