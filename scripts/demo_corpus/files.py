@@ -26,7 +26,7 @@ from mmpt.utils.rng import stable_seed
 
 CAPTION_LETTERS = 96  # letters of a caption that are tokenised, as in the released preparation
 CLIPS_FORMAT = 1
-BERT_SIZES = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4, "num_hidden_layers": 4}
+BERT_SIZES = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4, "num_hidden_layers": 2}
 logger = get_logger(__name__)
 
 

@@ -20,7 +20,7 @@ class CorpusSettings:
 
     seed: int = _setting(0, 0, 2**63 - 1, "another seed gives other tasks, videos and sentences")
     num_videos: int = _setting(400, 1, 1_000_000, "training videos")
-    num_val: int = _setting(64, 1, 100_000, "validation videos")
+    num_val: int = _setting(256, 1, 100_000, "validation videos")
     num_tasks: int = _setting(20, 1, 60, "tasks; neighbouring tasks of a craft share steps in another order")
     shard_size: int = _setting(150, 1, 1_000_000, "videos per shard")
     misalign: float = _setting(0.4, 0.0, 1.0, "share of performed steps that are narrated early or late")
