@@ -49,6 +49,7 @@ setup(
         "sacrebleu>=2.0",
         "scikit-learn>=1.3",
         "setuptools>=77.0.3",
+        "tensorboardX>=2.6",
         "tqdm>=4.60",
     ],
     extras_require={"dev": ["mypy>=1.10", "pytest>=8", "ruff>=0.6", "types-PyYAML>=6.0"]},

@@ -19,6 +19,9 @@ from mmpt.utils.log import get_logger, setup_logging
 
 logger = get_logger(__name__)
 
+FAIRSEQ_WARNINGS = "ignore::UserWarning,ignore::FutureWarning"
+"""What fairseq's use of hydra and torch makes Python say at every start; PYTHONWARNINGS, if set, wins."""
+
 GRACE_S = 30.0
 """Seconds to end a job in; more than `mmpt.cli.processes` gives its own processes."""
 
@@ -73,7 +76,7 @@ def launch_one(path: str, job_type: str | None, overrides: Sequence[str], *, dry
     else:
         command = _train(config, job_type, bool(overrides), dry_run)
     print(f"launching {shlex.join(command)}", flush=True)
-    quiet = {"PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore::UserWarning")}  # fairseq's use of hydra
+    quiet = {"PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", FAIRSEQ_WARNINGS)}
     return 0 if dry_run else run_all([command], [quiet], grace_s=GRACE_S)
 
 

@@ -26,9 +26,6 @@ from mmpt.processors.base import ALIGNERS, ItemAligner
 from mmpt.processors.sampling import text_window, video_window
 from mmpt.processors.tensorise import NUM_SPECIAL, TextSlots, VideoSlots, all_finite
 from mmpt.processors.tokenizer import special_tokens
-from mmpt.utils.log import get_logger
-
-logger = get_logger(__name__)
 
 
 class Clip(NamedTuple):
@@ -94,7 +91,6 @@ class FixedLenAligner(Aligner):
         super().__init__(config, split)
         self.num_clips = self.need_int("subsampling" if config.clip_per_video is None else "clip_per_video")
         self.sort_clips = config.sort_clips is not False  # Norton sorts; VideoCLIP keeps the order of the draws
-        self._said_times = False
 
     def __call__(
         self, video_key: Any, video_feature: np.ndarray, text_feature: Captions, rng: random.Random
@@ -135,7 +131,6 @@ class FixedLenAligner(Aligner):
         if not captions["cap"] or video_len == 0:
             found = "no captions" if not captions["cap"] else "no feature rows"
             raise DataError(f"{name}: must have captions and feature rows, but has {found}. Take it off the list.")
-        self._report_times(name, video_len, captions)
         sizes = [len(ids) for ids in captions["cap"]]
         clips = []
         for _ in range(self.num_clips):
@@ -163,20 +158,6 @@ class FixedLenAligner(Aligner):
         # An end before the start, or before the video's, makes an empty clip; a negative end would count from behind.
         start = max(min(math.floor(low_s), end), 0)
         return start, max(end, 0)
-
-    def _report_times(self, name: str, video_len: int, captions: Captions) -> None:
-        """Say once per process, for the first video that has them, that some caption times cannot be right."""
-        if self._said_times:
-            return
-        reversed_ = sum(end < start for start, end in zip(captions["start"], captions["end"], strict=True))
-        beyond = sum(start >= video_len for start in captions["start"])
-        if reversed_ or beyond:
-            self._said_times = True
-            logger.warning(
-                "%s: of %d captions, %d end before they start and %d start after the video's %d s; clips are cut to "
-                "the video (said once per process, later videos are not counted)",
-                name, len(captions["cap"]), reversed_, beyond, video_len,
-            )  # fmt: skip
 
 
 @ALIGNERS.register

@@ -92,12 +92,14 @@ class ShardCounts(NamedTuple):
 
     seconds: np.ndarray
     captions: np.ndarray | None  # None where no captions are read
+    reversed_times: int = 0  # captions that end before they start
+    late_times: int = 0  # captions that start behind the end of their video
 
 
 def check_shard(
     vfeat_dir: str, tfeat_dir: str | None, split: Split, shard: int, shards: Mapping[int, Sequence[str]]
 ) -> ShardCounts:
-    """Open the tensors of one shard and check that they fit each other, from headers and offsets only.
+    """Open the tensors of one shard and check that they fit each other; no features are read.
 
     Raises:
         DataError: a file is missing or damaged, features are not [seconds, 512] floats, or row counts differ.
@@ -116,7 +118,10 @@ def check_shard(
             f"{ids.name}: video {shards[shard][row]} (row {row}) must have one row per time, "
             f"{times.lengths()[row]}, but has {ids.lengths()[row]}. Tokenise this shard again."
         )
-    return ShardCounts(features.lengths(), times.lengths())
+    starts, ends = times.data[:, 0], times.data[:, 1]
+    seconds_of_caption = np.repeat(features.lengths(), times.lengths())
+    reversed_times, late_times = int((ends < starts).sum()), int((starts >= seconds_of_caption).sum())
+    return ShardCounts(features.lengths(), times.lengths(), reversed_times, late_times)
 
 
 def open_features(vfeat_dir: str, split: Split, shard: int) -> ShardedTensor:

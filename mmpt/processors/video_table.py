@@ -140,6 +140,7 @@ def _drop_empty(
 ) -> VideoTable:
     """Check every shard that `table` touches and leave out its videos without seconds or captions."""
     usable = np.ones(len(table), dtype=bool)
+    num_captions = num_reversed = num_late = 0
     for shard in np.unique(table.shards).tolist():
         counts = check_shard(vfeat_dir, tfeat_dir, split, shard, shards)
         here = np.flatnonzero(table.shards == shard)
@@ -147,8 +148,15 @@ def _drop_empty(
         usable[here] = counts.seconds[rows] > 0
         if counts.captions is not None:
             usable[here] &= counts.captions[rows] > 0
+            num_captions += int(counts.captions.sum())
+            num_reversed, num_late = num_reversed + counts.reversed_times, num_late + counts.late_times
     empty = np.flatnonzero(~usable)
     if len(empty):
         names = ", ".join(table.name(position) for position in empty[:NUM_NAMED])
         logger.warning("%d videos have no feature row or no caption and are left out (first: %s)", len(empty), names)
+    if num_reversed or num_late:
+        logger.warning(
+            "%s*: of %d captions, %d end before they start, %d start behind their video; clips are clamped",
+            tfeat_dir, num_captions, num_reversed, num_late,
+        )  # fmt: skip
     return table.take(np.flatnonzero(usable))

@@ -1,4 +1,3 @@
-import logging
 import math
 import random
 from dataclasses import replace
@@ -146,21 +145,15 @@ def test_captions_without_ids_and_explicit_sequences(config):
     assert aligner.build_video_seq(VIDEO[:3])[1].tolist() == [slot < 3 for slot in range(16)]
 
 
-def test_times_that_cannot_be_right_are_cut_and_said_once(config, caplog):
+def test_times_that_cannot_be_right_are_clamped(config):
     captions = Captions(start=[30.0, 90.0, -5.0], end=[20.0, 95.0, -1.0], cap=[[1], [2], [3]])
     for cls in (VariedLenAligner, OverlappedAligner):
         aligner = cls(config, Split.TRAIN)
-        caplog.clear()
-        with caplog.at_level(logging.WARNING):
-            for seed in range(5):
-                batch = aligner("odd", VIDEO, captions, random.Random(seed))
-                assert (batch["video_start"] >= 0).all()
-                assert (batch["video_start"] <= batch["video_end"]).all()
-                assert (batch["video_end"] <= 37).all()
-        assert [record.getMessage() for record in caplog.records if "odd" in record.getMessage()] == [
-            "video odd: of 3 captions, 1 end before they start and 1 start after the video's 37 s; clips are cut to "
-            "the video (said once per process, later videos are not counted)"
-        ]
+        for seed in range(5):
+            batch = aligner("odd", VIDEO, captions, random.Random(seed))
+            assert (batch["video_start"] >= 0).all()
+            assert (batch["video_start"] <= batch["video_end"]).all()
+            assert (batch["video_end"] <= 37).all()
 
 
 def broken(row, value):

@@ -27,6 +27,20 @@ def meta_of(config, split=Split.TRAIN):
     return ShardedHow2MetaProcessor(config, split)
 
 
+def test_caption_times_that_cannot_be_right_are_counted(config, tmp_path, caplog):
+    stem = str(tmp_path / TIMES)
+    times = ShardedTensor.load(stem)
+    data = np.array(times.data)
+    data[0] = [9.0, 3.0]
+    data[1:3] = [[500.0, 501.0], [600.0, 602.0]]
+    ShardedTensor(data, np.array(times.starts), stem).save(stem)
+    num_captions = sum(len(make_video(number)[2]["cap"]) for number in range(20))
+    with caplog.at_level(logging.WARNING):
+        meta_of(config)
+    wanted = f"of {num_captions} captions, 1 end before they start, 2 start behind their video; clips are clamped"
+    assert wanted in caplog.text
+
+
 @pytest.mark.parametrize("split", [Split.TRAIN, Split.VALID])
 def test_every_video_comes_back(config, split):
     meta, video, text = (

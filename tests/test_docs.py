@@ -1,0 +1,109 @@
+"""What the documents say to type works: commands resolve, links lead somewhere, the worked example trains."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.jobs import ROOT, corpus_overrides
+
+DOCUMENTS = ("README.md", "pretraining.md", "DATASET.md", "CONTRIBUTING.md")
+
+
+def blocks(document: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands(prefix: str) -> list[str]:
+    lines = [line for name in DOCUMENTS for block in blocks(name, "bash") for line in block.splitlines()]
+    return sorted({line for line in lines if line.startswith(prefix)})
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder that looks like the project's root, in which commands may write."""
+    for name in ("projects", "scripts"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "locallaunch.py", tmp_path)
+    (tmp_path / "mmpt").symlink_to(ROOT / "mmpt")
+    return tmp_path
+
+
+def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"PYTHONPATH": str(folder)}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=300, check=False, env=env
+    )
+
+
+def test_every_launch_command_of_the_documents_resolves(checkout: Path) -> None:
+    lines = commands("python locallaunch.py")
+    assert len(lines) >= 6
+    for line in lines:
+        done = run([*shlex.split(line)[1:], "--dryrun"], checkout)
+        assert done.returncode == 0, line + done.stderr
+        assert done.stdout.splitlines()[-1].startswith("launching "), line
+
+
+def test_every_script_command_of_the_documents_exists() -> None:
+    for line in commands("python scripts/"):
+        done = run([shlex.split(line)[1], "--help"], ROOT)
+        assert done.returncode == 0, line
+        for flag in re.findall(r"--[a-z-]+", line):
+            assert flag in done.stdout, line
+
+
+def test_every_make_target_of_the_documents_exists() -> None:
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for name in DOCUMENTS:
+        for target in re.findall(r"\bmake (demo|test|lint|bench|setup|clean)\b", (ROOT / name).read_text()):
+            assert target in targets
+
+
+def test_every_link_leads_to_a_file_or_heading() -> None:
+    for name in DOCUMENTS:
+        for target in re.findall(r"\]\((?!http)([^)]+)\)", (ROOT / name).read_text()):
+            path, _, heading = target.partition("#")
+            assert (ROOT / path).exists(), f"{name}: {target}"
+            if heading:
+                titles = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(), re.MULTILINE)
+                slugs = [re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles]
+                assert heading in slugs, f"{name}: {target}"
+
+
+def test_the_yaml_of_the_readme_says_what_the_file_says() -> None:
+    import yaml
+
+    def check(part: dict, whole: dict, where: str) -> None:
+        for key, value in part.items():
+            if isinstance(value, dict):
+                check(value, whole[key], f"{where}.{key}")
+            else:
+                assert whole[key] == value, f"{where}.{key}"
+
+    whole = yaml.safe_load((ROOT / "projects/retri/norton/how2_pretrain.yaml").read_text())
+    check(yaml.safe_load(blocks("README.md", "yaml")[0]), whole, "how2_pretrain.yaml")
+
+
+def test_the_worked_example_trains(corpus: Path, checkout: Path) -> None:
+    (checkout / "my_parts.py").write_text(blocks("README.md", "python")[0])
+    (checkout / "projects" / "mine.yaml").write_text(blocks("README.md", "yaml")[1])
+    overrides = corpus_overrides(corpus, checkout / "run")
+    arguments = ["locallaunch.py", "projects/mine.yaml", "--jobtype", "local_single", *overrides]
+    done = run([*arguments, "fairseq.optimization.max_epoch=1"], checkout)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert re.search(r"\| valid \| epoch 001 .* margin ", done.stdout + done.stderr)
+
+
+def test_python_examples_of_the_data_page_run(corpus: Path) -> None:
+    (example,) = blocks("DATASET.md", "python")
+    done = run(["-c", example.replace("data/demo", str(corpus))], ROOT)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"20 \(\d+, 512\) float16\n", done.stdout)
