@@ -1,1 +1,13 @@
-"""Small tools without knowledge of models or data sets."""
+"""Small tools without knowledge of models or data sets. `ShardedTensor` is imported when asked for: it needs torch."""
+
+from typing import Any
+
+__all__ = ["ShardedTensor"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ShardedTensor":
+        from mmpt.utils.shardedtensor import ShardedTensor
+
+        return ShardedTensor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,156 @@
+"""Blocks of S3D-G: separable 3D convolutions, self-gating, TensorFlow-style pooling; released weights fix the names.
+
+Source: Xie et al. 2018 (arXiv 1711.11248); the MIL-NCE training of it, Miech et al. 2020 (arXiv 1912.06430).
+Legend: N clips, C channels, T frames, H, W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+Triple = tuple[int, int, int]
+
+
+class STConv3D(nn.Module):
+    """Convolution, batch norm, ReLU; a separable one does that in space, then again in time. Stride is 1.
+
+    Args:
+        in_channels: C of the input.
+        out_channels: C of the output.
+        kernel: (time, height, width).
+        padding: the same three axes.
+        separable: split the kernel into (1, height, width) and (time, 1, 1).
+        stride: the same three axes; only of a convolution that is not separable.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: Triple,
+        padding: Triple = (0, 0, 0),
+        *,
+        separable: bool = False,
+        stride: int = 1,
+    ):
+        super().__init__()
+        self.separable = separable
+        if not separable:
+            self.conv1 = nn.Conv3d(in_channels, out_channels, kernel, stride=stride, padding=padding, bias=False)
+            self.bn1 = nn.BatchNorm3d(out_channels)
+            return
+        assert stride == 1
+        space, space_padding = (1, *kernel[1:]), (0, *padding[1:])
+        time, time_padding = (kernel[0], 1, 1), (padding[0], 0, 0)
+        self.conv1 = nn.Conv3d(in_channels, out_channels, space, padding=space_padding, bias=False)
+        self.bn1 = nn.BatchNorm3d(out_channels)
+        self.conv2 = nn.Conv3d(out_channels, out_channels, time, padding=time_padding, bias=False)
+        self.bn2 = nn.BatchNorm3d(out_channels)
+
+    def forward(self, x_NCTHW: torch.Tensor) -> torch.Tensor:
+        """Return float [N, out_channels, T', H', W']."""
+        x_NCTHW = functional.relu(self.bn1(self.conv1(x_NCTHW)))
+        return functional.relu(self.bn2(self.conv2(x_NCTHW))) if self.separable else x_NCTHW
+
+
+class SelfGating(nn.Module):
+    """Scale every channel by a sigmoid of a linear map of all channels' means over time and space."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.fc = nn.Linear(channels, channels)
+
+    def forward(self, x_NCTHW: torch.Tensor) -> torch.Tensor:
+        """Return the input, gated."""
+        gate_NC = torch.sigmoid(self.fc(x_NCTHW.mean(dim=(2, 3, 4))))
+        return x_NCTHW * gate_NC[:, :, None, None, None]
+
+
+class SamePool3D(nn.Module):
+    """Maximum pooling with TensorFlow's "SAME" padding: kernel - stride zeros per axis, the odd one at the end."""
+
+    def __init__(self, kernel: Triple, stride: Triple):
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+        totals = [max(k - s, 0) for k, s in zip(kernel, stride, strict=True)]
+        # functional.pad counts from the last axis: (W front, W back, H front, ..)
+        self.padding = [side for total in reversed(totals) for side in (total // 2, total - total // 2)]
+
+    def forward(self, x_NCTHW: torch.Tensor) -> torch.Tensor:
+        """Return float [N, C, T', H', W']; the padding's zeros count, which a ReLU in front makes harmless."""
+        padded = functional.pad(x_NCTHW, self.padding)
+        return functional.max_pool3d(padded, self.kernel, self.stride, ceil_mode=True)
+
+    def extra_repr(self) -> str:
+        return f"kernel={self.kernel}, stride={self.stride}"
+
+
+class InceptionBlock(nn.Module):
+    """Four gated branches side by side: 1x1x1; two separable 3x3x3 behind a 1x1x1; a 1x1x1 behind a pool.
+
+    Args:
+        in_channels: C of the input.
+        widths: channels of b0, b1a, b1b, b2a, b2b and b3; the output has b0 + b1b + b2b + b3.
+        gating: gate each branch.
+    """
+
+    def __init__(self, in_channels: int, widths: Sequence[int], *, gating: bool = True):
+        super().__init__()
+        b0, b1a, b1b, b2a, b2b, b3 = widths
+        one, three, around = (1, 1, 1), (3, 3, 3), (1, 1, 1)
+        self.conv_b0 = STConv3D(in_channels, b0, one)
+        self.conv_b1_a = STConv3D(in_channels, b1a, one)
+        self.conv_b1_b = STConv3D(b1a, b1b, three, around, separable=True)
+        self.conv_b2_a = STConv3D(in_channels, b2a, one)
+        self.conv_b2_b = STConv3D(b2a, b2b, three, around, separable=True)
+        self.maxpool_b3 = nn.MaxPool3d(three, stride=1, padding=1)
+        self.conv_b3_b = STConv3D(in_channels, b3, one)
+        branches = (b0, b1b, b2b, b3)
+        gates = [SelfGating(width) if gating else nn.Identity() for width in branches]
+        self.gating_b0, self.gating_b1, self.gating_b2, self.gating_b3 = gates
+        self.out_channels = sum(branches)
+
+    def forward(self, x_NCTHW: torch.Tensor) -> torch.Tensor:
+        """Return float [N, out_channels, T, H, W]."""
+        b0 = self.gating_b0(self.conv_b0(x_NCTHW))
+        b1 = self.gating_b1(self.conv_b1_b(self.conv_b1_a(x_NCTHW)))
+        b2 = self.gating_b2(self.conv_b2_b(self.conv_b2_a(x_NCTHW)))
+        b3 = self.gating_b3(self.conv_b3_b(self.maxpool_b3(x_NCTHW)))
+        return torch.cat([b0, b1, b2, b3], dim=1)
+
+
+def space_to_depth(x_NCTHW: torch.Tensor) -> torch.Tensor:
+    """Move 2x2x2 blocks into channels: [N, C, T, H, W] to [N, 8 C, T/2, H/2, W/2], offsets before colours.
+
+    New channel ((dt * 2 + dh) * 2 + dw) * C + c holds frame 2t + dt, row 2h + dh, column 2w + dw of channel c.
+    """
+    num, channels, frames, height, width = x_NCTHW.shape
+    assert frames % 2 == height % 2 == width % 2 == 0, f"odd sizes {frames}, {height}, {width}"
+    blocks = x_NCTHW.reshape(num, channels, frames // 2, 2, height // 2, 2, width // 2, 2)
+    return blocks.permute(0, 3, 5, 7, 1, 2, 4, 6).reshape(num, 8 * channels, frames // 2, height // 2, width // 2)
+
+
+class SentenceModule(nn.Module):
+    """S3D's bag-of-words text tower: word embeddings, ReLU layer, maximum over words, linear layer.
+
+    Args:
+        num_embeddings: words, with 0 for padding and unknown ones.
+        embedding_dim: width of a word embedding.
+        hidden_dim: width of the layer that is pooled.
+        output_dim: width of the result.
+    """
+
+    def __init__(self, num_embeddings: int, embedding_dim: int = 300, hidden_dim: int = 2048, output_dim: int = 512):
+        super().__init__()
+        self.word_embd = nn.Embedding(num_embeddings, embedding_dim)
+        self.fc1 = nn.Linear(embedding_dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, output_dim)
+
+    def forward(self, ids_NW: torch.Tensor) -> torch.Tensor:
+        """Return float [N, output_dim] of word ids int64 [N, W]; padding takes part in the maximum, as released."""
+        hidden = functional.relu(self.fc1(self.word_embd(ids_NW)))
+        return self.fc2(hidden.amax(dim=1))
