@@ -100,6 +100,8 @@ def training_command(config: RunConfig, yaml: str, plan: DevicePlan, num_gpus: i
     if plan.num_processes > 1 or num_gpus > 1:
         command += ["--distributed-world-size", str(plan.num_processes)]
     command += fairseq_flags(config, without=plan.drops + (RESUME_DROPS if resume else ()))
+    if config.dataset.val_path is None and "--disable-validation" not in command:
+        command += ["--disable-validation"]
     if plan.num_processes > 1 and "--ddp-backend" not in command:
         command += ["--ddp-backend", "no_c10d"]
     if not plan.on_gpu:

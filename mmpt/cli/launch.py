@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmpt.cli import jobfile, jobs, preflight
-from mmpt.cli.processes import run_all
+from mmpt.cli.processes import HIDE_GPUS, run_all
 from mmpt.config import RunConfig, load_config
 from mmpt.config.loader import save_resolved, with_run_dir
 from mmpt.config.yaml_files import read_yaml, write_yaml
@@ -76,15 +76,17 @@ def launch_one(path: str, job_type: str | None, overrides: Sequence[str], *, dry
     else:
         command = _train(config, job_type, bool(overrides), dry_run)
     print(f"launching {shlex.join(command)}", flush=True)
-    quiet = {"PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", FAIRSEQ_WARNINGS)}
-    return 0 if dry_run else run_all([command], [quiet], grace_s=GRACE_S)
+    env = {"PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", FAIRSEQ_WARNINGS)}
+    if "--cpu" in command:
+        env |= HIDE_GPUS
+    return 0 if dry_run else run_all([command], [env], grace_s=GRACE_S)
 
 
 def _train(config: RunConfig, job_type: str, overridden: bool, dry_run: bool) -> list[str]:
     """Check a training job, write its `config.yaml` and return its command."""
-    num_gpus = 0 if config.option("common", "cpu") else count_gpus()
+    num_gpus = count_gpus()
     half_precision = [name for name in jobs.HALF_PRECISION if config.option("common", name)]
-    plan = jobs.plan_devices(job_type, num_gpus, half_precision)
+    plan = jobs.plan_devices(job_type, 0 if config.option("common", "cpu") else num_gpus, half_precision)
     if plan.note:
         logger.info(plan.note)
     last = preflight.last_checkpoint(config)

@@ -20,6 +20,8 @@ from types import FrameType
 from mmpt.errors import EXIT_CODE
 
 POLL_S = 0.05
+HIDE_GPUS = {"CUDA_VISIBLE_DEVICES": ""}
+"""What a CPU job's processes get: fairseq touches every GPU that it sees."""
 PR_SET_PDEATHSIG = 1  # prctl(2)
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -137,6 +139,7 @@ def rank_env(command: Sequence[str], rank: int, size: int) -> dict[str, str]:
     """Return the variables to add for process `rank`: its rank, and on CPU its share of the cores."""
     env = {"RANK": str(rank)}
     if "--cpu" in command:
+        env |= HIDE_GPUS
         if "OMP_NUM_THREADS" not in os.environ:
             env["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // size, 1))
         if "GLOO_SOCKET_IFNAME" not in os.environ and sys.platform == "linux":

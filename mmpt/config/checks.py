@@ -11,7 +11,15 @@ from mmpt.config.run import RunConfig
 
 PROCESSOR_KEYS = ("dataset.meta_processor", "dataset.video_processor", "dataset.text_processor", "dataset.aligner")
 COMMON_KEYS = ("dataset.bert_name", "dataset.max_video_len", "dataset.max_len", "model.model_cls")
-TRAINING_KEYS = (*PROCESSOR_KEYS, *COMMON_KEYS, "dataset.train_path", "loss.loss_cls", "fairseq.checkpoint.save_dir")
+FAIRSEQ_KEYS = (
+    "fairseq.dataset.batch_size", "fairseq.optimization.lr", "fairseq.optimization.optimizer",
+    "fairseq.checkpoint.save_dir",
+)  # fmt: skip
+TRAINING_KEYS = (*PROCESSOR_KEYS, *COMMON_KEYS, "dataset.train_path", "loss.loss_cls", *FAIRSEQ_KEYS)
+RETRIEVAL_TASKS = ("RetriTask", "VideoRetriTask")
+RETRIEVAL_DATASET_KEYS = (
+    "num_video_per_batch", "clip_per_video", "vfeat_dir", "tfeat_dir", "sampled_min_len", "sampled_max_len"
+)  # fmt: skip
 PREDICT_KEYS = (*PROCESSOR_KEYS, *COMMON_KEYS, "metric", "predictor", "fairseq.common_eval.path", "eval.save_path")
 HTM_ALIGN_KEYS = (*COMMON_KEYS, "dataset.vfeat_dir", "eval.save_path")
 """HTM-Align is scored by its own script, without processors, metric and predictor."""
@@ -26,7 +34,8 @@ def check_whole(config: RunConfig, values: dict[str, Any]) -> list[str]:
         config: the parsed config; mistaken values are None in it and take part in no comparison.
         values: the YAML as read; a key that stands there is not called missing.
     """
-    return [*_missing(config, values), *_check_lengths(config), *_check_batches(config), *_check_fairseq(config)]
+    checks = (_check_lengths, _check_batches, _check_retrieval, _check_fairseq)
+    return [*_missing(config, values), *(problem for check in checks for problem in check(config))]
 
 
 def _missing(config: RunConfig, values: dict[str, Any]) -> Iterator[str]:
@@ -85,15 +94,34 @@ def _check_batches(config: RunConfig) -> Iterator[str]:
         )
 
 
+def _check_retrieval(config: RunConfig) -> Iterator[str]:
+    if config.is_test or config.task not in RETRIEVAL_TASKS:
+        return
+    needed = [f"dataset.{key}" for key in RETRIEVAL_DATASET_KEYS if getattr(config.dataset, key) is None]
+    if config.retrieval.retri_epoch is not None and config.retrieval.num_cands is None:
+        needed.append("num_cands")
+    for path in needed:
+        yield f"`{path}` is missing; `task: {config.task}` needs it."
+    if config.option("dataset", "batch_size", 1) != 1:
+        yield (
+            f"`fairseq.dataset.batch_size` must be 1 with `task: {config.task}`, whose items are whole batches, but is "
+            f"{config.batch_size}; `dataset.num_video_per_batch` sets the size."
+        )
+
+
 def _check_fairseq(config: RunConfig) -> Iterator[str]:
     if config.option("common", "fp16") and config.option("common", "bf16"):
         yield "`fairseq.common.fp16` and `fairseq.common.bf16` cannot both be true; choose one."
+    for key, bound in (("batch_size", 1), ("num_workers", 0)):
+        value = config.option("dataset", key, bound)
+        if value < bound:
+            yield f"`fairseq.dataset.{key}` must be at least {bound}, but is {value}."
     for group in ("optimization", "distributed_training"):
         backend = config.option(group, "ddp_backend")
         if backend is not None and backend not in SAFE_DDP_BACKENDS:
             yield (
-                f"`fairseq.{group}.ddp_backend` must be `no_c10d` or `legacy_ddp`, but is `{backend}`: the forward "
-                "pass goes round the wrapper, so other back ends would not synchronise the gradients."
+                f"`fairseq.{group}.ddp_backend` must be `no_c10d` or `legacy_ddp`, but is `{backend}`: other back ends "
+                "wait for a gradient of every parameter, and BERT's poolers get none."
             )
     for group in ("optimization", "optimizer", "lr_scheduler"):
         rates = config.option(group, "lr", [])

@@ -17,22 +17,24 @@ class FairseqMMDataset(FairseqDataset):
 
     Args:
         dataset: the wrapped data set.
-        replanned: the batches change from epoch to epoch, so that neither the epoch iterator nor its loader workers
-            (which hold a copy of the data set) may outlive their epoch.
+        training: items (and, when `replanned`, batches) change from epoch to epoch, so that neither the epoch iterator
+            nor its loader workers (which hold a copy of the data set) may outlive their epoch.
+        replanned: the batches are planned anew for each epoch.
     Raises:
         TypeError: `dataset` is not a torch data set.
     """
 
-    def __init__(self, dataset: MMDataset, *, replanned: bool = False):
+    def __init__(self, dataset: MMDataset, *, training: bool = False, replanned: bool = False):
         if not isinstance(dataset, Dataset):
             raise TypeError(f"expected a torch Dataset, got {type(dataset).__name__}")
         self.dataset = dataset
+        self.training = training
         self.replanned = replanned
 
     @property
     def can_reuse_epoch_itr_across_epochs(self) -> bool:
-        """False when the plan changes: fairseq would keep the first epoch's batches and workers for the whole run."""
-        return not self.replanned
+        """False in training: fairseq would keep the first epoch's batches, workers and draws for the whole run."""
+        return not self.training
 
     def set_epoch(self, epoch: int) -> None:
         """Remember the epoch; every item's random draws depend on it."""

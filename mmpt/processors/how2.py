@@ -16,7 +16,7 @@ from mmpt.processors.base import (
     VideoReader,
 )
 from mmpt.processors.shard_layout import open_captions, open_features
-from mmpt.processors.video_table import load_video_table, read_id_list
+from mmpt.processors.video_table import VideoTable, load_video_table, read_id_list
 
 
 @META_PROCESSORS.register
@@ -38,9 +38,10 @@ class How2MetaProcessor(MetaProcessor):
 class ShardedHow2MetaProcessor(MetaProcessor):
     """The usable videos of the split's list; both keys are (id, index, shard, row)."""
 
-    def __init__(self, config: DatasetConfig, split: Split):
+    def __init__(self, config: DatasetConfig, split: Split, videos: VideoTable | None = None):
+        """Read the list, unless another processor has read it into `videos`."""
         super().__init__(config, split)
-        self.videos = load_video_table(
+        self.videos = videos or load_video_table(
             self.list_path(), self.need_str("vfeat_dir"), config.tfeat_dir, split, config.max_missing
         )
 

@@ -21,7 +21,7 @@ class PlannedBatchIterator(EpochBatchIterator):
 
     Args:
         dataset: training set whose length and items follow its plan.
-        plan: called as plan(epoch, wanted fingerprint or None); sets the plan and returns its fingerprint.
+        plan: called as plan(epoch, identity of the plan to go on with, or None); sets the plan, returns its identity.
         batch_size: items per batch (1 in pre-training).
         others: as for `EpochBatchIterator`.
     """
@@ -37,14 +37,15 @@ class PlannedBatchIterator(EpochBatchIterator):
     ):
         self._plan = plan
         self._batch_size = batch_size
-        self._fingerprint: str | None = None
+        self._plan_identity: str | None = None
+        self._wanted: str | None = None
         self._dummy = dataset.collater([dataset[0]])
         super().__init__(dataset, dataset.collater, self._make_batches, epoch=epoch, persistent_workers=False, **kwargs)
 
     def _make_batches(self, dataset: FairseqMMDataset, epoch: int) -> list[list[int]]:
         """Plan the epoch unless that is done, and cut the plan into batches. fairseq calls this once, when needed."""
-        if self._fingerprint is None:
-            self._fingerprint = self._plan(epoch, None)
+        if self._plan_identity is None:
+            self._plan_identity = self._plan(epoch, self._wanted)
         return dataset.batch_by_size(dataset.ordered_indices(), max_sentences=self._batch_size)
 
     @property
@@ -54,14 +55,14 @@ class PlannedBatchIterator(EpochBatchIterator):
 
     def state_dict(self) -> dict[str, Any]:
         """fairseq's state, and which plan it belongs to."""
-        return {**super().state_dict(), "plan": self._fingerprint}
+        return {**super().state_dict(), "plan": self._plan_identity}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue an interrupted epoch on its own plan; when that plan is gone, start the epoch again."""
-        wanted = state_dict.get("plan")
+        self._wanted = state_dict.get("plan")
         if state_dict.get("iterations_in_epoch", 0) > 0:
-            self._fingerprint = self._plan(state_dict["epoch"], wanted)
-            if self._fingerprint != wanted:
+            self._plan_identity = self._plan(state_dict["epoch"], self._wanted)
+            if self._plan_identity != self._wanted:
                 logger.warning("the plan that epoch %d was training on is gone: it starts again", state_dict["epoch"])
                 state_dict = {**state_dict, "iterations_in_epoch": 0}
         super().load_state_dict(state_dict)

@@ -119,7 +119,7 @@ class FairseqMMTask(LegacyFairseqTask):
         dataset = self.inner.build_dataset(Split(split))
         if dataset is not None:
             replanned = split == "train" and isinstance(self.inner, RetriTask)
-            self.datasets[split] = FairseqMMDataset(dataset, replanned=replanned)
+            self.datasets[split] = FairseqMMDataset(dataset, training=split == "train", replanned=replanned)
 
     def get_batch_iterator(self, dataset: FairseqMMDataset, **kwargs: Any) -> Any:
         """Return fairseq's iterator, or for a training set with planned batches one that plans them.
@@ -145,7 +145,7 @@ class FairseqMMTask(LegacyFairseqTask):
         )
 
     def _plan_epoch(self, epoch: int, wanted: str | None) -> str:
-        """Plan the batches of `epoch` (or take up the plan `wanted`) and return the plan's fingerprint."""
+        """Plan the batches of `epoch` (or take up the plan `wanted`) and return the plan's identity."""
         assert isinstance(self.inner, RetriTask)
         assert self.model is not None, "fairseq builds the model before it asks for batches"
         return self.inner.plan_epoch(self.datasets["train"].dataset, self.model, epoch, World.current(), wanted)
@@ -184,6 +184,6 @@ def _lost_peer(error: BaseException) -> bool:
 
 
 def _leave_process_group() -> None:
-    """Close the process group in order; gloo's threads can abort an exiting process otherwise."""
-    if dist.is_initialized():
+    """Close a gloo group in order: its threads can abort an exiting process otherwise. (NCCL might wait for peers.)"""
+    if dist.is_initialized() and dist.get_backend() == "gloo":
         dist.destroy_process_group()

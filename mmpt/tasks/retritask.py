@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,18 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmpt.batch import Split
+from mmpt.config import RunConfig
 from mmpt.datasets import MMDataset, collate
 from mmpt.errors import DataError
 from mmpt.models.checkpoint import weights_fingerprint
-from mmpt.processors import ShardedHow2MetaProcessor, ShardedHow2VideoRetriMetaProcessor
+from mmpt.processors import (
+    ShardedHow2MetaProcessor,
+    ShardedHow2VideoRetriMetaProcessor,
+    ShardedTextProcessor,
+    ShardedVideoProcessor,
+    VariedLenAligner,
+)
+from mmpt.processors.video_table import VideoTable
 from mmpt.retrieval import (
     RETRIEVERS,
     VECTOR_POOLS,
@@ -38,18 +45,37 @@ from mmpt.utils.rng import stable_seed
 
 logger = get_logger(__name__)
 CLIPS_PER_FORWARD = 1024
+SETTINGS_DIGITS = 16
+"""Digits of the settings' hash in a plan's identity."""
+PLAN_DATASET_KEYS = (
+    "max_video_len", "max_len", "clip_per_video", "num_video_per_batch", "sampled_min_len", "sampled_max_len",
+    "sort_clips", "bert_name", "vfeat_dir", "tfeat_dir",
+)  # fmt: skip
+PLAN_RETRIEVAL_KEYS = (
+    "num_cands", "centroids", "examples_per_cent_to_train", "db_type", "nprobe", "keep_centre", "retriever_cls"
+)  # fmt: skip
 
 
 @TASKS.register
 class RetriTask(Task):
     """A task whose training batches are planned anew before each epoch."""
 
-    _embedding_dataset: MMDataset | None = None
-    _plan: Plan | None = None
+    def __init__(self, config: RunConfig, *, seed: int = 1):
+        super().__init__(config, seed=seed)
+        self._videos: VideoTable | None = None
+        self._embedding_dataset: MMDataset | None = None
+        self._planned: tuple[int, str] | None = None  # epoch and identity of the plan that the training set holds
 
     def flatten(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Drop the axis that collating one item adds: an item is a batch already."""
         return squeeze_leading(batch)
+
+    def build_dataset(self, split: Split) -> MMDataset | None:
+        """Build the data set of `split`; the table of training videos is kept for the embedding pass."""
+        dataset = super().build_dataset(split)
+        if dataset is not None and split is Split.TRAIN:
+            self._videos = _planned_meta(dataset).videos
+        return dataset
 
     @property
     def plan_dir(self) -> Path:
@@ -64,22 +90,23 @@ class RetriTask(Task):
         Args:
             dataset: the training set; its candidates are replaced.
             model: two-tower model on the device to embed with.
-            wanted: identity of the plan that a checkpoint was training on; taken up when its file is at hand.
+            wanted: identity of the plan that a checkpoint was training on; taken up when it was made by today's
+                settings and list, and its file is at hand.
         """
-        retrieval, meta = self.config.retrieval, dataset.meta
-        assert isinstance(meta, ShardedHow2VideoRetriMetaProcessor)
+        retrieval, meta = self.config.retrieval, _planned_meta(dataset)
         if retrieval.retri_epoch is None or epoch < retrieval.retri_epoch:
             meta.random_candidates(random.Random(stable_seed("grouping", self.seed, epoch)))
             return f"random-{epoch}-{self.seed}"
         plan_epoch = retrieval.retri_epoch if retrieval.freeze_plan else epoch
-        if self._plan is None or self._plan.epoch != plan_epoch:
-            self._plan = self._stored_plan(plan_epoch, world, wanted) or self.refresh(model, plan_epoch, world)
-        meta.set_candidates(self._plan.batches)
-        return f"plan-{plan_epoch}-{self._plan.fingerprint}"
+        if self._planned is None or self._planned[0] != plan_epoch:
+            prefix = f"plan-{plan_epoch}-{self._fingerprint(plan_epoch)[:SETTINGS_DIGITS]}-"
+            plan = self._stored_plan(plan_epoch, world, prefix, wanted) or self.refresh(model, plan_epoch, world)
+            meta.set_candidates(plan.batches)
+            self._planned = plan_epoch, prefix + plan.fingerprint
+        return self._planned[1]
 
-    def _stored_plan(self, epoch: int, world: World, wanted: str | None) -> Plan | None:
+    def _stored_plan(self, epoch: int, world: World, prefix: str, wanted: str | None) -> Plan | None:
         """The plan file of `epoch`, if `wanted` names exactly that plan; read by rank 0 only."""
-        prefix = f"plan-{epoch}-"
         if wanted is None or not wanted.startswith(prefix):
             return None
         plan = None
@@ -94,10 +121,10 @@ class RetriTask(Task):
         """Embed all videos, build one index over them, plan the epoch's batches; the same plan in every process."""
         vectors_ND = self.embed_videos(model, epoch, world)
         plan = None
-        if world.is_main:
+        if vectors_ND is not None:
             dataset, retrieval = self.config.dataset, self.config.retrieval
-            assert dataset.num_video_per_batch, "checked by the config"
-            assert retrieval.num_cands, "checked by the config"
+            assert dataset.num_video_per_batch is not None, "checked by the config"
+            assert retrieval.num_cands is not None, "checked by the config"
             retriever_cls = RETRIEVERS.get(retrieval.retriever_cls or "VectorRetriever", "retriever_cls")
             plan = refresh_plan(
                 vectors_ND,
@@ -113,7 +140,7 @@ class RetriTask(Task):
                     nprobe=retrieval.nprobe,
                     seed=epoch,
                 ),
-                fingerprint=self._fingerprint(model, epoch),
+                fingerprint=self._fingerprint(epoch, weights_fingerprint(model)),
                 keep_centre=retrieval.keep_centre,
             )
             plan.save(self.plan_dir)
@@ -123,8 +150,14 @@ class RetriTask(Task):
     def embedding_dataset(self) -> MMDataset:
         """The training list one video at a time, with text-driven clips (built once)."""
         if self._embedding_dataset is None:
-            parts = ("ShardedHow2MetaProcessor", "ShardedVideoProcessor", "ShardedTextProcessor", "VariedLenAligner")
-            self._embedding_dataset = self._compose(Split.TRAIN, *parts)
+            config, split = self.config.dataset, Split.TRAIN
+            self._embedding_dataset = MMDataset(
+                ShardedHow2MetaProcessor(config, split, videos=self._videos),
+                ShardedVideoProcessor(config, split),
+                ShardedTextProcessor(config, split),
+                VariedLenAligner(config, split),
+                seed=self.seed,
+            )
         return self._embedding_dataset
 
     def _video_ids(self) -> list[str]:
@@ -133,8 +166,8 @@ class RetriTask(Task):
         assert isinstance(meta, ShardedHow2MetaProcessor)
         return meta.video_ids
 
-    def embed_videos(self, model: nn.Module, epoch: int, world: World) -> np.ndarray:
-        """Return the float32 [N, D] vectors of all training videos, in list order, in every process.
+    def embed_videos(self, model: nn.Module, epoch: int, world: World) -> np.ndarray | None:
+        """Return the float32 [N, D] vectors of all training videos, in list order; None in other processes than rank 0.
 
         A vector is the mean over C clips of (pooled_video + pooled_text) / 2, not normalised. The clip draws depend on
         the epoch and the video's position only.
@@ -169,32 +202,33 @@ class RetriTask(Task):
             batch_sampler=chunks,
             collate_fn=collate,
             num_workers=self.config.num_workers,
+            prefetch_factor=1 if self.config.num_workers else None,  # a chunk is large, and waits in shared memory
             pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # else the loader would advance the global one
         )
         mine = sum(map(len, chunks))
         for batch in progress(loader, mine, "videos embedded", logger, unit=size):
             flat = {key: _merge_first_two(value) for key, value in batch.items() if key in _MODEL_INPUTS}
             pieces = []
             for begin in range(0, len(flat["caps"]), CLIPS_PER_FORWARD):
-                piece = {key: value[begin : begin + CLIPS_PER_FORWARD].to(device) for key, value in flat.items()}
+                end = begin + CLIPS_PER_FORWARD
+                piece = {key: value[begin:end].to(device, non_blocking=True) for key, value in flat.items()}
                 output = model(**piece)
                 pieces.append(torch.stack([output["pooled_video"], output["pooled_text"]]).float())
             video_BD, text_BD = torch.cat(pieces, dim=1)
             yield batch["idx"], video_vectors(video_BD, text_BD, self.config.dataset.clip_per_video or 1)
 
-    def _fingerprint(self, model: nn.Module, epoch: int) -> str:
-        """Identity of the plan: epoch, settings, list of videos, and the weights that embed them."""
-        dataset = self.config.dataset
-        keys = ("max_video_len", "max_len", "clip_per_video", "num_video_per_batch", "sampled_min_len")
-        settings = {key: getattr(dataset, key) for key in (*keys, "sampled_max_len", "vfeat_dir", "tfeat_dir")}
-        return plan_fingerprint(
-            epoch=epoch,
-            ids=self._video_ids(),
-            weights=weights_fingerprint(model),
-            seed=self.seed,
-            **settings,
-            **asdict(self.config.retrieval),
-        )
+    def _fingerprint(self, epoch: int, weights: str = "") -> str:
+        """Identity of a plan: epoch, list of videos, every setting that it depends on, and the weights that embed."""
+        settings = {key: getattr(self.config.dataset, key) for key in PLAN_DATASET_KEYS}
+        retrieval = {key: getattr(self.config.retrieval, key) for key in PLAN_RETRIEVAL_KEYS}
+        ids = self._video_ids()
+        return plan_fingerprint(epoch=epoch, ids=ids, weights=weights, seed=self.seed, **settings, **retrieval)
+
+
+def _planned_meta(dataset: MMDataset) -> ShardedHow2VideoRetriMetaProcessor:
+    assert isinstance(dataset.meta, ShardedHow2VideoRetriMetaProcessor), "checked by check_classes"
+    return dataset.meta
 
 
 @TASKS.register

@@ -11,11 +11,13 @@ from mmpt.batch import Split
 from mmpt.config import RunConfig
 from mmpt.datasets import MMDataset
 from mmpt.errors import ConfigError
+from mmpt.evaluators import METRICS, PREDICTORS
 from mmpt.losses import LOSSES, Loss
 from mmpt.models import MODELS
 from mmpt.models.freezing import freeze_all_but_layernorm
 from mmpt.processors import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.registry import Registry
+from mmpt.retrieval import RETRIEVERS, VECTOR_POOLS
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -54,6 +56,10 @@ class Task:
             (ALIGNERS, dataset.aligner, "dataset.aligner"),
             (MODELS, model.model_cls, "model.model_cls"),
             (LOSSES, loss.loss_cls if loss else None, "loss.loss_cls"),
+            (VECTOR_POOLS, self.config.retrieval.vectorpool_cls, "vectorpool_cls"),
+            (RETRIEVERS, self.config.retrieval.retriever_cls, "retriever_cls"),
+            (PREDICTORS, self.config.predictor, "predictor"),
+            *((METRICS, name, "metric") for name in self.config.metric),
         ]
         problems = []
         for registry, name, key in lookups:
@@ -72,16 +78,11 @@ class Task:
         path = {Split.TRAIN: dataset.train_path, Split.VALID: dataset.val_path, Split.TEST: dataset.test_path}[split]
         if path is None:
             return None
-        names = (dataset.meta_processor, dataset.video_processor, dataset.text_processor, dataset.aligner)
-        return self._compose(split, *(name or "" for name in names))
-
-    def _compose(self, split: Split, meta: str, video: str, text: str, aligner: str) -> MMDataset:
-        config = self.config.dataset
         return MMDataset(
-            META_PROCESSORS.get(meta, "dataset.meta_processor")(config, split),
-            VIDEO_PROCESSORS.get(video, "dataset.video_processor")(config, split),
-            TEXT_PROCESSORS.get(text, "dataset.text_processor")(config, split),
-            ALIGNERS.get(aligner, "dataset.aligner")(config, split),
+            META_PROCESSORS.get(dataset.meta_processor or "", "dataset.meta_processor")(dataset, split),
+            VIDEO_PROCESSORS.get(dataset.video_processor or "", "dataset.video_processor")(dataset, split),
+            TEXT_PROCESSORS.get(dataset.text_processor or "", "dataset.text_processor")(dataset, split),
+            ALIGNERS.get(dataset.aligner or "", "dataset.aligner")(dataset, split),
             seed=self.seed,
         )
 

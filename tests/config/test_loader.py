@@ -26,7 +26,7 @@ TRAINING = {
     "fairseq": {
         "common": {"tensorboard_logdir": "run", "fp16": True},
         "dataset": {"batch_size": 1},
-        "optimization": {"lr": [1e-5], "ddp_backend": "no_c10d", "max_epoch": 6},
+        "optimization": {"lr": [1e-5], "optimizer": "adam", "ddp_backend": "no_c10d", "max_epoch": 6},
         "checkpoint": {"save_dir": "runs/x"},
     },
     "model": {"model_cls": "MMFusionSeparate"},

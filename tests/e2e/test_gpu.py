@@ -49,7 +49,12 @@ def test_the_loss_is_the_same_as_on_the_cpu() -> None:
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_half_precision_trains_and_refreshes(corpus: Path, tmp_path: Path, precision: str) -> None:
-    options = ["fairseq.common.fp16=false", f"fairseq.common.{precision}=true", "fairseq.optimization.max_epoch=2"]
+    options = [
+        "fairseq.common.cpu=false",
+        "fairseq.common.fp16=false",
+        f"fairseq.common.{precision}=true",
+        "fairseq.optimization.max_epoch=2",
+    ]
     run = launch([VIDEOCLIP, "--jobtype", "local_single", *corpus_overrides(corpus, tmp_path), *options])
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
     log = run.stdout + run.stderr

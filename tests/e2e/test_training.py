@@ -42,7 +42,7 @@ def videoclip(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
 
 def test_a_run_logs_its_terms_and_keeps_its_config(videoclip: tuple[Path, str]) -> None:
     save_dir, log = videoclip
-    for name in ("clip_caption", "accuracy", "clips_per_s", "peak_gb"):
+    for name in ("clip_caption", "accuracy", "clips_per_s", "memory_gb"):
         assert re.search(rf"\| train \| .*{name} ", log), name
     assert re.search(r"\| valid \| epoch 002 .*loss ", log)
     assert "cosine within a batch" in log
@@ -63,6 +63,17 @@ def test_norton_trains_only_layernorm_from_the_videoclip_checkpoint(
     moved = {name for name in after if not torch.equal(before[name], after[name])}
     assert moved
     assert all(name.split(".")[-2] == "LayerNorm" for name in moved)
+
+
+def test_a_learnable_temperature_starts_from_a_checkpoint_without_one_and_is_saved(
+    corpus: Path, videoclip: tuple[Path, str], tmp_path: Path
+) -> None:
+    start = f"fairseq.checkpoint.restore_file={videoclip[0] / 'checkpoint_best.pt'}"
+    options = [start, "fairseq.optimization.max_epoch=1", "loss.learnable_temperature=true"]
+    log = train(NORTON, corpus, tmp_path, *options, jobtype="local_small")
+    assert "holds no temperature" in log
+    (scale,) = load_checkpoint(tmp_path / "checkpoint_last.pt")["criterion"].values()
+    assert abs(float(scale) - np.log(1 / 0.07)) > 1e-4
 
 
 def test_scoring_writes_a_row_per_checkpoint_and_prints_the_table(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from typing import Any
 
 import pytest
 import torch
+from fairseq.tasks import LegacyFairseqTask
 from torch.utils.data import Dataset
 
 from mmpt.datasets.fairseqmmdataset import FairseqMMDataset
@@ -36,7 +38,7 @@ class PlannedValues(Dataset):
 
 def iterator(data: PlannedValues, epoch: int, num_workers: int, plan: Any = None) -> PlannedBatchIterator:
     return PlannedBatchIterator(
-        FairseqMMDataset(data, replanned=True),
+        FairseqMMDataset(data, training=True, replanned=True),
         plan=plan or data.plan, epoch=epoch, batch_size=1, num_workers=num_workers, buffer_size=2,
     )  # fmt: skip
 
@@ -54,9 +56,31 @@ def test_each_epoch_trains_on_its_own_plan(num_workers: int) -> None:
     assert data.calls == [(1, None), (2, None), (3, None)]
 
 
-def test_the_data_set_forbids_reuse_only_when_it_is_replanned() -> None:
-    assert not FairseqMMDataset(PlannedValues(), replanned=True).can_reuse_epoch_itr_across_epochs
+def test_the_data_set_forbids_reuse_in_training() -> None:
+    assert not FairseqMMDataset(PlannedValues(), training=True).can_reuse_epoch_itr_across_epochs
     assert FairseqMMDataset(PlannedValues()).can_reuse_epoch_itr_across_epochs
+
+
+class EpochOfItem(PlannedValues):
+    """Every item is the epoch that it was drawn in."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"value": torch.tensor(self.epoch)}
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_unplanned_training_sets_draw_anew_each_epoch_too(num_workers: int) -> None:
+    """As fairseq's own task makes iterators: kept workers would repeat the first epoch's draws."""
+    task = LegacyFairseqTask(Namespace())
+    dataset = FairseqMMDataset(EpochOfItem(), training=True)
+    for epoch in (1, 2, 3):
+        epoch_iterator = task.get_batch_iterator(dataset, max_sentences=1, num_workers=num_workers, epoch=epoch)
+        assert {int(batch["value"]) for batch in epoch_iterator.next_epoch_itr()} == {epoch}
 
 
 def test_planning_waits_until_the_epoch_begins() -> None:
@@ -88,6 +112,16 @@ def test_an_interrupted_epoch_begins_again_when_its_plan_is_gone() -> None:
     resumed = iterator(data, 2, 0, plan=lambda epoch, wanted: data.plan(epoch, wanted) + "-other")
     resumed.load_state_dict({"version": 2, "epoch": 2, "iterations_in_epoch": 3, "shuffle": True, "plan": "plan-2"})
     assert sorted(values_of(resumed)) == [200 + place for place in range(7)]
+
+
+def test_a_new_epoch_hears_which_plan_the_checkpoint_was_training_on() -> None:
+    """That is how a frozen plan survives a restart between epochs."""
+    data = PlannedValues()
+    resumed = iterator(data, 2, 0)
+    resumed.load_state_dict({"version": 2, "epoch": 2, "iterations_in_epoch": 0, "shuffle": True, "plan": "plan-1"})
+    assert data.calls == []
+    values_of(resumed)
+    assert data.calls == [(2, "plan-1")]
 
 
 def test_the_end_of_an_epoch_is_the_start_of_the_next() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
@@ -37,6 +38,12 @@ def train_set(task: Task) -> MMDataset:
     return dataset
 
 
+def embed(task: VideoRetriTask, model: torch.nn.Module, epoch: int) -> np.ndarray:
+    vectors = task.embed_videos(model, epoch, World())
+    assert vectors is not None
+    return vectors
+
+
 def refresh_in_process(rank: int, size: int, corpus: Path, save_dir: Path) -> None:
     torch.set_num_threads(1)
     store = f"file://{save_dir}/store{size}"
@@ -62,18 +69,18 @@ def test_the_plan_is_the_same_for_one_two_and_more_processes_than_chunks(corpus:
 def test_vectors_depend_on_epoch_and_weights_but_not_on_loading(corpus: Path, tmp_path: Path) -> None:
     task = make_task(corpus, tmp_path)
     model = make_model(task)
-    vectors = task.embed_videos(model, 1, World())
+    vectors = embed(task, model, 1)
     scaled = make_task(corpus, tmp_path, "infer_scale=5", "fairseq.dataset.num_workers=2")
     assert vectors.shape == (32, 32)
     # measured 2e-7 on values up to 3: only the rounding of another batch size
-    assert abs(scaled.embed_videos(model, 1, World()) - vectors).max() < 1e-5
-    assert abs(task.embed_videos(model, 2, World()) - vectors).max() > 1e-3
+    assert abs(embed(scaled, model, 1) - vectors).max() < 1e-5
+    assert abs(embed(task, model, 2) - vectors).max() > 1e-3
 
 
 def test_a_vector_is_the_mean_over_the_clips_of_its_video(corpus: Path, tmp_path: Path) -> None:
     task = make_task(corpus, tmp_path)
     model = make_model(task).eval()
-    vectors = task.embed_videos(model, 3, World())
+    vectors = embed(task, model, 3)
     item = task.embedding_dataset.item(17, 3)
     with torch.no_grad():
         clips = [model(**{k: item[k][c : c + 1] for k in ("caps", "cmasks", "vfeats", "vmasks")}) for c in range(16)]
@@ -81,11 +88,13 @@ def test_a_vector_is_the_mean_over_the_clips_of_its_video(corpus: Path, tmp_path
     assert abs(vectors[17] - expected.numpy()).max() < 1e-5  # measured 5e-7
 
 
-def test_the_refresh_restores_the_training_mode(corpus: Path, tmp_path: Path) -> None:
+def test_the_refresh_leaves_training_mode_and_generator_as_they_were(corpus: Path, tmp_path: Path) -> None:
     task = make_task(corpus, tmp_path)
     model = make_model(task).train()
+    before = torch.get_rng_state()
     task.refresh(model, 1, World())
     assert model.training
+    assert torch.equal(torch.get_rng_state(), before)
     with pytest.raises(TypeError):
         task.embed_videos(_Broken(model), 1, World())
     assert model.training
@@ -104,7 +113,7 @@ def test_planned_batches_are_whole_and_written_last(corpus: Path, tmp_path: Path
     task = make_task(corpus, tmp_path)
     dataset = train_set(task)
     identity = task.plan_epoch(dataset, make_model(task), 1, World())
-    plan = Plan.load(tmp_path / "retri", 1, fingerprint=identity.removeprefix("plan-1-"), ids=task._video_ids())
+    plan = Plan.load(tmp_path / "retri", 1, fingerprint=identity.rsplit("-")[-1], ids=task._video_ids())
     assert [len(set(batch)) for batch in plan.batches] == [4] * 8
     assert [dataset[number]["video_id"] for number in range(8)] == [list(batch) for batch in plan.batches]
 
@@ -122,6 +131,17 @@ def test_the_plan_of_an_interrupted_epoch_is_read_back_and_a_foreign_one_is_not(
 
     other = make_task(corpus, tmp_path)
     assert other.plan_epoch(train_set(other), moved, 1, World(), identity[:-1] + "x") != identity
+
+
+def test_the_plan_of_other_settings_is_not_taken_up(corpus: Path, tmp_path: Path) -> None:
+    task = make_task(corpus, tmp_path)
+    identity = task.plan_epoch(train_set(task), make_model(task), 1, World())
+    changed = make_task(corpus, tmp_path, "dataset.num_video_per_batch=2", "keep_centre=true")
+    dataset = train_set(changed)
+    assert changed.plan_epoch(dataset, make_model(changed), 1, World(), identity) != identity
+    assert len(dataset[0]["video_id"]) == 2
+    same = make_task(corpus, tmp_path / "elsewhere", "infer_scale=3", "vectorpool_cls=DistributedVideoVectorPool")
+    assert same._fingerprint(1) == task._fingerprint(1)
 
 
 def _must_not_run(*_: object) -> Plan:

@@ -1,0 +1,34 @@
+"""One process at a time in a folder: an advisory lock that the kernel drops when its holder ends, however it ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmpt.utils.log import get_logger
+
+logger = get_logger(__name__)
+
+
+@contextmanager
+def exclusive(path: str | Path, what: str) -> Iterator[None]:
+    """Hold the lock file `path` (made when it is not there, never removed), waiting for whoever holds it.
+
+    Args:
+        what: what is going on, for the line that says why this process waits.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.warning("%s: another process holds it (%s); waiting for its end", path, what)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

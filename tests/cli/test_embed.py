@@ -1,0 +1,133 @@
+"""The embedding command: files and texts to one .npz, what stops it, and what it leaves behind then."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmpt.cli import embed
+from mmpt.models import S3D, MMPTModel
+from tests.models.tiny_model import make_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return make_run(tmp_path_factory.mktemp("embed") / "run")
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Features of three videos, one of them in a sub-folder."""
+    rng = np.random.default_rng(0)
+    for name, seconds in (("b", 5), ("a.x", 20), ("deep/c", 3)):
+        path = tmp_path / "features" / f"{name}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, rng.standard_normal((seconds, 512)).astype(np.float16))
+    return tmp_path / "features"
+
+
+def call(run: Path, out: Path, *arguments: object) -> int:
+    return embed.main(["--model", str(run), "--out", str(out), "--device", "cpu", *map(str, arguments)])
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_features_get_the_vectors_of_encode_video(run, folder, tmp_path, batch_size):
+    assert call(run, tmp_path / "out.npz", "--features", folder, "--batch-size", batch_size) == 0
+    out = np.load(tmp_path / "out.npz")
+    assert out["ids"].tolist() == ["a.x", "b", "deep/c"]
+    model = MMPTModel.from_pretrained(run)
+    expected = model.encode_video([folder / f"{name}.npy" for name in out["ids"]])
+    np.testing.assert_allclose(out["vectors"], expected, rtol=0, atol=1e-5)  # measured 1e-6
+    assert len(str(out["fingerprint"])) == 64
+
+
+def test_texts_get_the_vectors_of_encode_text(run, tmp_path):
+    (tmp_path / "texts.txt").write_text("cut the tomato\n\n  mix é  \n", encoding="utf-8")
+    assert call(run, tmp_path / "new" / "out.npz", "--texts", tmp_path / "texts.txt") == 0
+    out = np.load(tmp_path / "new" / "out.npz")
+    assert out["ids"].tolist() == ["cut the tomato", "mix é"]
+    expected = MMPTModel.from_pretrained(run).encode_text(["cut the tomato", "mix é"])
+    np.testing.assert_allclose(out["vectors"], expected, rtol=0, atol=1e-5)
+
+
+def test_a_broken_file_is_named_and_stops_or_is_left_out(run, folder, tmp_path, capsys, caplog):
+    (folder / "b.npy").write_bytes(b"\x93NUMPY broken")
+    out = tmp_path / "out.npz"
+    assert call(run, out, "--features", folder) == 2
+    message = capsys.readouterr().err
+    assert "b.npy" in message
+    assert "--skip-broken" in message
+    assert list(tmp_path.glob("*out.npz*")) == []
+    with caplog.at_level("WARNING"):
+        assert call(run, out, "--features", folder, "--skip-broken") == 0
+    assert "1 of 3 files could not be read" in caplog.text
+    assert np.load(out)["ids"].tolist() == ["a.x", "deep/c"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--features", "{tmp}/absent"], "must be a folder, but is not there"),
+        (["--features", "{tmp}"], r"must hold files of the kinds .npy"),
+        (["--texts", "{tmp}/latin.txt"], "UTF-8"),
+        (["--texts", "{tmp}/empty.txt"], "holds none"),
+        (["--texts", "{tmp}/latin.txt", "--batch-size", "0"], "--batch-size"),
+        (["--texts", "{tmp}/good.txt", "--device", "toaster"], "--device toaster"),
+        (["--texts", "{tmp}/good.txt", "--checkpoint", "checkpoint7.pt"], r"checkpoint7.pt"),
+        (["--texts", "{tmp}/good.txt", "--out", "{tmp}/out.csv"], "npz"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_2(run, tmp_path, capsys, arguments, message):
+    (tmp_path / "latin.txt").write_bytes("é".encode("latin-1"))
+    (tmp_path / "empty.txt").write_text("\n \n")
+    (tmp_path / "good.txt").write_text("cut\n")
+    before = sorted(tmp_path.iterdir())
+    assert call(run, tmp_path / "out.npz", *(text.format(tmp=tmp_path) for text in arguments)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert "Traceback" not in error
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_two_videos_of_one_id_are_refused(tmp_path):
+    for name in ("a.mp4", "a.webm", "b.txt"):
+        (tmp_path / name).touch()
+    with pytest.raises(embed.DataError, match="same id"):
+        embed.find_files(tmp_path, {".mp4", ".webm"})
+
+
+def test_an_interrupted_run_leaves_the_old_file(run, folder, tmp_path, monkeypatch):
+    out = tmp_path / "out.npz"
+    out.write_bytes(b"old")
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(embed.np, "savez", interrupt)
+    assert call(run, out, "--features", folder) == 130
+    assert out.read_bytes() == b"old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["features", "out.npz"]
+
+
+def test_videos_are_decoded_and_embedded(run, tmp_path, capsys):
+    pytest.importorskip("av")
+    from tests.media import regular_times, write_video
+
+    for name in ("good", "bad"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "text.mp4").write_text("not a video")
+    write_video(tmp_path / "good" / "clip.mp4", regular_times(0.5))
+    torch.manual_seed(0)
+    torch.save(S3D().state_dict(), tmp_path / "s3d.pth")
+    out = tmp_path / "out.npz"
+    assert call(run, out, "--s3d", tmp_path / "s3d.pth", "--videos", tmp_path / "bad") == 2
+    assert "text.mp4" in capsys.readouterr().err
+    assert call(run, out, "--s3d", tmp_path / "s3d.pth", "--videos", tmp_path / "good", "--skip-broken") == 0
+    model = MMPTModel.from_pretrained(run, s3d=tmp_path / "s3d.pth")
+    rows = model.video_features(tmp_path / "good" / "clip.mp4")
+    assert rows.shape == (1, 512)
+    torch.testing.assert_close(rows.norm(dim=1), torch.ones(1))
+    assert np.load(out)["ids"].tolist() == ["clip"]
+    np.testing.assert_allclose(np.load(out)["vectors"], model.encode_video(rows), rtol=0, atol=1e-5)
