@@ -84,7 +84,8 @@ def command(job_type, num_gpus, fairseq, resume=False):
     """Return the command without the paths of python and fairseq-train."""
     half_precision = [name for name in jobs.HALF_PRECISION if fairseq.get("common", {}).get(name)]
     plan = jobs.plan_devices(job_type, num_gpus, half_precision)
-    argv = jobs.training_command(RunConfig(fairseq=fairseq), "a.yaml", plan, num_gpus, resume)
+    config = RunConfig(dataset=DatasetConfig(val_path="val.lst"), fairseq=fairseq)
+    argv = jobs.training_command(config, "a.yaml", plan, num_gpus, resume)
     return [item.rsplit("/", 1)[-1] if item.startswith("/") else item for item in argv]
 
 
@@ -93,6 +94,11 @@ def test_command_of_one_process():
     assert command("local_single", 2, {}) == [*OWN, "--distributed-world-size", "1"]
     assert command("local_single", 0, {"common": {"fp16": True, "seed": 2}}) == [*OWN, "--seed", "2", "--cpu"]
     assert command("local_single", 0, {"common": {"cpu": True}}) == [*OWN, "--cpu"]
+
+
+def test_without_a_validation_list_there_is_no_validation():
+    plan = jobs.plan_devices("local_single", 1)
+    assert jobs.training_command(RunConfig(), "a.yaml", plan, 1, False)[-1] == "--disable-validation"
 
 
 def test_command_of_several_processes():

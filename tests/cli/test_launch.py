@@ -31,8 +31,11 @@ def runs(tmp_path, monkeypatch):
 
     collected = Runs()
 
-    def run_all(commands, grace_s):
+    def run_all(commands, extra_env, grace_s):
         collected.extend(commands)
+        assert len(extra_env) == len(commands)
+        for command, env in zip(commands, extra_env, strict=True):
+            assert (env.get("CUDA_VISIBLE_DEVICES") == "") == ("--cpu" in command)
         return Runs.codes.pop(0) if Runs.codes else 0
 
     monkeypatch.setattr(launch, "run_all", run_all)
@@ -144,7 +147,7 @@ def test_mistakes_of_the_user(runs, capsys, argv, message):
 
 def test_too_few_gpus(runs, monkeypatch, capsys):
     monkeypatch.setattr(launch, "count_gpus", lambda: 1)
-    assert launch.main([VIDEOCLIP, "--jobtype", "local_small"]) == 2
+    assert launch.main([VIDEOCLIP, "--jobtype", "local_small", "fairseq.common.cpu=false"]) == 2
     assert "needs 2 GPUs, but this machine has 1; use --jobtype local_single." in capsys.readouterr().err
 
 
