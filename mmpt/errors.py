@@ -7,6 +7,8 @@ A message says what is wrong, the bound, the value found and the remedy, for exa
 from __future__ import annotations
 
 EXIT_CODE = 2
+INTERRUPTED = 130
+"""Exit code of a command that Ctrl-C ended."""
 
 
 class UserError(ValueError):
@@ -37,3 +39,9 @@ class CheckpointError(UserError):
 
 class LaunchError(UserError):
     """The job cannot be started on this machine as asked."""
+
+
+def message_of(error: UserError) -> str:
+    """Return the message alone, without the traceback that a loader worker wraps around what it raises."""
+    message, kind = str(error), type(error).__name__
+    return message.rpartition(f"{kind}: ")[2].strip() if "Original Traceback" in message else message

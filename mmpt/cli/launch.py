@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from mmpt.cli import jobfile, jobs, preflight
 from mmpt.cli.processes import HIDE_GPUS, run_all
@@ -31,8 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_intermixed_args(argv)
     setup_logging()
     try:
-        for path in args.yamls.split(","):
-            code = launch_one(path, args.jobtype, args.overrides, dry_run=args.dryrun)
+        yamls = [read_launchable(path, args.jobtype, args.overrides) for path in args.yamls.split(",")]
+        for yaml in yamls:  # all have been checked before the first one runs
+            code = launch_one(yaml, overridden=bool(args.overrides), dry_run=args.dryrun)
             if code:
                 return code
     except UserError as err:
@@ -57,24 +59,40 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def launch_one(path: str, job_type: str | None, overrides: Sequence[str], *, dry_run: bool) -> int:
-    """Run one YAML, or expand it when it is a job file; return the exit code."""
+class Launchable(NamedTuple):
+    """A YAML that was read: a job file to expand (`values`), or a run and its job type."""
+
+    path: str
+    values: dict[str, Any] | None
+    config: RunConfig | None
+    job_type: str
+
+
+def read_launchable(path: str, job_type: str | None, overrides: Sequence[str]) -> Launchable:
+    """Read one YAML; UserError when it cannot be launched whatever the machine and its files."""
     if not path.endswith((".yaml", ".yml")):
         raise LaunchError(f"{path or 'an empty name'}: only .yaml files can be launched.")
     values = read_yaml(path)
-    if jobfile.is_job_file(values):
-        if overrides:
-            raise LaunchError(f"{path} is a job file; overrides ({' '.join(overrides)}) go with the files it makes.")
-        for target, job in jobfile.expand(path, values):
+    if not jobfile.is_job_file(values):
+        config = load_config(path, overrides)
+        return Launchable(path, None, config, jobs.choose_job_type(job_type, config))
+    if overrides:
+        raise LaunchError(f"{path} is a job file; overrides ({' '.join(overrides)}) go with the files it makes.")
+    return Launchable(path, values, None, "")
+
+
+def launch_one(yaml: Launchable, *, overridden: bool, dry_run: bool) -> int:
+    """Run one YAML, or expand it when it is a job file; return the exit code."""
+    if yaml.values is not None:
+        for target, job in jobfile.expand(yaml.path, yaml.values):
             print(f"saving {target}", flush=True)
             write_yaml(target, job)
         return 0
-    config = load_config(path, overrides)
-    job_type = jobs.choose_job_type(job_type, config)
-    if job_type == jobs.PREDICT:
-        command = _predict(config, bool(overrides), dry_run)
+    assert yaml.config is not None, "what is no job file has a config"
+    if yaml.job_type == jobs.PREDICT:
+        command = _predict(yaml.config, overridden, dry_run)
     else:
-        command = _train(config, job_type, bool(overrides), dry_run)
+        command = _train(yaml.config, yaml.job_type, overridden, dry_run)
     print(f"launching {shlex.join(command)}", flush=True)
     env = {"PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", FAIRSEQ_WARNINGS)}
     if "--cpu" in command:
@@ -96,6 +114,9 @@ def _train(config: RunConfig, job_type: str, overridden: bool, dry_run: bool) ->
         preflight.check_data(config)
         if last is None:
             preflight.check_restore_file(config)
+        else:
+            preflight.check_start(last)
+        preflight.check_parts(config)
     if last is not None:
         logger.info("continuing from %s; choose another fairseq.checkpoint.save_dir to start anew", last)
     config = with_run_dir(config)

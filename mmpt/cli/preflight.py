@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections.abc import Iterator
 
+from mmpt.batch import Split
 from mmpt.config import RunConfig
 from mmpt.config.fields import limits_of
 from mmpt.errors import CheckpointError, DataError
@@ -66,6 +68,25 @@ def _absent(stem: str, what: str) -> Iterator[str]:
         yield f"{stem}_{parts[0]}.npy ({what})"
 
 
+def check_parts(config: RunConfig) -> None:
+    """Look up every class and open the list, the shards and the captions of every split, before any process starts.
+
+    Raises:
+        UserError: whatever a part finds wrong.
+    """
+    from mmpt.tasks import Task  # deferred: seconds, and a mistake in the YAML needs none of it
+
+    log = logging.getLogger("mmpt")
+    level = log.level
+    log.setLevel(logging.ERROR)  # the training processes say the rest
+    try:
+        task = Task.from_config(config)
+        for split in (Split.TRAIN, Split.VALID):
+            task.build_dataset(split)
+    finally:
+        log.setLevel(level)
+
+
 def last_checkpoint(config: RunConfig) -> str | None:
     """Return the `checkpoint_last.pt` that a training run can continue from, or None."""
     path = os.path.join(config.save_dir, "checkpoint_last.pt")
@@ -73,12 +94,22 @@ def last_checkpoint(config: RunConfig) -> str | None:
 
 
 def check_restore_file(config: RunConfig) -> None:
-    """Raise CheckpointError when the run is to start from a checkpoint that does not exist."""
+    """Raise CheckpointError when the run is to start from a checkpoint that does not exist or cannot be used."""
     path = config.option("checkpoint", "restore_file")
-    if path is None or path == "checkpoint_last.pt" or os.path.exists(path):  # that name means: in save_dir, if any
+    if path is None or path == "checkpoint_last.pt":  # that name means: in save_dir, if any
+        return
+    if os.path.exists(path):
+        check_start(path)
         return
     raise CheckpointError(
         f"{path}: no such file; `fairseq.checkpoint.restore_file` of {config.path} names it as the weights to start "
         "from. Train it first (its folder is another run's `save_dir`: VideoCLIP before Norton), or download the "
         f"released one as DATASET.md tells. The demo makes its own:\n  {DEMO_COMMANDS}"
     )
+
+
+def check_start(path: str) -> None:
+    """Raise CheckpointError unless fairseq can start from, or go on with, the checkpoint at `path`."""
+    from mmpt.models.checkpoint import check_training_checkpoint  # deferred, as above
+
+    check_training_checkpoint(path)

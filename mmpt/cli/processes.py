@@ -13,8 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from types import FrameType
 
 from mmpt.errors import EXIT_CODE
@@ -26,12 +25,22 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-class _Stopped(BaseException):
-    """A signal asked us to stop."""
+class _Signals:
+    """Remembers the first SIGINT, SIGTERM or SIGHUP; what a handler raises inside a fork hook would be lost."""
 
-    def __init__(self, signum: int):
-        self.signum = signum
-        super().__init__(signum)
+    def __init__(self) -> None:
+        self.stop: int | None = None
+        wanted = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+        heeded = [signum for signum in wanted if signal.getsignal(signum) is not signal.SIG_IGN]  # as nohup sets it
+        self._before = {signum: signal.signal(signum, self._remember) for signum in heeded}
+
+    def _remember(self, signum: int, _frame: FrameType | None) -> None:
+        self.stop = self.stop or signum
+
+    def restore(self) -> None:
+        """Put the former handlers back."""
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
 
 
 def run_all(
@@ -52,22 +61,22 @@ def run_all(
         The exit code; 128 + s for a process killed by signal s, and for us when signal s asked us to stop.
     """
     processes: list[subprocess.Popen[bytes]] = []
-    with _signals_as_exceptions() as hold_signals:
-        try:
-            for index, command in enumerate(commands):
-                env = {**os.environ, **(extra_env[index] if extra_env else {})}
-                started = subprocess.Popen(command, env=env, start_new_session=True, preexec_fn=_end_with_parent)
-                processes.append(started)
-            return _wait_for_first_failure(processes)
-        except _Stopped as stop:
-            return 128 + stop.signum
-        finally:
-            hold_signals()
-            _end(processes, grace_s)
+    signals = _Signals()
+    try:
+        for index, command in enumerate(commands):
+            if signals.stop is not None:
+                break
+            env = {**os.environ, **(extra_env[index] if extra_env else {})}
+            started = subprocess.Popen(command, env=env, start_new_session=True, preexec_fn=_end_with_parent)
+            processes.append(started)
+        return _wait_for_first_failure(processes, signals)
+    finally:
+        _end(processes, grace_s)
+        signals.restore()
 
 
-def _wait_for_first_failure(processes: Sequence[subprocess.Popen[bytes]]) -> int:
-    while True:
+def _wait_for_first_failure(processes: Sequence[subprocess.Popen[bytes]], signals: _Signals) -> int:
+    while signals.stop is None:
         codes = [process.poll() for process in processes]
         if any(codes):
             time.sleep(POLL_S)  # peers that fail because of it may have been seen first
@@ -76,6 +85,7 @@ def _wait_for_first_failure(processes: Sequence[subprocess.Popen[bytes]]) -> int
         if None not in codes:
             return 0
         time.sleep(POLL_S)
+    return 128 + signals.stop
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]], grace_s: float) -> None:
@@ -94,30 +104,6 @@ def _end(processes: Sequence[subprocess.Popen[bytes]], grace_s: float) -> None:
 def _signal_group(process: subprocess.Popen[bytes], signum: int) -> None:
     if process.poll() is None:  # not reaped yet, so the number is still ours
         os.killpg(process.pid, signum)
-
-
-@contextmanager
-def _signals_as_exceptions() -> Iterator[Callable[[], None]]:
-    """Turn the first SIGINT, SIGTERM or SIGHUP into `_Stopped`; yield a function that makes us deaf to further ones."""
-    held = False
-
-    def hold() -> None:
-        nonlocal held
-        held = True
-
-    def stop(signum: int, _frame: FrameType | None) -> None:
-        if not held:
-            hold()
-            raise _Stopped(signum)
-
-    wanted = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-    heeded = [signum for signum in wanted if signal.getsignal(signum) is not signal.SIG_IGN]  # as nohup sets it
-    before = {signum: signal.signal(signum, stop) for signum in heeded}
-    try:
-        yield hold
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 def _end_with_parent() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from mmpt.batch import ClipBatch, Split
 from mmpt.config.schema import DatasetConfig
@@ -20,6 +20,9 @@ FEATURE_DIM = 512  # width of S3D features, one row per second
 
 class Processor:
     """Holds the configuration and the split; reads nothing yet."""
+
+    takes_batches: ClassVar[bool] = False
+    """True when keys, features and captions are lists over the V videos of a batch."""
 
     def __init__(self, config: DatasetConfig, split: Split):
         self.config = config

@@ -42,6 +42,8 @@ NO_INDEX = -1  # a video in a batch has no index of its own
 class ShardedHow2VideoRetriMetaProcessor(MetaProcessor):
     """Batches of videos; both keys are a list of (id, -1, shard, row)."""
 
+    takes_batches = True
+
     def __init__(self, config: DatasetConfig, split: Split):
         """Read the list as `ShardedHow2MetaProcessor` does and group it in list order.
 
@@ -126,6 +128,8 @@ class ShardedHow2VideoRetriMetaProcessor(MetaProcessor):
 class ShardedVideoRetriVideoProcessor(VideoReader):
     """`ShardedVideoProcessor` for every key of a list."""
 
+    takes_batches = True
+
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
         self.one = ShardedVideoProcessor(config, split)
@@ -138,6 +142,8 @@ class ShardedVideoRetriVideoProcessor(VideoReader):
 @TEXT_PROCESSORS.register
 class ShardedVideoRetriTextProcessor(TextReader):
     """`ShardedTextProcessor` for every key of a list."""
+
+    takes_batches = True
 
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
@@ -169,6 +175,8 @@ def _align_batch(
 class VideoRetriAligner(VariedLenAligner):
     """`VariedLenAligner` over a list of V videos."""
 
+    takes_batches = True
+
     def __call__(self, video_key: Any, video_feature: Any, text_feature: Any, rng: random.Random) -> ClipBatch:
         """Return tensors with leading axes (V, C) and the list of V ids."""
         return _align_batch(self, video_key, video_feature, text_feature, rng)
@@ -177,6 +185,8 @@ class VideoRetriAligner(VariedLenAligner):
 @ALIGNERS.register
 class VideoRetriOverlappedAligner(OverlappedAligner):
     """`OverlappedAligner` over a list of V videos."""
+
+    takes_batches = True
 
     def __call__(self, video_key: Any, video_feature: Any, text_feature: Any, rng: random.Random) -> ClipBatch:
         """Return tensors with leading axes (V, C) and the list of V ids."""

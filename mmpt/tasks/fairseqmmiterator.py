@@ -55,7 +55,7 @@ class PlannedBatchIterator(EpochBatchIterator):
 
     def state_dict(self) -> dict[str, Any]:
         """fairseq's state, and which plan it belongs to."""
-        return {**super().state_dict(), "plan": self._plan_identity}
+        return {**super().state_dict(), "plan": self._plan_identity, "num_shards": self.num_shards}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue an interrupted epoch on its own plan; when that plan is gone, start the epoch again."""
@@ -65,4 +65,15 @@ class PlannedBatchIterator(EpochBatchIterator):
             if self._plan_identity != self._wanted:
                 logger.warning("the plan that epoch %d was training on is gone: it starts again", state_dict["epoch"])
                 state_dict = {**state_dict, "iterations_in_epoch": 0}
+            state_dict = self._for_this_many_processes(state_dict)
         super().load_state_dict(state_dict)
+
+    def _for_this_many_processes(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+        """Count the batches that are done in steps of today's number of processes; a part of a step is done again."""
+        before, done = state_dict.get("num_shards", self.num_shards), state_dict["iterations_in_epoch"]
+        if before == self.num_shards:
+            return state_dict
+        logger.warning(
+            "the run had %d processes and has %d now: the epoch goes on accordingly", before, self.num_shards
+        )
+        return {**state_dict, "iterations_in_epoch": done * before // self.num_shards}

@@ -29,8 +29,8 @@ import mmpt.models.fairseqmmmodel  # noqa: F401  fairseq finds both by name once
 from mmpt.batch import Split
 from mmpt.config import load_config
 from mmpt.datasets.fairseqmmdataset import FairseqMMDataset
-from mmpt.errors import EXIT_CODE, CheckpointError, UserError
-from mmpt.models.checkpoint import load_checkpoint
+from mmpt.errors import EXIT_CODE, CheckpointError, UserError, message_of
+from mmpt.models.checkpoint import check_training_checkpoint
 from mmpt.tasks.fairseqmmiterator import PlannedBatchIterator
 from mmpt.tasks.retritask import RetriTask
 from mmpt.tasks.task import Task
@@ -38,6 +38,7 @@ from mmpt.utils.distributed import World
 from mmpt.utils.log import quiet_other_processes
 
 LAST_CHECKPOINT = "checkpoint_last.pt"
+LOST_PEER = re.compile(r"Connection (closed|reset|refused)|Broken pipe|Socket closed|socket has been closed|TCPStore")
 
 torch.serialization.add_safe_globals(  # rank 0 sends a checkpoint to the others with fairseq's settings as omegaconf
     [
@@ -69,7 +70,6 @@ class FairseqMMTask(LegacyFairseqTask):
         super().__init__(args)
         config = load_config(args.taskconfig)
         self.inner = Task.from_config(config, seed=args.seed)
-        self.inner.check_classes()
         self.model: nn.Module | None = None
 
     @classmethod
@@ -99,7 +99,7 @@ class FairseqMMTask(LegacyFairseqTask):
                 "checkpoint first, or remove the key to start from BERT."
             )
         if World.current().is_main:
-            load_checkpoint(path)  # fairseq reads it again, but would not say what is wrong
+            check_training_checkpoint(path)  # fairseq reads it again, but would not say what is wrong
         return path
 
     def build_inner_model(self) -> tuple[nn.Module, str]:
@@ -167,20 +167,13 @@ def _report_user_error(kind: type[BaseException], error: BaseException, trace: T
     if cause is None:
         sys.stderr.write("error: another process of this run has ended.\n")
         raise SystemExit(1)
-    sys.stderr.write(f"error: {_without_worker_trace(str(cause), type(cause).__name__)}\n")
+    sys.stderr.write(f"error: {message_of(cause)}\n")
     raise SystemExit(EXIT_CODE)
-
-
-def _without_worker_trace(message: str, kind: str) -> str:
-    """Undo what a loader worker wraps around an exception: keep the part after the last `Kind: `."""
-    if "Original Traceback" not in message:
-        return message
-    return message.rpartition(f"{kind}: ")[2].strip()
 
 
 def _lost_peer(error: BaseException) -> bool:
     """True when this process fails only because another one of the group has."""
-    return World.current().size > 1 and bool(re.search(r"Connection (closed|reset) by peer", str(error)))
+    return World.current().size > 1 and bool(LOST_PEER.search(str(error)))
 
 
 def _leave_process_group() -> None:

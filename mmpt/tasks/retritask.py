@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from mmpt.datasets import MMDataset, collate
 from mmpt.errors import DataError
 from mmpt.models.checkpoint import weights_fingerprint
 from mmpt.processors import (
+    META_PROCESSORS,
     ShardedHow2MetaProcessor,
     ShardedHow2VideoRetriMetaProcessor,
     ShardedTextProcessor,
@@ -38,7 +38,7 @@ from mmpt.retrieval import (
     refresh_plan,
     video_vectors,
 )
-from mmpt.tasks.task import TASKS, Task, _merge_first_two, squeeze_leading
+from mmpt.tasks.task import TASKS, Task, merge_leading
 from mmpt.utils.distributed import World
 from mmpt.utils.log import get_logger, progress
 from mmpt.utils.rng import stable_seed
@@ -66,9 +66,14 @@ class RetriTask(Task):
         self._embedding_dataset: MMDataset | None = None
         self._planned: tuple[int, str] | None = None  # epoch and identity of the plan that the training set holds
 
-    def flatten(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Drop the axis that collating one item adds: an item is a batch already."""
-        return squeeze_leading(batch)
+    def find_misfits(self) -> list[str]:
+        """As for every task; besides, the training items must be batches that can be planned."""
+        meta = META_PROCESSORS.get(self.config.dataset.meta_processor or "", "dataset.meta_processor")
+        if self.config.is_test or issubclass(meta, ShardedHow2VideoRetriMetaProcessor):
+            return super().find_misfits()
+        wanted = ShardedHow2VideoRetriMetaProcessor.__name__
+        found = f"`task: {self.config.task}`, but is `{meta.__name__}`"
+        return [f"`dataset.meta_processor` must be `{wanted}` with {found}."]
 
     def build_dataset(self, split: Split) -> MMDataset | None:
         """Build the data set of `split`; the table of training videos is kept for the embedding pass."""
@@ -208,7 +213,7 @@ class RetriTask(Task):
         )
         mine = sum(map(len, chunks))
         for batch in progress(loader, mine, "videos embedded", logger, unit=size):
-            flat = {key: _merge_first_two(value) for key, value in batch.items() if key in _MODEL_INPUTS}
+            flat = merge_leading({key: batch[key] for key in _MODEL_INPUTS}, 2)
             pieces = []
             for begin in range(0, len(flat["caps"]), CLIPS_PER_FORWARD):
                 end = begin + CLIPS_PER_FORWARD
@@ -233,14 +238,7 @@ def _planned_meta(dataset: MMDataset) -> ShardedHow2VideoRetriMetaProcessor:
 
 @TASKS.register
 class VideoRetriTask(RetriTask):
-    """Retrieval with several clips per video: [V, C, ...] becomes [V*C, ...] after the item axis is dropped."""
-
-    def flatten(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Drop the item axis, then merge videos and clips; clip c of video v is row v*C + c."""
-        batch = squeeze_leading(batch)
-        if (self.config.dataset.clip_per_video or 1) <= 1:
-            return batch
-        return {key: _merge_first_two(value) for key, value in batch.items()}
+    """The same by the name that pre-training YAMLs use: several clips of every video."""
 
 
 _MODEL_INPUTS = ("caps", "cmasks", "vfeats", "vmasks")

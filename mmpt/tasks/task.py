@@ -39,8 +39,15 @@ class Task:
 
     @staticmethod
     def from_config(config: RunConfig, *, seed: int = 1) -> Task:
-        """Build the task that the YAML's `task:` names (`Task` when it names none)."""
-        return TASKS.get(config.task or "Task", "task")(config, seed=seed)
+        """Build the task that the YAML's `task:` names (`Task` when it names none), all class names checked.
+
+        Raises:
+            ConfigError: listing each unknown name with the nearest known one.
+        """
+        named = config.task is None or config.task in TASKS or "." in config.task
+        task = TASKS.get(config.task or "Task", "task")(config, seed=seed) if named else Task(config, seed=seed)
+        task.check_classes()
+        return task
 
     def check_classes(self) -> None:
         """Look every class name of the config up, so that all unknown ones are reported together.
@@ -50,6 +57,7 @@ class Task:
         """
         dataset, model, loss = self.config.dataset, self.config.model, self.config.loss
         lookups: list[tuple[Registry[Any], str | None, str]] = [
+            (TASKS, self.config.task, "task"),
             (META_PROCESSORS, dataset.meta_processor, "dataset.meta_processor"),
             (VIDEO_PROCESSORS, dataset.video_processor, "dataset.video_processor"),
             (TEXT_PROCESSORS, dataset.text_processor, "dataset.text_processor"),
@@ -69,8 +77,24 @@ class Task:
                 registry.get(name, key)
             except ConfigError as err:
                 problems += [f"`{key}`: {problem}" for problem in err.problems]
+        problems += [] if problems else self.find_misfits()
         if problems:
             raise ConfigError(str(self.config.path), problems)
+
+    def find_misfits(self) -> list[str]:
+        """Return the classes that exist but cannot work together, one sentence each."""
+        dataset = self.config.dataset
+        parts = {
+            "meta_processor": META_PROCESSORS.get(dataset.meta_processor or "", "dataset.meta_processor"),
+            "video_processor": VIDEO_PROCESSORS.get(dataset.video_processor or "", "dataset.video_processor"),
+            "text_processor": TEXT_PROCESSORS.get(dataset.text_processor or "", "dataset.text_processor"),
+            "aligner": ALIGNERS.get(dataset.aligner or "", "dataset.aligner"),
+        }
+        batched = [name for name, part in parts.items() if part.takes_batches]
+        if not batched or len(batched) == len(parts):
+            return []
+        names = ", ".join(f"`{name}: {getattr(dataset, name)}`" for name in batched)
+        return [f"under `dataset`, {names} work on whole batches of videos, but the other parts on single videos."]
 
     def build_dataset(self, split: Split) -> MMDataset | None:
         """Build the data set of `split`, or None when the config names no source for it."""
@@ -112,20 +136,19 @@ class Task:
         return loss_cls(self.config.loss, clip_per_video=self.config.dataset.clip_per_video)
 
     def flatten(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Merge the item and clip axes of a collated batch into one: [N, C, ...] becomes [N*C, ...]."""
-        if (self.config.dataset.subsampling or 1) <= 1:
-            return batch
-        return {key: _merge_first_two(value) for key, value in batch.items()}
+        """Merge the leading axes of a batch (items, videos, clips: all that `caps` has before its T slots) into one.
+
+        Clip c of video v becomes row v*C + c. Tensors without these axes are left alone.
+        """
+        return merge_leading(batch, batch["caps"].dim() - 1)
 
 
-def _merge_first_two(value: Any) -> Any:
-    """Merge the first two axes of a tensor that has two; leave anything else alone."""
-    return value.flatten(0, 1) if isinstance(value, torch.Tensor) and value.dim() >= 2 else value
-
-
-def squeeze_leading(batch: dict[str, Any]) -> dict[str, Any]:
-    """Drop the leading axis of size 1 that collating a single item adds to every tensor."""
+def merge_leading(batch: dict[str, Any], num_axes: int) -> dict[str, Any]:
+    """Merge the first `num_axes` axes of every tensor whose sizes there are those of `caps`."""
+    sizes = batch["caps"].shape[:num_axes]
     return {
-        key: value.squeeze(0) if isinstance(value, torch.Tensor) and value.dim() and value.shape[0] == 1 else value
+        key: value.flatten(0, num_axes - 1)
+        if isinstance(value, torch.Tensor) and value.dim() >= num_axes and value.shape[:num_axes] == sizes
+        else value
         for key, value in batch.items()
     }

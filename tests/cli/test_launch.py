@@ -47,6 +47,8 @@ def runs(tmp_path, monkeypatch):
 def no_preflight(monkeypatch):
     monkeypatch.setattr(launch.preflight, "check_data", lambda config: None)
     monkeypatch.setattr(launch.preflight, "check_restore_file", lambda config: None)
+    monkeypatch.setattr(launch.preflight, "check_parts", lambda config: None)
+    monkeypatch.setattr(launch.preflight, "check_start", lambda path: None)
 
 
 def last_command(out):

@@ -1,6 +1,7 @@
 """The list of missing files, against files made one by one."""
 
 import pytest
+import torch
 
 from mmpt.cli import preflight
 from mmpt.config import DatasetConfig, RunConfig
@@ -77,6 +78,12 @@ def test_restore_file(tmp_path):
         preflight.check_restore_file(config)
     for part in (str(weights), "fairseq.checkpoint.restore_file", "a.yaml", "DATASET.md", preflight.DEMO_COMMANDS):
         assert part in str(caught.value)
-    weights.touch()
+    torch.save({"model": {}}, weights)
+    with pytest.raises(CheckpointError, match="this one has no optimizer_history, extra_state"):
+        preflight.check_restore_file(config)
+    torch.save({"model": {}, "optimizer_history": [], "extra_state": {}}, weights)
     preflight.check_restore_file(config)
+    weights.write_bytes(weights.read_bytes()[:-40])
+    with pytest.raises(CheckpointError, match="damaged"):
+        preflight.check_restore_file(config)
     preflight.check_restore_file(RunConfig())

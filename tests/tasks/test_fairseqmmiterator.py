@@ -135,6 +135,21 @@ def test_the_end_of_an_epoch_is_the_start_of_the_next() -> None:
     assert sorted(values_of(second)) == [200 + place for place in range(7)]
 
 
+@pytest.mark.parametrize(("before", "now", "done", "goes_on_at"), [(1, 2, 3, 1), (2, 1, 1, 2), (2, 2, 2, 2)])
+def test_an_interrupted_epoch_goes_on_with_another_number_of_processes(
+    before: int, now: int, done: int, goes_on_at: int
+) -> None:
+    data = PlannedValues()
+    resumed = PlannedBatchIterator(
+        FairseqMMDataset(data, training=True, replanned=True),
+        plan=data.plan, epoch=3, batch_size=1, num_shards=now, shard_id=0,
+    )  # fmt: skip
+    state = {"version": 2, "epoch": 3, "iterations_in_epoch": done, "shuffle": False, "plan": "plan-3"}
+    resumed.load_state_dict(state | {"num_shards": before})
+    seen = [int(batch["value"]) for batch in resumed.next_epoch_itr(shuffle=False)]
+    assert seen == list(range(300, 308))[goes_on_at * now :: now]
+
+
 def test_batches_keep_the_short_last_one() -> None:
     dataset = FairseqMMDataset(PlannedValues(7))
     batches = dataset.batch_by_size(dataset.ordered_indices(), max_sentences=3, required_batch_size_multiple=8)

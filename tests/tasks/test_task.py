@@ -1,0 +1,88 @@
+"""Class names of a config to classes: those of the project, a user's own, and all that are unknown at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from mmpt.batch import Split
+from mmpt.config import DatasetConfig, LossConfig, ModelConfig, RunConfig
+from mmpt.errors import ConfigError
+from mmpt.losses import MMContraLoss
+from mmpt.tasks import Task, VideoRetriTask
+
+DATASET = DatasetConfig(
+    meta_processor="ShardedHow2MetaProcessor",
+    video_processor="ShardedVideoProcessor",
+    text_processor="ShardedTextProcessor",
+    aligner="VariedLenAligner",
+)
+CONFIG = RunConfig(
+    path="a.yaml", dataset=DATASET, model=ModelConfig(model_cls="MMFusionSeparate"), loss=LossConfig(loss_cls="BCE")
+)
+
+
+class OwnTask(Task):
+    """A user's own."""
+
+
+class OwnLoss(MMContraLoss):
+    """A user's own."""
+
+
+def test_the_task_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert type(Task.from_config(CONFIG)) is Task
+    planned = replace(
+        DATASET,
+        meta_processor="ShardedHow2VideoRetriMetaProcessor",
+        video_processor="ShardedVideoRetriVideoProcessor",
+        text_processor="ShardedVideoRetriTextProcessor",
+        aligner="VideoRetriOverlappedAligner",
+    )
+    task = Task.from_config(replace(CONFIG, task="VideoRetriTask", dataset=planned), seed=5)
+    assert isinstance(task, VideoRetriTask)
+    assert task.seed == 5
+    assert type(Task.from_config(replace(CONFIG, task=f"{__name__}.OwnTask"))).__name__ == "OwnTask"
+
+
+def test_unknown_names_are_told_together_with_the_nearest_known_ones() -> None:
+    wrong = replace(
+        CONFIG,
+        task="VideoRetriTsk",
+        dataset=replace(DATASET, aligner="VariedLenAlinger", text_processor="no.such.module.Reader"),
+        model=ModelConfig(model_cls="MMFusionSeperate"),
+        loss=LossConfig(loss_cls="Zzz"),
+    )
+    with pytest.raises(ConfigError) as caught:
+        Task.from_config(wrong)
+    problems = caught.value.problems
+    assert caught.value.source == "a.yaml"
+    assert len(problems) == 5
+    for key, hint in {
+        "task": "Did you mean `VideoRetriTask`?",
+        "dataset.aligner": "Did you mean `VariedLenAligner`?",
+        "dataset.text_processor": "cannot import the text processor `no.such.module.Reader`",
+        "model.model_cls": "Did you mean `MMFusionSeparate`?",
+        "loss.loss_cls": "no loss is called `Zzz`. Known: BCE, CrossEntropy,",
+    }.items():
+        (problem,) = (problem for problem in problems if f"`{key}`" in problem)
+        assert hint in problem
+
+
+def test_a_loss_of_ones_own_is_built_from_the_section() -> None:
+    config = replace(CONFIG, loss=LossConfig(loss_cls=f"{__name__}.OwnLoss"))
+    loss = Task.from_config(config).build_loss()
+    assert type(loss).__name__ == "OwnLoss"
+    assert loss.config is config.loss
+
+
+@pytest.mark.parametrize("loss", [None, LossConfig()])
+def test_training_needs_a_loss(loss: LossConfig | None) -> None:
+    with pytest.raises(ConfigError, match=r"`loss\.loss_cls` is required for training"):
+        Task.from_config(replace(CONFIG, loss=loss)).build_loss()
+
+
+def test_a_split_without_a_source_has_no_data_set() -> None:
+    task = Task.from_config(CONFIG)
+    assert [task.build_dataset(split) for split in Split] == [None, None, None]
