@@ -35,9 +35,13 @@ setup(
     # torch. requirements-fairseq.txt has the one command that installs it; only training needs it.
     install_requires=[
         # imported by mmpt
+        "av>=12",
         "faiss-cpu>=1.8",
+        "huggingface_hub>=1",
+        "matplotlib>=3.8",
         "numpy>=1.26",
         "PyYAML>=6.0",
+        "safetensors>=0.4",
         "torch>=2.6,<2.14",  # from 2.6 on torch.load refuses code by default; newer than 2.13 is untested
         "transformers>=5.0,<6",
         # imported by fairseq, which is installed without its dependencies

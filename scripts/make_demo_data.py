@@ -22,7 +22,7 @@ from demo_corpus.files import write_corpus
 from demo_corpus.settings import CorpusSettings, flag_of
 from demo_corpus.summary import summary_rows
 
-from mmpt.errors import EXIT_CODE, DataError, UserError
+from mmpt.errors import EXIT_CODE, INTERRUPTED, DataError, UserError
 from mmpt.utils.io import read_json, write_json
 from mmpt.utils.log import get_logger, setup_logging
 
@@ -39,11 +39,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         make_demo_data(out, CorpusSettings(**options))
     except UserError as err:
-        logger.error("%s", err)
+        print(f"error: {err}", file=sys.stderr)
         return EXIT_CODE
     except OSError as err:
-        logger.error("%s: cannot write the demo data here (%s); give another folder with `--out`.", out, err)
+        print(f"error: {out}: cannot write here ({err}); give another folder with `--out`.", file=sys.stderr)
         return EXIT_CODE
+    except KeyboardInterrupt:
+        print("interrupted; run it again, the corpus is made anew", file=sys.stderr)
+        return INTERRUPTED
     return 0
 
 

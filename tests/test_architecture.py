@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A module imports only from its own layer or from one listed above it.
 LAYERS = (
     *("errors", "registry", "batch"),
-    *("utils", "config", "processors", "datasets", "modules", "models", "losses", "retrieval", "evaluators", "tasks"),
+    *("utils", "config", "processors", "datasets", "losses", "modules", "models", "retrieval", "evaluators", "tasks"),
     "cli",
 )
 # Layers that know even less than the order allows.
@@ -27,7 +27,8 @@ CONFINED = {
     "fairseq": ("fairseqmm*.py",),
     "fairseq_cli": ("fairseqmm*.py",),
     "faiss": ("retrieval/retriever.py",),
-    "argparse": ("cli/*.py", "fairseqmm*.py"),  # fairseq's interface has parsers in it
+    # fairseq's interface has parsers in it; dedupprocessor is a command by its published name
+    "argparse": ("cli/*.py", "fairseqmm*.py", "processors/dedupprocessor.py"),
     "subprocess": ("cli/*.py",),
     "pickle": ("utils/io.py",),
     **dict.fromkeys(("scripts", "tests", "benchmarks", "locallaunch"), ()),
@@ -127,7 +128,7 @@ def test_scripts_leave_training_pickles_and_each_other_alone() -> None:
         ("models/retriever.py", "import faiss"),
         ("processors/how2.py", "import pickle"),
         ("models/utils/io.py", "import pickle"),
-        ("processors/dedupprocessor.py", "import argparse"),
+        ("processors/packing.py", "import argparse"),
         ("models/checkpoint.py", "from argparse import ArgumentParser"),
         ("tasks/task.py", "from subprocess import run"),
         ("cli/demo.py", "from scripts.make_demo_data import main"),

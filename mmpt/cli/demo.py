@@ -12,6 +12,8 @@ import subprocess
 import sys
 import time
 
+from mmpt.errors import INTERRUPTED
+
 VIDEOCLIP = "projects/retri/videoclip/how2_demo.yaml"
 NORTON = "projects/retri/norton/how2_demo.yaml"
 SCORES = "projects/retri/norton/test_how2_demo_zs.yaml"
@@ -55,12 +57,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="corpus and training seed")
     args = parser.parse_args(argv)
     begin = time.monotonic()
-    for command in demo_commands(args.seed):
-        print(f"\n$ python {shlex.join(command)}", flush=True)
-        code = subprocess.run([sys.executable, *command], check=False).returncode
-        if code:
-            print(f"error: this command ended with exit code {code}.", file=sys.stderr)
-            return code
+    try:
+        for command in demo_commands(args.seed):
+            print(f"\n$ python {shlex.join(command)}", flush=True)
+            code = subprocess.run([sys.executable, *command], check=False).returncode
+            if code:
+                print(f"error: this command ended with exit code {code}.", file=sys.stderr)
+                return code
+    except KeyboardInterrupt:
+        print("interrupted; run it again, it goes on where it stopped", file=sys.stderr)
+        return INTERRUPTED
     print(f"\nThe demo took {time.monotonic() - begin:.0f} s.")
     return 0
 

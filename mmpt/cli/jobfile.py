@@ -48,16 +48,24 @@ def _problems(values: dict[str, Any]) -> list[str]:
         f"`{key}` is not a key of job files.{did_you_mean(key, list(KEYS))}" for key in values if key not in KEYS
     ]
     for key in ("project_dir", "base_dir"):
-        if not isinstance(values.get(key), str):
+        if not _is_below(values.get(key)):
             problems.append(f"`{key}` must be a folder below projects/, but is {values.get(key)!r}.")
     groups = values.get("task_group") or {}
     if not isinstance(groups, dict) or not all(isinstance(settings, dict) for settings in groups.values()):
         return [*problems, "`task_group` must map each group's name to a mapping with `task_list`."]
     for group, settings in groups.items():
         names = settings.get("task_list") or []
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        if not isinstance(names, list) or not all(_is_below(name) for name in names):
             problems.append(f"`task_group.{group}.task_list` must be a list of file names, but is {names!r}.")
     return problems
+
+
+def _is_below(value: Any) -> bool:
+    """True for a relative path that stays below the folder it is joined to."""
+    if not isinstance(value, str):
+        return False
+    path = Path(value)
+    return path.parts != () and not path.is_absolute() and ".." not in path.parts
 
 
 def move_runs(value: Any, old: str, new: str) -> Any:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader
@@ -14,12 +15,14 @@ from torch.utils.data import DataLoader
 from mmpt.batch import Split
 from mmpt.config import RunConfig, load_config
 from mmpt.datasets import collate
-from mmpt.errors import EXIT_CODE, ConfigError, UserError
+from mmpt.errors import EXIT_CODE, INTERRUPTED, ConfigError, UserError
 from mmpt.evaluators import (
     METRICS,
     PREDICTORS,
     Evaluator,
+    Results,
     file_fingerprint,
+    render_markdown,
     render_table,
     save_predictions,
     write_results,
@@ -31,34 +34,54 @@ from mmpt.utils.log import get_logger, setup_logging
 logger = get_logger(__name__)
 
 
+class Scores(NamedTuple):
+    """What was measured, and which checkpoint is best."""
+
+    columns: dict[str, Results]
+    """`chance` and a column per checkpoint, in the order of scoring."""
+    best: Path
+    """The first of those with the greatest number."""
+    best_value: float
+    """The first number of the first metric."""
+
+
 def checkpoints_to_score(config: RunConfig, all_checkpoints: bool) -> list[Path]:
-    """The checkpoints that the YAML names; with `all_checkpoints` also every one beside its results, as released."""
+    """The checkpoints that the YAML names; with `all_checkpoints` those of `selection_rule`, as released."""
     named = [Path(path) for path in config.checkpoint_paths]
-    found = sorted(Path(config.eval.save_path or ".").glob("checkpoint*.pt")) if all_checkpoints else []
-    paths = found + [path for path in named if path not in found]
+    found = sorted(_search_folder(config).glob("checkpoint*.pt")) if all_checkpoints else []
+    known = {path.resolve() for path in found}
+    paths = found + [path for path in named if path.resolve() not in known]
     if not paths:
         key = "`fairseq.common_eval.path` must name the checkpoint to score, but is missing."
         raise ConfigError(str(config.path), [key])
     return paths
 
 
-def predict(config: RunConfig, *, device: torch.device, all_checkpoints: bool, keep_predictions: bool) -> str:
-    """Score every checkpoint, write `<eval.save_path>/results.json`, and return the table to show.
+def selection_rule(config: RunConfig) -> str:
+    """Say what `--all-checkpoints` scores and how the best is chosen."""
+    return (
+        f"every checkpoint*.pt in {_search_folder(config)} (the folder above `eval.save_path`) in order of name, then "
+        "those that `fairseq.common_eval.path` names; the best is chosen on this test set itself, as in the release"
+    )
+
+
+def _search_folder(config: RunConfig) -> Path:
+    return Path(os.path.dirname(config.eval.save_path or ""))  # of `runs/x/`, unlike Path.parent, this is runs/x
+
+
+def predict(config: RunConfig, *, device: torch.device, all_checkpoints: bool, keep_predictions: bool) -> Scores:
+    """Score every checkpoint and write `<eval.save_path>/results.json`.
 
     Raises:
         UserError: a missing or unfit checkpoint, annotation or feature file.
     """
-    task = Task.from_config(config)
-    task.check_classes()
+    task = Task.from_config(config, seed=config.seed)
     evaluator = Evaluator(
         PREDICTORS.get(config.predictor or "", "predictor")(),
         [METRICS.get(name, "metric")() for name in config.metric],
     )
     paths = checkpoints_to_score(config, all_checkpoints)
-    dataset = task.build_dataset(Split.TEST)
-    if dataset is None:
-        raise ConfigError(str(config.path), ["`dataset.test_path` is required for scoring, but is missing."])
-    loader = DataLoader(dataset, config.batch_size, collate_fn=collate, num_workers=config.num_workers)
+    loader = _test_loader(task, pin_memory=device.type == "cuda")
     results = Path(config.eval.save_path or ".")
     rows: list[dict[str, Any]] = []
     for path in paths:
@@ -66,21 +89,30 @@ def predict(config: RunConfig, *, device: torch.device, all_checkpoints: bool, k
         load_weights(model, path)
         begin = time.monotonic()
         outputs, metrics = evaluator(model.to(device), loader, device)
-        logger.info("%s scored in %.1f s", path, time.monotonic() - begin)
-        rows.append(
-            {
-                "checkpoint": str(path),
-                "fingerprint": file_fingerprint(path),
-                "metrics": metrics,
-                "seconds": round(time.monotonic() - begin, 2),
-            }
-        )
+        seconds = time.monotonic() - begin
+        logger.info("%s scored in %.1f s", path, seconds)
+        row = {"checkpoint": str(path), "fingerprint": file_fingerprint(path), "metrics": metrics}
+        rows.append({**row, "seconds": round(seconds, 2)})
         if keep_predictions:
             save_predictions(results / f"{path.parent.name}-{path.stem}.npz", outputs)
     chance = evaluator.chance(outputs)
     write_results(results / "results.json", rows, settings=config.to_dict(), chance=chance)
-    columns = {"chance": chance} | {name: row["metrics"] for name, row in zip(short_names(paths), rows, strict=True)}
-    return render_table(columns)
+    values = [evaluator.best(row["metrics"]) for row in rows]
+    columns = dict(zip(short_names(paths), (row["metrics"] for row in rows), strict=True))
+    return Scores({"chance": chance, **columns}, paths[values.index(max(values))], max(values))
+
+
+def _test_loader(task: Task, pin_memory: bool) -> DataLoader:
+    dataset = task.build_dataset(Split.TEST)
+    if dataset is None:
+        raise ConfigError(str(task.config.path), ["`dataset.test_path` is required for scoring, but is missing."])
+    return DataLoader(
+        dataset,
+        task.config.batch_size,
+        collate_fn=collate,
+        num_workers=task.config.num_workers,
+        pin_memory=pin_memory,
+    )
 
 
 def short_names(paths: list[Path]) -> list[str]:
@@ -97,22 +129,30 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mmpt.cli.predict", description="Score checkpoints on a test set.")
     parser.add_argument("taskconfig", help="evaluation YAML")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the first GPU, else the CPU)")
-    parser.add_argument("--all-checkpoints", action="store_true", help="score every checkpoint in eval.save_path too")
+    parser.add_argument(
+        "--all-checkpoints", action="store_true", help="score every checkpoint*.pt in the folder above eval.save_path"
+    )
     parser.add_argument("--save-predictions", action="store_true", help="keep scores and vectors as .npz")
+    parser.add_argument("--markdown", action="store_true", help="print the table as markdown, to paste into a README")
     args = parser.parse_args(argv)
     setup_logging()
     try:
-        device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        table = predict(
-            load_config(args.taskconfig),
-            device=device,
+        config = load_config(args.taskconfig)
+        scores = predict(
+            config,
+            device=torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu")),
             all_checkpoints=args.all_checkpoints,
             keep_predictions=args.save_predictions,
         )
     except UserError as err:
         print(f"error: {err}", file=sys.stderr)
         return EXIT_CODE
-    print(table)
+    except KeyboardInterrupt:
+        print("interrupted; run it again", file=sys.stderr)
+        return INTERRUPTED
+    print((render_markdown if args.markdown else render_table)(scores.columns))
+    if args.all_checkpoints:
+        print(f"\nscored: {selection_rule(config)}\nbest: {scores.best} ({config.metric[0]} {scores.best_value:.4f})")
     return 0
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
+from mmpt.config.fairseq_checks import check_fairseq
 from mmpt.config.fields import limits_of
 from mmpt.config.run import RunConfig
 
@@ -24,8 +26,6 @@ PREDICT_KEYS = (*PROCESSOR_KEYS, *COMMON_KEYS, "metric", "predictor", "fairseq.c
 HTM_ALIGN_KEYS = (*COMMON_KEYS, "dataset.vfeat_dir", "eval.save_path")
 """HTM-Align is scored by its own script, without processors, metric and predictor."""
 
-SAFE_DDP_BACKENDS = ("no_c10d", "legacy_ddp")
-
 
 def check_whole(config: RunConfig, values: dict[str, Any]) -> list[str]:
     """Return every mistake that no single key shows.
@@ -34,12 +34,14 @@ def check_whole(config: RunConfig, values: dict[str, Any]) -> list[str]:
         config: the parsed config; mistaken values are None in it and take part in no comparison.
         values: the YAML as read; a key that stands there is not called missing.
     """
-    checks = (_check_lengths, _check_batches, _check_retrieval, _check_fairseq)
-    return [*_missing(config, values), *(problem for check in checks for problem in check(config))]
+    problems = [*_missing(config, values), *_check_lengths(config), *_check_batches(config)]
+    return [*problems, *_check_retrieval(config, values), *check_fairseq(config)]
 
 
 def _missing(config: RunConfig, values: dict[str, Any]) -> Iterator[str]:
     required: tuple[str, ...]
+    if not isinstance(values.get("dataset", {}), dict | None):
+        return  # nobody knows whether this is to train or to evaluate
     if not config.is_test:
         required, kind = TRAINING_KEYS, "a training config needs it (evaluation configs say `dataset.split: test`)"
     elif config.dataset.anno_path is not None:
@@ -47,14 +49,17 @@ def _missing(config: RunConfig, values: dict[str, Any]) -> Iterator[str]:
     else:
         required, kind = PREDICT_KEYS, "an evaluation config (`dataset.split: test`) needs it"
     for path in required:
-        if _look_up(values, path) is None:
+        if _is_missing(values, path):
             yield f"`{path}` is missing; {kind}."
 
 
-def _look_up(values: Any, path: str) -> Any:
+def _is_missing(values: Any, path: str) -> bool:
+    """False also where a section is no mapping: that is a mistake of its own, and what it should hold is unknown."""
     for key in path.split("."):
-        values = values.get(key) if isinstance(values, dict) else None
-    return values
+        if values is None or not isinstance(values, dict):
+            return values is None
+        values = values.get(key)
+    return values is None
 
 
 def _check_lengths(config: RunConfig) -> Iterator[str]:
@@ -94,41 +99,19 @@ def _check_batches(config: RunConfig) -> Iterator[str]:
         )
 
 
-def _check_retrieval(config: RunConfig) -> Iterator[str]:
+def _check_retrieval(config: RunConfig, values: dict[str, Any]) -> Iterator[str]:
     if config.is_test or config.task not in RETRIEVAL_TASKS:
         return
-    needed = [f"dataset.{key}" for key in RETRIEVAL_DATASET_KEYS if getattr(config.dataset, key) is None]
-    if config.retrieval.retri_epoch is not None and config.retrieval.num_cands is None:
+    needed = [f"dataset.{key}" for key in RETRIEVAL_DATASET_KEYS]
+    if config.retrieval.retri_epoch is not None:
         needed.append("num_cands")
-    for path in needed:
+    for path in filter(partial(_is_missing, values), needed):
         yield f"`{path}` is missing; `task: {config.task}` needs it."
     if config.option("dataset", "batch_size", 1) != 1:
         yield (
             f"`fairseq.dataset.batch_size` must be 1 with `task: {config.task}`, whose items are whole batches, but is "
             f"{config.batch_size}; `dataset.num_video_per_batch` sets the size."
         )
-
-
-def _check_fairseq(config: RunConfig) -> Iterator[str]:
-    if config.option("common", "fp16") and config.option("common", "bf16"):
-        yield "`fairseq.common.fp16` and `fairseq.common.bf16` cannot both be true; choose one."
-    for key, bound in (("batch_size", 1), ("num_workers", 0)):
-        value = config.option("dataset", key, bound)
-        if value < bound:
-            yield f"`fairseq.dataset.{key}` must be at least {bound}, but is {value}."
-    for group in ("optimization", "distributed_training"):
-        backend = config.option(group, "ddp_backend")
-        if backend is not None and backend not in SAFE_DDP_BACKENDS:
-            yield (
-                f"`fairseq.{group}.ddp_backend` must be `no_c10d` or `legacy_ddp`, but is `{backend}`: other back ends "
-                "wait for a gradient of every parameter, and BERT's poolers get none."
-            )
-    for group in ("optimization", "optimizer", "lr_scheduler"):
-        rates = config.option(group, "lr", [])
-        if len(rates) > 1:
-            yield f"`fairseq.{group}.lr` must hold one number (`lr_scheduler` varies it), but holds {len(rates)}."
-    if not config.is_test and "common_eval" in config.fairseq:
-        yield "`fairseq.common_eval` belongs to evaluation configs (`dataset.split: test`); leave it out of training."
 
 
 def inert_keys(config: RunConfig, values: dict[str, Any], inert_top_level: tuple[str, ...]) -> list[str]:
@@ -143,6 +126,8 @@ def inert_keys(config: RunConfig, values: dict[str, Any], inert_top_level: tuple
         names.append("dataset.subsampling")
     if config.dataset.jsfusion_path is not None and config.dataset.full_test_path is None:
         names.append("dataset.jsfusion_path")
+    if values.get("retri_epoch") is not None and (config.is_test or config.task in (None, "Task")):
+        names.append("retri_epoch")
     if config.is_test and config.option("dataset", "valid_subset") is not None:
         names.append("fairseq.dataset.valid_subset")
     return names

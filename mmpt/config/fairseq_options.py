@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from mmpt.config.fields import NO_LIMITS, Limits
+
 TYPES: dict[str, Any] = {
     "bool": bool,
     "int": int,
@@ -94,3 +96,27 @@ OPTIONS: dict[str, dict[str, Any]] = {group: _types_by_name(table) for group, ta
 OPTIONS["optimization"] |= OPTIONS["optimizer"] | OPTIONS["lr_scheduler"] | {"ddp_backend": str}
 OPTIONS["optimization"]["adam_betas"] = OPTIONS["optimizer"]["adam_betas"] = str | list[float]
 OPTIONS["common_eval"]["path"] = str | list[str]
+
+_AT_LEAST = {
+    0: "seed max_epoch max_update clip_norm warmup_updates weight_decay end_learning_rate num_workers "
+    "save_interval_updates validate_interval_updates validate_after_updates empty_cache_freq fp16_scale_tolerance",
+    1: "log_interval update_freq batch_size batch_size_valid save_interval validate_interval bucket_cap_mb "
+    "all_gather_list_size fp16_init_scale amp_init_scale",
+}
+_ABOVE_ZERO = "lr adam_eps total_num_update power min_loss_scale"
+_ONE_OF = {
+    "log_format": ("json", "none", "simple", "tqdm"),
+    "optimizer": ("adam",),
+    "lr_scheduler": ("polynomial_decay", "fixed"),
+    "best_checkpoint_metric": ("loss",),
+}
+_LIMITS = (
+    {name: Limits(at_least=bound) for bound, names in _AT_LEAST.items() for name in names.split()}
+    | {name: Limits(above=0) for name in _ABOVE_ZERO.split()}
+    | {name: Limits(one_of=names) for name, names in _ONE_OF.items()}
+)
+
+
+def limits_of_option(name: str) -> Limits:
+    """Return the bounds of an option, which are those of every group that has it; 0 switches many of them off."""
+    return _LIMITS.get(name, NO_LIMITS)

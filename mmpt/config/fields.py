@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 
+LARGEST_INT = 2**31 - 1
+"""Whole numbers of a YAML end here: none of them counts more, and arrays of int32 hold it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """What a value must satisfy beyond its type, and what kind of setting it is."""
@@ -32,6 +36,8 @@ class Limits:
         """True when `value`, already of the right type, is within the limits."""
         if isinstance(value, str):
             return not self.one_of or value in self.one_of
+        if isinstance(value, list):
+            return all(self.allow(item) for item in value)
         if isinstance(value, bool) or not isinstance(value, int | float):
             return True
         return (
@@ -43,7 +49,11 @@ class Limits:
     def describe(self) -> str:
         """Return the bounds of a number in words, with a leading space, or an empty string."""
         bounds = [("of at least", self.at_least), ("above", self.above), ("at most", self.at_most)]
-        said = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
+        said = [
+            f"{word} {bound if isinstance(bound, int) else format(bound, 'g')}"
+            for word, bound in bounds
+            if bound is not None
+        ]
         return " " + " and ".join(said) if said else ""
 
 
@@ -80,10 +90,33 @@ def coerce(value: Any, annotation: Any, limits: Limits = NO_LIMITS) -> Any:
     kinds = [kind for kind in _alternatives(annotation) if kind is not types.NoneType]
     for kind in kinds:
         converted = _convert(value, kind)
+        if isinstance(converted, int) and abs(converted) > LARGEST_INT:
+            raise ValueError(f"must be at most {LARGEST_INT} in size, but is {_shown(value)}")
         if converted is not None and limits.allow(converted):
             return converted
     expected = " or ".join(_describe(kind, limits) for kind in kinds)
     raise ValueError(f"must be {expected}, but is {_shown(value)}")
+
+
+def mistakes_in(section: Any, path: str) -> list[str]:
+    """Return a sentence for every value of a section, made in code, that a YAML file could not say.
+
+    Args:
+        section: an instance of one of the schema's dataclasses; those in it are looked into.
+        path: what to call it.
+    """
+    annotations = typing.get_type_hints(type(section))
+    problems: list[str] = []
+    for field in dataclasses.fields(section):
+        value, where = getattr(section, field.name), f"{path}.{field.name}"
+        if dataclasses.is_dataclass(value):
+            problems += mistakes_in(value, where)
+        elif value is not None:
+            try:
+                coerce(value, annotations[field.name], limits_of(field))
+            except ValueError as err:
+                problems.append(f"`{where}` {err}.")
+    return problems
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:
@@ -114,7 +147,7 @@ def _convert_number(value: Any, kind: type) -> int | float | None:
             value = float(value)
         except ValueError:
             return None
-    if not isinstance(value, int | float) or not math.isfinite(value):
+    if not isinstance(value, int | float) or (isinstance(value, float) and not math.isfinite(value)):
         return None
     if kind is int:
         return int(value) if value == int(value) else None

@@ -8,7 +8,7 @@ import typing
 from functools import cache
 from typing import Any, TypeVar
 
-from mmpt.config.fairseq_options import MANAGED, OPTIONS
+from mmpt.config.fairseq_options import MANAGED, OPTIONS, limits_of_option
 from mmpt.config.fields import coerce, limits_of
 from mmpt.config.run import FairseqOptions, RunConfig
 from mmpt.config.schema import (
@@ -130,7 +130,7 @@ def _parse_options(group: str, options: dict[str, Any], problems: list[str]) -> 
         elif key not in OPTIONS[group]:
             problems.append(_unknown(str(key), path, list(OPTIONS[group])))
         elif value is not None:
-            checked = _checked(value, OPTIONS[group][key], f"{path}.{key}", problems)
+            checked = _checked(value, OPTIONS[group][key], f"{path}.{key}", problems, limits_of_option(key))
             if checked is not None:
                 parsed[key] = checked
     return parsed

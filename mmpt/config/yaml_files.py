@@ -52,8 +52,13 @@ def _read_one(path: str, included_by: str | None) -> dict[str, Any]:
         raise ConfigError(included_by, [problem]) from None
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as err:
         raise ConfigError(path, [f"not valid YAML: {' '.join(str(err).split())}."]) from err
+    except RecursionError:
+        raise ConfigError(path, ["not valid YAML: an anchor (`&`) holds itself, or brackets nest too deep."]) from None
     except OSError as err:
-        raise ConfigError(path, [f"cannot be read: {err.strerror or err}."]) from err
+        if included_by is None:
+            raise ConfigError(path, [f"cannot be read: {err.strerror or err}."]) from err
+        problem = f"`includes` names `{path}`, which cannot be read: {err.strerror or err}."
+        raise ConfigError(included_by, [problem]) from err
     if not isinstance(values, dict):
         raise ConfigError(path, [f"must hold a mapping of keys, but holds a {type(values).__name__}."])
     return {str(key): value for key, value in values.items()}
@@ -65,12 +70,15 @@ def parse_overrides(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]
     problems = []
     for override in overrides:
         key, equals, _ = override.partition("=")
-        if not equals or not all(key.split(".")) or key == "includes":
+        if key.split(".")[0] == "includes":
+            problems.append(f"the override `{override}` comes too late: `includes` is read from YAML files only.")
+            continue
+        if not equals or not all(key.split(".")):
             problems.append(f"the override `{override}` must have the form `section.key=value`.")
             continue
         try:
             parsed = OmegaConf.to_container(OmegaConf.from_dotlist([override]))
-        except (yaml.YAMLError, OmegaConfBaseException) as err:
+        except (yaml.YAMLError, OmegaConfBaseException, RecursionError) as err:
             problems.append(f"the value of the override `{override}` is not YAML: {' '.join(str(err).split())}.")
             continue
         assert isinstance(parsed, dict)

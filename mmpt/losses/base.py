@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from mmpt.config.fields import mistakes_in
 from mmpt.config.schema import LossConfig
 from mmpt.errors import ConfigError
 from mmpt.registry import Registry
@@ -83,13 +84,8 @@ class Loss(nn.Module):
         return False
 
     def find_problems(self) -> list[str]:
-        """Return the mistakes in `config`, one sentence each."""
-        choices = ("masked_outer_sum", "similarity_norm", "transport_mass", "clip_temperature")
-        return [
-            f"`loss.{key}` must be `released` or `paper`, but is `{getattr(self.config, key)}`."
-            for key in choices
-            if getattr(self.config, key) not in ("released", "paper")
-        ]
+        """Return the mistakes in `config`, one sentence each; here those against the schema's own bounds."""
+        return mistakes_in(self.config, "loss")
 
     def scale(self, like: Tensor) -> Tensor:
         """Return 1 / tau as a scalar of `like`'s type: a constant, or with gradient when it is learnable."""
@@ -110,11 +106,6 @@ class Loss(nn.Module):
         return output
 
 
-def wide(tensor: Tensor) -> Tensor:
-    """Upcast half precision to float32; keep float32 and float64."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
 def symmetric_cross_entropy(logits_NN: Tensor) -> Tensor:
     """Return CE over rows plus CE over columns, each a mean, with the diagonal as targets. Not halved."""
     targets = torch.arange(len(logits_NN), device=logits_NN.device)
@@ -127,11 +118,6 @@ def match_accuracy(logits_NN: Tensor) -> Tensor:
     own = torch.arange(len(logits_NN), device=logits_NN.device)
     rows, columns = logits_NN.argmax(1) == own, logits_NN.argmax(0) == own
     return torch.cat([rows, columns]).to(logits_NN.dtype).mean()
-
-
-def yaml_value(value: object) -> str:
-    """Print a value as a YAML file would show it."""
-    return "null" if value is None else str(value)
 
 
 def _require_finite(output: LossOutput, batch: dict[str, Any]) -> None:

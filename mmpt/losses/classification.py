@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from mmpt.losses.base import LOSSES, Loss, LossOutput, wide
+from mmpt.losses.base import LOSSES, Loss, LossOutput
+from mmpt.losses.precision import wide
 
 IGNORE_INDEX = -100
 """Target of padded seconds."""

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from mmpt.losses.base import LOSSES, Loss, LossOutput, match_accuracy, symmetric_cross_entropy, wide, yaml_value
-from mmpt.losses.sequence import fused_similarity, paragraph_logits, sequence_problems
+from mmpt.losses.base import LOSSES, Loss, LossOutput, match_accuracy, symmetric_cross_entropy
+from mmpt.losses.precision import wide
+from mmpt.losses.sequence import States, fused_similarity, paragraph_logits, sequence_problems
 from mmpt.losses.sinkhorn import transport
 
 
@@ -92,33 +93,26 @@ class MMContraLoss(Loss):
         """Return the mistakes in `config`, one sentence each."""
         problems = super().find_problems()
         config = self.config
-        if config.sinkhorn_iterations is not None:
-            if config.sinkhorn_iterations < 1:
-                problems.append(
-                    "`loss.sinkhorn_iterations` must be at least 1, or null for the plain loss, "
-                    f"but is {config.sinkhorn_iterations}."
-                )
-            if config.beta is None or not 0 <= config.beta <= 1:
-                problems.append(f"`loss.beta` must be between 0 and 1, but is {yaml_value(config.beta)}.")
+        if config.sinkhorn_iterations is not None and config.beta is None:
+            problems.append("`loss.beta` must be a number from 0 to 1 beside `loss.sinkhorn_iterations`, but is null.")
         if self.has_sequence_term:
             problems += sequence_problems(config, self.clip_per_video)
-        return list(dict.fromkeys(problems))
+        return problems
 
-    def compute(self, *, pooled_video: Tensor, pooled_text: Tensor, **states: Any) -> LossOutput:
+    def compute(self, **batch: Any) -> LossOutput:
         """Return terms `clip_caption` and, where configured, `video_paragraph`; metrics `accuracy`, `temperature`.
 
         Args:
-            pooled_video, pooled_text: float [B, D], not normalised.
-            states: for the video-paragraph term, token states and masks as `SequenceContrastLoss` takes them.
+            batch: the fields of `States`; without a video-paragraph term the two pooled ones are enough.
         """
-        logits = dot_products(pooled_video, pooled_text)
+        logits = dot_products(batch["pooled_video"], batch["pooled_text"])
         metrics = {"accuracy": match_accuracy(logits)}
         scale = self.scale(logits)
         if self.uses_temperature:
             metrics["temperature"] = 1 / scale.detach()
         terms = {"clip_caption": self._clip_term(logits, scale)}
         if self.has_sequence_term:
-            terms["video_paragraph"] = self._sequence_term(scale, pooled_video, pooled_text, **states)
+            terms["video_paragraph"] = self._sequence_term(States.of(batch), scale)
         return LossOutput(terms, metrics)
 
     def _clip_term(self, logits: Tensor, scale: Tensor) -> Tensor:
@@ -133,24 +127,10 @@ class MMContraLoss(Loss):
         video_to_text = rectified_cross_entropy(logits, plan, config.beta)
         return video_to_text + rectified_cross_entropy(logits.T, plan.T, config.beta)
 
-    def _sequence_term(
-        self,
-        scale: Tensor,
-        pooled_video: Tensor,
-        pooled_text: Tensor,
-        *,
-        video_outputs: Tensor,
-        text_outputs: Tensor,
-        video_mask_outputs: Tensor,
-        text_mask_outputs: Tensor,
-        **_: Any,
-    ) -> Tensor:
+    def _sequence_term(self, states: States, scale: Tensor) -> Tensor:
         """Return the weighted video-paragraph loss."""
         sequence = self.config.sequence_contrast
         assert sequence is not None
         assert sequence.sequence_contrast_weight is not None
-        fused = fused_similarity(
-            self.config, pooled_video, pooled_text, video_outputs, text_outputs, video_mask_outputs, text_mask_outputs
-        )
-        term = symmetric_cross_entropy(paragraph_logits(self.config, scale, fused))
-        return sequence.sequence_contrast_weight * term
+        logits = paragraph_logits(self.config, scale, fused_similarity(self.config, states))
+        return sequence.sequence_contrast_weight * symmetric_cross_entropy(logits)

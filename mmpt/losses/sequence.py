@@ -6,45 +6,51 @@ the fused similarity (rows captions, columns clips), rho the bucket value.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from mmpt.config.schema import LossConfig
 from mmpt.errors import UserError
-from mmpt.losses.base import LOSSES, Loss, LossOutput, match_accuracy, symmetric_cross_entropy, wide, yaml_value
+from mmpt.losses.base import LOSSES, Loss, LossOutput, match_accuracy, symmetric_cross_entropy
+from mmpt.losses.precision import wide
 from mmpt.losses.similarity import bucket_value, min_max, pooled_similarity, sequence_blocks, token_similarity
 from mmpt.losses.sinkhorn import bucket_transport, transport
 from mmpt.losses.tokenscore import MIN_ALPHA
 
 
-def fused_similarity(
-    config: LossConfig,
-    pooled_video: Tensor,
-    pooled_text: Tensor,
-    video_outputs: Tensor,
-    text_outputs: Tensor,
-    video_mask_outputs: Tensor,
-    text_mask_outputs: Tensor,
-) -> Tensor:
+class States(NamedTuple):
+    """Both towers' states of a batch of clips and captions; in the masks True is a pooled position."""
+
+    pooled_video: Tensor  # float [B, D], not normalised
+    pooled_text: Tensor  # float [B, D]
+    video_outputs: Tensor  # float [B, V, D]
+    text_outputs: Tensor  # float [B, T, D]
+    video_mask_outputs: Tensor  # bool [B, V]
+    text_mask_outputs: Tensor  # bool [B, T]
+
+    @classmethod
+    def of(cls, batch: Mapping[str, Any]) -> States:
+        """Pick the fields from all that a loss is handed."""
+        return cls(*(batch[name] for name in cls._fields))
+
+
+def fused_similarity(config: LossConfig, states: States) -> Tensor:
     """Return G = (w M + (W1 + W2) / 2) / (w + 1), float32 [B, B]: pooled cosine M and fine-grained scores W1, W2.
 
     `similarity_norm: released` first maps each of the three to [0, 1] over the whole batch; `paper` takes them as is.
 
-    Args:
-        pooled_video, pooled_text: float [B, D].
-        video_outputs, text_outputs: float [B, V, D] and [B, T, D], token states.
-        video_mask_outputs, text_mask_outputs: bool [B, V] and [B, T], True = pooled position.
     Source: Norton (arXiv 2401.16702), Eq. 5; the fusion weight is from the released code.
     """
     assert config.alpha_lse is not None
     assert config.fusion_weight is not None
-    pooled = pooled_similarity(wide(pooled_text), wide(pooled_video))
+    pooled = pooled_similarity(wide(states.pooled_text), wide(states.pooled_video))
     text_to_video, video_to_text = token_similarity(
-        text_outputs,
-        text_mask_outputs,
-        video_outputs,
-        video_mask_outputs,
+        states.text_outputs,
+        states.text_mask_outputs,
+        states.video_outputs,
+        states.video_mask_outputs,
         alpha=config.alpha_lse,
         masked_outer_sum=config.masked_outer_sum == "released",
     )
@@ -99,27 +105,24 @@ def paragraph_logits(config: LossConfig, scale: Tensor, fused_BB: Tensor) -> Ten
 
 
 def sequence_problems(config: LossConfig, clip_per_video: int | None) -> list[str]:
-    """Return the mistakes in the keys that the video-paragraph term reads, one sentence each."""
+    """Return what the video-paragraph term needs beyond the bounds of single keys, one sentence per mistake."""
     sequence = config.sequence_contrast
     if sequence is None:
         return ["`loss.sequence_contrast` must be a section, but is null."]
-    problems = []
-    lower_bounds: list[tuple[str, float | None, float]] = [
-        ("sinkhorn_iterations", config.sinkhorn_iterations, 1),
-        ("alpha_lse", config.alpha_lse, MIN_ALPHA),
-        ("fusion_weight", config.fusion_weight, 0),
-        ("sequence_contrast.threshold", sequence.threshold, 1),
+    required = {
+        "sinkhorn_iterations": config.sinkhorn_iterations,
+        "alpha_lse": config.alpha_lse,
+        "fusion_weight": config.fusion_weight,
+        "sequence_contrast.threshold": sequence.threshold,
+        "sequence_contrast.scale": sequence.scale,
+    }
+    problems = [
+        f"`loss.{key}` must be a number for sequence contrast, but is null."
+        for key, value in required.items()
+        if value is None
     ]
-    for key, value, low in lower_bounds:
-        if value is None or not value >= low:
-            problems.append(f"`loss.{key}` must be at least {low} for sequence contrast, but is {yaml_value(value)}.")
-    if sequence.scale is None or not sequence.scale > 0:
-        problems.append(f"`loss.sequence_contrast.scale` must be greater than 0, but is {yaml_value(sequence.scale)}.")
-    if sequence.prompt_ratio is not None and not 0 < sequence.prompt_ratio <= 1:
-        problems.append(
-            "`loss.sequence_contrast.prompt_ratio` must be greater than 0 and at most 1, or null for no bucket, "
-            f"but is {sequence.prompt_ratio}."
-        )
+    if config.alpha_lse is not None and 0 < config.alpha_lse < MIN_ALPHA:
+        problems.append(f"`loss.alpha_lse` must be at least {MIN_ALPHA}, but is {config.alpha_lse}.")
     if clip_per_video is not None and sequence.threshold and clip_per_video % sequence.threshold:
         problems.append(
             "`dataset.clip_per_video` must be a multiple of `loss.sequence_contrast.threshold` "
@@ -141,29 +144,15 @@ class SequenceContrastLoss(Loss):
         """Return the mistakes in `config`, one sentence each."""
         return super().find_problems() + sequence_problems(self.config, self.clip_per_video)
 
-    def compute(
-        self,
-        *,
-        pooled_video: Tensor,
-        pooled_text: Tensor,
-        video_outputs: Tensor,
-        text_outputs: Tensor,
-        video_mask_outputs: Tensor,
-        text_mask_outputs: Tensor,
-        **_: Any,
-    ) -> LossOutput:
+    def compute(self, **batch: Any) -> LossOutput:
         """Return term `video_paragraph` and metrics `accuracy` (of sequences) and `temperature`.
 
         Args:
-            pooled_video, pooled_text: float [B, D], not normalised.
-            video_outputs, text_outputs: float [B, V, D], [B, T, D].
-            video_mask_outputs, text_mask_outputs: bool [B, V], [B, T], True = pooled position.
+            batch: the fields of `States`.
         """
-        scale = self.scale(wide(pooled_video))
-        fused = fused_similarity(
-            self.config, pooled_video, pooled_text, video_outputs, text_outputs, video_mask_outputs, text_mask_outputs
-        )
-        logits = paragraph_logits(self.config, scale, fused)
+        states = States.of(batch)
+        scale = self.scale(wide(states.pooled_video))
+        logits = paragraph_logits(self.config, scale, fused_similarity(self.config, states))
         return LossOutput(
             terms={"video_paragraph": symmetric_cross_entropy(logits)},
             metrics={"accuracy": match_accuracy(logits), "temperature": 1 / scale.detach()},

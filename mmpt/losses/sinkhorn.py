@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from mmpt.losses.precision import wide
+
 
 @torch.no_grad()
 def log_sinkhorn(kernel: Tensor, log_mu: Tensor, log_nu: Tensor, iterations: int) -> Tensor:
@@ -43,7 +45,7 @@ def transport(similarity: Tensor, iterations: int, epsilon: float = 1.0) -> Tens
         epsilon: smoothness; the smaller, the sharper the plan.
     Source: Norton, Eq. 7 (clip-caption targets); video-paragraph plan of its ablation without a prompt bucket.
     """
-    kernel = _wide(similarity) / epsilon
+    kernel = wide(similarity) / epsilon
     m, n = kernel.shape[-2:]
     log_mu = kernel.new_full((m,), -math.log(m))
     log_nu = kernel.new_full((n,), -math.log(n))
@@ -64,7 +66,7 @@ def bucket_transport(similarity: Tensor, bucket: Tensor, iterations: int, epsilo
         epsilon: smoothness.
     Source: Norton, Eq. 4 and the alignable prompt bucket.
     """
-    similarity = _wide(similarity)
+    similarity = wide(similarity)
     m, n = similarity.shape[-2:]
     padded = bucket.to(similarity.dtype).expand(*similarity.shape[:-2], m + 1, n + 1).clone()
     padded[..., :m, :n] = similarity
@@ -75,8 +77,3 @@ def bucket_transport(similarity: Tensor, bucket: Tensor, iterations: int, epsilo
     log_nu[n] += math.log(m)
     plan = (log_sinkhorn(padded / epsilon, log_mu, log_nu, iterations) + total).exp()
     return plan[..., :m, :n]
-
-
-def _wide(matrix: Tensor) -> Tensor:
-    """Upcast half precision to float32; keep float32 and float64."""
-    return matrix.to(torch.promote_types(matrix.dtype, torch.float32))

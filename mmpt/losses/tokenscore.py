@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mmpt.losses.precision import wide, wide_type
+
 MIN_ALPHA = 0.02
 """Below it exp(cosine / alpha) could leave float32."""
 CPU_TILE_BYTES = 2 << 20
@@ -89,8 +91,7 @@ def pack_tokens(mask_BN: Tensor, tokens_per_tile: int) -> list[TokenTile]:
 
 def unit_tokens(states: Tensor, tile: TokenTile) -> tuple[Tensor, Tensor]:
     """Return the tile's tokens divided by their norms, [tokens, D], and the norms, [tokens, 1]; float32 or wider."""
-    rows = states.flatten(0, 1)[tile.tokens]
-    rows = rows.to(_wide(rows))
+    rows = wide(states.flatten(0, 1)[tile.tokens])
     norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     return rows.div_(norms), norms
 
@@ -111,7 +112,7 @@ class _TokenScores(torch.autograd.Function):
         text_tiles, video_tiles = _cut(text, text_mask, video_mask, tile_bytes)
         ctx.save_for_backward(text, video)
         ctx.tiles, ctx.alpha = (text_tiles, video_tiles), alpha
-        sums_t2v = text.new_zeros(len(text), len(video), dtype=_wide(text))
+        sums_t2v = text.new_zeros(len(text), len(video), dtype=wide_type(text))
         sums_v2t = torch.zeros_like(sums_t2v)
         with torch.autocast(text.device.type, enabled=False):
             buffer = _workspace(text_tiles, video_tiles, sums_t2v)
@@ -129,7 +130,7 @@ class _TokenScores(torch.autograd.Function):
     def backward(ctx: Any, grad_t2v: Tensor, grad_v2t: Tensor) -> tuple[Tensor | None, ...]:
         text, video = ctx.saved_tensors
         text_tiles, video_tiles = ctx.tiles
-        grad_text, grad_video = torch.zeros_like(text, dtype=_wide(text)), torch.zeros_like(video)
+        grad_text, grad_video = torch.zeros_like(text, dtype=wide_type(text)), torch.zeros_like(video)
         rows_of_text, rows_of_video = grad_text.view(-1, text.shape[-1]), grad_video.view(-1, video.shape[-1])
         with torch.autocast(text.device.type, enabled=False):
             buffer = _workspace(text_tiles, video_tiles, grad_t2v)
@@ -150,16 +151,11 @@ class _TokenScores(torch.autograd.Function):
         return grad_text.to(text.dtype), None, grad_video, None, None, None
 
 
-def _wide(tensor: Tensor) -> torch.dtype:
-    """The type to compute in: float32, or float64 if that comes in."""
-    return torch.promote_types(tensor.dtype, torch.float32)
-
-
 def _cut(
     text: Tensor, text_mask: Tensor, video_mask: Tensor, tile_bytes: int
 ) -> tuple[list[TokenTile], list[TokenTile]]:
     """Cut captions and clips so that a tile of token pairs takes about `tile_bytes`."""
-    rows = max(1, int((tile_bytes / _wide(text).itemsize / 2) ** 0.5))
+    rows = max(1, int((tile_bytes / wide_type(text).itemsize / 2) ** 0.5))
     return pack_tokens(text_mask, rows), pack_tokens(video_mask, 2 * rows)  # wide: captions are packed again per column
 
 

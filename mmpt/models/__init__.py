@@ -1,9 +1,8 @@
-"""Models: the two towers and their checkpoints. A YAML names a class of `MODELS`, or its own with the same methods."""
+"""Models: the two towers, their checkpoints, S3D, and `MMPTModel`, which embeds videos and texts."""
 
+from mmpt.models.base import MODELS
 from mmpt.models.mmfusion import MMFusionSeparate
-from mmpt.registry import Registry
+from mmpt.models.mmptmodel import MMPTModel
+from mmpt.models.s3d import S3D, load_s3d
 
-MODELS: Registry[MMFusionSeparate] = Registry("model")
-MODELS.register(MMFusionSeparate)
-
-__all__ = ["MODELS", "MMFusionSeparate"]
+__all__ = ["MODELS", "S3D", "MMFusionSeparate", "MMPTModel", "load_s3d"]

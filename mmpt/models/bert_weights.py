@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import BertConfig, BertModel
 
 from mmpt.errors import CheckpointError, ConfigError
+from mmpt.processors.tokenizer import read_folder_config
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -25,28 +27,41 @@ def read_bert_config(bert_name: str) -> BertConfig:
 
     Raises:
         ConfigError: a folder without config.json, or the config of another kind of model.
+        DataError: config.json is damaged, or its sizes do not fit each other.
         CheckpointError: neither a folder nor to be had from the hub.
     """
-    if Path(bert_name).is_dir() and not (Path(bert_name) / "config.json").is_file():
-        raise ConfigError(KEY, [f"the folder {bert_name} must hold config.json and vocab.txt, but has no config.json."])
-    try:
-        entries, _ = BertConfig.get_config_dict(bert_name)
-    except OSError as err:
-        raise _unreachable(bert_name, err) from err
+    folder = Path(bert_name)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ConfigError(
+                KEY, [f"the folder {folder} must hold config.json and vocab.txt, but has no config.json."]
+            )
+        entries = read_folder_config(folder)
+    else:
+        try:
+            entries, _ = BertConfig.get_config_dict(bert_name)
+        except OSError as err:
+            raise _unreachable(bert_name, err) from err
     kind = entries.get("model_type", "bert")
     if kind != "bert":
         raise ConfigError(KEY, [f"the towers are made of BERT, but {bert_name} is a `{kind}` model."])
-    return BertConfig.from_dict(entries)
+    try:
+        return BertConfig.from_dict(entries)
+    except (StrictDataclassError, ValueError, TypeError) as err:
+        raise ConfigError(
+            KEY, [f"the config.json of {bert_name} is not BERT's: {' '.join(str(err).split())}."]
+        ) from err
 
 
 def read_bert_weights(bert_name: str, config: BertConfig, *, random_init: bool) -> BertModel | None:
     """Return BERT with its published weights, or None for a folder without weights when `random_init` allows that.
 
     Raises:
-        CheckpointError: no weights, weights of another shape, or no access to the hub.
+        CheckpointError: no weights, damaged ones or of another shape, or no access to the hub.
     """
     folder = Path(bert_name)
-    if folder.is_dir() and not any((folder / name).is_file() for name in WEIGHT_FILES):
+    file = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+    if folder.is_dir() and file is None:
         if not random_init:
             raise CheckpointError(
                 f"`{KEY}`: the folder {folder} must hold weights ({' or '.join(WEIGHT_FILES[:2])}), but has none; "
@@ -56,10 +71,13 @@ def read_bert_weights(bert_name: str, config: BertConfig, *, random_init: bool) 
         return None
     try:
         bert, info = BertModel.from_pretrained(bert_name, config=config, output_loading_info=True)
-    except OSError as err:
-        raise _unreachable(bert_name, err) from err
     except (RuntimeError, ValueError) as err:  # how transformers reports weights of another shape
         raise CheckpointError(f"`{KEY}`: the weights of {bert_name} do not fit its config.json: {err}") from err
+    except Exception as err:  # damaged files: safetensors, torch and pickle each raise their own
+        if file is None and isinstance(err, OSError):
+            raise _unreachable(bert_name, err) from err
+        reason = (str(err).strip() or type(err).__name__).splitlines()[0]
+        raise CheckpointError(f"{file or bert_name}: damaged ({reason}); download it again.") from err
     missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))  # the pooler is never used
     if missing:
         raise CheckpointError(

@@ -2,6 +2,12 @@
 
 fairseq writes a dict whose `model` entry holds the weights under `mmmodel.`; a bare state dict is read too. The few
 differences that are harmless stand in one table below; any other is an error that lists the keys.
+
+Every file is read with torch's `weights_only`, which builds tensors, plain values and a list of further classes that
+torch keeps for the whole process. Importing this module puts `argparse.Namespace` on that list for good: fairseq keeps
+its settings in it, and its own `torch.load` of the same file must pass too. The training process
+(`tasks/fairseqmmtask.py`) adds omegaconf's containers, in which fairseq sends a checkpoint to other processes. All of
+them only hold values.
 """
 
 from __future__ import annotations
@@ -9,6 +15,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
+import zipfile
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,10 +30,11 @@ from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 
-torch.serialization.add_safe_globals([Namespace])  # fairseq keeps settings in it; for its own torch.load as well
+torch.serialization.add_safe_globals([Namespace])  # for the whole process; see above
 
 WRAPPER_PREFIX = "mmmodel."
 MOST_LISTED = 8
+TRAINING_ENTRIES = ("model", "optimizer_history", "extra_state")
 
 HARMLESS = (
     (re.compile(r"(^|\.)position_ids$"), "a constant that newer transformers do not store"),
@@ -80,19 +88,50 @@ class LoadReport:
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Return all that a checkpoint file holds, on the CPU; nothing in the file can run code.
 
-    Besides tensors and plain values only `argparse.Namespace` is built, in which fairseq keeps its settings.
+    Besides tensors and plain values only the settings classes are built that the head of this file names.
 
     Raises:
         CheckpointError: missing, damaged, not a checkpoint, or holding other classes or functions.
     """
+    return _read(Path(path), mapped=False)
+
+
+def check_checkpoint(path: str | Path) -> None:
+    """Raise what `load_checkpoint` would for a file that is missing, cut short or no checkpoint, or that holds code.
+
+    The tensors' numbers are mapped and not read, so that it takes no memory and little time; a flipped bit among them
+    goes unseen. Files in torch's format of before 1.6 cannot be mapped and are read whole.
+
+    Raises:
+        CheckpointError: as above.
+    """
     path = Path(path)
+    _read(path, mapped=zipfile.is_zipfile(path))
+
+
+def check_training_checkpoint(path: str | Path) -> None:
+    """Raise unless `path` is a checkpoint that fairseq can start from: sound, and with its own entries beside `model`.
+
+    Raises:
+        CheckpointError: as `check_checkpoint`, or it holds weights alone.
+    """
+    path = Path(path)
+    missing = [key for key in TRAINING_ENTRIES if key not in _read(path, mapped=zipfile.is_zipfile(path))]
+    if missing:
+        raise CheckpointError(
+            f"{path}: training starts from a checkpoint as fairseq saves it, but this one has no {', '.join(missing)}. "
+            "Weights alone can be scored, not trained on; take the whole file."
+        )
+
+
+def _read(path: Path, *, mapped: bool) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(
             f"{path}: no such checkpoint. Download or train it, or correct the key that names it "
-            "(`fairseq.checkpoint.restore_file` in training, `eval.save_path` or --checkpoint in evaluation)."
+            "(`fairseq.checkpoint.restore_file` in training, `fairseq.common_eval.path` in evaluation)."
         )
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except PermissionError as err:
         raise CheckpointError(f"{path}: this user may not read it.") from err
     except Exception as err:  # damaged bytes make the reader raise almost anything, OSError too
@@ -106,8 +145,7 @@ def _unreadable(path: Path, err: Exception) -> CheckpointError:
     if asked := re.search(r"GLOBAL ([\w.]+)", str(err)):
         return CheckpointError(
             f"{path}: only tensors and plain settings are read, but the file asks for {asked[1]}, which could run "
-            "code. If you trust it, load it yourself with `torch.load(..., weights_only=False)` and save its `model` "
-            "entry alone."
+            "code. If you trust it, load it with `torch.load(..., weights_only=False)` yourself, save it without that."
         )
     reason = (str(err).strip() or type(err).__name__).splitlines()[0][:120]
     return CheckpointError(f"{path}: damaged, cut short or not a checkpoint ({reason}); copy or download it again.")
@@ -143,19 +181,30 @@ def adapt_state(
     """
     own = model.state_dict()
     found, renamed = _rename(_unwrap(checkpoint, source), source)
+    _require_fit(found, own, source)
+    common = [name for name in own if name in found]
+    casts = {(found[n].dtype, own[n].dtype) for n in common if found[n].dtype != own[n].dtype}
+    state = {n: found[n].to(own[n].dtype) if n in found else own[n] for n in own}
+    return state, LoadReport(
+        source=source,
+        loaded=tuple(common),
+        renamed={old: new for old, new in renamed.items() if new in own},
+        ignored={n: _harmless(n) for n in found if n not in own},
+        kept={n: _harmless(n) for n in own if n not in found},
+        cast=tuple(sorted(f"{old} to {new}".replace("torch.", "") for old, new in casts)),
+    )
+
+
+def _require_fit(found: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], source: str) -> None:
+    """Raise CheckpointError that lists all keys and shapes of a file that a model cannot take."""
     extra = [name for name in found if name not in own]
     absent = [name for name in own if name not in found]
-    common = [name for name in own if name in found]
+    shapes = [(n, tuple(own[n].shape), tuple(found[n].shape)) for n in own if n in found]
     problems = [
         *_listing("in the model only", [_with_hint(n, extra) for n in absent if not _harmless(n)]),
         *_listing("in the file only", [_with_hint(n, absent) for n in extra if not _harmless(n)]),
         *_listing(
-            "of another shape",
-            [
-                f"`{n}` must be {tuple(own[n].shape)}, but is {tuple(found[n].shape)}"
-                for n in common
-                if own[n].shape != found[n].shape
-            ],
+            "of another shape", [f"`{n}` must be {ours}, but is {its}" for n, ours, its in shapes if ours != its]
         ),
     ]
     if problems:
@@ -164,16 +213,6 @@ def adapt_state(
             + "\nCompare `model.model_cls`, `model.num_hidden_video_layers` and `dataset.bert_name` with those of the "
             "YAML that the checkpoint was made by."
         )
-    casts = {(found[n].dtype, own[n].dtype) for n in common if found[n].dtype != own[n].dtype}
-    state = {n: found[n].to(own[n].dtype) if n in found else own[n] for n in own}
-    return state, LoadReport(
-        source=source,
-        loaded=tuple(common),
-        renamed={old: new for old, new in renamed.items() if new in own},
-        ignored={n: _harmless(n) for n in extra},
-        kept={n: _harmless(n) for n in absent},
-        cast=tuple(sorted(f"{old} to {new}".replace("torch.", "") for old, new in casts)),
-    )
 
 
 def _unwrap(checkpoint: Mapping[str, Any], source: str) -> Mapping[str, torch.Tensor]:

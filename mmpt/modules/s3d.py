@@ -16,7 +16,7 @@ Triple = tuple[int, int, int]
 
 
 class STConv3D(nn.Module):
-    """Convolution, batch norm, ReLU; a separable one does that in space, then again in time. Stride is 1.
+    """Convolution, batch norm, ReLU; a separable one does that in space, then again in time.
 
     Args:
         in_channels: C of the input.
@@ -24,7 +24,7 @@ class STConv3D(nn.Module):
         kernel: (time, height, width).
         padding: the same three axes.
         separable: split the kernel into (1, height, width) and (time, 1, 1).
-        stride: the same three axes; only of a convolution that is not separable.
+        stride: of all three axes; must be 1 where separable.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class InceptionBlock(nn.Module):
         self.maxpool_b3 = nn.MaxPool3d(three, stride=1, padding=1)
         self.conv_b3_b = STConv3D(in_channels, b3, one)
         branches = (b0, b1b, b2b, b3)
-        gates = [SelfGating(width) if gating else nn.Identity() for width in branches]
+        gates: list[nn.Module] = [SelfGating(width) if gating else nn.Identity() for width in branches]
         self.gating_b0, self.gating_b1, self.gating_b2, self.gating_b3 = gates
         self.out_channels = sum(branches)
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from mmpt.batch import Captions, ClipBatch, Split
+from mmpt.batch import Captions, ClipBatch, ShardKey, Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import DataError
 from mmpt.processors.base import ALIGNERS, ItemAligner
@@ -49,28 +49,36 @@ class Aligner(ItemAligner):
         self.special = special_tokens(self.need_str("bert_name"), use_fast)
 
     def build_text_seq(
-        self, text_feature: list[int] | Captions, clip_indices: Sequence[int] = (0,)
+        self, text_feature: list[int] | Captions, clip_indices: Sequence[int] = (0,), *, name: str = "the text"
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return caps int64 [T] and cmasks bool [T] of a flat id list, or of captions `clip_indices` in that order."""
+        """Return caps int64 [T] and cmasks bool [T] of a flat id list, or of captions `clip_indices` in that order.
+
+        `name` stands in messages.
+        """
         if isinstance(text_feature, dict):
             text_feature = list(chain.from_iterable(text_feature["cap"][index] for index in clip_indices))
         slots = TextSlots(1, self.max_text_len, self.special)
         slots.write(0, text_feature)
-        self.check_vocabulary(slots.caps_BT, ["the text"])
+        self.check_vocabulary(slots.caps_BT, [name])
         caps_1T, cmasks_1T = slots.tensors()
         return caps_1T[0], cmasks_1T[0]
 
     def build_video_seq(
-        self, video_feature: np.ndarray, clips: Sequence[tuple[int, int]] | None = None
+        self, video_feature: np.ndarray, clips: Sequence[tuple[int, int]] | None = None, *, name: str = "the video"
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return vfeats float [F, 512] and vmasks bool [F] of the seconds in `clips` (default: the first F)."""
-        _check_feature(video_feature, "the video")
+        """Return vfeats float [F, 512] and vmasks bool [F] of the seconds in `clips` (default: the first F).
+
+        `name` stands in messages.
+        """
+        _check_feature(video_feature, name)
         slots = VideoSlots(1, self.max_video_len, video_feature.shape[1], video_feature.dtype)
         for start, end in [(0, self.max_video_len)] if clips is None else clips:
             slots.write(0, video_feature[start:end])
-        _check_finite(slots.vfeats_BFE, "the video")
+        _check_finite(slots.vfeats_BFE, name)
         vfeats_1FE, vmasks_1F = slots.tensors()
         return vfeats_1FE[0], vmasks_1F[0]
+
+    _build_text_seq, _build_video_seq = build_text_seq, build_video_seq  # names in the original's documented calls
 
     def check_vocabulary(self, caps_BT: np.ndarray, names: Sequence[str]) -> None:
         """Raise DataError for a word piece outside BERT's vocabulary; `names` are the videos of equal parts of B."""
@@ -108,7 +116,7 @@ class FixedLenAligner(Aligner):
         Raises:
             DataError: a video has no captions or no features, or features that are not finite [seconds, width] floats.
         """
-        names = [f"video {_video_id(key)}" for key in keys]
+        names = [video_name(key) for key in keys]
         drawn: list[Clip] = []
         for name, feature, caption in zip(names, features, captions, strict=True):
             _check_feature(feature, name)
@@ -216,6 +224,12 @@ def _to_batch(text: TextSlots, video: VideoSlots, clips: list[Clip]) -> ClipBatc
 
 def _video_id(key: Any) -> str:
     return key if isinstance(key, str) else key[0]
+
+
+def video_name(key: Any) -> str:
+    """Return what messages call the video of `key`, with its place where it is packed."""
+    place = f" (row {key.row} of shard {key.shard})" if isinstance(key, ShardKey) else ""
+    return f"video {_video_id(key)}{place}"
 
 
 def _check_feature(feature: Any, name: str) -> None:

@@ -16,6 +16,7 @@ from mmpt.processors.base import (
     VideoReader,
 )
 from mmpt.processors.shard_layout import open_captions, open_features
+from mmpt.processors.tokenizer import special_tokens
 from mmpt.processors.video_table import VideoTable, load_video_table, read_id_list
 
 
@@ -42,8 +43,14 @@ class ShardedHow2MetaProcessor(MetaProcessor):
         """Read the list, unless another processor has read it into `videos`."""
         super().__init__(config, split)
         self.videos = videos or load_video_table(
-            self.list_path(), self.need_str("vfeat_dir"), config.tfeat_dir, split, config.max_missing
-        )
+            self.list_path(), self.need_str("vfeat_dir"), config.tfeat_dir, split, config.max_missing,
+            self._vocab_size(),
+        )  # fmt: skip
+
+    def _vocab_size(self) -> int | None:
+        if self.config.bert_name is None or self.config.tfeat_dir is None:
+            return None
+        return special_tokens(self.config.bert_name, self.config.use_fast is not False).vocab_size
 
     @property
     def video_ids(self) -> list[str]:

@@ -8,6 +8,7 @@ below 1, and a video window may end exactly at its centre second and then not co
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Sequence
 
 from mmpt.batch import Captions
@@ -40,29 +41,22 @@ def text_window(
     num_captions = len(sizes)
     assert 0 <= centre < num_captions, f"centre {centre} of {num_captions} captions"
     draw = rng.random
+    window = deque([centre])
     left, right = centre, centre + 1  # half-open
-    before: list[int] = []
-    after = [centre]
-    num_pieces = sizes[centre]
-    duration_s = max(0.0, ends[centre] - starts[centre])
+    num_pieces, duration_s = sizes[centre], ends[centre] - starts[centre]
     while (left > 0 or right < num_captions) and num_pieces < target and duration_s < MAX_TEXT_WINDOW_S:
         to_right = draw() > 0.5
         skip = draw() > keep_prob
         if right < num_captions and (to_right or left == 0):
-            if skip and right + 1 < num_captions:
-                right += 1
-            after.append(right)
-            num_pieces += sizes[right]
-            right += 1
+            right += 2 if skip and right + 1 < num_captions else 1
+            window.append(right - 1)
+            num_pieces += sizes[right - 1]
         else:
-            if skip and left - 1 > 0:
-                left -= 1
-            left -= 1
-            before.append(left)
+            left -= 2 if skip and left > 1 else 1
+            window.appendleft(left)
             num_pieces += sizes[left]
-        first = before[-1] if before else centre
-        duration_s = max(0.0, ends[after[-1]] - starts[first])
-    return before[::-1] + after
+        duration_s = ends[window[-1]] - starts[window[0]]
+    return list(window)
 
 
 def video_window(video_len: int, max_len: int, centre: int, rng: random.Random) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from mmpt.utils.io import load_plain_pickle, read_json, write_json
 from mmpt.utils.shardedtensor import ShardedTensor, open_shard
 
 META_FORMAT = 1
+NUM_SAMPLED = 4096  # captions per shard whose ids are looked at when a run starts
 
 
 def video_stem(vfeat_dir: str | Path, split: Split, shard: int) -> str:
@@ -93,16 +94,22 @@ class ShardCounts(NamedTuple):
     seconds: np.ndarray
     captions: np.ndarray | None  # None where no captions are read
     reversed_times: int = 0  # captions that end before they start
-    late_times: int = 0  # captions that start behind the end of their video
+    outside_times: int = 0  # captions that start before their video or end after it
 
 
 def check_shard(
-    vfeat_dir: str, tfeat_dir: str | None, split: Split, shard: int, shards: Mapping[int, Sequence[str]]
-) -> ShardCounts:
+    vfeat_dir: str, tfeat_dir: str | None, split: Split, shard: int, shards: Mapping[int, Sequence[str]],
+    vocab_size: int | None = None,
+) -> ShardCounts:  # fmt: skip
     """Open the tensors of one shard and check that they fit each other; no features are read.
 
+    With `vocab_size`, the ids of the first `NUM_SAMPLED` captions are read too: captions of another BERT are found at
+    once, while reading every id of HowTo100M would delay a start by minutes. A single damaged id further back is found
+    when it is drawn, or by scripts/check_dataset.py.
+
     Raises:
-        DataError: a file is missing or damaged, features are not [seconds, 512] floats, or row counts differ.
+        DataError: a file is missing or damaged, features are not [seconds, 512] floats, row counts differ, or a
+            word-piece id is not below `vocab_size`.
     """
     num_videos = len(shards[shard])
     features = open_features(vfeat_dir, split, shard)
@@ -118,10 +125,24 @@ def check_shard(
             f"{ids.name}: video {shards[shard][row]} (row {row}) must have one row per time, "
             f"{times.lengths()[row]}, but has {ids.lengths()[row]}. Tokenise this shard again."
         )
+    if vocab_size is not None:
+        _check_vocabulary(ids, vocab_size, shards[shard])
     starts, ends = times.data[:, 0], times.data[:, 1]
     seconds_of_caption = np.repeat(features.lengths(), times.lengths())
-    reversed_times, late_times = int((ends < starts).sum()), int((starts >= seconds_of_caption).sum())
-    return ShardCounts(features.lengths(), times.lengths(), reversed_times, late_times)
+    outside = (starts < 0) | (np.maximum(starts, ends) > seconds_of_caption)
+    return ShardCounts(features.lengths(), times.lengths(), int((ends < starts).sum()), int(outside.sum()))
+
+
+def _check_vocabulary(ids: ShardedTensor, vocab_size: int, names: Sequence[str]) -> None:
+    sample = ids.data[:NUM_SAMPLED]
+    if sample.size and sample.max() >= vocab_size:
+        caption = int((sample >= vocab_size).any(axis=1).argmax())
+        row = int(np.searchsorted(ids.starts, caption, side="right")) - 1
+        raise DataError(
+            f"{ids.name}: video {names[row]} (row {row}) must have word-piece ids below {vocab_size}, the vocabulary "
+            f"of `dataset.bert_name`, but has {sample[caption].max()}. Tokenise the captions with the same BERT, or "
+            "correct `dataset.bert_name`."
+        )
 
 
 def open_features(vfeat_dir: str, split: Split, shard: int) -> ShardedTensor:
@@ -138,6 +159,12 @@ def open_features(vfeat_dir: str, split: Split, shard: int) -> ShardedTensor:
 
 def open_captions(tfeat_dir: str, split: Split, shard: int) -> tuple[ShardedTensor, ShardedTensor]:
     """Return the mapped times (float [captions, 2], seconds) and ids (int [captions, width], -1 padded) of a shard."""
+    first_file = f"{times_stem(tfeat_dir, split, shard)}_data.npy"
+    if not str(tfeat_dir).endswith(".") and not Path(first_file).exists():
+        raise DataError(
+            f"{first_file}: no such file. `dataset.tfeat_dir` is the beginning of file names and must end in `.`, but "
+            f"is `{tfeat_dir}`."
+        )
     times, ids = open_shard(times_stem(tfeat_dir, split, shard)), open_shard(ids_stem(tfeat_dir, split, shard))
     for tensor, kinds, wanted, good in (
         (times, "f", "floats of shape [captions, 2]", times.data.ndim == 2 and times.data.shape[1] == 2),

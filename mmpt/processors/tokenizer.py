@@ -11,9 +11,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmpt.errors import DataError
+from mmpt.utils.io import read_json
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
+
+SIZES = (
+    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+    "max_position_embeddings", "type_vocab_size",
+)  # fmt: skip
+"""Sizes in BERT's config.json."""
 
 
 class SpecialTokens(NamedTuple):
@@ -38,8 +45,14 @@ def load_tokenizer(bert_name: str, use_fast: bool = True) -> Any:
 
     folder = Path(bert_name)
     if folder.is_dir():
-        _check_folder(folder)
-        return AutoTokenizer.from_pretrained(bert_name, use_fast=use_fast, local_files_only=True)
+        config = _check_folder(folder)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(bert_name, use_fast=use_fast, local_files_only=True)
+        except Exception as err:  # the tokenizers library raises nothing more specific
+            reason = (str(err).splitlines() or [type(err).__name__])[0]
+            raise DataError(f"{folder}: holds no tokenizer that can be read: {reason}. Download it again.") from err
+        _check_vocabulary(folder, config, tokenizer)
+        return tokenizer
     try:
         return AutoTokenizer.from_pretrained(bert_name, use_fast=use_fast, local_files_only=True)
     except (OSError, ValueError):
@@ -64,7 +77,46 @@ def special_tokens(bert_name: str, use_fast: bool = True) -> SpecialTokens:
     return SpecialTokens(*ids, vocab_size=len(tokenizer))
 
 
-def _check_folder(folder: Path) -> None:
+def read_folder_config(folder: Path) -> dict[str, Any]:
+    """Return the entries of a BERT folder's config.json.
+
+    Raises:
+        DataError: no JSON mapping, or a size that is no positive whole number, or heads that do not divide the width.
+    """
+    path = folder / "config.json"
+    entries = read_json(path)
+    if not isinstance(entries, dict):
+        raise DataError(f"{path}: must hold a mapping, but holds a {type(entries).__name__}. Download it again.")
+    for key in SIZES:
+        value = entries.get(key, 1)
+        if type(value) is not int or value < 1:
+            raise DataError(f"{path}: `{key}` must be a whole number of at least 1, but is {value!r}.")
+    width, heads = entries.get("hidden_size", 768), entries.get("num_attention_heads", 12)  # BERT's own defaults
+    if width % heads:
+        raise DataError(f"{path}: `hidden_size` must be a multiple of `num_attention_heads` ({heads}), but is {width}.")
+    return entries
+
+
+def _check_vocabulary(folder: Path, config: dict[str, Any], tokenizer: Any) -> None:
+    """Refuse a vocabulary without special tokens (transformers would add new ones) or beyond config.json."""
+    path = folder / "vocab.txt"
+    if path.is_file():
+        words = set(path.read_text(encoding="utf-8").splitlines())
+        special = (tokenizer.cls_token, tokenizer.sep_token, tokenizer.pad_token, tokenizer.unk_token)
+        if missing := [token for token in special if token not in words]:
+            raise DataError(
+                f"{path}: must hold the word piece {' and '.join(missing)}, but does not. Download it again."
+            )
+    size = config.get("vocab_size")
+    if size is not None and size < len(tokenizer):
+        raise DataError(
+            f"{folder}/config.json: `vocab_size` must be at least the {len(tokenizer)} word pieces of the vocabulary "
+            f"beside it, but is {size}. The two files belong to different models: download both again."
+        )
+
+
+def _check_folder(folder: Path) -> dict[str, Any]:
+    """Return the entries of config.json; DataError when it or the vocabulary is missing or damaged."""
     vocabulary = ("vocab.txt", "tokenizer.json")
     missing = [] if (folder / "config.json").is_file() else ["config.json"]
     if not any((folder / name).is_file() for name in vocabulary):
@@ -72,3 +124,4 @@ def _check_folder(folder: Path) -> None:
     if missing:
         what = " and ".join(missing)
         raise DataError(f"{folder}: a BERT folder must hold config.json and vocab.txt, but lacks {what}.")
+    return read_folder_config(folder)

@@ -80,7 +80,9 @@ def read_id_list(path: str | Path) -> list[str]:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file.") from None
+        raise DataError(f"{path}: no such file. Correct the path, or write the list: one video id per line.") from None
+    except OSError as err:
+        raise DataError(f"{path}: must be a text file with one video id per line, but: {err.strerror}.") from None
     except UnicodeDecodeError as err:
         raise DataError(f"{path}: must be a text file with one video id per line, but {err}.") from None
     ids = [line.strip() for line in lines if line.strip()]
@@ -95,8 +97,9 @@ def read_id_list(path: str | Path) -> list[str]:
 
 
 def load_video_table(
-    list_path: str | Path, vfeat_dir: str, tfeat_dir: str | None, split: Split, max_missing: float
-) -> VideoTable:
+    list_path: str | Path, vfeat_dir: str, tfeat_dir: str | None, split: Split, max_missing: float,
+    vocab_size: int | None = None,
+) -> VideoTable:  # fmt: skip
     """Return the usable videos of a list, in list order, the same in every process.
 
     Ids that are not packed are dropped up to a share of `max_missing`; videos without a feature row or without a
@@ -104,6 +107,7 @@ def load_video_table(
 
     Args:
         tfeat_dir: prefix of the caption shards; None where captions are not read.
+        vocab_size: word-piece ids must be below it; looked at in the first captions of every shard.
     Raises:
         DataError: more than `max_missing` are not packed, none is usable, or a shard is damaged.
     """
@@ -115,7 +119,7 @@ def load_video_table(
     if missing:
         _report_missing(missing, len(ids), list_path, meta_path(vfeat_dir, split), max_missing)
     table = packed.take(positions[positions >= 0])
-    usable = _drop_empty(table, shards, vfeat_dir, tfeat_dir, split)
+    usable = _drop_empty(table, shards, vfeat_dir, tfeat_dir, split, vocab_size)
     if len(usable) == 0:
         raise DataError(f"{list_path}: at least one video must have features and captions, but none of {len(ids)} has.")
     return usable
@@ -136,27 +140,28 @@ def _report_missing(missing: list[str], num_listed: int, list_path: str | Path, 
 
 
 def _drop_empty(
-    table: VideoTable, shards: Mapping[int, Sequence[str]], vfeat_dir: str, tfeat_dir: str | None, split: Split
-) -> VideoTable:
+    table: VideoTable, shards: Mapping[int, Sequence[str]], vfeat_dir: str, tfeat_dir: str | None, split: Split,
+    vocab_size: int | None,
+) -> VideoTable:  # fmt: skip
     """Check every shard that `table` touches and leave out its videos without seconds or captions."""
     usable = np.ones(len(table), dtype=bool)
-    num_captions = num_reversed = num_late = 0
+    num_captions = num_reversed = num_outside = 0
     for shard in np.unique(table.shards).tolist():
-        counts = check_shard(vfeat_dir, tfeat_dir, split, shard, shards)
+        counts = check_shard(vfeat_dir, tfeat_dir, split, shard, shards, vocab_size)
         here = np.flatnonzero(table.shards == shard)
         rows = table.rows[here]
         usable[here] = counts.seconds[rows] > 0
         if counts.captions is not None:
             usable[here] &= counts.captions[rows] > 0
             num_captions += int(counts.captions.sum())
-            num_reversed, num_late = num_reversed + counts.reversed_times, num_late + counts.late_times
+            num_reversed, num_outside = num_reversed + counts.reversed_times, num_outside + counts.outside_times
     empty = np.flatnonzero(~usable)
     if len(empty):
         names = ", ".join(table.name(position) for position in empty[:NUM_NAMED])
         logger.warning("%d videos have no feature row or no caption and are left out (first: %s)", len(empty), names)
-    if num_reversed or num_late:
+    if num_reversed or num_outside:
         logger.warning(
-            "%s*: of %d captions, %d end before they start, %d start behind their video; clips are clamped",
-            tfeat_dir, num_captions, num_reversed, num_late,
+            "%s*: %d of %d captions reach outside their video, %d end before they start; clips are clamped",
+            tfeat_dir, num_outside, num_captions, num_reversed,
         )  # fmt: skip
     return table.take(np.flatnonzero(usable))

@@ -14,7 +14,6 @@ import numpy as np
 from mmpt.errors import ConfigError, DataError
 from mmpt.retrieval.plan import Plan
 from mmpt.retrieval.retriever import VectorRetriever
-from mmpt.retrieval.vectorpool import require_finite
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -110,7 +109,7 @@ def refresh_plan(
     """Plan the batches of an epoch from the vectors of all videos.
 
     Args:
-        vectors_ND: float32, in the order of the training list.
+        vectors_ND: float32 and finite (the pool's `gather` says so), in the order of the training list.
         ids: N different video ids in the same order.
         epoch: e; all draws come from a generator seeded with e * e.
         num_cands: neighbours asked for each centre (the centre itself is one of them).
@@ -118,7 +117,7 @@ def refresh_plan(
         fingerprint: what `plan_fingerprint` says of the settings, the list and the weights.
     Raises:
         ConfigError: `num_cands` cannot fill a batch.
-        DataError: N < V, or vectors that are not finite, with counts.
+        DataError: N < V.
     """
     assert len(retriever) == 0, "refresh_plan fills an empty index"
     assert len(set(ids)) == len(ids) == len(vectors_ND)
@@ -129,7 +128,6 @@ def refresh_plan(
         )
     rng = random.Random(epoch * epoch)
     centres = choose_centres(len(ids), videos_per_batch, rng)
-    require_finite(vectors_ND)
     retriever.add(vectors_ND, ids)
     retriever.finalize_training()
     neighbours_mk, _ = retriever.search(vectors_ND[centres], num_cands)

@@ -1,13 +1,47 @@
-"""How many lists of an inverted file a search must probe: pure functions of the order in which lists would be probed.
+"""How many lists of an inverted file a search must probe, decided from the order in which lists would be probed.
 
-Legend: m queries, L lists, P probes, k neighbours.
+Legend: m queries, s of them as a sample, L lists, P probes, k neighbours, D hidden size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import numpy as np
+
+from mmpt.retrieval.listscan import ListStore
+from mmpt.utils.log import get_logger
+
+logger = get_logger(__name__)
+
+TARGET_RECALL = 0.95
+
+
+def auto_probes(
+    probe: Callable[[np.ndarray, int], np.ndarray],
+    parts_mD: Iterable[np.ndarray],
+    sample_sD: np.ndarray,
+    true_sk: np.ndarray,
+    store: ListStore,
+) -> int:
+    """Return the fewest probes that give every query k neighbours, and the sample `TARGET_RECALL` of its true ones.
+
+    Args:
+        probe: (queries [m,D], P) -> int64 [m,P], every query's nearest P lists, nearest first; -1 for none.
+        parts_mD: all queries, in parts.
+        sample_sD: some of them.
+        true_sk: int64, positions of the sample's true k neighbours.
+        store: sizes and positions of the lists.
+    """
+    sizes, k = store.sizes, true_sk.shape[1]
+    for_full = max(probes_for_full(partial(probe, part_mD), sizes, k) for part_mD in parts_mD)
+    for_recall = probes_for_recall(probe(sample_sD, len(sizes)), true_sk, store.list_of_positions(), TARGET_RECALL)
+    logger.info(
+        "nprobe auto: %d of %d lists (full candidate lists need %d, recall %.2f on %d queries needs %d)",
+        max(for_full, for_recall), len(sizes), for_full, TARGET_RECALL, len(sample_sD), for_recall,
+    )  # fmt: skip
+    return max(for_full, for_recall)
 
 
 def probes_for_full(probe: Callable[[int], np.ndarray], sizes_L: np.ndarray, k: int) -> int:

@@ -7,7 +7,6 @@ Every question is asked for all centres at once. Training uses a seeded choice o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 
 from mmpt.errors import ConfigError, DataError
 from mmpt.retrieval.listscan import ListStore, chunk_rows, scan_lists
-from mmpt.retrieval.nprobe import probes_for_full, probes_for_recall
+from mmpt.retrieval.nprobe import auto_probes
 from mmpt.utils.io import atomic_write, read_json, write_json
 from mmpt.utils.log import get_logger, progress
 
@@ -27,7 +26,6 @@ MIN_EXAMPLES_PER_CENTROID = 39
 """Fewer training vectors per list than this make poor lists (and faiss warn)."""
 PQ_BYTES = 32
 PQ_MIN_EXAMPLES = 256
-TARGET_RECALL = 0.95
 RECALL_SAMPLE = 256
 EXACT_BLOCK = 4096
 FORMAT = 1
@@ -210,21 +208,11 @@ class VectorRetriever:
             return self.num_lists
         if self.nprobe != "auto":
             return min(int(self.nprobe), self.num_lists)
-        k, store = min(k, len(self)), self._lists()
-        for_full = max(
-            probes_for_full(partial(self._probe, queries_mD[rows]), store.sizes, k)
-            for rows in self._chunks(len(queries_mD), self.num_lists, 1)
-        )
+        parts = (queries_mD[rows] for rows in self._chunks(len(queries_mD), self.num_lists, 1))
         chosen = np.random.default_rng(self.seed).permutation(len(queries_mD))[:RECALL_SAMPLE]
         sample_sD = queries_mD[np.sort(chosen)]
-        true_sk = self._search_all(sample_sD, self.num_lists, k)[0]
-        probes_sL = self._probe(sample_sD, self.num_lists)
-        for_recall = probes_for_recall(probes_sL, true_sk, store.list_of_positions(), TARGET_RECALL)
-        logger.info(
-            "nprobe auto: %d of %d lists (full candidate lists need %d, recall %.2f on %d queries needs %d)",
-            max(for_full, for_recall), self.num_lists, for_full, TARGET_RECALL, len(sample_sD), for_recall,
-        )  # fmt: skip
-        return max(for_full, for_recall)
+        true_sk = self._search_all(sample_sD, self.num_lists, min(k, len(self)))[0]
+        return auto_probes(self._probe, parts, sample_sD, true_sk, self._lists())
 
     def _search_all(self, queries_mD: np.ndarray, num_probes: int, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Return positions and costs [m,k], chunk by chunk."""

@@ -1,4 +1,4 @@
-"""Collects one vector per video while every process embeds its share; afterwards each process holds all of them.
+"""Collects one vector per video while every process embeds its share; afterwards rank 0 holds all of them.
 
 Vectors are placed by the video's position in the training list, so that what comes out does not depend on the number
 of processes, loader workers or the sampler's padding. Legend: N videos, n videos of one call, C clips, D hidden size.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from mmpt.errors import DataError
 from mmpt.utils.distributed import World
@@ -30,7 +29,7 @@ def video_vectors(pooled_video_BD: torch.Tensor, pooled_text_BD: torch.Tensor, c
     return both_BD.reshape(-1, clips, both_BD.shape[1]).mean(dim=1)
 
 
-def require_finite(vectors_ND: np.ndarray) -> None:
+def _require_finite(vectors_ND: np.ndarray) -> None:
     """Raise a DataError that counts the rows with a NaN or an infinity."""
     with np.errstate(invalid="ignore"):  # infinities of both signs
         broken = np.flatnonzero(~np.isfinite(vectors_ND.sum(axis=1, dtype=np.float64)))
@@ -48,67 +47,52 @@ class VideoVectorPool:
         """Take vectors of size `hidden_size` for positions 0..num_videos-1."""
         self.num_videos = num_videos
         self.hidden_size = hidden_size
-        self._known = np.zeros(num_videos, dtype=bool)
-        self._positions: list[np.ndarray] = []
-        self._vectors: list[np.ndarray] = []
+        self._known_N = np.zeros(num_videos, dtype=bool)
+        self._vectors_ND = np.zeros((num_videos, hidden_size), dtype=np.float32)  # takes memory as rows are written
 
     def __len__(self) -> int:
-        return int(self._known.sum())
+        return int(self._known_N.sum())
 
     def add(self, positions: torch.Tensor | np.ndarray, vectors: torch.Tensor | np.ndarray) -> None:
-        """Keep the vectors whose position is new.
+        """Keep the vectors whose position is new, in main memory.
 
         Args:
             positions: int64 [n], places in the training list.
-            vectors: float [n, D]; kept as float32.
+            vectors: float [n, D], on any device; kept as float32.
         """
         positions = torch.as_tensor(positions).cpu().numpy().astype(np.int64)
         rows = torch.as_tensor(vectors).detach().float().cpu().numpy()
         assert rows.shape == (len(positions), self.hidden_size), f"{rows.shape} for {len(positions)} positions"
         assert len(positions) == 0 or 0 <= positions.min() <= positions.max() < self.num_videos
         first = np.sort(np.unique(positions, return_index=True)[1])
-        first = first[~self._known[positions[first]]]
-        self._known[positions[first]] = True
-        self._positions.append(positions[first])
-        self._vectors.append(rows[first].copy())
+        first = first[~self._known_N[positions[first]]]
+        self._known_N[positions[first]] = True
+        self._vectors_ND[positions[first]] = rows[first]
 
-    def gather(self, world: World) -> np.ndarray:
-        """Return the vectors of all videos, in canonical order, in every process.
+    def gather(self, world: World) -> np.ndarray | None:
+        """Return the vectors of all videos, in canonical order, in rank 0; None in the other processes.
 
-        Where several processes hold a position (sampler padding), the lowest rank's vector counts.
+        Where several processes hold a position (sampler padding), the lowest rank's vector counts. The matrix is the
+        pool's own: rank 0 needs the memory of one matrix, the others that of their share.
 
         Returns:
-            float32 [N, D].
+            float32 [N, D] or None.
         Raises:
-            DataError: a position that no process has, or a vector with a NaN or an infinity, with counts.
+            DataError: a position that no process has (in every process), or in rank 0 a vector with a NaN or an
+                infinity; with counts.
         """
-        device = _collective_device(world)
-        positions_n = torch.from_numpy(np.concatenate([np.empty(0, np.int64), *self._positions])).to(device)
-        rows_nD = torch.from_numpy(np.concatenate([np.empty((0, self.hidden_size), np.float32), *self._vectors]))
-        held_nR = torch.zeros(len(positions_n), world.size, dtype=torch.int32, device=device)
-        held_nR[:, world.rank] = 1
-        held_NR = world.gather_rows(held_nR, positions_n, self.num_videos)
-        self._require_complete(held_NR)
-        mine_n = held_NR.argmax(dim=1)[positions_n] == world.rank
-        whole_ND = world.gather_rows(rows_nD.to(device)[mine_n], positions_n[mine_n], self.num_videos).cpu().numpy()
-        require_finite(whole_ND)
-        return whole_ND
-
-    def _require_complete(self, held_NR: torch.Tensor) -> None:
-        missing = (held_NR.sum(dim=1) == 0).nonzero().flatten()
+        holder_N = world.lowest_holder(self._known_N)
+        missing = np.flatnonzero(holder_N == world.size)
         if len(missing):
             raise DataError(
-                f"{len(missing)} of {self.num_videos} videos have no vector (first at list position {int(missing[0])});"
+                f"{len(missing)} of {self.num_videos} videos have no vector (first at list position {missing[0]});"
                 " every listed video must have features and captions."
             )
+        whole_ND = world.gather_rows(self._vectors_ND, holder_N)
+        if whole_ND is not None:
+            _require_finite(whole_ND)
+        return whole_ND
 
 
 class DistributedVideoVectorPool(VideoVectorPool):
     """The same; YAMLs ask by this name for neighbours among the videos of all processes, which is now the rule."""
-
-
-def _collective_device(world: World) -> torch.device:
-    """Return where tensors must lie for the process group's collectives."""
-    if world.size > 1 and dist.get_backend() == "nccl":
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")

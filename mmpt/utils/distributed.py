@@ -1,17 +1,41 @@
-"""The processes of a run as a plain value, and the few collectives that are needed; one process needs no group."""
+"""The processes of a run as a plain value, and the few exchanges that are needed; one process needs no group.
+
+Exchanges go over a gloo group of their own, on CPU tensors: rank 0 may plan for an hour while the others wait, which
+the time limit of the training group (minutes) would take for a hang, and no accelerator holds a matrix of all videos.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 import torch.distributed as dist
+
+PATIENCE = timedelta(hours=6)
+"""How long a process waits for another."""
+BLOCK_BYTES = 64 << 20
+"""Most bytes of a matrix that travel at once, and so the memory that `gather_rows` needs beside the matrix."""
+
+_side_groups: WeakKeyDictionary[dist.ProcessGroup, dist.ProcessGroup] = WeakKeyDictionary()
+
+
+def _side_group() -> dist.ProcessGroup:
+    """Return the gloo group beside the default group; made at the first call, at the same point in every process."""
+    default = dist.group.WORLD
+    assert default is not None, "a world of several processes has a process group"
+    if default not in _side_groups:
+        _side_groups[default] = dist.new_group(backend="gloo", timeout=PATIENCE)
+    return _side_groups[default]
 
 
 @dataclass(frozen=True)
 class World:
-    """This process's place among `size` processes."""
+    """This process's place among `size` processes. Every process must take part in an exchange."""
 
     rank: int = 0
     size: int = 1
@@ -28,28 +52,43 @@ class World:
         """True in the process that writes files and logs."""
         return self.rank == 0
 
-    def barrier(self) -> None:
-        """Wait until every process is here."""
-        if self.size > 1:
-            dist.barrier()
-
     def broadcast_object(self, value: Any) -> Any:
         """Return rank 0's `value` in every process."""
         if self.size == 1:
             return value
         box = [value]
-        dist.broadcast_object_list(box, src=0)
+        dist.broadcast_object_list(box, src=0, group=_side_group())
         return box[0]
 
-    def gather_rows(self, rows_ND: torch.Tensor, positions_N: torch.Tensor, total: int) -> torch.Tensor:
-        """Place every process's rows at their global positions and return the whole [total, D] matrix everywhere.
+    def lowest_holder(self, held_N: np.ndarray) -> np.ndarray:
+        """Return for every place the lowest rank whose `held_N` (bool) is true there, int64 [N]; `size` for none."""
+        holder_N = torch.from_numpy(np.where(held_N, self.rank, self.size))
+        if self.size > 1:
+            dist.all_reduce(holder_N, dist.ReduceOp.MIN, group=_side_group())
+        return holder_N.numpy()
+
+    def gather_rows(self, rows_ND: np.ndarray, holder_N: np.ndarray) -> np.ndarray | None:
+        """Bring every row from the process that holds it to rank 0, into its own matrix.
 
         Args:
-            rows_ND: this process's rows, on the device of the process group's back end.
-            positions_N: int64, where each row belongs; positions of all processes together are 0..total-1.
+            rows_ND: the same shape and dtype in every process, C-contiguous; each fills the rows it holds.
+            holder_N: int64, the rank that holds each row, the same in every process.
+        Returns:
+            `rows_ND` with all rows in rank 0, None in the others.
         """
-        whole = torch.zeros(total, rows_ND.shape[1], dtype=rows_ND.dtype, device=rows_ND.device)
-        whole[positions_N.to(rows_ND.device)] = rows_ND
-        if self.size > 1:
-            dist.all_reduce(whole)
-        return whole
+        for sender in range(1, self.size):
+            for places_n in _blocks(np.flatnonzero(holder_N == sender), rows_ND[:1].nbytes):
+                if self.rank == sender:
+                    dist.send(torch.from_numpy(rows_ND[places_n]), 0, group=_side_group())
+                elif self.is_main:
+                    block_nD = np.empty((len(places_n), *rows_ND.shape[1:]), rows_ND.dtype)
+                    dist.recv(torch.from_numpy(block_nD), sender, group=_side_group())
+                    rows_ND[places_n] = block_nD
+        return rows_ND if self.is_main else None
+
+
+def _blocks(places_N: np.ndarray, row_bytes: int) -> Iterator[np.ndarray]:
+    """Cut places into blocks of at most `BLOCK_BYTES` of rows, one row at least."""
+    step = max(1, BLOCK_BYTES // max(row_bytes, 1))
+    for begin in range(0, len(places_N), step):
+        yield places_N[begin : begin + step]

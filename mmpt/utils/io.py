@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from mmpt.errors import DataError
 
 
@@ -47,7 +49,9 @@ def read_json(path: str | Path) -> Any:
         with open(path, encoding="utf-8") as file:
             return json.load(file)
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file.") from None
+        raise DataError(f"{path}: no such file. Correct the path, or make or download the file again.") from None
+    except OSError as err:
+        raise DataError(f"{path}: cannot be read: {err.strerror}. Correct the path.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as err:
         raise DataError(f"{path}: not valid JSON ({err}); make or download it again.") from None
 
@@ -69,9 +73,48 @@ def load_plain_pickle(path: str | Path) -> Any:
         with open(path, "rb") as file:
             return _PlainUnpickler(file).load()
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file.") from None
+        raise DataError(f"{path}: no such file. Correct the path, or make or download the file again.") from None
+    except OSError as err:
+        raise DataError(f"{path}: cannot be read: {err.strerror}. Correct the path.") from None
     except (pickle.UnpicklingError, EOFError, AttributeError, ValueError, IndexError, KeyError, TypeError) as err:
         raise DataError(
             f"{path}: only pickles of plain values (lists, dicts, strings, numbers) are read, but {err}. "
             "If you trust the file, convert it to JSON yourself."
         ) from None
+
+
+class _WordArrayUnpickler(_PlainUnpickler):
+    """Builds, beside plain values, NumPy arrays of them: the pickled part of an `.npy` file of Python strings."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
+            return getattr(np, name)
+        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            return np.ndarray.__reduce__(np.empty(0))[0]
+        return super().find_class(module, name)
+
+
+def load_word_array(path: str | Path) -> list[str]:
+    """Return the words of a 1-D `.npy` file, stored as strings or as pickled Python strings; code is refused.
+
+    Raises:
+        DataError: damaged, or anything but a 1-D array of strings.
+    """
+    try:
+        with open(path, "rb") as file:
+            version = np.lib.format.read_magic(file)
+            read_header = (
+                np.lib.format.read_array_header_1_0 if version < (2, 0) else np.lib.format.read_array_header_2_0
+            )
+            _, _, dtype = read_header(file)
+            if dtype.hasobject:
+                words = _WordArrayUnpickler(file).load()
+            else:
+                file.seek(0)
+                words = np.load(file, allow_pickle=False)
+    except (pickle.UnpicklingError, EOFError, AttributeError, ValueError, IndexError, KeyError, TypeError) as err:
+        raise DataError(f"{path}: must be an .npy file with a 1-D array of words, but {err}.") from None
+    values: list[Any] = words.tolist() if isinstance(words, np.ndarray) and words.ndim == 1 else [words]
+    if not all(isinstance(value, str) for value in values):
+        raise DataError(f"{path}: must hold a 1-D array of words, but holds something else.")
+    return values

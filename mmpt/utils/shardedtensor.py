@@ -133,7 +133,9 @@ def _map_npy(path: str) -> np.ndarray:
             shape, fortran_order, dtype = _read_header(file)
             offset = file.tell()
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file.") from None
+        raise DataError(f"{path}: no such file. {REMEDY} Or correct the path.") from None
+    except OSError as err:
+        raise DataError(f"{path}: cannot be read: {err.strerror}. {REMEDY}") from None
     except (ValueError, EOFError) as err:
         raise DataError(f"{path}: not a complete .npy file ({err}). {REMEDY}") from None
     wanted = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize

@@ -17,6 +17,7 @@ from demo_corpus.vocabulary import make_vocabulary
 from demo_corpus.words import all_sentences
 from demo_corpus.world import World, make_world
 from mmpt.batch import Captions, Split
+from mmpt.processors.downstream.how2_clips import CLIPS_FORMAT
 from mmpt.processors.shard_layout import ids_stem, meta_path, times_stem, video_stem
 from mmpt.processors.shard_writer import write_shards
 from mmpt.processors.tokenizer import load_tokenizer
@@ -25,7 +26,6 @@ from mmpt.utils.log import get_logger, progress
 from mmpt.utils.rng import stable_seed
 
 CAPTION_LETTERS = 96  # letters of a caption that are tokenised, as in the released preparation
-CLIPS_FORMAT = 1
 BERT_SIZES = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4, "num_hidden_layers": 2}
 logger = get_logger(__name__)
 

@@ -127,8 +127,14 @@ def test_missing_data(runs, capsys):
 
 def test_several_yamls_stop_at_the_first_failure(runs, no_preflight):
     runs.codes.extend([0, 5, 0])
-    assert launch.main([f"{VIDEOCLIP},{NORTON},{PREDICT}", "--jobtype", "local_single"]) == 5
-    assert [command[1] for command in runs] == [VIDEOCLIP, NORTON]
+    assert launch.main([f"{VIDEOCLIP},{NORTON},{PREDICT}"]) == 5
+    assert [command[5] for command in runs] == [VIDEOCLIP, NORTON]
+
+
+def test_all_yamls_are_read_before_the_first_one_runs(runs, no_preflight, capsys):
+    for later in ("nowhere.yaml", "", PREDICT.replace("test_", "")):
+        assert launch.main([f"{VIDEOCLIP},{later}"]) == 2
+        assert runs == []
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
-"""coerce: one YAML value to one type."""
+"""coerce: one YAML value to one type; mistakes_in: the same bounds for sections that are made in code."""
 
 from typing import Any
 
 import pytest
 
-from mmpt.config.fields import Limits, coerce
+from mmpt.config import LossConfig, SequenceContrastConfig
+from mmpt.config.fields import Limits, coerce, mistakes_in
 
 
 @pytest.mark.parametrize(
@@ -62,3 +63,16 @@ def test_bounds(value, fits):
     else:
         with pytest.raises(ValueError, match=r"must be a number above 0 and at most 1, but is"):
             coerce(value, float, limits)
+
+
+def test_a_section_made_in_code_has_the_bounds_of_a_yaml():
+    assert mistakes_in(LossConfig(beta=0.3, sequence_contrast=SequenceContrastConfig(threshold=8)), "loss") == []
+    wrong = LossConfig(
+        beta=2, alpha_lse=float("nan"), transport_mass="papper", sequence_contrast=SequenceContrastConfig(scale=0.0)
+    )
+    assert mistakes_in(wrong, "loss") == [
+        "`loss.sequence_contrast.scale` must be a number above 0, but is 0.0 (a number).",
+        "`loss.beta` must be a number of at least 0 and at most 1, but is 2 (a number).",
+        "`loss.alpha_lse` must be a number above 0, but is nan (a number).",
+        "`loss.transport_mass` must be `released` or `paper`, but is 'papper' (text).",
+    ]

@@ -15,7 +15,7 @@ from mmpt.models.checkpoint import load_checkpoint
 from tests.jobs import ROOT, launch
 from tests.media import Clip, regular_times, write_audio, write_video
 
-SECONDS = {"tea": 3, "pan.v2": 2.5, "onion": 2, "salt": 3}
+SECONDS = {"tea": 2, "pan.v2": 1.5, "onion": 2, "salt": 1}
 CUES = (("00:00:00.200", "00:00:01.000", "chop the onion"), ("00:00:01.000", "00:00:02.000", "put it in the pan"))
 
 

@@ -23,7 +23,7 @@ from mmpt.losses import (
     V2TContraLoss,
 )
 from mmpt.losses.nce import dot_products
-from mmpt.losses.sequence import block_transport, fused_similarity, paragraph_logits
+from mmpt.losses.sequence import States, block_transport, fused_similarity, paragraph_logits
 from mmpt.losses.similarity import bucket_value, sequence_blocks
 from mmpt.losses.sinkhorn import transport
 
@@ -34,7 +34,6 @@ NORTON = LossConfig(
     alpha_lse=1,
     fusion_weight=0.5,
 )
-STATES = ("pooled_video", "pooled_text", "video_outputs", "text_outputs", "video_mask_outputs", "text_mask_outputs")
 
 
 def with_sequence(**changes: Any) -> LossConfig:
@@ -69,7 +68,7 @@ def formula_batch(dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
     }
 
 
-def close(value: Any, expected: Any, rtol: float = 2e-8) -> None:
+def assert_close_to(value: Any, expected: Any, rtol: float = 2e-8) -> None:
     """Ten digits are given; the recorded tau is a float32, hence 2e-8. Measured: at most 1.4e-8."""
     torch.testing.assert_close(
         torch.as_tensor(value).detach().double(), torch.as_tensor(expected, dtype=torch.float64), rtol=rtol, atol=1e-9
@@ -78,23 +77,23 @@ def close(value: Any, expected: Any, rtol: float = 2e-8) -> None:
 
 def test_worked_numbers_of_values() -> None:
     batch = formula_batch()
-    close(batch["pooled_video"][0, :3], [0.5928335172, 0.7604237753, 0.9047511532])
-    close(T2VContraLoss(LossConfig())(**batch).total, 3.5060501746)
-    close(V2TContraLoss(LossConfig())(**batch).total, 3.5255120538)
-    close(MMContraLoss(LossConfig())(**batch).total, 7.0315622283)
+    assert_close_to(batch["pooled_video"][0, :3], [0.5928335172, 0.7604237753, 0.9047511532])
+    assert_close_to(T2VContraLoss(LossConfig())(**batch).total, 3.5060501746)
+    assert_close_to(V2TContraLoss(LossConfig())(**batch).total, 3.5255120538)
+    assert_close_to(MMContraLoss(LossConfig())(**batch).total, 7.0315622283)
     dots = dot_products(batch["pooled_video"], batch["pooled_text"]).detach()
-    close(dots[0, :2], [-3.8168946182, 1.7948711560])
+    assert_close_to(dots[0, :2], [-3.8168946182, 1.7948711560])
     plan = transport(dots, 50)
-    close([plan[0, 0], plan[0, 1], plan[1, 0]], [0.000213863193, 0.083765271652, 0.002010860978])
-    fused = fused_similarity(NORTON, *(batch[key] for key in STATES)).detach()
-    close(bucket_value(fused, 0.3), 0.3074734631)
-    close(sequence_blocks(fused, 4)[0, 0, 0], [0.2065690897, 0.3007566209, 0.5752745026, 0.6677689553])
+    assert_close_to([plan[0, 0], plan[0, 1], plan[1, 0]], [0.000213863193, 0.083765271652, 0.002010860978])
+    fused = fused_similarity(NORTON, States.of(batch)).detach()
+    assert_close_to(bucket_value(fused, 0.3), 0.3074734631)
+    assert_close_to(sequence_blocks(fused, 4)[0, 0, 0], [0.2065690897, 0.3007566209, 0.5752745026, 0.6677689553])
     logits = paragraph_logits(NORTON, torch.tensor(1 / 0.07, dtype=torch.float64), fused)
-    close(logits[0], [29.5377124494, 25.3647800375, 26.7316296138, 24.5905498786])
+    assert_close_to(logits[0], [29.5377124494, 25.3647800375, 26.7316296138, 24.5905498786])
     output = MMContraLoss(NORTON, clip_per_video=8)(**batch)
-    close(output.terms["clip_caption"], 6.3964446860)
-    close(output.terms["video_paragraph"], 0.25956245612)
-    close(output.total, 6.6560071421)
+    assert_close_to(output.terms["clip_caption"], 6.3964446860)
+    assert_close_to(output.terms["video_paragraph"], 0.25956245612)
+    assert_close_to(output.total, 6.6560071421)
 
 
 @pytest.mark.parametrize(
@@ -104,42 +103,42 @@ def test_worked_numbers_of_values() -> None:
 def test_worked_numbers_of_gradients(cls: Any, norm_video: float, norm_text: float) -> None:
     batch = formula_batch()
     cls(NORTON, clip_per_video=8)(**batch).total.backward()
-    close(batch["video_outputs"].grad.norm(), norm_video)
-    close(batch["text_outputs"].grad.norm(), norm_text)
+    assert_close_to(batch["video_outputs"].grad.norm(), norm_video)
+    assert_close_to(batch["text_outputs"].grad.norm(), norm_text)
 
 
 def test_outer_sums_of_the_paper() -> None:
     batch, config = formula_batch(), replace(NORTON, masked_outer_sum="paper")
-    close(SequenceContrastLoss(config)(**batch).total, 4.4875646629)
-    close(bucket_value(fused_similarity(config, *(batch[key] for key in STATES)), 0.3), 0.4241598688)
+    assert_close_to(SequenceContrastLoss(config)(**batch).total, 4.4875646629)
+    assert_close_to(bucket_value(fused_similarity(config, States.of(batch)), 0.3), 0.4241598688)
 
 
 def test_similarities_of_the_paper_are_not_normalised() -> None:
     batch = formula_batch()
     config = replace(NORTON, similarity_norm="paper", fusion_weight=1e12)  # so large that only pooled cosines are left
-    fused = fused_similarity(config, *(batch[key] for key in STATES))
+    fused = fused_similarity(config, States.of(batch))
     cosines = torch.cosine_similarity(batch["pooled_text"][:, None], batch["pooled_video"][None], dim=-1)
-    close(fused, cosines.tolist())
-    released = fused_similarity(NORTON, *(batch[key] for key in STATES))
+    assert_close_to(fused, cosines.tolist())
+    released = fused_similarity(NORTON, States.of(batch))
     assert released.min() >= 0
     assert released.max() <= 1
 
 
 def test_mass_of_a_block() -> None:
-    fused = fused_similarity(NORTON, *(formula_batch()[key] for key in STATES))
+    fused = fused_similarity(NORTON, States.of(formula_batch()))
     released = block_transport(NORTON, fused)
     paper = block_transport(replace(NORTON, transport_mass="paper"), fused)
-    close(released.sum((2, 3)), torch.full((4, 4), 4.0).tolist())
+    assert_close_to(released.sum((2, 3)), torch.full((4, 4), 4.0).tolist())
     mass = paper.sum((2, 3))
     assert (mass < 4).all()  # some of it is in the bucket
-    close(paper * (4 / mass[:, :, None, None]), released.tolist())
+    assert_close_to(paper * (4 / mass[:, :, None, None]), released.tolist())
 
 
 def test_without_prompt_ratio_the_transport_is_plain() -> None:
-    fused = fused_similarity(NORTON, *(formula_batch()[key] for key in STATES)).detach()
+    fused = fused_similarity(NORTON, States.of(formula_batch())).detach()
     plan = block_transport(with_sequence(prompt_ratio=None), fused)
-    close(plan[2, 1], transport(fused[8:12, 4:8], 50, 0.1).tolist())
-    close(plan.sum((2, 3)), torch.full((4, 4), 4.0).tolist())
+    assert_close_to(plan[2, 1], transport(fused[8:12, 4:8], 50, 0.1).tolist())
+    assert_close_to(plan.sum((2, 3)), torch.full((4, 4), 4.0).tolist())
     assert torch.isfinite(SequenceContrastLoss(with_sequence(prompt_ratio=None))(**formula_batch()).total)
 
 
@@ -150,8 +149,8 @@ def test_clip_temperature_of_the_paper_divides_the_logits_only() -> None:
     dots = dot_products(batch["pooled_video"], batch["pooled_text"])
     targets = 0.3 * transport(dots, 50) + 0.7 * torch.eye(16, dtype=torch.float64)
     expected = cross_entropy(dots / 0.07, targets) + cross_entropy(dots.T / 0.07, targets.T)
-    close(output.total, expected.item(), rtol=1e-12)
-    close(output.metrics["temperature"], 0.07)
+    assert_close_to(output.total, expected.item(), rtol=1e-12)
+    assert_close_to(output.metrics["temperature"], 0.07)
 
 
 @pytest.mark.parametrize(
@@ -159,9 +158,9 @@ def test_clip_temperature_of_the_paper_divides_the_logits_only() -> None:
 )
 def test_null_leaves_the_sequence_term_out(config: LossConfig) -> None:
     batch = formula_batch()
-    output = MMContraLoss(config)(**{key: batch[key] for key in STATES[:2]})
+    output = MMContraLoss(config)(**{key: batch[key] for key in States._fields[:2]})
     assert set(output.terms) == {"clip_caption"}
-    close(output.total, 6.3964446860)
+    assert_close_to(output.total, 6.3964446860)
 
 
 def test_bucket_is_at_least_the_smallest() -> None:
@@ -188,8 +187,8 @@ def test_temperature_is_constant_by_default_and_learnable_on_request() -> None:
     assert set(learnable.state_dict()) == {"logit_scale"}
     batch = formula_batch(torch.float32)
     output = learnable(**batch)
-    close(output.total, constant(**batch).total.item(), rtol=1e-6)
-    close(output.metrics["temperature"], 0.07, rtol=1e-6)
+    assert_close_to(output.total, constant(**batch).total.item(), rtol=1e-6)
+    assert_close_to(output.metrics["temperature"], 0.07, rtol=1e-6)
     output.total.backward()
     assert learnable.logit_scale.grad.abs() > 0
 
@@ -216,9 +215,9 @@ def test_half_precision_batches_are_computed_in_float32(dtype: torch.dtype) -> N
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = loss(**leaves)
     assert output.total.dtype == torch.float32
-    close(output.total, exact.total.item(), rtol=1e-6)  # measured: 5e-8
+    assert_close_to(output.total, exact.total.item(), rtol=1e-6)  # measured: 5e-8
     output.total.backward()
-    assert all(torch.isfinite(leaves[key].grad).all() for key in STATES[:4])
+    assert all(torch.isfinite(leaves[key].grad).all() for key in States._fields[:4])
 
 
 def test_a_batch_that_does_not_divide_into_sequences() -> None:

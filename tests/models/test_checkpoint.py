@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from collections import OrderedDict
 
 import pytest
@@ -10,7 +11,7 @@ from transformers import BertConfig
 
 from mmpt.errors import CheckpointError
 from mmpt.models import MMFusionSeparate
-from mmpt.models.checkpoint import adapt_state, load_checkpoint, load_weights, weights_fingerprint
+from mmpt.models.checkpoint import adapt_state, check_checkpoint, load_checkpoint, load_weights, weights_fingerprint
 from mmpt.models.freezing import freeze_all_but_layernorm
 
 BERT = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
@@ -124,8 +125,9 @@ def test_a_failed_load_leaves_the_model_alone():
     assert weights_fingerprint(target) == before
 
 
+@pytest.mark.parametrize("read", [load_checkpoint, check_checkpoint])
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_file_with_code_is_refused_and_does_not_run(tmp_path, zipped):
+def test_a_file_with_code_is_refused_and_does_not_run(tmp_path, zipped, read):
     class Hostile:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "ran"),)
@@ -133,16 +135,17 @@ def test_a_file_with_code_is_refused_and_does_not_run(tmp_path, zipped):
     content = {"model": fusion().state_dict(), "extra_state": Hostile()}
     torch.save(content, tmp_path / "c.pt", _use_new_zipfile_serialization=zipped)
     with pytest.raises(CheckpointError, match=r"the file asks for posix.mkdir, which could run code"):
-        load_checkpoint(tmp_path / "c.pt")
+        read(tmp_path / "c.pt")
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("read", [load_checkpoint, check_checkpoint])
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
-def test_truncated_file(tmp_path, share):
+def test_truncated_file(tmp_path, share, read):
     content = saved(tmp_path / "c.pt", fusion()).read_bytes()
     (tmp_path / "c.pt").write_bytes(content[: int(len(content) * share)])
     with pytest.raises(CheckpointError, match=r"c\.pt: damaged, cut short or not a checkpoint"):
-        load_checkpoint(tmp_path / "c.pt")
+        read(tmp_path / "c.pt")
 
 
 @pytest.mark.parametrize(
@@ -160,17 +163,47 @@ def test_files_that_hold_no_weights(tmp_path, content, message):
         load_weights(fusion(), tmp_path / "c.pt")
 
 
-def test_missing_file_and_text_file(tmp_path):
+@pytest.mark.parametrize("read", [load_checkpoint, check_checkpoint])
+def test_missing_file_and_text_file(tmp_path, read):
     with pytest.raises(CheckpointError, match=r"no such checkpoint\. .*restore_file"):
-        load_checkpoint(tmp_path / "none.pt")
+        read(tmp_path / "none.pt")
     (tmp_path / "text.pt").write_text("hello, this is a page that says 404")
     with pytest.raises(CheckpointError, match="not a checkpoint"):
-        load_checkpoint(tmp_path / "text.pt")
+        read(tmp_path / "text.pt")
 
 
-def test_namespace_is_allowed_only_while_a_checkpoint_is_read(tmp_path):
-    load_checkpoint(saved(tmp_path / "c.pt", fusion()))
-    assert argparse.Namespace not in torch.serialization.get_safe_globals()
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_whole_file_passes_the_check_and_its_numbers_are_not_read(tmp_path, zipped):
+    numbers = {"model": {"a": torch.zeros(1 << 22)}}  # 16 MB
+    torch.save(numbers, tmp_path / "c.pt", _use_new_zipfile_serialization=zipped)
+    reads = bytes_read(lambda: check_checkpoint(tmp_path / "c.pt"))
+    assert (reads < 1 << 20) == zipped  # the old format cannot be mapped
+
+
+def bytes_read(work) -> int:
+    """Bytes that `work` reads from files (Linux)."""
+
+    def so_far() -> int:
+        with open("/proc/self/io") as file:
+            return int(file.readline().split()[1])
+
+    before = so_far()
+    work()
+    return so_far() - before
+
+
+def test_a_list_is_no_checkpoint_for_the_check_either(tmp_path):
+    torch.save([1, 2], tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match="must be a dict, but this is a list"):
+        check_checkpoint(tmp_path / "c.pt")
+
+
+def test_settings_of_fairseq_pass_and_other_classes_do_not(tmp_path):
+    assert load_checkpoint(saved(tmp_path / "c.pt", fusion()))["cfg"]["model"] == argparse.Namespace(arch="mmarch")
+    torch.save({"model": fusion().state_dict(), "cfg": argparse.ArgumentTypeError("x")}, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match=r"asks for argparse\.ArgumentTypeError"):
+        load_checkpoint(tmp_path / "other.pt")
 
 
 def test_fingerprint_changes_with_any_trained_number_and_nothing_else():

@@ -14,7 +14,7 @@ from mmpt.config.schema import LossConfig, SequenceContrastConfig
 from mmpt.losses import MMContraLoss, SequenceContrastLoss, T2VContraLoss, V2TContraLoss
 from mmpt.losses.base import LOG_SCALE
 from mmpt.losses.nce import dot_products
-from mmpt.losses.sequence import fused_similarity, paragraph_logits
+from mmpt.losses.sequence import States, fused_similarity, paragraph_logits
 from mmpt.losses.similarity import bucket_value, sequence_blocks
 from mmpt.losses.sinkhorn import transport
 
@@ -82,7 +82,7 @@ def test_intermediate_values(case: str) -> None:
     length = config.sequence_contrast.threshold
     plan = transport(dot_products(batch["pooled_video"], batch["pooled_text"]), config.sinkhorn_iterations)
     np.testing.assert_allclose(plan.numpy(), golden["clip_transport_Q"], rtol=1e-6, atol=1e-10)  # stored as float32
-    fused = fused_similarity(config, *(batch[key] for key in (*STATES, *MASKS))).detach()
+    fused = fused_similarity(config, States.of(batch)).detach()
     np.testing.assert_allclose(bucket_value(fused, config.sequence_contrast.prompt_ratio), golden["bucket_value"])
     blocks = sequence_blocks(fused, length).reshape(-1, length, length)
     np.testing.assert_allclose(blocks, golden["fused_clip_logit_blocks"], rtol=1e-6)  # 3e-8, stored as float32

@@ -116,23 +116,35 @@ def test_other_settings_replace_the_corpus_and_its_extra_shards(corpus, tmp_path
     assert hashes(tmp_path) == hashes(corpus)
 
 
-def test_mistakes_are_told_at_once_and_nothing_is_written(tmp_path, caplog):
+def test_mistakes_are_told_at_once_and_nothing_is_written(tmp_path, capsys):
     assert main(["--out", str(tmp_path / "new"), "--num-videos", "0", "--misalign", "1.5"]) == 2
-    assert "`--num-videos` (training videos) must be from 1 to 1000000, but is 0." in caplog.text
-    assert "`--misalign`" in caplog.text
+    said = capsys.readouterr().err
+    assert "error: " in said
+    assert "`--num-videos` (training videos) must be from 1 to 1000000, but is 0." in said
+    assert "`--misalign`" in said
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])
-def test_a_setting_that_is_no_number_is_refused(tmp_path, caplog, value):
+def test_a_setting_that_is_no_number_is_refused(tmp_path, capsys, value):
     assert main(["--out", str(tmp_path), "--noise", value]) == 2
-    assert "`--noise`" in caplog.text
+    assert "`--noise`" in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path, caplog):
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     assert main(["--out", str(tmp_path / "file" / "demo"), *SMALL]) == 2
-    assert f"{tmp_path}/file/demo: cannot write the demo data here" in caplog.text
+    assert f"error: {tmp_path}/file/demo: cannot write here" in capsys.readouterr().err
+
+
+def test_ctrl_c_leaves_no_manifest_and_exits_with_130(tmp_path, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("make_demo_data.write_corpus", interrupted)
+    assert main(["--out", str(tmp_path), *SMALL]) == 130
+    assert "run it again" in capsys.readouterr().err
+    assert not (tmp_path / "demo.json").exists()
 
 
 def test_an_unknown_flag_is_refused():

@@ -10,7 +10,7 @@ import numpy as np
 
 from mmpt.batch import ClipBatch
 from mmpt.errors import DataError
-from mmpt.processors.aligner import Aligner
+from mmpt.processors.aligner import Aligner, video_name
 from mmpt.processors.base import ALIGNERS, FEATURE_DIM, TEXT_PROCESSORS, VIDEO_PROCESSORS, TextReader, VideoReader
 from mmpt.processors.tokenizer import load_tokenizer
 
@@ -59,6 +59,7 @@ class DSAligner(Aligner):
         self, video_key: Any, video_feature: np.ndarray, text_feature: list[int], rng: random.Random
     ) -> ClipBatch:
         """Return caps and cmasks [T], vfeats [F, 512], vmasks [F]; nothing is drawn."""
-        caps, cmasks = self.build_text_seq(text_feature)
-        vfeats, vmasks = self.build_video_seq(video_feature)
+        name = video_name(video_key)
+        caps, cmasks = self.build_text_seq(text_feature, name=name)
+        vfeats, vmasks = self.build_video_seq(video_feature, name=name)
         return ClipBatch(caps=caps, cmasks=cmasks, vfeats=vfeats, vmasks=vmasks, video_id=video_key)

@@ -1,0 +1,180 @@
+"""Captions tokenised a second, beside a plain loop that tokenises one at a time; with --memory, peak memory by scale.
+
+Run:  python benchmarks/pretokenize.py [--videos 5000] [--memory 100000 300000]
+
+Both sides read the same captions (made up: 100 a video, words of a Zipf distribution over 60,000 of which BERT's
+vocabulary has 30,000 whole), call the same tokenizer, and must write equal files. --memory makes a raw caption file of
+that many videos (15 captions each, 0.9 KB), runs both commands on it, and prints their largest resident size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from mmpt.batch import Captions, Split
+from mmpt.processors.pretokenise import tokenise_captions
+from mmpt.processors.shard_layout import write_shard_meta
+from mmpt.processors.shard_writer import write_caption_shard
+from mmpt.processors.tokenizer import load_tokenizer
+
+ROOT = Path(__file__).resolve().parents[1]
+NUM_WORDS, NUM_WHOLE = 60_000, 30_000
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+SHARD_SIZE = 250
+
+
+def make_words(rng: np.random.Generator) -> list[str]:
+    """Return made-up words, two to nine letters each."""
+    lengths = rng.integers(2, 10, size=NUM_WORDS)
+    letters = rng.integers(len(LETTERS), size=(NUM_WORDS, 9))
+    return ["".join(LETTERS[i] for i in row[:length]) for row, length in zip(letters, lengths, strict=True)]
+
+
+def write_bert(folder: Path, words: list[str]) -> None:
+    """Write a BERT folder that knows the more frequent words whole and the others by their letters."""
+    folder.mkdir()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    pieces = dict.fromkeys([*special, *LETTERS, *(f"##{letter}" for letter in LETTERS), *words[:NUM_WHOLE]])
+    (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces))
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+
+
+def write_captions(path: Path, words: list[str], num_videos: int, num_captions: int, rng: np.random.Generator) -> None:
+    """Write a raw caption file as HowTo100M's, captions overlapping their neighbours."""
+    share = 1 / np.arange(1, NUM_WORDS + 1)
+    share = np.cumsum(share / share.sum())
+    with open(path, "w") as file:
+        for number in range(num_videos):
+            sizes = rng.integers(3, 13, size=num_captions)
+            drawn = iter(np.searchsorted(share, rng.random(sizes.sum())).clip(max=NUM_WORDS - 1).tolist())
+            text = [" ".join(words[next(drawn)] for _ in range(size)) for size in sizes]
+            start = np.cumsum(rng.uniform(1, 4, size=num_captions)).round(2)
+            video = {"start": start.tolist(), "end": (start + 4).round(2).tolist(), "text": text}
+            file.write(f'{", " if number else "{"}"video{number:08d}": {json.dumps(video)}')
+        file.write("}")
+
+
+def write_meta(folder: Path, num_videos: int, shard_size: int) -> None:
+    """Write the meta file of training features."""
+    ids = [f"video{number:08d}" for number in range(num_videos)]
+    write_shard_meta(folder, Split.TRAIN, [ids[at : at + shard_size] for at in range(0, num_videos, shard_size)])
+
+
+def plain(captions: Path, folder: Path, bert: Path, num_videos: int) -> None:
+    """Tokenise caption after caption, with all captions in memory."""
+    tokenizer = load_tokenizer(str(bert))
+    videos = list(json.loads(captions.read_text()).values())
+    for shard, begin in enumerate(range(0, num_videos, SHARD_SIZE)):
+        rows: list[Captions] = []
+        for video in videos[begin : begin + SHARD_SIZE]:
+            cap = [tokenizer(text[:96], add_special_tokens=False)["input_ids"] for text in video["text"]]
+            rows.append({"start": video["start"], "end": video["end"], "cap": cap})
+        write_caption_shard(f"{folder}/plain.bert.", Split.TRAIN, shard, rows)
+
+
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Return the seconds that `work` takes, and the CPU seconds, those of its processes included."""
+    begin, cpu = time.perf_counter(), sum(os.times()[:4])
+    work()
+    return time.perf_counter() - begin, sum(os.times()[:4]) - cpu
+
+
+def compare_speed(folder: Path, num_videos: int) -> None:
+    """Print captions a second of both sides, whole jobs, and check that the files are equal."""
+    rng = np.random.default_rng(0)
+    words = make_words(rng)
+    bert, captions = folder / "bert", folder / "captions.json"
+    write_bert(bert, words)
+    write_captions(captions, words, num_videos, 100, rng)
+    load_tokenizer(str(bert))
+    cores = os.cpu_count() or 1
+    jobs: dict[str, Callable[[], object]] = {
+        "plain loop, one caption at a time": lambda: plain(captions, folder / "plain", bert, num_videos)
+    }
+    for workers in sorted({1, cores}):
+        target = folder / f"ours{workers}"
+        write_meta(target, num_videos, SHARD_SIZE)
+        jobs[f"mmpt, {workers} processes"] = lambda target=target, workers=workers: tokenise_captions(  # type: ignore[misc]
+            captions, target, str(bert), workers=workers
+        )
+    print(f"{'whole job':<36}{'captions/s':>11}{'seconds':>9}{'times':>7}{'CPU s':>8}{'times':>7}")
+    base: tuple[float, float] | None = None
+    for name, job in jobs.items():
+        took_s, cpu_s = timed(job)
+        base = base or (took_s, cpu_s)
+        rate = 100 * num_videos / took_s
+        print(f"{name:<36}{rate:>11,.0f}{took_s:>9.2f}{base[0] / took_s:>7.1f}{cpu_s:>8.2f}{base[1] / cpu_s:>7.1f}")
+    for path in (folder / "plain").glob("*.npy"):
+        same = path.name.replace("plain.", "captions.", 1)
+        for workers in {1, cores}:
+            assert path.read_bytes() == (folder / f"ours{workers}" / same).read_bytes(), same
+    print("equal files")
+
+
+def peak_megabytes(arguments: list[str]) -> tuple[float, float]:
+    """Run a command of ours; return its peak resident size, workers included one by one, and its seconds."""
+    begin = time.perf_counter()
+    child = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    assert status == 0, arguments
+    return usage.ru_maxrss / 1024, time.perf_counter() - begin
+
+
+def measure_memory(folder: Path, scales: list[int]) -> None:
+    """Print the peak memory of both commands for every number of videos."""
+    rng = np.random.default_rng(0)
+    words = make_words(rng)
+    write_bert(folder / "bert", words)
+    print(f"{'videos':>9}{'raw file':>10}{'command':>19}{'peak':>9}{'seconds':>9}")
+    for num_videos in scales:
+        place = folder / str(num_videos)
+        place.mkdir()
+        write_captions(place / "raw_caption.json", words, num_videos, 15, rng)
+        write_meta(place / "feat", num_videos, 4096)
+        size = (place / "raw_caption.json").stat().st_size / 1e6
+        keys = {
+            "bert_name": folder / "bert",
+            "target_dir": place / "feat",
+            "caption_pkl_path": place / "raw_caption_dedup.pkl",
+        }
+        script = "scripts/text_token_extractor/"
+        commands = {
+            "dedupprocessor": ["-m", "mmpt.processors.dedupprocessor", "--how2dir", str(place)],
+            "pretokenization": [
+                f"{script}pretokenization.py", f"{script}configs/bert-base-uncased.yaml",
+                *(f"dataset.{key}={value}" for key, value in keys.items()),
+            ],
+        }  # fmt: skip
+        for name, arguments in commands.items():
+            peak, seconds = peak_megabytes(arguments)
+            print(f"{num_videos:>9,}{size:>7,.0f} MB{name:>19}{peak:>6.0f} MB{seconds:>9.1f}", flush=True)
+
+
+def main() -> None:
+    """Measure what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--videos", type=int, default=5000, help="videos of 100 captions for the comparison")
+    parser.add_argument(
+        "--memory", type=int, nargs="+", metavar="VIDEOS", help="measure memory at these scales instead"
+    )
+    parser.add_argument("--folder", help="where to put the made-up files; default: the system's temporary folder")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        if args.memory:
+            measure_memory(Path(folder), args.memory)
+        else:
+            compare_speed(Path(folder), args.videos)
+
+
+if __name__ == "__main__":
+    main()

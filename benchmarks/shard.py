@@ -1,0 +1,95 @@
+"""MB/s of packing feature files into shards, beside a plain copy of the same bytes, in one run.
+
+Run:  python benchmarks/shard.py [--videos 4096] [--shard-size 2048] [--workers 2] [--folder DIR]
+
+Writes videos of 100 to 300 seconds as `.npy`. The copy appends their bytes to one file, unread, and calls fsync as
+packing does; packing also parses, casts to float16, looks for NaN and writes manifests and the meta file. They take
+turns, and medians are printed. Files come from the page cache after the first turn, so the disk's part is the writing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from mmpt.batch import Split
+from mmpt.processors.packing import pack_features
+
+TURNS = 3
+BUFFER = 1 << 20
+
+
+def generate(folder: Path, num_videos: int, dtype: str) -> list[str]:
+    """Write random features; return the ids."""
+    rng = np.random.default_rng(0)
+    ids = [f"video{number:06d}" for number in range(num_videos)]
+    for name in ids:
+        np.save(
+            folder / f"{name}.npy", rng.standard_normal((int(rng.integers(100, 300)), 512), np.float32).astype(dtype)
+        )
+    return ids
+
+
+def plain_copy(folder: Path, ids: list[str], target: Path) -> None:
+    """Append all files to one."""
+    target.mkdir(parents=True)
+    with open(target / "all", "wb") as whole:
+        for name in ids:
+            with open(folder / f"{name}.npy", "rb") as file:
+                shutil.copyfileobj(file, whole, BUFFER)
+        whole.flush()
+        os.fsync(whole.fileno())
+
+
+def timed(work: Callable[[Path], object], target: Path) -> float:
+    """Return the seconds of `work(target)`; what it made is removed."""
+    begin = time.perf_counter()
+    work(target)
+    took = time.perf_counter() - begin
+    shutil.rmtree(target)
+    return took
+
+
+def main() -> None:
+    """Generate, measure in turns, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--videos", type=int, default=4096, help="videos generated (0.2 MB each)")
+    parser.add_argument("--shard-size", type=int, default=2048, help="videos per shard")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="shards at once")
+    parser.add_argument("--dtype", default="float16", help="dtype of the feature files")
+    parser.add_argument("--folder", help="a folder on the disk to measure (default: the temporary folder)")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=args.folder) as name:
+        raw, target = Path(name) / "raw", Path(name) / "packed"
+        raw.mkdir()
+        ids = generate(raw, args.videos, args.dtype)
+        megabytes = sum(path.stat().st_size for path in raw.iterdir()) / 1e6
+
+        def pack(workers: int) -> Callable[[Path], object]:
+            return lambda to: pack_features(raw, to, Split.TRAIN, ids, shard_size=args.shard_size, workers=workers)
+
+        ways = {"plain copy": lambda to: plain_copy(raw, ids, to), "mmpt, 1 worker": pack(1)}
+        ways[f"mmpt, {args.workers} workers"] = pack(args.workers)
+        seconds: dict[str, list[float]] = {way: [] for way in ways}
+        for turn in range(TURNS + 1):
+            for way, work in ways.items():
+                took = timed(work, target)
+                if turn:  # the first turn fills the page cache
+                    seconds[way].append(took)
+    print(f"{megabytes:.0f} MB in {args.videos} files of {args.dtype}")
+    copy_s = statistics.median(seconds["plain copy"])
+    for way, took in seconds.items():
+        median_s = statistics.median(took)
+        print(f"{way:<20}{megabytes / median_s:>8.0f} MB/s  {copy_s / median_s:>5.2f} of the copy's speed")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,7 @@
+"""The registry of models: a YAML names a class of it, or a class of the user's with the same methods."""
+
+from mmpt.models.mmfusion import MMFusionSeparate
+from mmpt.registry import Registry
+
+MODELS: Registry[MMFusionSeparate] = Registry("model")
+MODELS.register(MMFusionSeparate)

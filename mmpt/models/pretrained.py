@@ -1,0 +1,216 @@
+"""Where a trained model comes from and goes to: a YAML, a run's folder, a checkpoint, a saved folder, or the hub.
+
+A saved folder holds `model.safetensors`, the tokenizer's files, and a `config.json` that is BERT's own with a section
+`mmpt` added, so that the folder serves as `bert_name` too; the config carries the weights' fingerprint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from mmpt.config import DatasetConfig, ModelConfig, RunConfig, load_config
+from mmpt.errors import CheckpointError, ConfigError
+from mmpt.models.base import MODELS
+from mmpt.models.bert_weights import read_bert_config
+from mmpt.models.checkpoint import adapt_state, load_weights, weights_fingerprint
+from mmpt.models.mmfusion import MMFusionSeparate
+from mmpt.processors.tokenizer import load_tokenizer
+from mmpt.utils.io import atomic_write, read_json, write_json
+
+WEIGHTS_NAME = "model.safetensors"
+CONFIG_NAME = "config.json"
+SECTION = "mmpt"
+FORMAT = 1
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+DATASET_KEYS = ("max_video_len", "max_len", "use_fast", "options")
+"""What of `dataset:` a saved model needs; `bert_name` is the folder itself."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """A model with its weights, in eval mode on the CPU, and the settings it was built by."""
+
+    fusion: MMFusionSeparate
+    """The two towers."""
+    dataset: DatasetConfig
+    """Says how text and video are made into tensors."""
+    model: ModelConfig
+    """Says which class the towers are."""
+
+
+def read_pretrained(source: str | Path, checkpoint: str = "checkpoint_best.pt") -> Pretrained:
+    """Return the model that `source` names; see `MMPTModel.from_pretrained`.
+
+    Raises:
+        ConfigError: a mistake in the YAML.
+        CheckpointError: nothing there, damaged, or weights of another model.
+    """
+    path = Path(source)
+    if path.is_file():
+        if path.suffix in (".yaml", ".yml"):
+            return _from_yaml(path, checkpoint)
+        if path.suffix == ".safetensors":
+            return _from_saved(path.parent)
+        return _from_checkpoint(path)
+    if (path / CONFIG_NAME).is_file():
+        return _from_saved(path)
+    if (path / "config.yaml").is_file():
+        return _from_checkpoint(path / checkpoint)
+    if path.is_dir():
+        raise CheckpointError(
+            f"{path}: must hold {CONFIG_NAME} and {WEIGHTS_NAME} (from save_pretrained) or a run's config.yaml and "
+            "checkpoints, but holds neither."
+        )
+    if HUB_ID.fullmatch(str(source)) and path.suffix not in (".yaml", ".yml", ".pt", ".safetensors"):
+        return _from_saved(_download(str(source)), trusted=False)
+    raise CheckpointError(
+        f"{source}: must be a YAML, a folder, a checkpoint or a hub name `owner/model`, but there is no such file."
+    )
+
+
+def _from_yaml(path: Path, checkpoint: str) -> Pretrained:
+    config = load_config(path)
+    return _build(config, find_checkpoint(config, checkpoint))
+
+
+def find_checkpoint(config: RunConfig, checkpoint: str) -> Path:
+    """Return the file called `checkpoint`: `eval.save_path`, the YAML's own checkpoints, then a training's folder.
+
+    Args:
+        checkpoint: a file name, or a path, which is taken as it stands.
+    Raises:
+        CheckpointError: it is in none of these places.
+    """
+    if Path(checkpoint).name != checkpoint:
+        return Path(checkpoint)
+    places = [Path(config.eval.save_path) / checkpoint] if config.eval.save_path else []
+    places += [Path(path) for path in reversed(config.checkpoint_paths) if Path(path).name == checkpoint]
+    if not config.is_test:
+        places.append(Path(config.save_dir) / checkpoint)
+    for place in places:
+        if place.is_file():
+            return place
+    looked = ", ".join(dict.fromkeys(map(str, places))) or "nowhere, as the YAML names no folder"
+    raise CheckpointError(
+        f"{config.path}: the checkpoint {checkpoint} must be in `eval.save_path`, but is not (looked for {looked}). "
+        "Train or download it, or give its path as `checkpoint`."
+    )
+
+
+def _from_checkpoint(path: Path) -> Pretrained:
+    yaml = path.parent / "config.yaml"
+    if not yaml.is_file():
+        raise CheckpointError(
+            f"{path}: a checkpoint needs the YAML it was trained by, but there is no config.yaml beside it. Give the "
+            "YAML as the source and this file as `checkpoint`."
+        )
+    return _build(load_config(yaml), path)
+
+
+def _build(config: RunConfig, checkpoint: Path) -> Pretrained:
+    model_cls = MODELS.get(config.model.model_cls or "", "model.model_cls")
+    fusion = model_cls.from_config(config.dataset, config.model, pretrained=False)
+    load_weights(fusion, checkpoint)
+    return Pretrained(fusion=fusion.eval(), dataset=config.dataset, model=config.model)
+
+
+def _from_saved(folder: Path, *, trusted: bool = True) -> Pretrained:
+    """Build the model of a saved folder in the precision it was saved in; only a `trusted` one may import its class."""
+    section = read_json(folder / CONFIG_NAME).get(SECTION)
+    if not isinstance(section, dict) or section.get("format") != FORMAT:
+        found = section.get("format") if isinstance(section, dict) else None
+        raise CheckpointError(
+            f"{folder / CONFIG_NAME}: must have a section `{SECTION}` of format {FORMAT}, but has {found}; save the "
+            "model again with save_pretrained of this version."
+        )
+    try:
+        dataset = DatasetConfig(**section["dataset"], bert_name=str(folder))
+        model = ModelConfig(**section["model"])
+    except (TypeError, KeyError) as err:
+        raise CheckpointError(f"{folder / CONFIG_NAME}: the section `{SECTION}` is damaged ({err}).") from err
+    name = model.model_cls or ""
+    if not trusted and name not in MODELS:
+        raise CheckpointError(
+            f"{folder}: this downloaded model runs code of its own (`{name}`); if you trust it, copy it to a folder "
+            "and load that."
+        )
+    fusion = MODELS.get(name, "model.model_cls").from_config(dataset, model, pretrained=False)
+    state = _read_safetensors(folder / WEIGHTS_NAME)
+    fusion = fusion.to(next(value.dtype for value in state.values() if value.is_floating_point()))
+    adapted, report = adapt_state(state, fusion, str(folder / WEIGHTS_NAME))
+    fusion.load_state_dict(adapted)
+    report.log()
+    if weights_fingerprint(fusion, trainable_only=False) != section.get("weights"):
+        raise CheckpointError(
+            f"{folder}: {WEIGHTS_NAME} must be the file that {CONFIG_NAME} was written with, but its content differs; "
+            "copy or download the folder again."
+        )
+    return Pretrained(fusion=fusion.eval(), dataset=dataset, model=model)
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; copy or download the whole folder again.") from None
+    except (SafetensorError, OSError) as err:
+        raise CheckpointError(f"{path}: damaged or cut short ({err}); copy or download it again.") from err
+
+
+def _download(repo_id: str) -> Path:
+    from huggingface_hub import snapshot_download  # deferred: only for models of the hub
+
+    try:
+        return Path(snapshot_download(repo_id, allow_patterns=["*.json", "*.txt", "*.safetensors"]))
+    except (OSError, ValueError) as err:
+        reason = (str(err).strip() or type(err).__name__).splitlines()[0]
+        raise CheckpointError(
+            f"{repo_id}: neither a file or folder here, nor to be had from the Hugging Face hub ({reason}). On a "
+            f"machine with network run `hf download {repo_id} --local-dir <folder>` and load that folder."
+        ) from err
+
+
+def write_pretrained(folder: str | Path, pretrained: Pretrained) -> None:
+    """Write a folder that `read_pretrained` takes; its config comes last, so a half-written one is not mistaken.
+
+    Raises:
+        ConfigError: `folder` is a file.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError("save_pretrained", [f"{folder} must be a folder, but is a file."])
+    folder.mkdir(parents=True, exist_ok=True)
+    fusion, bert_name = pretrained.fusion, pretrained.dataset.bert_name
+    assert bert_name
+    config = read_bert_config(bert_name).to_dict()
+    config.pop(SECTION, None)  # of the folder that the model was loaded from
+    config[SECTION] = {
+        "format": FORMAT,
+        "dataset": _given(pretrained.dataset, DATASET_KEYS),
+        "model": _given(pretrained.model, None),
+        "weights": weights_fingerprint(fusion, trainable_only=False),
+    }
+    state = {name: value.detach().cpu().contiguous() for name, value in fusion.state_dict().items()}
+    tokenizer = load_tokenizer(bert_name, pretrained.dataset.use_fast is not False)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".saving.") as temporary:
+        tokenizer.save_pretrained(temporary)
+        (folder / CONFIG_NAME).unlink(missing_ok=True)
+        for made in Path(temporary).iterdir():
+            made.replace(folder / made.name)
+    with atomic_write(folder / WEIGHTS_NAME, "wb") as file:
+        file.write(save(state, metadata={"format": "pt"}))
+    write_json(folder / CONFIG_NAME, config)
+
+
+def _given(section: Any, keys: tuple[str, ...] | None) -> dict[str, Any]:
+    """Return a section's settings that have a value, all or those of `keys`."""
+    values = dataclasses.asdict(section)
+    return {k: v for k, v in values.items() if v not in (None, {}) and (keys is None or k in keys)}

@@ -1,0 +1,132 @@
+"""Timed captions of one video as text, the check of their form, and the mending of their times, counted."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import numpy as np
+
+from mmpt.errors import DataError
+
+COLUMNS = ("start", "end", "text")
+
+
+class CaptionList(TypedDict):
+    """Timed captions of one video: parallel lists, ordered by start once they are clean."""
+
+    start: list[float]  # seconds
+    end: list[float]  # seconds
+    text: list[Any]  # str; None or NaN where the original has no text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flaws:
+    """How many captions had to be mended."""
+
+    unsorted: int = 0
+    """Started before the caption in front of them; all are sorted by start."""
+    negative: int = 0
+    """Had a time below 0; it is set to 0."""
+    reversed: int = 0
+    """Ended before they started; the end is set to the start."""
+    untimed: int = 0
+    """Had no finite start or end; they are dropped."""
+
+    def __add__(self, other: Flaws) -> Flaws:
+        return Flaws(**{name: count + getattr(other, name) for name, count in dataclasses.asdict(self).items()})
+
+    def __bool__(self) -> bool:
+        return any(dataclasses.astuple(self))
+
+    def describe(self) -> str:
+        """Say what was done, for a warning."""
+        said = [
+            (self.unsorted, "out of order (sorted)"),
+            (self.negative, "before second 0 (clamped)"),
+            (self.reversed, "ending before their start (clamped)"),
+            (self.untimed, "without a time (dropped)"),
+        ]
+        return ", ".join(f"{count} {what}" for count, what in said if count)
+
+
+NO_FLAWS = Flaws()
+
+
+def as_captions(value: Any, name: str) -> CaptionList:
+    """Return `value` as captions, or the JSON text in it (the released pickles hold such texts).
+
+    Args:
+        name: the file and video, for messages.
+    Raises:
+        DataError: not three lists of one length called start, end and text.
+    """
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as err:
+            raise DataError(f"{name}: captions must be JSON, but are not ({err}).") from None
+    wanted = "captions must be three lists of one length, `start`, `end` and `text`"
+    if not isinstance(value, dict):
+        raise DataError(f"{name}: {wanted}, but are a {type(value).__name__}.")
+    columns: list[list] = []
+    for column in COLUMNS:
+        entries = value.get(column)
+        if not isinstance(entries, list):
+            found = "missing" if column not in value else f"a {type(entries).__name__}"
+            raise DataError(f"{name}: {wanted}, but `{column}` is {found}.")
+        columns.append(entries)
+    start, end, text = columns
+    if not len(start) == len(end) == len(text):
+        raise DataError(f"{name}: {wanted}, but have {len(start)}, {len(end)} and {len(text)} entries.")
+    return {"start": start, "end": end, "text": text}
+
+
+def clean_times(captions: CaptionList, name: str) -> tuple[CaptionList, Flaws]:
+    """Return the captions sorted by start, with 0 <= start <= end, and what was mended; clean ones as they are.
+
+    Captions that overlap are kept: speech does.
+    Raises:
+        DataError: a time is no number.
+    """
+    times_2N = _times(captions, name)
+    start_N, end_N = times_2N
+    known_N = np.isfinite(times_2N).all(axis=0)
+    steps_back = start_N[1:] < start_N[:-1]
+    flawed = not known_N.all() or steps_back.any() or (start_N < 0).any() or (end_N < start_N).any()
+    if not flawed:
+        return captions, NO_FLAWS
+    start_N, end_N = start_N[known_N], end_N[known_N]
+    flaws = Flaws(
+        unsorted=int((start_N[1:] < start_N[:-1]).sum()),
+        negative=int(((start_N < 0) | (end_N < 0)).sum()),
+        reversed=int((end_N < start_N).sum()),
+        untimed=int((~known_N).sum()),
+    )
+    start_N = np.maximum(start_N, 0)
+    end_N = np.maximum(end_N, start_N)
+    order_N = np.argsort(start_N, kind="stable")
+    texts = [text for text, known in zip(captions["text"], known_N, strict=True) if known]
+    mended: CaptionList = {
+        "start": start_N[order_N].tolist(),
+        "end": end_N[order_N].tolist(),
+        "text": [texts[index] for index in order_N],
+    }
+    return mended, flaws
+
+
+def _times(captions: CaptionList, name: str) -> np.ndarray:
+    """Return starts and ends, [2, captions]; a missing time is NaN."""
+    try:
+        times_2N = np.array([captions["start"], captions["end"]])
+        if times_2N.dtype.kind == "O":
+            times_2N = times_2N.astype(np.float64)  # None becomes NaN
+    except (TypeError, ValueError, OverflowError):
+        times_2N = np.zeros(0, dtype="U")
+    if times_2N.dtype.kind not in "iuf" or times_2N.ndim != 2:
+        odd = [time for time in captions["start"] + captions["end"] if type(time) not in (int, float, type(None))]
+        found = f"one is {odd[0]!r}" if odd else "one is too large"
+        raise DataError(f"{name}: times must be numbers (seconds), but {found}.")
+    return times_2N

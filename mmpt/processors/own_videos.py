@@ -1,0 +1,135 @@
+"""Pure decisions about a folder of one's own videos: which captions belong to which, the split, and settings that fit.
+
+Validation needs a whole batch of videos too, so a small collection gets small batches: an eighth of the videos, at most
+the recipe's 64.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmpt.errors import DataError
+from mmpt.utils.rng import stable_seed
+
+LANGUAGE = re.compile(r"\.[A-Za-z]{2,3}(-[A-Za-z0-9]+)*$")  # `.en`, `.en-US`, `.en-orig`, as downloaders append
+SUFFIXES = (".vtt", ".srt", ".json")  # in order of preference
+MAX_BATCH = {"norton": 64, "videoclip": 32}  # videos per batch in the recipes
+CANDIDATES_PER_VIDEO = {"norton": 3, "videoclip": 2}  # num_cands / num_video_per_batch in the recipes
+BATCH_SHARE = 8  # the split must hold so many batches
+MAX_CENTROIDS, EXAMPLES_PER_CENTROID = 512, 48
+MAX_WARMUP, WARMUP_SHARE = 1000, 10
+MAX_LOG_INTERVAL = 1000
+
+
+class Pairs(NamedTuple):
+    """Videos and caption files that belong together, and those that are alone."""
+
+    captions: dict[str, Path]  # video id -> caption file
+    videos_alone: list[str]  # ids
+    captions_alone: list[Path]
+
+
+def pair_captions(ids: Sequence[str], files: Sequence[Path]) -> Pairs:
+    """Give every video its caption file: of its own name, or its name and a language as in `<id>.en.vtt`.
+
+    Where a video has several, the exact name comes first, then `.vtt`, `.srt`, `.json`, then the alphabet.
+
+    Args:
+        ids: video ids.
+        files: caption files.
+    """
+    known = set(ids)
+    found: dict[str, list[tuple[bool, int, str, Path]]] = {}
+    alone = []
+    for path in files:
+        exact, plain = path.stem, LANGUAGE.sub("", path.stem)
+        owner = next((name for name in (exact, plain) if name in known), None)
+        if owner is None:
+            alone.append(path)
+        else:
+            rank = (owner != exact, SUFFIXES.index(path.suffix.lower()), path.name, path)
+            found.setdefault(owner, []).append(rank)
+    captions = {name: min(found[name])[-1] for name in ids if name in found}
+    return Pairs(captions, [name for name in ids if name not in found], sorted(alone))
+
+
+def batch_videos(num_videos: int, recipe: str) -> int:
+    """Return V, the videos of a batch: an eighth of all, at least 2 where there are 4, at most the recipe's."""
+    least = 2 if num_videos >= 4 else 1
+    return min(max(num_videos // BATCH_SHARE, least), MAX_BATCH[recipe])
+
+
+def split_ids(ids: Sequence[str], val_share: float, batch: int) -> tuple[list[str], list[str]]:
+    """Return training and validation ids, each in the given order; both hold at least `batch`.
+
+    Who is held out depends on the ids alone, so a video seldom changes sides when others are added.
+
+    Args:
+        val_share: wanted share of validation videos.
+        batch: V.
+    Raises:
+        DataError: fewer than two videos.
+    """
+    if len(ids) < 2:
+        raise DataError(
+            f"at least 2 videos with captions are needed, one to train on and one to validate on, but there are "
+            f"{len(ids)}."
+        )
+    num_val = min(max(round(val_share * len(ids)), batch), len(ids) - batch)
+    held_out = set(sorted(ids, key=lambda name: stable_seed("held out", name))[:num_val])
+    return [name for name in ids if name not in held_out], [name for name in ids if name in held_out]
+
+
+def fitting_settings(num_train: int, batch: int, recipe: str, max_epoch: int) -> dict[str, dict[str, Any]]:
+    """Return the settings that depend on the number of videos, as `dataset`, `optimization`, `common`, `retrieval`.
+
+    Args:
+        num_train: training videos.
+        batch: V, at most `num_train`.
+        max_epoch: epochs of the recipe.
+    """
+    assert 1 <= batch <= num_train
+    per_epoch = num_train // batch
+    return {
+        "dataset": {"num_video_per_batch": batch},
+        "retrieval": {
+            "num_cands": max(batch, min(CANDIDATES_PER_VIDEO[recipe] * batch, num_train)),
+            "centroids": max(1, min(MAX_CENTROIDS, num_train // EXAMPLES_PER_CENTROID)),
+        },
+        "common": {"log_interval": max(1, min(MAX_LOG_INTERVAL, per_epoch // 2))},
+        "optimization": {"warmup_updates": max(1, min(MAX_WARMUP, per_epoch * max_epoch // WARMUP_SHARE))},
+    }
+
+
+def run_yaml(
+    base: str, paths: Mapping[str, str], settings: Mapping[str, dict[str, Any]], save_dir: str, model: dict[str, Any],
+    *, from_scratch: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """Return the mapping of a training YAML that includes `base`.
+
+    Args:
+        paths: the keys of `dataset` that name files, and `bert_name`.
+        settings: of `fitting_settings`.
+        model: further keys of `model`.
+        from_scratch: start from BERT instead of the recipe's checkpoint.
+    """
+    checkpoint: dict[str, Any] = {"save_dir": save_dir}
+    if from_scratch:
+        checkpoint["restore_file"] = None
+    values: dict[str, Any] = {
+        "includes": base,
+        "dataset": {**paths, **settings["dataset"]},
+        "fairseq": {
+            "common": settings["common"],
+            "optimization": settings["optimization"],
+            "checkpoint": checkpoint,
+        },
+        "task_type": "local_single",
+        "eval": {"save_path": save_dir},
+    }
+    if model:
+        values["model"] = model
+    return values | settings["retrieval"]

@@ -1,0 +1,166 @@
+"""Which videos to extract and where their features go: from folders, lists and CSV files to one job per video id.
+
+An id is a file's name without its last extension (or the CSV's `id`). When two videos have the same id the later one
+replaces the earlier, as in the original, and the loss is reported. Order: sources as given; in a folder its own files
+by name, then those of its sub-folders (one level), by name; hidden files and files that are no videos are left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmpt.errors import DataError
+
+VIDEO_SUFFIXES = frozenset(
+    (
+        *(".3gp", ".avi", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv"),
+        *(".ts", ".vob", ".webm", ".wmv"),
+    )
+)
+LIST_SUFFIXES = frozenset({".txt", ".lst"})
+_MAX_NAME_BYTES = 200  # file systems take 255, and temporary names need some
+
+
+@dataclass(frozen=True)
+class VideoJob:
+    """One video to extract."""
+
+    video_id: str
+    video: Path
+    feature: Path
+    """The `.npy` file to write."""
+
+
+@dataclass
+class VideoList:
+    """The jobs of a run, in order, and what was left out of it."""
+
+    jobs: list[VideoJob] = field(default_factory=list)
+    duplicates: dict[str, list[str]] = field(default_factory=dict)
+    """By id: the videos that another one of the same id replaced."""
+    num_ignored: int = 0
+    """Files in the folders that are no videos by their names."""
+
+
+def find_videos(sources: Sequence[str | Path], feature_dir: str | Path) -> VideoList:
+    """List the videos of all `sources`: folders, lists (`.txt`, `.lst`: a path per line) and CSV files, in any mixture.
+
+    A CSV needs a column `video_path`; `id` and `feature_path` are optional, and a relative `feature_path` lies in
+    `feature_dir`. Relative videos are looked up from the current folder, then from the list's own.
+
+    Raises:
+        DataError: a source is missing, unreadable or has no such column; an id is no good as a file's name; no video.
+    """
+    found = VideoList()
+    by_id: dict[str, VideoJob] = {}
+    for source in map(Path, sources):
+        for video_id, video, feature in _read_source(source, found):
+            path = Path(feature_dir) / (feature or f"{video_id}.npy")
+            if replaced := by_id.pop(video_id, None):
+                found.duplicates.setdefault(video_id, []).append(str(replaced.video))
+            by_id[video_id] = VideoJob(video_id, video, path)
+    found.jobs = list(by_id.values())
+    if not found.jobs:
+        names = ", ".join(map(str, sources))
+        raise DataError(f"{names}: no video there. Known endings: {' '.join(sorted(VIDEO_SUFFIXES))}.")
+    _check_targets(found.jobs)
+    return found
+
+
+def shard_of(jobs: Sequence[VideoJob], shard: int, num_shards: int) -> Sequence[VideoJob]:
+    """Return part number `shard` (from 0) of contiguous parts of ceil(n / `num_shards`) jobs; the last may be empty."""
+    size = -(-len(jobs) // num_shards)
+    return jobs[shard * size : (shard + 1) * size]
+
+
+def check_id(video_id: str, where: str) -> str:
+    """Return `video_id`, which becomes a file's name.
+
+    Raises:
+        DataError: it is empty, too long, begins with a dot, or holds a slash or a control character.
+    """
+    reason = None
+    if not video_id or video_id.startswith("."):
+        reason = "is empty or begins with a dot"
+    elif "/" in video_id or "\\" in video_id or not video_id.isprintable():
+        reason = "holds a slash or a control character"
+    elif len(os.fsencode(video_id)) > _MAX_NAME_BYTES:
+        reason = f"is longer than {_MAX_NAME_BYTES} bytes"
+    if reason:
+        raise DataError(f"{where}: the video id {video_id!r} {reason}, so it cannot name a file. Give it another id.")
+    return video_id
+
+
+def _read_source(source: Path, found: VideoList) -> Iterator[tuple[str, Path, str]]:
+    """Yield (id, video, feature path or an empty string)."""
+    try:
+        if source.is_dir():
+            yield from ((path.stem, path, "") for path in _folder(source, found))
+        elif source.suffix.lower() in LIST_SUFFIXES and source.is_file():
+            yield from _list_file(source)
+        elif source.suffix.lower() == ".csv" and source.is_file():
+            yield from _csv_file(source)
+        elif source.is_file() and source.suffix.lower() in VIDEO_SUFFIXES:
+            yield source.stem, source, ""
+        elif source.exists():
+            raise DataError(f"{source}: must be a folder, a video, a list (.txt, .lst) or a .csv file.")
+        else:
+            raise DataError(f"{source}: no such folder or file. Name where the videos are with `--vdir`.")
+    except (OSError, UnicodeDecodeError, csv.Error) as err:
+        raise DataError(f"{source}: cannot be read ({err}).") from err
+
+
+def _folder(folder: Path, found: VideoList) -> Iterator[Path]:
+    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    folders = [path for path in entries if path.is_dir()]
+    inside = (path for sub in folders for path in sorted(sub.iterdir()) if not path.name.startswith("."))
+    for path in [*entries, *inside]:
+        if path.is_dir():
+            continue
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            yield path
+        else:
+            found.num_ignored += 1
+
+
+def _list_file(source: Path) -> Iterator[tuple[str, Path, str]]:
+    for number, line in enumerate(source.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        if line.strip():
+            video = _locate(line.strip(), source)
+            yield check_id(video.stem, f"{source}, line {number}"), video, ""
+
+
+def _csv_file(source: Path) -> Iterator[tuple[str, Path, str]]:
+    with open(source, encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        if "video_path" not in (reader.fieldnames or ()):
+            columns = ", ".join(reader.fieldnames or ()) or "none"
+            raise DataError(
+                f"{source}: needs a column `video_path` (and may have `id`, `feature_path`); has: {columns}."
+            )
+        for row in reader:
+            where = f"{source}, line {reader.line_num}"
+            if not (name := (row["video_path"] or "").strip()):
+                raise DataError(f"{where}: `video_path` is empty.")
+            video, feature = _locate(name, source), (row.get("feature_path") or "").strip()
+            if feature and (not feature.endswith(".npy") or ".." in Path(feature).parts):
+                raise DataError(f"{where}: `feature_path` must end in .npy and not hold `..`, but is {feature!r}.")
+            default = Path(feature).stem if feature else video.stem
+            yield check_id((row.get("id") or "").strip() or default, where), video, feature
+
+
+def _locate(name: str, source: Path) -> Path:
+    video, beside = Path(name), source.parent / name
+    return beside if not video.exists() and beside.exists() else video
+
+
+def _check_targets(jobs: Sequence[VideoJob]) -> None:
+    """Refuse two ids that would write one file (a CSV's `feature_path` can say so)."""
+    owner: dict[Path, str] = {}
+    for job in jobs:
+        if (other := owner.setdefault(job.feature, job.video_id)) != job.video_id:
+            raise DataError(f"the videos {other} and {job.video_id} have the same `feature_path` {job.feature}.")

@@ -1,0 +1,45 @@
+"""A run's folder with the recorded tiny checkpoint, its BERT and a YAML, as tests of inference need it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import yaml
+
+GOLDEN = Path(__file__).resolve().parents[1] / "parity" / "golden"
+F, T = 16, 32
+
+
+def make_bert(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    shutil.copy(GOLDEN / "tinybert_config.json", folder / "config.json")
+    shutil.copy(GOLDEN / "vocab.txt", folder / "vocab.txt")
+    return folder
+
+
+def make_run(folder: Path) -> Path:
+    """Write `folder`/config.yaml and `folder`/checkpoint_best.pt; return the folder."""
+    bert = make_bert(folder / "bert")
+    config = {
+        "dataset": {
+            "split": "test",
+            "meta_processor": "How2ClipMetaProcessor",
+            "video_processor": "How2ClipVideoProcessor",
+            "text_processor": "TextProcessor",
+            "aligner": "DSAligner",
+            "bert_name": str(bert),
+            "test_path": "none.json",
+            "vfeat_dir": "none",
+            "max_video_len": F,
+            "max_len": F + T,
+        },
+        "model": {"model_cls": "MMFusionSeparate", "num_hidden_video_layers": 2},
+        "fairseq": {"common_eval": {"path": str(folder / "checkpoint_best.pt")}},
+        "eval": {"save_path": str(folder)},
+        "metric": ["RetrievalMetric"],
+        "predictor": "RetrievalPredictor",
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    shutil.copy(GOLDEN / "checkpoint_norton_tiny.pt", folder / "checkpoint_best.pt")
+    return folder

@@ -1,0 +1,73 @@
+"""The inference wrapper, S3D and towers together, against the scores recorded from the release."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig
+
+from mmpt.config import DatasetConfig, ModelConfig
+from mmpt.models import S3D, MMFusionSeparate, MMPTModel
+from tests.models.tiny_model import make_bert
+from tests.parity.formula import fill_by_formula, hash01
+
+GOLDEN = Path(__file__).parent / "golden"
+SHAPE = (1, 2, 16, 64, 64, 3)
+TEXT = "cut the tomato into small pieces"
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(GOLDEN / "mmpt_wrapper.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> MMPTModel:
+    bert = make_bert(tmp_path_factory.mktemp("wrapper") / "bert")
+    fusion = MMFusionSeparate(
+        BertConfig.from_json_file(bert / "config.json"), num_hidden_video_layers=2, max_video_len=32
+    )
+    # Formula numbers follow the sorted names, where `text_module` comes last: without it the others keep theirs.
+    return MMPTModel(
+        fill_by_formula(fusion, "hash"),
+        DatasetConfig(bert_name=str(bert), max_video_len=32, max_len=96),
+        ModelConfig(model_cls="MMFusionSeparate"),
+        s3d=fill_by_formula(S3D(), "hash2"),
+        normalise=False,
+    ).eval()
+
+
+def frames(dtype: torch.dtype) -> torch.Tensor:
+    values = hash01(np.arange(np.prod(SHAPE), dtype=np.uint64), 2000).astype(np.float32)
+    return torch.from_numpy(values.reshape(SHAPE)).to(dtype)
+
+
+@torch.no_grad()
+def test_the_documented_call_gives_the_recorded_score(model, golden):
+    model, tokenizer, aligner = model
+    caps, cmasks = aligner._build_text_seq(tokenizer(TEXT, add_special_tokens=False)["input_ids"])
+    caps, cmasks = caps[None], cmasks[None]
+    np.testing.assert_array_equal(caps, golden["caps"])
+    np.testing.assert_array_equal(cmasks, golden["cmasks"])
+    out = model(frames(torch.float32), caps, cmasks)
+    for name in ("pooled_video", "pooled_text"):
+        np.testing.assert_allclose(out[name], golden[name], rtol=0, atol=2e-3, err_msg=name)  # measured 6e-4
+    score = model(frames(torch.float32), caps, cmasks, return_score=True)["score"]
+    assert score.shape == (1,)
+    np.testing.assert_allclose(score, golden["score"], rtol=1e-3)  # measured 1.5e-4
+
+
+@torch.no_grad()
+def test_in_float64_and_for_any_batch_size(model, golden):
+    caps, cmasks = (torch.from_numpy(golden[name]).expand(3, -1) for name in ("caps", "cmasks"))
+    video = frames(torch.float64)
+    videos = torch.cat([video, 1 - video, video])
+    model.double()
+    try:
+        scores = model(videos, caps, cmasks, return_score=True)["score"]
+        np.testing.assert_allclose(scores[[0, 2]], golden["score_f64"].repeat(2), rtol=1e-5)  # measured 3e-16
+        assert abs(scores[1] - scores[0]) > 0.01, "another video, another score"
+    finally:
+        model.float()

@@ -1,0 +1,91 @@
+"""S3D against the outputs, names and shapes recorded from the released network, with weights by formula."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmpt.models.s3d import S3D
+from tests.parity.formula import fill_by_formula, formula_order, hash01
+
+GOLDEN = Path(__file__).parent / "golden"
+SHAPES = {"x0": (2, 3, 16, 64, 64), "x1": (1, 3, 30, 32, 48)}
+STAGES = ("conv1", "conv_2c", "maxpool_3a", "mixed_3c", "mixed_4f", "mixed_5c")
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(GOLDEN / "s3d.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def networks(golden) -> dict[str, S3D]:
+    words = golden["words"].tolist()
+    return {kind: fill_by_formula(S3D(words).eval(), kind) for kind in ("sin", "hash2")}
+
+
+def clips(kind: str, name: str) -> torch.Tensor:
+    i = np.arange(np.prod(SHAPES[name]), dtype=np.uint64)
+    values = 0.5 + 0.5 * np.sin(0.37 * i + 1300) if kind == "sin" else hash01(i, 1000 + int(name[1]))
+    return torch.from_numpy(values.reshape(SHAPES[name]).astype(np.float32))
+
+
+def test_state_dict_has_the_released_names_shapes_types_and_order(networks):
+    network = networks["sin"]
+    ours = [
+        [name, list(value.shape), str(value.dtype).removeprefix("torch.")]
+        for name, value in network.state_dict().items()
+    ]
+    released = json.loads((GOLDEN / "s3d_statedict.json").read_text())
+    assert len(ours) == 537
+    assert sorted(ours) == sorted(released)
+    assert formula_order(network) == json.loads((GOLDEN / "s3d_formula_order.json").read_text())
+    assert sum(p.numel() for p in network.parameters()) == 31_211_336
+    assert sum(p.numel() for p in S3D().parameters()) == 9_670_800
+
+
+@pytest.mark.parametrize("name", ["x0", "x1"])
+@pytest.mark.parametrize("kind", ["sin", "hash2"])
+@torch.no_grad()
+def test_outputs_of_every_stage_equal_the_release(kind, name, networks, golden):
+    network, seen = networks[kind], {}
+    hooks = [
+        network.get_submodule(stage).register_forward_hook(lambda _, __, out, stage=stage: seen.update({stage: out}))
+        for stage in STAGES
+    ]
+    out = network(clips(kind, name))
+    for hook in hooks:
+        hook.remove()
+    prefix = f"{kind}_{name}"
+    for stage in STAGES:
+        assert list(seen[stage].shape) == golden[f"{prefix}_stage_{stage}_shape"].tolist()
+        expected = golden[f"{prefix}_stage_{stage}_meanabs"]
+        np.testing.assert_allclose(seen[stage].abs().mean(), expected, rtol=1e-3)
+    for key in ("video_embedding", "mixed_5c"):
+        expected = golden[f"{prefix}_{key}"]
+        error = np.abs(out[key].numpy() - expected).max() / np.abs(expected).max()
+        assert error < 2e-3, (key, error)  # measured 8.4e-4 (hash2, whose activations grow) and 5.7e-7 (sin)
+
+
+@pytest.mark.parametrize("kind", ["sin", "hash2"])
+@torch.no_grad()
+def test_in_float64_the_embedding_equals_the_release_to_rounding(kind, networks, golden):
+    network = networks[kind].double()
+    try:
+        for name in SHAPES:
+            out = network(clips(kind, name).double())["video_embedding"]
+            np.testing.assert_allclose(out, golden[f"{kind}_{name}_video_embedding_f64"], rtol=1e-6)  # measured 6e-14
+    finally:
+        network.float()
+
+
+@pytest.mark.parametrize("kind", ["sin", "hash2"])
+@torch.no_grad()
+def test_text_tower_equals_the_release(kind, networks, golden):
+    sentences = golden["sentences"].tolist()
+    np.testing.assert_array_equal(networks[kind].tokenise(sentences), golden["token_ids"])
+    out = networks[kind].forward_text(sentences)["text_embedding"]
+    np.testing.assert_allclose(out, golden[f"{kind}_text_embedding"], rtol=0, atol=1e-5)  # measured 1.4e-6

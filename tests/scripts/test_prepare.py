@@ -1,0 +1,209 @@
+"""One's own videos: captions find their videos, sizes fit, a rerun changes nothing, what is left out is listed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import prepare
+import pytest
+
+from mmpt.batch import Split
+from mmpt.config import load_config
+from mmpt.errors import DataError
+from mmpt.processors import ShardedHow2MetaProcessor, ShardedTextProcessor, ShardedVideoProcessor
+from mmpt.processors.own_videos import batch_videos, fitting_settings, pair_captions, split_ids
+from mmpt.processors.tokenizer import load_tokenizer
+from tests.jobs import ROOT
+
+VTT = "WEBVTT\n\n00:00:00.500 --> 00:00:02.000\nchop the {0}\n\n00:00:02.000 --> 00:00:05.500\nput the {0} in the pan\n"
+NAMES = [f"clip {number}.v{number}" for number in range(8)]
+
+
+# ---- decisions
+
+
+def test_captions_find_their_videos():
+    files = [Path(name) for name in (
+        "a.vtt", "a.json", "b.en.vtt", "b.en-US.srt", "c.d.srt", "c.d.en.vtt", "e.info.json", "c.vtt", "f.SRT",
+    )]  # fmt: skip
+    pairs = pair_captions(["f", "a", "b", "c.d", "g"], files)
+    chosen = {name: str(path) for name, path in pairs.captions.items()}
+    assert chosen == {"f": "f.SRT", "a": "a.vtt", "b": "b.en.vtt", "c.d": "c.d.srt"}
+    assert pairs.videos_alone == ["g"]
+    assert [str(path) for path in pairs.captions_alone] == ["c.vtt", "e.info.json"]
+
+
+@pytest.mark.parametrize("recipe", ["norton", "videoclip"])
+@pytest.mark.parametrize("share", [0.001, 0.05, 0.5, 0.999])
+def test_any_number_of_videos_gets_settings_that_fit(recipe, share):
+    for num in [*range(2, 70), 127, 128, 511, 512, 1000, 5000]:
+        ids = [f"v{index}" for index in range(num)]
+        batch = batch_videos(num, recipe)
+        train, val = split_ids(ids, share, batch)
+        assert sorted(train + val) == sorted(ids)
+        assert min(len(train), len(val)) >= batch >= 1
+        settings = fitting_settings(len(train), batch, recipe, 6)
+        assert settings["dataset"]["num_video_per_batch"] == batch
+        assert settings["retrieval"]["num_cands"] >= batch
+        assert 1 <= settings["retrieval"]["centroids"] <= len(train)
+        assert settings["optimization"]["warmup_updates"] >= 1
+
+
+def test_howto100m_gets_the_settings_of_the_recipe():
+    batch = batch_videos(1_200_000, "norton")
+    _, val = split_ids([str(index) for index in range(20_000)], 0.05, batch)
+    assert len(val) == 1000
+    settings = fitting_settings(1_200_000, batch, "norton", 6)
+    recipe = load_config(ROOT / "projects/retri/norton/how2_pretrain.yaml")
+    assert batch == recipe.dataset.num_video_per_batch
+    assert settings["retrieval"] == {"num_cands": recipe.retrieval.num_cands, "centroids": recipe.retrieval.centroids}
+    assert settings["optimization"] == {"warmup_updates": recipe.option("optimization", "warmup_updates")}
+    assert settings["common"] == {"log_interval": recipe.option("common", "log_interval")}
+
+
+def test_who_is_held_out_hardly_depends_on_the_others():
+    ids = [f"v{index}" for index in range(100)]
+    _, before = split_ids(ids, 0.2, 4)
+    _, after = split_ids([*ids, "one more"], 0.2, 4)
+    assert len(set(before) ^ set(after)) <= 2
+
+
+def test_one_video_is_too_few():
+    with pytest.raises(DataError, match="at least 2 videos with captions are needed"):
+        split_ids(["only"], 0.05, 1)
+
+
+# ---- the command, with made-up features
+
+
+@pytest.fixture
+def folder(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project folder with eight videos (empty files: extraction is replaced), seven with captions."""
+    shutil.copytree(ROOT / "projects", tmp_path / "projects")
+    monkeypatch.chdir(tmp_path)
+    for name in ("raw", "captions", "captions/more"):
+        (tmp_path / name).mkdir()
+    for number, name in enumerate(NAMES):
+        (tmp_path / "raw" / f"{name}.mp4").touch()
+        place = tmp_path / ("captions/more" if number == 3 else "captions")
+        (place / f"{name}.en.vtt").write_text(VTT.format(["onion", "carrot"][number % 2]))
+    (tmp_path / "captions" / f"{NAMES[7]}.en.vtt").unlink()
+    monkeypatch.setattr(prepare, "extract_videos", made_up_features)
+    return tmp_path
+
+
+def made_up_features(args, ids: list[str], report) -> None:
+    (args.out / "feat").mkdir(parents=True, exist_ok=True)
+    for name in ids:
+        path = args.out / "feat" / f"{name}.npy"
+        if not path.exists():
+            np.save(path, np.random.default_rng(len(name)).standard_normal((6, 512)).astype(np.float16))
+
+
+def run(corpus: Path, *more: str) -> int:
+    return prepare.main(["--videos", "raw", "--captions", "captions", "--bert-name", f"{corpus}/bert", *more])
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_everything_that_training_reads_is_made(corpus, folder, capsys):
+    assert run(corpus) == 0
+    config = load_config("projects/retri/mine/pretrain.yaml")
+    assert config.dataset.num_video_per_batch == 2
+    assert config.task_type == "local_single"
+    assert config.model.random_init
+    assert config.model.num_hidden_video_layers == 2
+    assert config.save_dir == "runs/mine/norton"
+    tokenizer = load_tokenizer(f"{corpus}/bert")
+    names = []
+    for split in (Split.TRAIN, Split.VALID):
+        meta = ShardedHow2MetaProcessor(config.dataset, split)
+        video, text = ShardedVideoProcessor(config.dataset, split), ShardedTextProcessor(config.dataset, split)
+        for index in range(len(meta)):
+            key, _ = meta[index]
+            names.append(key.video_id)
+            number = NAMES.index(key.video_id)
+            thing = ["onion", "carrot"][number % 2]
+            assert text(key)["start"] == [0.5, 2.0]
+            assert text(key)["end"] == [2.0, 5.5]
+            wanted = tokenizer([f"chop the {thing}", f"put the {thing} in the pan"], add_special_tokens=False)
+            assert text(key)["cap"] == wanted["input_ids"]
+            np.testing.assert_array_equal(video(key), np.load(f"data/mine/feat/{key.video_id}.npy"))
+    assert sorted(names) == NAMES[:7]
+    out = capsys.readouterr().out
+    assert "python locallaunch.py projects/retri/mine/pretrain.yaml" in out
+    assert "python scripts/download.py videoclip" in out
+
+
+def test_what_is_left_out_is_listed(corpus, folder):
+    (folder / "captions" / "nobody.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nhello\n")
+    (folder / "captions" / f"{NAMES[0]}.en.vtt").write_bytes(b"WEBVTT\n\n00:00:01.000 --> 00:00:02.000\n\xff\xfe\xfa\n")
+    (folder / "captions" / f"{NAMES[1]}.en.vtt").write_text("WEBVTT\n\n")
+    (folder / "data/mine/feat").mkdir(parents=True)
+    np.save(folder / "data/mine/feat" / f"{NAMES[2]}.npy", np.zeros((3, 7), np.float16))
+    assert run(corpus) == 0
+    report = json.loads((folder / "data/mine/report.json").read_text())
+    assert set(report["videos_without_captions"]) == {NAMES[0], NAMES[1], NAMES[7]}
+    assert "no caption" in report["videos_without_captions"][NAMES[1]]
+    assert report["videos_without_captions"][NAMES[7]] == "no caption file"
+    assert "[3, 7]" in report["videos_without_features"][NAMES[2]]
+    assert report["captions_without_video"] == ["captions/nobody.srt"]
+    listed = [line for split in ("train", "val") for line in Path(f"data/mine/{split}.lst").read_text().splitlines()]
+    assert sorted(listed) == NAMES[3:7]
+
+
+def test_a_second_run_changes_nothing(corpus, folder):
+    assert run(corpus) == 0
+    before = contents(folder)
+    assert run(corpus) == 0
+    assert contents(folder) == before
+
+
+def test_more_videos_later(corpus, folder):
+    assert run(corpus) == 0
+    (folder / "captions" / f"{NAMES[7]}.vtt").write_text(VTT.format("onion"))
+    assert run(corpus) == 0
+    assert len((folder / "data/mine/train.lst").read_text().splitlines()) == 6
+    assert json.loads((folder / "data/mine/report.json").read_text())["videos_without_captions"] == {}
+
+
+def test_a_trial_starts_from_bert(corpus, folder):
+    assert run(corpus, "--random-weights") == 0
+    assert load_config("projects/retri/mine/pretrain.yaml").option("checkpoint", "restore_file") is None
+
+
+def test_the_other_recipe(corpus, folder):
+    assert run(corpus, "--recipe", "videoclip", "--val-share", "0.4") == 0
+    config = load_config("projects/retri/mine/pretrain.yaml")
+    assert config.save_dir == "runs/mine/videoclip"
+    assert config.loss.loss_cls == load_config("projects/retri/videoclip/how2_pretrain.yaml").loss.loss_cls
+    assert len((folder / "data/mine/val.lst").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--val-share", "0"], "`--val-share` must be between 0 and 1, but is 0.0."),
+        (["--shard-size", "0"], "`--shard-size` must be at least 1, but is 0."),
+        (["--captions", "no/such"], "no/such: no such folder."),
+        (["--videos", "no/such"], "no/such: no such folder"),
+        (["--yaml", "projects/retri/norton/how2_demo.yaml"], "was not made by this command"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_made(corpus, folder, capsys, more, message):
+    assert run(corpus, *more) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert message in err
+    assert not (folder / "data/mine/shards").exists()
+
+
+def test_no_video_with_captions(corpus, folder, capsys):
+    shutil.rmtree(folder / "captions")
+    (folder / "captions").mkdir()
+    assert run(corpus) == 2
+    assert "at least 2 videos with captions are needed" in capsys.readouterr().err
+    assert len(json.loads((folder / "data/mine/report.json").read_text())["videos_without_captions"]) == 8

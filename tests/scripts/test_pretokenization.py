@@ -1,0 +1,245 @@
+"""The command that tokenises captions: shards, what it reports, breaks, and mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from text_token_extractor import pretokenization
+
+from mmpt.batch import Split
+from mmpt.processors import caption_tokens, pretokenise
+from mmpt.processors.caption_tokens import CaptionTokenizer
+from mmpt.processors.shard_layout import check_shard, open_captions, read_shard_meta, write_shard_meta
+from mmpt.processors.shard_writer import write_feature_shard
+from mmpt.processors.tokenizer import load_tokenizer
+from mmpt.utils.shardedtensor import open_shard
+from tests.jobs import ROOT
+from tests.processors.shard_data import tiny_bert
+
+WORDS = ["pan", "tomato", "heat", "the", "oven,", "Café", "it's", "naïve-ish", "中文", "unknownword", "a" * 30]
+CONFIG = "scripts/text_token_extractor/configs/bert-base-uncased.yaml"
+IDS = {Split.TRAIN: [[f"a/v.{n}" for n in range(30)], [f"v{n}" for n in range(30, 50)]], Split.VALID: [["x", "y"]]}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with a BERT, three packed shards, and captions of all videos but one, in another order."""
+    rng = random.Random(1)
+    tiny_bert(tmp_path / "bert")
+    corpus = {}
+    for split, shards in IDS.items():
+        write_shard_meta(tmp_path / "feat", split, shards)
+        for number, ids in enumerate(shards):
+            features = [np.zeros((90, 512), dtype=np.float16) for _ in ids]
+            write_feature_shard(tmp_path / "feat", split, number, ids, features)
+            for video_id in ids:
+                start = sorted(round(rng.uniform(0, 80), 2) for _ in range(rng.randint(1, 9)))
+                text = [" ".join(rng.choices(WORDS, k=rng.randint(0, 20))) for _ in start]
+                corpus[video_id] = {"start": start, "end": [time + 5 for time in start], "text": text}
+    corpus["v40"]["text"][0] = None
+    corpus["v41"] = {"start": [], "end": [], "text": []}
+    corpus["v42"] = {"start": [9.0, 2.0], "end": [12.0, 4.0], "text": ["the pan", "heat"]}
+    del corpus["a/v.3"]
+    names = list(corpus)
+    rng.shuffle(names)
+    (tmp_path / "captions.json").write_text(json.dumps({name: corpus[name] for name in names}))
+    return tmp_path
+
+
+def arguments(place: Path, *more: str) -> list[str]:
+    keys = {"bert_name": "bert", "caption_pkl_path": "captions.pkl", "target_dir": "feat"}
+    return [CONFIG, *(f"dataset.{key}={place / name}" for key, name in keys.items()), *more]
+
+
+def run(place: Path, *more: str) -> int:
+    open_shard.cache_clear()
+    return pretokenization.main(arguments(place, *more))
+
+
+def files(place: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((place / "feat").glob("captions.bert.*"))}
+
+
+def test_rows_equal_the_tokenizer_called_caption_by_caption(place):
+    assert run(place, "--workers", "1") == 0
+    corpus = json.loads((place / "captions.json").read_text())
+    tokenizer = load_tokenizer(str(place / "bert"))
+    prefix = f"{place}/feat/captions.bert."
+    for split, shards in IDS.items():
+        for number, ids in enumerate(shards):
+            check_shard(f"{place}/feat", prefix, split, number, read_shard_meta(place / "feat", split))
+            times, rows = open_captions(prefix, split, number)
+            for row, video_id in enumerate(ids):
+                video = corpus.get(video_id, {"start": [], "end": [], "text": []})
+                order = np.argsort(video["start"], kind="stable")
+                texts = [video["text"][index] or "" for index in order]
+                plain = [tokenizer(text[:96], add_special_tokens=False)["input_ids"][:32] for text in texts]
+                assert [[int(token) for token in line if token != -1] for line in rows[row]] == plain, video_id
+                starts = np.array(video["start"], dtype=np.float32)[order]
+                assert np.array_equal(times[row][:, 0], starts), video_id
+
+
+def test_the_report_names_videos_without_captions(place):
+    assert run(place, "--workers", "1") == 0
+    report = json.loads((place / "feat" / "captions.bert.report.json").read_text())
+    assert report["train"]["videos"] == 50
+    assert report["train"]["not_in_captions"] == ["a/v.3"]
+    assert report["train"]["without_captions"] == ["v41"]
+    assert report["train"]["mended"] == {"unsorted": 1, "negative": 0, "reversed": 0, "untimed": 0}
+    assert report["val"]["not_in_captions"] == report["val"]["without_captions"] == []
+
+
+def test_processes_write_the_same_bytes(place):
+    assert run(place, "--workers", "1") == 0
+    alone = files(place)
+    for path in (place / "feat").glob("captions.bert.*"):
+        path.unlink()
+    assert run(place, "--workers", "2") == 0
+    assert files(place) == alone
+
+
+def test_only_what_is_not_finished_is_made_again(place, monkeypatch):
+    made = []
+    make = pretokenise.make_shard
+
+    def spy(shard, **rest):
+        made.append((shard.split.shard_name, shard.number))
+        return make(shard, **rest)
+
+    monkeypatch.setattr(pretokenise, "make_shard", spy)
+
+    def made_now() -> list[tuple[str, int]]:
+        made.clear()
+        assert run(place, "--workers", "1") == 0
+        return made
+
+    assert made_now() == [("train", 0), ("train", 1), ("val", 0)]
+    first = files(place)
+    assert made_now() == []
+    damaged = place / "feat" / "captions.bert.train_1.caps_ids_data.npy"
+    damaged.write_bytes(damaged.read_bytes()[:-4])
+    assert made_now() == [("train", 1)]
+    (place / "feat" / "captions.bert.val_0.startends_starts.npy").unlink()
+    assert made_now() == [("val", 0)]
+    assert files(place) == first
+    write_shard_meta(place / "feat", Split.TRAIN, [IDS[Split.TRAIN][0], IDS[Split.TRAIN][1][::-1]])
+    assert made_now() == [("train", 1)]
+    corpus = json.loads((place / "captions.json").read_text())
+    corpus["x"]["text"][0] = "heat"
+    (place / "captions.json").write_text(json.dumps(corpus))
+    assert len(made_now()) == 3
+    with open(place / "bert" / "vocab.txt", "a") as file:
+        file.write("newpiece\n")
+    load_tokenizer.cache_clear()
+    assert len(made_now()) == 3
+
+
+def test_killed_and_run_again_twice_at_once(place):
+    """A run is killed between two shards; its processes end with it, and two runs at once finish the work."""
+    assert run(place, "--workers", "1") == 0
+    whole = files(place)
+    for path in (place / "feat").rglob("captions.bert.*"):
+        path.unlink()
+    slow = (
+        "import sys, time\nfrom mmpt.processors import caption_tokens\n"
+        "from text_token_extractor.pretokenization import main\n"
+        "plain = caption_tokens.CaptionTokenizer.__call__\n"
+        "caption_tokens.CaptionTokenizer.__call__ = lambda *args: time.sleep(0.1) or plain(*args)\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    env = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", slow, *arguments(place, "--workers", "2")]
+    killed = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, env=env)
+    while len(list((place / "feat").glob(".captions.bert.*.tmp"))) < 8:
+        assert killed.poll() is None
+        time.sleep(0.01)
+    children = Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split()
+    assert len(children) >= 2
+    killed.kill()
+    killed.wait()
+    deadline = time.monotonic() + 20
+    while any(_is_running(child) for child in children):
+        assert time.monotonic() < deadline, "processes outlive the run"
+        time.sleep(0.05)
+    command = [sys.executable, "scripts/text_token_extractor/pretokenization.py", *arguments(place, "--workers", "2")]
+    runs = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, env=env) for _ in range(2)]
+    assert [process.wait() for process in runs] == [0, 0]
+    assert files(place) == whole
+    assert not list((place / "feat").rglob(".*.tmp"))
+
+
+def _is_running(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_words_looked_up_equal_whole_captions(tmp_path, monkeypatch, seed):
+    monkeypatch.setattr(caption_tokens, "MAX_WORDS", 50)
+    rng = random.Random(seed)
+    alphabet = "abcABC  \t\n\x00\x1c\x1f\x85\u00a0\u2028\u0301éÉ中文İßΣς'-.,![]##\U0001f355\ufffd\u200b"
+    pieces = [*alphabet, " [SEP] ", "[MASK]", "the", "pan ", "\ud800"]
+    tokenizer = CaptionTokenizer(tiny_bert(tmp_path))
+    plain = load_tokenizer(str(tmp_path))
+    for _ in range(5):
+        texts = ["".join(rng.choices(pieces, k=rng.randint(0, 60))) for _ in range(20)]
+        whole = [text[:96].encode("utf-8", "replace").decode() for text in texts]
+        expected = [plain(text, add_special_tokens=False)["input_ids"][:32] for text in whole]
+        assert [[token for token in row if token != -1] for row in tokenizer(texts).tolist()] == expected
+
+
+def test_a_tokenizer_of_another_kind_gets_whole_captions(tmp_path, monkeypatch):
+    monkeypatch.setattr(caption_tokens, "_cuts_at_spaces", lambda definition: False)
+    tokenizer = CaptionTokenizer(tiny_bert(tmp_path))
+    plain = load_tokenizer(str(tmp_path))
+    texts = ["heat the oven", float("nan"), "", "the " * 40]
+    expected = [
+        plain(text[:96], add_special_tokens=False)["input_ids"] if isinstance(text, str) else [] for text in texts
+    ]
+    rows = tokenizer(texts)
+    assert rows.dtype == np.int32
+    assert rows.shape == (4, 32)
+    assert [[token for token in row if token != -1] for row in rows.tolist()] == expected
+    assert tokenizer([]).shape == (0, 32)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["dataset.caption_pkl_path=gone.pkl"], "gone.pkl: no such file, nor gone.jsonl or gone.json or gone.pkl"),
+        (["dataset.target_dir=gone"], "neither val_meta.json nor val_meta.pkl is there"),
+        (["dataset.bert_nam=x", "dataset.use_fast=3"], "Did you mean `bert_name`?"),
+        (["--workers", "0"], "`--workers` must be at least 1, but is 0"),
+    ],
+)
+def test_mistakes_are_one_message(place, capsys, more, message):
+    assert run(place, *more) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"id": "x", "start": [0], "end": [1], "text": ["a"]}\n{"id": "x", "start": []}\n', "x is at bytes 0 and 53"),
+        (b'{"id": "x", "start": [0], "end": [1], "text": ["caf\xe9"]}', "byte 51 is 0xe9"),
+        (b'{"id": "x", "start": [0], "end": [1], "text": ["a"]', "the line at byte 0 is not JSON"),
+        (b'{"id": "z", "start": [0], "end": [1], "text": ["a"]}', "but none has (the first is x)"),
+        (b"", "but none has (the first is x)"),
+    ],
+)
+def test_damaged_captions_are_one_message(place, capsys, content, message):
+    (place / "captions.jsonl").write_bytes(content)
+    (place / "feat" / "train_meta.json").unlink()
+    assert run(place, f"dataset.caption_pkl_path={place}/captions.jsonl", "--workers", "1") == 2
+    assert message in capsys.readouterr().err
+    assert not files(place)

@@ -1,0 +1,77 @@
+"""Exchanges of several processes, against what a single list of all rows gives; and their patience."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+import mmpt.utils.distributed as distributed
+from mmpt.utils.distributed import World
+
+SIZE = 3
+HOLDER = np.random.default_rng(0).integers(0, SIZE, 50)
+ROWS = np.random.default_rng(1).standard_normal((50, 4)).astype(np.float32)
+
+
+def test_a_world_of_one_exchanges_with_nobody() -> None:
+    world = World.current()
+    assert (world, world.is_main) == (World(rank=0, size=1), True)
+    value = object()
+    assert world.broadcast_object(value) is value
+    assert world.lowest_holder(np.array([True, False])).tolist() == [0, 1]
+    rows = ROWS.copy()
+    assert world.gather_rows(rows, np.zeros(len(rows), np.int64)) is rows
+    assert np.array_equal(rows, ROWS)
+
+
+def in_process(rank: int, folder: Path) -> None:
+    """Do everything below in a group whose own time limit is a second."""
+    distributed.BLOCK_BYTES = 7 * ROWS[0].nbytes  # several blocks of 7 rows
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=SIZE, timeout=timedelta(seconds=1)
+    )
+    exchange(World.current())
+    wait_long(World.current())
+    regroup(World.current(), folder)
+    dist.destroy_process_group()
+
+
+def exchange(world: World) -> None:
+    assert (world.size, world.is_main) == (SIZE, world.rank == 0)
+    assert world.broadcast_object({"from": world.rank}) == {"from": 0}
+    held = np.arange(SIZE) >= world.rank  # place p is held by ranks 0..p
+    assert world.lowest_holder(np.append(held, False)).tolist() == [0] * SIZE + [SIZE]
+    assert world.lowest_holder(np.arange(SIZE) == world.rank).tolist() == list(range(SIZE))
+    rows = np.where((world.rank == HOLDER)[:, None], ROWS, np.nan)  # what a process does not hold may be anything
+    whole = world.gather_rows(rows, HOLDER)
+    if world.is_main:
+        assert whole is rows
+        assert np.array_equal(whole, ROWS)
+    else:
+        assert whole is None
+    assert len(distributed._side_groups) == 1, "one group serves all exchanges"
+
+
+def wait_long(world: World) -> None:
+    for late in range(SIZE):
+        if world.rank == late:
+            time.sleep(1.5)
+        assert world.broadcast_object(late) == late
+
+
+def regroup(world: World, folder: Path) -> None:
+    dist.destroy_process_group()
+    assert len(distributed._side_groups) == 0, "the side group ends with the group it belongs to"
+    dist.init_process_group("gloo", init_method=f"file://{folder}/second", rank=world.rank, world_size=SIZE)
+    assert World.current().broadcast_object(world.rank) == 0
+
+
+def test_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    mp.spawn(in_process, args=(tmp_path,), nprocs=SIZE)

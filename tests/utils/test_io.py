@@ -1,0 +1,148 @@
+"""Files that are whole or absent, JSON, and pickles of plain values; a pickle that holds code does not run."""
+
+from __future__ import annotations
+
+import collections
+import io
+import os
+import pickle
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmpt.errors import DataError
+from mmpt.utils.io import atomic_write, load_plain_pickle, load_word_array, read_json, write_json
+
+
+def test_a_file_appears_whole_and_in_a_folder_that_is_made(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file.txt"
+    with atomic_write(path) as file:
+        file.write("größer")
+        file.flush()
+        assert not path.exists()
+    assert path.read_bytes() == "größer".encode()
+    assert [entry.name for entry in path.parent.iterdir()] == ["file.txt"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def fail_half_way() -> None:
+        with atomic_write(path, "wb") as file:
+            file.write(b"half of the new")
+            raise error
+
+    with pytest.raises(error):
+        fail_half_way()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_file_gets_the_rights_that_open_would_give(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "ours") as file:
+        file.write("x")
+    (tmp_path / "plain").write_text("x")
+    ours, plain = (stat.S_IMODE(os.stat(tmp_path / name).st_mode) for name in ("ours", "plain"))
+    assert ours == plain
+
+
+def test_json_comes_back(tmp_path: Path) -> None:
+    value = {"video": ["ä", 1, 2.5, None, True]}
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json") == value
+    assert "ä" in (tmp_path / "a.json").read_text(encoding="utf-8")
+
+
+def test_a_value_that_json_cannot_hold_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"x": object()})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe\x00"])
+def test_broken_json_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.json: not valid JSON"):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(DataError, match=r"none\.json: no such file"):
+        read_json(tmp_path / "none.json")
+
+
+PLAIN = {"ids": ["a", "b"], "spans": [(0, 1.5), (2, 3)], "raw": b"x", "set": {1, 2}, "none": None, "big": 1 << 80}
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_plain_values_come_back_from_any_protocol(tmp_path: Path, protocol: int) -> None:
+    plain = dict(PLAIN)
+    if protocol < 4:  # bytes and sets were calls of functions then
+        del plain["raw"], plain["set"]
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(plain, protocol=protocol))
+    assert load_plain_pickle(tmp_path / "a.pkl") == plain
+
+
+class Hostile:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.folder),)
+
+
+def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"train": [Hostile(tmp_path / "ran")]}))
+    with pytest.raises(DataError, match=r"a\.pkl: only pickles of plain values .* it asks for posix\.mkdir"):
+        load_plain_pickle(tmp_path / "a.pkl")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("value", [collections.OrderedDict(a=1), np.zeros(3), Path("x"), print])
+def test_a_pickle_with_a_class_is_refused(tmp_path: Path, value: object) -> None:
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps([value]))
+    with pytest.raises(DataError, match="it asks for"):
+        load_plain_pickle(tmp_path / "a.pkl")
+
+
+def test_a_pickle_that_is_cut_short_or_missing(tmp_path: Path) -> None:
+    whole = pickle.dumps(PLAIN)
+    for length in (0, 1, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "a.pkl").write_bytes(whole[:length])
+        with pytest.raises(DataError, match=r"a\.pkl: "):
+            load_plain_pickle(tmp_path / "a.pkl")
+    with pytest.raises(DataError, match=r"none\.pkl: no such file"):
+        load_plain_pickle(tmp_path / "none.pkl")
+
+
+@pytest.mark.parametrize("dtype", [np.str_, object])
+def test_words_come_back_from_both_kinds_of_array(tmp_path: Path, dtype: type) -> None:
+    np.save(tmp_path / "words.npy", np.array(["cut", "größer"], dtype=dtype))
+    assert load_word_array(tmp_path / "words.npy") == ["cut", "größer"]
+
+
+def test_an_array_with_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
+    np.save(tmp_path / "words.npy", np.array(["cut", Hostile(tmp_path / "ran")], dtype=object))
+    with pytest.raises(DataError, match=r"words\.npy: must be an \.npy file"):
+        load_word_array(tmp_path / "words.npy")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("array", [np.zeros(3), np.array([["a"]]), np.array(["a", 1], dtype=object)])
+def test_an_array_of_something_else_is_refused(tmp_path: Path, array: np.ndarray) -> None:
+    np.save(tmp_path / "words.npy", array)
+    with pytest.raises(DataError, match=r"words\.npy: must hold a 1-D array of words"):
+        load_word_array(tmp_path / "words.npy")
+
+
+def test_a_file_that_is_no_array_is_refused(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array(["a", "b"], dtype=object))
+    for content in (b"", b"page not found", buffer.getvalue()[:-5]):
+        (tmp_path / "words.npy").write_bytes(content)
+        with pytest.raises(DataError, match=r"words\.npy: must be an \.npy file"):
+            load_word_array(tmp_path / "words.npy")

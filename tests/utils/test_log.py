@@ -1,0 +1,86 @@
+"""What is said, by whom, and how often; the clock is moved by hand."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from mmpt.utils import log
+
+LOGGER = log.get_logger("mmpt.test")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A list whose sum is the time."""
+    moves: list[float] = [100.0]
+    monkeypatch.setattr(log.time, "monotonic", lambda: sum(moves))
+    return moves
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_progress_says_count_rate_and_time_left(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    seen = []
+    for item in log.progress("abcdefgh", 8, "letters read", LOGGER):
+        seen.append(item)
+        clock.append(2.0)
+    assert seen == list("abcdefgh")
+    assert lines(caplog) == [
+        "letters read: 3 of 8 (38%), 0.5/s, 0:10 left",
+        "letters read: 6 of 8 (75%), 0.5/s, 0:04 left",
+        "letters read: 8 in 0:16 (0.5/s)",
+    ]
+
+
+def test_progress_counts_what_an_item_stands_for(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    for _ in log.progress(range(3), 25, "videos embedded", LOGGER, interval_s=1, unit=10):
+        clock.append(10.0)
+    assert lines(caplog) == [
+        "videos embedded: 10 of 25 (40%), 1.0/s, 0:15 left",
+        "videos embedded: 20 of 25 (80%), 1.0/s, 0:05 left",
+        "videos embedded: 25 in 0:30 (0.8/s)",
+    ]
+
+
+def test_progress_is_lazy_and_nothing_is_one_line(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    def endless() -> Iterator[int]:
+        yield 1
+        raise AssertionError("asked for more than was used")
+
+    assert next(log.progress(endless(), 5, "x", LOGGER)) == 1
+    assert list(log.progress([], 0, "files read", LOGGER)) == []
+    assert lines(caplog) == ["files read: 0 in 0:00 (0.0/s)"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0:00"), (59.9, "0:59"), (75, "1:15"), (3599, "59:59"), (3700, "1:01:40"), (1e5, "27:46:40")],
+)
+def test_seconds(seconds: float, text: str) -> None:
+    assert log.format_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(("rank", "level"), [(None, logging.INFO), ("0", logging.INFO), ("1", logging.ERROR)])
+def test_only_rank_0_says_what_is_not_an_error(monkeypatch: pytest.MonkeyPatch, rank: str | None, level: int) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    ours = logging.getLogger("mmpt")
+    before = ours.level
+    try:
+        ours.setLevel(logging.INFO)
+        log.quiet_other_processes()
+        assert log.is_main_process() == (level == logging.INFO)
+        assert LOGGER.getEffectiveLevel() == level
+        assert LOGGER.isEnabledFor(logging.ERROR)
+    finally:
+        ours.setLevel(before)
