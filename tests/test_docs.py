@@ -11,7 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from mmpt.config import DatasetConfig, ModelConfig, load_config, save_resolved
+from mmpt.models import MMFusionSeparate
 from tests.jobs import ROOT, corpus_overrides
 
 DOCUMENTS = ("README.md", "pretraining.md", "DATASET.md", "CONTRIBUTING.md")
@@ -100,6 +103,23 @@ def test_the_worked_example_trains(corpus: Path, checkout: Path) -> None:
     done = run([*arguments, "fairseq.optimization.max_epoch=1"], checkout)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert re.search(r"\| valid \| epoch 001 .* margin ", done.stdout + done.stderr)
+
+
+def test_the_inference_example_of_the_readme_runs(corpus: Path, tmp_path: Path) -> None:
+    model = MMFusionSeparate.from_config(
+        DatasetConfig(bert_name=str(corpus / "bert"), max_video_len=16, max_len=48),
+        ModelConfig(num_hidden_video_layers=2),
+        pretrained=False,
+    )
+    torch.save({"model": model.state_dict()}, tmp_path / "checkpoint_best.pt")
+    overrides = [f"dataset.bert_name={corpus}/bert", f"eval.save_path={tmp_path}", "fairseq.common_eval.path=x.pt"]
+    save_resolved(load_config("projects/retri/norton/test_how2_demo_zs.yaml", overrides), tmp_path / "test.yaml")
+    example = blocks("README.md", "python")[1].replace("projects/retri/norton/test_how2_demo_zs.yaml", "test.yaml")
+    features = "import numpy as np\nfeatures = np.random.default_rng(0).standard_normal((40, 512))\n"
+    end = "\nprint(scores.shape, alignment.plan.shape)\nMMPTModel.from_pretrained('my_model')"
+    done = run(["-c", features + example + end], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "torch.Size([1, 2]) (2, 40)"
 
 
 def test_python_examples_of_the_data_page_run(corpus: Path) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-
 LARGEST_INT = 2**31 - 1
 """Whole numbers of a YAML end here: none of them counts more, and arrays of int32 hold it."""
 

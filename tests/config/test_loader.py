@@ -117,6 +117,12 @@ def test_broken_overrides(load, override):
     assert override in problems_of(load, None, override)[0]
 
 
+def test_includes_cannot_be_overridden(load):
+    assert problems_of(load, None, "includes=foo") == [
+        "the override `includes=foo` comes too late: `includes` is read from YAML files only."
+    ]
+
+
 def test_all_mistakes_at_once(load):
     changes = {
         "dataset": {"max_len": 16, "alinger": "X", "sampled_min_len": "many", "num_cands": 3},
@@ -136,7 +142,6 @@ def test_all_mistakes_at_once(load):
         "`model.num_hidden_video_layers` must be a whole number of at least 1, but is 0 (a number).",
         "`db_type` must be `flatl2` or `innerproduct` or `pq` or `exact`, but is 'flat' (text).",
         "`model.model_cls` is missing; a training config needs it (evaluation configs say `dataset.split: test`).",
-        "`loss.loss_cls` is missing; a training config needs it (evaluation configs say `dataset.split: test`).",
         "`dataset.max_len` must be at least `max_video_len` + 3 (19), but is 16; it counts the video slots, [CLS], "
         "[SEP], the word pieces and a final [SEP].",
         "`fairseq.common.fp16` and `fairseq.common.bf16` cannot both be true; choose one.",
@@ -144,6 +149,10 @@ def test_all_mistakes_at_once(load):
 
 
 WEIGHTED = {"sequence_contrast_weight": 0.1}
+
+
+def fairseq(group, **options):
+    return {"fairseq": {group: options}}
 
 
 @pytest.mark.parametrize(
@@ -170,6 +179,43 @@ WEIGHTED = {"sequence_contrast_weight": 0.1}
         ({"fairseq": {"optimization": {"lr": [1, 2]}}}, "`fairseq.optimization.lr` must hold one number"),
         ({"fairseq": {"distributed_training": {"distributed_world_size": 2}}}, "`fairseq.distributed_training.distri"),
         ({"fairseq": {"common_eval": {"path": "x"}}}, "`fairseq.common_eval` belongs to evaluation configs"),
+        ({"dataset": 3}, "`dataset` must be a mapping, but is 3."),
+        ({"dataset": 3, "task": "VideoRetriTask"}, "`dataset` must be a mapping, but is 3."),
+        ({"fairseq": [1]}, "`fairseq` must be a mapping of option groups, but is [1]."),
+        ({"num_cands": 10**22}, "`num_cands` must be at most 2147483647 in size, but is 10000000000000000000000"),
+        (fairseq("common", seed=-5), "`fairseq.common.seed` must be a whole number of at least 0, but is -5"),
+        (fairseq("common", seed=2**32), "`fairseq.common.seed` must be at most 2147483647 in size"),
+        (fairseq("common", log_interval=0), "`fairseq.common.log_interval` must be a whole number of at least 1"),
+        (fairseq("common", log_format="xml"), "`fairseq.common.log_format` must be `json` or `none` or `simple`"),
+        (fairseq("optimization", update_freq=[0]), "`fairseq.optimization.update_freq` must be a list, each a whole"),
+        (fairseq("optimization", update_freq=[]), "`fairseq.optimization.update_freq` must hold at least one number"),
+        (fairseq("optimization", adam_betas=[0.9]), "`fairseq.optimization.adam_betas` must be two numbers"),
+        (fairseq("optimization", adam_betas="0.9; 1"), "`fairseq.optimization.adam_betas` must be two numbers"),
+        (fairseq("optimizer", adam_betas="(0.9, 1.0)"), "`fairseq.optimizer.adam_betas` must be two numbers"),
+        (fairseq("optimization", lr=[0]), "`fairseq.optimization.lr` must be a list, each a number above 0"),
+        (fairseq("optimization", lr=[]), "`fairseq.optimization.lr` must hold one number"),
+        (
+            fairseq("optimization", max_epoch=-1),
+            "`fairseq.optimization.max_epoch` must be a whole number of at least 0",
+        ),
+        (fairseq("optimization", clip_norm=-1), "`fairseq.optimization.clip_norm` must be a number of at least 0"),
+        (fairseq("optimization", warmup_updates=-1), "`fairseq.optimization.warmup_updates` must be a whole number of"),
+        (fairseq("optimization", optimizer="sgd"), "`fairseq.optimization.optimizer` must be `adam`, but is 'sgd'"),
+        (fairseq("optimization", lr_scheduler="cosine"), "`fairseq.optimization.lr_scheduler` must be `polynomial_dec"),
+        (fairseq("optimization", power=2), "`fairseq.optimization.power` needs `lr_scheduler: polynomial_decay`"),
+        (
+            fairseq("optimization", lr_scheduler="polynomial_decay"),
+            "`fairseq.optimization.total_num_update` is missing",
+        ),
+        (
+            fairseq("optimization", lr_scheduler="polynomial_decay", total_num_update=10, warmup_updates=11),
+            "`fairseq.optimization.warmup_updates` must be at most `total_num_update` (10), but is 11.",
+        ),
+        (fairseq("checkpoint", best_checkpoint_metric="foo"), "`fairseq.checkpoint.best_checkpoint_metric` must be"),
+        (fairseq("checkpoint", finetune_from_model="a.pt"), "`fairseq.checkpoint.finetune_from_model` is not supp"),
+        (fairseq("dataset", valid_subset="test"), "`fairseq.dataset.valid_subset` must be `valid` in training, but is"),
+        (fairseq("dataset", batch_size=0), "`fairseq.dataset.batch_size` must be a whole number of at least 1"),
+        (fairseq("ema", store_ema=True), "`fairseq.ema.store_ema` must be false"),
         ({"layernorm_only": True}, "`layernorm_only` is not a known key; `layernorm_only` belongs under `model`."),
         ({"datset": {}}, "`datset` is not a known key. Did you mean `dataset`?"),
         ({"loss": {"threshold": 3}}, "`loss.threshold` is not a known key; `threshold` belongs under `loss.seq"),
@@ -179,6 +225,12 @@ def test_each_mistake_alone(load, changes, start):
     (problem,) = problems_of(load, changes)
     assert problem.startswith(start)
     assert problem.endswith((".", "?"))
+
+
+def test_fairseq_options_at_their_bounds(load):
+    options = {"lr_scheduler": "polynomial_decay", "total_num_update": 10, "warmup_updates": 10, "adam_betas": [0, 0.9]}
+    load(fairseq("optimization", **options, max_epoch=0, clip_norm=0, update_freq=[1]), "fairseq.common.seed=0")
+    load(fairseq("optimization", lr_scheduler="polynomial_decay", max_update=5, adam_betas="(0.9, 0.98)"))
 
 
 def test_config_errors_are_value_errors(load):
@@ -195,11 +247,12 @@ def test_what_an_evaluation_needs(load):
 
 def test_old_keys_only_give_one_line(load, caplog):
     changes = {"dataset": {"lazy_vfeat_mask": True, "mlm_probability": 0.15}, "slurm_config": "big", "run_task": ["a"]}
+    changes |= {"retri_epoch": 2}  # without a retrieval task
     with caplog.at_level("INFO"):
         load(changes)
     (record,) = caplog.records
     assert record.levelname == "INFO"
-    for key in ("slurm_config", "run_task", "dataset.lazy_vfeat_mask", "dataset.mlm_probability"):
+    for key in ("slurm_config", "run_task", "retri_epoch", "dataset.lazy_vfeat_mask", "dataset.mlm_probability"):
         assert key in record.getMessage()
 
 
@@ -239,6 +292,11 @@ def test_includes(tmp_path, monkeypatch):
             {"a.yaml": "includes: b.yaml", "b.yaml": "includes: a.yaml"},
             "`includes` goes round in a circle: a.yaml -> b.yaml -> a.yaml.",
         ),
+        (
+            {"a.yaml": "includes: /"},
+            "a.yaml: 1 mistake\n  - `includes` names `/`, which cannot be read: Is a directory.",
+        ),
+        ({"a.yaml": "x: &x {y: *x}"}, "a.yaml: 1 mistake\n  - not valid YAML: an anchor (`&`) holds itself"),
         ({"a.yaml": "includes: [b.yaml]"}, "`includes` must be one path, but is ['b.yaml']."),
         ({"a.yaml": "- 1\n- 2\n"}, "must hold a mapping of keys, but holds a list."),
         ({"a.yaml": "x: [1\n"}, "not valid YAML"),

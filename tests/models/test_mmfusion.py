@@ -188,6 +188,31 @@ def test_incomplete_or_foreign_berts_are_refused(bert_folder):
         from_config(deeper)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("content", [b"garbage" * 50, b""])
+def test_damaged_weights_are_named(bert_folder, name, content):
+    (bert_folder / "model.safetensors").unlink()
+    (bert_folder / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"^{bert_folder}/{name}: damaged \(.+\); download it again"):
+        from_config(bert_folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"a":', r"config\.json: not valid JSON"),
+        ("[1]", r"config\.json: must hold a mapping, but holds a list"),
+        ('{"hidden_size": "16"}', r"config\.json: `hidden_size` must be a whole number"),
+        ('{"hidden_size": 16, "num_attention_heads": 3}', r"must be a multiple of `num_attention_heads` \(3\)"),
+        ('{"layer_norm_eps": "x"}', r"config.json of .* is not BERT's: .*layer_norm_eps"),
+    ],
+)
+def test_damaged_configs_are_named(bert_folder, content, message):
+    (bert_folder / "config.json").write_text(content)
+    with pytest.raises((ConfigError, DataError), match=message):
+        from_config(bert_folder)
+
+
 def test_unreachable_name_tells_the_remedy(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match=r"no folder here .*\n?.*huggingface-cli download nobody/no-bert"):

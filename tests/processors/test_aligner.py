@@ -1,3 +1,4 @@
+import json
 import math
 import random
 from dataclasses import replace
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmpt.batch import Captions, Split
+from mmpt.batch import Captions, ShardKey, Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import ConfigError, DataError
 from mmpt.processors import (
@@ -54,6 +55,8 @@ def config(tmp_path_factory):
     words = (GOLDEN / "vocab.txt").read_text().splitlines()
     words += [f"word{number}" for number in range(len(words), 2200)]
     (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    bert = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(bert | {"vocab_size": 2200}))
     return DatasetConfig(
         bert_name=str(folder),
         max_video_len=16,
@@ -188,6 +191,12 @@ def test_the_video_with_the_foreign_word_is_named(config):
     names, features, captions = zip(*videos, strict=True)
     with pytest.raises(DataError, match="video video0001: word-piece ids must be below 2200"):
         aligner([(name,) for name in names], features, captions, random.Random(0))
+
+
+def test_a_packed_video_is_named_with_its_place(config):
+    aligner = OverlappedAligner(config, Split.TRAIN)
+    with pytest.raises(DataError, match=r"video odd \(row 3 of shard 1\): features must be finite"):
+        aligner(ShardKey("odd", 0, 1, 3), broken(slice(None), np.nan), CAPTIONS, random.Random(0))
 
 
 @pytest.mark.parametrize(

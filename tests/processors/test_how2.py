@@ -30,14 +30,18 @@ def meta_of(config, split=Split.TRAIN):
 def test_caption_times_that_cannot_be_right_are_counted(config, tmp_path, caplog):
     stem = str(tmp_path / TIMES)
     times = ShardedTensor.load(stem)
-    data = np.array(times.data)
-    data[0] = [9.0, 3.0]
-    data[1:3] = [[500.0, 501.0], [600.0, 602.0]]
+    data = np.tile(np.array([1.0, 2.0], np.float32), (len(times.data), 1))
+    data[:5] = [[9.0, 3.0], [500.0, 501.0], [600.0, 602.0], [-1.0, 2.0], [1.0, 500.0]]
     ShardedTensor(data, np.array(times.starts), stem).save(stem)
-    num_captions = sum(len(make_video(number)[2]["cap"]) for number in range(20))
+    num_captions, num_outside = 0, 4
+    for number in range(20):
+        _, features, captions = make_video(number)
+        num_captions += len(captions["cap"])
+        if number >= 8:  # the first shard's times stand above
+            num_outside += sum(np.float32(end) > len(features) for end in captions["end"])
     with caplog.at_level(logging.WARNING):
         meta_of(config)
-    wanted = f"of {num_captions} captions, 1 end before they start, 2 start behind their video; clips are clamped"
+    wanted = f"{num_outside} of {num_captions} captions reach outside their video, 1 end before they start"
     assert wanted in caplog.text
 
 
@@ -105,8 +109,10 @@ def test_bad_list_files(config, tmp_path, content, message):
 
 
 def test_no_list(config):
-    with pytest.raises(DataError, match=r"nowhere\.lst: no such file"):
+    with pytest.raises(DataError, match=r"nowhere\.lst: no such file\. Correct the path"):
         meta_of(replace(config, train_path="nowhere.lst"))
+    with pytest.raises(DataError, match=r"feat: must be a text file .* but: Is a directory"):
+        meta_of(replace(config, train_path=config.vfeat_dir))
     with pytest.raises(ConfigError, match=r"`dataset\.train_path` must be set"):
         meta_of(replace(config, train_path=None))
 
@@ -182,8 +188,29 @@ def test_a_missing_or_truncated_shard_is_found_at_the_start(config, tmp_path):
     with pytest.raises(DataError, match=r"train_1_data\.npy: truncated"):
         meta_of(config)
     path.unlink()
-    with pytest.raises(DataError, match=r"train_1_data\.npy: no such file"):
+    with pytest.raises(DataError, match=r"train_1_data\.npy: no such file\. Pack this shard again.*correct the path"):
         meta_of(config)
+
+
+def test_a_caption_prefix_without_its_dot(config):
+    with pytest.raises(DataError, match=r"must end in `\.`, but is `.*cap\.tiny`"):
+        meta_of(replace(config, tfeat_dir=config.tfeat_dir.removesuffix(".")))
+
+
+@pytest.mark.parametrize("num_sampled", [4096, 1])
+def test_captions_of_another_bert_are_found_at_the_start(config, tmp_path, monkeypatch, num_sampled):
+    def spoil(rows):
+        rows[3][1, 0] = 30521
+        return rows
+
+    resave(tmp_path, IDS, spoil)
+    monkeypatch.setattr("mmpt.processors.shard_layout.NUM_SAMPLED", num_sampled)
+    if num_sampled == 1:
+        assert len(meta_of(config)) == 20  # found when drawn
+        return
+    with pytest.raises(DataError, match=r"caps_ids: video video0003 \(row 3\) must .* below 383, .* but has 30521"):
+        meta_of(config)
+    assert len(meta_of(replace(config, bert_name=None))) == 20
 
 
 @pytest.mark.parametrize(

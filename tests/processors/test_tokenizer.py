@@ -52,3 +52,50 @@ def test_the_local_cache_is_asked_before_the_hub(monkeypatch):
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", answer)
     assert load_tokenizer("some/cached-bert") == "tokenizer"
     assert asked == [True]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        (
+            "config.json",
+            '"vocab_size": 383',
+            '"vocab_size": 380',
+            r"config\.json: `vocab_size` must be at least the 383",
+        ),
+        (
+            "config.json",
+            '"hidden_size": 64',
+            '"hidden_size": "64"',
+            r"config\.json: `hidden_size` must be a whole .*'64'",
+        ),
+        (
+            "config.json",
+            '"hidden_size": 64',
+            '"hidden_size": 66',
+            r"multiple of `num_attention_heads` \(4\), but is 66",
+        ),
+        ("config.json", "}", "", r"config\.json: not valid JSON"),
+        (
+            "config.json",
+            "1e-12",
+            '"x"',
+            "holds no tokenizer that can be read: Validation error for field 'layer_norm_eps'",
+        ),
+        *(("vocab.txt", token, "zz", rf"vocab\.txt: must .*\{token}") for token in ("[CLS]", "[SEP]", "[PAD]")),
+        ("vocab.txt", "[UNK]", "zz", r"holds no tokenizer that can be read: .*Missing \[UNK\]"),
+    ],
+)
+def test_a_damaged_folder(tmp_path, file, old, new, message):
+    path = Path(tiny_bert(tmp_path)) / file
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(DataError, match=message) as caught:
+        load_tokenizer(str(tmp_path))
+    assert str(caught.value).startswith(str(tmp_path))
+
+
+def test_a_config_that_is_a_list(tmp_path):
+    (Path(tiny_bert(tmp_path)) / "config.json").write_text("[1]")
+    with pytest.raises(DataError, match=r"config\.json: must hold a mapping, but holds a list"):
+        load_tokenizer(str(tmp_path))

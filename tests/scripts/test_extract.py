@@ -75,7 +75,7 @@ def raw(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture()
+@pytest.fixture
 def run(monkeypatch):
     """Run the command in this process with `Pooling`."""
     monkeypatch.setattr(extract, "_network", lambda args: (Pooling(), "pooling"))
@@ -203,7 +203,6 @@ def test_rerun_skips_what_is_whole_and_mends_what_is_not(raw, run, tmp_path):
     np.save(tmp_path / "e.npy", np.zeros((3, 100), np.float16))
     assert run(raw, tmp_path) == 0
     assert contents(tmp_path) == before
-    assert [path.stem for path, at in times.items() if path.stat().st_mtime_ns == at] == ["a", "b", "d"] or True
     assert {path.stem for path, at in times.items() if path.stat().st_mtime_ns != at} == {"c", "e"}
     assert (summary(tmp_path)["written"], summary(tmp_path)["present"]) == (2, 3)
 
@@ -237,15 +236,14 @@ def test_two_processes_share_a_folder(raw, tmp_path):
 def test_killed_and_rerun_gives_the_same_bytes(raw, run, tmp_path):
     run(raw, tmp_path / "whole")
     rng = random.Random(0)
-    for _ in range(3):
+    for _ in range(2):
         child = process(raw, tmp_path / "out", delay=0.03)
         assert child.stdout.readline() == "started\n"
         time.sleep(rng.uniform(0.1, 0.35))
         child.kill()
         child.communicate()
-        for name, content in contents(tmp_path / "out").items():
-            if content and not (tmp_path / "out" / ".partial" / name).exists():
-                assert content == (tmp_path / "whole" / name).read_bytes()
+        for path in (tmp_path / "out").glob("*.npy"):
+            assert path.read_bytes() == (tmp_path / "whole" / path.name).read_bytes()
     assert run(raw, tmp_path / "out") == 0
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 

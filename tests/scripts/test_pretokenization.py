@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import subprocess
 import sys
 import time
@@ -181,6 +182,23 @@ def _is_running(pid: str) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def test_a_full_disk_is_one_message_and_leaves_nothing(place, capsys):
+    corpus = json.loads((place / "captions.json").read_text())
+    with open(place / "captions.jsonl", "w") as file:
+        file.writelines(json.dumps({"id": name} | video) + "\n" for name, video in corpus.items())
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))  # a larger file fails as on a full disk
+    try:
+        code = run(place, "--workers", "1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert code == 2
+    assert "the disk is full (File too large). Nothing half-written was left" in capsys.readouterr().err
+    assert not files(place)
+    assert not list((place / "feat").rglob(".*.tmp"))
+    assert run(place, "--workers", "1") == 0
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -40,3 +40,7 @@ def test_a_sentence_and_its_clip(tmp_path):
     assert batch["caps"].tolist() == [101, 102, *(ids * 2)[:7], 102]
     np.testing.assert_array_equal(batch["vfeats"].numpy(), video[:4])
     assert batch["video_id"] == ("a", 0, 9)
+    with pytest.raises(DataError, match="video a: features must be finite"):
+        DSAligner(config, Split.TEST)(("a", 0, 9), video * np.nan, ids, random.Random(0))
+    with pytest.raises(DataError, match="video a: word-piece ids must be below 383"):
+        DSAligner(config, Split.TEST)("a", video, [383], random.Random(0))

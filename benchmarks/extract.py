@@ -1,0 +1,192 @@
+"""Extraction speed: decode, preprocess, network and whole (ours) beside a plain loop over one video at a time.
+
+    python benchmarks/extract.py                                # about two minutes on 2 cores
+    python benchmarks/extract.py --device cuda --seconds 60     # with a GPU, on longer videos
+
+Both sides decode with PyAV on one thread and make 30 pictures a second of 224 x 224. The plain loop converts each frame
+to RGB at full size and shrinks it with torch (bicubic with antialiasing, as FFmpeg's scaler does it); "bilinear" is the
+same loop with torch's cheapest filter, which gives other pictures. Decode and preprocess are CPU time of one core, the
+medians of turns taken in alternation; network and whole are wall-clock time on all cores, with random weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from torch.nn import functional
+
+from mmpt.models.s3d import S3D
+from mmpt.processors.clip_encoder import DTYPES, ClipEncoder, finish_features
+from mmpt.processors.extraction import Extraction
+from mmpt.processors.frame_graph import FPS, SIZE, scaled_size
+from mmpt.processors.video_list import find_videos
+from mmpt.processors.video_reader import VideoFile
+
+KINDS = {
+    "h264_360p_30": (640, 360, 30, "libx264"),
+    "h264_360p_25": (640, 360, 25, "libx264"),
+    "vp9_480p_30": (854, 480, 30, "libvpx-vp9"),
+    "h264_720p_30": (1280, 720, 30, "libx264"),
+}
+OPTIONS = {
+    "libx264": {"preset": "veryfast", "crf": "23"},
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "33", "b": "0"},
+}
+
+
+def make_video(path: Path, width: int, height: int, fps: int, codec: str, seconds: float) -> None:
+    """Film a textured wall with a camera that moves."""
+    rng = np.random.default_rng(0)
+    coarse = torch.from_numpy(rng.integers(0, 256, (1, 3, height // 8 + 20, width // 8 + 20)).astype(np.float32))
+    wall = functional.interpolate(coarse, scale_factor=8, mode="bicubic")[0].permute(1, 2, 0).numpy()
+    wall = np.clip(wall + rng.integers(-8, 8, wall.shape), 0, 255).astype(np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=fps, options=OPTIONS[codec])
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for number in range(round(seconds * fps)):
+            x, y = 2 * number % 160, number % 160
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(wall[y : y + height, x : x + width]), "rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, fps)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def decode_only(path: Path) -> int:
+    """Return the number of frames."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        return sum(1 for _ in container.decode(stream))
+
+
+def plain_frames(path: Path, mode: str = "bicubic") -> Iterator[torch.Tensor]:
+    """Yield float [3, 224, 224] in 0..1, 30 per second: each frame in full size, shrunk, cropped, repeated if due."""
+    due = 0
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        for frame in container.decode(stream):
+            picture = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)[None].float()
+            height, width = scaled_size(frame.height, frame.width)
+            picture = functional.interpolate(picture, size=(height, width), mode=mode, antialias=mode == "bicubic")
+            top, left = (height - SIZE) // 2, (width - SIZE) // 2
+            picture = picture[0, :, top : top + SIZE, left : left + SIZE].clamp(0, 255) / 255
+            while due <= round((frame.time + 1 / stream.average_rate) * FPS) - 1:
+                due += 1
+                yield picture
+
+
+def count_plain(path: Path, mode: str = "bicubic") -> int:
+    return sum(1 for _ in plain_frames(path, mode))
+
+
+def count_ours(path: Path) -> int:
+    return FPS * sum(1 for _ in VideoFile(path).clips())
+
+
+def plain_features(path: Path, network: S3D, device: torch.device, batch_size: int) -> np.ndarray:
+    """Return one video's features: read it all, then run the network."""
+    frames = torch.stack(list(plain_frames(path)))
+    frames = functional.pad(frames, (0, 0, 0, 0, 0, 0, 0, -len(frames) % FPS))
+    clips = frames.view(-1, FPS, 3, SIZE, SIZE).transpose(1, 2)
+    rows = [network(part.to(device))["video_embedding"].float().cpu() for part in clips.split(batch_size)]
+    return finish_features(torch.cat(rows).numpy(), l2_normalize=True, dtype=np.dtype(np.float16))
+
+
+def cpu_seconds(function: Callable[[], Any]) -> float:
+    begin = time.process_time()
+    function()
+    return time.process_time() - begin
+
+
+def wall_seconds(function: Callable[[], Any]) -> tuple[float, Any]:
+    begin = time.perf_counter()
+    result = function()
+    return time.perf_counter() - begin, result
+
+
+def compare_preprocessing(path: Path, repeats: int) -> None:
+    """Print frames per second of one core."""
+    runs: dict[str, Callable[[], int]] = {
+        "decode only": lambda: decode_only(path),
+        "ours": lambda: count_ours(path),
+        "plain": lambda: count_plain(path),
+        "bilinear": lambda: count_plain(path, "bilinear"),
+    }
+    frames = decode_only(path)
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            taken[name].append(cpu_seconds(run))
+    median = {name: statistics.median(times) for name, times in taken.items()}
+    ours_only, plain_only = (max(median[name] - median["decode only"], 1e-9) for name in ("ours", "plain"))
+    rates = "  ".join(f"{name} {frames / seconds:5.0f}" for name, seconds in median.items())
+    print(f"{path.stem:<14} {rates}   ours/plain {median['plain'] / median['ours']:.1f}x"
+          f" (preprocess alone {plain_only / ours_only:.1f}x, against bilinear {median['bilinear'] / median['ours']:.1f}x)")  # fmt: skip
+
+
+def compare_whole(args: argparse.Namespace, folder: Path) -> None:
+    """Print seconds of video per second, of the network alone and of everything."""
+    device = torch.device(args.device)
+    torch.manual_seed(0)
+    network = S3D().eval().to(device)
+    encoder = ClipEncoder(network, device, args.dtype, args.batch_size)
+    videos = find_videos([folder], folder / "features")
+    clip = next(VideoFile(videos.jobs[0].video).clips())
+    encoder.start([clip]).result()
+    batch = [clip] * encoder.batch_size
+    took, _ = wall_seconds(lambda: [encoder.start(batch).result() for _ in range(3)])
+    print(f"\nnetwork alone            {3 * len(batch) / took:7.2f} s of video/s ({args.device}, {args.dtype})")
+    took, report = wall_seconds(Extraction(videos.jobs, encoder, num_threads=args.threads).run)
+    whole = report.seconds / took
+    print(f"whole (ours)             {whole:7.2f} s of video/s, {report.seconds} s of {len(videos.jobs)} videos")
+
+    def plain() -> list[np.ndarray]:
+        autocast = torch.autocast(device.type, dtype=DTYPES[args.dtype], enabled=args.dtype != "fp32")
+        with torch.inference_mode(), autocast:
+            return [plain_features(job.video, network, device, args.batch_size) for job in videos.jobs]
+
+    took, features = wall_seconds(plain)
+    print(
+        f"whole (plain)            {report.seconds / took:7.2f} s of video/s; ours is {whole / (report.seconds / took):.2f} times as fast"
+    )
+    pairs = zip(videos.jobs, features, strict=True)
+    cosines = [(np.load(job.feature).astype(float) * other.astype(float)).sum(1).min() for job, other in pairs]
+    print(f"same features: smallest cosine of a second, ours with plain, {min(cosines):.4f}")
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=4, help="length of each video")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp32")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="decoding threads of the whole run")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        for name, kind in KINDS.items():
+            make_video(Path(folder) / f"{name}.mkv", *kind, args.seconds)
+        print("decode + preprocess, frames of the file per second and core:")
+        num_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        for name in KINDS:
+            compare_preprocessing(Path(folder) / f"{name}.mkv", args.repeats)
+        torch.set_num_threads(num_threads)
+        compare_whole(args, Path(folder))
+
+
+if __name__ == "__main__":
+    main()
