@@ -132,8 +132,9 @@ def compare_preprocessing(path: Path, repeats: int) -> None:
     median = {name: statistics.median(times) for name, times in taken.items()}
     ours_only, plain_only = (max(median[name] - median["decode only"], 1e-9) for name in ("ours", "plain"))
     rates = "  ".join(f"{name} {frames / seconds:5.0f}" for name, seconds in median.items())
-    print(f"{path.stem:<14} {rates}   ours/plain {median['plain'] / median['ours']:.1f}x"
-          f" (preprocess alone {plain_only / ours_only:.1f}x, against bilinear {median['bilinear'] / median['ours']:.1f}x)")  # fmt: skip
+    against = [median["plain"] / median["ours"], plain_only / ours_only, median["bilinear"] / median["ours"]]
+    print(f"{path.stem:<14} {rates}   ours/plain {against[0]:.1f}x", end="")
+    print(f" (preprocess alone {against[1]:.1f}x, against bilinear {against[2]:.1f}x)")
 
 
 def compare_whole(args: argparse.Namespace, folder: Path) -> None:
@@ -158,9 +159,8 @@ def compare_whole(args: argparse.Namespace, folder: Path) -> None:
             return [plain_features(job.video, network, device, args.batch_size) for job in videos.jobs]
 
     took, features = wall_seconds(plain)
-    print(
-        f"whole (plain)            {report.seconds / took:7.2f} s of video/s; ours is {whole / (report.seconds / took):.2f} times as fast"
-    )
+    rate = report.seconds / took
+    print(f"whole (plain)            {rate:7.2f} s of video/s; ours is {whole / rate:.2f} times as fast")
     pairs = zip(videos.jobs, features, strict=True)
     cosines = [(np.load(job.feature).astype(float) * other.astype(float)).sum(1).min() for job, other in pairs]
     print(f"same features: smallest cosine of a second, ours with plain, {min(cosines):.4f}")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mmpt.errors import EXIT_CODE, DataError, LaunchError, UserError
+from mmpt.errors import EXIT_CODE, INTERRUPTED, DataError, LaunchError, UserError
 from mmpt.models import MMPTModel
 from mmpt.models.checkpoint import weights_fingerprint
 from mmpt.models.windows import batches
@@ -25,7 +25,6 @@ from mmpt.utils.log import get_logger, progress, setup_logging
 logger = get_logger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
-INTERRUPTED = 130
 Embedded = tuple[list[str], torch.Tensor]
 
 

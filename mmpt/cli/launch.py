@@ -15,7 +15,7 @@ from mmpt.cli.processes import HIDE_GPUS, run_all
 from mmpt.config import RunConfig, load_config
 from mmpt.config.loader import save_resolved, with_run_dir
 from mmpt.config.yaml_files import read_yaml, write_yaml
-from mmpt.errors import EXIT_CODE, LaunchError, UserError
+from mmpt.errors import EXIT_CODE, INTERRUPTED, LaunchError, UserError
 from mmpt.utils.log import get_logger, setup_logging
 
 logger = get_logger(__name__)
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {err}", file=sys.stderr)
         return EXIT_CODE
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     return 0
 
 

@@ -9,9 +9,7 @@ import torch
 from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
 from torch import nn
 
-from mmpt.models.checkpoint import adapt_state
-
-PREFIX = "mmmodel."
+from mmpt.models.checkpoint import WRAPPER_PREFIX, adapt_state
 
 
 @register_model("mmmodel")
@@ -42,7 +40,7 @@ class FairseqMMModel(BaseFairseqModel):
         state, report = adapt_state(state_dict, self.mmmodel, self.source)
         report.log()
         state_dict.clear()
-        state_dict.update({PREFIX + key: value for key, value in state.items()})
+        state_dict.update({WRAPPER_PREFIX + key: value for key, value in state.items()})
 
 
 @register_model_architecture("mmmodel", "mmarch")

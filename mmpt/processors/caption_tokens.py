@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -37,7 +37,7 @@ class CaptionTokenizer:
             self._backend.no_truncation()  # a file may switch them on
             self._backend.no_padding()
         self._by_word = self._backend is not None and _cuts_at_spaces(json.loads(self._backend.to_str()))
-        self._known: dict[str, tuple[int, ...]] = {}  # tuples: the garbage collector passes them by
+        self._known = _Words(self._encode)
 
     def __call__(self, texts: Sequence[Any]) -> np.ndarray:
         """Return the word-piece ids of every text, int32 [N, 32], padded with -1; one that is no string has none."""
@@ -60,13 +60,10 @@ class CaptionTokenizer:
         text = "".join([f"{head} {END} " for head in heads])
         if text.count(END) > len(heads):
             text = "".join([f"{head.replace(END, '')} {END} " for head in heads])
-        words = text.split(" ")
         if len(self._known) > MAX_WORDS:
             self._known.clear()
-        if new := list(set(words).difference(self._known)):
-            self._known.update(zip(new, map(tuple, self._encode(new)), strict=True))
-            self._known[END] = (END_ID,)
-        return chain.from_iterable(map(self._known.__getitem__, words))
+        self._known[END] = (END_ID,)
+        return chain.from_iterable(map(self._known.__getitem__, text.split(" ")))
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         if self._backend is None:
@@ -77,6 +74,18 @@ class CaptionTokenizer:
             whole = [text.encode("utf-8", "replace").decode() for text in texts]
             encodings = self._backend.encode_batch_fast(whole, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
+
+
+class _Words(dict[str, tuple[int, ...]]):
+    """Word -> ids, which are found when they are asked for first; tuples, which the garbage collector passes by."""
+
+    def __init__(self, encode: Callable[[list[str]], list[list[int]]]):
+        super().__init__()
+        self._encode = encode
+
+    def __missing__(self, word: str) -> tuple[int, ...]:
+        ids = self[word] = tuple(self._encode([word])[0])
+        return ids
 
 
 def _to_rows(ids: Iterable[int], num_rows: int) -> np.ndarray:

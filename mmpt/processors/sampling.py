@@ -45,8 +45,7 @@ def text_window(
     left, right = centre, centre + 1  # half-open
     num_pieces, duration_s = sizes[centre], ends[centre] - starts[centre]
     while (left > 0 or right < num_captions) and num_pieces < target and duration_s < MAX_TEXT_WINDOW_S:
-        to_right = draw() > 0.5
-        skip = draw() > keep_prob
+        to_right, skip = draw() > 0.5, draw() > keep_prob
         if right < num_captions and (to_right or left == 0):
             right += 2 if skip and right + 1 < num_captions else 1
             window.append(right - 1)

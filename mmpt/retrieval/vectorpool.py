@@ -73,7 +73,8 @@ class VideoVectorPool:
         """Return the vectors of all videos, in canonical order, in rank 0; None in the other processes.
 
         Where several processes hold a position (sampler padding), the lowest rank's vector counts. The matrix is the
-        pool's own: rank 0 needs the memory of one matrix, the others that of their share.
+        pool's own: rank 0 needs the memory of one matrix, the others that of their share (in pages of 2 MB where the
+        system gives such), and each that of one block on its way.
 
         Returns:
             float32 [N, D] or None.

@@ -6,7 +6,7 @@ import typing
 
 import pytest
 
-from mmpt.config.fairseq_options import MANAGED, OPTIONS
+from mmpt.config.fairseq_options import _LIMITS, MANAGED, OPTIONS
 
 # Options of fairseq that a YAML has no use for here: other hardware, pipelines, sharding, other wrappers.
 UNUSED = {
@@ -77,3 +77,15 @@ def test_optimization_takes_what_the_released_yamls_put_there():
     borrowed = set(OPTIONS["optimizer"]) | set(OPTIONS["lr_scheduler"]) | {"ddp_backend"}
     own = {field.name for field in dataclasses.fields(fairseq_dataclasses()["optimization"])} - {"_name"}
     assert set(OPTIONS["optimization"]) == own | borrowed
+
+
+def test_every_bound_is_of_an_option_and_allows_its_default():
+    assert set(_LIMITS) <= {name for options in OPTIONS.values() for name in options}
+    for cls in fairseq_dataclasses().values():
+        for field in dataclasses.fields(cls):
+            if (
+                field.name in _LIMITS
+                and isinstance(field.default, int | float | str)
+                and "${" not in str(field.default)
+            ):
+                assert _LIMITS[field.name].allow(field.default), field.name

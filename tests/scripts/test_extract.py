@@ -117,7 +117,7 @@ def test_features_are_those_of_the_plain_way(raw, run, tmp_path):
         features = np.load(tmp_path / f"{name}.npy")
         assert features.dtype == np.float16
         assert features.shape == (int(np.ceil(seconds)), 512)
-        # The order of the norm's sum differs, so now and then the last bit of a float16 does (values up to 0.1).
+        # Measured 0; a norm summed in another order can move the last bit of a float16 (values up to 0.1).
         np.testing.assert_allclose(features, one_at_a_time(raw / f"{name}.mp4"), atol=7e-5, rtol=0)
     assert not (tmp_path / ".partial").exists()
 
