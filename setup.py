@@ -35,7 +35,7 @@ setup(
     # torch. requirements-fairseq.txt has the one command that installs it; only training needs it.
     install_requires=[
         # imported by mmpt
-        "av>=12",
+        "av>=18",  # decodes videos; FFmpeg is in its wheels
         "faiss-cpu>=1.8",
         "huggingface_hub>=1",
         "matplotlib>=3.8",

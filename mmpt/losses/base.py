@@ -76,7 +76,7 @@ class Loss(nn.Module):
         if problems:
             raise ConfigError("loss", problems)
         if config.learnable_temperature:
-            self.logit_scale = nn.Parameter(torch.tensor(LOG_SCALE))
+            self.logit_scale = nn.Parameter(torch.tensor([LOG_SCALE]))  # one axis: fairseq reduces no bare scalar
 
     @property
     def uses_temperature(self) -> bool:
@@ -89,7 +89,7 @@ class Loss(nn.Module):
 
     def scale(self, like: Tensor) -> Tensor:
         """Return 1 / tau as a scalar of `like`'s type: a constant, or with gradient when it is learnable."""
-        theta = self.logit_scale.to(like.dtype) if self.config.learnable_temperature else like.new_tensor(LOG_SCALE)
+        theta = self.logit_scale[0].to(like.dtype) if self.config.learnable_temperature else like.new_tensor(LOG_SCALE)
         return theta.clamp(0, MAX_LOG_SCALE).exp()
 
     def forward(self, **batch: Any) -> LossOutput:

@@ -4,5 +4,16 @@ from mmpt.models.base import MODELS
 from mmpt.models.mmfusion import MMFusionSeparate
 from mmpt.models.mmptmodel import MMPTModel
 from mmpt.models.s3d import S3D, load_s3d
+from mmpt.models.video_bert import MMBertForEncoder
+from mmpt.modules import MMBertEmbeddings, VideoTokenMLP
 
-__all__ = ["MODELS", "S3D", "MMFusionSeparate", "MMPTModel", "load_s3d"]
+__all__ = [
+    "MODELS",
+    "S3D",
+    "MMBertEmbeddings",
+    "MMBertForEncoder",
+    "MMFusionSeparate",
+    "MMPTModel",
+    "VideoTokenMLP",
+    "load_s3d",
+]

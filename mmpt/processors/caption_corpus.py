@@ -191,6 +191,9 @@ def hash_id(video_id: str) -> bytes:
 def repeats(hashes: bytes | bytearray) -> list[tuple[int, int]]:
     """Return (first, second) place of every repeated hash; `hashes` are those of `hash_id`, one after another."""
     hash_N = np.frombuffer(hashes, dtype="<u8")
+    sorted_N = np.sort(hash_N)
+    if (sorted_N[1:] != sorted_N[:-1]).all():
+        return []
     order_N = np.argsort(hash_N, kind="stable")
     twice = np.flatnonzero(hash_N[order_N[1:]] == hash_N[order_N[:-1]])
     return sorted((int(order_N[place]), int(order_N[place + 1])) for place in twice)

@@ -44,11 +44,11 @@ def embed(task: VideoRetriTask, model: torch.nn.Module, epoch: int) -> np.ndarra
     return vectors
 
 
-def refresh_in_process(rank: int, size: int, corpus: Path, save_dir: Path) -> None:
+def refresh_in_process(rank: int, size: int, infer_scale: int, corpus: Path, save_dir: Path) -> None:
     torch.set_num_threads(1)
     store = f"file://{save_dir}/store{size}"
     torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=size)
-    task = make_task(corpus, save_dir / f"of{size}", "infer_scale=1")
+    task = make_task(corpus, save_dir / f"of{size}", f"infer_scale={infer_scale}")
     plan = task.refresh(make_model(task), 2, World.current())
     torch.save(plan.batches, save_dir / f"batches-{size}-{rank}.pt")
     torch.distributed.destroy_process_group()
@@ -58,8 +58,8 @@ def test_the_plan_is_the_same_for_one_two_and_more_processes_than_chunks(corpus:
     torch.set_num_threads(1)
     task = make_task(corpus, tmp_path / "of1", "infer_scale=1")
     alone = task.refresh(make_model(task), 2, World())
-    for size in (2, 9):  # 32 videos in chunks of 4: the ninth process has no chunk of its own
-        mp.spawn(refresh_in_process, (size, corpus, tmp_path), nprocs=size)
+    for size, infer_scale in ((2, 1), (3, 4)):  # 32 videos in chunks of 4, then of 16: the third process has none
+        mp.spawn(refresh_in_process, (size, infer_scale, corpus, tmp_path), nprocs=size)
         for rank in range(size):
             assert torch.load(tmp_path / f"batches-{size}-{rank}.pt") == alone.batches
         stored = (tmp_path / f"of{size}" / "retri" / "plan_e2.json").read_bytes()
