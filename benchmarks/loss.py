@@ -181,6 +181,12 @@ def compare(num_clips: int, rounds: int, threads: int) -> None:
         print(f"  {name:5s} {times}, {memory[name]:5.0f} MB extra, loss {values[name]:.6f}")
     ratio = statistics.median(d / o for d, o in zip(seconds["dense"], seconds["ours"], strict=True))
     print(f"  ours is {ratio:.2f} times as fast, with 1/{memory['dense'] / memory['ours']:.1f} of the extra memory;")
+    states = sum(value.nbytes for value in batch.values() if value.requires_grad) / 1e6
+    beyond = {name: extra - states for name, extra in memory.items()}
+    print(
+        f"  beside the gradients of the states ({states:.0f} MB), which both must make: {beyond['ours']:.0f} against "
+        f"{beyond['dense']:.0f} MB;"
+    )
     print(f"  text gradients differ by {off:.1e} relative")
 
 
