@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mmpt.cli.devices import choose_device
 from mmpt.errors import EXIT_CODE, INTERRUPTED, DataError, LaunchError, UserError
 from mmpt.models import MMPTModel
 from mmpt.models.checkpoint import weights_fingerprint
@@ -122,7 +123,7 @@ def embed(args: argparse.Namespace) -> None:
     model = MMPTModel.from_pretrained(
         args.model,
         args.checkpoint,
-        device=_device(args.device),
+        device=choose_device(args.device),
         dtype=DTYPES[args.dtype],
         s3d=args.s3d or bool(args.videos),
     )
@@ -137,15 +138,6 @@ def embed(args: argparse.Namespace) -> None:
     except OSError as err:
         raise LaunchError(f"{out}: cannot be written ({err.strerror or err}).") from err
     logger.info("%s: %d vectors of %d numbers", out, *vectors.shape)
-
-
-def _device(name: str | None) -> torch.device:
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as err:  # unknown name, or a build of torch without it
-        raise LaunchError(f"--device {name}: not a device of this machine ({str(err).splitlines()[0]}).") from err
-    return device
 
 
 def main(argv: list[str] | None = None) -> int:

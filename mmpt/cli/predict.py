@@ -13,9 +13,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from mmpt.batch import Split
+from mmpt.cli.devices import choose_device
 from mmpt.config import RunConfig, load_config
 from mmpt.datasets import collate
-from mmpt.errors import EXIT_CODE, INTERRUPTED, ConfigError, UserError
+from mmpt.errors import EXIT_CODE, INTERRUPTED, ConfigError, UserError, message_of
 from mmpt.evaluators import (
     METRICS,
     PREDICTORS,
@@ -75,6 +76,10 @@ def predict(config: RunConfig, *, device: torch.device, all_checkpoints: bool, k
     Raises:
         UserError: a missing or unfit checkpoint, annotation or feature file.
     """
+    if not config.is_test:
+        raise ConfigError(
+            str(config.path), ["a training config cannot be scored; take one with `dataset.split: test`."]
+        )
     task = Task.from_config(config, seed=config.seed)
     evaluator = Evaluator(
         PREDICTORS.get(config.predictor or "", "predictor")(),
@@ -140,12 +145,12 @@ def main(argv: list[str] | None = None) -> int:
         config = load_config(args.taskconfig)
         scores = predict(
             config,
-            device=torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu")),
+            device=choose_device(args.device),
             all_checkpoints=args.all_checkpoints,
             keep_predictions=args.save_predictions,
         )
     except UserError as err:
-        print(f"error: {err}", file=sys.stderr)
+        print(f"error: {message_of(err)}", file=sys.stderr)
         return EXIT_CODE
     except KeyboardInterrupt:
         print("interrupted; run it again", file=sys.stderr)

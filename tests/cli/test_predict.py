@@ -127,3 +127,15 @@ def test_ctrl_c(scored: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert predict.main([str(scored), "--device", "cpu"]) == 130
     assert "interrupted" in capsys.readouterr().err
     assert not (scored.parent / "run" / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["projects/retri/norton/how2_demo.yaml"], "a training config cannot be scored"),
+        (["projects/retri/norton/test_how2_demo_zs.yaml", "--device", "foo"], "--device foo: not a device"),
+    ],
+)
+def test_mistakes_end_with_2(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert predict.main(arguments) == 2
+    assert message in capsys.readouterr().err
