@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from download_catalogue import CATALOGUE, File, Item
 
-from mmpt.errors import EXIT_CODE, UserError
+from mmpt.errors import EXIT_CODE, INTERRUPTED, UserError
 from mmpt.utils.download import Outcome, Patience, Remote, check_there, fetch_file
 from mmpt.utils.download_ledger import Ledger, record_of
 from mmpt.utils.file_kinds import Kind
@@ -29,7 +29,6 @@ from mmpt.utils.part_file import DownloadError
 from mmpt.utils.unpack import unpack_member
 
 logger = get_logger("download")
-INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

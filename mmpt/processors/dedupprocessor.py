@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from mmpt.errors import EXIT_CODE, DataError, UserError
+from mmpt.errors import EXIT_CODE, INTERRUPTED, DataError, UserError
 from mmpt.processors.caption_conversion import convert_corpus
 from mmpt.processors.caption_corpus import SUFFIXES
 from mmpt.processors.caption_list import CaptionList
@@ -133,7 +133,7 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_CODE
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; nothing was left half-written\n")
-        return 130
+        return INTERRUPTED
     return 0
 
 

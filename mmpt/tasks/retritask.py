@@ -21,7 +21,6 @@ from mmpt.datasets import MMDataset, collate
 from mmpt.errors import DataError
 from mmpt.models.checkpoint import weights_fingerprint
 from mmpt.processors import (
-    META_PROCESSORS,
     ShardedHow2MetaProcessor,
     ShardedHow2VideoRetriMetaProcessor,
     ShardedTextProcessor,
@@ -68,7 +67,7 @@ class RetriTask(Task):
 
     def find_misfits(self) -> list[str]:
         """As for every task; besides, the training items must be batches that can be planned."""
-        meta = META_PROCESSORS.get(self.config.dataset.meta_processor or "", "dataset.meta_processor")
+        meta = self._part_classes()["meta_processor"]
         if self.config.is_test or issubclass(meta, ShardedHow2VideoRetriMetaProcessor):
             return super().find_misfits()
         wanted = ShardedHow2VideoRetriMetaProcessor.__name__

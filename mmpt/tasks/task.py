@@ -83,13 +83,7 @@ class Task:
 
     def find_misfits(self) -> list[str]:
         """Return the classes that exist but cannot work together, one sentence each."""
-        dataset = self.config.dataset
-        parts = {
-            "meta_processor": META_PROCESSORS.get(dataset.meta_processor or "", "dataset.meta_processor"),
-            "video_processor": VIDEO_PROCESSORS.get(dataset.video_processor or "", "dataset.video_processor"),
-            "text_processor": TEXT_PROCESSORS.get(dataset.text_processor or "", "dataset.text_processor"),
-            "aligner": ALIGNERS.get(dataset.aligner or "", "dataset.aligner"),
-        }
+        dataset, parts = self.config.dataset, self._part_classes()
         batched = [name for name, part in parts.items() if part.takes_batches]
         if not batched or len(batched) == len(parts):
             return []
@@ -102,13 +96,21 @@ class Task:
         path = {Split.TRAIN: dataset.train_path, Split.VALID: dataset.val_path, Split.TEST: dataset.test_path}[split]
         if path is None:
             return None
-        return MMDataset(
-            META_PROCESSORS.get(dataset.meta_processor or "", "dataset.meta_processor")(dataset, split),
-            VIDEO_PROCESSORS.get(dataset.video_processor or "", "dataset.video_processor")(dataset, split),
-            TEXT_PROCESSORS.get(dataset.text_processor or "", "dataset.text_processor")(dataset, split),
-            ALIGNERS.get(dataset.aligner or "", "dataset.aligner")(dataset, split),
-            seed=self.seed,
-        )
+        meta, video, text, aligner = (part(dataset, split) for part in self._part_classes().values())
+        return MMDataset(meta, video, text, aligner, seed=self.seed)
+
+    def _part_classes(self) -> dict[str, Any]:
+        """The classes of the four parts of an item, by their keys under `dataset`."""
+        registries: dict[str, Registry[Any]] = {
+            "meta_processor": META_PROCESSORS,
+            "video_processor": VIDEO_PROCESSORS,
+            "text_processor": TEXT_PROCESSORS,
+            "aligner": ALIGNERS,
+        }
+        return {
+            key: registry.get(getattr(self.config.dataset, key) or "", f"dataset.{key}")
+            for key, registry in registries.items()
+        }
 
     def build_model(self, *, pretrained: bool) -> nn.Module:
         """Build the model, frozen but for LayerNorm if the config says so.

@@ -16,7 +16,7 @@ from typing import Any
 
 from mmpt.config.fields import coerce
 from mmpt.config.yaml_files import merge, parse_overrides, read_yaml
-from mmpt.errors import EXIT_CODE, ConfigError, DataError, UserError
+from mmpt.errors import EXIT_CODE, INTERRUPTED, ConfigError, DataError, UserError
 from mmpt.processors.pretokenise import tokenise_captions
 from mmpt.registry import did_you_mean
 from mmpt.utils.log import get_logger, setup_logging
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_CODE
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     return 0
 
 

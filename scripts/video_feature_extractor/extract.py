@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from mmpt.errors import EXIT_CODE, DataError, LaunchError, UserError
+from mmpt.errors import EXIT_CODE, INTERRUPTED, DataError, LaunchError, UserError
 from mmpt.models.s3d import S3D, S3D_WEIGHTS, load_s3d
 from mmpt.processors.clip_encoder import DTYPES, ClipEncoder
 from mmpt.processors.extraction import Extraction, ExtractionReport
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_CODE
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     return 0
 
 
