@@ -36,6 +36,11 @@ class MMDataset(Dataset):
     def __getitem__(self, index: int) -> ClipBatch:
         return self.item(index, self.epoch)
 
+    def without_features(self) -> dict[int, Any]:
+        """Return the video keys that the reader has no features for, by index."""
+        keys = {index: self.meta[index][0] for index in range(len(self))}
+        return {index: key for index, key in keys.items() if not self.video.has(key)}
+
     def item(self, index: int, epoch: int) -> ClipBatch:
         """Return item `index` of `epoch`, with `idx`; the same whatever was drawn before."""
         video_key, text_key = self.meta[index]

@@ -1,31 +1,30 @@
 """Evaluation: pure metrics, the predictors that feed them, and the rows and tables that report them."""
 
+from mmpt.evaluators.base import METRICS, PREDICTORS, BatchLoader, Metric, Number, Outputs, Predictor, Results
 from mmpt.evaluators.evaluator import (
     Evaluator,
-    Results,
+    FingerprintingLoader,
     file_fingerprint,
     read_results,
     save_predictions,
     write_results,
 )
-from mmpt.evaluators.metrics import (
-    METRICS,
-    ClipId,
-    FullVideoRetrievalMetric,
-    Metric,
-    RetrievalMetric,
-    RetrievalOutputs,
-)
-from mmpt.evaluators.predictors import PREDICTORS, Predictor, RetrievalPredictor, score_pairs
+from mmpt.evaluators.metrics import FullVideoRetrievalMetric, RetrievalMetric
+from mmpt.evaluators.outputs import ClipId, RetrievalOutputs
+from mmpt.evaluators.predictors import RetrievalPredictor
 from mmpt.evaluators.table import render_markdown, render_table
 
 __all__ = [
     "METRICS",
     "PREDICTORS",
+    "BatchLoader",
     "ClipId",
     "Evaluator",
+    "FingerprintingLoader",
     "FullVideoRetrievalMetric",
     "Metric",
+    "Number",
+    "Outputs",
     "Predictor",
     "Results",
     "RetrievalMetric",
@@ -36,6 +35,5 @@ __all__ = [
     "render_markdown",
     "render_table",
     "save_predictions",
-    "score_pairs",
     "write_results",
 ]

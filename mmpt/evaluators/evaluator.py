@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from mmpt.batch import ClipBatch
 from mmpt.errors import CheckpointError, DataError
-from mmpt.evaluators.metrics import Metric, RetrievalOutputs
-from mmpt.evaluators.predictors import BatchLoader, Predictor
+from mmpt.evaluators.base import BatchLoader, Metric, Outputs, Predictor, Results
 from mmpt.utils.io import atomic_write, read_json, write_json
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
-
-Results = dict[str, dict[str, float]]
-"""Metric class name -> number name -> value."""
 
 _ROW_KEYS = ("checkpoint", "fingerprint", "metrics")
 
@@ -31,7 +28,7 @@ class Evaluator:
 
     Args:
         predictor: makes the outputs.
-        metrics: at least one; the first decides which checkpoint is best.
+        metrics: at least one, all for these outputs; the first decides which checkpoint is best.
     """
 
     def __init__(self, predictor: Predictor, metrics: Sequence[Metric]):
@@ -39,7 +36,7 @@ class Evaluator:
         self.predictor = predictor
         self.metrics = {type(metric).__name__: metric for metric in metrics}
 
-    def __call__(self, model: nn.Module, loader: BatchLoader, device: torch.device) -> tuple[RetrievalOutputs, Results]:
+    def __call__(self, model: nn.Module, loader: BatchLoader, device: torch.device) -> tuple[Outputs, Results]:
         """Evaluate `model` on the batches of `loader`, on `device`: what was predicted, and the numbers."""
         outputs = self.predictor(model, loader, device)
         results = {name: metric.compute(outputs) for name, metric in self.metrics.items()}
@@ -47,7 +44,7 @@ class Evaluator:
             logger.info("%s: %s", name, metric.summary(results[name]))
         return outputs, results
 
-    def chance(self, outputs: RetrievalOutputs) -> Results:
+    def chance(self, outputs: Outputs) -> Results:
         """Return the numbers that random scores are expected to reach on the test set of `outputs`."""
         return {name: metric.chance(outputs) for name, metric in self.metrics.items()}
 
@@ -55,6 +52,33 @@ class Evaluator:
         """Return the number that checkpoints are compared by: the first of the first metric."""
         name, metric = next(iter(self.metrics.items()))
         return metric.best(results[name])
+
+
+class FingerprintingLoader:
+    """Passes batches on and hashes their tensors, key by key: what a model was tested on, however it was batched."""
+
+    def __init__(self, loader: BatchLoader):
+        self.loader = loader
+        self._hashes: dict[str, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[ClipBatch]:
+        self._hashes = {}
+        for batch in self.loader:
+            for name, value in batch.items():
+                if isinstance(value, torch.Tensor):
+                    tensor_hash = self._hashes.setdefault(name, hashlib.sha256())
+                    tensor_hash.update(value.contiguous().numpy())
+            yield batch
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256, in hex, of all tensors of the last pass."""
+        whole = hashlib.sha256()
+        for name in sorted(self._hashes):
+            whole.update(f"{name} {self._hashes[name].hexdigest()}\n".encode())
+        return whole.hexdigest()
 
 
 def file_fingerprint(path: str | Path) -> str:
@@ -94,16 +118,7 @@ def read_results(path: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
-def save_predictions(path: str | Path, outputs: RetrievalOutputs) -> None:
-    """Write `outputs` as an .npz of plain arrays: scores, pooled_text, pooled_video, video_id, start_s, end_s."""
-    missing = float("nan")
+def save_predictions(path: str | Path, outputs: Outputs) -> None:
+    """Write the plain arrays of `outputs` as an .npz."""
     with atomic_write(path, "wb") as file:
-        np.savez(
-            file,
-            scores=outputs.scores,
-            pooled_text=outputs.pooled_text,
-            pooled_video=outputs.pooled_video,
-            video_id=np.array([clip.video_id for clip in outputs.clips]),
-            start_s=np.array([missing if clip.start_s is None else clip.start_s for clip in outputs.clips]),
-            end_s=np.array([missing if clip.end_s is None else clip.end_s for clip in outputs.clips]),
-        )
+        np.savez(file, allow_pickle=False, **outputs.arrays())

@@ -1,6 +1,7 @@
 """Metrics as pure functions of arrays; ties go by column, so a model whose scores are all equal is at chance.
 
-Legend: N captions and N clips (pair n is caption n with clip n), k the cut-off of a recall. Shares are fractions 0..1.
+Legend: N captions and N clips (pair n is caption n with clip n), R some of their rows, D hidden size, k the cut-off of
+a recall. Shares are fractions 0..1.
 """
 
 from __future__ import annotations
@@ -8,38 +9,52 @@ from __future__ import annotations
 import numpy as np
 
 RECALL_AT = (1, 5, 10)
+_SCORES_PER_CHUNK = 1 << 24  # 64 MB of float32
 
 
-def ranks_from_scores(scores_NN: np.ndarray) -> np.ndarray:
+def ranks_from_scores(scores_RN: np.ndarray, first: int = 0) -> np.ndarray:
     """Return the rank of each row's own column: how many larger scores there are, plus equal ones further left.
 
     This is the place in a stable descending sort, and the release's wherever its order of ties is specified. All-equal
     scores give the ranks 0..N-1, which is chance. A score that is not a number counts as larger than any other.
 
     Args:
-        scores_NN: float [N, N], rows are queries, columns are candidates, the right one on the diagonal.
+        scores_RN: float [R, N], rows are queries, columns are candidates; the right one of row r is `first` + r.
+        first: which query the first row is, for a matrix that is made some rows at a time.
+    Returns:
+        int64 [R], 0 is best.
+    """
+    num_rows, num_columns = scores_RN.shape
+    assert first + num_rows <= num_columns, (scores_RN.shape, first)
+    own_R1 = np.diagonal(scores_RN, offset=first)[:, None]
+    num_larger_R = (~(scores_RN <= own_R1)).sum(axis=1) - np.isnan(own_R1[:, 0])
+    return num_larger_R + np.tril(scores_RN == own_R1, k=first - 1).sum(axis=1)
+
+
+def ranks_from_vectors(queries_ND: np.ndarray, candidates_ND: np.ndarray) -> np.ndarray:
+    """Return the ranks of the scores `queries @ candidates.T`, of which only some rows are in memory at a time.
+
+    Args:
+        queries_ND, candidates_ND: float32 [N, D]; the right candidate of query n is candidate n.
     Returns:
         int64 [N], 0 is best.
     """
-    assert scores_NN.shape == (len(scores_NN), len(scores_NN)), scores_NN.shape
-    own_N1 = np.diagonal(scores_NN)[:, None]
-    num_larger_N = (~(scores_NN <= own_N1)).sum(axis=1) - np.isnan(own_N1[:, 0])
-    return num_larger_N + np.tril(scores_NN == own_N1, k=-1).sum(axis=1)
+    num_rows = max(1, _SCORES_PER_CHUNK // len(candidates_ND))
+    chunks = [
+        ranks_from_scores(queries_ND[first : first + num_rows] @ candidates_ND.T, first)
+        for first in range(0, len(queries_ND), num_rows)
+    ]
+    return np.concatenate(chunks)
 
 
-def recalls(scores_NN: np.ndarray) -> dict[str, float]:
-    """Return R1, R5, R10: the share of rows whose own column is among the k best."""
-    ranks_N = ranks_from_scores(scores_NN)
+def recalls(ranks_N: np.ndarray) -> dict[str, float]:
+    """Return R1, R5, R10: the share of ranks (0 is best) among the k best."""
     return {f"R{k}": float((ranks_N < k).mean()) for k in RECALL_AT}
 
 
-def retrieval_metrics(scores_NN: np.ndarray) -> dict[str, float]:
-    """Return R1, R5, R10 (fractions) and MR (median rank, 1 is best); give `scores.T` for the other direction.
-
-    Args:
-        scores_NN: float [N, N], rows are queries, columns are candidates, the right one on the diagonal.
-    """
-    return {**recalls(scores_NN), "MR": float(np.median(ranks_from_scores(scores_NN))) + 1.0}
+def retrieval_metrics(ranks_N: np.ndarray) -> dict[str, float]:
+    """Return R1, R5, R10 (fractions) and MR (median rank, 1 is best) of ranks (0 is best)."""
+    return {**recalls(ranks_N), "MR": float(np.median(ranks_N)) + 1.0}
 
 
 def chance_metrics(num_candidates: int) -> dict[str, float]:

@@ -1,81 +1,56 @@
-"""Metrics by the names that YAMLs use: each reads a predictor's outputs and returns named fractions, not percent.
-
-Legend: N captions and N clips, D hidden size.
-"""
+"""Retrieval metrics by the names that YAMLs use: recall and median rank of clips, recall of whole videos; fractions."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 
 from mmpt.evaluators import full_video
-from mmpt.evaluators.functional import chance_metrics, recalls, retrieval_metrics
-from mmpt.registry import Registry
+from mmpt.evaluators.base import METRICS, Metric, Number
+from mmpt.evaluators.functional import (
+    RECALL_AT,
+    chance_metrics,
+    ranks_from_scores,
+    ranks_from_vectors,
+    recalls,
+    retrieval_metrics,
+)
+from mmpt.evaluators.outputs import ClipId, RetrievalOutputs
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 
 
-class ClipId(NamedTuple):
-    """Which seconds of which video a clip is; without times it is the whole video."""
-
-    video_id: str
-    start_s: float | None = None
-    end_s: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class RetrievalOutputs:
-    """What a retrieval predictor makes of a test set; caption n belongs to clip n."""
-
-    scores: np.ndarray  # float32 [N, N]: captions x clips, dot products of the pooled vectors
-    pooled_text: np.ndarray  # float32 [N, D]
-    pooled_video: np.ndarray  # float32 [N, D]
-    clips: list[ClipId]  # [N]
-
-
-class Metric(ABC):
-    """Numbers of one kind; the first of `names` decides which of several checkpoints is best."""
-
-    names: ClassVar[tuple[str, ...]]
-
-    @abstractmethod
-    def compute(self, outputs: RetrievalOutputs) -> dict[str, float]:
-        """Return a number for each of `names`."""
-
-    @abstractmethod
-    def chance(self, outputs: RetrievalOutputs) -> dict[str, float]:
-        """Return what a model that scores at random is expected to reach on the same test set."""
-
-    @abstractmethod
-    def summary(self, result: Mapping[str, float]) -> str:
-        """Return `result` in the words of the release, for the log."""
-
-    def best(self, result: Mapping[str, float]) -> float:
-        """Return the number that checkpoints are compared by."""
-        return result[self.names[0]]
-
-
-METRICS: Registry[Metric] = Registry("metric")
+def recall_numbers(title: str, prefix: str) -> tuple[Number, ...]:
+    """Return `<prefix>R1`, `<prefix>R5` and `<prefix>R10`, shown as `<title>, R@1` and so on."""
+    return tuple(Number(f"{prefix}R{k}", f"{title}, R@{k}") for k in RECALL_AT)
 
 
 @METRICS.register
-class RetrievalMetric(Metric):
+class RetrievalMetric(Metric[RetrievalOutputs]):
     """Recall and median rank of captions looking for their clip (R1..), and of clips for their caption (v2t-R1..)."""
 
-    names = ("R1", "R5", "R10", "MR", "v2t-R1", "v2t-R5", "v2t-R10", "v2t-MR")
+    takes = RetrievalOutputs
+    numbers = (
+        *recall_numbers("clip, text to video", ""),
+        Number("MR", "clip, text to video, median rank", "rank"),
+        *recall_numbers("clip, video to text", "v2t-"),
+        Number("v2t-MR", "clip, video to text, median rank", "rank"),
+    )
 
     def compute(self, outputs: RetrievalOutputs) -> dict[str, float]:
         """Return R1, R5, R10 (fractions) and MR (1 is best) of both directions."""
-        return _both_directions(retrieval_metrics(outputs.scores), retrieval_metrics(outputs.scores.T))
+        text_ND, video_ND = outputs.pooled_text, outputs.pooled_video
+        return _both_directions(
+            retrieval_metrics(ranks_from_vectors(text_ND, video_ND)),
+            retrieval_metrics(ranks_from_vectors(video_ND, text_ND)),
+        )
 
     def chance(self, outputs: RetrievalOutputs) -> dict[str, float]:
         """Return the expectation for independent random scores."""
-        chance = chance_metrics(len(outputs.scores))
+        chance = chance_metrics(len(outputs.clips))
         return _both_directions(chance, chance)
 
     def summary(self, result: Mapping[str, float]) -> str:
@@ -84,14 +59,19 @@ class RetrievalMetric(Metric):
 
 
 @METRICS.register
-class FullVideoRetrievalMetric(Metric):
+class FullVideoRetrievalMetric(Metric[RetrievalOutputs]):
     """Recall of whole paragraphs looking for their video, by caption average (R1..), DTW and OTAM.
 
     Args:
         form: `released` has the padding defects that the published numbers include, `corrected` has not.
     """
 
-    names = ("R1", "R5", "R10", "DTW-R1", "DTW-R5", "DTW-R10", "OTAM-R1", "OTAM-R5", "OTAM-R10")
+    takes = RetrievalOutputs
+    numbers = (
+        *recall_numbers("full video, caption average", ""),
+        *recall_numbers("full video, DTW", "DTW-"),
+        *recall_numbers("full video, OTAM", "OTAM-"),
+    )
     prefixes: ClassVar[tuple[str, ...]] = ("", "DTW-", "OTAM-")
 
     def __init__(self, form: full_video.Form = "released"):
@@ -108,7 +88,11 @@ class FullVideoRetrievalMetric(Metric):
             "DTW-": full_video.dtw(scores_NN, grouping.lengths, self.form),
             "OTAM-": full_video.otam(scores_NN, grouping.lengths, self.form),
         }
-        return {prefix + name: value for prefix, nn in by_prefix.items() for name, value in recalls(nn).items()}
+        return {
+            prefix + name: value
+            for prefix, nn in by_prefix.items()
+            for name, value in recalls(ranks_from_scores(nn)).items()
+        }
 
     def chance(self, outputs: RetrievalOutputs) -> dict[str, float]:
         """Return k/n for n videos: exact when paragraphs are of equal length, near it otherwise."""

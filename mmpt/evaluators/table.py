@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+
+from mmpt.evaluators.base import METRICS, Number
 
 ResultsLike = Mapping[str, Mapping[str, float]]
 """Metric class name -> number name -> value, as the evaluator returns it."""
@@ -11,27 +12,6 @@ ResultsLike = Mapping[str, Mapping[str, float]]
 MAX_WIDTH = 100
 _MAX_NAME = 24
 _MISSING = "-"
-
-
-class _Row(NamedTuple):
-    title: str
-    metric: str
-    name: str
-
-
-def _recall_rows(title: str, metric: str, prefix: str) -> list[_Row]:
-    return [_Row(f"{title}, R@{k}", metric, f"{prefix}R{k}") for k in (1, 5, 10)]
-
-
-_ROWS: tuple[_Row, ...] = (
-    *_recall_rows("clip, text to video", "RetrievalMetric", ""),
-    _Row("clip, text to video, median rank", "RetrievalMetric", "MR"),
-    *_recall_rows("clip, video to text", "RetrievalMetric", "v2t-"),
-    _Row("clip, video to text, median rank", "RetrievalMetric", "v2t-MR"),
-    *_recall_rows("full video, caption average", "FullVideoRetrievalMetric", ""),
-    *_recall_rows("full video, DTW", "FullVideoRetrievalMetric", "DTW-"),
-    *_recall_rows("full video, OTAM", "FullVideoRetrievalMetric", "OTAM-"),
-)
 
 
 def render_table(columns: Mapping[str, ResultsLike]) -> str:
@@ -66,15 +46,27 @@ def _cells(columns: Mapping[str, ResultsLike]) -> list[list[str]]:
     """Return header and rows as strings, without the rows that no column has."""
     assert columns, "a table needs a column"
     header = ["", *(_shorten(name) for name in columns)]
-    body = [[row.title, *(_format(results, row) for results in columns.values())] for row in _ROWS]
+    metrics = dict.fromkeys(metric for results in columns.values() for metric in results)
+    body = [
+        [number.title, *(_format(results.get(metric, {}).get(number.name), number) for results in columns.values())]
+        for metric in metrics
+        for number in _numbers(metric, columns)
+    ]
     return [header, *(line for line in body if set(line[1:]) != {_MISSING})]
 
 
-def _format(results: ResultsLike, row: _Row) -> str:
-    value = results.get(row.metric, {}).get(row.name)
+def _numbers(metric: str, columns: Mapping[str, ResultsLike]) -> Sequence[Number]:
+    """Return what a metric declares, or all that was measured for a class that is not one of ours."""
+    if metric in METRICS:
+        return METRICS.get(metric, "metric").numbers
+    names = dict.fromkeys(name for results in columns.values() for name in results.get(metric, {}))
+    return [Number(name, f"{metric} {name}") for name in names]
+
+
+def _format(value: float | None, number: Number) -> str:
     if value is None:
         return _MISSING
-    return f"{value:.1f}" if row.name.endswith("MR") else f"{100 * value:.1f}"
+    return f"{value:.1f}" if number.unit == "rank" else f"{100 * value:.1f}"
 
 
 def _shorten(name: str) -> str:

@@ -67,6 +67,10 @@ class VideoReader(Processor, ABC):
     def __call__(self, key: Any) -> Any:
         """Return float [seconds, 512], or a list of them for a list of keys."""
 
+    def has(self, key: Any) -> bool:
+        """Say whether there are features for `key`; a cheap look, which those may deny that have nothing to look at."""
+        return True
+
 
 class TextReader(Processor, ABC):
     """Reads the captions of a text key."""

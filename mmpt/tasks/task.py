@@ -83,12 +83,28 @@ class Task:
 
     def find_misfits(self) -> list[str]:
         """Return the classes that exist but cannot work together, one sentence each."""
+        return [*self._mixed_parts(), *self._foreign_metrics()]
+
+    def _mixed_parts(self) -> list[str]:
         dataset, parts = self.config.dataset, self._part_classes()
         batched = [name for name, part in parts.items() if part.takes_batches]
         if not batched or len(batched) == len(parts):
             return []
         names = ", ".join(f"`{name}: {getattr(dataset, name)}`" for name in batched)
         return [f"under `dataset`, {names} work on whole batches of videos, but the other parts on single videos."]
+
+    def _foreign_metrics(self) -> list[str]:
+        """Metrics of another kind of test than the predictor's."""
+        if self.config.predictor is None:
+            return []
+        predictor = PREDICTORS.get(self.config.predictor, "predictor")
+        metrics = {name: METRICS.get(name, "metric") for name in self.config.metric}
+        return [
+            f"`metric: {name}` takes {metric.takes.__name__}, but `predictor: {self.config.predictor}` makes "
+            f"{predictor.makes.__name__}."
+            for name, metric in metrics.items()
+            if not issubclass(predictor.makes, metric.takes)
+        ]
 
     def build_dataset(self, split: Split) -> MMDataset | None:
         """Build the data set of `split`, or None when the config names no source for it."""

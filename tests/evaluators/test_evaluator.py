@@ -9,11 +9,14 @@ import pytest
 import torch
 from torch import nn
 
+from mmpt.config import DatasetConfig
 from mmpt.errors import CheckpointError, DataError
 from mmpt.evaluators import (
     ClipId,
     Evaluator,
+    FingerprintingLoader,
     FullVideoRetrievalMetric,
+    Predictor,
     RetrievalMetric,
     RetrievalOutputs,
     file_fingerprint,
@@ -23,9 +26,8 @@ from mmpt.evaluators import (
 )
 
 OUTPUTS = RetrievalOutputs(
-    scores=np.array([[3, 0, 0], [4, 1, 0], [0, 0, 1]], dtype=np.float32),
-    pooled_text=np.eye(3, dtype=np.float32),
-    pooled_video=2 * np.eye(3, dtype=np.float32),
+    pooled_text=np.array([[3, 0, 0], [4, 1, 0], [0, 0, 1]], dtype=np.float32),
+    pooled_video=np.eye(3, dtype=np.float32),
     clips=[ClipId("a", 0, 4), ClipId("a", 5, 9), ClipId("b")],
 )
 CHANCE = {"RetrievalMetric": {"R1": 1 / 3}}
@@ -34,11 +36,14 @@ CHANCE = {"RetrievalMetric": {"R1": 1 / 3}}
 def test_every_metric_is_computed_from_one_prediction() -> None:
     calls = []
 
-    def predictor(*args: object) -> RetrievalOutputs:
-        calls.append(args)
-        return OUTPUTS
+    class Recorder(Predictor[RetrievalOutputs]):
+        makes = RetrievalOutputs
 
-    evaluator = Evaluator(predictor, [RetrievalMetric(), FullVideoRetrievalMetric()])
+        def __call__(self, *args: object) -> RetrievalOutputs:
+            calls.append(args)
+            return OUTPUTS
+
+    evaluator = Evaluator(Recorder(DatasetConfig()), [RetrievalMetric(), FullVideoRetrievalMetric()])
     outputs, results = evaluator(nn.Identity(), [], torch.device("cpu"))
     assert outputs is OUTPUTS
     assert len(calls) == 1
@@ -89,3 +94,14 @@ def test_fingerprint_is_the_sha256_of_the_bytes(tmp_path: Path) -> None:
     assert file_fingerprint(path) == hashlib.sha256(b"weights" * 1000).hexdigest()
     with pytest.raises(CheckpointError, match="No such file"):
         file_fingerprint(tmp_path / "absent.pt")
+
+
+def test_the_data_fingerprint_depends_on_the_data_and_not_on_the_batches() -> None:
+    def fingerprint(rows: torch.Tensor, batch_size: int) -> str:
+        loader = FingerprintingLoader([{"caps": part, "video_id": ["a"]} for part in rows.split(batch_size)])
+        assert len(loader) == len(list(loader))
+        return loader.fingerprint()
+
+    rows = torch.arange(12).reshape(6, 2)
+    assert fingerprint(rows, 2) == fingerprint(rows, 4) == fingerprint(rows, 2)
+    assert fingerprint(rows, 2) != fingerprint(rows.flip(0), 2)

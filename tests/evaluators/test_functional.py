@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from mmpt.evaluators.functional import accuracy, chance_metrics, ranks_from_scores, retrieval_metrics
+from mmpt.evaluators import functional
+from mmpt.evaluators.functional import (
+    accuracy,
+    chance_metrics,
+    ranks_from_scores,
+    ranks_from_vectors,
+    retrieval_metrics,
+)
 
 
 def sorted_rank(row: np.ndarray, own: int) -> int:
@@ -26,11 +33,11 @@ def test_ties_go_by_column() -> None:
 @pytest.mark.parametrize("value", [0.0, 7.5, float("inf"), -float("inf")])
 @pytest.mark.parametrize("num", [8, 20, 101])
 def test_a_collapsed_model_is_exactly_at_chance(num: int, value: float) -> None:
-    assert retrieval_metrics(np.full((num, num), value, dtype=np.float32)) == chance_metrics(num)
+    assert retrieval_metrics(ranks_from_scores(np.full((num, num), value, dtype=np.float32))) == chance_metrics(num)
 
 
 def test_a_diverged_model_scores_nothing() -> None:
-    metrics = retrieval_metrics(np.full((20, 20), np.nan, dtype=np.float32))
+    metrics = retrieval_metrics(ranks_from_scores(np.full((20, 20), np.nan, dtype=np.float32)))
     assert metrics == {"R1": 0.0, "R5": 0.0, "R10": 0.0, "MR": 20.0}
 
 
@@ -43,14 +50,14 @@ def test_a_score_that_is_no_number_never_helps() -> None:
 
 def test_directions_differ() -> None:
     scores = np.array([[3.0, 0.0, 0.0], [4.0, 1.0, 0.0], [5.0, 0.0, 1.0]])
-    assert retrieval_metrics(scores)["R1"] == pytest.approx(1 / 3)
-    assert retrieval_metrics(scores.T)["R1"] == pytest.approx(2 / 3)
+    assert retrieval_metrics(ranks_from_scores(scores))["R1"] == pytest.approx(1 / 3)
+    assert retrieval_metrics(ranks_from_scores(scores.T))["R1"] == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize("num", [3, 7, 40])
 def test_chance_is_the_mean_over_random_scores(num: int) -> None:
     rng = np.random.default_rng(num)
-    runs = [retrieval_metrics(rng.normal(size=(num, num))) for _ in range(2000)]
+    runs = [retrieval_metrics(ranks_from_scores(rng.normal(size=(num, num)))) for _ in range(2000)]
     for name, expected in chance_metrics(num).items():
         values = np.array([run[name] for run in runs])
         error = 4 * values.std() / np.sqrt(len(values))  # four standard errors; the worst is 2.8
@@ -59,3 +66,13 @@ def test_chance_is_the_mean_over_random_scores(num: int) -> None:
 
 def test_accuracy_counts_equal_entries() -> None:
     assert accuracy(np.array([1, 2, 3, 4]), np.array([1, 0, 3, 0])) == 0.5
+
+
+def test_ranks_of_vectors_are_those_of_the_whole_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    queries, candidates = rng.integers(-2, 3, (2, 23, 4)).astype(np.float32)  # whole numbers: many exact ties
+    expected = ranks_from_scores(queries @ candidates.T)
+    for scores_per_chunk in (1, 23 * 5, 1 << 20):
+        monkeypatch.setattr(functional, "_SCORES_PER_CHUNK", scores_per_chunk)
+        assert ranks_from_vectors(queries, candidates).tolist() == expected.tolist()
+    assert len(set(expected.tolist())) > 8

@@ -36,3 +36,7 @@ def test_many_long_names_stay_within_the_width() -> None:
     assert table.count("clip, text to video, R@10") > 1  # stacked blocks
     assert all(f"/checkpoint_best{n}.pt" in table for n in range(7))
     assert table.count("24.2") == 7
+
+
+def test_a_metric_of_ones_own_is_shown_under_its_name() -> None:
+    assert render_markdown({"a": {"MyMetric": {"hits": 0.5}}}).splitlines()[2] == "| MyMetric hits | 50.0 |"

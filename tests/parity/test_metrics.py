@@ -20,9 +20,9 @@ FULL_VIDEO_CASES = {
 
 
 def outputs_of(scores: np.ndarray, video_ids: list[str]) -> RetrievalOutputs:
-    nothing = np.zeros((len(scores), 1), dtype=np.float32)
+    rows = scores.astype(np.float32)  # times the identity: exactly these scores
     clips = [ClipId(video_id) for video_id in video_ids]
-    return RetrievalOutputs(scores=scores, pooled_text=nothing, pooled_video=nothing, clips=clips)
+    return RetrievalOutputs(pooled_text=rows, pooled_video=np.eye(len(rows), dtype=np.float32), clips=clips)
 
 
 def assert_same_numbers(result: dict[str, float], expected: dict[str, float], error: float) -> None:

@@ -25,8 +25,7 @@ class VideoProcessor(VideoReader):
         Raises:
             DataError: no such file, or something else in it.
         """
-        video_id = key if isinstance(key, str) else key[0]
-        path = Path(self.need_str("vfeat_dir")) / f"{video_id}.npy"
+        path = self.path(key)
         try:
             feature = np.load(path, allow_pickle=False)
         except FileNotFoundError:
@@ -39,6 +38,15 @@ class VideoProcessor(VideoReader):
                 f"{list(feature.shape)}. Extract them with S3D."
             )
         return feature
+
+    def has(self, key: Any) -> bool:
+        """Say whether the video's file is there."""
+        return self.path(key).is_file()
+
+    def path(self, key: Any) -> Path:
+        """Return where the features of a video id, or of a key whose first element is one, are."""
+        video_id = key if isinstance(key, str) else key[0]
+        return Path(self.need_str("vfeat_dir")) / f"{video_id}.npy"
 
 
 @TEXT_PROCESSORS.register
