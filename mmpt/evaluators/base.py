@@ -1,4 +1,4 @@
-"""What an evaluation is made of: a predictor turns a model and a test set into outputs, metrics turn these into numbers.
+"""What an evaluation is made of: a predictor makes outputs of a model and a test set, metrics make numbers of outputs.
 
 A benchmark brings an `Outputs` class, a predictor that makes it and a metric that takes it; nothing else knows it.
 """

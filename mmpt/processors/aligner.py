@@ -24,7 +24,7 @@ from mmpt.config.schema import DatasetConfig
 from mmpt.errors import DataError
 from mmpt.processors.base import ALIGNERS, ItemAligner
 from mmpt.processors.sampling import text_window, video_window
-from mmpt.processors.tensorise import NUM_SPECIAL, TextSlots, VideoSlots, all_finite
+from mmpt.processors.tensorise import NUM_SPECIAL, TextSlots, VideoSlots, check_feature, check_finite
 from mmpt.processors.tokenizer import special_tokens
 
 
@@ -70,11 +70,11 @@ class Aligner(ItemAligner):
 
         `name` stands in messages.
         """
-        _check_feature(video_feature, name)
+        check_feature(video_feature, name)
         slots = VideoSlots(1, self.max_video_len, video_feature.shape[1], video_feature.dtype)
         for start, end in [(0, self.max_video_len)] if clips is None else clips:
             slots.write(0, video_feature[start:end])
-        _check_finite(slots.vfeats_BFE, name)
+        check_finite(slots.vfeats_BFE, name)
         vfeats_1FE, vmasks_1F = slots.tensors()
         return vfeats_1FE[0], vmasks_1F[0]
 
@@ -119,7 +119,7 @@ class FixedLenAligner(Aligner):
         names = [video_name(key) for key in keys]
         drawn: list[Clip] = []
         for name, feature, caption in zip(names, features, captions, strict=True):
-            _check_feature(feature, name)
+            check_feature(feature, name)
             drawn += self.draw_clips(name, len(feature), caption, rng)
         text = TextSlots(len(drawn), self.max_text_len, self.special)
         dtype = np.result_type(*features)
@@ -131,7 +131,7 @@ class FixedLenAligner(Aligner):
             video.write(place, features[which][clip.video_start : clip.video_end])
         self.check_vocabulary(text.caps_BT, names)
         for which, name in enumerate(names):
-            _check_finite(video.vfeats_BFE[which * self.num_clips : (which + 1) * self.num_clips], name)
+            check_finite(video.vfeats_BFE[which * self.num_clips : (which + 1) * self.num_clips], name)
         return _to_batch(text, video, drawn)
 
     def draw_clips(self, name: str, video_len: int, captions: Captions, rng: random.Random) -> list[Clip]:
@@ -230,19 +230,3 @@ def video_name(key: Any) -> str:
     """Return what messages call the video of `key`, with its place where it is packed."""
     place = f" (row {key.row} of shard {key.shard})" if isinstance(key, ShardKey) else ""
     return f"video {_video_id(key)}{place}"
-
-
-def _check_feature(feature: Any, name: str) -> None:
-    if not isinstance(feature, np.ndarray) or feature.ndim != 2 or feature.dtype.kind != "f":
-        is_array = isinstance(feature, np.ndarray)
-        found = f"{feature.dtype} of shape {list(feature.shape)}" if is_array else type(feature).__name__
-        raise DataError(f"{name}: features must be a float array [seconds, width], but are {found}.")
-
-
-def _check_finite(vfeats: np.ndarray, name: str) -> None:
-    if not all_finite(vfeats):
-        bad = ~np.isfinite(vfeats)
-        raise DataError(
-            f"{name}: features must be finite, but {int(bad.sum())} of the {bad.size} drawn numbers are NaN or "
-            "infinite. Extract this video's features again, or take it off the list."
-        )

@@ -6,9 +6,12 @@ masks come from the lengths in one comparison. Legend: B clips, T text slots, F 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
+from mmpt.errors import DataError
 from mmpt.processors.tokenizer import SpecialTokens
 
 NUM_SPECIAL = 3  # [CLS], the [SEP] of the video side, and the final [SEP]
@@ -68,3 +71,21 @@ def all_finite(array: np.ndarray) -> bool:
         return bool(np.isfinite(array.min()) and np.isfinite(array.max()))  # NaN wins both
     # As integers, positive NaN and infinity are the largest int16, negative ones the largest uint16.
     return bool(array.view(np.int16).max() < 0x7C00 and array.view(np.uint16).max() < 0xFC00)
+
+
+def check_feature(feature: Any, name: str) -> None:
+    """Raise DataError unless `feature` is a float array [seconds, width]; `name` is the video's."""
+    if not isinstance(feature, np.ndarray) or feature.ndim != 2 or feature.dtype.kind != "f":
+        is_array = isinstance(feature, np.ndarray)
+        found = f"{feature.dtype} of shape {list(feature.shape)}" if is_array else type(feature).__name__
+        raise DataError(f"{name}: features must be a float array [seconds, width], but are {found}.")
+
+
+def check_finite(vfeats: np.ndarray, name: str) -> None:
+    """Raise DataError when a number is NaN or infinite; `name` is the video's."""
+    if not all_finite(vfeats):
+        bad = ~np.isfinite(vfeats)
+        raise DataError(
+            f"{name}: features must be finite, but {int(bad.sum())} of the {bad.size} drawn numbers are NaN or "
+            "infinite. Extract this video's features again, or take it off the list."
+        )

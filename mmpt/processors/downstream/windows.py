@@ -1,0 +1,83 @@
+"""Whole videos as sliding windows: COIN, CrossTask and YouCook2 with background read every second of a video.
+
+Legend: W windows, F video slots (seconds), E feature width, K values per second.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from mmpt.batch import Split
+from mmpt.config.schema import DatasetConfig
+from mmpt.errors import ConfigError, DataError
+from mmpt.processors.aligner import Aligner
+from mmpt.processors.tensorise import VideoSlots, check_feature, check_finite
+
+Span = tuple[int, int]
+"""Start and end, exclusive, of a window in seconds."""
+
+
+def window_spans(num_seconds: int, stride: int, width: int) -> list[Span]:
+    """Return windows of `width` seconds, one every `stride`, up to the first that reaches the end.
+
+    The last one may be shorter. A video of no seconds has no windows.
+    """
+    assert stride > 0, stride
+    assert width > 0, width
+    spans: list[Span] = []
+    for start in range(0, num_seconds, stride):
+        spans.append((start, min(start + width, num_seconds)))
+        if start + width >= num_seconds:
+            break
+    return spans
+
+
+def average_windows(values_WFK: np.ndarray, spans: list[Span]) -> np.ndarray:
+    """Return the mean over the windows that cover each second, as float32 [seconds, K].
+
+    Args:
+        values_WFK: float; of window w the first `end - start` rows are read.
+        spans: as `window_spans` makes them: together they cover every second.
+    """
+    num_seconds = spans[-1][1]
+    total = np.zeros((num_seconds, values_WFK.shape[2]), dtype=np.float32)
+    count = np.zeros((num_seconds, 1), dtype=np.float32)
+    for values_FK, (start, end) in zip(values_WFK, spans, strict=True):
+        total[start:end] += values_FK[: end - start]
+        count[start:end] += 1
+    assert count.all(), "windows leave seconds out"
+    return total / count
+
+
+class WindowAligner(Aligner):
+    """Cuts a video into windows of `dataset.sliding_window_size` seconds, every `dataset.sliding_window`."""
+
+    def __init__(self, config: DatasetConfig, split: Split):
+        super().__init__(config, split)
+        self.stride = self.need_int("sliding_window")
+        self.width = self.need_int("sliding_window_size")
+        if not self.stride <= self.width <= self.max_video_len:
+            problem = (
+                "`dataset.sliding_window` <= `sliding_window_size` <= `max_video_len` must hold, so that windows cover "
+                f"every second and fit, but they are {self.stride}, {self.width} and {self.max_video_len}."
+            )
+            raise ConfigError("dataset", [problem])
+
+    def build_windows(self, video_feature: np.ndarray, *, name: str) -> tuple[torch.Tensor, torch.Tensor, list[Span]]:
+        """Return vfeats float [W, F, E], vmasks bool [W, F] and the windows' seconds; `name` stands in messages.
+
+        Raises:
+            DataError: features that are not finite [seconds, width] floats, or no seconds.
+        """
+        check_feature(video_feature, name)
+        if not len(video_feature):
+            raise DataError(
+                f"{name}: a video must have a second at least, but its features have no rows. Extract it again."
+            )
+        spans = window_spans(len(video_feature), self.stride, self.width)
+        slots = VideoSlots(len(spans), self.max_video_len, video_feature.shape[1], video_feature.dtype)
+        for w, (start, end) in enumerate(spans):
+            slots.write(w, video_feature[start:end])
+        check_finite(slots.vfeats_BFE, name)
+        return *slots.tensors(), spans
