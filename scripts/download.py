@@ -135,7 +135,8 @@ class _Fetch:
 
 
 def _kind_of(place: Path) -> Kind:
-    return "json" if place.suffix == ".json" else "text"
+    kinds: dict[str, Kind] = {".json": "json", ".pkl": "pickle"}
+    return kinds.get(place.suffix, "text")
 
 
 def list_catalogue() -> str:

@@ -158,7 +158,8 @@ CATALOGUE: dict[str, Item] = {
         about="MSR-VTT: the multiple-choice test",
         source="no published address is known to us",
         files=(File("data/msrvtt/MSR_MC_test.csv", "text"),),
-        by_hand="It is part of the evaluation data of the JSFusion paper (https://arxiv.org/abs/1808.02559).",
+        by_hand="It is part of the evaluation data of the JSFusion paper (https://arxiv.org/abs/1808.02559). A user found a "
+        "copy on Google Drive: https://github.com/facebookresearch/fairseq/issues/4364.",
     ),
     "youcook": Item(
         about="YouCook2: the annotations",
@@ -173,11 +174,18 @@ CATALOGUE: dict[str, Item] = {
         ),
     ),
     "youcook-clips": Item(
-        about="YouCook2: the clips of the validation videos that are scored",
-        source="https://github.com/facebookresearch/fairseq/issues/5049",
-        files=(File("data/youcook/youcook_val.pkl", "pickle"),),
-        by_hand="It is in the evaluation data of https://github.com/antoine77340/howto100m (section 'Downloading "
-        "meta-data for evaluation').",
+        about="YouCook2: the clips of the validation videos that are scored, and of the training videos",
+        source="README of https://github.com/antoine77340/howto100m; https://github.com/facebookresearch/fairseq/issues/5049",
+        files=(
+            File(
+                "data/youcook/metadata_eval.zip",
+                "zip",
+                (f"{WILLOW}/metadata_eval.zip",),
+                members={name: f"data/youcook/{name}" for name in ("youcook_val.pkl", "youcook_train.pkl")},
+            ),
+        ),
+        if_gone="It is the evaluation data of https://github.com/antoine77340/howto100m; put the two files into "
+        "data/youcook yourself.",
     ),
     "coin": Item(
         about="COIN: the annotations",
@@ -203,8 +211,13 @@ CATALOGUE: dict[str, Item] = {
     ),
     "didemo": Item(
         about="DiDeMo: the test moments",
-        source="https://github.com/LisaAnne/LocalizingMoments",
-        files=(File("data/didemo/test_data.json", "json"),),
-        by_hand="It is in the folder data of https://github.com/LisaAnne/LocalizingMoments.",
+        source="https://github.com/LisaAnne/LocalizingMoments, section 'Annotations'",
+        files=(
+            File(
+                "data/didemo/test_data.json",
+                "json",
+                ("https://raw.githubusercontent.com/LisaAnne/LocalizingMoments/master/data/test_data.json",),
+            ),
+        ),
     ),
 }
