@@ -59,7 +59,7 @@ class DatasetConfig:
     sampled_video_max_len: int | None = setting(None, at_least=1)
     """Largest length of a video window, in seconds."""
     max_missing: float = setting(0.01, at_least=0, at_most=1)
-    """Largest share of listed videos that may be absent from the shards before it is an error."""
+    """Largest share of listed training or validation videos that may be without features before it is an error."""
     sort_clips: bool | None = None
     """Sort the clips of a video by time; None: as Norton does."""
     sliding_window: int | None = setting(None, at_least=1)
@@ -139,6 +139,8 @@ class ModelConfig:
     """Train LayerNorm parameters only."""
     use_seg_emb: bool | None = setting(None, inert=True)
     """VLM only."""
+    packed: bool = True
+    """Compute real tokens only, not padding; the same numbers with less work."""
     random_init: bool = False
     """Start from random weights when `bert_name` is a folder without weights (the demo's small BERT)."""
     options: dict[str, Any] = field(default_factory=dict)

@@ -1,7 +1,15 @@
 """The registry of models: a YAML names a class of it, or a class of the user's with the same methods."""
 
+from mmpt.models.heads import (
+    MMFusionSeparateActionLocalization,
+    MMFusionSeparateActionSegmentation,
+    MMFusionSeparateFullVideoBGRetrieval,
+)
 from mmpt.models.mmfusion import MMFusionSeparate
 from mmpt.registry import Registry
 
 MODELS: Registry[MMFusionSeparate] = Registry("model")
 MODELS.register(MMFusionSeparate)
+MODELS.register(MMFusionSeparateFullVideoBGRetrieval)
+MODELS.register(MMFusionSeparateActionSegmentation)
+MODELS.register(MMFusionSeparateActionLocalization)

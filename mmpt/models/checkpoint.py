@@ -19,8 +19,9 @@ import zipfile
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -36,11 +37,42 @@ WRAPPER_PREFIX = "mmmodel."
 MOST_LISTED = 8
 TRAINING_ENTRIES = ("model", "optimizer_history", "extra_state")
 
+
+class Use(Enum):
+    """What a checkpoint is read for, which decides how far its keys may differ from the model's."""
+
+    INFERENCE = "inference"
+    START = "start"
+    """A training starts from its weights, with a fresh optimizer."""
+    RESUME = "resume"
+    """An interrupted training goes on."""
+
+
+class Harmless(NamedTuple):
+    """Keys that may be on one side only, why, and for which uses."""
+
+    names: re.Pattern[str]
+    reason: str
+    ignored: frozenset[Use]
+    """Uses for which the file may have more than the model."""
+    kept: frozenset[Use]
+    """Uses for which the model may have more than the file, and keeps its own values."""
+
+
 HARMLESS = (
-    (re.compile(r"(^|\.)position_ids$"), "a constant that newer transformers do not store"),
-    (re.compile(r"^video_encoder\.classifier\."), "the step classifier, which only COIN models have"),
+    Harmless(
+        re.compile(r"(^|\.)position_ids$"),
+        "a constant that newer transformers do not store",
+        ignored=frozenset(Use),
+        kept=frozenset(Use),
+    ),
+    Harmless(
+        re.compile(r"^video_encoder\.classifier\."),
+        "the step classifier, which only COIN models have",
+        ignored=frozenset({Use.INFERENCE, Use.START}),
+        kept=frozenset({Use.START}),  # it learns; scored as it is, it would make random numbers
+    ),
 )
-"""Keys that may be in the file only (ignored) or in the model only (it keeps its own values), and why."""
 
 RENAMED = (
     (re.compile(rf"^{re.escape(WRAPPER_PREFIX)}"), ""),
@@ -152,7 +184,7 @@ def _unreadable(path: Path, err: Exception) -> CheckpointError:
 
 
 def load_weights(model: nn.Module, checkpoint: str | Path | Mapping[str, Any]) -> LoadReport:
-    """Load a checkpoint file (or what was read from one) into `model`, strictly, in the model's dtype and device.
+    """Load a checkpoint file (or what was read from one) for inference, strictly, in the model's dtype and device.
 
     Raises:
         CheckpointError: unreadable, or keys or shapes differ from the model's by more than `HARMLESS` allows.
@@ -166,7 +198,7 @@ def load_weights(model: nn.Module, checkpoint: str | Path | Mapping[str, Any]) -
 
 
 def adapt_state(
-    checkpoint: Mapping[str, Any], model: nn.Module, source: str = "checkpoint"
+    checkpoint: Mapping[str, Any], model: nn.Module, source: str = "checkpoint", use: Use = Use.INFERENCE
 ) -> tuple[dict[str, torch.Tensor], LoadReport]:
     """Fit a checkpoint's weights to a model; neither is changed.
 
@@ -174,6 +206,7 @@ def adapt_state(
         checkpoint: a whole checkpoint or a state dict, with or without the `mmmodel.` prefix.
         model: whose state dict (without prefix) gives the names, shapes and dtypes, and the values that are kept.
         source: what to call the checkpoint in messages.
+        use: what the weights are for.
     Returns:
         A state dict with exactly the keys, shapes and dtypes of the model's, and the report.
     Raises:
@@ -181,7 +214,7 @@ def adapt_state(
     """
     own = model.state_dict()
     found, renamed = _rename(_unwrap(checkpoint, source), source)
-    _require_fit(found, own, source)
+    _require_fit(found, own, source, use)
     common = [name for name in own if name in found]
     casts = {(found[n].dtype, own[n].dtype) for n in common if found[n].dtype != own[n].dtype}
     state = {n: found[n].to(own[n].dtype) if n in found else own[n] for n in own}
@@ -189,20 +222,20 @@ def adapt_state(
         source=source,
         loaded=tuple(common),
         renamed={old: new for old, new in renamed.items() if new in own},
-        ignored={n: _harmless(n) for n in found if n not in own},
-        kept={n: _harmless(n) for n in own if n not in found},
+        ignored={n: _reason(n) for n in found if n not in own},
+        kept={n: _reason(n) for n in own if n not in found},
         cast=tuple(sorted(f"{old} to {new}".replace("torch.", "") for old, new in casts)),
     )
 
 
-def _require_fit(found: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], source: str) -> None:
+def _require_fit(found: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], source: str, use: Use) -> None:
     """Raise CheckpointError that lists all keys and shapes of a file that a model cannot take."""
     extra = [name for name in found if name not in own]
     absent = [name for name in own if name not in found]
     shapes = [(n, tuple(own[n].shape), tuple(found[n].shape)) for n in own if n in found]
     problems = [
-        *_listing("in the model only", [_with_hint(n, extra) for n in absent if not _harmless(n)]),
-        *_listing("in the file only", [_with_hint(n, absent) for n in extra if not _harmless(n)]),
+        *_listing("in the model only", [_with_hint(n, extra) for n in absent if not _may_be_kept(n, use)]),
+        *_listing("in the file only", [_with_hint(n, absent) for n in extra if not _may_be_ignored(n, use)]),
         *_listing(
             "of another shape", [f"`{n}` must be {ours}, but is {its}" for n, ours, its in shapes if ours != its]
         ),
@@ -246,9 +279,16 @@ def _rename(state: Mapping[str, torch.Tensor], source: str) -> tuple[dict[str, t
     return found, renamed
 
 
-def _harmless(name: str) -> str:
-    """Return why `name` may be absent from the file or the model, or an empty string when it may not."""
-    return next((reason for pattern, reason in HARMLESS if pattern.search(name)), "")
+def _may_be_ignored(name: str, use: Use) -> bool:
+    return any(harmless.names.search(name) and use in harmless.ignored for harmless in HARMLESS)
+
+
+def _may_be_kept(name: str, use: Use) -> bool:
+    return any(harmless.names.search(name) and use in harmless.kept for harmless in HARMLESS)
+
+
+def _reason(name: str) -> str:
+    return next(harmless.reason for harmless in HARMLESS if harmless.names.search(name))
 
 
 def _with_hint(name: str, others: list[str]) -> str:

@@ -9,7 +9,7 @@ import torch
 from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
 from torch import nn
 
-from mmpt.models.checkpoint import WRAPPER_PREFIX, adapt_state
+from mmpt.models.checkpoint import WRAPPER_PREFIX, Use, adapt_state
 
 
 @register_model("mmmodel")
@@ -19,12 +19,14 @@ class FairseqMMModel(BaseFairseqModel):
     Args:
         model: what is trained.
         source: the checkpoint that fairseq is going to load, for messages.
+        use: what for; a resumed training must find exactly what it saved.
     """
 
-    def __init__(self, model: nn.Module, source: str = "checkpoint"):
+    def __init__(self, model: nn.Module, source: str = "checkpoint", use: Use = Use.START):
         super().__init__()
         self.mmmodel = model
         self.source = source
+        self.use = use
 
     @classmethod
     def build_model(cls, args: Namespace, task: Any) -> FairseqMMModel:
@@ -37,7 +39,7 @@ class FairseqMMModel(BaseFairseqModel):
 
     def upgrade_state_dict_named(self, state_dict: dict[str, torch.Tensor], name: str) -> None:
         """Bring a checkpoint's keys to today's names in place; CheckpointError for anything that does not fit."""
-        state, report = adapt_state(state_dict, self.mmmodel, self.source)
+        state, report = adapt_state(state_dict, self.mmmodel, self.source, self.use)
         report.log()
         state_dict.clear()
         state_dict.update({WRAPPER_PREFIX + key: value for key, value in state.items()})

@@ -7,7 +7,7 @@ A clip's `caps` row is [CLS] [SEP] pieces.. [SEP] [PAD]..: the first [SEP] close
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal, overload
+from typing import Any, ClassVar, Literal, overload
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ from mmpt.config import DatasetConfig, ModelConfig
 from mmpt.errors import ConfigError
 from mmpt.models.bert_weights import read_bert_config, read_bert_weights
 from mmpt.models.video_bert import MMBertForEncoder
-from mmpt.modules import masked_mean
+from mmpt.modules import PACKED, masked_mean, run_packed
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -33,13 +33,22 @@ class MMFusionSeparate(nn.Module):
         bert_config: of the text tower; the video tower differs in depth only.
         num_hidden_video_layers: layers of the video tower.
         max_video_len: most seconds of a clip, which fixes the position of the video's [SEP].
+        packed: compute real tokens only; the states of padding, which nothing reads, are then zero.
     """
 
-    def __init__(self, bert_config: BertConfig, *, num_hidden_video_layers: int, max_video_len: int):
+    video_encoder_cls: ClassVar[type[MMBertForEncoder]] = MMBertForEncoder
+    """Class of the video tower, which a YAML's `model.video_encoder_cls` must name if it names one."""
+
+    def __init__(
+        self, bert_config: BertConfig, *, num_hidden_video_layers: int, max_video_len: int, packed: bool = False
+    ):
         super().__init__()
+        self.packed = packed
+        bert_config = copy.deepcopy(bert_config)
+        bert_config._attn_implementation = PACKED  # which treats padded batches as "sdpa" does
         video_config = copy.deepcopy(bert_config)
         video_config.num_hidden_layers = num_hidden_video_layers
-        self.video_encoder = MMBertForEncoder(video_config, max_video_len=max_video_len)
+        self.video_encoder = self.video_encoder_cls(video_config, max_video_len=max_video_len)
         self.text_encoder = BertModel(bert_config)
 
     @classmethod
@@ -52,7 +61,7 @@ class MMFusionSeparate(nn.Module):
             ConfigError: keys are missing or do not fit the model or each other.
             CheckpointError: BERT cannot be read.
         """
-        if problems := [*_missing_keys(dataset, model), *_foreign_encoders(model)]:
+        if problems := [*_missing_keys(dataset, model), *_foreign_encoders(model, cls.video_encoder_cls)]:
             raise ConfigError(cls.__name__, problems)
         assert dataset.bert_name
         assert dataset.max_video_len
@@ -64,6 +73,7 @@ class MMFusionSeparate(nn.Module):
             bert_config,
             num_hidden_video_layers=model.num_hidden_video_layers,
             max_video_len=dataset.max_video_len,
+            packed=model.packed,
         )
         if pretrained:
             bert = read_bert_weights(dataset.bert_name, bert_config, random_init=model.random_init)
@@ -114,12 +124,13 @@ class MMFusionSeparate(nn.Module):
             vmasks: bool [N, F].
             caps: int64 [N, T]; only the first two ids are read.
             cmasks: bool [N, T]; the first two say whether [CLS] and [SEP] may be attended to.
-            output_hidden_states: return the states only.
+            output_hidden_states: return the states only, those of padding too.
         Returns:
             pooled [N, D], states [N, F + 2, D] and pooling mask bool [N, F + 2]; or the states.
         """
         attended = torch.cat([cmasks[:, :1], vmasks, cmasks[:, 1:2]], dim=1)
-        states = self.video_encoder(caps[:, :2], vfeats, attended)
+        packed = self.packed and not output_hidden_states
+        states = self.video_encoder(caps[:, :2], vfeats, attended, packed=packed)
         if output_hidden_states:
             return states
         no, yes = torch.zeros_like(cmasks[:, :1]), torch.ones_like(cmasks[:, :1])
@@ -144,13 +155,17 @@ class MMFusionSeparate(nn.Module):
         Args:
             caps: int64 [N, T]; the video's [SEP] at index 1 is left out.
             cmasks: bool [N, T].
-            output_hidden_states: return the states only.
+            output_hidden_states: return the states only, those of padding too.
         Returns:
             pooled [N, D], states [N, T - 1, D] and pooling mask bool [N, T - 1]; or the states.
         """
         ids = torch.cat([caps[:, :1], caps[:, 2:]], dim=1)
         attended = torch.cat([cmasks[:, :1], cmasks[:, 2:]], dim=1)
-        states = self.text_encoder(input_ids=ids, attention_mask=attended).last_hidden_state
+        if self.packed and not output_hidden_states:
+            positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+            states = run_packed(self.text_encoder, attended, positions, input_ids=ids)
+        else:
+            states = self.text_encoder(input_ids=ids, attention_mask=attended).last_hidden_state
         if output_hidden_states:
             return states
         pooled_positions = torch.cat([torch.zeros_like(cmasks[:, :1]), cmasks[:, 2:]], dim=1)
@@ -181,14 +196,14 @@ def _missing_keys(dataset: DatasetConfig, model: ModelConfig) -> list[str]:
     return [f"`{key}` must be set, but is {value!r}." for key, value in needed.items() if not value]
 
 
-def _foreign_encoders(model: ModelConfig) -> list[str]:
+def _foreign_encoders(model: ModelConfig, video_encoder_cls: type[MMBertForEncoder]) -> list[str]:
     problems = []
     if model.mm_encoder_cls is not None:
         problems.append(
             f"`model.mm_encoder_cls` must be null, but is `{model.mm_encoder_cls}`: single-encoder (VLM) models are "
             "not part of this framework."
         )
-    for key, ours in (("video_encoder_cls", MMBertForEncoder), ("text_encoder_cls", BertModel)):
+    for key, ours in (("video_encoder_cls", video_encoder_cls), ("text_encoder_cls", BertModel)):
         if (named := getattr(model, key)) not in (None, ours.__name__):
             problems.append(f"`model.{key}` must be `{ours.__name__}`, but is `{named}`.")
     return problems

@@ -11,9 +11,11 @@ from torch import nn
 from transformers import BertConfig, BertModel
 
 from mmpt.errors import DataError
-from mmpt.modules import MMBertEmbeddings, VideoTokenMLP
+from mmpt.modules import MMBertEmbeddings, VideoTokenMLP, run_packed
 
 S3D_WIDTH = 512
+NUM_COIN_CLASSES = 779
+"""The 778 steps of COIN, and class 0 for seconds that belong to none; part of the released checkpoint's shape."""
 
 
 class MMBertForEncoder(nn.Module):
@@ -32,13 +34,16 @@ class MMBertForEncoder(nn.Module):
         self.join = MMBertEmbeddings(max_video_len)
         self.bert = BertModel(config)
 
-    def forward(self, ids_N2: torch.Tensor, vfeats_NFI: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, ids_N2: torch.Tensor, vfeats_NFI: torch.Tensor, mask: torch.Tensor, *, packed: bool = False
+    ) -> torch.Tensor:
         """Return the last hidden states [N, F + 2, D].
 
         Args:
             ids_N2: int64, [CLS] and [SEP].
             vfeats_NFI: float features.
             mask: bool [N, F + 2], True where a position may be attended to.
+            packed: compute these positions only; the states of the others are zero.
         Raises:
             DataError: features of another width, or more seconds than the model is made for.
         """
@@ -53,6 +58,27 @@ class MMBertForEncoder(nn.Module):
                 f"a clip must be at most `dataset.max_video_len` ({self.max_video_len}) seconds, but is {num_seconds}."
             )
         words = self.bert.embeddings.word_embeddings
+        if packed:
+            seconds_NF = mask[:, 1:-1]
+            tokens_RD = self.videomlp(vfeats_NFI[seconds_NF])
+            video_NFD = tokens_RD.new_zeros(*seconds_NF.shape, tokens_RD.shape[1])
+            inputs_embeds, position_ids = self.join(
+                words, ids_N2, video_NFD.masked_scatter(seconds_NF[..., None], tokens_RD)
+            )
+            return run_packed(self.bert, mask, position_ids.expand_as(mask), inputs_embeds=inputs_embeds)
         inputs_embeds, position_ids = self.join(words, ids_N2, self.videomlp(vfeats_NFI))
         states = self.bert(inputs_embeds=inputs_embeds, position_ids=position_ids, attention_mask=mask)
         return states.last_hidden_state
+
+
+class MMBertForTokenClassification(MMBertForEncoder):
+    """The video tower with a `classifier` of its states into COIN's step classes; it returns the states all the same.
+
+    (The original has a dropout module in between, which it never applies.)
+    """
+
+    def __init__(self, config: BertConfig, *, max_video_len: int):
+        super().__init__(config, max_video_len=max_video_len)
+        self.classifier = nn.Linear(config.hidden_size, NUM_COIN_CLASSES)
+        nn.init.normal_(self.classifier.weight, std=config.initializer_range)
+        nn.init.zeros_(self.classifier.bias)

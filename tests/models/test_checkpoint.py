@@ -11,7 +11,14 @@ from transformers import BertConfig
 
 from mmpt.errors import CheckpointError
 from mmpt.models import MMFusionSeparate
-from mmpt.models.checkpoint import adapt_state, check_checkpoint, load_checkpoint, load_weights, weights_fingerprint
+from mmpt.models.checkpoint import (
+    Use,
+    adapt_state,
+    check_checkpoint,
+    load_checkpoint,
+    load_weights,
+    weights_fingerprint,
+)
 from mmpt.models.freezing import freeze_all_but_layernorm
 
 BERT = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
@@ -72,17 +79,38 @@ def test_position_ids_and_old_layernorm_names_are_accepted():
     assert list(report.ignored) == ["text_encoder.embeddings.position_ids"]
 
 
-def test_step_classifier_may_be_in_either_place_only():
+CLASSIFIER = ["video_encoder.classifier.bias", "video_encoder.classifier.weight"]
+
+
+def test_training_may_start_a_step_classifier_afresh_or_drop_it():
     plain, coin = fusion(1), fusion(2)
     coin.video_encoder.classifier = torch.nn.Linear(8, 5)
     head = coin.video_encoder.classifier.weight.clone()
-    report = load_weights(coin, plain.state_dict())
-    assert sorted(report.kept) == ["video_encoder.classifier.bias", "video_encoder.classifier.weight"]
+    state, report = adapt_state(plain.state_dict(), coin, use=Use.START)
+    assert sorted(report.kept) == CLASSIFIER
+    coin.load_state_dict(state)
     assert torch.equal(coin.video_encoder.classifier.weight, head)
     assert equal(plain, coin)
+    assert sorted(adapt_state(coin.state_dict(), plain, use=Use.START)[1].ignored) == CLASSIFIER
+
+
+def test_a_step_classifier_that_was_never_trained_is_not_scored_but_one_too_many_is_ignored():
+    plain, coin = fusion(1), fusion(2)
+    coin.video_encoder.classifier = torch.nn.Linear(8, 5)
+    with pytest.raises(CheckpointError, match=r"2 in the model only:\n.*video_encoder\.classifier(.*\n)*.*model_cls"):
+        load_weights(coin, plain.state_dict())
     report = load_weights(fusion(3), coin.state_dict())
-    assert sorted(report.ignored) == ["video_encoder.classifier.bias", "video_encoder.classifier.weight"]
+    assert sorted(report.ignored) == CLASSIFIER
     assert "only COIN models have" in report.summary()
+
+
+def test_a_resumed_training_must_find_the_step_classifier_it_saved():
+    plain, coin = fusion(1), fusion(2)
+    coin.video_encoder.classifier = torch.nn.Linear(8, 5)
+    for there, wanted, where in ((plain, coin, "model"), (coin, plain, "file")):
+        with pytest.raises(CheckpointError, match=f"2 in the {where} only"):
+            adapt_state(there.state_dict(), wanted, use=Use.RESUME)
+    assert not adapt_state(coin.state_dict(), coin, use=Use.RESUME)[1].kept
 
 
 def test_adapted_state_is_whole_and_nothing_is_changed():
@@ -90,7 +118,7 @@ def test_adapted_state_is_whole_and_nothing_is_changed():
     coin.video_encoder.classifier = torch.nn.Linear(8, 5)
     before = {name: value.clone() for name, value in coin.state_dict().items()}
     given = {f"mmmodel.{name}": value.half() for name, value in plain.state_dict().items()}
-    state, _ = adapt_state(given, coin)
+    state, _ = adapt_state(given, coin, use=Use.START)
     assert [(name, value.dtype) for name, value in state.items()] == [(name, torch.float32) for name in before]
     assert all(torch.equal(value, before[name]) for name, value in coin.state_dict().items())
     assert all(name.startswith("mmmodel.") for name in given)

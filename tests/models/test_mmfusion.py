@@ -57,8 +57,9 @@ def test_padding_changes_nothing():
 
 @torch.no_grad()
 def test_sdpa_and_eager_attention_agree_and_padded_rows_are_finite():
-    ours, eager = fusion(), fusion(attn_implementation="eager")
-    assert ours.text_encoder.config._attn_implementation == "sdpa"
+    ours, eager = fusion(), fusion()
+    for tower in (eager.video_encoder.bert, eager.text_encoder):
+        tower.set_attn_implementation("eager")
     a, b = ours(**batch(6, 20)), eager(**batch(6, 20))
     for name in ("pooled_video", "pooled_text", "video_outputs", "text_outputs"):
         assert a[name].isfinite().all()
@@ -241,3 +242,50 @@ def test_registry_finds_the_model():
     assert MODELS.get("MMFusionSeparate", "model.model_cls") is MMFusionSeparate
     with pytest.raises(ConfigError, match="Did you mean `MMFusionSeparate`"):
         MODELS.get("MMFusionSeperate", "model.model_cls")
+
+
+@pytest.mark.parametrize("hide_cls", [False, True])
+def test_packed_towers_equal_padded_ones_in_outputs_and_gradients(hide_cls: bool) -> None:
+    generator = torch.Generator().manual_seed(3)
+    num, seconds, slots = 11, 4, 8
+    lengths = torch.randint(0, seconds + 1, (num, 1), generator=generator)  # clips without a second too
+    pieces = torch.randint(3, slots + 1, (num, 1), generator=generator)
+    cmasks = torch.arange(slots) < pieces
+    cmasks[:, 0] = not hide_cls
+    clips = {
+        "caps": torch.randint(0, 30, (num, slots), generator=generator),
+        "cmasks": cmasks,
+        "vfeats": torch.randn(num, seconds, 512, generator=generator, dtype=torch.float64),
+        "vmasks": torch.arange(seconds) < lengths,
+    }
+    model = fusion().double().eval()
+    results = []
+    for model.packed in (False, True):
+        out = model(**clips)
+        model.zero_grad()
+        text = (out["text_outputs"] * out["text_mask_outputs"][..., None]).pow(2).sum()
+        video = (out["video_outputs"] * out["video_mask_outputs"][..., None]).pow(2).sum()
+        ((out["pooled_video"] * out["pooled_text"]).sum() + text + video).backward()
+        gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        results.append((out, gradients))
+    (padded, padded_gradients), (packed, packed_gradients) = results
+    for name in ("pooled_video", "pooled_text"):
+        torch.testing.assert_close(packed[name], padded[name], rtol=0, atol=1e-13)  # measured 3e-16
+    for tower in ("video", "text"):
+        real = padded[f"{tower}_mask_outputs"][..., None]
+        states = f"{tower}_outputs"
+        torch.testing.assert_close(packed[states] * real, padded[states] * real, rtol=0, atol=1e-13)  # measured 9e-15
+    assert packed_gradients.keys() == padded_gradients.keys()
+    for name, gradient in padded_gradients.items():
+        torch.testing.assert_close(packed_gradients[name], gradient, rtol=1e-10, atol=1e-11, msg=name)
+
+
+def test_a_yaml_computes_real_tokens_only_unless_it_says_otherwise(tmp_path) -> None:
+    BertConfig(**BERT).save_pretrained(tmp_path)
+    dataset = DatasetConfig(bert_name=str(tmp_path), max_video_len=4, max_len=12)
+    for packed in (True, False):
+        model = MMFusionSeparate.from_config(
+            dataset, ModelConfig(num_hidden_video_layers=1, packed=packed), pretrained=False
+        )
+        assert model.packed is packed
+    assert ModelConfig().packed
