@@ -185,6 +185,8 @@ class LossConfig:
     """Mass of a block's transport: `released` rescales it to L, `paper` leaves it."""
     clip_temperature: str = setting("released", one_of=("released", "paper"))
     """Temperature of the clip-caption term: `released` has none, `paper` divides by tau."""
+    gather_negatives: bool = False
+    """Contrast clips with those of all processes, as if their batches were one; the release contrasts locally."""
     learnable_temperature: bool = False
     """Make the temperature a trained, saved parameter (the paper) instead of the constant 0.07 (released)."""
     options: dict[str, Any] = field(default_factory=dict)

@@ -8,15 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from mmpt.batch import ModelOutput
 from mmpt.config.fields import mistakes_in
 from mmpt.config.schema import LossConfig
 from mmpt.errors import ConfigError
+from mmpt.losses.gather import join_batches
 from mmpt.registry import Registry
 
 LOSSES: Registry[Loss] = Registry("loss")
@@ -24,6 +26,10 @@ LOG_SCALE = math.log(1 / 0.07)
 """theta: tau = exp(-theta) = 0.07."""
 MAX_LOG_SCALE = 4.6052
 """theta is clamped to [0, this]: tau between 0.01 and 1."""
+
+
+MODEL_OUTPUTS = tuple(ModelOutput.__annotations__)
+"""What a two-tower model returns, a row per clip."""
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -49,9 +55,13 @@ class Loss(nn.Module):
     """Base of losses. A subclass gives `compute(**batch)`, keyword arguments from the batch and the model's output.
 
     It computes in float32 (or float64, if that comes in) whatever the inputs or autocast are, holds no state but the
-    optional `logit_scale`, and does the same in training and evaluation. Losses never communicate between processes:
-    negatives are the local batch.
+    optional `logit_scale`, and does the same in training and evaluation. Negatives are the local batch, as released,
+    unless `gather_negatives` joins the batches of all processes in training (in evaluation they stay local, so that a
+    validation loss does not depend on the number of processes).
     """
+
+    contrasts: ClassVar[bool] = False
+    """True for losses whose negatives are the other clips of the batch."""
 
     compute: Callable[..., LossOutput]
 
@@ -73,6 +83,8 @@ class Loss(nn.Module):
                 "`loss.learnable_temperature` needs a loss with a temperature: the video-paragraph term, or "
                 f"`loss.clip_temperature: paper` in the Norton loss; {type(self).__name__} as configured has none."
             )
+        if config.gather_negatives and not self.contrasts:
+            problems.append(f"`loss.gather_negatives` needs a loss with negatives; {type(self).__name__} has none.")
         if problems:
             raise ConfigError("loss", problems)
         if config.learnable_temperature:
@@ -99,6 +111,8 @@ class Loss(nn.Module):
             NonFiniteLossError: a term is nan or infinite.
             UserError: the batch does not fit the configuration.
         """
+        if self.config.gather_negatives and self.training:
+            batch = join_batches(batch, MODEL_OUTPUTS)
         device = next(value.device for value in batch.values() if isinstance(value, Tensor))
         with torch.autocast(device.type, enabled=False):
             output = self.compute(**batch)

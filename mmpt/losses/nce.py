@@ -39,6 +39,7 @@ def dot_products(pooled_video: Tensor, pooled_text: Tensor) -> Tensor:
 class _OneDirection(Loss):
     """Common part of `T2VContraLoss` and `V2TContraLoss`."""
 
+    contrasts = True
     rows_are_text: bool
 
     def compute(self, *, pooled_video: Tensor, pooled_text: Tensor, **_: Any) -> LossOutput:
@@ -73,6 +74,8 @@ class MMContraLoss(Loss):
 
     Source: VideoCLIP (arXiv 2109.14084), Eq. 1-3; Norton (arXiv 2401.16702), Eq. 3-7.
     """
+
+    contrasts = True
 
     @property
     def has_sequence_term(self) -> bool:

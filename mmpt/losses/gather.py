@@ -1,0 +1,50 @@
+"""The joined batch of all processes, with gradient, so that every process contrasts its clips with everybody's.
+
+Every process computes the loss of the joined batch, so all have the same value. Gradients reach each process's own
+rows, times the number of processes: data-parallel training then takes the mean over processes, and what comes out is
+the gradient of the one loss on the joined batch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from mmpt.utils.distributed import World
+
+
+def join_batches(batch: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """Return `batch` with the tensors called `names` joined along their first axis, in order of rank.
+
+    Every process must take part, at the same step. Rows may differ in number, all else may not.
+    """
+    world = World.current()
+    joined = {name: batch[name] for name in names if name in batch}
+    if world.size == 1 or not joined:
+        return batch
+    first = next(iter(joined.values()))
+    num_rows = torch.tensor([len(first)], device=first.device)
+    every = [torch.empty_like(num_rows) for _ in range(world.size)]
+    dist.all_gather(every, num_rows)
+    sizes = torch.cat(every).tolist()
+    return batch | {name: _Join.apply(value, sizes, world.rank) for name, value in joined.items()}
+
+
+class _Join(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, sizes: list[int], rank: int) -> Tensor:
+        ctx.begin, ctx.num, ctx.num_processes = sum(sizes[:rank]), sizes[rank], len(sizes)
+        sent = rows.to(torch.uint8) if rows.dtype == torch.bool else rows
+        padded = sent.new_zeros(max(sizes), *sent.shape[1:])
+        padded[: len(sent)] = sent
+        received = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(received, padded)
+        return torch.cat([part[:size] for part, size in zip(received, sizes, strict=True)]).to(rows.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = gradients
+        return ctx.num_processes * gradient[ctx.begin : ctx.begin + ctx.num], None, None

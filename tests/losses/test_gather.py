@@ -1,0 +1,93 @@
+"""Losses of several processes against the loss of the joined batch in one, value and gradient."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+
+from mmpt.config import LossConfig, SequenceContrastConfig
+from mmpt.errors import ConfigError
+from mmpt.losses import LOSSES
+
+ROWS = {2: [16, 16], 4: [8, 16, 8, 8]}  # uneven too
+NORTON = LossConfig(
+    loss_cls="MMContraLoss",
+    sequence_contrast=SequenceContrastConfig(sequence_contrast_weight=0.1, threshold=4, prompt_ratio=0.3, scale=0.1),
+    sinkhorn_iterations=10, beta=0.3, alpha_lse=1.0, fusion_weight=0.5, gather_negatives=True,
+)  # fmt: skip
+PLAIN = LossConfig(loss_cls="T2VContraLoss", gather_negatives=True)
+
+
+def inputs() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    num = 40
+    mask = torch.arange(5) < torch.randint(1, 6, (num, 1), generator=generator)
+    draws = {"video": torch.randn(num, 5, 6, generator=generator), "text": torch.randn(num, 5, 6, generator=generator)}
+    return {f"{name}_outputs": value.double() for name, value in draws.items()} | {
+        "video_mask_outputs": mask,
+        "text_mask_outputs": mask.flip(0),
+    }
+
+
+class Towers(nn.Module):
+    """A weight for each tower, which all processes share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.video, self.text = (nn.Linear(6, 6).double() for _ in range(2))
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        states = {name: getattr(self, name)(batch[f"{name}_outputs"]) for name in ("video", "text")}
+        output = {f"{name}_outputs": value for name, value in states.items()}
+        for name, value in states.items():
+            output[f"pooled_{name}"] = value.mean(1)
+            output[f"{name}_mask_outputs"] = batch[f"{name}_mask_outputs"]
+        return output
+
+
+def run(config: LossConfig, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    model = Towers()
+    loss = LOSSES.get(config.loss_cls or "", "loss")(config, clip_per_video=4)(**model(batch)).total
+    loss.backward()
+    return loss.detach(), [parameter.grad for parameter in model.parameters()]
+
+
+def in_process(rank: int, rows: list[int], folder: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=len(rows))
+    begin = sum(rows[:rank])
+    mine = {name: value[begin : begin + rows[rank]] for name, value in inputs().items()}
+    results = [run(config, mine) for config in (NORTON, PLAIN)]
+    for _, gradients in results:
+        for gradient in gradients:  # as data-parallel training does
+            dist.all_reduce(gradient)
+            gradient /= len(rows)
+    if rank == 0:
+        torch.save(results, folder / "results.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("num_processes", [2, 4])
+def test_several_processes_train_on_the_loss_of_the_joined_batch(
+    num_processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    rows = ROWS[num_processes]
+    mp.spawn(in_process, args=(rows, tmp_path), nprocs=num_processes)
+    joined = {name: value[: sum(rows)] for name, value in inputs().items()}
+    for config, (loss, gradients) in zip((NORTON, PLAIN), torch.load(tmp_path / "results.pt"), strict=True):
+        expected_loss, expected_gradients = run(config, joined)
+        torch.testing.assert_close(loss, expected_loss, rtol=0, atol=1e-12)  # measured 0
+        for ours, expected in zip(gradients, expected_gradients, strict=True):
+            torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)  # measured 1e-15
+            assert expected.dim() == 1 or expected.abs().max() > 1e-4  # a bias may cancel
+
+
+def test_a_loss_without_negatives_refuses() -> None:
+    with pytest.raises(ConfigError, match="gather_negatives"):
+        LOSSES.get("BCE", "loss")(LossConfig(loss_cls="BCE", gather_negatives=True))
