@@ -1,4 +1,8 @@
-"""fairseq's `mmloss`: runs the (possibly distributed) model it is handed, and logs every loss term by name."""
+"""fairseq's `mmloss`: runs the (possibly distributed) model it is handed, and logs every loss term and the pace.
+
+The pace of training: clips and videos per second, TFLOP/s of the towers on real tokens (and their share of the device's
+peak where that is known), the share of time in which training waits for data, memory, minutes left.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,12 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.logging import metrics
 from torch import nn
 
+from mmpt.models.flops import peak_tflops
+from mmpt.utils.distributed import World
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
-BOOKKEEPING = ("loss", "ntokens", "nsentences", "sample_size")
+BOOKKEEPING = ("loss", "ntokens", "nsentences", "sample_size", "videos", "flops", "data_wait", "updates_left")
 
 
 @register_criterion("mmloss")
@@ -25,6 +31,7 @@ class MMCriterion(FairseqCriterion):
         super().__init__(task)
         self.loss = task.inner.build_loss()
         self.flatten = task.inner.flatten
+        self.clips_per_video: int | None = task.inner.config.dataset.clip_per_video
 
     def forward(
         self, model: nn.Module, sample: dict[str, Any], reduce: bool = True
@@ -40,7 +47,18 @@ class MMCriterion(FairseqCriterion):
         log["nsentences"] = len(batch["caps"])
         log["ntokens"] = batch["caps"].numel() + batch["vmasks"].numel()
         log.update({name: term.detach() for name, term in (result.terms | result.metrics).items()})
-        return result.total, 1, log
+        return result.total, 1, log | self._pace(batch)
+
+    def _pace(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """What a training batch adds to the account of the run's speed; nothing here waits for the GPU."""
+        if not self.training:
+            return {}
+        log = dict(self.task.pace())
+        if self.clips_per_video:
+            log["videos"] = len(batch["caps"]) / self.clips_per_video
+        if hasattr(self.task.model, "flops"):
+            log["flops"] = self.task.model.flops(batch["cmasks"], batch["vmasks"])
+        return log
 
     def load_state_dict(self, state_dict: dict[str, Any] | None, strict: bool = True, assign: bool = False) -> Any:
         """Load a trained temperature; a checkpoint without one (as all released are) leaves it at its start."""
@@ -61,12 +79,35 @@ class MMCriterion(FairseqCriterion):
             metrics.log_scalar(name, mean, total, round=3 if name == "loss" else 4)
         clips = sum(int(log.get("nsentences", 0)) for log in logging_outputs)
         metrics.log_speed("clips_per_s", clips, priority=91, round=1)
+        _log_pace({key: sum(log.get(key, 0) for log in logging_outputs) for key in logging_outputs[0]}, total)
         metrics.log_scalar("memory_gb", memory_gb(), weight=0, priority=1400, round=2)
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
         """True: everything logged is a number or a tensor of one."""
         return True
+
+
+def _log_pace(sums: dict[str, Any], num_batches: int) -> None:
+    """Log rates from what the batches of all processes add up to."""
+    if "videos" in sums:
+        metrics.log_speed("videos_per_s", sums["videos"], priority=92, round=1)
+    if "flops" in sums:
+        metrics.log_speed("tflops", sums["flops"] / 1e12, priority=93, round=2)
+        peak = peak_tflops(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        if peak is not None:
+            share = 1e12 * peak * World.current().size
+            metrics.log_speed("share_of_peak", sums["flops"] / share, priority=94, round=3)
+    if "data_wait" in sums:
+        metrics.log_speed("data_wait", sums["data_wait"] / World.current().size, priority=95, round=3)
+        metrics.log_scalar("_updates_left", sums["updates_left"] / num_batches, weight=0)
+        metrics.log_derived("minutes_left", _minutes_left, priority=96)
+
+
+def _minutes_left(meters: Any) -> float:
+    """Return the rest of the run at the present pace; 0 until there is one."""
+    pace = meters["ups"].avg if "ups" in meters else 0.0
+    return round(meters["_updates_left"].smoothed_value / pace / 60, 1) if pace else 0.0
 
 
 def memory_gb() -> float:

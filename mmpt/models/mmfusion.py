@@ -17,6 +17,7 @@ from mmpt.batch import ModelOutput
 from mmpt.config import DatasetConfig, ModelConfig
 from mmpt.errors import ConfigError
 from mmpt.models.bert_weights import read_bert_config, read_bert_weights
+from mmpt.models.flops import tower_flops
 from mmpt.models.video_bert import MMBertForEncoder
 from mmpt.modules import PACKED, masked_mean, run_packed
 from mmpt.utils.log import get_logger
@@ -88,6 +89,12 @@ class MMFusionSeparate(nn.Module):
         self.text_encoder.load_state_dict(weights)
         tower = self.video_encoder.bert
         tower.load_state_dict({name: weights[name] for name in tower.state_dict()})
+
+    @torch.no_grad()
+    def flops(self, cmasks: torch.Tensor, vmasks: torch.Tensor) -> torch.Tensor:
+        """Return the operations of a training step on clips with these masks, bool [N, T] and [N, F], as a scalar."""
+        video = tower_flops(self.video_encoder.bert, vmasks.sum(1) + 2)
+        return video + tower_flops(self.text_encoder, cmasks.sum(1) - 1)
 
     @overload
     def forward_video(

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
-from fairseq.data.iterators import EpochBatchIterator
+from fairseq.data.iterators import CountingIterator, EpochBatchIterator
 
 from mmpt.datasets.fairseqmmdataset import FairseqMMDataset
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
+
+
+class WaitingIterator(CountingIterator):
+    """The batches of an epoch, with the time that training has waited for the last one."""
+
+    def __init__(self, batches: CountingIterator):
+        super().__init__(batches, start=batches.n, total=len(batches))
+        self.waited_s = 0.0
+
+    def __next__(self) -> Any:
+        begin = time.perf_counter()
+        batch = super().__next__()
+        self.waited_s = time.perf_counter() - begin
+        return batch
 
 
 class PlannedBatchIterator(EpochBatchIterator):
@@ -47,6 +62,16 @@ class PlannedBatchIterator(EpochBatchIterator):
         if self._plan_identity is None:
             self._plan_identity = self._plan(epoch, self._wanted)
         return dataset.batch_by_size(dataset.ordered_indices(), max_sentences=self._batch_size)
+
+    def _get_iterator_for_epoch(self, *args: Any, **kwargs: Any) -> WaitingIterator | None:
+        """Return fairseq's iterator, watched; None when nothing is left of the epoch."""
+        batches = super()._get_iterator_for_epoch(*args, **kwargs)
+        return None if batches is None else WaitingIterator(batches)
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds that training has waited for its last batch."""
+        return 0.0 if self._cur_epoch_itr is None else self._cur_epoch_itr.waited_s
 
     @property
     def first_batch(self) -> dict[str, Any]:

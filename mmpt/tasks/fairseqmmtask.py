@@ -30,7 +30,7 @@ from mmpt.batch import Split
 from mmpt.config import load_config
 from mmpt.datasets.fairseqmmdataset import FairseqMMDataset
 from mmpt.errors import EXIT_CODE, CheckpointError, UserError, message_of
-from mmpt.models.checkpoint import check_training_checkpoint
+from mmpt.models.checkpoint import Use, check_training_checkpoint
 from mmpt.tasks.fairseqmmiterator import PlannedBatchIterator
 from mmpt.tasks.retritask import RetriTask
 from mmpt.tasks.task import Task
@@ -71,6 +71,7 @@ class FairseqMMTask(LegacyFairseqTask):
         config = load_config(args.taskconfig)
         self.inner = Task.from_config(config, seed=args.seed)
         self.model: nn.Module | None = None
+        self.batches: PlannedBatchIterator | None = None  # of this epoch's training
 
     @classmethod
     def setup_task(cls, args: argparse.Namespace, **kwargs: Any) -> FairseqMMTask:
@@ -102,11 +103,11 @@ class FairseqMMTask(LegacyFairseqTask):
             check_training_checkpoint(path)  # fairseq reads it again, but would not say what is wrong
         return path
 
-    def build_inner_model(self) -> tuple[nn.Module, str]:
-        """Build the network and name the checkpoint that follows, without which BERT's weights are read."""
+    def build_inner_model(self) -> tuple[nn.Module, str, Use]:
+        """Build the network, name the checkpoint that follows (without one, BERT's weights are read) and its use."""
         checkpoint = self._checkpoint_to_load()
         self.model = self.inner.build_model(pretrained=checkpoint is None)
-        return self.model, str(checkpoint)
+        return self.model, str(checkpoint), Use.START if self.args.reset_optimizer else Use.RESUME
 
     def load_dataset(self, split: str, **kwargs: Any) -> None:
         """Build the data set called train, valid or test; one that the YAML does not name is skipped.
@@ -130,7 +131,7 @@ class FairseqMMTask(LegacyFairseqTask):
         if not dataset.replanned:
             return super().get_batch_iterator(dataset, **kwargs)
         dataset.set_epoch(kwargs.get("epoch", 1))
-        return PlannedBatchIterator(
+        self.batches = PlannedBatchIterator(
             dataset,
             plan=self._plan_epoch,
             epoch=kwargs.get("epoch", 1),
@@ -143,12 +144,21 @@ class FairseqMMTask(LegacyFairseqTask):
             skip_remainder_batch=kwargs.get("skip_remainder_batch", False),
             grouped_shuffling=kwargs.get("grouped_shuffling", False),
         )
+        return self.batches
 
     def _plan_epoch(self, epoch: int, wanted: str | None) -> str:
         """Plan the batches of `epoch` (or take up the plan `wanted`) and return the plan's identity."""
         assert isinstance(self.inner, RetriTask)
         assert self.model is not None, "fairseq builds the model before it asks for batches"
         return self.inner.plan_epoch(self.datasets["train"].dataset, self.model, epoch, World.current(), wanted)
+
+    def pace(self) -> dict[str, float]:
+        """Say how long the last training batch kept its process waiting, and how many updates are left in the run."""
+        if self.batches is None:
+            return {}
+        epochs_left = (self.args.max_epoch or 0) - self.batches.epoch
+        updates = len(self.batches) * epochs_left + len(self.batches) - self.batches.iterations_in_epoch
+        return {"data_wait": self.batches.waited_s, "updates_left": max(updates, 0)}
 
     def max_positions(self) -> None:
         """No limit: clips have fixed sizes."""
