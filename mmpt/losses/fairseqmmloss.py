@@ -15,9 +15,9 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.logging import metrics
 from torch import nn
 
-from mmpt.models.flops import peak_tflops
 from mmpt.utils.distributed import World
 from mmpt.utils.log import get_logger
+from mmpt.utils.peak import peak_tflops
 
 logger = get_logger(__name__)
 BOOKKEEPING = ("loss", "ntokens", "nsentences", "sample_size", "videos", "flops", "data_wait", "updates_left")

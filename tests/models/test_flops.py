@@ -6,8 +6,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig
 
 from mmpt.models import MMFusionSeparate
-from mmpt.models.flops import PEAK_TFLOPS, peak_tflops
 from mmpt.models.freezing import freeze_all_but_layernorm
+from mmpt.utils.peak import PEAK_TFLOPS, peak_tflops
 
 
 @pytest.mark.parametrize("frozen", [False, True])
