@@ -23,8 +23,6 @@ RETRIEVAL_DATASET_KEYS = (
     "num_video_per_batch", "clip_per_video", "vfeat_dir", "tfeat_dir", "sampled_min_len", "sampled_max_len"
 )  # fmt: skip
 PREDICT_KEYS = (*PROCESSOR_KEYS, *COMMON_KEYS, "metric", "predictor", "fairseq.common_eval.path", "eval.save_path")
-HTM_ALIGN_KEYS = (*COMMON_KEYS, "dataset.vfeat_dir", "eval.save_path")
-"""HTM-Align is scored by its own script, without processors, metric and predictor."""
 
 
 def check_whole(config: RunConfig, values: dict[str, Any]) -> list[str]:
@@ -44,8 +42,6 @@ def _missing(config: RunConfig, values: dict[str, Any]) -> Iterator[str]:
         return  # nobody knows whether this is to train or to evaluate
     if not config.is_test:
         required, kind = TRAINING_KEYS, "a training config needs it (evaluation configs say `dataset.split: test`)"
-    elif config.dataset.anno_path is not None:
-        required, kind = HTM_ALIGN_KEYS, "an HTM-Align config needs it"
     else:
         required, kind = PREDICT_KEYS, "an evaluation config (`dataset.split: test`) needs it"
     for path in required:

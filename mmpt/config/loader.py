@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mmpt.config.checks import check_whole, inert_keys
 from mmpt.config.parse import INERT_TOP_LEVEL, parse
+from mmpt.config.released import fill_htm_align
 from mmpt.config.run import RunConfig
 from mmpt.config.yaml_files import merge, parse_overrides, read_yaml, write_yaml
 from mmpt.errors import ConfigError
@@ -28,11 +29,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         ConfigError: with every mistake found.
     """
     override_values, problems = parse_overrides(overrides)
-    values = merge(read_yaml(path), override_values)
+    values, filled = fill_htm_align(merge(read_yaml(path), override_values))
     config, parse_problems = parse(values, str(path))
     problems += parse_problems + check_whole(config, values)
     if problems:
         raise ConfigError(str(path), problems)
+    if filled:
+        logger.info("%s: filled in as the released HTM-Align script does: %s", path, ", ".join(filled))
     if inert := inert_keys(config, values, INERT_TOP_LEVEL):
         logger.info("%s: these keys have no effect here: %s", path, ", ".join(inert))
     return _divide_batch_size(config)

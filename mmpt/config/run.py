@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from mmpt.config.schema import DatasetConfig, EvalConfig, LossConfig, ModelConfig, RetrievalConfig
 
 FairseqOptions = dict[str, dict[str, Any]]
 """`fairseq:` group -> option -> value, in the order of the YAML (the order of the command line)."""
+
+
+COPY_PREFIX = "predict_"
+"""What the launcher puts before the name of an evaluation YAML when it saves it with overrides."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +50,11 @@ class RunConfig:
         """Return `fairseq.<group>.<key>`, or `default` when it is absent or null."""
         value = self.fairseq.get(group, {}).get(key)
         return default if value is None else value
+
+    @property
+    def name(self) -> str:
+        """The stem of the YAML file, or of the one that a copy with overrides was made of."""
+        return Path(self.path).stem.removeprefix(COPY_PREFIX)
 
     @property
     def is_test(self) -> bool:

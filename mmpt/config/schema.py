@@ -66,8 +66,8 @@ class DatasetConfig:
     """Stride of evaluation windows, in seconds."""
     sliding_window_size: int | None = setting(None, at_least=1)
     """Width of evaluation windows, in seconds."""
-    trainval_annotation: str | None = setting(None, is_path=True)
-    """YouCook2: `youcookii_annotations_trainval.json`."""
+    trainval_annotation: str | None = None
+    """YouCook2: `youcookii_annotations_trainval.json`; not read when the clips come from a CSV."""
     use_annotation_text: bool | None = None
     """YouCook2: take the sentence from the annotation, not from the pickle."""
     json_path: str | None = setting(None, is_path=True)

@@ -1,25 +1,49 @@
-"""Scores between paragraphs and whole videos from clip scores: caption average, DTW and OTAM, for all pairs at once.
+"""Scores between paragraphs and whole videos from clip scores: caption average, DTW, OTAM and optimal transport.
 
-Dynamic programmes walk the cells of one alignment and treat many pairs per cell, so arrays are cells first.
-Legend: N clips (and captions) in all, n videos, L clips of the longest video, P pairs (paragraph i, video j) in a
-chunk, R rows (captions), K columns (clips). The clips of video v are `lengths[v]` consecutive rows and columns.
+Pairs whose blocks have one size are treated together, so that nothing is padded but what the release pads.
+Legend: R captions of the p paragraphs at hand, M clips (or windows) of all n videos, S captions and W clips of one
+pair, P pairs, T and L: most captions of a paragraph and most clips of a video. A paragraph's captions are consecutive
+rows, a video's clips consecutive columns, both in time order; paragraph i belongs to video i.
 
-`released` reproduces the published numbers with their padding defects; `corrected` aligns each pair's own block.
-Both scale a block's distances by L*L/(l_i*l_j) and use the negated score as the distance (TempCLR: one minus it).
-Sources: TempCLR (arXiv 2212.13738) for the protocol, OTAM (arXiv 1906.11415), Norton (arXiv 2401.16702).
+DTW and OTAM scale a block's distances by T*L/(S*W) and use the negated score as the distance (TempCLR: one minus it).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
-Form = Literal["released", "corrected"]
+from mmpt.evaluators.functional import ranks_from_scores
+from mmpt.evaluators.warping import Form, Size, dtw_cost, otam_cost
 
-_PAIRS_PER_CHUNK = 4096  # 16 x 18 cells of float32 make 5 MB: a chunk stays in cache
-_F32 = np.float32
+EPSILON = 1.0
+"""Smoothness of the transport, in units of a score: the towers are trained on a softmax of the scores as they are."""
+ITERATIONS = 50
+"""Of Sinkhorn's algorithm, as in the training losses."""
+
+_CELLS_PER_CHUNK = 1 << 18  # of pairs' blocks: 1 MB of float32, so that they stay in cache
+_SCORES_PER_CHUNK = 1 << 24  # 64 MB of float32
+_LEAST_LOG = -300.0  # a share of e^-300 is nothing, and the product of two such numbers still is a float64
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How many captions and clips there are."""
+
+    captions: np.ndarray  # int64 [p]: per paragraph at hand
+    clips: np.ndarray  # int64 [n]: per video
+    most: Size  # (T, L), over all paragraphs and videos
+
+    @classmethod
+    def of(cls, captions: np.ndarray, clips: np.ndarray | None = None) -> Lengths:
+        """Count all paragraphs, int [n], and all videos; without `clips` there is one per caption."""
+        clips = captions if clips is None else clips
+        assert captions.shape == clips.shape
+        assert min(captions.min(), clips.min()) > 0
+        return cls(captions, clips, (int(captions.max()), int(clips.max())))
 
 
 class Grouping(NamedTuple):
@@ -30,11 +54,15 @@ class Grouping(NamedTuple):
     videos: list[str]  # [n], in order of first appearance
 
 
+Score = Callable[[np.ndarray, Lengths], np.ndarray]
+"""Clip scores float32 [R, M] and lengths -> scores of paragraphs and videos, float [p, n]."""
+
+
 def group_by_video(video_ids: Sequence[str], starts_s: Sequence[float] | None = None) -> Grouping:
     """Bring the clips of each video together, videos by first appearance, clips by start (or as given).
 
     Args:
-        video_ids: the video of each clip [N].
+        video_ids: the video of each clip [N]; ids are one video's when they are equal.
         starts_s: begin of each clip in seconds [N], to put a video's clips in time order.
     """
     assert starts_s is None or len(starts_s) == len(video_ids)
@@ -44,167 +72,120 @@ def group_by_video(video_ids: Sequence[str], starts_s: Sequence[float] | None = 
     return Grouping(np.lexsort((time_N, group_N)), np.bincount(group_N, minlength=len(place)), list(place))
 
 
-def caption_average(scores_NN: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Return the mean over paragraph i's captions of the best score among video j's clips.
+def paragraph_chunks(lengths: Lengths) -> list[tuple[int, int]]:
+    """Return the paragraphs (first, last + 1) to score at a time, so that their scores take 64 MB at most.
+
+    A paragraph stays whole, so one of very many captions takes more.
+    """
+    ends = np.cumsum(lengths.captions)
+    most_rows = max(1, _SCORES_PER_CHUNK // int(lengths.clips.sum()))
+    chunks, first, done = [], 0, 0
+    while first < len(ends):
+        last = max(first + 1, int(np.searchsorted(ends, done + most_rows, side="right")))
+        chunks.append((first, last))
+        first, done = last, int(ends[last - 1])
+    return chunks
+
+
+def paragraph_ranks(
+    text_ND: np.ndarray,
+    video_MD: np.ndarray,
+    lengths: Lengths,
+    scores: Mapping[str, Score],
+    paragraphs: tuple[int, int],
+) -> dict[str, np.ndarray]:
+    """Return the ranks (0 is best) of some paragraphs looking for their video, by name of score.
 
     Args:
-        scores_NN: float [N, N], captions x clips, grouped by video.
-        lengths: int [n], clips per video.
-    Returns:
-        float [n, n], rows are paragraphs, columns are videos.
+        text_ND, video_MD: float32 vectors of all captions and of all clips, grouped and in time order.
+        lengths: of all paragraphs and videos.
+        scores: ways to score.
+        paragraphs: the first, and one more than the last.
     """
-    starts = _starts(scores_NN, lengths)
-    best_Nn = np.maximum.reduceat(scores_NN, starts, axis=1)
-    return np.add.reduceat(best_Nn, starts, axis=0) / lengths[:, None].astype(scores_NN.dtype)
+    first, last = paragraphs
+    ends = np.append(0, np.cumsum(lengths.captions))
+    assert (ends[-1], lengths.clips.sum()) == (len(text_ND), len(video_MD)), (lengths, len(text_ND), len(video_MD))
+    scores_RM = text_ND[ends[first] : ends[last]] @ video_MD.T
+    part = replace(lengths, captions=lengths.captions[first:last])
+    return {name: ranks_from_scores(score(scores_RM, part), first) for name, score in scores.items()}
 
 
-def dtw(scores_NN: np.ndarray, lengths: np.ndarray, form: Form = "released") -> np.ndarray:
-    """Return minus the cost of dynamic time warping between every paragraph and every video.
+def caption_average(scores_RM: np.ndarray, lengths: Lengths) -> np.ndarray:
+    """Return the mean over paragraph i's captions of the best score among video j's clips, float [p, n]."""
+    best_Rn = np.maximum.reduceat(scores_RM, _starts(lengths.clips), axis=1)
+    sums_pn = np.add.reduceat(best_Rn, _starts(lengths.captions), axis=0)
+    return sums_pn / lengths.captions[:, None].astype(scores_RM.dtype)
+
+
+def dtw(scores_RM: np.ndarray, lengths: Lengths, form: Form = "released") -> np.ndarray:
+    """Return minus the cost of dynamic time warping between every paragraph and every video, float32 [p, n]."""
+    return score_pairs(scores_RM, lengths, lambda s_SWP: -dtw_cost(_distances(s_SWP, lengths), lengths.most, form))
+
+
+def otam(scores_RM: np.ndarray, lengths: Lengths, form: Form = "released") -> np.ndarray:
+    """Return minus the ordered temporal alignment cost, paragraph to video plus video to paragraph, float32 [p, n]."""
+    return score_pairs(scores_RM, lengths, lambda s_SWP: -otam_cost(_distances(s_SWP, lengths), lengths.most, form))
+
+
+def optimal_transport(scores_RM: np.ndarray, lengths: Lengths, epsilon: float = EPSILON) -> np.ndarray:
+    """Return the mean score under the plan that transports captions to clips, float32 [p, n]; knows no order.
+
+    An extension: the release names such numbers, and prints zeros.
+    """
+    return score_pairs(scores_RM, lengths, lambda s_SWP: transport_score(s_SWP, epsilon))
+
+
+def score_pairs(scores_RM: np.ndarray, lengths: Lengths, score: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Return float32 [p, n] of `score(scores_SWP)`, called with the blocks of many pairs of one size at a time."""
+    assert scores_RM.shape == (lengths.captions.sum(), lengths.clips.sum()), (scores_RM.shape, lengths)
+    row_starts, col_starts = _starts(lengths.captions), _starts(lengths.clips)
+    result_pn = np.empty((len(row_starts), len(col_starts)), dtype=np.float32)
+    for num_rows in np.unique(lengths.captions):
+        for num_cols in np.unique(lengths.clips):
+            these_i = np.flatnonzero(lengths.captions == num_rows)
+            these_j = np.flatnonzero(lengths.clips == num_cols)
+            num_pairs = len(these_i) * len(these_j)
+            step = max(1, _CELLS_PER_CHUNK // max(int(num_rows * num_cols), lengths.most[0] * lengths.most[1]))
+            for begin in range(0, num_pairs, step):
+                a_P, b_P = np.divmod(np.arange(begin, min(begin + step, num_pairs)), len(these_j))
+                i_P, j_P = these_i[a_P], these_j[b_P]
+                row_SP = row_starts[i_P] + np.arange(num_rows)[:, None]
+                col_WP = col_starts[j_P] + np.arange(num_cols)[:, None]
+                result_pn[i_P, j_P] = score(scores_RM[row_SP[:, None], col_WP].astype(np.float32, copy=False))
+    return result_pn
+
+
+def transport_score(scores_SWP: np.ndarray, epsilon: float = EPSILON, iterations: int = ITERATIONS) -> np.ndarray:
+    """Return sum(Q * score) [P], Q being the entropic transport plan between uniform masses, of sum 1.
+
+    Q = diag(u) exp(score / epsilon) diag(v) by Sinkhorn's scaling, a row then a column update. Equal scores give
+    exactly that score.
 
     Args:
-        scores_NN: float [N, N], captions x clips, grouped by video and in time order.
-        lengths: int [n], clips per video.
-        form: `released` pads every block to L x L, which lets a path skip the last cell and wipes the last row against
-            videos of L clips; `corrected` ends in the block's own last cell.
-    Returns:
-        float32 [n, n], rows are paragraphs, columns are videos.
+        scores_SWP: float.
+        epsilon: smoothness, in units of a score.
+        iterations: pairs of updates; there is no early stop.
+    Source: Cuturi 2013; Norton (arXiv 2401.16702), section 3.2, without its bucket.
     """
-    _check_form(form)
-
-    def cost(block_RKP: np.ndarray, rows_P: np.ndarray, cols_P: np.ndarray) -> np.ndarray:
-        if form == "released":
-            return cumulate_dtw(pad_dtw(block_RKP, rows_P, cols_P))[-1, -1]
-        return cumulate_dtw(block_RKP)[rows_P - 1, cols_P - 1, np.arange(len(rows_P))]
-
-    return -_pair_costs(scores_NN, lengths, cost)
-
-
-def otam(scores_NN: np.ndarray, lengths: np.ndarray, form: Form = "released") -> np.ndarray:
-    """Return minus the ordered temporal alignment cost, paragraph to video plus video to paragraph.
-
-    Args:
-        scores_NN: float [N, N], captions x clips, grouped by video and in time order.
-        lengths: int [n], clips per video.
-        form: `released` pads as `dtw` does and subtracts the minimum in the first column; `corrected` adds it and ends
-            in the block's own last cell.
-    Returns:
-        float32 [n, n], rows are paragraphs, columns are videos.
-    """
-    _check_form(form)
-
-    def cost(block_RKP: np.ndarray, rows_P: np.ndarray, cols_P: np.ndarray) -> np.ndarray:
-        if form == "released":
-            return cumulate_otam(pad_otam(block_RKP, rows_P, cols_P), first_sign=-1)[-1, -1]
-        total = cumulate_otam(add_border(block_RKP, cols_P), first_sign=1, last_P=cols_P + 1)
-        return total[rows_P - 1, cols_P + 1, np.arange(len(rows_P))]
-
-    return -(_pair_costs(scores_NN, lengths, cost) + _pair_costs(scores_NN.T, lengths, cost).T)
+    best_P = scores_SWP.max(axis=(0, 1))
+    below_SWP = scores_SWP.astype(np.float64) - best_P
+    log_kernel_SWP = below_SWP / epsilon
+    log_kernel_SWP -= log_kernel_SWP.max(axis=1, keepdims=True)  # u takes up what is subtracted
+    log_v_WP = log_kernel_SWP.max(axis=0)
+    log_kernel_SWP -= log_v_WP  # and v
+    kernel_SWP, v_WP = (np.exp(np.maximum(log, _LEAST_LOG)) for log in (log_kernel_SWP, log_v_WP))
+    num_rows, num_cols = kernel_SWP.shape[:2]
+    for _ in range(iterations):
+        u_SP = 1 / (num_rows * np.einsum("swp,wp->sp", kernel_SWP, v_WP))
+        v_WP = 1 / (num_cols * np.einsum("swp,sp->wp", kernel_SWP, u_SP))
+    return best_P + np.einsum("swp,swp,sp,wp->p", below_SWP, kernel_SWP, u_SP, v_WP)
 
 
-def pad_dtw(block_RKP: np.ndarray, rows_P: np.ndarray, cols_P: np.ndarray) -> np.ndarray:
-    """Pad blocks as the release does: inf around, then zeros from the last real row on in the padded columns.
-
-    A block without padded columns gets the zeros in *all* columns, which wipes its last real row.
-
-    Args:
-        block_RKP: float32 distances; only the first rows_P x cols_P cells of a pair are looked at.
-        rows_P, cols_P: int [P], the real size of each block.
-    """
-    row, col = _cells(block_RKP)
-    padded_RKP = np.where((row < rows_P) & (col < cols_P), block_RKP, _F32(np.inf))
-    zero_from_P = np.where(cols_P < block_RKP.shape[1], cols_P, 0)
-    padded_RKP[(row >= rows_P - 1) & (col >= zero_from_P)] = 0
-    return padded_RKP
+def _distances(scores_SWP: np.ndarray, lengths: Lengths) -> np.ndarray:
+    num_rows, num_cols = scores_SWP.shape[:2]
+    return scores_SWP * np.float32(-(lengths.most[0] * lengths.most[1]) / (num_rows * num_cols))
 
 
-def pad_otam(block_RKP: np.ndarray, rows_P: np.ndarray, cols_P: np.ndarray) -> np.ndarray:
-    """Pad blocks as `pad_dtw` does, after a zero column left and right of each block: [R, K + 2, P]."""
-    bordered_RKP = add_border(block_RKP, cols_P)
-    row, col = _cells(bordered_RKP)
-    padded_RKP = np.where(row < rows_P, bordered_RKP, _F32(np.inf))
-    zero_from_P = np.where(cols_P < block_RKP.shape[1], cols_P + 2, 0)
-    padded_RKP[(row >= rows_P - 1) & (col >= zero_from_P)] = 0
-    return padded_RKP
-
-
-def add_border(block_RKP: np.ndarray, cols_P: np.ndarray) -> np.ndarray:
-    """Put a zero column left and right of each block's real columns, inf beyond: [R, K + 2, P]."""
-    num_rows, num_cols, num_pairs = block_RKP.shape
-    bordered_RKP = np.full((num_rows, num_cols + 2, num_pairs), np.inf, dtype=_F32)
-    bordered_RKP[:, 1:-1] = np.where(np.arange(num_cols)[:, None] < cols_P, block_RKP, _F32(np.inf))
-    bordered_RKP[:, 0] = 0
-    bordered_RKP[:, cols_P + 1, np.arange(num_pairs)] = 0
-    return bordered_RKP
-
-
-def cumulate_dtw(distance_RKP: np.ndarray) -> np.ndarray:
-    """Return the cost of the best path from the first cell to every cell, by steps right, down and diagonal."""
-    total_RKP = np.empty_like(distance_RKP)
-    total_RKP[0] = np.cumsum(distance_RKP[0], axis=0)
-    total_RKP[:, 0] = np.cumsum(distance_RKP[:, 0], axis=0)
-    for r in range(1, distance_RKP.shape[0]):
-        above_KP, here_KP = total_RKP[r - 1], total_RKP[r]
-        diagonal_or_up_KP = np.minimum(above_KP[:-1], above_KP[1:])
-        for c in range(1, distance_RKP.shape[1]):
-            here_KP[c] = distance_RKP[r, c] + np.minimum(diagonal_or_up_KP[c - 1], here_KP[c - 1])
-    return total_RKP
-
-
-def cumulate_otam(
-    distance_RKP: np.ndarray, *, first_sign: Literal[-1, 1], last_P: np.ndarray | int | None = None
-) -> np.ndarray:
-    """Return OTAM's cumulative costs O (hard minimum), where a path goes straight down in the border columns only.
-
-    O[0, c] = d[0, c] + O[0, c-1]; column 0 is 0; then O[r, c] = d[r, c] + min(O[r-1, c-1], O[r, c-1]), and in column 1
-    (there times `first_sign`) and the last column the minimum also takes O[r-1, c].
-
-    Args:
-        distance_RKP: float32, distances with their border columns.
-        first_sign: what the minimum in column 1 is multiplied with: 1, or -1 as the release has it.
-        last_P: int, column of each pair's right border; the last column if not given.
-    """
-    num_rows, num_cols = distance_RKP.shape[:2]
-    last_P = num_cols - 1 if last_P is None else last_P
-    total_RKP = np.zeros_like(distance_RKP)
-    total_RKP[0, 1:] = np.cumsum(distance_RKP[0, 1:], axis=0)
-    for r in range(1, num_rows):
-        above_KP, here_KP = total_RKP[r - 1], total_RKP[r]
-        here_KP[1] = distance_RKP[r, 1] + first_sign * np.minimum(above_KP[1], 0)  # column 0 costs nothing
-        for c in range(2, num_cols):
-            down_P = np.where(c == last_P, above_KP[c], _F32(np.inf))
-            here_KP[c] = distance_RKP[r, c] + np.minimum(np.minimum(above_KP[c - 1], here_KP[c - 1]), down_P)
-    return total_RKP
-
-
-def _pair_costs(
-    scores_NN: np.ndarray, lengths: np.ndarray, cost: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-) -> np.ndarray:
-    """Return float32 [n, n] of `cost(block_LLP, rows_P, cols_P)` of every pair's scaled distance block."""
-    starts = _starts(scores_NN, lengths)
-    num_videos, longest, last = len(lengths), int(lengths.max()), len(scores_NN) - 1
-    step_L = np.arange(longest)[:, None]
-    costs = np.empty(num_videos * num_videos, dtype=_F32)
-    for begin in range(0, len(costs), _PAIRS_PER_CHUNK):
-        pairs = np.arange(begin, min(begin + _PAIRS_PER_CHUNK, len(costs)))
-        i, j = np.divmod(pairs, num_videos)
-        row_LP, col_LP = (np.minimum(starts[side] + step_L, last) for side in (i, j))
-        scale_P = (longest * longest / (lengths[i] * lengths[j])).astype(_F32)
-        block_LLP = scores_NN[row_LP[:, None], col_LP[None]].astype(_F32) * -scale_P
-        costs[pairs] = cost(block_LLP, lengths[i], lengths[j])
-    return costs.reshape(num_videos, num_videos)
-
-
-def _starts(scores_NN: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Return the first row of each video."""
-    assert scores_NN.shape == (lengths.sum(), lengths.sum()), (scores_NN.shape, lengths)
-    assert lengths.min() > 0, lengths
+def _starts(lengths: np.ndarray) -> np.ndarray:
+    """Return the first row (or column) of each group."""
     return np.cumsum(lengths) - lengths
-
-
-def _cells(array_RKP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return row numbers [R, 1, 1] and column numbers [1, K, 1]."""
-    return np.arange(array_RKP.shape[0])[:, None, None], np.arange(array_RKP.shape[1])[None, :, None]
-
-
-def _check_form(form: str) -> None:
-    assert form in get_args(Form), form

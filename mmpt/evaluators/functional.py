@@ -34,14 +34,17 @@ def ranks_from_scores(scores_RN: np.ndarray, first: int = 0) -> np.ndarray:
 def ranks_from_vectors(queries_ND: np.ndarray, candidates_ND: np.ndarray) -> np.ndarray:
     """Return the ranks of the scores `queries @ candidates.T`, of which only some rows are in memory at a time.
 
+    Equal candidates are scored once, since a matrix product may round them differently in different columns.
+
     Args:
         queries_ND, candidates_ND: float32 [N, D]; the right candidate of query n is candidate n.
     Returns:
         int64 [N], 0 is best.
     """
     num_rows = max(1, _SCORES_PER_CHUNK // len(candidates_ND))
+    unique_UD, place_N = np.unique(candidates_ND, axis=0, return_inverse=True)
     chunks = [
-        ranks_from_scores(queries_ND[first : first + num_rows] @ candidates_ND.T, first)
+        ranks_from_scores((queries_ND[first : first + num_rows] @ unique_UD.T)[:, place_N], first)
         for first in range(0, len(queries_ND), num_rows)
     ]
     return np.concatenate(chunks)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from functools import partial
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from mmpt.evaluators import full_video
-from mmpt.evaluators.base import METRICS, Metric, Number
-from mmpt.evaluators.functional import (
-    RECALL_AT,
-    chance_metrics,
-    ranks_from_scores,
-    ranks_from_vectors,
-    recalls,
-    retrieval_metrics,
-)
-from mmpt.evaluators.outputs import ClipId, RetrievalOutputs
-from mmpt.utils.log import get_logger
+from mmpt.evaluators import full_video, full_video_bg
+from mmpt.evaluators.base import METRICS, Metric, Number, O_contra
+from mmpt.evaluators.bg_retrieval import BGRetrievalOutputs
+from mmpt.evaluators.full_video import Lengths, Score
+from mmpt.evaluators.functional import RECALL_AT, chance_metrics, ranks_from_vectors, recalls, retrieval_metrics
+from mmpt.evaluators.outputs import RetrievalOutputs
+from mmpt.utils.log import get_logger, progress
 
 logger = get_logger(__name__)
 
@@ -58,51 +55,114 @@ class RetrievalMetric(Metric[RetrievalOutputs]):
         return f"{_recall_line(result, '')} - Median R: {result['MR']:.1f}"
 
 
-@METRICS.register
-class FullVideoRetrievalMetric(Metric[RetrievalOutputs]):
-    """Recall of whole paragraphs looking for their video, by caption average (R1..), DTW and OTAM.
+class Way(NamedTuple):
+    """One way to score a paragraph against a whole video."""
 
-    Args:
-        form: `released` has the padding defects that the published numbers include, `corrected` has not.
+    prefix: str
+    """What its numbers' names begin with."""
+    title: str
+    score: Score
+
+
+class WholeVideoMetric(Metric[O_contra]):
+    """Recall of whole paragraphs looking for their video, in several ways.
+
+    The plain names (R1.., DTW-R1.., OTAM-R1..) are the published numbers, with the padding defects of the release in
+    DTW and OTAM; the `corrected` ones are without. OT (plain Sinkhorn, epsilon 1) is an extension, published nowhere.
     """
 
-    takes = RetrievalOutputs
-    numbers = (
-        *recall_numbers("full video, caption average", ""),
-        *recall_numbers("full video, DTW", "DTW-"),
-        *recall_numbers("full video, OTAM", "OTAM-"),
-    )
-    prefixes: ClassVar[tuple[str, ...]] = ("", "DTW-", "OTAM-")
+    ways: ClassVar[tuple[Way, ...]]
 
-    def __init__(self, form: full_video.Form = "released"):
-        self.form = form
+    @abstractmethod
+    def vectors(self, outputs: O_contra) -> tuple[np.ndarray, np.ndarray, Lengths]:
+        """Return captions float32 [N, D], clips or windows float32 [M, D], grouped and in time order, and lengths."""
 
-    def compute(self, outputs: RetrievalOutputs) -> dict[str, float]:
-        """Return R1, R5, R10 (fractions) of the three ways to score a paragraph against a video."""
-        grouping = _group(outputs.clips)
-        if (np.diff(grouping.order) != 1).any():
-            logger.warning("clips are not listed video by video in time order; regrouped before they are aligned")
-        scores_NN = outputs.scores[np.ix_(grouping.order, grouping.order)]
-        by_prefix = {
-            "": full_video.caption_average(scores_NN, grouping.lengths),
-            "DTW-": full_video.dtw(scores_NN, grouping.lengths, self.form),
-            "OTAM-": full_video.otam(scores_NN, grouping.lengths, self.form),
-        }
+    @abstractmethod
+    def num_videos(self, outputs: O_contra) -> int:
+        """Return how many videos a paragraph chooses from."""
+
+    def compute(self, outputs: O_contra) -> dict[str, float]:
+        """Return R1, R5, R10 (fractions) of every way, from vectors, with scores of some paragraphs at a time."""
+        text_ND, video_MD, lengths = self.vectors(outputs)
+        scores = {way.prefix: way.score for way in self.ways}
+        chunks = full_video.paragraph_chunks(lengths)
+        ranks = [
+            full_video.paragraph_ranks(text_ND, video_MD, lengths, scores, chunk)
+            for chunk in progress(chunks, len(chunks), "parts of the paragraphs scored against all videos", logger)
+        ]
         return {
             prefix + name: value
-            for prefix, nn in by_prefix.items()
-            for name, value in recalls(ranks_from_scores(nn)).items()
+            for prefix in scores
+            for name, value in recalls(np.concatenate([part[prefix] for part in ranks])).items()
         }
 
-    def chance(self, outputs: RetrievalOutputs) -> dict[str, float]:
+    def chance(self, outputs: O_contra) -> dict[str, float]:
         """Return k/n for n videos: exact when paragraphs are of equal length, near it otherwise."""
-        chance = chance_metrics(len(_group(outputs.clips).videos))
-        return {prefix + name: chance[name] for prefix in self.prefixes for name in ("R1", "R5", "R10")}
+        chance = chance_metrics(self.num_videos(outputs))
+        return {way.prefix + name: chance[name] for way in self.ways for name in ("R1", "R5", "R10")}
 
     def summary(self, result: Mapping[str, float]) -> str:
-        """Return one line with a part per way to score."""
-        titles = zip(("Caption Average", "DTW", "OTAM"), self.prefixes, strict=True)
+        """Return one line with a part per published way to score."""
+        titles = (("Caption Average", ""), ("DTW", "DTW-"), ("OTAM", "OTAM-"))
         return " | ".join(f"{title}: {_recall_line(result, prefix)}" for title, prefix in titles)
+
+
+def _numbers(ways: tuple[Way, ...], what: str) -> tuple[Number, ...]:
+    return tuple(number for way in ways for number in recall_numbers(f"{what}, {way.title}", way.prefix))
+
+
+@METRICS.register
+class FullVideoRetrievalMetric(WholeVideoMetric[RetrievalOutputs]):
+    """Paragraphs against whole videos without their background: the clips that the captions were written for."""
+
+    takes = RetrievalOutputs
+    ways = (
+        Way("", "caption average", full_video.caption_average),
+        Way("DTW-", "DTW", full_video.dtw),
+        Way("OTAM-", "OTAM", full_video.otam),
+        Way("DTW-corrected-", "DTW corrected", partial(full_video.dtw, form="corrected")),
+        Way("OTAM-corrected-", "OTAM corrected", partial(full_video.otam, form="corrected")),
+        Way("OT-", "OT", full_video.optimal_transport),
+    )
+    numbers = _numbers(ways, "full video")
+
+    def vectors(self, outputs: RetrievalOutputs) -> tuple[np.ndarray, np.ndarray, Lengths]:
+        """Return both vectors video by video and in time order; a note says when they were not."""
+        starts_s = [0.0 if clip.start_s is None else clip.start_s for clip in outputs.clips]
+        grouping = full_video.group_by_video([clip.video_id for clip in outputs.clips], starts_s)
+        lengths = Lengths.of(grouping.lengths)
+        if (np.diff(grouping.order) == 1).all():
+            return outputs.pooled_text, outputs.pooled_video, lengths
+        logger.warning("clips are not listed video by video in time order; regrouped before they are aligned")
+        return outputs.pooled_text[grouping.order], outputs.pooled_video[grouping.order], lengths
+
+    def num_videos(self, outputs: RetrievalOutputs) -> int:
+        """Return how many different ids there are."""
+        return len({clip.video_id for clip in outputs.clips})
+
+
+@METRICS.register
+class FullVideoBGRetrievalMetric(WholeVideoMetric[BGRetrievalOutputs]):
+    """Paragraphs against whole videos with their background, as windows of the whole video."""
+
+    takes = BGRetrievalOutputs
+    ways = (
+        Way("", "caption average", full_video.caption_average),
+        Way("DTW-", "DTW", full_video_bg.dtw),
+        Way("OTAM-", "OTAM", full_video_bg.otam),
+        Way("DTW-corrected-", "DTW corrected", partial(full_video_bg.dtw, form="corrected")),
+        Way("OTAM-corrected-", "OTAM corrected", partial(full_video_bg.otam, form="corrected")),
+        Way("OT-", "OT", full_video_bg.optimal_transport),
+    )
+    numbers = _numbers(ways, "full video with background")
+
+    def vectors(self, outputs: BGRetrievalOutputs) -> tuple[np.ndarray, np.ndarray, Lengths]:
+        """Return the vectors as they are."""
+        return outputs.pooled_text, outputs.pooled_video, Lengths.of(outputs.num_captions, outputs.num_windows)
+
+    def num_videos(self, outputs: BGRetrievalOutputs) -> int:
+        """Return the number of videos."""
+        return len(outputs.video_ids)
 
 
 def _both_directions(text_to_video: dict[str, float], video_to_text: dict[str, float]) -> dict[str, float]:
@@ -110,9 +170,4 @@ def _both_directions(text_to_video: dict[str, float], video_to_text: dict[str, f
 
 
 def _recall_line(result: Mapping[str, float], prefix: str) -> str:
-    return " - ".join(f"R@{k}: {result[f'{prefix}R{k}']:.4f}" for k in (1, 5, 10))
-
-
-def _group(clips: list[ClipId]) -> full_video.Grouping:
-    starts_s = [0.0 if clip.start_s is None else clip.start_s for clip in clips]
-    return full_video.group_by_video([clip.video_id for clip in clips], starts_s)
+    return " - ".join(f"R@{k}: {result[f'{prefix}R{k}']:.4f}" for k in RECALL_AT)

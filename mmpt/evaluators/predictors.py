@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -37,22 +38,30 @@ class RetrievalPredictor(Predictor[RetrievalOutputs]):
             DataError: the test set is empty.
             CheckpointError: the model gives vectors that are not finite.
         """
+        captions: list[torch.Tensor] = []
         text_parts: list[torch.Tensor] = []
         video_parts: list[torch.Tensor] = []
         clips: list[ClipId] = []
         with evaluating(model.to(device)):
             for batch in progress(loader, len(loader), "test batches embedded", logger):
                 output = model(**model_inputs(batch, model, device))
+                captions.append(batch["caps"].int())
                 text_parts.append(output["pooled_text"].float().cpu())
                 video_parts.append(output["pooled_video"].float().cpu())
                 clips.extend(clip_ids(batch["video_id"]))
         if not clips:
             raise DataError("The test set is empty; check `dataset.test_path` and `dataset.vfeat_dir`.")
-        text_ND, video_ND = torch.cat(text_parts), torch.cat(video_parts)
+        text_ND, video_ND = of_first_equals(torch.cat(text_parts), torch.cat(captions)), torch.cat(video_parts)
         assert len(text_ND) == len(video_ND) == len(clips), (len(text_ND), len(video_ND), len(clips))
         check_finite("captions", text_ND)
         check_finite("clips", video_ND)
         return RetrievalOutputs(pooled_text=text_ND.numpy(), pooled_video=video_ND.numpy(), clips=clips)
+
+
+def of_first_equals(text_ND: torch.Tensor, caps_NT: torch.Tensor) -> torch.Tensor:
+    """Return vectors in which equal captions have that of their first, since rounding depends on the batch."""
+    _, first_U, place_N = np.unique(caps_NT.numpy(), axis=0, return_index=True, return_inverse=True)
+    return text_ND[torch.from_numpy(first_U[place_N])]
 
 
 def clip_ids(collated: Sequence[Any]) -> list[ClipId]:

@@ -48,14 +48,17 @@ def _cells(columns: Mapping[str, ResultsLike]) -> list[list[str]]:
     header = ["", *(_shorten(name) for name in columns)]
     metrics = dict.fromkeys(metric for results in columns.values() for metric in results)
     body = [
-        [number.title, *(_format(results.get(metric, {}).get(number.name), number) for results in columns.values())]
+        [
+            number.title,
+            *(format_value(results.get(metric, {}).get(number.name), number) for results in columns.values()),
+        ]
         for metric in metrics
-        for number in _numbers(metric, columns)
+        for number in numbers_of(metric, columns)
     ]
     return [header, *(line for line in body if set(line[1:]) != {_MISSING})]
 
 
-def _numbers(metric: str, columns: Mapping[str, ResultsLike]) -> Sequence[Number]:
+def numbers_of(metric: str, columns: Mapping[str, ResultsLike]) -> Sequence[Number]:
     """Return what a metric declares, or all that was measured for a class that is not one of ours."""
     if metric in METRICS:
         return METRICS.get(metric, "metric").numbers
@@ -63,7 +66,8 @@ def _numbers(metric: str, columns: Mapping[str, ResultsLike]) -> Sequence[Number
     return [Number(name, f"{metric} {name}") for name in names]
 
 
-def _format(value: float | None, number: Number) -> str:
+def format_value(value: float | None, number: Number) -> str:
+    """Return a share in percent, a rank as it is, and `-` for none."""
     if value is None:
         return _MISSING
     return f"{value:.1f}" if number.unit == "rank" else f"{100 * value:.1f}"

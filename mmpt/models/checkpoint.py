@@ -1,7 +1,7 @@
 """Checkpoints: read without running code from the file, fitted to a model strictly, and said aloud what was done.
 
 fairseq writes a dict whose `model` entry holds the weights under `mmmodel.`; a bare state dict is read too. The few
-differences that are harmless stand in one table below; any other is an error that lists the keys.
+differences that are harmless stand in `checkpoint_keys.py`; any other is an error that lists the keys.
 
 Every file is read with torch's `weights_only`, which builds tensors, plain values and a list of further classes that
 torch keeps for the whole process. Importing this module puts `argparse.Namespace` on that list for good: fairseq keeps
@@ -19,67 +19,22 @@ import zipfile
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 
 from mmpt.errors import CheckpointError
+from mmpt.models.checkpoint_keys import Use, may_be_ignored, may_be_kept, present_name, reason_for
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 
 torch.serialization.add_safe_globals([Namespace])  # for the whole process; see above
 
-WRAPPER_PREFIX = "mmmodel."
 MOST_LISTED = 8
 TRAINING_ENTRIES = ("model", "optimizer_history", "extra_state")
-
-
-class Use(Enum):
-    """What a checkpoint is read for, which decides how far its keys may differ from the model's."""
-
-    INFERENCE = "inference"
-    START = "start"
-    """A training starts from its weights, with a fresh optimizer."""
-    RESUME = "resume"
-    """An interrupted training goes on."""
-
-
-class Harmless(NamedTuple):
-    """Keys that may be on one side only, why, and for which uses."""
-
-    names: re.Pattern[str]
-    reason: str
-    ignored: frozenset[Use]
-    """Uses for which the file may have more than the model."""
-    kept: frozenset[Use]
-    """Uses for which the model may have more than the file, and keeps its own values."""
-
-
-HARMLESS = (
-    Harmless(
-        re.compile(r"(^|\.)position_ids$"),
-        "a constant that newer transformers do not store",
-        ignored=frozenset(Use),
-        kept=frozenset(Use),
-    ),
-    Harmless(
-        re.compile(r"^video_encoder\.classifier\."),
-        "the step classifier, which only COIN models have",
-        ignored=frozenset({Use.INFERENCE, Use.START}),
-        kept=frozenset({Use.START}),  # it learns; scored as it is, it would make random numbers
-    ),
-)
-
-RENAMED = (
-    (re.compile(rf"^{re.escape(WRAPPER_PREFIX)}"), ""),
-    (re.compile(r"LayerNorm\.gamma$"), "LayerNorm.weight"),  # BERT converted from TensorFlow
-    (re.compile(r"LayerNorm\.beta$"), "LayerNorm.bias"),
-)
-"""Old names to present ones, applied in this order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +142,7 @@ def load_weights(model: nn.Module, checkpoint: str | Path | Mapping[str, Any]) -
     """Load a checkpoint file (or what was read from one) for inference, strictly, in the model's dtype and device.
 
     Raises:
-        CheckpointError: unreadable, or keys or shapes differ from the model's by more than `HARMLESS` allows.
+        CheckpointError: unreadable, or keys or shapes differ from the model's by more than is harmless.
     """
     source = str(checkpoint) if isinstance(checkpoint, str | Path) else "checkpoint"
     entries = load_checkpoint(checkpoint) if isinstance(checkpoint, str | Path) else checkpoint
@@ -210,7 +165,7 @@ def adapt_state(
     Returns:
         A state dict with exactly the keys, shapes and dtypes of the model's, and the report.
     Raises:
-        CheckpointError: keys or shapes differ by more than `HARMLESS` allows; all of them are listed.
+        CheckpointError: keys or shapes differ by more than is harmless; all of them are listed.
     """
     own = model.state_dict()
     found, renamed = _rename(_unwrap(checkpoint, source), source)
@@ -222,8 +177,8 @@ def adapt_state(
         source=source,
         loaded=tuple(common),
         renamed={old: new for old, new in renamed.items() if new in own},
-        ignored={n: _reason(n) for n in found if n not in own},
-        kept={n: _reason(n) for n in own if n not in found},
+        ignored={n: reason_for(n) for n in found if n not in own},
+        kept={n: reason_for(n) for n in own if n not in found},
         cast=tuple(sorted(f"{old} to {new}".replace("torch.", "") for old, new in casts)),
     )
 
@@ -234,8 +189,8 @@ def _require_fit(found: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tens
     absent = [name for name in own if name not in found]
     shapes = [(n, tuple(own[n].shape), tuple(found[n].shape)) for n in own if n in found]
     problems = [
-        *_listing("in the model only", [_with_hint(n, extra) for n in absent if not _may_be_kept(n, use)]),
-        *_listing("in the file only", [_with_hint(n, absent) for n in extra if not _may_be_ignored(n, use)]),
+        *_listing("in the model only", [_with_hint(n, extra) for n in absent if not may_be_kept(n, use)]),
+        *_listing("in the file only", [_with_hint(n, absent) for n in extra if not may_be_ignored(n, use)]),
         *_listing(
             "of another shape", [f"`{n}` must be {ours}, but is {its}" for n, ours, its in shapes if ours != its]
         ),
@@ -268,27 +223,13 @@ def _rename(state: Mapping[str, torch.Tensor], source: str) -> tuple[dict[str, t
     found: dict[str, torch.Tensor] = {}
     renamed: dict[str, str] = {}
     for old, value in state.items():
-        new = old
-        for pattern, replacement in RENAMED:
-            new = pattern.sub(replacement, new)
+        new = present_name(old)
         if new in found:
             raise CheckpointError(f"{source}: every tensor must be there once, but `{new}` comes under two names.")
         found[new] = value
         if new != old:
             renamed[old] = new
     return found, renamed
-
-
-def _may_be_ignored(name: str, use: Use) -> bool:
-    return any(harmless.names.search(name) and use in harmless.ignored for harmless in HARMLESS)
-
-
-def _may_be_kept(name: str, use: Use) -> bool:
-    return any(harmless.names.search(name) and use in harmless.kept for harmless in HARMLESS)
-
-
-def _reason(name: str) -> str:
-    return next(harmless.reason for harmless in HARMLESS if harmless.names.search(name))
 
 
 def _with_hint(name: str, others: list[str]) -> str:

@@ -9,7 +9,8 @@ import torch
 from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
 from torch import nn
 
-from mmpt.models.checkpoint import WRAPPER_PREFIX, Use, adapt_state
+from mmpt.models.checkpoint import adapt_state
+from mmpt.models.checkpoint_keys import WRAPPER_PREFIX, Use
 
 
 @register_model("mmmodel")

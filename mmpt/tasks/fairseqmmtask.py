@@ -30,7 +30,8 @@ from mmpt.batch import Split
 from mmpt.config import load_config
 from mmpt.datasets.fairseqmmdataset import FairseqMMDataset
 from mmpt.errors import EXIT_CODE, CheckpointError, UserError, message_of
-from mmpt.models.checkpoint import Use, check_training_checkpoint
+from mmpt.models.checkpoint import check_training_checkpoint
+from mmpt.models.checkpoint_keys import Use
 from mmpt.tasks.fairseqmmiterator import PlannedBatchIterator
 from mmpt.tasks.retritask import RetriTask
 from mmpt.tasks.task import Task

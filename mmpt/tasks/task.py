@@ -83,7 +83,7 @@ class Task:
 
     def find_misfits(self) -> list[str]:
         """Return the classes that exist but cannot work together, one sentence each."""
-        return [*self._mixed_parts(), *self._foreign_metrics()]
+        return [*self._mixed_parts(), *self._uneven_batches(), *self._foreign_metrics()]
 
     def _mixed_parts(self) -> list[str]:
         dataset, parts = self.config.dataset, self._part_classes()
@@ -92,6 +92,16 @@ class Task:
             return []
         names = ", ".join(f"`{name}: {getattr(dataset, name)}`" for name in batched)
         return [f"under `dataset`, {names} work on whole batches of videos, but the other parts on single videos."]
+
+    def _uneven_batches(self) -> list[str]:
+        """A batch of several items that differ in size."""
+        aligner, size = self._part_classes()["aligner"], self.config.batch_size
+        if size == 1 or not aligner.fills_batch:
+            return []
+        return [
+            f"`fairseq.dataset.batch_size` must be 1 with `dataset.aligner: {aligner.__name__}`, whose items are whole "
+            f"videos of any length, but is {size}."
+        ]
 
     def _foreign_metrics(self) -> list[str]:
         """Metrics of another kind of test than the predictor's."""
@@ -109,7 +119,8 @@ class Task:
     def build_dataset(self, split: Split) -> MMDataset | None:
         """Build the data set of `split`, or None when the config names no source for it."""
         dataset = self.config.dataset
-        path = {Split.TRAIN: dataset.train_path, Split.VALID: dataset.val_path, Split.TEST: dataset.test_path}[split]
+        test_path = dataset.test_path or dataset.anno_path
+        path = {Split.TRAIN: dataset.train_path, Split.VALID: dataset.val_path, Split.TEST: test_path}[split]
         if path is None:
             return None
         meta, video, text, aligner = (part(dataset, split) for part in self._part_classes().values())
@@ -154,11 +165,13 @@ class Task:
         return loss_cls(self.config.loss, clip_per_video=self.config.dataset.clip_per_video)
 
     def flatten(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Merge the leading axes of a batch (items, videos, clips: all that `caps` has before its T slots) into one.
+        """Merge the axes of a batch that count items, videos and clips into one, if its aligner draws clips.
 
-        Clip c of video v becomes row v*C + c. Tensors without these axes are left alone.
+        Clip c of video v becomes row v*C + c. Tensors without these axes are left alone, and so are whole batches of
+        the downstream aligners, whose models take them as they were collated.
         """
-        return merge_leading(batch, batch["caps"].dim() - 1)
+        clip_axes = self._part_classes()["aligner"].clip_axes
+        return merge_leading(batch, 1 + clip_axes) if clip_axes else batch
 
 
 def merge_leading(batch: dict[str, Any], num_axes: int) -> dict[str, Any]:

@@ -5,7 +5,15 @@ import logging
 import numpy as np
 import pytest
 
-from mmpt.evaluators import METRICS, ClipId, FullVideoRetrievalMetric, RetrievalMetric, RetrievalOutputs
+from mmpt.evaluators import (
+    BGRetrievalOutputs,
+    ClipId,
+    FullVideoBGRetrievalMetric,
+    FullVideoRetrievalMetric,
+    Metric,
+    RetrievalMetric,
+    RetrievalOutputs,
+)
 
 
 def outputs_of(scores: np.ndarray, clips: list[ClipId]) -> RetrievalOutputs:
@@ -19,10 +27,22 @@ def youcook_like(num_videos: int = 6, seed: int = 0) -> RetrievalOutputs:
     return outputs_of(scores.astype(np.float32), clips)
 
 
-@pytest.mark.parametrize("name", list(METRICS))
-def test_results_and_chance_have_the_declared_names(name: str) -> None:
-    metric = METRICS.get(name, "metric")()
-    outputs = youcook_like()
+def with_background(num_videos: int = 6, seed: int = 0) -> BGRetrievalOutputs:
+    rng = np.random.default_rng(seed)
+    captions, windows = 2 + np.arange(num_videos) % 3, 4 + np.arange(num_videos) % 4
+    scores = rng.normal(size=(captions.sum(), windows.sum()))
+    return BGRetrievalOutputs(
+        pooled_text=scores.astype(np.float32),
+        pooled_video=np.eye(windows.sum(), dtype=np.float32),
+        num_captions=captions,
+        num_windows=windows,
+        video_ids=[f"v{v}" for v in range(num_videos)],
+    )
+
+
+@pytest.mark.parametrize("metric", [RetrievalMetric(), FullVideoRetrievalMetric(), FullVideoBGRetrievalMetric()])
+def test_results_and_chance_have_the_declared_names(metric: Metric) -> None:
+    outputs = with_background() if metric.takes is BGRetrievalOutputs else youcook_like()
     result = metric.compute(outputs)
     assert tuple(result) == metric.names
     assert tuple(metric.chance(outputs)) == metric.names
@@ -61,8 +81,35 @@ def test_a_collapsed_model_is_at_chance_on_clips_and_videos() -> None:
         assert metric.compute(collapsed) == pytest.approx(metric.chance(collapsed), abs=1e-12)
 
 
-def test_the_form_is_chosen_by_name() -> None:
-    outputs = youcook_like(num_videos=9, seed=4)
-    assert FullVideoRetrievalMetric("corrected").compute(outputs) != FullVideoRetrievalMetric().compute(outputs)
-    with pytest.raises(AssertionError):
-        FullVideoRetrievalMetric("other").compute(outputs)  # type: ignore[arg-type]
+def test_a_collapsed_model_is_at_chance_with_background_where_lengths_are_equal() -> None:
+    rows = np.full((24, 60), 3.0, dtype=np.float32)
+    collapsed = BGRetrievalOutputs(
+        pooled_text=rows,
+        pooled_video=np.eye(60, dtype=np.float32),
+        num_captions=np.full(12, 2),
+        num_windows=np.full(12, 5),
+        video_ids=[str(v) for v in range(12)],
+    )
+    metric = FullVideoBGRetrievalMetric()
+    assert metric.compute(collapsed) == pytest.approx(metric.chance(collapsed), abs=1e-12)
+
+
+def test_both_forms_of_an_alignment_stand_beside_each_other_and_transport_is_computed() -> None:
+    for metric, outputs in (
+        (FullVideoRetrievalMetric(), youcook_like(num_videos=9, seed=4)),
+        (FullVideoBGRetrievalMetric(), with_background(num_videos=9, seed=1)),
+    ):
+        result = metric.compute(outputs)
+        released, corrected = ([result[f"{way}{form}R{k}"] for way in ("DTW-", "OTAM-") for k in (1, 5)]
+                               for form in ("", "corrected-"))  # fmt: skip
+        assert released != corrected
+        assert 0 < result["OT-R5"] < 1
+
+
+def test_titles_of_the_published_rows_are_plain() -> None:
+    titles = {number.name: number.title for number in FullVideoRetrievalMetric.numbers}
+    assert titles["DTW-R1"] == "full video, DTW, R@1"
+    assert titles["OTAM-corrected-R5"] == "full video, OTAM corrected, R@5"
+    with_bg = {number.name: number.title for number in FullVideoBGRetrievalMetric.numbers}
+    assert with_bg["R10"] == "full video with background, caption average, R@10"
+    assert with_bg.keys() == titles.keys()

@@ -98,3 +98,19 @@ def test_clip_ids_of_every_collation() -> None:
     keys = torch.utils.data.default_collate([("a", 0, 4), ("b", 5, 9), ("c", 1, 2)])
     assert clip_ids(keys) == expected
     assert clip_ids(["a", "b", "c"]) == [ClipId("a"), ClipId("b"), ClipId("c")]
+
+
+def test_equal_captions_have_equal_vectors_whatever_their_batch() -> None:
+    class Rounding(TinyTwoTower):
+        """Adds a little to every vector that depends on the call, as another batch size may."""
+
+        def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+            output = super().forward(**inputs)
+            output["pooled_text"] += 1e-7 * len(self.calls)
+            return output
+
+    first, second = batches([3, 3])
+    second["caps"][1], second["cmasks"][1] = first["caps"][2], first["cmasks"][2]
+    outputs = RetrievalPredictor(DatasetConfig())(Rounding(), [first, second], CPU)
+    assert (outputs.pooled_text[4] == outputs.pooled_text[2]).all()
+    assert (outputs.pooled_text[3] != outputs.pooled_text[2]).any()

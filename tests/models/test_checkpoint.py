@@ -12,13 +12,13 @@ from transformers import BertConfig
 from mmpt.errors import CheckpointError
 from mmpt.models import MMFusionSeparate
 from mmpt.models.checkpoint import (
-    Use,
     adapt_state,
     check_checkpoint,
     load_checkpoint,
     load_weights,
     weights_fingerprint,
 )
+from mmpt.models.checkpoint_keys import Use
 from mmpt.models.freezing import freeze_all_but_layernorm
 
 BERT = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}

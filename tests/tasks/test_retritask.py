@@ -178,13 +178,6 @@ def test_flattening_puts_clip_c_of_video_v_in_row_v_clips_plus_c(corpus: Path, t
     flat = task.flatten({"caps": caps, "idx": torch.tensor([7]), "video_id": [("a",), ("b",), ("c",)]})
     assert torch.equal(flat["caps"], caps[0].reshape(48, 5))
     assert flat["idx"].shape == (1,)
-    several = task.flatten(
-        {"caps": caps.view(3, 16, 5), "vmasks": caps.view(3, 16, 5) > 7, "answers": torch.ones(3, 1)}
-    )
-    assert torch.equal(several["vmasks"], caps.view(48, 5) > 7)
-    assert several["answers"].shape == (3, 1)
-    as_is = {"caps": torch.ones(4, 5), "vfeats": torch.ones(4, 2, 8)}
-    assert task.flatten(as_is)["vfeats"].shape == (4, 2, 8)
     one_video = task.flatten({"caps": caps[:, :1], "video_start": caps[:, :1, :, 0]})
     assert torch.equal(one_video["caps"], caps[0, 0])
     assert torch.equal(one_video["video_start"], caps[0, 0, :, 0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
 from mmpt.batch import Split
 from mmpt.config import DatasetConfig, LossConfig, ModelConfig, RunConfig
@@ -86,3 +87,24 @@ def test_training_needs_a_loss(loss: LossConfig | None) -> None:
 def test_a_split_without_a_source_has_no_data_set() -> None:
     task = Task.from_config(CONFIG)
     assert [task.build_dataset(split) for split in Split] == [None, None, None]
+
+
+def test_clips_of_a_batch_of_videos_are_flattened() -> None:
+    caps = torch.arange(3 * 16 * 5).view(3, 16, 5)
+    flat = Task.from_config(CONFIG).flatten({"caps": caps, "vmasks": caps > 7, "answers": torch.ones(3, 1)})
+    assert torch.equal(flat["caps"], caps.view(48, 5))
+    assert torch.equal(flat["vmasks"], caps.view(48, 5) > 7)
+    assert flat["answers"].shape == (3, 1)
+
+
+@pytest.mark.parametrize("aligner", ["DSAligner", "COINActionSegmentationAligner", "CrossTaskAligner"])
+def test_downstream_batches_are_left_alone_even_where_sizes_agree(aligner: str) -> None:
+    config = replace(CONFIG, dataset=replace(DATASET, aligner=aligner))
+    batch = {"caps": torch.ones(1, 4, 8), "vfeats": torch.ones(1, 4, 8, 512), "video_targets": torch.ones(1, 4)}
+    assert Task.from_config(config).flatten(batch) is batch
+
+
+def test_whole_videos_come_one_at_a_time() -> None:
+    config = replace(CONFIG, dataset=replace(DATASET, aligner="CrossTaskAligner"))
+    with pytest.raises(ConfigError, match=r"`fairseq\.dataset\.batch_size` must be 1 with .*CrossTaskAligner.* is 2\."):
+        Task.from_config(config.with_option("dataset", "batch_size", 2))

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from mmpt.batch import ClipBatch
+from mmpt.batch import ClipBatch, Split
+from mmpt.config.schema import DatasetConfig
 from mmpt.errors import DataError
 from mmpt.processors.aligner import Aligner, video_name
 from mmpt.processors.base import ALIGNERS, FEATURE_DIM, TEXT_PROCESSORS, VIDEO_PROCESSORS, TextReader, VideoReader
 from mmpt.processors.tokenizer import load_tokenizer
+from mmpt.utils.log import get_logger
+
+logger = get_logger(__name__)
+
+Item = TypeVar("Item")
+MOST_NAMED = 5
 
 
 @VIDEO_PROCESSORS.register
@@ -53,21 +62,79 @@ class VideoProcessor(VideoReader):
 class TextProcessor(TextReader):
     """Word-piece ids of a sentence, without special tokens."""
 
-    def __call__(self, key: str) -> list[int]:
-        """Return the ids of `key`, however many; the aligner cuts them."""
+    def __call__(self, key: Any) -> Any:
+        """Return the ids of the sentence `key`, however many; the aligner cuts them."""
+        return self.encode(key)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of `text`."""
         tokenizer = load_tokenizer(self.need_str("bert_name"), self.config.use_fast is not False)
-        return tokenizer(key, add_special_tokens=False)["input_ids"]
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 @ALIGNERS.register
 class DSAligner(Aligner):
     """The first F seconds and the whole sentence; `video_id` is the key as given."""
 
-    def __call__(
-        self, video_key: Any, video_feature: np.ndarray, text_feature: list[int], rng: random.Random
-    ) -> ClipBatch:
-        """Return caps and cmasks [T], vfeats [F, 512], vmasks [F]; nothing is drawn."""
+    def __call__(self, video_key: Any, video_feature: np.ndarray, text_feature: Any, rng: random.Random) -> ClipBatch:
+        """Return caps and cmasks [T], vfeats [F, 512], vmasks [F].
+
+        Args:
+            text_feature: word-piece ids of a sentence, with which nothing is drawn; or a list of such lists (MSR-VTT's
+                training videos have several captions), of which one is drawn.
+        """
         name = video_name(video_key)
+        if text_feature and isinstance(text_feature[0], list):
+            text_feature = text_feature[rng.randint(0, len(text_feature) - 1)]
         caps, cmasks = self.build_text_seq(text_feature, name=name)
         vfeats, vmasks = self.build_video_seq(video_feature, name=name)
         return ClipBatch(caps=caps, cmasks=cmasks, vfeats=vfeats, vmasks=vmasks, video_id=video_key)
+
+
+def keep_with_features(
+    items: Sequence[Item], video_of: Callable[[Item], str], config: DatasetConfig, split: Split
+) -> list[Item]:
+    """Return the items of a training or validation split whose video has features, in their order; test items all.
+
+    What is left out is counted in one warning. Of a test split nothing is left out silently: scoring names what is
+    missing and refuses.
+
+    Args:
+        items: of any kind; several may belong to one video.
+        video_of: an item's video id, whose features are in `<vfeat_dir>/<id>.npy`.
+        config: gives vfeat_dir and max_missing, the largest share of videos that may be without features.
+    Raises:
+        DataError: too many videos have no features, or none has.
+    """
+    if split is Split.TEST:
+        return list(items)
+    reader = VideoProcessor(config, split)
+    has_features = {video: reader.has(video) for video in dict.fromkeys(map(video_of, items))}
+    missing = [video for video, there in has_features.items() if not there]
+    if not missing:
+        return list(items)
+    listed = ", ".join(missing[:MOST_NAMED]) + (", ..." if len(missing) > MOST_NAMED else "")
+    problem = (
+        f"{config.vfeat_dir}: {len(missing)} of the {len(has_features)} videos of the {split.value} split have no "
+        f"features ({listed})"
+    )
+    share = len(missing) / len(has_features)
+    if share > config.max_missing or share == 1:
+        raise DataError(
+            f"{problem}, but at most {config.max_missing:.0%} may be missing. Extract them, correct "
+            "`dataset.vfeat_dir`, or raise `dataset.max_missing`."
+        )
+    logger.warning("%s; left out", problem)
+    return [item for item in items if has_features[video_of(item)]]
+
+
+def warn_of_equal_captions(path: str, captions: Iterable[str]) -> None:
+    """Count captions that several videos share in one warning: no model can tell these apart."""
+    counts = Counter(captions)
+    shared = [caption for caption, count in counts.items() if count > 1]
+    if shared:
+        num_rows = sum(counts[caption] for caption in shared)
+        listed = "; ".join(shared[:MOST_NAMED])
+        logger.warning(
+            "%s: %d of %d rows share their caption with another (%s)", path, num_rows, counts.total(), listed
+        )

@@ -1,4 +1,4 @@
-"""Clips with a known sentence from the validation shards, for evaluation on HowTo100M-like data (the demo uses it).
+"""Videos of the validation shards and their clips with a known sentence, for evaluation on HowTo100M-like data.
 
 The file is {"format": 1, "videos": [{"id": str, "clips": [{"start": s, "end": s, "text": str}, ...]}, ...]}, start and
 end in whole seconds, end exclusive, the clips of a video in time order.
@@ -36,15 +36,56 @@ class How2ClipMetaProcessor(MetaProcessor):
         return self.items[index]
 
 
+@META_PROCESSORS.register
+class How2FullVideoMetaProcessor(MetaProcessor):
+    """One video per item: the key is its id, the text key is the list of its sentences in time order."""
+
+    def __init__(self, config: DatasetConfig, split: Split):
+        super().__init__(config, split)
+        videos: dict[str, list[str]] = {}
+        for (video_id, _, _), text in read_clips(self.list_path()):
+            videos.setdefault(video_id, []).append(text)
+        self.items = list(videos.items())
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[str, list[str]]:
+        return self.items[index]
+
+
 @VIDEO_PROCESSORS.register
-class How2ClipVideoProcessor(VideoReader):
-    """Seconds [start, end) of a video from the `val` shards in `vfeat_dir`."""
+class How2VideoProcessor(VideoReader):
+    """Whole videos from the `val` shards in `vfeat_dir`."""
 
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
         self.vfeat_dir = self.need_str("vfeat_dir")
         shards = read_shard_meta(self.vfeat_dir, Split.VALID)
         self.where = {name: (shard, row) for shard, ids in shards.items() for row, name in enumerate(ids)}
+
+    def __call__(self, key: Any) -> np.ndarray:
+        """Return float [seconds, 512] for a video id.
+
+        Raises:
+            DataError: the video is not packed.
+        """
+        if key not in self.where:
+            raise DataError(
+                f"video {key}: must be in {meta_path(self.vfeat_dir, Split.VALID)}, but is not. Pack its "
+                "features, or take it out of `dataset.test_path`."
+            )
+        shard, row = self.where[key]
+        return open_features(self.vfeat_dir, Split.VALID, shard)[row]
+
+    def has(self, key: Any) -> bool:
+        """Say whether the video of an id, or of a key whose first element is one, is packed."""
+        return (key if isinstance(key, str) else key[0]) in self.where
+
+
+@VIDEO_PROCESSORS.register
+class How2ClipVideoProcessor(How2VideoProcessor):
+    """Seconds [start, end) of a video from the `val` shards in `vfeat_dir`."""
 
     def __call__(self, key: ClipKey) -> np.ndarray:
         """Return float [end - start, 512].
@@ -53,13 +94,7 @@ class How2ClipVideoProcessor(VideoReader):
             DataError: the video is not packed, or the clip ends after it.
         """
         video_id, start, end = key
-        if video_id not in self.where:
-            raise DataError(
-                f"video {video_id}: must be in {meta_path(self.vfeat_dir, Split.VALID)}, but is not. Pack its "
-                "features, or take it out of `dataset.test_path`."
-            )
-        shard, row = self.where[video_id]
-        feature = open_features(self.vfeat_dir, Split.VALID, shard)[row]
+        feature = super().__call__(video_id)
         if end > len(feature):
             raise DataError(
                 f"video {video_id}: a clip must end within the video's {len(feature)} s, but one ends at {end}. "

@@ -5,6 +5,8 @@ Legend: W windows, F video slots (seconds), E feature width, K values per second
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -33,17 +35,17 @@ def window_spans(num_seconds: int, stride: int, width: int) -> list[Span]:
     return spans
 
 
-def average_windows(values_WFK: np.ndarray, spans: list[Span]) -> np.ndarray:
+def average_windows(windows: Sequence[np.ndarray] | np.ndarray, spans: list[Span]) -> np.ndarray:
     """Return the mean over the windows that cover each second, as float32 [seconds, K].
 
     Args:
-        values_WFK: float; of window w the first `end - start` rows are read.
+        windows: float [seconds, K] each, or all of them [W, F, K]; the first `end - start` rows are read.
         spans: as `window_spans` makes them: together they cover every second.
     """
     num_seconds = spans[-1][1]
-    total = np.zeros((num_seconds, values_WFK.shape[2]), dtype=np.float32)
+    total = np.zeros((num_seconds, windows[0].shape[1]), dtype=np.float32)
     count = np.zeros((num_seconds, 1), dtype=np.float32)
-    for values_FK, (start, end) in zip(values_WFK, spans, strict=True):
+    for values_FK, (start, end) in zip(windows, spans, strict=True):
         total[start:end] += values_FK[: end - start]
         count[start:end] += 1
     assert count.all(), "windows leave seconds out"
@@ -52,6 +54,8 @@ def average_windows(values_WFK: np.ndarray, spans: list[Span]) -> np.ndarray:
 
 class WindowAligner(Aligner):
     """Cuts a video into windows of `dataset.sliding_window_size` seconds, every `dataset.sliding_window`."""
+
+    fills_batch = True
 
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)

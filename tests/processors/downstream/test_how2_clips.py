@@ -6,7 +6,12 @@ import pytest
 
 from mmpt.batch import Split
 from mmpt.errors import DataError
-from mmpt.processors import How2ClipMetaProcessor, How2ClipVideoProcessor
+from mmpt.processors import (
+    How2ClipMetaProcessor,
+    How2ClipVideoProcessor,
+    How2FullVideoMetaProcessor,
+    How2VideoProcessor,
+)
 from mmpt.processors.downstream.how2_clips import read_clips
 from tests.processors.shard_data import make_data, make_video
 
@@ -38,6 +43,20 @@ def test_clips_are_rows_of_the_val_shards(tmp_path):
         video(("absent", 0, 1))
     with pytest.raises(DataError, match=r"video video1002: a clip must end within the video's .* ends at 400"):
         video(("video1002", 5, 400))
+
+
+def test_whole_videos_have_all_their_sentences_and_seconds(tmp_path):
+    videos = [
+        {"id": "video1011", "clips": [clip(0, 3), clip(2, 7, "chop")]},
+        {"id": "video1002", "clips": [clip(5, 6, "mix")]},
+    ]
+    config = replace(make_data(tmp_path), test_path=write(tmp_path / "clips.json", videos))
+    meta, video = How2FullVideoMetaProcessor(config, Split.TEST), How2VideoProcessor(config, Split.TEST)
+    assert [meta[i] for i in range(len(meta))] == [("video1011", ["stir the pot", "chop"]), ("video1002", ["mix"])]
+    np.testing.assert_array_equal(video("video1002"), make_video(1002)[1])
+    assert video.has("video1002")
+    assert video.has(("video1011", 0, 3))
+    assert not video.has("absent")
 
 
 @pytest.mark.parametrize(

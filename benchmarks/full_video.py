@@ -1,0 +1,182 @@
+"""Scores of paragraphs against whole videos: many pairs at once (ours) beside a plain double loop over pairs.
+
+    python benchmarks/full_video.py                    # 436 videos of 3 to 16 clips, as YouCook2: under a minute
+    python benchmarks/full_video.py --memory 100000    # extra memory of caption average at that many clips
+
+The loop is written in the plain way, a pair and a cell at a time on NumPy arrays, runs on a sample of the pairs and is
+scaled up; both give the same scores, which is checked. Times are medians over repeats.
+"""
+
+import argparse
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from mmpt.evaluators import full_video, full_video_bg
+from mmpt.evaluators.full_video import Lengths
+from mmpt.evaluators.warping import Form
+
+
+def loop_average(block: np.ndarray, _: Lengths) -> float:
+    """Caption average of one pair."""
+    return float(np.mean([row.max() for row in block]))
+
+
+def loop_dtw(block: np.ndarray, lengths: Lengths, form: Form) -> float:
+    """DTW of one pair."""
+    d = pad(-block * scale(block, lengths), lengths.most) if form == "released" else -block * scale(block, lengths)
+    total = np.zeros_like(d)
+    for r in range(d.shape[0]):
+        for c in range(d.shape[1]):
+            if r and c:
+                total[r, c] = d[r, c] + min(total[r - 1, c - 1], total[r - 1, c], total[r, c - 1])
+            else:
+                total[r, c] = d[r, c] + (total[r - 1, c] if r else total[r, c - 1] if c else 0)
+    return -float(total[-1, -1])
+
+
+def loop_otam(block: np.ndarray, lengths: Lengths, form: Form) -> float:
+    """OTAM of one pair."""
+    score, sign = 0.0, -1 if form == "released" else 1
+    for side in (block, block.T):
+        d = np.pad(-side * scale(block, lengths), ((0, 0), (1, 1)))
+        if form == "released":
+            d = pad(d, (lengths.most[0], lengths.most[1] + 2))
+        total, last = np.zeros_like(d), d.shape[1] - 1
+        total[0, 1:] = np.cumsum(d[0, 1:])
+        for r in range(1, d.shape[0]):
+            total[r, 1] = d[r, 1] + sign * min(total[r - 1, 0], total[r - 1, 1], total[r, 0])
+            for c in range(2, last + 1):
+                total[r, c] = d[r, c] + min(total[r - 1, c - 1], total[r, c - 1], *total[r - 1, c : c + (c == last)])
+        score -= float(total[-1, -1])
+    return score
+
+
+def loop_transport(block: np.ndarray, _: Lengths) -> float:
+    """Sinkhorn of one pair."""
+    kernel = np.exp(block.astype(np.float64) / full_video.EPSILON)
+    v = np.ones(block.shape[1])
+    for _ in range(full_video.ITERATIONS):
+        u = 1 / (len(block) * (kernel @ v))
+        v = 1 / (len(v) * (u @ kernel))
+    return float(u @ (kernel * block) @ v)
+
+
+def scale(block: np.ndarray, lengths: Lengths) -> np.float32:
+    """What distances are multiplied with."""
+    return np.float32(lengths.most[0] * lengths.most[1] / block.size)
+
+
+def pad(d: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Pad as the release does."""
+    more_rows, more_cols = size[0] - d.shape[0], size[1] - d.shape[1]
+    padded = np.pad(d, ((0, more_rows), (0, more_cols)), constant_values=np.inf)
+    padded[-more_rows - 1 :, -more_cols:] = 0
+    return padded
+
+
+LOOPS: dict[str, Callable[[np.ndarray, Lengths], float]] = {
+    "caption average": loop_average,
+    "DTW": partial(loop_dtw, form="released"),
+    "DTW corrected": partial(loop_dtw, form="corrected"),
+    "OTAM": partial(loop_otam, form="released"),
+    "OTAM corrected": partial(loop_otam, form="corrected"),
+    "OT": loop_transport,
+}
+OURS: dict[str, full_video.Score] = {
+    "caption average": full_video.caption_average,
+    "DTW": full_video.dtw,
+    "DTW corrected": partial(full_video.dtw, form="corrected"),
+    "OTAM": full_video.otam,
+    "OTAM corrected": partial(full_video.otam, form="corrected"),
+    "OT": full_video.optimal_transport,
+}
+WITH_BACKGROUND: dict[str, full_video.Score] = {
+    "DTW": full_video_bg.dtw,
+    "DTW corrected": partial(full_video_bg.dtw, form="corrected"),
+    "OTAM": full_video_bg.otam,
+    "OTAM corrected": partial(full_video_bg.otam, form="corrected"),
+    "OT": full_video_bg.optimal_transport,
+}
+
+
+def timed(function: Callable[[], np.ndarray], repeats: int) -> tuple[list[float], np.ndarray]:
+    """Return seconds of every repeat, and the last result."""
+    seconds = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        result = function()
+        seconds.append(time.perf_counter() - begin)
+    return seconds, result
+
+
+def compare_speed(num_videos: int, num_sampled: int, repeats: int) -> None:
+    """Print a line per way to score."""
+    rng = np.random.default_rng(0)
+    num_clips = np.append(16, rng.integers(3, 13, num_videos - 1))
+    lengths = Lengths.of(num_clips)
+    scores = rng.normal(0, 3, (num_clips.sum(), num_clips.sum())).astype(np.float32)
+    print(f"{num_videos} x {num_videos} videos, {num_clips.sum()} clips; loop on {num_sampled}^2 pairs")
+    starts = np.cumsum(num_clips) - num_clips
+    some = range(num_sampled)
+    for name, loop in LOOPS.items():
+        ours, result = timed(partial(OURS[name], scores, lengths), repeats)
+        blocks = [[scores[starts[i] :, starts[j] :][: num_clips[i], : num_clips[j]] for j in some] for i in some]
+        begin = time.perf_counter()
+        plain = [[loop(block, lengths) for block in row] for row in blocks]
+        whole = (time.perf_counter() - begin) * (num_videos / num_sampled) ** 2
+        np.testing.assert_allclose(result[:num_sampled, :num_sampled], plain, rtol=1e-4, atol=1e-3)
+        median = statistics.median(ours)
+        spread = f"({min(ours):.2f} to {max(ours):.2f})"
+        print(f"{name:<16} {median:6.2f} s {spread:<16} loop {whole:7.1f} s, ours {whole / median:5.1f} times as fast")
+    num_windows = np.append(50, rng.integers(5, 45, num_videos - 1))
+    lengths = Lengths.of(num_clips, num_windows)
+    scores = rng.normal(0, 3, (num_clips.sum(), num_windows.sum())).astype(np.float32)
+    print(f"with background, {num_windows.sum()} windows")
+    for name, way in WITH_BACKGROUND.items():
+        print(f"{name:<16} {statistics.median(timed(partial(way, scores, lengths), repeats)[0]):6.2f} s")
+
+
+def measure_memory(num_clips: int, hidden_size: int) -> None:
+    """Print what ranking by caption average takes beside the vectors, at two sizes of which one is a quarter."""
+    before = peak_mb()
+    for size in (num_clips // 4, num_clips):
+        rng = np.random.default_rng(0)
+        lengths = Lengths.of(np.full(size // 8, 8))
+        text, video = (rng.standard_normal((size // 8 * 8, hidden_size), dtype=np.float32) for _ in range(2))
+        begin = time.perf_counter()
+        ways = {"": full_video.caption_average}
+        chunks = full_video.paragraph_chunks(lengths)
+        ranks = [full_video.paragraph_ranks(text, video, lengths, ways, chunk)[""] for chunk in chunks]
+        took, vectors = time.perf_counter() - begin, (text.nbytes + video.nbytes) / 1e6
+        print(f"{size:,} x {size:,} clips of {size // 8:,} videos, median rank {np.median(np.concatenate(ranks)):.0f}:")
+        extra, matrix = peak_mb() - before - vectors, 4 * size * size / 1e6
+        print(f"  {took:.0f} s, {extra:.0f} MB beside {vectors:.0f} MB of vectors (matrix of scores: {matrix:,.0f} MB)")
+
+
+def peak_mb() -> float:
+    """Return the most memory that this process ever held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--videos", type=int, default=436)
+    parser.add_argument("--sample", type=int, default=20, help="videos whose pairs the loop scores")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--memory", type=int, metavar="CLIPS", help="measure memory at this size, not speed")
+    parser.add_argument("--dim", type=int, default=768)
+    args = parser.parse_args()
+    if args.memory:
+        measure_memory(args.memory, args.dim)
+    else:
+        compare_speed(args.videos, args.sample, args.repeats)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Temporal alignment metrics as pure functions of arrays: where each sentence fits best, and ROC-AUC by ranks.
+
+Legend: n sentences of a video, L seconds, P positives, M negatives.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+NEVER_COVERED = -60000.0
+"""What the release puts where no window was compared with a sentence: below every cosine."""
+
+
+class Placement(NamedTuple):
+    """How a video's sentences are placed."""
+
+    hits_n: np.ndarray
+    """float64 [n]: 1 if the best second is a true one, else 0; the share of true ones among equally good seconds."""
+    peaks_n: np.ndarray
+    """float64 [n]: the similarity at the best second."""
+
+
+def true_seconds(spans_n2: np.ndarray, num_seconds: int) -> np.ndarray:
+    """Return bool [n, L]: floor(start) <= second <= ceil(end), which is what counts as a hit in the release."""
+    second_L = np.arange(num_seconds)
+    return (second_L >= np.floor(spans_n2[:, :1])) & (second_L <= np.ceil(spans_n2[:, 1:]))
+
+
+def place_released(similarity_nL: np.ndarray, spans_n2: np.ndarray) -> Placement:
+    """Place sentences as published: a similarity of exactly 0 counts as never covered, and the first maximum wins.
+
+    A sentence that no window was compared with is thereby put at second 0, and is right if it is seen there.
+
+    Args:
+        similarity_nL: float [n, L], 0 where nothing was compared.
+        spans_n2: float [n, 2], true start and end in seconds.
+    """
+    filled_nL = np.where(similarity_nL == 0, NEVER_COVERED, similarity_nL)
+    best_n = filled_nL.argmax(axis=1)
+    rows = np.arange(len(best_n))
+    hits_n = true_seconds(spans_n2, similarity_nL.shape[1])[rows, best_n]
+    return Placement(hits_n.astype(np.float64), filled_nL[rows, best_n].astype(np.float64))
+
+
+def place_corrected(similarity_nL: np.ndarray, covered_nL: np.ndarray, spans_n2: np.ndarray) -> Placement:
+    """Place sentences where they were compared: equally good seconds share the hit, uncovered sentences miss.
+
+    Args:
+        similarity_nL: float [n, L].
+        covered_nL: bool [n, L], where sentence and second were compared.
+        spans_n2: float [n, 2], true start and end in seconds.
+    """
+    filled_nL = np.where(covered_nL, similarity_nL, -np.inf)
+    peaks_n = filled_nL.max(axis=1)
+    best_nL = covered_nL & (filled_nL == peaks_n[:, None])
+    return Placement(_share(best_nL, spans_n2), peaks_n.astype(np.float64))
+
+
+def chance_hits(covered_nL: np.ndarray, spans_n2: np.ndarray, *, released: bool) -> np.ndarray:
+    """Return the expected hits, float64 [n], of similarities drawn independently for every sentence and second.
+
+    Args:
+        covered_nL: bool [n, L], where sentence and second are compared.
+        spans_n2: float [n, 2], true start and end in seconds.
+        released: a sentence that is never covered is put at second 0, as published; otherwise it misses.
+    """
+    places_nL = covered_nL
+    if released:
+        places_nL = covered_nL.copy()
+        places_nL[~covered_nL.any(axis=1), 0] = True
+    return _share(places_nL, spans_n2)
+
+
+def _share(places_nL: np.ndarray, spans_n2: np.ndarray) -> np.ndarray:
+    """Return the share of true seconds among the marked ones, 0 where none is marked."""
+    true_nL = true_seconds(spans_n2, places_nL.shape[1])
+    return (places_nL & true_nL).sum(axis=1) / np.maximum(places_nL.sum(axis=1), 1)
+
+
+def roc_auc(scores_N: np.ndarray, positive_N: np.ndarray) -> float:
+    """Return the probability that a positive scores above a negative, ties counting half (Mann-Whitney's statistic).
+
+    Args:
+        scores_N: float [P + M].
+        positive_N: bool [P + M], with at least one of each kind.
+    """
+    num_positive = int(positive_N.sum())
+    num_negative = len(positive_N) - num_positive
+    assert num_positive, "ROC-AUC needs positives"
+    assert num_negative, "ROC-AUC needs negatives"
+    _, place_N, counts = np.unique(scores_N, return_inverse=True, return_counts=True)
+    mean_rank_N = (np.cumsum(counts) - (counts - 1) / 2)[place_N]  # from 1; tied scores share the mean of their ranks
+    above = mean_rank_N[positive_N].sum() - num_positive * (num_positive + 1) / 2
+    return float(above / (num_positive * num_negative))
+
+
+def chance_auc(covered_N: np.ndarray, positive_N: np.ndarray) -> float:
+    """Return the expected ROC-AUC when a score is the largest of as many independent draws as seconds are covered.
+
+    The larger of a and b draws comes from the a with probability a / (a + b); two sentences without any tie.
+
+    Args:
+        covered_N: int [P + M], seconds compared with each sentence.
+        positive_N: bool [P + M], with at least one of each kind.
+    """
+    a, num_a = np.unique(covered_N[positive_N], return_counts=True)
+    b, num_b = np.unique(covered_N[~positive_N], return_counts=True)
+    both = a[:, None] + b
+    wins = np.where(both > 0, a[:, None] / np.maximum(both, 1), 0.5)
+    return float(num_a @ wins @ num_b / (num_a.sum() * num_b.sum()))

@@ -1,0 +1,98 @@
+"""The published numbers belong to metrics and YAMLs that exist, and say when not to compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mmpt.config import load_config
+from mmpt.evaluators import METRICS
+from mmpt.evaluators.published import (
+    METHODS,
+    PUBLISHED,
+    benchmark_key,
+    comparability_notes,
+    setting_of,
+)
+from tests.jobs import ROOT
+
+EVALUATIONS = sorted(
+    path for path in (ROOT / "projects" / "retri").glob("*/test_*.yaml") if "how2_demo" not in path.name
+)
+
+
+@pytest.mark.parametrize("key", list(PUBLISHED))
+def test_every_number_is_one_that_its_metric_computes(key: str) -> None:
+    benchmark = PUBLISHED[key]
+    assert set(benchmark.numbers) <= set(METRICS.get(benchmark.metric, "metric")().names)
+    assert setting_of(key) == benchmark.setting
+    assert all(len(values) == len(METHODS) for values in benchmark.numbers.values())
+    percents = [value for values in benchmark.numbers.values() for value in values if value is not None]
+    assert all(1 < value < 100 for value in percents)
+
+
+@pytest.mark.parametrize("path", EVALUATIONS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_evaluation_has_its_benchmark(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert PUBLISHED[benchmark_key(path.stem)].metric in load_config(path).metric
+    assert setting_of(path.stem) == ("zero-shot" if "_zs" in path.stem else "fine-tuned")
+
+
+def test_recalls_grow_with_k() -> None:
+    for benchmark in PUBLISHED.values():
+        for prefix in {name.removesuffix("R1") for name in benchmark.numbers if name.endswith("R1")}:
+            for at_1, at_5, at_10 in zip(*(benchmark.numbers[f"{prefix}R{k}"] for k in (1, 5, 10)), strict=True):
+                assert (at_1 is None and at_5 is None and at_10 is None) or at_1 < at_5 < at_10  # type: ignore[operator]
+
+
+def test_some_numbers_from_the_papers() -> None:
+    full_video = PUBLISHED["youcook_fullvideo_zs"]
+    assert full_video.numbers["OTAM-R1"] == (52.8, 84.9, 88.9)
+    assert full_video.results_of("Norton") == {
+        "FullVideoRetrievalMetric": pytest.approx(
+            {"R1": 0.755, "R5": 0.95, "R10": 0.977, "DTW-R1": 0.887, "DTW-R5": 0.988, "DTW-R10": 0.995,
+             "OTAM-R1": 0.889, "OTAM-R5": 0.984, "OTAM-R10": 0.995}
+        )
+    }  # fmt: skip
+    assert PUBLISHED["coin_zs"].results_of("Norton") == {"COINActionSegmentationMetric": {}}  # not reported
+
+
+@pytest.mark.parametrize(
+    ("task", "key", "setting"),
+    [
+        ("test_vtt_zs", "vtt_zs", "zero-shot"),
+        ("test_vtt_ft", "vtt_ft", "fine-tuned"),
+        ("test_vtt_videoclip", "vtt_ft", "fine-tuned"),
+        ("test_crosstask_zs_videoclip", "crosstask_zs", "zero-shot"),
+        ("test_how2_demo_zs", "how2_demo_zs", "zero-shot"),
+        ("mine", "mine", ""),
+    ],
+)
+def test_the_name_of_a_yaml_says_benchmark_and_setting(task: str, key: str, setting: str) -> None:
+    assert benchmark_key(task) == key
+    assert setting_of(task) == setting
+
+
+def row(data: str | None = "d" * 64, scored: int = 1000, missing: int = 0) -> dict[str, object]:
+    return {"data_fingerprint": data, "num_items": scored, "num_missing": missing}
+
+
+def test_equal_runs_have_no_notes() -> None:
+    assert comparability_notes(PUBLISHED["vtt_zs"], {"a": row(), "b": row()}) == []
+    assert comparability_notes(None, {"a": row(scored=7)}) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ({"a": row(), "b": row("e" * 64)}, "different data (a on dddddddddddd; b on eeeeeeeeeeee)"),
+        ({"a": row(scored=900, missing=100)}, "a was scored on 900 of 1,000 test items"),
+        ({"a": row(scored=500)}, "a was scored on 500 items, Norton's are on 1,000"),
+        ({"a": {}}, "a did not record the data it was scored on"),
+    ],
+)
+def test_unequal_runs_are_named(rows: dict[str, dict], says: str) -> None:
+    (note,) = comparability_notes(PUBLISHED["vtt_zs"], rows)
+    assert note.startswith("not comparable")
+    assert says in note
