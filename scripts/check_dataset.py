@@ -13,11 +13,12 @@ import sys
 from pathlib import Path
 
 from mmpt.config import load_config
-from mmpt.errors import EXIT_CODE, INTERRUPTED, DataError, UserError
+from mmpt.errors import EXIT_CODE, DataError
 from mmpt.processors.dataset_check import check_dataset
 from mmpt.processors.statistics_figure import save_histograms
+from mmpt.utils.command import run_command
 from mmpt.utils.io import write_json
-from mmpt.utils.log import get_logger, setup_logging
+from mmpt.utils.log import get_logger
 
 MAX_SHOWN = 50
 logger = get_logger("check_dataset")
@@ -25,17 +26,7 @@ logger = get_logger("check_dataset")
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    args = _parser().parse_intermixed_args(argv)
-    setup_logging()
-    try:
-        return _check(args)
-    except UserError as err:
-        print(f"error: {err}", file=sys.stderr)
-    except OSError as err:
-        print(f"error: {err.filename or args.out}: cannot be written ({err.strerror}).", file=sys.stderr)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    return EXIT_CODE
+    return run_command(lambda: _check(_parser().parse_intermixed_args(argv)), stopped="nothing was written")
 
 
 def _check(args: argparse.Namespace) -> int:

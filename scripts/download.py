@@ -10,7 +10,6 @@ An interrupted download goes on where it stopped when the same command is run ag
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,13 +17,14 @@ from urllib.parse import urlsplit
 
 from download_catalogue import CATALOGUE, File, Item
 
-from mmpt.errors import EXIT_CODE, INTERRUPTED, UserError
+from mmpt.errors import UserError
+from mmpt.utils.command import run_command
 from mmpt.utils.download import Outcome, Patience, Remote, check_there, fetch_file
 from mmpt.utils.download_ledger import Ledger, record_of
 from mmpt.utils.file_kinds import Kind
 from mmpt.utils.http_range import mirrored
 from mmpt.utils.hub import fetch_from_hub
-from mmpt.utils.log import get_logger, setup_logging
+from mmpt.utils.log import get_logger
 from mmpt.utils.part_file import DownloadError
 from mmpt.utils.unpack import unpack_member
 
@@ -35,25 +35,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    setup_logging(logging.INFO)
     if options.list:
         print(list_catalogue())
         return 0
     if not options.names:
         parser.error("name something to download, or see what there is with --list")
     patience = Patience(tries=options.tries, timeout_s=options.timeout)
-    try:
-        download(options.names, options.root, mirror=options.mirror, force=options.force, patience=patience)
-    except KeyboardInterrupt:
-        logger.warning("interrupted; run the same command again to go on")
-        return INTERRUPTED
-    except UserError as err:
-        print(err, file=sys.stderr)
-        return EXIT_CODE
-    except OSError as err:
-        print(f"{options.root}: cannot be written ({err}); give another folder with `--root`.", file=sys.stderr)
-        return EXIT_CODE
-    return 0
+
+    def work() -> None:
+        try:
+            download(options.names, options.root, mirror=options.mirror, force=options.force, patience=patience)
+        except OSError as err:
+            what = f"{options.root}: cannot be written ({err}); give another folder with `--root`."
+            raise DownloadError(what) from err
+
+    return run_command(work, stopped="run the same command again to go on")
 
 
 def download(

@@ -158,8 +158,14 @@ CATALOGUE: dict[str, Item] = {
         about="MSR-VTT: the multiple-choice test",
         source="no published address is known to us",
         files=(File("data/msrvtt/MSR_MC_test.csv", "text"),),
-        by_hand="It is part of the evaluation data of the JSFusion paper (https://arxiv.org/abs/1808.02559). A user found a "
-        "copy on Google Drive: https://github.com/facebookresearch/fairseq/issues/4364.",
+        by_hand="It is part of the evaluation data of the JSFusion paper (https://arxiv.org/abs/1808.02559). A user "
+        "found a copy on Google Drive: https://github.com/facebookresearch/fairseq/issues/4364.",
+    ),
+    "msrvtt-full": Item(
+        about="MSR-VTT: the ids of the full test split, which VideoCLIP's fine-tuning adds to its training videos",
+        source="no published address is known to us",
+        files=(File("data/msrvtt/MSRVTT_FULL_test.csv", "text"),),
+        by_hand="Write a line `video_id`, then video7010 to video9999, a line each.",
     ),
     "youcook": Item(
         about="YouCook2: the annotations",
@@ -174,18 +180,22 @@ CATALOGUE: dict[str, Item] = {
         ),
     ),
     "youcook-clips": Item(
-        about="YouCook2: the clips of the validation videos that are scored, and of the training videos",
+        about="YouCook2: clips to score and to train on; MSR-VTT: VideoCLIP's training videos",
         source="README of https://github.com/antoine77340/howto100m; https://github.com/facebookresearch/fairseq/issues/5049",
         files=(
             File(
                 "data/youcook/metadata_eval.zip",
                 "zip",
                 (f"{WILLOW}/metadata_eval.zip",),
-                members={name: f"data/youcook/{name}" for name in ("youcook_val.pkl", "youcook_train.pkl")},
+                members={
+                    "youcook_val.pkl": "data/youcook/youcook_val.pkl",
+                    "youcook_train.pkl": "data/youcook/youcook_train.pkl",
+                    "MSRVTT_train.csv": "data/msrvtt/MSRVTT_train.csv",
+                },
             ),
         ),
-        if_gone="It is the evaluation data of https://github.com/antoine77340/howto100m; put the two files into "
-        "data/youcook yourself.",
+        if_gone="It is the evaluation data of https://github.com/antoine77340/howto100m; put its files where `--list` "
+        "says.",
     ),
     "coin": Item(
         about="COIN: the annotations",

@@ -12,7 +12,6 @@ import argparse
 import dataclasses
 import hashlib
 import json
-import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,10 @@ from demo_corpus.files import write_corpus
 from demo_corpus.settings import CorpusSettings, flag_of
 from demo_corpus.summary import summary_rows
 
-from mmpt.errors import EXIT_CODE, INTERRUPTED, DataError, UserError
+from mmpt.errors import DataError
+from mmpt.utils.command import run_command
 from mmpt.utils.io import read_json, write_json
-from mmpt.utils.log import get_logger, setup_logging
+from mmpt.utils.log import get_logger
 
 MANIFEST = "demo.json"
 FORMAT = 1
@@ -34,20 +34,15 @@ logger = get_logger("make_demo_data")
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = vars(_parser().parse_args(arguments))
-    setup_logging(logging.INFO)
     out = Path(options.pop("out"))
+    return run_command(lambda: _make(out, CorpusSettings(**options)), stopped="run it again, the corpus is made anew")
+
+
+def _make(out: Path, settings: CorpusSettings) -> None:
     try:
-        make_demo_data(out, CorpusSettings(**options))
-    except UserError as err:
-        print(f"error: {err}", file=sys.stderr)
-        return EXIT_CODE
+        make_demo_data(out, settings)
     except OSError as err:
-        print(f"error: {out}: cannot write here ({err}); give another folder with `--out`.", file=sys.stderr)
-        return EXIT_CODE
-    except KeyboardInterrupt:
-        print("interrupted; run it again, the corpus is made anew", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+        raise DataError(f"{out}: cannot write here ({err}); give another folder with `--out`.") from err
 
 
 def make_demo_data(out: Path, settings: CorpusSettings) -> None:

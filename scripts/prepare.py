@@ -9,6 +9,7 @@ Captions (.vtt, .srt, WhisperX's or our .json) are called like their videos, per
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ import yaml
 
 from mmpt.batch import Split
 from mmpt.config import RunConfig, load_config
-from mmpt.errors import EXIT_CODE, INTERRUPTED, DataError, UserError
+from mmpt.errors import EXIT_CODE, DataError
 from mmpt.evaluators import file_fingerprint
 from mmpt.models.bert_weights import WEIGHT_FILES, read_bert_config
 from mmpt.models.s3d import S3D, S3D_WEIGHTS, load_s3d
@@ -37,10 +38,11 @@ from mmpt.processors.own_videos import MAX_BATCH, batch_videos, fitting_settings
 from mmpt.processors.packing import pack_features
 from mmpt.processors.pretokenise import tokenise_captions
 from mmpt.processors.shard_writer import SHARD_SIZE
-from mmpt.processors.video_list import find_videos
-from mmpt.utils.io import atomic_write, write_json
+from mmpt.processors.video_list import VideoJob, VideoList, find_videos
+from mmpt.utils.command import run_command
+from mmpt.utils.io import atomic_write, remove_leftovers, write_json
 from mmpt.utils.lock import exclusive
-from mmpt.utils.log import get_logger, progress, setup_logging
+from mmpt.utils.log import get_logger, progress
 
 MARK = "# Made by scripts/prepare.py"
 DEFAULT_BERT = "bert-base-uncased"
@@ -53,6 +55,8 @@ class Report:
 
     videos_without_captions: dict[str, str] = field(default_factory=dict)  # id -> reason
     videos_without_features: dict[str, str] = field(default_factory=dict)  # id -> reason
+    videos_misnamed: dict[str, str] = field(default_factory=dict)  # path -> why its name gives no id
+    videos_damaged: dict[str, list[str]] = field(default_factory=dict)  # id -> what is wrong; they are used
     captions_without_video: list[str] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
@@ -65,21 +69,18 @@ class Report:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    args = _parser().parse_args(argv)
-    setup_logging()
-    try:
-        recipe = load_config(_base(args))
-        _check(args)
-        with exclusive(args.out / ".prepare.lock", "preparing these videos"):
-            return _prepare(args, recipe)
-    except UserError as err:
-        print(f"error: {err}", file=sys.stderr)
-    except OSError as err:
-        print(f"error: {err.filename or args.out}: {err.strerror}; mend that and run again to go on.", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return INTERRUPTED
-    return EXIT_CODE
+    return run_command(lambda: _run(_parser().parse_args(argv)), stopped="run the same command again to go on")
+
+
+def _run(args: argparse.Namespace) -> int:
+    recipe = load_config(_base(args))
+    _check(args)
+    videos = find_videos([args.videos], args.out / "feat")
+    with exclusive(args.out / ".prepare.lock", "preparing these videos"):
+        remove_leftovers(args.out, r"report\.json|captions\.jsonl|(train|val)\.lst")
+        if args.yaml.parent.is_dir():
+            remove_leftovers(args.yaml.parent, re.escape(args.yaml.name))
+        return _prepare(args, recipe, videos)
 
 
 def _base(args: argparse.Namespace) -> str:
@@ -87,11 +88,11 @@ def _base(args: argparse.Namespace) -> str:
     return f"projects/retri/{args.recipe}/how2_pretrain.yaml"
 
 
-def _prepare(args: argparse.Namespace, recipe: RunConfig) -> int:
-    report = Report()
+def _prepare(args: argparse.Namespace, recipe: RunConfig, videos: VideoList) -> int:
+    report = Report(videos_misnamed=videos.misnamed)
     try:
-        captions = _gather_captions(args, report)
-        extract_videos(args, list(captions), report)
+        captions = _gather_captions(args, videos, report)
+        extract_videos(args, [job for job in videos.jobs if job.video_id in captions], report)
         ids = _with_features(args.out / "feat", list(captions), report)
     finally:
         report.write(args.out / "report.json")
@@ -120,10 +121,9 @@ def _check(args: argparse.Namespace) -> None:
 # ---- the steps
 
 
-def _gather_captions(args: argparse.Namespace, report: Report) -> dict[str, CaptionList]:
+def _gather_captions(args: argparse.Namespace, videos: VideoList, report: Report) -> dict[str, CaptionList]:
     """Read the captions of every video that has some."""
-    ids = [job.video_id for job in find_videos([args.videos], args.out / "feat").jobs]
-    pairs = pair_captions(ids, _caption_files(args.captions))
+    pairs = pair_captions([job.video_id for job in videos.jobs], _caption_files(args.captions))
     report.captions_without_video = [str(path) for path in pairs.captions_alone]
     report.videos_without_captions = dict.fromkeys(pairs.videos_alone, "no caption file")
     captions = {}
@@ -140,19 +140,17 @@ def _gather_captions(args: argparse.Namespace, report: Report) -> dict[str, Capt
     return captions
 
 
-def extract_videos(args: argparse.Namespace, ids: Sequence[str], report: Report) -> None:
+def extract_videos(args: argparse.Namespace, jobs: Sequence[VideoJob], report: Report) -> None:
     """Make `<out>/feat/<id>.npy` of these videos, where it is not there yet; a broken video is reported."""
-    folder = args.out / "feat"
-    wanted = set(ids)
-    jobs = [job for job in find_videos([args.videos], folder).jobs if job.video_id in wanted]
     if not jobs:
         return
+    folder = args.out / "feat"
     network, weights = _network(args)
     how = {"type": "s3d", "fps": FPS, "size": SIZE, "weights": weights, "dtype": "fp32"}
     check_settings(folder, how | {"half_precision": 1, "l2_normalize": 1, "hflip": 0})  # as extract.py by default
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found = Extraction(jobs, ClipEncoder(network, device), num_threads=args.decoders).run()
-    report.videos_without_features = found.failed
+    report.videos_without_features, report.videos_damaged = found.failed, found.notes
     if found.elsewhere:
         raise DataError(f"{folder}: another process extracts {len(found.elsewhere)} of the videos. Run again after it.")
     tidy(folder)
@@ -170,10 +168,11 @@ def _network(args: argparse.Namespace) -> tuple[S3D, str]:
 
 def _caption_files(folder: Path) -> list[Path]:
     """Return the caption files of a folder and of its sub-folders, one level."""
-    paths = [path for pattern in ("*", "*/*") for path in sorted(folder.glob(pattern))]
+    entries = sorted(folder.iterdir())
+    entries += [path for sub in entries if sub.is_dir() for path in sorted(sub.iterdir())]
     return [
         path
-        for path in paths
+        for path in entries
         if path.suffix.lower() in CAPTION_SUFFIXES and path.is_file() and not path.name.startswith(".")
     ]
 

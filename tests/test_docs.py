@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
@@ -24,8 +25,8 @@ def blocks(document: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL)
 
 
-def commands(prefix: str) -> list[str]:
-    lines = [line for name in DOCUMENTS for block in blocks(name, "bash") for line in block.splitlines()]
+def commands(prefix: str, documents: tuple[str, ...] = DOCUMENTS) -> list[str]:
+    lines = [line for name in documents for block in blocks(name, "bash") for line in block.splitlines()]
     return sorted({line for line in lines if line.startswith(prefix)})
 
 
@@ -47,20 +48,33 @@ def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_launch_command_of_the_documents_resolves(checkout: Path) -> None:
-    lines = commands("python locallaunch.py")
-    assert len(lines) >= 6
+    lines = commands("python locallaunch.py", tuple(name for name in DOCUMENTS if name != "DATASET.md"))
+    assert len(lines) >= 6  # DATASET.md's run in tests/e2e/test_recipe.py, on what the lines before them made
     for line in lines:
         done = run([*shlex.split(line)[1:], "--dryrun"], checkout)
         assert done.returncode == 0, line + done.stderr
         assert done.stdout.splitlines()[-1].startswith("launching "), line
 
 
-def test_every_script_command_of_the_documents_exists() -> None:
+def test_every_script_command_of_the_documents_exists(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     for line in commands("python scripts/"):
-        done = run([shlex.split(line)[1], "--help"], ROOT)
-        assert done.returncode == 0, line
-        for flag in re.findall(r"--[a-z-]+", line):
-            assert flag in done.stdout, line
+        module = shlex.split(line)[1].removeprefix("scripts/").removesuffix(".py").replace("/", ".")
+        with pytest.raises(SystemExit, match="0"):
+            importlib.import_module(module).main(["--help"])
+        shown = capsys.readouterr().out
+        for flag in re.findall(r"--[a-z_-]+", line):
+            assert flag in shown, line
+
+
+def test_every_data_command_stands_in_the_data_page() -> None:
+    """There, tests/e2e/test_recipe.py runs it."""
+    for prefix in ("python scripts/", "python -m mmpt.processors"):
+        lines = commands(prefix)
+        assert lines
+        assert set(lines) == set(commands(prefix, ("DATASET.md",)))
 
 
 def test_every_make_target_of_the_documents_exists() -> None:
@@ -74,6 +88,7 @@ def test_every_link_leads_to_a_file_or_heading() -> None:
     for name in DOCUMENTS:
         for target in re.findall(r"\]\((?!http)([^)]+)\)", (ROOT / name).read_text()):
             path, _, heading = target.partition("#")
+            path = path or name
             assert (ROOT / path).exists(), f"{name}: {target}"
             if heading:
                 titles = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(), re.MULTILINE)

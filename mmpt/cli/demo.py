@@ -1,7 +1,7 @@
 """The main job on a small corpus, end to end: `make demo` runs this, which runs and prints four commands.
 
 With seed 0 they are the commands of the README; another seed gives another corpus, other initial weights and other
-folders, by overrides on the same YAMLs. Run again, it goes on where it stopped.
+folders, by copies of the same YAMLs. Run again, it goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -11,44 +11,61 @@ import shlex
 import subprocess
 import sys
 import time
+from typing import Any
 
-from mmpt.errors import INTERRUPTED
+from mmpt.config.yaml_files import read_yaml, write_yaml
+from mmpt.errors import EXIT_CODE, INTERRUPTED, UserError
 
 VIDEOCLIP = "projects/retri/videoclip/how2_demo.yaml"
 NORTON = "projects/retri/norton/how2_demo.yaml"
-SCORES = "projects/retri/norton/test_how2_demo_zs.yaml"
+SCORES = (
+    "projects/retri/norton/test_how2_demo_zs.yaml",
+    "projects/retri/norton/test_how2_demo_bg_zs.yaml",
+    "projects/retri/norton/test_how2_demo_steps_zs.yaml",
+    "projects/retri/norton/test_how2_demo_align_zs.yaml",
+)
+DATA, RUNS = "data/demo", "runs/demo"
 
 
 def demo_commands(seed: int) -> list[list[str]]:
     """The four commands of the demo, without the interpreter."""
-    data, runs = ("data/demo", "runs/demo") if seed == 0 else (f"data/demo{seed}", f"runs/demo{seed}")
-    dataset = [
-        f"dataset.bert_name={data}/bert",
-        f"dataset.vfeat_dir={data}/feat",
+    return [
+        ["scripts/make_demo_data.py", "--out", _of_seed(DATA, seed), "--seed", str(seed)],
+        ["locallaunch.py", yaml_path(VIDEOCLIP, seed), "--jobtype", "local_small"],
+        ["locallaunch.py", yaml_path(NORTON, seed), "--jobtype", "local_small"],
+        ["locallaunch.py", ",".join(yaml_path(path, seed) for path in SCORES), "--jobtype", "local_predict"],
     ]
-    training = [
-        *dataset,
-        f"dataset.tfeat_dir={data}/feat/demo.bert-demo.",
-        f"dataset.train_path={data}/how2_s3d_train.lst",
-        f"dataset.val_path={data}/how2_s3d_val.lst",
-        f"fairseq.common.seed={seed + 1}",
-    ]
-    videoclip, norton = f"{runs}/videoclip", f"{runs}/norton"
-    steps = [
-        ["scripts/make_demo_data.py", "--out", data, "--seed", str(seed)],
-        ["locallaunch.py", VIDEOCLIP, "--jobtype", "local_small"],
-        ["locallaunch.py", NORTON, "--jobtype", "local_small"],
-        ["locallaunch.py", SCORES, "--jobtype", "local_predict"],
-    ]
-    if seed == 0:
-        return steps
-    start = f"{videoclip}/checkpoint_best.pt"
-    steps[1] += [*training, f"fairseq.checkpoint.save_dir={videoclip}", f"eval.save_path={videoclip}"]
-    steps[2] += [*training, f"fairseq.checkpoint.save_dir={norton}", f"eval.save_path={norton}"]
-    steps[2] += [f"fairseq.checkpoint.restore_file={start}"]
-    steps[3] += [*dataset, f"dataset.test_path={data}/val_clips.json", f"eval.save_path={runs}/results"]
-    steps[3] += [f"fairseq.common_eval.path=[{start},{norton}/checkpoint_best.pt]"]
-    return steps
+
+
+def yaml_path(path: str, seed: int) -> str:
+    """Return the YAML to run in place of a shipped one: itself for seed 0, else its copy."""
+    return path if seed == 0 else path.replace("projects/retri", f"{_of_seed(RUNS, seed)}/yaml", 1)
+
+
+def demo_yamls(seed: int) -> dict[str, dict[str, Any]]:
+    """Return what to write for another seed than 0: path -> a shipped YAML with that seed and folders of its own.
+
+    Raises:
+        ConfigError: a shipped YAML is not there.
+    """
+    copies = {}
+    for path in (VIDEOCLIP, NORTON, *SCORES):
+        values = _of_seed(read_yaml(path), seed)
+        if "train_path" in values["dataset"]:
+            values["fairseq"]["common"]["seed"] = seed + 1  # 1 is fairseq's own
+        copies[yaml_path(path, seed)] = values
+    return copies
+
+
+def _of_seed(value: Any, seed: int) -> Any:
+    """Return `value` with the demo's folders renamed for `seed`, at any depth."""
+    if isinstance(value, dict):
+        return {key: _of_seed(each, seed) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_of_seed(each, seed) for each in value]
+    if isinstance(value, str) and seed != 0:
+        return value.replace(DATA, f"{DATA}{seed}", 1).replace(RUNS, f"{RUNS}{seed}", 1)
+    return value
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,12 +75,18 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     begin = time.monotonic()
     try:
+        if args.seed != 0:
+            for path, values in demo_yamls(args.seed).items():
+                write_yaml(path, values)
         for command in demo_commands(args.seed):
             print(f"\n$ python {shlex.join(command)}", flush=True)
             code = subprocess.run([sys.executable, *command], check=False).returncode
             if code:
                 print(f"error: this command ended with exit code {code}.", file=sys.stderr)
                 return code
+    except UserError as err:
+        print(f"error: {err}", file=sys.stderr)
+        return EXIT_CODE
     except KeyboardInterrupt:
         print("interrupted; run it again, it goes on where it stopped", file=sys.stderr)
         return INTERRUPTED

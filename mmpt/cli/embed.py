@@ -15,13 +15,14 @@ import numpy as np
 import torch
 
 from mmpt.cli.devices import choose_device
-from mmpt.errors import EXIT_CODE, INTERRUPTED, DataError, LaunchError, UserError
+from mmpt.errors import DataError, LaunchError
 from mmpt.models import MMPTModel
 from mmpt.models.checkpoint import weights_fingerprint
 from mmpt.models.windows import batches
 from mmpt.processors.video_list import VIDEO_SUFFIXES
+from mmpt.utils.command import run_command
 from mmpt.utils.io import atomic_write
-from mmpt.utils.log import get_logger, progress, setup_logging
+from mmpt.utils.log import get_logger, progress
 
 logger = get_logger(__name__)
 
@@ -142,6 +143,10 @@ def embed(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
+    return run_command(lambda: embed(_parser().parse_args(argv)), stopped="nothing was written")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m mmpt.cli.embed", description="Turn videos or texts into vectors.")
     parser.add_argument("--model", required=True, help="YAML, saved folder, run folder, checkpoint, or hub name")
     parser.add_argument("--checkpoint", default="checkpoint_best.pt", help="which checkpoint of a YAML or run folder")
@@ -155,17 +160,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="precision of the networks")
     parser.add_argument("--s3d", type=Path, help="S3D weights for --videos (default: pretrained_models/)")
     parser.add_argument("--skip-broken", action="store_true", help="leave unreadable files out, and count them")
-    args = parser.parse_args(argv)
-    setup_logging()
-    try:
-        embed(args)
-    except UserError as err:
-        print(f"error: {err}", file=sys.stderr)
-        return EXIT_CODE
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+    return parser
 
 
 if __name__ == "__main__":

@@ -112,9 +112,9 @@ def training_command(config: RunConfig, yaml: str, plan: DevicePlan, num_gpus: i
     return [_python(), "-m", "mmpt.cli.processes", str(plan.num_processes), *command]
 
 
-def predict_command(yaml: str) -> list[str]:
-    """Return the command line of an evaluation."""
-    return [_python(), "-m", "mmpt.cli.predict", yaml]
+def predict_command(yamls: Sequence[str]) -> list[str]:
+    """Return the command line of evaluations, which one process runs one after another."""
+    return [_python(), "-m", "mmpt.cli.predict", *yamls]
 
 
 def require_fairseq(command: Sequence[str]) -> None:

@@ -6,7 +6,8 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from mmpt.cli import jobfile, jobs, preflight
 from mmpt.cli.processes import HIDE_GPUS, run_all
 from mmpt.config import RunConfig, load_config
 from mmpt.config.loader import save_resolved, with_run_dir
+from mmpt.config.run import COPY_PREFIX
 from mmpt.config.yaml_files import read_yaml, write_yaml
 from mmpt.errors import EXIT_CODE, INTERRUPTED, LaunchError, UserError
 from mmpt.utils.log import get_logger, setup_logging
@@ -28,13 +30,13 @@ GRACE_S = 30.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Launch every YAML in turn; stop at the first that fails. Returns its exit code, 2 for a mistake of the user."""
+    """Launch YAMLs in turn, stop at the first that fails, and return its exit code; 2 is a mistake of the user."""
     args = _parser().parse_intermixed_args(argv)
     setup_logging()
     try:
         yamls = [read_launchable(path, args.jobtype, args.overrides) for path in args.yamls.split(",")]
-        for yaml in yamls:  # all have been checked before the first one runs
-            code = launch_one(yaml, overridden=bool(args.overrides), dry_run=args.dryrun)
+        for together in in_one_process(yamls):  # all have been checked before the first one runs
+            code = launch(together, overridden=bool(args.overrides), dry_run=args.dryrun)
             if code:
                 return code
     except UserError as err:
@@ -81,8 +83,18 @@ def read_launchable(path: str, job_type: str | None, overrides: Sequence[str]) -
     return Launchable(path, values, None, "")
 
 
-def launch_one(yaml: Launchable, *, overridden: bool, dry_run: bool) -> int:
-    """Run one YAML, or expand it when it is a job file; return the exit code."""
+def in_one_process(yamls: Sequence[Launchable]) -> Iterator[list[Launchable]]:
+    """Yield evaluations that follow one another together, so that they share a start and a table; others alone."""
+    for job_type, together in groupby(yamls, key=lambda yaml: yaml.job_type):
+        if job_type == jobs.PREDICT:
+            yield list(together)
+        else:
+            yield from ([yaml] for yaml in together)
+
+
+def launch(yamls: Sequence[Launchable], *, overridden: bool, dry_run: bool) -> int:
+    """Run several evaluations, or one training, or expand one job file; return the exit code."""
+    yaml = yamls[0]
     if yaml.values is not None:
         for target, job in jobfile.expand(yaml.path, yaml.values):
             print(f"saving {target}", flush=True)
@@ -90,7 +102,7 @@ def launch_one(yaml: Launchable, *, overridden: bool, dry_run: bool) -> int:
         return 0
     assert yaml.config is not None, "what is no job file has a config"
     if yaml.job_type == jobs.PREDICT:
-        command = _predict(yaml.config, overridden, dry_run)
+        command = _predict([each.config for each in yamls if each.config], overridden, dry_run)
     else:
         command = _train(yaml.config, yaml.job_type, overridden, dry_run)
     print(f"launching {shlex.join(command)}", flush=True)
@@ -128,14 +140,19 @@ def _train(config: RunConfig, job_type: str, overridden: bool, dry_run: bool) ->
     return command
 
 
-def _predict(config: RunConfig, overridden: bool, dry_run: bool) -> list[str]:
-    """Check an evaluation, write the resolved YAML where there are overrides, and return its command."""
-    if not dry_run:
-        preflight.check_data(config)
-    if not overridden:
-        return jobs.predict_command(config.path)
-    assert config.eval.save_path is not None, "checked by load_config"
-    return jobs.predict_command(_save(config, os.path.join(config.eval.save_path, "predict.yaml")))
+def _predict(configs: Sequence[RunConfig], overridden: bool, dry_run: bool) -> list[str]:
+    """Check evaluations, write the resolved YAMLs where there are overrides, and return their command."""
+    paths = []
+    for config in configs:
+        if not dry_run:
+            preflight.check_data(config)
+        path = config.path
+        if overridden:
+            assert config.eval.save_path is not None, "checked by load_config"
+            name = f"{COPY_PREFIX}{config.name}.yaml"
+            path = _save(config, os.path.join(config.eval.save_path, name))
+        paths.append(path)
+    return jobs.predict_command(paths)
 
 
 def _save(config: RunConfig, path: str) -> str:

@@ -95,6 +95,8 @@ class Aligner(ItemAligner):
 class FixedLenAligner(Aligner):
     """C clips of one video: text windows of T - 3 word pieces, and the seconds from first start to last end."""
 
+    clip_axes = 1
+
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
         self.num_clips = self.need_int("subsampling" if config.clip_per_video is None else "clip_per_video")

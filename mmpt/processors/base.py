@@ -83,6 +83,14 @@ class TextReader(Processor, ABC):
 class ItemAligner(Processor, ABC):
     """Makes the tensors of an item."""
 
+    clip_axes: ClassVar[int] = 0
+    """Leading axes of an item over which there is one clip each: 1 for the clips of a video, 2 for videos and clips.
+
+    The task merges them with the batch's own axis. With 0 the model gets a batch as it was collated.
+    """
+    fills_batch: ClassVar[bool] = False
+    """True when items have sizes of their own, so that a batch can hold but one."""
+
     @abstractmethod
     def __call__(self, video_key: Any, video_feature: Any, text_feature: Any, rng: random.Random) -> ClipBatch:
         """Return the tensors; every draw comes from `rng`."""

@@ -20,7 +20,7 @@ from mmpt.errors import DataError
 from mmpt.processors.caption_corpus import SUFFIXES, hash_id, iter_corpus, repeats, write_line
 from mmpt.processors.caption_list import NO_FLAWS, CaptionList, clean_times
 from mmpt.processors.text_file import byte_blocks
-from mmpt.utils.io import atomic_write, read_json, write_json
+from mmpt.utils.io import atomic_write, read_json, remove_leftovers, write_json
 from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger
 
@@ -47,8 +47,8 @@ def convert_corpus(
     source, output = Path(source), Path(output)
     _check_names(source, output)
     with writing(output.parent), exclusive(output.with_name(f".{output.name}.lock"), "converting captions"):
-        remove_leftovers(output.parent, re.escape(output.name))
         made = output.with_suffix(".made.json")
+        remove_leftovers(output.parent, f"{re.escape(output.name)}|{re.escape(made.name)}")
         settings = {"format": FORMAT, "change": change and type(change).__name__, "seed": change and seed}
         if _is_made(output, made, source, settings):
             logger.info("%s: already made from %s with these settings", output, source)
@@ -142,15 +142,3 @@ def writing(folder: Path) -> Iterator[None]:
             f"{err.filename or folder}: {what} ({err.strerror}). Nothing half-written was left; make room or choose "
             "another folder, and run again."
         ) from err
-
-
-def remove_leftovers(folder: Path, names: str) -> None:
-    """Remove temporary files of writers that were killed; call it under the lock that the writers hold.
-
-    Args:
-        names: pattern of the names that were to be written.
-    """
-    pattern = re.compile(rf"\.(?:{names})\.[^.]*\.tmp")
-    for path in folder.iterdir():
-        if pattern.fullmatch(path.name):
-            path.unlink()

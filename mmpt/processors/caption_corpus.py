@@ -105,7 +105,7 @@ def _parse_line(line: bytes, path: Path, offset: int) -> tuple[str, Any]:
         entry = json.loads(line)
     except UnicodeDecodeError as err:
         raise not_utf8(path, err, offset) from None
-    except (json.JSONDecodeError, RecursionError) as err:
+    except (ValueError, RecursionError) as err:  # ValueError: also a number of thousands of digits
         raise DataError(f"{path}: the line at byte {offset} is not JSON ({err}). Make the file again.") from None
     if not isinstance(entry, dict) or not isinstance(entry.get("id"), str):
         raise DataError(f"{path}: the line at byte {offset} must be an object with an `id`, but is not.")

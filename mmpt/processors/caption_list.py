@@ -66,7 +66,7 @@ def as_captions(value: Any, name: str) -> CaptionList:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except json.JSONDecodeError as err:
+        except (ValueError, RecursionError) as err:
             raise DataError(f"{name}: captions must be JSON, but are not ({err}).") from None
     wanted = "captions must be three lists of one length, `start`, `end` and `text`"
     if not isinstance(value, dict):

@@ -42,7 +42,7 @@ def read_captions(path: str | Path) -> CaptionList:
 def _from_json(text: str, name: str) -> CaptionList:
     try:
         value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as err:
+    except (ValueError, RecursionError) as err:  # ValueError: also a number of thousands of digits
         raise DataError(f"{name}: not valid JSON ({err}); make or download it again.") from None
     if isinstance(value, dict) and "segments" in value:
         return _from_segments(value["segments"], name)

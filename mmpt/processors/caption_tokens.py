@@ -4,14 +4,14 @@ BERT's tokenizer cuts at spaces before anything else, so a caption's ids are tho
 speech of a corpus repeats few words: a look-up costs a tenth of the tokenizer's time. A tokenizer that is not of that
 kind gets whole captions instead.
 
-Shapes: N captions, K word pieces of all of them, L kept pieces of one (32).
+Shapes: N captions, W words of all of them, K word pieces of all of them, L kept pieces of one (32).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -21,9 +21,9 @@ from mmpt.processors.shard_writer import MAX_CAPTION_IDS, PADDING
 from mmpt.processors.tokenizer import load_tokenizer
 
 MAX_LETTERS = 96  # characters of a caption that are tokenised
-MAX_WORDS = 1 << 17  # words kept, 40 MB; then the table begins anew
-END = "\0"  # stands between captions: a character that BERT drops
-END_ID = -2
+MAX_WORDS = 1 << 17  # words kept, 15 MB; then the table begins anew
+END = "\0"  # stands between captions: a character that BERT drops, so it has no pieces
+END_WORD = 0
 
 
 class CaptionTokenizer:
@@ -43,8 +43,10 @@ class CaptionTokenizer:
         """Return the word-piece ids of every text, int32 [N, 32], padded with -1; one that is no string has none."""
         heads = [text[:MAX_LETTERS] if isinstance(text, str) else "" for text in texts]
         if self._by_word:
-            return _to_rows(self._look_up(heads), len(heads))
-        return _to_rows(chain.from_iterable((*ids, END_ID) for ids in self._encode(heads)), len(heads))
+            return _to_rows(*self._look_up(heads))
+        ids = self._encode(heads)
+        length_N = np.array([len(one) for one in ids], dtype=np.int64)
+        return _to_rows(np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=length_N.sum()), length_N)
 
     @property
     def fingerprint(self) -> str:
@@ -55,15 +57,16 @@ class CaptionTokenizer:
             definition = json.dumps([type(self._tokenizer).__name__, self._tokenizer.get_vocab()], sort_keys=True)
         return hashlib.sha256(f"{MAX_LETTERS} {definition}".encode()).hexdigest()
 
-    def _look_up(self, heads: list[str]) -> Iterable[int]:
-        """Return the ids of all texts, each followed by END_ID; the words are those between spaces only."""
+    def _look_up(self, heads: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ids of all texts, int32 [K], and how many each has, int64 [N]; words are those between spaces."""
         text = "".join([f"{head} {END} " for head in heads])
         if text.count(END) > len(heads):
             text = "".join([f"{head.replace(END, '')} {END} " for head in heads])
         if len(self._known) > MAX_WORDS:
-            self._known.clear()
-        self._known[END] = (END_ID,)
-        return chain.from_iterable(map(self._known.__getitem__, text.split(" ")))
+            self._known = _Words(self._encode)
+        word_W = self._known.numbers(text.split(" "))
+        id_K, end_W = self._known.pieces(word_W)
+        return id_K, np.diff(end_W[word_W == END_WORD], prepend=0)
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         if self._backend is None:
@@ -76,28 +79,82 @@ class CaptionTokenizer:
         return [encoding.ids for encoding in encodings]
 
 
-class _Words(dict[str, tuple[int, ...]]):
-    """Word -> ids, which are found when they are asked for first; tuples, which the garbage collector passes by."""
+class _Words:
+    """A number for every word seen so far, and its word pieces; END is word 0 and has none."""
 
     def __init__(self, encode: Callable[[list[str]], list[list[int]]]):
-        super().__init__()
         self._encode = encode
+        self._numbers = _Numbers()
+        self._begins, self._lengths, self._pieces = _Growing(), _Growing(), _Growing()
+        self.numbers([END])
 
-    def __missing__(self, word: str) -> tuple[int, ...]:
-        ids = self[word] = tuple(self._encode([word])[0])
-        return ids
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def numbers(self, words: list[str]) -> np.ndarray:
+        """Return the number of each word, int64 [W]; new ones are tokenised, together."""
+        number_W = np.fromiter(map(self._numbers.__getitem__, words), dtype=np.int64, count=len(words))
+        new, self._numbers.new = self._numbers.new, []
+        if new:
+            ids = self._encode(new)
+            lengths = np.array([len(one) for one in ids], dtype=np.int32)
+            self._begins.extend(len(self._pieces) + np.cumsum(lengths) - lengths)
+            self._lengths.extend(lengths)
+            self._pieces.extend(np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=lengths.sum()))
+        return number_W
+
+    def pieces(self, word_W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pieces of words, one after another, int32 [K], and where each word's end, int64 [W]."""
+        length_W = self._lengths.values.take(word_W)
+        end_W = np.cumsum(length_W, dtype=np.int64)
+        shift_W = self._begins.values.take(word_W) - end_W + length_W  # from places in the result to places here
+        return self._pieces.values.take(np.repeat(shift_W, length_W) + np.arange(end_W[-1])), end_W
 
 
-def _to_rows(ids: Iterable[int], num_rows: int) -> np.ndarray:
-    """Return rows of 32 from ids in which END_ID closes every row."""
-    id_K = np.fromiter(ids, dtype=np.int32)
-    end_N = np.flatnonzero(id_K == END_ID)
-    assert len(end_N) == num_rows
-    begin_N = np.concatenate([[0], end_N[:-1] + 1]) if num_rows else end_N
-    column_L = np.arange(MAX_CAPTION_IDS)
-    real_NL = column_L < (end_N - begin_N)[:, None]
-    rows_NL = np.full((num_rows, MAX_CAPTION_IDS), PADDING, dtype=np.int32)
-    rows_NL[real_NL] = id_K[(begin_N[:, None] + column_L)[real_NL]]
+class _Numbers(dict[str, int]):
+    """Word -> its number; one that is asked for first gets the next, and joins `new`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.new: list[str] = []
+
+    def __missing__(self, word: str) -> int:
+        number = self[word] = len(self)
+        self.new.append(word)
+        return number
+
+
+class _Growing:
+    """An int32 array that grows at its end."""
+
+    def __init__(self) -> None:
+        self._room = np.empty(1 << 12, dtype=np.int32)
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def extend(self, values: np.ndarray) -> None:
+        """Append values, int [n]."""
+        end = self._size + len(values)
+        if end > len(self._room):
+            self._room = np.concatenate([self._room, np.empty(end, dtype=np.int32)])
+        self._room[self._size : end] = values
+        self._size = end
+
+    @property
+    def values(self) -> np.ndarray:
+        """What is in it, int32."""
+        return self._room[: self._size]
+
+
+def _to_rows(id_K: np.ndarray, length_N: np.ndarray) -> np.ndarray:
+    """Return rows of 32, int32 [N, 32], of captions that lie one behind another and have `length_N` ids each."""
+    rows_NL = np.full((len(length_N), MAX_CAPTION_IDS), PADDING, dtype=np.int32)
+    if (length_N > MAX_CAPTION_IDS).any():
+        begin_N = np.cumsum(length_N) - length_N
+        id_K = id_K[np.arange(len(id_K)) - np.repeat(begin_N, length_N) < MAX_CAPTION_IDS]
+    rows_NL[np.arange(MAX_CAPTION_IDS) < length_N[:, None]] = id_K
     return rows_NL
 
 

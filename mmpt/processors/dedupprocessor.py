@@ -14,11 +14,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from mmpt.errors import EXIT_CODE, INTERRUPTED, DataError, UserError
+from mmpt.errors import DataError
 from mmpt.processors.caption_conversion import convert_corpus
 from mmpt.processors.caption_corpus import SUFFIXES
 from mmpt.processors.caption_list import CaptionList
-from mmpt.utils.log import setup_logging
+from mmpt.utils.command import run_command
 
 SLACK_S = 0.001  # a caption may start this much behind the end of what it replaces
 HOW2_DIR = "data/how2"
@@ -121,20 +121,14 @@ class CaptionDedupProcessor:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    args = _parser().parse_args(argv)
-    setup_logging()
-    try:
-        for source in _sources(args):
-            dedup = args.dedup if args.dedup is not None else source.stem == RAW
-            output = Path(args.output) if args.output else source.with_name(f"{source.stem}{'_dedup' * dedup}.jsonl")
-            convert_corpus(source, output, CaptionDedupProcessor(args.seed) if dedup else None, seed=args.seed)
-    except UserError as err:
-        sys.stderr.write(f"error: {err}\n")
-        return EXIT_CODE
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; nothing was left half-written\n")
-        return INTERRUPTED
-    return 0
+    return run_command(lambda: _convert(_parser().parse_args(argv)), stopped="nothing was left half-written")
+
+
+def _convert(args: argparse.Namespace) -> None:
+    for source in _sources(args):
+        dedup = args.dedup if args.dedup is not None else source.stem == RAW
+        output = Path(args.output) if args.output else source.with_name(f"{source.stem}{'_dedup' * dedup}.jsonl")
+        convert_corpus(source, output, CaptionDedupProcessor(args.seed) if dedup else None, seed=args.seed)
 
 
 def _parser() -> argparse.ArgumentParser:

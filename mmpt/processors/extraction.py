@@ -13,13 +13,13 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from mmpt.processors.clip_encoder import ClipEncoder, Pending, finish_features
-from mmpt.processors.feature_files import Claim, is_finished
+from mmpt.processors.extraction_work import Clip, Crashed, Decoded, ExtractionReport, Failed, Skipped, Work
+from mmpt.processors.feature_files import Claim, add_notes, is_finished, read_notes
 from mmpt.processors.video_list import VideoJob
 from mmpt.processors.video_reader import VideoError, VideoFile
 from mmpt.utils.log import format_seconds, get_logger
@@ -27,69 +27,6 @@ from mmpt.utils.log import format_seconds, get_logger
 logger = get_logger(__name__)
 
 _POLL_S = 0.2  # how soon threads notice that the run ends
-
-
-@dataclass
-class ExtractionReport:
-    """What became of every video of a run."""
-
-    num_videos: int
-    written: list[str] = field(default_factory=list)
-    num_present: int = 0
-    """Videos whose features were there already."""
-    seconds: int = 0
-    """Seconds of video written."""
-    failed: dict[str, str] = field(default_factory=dict)
-    """By id: why there are no features."""
-    notes: dict[str, list[str]] = field(default_factory=dict)
-    """By id: what was wrong with a video that could be read nevertheless."""
-    elsewhere: list[VideoJob] = field(default_factory=list)
-    """Videos that another process was at work on."""
-
-    @property
-    def num_done(self) -> int:
-        """Videos that need nothing more from this run."""
-        return len(self.written) + self.num_present + len(self.failed) + len(self.elsewhere)
-
-
-@dataclass
-class _Work:
-    """A video between its first clip and its feature file."""
-
-    job: VideoJob
-    claim: Claim
-    rows: list[np.ndarray] = field(default_factory=list)
-    num_clips: int | None = None  # known when it is decoded
-
-
-@dataclass(frozen=True)
-class _Clip:
-    work: _Work
-    pixels: np.ndarray  # uint8 [30, 224, 224, 3]
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    work: _Work
-    num_clips: int
-    notes: list[str]
-
-
-@dataclass(frozen=True)
-class _Failed:
-    job: VideoJob
-    reason: str
-
-
-@dataclass(frozen=True)
-class _Skipped:
-    job: VideoJob
-    present: bool
-
-
-@dataclass(frozen=True)
-class _Crashed:
-    error: Exception
 
 
 class _StopError(Exception):
@@ -133,6 +70,8 @@ class Extraction:
         self._stop = threading.Event()
         self._queue: queue.Queue = queue.Queue(max(encoder.batch_size, 2 * self._num_threads))
         self._open_claims: set[Claim] = set()
+        self._folders = {job.feature.parent for job in jobs}
+        self._jobs = jobs
 
     def run(self) -> ExtractionReport:
         """Do the work; the report is also in `report` if this ends early (Ctrl-C).
@@ -140,12 +79,13 @@ class Extraction:
         Raises:
             DataError: features cannot be written (disk full, no rights); finished ones stay.
         """
+        self._noted = {folder: read_notes(folder) for folder in self._folders}
         names = [f"decode-{number}" for number in range(self._num_threads)]
         threads = [threading.Thread(target=self._decode_videos, name=name, daemon=True) for name in names]
         for thread in threads:
             thread.start()
         try:
-            waiting: tuple[Pending, list[_Clip]] | None = None
+            waiting: tuple[Pending, list[Clip]] | None = None
             for batch in self._batches(len(threads)):
                 started = (self._encoder.start([clip.pixels for clip in batch]), batch) if batch else None
                 if waiting is not None:
@@ -158,19 +98,20 @@ class Extraction:
             for claim in self._open_claims:
                 claim.release()
         self._settle_elsewhere()
+        self._take_notes()
         return self.report
 
     # ---- the main thread
 
-    def _batches(self, num_threads: int) -> Iterator[list[_Clip]]:
+    def _batches(self, num_threads: int) -> Iterator[list[Clip]]:
         """Yield full batches, at last a partial one and an empty one (which delivers the one before)."""
-        batch: list[_Clip] = []
+        batch: list[Clip] = []
         begin = said = time.monotonic()
         while num_threads:
             message = self._queue.get()
             if message is None:
                 num_threads -= 1
-            elif isinstance(message, _Clip):
+            elif isinstance(message, Clip):
                 batch.append(message)
             else:
                 self._note(message)
@@ -184,18 +125,15 @@ class Extraction:
             yield batch
         yield []
 
-    def _note(self, message: _Decoded | _Failed | _Skipped | _Crashed) -> None:
+    def _note(self, message: Decoded | Failed | Skipped | Crashed) -> None:
         """Take in what a thread says besides clips."""
         report = self.report
-        if isinstance(message, _Crashed):
+        if isinstance(message, Crashed):
             raise message.error
-        if isinstance(message, _Decoded):
-            message.work.num_clips = message.num_clips
-            if message.notes:
-                report.notes[message.work.job.video_id] = message.notes
-                logger.warning("%s: %s", message.work.job.video, "; ".join(message.notes))
+        if isinstance(message, Decoded):
+            message.work.num_clips, message.work.notes = message.num_clips, message.notes
             self._finish_if_complete(message.work)
-        elif isinstance(message, _Failed):
+        elif isinstance(message, Failed):
             report.failed[message.job.video_id] = message.reason
             logger.warning("%s: %s; left out", message.job.video, message.reason)
         elif message.present:
@@ -203,24 +141,41 @@ class Extraction:
         else:
             report.elsewhere.append(message.job)
 
-    def _deliver(self, pending: Pending, batch: list[_Clip]) -> None:
+    def _deliver(self, pending: Pending, batch: list[Clip]) -> None:
         """Hand a batch's features to their videos."""
         for clip, row in zip(batch, pending.result(), strict=True):
             clip.work.rows.append(row)
             self._finish_if_complete(clip.work)
 
-    def _finish_if_complete(self, work: _Work) -> None:
+    def _finish_if_complete(self, work: Work) -> None:
         if work.num_clips is None or len(work.rows) < work.num_clips:
             return
-        features = finish_features(np.stack(work.rows), l2_normalize=self._l2_normalize, dtype=self._dtype)
+        features = finish_features(work.rows.stack(), l2_normalize=self._l2_normalize, dtype=self._dtype)
         if np.isfinite(features).all():
+            self._keep_notes(work.job, work.notes)
             work.claim.write(features)
             self.report.written.append(work.job.video_id)
             self.report.seconds += len(features)
         else:
             work.claim.release()
-            self._note(_Failed(work.job, "its features are not finite; try `--dtype fp32`"))
+            self._note(Failed(work.job, "its features are not finite; try `--dtype fp32`"))
         self._open_claims.discard(work.claim)
+
+    def _keep_notes(self, job: VideoJob, notes: list[str]) -> None:
+        """Say and remember what is wrong with a video; a mended one loses its notes."""
+        folder = job.feature.parent
+        if notes:
+            self.report.notes[job.video_id] = notes
+            logger.warning("%s: %s", job.video, "; ".join(notes))
+        if notes != self._noted[folder].get(job.video_id, []):
+            add_notes(folder, job.video_id, notes)
+
+    def _take_notes(self) -> None:
+        """Report the notes of all videos that have features, whichever run or process made those."""
+        noted = {folder: read_notes(folder) for folder in self._folders}
+        for job in self._jobs:
+            if job.video_id not in self.report.failed and (notes := noted[job.feature.parent].get(job.video_id)):
+                self.report.notes[job.video_id] = notes
 
     def _settle_elsewhere(self) -> None:
         """Count what other processes have finished in the meantime as present."""
@@ -254,36 +209,36 @@ class Extraction:
             return
         except Exception as err:  # a full disk, or a mistake of ours: the main thread raises it
             with suppress(_StopError):
-                self._put(_Crashed(err))
+                self._put(Crashed(err))
 
     def _decode_video(self, job: VideoJob) -> None:
         if is_finished(job.feature, self._dtype):
-            self._put(_Skipped(job, present=True))
+            self._put(Skipped(job, present=True))
             return
         claim = Claim.take(job.feature)
         if claim is None:
-            self._put(_Skipped(job, present=False))
+            self._put(Skipped(job, present=False))
             return
         if is_finished(job.feature, self._dtype):  # finished by another process since
             claim.release()
-            self._put(_Skipped(job, present=True))
+            self._put(Skipped(job, present=True))
             return
         with self._lock:
             self._open_claims.add(claim)
-        work = _Work(job, claim)
+        work = Work(job, claim)
         video = VideoFile(job.video, hflip=self._hflip, num_threads=self._threads_per_video)
         num_clips = 0
         try:
             for pixels in video.clips():
-                self._put(_Clip(work, pixels))
+                self._put(Clip(work, pixels))
                 num_clips += 1
         except VideoError as err:
             with self._lock:
                 self._open_claims.discard(claim)
             claim.release()
-            self._put(_Failed(job, str(err)))
+            self._put(Failed(job, str(err)))
             return
-        self._put(_Decoded(work, num_clips, video.notes))
+        self._put(Decoded(work, num_clips, video.notes))
 
     def _put(self, message: object) -> None:
         """Queue a message, waiting for room as long as the run goes on."""

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
+import json
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,13 +23,15 @@ import numpy as np
 
 from mmpt.errors import DataError
 from mmpt.processors.base import FEATURE_DIM
-from mmpt.utils.io import read_json, write_json
+from mmpt.utils.io import NPY_ERRORS, read_json, write_json
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 
 PARTIAL = ".partial"
 SETTINGS_FILE = "extract_settings.json"
+NOTES_FILE = ".extract_notes.jsonl"
+LOCK_FILE = ".extract.lock"
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
 
 
@@ -34,7 +39,7 @@ def is_finished(path: Path, dtype: np.dtype[Any]) -> bool:
     """Tell whether `path` is a whole feature file [seconds, 512] of this dtype; reads its header and size only."""
     try:
         features = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except (OSError, *NPY_ERRORS):
         return False
     return features.ndim == 2 and features.shape[1] == FEATURE_DIM and len(features) > 0 and features.dtype == dtype
 
@@ -72,7 +77,8 @@ class Claim:
             if err.errno not in _NO_LOCKS:
                 raise cannot_write(path, err) from err
         file.close()
-        own = partial.with_name(f"{partial.name}.{socket.gethostname()}.{os.getpid()}")
+        name = hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()  # keeps the whole short enough
+        own = partial.with_name(f"{name}.{socket.gethostname()}.{os.getpid()}")
         return cls(path, own, _open(own, "w+b"))
 
     def write(self, features: np.ndarray) -> None:
@@ -116,14 +122,12 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> None:
         DataError: its features were made in another way, or it cannot be written.
     """
     path = folder / SETTINGS_FILE
-    try:
+    with locked(folder):
         if not path.exists():
-            if folder.is_dir() and any(entry.name.endswith(".npy") for entry in os.scandir(folder)):
+            if any(entry.name.endswith(".npy") for entry in os.scandir(folder)):
                 logger.warning("%s: has features of unknown settings; they are kept as they are", folder)
             write_json(path, settings)
             return
-    except OSError as err:
-        raise cannot_write(path, err) from err
     old = read_json(path)
     if old != settings:
         known = old if isinstance(old, dict) else {}
@@ -133,6 +137,54 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> None:
             f"{folder}: its features were made with other settings: {changes}. Give another folder with `--fdir`, or "
             f"remove this one's features and {SETTINGS_FILE} to make them anew."
         )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time write the few files that all who fill `folder` share; it is made if it is not there.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / LOCK_FILE, "ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError as err:
+                if err.errno not in _NO_LOCKS:
+                    raise
+            yield
+    except OSError as err:
+        raise cannot_write(Path(err.filename or folder), err) from err
+
+
+def add_notes(folder: Path, video_id: str, notes: list[str]) -> None:
+    """Remember what was wrong with a video whose features are about to be written to `folder`, or that nothing was.
+
+    A rerun skips such a video and must still name it. A line is written in one piece, so a killed process leaves a
+    whole one or none.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    line = json.dumps({"id": video_id, "notes": notes}).encode() + b"\n"
+    try:
+        with open(folder / NOTES_FILE, "ab", buffering=0) as file:
+            file.write(line)
+    except OSError as err:
+        raise cannot_write(folder / NOTES_FILE, err) from err
+
+
+def read_notes(folder: Path) -> dict[str, list[str]]:
+    """Return the notes of every video that has some; of several lines about one video the last counts."""
+    found: dict[str, list[str]] = {}
+    with suppress(FileNotFoundError), open(folder / NOTES_FILE, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            with suppress(json.JSONDecodeError, KeyError, TypeError):  # a line that a full disk cut off
+                entry = json.loads(line)
+                found[entry["id"]] = entry["notes"]
+    return {video_id: notes for video_id, notes in found.items() if notes}
 
 
 def cannot_write(path: Path, err: OSError) -> DataError:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mmpt.processors.base import FEATURE_DIM
+from mmpt.utils.io import NPY_ERRORS
 
 EXPONENT = 0x7C00  # the exponent bits of a float16; all set: infinity or NaN
 
@@ -78,7 +79,7 @@ def _parse(whole: bytes) -> np.ndarray:
             raise FeatureError(f"not a .npy file of version 1 or 2, but {version[0]}")
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran_order, dtype = read(file)  # type: ignore[arg-type]
-    except (ValueError, EOFError):
+    except NPY_ERRORS:
         raise FeatureError("not a .npy file" if whole else "an empty file") from None
     if dtype.hasobject:
         raise FeatureError("holds Python objects, not numbers")

@@ -176,6 +176,7 @@ class VideoRetriAligner(VariedLenAligner):
     """`VariedLenAligner` over a list of V videos."""
 
     takes_batches = True
+    clip_axes = 2
 
     def __call__(self, video_key: Any, video_feature: Any, text_feature: Any, rng: random.Random) -> ClipBatch:
         """Return tensors with leading axes (V, C) and the list of V ids."""
@@ -187,6 +188,7 @@ class VideoRetriOverlappedAligner(OverlappedAligner):
     """`OverlappedAligner` over a list of V videos."""
 
     takes_batches = True
+    clip_axes = 2
 
     def __call__(self, video_key: Any, video_feature: Any, text_feature: Any, rng: random.Random) -> ClipBatch:
         """Return tensors with leading axes (V, C) and the list of V ids."""

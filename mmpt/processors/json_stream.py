@@ -80,6 +80,8 @@ class _Window:
                     raise self.error(err.msg, err.pos) from None
             except RecursionError:
                 raise self.error("lists are nested too deeply") from None
+            except ValueError:
+                raise self.error("no number may have thousands of digits") from None
             else:
                 if end < len(self._text) or isinstance(value, str | list | dict) or not self._grow():
                     self._at = end

@@ -26,7 +26,7 @@ from mmpt.processors.packing_state import (
     fingerprint,
     finished,
     meta_shards,
-    remove_leftovers,
+    remove_partial,
     remove_surplus,
     write_manifest,
 )
@@ -84,24 +84,29 @@ def pack_features(
     features, target = Path(features), Path(target)
     assert len(set(ids)) == len(ids), "ids repeat"
     _check_folders(features, target)
-    chunks = [tuple(ids[begin : begin + shard_size]) for begin in range(0, len(ids), shard_size)]
     shards = [
-        Shard(features=features, target=target, split=split, number=number, ids=chunk)
-        for number, chunk in enumerate(chunks)
+        Shard(features=features, target=target, split=split, number=number, ids=tuple(ids[begin : begin + shard_size]))
+        for number, begin in enumerate(range(0, len(ids), shard_size))
     ]
     try:
         with exclusive(target / MANIFESTS / "lock", "packing features"):
-            remove_leftovers(target, split)
-            manifests, num_written = _pack_all(shards, workers)
-            report = _report(split, ids, manifests, num_written)
-            write_json(target / f"{split.shard_name}_not_packed.json", report.skipped)
-            _check_missing(report, features, max_missing)
-            remove_surplus(target, split, len(shards))
-            packed = [manifest["ids"] for manifest in manifests]
-            if packed != meta_shards(target, split):
-                write_shard_meta(target, split, packed)
+            return _pack_alone(shards, ids, workers, max_missing)
     except OSError as err:
         raise _write_error(err, target) from err
+
+
+def _pack_alone(shards: Sequence[Shard], ids: Sequence[str], workers: int, max_missing: float) -> PackReport:
+    """Pack the shards of a split, and write its meta file last; the lock is held."""
+    features, target, split = shards[0].features, shards[0].target, shards[0].split
+    remove_partial(target, split)
+    manifests, num_written = _pack_all(shards, workers)
+    report = _report(split, ids, manifests, num_written)
+    write_json(target / f"{split.shard_name}_not_packed.json", report.skipped)
+    _check_missing(report, features, max_missing)
+    remove_surplus(target, split, len(shards))
+    packed = [manifest["ids"] for manifest in manifests]
+    if packed != meta_shards(target, split):
+        write_shard_meta(target, split, packed)
     return report
 
 

@@ -20,7 +20,7 @@ from mmpt.errors import DataError
 from mmpt.processors.base import FEATURE_DIM
 from mmpt.processors.feature_reader import file_state
 from mmpt.processors.shard_layout import read_shard_meta, video_stem
-from mmpt.utils.io import read_json, write_json
+from mmpt.utils.io import read_json, remove_leftovers, write_json
 
 MANIFESTS = ".packing"
 FORMAT = 1
@@ -100,14 +100,11 @@ def meta_shards(target: Path, split: Split) -> list[list[str]] | None:
         return None
 
 
-def remove_leftovers(target: Path, split: Split) -> None:
+def remove_partial(target: Path, split: Split) -> None:
     """Remove temporary files of packings that were killed; the lock is held, so nobody is writing them."""
     name = re.escape(split.shard_name)
-    pattern = re.compile(rf"\.{name}_(\d+_(data|starts)\.npy|\d+\.json|(meta|not_packed)\.json)\..*\.tmp")
     for folder in (target, target / MANIFESTS):
-        for path in folder.iterdir():
-            if pattern.fullmatch(path.name):
-                path.unlink()
+        remove_leftovers(folder, rf"{name}_(\d+_(data|starts)\.npy|\d+\.json|(meta|not_packed)\.json)")
 
 
 def remove_surplus(target: Path, split: Split, num_shards: int) -> None:

@@ -20,14 +20,14 @@ import numpy as np
 
 from mmpt.batch import Split
 from mmpt.errors import DataError
-from mmpt.processors.caption_conversion import CORPUS_SUFFIX, convert_corpus, remove_leftovers, writing
+from mmpt.processors.caption_conversion import CORPUS_SUFFIX, convert_corpus, writing
 from mmpt.processors.caption_corpus import CaptionIndex, find_corpus, read_entry
 from mmpt.processors.caption_list import NO_FLAWS, CaptionList, Flaws, clean_times
 from mmpt.processors.caption_tokens import CaptionTokenizer
 from mmpt.processors.row_stream import row_stream
 from mmpt.processors.shard_layout import ids_stem, meta_path, read_shard_meta, times_stem
 from mmpt.processors.shard_writer import MAX_CAPTION_IDS
-from mmpt.utils.io import read_json, write_json
+from mmpt.utils.io import read_json, remove_leftovers, write_json
 from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger, progress
 from mmpt.utils.workers import run_tasks
@@ -93,11 +93,7 @@ def tokenise_captions(
     target = Path(target_dir)
     packed = _packed_shards(target)
     tokenizer = CaptionTokenizer(bert_name, use_fast)
-    corpus = find_corpus(caption_path)
-    if corpus.suffix != CORPUS_SUFFIX:
-        converted = target / MANIFESTS / f"{corpus.stem}{CORPUS_SUFFIX}"
-        convert_corpus(corpus, converted)
-        corpus = converted
+    corpus = _as_lines(find_corpus(caption_path), target / MANIFESTS)
     prefix = shard_prefix(caption_path, bert_name)
     with writing(target), exclusive(target / MANIFESTS / "lock", "tokenising captions"):
         for folder in (target, target / MANIFESTS):
@@ -107,16 +103,30 @@ def tokenise_captions(
         settings = Settings(
             corpus=corpus, target=target, prefix=prefix, bert_name=bert_name, use_fast=use_fast, fingerprint=mark
         )
-        shards = [
-            Shard(split=split, number=number, ids=tuple(ids), offsets=index.find(ids))
-            for split, chunks in packed.items()
-            for number, ids in chunks.items()
-            if ids
-        ]
+        shards = _shards(packed, index)
         _check_found(shards, settings)
         manifests = _make_all(shards, settings, workers)
         _report(shards, manifests, settings)
     return settings.tfeat_dir
+
+
+def _as_lines(corpus: Path, folder: Path) -> Path:
+    """Return the corpus as JSON Lines, written to `folder` if it is of another form."""
+    if corpus.suffix == CORPUS_SUFFIX:
+        return corpus
+    converted = folder / f"{corpus.stem}{CORPUS_SUFFIX}"
+    convert_corpus(corpus, converted)
+    return converted
+
+
+def _shards(packed: dict[Split, dict[int, list[str]]], index: CaptionIndex) -> list[Shard]:
+    """Return the shards that have videos, and where their captions are."""
+    return [
+        Shard(split=split, number=number, ids=tuple(ids), offsets=index.find(ids))
+        for split, chunks in packed.items()
+        for number, ids in chunks.items()
+        if ids
+    ]
 
 
 def _packed_shards(target: Path) -> dict[Split, dict[int, list[str]]]:

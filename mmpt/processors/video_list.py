@@ -3,12 +3,14 @@
 An id is a file's name without its last extension (or the CSV's `id`). When two videos have the same id the later one
 replaces the earlier, as in the original, and the loss is reported. Order: sources as given; in a folder its own files
 by name, then those of its sub-folders (one level), by name; hidden files and files that are no videos are left out.
+In a list or CSV an id that cannot name a file is an error; in a folder that video is left out, with the reason.
 """
 
 from __future__ import annotations
 
 import csv
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +24,8 @@ VIDEO_SUFFIXES = frozenset(
     )
 )
 LIST_SUFFIXES = frozenset({".txt", ".lst"})
-_MAX_NAME_BYTES = 200  # file systems take 255, and temporary names need some
+_MAX_NAME_BYTES = 251  # file systems take 255, of which `.npy` needs four
+_NOT_IN_IDS = {"Cc", "Cs", "Zl", "Zp"}  # control characters, bytes that are not UTF-8, line and paragraph separators
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class VideoList:
     """By id: the videos that another one of the same id replaced."""
     num_ignored: int = 0
     """Files in the folders that are no videos by their names."""
+    misnamed: dict[str, str] = field(default_factory=dict)
+    """By path: why the name of a video in a folder gives no id."""
 
 
 def find_videos(sources: Sequence[str | Path], feature_dir: str | Path) -> VideoList:
@@ -66,7 +71,8 @@ def find_videos(sources: Sequence[str | Path], feature_dir: str | Path) -> Video
     found.jobs = list(by_id.values())
     if not found.jobs:
         names = ", ".join(map(str, sources))
-        raise DataError(f"{names}: no video there. Known endings: {' '.join(sorted(VIDEO_SUFFIXES))}.")
+        instead = f" {len(found.misnamed)} must be renamed, such as {min(found.misnamed)!r}." if found.misnamed else ""
+        raise DataError(f"{names}: no video there. Known endings: {' '.join(sorted(VIDEO_SUFFIXES))}.{instead}")
     _check_targets(found.jobs)
     return found
 
@@ -81,31 +87,41 @@ def check_id(video_id: str, where: str) -> str:
     """Return `video_id`, which becomes a file's name.
 
     Raises:
-        DataError: it is empty, too long, begins with a dot, or holds a slash or a control character.
+        DataError: it is empty, too long, begins with a dot, or holds what a name or a line of a list cannot.
     """
-    reason = None
-    if not video_id or video_id.startswith("."):
-        reason = "is empty or begins with a dot"
-    elif "/" in video_id or "\\" in video_id or not video_id.isprintable():
-        reason = "holds a slash or a control character"
-    elif len(os.fsencode(video_id)) > _MAX_NAME_BYTES:
-        reason = f"is longer than {_MAX_NAME_BYTES} bytes"
-    if reason:
+    if reason := _problem_of(video_id):
         raise DataError(f"{where}: the video id {video_id!r} {reason}, so it cannot name a file. Give it another id.")
     return video_id
+
+
+def _problem_of(video_id: str) -> str:
+    """Say why an id cannot be a file's name and a line of a list; empty when it can."""
+    if not video_id or video_id.startswith("."):
+        return "is empty or begins with a dot"
+    if "/" in video_id or "\\" in video_id or any(unicodedata.category(letter) in _NOT_IN_IDS for letter in video_id):
+        return "holds a slash, a control character, or bytes that are not UTF-8"
+    if video_id != video_id.strip():
+        return "begins or ends with a space"
+    if len(os.fsencode(video_id)) > _MAX_NAME_BYTES:
+        return f"is longer than {_MAX_NAME_BYTES} bytes"
+    return ""
 
 
 def _read_source(source: Path, found: VideoList) -> Iterator[tuple[str, Path, str]]:
     """Yield (id, video, feature path or an empty string)."""
     try:
         if source.is_dir():
-            yield from ((path.stem, path, "") for path in _folder(source, found))
+            for path in _folder(source, found):
+                if reason := _problem_of(path.stem):
+                    found.misnamed[str(path)] = f"its name {reason}"
+                else:
+                    yield path.stem, path, ""
         elif source.suffix.lower() in LIST_SUFFIXES and source.is_file():
             yield from _list_file(source)
         elif source.suffix.lower() == ".csv" and source.is_file():
             yield from _csv_file(source)
         elif source.is_file() and source.suffix.lower() in VIDEO_SUFFIXES:
-            yield source.stem, source, ""
+            yield check_id(source.stem, str(source)), source, ""
         elif source.exists():
             raise DataError(f"{source}: must be a folder, a video, a list (.txt, .lst) or a .csv file.")
         else:

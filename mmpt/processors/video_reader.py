@@ -78,8 +78,8 @@ class VideoFile:
         Raises:
             VideoError: as for `clips`.
         """
-        with self._open() as container, _as_video_error():
-            stream = _choose_stream(container)
+        with self._open() as container, as_video_error():
+            stream = choose_stream(container)
             stream.codec_context.thread_count = self._num_threads
             stream.codec_context.thread_type = "AUTO" if self._num_threads > 1 else "NONE"
             for frame in self._filtered(container, stream):
@@ -89,7 +89,7 @@ class VideoFile:
 
     @contextmanager
     def _open(self) -> Iterator[av.container.InputContainer]:
-        with _as_video_error():
+        with as_video_error():
             if self.path.stat().st_size == 0:
                 raise VideoError("the file is empty")
             # Local files only: a playlist that calls itself a video must not fetch anything.
@@ -189,7 +189,7 @@ def read_frames(path: str | Path, *, max_seconds: float | None = None) -> np.nda
     return np.stack(frames)
 
 
-def _choose_stream(container: av.container.InputContainer) -> av.VideoStream:
+def choose_stream(container: av.container.InputContainer) -> av.VideoStream:
     """Return the stream that FFmpeg deems best, or the first that is no cover picture."""
     streams = [stream for stream in container.streams.video if not _is_cover(stream)]
     if not streams:
@@ -209,7 +209,7 @@ def _announced_seconds(container: av.container.InputContainer, stream: av.VideoS
 
 
 @contextmanager
-def _as_video_error() -> Iterator[None]:
+def as_video_error() -> Iterator[None]:
     """Turn what FFmpeg and the file system raise into `VideoError`."""
     try:
         yield

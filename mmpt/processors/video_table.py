@@ -78,7 +78,7 @@ def read_id_list(path: str | Path) -> list[str]:
         DataError: missing, not text, or without any id.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file. Correct the path, or write the list: one video id per line.") from None
     except OSError as err:

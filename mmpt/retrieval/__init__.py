@@ -1,8 +1,8 @@
 """Hard-negative batches from video vectors: collect them, find neighbours, plan batches. Knows vectors and ids only."""
 
 from mmpt.registry import Registry
-from mmpt.retrieval.candidates import Hardness, choose_centres, plan_batches, plan_hardness, refresh_plan
-from mmpt.retrieval.plan import Plan, PlanMismatchError, plan_fingerprint
+from mmpt.retrieval.candidates import choose_centres, plan_batches, plan_hardness, refresh_plan
+from mmpt.retrieval.plan import HARDNESS_LOG, Hardness, Plan, PlanMismatchError, plan_fingerprint
 from mmpt.retrieval.retriever import VectorRetriever
 from mmpt.retrieval.vectorpool import DistributedVideoVectorPool, VideoVectorPool, video_vectors
 
@@ -14,6 +14,7 @@ RETRIEVERS: Registry[VectorRetriever] = Registry("retriever")
 RETRIEVERS.register(VectorRetriever)
 
 __all__ = [
+    "HARDNESS_LOG",
     "RETRIEVERS",
     "VECTOR_POOLS",
     "DistributedVideoVectorPool",

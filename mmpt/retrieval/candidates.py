@@ -7,30 +7,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from mmpt.errors import ConfigError, DataError
-from mmpt.retrieval.plan import Plan
+from mmpt.retrieval.plan import Hardness, Plan
 from mmpt.retrieval.retriever import VectorRetriever
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 
 MAX_JUDGED_BATCHES = 2000
-
-
-@dataclass(frozen=True)
-class Hardness:
-    """How similar the videos of a batch are."""
-
-    mean_cosine: float
-    """Mean cosine of two different videos of one batch."""
-    random_mean_cosine: float
-    """The same for batches of the same sizes drawn at random."""
-    coverage: float
-    """Share of all videos that occur in at least one batch."""
 
 
 def choose_centres(num_videos: int, videos_per_batch: int, rng: random.Random) -> list[int]:
@@ -132,17 +119,20 @@ def refresh_plan(
     retriever.finalize_training()
     neighbours_mk, _ = retriever.search(vectors_ND[centres], num_cands)
     batches = plan_batches(neighbours_mk, centres, videos_per_batch, rng, keep_centre)
-    _log_plan(epoch, vectors_ND, batches, videos_per_batch)
-    return Plan(epoch, fingerprint, len(ids), tuple(tuple(ids[place] for place in batch) for batch in batches))
-
-
-def _log_plan(epoch: int, vectors_ND: np.ndarray, batches: list[list[int]], videos_per_batch: int) -> None:
     hardness = plan_hardness(vectors_ND, batches, random.Random(epoch * epoch))
+    _log_plan(epoch, hardness, batches, videos_per_batch, len(ids))
+    listed = tuple(tuple(ids[place] for place in batch) for batch in batches)
+    return Plan(epoch, fingerprint, len(ids), listed, hardness)
+
+
+def _log_plan(
+    epoch: int, hardness: Hardness, batches: list[list[int]], videos_per_batch: int, num_videos: int
+) -> None:
     short = sum(len(batch) < videos_per_batch for batch in batches)
     logger.info(
         "epoch %d: %d batches (%d short), cosine within a batch %.3f (at random %.3f), %.1f%% of %d videos covered",
         epoch, len(batches), short, hardness.mean_cosine, hardness.random_mean_cosine, 100 * hardness.coverage,
-        len(vectors_ND),
+        num_videos,
     )  # fmt: skip
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,24 @@ from mmpt.errors import DataError
 from mmpt.utils.io import atomic_write, read_json
 
 FORMAT = 1
+HARDNESS_LOG = "hardness.jsonl"
+"""Beside the plans: a JSON line for every plan that was made, with how similar the videos of its batches are."""
 
 
 class PlanMismatchError(DataError):
     """A plan file that is sound, but was made for other settings, another list or other weights."""
+
+
+@dataclass(frozen=True)
+class Hardness:
+    """How similar the videos of a batch are."""
+
+    mean_cosine: float
+    """Mean cosine of two different videos of one batch."""
+    random_mean_cosine: float
+    """The same for batches of the same sizes drawn at random."""
+    coverage: float
+    """Share of all videos that occur in at least one batch."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +46,8 @@ class Plan:
     num_videos: int
     batches: tuple[tuple[str, ...], ...]
     """Video ids, different within a batch."""
+    hardness: Hardness | None = field(default=None, compare=False)
+    """Known when the plan has just been made."""
 
     @staticmethod
     def path(folder: str | Path, epoch: int) -> Path:
@@ -38,7 +55,7 @@ class Plan:
         return Path(folder) / f"plan_e{epoch}.json"
 
     def save(self, folder: str | Path) -> Path:
-        """Write `plan_e<epoch>.json`, under a temporary name first; return its path."""
+        """Write `plan_e<epoch>.json`, under a temporary name first, and note its hardness; return its path."""
         path = self.path(folder, self.epoch)
         value = {
             "format": FORMAT,
@@ -50,6 +67,10 @@ class Plan:
         }
         with atomic_write(path) as file:
             file.write(_compact(value) + "\n")
+        if self.hardness is not None:
+            known = {name: value for name, value in asdict(self.hardness).items() if math.isfinite(value)}
+            with open(path.parent / HARDNESS_LOG, "a", encoding="utf-8") as log:
+                log.write(_compact({"epoch": self.epoch, **known}) + "\n")
         return path
 
     @classmethod

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import tempfile
+import tokenize
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,15 +17,22 @@ import numpy as np
 
 from mmpt.errors import DataError
 
+NPY_ERRORS = (ValueError, EOFError, OverflowError, SyntaxError, tokenize.TokenError)
+"""What NumPy raises for a `.npy` file whose header is broken; it is Python source, so Python's own errors too."""
+
 
 @contextmanager
-def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a temporary file beside `path` and rename it to `path` when the block ends well; else remove it."""
+def atomic_write(path: str | Path, mode: str = "w", errors: str | None = None) -> Iterator[IO[Any]]:
+    """Open a temporary file beside `path` and rename it to `path` when the block ends well; else remove it.
+
+    Args:
+        errors: what to do with text that is no UTF-8, as for `open`.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
-        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8", errors=errors) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -36,9 +45,21 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         raise
 
 
+def remove_leftovers(folder: Path, names: str) -> None:
+    """Remove what writers that were killed left of files of these names; call it under the lock that writers hold.
+
+    Args:
+        names: regular expression of the names that were to be written.
+    """
+    pattern = re.compile(rf"\.(?:{names})\.[^.]*\.tmp")
+    for path in folder.iterdir():
+        if pattern.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as JSON, atomically."""
-    with atomic_write(path) as file:
+    with atomic_write(path, errors="backslashreplace") as file:  # so half a surrogate becomes JSON's own escape
         json.dump(value, file, ensure_ascii=False, indent=1)
         file.write("\n")
 
@@ -112,7 +133,7 @@ def load_word_array(path: str | Path) -> list[str]:
             else:
                 file.seek(0)
                 words = np.load(file, allow_pickle=False)
-    except (pickle.UnpicklingError, EOFError, AttributeError, ValueError, IndexError, KeyError, TypeError) as err:
+    except (pickle.UnpicklingError, *NPY_ERRORS, AttributeError, IndexError, KeyError, TypeError) as err:
         raise DataError(f"{path}: must be an .npy file with a 1-D array of words, but {err}.") from None
     values: list[Any] = words.tolist() if isinstance(words, np.ndarray) and words.ndim == 1 else [words]
     if not all(isinstance(value, str) for value in values):

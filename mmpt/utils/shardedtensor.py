@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from mmpt.errors import DataError
-from mmpt.utils.io import atomic_write
+from mmpt.utils.io import NPY_ERRORS, atomic_write
 
 MAX_OPEN_SHARDS = 1024
 REMEDY = "Pack this shard again, or download it again."
@@ -136,12 +136,12 @@ def _map_npy(path: str) -> np.ndarray:
         raise DataError(f"{path}: no such file. {REMEDY} Or correct the path.") from None
     except OSError as err:
         raise DataError(f"{path}: cannot be read: {err.strerror}. {REMEDY}") from None
-    except (ValueError, EOFError) as err:
+    except NPY_ERRORS as err:
         raise DataError(f"{path}: not a complete .npy file ({err}). {REMEDY}") from None
     wanted = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     if dtype.hasobject:
         raise DataError(f"{path}: must hold numbers, but holds Python objects. {REMEDY}")
-    if size < offset + wanted:
+    if not 0 <= wanted <= size - offset or min(shape, default=0) < 0:
         raise DataError(
             f"{path}: truncated: {dtype} of shape {shape} needs {offset + wanted} bytes, but there are {size}. {REMEDY}"
         )

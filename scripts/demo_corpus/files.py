@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from demo_corpus.narration import clean_sentence
+from demo_corpus.narration import clean_sentence, step_label
 from demo_corpus.settings import CorpusSettings
 from demo_corpus.summary import count_videos
 from demo_corpus.video import Video, film, make_video
@@ -27,6 +27,7 @@ from mmpt.utils.rng import stable_seed
 
 CAPTION_LETTERS = 96  # letters of a caption that are tokenised, as in the released preparation
 BERT_SIZES = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4, "num_hidden_layers": 2}
+NUM_ALIGNED = 80  # videos of the alignment test, as many as HTM-Align has; all of them would take the demo too long
 logger = get_logger(__name__)
 
 
@@ -40,6 +41,8 @@ def write_corpus(out: Path, settings: CorpusSettings) -> tuple[list[Path], dict[
         "captions.json": {video.id: _raw_captions(video) for video in (*train, *val)},
         "val_clips.json": {"format": CLIPS_FORMAT, "videos": [_true_clips(world, video) for video in val]},
         "true_alignment.json": {video.id: _true_alignment(video) for video in val},
+        "test_alignment.json": {video.id: _true_alignment(video) for video in val[:NUM_ALIGNED]},
+        "true_steps.json": _true_steps(world, val),
     }
     for name, value in truth.items():
         write_json(out / name, value)
@@ -126,8 +129,22 @@ def _true_clips(world: World, video: Video) -> dict[str, Any]:
     return {"id": video.id, "clips": clips}
 
 
+def _true_steps(world: World, videos: Sequence[Video]) -> dict[str, Any]:
+    """Return COIN's layout: the videos with the seconds of each step, numbered from 1 over those that are shown."""
+    shown = sorted({performance.step for video in videos for performance in video.performances})
+    number = {step: place for place, step in enumerate(shown, start=1)}
+
+    def segments(video: Video) -> list[dict[str, Any]]:
+        return [
+            {"id": str(number[one.step]), "label": step_label(world.steps[one.step]), "segment": [one.start, one.end]}
+            for one in video.performances
+        ]
+
+    return {"database": {video.id: {"subset": "testing", "annotation": segments(video)} for video in videos}}
+
+
 def _true_alignment(video: Video) -> list[list]:
-    """Return [aligned 0 or 1, start, end, text] per caption: when its step is seen, or else when it is said."""
+    """Return HTM-Align's [aligned, start, end, text] per caption: when its step is seen, or else when it is said."""
     rows = []
     for caption in video.captions:
         seen = None if caption.about is None else video.performances[caption.about]

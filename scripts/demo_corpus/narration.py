@@ -65,6 +65,11 @@ def clean_sentence(step: Step, kind: str, rng: random.Random) -> str:
     return rng.choice(CLEAN).format(**_slots(step, kind))
 
 
+def step_label(step: Step) -> str:
+    """Return the name of `step`, whatever kind of thing it is done to; no two steps of a craft share it."""
+    return f"{step.do} the {step.thing} with the {step.tool}"
+
+
 def _slots(step: Step, kind: str) -> dict[str, str]:
     words = {"do": step.do, "doing": ing_form(step.do), "thing": step.thing, "tool": step.tool, "how": step.how}
     return {**words, "kind": kind}

@@ -16,10 +16,11 @@ from typing import Any
 
 from mmpt.config.fields import coerce
 from mmpt.config.yaml_files import merge, parse_overrides, read_yaml
-from mmpt.errors import EXIT_CODE, INTERRUPTED, ConfigError, DataError, UserError
+from mmpt.errors import ConfigError, DataError
 from mmpt.processors.pretokenise import tokenise_captions
 from mmpt.registry import did_you_mean
-from mmpt.utils.log import get_logger, setup_logging
+from mmpt.utils.command import run_command
+from mmpt.utils.log import get_logger
 
 logger = get_logger("pretokenization")
 
@@ -42,24 +43,17 @@ class TokenConfig:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    args = _parser().parse_args(argv)
-    setup_logging()
-    try:
-        if args.workers < 1:
-            raise DataError(f"`--workers` must be at least 1, but is {args.workers}.")
-        config = read_config(args.config, args.overrides)
-        tfeat_dir = tokenise_captions(
-            config.caption_pkl_path, config.target_dir, config.bert_name,
-            use_fast=config.use_fast, workers=args.workers,
-        )  # fmt: skip
-        logger.info("done; `dataset.tfeat_dir` of a training YAML is %s", tfeat_dir)
-    except UserError as err:
-        print(f"error: {err}", file=sys.stderr)
-        return EXIT_CODE
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+    return run_command(lambda: _tokenise(_parser().parse_intermixed_args(argv)), stopped="run it again to go on")
+
+
+def _tokenise(args: argparse.Namespace) -> None:
+    if args.workers < 1:
+        raise DataError(f"`--workers` must be at least 1, but is {args.workers}.")
+    config = read_config(args.config, args.overrides)
+    tfeat_dir = tokenise_captions(
+        config.caption_pkl_path, config.target_dir, config.bert_name, use_fast=config.use_fast, workers=args.workers
+    )
+    logger.info("done; `dataset.tfeat_dir` of a training YAML is %s", tfeat_dir)
 
 
 def read_config(path: str, overrides: list[str]) -> TokenConfig:

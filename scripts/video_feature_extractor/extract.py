@@ -19,15 +19,17 @@ from typing import Any
 
 import torch
 
-from mmpt.errors import EXIT_CODE, INTERRUPTED, DataError, LaunchError, UserError
+from mmpt.errors import DataError, LaunchError
 from mmpt.models.s3d import S3D, S3D_WEIGHTS, load_s3d
 from mmpt.processors.clip_encoder import DTYPES, ClipEncoder
-from mmpt.processors.extraction import Extraction, ExtractionReport
-from mmpt.processors.feature_files import cannot_write, check_settings, tidy
+from mmpt.processors.extraction import Extraction
+from mmpt.processors.extraction_work import ExtractionReport
+from mmpt.processors.feature_files import check_settings, locked, tidy
 from mmpt.processors.frame_graph import FPS, SIZE
 from mmpt.processors.video_list import VideoJob, VideoList, find_videos, shard_of
-from mmpt.utils.io import write_json
-from mmpt.utils.log import get_logger, setup_logging
+from mmpt.utils.command import run_command
+from mmpt.utils.io import remove_leftovers, write_json
+from mmpt.utils.log import get_logger
 
 logger = get_logger("extract")
 
@@ -36,19 +38,13 @@ RANDOM_SEED = 0
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    args = _parser().parse_args(argv)
-    setup_logging()
-    try:
-        _check(args)
-        videos = find_videos(_sources(args.vdir), args.fdir)
-        _run(args, videos, _jobs_of(args, videos))
-    except UserError as err:
-        print(f"error: {err}", file=sys.stderr)
-        return EXIT_CODE
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+    return run_command(lambda: _extract(_parser().parse_args(argv)), stopped="run the same command again to go on")
+
+
+def _extract(args: argparse.Namespace) -> None:
+    _check(args)
+    videos = find_videos(_sources(args.vdir), args.fdir)
+    _run(args, videos, _jobs_of(args, videos))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -118,6 +114,8 @@ def _jobs_of(args: argparse.Namespace, videos: VideoList) -> Sequence[VideoJob]:
     """Return this process's part, and say what was left out."""
     for video_id, replaced in videos.duplicates.items():
         logger.warning("id %s: %s is replaced by a later video of the same id", video_id, ", ".join(replaced))
+    for video, reason in videos.misnamed.items():
+        logger.warning("%r: %s; left out", video, reason)
     if videos.num_ignored:
         logger.info("%d files of the folders are no videos by their names and are left out", videos.num_ignored)
     jobs = shard_of(videos.jobs, *args.shard)[: args.limit]
@@ -180,14 +178,14 @@ def _write_summary(args: argparse.Namespace, videos: VideoList, report: Extracti
         "present": report.num_present,
         "seconds_written": report.seconds,
         "failed": dict(sorted(report.failed.items())),
+        "misnamed": videos.misnamed,
         "damaged": dict(sorted(report.notes.items())),
         "with_another_process": [job.video_id for job in report.elsewhere],
         "replaced_duplicates": videos.duplicates,
     }
-    try:
+    with locked(args.fdir):
+        remove_leftovers(args.fdir, r"extract_\w+\.json")
         write_json(args.fdir / name, summary)
-    except OSError as err:
-        raise cannot_write(args.fdir / name, err) from err
     return args.fdir / name
 
 

@@ -13,39 +13,34 @@ import os
 import sys
 
 from mmpt.batch import Split
-from mmpt.errors import EXIT_CODE, INTERRUPTED, DataError, UserError
+from mmpt.errors import DataError
 from mmpt.processors.packing import pack_features
 from mmpt.processors.shard_writer import SHARD_SIZE
 from mmpt.processors.video_table import read_id_list
-from mmpt.utils.log import get_logger, setup_logging
+from mmpt.utils.command import run_command
+from mmpt.utils.log import get_logger
 
 logger = get_logger("shard_feature")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    args = _parser().parse_args(argv)
-    setup_logging()
-    try:
-        _check(args)
-        lists = {Split.TRAIN: args.train_list, Split.VALID: args.val_list}
-        chosen = {split: read_id_list(path) for split, path in lists.items() if split.shard_name in args.splits}
-        for split, ids in chosen.items():
-            report = pack_features(
-                args.features, args.target, split, ids,
-                shard_size=args.shard_size, workers=args.workers, max_missing=args.max_missing,
-            )  # fmt: skip
-            logger.info(
-                "%s: %d of %d videos, %.1f hours, in %d shards (%d written now)", split.shard_name, report.num_packed,
-                report.num_listed, report.num_seconds / 3600, report.num_shards, report.num_written,
-            )  # fmt: skip
-    except UserError as err:
-        print(f"error: {err}", file=sys.stderr)
-        return EXIT_CODE
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+    return run_command(lambda: _pack(_parser().parse_args(argv)), stopped="run the same command again to go on")
+
+
+def _pack(args: argparse.Namespace) -> None:
+    _check(args)
+    lists = {Split.TRAIN: args.train_list, Split.VALID: args.val_list}
+    chosen = {split: read_id_list(path) for split, path in lists.items() if split.shard_name in args.splits}
+    for split, ids in chosen.items():
+        report = pack_features(
+            args.features, args.target, split, ids,
+            shard_size=args.shard_size, workers=args.workers, max_missing=args.max_missing,
+        )  # fmt: skip
+        logger.info(
+            "%s: %d of %d videos, %.1f hours, in %d shards (%d written now)", split.shard_name, report.num_packed,
+            report.num_listed, report.num_seconds / 3600, report.num_shards, report.num_written,
+        )  # fmt: skip
 
 
 def _parser() -> argparse.ArgumentParser:

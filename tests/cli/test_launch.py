@@ -92,8 +92,9 @@ def test_predict(runs, no_preflight, capsys):
     assert launch.main([PREDICT]) == 0
     assert last_command(capsys.readouterr().out)[1:] == ["-m", "mmpt.cli.predict", PREDICT]
     assert launch.main([PREDICT, "fairseq.dataset.batch_size=2"]) == 0
-    assert last_command(capsys.readouterr().out)[-1] == "runs/demo/results/predict.yaml"
-    assert load_config("runs/demo/results/predict.yaml").batch_size == 2
+    assert last_command(capsys.readouterr().out)[-1] == "runs/demo/results/predict_test_how2_demo_zs.yaml"
+    copy = load_config("runs/demo/results/predict_test_how2_demo_zs.yaml")
+    assert (copy.batch_size, copy.name) == (2, "test_how2_demo_zs")
 
 
 def test_an_interrupted_run_continues(runs, capsys, caplog):

@@ -7,13 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from mmpt.cli import predict
-from mmpt.config import EvalConfig, RunConfig, load_config
+from mmpt.config import EvalConfig, RunConfig
 from mmpt.errors import ConfigError
-from mmpt.tasks import Task
-from tests.jobs import ROOT, SCORES
 
 
 def scoring(save_path: str, *named: str) -> RunConfig:
@@ -58,31 +55,6 @@ def test_short_names() -> None:
     assert predict.short_names([Path("a/c1.pt"), Path("a/c2.pt")]) == ["c1", "c2"]
     paths = [Path("a/c1.pt"), Path("a/c2.pt"), Path("b/c2.pt")]
     assert predict.short_names(paths) == [str(path) for path in paths]
-
-
-@pytest.fixture
-def scored(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An evaluation YAML for the corpus in a folder beside two checkpoints, random and of one constant vector."""
-    monkeypatch.chdir(ROOT)
-    overrides = [
-        f"dataset.bert_name={corpus}/bert",
-        f"dataset.vfeat_dir={corpus}/feat",
-        f"dataset.test_path={corpus}/val_clips.json",
-        f"eval.save_path={tmp_path}/run/results",
-        f"fairseq.common_eval.path={tmp_path}/run/checkpoint_b.pt",
-        "fairseq.dataset.num_workers=0",
-    ]
-    config = load_config(SCORES, overrides)
-    torch.manual_seed(0)
-    model = Task.from_config(config).build_model(pretrained=False)
-    (tmp_path / "run").mkdir()
-    torch.save(model.state_dict(), tmp_path / "run" / "checkpoint_b.pt")
-    text_layer = model.text_encoder.encoder.layer[-1].output.LayerNorm
-    torch.nn.init.zeros_(text_layer.weight)  # every text gets the same vector, so that no caption finds its clip
-    torch.save(model.state_dict(), tmp_path / "run" / "checkpoint_a.pt")
-    path = tmp_path / "scores.yaml"
-    path.write_text(json.dumps(config.to_dict()))  # JSON is YAML
-    return path
 
 
 def test_all_checkpoints_are_scored_and_the_best_is_named(scored: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from mmpt.models.checkpoint import load_checkpoint
+from mmpt.reporting.training import loss_charts, read_hardness
 from tests.jobs import NORTON, ROOT, SCORES, VIDEOCLIP, corpus_overrides, launch
 
 QUICK = ["fairseq.common.log_interval=1", "fairseq.optimization.warmup_updates=2"]
@@ -49,6 +50,14 @@ def test_a_run_logs_its_terms_and_keeps_its_config(videoclip: tuple[Path, str]) 
     assert "cosine within a batch" in log
     assert (save_dir / "config.yaml").is_file()
     assert sorted(path.name for path in (save_dir / "retri").glob("plan_*")) == ["plan_e1.json", "plan_e2.json"]
+
+
+def test_a_report_finds_the_curves_of_the_run(videoclip: tuple[Path, str]) -> None:
+    save_dir, _ = videoclip
+    titles = [chart.partition('aria-label="')[2].partition('"')[0] for chart in loss_charts(save_dir)]
+    assert titles == ["clip-caption", "accuracy"]  # the one term of the loss, and none of what is logged about speed
+    assert [row["epoch"] for row in read_hardness(save_dir)] == [1, 2]
+    assert all(row["mean_cosine"] > row["random_mean_cosine"] for row in read_hardness(save_dir))
 
 
 def test_norton_trains_only_layernorm_from_the_videoclip_checkpoint(

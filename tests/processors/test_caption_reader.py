@@ -132,6 +132,7 @@ def test_no_captions_are_no_error(tmp_path, name, content):
         ("a.json", '{"start": [0, 1], "end": [1], "text": ["x"]}', "but have 2, 1 and 1 entries"),
         ("a.json", '{"start": ["0:01"], "end": [1], "text": ["x"]}', "times must be numbers .* but one is '0:01'"),
         ("a.json", '{"v": {"start": [], "end": [], "text": []}}', "holds a corpus of 1"),
+        ("a.json", f'{{"start": [{"9" * 5000}], "end": [1], "text": ["x"]}}', "not valid JSON"),
         ("a.ass", "", "must be a .vtt, .srt, .json file"),
     ],
 )

@@ -177,6 +177,14 @@ def test_a_wrong_command_line_is_one_message(capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
+def test_what_a_killed_run_left_goes(tmp_path):
+    (tmp_path / "c.json").write_text('{"v": {"start": [0], "end": [1], "text": ["x"]}}')
+    for name in (".o.jsonl.abc.tmp", ".o.made.json.abc.tmp", ".p.jsonl.abc.tmp"):
+        (tmp_path / name).touch()
+    assert main(["--input", str(tmp_path / "c.json"), "--output", str(tmp_path / "o.jsonl")]) == 0
+    assert [path.name for path in tmp_path.glob(".*.tmp")] == [".p.jsonl.abc.tmp"]
+
+
 def test_killed_anywhere_and_run_again_gives_the_same_bytes(tmp_path):
     rng = random.Random(0)
     video = {"start": [float(i) for i in range(40)], "end": [i + 3.0 for i in range(40)]}

@@ -59,6 +59,11 @@ def test_the_character_is_named(text, where):
             list(stream_object(blocks, "x"))
 
 
+def test_a_number_of_thousands_of_digits_is_an_error():
+    with pytest.raises(DataError, match="x: no number may have thousands of digits at character 6"):
+        list(stream_object([f'{{"a": {"9" * 5000}}}'], "x"))
+
+
 def test_a_damaged_entry_does_not_bring_the_rest_into_memory(monkeypatch):
     monkeypatch.setattr(json_stream, "MAX_ENTRY", 10_000)
     read = 0

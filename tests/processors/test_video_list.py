@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from mmpt.errors import DataError
@@ -58,6 +61,19 @@ def test_csv_names_ids_and_features(tmp_path):
     assert [job.feature for job in jobs] == [tmp_path / "f" / name for name in ("first.npy", "b.c.npy", "part/e.npy")]
 
 
+def test_names_that_give_no_id_are_left_out_of_folders(tmp_path):
+    """They could not stand in a list; 251 bytes and letters of any language can."""
+    good = ["全角\u3000空白", "👩\u200d🍳", "ü" * 125, "-x", "a b", "%d"]
+    bad = {"a\nb": "control", "tail ": "a space", "line\u2028end": "control", os.fsdecode(b"caf\xe9"): "not UTF-8"}
+    for name in [*good, *bad]:
+        touch(tmp_path / f"{name}.mp4")
+    videos = find_videos([tmp_path], tmp_path / "f")
+    assert sorted(job.video_id for job in videos.jobs) == sorted(good)
+    assert {Path(video).stem for video in videos.misnamed} == set(bad)
+    for video, reason in videos.misnamed.items():
+        assert bad[Path(video).stem] in reason
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -67,7 +83,7 @@ def test_csv_names_ids_and_features(tmp_path):
         ("id,video_path\nx/y,a.mp4\n", "line 2: the video id 'x/y' holds a slash"),
         ("id,video_path\n..,a.mp4\n", "begins with a dot"),
         ('id,video_path\n"x\ty",a.mp4\n', "control character"),
-        (f"id,video_path\n{'x' * 201},a.mp4\n", "longer than 200 bytes"),
+        (f"id,video_path\n{'x' * 252},a.mp4\n", "longer than 251 bytes"),
         ("id,video_path\nx,\n", "line 2: `video_path` is empty"),
         ("video_path,feature_path\na.mp4,../a.npy\n", "`feature_path` must end in .npy"),
         ("video_path,feature_path\na.mp4,a.txt\n", "`feature_path` must end in .npy"),

@@ -73,6 +73,8 @@ def test_batches_are_planted_clusters():
     hardness = plan_hardness(vectors, [[places[name] for name in batch] for batch in plan.batches], random.Random(0))
     assert hardness.mean_cosine > 0.9  # measured: 0.956
     assert abs(hardness.random_mean_cosine) < 0.1  # measured: 0.032
+    assert plan.hardness is not None
+    assert (plan.hardness.mean_cosine, plan.hardness.coverage) == (hardness.mean_cosine, hardness.coverage)
 
 
 def test_a_plan_depends_on_its_arguments_only():

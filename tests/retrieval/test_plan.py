@@ -1,11 +1,12 @@
 """A plan file is read back as written, and refused when it was made by something else or changed."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from mmpt.errors import DataError
-from mmpt.retrieval import Plan, PlanMismatchError, plan_fingerprint
+from mmpt.retrieval import HARDNESS_LOG, Hardness, Plan, PlanMismatchError, plan_fingerprint
 
 IDS = ["a", "b", "ü", "d"]
 PLAN = Plan(epoch=3, fingerprint="abc", num_videos=4, batches=(("a", "ü"), ("b", "d", "a")))
@@ -19,6 +20,17 @@ def test_round_trip(tmp_path):
     assert PLAN.save(tmp_path) == tmp_path / "plan_e3.json"
     assert [path.name for path in tmp_path.iterdir()] == ["plan_e3.json"]
     assert load(tmp_path) == PLAN
+
+
+def test_a_plan_just_made_notes_its_hardness(tmp_path):
+    for epoch, cosine in ((1, 0.5), (2, float("nan"))):  # nan: no batch of two videos
+        replace(PLAN, epoch=epoch, hardness=Hardness(cosine, 0.25, 0.75)).save(tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / HARDNESS_LOG).read_text().splitlines()]
+    known = {"random_mean_cosine": 0.25, "coverage": 0.75}
+    assert lines == [{"epoch": 1, "mean_cosine": 0.5, **known}, {"epoch": 2, **known}]
+    assert load(tmp_path, epoch=1).hardness is None
+    PLAN.save(tmp_path / "other")
+    assert not (tmp_path / "other" / HARDNESS_LOG).exists()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,41 @@
-"""Puts scripts/ on the path, as it is when one of its files is run."""
+"""Puts scripts/ on the path, as it is when one of its files is run; what the tests of extraction share."""
+
+from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of five videos, `SECONDS` long."""
+    from tests.scripts.extract_jobs import write_videos
+
+    folder = tmp_path_factory.mktemp("videos")
+    write_videos(folder)
+    return folder
+
+
+@pytest.fixture
+def run_extract(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """The command in this process, with a stand-in for S3D."""
+    from video_feature_extractor import extract
+
+    from tests.scripts.extract_jobs import Pooling
+
+    monkeypatch.setattr(extract, "_network", lambda args: (Pooling(), "pooling"))
+    common = ["--device", "cpu"]
+    return lambda source, out, *more: extract.main(["--vdir", str(source), "--fdir", str(out), *common, *more])
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """A folder of nine feature files; a training list of the first seven and a validation list lie beside it."""
+    from tests.scripts.feature_files import write_features
+
+    return write_features(tmp_path)

@@ -65,7 +65,7 @@ def test_files_go_to_their_places_and_are_recorded(site: Site, tmp_path: Path) -
 def test_one_failure_does_not_stop_the_rest(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     site.serve(COIN_PATH, COIN)
     assert main(["videoclip", "coin", "--root", str(tmp_path), "--mirror", site.url]) == 2
-    assert re.search(r"^videoclip: .*checkpoint_best\.pt: cannot be had\. .* 404 ", capsys.readouterr().err)
+    assert re.search(r"^error: videoclip: .*checkpoint_best\.pt: cannot be had\. .* 404 ", capsys.readouterr().err)
     assert (tmp_path / "data/coin/COIN.json").exists()
 
 
@@ -208,7 +208,7 @@ def test_mistakes_are_one_message(
     arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*arguments, "--root", str(tmp_path)]) == 2
-    assert re.match(words, capsys.readouterr().err)
+    assert re.match(f"error: {words}", capsys.readouterr().err)
     assert list(tmp_path.iterdir()) == []
 
 

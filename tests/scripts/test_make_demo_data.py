@@ -25,6 +25,8 @@ from mmpt.processors import (
     ShardedTextProcessor,
     ShardedVideoProcessor,
 )
+from mmpt.processors.downstream.coin import read_coin, step_labels
+from mmpt.processors.downstream.how2align import read_alignment
 from mmpt.processors.tokenizer import load_tokenizer, special_tokens
 
 SMALL = ["--num-videos", "7", "--num-val", "4", "--num-tasks", "3", "--shard-size", "3"]
@@ -199,6 +201,22 @@ def test_the_true_alignment_has_a_row_per_caption(corpus):
         assert {(start, end) for aligned, start, end, _ in rows if aligned} <= clips[video_id]
         said = zip(raw[video_id]["start"], raw[video_id]["end"], strict=True)
         assert all(aligned or when == (start, end) for (aligned, start, end, _), when in zip(rows, said, strict=True))
+
+
+def test_the_true_alignment_is_a_file_of_htm_align_and_the_true_steps_one_of_coin(corpus):
+    videos = {video["id"]: video["clips"] for video in read(corpus / "val_clips.json")["videos"]}
+    assert list(read_alignment(f"{corpus}/true_alignment.json")) == list(videos)
+    assert read_alignment(f"{corpus}/test_alignment.json") == read_alignment(f"{corpus}/true_alignment.json")
+    path = f"{corpus}/true_steps.json"
+    segments, labels = read_coin(path).videos["testing"], step_labels(path)
+    assert list(segments) == list(videos)
+    assert len(set(labels)) == len(labels)
+    for video_id, clips in videos.items():
+        shown = [(segment.start_s, segment.end_s) for segment in segments[video_id]]
+        assert shown == [(clip["start"], clip["end"]) for clip in clips]
+        for segment, clip in zip(segments[video_id], clips, strict=True):
+            do, _, thing, *_ = labels[segment.step - 1].split()  # "chop the onion with the knife"
+            assert {do, thing} <= set(clip["text"].split())
 
 
 def test_special_tokens_lie_where_bert_base_has_them(corpus):

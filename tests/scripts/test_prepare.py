@@ -1,5 +1,6 @@
 """One's own videos: captions find their videos, sizes fit, a rerun changes nothing, what is left out is listed."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from mmpt.errors import DataError
 from mmpt.processors import ShardedHow2MetaProcessor, ShardedTextProcessor, ShardedVideoProcessor
 from mmpt.processors.own_videos import batch_videos, fitting_settings, pair_captions, split_ids
 from mmpt.processors.tokenizer import load_tokenizer
+from mmpt.processors.video_list import VideoJob
 from tests.jobs import ROOT
 
 VTT = "WEBVTT\n\n00:00:00.500 --> 00:00:02.000\nchop the {0}\n\n00:00:02.000 --> 00:00:05.500\nput the {0} in the pan\n"
@@ -93,10 +95,9 @@ def folder(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path
 
 
-def made_up_features(args, ids: list[str], report) -> None:
+def made_up_features(args, jobs: list[VideoJob], report) -> None:
     (args.out / "feat").mkdir(parents=True, exist_ok=True)
-    for name in ids:
-        path = args.out / "feat" / f"{name}.npy"
+    for name, path in ((job.video_id, job.feature) for job in jobs):
         if not path.exists():
             np.save(path, np.random.default_rng(len(name)).standard_normal((6, 512)).astype(np.float16))
 
@@ -153,6 +154,28 @@ def test_what_is_left_out_is_listed(corpus, folder):
     assert report["captions_without_video"] == ["captions/nobody.srt"]
     listed = [line for split in ("train", "val") for line in Path(f"data/mine/{split}.lst").read_text().splitlines()]
     assert sorted(listed) == NAMES[3:7]
+
+
+def test_a_folder_of_captions_that_cannot_be_read_is_no_empty_one(corpus, folder, capsys, monkeypatch):
+    iterdir = Path.iterdir
+
+    def refused(path):
+        if path.name == "captions":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    assert run(corpus) == 2
+    assert capsys.readouterr().err.startswith("error: captions: Permission denied.")
+
+
+def test_what_a_killed_run_left_goes(corpus, folder):
+    (folder / "data/mine").mkdir(parents=True)
+    for name in (".report.json.abc_123.tmp", ".val.lst.x.tmp"):
+        (folder / "data/mine" / name).write_text("{")
+    (folder / "data/mine/.other.tmp").touch()
+    assert run(corpus) == 0
+    assert [path.name for path in (folder / "data/mine").glob(".*.tmp")] == [".other.tmp"]
 
 
 def test_a_second_run_changes_nothing(corpus, folder):

@@ -84,6 +84,18 @@ def test_bad_starts_name_the_file(stem, starts, message):
     assert "again" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [(b"(6,", b"(-6,", "truncated"), (b", }", b",  ", "not a complete .npy file")],
+)
+def test_broken_headers(stem, old, new, message):
+    content = Path(f"{stem}_data.npy").read_bytes()
+    assert old in content
+    Path(f"{stem}_data.npy").write_bytes(content.replace(old, new, 1))
+    with pytest.raises(DataError, match=message):
+        ShardedTensor.load(stem, mmap_mode="r")
+
+
 @pytest.mark.parametrize("mode", ["r", None])
 @pytest.mark.parametrize(
     ("keep", "message"), [(-1, "truncated"), (40, "not a complete .npy file"), (0, "not a complete")]

@@ -1,0 +1,175 @@
+"""Runs side by side with what the papers report: `python -m mmpt.cli.compare RUN...`, one table per benchmark.
+
+Rows of results files are grouped by the evaluation YAML that made them, so zero-shot and fine-tuned stay apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmpt.errors import DataError
+from mmpt.evaluators import Results, read_results, render_markdown, render_table
+from mmpt.evaluators.published import METHODS, PUBLISHED, Benchmark, benchmark_key, comparability_notes, setting_of
+from mmpt.utils.command import run_command
+
+RESULTS = "results.json"
+PAPER = " (paper)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """All runs on one benchmark in one setting."""
+
+    key: str
+    """Of the benchmark; empty for rows that do not say what they were scored on."""
+    rows: dict[str, dict[str, Any]]
+    """Name of the run -> its row."""
+
+    @property
+    def benchmark(self) -> Benchmark | None:
+        """What is published."""
+        return PUBLISHED.get(self.key)
+
+    @property
+    def title(self) -> str:
+        """What was tested, and how."""
+        if not self.key:
+            return "not recorded which evaluation (scored by an older version)"
+        described = [self.benchmark.title] if self.benchmark else []
+        return f"{self.key}: " + ", ".join([*described, setting_of(self.key) or "setting unknown"])
+
+    @property
+    def columns(self) -> dict[str, Results]:
+        """Chance, the runs, and the papers' numbers for the metrics that the runs have."""
+        chance = {metric: numbers for row in self.rows.values() for metric, numbers in row.get("chance", {}).items()}
+        columns: dict[str, Results] = {"chance": chance} if chance else {}
+        columns |= {name: row["metrics"] for name, row in self.rows.items()}
+        for method in METHODS if self.benchmark else ():
+            assert self.benchmark is not None
+            published = self.benchmark.results_of(method)
+            if any(published.values()):
+                columns[method + PAPER] = published
+        return columns
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know before comparing."""
+        notes = comparability_notes(self.benchmark, self.rows)
+        return [*notes, *(self.benchmark.notes if self.benchmark else ())]
+
+
+def read_runs(paths: Sequence[str]) -> list[tuple[Path, dict[str, Any]]]:
+    """Return every row of the results files, with the file that it is in; a file named twice is read once.
+
+    Args:
+        paths: results files, or folders that hold one called results.json.
+    Raises:
+        DataError: no such file, or something else in it.
+    """
+    files = [Path(path) / RESULTS if Path(path).is_dir() else Path(path) for path in paths]
+    for path, file in zip(paths, files, strict=True):
+        if not file.is_file():
+            found = f"it has no {RESULTS}" if Path(path).is_dir() else "there is no such file or folder"
+            raise DataError(
+                f"{path}: must be a results file or a folder with a {RESULTS} (`eval.save_path` of a YAML that was "
+                f"scored), but {found}."
+            )
+    runs = [(file, row) for file in {file.resolve(): file for file in files}.values() for row in read_results(file)]
+    for file, row in runs:
+        if not _is_sound(row):
+            raise DataError(f"{file}: not a results file (a row of it has no numbers by metric). Score again.")
+    if not runs:
+        raise DataError(f"{', '.join(map(str, files))}: holds no results. Score a checkpoint first.")
+    return runs
+
+
+def _is_sound(row: dict[str, Any]) -> bool:
+    """Say whether a row has a checkpoint's path, and numbers by metric."""
+    by_metric = list(row["metrics"].values()) if isinstance(row["metrics"], dict) else [None]
+    return isinstance(row["checkpoint"], str) and all(
+        isinstance(numbers, dict) and all(isinstance(number, int | float) for number in numbers.values())
+        for numbers in by_metric
+    )
+
+
+def group_runs(runs: Sequence[tuple[Path, dict[str, Any]]]) -> list[Group]:
+    """Group rows by benchmark and setting, in the order of `PUBLISHED`, then of the rows; name them within a group."""
+    by_key: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
+    for file, row in runs:
+        by_key.setdefault(benchmark_key(row["task"]) if row.get("task") else "", []).append((file, row))
+    order = [*(key for key in PUBLISHED if key in by_key), *(key for key in by_key if key not in PUBLISHED)]
+    return [
+        Group(key=key, rows=dict(zip(_names(by_key[key]), (r for _, r in by_key[key]), strict=True))) for key in order
+    ]
+
+
+def _names(runs: Sequence[tuple[Path, dict[str, Any]]]) -> list[str]:
+    """Return the shortest kind of name that tells the rows apart: folder, file, path of a checkpoint, results file."""
+    checkpoints = [Path(row["checkpoint"]) for _, row in runs]
+    kinds = [
+        [path.parent.name for path in checkpoints],
+        [path.stem for path in checkpoints],
+        [f"{path.parent.name}/{path.stem}" for path in checkpoints],
+        [str(path) for path in checkpoints],
+        [f"{path} in {file.parent}" for path, (file, _) in zip(checkpoints, runs, strict=True)],
+    ]
+    for names in kinds:
+        if len(set(names)) == len(names):
+            return names
+    return [f"{number}. {path.parent.name}" for number, path in enumerate(checkpoints, start=1)]
+
+
+def as_text(groups: Sequence[Group], *, markdown: bool) -> str:
+    """Return a heading, a table and notes per group."""
+    parts = []
+    for group in groups:
+        table = (render_markdown if markdown else render_table)(group.columns)
+        notes = "\n".join(f"{'- ' if markdown else ''}{note}" for note in group.notes)
+        heading = f"## {group.title}" if markdown else group.title
+        parts.append("\n\n".join(filter(None, (heading, table, notes))))
+    return "\n\n".join(parts)
+
+
+def as_json(groups: Sequence[Group]) -> str:
+    """Return the same as JSON: shares are fractions, `published` by method."""
+    value = [
+        {
+            "benchmark": group.key,
+            "title": group.title,
+            "setting": setting_of(group.key),
+            "runs": {name: {k: v for k, v in row.items() if k != "settings"} for name, row in group.rows.items()},
+            "published": {m: group.benchmark.results_of(m) for m in METHODS} if group.benchmark else {},
+            "notes": group.notes,
+        }
+        for group in groups
+    ]
+    return json.dumps(value, ensure_ascii=False, indent=1)
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Print what the arguments ask for."""
+    groups = group_runs(read_runs(args.runs))
+    print(as_json(groups) if args.json else as_text(groups, markdown=args.markdown))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mmpt.cli.compare", description="Show runs side by side with the published numbers."
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help=f"folder with a {RESULTS}, or such a file")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_true", help="tables as markdown")
+    form.add_argument("--json", action="store_true", help="everything as JSON")
+    args = parser.parse_args(argv)
+    return run_command(lambda: compare(args), stopped="run it again")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""Does a checkpoint belong to the evaluation that scores it? Its training run's `config.yaml` beside it tells.
+
+Sizes that differ are found when weights are loaded; another vocabulary of the same size would only give bad numbers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mmpt.config import RunConfig
+from mmpt.config.yaml_files import read_yaml
+from mmpt.errors import ConfigError, DataError
+from mmpt.processors.tokenizer import load_tokenizer
+from mmpt.utils.log import get_logger
+
+logger = get_logger(__name__)
+
+TRAINING_CONFIG = "config.yaml"
+
+
+def check_checkpoint_fits(config: RunConfig, checkpoint: Path) -> None:
+    """Compare an evaluation with the training run that made a checkpoint, if its `config.yaml` is in the same folder.
+
+    Another `max_video_len` is only told: the published protocol trains Norton on 16 seconds and scores it on 32.
+
+    Raises:
+        ConfigError: the word pieces of the two BERTs differ, so that captions would be read as other words.
+    """
+    path = checkpoint.parent / TRAINING_CONFIG
+    if not path.is_file():
+        return
+    trained = _dataset_section(path)
+    _tell_lengths(config, trained, path)
+    bert, other = config.dataset.bert_name, trained.get("bert_name")
+    if bert is None or not isinstance(other, str) or other == bert:
+        return
+    try:
+        same = load_tokenizer(bert).get_vocab() == load_tokenizer(other).get_vocab()
+    except DataError as err:
+        logger.warning("%s was trained with the BERT `%s`, which cannot be compared: %s", checkpoint, other, err)
+        return
+    if not same:
+        problem = (
+            f"`dataset.bert_name` must have the word pieces that {checkpoint} was trained with, those of `{other}` "
+            f"({path}), but is `{bert}`, whose word pieces differ. Score it with `dataset.bert_name={other}`."
+        )
+        raise ConfigError(config.path, [problem])
+
+
+def _dataset_section(path: Path) -> dict[str, Any]:
+    """Return `dataset` of a YAML; an empty mapping, and a warning, for what is none of ours."""
+    try:
+        dataset = read_yaml(path).get("dataset")
+    except ConfigError as err:
+        logger.warning("%s cannot be compared with this evaluation: %s", path, err)
+        return {}
+    return dataset if isinstance(dataset, dict) else {}
+
+
+def _tell_lengths(config: RunConfig, trained: dict[str, Any], path: Path) -> None:
+    ours, theirs = config.dataset.max_video_len, trained.get("max_video_len")
+    if isinstance(theirs, int) and ours is not None and theirs != ours:
+        logger.info(
+            "%s: trained with `dataset.max_video_len` %d, scored with %d. The video's [SEP] is then at position %d "
+            "instead of %d; the published protocol does so (16 and 32).",
+            path, theirs, ours, ours + 1, theirs + 1,
+        )  # fmt: skip

@@ -1,0 +1,77 @@
+"""Key frames for the gallery: the picture in the middle of a clip, straight from the video file, as a small JPEG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+
+from mmpt.evaluators import ClipId
+from mmpt.processors.video_list import find_videos
+from mmpt.processors.video_reader import VideoError, as_video_error, choose_stream
+from mmpt.reporting.charts import image_uri
+from mmpt.utils.log import get_logger
+
+logger = get_logger(__name__)
+
+HEIGHT = 112
+"""Of a picture, in pixels; with `_QUALITY` one is about 5 kB."""
+_QUALITY = 72
+
+
+class KeyFrames:
+    """Pictures of clips, each decoded once.
+
+    Args:
+        videos: folder of video files, named by their ids; None: no pictures.
+    Raises:
+        DataError: there is no video in the folder.
+    """
+
+    def __init__(self, videos: str | Path | None = None):
+        jobs = [] if videos is None else find_videos([videos], "").jobs
+        self._files = {job.video_id: job.video for job in jobs}
+        self._known: dict[ClipId, str | None] = {}
+
+    def uri(self, clip: ClipId) -> str | None:
+        """Return the clip's picture as a `data:` address, or None where its video is missing or broken."""
+        if clip.video_id not in self._files:
+            return None
+        if clip not in self._known:
+            has_times = clip.start_s is not None and clip.end_s is not None
+            middle_s = (clip.start_s + clip.end_s) / 2 if has_times else None  # type: ignore[operator]
+            try:
+                self._known[clip] = image_uri(
+                    read_picture(self._files[clip.video_id], middle_s), "JPEG", quality=_QUALITY
+                )
+            except VideoError as err:
+                logger.warning("%s: no key frame: %s", self._files[clip.video_id], err)
+                self._known[clip] = None
+        return self._known[clip]
+
+
+def read_picture(path: str | Path, time_s: float | None = None, height: int = HEIGHT) -> np.ndarray:
+    """Return the picture of a video that is shown at a time, upright, uint8 [about `height`, width, 3].
+
+    Args:
+        time_s: seconds from the start; past the end the last picture; None: the middle.
+    Raises:
+        VideoError: it cannot be read.
+    """
+    with as_video_error(), av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
+        stream = choose_stream(container)
+        start_s = (container.start_time or 0) / av.time_base
+        if time_s is None:
+            time_s = (container.duration or 0) / av.time_base / 2
+        container.seek(round((start_s + time_s) * av.time_base))  # to the last full picture before it
+        shown = None
+        for frame in container.decode(stream):
+            if shown is not None and frame.time is not None and frame.time - start_s > time_s:
+                break
+            shown = frame
+        if shown is None:
+            raise VideoError("no picture could be decoded there")
+        width = max(2, round(height * shown.width / shown.height))
+        picture = shown.to_ndarray(format="rgb24", width=width, height=height)
+        return np.ascontiguousarray(np.rot90(picture, shown.rotation // 90))

@@ -1,0 +1,58 @@
+"""What a report is about: the rows of one scoring, what the best checkpoint predicted, and where to look for more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmpt.config import RunConfig
+from mmpt.datasets import MMDataset
+from mmpt.evaluators import Outputs, Results
+from mmpt.reporting.frames import KeyFrames
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One scoring of one or several checkpoints on a test set."""
+
+    config: RunConfig
+    rows: Sequence[dict[str, Any]]
+    """Of results.json, one per checkpoint."""
+    names: Sequence[str]
+    """Of the checkpoints, as in tables."""
+    chance: Results
+    best: int
+    """Which of the rows is best; the outputs and the model are this one's."""
+    best_value: float
+    """The number that checkpoints are compared by."""
+    outputs: Outputs
+    model: nn.Module
+    device: torch.device
+    dataset: MMDataset
+    positions: Sequence[int]
+    """The items of `dataset` that were scored."""
+    frames: KeyFrames = field(default_factory=KeyFrames)
+    """Pictures of clips, where the videos are at hand."""
+
+    @property
+    def columns(self) -> dict[str, Results]:
+        """`chance` and a column per checkpoint, in the order of scoring."""
+        return {"chance": self.chance} | {name: row["metrics"] for name, row in zip(self.names, self.rows, strict=True)}
+
+    @property
+    def coverage(self) -> str:
+        """How much of the test set was scored, or nothing if all of it was."""
+        scored, whole = len(self.positions), len(self.dataset)
+        return f"scored on {scored} of {whole} test items: the others have no features" if scored < whole else ""
+
+    def item(self, place: int) -> tuple[Any, Any]:
+        """Return video key and text key of one item of the outputs."""
+        return self.dataset.meta[self.positions[place]]
+
+    def test_items(self) -> list[tuple[Any, Any]]:
+        """Return video key and text key of every item scored, in the order of the outputs."""
+        return [self.item(place) for place in range(len(self.positions))]

@@ -1,0 +1,66 @@
+"""The frame of a command: what the user can mend is one message and exit code 2, a stop is one line; no tracebacks.
+
+SIGTERM, which batch systems send at the end of a job's time, is treated as Ctrl-C: temporary files go, and reports of
+what was done are written.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from mmpt.errors import EXIT_CODE, INTERRUPTED, UserError
+from mmpt.utils.log import setup_logging
+
+TERMINATED = 128 + signal.SIGTERM
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM came; whoever cleans up after Ctrl-C cleans up after this."""
+
+
+def run_command(work: Callable[[], int | None], *, stopped: str) -> int:
+    """Do `work` with logging set up, and return the command's exit code.
+
+    Args:
+        work: returns the exit code; None is 0.
+        stopped: what to say when Ctrl-C or SIGTERM ends it, as in "run the same command again to go on".
+    """
+    try:
+        setup_logging()
+        with _sigterm_as_interrupt():
+            return work() or 0
+    except UserError as err:
+        _say(f"error: {err}")
+    except OSError as err:
+        named = f"{err.filename}: " if err.filename else ""
+        _say(f"error: {named}{err.strerror or err}. Mend that and run the same command again.")
+    except KeyboardInterrupt as err:
+        _say(f"interrupted; {stopped}")
+        return TERMINATED if isinstance(err, _TerminatedError) else INTERRUPTED
+    return EXIT_CODE
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"{message}\n")
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Raise an interrupt where the main thread is when SIGTERM comes; only the main thread may ask for that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _raise)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    raise _TerminatedError

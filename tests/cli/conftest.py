@@ -1,0 +1,38 @@
+"""An evaluation of the small corpus, ready to be scored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmpt.config import load_config
+from mmpt.tasks import Task
+from tests.jobs import ROOT, SCORES
+
+
+@pytest.fixture
+def scored(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An evaluation YAML for the corpus in a folder beside two checkpoints, random and of one constant vector."""
+    monkeypatch.chdir(ROOT)
+    overrides = [
+        f"dataset.bert_name={corpus}/bert",
+        f"dataset.vfeat_dir={corpus}/feat",
+        f"dataset.test_path={corpus}/val_clips.json",
+        f"eval.save_path={tmp_path}/run/results",
+        f"fairseq.common_eval.path={tmp_path}/run/checkpoint_b.pt",
+        "fairseq.dataset.num_workers=0",
+    ]
+    config = load_config(SCORES, overrides)
+    torch.manual_seed(0)
+    model = Task.from_config(config).build_model(pretrained=False)
+    (tmp_path / "run").mkdir()
+    torch.save(model.state_dict(), tmp_path / "run" / "checkpoint_b.pt")
+    text_layer = model.text_encoder.encoder.layer[-1].output.LayerNorm
+    torch.nn.init.zeros_(text_layer.weight)  # every text gets the same vector, so that no caption finds its clip
+    torch.save(model.state_dict(), tmp_path / "run" / "checkpoint_a.pt")
+    path = tmp_path / "scores.yaml"
+    path.write_text(json.dumps(config.to_dict()))  # JSON is YAML
+    return path

@@ -1,0 +1,66 @@
+"""The report that scoring leaves, and the command that writes it anew."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmpt.cli import predict, report
+from tests.media import Clip, regular_times, write_video
+
+
+def test_scoring_leaves_a_report_of_all_checkpoints(scored: Path) -> None:
+    assert predict.main([str(scored), "--device", "cpu", "--all-checkpoints"]) == 0
+    results = scored.parent / "run" / "results"
+    html = (results / "scores-report.html").read_text()
+    rows = json.loads((results / "results.json").read_text())
+    for row in rows:
+        assert f"<td>{100 * row['metrics']['RetrievalMetric']['R5']:.1f}</td>" in html.replace("<b>", "").replace(
+            "</b>", ""
+        )
+    for title in ("Retrieval gallery", "Worst failures", "Whole videos mistaken", "Alignment of sentences and seconds"):
+        assert title in html
+    assert len(html) < 300_000
+
+
+def test_no_report(scored: Path) -> None:
+    assert predict.main([str(scored), "--device", "cpu", "--no-report"]) == 0
+    names = {path.name for path in (scored.parent / "run" / "results").iterdir()}
+    assert names == {"results.json"}
+
+
+def test_it_is_written_anew_with_key_frames(scored: Path, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert predict.main([str(scored), "--device", "cpu", "--all-checkpoints", "--no-report"]) == 0
+    capsys.readouterr()
+    videos = scored.parent / "videos"
+    videos.mkdir()
+    for video in json.loads((corpus / "val_clips.json").read_text())["videos"]:
+        write_video(videos / f"{video['id']}.mp4", regular_times(20, 2), Clip(width=64, height=48))
+    out = scored.parent / "new.html"
+    assert report.main([str(scored), "--device", "cpu", "--videos", str(videos), "--out", str(out)]) == 0
+    assert capsys.readouterr().out.strip() == str(out)
+    html = out.read_text()
+    assert html.count("data:image/jpeg") > 20
+    assert "checkpoint_a" in html
+    assert "checkpoint_b" in html
+    assert not (scored.parent / "run" / "results" / "scores-report.html").exists()
+
+
+def test_what_was_not_scored_or_has_changed_is_refused(scored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.main([str(scored), "--device", "cpu"]) == 2
+    assert "no such file" in capsys.readouterr().err
+    assert predict.main([str(scored), "--device", "cpu", "--no-report"]) == 0
+    checkpoint = scored.parent / "run" / "checkpoint_b.pt"
+    state = torch.load(checkpoint, weights_only=True)
+    first = next(iter(state))
+    torch.save(state | {first: state[first] + 1}, checkpoint)
+    assert report.main([str(scored), "--device", "cpu"]) == 2
+    assert "checkpoint_b.pt has changed since it was scored. Score it again." in capsys.readouterr().err
+    config = json.loads(scored.read_text())
+    config["fairseq"]["dataset"]["batch_size"] = 3
+    scored.write_text(json.dumps(config))
+    assert report.main([str(scored), "--device", "cpu"]) == 2
+    assert "must hold a row with the settings of" in capsys.readouterr().err

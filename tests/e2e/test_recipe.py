@@ -1,0 +1,252 @@
+"""DATASET.md, typed by a user whose data are small: every command of it, in order, does what the page says.
+
+Videos, captions and annotations are tiny; everything that the page downloads comes from a server on this machine, with
+S3D's and BERT's weights drawn at random. So the commands run as they stand, but for what `ADDED` adds.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import logging
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from mmpt.batch import Split
+from mmpt.models.checkpoint import load_checkpoint
+from mmpt.processors.shard_layout import read_shard_meta
+from mmpt.processors.tokenizer import load_tokenizer
+from mmpt.utils.shardedtensor import ShardedTensor, open_shard
+from tests import misbehaving_server as server
+from tests.jobs import ROOT
+from tests.recipe_data import (
+    BROKEN,
+    MINE,
+    TEST_SETS,
+    TRAIN,
+    VAL,
+    make_captions,
+    make_videos,
+    put_by_hand,
+    serve_downloads,
+    tiny_bert,
+)
+
+PAGE = (ROOT / "DATASET.md").read_text()
+
+ADDED = {  # what a command on small data needs, by a part of the command; {site} is the server
+    "make_demo_data.py": ["--num-videos", "16", "--num-val", "8"],
+    "download.py [^-]": ["--mirror", "{site}"],
+    "check_dataset.py .*/how2": ["dataset.num_video_per_batch=1", "num_cands=1", "dataset.max_missing=0.5"],
+    "mine/pretrain.yaml --jobtype": ["fairseq.optimization.max_epoch=2", "fairseq.dataset.num_workers=0"],
+}
+
+
+@dataclass
+class Command:
+    """A command of the page, the output that the page shows for it, and what came of running it."""
+
+    text: str
+    shown: list[str] = field(default_factory=list)
+    code: int | None = None
+    output: str = ""
+
+
+def read_page() -> list[Command]:
+    """Return the commands of all `bash` blocks; a `text` block shows output of the last one before it."""
+    commands: list[Command] = []
+    for language, block in re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL):
+        if language == "bash":
+            commands += [Command(line) for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+        elif language == "text":
+            commands[-1].shown += block.splitlines()
+    return commands
+
+
+# ---- the user types
+
+
+def run(command: Command, site_url: str) -> None:
+    """Run it in this process, as importing torch takes seconds; the launcher starts processes, so it gets its own."""
+    arguments = shlex.split(command.text)
+    for part, added in ADDED.items():
+        if re.search(part, command.text):
+            arguments += [text.format(site=site_url) for text in added]
+    program = arguments.pop(0)
+    if program != "python" or arguments[0] == "locallaunch.py":
+        line = [sys.executable if program == "python" else program, *arguments]
+        env = os.environ | {"PYTHONPATH": os.getcwd()}
+        done = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False, env=env)
+        command.code, command.output = done.returncode, done.stdout + done.stderr
+        return
+    if arguments[0] == "-m":
+        name, arguments = arguments[1], arguments[2:]
+    else:
+        name, arguments = arguments[0].removeprefix("scripts/").removesuffix(".py").replace("/", "."), arguments[1:]
+    output = io.StringIO()
+    handler = logging.StreamHandler(output)
+    logging.getLogger().addHandler(handler)
+    try:
+        with redirect_stdout(output), redirect_stderr(output):
+            command.code = importlib.import_module(name).main(arguments) or 0
+    finally:
+        logging.getLogger().removeHandler(handler)
+    command.output = output.getvalue()
+
+
+@dataclass
+class Recipe:
+    root: Path
+    commands: list[Command]
+    site_url: str
+
+
+@pytest.fixture(scope="module")
+def recipe(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recipe]:
+    """The whole page, run in a folder that looks like the project's root."""
+    root = tmp_path_factory.mktemp("checkout")
+    for name in ("projects", "scripts"):
+        shutil.copytree(ROOT / name, root / name)
+    shutil.copy(ROOT / "locallaunch.py", root)
+    (root / "mmpt").symlink_to(ROOT / "mmpt")
+    make_videos(root)
+    make_captions(root / "raw/mine")
+    put_by_hand(root)
+    commands = read_page()
+    level = logging.getLogger().level
+    with pytest.MonkeyPatch.context() as patch, server.running_site() as site:
+        patch.chdir(root)
+        patch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        patch.syspath_prepend(str(ROOT / "scripts"))
+        logging.getLogger().setLevel(logging.INFO)
+        serve_downloads(site, tiny_bert(corpus, tmp_path_factory.mktemp("bert")))
+        for command in commands:
+            run(command, site.url)
+            if command.code:
+                break
+        yield Recipe(root, commands, site.url)
+    logging.getLogger().setLevel(level)
+    load_tokenizer.cache_clear()  # by names that mean something else elsewhere
+    open_shard.cache_clear()
+
+
+def test_every_command_runs(recipe: Recipe) -> None:
+    for command in recipe.commands:
+        assert command.code == 0, f"{command.text}\n{command.output}"
+    assert len(recipe.commands) >= 20
+
+
+def test_what_is_added_is_added_to_something() -> None:
+    for part in ADDED:
+        assert any(re.search(part, command.text) for command in read_page()), part
+
+
+def test_commands_stand_in_blocks() -> None:
+    """Only there are they run."""
+    outside = re.sub(r"^```.*?^```", "", PAGE, flags=re.MULTILINE | re.DOTALL)
+    assert re.findall(r"`(?:python|sh|make|pip|[A-Z]+=\S+) [^`]*`", outside) == []
+
+
+def test_commands_print_what_the_page_shows(recipe: Recipe) -> None:
+    """The same words, with other numbers."""
+    shown = [(command, line) for command in recipe.commands for line in command.shown]
+    assert len(shown) >= 6
+    for command, line in shown:
+        pattern = r"[\d.,]+".join(map(re.escape, re.split(r"\d[\d.,]*", line)))
+        assert re.search(rf"^{pattern}$", command.output, re.MULTILINE), f"{command.text}: {line}\n{command.output}"
+
+
+def test_one_feature_file_for_every_video(recipe: Recipe) -> None:
+    folders = {"data/feat/feat_how2_s3d": [*TRAIN, *VAL], "data/mine/feat": MINE}
+    for command in recipe.commands:
+        if match := re.search(r"extract\.py --vdir raw/(\S+) --fdir (\S+)", command.text):
+            folders.setdefault(match[2], [TEST_SETS.get(match[1], "")])
+    assert len(folders) == len(TEST_SETS) + 2
+    for folder, ids in folders.items():
+        assert sorted(path.stem for path in (recipe.root / folder).glob("*.npy")) == sorted(ids)
+        for name in ids:
+            features = np.load(recipe.root / folder / f"{name}.npy")
+            assert (features.shape, features.dtype) == ((1, 512), np.float16)
+            assert np.linalg.norm(features[0].astype(np.float32)) == pytest.approx(1, abs=1e-3)  # measured 3e-5
+
+
+def test_what_could_not_be_used_is_named(recipe: Recipe) -> None:
+    data = recipe.root / "data"
+    assert list(json.loads((data / "feat/feat_how2_s3d/extract_summary.json").read_text())["failed"]) == [BROKEN]
+    left_out = json.loads((data / "feat/feat_how2_s3d_shard_small/train_not_packed.json").read_text())
+    assert list(left_out) == [BROKEN]
+
+
+@pytest.mark.parametrize("corpus_name", ["sentencified_htm_1200k", "raw_caption_dedup"])
+def test_the_shards_hold_the_videos_of_the_lists(recipe: Recipe, corpus_name: str) -> None:
+    shards = recipe.root / "data/feat/feat_how2_s3d_shard_small"
+    for split, ids in ((Split.TRAIN, TRAIN), (Split.VALID, VAL)):
+        assert read_shard_meta(shards, split) == {0: ids}
+        features = ShardedTensor.load(shards / f"{split.shard_name}_0")
+        for row, name in enumerate(ids):
+            whole = np.load(recipe.root / f"data/feat/feat_how2_s3d/{name}.npy")
+            assert np.array_equal(features[row], whole)
+        times = ShardedTensor.load(shards / f"{corpus_name}.bert-base-uncased.{split.shard_name}_0.startends")
+        assert len(times) == len(ids)
+        assert times[0].min() == 0.0
+        assert times[0].max() == 1.0
+
+
+def test_everything_lies_where_the_yamls_look(recipe: Recipe) -> None:
+    """Every path below data/ of every YAML under projects/."""
+    looked_at = set()
+    for path in sorted((ROOT / "projects").rglob("*.yaml")):
+        dataset = (yaml.safe_load(path.read_text()) or {}).get("dataset") or {}
+        for key, value in dataset.items():
+            if isinstance(value, str) and value.startswith("data/"):
+                found = list(recipe.root.glob(f"{value}*"))
+                assert found, f"{path.relative_to(ROOT)}: `dataset.{key}` is {value}, which DATASET.md does not make"
+                looked_at.add(value)
+    assert len(looked_at) >= 9
+
+
+def test_training_on_ones_own_videos_leaves_a_checkpoint(recipe: Recipe) -> None:
+    weights = load_checkpoint(recipe.root / "runs/mine/norton/checkpoint_last.pt")["model"]
+    start = load_checkpoint(recipe.root / "runs/retri/videoclip/checkpoint_best.pt")["model"]
+    moved = [name for name, tensor in weights.items() if not torch.equal(tensor, start[name.removeprefix("mmmodel.")])]
+    assert moved
+    assert all("LayerNorm" in name for name in moved)
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+
+
+def made_files(root: Path) -> dict[Path, bytes]:
+    """All data and YAMLs, without what says how the last run went."""
+    suffixes = (".npy", ".lst", ".jsonl", ".csv", ".yaml", "_meta.json", ".zip", ".pth", ".pkl")
+    paths = [path for folder in ("data", "pretrained_models", "projects") for path in (root / folder).rglob("*")]
+    return {path: path.read_bytes() for path in paths if path.name.endswith(suffixes) and path.is_file()}
+
+
+def test_run_again_nothing_changes(recipe: Recipe) -> None:
+    """As the page's beginning says; the last test, as it runs the page once more, but for the training."""
+    before = made_files(recipe.root)
+    assert len(before) > 60
+    for command in read_page():
+        if "locallaunch.py" in command.text or "check_dataset.py" in command.text:
+            continue
+        run(command, recipe.site_url)
+        assert command.code == 0, f"{command.text}\n{command.output}"
+        if "download.py" in command.text and "--list" not in command.text:
+            assert "already there and intact" in command.output
+            assert ": downloaded" not in command.output
+        if "extract.py" in command.text:
+            assert "0 videos written" in command.output
+    assert made_files(recipe.root) == before

@@ -1,0 +1,171 @@
+"""The tiny data of a user who follows DATASET.md: videos and captions, and a server with all that the page downloads.
+
+S3D's and BERT's weights are drawn at random; the places and the kinds of all files are the real ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import pickle
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer, BertConfig, BertModel
+
+from mmpt.config import DatasetConfig, ModelConfig
+from mmpt.models import MMFusionSeparate
+from mmpt.models.s3d import S3D
+from tests import misbehaving_server as server
+from tests.media import Clip, regular_times, truncate, write_video
+
+TRAIN, VAL, BROKEN = ["bb_bbbbbbbb", "-aa-aaaaaaa"], ["ccccccccccc"], "ddddddddddd"
+MINE = ["tea", "onion", "pan.v2", "salt"]
+TEST_SETS = {  # folder below raw/ -> id of its video
+    "msrvtt": "video7010",
+    "youcook": "xHr8X2Wpmno",
+    "coin": "coincoincoi",
+    "crosstask": "crosscrossc",
+    "didemo": "54322086@N00_2408598493_274c77d26a.avi",
+    "how2-align": "-3CEg4y7mQM",
+}
+
+# ---- what the user has: videos and captions
+
+
+def make_videos(root: Path) -> None:
+    sources = [
+        write_video(root / f"{width}.mp4", regular_times(1), Clip(width=width, height=64)) for width in (64, 90, 128)
+    ]
+    places = [root / "raw/howto100m/sub" / f"{name}.mp4" for name in TRAIN + VAL]
+    places += [root / "raw" / folder / f"{name}.mp4" for folder, name in TEST_SETS.items()]
+    places += [root / "raw/mine" / f"{name}.mp4" for name in MINE]
+    for number, place in enumerate(places):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(sources[number % len(sources)], place)
+    truncate(sources[0], root / "raw/howto100m" / f"{BROKEN}.mp4", 0.3)
+
+
+def make_captions(folder: Path) -> None:
+    """One file a video, in every form that is read."""
+    vtt = "WEBVTT\n\n00:00:00.100 --> 00:00:00.500\ncut the {}\n\n00:00:00.500 --> 00:00:01.000\nheat the pan\n"
+    (folder / "tea.en.vtt").write_text(vtt.format("tomato"))
+    (folder / "onion.vtt").write_text(vtt.format("onion"))
+    (folder / "pan.v2.srt").write_text("1\n00:00:00,100 --> 00:00:00,900\nwash the pan\n")
+    (folder / "salt.json").write_text(json.dumps({"segments": [{"start": 0.1, "end": 0.9, "text": "add the salt"}]}))
+
+
+def put_by_hand(root: Path) -> None:
+    """What `download.py` cannot fetch for the sets of the page."""
+    (root / "data/msrvtt").mkdir(parents=True)
+    (root / "data/msrvtt/MSR_MC_test.csv").write_text("\tkey\tvid_key\ta1\ta2\ta3\ta4\ta5\tanswer\n")
+    (root / "data/msrvtt/MSRVTT_FULL_test.csv").write_text("video_id\nvideo7010\n")
+
+
+# ---- what the page downloads
+
+
+def tiny_bert(corpus: Path, folder: Path) -> Path:
+    """Write a BERT with weights, as the hub has it, with the corpus's vocabulary."""
+    tokenizer = AutoTokenizer.from_pretrained(str(corpus / "bert"))
+    tokenizer.save_pretrained(folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        BertModel(BertConfig.from_pretrained(str(corpus / "bert"))).save_pretrained(folder)
+    shutil.copy(corpus / "bert/vocab.txt", folder / "vocab.txt")
+    return folder
+
+
+def saved(state: object) -> bytes:
+    with io.BytesIO() as file:
+        torch.save(state, file)
+        return file.getvalue()
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    with io.BytesIO() as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, data in files.items():
+                archive.writestr(name, data)
+        return file.getvalue()
+
+
+def tarred(name: str, data: bytes) -> bytes:
+    with io.BytesIO() as file:
+        with tarfile.open(fileobj=file, mode="w:gz") as archive:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+        return file.getvalue()
+
+
+def captions_of(ids: list[str]) -> bytes:
+    one = {"start": [0.0, 0.4], "end": [0.5, 1.0], "text": ["cut the onion", "the onion and heat the pan"]}
+    return json.dumps(dict.fromkeys(ids, one)).encode()
+
+
+def downloads(bert: Path) -> dict[str, bytes]:
+    """Return what lies behind each address, by the end of its path."""
+    dataset = DatasetConfig(bert_name=str(bert), max_video_len=16, max_len=48)
+    start = MMFusionSeparate.from_config(dataset, ModelConfig(num_hidden_video_layers=2), pretrained=True)
+    words = io.BytesIO()
+    np.save(words, np.array(["onion", "pan"], dtype=object), allow_pickle=True)
+    youcook = pickle.dumps([{"id": f"{TEST_SETS['youcook']}_0", "caption": "cut onion"}])
+    steps = "105222\nMake Tea\nhttps://t\n2\npour water,add tea\n\n"
+    video = f"105222,{TEST_SETS['crosstask']},https://v\n"
+    crosstask = {"tasks_primary.txt": steps, "tasks_related.txt": steps, "videos.csv": video, "videos_val.csv": video}
+    crosstask[f"annotations/105222_{TEST_SETS['crosstask']}.csv"] = "1,0.0,1.0\n"
+    return {
+        "/s3d_howto100m.pth": saved(S3D().state_dict()),
+        "/s3d_dict.npy": words.getvalue(),
+        "/videoclip/checkpoint_best.pt": saved({
+            "model": start.state_dict(),
+            "optimizer_history": [{"optimizer_name": "FairseqAdam", "lr_scheduler_state": {}, "num_updates": 0}],
+            "extra_state": {"train_iterator": {"epoch": 1}},
+        }),
+        "/how2_s3d_train.lst": "\n".join([*TRAIN, BROKEN]).encode(),
+        "/how2_s3d_val.lst": "\n".join(VAL).encode(),
+        "/sentencified_htm_1200k.json": captions_of([*TRAIN, *VAL, BROKEN]),
+        "/raw_caption.zip": zipped({"raw_caption.json": captions_of([*TRAIN, *VAL, BROKEN])}),
+        "/msrvtt_data.zip": zipped({
+            "msrvtt_data/MSRVTT_data.json": b'{"sentences": []}',
+            "msrvtt_data/MSRVTT_train.9k.csv": b"video_id\nvideo0\n",
+            "msrvtt_data/MSRVTT_train.7k.csv": b"video_id\nvideo0\n",
+            "msrvtt_data/MSRVTT_JSFUSION_test.csv": b"key,vid_key,video_id,sentence\nret0,msr7010,video7010,a man\n",
+        }),
+        "/youcookii_annotations_trainval.tar.gz": tarred("youcookii_annotations_trainval.json", b'{"database": {}}'),
+        "/metadata_eval.zip": zipped({
+            "data/youcook_val.pkl": youcook,
+            "data/youcook_train.pkl": youcook,
+            "data/MSRVTT_train.csv": b"video_id\nvideo0\n",
+        }),
+        "/COIN.json": b'{"database": {}}',
+        "/crosstask_release.zip": zipped({f"crosstask_release/{name}": crosstask[name].encode() for name in crosstask}),
+        "/LocalizingMoments/master/data/test_data.json": b"[]",
+        "/htm_align.json": b"{}",
+    }  # fmt: skip
+
+
+def serve_downloads(site: server.Site, bert: Path) -> None:
+    from download_catalogue import CATALOGUE
+
+    files = downloads(bert)
+    for item in CATALOGUE.values():
+        for url in (url for file in item.files for url in file.urls):
+            path = urlsplit(url).path
+            site.serve(path, *[data for end, data in files.items() if path.endswith(end)])
+    folder = CATALOGUE["bert"].folder
+    assert folder is not None
+    for name in folder.files:
+        site.serve(f"/{folder.repo}/resolve/main/{name}", (bert / name).read_bytes(), hub_file)
+
+
+def hub_file(handler: server.Handler, data: bytes) -> None:
+    mark = hashlib.sha1(data).hexdigest()
+    handler.reply(200, data, ETag=f'"{mark}"', X_Repo_Commit="a" * 40, Content_Length=len(data))

@@ -1,0 +1,183 @@
+"""Scorings made by hand, one per kind of outputs, with known right and wrong answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from mmpt.batch import ClipBatch, Split
+from mmpt.config import DatasetConfig, EvalConfig, RunConfig
+from mmpt.datasets import MMDataset
+from mmpt.evaluators import (
+    METRICS,
+    BGRetrievalOutputs,
+    ClipId,
+    How2AlignOutputs,
+    LocalisationOutputs,
+    MomentOutputs,
+    Outputs,
+    QAOutputs,
+    RetrievalOutputs,
+    SegmentationOutputs,
+)
+from mmpt.evaluators.how2align import AlignedVideo
+from mmpt.evaluators.step_localization import PlacedVideo
+from mmpt.processors.base import ItemAligner, MetaProcessor, TextReader, VideoReader
+from mmpt.processors.downstream.crosstask import Segment, Steps, TaskVideo
+from mmpt.processors.downstream.how2align import Sentence
+from mmpt.reporting import KeyFrames, Run
+
+NASTY = 'stir <b>the</b> "soup" & <script>alert(1)</script>'
+"""A caption that would break a page that does not escape it."""
+
+
+class Listed(MetaProcessor):
+    """The items that it is given."""
+
+    def __init__(self, items: Sequence[tuple[Any, Any]]):
+        super().__init__(DatasetConfig(), Split.TEST)
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        return self.items[index]
+
+
+class Nothing(VideoReader, TextReader, ItemAligner):
+    """Stands for the parts that a report of a model without two towers does not read."""
+
+    def __init__(self) -> None:
+        super().__init__(DatasetConfig(), Split.TEST)
+
+    def __call__(self, *args: Any) -> ClipBatch:
+        raise AssertionError("not to be called")
+
+
+def make_run(
+    outputs: Outputs, items: Sequence[tuple[Any, Any]], *metrics: str, task: str = "test_mine_zs",
+    folder: str = "runs/a", videos: Path | None = None,
+) -> Run:  # fmt: skip
+    """Return a scoring by two checkpoints, the second of which is a little better."""
+    computed = {name: METRICS.get(name, "metric")().compute(outputs) for name in metrics}
+    worse = {name: {key: value * 0.9 for key, value in numbers.items()} for name, numbers in computed.items()}
+    row = {"task": task, "data_fingerprint": "d" * 64, "num_items": len(items), "num_missing": 0, "seconds": 1.0}
+    rows = [
+        row | {"checkpoint": f"{folder}/{name}/checkpoint_best.pt", "fingerprint": name * 32, "metrics": numbers}
+        for name, numbers in (("old", worse), ("new", computed))
+    ]
+    nothing = Nothing()
+    return Run(
+        config=RunConfig(path=f"projects/{task}.yaml", metric=metrics, eval=EvalConfig(save_path=folder)),
+        rows=rows,
+        names=["old", "new"],
+        chance={name: METRICS.get(name, "metric")().chance(outputs) for name in metrics},
+        best=1,
+        best_value=1.0,
+        outputs=outputs,
+        model=nn.Identity(),
+        device=torch.device("cpu"),
+        dataset=MMDataset(Listed(items), nothing, nothing, nothing, seed=1),
+        positions=range(len(items)),
+        frames=KeyFrames(videos),
+    )
+
+
+def retrieval(folder: str = "runs/a", videos: Path | None = None) -> Run:
+    """Three videos of four clips; caption 5 finds its clip last, all others at once."""
+    vectors = np.eye(12, dtype=np.float32)
+    text = vectors.copy()
+    text[5] = 1 - vectors[5]
+    clips = [ClipId(f"video{place // 4}", 10 * (place % 4), 10 * (place % 4) + 8) for place in range(12)]
+    captions = [f"caption number {place}" for place in range(12)]
+    captions[5] = NASTY
+    outputs = RetrievalOutputs(pooled_text=text, pooled_video=vectors, clips=clips)
+    items = list(zip((tuple(clip) for clip in clips), captions, strict=True))
+    return make_run(outputs, items, "RetrievalMetric", "FullVideoRetrievalMetric", folder=folder, videos=videos)
+
+
+def background() -> Run:
+    """Three videos with their background; the paragraph of the third looks like the first."""
+    vectors = np.repeat(np.eye(3, dtype=np.float32), 4, axis=0)
+    text = np.repeat(np.eye(3, dtype=np.float32)[[0, 1, 0]], 2, axis=0)
+    text[4:] += 0.1 * np.eye(3, dtype=np.float32)[2]
+    outputs = BGRetrievalOutputs(
+        pooled_text=text, pooled_video=vectors, num_captions=np.array([2, 2, 2]), num_windows=np.array([4, 4, 4]),
+        video_ids=["a", "b", "c"],
+    )  # fmt: skip
+    return make_run(outputs, [(v, [f"first of {v}", f"second of {v}"]) for v in "abc"], "FullVideoBGRetrievalMetric")
+
+
+def choices() -> Run:
+    """Four questions, of which number 2 is answered wrongly by 3 points, and number 3 by 1."""
+    scores = np.eye(5, dtype=np.float32)[:4] * 5
+    scores[2, 4], scores[3, 0] = 8, 6
+    outputs = QAOutputs(scores=scores, answers=np.arange(4), video_ids=[f"video{n}" for n in range(4)])
+    return make_run(
+        outputs, [(f"video{n}", (n, [f"answer {a} of {n}" for a in range(5)])) for n in range(4)], "QAMetric"
+    )
+
+
+def moments() -> Run:
+    """Two queries: the first finds its moment (piece 2), the second is told piece 5 instead of piece 0."""
+    scores = np.zeros((2, 30), dtype=np.float32)
+    scores[0, 10:15], scores[1, 25:30] = 3, 3
+    times = np.array([[[2, 2]] * 4, [[0, 0]] * 3 + [[0, 1]]])
+    outputs = MomentOutputs(second_scores=scores, num_seconds=np.array([30, 30]), times=times, video_ids=["a", "b"])
+    return make_run(outputs, [("a", "the cat jumps"), ("b", "a dog comes in")], "DiDeMoMetric")
+
+
+def segments() -> Run:
+    """Two videos: every second of the second one is right, half of the first one's."""
+    targets = np.repeat([0, 3, 0, 7, 0, 3, 0, 7], 10)
+    predictions = targets.copy()
+    predictions[:20] = 7
+    right = (predictions == targets).astype(float)
+    outputs = SegmentationOutputs(
+        predictions=predictions, targets=targets, credits=right, step_credits=right, num_classes=8,
+        video_ids=["halfright", "allright"], video_lengths=[40, 40],
+    )  # fmt: skip
+    return make_run(outputs, [("halfright", []), ("allright", [])], "COINActionSegmentationMetric")
+
+
+def placements() -> Run:
+    """Two videos with two steps each: in the first one none is found, in the second one both are."""
+    done = np.zeros((20, 2), dtype=np.uint8)
+    done[2:6, 0], done[10:15, 1] = 1, 1
+    wrong, right = np.zeros_like(done), np.zeros_like(done)
+    wrong[0, 0], wrong[19, 1], right[3, 0], right[12, 1] = 1, 1, 1, 1
+    videos = [PlacedVideo("113", "missed", done, wrong), PlacedVideo("113", "found", done, right)]
+    steps = Steps(["pour milk", "stir"], [Segment(1, 2.0, 6.0), Segment(2, 10.0, 15.0)])
+    items = [(TaskVideo(video.video_id, video.task), steps) for video in videos]
+    return make_run(LocalisationOutputs(videos=videos), items, "CrossTaskMetric")
+
+
+def alignments() -> Run:
+    """Two videos of 60 s; sentence 1 of the first is placed 30 s late, sentence 2 is not shown."""
+    rng = np.random.default_rng(0)
+    spans = np.array([[5.0, 12.0], [15.0, 20.0], [30.0, 33.0], [40.0, 50.0]])
+    similarity = rng.normal(0, 0.05, (4, 60)).astype(np.float32)
+    for row, at in enumerate((8, 50, 3, 45)):
+        similarity[row, at - 2 : at + 3] += 0.6
+    covered = np.ones((4, 60), dtype=bool)
+    covered[0, 40:] = False
+    similarity[~covered] = 0
+    aligned = np.array([True, True, False, True])
+    videos = [AlignedVideo(name, similarity, covered, aligned, spans) for name in ("one", "two")]
+    sentences = [
+        Sentence(bool(a), s, e, f"sentence {n}") for n, (a, (s, e)) in enumerate(zip(aligned, spans, strict=True))
+    ]
+    return make_run(How2AlignOutputs(videos=videos), [(v.video_id, sentences) for v in videos], "How2AlignMetric")
+
+
+def every_kind() -> dict[str, Run]:
+    """Return one run per kind of outputs."""
+    return {
+        maker.__name__: maker() for maker in (retrieval, background, choices, moments, segments, placements, alignments)
+    }

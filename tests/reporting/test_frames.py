@@ -1,0 +1,81 @@
+"""Key frames show what was drawn at that time, upright; a broken video costs the picture only."""
+
+from __future__ import annotations
+
+import base64
+import io
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmpt.errors import DataError
+from mmpt.evaluators import ClipId
+from mmpt.processors.video_reader import VideoError
+from mmpt.reporting import KeyFrames
+from mmpt.reporting.frames import read_picture
+from tests.media import COLOURS, Clip, regular_times, write_audio, write_video
+
+TIMES = regular_times(6, 10)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    write_video(folder / "wide.mp4", TIMES)
+    write_video(folder / "turned.mp4", TIMES, Clip(rotation=90))
+    write_video(folder / "late.mkv", [time + Fraction(2) for time in TIMES], Clip(keyframe_interval=1000))
+    write_audio(folder / "sound.mp4")
+    (folder / "broken.mp4").write_bytes(b"no video")
+    return folder
+
+
+def colour_at(picture: np.ndarray) -> np.ndarray:
+    """The ground, away from the corner and the square in the middle."""
+    return picture[-8:, -8:].reshape(-1, 3).mean(axis=0)
+
+
+@pytest.mark.parametrize("second", [0.0, 0.5, 1.5, 3.2, 5.9, 60.0])
+def test_the_picture_is_the_one_of_that_time(videos: Path, second: float) -> None:
+    picture = read_picture(videos / "wide.mp4", second)
+    assert picture.shape == (112, 149, 3)
+    wanted = COLOURS[min(int(second), 5)]
+    np.testing.assert_allclose(colour_at(picture), wanted, atol=12)  # measured 6: encoding
+    np.testing.assert_allclose(picture[:20, :20].mean(axis=(0, 1)), 0, atol=12)  # the corner is black
+
+
+def test_without_a_time_it_is_the_middle(videos: Path) -> None:
+    np.testing.assert_allclose(colour_at(read_picture(videos / "wide.mp4")), COLOURS[3], atol=12)
+
+
+def test_a_turned_video_stands_upright(videos: Path) -> None:
+    picture = read_picture(videos / "turned.mp4", 0.5, height=120)
+    assert picture.shape == (160, 120, 3)  # 320 x 240, a quarter turn counter-clockwise
+    np.testing.assert_allclose(picture[-20:, :20].mean(axis=(0, 1)), 0, atol=12)  # the corner went to the bottom left
+
+
+@pytest.mark.parametrize("name", ["sound.mp4", "broken.mp4"])
+def test_no_picture(videos: Path, name: str) -> None:
+    with pytest.raises(VideoError):
+        read_picture(videos / name, 1.0)
+
+
+def test_clips_get_small_pictures_and_broken_ones_none(videos: Path) -> None:
+    frames = KeyFrames(videos)
+    uri = frames.uri(ClipId("wide", 2, 3))
+    assert uri is not None
+    assert uri.startswith("data:image/jpeg;base64,")
+    assert len(uri) < 20_000
+    picture = np.array(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+    np.testing.assert_allclose(colour_at(picture), COLOURS[2], atol=15)
+    assert frames.uri(ClipId("late")) is not None
+    assert frames.uri(ClipId("broken", 0, 1)) is None
+    assert frames.uri(ClipId("unknown", 0, 1)) is None
+    assert KeyFrames().uri(ClipId("wide", 2, 3)) is None
+
+
+def test_a_folder_without_videos_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no video"):
+        KeyFrames(tmp_path)

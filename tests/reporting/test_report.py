@@ -1,0 +1,164 @@
+"""Reports say what the made runs were made to show, in one file that loads nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmpt.evaluators import ClipId, Outputs, RetrievalOutputs
+from mmpt.reporting import Run, pictures, write_report
+from mmpt.reporting.retrieval import NUM_HITS, rank_queries
+from tests.media import regular_times, write_video
+from tests.reporting.made_runs import NASTY, choices, every_kind, make_run, moments, placements, retrieval, segments
+from tests.reporting.made_training import write_training
+
+VOID = {"meta", "link", "img", "br", "image"}
+
+
+class Checker(HTMLParser):
+    """Collects the text, the addresses, and tags that are not closed in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text: list[str] = []
+        self.addresses: list[str] = []
+        self.names: set[str] = set()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def read(run: Run, folder: Path) -> tuple[str, str]:
+    """Return the page and its words, after checking that it is sound and needs nothing else."""
+    html = write_report(run, folder / "report.html").read_text()
+    checker = Checker()
+    checker.feed(html)
+    assert checker.open == []
+    assert all(address.startswith(("data:", "#")) for address in checker.addresses)
+    assert "script" not in checker.names
+    assert "url(" not in html
+    return html, re.sub(r"\s+", " ", " ".join(checker.text))
+
+
+@pytest.mark.parametrize("kind", list(every_kind()))
+def test_every_kind_is_one_small_sound_file(tmp_path: Path, kind: str) -> None:
+    html, words = read(every_kind()[kind], tmp_path)
+    assert 3_000 < len(html) < 100_000
+    assert "Numbers" in words
+    assert "Training" not in words  # there are no logs
+
+
+def test_retrieval_shows_the_failure_that_was_made(tmp_path: Path) -> None:
+    html, words = read(retrieval(), tmp_path)
+    failures = words.partition("The queries whose right clip comes last")[2].partition("Paragraphs looking")[0]
+    assert failures.count("right clip at rank") == 1
+    assert f"“{NASTY}” right clip at rank 12" in failures
+    assert "video1, 10 to 18 s" in failures
+    assert NASTY not in html  # only escaped
+    assert "clip, text to video, R@1 8.3 82.5 91.7" in words  # chance 1/12, and the two checkpoints
+
+
+def test_a_clip_of_the_same_words_is_marked(tmp_path: Path) -> None:
+    run = retrieval()
+    items = [(key, "the same") for key, _ in run.test_items()]
+    _, words = read(make_run(run.outputs, items, "RetrievalMetric"), tmp_path)
+    assert "(same words)" in words
+
+
+def test_half_a_character_does_not_stop_the_report(tmp_path: Path) -> None:
+    run = retrieval()
+    items = [(key, "broken \ud83d caption") for key, _ in run.test_items()]  # as JSON may hold it
+    _, words = read(make_run(run.outputs, items, "RetrievalMetric"), tmp_path)
+    assert "broken ? caption" in words
+
+
+def test_curves_come_from_beside_the_checkpoint(tmp_path: Path) -> None:
+    write_training(tmp_path / "runs" / "new")
+    _, words = read(retrieval(str(tmp_path / "runs")), tmp_path)
+    for name in ("clip-caption", "video-paragraph", "retrieval hardness", "No training logs in"):
+        assert name in words
+
+
+def test_key_frames_where_the_videos_are(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos" / "video1.mp4", regular_times(40, 2))
+    html, _ = read(retrieval(videos=tmp_path / "videos"), tmp_path)
+    assert html.count('<img src="data:image/jpeg') > 3
+
+
+def test_choices_by_margin(tmp_path: Path) -> None:
+    _, words = read(choices(), tmp_path)
+    assert re.search(r"2 of 4 questions.*video2 wrong by 3\.00.*chosen, score 8\.00.*video3 wrong by 1\.00", words)
+
+
+def test_moments_that_do_not_overlap(tmp_path: Path) -> None:
+    _, words = read(moments(), tmp_path)
+    assert "“a dog comes in” chosen moments at rank" in words
+    assert "overlap 0 %" in words
+    assert "the cat jumps" not in words
+
+
+def test_segments_and_placements_of_the_worst_video(tmp_path: Path) -> None:
+    _, words = read(segments(), tmp_path)
+    assert words.index("halfright: 50.0 % of its seconds are right") < words.index("allright: 100.0 %")
+    _, words = read(placements(), tmp_path)
+    assert "missed (task 113): 0 of 2 steps found" in words
+    assert "found (task 113)" not in words
+
+
+def test_sentences_far_from_their_time(tmp_path: Path) -> None:
+    _, words = read(every_kind()["alignments"], tmp_path)
+    failures = words.partition("lies farthest from their time.")[2]
+    assert "“sentence 1” one 15 to 20 s" in failures
+    assert "“sentence 2”" not in failures  # it is not shown, so it has no time
+    assert "transport plan" in words
+
+
+def test_published_numbers_stand_beside_ours(tmp_path: Path) -> None:
+    run = retrieval()
+    scored = make_run(run.outputs, run.test_items(), "RetrievalMetric", task="test_vtt_zs")
+    _, words = read(scored, tmp_path)
+    assert "VideoCLIP (paper) TempCLR (paper) Norton (paper)" in words
+    assert "82.5 91.7 10.4 10.1 10.7" in words
+    assert "was scored on 12 items, Norton's are on 1,000" in words
+
+
+def test_outputs_of_an_unknown_kind_give_the_numbers_alone(tmp_path: Path) -> None:
+    class Mine(Outputs):
+        def arrays(self) -> dict[str, np.ndarray]:
+            return {}
+
+    run = dataclasses.replace(retrieval(), outputs=Mine())
+    assert pictures(run.outputs, run) == []
+    assert "Retrieval gallery" not in read(run, tmp_path)[1]
+
+
+def test_ranks_and_hits_are_those_of_a_full_sort(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmpt.reporting.retrieval.MOST_QUERIES", 30)
+    rng = np.random.default_rng(0)
+    text, video = rng.normal(size=(2, 50, 8)).astype(np.float32)
+    outputs = RetrievalOutputs(pooled_text=text, pooled_video=video, clips=[ClipId(str(n)) for n in range(50)])
+    ranked = rank_queries(outputs)
+    order = np.argsort(-(text @ video.T), axis=1)[:30]
+    np.testing.assert_array_equal(ranked.hits, order[:, :NUM_HITS])
+    np.testing.assert_array_equal(ranked.ranks, [list(row).index(n) for n, row in enumerate(order)])
+    np.testing.assert_allclose(ranked.scores[:, -1], (text * video).sum(axis=1)[:30], rtol=1e-5, atol=1e-5)

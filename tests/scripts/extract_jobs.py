@@ -1,0 +1,73 @@
+"""Small videos, a stand-in for S3D, and the extraction command in a process of its own; for the tests of extraction."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tests.jobs import ROOT
+from tests.media import Clip, regular_times, write_video
+
+SECONDS = {"a": 2.5, "b": 1, "c": 4, "d": 0.2, "e": 3}
+SMALL = Clip(width=96, height=64)
+
+
+class Pooling(nn.Module):
+    """Stands in for S3D: 512 means of each clip, so fast that a run takes a moment."""
+
+    num_clips: list[int]
+
+    def __init__(self):
+        super().__init__()
+        self.num_clips = []
+
+    def forward(self, clips: torch.Tensor) -> dict[str, torch.Tensor]:
+        self.num_clips.append(len(clips))
+        means = nn.functional.adaptive_avg_pool3d(clips - 0.4, (3, 8, 8)).flatten(1)
+        return {"video_embedding": means[:, :512]}
+
+
+# The command in a process of its own with `Pooling`, slowed down so that it can be caught at work.
+DRIVER = """
+import sys, time
+sys.path[:0] = ["{root}", "{root}/scripts", "{root}/tests/scripts"]
+import torch
+torch.set_num_threads(1)
+from video_feature_extractor import extract
+from extract_jobs import Pooling
+class Slow(Pooling):
+    def forward(self, clips):
+        time.sleep({delay})
+        return super().forward(clips)
+extract._network = lambda args: (Slow(), "pooling")
+print("started", flush=True)
+sys.exit(extract.main(sys.argv[1:]))
+"""
+
+
+def write_videos(folder: Path) -> None:
+    for name, seconds in SECONDS.items():
+        write_video(folder / f"{name}.mp4", regular_times(seconds), SMALL)
+
+
+def process(raw: Path, out: Path, delay: float = 0.0, limit_bytes: int = 0) -> subprocess.Popen[str]:
+    code = DRIVER.format(root=ROOT, delay=delay)
+    if limit_bytes:
+        code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit_bytes}, {limit_bytes}))\n{code}"
+    command = [sys.executable, "-c", code, "--vdir", str(raw), "--fdir", str(out), "--device", "cpu"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes)
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in out.rglob("*.npy")}
+
+
+def summary(out: Path, name: str = "extract_summary.json") -> dict:
+    return json.loads((out / name).read_text())

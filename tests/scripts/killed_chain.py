@@ -1,0 +1,140 @@
+"""Runs every command from videos to shards, killed at random moments and run again, beside an undisturbed run.
+
+    python -m tests.scripts.killed_chain FOLDER KILLS [SEED]
+
+A process of its own: commands run in forks of it, which saves importing torch for each; every command is killed KILLS
+times with SIGKILL, SIGTERM or SIGINT. Prints one line per difference, and exits with 1 if there is any.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+import prepare
+import torch
+from text_token_extractor import pretokenization
+from video_feature_extractor import extract, shard_feature
+
+from mmpt.processors import dedupprocessor
+from tests.jobs import ROOT
+from tests.media import regular_times, truncate, write_video
+from tests.processors.shard_data import tiny_bert
+from tests.scripts.extract_jobs import SMALL, Pooling
+
+CONFIG = "scripts/text_token_extractor/configs/bert-base-uncased.yaml"
+WORDS = ["take", "the", "pan", "now", "and", "heat", "it", "slowly", "over", "fire", "until", "oil", "shimmers"]
+SECONDS = {"a": 1, "b": 0.5, "c": 2, "d": 0.2}
+Command = Callable[[], int]
+
+
+def make_inputs(folder: Path) -> None:
+    """Videos (one is cut off, one is none), captions of each and of 1,000 others, lists, and a BERT."""
+    for name in ("raw", "captions"):
+        (folder / name).mkdir(parents=True)
+    for name, seconds in SECONDS.items():
+        write_video(folder / "raw" / f"{name}.mp4", regular_times(seconds), SMALL)
+    truncate(write_video(folder / "whole.mkv", regular_times(3), SMALL), folder / "raw" / "part.mkv", 0.6)
+    (folder / "raw" / "broken.mp4").write_text("not a video")
+    rng = random.Random(0)
+    corpus = {}
+    for name in [*SECONDS, "part", "broken", *(f"x{number}" for number in range(1000))]:
+        start = sorted(round(rng.uniform(0, 3), 2) for _ in range(rng.randint(1, 9)))
+        text = [" ".join(rng.choices(WORDS, k=rng.randint(1, 9))) for _ in start]
+        corpus[name] = {"start": start, "end": [time + 2 for time in start], "text": text}
+        if not name.startswith("x"):
+            (folder / "captions" / f"{name}.json").write_text(json.dumps(corpus[name]))
+    (folder / "raw_caption.json").write_text(json.dumps(corpus))
+    (folder / "train.lst").write_text("a\nb\nbroken\nc\n")
+    (folder / "val.lst").write_text("d\npart\n")
+    tiny_bert(folder / "bert")
+
+
+def commands(inputs: Path, out: Path) -> dict[str, Command]:
+    """Return every command of the way from `inputs` to shards in `out`."""
+    captions = out / "captions.jsonl"
+    lists = ["--train-list", str(inputs / "train.lst"), "--val-list", str(inputs / "val.lst")]
+    keys = {"bert_name": inputs / "bert", "caption_pkl_path": captions, "target_dir": out / "shards"}
+    videos = ["--videos", str(inputs / "raw"), "--captions", str(inputs / "captions")]
+    made = ["--out", str(out / "mine"), "--yaml", str(out / "mine.yaml"), "--bert-name", str(inputs / "bert")]
+    return {
+        "extract": lambda: extract.main(["--vdir", str(inputs / "raw"), "--fdir", str(out / "feat"), "--device=cpu"]),
+        "dedup": lambda: dedupprocessor.main(
+            ["--input", str(inputs / "raw_caption.json"), "--output", str(captions), "--dedup"]
+        ),
+        "pack": lambda: shard_feature.main(
+            ["--features", str(out / "feat"), "--target", str(out / "shards"), "--shard-size", "2", *lists]
+        ),
+        "tokenise": lambda: pretokenization.main(
+            [CONFIG, *(f"dataset.{key}={value}" for key, value in keys.items()), "--workers", "2"]
+        ),
+        "prepare": lambda: prepare.main([*videos, *made, "--random-weights", "--shard-size", "2"]),
+    }
+
+
+def start(command: Command, log: Path) -> int:
+    """Run a command in a fork; return its process."""
+    process = os.fork()
+    if process == 0:
+        handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(handle, 1)
+        os.dup2(handle, 2)
+        os._exit(command())
+    return process
+
+
+def code_of(process: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def results(out: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield what users read. Left out: locks, notes of the commands about times of files, and counts of one run."""
+    for path in sorted(out.rglob("*")):
+        name = path.relative_to(out).as_posix()
+        if not path.is_file() or name.endswith((".log", "lock")) or ".packing" in name or ".tokenising" in name:
+            continue
+        content = path.read_bytes().replace(str(out).encode(), b"OUT")
+        if name.endswith("extract_summary.json"):
+            said = json.loads(content)
+            content = json.dumps([said["finished"], said["failed"], said["damaged"]]).encode()
+        yield name, content
+
+
+def main(folder: Path, num_kills: int, seed: int) -> int:
+    """Compare the runs; return 1 if they differ."""
+    os.chdir(ROOT)
+    torch.set_num_threads(1)
+    extract._network = prepare._network = lambda args: (Pooling(), "pooling")  # type: ignore[assignment]
+    make_inputs(folder / "in")
+    took_s = {}
+    for name, command in commands(folder / "in", folder / "whole").items():
+        begin = time.monotonic()
+        assert code_of(start(command, folder / "whole.log")) == 0, (folder / "whole.log").read_text()
+        took_s[name] = time.monotonic() - begin
+    wanted = dict(results(folder / "whole"))
+    rng = random.Random(seed)
+    shutil.rmtree(folder / "killed", ignore_errors=True)
+    for name, command in commands(folder / "in", folder / "killed").items():
+        for number in rng.choices([signal.SIGKILL, signal.SIGTERM, signal.SIGINT], k=num_kills):
+            process = start(command, folder / "killed.log")
+            time.sleep(rng.uniform(0, took_s[name]))
+            os.kill(process, number)
+            code_of(process)
+        assert code_of(start(command, folder / "killed.log")) == 0, (folder / "killed.log").read_text()
+    found = dict(results(folder / "killed"))
+    different = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    print(f"{len(wanted)} files, of which {len(different)} differ: {different}")
+    return bool(different)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 0))

@@ -1,0 +1,187 @@
+"""Extraction that is killed, interrupted, shared between processes, or out of disk: nothing lost, nothing torn."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import random
+import signal
+import threading
+import time
+from contextlib import suppress
+
+import numpy as np
+import pytest
+
+from mmpt.errors import DataError
+from mmpt.processors import feature_files
+from mmpt.processors.feature_files import Claim, check_settings
+from tests.media import regular_times, truncate, write_video
+from tests.scripts.extract_jobs import SECONDS, SMALL, contents, process, summary
+
+# ---- reruns, parts and other processes
+
+
+def test_rerun_skips_what_is_whole_and_mends_what_is_not(videos, run_extract, tmp_path):
+    run_extract(videos, tmp_path)
+    before = contents(tmp_path)
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")}
+    (tmp_path / "c.npy").write_bytes(before["c.npy"][:-7])
+    np.save(tmp_path / "e.npy", np.zeros((3, 100), np.float16))
+    assert run_extract(videos, tmp_path) == 0
+    assert contents(tmp_path) == before
+    assert {path.stem for path, at in times.items() if path.stat().st_mtime_ns != at} == {"c", "e"}
+    assert (summary(tmp_path)["written"], summary(tmp_path)["present"]) == (2, 3)
+
+
+def test_parts_make_the_whole(videos, run_extract, tmp_path):
+    run_extract(videos, tmp_path / "whole")
+    for part in range(4):  # parts of 2 videos; the last is empty
+        assert run_extract(videos, tmp_path / "parts", "--shard", f"{part}/4") == 0
+        assert summary(tmp_path / "parts", f"extract_summary_{part}_of_4.json")["videos"] == [2, 2, 1, 0][part]
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+
+
+def test_what_was_wrong_with_a_video_is_still_said_by_reruns(videos, run_extract, tmp_path):
+    folder, out = tmp_path / "raw", tmp_path / "out"
+    folder.mkdir()
+    truncate(write_video(tmp_path / "whole.mkv", regular_times(3), SMALL), folder / "part.mkv", 0.6)
+    (folder / "good.mp4").write_bytes((videos / "b.mp4").read_bytes())
+    run_extract(folder, out)
+    first = summary(out)["damaged"]
+    assert list(first) == ["part"]
+    notes = out / ".extract_notes.jsonl"
+    notes.write_bytes(notes.read_bytes() + b'{"id": "good", "no\n')  # as a full disk cuts it off
+    run_extract(folder, out)
+    assert (summary(out)["damaged"], summary(out)["written"]) == (first, 0)
+    (out / "part.npy").unlink()
+    (folder / "part.mkv").write_bytes((tmp_path / "whole.mkv").read_bytes())  # downloaded again
+    run_extract(folder, out)
+    assert summary(out)["damaged"] == {}
+
+
+def test_of_two_settings_at_once_one_is_refused(tmp_path):
+    outcomes = []
+
+    def check(number: int) -> None:
+        start.wait()
+        with suppress(DataError):
+            check_settings(tmp_path, {"hflip": number % 2})
+            outcomes.append(number % 2)
+
+    start = threading.Barrier(8)
+    threads = [threading.Thread(target=check, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(outcomes) == 4
+    assert set(outcomes) == {json.loads((tmp_path / "extract_settings.json").read_text())["hflip"]}
+
+
+def test_features_of_other_settings_are_not_mixed(videos, run_extract, tmp_path, capsys):
+    assert run_extract(videos, tmp_path, "--limit", "1") == 0
+    assert run_extract(videos, tmp_path, "--l2_normalize", "0") == 2
+    assert "l2_normalize 1 (now 0)" in capsys.readouterr().err
+
+
+def test_two_processes_share_a_folder(videos, tmp_path):
+    first, second = (process(videos, tmp_path, delay=0.05) for _ in range(2))
+    assert (first.wait(60), second.wait(60)) == (0, 0)
+    logs = first.communicate()[1] + second.communicate()[1]
+    written = [
+        int(line.split(" videos written")[0].split()[-1]) for line in logs.splitlines() if "videos written" in line
+    ]
+    assert sum(written) == len(SECONDS), logs
+    assert len(contents(tmp_path)) == len(SECONDS)
+    assert not (tmp_path / ".partial").exists()
+
+
+def test_killed_and_rerun_gives_the_same_bytes(videos, run_extract, tmp_path):
+    run_extract(videos, tmp_path / "whole")
+    rng = random.Random(0)
+    for _ in range(2):
+        child = process(videos, tmp_path / "out", delay=0.03)
+        assert child.stdout.readline() == "started\n"
+        time.sleep(rng.uniform(0.1, 0.35))
+        child.kill()
+        child.communicate()
+        for path in (tmp_path / "out").glob("*.npy"):
+            assert path.read_bytes() == (tmp_path / "whole" / path.name).read_bytes()
+    assert run_extract(videos, tmp_path / "out") == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_says_so_and_goes_on(videos, run_extract, tmp_path, number, code):
+    child = process(videos, tmp_path, delay=0.3)
+    child.stdout.readline()
+    while not list(tmp_path.glob("*.npy")):
+        time.sleep(0.02)
+    child.send_signal(number)
+    errors = child.communicate(timeout=30)[1]
+    assert child.returncode == code
+    assert "run the same command again" in errors
+    assert "Traceback" not in errors
+    assert summary(tmp_path)["finished"] is False
+    assert not list((tmp_path / ".partial").glob("*"))
+    done = len(list(tmp_path.glob("*.npy")))
+    assert 0 < done < len(SECONDS)
+    assert run_extract(videos, tmp_path) == 0
+    assert (summary(tmp_path)["present"], summary(tmp_path)["written"]) == (done, len(SECONDS) - done)
+
+
+def test_a_video_that_another_process_has_is_left_to_it(videos, run_extract, tmp_path):
+    claim = Claim.take(tmp_path / "c.npy")
+    assert run_extract(videos, tmp_path) == 0
+    assert summary(tmp_path)["with_another_process"] == ["c"]
+    claim.release()
+    assert run_extract(videos, tmp_path) == 0
+    assert summary(tmp_path)["with_another_process"] == []
+    assert "c.npy" in contents(tmp_path)
+
+
+def test_file_systems_without_locks(videos, run_extract, tmp_path, monkeypatch):
+    def flock(file, how):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert run_extract(videos, tmp_path) == 0
+    assert len(list(tmp_path.glob("*.npy"))) == len(SECONDS)
+
+
+# ---- disks
+
+
+def test_a_write_that_breaks_off_leaves_nothing(videos, tmp_path):
+    """The system refuses to let any file grow over 700 bytes: the features' header fits, their rows do not."""
+    child = process(videos, tmp_path, limit_bytes=700)
+    errors = child.communicate(timeout=60)[1]
+    assert child.returncode == 2
+    assert errors.count("error:") == 1
+    assert "cannot be written (File too large)" in errors
+    assert contents(tmp_path) == {}
+
+
+def test_full_disk_says_what_to_do(videos, run_extract, tmp_path, capsys, monkeypatch):
+    def save(file, features):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(feature_files.np, "save", save)
+    assert run_extract(videos, tmp_path) == 2
+    assert "Make room and run the same command again" in capsys.readouterr().err
+    assert contents(tmp_path) == {}
+    assert not [thread for thread in threading.enumerate()[1:] if "tqdm" not in thread.name]  # other tests' bars
+
+
+def test_target_that_is_a_file(videos, run_extract, tmp_path, capsys):
+    (tmp_path / "out").touch()
+    assert run_extract(videos, tmp_path / "out") == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_claims_of_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / ".partial").touch()
+    with pytest.raises(DataError, match="cannot be written"):
+        Claim.take(tmp_path / "a.npy")

@@ -1,0 +1,64 @@
+"""The frame of commands: exit codes, one line instead of a traceback, and signals that clean up."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from mmpt.errors import DataError
+from mmpt.utils.command import run_command
+
+
+def raising(error: BaseException):
+    def work() -> None:
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize(
+    ("work", "code", "said"),
+    [
+        (lambda: None, 0, ""),
+        (lambda: 2, 2, ""),
+        (raising(DataError("x: broken.")), 2, "error: x: broken.\n"),
+        (raising(OSError(28, "No space left on device", "/a/b")), 2, "error: /a/b: No space left on device. Mend"),
+        (raising(KeyboardInterrupt()), 130, "interrupted; run it again\n"),
+    ],
+)
+def test_ends(capsys, work, code, said):
+    assert run_command(work, stopped="run it again") == code
+    err = capsys.readouterr().err
+    assert err.startswith(said)
+    assert bool(err) == bool(said)
+
+
+def test_mistakes_of_ours_keep_their_traceback():
+    with pytest.raises(AssertionError):
+        run_command(raising(AssertionError()), stopped="")
+
+
+def test_sigterm_cleans_up_and_what_handled_it_before_comes_back(capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    cleaned = []
+
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            threading.Event().wait(5)
+        finally:
+            cleaned.append(True)
+
+    assert run_command(work, stopped="run it again") == 143
+    assert cleaned == [True]
+    assert capsys.readouterr().err == "interrupted; run it again\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_other_threads_may_run_commands():
+    codes = []
+    thread = threading.Thread(target=lambda: codes.append(run_command(lambda: 3, stopped="")))
+    thread.start()
+    thread.join()
+    assert codes == [3]
