@@ -40,6 +40,8 @@ setup(
         "huggingface_hub>=1",
         "matplotlib>=3.8",
         "numpy>=1.26",
+        "pillow>=11",
+        "protobuf>=4",
         "PyYAML>=6.0",
         "safetensors>=0.4",
         "torch>=2.6,<2.14",  # from 2.6 on torch.load refuses code by default; newer than 2.13 is untested

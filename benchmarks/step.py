@@ -4,8 +4,8 @@
     python benchmarks/step.py --model demo --videos 16
 
 A step is forward, loss and backward with LayerNorm parameters trained, on batches of a generated corpus whose lengths
-are drawn by the aligner with the ranges of how2_pretrain.yaml. Rounds are interleaved in one process. Dropout is off, so
-that both sides must give the same loss, which is checked.
+are drawn by the aligner with the ranges of how2_pretrain.yaml. Rounds are interleaved in one process. Dropout is off:
+both sides must give the same loss, which is checked.
 """
 
 from __future__ import annotations

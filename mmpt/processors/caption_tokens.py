@@ -36,14 +36,16 @@ class CaptionTokenizer:
         if self._backend is not None:
             self._backend.no_truncation()  # a file may switch them on
             self._backend.no_padding()
-        self._by_word = self._backend is not None and _cuts_at_spaces(json.loads(self._backend.to_str()))
-        self._known = _Words(self._encode)
+        by_word = self._backend is not None and _cuts_at_spaces(json.loads(self._backend.to_str()))
+        self._known = _Words(self._encode_word) if by_word else None
 
     def __call__(self, texts: Sequence[Any]) -> np.ndarray:
         """Return the word-piece ids of every text, int32 [N, 32], padded with -1; one that is no string has none."""
         heads = [text[:MAX_LETTERS] if isinstance(text, str) else "" for text in texts]
-        if self._by_word:
-            return _to_rows(*self._look_up(heads))
+        if self._known is not None:
+            if len(self._known) > MAX_WORDS:
+                self._known = _Words(self._encode_word)
+            return _to_rows(*_look_up(self._known, heads))
         ids = self._encode(heads)
         length_N = np.array([len(one) for one in ids], dtype=np.int64)
         return _to_rows(np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=length_N.sum()), length_N)
@@ -57,16 +59,13 @@ class CaptionTokenizer:
             definition = json.dumps([type(self._tokenizer).__name__, self._tokenizer.get_vocab()], sort_keys=True)
         return hashlib.sha256(f"{MAX_LETTERS} {definition}".encode()).hexdigest()
 
-    def _look_up(self, heads: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ids of all texts, int32 [K], and how many each has, int64 [N]; words are those between spaces."""
-        text = "".join([f"{head} {END} " for head in heads])
-        if text.count(END) > len(heads):
-            text = "".join([f"{head.replace(END, '')} {END} " for head in heads])
-        if len(self._known) > MAX_WORDS:
-            self._known = _Words(self._encode)
-        word_W = self._known.numbers(text.split(" "))
-        id_K, end_W = self._known.pieces(word_W)
-        return id_K, np.diff(end_W[word_W == END_WORD], prepend=0)
+    def _encode_word(self, word: str) -> list[int]:
+        """Return the ids of one word; a batch of few words would first have to wake the tokenizer's threads."""
+        assert self._backend is not None
+        try:
+            return self._backend.encode(word, add_special_tokens=False).ids
+        except TypeError:
+            return self._encode([word])[0]
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         if self._backend is None:
@@ -82,7 +81,7 @@ class CaptionTokenizer:
 class _Words:
     """A number for every word seen so far, and its word pieces; END is word 0 and has none."""
 
-    def __init__(self, encode: Callable[[list[str]], list[list[int]]]):
+    def __init__(self, encode: Callable[[str], list[int]]):
         self._encode = encode
         self._numbers = _Numbers()
         self._begins, self._lengths, self._pieces = _Growing(), _Growing(), _Growing()
@@ -92,11 +91,11 @@ class _Words:
         return len(self._numbers)
 
     def numbers(self, words: list[str]) -> np.ndarray:
-        """Return the number of each word, int64 [W]; new ones are tokenised, together."""
+        """Return the number of each word, int64 [W]; new ones are tokenised."""
         number_W = np.fromiter(map(self._numbers.__getitem__, words), dtype=np.int64, count=len(words))
         new, self._numbers.new = self._numbers.new, []
         if new:
-            ids = self._encode(new)
+            ids = [self._encode(word) for word in new]
             lengths = np.array([len(one) for one in ids], dtype=np.int32)
             self._begins.extend(len(self._pieces) + np.cumsum(lengths) - lengths)
             self._lengths.extend(lengths)
@@ -146,6 +145,16 @@ class _Growing:
     def values(self) -> np.ndarray:
         """What is in it, int32."""
         return self._room[: self._size]
+
+
+def _look_up(words: _Words, heads: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ids of all texts, int32 [K], and how many each has, int64 [N]; words are those between spaces."""
+    text = "".join([f"{head} {END} " for head in heads])
+    if text.count(END) > len(heads):
+        text = "".join([f"{head.replace(END, '')} {END} " for head in heads])
+    word_W = words.numbers(text.split(" "))
+    id_K, end_W = words.pieces(word_W)
+    return id_K, np.diff(end_W[word_W == END_WORD], prepend=0)
 
 
 def _to_rows(id_K: np.ndarray, length_N: np.ndarray) -> np.ndarray:
