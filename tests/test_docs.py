@@ -18,7 +18,7 @@ from mmpt.config import DatasetConfig, ModelConfig, load_config, save_resolved
 from mmpt.models import MMFusionSeparate
 from tests.jobs import ROOT, corpus_overrides
 
-DOCUMENTS = ("README.md", "pretraining.md", "DATASET.md", "CONTRIBUTING.md")
+DOCUMENTS = ("README.md", "pretraining.md", "DATASET.md", "endtask.md", "CONTRIBUTING.md")
 
 
 def blocks(document: str, language: str) -> list[str]:

@@ -107,7 +107,7 @@ def _log_pace(sums: dict[str, Any], num_batches: int) -> None:
 def _minutes_left(meters: Any) -> float:
     """Return the rest of the run at the present pace; 0 until there is one."""
     pace = meters["ups"].avg if "ups" in meters else 0.0
-    return round(meters["_updates_left"].smoothed_value / pace / 60, 1) if pace else 0.0
+    return round(float(meters["_updates_left"].smoothed_value) / pace / 60, 1) if pace else 0.0
 
 
 def memory_gb() -> float:
