@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from mmpt.config.yaml_files import read_yaml, write_yaml
-from mmpt.errors import EXIT_CODE, INTERRUPTED, UserError
+from mmpt.utils.command import run_command
 
 VIDEOCLIP = "projects/retri/videoclip/how2_demo.yaml"
 NORTON = "projects/retri/norton/how2_demo.yaml"
@@ -72,24 +72,22 @@ def main(argv: list[str] | None = None) -> int:
     """Run the demo; return the exit code of the first command that fails, or 0."""
     parser = argparse.ArgumentParser(prog="python -m mmpt.cli.demo", description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="corpus and training seed")
-    args = parser.parse_args(argv)
+    seed = parser.parse_args(argv).seed
+    return run_command(lambda: run_demo(seed), stopped="run it again, it goes on where it stopped")
+
+
+def run_demo(seed: int) -> int:
+    """Run the demo's commands; return the exit code of the first that fails, or 0."""
     begin = time.monotonic()
-    try:
-        if args.seed != 0:
-            for path, values in demo_yamls(args.seed).items():
-                write_yaml(path, values)
-        for command in demo_commands(args.seed):
-            print(f"\n$ python {shlex.join(command)}", flush=True)
-            code = subprocess.run([sys.executable, *command], check=False).returncode
-            if code:
-                print(f"error: this command ended with exit code {code}.", file=sys.stderr)
-                return code
-    except UserError as err:
-        print(f"error: {err}", file=sys.stderr)
-        return EXIT_CODE
-    except KeyboardInterrupt:
-        print("interrupted; run it again, it goes on where it stopped", file=sys.stderr)
-        return INTERRUPTED
+    if seed != 0:
+        for path, values in demo_yamls(seed).items():
+            write_yaml(path, values)
+    for command in demo_commands(seed):
+        print(f"\n$ python {shlex.join(command)}", flush=True)
+        code = subprocess.run([sys.executable, *command], check=False).returncode
+        if code:
+            print(f"error: this command ended with exit code {code}.", file=sys.stderr)
+            return code
     print(f"\nThe demo took {time.monotonic() - begin:.0f} s.")
     return 0
 

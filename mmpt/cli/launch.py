@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -17,8 +16,9 @@ from mmpt.config import RunConfig, load_config
 from mmpt.config.loader import save_resolved, with_run_dir
 from mmpt.config.run import COPY_PREFIX
 from mmpt.config.yaml_files import read_yaml, write_yaml
-from mmpt.errors import EXIT_CODE, INTERRUPTED, LaunchError, UserError
-from mmpt.utils.log import get_logger, setup_logging
+from mmpt.errors import LaunchError
+from mmpt.utils.command import run_command
+from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 
@@ -32,19 +32,15 @@ GRACE_S = 30.0
 def main(argv: Sequence[str] | None = None) -> int:
     """Launch YAMLs in turn, stop at the first that fails, and return its exit code; 2 is a mistake of the user."""
     args = _parser().parse_intermixed_args(argv)
-    setup_logging()
-    try:
-        yamls = [read_launchable(path, args.jobtype, args.overrides) for path in args.yamls.split(",")]
-        for together in in_one_process(yamls):  # all have been checked before the first one runs
-            code = launch(together, overridden=bool(args.overrides), dry_run=args.dryrun)
-            if code:
-                return code
-    except UserError as err:
-        sys.stdout.flush()
-        print(f"error: {err}", file=sys.stderr)
-        return EXIT_CODE
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    return run_command(lambda: _launch_all(args), stopped="run the same command again to go on")
+
+
+def _launch_all(args: argparse.Namespace) -> int:
+    yamls = [read_launchable(path, args.jobtype, args.overrides) for path in args.yamls.split(",")]
+    for together in in_one_process(yamls):  # all have been checked before the first one runs
+        code = launch(together, overridden=bool(args.overrides), dry_run=args.dryrun)
+        if code:
+            return code
     return 0
 
 

@@ -19,7 +19,7 @@ from mmpt.cli.compatibility import check_checkpoint_fits
 from mmpt.cli.devices import choose_device
 from mmpt.config import RunConfig, load_config
 from mmpt.datasets import MMDataset, collate
-from mmpt.errors import EXIT_CODE, INTERRUPTED, ConfigError, DataError, UserError, message_of
+from mmpt.errors import ConfigError, DataError
 from mmpt.evaluators import (
     METRICS,
     PREDICTORS,
@@ -36,7 +36,8 @@ from mmpt.evaluators import (
 from mmpt.models.checkpoint import MOST_LISTED, load_weights
 from mmpt.reporting import KeyFrames, Run, write_report
 from mmpt.tasks import Task
-from mmpt.utils.log import get_logger, setup_logging
+from mmpt.utils.command import run_command
+from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 
@@ -245,23 +246,19 @@ def join_tables(tables: Sequence[Table]) -> Iterator[Mapping[str, Results]]:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     args = _parser().parse_args(argv)
-    setup_logging()
+    return run_command(lambda: _score_configs(args), stopped="run it again")
+
+
+def _score_configs(args: argparse.Namespace) -> None:
+    """Score every YAML; what was scored is printed also when a later evaluation fails."""
+    configs = [load_config(path) for path in args.taskconfigs]  # all are read before the first is scored
+    device = choose_device(args.device)
     tables: list[Table] = []
     try:
-        configs = [load_config(path) for path in args.taskconfigs]  # all are read before the first is scored
-        device = choose_device(args.device)
-        try:
-            for config in configs:
-                tables.append(_score_config(config, device, args))
-        finally:  # what was scored is printed also when a later evaluation fails
-            _print_tables(tables, render_markdown if args.markdown else render_table)
-    except UserError as err:
-        print(f"error: {message_of(err)}", file=sys.stderr)
-        return EXIT_CODE
-    except KeyboardInterrupt:
-        print("interrupted; run it again", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+        for config in configs:
+            tables.append(_score_config(config, device, args))
+    finally:
+        _print_tables(tables, render_markdown if args.markdown else render_table)
 
 
 def _score_config(config: RunConfig, device: torch.device, args: argparse.Namespace) -> Table:

@@ -22,7 +22,8 @@ from mmpt.errors import ConfigError, DataError
 from mmpt.evaluators.base import METRICS, PREDICTORS, BatchLoader, Metric, Number, Outputs, Predictor
 from mmpt.evaluators.inference import check_finite, evaluating, model_inputs
 from mmpt.evaluators.seconds import config_spans, need_entries, need_logits
-from mmpt.models.windows import embed_texts, wide
+from mmpt.losses.precision import wide
+from mmpt.models.windows import embed_texts
 from mmpt.processors.downstream.coin import step_labels
 from mmpt.processors.downstream.windows import average_windows
 from mmpt.processors.tokenizer import load_tokenizer, special_tokens

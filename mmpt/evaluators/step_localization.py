@@ -21,7 +21,7 @@ from mmpt.errors import DataError
 from mmpt.evaluators.base import METRICS, PREDICTORS, BatchLoader, Metric, Number, Outputs, Predictor
 from mmpt.evaluators.inference import check_finite, evaluating, model_inputs
 from mmpt.evaluators.seconds import config_spans, need_entries, need_logits
-from mmpt.models.windows import wide
+from mmpt.losses.precision import wide
 from mmpt.processors.downstream.windows import Span, average_windows
 from mmpt.utils.log import get_logger, progress
 

@@ -13,7 +13,9 @@ import torch
 from torch import nn
 
 from mmpt.errors import DataError
+from mmpt.losses.precision import wide
 from mmpt.models.mmfusion import MMFusionSeparate
+from mmpt.processors.downstream.windows import window_spans
 from mmpt.processors.tensorise import TextSlots
 from mmpt.processors.tokenizer import SpecialTokens
 
@@ -42,9 +44,8 @@ def cut_windows(features: torch.Tensor, size: int, stride: int, video: int = 0) 
     """
     if not 0 < stride <= size:
         raise DataError(f"`stride` must be 1 to {size} seconds, but is {stride}.")
-    for start in range(0, max(len(features) - size + stride, 1), stride):
-        part = features[start : start + size]
-        yield Window(video, start, len(part) / len(features), part)
+    for start, end in window_spans(len(features), stride, size):
+        yield Window(video, start, (end - start) / len(features), features[start:end])
 
 
 def embed_windows(
@@ -84,11 +85,6 @@ def embed_texts(
         parts.append(wide(fusion.forward_text(caps_NT, cmasks_NT)[0]))
     vectors = torch.cat(parts)
     return torch.empty_like(vectors).index_copy_(0, torch.tensor(order, device=device), vectors)
-
-
-def wide(tensor: torch.Tensor) -> torch.Tensor:
-    """Return half precision as float32; keep float32 and float64."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from mmpt.errors import EXIT_CODE, INTERRUPTED, UserError
+from mmpt.errors import EXIT_CODE, INTERRUPTED, UserError, message_of
 from mmpt.utils.log import setup_logging
 
 TERMINATED = 128 + signal.SIGTERM
@@ -35,7 +35,7 @@ def run_command(work: Callable[[], int | None], *, stopped: str) -> int:
         with _sigterm_as_interrupt():
             return work() or 0
     except UserError as err:
-        _say(f"error: {err}")
+        _say(f"error: {message_of(err)}")
     except OSError as err:
         named = f"{err.filename}: " if err.filename else ""
         _say(f"error: {named}{err.strerror or err}. Mend that and run the same command again.")
