@@ -50,7 +50,7 @@ def batches(folder: Path, num_videos: int, count: int) -> list[dict[str, torch.T
     parts = (ShardedHow2VideoRetriMetaProcessor, ShardedVideoRetriVideoProcessor, ShardedVideoRetriTextProcessor)
     meta, video, text = (part(config, Split.TRAIN) for part in parts)
     data = MMDataset(meta, video, text, VideoRetriOverlappedAligner(config, Split.TRAIN), seed=0)
-    items: list[ClipBatch] = [data.item(index, 1) for index in range(count)]
+    items: list[ClipBatch] = [data.item(number % len(data), epoch=number) for number in range(count)]
     flat = [{name: item[name].flatten(0, 1) for name in INPUTS} for item in items]
     return [{**batch, "vfeats": batch["vfeats"].float()} for batch in flat]
 

@@ -56,6 +56,9 @@ class Registry(Generic[T]):
     def _import(self, name: str, key: str) -> type[T]:
         module_name, _, class_name = name.rpartition(".")
         try:
-            return getattr(importlib.import_module(module_name), class_name)
+            found = getattr(importlib.import_module(module_name), class_name)
         except (ImportError, AttributeError) as err:
             raise ConfigError(key, [f"cannot import the {self.kind} `{name}`: {err}."]) from err
+        if not isinstance(found, type):
+            raise ConfigError(key, [f"the {self.kind} `{name}` must be a class, but is a {type(found).__name__}."])
+        return found

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmpt.cli import launch
 from mmpt.config import DatasetConfig, ModelConfig, load_config, save_resolved
 from mmpt.models import MMFusionSeparate
 from tests.jobs import ROOT, corpus_overrides
@@ -47,13 +48,17 @@ def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_every_launch_command_of_the_documents_resolves(checkout: Path) -> None:
+def test_every_launch_command_of_the_documents_resolves(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(checkout)
     lines = commands("python locallaunch.py", tuple(name for name in DOCUMENTS if name != "DATASET.md"))
     assert len(lines) >= 6  # DATASET.md's run in tests/e2e/test_recipe.py, on what the lines before them made
     for line in lines:
-        done = run([*shlex.split(line)[1:], "--dryrun"], checkout)
-        assert done.returncode == 0, line + done.stderr
-        assert done.stdout.splitlines()[-1].startswith("launching "), line
+        code = launch.main([*shlex.split(line)[2:], "--dryrun"])
+        said = capsys.readouterr()
+        assert code == 0, line + said.err
+        assert said.out.splitlines()[-1].startswith("launching "), line
 
 
 def test_every_script_command_of_the_documents_exists(

@@ -16,6 +16,7 @@ from typing import Any
 from mmpt.errors import DataError
 from mmpt.evaluators import Results, read_results, render_markdown, render_table
 from mmpt.evaluators.published import METHODS, PUBLISHED, Benchmark, benchmark_key, comparability_notes, setting_of
+from mmpt.evaluators.table import first_distinct
 from mmpt.utils.command import run_command
 
 RESULTS = "results.json"
@@ -50,11 +51,8 @@ class Group:
         chance = {metric: numbers for row in self.rows.values() for metric, numbers in row.get("chance", {}).items()}
         columns: dict[str, Results] = {"chance": chance} if chance else {}
         columns |= {name: row["metrics"] for name, row in self.rows.items()}
-        for method in METHODS if self.benchmark else ():
-            assert self.benchmark is not None
-            published = self.benchmark.results_of(method)
-            if any(published.values()):
-                columns[method + PAPER] = published
+        if self.benchmark:
+            columns |= {method + PAPER: results for method, results in self.benchmark.papers.items()}
         return columns
 
     @property
@@ -91,10 +89,17 @@ def read_runs(paths: Sequence[str]) -> list[tuple[Path, dict[str, Any]]]:
 
 def _is_sound(row: dict[str, Any]) -> bool:
     """Say whether a row has a checkpoint's path, and numbers by metric."""
-    by_metric = list(row["metrics"].values()) if isinstance(row["metrics"], dict) else [None]
-    return isinstance(row["checkpoint"], str) and all(
+    return (
+        isinstance(row["checkpoint"], str)
+        and isinstance(row.get("task", ""), str)
+        and all(_are_results(row.get(key, {})) for key in ("metrics", "chance"))
+    )
+
+
+def _are_results(value: Any) -> bool:
+    return isinstance(value, dict) and all(
         isinstance(numbers, dict) and all(isinstance(number, int | float) for number in numbers.values())
-        for numbers in by_metric
+        for numbers in value.values()
     )
 
 
@@ -112,17 +117,14 @@ def group_runs(runs: Sequence[tuple[Path, dict[str, Any]]]) -> list[Group]:
 def _names(runs: Sequence[tuple[Path, dict[str, Any]]]) -> list[str]:
     """Return the shortest kind of name that tells the rows apart: folder, file, path of a checkpoint, results file."""
     checkpoints = [Path(row["checkpoint"]) for _, row in runs]
-    kinds = [
+    return first_distinct(
         [path.parent.name for path in checkpoints],
         [path.stem for path in checkpoints],
         [f"{path.parent.name}/{path.stem}" for path in checkpoints],
         [str(path) for path in checkpoints],
         [f"{path} in {file.parent}" for path, (file, _) in zip(checkpoints, runs, strict=True)],
-    ]
-    for names in kinds:
-        if len(set(names)) == len(names):
-            return names
-    return [f"{number}. {path.parent.name}" for number, path in enumerate(checkpoints, start=1)]
+        [f"{number}. {path.parent.name}" for number, path in enumerate(checkpoints, start=1)],
+    )
 
 
 def as_text(groups: Sequence[Group], *, markdown: bool) -> str:

@@ -1,6 +1,7 @@
-"""Does a checkpoint belong to the evaluation that scores it? Its training run's `config.yaml` beside it tells.
+"""Do the parts of an evaluation belong together, and the checkpoint to it? Asked before anything is scored.
 
-Sizes that differ are found when weights are loaded; another vocabulary of the same size would only give bad numbers.
+Of parts, the first item tells. Of a checkpoint, its training run's `config.yaml` beside it does: sizes that differ are
+found when weights are loaded, but another vocabulary of the same size would only give bad numbers.
 """
 
 from __future__ import annotations
@@ -8,15 +9,63 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from mmpt.batch import ClipBatch
 from mmpt.config import RunConfig
 from mmpt.config.yaml_files import read_yaml
-from mmpt.errors import ConfigError, DataError
+from mmpt.datasets import MMDataset
+from mmpt.errors import ConfigError, DataError, UserError
+from mmpt.evaluators import PREDICTORS
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 
 TRAINING_CONFIG = "config.yaml"
+
+
+def make_item(config: RunConfig, dataset: MMDataset, position: int) -> ClipBatch:
+    """Return one item of a data set.
+
+    Raises:
+        ConfigError: the parts under `dataset` cannot make it.
+        DataError: its features or its text are damaged.
+    """
+    try:
+        return dataset[position]
+    except UserError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as err:
+        problem = f"{_parts(config)} must belong together, but cannot make an item ({type(err).__name__}: {err})."
+        raise ConfigError(config.path, [problem]) from err
+
+
+def _parts(config: RunConfig) -> str:
+    kinds = ("meta_processor", "video_processor", "text_processor", "aligner")
+    return ", ".join(f"`{kind}: {getattr(config.dataset, kind)}`" for kind in kinds)
+
+
+def check_parts_fit(config: RunConfig, dataset: MMDataset, position: int) -> None:
+    """Make one item of a test set, and compare it with what the predictor reads.
+
+    Raises:
+        ConfigError: the parts under `dataset` cannot make it, or the predictor takes others.
+        DataError: its features or its text are damaged.
+    """
+    item = make_item(config, dataset, position)
+    reads = PREDICTORS.get(config.predictor or "", "predictor").reads
+    tensors = {name: value.ndim for name, value in item.items() if isinstance(value, torch.Tensor)}
+    if wrong := [
+        f"a {axes}-D `{name}` (found: {f'{tensors[name]}-D' if name in tensors else 'none'})"
+        for name, axes in reads.items()
+        if tensors.get(name) != axes
+    ]:
+        problem = (
+            f"`predictor: {config.predictor}` needs items with {', '.join(wrong)}, which {_parts(config)} do not make. "
+            "Take all five from one of the shipped YAMLs."
+        )
+        raise ConfigError(config.path, [problem])
 
 
 def check_checkpoint_fits(config: RunConfig, checkpoint: Path) -> None:

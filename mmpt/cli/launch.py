@@ -14,7 +14,6 @@ from mmpt.cli import jobfile, jobs, preflight
 from mmpt.cli.processes import HIDE_GPUS, run_all
 from mmpt.config import RunConfig, load_config
 from mmpt.config.loader import save_resolved, with_run_dir
-from mmpt.config.run import COPY_PREFIX
 from mmpt.config.yaml_files import read_yaml, write_yaml
 from mmpt.errors import LaunchError
 from mmpt.utils.command import run_command
@@ -31,14 +30,17 @@ GRACE_S = 30.0
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Launch YAMLs in turn, stop at the first that fails, and return its exit code; 2 is a mistake of the user."""
-    args = _parser().parse_intermixed_args(argv)
-    return run_command(lambda: _launch_all(args), stopped="run the same command again to go on")
+    parser = _parser()
+    args, options = parser.parse_known_intermixed_args(argv)
+    return run_command(lambda: _launch_all(args, options), stopped="run the same command again to go on")
 
 
-def _launch_all(args: argparse.Namespace) -> int:
+def _launch_all(args: argparse.Namespace, options: Sequence[str]) -> int:
     yamls = [read_launchable(path, args.jobtype, args.overrides) for path in args.yamls.split(",")]
+    if options and any(yaml.job_type != jobs.PREDICT for yaml in yamls):
+        raise LaunchError(f"unknown options: {' '.join(options)}; only evaluations take those of `mmpt.cli.predict`.")
     for together in in_one_process(yamls):  # all have been checked before the first one runs
-        code = launch(together, overridden=bool(args.overrides), dry_run=args.dryrun)
+        code = launch(together, options, overridden=bool(args.overrides), dry_run=args.dryrun)
         if code:
             return code
     return 0
@@ -46,7 +48,10 @@ def _launch_all(args: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python locallaunch.py", description="Train or evaluate what YAML files describe."
+        prog="python locallaunch.py",
+        description="Train or evaluate what YAML files describe.",
+        epilog="Evaluations also take the options of `python -m mmpt.cli.predict`, such as --allow-missing (those with "
+        "a value as --device=cpu).",
     )
     parser.add_argument(
         "yamls", metavar="YAML[,YAML..]", help="files to run one after another, or a job file to expand"
@@ -88,7 +93,7 @@ def in_one_process(yamls: Sequence[Launchable]) -> Iterator[list[Launchable]]:
             yield from ([yaml] for yaml in together)
 
 
-def launch(yamls: Sequence[Launchable], *, overridden: bool, dry_run: bool) -> int:
+def launch(yamls: Sequence[Launchable], options: Sequence[str] = (), *, overridden: bool, dry_run: bool) -> int:
     """Run several evaluations, or one training, or expand one job file; return the exit code."""
     yaml = yamls[0]
     if yaml.values is not None:
@@ -98,7 +103,7 @@ def launch(yamls: Sequence[Launchable], *, overridden: bool, dry_run: bool) -> i
         return 0
     assert yaml.config is not None, "what is no job file has a config"
     if yaml.job_type == jobs.PREDICT:
-        command = _predict([each.config for each in yamls if each.config], overridden, dry_run)
+        command = [*_predict([each.config for each in yamls if each.config], overridden, dry_run), *options]
     else:
         command = _train(yaml.config, yaml.job_type, overridden, dry_run)
     print(f"launching {shlex.join(command)}", flush=True)
@@ -145,8 +150,7 @@ def _predict(configs: Sequence[RunConfig], overridden: bool, dry_run: bool) -> l
         path = config.path
         if overridden:
             assert config.eval.save_path is not None, "checked by load_config"
-            name = f"{COPY_PREFIX}{config.name}.yaml"
-            path = _save(config, os.path.join(config.eval.save_path, name))
+            path = _save(config, os.path.join(config.eval.save_path, config.copy_name))
         paths.append(path)
     return jobs.predict_command(paths)
 

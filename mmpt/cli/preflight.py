@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 
 from mmpt.batch import Split
 from mmpt.config import RunConfig
@@ -69,12 +70,18 @@ def _absent(stem: str, what: str) -> Iterator[str]:
 
 
 def check_parts(config: RunConfig) -> None:
-    """Look up every class and open the list, the shards and the captions of every split, before any process starts.
+    """Build all parts of a training before any process starts, the model without memory for its weights.
+
+    So every class is looked up, the list, the shards and the captions of every split are opened, an item is made where
+    that is quick, and sizes of the model and the loss are checked.
 
     Raises:
         UserError: whatever a part finds wrong.
     """
-    from mmpt.tasks import Task  # deferred: seconds, and a mistake in the YAML needs none of it
+    import torch  # deferred: seconds, and a mistake in the YAML needs none of it
+
+    from mmpt.cli.compatibility import make_item  # deferred, as above
+    from mmpt.tasks import Task  # deferred, as above
 
     log = logging.getLogger("mmpt")
     level = log.level
@@ -82,7 +89,12 @@ def check_parts(config: RunConfig) -> None:
     try:
         task = Task.from_config(config)
         for split in (Split.TRAIN, Split.VALID):
-            task.build_dataset(split)
+            dataset = task.build_dataset(split)
+            if dataset and not dataset.aligner.takes_batches:
+                make_item(config, dataset, 0)
+        task.build_loss()
+        with torch.device("meta"), suppress(RuntimeError):  # a user's own model may look at numbers as it is built
+            task.build_model(pretrained=False)
     finally:
         log.setLevel(level)
 

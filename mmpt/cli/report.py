@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from mmpt.cli.devices import choose_device
-from mmpt.cli.predict import predict, report_path, short_names
+from mmpt.cli.scoring import predict, report_path, short_names
 from mmpt.config import RunConfig, load_config
 from mmpt.errors import DataError
 from mmpt.evaluators import METRICS, read_results

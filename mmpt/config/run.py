@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,8 @@ FairseqOptions = dict[str, dict[str, Any]]
 """`fairseq:` group -> option -> value, in the order of the YAML (the order of the command line)."""
 
 
-COPY_PREFIX = "predict_"
-"""What the launcher puts before the name of an evaluation YAML when it saves it with overrides."""
+_COPY = re.compile("predict_(.+)-[0-9a-f]{8}")
+"""Stem of an evaluation YAML that the launcher saved with overrides: the first one's, and a hash of the settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +57,15 @@ class RunConfig:
     @property
     def name(self) -> str:
         """The stem of the YAML file, or of the one that a copy with overrides was made of."""
-        return Path(self.path).stem.removeprefix(COPY_PREFIX)
+        stem = Path(self.path).stem
+        copy = _COPY.fullmatch(stem)
+        return copy[1] if copy else stem
+
+    @property
+    def copy_name(self) -> str:
+        """What to call a copy with overrides: other settings, another name, so that two jobs can share a folder."""
+        settings = json.dumps(self.to_dict(), sort_keys=True, default=str)
+        return f"predict_{self.name}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}.yaml"
 
     @property
     def is_test(self) -> bool:

@@ -6,6 +6,7 @@ from mmpt.evaluators.didemo import DiDeMoMetric, DiDeMoPredictor, MomentOutputs
 from mmpt.evaluators.evaluator import (
     Evaluator,
     FingerprintingLoader,
+    check_results,
     file_fingerprint,
     read_results,
     save_predictions,
@@ -60,6 +61,7 @@ __all__ = [
     "RetrievalOutputs",
     "RetrievalPredictor",
     "SegmentationOutputs",
+    "check_results",
     "file_fingerprint",
     "read_results",
     "render_markdown",

@@ -50,6 +50,8 @@ class Predictor(ABC, Generic[O]):
 
     makes: ClassVar[type[Outputs]]
     """Class of the outputs, which the metrics of a YAML must take."""
+    reads: ClassVar[Mapping[str, int]] = {}
+    """Tensors that an aligner's items must hold, and how many axes each has; others do not belong to this predictor."""
 
     def __init__(self, config: DatasetConfig):
         self.config = config

@@ -6,15 +6,16 @@ and M windows of all of them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import nn
 
-from mmpt.errors import DataError
 from mmpt.evaluators.base import PREDICTORS, BatchLoader, Outputs, Predictor
-from mmpt.evaluators.inference import check_finite, evaluating, model_inputs
+from mmpt.evaluators.inference import check_finite, check_not_empty, evaluating, model_inputs
 from mmpt.evaluators.outputs import MOST_SAVED
 from mmpt.utils.log import get_logger, progress
 
@@ -53,6 +54,7 @@ class BGRetrievalPredictor(Predictor[BGRetrievalOutputs]):
     """Pooled vectors of all windows and all captions; the windows of a video are one batch of the video tower."""
 
     makes = BGRetrievalOutputs
+    reads: ClassVar[Mapping[str, int]] = {"caps": 2, "cmasks": 2, "vfeats": 3, "vmasks": 2}
 
     def __call__(self, model: nn.Module, loader: BatchLoader, device: torch.device) -> BGRetrievalOutputs:
         """Run `model` over `loader`; the model stays on `device`.
@@ -74,8 +76,7 @@ class BGRetrievalPredictor(Predictor[BGRetrievalOutputs]):
                 text_parts.append(output["pooled_text"].float().cpu())
                 video_parts.append(output["pooled_video"].float().cpu())
                 video_ids.extend(batch["video_id"])
-        if not video_ids:
-            raise DataError("The test set is empty; check `dataset.test_path` and `dataset.vfeat_dir`.")
+        check_not_empty(video_ids)
         assert len(video_ids) == len(text_parts), (len(video_ids), len(text_parts))
         text_ND, video_MD = torch.cat(text_parts), torch.cat(video_parts)
         check_finite("captions", text_ND)

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 
 from mmpt.config.schema import DatasetConfig
-from mmpt.errors import ConfigError, DataError
+from mmpt.errors import ConfigError
 from mmpt.evaluators.base import METRICS, PREDICTORS, BatchLoader, Metric, Number, Outputs, Predictor
-from mmpt.evaluators.inference import check_finite, evaluating, model_inputs
+from mmpt.evaluators.inference import check_finite, check_not_empty, evaluating, model_inputs
 from mmpt.evaluators.moments import MOMENTS, NUM_SECONDS, Form, moment_metrics, moment_scores, rank_moments
 from mmpt.processors.downstream.didemo import DiDeMoBatch
 from mmpt.utils.log import get_logger, progress
@@ -56,6 +56,7 @@ class DiDeMoPredictor(Predictor[MomentOutputs]):
     """Dot products of every second's hidden state with the pooled sentence; each video is embedded once."""
 
     makes = MomentOutputs
+    reads: ClassVar[Mapping[str, int]] = {"caps": 1, "cmasks": 1, "vfeats": 2, "vmasks": 1, "times": 2}
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
@@ -84,15 +85,15 @@ class DiDeMoPredictor(Predictor[MomentOutputs]):
         known: dict[str, torch.Tensor] = {}
         with evaluating(model.to(device)):
             for batch in progress(loader, len(loader), "test batches embedded", logger):
-                states_BSD = second_states(model, model_inputs(batch, model, device), batch["video_id"], known)
-                text_BD = model.forward_text(batch["caps"].to(device), batch["cmasks"].to(device))[0].float()
+                inputs = model_inputs(batch, model, device)
+                states_BSD = second_states(model, inputs, batch["video_id"], known)
+                text_BD = model.forward_text(inputs["caps"], inputs["cmasks"])[0].float()
                 check_finite("sentences", text_BD)
                 scores.append(torch.einsum("bsd,bd->bs", states_BSD, text_BD).cpu())
                 num_seconds.append(batch["vmasks"][:, :NUM_SECONDS].sum(dim=1))
                 times.append(cast(DiDeMoBatch, batch)["times"])
                 video_ids.extend(batch["video_id"])
-        if not video_ids:
-            raise DataError("The test set is empty; check `dataset.test_path` and `dataset.vfeat_dir`.")
+        check_not_empty(video_ids)
         return MomentOutputs(
             second_scores=torch.cat(scores).numpy(),
             num_seconds=torch.cat(num_seconds).numpy(),

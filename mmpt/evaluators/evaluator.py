@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import nn
 from mmpt.batch import ClipBatch
 from mmpt.errors import CheckpointError, DataError
 from mmpt.evaluators.base import BatchLoader, Metric, Outputs, Predictor, Results
-from mmpt.utils.io import atomic_write, read_json, write_json
+from mmpt.utils.io import atomic_write, one_at_a_time, read_json, write_json
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -90,6 +91,21 @@ def file_fingerprint(path: str | Path) -> str:
         raise CheckpointError(f"{path}: cannot be read ({err.strerror}).") from None
 
 
+def check_results(path: str | Path) -> None:
+    """Raise before scoring what would keep `write_results` from writing after it.
+
+    Raises:
+        DataError: `path` holds something else, or is where nothing can be written.
+    """
+    there = Path(path)
+    if there.exists():
+        read_results(there)
+    while not there.exists():
+        there = there.parent
+    if not os.access(there, os.W_OK) or (there != Path(path) and not there.is_dir()):
+        raise DataError(f"{path}: cannot be written, since {there} is no folder to write in. Correct `eval.save_path`.")
+
+
 def write_results(
     path: str | Path, rows: Sequence[Mapping[str, Any]], *, settings: Mapping[str, Any], chance: Results
 ) -> None:
@@ -105,14 +121,20 @@ def write_results(
     plain = json.loads(json.dumps(settings))  # as it comes back from the file, to compare with
     new = [{**row, "settings": plain, "chance": chance} for row in rows]
     replaced = [row["fingerprint"] for row in new]
-    old = read_results(path) if Path(path).exists() else []
-    kept = [row for row in old if row["fingerprint"] not in replaced or row.get("settings") != plain]
-    write_json(path, kept + new)
+    with one_at_a_time(Path(path).parent):
+        old = read_results(path) if Path(path).exists() else []
+        kept = [row for row in old if row["fingerprint"] not in replaced or row.get("settings") != plain]
+        write_json(path, kept + new)
 
 
 def read_results(path: str | Path) -> list[dict[str, Any]]:
     """Return the rows of a results file; DataError when it is not one."""
-    rows = read_json(path)
+    try:
+        rows = read_json(path)
+    except DataError as err:
+        if not Path(path).is_file():
+            raise
+        raise DataError(f"{err} A damaged results file can only be moved away, and its rows scored again.") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= set(_ROW_KEYS) for row in rows):
         raise DataError(f"{path}: not a results file (a list of rows with {', '.join(_ROW_KEYS)}); move it away.")
     return rows

@@ -1,7 +1,7 @@
 """Metrics as pure functions of arrays; ties go by column, so a model whose scores are all equal is at chance.
 
-Legend: N captions and N clips (pair n is caption n with clip n), R some of their rows, D hidden size, k the cut-off of
-a recall. Shares are fractions 0..1.
+Legend: N captions and N clips (pair n is caption n with clip n), R some of their rows, C columns, D hidden size, k the
+cut-off of a recall. Shares are fractions 0..1.
 """
 
 from __future__ import annotations
@@ -67,12 +67,17 @@ def chance_metrics(num_candidates: int) -> dict[str, float]:
     return {**chance, "MR": (num_candidates + 1) / 2}
 
 
-def accuracy(predictions: np.ndarray, targets: np.ndarray) -> float:
-    """Return the share of equal entries: of answers in multiple-choice QA, of seconds in action segmentation.
+def shared_credit(scores_RC: np.ndarray, targets_R: np.ndarray) -> np.ndarray:
+    """Return float64 [R]: 1/k where the target is one of the k columns with the best score, else 0.
+
+    That is what choosing between the best at random reaches. So a model that scores all columns alike is at chance,
+    wherever the right ones stand; without equal scores it is 1 where the first maximum is right, as released.
 
     Args:
-        predictions, targets: integers of one shape, not empty.
+        scores_RC: float, the answers of a question, or the classes of a second.
+        targets_R: int, the right columns; one that is not among the C columns is never right.
     """
-    assert predictions.shape == targets.shape, (predictions.shape, targets.shape)
-    assert predictions.size, "no predictions"
-    return float((predictions == targets).mean())
+    best_RC = scores_RC == scores_RC.max(axis=1, keepdims=True)
+    known_R = (targets_R >= 0) & (targets_R < scores_RC.shape[1])
+    right_R = best_RC[np.arange(len(best_RC)), np.where(known_R, targets_R, 0)] & known_R
+    return right_R / best_RC.sum(axis=1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -73,6 +73,7 @@ class How2AlignPredictor(Predictor[How2AlignOutputs]):
     """Encodes every sentence and every window once, and averages the cosines of overlapping windows."""
 
     makes = How2AlignOutputs
+    reads: ClassVar[Mapping[str, int]] = {"caps": 2, "cmasks": 2, "vfeats": 3, "vmasks": 2, "windows": 2}
 
     def __call__(self, model: nn.Module, loader: BatchLoader, device: torch.device) -> How2AlignOutputs:
         """Run `model` over `loader`; the model stays on `device`.

@@ -1,15 +1,15 @@
-"""What every predictor needs to run a model: eval mode, inputs on its device and in its precision, vectors checked."""
+"""What every predictor needs: eval mode, inputs on the model's device and in its precision, checks of what came out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
 from mmpt.batch import ClipBatch
-from mmpt.errors import CheckpointError
+from mmpt.errors import CheckpointError, DataError
 
 
 @contextmanager
@@ -33,6 +33,12 @@ def model_inputs(batch: ClipBatch, model: nn.Module, device: torch.device) -> di
         "vfeats": batch["vfeats"].to(device, dtype),
         "vmasks": batch["vmasks"].to(device),
     }
+
+
+def check_not_empty(items: Sized, listed_by: str = "dataset.test_path") -> None:
+    """Raise DataError when nothing was predicted; `listed_by` is the key of the file that lists the test set."""
+    if not len(items):
+        raise DataError(f"The test set is empty; check `{listed_by}` and `dataset.vfeat_dir`.")
 
 
 def check_finite(what: str, rows_ND: torch.Tensor) -> None:

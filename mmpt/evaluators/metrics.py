@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from mmpt.evaluators.bg_retrieval import BGRetrievalOutputs
 from mmpt.evaluators.full_video import Lengths, Score
 from mmpt.evaluators.functional import RECALL_AT, chance_metrics, ranks_from_vectors, recalls, retrieval_metrics
 from mmpt.evaluators.outputs import RetrievalOutputs
+from mmpt.evaluators.warping import Form
 from mmpt.utils.log import get_logger, progress
 
 logger = get_logger(__name__)
@@ -99,12 +100,30 @@ class WholeVideoMetric(Metric[O_contra]):
     def chance(self, outputs: O_contra) -> dict[str, float]:
         """Return k/n for n videos: exact when paragraphs are of equal length, near it otherwise."""
         chance = chance_metrics(self.num_videos(outputs))
-        return {way.prefix + name: chance[name] for way in self.ways for name in ("R1", "R5", "R10")}
+        return {f"{way.prefix}R{k}": chance[f"R{k}"] for way in self.ways for k in RECALL_AT}
 
     def summary(self, result: Mapping[str, float]) -> str:
         """Return one line with a part per published way to score."""
         titles = (("Caption Average", ""), ("DTW", "DTW-"), ("OTAM", "OTAM-"))
         return " | ".join(f"{title}: {_recall_line(result, prefix)}" for title, prefix in titles)
+
+
+class Warping(Protocol):
+    """A score by warping, in the published form or without its padding defects."""
+
+    def __call__(self, scores_RM: np.ndarray, lengths: Lengths, form: Form = "released") -> np.ndarray: ...
+
+
+def _ways(dtw: Warping, otam: Warping, optimal_transport: Score) -> tuple[Way, ...]:
+    """Return the six ways, whose average over captions is the same with and without background."""
+    return (
+        Way("", "caption average", full_video.caption_average),
+        Way("DTW-", "DTW", dtw),
+        Way("OTAM-", "OTAM", otam),
+        Way("DTW-corrected-", "DTW corrected", partial(dtw, form="corrected")),
+        Way("OTAM-corrected-", "OTAM corrected", partial(otam, form="corrected")),
+        Way("OT-", "OT", optimal_transport),
+    )
 
 
 def _numbers(ways: tuple[Way, ...], what: str) -> tuple[Number, ...]:
@@ -116,14 +135,7 @@ class FullVideoRetrievalMetric(WholeVideoMetric[RetrievalOutputs]):
     """Paragraphs against whole videos without their background: the clips that the captions were written for."""
 
     takes = RetrievalOutputs
-    ways = (
-        Way("", "caption average", full_video.caption_average),
-        Way("DTW-", "DTW", full_video.dtw),
-        Way("OTAM-", "OTAM", full_video.otam),
-        Way("DTW-corrected-", "DTW corrected", partial(full_video.dtw, form="corrected")),
-        Way("OTAM-corrected-", "OTAM corrected", partial(full_video.otam, form="corrected")),
-        Way("OT-", "OT", full_video.optimal_transport),
-    )
+    ways = _ways(full_video.dtw, full_video.otam, full_video.optimal_transport)
     numbers = _numbers(ways, "full video")
 
     def vectors(self, outputs: RetrievalOutputs) -> tuple[np.ndarray, np.ndarray, Lengths]:
@@ -146,14 +158,7 @@ class FullVideoBGRetrievalMetric(WholeVideoMetric[BGRetrievalOutputs]):
     """Paragraphs against whole videos with their background, as windows of the whole video."""
 
     takes = BGRetrievalOutputs
-    ways = (
-        Way("", "caption average", full_video.caption_average),
-        Way("DTW-", "DTW", full_video_bg.dtw),
-        Way("OTAM-", "OTAM", full_video_bg.otam),
-        Way("DTW-corrected-", "DTW corrected", partial(full_video_bg.dtw, form="corrected")),
-        Way("OTAM-corrected-", "OTAM corrected", partial(full_video_bg.otam, form="corrected")),
-        Way("OT-", "OT", full_video_bg.optimal_transport),
-    )
+    ways = _ways(full_video_bg.dtw, full_video_bg.otam, full_video_bg.optimal_transport)
     numbers = _numbers(ways, "full video with background")
 
     def vectors(self, outputs: BGRetrievalOutputs) -> tuple[np.ndarray, np.ndarray, Lengths]:

@@ -5,16 +5,15 @@ Legend: B pairs of a batch, N pairs in all, T text slots, F video slots (seconds
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import nn
 
-from mmpt.errors import DataError
 from mmpt.evaluators.base import PREDICTORS, BatchLoader, Predictor
-from mmpt.evaluators.inference import check_finite, evaluating, model_inputs
+from mmpt.evaluators.inference import check_finite, check_not_empty, evaluating, model_inputs
 from mmpt.evaluators.outputs import ClipId, RetrievalOutputs
 from mmpt.utils.log import get_logger, progress
 
@@ -26,6 +25,7 @@ class RetrievalPredictor(Predictor[RetrievalOutputs]):
     """Pooled vectors of pairs of a caption and a clip."""
 
     makes = RetrievalOutputs
+    reads: ClassVar[Mapping[str, int]] = {"caps": 1, "cmasks": 1, "vfeats": 2, "vmasks": 1}
 
     def __call__(self, model: nn.Module, loader: BatchLoader, device: torch.device) -> RetrievalOutputs:
         """Run `model` over `loader`; the model stays on `device`.
@@ -49,8 +49,7 @@ class RetrievalPredictor(Predictor[RetrievalOutputs]):
                 text_parts.append(output["pooled_text"].float().cpu())
                 video_parts.append(output["pooled_video"].float().cpu())
                 clips.extend(clip_ids(batch["video_id"]))
-        if not clips:
-            raise DataError("The test set is empty; check `dataset.test_path` and `dataset.vfeat_dir`.")
+        check_not_empty(clips)
         text_ND, video_ND = of_first_equals(torch.cat(text_parts), torch.cat(captions)), torch.cat(video_parts)
         assert len(text_ND) == len(video_ND) == len(clips), (len(text_ND), len(video_ND), len(clips))
         check_finite("captions", text_ND)

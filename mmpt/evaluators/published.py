@@ -36,6 +36,12 @@ class Benchmark:
         percents = {name: values[place] for name, values in self.numbers.items()}
         return {self.metric: {name: percent / 100 for name, percent in percents.items() if percent is not None}}
 
+    @property
+    def papers(self) -> dict[str, dict[str, dict[str, float]]]:
+        """The numbers of every method that reports any, as `results_of` returns them."""
+        found = {method: self.results_of(method) for method in METHODS}
+        return {method: results for method, results in found.items() if any(results.values())}
+
 
 def _recalls(prefix: str, videoclip: str, tempclr: str, norton: str) -> dict[str, Percents]:
     """Return R1, R5 and R10 from texts such as `74.5 94.5 97.9`, empty where there is none."""

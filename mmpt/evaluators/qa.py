@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 from torch import nn
 
-from mmpt.errors import DataError
 from mmpt.evaluators.base import METRICS, PREDICTORS, BatchLoader, Metric, Number, Outputs, Predictor
-from mmpt.evaluators.inference import check_finite, evaluating, model_inputs
+from mmpt.evaluators.functional import shared_credit
+from mmpt.evaluators.inference import check_finite, check_not_empty, evaluating, model_inputs
 from mmpt.processors.downstream.msrvtt import QABatch
 from mmpt.utils.log import get_logger, progress
 
@@ -50,6 +50,7 @@ class QAPredictor(Predictor[QAOutputs]):
     """Dot products of a video with its answers; each video is embedded once (the release embeds it once per answer)."""
 
     makes = QAOutputs
+    reads: ClassVar[Mapping[str, int]] = {"caps": 2, "cmasks": 2, "vfeats": 2, "vmasks": 1, "answers": 1}
 
     def __call__(self, model: nn.Module, loader: BatchLoader, device: torch.device) -> QAOutputs:
         """Run `model` over `loader`; the model stays on `device`.
@@ -70,8 +71,7 @@ class QAPredictor(Predictor[QAOutputs]):
                 scores.append(answer_scores(model, model_inputs(batch, model, device)).cpu())
                 answers.append(cast(QABatch, batch)["answers"][:, 0])
                 video_ids.extend(batch["video_id"])
-        if not video_ids:
-            raise DataError("The test set is empty; check `dataset.test_path` and `dataset.vfeat_dir`.")
+        check_not_empty(video_ids)
         return QAOutputs(scores=torch.cat(scores).numpy(), answers=torch.cat(answers).numpy(), video_ids=video_ids)
 
 
@@ -91,23 +91,6 @@ def answer_scores(model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tenso
     return torch.einsum("bd,bad->ba", video_BD, text_BAD.unflatten(0, caps_BAT.shape[:2]))
 
 
-def choice_accuracy(scores_NA: np.ndarray, answers_N: np.ndarray) -> float:
-    """Return the share of questions whose right answer has the largest score, 0..1.
-
-    Where k answers share the largest score, a right one among them counts 1/k: what choosing between them at random
-    reaches. So a model that scores all answers alike is at chance, wherever the right ones stand; without equal scores
-    this is the release's share of right first maxima.
-
-    Args:
-        scores_NA: float [N, A]; not empty.
-        answers_N: int [N], position of the right answer.
-    """
-    assert scores_NA.size, "no questions"
-    best_NA = scores_NA == scores_NA.max(axis=1, keepdims=True)
-    right_N = best_NA[np.arange(len(best_NA)), answers_N]
-    return float((right_N / best_NA.sum(axis=1)).mean())
-
-
 @METRICS.register
 class QAMetric(Metric[QAOutputs]):
     """Share of questions answered rightly."""
@@ -116,8 +99,8 @@ class QAMetric(Metric[QAOutputs]):
     numbers = (Number("acc", "multiple choice, accuracy"),)
 
     def compute(self, outputs: QAOutputs) -> dict[str, float]:
-        """Return acc, a fraction."""
-        return {"acc": choice_accuracy(outputs.scores, outputs.answers)}
+        """Return acc, the share of questions whose right answer has the largest score; ties share the credit."""
+        return {"acc": float(shared_credit(outputs.scores, outputs.answers).mean())}
 
     def chance(self, outputs: QAOutputs) -> dict[str, float]:
         """Return one in as many as there are answers."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,7 +20,8 @@ from torch import nn
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import ConfigError, DataError
 from mmpt.evaluators.base import METRICS, PREDICTORS, BatchLoader, Metric, Number, Outputs, Predictor
-from mmpt.evaluators.inference import check_finite, evaluating, model_inputs
+from mmpt.evaluators.functional import shared_credit
+from mmpt.evaluators.inference import check_finite, check_not_empty, evaluating, model_inputs
 from mmpt.evaluators.seconds import config_spans, need_entries, need_logits
 from mmpt.losses.precision import wide
 from mmpt.models.windows import embed_texts
@@ -67,6 +68,7 @@ class SecondsPredictor(Predictor[SegmentationOutputs]):
     """Scores overlapping windows of whole videos and averages what they say of a second."""
 
     makes = SegmentationOutputs
+    reads: ClassVar[Mapping[str, int]] = {"caps": 2, "cmasks": 2, "vfeats": 3, "vmasks": 2, "video_targets": 1}
 
     def segment(
         self,
@@ -96,8 +98,7 @@ class SecondsPredictor(Predictor[SegmentationOutputs]):
             parts.append((scores_LC.argmax(axis=1), targets_L, *credits))
             num_classes = scores_LC.shape[1]
             video_ids.append(video["video_id"])
-        if not parts:
-            raise DataError("The test set is empty; check `dataset.test_path` and `dataset.vfeat_dir`.")
+        check_not_empty(video_ids)
         predictions, targets, all_credits, step_credits = (np.concatenate(part) for part in zip(*parts, strict=True))
         return SegmentationOutputs(
             predictions=predictions,
@@ -203,19 +204,6 @@ def similarity(model: Any, inputs: Mapping[str, torch.Tensor], labels_CD: torch.
     names = ("vfeats", "vmasks", "caps", "cmasks")
     states = model.forward_video(*(inputs[name][0] for name in names), output_hidden_states=True)
     return wide(states[:, 1:-1]) @ labels_CD.T
-
-
-def shared_credit(scores_LC: np.ndarray, targets_L: np.ndarray) -> np.ndarray:
-    """Return float64 [L]: 1/k where the target is one of the k classes with the best score, else 0.
-
-    Args:
-        scores_LC: float.
-        targets_L: int, class numbers; one that is not among the C classes is never right.
-    """
-    best_LC = scores_LC == scores_LC.max(axis=1, keepdims=True)
-    known_L = (targets_L >= 0) & (targets_L < scores_LC.shape[1])
-    right_L = best_LC[np.arange(len(best_LC)), np.where(known_L, targets_L, 0)] & known_L
-    return right_L / best_LC.sum(axis=1)
 
 
 @METRICS.register

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import nn
 
 from mmpt.errors import DataError
 from mmpt.evaluators.base import METRICS, PREDICTORS, BatchLoader, Metric, Number, Outputs, Predictor
-from mmpt.evaluators.inference import check_finite, evaluating, model_inputs
+from mmpt.evaluators.inference import check_finite, check_not_empty, evaluating, model_inputs
 from mmpt.evaluators.seconds import config_spans, need_entries, need_logits
 from mmpt.losses.precision import wide
 from mmpt.processors.downstream.windows import Span, average_windows
@@ -59,6 +59,7 @@ class CrossTaskPredictor(Predictor[LocalisationOutputs]):
     """Averages the logits of overlapping windows and places the steps by their log-probabilities over steps."""
 
     makes = LocalisationOutputs
+    reads: ClassVar[Mapping[str, int]] = {"caps": 2, "cmasks": 2, "vfeats": 3, "vmasks": 2, "targets": 2}
 
     def __call__(self, model: nn.Module, loader: BatchLoader, device: torch.device) -> LocalisationOutputs:
         """Run `model` over `loader`; the model stays on `device`.
@@ -82,8 +83,7 @@ class CrossTaskPredictor(Predictor[LocalisationOutputs]):
                 done_LK = average_rows(video["targets"].numpy(), spans) > 0.5
                 placed_LK = place_steps(-_log_softmax(average_rows(logits_RK.numpy(), spans)))
                 videos.append(PlacedVideo(video["task"], video["video_id"], done_LK.astype(np.uint8), placed_LK))
-        if not videos:
-            raise DataError("The test set is empty; check `dataset.train_csv_path` and `dataset.vfeat_dir`.")
+        check_not_empty(videos, "dataset.train_csv_path")
         if short := [video.video_id for video in videos if video.done.shape[0] < video.done.shape[1]]:
             logger.warning("%d videos have fewer seconds than steps, all missed (first: %s)", len(short), short[0])
         return LocalisationOutputs(videos=videos)

@@ -58,6 +58,11 @@ def _cells(columns: Mapping[str, ResultsLike]) -> list[list[str]]:
     return [header, *(line for line in body if set(line[1:]) != {_MISSING})]
 
 
+def first_distinct(*kinds: list[str]) -> list[str]:
+    """Return the first list of names in which no name occurs twice, to title columns with; the last one if all do."""
+    return next((names for names in kinds if len(set(names)) == len(names)), kinds[-1])
+
+
 def numbers_of(metric: str, columns: Mapping[str, ResultsLike]) -> Sequence[Number]:
     """Return what a metric declares, or all that was measured for a class that is not one of ours."""
     if metric in METRICS:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from mmpt.batch import ModelOutput
 from mmpt.config.fields import mistakes_in
 from mmpt.config.schema import LossConfig
 from mmpt.errors import ConfigError
@@ -26,10 +25,6 @@ LOG_SCALE = math.log(1 / 0.07)
 """theta: tau = exp(-theta) = 0.07."""
 MAX_LOG_SCALE = 4.6052
 """theta is clamped to [0, this]: tau between 0.01 and 1."""
-
-
-MODEL_OUTPUTS = tuple(ModelOutput.__annotations__)
-"""What a two-tower model returns, a row per clip."""
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -61,7 +56,9 @@ class Loss(nn.Module):
     """
 
     contrasts: ClassVar[bool] = False
-    """True for losses whose negatives are the other clips of the batch."""
+    """True for losses whose negatives are the other clips of the batch: what they need has a row per clip."""
+    needs: tuple[str, ...] = ()
+    """What `compute` reads of the model's output; a model says what it gives under `gives`."""
 
     compute: Callable[..., LossOutput]
 
@@ -77,6 +74,7 @@ class Loss(nn.Module):
         super().__init__()
         self.config = config
         self.clip_per_video = clip_per_video
+        assert self.needs or not self.contrasts, "what a loss contrasts must be named"
         problems = self.find_problems()
         if config.learnable_temperature and not self.uses_temperature:
             problems.append(
@@ -112,7 +110,7 @@ class Loss(nn.Module):
             UserError: the batch does not fit the configuration.
         """
         if self.config.gather_negatives and self.training:
-            batch = join_batches(batch, MODEL_OUTPUTS)
+            batch = join_batches(batch, self.needs)
         device = next(value.device for value in batch.values() if isinstance(value, Tensor))
         with torch.autocast(device.type, enabled=False):
             output = self.compute(**batch)

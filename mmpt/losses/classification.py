@@ -18,6 +18,8 @@ IGNORE_INDEX = -100
 class CrossEntropy(Loss):
     """Cross-entropy over classes, mean over the seconds whose target is not -100."""
 
+    needs = ("logits",)
+
     def compute(self, *, logits: Tensor, targets: Tensor, **_: Any) -> LossOutput:
         """Return term `cross_entropy` and metric `accuracy`.
 
@@ -38,6 +40,8 @@ class CrossEntropy(Loss):
 @LOSSES.register
 class BCE(Loss):
     """Binary cross-entropy with logits, mean over all seconds and steps of one video."""
+
+    needs = ("logits",)
 
     def compute(self, *, logits: Tensor, targets: Tensor, **_: Any) -> LossOutput:
         """Return term `binary_cross_entropy`.

@@ -17,6 +17,8 @@ from mmpt.losses.precision import wide
 from mmpt.losses.sequence import States, fused_similarity, paragraph_logits, sequence_problems
 from mmpt.losses.sinkhorn import transport
 
+POOLED = ("pooled_video", "pooled_text")
+
 
 def rectified_cross_entropy(logits_BB: Tensor, plan_BB: Tensor, beta: float) -> Tensor:
     """Return the mean over rows of the cross-entropy of `logits_BB` against beta * plan + (1 - beta) * identity.
@@ -40,6 +42,7 @@ class _OneDirection(Loss):
     """Common part of `T2VContraLoss` and `V2TContraLoss`."""
 
     contrasts = True
+    needs = POOLED
     rows_are_text: bool
 
     def compute(self, *, pooled_video: Tensor, pooled_text: Tensor, **_: Any) -> LossOutput:
@@ -76,6 +79,11 @@ class MMContraLoss(Loss):
     """
 
     contrasts = True
+
+    @property
+    def needs(self) -> tuple[str, ...]:  # type: ignore[override]  # read only
+        """The pooled states, and with the video-paragraph term all of `States`."""
+        return States._fields if self.has_sequence_term else POOLED
 
     @property
     def has_sequence_term(self) -> bool:

@@ -135,6 +135,8 @@ def sequence_problems(config: LossConfig, clip_per_video: int | None) -> list[st
 class SequenceContrastLoss(Loss):
     """The video-paragraph term alone, unweighted. Sequences of the same video are negatives of each other."""
 
+    needs = States._fields
+
     @property
     def uses_temperature(self) -> bool:
         """True: tau divides the scores of sequences."""

@@ -17,7 +17,7 @@ import hashlib
 import re
 import zipfile
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,36 @@ def check_training_checkpoint(path: str | Path) -> None:
         raise CheckpointError(
             f"{path}: training starts from a checkpoint as fairseq saves it, but this one has no {', '.join(missing)}. "
             "Weights alone can be scored, not trained on; take the whole file."
+        )
+
+
+def check_optimizer_state(path: str | Path, trained: Sequence[torch.Tensor], *, flat: bool) -> None:
+    """Raise unless the optimizer's state in a checkpoint is of the parameters that are trained now, as far as it tells.
+
+    Args:
+        path: a checkpoint as fairseq saves it; one without such a state is let pass.
+        trained: the parameters.
+        flat: fairseq makes one of all of them, as it does in half precision.
+    Raises:
+        CheckpointError: other numbers of parameters, or as `check_checkpoint`.
+    """
+    path = Path(path)
+    state = _read(path, mapped=zipfile.is_zipfile(path)).get("last_optimizer_state")
+    if not state:
+        return
+    saved = sum(len(group["params"]) for group in state["param_groups"])
+    now = 1 if flat else len(trained)
+    what = "tensors"
+    if saved == now == 1:  # how large they are tells more
+        entries = [value for entry in state["state"].values() for value in entry.values()]
+        sizes = [value.numel() for value in entries if isinstance(value, torch.Tensor)]
+        saved, now, what = max(sizes, default=0), sum(parameter.numel() for parameter in trained), "numbers"
+    if saved != now:
+        raise CheckpointError(
+            f"{path}: the optimizer's state must be of the {now} {what} that train now, but is of {saved}, so the run "
+            "cannot go on. Set `model.layernorm_only`, `loss.learnable_temperature` and the precision "
+            "(`fairseq.common.fp16`) as they were, or start another run from these weights "
+            "(`fairseq.checkpoint.restore_file`, `reset_optimizer: true`, and another `save_dir`)."
         )
 
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 import torch
+from torch import nn
 
 from mmpt.batch import ModelOutput
-from mmpt.models.mmfusion import MMFusionSeparate
+from mmpt.errors import ConfigError
+from mmpt.models.mmfusion import MMFusionSeparate, wrong_axes
 from mmpt.models.video_bert import MMBertForTokenClassification
 
 
@@ -26,6 +28,8 @@ class Logits(TypedDict):
 class MMFusionSeparateFullVideoBGRetrieval(MMFusionSeparate):
     """Embeds all windows and all captions of one video (YouCook2 with background)."""
 
+    gives = ("pooled_video", "pooled_text")
+
     def forward(
         self, caps: torch.Tensor, cmasks: torch.Tensor, vfeats: torch.Tensor, vmasks: torch.Tensor, **_: Any
     ) -> ModelOutput:
@@ -37,7 +41,7 @@ class MMFusionSeparateFullVideoBGRetrieval(MMFusionSeparate):
             vfeats: float [1, W, F, I].
             vmasks: bool [1, W, F].
         """
-        caps_ST, cmasks_ST, vfeats_WFI, vmasks_WF = _only_video(caps, cmasks, vfeats, vmasks)
+        caps_ST, cmasks_ST, vfeats_WFI, vmasks_WF = _only_video(self, caps, cmasks, vfeats, vmasks)
         pooled_video = self.forward_video(vfeats_WFI, vmasks_WF, *window_text(caps_ST, len(vfeats_WFI)))[0]
         return {"pooled_video": pooled_video, "pooled_text": self.forward_text(caps_ST, cmasks_ST)[0]}
 
@@ -47,6 +51,7 @@ class MMFusionSeparateActionSegmentation(MMFusionSeparate):
 
     video_encoder_cls = MMBertForTokenClassification
     video_encoder: MMBertForTokenClassification
+    gives = tuple(Logits.__annotations__)
 
     def forward(  # type: ignore[override]  # logits, where the base class has pooled vectors
         self, caps: torch.Tensor, cmasks: torch.Tensor, vfeats: torch.Tensor, vmasks: torch.Tensor, **_: Any
@@ -59,13 +64,15 @@ class MMFusionSeparateActionSegmentation(MMFusionSeparate):
             vfeats: float [1, W, F, I].
             vmasks: bool [1, W, F].
         """
-        caps_WT, cmasks_WT, vfeats_WFI, vmasks_WF = _only_video(caps, cmasks, vfeats, vmasks)
+        caps_WT, cmasks_WT, vfeats_WFI, vmasks_WF = _only_video(self, caps, cmasks, vfeats, vmasks)
         states = self.forward_video(vfeats_WFI, vmasks_WF, caps_WT, cmasks_WT, output_hidden_states=True)
         return {"logits": self.video_encoder.classifier(states[:, 1:-1])}
 
 
 class MMFusionSeparateActionLocalization(MMFusionSeparate):
     """Compares every real second of all windows with the text of every step (CrossTask)."""
+
+    gives = tuple(Logits.__annotations__)
 
     def forward(  # type: ignore[override]  # logits, where the base class has pooled vectors
         self, caps: torch.Tensor, cmasks: torch.Tensor, vfeats: torch.Tensor, vmasks: torch.Tensor, **_: Any
@@ -78,7 +85,7 @@ class MMFusionSeparateActionLocalization(MMFusionSeparate):
             vfeats: float [1, W, F, I].
             vmasks: bool [1, W, F].
         """
-        caps_ST, cmasks_ST, vfeats_WFI, vmasks_WF = _only_video(caps, cmasks, vfeats, vmasks)
+        caps_ST, cmasks_ST, vfeats_WFI, vmasks_WF = _only_video(self, caps, cmasks, vfeats, vmasks)
         text = window_text(caps_ST, len(vfeats_WFI))
         states = self.forward_video(vfeats_WFI, vmasks_WF, *text, output_hidden_states=True)
         seconds_RD = states[:, 1:-1][vmasks_WF]
@@ -95,6 +102,10 @@ def window_text(caps_ST: torch.Tensor, num_windows: int) -> tuple[torch.Tensor, 
     return caps_W2, torch.tensor([False, True], device=caps_W2.device).expand(num_windows, -1)
 
 
-def _only_video(*tensors: torch.Tensor) -> list[torch.Tensor]:
+def _only_video(model: nn.Module, *tensors: torch.Tensor) -> list[torch.Tensor]:
+    """Return the tensors of the only video of a batch; ConfigError for a batch of clips."""
+    vfeats = tensors[2]
+    if vfeats.ndim != 4:
+        raise ConfigError("model", [wrong_axes(model, "whole videos, float [1, W, F, I]", vfeats)])
     assert all(len(tensor) == 1 for tensor in tensors), "a batch holds one video"
     return [tensor[0] for tensor in tensors]

@@ -27,6 +27,14 @@ logger = get_logger(__name__)
 Pooled = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
+def wrong_axes(model: nn.Module, wanted: str, vfeats: torch.Tensor) -> str:
+    """Say that `dataset.aligner` makes batches for another model."""
+    return (
+        f"`model.model_cls: {type(model).__name__}` takes {wanted}, but `dataset.aligner` makes features of shape "
+        f"{list(vfeats.shape)}. Take aligner and model from one of the shipped YAMLs."
+    )
+
+
 class MMFusionSeparate(nn.Module):
     """Video tower of `num_hidden_video_layers` layers and text tower of all of BERT's; similarity is a dot product.
 
@@ -39,6 +47,8 @@ class MMFusionSeparate(nn.Module):
 
     video_encoder_cls: ClassVar[type[MMBertForEncoder]] = MMBertForEncoder
     """Class of the video tower, which a YAML's `model.video_encoder_cls` must name if it names one."""
+    gives: ClassVar[tuple[str, ...]] = tuple(ModelOutput.__annotations__)
+    """Names of what `forward` returns; a loss says what it needs under `needs`."""
 
     def __init__(
         self, bert_config: BertConfig, *, num_hidden_video_layers: int, max_video_len: int, packed: bool = False
@@ -181,7 +191,13 @@ class MMFusionSeparate(nn.Module):
     def forward(
         self, caps: torch.Tensor, cmasks: torch.Tensor, vfeats: torch.Tensor, vmasks: torch.Tensor, **_: Any
     ) -> ModelOutput:
-        """Run both towers on a batch (see `forward_video` and `forward_text`); its other entries are not read."""
+        """Run both towers on a batch (see `forward_video` and `forward_text`); its other entries are not read.
+
+        Raises:
+            ConfigError: the batch is a whole video.
+        """
+        if vfeats.ndim != 3:
+            raise ConfigError("model", [wrong_axes(self, "clips, float [N, F, I]", vfeats)])
         pooled_video, video_outputs, video_mask_outputs = self.forward_video(vfeats, vmasks, caps, cmasks)
         pooled_text, text_outputs, text_mask_outputs = self.forward_text(caps, cmasks)
         return {

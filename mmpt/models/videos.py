@@ -13,6 +13,7 @@ import torch
 
 from mmpt.errors import DataError
 from mmpt.models.windows import batches
+from mmpt.utils.io import NPY_ERRORS
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -96,7 +97,7 @@ def _load_npy(path: Path) -> np.ndarray:
         return np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file.") from None
-    except (ValueError, EOFError, OSError) as err:
+    except (OSError, *NPY_ERRORS) as err:
         raise DataError(f"{path}: not a complete .npy file ({err}); extract or copy it again.") from None
 
 

@@ -57,11 +57,16 @@ class Aligner(ItemAligner):
         """
         if isinstance(text_feature, dict):
             text_feature = list(chain.from_iterable(text_feature["cap"][index] for index in clip_indices))
-        slots = TextSlots(1, self.max_text_len, self.special)
-        slots.write(0, text_feature)
-        self.check_vocabulary(slots.caps_BT, [name])
-        caps_1T, cmasks_1T = slots.tensors()
+        caps_1T, cmasks_1T = self.build_texts([text_feature], name=name)
         return caps_1T[0], cmasks_1T[0]
+
+    def build_texts(self, texts: Sequence[list[int]], *, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return caps int64 [S, T] and cmasks bool [S, T] of S id lists; `name` stands in messages."""
+        slots = TextSlots(len(texts), self.max_text_len, self.special)
+        for row, ids in enumerate(texts):
+            slots.write(row, ids)
+        self.check_vocabulary(slots.caps_BT, [name])
+        return slots.tensors()
 
     def build_video_seq(
         self, video_feature: np.ndarray, clips: Sequence[tuple[int, int]] | None = None, *, name: str = "the video"

@@ -129,20 +129,20 @@ def heat_maps(
         for place, (span, guess) in enumerate(zip(truth, found, strict=True)):
             y = top + row * place
             if span is not None:
-                x, w = left + span[0] * scale, max((span[1] - span[0]) * scale, 2)
-                parts.append(
-                    f'<rect x="{x:.1f}" y="{y + 1.5}" width="{w:.1f}" height="{row - 3}" fill="none" '
-                    'stroke="#000" stroke-width="2.6"/>'
-                    f'<rect x="{x:.1f}" y="{y + 1.5}" width="{w:.1f}" height="{row - 3}" fill="none" '
-                    'stroke="#fff" stroke-width="1.2"/>'
-                )
-            x, w = left + guess[0] * scale, max((guess[1] - guess[0]) * scale, 2)
-            parts.append(f'<rect x="{x:.1f}" y="{y + row - 5}" width="{w:.1f}" height="4" fill="#22d3ee" stroke="#000" '
-                         'stroke-width="0.6"/>')  # fmt: skip
+                at = f'{_along(span, left, scale)} y="{y + 1.5}" height="{row - 3}"'
+                parts.append(f'<rect {at} fill="none" stroke="#000" stroke-width="2.6"/>')
+                parts.append(f'<rect {at} fill="none" stroke="#fff" stroke-width="1.2"/>')
+            at = f'{_along(guess, left, scale)} y="{y + row - 5}" height="4"'
+            parts.append(f'<rect {at} fill="#22d3ee" stroke="#000" stroke-width="0.6"/>')
         for second in _ticks(0, seconds):
             parts.append(_text(left + second * scale, height - 18, f"{second:g}", anchor="middle", colour=SOFT))
         parts.append(_text(left + panel_width / 2, height - 3, "seconds", anchor="middle", colour=SOFT))
     return _svg(width, height, title, parts)
+
+
+def _along(span: tuple[float, float], left: float, scale: float) -> str:
+    """Return x and width of a stretch of seconds, which is seen however short it is."""
+    return f'x="{left + span[0] * scale:.1f}" width="{max((span[1] - span[0]) * scale, 2):.1f}"'
 
 
 class Bar(NamedTuple):

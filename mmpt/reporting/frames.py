@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from mmpt.errors import DataError
 from mmpt.evaluators import ClipId
 from mmpt.processors.video_list import find_videos
 from mmpt.processors.video_reader import VideoError, as_video_error, choose_stream
@@ -30,6 +31,8 @@ class KeyFrames:
     """
 
     def __init__(self, videos: str | Path | None = None):
+        if videos is not None and not Path(videos).is_dir():
+            raise DataError(f"{videos}: no such folder. Name where the test set's videos are with `--videos`.")
         jobs = [] if videos is None else find_videos([videos], "").jobs
         self._files = {job.video_id: job.video for job in jobs}
         self._known: dict[ClipId, str | None] = {}

@@ -95,11 +95,13 @@ th:first-child { text-align:left; padding-left:0 } td.plain { white-space:normal
 svg text { font-family:inherit } svg { max-width:100%; height:auto; display:block }
 .query { border-top:1px solid var(--line); padding:12px 0 } .query:first-of-type { border-top:0 }
 .query > p { margin:0 0 8px }
+.scroll + .note, .scroll + details { margin-top:10px }
+.words, .card b { unicode-bidi:isolate }
 .words { font-weight:600; overflow-wrap:anywhere } .where, .rank { color:var(--soft); font-size:13px }
 .badge { display:inline-block; border-radius:99px; padding:0 9px; font-size:13px; color:#fff; background:var(--bad) }
 .badge.good { background:var(--good) } .badge.near { background:#b45309 }
 .cards { display:grid; grid-template-columns:repeat(auto-fill,minmax(165px,1fr)); gap:10px }
-.card { margin:0; border:1px solid var(--line); border-radius:8px; padding:8px 10px; font-size:13px;
+.card { margin:0; border:1px solid var(--line); border-radius:8px; padding:8px 10px; font-size:13px; overflow:hidden;
   overflow-wrap:anywhere }
 .card.right { border:2px solid var(--good); background:#f0fdf4 } .card b { font-weight:600 }
 .frame { display:block; width:185px; border-radius:5px; margin:0 0 6px }

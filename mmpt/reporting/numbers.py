@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mmpt.evaluators import Number
-from mmpt.evaluators.published import METHODS, PUBLISHED, benchmark_key, comparability_notes
+from mmpt.evaluators.published import PUBLISHED, benchmark_key, comparability_notes
 from mmpt.evaluators.table import ResultsLike, format_value, numbers_of
 from mmpt.reporting.markup import Section, escape, note, table, tag
 from mmpt.reporting.run import Run
@@ -15,8 +15,7 @@ def numbers_section(run: Run) -> Section:
     """Return the table of metrics, the best checkpoint of each row in bold, with notes on what can be compared."""
     scored: dict[str, ResultsLike] = {name: row["metrics"] for name, row in zip(run.names, run.rows, strict=True)}
     benchmark = PUBLISHED.get(benchmark_key(run.config.name))
-    papers: dict[str, ResultsLike] = {m: benchmark.results_of(m) for m in METHODS} if benchmark else {}
-    papers = {method: results for method, results in papers.items() if any(results.values())}
+    papers = benchmark.papers if benchmark else {}
     columns: dict[str, ResultsLike] = {"chance": run.chance, **scored}
     header = ["", *map(escape, columns), *(f"{escape(method)}<br>(paper)" for method in papers)]
     rows = [

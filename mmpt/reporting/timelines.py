@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
@@ -17,7 +18,7 @@ from mmpt.reporting.run import Run
 
 NUM_VIDEOS = 6
 NUM_MOMENTS = 10
-NO_STEP = "#dfe4ea"
+NO_STEP, OTHER_STEP = "#dfe4ea", "#a9b4c0"
 _STEP_COLOURS = (
     *("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#edc948", "#76b7b2", "#ff9da7", "#9c755f", "#1f3a5f"),
     *("#8cd17d", "#d37295", "#499894", "#a0601a", "#79706e", "#6b4c9a"),
@@ -50,15 +51,19 @@ def _step_labels(run: Run) -> Mapping[int, str]:
 
 
 def _segments(truth_L: np.ndarray, found_L: np.ndarray, labels: Mapping[int, str]) -> str:
-    steps = [int(step) for step in dict.fromkeys([*truth_L.tolist(), *found_L.tolist()]) if step]
-    colours = {step: _STEP_COLOURS[place % len(_STEP_COLOURS)] for place, step in enumerate(steps)}
+    often = [step for step, _ in Counter(found_L.tolist()).most_common()]
+    steps = [int(step) for step in dict.fromkeys([*truth_L.tolist(), *often]) if step]
+    colours = dict.fromkeys(steps, OTHER_STEP) | dict(zip(steps, _STEP_COLOURS, strict=False))
     names = {step: labels.get(step, f"step {step}") for step in steps}
     rows = [
         (name, [Bar(s, e, colours.get(step, NO_STEP), names.get(step, "no step")) for s, e, step in runs_of(values_L)])
         for name, values_L in (("truth", truth_L), ("predicted", found_L))
     ]
+    entries = [(colours[step], shorten(names[step], 50)) for step in steps[: len(_STEP_COLOURS)]]
+    if len(steps) > len(entries):
+        entries.append((OTHER_STEP, f"{len(steps) - len(entries)} other steps"))
     legend = "".join(
-        tag("span", f'<i style="background:{colours[step]}"></i>{escape(shorten(names[step], 50))}') for step in steps
+        tag("span", f'<i style="background:{colour}"></i>{escape(name)}', dir="auto") for colour, name in entries
     )
     return bars("steps in truth and as predicted", rows, len(truth_L)) + tag("div", legend, class_="legend")
 

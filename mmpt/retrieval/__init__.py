@@ -2,7 +2,7 @@
 
 from mmpt.registry import Registry
 from mmpt.retrieval.candidates import choose_centres, plan_batches, plan_hardness, refresh_plan
-from mmpt.retrieval.plan import HARDNESS_LOG, Hardness, Plan, PlanMismatchError, plan_fingerprint
+from mmpt.retrieval.plan import HARDNESS_LOG, Hardness, Plan, PlanMismatchError, ids_fingerprint, plan_fingerprint
 from mmpt.retrieval.retriever import VectorRetriever
 from mmpt.retrieval.vectorpool import DistributedVideoVectorPool, VideoVectorPool, video_vectors
 
@@ -24,6 +24,7 @@ __all__ = [
     "VectorRetriever",
     "VideoVectorPool",
     "choose_centres",
+    "ids_fingerprint",
     "plan_batches",
     "plan_fingerprint",
     "plan_hardness",

@@ -125,9 +125,7 @@ def refresh_plan(
     return Plan(epoch, fingerprint, len(ids), listed, hardness)
 
 
-def _log_plan(
-    epoch: int, hardness: Hardness, batches: list[list[int]], videos_per_batch: int, num_videos: int
-) -> None:
+def _log_plan(epoch: int, hardness: Hardness, batches: list[list[int]], videos_per_batch: int, num_videos: int) -> None:
     short = sum(len(batch) < videos_per_batch for batch in batches)
     logger.info(
         "epoch %d: %d batches (%d short), cosine within a batch %.3f (at random %.3f), %.1f%% of %d videos covered",

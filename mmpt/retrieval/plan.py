@@ -103,18 +103,23 @@ class Plan:
         return cls(epoch, fingerprint, len(known), batches)
 
 
-def plan_fingerprint(*, ids: Iterable[str], weights: str, **settings: Any) -> str:
-    """Return a SHA-256 (hex) of everything a plan depends on.
-
-    Args:
-        ids: the training list, in order.
-        weights: what identifies the weights that embedded the videos.
-        settings: epoch, videos per batch, clips, candidates, index and sampling settings: plain JSON values.
-    """
+def ids_fingerprint(ids: Iterable[str]) -> str:
+    """Return a SHA-256 (hex) of the training list, in order."""
     listed = hashlib.sha256()
     for name in ids:
         listed.update(_compact(name).encode() + b"\n")
-    whole = {"format": FORMAT, "ids": listed.hexdigest(), "weights": weights, "settings": settings}
+    return listed.hexdigest()
+
+
+def plan_fingerprint(*, ids: str, weights: str, **settings: Any) -> str:
+    """Return a SHA-256 (hex) of everything a plan depends on.
+
+    Args:
+        ids: `ids_fingerprint` of the training list.
+        weights: what identifies the weights that embedded the videos.
+        settings: epoch, videos per batch, clips, candidates, index and sampling settings: plain JSON values.
+    """
+    whole = {"format": FORMAT, "ids": ids, "weights": weights, "settings": settings}
     return hashlib.sha256(_compact(whole).encode()).hexdigest()
 
 

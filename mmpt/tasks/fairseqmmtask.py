@@ -11,6 +11,7 @@ import atexit
 import re
 import sys
 from collections import defaultdict
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,7 +31,7 @@ from mmpt.batch import Split
 from mmpt.config import load_config
 from mmpt.datasets.fairseqmmdataset import FairseqMMDataset
 from mmpt.errors import EXIT_CODE, CheckpointError, UserError, message_of
-from mmpt.models.checkpoint import check_training_checkpoint
+from mmpt.models.checkpoint import check_optimizer_state, check_training_checkpoint
 from mmpt.models.checkpoint_keys import Use
 from mmpt.tasks.fairseqmmiterator import PlannedBatchIterator
 from mmpt.tasks.retritask import RetriTask
@@ -39,6 +40,8 @@ from mmpt.utils.distributed import World
 from mmpt.utils.log import quiet_other_processes
 
 LAST_CHECKPOINT = "checkpoint_last.pt"
+NOT_FLAT = ("memory_efficient_fp16", "memory_efficient_bf16", "amp", "fp16_no_flatten_grads")
+"""Options with which fairseq keeps parameters apart also in half precision."""
 LOST_PEER = re.compile(r"Connection (closed|reset|refused)|Broken pipe|Socket closed|socket has been closed|TCPStore")
 
 torch.serialization.add_safe_globals(  # rank 0 sends a checkpoint to the others with fairseq's settings as omegaconf
@@ -108,7 +111,18 @@ class FairseqMMTask(LegacyFairseqTask):
         """Build the network, name the checkpoint that follows (without one, BERT's weights are read) and its use."""
         checkpoint = self._checkpoint_to_load()
         self.model = self.inner.build_model(pretrained=checkpoint is None)
-        return self.model, str(checkpoint), Use.START if self.args.reset_optimizer else Use.RESUME
+        if self.args.reset_optimizer:
+            return self.model, str(checkpoint), Use.START
+        if checkpoint is not None and World.current().is_main:
+            self._check_optimizer_state(checkpoint, self.model)
+        return self.model, str(checkpoint), Use.RESUME
+
+    def _check_optimizer_state(self, checkpoint: Path, model: nn.Module) -> None:
+        """Raise CheckpointError where fairseq would find an optimizer's state that is not of today's parameters."""
+        parameters = chain(model.parameters(), self.inner.build_loss().parameters())
+        half = self.args.fp16 or self.args.bf16
+        flat = half and not any(getattr(self.args, name) for name in NOT_FLAT)
+        check_optimizer_state(checkpoint, [each for each in parameters if each.requires_grad], flat=flat)
 
     def load_dataset(self, split: str, **kwargs: Any) -> None:
         """Build the data set called train, valid or test; one that the YAML does not name is skipped.

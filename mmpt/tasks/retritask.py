@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from mmpt.retrieval import (
     VECTOR_POOLS,
     Plan,
     VideoVectorPool,
+    ids_fingerprint,
     plan_fingerprint,
     refresh_plan,
     video_vectors,
@@ -226,8 +228,13 @@ class RetriTask(Task):
         """Identity of a plan: epoch, list of videos, every setting that it depends on, and the weights that embed."""
         settings = {key: getattr(self.config.dataset, key) for key in PLAN_DATASET_KEYS}
         retrieval = {key: getattr(self.config.retrieval, key) for key in PLAN_RETRIEVAL_KEYS}
-        ids = self._video_ids()
-        return plan_fingerprint(epoch=epoch, ids=ids, weights=weights, seed=self.seed, **settings, **retrieval)
+        return plan_fingerprint(
+            epoch=epoch, ids=self._ids_fingerprint, weights=weights, seed=self.seed, **settings, **retrieval
+        )
+
+    @cached_property
+    def _ids_fingerprint(self) -> str:
+        return ids_fingerprint(self._video_ids())
 
 
 def _planned_meta(dataset: MMDataset) -> ShardedHow2VideoRetriMetaProcessor:

@@ -157,12 +157,21 @@ class Task:
         """Build the loss.
 
         Raises:
-            ConfigError: the config has no `loss` section.
+            ConfigError: the config has no `loss` section, a mistake in it, or a model that does not give what it needs.
         """
         if self.config.loss is None or self.config.loss.loss_cls is None:
             raise ConfigError(str(self.config.path), ["`loss.loss_cls` is required for training, but is missing."])
         loss_cls = LOSSES.get(self.config.loss.loss_cls, "loss.loss_cls")
-        return loss_cls(self.config.loss, clip_per_video=self.config.dataset.clip_per_video)
+        loss = loss_cls(self.config.loss, clip_per_video=self.config.dataset.clip_per_video)
+        model_cls = MODELS.get(self.config.model.model_cls or "", "model.model_cls")
+        gives = getattr(model_cls, "gives", loss.needs)  # a model of the user's own need not say
+        if missing := [name for name in loss.needs if name not in gives]:
+            problem = (
+                f"`loss.loss_cls: {self.config.loss.loss_cls}` needs {', '.join(missing)}, but `model.model_cls: "
+                f"{self.config.model.model_cls}` gives {', '.join(gives)}."
+            )
+            raise ConfigError(str(self.config.path), [problem])
+        return loss
 
     def flatten(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Merge the axes of a batch that count items, videos and clips into one, if its aligner draws clips.

@@ -37,7 +37,8 @@ def run_command(work: Callable[[], int | None], *, stopped: str) -> int:
     except UserError as err:
         _say(f"error: {message_of(err)}")
     except OSError as err:
-        named = f"{err.filename}: " if err.filename else ""
+        file = err.filename2 or err.filename  # of a temporary file that cannot be renamed, the one it was for
+        named = f"{file}: " if file else ""
         _say(f"error: {named}{err.strerror or err}. Mend that and run the same command again.")
     except KeyboardInterrupt as err:
         _say(f"interrupted; {stopped}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pickle
@@ -9,7 +10,7 @@ import re
 import tempfile
 import tokenize
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,8 +18,15 @@ import numpy as np
 
 from mmpt.errors import DataError
 
-NPY_ERRORS = (ValueError, EOFError, OverflowError, SyntaxError, tokenize.TokenError)
+NPY_ERRORS = (ValueError, EOFError, OverflowError, MemoryError, SyntaxError, tokenize.TokenError)
 """What NumPy raises for a `.npy` file whose header is broken; it is Python source, so Python's own errors too."""
+
+
+PICKLE_ERRORS = (
+    *(pickle.UnpicklingError, EOFError, AttributeError, ValueError, LookupError, TypeError),
+    *(OverflowError, MemoryError, RecursionError),  # a damaged length
+)
+"""What Python raises for a pickle that is damaged."""
 
 
 @contextmanager
@@ -45,6 +53,22 @@ def atomic_write(path: str | Path, mode: str = "w", errors: str | None = None) -
         raise
 
 
+@contextmanager
+def one_at_a_time(folder: str | Path) -> Iterator[None]:
+    """Let one process at a time read and rewrite a file of `folder`, which is made if it is not there.
+
+    Where the file system has no locks, the last one to write wins.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def remove_leftovers(folder: Path, names: str) -> None:
     """Remove what writers that were killed left of files of these names; call it under the lock that writers hold.
 
@@ -67,13 +91,13 @@ def write_json(path: str | Path, value: Any) -> None:
 def read_json(path: str | Path) -> Any:
     """Read a JSON file; DataError when it is missing or broken."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:  # with or without a byte order mark
             return json.load(file)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file. Correct the path, or make or download the file again.") from None
     except OSError as err:
         raise DataError(f"{path}: cannot be read: {err.strerror}. Correct the path.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as err:
+    except (ValueError, RecursionError) as err:  # nested very deep, or a number of thousands of digits, as well
         raise DataError(f"{path}: not valid JSON ({err}); make or download it again.") from None
 
 
@@ -97,9 +121,10 @@ def load_plain_pickle(path: str | Path) -> Any:
         raise DataError(f"{path}: no such file. Correct the path, or make or download the file again.") from None
     except OSError as err:
         raise DataError(f"{path}: cannot be read: {err.strerror}. Correct the path.") from None
-    except (pickle.UnpicklingError, EOFError, AttributeError, ValueError, IndexError, KeyError, TypeError) as err:
+    except PICKLE_ERRORS as err:
+        problem = str(err) or "it is damaged"
         raise DataError(
-            f"{path}: only pickles of plain values (lists, dicts, strings, numbers) are read, but {err}. "
+            f"{path}: only pickles of plain values (lists, dicts, strings, numbers) are read, but {problem}. "
             "If you trust the file, convert it to JSON yourself."
         ) from None
 
@@ -133,7 +158,7 @@ def load_word_array(path: str | Path) -> list[str]:
             else:
                 file.seek(0)
                 words = np.load(file, allow_pickle=False)
-    except (pickle.UnpicklingError, *NPY_ERRORS, AttributeError, IndexError, KeyError, TypeError) as err:
+    except (*PICKLE_ERRORS, *NPY_ERRORS) as err:
         raise DataError(f"{path}: must be an .npy file with a 1-D array of words, but {err}.") from None
     values: list[Any] = words.tolist() if isinstance(words, np.ndarray) and words.ndim == 1 else [words]
     if not all(isinstance(value, str) for value in values):

@@ -81,6 +81,8 @@ def test_rows_of_one_checkpoint_have_names_of_their_own(tmp_path: Path, capsys: 
         ("{broken", "not valid JSON"),
         ('[{"checkpoint": 1, "fingerprint": "a", "metrics": {}}]', "not a results file"),
         ('[{"checkpoint": "a", "fingerprint": "a", "metrics": {"M": {"R1": "x"}}}]', "not a results file"),
+        ('[{"checkpoint": "a", "fingerprint": "a", "metrics": {}, "chance": {"M": 3}}]', "not a results file"),
+        ('[{"checkpoint": "a", "fingerprint": "a", "metrics": {}, "task": 3}]', "not a results file"),
     ],
 )
 def test_mistakes_end_with_2(

@@ -10,10 +10,11 @@ import torch
 import yaml
 
 from mmpt.cli.compatibility import check_checkpoint_fits
-from mmpt.cli.predict import predict
+from mmpt.cli.scoring import predict
 from mmpt.config import load_config
 from mmpt.errors import CheckpointError, ConfigError
-from tests.models.tiny_model import F, make_bert, make_run
+from tests.models.tiny_model import F, make_run
+from tests.tiny_bert import tiny_bert
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def run(tmp_path: Path) -> Path:
 
 def another_bert(folder: Path) -> Path:
     """The same BERT with two word pieces swapped: the same sizes, other words."""
-    bert = make_bert(folder)
+    bert = Path(tiny_bert(folder))
     pieces = (bert / "vocab.txt").read_text().splitlines()
     pieces[-1], pieces[-2] = pieces[-2], pieces[-1]
     (bert / "vocab.txt").write_text("\n".join(pieces) + "\n")

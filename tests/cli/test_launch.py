@@ -92,9 +92,19 @@ def test_predict(runs, no_preflight, capsys):
     assert launch.main([PREDICT]) == 0
     assert last_command(capsys.readouterr().out)[1:] == ["-m", "mmpt.cli.predict", PREDICT]
     assert launch.main([PREDICT, "fairseq.dataset.batch_size=2"]) == 0
-    assert last_command(capsys.readouterr().out)[-1] == "runs/demo/results/predict_test_how2_demo_zs.yaml"
-    copy = load_config("runs/demo/results/predict_test_how2_demo_zs.yaml")
+    path = last_command(capsys.readouterr().out)[-1]
+    copy = load_config(path)
+    assert path == f"runs/demo/results/{copy.copy_name}"
     assert (copy.batch_size, copy.name) == (2, "test_how2_demo_zs")
+    assert launch.main([PREDICT, "fairseq.dataset.batch_size=3"]) == 0
+    assert last_command(capsys.readouterr().out)[-1] != path  # else two jobs at once would read each other's settings
+
+
+def test_options_of_predict_are_passed_on(runs, no_preflight, capsys):
+    assert launch.main([PREDICT, "--jobtype", "local_predict", "--allow-missing", "--device=cpu"]) == 0
+    assert last_command(capsys.readouterr().out)[3:] == [PREDICT, "--allow-missing", "--device=cpu"]
+    assert launch.main([VIDEOCLIP, "--jobtype", "local_small", "--allow-missing"]) == 2
+    assert "unknown options: --allow-missing; only evaluations" in capsys.readouterr().err
 
 
 def test_an_interrupted_run_continues(runs, capsys, caplog):

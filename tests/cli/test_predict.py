@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmpt.cli import predict
+from mmpt.cli import predict, scoring
 from mmpt.config import EvalConfig, RunConfig
 from mmpt.errors import ConfigError
 
 
-def scoring(save_path: str, *named: str) -> RunConfig:
+def scoring_config(save_path: str, *named: str) -> RunConfig:
     return RunConfig(path="a.yaml", eval=EvalConfig(save_path=save_path), fairseq={"common_eval": {"path": [*named]}})
 
 
@@ -28,33 +28,33 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_by_default_the_named_checkpoints_are_scored_in_their_order(run: Path) -> None:
-    config = scoring("run/results", "run/other.pt", "run/checkpoint2.pt")
-    assert predict.checkpoints_to_score(config, False) == [Path("run/other.pt"), Path("run/checkpoint2.pt")]
+    config = scoring_config("run/results", "run/other.pt", "run/checkpoint2.pt")
+    assert scoring.checkpoints_to_score(config, False) == [Path("run/other.pt"), Path("run/checkpoint2.pt")]
     with pytest.raises(ConfigError, match=r"`fairseq.common_eval.path` must name"):
-        predict.checkpoints_to_score(scoring("run/results"), False)
+        scoring.checkpoints_to_score(scoring_config("run/results"), False)
 
 
 @pytest.mark.parametrize("save_path", ["run/results", "run/"])
 def test_all_checkpoints_are_those_in_dirname_of_the_results_then_the_named(run: Path, save_path: str) -> None:
-    config = scoring(save_path, str(run / "run" / "checkpoint_best.pt"), "run/other.pt")
+    config = scoring_config(save_path, str(run / "run" / "checkpoint_best.pt"), "run/other.pt")
     names = ["checkpoint2.pt", "checkpoint_best.pt", "checkpoint_last.pt", "other.pt"]
-    assert predict.checkpoints_to_score(config, True) == [Path("run") / name for name in names]
-    rule = predict.selection_rule(config)
+    assert scoring.checkpoints_to_score(config, True) == [Path("run") / name for name in names]
+    rule = scoring.selection_rule(config)
     assert "every checkpoint*.pt in run " in rule
     assert "on this test set itself" in rule
 
 
 def test_all_checkpoints_need_none_named(run: Path) -> None:
-    assert len(predict.checkpoints_to_score(scoring("run/results"), True)) == 3
+    assert len(scoring.checkpoints_to_score(scoring_config("run/results"), True)) == 3
     with pytest.raises(ConfigError):
-        predict.checkpoints_to_score(scoring("results"), True)
+        scoring.checkpoints_to_score(scoring_config("results"), True)
 
 
 def test_short_names() -> None:
-    assert predict.short_names([Path("runs/a/c.pt"), Path("runs/b/c.pt")]) == ["a", "b"]
-    assert predict.short_names([Path("a/c1.pt"), Path("a/c2.pt")]) == ["c1", "c2"]
+    assert scoring.short_names([Path("runs/a/c.pt"), Path("runs/b/c.pt")]) == ["a", "b"]
+    assert scoring.short_names([Path("a/c1.pt"), Path("a/c2.pt")]) == ["c1", "c2"]
     paths = [Path("a/c1.pt"), Path("a/c2.pt"), Path("b/c2.pt")]
-    assert predict.short_names(paths) == [str(path) for path in paths]
+    assert scoring.short_names(paths) == [str(path) for path in paths]
 
 
 def test_all_checkpoints_are_scored_and_the_best_is_named(scored: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,7 +70,7 @@ def test_all_checkpoints_are_scored_and_the_best_is_named(scored: Path, capsys: 
     best, value = max((("a", constant["R1"]), ("b", random["R1"])), key=lambda pair: pair[1])
     assert said[-1] == f"best: {run}/checkpoint_{best}.pt (RetrievalMetric {value:.4f})"
     assert said[-2].startswith(f"scored: every checkpoint*.pt in {run} ")
-    with np.load(run / "results" / "run-checkpoint_a.npz") as arrays:
+    with np.load(run / "results" / "scores-run-checkpoint_a.npz") as arrays:
         assert np.ptp(arrays["pooled_text"], axis=0).max() < 1e-5  # measured 0: the same for every text
         assert arrays["scores"].shape == (len(arrays["video_id"]),) * 2
 
@@ -95,7 +95,7 @@ def test_ctrl_c(scored: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(predict, "load_weights", interrupted)
+    monkeypatch.setattr(scoring, "load_weights", interrupted)
     assert predict.main([str(scored), "--device", "cpu"]) == 130
     assert "interrupted" in capsys.readouterr().err
     assert not (scored.parent / "run" / "results").exists()

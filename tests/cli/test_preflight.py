@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from mmpt.cli import preflight
-from mmpt.config import DatasetConfig, RunConfig
-from mmpt.errors import CheckpointError, DataError
+from mmpt.config import DatasetConfig, RunConfig, load_config
+from mmpt.errors import CheckpointError, ConfigError, DataError
+from mmpt.tasks import Task
+from tests.jobs import VIDEOCLIP, corpus_overrides
 
 DATASET = {
     "train_path": "d/train.lst",
@@ -69,6 +71,17 @@ def test_an_evaluation_needs_no_training_files(tmp_path, monkeypatch):
 def test_other_annotation_files_are_looked_for_too():
     config = RunConfig(dataset=DatasetConfig(json_path="/nowhere/a.json", jsfusion_path="/nowhere/inert.csv"))
     assert missing(config) == ["/nowhere/a.json (`dataset.json_path`)"]
+
+
+def test_sizes_of_the_model_are_checked_before_a_process_starts(corpus, tmp_path):
+    config = load_config(VIDEOCLIP, [*corpus_overrides(corpus, tmp_path), "model.num_hidden_video_layers=9"])
+    with pytest.raises(ConfigError, match=r"must be at most the 2 layers of .*, but is 9"):
+        preflight.check_parts(config)
+
+
+def test_a_model_that_looks_at_numbers_as_it_is_built_is_left_to_the_processes(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(Task, "build_model", lambda task, *, pretrained: torch.linspace(0, 1, 3).tolist())
+    preflight.check_parts(load_config(VIDEOCLIP, corpus_overrides(corpus, tmp_path)))
 
 
 def test_restore_file(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mmpt.batch import Split
-from mmpt.cli.predict import predict
+from mmpt.cli.scoring import predict
 from mmpt.config import load_config
 from mmpt.datasets import MMDataset, collate
 from mmpt.errors import CheckpointError
@@ -17,11 +17,11 @@ from mmpt.evaluators import CrossTaskMetric, CrossTaskPredictor
 from mmpt.models.checkpoint import load_checkpoint
 from mmpt.tasks import Task
 from tests.crosstask_data import write_crosstask
-from tests.jobs import ROOT, launch
-from tests.parity.e2e_data import GOLDEN, make_e2e_files
+from tests.fine_tuning import PRETRAINED, on_cpu, tiny_model, train
+from tests.jobs import ROOT
+from tests.parity.e2e_data import make_e2e_files
 
 NORTON = "projects/retri/norton"
-PRETRAINED = GOLDEN / "checkpoint_norton_tiny.pt"
 
 
 @pytest.fixture(autouse=True)
@@ -30,27 +30,7 @@ def _in_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def small(files: Path, **dataset: str) -> list[str]:
-    return [
-        f"dataset.bert_name={files}/tinybert",
-        *(f"dataset.{key}={value}" for key, value in dataset.items()),
-        "model.num_hidden_video_layers=2",
-        "fairseq.dataset.num_workers=0",
-    ]
-
-
-def train(name: str, save_dir: Path, overrides: list[str], num_epochs: int) -> str:
-    """Train and return what was printed."""
-    run = launch(
-        [
-            f"{NORTON}/{name}.yaml", "--jobtype", "local_single", *overrides,
-            f"fairseq.checkpoint.restore_file={PRETRAINED}", f"fairseq.checkpoint.save_dir={save_dir}",
-            "fairseq.common.cpu=true", "fairseq.common.fp16=false", "fairseq.common.log_interval=1",
-            "fairseq.optimization.warmup_updates=1", f"fairseq.optimization.max_epoch={num_epochs}",
-        ]
-    )  # fmt: skip
-    log = run.stdout + run.stderr
-    assert run.returncode == 0, log[-3000:]
-    return log
+    return [*tiny_model(files), *(f"dataset.{key}={value}" for key, value in dataset.items())]
 
 
 def score(name: str, checkpoint: Path, folder: Path, overrides: list[str]) -> dict[str, float]:
@@ -64,7 +44,8 @@ def test_coin_head_starts_afresh_and_is_scored(tmp_path: Path) -> None:
     folder = f"{files}/data/coin"
     overrides = small(files, vfeat_dir=f"{folder}/coin_feature_fps30_512")
     splits = [f"dataset.{split}_path={folder}/COIN.json" for split in ("train", "val")]
-    log = train("coin_ft", save_dir, [*overrides, *splits], num_epochs=2)  # the first update has a learning rate of 0
+    training = on_cpu(save_dir, num_epochs=2)  # the first update has a learning rate of 0
+    log = train(f"{NORTON}/coin_ft.yaml", [*overrides, *splits, *training])
     assert re.search(r"kept the model's own video_encoder\.classifier\.bias, video_encoder\.classifier\.weight", log)
     assert re.search(r"\| train \| .*cross_entropy .*accuracy .*num_updates 2\b", log)
     assert re.search(r"\| valid \| .*cross_entropy ", log)
@@ -87,7 +68,7 @@ def test_crosstask_is_tuned_and_scored(tmp_path: Path) -> None:
     dataset = write_crosstask(tmp_path / "crosstask", held_out=("v101-03", "v205-00", "v205-01"))
     overrides = [*small(files, **dataset), "dataset.n_train=2"]
     splits = [f"dataset.{split}_path={dataset['train_csv_path']}" for split in ("train", "val")]
-    log = train("crosstask_ft", save_dir, [*overrides, *splits], num_epochs=1)
+    log = train(f"{NORTON}/crosstask_ft.yaml", [*overrides, *splits, *on_cpu(save_dir)])
     assert re.search(r"\| train \| .*binary_cross_entropy .*num_updates 4\b", log)  # two videos of each primary task
     assert re.search(r"\| valid \| .*binary_cross_entropy ", log)
     tests = [*overrides, f"dataset.test_path={dataset['val_csv_path']}"]

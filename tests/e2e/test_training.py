@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmpt.cli import launch as launcher
 from mmpt.models.checkpoint import load_checkpoint
 from mmpt.reporting.training import loss_charts, read_hardness
 from tests.jobs import NORTON, ROOT, SCORES, VIDEOCLIP, corpus_overrides, launch
@@ -84,6 +85,17 @@ def test_a_learnable_temperature_starts_from_a_checkpoint_without_one_and_is_sav
     assert "holds no temperature" in log
     (scale,) = load_checkpoint(tmp_path / "checkpoint_last.pt")["criterion"].values()
     assert abs(float(scale) - np.log(1 / 0.07)) > 1e-4
+
+
+def test_a_run_cannot_go_on_with_other_trained_parameters(
+    corpus: Path, videoclip: tuple[Path, str], tmp_path: Path
+) -> None:
+    shutil.copy(videoclip[0] / "checkpoint_last.pt", tmp_path)
+    options = ["--jobtype", "local_single", *corpus_overrides(corpus, tmp_path), "model.layernorm_only=true"]
+    run = launch([VIDEOCLIP, *options])
+    assert run.returncode == 2, run.stdout + run.stderr
+    assert "Traceback" not in run.stderr
+    assert "checkpoint_last.pt: the optimizer's state must be of the" in run.stderr
 
 
 def test_scoring_writes_a_row_per_checkpoint_and_prints_the_table(
@@ -160,13 +172,20 @@ def test_a_killed_run_goes_on_where_it_stopped(corpus: Path, tmp_path: Path) -> 
     ],
 )
 def test_a_mistake_is_one_message_and_exit_code_2(
-    corpus: Path, tmp_path: Path, overrides: list[str], expected: list[str]
+    corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    overrides: list[str],
+    expected: list[str],
 ) -> None:
-    run = launch([VIDEOCLIP, "--jobtype", "local_single", *corpus_overrides(corpus, tmp_path), *overrides])
-    assert run.returncode == 2, run.stdout + run.stderr
-    assert "Traceback" not in run.stderr
+    """Before any process starts, so the launcher runs in this one."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(launcher, "run_all", lambda *_, **__: pytest.fail("a process was started"))
+    assert launcher.main([VIDEOCLIP, "--jobtype", "local_single", *corpus_overrides(corpus, tmp_path), *overrides]) == 2
+    said = capsys.readouterr().err
     for part in expected:
-        assert part in run.stderr
+        assert part in said
     assert not list(tmp_path.glob("checkpoint*"))
 
 

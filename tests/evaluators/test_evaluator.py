@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,15 @@ def test_rows_replace_those_of_the_same_checkpoint_and_settings_only(tmp_path: P
     assert found == [("bb", "vtt", 0.2), ("aa", "youcook", 0.3), ("aa", "vtt", 0.4)]
     assert read_results(path)[0]["chance"] == CHANCE
     assert [file.name for file in path.parent.iterdir()] == ["results.json"]
+
+
+def test_jobs_that_write_at_once_keep_each_others_rows(tmp_path: Path) -> None:
+    def write(number: int) -> None:
+        write_results(tmp_path / "results.json", [row(f"{number}", 0.1)], settings={}, chance=CHANCE)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(24)))
+    assert {found["fingerprint"] for found in read_results(tmp_path / "results.json")} == set(map(str, range(24)))
 
 
 def test_another_json_file_is_not_overwritten(tmp_path: Path) -> None:

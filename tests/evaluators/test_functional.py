@@ -5,11 +5,11 @@ import pytest
 
 from mmpt.evaluators import functional
 from mmpt.evaluators.functional import (
-    accuracy,
     chance_metrics,
     ranks_from_scores,
     ranks_from_vectors,
     retrieval_metrics,
+    shared_credit,
 )
 
 
@@ -64,8 +64,8 @@ def test_chance_is_the_mean_over_random_scores(num: int) -> None:
         assert values.mean() == pytest.approx(expected, abs=error + 1e-12), name
 
 
-def test_accuracy_counts_equal_entries() -> None:
-    assert accuracy(np.array([1, 2, 3, 4]), np.array([1, 0, 3, 0])) == 0.5
+def test_credit_counts_right_choices() -> None:
+    assert shared_credit(np.eye(5)[[1, 2, 3, 4]], np.array([1, 0, 3, 0])).mean() == 0.5
 
 
 def test_ranks_of_vectors_are_those_of_the_whole_matrix(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt.cli.predict import predict
+from mmpt.cli.scoring import predict
 from mmpt.config import load_config
 from tests.jobs import ROOT
 from tests.oracle import make_oracle, sentence_vectors

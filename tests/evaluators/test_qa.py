@@ -10,7 +10,7 @@ from torch import nn
 from mmpt.config import DatasetConfig
 from mmpt.errors import CheckpointError, DataError
 from mmpt.evaluators import QAMetric, QAOutputs, QAPredictor
-from mmpt.evaluators.qa import choice_accuracy
+from mmpt.evaluators.functional import shared_credit
 from mmpt.processors.downstream.msrvtt import QABatch
 
 CPU = torch.device("cpu")
@@ -77,7 +77,7 @@ def test_scores_are_those_of_one_answer_at_a_time_and_videos_run_once() -> None:
 
 def test_equal_scores_share_the_credit() -> None:
     scores = np.array([[1, 3, 3, 0, 3], [5, 1, 1, 1, 1], [0, 0, 0, 0, 0], [0, 2, 0, 1, 0]], np.float32)
-    assert choice_accuracy(scores, np.array([4, 0, 2, 3])) == pytest.approx((1 / 3 + 1 + 1 / 5 + 0) / 4)
+    assert shared_credit(scores, np.array([4, 0, 2, 3])).tolist() == pytest.approx([1 / 3, 1, 1 / 5, 0])
 
 
 @pytest.mark.parametrize("answer", range(A))

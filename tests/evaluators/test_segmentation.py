@@ -13,7 +13,8 @@ from torch import nn
 from mmpt.config import DatasetConfig
 from mmpt.errors import CheckpointError, ConfigError, DataError
 from mmpt.evaluators import COINActionSegmentationMetric, COINPredictor, COINZSPredictor, SegmentationOutputs
-from mmpt.evaluators.segmentation import background_bound, embed_labels, shared_credit
+from mmpt.evaluators.functional import shared_credit
+from mmpt.evaluators.segmentation import background_bound, embed_labels
 from mmpt.processors.downstream.windows import window_spans
 from tests.parity.e2e_data import make_e2e_files
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
 from mmpt.config import LossConfig, SequenceContrastConfig
 from mmpt.errors import ConfigError
 from mmpt.losses import LOSSES
+from tests.ranks import run_ranks
 
 ROWS = {2: [16, 16], 4: [8, 16, 8, 8]}  # uneven too
 NORTON = LossConfig(
@@ -78,7 +78,7 @@ def test_several_processes_train_on_the_loss_of_the_joined_batch(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     rows = ROWS[num_processes]
-    mp.spawn(in_process, args=(rows, tmp_path), nprocs=num_processes)
+    run_ranks(in_process, rows, tmp_path, size=num_processes)
     joined = {name: value[: sum(rows)] for name, value in inputs().items()}
     for config, (loss, gradients) in zip((NORTON, PLAIN), torch.load(tmp_path / "results.pt"), strict=True):
         expected_loss, expected_gradients = run(config, joined)

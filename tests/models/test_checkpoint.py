@@ -14,6 +14,7 @@ from mmpt.models import MMFusionSeparate
 from mmpt.models.checkpoint import (
     adapt_state,
     check_checkpoint,
+    check_optimizer_state,
     load_checkpoint,
     load_weights,
     weights_fingerprint,
@@ -232,6 +233,43 @@ def test_settings_of_fairseq_pass_and_other_classes_do_not(tmp_path):
     torch.save({"model": fusion().state_dict(), "cfg": argparse.ArgumentTypeError("x")}, tmp_path / "other.pt")
     with pytest.raises(CheckpointError, match=r"asks for argparse\.ArgumentTypeError"):
         load_checkpoint(tmp_path / "other.pt")
+
+
+def optimizer_state(path, sizes):
+    """A checkpoint after one step of Adam on parameters of these sizes."""
+    trained = [torch.nn.Parameter(torch.ones(size)) for size in sizes]
+    optimizer = torch.optim.Adam(trained)
+    for parameter in trained:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    torch.save({"model": {}, "last_optimizer_state": optimizer.state_dict()}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("saved_sizes", "sizes", "flat", "words"),
+    [
+        ([2, 3], [2, 3], False, None),
+        ([2, 3], [2], False, "must be of the 1 tensors that train now, but is of 2"),
+        ([5], [2, 3], True, None),
+        ([5], [2], True, "must be of the 2 numbers that train now, but is of 5"),
+        ([5], [2, 3], False, "of the 2 tensors that train now, but is of 1"),  # half precision before, none now
+    ],
+)
+def test_a_run_goes_on_only_with_the_parameters_it_trained(tmp_path, saved_sizes, sizes, flat, words):
+    path = optimizer_state(tmp_path / "a.pt", saved_sizes)
+    trained = [torch.ones(size) for size in sizes]
+    if words is None:
+        check_optimizer_state(path, trained, flat=flat)
+        return
+    with pytest.raises(CheckpointError, match=words) as caught:
+        check_optimizer_state(path, trained, flat=flat)
+    assert "`model.layernorm_only`" in str(caught.value)
+
+
+def test_a_checkpoint_without_an_optimizer_state_passes(tmp_path):
+    torch.save({"model": {}}, tmp_path / "a.pt")
+    check_optimizer_state(tmp_path / "a.pt", [torch.ones(2)], flat=False)
 
 
 def test_fingerprint_changes_with_any_trained_number_and_nothing_else():

@@ -23,7 +23,7 @@ from mmpt.models.checkpoint_keys import Use
 from mmpt.models.fairseqmmmodel import FairseqMMModel
 from mmpt.models.heads import window_text
 from mmpt.tasks.fairseqmmtask import FairseqMMTask
-from tests.processors.shard_data import tiny_bert
+from tests.tiny_bert import tiny_bert
 
 ENCODER, CLASSIFIER = "MMBertForEncoder", "MMBertForTokenClassification"
 
@@ -66,6 +66,19 @@ def test_a_fresh_step_classifier_has_bert_like_weights() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("cls", [
+    MMFusionSeparate, MMFusionSeparateActionLocalization, MMFusionSeparateActionSegmentation,
+    MMFusionSeparateFullVideoBGRetrieval,
+])  # fmt: skip
+def test_a_model_gives_what_it_says(cls: type[MMFusionSeparate]) -> None:
+    caps, vfeats = torch.tensor([[[7, 8, 5, 6, 8]] * 2]), torch.randn(1, 2, 4, 512)
+    batch = {"caps": caps, "cmasks": caps > 0, "vfeats": vfeats, "vmasks": torch.ones(1, 2, 4, dtype=torch.bool)}
+    if cls is MMFusionSeparate:
+        batch = {name: value[0] for name, value in batch.items()}
+    assert set(head(cls)(**batch)) == set(cls.gives)
+
+
+@torch.no_grad()
 def test_windows_of_a_whole_video_have_the_text_that_the_coin_aligner_writes() -> None:
     model = head(MMFusionSeparateFullVideoBGRetrieval)
     caps = torch.tensor([[[7, 8, 5, 6, 8, 0], [7, 8, 9, 8, 0, 0]]])
@@ -99,6 +112,7 @@ def test_a_training_with_a_fresh_optimizer_starts_and_any_other_goes_on(reset_op
     task = SimpleNamespace(
         args=SimpleNamespace(reset_optimizer=reset_optimizer),
         _checkpoint_to_load=lambda: Path("a.pt"),
+        _check_optimizer_state=lambda checkpoint, model: None,
         inner=SimpleNamespace(build_model=lambda *, pretrained: model),
     )
     assert FairseqMMTask.build_inner_model(task) == (model, "a.pt", use)  # type: ignore[arg-type]

@@ -7,20 +7,14 @@ from pathlib import Path
 
 import yaml
 
-GOLDEN = Path(__file__).resolve().parents[1] / "parity" / "golden"
+from tests.tiny_bert import GOLDEN, tiny_bert
+
 F, T = 16, 32
-
-
-def make_bert(folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    shutil.copy(GOLDEN / "tinybert_config.json", folder / "config.json")
-    shutil.copy(GOLDEN / "vocab.txt", folder / "vocab.txt")
-    return folder
 
 
 def make_run(folder: Path) -> Path:
     """Write `folder`/config.yaml and `folder`/checkpoint_best.pt; return the folder."""
-    bert = make_bert(folder / "bert")
+    bert = tiny_bert(folder / "bert")
     config = {
         "dataset": {
             "split": "test",
@@ -28,7 +22,7 @@ def make_run(folder: Path) -> Path:
             "video_processor": "How2ClipVideoProcessor",
             "text_processor": "TextProcessor",
             "aligner": "DSAligner",
-            "bert_name": str(bert),
+            "bert_name": bert,
             "test_path": "none.json",
             "vfeat_dir": "none",
             "max_video_len": F,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 from mmpt.config import RunConfig, load_config
 from mmpt.tasks import Task
 from tests.parity.formula import fill_by_formula, formula_features, hash01
+from tests.tiny_bert import tiny_bert
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).parent / "golden"
@@ -28,10 +28,7 @@ FILE_KEYS = ("test_path", "trainval_annotation", "vfeat_dir")
 
 def make_e2e_files(folder: Path) -> Path:
     """Write tinybert/, data/ (annotations and features of all recorded data sets) under `folder`; return it."""
-    bert = folder / "tinybert"
-    bert.mkdir(parents=True)
-    shutil.copy(GOLDEN / "tinybert_config.json", bert / "config.json")
-    shutil.copy(GOLDEN / "vocab.txt", bert / "vocab.txt")
+    tiny_bert(folder / "tinybert")
     for name, text in E2E["annotation_files"].items():
         path = folder / name.removesuffix(AS_JSON)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,6 +72,13 @@ def write_hash_checkpoint(config: RunConfig) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(model.state_dict(), path)
     return path
+
+
+def predicted(folder: Path) -> dict[str, np.ndarray]:
+    """Return what the one checkpoint scored into `folder` predicted."""
+    (path,) = folder.glob("*.npz")
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def recorded(task: str) -> dict[str, np.ndarray]:

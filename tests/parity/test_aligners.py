@@ -11,7 +11,7 @@ import pytest
 from mmpt.batch import Captions, ShardKey, Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors import ALIGNERS
-from tests.processors.shard_data import tiny_bert
+from tests.tiny_bert import tiny_bert
 
 GOLDEN = Path(__file__).parent / "golden"
 TREES = {"norton": None, "mmpt": False}  # VideoCLIP keeps the order of the draws

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mmpt.batch import Split
-from mmpt.cli.predict import predict
+from mmpt.cli.scoring import predict
 from mmpt.config import DatasetConfig
 from mmpt.config.yaml_files import read_yaml
 from mmpt.evaluators.step_localization import CrossTaskMetric, LocalisationOutputs, PlacedVideo
@@ -23,6 +23,7 @@ from tests.parity.e2e_data import (
     ROOT,
     e2e_config,
     make_e2e_files,
+    predicted,
     printed,
     recorded,
     recorded_settings,
@@ -96,12 +97,12 @@ def test_crosstask_recall() -> None:
 def test_coin_through_the_command(task: str, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)  # the YAML includes another
     config = e2e_config(task, files)
-    checkpoint = write_hash_checkpoint(config)
+    write_hash_checkpoint(config)
     predict(config, device=torch.device("cpu"), keep_predictions=True)
-    with np.load(files / task / f"{task}-{checkpoint.stem}.npz", allow_pickle=False) as arrays:
-        for name, expected in recorded(task).items():
-            np.testing.assert_array_equal(arrays[name], expected)
-        assert arrays["video_len"].sum() == len(arrays["Y_true"])
+    arrays = predicted(files / task)
+    for name, expected in recorded(task).items():
+        np.testing.assert_array_equal(arrays[name], expected)
+    assert arrays["video_len"].sum() == len(arrays["Y_true"])
     numbers = json.loads((files / task / "results.json").read_text())[0]["metrics"]["COINActionSegmentationMetric"]
     line = next(line for line in reversed(printed(task)) if line.startswith("frame accuracy: "))
     assert numbers["frame_acc"] == pytest.approx(float(line.removeprefix("frame accuracy: ")), abs=1e-12)

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt.cli.predict import predict
+from mmpt.cli.scoring import predict
 from mmpt.config.yaml_files import read_yaml
 from tests.parity.e2e_data import (
     ROOT,
     e2e_config,
     make_e2e_files,
+    predicted,
     printed,
     recorded,
     recorded_settings,
@@ -33,8 +34,7 @@ def score(task: str, files: Path, *more: str) -> tuple[dict[str, np.ndarray], di
     config = e2e_config(task, files, "norton", *more)
     write_hash_checkpoint(config)
     scores = predict(config, device=CPU, keep_predictions=True)
-    with np.load(files / task / f"{task}-checkpoint_best.npz", allow_pickle=False) as arrays:
-        return dict(arrays), scores.rows[0]["metrics"]
+    return predicted(files / task), scores.rows[0]["metrics"]
 
 
 def test_retrieval(files: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mmpt.batch import Split
-from mmpt.cli.predict import predict
+from mmpt.cli.scoring import predict
 from mmpt.config import DatasetConfig
 from mmpt.config.yaml_files import read_yaml
 from mmpt.errors import DataError
@@ -22,6 +22,7 @@ from tests.parity.e2e_data import (
     ROOT,
     e2e_config,
     make_e2e_files,
+    predicted,
     printed,
     recorded,
     recorded_settings,
@@ -45,11 +46,10 @@ def _in_root(monkeypatch: pytest.MonkeyPatch) -> None:
 def score(task: str, folder: Path, *more: str) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """Run the command's core; return the predictions and the numbers. One record of the file has no features."""
     config = e2e_config(task, folder, "norton", *more)
-    path = write_hash_checkpoint(config)
+    write_hash_checkpoint(config)
     predict(config, device=torch.device("cpu"), keep_predictions=True, allow_missing=True)
     rows = json.loads((folder / task / "results.json").read_text())
-    with np.load(folder / task / f"{path.parent.name}-{path.stem}.npz", allow_pickle=False) as arrays:
-        return dict(arrays), rows[-1]["metrics"][config.metric[0]]
+    return predicted(folder / task), rows[-1]["metrics"][config.metric[0]]
 
 
 @pytest.mark.parametrize("task", [ZS, FULL, BG])

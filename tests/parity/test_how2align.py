@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import ast
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from mmpt.cli.predict import predict
+from mmpt.cli.scoring import predict
 from mmpt.config import load_config
 from tests.parity.e2e_data import write_hash_checkpoint
 from tests.parity.formula import formula_features
+from tests.tiny_bert import tiny_bert
 
 GOLDEN = Path(__file__).parent / "golden"
 RECORDED = json.loads((GOLDEN / "htm_align.json").read_text())
@@ -27,9 +27,7 @@ SHIPPED = ROOT / "projects" / "retri" / "norton" / "test_how2align_zs.yaml"
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of the recording."""
     folder = tmp_path_factory.mktemp("htm")
-    (folder / "tinybert").mkdir()
-    shutil.copy(GOLDEN / "tinybert_config.json", folder / "tinybert" / "config.json")
-    shutil.copy(GOLDEN / "vocab.txt", folder / "tinybert" / "vocab.txt")
+    tiny_bert(folder / "tinybert")
     features = folder / "data" / "how2-align"
     features.mkdir(parents=True)
     (features / "htm_align.json").write_text(json.dumps(RECORDED["annotation"]))
@@ -55,7 +53,7 @@ def test_recall_and_auc_are_those_of_the_original(data: Path, source: str, monke
     # measured: recall 0, AUC 0 (equal to the last bit)
     assert found["Recall"] == pytest.approx(NUMBERS["Recall"], abs=1e-9)
     assert found["AUC"] == pytest.approx(NUMBERS["AUC"], abs=1e-9)
-    with np.load(path.with_name("e2e-checkpoint_best.npz")) as arrays:
+    with np.load(path.with_name(f"{config.name}-e2e-checkpoint_best.npz")) as arrays:
         assert arrays["similarity"].shape == arrays["covered"].shape
         assert arrays["aligned"].sum() == sum(row[0] for rows in RECORDED["annotation"].values() for row in rows)
 

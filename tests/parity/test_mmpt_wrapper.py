@@ -9,8 +9,8 @@ from transformers import BertConfig
 
 from mmpt.config import DatasetConfig, ModelConfig
 from mmpt.models import S3D, MMFusionSeparate, MMPTModel
-from tests.models.tiny_model import make_bert
 from tests.parity.formula import fill_by_formula, hash01
+from tests.tiny_bert import tiny_bert
 
 GOLDEN = Path(__file__).parent / "golden"
 SHAPE = (1, 2, 16, 64, 64, 3)
@@ -25,14 +25,14 @@ def golden():
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> MMPTModel:
-    bert = make_bert(tmp_path_factory.mktemp("wrapper") / "bert")
+    bert = tiny_bert(tmp_path_factory.mktemp("wrapper") / "bert")
     fusion = MMFusionSeparate(
-        BertConfig.from_json_file(bert / "config.json"), num_hidden_video_layers=2, max_video_len=32
+        BertConfig.from_json_file(f"{bert}/config.json"), num_hidden_video_layers=2, max_video_len=32
     )
     # Formula numbers follow the sorted names, where `text_module` comes last: without it the others keep theirs.
     return MMPTModel(
         fill_by_formula(fusion, "hash"),
-        DatasetConfig(bert_name=str(bert), max_video_len=32, max_len=96),
+        DatasetConfig(bert_name=bert, max_video_len=32, max_len=96),
         ModelConfig(model_cls="MMFusionSeparate"),
         s3d=fill_by_formula(S3D(), "hash2"),
         normalise=False,

@@ -11,7 +11,7 @@ import pytest
 from mmpt.batch import Split
 from mmpt.processors.pretokenise import tokenise_captions
 from mmpt.processors.shard_layout import write_shard_meta
-from tests.processors.shard_data import tiny_bert
+from tests.tiny_bert import tiny_bert
 
 GOLDEN = Path(__file__).parent / "golden"
 RAW = json.loads((GOLDEN / "dedup.json").read_text())["raw"]

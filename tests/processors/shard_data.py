@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,17 +11,10 @@ import numpy as np
 from mmpt.batch import Captions, Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.shard_writer import write_shards
+from tests.tiny_bert import tiny_bert
 
 GOLDEN = Path(__file__).parents[1] / "parity" / "golden"
 VOCAB_SIZE = 383
-
-
-def tiny_bert(folder: Path) -> str:
-    """Write a BERT folder without weights and return its path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(GOLDEN / "vocab.txt", folder / "vocab.txt")
-    shutil.copy(GOLDEN / "tinybert_config.json", folder / "config.json")
-    return str(folder)
 
 
 def make_video(number: int, seconds: int = 0) -> tuple[str, np.ndarray, Captions]:

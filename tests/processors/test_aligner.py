@@ -20,7 +20,8 @@ from mmpt.processors import (
     VideoRetriOverlappedAligner,
 )
 from mmpt.processors.tensorise import all_finite
-from tests.processors.shard_data import GOLDEN, make_video, tiny_bert
+from tests.processors.shard_data import GOLDEN, make_video
+from tests.tiny_bert import tiny_bert
 
 SIZES = [2 + (5 * i) % 7 for i in range(12)]
 CAPTIONS = Captions(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt.cli.predict import predict
+from mmpt.cli.scoring import predict
 from mmpt.config import load_config
 from mmpt.models import MMPTModel
 from mmpt.reporting import Run

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmpt.evaluators import ClipId, Outputs, RetrievalOutputs
+from mmpt.evaluators import ClipId, Outputs, RetrievalOutputs, SegmentationOutputs
 from mmpt.reporting import Run, pictures, write_report
 from mmpt.reporting.retrieval import NUM_HITS, rank_queries
+from mmpt.reporting.timelines import OTHER_STEP
 from tests.media import regular_times, write_video
 from tests.reporting.made_runs import NASTY, choices, every_kind, make_run, moments, placements, retrieval, segments
 from tests.reporting.made_training import write_training
@@ -162,3 +163,16 @@ def test_ranks_and_hits_are_those_of_a_full_sort(monkeypatch: pytest.MonkeyPatch
     np.testing.assert_array_equal(ranked.hits, order[:, :NUM_HITS])
     np.testing.assert_array_equal(ranked.ranks, [list(row).index(n) for n, row in enumerate(order)])
     np.testing.assert_allclose(ranked.scores[:, -1], (text * video).sum(axis=1)[:30], rtol=1e-5, atol=1e-5)
+
+
+def test_more_steps_than_colours_share_one(tmp_path: Path) -> None:
+    made = segments()
+    many = np.arange(1, 41)
+    assert isinstance(made.outputs, SegmentationOutputs)
+    outputs = dataclasses.replace(
+        made.outputs, predictions=many, targets=np.zeros(40, dtype=int), credits=np.zeros(40), video_lengths=[40],
+        video_ids=["a"],
+    )  # fmt: skip
+    page, words = read(dataclasses.replace(made, outputs=outputs), tmp_path)
+    assert "24 other steps" in words
+    assert page.count(f'fill="{OTHER_STEP}"') == 24

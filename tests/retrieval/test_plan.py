@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from mmpt.errors import DataError
-from mmpt.retrieval import HARDNESS_LOG, Hardness, Plan, PlanMismatchError, plan_fingerprint
+from mmpt.retrieval import HARDNESS_LOG, Hardness, Plan, PlanMismatchError, ids_fingerprint, plan_fingerprint
 
 IDS = ["a", "b", "ü", "d"]
 PLAN = Plan(epoch=3, fingerprint="abc", num_videos=4, batches=(("a", "ü"), ("b", "d", "a")))
@@ -74,12 +74,13 @@ def test_missing_or_truncated_plan(tmp_path):
 
 def test_fingerprint_depends_on_everything_but_the_order_of_settings():
     settings = {"epoch": 1, "num_cands": 192, "nprobe": "auto"}
-    base = plan_fingerprint(ids=IDS, weights="w0", **settings)
-    assert base == plan_fingerprint(ids=IDS, weights="w0", **dict(reversed(settings.items())))
+    ids = ids_fingerprint(IDS)
+    base = plan_fingerprint(ids=ids, weights="w0", **settings)
+    assert base == plan_fingerprint(ids=ids, weights="w0", **dict(reversed(settings.items())))
     others = [
-        plan_fingerprint(ids=IDS, weights="w1", **settings),
-        plan_fingerprint(ids=IDS[::-1], weights="w0", **settings),
-        plan_fingerprint(ids=["ab", *IDS[2:]], weights="w0", **settings),
-        *(plan_fingerprint(ids=IDS, weights="w0", **(settings | {key: 7})) for key in settings),
+        plan_fingerprint(ids=ids, weights="w1", **settings),
+        plan_fingerprint(ids=ids_fingerprint(IDS[::-1]), weights="w0", **settings),
+        plan_fingerprint(ids=ids_fingerprint(["ab", *IDS[2:]]), weights="w0", **settings),
+        *(plan_fingerprint(ids=ids, weights="w0", **(settings | {key: 7})) for key in settings),
     ]
     assert len({base, *others}) == 7

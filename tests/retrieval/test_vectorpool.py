@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from mmpt.errors import DataError
 from mmpt.retrieval import VideoVectorPool, video_vectors
 from mmpt.utils.distributed import World
+from tests.ranks import run_ranks
 
 
 def test_mean_over_clips_and_towers():
@@ -60,7 +60,7 @@ def _share(rank, init_file, folder):
 
 def test_rank_0_gets_the_vectors_of_all_processes_and_of_the_lowest_rank(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    mp.spawn(_share, args=(tmp_path / "init", tmp_path), nprocs=3)
+    run_ranks(_share, tmp_path / "init", tmp_path, size=3)
     expected = 10.0 * np.arange(6)[:, None] + np.arange(3) + 100 * np.array([0, 1, 2, 1, 0, 0])[:, None]
     expected[5] = 7
     assert np.array_equal(np.load(tmp_path / "vectors.npy"), expected)

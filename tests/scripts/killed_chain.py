@@ -28,8 +28,8 @@ from video_feature_extractor import extract, shard_feature
 from mmpt.processors import dedupprocessor
 from tests.jobs import ROOT
 from tests.media import regular_times, truncate, write_video
-from tests.processors.shard_data import tiny_bert
 from tests.scripts.extract_jobs import SMALL, Pooling
+from tests.tiny_bert import tiny_bert
 
 CONFIG = "scripts/text_token_extractor/configs/bert-base-uncased.yaml"
 WORDS = ["take", "the", "pan", "now", "and", "heat", "it", "slowly", "over", "fire", "until", "oil", "shimmers"]

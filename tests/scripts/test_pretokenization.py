@@ -23,7 +23,7 @@ from mmpt.processors.shard_writer import write_feature_shard
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.utils.shardedtensor import open_shard
 from tests.jobs import ROOT
-from tests.processors.shard_data import tiny_bert
+from tests.tiny_bert import tiny_bert
 
 WORDS = ["pan", "tomato", "heat", "the", "oven,", "Café", "it's", "naïve-ish", "中文", "unknownword", "a" * 30]
 CONFIG = "scripts/text_token_extractor/configs/bert-base-uncased.yaml"

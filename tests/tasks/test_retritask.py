@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from mmpt.batch import Split
 from mmpt.config import load_config
@@ -17,6 +16,7 @@ from mmpt.tasks import Task, VideoRetriTask
 from mmpt.utils.distributed import World
 from tests.jobs import VIDEOCLIP, corpus_overrides
 from tests.parity.formula import fill_by_formula
+from tests.ranks import run_ranks
 
 
 def make_task(corpus: Path, save_dir: Path, *more: str) -> VideoRetriTask:
@@ -59,7 +59,7 @@ def test_the_plan_is_the_same_for_one_two_and_more_processes_than_chunks(corpus:
     task = make_task(corpus, tmp_path / "of1", "infer_scale=1")
     alone = task.refresh(make_model(task), 2, World())
     for size, infer_scale in ((2, 1), (3, 4)):  # 32 videos in chunks of 4, then of 16: the third process has none
-        mp.spawn(refresh_in_process, (size, infer_scale, corpus, tmp_path), nprocs=size)
+        run_ranks(refresh_in_process, size, infer_scale, corpus, tmp_path, size=size)
         for rank in range(size):
             assert torch.load(tmp_path / f"batches-{size}-{rank}.pt") == alone.batches
         stored = (tmp_path / f"of{size}" / "retri" / "plan_e2.json").read_bytes()

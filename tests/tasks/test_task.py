@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmpt.batch import Split
-from mmpt.config import DatasetConfig, LossConfig, ModelConfig, RunConfig
+from mmpt.config import DatasetConfig, LossConfig, ModelConfig, RunConfig, load_config
 from mmpt.errors import ConfigError
 from mmpt.losses import MMContraLoss
 from mmpt.tasks import Task, VideoRetriTask
@@ -76,6 +76,32 @@ def test_a_loss_of_ones_own_is_built_from_the_section() -> None:
     loss = Task.from_config(config).build_loss()
     assert type(loss).__name__ == "OwnLoss"
     assert loss.config is config.loss
+
+
+@pytest.mark.parametrize(
+    ("model", "loss", "words"),
+    [
+        ("MMFusionSeparateActionSegmentation", "T2VContraLoss", "needs pooled_video, pooled_text, but .* gives logits"),
+        (
+            "MMFusionSeparate",
+            "CrossEntropy",
+            "needs logits, but .*MMFusionSeparate` gives pooled_video",
+        ),
+    ],
+)
+def test_a_loss_must_fit_the_model(model: str, loss: str, words: str) -> None:
+    config = replace(CONFIG, model=ModelConfig(model_cls=model), loss=LossConfig(loss_cls=loss))
+    with pytest.raises(ConfigError, match=words):
+        Task.from_config(config).build_loss()
+
+
+def test_only_the_video_paragraph_term_needs_more_than_pooled_states() -> None:
+    pooled_only = ModelConfig(model_cls="MMFusionSeparateFullVideoBGRetrieval")
+    section = LossConfig(loss_cls="MMContraLoss")
+    assert Task.from_config(replace(CONFIG, model=pooled_only, loss=section)).build_loss().config is section
+    section = load_config("projects/retri/norton/how2_pretrain.yaml").loss
+    with pytest.raises(ConfigError, match=r"needs video_outputs, .* but .* gives pooled_video, pooled_text"):
+        Task.from_config(replace(CONFIG, model=pooled_only, loss=section)).build_loss()
 
 
 @pytest.mark.parametrize("loss", [None, LossConfig()])

@@ -24,6 +24,7 @@ def raising(error: BaseException):
         (lambda: 2, 2, ""),
         (raising(DataError("x: broken.")), 2, "error: x: broken.\n"),
         (raising(OSError(28, "No space left on device", "/a/b")), 2, "error: /a/b: No space left on device. Mend"),
+        (raising(OSError(21, "Is a directory", "/a/.b.tmp", None, "/a/b")), 2, "error: /a/b: Is a directory. Mend"),
         (raising(KeyboardInterrupt()), 130, "interrupted; run it again\n"),
     ],
 )

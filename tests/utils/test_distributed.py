@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 import mmpt.utils.distributed as distributed
 from mmpt.utils.distributed import World
+from tests.ranks import run_ranks
 
 SIZE = 3
 HOLDER = np.random.default_rng(0).integers(0, SIZE, 50)
@@ -74,4 +74,4 @@ def regroup(world: World, folder: Path) -> None:
 
 def test_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    mp.spawn(in_process, args=(tmp_path,), nprocs=SIZE)
+    run_ranks(in_process, tmp_path, size=SIZE)

@@ -64,13 +64,18 @@ def test_a_value_that_json_cannot_hold_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe\x00"])
+@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe\x00", b"[" * 100_000, b"1" * 5000])
 def test_broken_json_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(DataError, match=r"a\.json: not valid JSON"):
         read_json(tmp_path / "a.json")
     with pytest.raises(DataError, match=r"none\.json: no such file"):
         read_json(tmp_path / "none.json")
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf[1]")
+    assert read_json(tmp_path / "a.json") == [1]
 
 
 PLAIN = {"ids": ["a", "b"], "spans": [(0, 1.5), (2, 3)], "raw": b"x", "set": {1, 2}, "none": None, "big": 1 << 80}
@@ -115,6 +120,9 @@ def test_a_pickle_that_is_cut_short_or_missing(tmp_path: Path) -> None:
         (tmp_path / "a.pkl").write_bytes(whole[:length])
         with pytest.raises(DataError, match=r"a\.pkl: "):
             load_plain_pickle(tmp_path / "a.pkl")
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x04Nr\xff\xff\xff\x7f.")  # a memo of two thousand million places
+    with pytest.raises(DataError, match="but it is damaged"):
+        load_plain_pickle(tmp_path / "a.pkl")
     with pytest.raises(DataError, match=r"none\.pkl: no such file"):
         load_plain_pickle(tmp_path / "none.pkl")
 

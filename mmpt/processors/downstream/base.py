@@ -12,16 +12,18 @@ import numpy as np
 
 from mmpt.batch import ClipBatch, Split
 from mmpt.config.schema import DatasetConfig
-from mmpt.errors import DataError
+from mmpt.errors import ConfigError, DataError
 from mmpt.processors.aligner import Aligner, video_name
 from mmpt.processors.base import ALIGNERS, FEATURE_DIM, TEXT_PROCESSORS, VIDEO_PROCESSORS, TextReader, VideoReader
 from mmpt.processors.tokenizer import load_tokenizer
+from mmpt.utils.io import NPY_ERRORS
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 
 Item = TypeVar("Item")
 MOST_NAMED = 5
+_FLOATS = [np.dtype(order + kind) for kind in ("f2", "f4", "f8") for order in "<>"]
 
 
 @VIDEO_PROCESSORS.register
@@ -39,14 +41,16 @@ class VideoProcessor(VideoReader):
             feature = np.load(path, allow_pickle=False)
         except FileNotFoundError:
             raise DataError(f"{path}: no such file. Extract this video's features, or take it off the list.") from None
-        except (ValueError, EOFError, OSError) as err:
+        except (OSError, *NPY_ERRORS) as err:
             raise DataError(f"{path}: not a complete .npy file ({err}). Extract this video again.") from None
-        if feature.ndim != 2 or feature.shape[1] != FEATURE_DIM or feature.dtype.kind != "f":
+        if not isinstance(feature, np.ndarray):
+            raise DataError(f"{path}: must be an .npy file, but holds several arrays. Extract this video again.")
+        if feature.ndim != 2 or feature.shape[1] != FEATURE_DIM or feature.dtype not in _FLOATS:
             raise DataError(
                 f"{path}: features must be floats of shape [seconds, {FEATURE_DIM}], but are {feature.dtype} of shape "
                 f"{list(feature.shape)}. Extract them with S3D."
             )
-        return feature
+        return feature.astype(feature.dtype.newbyteorder("="), copy=False)  # torch knows no other order of bytes
 
     def has(self, key: Any) -> bool:
         """Say whether the video's file is there."""
@@ -82,9 +86,17 @@ class DSAligner(Aligner):
         Args:
             text_feature: word-piece ids of a sentence, with which nothing is drawn; or a list of such lists (MSR-VTT's
                 training videos have several captions), of which one is drawn.
+        Raises:
+            ConfigError: several captions of a test item.
         """
         name = video_name(video_key)
         if text_feature and isinstance(text_feature[0], list):
+            if self.split is Split.TEST:
+                problem = (
+                    f"`dataset.aligner: {type(self).__name__}` takes one text per test item, but "
+                    f"`dataset.text_processor: {self.config.text_processor}` makes {len(text_feature)}."
+                )
+                raise ConfigError("dataset", [problem])
             text_feature = text_feature[rng.randint(0, len(text_feature) - 1)]
         caps, cmasks = self.build_text_seq(text_feature, name=name)
         vfeats, vmasks = self.build_video_seq(video_feature, name=name)

@@ -169,8 +169,12 @@ def step_labels(path: str) -> list[str]:
         DataError: as `read_coin`, or a step below the last one has no words.
     """
     labels = read_coin(path).labels
-    last = max(labels, default=0)
-    if without := [str(step) for step in range(1, max(last, 1) + 1) if step not in labels]:
+    if not labels:
+        raise DataError(
+            f"{path}: must hold steps in the subset {SUBSETS[Split.TEST]}, but holds none. Download it again."
+        )
+    last = max(labels)
+    if without := [str(step) for step in range(1, last + 1) if step not in labels]:
         raise DataError(
             f"{path}: every step from 1 to {last} must have a label in the testing subset, but {len(without)} have "
             f"none (first: {', '.join(without[:5])}). Download it again."

@@ -29,7 +29,6 @@ from mmpt.processors.base import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VID
 from mmpt.processors.downstream.base import TextProcessor, VideoProcessor, keep_with_features
 from mmpt.processors.downstream.crosstask_files import Segment, read_segments, read_tasks, read_videos
 from mmpt.processors.downstream.windows import WindowAligner
-from mmpt.processors.tensorise import TextSlots
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -136,8 +135,7 @@ class CrossTaskTextProcessor(TextProcessor):
 
     def __call__(self, key: Steps) -> StepPieces:
         """Return the tokenised steps, with their times."""
-        tokenise = super().__call__
-        return StepPieces([tokenise(text) for text in key.texts], key.segments)
+        return StepPieces([self.encode(text) for text in key.texts], key.segments)
 
 
 @ALIGNERS.register
@@ -150,11 +148,7 @@ class CrossTaskAligner(WindowAligner):
         """Return all of them; nothing is drawn."""
         name = video_name(video_key)
         vfeats, vmasks, spans = self.build_windows(video_feature, name=name)
-        text = TextSlots(len(text_feature.ids), self.max_text_len, self.special)
-        for row, ids in enumerate(text_feature.ids):
-            text.write(row, ids)
-        self.check_vocabulary(text.caps_BT, [name])
-        caps, cmasks = text.tensors()
+        caps, cmasks = self.build_texts(text_feature.ids, name=name)
         done_LK = steps_done(text_feature.segments, len(video_feature), len(text_feature.ids))
         targets_RK = np.concatenate([done_LK[start:end] for start, end in spans])
         return LocalisationBatch(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mmpt.errors import DataError
-from mmpt.processors.downstream.tables import Row, read_table
+from mmpt.processors.downstream.tables import Row, read_table, read_text
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -48,14 +48,7 @@ def read_tasks(path: str) -> dict[str, list[str]]:
     Raises:
         DataError: missing or empty, not in blocks of six lines, another number of steps than it says, or a task twice.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").rstrip().splitlines()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file. Correct the path, or download the file again.") from None
-    except OSError as err:
-        raise DataError(f"{path}: cannot be read: {err.strerror}. Correct the path.") from None
-    except UnicodeDecodeError as err:
-        raise DataError(f"{path}: not text in UTF-8 ({err}). Download it again.") from None
+    lines = read_text(path).rstrip().splitlines()
     tasks: dict[str, list[str]] = {}
     for first in range(0, len(lines), LINES_PER_TASK):
         block = [line.strip() for line in lines[first : first + LINES_PER_TASK]]
@@ -90,7 +83,7 @@ def read_segments(path: Path, num_steps: int) -> list[Segment]:
     Raises:
         DataError: missing, rows of anything but step,start,end, a step beyond the task's, or bad times.
     """
-    if path.is_file() and not path.stat().st_size:
+    if path.is_file() and not path.read_bytes().strip():
         return []
     rows = read_table(path, ("step", "start", "end"), header=("step", "start", "end"))
     return [_read_segment(path, row, num_steps) for row in rows]

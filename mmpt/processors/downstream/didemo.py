@@ -18,6 +18,7 @@ from mmpt.errors import DataError
 from mmpt.processors.aligner import video_name
 from mmpt.processors.base import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, MetaProcessor, VideoReader
 from mmpt.processors.downstream.base import DSAligner, TextProcessor, VideoProcessor, keep_with_features
+from mmpt.processors.downstream.windows import check_not_empty
 from mmpt.utils.io import read_json
 from mmpt.utils.log import get_logger
 
@@ -81,11 +82,7 @@ class DiDeMoAligner(DSAligner):
             DataError: features that are not finite [seconds, 512] floats, or no seconds.
         """
         batch = super().__call__(video_key, video_feature, text_feature, rng)
-        if not batch["vmasks"].any():
-            raise DataError(
-                f"{video_name(video_key)}: a video must have a second at least, but its features have no rows. Extract "
-                "it again."
-            )
+        check_not_empty(video_feature, video_name(video_key))
         batch["video_id"] = video_key.video_id
         return DiDeMoBatch(**batch, times=torch.tensor(video_key.times))
 

@@ -23,8 +23,8 @@ from mmpt.errors import DataError
 from mmpt.processors.aligner import video_name
 from mmpt.processors.base import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, MetaProcessor
 from mmpt.processors.downstream.base import TextProcessor
-from mmpt.processors.downstream.windows import WindowAligner
-from mmpt.processors.tensorise import TextSlots, VideoSlots, check_feature, check_finite
+from mmpt.processors.downstream.windows import WindowAligner, check_not_empty
+from mmpt.processors.tensorise import VideoSlots, check_feature, check_finite
 from mmpt.utils.io import read_json
 from mmpt.utils.log import get_logger
 
@@ -99,19 +99,21 @@ class How2AlignAligner(WindowAligner):
     def __call__(
         self, video_key: str, video_feature: np.ndarray, text_feature: Narration, rng: random.Random
     ) -> AlignBatch:
-        """Return one caption per sentence and those windows that are compared with any; nothing is drawn."""
+        """Return one caption per sentence and those windows that are compared with any; nothing is drawn.
+
+        Raises:
+            DataError: features that are not finite [seconds, width] floats, or no seconds.
+        """
         name = video_name(video_key)
         check_feature(video_feature, name)
+        check_not_empty(video_feature, name)
         steps = comparisons(text_feature.sentences, len(video_feature), self.stride, self.width)
         video = VideoSlots(len(steps), self.max_video_len, video_feature.shape[1], video_feature.dtype)
         for row, step in enumerate(steps):
             video.write(row, video_feature[step.start : step.start + self.width])
         check_finite(video.vfeats_BFE, name)
-        text = TextSlots(len(text_feature.ids), self.max_text_len, self.special)
-        for row, ids in enumerate(text_feature.ids):
-            text.write(row, ids)
-        self.check_vocabulary(text.caps_BT, [name])
-        (caps, cmasks), (vfeats, vmasks) = text.tensors(), video.tensors()
+        caps, cmasks = self.build_texts(text_feature.ids, name=name)
+        vfeats, vmasks = video.tensors()
         times = [(sentence.start_s, sentence.end_s) for sentence in text_feature.sentences]
         return AlignBatch(
             caps=caps,

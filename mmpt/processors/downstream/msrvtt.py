@@ -125,11 +125,11 @@ class MSRVTTQAAligner(Aligner):
         """Return caps and cmasks [5, T], vfeats [F, 512], vmasks [F] and answers int64 [1], the right position."""
         name = video_name(video_key)
         answer, texts = text_feature
-        rows = [self.build_text_seq(ids, name=name) for ids in texts]
+        caps, cmasks = self.build_texts(texts, name=name)
         vfeats, vmasks = self.build_video_seq(video_feature, name=name)
         return QABatch(
-            caps=torch.stack([caps for caps, _ in rows]),
-            cmasks=torch.stack([cmasks for _, cmasks in rows]),
+            caps=caps,
+            cmasks=cmasks,
             vfeats=vfeats,
             vmasks=vmasks,
             video_id=video_key,

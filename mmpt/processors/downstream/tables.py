@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from mmpt.errors import DataError
+
+_TABLE = "a table"
 
 
 class Row(NamedTuple):
@@ -49,16 +52,34 @@ def read_table(
 
 def _read_lines(path: str | Path, delimiter: str) -> list[tuple[int, list[str]]]:
     """Return line number and cells of every line that is not blank."""
+    reader = csv.reader(io.StringIO(read_text(path, _TABLE), newline=""), delimiter=delimiter, strict=True)
+    try:
+        return [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
+    except csv.Error as err:
+        raise _not_in_utf8(path, _TABLE, err) from None
+
+
+def read_text(path: str | Path, kind: str = "text") -> str:
+    """Return a file in UTF-8, with or without a byte order mark, its line ends as they are.
+
+    Args:
+        kind: what it must be, for the message.
+    Raises:
+        DataError: missing, or not UTF-8.
+    """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
-            return [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
+            return file.read()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file. Correct the path, or download the file again.") from None
     except OSError as err:
         raise DataError(f"{path}: cannot be read: {err.strerror}. Correct the path.") from None
-    except (csv.Error, UnicodeDecodeError) as err:
-        raise DataError(f"{path}: not a table in UTF-8 ({err}). Download it again, or correct its path.") from None
+    except UnicodeDecodeError as err:
+        raise _not_in_utf8(path, kind, err) from None
+
+
+def _not_in_utf8(path: str | Path, kind: str, err: Exception) -> DataError:
+    return DataError(f"{path}: not {kind} in UTF-8 ({err}). Download it again, or correct its path.")
 
 
 def _make_row(path: str | Path, line: int, cells: list[str], names: list[str], columns: Sequence[str]) -> Row:

@@ -52,6 +52,14 @@ def average_windows(windows: Sequence[np.ndarray] | np.ndarray, spans: list[Span
     return total / count
 
 
+def check_not_empty(video_feature: np.ndarray, name: str) -> None:
+    """Raise DataError for a video of no seconds; `name` stands in the message."""
+    if not len(video_feature):
+        raise DataError(
+            f"{name}: a video must have a second at least, but its features have no rows. Extract it again."
+        )
+
+
 class WindowAligner(Aligner):
     """Cuts a video into windows of `dataset.sliding_window_size` seconds, every `dataset.sliding_window`."""
 
@@ -75,10 +83,7 @@ class WindowAligner(Aligner):
             DataError: features that are not finite [seconds, width] floats, or no seconds.
         """
         check_feature(video_feature, name)
-        if not len(video_feature):
-            raise DataError(
-                f"{name}: a video must have a second at least, but its features have no rows. Extract it again."
-            )
+        check_not_empty(video_feature, name)
         spans = window_spans(len(video_feature), self.stride, self.width)
         slots = VideoSlots(len(spans), self.max_video_len, video_feature.shape[1], video_feature.dtype)
         for w, (start, end) in enumerate(spans):

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from mmpt.batch import ClipBatch, Split
 from mmpt.config.schema import DatasetConfig
@@ -30,7 +29,7 @@ from mmpt.processors.downstream.base import (
 )
 from mmpt.processors.downstream.tables import Row, read_table
 from mmpt.processors.downstream.windows import WindowAligner
-from mmpt.utils.io import load_plain_pickle, read_json
+from mmpt.utils.io import NPY_ERRORS, load_plain_pickle, read_json
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -128,8 +127,7 @@ class YoucookFullVideoBGAligner(WindowAligner):
         """Return caps and cmasks [S, T], vfeats [W, F, 512], vmasks [W, F]; nothing is drawn."""
         name = video_name(video_key)
         vfeats, vmasks, _ = self.build_windows(video_feature, name=name)
-        texts = [self.build_text_seq(ids, name=name) for ids in text_feature]
-        caps, cmasks = (torch.stack(part) for part in zip(*texts, strict=True))
+        caps, cmasks = self.build_texts(text_feature, name=name)
         return YoucookBatch(
             caps=caps,
             cmasks=cmasks,
@@ -287,5 +285,5 @@ def _count_seconds(path: Path) -> float:
     """Return the number of rows from the file's head; infinity where there is none: reading will say so, by name."""
     try:
         return len(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError, TypeError):
+    except (OSError, TypeError, *NPY_ERRORS):
         return float("inf")

@@ -8,15 +8,17 @@ from mmpt.config.schema import DatasetConfig
 from mmpt.errors import DataError
 from mmpt.processors import DSAligner, TextProcessor, VideoProcessor
 from mmpt.processors.downstream.base import keep_with_features
-from tests.processors.shard_data import tiny_bert
+from tests.tiny_bert import tiny_bert
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])
 @pytest.mark.parametrize("key", ["clip.1", ("clip.1", 3, 4)])
 def test_features_of_one_video(tmp_path, dtype, key):
     want = np.random.default_rng(0).standard_normal((5, 512)).astype(dtype)
     np.save(tmp_path / "clip.1.npy", want)
-    np.testing.assert_array_equal(VideoProcessor(DatasetConfig(vfeat_dir=str(tmp_path)), Split.TEST)(key), want)
+    found = VideoProcessor(DatasetConfig(vfeat_dir=str(tmp_path)), Split.TEST)(key)
+    np.testing.assert_array_equal(found, want)
+    assert found.dtype.isnative
 
 
 def test_bad_feature_files(tmp_path):
@@ -26,10 +28,20 @@ def test_bad_feature_files(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((3, 100), np.float16))
     with pytest.raises(DataError, match=r"\[seconds, 512\], but are float16 of shape \[3, 100\]"):
         video("a")
-    for content in (b"", b"nonsense", (tmp_path / "a.npy").read_bytes()[:-5]):
+    whole = (tmp_path / "a.npy").read_bytes()
+    for content in (b"", b"nonsense", whole[:-5], whole[:20] + b"((((" + whole[24:]):
         (tmp_path / "a.npy").write_bytes(content)
         with pytest.raises(DataError, match=r"a\.npy: not a complete \.npy file"):
             video("a")
+    head = {"descr": "<f2", "fortran_order": False, "shape": (10**12, 512)}
+    with (tmp_path / "a.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, head)
+    with pytest.raises(DataError, match=r"a\.npy: not a complete \.npy file"):
+        video("a")
+    with (tmp_path / "a.npy").open("wb") as file:
+        np.savez(file, np.zeros((3, 512), np.float16))
+    with pytest.raises(DataError, match=r"a\.npy: must be an \.npy file, but holds several arrays"):
+        video("a")
 
 
 def test_a_sentence_and_its_clip(tmp_path):

@@ -19,7 +19,7 @@ from mmpt.processors import COINActionSegmentationAligner, COINActionSegmentatio
 from mmpt.processors.downstream.coin import IGNORE_INDEX, Segment, read_coin, step_labels, steps_by_second
 from mmpt.processors.downstream.windows import window_spans
 from tests.parity.e2e_data import E2E
-from tests.processors.shard_data import tiny_bert
+from tests.tiny_bert import tiny_bert
 
 FILES = E2E["annotation_files"]
 COIN: dict[str, Any] = json.loads(FILES["data/coin/COIN.json"])
@@ -76,6 +76,11 @@ def test_a_step_without_words_is_named(tmp_path: Path) -> None:
     assert read_coin(path).labels[15]
     with pytest.raises(DataError, match=r"every step from 1 to 15 must have a label .* 2 have none \(first: 13, 14"):
         step_labels(path)
+
+
+def test_a_file_without_a_test_step_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="must hold steps in the subset testing, but holds none"):
+        step_labels(written(tmp_path, {"database": {"a": {"subset": "training", "annotation": []}}}))
 
 
 @pytest.mark.parametrize("seed", range(5))

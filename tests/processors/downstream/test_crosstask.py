@@ -21,7 +21,7 @@ from mmpt.processors import (
 from mmpt.processors.downstream.crosstask import Steps, TaskVideo, steps_done
 from mmpt.processors.downstream.crosstask_files import Segment
 from tests.crosstask_data import STEPS, video_ids, write_crosstask
-from tests.processors.shard_data import tiny_bert
+from tests.tiny_bert import tiny_bert
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_every_touched_second_is_done_and_times_beyond_the_video_are_cut() -> No
 
 def test_a_video_without_any_step_is_kept_and_counted(files: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
     name = ids(meta(files, Split.TEST))[1]
-    (Path(files["annotation_path"]) / f"101_{name}.csv").write_text("")
+    (Path(files["annotation_path"]) / f"101_{name}.csv").write_text("\n")
     assert meta(files, Split.TEST)[1] == (TaskVideo(name, "101"), Steps(STEPS["101"], []))
     assert f"1 videos have no step annotated (first: {name})" in caplog.text
 

@@ -15,7 +15,7 @@ from mmpt.config import DatasetConfig
 from mmpt.errors import DataError
 from mmpt.processors import DiDeMoAligner, DiDeMoMetaProcessor
 from mmpt.processors.downstream.didemo import DiDeMoKey
-from tests.processors.shard_data import tiny_bert
+from tests.tiny_bert import tiny_bert
 
 QUERY = {"video": "1@N0_1.avi", "description": "a dog", "times": [[1, 1], [1, 2], [0, 5], [1, 1]], "num_segments": 6}
 

@@ -16,7 +16,7 @@ from mmpt.errors import DataError
 from mmpt.processors import How2AlignAligner, How2AlignMetaProcessor, How2AlignTextProcessor
 from mmpt.processors.downstream.how2align import Sentence, comparisons, read_alignment
 from mmpt.utils.rng import item_rng
-from tests.models.tiny_model import make_bert
+from tests.tiny_bert import tiny_bert
 
 GOOD = [[1, 0.5, 4, "cut it"], [0, 6, 8.0, "hello there friends"]]
 
@@ -112,7 +112,7 @@ def test_an_item_has_a_caption_per_sentence_and_a_window_per_step(
     tmp_path: Path, num_seconds: int, num_windows: int
 ) -> None:
     config = DatasetConfig(
-        bert_name=str(make_bert(tmp_path / "bert")), max_video_len=32, max_len=96, sliding_window=8,
+        bert_name=tiny_bert(tmp_path / "bert"), max_video_len=32, max_len=96, sliding_window=8,
         sliding_window_size=32,
     )  # fmt: skip
     sentences = [Sentence(True, 0.5, 4.0, "cut it"), Sentence(False, 6.0, 8.0, "hello there friends")]
@@ -126,6 +126,8 @@ def test_an_item_has_a_caption_per_sentence_and_a_window_per_step(
         length = min(32, num_seconds - start)
         np.testing.assert_array_equal(item["vfeats"][row, :length].numpy(), feature[start : start + length])
         assert item["vmasks"][row].tolist() == [True] * length + [False] * (32 - length)
+    with pytest.raises(DataError, match="video a: a video must have a second at least"):
+        How2AlignAligner(config, Split.TEST)("a", feature[:0], text, item_rng(0, 0, 0))
     batch = collate([item])
     assert batch["video_id"] == ["a"]
     assert batch["sentence_s"].tolist() == [[[0.5, 4.0], [6.0, 8.0]]]

@@ -21,7 +21,7 @@ from mmpt.processors import (
     MSRVTTTextProcessor,
     VideoProcessor,
 )
-from tests.processors.shard_data import tiny_bert
+from tests.tiny_bert import tiny_bert
 
 TEST_CSV = "key,vid_key,video_id,sentence\nret0,msr0,video0,cut the tomato\nret1,msr1,video1,now we add salt\n"
 QA_HEADER = "\tkey\tvid_key\ta1\ta2\ta3\ta4\ta5\tanswer\n"

@@ -26,7 +26,7 @@ from mmpt.processors import (
     YoucookMetaProcessor,
     YoucookVideoProcessor,
 )
-from tests.processors.shard_data import tiny_bert
+from tests.tiny_bert import tiny_bert
 
 RECORDS = [
     {"id": "a_b_1", "caption": "stir it"},
