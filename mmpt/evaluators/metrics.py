@@ -118,8 +118,8 @@ def _ways(dtw: Warping, otam: Warping, optimal_transport: Score) -> tuple[Way, .
     """Return the six ways, whose average over captions is the same with and without background."""
     return (
         Way("", "caption average", full_video.caption_average),
-        Way("DTW-", "DTW", dtw),
-        Way("OTAM-", "OTAM", otam),
+        Way("DTW-", "DTW as published", dtw),
+        Way("OTAM-", "OTAM as published", otam),
         Way("DTW-corrected-", "DTW corrected", partial(dtw, form="corrected")),
         Way("OTAM-corrected-", "OTAM corrected", partial(otam, form="corrected")),
         Way("OT-", "OT", optimal_transport),

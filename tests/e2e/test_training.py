@@ -111,7 +111,7 @@ def test_scoring_writes_a_row_per_checkpoint_and_prints_the_table(
     run = launch(arguments)
     assert run.returncode == 0, run.stderr
     assert re.search(r"^ +chance +checkpoint_best +checkpoint_last$", run.stdout, re.MULTILINE)
-    assert "full video, DTW, R@1" in run.stdout
+    assert "full video, DTW as published, R@1" in run.stdout
     rows = json.loads((tmp_path / "results.json").read_text())
     assert [row["checkpoint"] for row in rows] == [str(best), str(last)]
     clips = sum(len(video["clips"]) for video in json.loads((corpus / "val_clips.json").read_text())["videos"])

@@ -108,7 +108,7 @@ def test_both_forms_of_an_alignment_stand_beside_each_other_and_transport_is_com
 
 def test_titles_of_the_published_rows_are_plain() -> None:
     titles = {number.name: number.title for number in FullVideoRetrievalMetric.numbers}
-    assert titles["DTW-R1"] == "full video, DTW, R@1"
+    assert titles["DTW-R1"] == "full video, DTW as published, R@1"
     assert titles["OTAM-corrected-R5"] == "full video, OTAM corrected, R@5"
     with_bg = {number.name: number.title for number in FullVideoBGRetrievalMetric.numbers}
     assert with_bg["R10"] == "full video with background, caption average, R@10"
