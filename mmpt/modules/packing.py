@@ -103,14 +103,13 @@ def packed_attention(
         )
     assert attention_mask is None, "packed tokens need no mask"
     assert sum(run.rows * run.length for run in runs) == query.shape[2], (runs, query.shape)
+    sizes = [run.rows * run.length for run in runs]
     parts = []
-    begin = 0
-    for rows, length in runs:
-        end = begin + rows * length
-        q, k, v = (x[0, :, begin:end].unflatten(1, (rows, length)).transpose(0, 1) for x in (query, key, value))
+    # Not slices: the gradient of a slice is as large as the whole, that of a split is not.
+    for (rows, length), *heads in zip(runs, *(x[0].split(sizes, dim=1) for x in (query, key, value)), strict=True):
+        q, k, v = (x.unflatten(1, (rows, length)).transpose(0, 1) for x in heads)
         attended = scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling)  # [rows, H, length, d]
         parts.append(attended.transpose(1, 2).flatten(0, 1))
-        begin = end
     return torch.cat(parts)[None], None
 
 
