@@ -42,7 +42,11 @@ def join_tables(tables: Sequence[Table]) -> Iterator[Mapping[str, Results]]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    args.taskconfigs += args.taskconfig
+    if not args.taskconfigs:
+        parser.error("name a YAML at least")
     return run_command(lambda: _score_configs(args), stopped="run it again")
 
 
@@ -90,7 +94,10 @@ def _print_tables(tables: Sequence[Table], render: Callable[[Mapping[str, Result
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m mmpt.cli.predict", description="Score checkpoints on test sets.")
-    parser.add_argument("taskconfigs", nargs="+", metavar="YAML", help="evaluations, scored one after another")
+    parser.add_argument("taskconfigs", nargs="*", metavar="YAML", help="evaluations, scored one after another")
+    parser.add_argument(
+        "--taskconfig", action="append", default=[], metavar="YAML", help="the same, as the release documents HTM-Align"
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the first GPU, else the CPU)")
     parser.add_argument(
         "--all-checkpoints", action="store_true", help="score every checkpoint*.pt in the folder above eval.save_path"

@@ -111,3 +111,12 @@ def test_ctrl_c(scored: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 def test_mistakes_end_with_2(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert predict.main(arguments) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_yaml_may_be_named_by_an_option_but_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv in (["none.yaml"], ["--taskconfig", "none.yaml"]):
+        assert predict.main(argv) == 2
+        assert "none.yaml" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as exit_info:
+        predict.main([])
+    assert exit_info.value.code == 2
