@@ -69,17 +69,17 @@ class MMCriterion(FairseqCriterion):
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
-        """Log means over batches of all processes, clips per second, and this process's memory."""
+        """Log means over batches of all processes, their pace, and this process's memory."""
         total = sum(int(log.get("sample_size", 0)) for log in logging_outputs)
         if total == 0:
             return
-        names = [name for name in logging_outputs[0] if name not in BOOKKEEPING]
-        for name in ["loss", *names]:
-            mean = sum(log.get(name, 0.0) for log in logging_outputs) / total  # a tensor stays one: no wait for the GPU
+        names = dict.fromkeys(name for log in logging_outputs for name in log)
+        sums = {name: sum(log.get(name, 0) for log in logging_outputs) for name in names}
+        for name in ["loss", *(name for name in sums if name not in BOOKKEEPING)]:
+            mean = sums[name] / total  # a tensor stays one: no wait for the GPU
             metrics.log_scalar(name, mean, total, round=3 if name == "loss" else 4)
-        clips = sum(int(log.get("nsentences", 0)) for log in logging_outputs)
-        metrics.log_speed("clips_per_s", clips, priority=91, round=1)
-        _log_pace({key: sum(log.get(key, 0) for log in logging_outputs) for key in logging_outputs[0]}, total)
+        metrics.log_speed("clips_per_s", int(sums["nsentences"]), priority=91, round=1)
+        _log_pace(sums, total)
         metrics.log_scalar("memory_gb", memory_gb(), weight=0, priority=1400, round=2)
 
     @staticmethod

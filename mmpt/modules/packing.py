@@ -102,8 +102,8 @@ def packed_attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     assert attention_mask is None, "packed tokens need no mask"
-    assert sum(run.rows * run.length for run in runs) == query.shape[2], (runs, query.shape)
     sizes = [run.rows * run.length for run in runs]
+    assert sum(sizes) == query.shape[2], (runs, query.shape)
     parts = []
     # Not slices: the gradient of a slice is as large as the whole, that of a split is not.
     for (rows, length), *heads in zip(runs, *(x[0].split(sizes, dim=1) for x in (query, key, value)), strict=True):
