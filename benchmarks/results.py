@@ -1,0 +1,118 @@
+"""What a benchmark measured: printed as median, spread and ratio, and appended to benchmarks/results.jsonl.
+
+    python benchmarks/results.py            # the last figures of every benchmark, as the table of benchmarks/README.md
+
+A line of the file is one run: date, machine, commit, command, figures. A ratio is plain / ours, taken round by round,
+so that it holds when the machine's speed drifts; its median is quoted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).with_name("results.jsonl")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One quantity, measured in rounds on our side and, in turns with it, on a plain implementation."""
+
+    what: str
+    unit: str
+    ours: Sequence[float]
+    plain: Sequence[float] = ()
+    """Values of the other side, round by round; empty when there is none."""
+    note: str = ""
+    """What the figure is to be read with: agreement of the results, what bounds it."""
+
+    @property
+    def ratios(self) -> list[float]:
+        """How many times more the plain side takes (of a rate, in ...`/s`: gives less), round by round."""
+        pairs = list(zip(self.ours, self.plain, strict=True)) if self.plain else []
+        return [ours / plain if self.unit.endswith("/s") else plain / ours for ours, plain in pairs]
+
+
+def record(figures: Sequence[Figure]) -> None:
+    """Print the figures and append them to the results file."""
+    for figure in figures:
+        assert figure.ours, f"nothing was measured of {figure.what}"
+        print("  ".join(cell for cell in cells(asdict(figure)) if cell))
+    script = Path(sys.argv[0])
+    run = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "commit": commit(),
+        "command": " ".join(["python", f"benchmarks/{script.name}", *sys.argv[1:]]),
+        "figures": [asdict(figure) for figure in figures],
+    }
+    with RESULTS.open("a") as file:
+        file.write(json.dumps(run) + "\n")
+
+
+def machine() -> str:
+    """Processor and cores, GPU if there is one, Python and torch."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    cores = f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores{gpu}"
+    return f"{cores}, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def commit() -> str:
+    """The commit that was measured, with `+` when files differ from it."""
+    folder = Path(__file__).parent
+
+    def git(*args: str) -> str:
+        return subprocess.run(["git", *args], cwd=folder, capture_output=True, text=True, check=False).stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", ":!results.jsonl", ":!README.md")
+    return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
+
+
+def cells(figure: dict[str, Any]) -> list[str]:
+    """What, ours, plain, ratio and note of a figure, as text."""
+    ratios = Figure(**figure).ratios
+    sides = [spread(figure[side], figure["unit"]) for side in ("ours", "plain")]
+    return [figure["what"], *sides, spread(ratios, "times"), figure["note"]]
+
+
+def spread(values: Sequence[float], unit: str) -> str:
+    """Median and range, with three significant digits."""
+    if not values:
+        return ""
+    median, low, high = (significant(value) for value in (statistics.median(values), min(values), max(values)))
+    return f"{median} {unit}" + (f" ({low} to {high})" if len(values) > 1 else "")
+
+
+def significant(value: float) -> str:
+    """Three significant digits, without an exponent; whole numbers in full."""
+    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
+    return f"{value:,.{digits}f}"
+
+
+def table(lines: Sequence[str]) -> str:
+    """Return the last run of every command as rows of a Markdown table, in the order of their first runs."""
+    runs = {run["command"]: run for run in map(json.loads, lines)}
+    rows = ["| command, date, commit | what | ours | plain | ratio | |", "|---|---|---|---|---|---|"]
+    for command, run in runs.items():
+        for number, figure in enumerate(run["figures"]):
+            source = "" if number else f"`{command}`, {run['date'][:10]}, {run['commit']}"
+            rows.append("| " + " | ".join([source, *cells(figure)]) + " |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    print(table(RESULTS.read_text().splitlines()))
