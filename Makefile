@@ -37,8 +37,10 @@ lint: $(READY)   ## check style (ruff) and types (mypy)
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-bench: $(READY)   ## print our speed and memory beside plain implementations
-	@set -e; for script in benchmarks/*.py; do echo "$(PY) $$script"; $(PY) $$script; done
+bench: $(READY)   ## measure our speed and memory beside plain implementations (10 minutes), print the table
+	@set -e; for script in $(filter-out benchmarks/results.py,$(wildcard benchmarks/*.py)); do \
+		echo "$(PY) $$script"; $(PY) $$script; done
+	@$(PY) benchmarks/results.py
 
 clean:   ## remove .venv and caches; data/ and runs/ stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

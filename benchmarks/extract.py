@@ -1,19 +1,18 @@
 """Extraction speed: decode, preprocess, network and whole (ours) beside a plain loop over one video at a time.
 
-    python benchmarks/extract.py                                # about two minutes on 2 cores
+    python benchmarks/extract.py                                # about a minute on 2 cores
     python benchmarks/extract.py --device cuda --seconds 60     # with a GPU, on longer videos
 
 Both sides decode with PyAV on one thread and make 30 pictures a second of 224 x 224. The plain loop converts each frame
 to RGB at full size and shrinks it with torch (bicubic with antialiasing, as FFmpeg's scaler does it); "bilinear" is the
 same loop with torch's cheapest filter, which gives other pictures. Decode and preprocess are CPU time of one core, the
-medians of turns taken in alternation; network and whole are wall-clock time on all cores, with random weights.
+taken in turns; network and whole are wall-clock time on all cores, with random weights.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +31,7 @@ from mmpt.processors.extraction import Extraction
 from mmpt.processors.frame_graph import FPS, SIZE, scaled_size
 from mmpt.processors.video_list import find_videos
 from mmpt.processors.video_reader import VideoFile
+from results import Figure, record
 
 KINDS = {
     "h264_360p_30": (640, 360, 30, "libx264"),
@@ -62,8 +62,8 @@ def make_video(path: Path, width: int, height: int, fps: int, codec: str, second
         container.mux(stream.encode(None))
 
 
-def decode_only(path: Path) -> int:
-    """Return the number of frames."""
+def count_frames(path: Path) -> int:
+    """Decode the file and count its frames."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
@@ -116,29 +116,27 @@ def wall_seconds(function: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - begin, result
 
 
-def compare_preprocessing(path: Path, repeats: int) -> None:
-    """Print frames per second of one core."""
+def compare_preprocessing(path: Path, repeats: int) -> list[Figure]:
+    """Measure frames per second of one core."""
     runs: dict[str, Callable[[], int]] = {
-        "decode only": lambda: decode_only(path),
         "ours": lambda: count_ours(path),
         "plain": lambda: count_plain(path),
         "bilinear": lambda: count_plain(path, "bilinear"),
     }
-    frames = decode_only(path)
-    taken: dict[str, list[float]] = {name: [] for name in runs}
+    frames = count_frames(path)
+    rates: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
-            taken[name].append(cpu_seconds(run))
-    median = {name: statistics.median(times) for name, times in taken.items()}
-    ours_only, plain_only = (max(median[name] - median["decode only"], 1e-9) for name in ("ours", "plain"))
-    rates = "  ".join(f"{name} {frames / seconds:5.0f}" for name, seconds in median.items())
-    against = [median["plain"] / median["ours"], plain_only / ours_only, median["bilinear"] / median["ours"]]
-    print(f"{path.stem:<14} {rates}   ours/plain {against[0]:.1f}x", end="")
-    print(f" (preprocess alone {against[1]:.1f}x, against bilinear {against[2]:.1f}x)")
+            rates[name].append(frames / cpu_seconds(run))
+    what = f"decode and preprocess {path.stem}, one core"
+    return [
+        Figure(what, "frames/s", rates["ours"], rates["plain"], "plain: the same filter"),
+        Figure(what, "frames/s", rates["ours"], rates["bilinear"], "plain: a bilinear filter, other pictures"),
+    ]
 
 
-def compare_whole(args: argparse.Namespace, folder: Path) -> None:
-    """Print seconds of video per second, of the network alone and of everything."""
+def compare_whole(args: argparse.Namespace, folder: Path) -> list[Figure]:
+    """Measure seconds of video per second, of the network alone and of everything."""
     device = torch.device(args.device)
     torch.manual_seed(0)
     network = S3D().eval().to(device)
@@ -148,10 +146,9 @@ def compare_whole(args: argparse.Namespace, folder: Path) -> None:
     encoder.start([clip]).result()
     batch = [clip] * encoder.batch_size
     took, _ = wall_seconds(lambda: [encoder.start(batch).result() for _ in range(3)])
-    print(f"\nnetwork alone            {3 * len(batch) / took:7.2f} s of video/s ({args.device}, {args.dtype})")
+    alone = 3 * len(batch) / took
     took, report = wall_seconds(Extraction(videos.jobs, encoder, num_threads=args.threads).run)
     whole = report.seconds / took
-    print(f"whole (ours)             {whole:7.2f} s of video/s, {report.seconds} s of {len(videos.jobs)} videos")
 
     def plain() -> list[np.ndarray]:
         autocast = torch.autocast(device.type, dtype=DTYPES[args.dtype], enabled=args.dtype != "fp32")
@@ -159,18 +156,21 @@ def compare_whole(args: argparse.Namespace, folder: Path) -> None:
             return [plain_features(job.video, network, device, args.batch_size) for job in videos.jobs]
 
     took, features = wall_seconds(plain)
-    rate = report.seconds / took
-    print(f"whole (plain)            {rate:7.2f} s of video/s; ours is {whole / rate:.2f} times as fast")
     pairs = zip(videos.jobs, features, strict=True)
     cosines = [(np.load(job.feature).astype(float) * other.astype(float)).sum(1).min() for job, other in pairs]
-    print(f"same features: smallest cosine of a second, ours with plain, {min(cosines):.4f}")
+    where, unit = f"{args.device}, {args.dtype}", "s of video/s"
+    note = f"smallest cosine of a second's features, ours with plain, {min(cosines):.4f}"
+    return [
+        Figure(f"network alone, {where}", unit, [alone]),
+        Figure(f"extraction, {where}", unit, [whole], [report.seconds / took], note),
+    ]
 
 
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=4, help="length of each video")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3, help="length of each video")
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp32")
     parser.add_argument("--batch-size", type=int, default=32)
@@ -179,13 +179,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, kind in KINDS.items():
             make_video(Path(folder) / f"{name}.mkv", *kind, args.seconds)
-        print("decode + preprocess, frames of the file per second and core:")
         num_threads = torch.get_num_threads()
         torch.set_num_threads(1)
-        for name in KINDS:
-            compare_preprocessing(Path(folder) / f"{name}.mkv", args.repeats)
+        paths = [Path(folder) / f"{name}.mkv" for name in KINDS]
+        figures = [figure for path in paths for figure in compare_preprocessing(path, args.repeats)]
         torch.set_num_threads(num_threads)
-        compare_whole(args, Path(folder))
+        record(figures + compare_whole(args, Path(folder)))
 
 
 if __name__ == "__main__":

@@ -4,21 +4,22 @@
     python benchmarks/full_video.py --memory 100000    # extra memory of caption average at that many clips
 
 The loop is written in the plain way, a pair and a cell at a time on NumPy arrays, runs on a sample of the pairs and is
-scaled up; both give the same scores, which is checked. Times are medians over repeats.
+scaled up; both give the same scores, which is checked.
 """
 
 import argparse
 import resource
-import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from mmpt.evaluators import full_video, full_video_bg
 from mmpt.evaluators.full_video import Lengths
 from mmpt.evaluators.warping import Form
+from results import Figure, record
 
 
 def loop_average(block: np.ndarray, _: Lengths) -> float:
@@ -104,46 +105,45 @@ WITH_BACKGROUND: dict[str, full_video.Score] = {
 }
 
 
-def timed(function: Callable[[], np.ndarray], repeats: int) -> tuple[list[float], np.ndarray]:
-    """Return seconds of every repeat, and the last result."""
-    seconds = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        result = function()
-        seconds.append(time.perf_counter() - begin)
-    return seconds, result
+def timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the seconds that it took, and its result."""
+    begin = time.perf_counter()
+    result = function()
+    return time.perf_counter() - begin, result
 
 
 def compare_speed(num_videos: int, num_sampled: int, repeats: int) -> None:
-    """Print a line per way to score."""
+    """Record a figure per way to score."""
     rng = np.random.default_rng(0)
     num_clips = np.append(16, rng.integers(3, 13, num_videos - 1))
     lengths = Lengths.of(num_clips)
     scores = rng.normal(0, 3, (num_clips.sum(), num_clips.sum())).astype(np.float32)
-    print(f"{num_videos} x {num_videos} videos, {num_clips.sum()} clips; loop on {num_sampled}^2 pairs")
+    note = f"equal scores; {num_clips.sum()} clips; plain is scaled from {num_sampled}^2 pairs"
+    figures = []
     starts = np.cumsum(num_clips) - num_clips
     some = range(num_sampled)
     for name, loop in LOOPS.items():
-        ours, result = timed(partial(OURS[name], scores, lengths), repeats)
         blocks = [[scores[starts[i] :, starts[j] :][: num_clips[i], : num_clips[j]] for j in some] for i in some]
-        begin = time.perf_counter()
-        plain = [[loop(block, lengths) for block in row] for row in blocks]
-        whole = (time.perf_counter() - begin) * (num_videos / num_sampled) ** 2
-        np.testing.assert_allclose(result[:num_sampled, :num_sampled], plain, rtol=1e-4, atol=1e-3)
-        median = statistics.median(ours)
-        spread = f"({min(ours):.2f} to {max(ours):.2f})"
-        print(f"{name:<16} {median:6.2f} s {spread:<16} loop {whole:7.1f} s, ours {whole / median:5.1f} times as fast")
+        ours, plain = [], []
+        for _ in range(repeats):
+            took, result = timed(partial(OURS[name], scores, lengths))
+            ours.append(took)
+            took, wanted = timed(lambda loop=loop, blocks=blocks: [[loop(b, lengths) for b in row] for row in blocks])
+            plain.append(took * (num_videos / num_sampled) ** 2)
+            np.testing.assert_allclose(result[:num_sampled, :num_sampled], wanted, rtol=1e-4, atol=1e-3)
+        figures.append(Figure(f"{num_videos} x {num_videos} videos, {name}", "s", ours, plain, note))
     num_windows = np.append(50, rng.integers(5, 45, num_videos - 1))
     lengths = Lengths.of(num_clips, num_windows)
     scores = rng.normal(0, 3, (num_clips.sum(), num_windows.sum())).astype(np.float32)
-    print(f"with background, {num_windows.sum()} windows")
     for name, way in WITH_BACKGROUND.items():
-        print(f"{name:<16} {statistics.median(timed(partial(way, scores, lengths), repeats)[0]):6.2f} s")
+        taken = [timed(partial(way, scores, lengths))[0] for _ in range(repeats)]
+        figures.append(Figure(f"with background, {name}", "s", taken, note=f"{num_windows.sum()} windows"))
+    record(figures)
 
 
 def measure_memory(num_clips: int, hidden_size: int) -> None:
-    """Print what ranking by caption average takes beside the vectors, at two sizes of which one is a quarter."""
-    before = peak_mb()
+    """Record what ranking by caption average takes beside the vectors, at two sizes of which one is a quarter."""
+    before, figures = peak_mb(), []
     for size in (num_clips // 4, num_clips):
         rng = np.random.default_rng(0)
         lengths = Lengths.of(np.full(size // 8, 8))
@@ -153,9 +153,12 @@ def measure_memory(num_clips: int, hidden_size: int) -> None:
         chunks = full_video.paragraph_chunks(lengths)
         ranks = [full_video.paragraph_ranks(text, video, lengths, ways, chunk)[""] for chunk in chunks]
         took, vectors = time.perf_counter() - begin, (text.nbytes + video.nbytes) / 1e6
-        print(f"{size:,} x {size:,} clips of {size // 8:,} videos, median rank {np.median(np.concatenate(ranks)):.0f}:")
-        extra, matrix = peak_mb() - before - vectors, 4 * size * size / 1e6
-        print(f"  {took:.0f} s, {extra:.0f} MB beside {vectors:.0f} MB of vectors (matrix of scores: {matrix:,.0f} MB)")
+        assert len(np.concatenate(ranks)) == size // 8
+        extra, what = peak_mb() - before - vectors, f"ranking {size:,} x {size:,} clips"
+        figures.append(Figure(what, "s", [took]))
+        note = f"beside {vectors:.0f} MB of vectors; plain is the size of the whole matrix"
+        figures.append(Figure(what, "MB", [extra], [4 * size * size / 1e6], note))
+    record(figures)
 
 
 def peak_mb() -> float:

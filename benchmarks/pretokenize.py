@@ -1,6 +1,6 @@
 """Captions tokenised a second, beside a plain loop that tokenises one at a time; with --memory, peak memory by scale.
 
-Run:  python benchmarks/pretokenize.py [--videos 5000] [--memory 100000 300000]
+    python benchmarks/pretokenize.py [--videos 2000] [--memory 100000 300000]
 
 Both sides read the same captions (made up: 100 a video, words of a Zipf distribution over 60,000 of which BERT's
 vocabulary has 30,000 whole), call the same tokenizer, and must write equal files. --memory makes a raw caption file of
@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from mmpt.processors.pretokenise import tokenise_captions
 from mmpt.processors.shard_layout import write_shard_meta
 from mmpt.processors.shard_writer import write_caption_shard
 from mmpt.processors.tokenizer import load_tokenizer
+from results import Figure, record
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_WORDS, NUM_WHOLE = 60_000, 30_000
@@ -82,15 +83,8 @@ def plain(captions: Path, folder: Path, bert: Path, num_videos: int) -> None:
         write_caption_shard(f"{folder}/plain.bert.", Split.TRAIN, shard, rows)
 
 
-def timed(work: Callable[[], object]) -> tuple[float, float]:
-    """Return the seconds that `work` takes, and the CPU seconds, those of its processes included."""
-    begin, cpu = time.perf_counter(), sum(os.times()[:4])
-    work()
-    return time.perf_counter() - begin, sum(os.times()[:4]) - cpu
-
-
-def compare_speed(folder: Path, num_videos: int) -> None:
-    """Print captions a second of both sides, whole jobs, and check that the files are equal."""
+def compare_speed(folder: Path, num_videos: int, rounds: int) -> None:
+    """Record captions a second of both sides, whole jobs, and check that the files are equal."""
     rng = np.random.default_rng(0)
     words = make_words(rng)
     bert, captions = folder / "bert", folder / "captions.json"
@@ -98,27 +92,25 @@ def compare_speed(folder: Path, num_videos: int) -> None:
     write_captions(captions, words, num_videos, 100, rng)
     load_tokenizer(str(bert))
     cores = os.cpu_count() or 1
-    jobs: dict[str, Callable[[], object]] = {
-        "plain loop, one caption at a time": lambda: plain(captions, folder / "plain", bert, num_videos)
-    }
-    for workers in sorted({1, cores}):
-        target = folder / f"ours{workers}"
-        write_meta(target, num_videos, SHARD_SIZE)
-        jobs[f"mmpt, {workers} processes"] = lambda target=target, workers=workers: tokenise_captions(  # type: ignore[misc]
-            captions, target, str(bert), workers=workers
-        )
-    print(f"{'whole job':<36}{'captions/s':>11}{'seconds':>9}{'times':>7}{'CPU s':>8}{'times':>7}")
-    base: tuple[float, float] | None = None
-    for name, job in jobs.items():
-        took_s, cpu_s = timed(job)
-        base = base or (took_s, cpu_s)
-        rate = 100 * num_videos / took_s
-        print(f"{name:<36}{rate:>11,.0f}{took_s:>9.2f}{base[0] / took_s:>7.1f}{cpu_s:>8.2f}{base[1] / cpu_s:>7.1f}")
+    rates: dict[int, list[float]] = {0: [], 1: [], cores: []}  # by processes of ours; 0 is plain
+    for _ in range(rounds):
+        for workers, taken in rates.items():
+            target = folder / f"ours{workers}"
+            shutil.rmtree(target, ignore_errors=True)
+            write_meta(target, num_videos, SHARD_SIZE)
+            begin = time.perf_counter()
+            if workers:
+                tokenise_captions(captions, target, str(bert), workers=workers)
+            else:
+                plain(captions, folder / "plain", bert, num_videos)
+            taken.append(100 * num_videos / (time.perf_counter() - begin))
     for path in (folder / "plain").glob("*.npy"):
         same = path.name.replace("plain.", "captions.", 1)
         for workers in {1, cores}:
             assert path.read_bytes() == (folder / f"ours{workers}" / same).read_bytes(), same
-    print("equal files")
+    one_by_one = rates.pop(0)
+    note = "equal files; plain tokenises caption after caption"
+    record([Figure(f"tokenising, {n} processes", "captions/s", ours, one_by_one, note) for n, ours in rates.items()])
 
 
 def peak_megabytes(arguments: list[str]) -> tuple[float, float]:
@@ -163,7 +155,8 @@ def measure_memory(folder: Path, scales: list[int]) -> None:
 def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--videos", type=int, default=5000, help="videos of 100 captions for the comparison")
+    parser.add_argument("--videos", type=int, default=2000, help="videos of 100 captions for the comparison")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
         "--memory", type=int, nargs="+", metavar="VIDEOS", help="measure memory at these scales instead"
     )
@@ -173,7 +166,7 @@ def main() -> None:
         if args.memory:
             measure_memory(Path(folder), args.memory)
         else:
-            compare_speed(Path(folder), args.videos)
+            compare_speed(Path(folder), args.videos, args.rounds)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """MB/s of packing feature files into shards, beside a plain copy of the same bytes, in one run.
 
-Run:  python benchmarks/shard.py [--videos 4096] [--shard-size 2048] [--workers 2] [--folder DIR]
+    python benchmarks/shard.py [--videos 4096] [--shard-size 2048] [--workers 2] [--folder DIR]
 
 Writes videos of 100 to 300 seconds as `.npy`. The copy appends their bytes to one file, unread, and calls fsync as
 packing does; packing also parses, casts to float16, looks for NaN and writes manifests and the meta file. They take
-turns, and medians are printed. Files come from the page cache after the first turn, so the disk's part is the writing.
+turns. Files come from the page cache after the first turn, so the disk's part is the writing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ import numpy as np
 
 from mmpt.batch import Split
 from mmpt.processors.packing import pack_features
+from results import Figure, record
 
 TURNS = 3
 BUFFER = 1 << 20
@@ -59,7 +59,7 @@ def timed(work: Callable[[Path], object], target: Path) -> float:
 
 
 def main() -> None:
-    """Generate, measure in turns, print."""
+    """Generate, measure in turns, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=int, default=4096, help="videos generated (0.2 MB each)")
     parser.add_argument("--shard-size", type=int, default=2048, help="videos per shard")
@@ -76,19 +76,16 @@ def main() -> None:
         def pack(workers: int) -> Callable[[Path], object]:
             return lambda to: pack_features(raw, to, Split.TRAIN, ids, shard_size=args.shard_size, workers=workers)
 
-        ways = {"plain copy": lambda to: plain_copy(raw, ids, to), "mmpt, 1 worker": pack(1)}
-        ways[f"mmpt, {args.workers} workers"] = pack(args.workers)
-        seconds: dict[str, list[float]] = {way: [] for way in ways}
+        ways = {0: lambda to: plain_copy(raw, ids, to), **{workers: pack(workers) for workers in {1, args.workers}}}
+        rates: dict[int, list[float]] = {way: [] for way in ways}
         for turn in range(TURNS + 1):
             for way, work in ways.items():
                 took = timed(work, target)
                 if turn:  # the first turn fills the page cache
-                    seconds[way].append(took)
-    print(f"{megabytes:.0f} MB in {args.videos} files of {args.dtype}")
-    copy_s = statistics.median(seconds["plain copy"])
-    for way, took in seconds.items():
-        median_s = statistics.median(took)
-        print(f"{way:<20}{megabytes / median_s:>8.0f} MB/s  {copy_s / median_s:>5.2f} of the copy's speed")
+                    rates[way].append(megabytes / took)
+    copied = rates.pop(0)
+    note = f"{megabytes:.0f} MB in {args.videos} files of {args.dtype}; plain only copies the bytes"
+    record([Figure(f"packing, {n} processes", "MB/s", ours, copied, note) for n, ours in rates.items()])
 
 
 if __name__ == "__main__":

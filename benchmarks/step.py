@@ -1,11 +1,12 @@
 """A training step of Norton's recipe: ours beside padded towers with eager attention and the dense loss, in one run.
 
-    python benchmarks/step.py                       # BERT-base, 8 videos x 16 clips; about 3 minutes on 2 cores
-    python benchmarks/step.py --model demo --videos 16
+    python benchmarks/step.py                                                          # about 100 seconds on 2 cores
+    python benchmarks/step.py --models base --videos 64 --device cuda --dtype bfloat16 # the recipe's batch on a GPU
 
 A step is forward, loss and backward with LayerNorm parameters trained, on batches of a generated corpus whose lengths
 are drawn by the aligner with the ranges of how2_pretrain.yaml. Rounds are interleaved in one process. Dropout is off:
-both sides must give the same loss, which is checked.
+both sides must give the same loss, which is checked. On a GPU the plain side is fp16 when ours is bf16, and the most
+memory that each step holds is recorded too.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from loader import generate
-from loss import NORTON, dense
 from transformers import BertConfig
 
+from loader import generate
+from loss import NORTON, dense
 from mmpt.batch import ClipBatch, Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.datasets import MMDataset
@@ -34,6 +36,7 @@ from mmpt.processors import (
     ShardedVideoRetriVideoProcessor,
     VideoRetriOverlappedAligner,
 )
+from results import Figure, record
 
 MODELS = {
     "base": ({}, 6),
@@ -41,6 +44,14 @@ MODELS = {
 }
 """Changes to bert-base-uncased and the layers of the video tower."""
 INPUTS = ("caps", "cmasks", "vfeats", "vmasks")
+
+
+class Taken(NamedTuple):
+    """What a step gave and took."""
+
+    loss: float
+    seconds: float
+    gigabytes: float | None  # None on a CPU
 
 
 def batches(folder: Path, num_videos: int, count: int) -> list[dict[str, torch.Tensor]]:
@@ -55,7 +66,7 @@ def batches(folder: Path, num_videos: int, count: int) -> list[dict[str, torch.T
     return [{**batch, "vfeats": batch["vfeats"].float()} for batch in flat]
 
 
-def towers(size: str, *, packed: bool) -> MMFusionSeparate:
+def towers(size: str, *, packed: bool, device: torch.device, dtype: torch.dtype) -> MMFusionSeparate:
     """Two towers with weights from one seed; the padded ones attend eagerly."""
     changes, video_layers = MODELS[size]
     config = BertConfig(**changes, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
@@ -65,16 +76,27 @@ def towers(size: str, *, packed: bool) -> MMFusionSeparate:
         for tower in (model.video_encoder.bert, model.text_encoder):
             tower.set_attn_implementation("eager")
     freeze_all_but_layernorm(model)
-    return model.train()
+    return model.train().to(device, dtype)
 
 
-def step(model: MMFusionSeparate, loss: Callable, batch: dict[str, torch.Tensor]) -> tuple[float, float]:
-    """Run one step; return the loss and the seconds."""
+def step(model: MMFusionSeparate, loss: Callable[..., torch.Tensor], batch: dict[str, torch.Tensor]) -> Taken:
+    """Run one step."""
+    first = next(model.parameters())
+    moved = {name: value.to(first.device) for name, value in batch.items()}
+    moved["vfeats"] = moved["vfeats"].to(first.dtype)
     model.zero_grad(set_to_none=True)
+    on_gpu = first.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
     begin = time.perf_counter()
-    total = loss(model(**batch))
+    total = loss(model(**moved))
     total.backward()
-    return total.item(), time.perf_counter() - begin
+    value = total.item()
+    if on_gpu:
+        torch.cuda.synchronize()
+    took = time.perf_counter() - begin
+    return Taken(value, took, torch.cuda.max_memory_allocated() / 1e9 if on_gpu else None)
 
 
 def real_share(batch: dict[str, torch.Tensor], video_layers: int, text_layers: int) -> float:
@@ -85,37 +107,58 @@ def real_share(batch: dict[str, torch.Tensor], video_layers: int, text_layers: i
     return float(real / (slots * len(batch["vmasks"])))
 
 
-def main() -> None:
-    """Read the options, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=sorted(MODELS), default="base")
-    parser.add_argument("--videos", type=int, default=8, help="videos in a batch, of 16 clips each")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+def dense_float(output: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The dense loss in float32, on the device of the states."""
+    widened = {name: value.float() if value.is_floating_point() else value for name, value in output.items()}
+    with widened["pooled_video"].device:
+        return dense(widened)
+
+
+def compare(size: str, num_videos: int, rounds: int, device: torch.device, dtype: torch.dtype) -> list[Figure]:
+    """Measure a model of that size."""
     norton = MMContraLoss(NORTON)
-    sides = {
-        "ours": (towers(args.model, packed=True), lambda output: norton(**output).total),
-        "plain": (towers(args.model, packed=False), dense),
+    plain_dtype = torch.float16 if device.type == "cuda" and dtype != torch.float32 else torch.float32
+    ours = towers(size, packed=True, device=device, dtype=dtype)
+    plain = towers(size, packed=False, device=device, dtype=plain_dtype)
+    sides: dict[str, tuple[MMFusionSeparate, Callable[..., torch.Tensor]]] = {
+        "ours": (ours, lambda output: norton(**output).total),
+        "plain": (plain, dense_float),
     }
     with tempfile.TemporaryDirectory() as folder:
-        drawn = batches(Path(folder), args.videos, args.rounds + 1)
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for number, batch in enumerate(drawn):  # the first round warms up
-        values = {}
+        drawn = batches(Path(folder), num_videos, rounds + 1)
+    taken: dict[str, list[Taken]] = {name: [] for name in sides}
+    tolerance = 1e-4 if dtype == plain_dtype == torch.float32 else 2e-2
+    for batch in drawn:
         for name, (model, loss) in sides.items():
-            values[name], took = step(model, loss, batch)
-            if number:
-                seconds[name].append(took)
-        assert abs(values["ours"] - values["plain"]) < 1e-4 * abs(values["plain"]), values
-    text_layers = sides["ours"][0].text_encoder.config.num_hidden_layers
-    share = statistics.mean(real_share(batch, MODELS[args.model][1], text_layers) for batch in drawn)
-    print(f"{args.model}: {args.videos} videos x 16 clips, {args.threads} threads, {args.rounds} rounds, equal losses")
-    for name, took_s in seconds.items():
-        print(f"  {name:5s} {statistics.median(took_s):7.3f} s (from {min(took_s):.3f} to {max(took_s):.3f})")
-    ratio = statistics.median(p / o for p, o in zip(seconds["plain"], seconds["ours"], strict=True))
-    print(f"  ours is {ratio:.2f} times as fast; {100 * share:.0f} % of the padded token-layers are real")
+            taken[name].append(step(model, loss, batch))
+        values = [taken[name][-1].loss for name in sides]
+        assert abs(values[0] - values[1]) < tolerance * abs(values[1]), values
+    counted = {name: runs[1:] for name, runs in taken.items()}  # the first round warms up
+    text_layers = ours.text_encoder.config.num_hidden_layers
+    share = statistics.mean(real_share(batch, MODELS[size][1], text_layers) for batch in drawn)
+    what = f"training step, {size} size, {num_videos} videos x 16 clips, {device.type}, {dtype}"
+    note = f"losses equal to {tolerance:g}; {100 * share:.0f} % of the padded token-layers are real"
+    figures = [Figure(what, "s", *([run.seconds for run in runs] for runs in counted.values()), note)]
+    if device.type == "cuda":
+        peaks = [[run.gigabytes or 0.0 for run in runs] for runs in counted.values()]
+        figures.append(
+            Figure(f"{what}: memory", "GB", *peaks, note=f"plain in {plain_dtype}; weights of both included")
+        )
+    return figures
+
+
+def main() -> None:
+    """Read the options, measure, record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", choices=sorted(MODELS), nargs="+", default=["base", "demo"])
+    parser.add_argument("--videos", type=int, help="videos in a batch, of 16 clips each (base: 8, demo: 16)")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="ours")
+    args = parser.parse_args()
+    device, dtype = torch.device(args.device), getattr(torch, args.dtype)
+    sizes = {size: args.videos or {"base": 8, "demo": 16}[size] for size in args.models}
+    record([each for size, videos in sizes.items() for each in compare(size, videos, args.rounds, device, dtype)])
 
 
 if __name__ == "__main__":
