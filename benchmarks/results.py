@@ -40,7 +40,9 @@ class Figure:
 
     @property
     def ratios(self) -> list[float]:
-        """How many times more the plain side takes (of a rate, in ...`/s`: gives less), round by round."""
+        """How many times more the plain side takes (of a rate, `.../s`: gives less) in each round; none of shares."""
+        if self.unit == "%":
+            return []
         pairs = list(zip(self.ours, self.plain, strict=True)) if self.plain else []
         return [ours / plain if self.unit.endswith("/s") else plain / ours for ours, plain in pairs]
 

@@ -1,0 +1,146 @@
+"""What the demo learns in equal updates, over seeds: towers without padding (ours) beside padded ones.
+
+    python benchmarks/learning.py                          # about 20 minutes on 2 cores; run again, it goes on
+    python benchmarks/learning.py --ours memory=300MB      # another setting beside the padded towers
+
+First, loss curves: both sides train VideoCLIP and Norton without dropout in float32 and must have the same losses. Then
+retrieval: for each seed (of corpus, initial weights, batches and dropout) both sides train with dropout, which falls on
+other numbers, so single seeds differ by chance. Checkpoints are scored zero-shot on the demo's held-out videos.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from results import Figure, record
+
+ROOT = Path(__file__).resolve().parents[1]
+VIDEOCLIP = "projects/retri/videoclip/how2_demo.yaml"
+NORTON = "projects/retri/norton/how2_demo.yaml"
+SCORES = "projects/retri/norton/test_how2_demo_zs.yaml"
+PLAIN = ["model.packed=false"]
+METRICS = {
+    "clip R@1": ("RetrievalMetric", "R1"),
+    "whole video R@1, caption average": ("FullVideoRetrievalMetric", "R1"),
+    "whole video R@1, DTW as published": ("FullVideoRetrievalMetric", "DTW-R1"),
+}
+STAGES = ("VideoCLIP", "Norton")
+
+
+def run(*command: object, log: Path) -> str:
+    """Run a command of the project and return its log; the log of a finished command is returned as it is."""
+    if log.exists():
+        return log.read_text()
+    print(f"{log.parent.name}: {log.stem}", flush=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stdout[-2000:] + done.stderr[-4000:])
+    log.write_text(done.stdout + done.stderr)
+    return log.read_text()
+
+
+def make_data(folder: Path, seed: int, *, dropout: bool) -> Path:
+    """Make the demo's data; return its folder."""
+    data = folder / f"data{seed}{'' if dropout else '-no-dropout'}"
+    run("scripts/make_demo_data.py", "--out", data, "--seed", seed, log=data.parent / f"{data.name}.log")
+    if not dropout:
+        path = data / "bert" / "config.json"
+        off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        path.write_text(json.dumps(json.loads(path.read_text()) | off))
+    return data
+
+
+def train(data: Path, folder: Path, seed: int, options: list[str]) -> list[str]:
+    """Train both stages; return their logs."""
+    common = [
+        "--jobtype", "local_small",
+        f"dataset.bert_name={data}/bert", f"dataset.vfeat_dir={data}/feat",
+        f"dataset.tfeat_dir={data}/feat/demo.bert-demo.",
+        f"dataset.train_path={data}/how2_s3d_train.lst", f"dataset.val_path={data}/how2_s3d_val.lst",
+        f"fairseq.common.seed={seed + 1}", "fairseq.common.log_interval=1", *options,
+    ]  # fmt: skip
+    starts: list[list[str]] = [[], [f"fairseq.checkpoint.restore_file={folder}/VideoCLIP/checkpoint_best.pt"]]
+    logs = []
+    for stage, yaml, start in zip(STAGES, (VIDEOCLIP, NORTON), starts, strict=True):
+        where = [f"fairseq.checkpoint.save_dir={folder}/{stage}", f"eval.save_path={folder}/{stage}"]
+        logs.append(run("locallaunch.py", yaml, *common, *where, *start, log=folder / f"{stage}.log"))
+    return logs
+
+
+def losses(log: str) -> list[float]:
+    """Return the training loss of every update."""
+    return [float(value) for value in re.findall(r"\| train_inner \| .*? loss=([\d.]+)", log)]
+
+
+def compare_curves(folder: Path, seed: int, ours: list[str]) -> list[Figure]:
+    """Train both sides without dropout; return how far their losses are apart."""
+    data = make_data(folder, seed, dropout=False)
+    sides = [
+        train(data, folder / f"curve-{name}", seed, options) for name, options in (("ours", ours), ("plain", PLAIN))
+    ]
+    figures = []
+    for stage, log, other in zip(STAGES, *sides, strict=True):
+        curve, plain = losses(log), losses(other)
+        assert len(curve) == len(plain) > 0, (stage, len(curve), len(plain))
+        apart = max(abs(a - b) / b for a, b in zip(curve, plain, strict=True))
+        what = f"{stage} without dropout, seed {seed}, {len(curve)} updates: largest difference of a loss"
+        figures.append(Figure(what, "%", [100 * apart], note=f"last losses {curve[-1]} and {plain[-1]}"))
+    return figures
+
+
+def score(data: Path, folder: Path) -> dict[str, float]:
+    """Score both stages' checkpoints; return percentages by stage and metric."""
+    paths = ",".join(f"{folder}/{stage}/checkpoint_best.pt" for stage in STAGES)
+    run(
+        "locallaunch.py", SCORES, "--jobtype", "local_predict", f"dataset.bert_name={data}/bert",
+        f"dataset.vfeat_dir={data}/feat", f"dataset.test_path={data}/val_clips.json",
+        f"fairseq.common_eval.path=[{paths}]", f"eval.save_path={folder}/scores", log=folder / "scores.log",
+    )  # fmt: skip
+    rows = json.loads((folder / "scores" / "results.json").read_text())
+    return {
+        f"{name} after {stage}": 100 * row["metrics"][metric][key]
+        for stage, row in zip(STAGES, rows, strict=True)
+        for name, (metric, key) in METRICS.items()
+    }
+
+
+def compare_retrieval(folder: Path, seeds: list[int], ours: list[str]) -> list[Figure]:
+    """Train and score both sides with dropout for every seed."""
+    scores: dict[str, list[dict[str, float]]] = {"ours": [], "plain": []}
+    for seed in seeds:
+        data = make_data(folder, seed, dropout=True)
+        for name, options in (("ours", ours), ("plain", PLAIN)):
+            place = folder / f"seed{seed}-{name}"
+            train(data, place, seed, options)
+            scores[name].append(score(data, place))
+    figures = []
+    for what in scores["ours"][0]:
+        sides = [[each[what] for each in scores[name]] for name in scores]
+        means = " and ".join(f"{statistics.mean(side):.1f}" for side in sides)
+        each = "; ".join(f"{a:.1f}, {b:.1f}" for a, b in zip(*sides, strict=True))
+        figures.append(Figure(what, "%", *sides, note=f"seeds {seeds}, ours and padded: {each}; means {means}"))
+    return figures
+
+
+def main() -> None:
+    """Read the options, train, score, record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--ours", nargs="*", default=[], metavar="KEY=VALUE", help="overrides on our side")
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "mmpt-learning", help="kept")
+    args = parser.parse_args()
+    folder = args.work.resolve() / ("-".join(args.ours) or "default")
+    curves = compare_curves(folder, args.seeds[0], args.ours)
+    record(curves + compare_retrieval(folder, args.seeds, args.ours))
+
+
+if __name__ == "__main__":
+    main()
