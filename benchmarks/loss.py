@@ -1,11 +1,11 @@
 """Norton's loss, forward and backward: ours beside a plain dense implementation of the same equations, in one run.
 
-    python benchmarks/loss.py                 # 256 clips beside dense, then ours alone at 1024; about 2 minutes
+    python benchmarks/loss.py                 # 256 clips beside dense, then ours alone at 1024; under a minute
 
-Times are interleaved rounds in one process. Extra memory is the growth of the peak resident size over that with the
-inputs in place, each variant in a fresh process (Linux); it includes the gradients of the states, which every
-implementation must make. Shapes are those of pre-training: 31 text and 18 video positions, hidden 768, 8 to 32 pieces
-(cut to 29) and 3 to 16 seconds.
+Times are interleaved rounds in one process, each with a batch of its own. Extra memory is the growth of the peak
+resident size over that with the inputs in place, in one step of a fresh process (Linux); it includes the gradients of
+the states, which every implementation must make. Shapes are those of pre-training: 31 text and 18 video positions,
+hidden 768, 8 to 32 pieces (cut to 29) and 3 to 16 seconds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import math
 import multiprocessing
-import statistics
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from mmpt.config.schema import LossConfig, SequenceContrastConfig
 from mmpt.losses import MMContraLoss
+from results import Figure, record
 
 TEXT_POSITIONS, VIDEO_POSITIONS, HIDDEN = 31, 18, 768
 NORTON = LossConfig(
@@ -161,33 +161,37 @@ def alone(name: str, num_clips: int, threads: int) -> tuple[float, float]:
     return result
 
 
-def compare(num_clips: int, rounds: int, threads: int) -> None:
-    """Print times, memory and agreement of both variants."""
-    batch = draw_batch(num_clips)
+def compare(num_clips: int, rounds: int, threads: int) -> list[Figure]:
+    """Measure times, memory and agreement of both variants."""
     seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
-    values: dict[str, float] = {}
-    gradients: dict[str, Tensor] = {}
+    off = {"value": 0.0, "gradient": 0.0}
     for number in range(rounds + 1):  # the first round warms up
+        batch = draw_batch(num_clips, seed=number)
+        values: dict[str, float] = {}
+        gradients: dict[str, Tensor] = {}
         for name, loss in VARIANTS.items():
             values[name], took = step(loss, batch)
-            gradients[name] = batch["text_outputs"].grad
+            gradients[name] = torch.cat([value.grad.flatten() for value in batch.values() if value.grad is not None])
             if number:
                 seconds[name].append(took)
-    off = (gradients["ours"] - gradients["dense"]).norm() / gradients["dense"].norm()
-    memory = {name: alone(name, num_clips, threads)[1] for name in VARIANTS}
-    print(f"{num_clips} clips, {rounds} rounds, {threads} threads, forward + backward")
-    for name, took in seconds.items():
-        times = f"{statistics.median(took):6.2f} s (from {min(took):.2f} to {max(took):.2f})"
-        print(f"  {name:5s} {times}, {memory[name]:5.0f} MB extra, loss {values[name]:.6f}")
-    ratio = statistics.median(d / o for d, o in zip(seconds["dense"], seconds["ours"], strict=True))
-    print(f"  ours is {ratio:.2f} times as fast, with 1/{memory['dense'] / memory['ours']:.1f} of the extra memory;")
-    states = sum(value.nbytes for value in batch.values() if value.requires_grad) / 1e6
-    beyond = {name: extra - states for name, extra in memory.items()}
-    print(
-        f"  beside the gradients of the states ({states:.0f} MB), which both must make: {beyond['ours']:.0f} against "
-        f"{beyond['dense']:.0f} MB;"
-    )
-    print(f"  text gradients differ by {off:.1e} relative")
+        off["value"] = max(off["value"], abs(values["ours"] / values["dense"] - 1))
+        difference = (gradients["ours"] - gradients["dense"]).norm() / gradients["dense"].norm()
+        off["gradient"] = max(off["gradient"], float(difference))
+    agreement = f"losses equal to {off['value']:.0e}, gradients to {off['gradient']:.0e}"
+    memory = {name: [alone(name, num_clips, threads)[1]] for name in VARIANTS}
+    beside = {name: [extra - gradient_mb(num_clips) for extra in extras] for name, extras in memory.items()}
+    what = f"loss, {num_clips} clips"
+    both = f"which both make ({gradient_mb(num_clips):.0f} MB)"
+    return [
+        Figure(f"{what}, forward and backward", "s", seconds["ours"], seconds["dense"], f"dense; {agreement}"),
+        Figure(f"{what}, extra memory", "MB", memory["ours"], memory["dense"]),
+        Figure(f"{what}, extra memory beside the gradients of the states", "MB", beside["ours"], beside["dense"], both),
+    ]
+
+
+def gradient_mb(num_clips: int) -> float:
+    """Size of the gradients of all states."""
+    return num_clips * (TEXT_POSITIONS + VIDEO_POSITIONS + 2) * HIDDEN * 4 / 1e6
 
 
 def main() -> None:
@@ -199,15 +203,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    if args.clips:
-        compare(args.clips, args.rounds, args.threads)
+    figures = compare(args.clips, args.rounds, args.threads) if args.clips else []
     if args.large:
         seconds, extra = alone("ours", args.large, args.threads)
-        states = args.large * (TEXT_POSITIONS + VIDEO_POSITIONS + 2) * HIDDEN * 4 / 1e6
-        print(f"{args.large} clips, ours alone, {args.threads} threads")
-        print(
-            f"  ours  {seconds:6.2f} s, {extra:7.0f} MB extra, of which {states:.0f} MB are the gradients of the states"
-        )
+        note = f"of it {gradient_mb(args.large):.0f} MB are the gradients of the states"
+        figures += [
+            Figure(f"loss, {args.large} clips, forward and backward", "s", [seconds]),
+            Figure(f"loss, {args.large} clips, extra memory", "MB", [extra], note=note),
+        ]
+    record(figures)
 
 
 if __name__ == "__main__":

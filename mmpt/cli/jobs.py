@@ -17,7 +17,7 @@ from mmpt.registry import did_you_mean
 PREDICT = "local_predict"
 TRAINING_PROCESSES = {"local_single": 1, "local_small": 2, "local_big": 8}
 JOB_TYPES = (*TRAINING_PROCESSES, PREDICT)
-HALF_PRECISION = ("fp16", "bf16", "memory_efficient_fp16", "memory_efficient_bf16", "amp")
+HALF_PRECISION = ("fp16", "bf16", "memory_efficient_fp16", "memory_efficient_bf16")
 INSTALL_FAIRSEQ = "READTHEDOCS=1 pip install --no-deps --no-build-isolation fairseq-fixed==0.12.3.1"
 
 

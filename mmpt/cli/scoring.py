@@ -163,8 +163,9 @@ def _score(task: Task, path: Path, evaluator: Evaluator, loader: FingerprintingL
     """Evaluate one checkpoint."""
     model = task.build_model(pretrained=False)
     load_weights(model, path)
+    task.plan_memory(model.to(device), device).apply(model)
     begin = time.monotonic()
-    outputs, metrics = evaluator(model.to(device), loader, device)
+    outputs, metrics = evaluator(model, loader, device)
     seconds = time.monotonic() - begin
     logger.info("%s scored in %.1f s", path, seconds)
     row = {

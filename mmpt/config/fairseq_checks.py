@@ -31,8 +31,17 @@ def _value(config: RunConfig, name: str, default: Any) -> Any:
 
 
 def _check_precision(config: RunConfig) -> Iterator[str]:
-    if config.option("common", "fp16") and config.option("common", "bf16"):
-        yield "`fairseq.common.fp16` and `fairseq.common.bf16` cannot both be true; choose one."
+    half, brain = (
+        [f"`fairseq.common.{name}`" for name in (kind, f"memory_efficient_{kind}") if config.option("common", name)]
+        for kind in ("fp16", "bf16")
+    )
+    if half and brain:
+        yield f"{half[0]} and {brain[0]} cannot both be true; choose one."
+    if config.option("common", "amp"):
+        yield (
+            "`fairseq.common.amp` must be false: it would run the products of the loss in half precision; "
+            "set `fairseq.common.fp16` or `fairseq.common.bf16` instead, with which the loss stays in float32."
+        )
 
 
 def _check_backend(config: RunConfig) -> Iterator[str]:

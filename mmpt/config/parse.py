@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from mmpt.config.fairseq_options import MANAGED, OPTIONS, limits_of_option
 from mmpt.config.fields import coerce, limits_of
+from mmpt.config.memory import parse_memory
 from mmpt.config.run import FairseqOptions, RunConfig
 from mmpt.config.schema import (
     DatasetConfig,
@@ -44,7 +45,7 @@ def parse(values: dict[str, Any], path: str) -> tuple[RunConfig, list[str]]:
     """
     problems: list[str] = []
     retrieval_names = {field.name for field in dataclasses.fields(RetrievalConfig)}
-    known = [*SECTIONS, "fairseq", *SCALARS, *retrieval_names, *INERT_TOP_LEVEL]
+    known = [*SECTIONS, "fairseq", "memory", *SCALARS, *retrieval_names, *INERT_TOP_LEVEL]
     arguments: dict[str, Any] = {"path": path}
     retrieval: dict[str, Any] = {}
     for key, value in values.items():
@@ -56,6 +57,8 @@ def parse(values: dict[str, Any], path: str) -> tuple[RunConfig, list[str]]:
             continue
         elif key == "fairseq":
             arguments[key] = _parse_fairseq(value, problems)
+        elif key == "memory":
+            arguments[key] = _parse_memory(value, problems)
         elif key in SECTIONS:
             arguments[key] = _parse_section(SECTIONS[key], value, key, problems)
         else:
@@ -136,6 +139,14 @@ def _parse_options(group: str, options: dict[str, Any], problems: list[str]) -> 
     return parsed
 
 
+def _parse_memory(value: Any, problems: list[str]) -> float | None:
+    try:
+        return parse_memory(value)
+    except ValueError as err:
+        problems.append(f"`memory` {err}.")
+        return None
+
+
 def _checked(value: Any, annotation: Any, path: str, problems: list[str], *limits: Any) -> Any:
     """Return `value` in its type, or None after noting what is wrong with it."""
     try:
@@ -161,7 +172,7 @@ def _unknown(key: str, section: str, known: list[str]) -> str:
 def _homes() -> dict[str, list[str]]:
     """Every known key with the sections that hold it ("" is the top level)."""
     sections: dict[str, list[str]] = {
-        "": [*SECTIONS, "fairseq", *SCALARS, *_annotations(RetrievalConfig), *INERT_TOP_LEVEL],
+        "": [*SECTIONS, "fairseq", "memory", *SCALARS, *_annotations(RetrievalConfig), *INERT_TOP_LEVEL],
         **{name: list(_annotations(section)) for name, section in SECTIONS.items()},
         "loss.sequence_contrast": list(_annotations(SequenceContrastConfig)),
         **{f"fairseq.{group}": list(options) for group, options in OPTIONS.items()},

@@ -36,6 +36,9 @@ class RunConfig:
     """Where results go."""
     fairseq: FairseqOptions = field(default_factory=dict)
     """fairseq's own options by group."""
+    memory: float | None = None
+    """What each process may hold, on the GPU if it has one: bytes (an int; `16GB`), or a share of the device (a float);
+    null: what is free less a margin. Loss tiles, recomputation in training and clips per pass are chosen by it."""
     task: str | None = None
     """Inner task class; None: plain `Task`."""
     task_type: str | None = None

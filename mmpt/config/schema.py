@@ -141,6 +141,12 @@ class ModelConfig:
     """VLM only."""
     packed: bool = True
     """Compute real tokens only, not padding; the same numbers with less work."""
+    compile: bool = False
+    """Compile the token-wise parts of BERT's layers with torch.compile; equal to rounding, and needs a compiler."""
+    tf32: bool = False
+    """On a GPU, let products of float32 matrices round their factors to 10 bits (TF32); false: float32 throughout."""
+    checkpoint_activations: bool | None = None
+    """Compute the towers' activations again in backward, a chunk of clips at a time; null: when `memory` needs it."""
     random_init: bool = False
     """Start from random weights when `bert_name` is a folder without weights (the demo's small BERT)."""
     options: dict[str, Any] = field(default_factory=dict)
@@ -210,11 +216,15 @@ class RetrievalConfig:
     num_cands: int | None = setting(None, at_least=1)
     """Neighbours asked for each centre."""
     infer_scale: int = setting(16, at_least=1)
-    """The embedding pass takes num_video_per_batch * infer_scale videos at once."""
+    """A process embeds num_video_per_batch * infer_scale consecutive videos at a time; memory does not depend on it."""
     db_type: str = setting("flatl2", one_of=("flatl2", "innerproduct", "pq", "exact"))
     """`flatl2` (IVF, L2), `innerproduct` (IVF, dot product), `pq` (IVF-PQ) or `exact` (flat L2)."""
     nprobe: int | str = setting("auto", at_least=1, one_of=("auto",))
-    """IVF lists searched per query; `auto`: as many as full candidate lists and recall 0.95 need; 1 is the release."""
+    """IVF lists searched per query; `auto`: as many as full candidate lists and `recall` need; 1 is the release."""
+    recall: float = setting(0.95, above=0, at_most=1)
+    """Share of the true neighbours that `nprobe: auto` finds, measured on a sample of the centres."""
+    bank: str = setting("auto", one_of=("auto", "ram", "file"))
+    """Where the search has the vectors of all videos: `ram`, `file`, `auto`: a file beyond 1/4 of spare memory."""
     keep_centre: bool = False
     """Always keep the centre video in its batch (the release may drop it)."""
     freeze_plan: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch.utils.data import Dataset, default_collate
 
 from mmpt.batch import ClipBatch, Split
@@ -57,5 +58,11 @@ def collate(items: Sequence[Mapping[str, object]]) -> dict[str, Any]:
     """
     if not items:
         return {}
+    if len(items) == 1:  # a batch of videos already: no copy
+        return {name: _as_batch(value) for name, value in items[0].items() if value is not None}
     columns = {name: [item[name] for item in items] for name in items[0]}
     return {name: default_collate(column) for name, column in columns.items() if column[0] is not None}
+
+
+def _as_batch(value: object) -> Any:
+    return value.unsqueeze(0) if isinstance(value, torch.Tensor) else default_collate([value])

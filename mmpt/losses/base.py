@@ -59,6 +59,9 @@ class Loss(nn.Module):
     """True for losses whose negatives are the other clips of the batch: what they need has a row per clip."""
     needs: tuple[str, ...] = ()
     """What `compute` reads of the model's output; a model says what it gives under `gives`."""
+    tile_bytes: int | None = None
+    """About how large a tile of token pairs is, for losses that have them; None: by device. Set by the task from the
+    `memory` setting."""
 
     compute: Callable[..., LossOutput]
 
@@ -93,24 +96,33 @@ class Loss(nn.Module):
         """True when tau is in some term of the loss as configured."""
         return False
 
+    @property
+    def rows_together(self) -> int:
+        """How many neighbouring rows of a batch belong together: those of a sequence, where there are any."""
+        return 1
+
     def find_problems(self) -> list[str]:
         """Return the mistakes in `config`, one sentence each; here those against the schema's own bounds."""
         return mistakes_in(self.config, "loss")
 
     def scale(self, like: Tensor) -> Tensor:
         """Return 1 / tau as a scalar of `like`'s type: a constant, or with gradient when it is learnable."""
-        theta = self.logit_scale[0].to(like.dtype) if self.config.learnable_temperature else like.new_tensor(LOG_SCALE)
+        learnable = self.config.learnable_temperature
+        theta = self.logit_scale[0].to(like.dtype) if learnable else like.new_full((), LOG_SCALE)
         return theta.clamp(0, MAX_LOG_SCALE).exp()
 
     def forward(self, **batch: Any) -> LossOutput:
         """Return the terms and metrics of a batch; keys that the loss does not read are ignored.
+
+        A GPU is waited for once, to see that the terms are finite; once more where tokens are contrasted, for their
+        numbers; and once where batches are joined.
 
         Raises:
             NonFiniteLossError: a term is nan or infinite.
             UserError: the batch does not fit the configuration.
         """
         if self.config.gather_negatives and self.training:
-            batch = join_batches(batch, self.needs)
+            batch = join_batches(batch, self.needs, self.rows_together)
         device = next(value.device for value in batch.values() if isinstance(value, Tensor))
         with torch.autocast(device.type, enabled=False):
             output = self.compute(**batch)

@@ -13,13 +13,22 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from mmpt.errors import UserError
 from mmpt.utils.distributed import World
 
 
-def join_batches(batch: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+def join_batches(batch: dict[str, Any], names: tuple[str, ...], rows_together: int = 1) -> dict[str, Any]:
     """Return `batch` with the tensors called `names` joined along their first axis, in order of rank.
 
-    Every process must take part, at the same step. Rows may differ in number, all else may not.
+    Every process must take part, at the same step. Rows may differ in number, all else may not. Waits for the device
+    once, to learn the numbers of rows.
+
+    Args:
+        batch: what the loss is handed.
+        names: the tensors to join, those that are there; float or bool, one row per clip.
+        rows_together: how many neighbouring rows make a sequence; none may have rows of two processes.
+    Raises:
+        UserError: in every process, when some batch is not a multiple of `rows_together`.
     """
     world = World.current()
     joined = {name: batch[name] for name in names if name in batch}
@@ -30,6 +39,12 @@ def join_batches(batch: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any
     every = [torch.empty_like(num_rows) for _ in range(world.size)]
     dist.all_gather(every, num_rows)
     sizes = torch.cat(every).tolist()
+    if any(size % rows_together for size in sizes):
+        raise UserError(
+            "with `loss.gather_negatives` the batch of every process must be a multiple of "
+            f"`loss.sequence_contrast.threshold` ({rows_together}) clips, so that no sequence has clips of two, "
+            f"but they have {sizes} clips; make `dataset.clip_per_video` a multiple of it."
+        )
     return batch | {name: _Join.apply(value, sizes, world.rank) for name, value in joined.items()}
 
 

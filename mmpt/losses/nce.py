@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from mmpt.losses.base import LOSSES, Loss, LossOutput, match_accuracy, symmetric_cross_entropy
 from mmpt.losses.precision import wide
-from mmpt.losses.sequence import States, fused_similarity, paragraph_logits, sequence_problems
+from mmpt.losses.sequence import States, fused_similarity, paragraph_logits, sequence_length, sequence_problems
 from mmpt.losses.sinkhorn import transport
 
 POOLED = ("pooled_video", "pooled_text")
@@ -92,6 +92,11 @@ class MMContraLoss(Loss):
         return sequence is not None and sequence.sequence_contrast_weight is not None
 
     @property
+    def rows_together(self) -> int:
+        """Clips of a sequence, if there is a video-paragraph term."""
+        return sequence_length(self.config) if self.has_sequence_term else 1
+
+    @property
     def uses_temperature(self) -> bool:
         """True when tau is in some term."""
         return self.has_sequence_term or self._clip_uses_temperature
@@ -143,5 +148,5 @@ class MMContraLoss(Loss):
         sequence = self.config.sequence_contrast
         assert sequence is not None
         assert sequence.sequence_contrast_weight is not None
-        logits = paragraph_logits(self.config, scale, fused_similarity(self.config, states))
+        logits = paragraph_logits(self.config, scale, fused_similarity(self.config, states, self.tile_bytes))
         return sequence.sequence_contrast_weight * symmetric_cross_entropy(logits)

@@ -36,10 +36,11 @@ class States(NamedTuple):
         return cls(*(batch[name] for name in cls._fields))
 
 
-def fused_similarity(config: LossConfig, states: States) -> Tensor:
+def fused_similarity(config: LossConfig, states: States, tile_bytes: int | None = None) -> Tensor:
     """Return G = (w M + (W1 + W2) / 2) / (w + 1), float32 [B, B]: pooled cosine M and fine-grained scores W1, W2.
 
     `similarity_norm: released` first maps each of the three to [0, 1] over the whole batch; `paper` takes them as is.
+    `tile_bytes` is that of `token_score_sums`.
 
     Source: Norton (arXiv 2401.16702), Eq. 5; the fusion weight is from the released code.
     """
@@ -53,6 +54,7 @@ def fused_similarity(config: LossConfig, states: States) -> Tensor:
         states.video_mask_outputs,
         alpha=config.alpha_lse,
         masked_outer_sum=config.masked_outer_sum == "released",
+        tile_bytes=tile_bytes,
     )
     if config.similarity_norm == "released":
         pooled, text_to_video, video_to_text = min_max(pooled), min_max(text_to_video), min_max(video_to_text)
@@ -104,6 +106,12 @@ def paragraph_logits(config: LossConfig, scale: Tensor, fused_BB: Tensor) -> Ten
     return scale * (block_transport(config, fused_BB) * sequence_blocks(fused_BB, length)).sum((-2, -1))
 
 
+def sequence_length(config: LossConfig) -> int:
+    """Return L, the number of clips of a sequence; 1 without sequences."""
+    sequence = config.sequence_contrast
+    return sequence.threshold if sequence is not None and sequence.threshold else 1
+
+
 def sequence_problems(config: LossConfig, clip_per_video: int | None) -> list[str]:
     """Return what the video-paragraph term needs beyond the bounds of single keys, one sentence per mistake."""
     sequence = config.sequence_contrast
@@ -135,7 +143,13 @@ def sequence_problems(config: LossConfig, clip_per_video: int | None) -> list[st
 class SequenceContrastLoss(Loss):
     """The video-paragraph term alone, unweighted. Sequences of the same video are negatives of each other."""
 
+    contrasts = True
     needs = States._fields
+
+    @property
+    def rows_together(self) -> int:
+        """Clips of a sequence."""
+        return sequence_length(self.config)
 
     @property
     def uses_temperature(self) -> bool:
@@ -154,7 +168,7 @@ class SequenceContrastLoss(Loss):
         """
         states = States.of(batch)
         scale = self.scale(wide(states.pooled_video))
-        logits = paragraph_logits(self.config, scale, fused_similarity(self.config, states))
+        logits = paragraph_logits(self.config, scale, fused_similarity(self.config, states, self.tile_bytes))
         return LossOutput(
             terms={"video_paragraph": symmetric_cross_entropy(logits)},
             metrics={"accuracy": match_accuracy(logits), "temperature": 1 / scale.detach()},

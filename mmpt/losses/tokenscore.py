@@ -1,8 +1,8 @@
 """Fine-grained log-sum-exp scores between all captions and all clips, over real tokens only, in tiles.
 
-Chosen form: real tokens are packed position by position over clips sorted by length, so that a sum over a clip's tokens
-is a few additions of contiguous blocks. Each tile of token pairs is made by one matrix product, serves both directions,
-and is made again in backward instead of being kept; no tensor over (caption, clip, token, token) ever exists.
+Chosen form: a tile is all pairs of the real tokens of some neighbouring captions with those of some neighbouring clips.
+One matrix product makes it, it serves both directions, and backward makes it again instead of keeping it; no tensor
+over (caption, clip, token, token) ever exists.
 
 Legend: A captions, B clips, T and V their positions (real and padded), D hidden size; within a tile: y, x real caption
 and clip tokens, a, b captions and clips.
@@ -10,8 +10,10 @@ and clip tokens, a, b captions and clips.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -19,79 +21,70 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmpt.losses.precision import wide, wide_type
+from mmpt.utils.products import product
 
 MIN_ALPHA = 0.02
 """Below it exp(cosine / alpha) could leave float32."""
-CPU_TILE_BYTES = 2 << 20
-"""Default size of a tile of token pairs on a CPU; measured: 4 times as much is no faster, half is 8 % slower."""
+LEAST_CPU_TILE_BYTES, CPU_TILE_BYTES = 512 << 10, 2 << 20
+"""Bounds of the default size of a tile of token pairs on a CPU; larger ones are no faster."""
+CPU_TILE_SHARE = 1 / 128
+"""That size, as a share of the states: what is held beside their gradients, then, is small against these."""
 DEVICE_TILE_BYTES = 128 << 20
 """Default size of a tile elsewhere: few large launches."""
+FILL_STEPS = 32
+"""Parts of a batch are filled up to a multiple of this share of their size."""
 
 
 @dataclass(frozen=True)
-class TokenTile:
-    """Some clips, longest first, and their real tokens: all first tokens, then all second tokens, and so on."""
+class Part:
+    """Some neighbouring clips (or captions) of a batch and their real tokens."""
 
-    clips: Tensor  # int64 [number of clips]: row in the batch
-    tokens: Tensor  # int64 [number of tokens]: row in the states flattened to [clips * positions, D]
-    places: Tensor  # int64 [number of tokens]: to which of `clips` each belongs
-    counts: list[int]  # clips that have a first, second, .. token; never rising
-
-    def blocks(self) -> Iterator[tuple[slice, int]]:
-        """Yield, for each token position, its slice of the tile's tokens and its number of clips (the tile's first)."""
-        start = 0
-        for count in self.counts:
-            yield slice(start, start + count), count
-            start += count
+    clips: slice
+    owners: Tensor  # int64 [number of tokens]: to which of `clips` each belongs, from 0, never falling
+    tokens: Tensor  # int64 [filled number]: row in the states flattened to [clips * positions, D]; the last is repeated
 
     def sum_rows(self, matrix_yN: Tensor) -> Tensor:
         """Sum the rows of each clip's tokens: [y, N] to [a, N]."""
-        total_aN = matrix_yN[: self.counts[0]].clone()
-        for block, count in list(self.blocks())[1:]:
-            total_aN[:count] += matrix_yN[block]
-        return total_aN
+        total_aN = matrix_yN.new_zeros(self.clips.stop - self.clips.start, matrix_yN.shape[1])
+        return total_aN.index_add_(0, self.owners, matrix_yN)
 
     def sum_columns(self, matrix_Nx: Tensor) -> Tensor:
         """Sum the columns of each clip's tokens: [N, x] to [N, b]."""
-        total_Nb = matrix_Nx[:, : self.counts[0]].clone()
-        for block, count in list(self.blocks())[1:]:
-            total_Nb[:, :count] += matrix_Nx[:, block]
-        return total_Nb
+        total_Nb = matrix_Nx.new_zeros(matrix_Nx.shape[0], self.clips.stop - self.clips.start)
+        return total_Nb.index_add_(1, self.owners, matrix_Nx)
 
 
-def pack_tokens(mask_BN: Tensor, tokens_per_tile: int) -> list[TokenTile]:
-    """Sort clips by number of real tokens and cut them into tiles of about `tokens_per_tile` tokens (one clip or more).
+def cut(mask_BN: Tensor, lengths: list[int], tokens_per_part: int) -> list[Part]:
+    """Cut a batch into parts of about `tokens_per_part` real tokens, one clip or more each, as equal as can be.
+
+    All are filled up to one number of tokens, and a round one, so that the shapes of products hardly ever change:
+    oneDNN makes a kernel for every new shape and keeps it.
 
     Args:
-        mask_BN: bool [clips, positions], True = real. Clips without a real token are left out.
-        tokens_per_tile: where to cut; a tile ends with the clip that reaches it.
+        mask_BN: bool [clips, positions], True = real.
+        lengths: real tokens of each clip, known here so that nothing waits for the device.
+        tokens_per_part: about how many tokens a part has.
     """
-    mask = mask_BN.cpu()
-    lengths, order = mask.sum(1).sort(descending=True, stable=True)
-    order, lengths = order[lengths > 0], lengths[lengths > 0]
-    real_first = torch.argsort(~mask, dim=1, stable=True)  # positions of each clip, the real ones first
-    flat_BN = real_first + torch.arange(len(mask)).unsqueeze(1) * mask.shape[1]
-    group_of_clip = ((lengths.cumsum(0) - lengths) // max(1, tokens_per_tile)).tolist()
-    tiles: list[TokenTile] = []
-    first = 0
-    while first < len(order):
-        last = first + 1
-        while last < len(order) and group_of_clip[last] == group_of_clip[first]:
-            last += 1
-        clips, size = order[first:last], lengths[first:last]
-        has_nth_NB = torch.arange(int(size[0])).unsqueeze(1) < size
-        tokens = flat_BN[clips].T[: int(size[0])][has_nth_NB]
-        places = has_nth_NB.nonzero()[:, 1]
-        counts = has_nth_NB.sum(1).tolist()
-        device = mask_BN.device
-        tiles.append(TokenTile(clips.to(device), tokens.to(device), places.to(device), counts))
-        first = last
-    return tiles
+    ends = [0, *accumulate(lengths)]
+    num_parts = max(1, math.ceil(ends[-1] / tokens_per_part))
+    goals = [ends[-1] * number / num_parts for number in range(1, num_parts + 1)]
+    stops = sorted({bisect_left(ends, goal) for goal in goals})  # a part ends with the clip that reaches its goal
+    bounds = list(pairwise([0, *stops]))
+    step = max(1, tokens_per_part // FILL_STEPS)
+    size = step * math.ceil(max(ends[stop] - ends[start] for start, stop in bounds) / step)
+    real_first = torch.argsort(~mask_BN.flatten(), stable=True)
+    places = torch.arange(size, device=mask_BN.device)
+    parts: list[Part] = []
+    for start, stop in bounds:
+        tokens = real_first[(places + ends[start]).clamp_(max=ends[stop] - 1)]
+        owners = tokens[: ends[stop] - ends[start]] // mask_BN.shape[1] - start
+        parts.append(Part(slice(start, stop), owners, tokens))
+    return parts
 
 
-def unit_tokens(states: Tensor, tile: TokenTile) -> tuple[Tensor, Tensor]:
-    """Return the tile's tokens divided by their norms, [tokens, D], and the norms, [tokens, 1]; float32 or wider."""
-    rows = wide(states.flatten(0, 1)[tile.tokens])
+def unit_tokens(states: Tensor, part: Part) -> tuple[Tensor, Tensor]:
+    """Return the part's tokens divided by their norms, [tokens, D], and the norms, [tokens, 1]; float32 or wider."""
+    rows = wide(states.flatten(0, 1)[part.tokens])
     norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     return rows.div_(norms), norms
 
@@ -109,85 +102,74 @@ class _TokenScores(torch.autograd.Function):
     def forward(
         ctx: Any, text: Tensor, text_mask: Tensor, video: Tensor, video_mask: Tensor, alpha: float, tile_bytes: int
     ) -> tuple[Tensor, Tensor]:
-        text_tiles, video_tiles = _cut(text, text_mask, video_mask, tile_bytes)
+        text_parts, video_parts = _cut_both(text_mask, video_mask, tile_bytes // wide_type(text).itemsize)
         ctx.save_for_backward(text, video)
-        ctx.tiles, ctx.alpha = (text_tiles, video_tiles), alpha
+        ctx.parts, ctx.alpha = (text_parts, video_parts), alpha
         sums_t2v = text.new_zeros(len(text), len(video), dtype=wide_type(text))
         sums_v2t = torch.zeros_like(sums_t2v)
         with torch.autocast(text.device.type, enabled=False):
-            buffer = _workspace(text_tiles, video_tiles, sums_t2v)
-            for video_tile in video_tiles:
-                unit_xD, _ = unit_tokens(video, video_tile)
-                for text_tile in text_tiles:
-                    exp_yx = _exponentials(unit_tokens(text, text_tile)[0], unit_xD, ctx.alpha, buffer)
-                    where = text_tile.clips.unsqueeze(1), video_tile.clips
-                    sums_t2v[where] = text_tile.sum_rows(video_tile.sum_columns(exp_yx).log_()).mul_(alpha)
-                    sums_v2t[where] = video_tile.sum_columns(text_tile.sum_rows(exp_yx).log_()).mul_(alpha)
+            for video_part in video_parts:
+                unit_xD, _ = unit_tokens(video, video_part)
+                for text_part in text_parts:
+                    exp_yx = _exponentials(unit_tokens(text, text_part)[0], unit_xD, alpha)
+                    exp_yx = exp_yx[: len(text_part.owners), : len(video_part.owners)]
+                    t2v_ab = text_part.sum_rows(video_part.sum_columns(exp_yx).log_())
+                    v2t_ab = video_part.sum_columns(text_part.sum_rows(exp_yx).log_())
+                    sums_t2v[text_part.clips, video_part.clips] = t2v_ab.mul_(alpha)
+                    sums_v2t[text_part.clips, video_part.clips] = v2t_ab.mul_(alpha)
         return sums_t2v, sums_v2t
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_t2v: Tensor, grad_v2t: Tensor) -> tuple[Tensor | None, ...]:
         text, video = ctx.saved_tensors
-        text_tiles, video_tiles = ctx.tiles
+        text_parts, video_parts = ctx.parts
         grad_text, grad_video = torch.zeros_like(text, dtype=wide_type(text)), torch.zeros_like(video)
-        rows_of_text, rows_of_video = grad_text.view(-1, text.shape[-1]), grad_video.view(-1, video.shape[-1])
+        rows_of_text, rows_of_video = grad_text.flatten(0, 1), grad_video.flatten(0, 1)
         with torch.autocast(text.device.type, enabled=False):
-            buffer = _workspace(text_tiles, video_tiles, grad_t2v)
-            for video_tile in video_tiles:
-                unit_xD, norms = unit_tokens(video, video_tile)
+            for video_part in video_parts:
+                unit_xD, norms = unit_tokens(video, video_part)
                 grad_xD = torch.zeros_like(unit_xD)
-                for text_tile in text_tiles:
-                    unit_yD, _ = unit_tokens(text, text_tile)
-                    exp_yx = _exponentials(unit_yD, unit_xD, ctx.alpha, buffer)
-                    where = text_tile.clips.unsqueeze(1), video_tile.clips
-                    grad_yx = _pair_gradients(exp_yx, text_tile, video_tile, grad_t2v[where], grad_v2t[where])
-                    grad_xD.addmm_(grad_yx.T, unit_yD)
-                    rows_of_text.index_add_(0, text_tile.tokens, torch.mm(grad_yx, unit_xD, out=unit_yD))
-                rows_of_video[video_tile.tokens] = unit_gradient(unit_xD, norms, grad_xD).to(video.dtype)
-            for text_tile in text_tiles:
-                unit_yD, norms = unit_tokens(text, text_tile)
-                rows_of_text[text_tile.tokens] = unit_gradient(unit_yD, norms, rows_of_text[text_tile.tokens])
+                for text_part in text_parts:
+                    unit_yD, _ = unit_tokens(text, text_part)
+                    grad_yx = _exponentials(unit_yD, unit_xD, ctx.alpha)
+                    where = text_part.clips, video_part.clips
+                    _to_gradients(grad_yx, text_part, video_part, grad_t2v[where], grad_v2t[where])
+                    grad_xD.add_(product(grad_yx.T, unit_yD.T))
+                    rows_of_text.index_add_(0, text_part.tokens, product(grad_yx, unit_xD.T))
+                grad_xD = unit_gradient(unit_xD, norms, grad_xD).to(video.dtype)
+                rows_of_video.index_add_(0, video_part.tokens, grad_xD)  # of fillers 0
+            for text_part in text_parts:  # fillers write what the token that they repeat does
+                unit_yD, norms = unit_tokens(text, text_part)
+                rows_of_text[text_part.tokens] = unit_gradient(unit_yD, norms, rows_of_text[text_part.tokens])
         return grad_text.to(text.dtype), None, grad_video, None, None, None
 
 
-def _cut(
-    text: Tensor, text_mask: Tensor, video_mask: Tensor, tile_bytes: int
-) -> tuple[list[TokenTile], list[TokenTile]]:
-    """Cut captions and clips so that a tile of token pairs takes about `tile_bytes`."""
-    rows = max(1, int((tile_bytes / wide_type(text).itemsize / 2) ** 0.5))
-    return pack_tokens(text_mask, rows), pack_tokens(video_mask, 2 * rows)  # wide: captions are packed again per column
+def _cut_both(text_mask: Tensor, video_mask: Tensor, pairs_per_tile: int) -> tuple[list[Part], list[Part]]:
+    """Cut captions and clips so that a tile has about `pairs_per_tile` pairs of tokens; waits for the device once."""
+    lengths = torch.cat([text_mask.sum(1), video_mask.sum(1)]).tolist()
+    rows = max(1, math.isqrt(pairs_per_tile // 2))  # wide tiles: captions are gathered anew for every part of clips
+    num = len(text_mask)
+    return cut(text_mask, lengths[:num], rows), cut(video_mask, lengths[num:], 2 * rows)
 
 
-def _workspace(text_tiles: list[TokenTile], video_tiles: list[TokenTile], like: Tensor) -> Tensor:
-    """Return an empty buffer that holds the largest tile."""
-    largest = [max((len(tile.tokens) for tile in tiles), default=0) for tiles in (text_tiles, video_tiles)]
-    return torch.empty(largest[0] * largest[1], dtype=like.dtype, device=like.device)
+def _exponentials(unit_yD: Tensor, unit_xD: Tensor, alpha: float) -> Tensor:
+    """Return exp(cosine / alpha) of every pair of the tile, fillers too, [y, x]."""
+    return product(unit_yD, unit_xD).mul_(1 / alpha).exp_()
 
 
-def _exponentials(unit_yD: Tensor, unit_xD: Tensor, alpha: float, buffer: Tensor) -> Tensor:
-    """Return exp(cosine / alpha) of every pair of the tile, [y, x], in `buffer`."""
-    exp_yx = buffer[: len(unit_yD) * len(unit_xD)].view(len(unit_yD), len(unit_xD))
-    return torch.addmm(exp_yx, unit_yD, unit_xD.T, beta=0, alpha=1 / alpha, out=exp_yx).exp_()
-
-
-def _pair_gradients(
-    exp_yx: Tensor, text_tile: TokenTile, video_tile: TokenTile, grad_t2v_ab: Tensor, grad_v2t_ab: Tensor
-) -> Tensor:
-    """Turn the exponentials of a tile into the gradients of its cosines, [y, x], in place.
+def _to_gradients(tile_yx: Tensor, text_part: Part, video_part: Part, grad_t2v_ab: Tensor, grad_v2t_ab: Tensor) -> None:
+    """Turn the exponentials of a tile into the gradients of its cosines, in place; those of fillers are 0.
 
     d t2v_ab / d s_yx = exp_yx / (sum of exp over the tokens of b), and likewise over the tokens of a for v2t.
     """
-    factor_yb = video_tile.sum_columns(exp_yx).reciprocal_()
-    for block, count in text_tile.blocks():
-        factor_yb[block] *= grad_t2v_ab[:count]
-    factor_ax = text_tile.sum_rows(exp_yx).reciprocal_()
-    for block, count in video_tile.blocks():
-        factor_ax[:, block] *= grad_v2t_ab[:, :count]
-    for block, count in video_tile.blocks():
-        factor_yx = factor_ax[:, block].index_select(0, text_tile.places)
-        exp_yx[:, block] *= factor_yx.add_(factor_yb[:, :count])
-    return exp_yx
+    num_text, num_video = len(text_part.owners), len(video_part.owners)
+    exp_yx = tile_yx[:num_text, :num_video]
+    factor_yb = grad_t2v_ab[text_part.owners].div_(video_part.sum_columns(exp_yx))
+    factor_ax = grad_v2t_ab[:, video_part.owners].div_(text_part.sum_rows(exp_yx))
+    exp_yx.mul_(factor_ax[text_part.owners].add_(factor_yb.index_select(1, video_part.owners)))
+    tile_yx[num_text:] = 0
+    tile_yx[:, num_video:] = 0
 
 
 def token_score_sums(
@@ -201,17 +183,26 @@ def token_score_sums(
     """Return, for every caption a and clip b, the sums over real tokens of both log-sum-exp directions, two [A, B].
 
     t2v_ab = sum_t alpha log sum_v exp(cos(text_at, video_bv) / alpha) over real t and v; v2t_ab with t and v exchanged.
-    First-order gradients with respect to both states; memory beside the gradients is a few tiles.
+    First-order gradients with respect to both states; memory beside the gradients is a few tiles. Forward waits for a
+    GPU once, to learn the number of real tokens of every caption and clip; backward never does.
 
     Args:
         text_ATD: float [A, T, D], caption token states; half precision is computed in float32.
-        text_mask_AT: bool [A, T], True = real.
+        text_mask_AT: bool [A, T], True = real; a caption or clip without a real token has no finite scores.
         video_BVD: float [B, V, D], clip token states.
         video_mask_BV: bool [B, V].
         alpha: smoothness of the maximum, at least `MIN_ALPHA` in float32.
         tile_bytes: about how large a tile of token pairs is; the result does not depend on it. None: by device.
     Source: Norton (arXiv 2401.16702), Eq. 5.
     """
-    tile_bytes = tile_bytes or (CPU_TILE_BYTES if text_ATD.device.type == "cpu" else DEVICE_TILE_BYTES)
     states = text_ATD.contiguous(), video_BVD.contiguous()
+    tile_bytes = tile_bytes or default_tile_bytes(*states)
     return _TokenScores.apply(states[0], text_mask_AT, states[1], video_mask_BV, alpha, tile_bytes)
+
+
+def default_tile_bytes(text_ATD: Tensor, video_BVD: Tensor) -> int:
+    """Return about how large a tile of token pairs best is for these states."""
+    if text_ATD.device.type != "cpu":
+        return DEVICE_TILE_BYTES
+    share = int((text_ATD.nbytes + video_BVD.nbytes) * CPU_TILE_SHARE)
+    return min(max(share, LEAST_CPU_TILE_BYTES), CPU_TILE_BYTES)

@@ -48,4 +48,8 @@ class FairseqMMModel(BaseFairseqModel):
 
 @register_model_architecture("mmmodel", "mmarch")
 def mmarch(args: Namespace) -> None:
-    """The one architecture; everything about the network stands in the YAML."""
+    """The one architecture; everything about the network stands in the YAML.
+
+    fairseq takes `--bf16` for `--tpu` and would look for one; this is the last thing that it asks before it starts.
+    """
+    args.tpu = False

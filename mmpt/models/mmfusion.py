@@ -7,6 +7,8 @@ A clip's `caps` row is [CLS] [SEP] pieces.. [SEP] [PAD]..: the first [SEP] close
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, Literal, overload
 
 import torch
@@ -19,10 +21,12 @@ from mmpt.errors import ConfigError
 from mmpt.models.bert_weights import read_bert_config, read_bert_weights
 from mmpt.models.flops import tower_flops
 from mmpt.models.video_bert import MMBertForEncoder
-from mmpt.modules import PACKED, masked_mean, run_packed
+from mmpt.modules import PACKED, masked_mean, run_chunks, run_packed, use_onednn
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
+CLIPS_PER_FORWARD = 1024
+"""Clips computed at once without gradient where no `memory` says otherwise: more are no faster."""
 
 Pooled = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -42,7 +46,8 @@ class MMFusionSeparate(nn.Module):
         bert_config: of the text tower; the video tower differs in depth only.
         num_hidden_video_layers: layers of the video tower.
         max_video_len: most seconds of a clip, which fixes the position of the video's [SEP].
-        packed: compute real tokens only; the states of padding, which nothing reads, are then zero.
+        packed: compute real tokens only; the states of padding, which nothing reads, are then zero. Products on a CPU
+            are oneDNN's.
     """
 
     video_encoder_cls: ClassVar[type[MMBertForEncoder]] = MMBertForEncoder
@@ -55,12 +60,20 @@ class MMFusionSeparate(nn.Module):
     ):
         super().__init__()
         self.packed = packed
+        self.clips_per_chunk: int | None = None
+        """Clips (captions) whose activations training makes at once; backward computes them again. None: all, once."""
+        self.clips_kept = 0
+        """Of as many clips of the greatest length activations are kept all the same; of shorter ones, of more."""
+        self.clips_per_forward = CLIPS_PER_FORWARD
+        """Clips (captions) computed at once without gradient."""
         bert_config = copy.deepcopy(bert_config)
         bert_config._attn_implementation = PACKED  # which treats padded batches as "sdpa" does
         video_config = copy.deepcopy(bert_config)
         video_config.num_hidden_layers = num_hidden_video_layers
         self.video_encoder = self.video_encoder_cls(video_config, max_video_len=max_video_len)
         self.text_encoder = BertModel(bert_config)
+        if packed:
+            use_onednn(self)
 
     @classmethod
     def from_config(cls, dataset: DatasetConfig, model: ModelConfig, *, pretrained: bool) -> MMFusionSeparate:
@@ -147,7 +160,8 @@ class MMFusionSeparate(nn.Module):
         """
         attended = torch.cat([cmasks[:, :1], vmasks, cmasks[:, 1:2]], dim=1)
         packed = self.packed and not output_hidden_states
-        states = self.video_encoder(caps[:, :2], vfeats, attended, packed=packed)
+        run = partial(self.video_encoder, packed=packed)
+        states = self._in_chunks(run, packed, attended, caps[:, :2], vfeats)
         if output_hidden_states:
             return states
         no, yes = torch.zeros_like(cmasks[:, :1]), torch.ones_like(cmasks[:, :1])
@@ -178,15 +192,27 @@ class MMFusionSeparate(nn.Module):
         """
         ids = torch.cat([caps[:, :1], caps[:, 2:]], dim=1)
         attended = torch.cat([cmasks[:, :1], cmasks[:, 2:]], dim=1)
-        if self.packed and not output_hidden_states:
-            positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-            states = run_packed(self.text_encoder, attended, positions, input_ids=ids)
-        else:
-            states = self.text_encoder(input_ids=ids, attention_mask=attended).last_hidden_state
+        packed = self.packed and not output_hidden_states
+        states = self._in_chunks(partial(self._encode_text, packed=packed), packed, attended, ids)
         if output_hidden_states:
             return states
         pooled_positions = torch.cat([torch.zeros_like(cmasks[:, :1]), cmasks[:, 2:]], dim=1)
         return masked_mean(states, pooled_positions), states, pooled_positions
+
+    def _encode_text(self, ids_NT: torch.Tensor, mask_NT: torch.Tensor, *, packed: bool) -> torch.Tensor:
+        if not packed:
+            return self.text_encoder(input_ids=ids_NT, attention_mask=mask_NT).last_hidden_state
+        positions = torch.arange(ids_NT.shape[1], device=ids_NT.device).expand_as(ids_NT)
+        return run_packed(self.text_encoder, mask_NT, positions, input_ids=ids_NT)
+
+    def _in_chunks(
+        self, run: Callable[..., torch.Tensor], packed: bool, attended_NP: torch.Tensor, *inputs_N: torch.Tensor
+    ) -> torch.Tensor:
+        """Run a tower on inputs and mask, some clips at a time."""
+        size = self.clips_per_chunk if torch.is_grad_enabled() else self.clips_per_forward
+        computed_NP = attended_NP if packed else torch.ones_like(attended_NP)
+        kept = self.clips_kept * attended_NP.shape[1]
+        return run_chunks(run, size, computed_NP.sum(dim=1), *inputs_N, attended_NP, positions_kept=kept)
 
     def forward(
         self, caps: torch.Tensor, cmasks: torch.Tensor, vfeats: torch.Tensor, vmasks: torch.Tensor, **_: Any

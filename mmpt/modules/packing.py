@@ -5,7 +5,13 @@ copy of keys that a mask would discard; every other layer of BERT treats tokens 
 attention function is registered with transformers under `PACKED`; a model whose config says so runs packed tokens
 [1, R, D] with `runs`, and ordinary batches like scaled-dot-product attention.
 
-Legend: N sequences, P positions, R real tokens of all of them, H heads, D hidden size, d width of a head.
+On a GPU neighbouring lengths share a run, whose shorter sequences keep a few padding slots, masked as keys: a call for
+every length and layer would leave the GPU waiting for launches. (torch's jagged tensors need one call a layer, but
+their dispatch takes the host longer than twenty such runs; its `varlen_attn` has no dropout.) That choice is by the
+count of launches and by host time, not measured on a GPU; on the CPU a run for each length is the fastest.
+
+Legend: N sequences, P positions, R slots computed (real tokens and few padding slots), H heads, D hidden size, d width
+of a head.
 """
 
 from __future__ import annotations
@@ -19,44 +25,68 @@ from transformers import AttentionInterface, AttentionMaskInterface, BertModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from mmpt.modules.buckets import choose_lengths
+
 PACKED = "mmpt_packed"
 """Name of the attention function, for `attn_implementation` of a BertConfig."""
+GPU_PADDING = 0.05
+"""Most padding slots on a GPU, as a share of the real tokens: 11 runs instead of 36 lengths in the released recipe."""
 
 
 class Run(NamedTuple):
-    """Sequences of one length that lie behind each other."""
+    """Sequences that lie behind each other and are computed at one length."""
 
     rows: int
     length: int
+    padded: bool = False  # some of them are shorter
 
 
 class Packing(NamedTuple):
-    """Where the real tokens of a batch of sequences are."""
+    """Where the slots that are computed come from."""
 
-    positions: torch.Tensor  # int64, n * P + p of every real token, sequences by length
+    positions: torch.Tensor  # int64, n * P + p of every slot, sequences by length
     runs: tuple[Run, ...]  # shortest sequences first
     shape: tuple[int, int]  # N, P
+    is_real: torch.Tensor | None = None  # bool [R], which slots are real tokens; None: all are
 
     def pack(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the real tokens [R, ...] of values [N, P, ...]."""
+        """Return the slots [R, ...] of values [N, P, ...]."""
         return values.flatten(0, 1)[self.positions]
 
     def unpack(self, packed_RD: torch.Tensor) -> torch.Tensor:
         """Return [N, P, D], zero where there is no real token."""
         num, width = self.shape
+        if self.is_real is not None:
+            packed_RD = packed_RD.masked_fill(~self.is_real[:, None], 0)
         empty = packed_RD.new_zeros(num * width, packed_RD.shape[1])
-        return empty.index_copy(0, self.positions, packed_RD).view(num, width, -1)
+        return empty.index_put((self.positions,), packed_RD).view(num, width, -1)  # index_copy would keep its source
 
 
-def plan_packing(mask_NP: torch.Tensor) -> Packing:
-    """Return the packing of the positions where `mask_NP` (bool) is True; asks the device for the lengths once."""
-    lengths_N = mask_NP.sum(dim=1)
-    order_N = lengths_N.argsort(stable=True)
+def plan_packing(mask_NP: torch.Tensor, max_padding: float | None = None) -> Packing:
+    """Return the packing of the positions where `mask_NP` is True; waits for the device once, for the lengths.
+
+    Args:
+        mask_NP: bool.
+        max_padding: most padding slots as a share of the real tokens; None: `GPU_PADDING` on a GPU, else 0.
+    """
+    if max_padding is None:
+        max_padding = GPU_PADDING if mask_NP.is_cuda else 0.0
     num, width = mask_NP.shape
-    places_NP = order_N[:, None] * width + torch.arange(width, device=mask_NP.device)
-    counts = torch.bincount(lengths_N, minlength=width + 1).tolist()
-    runs = tuple(Run(count, length) for length, count in enumerate(counts) if count and length)
-    return Packing(places_NP[mask_NP[order_N]], runs, (num, width))
+    columns_P = torch.arange(width, device=mask_NP.device)
+    lengths_N, order_N = mask_NP.sum(dim=1).sort(stable=True)
+    counts = (lengths_N == torch.arange(width + 1, device=mask_NP.device)[:, None]).sum(dim=1).tolist()
+    real_first_NP = (~mask_NP[order_N]).to(torch.uint8).argsort(dim=1, stable=True)
+    slots_NP = order_N[:, None] * width + real_first_NP
+    real_NP = columns_P < lengths_N[:, None]
+    runs, positions, real, begin, shorter = [], [], [], counts[0], 1
+    for length in choose_lengths(counts, max_padding):
+        rows = sum(counts[shorter : length + 1])
+        runs.append(Run(rows, length, padded=rows > counts[length]))
+        positions.append(slots_NP[begin : begin + rows, :length].flatten())
+        real.append(real_NP[begin : begin + rows, :length].flatten())
+        begin, shorter = begin + rows, length + 1
+    some_padded = any(run.padded for run in runs)
+    return Packing(torch.cat(positions), tuple(runs), (num, width), torch.cat(real) if some_padded else None)
 
 
 def run_packed(
@@ -72,7 +102,8 @@ def run_packed(
     """
     packing = plan_packing(mask_NP)
     inputs = {name: packing.pack(values)[None] for name, values in inputs_NP.items()}
-    states = bert(**inputs, position_ids=packing.pack(position_ids_NP)[None], runs=packing.runs)
+    positions = packing.pack(position_ids_NP)[None]
+    states = bert(**inputs, position_ids=positions, runs=packing.runs, is_real=packing.is_real)
     return packing.unpack(states.last_hidden_state[0])
 
 
@@ -84,6 +115,7 @@ def packed_attention(
     attention_mask: torch.Tensor | None,
     *,
     runs: tuple[Run, ...] | None = None,
+    is_real: torch.Tensor | None = None,
     dropout: float = 0.0,
     scaling: float | None = None,
     **kwargs: Any,
@@ -93,7 +125,7 @@ def packed_attention(
     Args:
         query, key, value: float [1, H, R, d].
         attention_mask: None for packed tokens.
-        runs: as in `Packing`.
+        runs, is_real: as in `Packing`.
     Returns:
         float [1, R, H, d], and None for the weights, which are never formed.
     """
@@ -104,11 +136,13 @@ def packed_attention(
     assert attention_mask is None, "packed tokens need no mask"
     sizes = [run.rows * run.length for run in runs]
     assert sum(sizes) == query.shape[2], (runs, query.shape)
+    real = [None] * len(runs) if is_real is None else is_real.split(sizes)
     parts = []
     # Not slices: the gradient of a slice is as large as the whole, that of a split is not.
-    for (rows, length), *heads in zip(runs, *(x[0].split(sizes, dim=1) for x in (query, key, value)), strict=True):
-        q, k, v = (x.unflatten(1, (rows, length)).transpose(0, 1) for x in heads)
-        attended = scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling)  # [rows, H, length, d]
+    for run, keys, *heads in zip(runs, real, *(x[0].split(sizes, dim=1) for x in (query, key, value)), strict=True):
+        q, k, v = (x.unflatten(1, (run.rows, run.length)).transpose(0, 1) for x in heads)  # [rows, H, length, d]
+        mask = keys.view(run.rows, 1, 1, run.length) if run.padded and keys is not None else None
+        attended = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling)
         parts.append(attended.transpose(1, 2).flatten(0, 1))
     return torch.cat(parts)[None], None
 

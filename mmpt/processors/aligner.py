@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,19 +23,19 @@ from mmpt.batch import Captions, ClipBatch, ShardKey, Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import DataError
 from mmpt.processors.base import ALIGNERS, ItemAligner
-from mmpt.processors.sampling import text_window, video_window
+from mmpt.processors.caption_rows import CaptionRows
+from mmpt.processors.sampling import draw_int, text_span, video_window
 from mmpt.processors.tensorise import NUM_SPECIAL, TextSlots, VideoSlots, check_feature, check_finite
 from mmpt.processors.tokenizer import special_tokens
 
 
 class Clip(NamedTuple):
-    """One drawn clip; clips of a video are sorted by the first four fields."""
+    """One drawn clip; clips of a video are sorted by these fields."""
 
     text_start: int  # caption index
     video_start: int  # seconds
     text_end: int  # caption index, exclusive
     video_end: int  # seconds, exclusive; may lie more than F after video_start
-    window: list[int]  # caption indices
 
 
 class Aligner(ItemAligner):
@@ -49,14 +49,19 @@ class Aligner(ItemAligner):
         self.special = special_tokens(self.need_str("bert_name"), use_fast)
 
     def build_text_seq(
-        self, text_feature: list[int] | Captions, clip_indices: Sequence[int] = (0,), *, name: str = "the text"
+        self,
+        text_feature: list[int] | Captions | CaptionRows,
+        clip_indices: Sequence[int] = (0,),
+        *,
+        name: str = "the text",
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return caps int64 [T] and cmasks bool [T] of a flat id list, or of captions `clip_indices` in that order.
 
         `name` stands in messages.
         """
-        if isinstance(text_feature, dict):
-            text_feature = list(chain.from_iterable(text_feature["cap"][index] for index in clip_indices))
+        if isinstance(text_feature, Mapping):
+            cap = text_feature["cap"]
+            text_feature = list(chain.from_iterable(cap[index] for index in clip_indices))
         caps_1T, cmasks_1T = self.build_texts([text_feature], name=name)
         return caps_1T[0], cmasks_1T[0]
 
@@ -116,7 +121,11 @@ class FixedLenAligner(Aligner):
         return batch
 
     def align_videos(
-        self, keys: Sequence[Any], features: Sequence[np.ndarray], captions: Sequence[Captions], rng: random.Random
+        self,
+        keys: Sequence[Any],
+        features: Sequence[np.ndarray],
+        captions: Sequence[Captions | CaptionRows],
+        rng: random.Random,
     ) -> ClipBatch:
         """Return tensors with leading axis V * C: video by video, clip by clip.
 
@@ -124,48 +133,52 @@ class FixedLenAligner(Aligner):
             DataError: a video has no captions or no features, or features that are not finite [seconds, width] floats.
         """
         names = [video_name(key) for key in keys]
+        rows = [CaptionRows.of(one) for one in captions]
         drawn: list[Clip] = []
-        for name, feature, caption in zip(names, features, captions, strict=True):
+        for name, feature, caption in zip(names, features, rows, strict=True):
             check_feature(feature, name)
             drawn += self.draw_clips(name, len(feature), caption, rng)
-        text = TextSlots(len(drawn), self.max_text_len, self.special)
-        dtype = np.result_type(*features)
-        video = VideoSlots(len(drawn), self.max_video_len, features[0].shape[1], dtype)
-        for place, clip in enumerate(drawn):
-            which = place // self.num_clips
-            cap = captions[which]["cap"]
-            text.write(place, list(chain.from_iterable(cap[index] for index in clip.window)))
-            video.write(place, features[which][clip.video_start : clip.video_end])
+        text = self._gather_text(drawn, rows)
         self.check_vocabulary(text.caps_BT, names)
+        width, dtype = features[0].shape[1], np.result_type(*features)
+        video = VideoSlots(len(drawn), self.max_video_len, width, dtype, whole_batch=self.takes_batches)
+        for place, clip in enumerate(drawn):
+            video.write(place, features[place // self.num_clips][clip.video_start : clip.video_end])
         for which, name in enumerate(names):
             check_finite(video.vfeats_BFE[which * self.num_clips : (which + 1) * self.num_clips], name)
         return _to_batch(text, video, drawn)
 
-    def draw_clips(self, name: str, video_len: int, captions: Captions, rng: random.Random) -> list[Clip]:
+    def _gather_text(self, drawn: Sequence[Clip], rows: Sequence[CaptionRows]) -> TextSlots:
+        """Gather the word pieces of all clips from those of all videos, side by side."""
+        bounds = np.fromiter(accumulate(chain.from_iterable(each.sizes for each in rows), initial=0), dtype=np.int64)
+        first_caption = np.repeat(np.cumsum([0, *(len(each.sizes) for each in rows[:-1])]), self.num_clips)
+        text = TextSlots(len(drawn), self.max_text_len, self.special)
+        begins = bounds[first_caption + [clip.text_start for clip in drawn]]
+        ends = bounds[first_caption + [clip.text_end for clip in drawn]]
+        text.write_spans(np.concatenate([each.pieces for each in rows]), begins, ends)
+        return text
+
+    def draw_clips(self, name: str, video_len: int, captions: CaptionRows, rng: random.Random) -> list[Clip]:
         """Draw the C clips of one video of `video_len` seconds; `name` is for messages."""
-        if not captions["cap"] or video_len == 0:
-            found = "no captions" if not captions["cap"] else "no feature rows"
+        num_captions = len(captions.sizes)
+        if not num_captions or video_len == 0:
+            found = "no captions" if not num_captions else "no feature rows"
             raise DataError(f"{name}: must have captions and feature rows, but has {found}. Take it off the list.")
-        sizes = [len(ids) for ids in captions["cap"]]
         clips = []
         for _ in range(self.num_clips):
-            centre = rng.randint(0, len(sizes) - 1)
-            target = self.target_len(rng)
-            clips.append(self.draw_clip(video_len, captions, sizes, centre, target, rng))
-        return sorted(clips, key=lambda clip: clip[:4]) if self.sort_clips else clips
+            centre = draw_int(rng, 0, num_captions - 1)
+            clips.append(self.draw_clip(video_len, captions, centre, self.target_len(rng), rng))
+        return sorted(clips) if self.sort_clips else clips
 
     def target_len(self, rng: random.Random) -> int:
         """Return the word pieces wanted in a text window."""
         return self.max_text_len - NUM_SPECIAL
 
-    def draw_clip(
-        self, video_len: int, captions: Captions, sizes: list[int], centre: int, target: int, rng: random.Random
-    ) -> Clip:
+    def draw_clip(self, video_len: int, captions: CaptionRows, centre: int, target: int, rng: random.Random) -> Clip:
         """Draw one clip around caption `centre`: a text window of about `target` word pieces, then its seconds."""
-        window = text_window(sizes, captions["start"], captions["end"], centre, target, rng)
-        low, high = captions["start"][window[0]], captions["end"][window[-1]]
-        start, end = self.video_span(video_len, low, high, rng)
-        return Clip(window[0], start, window[-1] + 1, end, window)
+        first, last = text_span(captions.sizes, captions.start, captions.end, centre, target, rng)
+        start, end = self.video_span(video_len, captions.start[first], captions.end[last - 1], rng)
+        return Clip(first, start, last, end)
 
     def video_span(self, video_len: int, low_s: float, high_s: float, rng: random.Random) -> tuple[int, int]:
         """Return the clip's seconds, half-open, for text that lasts from `low_s` to `high_s`."""
@@ -186,18 +199,16 @@ class VariedLenAligner(FixedLenAligner):
 
     def target_len(self, rng: random.Random) -> int:
         """Draw the word pieces wanted; up to sampled_max_len although only T - 3 fit, as released."""
-        return rng.randint(self.sampled_min_len, self.sampled_max_len)
+        return draw_int(rng, self.sampled_min_len, self.sampled_max_len)
 
 
 @ALIGNERS.register
 class StartClipAligner(VariedLenAligner):
     """Text windows from the first caption on, of T - 3 word pieces; the drawn caption and length are discarded."""
 
-    def draw_clip(
-        self, video_len: int, captions: Captions, sizes: list[int], centre: int, target: int, rng: random.Random
-    ) -> Clip:
+    def draw_clip(self, video_len: int, captions: CaptionRows, centre: int, target: int, rng: random.Random) -> Clip:
         """Draw the clip around caption 0."""
-        return super().draw_clip(video_len, captions, sizes, 0, self.max_text_len - NUM_SPECIAL, rng)
+        return super().draw_clip(video_len, captions, 0, self.max_text_len - NUM_SPECIAL, rng)
 
 
 @ALIGNERS.register
@@ -212,9 +223,9 @@ class OverlappedAligner(VariedLenAligner):
     def video_span(self, video_len: int, low_s: float, high_s: float, rng: random.Random) -> tuple[int, int]:
         """Draw centre and length, then the window; the window may end at its centre."""
         low, high = math.floor(low_s), math.ceil(high_s)
-        centre = rng.randint(low, high) if low < high else (low + high) // 2
+        centre = draw_int(rng, low, high) if low < high else (low + high) // 2
         centre = max(0, min(centre, video_len - 1))
-        max_len = rng.randint(self.sampled_video_min_len, self.sampled_video_max_len)
+        max_len = draw_int(rng, self.sampled_video_min_len, self.sampled_video_max_len)
         return video_window(video_len, max_len, centre, rng)
 
 
@@ -222,10 +233,9 @@ def _to_batch(text: TextSlots, video: VideoSlots, clips: list[Clip]) -> ClipBatc
     caps, cmasks = text.tensors()
     vfeats, vmasks = video.tensors()
     batch = ClipBatch(caps=caps, cmasks=cmasks, vfeats=vfeats, vmasks=vmasks)
-    batch["video_start"] = torch.tensor([clip.video_start for clip in clips])
-    batch["video_end"] = torch.tensor([clip.video_end for clip in clips])
-    batch["text_start"] = torch.tensor([clip.text_start for clip in clips])
-    batch["text_end"] = torch.tensor([clip.text_end for clip in clips])
+    fields = ("text_start", "video_start", "text_end", "video_end")
+    for name, column in zip(fields, torch.from_numpy(np.array(clips, dtype=np.int64).T.copy()), strict=True):
+        batch[name] = column  # type: ignore[literal-required]
     return batch
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from mmpt.batch import Captions, ShardKey, Split
+from mmpt.batch import ShardKey, Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import DataError
 from mmpt.processors.base import (
@@ -15,7 +17,8 @@ from mmpt.processors.base import (
     TextReader,
     VideoReader,
 )
-from mmpt.processors.shard_layout import open_captions, open_features
+from mmpt.processors.caption_rows import CaptionRows
+from mmpt.processors.shard_layout import open_captions, open_features, times_stem
 from mmpt.processors.tokenizer import special_tokens
 from mmpt.processors.video_table import VideoTable, load_video_table, read_id_list
 
@@ -74,8 +77,10 @@ class ShardedVideoProcessor(VideoReader):
         self.vfeat_dir = self.need_str("vfeat_dir")
 
     def __call__(self, key: ShardKey) -> np.ndarray:
-        """Return float [seconds, 512], a view of the mapped file."""
-        return open_features(self.vfeat_dir, self.split, key.shard)[key.row]
+        """Return float [seconds, 512], a view of the mapped file, which the kernel begins to read."""
+        features = open_features(self.vfeat_dir, self.split, key.shard)
+        features.expect(key.row)
+        return features[key.row]
 
 
 @TEXT_PROCESSORS.register
@@ -86,31 +91,49 @@ class ShardedTextProcessor(TextReader):
         super().__init__(config, split)
         self.tfeat_dir = self.need_str("tfeat_dir")
 
-    def __call__(self, key: ShardKey) -> Captions:
+    def __call__(self, key: ShardKey) -> CaptionRows:
         """Return the captions, padding removed.
 
         Raises:
             DataError: a time is not finite, an id is below -1, or the two files disagree about this video.
         """
-        times, ids = open_captions(self.tfeat_dir, self.split, key.shard)
-        times_n2, ids_nW = times[key.row], ids[key.row]
-        where = f"{times.name}: video {key.video_id} (row {key.row})"
-        if len(times_n2) != len(ids_nW):
-            raise DataError(
-                f"{where} must have as many times as captions, but has {len(times_n2)} and {len(ids_nW)}. "
-                "Tokenise this shard again."
-            )
+        return self.read([key])[0]
+
+    def read(self, keys: Sequence[ShardKey]) -> list[CaptionRows]:
+        """Return the captions of every key, checked and unpacked together."""
+        times, ids = [], []
+        opened = [open_captions(self.tfeat_dir, self.split, key.shard) for key in keys]
+        for key, tensors in zip(keys, opened, strict=True):
+            for tensor in tensors:
+                tensor.expect(key.row)
+        for key, (all_times, all_ids) in zip(keys, opened, strict=True):
+            times.append(all_times[key.row])
+            ids.append(all_ids[key.row])
+            if len(times[-1]) != len(ids[-1]):
+                found = f"has {len(times[-1])} and {len(ids[-1])}. Tokenise this shard again."
+                raise DataError(f"{self._where(key)} must have as many times as captions, but {found}")
+        times_n2, ids_nW = np.concatenate(times), np.concatenate(_same_width(ids))
+        if not np.isfinite(times_n2).all() or ids_nW.min(initial=0) < -1:
+            for key, its_times, its_ids in zip(keys, times, ids, strict=True):
+                self._check(key, its_times, its_ids)
+        return CaptionRows.unpack([len(rows) for rows in ids], times_n2, ids_nW)
+
+    def _check(self, key: ShardKey, times_n2: np.ndarray, ids_nW: np.ndarray) -> None:
         if not np.isfinite(times_n2).all():
-            raise DataError(f"{where} must have finite caption times, but has NaN or infinity. Correct its captions.")
-        if ids_nW.size and ids_nW.min() < -1:
-            raise DataError(
-                f"{where} must have word-piece ids of at least -1, but has {ids_nW.min()}. Tokenise it again."
-            )
-        real_nW = ids_nW >= 0
-        ends = np.cumsum(real_nW.sum(axis=1)).tolist()
-        flat = ids_nW[real_nW].tolist()
-        return Captions(
-            start=times_n2[:, 0].tolist(),
-            end=times_n2[:, 1].tolist(),
-            cap=[flat[begin:end] for begin, end in zip([0, *ends[:-1]], ends, strict=True)] if ends else [],
-        )
+            found = "has NaN or infinity. Correct its captions."
+            raise DataError(f"{self._where(key)} must have finite caption times, but {found}")
+        if ids_nW.min(initial=0) < -1:
+            found = f"has {ids_nW.min()}. Tokenise it again."
+            raise DataError(f"{self._where(key)} must have word-piece ids of at least -1, but {found}")
+
+    def _where(self, key: ShardKey) -> str:
+        return f"{times_stem(self.tfeat_dir, self.split, key.shard)}: video {key.video_id} (row {key.row})"
+
+
+def _same_width(ids: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Pad where shards were packed with different numbers of slots."""
+    width = max(rows.shape[1] for rows in ids)
+    return [
+        rows if rows.shape[1] == width else np.pad(rows, [(0, 0), (0, width - rows.shape[1])], constant_values=-1)
+        for rows in ids
+    ]

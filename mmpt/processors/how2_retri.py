@@ -28,6 +28,7 @@ from mmpt.processors.base import (
     TextReader,
     VideoReader,
 )
+from mmpt.processors.caption_rows import CaptionRows
 from mmpt.processors.how2 import ShardedHow2MetaProcessor, ShardedTextProcessor, ShardedVideoProcessor
 from mmpt.processors.video_table import NUM_NAMED
 from mmpt.utils.log import get_logger
@@ -149,16 +150,16 @@ class ShardedVideoRetriTextProcessor(TextReader):
         super().__init__(config, split)
         self.one = ShardedTextProcessor(config, split)
 
-    def __call__(self, key: Sequence[ShardKey]) -> list[Captions]:
+    def __call__(self, key: Sequence[ShardKey]) -> list[CaptionRows]:
         """Return the captions of every key."""
-        return [self.one(one) for one in key]
+        return self.one.read(key)
 
 
 def _align_batch(
     aligner: FixedLenAligner,
     keys: Sequence[Any],
     features: Sequence[np.ndarray],
-    captions: Sequence[Captions],
+    captions: Sequence[Captions | CaptionRows],
     rng: random.Random,
 ) -> ClipBatch:
     """Return tensors with leading axes (V, C) and the list of V ids."""

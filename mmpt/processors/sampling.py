@@ -2,7 +2,8 @@
 
 Number and order of the draws are the release's, so that a given generator state replays its items exactly. Two of its
 habits are kept on purpose: a text growth step draws twice although the second number matters only when `keep_prob` is
-below 1, and a video window may end exactly at its centre second and then not contain it.
+below 1, and a video window may end exactly at its centre second and then not contain it. What makes up most of an item
+is drawn in fewer calls from the same words of the generator: integers, and the steps of a window away from the edges.
 """
 
 from __future__ import annotations
@@ -14,6 +15,50 @@ from collections.abc import Sequence
 from mmpt.batch import Captions
 
 MAX_TEXT_WINDOW_S = 256.0  # a text window stops growing at this duration
+DRAW_BITS = 64  # that `random()` takes of the generator: two words of 32
+HALF_BITS = [sum(1 << (DRAW_BITS * step + 31) for step in range(steps)) for steps in range(65)]
+"""Of `steps` draws, the bits that say whether they are at least a half: the top bit of each one's first word."""
+
+
+def draw_int(rng: random.Random, low: int, high: int) -> int:
+    """Return what `rng.randint(low, high)` returns, from the same words, with fewer calls."""
+    span = high - low + 1
+    if span <= 0:
+        raise ValueError(f"no integer from {low} to {high}")
+    getrandbits, bits = rng.getrandbits, span.bit_length()
+    value = getrandbits(bits)
+    while value >= span:
+        value = getrandbits(bits)
+    return low + value
+
+
+def text_span(
+    sizes: Sequence[int],
+    starts: Sequence[float],
+    ends: Sequence[float],
+    centre: int,
+    target: int,
+    rng: random.Random,
+) -> tuple[int, int]:
+    """Return the first and last caption + 1 of the `text_window` that leaves none out (`keep_prob` 1)."""
+    num_captions = len(sizes)
+    assert 0 <= centre < num_captions, f"centre {centre} of {num_captions} captions"
+    draw = rng.random
+    left, right, num_pieces = centre, centre + 1, sizes[centre]
+    while (
+        num_pieces < target
+        and (left > 0 or right < num_captions)
+        and ends[right - 1] - starts[left] < MAX_TEXT_WINDOW_S
+    ):
+        to_right = draw() > 0.5
+        draw()
+        if right < num_captions and (to_right or left == 0):
+            num_pieces += sizes[right]
+            right += 1
+        else:
+            left -= 1
+            num_pieces += sizes[left]
+    return left, right
 
 
 def text_window(
@@ -71,6 +116,10 @@ def video_window(video_len: int, max_len: int, centre: int, rng: random.Random) 
         (start, end), half-open, of length min(max_len, video_len).
     """
     assert 0 <= centre < video_len, f"centre {centre} of a video of {video_len} s"
+    if max_len <= centre <= video_len - max_len and max_len < len(HALF_BITS):  # neither edge is reached: all steps draw
+        # Differs from the loop where a draw is exactly one half, once in 2**53.
+        num_right = (rng.getrandbits(DRAW_BITS * max_len) & HALF_BITS[max_len]).bit_count() if max_len else 0
+        return centre - max_len + num_right, centre + num_right
     draw = rng.random
     start = end = centre
     for _ in range(min(max_len, video_len)):

@@ -1,15 +1,19 @@
 """Token ids and feature rows to padded arrays, all clips of an item at once.
 
-The arrays are allocated once for every clip and filled clip by clip with plain slices, which is the cost of copying;
-masks come from the lengths in one comparison. Legend: B clips, T text slots, F video slots, E feature width.
+The arrays are allocated once for all clips. Text is gathered at once. Features are copied clip by clip: they come from
+as many maps as there are videos, and slices cost what the memory traffic costs. Masks come from the lengths in one
+comparison.
+Legend: B clips, T text slots, F video slots, E feature width, P word pieces.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import get_worker_info
 
 from mmpt.errors import DataError
 from mmpt.processors.tokenizer import SpecialTokens
@@ -35,6 +39,17 @@ class TextSlots:
         self.caps_BT[clip, 2:end] = ids
         self.lengths_B[clip] = end
 
+    def write_spans(self, pieces_P: np.ndarray, begins_B: np.ndarray, ends_B: np.ndarray) -> None:
+        """Set every caption to the first T - 3 of `pieces_P[begin:end]`."""
+        clips_B = np.arange(len(self.caps_BT))
+        counts_B = np.minimum(ends_B - begins_B, self.max_ids)
+        slots_M = np.arange(self.max_ids)
+        pieces_P = np.append(pieces_P, self.special.pad)  # so that there is one to take where there are none
+        ids_BM = pieces_P.take(begins_B[:, None] + slots_M, mode="clip")
+        self.caps_BT[:, 2:-1] = np.where(slots_M < counts_B[:, None], ids_BM, self.special.pad)
+        self.caps_BT[clips_B, 2 + counts_B] = self.special.sep
+        self.lengths_B = 3 + counts_B
+
     def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return caps int64 [B, T] and cmasks bool [B, T]."""
         return torch.from_numpy(self.caps_BT), _masks(self.lengths_B, self.caps_BT.shape[1])
@@ -43,8 +58,11 @@ class TextSlots:
 class VideoSlots:
     """Feature rows of B clips, zero-padded to F seconds."""
 
-    def __init__(self, num_clips: int, num_slots: int, width: int, dtype: np.dtype):
-        self.vfeats_BFE = np.zeros((num_clips, num_slots, width), dtype=dtype)
+    def __init__(self, num_clips: int, num_slots: int, width: int, dtype: np.dtype, *, whole_batch: bool = False):
+        """With `whole_batch`, a loader worker hands them over without a copy (others it copies as it collates them)."""
+        zeros = _shared_zeros if whole_batch and get_worker_info() is not None else _zeros
+        self._vfeats_BFE = zeros((num_clips, num_slots, width), dtype)
+        self.vfeats_BFE = self._vfeats_BFE.numpy()
         self.lengths_B = np.zeros(num_clips, dtype=np.int64)
 
     def write(self, clip: int, rows_nE: np.ndarray) -> None:
@@ -56,7 +74,17 @@ class VideoSlots:
 
     def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return vfeats float [B, F, E] in the features' own precision and vmasks bool [B, F]."""
-        return torch.from_numpy(self.vfeats_BFE), _masks(self.lengths_B, self.vfeats_BFE.shape[1])
+        return self._vfeats_BFE, _masks(self.lengths_B, self.vfeats_BFE.shape[1])
+
+
+def _zeros(shape: tuple[int, ...], dtype: np.dtype) -> torch.Tensor:
+    return torch.from_numpy(np.zeros(shape, dtype))
+
+
+def _shared_zeros(shape: tuple[int, ...], dtype: np.dtype) -> torch.Tensor:
+    """Return zeros in memory that other processes can map, made as torch's own collation makes it in a worker."""
+    storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)
+    return torch.empty(0, dtype=torch.from_numpy(np.empty(0, dtype)).dtype).set_(storage).view(shape)
 
 
 def _masks(lengths_B: np.ndarray, num_slots: int) -> torch.Tensor:

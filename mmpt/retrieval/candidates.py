@@ -14,6 +14,7 @@ from mmpt.errors import ConfigError, DataError
 from mmpt.retrieval.plan import Hardness, Plan
 from mmpt.retrieval.retriever import VectorRetriever
 from mmpt.utils.log import get_logger
+from mmpt.utils.stopwatch import Stopwatch
 
 logger = get_logger(__name__)
 
@@ -92,16 +93,19 @@ def refresh_plan(
     retriever: VectorRetriever,
     fingerprint: str,
     keep_centre: bool = False,
+    watch: Stopwatch | None = None,
 ) -> Plan:
     """Plan the batches of an epoch from the vectors of all videos.
 
     Args:
-        vectors_ND: float32 and finite (the pool's `gather` says so), in the order of the training list.
+        vectors_ND: float16 or float32 and finite (the pool says so), in the order of the training list; may be mapped
+            from a file.
         ids: N different video ids in the same order.
         epoch: e; all draws come from a generator seeded with e * e.
         num_cands: neighbours asked for each centre (the centre itself is one of them).
         retriever: an empty index; it is filled, trained and searched here.
         fingerprint: what `plan_fingerprint` says of the settings, the list and the weights.
+        watch: takes the time of the parts `index`, `search` and `plan`.
     Raises:
         ConfigError: `num_cands` cannot fill a batch.
         DataError: N < V.
@@ -115,13 +119,17 @@ def refresh_plan(
         )
     rng = random.Random(epoch * epoch)
     centres = choose_centres(len(ids), videos_per_batch, rng)
-    retriever.add(vectors_ND, ids)
-    retriever.finalize_training()
-    neighbours_mk, _ = retriever.search(vectors_ND[centres], num_cands)
-    batches = plan_batches(neighbours_mk, centres, videos_per_batch, rng, keep_centre)
-    hardness = plan_hardness(vectors_ND, batches, random.Random(epoch * epoch))
-    _log_plan(epoch, hardness, batches, videos_per_batch, len(ids))
-    listed = tuple(tuple(ids[place] for place in batch) for batch in batches)
+    watch = watch or Stopwatch()
+    with watch.timed("index"):
+        retriever.add(vectors_ND, ids)
+        retriever.finalize_training()
+    with watch.timed("search"):
+        neighbours_mk, _ = retriever.search(vectors_ND[centres], num_cands)
+    with watch.timed("plan"):
+        batches = plan_batches(neighbours_mk, centres, videos_per_batch, rng, keep_centre)
+        hardness = plan_hardness(vectors_ND, batches, random.Random(epoch * epoch))
+        _log_plan(epoch, hardness, batches, videos_per_batch, len(ids))
+        listed = tuple(tuple(ids[place] for place in batch) for batch in batches)
     return Plan(epoch, fingerprint, len(ids), listed, hardness)
 
 

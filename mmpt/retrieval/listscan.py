@@ -1,125 +1,182 @@
-"""Batched search of an inverted file: one matrix product per list proposes, exact pair distances decide.
+"""Batched search of lists of vectors: a matrix product of sketches rules out, exact pair distances decide the rest.
 
-A one-by-one scan reads every probed list once per query and is bound by memory; here a list is read once per chunk
-of queries. The expansion |x|^2 - 2qx is only used to propose: the k + `MARGIN` best get their exact distance, so that
-the answer depends neither on how queries are grouped nor on the number of threads; ties go to the lower position.
-Legend: m queries, P probed lists per query, W slots kept per probed list, K candidates per query, D hidden size.
+A one-by-one scan reads every probed list once per query and is bound by memory; here a list is read once for all
+queries that probe it. Nearly all products are only compared with a bound: the k-th lowest exact cost that the query has
+so far, which its nearest list, visited first, makes tight. The bound allows for rounding, so that no neighbour is lost:
+the answer depends neither on how queries are grouped, nor on threads, nor on the device.
+Legend: m queries, r of them at once, P probed lists per query, n vectors of a block, k neighbours, D hidden size,
+S size of a sketch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from threading import Lock
 
 import numpy as np
+import torch
 
-MARGIN = 16
-"""Candidates beyond k whose exact distance is computed, against rounding of the matrix product."""
-
-MAX_BLOCK = 1 << 24
-"""Largest number of float32 entries of one matrix product (64 MiB)."""
+from mmpt.retrieval.nearest import Nearest
+from mmpt.retrieval.sketch import rounding
+from mmpt.retrieval.threads import Workplace
+from mmpt.retrieval.vectorlists import BLOCK_ROWS, VectorLists
 
 PairCosts = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """(queries [m,D], query rows [n], vectors [N,D], vector rows [n]) -> float32 [n]: exact costs of n pairs."""
+Visit = tuple[int, np.ndarray]
+"""A list to read, and the rows int64 of the queries that search it then."""
+
+BYTES_PER_PRODUCT = 32
+"""Of a product, its comparison, and, should it pass, its indices."""
+CROWD = 0.3
+"""Share of a block's pairs that pass as sketches from which their whole product costs less than so many exact pairs."""
 
 
 @dataclass(frozen=True)
-class ListStore:
-    """Vectors grouped into lists, and how a pair is scored; lower cost is nearer."""
+class Metric:
+    """How a pair is scored; lower cost is nearer."""
 
-    vectors: Sequence[np.ndarray]  # float32 [n_l, D] per list; views
-    positions: Sequence[np.ndarray]  # int64 [n_l] per list: position of each vector in the whole collection
-    offsets: Sequence[np.ndarray]  # float32 [n_l] per list: |x|^2, or zeros for the dot product
-    scale: float  # cost is proposed as scale * qx + offset: -2 for squared L2 (less |q|^2), -1 for the dot product
+    is_l2: bool
+    """Squared L2 distance; else the negated dot product."""
     pair_costs: PairCosts
 
-    @classmethod
-    def build(
-        cls, vectors: Sequence[np.ndarray], positions: Sequence[np.ndarray], pair_costs: PairCosts, *, is_l2: bool
-    ) -> ListStore:
-        """Group vectors for squared L2 distance (`is_l2`) or for the negated dot product."""
-        if not is_l2:
-            return cls(vectors, positions, [np.zeros(len(part), np.float32) for part in vectors], -1.0, pair_costs)
-        norms = [np.einsum("nd,nd->n", part, part) for part in vectors]
-        return cls(vectors, positions, norms, -2.0, pair_costs)
 
-    @property
-    def sizes(self) -> np.ndarray:
-        """int64 [lists]: vectors per list."""
-        return np.array([len(part) for part in self.positions], dtype=np.int64)
+class ListScan:
+    """The search of some queries."""
 
-    def list_of_positions(self) -> np.ndarray:
-        """Return the list that holds each position, int64 [N]."""
-        list_of = np.empty(self.sizes.sum(), dtype=np.int64)
-        for which, positions in enumerate(self.positions):
-            list_of[positions] = which
-        return list_of
+    def __init__(
+        self,
+        queries_mD: np.ndarray,
+        sketches_mS: np.ndarray,
+        lists: VectorLists,
+        k: int,
+        metric: Metric,
+        workplace: Workplace,
+    ):
+        """Begin a search of the k nearest.
+
+        Args:
+            queries_mD: float32, C-contiguous.
+            sketches_mS: their sketches, as the lists' vectors have them.
+        """
+        self._queries_mD, self._lists, self._k, self._metric = queries_mD, lists, k, metric
+        self._device = workplace.device
+        bytes_per_query = workplace.num_threads * BLOCK_ROWS * BYTES_PER_PRODUCT
+        self._rows = max(1, workplace.memory_bytes // bytes_per_query)
+        self._short = _Products(sketches_mS, queries_mD.shape[1], metric.is_l2, self._device)
+        self._nearest = Nearest(len(queries_mD), k)
+        self._lock = Lock()  # two threads may read two lists for one query
+
+    def visit(self, visit: Visit) -> None:
+        """Show some queries the vectors of a list, which they have not seen before."""
+        which, rows = visit
+        for positions_n in self._lists.blocks(which):
+            block = self._short.block(self._lists.read_sketches(positions_n))
+            for begin in range(0, len(rows), self._rows):
+                some = rows[begin : begin + self._rows]
+                costs_rn = self._short.costs(some, block)
+                self._take_first(costs_rn, some, positions_n)
+                self._take_near(costs_rn, some, positions_n, block)
+
+    def result(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return positions int64 [m,k] by rising (cost, position), -1 where fewer than k were shown, and costs float32
+        [m,k], infinite there."""
+        return self._nearest.sorted()
+
+    @cached_property
+    def _full(self) -> _Products:
+        return _Products(self._queries_mD, self._queries_mD.shape[1], self._metric.is_l2, self._device)
+
+    def _take_first(self, costs_rn: torch.Tensor, rows: np.ndarray, positions_n: np.ndarray) -> None:
+        """Give the queries that have no k neighbours yet, hence no bound, the k nearest by sketch; they become inf."""
+        unbounded = self._nearest.short(rows)
+        if len(unbounded) and len(positions_n) > self._k:
+            places = torch.from_numpy(unbounded).to(self._device)
+            columns = costs_rn[places].topk(self._k, largest=False, sorted=False).indices
+            costs_rn[places[:, None], columns] = torch.inf
+            self._add(rows[np.repeat(unbounded, self._k)], positions_n, columns.flatten().cpu().numpy())
+
+    def _take_near(self, costs_rn: torch.Tensor, rows: np.ndarray, positions_n: np.ndarray, block: _Block) -> None:
+        """Take every pair whose exact cost may be among a query's k lowest."""
+        worst_r = self._nearest.worst(rows)
+        passed_rn = costs_rn <= self._short.bounds(rows, worst_r, block)
+        near, columns = passed_rn.nonzero(as_tuple=True)
+        if self._lists.sketches is not None and len(near) > CROWD * passed_rn.numel():
+            whole = self._full.block(self._lists.read(positions_n))
+            passed_rn &= self._full.costs(rows, whole) <= self._full.bounds(rows, worst_r, whole)
+            near, columns = passed_rn.nonzero(as_tuple=True)
+        self._add(rows[near.cpu().numpy()], positions_n, columns.cpu().numpy())
+
+    def _add(self, rows: np.ndarray, positions_n: np.ndarray, columns: np.ndarray) -> None:
+        """Score pairs of queries (rising) and members of a block exactly, and keep the lowest."""
+        if not len(rows):
+            return
+        wanted = np.zeros(len(positions_n), dtype=bool)
+        wanted[columns] = True
+        vectors_wD, place_of = self._lists.read(positions_n[wanted]), np.cumsum(wanted) - 1
+        costs = self._metric.pair_costs(self._queries_mD, rows, vectors_wD, place_of[columns])
+        with self._lock:
+            self._nearest.add(rows, costs, positions_n[columns])
 
 
-def scan_lists(
-    queries_mD: np.ndarray, probes_mP: np.ndarray, store: ListStore, k: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the k nearest vectors of every query among the lists it probes.
+@dataclass(frozen=True)
+class _Block:
+    """Vectors on the device."""
 
-    Args:
-        queries_mD: float32, C-contiguous.
-        probes_mP: int64, lists to search, distinct within a row; -1 for none.
-    Returns:
-        positions int64 [m,k] by rising (cost, position), -1 where the lists hold fewer than k; costs float32 [m,k],
-        infinite there.
-    """
-    lists_mK, columns_mK = _propose(queries_mD, probes_mP, store, k + MARGIN)
-    num_queries, num_candidates = lists_mK.shape
-    costs = np.full(lists_mK.size, np.inf, dtype=np.float32)
-    positions = np.full(lists_mK.size, -1, dtype=np.int64)
-    columns = columns_mK.ravel()
-    for which, members in _by_list(lists_mK):
-        costs[members] = store.pair_costs(queries_mD, members // num_candidates, store.vectors[which], columns[members])
-        positions[members] = store.positions[which][columns[members]]
-    costs_mK, positions_mK = costs.reshape(lists_mK.shape), positions.reshape(lists_mK.shape)
-    order = np.lexsort((positions_mK, costs_mK), axis=1)[:, :k]
-    found_costs = np.full((num_queries, k), np.inf, dtype=np.float32)
-    found_positions = np.full((num_queries, k), -1, dtype=np.int64)
-    found_costs[:, : order.shape[1]] = np.take_along_axis(costs_mK, order, axis=1)
-    found_positions[:, : order.shape[1]] = np.take_along_axis(positions_mK, order, axis=1)
-    return found_positions, found_costs
+    vectors: torch.Tensor
+    """float32 [n,S]."""
+    offsets: torch.Tensor
+    """float32 [n]: |x|^2, or zeros for the dot product."""
+    most: float
+    """The largest |x|^2."""
 
 
-def chunk_rows(num_probes: int, k: int, store: ListStore, budget_bytes: int = 1 << 28) -> int:
-    """Return how many queries fit into `budget_bytes` of proposals at once (at least 1)."""
-    width = min(k + MARGIN, int(store.sizes.max(initial=1)))
-    return max(1, budget_bytes // (8 * num_probes * max(width, 1)))
+class _Products:
+    """Costs of pairs less |q|^2 by one matrix product, |x|^2 - 2qx or -qx, and the bounds to compare them with."""
+
+    def __init__(self, queries_mS: np.ndarray, dim: int, is_l2: bool, device: torch.device):
+        self._queries_mS, self._is_l2, self._device = torch.from_numpy(queries_mS).to(device), is_l2, device
+        self._squares_m = np.einsum("ms,ms->m", queries_mS, queries_mS, dtype=np.float64)
+        self._rounding = 2 * rounding(dim)
+
+    def block(self, vectors_nS: np.ndarray) -> _Block:
+        squares_n = np.einsum("ns,ns->n", vectors_nS, vectors_nS)
+        offsets_n = squares_n if self._is_l2 else np.zeros_like(squares_n)
+        vectors, offsets = (torch.from_numpy(array).to(self._device) for array in (vectors_nS, offsets_n))
+        return _Block(vectors, offsets, float(squares_n.max()))
+
+    def costs(self, rows: np.ndarray, block: _Block) -> torch.Tensor:
+        """Return float32 [r,n]."""
+        return torch.addmm(block.offsets, self._queries_mS[rows], block.vectors.T, alpha=-2 if self._is_l2 else -1)
+
+    def bounds(self, rows: np.ndarray, worst_r: np.ndarray, block: _Block) -> torch.Tensor:
+        """Return float32 [r,1]: no pair beyond it has an exact cost of at most `worst_r`.
+
+        It allows for the rounding of sketches, products and exact costs, each a small part of (|q| + |x|)^2.
+        """
+        squares_r = self._squares_m[rows]
+        bounds_r = worst_r + self._rounding * np.square(np.sqrt(squares_r) + block.most**0.5)
+        bounds_r = bounds_r - squares_r if self._is_l2 else bounds_r
+        highest = np.finfo(np.float32).max  # below the infinity of pairs that were taken
+        return torch.from_numpy(np.minimum(bounds_r, highest).astype(np.float32)).to(self._device)[:, None]
 
 
-def _propose(
-    queries_mD: np.ndarray, probes_mP: np.ndarray, store: ListStore, keep: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return list [m,K] (-1: none) and column in it [m,K] of the `keep` best by matrix product, in no order."""
-    (num_queries, num_probes), width = probes_mP.shape, min(keep, int(store.sizes.max(initial=1)))
-    costs_mPW = np.full((num_queries, num_probes, width), np.inf, dtype=np.float32)
-    columns_mPW = np.full((num_queries, num_probes, width), -1, dtype=np.int32)
-    for which, members in _by_list(probes_mP):
-        size = len(store.positions[which])
-        for some in _blocks(members, size):
-            rows, slots = np.divmod(some, num_probes)
-            costs_rn = queries_mD[rows] @ store.vectors[which].T
-            costs_rn *= store.scale
-            costs_rn += store.offsets[which]
-            if size > width:
-                best = np.argpartition(costs_rn, width - 1, axis=1)[:, :width]
-                costs_mPW[rows, slots] = np.take_along_axis(costs_rn, best, axis=1)
-                columns_mPW[rows, slots] = best
-            else:
-                costs_mPW[rows, slots, :size] = costs_rn
-                columns_mPW[rows, slots, :size] = np.arange(size)
-    costs, columns = costs_mPW.reshape(num_queries, -1), columns_mPW.reshape(num_queries, -1)
-    if costs.shape[1] > keep:
-        best = np.argpartition(costs, keep - 1, axis=1)[:, :keep]
-    else:
-        best = np.broadcast_to(np.arange(costs.shape[1]), costs.shape)
-    columns = np.take_along_axis(columns, best, axis=1)
-    lists = np.take_along_axis(probes_mP, best // width, axis=1)
-    return np.where(columns < 0, -1, lists), columns
+def visit_probes(probes_mP: np.ndarray) -> list[Visit]:
+    """Visit the lists int64 [m,P] that each query probes, its nearest before all others; -1 for none."""
+    others = probes_mP.shape[1] - 1
+    nearest = list(_by_list(probes_mP[:, :1]))
+    if not others:
+        return nearest
+    return nearest + [(which, members // others) for which, members in _by_list(probes_mP[:, 1:])]
+
+
+def visit_all(num_queries: int, lists: VectorLists) -> list[Visit]:
+    """Let every query search every list."""
+    everyone = np.arange(num_queries)
+    return [(which, everyone) for which in range(len(lists))]
 
 
 def _by_list(lists: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -132,9 +189,13 @@ def _by_list(lists: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
             yield value, members
 
 
-def _blocks(members: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Cut `members` so that one block times `size` stays below `MAX_BLOCK`; nothing for an empty list."""
-    step = max(1, MAX_BLOCK // max(size, 1))
-    if size:
-        for begin in range(0, len(members), step):
-            yield members[begin : begin + step]
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Multiply in float32: no TF32, no autocast; the bound counts on it."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -5,43 +5,65 @@ Legend: m queries, s of them as a sample, L lists, P probes, k neighbours, D hid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 
-from mmpt.retrieval.listscan import ListStore
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 
-TARGET_RECALL = 0.95
+SAMPLE = 256
+"""Queries whose true neighbours are looked for, to decide the probes and to measure the recall afterwards."""
 
 
-def auto_probes(
-    probe: Callable[[np.ndarray, int], np.ndarray],
-    parts_mD: Iterable[np.ndarray],
-    sample_sD: np.ndarray,
-    true_sk: np.ndarray,
-    store: ListStore,
-) -> int:
-    """Return the fewest probes that give every query k neighbours, and the sample `TARGET_RECALL` of its true ones.
+class Index(Protocol):
+    """What is searched list by list."""
 
-    Args:
-        probe: (queries [m,D], P) -> int64 [m,P], every query's nearest P lists, nearest first; -1 for none.
-        parts_mD: all queries, in parts.
-        sample_sD: some of them.
-        true_sk: int64, positions of the sample's true k neighbours.
-        store: sizes and positions of the lists.
-    """
-    sizes, k = store.sizes, true_sk.shape[1]
-    for_full = max(probes_for_full(partial(probe, part_mD), sizes, k) for part_mD in parts_mD)
-    for_recall = probes_for_recall(probe(sample_sD, len(sizes)), true_sk, store.list_of_positions(), TARGET_RECALL)
-    logger.info(
-        "nprobe auto: %d of %d lists (full candidate lists need %d, recall %.2f on %d queries needs %d)",
-        max(for_full, for_recall), len(sizes), for_full, TARGET_RECALL, len(sample_sD), for_recall,
-    )  # fmt: skip
-    return max(for_full, for_recall)
+    @property
+    def sizes(self) -> np.ndarray: ...
+
+    def list_of_positions(self) -> np.ndarray: ...
+
+    def probe(self, queries_mD: np.ndarray, num_probes: int) -> np.ndarray: ...
+
+    def search(self, queries_mD: np.ndarray, k: int, num_probes: int) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some queries, and what a search of all lists finds for them."""
+
+    rows: np.ndarray
+    """int64 [s], rising."""
+    true_sk: np.ndarray
+    """int64, positions; -1 for none."""
+
+    @classmethod
+    def draw(cls, index: Index, queries_mD: np.ndarray, k: int, seed: int) -> Sample:
+        """Search all lists for a seeded choice of the queries."""
+        rows = sample_rows(len(queries_mD), seed)
+        return cls(rows, index.search(queries_mD[rows], k, len(index.sizes))[0])
+
+    def decide(self, index: Index, queries_mD: np.ndarray, recall: float) -> int:
+        """Return the fewest probes that give every query k neighbours, and the sample the share `recall` of its own."""
+        num_lists, k = len(index.sizes), self.true_sk.shape[1]
+        for_full = probes_for_full(partial(index.probe, queries_mD), index.sizes, k)
+        order_sL = index.probe(queries_mD[self.rows], num_lists)
+        for_recall = probes_for_recall(order_sL, self.true_sk, index.list_of_positions(), recall)
+        logger.info(
+            "nprobe auto: %d of %d lists (full candidate lists need %d, recall %g on %d queries needs %d)",
+            max(for_full, for_recall), num_lists, for_full, recall, len(self.rows), for_recall,
+        )  # fmt: skip
+        return max(for_full, for_recall)
+
+
+def sample_rows(num_queries: int, seed: int) -> np.ndarray:
+    """Return at most `SAMPLE` different rows, rising; a seeded random choice."""
+    return np.sort(np.random.default_rng(seed).permutation(num_queries)[:SAMPLE])
 
 
 def probes_for_full(probe: Callable[[int], np.ndarray], sizes_L: np.ndarray, k: int) -> int:
@@ -75,3 +97,10 @@ def probes_for_recall(probes_mL: np.ndarray, neighbours_mk: np.ndarray, list_of:
     if not len(places):
         return 1
     return int(np.sort(places)[int(np.ceil(target * len(places))) - 1]) + 1
+
+
+def share_found(found_mk: np.ndarray, true_mk: np.ndarray) -> float:
+    """Return the share of the true neighbours (positions; -1 for none) that were found, 1 when there are none."""
+    total = int((true_mk >= 0).sum())
+    met = sum(int(np.isin(true[true >= 0], found).sum()) for true, found in zip(true_mk, found_mk, strict=True))
+    return met / total if total else 1.0

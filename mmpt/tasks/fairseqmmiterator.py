@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from fairseq.data.iterators import CountingIterator, EpochBatchIterator
@@ -14,17 +17,27 @@ from mmpt.utils.log import get_logger
 logger = get_logger(__name__)
 
 
+@cache
+def keep_inherited_memory_shared() -> None:
+    """Let processes that this one forks, as loader workers are, never collect what they have inherited.
+
+    A collection writes into every object that it visits, and so gives each worker a copy of the pages of all modules.
+    """
+    os.register_at_fork(after_in_child=gc.freeze)
+
+
 class WaitingIterator(CountingIterator):
-    """The batches of an epoch, with the time that training has waited for the last one."""
+    """The batches of an epoch, with the time that training has waited for them."""
 
     def __init__(self, batches: CountingIterator):
         super().__init__(batches, start=batches.n, total=len(batches))
         self.waited_s = 0.0
+        """Seconds since this was last set to 0; with `update_freq`, an update takes several batches at once."""
 
     def __next__(self) -> Any:
         begin = time.perf_counter()
         batch = super().__next__()
-        self.waited_s = time.perf_counter() - begin
+        self.waited_s += time.perf_counter() - begin
         return batch
 
 
@@ -50,6 +63,7 @@ class PlannedBatchIterator(EpochBatchIterator):
         batch_size: int,
         **kwargs: Any,
     ):
+        keep_inherited_memory_shared()
         self._plan = plan
         self._batch_size = batch_size
         self._plan_identity: str | None = None
@@ -68,10 +82,13 @@ class PlannedBatchIterator(EpochBatchIterator):
         batches = super()._get_iterator_for_epoch(*args, **kwargs)
         return None if batches is None else WaitingIterator(batches)
 
-    @property
-    def waited_s(self) -> float:
-        """Seconds that training has waited for its last batch."""
-        return 0.0 if self._cur_epoch_itr is None else self._cur_epoch_itr.waited_s
+    def take_waited_s(self) -> float:
+        """Return the seconds that training has waited for batches since this was last called."""
+        epoch = self._cur_epoch_itr
+        if epoch is None:
+            return 0.0
+        waited_s, epoch.waited_s = epoch.waited_s, 0.0
+        return waited_s
 
     @property
     def first_batch(self) -> dict[str, Any]:

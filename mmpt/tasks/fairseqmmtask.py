@@ -40,7 +40,7 @@ from mmpt.utils.distributed import World
 from mmpt.utils.log import quiet_other_processes
 
 LAST_CHECKPOINT = "checkpoint_last.pt"
-NOT_FLAT = ("memory_efficient_fp16", "memory_efficient_bf16", "amp", "fp16_no_flatten_grads")
+NOT_FLAT = ("memory_efficient_fp16", "memory_efficient_bf16", "fp16_no_flatten_grads")
 """Options with which fairseq keeps parameters apart also in half precision."""
 LOST_PEER = re.compile(r"Connection (closed|reset|refused)|Broken pipe|Socket closed|socket has been closed|TCPStore")
 
@@ -167,13 +167,29 @@ class FairseqMMTask(LegacyFairseqTask):
         assert self.model is not None, "fairseq builds the model before it asks for batches"
         return self.inner.plan_epoch(self.datasets["train"].dataset, self.model, epoch, World.current(), wanted)
 
+    def train_step(self, sample: Any, model: nn.Module, criterion: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run a step of training as fairseq does, within the run's memory."""
+        self._fit_memory(criterion)
+        return super().train_step(sample, model, criterion, *args, **kwargs)
+
+    def valid_step(self, sample: Any, model: nn.Module, criterion: Any) -> Any:
+        """Compute the loss of a validation batch as fairseq does, within the run's memory."""
+        self._fit_memory(criterion)
+        return super().valid_step(sample, model, criterion)
+
+    def _fit_memory(self, criterion: Any) -> None:
+        """Choose by `memory`, at the first batch: only then are weights where and as they will be."""
+        assert self.model is not None, "fairseq builds the model before it asks for steps"
+        plan = self.inner.plan_memory(self.model, next(self.model.parameters()).device)
+        plan.apply(self.model, criterion.loss)
+
     def pace(self) -> dict[str, float]:
-        """Say how long the last training batch kept its process waiting, and how many updates are left in the run."""
+        """Say how long training has waited for batches since the last call, and how many updates are left."""
         if self.batches is None:
             return {}
         epochs_left = (self.args.max_epoch or 0) - self.batches.epoch
         updates = len(self.batches) * epochs_left + len(self.batches) - self.batches.iterations_in_epoch
-        return {"data_wait": self.batches.waited_s, "updates_left": max(updates, 0)}
+        return {"data_wait": self.batches.take_waited_s(), "updates_left": max(updates, 0)}
 
     def max_positions(self) -> None:
         """No limit: clips have fixed sizes."""

@@ -1,24 +1,23 @@
 """The epoch refresh: embed every training video, find neighbours, and plan batches of hard negatives.
 
-Chosen here: chunks of videos are fixed by position and dealt to processes, so that a video's vector does not depend on
-how many processes there are; rank 0 builds the one index over all videos and the others receive its plan.
+Chosen here: a video's vector does not depend on how many processes there are; rank 0 builds the one index over all
+videos and the others receive its plan. Until the plan is saved, vectors lie in files of `<save_dir>/retri/`, so that a
+refresh that was killed goes on; the files of dead runs with other settings or weights are removed when one starts.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from mmpt.batch import Split
 from mmpt.config import RunConfig
-from mmpt.datasets import MMDataset, collate
+from mmpt.datasets import MMDataset
 from mmpt.errors import DataError
 from mmpt.models.checkpoint import weights_fingerprint
 from mmpt.processors import (
@@ -33,19 +32,25 @@ from mmpt.retrieval import (
     RETRIEVERS,
     VECTOR_POOLS,
     Plan,
+    VectorBank,
+    VectorRetriever,
     VideoVectorPool,
     ids_fingerprint,
     plan_fingerprint,
     refresh_plan,
-    video_vectors,
+    remove_other_banks,
 )
-from mmpt.tasks.task import TASKS, Task, merge_leading
+from mmpt.tasks.embedding import EmbeddingPass, device_of
+from mmpt.tasks.task import TASKS, Task
 from mmpt.utils.distributed import World
-from mmpt.utils.log import get_logger, progress
+from mmpt.utils.log import get_logger
+from mmpt.utils.memory import memory_in_use, memory_limit
 from mmpt.utils.rng import stable_seed
+from mmpt.utils.stopwatch import Stopwatch
 
 logger = get_logger(__name__)
-CLIPS_PER_FORWARD = 1024
+SHARE_FOR_VECTORS = 1 / 4
+"""Most of the spare memory that `bank: auto` gives to the vectors of all videos."""
 SETTINGS_DIGITS = 16
 """Digits of the settings' hash in a plan's identity."""
 PLAN_DATASET_KEYS = (
@@ -53,7 +58,8 @@ PLAN_DATASET_KEYS = (
     "sort_clips", "bert_name", "vfeat_dir", "tfeat_dir",
 )  # fmt: skip
 PLAN_RETRIEVAL_KEYS = (
-    "num_cands", "centroids", "examples_per_cent_to_train", "db_type", "nprobe", "keep_centre", "retriever_cls"
+    "num_cands", "centroids", "examples_per_cent_to_train", "db_type", "nprobe", "recall", "keep_centre",
+    "retriever_cls",
 )  # fmt: skip
 
 
@@ -125,32 +131,56 @@ class RetriTask(Task):
 
     def refresh(self, model: nn.Module, epoch: int, world: World) -> Plan:
         """Embed all videos, build one index over them, plan the epoch's batches; the same plan in every process."""
-        vectors_ND = self.embed_videos(model, epoch, world)
+        watch = Stopwatch()
+        pool, vectors_ND = self._collect(model, epoch, world, watch)
         plan = None
         if vectors_ND is not None:
             dataset, retrieval = self.config.dataset, self.config.retrieval
             assert dataset.num_video_per_batch is not None, "checked by the config"
             assert retrieval.num_cands is not None, "checked by the config"
-            retriever_cls = RETRIEVERS.get(retrieval.retriever_cls or "VectorRetriever", "retriever_cls")
+            if not (in_file := self._searches_in_file(vectors_ND)):
+                with watch.timed("gather"):
+                    vectors_ND = np.array(vectors_ND)
             plan = refresh_plan(
                 vectors_ND,
                 self._video_ids(),
                 epoch=epoch,
                 videos_per_batch=dataset.num_video_per_batch,
                 num_cands=retrieval.num_cands,
-                retriever=retriever_cls(
-                    vectors_ND.shape[1],
-                    retrieval.centroids,
-                    db_type=retrieval.db_type,
-                    examples_per_cent_to_train=retrieval.examples_per_cent_to_train,
-                    nprobe=retrieval.nprobe,
-                    seed=epoch,
-                ),
+                retriever=self._retriever(vectors_ND.shape[1], epoch, device_of(model), in_file),
                 fingerprint=self._fingerprint(epoch, weights_fingerprint(model)),
                 keep_centre=retrieval.keep_centre,
+                watch=watch,
             )
-            plan.save(self.plan_dir)
-        return world.broadcast_object(plan)
+            with watch.timed("save"):
+                plan.save(self.plan_dir)
+            logger.info("refresh of epoch %d: %d videos in %.1f s: %s", epoch, plan.num_videos, watch.total, watch)
+        plan = world.broadcast_object(plan)
+        pool.discard()
+        return plan
+
+    def _searches_in_file(self, vectors_ND: np.ndarray) -> bool:
+        """Say whether the search leaves all vectors in files, by `bank`."""
+        here = torch.device("cpu")
+        spare = memory_limit(None, here) - memory_in_use(here)
+        bank = self.config.retrieval.bank
+        return bank == "file" or (bank == "auto" and vectors_ND.nbytes > SHARE_FOR_VECTORS * spare)
+
+    def _retriever(self, hidden_size: int, epoch: int, device: torch.device, in_file: bool) -> VectorRetriever:
+        """Return an empty index."""
+        retrieval = self.config.retrieval
+        retriever_cls = RETRIEVERS.get(retrieval.retriever_cls or "VectorRetriever", "retriever_cls")
+        return retriever_cls(
+            hidden_size,
+            retrieval.centroids,
+            db_type=retrieval.db_type,
+            examples_per_cent_to_train=retrieval.examples_per_cent_to_train,
+            nprobe=retrieval.nprobe,
+            seed=epoch,
+            recall=retrieval.recall,
+            device=device,
+            bank_dir=self.plan_dir if in_file else None,
+        )
 
     @property
     def embedding_dataset(self) -> MMDataset:
@@ -173,56 +203,58 @@ class RetriTask(Task):
         return meta.video_ids
 
     def embed_videos(self, model: nn.Module, epoch: int, world: World) -> np.ndarray | None:
-        """Return the float32 [N, D] vectors of all training videos, in list order; None in other processes than rank 0.
+        """Return the float16 [N, D] vectors of all training videos, in list order; None in other processes than rank 0.
 
         A vector is the mean over C clips of (pooled_video + pooled_text) / 2, not normalised. The clip draws depend on
         the epoch and the video's position only.
         """
-        dataset = self.embedding_dataset
+        pool, vectors_ND = self._collect(model, epoch, world, Stopwatch())
+        pool.discard()
+        return vectors_ND
+
+    def _collect(
+        self, model: nn.Module, epoch: int, world: World, watch: Stopwatch
+    ) -> tuple[VideoVectorPool, np.ndarray | None]:
+        """Return this process's pool and, in rank 0, all vectors; parts `embed` and `gather` are timed."""
+        dataset, was_training = self.embedding_dataset, model.training
         dataset.set_epoch(epoch)
-        pool_cls = VECTOR_POOLS.get(self.config.retrieval.vectorpool_cls or "VideoVectorPool", "vectorpool_cls")
-        pool: VideoVectorPool | None = None
-        was_training = model.training
         model.eval()
         try:
-            for positions, vectors_nD in self._embed_chunks(model, dataset, world):
-                pool = pool or pool_cls(len(dataset), vectors_nD.shape[1])
-                pool.add(positions, vectors_nD)
+            with watch.timed("embed"):
+                embedding = self._embedding_pass(model, world)
+                pool = self._open_pool(model, epoch, embedding.vector_size(model), world)
+                done = embedding.fill(pool, model, world)
         finally:
             model.train(was_training)
-        assert pool is not None, "every process embeds at least one video"
-        return pool.gather(world)
+        watch.remarks["embed"] = embedding.pace(done, watch.seconds["embed"], world)
+        with watch.timed("gather"):
+            return pool, pool.gather(world)
 
-    @torch.no_grad()
-    def _embed_chunks(
-        self, model: nn.Module, dataset: MMDataset, world: World
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield (positions [n], vectors [n, D]) of this process's chunks of consecutive videos."""
-        device = next(model.parameters()).device
-        size = (self.config.dataset.num_video_per_batch or 1) * self.config.retrieval.infer_scale
-        starts = range(world.rank * size, len(dataset), world.size * size)
-        chunks = [list(range(begin, min(begin + size, len(dataset)))) for begin in starts]
-        chunks = chunks or [[0]]  # more processes than chunks: the pool takes each video once
-        loader = DataLoader(
-            dataset,
-            batch_sampler=chunks,
-            collate_fn=collate,
+    def _embedding_pass(self, model: nn.Module, world: World) -> EmbeddingPass:
+        dataset = self.config.dataset
+        return EmbeddingPass(
+            self.embedding_dataset,
+            clips_per_video=dataset.clip_per_video or 1,
+            clips_per_forward=world.smallest(self.plan_memory(model, device_of(model)).clips_per_forward),
+            videos_per_chunk=(dataset.num_video_per_batch or 1) * self.config.retrieval.infer_scale,
             num_workers=self.config.num_workers,
-            prefetch_factor=1 if self.config.num_workers else None,  # a chunk is large, and waits in shared memory
-            pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # else the loader would advance the global one
         )
-        mine = sum(map(len, chunks))
-        for batch in progress(loader, mine, "videos embedded", logger, unit=size):
-            flat = merge_leading({key: batch[key] for key in _MODEL_INPUTS}, 2)
-            pieces = []
-            for begin in range(0, len(flat["caps"]), CLIPS_PER_FORWARD):
-                end = begin + CLIPS_PER_FORWARD
-                piece = {key: value[begin:end].to(device, non_blocking=True) for key, value in flat.items()}
-                output = model(**piece)
-                pieces.append(torch.stack([output["pooled_video"], output["pooled_text"]]).float())
-            video_BD, text_BD = torch.cat(pieces, dim=1)
-            yield batch["idx"], video_vectors(video_BD, text_BD, self.config.dataset.clip_per_video or 1)
+
+    def _open_pool(self, model: nn.Module, epoch: int, vector_size: int, world: World) -> VideoVectorPool:
+        """Return this process's pool with what an interrupted pass of the same weights and settings has left."""
+        shape = (len(self.embedding_dataset), vector_size)
+        key = world.broadcast_object(self._vectors_key(model, epoch) if world.is_main else None)
+        remove_other_banks(self.plan_dir, key)
+        bank = VectorBank(self.plan_dir, key, world.rank, shape)
+        bank.adopt(world)
+        pool_cls = VECTOR_POOLS.get(self.config.retrieval.vectorpool_cls or "VideoVectorPool", "vectorpool_cls")
+        return pool_cls(*shape, bank)
+
+    def _vectors_key(self, model: nn.Module, epoch: int) -> str:
+        """Identity of the vectors: as that of a plan, but with all weights and without the search's settings."""
+        settings = {key: getattr(self.config.dataset, key) for key in PLAN_DATASET_KEYS}
+        weights = weights_fingerprint(model, trainable_only=False)
+        return plan_fingerprint(epoch=epoch, ids=self._ids_fingerprint, weights=weights, seed=self.seed, **settings)
 
     def _fingerprint(self, epoch: int, weights: str = "") -> str:
         """Identity of a plan: epoch, list of videos, every setting that it depends on, and the weights that embed."""
@@ -245,6 +277,3 @@ def _planned_meta(dataset: MMDataset) -> ShardedHow2VideoRetriMetaProcessor:
 @TASKS.register
 class VideoRetriTask(RetriTask):
     """The same by the name that pre-training YAMLs use: several clips of every video."""
-
-
-_MODEL_INPUTS = ("caps", "cmasks", "vfeats", "vmasks")

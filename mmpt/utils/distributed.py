@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -31,6 +31,20 @@ def _side_group() -> dist.ProcessGroup:
     if default not in _side_groups:
         _side_groups[default] = dist.new_group(backend="gloo", timeout=PATIENCE)
     return _side_groups[default]
+
+
+class Rows(Protocol):
+    """A matrix whose rows are read and written by their places: an array, or a file that looks like one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> Any: ...
+
+    def __getitem__(self, places_n: np.ndarray, /) -> np.ndarray: ...
+
+    def __setitem__(self, places_n: np.ndarray, rows_nD: np.ndarray, /) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,14 @@ class World:
         dist.broadcast_object_list(box, src=0, group=_side_group())
         return box[0]
 
+    def smallest(self, value: int) -> int:
+        """Return the smallest `value` of all processes, in every process."""
+        if self.size == 1:
+            return value
+        box = torch.tensor([value])
+        dist.all_reduce(box, dist.ReduceOp.MIN, group=_side_group())
+        return int(box)
+
     def lowest_holder(self, held_N: np.ndarray) -> np.ndarray:
         """Return for every place the lowest rank whose `held_N` (bool) is true there, int64 [N]; `size` for none."""
         holder_N = torch.from_numpy(np.where(held_N, self.rank, self.size))
@@ -67,28 +89,31 @@ class World:
             dist.all_reduce(holder_N, dist.ReduceOp.MIN, group=_side_group())
         return holder_N.numpy()
 
-    def gather_rows(self, rows_ND: np.ndarray, holder_N: np.ndarray) -> np.ndarray | None:
-        """Bring every row from the process that holds it to rank 0, into its own matrix.
+    def gather_rows(self, rows_ND: Rows, holder_N: np.ndarray) -> None:
+        """Bring every row from the process that holds it to rank 0, whose `rows_ND` then has all of them.
 
         Args:
-            rows_ND: the same shape and dtype in every process, C-contiguous; each fills the rows it holds.
+            rows_ND: the same shape and dtype in every process; each has the rows it holds.
             holder_N: int64, the rank that holds each row, the same in every process.
-        Returns:
-            `rows_ND` with all rows in rank 0, None in the others.
         """
+        row_bytes = rows_ND.dtype.itemsize * int(np.prod(rows_ND.shape[1:]))
         for sender in range(1, self.size):
-            for places_n in _blocks(np.flatnonzero(holder_N == sender), rows_ND[:1].nbytes):
+            for places_n in cut_places(np.flatnonzero(holder_N == sender), row_bytes):
                 if self.rank == sender:
-                    dist.send(torch.from_numpy(rows_ND[places_n]), 0, group=_side_group())
+                    dist.send(_as_bytes(np.ascontiguousarray(rows_ND[places_n])), 0, group=_side_group())
                 elif self.is_main:
                     block_nD = np.empty((len(places_n), *rows_ND.shape[1:]), rows_ND.dtype)
-                    dist.recv(torch.from_numpy(block_nD), sender, group=_side_group())
+                    dist.recv(_as_bytes(block_nD), sender, group=_side_group())
                     rows_ND[places_n] = block_nD
-        return rows_ND if self.is_main else None
 
 
-def _blocks(places_N: np.ndarray, row_bytes: int) -> Iterator[np.ndarray]:
+def cut_places(places_N: np.ndarray, row_bytes: int) -> Iterator[np.ndarray]:
     """Cut places into blocks of at most `BLOCK_BYTES` of rows, one row at least."""
     step = max(1, BLOCK_BYTES // max(row_bytes, 1))
     for begin in range(0, len(places_N), step):
         yield places_N[begin : begin + step]
+
+
+def _as_bytes(rows_nD: np.ndarray) -> torch.Tensor:
+    """Return a flat uint8 view: gloo moves bytes of any dtype, but reads few dtypes."""
+    return torch.from_numpy(rows_nD.reshape(-1).view(np.uint8))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch.distributed as dist
 from torch import nn
 
 from mmpt.config import LossConfig, SequenceContrastConfig
-from mmpt.errors import ConfigError
+from mmpt.errors import ConfigError, UserError
 from mmpt.losses import LOSSES
 from tests.ranks import run_ranks
 
@@ -20,7 +21,11 @@ NORTON = LossConfig(
     sequence_contrast=SequenceContrastConfig(sequence_contrast_weight=0.1, threshold=4, prompt_ratio=0.3, scale=0.1),
     sinkhorn_iterations=10, beta=0.3, alpha_lse=1.0, fusion_weight=0.5, gather_negatives=True,
 )  # fmt: skip
-PLAIN = LossConfig(loss_cls="T2VContraLoss", gather_negatives=True)
+CONFIGS = (
+    NORTON,
+    replace(NORTON, loss_cls="SequenceContrastLoss"),
+    LossConfig(loss_cls="T2VContraLoss", gather_negatives=True),
+)
 
 
 def inputs() -> dict[str, torch.Tensor]:
@@ -62,7 +67,7 @@ def in_process(rank: int, rows: list[int], folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=len(rows))
     begin = sum(rows[:rank])
     mine = {name: value[begin : begin + rows[rank]] for name, value in inputs().items()}
-    results = [run(config, mine) for config in (NORTON, PLAIN)]
+    results = [run(config, mine) for config in CONFIGS]
     for _, gradients in results:
         for gradient in gradients:  # as data-parallel training does
             dist.all_reduce(gradient)
@@ -80,12 +85,27 @@ def test_several_processes_train_on_the_loss_of_the_joined_batch(
     rows = ROWS[num_processes]
     run_ranks(in_process, rows, tmp_path, size=num_processes)
     joined = {name: value[: sum(rows)] for name, value in inputs().items()}
-    for config, (loss, gradients) in zip((NORTON, PLAIN), torch.load(tmp_path / "results.pt"), strict=True):
+    for config, (loss, gradients) in zip(CONFIGS, torch.load(tmp_path / "results.pt"), strict=True):
         expected_loss, expected_gradients = run(config, joined)
         torch.testing.assert_close(loss, expected_loss, rtol=0, atol=1e-12)  # measured 0
         for ours, expected in zip(gradients, expected_gradients, strict=True):
             torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)  # measured 1e-15
             assert expected.dim() == 1 or expected.abs().max() > 1e-4  # a bias may cancel
+
+
+def refused_in_process(rank: int, folder: Path) -> None:
+    rows = [6, 10]  # 16 clips make 4 sequences, but the second would have clips of both processes
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    batch = {name: value[: rows[rank]] for name, value in inputs().items()}
+    for config in CONFIGS[:2]:
+        with pytest.raises(UserError, match=r"threshold` \(4\).*they have \[6, 10\] clips"):
+            LOSSES.get(config.loss_cls or "", "loss")(config)(**Towers()(batch))
+    dist.destroy_process_group()
+
+
+def test_no_sequence_has_clips_of_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    run_ranks(refused_in_process, tmp_path, size=2)
 
 
 def test_a_loss_without_negatives_refuses() -> None:

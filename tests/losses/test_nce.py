@@ -21,6 +21,7 @@ from mmpt.losses import (
     SequenceContrastLoss,
     T2VContraLoss,
     V2TContraLoss,
+    tokenscore,
 )
 from mmpt.losses.nce import dot_products
 from mmpt.losses.sequence import States, block_transport, fused_similarity, paragraph_logits
@@ -271,6 +272,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(key: str, value: float, words: 
     assert "pooled_video [16, 12]" in str(caught.value)
 
 
+def test_a_batch_without_a_real_token_is_an_error() -> None:
+    batch = formula_batch()
+    for masks in ("video_mask_outputs", "text_mask_outputs"):
+        with pytest.raises(NonFiniteLossError, match="clip without a real token"):
+            MMContraLoss(NORTON)(**batch | {masks: torch.zeros_like(batch[masks])})
+
+
 def test_a_batch_without_contrast_is_an_error() -> None:
     batch = {name: tensor.detach()[:1].expand(16, *tensor.shape[1:]) for name, tensor in formula_batch().items()}
     with pytest.raises(NonFiniteLossError, match="no contrast"):
@@ -281,6 +289,42 @@ def test_classes_are_known_by_the_names_of_yamls() -> None:
     assert set(LOSSES) == {
         "BCE", "CrossEntropy", "MMContraLoss", "SequenceContrastLoss", "T2VContraLoss", "V2TContraLoss"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("cls", [MMContraLoss, SequenceContrastLoss])
+def test_the_size_of_tiles_is_the_losss_attribute(cls: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    products = []
+    monkeypatch.setattr(tokenscore, "product", lambda a, b: products.append(a.shape) or a @ b.T)
+    results = []
+    for tile_bytes in (None, 512):  # 74 x 42 real tokens: one tile, or one of 8 bytes a pair for every 64
+        products.clear()
+        loss, batch = cls(NORTON), formula_batch()
+        assert loss.tile_bytes is None
+        loss.tile_bytes = tile_bytes
+        total = loss(**batch).total
+        total.backward()
+        results.append((total.detach(), batch["video_outputs"].grad, batch["text_outputs"].grad))
+        assert (len(products) == 4) == (tile_bytes is None)  # the pairs, again in backward, and two gradients
+    torch.testing.assert_close(*results, rtol=1e-11, atol=1e-13)  # measured: 3e-17
+
+
+def test_what_is_kept_for_backward_is_a_few_matrices() -> None:
+    num = 64
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.ones(num, 20, dtype=torch.bool)
+    states = [torch.randn(num, *shape, 4, generator=generator).requires_grad_() for shape in ((), (), (20,), (20,))]
+    batch = dict(zip(States._fields, [*states, mask, mask], strict=True))
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        MMContraLoss(NORTON)(**batch)
+    for value in states:
+        kept.pop(value.untyped_storage().data_ptr(), None)
+    assert sum(kept.values()) < 20 * 4 * num**2  # measured: 10.3 matrices; pairs of tokens would be 400
 
 
 def test_total_is_the_sum_of_the_terms() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,23 @@ def test_bucket_transport_is_sinkhorn_knopp_of_the_padded_matrix(m: int, n: int,
         padded = np.pad(matrix.numpy(), ((0, 1), (0, 1)), constant_values=0.4)
         expected = (m + n) * scaling(padded / 0.1, mu, nu, iterations)[:m, :n]
         np.testing.assert_allclose(plan.numpy(), expected, rtol=1e-10)  # measured: 5e-14
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 5, 6, 50])
+@pytest.mark.parametrize(("spread", "bound"), [(1.0, 1e-6), (30.0, 1e-5), (1000.0, 3e-4)])
+def test_float32_equals_log_domain_updates_in_float64(spread: float, bound: float, iterations: int) -> None:
+    """Kernels whose exponentials leave float32 by far; columns and rows that nothing is close to."""
+    kernel = spread * (random(2, 40, 30, seed=3) - 0.5)
+    kernel[:, 7] -= spread
+    kernel[:, :, 11] += spread
+    u, v = np.zeros((2, 40)), np.zeros((2, 30))
+    for _ in range(iterations):
+        u = -math.log(40) - np.logaddexp.reduce(kernel.numpy() + v[:, None], axis=2)
+        v = -math.log(30) - np.logaddexp.reduce(kernel.numpy() + u[:, :, None], axis=1)
+    expected = 40 * np.exp(kernel.numpy() + u[:, :, None] + v[:, None])
+    plan = transport(kernel.float(), iterations).double().numpy()
+    np.testing.assert_allclose(plan, expected, rtol=0, atol=bound)  # measured: 5e-8, 2e-6, 6e-5: kernels are rounded
+    np.testing.assert_allclose(transport(kernel, iterations).numpy(), expected, rtol=0, atol=1e-11)  # measured: 1e-13
 
 
 def test_columns_sum_to_one_exactly_and_rows_as_the_iterations_go_on() -> None:

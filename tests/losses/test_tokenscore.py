@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmpt.losses.similarity import token_similarity
-from mmpt.losses.tokenscore import pack_tokens, token_score_sums
+from mmpt.losses.tokenscore import cut, token_score_sums
 
 SHAPES = [(1, 1, 1, 1, 3), (5, 3, 4, 6, 2), (7, 12, 9, 5, 8), (16, 16, 6, 8, 5)]  # A, B, T, V, D
 
@@ -116,16 +117,30 @@ def test_states_need_not_be_contiguous() -> None:
     torch.testing.assert_close(*results, rtol=0, atol=1e-14)
 
 
-def test_packing_visits_every_real_token_once() -> None:
-    mask = ragged(1, 11, 1, 7, 1, seed=4)[3]
-    mask[3] = False
-    tiles = pack_tokens(mask, tokens_per_tile=9)
-    assert len(tiles) > 1
-    assert sorted(torch.cat([tile.tokens for tile in tiles]).tolist()) == mask.flatten().nonzero()[:, 0].tolist()
-    for tile in tiles:
-        ones = torch.ones(len(tile.tokens), 1)
-        assert tile.sum_rows(ones)[:, 0].tolist() == mask[tile.clips].sum(1).tolist()
-        assert tile.sum_columns(ones.T)[0].tolist() == mask[tile.clips].sum(1).tolist()
+def test_parts_hold_every_real_token_once() -> None:
+    mask = ragged(1, 40, 1, 7, 1, seed=4)[3]
+    mask[[3, 39]] = False
+    lengths = mask.sum(1).tolist()
+    parts = cut(mask, lengths, tokens_per_part=64)
+    assert len(parts) == math.ceil(sum(lengths) / 64)
+    assert {len(part.tokens) for part in parts} == {max(len(part.owners) for part in parts)}  # 64 / FILL_STEPS = 2
+    real = torch.cat([part.tokens[: len(part.owners)] for part in parts])
+    assert real.tolist() == mask.flatten().nonzero()[:, 0].tolist()
+    totals = [part.sum_rows(torch.ones(len(part.owners), 3)) for part in parts]
+    assert torch.cat(totals)[:, 0].tolist() == lengths[:-1]  # the last clip has nothing to sum
+    for part, total in zip(parts, totals, strict=True):
+        assert len(total) == part.clips.stop - part.clips.start
+        torch.testing.assert_close(part.sum_columns(torch.ones(3, len(part.owners))), total.T)
+
+
+def test_shapes_of_products_hardly_change() -> None:
+    sizes = set()
+    for seed in range(20):
+        mask = torch.arange(18) < torch.randint(4, 18, (256, 1), generator=torch.Generator().manual_seed(seed))
+        parts = cut(mask, mask.sum(1).tolist(), tokens_per_part=512)
+        sizes |= {len(part.tokens) for part in parts}
+        assert sum(len(part.tokens) for part in parts) < 1.1 * mask.sum()  # measured: at most 1.06
+    assert len(sizes) <= 6  # measured: 3
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

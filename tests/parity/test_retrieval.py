@@ -48,7 +48,7 @@ def test_known_ids_are_ignored(golden):
 
 
 def test_assignment_to_stored_centroids(golden):
-    lists = with_stored_centroids(golden, 1)._lists().positions
+    lists = with_stored_centroids(golden, 1).inverted_file.lists.positions
     for which, positions in enumerate(lists):
         assert positions.tolist() == np.flatnonzero(golden["assignment"] == which).tolist()
 
@@ -94,9 +94,11 @@ def test_batches(golden, epoch, nprobe, key):
 @pytest.mark.parametrize("pool_cls", [VideoVectorPool, DistributedVideoVectorPool])
 def test_video_vectors(golden, pool_cls):
     video, text = (torch.from_numpy(golden[f"pool_pooled_{tower}"]) for tower in ("video", "text"))
-    pool = pool_cls(5, 64)
+    pool, expected = pool_cls(5, 64), golden["pool_average"]
     for begin in (3, 0):  # out of order, as a sampler may have it
         clips = slice(begin * CLIPS, (begin + 3) * CLIPS)
         vectors = video_vectors(video[clips], text[clips], CLIPS)
-        pool.add(torch.arange(begin, begin + len(vectors)), vectors)
-    np.testing.assert_allclose(pool.gather(World()), golden["pool_average"], rtol=1e-6)  # measured: 0
+        places = torch.arange(begin, begin + len(vectors))
+        np.testing.assert_allclose(vectors, expected[places], rtol=1e-6)  # measured: 0
+        pool.add(places, vectors)
+    assert np.array_equal(pool.gather(World()), expected.astype(np.float16))

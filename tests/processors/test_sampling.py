@@ -3,7 +3,14 @@ import random
 import pytest
 
 from mmpt.batch import Captions
-from mmpt.processors.sampling import TextClipSamplingProcessor, VideoClipSamplingProcessor, text_window, video_window
+from mmpt.processors.sampling import (
+    TextClipSamplingProcessor,
+    VideoClipSamplingProcessor,
+    draw_int,
+    text_span,
+    text_window,
+    video_window,
+)
 
 SIZES = [2 + (5 * i) % 7 for i in range(12)]
 STARTS = [3 * i + 0.25 for i in range(12)]
@@ -76,3 +83,59 @@ def test_a_video_window_lies_in_the_video_and_touches_its_centre(seed):
 def test_a_video_window_may_end_at_its_centre():
     windows = [video_window(40, 2, 20, random.Random(seed)) for seed in range(50)]
     assert (18, 20) in windows
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_integers_are_those_of_randint(seed):
+    ours, pythons, bounds = random.Random(seed), random.Random(seed), random.Random(-seed - 1)
+    for _ in range(300):
+        low = bounds.randint(-50, 50)
+        high = low + int(2 ** (40 * bounds.random())) - 1  # of one word of the generator and of two
+        assert draw_int(ours, low, high) == pythons.randint(low, high)
+    assert ours.random() == pythons.random()
+    with pytest.raises(ValueError, match="no integer from 3 to 2"):
+        draw_int(ours, 3, 2)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_a_text_span_is_the_whole_window(seed):
+    draws = random.Random(seed)
+    sizes = [draws.randint(0, 9) for _ in range(draws.randint(1, 15))]
+    times = sorted(draws.uniform(0, 400) for _ in sizes)
+    ends = [time + draws.uniform(-1, 30) for time in times]
+    ours, slow = random.Random(seed), random.Random(seed)
+    for _ in range(20):
+        centre, target = draws.randrange(len(sizes)), draws.randint(1, 40)
+        window = text_window(sizes, times, ends, centre, target, slow)
+        assert text_span(sizes, times, ends, centre, target, ours) == (window[0], window[-1] + 1)
+    assert ours.random() == slow.random()
+
+
+def second_by_second(video_len, max_len, centre, rng):
+    """The window as the specification tells it."""
+    start = end = centre
+    steps = 0
+    while (start > 0 or end < video_len) and steps < max_len:
+        if start <= 0:
+            end += 1
+        elif end >= video_len:
+            start -= 1
+        elif rng.random() > 0.5:
+            end += 1
+        else:
+            start -= 1
+        steps += 1
+    return start, end
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_a_video_window_takes_the_draws_of_its_seconds_one_by_one(seed):
+    draws, ours, slow = random.Random(seed), random.Random(seed), random.Random(seed)
+    inside = 0
+    for _ in range(100):
+        video_len, max_len = draws.randint(1, 200), draws.randint(0, 70)
+        centre = draws.randrange(video_len)
+        inside += max_len <= centre <= video_len - max_len
+        assert video_window(video_len, max_len, centre, ours) == second_by_second(video_len, max_len, centre, slow)
+    assert ours.random() == slow.random()
+    assert 10 < inside < 90  # windows at the edges and away from them

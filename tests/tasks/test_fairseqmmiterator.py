@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import time
 from argparse import Namespace
 from typing import Any
 
@@ -159,3 +161,43 @@ def test_batches_keep_the_short_last_one() -> None:
 def test_only_torch_data_sets_are_wrapped() -> None:
     with pytest.raises(TypeError, match="torch Dataset"):
         FairseqMMDataset([1, 2, 3])  # type: ignore[arg-type]
+
+
+class SlowValues(PlannedValues):
+    """Items that take a while."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        time.sleep(0.02)
+        return super().__getitem__(index)
+
+
+def test_waiting_adds_up_until_it_is_asked_for() -> None:
+    """As with `update_freq`, where an update takes several batches before it logs once a batch."""
+    data = SlowValues()
+    epoch_iterator = PlannedBatchIterator(
+        FairseqMMDataset(data, training=True, replanned=True), plan=data.plan, epoch=1, batch_size=1
+    )
+    assert epoch_iterator.take_waited_s() == 0
+    batches = epoch_iterator.next_epoch_itr(shuffle=False)
+    for _ in range(3):
+        next(batches)
+    waited_s = epoch_iterator.take_waited_s()
+    assert 0.06 <= waited_s < 3
+    assert epoch_iterator.take_waited_s() == 0
+    next(batches)
+    assert 0.02 <= epoch_iterator.take_waited_s() < waited_s
+
+
+class FrozenObjects(PlannedValues):
+    """Every item is the number of objects that the process will never collect."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"value": torch.tensor(gc.get_freeze_count())}
+
+
+def test_workers_leave_what_they_inherit_alone() -> None:
+    """So that collecting garbage does not copy the pages of every module into each of them."""
+    data = FrozenObjects()
+    before = gc.get_freeze_count()
+    assert all(count > 10_000 for count in values_of(iterator(data, 1, num_workers=1)))
+    assert gc.get_freeze_count() == before

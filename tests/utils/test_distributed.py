@@ -26,8 +26,9 @@ def test_a_world_of_one_exchanges_with_nobody() -> None:
     assert world.broadcast_object(value) is value
     assert world.lowest_holder(np.array([True, False])).tolist() == [0, 1]
     rows = ROWS.copy()
-    assert world.gather_rows(rows, np.zeros(len(rows), np.int64)) is rows
+    world.gather_rows(rows, np.zeros(len(rows), np.int64))
     assert np.array_equal(rows, ROWS)
+    assert world.smallest(3) == 3
 
 
 def in_process(rank: int, folder: Path) -> None:
@@ -48,13 +49,13 @@ def exchange(world: World) -> None:
     held = np.arange(SIZE) >= world.rank  # place p is held by ranks 0..p
     assert world.lowest_holder(np.append(held, False)).tolist() == [0] * SIZE + [SIZE]
     assert world.lowest_holder(np.arange(SIZE) == world.rank).tolist() == list(range(SIZE))
-    rows = np.where((world.rank == HOLDER)[:, None], ROWS, np.nan)  # what a process does not hold may be anything
-    whole = world.gather_rows(rows, HOLDER)
-    if world.is_main:
-        assert whole is rows
-        assert np.array_equal(whole, ROWS)
-    else:
-        assert whole is None
+    assert world.smallest(7 - world.rank) == 7 - (SIZE - 1)
+    for dtype in (np.float32, np.float16):
+        mine = world.rank == HOLDER
+        rows = np.where(mine[:, None], ROWS, np.nan).astype(dtype)  # what a process does not hold may be anything
+        world.gather_rows(rows, HOLDER)
+        assert np.array_equal(rows[mine], ROWS[mine].astype(dtype))
+        assert world.rank > 0 or np.array_equal(rows, ROWS.astype(dtype))
     assert len(distributed._side_groups) == 1, "one group serves all exchanges"
 
 

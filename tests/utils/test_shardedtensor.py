@@ -196,3 +196,48 @@ def test_reading_rows_over_and_over_keeps_private_memory_flat(tmp_path):
     for _ in range(3):
         assert read_all() == first
     assert private_kb() - before < 4096  # measured 0 KB; copies of the rows would be 32,768 KB
+
+
+def _page_tables_kb():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmPTE"))
+
+
+def test_rows_read_at_random_give_their_page_tables_back(tmp_path, monkeypatch):
+    """1,024 rows of 1 kB with 2 MB between them, so each has a page of tables of its own; the file has no blocks."""
+    lengths = np.tile([1, 2047], 1024)
+    with open(tmp_path / "s_data.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": (2 << 20, 512)})
+        file.truncate(file.tell() + (2 << 30))
+    np.save(tmp_path / "s_starts.npy", np.concatenate([[0], np.cumsum(lengths)]))
+
+    def growth_kb(rows_per_map):
+        monkeypatch.setattr(shardedtensor, "ROWS_PER_MAP", rows_per_map)
+        shard = ShardedTensor.load(tmp_path / "s", "r")
+        before, most = _page_tables_kb(), 0
+        for row in range(0, 2048, 2):
+            shard.expect(row)
+            assert shard[row][0, 0] == 0
+            most = max(most, _page_tables_kb() - before)
+        return most
+
+    assert growth_kb(64) < 1024  # measured 264 kB
+    assert growth_kb(10**9) > 3000  # measured 4,104 kB: the tables of one map for all
+
+
+def test_a_row_in_use_outlives_the_renewal_of_its_map(stem, monkeypatch):
+    monkeypatch.setattr(shardedtensor, "ROWS_PER_MAP", 1)
+    monkeypatch.setattr(shardedtensor, "LARGE_MAP", 0)
+    shard = open_shard(stem)
+    held = []
+    for row in (2, 0, 2):
+        shard.expect(row)
+        held.append(shard[row])
+    for row, view in zip((2, 0, 2), held, strict=True):
+        np.testing.assert_array_equal(view, ROWS[row])
+    np.save(f"{stem}_data.npy", np.array(shard.data)[:-1])  # packed again meanwhile
+    with pytest.raises(DataError, match="starts and data disagree"):
+        shard.expect(0)
+    in_memory = ShardedTensor.from_list(ROWS)
+    in_memory.expect(0)  # nothing to read
+    np.testing.assert_array_equal(in_memory[0], ROWS[0])

@@ -1,0 +1,259 @@
+"""The recipe's loader and epoch refresh at the size of HowTo100M, on generated data: time and memory of every part.
+
+    python benchmarks/full_size.py                     # 20,000 videos, under a minute
+    python benchmarks/full_size.py --videos 1200000    # HowTo100M: 11 GB of disk for the time of the run
+
+Real are the task, the data set, the epoch's iterator with its worker processes, the vector pool, the index, the choice
+of candidates and the plan's file, with the settings of projects/retri/norton/how2_pretrain.yaml. Made up are the data
+(full_size_data.py) and the vectors, which stand in for those that the model would give: clusters in a 48-dimensional
+subspace plus noise. Each part runs in a process of its own; process_memory.py says what is counted as memory. The wait
+for data is of a step that takes 0.1 s and no CPU, as one on a GPU does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from full_size_data import build, claim, overrides, video_ids
+from mmpt.batch import Split
+from mmpt.config import load_config
+from mmpt.datasets import MMDataset
+from mmpt.datasets.fairseqmmdataset import FairseqMMDataset
+from mmpt.processors import ShardedHow2VideoRetriMetaProcessor
+from mmpt.retrieval import Plan, VectorBank, VectorRetriever, VideoVectorPool, refresh_plan
+from mmpt.tasks.fairseqmmiterator import PlannedBatchIterator
+from mmpt.tasks.task import Task
+from mmpt.utils.distributed import World
+from mmpt.utils.stopwatch import Stopwatch
+from process_memory import Memory, cpu_s, peak_memory, reset_peak
+from results import Figure, record
+
+YAML = Path(__file__).parent.parent / "projects/retri/norton/how2_pretrain.yaml"
+STEP_S = 0.1
+NUM_STEPS = 40
+NUM_SAMPLES = 40  # of memory, in an epoch
+READ_AHEAD = 32  # batches that may be ready before they are asked for
+HIDDEN_SIZE = 768
+SUBSPACE = 48  # directions in which the made-up vectors differ by more than noise
+CHUNK = 1024  # videos that the pool gets at once
+MB = 1 << 20
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Build the data, run both parts, record their figures, remove the data."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--videos", type=int, default=20_000)
+    parser.add_argument("--items", type=int, help="batches of 64 videos that are read (default: the whole epoch)")
+    parser.add_argument("--workers", type=int, help="loader processes (default: as the YAML says)")
+    parser.add_argument("--part", choices=("loader", "refresh"), help="only this one")
+    parser.add_argument("--folder", type=Path, help="where the data is made (default: in the temporary folder)")
+    parser.add_argument("--keep", action="store_true", help="leave the data for the next run")
+    args = parser.parse_args(argv)
+    folder = args.folder or Path(tempfile.gettempdir()) / f"mmpt_full_size_{args.videos}"
+    claim(folder, args.videos)
+    try:
+        figures = []
+        if args.part != "refresh":
+            figures += apart(loader_figures, folder, args.videos, args.items, args.workers)
+        if args.part != "loader":
+            figures += apart(refresh_figures, folder, args.videos)
+    finally:
+        if not args.keep:
+            shutil.rmtree(folder)
+    record(figures)
+
+
+def apart(function: Callable[..., list[Figure]], *args: object) -> list[Figure]:
+    """Return `function(*args)` of a new process, whose memory is nobody else's."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_fork_workers) as pool:
+        return pool.submit(function, *args).result()
+
+
+def _fork_workers() -> None:
+    """Let this process start its own as a training run does, not as it was started itself."""
+    multiprocessing.set_start_method("fork", force=True)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The loader after so many batches: the parent's and every worker's memory."""
+
+    item: int
+    at_s: float
+    cpu_s: float
+    memory: list[Memory]
+
+
+def loader_figures(folder: Path, num_videos: int, num_items: int | None, num_workers: int | None) -> list[Figure]:
+    """Start the data sets, plan, and read an epoch."""
+    begin = time.perf_counter()
+    build(folder, num_videos)
+    print(f"{folder}: built in {time.perf_counter() - begin:.0f} s")
+    config = load_config(YAML, overrides(folder))
+    torch.zeros(1)
+    base = Memory.of(os.getpid()).own
+    begin = time.perf_counter()
+    task = Task.from_config(config)
+    train, valid = (task.build_dataset(split) for split in (Split.TRAIN, Split.VALID))
+    started_s = time.perf_counter() - begin
+    assert train is not None
+    assert valid is not None
+    sizes = f"{len(_planned(train).videos):,} + {len(_planned(valid).videos):,} videos"
+    figures = [
+        Figure("start of both data sets", "s", [started_s], note=sizes),
+        Figure("start, peak memory with mapped pages", "MB", [peak_memory() / MB]),
+        Figure("data sets, own memory", "MB", [(Memory.of(os.getpid()).own - base) / MB]),
+    ]
+    figures += plan_figures(train, folder)
+    workers = config.num_workers if num_workers is None else num_workers
+    return figures + epoch_figures(train, workers, num_items)
+
+
+def plan_figures(train: MMDataset, folder: Path) -> list[Figure]:
+    """Write, read and take up a plan of random batches that has the size of a retrieved one."""
+    meta, watch = _planned(train), Stopwatch()
+    ids = meta.video_ids
+    with watch.timed("random grouping"):
+        meta.random_candidates(random.Random(0))
+    plan = Plan(1, "fingerprint", len(ids), tuple(map(tuple, meta.cands)))
+    with watch.timed("saving"):
+        path = plan.save(folder / "retri")
+    with watch.timed("loading"):
+        loaded = Plan.load(folder / "retri", 1, fingerprint="fingerprint", ids=ids)
+    with watch.timed("taking up"):
+        meta.set_candidates(loaded.batches)
+    size = Figure("plan file", "MB", [path.stat().st_size / MB], note=f"{len(plan.batches):,} batches")
+    return [size, *(Figure(f"plan, {part}", "s", [seconds]) for part, seconds in watch.seconds.items())]
+
+
+def _planned(dataset: MMDataset) -> ShardedHow2VideoRetriMetaProcessor:
+    assert isinstance(dataset.meta, ShardedHow2VideoRetriMetaProcessor)
+    return dataset.meta
+
+
+def epoch_figures(train: MMDataset, num_workers: int, num_items: int | None) -> list[Figure]:
+    """Read batches as fairseq does, first with a step of `STEP_S` between them, then as fast as they come."""
+    iterator = PlannedBatchIterator(
+        FairseqMMDataset(train, training=True, replanned=True), plan=lambda epoch, wanted: "as it is", epoch=1,
+        batch_size=1, num_workers=num_workers, buffer_size=10,
+    )  # fmt: skip
+    begin = time.perf_counter()
+    batches = iterator.next_epoch_itr(shuffle=True)
+    next(batches)
+    figures = [Figure(f"start of {num_workers} workers, to the first batch", "s", [time.perf_counter() - begin])]
+    iterator.take_waited_s()
+    waits = []
+    num_steps = min(NUM_STEPS, len(batches) // 8)
+    for _ in range(num_steps):
+        time.sleep(STEP_S)
+        next(batches)
+        waits.append(iterator.take_waited_s())
+    share = 100 * sum(waits) / (sum(waits) + STEP_S * num_steps)
+    figures.append(Figure(f"wait for data at {STEP_S} s a step", "%", [share], note=f"{num_steps} steps"))
+    return figures + stream_figures(batches, num_workers, min(num_items or len(batches), len(batches)) - batches.n)
+
+
+def stream_figures(batches: Iterator[Any], num_workers: int, num_items: int) -> list[Figure]:
+    """Read `num_items` as fast as they come; rates and memory from samples at even distances."""
+    pids = [os.getpid(), *(child.pid for child in multiprocessing.active_children() if child.pid)]
+    step = max(1, (num_items - READ_AHEAD) // NUM_SAMPLES)
+    samples = []
+    for item in range(num_items):
+        next(batches)
+        if item % step == 0 and item < num_items - READ_AHEAD:  # later on, workers may be done and gone
+            samples.append(
+                Sample(item, time.perf_counter(), sum(map(cpu_s, pids[1:])), [Memory.of(pid) for pid in pids])
+            )
+    first, last = samples[0], samples[-1]
+    read = 64 * (last.item - first.item)
+    where = f"{last.item - first.item:,} batches on {os.cpu_count()} cores"
+    return [
+        Figure(f"loader, {num_workers} workers", "videos/s", [read / (last.at_s - first.at_s)], note=where),
+        Figure("loader, a core of workers", "videos/s", [read / (last.cpu_s - first.cpu_s)]),
+        *memory_figures(samples),
+    ]
+
+
+def memory_figures(samples: list[Sample]) -> list[Figure]:
+    """Memory at the end of an epoch, and how it has grown since a quarter of it was read."""
+    figures = []
+    items = np.array([sample.item for sample in samples])
+    late = items >= items[-1] / 4
+    for name, places in (("parent", [0]), ("a worker", range(1, len(samples[0].memory)))):
+        own = np.array([np.mean([sample.memory[place].own for place in places]) for sample in samples]) / MB
+        slope = np.polyfit(items[late], own[late], 1)[0] if late.sum() > 1 else 0.0
+        note = f"{1000 * slope:+.2f} MB per 1,000 batches"
+        figures.append(Figure(f"loader, own memory of {name}", "MB", [own[-1]], note=note))
+    whole = [sum(memory.own + memory.batches for memory in sample.memory) for sample in samples]
+    mapped = [sum(memory.mapped for memory in sample.memory) for sample in samples]
+    return [
+        *figures,
+        Figure("loader, all processes, own memory and batches, peak", "MB", [max(whole) / MB]),
+        Figure("loader, all processes, mapped pages, peak", "MB", [max(mapped) / MB]),
+    ]
+
+
+def refresh_figures(folder: Path, num_videos: int) -> list[Figure]:
+    """Pool the vectors of all videos as the refresh does, index them, search, plan."""
+    settings, watch = load_config(YAML), Stopwatch()
+    dataset, retrieval = settings.dataset, settings.retrieval
+    assert dataset.num_video_per_batch
+    assert retrieval.num_cands
+    shape = (num_videos, HIDDEN_SIZE)
+    reset_peak()
+    pool = VideoVectorPool(*shape, VectorBank(folder / "retri", "full size", 0, shape))
+    for positions, vectors in vector_chunks(*shape):
+        with watch.timed("pool"):
+            pool.add(positions, vectors)
+    with watch.timed("pool"):
+        vectors_ND = np.array(pool.gather(World()))
+    size = f"{num_videos:,} x {HIDDEN_SIZE}"
+    figures = [
+        Figure("refresh, pool of vectors", "s", [watch.seconds.pop("pool")], note=size),
+        Figure("refresh, pool of vectors, peak memory", "MB", [peak_memory() / MB]),
+    ]
+    reset_peak()
+    retriever = VectorRetriever(HIDDEN_SIZE, retrieval.centroids, nprobe=retrieval.nprobe, recall=retrieval.recall)
+    plan = refresh_plan(
+        vectors_ND, video_ids(num_videos, seed=0), epoch=1, videos_per_batch=dataset.num_video_per_batch,
+        num_cands=retrieval.num_cands, retriever=retriever, fingerprint="fingerprint", watch=watch,
+    )  # fmt: skip
+    pool.discard()
+    what = f"{len(plan.batches):,} centres, {retriever.last_nprobe} of {retriever.num_lists} lists"
+    what += "" if retriever.last_recall is None else f", recall@{retrieval.num_cands} {retriever.last_recall:.3f}"
+    notes = {"search": what}
+    figures += [
+        Figure(f"refresh, {part}", "s", [took], note=notes.get(part, "")) for part, took in watch.seconds.items()
+    ]
+    return [*figures, Figure("refresh, index to plan, peak memory", "MB", [peak_memory() / MB])]
+
+
+def vector_chunks(num: int, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield positions and vectors as the embedding pass does: clusters of 200 in a subspace, plus noise."""
+    rng = np.random.default_rng(0)
+    basis = rng.standard_normal((SUBSPACE, size), dtype=np.float32) / np.float32(SUBSPACE**0.5)
+    centres = rng.standard_normal((max(1, num // 200), SUBSPACE), dtype=np.float32)
+    for begin in range(0, num, CHUNK):
+        positions = torch.arange(begin, min(begin + CHUNK, num))
+        inner = centres[rng.integers(0, len(centres), len(positions))]
+        inner += np.float32(0.5) * rng.standard_normal(inner.shape, dtype=np.float32)
+        noise = np.float32(0.1) * rng.standard_normal((len(positions), size), dtype=np.float32)
+        yield positions, torch.from_numpy(inner @ basis + noise)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Memory of a training step: activations computed again in backward beside all of them kept, in one run.
+
+    python benchmarks/memory.py                              # 1024 clips of the demo's size, below a minute on 2 cores
+    python benchmarks/memory.py --model base --clips 128     # several minutes on 2 cores
+
+A step is forward, loss and backward with LayerNorm parameters trained and dropout on, on clips whose lengths are drawn
+with the ranges of how2_pretrain.yaml. Extra memory is the growth of the peak resident size over that with model and
+batch in place, each variant in a fresh process (Linux); on a CPU the allocator keeps part of what is freed. Beside it
+stands what the step's tensors held at most, counted operation by operation in the same process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+from multiprocessing.connection import Connection
+
+import torch
+from transformers import BertConfig
+
+from loss import NORTON, peak_mb
+from mmpt.losses import MMContraLoss
+from mmpt.models import MMFusionSeparate
+from mmpt.models.freezing import freeze_all_but_layernorm
+from mmpt.models.memory import PeakBytes
+from results import Figure, record
+from step import MODELS
+
+SECONDS, SLOTS = 16, 32
+Measured = tuple[float, float]
+"""Extra MB of the process; MB of tensors."""
+
+
+def draw(num_clips: int) -> dict[str, torch.Tensor]:
+    """Random features and word pieces: 3 to 16 seconds, 8 to 29 pieces."""
+    generator = torch.Generator().manual_seed(0)
+    seconds = torch.randint(3, SECONDS + 1, (num_clips, 1), generator=generator)
+    pieces = torch.randint(8, 33, (num_clips, 1), generator=generator).clamp(max=SLOTS - 3)
+    return {
+        "caps": torch.randint(5, 1000, (num_clips, SLOTS), generator=generator),
+        "cmasks": torch.arange(SLOTS) < pieces + 3,
+        "vfeats": torch.randn(num_clips, SECONDS, 512, generator=generator),
+        "vmasks": torch.arange(SECONDS) < seconds,
+    }
+
+
+def measure(size: str, num_clips: int, clips_per_chunk: int | None, threads: int, out: Connection) -> None:
+    """In a fresh process: a small step so that libraries load, then the one that counts, twice."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    changes, video_layers = MODELS[size]
+    model = MMFusionSeparate(
+        BertConfig(**changes), num_hidden_video_layers=video_layers, max_video_len=SECONDS, packed=True
+    )
+    freeze_all_but_layernorm(model)
+    model.train()
+    loss = MMContraLoss(NORTON)
+
+    def step(batch: dict[str, torch.Tensor]) -> None:
+        output = model(**batch)
+        loss(**{**batch, **output}).total.backward()
+
+    step(draw(16))
+    model.clips_per_chunk = clips_per_chunk
+    batch = draw(num_clips)
+    before = peak_mb()
+    step(batch)
+    extra = peak_mb() - before
+    with PeakBytes() as count:
+        step(batch)
+    out.send((extra, count.peak / 1e6))
+
+
+def alone(size: str, num_clips: int, clips_per_chunk: int | None, threads: int) -> Measured:
+    """Measure in a fresh process."""
+    context = multiprocessing.get_context("spawn")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=measure, args=(size, num_clips, clips_per_chunk, threads, send))
+    process.start()
+    send.close()
+    result = receive.recv()
+    process.join()
+    return result
+
+
+def main() -> None:
+    """Read the options, measure, record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=sorted(MODELS), default="demo")
+    parser.add_argument("--clips", type=int, default=1024)
+    parser.add_argument("--chunk", type=int, default=64, help="clips whose activations are made at once")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    ours, plain = [], []
+    for _ in range(args.rounds):
+        ours.append(alone(args.model, args.clips, args.chunk, args.threads))
+        plain.append(alone(args.model, args.clips, None, args.threads))
+    what = (
+        f"step of {args.clips} clips, {args.model} size, activations again in chunks of {args.chunk}, beside all kept"
+    )
+    notes = ("growth of the process's peak", "tensors alone, counted; weights and batch not among them")
+    record(
+        [
+            Figure(what, "MB", [run[place] for run in ours], [run[place] for run in plain], note)
+            for place, note in enumerate(notes)
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

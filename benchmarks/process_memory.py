@@ -1,0 +1,48 @@
+"""Memory and CPU time of a process, as Linux tells them.
+
+- own memory: anonymous memory and page tables, each page that processes share counted in equal parts;
+- batches: what lies in memory shared between a loader worker and the process that it works for;
+- mapped pages: page cache that the process has mapped; the kernel takes it back when memory is short.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a process."""
+
+    own: int
+    batches: int
+    mapped: int
+
+    @classmethod
+    def of(cls, pid: int) -> Memory:
+        """Ask the kernel."""
+        sums, status = _fields(f"/proc/{pid}/smaps_rollup"), _fields(f"/proc/{pid}/status")
+        return cls(sums["Pss_Anon"] + status["VmPTE"], sums["Pss_Shmem"], sums["Pss_File"])
+
+
+def peak_memory() -> int:
+    """Return the most anonymous and mapped memory of this process since `reset_peak`."""
+    return _fields("/proc/self/status")["VmHWM"]
+
+
+def reset_peak() -> None:
+    """Begin to measure the peak anew."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _fields(path: str) -> dict[str, int]:
+    lines = (line.split() for line in Path(path).read_text().splitlines())
+    return {words[0].rstrip(":"): int(words[1]) * 1024 for words in lines if words[-1] == "kB"}
+
+
+def cpu_s(pid: int) -> float:
+    """Return the seconds of CPU that a process has used."""
+    times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,68 @@
+"""The captions of a video as arrays, as aligners work on them: word pieces side by side, never a list per caption.
+
+Readers of packed captions return these; `start`, `end` and `cap` are there by the names of `Captions` for who wants
+lists. Legend: V videos, n captions, W slots of word pieces, P word pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, chain, pairwise
+from typing import Any
+
+import numpy as np
+
+from mmpt.batch import Captions
+
+
+class CaptionRows(Mapping[str, list[Any]]):
+    """Timed captions of one video; reads like `Captions`."""
+
+    def __init__(self, start: list[float], end: list[float], sizes: list[int], pieces: np.ndarray):
+        """Args: start and end, seconds [n]; sizes, word pieces of each caption [n]; pieces, int [P], in order."""
+        assert len(start) == len(end) == len(sizes)
+        self.start = start
+        self.end = end
+        self.sizes = sizes
+        self.pieces = pieces
+
+    @classmethod
+    def of(cls, captions: Captions | CaptionRows) -> CaptionRows:
+        """Return `captions` themselves, or the same as arrays."""
+        if isinstance(captions, CaptionRows):
+            return captions
+        pieces = np.fromiter(chain.from_iterable(captions["cap"]), dtype=np.int64)
+        return cls(captions["start"], captions["end"], [len(ids) for ids in captions["cap"]], pieces)
+
+    @classmethod
+    def unpack(cls, counts: Sequence[int], times_n2: np.ndarray, ids_nW: np.ndarray) -> list[CaptionRows]:
+        """Take the rows of V videos at once, without their padding.
+
+        Args:
+            counts: captions of each video [V], n in all.
+            times_n2: float, start and end in seconds.
+            ids_nW: int, word pieces padded with -1.
+        """
+        starts, ends = times_n2.T.tolist()
+        real_nW = ids_nW >= 0
+        sizes, pieces_P = real_nW.sum(axis=1).tolist(), ids_nW[real_nW]
+        bounds = [0, *accumulate(sizes)]
+        videos, begin = [], 0
+        for end in accumulate(counts):
+            pieces = pieces_P[bounds[begin] : bounds[end]]
+            videos.append(cls(starts[begin:end], ends[begin:end], sizes[begin:end], pieces))
+            begin = end
+        return videos
+
+    def __getitem__(self, name: str) -> list[Any]:
+        if name != "cap":
+            return {"start": self.start, "end": self.end}[name]
+        pieces = self.pieces.tolist()
+        bounds = [0, *accumulate(self.sizes)]
+        return [pieces[begin:end] for begin, end in pairwise(bounds)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("start", "end", "cap"))
+
+    def __len__(self) -> int:
+        return 3

@@ -1,0 +1,21 @@
+"""How exactly a GPU multiplies float32 matrices."""
+
+from __future__ import annotations
+
+import torch
+
+from mmpt.utils.log import get_logger
+
+logger = get_logger(__name__)
+
+
+def set_tf32(allowed: bool) -> None:
+    """Choose for this process whether a GPU may multiply float32 matrices in TF32, and say so where there is one.
+
+    TF32 keeps 10 bits of each factor's mantissa and sums in float32. Half precision is not concerned, and neither are
+    convolutions, which no tower has.
+    """
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    if torch.cuda.is_available():
+        kind = "TF32, if the GPU can (`model.tf32`)" if allowed else "float32, not TF32"
+        logger.info("float32 matrices are multiplied in %s", kind)

@@ -1,0 +1,74 @@
+"""Whole jobs in half precision on the CPU, one of them compiled; what they save serves eager float32 runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmpt.cli.jobs import DevicePlan, training_command
+from mmpt.config import load_config
+from mmpt.config.yaml_files import write_yaml
+from mmpt.errors import ConfigError
+from mmpt.models.checkpoint import load_checkpoint
+from mmpt.tasks import Task
+from tests.jobs import ROOT, VIDEOCLIP, corpus_overrides
+
+SHORT = ["fairseq.common.log_interval=1", "fairseq.optimization.warmup_updates=2"]
+IN_PIECES = "fairseq.common.fp16_no_flatten_grads=true"
+"""fairseq's one flat vector of parameters needs CUDA."""
+
+
+def train(corpus: Path, save_dir: Path, *more: str, resume: bool = False) -> list[float]:
+    """Train in this precision although there is no GPU, which the launcher would not; return the loss of each epoch."""
+    config = load_config(ROOT / VIDEOCLIP, [*corpus_overrides(corpus, save_dir), *SHORT, *more])
+    write_yaml(save_dir / "config.yaml", config.to_dict())
+    plan = DevicePlan(1, on_gpu=False)
+    command = training_command(config, str(save_dir / "config.yaml"), plan, 0, resume)
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+    return [float(loss) for loss in re.findall(r"\| train \| .*?\| loss ([\d.]+)", run.stdout + run.stderr)]
+
+
+def test_a_compiled_bfloat16_run_learns_and_goes_on_eagerly(corpus: Path, tmp_path: Path) -> None:
+    half = ["fairseq.common.bf16=true", IN_PIECES]
+    (first,) = train(corpus, tmp_path, *half, "model.compile=true", "fairseq.optimization.max_epoch=1")
+    assert first == pytest.approx(8.701, abs=0.05)  # float32 gives 8.701; measured 8.715
+    (second,) = train(corpus, tmp_path, *half, "fairseq.optimization.max_epoch=2", resume=True)
+    assert second < first
+    load_into_float32(corpus, tmp_path)
+
+
+def test_a_float16_run_learns(corpus: Path, tmp_path: Path) -> None:
+    options = ["fairseq.common.memory_efficient_fp16=true", "fairseq.optimization.max_epoch=1"]
+    (loss,) = train(corpus, tmp_path, *options)
+    assert loss == pytest.approx(8.701, abs=0.01)  # measured 8.700
+    load_into_float32(corpus, tmp_path)
+
+
+def load_into_float32(corpus: Path, save_dir: Path) -> None:
+    """The checkpoint is one of float32 weights under the keys of a model that is neither half nor compiled."""
+    saved = load_checkpoint(save_dir / "checkpoint_last.pt")["model"]
+    assert {weight.dtype for weight in saved.values()} == {torch.float32}
+    model = Task.from_config(load_config(ROOT / VIDEOCLIP, corpus_overrides(corpus, save_dir))).build_model(
+        pretrained=False
+    )
+    model.load_state_dict({key.removeprefix("mmmodel."): value for key, value in saved.items()}, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["fairseq.common.amp=true"], r"`fairseq.common.amp` must be false: .* set `fairseq.common.fp16` or"),
+        (
+            ["fairseq.common.fp16=true", "fairseq.common.memory_efficient_bf16=true"],
+            r"`fairseq.common.fp16` and `fairseq.common.memory_efficient_bf16` cannot both be true",
+        ),
+    ],
+)
+def test_precisions_that_cannot_work_are_refused_before_the_job(options: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(ROOT / VIDEOCLIP, options)

@@ -1,0 +1,112 @@
+"""What makes the host wait for a device: nothing in the transports, two exchanges in the whole of Norton's loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mmpt.config.schema import LossConfig, SequenceContrastConfig
+from mmpt.losses import MMContraLoss
+from mmpt.losses.sinkhorn import bucket_transport, transport
+
+WAITING = {
+    "_local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "equal",
+    "is_nonzero",
+    "_unique2",
+    "unique_dim",
+    "bincount",
+}
+"""Operations whose outcome, or its size, the host needs; item(), bool() and int() of a tensor are the first."""
+INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
+"""These wait when an index is a mask."""
+CROSSING = ("tolist", "cpu", "numpy", "new_tensor")
+"""Methods that copy from or to the host and wait for the copy."""
+
+
+class Waits(TorchDispatchMode):
+    """Notes every operation that would wait for a device, also where it runs on the CPU."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+        for name in CROSSING:
+            patch.setattr(Tensor, name, self.noted(name, getattr(Tensor, name)))
+
+    def noted(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.seen.append(name)
+            return method(*args, **kwargs)
+
+        return call
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        indices = args[1] if name in INDEXING else ()
+        by_mask = any(isinstance(index, Tensor) and index.dtype == torch.bool for index in indices)
+        if name in WAITING or by_mask:
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def norton_batch(num: int = 16) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    batch = {f"pooled_{tower}": torch.randn(num, 6, generator=generator) for tower in ("video", "text")}
+    for tower in ("video", "text"):
+        batch[f"{tower}_outputs"] = torch.randn(num, 5, 6, generator=generator)
+        batch[f"{tower}_mask_outputs"] = torch.arange(5) < torch.randint(1, 6, (num, 1), generator=generator)
+    return {name: value.requires_grad_() if value.is_floating_point() else value for name, value in batch.items()}
+
+
+def test_transports_need_no_value_on_the_host() -> None:
+    """Tensors of the device `meta` have no values: reading one, or copying it to the CPU, raises."""
+    blocks, rho = torch.empty(3, 4, 8, 8, device="meta"), torch.empty((), device="meta")
+    assert transport(blocks, 50).shape == blocks.shape
+    assert bucket_transport(blocks, rho, 50, 0.1).shape == blocks.shape
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        rho.item()
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        rho.cpu()
+
+
+def test_transports_make_nothing_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    similarity = torch.rand(3, 4, 8, 8)
+    with Waits(monkeypatch) as waits:
+        transport(similarity, 50)
+        bucket_transport(similarity, similarity[0, 0, 0, 0], 50, 0.1)
+    assert waits.seen == []
+
+
+@pytest.mark.parametrize("learnable", [False, True])
+def test_the_loss_waits_for_the_numbers_of_tokens_and_for_its_check(
+    learnable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequence = SequenceContrastConfig(sequence_contrast_weight=0.1, threshold=4, prompt_ratio=0.3, scale=0.1)
+    config = LossConfig(
+        sequence_contrast=sequence, sinkhorn_iterations=50, beta=0.3, alpha_lse=1, fusion_weight=0.5,
+        learnable_temperature=learnable,
+    )  # fmt: skip
+    loss = MMContraLoss(config)
+    loss(**norton_batch()).total.backward()  # the first call tries the products once
+    with Waits(monkeypatch) as waits:
+        loss(**norton_batch()).total.backward()
+    assert waits.seen == ["tolist", "_local_scalar_dense"]
+
+
+def test_the_probe_sees_what_it_should(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = torch.arange(3.0)
+    with Waits(monkeypatch) as waits:
+        assert bool(values[0] == 0)
+        values[values > 1]
+        values[values > 1] = 0.0
+        values.tolist()
+        torch.nonzero(values)
+        values.new_tensor(1.0)
+    assert waits.seen == ["_local_scalar_dense", "index", "index_put_", "tolist", "nonzero", "new_tensor"]

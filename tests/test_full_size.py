@@ -1,0 +1,58 @@
+"""The simulation at the full size works, on 3,000 videos."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import full_size
+from full_size_data import build, claim, overrides, video_ids
+from mmpt.batch import Split
+from mmpt.config import load_config
+from mmpt.tasks.task import Task
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_a_small_run(tmp_path, monkeypatch):
+    recorded = []
+    monkeypatch.setattr(full_size, "record", recorded.extend)
+    full_size.main(["--videos", "3000", "--workers", "1", "--part", "loader", "--folder", str(tmp_path / "data")])
+    recorded += full_size.refresh_figures(tmp_path / "refresh", 3000)
+    figures = {figure.what: figure.ours[0] for figure in recorded}
+    assert figures["refresh, search"] > 0
+    assert figures["loader, a core of workers"] > 0
+    assert 0 <= figures["wait for data at 0.1 s a step"] < 100
+    assert 0.03 < figures["plan file"] < 0.06  # 46 batches of 64 ids of 11 characters, in quotes, and commas: 0.04 MB
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_made_up_data_is_what_the_recipe_reads(tmp_path):
+    claim(tmp_path, 5000)
+    build(tmp_path, 5000)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")}
+    build(tmp_path, 5000)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")} == files  # what is there is kept
+    held = sum(path.stat().st_blocks * 512 for path in files)
+    assert sum(path.stat().st_size for path in files) > 2e9 > 1e8 > held
+    data = Task.from_config(load_config(full_size.YAML, overrides(tmp_path))).build_dataset(Split.TRAIN)
+    item = data[0]
+    assert item["vfeats"].shape == (64, 16, 16, 512)
+    assert item["video_id"] == video_ids(5000, seed=0)[:64]
+    assert len(set(video_ids(5000, seed=0)) | set(video_ids(5000, seed=1))) == 10_000
+    key = data.meta[0][0][0]
+    captions = data.text.one(key)
+    assert (np.diff(captions.start) > 0).all()
+    assert (np.array(captions.end) > captions.start).all()
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path):
+    (tmp_path / "mine").write_text("")
+    with pytest.raises(SystemExit, match="holds other things"):
+        full_size.main(["--videos", "10", "--folder", str(tmp_path)])
+    assert list(tmp_path.iterdir()) == [tmp_path / "mine"]
+    (tmp_path / "mine").unlink()
+    (tmp_path / "made.json").write_text(json.dumps({"videos": 11, "captions": 68}))
+    with pytest.raises(SystemExit, match="holds other things"):
+        full_size.main(["--videos", "10", "--folder", str(tmp_path)])
+    assert Path(tmp_path / "made.json").exists()

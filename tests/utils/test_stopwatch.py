@@ -1,0 +1,23 @@
+"""Times of parts, by a clock that the test moves."""
+
+from __future__ import annotations
+
+import pytest
+
+from mmpt.utils import stopwatch
+
+
+def test_parts_add_up_in_the_order_in_which_they_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 60.0, 60.0, 60.5, 70.0, 71.0])
+    monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: next(now))
+    watch = stopwatch.Stopwatch()
+    with watch.timed("embed"):
+        pass
+    with watch.timed("gather"):
+        pass
+    with pytest.raises(KeyError), watch.timed("embed"):
+        raise KeyError
+    watch.remarks["embed"] = "205 videos/s"
+    assert watch.seconds == {"embed": 61.0, "gather": 0.5}
+    assert watch.total == 61.5
+    assert str(watch) == "embed 61.0 s (205 videos/s), gather 0.5 s"
