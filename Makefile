@@ -38,7 +38,7 @@ lint: $(READY)   ## check style (ruff) and types (mypy)
 	$(PY) -m mypy
 
 bench: $(READY)   ## measure our speed and memory beside plain implementations (10 minutes), print the table
-	@set -e; for script in $(filter-out %/results.py %/learning.py,$(wildcard benchmarks/*.py)); do \
+	@set -e; for script in $(filter-out %/results.py %/process_memory.py %/full_size_data.py %/learning.py,$(wildcard benchmarks/*.py)); do \
 		echo "$(PY) $$script"; $(PY) $$script; done
 	@$(PY) benchmarks/results.py
 

@@ -11,39 +11,24 @@ each round, and scaled to all. Recall is against a brute-force search of faiss.
 import argparse
 import logging
 import statistics
-import time
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import faiss
 import numpy as np
 
+from full_size_data import vector_blocks
 from mmpt.retrieval import VectorRetriever
-from results import Figure, record
+from results import Figure, record, timed
 
 BLOCK = 100_000
 
 
-def make_vectors(num: int, dim: int, seed: int, rank: int = 48, cluster_size: int = 200) -> np.ndarray:
+def make_vectors(num: int, dim: int, seed: int) -> np.ndarray:
     """Return float16 [num, dim]."""
-    rng = np.random.default_rng(seed)
-    basis = rng.standard_normal((rank, dim), dtype=np.float32) / np.float32(rank**0.5)
-    centres = rng.standard_normal((max(1, num // cluster_size), rank), dtype=np.float32)
     vectors = np.empty((num, dim), dtype=np.float16)
-    for begin in range(0, num, BLOCK):
-        part = vectors[begin : begin + BLOCK]
-        inner = centres[rng.integers(0, len(centres), len(part))]
-        inner += np.float32(0.5) * rng.standard_normal(inner.shape, dtype=np.float32)
-        part[:] = inner @ basis + np.float32(0.1) * rng.standard_normal(part.shape, dtype=np.float32)
+    for begin, block in vector_blocks(num, dim, BLOCK, seed):
+        vectors[begin : begin + len(block)] = block
     return vectors
-
-
-def timed(function: Callable[[], Any]) -> tuple[float, Any]:
-    """Return seconds and result."""
-    begin = time.perf_counter()
-    result = function()
-    return time.perf_counter() - begin, result
 
 
 def same_in_faiss(retriever: VectorRetriever) -> Any:
@@ -87,8 +72,8 @@ def recall(found: np.ndarray, true: np.ndarray) -> float:
     return float(np.mean([len(np.intersect1d(a, b)) / len(b) for a, b in zip(found, true, strict=True)]))
 
 
-def main() -> None:
-    """Run the benchmark."""
+def options() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=int, default=100_000)
     parser.add_argument("--dim", type=int, default=768)
@@ -98,7 +83,12 @@ def main() -> None:
     parser.add_argument("--centroids", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Build, search in turns, compare, record."""
+    args = options()
     logging.basicConfig(format="%(message)s", level=logging.INFO)
 
     vectors = make_vectors(args.videos, args.dim, args.seed)
@@ -106,17 +96,16 @@ def main() -> None:
     centres = rng.choice(args.videos, args.videos // args.batch, replace=False)
     queries = vectors[centres].astype(np.float32)
     retriever = VectorRetriever(args.dim, args.centroids, seed=args.seed)
-    build_s, _ = timed(lambda: build(retriever, vectors))
-    first_s, (found, _) = timed(lambda: retriever.search(queries, args.cands))
+    build_s, _ = timed(build, retriever, vectors)
+    first_s, (found, _) = timed(retriever.search, queries, args.cands)
     index = same_in_faiss(retriever)
 
     retriever.nprobe = retriever.last_nprobe
     ours, single, same = [], [], []
     for _ in range(args.rounds):
-        seconds, _ = timed(lambda: retriever.search(queries, args.cands))
-        ours.append(seconds)
+        ours.append(timed(retriever.search, queries, args.cands)[0])
         rows = rng.choice(len(queries), min(args.single, len(queries)), replace=False)
-        seconds, singly = timed(partial(one_by_one, index, queries[rows], args.cands))
+        seconds, singly = timed(one_by_one, index, queries[rows], args.cands)
         single.append(seconds * len(queries) / len(rows))
         same.append((found[rows] == singly).mean())
     sample = slice(0, args.single)

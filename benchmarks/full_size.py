@@ -5,9 +5,8 @@
 
 Real are the task, the data set, the epoch's iterator with its worker processes, the vector pool, the index, the choice
 of candidates and the plan's file, with the settings of projects/retri/norton/how2_pretrain.yaml. Made up are the data
-(full_size_data.py) and the vectors, which stand in for those that the model would give: clusters in a 48-dimensional
-subspace plus noise. Each part runs in a process of its own; process_memory.py says what is counted as memory. The wait
-for data is of a step that takes 0.1 s and no CPU, as one on a GPU does.
+and the video vectors (full_size_data.py). Each part runs in a process of its own; process_memory.py says what counts as
+memory. The wait for data is of a step that takes 0.1 s and no CPU, as one on a GPU does.
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from full_size_data import build, claim, overrides, video_ids
+from full_size_data import build, claim, overrides, vector_blocks, video_ids
 from mmpt.batch import Split
 from mmpt.config import load_config
 from mmpt.datasets import MMDataset
@@ -39,7 +37,7 @@ from mmpt.tasks.fairseqmmiterator import PlannedBatchIterator
 from mmpt.tasks.task import Task
 from mmpt.utils.distributed import World
 from mmpt.utils.stopwatch import Stopwatch
-from process_memory import Memory, cpu_s, peak_memory, reset_peak
+from process_memory import MB, Memory, apart, cpu_s, peak_memory, reset_peak
 from results import Figure, record
 
 YAML = Path(__file__).parent.parent / "projects/retri/norton/how2_pretrain.yaml"
@@ -48,9 +46,7 @@ NUM_STEPS = 40
 NUM_SAMPLES = 40  # of memory, in an epoch
 READ_AHEAD = 32  # batches that may be ready before they are asked for
 HIDDEN_SIZE = 768
-SUBSPACE = 48  # directions in which the made-up vectors differ by more than noise
 CHUNK = 1024  # videos that the pool gets at once
-MB = 1 << 20
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -75,17 +71,6 @@ def main(argv: list[str] | None = None) -> None:
         if not args.keep:
             shutil.rmtree(folder)
     record(figures)
-
-
-def apart(function: Callable[..., list[Figure]], *args: object) -> list[Figure]:
-    """Return `function(*args)` of a new process, whose memory is nobody else's."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_fork_workers) as pool:
-        return pool.submit(function, *args).result()
-
-
-def _fork_workers() -> None:
-    """Let this process start its own as a training run does, not as it was started itself."""
-    multiprocessing.set_start_method("fork", force=True)
 
 
 @dataclass(frozen=True)
@@ -216,9 +201,9 @@ def refresh_figures(folder: Path, num_videos: int) -> list[Figure]:
     shape = (num_videos, HIDDEN_SIZE)
     reset_peak()
     pool = VideoVectorPool(*shape, VectorBank(folder / "retri", "full size", 0, shape))
-    for positions, vectors in vector_chunks(*shape):
+    for begin, vectors in vector_blocks(*shape, CHUNK):
         with watch.timed("pool"):
-            pool.add(positions, vectors)
+            pool.add(np.arange(begin, begin + len(vectors)), vectors)
     with watch.timed("pool"):
         vectors_ND = np.array(pool.gather(World()))
     size = f"{num_videos:,} x {HIDDEN_SIZE}"
@@ -240,19 +225,6 @@ def refresh_figures(folder: Path, num_videos: int) -> list[Figure]:
         Figure(f"refresh, {part}", "s", [took], note=notes.get(part, "")) for part, took in watch.seconds.items()
     ]
     return [*figures, Figure("refresh, index to plan, peak memory", "MB", [peak_memory() / MB])]
-
-
-def vector_chunks(num: int, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield positions and vectors as the embedding pass does: clusters of 200 in a subspace, plus noise."""
-    rng = np.random.default_rng(0)
-    basis = rng.standard_normal((SUBSPACE, size), dtype=np.float32) / np.float32(SUBSPACE**0.5)
-    centres = rng.standard_normal((max(1, num // 200), SUBSPACE), dtype=np.float32)
-    for begin in range(0, num, CHUNK):
-        positions = torch.arange(begin, min(begin + CHUNK, num))
-        inner = centres[rng.integers(0, len(centres), len(positions))]
-        inner += np.float32(0.5) * rng.standard_normal(inner.shape, dtype=np.float32)
-        noise = np.float32(0.1) * rng.standard_normal((len(positions), size), dtype=np.float32)
-        yield positions, torch.from_numpy(inner @ basis + noise)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
-"""Data of the real layout and size for full_size.py: features as sparse files, captions as real ones.
+"""Data of the real layout and size for full_size.py: features as sparse files, captions as real ones; video vectors.
 
 The features of 1.2 million videos of 400 s would be 490 GB; their files have that size but hold no blocks, so that
 they read as zeros. Captions are written in full: 68 a video, as in HowTo100M's 80 million sentences, of 136 bytes each,
-11 GB in all. Files that are there are kept, so a build that was interrupted goes on.
+11 GB in all. Files that are there are kept, so a build that was interrupted goes on. Video vectors are clusters of 200
+in a 48-dimensional subspace, plus noise.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ VALID_SHARE = 50
 PATTERN_ROWS = 1 << 17
 """Different captions; a shard takes them from a place of its own on."""
 NUM_WORDS = 30522
+CLUSTER_SIZE, SUBSPACE = 200, 48
 ALPHABET = np.frombuffer(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_", dtype="S1")
 
 
@@ -80,6 +83,18 @@ def video_ids(count: int, seed: int) -> list[str]:
     for place in range(5):
         digits[:, 6 + place] = (np.arange(count) >> (6 * place)) & 63
     return [name.decode() for name in np.ascontiguousarray(ALPHABET[digits]).view("S11")[:, 0].tolist()]
+
+
+def vector_blocks(num: int, size: int, rows: int, seed: int = 0) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the first position and the vectors float32 [rows, size] of block after block of `num` videos."""
+    rng = np.random.default_rng(seed)
+    basis = rng.standard_normal((SUBSPACE, size), dtype=np.float32) / np.float32(SUBSPACE**0.5)
+    centres = rng.standard_normal((max(1, num // CLUSTER_SIZE), SUBSPACE), dtype=np.float32)
+    for begin in range(0, num, rows):
+        inner = centres[rng.integers(0, len(centres), min(rows, num - begin))]
+        inner += np.float32(0.5) * rng.standard_normal(inner.shape, dtype=np.float32)
+        noise = rng.standard_normal((len(inner), size), dtype=np.float32)
+        yield begin, inner @ basis + np.float32(0.1) * noise
 
 
 def _write_shard(folder: Path, split: Split, shard: int, num_videos: int, pattern: np.ndarray) -> None:

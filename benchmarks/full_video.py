@@ -8,18 +8,17 @@ scaled up; both give the same scores, which is checked.
 """
 
 import argparse
-import resource
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from mmpt.evaluators import full_video, full_video_bg
 from mmpt.evaluators.full_video import Lengths
 from mmpt.evaluators.warping import Form
-from results import Figure, record
+from process_memory import MB, peak_memory
+from results import Figure, record, timed
 
 
 def loop_average(block: np.ndarray, _: Lengths) -> float:
@@ -105,13 +104,6 @@ WITH_BACKGROUND: dict[str, full_video.Score] = {
 }
 
 
-def timed(function: Callable[[], Any]) -> tuple[float, Any]:
-    """Return the seconds that it took, and its result."""
-    begin = time.perf_counter()
-    result = function()
-    return time.perf_counter() - begin, result
-
-
 def compare_speed(num_videos: int, num_sampled: int, repeats: int) -> None:
     """Record a figure per way to score."""
     rng = np.random.default_rng(0)
@@ -126,7 +118,7 @@ def compare_speed(num_videos: int, num_sampled: int, repeats: int) -> None:
         blocks = [[scores[starts[i] :, starts[j] :][: num_clips[i], : num_clips[j]] for j in some] for i in some]
         ours, plain = [], []
         for _ in range(repeats):
-            took, result = timed(partial(OURS[name], scores, lengths))
+            took, result = timed(OURS[name], scores, lengths)
             ours.append(took)
             took, wanted = timed(lambda loop=loop, blocks=blocks: [[loop(b, lengths) for b in row] for row in blocks])
             plain.append(took * (num_videos / num_sampled) ** 2)
@@ -136,14 +128,14 @@ def compare_speed(num_videos: int, num_sampled: int, repeats: int) -> None:
     lengths = Lengths.of(num_clips, num_windows)
     scores = rng.normal(0, 3, (num_clips.sum(), num_windows.sum())).astype(np.float32)
     for name, way in WITH_BACKGROUND.items():
-        taken = [timed(partial(way, scores, lengths))[0] for _ in range(repeats)]
+        taken = [timed(way, scores, lengths)[0] for _ in range(repeats)]
         figures.append(Figure(f"with background, {name}", "s", taken, note=f"{num_windows.sum()} windows"))
     record(figures)
 
 
 def measure_memory(num_clips: int, hidden_size: int) -> None:
     """Record what ranking by caption average takes beside the vectors, at two sizes of which one is a quarter."""
-    before, figures = peak_mb(), []
+    before, figures = peak_memory(), []
     for size in (num_clips // 4, num_clips):
         rng = np.random.default_rng(0)
         lengths = Lengths.of(np.full(size // 8, 8))
@@ -152,18 +144,13 @@ def measure_memory(num_clips: int, hidden_size: int) -> None:
         ways = {"": full_video.caption_average}
         chunks = full_video.paragraph_chunks(lengths)
         ranks = [full_video.paragraph_ranks(text, video, lengths, ways, chunk)[""] for chunk in chunks]
-        took, vectors = time.perf_counter() - begin, (text.nbytes + video.nbytes) / 1e6
+        took, vectors = time.perf_counter() - begin, (text.nbytes + video.nbytes) / MB
         assert len(np.concatenate(ranks)) == size // 8
-        extra, what = peak_mb() - before - vectors, f"ranking {size:,} x {size:,} clips"
+        extra, what = (peak_memory() - before) / MB - vectors, f"ranking {size:,} x {size:,} clips"
         figures.append(Figure(what, "s", [took]))
         note = f"beside {vectors:.0f} MB of vectors; plain is the size of the whole matrix"
-        figures.append(Figure(what, "MB", [extra], [4 * size * size / 1e6], note))
+        figures.append(Figure(what, "MB", [extra], [4 * size * size / MB], note))
     record(figures)
-
-
-def peak_mb() -> float:
-    """Return the most memory that this process ever held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 def main() -> None:

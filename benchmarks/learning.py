@@ -3,9 +3,10 @@
     python benchmarks/learning.py                          # about 20 minutes on 2 cores; run again, it goes on
     python benchmarks/learning.py --ours memory=300MB      # another setting beside the padded towers
 
-First, loss curves: both sides train VideoCLIP and Norton without dropout in float32 and must have the same losses. Then
-retrieval: for each seed (of corpus, initial weights, batches and dropout) both sides train with dropout, which falls on
-other numbers, so single seeds differ by chance. Checkpoints are scored zero-shot on the demo's held-out videos.
+First, loss curves: both sides train VideoCLIP and Norton without dropout in float32, from equal weights and on the plan
+of the first epoch (later ones follow from weights, and one neighbour more or less is another batch). Then retrieval:
+for each seed (of corpus, initial weights, batches and dropout) both sides train with dropout, which falls on other
+numbers, so single seeds differ by chance. Checkpoints are scored zero-shot on the demo's held-out videos.
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ def make_data(folder: Path, seed: int, *, dropout: bool) -> Path:
     return data
 
 
-def train(data: Path, folder: Path, seed: int, options: list[str]) -> list[str]:
-    """Train both stages; return their logs."""
+def train(data: Path, folder: Path, seed: int, options: list[str], start: Path | None = None) -> list[str]:
+    """Train both stages, Norton from the checkpoint `start` or else from VideoCLIP's best; return their logs."""
     common = [
         "--jobtype", "local_small",
         f"dataset.bert_name={data}/bert", f"dataset.vfeat_dir={data}/feat",
@@ -67,11 +68,12 @@ def train(data: Path, folder: Path, seed: int, options: list[str]) -> list[str]:
         f"dataset.train_path={data}/how2_s3d_train.lst", f"dataset.val_path={data}/how2_s3d_val.lst",
         f"fairseq.common.seed={seed + 1}", "fairseq.common.log_interval=1", *options,
     ]  # fmt: skip
-    starts: list[list[str]] = [[], [f"fairseq.checkpoint.restore_file={folder}/VideoCLIP/checkpoint_best.pt"]]
+    start = start or folder / "VideoCLIP" / "checkpoint_best.pt"
+    restored: list[list[str]] = [[], [f"fairseq.checkpoint.restore_file={start}"]]
     logs = []
-    for stage, yaml, start in zip(STAGES, (VIDEOCLIP, NORTON), starts, strict=True):
+    for stage, yaml, more in zip(STAGES, (VIDEOCLIP, NORTON), restored, strict=True):
         where = [f"fairseq.checkpoint.save_dir={folder}/{stage}", f"eval.save_path={folder}/{stage}"]
-        logs.append(run("locallaunch.py", yaml, *common, *where, *start, log=folder / f"{stage}.log"))
+        logs.append(run("locallaunch.py", yaml, *common, *where, *more, log=folder / f"{stage}.log"))
     return logs
 
 
@@ -83,8 +85,10 @@ def losses(log: str) -> list[float]:
 def compare_curves(folder: Path, seed: int, ours: list[str]) -> list[Figure]:
     """Train both sides without dropout; return how far their losses are apart."""
     data = make_data(folder, seed, dropout=False)
+    start = folder / "curve-ours" / "VideoCLIP" / "checkpoint_best.pt"
     sides = [
-        train(data, folder / f"curve-{name}", seed, options) for name, options in (("ours", ours), ("plain", PLAIN))
+        train(data, folder / f"curve-{name}", seed, [*options, "freeze_plan=true"], start)
+        for name, options in (("ours", ours), ("plain", PLAIN))
     ]
     figures = []
     for stage, log, other in zip(STAGES, *sides, strict=True):

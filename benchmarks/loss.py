@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import argparse
 import math
-import multiprocessing
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from mmpt.config.schema import LossConfig, SequenceContrastConfig
 from mmpt.losses import MMContraLoss
+from process_memory import MB, apart, peak_memory
 from results import Figure, record
 
 TEXT_POSITIONS, VIDEO_POSITIONS, HIDDEN = 31, 18, 768
@@ -133,32 +131,14 @@ def step(loss: LossFunction, batch: Batch) -> tuple[float, float]:
     return total.item(), time.perf_counter() - begin
 
 
-def peak_mb() -> float:
-    """Peak resident size of this process in MB, from /proc (what getrusage says is inherited from the parent)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6
-
-
-def measure_alone(name: str, num_clips: int, threads: int, out: Connection) -> None:
-    """In a fresh process: one step; send (seconds, extra MB)."""
+def step_alone(name: str, num_clips: int, threads: int) -> tuple[float, float]:
+    """In a fresh process: return (seconds, extra MB) of one step."""
     torch.set_num_threads(threads)
     step(VARIANTS[name], draw_batch(16))  # libraries and thread pools load
     batch = draw_batch(num_clips)
-    before = peak_mb()
+    before = peak_memory()
     _, seconds = step(VARIANTS[name], batch)
-    out.send((seconds, peak_mb() - before))
-
-
-def alone(name: str, num_clips: int, threads: int) -> tuple[float, float]:
-    """Return (seconds, extra MB) of one step in a fresh process."""
-    context = multiprocessing.get_context("spawn")
-    receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=measure_alone, args=(name, num_clips, threads, send))
-    process.start()
-    send.close()
-    result = receive.recv()
-    process.join()
-    return result
+    return seconds, (peak_memory() - before) / MB
 
 
 def compare(num_clips: int, rounds: int, threads: int) -> list[Figure]:
@@ -178,7 +158,7 @@ def compare(num_clips: int, rounds: int, threads: int) -> list[Figure]:
         difference = (gradients["ours"] - gradients["dense"]).norm() / gradients["dense"].norm()
         off["gradient"] = max(off["gradient"], float(difference))
     agreement = f"losses equal to {off['value']:.0e}, gradients to {off['gradient']:.0e}"
-    memory = {name: [alone(name, num_clips, threads)[1]] for name in VARIANTS}
+    memory = {name: [apart(step_alone, name, num_clips, threads)[1]] for name in VARIANTS}
     beside = {name: [extra - gradient_mb(num_clips) for extra in extras] for name, extras in memory.items()}
     what = f"loss, {num_clips} clips"
     both = f"which both make ({gradient_mb(num_clips):.0f} MB)"
@@ -191,7 +171,7 @@ def compare(num_clips: int, rounds: int, threads: int) -> list[Figure]:
 
 def gradient_mb(num_clips: int) -> float:
     """Size of the gradients of all states."""
-    return num_clips * (TEXT_POSITIONS + VIDEO_POSITIONS + 2) * HIDDEN * 4 / 1e6
+    return num_clips * (TEXT_POSITIONS + VIDEO_POSITIONS + 2) * HIDDEN * 4 / MB
 
 
 def main() -> None:
@@ -205,7 +185,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     figures = compare(args.clips, args.rounds, args.threads) if args.clips else []
     if args.large:
-        seconds, extra = alone("ours", args.large, args.threads)
+        seconds, extra = apart(step_alone, "ours", args.large, args.threads)
         note = f"of it {gradient_mb(args.large):.0f} MB are the gradients of the states"
         figures += [
             Figure(f"loss, {args.large} clips, forward and backward", "s", [seconds]),

@@ -12,17 +12,16 @@ stands what the step's tensors held at most, counted operation by operation in t
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-from multiprocessing.connection import Connection
 
 import torch
 from transformers import BertConfig
 
-from loss import NORTON, peak_mb
+from loss import NORTON
 from mmpt.losses import MMContraLoss
 from mmpt.models import MMFusionSeparate
 from mmpt.models.freezing import freeze_all_but_layernorm
-from mmpt.models.memory import PeakBytes
+from mmpt.utils.peakbytes import PeakBytes
+from process_memory import MB, apart, peak_memory
 from results import Figure, record
 from step import MODELS
 
@@ -44,7 +43,7 @@ def draw(num_clips: int) -> dict[str, torch.Tensor]:
     }
 
 
-def measure(size: str, num_clips: int, clips_per_chunk: int | None, threads: int, out: Connection) -> None:
+def measure(size: str, num_clips: int, clips_per_chunk: int | None, threads: int) -> Measured:
     """In a fresh process: a small step so that libraries load, then the one that counts, twice."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -63,24 +62,12 @@ def measure(size: str, num_clips: int, clips_per_chunk: int | None, threads: int
     step(draw(16))
     model.clips_per_chunk = clips_per_chunk
     batch = draw(num_clips)
-    before = peak_mb()
+    before = peak_memory()
     step(batch)
-    extra = peak_mb() - before
+    extra = peak_memory() - before
     with PeakBytes() as count:
         step(batch)
-    out.send((extra, count.peak / 1e6))
-
-
-def alone(size: str, num_clips: int, clips_per_chunk: int | None, threads: int) -> Measured:
-    """Measure in a fresh process."""
-    context = multiprocessing.get_context("spawn")
-    receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=measure, args=(size, num_clips, clips_per_chunk, threads, send))
-    process.start()
-    send.close()
-    result = receive.recv()
-    process.join()
-    return result
+    return extra / MB, count.peak / MB
 
 
 def main() -> None:
@@ -94,8 +81,8 @@ def main() -> None:
     args = parser.parse_args()
     ours, plain = [], []
     for _ in range(args.rounds):
-        ours.append(alone(args.model, args.clips, args.chunk, args.threads))
-        plain.append(alone(args.model, args.clips, None, args.threads))
+        ours.append(apart(measure, args.model, args.clips, args.chunk, args.threads))
+        plain.append(apart(measure, args.model, args.clips, None, args.threads))
     what = (
         f"step of {args.clips} clips, {args.model} size, activations again in chunks of {args.chunk}, beside all kept"
     )

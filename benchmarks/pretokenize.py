@@ -119,7 +119,7 @@ def peak_megabytes(arguments: list[str]) -> tuple[float, float]:
     child = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)
     assert status == 0, arguments
-    return usage.ru_maxrss / 1024, time.perf_counter() - begin
+    return usage.ru_maxrss * 1024 / 1e6, time.perf_counter() - begin
 
 
 def measure_memory(folder: Path, scales: list[int]) -> None:

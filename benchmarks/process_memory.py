@@ -1,4 +1,4 @@
-"""Memory and CPU time of a process, as Linux tells them.
+"""Memory and CPU time of a process, as Linux tells them, and processes whose memory is nobody else's.
 
 - own memory: anonymous memory and page tables, each page that processes share counted in equal parts;
 - batches: what lies in memory shared between a loader worker and the process that it works for;
@@ -7,9 +7,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+Result = TypeVar("Result")
+MB = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -27,8 +34,22 @@ class Memory:
         return cls(sums["Pss_Anon"] + status["VmPTE"], sums["Pss_Shmem"], sums["Pss_File"])
 
 
+def apart(function: Callable[..., Result], *args: object) -> Result:
+    """Return `function(*args)` of a new process."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_fork_workers) as pool:
+        return pool.submit(function, *args).result()
+
+
+def _fork_workers() -> None:
+    """Let this process start its own as a training run does, not as it was started itself."""
+    multiprocessing.set_start_method("fork", force=True)
+
+
 def peak_memory() -> int:
-    """Return the most anonymous and mapped memory of this process since `reset_peak`."""
+    """Return the most anonymous and mapped memory of this process since its start or `reset_peak`.
+
+    (What getrusage says is inherited from the parent.)
+    """
     return _fields("/proc/self/status")["VmHWM"]
 
 

@@ -15,14 +15,16 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+Result = TypeVar("Result")
 RESULTS = Path(__file__).with_name("results.jsonl")
 
 
@@ -45,6 +47,13 @@ class Figure:
             return []
         pairs = list(zip(self.ours, self.plain, strict=True)) if self.plain else []
         return [ours / plain if self.unit.endswith("/s") else plain / ours for ours, plain in pairs]
+
+
+def timed(function: Callable[..., Result], *args: Any) -> tuple[float, Result]:
+    """Return the wall-clock seconds of `function(*args)`, and its result."""
+    begin = time.perf_counter()
+    result = function(*args)
+    return time.perf_counter() - begin, result
 
 
 def record(figures: Sequence[Figure]) -> None:

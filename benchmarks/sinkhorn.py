@@ -10,14 +10,12 @@ each round, and its time is scaled to all. Both take 50 iterations in float32.
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from mmpt.losses.sinkhorn import bucket_transport, transport
-from results import Figure, record
+from results import Figure, record, timed
 
 ITERATIONS, LENGTH, EPSILON = 50, 8, 0.1
 
@@ -47,13 +45,6 @@ def plain_blocks(blocks: Tensor, rho: Tensor) -> Tensor:
         padded[:LENGTH, :LENGTH] = block
         plans.append(plain_plan(padded / EPSILON, mass, mass)[:LENGTH, :LENGTH] * 2 * LENGTH)
     return torch.stack(plans)
-
-
-def timed(function: Callable[..., Tensor], *args: Tensor | int | float) -> tuple[float, Tensor]:
-    """Return seconds and result."""
-    begin = time.perf_counter()
-    result = function(*args)
-    return time.perf_counter() - begin, result
 
 
 def measure_targets(num_clips: int, rounds: int) -> Figure:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from mmpt.errors import ConfigError
 
@@ -19,14 +19,21 @@ def did_you_mean(name: str, known: list[str]) -> str:
 
 
 class Registry(Generic[T]):
-    """Classes of one kind by the name that YAMLs use."""
+    """Classes of one kind by the name that YAMLs use.
 
-    def __init__(self, kind: str):
+    Args:
+        kind: what messages call one of them.
+        base: what all of them, a user's own too, must be subclasses of.
+    """
+
+    def __init__(self, kind: str, base: type[Any]):
         self.kind = kind
+        self.base = base
         self._classes: dict[str, type[T]] = {}
 
     def register(self, cls: type[T]) -> type[T]:
         """Class decorator: make `cls` known under its own name."""
+        assert issubclass(cls, self.base), f"{cls.__name__} is no {self.kind}"
         assert cls.__name__ not in self._classes, f"two classes named {cls.__name__} in {self.kind}"
         self._classes[cls.__name__] = cls
         return cls
@@ -44,7 +51,7 @@ class Registry(Generic[T]):
             name: the value found in the YAML.
             key: the YAML key that holds it, for the message.
         Raises:
-            ConfigError: no such class, or its module cannot be imported.
+            ConfigError: no such class, its module cannot be imported, or it is not a subclass of `base`.
         """
         if name in self._classes:
             return self._classes[name]
@@ -61,4 +68,7 @@ class Registry(Generic[T]):
             raise ConfigError(key, [f"cannot import the {self.kind} `{name}`: {err}."]) from err
         if not isinstance(found, type):
             raise ConfigError(key, [f"the {self.kind} `{name}` must be a class, but is a {type(found).__name__}."])
+        if not issubclass(found, self.base):
+            base = f"{self.base.__module__}.{self.base.__qualname__}"
+            raise ConfigError(key, [f"the {self.kind} `{name}` must be a subclass of `{base}`, but is not."])
         return found

@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,12 +18,16 @@ from mmpt.config.loader import save_resolved, with_run_dir
 from mmpt.config.yaml_files import read_yaml, write_yaml
 from mmpt.errors import LaunchError
 from mmpt.utils.command import run_command
+from mmpt.utils.lock import held_if_free
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 
 FAIRSEQ_WARNINGS = "ignore::UserWarning,ignore::FutureWarning"
 """What fairseq's use of hydra and torch makes Python say at every start; PYTHONWARNINGS, if set, wins."""
+
+LOCK_NAME = ".lock"
+"""File of a `save_dir` whose lock the launcher holds as long as it trains there."""
 
 GRACE_S = 30.0
 """Seconds to end a job in; more than `mmpt.cli.processes` gives its own processes."""
@@ -102,19 +107,20 @@ def launch(yamls: Sequence[Launchable], options: Sequence[str] = (), *, overridd
             write_yaml(target, job)
         return 0
     assert yaml.config is not None, "what is no job file has a config"
-    if yaml.job_type == jobs.PREDICT:
-        command = [*_predict([each.config for each in yamls if each.config], overridden, dry_run), *options]
-    else:
-        command = _train(yaml.config, yaml.job_type, overridden, dry_run)
-    print(f"launching {shlex.join(command)}", flush=True)
-    env = {"PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", FAIRSEQ_WARNINGS)}
-    if "--cpu" in command:
-        env |= HIDE_GPUS
-    return 0 if dry_run else run_all([command], [env], grace_s=GRACE_S)
+    with ExitStack() as held:
+        if yaml.job_type == jobs.PREDICT:
+            command = [*_predict([each.config for each in yamls if each.config], overridden, dry_run), *options]
+        else:
+            command = _train(yaml.config, yaml.job_type, overridden, dry_run, held)
+        print(f"launching {shlex.join(command)}", flush=True)
+        env = {"PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", FAIRSEQ_WARNINGS)}
+        if "--cpu" in command:
+            env |= HIDE_GPUS
+        return 0 if dry_run else run_all([command], [env], grace_s=GRACE_S)
 
 
-def _train(config: RunConfig, job_type: str, overridden: bool, dry_run: bool) -> list[str]:
-    """Check a training job, write its `config.yaml` and return its command."""
+def _train(config: RunConfig, job_type: str, overridden: bool, dry_run: bool, held: ExitStack) -> list[str]:
+    """Check a training job, write its `config.yaml` and return its command; `held` keeps other jobs from its folder."""
     num_gpus = count_gpus()
     half_precision = [name for name in jobs.HALF_PRECISION if config.option("common", name)]
     plan = jobs.plan_devices(job_type, 0 if config.option("common", "cpu") else num_gpus, half_precision)
@@ -130,6 +136,7 @@ def _train(config: RunConfig, job_type: str, overridden: bool, dry_run: bool) ->
         else:
             preflight.check_start(last)
         preflight.check_parts(config)
+        _keep_others_out(config.save_dir, held)
     if last is not None:
         logger.info("continuing from %s; choose another fairseq.checkpoint.save_dir to start anew", last)
     config = with_run_dir(config)
@@ -155,12 +162,30 @@ def _predict(configs: Sequence[RunConfig], overridden: bool, dry_run: bool) -> l
     return jobs.predict_command(paths)
 
 
+def _keep_others_out(save_dir: str, held: ExitStack) -> None:
+    """Take the lock of `save_dir`: two trainings would write over each other's checkpoints and vectors."""
+    path = os.path.join(save_dir, LOCK_NAME)
+    try:
+        free = held.enter_context(held_if_free(path))
+    except OSError as err:
+        raise _unwritable(path, err) from err
+    if not free:
+        raise LaunchError(
+            f"{save_dir}: another job is training in this folder; wait for its end, or choose another "
+            "`fairseq.checkpoint.save_dir`."
+        )
+
+
 def _save(config: RunConfig, path: str) -> str:
     try:
         save_resolved(config, path)
     except OSError as err:
-        raise LaunchError(f"{path}: cannot be written ({err.strerror or err}); choose another folder.") from err
+        raise _unwritable(path, err) from err
     return path
+
+
+def _unwritable(path: str, err: OSError) -> LaunchError:
+    return LaunchError(f"{path}: cannot be written ({err.strerror or err}); choose another folder.")
 
 
 def count_gpus() -> int:

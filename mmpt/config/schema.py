@@ -220,7 +220,8 @@ class RetrievalConfig:
     db_type: str = setting("flatl2", one_of=("flatl2", "innerproduct", "pq", "exact"))
     """`flatl2` (IVF, L2), `innerproduct` (IVF, dot product), `pq` (IVF-PQ) or `exact` (flat L2)."""
     nprobe: int | str = setting("auto", at_least=1, one_of=("auto",))
-    """IVF lists searched per query; `auto`: as many as full candidate lists and `recall` need; 1 is the release."""
+    """IVF lists searched per query; `auto`: as many as full candidate lists and `recall` need (on a GPU, all); 1 is the
+    release."""
     recall: float = setting(0.95, above=0, at_most=1)
     """Share of the true neighbours that `nprobe: auto` finds, measured on a sample of the centres."""
     bank: str = setting("auto", one_of=("auto", "ram", "file"))

@@ -99,5 +99,5 @@ class Metric(ABC, Generic[O_contra]):
         return result[self.numbers[0].name]
 
 
-METRICS: Registry[Metric] = Registry("metric")
-PREDICTORS: Registry[Predictor] = Registry("predictor")
+METRICS: Registry[Metric] = Registry("metric", Metric)
+PREDICTORS: Registry[Predictor] = Registry("predictor", Predictor)

@@ -20,7 +20,6 @@ from mmpt.errors import ConfigError
 from mmpt.losses.gather import join_batches
 from mmpt.registry import Registry
 
-LOSSES: Registry[Loss] = Registry("loss")
 LOG_SCALE = math.log(1 / 0.07)
 """theta: tau = exp(-theta) = 0.07."""
 MAX_LOG_SCALE = 4.6052
@@ -128,6 +127,9 @@ class Loss(nn.Module):
             output = self.compute(**batch)
         _require_finite(output, batch)
         return output
+
+
+LOSSES: Registry[Loss] = Registry("loss", Loss)
 
 
 def symmetric_cross_entropy(logits_NN: Tensor) -> Tensor:

@@ -100,6 +100,7 @@ def _log_pace(sums: dict[str, Any], num_batches: int) -> None:
             metrics.log_speed("share_of_peak", sums["flops"] / share, priority=94, round=3)
     if "data_wait" in sums:
         metrics.log_speed("data_wait", sums["data_wait"] / World.current().size, priority=95, round=3)
+    if "updates_left" in sums:
         metrics.log_scalar("_updates_left", sums["updates_left"] / num_batches, weight=0)
         metrics.log_derived("minutes_left", _minutes_left, priority=96)
 

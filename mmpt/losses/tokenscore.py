@@ -67,8 +67,9 @@ def cut(mask_BN: Tensor, lengths: list[int], tokens_per_part: int) -> list[Part]
     """
     ends = [0, *accumulate(lengths)]
     num_parts = max(1, math.ceil(ends[-1] / tokens_per_part))
-    goals = [ends[-1] * number / num_parts for number in range(1, num_parts + 1)]
-    stops = sorted({bisect_left(ends, goal) for goal in goals})  # a part ends with the clip that reaches its goal
+    goals = [ends[-1] * number / num_parts for number in range(1, num_parts)]
+    # a part ends with the clip that reaches its goal, the last with the last clip
+    stops = sorted({*(bisect_left(ends, goal) for goal in goals), len(lengths)})
     bounds = list(pairwise([0, *stops]))
     step = max(1, tokens_per_part // FILL_STEPS)
     size = step * math.ceil(max(ends[stop] - ends[start] for start, stop in bounds) / step)

@@ -1,11 +1,14 @@
 """Linear layers whose float32 products on a CPU are oneDNN's (see `mmpt.utils.products`), forward and backward.
 
 oneDNN makes a kernel for every shape that it meets and keeps it (1 ms and some 0.7 MB), and the number of tokens is
-another in every step. So tokens are cut in blocks of `BLOCK`, and the last block is filled up to a multiple of `GRAIN`:
-a layer's weight meets at most 16 shapes in each direction. The copies this takes are hot in the cache.
+another in every step. So tokens are cut in blocks of `BLOCK`, and the last block is filled up to a multiple of `GRAIN`;
+a layer meets at most 8 shapes in each direction: some 60 kernels and 40 MB for BERT-base with frozen weights. The
+copies that this takes are hot in the cache.
 
 The products are custom operations: torch.compile takes them as they are, and autograd keeps for a frozen weight nothing
 but the weight. Everything else (other types and devices, autocast, few tokens) is left to torch.
+
+Measured on one core of an AMD EPYC with AVX-512 (family 26) alone: 200 to 220 GFLOP/s at BERT-base's sizes, MKL 100.
 
 Legend: R tokens, K inputs, N outputs.
 """
@@ -20,7 +23,7 @@ from torch import Tensor, nn
 
 from mmpt.utils.products import has_onednn, product
 
-BLOCK, GRAIN = 1024, 64
+BLOCK, GRAIN = 512, 64
 """Tokens of a product, and of what number theirs is a multiple."""
 LEAST_INPUTS = 1 << 16
 """Numbers that a layer must read for the detour to pay: 85 tokens of BERT-base."""

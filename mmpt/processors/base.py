@@ -96,7 +96,7 @@ class ItemAligner(Processor, ABC):
         """Return the tensors; every draw comes from `rng`."""
 
 
-META_PROCESSORS: Registry[MetaProcessor] = Registry("meta processor")
-VIDEO_PROCESSORS: Registry[VideoReader] = Registry("video processor")
-TEXT_PROCESSORS: Registry[TextReader] = Registry("text processor")
-ALIGNERS: Registry[ItemAligner] = Registry("aligner")
+META_PROCESSORS: Registry[MetaProcessor] = Registry("meta processor", MetaProcessor)
+VIDEO_PROCESSORS: Registry[VideoReader] = Registry("video processor", VideoReader)
+TEXT_PROCESSORS: Registry[TextReader] = Registry("text processor", TextReader)
+ALIGNERS: Registry[ItemAligner] = Registry("aligner", ItemAligner)

@@ -7,11 +7,11 @@ from mmpt.retrieval.retriever import VectorRetriever
 from mmpt.retrieval.vectorbank import VectorBank, remove_other_banks
 from mmpt.retrieval.vectorpool import DistributedVideoVectorPool, VideoVectorPool, video_vectors
 
-VECTOR_POOLS: Registry[VideoVectorPool] = Registry("vector pool")
+VECTOR_POOLS: Registry[VideoVectorPool] = Registry("vector pool", VideoVectorPool)
 VECTOR_POOLS.register(VideoVectorPool)
 VECTOR_POOLS.register(DistributedVideoVectorPool)
 
-RETRIEVERS: Registry[VectorRetriever] = Registry("retriever")
+RETRIEVERS: Registry[VectorRetriever] = Registry("retriever", VectorRetriever)
 RETRIEVERS.register(VectorRetriever)
 
 __all__ = [

@@ -33,6 +33,8 @@ BYTES_PER_PRODUCT = 32
 """Of a product, its comparison, and, should it pass, its indices."""
 CROWD = 0.3
 """Share of a block's pairs that pass as sketches from which their whole product costs less than so many exact pairs."""
+UNDERFLOW = 1e-30
+"""More than sums of squares and products can lose because terms are below 1e-38."""
 
 
 @dataclass(frozen=True)
@@ -155,10 +157,11 @@ class _Products:
     def bounds(self, rows: np.ndarray, worst_r: np.ndarray, block: _Block) -> torch.Tensor:
         """Return float32 [r,1]: no pair beyond it has an exact cost of at most `worst_r`.
 
-        It allows for the rounding of sketches, products and exact costs, each a small part of (|q| + |x|)^2.
+        It allows for the rounding of sketches, products and exact costs, each a small part of (|q| + |x|)^2, and for
+        what vectors of almost no length lose below float32's range.
         """
         squares_r = self._squares_m[rows]
-        bounds_r = worst_r + self._rounding * np.square(np.sqrt(squares_r) + block.most**0.5)
+        bounds_r = worst_r + self._rounding * np.square(np.sqrt(squares_r) + block.most**0.5) + UNDERFLOW
         bounds_r = bounds_r - squares_r if self._is_l2 else bounds_r
         highest = np.finfo(np.float32).max  # below the infinity of pairs that were taken
         return torch.from_numpy(np.minimum(bounds_r, highest).astype(np.float32)).to(self._device)[:, None]

@@ -158,7 +158,7 @@ class VectorRetriever:
             positions int64 [m,k] into `ids`, nearest first, ties by lower position, -1 where fewer were found;
             float32 [m,k]: squared L2 distances (infinite beside -1) or dot products (minus infinity beside -1).
         """
-        queries_mD = np.ascontiguousarray(queries_mD, dtype=np.float32)
+        queries_mD = np.require(queries_mD, np.float32, ["C", "W"])  # torch warns of what it may not write
         index, begin = self._finished(), time.monotonic()
         sample, self.last_recall, measured = None, None, ""
         is_auto = self.nprobe == "auto" or self.is_exact

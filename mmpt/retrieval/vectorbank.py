@@ -18,6 +18,7 @@ import numpy as np
 from mmpt.errors import DataError
 from mmpt.utils.distributed import World, cut_places
 from mmpt.utils.io import read_json, remove_leftovers, write_json
+from mmpt.utils.memory import written
 
 FORMAT = 1
 NAME_DIGITS = 16
@@ -62,7 +63,8 @@ class VectorBank:
             except DataError:
                 value = None
             expected = {"format": FORMAT, "key": self.key, "shape": list(self.shape)}
-            if isinstance(value, dict) and expected.items() <= value.items() and self._path.exists():
+            whole = self._path.exists() and self._path.stat().st_size == self.shape[0] * self._row_bytes
+            if isinstance(value, dict) and expected.items() <= value.items() and whole:
                 for begin, end in value["known"]:
                     known_N[begin:end] = True
             else:
@@ -85,8 +87,8 @@ class VectorBank:
             offset = int(run[0]) * self._row_bytes
             try:
                 while content:
-                    written = os.pwrite(self._handle, content, offset)
-                    content, offset = content[written:], offset + written
+                    done = os.pwrite(self._handle, content, offset)
+                    content, offset = content[done:], offset + done
             except OSError as err:
                 raise self._unwritable(err) from None
 
@@ -101,7 +103,8 @@ class VectorBank:
 
     def whole(self) -> np.ndarray:
         """Return all rows [N, D], mapped from the file, read-only."""
-        return np.memmap(self._path, self.dtype, "r", shape=self.shape)
+        with os.fdopen(os.dup(self._handle), "rb") as file:
+            return np.memmap(file, self.dtype, "r", shape=self.shape)
 
     def adopt(self, world: World) -> None:
         """Take over what processes of a larger world have left under the same key, and remove their files."""
@@ -129,10 +132,10 @@ class VectorBank:
         remove_leftovers(self._path.parent, re.escape(self._record.name))
 
     def _unwritable(self, err: OSError) -> DataError:
-        size_gb = self.shape[0] * self._row_bytes / 1e9
+        needed = written(self.shape[0] * self._row_bytes)
         return DataError(
-            f"{self._path}: cannot be written: {err.strerror}. The vectors of all videos need {size_gb:.1f} GB there; "
-            "free them, or choose another `fairseq.checkpoint.save_dir`."
+            f"{self._path}: cannot be written: {err.strerror}. The vectors of all videos take {needed} there; make "
+            "room, or choose another `fairseq.checkpoint.save_dir`."
         )
 
 

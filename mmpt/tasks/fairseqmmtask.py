@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import errno
 import re
 import sys
 from collections import defaultdict
@@ -42,6 +43,7 @@ from mmpt.utils.log import quiet_other_processes
 LAST_CHECKPOINT = "checkpoint_last.pt"
 NOT_FLAT = ("memory_efficient_fp16", "memory_efficient_bf16", "fp16_no_flatten_grads")
 """Options with which fairseq keeps parameters apart also in half precision."""
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 LOST_PEER = re.compile(r"Connection (closed|reset|refused)|Broken pipe|Socket closed|socket has been closed|TCPStore")
 
 torch.serialization.add_safe_globals(  # rank 0 sends a checkpoint to the others with fairseq's settings as omegaconf
@@ -76,6 +78,7 @@ class FairseqMMTask(LegacyFairseqTask):
         self.inner = Task.from_config(config, seed=args.seed)
         self.model: nn.Module | None = None
         self.batches: PlannedBatchIterator | None = None  # of this epoch's training
+        self.num_updates = 0  # before the update at hand
 
     @classmethod
     def setup_task(cls, args: argparse.Namespace, **kwargs: Any) -> FairseqMMTask:
@@ -167,10 +170,13 @@ class FairseqMMTask(LegacyFairseqTask):
         assert self.model is not None, "fairseq builds the model before it asks for batches"
         return self.inner.plan_epoch(self.datasets["train"].dataset, self.model, epoch, World.current(), wanted)
 
-    def train_step(self, sample: Any, model: nn.Module, criterion: Any, *args: Any, **kwargs: Any) -> Any:
+    def train_step(
+        self, sample: Any, model: nn.Module, criterion: Any, optimizer: Any, update_num: int, ignore_grad: bool = False
+    ) -> Any:
         """Run a step of training as fairseq does, within the run's memory."""
         self._fit_memory(criterion)
-        return super().train_step(sample, model, criterion, *args, **kwargs)
+        self.num_updates = update_num
+        return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
 
     def valid_step(self, sample: Any, model: nn.Module, criterion: Any) -> Any:
         """Compute the loss of a validation batch as fairseq does, within the run's memory."""
@@ -187,19 +193,37 @@ class FairseqMMTask(LegacyFairseqTask):
         """Say how long training has waited for batches since the last call, and how many updates are left."""
         if self.batches is None:
             return {}
-        epochs_left = (self.args.max_epoch or 0) - self.batches.epoch
-        updates = len(self.batches) * epochs_left + len(self.batches) - self.batches.iterations_in_epoch
-        return {"data_wait": self.batches.take_waited_s(), "updates_left": max(updates, 0)}
+        waited = {"data_wait": self.batches.take_waited_s()}
+        left = updates_left(self.args, self.batches, self.num_updates)
+        return waited if left is None else waited | {"updates_left": left}
 
     def max_positions(self) -> None:
         """No limit: clips have fixed sizes."""
         return None
 
 
+def updates_left(args: argparse.Namespace, batches: PlannedBatchIterator, num_updates: int) -> int | None:
+    """Return how many updates follow the one at hand if all epochs have as many batches; None: the run has no end.
+
+    Args:
+        args: fairseq's options; `update_freq` holds the batches of an update by epoch, `max_update` counts from 0.
+        batches: this epoch's, those of the update at hand taken.
+        num_updates: those that are complete.
+    """
+    bounds = []
+    if args.max_epoch:
+        rests = [len(batches) - batches.iterations_in_epoch] + [len(batches)] * (args.max_epoch - batches.epoch)
+        sizes = [args.update_freq[min(batches.epoch + later, len(args.update_freq)) - 1] for later in range(len(rests))]
+        bounds.append(sum(-(-rest // size) for rest, size in zip(rests, sizes, strict=True)))
+    if args.max_update:
+        bounds.append(max(args.max_update - num_updates - 1, 0))
+    return min(bounds, default=None)
+
+
 def _report_user_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Exception hook: print a user's mistake without traceback and exit with code 2; show anything else as usual."""
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, UserError):
+    while cause is not None and not isinstance(cause, UserError) and not _is_full_disk(cause):
         cause = cause.__cause__ or cause.__context__
     if cause is None and not _lost_peer(error):
         sys.__excepthook__(kind, error, trace)
@@ -208,8 +232,19 @@ def _report_user_error(kind: type[BaseException], error: BaseException, trace: T
     if cause is None:
         sys.stderr.write("error: another process of this run has ended.\n")
         raise SystemExit(1)
-    sys.stderr.write(f"error: {message_of(cause)}\n")
+    sys.stderr.write(f"error: {message_of(cause) if isinstance(cause, UserError) else _full_disk(cause)}\n")
     raise SystemExit(EXIT_CODE)
+
+
+def _is_full_disk(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in FULL_DISK
+
+
+def _full_disk(error: BaseException) -> str:
+    return (
+        f"a file cannot be written: {error}. Free space there (mostly `fairseq.checkpoint.save_dir`), or choose "
+        "another folder, and run the same command again."
+    )
 
 
 def _lost_peer(error: BaseException) -> bool:

@@ -62,9 +62,10 @@ def plan_memory(config: RunConfig, model: nn.Module, device: torch.device, num_c
     usable = USABLE_OF_GPU if on_gpu else USABLE_OF_CPU
     room = usable * (limit - held)
     forward = choose_forward(room, clip, inputs, CLIPS_PER_FORWARD if on_gpu else CLIPS_PER_FORWARD_ON_CPU)
-    if forward == 0:
-        raise _too_small(config, limit, held, 2 * (clip.forward + inputs) / usable, "one clip at a time")
+    no_clip = _too_small(config, limit, held, 2 * (clip.forward + inputs) / usable, "one clip at a time")
     if config.is_test:
+        if forward == 0:
+            raise no_clip
         logger.info("memory %s: at most %s clips at once", written(limit), f"{forward:,}")
         return MemoryPlan(clips_per_chunk=None, clips_kept=0, tile_bytes=None, clips_per_forward=forward)
     default = DEVICE_TILE_BYTES if on_gpu else CPU_TILE_BYTES
@@ -76,6 +77,8 @@ def plan_memory(config: RunConfig, model: nn.Module, device: torch.device, num_c
         least = min(LEAST_CHUNK, num_clips or 1)
         what = f"{num_clips or 1:,} clips, even with activations of {least} clips at a time"
         raise _too_small(config, limit, held, bytes_in_chunks(clip, batch, least) / usable, what)
+    if forward == 0:
+        raise no_clip
     _log(limit, room, clip, batch, chunks, forward)
     return MemoryPlan(*chunks, None if tile == default else tile, forward)
 
@@ -89,13 +92,14 @@ def _bytes_to_update(config: RunConfig, model: nn.Module) -> int:
 
 def _too_small(config: RunConfig, limit: int, held: int, needed: float, what: str) -> ConfigError:
     """The error that says how much memory would do, with a little to spare."""
-    remedy = "Raise it"
+    remedy, takers = "Raise it", "weights and the process itself"
     if not config.is_test:
+        takers = "weights, what an update needs and the process itself"
         remedy += ", or make the batch smaller (`dataset.num_video_per_batch`, `dataset.clip_per_video`)"
     said = "is" if config.memory is not None else "is not set, and what can be had is"
     problem = (
         f"`memory` must be at least {written(1.05 * (held + needed))} for {what}, but {said} "
-        f"{written(limit)}; weights, what an update needs and the process itself take {written(held)} of it. {remedy}."
+        f"{written(limit)}; {takers} take {written(held)} of it. {remedy}."
     )
     return ConfigError(str(config.path), [problem])
 

@@ -26,10 +26,8 @@ from mmpt.utils.log import get_logger
 from mmpt.utils.tf32 import set_tf32
 
 logger = get_logger(__name__)
-TASKS: Registry[Task] = Registry("task")
 
 
-@TASKS.register
 class Task:
     """Builds the parts of a run and reshapes its batches.
 
@@ -89,7 +87,7 @@ class Task:
 
     def find_misfits(self) -> list[str]:
         """Return the classes that exist but cannot work together, one sentence each."""
-        return [*self._mixed_parts(), *self._uneven_batches(), *self._foreign_metrics()]
+        return [*self._mixed_parts(), *self._uneven_batches(), *self._foreign_metrics(), *self._unbuildable_model()]
 
     def _mixed_parts(self) -> list[str]:
         dataset, parts = self.config.dataset, self._part_classes()
@@ -121,6 +119,13 @@ class Task:
             for name, metric in metrics.items()
             if not issubclass(predictor.makes, metric.takes)
         ]
+
+    def _unbuildable_model(self) -> list[str]:
+        """A torch module that cannot be made from a config."""
+        name = self.config.model.model_cls
+        if name is None or hasattr(MODELS.get(name, "model.model_cls"), "from_config"):
+            return []
+        return [f"`model.model_cls: {name}` must have a class method `from_config`, as `MMFusionSeparate` has."]
 
     def build_dataset(self, split: Split) -> MMDataset | None:
         """Build the data set of `split`, or None when the config names no source for it."""
@@ -215,6 +220,10 @@ class Task:
         """
         clip_axes = self._part_classes()["aligner"].clip_axes
         return merge_leading(batch, 1 + clip_axes) if clip_axes else batch
+
+
+TASKS: Registry[Task] = Registry("task", Task)
+TASKS.register(Task)
 
 
 def merge_leading(batch: dict[str, Any], num_axes: int) -> dict[str, Any]:

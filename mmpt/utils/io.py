@@ -49,7 +49,8 @@ def atomic_write(path: str | Path, mode: str = "w", errors: str | None = None) -
         os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        with suppress(FileNotFoundError):  # an interrupt may come when it has just been renamed
+            os.unlink(temporary)
         raise
 
 

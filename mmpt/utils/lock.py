@@ -1,4 +1,4 @@
-"""One process at a time in a folder: an advisory lock that the kernel drops when its holder ends, however it ends."""
+"""One process at a time in a folder: advisory locks that the kernel drops when their holder ends, however it ends."""
 
 from __future__ import annotations
 
@@ -32,3 +32,27 @@ def exclusive(path: str | Path, what: str) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+@contextmanager
+def held_if_free(path: str | Path) -> Iterator[bool]:
+    """Hold the lock file `path` unless somebody else does, and say whether; a file system without locks says yes.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        yield _take(handle)
+    finally:
+        os.close(handle)
+
+
+def _take(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as err:
+        return not isinstance(err, BlockingIOError)
+    return True

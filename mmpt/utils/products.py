@@ -26,7 +26,8 @@ def has_onednn() -> bool:
 @torch.no_grad()
 def product(a_MK: Tensor, b_NK: Tensor, bias_N: Tensor | None = None) -> Tensor:
     """Return a @ b^T + bias, [M, N], without gradient; all float of one type and device, in any memory layout."""
-    if a_MK.dtype == torch.float32 and a_MK.device.type == "cpu" and has_onednn():
+    on_cpu = a_MK.dtype == torch.float32 and a_MK.device.type == "cpu"
+    if on_cpu and a_MK.numel() and has_onednn():  # which knows no sums of nothing
         return _by_onednn(a_MK, b_NK, bias_N)
     return linear(a_MK, b_NK, bias_N)
 

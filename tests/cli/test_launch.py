@@ -10,6 +10,7 @@ import yaml
 
 from mmpt.cli import launch
 from mmpt.config import load_config
+from mmpt.utils.lock import held_if_free
 
 ROOT = Path(__file__).resolve().parents[2]
 NORTON = "projects/retri/norton/how2_demo.yaml"
@@ -73,6 +74,16 @@ def test_what_is_run_is_what_is_printed_and_its_exit_code_is_ours(runs, no_prefl
     runs.codes.extend([9])
     assert launch.main([VIDEOCLIP, "--jobtype", "local_single"]) == 9
     assert runs == [last_command(capsys.readouterr().out)]
+
+
+def test_a_second_training_in_the_same_folder_is_refused(runs, no_preflight, capsys):
+    save_dir = Path(load_config(VIDEOCLIP).save_dir)
+    with held_if_free(save_dir / launch.LOCK_NAME):
+        assert launch.main([VIDEOCLIP]) == 2
+    assert "another job is training in this folder" in capsys.readouterr().err
+    assert not (save_dir / "config.yaml").exists()
+    assert launch.main([f"{VIDEOCLIP},{VIDEOCLIP}"]) == 0  # one after the other
+    assert len(runs) == 2
 
 
 def test_overrides_reach_the_training_processes_through_the_resolved_file(runs, no_preflight, capsys):

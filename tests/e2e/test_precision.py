@@ -24,7 +24,8 @@ IN_PIECES = "fairseq.common.fp16_no_flatten_grads=true"
 
 def train(corpus: Path, save_dir: Path, *more: str, resume: bool = False) -> list[float]:
     """Train in this precision although there is no GPU, which the launcher would not; return the loss of each epoch."""
-    config = load_config(ROOT / VIDEOCLIP, [*corpus_overrides(corpus, save_dir), *SHORT, *more])
+    curves = f"fairseq.common.tensorboard_logdir={save_dir}/run"
+    config = load_config(ROOT / VIDEOCLIP, [*corpus_overrides(corpus, save_dir), *SHORT, curves, *more])
     write_yaml(save_dir / "config.yaml", config.to_dict())
     plan = DevicePlan(1, on_gpu=False)
     command = training_command(config, str(save_dir / "config.yaml"), plan, 0, resume)

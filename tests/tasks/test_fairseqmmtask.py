@@ -1,0 +1,57 @@
+"""What the bridge to fairseq tells the user: how many updates are left, and that a disk is full."""
+
+from __future__ import annotations
+
+import errno
+from argparse import Namespace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mmpt.tasks import fairseqmmtask
+from mmpt.tasks.fairseqmmtask import updates_left
+
+
+class Batches(SimpleNamespace):
+    """Where an epoch of 7 batches stands."""
+
+    def __len__(self) -> int:
+        return 7
+
+
+def run_out(update_freq: list[int], max_epoch: int, max_update: int = 0) -> list[int | None]:
+    """`updates_left` at every update of a run, counted by taking batches as fairseq groups them."""
+    args = Namespace(update_freq=update_freq, max_epoch=max_epoch, max_update=max_update)
+    found: list[int | None] = []
+    for epoch in range(1, max_epoch + 1):
+        size, taken = update_freq[min(epoch, len(update_freq)) - 1], 0
+        while taken < 7 and len(found) != max_update - 1:
+            taken = min(taken + size, 7)
+            at: Any = Batches(epoch=epoch, iterations_in_epoch=taken)
+            found.append(updates_left(args, at, len(found)))
+    return found
+
+
+@pytest.mark.parametrize("update_freq", [[1], [2], [8], [1, 3]])
+def test_updates_left_count_down_to_nothing(update_freq: list[int]) -> None:
+    found = run_out(update_freq, max_epoch=3)
+    assert found == list(range(len(found)))[::-1]
+
+
+def test_the_last_update_may_come_before_the_last_epoch() -> None:
+    assert run_out([2], max_epoch=3, max_update=6) == [5, 4, 3, 2, 1]
+    at: Any = Batches(epoch=1, iterations_in_epoch=2)
+    assert updates_left(Namespace(update_freq=[1], max_epoch=0, max_update=50), at, 9) == 40
+    assert updates_left(Namespace(update_freq=[1], max_epoch=0, max_update=0), at, 9) is None
+
+
+def test_a_full_disk_is_told_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    error = RuntimeError("[enforce fail at inline_container.cc]")
+    error.__context__ = OSError(errno.ENOSPC, "No space left on device", "runs/x/checkpoint1.pt.tmp")
+    with pytest.raises(SystemExit) as ended:
+        fairseqmmtask._report_user_error(RuntimeError, error, None)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: a file cannot be written: [Errno 28] No space left on device: 'runs/x/checkpoint1")
+    assert "choose another folder" in said
