@@ -19,6 +19,8 @@ TORCH_INDEX ?= $(shell [ -e /dev/nvidia0 ] || command -v nvidia-smi >/dev/null |
 	"$(PYTHON)" -c "from urllib.request import urlopen; urlopen('$(CPU_INDEX)/torch/', timeout=5)" 2>/dev/null \
 	&& echo $(CPU_INDEX); })
 
+BENCHMARKS := step loss memory sinkhorn embed candidates loader full_size full_video extract pretokenize shard
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint bench clean
 
@@ -38,8 +40,8 @@ lint: $(READY)   ## check style (ruff) and types (mypy)
 	$(PY) -m mypy
 
 bench: $(READY)   ## measure our speed and memory beside plain implementations (10 minutes), print the table
-	@set -e; for script in $(filter-out %/results.py %/process_memory.py %/full_size_data.py %/learning.py,$(wildcard benchmarks/*.py)); do \
-		echo "$(PY) $$script"; $(PY) $$script; done
+	@set -e; for name in $(BENCHMARKS); do \
+		echo "$(PY) benchmarks/$$name.py"; $(PY) benchmarks/$$name.py; done
 	@$(PY) benchmarks/results.py
 
 clean:   ## remove .venv and caches; data/ and runs/ stay

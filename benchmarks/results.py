@@ -116,13 +116,17 @@ def significant(value: float) -> str:
 
 def table(lines: Sequence[str]) -> str:
     """Return the last run of every command as rows of a Markdown table, in the order of their first runs."""
-    runs = {run["command"]: run for run in map(json.loads, lines)}
-    rows = ["| command, date, commit | what | ours | plain | ratio | |", "|---|---|---|---|---|---|"]
-    for command, run in runs.items():
-        for number, figure in enumerate(run["figures"]):
-            source = "" if number else f"`{command}`, {run['date'][:10]}, {run['commit']}"
-            rows.append("| " + " | ".join([source, *cells(figure)]) + " |")
-    return "\n".join(rows)
+    last = {run["command"]: run for run in map(json.loads, lines)}
+    head = ["| command, date, commit | what | ours | plain | ratio | |", "|---|---|---|---|---|---|"]
+    return "\n".join(head + [row for run in last.values() for row in rows(run)])
+
+
+def rows(run: dict[str, Any]) -> list[str]:
+    """Return a row for each figure of a run; the first says where they come from."""
+    source = f"`{run['command']}`, {run['date'][:10]}, {run['commit']}"
+    sources = [source] + [""] * (len(run["figures"]) - 1)
+    figures = zip(sources, map(cells, run["figures"]), strict=True)
+    return ["| " + " | ".join([first, *others]) + " |" for first, others in figures]
 
 
 if __name__ == "__main__":
