@@ -4,7 +4,8 @@
     python benchmarks/step.py --models base --videos 64 --device cuda --dtype bfloat16 # the recipe's batch on a GPU
 
 A step is forward, loss and backward with LayerNorm parameters trained, on batches of a generated corpus whose lengths
-are drawn by the aligner with the ranges of how2_pretrain.yaml. Rounds are interleaved in one process. Dropout is off:
+are drawn by the aligner with the ranges of how2_pretrain.yaml. Rounds are interleaved in one process, for each size a fresh
+one (what large tensors leave in the allocator quickens the plain side of the small size). Dropout is off:
 both sides must give the same loss, which is checked. On a GPU the plain side is fp16 when ours is bf16, and the most
 memory that each step holds is recorded too.
 """
@@ -36,6 +37,7 @@ from mmpt.processors import (
     ShardedVideoRetriVideoProcessor,
     VideoRetriOverlappedAligner,
 )
+from process_memory import apart
 from results import Figure, record
 
 MODELS = {
@@ -158,7 +160,8 @@ def main() -> None:
     args = parser.parse_args()
     device, dtype = torch.device(args.device), getattr(torch, args.dtype)
     sizes = {size: args.videos or {"base": 8, "demo": 16}[size] for size in args.models}
-    record([each for size, videos in sizes.items() for each in compare(size, videos, args.rounds, device, dtype)])
+    runs = [apart(compare, size, videos, args.rounds, device, dtype) for size, videos in sizes.items()]
+    record([figure for figures in runs for figure in figures])
 
 
 if __name__ == "__main__":
