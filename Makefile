@@ -39,7 +39,7 @@ lint: $(READY)   ## check style (ruff) and types (mypy)
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-bench: $(READY)   ## measure our speed and memory beside plain implementations (10 minutes), print the table
+bench: $(READY)   ## measure our speed and memory beside plain implementations (5 minutes), print the table
 	@set -e; for name in $(BENCHMARKS); do \
 		echo "$(PY) benchmarks/$$name.py"; $(PY) benchmarks/$$name.py; done
 	@$(PY) benchmarks/results.py

@@ -4,10 +4,10 @@
     python benchmarks/step.py --models base --videos 64 --device cuda --dtype bfloat16 # the recipe's batch on a GPU
 
 A step is forward, loss and backward with LayerNorm parameters trained, on batches of a generated corpus whose lengths
-are drawn by the aligner with the ranges of how2_pretrain.yaml. Rounds are interleaved in one process, for each size a fresh
-one (what large tensors leave in the allocator quickens the plain side of the small size). Dropout is off:
-both sides must give the same loss, which is checked. On a GPU the plain side is fp16 when ours is bf16, and the most
-memory that each step holds is recorded too.
+are drawn by the aligner with the ranges of how2_pretrain.yaml. Rounds are interleaved in one process, for each size a
+fresh one (what large tensors leave in the allocator quickens the plain side of the small size). Dropout is off: both
+sides must give the same loss, which is checked. On a GPU the plain side is fp16 when ours is bf16, and the most memory
+that each step holds is recorded too.
 """
 
 from __future__ import annotations
