@@ -24,6 +24,7 @@ from mmpt.models.memory import (
 )
 from mmpt.modules import run_packed
 from mmpt.utils.peakbytes import PeakBytes
+from tests.models.two_towers import outputs_and_gradients
 
 F, T, WIDTH, HEADS, LAYERS = 6, 12, 32, 4, 3
 TILE = 2 << 20
@@ -121,13 +122,7 @@ def test_chunks_give_the_outputs_and_gradients_of_one_pass(packed: bool, layerno
     clips = draw(19, dtype=torch.float64)
     results = []
     for model.clips_per_chunk, model.clips_kept in ((None, 0), (4, kept)):
-        out = model(**clips)
-        model.zero_grad()
-        text = (out["text_outputs"] * out["text_mask_outputs"][..., None]).pow(2).sum()
-        video = (out["video_outputs"] * out["video_mask_outputs"][..., None]).pow(2).sum()
-        ((out["pooled_video"] * out["pooled_text"]).sum() + text + video).backward()
-        gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-        results.append((out, gradients))
+        results.append(outputs_and_gradients(model, clips))
     (whole, whole_gradients), (parts, parts_gradients) = results
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value, rtol=0, atol=1e-12)  # measured 2e-14

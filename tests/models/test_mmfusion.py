@@ -10,6 +10,7 @@ from transformers import BertConfig, BertModel
 from mmpt.config import DatasetConfig, ModelConfig
 from mmpt.errors import CheckpointError, ConfigError, DataError
 from mmpt.models import MODELS, MMFusionSeparate
+from tests.models.two_towers import outputs_and_gradients
 
 CLS, SEP = 101, 102
 BERT = {
@@ -261,13 +262,7 @@ def test_packed_towers_equal_padded_ones_in_outputs_and_gradients(hide_cls: bool
     model = fusion().double().eval()
     results = []
     for model.packed in (False, True):
-        out = model(**clips)
-        model.zero_grad()
-        text = (out["text_outputs"] * out["text_mask_outputs"][..., None]).pow(2).sum()
-        video = (out["video_outputs"] * out["video_mask_outputs"][..., None]).pow(2).sum()
-        ((out["pooled_video"] * out["pooled_text"]).sum() + text + video).backward()
-        gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-        results.append((out, gradients))
+        results.append(outputs_and_gradients(model, clips))
     (padded, padded_gradients), (packed, packed_gradients) = results
     for name in ("pooled_video", "pooled_text"):
         torch.testing.assert_close(packed[name], padded[name], rtol=0, atol=1e-13)  # measured 3e-16
