@@ -1,8 +1,9 @@
-"""A small corpus, made once per test session by the project's own script."""
+"""A small corpus, made once per test session by the project's own script; signals that tests send are heeded."""
 
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.jobs import ROOT
+
+
+def pytest_configure() -> None:
+    """Ignore what nohup or a script's `&` has us ignore in a way that the commands of tests do not inherit."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture(scope="session")

@@ -228,6 +228,6 @@ def stalls(num_bytes: int) -> Answer:
     def answer(handler: Handler, data: bytes) -> None:
         part_of(handler, data, slice(num_bytes))
         handler.wfile.flush()
-        handler.server.release.wait(30)
+        handler.server.release.wait(300)
 
     return answer

@@ -41,7 +41,7 @@ def test_a_benchmark_of_ones_own_is_scored(corpus: Path, tmp_path: Path) -> None
     (tmp_path / "labels_zs.yaml").write_text(yaml.safe_dump(config))
     done = subprocess.run(
         [sys.executable, "-m", "mmpt.cli.predict", "labels_zs.yaml", "--save-predictions"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
         env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

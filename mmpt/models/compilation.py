@@ -31,7 +31,7 @@ def compile_layers(model: nn.Module, device: torch.device) -> int:
     parts = [module for module in model.modules() if isinstance(module, TOKEN_WISE)]
     if not parts:
         raise _refuse(f"a model of BERT layers, but {type(model).__name__} has none. Leave the key out.")
-    if not next(parts[0].parameters()).is_meta:  # the launcher only looks, and must not take a GPU's memory for it
+    if device.type == "cpu" or not next(parts[0].parameters()).is_meta:  # the launcher must not take a GPU's memory
         _try_compiler(device)
     for part in parts:
         part.compile(dynamic=True)

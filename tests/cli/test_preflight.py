@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._inductor import config as inductor
 
 from mmpt.cli import preflight
 from mmpt.config import DatasetConfig, RunConfig, load_config
@@ -82,6 +83,14 @@ def test_sizes_of_the_model_are_checked_before_a_process_starts(corpus, tmp_path
 def test_a_model_that_looks_at_numbers_as_it_is_built_is_left_to_the_processes(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(Task, "build_model", lambda task, *, pretrained: torch.linspace(0, 1, 3).tolist())
     preflight.check_parts(load_config(VIDEOCLIP, corpus_overrides(corpus, tmp_path)))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a trial on a GPU is left to the processes")
+@inductor.patch({"cpp.cxx": (None, "no-such-compiler")})
+def test_a_missing_compiler_is_found_before_a_process_starts(corpus, tmp_path):
+    torch.compiler.reset()
+    with pytest.raises(ConfigError, match=r"`model.compile: true` needs a C\+\+ compiler"):
+        preflight.check_parts(load_config(VIDEOCLIP, [*corpus_overrides(corpus, tmp_path), "model.compile=true"]))
 
 
 def test_restore_file(tmp_path):

@@ -121,9 +121,9 @@ def test_chunks_computed_again_in_backward_meet_the_dropout_that_they_had(monkey
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
-def test_without_a_compiler_there_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+@inductor.patch({"cpp.cxx": (None, "no-such-compiler")})
+def test_without_a_compiler_there_is_one_message() -> None:
     torch.compiler.reset()  # forgets earlier trials
-    monkeypatch.setattr(inductor.cpp, "cxx", (None, "no-such-compiler"))
     begin = r"^model: 1 mistake\n  - `model.compile: true` needs a C\+\+ compiler, but torch cannot compile here: "
     with pytest.raises(ConfigError, match=begin + r"[^\n]*no-such-compiler[^\n]* leave the key out[^\n]*$"):
         compile_layers(towers(), CPU)

@@ -32,7 +32,7 @@ from tests.misbehaving_server import Site
 COIN_PATH = "/coin-dataset/annotations/master/COIN.json"
 VIDEOCLIP_PATH = "/MMPT/retri/videoclip/checkpoint_best.pt"
 COIN = json.dumps({"database": {f"video{number}": {"class": number} for number in range(3000)}}).encode()
-QUICK = Patience(tries=2, first_wait_s=0.001, timeout_s=1.0)
+QUICK = Patience(tries=2, first_wait_s=0.001)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def start(root: Path, site: Site, *arguments: str, before: Callable[[], None] | 
 
 
 def wait_for_bytes(path: Path, num_bytes: int) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while not (path.exists() and path.stat().st_size >= num_bytes):
         assert time.monotonic() < end, f"{path} never had {num_bytes} bytes"
         time.sleep(0.01)
@@ -123,7 +123,7 @@ def test_ctrl_c_keeps_what_came_and_the_next_run_goes_on(site: Site, tmp_path: P
     run = start(tmp_path, site, "coin")
     wait_for_bytes(part, 30_000)
     run.send_signal(signal.SIGINT)
-    _, errors = run.communicate(timeout=20)
+    _, errors = run.communicate(timeout=120)
     assert run.returncode == 130
     assert "run the same command again" in errors
     assert "Traceback" not in errors
@@ -141,7 +141,7 @@ def test_a_killed_run_is_continued_byte_by_byte(site: Site, tmp_path: Path) -> N
         run = start(tmp_path, site, "coin")
         wait_for_bytes(part, sum(stops[: count + 1]))
         run.kill()
-        run.communicate(timeout=20)
+        run.communicate(timeout=120)
     assert main(["coin", "--root", str(tmp_path), "--mirror", site.url]) == 0
     assert site.ranges(COIN_PATH) == [None, "bytes=20000-", "bytes=45000-"]
     assert (tmp_path / "data/coin/COIN.json").read_bytes() == COIN
@@ -156,7 +156,7 @@ def test_a_disk_that_fills_up_keeps_what_fits(site: Site, tmp_path: Path) -> Non
         "coin",
         before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY)),
     )
-    _, errors = run.communicate(timeout=20)
+    _, errors = run.communicate(timeout=120)
     assert run.returncode == 2
     assert "cannot be written further than 0.1 MB" in errors
     assert (tmp_path / "data/coin/COIN.json.part").read_bytes() == COIN[:50_000]

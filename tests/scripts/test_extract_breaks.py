@@ -88,7 +88,7 @@ def test_features_of_other_settings_are_not_mixed(videos, run_extract, tmp_path,
 
 def test_two_processes_share_a_folder(videos, tmp_path):
     first, second = (process(videos, tmp_path, delay=0.05) for _ in range(2))
-    assert (first.wait(60), second.wait(60)) == (0, 0)
+    assert (first.wait(300), second.wait(300)) == (0, 0)
     logs = first.communicate()[1] + second.communicate()[1]
     written = [
         int(line.split(" videos written")[0].split()[-1]) for line in logs.splitlines() if "videos written" in line
@@ -120,7 +120,7 @@ def test_interrupted_says_so_and_goes_on(videos, run_extract, tmp_path, number, 
     while not list(tmp_path.glob("*.npy")):
         time.sleep(0.02)
     child.send_signal(number)
-    errors = child.communicate(timeout=30)[1]
+    errors = child.communicate(timeout=120)[1]
     assert child.returncode == code
     assert "run the same command again" in errors
     assert "Traceback" not in errors
@@ -157,7 +157,7 @@ def test_file_systems_without_locks(videos, run_extract, tmp_path, monkeypatch):
 def test_a_write_that_breaks_off_leaves_nothing(videos, tmp_path):
     """The system refuses to let any file grow over 700 bytes: the features' header fits, their rows do not."""
     child = process(videos, tmp_path, limit_bytes=700)
-    errors = child.communicate(timeout=60)[1]
+    errors = child.communicate(timeout=120)[1]
     assert child.returncode == 2
     assert errors.count("error:") == 1
     assert "cannot be written (File too large)" in errors
@@ -169,10 +169,11 @@ def test_full_disk_says_what_to_do(videos, run_extract, tmp_path, capsys, monkey
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(feature_files.np, "save", save)
+    before = set(threading.enumerate())  # some of other tests and of torch's compiler live as long as the process
     assert run_extract(videos, tmp_path) == 2
     assert "Make room and run the same command again" in capsys.readouterr().err
     assert contents(tmp_path) == {}
-    assert not [thread for thread in threading.enumerate()[1:] if "tqdm" not in thread.name]  # other tests' bars
+    assert set(threading.enumerate()) <= before
 
 
 def test_target_that_is_a_file(videos, run_extract, tmp_path, capsys):

@@ -155,7 +155,7 @@ def test_one_failing_thread_stops_the_others(raw, tmp_path, monkeypatch):
 
     def slow(folder, video_id):
         if video_id == "video0":
-            started.wait(10)
+            started.wait(60)
             raise OSError(errno.EIO, "broken")
         started.set()
         return read(folder, video_id)
