@@ -23,8 +23,8 @@ FILL_ROWS = 1 << 13
 
 
 @dataclass(frozen=True)
-class Tools:
-    """What building and searching take beside the vectors."""
+class SearchSettings:
+    """How vectors are compared, and where."""
 
     sketcher: Sketcher
     metric: Metric
@@ -37,13 +37,13 @@ class Centroids:
 
     vectors: np.ndarray
     """float32 [L,D]."""
-    tools: Tools
+    settings: SearchSettings
 
     def nearest(self, queries_mD: np.ndarray, sketches_mS: np.ndarray, num: int) -> np.ndarray:
         """Return each query's nearest lists, int64 [m,num], nearest first, the lower of equally near ones first."""
-        sketched = self.tools.sketcher.basis is not None
-        lists = VectorLists.whole(self.vectors, self.tools.sketcher(self.vectors) if sketched else None)
-        scan = ListScan(queries_mD, sketches_mS, lists, num, self.tools.metric, self.tools.workplace)
+        sketched = self.settings.sketcher.basis is not None
+        lists = VectorLists.whole(self.vectors, self.settings.sketcher(self.vectors) if sketched else None)
+        scan = ListScan(queries_mD, sketches_mS, lists, num, self.settings.metric, self.settings.workplace)
         for visit in visit_all(len(queries_mD), lists):
             scan.visit(visit)
         return scan.result()[0]
@@ -56,11 +56,15 @@ class InvertedFile:
     lists: VectorLists
     centroids: Centroids | None
     """None when every query searches all lists."""
-    tools: Tools
+    settings: SearchSettings
 
     @classmethod
     def build(
-        cls, vectors_ND: np.ndarray, centroids_LD: np.ndarray | None, tools: Tools, sketch_dir: Path | None = None
+        cls,
+        vectors_ND: np.ndarray,
+        centroids_LD: np.ndarray | None,
+        settings: SearchSettings,
+        sketch_dir: Path | None = None,
     ) -> InvertedFile:
         """Sketch vectors and put each into the list of its nearest centroid, the first of equally near ones.
 
@@ -70,27 +74,27 @@ class InvertedFile:
             sketch_dir: where sketches are kept in a file; None: in RAM.
         """
         num_vectors, dim = vectors_ND.shape
-        centroids = None if centroids_LD is None else Centroids(centroids_LD, tools)
-        sketches_NS = empty_sketches(num_vectors, dim, tools.sketcher, sketch_dir)
+        centroids = None if centroids_LD is None else Centroids(centroids_LD, settings)
+        sketches_NS = empty_sketches(num_vectors, dim, settings.sketcher, sketch_dir)
         list_of_N = np.zeros(num_vectors, dtype=np.int32)
 
         def fill(begin: int) -> None:
             rows = slice(begin, min(begin + FILL_ROWS, num_vectors))
             block_nD = as_float32(vectors_ND[np.arange(rows.start, rows.stop)])
-            sketches_nS = tools.sketcher(block_nD)
+            sketches_nS = settings.sketcher(block_nD)
             if sketches_NS is not None:
                 sketches_NS[rows] = sketches_nS
             if centroids is not None:
                 list_of_N[rows] = centroids.nearest(block_nD, sketches_nS, 1)[:, 0]
 
         if centroids is not None or sketches_NS is not None:
-            with full_precision(tools.workplace.device):
-                blocks = side_by_side(fill, range(0, num_vectors, FILL_ROWS), tools.workplace)
+            with full_precision(settings.workplace.device):
+                blocks = side_by_side(fill, range(0, num_vectors, FILL_ROWS), settings.workplace)
                 for _ in progress(blocks, num_vectors, "vectors put into lists", logger, unit=FILL_ROWS):
                     pass
         if centroids is None:
-            return cls(VectorLists.whole(vectors_ND, sketches_NS), None, tools)
-        return cls(VectorLists.group(vectors_ND, list_of_N, len(centroids.vectors), sketches_NS), centroids, tools)
+            return cls(VectorLists.whole(vectors_ND, sketches_NS), None, settings)
+        return cls(VectorLists.group(vectors_ND, list_of_N, len(centroids.vectors), sketches_NS), centroids, settings)
 
     @property
     def sizes(self) -> np.ndarray:
@@ -104,8 +108,8 @@ class InvertedFile:
     def probe(self, queries_mD: np.ndarray, num_probes: int) -> np.ndarray:
         """Return the lists nearest to each query, int64 [m,P], nearest first."""
         assert self.centroids is not None, "all lists are searched"
-        with full_precision(self.tools.workplace.device):
-            return self.centroids.nearest(queries_mD, self.tools.sketcher(queries_mD), num_probes)
+        with full_precision(self.settings.workplace.device):
+            return self.centroids.nearest(queries_mD, self.settings.sketcher(queries_mD), num_probes)
 
     def search(self, queries_mD: np.ndarray, k: int, num_probes: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the k nearest vectors of every query in its nearest lists, as `ListScan.result` does."""
@@ -113,10 +117,10 @@ class InvertedFile:
             visits = visit_all(len(queries_mD), self.lists)
         else:
             visits = visit_probes(self.probe(queries_mD, num_probes))
-        tools = self.tools
-        scan = ListScan(queries_mD, tools.sketcher(queries_mD), self.lists, k, tools.metric, tools.workplace)
-        with full_precision(tools.workplace.device):
-            done = side_by_side(scan.visit, visits, tools.workplace)
+        settings = self.settings
+        scan = ListScan(queries_mD, settings.sketcher(queries_mD), self.lists, k, settings.metric, settings.workplace)
+        with full_precision(settings.workplace.device):
+            done = side_by_side(scan.visit, visits, settings.workplace)
             for _ in progress(done, len(visits), "lists read", logger):
                 pass
         return scan.result()

@@ -68,7 +68,7 @@ class ListScan:
         self._device = workplace.device
         bytes_per_query = workplace.num_threads * BLOCK_ROWS * BYTES_PER_PRODUCT
         self._rows = max(1, workplace.memory_bytes // bytes_per_query)
-        self._short = _Products(sketches_mS, queries_mD.shape[1], metric.is_l2, self._device)
+        self._sketch_products = _Products(sketches_mS, queries_mD.shape[1], metric.is_l2, self._device)
         self._nearest = Nearest(len(queries_mD), k)
         self._lock = Lock()  # two threads may read two lists for one query
 
@@ -76,10 +76,10 @@ class ListScan:
         """Show some queries the vectors of a list, which they have not seen before."""
         which, rows = visit
         for positions_n in self._lists.blocks(which):
-            block = self._short.block(self._lists.read_sketches(positions_n))
+            block = self._sketch_products.block(self._lists.read_sketches(positions_n))
             for begin in range(0, len(rows), self._rows):
                 some = rows[begin : begin + self._rows]
-                costs_rn = self._short.costs(some, block)
+                costs_rn = self._sketch_products.costs(some, block)
                 self._take_first(costs_rn, some, positions_n)
                 self._take_near(costs_rn, some, positions_n, block)
 
@@ -89,12 +89,12 @@ class ListScan:
         return self._nearest.sorted()
 
     @cached_property
-    def _full(self) -> _Products:
+    def _full_products(self) -> _Products:
         return _Products(self._queries_mD, self._queries_mD.shape[1], self._metric.is_l2, self._device)
 
     def _take_first(self, costs_rn: torch.Tensor, rows: np.ndarray, positions_n: np.ndarray) -> None:
         """Give the queries that have no k neighbours yet, hence no bound, the k nearest by sketch; they become inf."""
-        unbounded = self._nearest.short(rows)
+        unbounded = self._nearest.unfilled(rows)
         if len(unbounded) and len(positions_n) > self._k:
             places = torch.from_numpy(unbounded).to(self._device)
             columns = costs_rn[places].topk(self._k, largest=False, sorted=False).indices
@@ -104,13 +104,13 @@ class ListScan:
     def _take_near(self, costs_rn: torch.Tensor, rows: np.ndarray, positions_n: np.ndarray, block: _Block) -> None:
         """Take every pair whose exact cost may be among a query's k lowest."""
         worst_r = self._nearest.worst(rows)
-        passed_rn = costs_rn <= self._short.bounds(rows, worst_r, block)
-        near, columns = passed_rn.nonzero(as_tuple=True)
+        passed_rn = costs_rn <= self._sketch_products.bounds(rows, worst_r, block)
+        near, columns = _true_places(passed_rn)
         if self._lists.sketches is not None and len(near) > CROWD * passed_rn.numel():
-            whole = self._full.block(self._lists.read(positions_n))
-            passed_rn &= self._full.costs(rows, whole) <= self._full.bounds(rows, worst_r, whole)
-            near, columns = passed_rn.nonzero(as_tuple=True)
-        self._add(rows[near.cpu().numpy()], positions_n, columns.cpu().numpy())
+            whole = self._full_products.block(self._lists.read(positions_n))
+            passed_rn &= self._full_products.costs(rows, whole) <= self._full_products.bounds(rows, worst_r, whole)
+            near, columns = _true_places(passed_rn)
+        self._add(rows[near], positions_n, columns)
 
     def _add(self, rows: np.ndarray, positions_n: np.ndarray, columns: np.ndarray) -> None:
         """Score pairs of queries (rising) and members of a block exactly, and keep the lowest."""
@@ -165,6 +165,15 @@ class _Products:
         bounds_r = bounds_r - squares_r if self._is_l2 else bounds_r
         highest = np.finfo(np.float32).max  # below the infinity of pairs that were taken
         return torch.from_numpy(np.minimum(bounds_r, highest).astype(np.float32)).to(self._device)[:, None]
+
+
+def _true_places(passed_rn: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows and columns, int64, of what is true, row by row (NumPy skips what is false faster than torch)."""
+    if passed_rn.is_cpu:
+        rows, columns = np.divmod(np.flatnonzero(passed_rn.numpy()), passed_rn.shape[1])
+        return rows, columns
+    rows, columns = passed_rn.nonzero().T.cpu().numpy()
+    return rows, columns
 
 
 def visit_probes(probes_mP: np.ndarray) -> list[Visit]:

@@ -25,7 +25,7 @@ class Nearest:
         keys = self._keys_mk[rows, -1]
         return np.where(keys == NONE, np.float32(np.inf), _costs(keys))
 
-    def short(self, rows: np.ndarray) -> np.ndarray:
+    def unfilled(self, rows: np.ndarray) -> np.ndarray:
         """Return the places in `rows` of the queries that were shown fewer than k pairs."""
         return np.flatnonzero(self._keys_mk[rows, -1] == NONE)
 

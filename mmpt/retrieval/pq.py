@@ -5,12 +5,19 @@ Legend: N vectors, L lists, m queries, P probed lists per query, k neighbours, D
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import faiss
 import numpy as np
 
+from mmpt.errors import DataError
+from mmpt.retrieval.faiss_calls import use_all
+
+PQ_BYTES = 32
+"""Of a vector's code."""
+MIN_EXAMPLES = 256
+"""A code's byte has so many values, each trained on one vector at least."""
 ADD_ROWS = 1 << 16
 """Vectors encoded at once."""
 
@@ -21,8 +28,24 @@ class PqIndex:
 
     codes: Any
     """The index; faiss' stubs know only its base class."""
-    view: Callable[[Any, int], np.ndarray]
-    """`faiss.rev_swig_ptr`: (pointer, number of elements) -> array."""
+
+    @classmethod
+    def train(cls, training_nD: np.ndarray, num_lists: int, seed: int) -> PqIndex:
+        """Train lists and codes.
+
+        Raises:
+            DataError: too few vectors.
+        """
+        if len(training_nD) < MIN_EXAMPLES:
+            raise DataError(
+                f"`db_type: pq` trains on at least {MIN_EXAMPLES} vectors, but on {len(training_nD)}; use `flatl2`."
+            )
+        codes: Any = faiss.index_factory(training_nD.shape[1], f"IVF{num_lists}_HNSW32,PQ{PQ_BYTES}")
+        codes.do_polysemous_training = False  # renumbers codes for a filter that is not used; takes minutes
+        for clustering in (codes.cp, codes.pq.cp):
+            use_all(clustering, len(training_nD), seed)
+        codes.train(training_nD)
+        return cls(codes)
 
     def add(self, vectors_ND: np.ndarray) -> None:
         """Store the codes of vectors float32 or float16."""
@@ -39,7 +62,7 @@ class PqIndex:
         list_of_N = np.empty(self.codes.ntotal, dtype=np.int64)
         for which, size in enumerate(self.sizes.tolist()):
             if size:
-                list_of_N[self.view(self.codes.invlists.get_ids(which), size)] = which
+                list_of_N[faiss.rev_swig_ptr(self.codes.invlists.get_ids(which), size)] = which
         return list_of_N
 
     def probe(self, queries_mD: np.ndarray, num_probes: int) -> np.ndarray:

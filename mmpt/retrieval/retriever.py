@@ -12,15 +12,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import torch
 
 from mmpt.errors import ConfigError, DataError
-from mmpt.retrieval.ivf import InvertedFile, Tools
+from mmpt.retrieval.faiss_calls import flat_index, one_thread, pair_costs, read_index, train_centroids, write_index
+from mmpt.retrieval.ivf import InvertedFile, SearchSettings
 from mmpt.retrieval.listscan import Metric
 from mmpt.retrieval.nprobe import Sample, share_found
-from mmpt.retrieval.pq import PqIndex
+from mmpt.retrieval.pq import PQ_BYTES, PqIndex
 from mmpt.retrieval.sketch import Sketcher
 from mmpt.retrieval.threads import Workplace
 from mmpt.utils.io import NPY_ERRORS, atomic_write, read_json, write_json
@@ -31,9 +31,6 @@ logger = get_logger(__name__)
 DB_TYPES = ("flatl2", "innerproduct", "pq", "exact")
 MIN_EXAMPLES_PER_CENTROID = 39
 """Fewer training vectors per list than this make poor lists (and faiss warn)."""
-KMEANS_ROUNDS = 10
-PQ_BYTES = 32
-PQ_MIN_EXAMPLES = 256
 FORMAT = 2
 SETTINGS = ("hidden_size", "cent", "db_type", "examples_per_cent_to_train", "nprobe", "seed", "recall")
 
@@ -89,8 +86,8 @@ class VectorRetriever:
         self._waiting: list[np.ndarray] = []
         self._index: InvertedFile | PqIndex | None = None
         self._is_l2 = db_type != "innerproduct"
-        self._metric = Metric(self._is_l2, partial(_pair_costs, is_l2=self._is_l2))
-        self._workplace = Workplace(device or torch.device("cpu"), memory_bytes, _one_thread)
+        self._metric = Metric(self._is_l2, partial(pair_costs, is_l2=self._is_l2))
+        self._workplace = Workplace(device or torch.device("cpu"), memory_bytes, one_thread)
         self._bank_dir = Path(bank_dir) if bank_dir is not None else None
 
     def __len__(self) -> int:
@@ -145,7 +142,7 @@ class VectorRetriever:
             )  # fmt: skip
         vectors_ND = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
         self._waiting = []
-        self._index = self._train_pq(vectors_ND) if self.db_type == "pq" else self._fill(vectors_ND, centroids_LD)
+        self._index = self._encode(vectors_ND) if self.db_type == "pq" else self._fill(vectors_ND, centroids_LD)
 
     def search(self, queries_mD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the k nearest stored vectors of every query; the answer does not depend on the other queries,
@@ -185,8 +182,7 @@ class VectorRetriever:
         folder, index = Path(folder), self._finished()
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "faiss_ids.json").unlink(missing_ok=True)  # files of two indexes are none
-        with atomic_write(folder / "faiss_idx", "wb") as file:
-            faiss.write_index(self._in_faiss(), faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]
+        write_index(self._in_faiss(), folder / "faiss_idx")
         if isinstance(index, InvertedFile):
             with atomic_write(folder / "vectors.npy", "wb") as file:
                 np.save(file, index.lists.vectors)
@@ -208,7 +204,7 @@ class VectorRetriever:
             raise DataError(f"{folder / 'faiss_ids.json'}: not an id table of format {FORMAT}; build the index again.")
         retriever = cls(**table["settings"], **places)
         try:
-            in_faiss = faiss.read_index(str(folder / "faiss_idx"))
+            in_faiss = read_index(folder / "faiss_idx")
             vectors_ND = None if retriever.db_type == "pq" else np.load(folder / "vectors.npy", mmap_mode="r")
         except (RuntimeError, OSError, *NPY_ERRORS) as err:
             raise DataError(f"{folder}: not a readable index ({err}); build it again.") from None
@@ -221,7 +217,7 @@ class VectorRetriever:
                 f"the index holds {found} of size {dim}; build it again."
             )
         if vectors_ND is None:
-            retriever._index = PqIndex(in_faiss, faiss.rev_swig_ptr)
+            retriever._index = PqIndex(in_faiss)
         else:
             centroids_LD = in_faiss.reconstruct_n(0, in_faiss.ntotal) if in_faiss.ntotal else None
             retriever._index = retriever._fill(vectors_ND, centroids_LD)
@@ -252,73 +248,32 @@ class VectorRetriever:
         training_nD = self._training_vectors(vectors_ND)
         if centroids_LD is None and not self.is_exact:
             num_lists = self._affordable_lists(len(vectors_ND))
-            clustering = faiss.Clustering(self.hidden_size, num_lists)
-            clustering.niter, clustering.spherical = KMEANS_ROUNDS, not self._is_l2
-            _use_all(clustering, self.seed, self.examples_per_cent_to_train)
-            flat = self._flat()
-            clustering.train(training_nD, flat)
-            centroids_LD = flat.reconstruct_n(0, num_lists)
-        tools = Tools(Sketcher.fit(training_nD, is_l2=self._is_l2), self._metric, self._workplace)
+            centroids_LD = train_centroids(training_nD, num_lists, self.seed, is_l2=self._is_l2)
+        settings = SearchSettings(Sketcher.fit(training_nD, is_l2=self._is_l2), self._metric, self._workplace)
         trained = time.monotonic()
-        index = InvertedFile.build(vectors_ND, centroids_LD, tools, self._bank_dir)
+        index = InvertedFile.build(vectors_ND, centroids_LD, settings, self._bank_dir)
         logger.info(
             "index of %d vectors: %d lists, sketches of %d for %d numbers; trained in %.1f s, filled in %.1f s",
-            len(vectors_ND), len(index.lists), tools.sketcher.size(self.hidden_size), self.hidden_size,
+            len(vectors_ND), len(index.lists), settings.sketcher.size(self.hidden_size), self.hidden_size,
             trained - begin, time.monotonic() - trained,
         )  # fmt: skip
         return index
 
-    def _train_pq(self, vectors_ND: np.ndarray) -> PqIndex:
-        training_nD = self._training_vectors(vectors_ND)
-        if len(training_nD) < PQ_MIN_EXAMPLES:
-            raise DataError(
-                f"`db_type: pq` trains on at least {PQ_MIN_EXAMPLES} vectors, but on {len(training_nD)}; use `flatl2`."
-            )
-        kind = f"IVF{self._affordable_lists(len(vectors_ND))}_HNSW32,PQ{PQ_BYTES}"
-        codes: Any = faiss.index_factory(self.hidden_size, kind)
-        codes.do_polysemous_training = False  # renumbers codes for a filter that is not used; takes minutes
-        for clustering in (codes.cp, codes.pq.cp):
-            _use_all(clustering, self.seed, self.examples_per_cent_to_train)
-        codes.train(training_nD)
-        index = PqIndex(codes, faiss.rev_swig_ptr)
+    def _encode(self, vectors_ND: np.ndarray) -> PqIndex:
+        """Train `pq` and keep the vectors' codes."""
+        index = PqIndex.train(self._training_vectors(vectors_ND), self._affordable_lists(len(vectors_ND)), self.seed)
         index.add(vectors_ND)
         return index
-
-    def _flat(self) -> Any:
-        return faiss.IndexFlatL2(self.hidden_size) if self._is_l2 else faiss.IndexFlatIP(self.hidden_size)
 
     def _in_faiss(self) -> Any:
         """Return what faiss can store of the index."""
         index = self._finished()
         if isinstance(index, PqIndex):
             return index.codes
-        flat = self._flat()
+        flat = flat_index(self.hidden_size, is_l2=self._is_l2)
         if index.centroids is not None:
             flat.add(index.centroids.vectors)
         return flat
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-    faiss.omp_set_num_threads(1)
-
-
-def _use_all(clustering: Any, seed: int, examples: int) -> None:
-    """The choice of training vectors is ours: no thinning out again, no warning."""
-    clustering.seed = 1 + seed
-    clustering.min_points_per_centroid = 1
-    clustering.max_points_per_centroid = max(clustering.max_points_per_centroid, examples)
-
-
-def _pair_costs(
-    queries_mD: np.ndarray, rows: np.ndarray, vectors_ND: np.ndarray, columns: np.ndarray, *, is_l2: bool
-) -> np.ndarray:
-    """Return exact costs of n pairs, float32 [n], by the arithmetic of faiss' own one-by-one scan."""
-    costs = np.empty(len(rows), dtype=np.float32)
-    pairwise = getattr(faiss, "pairwise_indexed_L2sqr" if is_l2 else "pairwise_indexed_inner_product")
-    arrays = [queries_mD, rows.astype(np.int64), vectors_ND, columns.astype(np.int64), costs]
-    pairwise(queries_mD.shape[1], len(rows), *map(faiss.swig_ptr, arrays))
-    return costs if is_l2 else -costs
 
 
 def _check_settings(hidden_size: int, cent: int, db_type: str, nprobe: int | str, recall: float) -> None:

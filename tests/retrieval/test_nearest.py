@@ -28,7 +28,7 @@ def test_the_worst_is_the_bound_of_what_may_still_come_in():
     nearest = Nearest(2, 2)
     nearest.add(np.array([0, 0, 1]), np.array([3.0, -1.5, 2.0], np.float32), np.array([5, MAX_POSITION, 0]))
     assert nearest.worst(np.array([0, 1])).tolist() == [3, np.inf]
-    assert nearest.short(np.array([1, 0])).tolist() == [0]
+    assert nearest.unfilled(np.array([1, 0])).tolist() == [0]
     nearest.add(np.array([0]), np.array([3.0], np.float32), np.array([4]))
     assert nearest.sorted()[0].tolist() == [[MAX_POSITION, 4], [0, -1]]
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
+from mmpt.retrieval.faiss_calls import pair_costs
 from mmpt.retrieval.listscan import ListScan
-from mmpt.retrieval.retriever import _pair_costs
 from tests.vectors import brute_force, build, clustered, low_rank
 
 
@@ -97,7 +97,7 @@ def test_blocks_and_memory_change_nothing(monkeypatch, make, db_type):
 def test_sketches_lose_no_neighbour(settings, offset):
     vectors = low_rank(1200, dim=96) + np.float32(offset)
     retriever = build(vectors, **settings)
-    assert retriever.inverted_file.tools.sketcher.size(96) == 17
+    assert retriever.inverted_file.settings.sketcher.size(96) == 17
     positions, distances = retriever.search(vectors[::5], 60)
     expected, _ = brute_force(vectors, vectors[::5], 60)
     true = np.square(vectors[::5][:, None] - vectors[positions], dtype=np.float64).sum(axis=2)
@@ -116,9 +116,9 @@ def test_where_sketches_rule_out_little_whole_products_do(monkeypatch):
 
     def counted(queries, rows, *args, is_l2):
         scored.append(len(rows))
-        return _pair_costs(queries, rows, *args, is_l2=is_l2)
+        return pair_costs(queries, rows, *args, is_l2=is_l2)
 
-    monkeypatch.setattr("mmpt.retrieval.retriever._pair_costs", counted)
+    monkeypatch.setattr("mmpt.retrieval.retriever.pair_costs", counted)
     numbers = []
     for crowd in (2, 0.02):  # a share that is never passed, and one that is
         monkeypatch.setattr("mmpt.retrieval.listscan.CROWD", crowd)
@@ -131,7 +131,7 @@ def test_where_sketches_rule_out_little_whole_products_do(monkeypatch):
 def test_sketches_lose_no_product():
     vectors = low_rank(800, dim=96) + np.float32(0.5)
     retriever = build(vectors, cent=6, nprobe=6, db_type="innerproduct")
-    assert retriever.inverted_file.tools.sketcher.size(96) < 48
+    assert retriever.inverted_file.settings.sketcher.size(96) < 48
     products = vectors[:80].astype(np.float64) @ vectors.T
     assert np.array_equal(retriever.search(vectors[:80], 40)[0], np.argsort(-products, axis=1, kind="stable")[:, :40])
 
@@ -158,7 +158,7 @@ def test_sums_below_the_range_of_float32_lose_no_neighbour(settings, length):
     vectors = np.repeat((length * rng.standard_normal((40, 200))).astype(np.float32), 3, axis=0)
     queries = (length * rng.standard_normal((30, 200))).astype(np.float32)
     rows, columns = (indices.ravel() for indices in np.indices((30, 120)))
-    costs = _pair_costs(queries, rows, vectors, columns, is_l2=settings["db_type"] == "exact").reshape(30, 120)
+    costs = pair_costs(queries, rows, vectors, columns, is_l2=settings["db_type"] == "exact").reshape(30, 120)
     positions, _ = build(vectors, **settings).search(queries, 5)
     assert np.array_equal(positions, np.argsort(costs + 0.0, axis=1, kind="stable")[:, :5])
 
