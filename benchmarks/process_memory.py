@@ -1,7 +1,8 @@
 """Memory and CPU time of a process, as Linux tells them, and processes whose memory is nobody else's.
 
 - own memory: anonymous memory and page tables, each page that processes share counted in equal parts;
-- batches: what lies in memory shared between a loader worker and the process that it works for;
+- batches: what lies in memory shared between a loader worker and the process that it works for, mapped or in files that
+  it holds open;
 - mapped pages: page cache that the process has mapped; the kernel takes it back when memory is short.
 """
 
@@ -11,6 +12,7 @@ import multiprocessing
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -31,7 +33,18 @@ class Memory:
     def of(cls, pid: int) -> Memory:
         """Ask the kernel."""
         sums, status = _fields(f"/proc/{pid}/smaps_rollup"), _fields(f"/proc/{pid}/status")
-        return cls(sums["Pss_Anon"] + status["VmPTE"], sums["Pss_Shmem"], sums["Pss_File"])
+        return cls(sums["Pss_Anon"] + status["VmPTE"], sums["Pss_Shmem"] + _held_files(pid), sums["Pss_File"])
+
+
+def _held_files(pid: int) -> int:
+    """Return the bytes of the files in memory that a process holds open."""
+    sizes = {}
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed in the meantime
+            if os.readlink(file).startswith("/memfd:"):
+                state = file.stat()
+                sizes[state.st_ino] = 512 * state.st_blocks
+    return sum(sizes.values())
 
 
 def apart(function: Callable[..., Result], *args: object) -> Result:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset, default_collate, get_worker_info
 
 from mmpt.batch import ClipBatch, Split
+from mmpt.datasets.handover import hand_over
 from mmpt.processors.base import ItemAligner, MetaProcessor, TextReader, VideoReader
 from mmpt.utils.rng import item_rng
 
@@ -51,18 +52,18 @@ class MMDataset(Dataset):
         return batch
 
 
-def collate(items: Sequence[Mapping[str, object]]) -> dict[str, Any]:
+def collate(items: Sequence[Mapping[str, object]]) -> Any:
     """Stack items key by key: tensors on a new first axis, numbers to tensors, strings to lists.
 
-    Keys whose first value is None are left out; no items make an empty batch, which fairseq takes as a dummy.
+    Keys whose first value is None are left out; no items make an empty batch, which fairseq takes as a dummy. In a
+    loader's process this returns what its parent receives as the batch.
     """
-    if not items:
-        return {}
-    if len(items) == 1:  # a batch of videos already: no copy
-        return {name: _as_batch(value) for name, value in items[0].items() if value is not None}
-    columns = {name: [item[name] for item in items] for name in items[0]}
-    return {name: default_collate(column) for name, column in columns.items() if column[0] is not None}
+    columns = {name: [item[name] for item in items] for name in items[0]} if items else {}
+    batch = {name: _stack(column) for name, column in columns.items() if column[0] is not None}
+    return batch if get_worker_info() is None else hand_over(batch)
 
 
-def _as_batch(value: object) -> Any:
-    return value.unsqueeze(0) if isinstance(value, torch.Tensor) else default_collate([value])
+def _stack(column: list[Any]) -> Any:
+    if not isinstance(column[0], torch.Tensor):
+        return default_collate(column)
+    return torch.stack(column) if len(column) > 1 else column[0].unsqueeze(0)  # one batch of videos: no copy

@@ -141,7 +141,7 @@ class FixedLenAligner(Aligner):
         text = self._gather_text(drawn, rows)
         self.check_vocabulary(text.caps_BT, names)
         width, dtype = features[0].shape[1], np.result_type(*features)
-        video = VideoSlots(len(drawn), self.max_video_len, width, dtype, whole_batch=self.takes_batches)
+        video = VideoSlots(len(drawn), self.max_video_len, width, dtype)
         for place, clip in enumerate(drawn):
             video.write(place, features[place // self.num_clips][clip.video_start : clip.video_end])
         for which, name in enumerate(names):
@@ -176,7 +176,7 @@ class FixedLenAligner(Aligner):
 
     def draw_clip(self, video_len: int, captions: CaptionRows, centre: int, target: int, rng: random.Random) -> Clip:
         """Draw one clip around caption `centre`: a text window of about `target` word pieces, then its seconds."""
-        first, last = text_span(captions.sizes, captions.start, captions.end, centre, target, rng)
+        first, last, _ = text_span(captions.sizes, captions.start, captions.end, centre, target, rng)
         start, end = self.video_span(video_len, captions.start[first], captions.end[last - 1], rng)
         return Clip(first, start, last, end)
 

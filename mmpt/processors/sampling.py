@@ -9,7 +9,6 @@ is drawn in fewer calls from the same words of the generator: integers, and the 
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Sequence
 
 from mmpt.batch import Captions
@@ -23,8 +22,7 @@ HALF_BITS = [sum(1 << (DRAW_BITS * step + 31) for step in range(steps)) for step
 def draw_int(rng: random.Random, low: int, high: int) -> int:
     """Return what `rng.randint(low, high)` returns, from the same words, with fewer calls."""
     span = high - low + 1
-    if span <= 0:
-        raise ValueError(f"no integer from {low} to {high}")
+    assert span > 0, f"no integer from {low} to {high}"
     getrandbits, bits = rng.getrandbits, span.bit_length()
     value = getrandbits(bits)
     while value >= span:
@@ -39,37 +37,8 @@ def text_span(
     centre: int,
     target: int,
     rng: random.Random,
-) -> tuple[int, int]:
-    """Return the first and last caption + 1 of the `text_window` that leaves none out (`keep_prob` 1)."""
-    num_captions = len(sizes)
-    assert 0 <= centre < num_captions, f"centre {centre} of {num_captions} captions"
-    draw = rng.random
-    left, right, num_pieces = centre, centre + 1, sizes[centre]
-    while (
-        num_pieces < target
-        and (left > 0 or right < num_captions)
-        and ends[right - 1] - starts[left] < MAX_TEXT_WINDOW_S
-    ):
-        to_right = draw() > 0.5
-        draw()
-        if right < num_captions and (to_right or left == 0):
-            num_pieces += sizes[right]
-            right += 1
-        else:
-            left -= 1
-            num_pieces += sizes[left]
-    return left, right
-
-
-def text_window(
-    sizes: Sequence[int],
-    starts: Sequence[float],
-    ends: Sequence[float],
-    centre: int,
-    target: int,
-    rng: random.Random,
     keep_prob: float = 1.0,
-) -> list[int]:
+) -> tuple[int, int, list[int]]:
     """Grow a window of captions from `centre`, left or right at random, until it holds `target` word pieces.
 
     The caption that reaches the target is kept whole, so the window may hold more.
@@ -81,26 +50,32 @@ def text_window(
         target: word pieces wanted.
         keep_prob: below 1, a caption on the way is left out now and then.
     Returns:
-        Caption indices in ascending order.
+        First caption, last caption + 1, and those between them that are left out.
     """
     num_captions = len(sizes)
     assert 0 <= centre < num_captions, f"centre {centre} of {num_captions} captions"
     draw = rng.random
-    window = deque([centre])
-    left, right = centre, centre + 1  # half-open
-    num_pieces, duration_s = sizes[centre], ends[centre] - starts[centre]
-    while (left > 0 or right < num_captions) and num_pieces < target and duration_s < MAX_TEXT_WINDOW_S:
+    left, right, num_pieces = centre, centre + 1, sizes[centre]
+    left_out: list[int] = []
+    while (
+        num_pieces < target
+        and (left > 0 or right < num_captions)
+        and ends[right - 1] - starts[left] < MAX_TEXT_WINDOW_S
+    ):
         to_right, skip = draw() > 0.5, draw() > keep_prob
         if right < num_captions and (to_right or left == 0):
-            right += 2 if skip and right + 1 < num_captions else 1
-            window.append(right - 1)
-            num_pieces += sizes[right - 1]
+            if skip and right + 1 < num_captions:
+                left_out.append(right)
+                right += 1
+            num_pieces += sizes[right]
+            right += 1
         else:
-            left -= 2 if skip and left > 1 else 1
-            window.appendleft(left)
+            left -= 1
+            if skip and left > 0:
+                left_out.append(left)
+                left -= 1
             num_pieces += sizes[left]
-        duration_s = ends[window[-1]] - starts[window[0]]
-    return list(window)
+    return left, right, left_out
 
 
 def video_window(video_len: int, max_len: int, centre: int, rng: random.Random) -> tuple[int, int]:
@@ -118,7 +93,7 @@ def video_window(video_len: int, max_len: int, centre: int, rng: random.Random) 
     assert 0 <= centre < video_len, f"centre {centre} of a video of {video_len} s"
     if max_len <= centre <= video_len - max_len and max_len < len(HALF_BITS):  # neither edge is reached: all steps draw
         # Differs from the loop where a draw is exactly one half, once in 2**53.
-        num_right = (rng.getrandbits(DRAW_BITS * max_len) & HALF_BITS[max_len]).bit_count() if max_len else 0
+        num_right = (rng.getrandbits(DRAW_BITS * max_len) & HALF_BITS[max_len]).bit_count()
         return centre - max_len + num_right, centre + num_right
     draw = rng.random
     start = end = centre
@@ -133,7 +108,7 @@ def video_window(video_len: int, max_len: int, centre: int, rng: random.Random) 
 
 
 class TextClipSamplingProcessor:
-    """`text_window` on captions, with the default target length and `keep_prob` bound."""
+    """`text_span` on captions, with the default target length and `keep_prob` bound."""
 
     def __init__(self, max_text_len: int, keep_prob: float = 1.0):
         self.max_text_len = max_text_len
@@ -147,7 +122,10 @@ class TextClipSamplingProcessor:
         if centre is None:
             centre = rng.randint(0, len(sizes) - 1)
         target = self.max_text_len if target is None else target
-        return text_window(sizes, captions["start"], captions["end"], centre, target, rng, self.keep_prob)
+        first, last, left_out = text_span(
+            sizes, captions["start"], captions["end"], centre, target, rng, self.keep_prob
+        )
+        return [index for index in range(first, last) if index not in left_out]
 
 
 class VideoClipSamplingProcessor:

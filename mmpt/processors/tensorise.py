@@ -8,12 +8,10 @@ Legend: B clips, T text slots, F video slots, E feature width, P word pieces.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import get_worker_info
 
 from mmpt.errors import DataError
 from mmpt.processors.tokenizer import SpecialTokens
@@ -58,11 +56,8 @@ class TextSlots:
 class VideoSlots:
     """Feature rows of B clips, zero-padded to F seconds."""
 
-    def __init__(self, num_clips: int, num_slots: int, width: int, dtype: np.dtype, *, whole_batch: bool = False):
-        """With `whole_batch`, a loader worker hands them over without a copy (others it copies as it collates them)."""
-        zeros = _shared_zeros if whole_batch and get_worker_info() is not None else _zeros
-        self._vfeats_BFE = zeros((num_clips, num_slots, width), dtype)
-        self.vfeats_BFE = self._vfeats_BFE.numpy()
+    def __init__(self, num_clips: int, num_slots: int, width: int, dtype: np.dtype):
+        self.vfeats_BFE = np.zeros((num_clips, num_slots, width), dtype)
         self.lengths_B = np.zeros(num_clips, dtype=np.int64)
 
     def write(self, clip: int, rows_nE: np.ndarray) -> None:
@@ -74,17 +69,7 @@ class VideoSlots:
 
     def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return vfeats float [B, F, E] in the features' own precision and vmasks bool [B, F]."""
-        return self._vfeats_BFE, _masks(self.lengths_B, self.vfeats_BFE.shape[1])
-
-
-def _zeros(shape: tuple[int, ...], dtype: np.dtype) -> torch.Tensor:
-    return torch.from_numpy(np.zeros(shape, dtype))
-
-
-def _shared_zeros(shape: tuple[int, ...], dtype: np.dtype) -> torch.Tensor:
-    """Return zeros in memory that other processes can map, made as torch's own collation makes it in a worker."""
-    storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)
-    return torch.empty(0, dtype=torch.from_numpy(np.empty(0, dtype)).dtype).set_(storage).view(shape)
+        return torch.from_numpy(self.vfeats_BFE), _masks(self.lengths_B, self.vfeats_BFE.shape[1])
 
 
 def _masks(lengths_B: np.ndarray, num_slots: int) -> torch.Tensor:

@@ -11,24 +11,22 @@ import mmap
 
 import numpy as np
 
-_madvise = getattr(ctypes.CDLL(None), "madvise", None)  # Linux, macOS
+_madvise = ctypes.CDLL(None).madvise
+_madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
 def read_at_random(array: np.ndarray) -> None:
     """Of this mapped array, read the pages that are asked for and no others, from now on."""
-    _advise(array, "MADV_RANDOM")
+    _advise(array, mmap.MADV_RANDOM)
 
 
 def read_soon(array: np.ndarray) -> None:
     """Begin to read this part of a mapped array, and return without waiting for it."""
-    _advise(array, "MADV_WILLNEED")
+    _advise(array, mmap.MADV_WILLNEED)
 
 
-def _advise(array: np.ndarray, advice: str) -> None:
+def _advise(array: np.ndarray, advice: int) -> None:
     assert array.flags.forc, "only what lies in one piece"
-    if _madvise is None or array.nbytes == 0:
-        return
     address = array.__array_interface__["data"][0]
     begin = address - address % mmap.PAGESIZE
-    # An advice that is refused changes nothing that is read.
-    _madvise(ctypes.c_void_p(begin), ctypes.c_size_t(address + array.nbytes - begin), getattr(mmap, advice))
+    _madvise(begin, address + array.nbytes - begin, advice)  # refused, it changes nothing that is read

@@ -131,46 +131,6 @@ def test_a_batch_of_one_item_is_not_copied(config):
     assert batch["vfeats"].shape == (1, *item["vfeats"].shape)
 
 
-class ShareError(Exception):
-    """Features were moved into shared memory after they had been made."""
-
-
-def test_a_worker_writes_a_batch_of_features_where_its_parent_reads_it(config, monkeypatch):
-    """What is not in shared memory yet is copied there when it is handed over: that must not be asked of features."""
-    data = batch_data(config)
-    size = data.item(0, 0)["vfeats"].untyped_storage().nbytes()
-    real = torch.UntypedStorage._share_fd_cpu_
-
-    def share(storage, *args, **kwargs):
-        if storage.nbytes() == size and not storage.is_shared():
-            raise ShareError
-        return real(storage, *args, **kwargs)
-
-    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", share)
-    loader = DataLoader(data, batch_size=1, collate_fn=collate, num_workers=1)
-    for index, batch in enumerate(loader):
-        assert torch.equal(batch["vfeats"][0], data.item(index, 0)["vfeats"])
-    with pytest.raises(ShareError):
-        torch.zeros(size, dtype=torch.uint8).untyped_storage()._share_fd_cpu_()
-
-
-def test_items_of_single_videos_take_no_shared_memory_each(config, monkeypatch):
-    """They are stacked into it; a piece of shared memory for each would cost a file descriptor and a copy."""
-    data = video_data(config)
-    made = []
-    real = torch.UntypedStorage._new_shared
-
-    def new_shared(*args, **kwargs):
-        made.append(args)
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(torch.UntypedStorage, "_new_shared", new_shared)
-    loader = DataLoader(data, batch_size=20, collate_fn=lambda items: len(made), num_workers=1)
-    assert list(loader) == [0]
-    batches = DataLoader(batch_data(config), batch_size=1, collate_fn=lambda items: len(made), num_workers=1)
-    assert list(batches) == [1, 2, 3, 4, 5]
-
-
 def test_reading_items_over_and_over_keeps_memory_flat(config):
     data = batch_data(config)
 
