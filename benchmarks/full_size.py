@@ -16,8 +16,10 @@ import multiprocessing
 import os
 import random
 import shutil
+import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,9 +87,8 @@ class Sample:
 
 def loader_figures(folder: Path, num_videos: int, num_items: int | None, num_workers: int | None) -> list[Figure]:
     """Start the data sets, plan, and read an epoch."""
-    begin = time.perf_counter()
+    print(f"data of {num_videos:,} videos is written to {folder}", file=sys.stderr, flush=True)
     build(folder, num_videos)
-    print(f"{folder}: built in {time.perf_counter() - begin:.0f} s")
     config = load_config(YAML, overrides(folder))
     torch.zeros(1)
     base = Memory.of(os.getpid()).own
@@ -99,9 +100,9 @@ def loader_figures(folder: Path, num_videos: int, num_items: int | None, num_wor
     assert valid is not None
     sizes = f"{len(_planned(train).videos):,} + {len(_planned(valid).videos):,} videos"
     figures = [
-        Figure("start of both data sets", "s", [started_s], note=sizes),
+        Figure("start, both data sets", "s", [started_s], note=sizes),
         Figure("start, peak memory with mapped pages", "MB", [peak_memory() / MB]),
-        Figure("data sets, own memory", "MB", [(Memory.of(os.getpid()).own - base) / MB]),
+        Figure("start, own memory", "MB", [(Memory.of(os.getpid()).own - base) / MB]),
     ]
     figures += plan_figures(train, folder)
     workers = config.num_workers if num_workers is None else num_workers
@@ -121,7 +122,7 @@ def plan_figures(train: MMDataset, folder: Path) -> list[Figure]:
         loaded = Plan.load(folder / "retri", 1, fingerprint="fingerprint", ids=ids)
     with watch.timed("taking up"):
         meta.set_candidates(loaded.batches)
-    size = Figure("plan file", "MB", [path.stat().st_size / MB], note=f"{len(plan.batches):,} batches")
+    size = Figure("plan, file", "MB", [path.stat().st_size / MB], note=f"{len(plan.batches):,} batches")
     return [size, *(Figure(f"plan, {part}", "s", [seconds]) for part, seconds in watch.seconds.items())]
 
 
@@ -132,6 +133,7 @@ def _planned(dataset: MMDataset) -> ShardedHow2VideoRetriMetaProcessor:
 
 def epoch_figures(train: MMDataset, num_workers: int, num_items: int | None) -> list[Figure]:
     """Read batches as fairseq does, first with a step of `STEP_S` between them, then as fast as they come."""
+    warnings.filterwarnings("ignore", module="torch.utils.data")  # more workers than cores, no GPU to pin memory for
     iterator = PlannedBatchIterator(
         FairseqMMDataset(train, training=True, replanned=True), plan=lambda epoch, wanted: "as it is", epoch=1,
         batch_size=1, num_workers=num_workers, buffer_size=10,
@@ -139,7 +141,7 @@ def epoch_figures(train: MMDataset, num_workers: int, num_items: int | None) -> 
     begin = time.perf_counter()
     batches = iterator.next_epoch_itr(shuffle=True)
     next(batches)
-    figures = [Figure(f"start of {num_workers} workers, to the first batch", "s", [time.perf_counter() - begin])]
+    figures = [Figure(f"loader, start of {num_workers} workers to the first batch", "s", [time.perf_counter() - begin])]
     iterator.take_waited_s()
     waits = []
     num_steps = min(NUM_STEPS, len(batches) // 8)
@@ -148,7 +150,7 @@ def epoch_figures(train: MMDataset, num_workers: int, num_items: int | None) -> 
         next(batches)
         waits.append(iterator.take_waited_s())
     share = 100 * sum(waits) / (sum(waits) + STEP_S * num_steps)
-    figures.append(Figure(f"wait for data at {STEP_S} s a step", "%", [share], note=f"{num_steps} steps"))
+    figures.append(Figure(f"loader, wait for data at {STEP_S} s a step", "%", [share], note=f"{num_steps} steps"))
     return figures + stream_figures(batches, num_workers, min(num_items or len(batches), len(batches)) - batches.n)
 
 

@@ -14,23 +14,18 @@ import argparse
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mmpt.config.schema import LossConfig, SequenceContrastConfig
+from mmpt.config import load_config
 from mmpt.losses import MMContraLoss
 from process_memory import MB, apart, peak_memory
 from results import Figure, record
 
 TEXT_POSITIONS, VIDEO_POSITIONS, HIDDEN = 31, 18, 768
-NORTON = LossConfig(
-    sequence_contrast=SequenceContrastConfig(sequence_contrast_weight=0.1, threshold=8, prompt_ratio=0.3, scale=0.1),
-    sinkhorn_iterations=50,
-    beta=0.3,
-    alpha_lse=1,
-    fusion_weight=0.5,
-)
+RECIPE = load_config(Path(__file__).parent.parent / "projects/retri/norton/how2_pretrain.yaml")
 Batch = dict[str, Tensor]
 LossFunction = Callable[[Batch], Tensor]
 
@@ -59,7 +54,8 @@ def draw_batch(num_clips: int, seed: int = 0) -> Batch:
 
 def ours(batch: Batch) -> Tensor:
     """The loss as it is trained with."""
-    return MMContraLoss(NORTON)(**batch).total
+    assert RECIPE.loss is not None
+    return MMContraLoss(RECIPE.loss)(**batch).total
 
 
 def dense(batch: Batch) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a benchmark measured: printed as median, spread and ratio, and appended to benchmarks/results.jsonl.
+"""What a benchmark measured: printed as a table of median, spread and ratio, and appended to benchmarks/results.jsonl.
 
     python benchmarks/results.py            # the last figures of every benchmark, as the table of benchmarks/README.md
 
@@ -57,10 +57,8 @@ def timed(function: Callable[..., Result], *args: Any) -> tuple[float, Result]:
 
 
 def record(figures: Sequence[Figure]) -> None:
-    """Print the figures and append them to the results file."""
-    for figure in figures:
-        assert figure.ours, f"nothing was measured of {figure.what}"
-        print("  ".join(cell for cell in cells(asdict(figure)) if cell))
+    """Print the figures as a table and append them to the results file."""
+    assert all(figure.ours for figure in figures), "nothing was measured of a figure"
     script = Path(sys.argv[0])
     run = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -69,8 +67,10 @@ def record(figures: Sequence[Figure]) -> None:
         "command": " ".join(["python", f"benchmarks/{script.name}", *sys.argv[1:]]),
         "figures": [asdict(figure) for figure in figures],
     }
+    line = json.dumps(run)
+    print(table([line]))
     with RESULTS.open("a") as file:
-        file.write(json.dumps(run) + "\n")
+        file.write(line + "\n")
 
 
 def machine() -> str:

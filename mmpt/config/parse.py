@@ -31,9 +31,13 @@ SCALARS: dict[str, Any] = {
     "metric": list[str],
     "predictor": str,
     "resolved": bool,
+    "memory": parse_memory,
 }
+"""Type of a key's value, or a function that reads it."""
+RETRIEVAL = [field.name for field in dataclasses.fields(RetrievalConfig)]
 INERT_TOP_LEVEL = ("slurm_config", "run_task", "project_dir", "base_dir", "task_group", "task_list")
 """Keys of job files and of cluster launchers; a single run does not read them."""
+TOP_LEVEL = [*SECTIONS, "fairseq", *SCALARS, *RETRIEVAL, *INERT_TOP_LEVEL]
 
 
 def parse(values: dict[str, Any], path: str) -> tuple[RunConfig, list[str]]:
@@ -44,21 +48,17 @@ def parse(values: dict[str, Any], path: str) -> tuple[RunConfig, list[str]]:
         path: the YAML file, kept in the config.
     """
     problems: list[str] = []
-    retrieval_names = {field.name for field in dataclasses.fields(RetrievalConfig)}
-    known = [*SECTIONS, "fairseq", "memory", *SCALARS, *retrieval_names, *INERT_TOP_LEVEL]
     arguments: dict[str, Any] = {"path": path}
     retrieval: dict[str, Any] = {}
     for key, value in values.items():
-        if key in retrieval_names:
+        if key in RETRIEVAL:
             retrieval[key] = value
-        elif key not in known:
-            problems.append(_unknown(key, "", known))
+        elif key not in TOP_LEVEL:
+            problems.append(_unknown(key, "", TOP_LEVEL))
         elif value is None or key in INERT_TOP_LEVEL:
             continue
         elif key == "fairseq":
             arguments[key] = _parse_fairseq(value, problems)
-        elif key == "memory":
-            arguments[key] = _parse_memory(value, problems)
         elif key in SECTIONS:
             arguments[key] = _parse_section(SECTIONS[key], value, key, problems)
         else:
@@ -139,18 +139,10 @@ def _parse_options(group: str, options: dict[str, Any], problems: list[str]) -> 
     return parsed
 
 
-def _parse_memory(value: Any, problems: list[str]) -> float | None:
-    try:
-        return parse_memory(value)
-    except ValueError as err:
-        problems.append(f"`memory` {err}.")
-        return None
-
-
 def _checked(value: Any, annotation: Any, path: str, problems: list[str], *limits: Any) -> Any:
-    """Return `value` in its type, or None after noting what is wrong with it."""
+    """Return `value` in its type (or as a function reads it), or None after noting what is wrong with it."""
     try:
-        return coerce(value, annotation, *limits)
+        return annotation(value) if isinstance(annotation, types.FunctionType) else coerce(value, annotation, *limits)
     except ValueError as err:
         problems.append(f"`{path}` {err}.")
         return None
@@ -172,7 +164,7 @@ def _unknown(key: str, section: str, known: list[str]) -> str:
 def _homes() -> dict[str, list[str]]:
     """Every known key with the sections that hold it ("" is the top level)."""
     sections: dict[str, list[str]] = {
-        "": [*SECTIONS, "fairseq", "memory", *SCALARS, *_annotations(RetrievalConfig), *INERT_TOP_LEVEL],
+        "": TOP_LEVEL,
         **{name: list(_annotations(section)) for name, section in SECTIONS.items()},
         "loss.sequence_contrast": list(_annotations(SequenceContrastConfig)),
         **{f"fairseq.{group}": list(options) for group, options in OPTIONS.items()},

@@ -38,7 +38,8 @@ class RunConfig:
     """fairseq's own options by group."""
     memory: float | None = None
     """What each process may hold, on the GPU if it has one: bytes (an int; `16GB`), or a share of the device (a float);
-    null: what is free less a margin. Loss tiles, recomputation in training and clips per pass are chosen by it."""
+    null: what is free less a margin. More than can be had counts as all of it. Loss tiles, recomputation in training
+    and clips per pass are chosen by it."""
     task: str | None = None
     """Inner task class; None: plain `Task`."""
     task_type: str | None = None

@@ -6,8 +6,6 @@ peak where that is known), the share of time in which training waits for data, m
 
 from __future__ import annotations
 
-import resource
-import sys
 from typing import Any
 
 import torch
@@ -17,6 +15,7 @@ from torch import nn
 
 from mmpt.utils.distributed import World
 from mmpt.utils.log import get_logger
+from mmpt.utils.memory import memory_gb
 from mmpt.utils.peak import peak_tflops
 
 logger = get_logger(__name__)
@@ -109,14 +108,3 @@ def _minutes_left(meters: Any) -> float:
     """Return the rest of the run at the present pace; 0 until there is one."""
     pace = meters["ups"].avg if "ups" in meters else 0.0
     return round(float(meters["_updates_left"].smoothed_value) / pace / 60, 1) if pace else 0.0
-
-
-def memory_gb() -> float:
-    """Memory of this process in GB: what it holds of the GPU if it uses one, else its peak resident memory.
-
-    (The GPU's peak cannot be read here: fairseq resets it just before it asks for metrics.)
-    """
-    if torch.cuda.is_available() and torch.cuda.memory_reserved():
-        return torch.cuda.memory_reserved() / 1e9
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9

@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import atexit
 import errno
+import os
 import re
 import sys
 from collections import defaultdict
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -83,7 +85,7 @@ class FairseqMMTask(LegacyFairseqTask):
     @classmethod
     def setup_task(cls, args: argparse.Namespace, **kwargs: Any) -> FairseqMMTask:
         """Build the task; from here on the user's mistakes end the process cleanly."""
-        sys.excepthook = _report_user_error
+        sys.excepthook = partial(_report_user_error, Path(args.save_dir))
         atexit.register(_leave_process_group)
         quiet_other_processes()
         return cls(args)
@@ -220,7 +222,9 @@ def updates_left(args: argparse.Namespace, batches: PlannedBatchIterator, num_up
     return min(bounds, default=None)
 
 
-def _report_user_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _report_user_error(
+    save_dir: Path, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
     """Exception hook: print a user's mistake without traceback and exit with code 2; show anything else as usual."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, UserError) and not _is_full_disk(cause):
@@ -232,12 +236,26 @@ def _report_user_error(kind: type[BaseException], error: BaseException, trace: T
     if cause is None:
         sys.stderr.write("error: another process of this run has ended.\n")
         raise SystemExit(1)
+    if isinstance(cause, OSError) and World.current().is_main:
+        _finish_checkpoints(save_dir, cause)
     sys.stderr.write(f"error: {message_of(cause) if isinstance(cause, UserError) else _full_disk(cause)}\n")
     raise SystemExit(EXIT_CODE)
 
 
 def _is_full_disk(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in FULL_DISK
+
+
+def _finish_checkpoints(save_dir: Path, full_disk: OSError) -> None:
+    """Leave no checkpoint cut short: what was being written goes, what was being copied takes the place of its copy.
+
+    Only the process that writes checkpoints may do that; the launcher keeps other trainings out of the folder.
+    """
+    for path in save_dir.glob("checkpoint*.pt.tmp"):
+        path.unlink()
+    source, copy = full_disk.filename, full_disk.filename2
+    if copy is not None and Path(copy).parent == save_dir and Path(source).exists():
+        os.replace(source, copy)  # takes no room; without it `checkpoint_last.pt` could not be continued from
 
 
 def _full_disk(error: BaseException) -> str:

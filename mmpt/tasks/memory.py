@@ -66,7 +66,7 @@ def plan_memory(config: RunConfig, model: nn.Module, device: torch.device, num_c
     if config.is_test:
         if forward == 0:
             raise no_clip
-        logger.info("memory %s: at most %s clips at once", written(limit), f"{forward:,}")
+        logger.info("memory %s: at most %s clips at once", _share(limit), f"{forward:,}")
         return MemoryPlan(clips_per_chunk=None, clips_kept=0, tile_bytes=None, clips_per_forward=forward)
     default = DEVICE_TILE_BYTES if on_gpu else CPU_TILE_BYTES
     tile = min(default, max(LEAST_TILE, power_below(room * TILE_SHARE)))
@@ -92,11 +92,11 @@ def _bytes_to_update(config: RunConfig, model: nn.Module) -> int:
 
 def _too_small(config: RunConfig, limit: int, held: int, needed: float, what: str) -> ConfigError:
     """The error that says how much memory would do, with a little to spare."""
-    remedy, takers = "Raise it", "weights and the process itself"
+    remedy, takers = "Raise it or free memory", "weights and the process itself"
     if not config.is_test:
         takers = "weights, what an update needs and the process itself"
         remedy += ", or make the batch smaller (`dataset.num_video_per_batch`, `dataset.clip_per_video`)"
-    said = "is" if config.memory is not None else "is not set, and what can be had is"
+    said = "is" if limit == config.memory else "what this process can have is"
     problem = (
         f"`memory` must be at least {written(1.05 * (held + needed))} for {what}, but {said} "
         f"{written(limit)}; {takers} take {written(held)} of it. {remedy}."
@@ -117,7 +117,11 @@ def _log(limit: int, room: float, clip: ClipBytes, batch: Batch, chunks: Chunks,
         elif taken > room:
             logger.warning("`model.checkpoint_activations: false` may take more than the %s left", written(room))
     said += "; " if said else ""
-    tile = written(batch.tile)
-    logger.info(
-        "memory %s: %sloss tiles %s; embedding pass %s clips at once", written(limit), said, tile, f"{forward:,}"
-    )
+    memory, tile = _share(limit), written(batch.tile)
+    logger.info("memory %s: %sloss tiles %s; embedding pass %s clips at once", memory, said, tile, f"{forward:,}")
+
+
+def _share(limit: int) -> str:
+    """The memory of one process, named as such where there are several."""
+    size = World.current().size
+    return written(limit) + (f" in each of {size} processes" if size > 1 else "")

@@ -221,7 +221,7 @@ class RetriTask(Task):
         model.eval()
         try:
             with watch.timed("embed"):
-                embedding = self._embedding_pass(model, world)
+                embedding = self._embedding_pass(model)
                 pool = self._open_pool(model, epoch, embedding.vector_size(model), world)
                 done = embedding.fill(pool, model, world)
         finally:
@@ -230,12 +230,12 @@ class RetriTask(Task):
         with watch.timed("gather"):
             return pool, pool.gather(world)
 
-    def _embedding_pass(self, model: nn.Module, world: World) -> EmbeddingPass:
+    def _embedding_pass(self, model: nn.Module) -> EmbeddingPass:
         dataset = self.config.dataset
         return EmbeddingPass(
             self.embedding_dataset,
             clips_per_video=dataset.clip_per_video or 1,
-            clips_per_forward=world.smallest(self.plan_memory(model, device_of(model)).clips_per_forward),
+            clips_per_forward=self.plan_memory(model, device_of(model)).clips_per_forward,
             videos_per_chunk=(dataset.num_video_per_batch or 1) * self.config.retrieval.infer_scale,
             num_workers=self.config.num_workers,
         )

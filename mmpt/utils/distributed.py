@@ -74,14 +74,6 @@ class World:
         dist.broadcast_object_list(box, src=0, group=_side_group())
         return box[0]
 
-    def smallest(self, value: int) -> int:
-        """Return the smallest `value` of all processes, in every process."""
-        if self.size == 1:
-            return value
-        box = torch.tensor([value])
-        dist.all_reduce(box, dist.ReduceOp.MIN, group=_side_group())
-        return int(box)
-
     def lowest_holder(self, held_N: np.ndarray) -> np.ndarray:
         """Return for every place the lowest rank whose `held_N` (bool) is true there, int64 [N]; `size` for none."""
         holder_N = torch.from_numpy(np.where(held_N, self.rank, self.size))

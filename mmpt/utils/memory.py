@@ -6,30 +6,46 @@ On a GPU it is what torch takes of the card, on a CPU the process's resident mem
 from __future__ import annotations
 
 import os
+import resource
+import sys
 from pathlib import Path
 
 import torch
 
+from mmpt.utils.log import get_logger
+
+logger = get_logger(__name__)
 SHARE_OF_GPU = 0.92
 """Default share of the card's memory that others leave; the rest is for CUDA itself and the allocator's gaps."""
 SHARE_OF_CPU = 0.8
 """Default share of the memory that the system has to spare, for all processes of a run together."""
+CGROUP = Path("/sys/fs/cgroup")
+"""Where a container finds its limit."""
 
 
 def memory_limit(memory: float | None, device: torch.device, processes: int = 1) -> int:
-    """Return the bytes that this process may hold, those it holds already among them.
+    """Return the bytes that this process may hold, those it holds already among them: at most what it can have.
 
     Args:
-        memory: bytes (int), or a share of the device (float); None: the default share.
+        memory: bytes (int), or a share of the device (float); None: the default share. A warning tells of too many.
         device: on which it computes; every GPU has one process.
         processes: of the run, which share a CPU's memory.
     """
-    if isinstance(memory, int):
-        return memory
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        return int(memory * total if memory else SHARE_OF_GPU * (free + torch.cuda.memory_reserved(device)))
-    return memory_in_use(device) + int((memory or SHARE_OF_CPU) * _spare_cpu_memory() / processes)
+        most = free + torch.cuda.memory_reserved(device)
+        asked = memory * total if memory else SHARE_OF_GPU * most
+        gives = "GPU can give this process"
+    else:
+        spare = _spare_cpu_memory() / processes
+        most = memory_in_use(device) + int(spare)
+        asked = most - spare + (memory or SHARE_OF_CPU) * spare
+        gives = "machine can give " + (f"each of {processes} processes" if processes > 1 else "this process")
+    if isinstance(memory, int):
+        asked = memory
+    if asked > most:
+        logger.warning("`memory` is %s, but this %s %s; the plan uses that", written(asked), gives, written(most))
+    return int(min(asked, most))
 
 
 def memory_in_use(device: torch.device) -> int:
@@ -40,17 +56,29 @@ def memory_in_use(device: torch.device) -> int:
     return resident or 0
 
 
+def memory_gb() -> float:
+    """Memory of this process in GB: what it holds of the GPU if it uses one, else its peak resident memory.
+
+    (The GPU's peak is of no use to fairseq's log: fairseq resets it just before it asks.)
+    """
+    if torch.cuda.is_available() and torch.cuda.memory_reserved():
+        return torch.cuda.memory_reserved() / 1e9
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9
+
+
 def _spare_cpu_memory() -> int:
     """What the system can give without swapping, within the limit of the container, if any."""
     spare = _field(Path("/proc/meminfo"), "MemAvailable")
     if spare is None:  # not Linux
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    group = Path("/sys/fs/cgroup")
     try:
-        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        held = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):  # no such limit
         return spare
-    return min(spare, max(limit - used, 0))
+    files = int(held["active_file"]) + int(held["inactive_file"])  # dropped when memory is short
+    return min(spare, max(limit - used + files, 0))
 
 
 def _field(path: Path, name: str) -> int | None:

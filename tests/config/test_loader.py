@@ -229,7 +229,10 @@ def test_each_mistake_alone(load, changes, start):
 
 def test_fairseq_options_at_their_bounds(load):
     options = {"lr_scheduler": "polynomial_decay", "total_num_update": 10, "warmup_updates": 10, "adam_betas": [0, 0.9]}
-    load(fairseq("optimization", **options, max_epoch=0, clip_norm=0, update_freq=[1]), "fairseq.common.seed=0")
+    options |= {"max_epoch": 0, "clip_norm": 0, "update_freq": [1]}
+    config = load(fairseq("optimization", **options), "fairseq.common.seed=0")
+    assert config.fairseq["optimization"].items() >= options.items()
+    assert config.seed == 0
     load(fairseq("optimization", lr_scheduler="polynomial_decay", max_update=5, adam_betas="(0.9, 0.98)"))
 
 

@@ -18,7 +18,6 @@ import torch
 from torch._dynamo import config as dynamo
 from transformers import BertConfig
 
-from mmpt.config.schema import LossConfig, SequenceContrastConfig
 from mmpt.losses import MMContraLoss
 from mmpt.models import MMFusionSeparate
 from mmpt.models.checkpoint import load_checkpoint
@@ -29,15 +28,13 @@ from mmpt.processors.clip_encoder import ClipEncoder
 from mmpt.retrieval import VectorRetriever
 from mmpt.utils.tf32 import set_tf32
 from tests.jobs import NORTON, VIDEOCLIP, corpus_overrides, launch
+from tests.norton import norton_loss
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 needs_two = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA GPUs")
 DEVICES = ("cpu", pytest.param("cuda", marks=needs_gpu))
 HALF = ("fp16", "bf16", "memory_efficient_fp16", "memory_efficient_bf16")
-NORTON_LOSS = LossConfig(
-    sequence_contrast=SequenceContrastConfig(sequence_contrast_weight=0.1, threshold=8, prompt_ratio=0.3, scale=0.1),
-    sinkhorn_iterations=50, beta=0.3, alpha_lse=1, fusion_weight=0.5,
-)  # fmt: skip
+NORTON_LOSS = norton_loss()
 SECONDS, SLOTS = 6, 14
 
 

@@ -23,7 +23,8 @@ def test_two_processes_train_with_recomputed_activations(corpus: Path, tmp_path:
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
     log = run.stdout + run.stderr
     chosen = (
-        r"memory 4.0 GB: activations of 64 clips take at most .*, so they are recomputed in chunks of 16; loss tiles "
+        r"memory 4.0 GB in each of 2 processes: activations of 64 clips take at most .*, so they are recomputed in "
+        r"chunks of 16; loss tiles "
     )
     assert len(re.findall(chosen, log)) == 1  # the first process says it for both
     assert re.search(r"\| valid \|.* loss [\d.]+", log)

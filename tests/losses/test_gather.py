@@ -10,17 +10,14 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from mmpt.config import LossConfig, SequenceContrastConfig
+from mmpt.config import LossConfig
 from mmpt.errors import ConfigError, UserError
 from mmpt.losses import LOSSES
+from tests.norton import norton_loss
 from tests.ranks import run_ranks
 
 ROWS = {2: [16, 16], 4: [8, 16, 8, 8]}  # uneven too
-NORTON = LossConfig(
-    loss_cls="MMContraLoss",
-    sequence_contrast=SequenceContrastConfig(sequence_contrast_weight=0.1, threshold=4, prompt_ratio=0.3, scale=0.1),
-    sinkhorn_iterations=10, beta=0.3, alpha_lse=1.0, fusion_weight=0.5, gather_negatives=True,
-)  # fmt: skip
+NORTON = norton_loss(threshold=4, sinkhorn_iterations=10, gather_negatives=True)
 CONFIGS = (
     NORTON,
     replace(NORTON, loss_cls="SequenceContrastLoss"),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from mmpt.config.schema import LossConfig, SequenceContrastConfig
+from mmpt.config.schema import LossConfig
 from mmpt.errors import ConfigError, UserError
 from mmpt.losses import (
     LOSSES,
@@ -27,14 +27,9 @@ from mmpt.losses.nce import dot_products
 from mmpt.losses.sequence import States, block_transport, fused_similarity, paragraph_logits
 from mmpt.losses.similarity import bucket_value, sequence_blocks
 from mmpt.losses.sinkhorn import transport
+from tests.norton import norton_loss
 
-NORTON = LossConfig(
-    sequence_contrast=SequenceContrastConfig(sequence_contrast_weight=0.1, threshold=4, prompt_ratio=0.3, scale=0.1),
-    sinkhorn_iterations=50,
-    beta=0.3,
-    alpha_lse=1,
-    fusion_weight=0.5,
-)
+NORTON = norton_loss(threshold=4)
 
 
 def with_sequence(**changes: Any) -> LossConfig:

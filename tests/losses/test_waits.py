@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmpt.config.schema import LossConfig, SequenceContrastConfig
 from mmpt.losses import MMContraLoss
 from mmpt.losses.sinkhorn import bucket_transport, transport
+from tests.norton import norton_loss
 
 WAITING = {
     "_local_scalar_dense",
@@ -88,12 +88,7 @@ def test_transports_make_nothing_on_the_host(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_loss_waits_for_the_numbers_of_tokens_and_for_its_check(
     learnable: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sequence = SequenceContrastConfig(sequence_contrast_weight=0.1, threshold=4, prompt_ratio=0.3, scale=0.1)
-    config = LossConfig(
-        sequence_contrast=sequence, sinkhorn_iterations=50, beta=0.3, alpha_lse=1, fusion_weight=0.5,
-        learnable_temperature=learnable,
-    )  # fmt: skip
-    loss = MMContraLoss(config)
+    loss = MMContraLoss(norton_loss(threshold=4, learnable_temperature=learnable))
     loss(**norton_batch()).total.backward()  # the first call tries the products once
     with Waits(monkeypatch) as waits:
         loss(**norton_batch()).total.backward()

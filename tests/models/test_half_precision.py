@@ -8,14 +8,11 @@ import pytest
 import torch
 from transformers import BertConfig
 
-from mmpt.config.schema import LossConfig, SequenceContrastConfig
 from mmpt.losses import MMContraLoss
 from mmpt.models import MMFusionSeparate
+from tests.norton import norton_loss
 
-NORTON = LossConfig(
-    sequence_contrast=SequenceContrastConfig(sequence_contrast_weight=0.1, threshold=4, prompt_ratio=0.3, scale=0.1),
-    sinkhorn_iterations=10, beta=0.3, alpha_lse=1, fusion_weight=0.5,
-)  # fmt: skip
+NORTON = norton_loss(threshold=4, sinkhorn_iterations=10)
 
 
 def clips() -> dict[str, torch.Tensor]:

@@ -6,7 +6,6 @@ import pytest
 import torch
 from transformers import BertConfig
 
-from mmpt.config import LossConfig, SequenceContrastConfig
 from mmpt.losses import MMContraLoss
 from mmpt.models import MMFusionSeparate
 from mmpt.models.freezing import freeze_all_but_layernorm
@@ -25,16 +24,11 @@ from mmpt.models.memory import (
 from mmpt.modules import run_packed
 from mmpt.utils.peakbytes import PeakBytes
 from tests.models.two_towers import outputs_and_gradients
+from tests.norton import norton_loss
 
 F, T, WIDTH, HEADS, LAYERS = 6, 12, 32, 4, 3
 TILE = 2 << 20
-NORTON = LossConfig(
-    sequence_contrast=SequenceContrastConfig(sequence_contrast_weight=0.1, threshold=8, prompt_ratio=0.3, scale=0.1),
-    sinkhorn_iterations=5,
-    beta=0.3,
-    alpha_lse=1,
-    fusion_weight=0.5,
-)
+NORTON = norton_loss(sinkhorn_iterations=5)
 
 
 def towers(*, layernorm_only: bool = True, dropout: float = 0.1, packed: bool = True) -> MMFusionSeparate:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from argparse import Namespace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -46,12 +47,46 @@ def test_the_last_update_may_come_before_the_last_epoch() -> None:
     assert updates_left(Namespace(update_freq=[1], max_epoch=0, max_update=0), at, 9) is None
 
 
-def test_a_full_disk_is_told_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+def full_disk(save_dir: Path, *files: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """What is said after fairseq could not write the first, or copy it to the second; `save_dir` holds both."""
+    cause = OSError(errno.ENOSPC, "No space left on device", *files[:1], None, *files[1:])
     error = RuntimeError("[enforce fail at inline_container.cc]")
-    error.__context__ = OSError(errno.ENOSPC, "No space left on device", "runs/x/checkpoint1.pt.tmp")
+    error.__context__ = cause
     with pytest.raises(SystemExit) as ended:
-        fairseqmmtask._report_user_error(RuntimeError, error, None)
+        fairseqmmtask._report_user_error(save_dir, RuntimeError, error, None)
     assert ended.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: a file cannot be written: [Errno 28] No space left on device: 'runs/x/checkpoint1")
+    return capsys.readouterr().err
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_a_full_disk_is_told_without_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = {"checkpoint1.pt": "1", "checkpoint_last.pt": "1", "mine.pt.tmp": "mine"}
+    for name, text in (kept | {"checkpoint2.pt.tmp": "half"}).items():
+        (tmp_path / name).write_text(text)
+    said = full_disk(tmp_path, capsys=capsys)
+    assert said.startswith("error: a file cannot be written: [Errno 28] No space left on device. Free space there")
     assert "choose another folder" in said
+    assert contents(tmp_path) == kept
+
+
+def test_a_checkpoint_that_could_not_be_copied_takes_the_place_of_its_copy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, text in {"checkpoint1.pt": "1", "checkpoint2.pt": "2", "checkpoint_last.pt": "half"}.items():
+        (tmp_path / name).write_text(text)
+    files = [str(tmp_path / name) for name in ("checkpoint2.pt", "checkpoint_last.pt")]
+    assert f"No space left on device: {files[0]!r} -> {files[1]!r}. " in full_disk(tmp_path, *files, capsys=capsys)
+    assert contents(tmp_path) == {"checkpoint1.pt": "1", "checkpoint_last.pt": "2"}
+
+
+def test_a_full_disk_elsewhere_moves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plans = tmp_path / "retri"
+    plans.mkdir()
+    for name in (".plan_e2.json.abc.tmp", "plan_e2.json"):
+        (plans / name).write_text(name)
+    before = contents(plans)
+    full_disk(tmp_path, *(str(plans / name) for name in before), capsys=capsys)
+    assert contents(plans) == before

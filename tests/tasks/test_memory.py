@@ -11,14 +11,16 @@ import pytest
 import torch
 from transformers import BertConfig
 
-from mmpt.config import DatasetConfig, LossConfig, ModelConfig, RunConfig, SequenceContrastConfig
+from mmpt.config import DatasetConfig, ModelConfig, RunConfig
 from mmpt.config.memory import parse_memory
 from mmpt.errors import ConfigError
 from mmpt.models import MMFusionSeparate
 from mmpt.models.freezing import freeze_all_but_layernorm
 from mmpt.models.memory import MemoryPlan
 from mmpt.tasks import Task
-from mmpt.utils.memory import memory_in_use, memory_limit, written
+from mmpt.utils.memory import memory_in_use
+from tests.norton import norton_loss
+from tests.ranks import run_ranks
 
 F, T, VIDEOS, CLIPS = 16, 32, 8, 16
 MB = 1_000_000
@@ -35,16 +37,7 @@ CONFIG = RunConfig(
         max_len=F + T,
     ),
     model=ModelConfig(model_cls="MMFusionSeparate"),
-    loss=LossConfig(
-        loss_cls="MMContraLoss",
-        sequence_contrast=SequenceContrastConfig(
-            sequence_contrast_weight=0.1, threshold=8, prompt_ratio=0.3, scale=0.1
-        ),
-        sinkhorn_iterations=10,
-        beta=0.3,
-        alpha_lse=1,
-        fusion_weight=0.5,
-    ),
+    loss=norton_loss(sinkhorn_iterations=10),
     path="run.yaml",
 )
 
@@ -102,7 +95,7 @@ def test_checkpointing_can_be_asked_for_and_refused(caplog: pytest.LogCaptureFix
     assert "`model.checkpoint_activations: false` may take more than the" in caplog.text
 
 
-def test_too_little_memory_is_told_with_what_would_do() -> None:
+def test_too_little_memory_is_told_with_what_would_do(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"run.yaml: .*\n.*`memory` must be at least .* for 128 clips") as found:
         plan(None, spare=40 * MB)
     assert "dataset.num_video_per_batch" in str(found.value)
@@ -111,6 +104,9 @@ def test_too_little_memory_is_told_with_what_would_do() -> None:
     told = re.search(r"at least ([\d.,]+ [MG]B) for", str(found.value))
     assert told
     assert plan(parse_memory(told[1].replace(",", "")))
+    monkeypatch.setattr("mmpt.utils.memory._spare_cpu_memory", lambda: 40 * MB)
+    with pytest.raises(ConfigError, match=r"at least .* for 128 clips, .* but what this process can have is \d+ MB; "):
+        plan(10**12)
 
 
 def test_an_evaluation_needs_no_room_for_training() -> None:
@@ -131,13 +127,20 @@ def test_a_plan_is_made_once_and_other_models_are_left_alone() -> None:
     assert (plain.clips_per_chunk, plain.clips_per_forward) == (None, 1024)
 
 
-def test_shares_are_of_the_spare_memory_and_of_all_processes() -> None:
-    assert memory_limit(5 * MB, CPU, 4) == 5 * MB
-    held = memory_in_use(CPU)
-    whole, quarter = (memory_limit(1.0, CPU, processes) - held for processes in (1, 4))
-    assert quarter == pytest.approx(whole / 4, rel=0.2)  # others of this machine take and give meanwhile
-    assert 0.6 < (memory_limit(None, CPU) - held) / whole < 1
-    assert [written(number) for number in (23.14e9, 64 << 20, 5e5)] == ["23.1 GB", "67 MB", "0 MB"]
+def plan_in_process(rank: int, folder: Path) -> None:
+    """Every process asks, the second for more than the first; both then have the plan of the first."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    task, model = Task(replace(CONFIG, memory=memory_in_use(CPU) + (150 + 1850 * rank) * MB)), towers()
+    (folder / f"{rank}.txt").write_text(str(task.plan_memory(model, CPU)))
+    torch.distributed.destroy_process_group()
+
+
+def test_all_processes_take_the_choice_of_the_first(tmp_path: Path) -> None:
+    run_ranks(plan_in_process, tmp_path, size=2)
+    first, second = ((tmp_path / f"{rank}.txt").read_text() for rank in (0, 1))
+    assert first == second
+    assert "clips_per_chunk=None" not in first  # which the second would have chosen
 
 
 def train(spare: int, longest: bool, out: Connection) -> None:
