@@ -1,6 +1,6 @@
 """Videos per second and core of the training data set, beside a plain loop that reopens files and slices clip by clip.
 
-Run:  python benchmarks/loader.py [--items 20] [--videos 256]
+    python benchmarks/loader.py [--items 20] [--videos 256]
 
 Both sides read the same generated shards (V = 64 videos of about 200 s, C = 16 clips, Norton's ranges), draw the same
 numbers and must give equal tensors. They take turns item by item, and CPU time is measured (pages are in the cache, so

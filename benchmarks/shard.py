@@ -13,7 +13,6 @@ import argparse
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +20,7 @@ import numpy as np
 
 from mmpt.batch import Split
 from mmpt.processors.packing import pack_features
-from results import Figure, record
+from results import Figure, record, timed
 
 TURNS = 3
 BUFFER = 1 << 20
@@ -49,15 +48,6 @@ def plain_copy(folder: Path, ids: list[str], target: Path) -> None:
         os.fsync(whole.fileno())
 
 
-def timed(work: Callable[[Path], object], target: Path) -> float:
-    """Return the seconds of `work(target)`; what it made is removed."""
-    begin = time.perf_counter()
-    work(target)
-    took = time.perf_counter() - begin
-    shutil.rmtree(target)
-    return took
-
-
 def main() -> None:
     """Generate, measure in turns, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -80,7 +70,8 @@ def main() -> None:
         rates: dict[int, list[float]] = {way: [] for way in ways}
         for turn in range(TURNS + 1):
             for way, work in ways.items():
-                took = timed(work, target)
+                took, _ = timed(work, target)
+                shutil.rmtree(target)
                 if turn:  # the first turn fills the page cache
                     rates[way].append(megabytes / took)
     copied = rates.pop(0)

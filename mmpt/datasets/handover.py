@@ -6,15 +6,19 @@ pages of a batch of 64 videos takes the kernel longer than it takes the worker t
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from multiprocessing.reduction import DupFd
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 
+from mmpt.errors import DataError
+
 FREE, TAKEN = b"\0", b"\1"  # the first byte of a file; the tensors follow, one after another
 MAX_BYTES = 1 << 30  # Linux reads and writes less than 2 GiB at once
+MAX_TENSORS = 1000  # and at most 1,024 pieces
 
 _files: list[int] = []
 """This process's own, as many as it had batches under way at once; they end with it."""
@@ -28,26 +32,43 @@ class _Blank(NamedTuple):
 
 
 class Parcel:
-    """A batch on its way; unpickled once, it is the batch again, in the memory of who unpickled it."""
+    """A batch on its way; unpickled once, it is the batch again, in the memory of who unpickled it.
+
+    Raises:
+        OSError: there is no room for it, or no file descriptor. (Raised when pickled, as by a queue's thread, it would
+            be lost, and the parent would wait for the batch for ever.)
+    """
 
     def __init__(self, batch: Mapping[str, Any]):
         self.message = {
-            name: _Blank(value.shape, value.dtype) if isinstance(value, torch.Tensor) else value
-            for name, value in batch.items()
+            name: _Blank(value.shape, value.dtype) if _is_plain(value) else value for name, value in batch.items()
         }
-        self.file = _free_file()
-        parts: list[bytes | memoryview] = [TAKEN, *_contents(batch)]
-        written = os.pwritev(self.file, parts, 0)
-        assert written == sum(map(len, parts)), f"{written} bytes were written"
+        file = _free_file()
+        parts: list[bytes | memoryview] = [TAKEN, *map(_contents, filter(_is_plain, batch.values()))]
+        if os.pwritev(file, parts, 0) < sum(map(len, parts)):
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        self.file = DupFd(file)
 
     def __reduce__(self) -> tuple:
-        return _unpack, (DupFd(self.file), self.message)
+        return _unpack, (self.file, self.message)
 
 
 def hand_over(batch: dict[str, Any]) -> Any:
-    """Return what a worker sends for `batch`: a `Parcel`, or the batch itself where there are no such files."""
-    size = sum(value.nbytes for value in batch.values() if isinstance(value, torch.Tensor))
-    return Parcel(batch) if hasattr(os, "memfd_create") and size <= MAX_BYTES else batch
+    """Return what a worker sends for `batch`: a `Parcel`, or the batch itself where there are no such files.
+
+    Raises:
+        DataError: this process can have no such file, or none so large.
+    """
+    sizes = [value.nbytes for value in batch.values() if _is_plain(value)]
+    if not hasattr(os, "memfd_create") or len(sizes) > MAX_TENSORS or sum(sizes) > MAX_BYTES:
+        return batch
+    try:
+        return Parcel(batch)
+    except OSError as err:
+        raise DataError(
+            f"a loader's process cannot hand over a batch of {sum(sizes):,} bytes: {err.strerror}. Raise the limits of "
+            "this shell (`ulimit -n`, `ulimit -f`), or set `fairseq.dataset.num_workers` to 0."
+        ) from err
 
 
 def _unpack(sent: Any, message: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,7 +77,7 @@ def _unpack(sent: Any, message: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in message.items()
     }
     file = sent.detach()
-    parts = _contents(batch)
+    parts = [_contents(batch[name]) for name, value in message.items() if isinstance(value, _Blank)]
     read = os.preadv(file, parts, len(TAKEN)) if parts else 0
     assert read == sum(map(len, parts)), f"{read} bytes were read"
     os.pwrite(file, FREE, 0)
@@ -72,6 +93,15 @@ def _free_file() -> int:
     return _files[-1]
 
 
-def _contents(batch: Mapping[str, Any]) -> list[memoryview]:
-    tensors = [value for value in batch.values() if isinstance(value, torch.Tensor)]
-    return [tensor.reshape(-1).view(torch.uint8).numpy().data for tensor in tensors]
+def _contents(tensor: torch.Tensor) -> memoryview:
+    return tensor.resolve_conj().resolve_neg().reshape(-1).view(torch.uint8).numpy().data
+
+
+def _is_plain(value: Any) -> TypeGuard[torch.Tensor]:
+    """True for a tensor that is nothing but its numbers in main memory; torch knows how to send the others."""
+    return (
+        type(value) is torch.Tensor
+        and value.device.type == "cpu"
+        and value.layout is torch.strided
+        and not (value.requires_grad or value.is_quantized)
+    )

@@ -176,7 +176,11 @@ def choose_chunk(room: float, clip: ClipBytes, batch: Batch, checkpoint: bool | 
 def choose_forward(room: float, clip: ClipBytes, inputs: int, most: int = CLIPS_PER_FORWARD) -> int:
     """Return the clips of a pass without gradient, `most` if they fit, 0 when not even one does.
 
-    Half of the room counts: the allocator may still hold what training has freed. `inputs` are the bytes of a clip's.
+    Half of the room counts: the allocator may still hold what training has freed.
+
+    Args:
+        room: bytes for the pass.
+        inputs: bytes of a clip's features, ids and masks.
     """
     return power_below(min(room / 2 / (clip.forward + inputs), most))
 

@@ -23,7 +23,6 @@ from mmpt.utils.log import get_logger
 logger = get_logger(__name__)
 
 S3D_WEIGHTS = Path("pretrained_models/s3d_howto100m.pth")
-S3D_WORDS = Path("pretrained_models/s3d_dict.npy")
 S3D_SOURCE = "https://www.rocq.inria.fr/cluster-willow/amiech/howto100m"
 NUM_EMBEDDINGS = 66250  # words of the released dictionary, and 0 for padding
 MAX_WORDS = 16

@@ -6,6 +6,7 @@ Legend: N rows (clips), P positions, D hidden size.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -28,7 +29,7 @@ def run_chunks(
         run: treats every row by itself.
         size: None, or at least N: everything at once, nothing twice.
         lengths_N: int64, positions that a row costs; rows of like length are put together.
-        inputs_N: tensors with a row per row.
+        inputs_N: tensors [N, ...].
         positions_kept: of how many positions activations may be kept; all of them at once if that is enough.
     """
     if size is None or len(lengths_N) <= size:
@@ -37,7 +38,7 @@ def run_chunks(
     num_again = 0
     if torch.is_grad_enabled():
         costs = torch.stack([costs_n.sum() for costs_n in costs_N.split(size)]).tolist()
-        num_again = sum(sum(costs[first:]) > positions_kept for first in range(len(costs)))
+        num_again = sum(cost_from_here > positions_kept for cost_from_here in accumulate(reversed(costs)))
         if num_again == 0:
             return run(*inputs_N)
 

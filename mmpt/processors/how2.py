@@ -100,7 +100,11 @@ class ShardedTextProcessor(TextReader):
         return self.read([key])[0]
 
     def read(self, keys: Sequence[ShardKey]) -> list[CaptionRows]:
-        """Return the captions of every key, checked and unpacked together."""
+        """Return the captions of every key, checked and unpacked together.
+
+        Raises:
+            DataError: as for one key.
+        """
         times, ids = [], []
         opened = [open_captions(self.tfeat_dir, self.split, key.shard) for key in keys]
         for key, tensors in zip(keys, opened, strict=True):

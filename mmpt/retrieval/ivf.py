@@ -80,7 +80,7 @@ class InvertedFile:
 
         def fill(begin: int) -> None:
             rows = slice(begin, min(begin + FILL_ROWS, num_vectors))
-            block_nD = as_float32(vectors_ND[np.arange(rows.start, rows.stop)])
+            block_nD = as_float32(vectors_ND[np.arange(rows.start, rows.stop)])  # a copy: torch warns of what is mapped
             sketches_nS = settings.sketcher(block_nD)
             if sketches_NS is not None:
                 sketches_NS[rows] = sketches_nS

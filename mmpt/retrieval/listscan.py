@@ -70,7 +70,8 @@ class ListScan:
         self._rows = max(1, workplace.memory_bytes // bytes_per_query)
         self._sketch_products = _Products(sketches_mS, queries_mD.shape[1], metric.is_l2, self._device)
         self._nearest = Nearest(len(queries_mD), k)
-        self._lock = Lock()  # two threads may read two lists for one query
+        # Two threads may read two lists for one query. A bound is read without the lock: an older one is only higher.
+        self._lock = Lock()
 
     def visit(self, visit: Visit) -> None:
         """Show some queries the vectors of a list, which they have not seen before."""
@@ -196,7 +197,7 @@ def _by_list(lists: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     flat = lists.ravel()
     order = np.argsort(flat, kind="stable")
     values, begins = np.unique(flat[order], return_index=True)
-    for value, members in zip(values.tolist(), np.split(order, begins[1:]), strict=True):
+    for value, members in zip(values.tolist(), np.split(order, begins)[1:], strict=True):
         if value >= 0:
             yield value, members
 

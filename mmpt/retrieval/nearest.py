@@ -10,7 +10,6 @@ import numpy as np
 
 NONE = np.iinfo(np.int64).max
 """The key of no vector: after every other, and its lower half read as int32 is -1."""
-MAX_POSITION = np.iinfo(np.int32).max
 
 
 class Nearest:

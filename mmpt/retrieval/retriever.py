@@ -50,7 +50,7 @@ class VectorRetriever:
         *,
         device: torch.device | None = None,
         memory_bytes: int = 1 << 27,
-        bank_dir: str | Path | None = None,
+        sketch_dir: str | Path | None = None,
     ):
         """Make an empty index.
 
@@ -67,7 +67,8 @@ class VectorRetriever:
             device: where vectors are multiplied; None for the CPU. With `nprobe: auto` an accelerator compares every
                 query with every vector instead of training lists.
             memory_bytes: bound of the products held there at a time, beside the queries and a block of vectors.
-            bank_dir: keep what a search reads of every vector in a nameless file there instead of in RAM.
+            sketch_dir: keep the sketches, which a search reads of every vector, in a nameless file there instead of in
+                RAM.
         Raises:
             ConfigError: unknown `db_type`, bad `nprobe` or `recall`, or a hidden size that `pq` cannot split.
         """
@@ -88,7 +89,7 @@ class VectorRetriever:
         self._is_l2 = db_type != "innerproduct"
         self._metric = Metric(self._is_l2, partial(pair_costs, is_l2=self._is_l2))
         self._workplace = Workplace(device or torch.device("cpu"), memory_bytes, one_thread)
-        self._bank_dir = Path(bank_dir) if bank_dir is not None else None
+        self._sketch_dir = Path(sketch_dir) if sketch_dir is not None else None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -194,7 +195,7 @@ class VectorRetriever:
         """Read what `save` wrote; vectors stay in their file.
 
         Args:
-            places: `device` and `memory_bytes` as for a new index.
+            places: `device`, `memory_bytes` and `sketch_dir` as for a new index.
         Raises:
             DataError: a file is missing, of another format, or they do not belong together.
         """
@@ -251,7 +252,7 @@ class VectorRetriever:
             centroids_LD = train_centroids(training_nD, num_lists, self.seed, is_l2=self._is_l2)
         settings = SearchSettings(Sketcher.fit(training_nD, is_l2=self._is_l2), self._metric, self._workplace)
         trained = time.monotonic()
-        index = InvertedFile.build(vectors_ND, centroids_LD, settings, self._bank_dir)
+        index = InvertedFile.build(vectors_ND, centroids_LD, settings, self._sketch_dir)
         logger.info(
             "index of %d vectors: %d lists, sketches of %d for %d numbers; trained in %.1f s, filled in %.1f s",
             len(vectors_ND), len(index.lists), settings.sketcher.size(self.hidden_size), self.hidden_size,

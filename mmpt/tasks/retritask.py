@@ -179,7 +179,7 @@ class RetriTask(Task):
             seed=epoch,
             recall=retrieval.recall,
             device=device,
-            bank_dir=self.plan_dir if in_file else None,
+            sketch_dir=self.plan_dir if in_file else None,
         )
 
     @property

@@ -34,14 +34,14 @@ def memory_limit(memory: float | None, device: torch.device, processes: int = 1)
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         most = free + torch.cuda.memory_reserved(device)
-        asked = memory * total if memory else SHARE_OF_GPU * most
+        asked = SHARE_OF_GPU * most if memory is None else memory * total
         gives = "GPU can give this process"
     else:
-        spare = _spare_cpu_memory() / processes
-        most = memory_in_use(device) + int(spare)
-        asked = most - spare + (memory or SHARE_OF_CPU) * spare
+        held, spare = memory_in_use(device), _spare_cpu_memory() / processes
+        most = held + int(spare)
+        asked = held + (SHARE_OF_CPU if memory is None else memory) * spare
         gives = "machine can give " + (f"each of {processes} processes" if processes > 1 else "this process")
-    if isinstance(memory, int):
+    if isinstance(memory, int):  # bytes, not a share
         asked = memory
     if asked > most:
         logger.warning("`memory` is %s, but this %s %s; the plan uses that", written(asked), gives, written(most))
@@ -77,7 +77,7 @@ def _spare_cpu_memory() -> int:
         held = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):  # no such limit
         return spare
-    files = int(held["active_file"]) + int(held["inactive_file"])  # dropped when memory is short
+    files = sum(int(held.get(name, 0)) for name in ("active_file", "inactive_file"))  # dropped when memory is short
     return min(spare, max(limit - used + files, 0))
 
 

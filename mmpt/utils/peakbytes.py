@@ -30,7 +30,7 @@ class PeakBytes(TorchDispatchMode):
 
     def _note(self, tensor: torch.Tensor, outside: bool = False) -> None:
         storage = tensor.untyped_storage()
-        key = storage._cdata
+        key = id(storage)  # torch keeps one object for a storage as long as that lives
         if key not in self._sizes:
             self._sizes[key] = 0 if outside else storage.nbytes()
             self.held += self._sizes[key]

@@ -1,4 +1,4 @@
-"""Says to the kernel what will be read of a mapped file: exactly that, all of it at once, and nothing around it.
+"""Tells the kernel what will be read of a mapped file: exactly that, all of it at once, and nothing around it.
 
 By itself the kernel reads the neighbourhood of a page that is touched, 128 kB by default and 8 MB on machines that are
 tuned for streaming, and the next one only when that is there.

@@ -1,15 +1,19 @@
-"""benchmarks/README.md shows nothing that was not measured, and every script."""
+"""benchmarks/README.md shows nothing that was not measured, and every script; every script loads."""
 
 from __future__ import annotations
 
 import json
 import re
+import runpy
+
+import pytest
 
 import results
 from tests.jobs import ROOT
 
 README = ROOT / "benchmarks" / "README.md"
 HELPERS = {"results", "process_memory", "full_size_data"}
+SCRIPTS = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - HELPERS
 
 
 def test_every_figure_was_recorded() -> None:
@@ -21,7 +25,11 @@ def test_every_figure_was_recorded() -> None:
 
 
 def test_every_script_is_run_by_make_bench_or_named_with_the_reason() -> None:
-    scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - HELPERS
     (listed,) = re.findall(r"^BENCHMARKS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert scripts - set(listed.split()) == {"learning"}
-    assert all(f"{script}.py" in README.read_text() for script in scripts)
+    assert SCRIPTS - set(listed.split()) == {"learning"}
+    assert all(f"{script}.py" in README.read_text() for script in SCRIPTS)
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS))
+def test_every_script_loads(script: str) -> None:
+    assert callable(runpy.run_path(str(ROOT / "benchmarks" / f"{script}.py"), run_name=script)["main"])

@@ -1,5 +1,9 @@
+"""Batches that a worker hands over in files: as they were, in few files, and none written over before it is read."""
+
 import multiprocessing
 import os
+import pickle
+import resource
 from contextlib import suppress
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -11,6 +15,7 @@ from torch.utils.data import DataLoader
 from mmpt.batch import Split
 from mmpt.datasets import MMDataset, collate, handover
 from mmpt.datasets.handover import Parcel, hand_over
+from mmpt.errors import DataError
 from mmpt.processors import (
     ShardedHow2VideoRetriMetaProcessor,
     ShardedVideoRetriTextProcessor,
@@ -27,21 +32,14 @@ ODD = {
     "half": torch.tensor([[1.0, float("nan")]], dtype=torch.float16),
     "video_id": [("a", "b")],
     "inside": {"tensor": torch.ones(2)},
+    "learned": torch.ones(2, requires_grad=True),
+    "conjugate": torch.tensor([1 + 2j]).conj(),
+    "last": torch.arange(3),
 }
 
 
-class Sent:
-    """A file on its way within this process."""
-
-    def __init__(self, parcel: Parcel):
-        self.parcel = parcel
-
-    def detach(self) -> int:
-        return os.dup(self.parcel.file)
-
-
 def receive(parcel: Parcel) -> dict:
-    return handover._unpack(Sent(parcel), parcel.message)
+    return pickle.loads(ForkingPickler.dumps(parcel))
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +69,7 @@ def test_any_batch_arrives_as_it_was():
         if isinstance(value, torch.Tensor):
             assert (batch[name].shape, batch[name].dtype) == (value.shape, value.dtype)
             assert torch.equal(batch[name].nan_to_num(7), value.nan_to_num(7))
+    assert batch["learned"].requires_grad
     assert batch["video_id"] == [("a", "b")]
     assert torch.equal(batch["inside"]["tensor"], torch.ones(2))
 
@@ -80,8 +79,7 @@ def test_a_file_is_written_again_only_when_it_has_been_read(own_files):
     first, second = Parcel(numbers[0]), Parcel(numbers[1])
     kept = receive(first)
     third, fourth = Parcel(numbers[2]), Parcel(numbers[3])
-    assert first.file == third.file
-    assert len({second.file, third.file, fourth.file}) == len(own_files) == 3
+    assert len(own_files) == 3  # the third went where the first was
     assert [receive(parcel)["x"][0].item() for parcel in (fourth, second, third)] == [3, 1, 2]
     assert kept["x"].tolist() == [0] * 5
 
@@ -130,5 +128,18 @@ def test_torch_takes_what_the_files_cannot(monkeypatch):
     with monkeypatch.context() as context:
         context.setattr(handover, "MAX_BYTES", 39)
         assert hand_over(batch) is batch
+    many = {str(number): torch.zeros(1) for number in range(1024)}
+    assert hand_over(many) is many
     monkeypatch.delattr(os, "memfd_create")
     assert hand_over(batch) is batch
+
+
+def collate_into_small_files(items: list) -> object:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+    return hand_over({"x": torch.zeros(10_000)})
+
+
+def test_a_batch_without_room_is_an_error_not_a_hang():
+    loader = DataLoader([0], batch_size=1, collate_fn=collate_into_small_files, num_workers=1, timeout=60)
+    with pytest.raises(DataError, match=r"a batch of 40,000 bytes: File too large\. .*`ulimit"):
+        next(iter(loader))

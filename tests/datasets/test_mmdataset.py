@@ -1,3 +1,5 @@
+"""Items depend on (seed, epoch, index) alone, whatever the workers; batches are stacked without copies."""
+
 import random
 from dataclasses import replace
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Captions as arrays: they read like lists, and come out of a shard's padded rows."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,5 @@
+"""Windows and draws against recorded ones of the release, and against the same steps written out."""
+
 import random
 
 import pytest

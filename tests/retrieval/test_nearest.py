@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from mmpt.retrieval.nearest import MAX_POSITION, Nearest
+from mmpt.retrieval.nearest import Nearest
+
+MAX_POSITION = 2**31 - 1
 
 
 @pytest.mark.parametrize("k", [1, 7, 60])

@@ -19,14 +19,14 @@ def test_vectors_stay_where_they_are(tmp_path, make, dtype):
     np.save(tmp_path / "vectors.npy", vectors)
     expected = build(vectors.astype(np.float32), nprobe=3).search(vectors[:90], 30)
     in_file = np.load(tmp_path / "vectors.npy", mmap_mode="r")
-    for given, bank_dir in ((vectors, None), (in_file, None), (in_file, tmp_path / "bank")):
-        retriever = build(given, nprobe=3, bank_dir=bank_dir)
+    for given, sketch_dir in ((vectors, None), (in_file, None), (in_file, tmp_path / "bank")):
+        retriever = build(given, nprobe=3, sketch_dir=sketch_dir)
         found = retriever.search(vectors[:90], 30)
         assert np.array_equal(found[0], expected[0])
         assert np.array_equal(found[1], expected[1])
         lists = retriever.inverted_file.lists
         assert lists.vectors is given
-        assert isinstance(lists.sketches, np.memmap) == (make is low_rank and bank_dir is not None)
+        assert isinstance(lists.sketches, np.memmap) == (make is low_rank and sketch_dir is not None)
     assert not any((tmp_path / "bank").glob("*"))
 
 
@@ -75,6 +75,12 @@ def test_more_neighbours_than_vectors():
     positions, _ = build(vectors, cent=2).search(vectors[:3], 100)
     assert (np.sort(positions[:, :60], axis=1) == np.arange(60)).all()
     assert (positions[:, 60:] == -1).all()
+
+
+@pytest.mark.parametrize("nprobe", ["auto", 1])
+def test_no_queries_have_no_neighbours(nprobe):
+    positions, distances = build(clustered(400), cent=8, nprobe=nprobe).search(clustered(400)[:0], 5)
+    assert positions.shape == distances.shape == (0, 5)
 
 
 def known_lists():

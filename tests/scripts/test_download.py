@@ -30,7 +30,6 @@ from tests.jobs import ROOT
 from tests.misbehaving_server import Site
 
 COIN_PATH = "/coin-dataset/annotations/master/COIN.json"
-VIDEOCLIP_PATH = "/MMPT/retri/videoclip/checkpoint_best.pt"
 COIN = json.dumps({"database": {f"video{number}": {"class": number} for number in range(3000)}}).encode()
 QUICK = Patience(tries=2, first_wait_s=0.001)
 

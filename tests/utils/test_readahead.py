@@ -1,3 +1,5 @@
+"""Which pages of a mapped file are in memory after advice, as the kernel tells them."""
+
 import ctypes
 import mmap
 import os

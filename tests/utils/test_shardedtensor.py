@@ -1,3 +1,5 @@
+"""Ragged shards: rows come back, damage is named, and neither descriptors nor memory pile up."""
+
 import multiprocessing
 import os
 import pickle
