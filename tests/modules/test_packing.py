@@ -59,6 +59,28 @@ def test_attention_dropout_is_active_in_training() -> None:
     assert torch.equal(first, second)
 
 
+def test_dropout_falls_on_packed_tokens_as_often_and_as_hard_as_on_padded_ones() -> None:
+    """The draws differ, their distribution does not: means and variances of the states over many copies of a batch."""
+    torch.manual_seed(0)
+    copies = 2000
+    config = BertConfig(
+        vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1, initializer_range=0.5, attn_implementation=PACKED,
+    )  # fmt: skip
+    bert = BertModel(config, add_pooling_layer=False).train()
+    mask = MASK[[0, 1, 2, 4]]
+    real = mask.flatten()
+    ids = torch.randint(0, 50, mask.shape).repeat(copies, 1)
+    masks, positions = mask.repeat(copies, 1), torch.arange(5).expand(len(ids), 5)
+    with torch.no_grad():
+        states = run_packed(bert, masks, positions, input_ids=ids)
+        padded = bert(input_ids=ids, position_ids=positions, attention_mask=masks).last_hidden_state
+    ours, theirs = (each.view(copies, -1, 16)[:, real] for each in (states, padded))
+    apart = (ours.mean(0) - theirs.mean(0)) / ((ours.var(0) + theirs.var(0)) / copies).sqrt()
+    assert 0.8 < float(apart.pow(2).mean()) < 1.25  # 1 if they differ by chance
+    torch.testing.assert_close(ours.var(0).mean(1), theirs.var(0).mean(1), rtol=0.1, atol=0)
+
+
 def test_with_padding_allowed_neighbouring_lengths_share_a_run() -> None:
     assert len(plan_packing(MASK, max_padding=0.15).runs) == 3  # of 12 tokens; computing 1 at 3 pads 2, 3 at 5 pads 4
     packed = plan_packing(MASK, max_padding=0.2)
