@@ -82,6 +82,11 @@ def losses(log: str) -> list[float]:
     return [float(value) for value in re.findall(r"\| train_inner \| .*? loss=([\d.]+)", log)]
 
 
+def held_out_loss(log: str) -> float:
+    """Return the loss on the validation videos after the last update."""
+    return float(re.findall(r"\| valid \| .*? loss ([\d.]+)", log)[-1])
+
+
 def compare_curves(folder: Path, seed: int, ours: list[str]) -> list[Figure]:
     """Train both sides without dropout; return how far their losses are apart."""
     data = make_data(folder, seed, dropout=False)
@@ -119,13 +124,18 @@ def score(data: Path, folder: Path) -> dict[str, float]:
 def compare_retrieval(folder: Path, seeds: list[int], ours: list[str]) -> list[Figure]:
     """Train and score both sides with dropout for every seed."""
     scores: dict[str, list[dict[str, float]]] = {"ours": [], "plain": []}
+    held_out: dict[str, list[list[float]]] = {"ours": [], "plain": []}
     for seed in seeds:
         data = make_data(folder, seed, dropout=True)
         for name, options in (("ours", ours), ("plain", PLAIN)):
             place = folder / f"seed{seed}-{name}"
-            train(data, place, seed, options)
+            held_out[name].append([held_out_loss(log) for log in train(data, place, seed, options)])
             scores[name].append(score(data, place))
     figures = []
+    for stage, *sides in zip(STAGES, *(zip(*held_out[name], strict=True) for name in held_out), strict=True):
+        apart = [ours - plain for ours, plain in zip(*sides, strict=True)]
+        note = f"seeds {seeds}, ours less padded: " + ", ".join(f"{each:+.3f}" for each in apart)
+        figures.append(Figure(f"loss on held-out videos after {stage}", "", *sides, note=note))
     for what in scores["ours"][0]:
         sides = [[each[what] for each in scores[name]] for name in scores]
         means = " and ".join(f"{statistics.mean(side):.1f}" for side in sides)
