@@ -20,18 +20,13 @@ def exclusive(path: str | Path, what: str) -> Iterator[None]:
     Args:
         what: what is going on, for the line that says why this process waits.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
+    with _opened(path) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             logger.warning("%s: another process holds it (%s); waiting for its end", path, what)
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(handle)
 
 
 @contextmanager
@@ -41,11 +36,18 @@ def held_if_free(path: str | Path) -> Iterator[bool]:
     Raises:
         OSError: the file cannot be made.
     """
+    with _opened(path) as handle:
+        yield _take(handle)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[int]:
+    """Open a lock file; its lock ends with it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        yield _take(handle)
+        yield handle
     finally:
         os.close(handle)
 
