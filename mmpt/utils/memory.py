@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -19,8 +20,8 @@ SHARE_OF_GPU = 0.92
 """Default share of the card's memory that others leave; the rest is for CUDA itself and the allocator's gaps."""
 SHARE_OF_CPU = 0.8
 """Default share of the memory that the system has to spare, for all processes of a run together."""
-CGROUP = Path("/sys/fs/cgroup")
-"""Where a container finds its limit."""
+GROUP_OF, GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+"""Where a process finds its control group, and the limit of a container or of a cluster's job."""
 
 
 def memory_limit(memory: float | None, device: torch.device, processes: int = 1) -> int:
@@ -68,26 +69,50 @@ def memory_gb() -> float:
 
 
 def _spare_cpu_memory() -> int:
-    """What the system can give without swapping, within the limit of the container, if any."""
+    """What the system can give without swapping, within the limits of containers and jobs, if any."""
     spare = _field(Path("/proc/meminfo"), "MemAvailable")
     if spare is None:  # not Linux
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return min([spare, *_left_in_groups()])
+
+
+def _left_in_groups() -> Iterator[int]:
+    """Yield what each control group around this process leaves of its limit, of version 1 or 2."""
+    for line in _lines(GROUP_OF):
+        number, controllers, path = line.split(":", 2)
+        if number == "0":
+            root, names, prefix = GROUPS, ("memory.max", "memory.current"), ""
+        elif "memory" in controllers.split(","):
+            root, names, prefix = GROUPS / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes"), "total_"
+        else:
+            continue
+        own = root / path.lstrip("/")  # not there in a container that sees its group as the root
+        for group in (own, *own.parents):
+            if group.is_relative_to(root):
+                yield from _left_in_group(group, *names, (f"{prefix}active_file", f"{prefix}inactive_file"))
+
+
+def _left_in_group(group: Path, limit: str, used: str, cached: tuple[str, str]) -> Iterator[int]:
+    """Yield what is left of the group's limit, if it has one; files that are cached give way when memory is short."""
     try:
-        limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
-        held = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):  # no such limit
-        return spare
-    files = sum(int(held.get(name, 0)) for name in ("active_file", "inactive_file"))  # dropped when memory is short
-    return min(spare, max(limit - used + files, 0))
+        left = int((group / limit).read_text()) - int((group / used).read_text())
+    except (OSError, ValueError):
+        return
+    held = dict(line.split() for line in _lines(group / "memory.stat"))
+    yield max(left + sum(int(held.get(name, 0)) for name in cached), 0)
 
 
 def _field(path: Path, name: str) -> int | None:
-    """Return the bytes of a line `name: .. kB`, or None where there is no such file."""
+    """Return the bytes of a line `name: .. kB`, or None where there is no such line or file."""
+    return next((int(line.split()[1]) * 1024 for line in _lines(path) if line.startswith(f"{name}:")), None)
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the lines of a file of the system; none where there is no such file."""
     try:
-        lines = path.read_text().splitlines()
+        return path.read_text().splitlines()
     except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), None)
+        return []
 
 
 def written(num_bytes: float) -> str:

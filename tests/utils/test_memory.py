@@ -43,20 +43,52 @@ def test_more_than_a_gpu_has_counts_as_all_it_has(caplog: pytest.LogCaptureFixtu
     assert f"but this GPU can give this process {written(limit)}" in caplog.text
 
 
-def test_a_container_has_what_its_limit_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+@pytest.fixture
+def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The control groups of this process, in a folder; its own group is /job/step."""
+    (tmp_path / "own").write_text("12:cpu,cpuacct:/\n5:memory:/job/step\n0::/job/step\n")
+    monkeypatch.setattr(memory, "GROUP_OF", tmp_path / "own")
+    monkeypatch.setattr(memory, "GROUPS", tmp_path)
+    return tmp_path
+
+
+def write_group(folder: Path, **files: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / f"memory.{name}").write_text(f"{text}\n")
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="control groups are Linux's")
+def test_a_container_has_what_its_limit_leaves(groups: Path) -> None:
+    """It sees its own group as the root."""
     machine = memory._spare_cpu_memory()
-    for name, text in {
-        "memory.max": f"{90 * MB}\n",
-        "memory.current": f"{70 * MB}\n",
-        "memory.stat": f"anon {10 * MB}\nfile {60 * MB}\nactive_file {40 * MB}\ninactive_file {5 * MB}\n",
-    }.items():
-        (tmp_path / name).write_text(text)
+    stat = f"anon {10 * MB}\nfile {60 * MB}\nactive_file {40 * MB}\ninactive_file {5 * MB}"
+    write_group(groups, max=f"{90 * MB}", current=f"{70 * MB}", stat=stat)
     assert memory._spare_cpu_memory() == (90 - 70 + 40 + 5) * MB  # files that were read make room
-    (tmp_path / "memory.stat").write_text("anon 5\n")  # as sandboxes write it
+    write_group(groups, stat="anon 5")  # as sandboxes write it
     assert memory._spare_cpu_memory() == (90 - 70) * MB
-    (tmp_path / "memory.max").write_text("max\n")
+    write_group(groups, max="max")
     assert memory._spare_cpu_memory() == pytest.approx(machine, rel=0.2)  # others of this machine take and give
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="control groups are Linux's")
+@pytest.mark.parametrize("limited", ["job/step", "job"])
+def test_a_job_of_a_cluster_has_what_its_limit_leaves(groups: Path, limited: str) -> None:
+    """The limit is that of the step, or of the job that the step is in."""
+    write_group(groups / "job" / "step", max="max", current=f"{3 * MB}")
+    write_group(groups / limited, max=f"{9 * MB}", current=f"{5 * MB}")
+    assert memory._spare_cpu_memory() == (9 - 5) * MB
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="control groups are Linux's")
+@pytest.mark.parametrize("limited", ["job/step", "job", "."])
+def test_groups_of_version_1_count_too(groups: Path, limited: str) -> None:
+    stat = f"active_file 0\ntotal_active_file {2 * MB}\ntotal_inactive_file {1 * MB}"
+    folder = groups / "memory" / limited
+    write_group(folder, limit_in_bytes=f"{9 * MB}", usage_in_bytes=f"{5 * MB}", stat=stat)
+    assert memory._spare_cpu_memory() == (9 - 5 + 3) * MB
+    write_group(folder, usage_in_bytes=f"{15 * MB}")
+    assert memory._spare_cpu_memory() == 0
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="resident memory is read from /proc")
