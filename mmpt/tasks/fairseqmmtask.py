@@ -45,7 +45,7 @@ from mmpt.utils.log import quiet_other_processes
 LAST_CHECKPOINT = "checkpoint_last.pt"
 NOT_FLAT = ("memory_efficient_fp16", "memory_efficient_bf16", "fp16_no_flatten_grads")
 """Options with which fairseq keeps parameters apart also in half precision."""
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LOST_PEER = re.compile(r"Connection (closed|reset|refused)|Broken pipe|Socket closed|socket has been closed|TCPStore")
 
 torch.serialization.add_safe_globals(  # rank 0 sends a checkpoint to the others with fairseq's settings as omegaconf
@@ -85,7 +85,7 @@ class FairseqMMTask(LegacyFairseqTask):
     @classmethod
     def setup_task(cls, args: argparse.Namespace, **kwargs: Any) -> FairseqMMTask:
         """Build the task; from here on the user's mistakes end the process cleanly."""
-        sys.excepthook = partial(_report_user_error, Path(args.save_dir))
+        sys.excepthook = partial(_report_user_error, args)
         atexit.register(_leave_process_group)
         quiet_other_processes()
         return cls(args)
@@ -223,7 +223,7 @@ def updates_left(args: argparse.Namespace, batches: PlannedBatchIterator, num_up
 
 
 def _report_user_error(
-    save_dir: Path, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    args: argparse.Namespace, kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
     """Exception hook: print a user's mistake without traceback and exit with code 2; show anything else as usual."""
     cause: BaseException | None = error
@@ -237,7 +237,7 @@ def _report_user_error(
         sys.stderr.write("error: another process of this run has ended.\n")
         raise SystemExit(1)
     if isinstance(cause, OSError) and World.current().is_main:
-        _finish_checkpoints(save_dir, cause)
+        _finish_checkpoints(args, cause)
     sys.stderr.write(f"error: {message_of(cause) if isinstance(cause, UserError) else _full_disk(cause)}\n")
     raise SystemExit(EXIT_CODE)
 
@@ -246,22 +246,27 @@ def _is_full_disk(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in FULL_DISK
 
 
-def _finish_checkpoints(save_dir: Path, full_disk: OSError) -> None:
+def _finish_checkpoints(args: argparse.Namespace, full_disk: OSError) -> None:
     """Leave no checkpoint cut short: what was being written goes, what was being copied takes the place of its copy.
 
-    Only the process that writes checkpoints may do that; the launcher keeps other trainings out of the folder.
+    At the first save it becomes `checkpoint_last.pt`, from which a rerun goes on. Only the process that writes
+    checkpoints may do this; the launcher keeps other trainings out of the folder.
     """
+    save_dir = Path(args.save_dir)
+    last = save_dir / LAST_CHECKPOINT
     for path in save_dir.glob("checkpoint*.pt.tmp"):
         path.unlink()
     source, copy = full_disk.filename, full_disk.filename2
     if copy is not None and Path(copy).parent == save_dir and Path(source).exists():
-        os.replace(source, copy)  # takes no room; without it `checkpoint_last.pt` could not be continued from
+        os.replace(source, copy)  # takes no room
+        if not last.exists() and not args.no_last_checkpoints:
+            os.replace(copy, last)
 
 
 def _full_disk(error: BaseException) -> str:
     return (
-        f"a file cannot be written: {error}. Free space there (mostly `fairseq.checkpoint.save_dir`), or choose "
-        "another folder, and run the same command again."
+        f"a file cannot be written: {error}. Free space there (mostly `fairseq.checkpoint.save_dir`; for files that are "
+        "too large, raise `ulimit -f`), or choose another folder, and run the same command again."
     )
 
 

@@ -47,13 +47,14 @@ def test_the_last_update_may_come_before_the_last_epoch() -> None:
     assert updates_left(Namespace(update_freq=[1], max_epoch=0, max_update=0), at, 9) is None
 
 
-def full_disk(save_dir: Path, *files: str, capsys: pytest.CaptureFixture[str]) -> str:
+def full_disk(save_dir: Path, *files: str, capsys: pytest.CaptureFixture[str], keeps_last: bool = True) -> str:
     """What is said after fairseq could not write the first, or copy it to the second; `save_dir` holds both."""
+    args = Namespace(save_dir=str(save_dir), no_last_checkpoints=not keeps_last)
     cause = OSError(errno.ENOSPC, "No space left on device", *files[:1], None, *files[1:])
     error = RuntimeError("[enforce fail at inline_container.cc]")
     error.__context__ = cause
     with pytest.raises(SystemExit) as ended:
-        fairseqmmtask._report_user_error(save_dir, RuntimeError, error, None)
+        fairseqmmtask._report_user_error(args, RuntimeError, error, None)
     assert ended.value.code == 2
     return capsys.readouterr().err
 
@@ -80,6 +81,17 @@ def test_a_checkpoint_that_could_not_be_copied_takes_the_place_of_its_copy(
     files = [str(tmp_path / name) for name in ("checkpoint2.pt", "checkpoint_last.pt")]
     assert f"No space left on device: {files[0]!r} -> {files[1]!r}. " in full_disk(tmp_path, *files, capsys=capsys)
     assert contents(tmp_path) == {"checkpoint1.pt": "1", "checkpoint_last.pt": "2"}
+
+
+@pytest.mark.parametrize(("keeps_last", "name"), [(True, "checkpoint_last.pt"), (False, "checkpoint_best.pt")])
+def test_the_first_checkpoint_is_one_to_go_on_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], keeps_last: bool, name: str
+) -> None:
+    files = [tmp_path / "checkpoint1.pt", tmp_path / "checkpoint_best.pt"]
+    for path, text in zip(files, ("1", "half"), strict=True):
+        path.write_text(text)
+    full_disk(tmp_path, *map(str, files), capsys=capsys, keeps_last=keeps_last)
+    assert contents(tmp_path) == {name: "1"}
 
 
 def test_a_full_disk_elsewhere_moves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
