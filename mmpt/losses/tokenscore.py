@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mmpt.losses.precision import wide, wide_type
+from mmpt.losses.precision import product_precision, wide, wide_type
 from mmpt.utils.products import product
+from mmpt.utils.tf32 import float32_products
 
 MIN_ALPHA = 0.02
 """Below it exp(cosine / alpha) could leave float32."""
@@ -108,7 +109,7 @@ class _TokenScores(torch.autograd.Function):
         ctx.parts, ctx.alpha = (text_parts, video_parts), alpha
         sums_t2v = text.new_zeros(len(text), len(video), dtype=wide_type(text))
         sums_v2t = torch.zeros_like(sums_t2v)
-        with torch.autocast(text.device.type, enabled=False):
+        with float32_products(text.device, product_precision(text)):
             for video_part in video_parts:
                 unit_xD, _ = unit_tokens(video, video_part)
                 for text_part in text_parts:
@@ -127,7 +128,7 @@ class _TokenScores(torch.autograd.Function):
         text_parts, video_parts = ctx.parts
         grad_text, grad_video = torch.zeros_like(text, dtype=wide_type(text)), torch.zeros_like(video)
         rows_of_text, rows_of_video = grad_text.flatten(0, 1), grad_video.flatten(0, 1)
-        with torch.autocast(text.device.type, enabled=False):
+        with float32_products(text.device, product_precision(text)):
             for video_part in video_parts:
                 unit_xD, norms = unit_tokens(video, video_part)
                 grad_xD = torch.zeros_like(unit_xD)
@@ -188,7 +189,8 @@ def token_score_sums(
     GPU once, to learn the number of real tokens of every caption and clip; backward never does.
 
     Args:
-        text_ATD: float [A, T, D], caption token states; half precision is computed in float32.
+        text_ATD: float [A, T, D], caption token states; half precision is computed in float32, on a GPU with factors of
+            TF32 (`product_precision`).
         text_mask_AT: bool [A, T], True = real; a caption or clip without a real token has no finite scores.
         video_BVD: float [B, V, D], clip token states.
         video_mask_BV: bool [B, V].

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mmpt.retrieval.listscan import ListScan, Metric, full_precision, visit_all, visit_probes
+from mmpt.retrieval.listscan import ListScan, Metric, visit_all, visit_probes
 from mmpt.retrieval.sketch import Sketcher
 from mmpt.retrieval.threads import Workplace, side_by_side
 from mmpt.retrieval.vectorlists import VectorLists, as_float32, empty_sketches
 from mmpt.utils.log import get_logger, progress
+from mmpt.utils.tf32 import float32_products
 
 logger = get_logger(__name__)
 
@@ -88,7 +89,7 @@ class InvertedFile:
                 list_of_N[rows] = centroids.nearest(block_nD, sketches_nS, 1)[:, 0]
 
         if centroids is not None or sketches_NS is not None:
-            with full_precision(settings.workplace.device):
+            with float32_products(settings.workplace.device, "highest"):
                 blocks = side_by_side(fill, range(0, num_vectors, FILL_ROWS), settings.workplace)
                 for _ in progress(blocks, num_vectors, "vectors put into lists", logger, unit=FILL_ROWS):
                     pass
@@ -108,7 +109,7 @@ class InvertedFile:
     def probe(self, queries_mD: np.ndarray, num_probes: int) -> np.ndarray:
         """Return the lists nearest to each query, int64 [m,P], nearest first."""
         assert self.centroids is not None, "all lists are searched"
-        with full_precision(self.settings.workplace.device):
+        with float32_products(self.settings.workplace.device, "highest"):
             return self.centroids.nearest(queries_mD, self.settings.sketcher(queries_mD), num_probes)
 
     def search(self, queries_mD: np.ndarray, k: int, num_probes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -119,7 +120,7 @@ class InvertedFile:
             visits = visit_probes(self.probe(queries_mD, num_probes))
         settings = self.settings
         scan = ListScan(queries_mD, settings.sketcher(queries_mD), self.lists, k, settings.metric, settings.workplace)
-        with full_precision(settings.workplace.device):
+        with float32_products(settings.workplace.device, "highest"):
             done = side_by_side(scan.visit, visits, settings.workplace)
             for _ in progress(done, len(visits), "lists read", logger):
                 pass

@@ -11,7 +11,6 @@ S size of a sketch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
@@ -158,8 +157,8 @@ class _Products:
     def bounds(self, rows: np.ndarray, worst_r: np.ndarray, block: _Block) -> torch.Tensor:
         """Return float32 [r,1]: no pair beyond it has an exact cost of at most `worst_r`.
 
-        It allows for the rounding of sketches, products and exact costs, each a small part of (|q| + |x|)^2, and for
-        what vectors of almost no length lose below float32's range.
+        It allows for the rounding of sketches, products (in float32, not TF32) and exact costs, each a small part of
+        (|q| + |x|)^2, and for what vectors of almost no length lose below float32's range.
         """
         squares_r = self._squares_m[rows]
         bounds_r = worst_r + self._rounding * np.square(np.sqrt(squares_r) + block.most**0.5) + UNDERFLOW
@@ -200,15 +199,3 @@ def _by_list(lists: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     for value, members in zip(values.tolist(), np.split(order, begins)[1:], strict=True):
         if value >= 0:
             yield value, members
-
-
-@contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
-    """Multiply in float32: no TF32, no autocast; the bound counts on it."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)

@@ -265,8 +265,8 @@ def _finish_checkpoints(args: argparse.Namespace, full_disk: OSError) -> None:
 
 def _full_disk(error: BaseException) -> str:
     return (
-        f"a file cannot be written: {error}. Free space there (mostly `fairseq.checkpoint.save_dir`) or, for a file that "
-        "is too large, raise `ulimit -f`; or choose another folder. Then run the same command again."
+        f"a file cannot be written: {error}. Free space there (mostly `fairseq.checkpoint.save_dir`), or choose "
+        "another folder; for a file that is too large, raise `ulimit -f`. Then run the same command again."
     )
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
 import torch
 
 from mmpt.utils.log import get_logger
@@ -19,3 +23,20 @@ def set_tf32(allowed: bool) -> None:
     if torch.cuda.is_available():
         kind = "TF32, if the GPU can (`model.tf32`)" if allowed else "float32, not TF32"
         logger.info("float32 matrices are multiplied in %s", kind)
+
+
+@contextmanager
+def float32_products(device: torch.device, precision: Literal["highest", "high"] | None = None) -> Iterator[None]:
+    """Keep products of float32 matrices from half precision: no autocast inside.
+
+    Args:
+        device: where they are.
+        precision: of factors on a GPU: "highest", all of float32; "high", TF32; None: as it is set.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision or before)
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -8,7 +8,7 @@ import torch
 
 from mmpt.config import load_config
 from mmpt.tasks import Task
-from mmpt.utils.tf32 import set_tf32
+from mmpt.utils.tf32 import float32_products, set_tf32
 from tests.jobs import ROOT, VIDEOCLIP
 from tests.tiny_bert import tiny_bert
 
@@ -38,3 +38,20 @@ def test_a_machine_with_a_gpu_is_told(
     with caplog.at_level(logging.INFO):
         set_tf32(allowed)
     assert f"float32 matrices are multiplied in {said}" in caplog.text
+
+
+@pytest.mark.parametrize(("precision", "inside"), [("high", "high"), ("highest", "highest"), (None, "medium")])
+def test_products_are_of_float32_inside_and_as_before_behind(precision, inside: str) -> None:
+    def multiply() -> None:
+        with float32_products(ones.device, precision):
+            assert torch.get_float32_matmul_precision() == inside
+            assert (ones @ ones).dtype == torch.float32
+            raise ZeroDivisionError
+
+    torch.set_float32_matmul_precision("medium")
+    ones = torch.ones(2, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with pytest.raises(ZeroDivisionError):
+            multiply()
+        assert (ones @ ones).dtype == torch.bfloat16
+    assert torch.get_float32_matmul_precision() == "medium"
