@@ -84,11 +84,11 @@ def cut(mask_BN: Tensor, lengths: list[int], tokens_per_part: int) -> list[Part]
     return parts
 
 
-def unit_tokens(states: Tensor, part: Part) -> tuple[Tensor, Tensor]:
-    """Return the part's tokens divided by their norms, [tokens, D], and the norms, [tokens, 1]; float32 or wider."""
+def unit_tokens(states: Tensor, part: Part, alpha: float = 1) -> tuple[Tensor, Tensor]:
+    """Return the part's tokens divided by their norms and alpha, [tokens, D], and the norms; float32 or wider."""
     rows = wide(states.flatten(0, 1)[part.tokens])
     norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    return rows.div_(norms), norms
+    return rows.div_(norms * alpha), norms
 
 
 def unit_gradient(unit: Tensor, norms: Tensor, grad_unit: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ class _TokenScores(torch.autograd.Function):
             for video_part in video_parts:
                 unit_xD, _ = unit_tokens(video, video_part)
                 for text_part in text_parts:
-                    exp_yx = _exponentials(unit_tokens(text, text_part)[0], unit_xD, alpha)
+                    exp_yx = product(unit_tokens(text, text_part, alpha)[0], unit_xD).exp_()
                     exp_yx = exp_yx[: len(text_part.owners), : len(video_part.owners)]
                     t2v_ab = text_part.sum_rows(video_part.sum_columns(exp_yx).log_())
                     v2t_ab = video_part.sum_columns(text_part.sum_rows(exp_yx).log_())
@@ -133,11 +133,11 @@ class _TokenScores(torch.autograd.Function):
                 unit_xD, norms = unit_tokens(video, video_part)
                 grad_xD = torch.zeros_like(unit_xD)
                 for text_part in text_parts:
-                    unit_yD, _ = unit_tokens(text, text_part)
-                    grad_yx = _exponentials(unit_yD, unit_xD, ctx.alpha)
+                    scaled_yD, _ = unit_tokens(text, text_part, ctx.alpha)
+                    grad_yx = product(scaled_yD, unit_xD).exp_()
                     where = text_part.clips, video_part.clips
                     _to_gradients(grad_yx, text_part, video_part, grad_t2v[where], grad_v2t[where])
-                    grad_xD.add_(product(grad_yx.T, unit_yD.T))
+                    grad_xD.add_(product(grad_yx.T, scaled_yD.T), alpha=ctx.alpha)
                     rows_of_text.index_add_(0, text_part.tokens, product(grad_yx, unit_xD.T))
                 grad_xD = unit_gradient(unit_xD, norms, grad_xD).to(video.dtype)
                 rows_of_video.index_add_(0, video_part.tokens, grad_xD)  # of fillers 0
@@ -153,11 +153,6 @@ def _cut_both(text_mask: Tensor, video_mask: Tensor, pairs_per_tile: int) -> tup
     rows = max(1, math.isqrt(pairs_per_tile // 2))  # wide tiles: captions are gathered anew for every part of clips
     num = len(text_mask)
     return cut(text_mask, lengths[:num], rows), cut(video_mask, lengths[num:], 2 * rows)
-
-
-def _exponentials(unit_yD: Tensor, unit_xD: Tensor, alpha: float) -> Tensor:
-    """Return exp(cosine / alpha) of every pair of the tile, fillers too, [y, x]."""
-    return product(unit_yD, unit_xD).mul_(1 / alpha).exp_()
 
 
 def _to_gradients(tile_yx: Tensor, text_part: Part, video_part: Part, grad_t2v_ab: Tensor, grad_v2t_ab: Tensor) -> None:
