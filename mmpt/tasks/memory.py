@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import nn
 
@@ -62,10 +64,11 @@ def plan_memory(config: RunConfig, model: nn.Module, device: torch.device, num_c
     usable = USABLE_OF_GPU if on_gpu else USABLE_OF_CPU
     room = usable * (limit - held)
     forward = choose_forward(room, clip, inputs, CLIPS_PER_FORWARD if on_gpu else CLIPS_PER_FORWARD_ON_CPU)
-    no_clip = _too_small(config, limit, held, 2 * (clip.forward + inputs) / usable, "one clip at a time")
+    too_small = partial(_too_small, config, limit, held)
+    for_a_clip = 2 * (clip.forward + inputs) / usable, "one clip at a time"
     if config.is_test:
         if forward == 0:
-            raise no_clip
+            raise too_small(*for_a_clip)
         logger.info("memory %s: at most %s clips at once", _share(limit), f"{forward:,}")
         return MemoryPlan(clips_per_chunk=None, clips_kept=0, tile_bytes=None, clips_per_forward=forward)
     default = DEVICE_TILE_BYTES if on_gpu else CPU_TILE_BYTES
@@ -76,9 +79,9 @@ def plan_memory(config: RunConfig, model: nn.Module, device: torch.device, num_c
     if chunks is None:
         least = min(LEAST_CHUNK, num_clips or 1)
         what = f"{num_clips or 1:,} clips, even with activations of {least} clips at a time"
-        raise _too_small(config, limit, held, bytes_in_chunks(clip, batch, least) / usable, what)
+        raise too_small(bytes_in_chunks(clip, batch, least) / usable, what)
     if forward == 0:
-        raise no_clip
+        raise too_small(*for_a_clip)
     _log(limit, room, clip, batch, chunks, forward)
     return MemoryPlan(*chunks, None if tile == default else tile, forward)
 
