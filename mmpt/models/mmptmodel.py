@@ -26,6 +26,7 @@ from mmpt.models.videos import CLIPS_AT_ONCE, Video, read_video, split_videos, u
 from mmpt.models.windows import Window, batches, cut_windows, embed_texts, embed_windows
 from mmpt.processors.downstream import DSAligner
 from mmpt.processors.tokenizer import load_tokenizer
+from mmpt.utils.tf32 import convolutions
 
 EPSILON = 0.3  # on the demo's held-out videos spans overlap the truth by 0.78; by 0.29 at 0.1 and by 0.12 at 1
 ITERATIONS = 50
@@ -167,7 +168,8 @@ class MMPTModel(nn.Module):
         """Return S3D features [N, 512] of clips of one second each [N, P, H, W, 3], some clips at a time."""
         network = self.need_s3d()
         chunks = (unit_range(chunk.movedim(-1, 1), self.dtype) for chunk in clips_NPHWC.split(CLIPS_AT_ONCE))
-        features = torch.cat([network(chunk)["video_embedding"] for chunk in chunks])
+        with convolutions(tf32=False):
+            features = torch.cat([network(chunk)["video_embedding"] for chunk in chunks])
         return nn.functional.normalize(features, dim=-1) if self.normalise else features
 
     @torch.no_grad()

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, BertModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -31,6 +32,11 @@ PACKED = "mmpt_packed"
 """Name of the attention function, for `attn_implementation` of a BertConfig."""
 GPU_PADDING = 0.05
 """Most padding slots on a GPU, as a share of the real tokens: 11 runs instead of 36 lengths in the released recipe."""
+
+
+KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""All but cuDNN's, which torch may prefer on a GPU: that makes a plan for every new shape and keeps it, and most runs
+of a batch have a number of rows that none had before."""
 
 
 class Run(NamedTuple):
@@ -103,7 +109,8 @@ def run_packed(
     packing = plan_packing(mask_NP)
     inputs = {name: packing.pack(values)[None] for name, values in inputs_NP.items()}
     positions = packing.pack(position_ids_NP)[None]
-    states = bert(**inputs, position_ids=positions, runs=packing.runs, is_real=packing.is_real)
+    with sdpa_kernel(KERNELS):
+        states = bert(**inputs, position_ids=positions, runs=packing.runs, is_real=packing.is_real)
     return packing.unpack(states.last_hidden_state[0])
 
 

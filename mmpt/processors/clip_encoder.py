@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from mmpt.utils.tf32 import convolutions
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 NORM_FLOOR = 1e-12
 
@@ -66,7 +68,7 @@ class ClipEncoder:
         on_host = torch.empty(rows_ND.shape, dtype=rows_ND.dtype, pin_memory=True)
         on_host.copy_(rows_ND, non_blocking=True)
         event = torch.cuda.Event()
-        event.record()
+        event.record(torch.cuda.current_stream(self.device))  # not that of torch's current GPU, which may be another
         return Pending(on_host, len(clips), event)
 
     def _forward(self, pixels_NTHWC: torch.Tensor) -> torch.Tensor:
@@ -74,7 +76,7 @@ class ClipEncoder:
         exact = self.dtype == torch.float32
         with (
             torch.autocast(self.device.type, dtype=self.dtype, enabled=not exact),
-            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=not exact),
+            convolutions(tf32=not exact),
         ):
             return self._network(clips_NCTHW)["video_embedding"].float()
 

@@ -1,10 +1,10 @@
-"""How exactly a GPU multiplies float32 matrices."""
+"""How exactly a GPU computes in float32."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Literal
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Literal
 
 import torch
 
@@ -17,7 +17,7 @@ def set_tf32(allowed: bool) -> None:
     """Choose for this process whether a GPU may multiply float32 matrices in TF32, and say so where there is one.
 
     TF32 keeps 10 bits of each factor's mantissa and sums in float32. Half precision is not concerned, and neither are
-    convolutions, which no tower has.
+    convolutions, which no tower has; see `convolutions`.
     """
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     if torch.cuda.is_available():
@@ -40,3 +40,8 @@ def float32_products(device: torch.device, precision: Literal["highest", "high"]
             yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def convolutions(*, tf32: bool) -> AbstractContextManager[Any]:
+    """Make convolutions of a GPU give equal results every time; in TF32 only if asked for (torch's own default)."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32)

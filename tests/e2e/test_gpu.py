@@ -217,6 +217,16 @@ def test_extracted_features_are_those_of_the_cpu(dtype: str, tolerance: float) -
     assert np.linalg.norm(ours - wanted) < tolerance * np.linalg.norm(wanted)
 
 
+@needs_two
+def test_features_of_the_second_gpu_are_waited_for() -> None:
+    torch.manual_seed(0)
+    network = S3D().eval()
+    rows = list(np.random.default_rng(0).integers(0, 256, (16, 30, 224, 224, 3), dtype=np.uint8))
+    encoders = [ClipEncoder(copy.deepcopy(network), torch.device("cuda", number), batch_size=16) for number in (0, 1)]
+    first, second = (encoder.start(rows).result().copy() for encoder in encoders)
+    np.testing.assert_allclose(second, first, rtol=1e-3, atol=1e-5)
+
+
 def run_job(yaml: str, corpus: Path, save_dir: Path, *more: str, jobtype: str = "local_single") -> str:
     """Run a training job on the GPU; return its log."""
     options = ["fairseq.common.cpu=false", "fairseq.common.log_interval=1", "fairseq.optimization.warmup_updates=2"]

@@ -137,6 +137,16 @@ def test_frames_go_through_s3d_and_have_length_one(run, small_s3d):
     torch.testing.assert_close(released.video_features(frames), rows)
 
 
+def test_s3d_is_float32_on_a_gpu(run, small_s3d):
+    allowed = []
+    small_s3d.register_forward_pre_hook(lambda *_: allowed.append(torch.backends.cudnn.allow_tf32))
+    model = MMPTModel.from_pretrained(run, s3d=small_s3d)
+    with torch.backends.cudnn.flags(allow_tf32=True):
+        model.video_features(np.zeros((3, 4, 32, 32, 3), dtype=np.uint8))
+        assert torch.backends.cudnn.allow_tf32
+    assert allowed == [False]
+
+
 def test_one_tower_needs_neither_the_other_nor_s3d(run, monkeypatch, tmp_path):
     model = MMPTModel.from_pretrained(run, s3d=None)
     monkeypatch.chdir(tmp_path)

@@ -1,6 +1,7 @@
 """Packing against loops over sequences, and the attention function against BERT run on one sequence at a time."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -42,6 +43,24 @@ def test_every_sequence_is_computed_as_if_it_were_alone(training: bool) -> None:
         alone = bert(input_ids=ids[row, real][None], position_ids=positions[row, real][None]).last_hidden_state[0]
         torch.testing.assert_close(states[row, real], alone, rtol=0, atol=1e-13)  # measured 9e-16
         assert not states[row, ~real].any()
+
+
+def test_cudnn_is_no_choice_while_packed_tokens_attend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would make a plan for every new number of rows."""
+    allowed = []
+
+    def attend(*args: Any, **kwargs: Any) -> torch.Tensor:
+        allowed.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return scaled_dot_product_attention(*args, **kwargs)
+
+    monkeypatch.setattr(packing, "scaled_dot_product_attention", attend)
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    config = BertConfig(
+        vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, attn_implementation=PACKED
+    )
+    run_packed(BertModel(config), MASK, torch.arange(5).expand_as(MASK), input_ids=torch.zeros_like(MASK).long())
+    assert allowed == [False] * len(plan_packing(MASK).runs)
+    assert torch.backends.cuda.cudnn_sdp_enabled() == before
 
 
 def test_attention_dropout_is_active_in_training() -> None:
