@@ -61,6 +61,9 @@ class Loss(nn.Module):
     tile_bytes: int | None = None
     """About how large a tile of token pairs is, for losses that have them; None: by device. Set by the task from the
     `memory` setting."""
+    is_idle: bool = False
+    """Whether this process has no batch left for this step and runs one only to keep step with others, whose negatives
+    it does not join and whose gradient is thrown away. Set by the task."""
 
     compute: Callable[..., LossOutput]
 
@@ -121,7 +124,7 @@ class Loss(nn.Module):
             UserError: the batch does not fit the configuration.
         """
         if self.config.gather_negatives and self.training:
-            batch = join_batches(batch, self.needs, self.rows_together)
+            batch = join_batches(batch, self.needs, self.rows_together, lends=not self.is_idle)
         device = next(value.device for value in batch.values() if isinstance(value, Tensor))
         with torch.autocast(device.type, enabled=False):
             output = self.compute(**batch)

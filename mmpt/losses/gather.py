@@ -1,8 +1,8 @@
 """The joined batch of all processes, with gradient, so that every process contrasts its clips with everybody's.
 
 Every process computes the loss of the joined batch, so all have the same value. Gradients reach each process's own
-rows, times the number of processes: data-parallel training then takes the mean over processes, and what comes out is
-the gradient of the one loss on the joined batch.
+rows, times the number of processes that have rows: data-parallel training then takes the mean over these, and what
+comes out is the gradient of the one loss on the joined batch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from mmpt.errors import UserError
 from mmpt.utils.distributed import World
 
 
-def join_batches(batch: dict[str, Any], names: tuple[str, ...], rows_together: int = 1) -> dict[str, Any]:
+def join_batches(
+    batch: dict[str, Any], names: tuple[str, ...], rows_together: int = 1, *, lends: bool = True
+) -> dict[str, Any]:
     """Return `batch` with the tensors called `names` joined along their first axis, in order of rank.
 
     Every process must take part, at the same step. Rows may differ in number, all else may not. Waits for the device
@@ -27,11 +29,12 @@ def join_batches(batch: dict[str, Any], names: tuple[str, ...], rows_together: i
         batch: what the loss is handed.
         names: the tensors to join, those that are there; float or bool, one row per clip.
         rows_together: how many neighbouring rows make a sequence; none may have rows of two processes.
+        lends: False in a process whose batch is not to be trained on: it joins without rows.
     Raises:
         UserError: in every process, when some batch is not a multiple of `rows_together`.
     """
     world = World.current()
-    joined = {name: batch[name] for name in names if name in batch}
+    joined = {name: batch[name] if lends else batch[name][:0] for name in names if name in batch}
     if world.size == 1 or not joined:
         return batch
     first = next(iter(joined.values()))
@@ -51,7 +54,7 @@ def join_batches(batch: dict[str, Any], names: tuple[str, ...], rows_together: i
 class _Join(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, sizes: list[int], rank: int) -> Tensor:
-        ctx.begin, ctx.num, ctx.num_processes = sum(sizes[:rank]), sizes[rank], len(sizes)
+        ctx.begin, ctx.num, ctx.num_lending = sum(sizes[:rank]), sizes[rank], sum(size > 0 for size in sizes)
         sent = rows.to(torch.uint8) if rows.dtype == torch.bool else rows
         padded = sent.new_zeros(max(sizes), *sent.shape[1:])
         padded[: len(sent)] = sent
@@ -62,4 +65,4 @@ class _Join(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = gradients
-        return ctx.num_processes * gradient[ctx.begin : ctx.begin + ctx.num], None, None
+        return ctx.num_lending * gradient[ctx.begin : ctx.begin + ctx.num], None, None

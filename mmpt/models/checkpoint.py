@@ -117,7 +117,7 @@ def check_optimizer_state(path: str | Path, trained: Sequence[torch.Tensor], *, 
     Args:
         path: a checkpoint as fairseq saves it; one without such a state is let pass.
         trained: the parameters.
-        flat: fairseq makes one of all of them, as it does in half precision.
+        flat: fairseq makes one of all of them, as it does in float16.
     Raises:
         CheckpointError: other numbers of parameters, or as `check_checkpoint`.
     """

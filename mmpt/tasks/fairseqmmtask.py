@@ -43,8 +43,8 @@ from mmpt.utils.distributed import World
 from mmpt.utils.log import quiet_other_processes
 
 LAST_CHECKPOINT = "checkpoint_last.pt"
-NOT_FLAT = ("memory_efficient_fp16", "memory_efficient_bf16", "fp16_no_flatten_grads")
-"""Options with which fairseq keeps parameters apart also in half precision."""
+NOT_FLAT = ("bf16", "memory_efficient_fp16", "memory_efficient_bf16", "fp16_no_flatten_grads")
+"""Options with which fairseq keeps parameters apart, as in float32; with `fp16` alone it makes one of them all."""
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LOST_PEER = re.compile(r"Connection (closed|reset|refused)|Broken pipe|Socket closed|socket has been closed|TCPStore")
 
@@ -120,13 +120,13 @@ class FairseqMMTask(LegacyFairseqTask):
             return self.model, str(checkpoint), Use.START
         if checkpoint is not None and World.current().is_main:
             self._check_optimizer_state(checkpoint, self.model)
+        self.inner.goes_on = checkpoint is not None
         return self.model, str(checkpoint), Use.RESUME
 
     def _check_optimizer_state(self, checkpoint: Path, model: nn.Module) -> None:
         """Raise CheckpointError where fairseq would find an optimizer's state that is not of today's parameters."""
         parameters = chain(model.parameters(), self.inner.build_loss().parameters())
-        half = self.args.fp16 or self.args.bf16
-        flat = half and not any(getattr(self.args, name) for name in NOT_FLAT)
+        flat = self.args.fp16 and not any(getattr(self.args, name) for name in NOT_FLAT)
         check_optimizer_state(checkpoint, [each for each in parameters if each.requires_grad], flat=flat)
 
     def load_dataset(self, split: str, **kwargs: Any) -> None:
@@ -178,6 +178,7 @@ class FairseqMMTask(LegacyFairseqTask):
         """Run a step of training as fairseq does, within the run's memory."""
         self._fit_memory(criterion)
         self.num_updates = update_num
+        criterion.loss.is_idle = ignore_grad
         return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
 
     def valid_step(self, sample: Any, model: nn.Module, criterion: Any) -> Any:

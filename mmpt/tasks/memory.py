@@ -39,16 +39,22 @@ CLIPS_PER_FORWARD_ON_CPU = 256
 TILE_SHARE = 1 / 64
 """Most of the memory that a tile of the loss may take; on most machines the loss's own size is smaller."""
 LEAST_TILE = 1 << 20
-ADAM_BYTES, HALF_PRECISION_BYTES = 16, 8
-"""Of every number that trains, beside itself: gradient, two means and what an update needs; copies in float32."""
+UPDATE_BYTES, MEANS_BYTES = 8, 8
+"""Of every number that trains: its gradient and what an update needs; Adam's two means. (Copies in float32, where there
+are any, are made before the first batch.)"""
 
 
-def plan_memory(config: RunConfig, model: nn.Module, device: torch.device, num_clips: int | None) -> MemoryPlan:
-    """Measure the model, choose by `config.memory`, and log what was chosen.
+def plan_memory(
+    config: RunConfig, model: nn.Module, device: torch.device, num_clips: int | None, *, goes_on: bool = False
+) -> MemoryPlan:
+    """Measure the model, choose by `config.memory`, and log what was chosen; every process must ask.
+
+    The process with the least memory left decides for all.
 
     Args:
         model: on `device`, in the precision it is going to run in; one that is not ours cannot be measured.
         num_clips: clips of a training batch; None: whole videos of any length.
+        goes_on: training continues from a checkpoint, whose optimizer's state is in memory already.
     Raises:
         ConfigError: the memory is too small for any choice.
     """
@@ -58,8 +64,9 @@ def plan_memory(config: RunConfig, model: nn.Module, device: torch.device, num_c
     assert dataset.max_video_len is not None, "checked by the model"
     clip = measure_clip(model, dataset.max_video_len, dataset.max_text_len)
     inputs = dataset.max_video_len * (4 * model.video_encoder.input_dim + 1) + 9 * dataset.max_text_len
-    held = memory_in_use(device) + (0 if config.is_test else _bytes_to_update(config, model))
-    limit = memory_limit(config.memory, device, World.current().size)
+    world = World.current()
+    held = memory_in_use(device) + (0 if config.is_test else _bytes_to_update(model, goes_on))
+    limit, held = min(world.gather_objects((memory_limit(config.memory, device, world.size), held)), key=_left)
     on_gpu = device.type == "cuda"
     usable = USABLE_OF_GPU if on_gpu else USABLE_OF_CPU
     room = usable * (limit - held)
@@ -73,7 +80,7 @@ def plan_memory(config: RunConfig, model: nn.Module, device: torch.device, num_c
         return MemoryPlan(clips_per_chunk=None, clips_kept=0, tile_bytes=None, clips_per_forward=forward)
     default = DEVICE_TILE_BYTES if on_gpu else CPU_TILE_BYTES
     tile = min(default, max(LEAST_TILE, power_below(room * TILE_SHARE)))
-    gathered = World.current().size if config.loss and config.loss.gather_negatives else 1
+    gathered = world.size if config.loss and config.loss.gather_negatives else 1
     batch = Batch(num_clips, (num_clips or LARGEST_CHUNK) * gathered, inputs, tile)
     chunks = choose_chunk(room, clip, batch, config.model.checkpoint_activations)
     if chunks is None:
@@ -86,11 +93,15 @@ def plan_memory(config: RunConfig, model: nn.Module, device: torch.device, num_c
     return MemoryPlan(*chunks, None if tile == default else tile, forward)
 
 
-def _bytes_to_update(config: RunConfig, model: nn.Module) -> int:
-    """What training holds beside weights and activations, once the first update is made."""
+def _left(memory: tuple[int, int]) -> int:
+    limit, held = memory
+    return limit - held
+
+
+def _bytes_to_update(model: nn.Module, goes_on: bool) -> int:
+    """What the first update adds to what training holds."""
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    half = config.option("common", "fp16") or config.option("common", "bf16")
-    return trained * (ADAM_BYTES + (HALF_PRECISION_BYTES if half else 0))
+    return trained * (UPDATE_BYTES + (0 if goes_on else MEANS_BYTES))
 
 
 def _too_small(config: RunConfig, limit: int, held: int, needed: float, what: str) -> ConfigError:
@@ -100,6 +111,8 @@ def _too_small(config: RunConfig, limit: int, held: int, needed: float, what: st
         takers = "weights, what an update needs and the process itself"
         remedy += ", or make the batch smaller (`dataset.num_video_per_batch`, `dataset.clip_per_video`)"
     said = "is" if limit == config.memory else "what this process can have is"
+    if isinstance(config.memory, float):
+        said = f"as the share {config.memory:g} is"
     problem = (
         f"`memory` must be at least {written(1.05 * (held + needed))} for {what}, but {said} "
         f"{written(limit)}; {takers} take {written(held)} of it. {remedy}."

@@ -21,7 +21,6 @@ from mmpt.processors import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PR
 from mmpt.registry import Registry
 from mmpt.retrieval import RETRIEVERS, VECTOR_POOLS
 from mmpt.tasks.memory import plan_memory
-from mmpt.utils.distributed import World
 from mmpt.utils.log import get_logger
 from mmpt.utils.tf32 import set_tf32
 
@@ -39,6 +38,8 @@ class Task:
     def __init__(self, config: RunConfig, *, seed: int = 1):
         self.config = config
         self.seed = seed
+        self.goes_on = False
+        """Whether training continues from a checkpoint with its optimizer's state; set before the first batch."""
         self._memory_plan: MemoryPlan | None = None
 
     @staticmethod
@@ -191,7 +192,7 @@ class Task:
     def plan_memory(self, model: nn.Module, device: torch.device) -> MemoryPlan:
         """Choose from `memory` what is recomputed in training and how much is computed at once.
 
-        It is chosen once a run, and all processes take the choice of the first: every one must ask.
+        It is chosen once a run, alike in all processes: every one must ask.
 
         Args:
             model: on `device`, in the precision it is going to run in.
@@ -199,8 +200,7 @@ class Task:
             ConfigError: the memory is too small for any choice.
         """
         if self._memory_plan is None:
-            plan = plan_memory(self.config, model, device, self._clips_per_batch())
-            self._memory_plan = World.current().broadcast_object(plan)
+            self._memory_plan = plan_memory(self.config, model, device, self._clips_per_batch(), goes_on=self.goes_on)
         return self._memory_plan
 
     def _clips_per_batch(self) -> int | None:

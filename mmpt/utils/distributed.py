@@ -74,6 +74,13 @@ class World:
         dist.broadcast_object_list(box, src=0, group=_side_group())
         return box[0]
 
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Return the `value` of every process, by rank, in every process."""
+        values = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value, group=_side_group())
+        return values
+
     def lowest_holder(self, held_N: np.ndarray) -> np.ndarray:
         """Return for every place the lowest rank whose `held_N` (bool) is true there, int64 [N]; `size` for none."""
         holder_N = torch.from_numpy(np.where(held_N, self.rank, self.size))

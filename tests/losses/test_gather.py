@@ -90,6 +90,39 @@ def test_several_processes_train_on_the_loss_of_the_joined_batch(
             assert expected.dim() == 1 or expected.abs().max() > 1e-4  # a bias may cancel
 
 
+def with_idle_in_process(rank: int, rows: list[int], folder: Path) -> None:
+    """The last process runs the first one's batch, to keep step; its loss counts 0, as in fairseq."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=len(rows) + 1)
+    is_idle = rank == len(rows)
+    mine = 0 if is_idle else rank
+    begin = sum(rows[:mine])
+    batch = {name: value[begin : begin + rows[mine]] for name, value in inputs().items()}
+    model, loss = Towers(), LOSSES.get(NORTON.loss_cls or "", "loss")(NORTON, clip_per_video=4)
+    loss.is_idle = is_idle
+    total = loss(**model(batch)).total
+    (total * (0 if is_idle else 1)).backward()
+    gradients = [parameter.grad for parameter in model.parameters()]
+    for gradient in gradients:
+        dist.all_reduce(gradient)
+        gradient /= len(rows)  # batches that count
+    if rank == 0:
+        torch.save((total.detach(), gradients), folder / "results.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("rows", [[16], [8, 16]])
+def test_a_process_without_a_batch_lends_no_negatives(
+    rows: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    run_ranks(with_idle_in_process, rows, tmp_path, size=len(rows) + 1)
+    wanted_loss, wanted = run(NORTON, {name: value[: sum(rows)] for name, value in inputs().items()})
+    loss, gradients = torch.load(tmp_path / "results.pt")
+    torch.testing.assert_close(loss, wanted_loss, rtol=0, atol=1e-12)  # measured 0
+    for ours, expected in zip(gradients, wanted, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)  # measured 2e-16
+
+
 def refused_in_process(rank: int, folder: Path) -> None:
     rows = [6, 10]  # 16 clips make 4 sequences, but the second would have clips of both processes
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)

@@ -109,6 +109,11 @@ def test_too_little_memory_is_told_with_what_would_do(monkeypatch: pytest.Monkey
         plan(10**12)
 
 
+def test_a_share_that_is_too_small_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"for 128 clips, .*, but as the share 1e-05 is [\d.]+ [MG]B; weights"):
+        plan(1e-5)
+
+
 def test_an_evaluation_needs_no_room_for_training() -> None:
     with pytest.raises(ConfigError, match=r"for one clip at a time, but is 100 MB; weights and .* take .*\. Raise"):
         Task(replace(CONFIG, dataset=replace(CONFIG.dataset, split="test"), memory=100 * MB)).plan_memory(towers(), CPU)
@@ -128,19 +133,38 @@ def test_a_plan_is_made_once_and_other_models_are_left_alone() -> None:
 
 
 def plan_in_process(rank: int, folder: Path) -> None:
-    """Every process asks, the second for more than the first; both then have the plan of the first."""
+    """Every process asks, once the second for less than the first, once for more."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    task, model = Task(replace(CONFIG, memory=memory_in_use(CPU) + (150 + 1850 * rank) * MB)), towers()
-    (folder / f"{rank}.txt").write_text(str(task.plan_memory(model, CPU)))
+    model = towers()
+    for poor in (0, 1):
+        spare = 150 if rank == poor else 2000
+        found = Task(replace(CONFIG, memory=memory_in_use(CPU) + spare * MB)).plan_memory(model, CPU)
+        (folder / f"{poor}{rank}.txt").write_text(str(found))
     torch.distributed.destroy_process_group()
 
 
-def test_all_processes_take_the_choice_of_the_first(tmp_path: Path) -> None:
+def test_the_process_with_the_least_memory_decides(tmp_path: Path) -> None:
     run_ranks(plan_in_process, tmp_path, size=2)
-    first, second = ((tmp_path / f"{rank}.txt").read_text() for rank in (0, 1))
-    assert first == second
-    assert "clips_per_chunk=None" not in first  # which the second would have chosen
+    for poor in (0, 1):
+        first, second = ((tmp_path / f"{poor}{rank}.txt").read_text() for rank in (0, 1))
+        assert first == second
+        assert "clips_per_chunk=None" not in first  # which the other would have chosen
+
+
+def test_what_an_optimizer_holds_already_is_not_counted_again() -> None:
+    model = towers().requires_grad_(True)
+    needed = []
+    for goes_on in (False, True):
+        task = Task(replace(CONFIG, memory=memory_in_use(CPU)))
+        task.goes_on = goes_on
+        with pytest.raises(ConfigError) as found:
+            task.plan_memory(model, CPU)
+        told = re.search(r"take ([\d.]+) MB of it", str(found.value))
+        assert told
+        needed.append(float(told[1]))
+    numbers = sum(parameter.numel() for parameter in model.parameters())
+    assert needed[0] - needed[1] == pytest.approx(8 * numbers / MB, abs=2)  # of 14 MB; the process itself may grow
 
 
 def train(spare: int, longest: bool, out: Connection) -> None:

@@ -24,6 +24,7 @@ def test_a_world_of_one_exchanges_with_nobody() -> None:
     assert (world, world.is_main) == (World(rank=0, size=1), True)
     value = object()
     assert world.broadcast_object(value) is value
+    assert world.gather_objects(value) == [value]
     assert world.lowest_holder(np.array([True, False])).tolist() == [0, 1]
     rows = ROWS.copy()
     world.gather_rows(rows, np.zeros(len(rows), np.int64))
@@ -43,6 +44,7 @@ def in_process(rank: int, folder: Path) -> None:
 def exchange(world: World) -> None:
     assert (world.size, world.is_main) == (SIZE, world.rank == 0)
     assert world.broadcast_object({"from": world.rank}) == {"from": 0}
+    assert world.gather_objects({"from": world.rank}) == [{"from": rank} for rank in range(SIZE)]
     held = np.arange(SIZE) >= world.rank  # place p is held by ranks 0..p
     assert world.lowest_holder(np.append(held, False)).tolist() == [0] * SIZE + [SIZE]
     assert world.lowest_holder(np.arange(SIZE) == world.rank).tolist() == list(range(SIZE))
