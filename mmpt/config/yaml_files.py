@@ -61,7 +61,19 @@ def _read_one(path: str, included_by: str | None) -> dict[str, Any]:
         raise ConfigError(included_by, [problem]) from err
     if not isinstance(values, dict):
         raise ConfigError(path, [f"must hold a mapping of keys, but holds a {type(values).__name__}."])
-    return {str(key): value for key, value in values.items()}
+    named = {str(key): value for key, value in values.items()}
+    if isinstance(section := named.get("retrieval"), dict) and (twice := sorted(section.keys() & named.keys())):
+        problems = [f"`{key}` and `retrieval.{key}` are one setting; remove either." for key in twice]
+        raise ConfigError(path, problems)
+    return _lifted(named)
+
+
+def _lifted(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a mapping with the keys of a section `retrieval` at the top level, where the release has them."""
+    section = values.get("retrieval")
+    if not isinstance(section, dict):
+        return values
+    return {key: value for key, value in values.items() if key != "retrieval"} | section
 
 
 def parse_overrides(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
@@ -82,7 +94,7 @@ def parse_overrides(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]
             problems.append(f"the value of the override `{override}` is not YAML: {' '.join(str(err).split())}.")
             continue
         assert isinstance(parsed, dict)
-        values = merge(values, {str(name): value for name, value in parsed.items()})
+        values = merge(values, _lifted({str(name): value for name, value in parsed.items()}))
     return values, problems
 
 

@@ -112,6 +112,19 @@ def test_overrides_have_yaml_types_and_win(load):
     assert config.dataset.options == {"mine": [1, 2]}
 
 
+def test_retrieval_may_be_a_section(load):
+    config = load({"num_cands": 30, "retrieval": {"recall": 0.9, "nprobe": 2}}, "retrieval.nprobe=3", "recall=0.8")
+    assert (config.retrieval.num_cands, config.retrieval.nprobe, config.retrieval.recall) == (30, 3, 0.8)
+    assert "retrieval" not in config.to_dict()
+
+
+def test_a_setting_stands_once(load):
+    (problem,) = problems_of(load, {"nprobe": 2, "retrieval": {"nprobe": 3}})
+    assert problem == "`nprobe` and `retrieval.nprobe` are one setting; remove either."
+    (problem,) = problems_of(load, {"retrieval": {"nprobes": 3}})
+    assert problem == "`nprobes` is not a known key. Did you mean `nprobe`?"
+
+
 @pytest.mark.parametrize("override", ["dataset.max_len", "=3", "dataset..max_len=3", "includes=x.yaml", "num_cands=[1"])
 def test_broken_overrides(load, override):
     assert override in problems_of(load, None, override)[0]
