@@ -92,7 +92,7 @@ def _log_pace(sums: dict[str, Any], num_batches: int) -> None:
     if "videos" in sums:
         metrics.log_speed("videos_per_s", sums["videos"], priority=92, round=1)
     if "flops" in sums:
-        metrics.log_speed("tflops", sums["flops"] / 1e12, priority=93, round=2)
+        metrics.log_speed("tflops", sums["flops"] / 1e12, priority=93, round=3)
         peak = peak_tflops(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
         if peak is not None:
             share = 1e12 * peak * World.current().size

@@ -11,19 +11,19 @@ import torch
 from transformers import BertModel
 
 
-def tower_flops(bert: BertModel, lengths_N: torch.Tensor, *, training: bool = True) -> torch.Tensor:
-    """Return the operations of one pass over sequences of `lengths_N` real tokens, as a scalar float64 on its device.
+def tower_flops(bert: BertModel, lengths: torch.Tensor, *, training: bool = True) -> torch.Tensor:
+    """Return the operations of one pass over sequences of `lengths` real tokens, as a scalar float64 on its device.
 
     Args:
-        lengths_N: integers, real tokens of each sequence.
+        lengths: integers of any shape, real tokens of each sequence.
         training: count the backward pass too.
     """
     config = bert.config
     width, inner = config.hidden_size, config.intermediate_size
-    lengths_N = lengths_N.double()
+    lengths = lengths.double()
     frozen = not bert.encoder.layer[0].attention.self.query.weight.requires_grad
-    weights = 2 * (4 * width * width + 2 * width * inner) * lengths_N.sum()
-    attention = 4 * width * (lengths_N**2).sum()
+    weights = 2 * (4 * width * width + 2 * width * inner) * lengths.sum()
+    attention = 4 * width * (lengths**2).sum()
     if training:
         weights, attention = weights * (2 if frozen else 3), attention * 3
     return config.num_hidden_layers * (weights + attention)

@@ -115,9 +115,9 @@ class MMFusionSeparate(nn.Module):
 
     @torch.no_grad()
     def flops(self, cmasks: torch.Tensor, vmasks: torch.Tensor) -> torch.Tensor:
-        """Return the operations of a training step on clips with these masks, bool [N, T] and [N, F], as a scalar."""
-        video = tower_flops(self.video_encoder.bert, vmasks.sum(1) + 2)
-        return video + tower_flops(self.text_encoder, cmasks.sum(1) - 1)
+        """Return the operations of a training step on clips with these masks, bool [.., T] and [.., F], as a scalar."""
+        video = tower_flops(self.video_encoder.bert, vmasks.sum(-1) + 2)
+        return video + tower_flops(self.text_encoder, cmasks.sum(-1) - 1)
 
     @overload
     def forward_video(
@@ -153,7 +153,8 @@ class MMFusionSeparate(nn.Module):
             vfeats: float [N, F, I].
             vmasks: bool [N, F].
             caps: int64 [N, T]; only the first two ids are read.
-            cmasks: bool [N, T]; the first two say whether [CLS] and [SEP] may be attended to.
+            cmasks: bool [N, T]; the first two say whether [CLS] and [SEP] may be attended to. (One that may not is
+                pooled all the same; its state is zero if `packed`.)
             output_hidden_states: return the states only, those of padding too.
         Returns:
             pooled [N, D], states [N, F + 2, D] and pooling mask bool [N, F + 2]; or the states.

@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mmpt.errors import DataError
-from mmpt.utils.io import atomic_write, read_json
+from mmpt.utils.io import atomic_write, read_json, remove_leftovers
 
 FORMAT = 1
 HARDNESS_LOG = "hardness.jsonl"
@@ -65,6 +66,8 @@ class Plan:
             "checksum": _checksum(self.batches),
             "batches": self.batches,
         }
+        if path.parent.is_dir():
+            remove_leftovers(path.parent, re.escape(path.name))
         with atomic_write(path) as file:
             file.write(_compact(value) + "\n")
         if self.hardness is not None:

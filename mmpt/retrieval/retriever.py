@@ -110,7 +110,8 @@ class VectorRetriever:
         """Add vectors under their ids; an id that is known already is ignored.
 
         Args:
-            vectors_nD: float32 or float16, in RAM or memory-mapped. They are kept, not copied: do not change them.
+            vectors_nD: float32 or float16, finite, in RAM or memory-mapped. They are kept, not copied: do not change
+                them.
         """
         assert self._index is None, "vectors are added before finalize_training"
         assert vectors_nD.shape == (len(ids), self.hidden_size), f"{vectors_nD.shape} for {len(ids)} ids"
@@ -168,7 +169,8 @@ class VectorRetriever:
         positions_mk, costs_mk = index.search(queries_mD, k, self.last_nprobe)
         if sample is not None:
             self.last_recall = share_found(positions_mk[sample.rows], sample.true_sk)
-            measured = f"recall@{k} {self.last_recall:.3f} on {len(sample.rows)} queries, "
+            of = " of what codes tell" if self.db_type == "pq" else ""
+            measured = f"recall@{k} {self.last_recall:.3f}{of} on {len(sample.rows)} queries, "
         logger.info(
             "neighbours of %d queries: %s%d of %d lists, %.1f s, and %.1f s to decide that",
             len(queries_mD), measured, self.last_nprobe, self.num_lists, time.monotonic() - decided, decided - begin,

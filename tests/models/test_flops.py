@@ -38,6 +38,7 @@ def test_operations_of_a_step_are_those_that_torch_counts(frozen: bool) -> None:
     )
     ours = float(model.flops(batch["cmasks"], batch["vmasks"]))
     assert ours == pytest.approx(layers, rel=0.02)
+    assert float(model.flops(batch["cmasks"][None], batch["vmasks"][None])) == ours  # a whole video
 
 
 def test_the_peak_of_a_cpu_is_not_known() -> None:

@@ -22,6 +22,14 @@ def test_round_trip(tmp_path):
     assert load(tmp_path) == PLAN
 
 
+def test_what_a_kill_left_of_a_plan_goes_when_it_is_made_again(tmp_path):
+    half, other = tmp_path / ".plan_e3.json.abc.tmp", tmp_path / ".plan_e4.json.abc.tmp"
+    for path in (half, other):
+        path.write_text("{")
+    PLAN.save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "plan_e3.json"]
+
+
 def test_a_plan_just_made_notes_its_hardness(tmp_path):
     for epoch, cosine in ((1, 0.5), (2, float("nan"))):  # nan: no batch of two videos
         replace(PLAN, epoch=epoch, hardness=Hardness(cosine, 0.25, 0.75)).save(tmp_path)
