@@ -34,6 +34,8 @@ GPU_PADDING = 0.05
 """Most padding slots on a GPU, as a share of the real tokens: 11 runs instead of 36 lengths in the released recipe."""
 
 
+ALIGNMENT = 8
+"""Of the rows of what is added to attention scores; a fused kernel would copy what is not aligned, in every layer."""
 KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 """All but cuDNN's, which torch may prefer on a GPU: that makes a plan for every new shape and keeps it, and most runs
 of a batch have a number of rows that none had before."""
@@ -66,6 +68,21 @@ class Packing(NamedTuple):
             packed_RD = packed_RD.masked_fill(~self.is_real[:, None], 0)
         empty = packed_RD.new_zeros(num * width, packed_RD.shape[1])
         return empty.index_put((self.positions,), packed_RD).view(num, width, -1)  # index_copy would keep its source
+
+    def biases(self, dtype: torch.dtype) -> tuple[torch.Tensor | None, ...]:
+        """Return what is added to the attention scores of every run, [rows, 1, 1, length]: minus infinity where a key
+        is padding; None where none is."""
+        if self.is_real is None:
+            return (None,) * len(self.runs)
+        sizes = [run.rows * run.length for run in self.runs]
+        parts = zip(self.runs, self.is_real.split(sizes), strict=True)
+        return tuple(_bias(run, is_real, dtype) if run.padded else None for run, is_real in parts)
+
+
+def _bias(run: Run, is_real: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    width = -(-run.length // ALIGNMENT) * ALIGNMENT
+    bias = torch.zeros(run.rows, 1, 1, width, dtype=dtype, device=is_real.device)[..., : run.length]
+    return bias.masked_fill_(~is_real.view(bias.shape), -torch.inf)
 
 
 def plan_packing(mask_NP: torch.Tensor, max_padding: float | None = None) -> Packing:
@@ -110,7 +127,7 @@ def run_packed(
     inputs = {name: packing.pack(values)[None] for name, values in inputs_NP.items()}
     positions = packing.pack(position_ids_NP)[None]
     with sdpa_kernel(KERNELS):
-        states = bert(**inputs, position_ids=positions, runs=packing.runs, is_real=packing.is_real)
+        states = bert(**inputs, position_ids=positions, runs=packing.runs, biases=packing.biases(bert.dtype))
     return packing.unpack(states.last_hidden_state[0])
 
 
@@ -122,7 +139,7 @@ def packed_attention(
     attention_mask: torch.Tensor | None,
     *,
     runs: tuple[Run, ...] | None = None,
-    is_real: torch.Tensor | None = None,
+    biases: tuple[torch.Tensor | None, ...] = (),
     dropout: float = 0.0,
     scaling: float | None = None,
     **kwargs: Any,
@@ -132,7 +149,7 @@ def packed_attention(
     Args:
         query, key, value: float [1, H, R, d].
         attention_mask: None for packed tokens.
-        runs, is_real: as in `Packing`.
+        runs, biases: as in `Packing`.
     Returns:
         float [1, R, H, d], and None for the weights, which are never formed.
     """
@@ -143,13 +160,11 @@ def packed_attention(
     assert attention_mask is None, "packed tokens need no mask"
     sizes = [run.rows * run.length for run in runs]
     assert sum(sizes) == query.shape[2], (runs, query.shape)
-    real = [None] * len(runs) if is_real is None else is_real.split(sizes)
     parts = []
     # Not slices: the gradient of a slice is as large as the whole, that of a split is not.
-    for run, keys, *heads in zip(runs, real, *(x[0].split(sizes, dim=1) for x in (query, key, value)), strict=True):
+    for run, bias, *heads in zip(runs, biases, *(x[0].split(sizes, dim=1) for x in (query, key, value)), strict=True):
         q, k, v = (x.unflatten(1, (run.rows, run.length)).transpose(0, 1) for x in heads)  # [rows, H, length, d]
-        mask = keys.view(run.rows, 1, 1, run.length) if run.padded and keys is not None else None
-        attended = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling)
+        attended = scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scaling)
         parts.append(attended.transpose(1, 2).flatten(0, 1))
     return torch.cat(parts)[None], None
 

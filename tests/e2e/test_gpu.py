@@ -163,7 +163,8 @@ def test_few_attention_calls_and_no_wait_between_plan_and_gradient() -> None:
     packed = {"input_ids": packing.pack(ids)[None], "position_ids": packing.pack(positions)[None]}
     for _ in range(2):  # what is made once may wait
         with waits() as seen:
-            hidden = model.text_encoder(**packed, runs=packing.runs, is_real=packing.is_real).last_hidden_state
+            biases = packing.biases(torch.float32)
+            hidden = model.text_encoder(**packed, runs=packing.runs, biases=biases).last_hidden_state
             packing.unpack(hidden[0]).sum().backward()
     assert len(seen) == 0
 

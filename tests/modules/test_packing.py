@@ -109,6 +109,12 @@ def test_with_padding_allowed_neighbouring_lengths_share_a_run() -> None:
     assert packed.is_real.tolist() == [True, False, False, *[True] * 11]
     values = torch.randn(5, 5, 3, generator=torch.Generator().manual_seed(0))
     assert torch.equal(packed.unpack(packed.pack(values)), values * MASK[..., None])
+    bias, none = packed.biases(torch.bfloat16)
+    assert none is None
+    assert bias is not None
+    assert bias[:, 0, 0].tolist() == [[0, -torch.inf, -torch.inf], [0, 0, 0], [0, 0, 0]]
+    assert bias.dtype == torch.bfloat16
+    assert all(stride % 8 == 0 for stride in bias.stride()[:-1]), "a fused kernel would copy it"
 
 
 class Calls(list):
