@@ -71,9 +71,10 @@ def _read_one(path: str, included_by: str | None) -> dict[str, Any]:
 def _lifted(values: dict[str, Any]) -> dict[str, Any]:
     """Return a mapping with the keys of a section `retrieval` at the top level, where the release has them."""
     section = values.get("retrieval")
-    if not isinstance(section, dict):
+    if section is not None and not isinstance(section, dict):
         return values
-    return {key: value for key, value in values.items() if key != "retrieval"} | section
+    others = {key: value for key, value in values.items() if key != "retrieval"}
+    return others | {str(key): value for key, value in (section or {}).items()}
 
 
 def parse_overrides(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:

@@ -116,6 +116,7 @@ def test_retrieval_may_be_a_section(load):
     config = load({"num_cands": 30, "retrieval": {"recall": 0.9, "nprobe": 2}}, "retrieval.nprobe=3", "recall=0.8")
     assert (config.retrieval.num_cands, config.retrieval.nprobe, config.retrieval.recall) == (30, 3, 0.8)
     assert "retrieval" not in config.to_dict()
+    assert load({"retrieval": None}).retrieval == load().retrieval
 
 
 def test_a_setting_stands_once(load):
