@@ -17,8 +17,9 @@ import faiss
 import numpy as np
 
 from full_size_data import vector_blocks
+from mmpt.errors import UserError
 from mmpt.retrieval import VectorRetriever
-from results import Figure, record, timed
+from results import Figure, at_least, record, run_script, timed
 
 BLOCK = 100_000
 
@@ -75,21 +76,29 @@ def recall(found: np.ndarray, true: np.ndarray) -> float:
 def options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--videos", type=int, default=100_000)
-    parser.add_argument("--dim", type=int, default=768)
-    parser.add_argument("--batch", type=int, default=64, help="videos per batch; there are videos/batch centres")
-    parser.add_argument("--single", type=int, default=300, help="centres that are searched one by one, each round")
-    parser.add_argument("--cands", type=int, default=192)
-    parser.add_argument("--centroids", type=int, default=512)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--videos", type=at_least(1), default=100_000)
+    parser.add_argument("--dim", type=at_least(1), default=768)
+    parser.add_argument(
+        "--batch", type=at_least(1), default=64, help="videos per batch; there are videos/batch centres"
+    )
+    parser.add_argument(
+        "--single", type=at_least(1), default=300, help="centres that are searched one by one, each round"
+    )
+    parser.add_argument("--cands", type=at_least(1), default=192)
+    parser.add_argument("--centroids", type=at_least(1), default=512)
+    parser.add_argument("--rounds", type=at_least(1), default=5)
+    parser.add_argument("--seed", type=at_least(0), default=0)
     return parser.parse_args()
 
 
 def main() -> None:
     """Build, search in turns, compare, record."""
     args = options()
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    if max(args.batch, args.cands) > args.videos:
+        raise UserError(
+            f"--batch and --cands must be at most --videos ({args.videos}), but are {args.batch} and {args.cands}."
+        )
+    logging.getLogger().setLevel(logging.INFO)
 
     vectors = make_vectors(args.videos, args.dim, args.seed)
     rng = np.random.default_rng(args.seed)
@@ -133,4 +142,4 @@ def build(retriever: VectorRetriever, vectors: np.ndarray) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

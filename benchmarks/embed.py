@@ -22,10 +22,11 @@ import torch
 from torch import nn
 
 from loader import C, generate
+from mmpt.cli.devices import choose_device
 from mmpt.config import ModelConfig, RetrievalConfig, RunConfig
 from mmpt.tasks import VideoRetriTask
 from mmpt.utils.distributed import World
-from results import Figure, record
+from results import Figure, at_least, record, run_script
 from step import INPUTS, MODELS, towers
 
 
@@ -64,13 +65,13 @@ def main() -> None:
     """Read the options, measure in turns, compare, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=sorted(MODELS), default="demo")
-    parser.add_argument("--videos", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--workers", type=int, default=0, help="loader processes of our side")
+    parser.add_argument("--videos", type=at_least(1), default=256)
+    parser.add_argument("--rounds", type=at_least(1), default=5)
+    parser.add_argument("--workers", type=at_least(0), default=0, help="loader processes of our side")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     args = parser.parse_args()
-    device, dtype = torch.device(args.device), getattr(torch, args.dtype)
+    device, dtype = choose_device(args.device), getattr(torch, args.dtype)
     sides = [(run, towers(args.model, packed=run is ours, device=device, dtype=dtype)) for run in (ours, plain)]
     rates: list[list[float]] = [[], []]
     with tempfile.TemporaryDirectory() as folder:
@@ -90,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

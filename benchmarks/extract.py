@@ -25,13 +25,15 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from mmpt.cli.devices import choose_device
 from mmpt.models.s3d import S3D
 from mmpt.processors.clip_encoder import DTYPES, ClipEncoder, finish_features
 from mmpt.processors.extraction import Extraction
 from mmpt.processors.frame_graph import FPS, SIZE, scaled_size
 from mmpt.processors.video_list import find_videos
 from mmpt.processors.video_reader import VideoFile
-from results import Figure, record
+from mmpt.utils.tf32 import convolutions
+from results import Figure, at_least, record, run_script
 
 KINDS = {
     "h264_360p_30": (640, 360, 30, "libx264"),
@@ -135,9 +137,8 @@ def compare_preprocessing(path: Path, repeats: int) -> list[Figure]:
     ]
 
 
-def compare_whole(args: argparse.Namespace, folder: Path) -> list[Figure]:
+def compare_whole(args: argparse.Namespace, device: torch.device, folder: Path) -> list[Figure]:
     """Measure seconds of video per second, of the network alone and of everything."""
-    device = torch.device(args.device)
     torch.manual_seed(0)
     network = S3D().eval().to(device)
     encoder = ClipEncoder(network, device, args.dtype, args.batch_size)
@@ -151,8 +152,9 @@ def compare_whole(args: argparse.Namespace, folder: Path) -> list[Figure]:
     whole = report.seconds / took
 
     def plain() -> list[np.ndarray]:
-        autocast = torch.autocast(device.type, dtype=DTYPES[args.dtype], enabled=args.dtype != "fp32")
-        with torch.inference_mode(), autocast:
+        exact = args.dtype == "fp32"
+        products = convolutions(tf32=False) if exact else torch.autocast(device.type, dtype=DTYPES[args.dtype])
+        with torch.inference_mode(), products:
             return [plain_features(job.video, network, device, args.batch_size) for job in videos.jobs]
 
     took, features = wall_seconds(plain)
@@ -169,13 +171,16 @@ def compare_whole(args: argparse.Namespace, folder: Path) -> list[Figure]:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=3, help="length of each video")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seconds", type=at_least(0.1), default=3, help="length of each video")
+    parser.add_argument("--repeats", type=at_least(1), default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp32")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="decoding threads of the whole run")
+    parser.add_argument("--batch-size", type=at_least(1), default=32)
+    parser.add_argument(
+        "--threads", type=at_least(1), default=os.cpu_count() or 1, help="decoding threads of the whole run"
+    )
     args = parser.parse_args()
+    device = choose_device(args.device)
     with tempfile.TemporaryDirectory() as folder:
         for name, kind in KINDS.items():
             make_video(Path(folder) / f"{name}.mkv", *kind, args.seconds)
@@ -184,8 +189,8 @@ def main() -> None:
         paths = [Path(folder) / f"{name}.mkv" for name in KINDS]
         figures = [figure for path in paths for figure in compare_preprocessing(path, args.repeats)]
         torch.set_num_threads(num_threads)
-        record(figures + compare_whole(args, Path(folder)))
+        record(figures + compare_whole(args, device, Path(folder)))
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

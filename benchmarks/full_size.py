@@ -33,6 +33,7 @@ from mmpt.batch import Split
 from mmpt.config import load_config
 from mmpt.datasets import MMDataset
 from mmpt.datasets.fairseqmmdataset import FairseqMMDataset
+from mmpt.errors import UserError
 from mmpt.processors import ShardedHow2VideoRetriMetaProcessor
 from mmpt.retrieval import Plan, VectorBank, VectorRetriever, VideoVectorPool, refresh_plan
 from mmpt.tasks.fairseqmmiterator import PlannedBatchIterator
@@ -40,13 +41,14 @@ from mmpt.tasks.task import Task
 from mmpt.utils.distributed import World
 from mmpt.utils.stopwatch import Stopwatch
 from process_memory import MB, Memory, apart, cpu_s, peak_memory, reset_peak
-from results import Figure, record
+from results import Figure, at_least, record, run_script
 
 YAML = Path(__file__).parent.parent / "projects/retri/norton/how2_pretrain.yaml"
 STEP_S = 0.1
 NUM_STEPS = 40
 NUM_SAMPLES = 40  # of memory, in an epoch
 READ_AHEAD = 32  # batches that may be ready before they are asked for
+MIN_ITEMS = READ_AHEAD + 8  # read as fast as they come; with fewer, workers may be done before the second sample
 HIDDEN_SIZE = 768
 CHUNK = 1024  # videos that the pool gets at once
 
@@ -54,9 +56,11 @@ CHUNK = 1024  # videos that the pool gets at once
 def main(argv: list[str] | None = None) -> None:
     """Build the data, run both parts, record their figures, remove the data."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--videos", type=int, default=20_000)
-    parser.add_argument("--items", type=int, help="batches of 64 videos that are read (default: the whole epoch)")
-    parser.add_argument("--workers", type=int, help="loader processes (default: as the YAML says)")
+    parser.add_argument("--videos", type=at_least(1), default=20_000)
+    parser.add_argument(
+        "--items", type=at_least(1), help="batches of 64 videos that are read (default: the whole epoch)"
+    )
+    parser.add_argument("--workers", type=at_least(1), help="loader processes (default: as the YAML says)")
     parser.add_argument("--part", choices=("loader", "refresh"), help="only this one")
     parser.add_argument("--folder", type=Path, help="where the data is made (default: in the temporary folder)")
     parser.add_argument("--keep", action="store_true", help="leave the data for the next run")
@@ -66,6 +70,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         figures = []
         if args.part != "refresh":
+            check_length(args.videos // 64, args.items)
             figures += apart(loader_figures, folder, args.videos, args.items, args.workers)
         if args.part != "loader":
             figures += apart(refresh_figures, folder, args.videos)
@@ -73,6 +78,16 @@ def main(argv: list[str] | None = None) -> None:
         if not args.keep:
             shutil.rmtree(folder)
     record(figures)
+
+
+def check_length(num_batches: int, num_items: int | None) -> None:
+    """Raise UserError when too little of the epoch would be left for the loader's rate."""
+    left = min(num_items or num_batches, num_batches) - 1 - min(NUM_STEPS, num_batches // 8)
+    if left < MIN_ITEMS:
+        raise UserError(
+            f"--videos and --items must leave at least {MIN_ITEMS} batches of 64 videos to measure, but leave "
+            f"{max(left, 0)}; 2,944 videos do, or {MIN_ITEMS + 1 + NUM_STEPS} items of more."
+        )
 
 
 @dataclass(frozen=True)
@@ -230,4 +245,4 @@ def refresh_figures(folder: Path, num_videos: int) -> list[Figure]:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -14,11 +14,12 @@ from functools import partial
 
 import numpy as np
 
+from mmpt.errors import UserError
 from mmpt.evaluators import full_video, full_video_bg
 from mmpt.evaluators.full_video import Lengths
 from mmpt.evaluators.warping import Form
 from process_memory import MB, peak_memory
-from results import Figure, record, timed
+from results import Figure, at_least, record, run_script, timed
 
 
 def loop_average(block: np.ndarray, _: Lengths) -> float:
@@ -156,12 +157,14 @@ def measure_memory(num_clips: int, hidden_size: int) -> None:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--videos", type=int, default=436)
-    parser.add_argument("--sample", type=int, default=20, help="videos whose pairs the loop scores")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--memory", type=int, metavar="CLIPS", help="measure memory at this size, not speed")
-    parser.add_argument("--dim", type=int, default=768)
+    parser.add_argument("--videos", type=at_least(1), default=436)
+    parser.add_argument("--sample", type=at_least(1), default=20, help="videos whose pairs the loop scores")
+    parser.add_argument("--repeats", type=at_least(1), default=3)
+    parser.add_argument("--memory", type=at_least(32), metavar="CLIPS", help="measure memory at this size, not speed")
+    parser.add_argument("--dim", type=at_least(1), default=768)
     args = parser.parse_args()
+    if args.sample > args.videos:
+        raise UserError(f"--sample must be at most --videos ({args.videos}), but is {args.sample}.")
     if args.memory:
         measure_memory(args.memory, args.dim)
     else:
@@ -169,4 +172,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

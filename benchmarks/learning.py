@@ -20,7 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from results import Figure, record
+from results import Figure, at_least, record, run_script
 
 ROOT = Path(__file__).resolve().parents[1]
 VIDEOCLIP = "projects/retri/videoclip/how2_demo.yaml"
@@ -147,7 +147,7 @@ def compare_retrieval(folder: Path, seeds: list[int], ours: list[str]) -> list[F
 def main() -> None:
     """Read the options, train, score, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=at_least(0), nargs="+", default=[0, 1, 2])
     parser.add_argument("--ours", nargs="*", default=[], metavar="KEY=VALUE", help="overrides on our side")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "mmpt-learning", help="kept")
     args = parser.parse_args()
@@ -157,4 +157,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

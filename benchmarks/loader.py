@@ -39,7 +39,7 @@ from mmpt.processors.shard_layout import ids_stem, times_stem, video_stem
 from mmpt.processors.shard_writer import write_shards
 from mmpt.utils.rng import item_rng
 from process_memory import cpu_s
-from results import Figure, record
+from results import Figure, at_least, record, run_script
 
 V, C, F, T = 64, 16, 16, 32
 SEED = 0
@@ -178,8 +178,8 @@ def in_worker(dataset: Dataset, collate_fn: Callable, num_items: int) -> tuple[f
 def main() -> None:
     """Generate, measure in turns, compare, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", type=int, default=20, help="items of 64 videos measured on each side")
-    parser.add_argument("--videos", type=int, default=256, help="videos generated (0.2 MB each)")
+    parser.add_argument("--items", type=at_least(1), default=20, help="items of 64 videos measured on each side")
+    parser.add_argument("--videos", type=at_least(V), default=256, help="videos generated (0.2 MB each)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -204,4 +204,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

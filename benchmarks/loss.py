@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from mmpt.config import load_config
+from mmpt.errors import UserError
 from mmpt.losses import MMContraLoss
 from process_memory import MB, apart, peak_memory
-from results import Figure, record
+from results import Figure, at_least, record, run_script
 
 TEXT_POSITIONS, VIDEO_POSITIONS, HIDDEN = 31, 18, 768
 RECIPE = load_config(Path(__file__).parent.parent / "projects/retri/norton/how2_pretrain.yaml")
@@ -174,11 +175,13 @@ def gradient_mb(num_clips: int) -> float:
 def main() -> None:
     """Read the options and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=256, help="clips of the comparison with dense; 0 skips it")
-    parser.add_argument("--large", type=int, default=1024, help="clips of the run of ours alone; 0 skips it")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--clips", type=at_least(0), default=256, help="clips of the comparison with dense; 0 skips it")
+    parser.add_argument("--large", type=at_least(0), default=1024, help="clips of the run of ours alone; 0 skips it")
+    parser.add_argument("--rounds", type=at_least(1), default=5)
+    parser.add_argument("--threads", type=at_least(1), default=torch.get_num_threads())
     args = parser.parse_args()
+    if not (args.clips or args.large):
+        raise UserError("--clips 0 and --large 0 leave nothing to measure; give one of them clips.")
     torch.set_num_threads(args.threads)
     figures = compare(args.clips, args.rounds, args.threads) if args.clips else []
     if args.large:
@@ -192,4 +195,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -22,7 +22,7 @@ from mmpt.models import MMFusionSeparate
 from mmpt.models.freezing import freeze_all_but_layernorm
 from mmpt.utils.peakbytes import PeakBytes
 from process_memory import MB, apart, peak_memory
-from results import Figure, record
+from results import Figure, at_least, record, run_script
 from step import MODELS
 
 SECONDS, SLOTS = 16, 32
@@ -74,10 +74,10 @@ def main() -> None:
     """Read the options, measure, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=sorted(MODELS), default="demo")
-    parser.add_argument("--clips", type=int, default=1024)
-    parser.add_argument("--chunk", type=int, default=64, help="clips whose activations are made at once")
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--clips", type=at_least(1), default=1024)
+    parser.add_argument("--chunk", type=at_least(1), default=64, help="clips whose activations are made at once")
+    parser.add_argument("--rounds", type=at_least(1), default=1)
+    parser.add_argument("--threads", type=at_least(1), default=torch.get_num_threads())
     args = parser.parse_args()
     ours, plain = [], []
     for _ in range(args.rounds):
@@ -96,4 +96,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

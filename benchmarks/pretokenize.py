@@ -26,7 +26,7 @@ from mmpt.processors.pretokenise import tokenise_captions
 from mmpt.processors.shard_layout import write_shard_meta
 from mmpt.processors.shard_writer import write_caption_shard
 from mmpt.processors.tokenizer import load_tokenizer
-from results import Figure, record
+from results import Figure, at_least, record, run_script
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_WORDS, NUM_WHOLE = 60_000, 30_000
@@ -155,10 +155,10 @@ def measure_memory(folder: Path, scales: list[int]) -> None:
 def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--videos", type=int, default=2000, help="videos of 100 captions for the comparison")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--videos", type=at_least(1), default=2000, help="videos of 100 captions for the comparison")
+    parser.add_argument("--rounds", type=at_least(1), default=3)
     parser.add_argument(
-        "--memory", type=int, nargs="+", metavar="VIDEOS", help="measure memory at these scales instead"
+        "--memory", type=at_least(1), nargs="+", metavar="VIDEOS", help="measure memory at these scales instead"
     )
     parser.add_argument("--folder", help="where to put the made-up files; default: the system's temporary folder")
     args = parser.parse_args()
@@ -170,4 +170,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -8,7 +8,9 @@ so that it holds when the machine's speed drifts; its median is quoted.
 
 from __future__ import annotations
 
+import argparse
 import json
+import logging
 import math
 import os
 import platform
@@ -24,7 +26,10 @@ from typing import Any, TypeVar
 
 import torch
 
+from mmpt.utils.command import run_command
+
 Result = TypeVar("Result")
+Number = TypeVar("Number", int, float)
 RESULTS = Path(__file__).with_name("results.jsonl")
 
 
@@ -42,11 +47,32 @@ class Figure:
 
     @property
     def ratios(self) -> list[float]:
-        """How many times more the plain side takes (of a rate, `.../s`: gives less) in each round; none of shares."""
-        if self.unit == "%":
+        """How many times more the plain side takes (of a rate, `.../s`: gives less) in each round.
+
+        There are none of shares, nor of what was too little to be measured.
+        """
+        if self.unit == "%" or 0 in (*self.ours, *self.plain):
             return []
         pairs = list(zip(self.ours, self.plain, strict=True)) if self.plain else []
         return [ours / plain if self.unit.endswith("/s") else plain / ours for ours, plain in pairs]
+
+
+def at_least(least: Number) -> Callable[[str], Number]:
+    """Return a `type` of an option: a number of the kind of `least`, and not below it."""
+
+    def number(text: str) -> Number:  # argparse calls it by this name when there is none
+        value = type(least)(text)
+        if not value >= least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, but is {text}")
+        return value
+
+    return number
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """End a script as the project's commands end: what the user can mend is one message and exit code 2."""
+    logging.basicConfig(format="%(message)s")  # warnings, as without it; run_command would show progress too
+    sys.exit(run_command(main, stopped="nothing was recorded"))
 
 
 def timed(function: Callable[..., Result], *args: Any) -> tuple[float, Result]:

@@ -20,7 +20,7 @@ import numpy as np
 
 from mmpt.batch import Split
 from mmpt.processors.packing import pack_features
-from results import Figure, record, timed
+from results import Figure, at_least, record, run_script, timed
 
 TURNS = 3
 BUFFER = 1 << 20
@@ -51,10 +51,12 @@ def plain_copy(folder: Path, ids: list[str], target: Path) -> None:
 def main() -> None:
     """Generate, measure in turns, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--videos", type=int, default=4096, help="videos generated (0.2 MB each)")
-    parser.add_argument("--shard-size", type=int, default=2048, help="videos per shard")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="shards at once")
-    parser.add_argument("--dtype", default="float16", help="dtype of the feature files")
+    parser.add_argument("--videos", type=at_least(1), default=4096, help="videos generated (0.2 MB each)")
+    parser.add_argument("--shard-size", type=at_least(1), default=2048, help="videos per shard")
+    parser.add_argument("--workers", type=at_least(1), default=os.cpu_count() or 1, help="shards at once")
+    parser.add_argument(
+        "--dtype", choices=("float16", "float32", "float64"), default="float16", help="dtype of the feature files"
+    )
     parser.add_argument("--folder", help="a folder on the disk to measure (default: the temporary folder)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
@@ -80,4 +82,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

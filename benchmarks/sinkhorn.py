@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mmpt.losses.sinkhorn import bucket_transport, transport
-from results import Figure, record, timed
+from results import Figure, at_least, record, run_script, timed
 
 ITERATIONS, LENGTH, EPSILON = 50, 8, 0.1
 
@@ -83,14 +83,14 @@ def measure_blocks(num_clips: int, rounds: int, sample: int) -> Figure:
 def main() -> None:
     """Read the options and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=1024, help="clips of a batch, a multiple of 8")
-    parser.add_argument("--sample", type=int, default=256, help="blocks that the plain side does in each round")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--clips", type=at_least(LENGTH), default=1024, help="clips of a batch, a multiple of 8")
+    parser.add_argument("--sample", type=at_least(1), default=256, help="blocks that the plain side does in each round")
+    parser.add_argument("--rounds", type=at_least(1), default=5)
+    parser.add_argument("--threads", type=at_least(1), default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     record([measure_targets(args.clips, args.rounds), measure_blocks(args.clips, args.rounds, args.sample)])
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -26,6 +26,7 @@ from transformers import BertConfig
 from loader import generate
 from loss import NORTON, dense
 from mmpt.batch import ClipBatch, Split
+from mmpt.cli.devices import choose_device
 from mmpt.config.schema import DatasetConfig
 from mmpt.datasets import MMDataset
 from mmpt.losses import MMContraLoss
@@ -38,7 +39,7 @@ from mmpt.processors import (
     VideoRetriOverlappedAligner,
 )
 from process_memory import apart
-from results import Figure, record
+from results import Figure, at_least, record, run_script
 
 MODELS = {
     "base": ({}, 6),
@@ -89,16 +90,16 @@ def step(model: MMFusionSeparate, loss: Callable[..., torch.Tensor], batch: dict
     model.zero_grad(set_to_none=True)
     on_gpu = first.device.type == "cuda"
     if on_gpu:
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.synchronize(first.device)
+        torch.cuda.reset_peak_memory_stats(first.device)
     begin = time.perf_counter()
     total = loss(model(**moved))
     total.backward()
     value = total.item()
     if on_gpu:
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(first.device)
     took = time.perf_counter() - begin
-    return Taken(value, took, torch.cuda.max_memory_allocated() / 1e9 if on_gpu else None)
+    return Taken(value, took, torch.cuda.max_memory_allocated(first.device) / 1e9 if on_gpu else None)
 
 
 def real_share(batch: dict[str, torch.Tensor], video_layers: int, text_layers: int) -> float:
@@ -153,16 +154,16 @@ def main() -> None:
     """Read the options, measure, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", choices=sorted(MODELS), nargs="+", default=["base", "demo"])
-    parser.add_argument("--videos", type=int, help="videos in a batch, of 16 clips each (base: 8, demo: 16)")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--videos", type=at_least(1), help="videos in a batch, of 16 clips each (base: 8, demo: 16)")
+    parser.add_argument("--rounds", type=at_least(1), default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="ours")
     args = parser.parse_args()
-    device, dtype = torch.device(args.device), getattr(torch, args.dtype)
+    device, dtype = choose_device(args.device), getattr(torch, args.dtype)
     sizes = {size: args.videos or {"base": 8, "demo": 16}[size] for size in args.models}
     runs = [apart(compare, size, videos, args.rounds, device, dtype) for size, videos in sizes.items()]
     record([figure for figures in runs for figure in figures])
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -51,6 +51,11 @@ def test_sides_of_unequal_length_are_refused(file: Path) -> None:
     assert not file.exists()
 
 
+def test_what_was_too_little_to_be_measured_has_no_ratio(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record([Figure("memory", "MB", ours=[0.0], plain=[3.0])])
+    assert capsys.readouterr().out.splitlines()[-1].endswith("| memory | 0 MB | 3.00 MB |  |  |")
+
+
 @pytest.mark.parametrize(
     ("value", "text"), [(0.0211, "0.0211"), (1234567.8, "1,234,568"), (0.0, "0"), (9.996, "10.00")]
 )
