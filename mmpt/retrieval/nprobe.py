@@ -18,6 +18,9 @@ logger = get_logger(__name__)
 
 SAMPLE = 256
 """Queries whose true neighbours are looked for, to decide the probes and to measure the recall afterwards."""
+CONFIDENCE = 1.645
+"""Standard errors that the sample's recall must lie above the one wanted, so that in 19 of 20 cases that of all queries
+is not below it."""
 
 
 class Index(Protocol):
@@ -49,11 +52,12 @@ class Sample:
         return cls(rows, index.search(queries_mD[rows], k, len(index.sizes))[0])
 
     def decide(self, index: Index, queries_mD: np.ndarray, recall: float) -> int:
-        """Return the fewest probes that give every query k neighbours, and the sample the share `recall` of its own."""
+        """Return the fewest probes that give every query k neighbours, and all the share `recall` of their true ones, as
+        far as the sample tells."""
         num_lists, k = len(index.sizes), self.true_sk.shape[1]
         for_full = probes_for_full(partial(index.probe, queries_mD), index.sizes, k)
         order_sL = index.probe(queries_mD[self.rows], num_lists)
-        for_recall = probes_for_recall(order_sL, self.true_sk, index.list_of_positions(), recall)
+        for_recall = probes_for_recall(order_sL, self.true_sk, index.list_of_positions(), recall, len(queries_mD))
         logger.info(
             "nprobe auto: %d of %d lists (full candidate lists need %d, recall %g on %d queries needs %d)",
             max(for_full, for_recall), num_lists, for_full, recall, len(self.rows), for_recall,
@@ -82,21 +86,36 @@ def probes_for_full(probe: Callable[[int], np.ndarray], sizes_L: np.ndarray, k: 
         num_probes = min(2 * num_probes, len(sizes_L))
 
 
-def probes_for_recall(probes_mL: np.ndarray, neighbours_mk: np.ndarray, list_of: np.ndarray, target: float) -> int:
-    """Return the fewest probes that meet at least the share `target` of the true neighbours.
+def probes_for_recall(
+    probes_sL: np.ndarray, neighbours_sk: np.ndarray, list_of: np.ndarray, target: float, num_queries: int
+) -> int:
+    """Return the fewest probes with which queries meet at least the share `target` of their true neighbours.
+
+    The sample must meet more, by `CONFIDENCE` standard errors of its share; none where it holds all queries.
 
     Args:
-        probes_mL: int64, all lists in the order in which each query would probe them; -1 for none.
-        neighbours_mk: int64, positions of the true neighbours; -1 for none.
+        probes_sL: int64, all lists in the order in which each query of a sample would probe them; -1 for none.
+        neighbours_sk: int64, positions of the true neighbours; -1 for none.
         list_of: int64, the list of every position.
+        num_queries: m, from which the sample was drawn.
+    Source: Cochran, Sampling Techniques (1977), 6.4: the ratio estimate and its variance.
     """
-    num_lists = probes_mL.shape[1]
-    place_of_list = np.full((len(probes_mL), num_lists + 1), num_lists - 1)  # the last column takes the -1s
-    np.put_along_axis(place_of_list, probes_mL, np.arange(num_lists)[None, :], axis=1)
-    places = np.take_along_axis(place_of_list, list_of[neighbours_mk], axis=1)[neighbours_mk >= 0]
-    if not len(places):
+    num_sampled, num_lists = probes_sL.shape
+    place_of_list = np.full((num_sampled, num_lists + 1), num_lists - 1)  # the last column takes the -1s
+    np.put_along_axis(place_of_list, probes_sL, np.arange(num_lists)[None, :], axis=1)
+    places_sk = np.take_along_axis(place_of_list, list_of[neighbours_sk], axis=1)
+    is_true = neighbours_sk >= 0
+    met_sL = np.zeros((num_sampled, num_lists))
+    np.add.at(met_sL, (np.nonzero(is_true)[0], places_sk[is_true]), 1)
+    met_sL = met_sL.cumsum(axis=1)
+    wanted_s1 = is_true.sum(axis=1, keepdims=True)
+    if not wanted_s1.any():
         return 1
-    return int(np.sort(places)[int(np.ceil(target * len(places))) - 1]) + 1
+    share_L = met_sL.sum(axis=0) / wanted_s1.sum()
+    unseen = 1 - num_sampled / num_queries
+    variance_L = unseen * ((met_sL - share_L * wanted_s1) ** 2).sum(axis=0) / max(num_sampled - 1, 1) / num_sampled
+    error_L = np.sqrt(variance_L) / wanted_s1.mean()
+    return int(np.argmax(share_L - CONFIDENCE * error_L >= target)) + 1
 
 
 def share_found(found_mk: np.ndarray, true_mk: np.ndarray) -> float:
