@@ -52,8 +52,8 @@ class Sample:
         return cls(rows, index.search(queries_mD[rows], k, len(index.sizes))[0])
 
     def decide(self, index: Index, queries_mD: np.ndarray, recall: float) -> int:
-        """Return the fewest probes that give every query k neighbours, and all the share `recall` of their true ones, as
-        far as the sample tells."""
+        """Return the fewest probes that give every query k neighbours, and all the share `recall` of their true ones,
+        as far as the sample tells."""
         num_lists, k = len(index.sizes), self.true_sk.shape[1]
         for_full = probes_for_full(partial(index.probe, queries_mD), index.sizes, k)
         order_sL = index.probe(queries_mD[self.rows], num_lists)
