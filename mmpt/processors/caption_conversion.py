@@ -7,7 +7,6 @@ corpus is written and comes back last, so a second run finds a finished corpus b
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
 import re
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from mmpt.errors import DataError
 from mmpt.processors.caption_corpus import SUFFIXES, hash_id, iter_corpus, repeats, write_line
 from mmpt.processors.caption_list import NO_FLAWS, CaptionList, clean_times
 from mmpt.processors.text_file import byte_blocks
-from mmpt.utils.io import atomic_write, read_json, remove_leftovers, write_json
+from mmpt.utils.io import DISK_FULL, atomic_write, read_json, remove_leftovers, write_json
 from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger
 
@@ -28,7 +27,6 @@ logger = get_logger(__name__)
 
 FORMAT = 1
 CORPUS_SUFFIX = ".jsonl"
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def convert_corpus(

@@ -7,7 +7,6 @@ is written when all shards stand. One process at a time packs into a folder; oth
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -33,14 +32,13 @@ from mmpt.processors.packing_state import (
 from mmpt.processors.row_stream import row_stream
 from mmpt.processors.shard_layout import write_shard_meta
 from mmpt.processors.shard_writer import SHARD_SIZE
-from mmpt.utils.io import write_json
+from mmpt.utils.io import DISK_FULL, write_json
 from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger, progress
 
 logger = get_logger(__name__)
 
 NUM_NAMED = 5  # ids shown in a message
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True, kw_only=True)

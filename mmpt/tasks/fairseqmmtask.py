@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import atexit
-import errno
 import os
 import re
 import sys
@@ -40,12 +39,12 @@ from mmpt.tasks.fairseqmmiterator import PlannedBatchIterator
 from mmpt.tasks.retritask import RetriTask
 from mmpt.tasks.task import Task
 from mmpt.utils.distributed import World
+from mmpt.utils.io import DISK_FULL
 from mmpt.utils.log import quiet_other_processes
 
 LAST_CHECKPOINT = "checkpoint_last.pt"
 NOT_FLAT = ("bf16", "memory_efficient_fp16", "memory_efficient_bf16", "fp16_no_flatten_grads")
 """Options with which fairseq keeps parameters apart, as in float32; with `fp16` alone it makes one of them all."""
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LOST_PEER = re.compile(r"Connection (closed|reset|refused)|Broken pipe|Socket closed|socket has been closed|TCPStore")
 
 torch.serialization.add_safe_globals(  # rank 0 sends a checkpoint to the others with fairseq's settings as omegaconf
@@ -244,7 +243,7 @@ def _report_user_error(
 
 
 def _is_full_disk(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in FULL_DISK
+    return isinstance(error, OSError) and error.errno in DISK_FULL
 
 
 def _finish_checkpoints(args: argparse.Namespace, full_disk: OSError) -> None:

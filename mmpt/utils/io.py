@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -18,6 +19,8 @@ import numpy as np
 
 from mmpt.errors import DataError
 
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What a write fails with where there is no room for it: on the disk, in the user's quota, below the shell's limit."""
 NPY_ERRORS = (ValueError, EOFError, OverflowError, MemoryError, SyntaxError, tokenize.TokenError)
 """What NumPy raises for a `.npy` file whose header is broken; it is Python source, so Python's own errors too."""
 
