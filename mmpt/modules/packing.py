@@ -32,8 +32,6 @@ PACKED = "mmpt_packed"
 """Name of the attention function, for `attn_implementation` of a BertConfig."""
 GPU_PADDING = 0.05
 """Most padding slots on a GPU, as a share of the real tokens: 11 runs instead of 36 lengths in the released recipe."""
-
-
 ALIGNMENT = 8
 """Of the rows of what is added to attention scores; a fused kernel would copy what is not aligned, in every layer."""
 KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -47,6 +45,11 @@ class Run(NamedTuple):
     rows: int
     length: int
     padded: bool = False  # some of them are shorter
+
+    @property
+    def slots(self) -> int:
+        """Tokens and padding."""
+        return self.rows * self.length
 
 
 class Packing(NamedTuple):
@@ -74,8 +77,7 @@ class Packing(NamedTuple):
         is padding; None where none is."""
         if self.is_real is None:
             return (None,) * len(self.runs)
-        sizes = [run.rows * run.length for run in self.runs]
-        parts = zip(self.runs, self.is_real.split(sizes), strict=True)
+        parts = zip(self.runs, self.is_real.split([run.slots for run in self.runs]), strict=True)
         return tuple(_bias(run, is_real, dtype) if run.padded else None for run, is_real in parts)
 
 
@@ -158,7 +160,7 @@ def packed_attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     assert attention_mask is None, "packed tokens need no mask"
-    sizes = [run.rows * run.length for run in runs]
+    sizes = [run.slots for run in runs]
     assert sum(sizes) == query.shape[2], (runs, query.shape)
     parts = []
     # Not slices: the gradient of a slice is as large as the whole, that of a split is not.

@@ -66,8 +66,7 @@ class Plan:
             "checksum": _checksum(self.batches),
             "batches": self.batches,
         }
-        if path.parent.is_dir():
-            remove_leftovers(path.parent, re.escape(path.name))
+        remove_leftovers(path.parent, re.escape(path.name))
         with atomic_write(path) as file:
             file.write(_compact(value) + "\n")
         if self.hardness is not None:

@@ -142,11 +142,10 @@ class VectorBank:
 def remove_other_banks(folder: str | Path, key: str) -> None:
     """Remove the banks of other keys, which dead runs have left."""
     folder, own = Path(folder), re.escape(key[:NAME_DIGITS])
-    if folder.is_dir():
-        for path in sorted(folder.glob("bank_*_r*.*"), key=lambda path: path.suffix == ".f16"):  # records first
-            if re.fullmatch(rf"bank_(?!{own}_).*\.(f16|json)", path.name):
-                path.unlink(missing_ok=True)
-        remove_leftovers(folder, rf"bank_(?!{own}_)[^.]*\.json")
+    for path in sorted(folder.glob("bank_*_r*.*"), key=lambda path: path.suffix == ".f16"):  # records first
+        if re.fullmatch(rf"bank_(?!{own}_).*\.(f16|json)", path.name):
+            path.unlink(missing_ok=True)
+    remove_leftovers(folder, rf"bank_(?!{own}_)[^.]*\.json")
 
 
 def _runs(places_n: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

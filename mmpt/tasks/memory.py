@@ -66,12 +66,13 @@ def plan_memory(
     inputs = dataset.max_video_len * (4 * model.video_encoder.input_dim + 1) + 9 * dataset.max_text_len
     world = World.current()
     held = memory_in_use(device) + (0 if config.is_test else _bytes_to_update(model, goes_on))
-    limit, held = min(world.gather_objects((memory_limit(config.memory, device, world.size), held)), key=_left)
+    limit = memory_limit(config.memory, device, world.size)
+    left, limit = min(world.gather_objects((limit - held, limit)))
     on_gpu = device.type == "cuda"
     usable = USABLE_OF_GPU if on_gpu else USABLE_OF_CPU
-    room = usable * (limit - held)
+    room = usable * left
     forward = choose_forward(room, clip, inputs, CLIPS_PER_FORWARD if on_gpu else CLIPS_PER_FORWARD_ON_CPU)
-    too_small = partial(_too_small, config, limit, held)
+    too_small = partial(_too_small, config, limit, limit - left)
     for_a_clip = 2 * (clip.forward + inputs) / usable, "one clip at a time"
     if config.is_test:
         if forward == 0:
@@ -91,11 +92,6 @@ def plan_memory(
         raise too_small(*for_a_clip)
     _log(limit, room, clip, batch, chunks, forward)
     return MemoryPlan(*chunks, None if tile == default else tile, forward)
-
-
-def _left(memory: tuple[int, int]) -> int:
-    limit, held = memory
-    return limit - held
 
 
 def _bytes_to_update(model: nn.Module, goes_on: bool) -> int:

@@ -77,10 +77,11 @@ def remove_leftovers(folder: Path, names: str) -> None:
     """Remove what writers that were killed left of files of these names; call it under the lock that writers hold.
 
     Args:
+        folder: need not be there.
         names: regular expression of the names that were to be written.
     """
     pattern = re.compile(rf"\.(?:{names})\.[^.]*\.tmp")
-    for path in folder.iterdir():
+    for path in list(folder.glob(".*.tmp")):
         if pattern.fullmatch(path.name):
             path.unlink(missing_ok=True)
 
