@@ -33,18 +33,23 @@ class Memory:
     def of(cls, pid: int) -> Memory:
         """Ask the kernel."""
         sums, status = _fields(f"/proc/{pid}/smaps_rollup"), _fields(f"/proc/{pid}/status")
-        return cls(sums["Pss_Anon"] + status["VmPTE"], sums["Pss_Shmem"] + _held_files(pid), sums["Pss_File"])
+        return cls(
+            sums["Pss_Anon"] + status["VmPTE"], sums["Pss_Shmem"] + sum(held_files(pid).values()), sums["Pss_File"]
+        )
 
 
-def _held_files(pid: int) -> int:
-    """Return the bytes of the files in memory that a process holds open."""
+def held_files(pid: int, name: str = "") -> dict[int, int]:
+    """Return the files in memory that a process holds open, and whose names begin so: inode to bytes.
+
+    A file may have several descriptors: one that is on its way is open twice.
+    """
     sizes = {}
     for file in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(FileNotFoundError):  # closed in the meantime
-            if os.readlink(file).startswith("/memfd:"):
+            if os.readlink(file).startswith(f"/memfd:{name}"):
                 state = file.stat()
                 sizes[state.st_ino] = 512 * state.st_blocks
-    return sum(sizes.values())
+    return sizes
 
 
 def apart(function: Callable[..., Result], *args: object) -> Result:

@@ -4,9 +4,7 @@ import multiprocessing
 import os
 import pickle
 import resource
-from contextlib import suppress
 from multiprocessing.reduction import ForkingPickler
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +20,7 @@ from mmpt.processors import (
     ShardedVideoRetriVideoProcessor,
     VideoRetriOverlappedAligner,
 )
+from process_memory import held_files
 from tests.processors.shard_data import make_data
 
 ODD = {
@@ -49,16 +48,6 @@ def own_files(monkeypatch):
     yield files
     for file in files:
         os.close(file)
-
-
-def files_of(pid: int) -> int:
-    """Return how many files a process holds, some by several descriptors: one on its way is open twice."""
-    files = set()
-    for path in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # sent and closed in the meantime
-            if os.readlink(path).startswith("/memfd:batch"):
-                files.add(path.stat().st_ino)
-    return len(files)
 
 
 def test_any_batch_arrives_as_it_was():
@@ -102,7 +91,7 @@ def test_a_worker_has_a_file_for_each_batch_under_way(tmp_path):
     )
     batches = [next(loader) for _ in range(20)]
     (worker,) = multiprocessing.active_children()
-    assert 1 <= files_of(worker.pid) <= 3
+    assert 1 <= len(held_files(worker.pid, "batch")) <= 3
     batches += loader
     for (index,), batch in zip(order, batches, strict=True):  # all are kept, and none was written over
         want = collate([data.item(index, 0)])

@@ -53,11 +53,22 @@ class Towers(nn.Module):
         return output
 
 
-def run(config: LossConfig, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    model = Towers()
-    loss = LOSSES.get(config.loss_cls or "", "loss")(config, clip_per_video=4)(**model(batch)).total
-    loss.backward()
-    return loss.detach(), [parameter.grad for parameter in model.parameters()]
+def run(
+    config: LossConfig, batch: dict[str, torch.Tensor], *, is_idle: bool = False
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Return loss and gradients; those of an idle process count 0, as in fairseq."""
+    model, loss = Towers(), LOSSES.get(config.loss_cls or "", "loss")(config, clip_per_video=4)
+    loss.is_idle = is_idle
+    total = loss(**model(batch)).total
+    (total * (0 if is_idle else 1)).backward()
+    return total.detach(), [parameter.grad for parameter in model.parameters()]
+
+
+def average(gradients: list[torch.Tensor], num_batches: int) -> None:
+    """Average over processes that have a batch, as data-parallel training does."""
+    for gradient in gradients:
+        dist.all_reduce(gradient)
+        gradient /= num_batches
 
 
 def in_process(rank: int, rows: list[int], folder: Path) -> None:
@@ -66,9 +77,7 @@ def in_process(rank: int, rows: list[int], folder: Path) -> None:
     mine = {name: value[begin : begin + rows[rank]] for name, value in inputs().items()}
     results = [run(config, mine) for config in CONFIGS]
     for _, gradients in results:
-        for gradient in gradients:  # as data-parallel training does
-            dist.all_reduce(gradient)
-            gradient /= len(rows)
+        average(gradients, len(rows))
     if rank == 0:
         torch.save(results, folder / "results.pt")
     dist.destroy_process_group()
@@ -91,22 +100,16 @@ def test_several_processes_train_on_the_loss_of_the_joined_batch(
 
 
 def with_idle_in_process(rank: int, rows: list[int], folder: Path) -> None:
-    """The last process runs the first one's batch, to keep step; its loss counts 0, as in fairseq."""
+    """The last process runs the first one's batch, to keep step."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=len(rows) + 1)
     is_idle = rank == len(rows)
     mine = 0 if is_idle else rank
     begin = sum(rows[:mine])
     batch = {name: value[begin : begin + rows[mine]] for name, value in inputs().items()}
-    model, loss = Towers(), LOSSES.get(NORTON.loss_cls or "", "loss")(NORTON, clip_per_video=4)
-    loss.is_idle = is_idle
-    total = loss(**model(batch)).total
-    (total * (0 if is_idle else 1)).backward()
-    gradients = [parameter.grad for parameter in model.parameters()]
-    for gradient in gradients:
-        dist.all_reduce(gradient)
-        gradient /= len(rows)  # batches that count
+    loss, gradients = run(NORTON, batch, is_idle=is_idle)
+    average(gradients, len(rows))
     if rank == 0:
-        torch.save((total.detach(), gradients), folder / "results.pt")
+        torch.save((loss, gradients), folder / "results.pt")
     dist.destroy_process_group()
 
 
