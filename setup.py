@@ -29,7 +29,7 @@ setup(
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
     packages=find_packages(include=["mmpt", "mmpt.*"]),
-    package_data={"mmpt": ["py.typed"]},
+    package_data={"mmpt": ["py.typed"], "": ["*.pyi"]},
     python_requires=">=3.11",
     # fairseq itself is missing on purpose: its declared dependencies would bring torchaudio and, on Linux, a second
     # torch. requirements-fairseq.txt has the one command that installs it; only training needs it.
@@ -38,6 +38,7 @@ setup(
         "av>=18",  # decodes videos; FFmpeg is in its wheels
         "faiss-cpu>=1.8",
         "huggingface_hub>=1",
+        "lazy_loader>=0.5",
         "matplotlib>=3.8",
         "numpy>=1.26",
         "pillow>=11",

@@ -26,12 +26,12 @@ import torch
 from torch.nn import functional
 
 from mmpt.cli.devices import choose_device
-from mmpt.models.s3d import S3D
-from mmpt.processors.clip_encoder import DTYPES, ClipEncoder, finish_features
-from mmpt.processors.extraction import Extraction
-from mmpt.processors.frame_graph import FPS, SIZE, scaled_size
-from mmpt.processors.video_list import find_videos
-from mmpt.processors.video_reader import VideoFile
+from mmpt.media.frame_graph import FPS, SIZE, scaled_size
+from mmpt.media.s3d import S3D
+from mmpt.media.video_list import find_videos
+from mmpt.media.video_reader import VideoFile
+from mmpt.prepare.features.clip_encoder import DTYPES, ClipEncoder, finish_features
+from mmpt.prepare.features.extraction import Extraction
 from mmpt.utils.tf32 import convolutions
 from results import Figure, at_least, record, run_script
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from mmpt.batch import Split
-from mmpt.processors.shard_layout import ids_stem, times_stem, video_stem, write_shard_meta
-from mmpt.processors.shard_writer import MAX_CAPTION_IDS, SHARD_SIZE
+from mmpt.shards.layout import ids_stem, times_stem, video_stem, write_shard_meta
+from mmpt.shards.writer import MAX_CAPTION_IDS, SHARD_SIZE
 
 MEAN_SECONDS = 400
 CAPTIONS = 68

@@ -35,8 +35,8 @@ from mmpt.processors import (
 )
 from mmpt.processors.aligner import Clip
 from mmpt.processors.sampling import text_span
-from mmpt.processors.shard_layout import ids_stem, times_stem, video_stem
-from mmpt.processors.shard_writer import write_shards
+from mmpt.shards.layout import ids_stem, times_stem, video_stem
+from mmpt.shards.writer import write_shards
 from mmpt.utils.rng import item_rng
 from process_memory import cpu_s
 from results import Figure, at_least, record, run_script

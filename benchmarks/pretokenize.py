@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from mmpt.batch import Captions, Split
-from mmpt.processors.pretokenise import tokenise_captions
-from mmpt.processors.shard_layout import write_shard_meta
-from mmpt.processors.shard_writer import write_caption_shard
+from mmpt.prepare.captions.pretokenise import tokenise_captions
 from mmpt.processors.tokenizer import load_tokenizer
+from mmpt.shards.layout import write_shard_meta
+from mmpt.shards.writer import write_caption_shard
 from results import Figure, at_least, record, run_script
 
 ROOT = Path(__file__).resolve().parents[1]

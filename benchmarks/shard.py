@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from mmpt.batch import Split
-from mmpt.processors.packing import pack_features
+from mmpt.prepare.shards.packing import pack_features
 from results import Figure, at_least, record, run_script, timed
 
 TURNS = 3

@@ -11,6 +11,9 @@ from typing import Any, NamedTuple, TypedDict
 
 import torch
 
+FEATURE_DIM = 512
+"""Width of S3D features, one row per second."""
+
 
 class Split(str, Enum):
     """Which part of a data set is read."""

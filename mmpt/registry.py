@@ -21,28 +21,34 @@ def did_you_mean(name: str, known: list[str]) -> str:
 class Registry(Generic[T]):
     """Classes of one kind by the name that YAMLs use.
 
+    A class is registered when its module is imported, and its module is imported when its name is first looked up, so
+    that a run imports only the classes that its YAML names.
+
     Args:
-        kind: what messages call one of them.
-        base: what all of them, a user's own too, must be subclasses of.
+        kind: what messages call one of them, as in "aligner".
+        base: the base class of all of them, including a user's own.
+        packages: dotted names of the packages that hold such classes. A package lists its public names in `__all__`.
     """
 
-    def __init__(self, kind: str, base: type[Any]):
+    def __init__(self, kind: str, base: type[Any], *packages: str):
         self.kind = kind
         self.base = base
+        self.packages = packages
         self._classes: dict[str, type[T]] = {}
 
     def register(self, cls: type[T]) -> type[T]:
-        """Class decorator: make `cls` known under its own name."""
+        """Register `cls` under its own name; a class decorator."""
         assert issubclass(cls, self.base), f"{cls.__name__} is no {self.kind}"
         assert cls.__name__ not in self._classes, f"two classes named {cls.__name__} in {self.kind}"
         self._classes[cls.__name__] = cls
         return cls
 
     def __iter__(self) -> Iterator[str]:
+        self._import_packages()
         return iter(self._classes)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._classes
+        return self._find(name) is not None
 
     def get(self, name: str, key: str) -> type[T]:
         """Return the class called `name`; `package.module.Class` is imported, so that users can bring their own.
@@ -53,12 +59,30 @@ class Registry(Generic[T]):
         Raises:
             ConfigError: no such class, its module cannot be imported, or it is not a subclass of `base`.
         """
-        if name in self._classes:
-            return self._classes[name]
+        if found := self._find(name):
+            return found
         if "." in name:
             return self._import(name, key)
-        hint = did_you_mean(name, list(self._classes))
-        raise ConfigError(key, [f"no {self.kind} is called `{name}`.{hint} Known: {', '.join(sorted(self._classes))}."])
+        known = sorted(self)
+        hint = did_you_mean(name, known)
+        raise ConfigError(key, [f"no {self.kind} is called `{name}`.{hint} Known: {', '.join(known)}."])
+
+    def _find(self, name: str) -> type[T] | None:
+        """Return the class called `name`, importing its module if a package lists it; None if there is none."""
+        for package_name in self.packages:
+            if name in self._classes:
+                break
+            package = importlib.import_module(package_name)
+            if name in package.__all__:
+                getattr(package, name)  # imports the module that defines the class, which registers it
+        return self._classes.get(name)
+
+    def _import_packages(self) -> None:
+        """Import every module that may hold classes of this kind; only messages need all names."""
+        for package_name in self.packages:
+            package = importlib.import_module(package_name)
+            for name in package.__all__:
+                getattr(package, name)
 
     def _import(self, name: str, key: str) -> type[T]:
         module_name, _, class_name = name.rpartition(".")

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from mmpt.config import load_config
 from mmpt.errors import EXIT_CODE, DataError
-from mmpt.processors.dataset_check import check_dataset
-from mmpt.processors.statistics_figure import save_histograms
+from mmpt.prepare.check.dataset_check import check_dataset
+from mmpt.prepare.check.figure import save_histograms
 from mmpt.utils.command import run_command
 from mmpt.utils.io import write_json
 from mmpt.utils.log import get_logger

@@ -23,22 +23,22 @@ from mmpt.batch import Split
 from mmpt.config import RunConfig, load_config
 from mmpt.errors import EXIT_CODE, DataError
 from mmpt.evaluators import file_fingerprint
+from mmpt.media.frame_graph import FPS, SIZE
+from mmpt.media.s3d import S3D, S3D_WEIGHTS, load_s3d
+from mmpt.media.video_list import VideoJob, VideoList, find_videos
 from mmpt.models.bert_weights import WEIGHT_FILES, read_bert_config
-from mmpt.models.s3d import S3D, S3D_WEIGHTS, load_s3d
-from mmpt.processors.caption_corpus import write_line
-from mmpt.processors.caption_list import CaptionList
-from mmpt.processors.caption_reader import CAPTION_SUFFIXES, read_captions
-from mmpt.processors.clip_encoder import ClipEncoder
-from mmpt.processors.dataset_check import check_dataset
-from mmpt.processors.extraction import Extraction
-from mmpt.processors.feature_files import check_settings, tidy
-from mmpt.processors.feature_reader import FeatureError, read_features
-from mmpt.processors.frame_graph import FPS, SIZE
-from mmpt.processors.own_videos import MAX_BATCH, batch_videos, fitting_settings, pair_captions, run_yaml, split_ids
-from mmpt.processors.packing import pack_features
-from mmpt.processors.pretokenise import tokenise_captions
-from mmpt.processors.shard_writer import SHARD_SIZE
-from mmpt.processors.video_list import VideoJob, VideoList, find_videos
+from mmpt.prepare.captions.caption_list import CaptionList
+from mmpt.prepare.captions.corpus import write_line
+from mmpt.prepare.captions.pretokenise import tokenise_captions
+from mmpt.prepare.captions.reader import CAPTION_SUFFIXES, read_captions
+from mmpt.prepare.check.dataset_check import check_dataset
+from mmpt.prepare.features.clip_encoder import ClipEncoder
+from mmpt.prepare.features.extraction import Extraction
+from mmpt.prepare.features.feature_files import check_settings, tidy
+from mmpt.prepare.own_videos import MAX_BATCH, batch_videos, fitting_settings, pair_captions, run_yaml, split_ids
+from mmpt.prepare.shards.packing import pack_features
+from mmpt.shards.feature_reader import FeatureError, read_features
+from mmpt.shards.writer import SHARD_SIZE
 from mmpt.utils.command import run_command
 from mmpt.utils.io import atomic_write, remove_leftovers, write_json
 from mmpt.utils.lock import exclusive

@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmpt.batch import ModelOutput
+from mmpt.batch import FEATURE_DIM, ModelOutput
 from mmpt.config import DatasetConfig, ModelConfig
-from mmpt.processors import FEATURE_DIM
 from mmpt.processors.tokenizer import load_tokenizer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

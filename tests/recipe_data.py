@@ -20,10 +20,10 @@ import torch
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 from mmpt.config import DatasetConfig, ModelConfig
+from mmpt.media.s3d import S3D
 from mmpt.models import MMFusionSeparate
-from mmpt.models.s3d import S3D
 from tests import misbehaving_server as server
-from tests.media import Clip, regular_times, truncate, write_video
+from tests.made_videos import Clip, regular_times, truncate, write_video
 
 TRAIN, VAL, BROKEN = ["bb_bbbbbbbb", "-aa-aaaaaaa"], ["ccccccccccc"], "ddddddddddd"
 MINE = ["tea", "onion", "pan.v2", "salt"]

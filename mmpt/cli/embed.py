@@ -16,10 +16,10 @@ import torch
 
 from mmpt.cli.devices import choose_device
 from mmpt.errors import DataError, LaunchError
-from mmpt.models import MMPTModel
+from mmpt.inference.mmptmodel import MMPTModel
+from mmpt.inference.windows import batches
+from mmpt.media.video_list import VIDEO_SUFFIXES
 from mmpt.models.checkpoint import weights_fingerprint
-from mmpt.models.windows import batches
-from mmpt.processors.video_list import VIDEO_SUFFIXES
 from mmpt.utils.command import run_command
 from mmpt.utils.io import atomic_write
 from mmpt.utils.log import get_logger, progress

@@ -1,5 +1,6 @@
-"""Data sets."""
+"""Data sets whose items are whole batches."""
 
-from mmpt.datasets.mmdataset import MMDataset, collate
+import lazy_loader
 
-__all__ = ["MMDataset", "collate"]
+# `__init__.pyi` lists the public names. A name's module is imported when the name is first used.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -99,5 +99,5 @@ class Metric(ABC, Generic[O_contra]):
         return result[self.numbers[0].name]
 
 
-METRICS: Registry[Metric] = Registry("metric", Metric)
-PREDICTORS: Registry[Predictor] = Registry("predictor", Predictor)
+METRICS: Registry[Metric] = Registry("metric", Metric, "mmpt.evaluators", "mmpt.endtasks")
+PREDICTORS: Registry[Predictor] = Registry("predictor", Predictor, "mmpt.evaluators", "mmpt.endtasks")

@@ -10,7 +10,7 @@ import torch
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import ConfigError
 from mmpt.evaluators.base import Predictor
-from mmpt.processors.downstream.windows import Span, window_spans
+from mmpt.processors.window_aligner import Span, window_spans
 
 
 def config_spans(config: DatasetConfig, num_seconds: int) -> list[Span]:

@@ -1,19 +1,6 @@
-"""Losses: `nn.Module`s from the batch and the model's output to named terms; `LOSSES` knows them by name."""
+"""Losses: `nn.Module`s that map the batch and the model's output to named terms."""
 
-from mmpt.losses.base import LOSSES, Loss, LossOutput, NonFiniteLossError
-from mmpt.losses.classification import BCE, CrossEntropy
-from mmpt.losses.nce import MMContraLoss, T2VContraLoss, V2TContraLoss
-from mmpt.losses.sequence import SequenceContrastLoss
+import lazy_loader
 
-__all__ = [
-    "BCE",
-    "LOSSES",
-    "CrossEntropy",
-    "Loss",
-    "LossOutput",
-    "MMContraLoss",
-    "NonFiniteLossError",
-    "SequenceContrastLoss",
-    "T2VContraLoss",
-    "V2TContraLoss",
-]
+# `__init__.pyi` lists the public names. A name's module is imported when the name is first used.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -132,7 +132,7 @@ class Loss(nn.Module):
         return output
 
 
-LOSSES: Registry[Loss] = Registry("loss", Loss)
+LOSSES: Registry[Loss] = Registry("loss", Loss, "mmpt.losses")
 
 
 def symmetric_cross_entropy(logits_NN: Tensor) -> Tensor:

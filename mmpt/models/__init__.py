@@ -1,28 +1,16 @@
-"""Models: the two towers, their checkpoints, S3D, and `MMPTModel`, which embeds videos and texts."""
+"""Models: the two towers, their heads, and their checkpoints."""
 
-from mmpt.models.base import MODELS
-from mmpt.models.heads import (
-    MMFusionSeparateActionLocalization,
-    MMFusionSeparateActionSegmentation,
-    MMFusionSeparateFullVideoBGRetrieval,
-)
-from mmpt.models.mmfusion import MMFusionSeparate
-from mmpt.models.mmptmodel import MMPTModel
-from mmpt.models.s3d import S3D, load_s3d
-from mmpt.models.video_bert import MMBertForEncoder, MMBertForTokenClassification
-from mmpt.modules import MMBertEmbeddings, VideoTokenMLP
+from typing import Any
 
-__all__ = [
-    "MODELS",
-    "S3D",
-    "MMBertEmbeddings",
-    "MMBertForEncoder",
-    "MMBertForTokenClassification",
-    "MMFusionSeparate",
-    "MMFusionSeparateActionLocalization",
-    "MMFusionSeparateActionSegmentation",
-    "MMFusionSeparateFullVideoBGRetrieval",
-    "MMPTModel",
-    "VideoTokenMLP",
-    "load_s3d",
-]
+import lazy_loader
+
+# `__init__.pyi` lists the public names. A name's module is imported when the name is first used.
+_get, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "MMPTModel":  # this is its published place; it lives in `mmpt.inference`
+        from mmpt.inference.mmptmodel import MMPTModel
+
+        return MMPTModel
+    return _get(name)

@@ -2,21 +2,13 @@
 
 fairseq writes a dict whose `model` entry holds the weights under `mmmodel.`; a bare state dict is read too. The few
 differences that are harmless stand in `checkpoint_keys.py`; any other is an error that lists the keys.
-
-Every file is read with torch's `weights_only`, which builds tensors, plain values and a list of further classes that
-torch keeps for the whole process. Importing this module puts `argparse.Namespace` on that list for good: fairseq keeps
-its settings in it, and its own `torch.load` of the same file must pass too. The training process
-(`tasks/fairseqmmtask.py`) adds omegaconf's containers, in which fairseq sends a checkpoint to other processes. All of
-them only hold values.
 """
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-import re
 import zipfile
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,11 +19,10 @@ from torch import nn
 
 from mmpt.errors import CheckpointError
 from mmpt.models.checkpoint_keys import Use, may_be_ignored, may_be_kept, present_name, reason_for
+from mmpt.utils.checkpoint_file import load_checkpoint, read_checkpoint
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
-
-torch.serialization.add_safe_globals([Namespace])  # for the whole process; see above
 
 MOST_LISTED = 8
 TRAINING_ENTRIES = ("model", "optimizer_history", "extra_state")
@@ -72,17 +63,6 @@ class LoadReport:
         logger.info("%s", self.summary())
 
 
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Return all that a checkpoint file holds, on the CPU; nothing in the file can run code.
-
-    Besides tensors and plain values only the settings classes are built that the head of this file names.
-
-    Raises:
-        CheckpointError: missing, damaged, not a checkpoint, or holding other classes or functions.
-    """
-    return _read(Path(path), mapped=False)
-
-
 def check_checkpoint(path: str | Path) -> None:
     """Raise what `load_checkpoint` would for a file that is missing, cut short or no checkpoint, or that holds code.
 
@@ -93,7 +73,7 @@ def check_checkpoint(path: str | Path) -> None:
         CheckpointError: as above.
     """
     path = Path(path)
-    _read(path, mapped=zipfile.is_zipfile(path))
+    read_checkpoint(path, mapped=zipfile.is_zipfile(path))
 
 
 def check_training_checkpoint(path: str | Path) -> None:
@@ -103,7 +83,7 @@ def check_training_checkpoint(path: str | Path) -> None:
         CheckpointError: as `check_checkpoint`, or it holds weights alone.
     """
     path = Path(path)
-    missing = [key for key in TRAINING_ENTRIES if key not in _read(path, mapped=zipfile.is_zipfile(path))]
+    missing = [key for key in TRAINING_ENTRIES if key not in read_checkpoint(path, mapped=zipfile.is_zipfile(path))]
     if missing:
         raise CheckpointError(
             f"{path}: training starts from a checkpoint as fairseq saves it, but this one has no {', '.join(missing)}. "
@@ -122,7 +102,7 @@ def check_optimizer_state(path: str | Path, trained: Sequence[torch.Tensor], *, 
         CheckpointError: other numbers of parameters, or as `check_checkpoint`.
     """
     path = Path(path)
-    state = _read(path, mapped=zipfile.is_zipfile(path)).get("last_optimizer_state")
+    state = read_checkpoint(path, mapped=zipfile.is_zipfile(path)).get("last_optimizer_state")
     if not state:
         return
     saved = sum(len(group["params"]) for group in state["param_groups"])
@@ -139,33 +119,6 @@ def check_optimizer_state(path: str | Path, trained: Sequence[torch.Tensor], *, 
             "(`fairseq.common.fp16`) as they were, or start another run from these weights "
             "(`fairseq.checkpoint.restore_file`, `reset_optimizer: true`, and another `save_dir`)."
         )
-
-
-def _read(path: Path, *, mapped: bool) -> dict[str, Any]:
-    if not path.is_file():
-        raise CheckpointError(
-            f"{path}: no such checkpoint. Download or train it, or correct the key that names it "
-            "(`fairseq.checkpoint.restore_file` in training, `fairseq.common_eval.path` in evaluation)."
-        )
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except PermissionError as err:
-        raise CheckpointError(f"{path}: this user may not read it.") from err
-    except Exception as err:  # damaged bytes make the reader raise almost anything, OSError too
-        raise _unreadable(path, err) from err
-    if not isinstance(checkpoint, dict):
-        raise CheckpointError(f"{path}: a checkpoint must be a dict, but this is a {type(checkpoint).__name__}.")
-    return checkpoint
-
-
-def _unreadable(path: Path, err: Exception) -> CheckpointError:
-    if asked := re.search(r"GLOBAL ([\w.]+)", str(err)):
-        return CheckpointError(
-            f"{path}: only tensors and plain settings are read, but the file asks for {asked[1]}, which could run "
-            "code. If you trust it, load it with `torch.load(..., weights_only=False)` yourself, save it without that."
-        )
-    reason = (str(err).strip() or type(err).__name__).splitlines()[0][:120]
-    return CheckpointError(f"{path}: damaged, cut short or not a checkpoint ({reason}); copy or download it again.")
 
 
 def load_weights(model: nn.Module, checkpoint: str | Path | Mapping[str, Any]) -> LoadReport:

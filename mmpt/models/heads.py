@@ -15,6 +15,7 @@ from torch import nn
 
 from mmpt.batch import ModelOutput
 from mmpt.errors import ConfigError
+from mmpt.models.base import MODELS
 from mmpt.models.mmfusion import MMFusionSeparate, wrong_axes
 from mmpt.models.video_bert import MMBertForTokenClassification
 
@@ -25,6 +26,7 @@ class Logits(TypedDict):
     logits: torch.Tensor
 
 
+@MODELS.register
 class MMFusionSeparateFullVideoBGRetrieval(MMFusionSeparate):
     """Embeds all windows and all captions of one video (YouCook2 with background)."""
 
@@ -46,6 +48,7 @@ class MMFusionSeparateFullVideoBGRetrieval(MMFusionSeparate):
         return {"pooled_video": pooled_video, "pooled_text": self.forward_text(caps_ST, cmasks_ST)[0]}
 
 
+@MODELS.register
 class MMFusionSeparateActionSegmentation(MMFusionSeparate):
     """Classifies every second of all windows (COIN); the text tower is there but takes no part."""
 
@@ -69,6 +72,7 @@ class MMFusionSeparateActionSegmentation(MMFusionSeparate):
         return {"logits": self.video_encoder.classifier(states[:, 1:-1])}
 
 
+@MODELS.register
 class MMFusionSeparateActionLocalization(MMFusionSeparate):
     """Compares every real second of all windows with the text of every step (CrossTask)."""
 

@@ -18,6 +18,7 @@ from transformers import BertConfig, BertModel
 from mmpt.batch import ModelOutput
 from mmpt.config import DatasetConfig, ModelConfig
 from mmpt.errors import ConfigError
+from mmpt.models.base import MODELS
 from mmpt.models.bert_weights import read_bert_config, read_bert_weights
 from mmpt.models.flops import tower_flops
 from mmpt.models.video_bert import MMBertForEncoder
@@ -39,6 +40,7 @@ def wrong_axes(model: nn.Module, wanted: str, vfeats: torch.Tensor) -> str:
     )
 
 
+@MODELS.register
 class MMFusionSeparate(nn.Module):
     """Video tower of `num_hidden_video_layers` layers and text tower of all of BERT's; similarity is a dot product.
 

@@ -1,10 +1,6 @@
-"""Building blocks of the towers: token MLP and row, no padding, chunks, products, masked mean. No config, no I/O."""
+"""Building blocks of the towers. They know neither configuration nor files."""
 
-from mmpt.modules.chunks import run_chunks
-from mmpt.modules.embeddings import MMBertEmbeddings
-from mmpt.modules.linear import use_onednn
-from mmpt.modules.packing import PACKED, run_packed
-from mmpt.modules.pooling import masked_mean
-from mmpt.modules.video_token_mlp import VideoTokenMLP
+import lazy_loader
 
-__all__ = ["PACKED", "MMBertEmbeddings", "VideoTokenMLP", "masked_mean", "run_chunks", "run_packed", "use_onednn"]
+# `__init__.pyi` lists the public names. A name's module is imported when the name is first used.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -15,8 +15,6 @@ from mmpt.config.schema import DatasetConfig
 from mmpt.errors import ConfigError
 from mmpt.registry import Registry
 
-FEATURE_DIM = 512  # width of S3D features, one row per second
-
 
 class Processor:
     """Holds the configuration and the split; reads nothing yet."""
@@ -96,7 +94,8 @@ class ItemAligner(Processor, ABC):
         """Return the tensors; every draw comes from `rng`."""
 
 
-META_PROCESSORS: Registry[MetaProcessor] = Registry("meta processor", MetaProcessor)
-VIDEO_PROCESSORS: Registry[VideoReader] = Registry("video processor", VideoReader)
-TEXT_PROCESSORS: Registry[TextReader] = Registry("text processor", TextReader)
-ALIGNERS: Registry[ItemAligner] = Registry("aligner", ItemAligner)
+PACKAGES = ("mmpt.processors", "mmpt.endtasks")
+META_PROCESSORS: Registry[MetaProcessor] = Registry("meta processor", MetaProcessor, *PACKAGES)
+VIDEO_PROCESSORS: Registry[VideoReader] = Registry("video processor", VideoReader, *PACKAGES)
+TEXT_PROCESSORS: Registry[TextReader] = Registry("text processor", TextReader, *PACKAGES)
+ALIGNERS: Registry[ItemAligner] = Registry("aligner", ItemAligner, *PACKAGES)

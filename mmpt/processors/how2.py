@@ -18,9 +18,9 @@ from mmpt.processors.base import (
     VideoReader,
 )
 from mmpt.processors.caption_rows import CaptionRows
-from mmpt.processors.shard_layout import open_captions, open_features, times_stem
 from mmpt.processors.tokenizer import special_tokens
-from mmpt.processors.video_table import VideoTable, load_video_table, read_id_list
+from mmpt.shards.layout import open_captions, open_features, times_stem
+from mmpt.shards.video_table import VideoTable, load_video_table, read_id_list
 
 
 @META_PROCESSORS.register

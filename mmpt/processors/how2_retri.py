@@ -30,7 +30,7 @@ from mmpt.processors.base import (
 )
 from mmpt.processors.caption_rows import CaptionRows
 from mmpt.processors.how2 import ShardedHow2MetaProcessor, ShardedTextProcessor, ShardedVideoProcessor
-from mmpt.processors.video_table import NUM_NAMED
+from mmpt.shards.video_table import NUM_NAMED
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)

@@ -8,14 +8,13 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 
-from mmpt.evaluators import How2AlignOutputs
-from mmpt.evaluators.how2align import AlignedVideo
+from mmpt.endtasks.how2align.evaluation import AlignedVideo, How2AlignOutputs
 from mmpt.evaluators.inference import evaluating
+from mmpt.inference.alignment import align_sentences, mean_of_windows, span_around
+from mmpt.inference.mmptmodel import EPSILON, ITERATIONS
+from mmpt.inference.windows import batches, cut_windows, embed_windows
 from mmpt.losses.sinkhorn import bucket_transport
 from mmpt.models import MMFusionSeparate
-from mmpt.models.alignment import align_sentences, mean_of_windows, span_around
-from mmpt.models.mmptmodel import EPSILON, ITERATIONS
-from mmpt.models.windows import batches, cut_windows, embed_windows
 from mmpt.processors.aligner import Aligner
 from mmpt.reporting.charts import VIRIDIS, WHITE_TO_RED, Panel, heat_maps
 from mmpt.reporting.markup import Section, escape, shorten, table, tag

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmpt.evaluators import ClipId, QAOutputs
+from mmpt.endtasks.msrvtt_qa.evaluation import QAOutputs
+from mmpt.evaluators import ClipId
 from mmpt.reporting.markup import Section, escape, tag
 from mmpt.reporting.pictures import pictures
 from mmpt.reporting.run import Run

@@ -9,8 +9,8 @@ import numpy as np
 
 from mmpt.errors import DataError
 from mmpt.evaluators import ClipId
-from mmpt.processors.video_list import find_videos
-from mmpt.processors.video_reader import VideoError, as_video_error, choose_stream
+from mmpt.media.video_list import find_videos
+from mmpt.media.video_reader import VideoError, as_video_error, choose_stream
 from mmpt.reporting.charts import image_uri
 from mmpt.utils.log import get_logger
 

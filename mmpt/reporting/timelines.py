@@ -8,9 +8,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from mmpt.evaluators import ClipId, LocalisationOutputs, MomentOutputs, SegmentationOutputs
-from mmpt.evaluators.moments import MOMENTS, NUM_SECONDS, PIECE_S, agreement
-from mmpt.processors.downstream.coin import step_labels
+from mmpt.endtasks.coin.data import step_labels
+from mmpt.endtasks.coin.evaluation import SegmentationOutputs
+from mmpt.endtasks.crosstask.evaluation import LocalisationOutputs
+from mmpt.endtasks.didemo.evaluation import MomentOutputs
+from mmpt.endtasks.didemo.moments import MOMENTS, NUM_SECONDS, PIECE_S, agreement
+from mmpt.evaluators import ClipId
 from mmpt.reporting.charts import COLOURS, INK, Bar, bars
 from mmpt.reporting.markup import Section, escape, shorten, tag
 from mmpt.reporting.pictures import pictures

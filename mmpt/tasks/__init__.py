@@ -1,6 +1,6 @@
-"""The composition root: builds data sets, model and loss from a config, and plans the batches of each epoch."""
+"""Tasks build all parts of a run from its configuration."""
 
-from mmpt.tasks.retritask import RetriTask, VideoRetriTask
-from mmpt.tasks.task import TASKS, Task
+import lazy_loader
 
-__all__ = ["TASKS", "RetriTask", "Task", "VideoRetriTask"]
+# `__init__.pyi` lists the public names. A name's module is imported when the name is first used.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

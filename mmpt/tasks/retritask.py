@@ -27,7 +27,6 @@ from mmpt.processors import (
     ShardedVideoProcessor,
     VariedLenAligner,
 )
-from mmpt.processors.video_table import VideoTable
 from mmpt.retrieval import (
     RETRIEVERS,
     VECTOR_POOLS,
@@ -40,6 +39,7 @@ from mmpt.retrieval import (
     refresh_plan,
     remove_other_banks,
 )
+from mmpt.shards.video_table import VideoTable
 from mmpt.tasks.embedding import EmbeddingPass, device_of
 from mmpt.tasks.task import TASKS, Task
 from mmpt.utils.distributed import World

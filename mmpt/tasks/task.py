@@ -222,7 +222,7 @@ class Task:
         return merge_leading(batch, 1 + clip_axes) if clip_axes else batch
 
 
-TASKS: Registry[Task] = Registry("task", Task)
+TASKS: Registry[Task] = Registry("task", Task, "mmpt.tasks")
 TASKS.register(Task)
 
 

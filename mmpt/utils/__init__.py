@@ -7,7 +7,7 @@ __all__ = ["ShardedTensor"]
 
 def __getattr__(name: str) -> Any:
     if name == "ShardedTensor":
-        from mmpt.utils.shardedtensor import ShardedTensor
+        from mmpt.shards.shardedtensor import ShardedTensor
 
         return ShardedTensor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,10 +17,10 @@ from demo_corpus.vocabulary import make_vocabulary
 from demo_corpus.words import all_sentences
 from demo_corpus.world import World, make_world
 from mmpt.batch import Captions, Split
-from mmpt.processors.downstream.how2_clips import CLIPS_FORMAT
-from mmpt.processors.shard_layout import ids_stem, meta_path, times_stem, video_stem
-from mmpt.processors.shard_writer import write_shards
+from mmpt.endtasks.how2_clips.data import CLIPS_FORMAT
 from mmpt.processors.tokenizer import load_tokenizer
+from mmpt.shards.layout import ids_stem, meta_path, times_stem, video_stem
+from mmpt.shards.writer import write_shards
 from mmpt.utils.io import atomic_write, write_json
 from mmpt.utils.log import get_logger, progress
 from mmpt.utils.rng import stable_seed

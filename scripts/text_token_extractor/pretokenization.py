@@ -17,7 +17,7 @@ from typing import Any
 from mmpt.config.fields import coerce
 from mmpt.config.yaml_files import merge, parse_overrides, read_yaml
 from mmpt.errors import ConfigError, DataError
-from mmpt.processors.pretokenise import tokenise_captions
+from mmpt.prepare.captions.pretokenise import tokenise_captions
 from mmpt.registry import did_you_mean
 from mmpt.utils.command import run_command
 from mmpt.utils.log import get_logger

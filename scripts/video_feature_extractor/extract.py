@@ -20,13 +20,13 @@ from typing import Any
 import torch
 
 from mmpt.errors import DataError, LaunchError
-from mmpt.models.s3d import S3D, S3D_WEIGHTS, load_s3d
-from mmpt.processors.clip_encoder import DTYPES, ClipEncoder
-from mmpt.processors.extraction import Extraction
-from mmpt.processors.extraction_work import ExtractionReport
-from mmpt.processors.feature_files import check_settings, locked, tidy
-from mmpt.processors.frame_graph import FPS, SIZE
-from mmpt.processors.video_list import VideoJob, VideoList, find_videos, shard_of
+from mmpt.media.frame_graph import FPS, SIZE
+from mmpt.media.s3d import S3D, S3D_WEIGHTS, load_s3d
+from mmpt.media.video_list import VideoJob, VideoList, find_videos, shard_of
+from mmpt.prepare.features.clip_encoder import DTYPES, ClipEncoder
+from mmpt.prepare.features.extraction import Extraction
+from mmpt.prepare.features.feature_files import check_settings, locked, tidy
+from mmpt.prepare.features.work import ExtractionReport
 from mmpt.utils.command import run_command
 from mmpt.utils.io import remove_leftovers, write_json
 from mmpt.utils.log import get_logger

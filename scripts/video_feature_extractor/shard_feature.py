@@ -14,9 +14,9 @@ import sys
 
 from mmpt.batch import Split
 from mmpt.errors import DataError
-from mmpt.processors.packing import pack_features
-from mmpt.processors.shard_writer import SHARD_SIZE
-from mmpt.processors.video_table import read_id_list
+from mmpt.prepare.shards.packing import pack_features
+from mmpt.shards.video_table import read_id_list
+from mmpt.shards.writer import SHARD_SIZE
 from mmpt.utils.command import run_command
 from mmpt.utils.log import get_logger
 

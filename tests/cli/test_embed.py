@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from mmpt.cli import embed
-from mmpt.models import S3D, MMPTModel
+from mmpt.inference.mmptmodel import MMPTModel
+from mmpt.media.s3d import S3D
 from tests.models.tiny_model import make_run
 
 
@@ -113,7 +114,7 @@ def test_an_interrupted_run_leaves_the_old_file(run, folder, tmp_path, monkeypat
 
 def test_videos_are_decoded_and_embedded(run, tmp_path, capsys):
     pytest.importorskip("av")
-    from tests.media import regular_times, write_video
+    from tests.made_videos import regular_times, write_video
 
     for name in ("good", "bad"):
         (tmp_path / name).mkdir()

@@ -15,8 +15,8 @@ from mmpt.cli.scoring import predict
 from mmpt.config import RunConfig, load_config
 from mmpt.datasets import collate
 from mmpt.errors import DataError
-from mmpt.models.checkpoint import load_checkpoint
 from mmpt.tasks import Task
+from mmpt.utils.checkpoint_file import load_checkpoint
 from tests.fine_tuning import PRETRAINED, on_cpu, tiny_model, train
 from tests.jobs import ROOT
 from tests.parity.e2e_data import make_e2e_files

@@ -10,7 +10,7 @@ import torch
 
 from mmpt.cli.scoring import predict
 from mmpt.config import load_config
-from mmpt.models.checkpoint import load_checkpoint
+from mmpt.utils.checkpoint_file import load_checkpoint
 from tests.fine_tuning import PRETRAINED, on_cpu, tiny_model, train
 from tests.jobs import ROOT
 from tests.parity.e2e_data import make_e2e_files

@@ -19,13 +19,13 @@ from torch._dynamo import config as dynamo
 from transformers import BertConfig
 
 from mmpt.losses import MMContraLoss
+from mmpt.media.s3d import S3D
 from mmpt.models import MMFusionSeparate
-from mmpt.models.checkpoint import load_checkpoint
 from mmpt.models.compilation import compile_layers
-from mmpt.models.s3d import S3D
 from mmpt.modules.packing import plan_packing
-from mmpt.processors.clip_encoder import ClipEncoder
+from mmpt.prepare.features.clip_encoder import ClipEncoder
 from mmpt.retrieval import VectorRetriever
+from mmpt.utils.checkpoint_file import load_checkpoint
 from mmpt.utils.tf32 import set_tf32
 from tests.jobs import NORTON, VIDEOCLIP, corpus_overrides, launch
 from tests.norton import norton_loss

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from mmpt.config import load_config
-from mmpt.models.checkpoint import load_checkpoint
+from mmpt.utils.checkpoint_file import load_checkpoint
 from tests.jobs import ROOT, launch
-from tests.media import Clip, regular_times, write_audio, write_video
+from tests.made_videos import Clip, regular_times, write_audio, write_video
 
 SECONDS = {"tea": 2, "pan.v2": 1.5, "onion": 2, "salt": 1}
 CUES = (("00:00:00.200", "00:00:01.000", "chop the onion"), ("00:00:01.000", "00:00:02.000", "put it in the pan"))

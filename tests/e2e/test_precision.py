@@ -13,8 +13,8 @@ from mmpt.cli.jobs import DevicePlan, training_command
 from mmpt.config import load_config
 from mmpt.config.yaml_files import write_yaml
 from mmpt.errors import ConfigError
-from mmpt.models.checkpoint import load_checkpoint
 from mmpt.tasks import Task
+from mmpt.utils.checkpoint_file import load_checkpoint
 from tests.jobs import ROOT, VIDEOCLIP, corpus_overrides
 
 SHORT = ["fairseq.common.log_interval=1", "fairseq.optimization.warmup_updates=2"]

@@ -27,10 +27,10 @@ import torch
 import yaml
 
 from mmpt.batch import Split
-from mmpt.models.checkpoint import load_checkpoint
-from mmpt.processors.shard_layout import read_shard_meta
 from mmpt.processors.tokenizer import load_tokenizer
-from mmpt.utils.shardedtensor import ShardedTensor, open_shard
+from mmpt.shards.layout import read_shard_meta
+from mmpt.shards.shardedtensor import ShardedTensor, open_shard
+from mmpt.utils.checkpoint_file import load_checkpoint
 from tests import misbehaving_server as server
 from tests.jobs import ROOT
 from tests.recipe_data import (

@@ -12,10 +12,10 @@ from mmpt.batch import Split
 from mmpt.cli.scoring import predict
 from mmpt.config import load_config
 from mmpt.datasets import MMDataset, collate
+from mmpt.endtasks.crosstask.evaluation import CrossTaskMetric, CrossTaskPredictor
 from mmpt.errors import CheckpointError
-from mmpt.evaluators import CrossTaskMetric, CrossTaskPredictor
-from mmpt.models.checkpoint import load_checkpoint
 from mmpt.tasks import Task
+from mmpt.utils.checkpoint_file import load_checkpoint
 from tests.crosstask_data import write_crosstask
 from tests.fine_tuning import PRETRAINED, on_cpu, tiny_model, train
 from tests.jobs import ROOT

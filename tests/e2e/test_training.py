@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from mmpt.cli import launch as launcher
-from mmpt.models.checkpoint import load_checkpoint
 from mmpt.reporting.training import loss_charts, read_hardness
+from mmpt.utils.checkpoint_file import load_checkpoint
 from tests.jobs import NORTON, ROOT, SCORES, VIDEOCLIP, corpus_overrides, launch
 
 QUICK = ["fairseq.common.log_interval=1", "fairseq.optimization.warmup_updates=2"]

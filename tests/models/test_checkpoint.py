@@ -15,12 +15,12 @@ from mmpt.models.checkpoint import (
     adapt_state,
     check_checkpoint,
     check_optimizer_state,
-    load_checkpoint,
     load_weights,
     weights_fingerprint,
 )
 from mmpt.models.checkpoint_keys import Use
 from mmpt.models.freezing import freeze_all_but_layernorm
+from mmpt.utils.checkpoint_file import load_checkpoint
 
 BERT = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
 

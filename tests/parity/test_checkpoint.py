@@ -8,7 +8,8 @@ import torch
 from transformers import BertConfig
 
 from mmpt.models import MMFusionSeparate
-from mmpt.models.checkpoint import load_checkpoint, load_weights
+from mmpt.models.checkpoint import load_weights
+from mmpt.utils.checkpoint_file import load_checkpoint
 
 GOLDEN = Path(__file__).parent / "golden"
 RELEASED = GOLDEN / "checkpoint_norton_tiny.pt"

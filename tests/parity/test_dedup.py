@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mmpt.processors.caption_corpus import iter_corpus
-from mmpt.processors.dedupprocessor import CaptionDedupProcessor, deduplicate, main
+from mmpt.cli.dedup import main
+from mmpt.prepare.captions.corpus import iter_corpus
+from mmpt.prepare.captions.dedup import CaptionDedupProcessor, deduplicate
 
 RECORDED = json.loads((Path(__file__).parent / "golden" / "dedup.json").read_text())
 RAW = RECORDED["raw"]

@@ -14,10 +14,13 @@ from mmpt.batch import Split
 from mmpt.cli.scoring import predict
 from mmpt.config import DatasetConfig
 from mmpt.config.yaml_files import read_yaml
-from mmpt.evaluators.step_localization import CrossTaskMetric, LocalisationOutputs, PlacedVideo
-from mmpt.processors import COINActionSegmentationAligner, CrossTaskAligner
-from mmpt.processors.downstream import coin, crosstask, crosstask_files
-from mmpt.processors.downstream.windows import average_windows, window_spans
+from mmpt.endtasks.coin import data as coin
+from mmpt.endtasks.coin.data import COINActionSegmentationAligner
+from mmpt.endtasks.crosstask import data as crosstask
+from mmpt.endtasks.crosstask import files as crosstask_files
+from mmpt.endtasks.crosstask.data import CrossTaskAligner
+from mmpt.endtasks.crosstask.evaluation import CrossTaskMetric, LocalisationOutputs, PlacedVideo
+from mmpt.processors.window_aligner import average_windows, window_spans
 from tests.parity.e2e_data import (
     GOLDEN,
     ROOT,

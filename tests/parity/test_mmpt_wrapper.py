@@ -8,7 +8,9 @@ import torch
 from transformers import BertConfig
 
 from mmpt.config import DatasetConfig, ModelConfig
-from mmpt.models import S3D, MMFusionSeparate, MMPTModel
+from mmpt.inference.mmptmodel import MMPTModel
+from mmpt.media.s3d import S3D
+from mmpt.models import MMFusionSeparate
 from tests.parity.formula import fill_by_formula, hash01
 from tests.tiny_bert import tiny_bert
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mmpt.batch import Split
-from mmpt.processors.pretokenise import tokenise_captions
-from mmpt.processors.shard_layout import write_shard_meta
+from mmpt.prepare.captions.pretokenise import tokenise_captions
+from mmpt.shards.layout import write_shard_meta
 from tests.tiny_bert import tiny_bert
 
 GOLDEN = Path(__file__).parent / "golden"

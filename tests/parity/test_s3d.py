@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt.models.s3d import S3D
+from mmpt.media.s3d import S3D
 from tests.parity.formula import fill_by_formula, formula_order, hash01
 
 GOLDEN = Path(__file__).parent / "golden"

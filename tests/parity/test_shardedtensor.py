@@ -9,8 +9,8 @@ import pytest
 from mmpt.batch import Captions, ShardKey, Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.how2 import ShardedTextProcessor
-from mmpt.processors.shard_writer import write_caption_shard
-from mmpt.utils.shardedtensor import ShardedTensor
+from mmpt.shards.shardedtensor import ShardedTensor
+from mmpt.shards.writer import write_caption_shard
 
 GOLDEN = Path(__file__).parent / "golden"
 PREFIX = "cap.tinybert."

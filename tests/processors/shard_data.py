@@ -10,7 +10,7 @@ import numpy as np
 
 from mmpt.batch import Captions, Split
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.shard_writer import write_shards
+from mmpt.shards.writer import write_shards
 from tests.tiny_bert import tiny_bert
 
 GOLDEN = Path(__file__).parents[1] / "parity" / "golden"

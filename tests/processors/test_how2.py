@@ -9,10 +9,10 @@ import pytest
 from mmpt.batch import Captions, Split
 from mmpt.errors import ConfigError, DataError
 from mmpt.processors import How2MetaProcessor, ShardedHow2MetaProcessor, ShardedTextProcessor, ShardedVideoProcessor
-from mmpt.processors.shard_layout import read_shard_meta, write_shard_meta
-from mmpt.processors.shard_writer import write_caption_shard, write_feature_shard, write_shards
-from mmpt.processors.video_table import VideoTable
-from mmpt.utils.shardedtensor import ShardedTensor
+from mmpt.shards.layout import read_shard_meta, write_shard_meta
+from mmpt.shards.shardedtensor import ShardedTensor
+from mmpt.shards.video_table import VideoTable
+from mmpt.shards.writer import write_caption_shard, write_feature_shard, write_shards
 from tests.processors.shard_data import make_data, make_video
 
 META, TIMES, IDS = "feat/train_meta", "feat/cap.tiny.train_0.startends", "feat/cap.tiny.train_0.caps_ids"
@@ -204,7 +204,7 @@ def test_captions_of_another_bert_are_found_at_the_start(config, tmp_path, monke
         return rows
 
     resave(tmp_path, IDS, spoil)
-    monkeypatch.setattr("mmpt.processors.shard_layout.NUM_SAMPLED", num_sampled)
+    monkeypatch.setattr("mmpt.shards.layout.NUM_SAMPLED", num_sampled)
     if num_sampled == 1:
         assert len(meta_of(config)) == 20  # found when drawn
         return

@@ -13,23 +13,15 @@ from torch import nn
 from mmpt.batch import ClipBatch, Split
 from mmpt.config import DatasetConfig, EvalConfig, RunConfig
 from mmpt.datasets import MMDataset
-from mmpt.evaluators import (
-    METRICS,
-    BGRetrievalOutputs,
-    ClipId,
-    How2AlignOutputs,
-    LocalisationOutputs,
-    MomentOutputs,
-    Outputs,
-    QAOutputs,
-    RetrievalOutputs,
-    SegmentationOutputs,
-)
-from mmpt.evaluators.how2align import AlignedVideo
-from mmpt.evaluators.step_localization import PlacedVideo
+from mmpt.endtasks.coin.evaluation import SegmentationOutputs
+from mmpt.endtasks.crosstask.data import Segment, Steps, TaskVideo
+from mmpt.endtasks.crosstask.evaluation import LocalisationOutputs, PlacedVideo
+from mmpt.endtasks.didemo.evaluation import MomentOutputs
+from mmpt.endtasks.how2align.data import Sentence
+from mmpt.endtasks.how2align.evaluation import AlignedVideo, How2AlignOutputs
+from mmpt.endtasks.msrvtt_qa.evaluation import QAOutputs
+from mmpt.evaluators import METRICS, BGRetrievalOutputs, ClipId, Outputs, RetrievalOutputs
 from mmpt.processors.base import ItemAligner, MetaProcessor, TextReader, VideoReader
-from mmpt.processors.downstream.crosstask import Segment, Steps, TaskVideo
-from mmpt.processors.downstream.how2align import Sentence
 from mmpt.reporting import KeyFrames, Run
 
 NASTY = 'stir <b>the</b> "soup" & <script>alert(1)</script>'

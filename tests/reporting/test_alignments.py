@@ -10,7 +10,7 @@ import torch
 
 from mmpt.cli.scoring import predict
 from mmpt.config import load_config
-from mmpt.models import MMPTModel
+from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.reporting import Run
 from mmpt.reporting.alignments import align_video, spread
 from mmpt.reporting.retrieval import _figures

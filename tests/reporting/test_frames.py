@@ -13,10 +13,10 @@ from PIL import Image
 
 from mmpt.errors import DataError
 from mmpt.evaluators import ClipId
-from mmpt.processors.video_reader import VideoError
+from mmpt.media.video_reader import VideoError
 from mmpt.reporting import KeyFrames
 from mmpt.reporting.frames import read_picture
-from tests.media import COLOURS, Clip, regular_times, write_audio, write_video
+from tests.made_videos import COLOURS, Clip, regular_times, write_audio, write_video
 
 TIMES = regular_times(6, 10)
 

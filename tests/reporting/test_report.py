@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmpt.evaluators import ClipId, Outputs, RetrievalOutputs, SegmentationOutputs
+from mmpt.endtasks.coin.evaluation import SegmentationOutputs
+from mmpt.evaluators import ClipId, Outputs, RetrievalOutputs
 from mmpt.reporting import Run, pictures, write_report
 from mmpt.reporting.retrieval import NUM_HITS, rank_queries
 from mmpt.reporting.timelines import OTHER_STEP
-from tests.media import regular_times, write_video
+from tests.made_videos import regular_times, write_video
 from tests.reporting.made_runs import NASTY, choices, every_kind, make_run, moments, placements, retrieval, segments
 from tests.reporting.made_training import write_training
 

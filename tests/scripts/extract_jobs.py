@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from tests.jobs import ROOT
-from tests.media import Clip, regular_times, write_video
+from tests.made_videos import Clip, regular_times, write_video
 
 SECONDS = {"a": 2.5, "b": 1, "c": 4, "d": 0.2, "e": 3}
 SMALL = Clip(width=96, height=64)

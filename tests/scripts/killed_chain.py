@@ -25,9 +25,9 @@ import torch
 from text_token_extractor import pretokenization
 from video_feature_extractor import extract, shard_feature
 
-from mmpt.processors import dedupprocessor
+from mmpt.prepare.captions import dedup as dedupprocessor
 from tests.jobs import ROOT
-from tests.media import regular_times, truncate, write_video
+from tests.made_videos import regular_times, truncate, write_video
 from tests.scripts.extract_jobs import SMALL, Pooling
 from tests.tiny_bert import tiny_bert
 

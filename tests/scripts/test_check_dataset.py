@@ -11,11 +11,11 @@ from check_dataset import main
 
 from mmpt.batch import Split
 from mmpt.config import load_config
-from mmpt.processors.dataset_check import check_dataset
-from mmpt.processors.shard_layout import read_shard_meta
-from mmpt.processors.statistics import Tally, caption_seconds, num_unordered
+from mmpt.prepare.check.dataset_check import check_dataset
+from mmpt.prepare.check.statistics import Tally, caption_seconds, num_unordered
 from mmpt.processors.tokenizer import special_tokens
-from mmpt.utils.shardedtensor import ShardedTensor, open_shard
+from mmpt.shards.layout import read_shard_meta
+from mmpt.shards.shardedtensor import ShardedTensor, open_shard
 from tests.jobs import NORTON, corpus_overrides
 
 Q = "demo.bert-demo.train"

@@ -11,13 +11,13 @@ import pytest
 import torch
 from video_feature_extractor import extract
 
-from mmpt.processors import extraction
-from mmpt.processors.clip_encoder import ClipEncoder
-from mmpt.processors.extraction import Extraction
-from mmpt.processors.video_list import find_videos
-from mmpt.processors.video_reader import VideoFile
+from mmpt.media.video_list import find_videos
+from mmpt.media.video_reader import VideoFile
+from mmpt.prepare.features import extraction
+from mmpt.prepare.features.clip_encoder import ClipEncoder
+from mmpt.prepare.features.extraction import Extraction
 from tests.jobs import ROOT
-from tests.media import regular_times, truncate, write_audio, write_video
+from tests.made_videos import regular_times, truncate, write_audio, write_video
 from tests.scripts.extract_jobs import SECONDS, SMALL, Pooling, contents, summary
 
 

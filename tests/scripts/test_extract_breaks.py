@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from mmpt.errors import DataError
-from mmpt.processors import feature_files
-from mmpt.processors.feature_files import Claim, check_settings
-from tests.media import regular_times, truncate, write_video
+from mmpt.prepare.features import feature_files
+from mmpt.prepare.features.feature_files import Claim, check_settings
+from tests.made_videos import regular_times, truncate, write_video
 from tests.scripts.extract_jobs import SECONDS, SMALL, contents, process, summary
 
 # ---- reruns, parts and other processes

@@ -13,14 +13,10 @@ from make_demo_data import main
 
 from mmpt.batch import Split
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors import (
-    How2ClipMetaProcessor,
-    ShardedHow2MetaProcessor,
-    ShardedTextProcessor,
-    ShardedVideoProcessor,
-)
-from mmpt.processors.downstream.coin import read_coin, step_labels
-from mmpt.processors.downstream.how2align import read_alignment
+from mmpt.endtasks.coin.data import read_coin, step_labels
+from mmpt.endtasks.how2_clips.data import How2ClipMetaProcessor
+from mmpt.endtasks.how2align.data import read_alignment
+from mmpt.processors import ShardedHow2MetaProcessor, ShardedTextProcessor, ShardedVideoProcessor
 from mmpt.processors.tokenizer import load_tokenizer, special_tokens
 
 SMALL = ["--num-videos", "7", "--num-val", "4", "--num-tasks", "3", "--shard-size", "3"]

@@ -12,10 +12,10 @@ import pytest
 from mmpt.batch import Split
 from mmpt.config import load_config
 from mmpt.errors import DataError
+from mmpt.media.video_list import VideoJob
+from mmpt.prepare.own_videos import batch_videos, fitting_settings, pair_captions, split_ids
 from mmpt.processors import ShardedHow2MetaProcessor, ShardedTextProcessor, ShardedVideoProcessor
-from mmpt.processors.own_videos import batch_videos, fitting_settings, pair_captions, split_ids
 from mmpt.processors.tokenizer import load_tokenizer
-from mmpt.processors.video_list import VideoJob
 from tests.jobs import ROOT
 
 VTT = "WEBVTT\n\n00:00:00.500 --> 00:00:02.000\nchop the {0}\n\n00:00:02.000 --> 00:00:05.500\nput the {0} in the pan\n"

@@ -16,12 +16,13 @@ import pytest
 from text_token_extractor import pretokenization
 
 from mmpt.batch import Split
-from mmpt.processors import caption_tokens, pretokenise
-from mmpt.processors.caption_tokens import CaptionTokenizer
-from mmpt.processors.shard_layout import check_shard, open_captions, read_shard_meta, write_shard_meta
-from mmpt.processors.shard_writer import write_feature_shard
+from mmpt.prepare.captions import pretokenise
+from mmpt.prepare.captions import tokens as caption_tokens
+from mmpt.prepare.captions.tokens import CaptionTokenizer
 from mmpt.processors.tokenizer import load_tokenizer
-from mmpt.utils.shardedtensor import open_shard
+from mmpt.shards.layout import check_shard, open_captions, read_shard_meta, write_shard_meta
+from mmpt.shards.shardedtensor import open_shard
+from mmpt.shards.writer import write_feature_shard
 from tests.jobs import ROOT
 from tests.tiny_bert import tiny_bert
 

@@ -8,8 +8,8 @@ import pytest
 from video_feature_extractor.shard_feature import main
 
 from mmpt.batch import Split
-from mmpt.processors.row_stream import row_stream
-from mmpt.processors.shard_layout import read_shard_meta
+from mmpt.shards.layout import read_shard_meta
+from mmpt.shards.row_stream import row_stream
 from tests.scripts.feature_files import IDS, arguments, feature, naive_files
 
 # ---- the bytes

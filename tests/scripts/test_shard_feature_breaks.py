@@ -13,11 +13,11 @@ from video_feature_extractor.shard_feature import main
 
 from mmpt.batch import Split
 from mmpt.errors import DataError
-from mmpt.processors import packing
-from mmpt.processors.packing import pack_features
-from mmpt.processors.row_stream import RowStream
-from mmpt.processors.shard_layout import read_shard_meta, video_stem
-from mmpt.utils.shardedtensor import ShardedTensor
+from mmpt.prepare.shards import packing
+from mmpt.prepare.shards.packing import pack_features
+from mmpt.shards.layout import read_shard_meta, video_stem
+from mmpt.shards.row_stream import RowStream
+from mmpt.shards.shardedtensor import ShardedTensor
 from tests.scripts.feature_files import IDS, arguments, feature, hashes
 
 

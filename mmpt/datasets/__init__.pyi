@@ -1,0 +1,3 @@
+from .mmdataset import MMDataset, collate
+
+__all__ = ["MMDataset", "collate"]

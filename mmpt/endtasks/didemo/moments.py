@@ -1,0 +1,121 @@
+"""Moment retrieval as pure functions of arrays: 21 runs of five-second pieces, ranked by how a sentence fits them.
+
+The published form averages a moment over all its seconds, padding included, and leaves out moments that lie wholly in
+padding, also when people chose them; the corrected form averages over real seconds, and ranks last the moments that end
+in a piece of mere padding (over real seconds they are the same as shorter ones). Equal scores are ordered at
+random from a fixed seed, so a model whose scores are all equal is at chance (by order of moments it would not be:
+people mark early and short ones).
+
+Legend: N queries, S seconds (30), P pieces (6), M moments (21), A people who judged.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from mmpt.endtasks.didemo.data import NUM_PIECES
+
+Form = Literal["released", "corrected"]
+PIECE_S = 5
+NUM_SECONDS = NUM_PIECES * PIECE_S
+MOMENTS = [
+    *((piece, piece) for piece in range(NUM_PIECES)),
+    *((first, last) for first in range(NUM_PIECES) for last in range(first + 1, NUM_PIECES)),
+]
+"""(first, last) piece, inclusive; a moment's number is its place here."""
+MOST_AGREEING = 3
+"""Judgements that count of a query: the nearest ones (the others may be outliers)."""
+
+
+def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    first_M, last_M = np.array(MOMENTS).T
+    number_PP = np.full((NUM_PIECES, NUM_PIECES), -1)
+    number_PP[first_M, last_M] = np.arange(len(MOMENTS))
+    second_S1 = np.arange(NUM_SECONDS)[:, None]
+    inside_SM = (second_S1 >= PIECE_S * first_M) & (second_S1 < PIECE_S * (last_M + 1))
+    common_MM = np.minimum.outer(last_M, last_M) + 1 - np.maximum.outer(first_M, first_M)
+    span_MM = np.maximum.outer(last_M, last_M) + 1 - np.minimum.outer(first_M, first_M)
+    return number_PP, inside_SM.astype(np.float64), common_MM.clip(0) / span_MM
+
+
+NUMBER_PP, INSIDE_SM, IOU_MM = _tables()
+"""Number of a moment (-1 where first > last); 1 where a second is in a moment, else 0; intersection over union of two
+moments."""
+
+
+class Agreement(NamedTuple):
+    """How a ranking agrees with the judgements of each query."""
+
+    ranks: np.ndarray
+    """float64 [N]: mean of the smallest ranks (from 1) of chosen moments; infinite when none of them is ranked."""
+    ious: np.ndarray
+    """float64 [N]: mean of the largest intersections over union of the first moment with chosen ones."""
+
+
+def moment_scores(second_scores_NS: np.ndarray, num_seconds_N: np.ndarray, form: Form) -> np.ndarray:
+    """Return the mean score of each moment's seconds, float64 [N, M].
+
+    The dot product with a mean of states is the mean of dot products, so states need not be kept.
+
+    Args:
+        second_scores_NS: float [N, S].
+        num_seconds_N: int [N].
+        form: `released`: of all seconds, padding included; `corrected`: of real ones, 0 for a moment without any.
+    """
+    if form == "released":
+        return second_scores_NS.astype(np.float64) @ INSIDE_SM / INSIDE_SM.sum(axis=0)
+    real_NS = np.arange(NUM_SECONDS) < num_seconds_N[:, None]
+    return np.where(real_NS, second_scores_NS, 0).astype(np.float64) @ INSIDE_SM / (real_NS @ INSIDE_SM).clip(1)
+
+
+def rank_moments(scores_NM: np.ndarray, num_seconds_N: np.ndarray, form: Form) -> np.ndarray:
+    """Return the numbers of the moments in order of falling scores, int64 [N, M].
+
+    Args:
+        scores_NM: float [N, M].
+        num_seconds_N: int [N].
+        form: `released`: moments whose first piece has no real second are left out; `corrected`: those whose last piece
+            has none come last.
+    """
+    deciding_M = np.array(MOMENTS)[:, 0 if form == "released" else 1]
+    absent_NM = PIECE_S * deciding_M >= num_seconds_N[:, None]
+    noise_NM = np.random.default_rng(0).random(scores_NM.shape)
+    order_NM = np.lexsort((noise_NM, -scores_NM, absent_NM), axis=1)
+    if form == "released":
+        order_NM[np.take_along_axis(absent_NM, order_NM, axis=1)] = -1
+    return order_NM
+
+
+def agreement(ranking_NM: np.ndarray, times_NA2: np.ndarray) -> Agreement:
+    """Compare rankings with judgements: the mean over the `MOST_AGREEING` nearest judgements of each query.
+
+    Args:
+        ranking_NM: int [N, M], numbers of moments, best first, -1 at the end; the first is never -1.
+        times_NA2: int [N, A, 2], first and last piece, -1 where there is no judgement; one at least per query.
+    """
+    judged_NA = times_NA2[:, :, 0] >= 0
+    chosen_NA = NUMBER_PP[times_NA2[:, :, 0], times_NA2[:, :, 1]]
+    hit_NAM = (ranking_NM[:, None, :] == chosen_NA[:, :, None]) & judged_NA[:, :, None]
+    ranks_NA = np.where(hit_NAM.any(axis=2), hit_NAM.argmax(axis=2) + 1.0, np.inf)
+    ious_NA = np.where(judged_NA, IOU_MM[ranking_NM[:, :1], chosen_NA], -np.inf)
+    return Agreement(_mean_of_smallest(ranks_NA), -_mean_of_smallest(-ious_NA))
+
+
+def _mean_of_smallest(values_NA: np.ndarray) -> np.ndarray:
+    """Mean of the `MOST_AGREEING` smallest finite values of each row; infinite where there is none."""
+    smallest = np.sort(values_NA, axis=1)[:, :MOST_AGREEING]
+    finite = np.isfinite(smallest)
+    count = finite.sum(axis=1)
+    return np.where(count > 0, np.where(finite, smallest, 0).sum(axis=1) / count.clip(1), np.inf)
+
+
+def moment_metrics(ranking_NM: np.ndarray, times_NA2: np.ndarray) -> dict[str, float]:
+    """Return rank1, rank5 and miou, fractions, of rankings and judgements as `agreement` takes them."""
+    found = agreement(ranking_NM, times_NA2)
+    return {
+        "rank1": float((found.ranks <= 1).mean()),
+        "rank5": float((found.ranks <= 5).mean()),
+        "miou": float(found.ious.mean()),
+    }

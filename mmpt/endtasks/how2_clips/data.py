@@ -1,0 +1,148 @@
+"""Videos of the validation shards and their clips with a known sentence, for evaluation on HowTo100M-like data.
+
+The file is {"format": 1, "videos": [{"id": str, "clips": [{"start": s, "end": s, "text": str}, ...]}, ...]}, start and
+end in whole seconds, end exclusive, the clips of a video in time order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mmpt.batch import Split
+from mmpt.config.schema import DatasetConfig
+from mmpt.errors import DataError
+from mmpt.processors.base import META_PROCESSORS, VIDEO_PROCESSORS, MetaProcessor, VideoReader
+from mmpt.shards.layout import meta_path, open_features, read_shard_meta
+from mmpt.utils.io import read_json
+
+CLIPS_FORMAT = 1
+ClipKey = tuple[str, int, int]  # video id, start, end (seconds, exclusive)
+
+
+@META_PROCESSORS.register
+class How2ClipMetaProcessor(MetaProcessor):
+    """One clip per item: the key is (id, start, end), the text key is the sentence."""
+
+    def __init__(self, config: DatasetConfig, split: Split):
+        super().__init__(config, split)
+        self.items = read_clips(self.list_path())
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[ClipKey, str]:
+        return self.items[index]
+
+
+@META_PROCESSORS.register
+class How2FullVideoMetaProcessor(MetaProcessor):
+    """One video per item: the key is its id, the text key is the list of its sentences in time order."""
+
+    def __init__(self, config: DatasetConfig, split: Split):
+        super().__init__(config, split)
+        videos: dict[str, list[str]] = {}
+        for (video_id, _, _), text in read_clips(self.list_path()):
+            videos.setdefault(video_id, []).append(text)
+        self.items = list(videos.items())
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[str, list[str]]:
+        return self.items[index]
+
+
+@VIDEO_PROCESSORS.register
+class How2VideoProcessor(VideoReader):
+    """Whole videos from the `val` shards in `vfeat_dir`."""
+
+    def __init__(self, config: DatasetConfig, split: Split):
+        super().__init__(config, split)
+        self.vfeat_dir = self.need_str("vfeat_dir")
+        shards = read_shard_meta(self.vfeat_dir, Split.VALID)
+        self.where = {name: (shard, row) for shard, ids in shards.items() for row, name in enumerate(ids)}
+
+    def __call__(self, key: Any) -> np.ndarray:
+        """Return float [seconds, 512] for a video id.
+
+        Raises:
+            DataError: the video is not packed.
+        """
+        if key not in self.where:
+            raise DataError(
+                f"video {key}: must be in {meta_path(self.vfeat_dir, Split.VALID)}, but is not. Pack its "
+                "features, or take it out of `dataset.test_path`."
+            )
+        shard, row = self.where[key]
+        return open_features(self.vfeat_dir, Split.VALID, shard)[row]
+
+    def has(self, key: Any) -> bool:
+        """Say whether the video of an id, or of a key whose first element is one, is packed."""
+        return (key if isinstance(key, str) else key[0]) in self.where
+
+
+@VIDEO_PROCESSORS.register
+class How2ClipVideoProcessor(How2VideoProcessor):
+    """Seconds [start, end) of a video from the `val` shards in `vfeat_dir`."""
+
+    def __call__(self, key: ClipKey) -> np.ndarray:
+        """Return float [end - start, 512].
+
+        Raises:
+            DataError: the video is not packed, or the clip ends after it.
+        """
+        video_id, start, end = key
+        feature = super().__call__(video_id)
+        if end > len(feature):
+            raise DataError(
+                f"video {video_id}: a clip must end within the video's {len(feature)} s, but one ends at {end}. "
+                "Correct `dataset.test_path`."
+            )
+        return feature[start:end]
+
+
+def read_clips(path: str) -> list[tuple[ClipKey, str]]:
+    """Return ((id, start, end), text) of every clip, video by video.
+
+    Raises:
+        DataError: another layout, a video listed twice, or clips that are empty or out of order.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict) or value.get("format") != CLIPS_FORMAT or not isinstance(value.get("videos"), list):
+        raise DataError(f'{path}: must be {{"format": {CLIPS_FORMAT}, "videos": [...]}}, but is something else.')
+    items: list[tuple[ClipKey, str]] = []
+    seen: set[str] = set()
+    for video in value["videos"]:
+        video_id = video.get("id") if isinstance(video, dict) else None
+        if not isinstance(video_id, str) or not isinstance(video.get("clips"), list):
+            raise DataError(f"{path}: every video must have an `id` and a list of `clips`, but one is {video!r:.80}.")
+        if video_id in seen:
+            raise DataError(f"{path}: video {video_id} must be listed once, but is there twice. Join its clips.")
+        seen.add(video_id)
+        begin = 0
+        for clip in video["clips"]:
+            key, text = _clip(clip, video_id, begin, path)
+            items.append((key, text))
+            begin = key[1]
+    if not items:
+        raise DataError(f"{path}: must hold at least one clip, but holds none.")
+    return items
+
+
+def _clip(clip: Any, video_id: str, begin: int, path: str) -> tuple[ClipKey, str]:
+    """Return the key and text of `clip`, which may not start before `begin`."""
+    fields = clip if isinstance(clip, dict) else {}
+    start, end, text = (fields.get(name) for name in ("start", "end", "text"))
+    if type(start) is not int or type(end) is not int or not isinstance(text, str) or not text.strip():
+        raise DataError(
+            f"{path}: video {video_id}: a clip must have `start` and `end` in whole seconds and a `text`, but one is "
+            f"{clip!r:.80}."
+        )
+    if not begin <= start < end:
+        raise DataError(
+            f"{path}: video {video_id}: clips must be in time order and not empty, but [{start}, {end}) follows a clip "
+            f"that starts at {begin}. Sort and correct them."
+        )
+    return (video_id, start, end), text

@@ -1,0 +1,3 @@
+from .data import MSRVTTMetaProcessor, MSRVTTTextProcessor
+
+__all__ = ["MSRVTTMetaProcessor", "MSRVTTTextProcessor"]

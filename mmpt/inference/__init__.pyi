@@ -1,0 +1,4 @@
+from .alignment import Alignment
+from .mmptmodel import MMPTModel
+
+__all__ = ["Alignment", "MMPTModel"]

@@ -1,0 +1,301 @@
+"""`MMPTModel`: from videos and texts to vectors, scores and alignments, with a pre-trained model.
+
+Vectors are pooled states, not normalised, because training compares them by their dot product.
+Legend: N items, L seconds of a video, F = max_video_len, P frames per second, T text slots, D hidden size.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from mmpt.batch import ModelOutput, Split
+from mmpt.config import DatasetConfig, ModelConfig
+from mmpt.errors import DataError
+from mmpt.inference.alignment import Alignment, align_sentences, mean_of_windows
+from mmpt.inference.pretrained import Pretrained, read_pretrained, write_pretrained
+from mmpt.inference.videos import CLIPS_AT_ONCE, Video, read_video, split_videos, unit_range
+from mmpt.inference.windows import Window, batches, cut_windows, embed_texts, embed_windows
+from mmpt.media.s3d import S3D, S3D_WEIGHTS, load_s3d
+from mmpt.models.mmfusion import MMFusionSeparate
+from mmpt.processors.downstream import DSAligner
+from mmpt.processors.tokenizer import load_tokenizer
+from mmpt.utils.tf32 import convolutions
+
+EPSILON = 0.3  # on the demo's held-out videos spans overlap the truth by 0.78; by 0.29 at 0.1 and by 0.12 at 1
+ITERATIONS = 50
+
+
+class MMPTModel(nn.Module):
+    """The two towers with S3D in front of one and the tokenizer in front of the other.
+
+    It unpacks as `model, tokenizer, aligner = MMPTModel.from_pretrained(yaml)`, the original's contract.
+
+    Args:
+        fusion: the two towers.
+        dataset: says how text and video are made into tensors.
+        model: the settings `fusion` was built by.
+        s3d: S3D, or the path of its weights, which are read when frames first come in; features need neither.
+        normalise: give S3D features length 1, as the features are that models are trained on; the released wrapper
+            did not, so False reproduces its scores.
+    """
+
+    def __init__(
+        self,
+        fusion: MMFusionSeparate,
+        dataset: DatasetConfig,
+        model: ModelConfig,
+        *,
+        s3d: S3D | str | Path = S3D_WEIGHTS,
+        normalise: bool = True,
+    ):
+        super().__init__()
+        self.fusion = fusion
+        self.s3d = s3d if isinstance(s3d, S3D) else None
+        self.s3d_weights = S3D_WEIGHTS if isinstance(s3d, S3D) else Path(s3d)
+        self.dataset_config, self.model_config = dataset, model
+        self.normalise = normalise
+        self.aligner = DSAligner(dataset, Split.TEST)
+        self.tokenizer = load_tokenizer(dataset.bert_name or "", dataset.use_fast is not False)
+        self.max_video_len = self.aligner.max_video_len
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the model, its tokenizer and its aligner, so that the model unpacks like the original's tuple."""
+        return iter((self, self.tokenizer, self.aligner))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        checkpoint: str = "checkpoint_best.pt",
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        s3d: S3D | str | Path | bool | None = None,
+        normalise: bool = True,
+    ) -> MMPTModel:
+        """Return a trained model in eval mode.
+
+        Args:
+            source: a YAML, a folder from `save_pretrained`, a run's folder, a checkpoint beside its config.yaml, or
+                a name on the Hugging Face hub.
+            checkpoint: which of a YAML's or a run folder's checkpoints: a file name (looked for in `eval.save_path`)
+                or a path.
+            device: where to put it; None: the CPU.
+            dtype: precision; None: that of a saved folder, float32 for a checkpoint.
+            s3d: path of S3D's weights, or an S3D; None: `pretrained_models/s3d_howto100m.pth`, read when frames first
+                come in; True: the same, read now.
+            normalise: see the class.
+        Raises:
+            ConfigError: a mistake in the YAML.
+            CheckpointError: weights that are missing, damaged or of another model.
+        """
+        found = read_pretrained(source, checkpoint)
+        weights = S3D_WEIGHTS if s3d is None or isinstance(s3d, bool) else s3d
+        model = cls(found.fusion, found.dataset, found.model, s3d=weights, normalise=normalise)
+        if s3d is not None and s3d is not False:
+            model.need_s3d()
+        return model.to(device=device, dtype=dtype).eval()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write towers (safetensors), config and tokenizer into a folder that `from_pretrained` takes; S3D is apart."""
+        write_pretrained(folder, Pretrained(fusion=self.fusion, dataset=self.dataset_config, model=self.model_config))
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False) -> str:
+        """Upload what `save_pretrained` writes to the Hugging Face hub (log in first); return the address."""
+        from huggingface_hub import HfApi  # deferred: only for models of the hub
+
+        api = HfApi()
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the towers are."""
+        return next(self.fusion.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the towers."""
+        return next(self.fusion.parameters()).dtype
+
+    def need_s3d(self) -> S3D:
+        """Return S3D, reading its weights the first time.
+
+        Raises:
+            CheckpointError: the weights are not there; the message says where to get them.
+        """
+        if self.s3d is None:
+            self.s3d = load_s3d(self.s3d_weights).to(self.device, self.dtype)
+        return self.s3d
+
+    def forward(
+        self, video_frames: torch.Tensor, caps: torch.Tensor, cmasks: torch.Tensor, return_score: bool = False
+    ) -> ModelOutput | dict[str, torch.Tensor]:
+        """Embed pairs of a short video and a caption, as the original's wrapper does, for any number of pairs.
+
+        Args:
+            video_frames: uint8, or float in 0..1, [N, L, P, H, W, 3] with L <= F, on the model's device.
+            caps: int64 [N, T], and
+            cmasks: bool [N, T], both from the aligner.
+            return_score: return {"score": float [N]}, the dot products of the pairs, instead of the model's output.
+        Raises:
+            DataError: another layout, or a video longer than F seconds.
+        """
+        if video_frames.dim() != 6 or not 0 < video_frames.shape[1] <= self.max_video_len:
+            raise DataError(
+                f"video frames must be [videos, 1 to {self.max_video_len} seconds, frames, height, width, 3], but are "
+                f"{list(video_frames.shape)}; `encode_video` takes longer videos."
+            )
+        num, seconds = video_frames.shape[:2]
+        vfeats = self.embed_clips(video_frames.flatten(0, 1)).unflatten(0, (num, seconds))
+        vfeats = nn.functional.pad(vfeats, (0, 0, 0, self.max_video_len - seconds))
+        vmasks = torch.arange(self.max_video_len, device=vfeats.device).expand(num, -1) < seconds
+        output = self.fusion(caps=caps, cmasks=cmasks, vfeats=vfeats, vmasks=vmasks)
+        if return_score:
+            return {"score": (output["pooled_video"] * output["pooled_text"]).sum(dim=-1)}
+        return output
+
+    def embed_clips(self, clips_NPHWC: torch.Tensor) -> torch.Tensor:
+        """Return S3D features [N, 512] of clips of one second each [N, P, H, W, 3], some clips at a time."""
+        network = self.need_s3d()
+        chunks = (unit_range(chunk.movedim(-1, 1), self.dtype) for chunk in clips_NPHWC.split(CLIPS_AT_ONCE))
+        with convolutions(tf32=False):
+            features = torch.cat([network(chunk)["video_embedding"] for chunk in chunks])
+        return nn.functional.normalize(features, dim=-1) if self.normalise else features
+
+    @torch.no_grad()
+    def video_features(self, video: Video, name: str = "the video") -> torch.Tensor:
+        """Return the features [L, 512] of one video on the model's device; features given as such pass through."""
+        read = read_video(video, name)
+        if isinstance(read, torch.Tensor):
+            if read.shape[1] != (width := self.fusion.video_encoder.input_dim):
+                raise DataError(f"{name}: features must be {width} wide, as the model is, but are {read.shape[1]}.")
+            return read.to(self.device, self.dtype)
+        return torch.cat([self.embed_clips(block.to(self.device)) for block in read])
+
+    @torch.no_grad()
+    def encode_video(self, videos: Video | Sequence[Video], batch_size: int = 64) -> torch.Tensor:
+        """Embed videos of any length.
+
+        A video of more than F seconds is cut into windows of F seconds, whose vectors are averaged by their length.
+
+        Args:
+            videos: one video or several: paths of video files or of `.npy` files, features [L, 512], frames
+                [L, 30, H, W, 3] (uint8, or float in 0..1); an array with an axis N in front is N videos.
+            batch_size: windows at once.
+        Returns:
+            float [N, D] on the model's device, float32 or wider.
+        Raises:
+            DataError: something that cannot be read as a video.
+            CheckpointError: frames, but no S3D weights.
+        """
+        several = split_videos(videos)
+        total_ND: torch.Tensor | None = None
+        for batch in batches(self._windows(several), batch_size):
+            vectors, _ = embed_windows(self.fusion, batch, self.aligner.special)
+            if total_ND is None:
+                total_ND = vectors.new_zeros(len(several), vectors.shape[1])
+            owners = torch.tensor([window.video for window in batch], device=vectors.device)
+            shares = vectors.new_tensor([window.share for window in batch])
+            total_ND.index_add_(0, owners, vectors * shares[:, None])
+        assert total_ND is not None, "split_videos and read_video refuse what is empty"
+        return total_ND
+
+    @torch.no_grad()
+    def encode_windows(
+        self, video: Video, stride: int | None = None, batch_size: int = 64
+    ) -> tuple[torch.Tensor, list[tuple[int, int]]]:
+        """Embed one video window by window: float [W, D], and start and end (exclusive) of each, in seconds.
+
+        Args:
+            video: see `encode_video`.
+            stride: seconds from one window to the next, at most F; None: F, so that windows do not overlap.
+            batch_size: windows at once.
+        """
+        windows = list(self._windows([video], stride))
+        special = self.aligner.special
+        vectors = [embed_windows(self.fusion, batch, special)[0] for batch in batches(windows, batch_size)]
+        return torch.cat(vectors), [window.span for window in windows]
+
+    @torch.no_grad()
+    def encode_text(self, texts: str | Sequence[str], batch_size: int = 256) -> torch.Tensor:
+        """Embed texts; neither S3D nor the video tower is used.
+
+        Args:
+            texts: one text or several; word pieces beyond the T - 3 of the model are cut off.
+            batch_size: texts at once.
+        Returns:
+            float [N, D] on the model's device, float32 or wider.
+        Raises:
+            DataError: no text, or something that is not a string.
+        """
+        several = [texts] if isinstance(texts, str) else list(texts)
+        if not several or not all(isinstance(text, str) for text in several):
+            found = sorted({type(text).__name__ for text in several}) or ["none"]
+            raise DataError(f"texts must be one or more strings, but are {', '.join(found)}.")
+        ids = self.tokenizer(several, add_special_tokens=False)["input_ids"]
+        return embed_texts(self.fusion, ids, self.aligner.special, self.aligner.max_text_len, batch_size)
+
+    def similarity(self, videos: Video | Sequence[Video], texts: str | Sequence[str] | torch.Tensor) -> torch.Tensor:
+        """Return the dot products [videos, texts] that training ranks by.
+
+        Args:
+            videos: vectors [N, D] as `encode_video` gave them (an array of two axes is taken for these), or what
+                `encode_video` takes; features of one video go in a list.
+            texts: vectors [N, D] as `encode_text` gave them, or what it takes.
+        Raises:
+            DataError: vectors of another width.
+        """
+        is_vectors = isinstance(videos, np.ndarray | torch.Tensor) and videos.ndim == 2
+        video_ND = torch.as_tensor(videos) if is_vectors else self.encode_video(videos)
+        text_ND = self.encode_text(texts) if isinstance(texts, str | list | tuple) else torch.as_tensor(texts)
+        if video_ND.shape[1] != text_ND.shape[1]:
+            raise DataError(
+                f"videos and texts must have vectors of one width, but have {video_ND.shape[1]} and "
+                f"{text_ND.shape[1]}; put features of one video in a list."
+            )
+        return video_ND @ text_ND.to(video_ND).T
+
+    @torch.no_grad()
+    def align(
+        self,
+        video: Video,
+        sentences: Sequence[str],
+        *,
+        monotone: bool = False,
+        epsilon: float = EPSILON,
+        iterations: int = ITERATIONS,
+    ) -> Alignment:
+        """Say when in a video each sentence is shown: the transport plan between sentences and seconds.
+
+        Seconds get their states from windows of F seconds, half a window apart, averaged.
+
+        Args:
+            video: see `encode_video`.
+            sentences: in any order, or with `monotone` in the order in which they are to start.
+            monotone: let no sentence's peak come before that of an earlier sentence.
+            epsilon: smoothness of the plan.
+            iterations: of Sinkhorn's algorithm.
+        """
+        windows = list(self._windows([video], max(self.max_video_len // 2, 1)))
+        special = self.aligner.special
+        states = ((window.start, embed_windows(self.fusion, [window], special)[1][0, 1:-1]) for window in windows)
+        video_LD = mean_of_windows(states, windows[-1].span[1])
+        text_SD = self.encode_text(sentences)
+        return align_sentences(text_SD, video_LD, epsilon=epsilon, iterations=iterations, monotone=monotone)
+
+    def _windows(self, videos: list[Video], stride: int | None = None) -> Iterator[Window]:
+        """Yield windows of F seconds, video by video; features are computed as the iteration reaches them."""
+        for position, video in enumerate(videos):
+            features = self.video_features(video, f"video {position}")
+            step = self.max_video_len if stride is None else stride
+            yield from cut_windows(features, self.max_video_len, step, position)

@@ -1,0 +1,100 @@
+"""Windows of videos through the video tower, and texts through the text tower, in batches of any size.
+
+Legend: N items, F most seconds of a window, I feature width, T text slots, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import nn
+
+from mmpt.errors import DataError
+from mmpt.losses.precision import wide
+from mmpt.models.mmfusion import MMFusionSeparate
+from mmpt.processors.tensorise import TextSlots
+from mmpt.processors.tokenizer import SpecialTokens
+from mmpt.processors.window_aligner import window_spans
+
+T = TypeVar("T")
+
+
+class Window(NamedTuple):
+    """Some seconds of one video."""
+
+    video: int  # position in the list of videos
+    start: int  # seconds
+    share: float  # of the video's seconds
+    features: torch.Tensor  # float [seconds, I]
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Start and end, exclusive, in seconds."""
+        return self.start, self.start + len(self.features)
+
+
+def cut_windows(features: torch.Tensor, size: int, stride: int, video: int = 0) -> Iterator[Window]:
+    """Yield windows of `size` seconds of features float [seconds, I] that cover all of them; the last may be shorter.
+
+    Raises:
+        DataError: windows that would leave seconds out.
+    """
+    if not 0 < stride <= size:
+        raise DataError(f"`stride` must be 1 to {size} seconds, but is {stride}.")
+    for start, end in window_spans(len(features), stride, size):
+        yield Window(video, start, (end - start) / len(features), features[start:end])
+
+
+def embed_windows(
+    fusion: MMFusionSeparate, windows: Sequence[Window], special: SpecialTokens
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return pooled vectors [N, D] and the states of all positions [N, longest + 2, D], float32 or wider."""
+    vfeats = nn.utils.rnn.pad_sequence([window.features for window in windows], batch_first=True)
+    lengths = torch.tensor([len(window.features) for window in windows], device=vfeats.device)
+    vmasks = torch.arange(vfeats.shape[1], device=vfeats.device) < lengths[:, None]
+    caps = torch.tensor([[special.cls, special.sep]], device=vfeats.device).expand(len(windows), -1)
+    pooled, states, _ = fusion.forward_video(vfeats, vmasks, caps, torch.ones_like(caps, dtype=torch.bool))
+    return wide(pooled), wide(states)
+
+
+def embed_texts(
+    fusion: MMFusionSeparate, ids: Sequence[list[int]], special: SpecialTokens, num_slots: int, batch_size: int
+) -> torch.Tensor:
+    """Return pooled vectors [N, D], float32 or wider, of word-piece ids, of which the first T - 3 count.
+
+    Texts of like length share a batch, which is padded no further than its longest one.
+
+    Args:
+        num_slots: T.
+        batch_size: texts at once.
+    """
+    order = sorted(range(len(ids)), key=lambda place: len(ids[place]))
+    slots = TextSlots(len(ids), num_slots, special)
+    for row, place in enumerate(order):
+        slots.write(row, ids[place])
+    caps, cmasks = slots.tensors()
+    device = next(fusion.parameters()).device
+    parts = []
+    for rows in batches(range(len(ids)), batch_size):
+        longest = int(slots.lengths_B[rows[-1]])
+        chunk = slice(rows[0], rows[-1] + 1)
+        caps_NT, cmasks_NT = caps[chunk, :longest].to(device), cmasks[chunk, :longest].to(device)
+        parts.append(wide(fusion.forward_text(caps_NT, cmasks_NT)[0]))
+    vectors = torch.cat(parts)
+    return torch.empty_like(vectors).index_copy_(0, torch.tensor(order, device=device), vectors)
+
+
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Cut a stream into lists of `size`; the last may be shorter.
+
+    Raises:
+        DataError: a size below 1.
+    """
+    if size < 1:
+        raise DataError(f"`batch_size` must be at least 1, but is {size}.")
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch

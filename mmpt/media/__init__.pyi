@@ -1,0 +1,3 @@
+from .s3d import S3D, load_s3d
+
+__all__ = ["S3D", "load_s3d"]

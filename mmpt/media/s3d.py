@@ -1,0 +1,181 @@
+"""S3D-G, the network that turns a second of video into 512 numbers, and its released HowTo100M weights.
+
+The weights hold a text tower too, which MMPT never uses: without the dictionary of words its tensors are left out.
+Legend: N clips, C channels (RGB), T frames, H, W pixels, K width of the embedding.
+Source: Miech et al. 2020 (arXiv 1912.06430).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mmpt.errors import CheckpointError, DataError
+from mmpt.media.s3d_layers import InceptionBlock, SamePool3D, SelfGating, SentenceModule, STConv3D, space_to_depth
+from mmpt.utils.checkpoint_file import load_checkpoint
+from mmpt.utils.io import load_word_array
+from mmpt.utils.log import get_logger
+
+logger = get_logger(__name__)
+
+S3D_WEIGHTS = Path("pretrained_models/s3d_howto100m.pth")
+S3D_SOURCE = "https://www.rocq.inria.fr/cluster-willow/amiech/howto100m"
+NUM_EMBEDDINGS = 66250  # words of the released dictionary, and 0 for padding
+MAX_WORDS = 16
+TEXT_TENSORS = ("text_module.word_embd.", "text_module.fc1.", "text_module.fc2.")
+"""What the weights hold beyond the video network."""
+
+INCEPTION = {
+    "mixed_3b": (64, 96, 128, 16, 32, 32),
+    "mixed_3c": (128, 128, 192, 32, 96, 64),
+    "mixed_4b": (192, 96, 208, 16, 48, 64),
+    "mixed_4c": (160, 112, 224, 24, 64, 64),
+    "mixed_4d": (128, 128, 256, 24, 64, 64),
+    "mixed_4e": (112, 144, 288, 32, 64, 64),
+    "mixed_4f": (256, 160, 320, 32, 128, 128),
+    "mixed_5b": (256, 160, 320, 32, 128, 128),
+    "mixed_5c": (384, 192, 384, 48, 128, 128),
+}
+"""Widths of every block's branches: b0, b1a, b1b, b2a, b2b, b3."""
+
+LAYERS = (
+    *("conv1", "maxpool_2a", "conv_2b", "conv_2c", "gating", "maxpool_3a", "mixed_3b", "mixed_3c", "maxpool_4a"),
+    *("mixed_4b", "mixed_4c", "mixed_4d", "mixed_4e", "mixed_4f", "maxpool_5a", "mixed_5b", "mixed_5c"),
+)
+
+
+class S3D(nn.Module):
+    """The network; state-dict names are those of `s3d_howto100m.pth`.
+
+    Args:
+        words: the text tower's dictionary, as words or as the path of `s3d_dict.npy`; None: no text tower.
+        num_classes: K.
+        gating: self-gating behind every branch.
+        space_to_depth: fold 2x2x2 blocks into channels before the first layer (as in the released weights).
+    Raises:
+        DataError: the dictionary cannot be read or holds too many words.
+    """
+
+    def __init__(
+        self,
+        words: str | Path | Sequence[str] | None = None,
+        num_classes: int = 512,
+        gating: bool = True,
+        space_to_depth: bool = True,
+    ):
+        super().__init__()
+        self.space_to_depth = space_to_depth
+        if space_to_depth:
+            self.conv1 = STConv3D(24, 64, (2, 4, 4), (1, 2, 2))
+        else:
+            self.conv1 = STConv3D(3, 64, (3, 7, 7), (1, 3, 3), stride=2)
+        self.conv_2b = STConv3D(64, 64, (1, 1, 1))
+        self.conv_2c = STConv3D(64, 192, (3, 3, 3), (1, 1, 1), separable=True)
+        self.gating = SelfGating(192) if gating else nn.Identity()
+        self.maxpool_2a = SamePool3D((1, 3, 3), (1, 2, 2))
+        self.maxpool_3a = SamePool3D((1, 3, 3), (1, 2, 2))
+        self.maxpool_4a = SamePool3D((3, 3, 3), (2, 2, 2))
+        self.maxpool_5a = SamePool3D((2, 2, 2), (2, 2, 2))
+        channels = 192
+        for name, widths in INCEPTION.items():
+            block = InceptionBlock(channels, widths, gating=gating)
+            self.add_module(name, block)
+            channels = block.out_channels
+        self.fc = nn.Linear(channels, num_classes)
+        self.word_ids: dict[str, int] = {}
+        if words is not None:
+            self.word_ids = _number(read_words(words) if isinstance(words, str | Path) else words)
+            self.text_module = SentenceModule(NUM_EMBEDDINGS, output_dim=num_classes)
+
+    def forward(self, clips_NCTHW: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Embed clips.
+
+        Args:
+            clips_NCTHW: float [N, 3, T, H, W] in 0..1, without further normalisation; T, H and W even.
+        Returns:
+            `video_embedding` [N, K], which MMPT calls the S3D feature, and `mixed_5c` [N, 1024].
+        Raises:
+            DataError: another shape.
+        """
+        _check_clips(clips_NCTHW)
+        x_NCTHW = space_to_depth(clips_NCTHW) if self.space_to_depth else clips_NCTHW
+        for name in LAYERS:
+            x_NCTHW = self.get_submodule(name)(x_NCTHW)
+            if name == "conv1" and self.space_to_depth:
+                x_NCTHW = x_NCTHW[:, :, 1:, 1:, 1:]  # its even kernel and padding make one place too many
+        mean_NC = x_NCTHW.mean(dim=(2, 3, 4))
+        return {"video_embedding": self.fc(mean_NC), "mixed_5c": mean_NC}
+
+    def tokenise(self, sentences: Sequence[str]) -> torch.Tensor:
+        """Return word ids int64 [N, 16] of the first 16 known words of each sentence; 0 is padding."""
+        ids_NW = torch.zeros(len(sentences), MAX_WORDS, dtype=torch.int64)
+        for row, sentence in enumerate(sentences):
+            words = re.findall(r"[\w']+", sentence.lower())
+            ids = [self.word_ids[word] for word in words if word in self.word_ids][:MAX_WORDS]
+            ids_NW[row, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
+        return ids_NW
+
+    def forward_text(self, sentences: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Return `text_embedding` [N, K] of sentences; the network must have been built with its words."""
+        assert self.word_ids, "this S3D was built without words, so it has no text tower"
+        return {"text_embedding": self.text_module(self.tokenise(sentences).to(self.fc.weight.device))}
+
+
+def _check_clips(clips: torch.Tensor) -> None:
+    if clips.dim() != 5 or clips.shape[1] != 3 or any(size % 2 or not size for size in clips.shape[2:]):
+        raise DataError(
+            "clips for S3D must be [clips, 3, frames, height, width] with even frames, height and width (30 x 224 x "
+            f"224 in HowTo100M features), but are {list(clips.shape)}."
+        )
+
+
+def _number(words: Sequence[str]) -> dict[str, int]:
+    if not 0 < len(words) < NUM_EMBEDDINGS:
+        raise DataError(f"the dictionary must hold 1 to {NUM_EMBEDDINGS - 1} words, but holds {len(words)}.")
+    return {str(word): number for number, word in enumerate(words, start=1)}
+
+
+def read_words(path: str | Path) -> list[str]:
+    """Return the words of `s3d_dict.npy`, in order.
+
+    Raises:
+        DataError: missing or not an array of words.
+    """
+    if not Path(path).is_file():
+        raise DataError(f"{path}: no such file. {_where('s3d_dict.npy')}")
+    return load_word_array(path)
+
+
+def load_s3d(weights: str | Path = S3D_WEIGHTS, words: str | Path | None = None) -> S3D:
+    """Return S3D with the released weights, in eval mode, on the CPU, in float32.
+
+    Args:
+        weights: `s3d_howto100m.pth`, a plain state dict, loaded strictly.
+        words: `s3d_dict.npy`; None leaves the text tower out.
+    Raises:
+        CheckpointError: missing, damaged, or other tensors than S3D's.
+        DataError: the dictionary cannot be read.
+    """
+    path = Path(weights)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: S3D's weights are not there. {_where('s3d_howto100m.pth')}")
+    state = load_checkpoint(path)
+    if words is None:
+        text = [name for name in state if str(name).startswith(TEXT_TENSORS)]
+        state = {name: value for name, value in state.items() if name not in text}
+        logger.info("%s: %d tensors of the text tower are left out", path, len(text))
+    network = S3D(words)
+    try:
+        network.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as err:  # other names, shapes, or values that are no tensors
+        reason = " ".join(str(err).split())[:300]
+        raise CheckpointError(f"{path}: these are not S3D's weights ({reason} ..). {_where(S3D_WEIGHTS.name)}") from err
+    return network.eval()
+
+
+def _where(name: str) -> str:
+    return f"Get it with `python scripts/download.py s3d`, or put {S3D_SOURCE}/{name} at pretrained_models/{name}."

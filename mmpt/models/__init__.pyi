@@ -1,0 +1,18 @@
+from .base import MODELS
+from .heads import (
+    MMFusionSeparateActionLocalization,
+    MMFusionSeparateActionSegmentation,
+    MMFusionSeparateFullVideoBGRetrieval,
+)
+from .mmfusion import MMFusionSeparate
+from .video_bert import MMBertForEncoder, MMBertForTokenClassification
+
+__all__ = [
+    "MODELS",
+    "MMBertForEncoder",
+    "MMBertForTokenClassification",
+    "MMFusionSeparate",
+    "MMFusionSeparateActionLocalization",
+    "MMFusionSeparateActionSegmentation",
+    "MMFusionSeparateFullVideoBGRetrieval",
+]

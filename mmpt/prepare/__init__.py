@@ -1,0 +1,1 @@
+"""Preparation of data before training. Only the command lines import it."""

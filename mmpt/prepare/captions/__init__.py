@@ -1,0 +1,1 @@
+"""Caption files: reading, de-duplication, tokenisation."""

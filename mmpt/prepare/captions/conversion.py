@@ -1,0 +1,142 @@
+"""Writes a caption corpus of any form as JSON Lines, in one pass, and remembers what it was made from.
+
+Beside `X.jsonl` stands `X.made.json`: the hash of the source, the settings and the counts. It is removed before the
+corpus is written and comes back last, so a second run finds a finished corpus by its fingerprint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+from mmpt.errors import DataError
+from mmpt.prepare.captions.caption_list import NO_FLAWS, CaptionList, clean_times
+from mmpt.prepare.captions.corpus import SUFFIXES, hash_id, iter_corpus, repeats, write_line
+from mmpt.prepare.captions.text_file import byte_blocks
+from mmpt.utils.io import DISK_FULL, atomic_write, read_json, remove_leftovers, write_json
+from mmpt.utils.lock import exclusive
+from mmpt.utils.log import get_logger
+
+logger = get_logger(__name__)
+
+FORMAT = 1
+CORPUS_SUFFIX = ".jsonl"
+
+
+def convert_corpus(
+    source: str | Path, output: str | Path, change: Callable[[CaptionList], CaptionList] | None = None, *, seed: int = 0
+) -> None:
+    """Write the videos of `source` to `output`, as they are or put through `change`; or find that done.
+
+    Args:
+        source: `.json` {id: captions}, `.jsonl`, or the released `.pkl`.
+        output: a `.jsonl` file.
+        change: what becomes of a video's captions (with clean times), called in file order.
+        seed: what `change` draws from; part of the fingerprint.
+    Raises:
+        DataError: the source is missing or broken, holds a video twice, or the output cannot be written.
+    """
+    source, output = Path(source), Path(output)
+    _check_names(source, output)
+    with writing(output.parent), exclusive(output.with_name(f".{output.name}.lock"), "converting captions"):
+        made = output.with_suffix(".made.json")
+        remove_leftovers(output.parent, f"{re.escape(output.name)}|{re.escape(made.name)}")
+        settings = {"format": FORMAT, "change": change and type(change).__name__, "seed": change and seed}
+        if _is_made(output, made, source, settings):
+            logger.info("%s: already made from %s with these settings", output, source)
+            return
+        made.unlink(missing_ok=True)
+        digest = hashlib.sha256()
+        with atomic_write(output) as file:
+            counts = _write_videos(file, iter_corpus(source, digest), source, change)
+        write_json(made, {**settings, "sha256": digest.hexdigest(), "bytes": output.stat().st_size, **counts})
+    logger.info("%s: %d videos, %d captions", output, counts["videos"], counts["captions"])
+
+
+def _write_videos(
+    file: IO[str],
+    videos: Iterator[tuple[str, CaptionList]],
+    source: Path,
+    change: Callable[[CaptionList], CaptionList] | None,
+) -> dict[str, Any]:
+    """Write all videos; return their counts."""
+    num_videos = num_captions = num_without = 0
+    flaws = NO_FLAWS
+    hashes = bytearray()
+    for video_id, captions in videos:
+        if change is not None:
+            captions, found = clean_times(captions, f"{source}, video {video_id}")
+            if found:
+                flaws += found
+            captions = change(captions)
+        write_line(file, video_id, captions)
+        hashes += hash_id(video_id)
+        num_videos += 1
+        num_captions += len(captions["start"])
+        num_without += not captions["start"]
+    _check_unique(hashes, source)
+    if flaws:
+        logger.warning("%s: captions %s", source, flaws.describe())
+    if num_without:
+        logger.warning("%s: %d of %d videos have no caption", source, num_without, num_videos)
+    return {
+        "videos": num_videos,
+        "captions": num_captions,
+        "videos_without_captions": num_without,
+        "mended": dataclasses.asdict(flaws),
+    }
+
+
+def _check_unique(hashes: bytearray, source: Path) -> None:
+    if twice := repeats(hashes):
+        first, second = twice[0]
+        video_id, _ = next(islice(iter_corpus(source), first, None))
+        raise DataError(
+            f"{source}: a video must be there once, but {video_id} is entry {first + 1} and entry {second + 1} "
+            f"({len(twice)} such in all). Remove one of them."
+        )
+
+
+def _check_names(source: Path, output: Path) -> None:
+    if source.suffix not in SUFFIXES:
+        raise DataError(f"{source}: captions must be a {', '.join(SUFFIXES)} file, but this is `{source.suffix}`.")
+    if not source.is_file():
+        raise DataError(f"{source}: no such file.")
+    if output.suffix != CORPUS_SUFFIX:
+        raise DataError(f"{output}: the output must be a {CORPUS_SUFFIX} file, but this is `{output.suffix}`.")
+    if output.exists() and output.samefile(source):
+        raise DataError(f"{output}: source and output must be two files, but are one. Name another with `--output`.")
+
+
+def _is_made(output: Path, made: Path, source: Path, settings: dict[str, Any]) -> bool:
+    """Tell whether `output` is whole and came from the present `source` with these settings."""
+    try:
+        found = read_json(made)
+    except DataError:
+        return False
+    same = isinstance(found, dict) and all(found.get(key) == value for key, value in settings.items())
+    if not same or not output.is_file() or found.get("bytes") != output.stat().st_size:
+        return False
+    digest = hashlib.sha256()
+    for _ in byte_blocks(source, digest):
+        pass
+    return found.get("sha256") == digest.hexdigest()
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn a failure to write in `folder` into one clear DataError."""
+    try:
+        yield
+    except OSError as err:
+        what = "the disk is full" if err.errno in DISK_FULL else "cannot be written"
+        raise DataError(
+            f"{err.filename or folder}: {what} ({err.strerror}). Nothing half-written was left; make room or choose "
+            "another folder, and run again."
+        ) from err

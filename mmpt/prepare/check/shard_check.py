@@ -1,0 +1,165 @@
+"""Reads one shard of features and captions to the last number: statistics, and every damage with file and video.
+
+Legend: V listed videos of the shard, C their captions, R feature rows, W slots of word pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from mmpt.batch import Split
+from mmpt.errors import DataError
+from mmpt.prepare.check.split_statistics import SplitStatistics
+from mmpt.prepare.check.statistics import caption_seconds, num_pieces, num_unordered, per_minute, row_norms
+from mmpt.shards.layout import check_shard, open_captions, open_features
+from mmpt.shards.shardedtensor import ShardedTensor, open_shard
+
+BLOCK_ROWS = 8192  # 16 MB as float32
+
+
+class Damage(NamedTuple):
+    """What cannot be trained on."""
+
+    file: str
+    video: str  # empty where the whole file is meant
+    what: str
+
+    @classmethod
+    def from_error(cls, err: DataError) -> Damage:
+        """Take a message of the form `file: what` apart."""
+        file, _, what = str(err).partition(": ")
+        return cls(file, "", what) if what else cls("", "", file)
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in self if part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardCheck:
+    """Reads a shard of a split; holds nothing of it."""
+
+    vfeat_dir: str
+    tfeat_dir: str | None
+    split: Split
+    shards: Mapping[int, Sequence[str]]
+    listed: frozenset[str]
+    vocab_size: int | None
+
+    def __call__(self, shard: int) -> tuple[SplitStatistics, list[Damage]]:
+        """Return what shard number `shard` holds of the listed videos, and what is damaged in it."""
+        ids = self.shards[shard]
+        listed_V = np.array([name in self.listed for name in ids], dtype=bool)
+        statistics = SplitStatistics(shards_read=1)
+        damage: list[Damage] = []
+        seconds_V = None
+        try:
+            features = open_features(self.vfeat_dir, self.split, shard)
+            _check_rows(features, ids)
+            seconds_V = features.lengths()
+            damage += _read_features(features, ids, listed_V, statistics)
+        except DataError as err:
+            damage.append(Damage.from_error(err))
+        if self.tfeat_dir is not None:
+            try:
+                times, pieces = open_captions(self.tfeat_dir, self.split, shard)
+                if seconds_V is not None:
+                    check_shard(self.vfeat_dir, self.tfeat_dir, self.split, shard, self.shards)
+                    damage += self._read_captions(times, pieces, ids, listed_V, seconds_V, statistics)
+            except DataError as err:
+                damage.append(Damage.from_error(err))
+        open_shard.cache_clear()  # or every shard that was read would stay mapped
+        return statistics, damage
+
+    def _read_captions(
+        self, times: ShardedTensor, pieces: ShardedTensor, ids: Sequence[str], listed_V: np.ndarray,
+        seconds_V: np.ndarray, statistics: SplitStatistics,
+    ) -> Iterator[Damage]:  # fmt: skip
+        counts_V = times.lengths()
+        owners_C = np.repeat(np.arange(len(ids)), counts_V)
+        finite_C = np.isfinite(times.data).all(axis=1)
+        yield from _per_video(times, ids, [owners_C[~finite_C]], "caption times that are NaN or infinite")
+        yield from self._read_pieces(pieces, ids, owners_C, listed_V, statistics)
+        statistics.without_captions += int((listed_V & (counts_V == 0)).sum())
+        statistics.captions += int(counts_V[listed_V].sum())
+        statistics.tallies["captions per minute"].add(per_minute(counts_V[listed_V], seconds_V[listed_V]))
+        used_C = listed_V[owners_C] & finite_C
+        starts_C, ends_C, owners_C = times.data[used_C, 0], times.data[used_C, 1], owners_C[used_C]
+        _tally_times(starts_C, ends_C, owners_C, seconds_V, listed_V, statistics)
+
+    def _read_pieces(
+        self, pieces: ShardedTensor, ids: Sequence[str], owners_C: np.ndarray, listed_V: np.ndarray,
+        statistics: SplitStatistics,
+    ) -> Iterator[Damage]:  # fmt: skip
+        below, beyond = [], []
+        for begin in range(0, len(pieces.data), BLOCK_ROWS):
+            ids_CW = pieces.data[begin : begin + BLOCK_ROWS]
+            owners = owners_C[begin : begin + BLOCK_ROWS]
+            listed = listed_V[owners]
+            counts = num_pieces(ids_CW)[listed]
+            statistics.tallies["word pieces of a caption"].add(counts)
+            statistics.pieces += int(counts.sum())
+            statistics.empty += int((counts == 0).sum())
+            below.append(owners[(ids_CW < -1).any(axis=1)])
+            if self.vocab_size is not None:
+                unknown = ids_CW >= self.vocab_size
+                statistics.unknown_pieces += int(unknown[listed].sum())
+                beyond.append(owners[unknown.any(axis=1)])
+        yield from _per_video(pieces, ids, below, "captions with ids below -1")
+        what = f"captions with ids that the vocabulary of {self.vocab_size} pieces does not have"
+        yield from _per_video(pieces, ids, beyond, what)
+
+
+def _check_rows(features: ShardedTensor, ids: Sequence[str]) -> None:
+    if len(features) != len(ids):
+        raise DataError(f"{features.name}: must have {len(ids)} rows, as the meta file says, but has {len(features)}.")
+
+
+def _read_features(
+    features: ShardedTensor, ids: Sequence[str], listed_V: np.ndarray, statistics: SplitStatistics
+) -> Iterator[Damage]:
+    seconds_V = features.lengths()
+    statistics.videos += int(listed_V.sum())
+    statistics.seconds += int(seconds_V[listed_V].sum())
+    statistics.tallies["seconds of a video"].add(seconds_V[listed_V])
+    owners_R = np.repeat(np.arange(len(ids), dtype=np.int32), seconds_V)
+    bad = []
+    for begin in range(0, len(features.data), BLOCK_ROWS):
+        rows_RD, owners = features.data[begin : begin + BLOCK_ROWS], owners_R[begin : begin + BLOCK_ROWS]
+        norms_R = row_norms(rows_RD)
+        bad_R = ~np.isfinite(norms_R)
+        if bad_R.any():
+            statistics.nan += int(np.isnan(rows_RD[bad_R]).sum())
+            statistics.infinite += int(np.isinf(rows_RD[bad_R]).sum())
+            bad.append(owners[bad_R])
+        statistics.tallies["length of a feature row"].add(norms_R[~bad_R & listed_V[owners]])
+    yield from _per_video(features, ids, bad, "seconds with NaN or infinity")
+
+
+def _tally_times(
+    starts_C: np.ndarray, ends_C: np.ndarray, owners_C: np.ndarray, seconds_V: np.ndarray, listed_V: np.ndarray,
+    statistics: SplitStatistics,
+) -> None:  # fmt: skip
+    durations_C = np.maximum(ends_C.astype(np.float64) - starts_C, 0)
+    inside_V, covered_V = caption_seconds(starts_C, ends_C, owners_C, seconds_V)
+    statistics.spoken_s += float(durations_C.sum())
+    statistics.inside_s += float(inside_V.sum())
+    statistics.covered_s += float(covered_V.sum())
+    statistics.reversed += int((ends_C < starts_C).sum())
+    statistics.negative += int((starts_C < 0).sum())
+    statistics.late += int((starts_C >= seconds_V[owners_C]).sum())
+    statistics.unordered += num_unordered(starts_C, owners_C)
+    statistics.tallies["seconds of a caption"].add(durations_C)
+    real_V = listed_V & (seconds_V > 0)
+    statistics.tallies["share of a video with captions"].add(covered_V[real_V] / seconds_V[real_V])
+
+
+def _per_video(tensor: ShardedTensor, ids: Sequence[str], owners: Sequence[np.ndarray], what: str) -> Iterator[Damage]:
+    """Yield one damage per video among `owners`, the videos of the bad rows of every block."""
+    if not owners:
+        return
+    for video, count in zip(*np.unique(np.concatenate(owners), return_counts=True), strict=True):
+        yield Damage(f"{tensor.name}_data.npy", ids[video], f"{count} {what}")

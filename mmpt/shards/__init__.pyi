@@ -1,0 +1,3 @@
+from .shardedtensor import ShardedTensor
+
+__all__ = ["ShardedTensor"]

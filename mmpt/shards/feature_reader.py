@@ -1,0 +1,113 @@
+"""Reads one video's features, `<folder>/<id>.npy`, in one pass, and says in a few words why it cannot be used."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+
+from mmpt.batch import FEATURE_DIM
+from mmpt.utils.io import NPY_ERRORS
+
+EXPONENT = 0x7C00  # the exponent bits of a float16; all set: infinity or NaN
+
+
+class FileState(NamedTuple):
+    """What tells two versions of a file apart without reading it; all zero when there is none."""
+
+    size: int = 0
+    mtime_ns: int = 0
+
+
+class FeatureError(Exception):
+    """This video's features cannot be used; `passing` when a later attempt may succeed with the same file."""
+
+    def __init__(self, reason: str, passing: bool = False):
+        super().__init__(reason)
+        self.passing = passing
+
+
+def feature_path(folder: Path, video_id: str) -> Path:
+    """Return where the features of `video_id` lie; an id may hold slashes and dots.
+
+    Raises:
+        FeatureError: the id leads out of the folder.
+    """
+    if "\0" in video_id or video_id.startswith("/") or ".." in PurePosixPath(video_id).parts:
+        raise FeatureError("the id leads out of the feature folder")
+    return folder / f"{video_id}.npy"
+
+
+def file_state(folder: Path, video_id: str) -> FileState:
+    """Return size and time of change of a video's feature file."""
+    try:
+        found = os.stat(feature_path(folder, video_id))
+    except (OSError, FeatureError):
+        return FileState()
+    return FileState(found.st_size, found.st_mtime_ns)
+
+
+def read_features(folder: Path, video_id: str) -> np.ndarray:
+    """Return a video's features as float16 [seconds, 512]; any float dtype is taken.
+
+    Raises:
+        FeatureError: missing, unreadable, truncated, of another shape or dtype, without rows, or not finite.
+    """
+    try:
+        with open(feature_path(folder, video_id), "rb", buffering=0) as file:
+            whole = file.readall()
+    except FileNotFoundError:
+        raise FeatureError("no such file") from None
+    except OSError as err:
+        raise FeatureError(f"cannot be read ({err.strerror})", passing=True) from None
+    with np.errstate(over="ignore"):  # becomes infinity, which is looked for below
+        features = _checked(_parse(whole)).astype(np.float16, copy=False)
+    if ((features.view(np.uint16) & EXPONENT) == EXPONENT).any():
+        raise FeatureError("holds NaN, infinity or values beyond float16")
+    return features
+
+
+def _parse(whole: bytes) -> np.ndarray:
+    """Return the array of a `.npy` file's bytes, without copying them."""
+    file = _Reader(whole)
+    try:
+        version = np.lib.format.read_magic(file)  # type: ignore[arg-type]
+        if version not in ((1, 0), (2, 0)):
+            raise FeatureError(f"not a .npy file of version 1 or 2, but {version[0]}")
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran_order, dtype = read(file)  # type: ignore[arg-type]
+    except NPY_ERRORS:
+        raise FeatureError("not a .npy file" if whole else "an empty file") from None
+    if dtype.hasobject:
+        raise FeatureError("holds Python objects, not numbers")
+    wanted, found = math.prod(shape) * dtype.itemsize, len(whole) - file.position
+    if found < wanted:
+        raise FeatureError(f"truncated: {wanted} bytes of values wanted, {found} found")
+    flat = np.frombuffer(whole, dtype=dtype, count=math.prod(shape), offset=file.position)
+    return flat.reshape(shape, order="F" if fortran_order else "C")
+
+
+def _checked(features: np.ndarray) -> np.ndarray:
+    if features.dtype.kind != "f":
+        raise FeatureError(f"must hold floats, but holds {features.dtype}")
+    if features.ndim != 2 or features.shape[1] != FEATURE_DIM:
+        raise FeatureError(f"must be of shape [seconds, {FEATURE_DIM}], but is {list(features.shape)}")
+    if len(features) == 0:
+        raise FeatureError("has no row: the video has no second")
+    return features
+
+
+class _Reader:
+    """As much of a file as NumPy's header parser asks for."""
+
+    def __init__(self, whole: bytes):
+        self.whole = whole
+        self.position = 0
+
+    def read(self, size: int) -> bytes:
+        part = self.whole[self.position : self.position + size]
+        self.position += len(part)
+        return part

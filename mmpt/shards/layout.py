@@ -1,0 +1,185 @@
+"""Where shards lie, the meta file that says which video is in which row, and the checks of one shard.
+
+Our meta file is JSON, {"format": 1, "shards": [[id, ...], ...]}: entry k lists the videos of shard k in row order. The
+released `{train|val}_meta.pkl` ({k: [id, ...]}) is read where there is no JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mmpt.batch import FEATURE_DIM, Split
+from mmpt.errors import DataError
+from mmpt.shards.shardedtensor import ShardedTensor, open_shard
+from mmpt.utils.io import load_plain_pickle, read_json, write_json
+
+META_FORMAT = 1
+NUM_SAMPLED = 4096  # captions per shard whose ids are looked at when a run starts
+
+
+def video_stem(vfeat_dir: str | Path, split: Split, shard: int) -> str:
+    """Return the stem of a feature shard."""
+    return f"{vfeat_dir}/{split.shard_name}_{shard}"
+
+
+def times_stem(tfeat_dir: str | Path, split: Split, shard: int) -> str:
+    """Return the stem of the captions' times; `tfeat_dir` is a prefix ending in a dot."""
+    return f"{tfeat_dir}{split.shard_name}_{shard}.startends"
+
+
+def ids_stem(tfeat_dir: str | Path, split: Split, shard: int) -> str:
+    """Return the stem of the captions' word-piece ids."""
+    return f"{tfeat_dir}{split.shard_name}_{shard}.caps_ids"
+
+
+def write_shard_meta(vfeat_dir: str | Path, split: Split, shards: Sequence[Sequence[str]]) -> Path:
+    """Write `<vfeat_dir>/{train|val}_meta.json`; `shards[k]` lists the ids of shard k in row order."""
+    path = Path(vfeat_dir) / f"{split.shard_name}_meta.json"
+    write_json(path, {"format": META_FORMAT, "shards": [list(ids) for ids in shards]})
+    return path
+
+
+def meta_path(vfeat_dir: str | Path, split: Split) -> Path:
+    """Return the split's meta file: ours, or else the released pickle.
+
+    Raises:
+        DataError: neither is there.
+    """
+    ours, released = (Path(vfeat_dir) / f"{split.shard_name}_meta.{suffix}" for suffix in ("json", "pkl"))
+    for path in (ours, released):
+        if path.is_file():
+            return path
+    raise DataError(
+        f"{vfeat_dir}: neither {ours.name} nor {released.name} is there. `dataset.vfeat_dir` must be a folder of "
+        "packed features: run scripts/video_feature_extractor/shard_feature.py, or correct the path."
+    )
+
+
+def read_shard_meta(vfeat_dir: str | Path, split: Split) -> dict[int, list[str]]:
+    """Return {shard: ids in row order} from the split's meta file.
+
+    Raises:
+        DataError: there is none, or it is of another layout.
+    """
+    path = meta_path(vfeat_dir, split)
+    shards = _from_json(path) if path.suffix == ".json" else load_plain_pickle(path)
+    good = isinstance(shards, dict) and all(
+        isinstance(shard, int) and isinstance(ids, list) and all(isinstance(name, str) for name in ids)
+        for shard, ids in shards.items()
+    )
+    if not good:
+        raise DataError(f"{path}: must map shard numbers to lists of video ids, but does not. Pack the features again.")
+    return shards
+
+
+def _from_json(path: Path) -> Any:
+    value = read_json(path)
+    found = value.get("format") if isinstance(value, dict) else type(value).__name__
+    if found != META_FORMAT:
+        raise DataError(
+            f"{path}: must be a meta file of format {META_FORMAT}, but is {found}. Pack the features again."
+        )
+    shards = value.get("shards")
+    return dict(enumerate(shards)) if isinstance(shards, list) else shards
+
+
+class ShardCounts(NamedTuple):
+    """Rows of every video of a shard, int64 [videos]."""
+
+    seconds: np.ndarray
+    captions: np.ndarray | None  # None where no captions are read
+    reversed_times: int = 0  # captions that end before they start
+    outside_times: int = 0  # captions that start before their video or end after it
+
+
+def check_shard(
+    vfeat_dir: str, tfeat_dir: str | None, split: Split, shard: int, shards: Mapping[int, Sequence[str]],
+    vocab_size: int | None = None,
+) -> ShardCounts:  # fmt: skip
+    """Open the tensors of one shard and check that they fit each other; no features are read.
+
+    With `vocab_size`, the ids of the first `NUM_SAMPLED` captions are read too: captions of another BERT are found at
+    once, while reading every id of HowTo100M would delay a start by minutes. A single damaged id further back is found
+    when it is drawn, or by scripts/check_dataset.py.
+
+    Raises:
+        DataError: a file is missing or damaged, features are not [seconds, 512] floats, row counts differ, or a
+            word-piece id is not below `vocab_size`.
+    """
+    num_videos = len(shards[shard])
+    features = open_features(vfeat_dir, split, shard)
+    _check_rows(features, num_videos, vfeat_dir, split)
+    if tfeat_dir is None:
+        return ShardCounts(features.lengths(), None)
+    times, ids = open_captions(tfeat_dir, split, shard)
+    _check_rows(times, num_videos, vfeat_dir, split)
+    _check_rows(ids, num_videos, vfeat_dir, split)
+    if not np.array_equal(times.starts, ids.starts):
+        row = int(np.flatnonzero(times.lengths() != ids.lengths())[0])
+        raise DataError(
+            f"{ids.name}: video {shards[shard][row]} (row {row}) must have one row per time, "
+            f"{times.lengths()[row]}, but has {ids.lengths()[row]}. Tokenise this shard again."
+        )
+    if vocab_size is not None:
+        _check_vocabulary(ids, vocab_size, shards[shard])
+    starts, ends = times.data[:, 0], times.data[:, 1]
+    seconds_of_caption = np.repeat(features.lengths(), times.lengths())
+    outside = (starts < 0) | (np.maximum(starts, ends) > seconds_of_caption)
+    return ShardCounts(features.lengths(), times.lengths(), int((ends < starts).sum()), int(outside.sum()))
+
+
+def _check_vocabulary(ids: ShardedTensor, vocab_size: int, names: Sequence[str]) -> None:
+    sample = ids.data[:NUM_SAMPLED]
+    if sample.size and sample.max() >= vocab_size:
+        caption = int((sample >= vocab_size).any(axis=1).argmax())
+        row = int(np.searchsorted(ids.starts, caption, side="right")) - 1
+        raise DataError(
+            f"{ids.name}: video {names[row]} (row {row}) must have word-piece ids below {vocab_size}, the vocabulary "
+            f"of `dataset.bert_name`, but has {sample[caption].max()}. Tokenise the captions with the same BERT, or "
+            "correct `dataset.bert_name`."
+        )
+
+
+def open_features(vfeat_dir: str, split: Split, shard: int) -> ShardedTensor:
+    """Return the mapped feature shard; DataError unless it holds floats of width 512."""
+    features = open_shard(video_stem(vfeat_dir, split, shard))
+    data = features.data
+    if data.ndim != 2 or data.shape[1] != FEATURE_DIM or data.dtype.kind != "f":
+        raise DataError(
+            f"{features.name}_data.npy: features must be floats of shape [seconds, {FEATURE_DIM}], but are "
+            f"{data.dtype} of shape {list(data.shape)}. Extract them with S3D, or correct `dataset.vfeat_dir`."
+        )
+    return features
+
+
+def open_captions(tfeat_dir: str, split: Split, shard: int) -> tuple[ShardedTensor, ShardedTensor]:
+    """Return the mapped times (float [captions, 2], seconds) and ids (int [captions, width], -1 padded) of a shard."""
+    first_file = f"{times_stem(tfeat_dir, split, shard)}_data.npy"
+    if not str(tfeat_dir).endswith(".") and not Path(first_file).exists():
+        raise DataError(
+            f"{first_file}: no such file. `dataset.tfeat_dir` is the beginning of file names and must end in `.`, but "
+            f"is `{tfeat_dir}`."
+        )
+    times, ids = open_shard(times_stem(tfeat_dir, split, shard)), open_shard(ids_stem(tfeat_dir, split, shard))
+    for tensor, kinds, wanted, good in (
+        (times, "f", "floats of shape [captions, 2]", times.data.ndim == 2 and times.data.shape[1] == 2),
+        (ids, "i", "signed integers of shape [captions, width]", ids.data.ndim == 2),
+    ):
+        if not good or tensor.data.dtype.kind not in kinds:
+            raise DataError(
+                f"{tensor.name}_data.npy: must hold {wanted}, but holds {tensor.data.dtype} of shape "
+                f"{list(tensor.data.shape)}. Tokenise this shard again, or correct `dataset.tfeat_dir`."
+            )
+    return times, ids
+
+
+def _check_rows(tensor: ShardedTensor, num_videos: int, vfeat_dir: str, split: Split) -> None:
+    if len(tensor) != num_videos:
+        raise DataError(
+            f"{tensor.name}: must have one row per video of {meta_path(vfeat_dir, split)}, {num_videos}, but has "
+            f"{len(tensor)}. Features, captions and meta file must come from the same packing: make them again."
+        )

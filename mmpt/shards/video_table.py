@@ -1,0 +1,167 @@
+"""Which videos a split uses and where they lie, as three arrays: a million videos cost 19 MB and no Python objects.
+
+Arrays, not lists of strings, because reading a Python object writes its reference count, and a forked loader worker
+would copy every page it reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mmpt.batch import ShardKey, Split
+from mmpt.errors import DataError
+from mmpt.shards.layout import check_shard, meta_path, read_shard_meta
+from mmpt.utils.log import get_logger
+
+logger = get_logger(__name__)
+NUM_NAMED = 5  # ids shown in a message
+
+
+class VideoTable:
+    """Video ids with shard and row."""
+
+    def __init__(self, names: np.ndarray, shards: np.ndarray, rows: np.ndarray):
+        """Args: names, UTF-8 bytes [N] of one width; shards and rows, int32 [N]."""
+        assert len(names) == len(shards) == len(rows)
+        self.names = names
+        self.shards = shards
+        self.rows = rows
+
+    @classmethod
+    def from_shards(cls, shards: Mapping[int, Sequence[str]]) -> VideoTable:
+        """Return the table of everything that is packed, in packing order."""
+        sizes = [len(ids) for ids in shards.values()]
+        names = _to_names([name for ids in shards.values() for name in ids])
+        rows = np.concatenate([np.arange(size, dtype=np.int32) for size in sizes] or [np.zeros(0, np.int32)])
+        return cls(names, np.repeat(np.array(list(shards), dtype=np.int32), sizes), rows)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def name(self, position: int) -> str:
+        """Return the id at `position`."""
+        return self.names[position].decode()
+
+    def name_list(self) -> list[str]:
+        """Return all ids, in order."""
+        return [name.decode() for name in self.names.tolist()]
+
+    def key(self, position: int, index: int) -> ShardKey:
+        """Return the key of the video at `position`; `index` is what it says of its place in the list."""
+        return ShardKey(self.name(position), index, int(self.shards[position]), int(self.rows[position]))
+
+    def positions(self, ids: Sequence[str]) -> np.ndarray:
+        """Return where each id is, int64 [len(ids)]; -1 where it is not, the first place where it is twice.
+
+        The dictionary lives for this call only: a million videos take a second, and no memory afterwards.
+        """
+        backwards = range(len(self) - 1, -1, -1)
+        where = dict(zip(reversed(self.names.tolist()), backwards, strict=True))
+        return np.fromiter((where.get(name.encode(), -1) for name in ids), dtype=np.int64, count=len(ids))
+
+    def take(self, positions: np.ndarray) -> VideoTable:
+        """Return the table of these positions, in this order."""
+        return VideoTable(self.names[positions], self.shards[positions], self.rows[positions])
+
+
+def _to_names(ids: Sequence[str]) -> np.ndarray:
+    return np.array([name.encode() for name in ids]) if len(ids) else np.zeros(0, dtype="S1")
+
+
+def read_id_list(path: str | Path) -> list[str]:
+    """Return the ids of a list file: one per line, stripped, blank lines skipped, repeats dropped and counted.
+
+    Raises:
+        DataError: missing, not text, or without any id.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file. Correct the path, or write the list: one video id per line.") from None
+    except OSError as err:
+        raise DataError(f"{path}: must be a text file with one video id per line, but: {err.strerror}.") from None
+    except UnicodeDecodeError as err:
+        raise DataError(f"{path}: must be a text file with one video id per line, but {err}.") from None
+    ids = [line.strip() for line in lines if line.strip()]
+    if not ids:
+        raise DataError(f"{path}: must hold one video id per line, but holds none.")
+    unique = list(dict.fromkeys(ids))
+    if len(unique) < len(ids):
+        logger.warning(
+            "%s: %d of %d lines repeat an earlier id and are dropped", path, len(ids) - len(unique), len(ids)
+        )
+    return unique
+
+
+def load_video_table(
+    list_path: str | Path, vfeat_dir: str, tfeat_dir: str | None, split: Split, max_missing: float,
+    vocab_size: int | None = None,
+) -> VideoTable:  # fmt: skip
+    """Return the usable videos of a list, in list order, the same in every process.
+
+    Ids that are not packed are dropped up to a share of `max_missing`; videos without a feature row or without a
+    caption are left out. Both are counted in the log.
+
+    Args:
+        tfeat_dir: prefix of the caption shards; None where captions are not read.
+        vocab_size: word-piece ids must be below it; looked at in the first captions of every shard.
+    Raises:
+        DataError: more than `max_missing` are not packed, none is usable, or a shard is damaged.
+    """
+    ids = read_id_list(list_path)
+    shards = read_shard_meta(vfeat_dir, split)
+    packed = VideoTable.from_shards(shards)
+    positions = packed.positions(ids)
+    missing = [ids[index] for index in np.flatnonzero(positions < 0)]
+    if missing:
+        _report_missing(missing, len(ids), list_path, meta_path(vfeat_dir, split), max_missing)
+    table = packed.take(positions[positions >= 0])
+    usable = _drop_empty(table, shards, vfeat_dir, tfeat_dir, split, vocab_size)
+    if len(usable) == 0:
+        raise DataError(f"{list_path}: at least one video must have features and captions, but none of {len(ids)} has.")
+    return usable
+
+
+def _report_missing(missing: list[str], num_listed: int, list_path: str | Path, meta: Path, max_missing: float) -> None:
+    share = len(missing) / num_listed
+    what = (
+        f"{list_path}: {len(missing)} of {num_listed} videos ({share:.2%}) are not in {meta} "
+        f"(first: {', '.join(missing[:NUM_NAMED])})"
+    )
+    if share > max_missing:
+        raise DataError(
+            f"{what}; `dataset.max_missing` allows {max_missing:.2%}. Pack their features, take them off the list, "
+            "or raise `dataset.max_missing`."
+        )
+    logger.warning("%s; they are dropped", what)
+
+
+def _drop_empty(
+    table: VideoTable, shards: Mapping[int, Sequence[str]], vfeat_dir: str, tfeat_dir: str | None, split: Split,
+    vocab_size: int | None,
+) -> VideoTable:  # fmt: skip
+    """Check every shard that `table` touches and leave out its videos without seconds or captions."""
+    usable = np.ones(len(table), dtype=bool)
+    num_captions = num_reversed = num_outside = 0
+    for shard in np.unique(table.shards).tolist():
+        counts = check_shard(vfeat_dir, tfeat_dir, split, shard, shards, vocab_size)
+        here = np.flatnonzero(table.shards == shard)
+        rows = table.rows[here]
+        usable[here] = counts.seconds[rows] > 0
+        if counts.captions is not None:
+            usable[here] &= counts.captions[rows] > 0
+            num_captions += int(counts.captions.sum())
+            num_reversed, num_outside = num_reversed + counts.reversed_times, num_outside + counts.outside_times
+    empty = np.flatnonzero(~usable)
+    if len(empty):
+        names = ", ".join(table.name(position) for position in empty[:NUM_NAMED])
+        logger.warning("%d videos have no feature row or no caption and are left out (first: %s)", len(empty), names)
+    if num_reversed or num_outside:
+        logger.warning(
+            "%s*: %d of %d captions reach outside their video, %d end before they start; clips are clamped",
+            tfeat_dir, num_outside, num_captions, num_reversed,
+        )  # fmt: skip
+    return table.take(np.flatnonzero(usable))

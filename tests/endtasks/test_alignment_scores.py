@@ -1,0 +1,84 @@
+"""Alignment metrics against counting by hand: pairs for ROC-AUC, seconds for hits, simulation for chance."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from mmpt.endtasks.how2align.alignment_scores import (
+    chance_auc,
+    chance_hits,
+    place_corrected,
+    place_released,
+    roc_auc,
+    true_seconds,
+)
+
+
+def pair_auc(scores: np.ndarray, positive: np.ndarray) -> float:
+    pairs = list(itertools.product(scores[positive], scores[~positive]))
+    return sum(1.0 if p > n else 0.5 if p == n else 0.0 for p, n in pairs) / len(pairs)
+
+
+@pytest.mark.parametrize("levels", [2, 5, 1000])
+def test_roc_auc_is_the_share_of_pairs_in_the_right_order(levels: int) -> None:
+    rng = np.random.default_rng(levels)
+    for _ in range(20):
+        scores = rng.integers(levels, size=40).astype(np.float64)
+        positive = rng.random(40) < 0.3
+        positive[:2] = True, False
+        assert roc_auc(scores, positive) == pytest.approx(pair_auc(scores, positive), abs=1e-12)  # measured 1e-16
+
+
+def test_roc_auc_at_its_ends() -> None:
+    positive = np.array([True, True, False])
+    assert roc_auc(np.array([3.0, 2.0, 1.0]), positive) == 1
+    assert roc_auc(np.array([1.0, 2.0, 3.0]), positive) == 0
+    assert roc_auc(np.array([-np.inf, -np.inf, -np.inf]), positive) == 0.5
+
+
+def test_a_hit_reaches_from_the_floor_of_the_start_to_the_ceiling_of_the_end() -> None:
+    found = true_seconds(np.array([[1.2, 2.1], [3.0, 3.0], [2.0, 1.0]]), 5)
+    assert found.astype(int).tolist() == [[0, 1, 1, 1, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 0]]
+
+
+def test_the_published_form_takes_zeros_for_never_covered_and_the_first_maximum() -> None:
+    similarity = np.array([[0.0, -0.5, -0.2, -0.2], [0.0, 0.0, 0.0, 0.0]], dtype=np.float32)
+    placed = place_released(similarity, np.array([[2.0, 2.0], [0.0, 0.5]]))
+    assert placed.hits_n.tolist() == [1, 1]  # never compared, put at second 0, and seen there
+    assert placed.peaks_n.tolist() == pytest.approx([-0.2, -60000])
+
+
+def test_the_corrected_form_knows_what_was_compared_and_shares_ties() -> None:
+    similarity = np.array([[0.0, -0.5, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]], dtype=np.float32)
+    covered = np.array([[True, True, True, False], [False] * 4])
+    placed = place_corrected(similarity, covered, np.array([[2.0, 3.0], [0.0, 0.5]]))
+    assert placed.hits_n.tolist() == [0.5, 0]  # seconds 0 and 2 are equally good; the second sentence has none
+    assert placed.peaks_n.tolist() == [0, -np.inf]
+
+
+def test_equal_similarities_are_at_chance() -> None:
+    rng = np.random.default_rng(0)
+    spans = np.sort(rng.uniform(0, 20, size=(30, 2)), axis=1)
+    covered = rng.random((30, 20)) < 0.6
+    placed = place_corrected(np.ones((30, 20)), covered, spans)
+    np.testing.assert_array_equal(placed.hits_n, chance_hits(covered, spans, released=False))
+
+
+@pytest.mark.parametrize("released", [True, False])
+def test_chance_is_the_mean_of_many_random_similarities(released: bool) -> None:
+    rng = np.random.default_rng(1)
+    spans = np.sort(rng.uniform(0, 12, size=(40, 2)), axis=1)
+    covered = np.arange(12) < rng.integers(0, 13, size=(40, 1))
+    positive = np.arange(40) % 3 == 0
+    hits, aucs = [], []
+    for _ in range(3000):
+        similarity = np.where(covered, rng.uniform(0.1, 1, size=covered.shape), 0)
+        placed = place_released(similarity, spans) if released else place_corrected(similarity, covered, spans)
+        hits.append(placed.hits_n)
+        aucs.append(roc_auc(placed.peaks_n, positive))
+    # measured: hits 0.002 and 0.002 off, AUC 0.002
+    assert np.mean(hits) == pytest.approx(chance_hits(covered, spans, released=released).mean(), abs=0.008)
+    assert np.mean(aucs) == pytest.approx(chance_auc(covered.sum(axis=1), positive), abs=0.008)

@@ -1,0 +1,143 @@
+"""COIN's file and items; the aligner's arrays are compared in tests/parity/test_e2e_coin.py."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmpt.batch import Split
+from mmpt.config import DatasetConfig
+from mmpt.endtasks.coin.data import (
+    IGNORE_INDEX,
+    COINActionSegmentationAligner,
+    COINActionSegmentationMetaProcessor,
+    Segment,
+    read_coin,
+    step_labels,
+    steps_by_second,
+)
+from mmpt.errors import DataError
+from mmpt.processors.window_aligner import window_spans
+from tests.parity.e2e_data import E2E
+from tests.tiny_bert import tiny_bert
+
+FILES = E2E["annotation_files"]
+COIN: dict[str, Any] = json.loads(FILES["data/coin/COIN.json"])
+
+
+def written(folder: Path, value: Any) -> str:
+    path = folder / "COIN.json"
+    path.write_text(value if isinstance(value, str) else json.dumps(value))
+    return str(path)
+
+
+def changed(video: str, number: int, **fields: Any) -> dict[str, Any]:
+    value = copy.deepcopy(COIN)
+    value["database"][video]["annotation"][number] |= fields
+    return value
+
+
+def test_subsets_and_segments(tmp_path: Path) -> None:
+    path = written(tmp_path, COIN)
+    for name in COIN["database"]:
+        np.save(tmp_path / f"{name}.npy", np.zeros((3, 512), np.float16))
+    config = DatasetConfig(train_path=path, val_path=path, test_path=path, vfeat_dir=str(tmp_path))
+    train, valid, test = (COINActionSegmentationMetaProcessor(config, split) for split in Split)
+    assert [key for key, _ in train.items] == ["coin04"]
+    assert [key for key, _ in test.items] == ["coin00", "coin01", "coin02", "coin03", "coin05"]
+    assert valid.items == test.items
+    assert test[1] == ("coin01", [Segment(1.3, 9.5, 4), Segment(18.6, 24.6, 5), Segment(36.0, 48.2, 6)])
+
+
+def test_videos_without_features(tmp_path: Path) -> None:
+    path = written(tmp_path, COIN)
+    config = DatasetConfig(train_path=path, test_path=path, vfeat_dir=str(tmp_path))
+    assert len(COINActionSegmentationMetaProcessor(config, Split.TEST)) == 5  # kept, so that scoring names them
+    with pytest.raises(DataError, match="1 of the 1 videos of the train split have no features"):
+        COINActionSegmentationMetaProcessor(config, Split.TRAIN)
+
+
+def test_labels_are_those_of_the_testing_subset(tmp_path: Path) -> None:
+    labels = step_labels(written(tmp_path, changed("coin04", 0, label="only said in training")))
+    assert len(labels) == 12
+    assert labels[:2] == ["sugar here thread", "onion going did"]
+
+
+def test_labels_that_differ_or_repeat_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    value = changed("coin05", 1, label="why draw butter")  # of step 9, also said otherwise; the words of step 12
+    labels = step_labels(written(tmp_path, value))
+    assert labels[8] == labels[11] == "why draw butter"
+    assert "1 steps have several labels (first: 9); the last one counts" in caplog.text
+    assert "1 of the 12 steps have the words of another step" in caplog.text
+
+
+def test_a_step_without_words_is_named(tmp_path: Path) -> None:
+    path = written(tmp_path, changed("coin05", 2, id="15"))
+    assert read_coin(path).labels[15]
+    with pytest.raises(DataError, match=r"every step from 1 to 15 must have a label .* 2 have none \(first: 13, 14"):
+        step_labels(path)
+
+
+def test_a_file_without_a_test_step_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="must hold steps in the subset testing, but holds none"):
+        step_labels(written(tmp_path, {"database": {"a": {"subset": "training", "annotation": []}}}))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_targets_equal_a_plain_walk_over_windows_and_segments(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    seconds = rng.randint(1, 60)
+    segments = []
+    for _ in range(6):
+        start = rng.choice([rng.uniform(0, seconds + 5), float(rng.randint(0, seconds))])
+        segments.append(Segment(start, start + rng.choice([0.0, 0.3, 1.0, rng.uniform(0, 20)]), rng.randint(1, 778)))
+    config = DatasetConfig(
+        bert_name=tiny_bert(tmp_path), max_video_len=16, max_len=32, sliding_window=7, sliding_window_size=12
+    )
+    feature = np.zeros((seconds, 512), np.float16)
+    item = COINActionSegmentationAligner(config, Split.TEST)("a", feature, segments, rng)
+    spans = window_spans(seconds, 7, 12)
+    expected = np.full((len(spans), 16), IGNORE_INDEX)
+    for row, (begin, stop) in zip(expected, spans, strict=True):
+        row[: stop - begin] = 0
+        for start, end, step in segments:
+            if begin < end and start < stop:
+                row[max(0, math.floor(start) - begin) : min(stop - begin, math.ceil(end) - begin)] = step
+    np.testing.assert_array_equal(item["targets"], expected)
+    np.testing.assert_array_equal(item["video_targets"], steps_by_second(segments, seconds))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (json.loads(FILES["data/youcook/youcookii_annotations_trainval.json"]), "must be COIN's file"),
+        (json.loads(FILES["data/msrvtt/MSRVTT_data.json"]), "must be COIN's file"),
+        ([], "must be COIN's file"),
+        ("{", "not valid JSON"),
+        ({"database": {}}, "must hold videos of the subset testing, but holds none"),
+        (changed("coin01", 0, id="0"), "video coin01: the `id` of a step must be 1 to 778, but one is '0'"),
+        (changed("coin01", 0, id="779"), "1 to 778, but one is '779'"),
+        (changed("coin01", 0, id=None), "1 to 778, but one is None"),
+        (changed("coin01", 0, id="x"), "1 to 778, but one is 'x'"),
+        (changed("coin01", 0, label=" "), "step 4 must have a `label`, but it is ' '"),
+        (changed("coin01", 0, label=3), "must have a `label`, but it is 3"),
+        (changed("coin01", 0, segment=[5, 2]), r"0 <= start <= end, but is \[5, 2\]"),
+        (changed("coin01", 0, segment=[-1, 2]), "0 <= start <= end"),
+        (changed("coin01", 0, segment=[1]), "0 <= start <= end"),
+        (changed("coin01", 0, segment=["1", "2"]), "0 <= start <= end"),
+        (changed("coin01", 0, segment=[1, float("inf")]), "0 <= start <= end"),
+        (changed("coin01", 0, segment=None), "0 <= start <= end"),
+    ],
+)
+def test_damaged_or_foreign_files_are_named(tmp_path: Path, value: Any, message: str) -> None:
+    path = written(tmp_path, value)
+    with pytest.raises(DataError, match=message) as caught:
+        COINActionSegmentationMetaProcessor(DatasetConfig(test_path=path, vfeat_dir="x"), Split.TEST)
+    assert path in str(caught.value)

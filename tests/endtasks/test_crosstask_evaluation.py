@@ -1,0 +1,201 @@
+"""Step localisation against trying every placement, and against plain loops."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mmpt.config import DatasetConfig
+from mmpt.endtasks.crosstask.evaluation import (
+    CrossTaskMetric,
+    CrossTaskPredictor,
+    LocalisationOutputs,
+    PlacedVideo,
+    average_rows,
+    expected_hits,
+    place_steps,
+)
+from mmpt.errors import CheckpointError, ConfigError, DataError
+from mmpt.processors.window_aligner import window_spans
+
+CPU = torch.device("cpu")
+METRIC = CrossTaskMetric()
+
+
+def every_placement(num_seconds: int, num_steps: int) -> list[tuple[int, ...]]:
+    """All increasing choices of a second per step."""
+    return list(itertools.combinations(range(num_seconds), num_steps))
+
+
+def walk_by_states(cost: np.ndarray) -> list[int]:
+    """The seconds of the steps by the recursion state by state, predecessors tried in the stated order."""
+    num_seconds, num_steps = cost.shape
+    states = range(2 * num_steps + 1)
+    best = [0.0] + [float("inf")] * (2 * num_steps)
+    came_from = []
+    for second in range(num_seconds):
+        new, origin = [], []
+        for state in states:
+            tried = [state, state - 1] if state % 2 == 0 else [state - 1, state - 2]
+            chosen = min((one for one in tried if one >= 0), key=lambda one: best[one])  # the first of equal ones
+            new.append(best[chosen] + (cost[second, state // 2] if state % 2 else 0))
+            origin.append(chosen)
+        best = new
+        came_from.append(origin)
+    state = 2 * num_steps - 1 if best[-2] <= best[-1] else 2 * num_steps
+    seconds = []
+    for second in reversed(range(num_seconds)):
+        if state % 2:
+            seconds.append(second)
+        state = came_from[second][state]
+    return seconds[::-1]
+
+
+@pytest.mark.parametrize(("num_seconds", "num_steps"), [(1, 1), (3, 3), (7, 1), (8, 3), (9, 5), (12, 2)])
+def test_the_cheapest_placement_in_order_is_found(num_seconds: int, num_steps: int) -> None:
+    rng = np.random.default_rng(num_seconds * 10 + num_steps)
+    for _ in range(10):
+        cost = rng.normal(size=(num_seconds, num_steps))
+        placed = place_steps(cost)
+        total = {
+            seconds: sum(cost[second, k] for k, second in enumerate(seconds))
+            for seconds in every_placement(num_seconds, num_steps)
+        }
+        assert placed.argmax(axis=0).tolist() == list(min(total, key=lambda seconds: total[seconds]))
+        assert (placed.sum(axis=0) == 1).all()
+        assert placed.dtype == np.uint8
+
+
+def test_equal_costs_are_settled_by_the_stated_preferences() -> None:
+    rng = np.random.default_rng(0)
+    for num_seconds, num_steps in itertools.product((4, 7, 11), (1, 2, 4)):
+        for _ in range(20):
+            cost = rng.integers(0, 3, size=(num_seconds, num_steps)).astype(float)
+            placed = place_steps(cost)
+            seconds = placed.argmax(axis=0).tolist()
+            assert seconds == walk_by_states(cost)
+            totals = [sum(cost[s, k] for k, s in enumerate(one)) for one in every_placement(num_seconds, num_steps)]
+            assert (placed * cost).sum() == min(totals)
+
+
+def test_a_long_video_is_placed_like_the_plain_recursion() -> None:
+    cost = np.random.default_rng(1).normal(size=(300, 12))
+    assert place_steps(cost).argmax(axis=0).tolist() == walk_by_states(cost)
+
+
+def test_steps_do_not_fit_into_fewer_seconds() -> None:
+    placed = place_steps(np.ones((2, 3)))
+    assert placed.shape == (2, 3)
+    assert not placed.any()
+
+
+def test_rows_of_windows_are_averaged_second_by_second() -> None:
+    rng = np.random.default_rng(2)
+    spans = window_spans(20, 4, 8)
+    rows = rng.normal(size=(sum(end - start for start, end in spans), 3)).astype(np.float32)
+    said: dict[int, list[np.ndarray]] = {}
+    position = 0
+    for start, end in spans:
+        for second in range(start, end):
+            said.setdefault(second, []).append(rows[position])
+            position += 1
+    expected = [np.mean(said[second], axis=0) for second in range(20)]
+    np.testing.assert_allclose(average_rows(rows, spans), expected, rtol=0, atol=1e-6)  # got 1.2e-7
+
+
+def test_expected_hits_equal_the_mean_over_all_placements() -> None:
+    rng = np.random.default_rng(3)
+    for num_seconds, num_steps in ((1, 1), (5, 5), (8, 3), (9, 4)):
+        done = rng.integers(0, 2, size=(num_seconds, num_steps))
+        placements = every_placement(num_seconds, num_steps)
+        mean = np.mean([sum(done[second, k] for k, second in enumerate(one)) for one in placements])
+        assert expected_hits(done) == pytest.approx(mean, abs=1e-12)
+    assert expected_hits(np.ones((2, 3))) == 0
+    assert expected_hits(np.ones((3000, 12))) == pytest.approx(12, abs=1e-9)  # no overflow
+
+
+def video(task: str, done: list[list[int]], placed: list[list[int]]) -> PlacedVideo:
+    return PlacedVideo(task, f"{task}v", np.array(done, dtype=np.uint8), np.array(placed, dtype=np.uint8))
+
+
+def test_recall_is_the_mean_over_tasks_of_hits_over_steps_that_are_there() -> None:
+    videos = [
+        video("1", [[1, 0], [1, 0], [0, 0]], [[1, 0], [0, 1], [0, 0]]),  # step 1 hit, step 2 not in the video
+        video("1", [[0, 1], [1, 0], [0, 0]], [[1, 0], [0, 1], [0, 0]]),  # both missed
+        video("2", [[1, 1, 1]], [[0, 0, 0]]),  # fewer seconds than steps
+        video("3", [[0], [0]], [[1], [0]]),  # nothing annotated: counts for nothing
+    ]
+    assert METRIC.compute(LocalisationOutputs(videos=videos)) == {"1": 1 / 3, "2": 0.0, "recall": 1 / 6}
+    with pytest.raises(DataError, match="None of the 1 test videos has a step"):
+        METRIC.compute(LocalisationOutputs(videos=videos[3:]))
+
+
+class Echo(nn.Module):
+    """Gives the features of the real seconds as logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, vfeats: torch.Tensor, vmasks: torch.Tensor, **_: Any) -> dict[str, torch.Tensor]:
+        return {"logits": vfeats[0][vmasks[0]] * self.scale}
+
+
+def batch_of(feature_LK: torch.Tensor, done_LK: torch.Tensor, name: str) -> dict[str, Any]:
+    spans = window_spans(len(feature_LK), 3, 8)
+    rows = [feature_LK[start:end] for start, end in spans]
+    lengths = torch.tensor([len(row) for row in rows])
+    return {
+        "caps": torch.ones(1, feature_LK.shape[1], 4, dtype=torch.long),
+        "cmasks": torch.ones(1, feature_LK.shape[1], 4, dtype=torch.bool),
+        "vfeats": torch.stack([nn.functional.pad(row, (0, 0, 0, 8 - len(row))) for row in rows])[None],
+        "vmasks": (torch.arange(8) < lengths[:, None])[None],
+        "targets": torch.cat([done_LK[start:end] for start, end in spans])[None],
+        "task": ["77"],
+        "video_len": torch.tensor([len(feature_LK)]),
+        "video_id": [name],
+    }
+
+
+CONFIG = DatasetConfig(sliding_window=3, sliding_window_size=8)
+
+
+def test_steps_are_placed_where_their_share_of_probability_is_highest(caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    feature, done = torch.randn(21, 4), (torch.rand(21, 4) > 0.7).float()
+    batches = [batch_of(feature, done, "a"), batch_of(feature[:3], done[:3], "short")]
+    outputs = CrossTaskPredictor(CONFIG)(Echo(), batches, CPU)
+    first, short = outputs.videos
+    np.testing.assert_array_equal(first.done, done)
+    log_share = torch.log_softmax(feature.double(), dim=1).numpy()
+    assert first.placed.argmax(axis=0).tolist() == walk_by_states(-log_share)
+    assert not short.placed.any()
+    assert "1 videos have fewer seconds than steps, all missed (first: short)" in caplog.text
+    assert sorted(outputs.arrays()) == ["Y_pred/77/a", "Y_pred/77/short", "Y_true/77/a", "Y_true/77/short"]
+
+
+def test_a_model_that_knows_the_answer_reaches_one_and_chance_is_far() -> None:
+    done = torch.zeros(40, 3)
+    done[5:9, 0], done[15:18, 1], done[30:36, 2] = 1, 1, 1
+    outputs = CrossTaskPredictor(CONFIG)(Echo(), [batch_of(done * 9, done, "a")], CPU)
+    assert METRIC.compute(outputs) == {"77": 1.0, "recall": 1.0}
+    assert 0.05 < METRIC.chance(outputs)["recall"] < 0.35
+
+
+def test_mistakes_are_named() -> None:
+    class Towers(Echo):
+        def forward(self, **_: Any) -> dict[str, torch.Tensor]:  # type: ignore[override]
+            return {"pooled_text": torch.zeros(1, 1)}
+
+    batch = batch_of(torch.ones(4, 3), torch.ones(4, 3), "a")
+    with pytest.raises(ConfigError, match=r"CrossTaskPredictor` needs .*MMFusionSeparateActionLocalization"):
+        CrossTaskPredictor(CONFIG)(Towers(), [batch], CPU)
+    with pytest.raises(DataError, match="test set is empty"):
+        CrossTaskPredictor(CONFIG)(Echo(), [], CPU)
+    with pytest.raises(CheckpointError, match="seconds are not finite"):
+        CrossTaskPredictor(CONFIG)(Echo(), [batch | {"vfeats": batch["vfeats"] * float("inf")}], CPU)

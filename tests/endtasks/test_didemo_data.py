@@ -1,0 +1,86 @@
+"""DiDeMo's queries: what an item is, where its features may be, and what each mistake says."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmpt.batch import Split
+from mmpt.config import DatasetConfig
+from mmpt.endtasks.didemo.data import DiDeMoAligner, DiDeMoKey, DiDeMoMetaProcessor
+from mmpt.errors import DataError
+from tests.tiny_bert import tiny_bert
+
+QUERY = {"video": "1@N0_1.avi", "description": "a dog", "times": [[1, 1], [1, 2], [0, 5], [1, 1]], "num_segments": 6}
+
+
+def meta_of(folder: Path, *changes: dict[str, Any], names: tuple[str, ...] = ()) -> DiDeMoMetaProcessor:
+    path = folder / "didemo.json"
+    path.write_text(json.dumps([QUERY | change for change in changes]))
+    for name in names:
+        (folder / f"{name}.npy").touch()
+    return DiDeMoMetaProcessor(DatasetConfig(test_path=str(path), vfeat_dir=str(folder)), Split.TEST)
+
+
+def test_items_have_as_many_moments_as_the_query_with_most(tmp_path: Path) -> None:
+    meta = meta_of(tmp_path, {}, {"video": "2.mov", "description": "a cat", "times": [[2, 3]] * 5})
+    times = ((1, 1), (1, 2), (0, 5), (1, 1), (-1, -1))
+    assert meta[0] == (("1@N0_1", times), "a dog")
+    assert meta[1] == (("2", ((2, 3),) * 5), "a cat")
+    assert len(meta) == 2
+
+
+def test_features_by_the_name_with_an_ending_or_without(tmp_path: Path) -> None:
+    """Some videos are annotated under two endings, and were downloaded under one."""
+    videos = ["a.mov", "b.avi", "c.mp4", "c.mov", "d.", "e"]
+    found = meta_of(tmp_path, *({"video": video} for video in videos), names=("a.mov", "b", "c.mov", "e"))
+    assert [found[n][0].video_id for n in range(6)] == ["a.mov", "b", "c.mov", "c.mov", "d", "e"]
+
+
+def test_aligner(tmp_path: Path) -> None:
+    aligner = DiDeMoAligner(DatasetConfig(bert_name=tiny_bert(tmp_path), max_video_len=4, max_len=14), Split.TEST)
+    key = DiDeMoKey("a", ((1, 1), (-1, -1)))
+    batch = aligner(key, np.ones((9, 512), np.float16), [110, 111], random.Random(0))
+    assert batch["video_id"] == "a"
+    assert batch["times"].tolist() == [[1, 1], [-1, -1]]
+    assert batch["vmasks"].all()
+    with pytest.raises(DataError, match="video a: a video must have a second at least"):
+        aligner(key, np.ones((0, 512), np.float16), [110], random.Random(0))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"video": ""}, "`video` of query 1"),
+        ({"description": "  "}, "`description` of query 1"),
+        ({"description": None}, "`description` of query 1"),
+        ({"times": []}, "`times` of query 1"),
+        ({"times": [[0, 6]]}, r"0 <= first <= last <= 5"),
+        ({"times": [[3, 2]]}, "`times` of query 1"),
+        ({"times": [[0, 1, 2]]}, "`times` of query 1"),
+        ({"times": [[0.0, 1]]}, "`times` of query 1"),
+        ({"times": 3}, "`times` of query 1"),
+    ],
+)
+def test_mistakes_in_a_query(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        meta_of(tmp_path, {}, change)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "[1]", '{"database": {}}', "video_id,sentence\nvideo0,a\n"])
+def test_other_files(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "other"
+    path.write_text(content)
+    with pytest.raises(DataError, match=r"must be \[\{|not valid JSON"):
+        DiDeMoMetaProcessor(DatasetConfig(test_path=str(path), vfeat_dir=str(tmp_path)), Split.TEST)
+
+
+def test_repeated_queries_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert len(meta_of(tmp_path, {}, {}, {"description": "a cat"})) == 3
+    (warning,) = caplog.messages
+    assert "1 of 3 queries repeat another's video and description" in warning

@@ -1,0 +1,311 @@
+"""Inference: vectors against the towers run by hand, windows, alignment, saving and loading, and what is refused."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmpt.errors import CheckpointError, DataError, UserError
+from mmpt.inference.mmptmodel import MMPTModel
+from mmpt.media.s3d import S3D
+from tests.models.tiny_model import F, make_run
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXTS = ["cut the tomato", "mix the flour with the pan and heat it", "", "stir " * 60]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return make_run(tmp_path_factory.mktemp("inference") / "run")
+
+
+@pytest.fixture(scope="module")
+def model(run) -> MMPTModel:
+    return MMPTModel.from_pretrained(run)
+
+
+@pytest.fixture(scope="module")
+def small_s3d() -> S3D:
+    torch.manual_seed(0)
+    return S3D().eval()
+
+
+def features(seconds: int, seed: int = 0) -> np.ndarray:
+    rows = np.random.default_rng(seed).standard_normal((seconds, 512))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
+
+
+def embed_by_hand(model: MMPTModel, rows: np.ndarray, text: str = "cut") -> tuple[torch.Tensor, torch.Tensor]:
+    """Pooled video and text of one window and one text, by the aligner and the whole model, one item at a time."""
+    caps, cmasks = model.aligner.build_text_seq(model.tokenizer(text, add_special_tokens=False)["input_ids"])
+    vfeats, vmasks = model.aligner.build_video_seq(rows)
+    with torch.no_grad():
+        out = model.fusion(caps=caps[None], cmasks=cmasks[None], vfeats=vfeats[None].float(), vmasks=vmasks[None])
+    return out["pooled_video"][0], out["pooled_text"][0]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 256])
+def test_texts_have_the_vectors_of_the_text_tower(model, batch_size):
+    vectors = model.encode_text(TEXTS, batch_size=batch_size)
+    assert vectors.dtype == torch.float32
+    for text, vector in zip(TEXTS, vectors, strict=True):
+        torch.testing.assert_close(vector, embed_by_hand(model, features(3), text)[1], rtol=0, atol=1e-5)  # 2e-6
+    assert torch.equal(model.encode_text(TEXTS[0])[0], model.encode_text(TEXTS[:1])[0])
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_long_videos_are_the_mean_of_their_windows_by_length(model, batch_size):
+    videos = [features(5), features(F, 1), features(2 * F + 3, 2)]
+    vectors = model.encode_video(videos, batch_size=batch_size)
+    assert vectors.shape == (3, 64)
+    for rows, vector in zip(videos, vectors, strict=True):
+        total = sum(
+            len(rows[start : start + F]) * embed_by_hand(model, rows[start : start + F])[0]
+            for start in range(0, len(rows), F)
+        )
+        torch.testing.assert_close(vector, total / len(rows), rtol=0, atol=1e-5)  # measured 2e-6
+
+
+def test_one_video_may_come_in_many_forms(model, tmp_path):
+    rows = features(7)
+    expected = model.encode_video([rows])
+    np.save(tmp_path / "x.npy", rows)
+    read_only = np.load(tmp_path / "x.npy", mmap_mode="r")
+    for form in (rows, torch.from_numpy(rows), rows[None], str(tmp_path / "x.npy"), [tmp_path / "x.npy"], read_only):
+        assert torch.equal(model.encode_video(form), expected)
+    assert model.encode_video(np.stack([rows, rows])).shape == (2, 64)
+
+
+def test_windows_cover_the_video(model):
+    rows = features(40)
+    vectors, spans = model.encode_windows(rows, stride=10)
+    assert spans == [(0, 16), (10, 26), (20, 36), (30, 40)]
+    for vector, (start, end) in zip(vectors, spans, strict=True):
+        torch.testing.assert_close(vector, embed_by_hand(model, rows[start:end])[0], rtol=0, atol=1e-5)
+    assert model.encode_windows(rows)[1] == [(0, 16), (16, 32), (32, 40)]
+    for stride in (0, F + 1):
+        with pytest.raises(DataError, match="stride"):
+            model.encode_windows(rows, stride=stride)
+
+
+def test_similarity_is_the_dot_product(model):
+    videos = [features(5), features(9, 1)]
+    expected = model.encode_video(videos) @ model.encode_text(TEXTS).T
+    assert torch.equal(model.similarity(videos, TEXTS), expected)
+    assert torch.equal(model.similarity(model.encode_video(videos), model.encode_text(TEXTS)), expected)
+    with pytest.raises(DataError, match="in a list"):
+        model.similarity(features(5), TEXTS)
+
+
+def test_align_gives_the_plan_of_states_averaged_over_half_overlapping_windows(model):
+    rows = features(27)
+    result = model.align(rows, TEXTS)
+    assert result.plan.shape == (4, 27)
+    np.testing.assert_allclose(result.plan.sum(axis=0), 4 / 27, rtol=1e-4)
+    text = torch.nn.functional.normalize(model.encode_text(TEXTS[1]), dim=-1)[0]
+    caps, cmasks = torch.tensor([[101, 102]]), torch.ones(1, 2, dtype=torch.bool)
+    for second in (3, 11, 20, 26):
+        seen = []
+        for start in (0, 8, 16):
+            part = torch.from_numpy(rows[start : start + F])[None]
+            if start <= second < start + part.shape[1]:
+                with torch.no_grad():
+                    mask = torch.ones(1, part.shape[1], dtype=torch.bool)
+                    states = model.fusion.forward_video(part, mask, caps, cmasks, output_hidden_states=True)[0]
+                state = states[1 + second - start]
+                seen.append(float(text @ (state / state.norm())))
+        assert abs(result.similarity[1, second] - np.mean(seen)) < 1e-5  # measured 3e-7
+    for (start, end), row in zip(result.spans, result.plan, strict=True):
+        assert start <= row.argmax() < end
+
+
+def test_frames_go_through_s3d_and_have_length_one(run, small_s3d):
+    model = MMPTModel.from_pretrained(run, s3d=small_s3d)
+    frames = np.random.default_rng(0).integers(0, 256, size=(3, 4, 32, 32, 3), dtype=np.uint8)
+    with torch.no_grad():
+        clips = torch.from_numpy(frames).permute(0, 4, 1, 2, 3).float() / 255
+        rows = small_s3d(clips)["video_embedding"]
+    unit = rows / rows.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(model.video_features(frames), unit)
+    torch.testing.assert_close(model.encode_video(frames), model.encode_video(unit), rtol=0, atol=1e-5)
+    torch.testing.assert_close(model.encode_video(clips.permute(0, 2, 3, 4, 1)), model.encode_video(frames))
+    released = MMPTModel.from_pretrained(run, s3d=small_s3d, normalise=False)
+    torch.testing.assert_close(released.video_features(frames), rows)
+
+
+def test_s3d_is_float32_on_a_gpu(run, small_s3d):
+    allowed = []
+    small_s3d.register_forward_pre_hook(lambda *_: allowed.append(torch.backends.cudnn.allow_tf32))
+    model = MMPTModel.from_pretrained(run, s3d=small_s3d)
+    with torch.backends.cudnn.flags(allow_tf32=True):
+        model.video_features(np.zeros((3, 4, 32, 32, 3), dtype=np.uint8))
+        assert torch.backends.cudnn.allow_tf32
+    assert allowed == [False]
+
+
+def test_one_tower_needs_neither_the_other_nor_s3d(run, monkeypatch, tmp_path):
+    model = MMPTModel.from_pretrained(run, s3d=None)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delattr(model.fusion, "video_encoder")
+    assert model.encode_text("cut").shape == (1, 64)
+    model = MMPTModel.from_pretrained(run)
+    monkeypatch.delattr(model.fusion, "text_encoder")
+    assert model.encode_video(features(4)).shape == (1, 64)
+    with pytest.raises(CheckpointError, match=r"download\.py s3d"):
+        model.encode_video(np.zeros((1, 4, 32, 32, 3), dtype=np.uint8))
+    with pytest.raises(CheckpointError, match=r"download\.py s3d"):
+        MMPTModel.from_pretrained(run, s3d=True)
+
+
+def test_every_source_gives_the_same_model(run, model, tmp_path, monkeypatch):
+    expected = model.encode_text(TEXTS)
+    model.save_pretrained(tmp_path / "saved")
+    names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert names <= {path.name for path in (tmp_path / "saved").iterdir()}
+    moved = shutil.move(tmp_path / "saved", tmp_path / "elsewhere")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    checkpoint = run / "checkpoint_best.pt"
+    for source in (run / "config.yaml", str(run), checkpoint, moved, Path(moved) / "model.safetensors"):
+        assert torch.equal(MMPTModel.from_pretrained(source).encode_text(TEXTS), expected), source
+    by_path = MMPTModel.from_pretrained(run / "config.yaml", checkpoint=str(checkpoint))
+    assert torch.equal(by_path.encode_text(TEXTS), expected)
+    loaded = MMPTModel.from_pretrained(moved)
+    theirs, ours = model.fusion.state_dict(), loaded.fusion.state_dict()
+    assert list(theirs) == list(ours)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    loaded.save_pretrained(tmp_path / "again")
+    for name in names:
+        assert (tmp_path / "again" / name).read_bytes() == (Path(moved) / name).read_bytes(), name
+
+
+def test_precision_is_kept_by_a_saved_folder_and_chosen_by_dtype(run, model, tmp_path):
+    half = MMPTModel.from_pretrained(run, dtype=torch.bfloat16)
+    half.save_pretrained(tmp_path / "half")
+    again = MMPTModel.from_pretrained(tmp_path / "half")
+    assert again.dtype == torch.bfloat16
+    assert torch.equal(again.encode_video(features(4)), half.encode_video(features(4)))
+    assert MMPTModel.from_pretrained(tmp_path / "half", dtype=torch.float32).dtype == torch.float32
+    cosine = torch.cosine_similarity(half.encode_text(TEXTS), model.encode_text(TEXTS))
+    assert half.encode_text(TEXTS).dtype == torch.float32
+    assert cosine.min() > 0.999  # measured 0.99996
+
+
+def test_damaged_folders_are_refused(model, tmp_path):
+    def saved(name: str) -> Path:
+        model.save_pretrained(tmp_path / name)
+        return tmp_path / name
+
+    other = saved("other")
+    MMPTModel.from_pretrained(other, dtype=torch.float16).save_pretrained(tmp_path / "half")
+    shutil.copy(tmp_path / "half" / "model.safetensors", other / "model.safetensors")
+    cut = saved("cut") / "model.safetensors"
+    cut.write_bytes(cut.read_bytes()[:-100])
+    (saved("absent") / "model.safetensors").unlink()
+    config = json.loads((saved("old") / "config.json").read_text())
+    (tmp_path / "old" / "config.json").write_text(json.dumps(config | {"mmpt": config["mmpt"] | {"format": 99}}))
+    reasons = {"other": "content differs", "cut": "damaged", "absent": "no such file", "old": "format 1"}
+    for name, reason in reasons.items():
+        with pytest.raises(CheckpointError, match=reason):
+            MMPTModel.from_pretrained(tmp_path / name)
+
+
+def test_hub_models_are_fetched_but_may_not_bring_code(model, tmp_path, monkeypatch):
+    model.save_pretrained(tmp_path / "mine")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda repo_id, **_: str(tmp_path / "mine"))
+    assert torch.equal(MMPTModel.from_pretrained("me/model").encode_text("cut"), model.encode_text("cut"))
+    config = json.loads((tmp_path / "mine" / "config.json").read_text())
+    config["mmpt"]["model"]["model_cls"] = "tests.models.tiny_model.make_run"
+    (tmp_path / "mine" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="code of its own"):
+        MMPTModel.from_pretrained("me/model")
+
+
+def test_push_to_hub_uploads_the_saved_folder(model, monkeypatch):
+    seen = {}
+
+    class Api:
+        def create_repo(self, repo_id, **options):
+            seen.update(repo=repo_id, **options)
+
+        def upload_folder(self, *, repo_id, folder_path):
+            seen["files"] = sorted(path.name for path in Path(folder_path).iterdir())
+            return f"https://huggingface.co/{repo_id}"
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    assert model.push_to_hub("me/model", private=True) == "https://huggingface.co/me/model"
+    assert seen["private"]
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(seen["files"])
+
+
+def test_sources_that_are_none_are_refused(run, tmp_path, monkeypatch):
+    shutil.copy(run / "checkpoint_best.pt", tmp_path / "lonely.pt")
+    (tmp_path / "empty").mkdir()
+
+    def offline(repo_id, **_):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
+    cases = {
+        str(tmp_path / "lonely.pt"): r"no config\.yaml beside it",
+        str(tmp_path / "absent.yaml"): "there is no such file",
+        str(tmp_path / "empty"): "holds neither",
+        "somebody/model": "no route to host.*hf download",
+    }
+    for source, message in cases.items():
+        with pytest.raises(CheckpointError, match=message):
+            MMPTModel.from_pretrained(source)
+    with pytest.raises(CheckpointError, match=r"checkpoint9\.pt must be in `eval\.save_path`"):
+        MMPTModel.from_pretrained(run / "config.yaml", checkpoint="checkpoint9.pt")
+
+
+@pytest.mark.parametrize(
+    ("videos", "message"),
+    [
+        ([], "at least one"),
+        (np.zeros((0, 512), np.float32), "empty"),
+        (np.zeros((3, 500), np.float32), "512 wide"),
+        (np.zeros((3, 512), np.int64), "floats"),
+        (np.full((3, 512), np.nan, np.float32), "finite"),
+        (np.zeros((2, 4, 4, 3), np.uint8), r"\[2, 4, 4, 3\]"),
+        (["absent.npy"], r"absent\.npy: no such file"),
+        ([3], "int"),
+    ],
+)
+def test_what_is_no_video_is_refused(model, videos, message):
+    with pytest.raises(DataError, match=message):
+        model.encode_video(videos)
+
+
+def test_frames_in_another_range_or_number_are_refused(run, small_s3d):
+    model = MMPTModel.from_pretrained(run, s3d=small_s3d)
+    with pytest.raises(DataError, match="divide by 255"):
+        model.encode_video(np.full((1, 4, 32, 32, 3), 200, np.float32))
+    caps, cmasks = model.aligner._build_text_seq([5])
+    too_long = torch.zeros(1, F + 1, 4, 32, 32, 3)
+    with pytest.raises(DataError, match="encode_video"):
+        model(too_long, caps[None], cmasks[None])
+
+
+@pytest.mark.parametrize("texts", [[], ["a", 3]])
+def test_what_is_no_text_is_refused(model, texts):
+    with pytest.raises(UserError, match="strings"):
+        model.encode_text(texts)
+    with pytest.raises(UserError, match="batch_size"):
+        model.encode_text(["a"], batch_size=0)
+
+
+def test_inference_imports_neither_fairseq_nor_faiss(run):
+    code = (
+        "import sys; from mmpt.models import MMPTModel; import numpy as np;"
+        f"m = MMPTModel.from_pretrained({str(run)!r});"
+        "m.align(np.ones((4, 512), np.float32), ['cut']);"
+        "print(sorted({'fairseq', 'faiss', 'av'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,282 @@
+"""Pictures out of real files: bit for bit FFmpeg's fps, scale, crop and RGB24, and what was drawn at those times."""
+
+from __future__ import annotations
+
+import random
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+
+import av
+import av.filter
+import numpy as np
+import pytest
+
+from mmpt.media.frame_graph import scaled_size
+from mmpt.media.video_reader import VideoError, VideoFile, read_frames
+from tests.made_videos import COLOURS, NTSC, WHITE, Clip, draw, regular_times, truncate, write_audio, write_video
+
+COLOUR_TOLERANCE = 6  # levels of 255; H.264 and VP9 at this quality and YUV 4:2:0 measure up to 3
+PLACE_TOLERANCE = 2.0  # pixels of 224; measured up to 1.0
+
+
+def irregular_times(seconds: float, seed: int = 0) -> list[Fraction]:
+    """Times with gaps of 10 to 400 ms, as screen recordings and phones have them."""
+    rng = random.Random(seed)
+    times = [Fraction(0)]
+    while times[-1] < seconds:
+        times.append(times[-1] + Fraction(rng.choice([10, 20, 33, 50, 100, 400]), 1000))
+    return times
+
+
+VIDEOS = {
+    "h264.mp4": (regular_times(2), Clip(with_audio=True)),
+    "h264_wide.mp4": (regular_times(1), Clip(width=640, height=360)),
+    "h264_portrait.mov": (regular_times(1), Clip(width=180, height=320)),
+    "h264_24fps.mkv": (regular_times(2, 24), Clip(num_b_frames=3)),
+    "h264_ntsc.mkv": (regular_times(2, NTSC), Clip()),
+    "h264_60fps.mp4": (regular_times(1, 60), Clip()),
+    "h264_12fps.mp4": (regular_times(2, 12), Clip()),
+    "h264_444_odd.mkv": (regular_times(1), Clip(width=241, height=321, pix_fmt="yuv444p")),
+    "h264_odd_target.mp4": (regular_times(1), Clip(width=426, height=240)),
+    "h264_full_range.mp4": (regular_times(1), Clip(pix_fmt="yuvj420p")),
+    "h264_10bit.mkv": (regular_times(1), Clip(pix_fmt="yuv420p10le")),
+    "vp9_odd.webm": (regular_times(2, 25), Clip(width=321, height=241, codec="libvpx-vp9", with_audio=True)),
+    "vfr.mp4": (irregular_times(3), Clip()),
+    "vfr.mkv": (irregular_times(2, seed=1), Clip()),
+    "tiny.mp4": (regular_times(1), Clip(width=48, height=32)),
+    "single.mp4": (regular_times(1 / 30), Clip()),
+}
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for name, (times, clip) in VIDEOS.items():
+        write_video(folder / name, times, clip)
+    return folder
+
+
+def plain_ffmpeg(path: Path, extra: str | None = None) -> np.ndarray:
+    """The original's pictures: all filters in its order, FFmpeg's own formats in between."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        height, width = stream.height, stream.width
+        high, wide = (int(height * 224 / width), 224) if height >= width else (224, int(width * 224 / height))
+        graph = av.filter.Graph()
+        steps = [("fps", "30"), ("scale", f"{wide}:{high}"), *([(extra, "")] if extra else [])]
+        steps += [("crop", f"224:224:{int((wide - 224) / 2)}:{int((high - 224) / 2)}"), ("format", "rgb24")]
+        nodes = None
+        pictures = []
+
+        def pull() -> None:
+            while True:
+                try:
+                    pictures.append(graph.vpull().to_ndarray())
+                except (BlockingIOError, EOFError):
+                    return
+
+        for frame in container.decode(stream):
+            if nodes is None:
+                nodes = [
+                    graph.add(
+                        "buffer", video_size=f"{width}x{height}", pix_fmt=frame.format.name,
+                        range=str(frame.color_range), time_base=str(stream.time_base), pixel_aspect="1/1",
+                    )
+                ]  # fmt: skip
+                nodes += [graph.add(*step) for step in [*steps, ("buffersink", "")]]
+                graph.link_nodes(*nodes).configure()
+            graph.push(frame)
+            pull()
+        graph.push(None)
+        pull()
+    return np.stack(pictures)
+
+
+def expected(picture: np.ndarray) -> np.ndarray:
+    """Shrink and crop a drawn picture by nearest neighbour: where colours and places should be, not exact edges."""
+    height, width = picture.shape[:2]
+    high, wide = scaled_size(height, width)
+    rows = ((np.arange(high) + 0.5) * height / high).astype(int)
+    columns = ((np.arange(wide) + 0.5) * width / wide).astype(int)
+    top, left = (high - 224) // 2, (wide - 224) // 2
+    return picture[rows][:, columns][top : top + 224, left : left + 224]
+
+
+def middle_of(mask: np.ndarray) -> np.ndarray:
+    return np.argwhere(mask).mean(axis=0)
+
+
+# ---- the same as FFmpeg
+
+
+@pytest.mark.parametrize("name", VIDEOS)
+def test_pictures_are_ffmpegs_bit_for_bit(videos, name):
+    np.testing.assert_array_equal(read_frames(videos / name), plain_ffmpeg(videos / name))
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "h264_wide.mp4", "h264_odd_target.mp4", "h264_444_odd.mkv"])
+def test_mirrored_pictures_are_ffmpegs_bit_for_bit(videos, name):
+    mirrored = np.stack([frame.copy() for frame in VideoFile(videos / name, hflip=True).frames()])
+    np.testing.assert_array_equal(mirrored, plain_ffmpeg(videos / name, extra="hflip"))
+    assert (mirrored != read_frames(videos / name)).any()
+
+
+def test_decoder_threads_change_nothing(videos):
+    frames = np.stack([frame.copy() for frame in VideoFile(videos / "h264.mp4", num_threads=3).frames()])
+    np.testing.assert_array_equal(frames, read_frames(videos / "h264.mp4"))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "scaled"),
+    [
+        (240, 320, (224, 298)),
+        (320, 240, (298, 224)),
+        (224, 224, (224, 224)),
+        (1080, 1920, (224, 398)),
+        (3, 7, (224, 522)),
+    ],
+)
+def test_scaled_size(height, width, scaled):
+    assert scaled_size(height, width) == scaled
+
+
+# ---- the same as what was drawn
+
+
+@pytest.mark.parametrize("name", [name for name in VIDEOS if name not in ("tiny.mp4", "single.mp4")])
+def test_pictures_show_what_was_drawn_at_their_time(videos, name):
+    times, clip = VIDEOS[name]
+    frames = read_frames(videos / name)
+    for number in range(0, len(frames), 5):
+        rounded = [
+            round(time * 30 + Fraction(1, 10**9)) for time in times
+        ]  # the frame on show: the last one due by then
+        time = times[max(index for index, due in enumerate(rounded) if due <= number)]
+        wanted, got = expected(draw(float(time), clip.width, clip.height)), frames[number].astype(int)
+        flat = (wanted == COLOURS[int(time) % len(COLOURS)]).all(axis=-1)
+        colour = np.median(got[flat], axis=0)
+        assert np.abs(colour - COLOURS[int(time) % len(COLOURS)]).max() <= COLOUR_TOLERANCE, (number, colour)
+        square, seen = (wanted == WHITE).all(axis=-1), (got > 215).all(axis=-1)
+        if square.sum() > 400:
+            assert np.abs(middle_of(square) - middle_of(seen)).max() <= PLACE_TOLERANCE, number
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+@pytest.mark.parametrize("flip", ["", "hflip", "vflip"])
+def test_pictures_are_turned_as_players_turn_them(tmp_path, rotation, flip):
+    clip = Clip(rotation=rotation, hflip=flip == "hflip", vflip=flip == "vflip")
+    path = write_video(tmp_path / "turned.mp4", regular_times(0.2), clip)
+    shown = np.rot90(draw(0, clip.width, clip.height), rotation // 90)
+    shown = {"": shown, "hflip": shown[:, ::-1], "vflip": shown[::-1]}[flip]
+    got = read_frames(path)[0].astype(int)
+    assert np.abs(got - expected(shown)).mean() < 4  # measured 2.0; the nearest other orientation gives 10.5
+
+
+def test_rotation_by_few_degrees_is_done(tmp_path):
+    path = write_video(tmp_path / "tilted.mp4", regular_times(0.2), Clip(rotation=5))
+    straight = write_video(tmp_path / "straight.mp4", regular_times(0.2), Clip())
+    assert (read_frames(path) != read_frames(straight)).any()
+
+
+def test_pictures_later_than_the_sound_wait(tmp_path):
+    """Seconds are the player's: half a second of the first picture comes before the rest."""
+    late = [Fraction(1, 2) + time for time in regular_times(1)]
+    frames = read_frames(write_video(tmp_path / "late.mkv", late, Clip(with_audio=True)))
+    assert len(frames) == 45
+    assert (frames[:16] == frames[0]).all()
+    assert (frames[16] != frames[0]).any()
+
+
+def test_another_size_in_the_middle_of_a_stream(tmp_path):
+    """Two raw H.264 streams in one file, which has no timestamps either."""
+    parts = []
+    for number, size in enumerate([(320, 240), (180, 320)]):
+        path = tmp_path / f"{number}.h264"
+        write_video(path, regular_times(1), Clip(width=size[0], height=size[1], num_b_frames=0))
+        parts.append(path.read_bytes())
+    both = tmp_path / "both.mp4"
+    both.write_bytes(b"".join(parts))
+    frames = read_frames(both)
+    assert abs(len(frames) - 2 * 30 * 30 / 25) <= 2  # FFmpeg takes raw H.264 for 25 frames per second
+    assert np.abs(frames[-1].astype(int) - expected(draw(29 / 30, 180, 320))).mean() < 4
+
+
+# ---- clips
+
+
+def test_clips_are_seconds_and_the_last_is_filled_with_black(tmp_path):
+    path = write_video(tmp_path / "a.mp4", regular_times(1 + 7 / 30))
+    clips = list(VideoFile(path).clips())
+    frames = read_frames(path)
+    assert [clip.shape for clip in clips] == [(30, 224, 224, 3)] * 2
+    assert len(frames) == 37
+    np.testing.assert_array_equal(np.concatenate(clips)[:37], frames)
+    assert not clips[1][7:].any()
+
+
+def test_one_second_is_one_clip(tmp_path):
+    video = VideoFile(write_video(tmp_path / "a.mp4", regular_times(1)))
+    assert len(list(video.clips())) == 1
+    assert video.notes == []
+
+
+def test_reading_does_not_run_ahead(tmp_path):
+    """Memory stays the same for a long video: only what is asked for is decoded."""
+    video = VideoFile(write_video(tmp_path / "long.mp4", regular_times(20), Clip(width=64, height=48)))
+    assert len(list(islice(video.clips(), 2))) == 2
+    assert video.num_frames == 60
+
+
+def test_max_seconds(videos):
+    assert len(read_frames(videos / "h264.mp4", max_seconds=0.5)) == 15
+
+
+# ---- broken files
+
+
+def test_broken_files_say_why(tmp_path, videos):
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("not a video " * 1000)
+    write_audio(tmp_path / "audio.mp4")
+    truncate(videos / "h264.mp4", tmp_path / "no_index.mp4", 0.5)
+    (tmp_path / "folder.mp4").mkdir()
+    write_video(tmp_path / "jump.mp4", [Fraction(0), Fraction(1, 30), Fraction(4000)])
+    reasons = {
+        "empty": "empty",
+        "text": "cannot be read",
+        "audio": "audio only",
+        "no_index": "Invalid data",
+        "folder": "cannot be read",
+        "missing": "No such file",
+        "jump": "timestamps",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(VideoError, match=reason):
+            list(VideoFile(tmp_path / f"{name}.mp4").clips())
+
+
+def test_truncated_video_is_read_as_far_as_it_goes(tmp_path):
+    whole = write_video(tmp_path / "whole.mkv", regular_times(4))
+    video = VideoFile(truncate(whole, tmp_path / "part.mkv", 0.5))
+    frames = np.stack([frame.copy() for frame in video.frames()])
+    assert 30 < len(frames) < 90
+    np.testing.assert_array_equal(frames[:-2], read_frames(whole)[: len(frames) - 2])
+    assert "4.0 s were announced" in video.notes[0]
+
+
+def test_damaged_video_is_read_with_a_note(tmp_path):
+    content = bytearray(write_video(tmp_path / "whole.mkv", regular_times(4)).read_bytes())
+    rng = random.Random(0)
+    for _ in range(40):
+        content[rng.randrange(2000, len(content))] ^= 0xFF
+    (tmp_path / "damaged.mkv").write_bytes(content)
+    video = VideoFile(tmp_path / "damaged.mkv")
+    assert sum(1 for _ in video.frames()) > 60
+    assert "damaged" in " ".join(video.notes)
+
+
+def test_names_with_colons_and_spaces(tmp_path):
+    path = write_video(tmp_path / "a.mp4", regular_times(0.2))
+    odd = path.rename(tmp_path / "http: ü #%.mp4")
+    assert len(read_frames(odd)) == 6

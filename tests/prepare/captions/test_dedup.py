@@ -1,0 +1,213 @@
+"""De-duplication beside a letter-by-letter version, and the command that writes a corpus."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmpt.cli.dedup import main
+from mmpt.errors import DataError
+from mmpt.prepare.captions import conversion as caption_conversion
+from mmpt.prepare.captions.corpus import iter_corpus
+from mmpt.prepare.captions.dedup import CaptionDedupProcessor, deduplicate
+from tests.jobs import ROOT
+
+VIDEOS = {
+    "a/b.c": {"start": [0.0, 2.0], "end": [3.0, 5.0], "text": ["take the pan", "the pan and heat it"]},
+    "none": {"start": [], "end": [], "text": []},
+    "café": {
+        "start": [1.0, 2.0, 3.0],
+        "end": [2.0, 3.0, 4.0],
+        "text": ["naïve 中", float("nan"), "\ud83d half a pair"],
+    },
+}
+
+
+def plainly(captions: dict, rng: random.Random) -> list[tuple[float, float, str]]:
+    """The rules of the specification with the overlap sought length by length."""
+    kept: list[list] = []
+    for s, e, t in zip(captions["start"], captions["end"], captions["text"], strict=True):
+        if not isinstance(t, str) or not (t := t.replace("\n", " ").strip()):
+            continue
+        p = kept[-1][2] if kept else None
+        k = next((k for k in range(1, len(t) + 1) if p and p.endswith(t[:k])), 0)
+        if p is None:
+            kept.append([s, e, t])
+        elif p.endswith(t):
+            kept[-1][1] = max(kept[-1][1], e)
+        elif t.startswith(p):
+            kept[-1] = [min(kept[-1][0], s), max(kept[-1][1], e), t]
+        elif k == 0:
+            kept.append([s, e, t])
+        elif rng.random() > 0.5:
+            kept[-1][1] = begin = max(kept[-1][1], s)
+            if t[k:].strip():
+                kept.append([begin, max(e, begin), t[k:].strip()])
+        else:
+            if p[:-k].strip():
+                kept[-1] = [kept[-1][0], min(kept[-1][1], s), p[:-k].strip()]
+            else:
+                kept.pop()
+            kept.append([s, e, t])
+    return [tuple(caption) for caption in kept]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_equals_the_plain_version_on_babble(seed):
+    rng = random.Random(seed)
+    start = sorted(round(rng.uniform(0, 60), 2) for _ in range(30))
+    texts = ["".join(rng.choices("ab \n", k=rng.randint(0, 9))) if rng.random() > 0.1 else None for _ in start]
+    captions = {"start": start, "end": [time + 4 for time in start], "text": texts}
+    found = deduplicate(captions, random.Random(seed).random)
+    assert list(zip(*found.values(), strict=True)) == plainly(captions, random.Random(seed))
+
+
+def test_a_shared_letter_is_an_overlap():
+    captions = {"start": [0.0, 2.0], "end": [2.0, 4.0], "text": ["the pan", "now stir"]}
+    assert deduplicate(captions, lambda: 0.9)["text"] == ["the pan", "ow stir"]
+    assert deduplicate(captions, lambda: 0.5)["text"] == ["the pa", "now stir"]
+
+
+def test_a_caption_that_ends_before_it_starts_is_refused():
+    with pytest.raises(DataError, match=r"'late' starts at 5 s and ends at 2 s"):
+        deduplicate({"start": [5.0], "end": [2.0], "text": ["late"]}, lambda: 0.0)
+
+
+def write_source(folder: Path, suffix: str) -> Path:
+    path = folder / f"raw_caption{suffix}"
+    if suffix == ".pkl":
+        path.write_bytes(pickle.dumps({name: json.dumps(video) for name, video in VIDEOS.items()}))
+    elif suffix == ".jsonl":
+        path.write_text("\n\n".join(json.dumps({"id": name} | video) for name, video in VIDEOS.items()))
+    else:
+        path.write_text(json.dumps(VIDEOS, indent=1))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".pkl"])
+def test_every_form_gives_the_same_corpus(tmp_path, suffix):
+    source = write_source(tmp_path, suffix)
+    assert main(["--input", str(source), "--output", str(tmp_path / "out.jsonl"), "--seed", "5"]) == 0
+    processor = CaptionDedupProcessor(5)
+    expected = {name: processor(video) for name, video in VIDEOS.items()}
+    assert dict(iter_corpus(tmp_path / "out.jsonl")) == expected
+    assert json.loads((tmp_path / "out.made.json").read_text())["videos_without_captions"] == 1
+
+
+FLAWED = {"start": [4, -1.0, 2.0, None], "end": [3.0, 1.0, 5.0, 9.0], "text": ["b b", "a", 7, "untimed"]}
+
+
+def test_without_dedup_captions_stay_as_they_are(tmp_path):
+    (tmp_path / "sentencified_htm_1200k.json").write_text(json.dumps({"x": FLAWED}))
+    assert main(["--how2dir", str(tmp_path)]) == 0
+    ((_, captions),) = iter_corpus(tmp_path / "sentencified_htm_1200k.jsonl")
+    assert captions == FLAWED | {"text": ["b b", "a", None, "untimed"]}
+
+
+def test_dedup_mends_the_times_first_and_counts_that(tmp_path):
+    (tmp_path / "raw_caption.json").write_text(json.dumps({"x": FLAWED}))
+    assert main(["--how2dir", str(tmp_path)]) == 0
+    ((_, captions),) = iter_corpus(tmp_path / "raw_caption_dedup.jsonl")
+    assert captions == {"start": [0.0, 4.0], "end": [1.0, 4.0], "text": ["a", "b b"]}
+    made = json.loads((tmp_path / "raw_caption_dedup.made.json").read_text())
+    assert made["mended"] == {"unsorted": 1, "negative": 1, "reversed": 1, "untimed": 1}
+
+
+def test_a_second_run_knows_what_is_made_and_what_changed(tmp_path, monkeypatch):
+    source = write_source(tmp_path, ".json")
+    output = tmp_path / "raw_caption_dedup.jsonl"
+    runs = []
+    write = caption_conversion._write_videos
+    monkeypatch.setattr(caption_conversion, "_write_videos", lambda *args: runs.append(1) or write(*args))
+    for change, count in (
+        (lambda: None, 1),
+        (lambda: None, 1),
+        (lambda: output.write_bytes(output.read_bytes()[:-1]), 2),
+        (lambda: source.write_text(json.dumps(VIDEOS | {"new": VIDEOS["none"]})), 3),
+        (lambda: (tmp_path / "raw_caption_dedup.made.json").unlink(), 4),
+    ):
+        change()
+        assert main(["--how2dir", str(tmp_path)]) == 0
+        assert len(runs) == count
+    assert main(["--how2dir", str(tmp_path), "--seed", "1"]) == 0
+    assert len(runs) == 5
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"a": {"start": [0], "end": [1], "text": ["x"]}', "at character 47"),
+        (b'{"a": {"start": [0], "end": [1], "text": ["x"]}} x', "nothing may follow the object at character 49"),
+        (b'{"a": {"start": [0 "end": 1}}', "Expecting ',' delimiter at character 19"),
+        (b'{"a": {"start": [0], "end": [], "text": ["x"]}}', "video a: captions must be three lists of one length"),
+        (b'{"a": {"start": [0], "end": ["y"], "text": ["x"]}}', "video a: times must be numbers"),
+        (b'{"a": [1]}', "video a: captions must be three lists"),
+        (b'{"a": {"start": [0], "end": [1], "text": ["\xe9"]}}', "byte 43 is 0xe9"),
+        (b'{"a": {"start": [], "end": [], "text": []}, "a": {"start": [], "end": [], "text": []}}', "a is entry 1 and"),
+        (b"[1, 2]", "must be a JSON object of videos at character 0"),
+        (b"", "must be a JSON object of videos at character 0"),
+    ],
+)
+def test_broken_input_is_one_message_and_leaves_nothing(tmp_path, capsys, content, message):
+    (tmp_path / "raw_caption.json").write_bytes(content)
+    assert main(["--how2dir", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert {path.name for path in tmp_path.iterdir()} <= {"raw_caption.json", ".raw_caption_dedup.jsonl.lock"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--how2dir", "nowhere"], "must hold sentencified_htm_1200k.json or raw_caption.json"),
+        (["--input", "nowhere.json"], "nowhere.json: no such file"),
+        (["--output", "x.jsonl"], "`--output` names one file, so it needs `--input`"),
+        (["--input", "captions.csv"], "must be a .jsonl, .json, .pkl file"),
+    ],
+)
+def test_a_wrong_command_line_is_one_message(capsys, arguments, message):
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_what_a_killed_run_left_goes(tmp_path):
+    (tmp_path / "c.json").write_text('{"v": {"start": [0], "end": [1], "text": ["x"]}}')
+    for name in (".o.jsonl.abc.tmp", ".o.made.json.abc.tmp", ".p.jsonl.abc.tmp"):
+        (tmp_path / name).touch()
+    assert main(["--input", str(tmp_path / "c.json"), "--output", str(tmp_path / "o.jsonl")]) == 0
+    assert [path.name for path in tmp_path.glob(".*.tmp")] == [".p.jsonl.abc.tmp"]
+
+
+def test_killed_anywhere_and_run_again_gives_the_same_bytes(tmp_path):
+    rng = random.Random(0)
+    video = {"start": [float(i) for i in range(40)], "end": [i + 3.0 for i in range(40)]}
+    with open(tmp_path / "raw_caption.json", "w") as file:
+        texts = lambda: ["".join(rng.choices("abc de", k=12)) for _ in range(40)]  # noqa: E731
+        json.dump({f"v{number}": video | {"text": texts()} for number in range(3000)}, file)
+    command = [sys.executable, "-m", "mmpt.processors.dedupprocessor", "--how2dir", str(tmp_path), "--output"]
+    command += ["PATH", "--input", str(tmp_path / "raw_caption.json")]
+
+    def start(name: str) -> subprocess.Popen:
+        arguments = [str(tmp_path / name) if part == "PATH" else part for part in command]
+        return subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+    assert start("whole.jsonl").wait() == 0
+    killed = start("killed.jsonl")
+    while killed.poll() is None and not list(tmp_path.glob(".killed.jsonl.*.tmp")):
+        pass
+    killed.kill()
+    killed.wait()
+    assert not (tmp_path / "killed.jsonl").exists()
+    two = [start("killed.jsonl") for _ in range(2)]
+    errors = [process.communicate()[1].decode() for process in two]
+    assert [process.returncode for process in two] == [0, 0], errors
+    assert (tmp_path / "killed.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert not list(tmp_path.glob(".*.tmp"))

@@ -1,0 +1,183 @@
+"""Captions of one video from every writer, clean and damaged."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import numpy as np
+import pytest
+
+from mmpt.errors import DataError
+from mmpt.prepare.captions.caption_list import NO_FLAWS, Flaws, clean_times
+from mmpt.prepare.captions.reader import read_captions
+
+# Written after the way YouTube's automatic subtitles look: lines roll up, every word is timed.
+ROLLING = """WEBVTT
+Kind: captions
+Language: en
+
+00:00:00.160 --> 00:00:02.389 align:start position:0%
+[space]
+hello<00:00:00.480><c> guys</c><00:00:00.800><c> &amp;</c><00:00:01.200><c> girls</c>
+
+00:00:02.389 --> 00:00:02.399 align:start position:0%
+hello guys &amp; girls
+[space]
+
+00:00:02.399 --> 00:00:04.100 align:start position:0%
+hello guys &amp; girls
+welcome<00:00:02.560><c> back</c>
+
+00:00:04.100 --> 00:00:04.110 align:start position:0%
+welcome back
+[space]
+
+00:00:04.110 --> 00:00:06.000 align:start position:0%
+welcome back
+back<00:00:04.500><c> to</c><00:00:05.000><c> baking</c>
+""".replace("[space]", " ")  # editors strip a line of one space
+ROLLED = {
+    "start": [0.16, 2.399, 4.11],
+    "end": [2.399, 4.11, 6.0],
+    "text": ["hello guys & girls", "welcome back", "back to baking"],
+}
+WRITTEN = """WEBVTT - made by hand
+
+STYLE
+::cue { color: red }
+
+NOTE a comment
+with two lines
+
+intro
+01:02.500 --> 01:04.000 line:90%
+<v Anna>Yes.</v>
+
+01:04.000 --> 01:05.000
+Yes.
+
+1:00:00.000 --> 1:00:01.250
+<i>Two</i>
+lines --&gt; here
+"""
+SUBRIP = "1\n00:00:01,500 --> 00:00:03,000\n{\\an8}<i>First</i>\nline\n\n2\n00:00:03,000 --> 00:00:04,000\nSecond\n"
+
+
+def read(tmp_path, name: str, content: str | bytes):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return read_captions(path)
+
+
+def test_rolling_repeats_of_automatic_subtitles_go(tmp_path):
+    assert read(tmp_path, "a.vtt", ROLLING) == ROLLED
+
+
+def test_rolling_repeats_go_after_a_conversion_that_dropped_the_word_times(tmp_path):
+    shown = [["a b"], ["a b"], ["a b", "c d"], ["c d"], ["c d", "d e"], ["d e"]]
+    cues = (f"{n}\n00:00:0{n},000 --> 00:00:0{n + 1},000\n{chr(10).join(lines)}\n\n" for n, lines in enumerate(shown))
+    found = read(tmp_path, "a.srt", "".join(cues))
+    assert found == {"start": [0.0, 2.0, 4.0], "end": [2.0, 4.0, 6.0], "text": ["a b", "c d", "d e"]}
+
+
+def test_spoken_repeats_of_written_subtitles_stay(tmp_path):
+    assert read(tmp_path, "a.vtt", WRITTEN) == {
+        "start": [62.5, 64.0, 3600.0],
+        "end": [64.0, 65.0, 3601.25],
+        "text": ["Yes.", "Yes.", "Two lines --> here"],
+    }
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_subrip_in_every_encoding(tmp_path, newline, encoding):
+    content = SUBRIP.replace("Second", "Zweite Käse 中").replace("\n", newline).encode(encoding)
+    assert read(tmp_path, "a.srt", content) == {
+        "start": [1.5, 3.0], "end": [3.0, 4.0], "text": ["First line", "Zweite Käse 中"],
+    }  # fmt: skip
+
+
+def test_whisperx(tmp_path):
+    segments = [
+        {"start": 5.0, "end": 7.5, "text": " and then", "words": [{"word": "and", "start": 5.0}]},
+        {"start": 1.25, "end": 4.0, "text": " First of all,\n stir."},
+        {"start": 8.0, "end": 9.0, "text": "  "},
+        {"text": "no times"},
+    ]
+    found = read(tmp_path, "a.json", json.dumps({"segments": segments, "language": "en"}))
+    assert found == {"start": [1.25, 5.0], "end": [4.0, 7.5], "text": ["First of all, stir.", "and then"]}
+
+
+def test_our_own_columns(tmp_path):
+    columns = {"start": [0, 1.5], "end": [2.0, 3], "text": ["a", "b"]}
+    assert read(tmp_path, "a.json", json.dumps(columns)) == columns
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.vtt", "WEBVTT\n"), ("a.srt", ""), ("a.json", '{"segments": []}')])
+def test_no_captions_are_no_error(tmp_path, name, content):
+    assert read(tmp_path, name, content) == {"start": [], "end": [], "text": []}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.vtt", "WEBVTT\n\n00:01 --> soon\nx\n", r"line 3 must read like `00:00:01.000 --> 00:00:03.500`, but is"),
+        ("a.srt", "just text\n", "must hold subtitles with lines like"),
+        ("a.srt", SUBRIP.encode() + b"caf\xe9", rf"byte {len(SUBRIP) + 3} is 0xe9 .*iconv"),
+        ("a.srt", SUBRIP.encode() + b"caf\xc3", rf"byte {len(SUBRIP) + 3} is 0xc3"),
+        ("a.json", '{"segments": [', "not valid JSON"),
+        ("a.json", '{"segments": ["x"]}', "`segments` must be a list of objects"),
+        ("a.json", '{"start": [0], "end": [1]}', "`text` is missing"),
+        ("a.json", '{"start": [0, 1], "end": [1], "text": ["x"]}', "but have 2, 1 and 1 entries"),
+        ("a.json", '{"start": ["0:01"], "end": [1], "text": ["x"]}', "times must be numbers .* but one is '0:01'"),
+        ("a.json", '{"v": {"start": [], "end": [], "text": []}}', "holds a corpus of 1"),
+        ("a.json", f'{{"start": [{"9" * 5000}], "end": [1], "text": ["x"]}}', "not valid JSON"),
+        ("a.ass", "", "must be a .vtt, .srt, .json file"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path, name, content, message):
+    with pytest.raises(DataError, match=rf"{name}.*{message}"):
+        read(tmp_path, name, content)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"x\.vtt: no such file"):
+        read_captions(tmp_path / "x.vtt")
+
+
+def test_mended_times_are_counted_in_one_warning(tmp_path, caplog):
+    columns = {"start": [-1.0, 9.0, 3.0, float("nan")], "end": [2.0, 8.0, 5.0, 1.0], "text": ["a", "b", "c", "d"]}
+    with caplog.at_level(logging.WARNING):
+        found = read(tmp_path, "a.json", json.dumps(columns))
+    assert found == {"start": [0.0, 3.0, 9.0], "end": [2.0, 5.0, 9.0], "text": ["a", "c", "b"]}
+    (record,) = caplog.records
+    assert record.message.endswith(
+        "1 out of order (sorted), 1 before second 0 (clamped), 1 ending before their start (clamped), "
+        "1 without a time (dropped)"
+    )
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_cleaning_equals_a_plain_version(seed):
+    rng = np.random.default_rng(seed)
+    start, end = rng.normal(5, 5, size=(2, 12)).round(1)
+    start[rng.random(12) < 0.1] = np.nan
+    end[rng.random(12) < 0.1] = np.inf
+    captions = {"start": start.tolist(), "end": end.tolist(), "text": list("abcdefghijkl")}
+    found, flaws = clean_times(captions, "x")
+    rows = [row for row in zip(*captions.values(), strict=True) if np.isfinite(row[:2]).all()]
+    assert flaws.untimed == 12 - len(rows)
+    assert flaws.negative == sum(min(row[:2]) < 0 for row in rows)
+    assert flaws.reversed == sum(row[1] < row[0] for row in rows)
+    rows = sorted(((max(s, 0.0), max(e, s, 0.0), t) for s, e, t in rows), key=lambda row: row[0])
+    assert list(zip(*found.values(), strict=True)) == rows
+
+
+def test_clean_captions_are_left_alone_overlapping_or_not():
+    captions = {"start": [0, 1.0, 1.0], "end": [9.0, 2.0, 1.0], "text": ["a", "b", "c"]}
+    found, flaws = clean_times(captions, "x")
+    assert found is captions
+    assert flaws is NO_FLAWS
+    assert not flaws
+    assert Flaws(unsorted=1) + Flaws(unsorted=2, untimed=1) == Flaws(unsorted=3, untimed=1)

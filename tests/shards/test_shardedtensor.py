@@ -1,0 +1,245 @@
+"""Ragged shards: rows come back, damage is named, and neither descriptors nor memory pile up."""
+
+import multiprocessing
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmpt.errors import DataError
+from mmpt.shards import shardedtensor
+from mmpt.shards.shardedtensor import ShardedTensor, open_shard
+
+ROWS = [np.arange(6, dtype=np.float16).reshape(2, 3), np.zeros((0, 3), np.float16), np.ones((4, 3), np.float16)]
+
+
+@pytest.fixture
+def stem(tmp_path):
+    """A saved shard whose stem has dots, as caption shards have."""
+    path = str(tmp_path / "cap.bert.train_0.startends")
+    ShardedTensor.from_list(ROWS).save(path)
+    return path
+
+
+@pytest.mark.parametrize("mode", ["r", None])
+def test_rows_come_back(stem, mode):
+    shard = ShardedTensor.load(stem, mmap_mode=mode)
+    assert sorted(os.listdir(os.path.dirname(stem))) == [
+        "cap.bert.train_0.startends_data.npy",
+        "cap.bert.train_0.startends_starts.npy",
+    ]
+    assert len(shard) == 3
+    assert shard.lengths().tolist() == [2, 0, 4]
+    for row, want in enumerate(ROWS):
+        np.testing.assert_array_equal(shard[row], want)
+    assert not isinstance(shard[0], np.memmap)
+    for row in (-1, 3):
+        with pytest.raises(IndexError, match="of 3"):
+            shard[row]
+
+
+def test_a_mapped_shard_is_read_only(stem):
+    with pytest.raises(ValueError, match="read-only"):
+        open_shard(stem)[0][0, 0] = 1
+
+
+def test_a_shard_of_empty_rows_only(tmp_path):
+    ShardedTensor.from_list([np.zeros((0, 512), np.float16)] * 2).save(tmp_path / "s")
+    shard = open_shard(str(tmp_path / "s"))
+    assert len(shard) == 2
+    assert shard[1].shape == (0, 512)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint64, ">i8"])
+def test_starts_of_any_integer_type(stem, dtype):
+    np.save(f"{stem}_starts.npy", np.array([0, 2, 2, 6], dtype=dtype))
+    np.testing.assert_array_equal(ShardedTensor.load(stem, "r")[2], ROWS[2])
+    assert ShardedTensor.load(stem, "r").lengths().tolist() == [2, 0, 4]
+
+
+def test_fortran_order_and_version_2_headers(tmp_path):
+    want = np.arange(12, dtype=np.float32).reshape(4, 3)
+    with open(tmp_path / "s_data.npy", "wb") as file:
+        np.lib.format.write_array(file, np.asfortranarray(want), version=(2, 0))
+    np.save(tmp_path / "s_starts.npy", np.array([0, 4]))
+    np.testing.assert_array_equal(ShardedTensor.load(tmp_path / "s", "r")[0], want)
+
+
+@pytest.mark.parametrize(
+    ("starts", "message"),
+    [
+        ([1, 2, 6], r"starts\[0\] must be 0, but is 1"),
+        ([0, 2, 5], r"starts and data disagree: starts\[-1\] must be the 6 rows of .*_data\.npy, but is 5"),
+        ([0, 4, 2, 6], r"starts\[2\] is 2 after 4"),
+        ([], "non-empty 1-D array of integers"),
+        ([[0, 6]], "non-empty 1-D array of integers"),
+        ([0.0, 6.0], "are float64"),
+    ],
+)
+def test_bad_starts_name_the_file(stem, starts, message):
+    np.save(f"{stem}_starts.npy", np.array(starts) if starts else np.zeros(0, np.int64))
+    with pytest.raises(DataError, match=message) as error:
+        ShardedTensor.load(stem, mmap_mode="r")
+    assert str(error.value).startswith(f"{stem}_starts.npy")
+    assert "again" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [(b"(6,", b"(-6,", "truncated"), (b", }", b",  ", "not a complete .npy file")],
+)
+def test_broken_headers(stem, old, new, message):
+    content = Path(f"{stem}_data.npy").read_bytes()
+    assert old in content
+    Path(f"{stem}_data.npy").write_bytes(content.replace(old, new, 1))
+    with pytest.raises(DataError, match=message):
+        ShardedTensor.load(stem, mmap_mode="r")
+
+
+@pytest.mark.parametrize("mode", ["r", None])
+@pytest.mark.parametrize(
+    ("keep", "message"), [(-1, "truncated"), (40, "not a complete .npy file"), (0, "not a complete")]
+)
+def test_truncated_file(stem, mode, keep, message):
+    content = Path(f"{stem}_data.npy").read_bytes()
+    with open(f"{stem}_data.npy", "wb") as file:
+        file.write(content[:keep])
+    with pytest.raises(DataError, match=message) as error:
+        ShardedTensor.load(stem, mmap_mode=mode)
+    assert str(error.value).startswith(f"{stem}_data.npy")
+
+
+def test_missing_file_and_objects(stem):
+    np.save(f"{stem}_data.npy", np.array([{}, []], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match="holds Python objects"):
+        ShardedTensor.load(stem, mmap_mode="r")
+    os.unlink(f"{stem}_data.npy")
+    with pytest.raises(DataError, match=r"_data\.npy: no such file"):
+        ShardedTensor.load(stem, mmap_mode="r")
+
+
+def test_a_failed_save_leaves_the_old_files(stem, monkeypatch):
+    before = {name: Path(f"{stem}_{name}.npy").read_bytes() for name in ("data", "starts")}
+    real_save, calls = np.save, []
+
+    def fail_at_second(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 2:
+            raise OSError("disk full")
+        real_save(*args, **kwargs)
+
+    monkeypatch.setattr(np, "save", fail_at_second)
+    with pytest.raises(OSError, match="disk full"):
+        ShardedTensor.from_list(ROWS[:1]).save(stem)
+    assert len(calls) == 2
+    assert {name: Path(f"{stem}_{name}.npy").read_bytes() for name in before} == before
+    assert len(os.listdir(os.path.dirname(stem))) == 2
+
+
+def test_each_shard_is_opened_once_and_never_holds_a_descriptor(tmp_path, monkeypatch):
+    opened = []
+    real = shardedtensor._map_npy
+    monkeypatch.setattr(shardedtensor, "_map_npy", lambda path: opened.append(path) or real(path))
+    for number in range(40):
+        ShardedTensor.from_list(ROWS).save(tmp_path / f"s{number}")
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        for number in range(40):
+            assert open_shard(str(tmp_path / f"s{number}"))[2].sum() == 12
+    assert len(opened) == 80
+    assert len(os.listdir("/proc/self/fd")) - before == 0  # 80 with numpy's own maps
+
+
+def test_the_cache_is_bounded_and_forgets_rewritten_files(stem):
+    assert open_shard.cache_info().maxsize == shardedtensor.MAX_OPEN_SHARDS
+    assert len(open_shard(stem)) == 3
+    ShardedTensor.from_list(ROWS[:1]).save(stem)
+    assert len(open_shard(stem)) == 1
+
+
+def test_pickling_a_map_carries_the_stem_only(tmp_path):
+    ShardedTensor.from_list([np.ones((100_000,), np.float32)]).save(tmp_path / "s")
+    mapped = open_shard(str(tmp_path / "s"))
+    assert len(pickle.dumps(mapped)) < 500
+    assert pickle.loads(pickle.dumps(mapped))[0].sum() == 100_000
+    in_memory = pickle.loads(pickle.dumps(ShardedTensor.from_list(ROWS)))
+    np.testing.assert_array_equal(in_memory[2], ROWS[2])
+
+
+def _row_sum(stem, row):
+    return float(open_shard(stem)[row].sum())
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_other_processes_read_the_same(stem, method):
+    want = [_row_sum(stem, row) for row in range(3)]
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        assert pool.starmap(_row_sum, [(stem, row) for row in range(3)]) == want
+
+
+def test_reading_rows_over_and_over_keeps_private_memory_flat(tmp_path):
+    rng = np.random.default_rng(0)
+    ShardedTensor.from_list([rng.standard_normal((512, 512)).astype(np.float16) for _ in range(64)]).save(
+        tmp_path / "s"
+    )
+    stem = str(tmp_path / "s")  # 32 MB
+
+    def private_kb():
+        status = Path("/proc/self/smaps_rollup").read_text()
+        return sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("Private_Dirty"))
+
+    def read_all():
+        return sum(float(open_shard(stem)[row].max()) for row in range(64))
+
+    first = read_all()
+    before = private_kb()
+    for _ in range(3):
+        assert read_all() == first
+    assert private_kb() - before < 4096  # measured 0 KB; copies of the rows would be 32,768 KB
+
+
+def _page_tables_kb():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmPTE"))
+
+
+def test_rows_read_at_random_give_their_page_tables_back(tmp_path, monkeypatch):
+    """1,024 rows of 1 kB with 2 MB between them, so each has a page of tables of its own; the file has no blocks."""
+    lengths = np.tile([1, 2047], 1024)
+    with open(tmp_path / "s_data.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": (2 << 20, 512)})
+        file.truncate(file.tell() + (2 << 30))
+    np.save(tmp_path / "s_starts.npy", np.concatenate([[0], np.cumsum(lengths)]))
+
+    def growth_kb(rows_per_map):
+        monkeypatch.setattr(shardedtensor, "ROWS_PER_MAP", rows_per_map)
+        shard = ShardedTensor.load(tmp_path / "s", "r")
+        before, most = _page_tables_kb(), 0
+        for row in range(0, 2048, 2):
+            shard.expect(row)
+            assert shard[row][0, 0] == 0
+            most = max(most, _page_tables_kb() - before)
+        return most
+
+    assert growth_kb(64) < 1024  # measured 264 kB
+    assert growth_kb(10**9) > 3000  # measured 4,104 kB: the tables of one map for all
+
+
+def test_a_row_in_use_outlives_the_renewal_of_its_map(stem, monkeypatch):
+    monkeypatch.setattr(shardedtensor, "ROWS_PER_MAP", 1)
+    monkeypatch.setattr(shardedtensor, "LARGE_MAP", 0)
+    shard = open_shard(stem)
+    held = []
+    for row in (2, 0, 2):
+        shard.expect(row)
+        held.append(shard[row])
+    for row, view in zip((2, 0, 2), held, strict=True):
+        np.testing.assert_array_equal(view, ROWS[row])
+    np.save(f"{stem}_data.npy", np.array(shard.data)[:-1])  # packed again meanwhile
+    with pytest.raises(DataError, match="starts and data disagree"):
+        shard.expect(0)
+    in_memory = ShardedTensor.from_list(ROWS)
+    in_memory.expect(0)  # nothing to read
+    np.testing.assert_array_equal(in_memory[0], ROWS[0])
