@@ -25,7 +25,7 @@ import torch
 from text_token_extractor import pretokenization
 from video_feature_extractor import extract, shard_feature
 
-from mmpt.prepare.captions import dedup as dedupprocessor
+from mmpt.cli import dedup as dedupprocessor
 from tests.jobs import ROOT
 from tests.made_videos import regular_times, truncate, write_video
 from tests.scripts.extract_jobs import SMALL, Pooling

@@ -151,10 +151,10 @@ def test_killed_and_run_again_twice_at_once(place):
     for path in (place / "feat").rglob("captions.bert.*"):
         path.unlink()
     slow = (
-        "import sys, time\nfrom mmpt.processors import caption_tokens\n"
+        "import sys, time\nfrom mmpt.prepare.captions import tokens\n"
         "from text_token_extractor.pretokenization import main\n"
-        "plain = caption_tokens.CaptionTokenizer.__call__\n"
-        "caption_tokens.CaptionTokenizer.__call__ = lambda *args: time.sleep(0.1) or plain(*args)\n"
+        "plain = tokens.CaptionTokenizer.__call__\n"
+        "tokens.CaptionTokenizer.__call__ = lambda *args: time.sleep(0.1) or plain(*args)\n"
         "sys.exit(main(sys.argv[1:]))"
     )
     env = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}", "OMP_NUM_THREADS": "1"}

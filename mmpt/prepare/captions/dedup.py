@@ -1,6 +1,4 @@
-"""De-duplicates raw captions, whose neighbours repeat each other's words, and writes a corpus as JSON Lines.
-
-    python -m mmpt.processors.dedupprocessor [--how2dir DIR] [--input FILE] [--output FILE] [--dedup] [--seed N]
+"""De-duplicates raw captions, whose neighbours repeat each other's words; `mmpt.cli.dedup` is the command.
 
 One generator serves all videos in file order, as in the original, so the result depends on the seed and the file only.
 Videos stream through: what is held in memory is one video and a megabyte of text (a pickle has to be read whole).
