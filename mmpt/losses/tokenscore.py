@@ -20,20 +20,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mmpt.losses.precision import product_precision, wide, wide_type
-from mmpt.utils.products import product
-from mmpt.utils.tf32 import float32_products
+from mmpt.losses.precision import wide, wide_type
 
 MIN_ALPHA = 0.02
 """Below it exp(cosine / alpha) could leave float32."""
-LEAST_CPU_TILE_BYTES, CPU_TILE_BYTES = 512 << 10, 2 << 20
-"""Bounds of the default size of a tile of token pairs on a CPU; larger ones are no faster."""
-CPU_TILE_SHARE = 1 / 128
-"""That size, as a share of the states: what is held beside their gradients, then, is small against these."""
+CPU_TILE_BYTES = 2 << 20
+"""Default size of a tile of token pairs on a CPU; larger ones are no faster."""
 DEVICE_TILE_BYTES = 128 << 20
-"""Default size of a tile elsewhere: few large launches."""
-FILL_STEPS = 32
-"""Parts of a batch are filled up to a multiple of this share of their size."""
+"""Default size of a tile on other devices: few large launches."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +35,8 @@ class Part:
     """Some neighbouring clips (or captions) of a batch and their real tokens."""
 
     clips: slice
-    owners: Tensor  # int64 [number of tokens]: to which of `clips` each belongs, from 0, never falling
-    tokens: Tensor  # int64 [filled number]: row in the states flattened to [clips * positions, D]; the last is repeated
+    tokens: Tensor  # int64 [tokens]: rows of the states flattened to [clips * positions, D]
+    owners: Tensor  # int64 [tokens]: to which of `clips` each belongs, from 0, never falling
 
     def sum_rows(self, matrix_yN: Tensor) -> Tensor:
         """Sum the rows of each clip's tokens: [y, N] to [a, N]."""
@@ -56,10 +50,9 @@ class Part:
 
 
 def cut(mask_BN: Tensor, lengths: list[int], tokens_per_part: int) -> list[Part]:
-    """Cut a batch into parts of about `tokens_per_part` real tokens, one clip or more each, as equal as can be.
+    """Cut a batch into parts of about `tokens_per_part` real tokens, one clip or more each.
 
-    All are filled up to one number of tokens, and a round one, so that the shapes of products hardly ever change:
-    oneDNN makes a kernel for every new shape and keeps it.
+    The parts are as equal in size as whole clips allow.
 
     Args:
         mask_BN: bool [clips, positions], True = real.
@@ -69,18 +62,13 @@ def cut(mask_BN: Tensor, lengths: list[int], tokens_per_part: int) -> list[Part]
     ends = [0, *accumulate(lengths)]
     num_parts = max(1, math.ceil(ends[-1] / tokens_per_part))
     goals = [ends[-1] * number / num_parts for number in range(1, num_parts)]
-    # a part ends with the clip that reaches its goal, the last with the last clip
+    # A part ends with the clip that reaches its goal, the last part with the last clip.
     stops = sorted({*(bisect_left(ends, goal) for goal in goals), len(lengths)})
-    bounds = list(pairwise([0, *stops]))
-    step = max(1, tokens_per_part // FILL_STEPS)
-    size = step * math.ceil(max(ends[stop] - ends[start] for start, stop in bounds) / step)
     real_first = torch.argsort(~mask_BN.flatten(), stable=True)
-    places = torch.arange(size, device=mask_BN.device)
-    parts: list[Part] = []
-    for start, stop in bounds:
-        tokens = real_first[(places + ends[start]).clamp_(max=ends[stop] - 1)]
-        owners = tokens[: ends[stop] - ends[start]] // mask_BN.shape[1] - start
-        parts.append(Part(slice(start, stop), owners, tokens))
+    parts = []
+    for start, stop in pairwise([0, *stops]):
+        tokens = real_first[ends[start] : ends[stop]]
+        parts.append(Part(slice(start, stop), tokens, tokens // mask_BN.shape[1] - start))
     return parts
 
 
@@ -109,12 +97,12 @@ class _TokenScores(torch.autograd.Function):
         ctx.parts, ctx.alpha = (text_parts, video_parts), alpha
         sums_t2v = text.new_zeros(len(text), len(video), dtype=wide_type(text))
         sums_v2t = torch.zeros_like(sums_t2v)
-        with float32_products(text.device, product_precision(text)):
+        with torch.autocast(text.device.type, enabled=False):  # it would multiply in half precision
             for video_part in video_parts:
                 unit_xD, _ = unit_tokens(video, video_part)
                 for text_part in text_parts:
-                    exp_yx = product(unit_tokens(text, text_part, alpha)[0], unit_xD).exp_()
-                    exp_yx = exp_yx[: len(text_part.owners), : len(video_part.owners)]
+                    scaled_yD, _ = unit_tokens(text, text_part, alpha)
+                    exp_yx = (scaled_yD @ unit_xD.T).exp_()
                     t2v_ab = text_part.sum_rows(video_part.sum_columns(exp_yx).log_())
                     v2t_ab = video_part.sum_columns(text_part.sum_rows(exp_yx).log_())
                     sums_t2v[text_part.clips, video_part.clips] = t2v_ab.mul_(alpha)
@@ -128,20 +116,20 @@ class _TokenScores(torch.autograd.Function):
         text_parts, video_parts = ctx.parts
         grad_text, grad_video = torch.zeros_like(text, dtype=wide_type(text)), torch.zeros_like(video)
         rows_of_text, rows_of_video = grad_text.flatten(0, 1), grad_video.flatten(0, 1)
-        with float32_products(text.device, product_precision(text)):
+        with torch.autocast(text.device.type, enabled=False):
             for video_part in video_parts:
                 unit_xD, norms = unit_tokens(video, video_part)
                 grad_xD = torch.zeros_like(unit_xD)
                 for text_part in text_parts:
                     scaled_yD, _ = unit_tokens(text, text_part, ctx.alpha)
-                    grad_yx = product(scaled_yD, unit_xD).exp_()
+                    grad_yx = (scaled_yD @ unit_xD.T).exp_()
                     where = text_part.clips, video_part.clips
                     _to_gradients(grad_yx, text_part, video_part, grad_t2v[where], grad_v2t[where])
-                    grad_xD.add_(product(grad_yx.T, scaled_yD.T), alpha=ctx.alpha)
-                    rows_of_text.index_add_(0, text_part.tokens, product(grad_yx, unit_xD.T))
-                grad_xD = unit_gradient(unit_xD, norms, grad_xD).to(video.dtype)
-                rows_of_video.index_add_(0, video_part.tokens, grad_xD)  # of fillers 0
-            for text_part in text_parts:  # fillers write what the token that they repeat does
+                    grad_xD.addmm_(grad_yx.T, scaled_yD, alpha=ctx.alpha)
+                    rows_of_text.index_add_(0, text_part.tokens, grad_yx @ unit_xD)
+                grad_xD = unit_gradient(unit_xD, norms, grad_xD)
+                rows_of_video[video_part.tokens] = grad_xD.to(video.dtype)
+            for text_part in text_parts:
                 unit_yD, norms = unit_tokens(text, text_part)
                 rows_of_text[text_part.tokens] = unit_gradient(unit_yD, norms, rows_of_text[text_part.tokens])
         return grad_text.to(text.dtype), None, grad_video, None, None, None
@@ -150,23 +138,21 @@ class _TokenScores(torch.autograd.Function):
 def _cut_both(text_mask: Tensor, video_mask: Tensor, pairs_per_tile: int) -> tuple[list[Part], list[Part]]:
     """Cut captions and clips so that a tile has about `pairs_per_tile` pairs of tokens; waits for the device once."""
     lengths = torch.cat([text_mask.sum(1), video_mask.sum(1)]).tolist()
-    rows = max(1, math.isqrt(pairs_per_tile // 2))  # wide tiles: captions are gathered anew for every part of clips
+    rows = max(1, math.isqrt(pairs_per_tile // 2))  # wide tiles: captions are gathered again for each part of clips
     num = len(text_mask)
     return cut(text_mask, lengths[:num], rows), cut(video_mask, lengths[num:], 2 * rows)
 
 
-def _to_gradients(tile_yx: Tensor, text_part: Part, video_part: Part, grad_t2v_ab: Tensor, grad_v2t_ab: Tensor) -> None:
-    """Turn the exponentials of a tile into the gradients of its cosines, in place; those of fillers are 0.
+def _to_gradients(
+    exp_yx: Tensor, text_part: Part, video_part: Part, grad_t2v_ab: Tensor, grad_v2t_ab: Tensor
+) -> None:
+    """Turn the exponentials of a tile into the gradients of its cosines, in place.
 
     d t2v_ab / d s_yx = exp_yx / (sum of exp over the tokens of b), and likewise over the tokens of a for v2t.
     """
-    num_text, num_video = len(text_part.owners), len(video_part.owners)
-    exp_yx = tile_yx[:num_text, :num_video]
     factor_yb = grad_t2v_ab[text_part.owners].div_(video_part.sum_columns(exp_yx))
     factor_ax = grad_v2t_ab[:, video_part.owners].div_(text_part.sum_rows(exp_yx))
     exp_yx.mul_(factor_ax[text_part.owners].add_(factor_yb.index_select(1, video_part.owners)))
-    tile_yx[num_text:] = 0
-    tile_yx[:, num_video:] = 0
 
 
 def token_score_sums(
@@ -184,8 +170,7 @@ def token_score_sums(
     GPU once, to learn the number of real tokens of every caption and clip; backward never does.
 
     Args:
-        text_ATD: float [A, T, D], caption token states; half precision is computed in float32, on a GPU with factors of
-            TF32 (`product_precision`).
+        text_ATD: float [A, T, D], caption token states; half precision is computed in float32.
         text_mask_AT: bool [A, T], True = real; a caption or clip without a real token has no finite scores.
         video_BVD: float [B, V, D], clip token states.
         video_mask_BV: bool [B, V].
@@ -193,14 +178,7 @@ def token_score_sums(
         tile_bytes: about how large a tile of token pairs is; the result does not depend on it. None: by device.
     Source: Norton (arXiv 2401.16702), Eq. 5.
     """
-    states = text_ATD.contiguous(), video_BVD.contiguous()
-    tile_bytes = tile_bytes or default_tile_bytes(*states)
-    return _TokenScores.apply(states[0], text_mask_AT, states[1], video_mask_BV, alpha, tile_bytes)
-
-
-def default_tile_bytes(text_ATD: Tensor, video_BVD: Tensor) -> int:
-    """Return about how large a tile of token pairs best is for these states."""
-    if text_ATD.device.type != "cpu":
-        return DEVICE_TILE_BYTES
-    share = int((text_ATD.nbytes + video_BVD.nbytes) * CPU_TILE_SHARE)
-    return min(max(share, LEAST_CPU_TILE_BYTES), CPU_TILE_BYTES)
+    if tile_bytes is None:
+        tile_bytes = CPU_TILE_BYTES if text_ATD.device.type == "cpu" else DEVICE_TILE_BYTES
+    text_ATD, video_BVD = text_ATD.contiguous(), video_BVD.contiguous()
+    return _TokenScores.apply(text_ATD, text_mask_AT, video_BVD, video_mask_BV, alpha, tile_bytes)

@@ -22,7 +22,7 @@ from mmpt.models.base import MODELS
 from mmpt.models.bert_weights import read_bert_config, read_bert_weights
 from mmpt.models.flops import tower_flops
 from mmpt.models.video_bert import MMBertForEncoder
-from mmpt.modules import PACKED, masked_mean, run_chunks, run_packed, use_onednn
+from mmpt.modules import PACKED, masked_mean, run_chunks, run_packed
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -48,8 +48,7 @@ class MMFusionSeparate(nn.Module):
         bert_config: of the text tower; the video tower differs in depth only.
         num_hidden_video_layers: layers of the video tower.
         max_video_len: most seconds of a clip, which fixes the position of the video's [SEP].
-        packed: compute real tokens only; the states of padding, which nothing reads, are then zero. Products on a CPU
-            are oneDNN's.
+        packed: compute real tokens only; the states of padding, which nothing reads, are then zero.
     """
 
     video_encoder_cls: ClassVar[type[MMBertForEncoder]] = MMBertForEncoder
@@ -74,8 +73,6 @@ class MMFusionSeparate(nn.Module):
         video_config.num_hidden_layers = num_hidden_video_layers
         self.video_encoder = self.video_encoder_cls(video_config, max_video_len=max_video_len)
         self.text_encoder = BertModel(bert_config)
-        if packed:
-            use_onednn(self)
 
     @classmethod
     def from_config(cls, dataset: DatasetConfig, model: ModelConfig, *, pretrained: bool) -> MMFusionSeparate:

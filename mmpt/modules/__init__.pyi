@@ -1,8 +1,7 @@
 from .chunks import run_chunks
 from .embeddings import MMBertEmbeddings
-from .linear import use_onednn
 from .packing import PACKED, run_packed
 from .pooling import masked_mean
 from .video_token_mlp import VideoTokenMLP
 
-__all__ = ["PACKED", "MMBertEmbeddings", "VideoTokenMLP", "masked_mean", "run_chunks", "run_packed", "use_onednn"]
+__all__ = ["PACKED", "MMBertEmbeddings", "VideoTokenMLP", "masked_mean", "run_chunks", "run_packed"]

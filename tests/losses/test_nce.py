@@ -21,7 +21,6 @@ from mmpt.losses import (
     SequenceContrastLoss,
     T2VContraLoss,
     V2TContraLoss,
-    tokenscore,
 )
 from mmpt.losses.nce import dot_products
 from mmpt.losses.sequence import States, block_transport, fused_similarity, paragraph_logits
@@ -284,23 +283,6 @@ def test_classes_are_known_by_the_names_of_yamls() -> None:
     assert set(LOSSES) == {
         "BCE", "CrossEntropy", "MMContraLoss", "SequenceContrastLoss", "T2VContraLoss", "V2TContraLoss"
     }  # fmt: skip
-
-
-@pytest.mark.parametrize("cls", [MMContraLoss, SequenceContrastLoss])
-def test_the_size_of_tiles_is_the_losss_attribute(cls: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    products = []
-    monkeypatch.setattr(tokenscore, "product", lambda a, b: products.append(a.shape) or a @ b.T)
-    results = []
-    for tile_bytes in (None, 512):  # 74 x 42 real tokens: one tile, or one of 8 bytes a pair for every 64
-        products.clear()
-        loss, batch = cls(NORTON), formula_batch()
-        assert loss.tile_bytes is None
-        loss.tile_bytes = tile_bytes
-        total = loss(**batch).total
-        total.backward()
-        results.append((total.detach(), batch["video_outputs"].grad, batch["text_outputs"].grad))
-        assert (len(products) == 4) == (tile_bytes is None)  # the pairs, again in backward, and two gradients
-    torch.testing.assert_close(*results, rtol=1e-11, atol=1e-13)  # measured: 3e-17
 
 
 def test_what_is_kept_for_backward_is_a_few_matrices() -> None:
