@@ -1,8 +1,7 @@
 """Memory and CPU time of a process, as Linux tells them, and processes whose memory is nobody else's.
 
 - own memory: anonymous memory and page tables, each page that processes share counted in equal parts;
-- batches: what lies in memory shared between a loader worker and the process that it works for, mapped or in files that
-  it holds open;
+- batches: what lies in memory shared between a loader worker and the process that it works for;
 - mapped pages: page cache that the process has mapped; the kernel takes it back when memory is short.
 """
 
@@ -12,7 +11,6 @@ import multiprocessing
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -33,23 +31,7 @@ class Memory:
     def of(cls, pid: int) -> Memory:
         """Ask the kernel."""
         sums, status = _fields(f"/proc/{pid}/smaps_rollup"), _fields(f"/proc/{pid}/status")
-        return cls(
-            sums["Pss_Anon"] + status["VmPTE"], sums["Pss_Shmem"] + sum(held_files(pid).values()), sums["Pss_File"]
-        )
-
-
-def held_files(pid: int, name: str = "") -> dict[int, int]:
-    """Return the files in memory that a process holds open, and whose names begin so: inode to bytes.
-
-    A file may have several descriptors: one that is on its way is open twice.
-    """
-    sizes = {}
-    for file in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # closed in the meantime
-            if os.readlink(file).startswith(f"/memfd:{name}"):
-                state = file.stat()
-                sizes[state.st_ino] = 512 * state.st_blocks
-    return sizes
+        return cls(sums["Pss_Anon"] + status["VmPTE"], sums["Pss_Shmem"], sums["Pss_File"])
 
 
 def apart(function: Callable[..., Result], *args: object) -> Result:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from torch.utils.data import Dataset, default_collate, get_worker_info
+from torch.utils.data import Dataset, default_collate
 
 from mmpt.batch import ClipBatch, Split
-from mmpt.datasets.handover import hand_over
 from mmpt.processors.base import ItemAligner, MetaProcessor, TextReader, VideoReader
 from mmpt.utils.rng import item_rng
 
@@ -55,15 +53,9 @@ class MMDataset(Dataset):
 def collate(items: Sequence[Mapping[str, object]]) -> Any:
     """Stack items key by key: tensors on a new first axis, numbers to tensors, strings to lists.
 
-    Keys whose first value is None are left out; no items make an empty batch, which fairseq takes as a dummy. In a
-    loader's process this returns what its parent receives as the batch.
+    Keys whose first value is None are left out; no items make an empty batch, which fairseq takes as a dummy.
     """
-    columns = {name: [item[name] for item in items] for name in items[0]} if items else {}
-    batch = {name: _stack(column) for name, column in columns.items() if column[0] is not None}
-    return batch if get_worker_info() is None else hand_over(batch)
-
-
-def _stack(column: list[Any]) -> Any:
-    if not isinstance(column[0], torch.Tensor):
-        return default_collate(column)
-    return torch.stack(column) if len(column) > 1 else column[0].unsqueeze(0)  # one batch of videos: no copy
+    if not items:
+        return {}
+    kept = [name for name, value in items[0].items() if value is not None]
+    return default_collate([{name: item[name] for name in kept} for item in items])

@@ -77,10 +77,8 @@ class ShardedVideoProcessor(VideoReader):
         self.vfeat_dir = self.need_str("vfeat_dir")
 
     def __call__(self, key: ShardKey) -> np.ndarray:
-        """Return float [seconds, 512], a view of the mapped file, which the kernel begins to read."""
-        features = open_features(self.vfeat_dir, self.split, key.shard)
-        features.expect(key.row)
-        return features[key.row]
+        """Return float [seconds, 512], a view of the mapped file."""
+        return open_features(self.vfeat_dir, self.split, key.shard)[key.row]
 
 
 @TEXT_PROCESSORS.register
@@ -106,11 +104,8 @@ class ShardedTextProcessor(TextReader):
             DataError: as for one key.
         """
         times, ids = [], []
-        opened = [open_captions(self.tfeat_dir, self.split, key.shard) for key in keys]
-        for key, tensors in zip(keys, opened, strict=True):
-            for tensor in tensors:
-                tensor.expect(key.row)
-        for key, (all_times, all_ids) in zip(keys, opened, strict=True):
+        for key in keys:
+            all_times, all_ids = open_captions(self.tfeat_dir, self.split, key.shard)
             times.append(all_times[key.row])
             ids.append(all_ids[key.row])
             if len(times[-1]) != len(ids[-1]):

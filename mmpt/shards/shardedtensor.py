@@ -2,9 +2,9 @@
 
 Mapped files are page cache: the kernel shares them between processes and takes them back when memory is short, so a
 worker's own memory does not grow with the rows it has read. The map is torch's, because Python's keeps a file
-descriptor open per map, and HowTo100M (300 shards x 3 tensors x 2 files) would pass the usual limit of 1,024. What the
-kernel does not take back are the tables of pages that were touched, 1 GB for HowTo100M's features: a map whose rows are
-read at random is therefore made anew from time to time.
+descriptor open per map, and HowTo100M (300 shards x 3 tensors x 2 files) would pass the usual limit of 1,024. The
+kernel does not take back the page tables of a map, 1 GB for HowTo100M's features: a large map is therefore replaced
+after every `ROWS_PER_MAP` rows.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ import torch
 
 from mmpt.errors import DataError
 from mmpt.utils.io import NPY_ERRORS, atomic_write
-from mmpt.utils.readahead import read_at_random, read_soon
 
 MAX_OPEN_SHARDS = 1024
 ROWS_PER_MAP = 128
-"""Rows read at random before a large map is made anew: 4 kB of page tables each, so about 0.5 MB a shard."""
+"""Rows read before a large map is replaced: 4 kB of page tables each, so about 0.5 MB a shard."""
 LARGE_MAP = 256 << 20
-"""Bytes; the page tables of a smaller map are at most as large, and it is kept."""
+"""Bytes; the page tables of a smaller map take at most 0.5 MB, and it is kept."""
 REMEDY = "Pack this shard again, or download it again."
 
 
@@ -47,7 +46,7 @@ class ShardedTensor:
         self.starts = starts
         self.name = name
         self._mapped = False
-        self._rows_expected = 0
+        self._rows_read = 0
 
     @classmethod
     def from_list(cls, rows: Sequence[np.ndarray]) -> ShardedTensor:
@@ -85,23 +84,18 @@ class ShardedTensor:
         return len(self.starts) - 1
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """Return row `row` as a view."""
+        """Return row `row` as a view.
+
+        Raises:
+            DataError: a large file was replaced by one of another length while it was in use.
+        """
         if not 0 <= row < len(self):
             raise IndexError(f"{self.name}: row {row} of {len(self)}")
-        return self.data[self.starts[row] : self.starts[row + 1]]
-
-    def expect(self, row: int) -> None:
-        """Say that row `row` is about to be read, and its neighbours perhaps not: the kernel begins to read it."""
-        if not self._mapped:
-            return
-        if self._rows_expected == 0:
-            read_at_random(self.data)
-        elif self._rows_expected % ROWS_PER_MAP == 0 and self.data.nbytes > LARGE_MAP:
+        self._rows_read += 1
+        if self._mapped and self._rows_read % ROWS_PER_MAP == 0 and self.data.nbytes > LARGE_MAP:
             self.data = _map_npy(f"{self.name}_data.npy")  # rows that are in use keep the old map
             _check_starts(self.data, self.starts, self.name)
-            read_at_random(self.data)
-        self._rows_expected += 1
-        read_soon(self[row])
+        return self.data[self.starts[row] : self.starts[row + 1]]
 
     def lengths(self) -> np.ndarray:
         """Return the length of every row, int64 [rows]."""

@@ -1,5 +1,6 @@
-"""Items depend on (seed, epoch, index) alone, whatever the workers; batches are stacked without copies."""
+"""Items depend on (seed, epoch, index) alone, whatever the workers; workers leave no files open."""
 
+import os
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -92,6 +93,14 @@ def test_the_number_of_workers_changes_nothing(config, num_workers):
             assert torch.equal(batch[name][0], want[name])
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_batches_from_workers_leave_no_file_open(config):
+    order = [[index % 5] for index in range(60)]
+    loader = DataLoader(batch_data(config), batch_sampler=order, collate_fn=collate, num_workers=2)
+    num_open = [len(os.listdir("/proc/self/fd")) for _ in loader]
+    assert max(num_open) < min(num_open) + 20  # measured 27 to 36; a leak would be 60 batches of 9 tensors
+
+
 def test_no_global_generator_is_read_or_written(config):
     data = batch_data(config)
     random.seed(5)
@@ -124,13 +133,6 @@ def test_collate_leaves_out_none_and_takes_nothing():
     assert collate([]) == {}
     assert collate([{"a": None, "b": 1}, {"a": None, "b": 2}])["b"].tolist() == [1, 2]
     assert list(collate([{"a": None, "b": 1}])) == ["b"]
-
-
-def test_a_batch_of_one_item_is_not_copied(config):
-    item = batch_data(config).item(0, 0)
-    batch = collate([item])
-    assert batch["vfeats"].data_ptr() == item["vfeats"].data_ptr()
-    assert batch["vfeats"].shape == (1, *item["vfeats"].shape)
 
 
 def test_reading_items_over_and_over_keeps_memory_flat(config):
