@@ -1,16 +1,15 @@
-"""Sequences of different lengths without their padding: real tokens behind each other, attention among equals.
+"""Sequences of different lengths without padding: one row of real tokens for all of them.
 
-Tokens of sequences of one length lie together, so that attention over them is a view, without a mask and without a
-copy of keys that a mask would discard; every other layer of BERT treats tokens one by one and needs no change. The
-attention function is registered with transformers under `PACKED`; a model whose config says so runs packed tokens
-[1, R, D] with `runs`, and ordinary batches like scaled-dot-product attention.
+Tokens of sequences of equal length lie together, so that attention over them is a view, without a
+mask and without a copy of keys that a mask would discard; every other layer of BERT treats tokens
+one by one and needs no change. The attention function is registered with transformers under
+`PACKED`; a model whose config says so runs packed tokens [1, R, D] with `runs`, and ordinary
+batches like scaled-dot-product attention.
 
-On a GPU neighbouring lengths share a run, whose shorter sequences keep a few padding slots, masked as keys: a call for
-every length and layer would leave the GPU waiting for launches. (torch's jagged tensors need one call a layer, but
-their dispatch takes the host longer than twenty such runs; its `varlen_attn` has no dropout.) That choice is by the
-count of launches and by host time, not measured on a GPU; on the CPU a run for each length is the fastest.
+torch's own forms do not fit: jagged tensors take longer to dispatch on the host than twenty runs,
+and `varlen_attn` has no dropout.
 
-Legend: N sequences, P positions, R slots computed (real tokens and few padding slots), H heads, D hidden size, d width
+Legend: N sequences, P positions, R real tokens of all sequences, H heads, D hidden size, d width
 of a head.
 """
 
@@ -26,92 +25,60 @@ from transformers import AttentionInterface, AttentionMaskInterface, BertModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from mmpt.modules.buckets import choose_lengths
-
 PACKED = "mmpt_packed"
 """Name of the attention function, for `attn_implementation` of a BertConfig."""
-GPU_PADDING = 0.05
-"""Most padding slots on a GPU, as a share of the real tokens: 11 runs instead of 36 lengths in the released recipe."""
-ALIGNMENT = 8
-"""Of the rows of what is added to attention scores; a fused kernel would copy what is not aligned, in every layer."""
 KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-"""All but cuDNN's, which torch may prefer on a GPU: that makes a plan for every new shape and keeps it, and most runs
-of a batch have a number of rows that none had before."""
+"""All but cuDNN's, which torch may prefer on a GPU: it makes and keeps a plan for every new shape, and
+most runs of a batch have a number of rows that none had before."""
 
 
 class Run(NamedTuple):
-    """Sequences that lie behind each other and are computed at one length."""
+    """Sequences of one length, stored one after another."""
 
     rows: int
     length: int
-    padded: bool = False  # some of them are shorter
 
     @property
-    def slots(self) -> int:
-        """Tokens and padding."""
+    def tokens(self) -> int:
+        """Real tokens of all its sequences."""
         return self.rows * self.length
 
 
 class Packing(NamedTuple):
-    """Where the slots that are computed come from."""
+    """The real tokens of a batch, in the order in which they are computed."""
 
-    positions: torch.Tensor  # int64, n * P + p of every slot, sequences by length
+    positions: torch.Tensor  # int64 [R], n * P + p: sequences by length, tokens in order
     runs: tuple[Run, ...]  # shortest sequences first
     shape: tuple[int, int]  # N, P
-    is_real: torch.Tensor | None = None  # bool [R], which slots are real tokens; None: all are
 
     def pack(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the slots [R, ...] of values [N, P, ...]."""
+        """Return the tokens [R, ...] of values [N, P, ...]."""
         return values.flatten(0, 1)[self.positions]
 
     def unpack(self, packed_RD: torch.Tensor) -> torch.Tensor:
         """Return [N, P, D], zero where there is no real token."""
         num, width = self.shape
-        if self.is_real is not None:
-            packed_RD = packed_RD.masked_fill(~self.is_real[:, None], 0)
         empty = packed_RD.new_zeros(num * width, packed_RD.shape[1])
-        return empty.index_put((self.positions,), packed_RD).view(num, width, -1)  # index_copy would keep its source
-
-    def biases(self, dtype: torch.dtype) -> tuple[torch.Tensor | None, ...]:
-        """Return what is added to the attention scores of every run, [rows, 1, 1, length]: minus infinity where a key
-        is padding; None where none is."""
-        if self.is_real is None:
-            return (None,) * len(self.runs)
-        parts = zip(self.runs, self.is_real.split([run.slots for run in self.runs]), strict=True)
-        return tuple(_bias(run, is_real, dtype) if run.padded else None for run, is_real in parts)
+        # Not index_copy, whose backward would keep its source.
+        return empty.index_put((self.positions,), packed_RD).view(num, width, -1)
 
 
-def _bias(run: Run, is_real: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    width = -(-run.length // ALIGNMENT) * ALIGNMENT
-    bias = torch.zeros(run.rows, 1, 1, width, dtype=dtype, device=is_real.device)[..., : run.length]
-    return bias.masked_fill_(~is_real.view(bias.shape), -torch.inf)
+def plan_packing(mask_NP: torch.Tensor) -> Packing:
+    """Return the packing of the positions where `mask_NP` (bool) is True.
 
-
-def plan_packing(mask_NP: torch.Tensor, max_padding: float | None = None) -> Packing:
-    """Return the packing of the positions where `mask_NP` is True; waits for the device once, for the lengths.
-
-    Args:
-        mask_NP: bool.
-        max_padding: most padding slots as a share of the real tokens; None: `GPU_PADDING` on a GPU, else 0.
+    Waits for the device once, to learn how many sequences there are of each length.
     """
-    if max_padding is None:
-        max_padding = GPU_PADDING if mask_NP.is_cuda else 0.0
     num, width = mask_NP.shape
-    columns_P = torch.arange(width, device=mask_NP.device)
     lengths_N, order_N = mask_NP.sum(dim=1).sort(stable=True)
-    counts = (lengths_N == torch.arange(width + 1, device=mask_NP.device)[:, None]).sum(dim=1).tolist()
-    real_first_NP = (~mask_NP[order_N]).to(torch.uint8).argsort(dim=1, stable=True)
-    slots_NP = order_N[:, None] * width + real_first_NP
-    real_NP = columns_P < lengths_N[:, None]
-    runs, positions, real, begin, shorter = [], [], [], counts[0], 1
-    for length in choose_lengths(counts, max_padding):
-        rows = sum(counts[shorter : length + 1])
-        runs.append(Run(rows, length, padded=rows > counts[length]))
-        positions.append(slots_NP[begin : begin + rows, :length].flatten())
-        real.append(real_NP[begin : begin + rows, :length].flatten())
-        begin, shorter = begin + rows, length + 1
-    some_padded = any(run.padded for run in runs)
-    return Packing(torch.cat(positions), tuple(runs), (num, width), torch.cat(real) if some_padded else None)
+    every_length = torch.arange(width + 1, device=mask_NP.device)
+    counts = (lengths_N == every_length[:, None]).sum(dim=1).tolist()
+    runs = tuple(Run(rows, length) for length, rows in enumerate(counts) if length and rows)
+    # A stable sort that puts real positions first keeps the order of sequences and tokens. Their
+    # number is known from the runs; nonzero() would wait for the device again.
+    real_first = (~mask_NP[order_N]).flatten().to(torch.uint8).argsort(stable=True)
+    real_R = real_first[: sum(run.tokens for run in runs)]
+    positions = order_N[real_R // width] * width + real_R % width
+    return Packing(positions, runs, (num, width))
 
 
 def run_packed(
@@ -129,7 +96,7 @@ def run_packed(
     inputs = {name: packing.pack(values)[None] for name, values in inputs_NP.items()}
     positions = packing.pack(position_ids_NP)[None]
     with sdpa_kernel(KERNELS):
-        states = bert(**inputs, position_ids=positions, runs=packing.runs, biases=packing.biases(bert.dtype))
+        states = bert(**inputs, position_ids=positions, runs=packing.runs)
     return packing.unpack(states.last_hidden_state[0])
 
 
@@ -141,7 +108,6 @@ def packed_attention(
     attention_mask: torch.Tensor | None,
     *,
     runs: tuple[Run, ...] | None = None,
-    biases: tuple[torch.Tensor | None, ...] = (),
     dropout: float = 0.0,
     scaling: float | None = None,
     **kwargs: Any,
@@ -151,7 +117,7 @@ def packed_attention(
     Args:
         query, key, value: float [1, H, R, d].
         attention_mask: None for packed tokens.
-        runs, biases: as in `Packing`.
+        runs: as in `Packing`.
     Returns:
         float [1, R, H, d], and None for the weights, which are never formed.
     """
@@ -160,13 +126,16 @@ def packed_attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     assert attention_mask is None, "packed tokens need no mask"
-    sizes = [run.slots for run in runs]
+    sizes = [run.tokens for run in runs]
     assert sum(sizes) == query.shape[2], (runs, query.shape)
+    # Split, not sliced: the gradient of a slice is as large as the whole, that of a split is not.
+    queries, keys, values = (heads[0].split(sizes, dim=1) for heads in (query, key, value))
     parts = []
-    # Not slices: the gradient of a slice is as large as the whole, that of a split is not.
-    for run, bias, *heads in zip(runs, biases, *(x[0].split(sizes, dim=1) for x in (query, key, value)), strict=True):
-        q, k, v = (x.unflatten(1, (run.rows, run.length)).transpose(0, 1) for x in heads)  # [rows, H, length, d]
-        attended = scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scaling)
+    for run, *heads in zip(runs, queries, keys, values, strict=True):
+        q, k, v = (
+            x.unflatten(1, (run.rows, run.length)).transpose(0, 1) for x in heads
+        )  # [rows, H, length, d]
+        attended = scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling)
         parts.append(attended.transpose(1, 2).flatten(0, 1))
     return torch.cat(parts)[None], None
 

@@ -1,6 +1,5 @@
 """Packing against loops over sequences, and the attention function against BERT run on one sequence at a time."""
 
-from functools import partial
 from typing import Any
 
 import pytest
@@ -9,7 +8,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import BertConfig, BertModel
 
 from mmpt.modules import PACKED, packing, run_packed
-from mmpt.modules.packing import GPU_PADDING, Run, plan_packing
+from mmpt.modules.packing import Run, plan_packing
 
 MASK = torch.tensor([[1, 1, 1, 0, 0], [1, 0, 0, 1, 1], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]]).bool()
 
@@ -100,67 +99,7 @@ def test_dropout_falls_on_packed_tokens_as_often_and_as_hard_as_on_padded_ones()
     torch.testing.assert_close(ours.var(0).mean(1), theirs.var(0).mean(1), rtol=0.1, atol=0)
 
 
-def test_with_padding_allowed_neighbouring_lengths_share_a_run() -> None:
-    assert len(plan_packing(MASK, max_padding=0.15).runs) == 3  # of 12 tokens; computing 1 at 3 pads 2, 3 at 5 pads 4
-    packed = plan_packing(MASK, max_padding=0.2)
-    assert packed.runs == (Run(3, 3, padded=True), Run(1, 5))
-    assert packed.positions.tolist() == [10, 11, 12, 0, 1, 2, 5, 8, 9, 20, 21, 22, 23, 24]
-    assert packed.is_real is not None
-    assert packed.is_real.tolist() == [True, False, False, *[True] * 11]
-    values = torch.randn(5, 5, 3, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(packed.unpack(packed.pack(values)), values * MASK[..., None])
-    bias, none = packed.biases(torch.bfloat16)
-    assert none is None
-    assert bias is not None
-    assert bias[:, 0, 0].tolist() == [[0, -torch.inf, -torch.inf], [0, 0, 0], [0, 0, 0]]
-    assert bias.dtype == torch.bfloat16
-    assert all(stride % 8 == 0 for stride in bias.stride()[:-1]), "a fused kernel would copy it"
-
-
-class Calls(list):
-    """Stands in for the attention function and notes the number of sequences and the length of each call."""
-
-    def __call__(self, query: torch.Tensor, *args: torch.Tensor, **options: object) -> torch.Tensor:
-        self.append((query.shape[0], query.shape[2]))
-        return scaled_dot_product_attention(query, *args, **options)
-
-
-def test_shared_runs_give_the_outputs_and_gradients_of_a_run_for_each_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lengths as the recipe's captions have them, and real tokens that do not stand together."""
-    torch.manual_seed(0)
-    num, width = 200, 31
-    lengths = torch.randint(10, 48, (num, 1)).clamp(max=width)
-    mask = torch.arange(width) < lengths
-    mask[::3, 1] = False
-    config = BertConfig(
-        vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, attn_implementation=PACKED,
-    )  # fmt: skip
-    bert = BertModel(config, add_pooling_layer=False).double().train()
-    ids, positions = torch.randint(1, 50, mask.shape), torch.arange(width).expand_as(mask)
-    weights = torch.randn(num, width, 16, dtype=torch.float64)
-    results, calls = [], []
-    for share in (0.0, GPU_PADDING):
-        monkeypatch.setattr(packing, "plan_packing", partial(plan_packing, max_padding=share))
-        monkeypatch.setattr(packing, "scaled_dot_product_attention", noted := Calls())
-        bert.zero_grad()
-        states = run_packed(bert, mask, positions, input_ids=ids)
-        (states * weights).sum().backward()
-        results.append((states, {name: parameter.grad.clone() for name, parameter in bert.named_parameters()}))
-        calls.append(noted)
-    (exact, exact_gradients), (shared, shared_gradients) = results
-    torch.testing.assert_close(shared, exact, rtol=0, atol=1e-13)  # measured 4e-15
-    for name, gradient in exact_gradients.items():
-        torch.testing.assert_close(shared_gradients[name], gradient, rtol=1e-10, atol=1e-11, msg=name)
-    tokens = [sum(rows * length for rows, length in noted) for noted in calls]
-    assert tokens[0] == 2 * int(mask.sum())
-    assert tokens[1] <= (1 + GPU_PADDING) * tokens[0]
-    assert len(calls[0]) == 2 * len(set(mask.sum(dim=1).tolist()))
-    assert len(calls[1]) <= len(calls[0]) / 4
-
-
-@pytest.mark.parametrize("share", [0.0, 0.5])
-def test_the_host_waits_for_the_lengths_only(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_host_waits_for_the_lengths_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensors without data refuse every operation that needs it, and every one with tensors of another device."""
     config = BertConfig(
         vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
@@ -168,7 +107,6 @@ def test_the_host_waits_for_the_lengths_only(share: float, monkeypatch: pytest.M
     )  # fmt: skip
     read = []
     monkeypatch.setattr(torch.Tensor, "tolist", lambda counts: read.append(counts.shape) or [1, 1, 0, 2, 0, 1])
-    monkeypatch.setattr(packing, "plan_packing", partial(plan_packing, max_padding=share))
     with torch.device("meta"):
         bert, mask, ids = BertModel(config), torch.ones(5, 5, dtype=torch.bool), torch.ones(5, 5, dtype=torch.long)
         states = run_packed(bert, mask, ids, input_ids=ids)
