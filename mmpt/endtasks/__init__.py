@@ -7,7 +7,9 @@ from typing import Any
 # Maps each public class to the package of its benchmark. The packages themselves import nothing yet.
 _PACKAGES = {
     name: package
-    for package in (f"{__name__}.{found.name}" for found in pkgutil.iter_modules(__path__) if found.ispkg)
+    for package in (
+        f"{__name__}.{found.name}" for found in pkgutil.iter_modules(__path__) if found.ispkg
+    )
     for name in importlib.import_module(package).__all__
 }
 __all__ = sorted(_PACKAGES)

@@ -23,7 +23,11 @@ class Row(NamedTuple):
 
 
 def read_table(
-    path: str | Path, columns: Sequence[str], *, delimiter: str = ",", header: Sequence[str] | None = None
+    path: str | Path,
+    columns: Sequence[str],
+    *,
+    delimiter: str = ",",
+    header: Sequence[str] | None = None,
 ) -> list[Row]:
     """Read a table in UTF-8, with or without a byte order mark; blank lines are passed over.
 
@@ -37,7 +41,13 @@ def read_table(
         DataError: missing or not text, another file's columns, a row of another length, an empty cell, or no rows.
     """
     lines = _read_lines(path, delimiter)
-    names = list(header) if header is not None else [name.strip() for name in lines.pop(0)[1]] if lines else []
+    names = (
+        list(header)
+        if header is not None
+        else [name.strip() for name in lines.pop(0)[1]]
+        if lines
+        else []
+    )
     if absent := [name for name in columns if name not in names]:
         raise DataError(
             f"{path}: must have the column{'s' if len(absent) > 1 else ''} {', '.join(absent)} (cells separated by "
@@ -52,7 +62,9 @@ def read_table(
 
 def _read_lines(path: str | Path, delimiter: str) -> list[tuple[int, list[str]]]:
     """Return line number and cells of every line that is not blank."""
-    reader = csv.reader(io.StringIO(read_text(path, _TABLE), newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(
+        io.StringIO(read_text(path, _TABLE), newline=""), delimiter=delimiter, strict=True
+    )
     try:
         return [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
     except csv.Error as err:
@@ -71,7 +83,9 @@ def read_text(path: str | Path, kind: str = "text") -> str:
         with open(path, encoding="utf-8-sig", newline="") as file:
             return file.read()
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file. Correct the path, or download the file again.") from None
+        raise DataError(
+            f"{path}: no such file. Correct the path, or download the file again."
+        ) from None
     except OSError as err:
         raise DataError(f"{path}: cannot be read: {err.strerror}. Correct the path.") from None
     except UnicodeDecodeError as err:
@@ -79,10 +93,14 @@ def read_text(path: str | Path, kind: str = "text") -> str:
 
 
 def _not_in_utf8(path: str | Path, kind: str, err: Exception) -> DataError:
-    return DataError(f"{path}: not {kind} in UTF-8 ({err}). Download it again, or correct its path.")
+    return DataError(
+        f"{path}: not {kind} in UTF-8 ({err}). Download it again, or correct its path."
+    )
 
 
-def _make_row(path: str | Path, line: int, cells: list[str], names: list[str], columns: Sequence[str]) -> Row:
+def _make_row(
+    path: str | Path, line: int, cells: list[str], names: list[str], columns: Sequence[str]
+) -> Row:
     if len(cells) != len(names):
         raise DataError(
             f"{path}, line {line}: must have {len(names)} cells ({', '.join(names)}), but has {len(cells)}. Cells that "
@@ -90,7 +108,9 @@ def _make_row(path: str | Path, line: int, cells: list[str], names: list[str], c
         )
     values = {name: cell.strip() for name, cell in zip(names, cells, strict=True)}
     if empty := [name for name in columns if not values[name]]:
-        raise DataError(f"{path}, line {line}: `{empty[0]}` must not be empty, but is. Correct or remove the row.")
+        raise DataError(
+            f"{path}, line {line}: `{empty[0]}` must not be empty, but is. Correct or remove the row."
+        )
     return Row(line, values)
 
 

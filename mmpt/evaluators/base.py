@@ -100,4 +100,6 @@ class Metric(ABC, Generic[O_contra]):
 
 
 METRICS: Registry[Metric] = Registry("metric", Metric, "mmpt.evaluators", "mmpt.endtasks")
-PREDICTORS: Registry[Predictor] = Registry("predictor", Predictor, "mmpt.evaluators", "mmpt.endtasks")
+PREDICTORS: Registry[Predictor] = Registry(
+    "predictor", Predictor, "mmpt.evaluators", "mmpt.endtasks"
+)

@@ -39,7 +39,11 @@ class BGRetrievalOutputs(Outputs):
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return scores (of at most `MOST_SAVED` captions and windows), vectors, counts and video ids."""
-        scores = {"scores": self.scores} if max(len(self.pooled_text), len(self.pooled_video)) <= MOST_SAVED else {}
+        scores = (
+            {"scores": self.scores}
+            if max(len(self.pooled_text), len(self.pooled_video)) <= MOST_SAVED
+            else {}
+        )
         return scores | {
             "pooled_text": self.pooled_text,
             "pooled_video": self.pooled_video,
@@ -56,7 +60,9 @@ class BGRetrievalPredictor(Predictor[BGRetrievalOutputs]):
     makes = BGRetrievalOutputs
     reads: ClassVar[Mapping[str, int]] = {"caps": 2, "cmasks": 2, "vfeats": 3, "vmasks": 2}
 
-    def __call__(self, model: nn.Module, loader: BatchLoader, device: torch.device) -> BGRetrievalOutputs:
+    def __call__(
+        self, model: nn.Module, loader: BatchLoader, device: torch.device
+    ) -> BGRetrievalOutputs:
         """Run `model` over `loader`; the model stays on `device`.
 
         Args:

@@ -37,7 +37,9 @@ class Evaluator:
         self.predictor = predictor
         self.metrics = {type(metric).__name__: metric for metric in metrics}
 
-    def __call__(self, model: nn.Module, loader: BatchLoader, device: torch.device) -> tuple[Outputs, Results]:
+    def __call__(
+        self, model: nn.Module, loader: BatchLoader, device: torch.device
+    ) -> tuple[Outputs, Results]:
         """Evaluate `model` on the batches of `loader`, on `device`: what was predicted, and the numbers."""
         outputs = self.predictor(model, loader, device)
         results = {name: metric.compute(outputs) for name, metric in self.metrics.items()}
@@ -103,11 +105,17 @@ def check_results(path: str | Path) -> None:
     while not there.exists():
         there = there.parent
     if not os.access(there, os.W_OK) or (there != Path(path) and not there.is_dir()):
-        raise DataError(f"{path}: cannot be written, since {there} is no folder to write in. Correct `eval.save_path`.")
+        raise DataError(
+            f"{path}: cannot be written, since {there} is no folder to write in. Correct `eval.save_path`."
+        )
 
 
 def write_results(
-    path: str | Path, rows: Sequence[Mapping[str, Any]], *, settings: Mapping[str, Any], chance: Results
+    path: str | Path,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    settings: Mapping[str, Any],
+    chance: Results,
 ) -> None:
     """Add rows to the JSON list at `path`, each in place of an earlier one of the same checkpoint bytes and settings.
 
@@ -123,7 +131,9 @@ def write_results(
     replaced = [row["fingerprint"] for row in new]
     with one_at_a_time(Path(path).parent):
         old = read_results(path) if Path(path).exists() else []
-        kept = [row for row in old if row["fingerprint"] not in replaced or row.get("settings") != plain]
+        kept = [
+            row for row in old if row["fingerprint"] not in replaced or row.get("settings") != plain
+        ]
         write_json(path, kept + new)
 
 
@@ -134,9 +144,15 @@ def read_results(path: str | Path) -> list[dict[str, Any]]:
     except DataError as err:
         if not Path(path).is_file():
             raise
-        raise DataError(f"{err} A damaged results file can only be moved away, and its rows scored again.") from None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= set(_ROW_KEYS) for row in rows):
-        raise DataError(f"{path}: not a results file (a list of rows with {', '.join(_ROW_KEYS)}); move it away.")
+        raise DataError(
+            f"{err} A damaged results file can only be moved away, and its rows scored again."
+        ) from None
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict) and row.keys() >= set(_ROW_KEYS) for row in rows
+    ):
+        raise DataError(
+            f"{path}: not a results file (a list of rows with {', '.join(_ROW_KEYS)}); move it away."
+        )
     return rows
 
 

@@ -26,7 +26,9 @@ ITERATIONS = 50
 
 _CELLS_PER_CHUNK = 1 << 18  # of pairs' blocks: 1 MB of float32, so that they stay in cache
 _SCORES_PER_CHUNK = 1 << 24  # 64 MB of float32
-_LEAST_LOG = -300.0  # a share of e^-300 is nothing, and the product of two such numbers still is a float64
+_LEAST_LOG = (
+    -300.0
+)  # a share of e^-300 is nothing, and the product of two such numbers still is a float64
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,9 @@ def group_by_video(video_ids: Sequence[str], starts_s: Sequence[float] | None = 
     place = {video: index for index, video in enumerate(dict.fromkeys(video_ids))}
     group_N = np.array([place[video] for video in video_ids], dtype=np.int64)
     time_N = np.zeros(len(group_N)) if starts_s is None else np.asarray(starts_s, dtype=np.float64)
-    return Grouping(np.lexsort((time_N, group_N)), np.bincount(group_N, minlength=len(place)), list(place))
+    return Grouping(
+        np.lexsort((time_N, group_N)), np.bincount(group_N, minlength=len(place)), list(place)
+    )
 
 
 def paragraph_chunks(lengths: Lengths) -> list[tuple[int, int]]:
@@ -104,10 +108,16 @@ def paragraph_ranks(
     """
     first, last = paragraphs
     ends = np.append(0, np.cumsum(lengths.captions))
-    assert (ends[-1], lengths.clips.sum()) == (len(text_ND), len(video_MD)), (lengths, len(text_ND), len(video_MD))
+    assert (ends[-1], lengths.clips.sum()) == (len(text_ND), len(video_MD)), (
+        lengths,
+        len(text_ND),
+        len(video_MD),
+    )
     scores_RM = text_ND[ends[first] : ends[last]] @ video_MD.T
     part = replace(lengths, captions=lengths.captions[first:last])
-    return {name: ranks_from_scores(score(scores_RM, part), first) for name, score in scores.items()}
+    return {
+        name: ranks_from_scores(score(scores_RM, part), first) for name, score in scores.items()
+    }
 
 
 def caption_average(scores_RM: np.ndarray, lengths: Lengths) -> np.ndarray:
@@ -119,15 +129,21 @@ def caption_average(scores_RM: np.ndarray, lengths: Lengths) -> np.ndarray:
 
 def dtw(scores_RM: np.ndarray, lengths: Lengths, form: Form = "released") -> np.ndarray:
     """Return minus the cost of dynamic time warping between every paragraph and every video, float32 [p, n]."""
-    return score_pairs(scores_RM, lengths, lambda s_SWP: -dtw_cost(_distances(s_SWP, lengths), lengths.most, form))
+    return score_pairs(
+        scores_RM, lengths, lambda s_SWP: -dtw_cost(_distances(s_SWP, lengths), lengths.most, form)
+    )
 
 
 def otam(scores_RM: np.ndarray, lengths: Lengths, form: Form = "released") -> np.ndarray:
     """Return minus the ordered temporal alignment cost, paragraph to video plus video to paragraph, float32 [p, n]."""
-    return score_pairs(scores_RM, lengths, lambda s_SWP: -otam_cost(_distances(s_SWP, lengths), lengths.most, form))
+    return score_pairs(
+        scores_RM, lengths, lambda s_SWP: -otam_cost(_distances(s_SWP, lengths), lengths.most, form)
+    )
 
 
-def optimal_transport(scores_RM: np.ndarray, lengths: Lengths, epsilon: float = EPSILON) -> np.ndarray:
+def optimal_transport(
+    scores_RM: np.ndarray, lengths: Lengths, epsilon: float = EPSILON
+) -> np.ndarray:
     """Return the mean score under the plan that transports captions to clips, float32 [p, n]; knows no order.
 
     An extension: the release names such numbers, and prints zeros.
@@ -135,9 +151,14 @@ def optimal_transport(scores_RM: np.ndarray, lengths: Lengths, epsilon: float = 
     return score_pairs(scores_RM, lengths, lambda s_SWP: transport_score(s_SWP, epsilon))
 
 
-def score_pairs(scores_RM: np.ndarray, lengths: Lengths, score: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def score_pairs(
+    scores_RM: np.ndarray, lengths: Lengths, score: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
     """Return float32 [p, n] of `score(scores_SWP)`, called with the blocks of many pairs of one size at a time."""
-    assert scores_RM.shape == (lengths.captions.sum(), lengths.clips.sum()), (scores_RM.shape, lengths)
+    assert scores_RM.shape == (lengths.captions.sum(), lengths.clips.sum()), (
+        scores_RM.shape,
+        lengths,
+    )
     row_starts, col_starts = _starts(lengths.captions), _starts(lengths.clips)
     result_pn = np.empty((len(row_starts), len(col_starts)), dtype=np.float32)
     for num_rows in np.unique(lengths.captions):
@@ -145,17 +166,25 @@ def score_pairs(scores_RM: np.ndarray, lengths: Lengths, score: Callable[[np.nda
             these_i = np.flatnonzero(lengths.captions == num_rows)
             these_j = np.flatnonzero(lengths.clips == num_cols)
             num_pairs = len(these_i) * len(these_j)
-            step = max(1, _CELLS_PER_CHUNK // max(int(num_rows * num_cols), lengths.most[0] * lengths.most[1]))
+            step = max(
+                1,
+                _CELLS_PER_CHUNK
+                // max(int(num_rows * num_cols), lengths.most[0] * lengths.most[1]),
+            )
             for begin in range(0, num_pairs, step):
                 a_P, b_P = np.divmod(np.arange(begin, min(begin + step, num_pairs)), len(these_j))
                 i_P, j_P = these_i[a_P], these_j[b_P]
                 row_SP = row_starts[i_P] + np.arange(num_rows)[:, None]
                 col_WP = col_starts[j_P] + np.arange(num_cols)[:, None]
-                result_pn[i_P, j_P] = score(scores_RM[row_SP[:, None], col_WP].astype(np.float32, copy=False))
+                result_pn[i_P, j_P] = score(
+                    scores_RM[row_SP[:, None], col_WP].astype(np.float32, copy=False)
+                )
     return result_pn
 
 
-def transport_score(scores_SWP: np.ndarray, epsilon: float = EPSILON, iterations: int = ITERATIONS) -> np.ndarray:
+def transport_score(
+    scores_SWP: np.ndarray, epsilon: float = EPSILON, iterations: int = ITERATIONS
+) -> np.ndarray:
     """Return sum(Q * score) [P], Q being the entropic transport plan between uniform masses, of sum 1.
 
     Q = diag(u) exp(score / epsilon) diag(v) by Sinkhorn's scaling, a row then a column update. Equal scores give

@@ -47,9 +47,13 @@ def otam(scores_RM: np.ndarray, lengths: Lengths, form: Form = "released") -> np
     return score_pairs(scores_RM, lengths, score)
 
 
-def optimal_transport(scores_RM: np.ndarray, lengths: Lengths, epsilon: float = EPSILON) -> np.ndarray:
+def optimal_transport(
+    scores_RM: np.ndarray, lengths: Lengths, epsilon: float = EPSILON
+) -> np.ndarray:
     """Return the mean score under the plan that transports captions to the windows kept, float32 [p, n]."""
-    return score_pairs(scores_RM, lengths, lambda s_SWP: transport_score(-nearest_windows(-s_SWP), epsilon))
+    return score_pairs(
+        scores_RM, lengths, lambda s_SWP: transport_score(-nearest_windows(-s_SWP), epsilon)
+    )
 
 
 def nearest_windows(distance_SWP: np.ndarray) -> np.ndarray:

@@ -24,7 +24,9 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def model_inputs(batch: ClipBatch, model: nn.Module, device: torch.device) -> dict[str, torch.Tensor]:
+def model_inputs(
+    batch: ClipBatch, model: nn.Module, device: torch.device
+) -> dict[str, torch.Tensor]:
     """Return caps, cmasks, vfeats and vmasks on `device`, features in the model's dtype (files hold float16)."""
     dtype = next((weight.dtype for weight in model.parameters()), torch.float32)
     return {

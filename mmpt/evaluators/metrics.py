@@ -13,7 +13,13 @@ from mmpt.evaluators import full_video, full_video_bg
 from mmpt.evaluators.base import METRICS, Metric, Number, O_contra
 from mmpt.evaluators.bg_retrieval import BGRetrievalOutputs
 from mmpt.evaluators.full_video import Lengths, Score
-from mmpt.evaluators.functional import RECALL_AT, chance_metrics, ranks_from_vectors, recalls, retrieval_metrics
+from mmpt.evaluators.functional import (
+    RECALL_AT,
+    chance_metrics,
+    ranks_from_vectors,
+    recalls,
+    retrieval_metrics,
+)
 from mmpt.evaluators.outputs import RetrievalOutputs
 from mmpt.evaluators.warping import Form
 from mmpt.utils.log import get_logger, progress
@@ -89,7 +95,9 @@ class WholeVideoMetric(Metric[O_contra]):
         chunks = full_video.paragraph_chunks(lengths)
         ranks = [
             full_video.paragraph_ranks(text_ND, video_MD, lengths, scores, chunk)
-            for chunk in progress(chunks, len(chunks), "parts of the paragraphs scored against all videos", logger)
+            for chunk in progress(
+                chunks, len(chunks), "parts of the paragraphs scored against all videos", logger
+            )
         ]
         return {
             prefix + name: value
@@ -111,7 +119,9 @@ class WholeVideoMetric(Metric[O_contra]):
 class Warping(Protocol):
     """A score by warping, in the published form or without its padding defects."""
 
-    def __call__(self, scores_RM: np.ndarray, lengths: Lengths, form: Form = "released") -> np.ndarray: ...
+    def __call__(
+        self, scores_RM: np.ndarray, lengths: Lengths, form: Form = "released"
+    ) -> np.ndarray: ...
 
 
 def _ways(dtw: Warping, otam: Warping, optimal_transport: Score) -> tuple[Way, ...]:
@@ -127,7 +137,9 @@ def _ways(dtw: Warping, otam: Warping, optimal_transport: Score) -> tuple[Way, .
 
 
 def _numbers(ways: tuple[Way, ...], what: str) -> tuple[Number, ...]:
-    return tuple(number for way in ways for number in recall_numbers(f"{what}, {way.title}", way.prefix))
+    return tuple(
+        number for way in ways for number in recall_numbers(f"{what}, {way.title}", way.prefix)
+    )
 
 
 @METRICS.register
@@ -145,7 +157,9 @@ class FullVideoRetrievalMetric(WholeVideoMetric[RetrievalOutputs]):
         lengths = Lengths.of(grouping.lengths)
         if (np.diff(grouping.order) == 1).all():
             return outputs.pooled_text, outputs.pooled_video, lengths
-        logger.warning("clips are not listed video by video in time order; regrouped before they are aligned")
+        logger.warning(
+            "clips are not listed video by video in time order; regrouped before they are aligned"
+        )
         return outputs.pooled_text[grouping.order], outputs.pooled_video[grouping.order], lengths
 
     def num_videos(self, outputs: RetrievalOutputs) -> int:
@@ -163,14 +177,20 @@ class FullVideoBGRetrievalMetric(WholeVideoMetric[BGRetrievalOutputs]):
 
     def vectors(self, outputs: BGRetrievalOutputs) -> tuple[np.ndarray, np.ndarray, Lengths]:
         """Return the vectors as they are."""
-        return outputs.pooled_text, outputs.pooled_video, Lengths.of(outputs.num_captions, outputs.num_windows)
+        return (
+            outputs.pooled_text,
+            outputs.pooled_video,
+            Lengths.of(outputs.num_captions, outputs.num_windows),
+        )
 
     def num_videos(self, outputs: BGRetrievalOutputs) -> int:
         """Return the number of videos."""
         return len(outputs.video_ids)
 
 
-def _both_directions(text_to_video: dict[str, float], video_to_text: dict[str, float]) -> dict[str, float]:
+def _both_directions(
+    text_to_video: dict[str, float], video_to_text: dict[str, float]
+) -> dict[str, float]:
     return {**text_to_video, **{f"v2t-{name}": value for name, value in video_to_text.items()}}
 
 

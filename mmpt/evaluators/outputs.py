@@ -45,6 +45,10 @@ class RetrievalOutputs(Outputs):
             "pooled_text": self.pooled_text,
             "pooled_video": self.pooled_video,
             "video_id": np.array([clip.video_id for clip in self.clips]),
-            "start_s": np.array([missing if clip.start_s is None else clip.start_s for clip in self.clips]),
-            "end_s": np.array([missing if clip.end_s is None else clip.end_s for clip in self.clips]),
+            "start_s": np.array(
+                [missing if clip.start_s is None else clip.start_s for clip in self.clips]
+            ),
+            "end_s": np.array(
+                [missing if clip.end_s is None else clip.end_s for clip in self.clips]
+            ),
         }

@@ -27,7 +27,9 @@ class RetrievalPredictor(Predictor[RetrievalOutputs]):
     makes = RetrievalOutputs
     reads: ClassVar[Mapping[str, int]] = {"caps": 1, "cmasks": 1, "vfeats": 2, "vmasks": 1}
 
-    def __call__(self, model: nn.Module, loader: BatchLoader, device: torch.device) -> RetrievalOutputs:
+    def __call__(
+        self, model: nn.Module, loader: BatchLoader, device: torch.device
+    ) -> RetrievalOutputs:
         """Run `model` over `loader`; the model stays on `device`.
 
         Args:
@@ -50,11 +52,20 @@ class RetrievalPredictor(Predictor[RetrievalOutputs]):
                 video_parts.append(output["pooled_video"].float().cpu())
                 clips.extend(clip_ids(batch["video_id"]))
         check_not_empty(clips)
-        text_ND, video_ND = of_first_equals(torch.cat(text_parts), torch.cat(captions)), torch.cat(video_parts)
-        assert len(text_ND) == len(video_ND) == len(clips), (len(text_ND), len(video_ND), len(clips))
+        text_ND, video_ND = (
+            of_first_equals(torch.cat(text_parts), torch.cat(captions)),
+            torch.cat(video_parts),
+        )
+        assert len(text_ND) == len(video_ND) == len(clips), (
+            len(text_ND),
+            len(video_ND),
+            len(clips),
+        )
         check_finite("captions", text_ND)
         check_finite("clips", video_ND)
-        return RetrievalOutputs(pooled_text=text_ND.numpy(), pooled_video=video_ND.numpy(), clips=clips)
+        return RetrievalOutputs(
+            pooled_text=text_ND.numpy(), pooled_video=video_ND.numpy(), clips=clips
+        )
 
 
 def of_first_equals(text_ND: torch.Tensor, caps_NT: torch.Tensor) -> torch.Tensor:

@@ -34,7 +34,11 @@ class Benchmark:
         """Return a method's numbers as fractions, in the shape of `Results`."""
         place = METHODS.index(method)
         percents = {name: values[place] for name, values in self.numbers.items()}
-        return {self.metric: {name: percent / 100 for name, percent in percents.items() if percent is not None}}
+        return {
+            self.metric: {
+                name: percent / 100 for name, percent in percents.items() if percent is not None
+            }
+        }
 
     @property
     def papers(self) -> dict[str, dict[str, dict[str, float]]]:
@@ -46,7 +50,8 @@ class Benchmark:
 def _recalls(prefix: str, videoclip: str, tempclr: str, norton: str) -> dict[str, Percents]:
     """Return R1, R5 and R10 from texts such as `74.5 94.5 97.9`, empty where there is none."""
     columns: list[list[float | None]] = [
-        [float(part) for part in text.split()] or [None] * 3 for text in (videoclip, tempclr, norton)
+        [float(part) for part in text.split()] or [None] * 3
+        for text in (videoclip, tempclr, norton)
     ]
     return {f"{prefix}R{k}": (a, b, c) for k, a, b, c in zip((1, 5, 10), *columns, strict=True)}
 
@@ -79,7 +84,9 @@ PUBLISHED: dict[str, Benchmark] = {
             **_recalls("DTW-", "55.7 93.1 98.9", "70.4 93.8 97.9", "76.1 95.0 97.7"),
             **_recalls("OTAM-", "56.6 92.8 98.9", "72.2 94.5 97.7", "73.6 94.7 97.7"),
         },
-        notes=("DTW and OTAM include the padding defects of the released code, as the published form here does.",),
+        notes=(
+            "DTW and OTAM include the padding defects of the released code, as the published form here does.",
+        ),
     ),
     "youcook_zs": Benchmark(
         title="YouCook2, clips by their captions",
@@ -112,7 +119,9 @@ PUBLISHED: dict[str, Benchmark] = {
         metric="RetrievalMetric",
         numbers=_recalls("", "30.9 55.4 66.8", "30.6 55.1 65.5", "31.2 55.7 66.8"),
         num_items=1000,
-        notes=("The released fine-tuning chooses its checkpoint by the loss on this very test set.",),
+        notes=(
+            "The released fine-tuning chooses its checkpoint by the loss on this very test set.",
+        ),
     ),
     "vttqa_zs": Benchmark(
         title="MSR-VTT, multiple choice",
@@ -131,7 +140,9 @@ PUBLISHED: dict[str, Benchmark] = {
         setting="zero-shot",
         metric="COINActionSegmentationMetric",
         numbers={"frame_acc": (58.9, None, None)},
-        notes=("VideoCLIP's 58.9 is the share of background: users report that every second comes out as background.",),
+        notes=(
+            "VideoCLIP's 58.9 is the share of background: users report that every second comes out as background.",
+        ),
     ),
     "coin_ft": Benchmark(
         title="COIN, step segmentation",
@@ -178,7 +189,10 @@ def benchmark_key(task: str) -> str:
 def setting_of(task: str) -> str:
     """Return `zero-shot`, `fine-tuned`, or nothing where the name of the YAML does not say it."""
     key = benchmark_key(task)
-    return next((name for end, name in (("_zs", "zero-shot"), ("_ft", "fine-tuned")) if key.endswith(end)), "")
+    return next(
+        (name for end, name in (("_zs", "zero-shot"), ("_ft", "fine-tuned")) if key.endswith(end)),
+        "",
+    )
 
 
 def comparability_notes(benchmark: Benchmark | None, rows: dict[str, dict]) -> list[str]:
@@ -194,9 +208,13 @@ def comparability_notes(benchmark: Benchmark | None, rows: dict[str, dict]) -> l
         by_data.setdefault(row.get("data_fingerprint"), []).append(name)
     unknown = by_data.pop(None, [])
     if unknown:
-        notes.append(f"not comparable: {', '.join(unknown)} did not record the data it was scored on; score it again.")
+        notes.append(
+            f"not comparable: {', '.join(unknown)} did not record the data it was scored on; score it again."
+        )
     if len(by_data) > 1:
-        groups = "; ".join(f"{', '.join(names)} on {str(data)[:12]}" for data, names in by_data.items())
+        groups = "; ".join(
+            f"{', '.join(names)} on {str(data)[:12]}" for data, names in by_data.items()
+        )
         notes.append(f"not comparable: the runs were scored on different data ({groups}).")
     for name, row in rows.items():
         scored, missing = row.get("num_items"), row.get("num_missing", 0)

@@ -20,7 +20,9 @@ def config_spans(config: DatasetConfig, num_seconds: int) -> list[Span]:
     return window_spans(num_seconds, config.sliding_window, config.sliding_window_size)
 
 
-def need_entries(batch: Mapping[str, Any], names: tuple[str, ...], predictor: Predictor, wanted: str) -> dict[str, Any]:
+def need_entries(
+    batch: Mapping[str, Any], names: tuple[str, ...], predictor: Predictor, wanted: str
+) -> dict[str, Any]:
     """Return the entry of the only video of a batch for each of `names`.
 
     Args:
@@ -37,7 +39,9 @@ def need_entries(batch: Mapping[str, Any], names: tuple[str, ...], predictor: Pr
     return {name: batch[name][0] for name in names}
 
 
-def need_logits(output: Mapping[str, torch.Tensor], predictor: Predictor, wanted: str) -> torch.Tensor:
+def need_logits(
+    output: Mapping[str, torch.Tensor], predictor: Predictor, wanted: str
+) -> torch.Tensor:
     """Return the logits of a model's output.
 
     Args:

@@ -25,7 +25,10 @@ def render_table(columns: Mapping[str, ResultsLike]) -> str:
     widths = [max(len(line[c]) for line in cells) for c in range(len(cells[0]))]
     blocks = []
     for block in _blocks(widths[1:], MAX_WIDTH - title_width):
-        lines = [line[0].ljust(title_width) + "".join(f"  {line[c].rjust(widths[c])}" for c in block) for line in cells]
+        lines = [
+            line[0].ljust(title_width) + "".join(f"  {line[c].rjust(widths[c])}" for c in block)
+            for line in cells
+        ]
         lines.insert(1, "-" * len(lines[0]))
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
@@ -39,7 +42,9 @@ def render_markdown(columns: Mapping[str, ResultsLike]) -> str:
     """
     header, *body = _cells(columns)
     rule = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join("| " + " | ".join(line).replace("\n", " ") + " |" for line in (header, rule, *body))
+    return "\n".join(
+        "| " + " | ".join(line).replace("\n", " ") + " |" for line in (header, rule, *body)
+    )
 
 
 def _cells(columns: Mapping[str, ResultsLike]) -> list[list[str]]:
@@ -50,7 +55,10 @@ def _cells(columns: Mapping[str, ResultsLike]) -> list[list[str]]:
     body = [
         [
             number.title,
-            *(format_value(results.get(metric, {}).get(number.name), number) for results in columns.values()),
+            *(
+                format_value(results.get(metric, {}).get(number.name), number)
+                for results in columns.values()
+            ),
         ]
         for metric in metrics
         for number in numbers_of(metric, columns)

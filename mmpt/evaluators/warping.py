@@ -72,7 +72,9 @@ def _pad(block_RKP: np.ndarray, more_rows: int, more_cols: int) -> np.ndarray:
     The slices are the release's own, with what they mean for 0 (everything) and for negative numbers.
     """
     (num_rows, num_cols), num_pairs = block_RKP.shape[:2], block_RKP.shape[2]
-    padded = np.full((num_rows + more_rows, num_cols + more_cols, num_pairs), _INF, dtype=block_RKP.dtype)
+    padded = np.full(
+        (num_rows + more_rows, num_cols + more_cols, num_pairs), _INF, dtype=block_RKP.dtype
+    )
     kept = block_RKP[: len(padded), : padded.shape[1]]
     padded[: kept.shape[0], : kept.shape[1]] = kept
     padded[-more_rows - 1 :, -more_cols:] = 0
@@ -109,7 +111,9 @@ def cumulate_otam(distance_RKP: np.ndarray, *, first_sign: Literal[-1, 1]) -> np
         above_KP, here_KP = total_RKP[r - 1], total_RKP[r]
         diagonal_or_up_KP = above_KP[:-1].copy()
         diagonal_or_up_KP[-1] = np.minimum(above_KP[-2], above_KP[-1])
-        here_KP[1] = distance_RKP[r, 1] + first_sign * np.minimum(above_KP[1], 0)  # column 0 costs nothing
+        here_KP[1] = distance_RKP[r, 1] + first_sign * np.minimum(
+            above_KP[1], 0
+        )  # column 0 costs nothing
         for c in range(2, num_cols):
             here_KP[c] = distance_RKP[r, c] + np.minimum(diagonal_or_up_KP[c - 1], here_KP[c - 1])
     return total_RKP

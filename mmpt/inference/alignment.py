@@ -45,7 +45,12 @@ def mean_of_windows(windows: Iterable[tuple[int, torch.Tensor]], seconds: int) -
 
 
 def align_sentences(
-    text_SD: torch.Tensor, video_LD: torch.Tensor, *, epsilon: float, iterations: int, monotone: bool
+    text_SD: torch.Tensor,
+    video_LD: torch.Tensor,
+    *,
+    epsilon: float,
+    iterations: int,
+    monotone: bool,
 ) -> Alignment:
     """Align sentences with seconds by entropic optimal transport of their cosines.
 

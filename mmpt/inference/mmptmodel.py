@@ -105,7 +105,10 @@ class MMPTModel(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write towers (safetensors), config and tokenizer into a folder that `from_pretrained` takes; S3D is apart."""
-        write_pretrained(folder, Pretrained(fusion=self.fusion, dataset=self.dataset_config, model=self.model_config))
+        write_pretrained(
+            folder,
+            Pretrained(fusion=self.fusion, dataset=self.dataset_config, model=self.model_config),
+        )
 
     def push_to_hub(self, repo_id: str, *, private: bool = False) -> str:
         """Upload what `save_pretrained` writes to the Hugging Face hub (log in first); return the address."""
@@ -138,7 +141,11 @@ class MMPTModel(nn.Module):
         return self.s3d
 
     def forward(
-        self, video_frames: torch.Tensor, caps: torch.Tensor, cmasks: torch.Tensor, return_score: bool = False
+        self,
+        video_frames: torch.Tensor,
+        caps: torch.Tensor,
+        cmasks: torch.Tensor,
+        return_score: bool = False,
     ) -> ModelOutput | dict[str, torch.Tensor]:
         """Embed pairs of a short video and a caption, as the original's wrapper does, for any number of pairs.
 
@@ -167,7 +174,10 @@ class MMPTModel(nn.Module):
     def embed_clips(self, clips_NPHWC: torch.Tensor) -> torch.Tensor:
         """Return S3D features [N, 512] of clips of one second each [N, P, H, W, 3], some clips at a time."""
         network = self.need_s3d()
-        chunks = (unit_range(chunk.movedim(-1, 1), self.dtype) for chunk in clips_NPHWC.split(CLIPS_AT_ONCE))
+        chunks = (
+            unit_range(chunk.movedim(-1, 1), self.dtype)
+            for chunk in clips_NPHWC.split(CLIPS_AT_ONCE)
+        )
         with convolutions(tf32=False):
             features = torch.cat([network(chunk)["video_embedding"] for chunk in chunks])
         return nn.functional.normalize(features, dim=-1) if self.normalise else features
@@ -178,7 +188,9 @@ class MMPTModel(nn.Module):
         read = read_video(video, name)
         if isinstance(read, torch.Tensor):
             if read.shape[1] != (width := self.fusion.video_encoder.input_dim):
-                raise DataError(f"{name}: features must be {width} wide, as the model is, but are {read.shape[1]}.")
+                raise DataError(
+                    f"{name}: features must be {width} wide, as the model is, but are {read.shape[1]}."
+                )
             return read.to(self.device, self.dtype)
         return torch.cat([self.embed_clips(block.to(self.device)) for block in read])
 
@@ -223,7 +235,9 @@ class MMPTModel(nn.Module):
         """
         windows = list(self._windows([video], stride))
         special = self.aligner.special
-        vectors = [embed_windows(self.fusion, batch, special)[0] for batch in batches(windows, batch_size)]
+        vectors = [
+            embed_windows(self.fusion, batch, special)[0] for batch in batches(windows, batch_size)
+        ]
         return torch.cat(vectors), [window.span for window in windows]
 
     @torch.no_grad()
@@ -243,9 +257,13 @@ class MMPTModel(nn.Module):
             found = sorted({type(text).__name__ for text in several}) or ["none"]
             raise DataError(f"texts must be one or more strings, but are {', '.join(found)}.")
         ids = self.tokenizer(several, add_special_tokens=False)["input_ids"]
-        return embed_texts(self.fusion, ids, self.aligner.special, self.aligner.max_text_len, batch_size)
+        return embed_texts(
+            self.fusion, ids, self.aligner.special, self.aligner.max_text_len, batch_size
+        )
 
-    def similarity(self, videos: Video | Sequence[Video], texts: str | Sequence[str] | torch.Tensor) -> torch.Tensor:
+    def similarity(
+        self, videos: Video | Sequence[Video], texts: str | Sequence[str] | torch.Tensor
+    ) -> torch.Tensor:
         """Return the dot products [videos, texts] that training ranks by.
 
         Args:
@@ -257,7 +275,11 @@ class MMPTModel(nn.Module):
         """
         is_vectors = isinstance(videos, np.ndarray | torch.Tensor) and videos.ndim == 2
         video_ND = torch.as_tensor(videos) if is_vectors else self.encode_video(videos)
-        text_ND = self.encode_text(texts) if isinstance(texts, str | list | tuple) else torch.as_tensor(texts)
+        text_ND = (
+            self.encode_text(texts)
+            if isinstance(texts, str | list | tuple)
+            else torch.as_tensor(texts)
+        )
         if video_ND.shape[1] != text_ND.shape[1]:
             raise DataError(
                 f"videos and texts must have vectors of one width, but have {video_ND.shape[1]} and "
@@ -288,10 +310,15 @@ class MMPTModel(nn.Module):
         """
         windows = list(self._windows([video], max(self.max_video_len // 2, 1)))
         special = self.aligner.special
-        states = ((window.start, embed_windows(self.fusion, [window], special)[1][0, 1:-1]) for window in windows)
+        states = (
+            (window.start, embed_windows(self.fusion, [window], special)[1][0, 1:-1])
+            for window in windows
+        )
         video_LD = mean_of_windows(states, windows[-1].span[1])
         text_SD = self.encode_text(sentences)
-        return align_sentences(text_SD, video_LD, epsilon=epsilon, iterations=iterations, monotone=monotone)
+        return align_sentences(
+            text_SD, video_LD, epsilon=epsilon, iterations=iterations, monotone=monotone
+        )
 
     def _windows(self, videos: list[Video], stride: int | None = None) -> Iterator[Window]:
         """Yield windows of F seconds, video by video; features are computed as the iteration reaches them."""

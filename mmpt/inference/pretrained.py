@@ -69,7 +69,12 @@ def read_pretrained(source: str | Path, checkpoint: str = "checkpoint_best.pt") 
             f"{path}: must hold {CONFIG_NAME} and {WEIGHTS_NAME} (from save_pretrained) or a run's config.yaml and "
             "checkpoints, but holds neither."
         )
-    if HUB_ID.fullmatch(str(source)) and path.suffix not in (".yaml", ".yml", ".pt", ".safetensors"):
+    if HUB_ID.fullmatch(str(source)) and path.suffix not in (
+        ".yaml",
+        ".yml",
+        ".pt",
+        ".safetensors",
+    ):
         return _from_saved(_download(str(source)), trusted=False)
     raise CheckpointError(
         f"{source}: must be a YAML, a folder, a checkpoint or a hub name `owner/model`, but there is no such file."
@@ -92,7 +97,9 @@ def find_checkpoint(config: RunConfig, checkpoint: str) -> Path:
     if Path(checkpoint).name != checkpoint:
         return Path(checkpoint)
     places = [Path(config.eval.save_path) / checkpoint] if config.eval.save_path else []
-    places += [Path(path) for path in reversed(config.checkpoint_paths) if Path(path).name == checkpoint]
+    places += [
+        Path(path) for path in reversed(config.checkpoint_paths) if Path(path).name == checkpoint
+    ]
     if not config.is_test:
         places.append(Path(config.save_dir) / checkpoint)
     for place in places:
@@ -135,7 +142,9 @@ def _from_saved(folder: Path, *, trusted: bool = True) -> Pretrained:
         dataset = DatasetConfig(**section["dataset"], bert_name=str(folder))
         model = ModelConfig(**section["model"])
     except (TypeError, KeyError) as err:
-        raise CheckpointError(f"{folder / CONFIG_NAME}: the section `{SECTION}` is damaged ({err}).") from err
+        raise CheckpointError(
+            f"{folder / CONFIG_NAME}: the section `{SECTION}` is damaged ({err})."
+        ) from err
     name = model.model_cls or ""
     if not trusted and name not in MODELS:
         raise CheckpointError(
@@ -160,9 +169,13 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; copy or download the whole folder again.") from None
+        raise CheckpointError(
+            f"{path}: no such file; copy or download the whole folder again."
+        ) from None
     except (SafetensorError, OSError) as err:
-        raise CheckpointError(f"{path}: damaged or cut short ({err}); copy or download it again.") from err
+        raise CheckpointError(
+            f"{path}: damaged or cut short ({err}); copy or download it again."
+        ) from err
 
 
 def _download(repo_id: str) -> Path:

@@ -54,7 +54,9 @@ def read_video(video: Video, name: str) -> torch.Tensor | Iterator[torch.Tensor]
     array = _to_tensor(video, name) if isinstance(video, np.ndarray) else video
     if not isinstance(array, torch.Tensor) or array.ndim not in ONE_VIDEO:
         found = list(array.shape) if isinstance(array, torch.Tensor) else type(array).__name__
-        raise DataError(f"{name}: must be features [seconds, 512] or frames [seconds, 30, H, W, 3], but is {found}.")
+        raise DataError(
+            f"{name}: must be features [seconds, 512] or frames [seconds, 30, H, W, 3], but is {found}."
+        )
     if not len(array):
         raise DataError(f"{name}: must last at least one second, but is empty.")
     if array.ndim == 5:
@@ -66,14 +68,20 @@ def read_video(video: Video, name: str) -> torch.Tensor | Iterator[torch.Tensor]
 def _to_tensor(array: np.ndarray, name: str) -> torch.Tensor:
     if array.dtype.kind != "f" and array.dtype != np.uint8:
         raise DataError(f"{name}: must be floats, or uint8 frames, but is {array.dtype}.")
-    return torch.from_numpy(np.require(array, requirements=["W"]))  # copies what is read-only, as a mapped file is
+    return torch.from_numpy(
+        np.require(array, requirements=["W"])
+    )  # copies what is read-only, as a mapped file is
 
 
 def _check_features(features_LI: torch.Tensor, name: str) -> None:
     if not features_LI.is_floating_point():
-        raise DataError(f"{name}: features must be floats, but are {str(features_LI.dtype).removeprefix('torch.')}.")
+        raise DataError(
+            f"{name}: features must be floats, but are {str(features_LI.dtype).removeprefix('torch.')}."
+        )
     if not bool(features_LI.isfinite().all()):
-        raise DataError(f"{name}: features must be finite, but hold NaN or infinity; extract this video again.")
+        raise DataError(
+            f"{name}: features must be finite, but hold NaN or infinity; extract this video again."
+        )
 
 
 def unit_range(frames: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -85,10 +93,14 @@ def unit_range(frames: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     if frames.dtype == torch.uint8:
         return frames.to(dtype) / 255
     if not frames.is_floating_point():
-        raise DataError(f"frames must be uint8 or floats in 0..1, but are {str(frames.dtype).removeprefix('torch.')}.")
+        raise DataError(
+            f"frames must be uint8 or floats in 0..1, but are {str(frames.dtype).removeprefix('torch.')}."
+        )
     low, high = (float(bound) for bound in frames.aminmax()) if frames.numel() else (0.0, 0.0)
     if not (low >= 0 and high <= 1):
-        raise DataError(f"float frames must lie in 0..1, but span {low:g} to {high:g}; divide by 255, or pass uint8.")
+        raise DataError(
+            f"float frames must lie in 0..1, but span {low:g} to {high:g}; divide by 255, or pass uint8."
+        )
     return frames.to(dtype)
 
 
@@ -98,7 +110,9 @@ def _load_npy(path: Path) -> np.ndarray:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file.") from None
     except (OSError, *NPY_ERRORS) as err:
-        raise DataError(f"{path}: not a complete .npy file ({err}); extract or copy it again.") from None
+        raise DataError(
+            f"{path}: not a complete .npy file ({err}); extract or copy it again."
+        ) from None
 
 
 def _decoded(path: Path) -> Iterator[torch.Tensor]:
@@ -106,7 +120,9 @@ def _decoded(path: Path) -> Iterator[torch.Tensor]:
     try:
         from mmpt.media.video_reader import VideoError, VideoFile
     except ImportError as err:
-        raise DataError(f"{path}: reading videos needs PyAV ({err}); install it with `pip install av`.") from err
+        raise DataError(
+            f"{path}: reading videos needs PyAV ({err}); install it with `pip install av`."
+        ) from err
     video = VideoFile(path)
     try:
         for clips in batches(video.clips(), CLIPS_AT_ONCE):

@@ -56,12 +56,18 @@ def embed_windows(
     lengths = torch.tensor([len(window.features) for window in windows], device=vfeats.device)
     vmasks = torch.arange(vfeats.shape[1], device=vfeats.device) < lengths[:, None]
     caps = torch.tensor([[special.cls, special.sep]], device=vfeats.device).expand(len(windows), -1)
-    pooled, states, _ = fusion.forward_video(vfeats, vmasks, caps, torch.ones_like(caps, dtype=torch.bool))
+    pooled, states, _ = fusion.forward_video(
+        vfeats, vmasks, caps, torch.ones_like(caps, dtype=torch.bool)
+    )
     return wide(pooled), wide(states)
 
 
 def embed_texts(
-    fusion: MMFusionSeparate, ids: Sequence[list[int]], special: SpecialTokens, num_slots: int, batch_size: int
+    fusion: MMFusionSeparate,
+    ids: Sequence[list[int]],
+    special: SpecialTokens,
+    num_slots: int,
+    batch_size: int,
 ) -> torch.Tensor:
     """Return pooled vectors [N, D], float32 or wider, of word-piece ids, of which the first T - 3 count.
 

@@ -31,7 +31,11 @@ _JPEG_RANGE = 2
 
 def scaled_size(height: int, width: int, size: int = SIZE) -> tuple[int, int]:
     """Return (height, width) with the shorter side at `size` and the longer one rounded down."""
-    return (int(height * size / width), size) if height >= width else (size, int(width * size / height))
+    return (
+        (int(height * size / width), size)
+        if height >= width
+        else (size, int(width * size / height))
+    )
 
 
 @dataclass(frozen=True)
@@ -50,12 +54,23 @@ class FrameLayout:
         """Describe a decoded frame."""
         side_data: Any = frame.side_data.get("DISPLAYMATRIX")
         matrix = tuple(memoryview(side_data).cast("i").tolist()) if side_data else ()
-        return cls(frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, matrix)
+        return cls(
+            frame.width,
+            frame.height,
+            frame.format.name,
+            frame.colorspace,
+            frame.color_range,
+            matrix,
+        )
 
     def turning(self) -> list[tuple[str, str]]:
         """Return the filters (name, arguments) that show the picture upright, as FFmpeg's command inserts them."""
         matrix = self.display_matrix
-        if not matrix or not math.hypot(matrix[0], matrix[3]) or not math.hypot(matrix[1], matrix[4]):
+        if (
+            not matrix
+            or not math.hypot(matrix[0], matrix[3])
+            or not math.hypot(matrix[1], matrix[4])
+        ):
             return []
         across, down = math.hypot(matrix[0], matrix[3]), math.hypot(matrix[1], matrix[4])
         degrees = round(math.degrees(math.atan2(matrix[1] / down, matrix[0] / across))) % 360
@@ -81,7 +96,10 @@ class FrameLayout:
             extra = left % 2  # chroma columns come in pairs
             wide = SIZE + 2 * extra
             steps = [("scale", f"{width}:{height}:flags={_EXACT}"), ("format", "yuv422p"), *mirror]
-            steps += [("crop", f"{wide}:{SIZE}:{left - extra}:{top}"), ("scale", f"{wide}:{SIZE}:flags={_EXACT}")]
+            steps += [
+                ("crop", f"{wide}:{SIZE}:{left - extra}:{top}"),
+                ("scale", f"{wide}:{SIZE}:flags={_EXACT}"),
+            ]
             return [*turning, *steps, ("format", "rgb24")], extra
         steps = [("scale", f"{width}:{height}"), *mirror, ("crop", f"{SIZE}:{SIZE}:{left}:{top}")]
         return [*turning, *steps, ("format", "rgb24")], 0
@@ -99,7 +117,13 @@ class FrameGraph:
     """
 
     def __init__(
-        self, layout: FrameLayout, time_base: Fraction, start_s: float, *, hflip: bool = False, is_fast: bool = False
+        self,
+        layout: FrameLayout,
+        time_base: Fraction,
+        start_s: float,
+        *,
+        hflip: bool = False,
+        is_fast: bool = False,
     ):
         picturing, self._cut = layout.picturing(hflip=hflip)
         rate = [("fps", f"fps={FPS}:start_time={start_s:.9f}")]
@@ -116,7 +140,9 @@ class FrameGraph:
             source["colorspace"] = str(layout.colour_space)
         source["range"] = str(layout.colour_range)
         nodes = [self._graph.add("buffer", **source)]
-        nodes += [self._graph.add(name, arguments) for name, arguments in [*steps, ("buffersink", "")]]
+        nodes += [
+            self._graph.add(name, arguments) for name, arguments in [*steps, ("buffersink", "")]
+        ]
         self._graph.link_nodes(*nodes).configure()
 
     def push(self, frame: av.VideoFrame | None) -> Iterator[np.ndarray]:

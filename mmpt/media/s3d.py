@@ -15,7 +15,14 @@ import torch
 from torch import nn
 
 from mmpt.errors import CheckpointError, DataError
-from mmpt.media.s3d_layers import InceptionBlock, SamePool3D, SelfGating, SentenceModule, STConv3D, space_to_depth
+from mmpt.media.s3d_layers import (
+    InceptionBlock,
+    SamePool3D,
+    SelfGating,
+    SentenceModule,
+    STConv3D,
+    space_to_depth,
+)
 from mmpt.utils.checkpoint_file import load_checkpoint
 from mmpt.utils.io import load_word_array
 from mmpt.utils.log import get_logger
@@ -43,8 +50,27 @@ INCEPTION = {
 """Widths of every block's branches: b0, b1a, b1b, b2a, b2b, b3."""
 
 LAYERS = (
-    *("conv1", "maxpool_2a", "conv_2b", "conv_2c", "gating", "maxpool_3a", "mixed_3b", "mixed_3c", "maxpool_4a"),
-    *("mixed_4b", "mixed_4c", "mixed_4d", "mixed_4e", "mixed_4f", "maxpool_5a", "mixed_5b", "mixed_5c"),
+    *(
+        "conv1",
+        "maxpool_2a",
+        "conv_2b",
+        "conv_2c",
+        "gating",
+        "maxpool_3a",
+        "mixed_3b",
+        "mixed_3c",
+        "maxpool_4a",
+    ),
+    *(
+        "mixed_4b",
+        "mixed_4c",
+        "mixed_4d",
+        "mixed_4e",
+        "mixed_4f",
+        "maxpool_5a",
+        "mixed_5b",
+        "mixed_5c",
+    ),
 )
 
 
@@ -106,7 +132,9 @@ class S3D(nn.Module):
         for name in LAYERS:
             x_NCTHW = self.get_submodule(name)(x_NCTHW)
             if name == "conv1" and self.space_to_depth:
-                x_NCTHW = x_NCTHW[:, :, 1:, 1:, 1:]  # its even kernel and padding make one place too many
+                x_NCTHW = x_NCTHW[
+                    :, :, 1:, 1:, 1:
+                ]  # its even kernel and padding make one place too many
         mean_NC = x_NCTHW.mean(dim=(2, 3, 4))
         return {"video_embedding": self.fc(mean_NC), "mixed_5c": mean_NC}
 
@@ -122,11 +150,17 @@ class S3D(nn.Module):
     def forward_text(self, sentences: Sequence[str]) -> dict[str, torch.Tensor]:
         """Return `text_embedding` [N, K] of sentences; the network must have been built with its words."""
         assert self.word_ids, "this S3D was built without words, so it has no text tower"
-        return {"text_embedding": self.text_module(self.tokenise(sentences).to(self.fc.weight.device))}
+        return {
+            "text_embedding": self.text_module(self.tokenise(sentences).to(self.fc.weight.device))
+        }
 
 
 def _check_clips(clips: torch.Tensor) -> None:
-    if clips.dim() != 5 or clips.shape[1] != 3 or any(size % 2 or not size for size in clips.shape[2:]):
+    if (
+        clips.dim() != 5
+        or clips.shape[1] != 3
+        or any(size % 2 or not size for size in clips.shape[2:])
+    ):
         raise DataError(
             "clips for S3D must be [clips, 3, frames, height, width] with even frames, height and width (30 x 224 x "
             f"224 in HowTo100M features), but are {list(clips.shape)}."
@@ -135,7 +169,9 @@ def _check_clips(clips: torch.Tensor) -> None:
 
 def _number(words: Sequence[str]) -> dict[str, int]:
     if not 0 < len(words) < NUM_EMBEDDINGS:
-        raise DataError(f"the dictionary must hold 1 to {NUM_EMBEDDINGS - 1} words, but holds {len(words)}.")
+        raise DataError(
+            f"the dictionary must hold 1 to {NUM_EMBEDDINGS - 1} words, but holds {len(words)}."
+        )
     return {str(word): number for number, word in enumerate(words, start=1)}
 
 
@@ -171,9 +207,15 @@ def load_s3d(weights: str | Path = S3D_WEIGHTS, words: str | Path | None = None)
     network = S3D(words)
     try:
         network.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as err:  # other names, shapes, or values that are no tensors
+    except (
+        RuntimeError,
+        TypeError,
+        AttributeError,
+    ) as err:  # other names, shapes, or values that are no tensors
         reason = " ".join(str(err).split())[:300]
-        raise CheckpointError(f"{path}: these are not S3D's weights ({reason} ..). {_where(S3D_WEIGHTS.name)}") from err
+        raise CheckpointError(
+            f"{path}: these are not S3D's weights ({reason} ..). {_where(S3D_WEIGHTS.name)}"
+        ) from err
     return network.eval()
 
 

@@ -40,7 +40,9 @@ class STConv3D(nn.Module):
         super().__init__()
         self.separable = separable
         if not separable:
-            self.conv1 = nn.Conv3d(in_channels, out_channels, kernel, stride=stride, padding=padding, bias=False)
+            self.conv1 = nn.Conv3d(
+                in_channels, out_channels, kernel, stride=stride, padding=padding, bias=False
+            )
             self.bn1 = nn.BatchNorm3d(out_channels)
             return
         assert stride == 1
@@ -78,7 +80,9 @@ class SamePool3D(nn.Module):
         self.kernel, self.stride = kernel, stride
         totals = [max(k - s, 0) for k, s in zip(kernel, stride, strict=True)]
         # functional.pad counts from the last axis: (W front, W back, H front, ..)
-        self.padding = [side for total in reversed(totals) for side in (total // 2, total - total // 2)]
+        self.padding = [
+            side for total in reversed(totals) for side in (total // 2, total - total // 2)
+        ]
 
     def forward(self, x_NCTHW: torch.Tensor) -> torch.Tensor:
         """Return float [N, C, T', H', W']; the padding's zeros count, which a ReLU in front makes harmless."""
@@ -110,7 +114,9 @@ class InceptionBlock(nn.Module):
         self.maxpool_b3 = nn.MaxPool3d(three, stride=1, padding=1)
         self.conv_b3_b = STConv3D(in_channels, b3, one)
         branches = (b0, b1b, b2b, b3)
-        gates: list[nn.Module] = [SelfGating(width) if gating else nn.Identity() for width in branches]
+        gates: list[nn.Module] = [
+            SelfGating(width) if gating else nn.Identity() for width in branches
+        ]
         self.gating_b0, self.gating_b1, self.gating_b2, self.gating_b3 = gates
         self.out_channels = sum(branches)
 
@@ -131,7 +137,9 @@ def space_to_depth(x_NCTHW: torch.Tensor) -> torch.Tensor:
     num, channels, frames, height, width = x_NCTHW.shape
     assert frames % 2 == height % 2 == width % 2 == 0, f"odd sizes {frames}, {height}, {width}"
     blocks = x_NCTHW.reshape(num, channels, frames // 2, 2, height // 2, 2, width // 2, 2)
-    return blocks.permute(0, 3, 5, 7, 1, 2, 4, 6).reshape(num, 8 * channels, frames // 2, height // 2, width // 2)
+    return blocks.permute(0, 3, 5, 7, 1, 2, 4, 6).reshape(
+        num, 8 * channels, frames // 2, height // 2, width // 2
+    )
 
 
 class SentenceModule(nn.Module):
@@ -144,7 +152,13 @@ class SentenceModule(nn.Module):
         output_dim: width of the result.
     """
 
-    def __init__(self, num_embeddings: int, embedding_dim: int = 300, hidden_dim: int = 2048, output_dim: int = 512):
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int = 300,
+        hidden_dim: int = 2048,
+        output_dim: int = 512,
+    ):
         super().__init__()
         self.word_embd = nn.Embedding(num_embeddings, embedding_dim)
         self.fc1 = nn.Linear(embedding_dim, hidden_dim)

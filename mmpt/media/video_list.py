@@ -19,13 +19,32 @@ from mmpt.errors import DataError
 
 VIDEO_SUFFIXES = frozenset(
     (
-        *(".3gp", ".avi", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv"),
+        *(
+            ".3gp",
+            ".avi",
+            ".f4v",
+            ".flv",
+            ".m2ts",
+            ".m4v",
+            ".mkv",
+            ".mov",
+            ".mp4",
+            ".mpeg",
+            ".mpg",
+            ".mts",
+            ".ogv",
+        ),
         *(".ts", ".vob", ".webm", ".wmv"),
     )
 )
 LIST_SUFFIXES = frozenset({".txt", ".lst"})
 _MAX_NAME_BYTES = 251  # file systems take 255, of which `.npy` needs four
-_NOT_IN_IDS = {"Cc", "Cs", "Zl", "Zp"}  # control characters, bytes that are not UTF-8, line and paragraph separators
+_NOT_IN_IDS = {
+    "Cc",
+    "Cs",
+    "Zl",
+    "Zp",
+}  # control characters, bytes that are not UTF-8, line and paragraph separators
 
 
 @dataclass(frozen=True)
@@ -71,8 +90,14 @@ def find_videos(sources: Sequence[str | Path], feature_dir: str | Path) -> Video
     found.jobs = list(by_id.values())
     if not found.jobs:
         names = ", ".join(map(str, sources))
-        instead = f" {len(found.misnamed)} must be renamed, such as {min(found.misnamed)!r}." if found.misnamed else ""
-        raise DataError(f"{names}: no video there. Known endings: {' '.join(sorted(VIDEO_SUFFIXES))}.{instead}")
+        instead = (
+            f" {len(found.misnamed)} must be renamed, such as {min(found.misnamed)!r}."
+            if found.misnamed
+            else ""
+        )
+        raise DataError(
+            f"{names}: no video there. Known endings: {' '.join(sorted(VIDEO_SUFFIXES))}.{instead}"
+        )
     _check_targets(found.jobs)
     return found
 
@@ -90,7 +115,9 @@ def check_id(video_id: str, where: str) -> str:
         DataError: it is empty, too long, begins with a dot, or holds what a name or a line of a list cannot.
     """
     if reason := _problem_of(video_id):
-        raise DataError(f"{where}: the video id {video_id!r} {reason}, so it cannot name a file. Give it another id.")
+        raise DataError(
+            f"{where}: the video id {video_id!r} {reason}, so it cannot name a file. Give it another id."
+        )
     return video_id
 
 
@@ -98,7 +125,11 @@ def _problem_of(video_id: str) -> str:
     """Say why an id cannot be a file's name and a line of a list; empty when it can."""
     if not video_id or video_id.startswith("."):
         return "is empty or begins with a dot"
-    if "/" in video_id or "\\" in video_id or any(unicodedata.category(letter) in _NOT_IN_IDS for letter in video_id):
+    if (
+        "/" in video_id
+        or "\\" in video_id
+        or any(unicodedata.category(letter) in _NOT_IN_IDS for letter in video_id)
+    ):
         return "holds a slash, a control character, or bytes that are not UTF-8"
     if video_id != video_id.strip():
         return "begins or ends with a space"
@@ -123,9 +154,13 @@ def _read_source(source: Path, found: VideoList) -> Iterator[tuple[str, Path, st
         elif source.is_file() and source.suffix.lower() in VIDEO_SUFFIXES:
             yield check_id(source.stem, str(source)), source, ""
         elif source.exists():
-            raise DataError(f"{source}: must be a folder, a video, a list (.txt, .lst) or a .csv file.")
+            raise DataError(
+                f"{source}: must be a folder, a video, a list (.txt, .lst) or a .csv file."
+            )
         else:
-            raise DataError(f"{source}: no such folder or file. Name where the videos are with `--vdir`.")
+            raise DataError(
+                f"{source}: no such folder or file. Name where the videos are with `--vdir`."
+            )
     except (OSError, UnicodeDecodeError, csv.Error) as err:
         raise DataError(f"{source}: cannot be read ({err}).") from err
 
@@ -133,7 +168,9 @@ def _read_source(source: Path, found: VideoList) -> Iterator[tuple[str, Path, st
 def _folder(folder: Path, found: VideoList) -> Iterator[Path]:
     entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     folders = [path for path in entries if path.is_dir()]
-    inside = (path for sub in folders for path in sorted(sub.iterdir()) if not path.name.startswith("."))
+    inside = (
+        path for sub in folders for path in sorted(sub.iterdir()) if not path.name.startswith(".")
+    )
     for path in [*entries, *inside]:
         if path.is_dir():
             continue
@@ -164,7 +201,9 @@ def _csv_file(source: Path) -> Iterator[tuple[str, Path, str]]:
                 raise DataError(f"{where}: `video_path` is empty.")
             video, feature = _locate(name, source), (row.get("feature_path") or "").strip()
             if feature and (not feature.endswith(".npy") or ".." in Path(feature).parts):
-                raise DataError(f"{where}: `feature_path` must end in .npy and not hold `..`, but is {feature!r}.")
+                raise DataError(
+                    f"{where}: `feature_path` must end in .npy and not hold `..`, but is {feature!r}."
+                )
             default = Path(feature).stem if feature else video.stem
             yield check_id((row.get("id") or "").strip() or default, where), video, feature
 
@@ -179,4 +218,6 @@ def _check_targets(jobs: Sequence[VideoJob]) -> None:
     owner: dict[Path, str] = {}
     for job in jobs:
         if (other := owner.setdefault(job.feature, job.video_id)) != job.video_id:
-            raise DataError(f"the videos {other} and {job.video_id} have the same `feature_path` {job.feature}.")
+            raise DataError(
+                f"the videos {other} and {job.video_id} have the same `feature_path` {job.feature}."
+            )

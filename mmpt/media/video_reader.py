@@ -93,11 +93,17 @@ class VideoFile:
             if self.path.stat().st_size == 0:
                 raise VideoError("the file is empty")
             # Local files only: a playlist that calls itself a video must not fetch anything.
-            container = av.open(f"file:{self.path}", metadata_errors="ignore", options={"protocol_whitelist": "file"})
+            container = av.open(
+                f"file:{self.path}",
+                metadata_errors="ignore",
+                options={"protocol_whitelist": "file"},
+            )
         with container:
             yield container
 
-    def _filtered(self, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[np.ndarray]:
+    def _filtered(
+        self, container: av.container.InputContainer, stream: av.VideoStream
+    ) -> Iterator[np.ndarray]:
         """Decode, and run frames through a graph; a frame of another size or kind closes it and starts the next."""
         graph, layout = None, None
         time_base = stream.time_base or Fraction(1, av.time_base)
@@ -107,13 +113,17 @@ class VideoFile:
             if graph is None or found != layout:
                 if graph is not None:
                     yield from graph.push(None)
-                graph = FrameGraph(found, time_base, self.num_frames / FPS, hflip=self._hflip, is_fast=is_fast)
+                graph = FrameGraph(
+                    found, time_base, self.num_frames / FPS, hflip=self._hflip, is_fast=is_fast
+                )
                 layout = found
             yield from graph.push(frame)
         if graph is not None:
             yield from graph.push(None)
 
-    def _decoded(self, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+    def _decoded(
+        self, container: av.container.InputContainer, stream: av.VideoStream
+    ) -> Iterator[av.VideoFrame]:
         """Yield frames in the order of showing; what cannot be decoded is counted and left out."""
         packets = container.demux(stream)
         while True:
@@ -160,7 +170,9 @@ class VideoFile:
     def _judge(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
         """Decide whether what came out is the video; note what is missing."""
         if self._num_damaged > MAX_DAMAGED_SHARE * self._num_packets:
-            raise VideoError(f"{self._num_damaged} of its {self._num_packets} packets cannot be decoded")
+            raise VideoError(
+                f"{self._num_damaged} of its {self._num_packets} packets cannot be decoded"
+            )
         if not self.num_frames:
             raise VideoError("no picture could be decoded")
         if self._num_damaged or self._num_corrupt:
@@ -170,7 +182,9 @@ class VideoFile:
             )
         announced_s = _announced_seconds(container, stream)
         if announced_s - self._end_s > max(_SHORT_S, 0.05 * announced_s):
-            self.notes.append(f"its pictures end at {self._end_s:.1f} s, but {announced_s:.1f} s were announced")
+            self.notes.append(
+                f"its pictures end at {self._end_s:.1f} s, but {announced_s:.1f} s were announced"
+            )
 
 
 def read_frames(path: str | Path, *, max_seconds: float | None = None) -> np.ndarray:
@@ -193,7 +207,11 @@ def choose_stream(container: av.container.InputContainer) -> av.VideoStream:
     """Return the stream that FFmpeg deems best, or the first that is no cover picture."""
     streams = [stream for stream in container.streams.video if not _is_cover(stream)]
     if not streams:
-        raise VideoError("it holds no pictures (audio only)" if container.streams.audio else "it holds no pictures")
+        raise VideoError(
+            "it holds no pictures (audio only)"
+            if container.streams.audio
+            else "it holds no pictures"
+        )
     best = container.streams.best("video")
     return best if best in streams else streams[0]
 

@@ -34,7 +34,10 @@ def read_bert_config(bert_name: str) -> BertConfig:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ConfigError(
-                KEY, [f"the folder {folder} must hold config.json and vocab.txt, but has no config.json."]
+                KEY,
+                [
+                    f"the folder {folder} must hold config.json and vocab.txt, but has no config.json."
+                ],
             )
         entries = read_folder_config(folder)
     else:
@@ -44,7 +47,9 @@ def read_bert_config(bert_name: str) -> BertConfig:
             raise _unreachable(bert_name, err) from err
     kind = entries.get("model_type", "bert")
     if kind != "bert":
-        raise ConfigError(KEY, [f"the towers are made of BERT, but {bert_name} is a `{kind}` model."])
+        raise ConfigError(
+            KEY, [f"the towers are made of BERT, but {bert_name} is a `{kind}` model."]
+        )
     try:
         return BertConfig.from_dict(entries)
     except (StrictDataclassError, ValueError, TypeError) as err:
@@ -67,18 +72,26 @@ def read_bert_weights(bert_name: str, config: BertConfig, *, random_init: bool) 
                 f"`{KEY}`: the folder {folder} must hold weights ({' or '.join(WEIGHT_FILES[:2])}), but has none; "
                 "put them there, or set `model.random_init: true` to start from random ones."
             )
-        logger.warning("%s holds no weights: both towers start from random ones (`model.random_init`)", folder)
+        logger.warning(
+            "%s holds no weights: both towers start from random ones (`model.random_init`)", folder
+        )
         return None
     try:
         bert, info = BertModel.from_pretrained(bert_name, config=config, output_loading_info=True)
     except (RuntimeError, ValueError) as err:  # how transformers reports weights of another shape
-        raise CheckpointError(f"`{KEY}`: the weights of {bert_name} do not fit its config.json: {err}") from err
+        raise CheckpointError(
+            f"`{KEY}`: the weights of {bert_name} do not fit its config.json: {err}"
+        ) from err
     except Exception as err:  # damaged files: safetensors, torch and pickle each raise their own
         if file is None and isinstance(err, OSError):
             raise _unreachable(bert_name, err) from err
         reason = (str(err).strip() or type(err).__name__).splitlines()[0]
-        raise CheckpointError(f"{file or bert_name}: damaged ({reason}); download it again.") from err
-    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))  # the pooler is never used
+        raise CheckpointError(
+            f"{file or bert_name}: damaged ({reason}); download it again."
+        ) from err
+    missing = sorted(
+        key for key in info["missing_keys"] if not key.startswith("pooler.")
+    )  # the pooler is never used
     if missing:
         raise CheckpointError(
             f"`{KEY}`: the weights of {bert_name} must be a whole BERT, but {len(missing)} tensors are missing, "

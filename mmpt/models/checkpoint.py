@@ -83,7 +83,11 @@ def check_training_checkpoint(path: str | Path) -> None:
         CheckpointError: as `check_checkpoint`, or it holds weights alone.
     """
     path = Path(path)
-    missing = [key for key in TRAINING_ENTRIES if key not in read_checkpoint(path, mapped=zipfile.is_zipfile(path))]
+    missing = [
+        key
+        for key in TRAINING_ENTRIES
+        if key not in read_checkpoint(path, mapped=zipfile.is_zipfile(path))
+    ]
     if missing:
         raise CheckpointError(
             f"{path}: training starts from a checkpoint as fairseq saves it, but this one has no {', '.join(missing)}. "
@@ -111,7 +115,11 @@ def check_optimizer_state(path: str | Path, trained: Sequence[torch.Tensor], *, 
     if saved == now == 1:  # how large they are tells more
         entries = [value for entry in state["state"].values() for value in entry.values()]
         sizes = [value.numel() for value in entries if isinstance(value, torch.Tensor)]
-        saved, now, what = max(sizes, default=0), sum(parameter.numel() for parameter in trained), "numbers"
+        saved, now, what = (
+            max(sizes, default=0),
+            sum(parameter.numel() for parameter in trained),
+            "numbers",
+        )
     if saved != now:
         raise CheckpointError(
             f"{path}: the optimizer's state must be of the {now} {what} that train now, but is of {saved}, so the run "
@@ -136,7 +144,10 @@ def load_weights(model: nn.Module, checkpoint: str | Path | Mapping[str, Any]) -
 
 
 def adapt_state(
-    checkpoint: Mapping[str, Any], model: nn.Module, source: str = "checkpoint", use: Use = Use.INFERENCE
+    checkpoint: Mapping[str, Any],
+    model: nn.Module,
+    source: str = "checkpoint",
+    use: Use = Use.INFERENCE,
 ) -> tuple[dict[str, torch.Tensor], LoadReport]:
     """Fit a checkpoint's weights to a model; neither is changed.
 
@@ -166,16 +177,23 @@ def adapt_state(
     )
 
 
-def _require_fit(found: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], source: str, use: Use) -> None:
+def _require_fit(
+    found: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], source: str, use: Use
+) -> None:
     """Raise CheckpointError that lists all keys and shapes of a file that a model cannot take."""
     extra = [name for name in found if name not in own]
     absent = [name for name in own if name not in found]
     shapes = [(n, tuple(own[n].shape), tuple(found[n].shape)) for n in own if n in found]
     problems = [
-        *_listing("in the model only", [_with_hint(n, extra) for n in absent if not may_be_kept(n, use)]),
-        *_listing("in the file only", [_with_hint(n, absent) for n in extra if not may_be_ignored(n, use)]),
         *_listing(
-            "of another shape", [f"`{n}` must be {ours}, but is {its}" for n, ours, its in shapes if ours != its]
+            "in the model only", [_with_hint(n, extra) for n in absent if not may_be_kept(n, use)]
+        ),
+        *_listing(
+            "in the file only", [_with_hint(n, absent) for n in extra if not may_be_ignored(n, use)]
+        ),
+        *_listing(
+            "of another shape",
+            [f"`{n}` must be {ours}, but is {its}" for n, ours, its in shapes if ours != its],
         ),
     ]
     if problems:
@@ -202,13 +220,17 @@ def _unwrap(checkpoint: Mapping[str, Any], source: str) -> Mapping[str, torch.Te
     return state
 
 
-def _rename(state: Mapping[str, torch.Tensor], source: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def _rename(
+    state: Mapping[str, torch.Tensor], source: str
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     found: dict[str, torch.Tensor] = {}
     renamed: dict[str, str] = {}
     for old, value in state.items():
         new = present_name(old)
         if new in found:
-            raise CheckpointError(f"{source}: every tensor must be there once, but `{new}` comes under two names.")
+            raise CheckpointError(
+                f"{source}: every tensor must be there once, but `{new}` comes under two names."
+            )
         found[new] = value
         if new != old:
             renamed[old] = new
@@ -234,7 +256,9 @@ def weights_fingerprint(module: nn.Module, trainable_only: bool = True) -> str:
         trainable_only: leave out frozen parameters, which cannot tell two moments of one run apart.
     """
     digest = hashlib.sha256()
-    parameters = [(n, p) for n, p in module.named_parameters() if p.requires_grad or not trainable_only]
+    parameters = [
+        (n, p) for n, p in module.named_parameters() if p.requires_grad or not trainable_only
+    ]
     assert parameters, "a fingerprint of no weights would fit every model"
     for name, parameter in parameters:
         values = parameter.detach().cpu().contiguous()

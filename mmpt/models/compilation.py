@@ -30,8 +30,12 @@ def compile_layers(model: nn.Module, device: torch.device) -> int:
     """
     parts = [module for module in model.modules() if isinstance(module, TOKEN_WISE)]
     if not parts:
-        raise _refuse(f"a model of BERT layers, but {type(model).__name__} has none. Leave the key out.")
-    if device.type == "cpu" or not next(parts[0].parameters()).is_meta:  # the launcher must not take a GPU's memory
+        raise _refuse(
+            f"a model of BERT layers, but {type(model).__name__} has none. Leave the key out."
+        )
+    if (
+        device.type == "cpu" or not next(parts[0].parameters()).is_meta
+    ):  # the launcher must not take a GPU's memory
         _try_compiler(device)
     for part in parts:
         part.compile(dynamic=True)
@@ -41,11 +45,17 @@ def compile_layers(model: nn.Module, device: torch.device) -> int:
 
 def _try_compiler(device: torch.device) -> None:
     """Raise ConfigError unless torch can compile for `device`."""
-    trial = torch.compile(lambda values: values.sin() + 1, dynamic=True, options={"fx_graph_cache": False})
+    trial = torch.compile(
+        lambda values: values.sin() + 1, dynamic=True, options={"fx_graph_cache": False}
+    )
     try:
         trial(torch.ones(3, device=device))
     except RuntimeError as err:  # all of torch.compile's errors are, also those that it wraps
-        compiler = "a C++ compiler" if device.type == "cpu" else "Triton and a C compiler with Python's headers"
+        compiler = (
+            "a C++ compiler"
+            if device.type == "cpu"
+            else "Triton and a C compiler with Python's headers"
+        )
         raise _refuse(
             f"{compiler}, but torch cannot compile here: {str(err).strip().splitlines()[0]}. Install one (Debian, "
             "Ubuntu: `apt install g++ python3-dev`), name it in the environment variable CXX (CC for Triton), or leave "

@@ -33,7 +33,12 @@ class MMFusionSeparateFullVideoBGRetrieval(MMFusionSeparate):
     gives = ("pooled_video", "pooled_text")
 
     def forward(
-        self, caps: torch.Tensor, cmasks: torch.Tensor, vfeats: torch.Tensor, vmasks: torch.Tensor, **_: Any
+        self,
+        caps: torch.Tensor,
+        cmasks: torch.Tensor,
+        vfeats: torch.Tensor,
+        vmasks: torch.Tensor,
+        **_: Any,
     ) -> ModelOutput:
         """Return pooled_video [W, D] and pooled_text [S, D].
 
@@ -44,8 +49,13 @@ class MMFusionSeparateFullVideoBGRetrieval(MMFusionSeparate):
             vmasks: bool [1, W, F].
         """
         caps_ST, cmasks_ST, vfeats_WFI, vmasks_WF = _only_video(self, caps, cmasks, vfeats, vmasks)
-        pooled_video = self.forward_video(vfeats_WFI, vmasks_WF, *window_text(caps_ST, len(vfeats_WFI)))[0]
-        return {"pooled_video": pooled_video, "pooled_text": self.forward_text(caps_ST, cmasks_ST)[0]}
+        pooled_video = self.forward_video(
+            vfeats_WFI, vmasks_WF, *window_text(caps_ST, len(vfeats_WFI))
+        )[0]
+        return {
+            "pooled_video": pooled_video,
+            "pooled_text": self.forward_text(caps_ST, cmasks_ST)[0],
+        }
 
 
 @MODELS.register
@@ -57,7 +67,12 @@ class MMFusionSeparateActionSegmentation(MMFusionSeparate):
     gives = tuple(Logits.__annotations__)
 
     def forward(  # type: ignore[override]  # logits, where the base class has pooled vectors
-        self, caps: torch.Tensor, cmasks: torch.Tensor, vfeats: torch.Tensor, vmasks: torch.Tensor, **_: Any
+        self,
+        caps: torch.Tensor,
+        cmasks: torch.Tensor,
+        vfeats: torch.Tensor,
+        vmasks: torch.Tensor,
+        **_: Any,
     ) -> Logits:
         """Return logits [W, F, K]; those of padded seconds mean nothing.
 
@@ -68,7 +83,9 @@ class MMFusionSeparateActionSegmentation(MMFusionSeparate):
             vmasks: bool [1, W, F].
         """
         caps_WT, cmasks_WT, vfeats_WFI, vmasks_WF = _only_video(self, caps, cmasks, vfeats, vmasks)
-        states = self.forward_video(vfeats_WFI, vmasks_WF, caps_WT, cmasks_WT, output_hidden_states=True)
+        states = self.forward_video(
+            vfeats_WFI, vmasks_WF, caps_WT, cmasks_WT, output_hidden_states=True
+        )
         return {"logits": self.video_encoder.classifier(states[:, 1:-1])}
 
 
@@ -79,7 +96,12 @@ class MMFusionSeparateActionLocalization(MMFusionSeparate):
     gives = tuple(Logits.__annotations__)
 
     def forward(  # type: ignore[override]  # logits, where the base class has pooled vectors
-        self, caps: torch.Tensor, cmasks: torch.Tensor, vfeats: torch.Tensor, vmasks: torch.Tensor, **_: Any
+        self,
+        caps: torch.Tensor,
+        cmasks: torch.Tensor,
+        vfeats: torch.Tensor,
+        vmasks: torch.Tensor,
+        **_: Any,
     ) -> Logits:
         """Return logits [R, S], window after window.
 

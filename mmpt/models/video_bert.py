@@ -35,7 +35,12 @@ class MMBertForEncoder(nn.Module):
         self.bert = BertModel(config)
 
     def forward(
-        self, ids_N2: torch.Tensor, vfeats_NFI: torch.Tensor, mask: torch.Tensor, *, packed: bool = False
+        self,
+        ids_N2: torch.Tensor,
+        vfeats_NFI: torch.Tensor,
+        mask: torch.Tensor,
+        *,
+        packed: bool = False,
     ) -> torch.Tensor:
         """Return the last hidden states [N, F + 2, D].
 
@@ -65,9 +70,13 @@ class MMBertForEncoder(nn.Module):
             inputs_embeds, position_ids = self.join(
                 words, ids_N2, video_NFD.masked_scatter(seconds_NF[..., None], tokens_RD)
             )
-            return run_packed(self.bert, mask, position_ids.expand_as(mask), inputs_embeds=inputs_embeds)
+            return run_packed(
+                self.bert, mask, position_ids.expand_as(mask), inputs_embeds=inputs_embeds
+            )
         inputs_embeds, position_ids = self.join(words, ids_N2, self.videomlp(vfeats_NFI))
-        states = self.bert(inputs_embeds=inputs_embeds, position_ids=position_ids, attention_mask=mask)
+        states = self.bert(
+            inputs_embeds=inputs_embeds, position_ids=position_ids, attention_mask=mask
+        )
         return states.last_hidden_state
 
 

@@ -77,7 +77,11 @@ def _parse(whole: bytes) -> np.ndarray:
         version = np.lib.format.read_magic(file)  # type: ignore[arg-type]
         if version not in ((1, 0), (2, 0)):
             raise FeatureError(f"not a .npy file of version 1 or 2, but {version[0]}")
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        read = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
         shape, fortran_order, dtype = read(file)  # type: ignore[arg-type]
     except NPY_ERRORS:
         raise FeatureError("not a .npy file" if whole else "an empty file") from None
@@ -94,7 +98,9 @@ def _checked(features: np.ndarray) -> np.ndarray:
     if features.dtype.kind != "f":
         raise FeatureError(f"must hold floats, but holds {features.dtype}")
     if features.ndim != 2 or features.shape[1] != FEATURE_DIM:
-        raise FeatureError(f"must be of shape [seconds, {FEATURE_DIM}], but is {list(features.shape)}")
+        raise FeatureError(
+            f"must be of shape [seconds, {FEATURE_DIM}], but is {list(features.shape)}"
+        )
     if len(features) == 0:
         raise FeatureError("has no row: the video has no second")
     return features

@@ -49,7 +49,9 @@ def meta_path(vfeat_dir: str | Path, split: Split) -> Path:
     Raises:
         DataError: neither is there.
     """
-    ours, released = (Path(vfeat_dir) / f"{split.shard_name}_meta.{suffix}" for suffix in ("json", "pkl"))
+    ours, released = (
+        Path(vfeat_dir) / f"{split.shard_name}_meta.{suffix}" for suffix in ("json", "pkl")
+    )
     for path in (ours, released):
         if path.is_file():
             return path
@@ -68,11 +70,15 @@ def read_shard_meta(vfeat_dir: str | Path, split: Split) -> dict[int, list[str]]
     path = meta_path(vfeat_dir, split)
     shards = _from_json(path) if path.suffix == ".json" else load_plain_pickle(path)
     good = isinstance(shards, dict) and all(
-        isinstance(shard, int) and isinstance(ids, list) and all(isinstance(name, str) for name in ids)
+        isinstance(shard, int)
+        and isinstance(ids, list)
+        and all(isinstance(name, str) for name in ids)
         for shard, ids in shards.items()
     )
     if not good:
-        raise DataError(f"{path}: must map shard numbers to lists of video ids, but does not. Pack the features again.")
+        raise DataError(
+            f"{path}: must map shard numbers to lists of video ids, but does not. Pack the features again."
+        )
     return shards
 
 
@@ -129,7 +135,9 @@ def check_shard(
     starts, ends = times.data[:, 0], times.data[:, 1]
     seconds_of_caption = np.repeat(features.lengths(), times.lengths())
     outside = (starts < 0) | (np.maximum(starts, ends) > seconds_of_caption)
-    return ShardCounts(features.lengths(), times.lengths(), int((ends < starts).sum()), int(outside.sum()))
+    return ShardCounts(
+        features.lengths(), times.lengths(), int((ends < starts).sum()), int(outside.sum())
+    )
 
 
 def _check_vocabulary(ids: ShardedTensor, vocab_size: int, names: Sequence[str]) -> None:
@@ -164,9 +172,17 @@ def open_captions(tfeat_dir: str, split: Split, shard: int) -> tuple[ShardedTens
             f"{first_file}: no such file. `dataset.tfeat_dir` is the beginning of file names and must end in `.`, but "
             f"is `{tfeat_dir}`."
         )
-    times, ids = open_shard(times_stem(tfeat_dir, split, shard)), open_shard(ids_stem(tfeat_dir, split, shard))
+    times, ids = (
+        open_shard(times_stem(tfeat_dir, split, shard)),
+        open_shard(ids_stem(tfeat_dir, split, shard)),
+    )
     for tensor, kinds, wanted, good in (
-        (times, "f", "floats of shape [captions, 2]", times.data.ndim == 2 and times.data.shape[1] == 2),
+        (
+            times,
+            "f",
+            "floats of shape [captions, 2]",
+            times.data.ndim == 2 and times.data.shape[1] == 2,
+        ),
         (ids, "i", "signed integers of shape [captions, width]", ids.data.ndim == 2),
     ):
         if not good or tensor.data.dtype.kind not in kinds:

@@ -50,13 +50,18 @@ class RowStream:
     def _write_header(self) -> None:
         descr = np.lib.format.dtype_to_descr(self.dtype)
         shape = (self._starts[-1], self.width)
-        np.lib.format.write_array_header_1_0(self._file, {"descr": descr, "fortran_order": False, "shape": shape})
+        np.lib.format.write_array_header_1_0(
+            self._file, {"descr": descr, "fortran_order": False, "shape": shape}
+        )
 
 
 @contextmanager
 def row_stream(stem: str, width: int, dtype: np.dtype) -> Iterator[RowStream]:
     """Open `<stem>_data.npy` for streaming; both files get their names when the block ends well, else neither."""
-    with atomic_write(f"{stem}_data.npy", "wb") as data, atomic_write(f"{stem}_starts.npy", "wb") as starts:
+    with (
+        atomic_write(f"{stem}_data.npy", "wb") as data,
+        atomic_write(f"{stem}_starts.npy", "wb") as starts,
+    ):
         stream = RowStream(data, width, dtype)
         yield stream
         np.save(starts, stream.finish(), allow_pickle=False)

@@ -57,7 +57,9 @@ class ShardedTensor:
         return cls(np.concatenate(list(rows)), starts)
 
     @classmethod
-    def load(cls, stem: str | os.PathLike[str], mmap_mode: Literal["r"] | None = None) -> ShardedTensor:
+    def load(
+        cls, stem: str | os.PathLike[str], mmap_mode: Literal["r"] | None = None
+    ) -> ShardedTensor:
         """Open `<stem>_data.npy` and `<stem>_starts.npy`; the stem may contain dots.
 
         Args:
@@ -75,7 +77,10 @@ class ShardedTensor:
     def save(self, stem: str | os.PathLike[str]) -> None:
         """Write both files under temporary names, then rename them; maps of this process are opened anew."""
         stem = os.fspath(stem)
-        with atomic_write(f"{stem}_data.npy", "wb") as data, atomic_write(f"{stem}_starts.npy", "wb") as starts:
+        with (
+            atomic_write(f"{stem}_data.npy", "wb") as data,
+            atomic_write(f"{stem}_starts.npy", "wb") as starts,
+        ):
             np.save(data, np.ascontiguousarray(self.data), allow_pickle=False)
             np.save(starts, self.starts.astype(np.int64), allow_pickle=False)
         open_shard.cache_clear()
@@ -117,7 +122,9 @@ def _check_starts(data: np.ndarray, starts: np.ndarray, name: str) -> None:
     file = f"{name}_starts.npy"
     if starts.ndim != 1 or len(starts) == 0 or starts.dtype.kind not in "iu":
         found = f"{starts.dtype} of shape {starts.shape}"
-        raise DataError(f"{file}: starts must be a non-empty 1-D array of integers, but are {found}. {REMEDY}")
+        raise DataError(
+            f"{file}: starts must be a non-empty 1-D array of integers, but are {found}. {REMEDY}"
+        )
     if data.ndim == 0:
         raise DataError(f"{name}_data.npy: must have rows, but is a single number. {REMEDY}")
     if starts[0] != 0:

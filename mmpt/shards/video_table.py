@@ -35,7 +35,9 @@ class VideoTable:
         """Return the table of everything that is packed, in packing order."""
         sizes = [len(ids) for ids in shards.values()]
         names = _to_names([name for ids in shards.values() for name in ids])
-        rows = np.concatenate([np.arange(size, dtype=np.int32) for size in sizes] or [np.zeros(0, np.int32)])
+        rows = np.concatenate(
+            [np.arange(size, dtype=np.int32) for size in sizes] or [np.zeros(0, np.int32)]
+        )
         return cls(names, np.repeat(np.array(list(shards), dtype=np.int32), sizes), rows)
 
     def __len__(self) -> int:
@@ -51,7 +53,9 @@ class VideoTable:
 
     def key(self, position: int, index: int) -> ShardKey:
         """Return the key of the video at `position`; `index` is what it says of its place in the list."""
-        return ShardKey(self.name(position), index, int(self.shards[position]), int(self.rows[position]))
+        return ShardKey(
+            self.name(position), index, int(self.shards[position]), int(self.rows[position])
+        )
 
     def positions(self, ids: Sequence[str]) -> np.ndarray:
         """Return where each id is, int64 [len(ids)]; -1 where it is not, the first place where it is twice.
@@ -60,7 +64,9 @@ class VideoTable:
         """
         backwards = range(len(self) - 1, -1, -1)
         where = dict(zip(reversed(self.names.tolist()), backwards, strict=True))
-        return np.fromiter((where.get(name.encode(), -1) for name in ids), dtype=np.int64, count=len(ids))
+        return np.fromiter(
+            (where.get(name.encode(), -1) for name in ids), dtype=np.int64, count=len(ids)
+        )
 
     def take(self, positions: np.ndarray) -> VideoTable:
         """Return the table of these positions, in this order."""
@@ -80,18 +86,27 @@ def read_id_list(path: str | Path) -> list[str]:
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file. Correct the path, or write the list: one video id per line.") from None
+        raise DataError(
+            f"{path}: no such file. Correct the path, or write the list: one video id per line."
+        ) from None
     except OSError as err:
-        raise DataError(f"{path}: must be a text file with one video id per line, but: {err.strerror}.") from None
+        raise DataError(
+            f"{path}: must be a text file with one video id per line, but: {err.strerror}."
+        ) from None
     except UnicodeDecodeError as err:
-        raise DataError(f"{path}: must be a text file with one video id per line, but {err}.") from None
+        raise DataError(
+            f"{path}: must be a text file with one video id per line, but {err}."
+        ) from None
     ids = [line.strip() for line in lines if line.strip()]
     if not ids:
         raise DataError(f"{path}: must hold one video id per line, but holds none.")
     unique = list(dict.fromkeys(ids))
     if len(unique) < len(ids):
         logger.warning(
-            "%s: %d of %d lines repeat an earlier id and are dropped", path, len(ids) - len(unique), len(ids)
+            "%s: %d of %d lines repeat an earlier id and are dropped",
+            path,
+            len(ids) - len(unique),
+            len(ids),
         )
     return unique
 
@@ -121,11 +136,15 @@ def load_video_table(
     table = packed.take(positions[positions >= 0])
     usable = _drop_empty(table, shards, vfeat_dir, tfeat_dir, split, vocab_size)
     if len(usable) == 0:
-        raise DataError(f"{list_path}: at least one video must have features and captions, but none of {len(ids)} has.")
+        raise DataError(
+            f"{list_path}: at least one video must have features and captions, but none of {len(ids)} has."
+        )
     return usable
 
 
-def _report_missing(missing: list[str], num_listed: int, list_path: str | Path, meta: Path, max_missing: float) -> None:
+def _report_missing(
+    missing: list[str], num_listed: int, list_path: str | Path, meta: Path, max_missing: float
+) -> None:
     share = len(missing) / num_listed
     what = (
         f"{list_path}: {len(missing)} of {num_listed} videos ({share:.2%}) are not in {meta} "
@@ -154,11 +173,18 @@ def _drop_empty(
         if counts.captions is not None:
             usable[here] &= counts.captions[rows] > 0
             num_captions += int(counts.captions.sum())
-            num_reversed, num_outside = num_reversed + counts.reversed_times, num_outside + counts.outside_times
+            num_reversed, num_outside = (
+                num_reversed + counts.reversed_times,
+                num_outside + counts.outside_times,
+            )
     empty = np.flatnonzero(~usable)
     if len(empty):
         names = ", ".join(table.name(position) for position in empty[:NUM_NAMED])
-        logger.warning("%d videos have no feature row or no caption and are left out (first: %s)", len(empty), names)
+        logger.warning(
+            "%d videos have no feature row or no caption and are left out (first: %s)",
+            len(empty),
+            names,
+        )
     if num_reversed or num_outside:
         logger.warning(
             "%s*: %d of %d captions reach outside their video, %d end before they start; clips are clamped",

@@ -19,7 +19,11 @@ PADDING = -1
 
 
 def write_feature_shard(
-    vfeat_dir: str | Path, split: Split, shard: int, ids: Sequence[str], features: Sequence[np.ndarray]
+    vfeat_dir: str | Path,
+    split: Split,
+    shard: int,
+    ids: Sequence[str],
+    features: Sequence[np.ndarray],
 ) -> None:
     """Write the features of one shard.
 
@@ -38,7 +42,9 @@ def write_feature_shard(
     ShardedTensor.from_list(features).save(video_stem(vfeat_dir, split, shard))
 
 
-def write_caption_shard(tfeat_dir: str | Path, split: Split, shard: int, captions: Sequence[Captions]) -> None:
+def write_caption_shard(
+    tfeat_dir: str | Path, split: Split, shard: int, captions: Sequence[Captions]
+) -> None:
     """Write the captions of one shard: times float32 [n, 2] and ids int32 [n, 32], cut to 32 and padded with -1.
 
     Args:
@@ -78,7 +84,9 @@ def write_shards(
 
 def _caption_rows(captions: Captions) -> tuple[np.ndarray, np.ndarray]:
     num_captions = len(captions["cap"])
-    times = np.array([captions["start"], captions["end"]], dtype=np.float32).T.reshape(num_captions, 2)
+    times = np.array([captions["start"], captions["end"]], dtype=np.float32).T.reshape(
+        num_captions, 2
+    )
     ids = np.full((num_captions, MAX_CAPTION_IDS), PADDING, dtype=np.int32)
     for row, cap in zip(ids, captions["cap"], strict=True):
         cap = cap[:MAX_CAPTION_IDS]

@@ -29,7 +29,9 @@ def test_roc_auc_is_the_share_of_pairs_in_the_right_order(levels: int) -> None:
         scores = rng.integers(levels, size=40).astype(np.float64)
         positive = rng.random(40) < 0.3
         positive[:2] = True, False
-        assert roc_auc(scores, positive) == pytest.approx(pair_auc(scores, positive), abs=1e-12)  # measured 1e-16
+        assert roc_auc(scores, positive) == pytest.approx(
+            pair_auc(scores, positive), abs=1e-12
+        )  # measured 1e-16
 
 
 def test_roc_auc_at_its_ends() -> None:
@@ -55,7 +57,10 @@ def test_the_corrected_form_knows_what_was_compared_and_shares_ties() -> None:
     similarity = np.array([[0.0, -0.5, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]], dtype=np.float32)
     covered = np.array([[True, True, True, False], [False] * 4])
     placed = place_corrected(similarity, covered, np.array([[2.0, 3.0], [0.0, 0.5]]))
-    assert placed.hits_n.tolist() == [0.5, 0]  # seconds 0 and 2 are equally good; the second sentence has none
+    assert placed.hits_n.tolist() == [
+        0.5,
+        0,
+    ]  # seconds 0 and 2 are equally good; the second sentence has none
     assert placed.peaks_n.tolist() == [0, -np.inf]
 
 
@@ -76,9 +81,15 @@ def test_chance_is_the_mean_of_many_random_similarities(released: bool) -> None:
     hits, aucs = [], []
     for _ in range(3000):
         similarity = np.where(covered, rng.uniform(0.1, 1, size=covered.shape), 0)
-        placed = place_released(similarity, spans) if released else place_corrected(similarity, covered, spans)
+        placed = (
+            place_released(similarity, spans)
+            if released
+            else place_corrected(similarity, covered, spans)
+        )
         hits.append(placed.hits_n)
         aucs.append(roc_auc(placed.peaks_n, positive))
     # measured: hits 0.002 and 0.002 off, AUC 0.002
-    assert np.mean(hits) == pytest.approx(chance_hits(covered, spans, released=released).mean(), abs=0.008)
+    assert np.mean(hits) == pytest.approx(
+        chance_hits(covered, spans, released=released).mean(), abs=0.008
+    )
     assert np.mean(aucs) == pytest.approx(chance_auc(covered.sum(axis=1), positive), abs=0.008)

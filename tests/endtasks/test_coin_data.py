@@ -53,13 +53,18 @@ def test_subsets_and_segments(tmp_path: Path) -> None:
     assert [key for key, _ in train.items] == ["coin04"]
     assert [key for key, _ in test.items] == ["coin00", "coin01", "coin02", "coin03", "coin05"]
     assert valid.items == test.items
-    assert test[1] == ("coin01", [Segment(1.3, 9.5, 4), Segment(18.6, 24.6, 5), Segment(36.0, 48.2, 6)])
+    assert test[1] == (
+        "coin01",
+        [Segment(1.3, 9.5, 4), Segment(18.6, 24.6, 5), Segment(36.0, 48.2, 6)],
+    )
 
 
 def test_videos_without_features(tmp_path: Path) -> None:
     path = written(tmp_path, COIN)
     config = DatasetConfig(train_path=path, test_path=path, vfeat_dir=str(tmp_path))
-    assert len(COINActionSegmentationMetaProcessor(config, Split.TEST)) == 5  # kept, so that scoring names them
+    assert (
+        len(COINActionSegmentationMetaProcessor(config, Split.TEST)) == 5
+    )  # kept, so that scoring names them
     with pytest.raises(DataError, match="1 of the 1 videos of the train split have no features"):
         COINActionSegmentationMetaProcessor(config, Split.TRAIN)
 
@@ -70,8 +75,12 @@ def test_labels_are_those_of_the_testing_subset(tmp_path: Path) -> None:
     assert labels[:2] == ["sugar here thread", "onion going did"]
 
 
-def test_labels_that_differ_or_repeat_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    value = changed("coin05", 1, label="why draw butter")  # of step 9, also said otherwise; the words of step 12
+def test_labels_that_differ_or_repeat_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    value = changed(
+        "coin05", 1, label="why draw butter"
+    )  # of step 9, also said otherwise; the words of step 12
     labels = step_labels(written(tmp_path, value))
     assert labels[8] == labels[11] == "why draw butter"
     assert "1 steps have several labels (first: 9); the last one counts" in caplog.text
@@ -81,13 +90,17 @@ def test_labels_that_differ_or_repeat_are_counted(tmp_path: Path, caplog: pytest
 def test_a_step_without_words_is_named(tmp_path: Path) -> None:
     path = written(tmp_path, changed("coin05", 2, id="15"))
     assert read_coin(path).labels[15]
-    with pytest.raises(DataError, match=r"every step from 1 to 15 must have a label .* 2 have none \(first: 13, 14"):
+    with pytest.raises(
+        DataError, match=r"every step from 1 to 15 must have a label .* 2 have none \(first: 13, 14"
+    ):
         step_labels(path)
 
 
 def test_a_file_without_a_test_step_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="must hold steps in the subset testing, but holds none"):
-        step_labels(written(tmp_path, {"database": {"a": {"subset": "training", "annotation": []}}}))
+        step_labels(
+            written(tmp_path, {"database": {"a": {"subset": "training", "annotation": []}}})
+        )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -97,9 +110,17 @@ def test_targets_equal_a_plain_walk_over_windows_and_segments(tmp_path: Path, se
     segments = []
     for _ in range(6):
         start = rng.choice([rng.uniform(0, seconds + 5), float(rng.randint(0, seconds))])
-        segments.append(Segment(start, start + rng.choice([0.0, 0.3, 1.0, rng.uniform(0, 20)]), rng.randint(1, 778)))
+        segments.append(
+            Segment(
+                start, start + rng.choice([0.0, 0.3, 1.0, rng.uniform(0, 20)]), rng.randint(1, 778)
+            )
+        )
     config = DatasetConfig(
-        bert_name=tiny_bert(tmp_path), max_video_len=16, max_len=32, sliding_window=7, sliding_window_size=12
+        bert_name=tiny_bert(tmp_path),
+        max_video_len=16,
+        max_len=32,
+        sliding_window=7,
+        sliding_window_size=12,
     )
     feature = np.zeros((seconds, 512), np.float16)
     item = COINActionSegmentationAligner(config, Split.TEST)("a", feature, segments, rng)
@@ -109,7 +130,9 @@ def test_targets_equal_a_plain_walk_over_windows_and_segments(tmp_path: Path, se
         row[: stop - begin] = 0
         for start, end, step in segments:
             if begin < end and start < stop:
-                row[max(0, math.floor(start) - begin) : min(stop - begin, math.ceil(end) - begin)] = step
+                row[
+                    max(0, math.floor(start) - begin) : min(stop - begin, math.ceil(end) - begin)
+                ] = step
     np.testing.assert_array_equal(item["targets"], expected)
     np.testing.assert_array_equal(item["video_targets"], steps_by_second(segments, seconds))
 
@@ -117,12 +140,18 @@ def test_targets_equal_a_plain_walk_over_windows_and_segments(tmp_path: Path, se
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (json.loads(FILES["data/youcook/youcookii_annotations_trainval.json"]), "must be COIN's file"),
+        (
+            json.loads(FILES["data/youcook/youcookii_annotations_trainval.json"]),
+            "must be COIN's file",
+        ),
         (json.loads(FILES["data/msrvtt/MSRVTT_data.json"]), "must be COIN's file"),
         ([], "must be COIN's file"),
         ("{", "not valid JSON"),
         ({"database": {}}, "must hold videos of the subset testing, but holds none"),
-        (changed("coin01", 0, id="0"), "video coin01: the `id` of a step must be 1 to 778, but one is '0'"),
+        (
+            changed("coin01", 0, id="0"),
+            "video coin01: the `id` of a step must be 1 to 778, but one is '0'",
+        ),
         (changed("coin01", 0, id="779"), "1 to 778, but one is '779'"),
         (changed("coin01", 0, id=None), "1 to 778, but one is None"),
         (changed("coin01", 0, id="x"), "1 to 778, but one is 'x'"),
@@ -139,5 +168,7 @@ def test_targets_equal_a_plain_walk_over_windows_and_segments(tmp_path: Path, se
 def test_damaged_or_foreign_files_are_named(tmp_path: Path, value: Any, message: str) -> None:
     path = written(tmp_path, value)
     with pytest.raises(DataError, match=message) as caught:
-        COINActionSegmentationMetaProcessor(DatasetConfig(test_path=path, vfeat_dir="x"), Split.TEST)
+        COINActionSegmentationMetaProcessor(
+            DatasetConfig(test_path=path, vfeat_dir="x"), Split.TEST
+        )
     assert path in str(caught.value)

@@ -44,7 +44,13 @@ class Echo(nn.Module):
         return {"logits": vfeats[0] * self.scale}
 
     def forward_video(
-        self, vfeats: torch.Tensor, vmasks: Any, caps: Any, cmasks: Any, *, output_hidden_states: bool
+        self,
+        vfeats: torch.Tensor,
+        vmasks: Any,
+        caps: Any,
+        cmasks: Any,
+        *,
+        output_hidden_states: bool,
     ) -> torch.Tensor:
         assert output_hidden_states
         self.num_windows += len(vfeats)
@@ -106,11 +112,15 @@ def test_each_window_is_scored_once_and_the_best_class_of_the_mean_is_predicted(
 def test_overlapping_windows_are_averaged() -> None:
     feature = torch.zeros(11, 3)
     batch = batch_of(feature, [1] * 11, "a")
-    batch["vfeats"][0, 0, 4] = torch.tensor([0.0, 3.0, 0.0])  # second 4, seen by windows 0 (0..7) and 1 (3..10)
+    batch["vfeats"][0, 0, 4] = torch.tensor(
+        [0.0, 3.0, 0.0]
+    )  # second 4, seen by windows 0 (0..7) and 1 (3..10)
     batch["vfeats"][0, 1, 1] = torch.tensor([0.0, -1.0, 1.5])
     outputs = COINPredictor(config())(Echo(), [batch], CPU)
     assert outputs.predictions[4] == 1  # (3 - 1) / 2 > 1.5 / 2
-    assert outputs.credits.tolist() == pytest.approx([1 / 3] * 4 + [1] + [1 / 3] * 6)  # others: three equal classes
+    assert outputs.credits.tolist() == pytest.approx(
+        [1 / 3] * 4 + [1] + [1 / 3] * 6
+    )  # others: three equal classes
 
 
 @pytest.fixture(scope="module")
@@ -125,11 +135,16 @@ def zero_shot(files: Path) -> COINZSPredictor:
 
 def test_a_step_must_beat_the_most_similar_pair_of_steps(files: Path) -> None:
     torch.manual_seed(1)
-    predictor, model = zero_shot(files), Echo(texts_CD=nn.functional.normalize(torch.randn(40, 5), dim=1))
+    predictor, model = (
+        zero_shot(files),
+        Echo(texts_CD=nn.functional.normalize(torch.randn(40, 5), dim=1)),
+    )
     assert len(predictor.labels) == 12
     feature = torch.randn(30, 5)
     targets = torch.randint(0, 13, (30,)).tolist()
-    outputs = predictor(model, [batch_of(feature, targets, "a"), batch_of(feature[:7], targets[:7], "b")], CPU)
+    outputs = predictor(
+        model, [batch_of(feature, targets, "a"), batch_of(feature[:7], targets[:7], "b")], CPU
+    )
     assert model.num_texts == 12  # once, not once per video
     labels = embed_labels(model, predictor.labels, predictor.config)
     pairs = [float(labels[i] @ labels[j]) for i in range(12) for j in range(12) if i != j]
@@ -157,7 +172,10 @@ def test_equal_scores_for_all_classes_are_chance() -> None:
     for name in ("frame_acc", "step_frame_acc", "step_choice_acc"):
         assert numbers[name] == pytest.approx(chance[name])
     assert (numbers["true_O"], chance["true_O"]) == (0.4, 0.4)
-    assert METRIC.summary(numbers) == "frame accuracy: 0.2000 (predicted as O: 1.0000, truly O: 0.4000)"
+    assert (
+        METRIC.summary(numbers)
+        == "frame accuracy: 0.2000 (predicted as O: 1.0000, truly O: 0.4000)"
+    )
 
 
 def test_credit_is_shared_among_equal_classes_and_never_given_for_unknown_ones() -> None:
@@ -171,10 +189,16 @@ def test_a_model_without_logits_is_refused_by_name() -> None:
             return {"pooled_video": torch.zeros(1, 1)}
 
     batch = batch_of(torch.ones(4, 3), [1] * 4, "a")
-    with pytest.raises(ConfigError, match=r"`predictor: COINPredictor` needs .*ActionSegmentation, but .*pooled_video"):
+    with pytest.raises(
+        ConfigError,
+        match=r"`predictor: COINPredictor` needs .*ActionSegmentation, but .*pooled_video",
+    ):
         COINPredictor(config())(Towers(), [batch], CPU)
     del batch["video_len"]
-    with pytest.raises(ConfigError, match="needs items with video_len, which `aligner: COINActionSegmentationAligner`"):
+    with pytest.raises(
+        ConfigError,
+        match="needs items with video_len, which `aligner: COINActionSegmentationAligner`",
+    ):
         COINPredictor(config())(Echo(), [batch], CPU)
     with pytest.raises(ConfigError, match=r"`dataset\.test_path` must be set for COINZSPredictor"):
         COINZSPredictor(config())
@@ -186,6 +210,8 @@ def test_nothing_or_nothing_finite_to_score() -> None:
     bad = batch_of(torch.full((4, 3), float("nan")), [1] * 4, "a")
     with pytest.raises(CheckpointError, match="4 of 4 seconds are not finite"):
         COINPredictor(config())(Echo(), [bad], CPU)
-    only_background = COINPredictor(config())(Echo(), [batch_of(torch.ones(4, 3), [0] * 4, "a")], CPU)
+    only_background = COINPredictor(config())(
+        Echo(), [batch_of(torch.ones(4, 3), [0] * 4, "a")], CPU
+    )
     with pytest.raises(DataError, match="None of the 4 test seconds has a step"):
         METRIC.compute(only_background)

@@ -46,7 +46,11 @@ def released_split(there: dict[str, list[str]], n_train: int) -> tuple[list[str]
     train: list[str] = []
     test: list[str] = []
     for names in there.values():
-        drawn = np.random.choice(names, n_train, replace=False).tolist() if len(names) > n_train else names
+        drawn = (
+            np.random.choice(names, n_train, replace=False).tolist()
+            if len(names) > n_train
+            else names
+        )
         train += drawn
         test += [name for name in names if name not in drawn]
     np.random.set_state(state)
@@ -55,7 +59,9 @@ def released_split(there: dict[str, list[str]], n_train: int) -> tuple[list[str]
 
 @pytest.mark.parametrize("n_train", [2, 3, 5])
 def test_the_split_is_the_released_draw(files: dict[str, str], n_train: int) -> None:
-    there = {task: [name for name in video_ids(task) if name != "v101-03"] for task in ("101", "205")}
+    there = {
+        task: [name for name in video_ids(task) if name != "v101-03"] for task in ("101", "205")
+    }
     train, test = released_split(there, n_train)
     before = np.random.get_state()[1].copy()
     assert sorted(ids(meta(files, Split.TRAIN, n_train=n_train))) == sorted(train)
@@ -70,7 +76,10 @@ def test_videos_without_features_are_not_drawn_for_training_and_stay_in_the_test
     gone = ["v101-00", "v101-05"]
     for name in gone:
         (Path(files["vfeat_dir"]) / f"{name}.npy").unlink()
-    there = {"101": [n for n in video_ids("101") if n not in (*gone, "v101-03")], "205": video_ids("205")}
+    there = {
+        "101": [n for n in video_ids("101") if n not in (*gone, "v101-03")],
+        "205": video_ids("205"),
+    }
     train, test = released_split(there, 5)
     assert sorted(ids(meta(files, Split.TRAIN))) == sorted(train)
     whole = meta(files, Split.TEST)
@@ -98,7 +107,11 @@ def test_items_carry_the_steps_of_their_task(files: dict[str, str], tmp_path: Pa
     assert item["caps"].shape == (3, 10)
     assert item["caps"][0].tolist()[:2] == [101, 102]
     assert item["targets"].shape == (item["vmasks"].sum(), 3)
-    assert item["targets"][6:9, 0].tolist() == [1, 1, 0]  # seconds 6 and 7 of window 0, then 4 of window 1
+    assert item["targets"][6:9, 0].tolist() == [
+        1,
+        1,
+        0,
+    ]  # seconds 6 and 7 of window 0, then 4 of window 1
     assert (item["task"], item["video_len"]) == ("101", len(feature))
 
 
@@ -107,7 +120,9 @@ def test_every_touched_second_is_done_and_times_beyond_the_video_are_cut() -> No
     assert done.tolist() == [[1, 0], [1, 0], [0, 1], [0, 1]]
 
 
-def test_a_video_without_any_step_is_kept_and_counted(files: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_video_without_any_step_is_kept_and_counted(
+    files: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
     name = ids(meta(files, Split.TEST))[1]
     (Path(files["annotation_path"]) / f"101_{name}.csv").write_text("\n")
     assert meta(files, Split.TEST)[1] == (TaskVideo(name, "101"), Steps(STEPS["101"], []))
@@ -129,17 +144,33 @@ BLOCK = "101\nTask\nhttps://x\n3\na,b,c\n\n"
     ("key", "content", "message"),
     [
         ("primary_path", "", "must hold a task at least"),
-        ("primary_path", BLOCK + "102\nTask\n", r"line 7: a task must be six lines.*here is '102 / Task'"),
+        (
+            "primary_path",
+            BLOCK + "102\nTask\n",
+            r"line 7: a task must be six lines.*here is '102 / Task'",
+        ),
         ("primary_path", BLOCK.replace("\n3\n", "\n4\n"), "line 5: task 101 must have 4 steps"),
-        ("primary_path", BLOCK.replace("a,b,c", "a,,c"), "line 5: task 101 must have 3 steps with a text each"),
+        (
+            "primary_path",
+            BLOCK.replace("a,b,c", "a,,c"),
+            "line 5: task 101 must have 3 steps with a text each",
+        ),
         ("primary_path", BLOCK.replace("101\n", "x\n"), "a task must be six lines"),
         ("primary_path", BLOCK + BLOCK, "line 7: task 101 must come once"),
         ("primary_path", '{"database": {}}', "a task must be six lines"),
         ("related_path", "\xff".encode("latin-1"), "not text in UTF-8"),
         ("train_csv_path", "", "must hold a row at least"),
         ("train_csv_path", "101,a\n", "must have 3 cells"),
-        ("train_csv_path", "key,vid_key,video_id\nret0,msr1,video1\n", "line 1: the task must be a number"),
-        ("train_csv_path", "900,a,b\n", "there must be test videos with annotations, but there are none"),
+        (
+            "train_csv_path",
+            "key,vid_key,video_id\nret0,msr1,video1\n",
+            "line 1: the task must be a number",
+        ),
+        (
+            "train_csv_path",
+            "900,a,b\n",
+            "there must be test videos with annotations, but there are none",
+        ),
     ],
 )
 def test_damaged_or_foreign_files_are_named(
@@ -174,9 +205,13 @@ def test_bad_rows_of_annotations_are_named(files: dict[str, str], row: str, mess
         meta(files, Split.TEST)
 
 
-@pytest.mark.parametrize("key", ["train_csv_path", "val_csv_path", "primary_path", "related_path", "annotation_path"])
+@pytest.mark.parametrize(
+    "key", ["train_csv_path", "val_csv_path", "primary_path", "related_path", "annotation_path"]
+)
 def test_missing_settings_and_files(files: dict[str, str], key: str) -> None:
-    with pytest.raises(ConfigError, match=f"`dataset.{key}` must be set for CrossTaskMetaProcessor"):
+    with pytest.raises(
+        ConfigError, match=f"`dataset.{key}` must be set for CrossTaskMetaProcessor"
+    ):
         meta(files, Split.TEST, **{key: None})
     with pytest.raises(DataError, match=r"no such file|there must be test videos"):
         meta(files, Split.TEST, **{key: "nowhere"})

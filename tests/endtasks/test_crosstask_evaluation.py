@@ -42,7 +42,9 @@ def walk_by_states(cost: np.ndarray) -> list[int]:
         new, origin = [], []
         for state in states:
             tried = [state, state - 1] if state % 2 == 0 else [state - 1, state - 2]
-            chosen = min((one for one in tried if one >= 0), key=lambda one: best[one])  # the first of equal ones
+            chosen = min(
+                (one for one in tried if one >= 0), key=lambda one: best[one]
+            )  # the first of equal ones
             new.append(best[chosen] + (cost[second, state // 2] if state % 2 else 0))
             origin.append(chosen)
         best = new
@@ -56,7 +58,9 @@ def walk_by_states(cost: np.ndarray) -> list[int]:
     return seconds[::-1]
 
 
-@pytest.mark.parametrize(("num_seconds", "num_steps"), [(1, 1), (3, 3), (7, 1), (8, 3), (9, 5), (12, 2)])
+@pytest.mark.parametrize(
+    ("num_seconds", "num_steps"), [(1, 1), (3, 3), (7, 1), (8, 3), (9, 5), (12, 2)]
+)
 def test_the_cheapest_placement_in_order_is_found(num_seconds: int, num_steps: int) -> None:
     rng = np.random.default_rng(num_seconds * 10 + num_steps)
     for _ in range(10):
@@ -66,7 +70,9 @@ def test_the_cheapest_placement_in_order_is_found(num_seconds: int, num_steps: i
             seconds: sum(cost[second, k] for k, second in enumerate(seconds))
             for seconds in every_placement(num_seconds, num_steps)
         }
-        assert placed.argmax(axis=0).tolist() == list(min(total, key=lambda seconds: total[seconds]))
+        assert placed.argmax(axis=0).tolist() == list(
+            min(total, key=lambda seconds: total[seconds])
+        )
         assert (placed.sum(axis=0) == 1).all()
         assert placed.dtype == np.uint8
 
@@ -79,7 +85,10 @@ def test_equal_costs_are_settled_by_the_stated_preferences() -> None:
             placed = place_steps(cost)
             seconds = placed.argmax(axis=0).tolist()
             assert seconds == walk_by_states(cost)
-            totals = [sum(cost[s, k] for k, s in enumerate(one)) for one in every_placement(num_seconds, num_steps)]
+            totals = [
+                sum(cost[s, k] for k, s in enumerate(one))
+                for one in every_placement(num_seconds, num_steps)
+            ]
             assert (placed * cost).sum() == min(totals)
 
 
@@ -120,17 +129,25 @@ def test_expected_hits_equal_the_mean_over_all_placements() -> None:
 
 
 def video(task: str, done: list[list[int]], placed: list[list[int]]) -> PlacedVideo:
-    return PlacedVideo(task, f"{task}v", np.array(done, dtype=np.uint8), np.array(placed, dtype=np.uint8))
+    return PlacedVideo(
+        task, f"{task}v", np.array(done, dtype=np.uint8), np.array(placed, dtype=np.uint8)
+    )
 
 
 def test_recall_is_the_mean_over_tasks_of_hits_over_steps_that_are_there() -> None:
     videos = [
-        video("1", [[1, 0], [1, 0], [0, 0]], [[1, 0], [0, 1], [0, 0]]),  # step 1 hit, step 2 not in the video
+        video(
+            "1", [[1, 0], [1, 0], [0, 0]], [[1, 0], [0, 1], [0, 0]]
+        ),  # step 1 hit, step 2 not in the video
         video("1", [[0, 1], [1, 0], [0, 0]], [[1, 0], [0, 1], [0, 0]]),  # both missed
         video("2", [[1, 1, 1]], [[0, 0, 0]]),  # fewer seconds than steps
         video("3", [[0], [0]], [[1], [0]]),  # nothing annotated: counts for nothing
     ]
-    assert METRIC.compute(LocalisationOutputs(videos=videos)) == {"1": 1 / 3, "2": 0.0, "recall": 1 / 6}
+    assert METRIC.compute(LocalisationOutputs(videos=videos)) == {
+        "1": 1 / 3,
+        "2": 0.0,
+        "recall": 1 / 6,
+    }
     with pytest.raises(DataError, match="None of the 1 test videos has a step"):
         METRIC.compute(LocalisationOutputs(videos=videos[3:]))
 
@@ -142,7 +159,9 @@ class Echo(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(()))
 
-    def forward(self, vfeats: torch.Tensor, vmasks: torch.Tensor, **_: Any) -> dict[str, torch.Tensor]:
+    def forward(
+        self, vfeats: torch.Tensor, vmasks: torch.Tensor, **_: Any
+    ) -> dict[str, torch.Tensor]:
         return {"logits": vfeats[0][vmasks[0]] * self.scale}
 
 
@@ -153,7 +172,9 @@ def batch_of(feature_LK: torch.Tensor, done_LK: torch.Tensor, name: str) -> dict
     return {
         "caps": torch.ones(1, feature_LK.shape[1], 4, dtype=torch.long),
         "cmasks": torch.ones(1, feature_LK.shape[1], 4, dtype=torch.bool),
-        "vfeats": torch.stack([nn.functional.pad(row, (0, 0, 0, 8 - len(row))) for row in rows])[None],
+        "vfeats": torch.stack([nn.functional.pad(row, (0, 0, 0, 8 - len(row))) for row in rows])[
+            None
+        ],
         "vmasks": (torch.arange(8) < lengths[:, None])[None],
         "targets": torch.cat([done_LK[start:end] for start, end in spans])[None],
         "task": ["77"],
@@ -165,7 +186,9 @@ def batch_of(feature_LK: torch.Tensor, done_LK: torch.Tensor, name: str) -> dict
 CONFIG = DatasetConfig(sliding_window=3, sliding_window_size=8)
 
 
-def test_steps_are_placed_where_their_share_of_probability_is_highest(caplog: pytest.LogCaptureFixture) -> None:
+def test_steps_are_placed_where_their_share_of_probability_is_highest(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     torch.manual_seed(0)
     feature, done = torch.randn(21, 4), (torch.rand(21, 4) > 0.7).float()
     batches = [batch_of(feature, done, "a"), batch_of(feature[:3], done[:3], "short")]
@@ -176,7 +199,12 @@ def test_steps_are_placed_where_their_share_of_probability_is_highest(caplog: py
     assert first.placed.argmax(axis=0).tolist() == walk_by_states(-log_share)
     assert not short.placed.any()
     assert "1 videos have fewer seconds than steps, all missed (first: short)" in caplog.text
-    assert sorted(outputs.arrays()) == ["Y_pred/77/a", "Y_pred/77/short", "Y_true/77/a", "Y_true/77/short"]
+    assert sorted(outputs.arrays()) == [
+        "Y_pred/77/a",
+        "Y_pred/77/short",
+        "Y_true/77/a",
+        "Y_true/77/short",
+    ]
 
 
 def test_a_model_that_knows_the_answer_reaches_one_and_chance_is_far() -> None:
@@ -193,9 +221,13 @@ def test_mistakes_are_named() -> None:
             return {"pooled_text": torch.zeros(1, 1)}
 
     batch = batch_of(torch.ones(4, 3), torch.ones(4, 3), "a")
-    with pytest.raises(ConfigError, match=r"CrossTaskPredictor` needs .*MMFusionSeparateActionLocalization"):
+    with pytest.raises(
+        ConfigError, match=r"CrossTaskPredictor` needs .*MMFusionSeparateActionLocalization"
+    ):
         CrossTaskPredictor(CONFIG)(Towers(), [batch], CPU)
     with pytest.raises(DataError, match="test set is empty"):
         CrossTaskPredictor(CONFIG)(Echo(), [], CPU)
     with pytest.raises(CheckpointError, match="seconds are not finite"):
-        CrossTaskPredictor(CONFIG)(Echo(), [batch | {"vfeats": batch["vfeats"] * float("inf")}], CPU)
+        CrossTaskPredictor(CONFIG)(
+            Echo(), [batch | {"vfeats": batch["vfeats"] * float("inf")}], CPU
+        )

@@ -16,15 +16,24 @@ from mmpt.endtasks.didemo.data import DiDeMoAligner, DiDeMoKey, DiDeMoMetaProces
 from mmpt.errors import DataError
 from tests.tiny_bert import tiny_bert
 
-QUERY = {"video": "1@N0_1.avi", "description": "a dog", "times": [[1, 1], [1, 2], [0, 5], [1, 1]], "num_segments": 6}
+QUERY = {
+    "video": "1@N0_1.avi",
+    "description": "a dog",
+    "times": [[1, 1], [1, 2], [0, 5], [1, 1]],
+    "num_segments": 6,
+}
 
 
-def meta_of(folder: Path, *changes: dict[str, Any], names: tuple[str, ...] = ()) -> DiDeMoMetaProcessor:
+def meta_of(
+    folder: Path, *changes: dict[str, Any], names: tuple[str, ...] = ()
+) -> DiDeMoMetaProcessor:
     path = folder / "didemo.json"
     path.write_text(json.dumps([QUERY | change for change in changes]))
     for name in names:
         (folder / f"{name}.npy").touch()
-    return DiDeMoMetaProcessor(DatasetConfig(test_path=str(path), vfeat_dir=str(folder)), Split.TEST)
+    return DiDeMoMetaProcessor(
+        DatasetConfig(test_path=str(path), vfeat_dir=str(folder)), Split.TEST
+    )
 
 
 def test_items_have_as_many_moments_as_the_query_with_most(tmp_path: Path) -> None:
@@ -38,12 +47,16 @@ def test_items_have_as_many_moments_as_the_query_with_most(tmp_path: Path) -> No
 def test_features_by_the_name_with_an_ending_or_without(tmp_path: Path) -> None:
     """Some videos are annotated under two endings, and were downloaded under one."""
     videos = ["a.mov", "b.avi", "c.mp4", "c.mov", "d.", "e"]
-    found = meta_of(tmp_path, *({"video": video} for video in videos), names=("a.mov", "b", "c.mov", "e"))
+    found = meta_of(
+        tmp_path, *({"video": video} for video in videos), names=("a.mov", "b", "c.mov", "e")
+    )
     assert [found[n][0].video_id for n in range(6)] == ["a.mov", "b", "c.mov", "c.mov", "d", "e"]
 
 
 def test_aligner(tmp_path: Path) -> None:
-    aligner = DiDeMoAligner(DatasetConfig(bert_name=tiny_bert(tmp_path), max_video_len=4, max_len=14), Split.TEST)
+    aligner = DiDeMoAligner(
+        DatasetConfig(bert_name=tiny_bert(tmp_path), max_video_len=4, max_len=14), Split.TEST
+    )
     key = DiDeMoKey("a", ((1, 1), (-1, -1)))
     batch = aligner(key, np.ones((9, 512), np.float16), [110, 111], random.Random(0))
     assert batch["video_id"] == "a"
@@ -72,7 +85,9 @@ def test_mistakes_in_a_query(tmp_path: Path, change: dict[str, Any], message: st
         meta_of(tmp_path, {}, change)
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", "[1]", '{"database": {}}', "video_id,sentence\nvideo0,a\n"])
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", "[1]", '{"database": {}}', "video_id,sentence\nvideo0,a\n"]
+)
 def test_other_files(tmp_path: Path, content: str) -> None:
     path = tmp_path / "other"
     path.write_text(content)

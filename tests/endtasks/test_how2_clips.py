@@ -31,17 +31,24 @@ def test_clips_are_rows_of_the_val_shards(tmp_path):
         {"id": "video1002", "clips": [clip(5, 6, "mix")]},
     ]
     config = replace(make_data(tmp_path), test_path=write(tmp_path / "clips.json", videos))
-    meta, video = How2ClipMetaProcessor(config, Split.TEST), How2ClipVideoProcessor(config, Split.TEST)
+    meta, video = (
+        How2ClipMetaProcessor(config, Split.TEST),
+        How2ClipVideoProcessor(config, Split.TEST),
+    )
     assert [meta[i] for i in range(len(meta))] == [
         (("video1011", 0, 3), "stir the pot"),
         (("video1011", 2, 7), "chop"),
         (("video1002", 5, 6), "mix"),
     ]
     for number, start, end in ((1011, 0, 3), (1011, 2, 7), (1002, 5, 6)):
-        np.testing.assert_array_equal(video((f"video{number}", start, end)), make_video(number)[1][start:end])
+        np.testing.assert_array_equal(
+            video((f"video{number}", start, end)), make_video(number)[1][start:end]
+        )
     with pytest.raises(DataError, match=r"video absent: must be in .*val_meta\.json"):
         video(("absent", 0, 1))
-    with pytest.raises(DataError, match=r"video video1002: a clip must end within the video's .* ends at 400"):
+    with pytest.raises(
+        DataError, match=r"video video1002: a clip must end within the video's .* ends at 400"
+    ):
         video(("video1002", 5, 400))
 
 
@@ -51,8 +58,14 @@ def test_whole_videos_have_all_their_sentences_and_seconds(tmp_path):
         {"id": "video1002", "clips": [clip(5, 6, "mix")]},
     ]
     config = replace(make_data(tmp_path), test_path=write(tmp_path / "clips.json", videos))
-    meta, video = How2FullVideoMetaProcessor(config, Split.TEST), How2VideoProcessor(config, Split.TEST)
-    assert [meta[i] for i in range(len(meta))] == [("video1011", ["stir the pot", "chop"]), ("video1002", ["mix"])]
+    meta, video = (
+        How2FullVideoMetaProcessor(config, Split.TEST),
+        How2VideoProcessor(config, Split.TEST),
+    )
+    assert [meta[i] for i in range(len(meta))] == [
+        ("video1011", ["stir the pot", "chop"]),
+        ("video1002", ["mix"]),
+    ]
     np.testing.assert_array_equal(video("video1002"), make_video(1002)[1])
     assert video.has("video1002")
     assert video.has(("video1011", 0, 3))
@@ -62,13 +75,19 @@ def test_whole_videos_have_all_their_sentences_and_seconds(tmp_path):
 @pytest.mark.parametrize(
     ("videos", "message"),
     [
-        ([{"id": "a", "clips": [clip(4, 6), clip(2, 9)]}], r"video a: clips must be in time order .* \[2, 9\)"),
+        (
+            [{"id": "a", "clips": [clip(4, 6), clip(2, 9)]}],
+            r"video a: clips must be in time order .* \[2, 9\)",
+        ),
         ([{"id": "a", "clips": [clip(4, 4)]}], r"not empty, but \[4, 4\)"),
         ([{"id": "a", "clips": [clip(-1, 4)]}], r"\[-1, 4\)"),
         ([{"id": "a", "clips": [clip(0.5, 4)]}], "whole seconds"),
         ([{"id": "a", "clips": [clip(0, 4, " ")]}], "a `text`"),
         ([{"id": "a", "clips": ["x"]}], "a clip must have"),
-        ([{"id": "a", "clips": [clip(0, 1)]}, {"id": "a", "clips": [clip(3, 4)]}], "video a must be listed once"),
+        (
+            [{"id": "a", "clips": [clip(0, 1)]}, {"id": "a", "clips": [clip(3, 4)]}],
+            "video a must be listed once",
+        ),
         ([{"id": 3, "clips": []}], "every video must have an `id`"),
         (["a"], "every video must have an `id`"),
         ([], "at least one clip"),

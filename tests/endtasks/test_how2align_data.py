@@ -37,7 +37,10 @@ def test_videos_come_in_order_of_their_ids(tmp_path: Path) -> None:
     config = DatasetConfig(anno_path=write(tmp_path, {"b": GOOD, "a": GOOD[:1]}))
     meta = How2AlignMetaProcessor(config, Split.TEST)
     assert [meta[k][0] for k in range(len(meta))] == ["a", "b"]
-    assert meta[1][1] == [Sentence(True, 0.5, 4.0, "cut it"), Sentence(False, 6.0, 8.0, "hello there friends")]
+    assert meta[1][1] == [
+        Sentence(True, 0.5, 4.0, "cut it"),
+        Sentence(False, 6.0, 8.0, "hello there friends"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -45,7 +48,10 @@ def test_videos_come_in_order_of_their_ids(tmp_path: Path) -> None:
     [
         ([GOOD], "must be {video id: "),
         ({}, "must be {video id: "),
-        ({"database": {"x": {"subset": "testing"}}}, "another data set's file: correct `dataset.anno_path`"),
+        (
+            {"database": {"x": {"subset": "testing"}}},
+            "another data set's file: correct `dataset.anno_path`",
+        ),
         ({"a": GOOD, "b": []}, "video b must have a sentence at least"),
         ({"a": [*GOOD, [1, 2, "x"]]}, "video a, row 2: must be"),
         ({"a": [[2, 0, 1, "x"]]}, "row 0: must begin with 0 or 1 and two times"),
@@ -65,7 +71,9 @@ def test_mistakes_in_the_file_are_named(tmp_path: Path, value: Any, message: str
     assert message in str(error.value)
 
 
-def test_times_that_run_backwards_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_times_that_run_backwards_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     read_alignment(write(tmp_path, {"a": [[1, 4, 3.5, "x"], *GOOD]}))
     assert "1 of 3 sentences end before they start" in caplog.text
 
@@ -104,8 +112,13 @@ def test_comparisons_are_those_of_the_rule() -> None:
     skipped = 0
     for num_seconds in (1, 16, 17, 30, 47, 48, 49, 90, 200, 333):
         for share in (0.1, 0.5, 0.9):
-            times = np.sort(rng.integers(0, num_seconds + 1, size=(num_seconds // 8 + 1, 2)), axis=1)
-            sentences = [Sentence(bool(rng.random() < share), a, b, "x") for a, b in times[times[:, 0].argsort()]]
+            times = np.sort(
+                rng.integers(0, num_seconds + 1, size=(num_seconds // 8 + 1, 2)), axis=1
+            )
+            sentences = [
+                Sentence(bool(rng.random() < share), a, b, "x")
+                for a, b in times[times[:, 0].argsort()]
+            ]
             steps = comparisons(sentences, num_seconds)
             assert steps == naive_comparisons(sentences, num_seconds)
             skipped += len(range(0, num_seconds - 16, 8)) - len(steps)
@@ -121,7 +134,10 @@ def test_an_item_has_a_caption_per_sentence_and_a_window_per_step(
         bert_name=tiny_bert(tmp_path / "bert"), max_video_len=32, max_len=96, sliding_window=8,
         sliding_window_size=32,
     )  # fmt: skip
-    sentences = [Sentence(True, 0.5, 4.0, "cut it"), Sentence(False, 6.0, 8.0, "hello there friends")]
+    sentences = [
+        Sentence(True, 0.5, 4.0, "cut it"),
+        Sentence(False, 6.0, 8.0, "hello there friends"),
+    ]
     feature = np.arange(num_seconds * 512, dtype=np.float32).reshape(num_seconds, 512)
     text = How2AlignTextProcessor(config, Split.TEST)(sentences)
     item = How2AlignAligner(config, Split.TEST)("a", feature, text, item_rng(0, 0, 0))
@@ -130,7 +146,9 @@ def test_an_item_has_a_caption_per_sentence_and_a_window_per_step(
     assert item["windows"].shape == (num_windows, 3)
     for row, (start, _, _) in enumerate(item["windows"].tolist()):
         length = min(32, num_seconds - start)
-        np.testing.assert_array_equal(item["vfeats"][row, :length].numpy(), feature[start : start + length])
+        np.testing.assert_array_equal(
+            item["vfeats"][row, :length].numpy(), feature[start : start + length]
+        )
         assert item["vmasks"][row].tolist() == [True] * length + [False] * (32 - length)
     with pytest.raises(DataError, match="video a: a video must have a second at least"):
         How2AlignAligner(config, Split.TEST)("a", feature[:0], text, item_rng(0, 0, 0))

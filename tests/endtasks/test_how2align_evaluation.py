@@ -13,8 +13,18 @@ from mmpt.config import load_config
 from mmpt.config.schema import DatasetConfig
 from mmpt.datasets import collate
 from mmpt.endtasks.how2align import evaluation as how2align
-from mmpt.endtasks.how2align.data import How2AlignAligner, How2AlignTextProcessor, Sentence, comparisons
-from mmpt.endtasks.how2align.evaluation import AlignedVideo, How2AlignMetric, How2AlignOutputs, How2AlignPredictor
+from mmpt.endtasks.how2align.data import (
+    How2AlignAligner,
+    How2AlignTextProcessor,
+    Sentence,
+    comparisons,
+)
+from mmpt.endtasks.how2align.evaluation import (
+    AlignedVideo,
+    How2AlignMetric,
+    How2AlignOutputs,
+    How2AlignPredictor,
+)
 from mmpt.errors import CheckpointError, DataError
 from mmpt.models.checkpoint import load_weights
 from mmpt.tasks import Task
@@ -68,7 +78,9 @@ def test_windows_in_batches_are_windows_one_by_one(
         for k in range(first, last):
             caps, cmasks = aligner_item["caps"][k : k + 1], aligner_item["cmasks"][k : k + 1]
             with torch.no_grad():
-                states = model.forward_video(rows, torch.arange(F)[None] < length, caps, cmasks, True)[0, 1:-1]
+                states = model.forward_video(
+                    rows, torch.arange(F)[None] < length, caps, cmasks, True
+                )[0, 1:-1]
                 text = model.forward_text(caps, cmasks)[0][0]
             for second in range(length):
                 cosine = torch.cosine_similarity(states[second], text, dim=0)
@@ -76,13 +88,17 @@ def test_windows_in_batches_are_windows_one_by_one(
                 count[k, start + second] += 1
     np.testing.assert_array_equal(video.covered, count > 0)
     assert 0 < video.covered.sum() < video.covered.size
-    np.testing.assert_allclose(video.similarity, total / np.maximum(count, 1), atol=2e-6)  # measured 3e-7
+    np.testing.assert_allclose(
+        video.similarity, total / np.maximum(count, 1), atol=2e-6
+    )  # measured 3e-7
     arrays = outputs.arrays()
     assert arrays["similarity"].shape == (5 * 53,)
     assert arrays["num_seconds"].tolist() == [53]
 
 
-def test_a_video_too_short_for_a_window_is_never_compared(config: DatasetConfig, model: torch.nn.Module) -> None:
+def test_a_video_too_short_for_a_window_is_never_compared(
+    config: DatasetConfig, model: torch.nn.Module
+) -> None:
     batches = [collate([item(config, "short", 8)[1]]), collate([item(config, "long", 40)[1]])]
     outputs = How2AlignPredictor(config)(model, batches, CPU)
     short, long = outputs.videos
@@ -100,7 +116,9 @@ def test_a_diverged_checkpoint_is_refused(config: DatasetConfig, model: torch.nn
         How2AlignPredictor(config)(model, [collate([item(config, "v", 40)[1]])], CPU)
 
 
-def video(similarity: np.ndarray, aligned: list[bool], spans: list[tuple[float, float]]) -> AlignedVideo:
+def video(
+    similarity: np.ndarray, aligned: list[bool], spans: list[tuple[float, float]]
+) -> AlignedVideo:
     return AlignedVideo("v", similarity.astype(np.float32), np.ones(similarity.shape, bool), np.array(aligned),
                         np.array(spans, dtype=np.float64))  # fmt: skip
 
@@ -112,8 +130,12 @@ def test_known_answers() -> None:
         videos=[video(similarity, [True, True, False, False], [(3.5, 5), (1, 2), (0, 1), (8, 9)])]
     )
     found = How2AlignMetric().compute(outputs)
-    assert found["Recall"] == found["Recall-corrected"] == 0.5  # the second sentence is found 6 s late
-    assert found["AUC"] == found["AUC-corrected"] == 0.75  # of four pairs, 0.8 against 0.85 is wrong
+    assert (
+        found["Recall"] == found["Recall-corrected"] == 0.5
+    )  # the second sentence is found 6 s late
+    assert (
+        found["AUC"] == found["AUC-corrected"] == 0.75
+    )  # of four pairs, 0.8 against 0.85 is wrong
     chance = How2AlignMetric().chance(outputs)
     assert chance["Recall"] == pytest.approx((3 + 2) / 2 / 10)
     assert chance["AUC"] == 0.5
@@ -123,7 +145,9 @@ def test_known_answers() -> None:
 def test_a_model_without_an_opinion_is_at_chance_in_the_corrected_form() -> None:
     rng = np.random.default_rng(0)
     spans = [tuple(sorted(rng.uniform(0, 30, 2))) for _ in range(20)]
-    outputs = How2AlignOutputs(videos=[video(np.zeros((20, 30)), [k % 3 == 0 for k in range(20)], spans)])
+    outputs = How2AlignOutputs(
+        videos=[video(np.zeros((20, 30)), [k % 3 == 0 for k in range(20)], spans)]
+    )
     found, chance = How2AlignMetric().compute(outputs), How2AlignMetric().chance(outputs)
     assert found["Recall-corrected"] == pytest.approx(chance["Recall-corrected"], abs=1e-12)
     assert found["AUC-corrected"] == chance["AUC-corrected"] == 0.5

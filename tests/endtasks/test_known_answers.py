@@ -82,9 +82,15 @@ def check_retrieval(annotations: Path, folder: Path) -> dict[str, float]:
     texts = [row["sentence"] for row in rows]
     overrides = make_oracle(folder, texts)
     text_nD = sentence_vectors(folder / "bert", texts)
-    video_nD = np.stack([0.9 * text_nD[(n + 1) % len(rows)] if n % 4 == 0 else text_nD[n] for n in range(len(rows))])
-    write_videos(folder / "features", dict(zip((row["video_id"] for row in rows), video_nD, strict=True)))
-    numbers = run("test_vtt_zs", annotations, folder / "features", overrides).rows[0]["metrics"]["RetrievalMetric"]
+    video_nD = np.stack(
+        [0.9 * text_nD[(n + 1) % len(rows)] if n % 4 == 0 else text_nD[n] for n in range(len(rows))]
+    )
+    write_videos(
+        folder / "features", dict(zip((row["video_id"] for row in rows), video_nD, strict=True))
+    )
+    numbers = run("test_vtt_zs", annotations, folder / "features", overrides).rows[0]["metrics"][
+        "RetrievalMetric"
+    ]
     ranks = []
     for n, query in enumerate(text_nD):
         scores = [float(query @ video) for video in video_nD]
@@ -111,9 +117,14 @@ def check_choice(annotations: Path, folder: Path) -> float:
     overrides = make_oracle(folder, texts)
     text_n5D = sentence_vectors(folder / "bert", texts).reshape(len(rows), 5, -1)
     shown = [(int(row["answer"]) + (n % 3 == 0)) % 5 for n, row in enumerate(rows)]
-    videos = {f"video{row['vid_key'][3:]}": text_n5D[n, k] for n, (row, k) in enumerate(zip(rows, shown, strict=True))}
+    videos = {
+        f"video{row['vid_key'][3:]}": text_n5D[n, k]
+        for n, (row, k) in enumerate(zip(rows, shown, strict=True))
+    }
     write_videos(folder / "features", videos)
-    accuracy = run("test_vttqa_zs", annotations, folder / "features", overrides).rows[0]["metrics"]["QAMetric"]["acc"]
+    accuracy = run("test_vttqa_zs", annotations, folder / "features", overrides).rows[0]["metrics"][
+        "QAMetric"
+    ]["acc"]
     assert accuracy == pytest.approx(np.mean([n % 3 != 0 for n in range(len(rows))]), abs=1e-12)
     return accuracy
 
@@ -133,10 +144,16 @@ def check_moments(annotations: Path, folder: Path) -> dict[str, float]:
     for v, (video, members) in enumerate(of_video.items()):
         for n in members:
             pieces[n] = rng.permutation(6) + rng.random(6) / 4
-            pieces[n][queries[n]["times"][0][0]] += 6 * (n % 5 != 0)  # most queries find the piece that was chosen
-        first = {text_nD[n].tobytes(): n for n in reversed(members)}  # a query asked twice has one score
+            pieces[n][queries[n]["times"][0][0]] += 6 * (
+                n % 5 != 0
+            )  # most queries find the piece that was chosen
+        first = {
+            text_nD[n].tobytes(): n for n in reversed(members)
+        }  # a query asked twice has one score
         distinct = sorted(first.values())
-        solve = np.linalg.pinv(text_nD[distinct])  # [512, members]: features with exactly these scores
+        solve = np.linalg.pinv(
+            text_nD[distinct]
+        )  # [512, members]: features with exactly these scores
         feature = (solve @ np.stack([np.repeat(pieces[n], 5) for n in distinct])).T
         seconds[video] = 30 if v % 7 else 17
         pieces |= {n: pieces[first[text_nD[n].tobytes()]] for n in members}
@@ -144,11 +161,19 @@ def check_moments(annotations: Path, folder: Path) -> dict[str, float]:
         np.save(folder / "features" / f"{name}.npy", feature[: seconds[video]].astype(np.float32))
     result = run("test_didemo_zs", annotations, folder / "features", overrides)
     numbers = result.rows[0]["metrics"]["DiDeMoMetric"]
-    expected = [naive_moment(query, pieces[n], seconds[stem(query)]) for n, query in enumerate(queries)]
+    expected = [
+        naive_moment(query, pieces[n], seconds[stem(query)]) for n, query in enumerate(queries)
+    ]
     ranks, ious = zip(*expected, strict=True)
-    wanted = {"rank1": np.mean(np.array(ranks) <= 1), "rank5": np.mean(np.array(ranks) <= 5), "miou": np.mean(ious)}
+    wanted = {
+        "rank1": np.mean(np.array(ranks) <= 1),
+        "rank5": np.mean(np.array(ranks) <= 5),
+        "miou": np.mean(ious),
+    }
     assert {name: numbers[name] for name in wanted} == pytest.approx(wanted, abs=1e-9)
-    return numbers | {f"chance-{name}": value for name, value in result.chance["DiDeMoMetric"].items()}
+    return numbers | {
+        f"chance-{name}": value for name, value in result.chance["DiDeMoMetric"].items()
+    }
 
 
 def stem(query: dict) -> str:
@@ -157,7 +182,9 @@ def stem(query: dict) -> str:
 
 def naive_moment(query: dict, piece_scores: np.ndarray, num_seconds: int) -> tuple[float, float]:
     """Mean of the three smallest ranks of chosen moments, and of the three largest IoUs of the best one."""
-    second = [piece_scores[s // 5] if s < num_seconds else 0.0 for s in range(30)]  # the oracle's padding scores zero
+    second = [
+        piece_scores[s // 5] if s < num_seconds else 0.0 for s in range(30)
+    ]  # the oracle's padding scores zero
     moments = [(a, b) for a in range(6) for b in range(a, 6) if 5 * a < num_seconds]
     moments.sort(key=lambda m: -np.mean(second[5 * m[0] : 5 * m[1] + 5]))
     chosen = [tuple(moment) for moment in query["times"]]
@@ -170,7 +197,8 @@ def naive_moment(query: dict, piece_scores: np.ndarray, num_seconds: int) -> tup
 def msrvtt_file(folder: Path, count: int) -> Path:
     texts = sentences(count)
     rows = [
-        {"key": f"ret{n}", "vid_key": f"msr{n}", "video_id": f"video{n}", "sentence": t} for n, t in enumerate(texts)
+        {"key": f"ret{n}", "vid_key": f"msr{n}", "video_id": f"video{n}", "sentence": t}
+        for n, t in enumerate(texts)
     ]
     return write_rows(folder / "msrvtt.csv", rows)
 
@@ -184,10 +212,17 @@ def test_retrieval(tmp_path: Path) -> None:
 def test_multiple_choice(tmp_path: Path) -> None:
     texts = iter(sentences(100))
     rows = [
-        {"": str(n), "vid_key": f"msr{n}", **{f"a{k}": next(texts) for k in range(1, 6)}, "answer": str(n % 5)}
+        {
+            "": str(n),
+            "vid_key": f"msr{n}",
+            **{f"a{k}": next(texts) for k in range(1, 6)},
+            "answer": str(n % 5),
+        }
         for n in range(20)
     ]
-    assert check_choice(write_rows(tmp_path / "qa.csv", rows, "\t"), tmp_path) == pytest.approx(13 / 20)
+    assert check_choice(write_rows(tmp_path / "qa.csv", rows, "\t"), tmp_path) == pytest.approx(
+        13 / 20
+    )
 
 
 def didemo_queries(count: int) -> list[dict]:
@@ -196,7 +231,10 @@ def didemo_queries(count: int) -> list[dict]:
         {
             "video": f"{n // 3}@N0.{n // 3}.avi",
             "description": text,
-            "times": [*[[n % 6, min(n % 6 + n % 2, 5)]] * 3, *np.sort(rng.integers(0, 6, (n % 3 + 1, 2))).tolist()],
+            "times": [
+                *[[n % 6, min(n % 6 + n % 2, 5)]] * 3,
+                *np.sort(rng.integers(0, 6, (n % 3 + 1, 2))).tolist(),
+            ],
         }
         for n, text in enumerate(sentences(count, seed=1))
     ]
@@ -214,8 +252,12 @@ def test_videos_without_features_are_named_and_scored_around(tmp_path: Path) -> 
     path = msrvtt_file(tmp_path, 12)
     overrides = make_oracle(tmp_path, sentences(12))
     text_nD = sentence_vectors(tmp_path / "bert", sentences(12))
-    write_videos(tmp_path / "features", {f"video{n}": text_nD[n] for n in range(12) if n not in (3, 7)})
-    with pytest.raises(DataError, match=r"2 of 12 test items have no features \(2 videos: video3, video7\)"):
+    write_videos(
+        tmp_path / "features", {f"video{n}": text_nD[n] for n in range(12) if n not in (3, 7)}
+    )
+    with pytest.raises(
+        DataError, match=r"2 of 12 test items have no features \(2 videos: video3, video7\)"
+    ):
         run("test_vtt_zs", path, tmp_path / "features", overrides)
     scores = run("test_vtt_zs", path, tmp_path / "features", overrides, allow_missing=True)
     assert scores.rows[0]["metrics"]["RetrievalMetric"]["R1"] == 1

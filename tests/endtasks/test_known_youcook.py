@@ -34,12 +34,16 @@ def read_csv(path: Path) -> Clips:
     clips: Clips = {}
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
-            clips.setdefault(row["video_id"], []).append((int(row["start"]), int(row["end"]), row["text"]))
+            clips.setdefault(row["video_id"], []).append(
+                (int(row["start"]), int(row["end"]), row["text"])
+            )
     return clips
 
 
 def write_csv(path: Path, clips: Clips) -> Path:
-    rows = [f"{e},{s},226,{text},{video}" for video, listed in clips.items() for s, e, text in listed]
+    rows = [
+        f"{e},{s},226,{text},{video}" for video, listed in clips.items() for s, e, text in listed
+    ]
     path.write_text("\n".join(["end,start,task,text,video_id", *rows]) + "\n")
     return path
 
@@ -51,7 +55,9 @@ def random_clips(num_videos: int) -> Clips:
     for v in range(num_videos):
         starts = 16 * np.cumsum(rng.integers(2, 4, rng.integers(3, 8)))
         texts = [" ".join(rng.choice(WORDS, 5, replace=False)) for _ in starts]
-        clips[f"video{v:06d}"] = [(int(s), int(s) + 16, text) for s, text in zip(starts, texts, strict=True)]
+        clips[f"video{v:06d}"] = [
+            (int(s), int(s) + 16, text) for s, text in zip(starts, texts, strict=True)
+        ]
     return clips
 
 
@@ -66,7 +72,9 @@ def write_features(folder: Path, clips: Clips, shown: Callable[[str, int], np.nd
         np.save(folder / f"{video}.npy", feature.astype(np.float32))
 
 
-def run(name: str, annotations: Path, features: Path, overrides: Sequence[str]) -> dict[str, dict[str, float]]:
+def run(
+    name: str, annotations: Path, features: Path, overrides: Sequence[str]
+) -> dict[str, dict[str, float]]:
     files = [f"dataset.test_path={annotations}", f"dataset.vfeat_dir={features}"]
     model = [f"model.model_cls={ORACLE_BG}"] if name.endswith("bg_zs") else []
     config = load_config(f"{PROJECT}/{name}.yaml", [*overrides, *files, *model])
@@ -106,7 +114,11 @@ def test_paragraphs_find_their_video_unless_another_shows_their_captions(tmp_pat
         assert metrics[FULL][name] == metrics[BG][name] == pytest.approx(13 / 23)
     num_clips = {video: len(listed) for video, listed in clips.items()}
     expected = sum(num_clips[video] for video in right) / sum(num_clips.values())
-    assert metrics["RetrievalMetric"]["R1"] == metrics["RetrievalMetric"]["v2t-R1"] == pytest.approx(expected)
+    assert (
+        metrics["RetrievalMetric"]["R1"]
+        == metrics["RetrievalMetric"]["v2t-R1"]
+        == pytest.approx(expected)
+    )
 
 
 def test_only_ordered_ways_tell_a_video_from_the_same_clips_backwards(tmp_path: Path) -> None:
@@ -114,7 +126,9 @@ def test_only_ordered_ways_tell_a_video_from_the_same_clips_backwards(tmp_path: 
     for video, listed in random_clips(10).items():
         texts = [text for _, _, text in listed]
         clips[video] = listed
-        clips[f"{video}-back"] = [(s, e, text) for (s, e, _), text in zip(listed, reversed(texts), strict=True)]
+        clips[f"{video}-back"] = [
+            (s, e, text) for (s, e, _), text in zip(listed, reversed(texts), strict=True)
+        ]
     texts = [text for listed in clips.values() for _, _, text in listed]
     overrides = make_oracle(tmp_path, texts)
     vector = dict(zip(texts, sentence_vectors(tmp_path / "bert", texts), strict=True))
@@ -122,5 +136,7 @@ def test_only_ordered_ways_tell_a_video_from_the_same_clips_backwards(tmp_path: 
     path = write_csv(tmp_path / "val.csv", clips)
     numbers = run("test_youcook_fullvideo_zs", path, tmp_path / "features", overrides)[FULL]
     assert [numbers[name] for name in ORDERED] == [1.0, 1.0]
-    assert all(numbers[name] < 0.8 for name in UNORDERED)  # a coin is thrown: two videos hold the same clips
+    assert all(
+        numbers[name] < 0.8 for name in UNORDERED
+    )  # a coin is thrown: two videos hold the same clips
     assert all(numbers[name.replace("R1", "R5")] == 1.0 for name in UNORDERED)

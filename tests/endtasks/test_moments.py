@@ -37,7 +37,9 @@ def random_outputs(count: int, people: int = 4) -> MomentOutputs:
 
 def naive_metrics(outputs: MomentOutputs, corrected: bool) -> dict[str, float]:
     ranks, ious = [], []
-    for scores, seconds, times in zip(outputs.second_scores, outputs.num_seconds, outputs.times, strict=True):
+    for scores, seconds, times in zip(
+        outputs.second_scores, outputs.num_seconds, outputs.times, strict=True
+    ):
         scored = []
         for a, b in itertools.combinations_with_replacement(range(6), 2):
             if 5 * (b if corrected else a) < seconds:
@@ -49,7 +51,9 @@ def naive_metrics(outputs: MomentOutputs, corrected: bool) -> dict[str, float]:
         ranks.append(np.mean(found[:3]) if found else 99)
         first = set(range(order[0][0], order[0][1] + 1))
         overlaps = [set(range(a, b + 1)) for a, b in chosen]
-        ious.append(np.mean(sorted(len(first & other) / len(first | other) for other in overlaps)[-3:]))
+        ious.append(
+            np.mean(sorted(len(first & other) / len(first | other) for other in overlaps)[-3:])
+        )
     return {
         "rank1": np.mean(np.array(ranks) <= 1),
         "rank5": np.mean(np.array(ranks) <= 5),
@@ -76,13 +80,17 @@ def test_corrected_numbers_by_loops_on_videos_that_reach_every_judged_moment() -
     )
     numbers = DiDeMoMetric().compute(long_enough)
     expected = naive_metrics(long_enough, corrected=True)
-    assert {name: numbers[f"real-{name}"] for name in expected} == pytest.approx(expected, abs=1e-12)
+    assert {name: numbers[f"real-{name}"] for name in expected} == pytest.approx(
+        expected, abs=1e-12
+    )
     assert {name: numbers[name] for name in expected} != pytest.approx(expected, abs=1e-3)
 
 
 def test_moments_without_a_second_are_left_out_or_last() -> None:
     scores, seconds = RNG.random((1, 21)), np.array([11])
-    released, corrected = (rank_moments(scores, seconds, form)[0] for form in ("released", "corrected"))
+    released, corrected = (
+        rank_moments(scores, seconds, form)[0] for form in ("released", "corrected")
+    )
     begun = [m for m, (first, _) in enumerate(MOMENTS) if first <= 2]
     assert sorted(released[: len(begun)]) == begun
     assert (released[len(begun) :] == -1).all()
@@ -95,7 +103,9 @@ def test_padding_counts_in_the_published_mean_only() -> None:
     seconds = np.full((1, 30), 9.0)
     seconds[0, :7] = 1.0
     moment = MOMENTS.index((1, 1))
-    assert moment_scores(seconds, np.array([7]), "released")[0, moment] == pytest.approx((2 * 1 + 3 * 9) / 5)
+    assert moment_scores(seconds, np.array([7]), "released")[0, moment] == pytest.approx(
+        (2 * 1 + 3 * 9) / 5
+    )
     assert moment_scores(seconds, np.array([7]), "corrected")[0, moment] == 1.0
     assert moment_scores(seconds, np.array([7]), "corrected")[0, MOMENTS.index((3, 5))] == 0.0
 
@@ -124,7 +134,9 @@ def test_a_collapsed_model_is_at_chance() -> None:
         video_ids=["v"] * count,
     )
     numbers, chance = DiDeMoMetric().compute(outputs), DiDeMoMetric().chance(outputs)
-    assert chance["rank1"] == pytest.approx(1 / 21, abs=2e-3)  # 50 draws of 4000: standard error 5e-4
+    assert chance["rank1"] == pytest.approx(
+        1 / 21, abs=2e-3
+    )  # 50 draws of 4000: standard error 5e-4
     assert chance["rank5"] == pytest.approx(5 / 21, abs=4e-3)
     assert numbers == pytest.approx(chance, abs=0.03)  # one draw: four standard errors of rank5
 
@@ -169,7 +181,9 @@ def batch(videos: list[int], seconds: int) -> dict[str, object]:
 
 def test_the_predictor_takes_the_states_after_cls_and_runs_each_video_once() -> None:
     towers = Towers()
-    outputs = DiDeMoPredictor(DatasetConfig(max_video_len=32))(towers, [batch([5, 7, 5], 32), batch([7, 9], 8)], CPU)
+    outputs = DiDeMoPredictor(DatasetConfig(max_video_len=32))(
+        towers, [batch([5, 7, 5], 32), batch([7, 9], 8)], CPU
+    )
     expected = [100 * video + np.arange(1, 31) for video in (5, 7, 5, 7, 9)]
     np.testing.assert_allclose(outputs.second_scores, expected, rtol=1e-6)
     assert towers.videos == 3
@@ -181,13 +195,18 @@ def test_states_of_padding_are_computed_although_the_towers_leave_padding_out() 
     """The published form reads them."""
     config = BertConfig.from_json_file(GOLDEN / "tinybert_config.json")
     plain, packed = (
-        fill_by_formula(MMFusionSeparate(config, num_hidden_video_layers=2, max_video_len=32, packed=packed), "hash")
+        fill_by_formula(
+            MMFusionSeparate(config, num_hidden_video_layers=2, max_video_len=32, packed=packed),
+            "hash",
+        )
         for packed in (False, True)
     )
     inputs = batch([3, 4], 8)
     outputs = DiDeMoPredictor(DatasetConfig(max_video_len=32))(packed, [inputs], CPU)
     with torch.no_grad():
-        expected = plain.eval()(**{name: inputs[name] for name in ("caps", "cmasks", "vfeats", "vmasks")})
+        expected = plain.eval()(
+            **{name: inputs[name] for name in ("caps", "cmasks", "vfeats", "vmasks")}
+        )
     states = expected["video_outputs"][:, 1:31]
     assert states[:, 8:].abs().amax(dim=2).min() > 0.1
     scores = torch.einsum("bsd,bd->bs", states, expected["pooled_text"])
@@ -195,7 +214,9 @@ def test_states_of_padding_are_computed_although_the_towers_leave_padding_out() 
 
 
 def test_what_cannot_be_scored() -> None:
-    with pytest.raises(ConfigError, match=r"`dataset\.max_video_len` must be at least the 30 seconds"):
+    with pytest.raises(
+        ConfigError, match=r"`dataset\.max_video_len` must be at least the 30 seconds"
+    ):
         DiDeMoPredictor(DatasetConfig(max_video_len=16))
     predictor = DiDeMoPredictor(DatasetConfig(max_video_len=32))
     with pytest.raises(DataError, match="test set is empty"):

@@ -42,12 +42,20 @@ def items_of(meta: Any) -> list[Any]:
 
 
 def captions_json(**captions: list[str]) -> str:
-    return json.dumps({"sentences": [{"video_id": v, "caption": c} for v, texts in captions.items() for c in texts]})
+    return json.dumps(
+        {
+            "sentences": [
+                {"video_id": v, "caption": c} for v, texts in captions.items() for c in texts
+            ]
+        }
+    )
 
 
 def test_test_items(tmp_path: Path) -> None:
     """Videos without features stay: scoring names them."""
-    config = DatasetConfig(test_path=write(tmp_path, test=TEST_CSV)["test"], vfeat_dir=str(tmp_path))
+    config = DatasetConfig(
+        test_path=write(tmp_path, test=TEST_CSV)["test"], vfeat_dir=str(tmp_path)
+    )
     meta = MSRVTTMetaProcessor(config, Split.TEST)
     assert items_of(meta) == [("video0", "cut the tomato"), ("video1", "now we add salt")]
 
@@ -56,7 +64,11 @@ def test_training_items(tmp_path: Path) -> None:
     """The full test list extends training only if the ids to leave out are given too; the whole table is repeated."""
     full = "video_id,sentence\nvideo0,a\nvideo7,b\nvideo8,c\n"
     files = write(tmp_path, train="video_id\nvideo5\nvideo6\n", full=full, test=TEST_CSV)
-    settings: dict[str, Any] = {"train_path": files["train"], "vfeat_dir": features(tmp_path, 0, 5, 6, 7, 8), "dup": 2}
+    settings: dict[str, Any] = {
+        "train_path": files["train"],
+        "vfeat_dir": features(tmp_path, 0, 5, 6, 7, 8),
+        "dup": 2,
+    }
     both = {"full_test_path": files["full"], "jsfusion_path": files["test"]}
     for extra, expected in (
         ({}, [5, 6]),
@@ -69,14 +81,17 @@ def test_training_items(tmp_path: Path) -> None:
 
 
 def training_set(folder: Path, **settings: Any) -> MMDataset:
-    captions = {f"video{n}": [f"cut the {word}" for word in ("tomato", "salt", "onion")] for n in (0, 1)}
+    captions = {
+        f"video{n}": [f"cut the {word}" for word in ("tomato", "salt", "onion")] for n in (0, 1)
+    }
     files = write(folder, train="video_id\nvideo0\nvideo1\n", captions=captions_json(**captions))
     config = DatasetConfig(
         bert_name=tiny_bert(folder), vfeat_dir=features(folder, 0, 1), train_path=files["train"],
         json_path=files["captions"], max_video_len=4, max_len=20, dup=10, **settings,
     )  # fmt: skip
     parts = (
-        part(config, Split.TRAIN) for part in (MSRVTTMetaProcessor, VideoProcessor, MSRVTTTextProcessor, DSAligner)
+        part(config, Split.TRAIN)
+        for part in (MSRVTTMetaProcessor, VideoProcessor, MSRVTTTextProcessor, DSAligner)
     )
     return MMDataset(*parts, seed=1)
 
@@ -99,7 +114,9 @@ def test_a_listed_video_without_captions(tmp_path: Path) -> None:
         dataset[1]
 
 
-def test_empty_training_captions_are_left_out_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_empty_training_captions_are_left_out_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = write(tmp_path, captions=captions_json(video0=["a", " "], video1=["", "b"]))["captions"]
     text = MSRVTTTextProcessor(DatasetConfig(json_path=path), Split.TRAIN)
     assert text.captions == {"video0": ["a"], "video1": ["b"]}
@@ -130,7 +147,10 @@ def test_other_caption_files(tmp_path: Path, content: str) -> None:
         ("video_id\nvideo0\n", "must have the column sentence"),
         (QA_HEADER, "must have the columns video_id, sentence"),
         (TEST_CSV + "ret2,msr2,video2,\n", "line 4: `sentence` must not be empty"),
-        (TEST_CSV + "ret2,msr0,video0,salt\n", r"`video_id` must be listed once, but video0 is on lines 2 and 4"),
+        (
+            TEST_CSV + "ret2,msr0,video0,salt\n",
+            r"`video_id` must be listed once, but video0 is on lines 2 and 4",
+        ),
     ],
 )
 def test_other_test_files(tmp_path: Path, content: str, message: str) -> None:
@@ -139,7 +159,9 @@ def test_other_test_files(tmp_path: Path, content: str, message: str) -> None:
         MSRVTTMetaProcessor(config, Split.TEST)
 
 
-def test_duplicate_captions_are_counted_in_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_duplicate_captions_are_counted_in_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = write(tmp_path, test=TEST_CSV + "ret2,msr2,video2,cut the tomato\n")["test"]
     assert len(MSRVTTMetaProcessor(DatasetConfig(test_path=path), Split.TEST)) == 3
     (warning,) = caplog.messages
@@ -154,7 +176,8 @@ def test_questions(tmp_path: Path) -> None:
     path = write(tmp_path, qa=QA_HEADER + question(7010, 3) + question(7011, 0))["qa"]
     meta = MSRVTTQAMetaProcessor(DatasetConfig(test_path=path), Split.TEST)
     assert items_of(meta) == [
-        (f"video{n}", (a, ["a dog", "a cat", "salt", "the pot", "tea"])) for n, a in ((7010, 3), (7011, 0))
+        (f"video{n}", (a, ["a dog", "a cat", "salt", "the pot", "tea"]))
+        for n, a in ((7010, 3), (7011, 0))
     ]
     text = MSRVTTQATextProcessor(DatasetConfig(bert_name=tiny_bert(tmp_path)), Split.TEST)
     answer, ids = text(meta[0][1])
@@ -172,7 +195,8 @@ def test_answers_out_of_range(tmp_path: Path, answer: str) -> None:
 def test_other_question_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write(tmp_path, qa=TEST_CSV)["qa"]
     with pytest.raises(
-        DataError, match=r"must have the columns a1, a2, a3, a4, a5, answer \(cells separated by tabs\)|vid_key, a1"
+        DataError,
+        match=r"must have the columns a1, a2, a3, a4, a5, answer \(cells separated by tabs\)|vid_key, a1",
     ):
         MSRVTTQAMetaProcessor(DatasetConfig(test_path=path), Split.TEST)
     path = write(tmp_path, qa=QA_HEADER + question(1, 1).replace("a cat", "a dog"))["qa"]

@@ -68,7 +68,9 @@ def test_scores_are_those_of_one_answer_at_a_time_and_videos_run_once() -> None:
     assert towers.videos == 7
     with torch.no_grad():
         expected = [
-            [float(one_score(towers, b, n, k)) for k in range(A)] for b in loader for n in range(len(b["caps"]))
+            [float(one_score(towers, b, n, k)) for k in range(A)]
+            for b in loader
+            for n in range(len(b["caps"]))
         ]
     np.testing.assert_allclose(outputs.scores, expected, rtol=1e-5, atol=1e-5)  # 2e-6
     assert outputs.answers.tolist() == torch.cat([b["answers"] for b in loader]).flatten().tolist()
@@ -76,13 +78,19 @@ def test_scores_are_those_of_one_answer_at_a_time_and_videos_run_once() -> None:
 
 
 def test_equal_scores_share_the_credit() -> None:
-    scores = np.array([[1, 3, 3, 0, 3], [5, 1, 1, 1, 1], [0, 0, 0, 0, 0], [0, 2, 0, 1, 0]], np.float32)
-    assert shared_credit(scores, np.array([4, 0, 2, 3])).tolist() == pytest.approx([1 / 3, 1, 1 / 5, 0])
+    scores = np.array(
+        [[1, 3, 3, 0, 3], [5, 1, 1, 1, 1], [0, 0, 0, 0, 0], [0, 2, 0, 1, 0]], np.float32
+    )
+    assert shared_credit(scores, np.array([4, 0, 2, 3])).tolist() == pytest.approx(
+        [1 / 3, 1, 1 / 5, 0]
+    )
 
 
 @pytest.mark.parametrize("answer", range(A))
 def test_a_collapsed_model_is_at_chance_wherever_the_answers_are(answer: int) -> None:
-    outputs = QAOutputs(scores=np.ones((9, A), np.float32), answers=np.full(9, answer), video_ids=["v"] * 9)
+    outputs = QAOutputs(
+        scores=np.ones((9, A), np.float32), answers=np.full(9, answer), video_ids=["v"] * 9
+    )
     assert QAMetric().compute(outputs) == QAMetric().chance(outputs) == {"acc": pytest.approx(0.2)}
 
 

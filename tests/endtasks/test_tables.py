@@ -34,7 +34,10 @@ def test_tabs_and_files_without_a_header(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("", "must have the columns id, text"),
-        ("video,caption\nv1,a\n", r"must have the columns id, text .*first line is 'video,caption'.*another data set"),
+        (
+            "video,caption\nv1,a\n",
+            r"must have the columns id, text .*first line is 'video,caption'.*another data set",
+        ),
         ("id\ttext\nv1\ta\n", r"\(cells separated by commas\), but its first line is"),
         ("id,text\n", "must hold a row at least"),
         ("id,text\nv1,a\nv2\n", r"line 3: must have 2 cells \(id, text\), but has 1"),

@@ -54,7 +54,10 @@ def files(tmp_path: Path) -> Path:
     write_annotation(tmp_path, DATABASE)
     (tmp_path / "feat").mkdir()
     for video, seconds in (("a_b", 12), ("c", 36)):
-        np.save(tmp_path / "feat" / f"{video}.npy", np.arange(seconds)[:, None] + np.zeros((1, 512), np.float16))
+        np.save(
+            tmp_path / "feat" / f"{video}.npy",
+            np.arange(seconds)[:, None] + np.zeros((1, 512), np.float16),
+        )
     return tmp_path
 
 
@@ -75,7 +78,11 @@ def config_of(folder: Path, name: str = "val.pkl", **more: Any) -> DatasetConfig
     return DatasetConfig(**(values | more))
 
 
-EXPECTED = [(("a_b", 7, 12), "stir the pot"), (("a_b", 2, 5), "cut the onion"), (("c", 0, 40), "eat the soup")]
+EXPECTED = [
+    (("a_b", 7, 12), "stir the pot"),
+    (("a_b", 2, 5), "cut the onion"),
+    (("c", 0, 40), "eat the soup"),
+]
 
 
 @pytest.mark.parametrize("name", ["val.pkl", "val.json", "val.csv"])
@@ -107,11 +114,18 @@ def test_a_clip_is_cut_from_its_video_and_short_features_are_counted_once(
 
 def test_items_are_collated_as_the_predictor_expects(files: Path, tmp_path: Path) -> None:
     config = config_of(files, bert_name=tiny_bert(tmp_path / "bert"))
-    parts = [part(config, Split.TEST) for part in (YoucookMetaProcessor, YoucookVideoProcessor, TextProcessor)]
+    parts = [
+        part(config, Split.TEST)
+        for part in (YoucookMetaProcessor, YoucookVideoProcessor, TextProcessor)
+    ]
     dataset = MMDataset(*parts, DSAligner(config, Split.TEST), seed=1)
     batch = collate([dataset[k] for k in range(3)])
     videos, starts, ends = batch["video_id"]
-    assert (list(videos), starts.tolist(), ends.tolist()) == (["a_b", "a_b", "c"], [7, 2, 0], [12, 5, 40])
+    assert (list(videos), starts.tolist(), ends.tolist()) == (
+        ["a_b", "a_b", "c"],
+        [7, 2, 0],
+        [12, 5, 40],
+    )
     assert batch["vmasks"].sum(dim=1).tolist() == [5, 3, 32]
 
 
@@ -119,7 +133,10 @@ def test_whole_videos_come_by_first_appearance_with_captions_in_time_order(
     files: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     meta = YoucookFullVideoBGMetaProcessor(config_of(files), Split.TEST)
-    assert [meta[k] for k in range(len(meta))] == [("a_b", ["cut the onion", "stir the pot"]), ("c", ["eat the soup"])]
+    assert [meta[k] for k in range(len(meta))] == [
+        ("a_b", ["cut the onion", "stir the pot"]),
+        ("c", ["eat the soup"]),
+    ]
     assert "regrouped" in caplog.text
     caplog.clear()
     (files / "val.json").write_text(json.dumps([RECORDS[1], RECORDS[0], RECORDS[2]]))
@@ -127,11 +144,21 @@ def test_whole_videos_come_by_first_appearance_with_captions_in_time_order(
     assert not caplog.records
 
 
-def test_an_item_of_a_whole_video_has_all_windows_and_all_captions(files: Path, tmp_path: Path) -> None:
-    config = config_of(files, bert_name=tiny_bert(tmp_path / "bert"), sliding_window=16, sliding_window_size=16)
-    classes = (YoucookFullVideoBGMetaProcessor, YoucookFullVideoBGProcessor, YoucookFullVideoBGTextProcessor)
+def test_an_item_of_a_whole_video_has_all_windows_and_all_captions(
+    files: Path, tmp_path: Path
+) -> None:
+    config = config_of(
+        files, bert_name=tiny_bert(tmp_path / "bert"), sliding_window=16, sliding_window_size=16
+    )
+    classes = (
+        YoucookFullVideoBGMetaProcessor,
+        YoucookFullVideoBGProcessor,
+        YoucookFullVideoBGTextProcessor,
+    )
     dataset = MMDataset(
-        *[part(config, Split.TEST) for part in classes], YoucookFullVideoBGAligner(config, Split.TEST), seed=1
+        *[part(config, Split.TEST) for part in classes],
+        YoucookFullVideoBGAligner(config, Split.TEST),
+        seed=1,
     )
     first, second = dataset[0], dataset[1]
     assert (first["caps"].shape, first["vfeats"].shape) == ((2, 16), (1, 32, 512))
@@ -142,7 +169,9 @@ def test_an_item_of_a_whole_video_has_all_windows_and_all_captions(files: Path, 
 
 def test_a_test_video_without_features_is_kept_and_denied_by_the_reader(files: Path) -> None:
     (files / "feat" / "c.npy").unlink()
-    (files / "val.json").write_text(json.dumps([*RECORDS, {"id": "not_annotated_0", "caption": "x"}]))
+    (files / "val.json").write_text(
+        json.dumps([*RECORDS, {"id": "not_annotated_0", "caption": "x"}])
+    )
     config = config_of(files, "val.json")
     meta = YoucookMetaProcessor(config, Split.TEST)
     video = YoucookVideoProcessor(config, Split.TEST)
@@ -151,9 +180,13 @@ def test_a_test_video_without_features_is_kept_and_denied_by_the_reader(files: P
     assert [whole[k][0] for k in range(len(whole))] == ["a_b", "c", "not_annotated"]
 
 
-def test_training_leaves_out_what_has_no_features(files: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_training_leaves_out_what_has_no_features(
+    files: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (files / "feat" / "c.npy").unlink()
-    with pytest.raises(DataError, match=r"1 of the 2 videos of the train split have no features \(c\)"):
+    with pytest.raises(
+        DataError, match=r"1 of the 2 videos of the train split have no features \(c\)"
+    ):
         YoucookMetaProcessor(config_of(files), Split.TRAIN)
     meta = YoucookMetaProcessor(config_of(files, max_missing=0.5), Split.TRAIN)
     assert [meta[k] for k in range(len(meta))] == EXPECTED[:2]
@@ -219,7 +252,9 @@ def test_mistakes_in_the_annotation_are_named(files: Path, entry: Any, message: 
     assert "trainval.json: video c" in str(error.value) or "record c_0" in str(error.value)
 
 
-@pytest.mark.parametrize("value", [[], {"database": []}, {"database": {"a": {"annotation": []}}}, {"sentences": []}])
+@pytest.mark.parametrize(
+    "value", [[], {"database": []}, {"database": {"a": {"annotation": []}}}, {"sentences": []}]
+)
 def test_an_annotation_of_another_kind_is_refused(files: Path, value: Any) -> None:
     (files / "trainval.json").write_text(json.dumps(value))
     with pytest.raises(DataError, match=r"trainval.json: must be YouCook2's file"):
@@ -230,7 +265,10 @@ def test_an_annotation_of_another_kind_is_refused(files: Path, value: Any) -> No
     ("text", "message"),
     [
         ("video_id,sentence\nvideo1,x\n", "must have the columns start, end, text"),
-        (CSV.replace("12,7", "late,7"), "line 2: `start` and `end` must be seconds, but are '7' and 'late'"),
+        (
+            CSV.replace("12,7", "late,7"),
+            "line 2: `start` and `end` must be seconds, but are '7' and 'late'",
+        ),
         (CSV.replace("12,7", "7,12"), "line 2: a clip must be a stretch of whole seconds"),
         (CSV.replace("eat the soup", " "), "line 4: `text` must not be empty"),
         (CSV + "40,0,1,eat the soup,c\n", "1 are listed again (first: c 0 40 'eat the soup')"),
@@ -244,7 +282,10 @@ def test_mistakes_in_a_csv_are_named(files: Path, text: str, message: str) -> No
 
 
 def test_records_need_an_annotation(files: Path) -> None:
-    with pytest.raises(ConfigError, match=r"`dataset.trainval_annotation` must be set, since .*val.pkl has no times"):
+    with pytest.raises(
+        ConfigError,
+        match=r"`dataset.trainval_annotation` must be set, since .*val.pkl has no times",
+    ):
         YoucookMetaProcessor(config_of(files, trainval_annotation=None), Split.TEST)
 
 

@@ -44,7 +44,9 @@ def test_every_metric_is_computed_from_one_prediction() -> None:
             calls.append(args)
             return OUTPUTS
 
-    evaluator = Evaluator(Recorder(DatasetConfig()), [RetrievalMetric(), FullVideoRetrievalMetric()])
+    evaluator = Evaluator(
+        Recorder(DatasetConfig()), [RetrievalMetric(), FullVideoRetrievalMetric()]
+    )
     outputs, results = evaluator(nn.Identity(), [], torch.device("cpu"))
     assert outputs is OUTPUTS
     assert len(calls) == 1
@@ -52,20 +54,33 @@ def test_every_metric_is_computed_from_one_prediction() -> None:
     assert results["FullVideoRetrievalMetric"]["R1"] == 1.0
     assert evaluator.best(results) == pytest.approx(2 / 3)
     chance = evaluator.chance(outputs)
-    assert (chance["RetrievalMetric"]["R1"], chance["FullVideoRetrievalMetric"]["R1"]) == (1 / 3, 1 / 2)
+    assert (chance["RetrievalMetric"]["R1"], chance["FullVideoRetrievalMetric"]["R1"]) == (
+        1 / 3,
+        1 / 2,
+    )
 
 
 def row(fingerprint: str, recall: float) -> dict[str, object]:
-    return {"checkpoint": "c.pt", "fingerprint": fingerprint, "metrics": {"RetrievalMetric": {"R1": recall}}}
+    return {
+        "checkpoint": "c.pt",
+        "fingerprint": fingerprint,
+        "metrics": {"RetrievalMetric": {"R1": recall}},
+    }
 
 
 def test_rows_replace_those_of_the_same_checkpoint_and_settings_only(tmp_path: Path) -> None:
     path = tmp_path / "results" / "results.json"
-    write_results(path, [row("aa", 0.1), row("bb", 0.2)], settings={"task": "vtt", "lens": (1, 2)}, chance=CHANCE)
+    write_results(
+        path,
+        [row("aa", 0.1), row("bb", 0.2)],
+        settings={"task": "vtt", "lens": (1, 2)},
+        chance=CHANCE,
+    )
     write_results(path, [row("aa", 0.3)], settings={"task": "youcook"}, chance=CHANCE)
     write_results(path, [row("aa", 0.4)], settings={"task": "vtt", "lens": (1, 2)}, chance=CHANCE)
     found = [
-        (r["fingerprint"], r["settings"]["task"], r["metrics"]["RetrievalMetric"]["R1"]) for r in read_results(path)
+        (r["fingerprint"], r["settings"]["task"], r["metrics"]["RetrievalMetric"]["R1"])
+        for r in read_results(path)
     ]
     assert found == [("bb", "vtt", 0.2), ("aa", "youcook", 0.3), ("aa", "vtt", 0.4)]
     assert read_results(path)[0]["chance"] == CHANCE
@@ -74,11 +89,15 @@ def test_rows_replace_those_of_the_same_checkpoint_and_settings_only(tmp_path: P
 
 def test_jobs_that_write_at_once_keep_each_others_rows(tmp_path: Path) -> None:
     def write(number: int) -> None:
-        write_results(tmp_path / "results.json", [row(f"{number}", 0.1)], settings={}, chance=CHANCE)
+        write_results(
+            tmp_path / "results.json", [row(f"{number}", 0.1)], settings={}, chance=CHANCE
+        )
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write, range(24)))
-    assert {found["fingerprint"] for found in read_results(tmp_path / "results.json")} == set(map(str, range(24)))
+    assert {found["fingerprint"] for found in read_results(tmp_path / "results.json")} == set(
+        map(str, range(24))
+    )
 
 
 def test_another_json_file_is_not_overwritten(tmp_path: Path) -> None:
@@ -108,7 +127,9 @@ def test_fingerprint_is_the_sha256_of_the_bytes(tmp_path: Path) -> None:
 
 def test_the_data_fingerprint_depends_on_the_data_and_not_on_the_batches() -> None:
     def fingerprint(rows: torch.Tensor, batch_size: int) -> str:
-        loader = FingerprintingLoader([{"caps": part, "video_id": ["a"]} for part in rows.split(batch_size)])
+        loader = FingerprintingLoader(
+            [{"caps": part, "video_id": ["a"]} for part in rows.split(batch_size)]
+        )
         assert len(loader) == len(list(loader))
         return loader.fingerprint()
 

@@ -23,7 +23,9 @@ def loop_pad_dtw(block: np.ndarray, num_rows: int, num_cols: int) -> np.ndarray:
 
 def loop_pad_otam(block: np.ndarray, num_rows: int, num_cols: int) -> np.ndarray:
     more_rows, more_cols = num_rows - block.shape[0], num_cols - block.shape[1]
-    padded = np.pad(np.pad(block, ((0, 0), (1, 1))), ((0, more_rows), (0, more_cols)), constant_values=INF)
+    padded = np.pad(
+        np.pad(block, ((0, 0), (1, 1))), ((0, more_rows), (0, more_cols)), constant_values=INF
+    )
     padded[-more_rows - 1 :, -more_cols:] = 0
     return padded
 
@@ -47,7 +49,9 @@ def loop_otam(d: np.ndarray, sign: int) -> float:
         total[r, 1] = d[r, 1] + sign * min(total[r - 1, 0], total[r - 1, 1], total[r, 0])
         for c in range(2, last):
             total[r, c] = d[r, c] + min(total[r - 1, c - 1], total[r, c - 1])
-        total[r, last] = d[r, last] + min(total[r - 1, last - 1], total[r - 1, last], total[r, last - 1])
+        total[r, last] = d[r, last] + min(
+            total[r - 1, last - 1], total[r - 1, last], total[r, last - 1]
+        )
     return total[-1, -1]
 
 
@@ -63,12 +67,16 @@ def loop_scores(scores: np.ndarray, lengths: list[int], kind: str, form: Form) -
             if kind == "caption_average":
                 result[i, j] = np.mean([max(row) for row in block])
             elif kind == "dtw":
-                result[i, j] = -loop_dtw(loop_pad_dtw(d, longest, longest) if form == "released" else d)
+                result[i, j] = -loop_dtw(
+                    loop_pad_dtw(d, longest, longest) if form == "released" else d
+                )
             elif form == "released":
                 sides = [loop_pad_otam(side, longest, longest) for side in (d, d.T)]
                 result[i, j] = -sum(loop_otam(side, -1) for side in sides)
             else:
-                result[i, j] = -sum(loop_otam(np.pad(side, ((0, 0), (1, 1))), 1) for side in (d, d.T))
+                result[i, j] = -sum(
+                    loop_otam(np.pad(side, ((0, 0), (1, 1))), 1) for side in (d, d.T)
+                )
     return result
 
 
@@ -96,7 +104,9 @@ def test_alignment_scores_equal_a_loop(
     result = getattr(full_video, kind)(scores, Lengths.of(np.array(lengths)), form)
     assert result.dtype == np.float32
     expected = loop_scores(scores, lengths, kind, form)
-    np.testing.assert_allclose(result, expected, rtol=1e-6, atol=1e-5)  # 8.7e-6 of 164: float32 sums
+    np.testing.assert_allclose(
+        result, expected, rtol=1e-6, atol=1e-5
+    )  # 8.7e-6 of 164: float32 sums
 
 
 def loop_transport(block: np.ndarray, epsilon: float) -> float:
@@ -125,7 +135,9 @@ def test_transport_of_certain_scores_finds_the_matching_and_does_not_overflow() 
     scores = np.full((3, 3), -5000.0)
     scores[[0, 1, 2], [2, 0, 1]] = 7000.0  # exp(12000) is no number
     assert full_video.transport_score(scores[:, :, None]) == pytest.approx(7000)
-    assert full_video.transport_score(np.full((2, 5, 1), 0.3)).item() == 0.3  # equal scores give just that score
+    assert (
+        full_video.transport_score(np.full((2, 5, 1), 0.3)).item() == 0.3
+    )  # equal scores give just that score
 
 
 def test_the_corrected_form_does_not_depend_on_other_videos() -> None:
@@ -134,9 +146,13 @@ def test_the_corrected_form_does_not_depend_on_other_videos() -> None:
     for function in (full_video.dtw, full_video.otam):
         alone = function(scores[:5, :5], few, "corrected")
         together = function(scores, all_three, "corrected")[:2, :2]
-        np.testing.assert_allclose(together, alone * 49 / 9, rtol=1e-5)  # only the common scale differs
+        np.testing.assert_allclose(
+            together, alone * 49 / 9, rtol=1e-5
+        )  # only the common scale differs
         released = function(scores, all_three, "released")[:2, :2]
-        assert not np.allclose(released, function(scores[:5, :5], few, "released") * 49 / 9, rtol=1e-2)
+        assert not np.allclose(
+            released, function(scores[:5, :5], few, "released") * 49 / 9, rtol=1e-2
+        )
 
 
 def test_order_decides_dtw_but_not_caption_average_and_transport() -> None:
@@ -157,7 +173,9 @@ def test_ranks_do_not_depend_on_how_many_paragraphs_are_scored_at_a_time(
 ) -> None:
     rng = np.random.default_rng(5)
     lengths = Lengths.of(rng.integers(1, 5, 30), rng.integers(1, 9, 30))
-    text, video = (rng.normal(size=(total.sum(), 6)).round(1) for total in (lengths.captions, lengths.clips))
+    text, video = (
+        rng.normal(size=(total.sum(), 6)).round(1) for total in (lengths.captions, lengths.clips)
+    )
     monkeypatch.setattr(full_video, "_SCORES_PER_CHUNK", limit)
     chunks = full_video.paragraph_chunks(lengths)
     assert most_chunks / 2 < len(chunks) <= most_chunks
@@ -169,7 +187,9 @@ def test_ranks_do_not_depend_on_how_many_paragraphs_are_scored_at_a_time(
         assert len(set(whole.tolist())) > 5  # the case is not trivial
 
 
-def test_chunks_hold_as_many_paragraphs_as_fit_and_one_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_hold_as_many_paragraphs_as_fit_and_one_at_least(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     lengths = Lengths.of(np.array([3, 2, 9, 1, 1]))  # 16 clips
     monkeypatch.setattr(full_video, "_SCORES_PER_CHUNK", 5 * 16)
     assert full_video.paragraph_chunks(lengths) == [(0, 2), (2, 3), (3, 5)]

@@ -50,7 +50,9 @@ def loop_otam(d: np.ndarray, sign: int) -> float:
         total[r, 1] = d[r, 1] + sign * min(total[r - 1, 0], total[r - 1, 1], total[r, 0])
         for c in range(2, last):
             total[r, c] = d[r, c] + min(total[r - 1, c - 1], total[r, c - 1])
-        total[r, last] = d[r, last] + min(total[r - 1, last - 1], total[r - 1, last], total[r, last - 1])
+        total[r, last] = d[r, last] + min(
+            total[r - 1, last - 1], total[r - 1, last], total[r, last - 1]
+        )
     return total[-1, -1]
 
 
@@ -71,17 +73,35 @@ def loop_score(block: np.ndarray, kind: str, form: Form, rows: int, cols: int) -
 @pytest.mark.parametrize("form", ["released", "corrected"])
 @pytest.mark.parametrize("kind", ["dtw", "otam"])
 @pytest.mark.parametrize(("captions", "windows"), SIZES, ids=str)
-def test_alignment_scores_equal_a_loop(captions: list[int], windows: list[int], kind: str, form: Form) -> None:
-    scores = np.random.default_rng(2).normal(0.5, 2.0, size=(sum(captions), sum(windows))).astype(np.float32)
-    result = getattr(full_video_bg, kind)(scores, Lengths.of(np.array(captions), np.array(windows)), form)
-    blocks = [np.split(rows, np.cumsum(windows)[:-1], axis=1) for rows in np.split(scores, np.cumsum(captions)[:-1])]
-    expected = [[loop_score(block, kind, form, max(captions), max(windows)) for block in row] for row in blocks]
-    np.testing.assert_allclose(result, expected, rtol=1e-6, atol=1e-5)  # 3.1e-5 of 999: float32 sums
+def test_alignment_scores_equal_a_loop(
+    captions: list[int], windows: list[int], kind: str, form: Form
+) -> None:
+    scores = (
+        np.random.default_rng(2)
+        .normal(0.5, 2.0, size=(sum(captions), sum(windows)))
+        .astype(np.float32)
+    )
+    result = getattr(full_video_bg, kind)(
+        scores, Lengths.of(np.array(captions), np.array(windows)), form
+    )
+    blocks = [
+        np.split(rows, np.cumsum(windows)[:-1], axis=1)
+        for rows in np.split(scores, np.cumsum(captions)[:-1])
+    ]
+    expected = [
+        [loop_score(block, kind, form, max(captions), max(windows)) for block in row]
+        for row in blocks
+    ]
+    np.testing.assert_allclose(
+        result, expected, rtol=1e-6, atol=1e-5
+    )  # 3.1e-5 of 999: float32 sums
 
 
 def test_the_nearest_windows_are_kept_in_time_order() -> None:
     distance = np.array([[5, 1, 9, 2, 9, 0], [9, 9, 3, 9, 9, 9]], dtype=np.float32)[:, :, None]
-    kept = full_video_bg.nearest_windows(distance)  # int(1.3 * 2) = 2 windows: the last and the second
+    kept = full_video_bg.nearest_windows(
+        distance
+    )  # int(1.3 * 2) = 2 windows: the last and the second
     assert kept[:, :, 0].tolist() == [[1, 0], [9, 9]]
     ten = np.arange(14, dtype=np.float32)[None, :, None].repeat(10, axis=0)
     assert full_video_bg.nearest_windows(ten).shape == (10, 13, 1)
@@ -94,5 +114,7 @@ def test_transport_reads_the_kept_windows_only() -> None:
     scores = np.array([[8.0, -50.0, 1.0, -50.0], [0.0, -50.0, 9.0, -50.0]])
     lengths = Lengths.of(np.array([2]), np.array([4]))
     with_background = full_video_bg.optimal_transport(scores, lengths)
-    kept_only = full_video_bg.optimal_transport(scores[:, [0, 2]], Lengths.of(np.array([2]), np.array([2])))
+    kept_only = full_video_bg.optimal_transport(
+        scores[:, [0, 2]], Lengths.of(np.array([2]), np.array([2]))
+    )
     assert with_background.item() == kept_only.item() == pytest.approx(8.5, abs=0.01)

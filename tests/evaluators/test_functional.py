@@ -33,7 +33,9 @@ def test_ties_go_by_column() -> None:
 @pytest.mark.parametrize("value", [0.0, 7.5, float("inf"), -float("inf")])
 @pytest.mark.parametrize("num", [8, 20, 101])
 def test_a_collapsed_model_is_exactly_at_chance(num: int, value: float) -> None:
-    assert retrieval_metrics(ranks_from_scores(np.full((num, num), value, dtype=np.float32))) == chance_metrics(num)
+    assert retrieval_metrics(
+        ranks_from_scores(np.full((num, num), value, dtype=np.float32))
+    ) == chance_metrics(num)
 
 
 def test_a_diverged_model_scores_nothing() -> None:
@@ -70,7 +72,9 @@ def test_credit_counts_right_choices() -> None:
 
 def test_ranks_of_vectors_are_those_of_the_whole_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
-    queries, candidates = rng.integers(-2, 3, (2, 23, 4)).astype(np.float32)  # whole numbers: many exact ties
+    queries, candidates = rng.integers(-2, 3, (2, 23, 4)).astype(
+        np.float32
+    )  # whole numbers: many exact ties
     expected = ranks_from_scores(queries @ candidates.T)
     for scores_per_chunk in (1, 23 * 5, 1 << 20):
         monkeypatch.setattr(functional, "_SCORES_PER_CHUNK", scores_per_chunk)

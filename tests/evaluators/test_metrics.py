@@ -18,12 +18,18 @@ from mmpt.evaluators import (
 
 def outputs_of(scores: np.ndarray, clips: list[ClipId]) -> RetrievalOutputs:
     rows = scores.astype(np.float32)  # times the identity: exactly these scores
-    return RetrievalOutputs(pooled_text=rows, pooled_video=np.eye(len(rows), dtype=np.float32), clips=clips)
+    return RetrievalOutputs(
+        pooled_text=rows, pooled_video=np.eye(len(rows), dtype=np.float32), clips=clips
+    )
 
 
 def youcook_like(num_videos: int = 6, seed: int = 0) -> RetrievalOutputs:
-    clips = [ClipId(f"v{v}", 10 * s, 10 * s + 8) for v in range(num_videos) for s in range(2 + v % 3)]
-    scores = np.random.default_rng(seed).normal(size=(len(clips), len(clips))) + 1.5 * np.eye(len(clips))
+    clips = [
+        ClipId(f"v{v}", 10 * s, 10 * s + 8) for v in range(num_videos) for s in range(2 + v % 3)
+    ]
+    scores = np.random.default_rng(seed).normal(size=(len(clips), len(clips))) + 1.5 * np.eye(
+        len(clips)
+    )
     return outputs_of(scores.astype(np.float32), clips)
 
 
@@ -40,7 +46,9 @@ def with_background(num_videos: int = 6, seed: int = 0) -> BGRetrievalOutputs:
     )
 
 
-@pytest.mark.parametrize("metric", [RetrievalMetric(), FullVideoRetrievalMetric(), FullVideoBGRetrievalMetric()])
+@pytest.mark.parametrize(
+    "metric", [RetrievalMetric(), FullVideoRetrievalMetric(), FullVideoBGRetrievalMetric()]
+)
 def test_results_and_chance_have_the_declared_names(metric: Metric) -> None:
     outputs = with_background() if metric.takes is BGRetrievalOutputs else youcook_like()
     result = metric.compute(outputs)
@@ -55,7 +63,9 @@ def test_retrieval_metric_has_both_directions() -> None:
     assert (result["R1"], result["v2t-R1"]) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
 
 
-def test_a_shuffled_test_set_gives_the_same_full_video_numbers(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_shuffled_test_set_gives_the_same_full_video_numbers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     outputs = youcook_like()
     metric = FullVideoRetrievalMetric()
     expected = metric.compute(outputs)

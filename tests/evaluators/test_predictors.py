@@ -61,8 +61,14 @@ def test_scores_equal_one_pair_at_a_time() -> None:
     outputs = RetrievalPredictor(DatasetConfig())(model, loader, CPU)
     expected = np.zeros((7, 7))
     with torch.no_grad():
-        texts = [cap[mask] for b in loader for cap, mask in zip(b["caps"], b["cmasks"], strict=True)]
-        clips = [feat[mask].float() for b in loader for feat, mask in zip(b["vfeats"], b["vmasks"], strict=True)]
+        texts = [
+            cap[mask] for b in loader for cap, mask in zip(b["caps"], b["cmasks"], strict=True)
+        ]
+        clips = [
+            feat[mask].float()
+            for b in loader
+            for feat, mask in zip(b["vfeats"], b["vmasks"], strict=True)
+        ]
         for row, text in enumerate(texts):
             for column, clip in enumerate(clips):
                 expected[row, column] = float(model.words(text).mean(0) @ model.video(clip).mean(0))

@@ -18,7 +18,9 @@ from mmpt.evaluators.published import (
 from tests.jobs import ROOT
 
 EVALUATIONS = sorted(
-    path for path in (ROOT / "projects" / "retri").glob("*/test_*.yaml") if "how2_demo" not in path.name
+    path
+    for path in (ROOT / "projects" / "retri").glob("*/test_*.yaml")
+    if "how2_demo" not in path.name
 )
 
 
@@ -28,7 +30,9 @@ def test_every_number_is_one_that_its_metric_computes(key: str) -> None:
     assert set(benchmark.numbers) <= set(METRICS.get(benchmark.metric, "metric")().names)
     assert setting_of(key) == benchmark.setting
     assert all(len(values) == len(METHODS) for values in benchmark.numbers.values())
-    percents = [value for values in benchmark.numbers.values() for value in values if value is not None]
+    percents = [
+        value for values in benchmark.numbers.values() for value in values if value is not None
+    ]
     assert all(1 < value < 100 for value in percents)
 
 
@@ -41,8 +45,12 @@ def test_every_evaluation_has_its_benchmark(path: Path, monkeypatch: pytest.Monk
 
 def test_recalls_grow_with_k() -> None:
     for benchmark in PUBLISHED.values():
-        for prefix in {name.removesuffix("R1") for name in benchmark.numbers if name.endswith("R1")}:
-            for at_1, at_5, at_10 in zip(*(benchmark.numbers[f"{prefix}R{k}"] for k in (1, 5, 10)), strict=True):
+        for prefix in {
+            name.removesuffix("R1") for name in benchmark.numbers if name.endswith("R1")
+        }:
+            for at_1, at_5, at_10 in zip(
+                *(benchmark.numbers[f"{prefix}R{k}"] for k in (1, 5, 10)), strict=True
+            ):
                 assert (at_1 is None and at_5 is None and at_10 is None) or at_1 < at_5 < at_10  # type: ignore[operator]
 
 
@@ -55,7 +63,9 @@ def test_some_numbers_from_the_papers() -> None:
              "OTAM-R1": 0.889, "OTAM-R5": 0.984, "OTAM-R10": 0.995}
         )
     }  # fmt: skip
-    assert PUBLISHED["coin_zs"].results_of("Norton") == {"COINActionSegmentationMetric": {}}  # not reported
+    assert PUBLISHED["coin_zs"].results_of("Norton") == {
+        "COINActionSegmentationMetric": {}
+    }  # not reported
 
 
 @pytest.mark.parametrize(

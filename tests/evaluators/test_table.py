@@ -7,7 +7,9 @@ CHANCE = {"R1": 0.01, "R5": 0.05, "R10": 0.1, "MR": 50.5, "v2t-R1": 0.01}
 
 
 def test_text_table_is_aligned_and_leaves_out_what_nobody_has() -> None:
-    table = render_table({"chance": {"RetrievalMetric": CHANCE}, "norton": {"RetrievalMetric": CLIP}})
+    table = render_table(
+        {"chance": {"RetrievalMetric": CHANCE}, "norton": {"RetrievalMetric": CLIP}}
+    )
     assert table.splitlines() == [
         "                                  chance  norton",
         "------------------------------------------------",
@@ -20,7 +22,10 @@ def test_text_table_is_aligned_and_leaves_out_what_nobody_has() -> None:
 
 
 def test_a_number_that_one_column_lacks_is_a_dash() -> None:
-    columns = {"a": {"FullVideoRetrievalMetric": {"DTW-R1": 0.887}}, "b": {"FullVideoRetrievalMetric": {"R1": 0.755}}}
+    columns = {
+        "a": {"FullVideoRetrievalMetric": {"DTW-R1": 0.887}},
+        "b": {"FullVideoRetrievalMetric": {"R1": 0.755}},
+    }
     assert render_markdown(columns).splitlines() == [
         "|  | a | b |",
         "| --- | ---: | ---: |",
@@ -39,4 +44,7 @@ def test_many_long_names_stay_within_the_width() -> None:
 
 
 def test_a_metric_of_ones_own_is_shown_under_its_name() -> None:
-    assert render_markdown({"a": {"MyMetric": {"hits": 0.5}}}).splitlines()[2] == "| MyMetric hits | 50.0 |"
+    assert (
+        render_markdown({"a": {"MyMetric": {"hits": 0.5}}}).splitlines()[2]
+        == "| MyMetric hits | 50.0 |"
+    )

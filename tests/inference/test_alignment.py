@@ -10,11 +10,20 @@ from mmpt.inference.alignment import align_sentences, mean_of_windows, monotone_
 
 def test_states_are_averaged_over_the_windows_that_hold_a_second():
     generator = torch.Generator().manual_seed(0)
-    windows = [(start, torch.randn(length, 5, generator=generator)) for start, length in ((0, 4), (2, 4), (4, 3))]
+    windows = [
+        (start, torch.randn(length, 5, generator=generator))
+        for start, length in ((0, 4), (2, 4), (4, 3))
+    ]
     ours = mean_of_windows(windows, 7)
     for second in range(7):
-        held = [states[second - start] for start, states in windows if start <= second < start + len(states)]
-        torch.testing.assert_close(ours[second], torch.stack([row / row.norm() for row in held]).mean(dim=0))
+        held = [
+            states[second - start]
+            for start, states in windows
+            if start <= second < start + len(states)
+        ]
+        torch.testing.assert_close(
+            ours[second], torch.stack([row / row.norm() for row in held]).mean(dim=0)
+        )
 
 
 def test_monotone_peaks_are_the_best_of_all_orders():
@@ -22,7 +31,9 @@ def test_monotone_peaks_are_the_best_of_all_orders():
     for _ in range(30):
         plan = rng.integers(0, 5, size=(4, 6)).astype(float)  # small integers: many ties
         choices = itertools.combinations_with_replacement(range(6), 4)
-        best = max(sum(plan[row, second] for row, second in enumerate(choice)) for choice in choices)
+        best = max(
+            sum(plan[row, second] for row, second in enumerate(choice)) for choice in choices
+        )
         peaks = monotone_peaks(plan)
         assert list(peaks) == sorted(peaks)
         assert plan[np.arange(4), peaks].sum() == best
@@ -38,11 +49,15 @@ def test_span_reaches_to_half_of_the_peak():
 def test_a_hand_made_video_is_taken_apart():
     """Three scenes of 4, 2 and 3 seconds, shown in another order than told; the last sentence is not in the picture."""
     scenes = torch.eye(4)[[0, 0, 0, 0, 1, 1, 2, 2, 2]]
-    result = align_sentences(3 * torch.eye(4)[[2, 0, 1, 3]], scenes, epsilon=0.3, iterations=50, monotone=False)
+    result = align_sentences(
+        3 * torch.eye(4)[[2, 0, 1, 3]], scenes, epsilon=0.3, iterations=50, monotone=False
+    )
     assert result.spans[:3] == [(6, 9), (0, 4), (4, 6)]
     np.testing.assert_allclose(result.scores[:3], 1, rtol=1e-6)
     assert abs(result.scores[3]) < 1e-6
     np.testing.assert_allclose(result.plan.sum(axis=0), 4 / 9, rtol=1e-5)
-    told = align_sentences(torch.eye(4)[[2, 0, 1]], scenes, epsilon=0.3, iterations=50, monotone=True)
+    told = align_sentences(
+        torch.eye(4)[[2, 0, 1]], scenes, epsilon=0.3, iterations=50, monotone=True
+    )
     starts = [start for start, _ in told.spans]
     assert starts == sorted(starts)

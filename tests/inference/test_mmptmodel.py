@@ -40,12 +40,18 @@ def features(seconds: int, seed: int = 0) -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
 
 
-def embed_by_hand(model: MMPTModel, rows: np.ndarray, text: str = "cut") -> tuple[torch.Tensor, torch.Tensor]:
+def embed_by_hand(
+    model: MMPTModel, rows: np.ndarray, text: str = "cut"
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Pooled video and text of one window and one text, by the aligner and the whole model, one item at a time."""
-    caps, cmasks = model.aligner.build_text_seq(model.tokenizer(text, add_special_tokens=False)["input_ids"])
+    caps, cmasks = model.aligner.build_text_seq(
+        model.tokenizer(text, add_special_tokens=False)["input_ids"]
+    )
     vfeats, vmasks = model.aligner.build_video_seq(rows)
     with torch.no_grad():
-        out = model.fusion(caps=caps[None], cmasks=cmasks[None], vfeats=vfeats[None].float(), vmasks=vmasks[None])
+        out = model.fusion(
+            caps=caps[None], cmasks=cmasks[None], vfeats=vfeats[None].float(), vmasks=vmasks[None]
+        )
     return out["pooled_video"][0], out["pooled_text"][0]
 
 
@@ -54,7 +60,9 @@ def test_texts_have_the_vectors_of_the_text_tower(model, batch_size):
     vectors = model.encode_text(TEXTS, batch_size=batch_size)
     assert vectors.dtype == torch.float32
     for text, vector in zip(TEXTS, vectors, strict=True):
-        torch.testing.assert_close(vector, embed_by_hand(model, features(3), text)[1], rtol=0, atol=1e-5)  # 2e-6
+        torch.testing.assert_close(
+            vector, embed_by_hand(model, features(3), text)[1], rtol=0, atol=1e-5
+        )  # 2e-6
     assert torch.equal(model.encode_text(TEXTS[0])[0], model.encode_text(TEXTS[:1])[0])
 
 
@@ -76,7 +84,14 @@ def test_one_video_may_come_in_many_forms(model, tmp_path):
     expected = model.encode_video([rows])
     np.save(tmp_path / "x.npy", rows)
     read_only = np.load(tmp_path / "x.npy", mmap_mode="r")
-    for form in (rows, torch.from_numpy(rows), rows[None], str(tmp_path / "x.npy"), [tmp_path / "x.npy"], read_only):
+    for form in (
+        rows,
+        torch.from_numpy(rows),
+        rows[None],
+        str(tmp_path / "x.npy"),
+        [tmp_path / "x.npy"],
+        read_only,
+    ):
         assert torch.equal(model.encode_video(form), expected)
     assert model.encode_video(np.stack([rows, rows])).shape == (2, 64)
 
@@ -86,7 +101,9 @@ def test_windows_cover_the_video(model):
     vectors, spans = model.encode_windows(rows, stride=10)
     assert spans == [(0, 16), (10, 26), (20, 36), (30, 40)]
     for vector, (start, end) in zip(vectors, spans, strict=True):
-        torch.testing.assert_close(vector, embed_by_hand(model, rows[start:end])[0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            vector, embed_by_hand(model, rows[start:end])[0], rtol=0, atol=1e-5
+        )
     assert model.encode_windows(rows)[1] == [(0, 16), (16, 32), (32, 40)]
     for stride in (0, F + 1):
         with pytest.raises(DataError, match="stride"):
@@ -97,7 +114,9 @@ def test_similarity_is_the_dot_product(model):
     videos = [features(5), features(9, 1)]
     expected = model.encode_video(videos) @ model.encode_text(TEXTS).T
     assert torch.equal(model.similarity(videos, TEXTS), expected)
-    assert torch.equal(model.similarity(model.encode_video(videos), model.encode_text(TEXTS)), expected)
+    assert torch.equal(
+        model.similarity(model.encode_video(videos), model.encode_text(TEXTS)), expected
+    )
     with pytest.raises(DataError, match="in a list"):
         model.similarity(features(5), TEXTS)
 
@@ -116,7 +135,9 @@ def test_align_gives_the_plan_of_states_averaged_over_half_overlapping_windows(m
             if start <= second < start + part.shape[1]:
                 with torch.no_grad():
                     mask = torch.ones(1, part.shape[1], dtype=torch.bool)
-                    states = model.fusion.forward_video(part, mask, caps, cmasks, output_hidden_states=True)[0]
+                    states = model.fusion.forward_video(
+                        part, mask, caps, cmasks, output_hidden_states=True
+                    )[0]
                 state = states[1 + second - start]
                 seen.append(float(text @ (state / state.norm())))
         assert abs(result.similarity[1, second] - np.mean(seen)) < 1e-5  # measured 3e-7
@@ -132,8 +153,12 @@ def test_frames_go_through_s3d_and_have_length_one(run, small_s3d):
         rows = small_s3d(clips)["video_embedding"]
     unit = rows / rows.norm(dim=1, keepdim=True)
     torch.testing.assert_close(model.video_features(frames), unit)
-    torch.testing.assert_close(model.encode_video(frames), model.encode_video(unit), rtol=0, atol=1e-5)
-    torch.testing.assert_close(model.encode_video(clips.permute(0, 2, 3, 4, 1)), model.encode_video(frames))
+    torch.testing.assert_close(
+        model.encode_video(frames), model.encode_video(unit), rtol=0, atol=1e-5
+    )
+    torch.testing.assert_close(
+        model.encode_video(clips.permute(0, 2, 3, 4, 1)), model.encode_video(frames)
+    )
     released = MMPTModel.from_pretrained(run, s3d=small_s3d, normalise=False)
     torch.testing.assert_close(released.video_features(frames), rows)
 
@@ -170,7 +195,13 @@ def test_every_source_gives_the_same_model(run, model, tmp_path, monkeypatch):
     moved = shutil.move(tmp_path / "saved", tmp_path / "elsewhere")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     checkpoint = run / "checkpoint_best.pt"
-    for source in (run / "config.yaml", str(run), checkpoint, moved, Path(moved) / "model.safetensors"):
+    for source in (
+        run / "config.yaml",
+        str(run),
+        checkpoint,
+        moved,
+        Path(moved) / "model.safetensors",
+    ):
         assert torch.equal(MMPTModel.from_pretrained(source).encode_text(TEXTS), expected), source
     by_path = MMPTModel.from_pretrained(run / "config.yaml", checkpoint=str(checkpoint))
     assert torch.equal(by_path.encode_text(TEXTS), expected)
@@ -207,8 +238,15 @@ def test_damaged_folders_are_refused(model, tmp_path):
     cut.write_bytes(cut.read_bytes()[:-100])
     (saved("absent") / "model.safetensors").unlink()
     config = json.loads((saved("old") / "config.json").read_text())
-    (tmp_path / "old" / "config.json").write_text(json.dumps(config | {"mmpt": config["mmpt"] | {"format": 99}}))
-    reasons = {"other": "content differs", "cut": "damaged", "absent": "no such file", "old": "format 1"}
+    (tmp_path / "old" / "config.json").write_text(
+        json.dumps(config | {"mmpt": config["mmpt"] | {"format": 99}})
+    )
+    reasons = {
+        "other": "content differs",
+        "cut": "damaged",
+        "absent": "no such file",
+        "old": "format 1",
+    }
     for name, reason in reasons.items():
         with pytest.raises(CheckpointError, match=reason):
             MMPTModel.from_pretrained(tmp_path / name)
@@ -216,8 +254,12 @@ def test_damaged_folders_are_refused(model, tmp_path):
 
 def test_hub_models_are_fetched_but_may_not_bring_code(model, tmp_path, monkeypatch):
     model.save_pretrained(tmp_path / "mine")
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda repo_id, **_: str(tmp_path / "mine"))
-    assert torch.equal(MMPTModel.from_pretrained("me/model").encode_text("cut"), model.encode_text("cut"))
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download", lambda repo_id, **_: str(tmp_path / "mine")
+    )
+    assert torch.equal(
+        MMPTModel.from_pretrained("me/model").encode_text("cut"), model.encode_text("cut")
+    )
     config = json.loads((tmp_path / "mine" / "config.json").read_text())
     config["mmpt"]["model"]["model_cls"] = "tests.models.tiny_model.make_run"
     (tmp_path / "mine" / "config.json").write_text(json.dumps(config))
@@ -306,6 +348,8 @@ def test_inference_imports_neither_fairseq_nor_faiss(run):
         "m.align(np.ones((4, 512), np.float32), ['cut']);"
         "print(sorted({'fairseq', 'faiss', 'av'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"

@@ -38,21 +38,29 @@ def test_without_its_dictionary_the_text_tower_is_left_out(released):
     assert len(loaded.state_dict()) == 537 - 5
     clips = torch.rand(1, 3, 4, 32, 32)
     with torch.no_grad():
-        assert torch.equal(loaded(clips)["video_embedding"], network.eval()(clips)["video_embedding"])
+        assert torch.equal(
+            loaded(clips)["video_embedding"], network.eval()(clips)["video_embedding"]
+        )
 
 
 def test_missing_weights_say_where_they_are(tmp_path):
     with pytest.raises(CheckpointError) as error:
         load_s3d(tmp_path / "s3d_howto100m.pth")
     assert "python scripts/download.py s3d" in str(error.value)
-    assert "https://www.rocq.inria.fr/cluster-willow/amiech/howto100m/s3d_howto100m.pth" in str(error.value)
+    assert "https://www.rocq.inria.fr/cluster-willow/amiech/howto100m/s3d_howto100m.pth" in str(
+        error.value
+    )
     with pytest.raises(DataError, match=r"amiech/howto100m/s3d_dict\.npy"):
         read_words(tmp_path / "s3d_dict.npy")
 
 
 @pytest.mark.parametrize("damage", ["absent", "extra", "shape", "foreign"])
 def test_other_tensors_are_refused(damage, released, tmp_path):
-    state = {name: value for name, value in released[0].state_dict().items() if not name.startswith("text_module")}
+    state = {
+        name: value
+        for name, value in released[0].state_dict().items()
+        if not name.startswith("text_module")
+    }
     if damage == "absent":
         del state["fc.bias"]
     elif damage == "extra":
@@ -85,7 +93,9 @@ def test_a_dictionary_of_python_strings_is_read_without_running_code(tmp_path):
         read_words(tmp_path / "cut.npy")
 
 
-@pytest.mark.parametrize("shape", [(1, 4, 4, 32, 32), (1, 3, 3, 32, 32), (1, 3, 4, 33, 32), (3, 4, 32, 32)])
+@pytest.mark.parametrize(
+    "shape", [(1, 4, 4, 32, 32), (1, 3, 3, 32, 32), (1, 3, 4, 33, 32), (3, 4, 32, 32)]
+)
 def test_clips_of_another_layout_are_refused(shape):
     with pytest.raises(DataError, match="even frames"):
         S3D()(torch.zeros(shape))
@@ -94,4 +104,6 @@ def test_clips_of_another_layout_are_refused(shape):
 def test_without_space_to_depth_the_sizes_are_the_same():
     clips = torch.rand(1, 3, 4, 32, 32)
     with torch.no_grad():
-        assert S3D(space_to_depth=False, gating=False, num_classes=7).eval()(clips)["video_embedding"].shape == (1, 7)
+        assert S3D(space_to_depth=False, gating=False, num_classes=7).eval()(clips)[
+            "video_embedding"
+        ].shape == (1, 7)

@@ -17,7 +17,9 @@ def test_space_to_depth_puts_offsets_before_colours():
         assert torch.equal(out[:, channel], x[:, c, dt::2, dh::2, dw::2])
 
 
-@pytest.mark.parametrize(("kernel", "stride"), [((1, 3, 3), (1, 2, 2)), ((3, 3, 3), (2, 2, 2)), ((2, 2, 2), (2, 2, 2))])
+@pytest.mark.parametrize(
+    ("kernel", "stride"), [((1, 3, 3), (1, 2, 2)), ((3, 3, 3), (2, 2, 2)), ((2, 2, 2), (2, 2, 2))]
+)
 @pytest.mark.parametrize("size", [(4, 6, 8), (3, 5, 7), (1, 2, 2)])
 def test_pool_pads_behind_and_covers_every_place(kernel, stride, size):
     x = torch.rand(1, 2, *size, generator=torch.Generator().manual_seed(1))
@@ -25,7 +27,9 @@ def test_pool_pads_behind_and_covers_every_place(kernel, stride, size):
     counts = [-(-n // s) for n, s in zip(size, stride, strict=True)]
     assert list(out.shape[2:]) == counts
     for place in itertools.product(*(range(n) for n in counts)):
-        window = tuple(slice(p * s, p * s + k) for p, s, k in zip(place, stride, kernel, strict=True))
+        window = tuple(
+            slice(p * s, p * s + k) for p, s, k in zip(place, stride, kernel, strict=True)
+        )
         assert torch.equal(out[(..., *place)], x[(..., *window)].amax(dim=(2, 3, 4)))
 
 

@@ -14,7 +14,17 @@ import pytest
 
 from mmpt.media.frame_graph import scaled_size
 from mmpt.media.video_reader import VideoError, VideoFile, read_frames
-from tests.made_videos import COLOURS, NTSC, WHITE, Clip, draw, regular_times, truncate, write_audio, write_video
+from tests.made_videos import (
+    COLOURS,
+    NTSC,
+    WHITE,
+    Clip,
+    draw,
+    regular_times,
+    truncate,
+    write_audio,
+    write_video,
+)
 
 COLOUR_TOLERANCE = 6  # levels of 255; H.264 and VP9 at this quality and YUV 4:2:0 measure up to 3
 PLACE_TOLERANCE = 2.0  # pixels of 224; measured up to 1.0
@@ -41,7 +51,10 @@ VIDEOS = {
     "h264_odd_target.mp4": (regular_times(1), Clip(width=426, height=240)),
     "h264_full_range.mp4": (regular_times(1), Clip(pix_fmt="yuvj420p")),
     "h264_10bit.mkv": (regular_times(1), Clip(pix_fmt="yuv420p10le")),
-    "vp9_odd.webm": (regular_times(2, 25), Clip(width=321, height=241, codec="libvpx-vp9", with_audio=True)),
+    "vp9_odd.webm": (
+        regular_times(2, 25),
+        Clip(width=321, height=241, codec="libvpx-vp9", with_audio=True),
+    ),
     "vfr.mp4": (irregular_times(3), Clip()),
     "vfr.mkv": (irregular_times(2, seed=1), Clip()),
     "tiny.mp4": (regular_times(1), Clip(width=48, height=32)),
@@ -62,10 +75,17 @@ def plain_ffmpeg(path: Path, extra: str | None = None) -> np.ndarray:
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         height, width = stream.height, stream.width
-        high, wide = (int(height * 224 / width), 224) if height >= width else (224, int(width * 224 / height))
+        high, wide = (
+            (int(height * 224 / width), 224)
+            if height >= width
+            else (224, int(width * 224 / height))
+        )
         graph = av.filter.Graph()
         steps = [("fps", "30"), ("scale", f"{wide}:{high}"), *([(extra, "")] if extra else [])]
-        steps += [("crop", f"224:224:{int((wide - 224) / 2)}:{int((high - 224) / 2)}"), ("format", "rgb24")]
+        steps += [
+            ("crop", f"224:224:{int((wide - 224) / 2)}:{int((high - 224) / 2)}"),
+            ("format", "rgb24"),
+        ]
         nodes = None
         pictures = []
 
@@ -115,7 +135,9 @@ def test_pictures_are_ffmpegs_bit_for_bit(videos, name):
     np.testing.assert_array_equal(read_frames(videos / name), plain_ffmpeg(videos / name))
 
 
-@pytest.mark.parametrize("name", ["h264.mp4", "h264_wide.mp4", "h264_odd_target.mp4", "h264_444_odd.mkv"])
+@pytest.mark.parametrize(
+    "name", ["h264.mp4", "h264_wide.mp4", "h264_odd_target.mp4", "h264_444_odd.mkv"]
+)
 def test_mirrored_pictures_are_ffmpegs_bit_for_bit(videos, name):
     mirrored = np.stack([frame.copy() for frame in VideoFile(videos / name, hflip=True).frames()])
     np.testing.assert_array_equal(mirrored, plain_ffmpeg(videos / name, extra="hflip"))
@@ -123,7 +145,9 @@ def test_mirrored_pictures_are_ffmpegs_bit_for_bit(videos, name):
 
 
 def test_decoder_threads_change_nothing(videos):
-    frames = np.stack([frame.copy() for frame in VideoFile(videos / "h264.mp4", num_threads=3).frames()])
+    frames = np.stack(
+        [frame.copy() for frame in VideoFile(videos / "h264.mp4", num_threads=3).frames()]
+    )
     np.testing.assert_array_equal(frames, read_frames(videos / "h264.mp4"))
 
 
@@ -144,7 +168,9 @@ def test_scaled_size(height, width, scaled):
 # ---- the same as what was drawn
 
 
-@pytest.mark.parametrize("name", [name for name in VIDEOS if name not in ("tiny.mp4", "single.mp4")])
+@pytest.mark.parametrize(
+    "name", [name for name in VIDEOS if name not in ("tiny.mp4", "single.mp4")]
+)
 def test_pictures_show_what_was_drawn_at_their_time(videos, name):
     times, clip = VIDEOS[name]
     frames = read_frames(videos / name)
@@ -153,10 +179,16 @@ def test_pictures_show_what_was_drawn_at_their_time(videos, name):
             round(time * 30 + Fraction(1, 10**9)) for time in times
         ]  # the frame on show: the last one due by then
         time = times[max(index for index, due in enumerate(rounded) if due <= number)]
-        wanted, got = expected(draw(float(time), clip.width, clip.height)), frames[number].astype(int)
+        wanted, got = (
+            expected(draw(float(time), clip.width, clip.height)),
+            frames[number].astype(int),
+        )
         flat = (wanted == COLOURS[int(time) % len(COLOURS)]).all(axis=-1)
         colour = np.median(got[flat], axis=0)
-        assert np.abs(colour - COLOURS[int(time) % len(COLOURS)]).max() <= COLOUR_TOLERANCE, (number, colour)
+        assert np.abs(colour - COLOURS[int(time) % len(COLOURS)]).max() <= COLOUR_TOLERANCE, (
+            number,
+            colour,
+        )
         square, seen = (wanted == WHITE).all(axis=-1), (got > 215).all(axis=-1)
         if square.sum() > 400:
             assert np.abs(middle_of(square) - middle_of(seen)).max() <= PLACE_TOLERANCE, number
@@ -170,7 +202,9 @@ def test_pictures_are_turned_as_players_turn_them(tmp_path, rotation, flip):
     shown = np.rot90(draw(0, clip.width, clip.height), rotation // 90)
     shown = {"": shown, "hflip": shown[:, ::-1], "vflip": shown[::-1]}[flip]
     got = read_frames(path)[0].astype(int)
-    assert np.abs(got - expected(shown)).mean() < 4  # measured 2.0; the nearest other orientation gives 10.5
+    assert (
+        np.abs(got - expected(shown)).mean() < 4
+    )  # measured 2.0; the nearest other orientation gives 10.5
 
 
 def test_rotation_by_few_degrees_is_done(tmp_path):
@@ -198,7 +232,9 @@ def test_another_size_in_the_middle_of_a_stream(tmp_path):
     both = tmp_path / "both.mp4"
     both.write_bytes(b"".join(parts))
     frames = read_frames(both)
-    assert abs(len(frames) - 2 * 30 * 30 / 25) <= 2  # FFmpeg takes raw H.264 for 25 frames per second
+    assert (
+        abs(len(frames) - 2 * 30 * 30 / 25) <= 2
+    )  # FFmpeg takes raw H.264 for 25 frames per second
     assert np.abs(frames[-1].astype(int) - expected(draw(29 / 30, 180, 320))).mean() < 4
 
 
@@ -223,7 +259,9 @@ def test_one_second_is_one_clip(tmp_path):
 
 def test_reading_does_not_run_ahead(tmp_path):
     """Memory stays the same for a long video: only what is asked for is decoded."""
-    video = VideoFile(write_video(tmp_path / "long.mp4", regular_times(20), Clip(width=64, height=48)))
+    video = VideoFile(
+        write_video(tmp_path / "long.mp4", regular_times(20), Clip(width=64, height=48))
+    )
     assert len(list(islice(video.clips(), 2))) == 2
     assert video.num_frames == 60
 

@@ -22,7 +22,13 @@ from mmpt.models.checkpoint_keys import Use
 from mmpt.models.freezing import freeze_all_but_layernorm
 from mmpt.utils.checkpoint_file import load_checkpoint
 
-BERT = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
+BERT = {
+    "vocab_size": 20,
+    "hidden_size": 8,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 8,
+}
 
 
 def fusion(seed: int = 0, layers: int = 1, **changes) -> MMFusionSeparate:
@@ -34,7 +40,10 @@ def fusion(seed: int = 0, layers: int = 1, **changes) -> MMFusionSeparate:
 def saved(path, model, **more):
     """Write what fairseq writes: prefixed weights beside settings and states of no interest here."""
     state = OrderedDict((f"mmmodel.{name}", value) for name, value in model.state_dict().items())
-    torch.save({"args": None, "cfg": {"model": argparse.Namespace(arch="mmarch")}, "model": state, **more}, path)
+    torch.save(
+        {"args": None, "cfg": {"model": argparse.Namespace(arch="mmarch")}, "model": state, **more},
+        path,
+    )
     return path
 
 
@@ -43,11 +52,16 @@ def equal(a, b) -> bool:
     return all(torch.equal(value, theirs[name]) for name, value in a.state_dict().items())
 
 
-@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"model": s}, lambda s: {"state_dict": {"model": s}}])
+@pytest.mark.parametrize(
+    "wrap", [lambda s: s, lambda s: {"model": s}, lambda s: {"state_dict": {"model": s}}]
+)
 @pytest.mark.parametrize("prefix", ["", "mmmodel."])
 def test_weights_are_found_under_every_known_wrapping(tmp_path, wrap, prefix):
     source, target = fusion(1), fusion(2)
-    torch.save(wrap({prefix + name: value for name, value in source.state_dict().items()}), tmp_path / "c.pt")
+    torch.save(
+        wrap({prefix + name: value for name, value in source.state_dict().items()}),
+        tmp_path / "c.pt",
+    )
     report = load_weights(target, tmp_path / "c.pt")
     assert equal(target, source)
     assert len(report.loaded) == len(source.state_dict())
@@ -70,13 +84,18 @@ def test_half_weights_are_cast_and_said(tmp_path, caplog):
 def test_position_ids_and_old_layernorm_names_are_accepted():
     source, target = fusion(1), fusion(2)
     old = {
-        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): value
         for name, value in source.state_dict().items()
     }
     old["text_encoder.embeddings.position_ids"] = torch.arange(16)[None]
     report = load_weights(target, old)
     assert equal(target, source)
-    assert report.renamed["text_encoder.embeddings.LayerNorm.gamma"] == "text_encoder.embeddings.LayerNorm.weight"
+    assert (
+        report.renamed["text_encoder.embeddings.LayerNorm.gamma"]
+        == "text_encoder.embeddings.LayerNorm.weight"
+    )
     assert list(report.ignored) == ["text_encoder.embeddings.position_ids"]
 
 
@@ -98,7 +117,10 @@ def test_training_may_start_a_step_classifier_afresh_or_drop_it():
 def test_a_step_classifier_that_was_never_trained_is_not_scored_but_one_too_many_is_ignored():
     plain, coin = fusion(1), fusion(2)
     coin.video_encoder.classifier = torch.nn.Linear(8, 5)
-    with pytest.raises(CheckpointError, match=r"2 in the model only:\n.*video_encoder\.classifier(.*\n)*.*model_cls"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"2 in the model only:\n.*video_encoder\.classifier(.*\n)*.*model_cls",
+    ):
         load_weights(coin, plain.state_dict())
     report = load_weights(fusion(3), coin.state_dict())
     assert sorted(report.ignored) == CLASSIFIER
@@ -120,19 +142,26 @@ def test_adapted_state_is_whole_and_nothing_is_changed():
     before = {name: value.clone() for name, value in coin.state_dict().items()}
     given = {f"mmmodel.{name}": value.half() for name, value in plain.state_dict().items()}
     state, _ = adapt_state(given, coin, use=Use.START)
-    assert [(name, value.dtype) for name, value in state.items()] == [(name, torch.float32) for name in before]
+    assert [(name, value.dtype) for name, value in state.items()] == [
+        (name, torch.float32) for name in before
+    ]
     assert all(torch.equal(value, before[name]) for name, value in coin.state_dict().items())
     assert all(name.startswith("mmmodel.") for name in given)
 
 
 def test_every_difference_is_listed_with_the_nearest_name():
     state = fusion().state_dict()
-    state["video_encoder.videomlp.linear_1.weight"] = state.pop("video_encoder.videomlp.linear1.weight")
+    state["video_encoder.videomlp.linear_1.weight"] = state.pop(
+        "video_encoder.videomlp.linear1.weight"
+    )
     state["text_encoder.pooler.dense.bias"] = torch.zeros(9)
     with pytest.raises(CheckpointError) as caught:
         load_weights(fusion(), state)
     message = str(caught.value)
-    assert "`video_encoder.videomlp.linear1.weight` (near `video_encoder.videomlp.linear_1.weight`)" in message
+    assert (
+        "`video_encoder.videomlp.linear1.weight` (near `video_encoder.videomlp.linear_1.weight`)"
+        in message
+    )
     assert "`text_encoder.pooler.dense.bias` must be (8,), but is (9,)" in message
     assert "1 in the model only" in message
     assert "1 in the file only" in message
@@ -140,7 +169,9 @@ def test_every_difference_is_listed_with_the_nearest_name():
 
 
 def test_another_depth_or_vocabulary_is_refused():
-    with pytest.raises(CheckpointError, match=r"16 in the file only:(.*\n)*.*and 8 more\n.*num_hidden_video_layers"):
+    with pytest.raises(
+        CheckpointError, match=r"16 in the file only:(.*\n)*.*and 8 more\n.*num_hidden_video_layers"
+    ):
         load_weights(fusion(layers=1), fusion(layers=2).state_dict())
     with pytest.raises(CheckpointError, match=r"must be \(20, 8\), but is \(30, 8\)"):
         load_weights(fusion(), fusion(vocab_size=30).state_dict())
@@ -163,7 +194,9 @@ def test_a_file_with_code_is_refused_and_does_not_run(tmp_path, zipped, read):
 
     content = {"model": fusion().state_dict(), "extra_state": Hostile()}
     torch.save(content, tmp_path / "c.pt", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(CheckpointError, match=r"the file asks for posix.mkdir, which could run code"):
+    with pytest.raises(
+        CheckpointError, match=r"the file asks for posix.mkdir, which could run code"
+    ):
         read(tmp_path / "c.pt")
     assert not (tmp_path / "ran").exists()
 
@@ -229,8 +262,13 @@ def test_a_list_is_no_checkpoint_for_the_check_either(tmp_path):
 
 
 def test_settings_of_fairseq_pass_and_other_classes_do_not(tmp_path):
-    assert load_checkpoint(saved(tmp_path / "c.pt", fusion()))["cfg"]["model"] == argparse.Namespace(arch="mmarch")
-    torch.save({"model": fusion().state_dict(), "cfg": argparse.ArgumentTypeError("x")}, tmp_path / "other.pt")
+    assert load_checkpoint(saved(tmp_path / "c.pt", fusion()))["cfg"][
+        "model"
+    ] == argparse.Namespace(arch="mmarch")
+    torch.save(
+        {"model": fusion().state_dict(), "cfg": argparse.ArgumentTypeError("x")},
+        tmp_path / "other.pt",
+    )
     with pytest.raises(CheckpointError, match=r"asks for argparse\.ArgumentTypeError"):
         load_checkpoint(tmp_path / "other.pt")
 
@@ -253,10 +291,17 @@ def optimizer_state(path, sizes):
         ([2, 3], [2], False, "must be of the 1 tensors that train now, but is of 2"),
         ([5], [2, 3], True, None),
         ([5], [2], True, "must be of the 2 numbers that train now, but is of 5"),
-        ([5], [2, 3], False, "of the 2 tensors that train now, but is of 1"),  # half precision before, none now
+        (
+            [5],
+            [2, 3],
+            False,
+            "of the 2 tensors that train now, but is of 1",
+        ),  # half precision before, none now
     ],
 )
-def test_a_run_goes_on_only_with_the_parameters_it_trained(tmp_path, saved_sizes, sizes, flat, words):
+def test_a_run_goes_on_only_with_the_parameters_it_trained(
+    tmp_path, saved_sizes, sizes, flat, words
+):
     path = optimizer_state(tmp_path / "a.pt", saved_sizes)
     trained = [torch.ones(size) for size in sizes]
     if words is None:
@@ -274,7 +319,11 @@ def test_a_checkpoint_without_an_optimizer_state_passes(tmp_path):
 
 def test_fingerprint_changes_with_any_trained_number_and_nothing_else():
     model = fusion(1)
-    assert weights_fingerprint(model) == weights_fingerprint(fusion(1)) != weights_fingerprint(fusion(2))
+    assert (
+        weights_fingerprint(model)
+        == weights_fingerprint(fusion(1))
+        != weights_fingerprint(fusion(2))
+    )
     freeze_all_but_layernorm(model)
     before, whole = weights_fingerprint(model), weights_fingerprint(model, trainable_only=False)
     with torch.no_grad():

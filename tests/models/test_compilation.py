@@ -30,7 +30,11 @@ NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 def towers(*, packed: bool = True, **changes: float) -> MMFusionSeparate:
     torch.manual_seed(0)
     config = BertConfig(**BERT, **changes)
-    return MMFusionSeparate(config, num_hidden_video_layers=2, max_video_len=6, packed=packed).double().train()
+    return (
+        MMFusionSeparate(config, num_hidden_video_layers=2, max_video_len=6, packed=packed)
+        .double()
+        .train()
+    )
 
 
 def batch(seed: int) -> dict[str, torch.Tensor]:
@@ -72,7 +76,9 @@ def test_compiled_training_equals_eager_training_and_compiles_once(packed: bool)
     wanted, wanted_gradients = updates(eager, range(6))
     first, _ = updates(compiled, range(1))
     graphs = counters["stats"]["unique_graphs"]
-    assert graphs == 1 + 3, "the trial's, and one for each kind of part whatever the layer and tower"
+    assert graphs == 1 + 3, (
+        "the trial's, and one for each kind of part whatever the layer and tower"
+    )
     with dynamo.patch(error_on_recompile=True):
         rest, gradients = updates(compiled, range(1, 6))
     assert counters["stats"]["unique_graphs"] == graphs
@@ -104,7 +110,9 @@ def test_with_dropout_a_seed_gives_the_same_losses_again() -> None:
     assert runs[0] != runs[2]
 
 
-def test_chunks_computed_again_in_backward_meet_the_dropout_that_they_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_computed_again_in_backward_meet_the_dropout_that_they_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = towers()
     compile_layers(model, CPU)
     model.clips_per_chunk = 7
@@ -125,7 +133,9 @@ def test_chunks_computed_again_in_backward_meet_the_dropout_that_they_had(monkey
 def test_without_a_compiler_there_is_one_message() -> None:
     torch.compiler.reset()  # forgets earlier trials
     begin = r"^model: 1 mistake\n  - `model.compile: true` needs a C\+\+ compiler, but torch cannot compile here: "
-    with pytest.raises(ConfigError, match=begin + r"[^\n]*no-such-compiler[^\n]* leave the key out[^\n]*$"):
+    with pytest.raises(
+        ConfigError, match=begin + r"[^\n]*no-such-compiler[^\n]* leave the key out[^\n]*$"
+    ):
         compile_layers(towers(), CPU)
 
 

@@ -37,7 +37,9 @@ def head(cls: type[MMFusionSeparate]) -> MMFusionSeparate:
 
 def from_yaml(cls: type[MMFusionSeparate], bert: str, **model: Any) -> MMFusionSeparate:
     dataset = DatasetConfig(bert_name=bert, max_video_len=4, max_len=12)
-    return cls.from_config(dataset, ModelConfig(num_hidden_video_layers=2, **model), pretrained=False)
+    return cls.from_config(
+        dataset, ModelConfig(num_hidden_video_layers=2, **model), pretrained=False
+    )
 
 
 @pytest.mark.parametrize(
@@ -49,11 +51,15 @@ def from_yaml(cls: type[MMFusionSeparate], bert: str, **model: Any) -> MMFusionS
         (MMFusionSeparate, ENCODER, CLASSIFIER),
     ],
 )
-def test_each_model_has_its_own_video_tower(cls: Any, own: str, foreign: str, tmp_path: Path) -> None:
+def test_each_model_has_its_own_video_tower(
+    cls: Any, own: str, foreign: str, tmp_path: Path
+) -> None:
     bert = tiny_bert(tmp_path)
     for named in (own, None):
         assert type(from_yaml(cls, bert, video_encoder_cls=named).video_encoder).__name__ == own
-    with pytest.raises(ConfigError, match=f"`model.video_encoder_cls` must be `{own}`, but is `{foreign}`"):
+    with pytest.raises(
+        ConfigError, match=f"`model.video_encoder_cls` must be `{own}`, but is `{foreign}`"
+    ):
         from_yaml(cls, bert, video_encoder_cls=foreign)
 
 
@@ -72,7 +78,12 @@ def test_a_fresh_step_classifier_has_bert_like_weights() -> None:
 ])  # fmt: skip
 def test_a_model_gives_what_it_says(cls: type[MMFusionSeparate]) -> None:
     caps, vfeats = torch.tensor([[[7, 8, 5, 6, 8]] * 2]), torch.randn(1, 2, 4, 512)
-    batch = {"caps": caps, "cmasks": caps > 0, "vfeats": vfeats, "vmasks": torch.ones(1, 2, 4, dtype=torch.bool)}
+    batch = {
+        "caps": caps,
+        "cmasks": caps > 0,
+        "vfeats": vfeats,
+        "vmasks": torch.ones(1, 2, 4, dtype=torch.bool),
+    }
     if cls is MMFusionSeparate:
         batch = {name: value[0] for name, value in batch.items()}
     assert set(head(cls)(**batch)) == set(cls.gives)
@@ -82,18 +93,29 @@ def test_a_model_gives_what_it_says(cls: type[MMFusionSeparate]) -> None:
 def test_windows_of_a_whole_video_have_the_text_that_the_coin_aligner_writes() -> None:
     model = head(MMFusionSeparateFullVideoBGRetrieval)
     caps = torch.tensor([[[7, 8, 5, 6, 8, 0], [7, 8, 9, 8, 0, 0]]])
-    vfeats, vmasks = torch.randn(1, 3, 4, 512), torch.tensor([[[True] * 4, [True] * 4, [True, True, False, False]]])
+    vfeats, vmasks = (
+        torch.randn(1, 3, 4, 512),
+        torch.tensor([[[True] * 4, [True] * 4, [True, True, False, False]]]),
+    )
     out = model(caps=caps, cmasks=caps > 0, vfeats=vfeats, vmasks=vmasks)
     written = torch.tensor([[7, 8, 0, 8]] * 3), torch.tensor([[False, True, False, True]] * 3)
     assert torch.equal(out["pooled_video"], model.forward_video(vfeats[0], vmasks[0], *written)[0])
-    plain = model.forward_video(vfeats[0], vmasks[0], written[0], torch.ones(3, 4, dtype=torch.bool))[0]
+    plain = model.forward_video(
+        vfeats[0], vmasks[0], written[0], torch.ones(3, 4, dtype=torch.bool)
+    )[0]
     assert not torch.allclose(out["pooled_video"], plain)  # [CLS] is masked
-    assert [tensor.tolist() for tensor in window_text(caps[0], 2)] == [[[7, 8]] * 2, [[False, True]] * 2]
+    assert [tensor.tolist() for tensor in window_text(caps[0], 2)] == [
+        [[7, 8]] * 2,
+        [[False, True]] * 2,
+    ]
 
 
 @torch.no_grad()
 def test_padded_seconds_do_not_show_in_other_seconds() -> None:
-    vfeats, vmasks = torch.randn(1, 2, 4, 512), torch.tensor([[[True] * 4, [True, True, False, False]]])
+    vfeats, vmasks = (
+        torch.randn(1, 2, 4, 512),
+        torch.tensor([[[True] * 4, [True, True, False, False]]]),
+    )
     caps = torch.tensor([[[7, 8, 9, 8]] * 2])
     for cls in (MMFusionSeparateActionSegmentation, MMFusionSeparateActionLocalization):
         model = head(cls)
@@ -107,7 +129,9 @@ def test_padded_seconds_do_not_show_in_other_seconds() -> None:
 
 
 @pytest.mark.parametrize(("reset_optimizer", "use"), [(True, Use.START), (False, Use.RESUME)])
-def test_a_training_with_a_fresh_optimizer_starts_and_any_other_goes_on(reset_optimizer: bool, use: Use) -> None:
+def test_a_training_with_a_fresh_optimizer_starts_and_any_other_goes_on(
+    reset_optimizer: bool, use: Use
+) -> None:
     model = nn.Linear(1, 1)
     task = SimpleNamespace(
         args=SimpleNamespace(reset_optimizer=reset_optimizer),
@@ -119,7 +143,9 @@ def test_a_training_with_a_fresh_optimizer_starts_and_any_other_goes_on(reset_op
 
 
 def test_what_fairseq_loads_may_lack_the_classifier_at_the_start_only() -> None:
-    pretrained = {f"mmmodel.{name}": value for name, value in head(MMFusionSeparate).state_dict().items()}
+    pretrained = {
+        f"mmmodel.{name}": value for name, value in head(MMFusionSeparate).state_dict().items()
+    }
     coin = head(MMFusionSeparateActionSegmentation)
     state = dict(pretrained)
     FairseqMMModel(coin, "a.pt", Use.START).upgrade_state_dict_named(state, "")

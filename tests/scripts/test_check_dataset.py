@@ -36,7 +36,9 @@ def no_figure(monkeypatch):
 
 
 def check(folder: Path, *more: str) -> int:
-    return main([NORTON, *corpus_overrides(folder, folder / "run"), "--out", str(folder / "check"), *more])
+    return main(
+        [NORTON, *corpus_overrides(folder, folder / "run"), "--out", str(folder / "check"), *more]
+    )
 
 
 def found(folder: Path) -> list[dict[str, str]]:
@@ -64,7 +66,9 @@ def test_tallies_merge_to_the_tally_of_all():
     one.merge(other)
     assert one.counts.tolist() == whole.counts.tolist()
     assert whole.counts.sum() == whole.count == 1000
-    assert whole.counts[0] == (values < 1).sum()  # values below the first edge count in the first bin
+    assert (
+        whole.counts[0] == (values < 1).sum()
+    )  # values below the first edge count in the first bin
     assert whole.counts[-1] == (values >= 5).sum()
     assert (one.low, one.high) == (values.min(), values.max())
     assert one.mean == pytest.approx(values.mean(), abs=1e-12)
@@ -89,7 +93,9 @@ def test_caption_seconds_equal_a_grid_of_hundredths():
     for video in range(5):
         mine = owners == video
         wanted = naive_seconds(starts[mine], np.maximum(ends, starts)[mine], seconds[video])
-        np.testing.assert_allclose((spoken[video], covered[video]), wanted, atol=1e-9)  # measured 2e-13
+        np.testing.assert_allclose(
+            (spoken[video], covered[video]), wanted, atol=1e-9
+        )  # measured 2e-13
 
 
 def test_captions_out_of_order_are_counted_inside_a_video():
@@ -104,17 +110,26 @@ def test_the_report_equals_naive_loops(corpus):
     for split in (Split.TRAIN, Split.VALID):
         statistics = report.splits[split.shard_name]
         shards = read_shard_meta(corpus / "feat", split)
-        features = [np.load(f"{corpus}/feat/{split.shard_name}_{k}_data.npy").astype(np.float64) for k in shards]
+        features = [
+            np.load(f"{corpus}/feat/{split.shard_name}_{k}_data.npy").astype(np.float64)
+            for k in shards
+        ]
         norms = np.concatenate([np.linalg.norm(rows, axis=1) for rows in features])
         captions = [raw[name] for ids in shards.values() for name in ids]
         durations = np.concatenate([np.subtract(one["end"], one["start"]) for one in captions])
         assert statistics.videos == statistics.listed == len(captions)
-        assert statistics.seconds == len(norms) == statistics.tallies["length of a feature row"].count
+        assert (
+            statistics.seconds == len(norms) == statistics.tallies["length of a feature row"].count
+        )
         assert statistics.captions == sum(len(one["text"]) for one in captions)
         # float32 of the shards: measured 2e-7 and 1e-5
-        assert statistics.tallies["length of a feature row"].mean == pytest.approx(norms.mean(), abs=1e-5)
+        assert statistics.tallies["length of a feature row"].mean == pytest.approx(
+            norms.mean(), abs=1e-5
+        )
         assert statistics.spoken_s == pytest.approx(durations.sum(), abs=1e-2)
-        assert statistics.covered_s == pytest.approx(durations.sum(), abs=1e-2)  # the demo's captions lie apart
+        assert statistics.covered_s == pytest.approx(
+            durations.sum(), abs=1e-2
+        )  # the demo's captions lie apart
         pieces = sum((np.load(f"{corpus}/feat/demo.bert-demo.{split.shard_name}_{k}.caps_ids_data.npy") >= 0).sum()
                      for k in shards)  # fmt: skip
         assert statistics.pieces == pieces
@@ -176,7 +191,9 @@ def test_damage_is_found_with_file_and_video(copy, capsys, stem, part, edit, row
     assert check(copy) == 2
     (damage,) = found(copy)
     shard = int(stem.split("_")[1][0])
-    assert damage["video"] == ("" if row is None else read_shard_meta(copy / "feat", Split.TRAIN)[shard][row])
+    assert damage["video"] == (
+        "" if row is None else read_shard_meta(copy / "feat", Split.TRAIN)[shard][row]
+    )
     assert stem in damage["file"]
     assert what in damage["what"]
     assert "error: " in capsys.readouterr().err
@@ -193,7 +210,14 @@ def test_all_damage_comes_in_one_list(copy, capsys):
     (copy / "feat/val_meta.json").write_text(json.dumps(meta))
     assert check(copy) == 2
     whats = " | ".join(f"{one['file']} {one['what']}" for one in found(copy))
-    for part in ("/bert", "train_0_data.npy", "not a complete .npy file", "NaN", "is packed twice", "are not packed"):
+    for part in (
+        "/bert",
+        "train_0_data.npy",
+        "not a complete .npy file",
+        "NaN",
+        "is packed twice",
+        "are not packed",
+    ):
         assert part in whats
     assert capsys.readouterr().err.count("\n  - ") == len(found(copy))
 

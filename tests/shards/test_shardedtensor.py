@@ -12,7 +12,11 @@ from mmpt.errors import DataError
 from mmpt.shards import shardedtensor
 from mmpt.shards.shardedtensor import ShardedTensor, open_shard
 
-ROWS = [np.arange(6, dtype=np.float16).reshape(2, 3), np.zeros((0, 3), np.float16), np.ones((4, 3), np.float16)]
+ROWS = [
+    np.arange(6, dtype=np.float16).reshape(2, 3),
+    np.zeros((0, 3), np.float16),
+    np.ones((4, 3), np.float16),
+]
 
 
 @pytest.fixture
@@ -71,7 +75,10 @@ def test_fortran_order_and_version_2_headers(tmp_path):
     ("starts", "message"),
     [
         ([1, 2, 6], r"starts\[0\] must be 0, but is 1"),
-        ([0, 2, 5], r"starts and data disagree: starts\[-1\] must be the 6 rows of .*_data\.npy, but is 5"),
+        (
+            [0, 2, 5],
+            r"starts and data disagree: starts\[-1\] must be the 6 rows of .*_data\.npy, but is 5",
+        ),
         ([0, 4, 2, 6], r"starts\[2\] is 2 after 4"),
         ([], "non-empty 1-D array of integers"),
         ([[0, 6]], "non-empty 1-D array of integers"),
@@ -100,7 +107,8 @@ def test_broken_headers(stem, old, new, message):
 
 @pytest.mark.parametrize("mode", ["r", None])
 @pytest.mark.parametrize(
-    ("keep", "message"), [(-1, "truncated"), (40, "not a complete .npy file"), (0, "not a complete")]
+    ("keep", "message"),
+    [(-1, "truncated"), (40, "not a complete .npy file"), (0, "not a complete")],
 )
 def test_truncated_file(stem, mode, keep, message):
     content = Path(f"{stem}_data.npy").read_bytes()
@@ -181,14 +189,16 @@ def test_other_processes_read_the_same(stem, method):
 
 def test_reading_rows_over_and_over_keeps_private_memory_flat(tmp_path):
     rng = np.random.default_rng(0)
-    ShardedTensor.from_list([rng.standard_normal((512, 512)).astype(np.float16) for _ in range(64)]).save(
-        tmp_path / "s"
-    )
+    ShardedTensor.from_list(
+        [rng.standard_normal((512, 512)).astype(np.float16) for _ in range(64)]
+    ).save(tmp_path / "s")
     stem = str(tmp_path / "s")  # 32 MB
 
     def private_kb():
         status = Path("/proc/self/smaps_rollup").read_text()
-        return sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("Private_Dirty"))
+        return sum(
+            int(line.split()[1]) for line in status.splitlines() if line.startswith("Private_Dirty")
+        )
 
     def read_all():
         return sum(float(open_shard(stem)[row].max()) for row in range(64))
@@ -209,7 +219,9 @@ def test_rows_read_at_random_give_their_page_tables_back(tmp_path, monkeypatch):
     """1,024 rows of 1 kB with 2 MB between them, so each has a page of tables of its own; the file has no blocks."""
     lengths = np.tile([1, 2047], 1024)
     with open(tmp_path / "s_data.npy", "wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": (2 << 20, 512)})
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "<f2", "fortran_order": False, "shape": (2 << 20, 512)}
+        )
         file.truncate(file.tell() + (2 << 30))
     np.save(tmp_path / "s_starts.npy", np.concatenate([[0], np.cumsum(lengths)]))
 

@@ -3,7 +3,12 @@ from .data import (
     COINActionSegmentationMetaProcessor,
     COINActionSegmentationTextProcessor,
 )
-from .evaluation import COINActionSegmentationMetric, COINPredictor, COINZSPredictor, SegmentationOutputs
+from .evaluation import (
+    COINActionSegmentationMetric,
+    COINPredictor,
+    COINZSPredictor,
+    SegmentationOutputs,
+)
 
 __all__ = [
     "COINActionSegmentationAligner",

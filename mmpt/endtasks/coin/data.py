@@ -21,7 +21,13 @@ from mmpt.batch import ClipBatch, Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import DataError
 from mmpt.processors.aligner import video_name
-from mmpt.processors.base import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, MetaProcessor, TextReader
+from mmpt.processors.base import (
+    ALIGNERS,
+    META_PROCESSORS,
+    TEXT_PROCESSORS,
+    MetaProcessor,
+    TextReader,
+)
 from mmpt.processors.downstream import keep_with_features
 from mmpt.processors.tensorise import TextSlots
 from mmpt.processors.window_aligner import WindowAligner
@@ -73,7 +79,9 @@ class COINActionSegmentationMetaProcessor(MetaProcessor):
         path, subset = self.list_path(), SUBSETS[split]
         videos = read_coin(path).videos.get(subset, {})
         if not videos:
-            raise DataError(f"{path}: must hold videos of the subset {subset}, but holds none. Download it again.")
+            raise DataError(
+                f"{path}: must hold videos of the subset {subset}, but holds none. Download it again."
+            )
         self.items = keep_with_features(list(videos.items()), lambda item: item[0], config, split)
 
     def __len__(self) -> int:
@@ -97,7 +105,11 @@ class COINActionSegmentationAligner(WindowAligner):
     """Windows of a video, and the step of every second."""
 
     def __call__(
-        self, video_key: str, video_feature: np.ndarray, text_feature: list[Segment], rng: random.Random
+        self,
+        video_key: str,
+        video_feature: np.ndarray,
+        text_feature: list[Segment],
+        rng: random.Random,
     ) -> SegmentationBatch:
         """Return the windows with a text of special tokens only; nothing is drawn."""
         vfeats, vmasks, spans = self.build_windows(video_feature, name=video_name(video_key))
@@ -154,11 +166,18 @@ def read_coin(path: str) -> CoinAnnotation:
         rows = [_read_row(row, name) for row in video["annotation"]]
         videos.setdefault(video["subset"], {})[video_id] = [segment for segment, _ in rows]
         if video["subset"] == SUBSETS[Split.TEST]:
-            ambiguous |= {segment.step for segment, label in rows if labels.get(segment.step, label) != label}
+            ambiguous |= {
+                segment.step for segment, label in rows if labels.get(segment.step, label) != label
+            }
             labels |= {segment.step: label for segment, label in rows}
     if ambiguous:
         first = min(ambiguous)
-        logger.warning("%s: %d steps have several labels (first: %d); the last one counts", path, len(ambiguous), first)
+        logger.warning(
+            "%s: %d steps have several labels (first: %d); the last one counts",
+            path,
+            len(ambiguous),
+            first,
+        )
     return CoinAnnotation(videos=videos, labels=labels)
 
 
@@ -181,7 +200,9 @@ def step_labels(path: str) -> list[str]:
         )
     repeated = last - len(set(labels.values()))
     if repeated:
-        logger.warning("%s: %d of the %d steps have the words of another step", path, repeated, last)
+        logger.warning(
+            "%s: %d of the %d steps have the words of another step", path, repeated, last
+        )
     return [labels[step] for step in range(1, last + 1)]
 
 
@@ -195,9 +216,13 @@ def _read_row(row: Any, name: str) -> tuple[Segment, str]:
     fields = row if isinstance(row, dict) else {}
     step, times, label = str(fields.get("id")), _stretch(fields.get("segment")), fields.get("label")
     if not step.isdecimal() or not 1 <= int(step) <= NUM_STEPS:
-        raise DataError(f"{name}: the `id` of a step must be 1 to {NUM_STEPS}, but one is {fields.get('id')!r:.40}.")
+        raise DataError(
+            f"{name}: the `id` of a step must be 1 to {NUM_STEPS}, but one is {fields.get('id')!r:.40}."
+        )
     if not isinstance(label, str) or not label.strip():
-        raise DataError(f"{name}: step {step} must have a `label`, but it is {label!r:.40}. Correct or remove it.")
+        raise DataError(
+            f"{name}: step {step} must have a `label`, but it is {label!r:.40}. Correct or remove it."
+        )
     if times is None:
         raise DataError(
             f"{name}: the `segment` of step {step} must be [start, end] in seconds, 0 <= start <= end, but is "
@@ -210,7 +235,9 @@ def _stretch(value: Any) -> tuple[float, float] | None:
     """Return `value` if it is [start, end] with 0 <= start <= end, both finite."""
     if not isinstance(value, list) or len(value) != 2:
         return None
-    if not all(isinstance(time_s, int | float) and not isinstance(time_s, bool) for time_s in value):
+    if not all(
+        isinstance(time_s, int | float) and not isinstance(time_s, bool) for time_s in value
+    ):
         return None
     start_s, end_s = value
     return (float(start_s), float(end_s)) if 0 <= start_s <= end_s < math.inf else None

@@ -20,7 +20,15 @@ from torch import nn
 from mmpt.config.schema import DatasetConfig
 from mmpt.endtasks.coin.data import step_labels
 from mmpt.errors import ConfigError, DataError
-from mmpt.evaluators.base import METRICS, PREDICTORS, BatchLoader, Metric, Number, Outputs, Predictor
+from mmpt.evaluators.base import (
+    METRICS,
+    PREDICTORS,
+    BatchLoader,
+    Metric,
+    Number,
+    Outputs,
+    Predictor,
+)
 from mmpt.evaluators.functional import shared_credit
 from mmpt.evaluators.inference import check_finite, check_not_empty, evaluating, model_inputs
 from mmpt.evaluators.seconds import config_spans, need_entries, need_logits
@@ -43,7 +51,9 @@ class SegmentationOutputs(Outputs):
     predictions: np.ndarray  # int64 [R]
     targets: np.ndarray  # int64 [R]
     credits: np.ndarray  # float64 [R]: 1 where right, 1/k where right among k equal classes, else 0
-    step_credits: np.ndarray  # float64 [R]: the same if class 0 is not to be chosen; of seconds with a step
+    step_credits: (
+        np.ndarray
+    )  # float64 [R]: the same if class 0 is not to be chosen; of seconds with a step
     num_classes: int
     video_ids: list[str]
     video_lengths: list[int]
@@ -68,7 +78,13 @@ class SecondsPredictor(Predictor[SegmentationOutputs]):
     """Scores overlapping windows of whole videos and averages what they say of a second."""
 
     makes = SegmentationOutputs
-    reads: ClassVar[Mapping[str, int]] = {"caps": 2, "cmasks": 2, "vfeats": 3, "vmasks": 2, "video_targets": 1}
+    reads: ClassVar[Mapping[str, int]] = {
+        "caps": 2,
+        "cmasks": 2,
+        "vfeats": 3,
+        "vmasks": 2,
+        "video_targets": 1,
+    }
 
     def segment(
         self,
@@ -94,12 +110,17 @@ class SecondsPredictor(Predictor[SegmentationOutputs]):
             scores_LC = score_classes(average_windows(scores_WFC.cpu().numpy(), spans))
             check_finite("seconds", torch.from_numpy(scores_LC))
             targets_L = video["video_targets"].numpy()
-            credits = shared_credit(scores_LC, targets_L), shared_credit(scores_LC[:, 1:], targets_L - 1)
+            credits = (
+                shared_credit(scores_LC, targets_L),
+                shared_credit(scores_LC[:, 1:], targets_L - 1),
+            )
             parts.append((scores_LC.argmax(axis=1), targets_L, *credits))
             num_classes = scores_LC.shape[1]
             video_ids.append(video["video_id"])
         check_not_empty(video_ids)
-        predictions, targets, all_credits, step_credits = (np.concatenate(part) for part in zip(*parts, strict=True))
+        predictions, targets, all_credits, step_credits = (
+            np.concatenate(part) for part in zip(*parts, strict=True)
+        )
         return SegmentationOutputs(
             predictions=predictions,
             targets=targets,
@@ -115,7 +136,9 @@ class SecondsPredictor(Predictor[SegmentationOutputs]):
 class COINPredictor(SecondsPredictor):
     """The classes that a trained classifier of seconds scores highest."""
 
-    def __call__(self, model: nn.Module, loader: BatchLoader, device: torch.device) -> SegmentationOutputs:
+    def __call__(
+        self, model: nn.Module, loader: BatchLoader, device: torch.device
+    ) -> SegmentationOutputs:
         """Run `model` over `loader`; the model stays on `device`.
 
         Args:
@@ -145,10 +168,15 @@ class COINZSPredictor(SecondsPredictor):
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
         if config.test_path is None:
-            raise ConfigError("dataset", [f"`dataset.test_path` must be set for {type(self).__name__}, but is not."])
+            raise ConfigError(
+                "dataset",
+                [f"`dataset.test_path` must be set for {type(self).__name__}, but is not."],
+            )
         self.labels = step_labels(config.test_path)
 
-    def __call__(self, model: nn.Module, loader: BatchLoader, device: torch.device) -> SegmentationOutputs:
+    def __call__(
+        self, model: nn.Module, loader: BatchLoader, device: torch.device
+    ) -> SegmentationOutputs:
         """Run `model` over `loader`; the model stays on `device`.
 
         Args:
@@ -161,13 +189,19 @@ class COINZSPredictor(SecondsPredictor):
         with evaluating(model.to(device)):
             labels_CD = embed_labels(model, self.labels, self.config)
             bound = background_bound(labels_CD)
-            logger.info("%d steps; a second must score more than %.4f to be one of them", len(labels_CD), bound)
+            logger.info(
+                "%d steps; a second must score more than %.4f to be one of them",
+                len(labels_CD),
+                bound,
+            )
 
             def score_windows(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
                 return similarity(model, inputs, labels_CD)
 
             def score_classes(scores_LC: np.ndarray) -> np.ndarray:
-                return np.pad(scores_LC, ((0, 0), (1, 0)), constant_values=bound)  # as a score of class 0
+                return np.pad(
+                    scores_LC, ((0, 0), (1, 0)), constant_values=bound
+                )  # as a score of class 0
 
             return self.segment(model, loader, device, score_windows, score_classes)
 
@@ -194,7 +228,9 @@ def background_bound(labels_CD: torch.Tensor) -> float:
     return float(products_CC.fill_diagonal_(float("-inf")).max())
 
 
-def similarity(model: Any, inputs: Mapping[str, torch.Tensor], labels_CD: torch.Tensor) -> torch.Tensor:
+def similarity(
+    model: Any, inputs: Mapping[str, torch.Tensor], labels_CD: torch.Tensor
+) -> torch.Tensor:
     """Return the dot products of every second of the windows of a video with every step, float [W, F, C].
 
     Args:

@@ -1,4 +1,9 @@
-from .data import CrossTaskAligner, CrossTaskMetaProcessor, CrossTaskTextProcessor, CrossTaskVideoProcessor
+from .data import (
+    CrossTaskAligner,
+    CrossTaskMetaProcessor,
+    CrossTaskTextProcessor,
+    CrossTaskVideoProcessor,
+)
 from .evaluation import CrossTaskMetric, CrossTaskPredictor, LocalisationOutputs
 
 __all__ = [

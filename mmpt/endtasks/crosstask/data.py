@@ -26,7 +26,13 @@ from mmpt.config.schema import DatasetConfig
 from mmpt.endtasks.crosstask.files import Segment, read_segments, read_tasks, read_videos
 from mmpt.errors import DataError
 from mmpt.processors.aligner import video_name
-from mmpt.processors.base import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS, MetaProcessor
+from mmpt.processors.base import (
+    ALIGNERS,
+    META_PROCESSORS,
+    TEXT_PROCESSORS,
+    VIDEO_PROCESSORS,
+    MetaProcessor,
+)
 from mmpt.processors.downstream import TextProcessor, VideoProcessor, keep_with_features
 from mmpt.processors.window_aligner import WindowAligner
 from mmpt.utils.log import get_logger
@@ -74,7 +80,9 @@ class CrossTaskMetaProcessor(MetaProcessor):
         primary = read_tasks(self.need_str("primary_path"))
         tasks = {**primary, **read_tasks(self.need_str("related_path"))}
         train, test = self._split_videos(set(primary), set(tasks))
-        videos = keep_with_features(train if split is Split.TRAIN else test, lambda video: video[0], config, split)
+        videos = keep_with_features(
+            train if split is Split.TRAIN else test, lambda video: video[0], config, split
+        )
         if not videos:
             raise DataError(
                 f"{config.train_csv_path}: there must be {split.value} videos with annotations, but there are none: "
@@ -91,9 +99,14 @@ class CrossTaskMetaProcessor(MetaProcessor):
     def __getitem__(self, index: int) -> tuple[TaskVideo, Steps]:
         return self.items[index]
 
-    def _split_videos(self, primary: set[str], tasks: set[str]) -> tuple[list[TaskVideo], list[TaskVideo]]:
+    def _split_videos(
+        self, primary: set[str], tasks: set[str]
+    ) -> tuple[list[TaskVideo], list[TaskVideo]]:
         """Return the training and the test videos of `tasks`, those without features among them."""
-        listed, held_out = read_videos(self.need_str("train_csv_path")), read_videos(self.need_str("val_csv_path"))
+        listed, held_out = (
+            read_videos(self.need_str("train_csv_path")),
+            read_videos(self.need_str("val_csv_path")),
+        )
         unused = {task: set(videos) for task, videos in held_out.items()}
         reader = VideoProcessor(self.config, self.split)
         n_train = self.need_int("n_train")
@@ -114,7 +127,11 @@ class CrossTaskMetaProcessor(MetaProcessor):
             train += [TaskVideo(name, task) for name in videos if name in chosen]
             test += [TaskVideo(name, task) for name in videos if name not in chosen]
         if num_without:
-            logger.info("%d listed videos have no annotation in %s; left out", num_without, self.config.annotation_path)
+            logger.info(
+                "%d listed videos have no annotation in %s; left out",
+                num_without,
+                self.config.annotation_path,
+            )
         return train, test
 
     def _annotation(self, task: str, video_id: str) -> Path:
@@ -143,7 +160,11 @@ class CrossTaskAligner(WindowAligner):
     """Windows of a video, one caption per step, and which step is done in every second of every window."""
 
     def __call__(
-        self, video_key: TaskVideo, video_feature: np.ndarray, text_feature: StepPieces, rng: random.Random
+        self,
+        video_key: TaskVideo,
+        video_feature: np.ndarray,
+        text_feature: StepPieces,
+        rng: random.Random,
     ) -> LocalisationBatch:
         """Return all of them; nothing is drawn."""
         name = video_name(video_key)

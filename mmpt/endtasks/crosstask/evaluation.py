@@ -18,7 +18,15 @@ import torch
 from torch import nn
 
 from mmpt.errors import DataError
-from mmpt.evaluators.base import METRICS, PREDICTORS, BatchLoader, Metric, Number, Outputs, Predictor
+from mmpt.evaluators.base import (
+    METRICS,
+    PREDICTORS,
+    BatchLoader,
+    Metric,
+    Number,
+    Outputs,
+    Predictor,
+)
 from mmpt.evaluators.inference import check_finite, check_not_empty, evaluating, model_inputs
 from mmpt.evaluators.seconds import config_spans, need_entries, need_logits
 from mmpt.losses.precision import wide
@@ -59,9 +67,17 @@ class CrossTaskPredictor(Predictor[LocalisationOutputs]):
     """Averages the logits of overlapping windows and places the steps by their log-probabilities over steps."""
 
     makes = LocalisationOutputs
-    reads: ClassVar[Mapping[str, int]] = {"caps": 2, "cmasks": 2, "vfeats": 3, "vmasks": 2, "targets": 2}
+    reads: ClassVar[Mapping[str, int]] = {
+        "caps": 2,
+        "cmasks": 2,
+        "vfeats": 3,
+        "vmasks": 2,
+        "targets": 2,
+    }
 
-    def __call__(self, model: nn.Module, loader: BatchLoader, device: torch.device) -> LocalisationOutputs:
+    def __call__(
+        self, model: nn.Module, loader: BatchLoader, device: torch.device
+    ) -> LocalisationOutputs:
         """Run `model` over `loader`; the model stays on `device`.
 
         Args:
@@ -77,15 +93,27 @@ class CrossTaskPredictor(Predictor[LocalisationOutputs]):
             for batch in progress(loader, len(loader), "videos localised", logger):
                 video = need_entries(batch, ENTRIES, self, "CrossTaskAligner")
                 output = model(**model_inputs(batch, model, device))
-                logits_RK = wide(need_logits(output, self, "MMFusionSeparateActionLocalization")).cpu()
+                logits_RK = wide(
+                    need_logits(output, self, "MMFusionSeparateActionLocalization")
+                ).cpu()
                 check_finite("seconds", logits_RK)
                 spans = config_spans(self.config, int(video["video_len"]))
                 done_LK = average_rows(video["targets"].numpy(), spans) > 0.5
                 placed_LK = place_steps(-_log_softmax(average_rows(logits_RK.numpy(), spans)))
-                videos.append(PlacedVideo(video["task"], video["video_id"], done_LK.astype(np.uint8), placed_LK))
+                videos.append(
+                    PlacedVideo(
+                        video["task"], video["video_id"], done_LK.astype(np.uint8), placed_LK
+                    )
+                )
         check_not_empty(videos, "dataset.train_csv_path")
-        if short := [video.video_id for video in videos if video.done.shape[0] < video.done.shape[1]]:
-            logger.warning("%d videos have fewer seconds than steps, all missed (first: %s)", len(short), short[0])
+        if short := [
+            video.video_id for video in videos if video.done.shape[0] < video.done.shape[1]
+        ]:
+            logger.warning(
+                "%d videos have fewer seconds than steps, all missed (first: %s)",
+                len(short),
+                short[0],
+            )
         return LocalisationOutputs(videos=videos)
 
 
@@ -121,7 +149,9 @@ def place_steps(cost_LK: np.ndarray) -> np.ndarray:
     back_by_S = np.empty((num_seconds, num_states), dtype=np.int8)
     for second in range(num_seconds):
         steps, background = total[1::2], total[0::2]
-        from_step = np.concatenate(([np.inf], steps))  # to the background behind it, and to the step after it
+        from_step = np.concatenate(
+            ([np.inf], steps)
+        )  # to the background behind it, and to the step after it
         back_by_S[second, 0::2] = from_step < background
         back_by_S[second, 1::2] = np.where(from_step[:-1] < background[:-1], 2, 1)
         new_background = np.minimum(background, from_step)
@@ -150,11 +180,15 @@ class CrossTaskMetric(Metric[LocalisationOutputs]):
         Raises:
             DataError: no video has a step.
         """
-        return recall_by_task(outputs.videos, [float((v.done * v.placed).sum()) for v in outputs.videos])
+        return recall_by_task(
+            outputs.videos, [float((v.done * v.placed).sum()) for v in outputs.videos]
+        )
 
     def chance(self, outputs: LocalisationOutputs) -> dict[str, float]:
         """Return what steps reach that are placed in order at seconds drawn uniformly."""
-        return recall_by_task(outputs.videos, [expected_hits(video.done) for video in outputs.videos])
+        return recall_by_task(
+            outputs.videos, [expected_hits(video.done) for video in outputs.videos]
+        )
 
     def summary(self, result: Mapping[str, float]) -> str:
         """Return the mean over tasks."""
@@ -199,9 +233,14 @@ def expected_hits(done_LK: np.ndarray) -> float:
     def log_choose(n: np.ndarray, k: np.ndarray) -> np.ndarray:
         possible = n >= k
         rest = np.where(possible, n - k, 0)
-        return np.where(possible, log_factorial[n] - log_factorial[k] - log_factorial[rest], -np.inf)
+        return np.where(
+            possible, log_factorial[n] - log_factorial[k] - log_factorial[rest], -np.inf
+        )
 
     second_L1, step_K = np.arange(num_seconds)[:, None], np.arange(num_steps)
-    before, behind = log_choose(second_L1, step_K), log_choose(num_seconds - 1 - second_L1, num_steps - 1 - step_K)
+    before, behind = (
+        log_choose(second_L1, step_K),
+        log_choose(num_seconds - 1 - second_L1, num_steps - 1 - step_K),
+    )
     whole = log_choose(np.array(num_seconds), np.array(num_steps))
     return float((done_LK * np.exp(before + behind - whole)).sum())

@@ -54,7 +54,9 @@ def read_tasks(path: str) -> dict[str, list[str]]:
         block = [line.strip() for line in lines[first : first + LINES_PER_TASK]]
         task, steps = _read_task(path, first + 1, block)
         if task in tasks:
-            raise DataError(f"{path}, line {first + 1}: task {task} must come once, but comes twice. Remove one.")
+            raise DataError(
+                f"{path}, line {first + 1}: task {task} must come once, but comes twice. Remove one."
+            )
         tasks[task] = steps
     if not tasks:
         raise DataError(f"{path}: must hold a task at least, but holds none. Download it again.")
@@ -63,7 +65,12 @@ def read_tasks(path: str) -> dict[str, list[str]]:
 
 def _read_task(path: str, line: int, block: list[str]) -> tuple[str, list[str]]:
     task, *_ = block
-    if len(block) < LINES_PER_TASK - 1 or not task.isdecimal() or not block[3].isdecimal() or any(block[5:]):
+    if (
+        len(block) < LINES_PER_TASK - 1
+        or not task.isdecimal()
+        or not block[3].isdecimal()
+        or any(block[5:])
+    ):
         raise DataError(
             f"{path}, line {line}: a task must be six lines: id, title, url, number of steps, the steps between "
             f"commas, a blank line; but here is {' / '.join(block)!r:.120}. Download CrossTask's file again."

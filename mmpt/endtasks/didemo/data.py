@@ -16,7 +16,13 @@ from mmpt.batch import ClipBatch, Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import DataError
 from mmpt.processors.aligner import video_name
-from mmpt.processors.base import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, MetaProcessor, VideoReader
+from mmpt.processors.base import (
+    ALIGNERS,
+    META_PROCESSORS,
+    TEXT_PROCESSORS,
+    MetaProcessor,
+    VideoReader,
+)
 from mmpt.processors.downstream import DSAligner, TextProcessor, VideoProcessor, keep_with_features
 from mmpt.processors.window_aligner import check_not_empty
 from mmpt.utils.io import read_json
@@ -90,7 +96,9 @@ class DiDeMoAligner(DSAligner):
 class DiDeMoBatch(ClipBatch, total=False):
     """A batch of queries."""
 
-    times: torch.Tensor  # int64 [..., A, 2]: first and last piece, inclusive; -1 where there is no annotation
+    times: (
+        torch.Tensor
+    )  # int64 [..., A, 2]: first and last piece, inclusive; -1 where there is no annotation
 
 
 def feature_names(names: Sequence[str], reader: VideoReader) -> dict[str, str]:
@@ -117,7 +125,11 @@ def read_queries(path: str) -> list[tuple[str, str, tuple[Moment, ...]]]:
         DataError: another layout, an empty description, or moments outside the six pieces.
     """
     value = read_json(path)
-    if not isinstance(value, list) or not value or not all(isinstance(entry, dict) for entry in value):
+    if (
+        not isinstance(value, list)
+        or not value
+        or not all(isinstance(entry, dict) for entry in value)
+    ):
         raise DataError(
             f'{path}: must be [{{"video": ..., "description": ..., "times": [[first, last], ...]}}, ...], but is '
             "something else. Correct `dataset.test_path`."
@@ -125,11 +137,18 @@ def read_queries(path: str) -> list[tuple[str, str, tuple[Moment, ...]]]:
     queries = [_read_query(path, number, entry) for number, entry in enumerate(value)]
     repeated = len(queries) - len({(name, description) for name, description, _ in queries})
     if repeated:
-        logger.warning("%s: %d of %d queries repeat another's video and description", path, repeated, len(queries))
+        logger.warning(
+            "%s: %d of %d queries repeat another's video and description",
+            path,
+            repeated,
+            len(queries),
+        )
     return queries
 
 
-def _read_query(path: str, number: int, entry: dict[str, Any]) -> tuple[str, str, tuple[Moment, ...]]:
+def _read_query(
+    path: str, number: int, entry: dict[str, Any]
+) -> tuple[str, str, tuple[Moment, ...]]:
     name, description, times = entry.get("video"), entry.get("description"), entry.get("times")
     for key, text in (("video", name), ("description", description)):
         if not isinstance(text, str) or not text.strip():
@@ -146,6 +165,10 @@ def _read_query(path: str, number: int, entry: dict[str, Any]) -> tuple[str, str
 
 
 def _is_moment(value: Any) -> bool:
-    if not isinstance(value, list) or len(value) != 2 or any(type(piece) is not int for piece in value):
+    if (
+        not isinstance(value, list)
+        or len(value) != 2
+        or any(type(piece) is not int for piece in value)
+    ):
         return False
     return 0 <= value[0] <= value[1] < NUM_PIECES

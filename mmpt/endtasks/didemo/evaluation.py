@@ -15,9 +15,24 @@ import torch
 
 from mmpt.config.schema import DatasetConfig
 from mmpt.endtasks.didemo.data import DiDeMoBatch
-from mmpt.endtasks.didemo.moments import MOMENTS, NUM_SECONDS, Form, moment_metrics, moment_scores, rank_moments
+from mmpt.endtasks.didemo.moments import (
+    MOMENTS,
+    NUM_SECONDS,
+    Form,
+    moment_metrics,
+    moment_scores,
+    rank_moments,
+)
 from mmpt.errors import ConfigError
-from mmpt.evaluators.base import METRICS, PREDICTORS, BatchLoader, Metric, Number, Outputs, Predictor
+from mmpt.evaluators.base import (
+    METRICS,
+    PREDICTORS,
+    BatchLoader,
+    Metric,
+    Number,
+    Outputs,
+    Predictor,
+)
 from mmpt.evaluators.inference import check_finite, check_not_empty, evaluating, model_inputs
 from mmpt.utils.log import get_logger, progress
 
@@ -32,12 +47,16 @@ class MomentOutputs(Outputs):
 
     second_scores: np.ndarray  # float32 [N, S]: dot products with the sentence, also for padding
     num_seconds: np.ndarray  # int64 [N]: real seconds of the first S, at least 1
-    times: np.ndarray  # int64 [N, A, 2]: first and last piece that a person chose, -1 where there is none
+    times: (
+        np.ndarray
+    )  # int64 [N, A, 2]: first and last piece that a person chose, -1 where there is none
     video_ids: list[str]  # [N]
 
     def ranking(self, form: Form) -> np.ndarray:
         """Return the numbers of the moments, best first, int64 [N, M]; -1 at the end for those left out."""
-        return rank_moments(moment_scores(self.second_scores, self.num_seconds, form), self.num_seconds, form)
+        return rank_moments(
+            moment_scores(self.second_scores, self.num_seconds, form), self.num_seconds, form
+        )
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the fields, the moments [M, 2] and the published ranking of their numbers, -1 for none."""
@@ -56,7 +75,13 @@ class DiDeMoPredictor(Predictor[MomentOutputs]):
     """Dot products of every second's hidden state with the pooled sentence; each video is embedded once."""
 
     makes = MomentOutputs
-    reads: ClassVar[Mapping[str, int]] = {"caps": 1, "cmasks": 1, "vfeats": 2, "vmasks": 1, "times": 2}
+    reads: ClassVar[Mapping[str, int]] = {
+        "caps": 1,
+        "cmasks": 1,
+        "vfeats": 2,
+        "vmasks": 1,
+        "times": 2,
+    }
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
@@ -103,7 +128,10 @@ class DiDeMoPredictor(Predictor[MomentOutputs]):
 
 
 def second_states(
-    model: Any, inputs: Mapping[str, torch.Tensor], video_ids: Sequence[str], known: dict[str, torch.Tensor]
+    model: Any,
+    inputs: Mapping[str, torch.Tensor],
+    video_ids: Sequence[str],
+    known: dict[str, torch.Tensor],
 ) -> torch.Tensor:
     """Return the video tower's states of the first seconds, padding included, float32 [B, S, D].
 
@@ -115,7 +143,11 @@ def second_states(
     Raises:
         CheckpointError: states that are not finite.
     """
-    new = [row for row, video in enumerate(video_ids) if video not in known and video not in video_ids[:row]]
+    new = [
+        row
+        for row, video in enumerate(video_ids)
+        if video not in known and video not in video_ids[:row]
+    ]
     if new:
         rows = {name: value[new] for name, value in inputs.items()}
         states = model.forward_video(**rows, output_hidden_states=True)  # with those of padding
@@ -145,7 +177,9 @@ class DiDeMoMetric(Metric[MomentOutputs]):
     def compute(self, outputs: MomentOutputs) -> dict[str, float]:
         """Return the shares and the mean, fractions, in both forms."""
         released, corrected = outputs.ranking("released"), outputs.ranking("corrected")
-        return _both(moment_metrics(released, outputs.times), moment_metrics(corrected, outputs.times))
+        return _both(
+            moment_metrics(released, outputs.times), moment_metrics(corrected, outputs.times)
+        )
 
     def chance(self, outputs: MomentOutputs) -> dict[str, float]:
         """Return the mean over 50 draws of random scores for every query, from a fixed seed."""
@@ -153,7 +187,10 @@ class DiDeMoMetric(Metric[MomentOutputs]):
         results = []
         for _ in range(_CHANCE_DRAWS):
             scores_NM = rng.random((len(outputs.times), len(MOMENTS)))
-            rankings = [rank_moments(scores_NM, outputs.num_seconds, form) for form in ("released", "corrected")]
+            rankings = [
+                rank_moments(scores_NM, outputs.num_seconds, form)
+                for form in ("released", "corrected")
+            ]
             results.append(_both(*(moment_metrics(ranking, outputs.times) for ranking in rankings)))
         return {name: float(np.mean([result[name] for result in results])) for name in results[0]}
 

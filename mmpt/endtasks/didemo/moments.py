@@ -54,7 +54,9 @@ class Agreement(NamedTuple):
     """float64 [N]: mean of the largest intersections over union of the first moment with chosen ones."""
 
 
-def moment_scores(second_scores_NS: np.ndarray, num_seconds_N: np.ndarray, form: Form) -> np.ndarray:
+def moment_scores(
+    second_scores_NS: np.ndarray, num_seconds_N: np.ndarray, form: Form
+) -> np.ndarray:
     """Return the mean score of each moment's seconds, float64 [N, M].
 
     The dot product with a mean of states is the mean of dot products, so states need not be kept.
@@ -67,7 +69,11 @@ def moment_scores(second_scores_NS: np.ndarray, num_seconds_N: np.ndarray, form:
     if form == "released":
         return second_scores_NS.astype(np.float64) @ INSIDE_SM / INSIDE_SM.sum(axis=0)
     real_NS = np.arange(NUM_SECONDS) < num_seconds_N[:, None]
-    return np.where(real_NS, second_scores_NS, 0).astype(np.float64) @ INSIDE_SM / (real_NS @ INSIDE_SM).clip(1)
+    return (
+        np.where(real_NS, second_scores_NS, 0).astype(np.float64)
+        @ INSIDE_SM
+        / (real_NS @ INSIDE_SM).clip(1)
+    )
 
 
 def rank_moments(scores_NM: np.ndarray, num_seconds_N: np.ndarray, form: Form) -> np.ndarray:

@@ -62,7 +62,9 @@ class How2VideoProcessor(VideoReader):
         super().__init__(config, split)
         self.vfeat_dir = self.need_str("vfeat_dir")
         shards = read_shard_meta(self.vfeat_dir, Split.VALID)
-        self.where = {name: (shard, row) for shard, ids in shards.items() for row, name in enumerate(ids)}
+        self.where = {
+            name: (shard, row) for shard, ids in shards.items() for row, name in enumerate(ids)
+        }
 
     def __call__(self, key: Any) -> np.ndarray:
         """Return float [seconds, 512] for a video id.
@@ -110,16 +112,26 @@ def read_clips(path: str) -> list[tuple[ClipKey, str]]:
         DataError: another layout, a video listed twice, or clips that are empty or out of order.
     """
     value = read_json(path)
-    if not isinstance(value, dict) or value.get("format") != CLIPS_FORMAT or not isinstance(value.get("videos"), list):
-        raise DataError(f'{path}: must be {{"format": {CLIPS_FORMAT}, "videos": [...]}}, but is something else.')
+    if (
+        not isinstance(value, dict)
+        or value.get("format") != CLIPS_FORMAT
+        or not isinstance(value.get("videos"), list)
+    ):
+        raise DataError(
+            f'{path}: must be {{"format": {CLIPS_FORMAT}, "videos": [...]}}, but is something else.'
+        )
     items: list[tuple[ClipKey, str]] = []
     seen: set[str] = set()
     for video in value["videos"]:
         video_id = video.get("id") if isinstance(video, dict) else None
         if not isinstance(video_id, str) or not isinstance(video.get("clips"), list):
-            raise DataError(f"{path}: every video must have an `id` and a list of `clips`, but one is {video!r:.80}.")
+            raise DataError(
+                f"{path}: every video must have an `id` and a list of `clips`, but one is {video!r:.80}."
+            )
         if video_id in seen:
-            raise DataError(f"{path}: video {video_id} must be listed once, but is there twice. Join its clips.")
+            raise DataError(
+                f"{path}: video {video_id} must be listed once, but is there twice. Join its clips."
+            )
         seen.add(video_id)
         begin = 0
         for clip in video["clips"]:
@@ -135,7 +147,12 @@ def _clip(clip: Any, video_id: str, begin: int, path: str) -> tuple[ClipKey, str
     """Return the key and text of `clip`, which may not start before `begin`."""
     fields = clip if isinstance(clip, dict) else {}
     start, end, text = (fields.get(name) for name in ("start", "end", "text"))
-    if type(start) is not int or type(end) is not int or not isinstance(text, str) or not text.strip():
+    if (
+        type(start) is not int
+        or type(end) is not int
+        or not isinstance(text, str)
+        or not text.strip()
+    ):
         raise DataError(
             f"{path}: video {video_id}: a clip must have `start` and `end` in whole seconds and a `text`, but one is "
             f"{clip!r:.80}."

@@ -44,7 +44,9 @@ def place_released(similarity_nL: np.ndarray, spans_n2: np.ndarray) -> Placement
     return Placement(hits_n.astype(np.float64), filled_nL[rows, best_n].astype(np.float64))
 
 
-def place_corrected(similarity_nL: np.ndarray, covered_nL: np.ndarray, spans_n2: np.ndarray) -> Placement:
+def place_corrected(
+    similarity_nL: np.ndarray, covered_nL: np.ndarray, spans_n2: np.ndarray
+) -> Placement:
     """Place sentences where they were compared: equally good seconds share the hit, uncovered sentences miss.
 
     Args:
@@ -91,7 +93,9 @@ def roc_auc(scores_N: np.ndarray, positive_N: np.ndarray) -> float:
     assert num_positive, "ROC-AUC needs positives"
     assert num_negative, "ROC-AUC needs negatives"
     _, place_N, counts = np.unique(scores_N, return_inverse=True, return_counts=True)
-    mean_rank_N = (np.cumsum(counts) - (counts - 1) / 2)[place_N]  # from 1; tied scores share the mean of their ranks
+    mean_rank_N = (np.cumsum(counts) - (counts - 1) / 2)[
+        place_N
+    ]  # from 1; tied scores share the mean of their ranks
     above = mean_rank_N[positive_N].sum() - num_positive * (num_positive + 1) / 2
     return float(above / (num_positive * num_negative))
 

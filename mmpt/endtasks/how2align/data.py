@@ -108,7 +108,9 @@ class How2AlignAligner(WindowAligner):
         check_feature(video_feature, name)
         check_not_empty(video_feature, name)
         steps = comparisons(text_feature.sentences, len(video_feature), self.stride, self.width)
-        video = VideoSlots(len(steps), self.max_video_len, video_feature.shape[1], video_feature.dtype)
+        video = VideoSlots(
+            len(steps), self.max_video_len, video_feature.shape[1], video_feature.dtype
+        )
         for row, step in enumerate(steps):
             video.write(row, video_feature[step.start : step.start + self.width])
         check_finite(video.vfeats_BFE, name)
@@ -128,7 +130,9 @@ class How2AlignAligner(WindowAligner):
         )
 
 
-def comparisons(sentences: Sequence[Sentence], num_seconds: int, stride: int = 8, width: int = 32) -> list[Step]:
+def comparisons(
+    sentences: Sequence[Sentence], num_seconds: int, stride: int = 8, width: int = 32
+) -> list[Step]:
     """Return which windows of a video are compared with which of its sentences, by the rule of the release.
 
     A window begins every `stride` seconds while more than half of one is left. It is compared with the sentences from
@@ -140,7 +144,9 @@ def comparisons(sentences: Sequence[Sentence], num_seconds: int, stride: int = 8
     starts = range(0, num_seconds - width // 2, stride)
     steps = []
     for number, start in enumerate(starts):
-        near = np.flatnonzero(said_n & (middles_n >= start - width) & (middles_n <= start + 2 * width))
+        near = np.flatnonzero(
+            said_n & (middles_n >= start - width) & (middles_n <= start + 2 * width)
+        )
         if not len(near):
             continue
         first, last = int(near[0]), int(near[-1]) + 1
@@ -159,7 +165,11 @@ def read_alignment(path: str) -> dict[str, list[Sentence]]:
         DataError: another layout, an empty text, impossible times, or sentences of one kind only.
     """
     value = read_json(path)
-    if not isinstance(value, dict) or not value or not all(isinstance(rows, list) for rows in value.values()):
+    if (
+        not isinstance(value, dict)
+        or not value
+        or not all(isinstance(rows, list) for rows in value.values())
+    ):
         raise DataError(
             f"{path}: must be {{video id: [[alignable 0 or 1, start, end, text], ...]}}, but is something else. This "
             "may be another data set's file: correct `dataset.anno_path`."
@@ -167,7 +177,9 @@ def read_alignment(path: str) -> dict[str, list[Sentence]]:
     videos = {video: [_sentence(row, f"{path}: video {video}, row {k}") for k, row in enumerate(rows)]
               for video, rows in value.items()}  # fmt: skip
     if empty := [video for video, sentences in videos.items() if not sentences]:
-        raise DataError(f"{path}: video {empty[0]} must have a sentence at least, but has none. Remove it.")
+        raise DataError(
+            f"{path}: video {empty[0]} must have a sentence at least, but has none. Remove it."
+        )
     sentences = [sentence for rows in videos.values() for sentence in rows]
     num_aligned = sum(sentence.aligned for sentence in sentences)
     if num_aligned in (0, len(sentences)):
@@ -175,22 +187,42 @@ def read_alignment(path: str) -> dict[str, list[Sentence]]:
             f"{path}: must hold sentences that are alignable and others, but {num_aligned} of {len(sentences)} are "
             "alignable. Correct `dataset.anno_path`."
         )
-    shown = [(video, sentence.text) for video, rows in videos.items() for sentence in rows if sentence.aligned]
+    shown = [
+        (video, sentence.text)
+        for video, rows in videos.items()
+        for sentence in rows
+        if sentence.aligned
+    ]
     if repeated := len(shown) - len(set(shown)):
-        logger.warning("%s: %d of %d alignable sentences repeat another of their video", path, repeated, len(shown))
+        logger.warning(
+            "%s: %d of %d alignable sentences repeat another of their video",
+            path,
+            repeated,
+            len(shown),
+        )
     if reversed_times := sum(sentence.end_s < sentence.start_s for sentence in sentences):
-        logger.warning("%s: %d of %d sentences end before they start", path, reversed_times, len(sentences))
+        logger.warning(
+            "%s: %d of %d sentences end before they start", path, reversed_times, len(sentences)
+        )
     return videos
 
 
 def _sentence(row: Any, where: str) -> Sentence:
     """Return the sentence of a row; `where` stands in messages."""
     if not isinstance(row, list) or len(row) != 4:
-        raise DataError(f"{where}: must be [alignable 0 or 1, start, end, text], but is {row!r:.80}. Correct it.")
+        raise DataError(
+            f"{where}: must be [alignable 0 or 1, start, end, text], but is {row!r:.80}. Correct it."
+        )
     aligned, start_s, end_s, text = row
     times = (start_s, end_s)
-    if aligned not in (0, 1) or not all(type(t) in (int, float) and math.isfinite(t) and t >= 0 for t in times):
-        raise DataError(f"{where}: must begin with 0 or 1 and two times in seconds, but is {row!r:.80}. Correct it.")
+    if aligned not in (0, 1) or not all(
+        type(t) in (int, float) and math.isfinite(t) and t >= 0 for t in times
+    ):
+        raise DataError(
+            f"{where}: must begin with 0 or 1 and two times in seconds, but is {row!r:.80}. Correct it."
+        )
     if not isinstance(text, str) or not text.strip():
-        raise DataError(f"{where}: the text must not be empty, but is {text!r:.80}. Correct or remove the row.")
+        raise DataError(
+            f"{where}: the text must not be empty, but is {text!r:.80}. Correct or remove the row."
+        )
     return Sentence(bool(aligned), float(start_s), float(end_s), text)

@@ -24,7 +24,15 @@ from mmpt.endtasks.how2align.alignment_scores import (
     roc_auc,
 )
 from mmpt.errors import DataError
-from mmpt.evaluators.base import METRICS, PREDICTORS, BatchLoader, Metric, Number, Outputs, Predictor
+from mmpt.evaluators.base import (
+    METRICS,
+    PREDICTORS,
+    BatchLoader,
+    Metric,
+    Number,
+    Outputs,
+    Predictor,
+)
 from mmpt.evaluators.inference import check_finite, evaluating, model_inputs
 from mmpt.utils.log import get_logger, progress
 
@@ -38,10 +46,14 @@ class AlignedVideo(NamedTuple):
     """A video with its sentences set against its seconds."""
 
     video_id: str
-    similarity: np.ndarray  # float32 [n, L]: mean cosine over the windows that were compared, 0 where none was
+    similarity: (
+        np.ndarray
+    )  # float32 [n, L]: mean cosine over the windows that were compared, 0 where none was
     covered: np.ndarray  # bool [n, L]: whether any was
     aligned: np.ndarray  # bool [n]: the sentence is seen in the video
-    spans_s: np.ndarray  # float64 [n, 2]: start and end; of a sentence that is not seen, when it is said
+    spans_s: (
+        np.ndarray
+    )  # float64 [n, 2]: start and end; of a sentence that is not seen, when it is said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +85,17 @@ class How2AlignPredictor(Predictor[How2AlignOutputs]):
     """Encodes every sentence and every window once, and averages the cosines of overlapping windows."""
 
     makes = How2AlignOutputs
-    reads: ClassVar[Mapping[str, int]] = {"caps": 2, "cmasks": 2, "vfeats": 3, "vmasks": 2, "windows": 2}
+    reads: ClassVar[Mapping[str, int]] = {
+        "caps": 2,
+        "cmasks": 2,
+        "vfeats": 3,
+        "vmasks": 2,
+        "windows": 2,
+    }
 
-    def __call__(self, model: nn.Module, loader: BatchLoader, device: torch.device) -> How2AlignOutputs:
+    def __call__(
+        self, model: nn.Module, loader: BatchLoader, device: torch.device
+    ) -> How2AlignOutputs:
         """Run `model` over `loader`; the model stays on `device`.
 
         Args:
@@ -116,21 +136,36 @@ def align_video(model: nn.Module, batch: ClipBatch, device: torch.device) -> Ali
 def encode_sentences(model: Any, caps_nT: torch.Tensor, cmasks_nT: torch.Tensor) -> torch.Tensor:
     """Return unit vectors, float32 [n, D]; slots that are padding in every sentence are not computed."""
     longest = int(cmasks_nT.sum(dim=1).max())
-    chunks = zip(caps_nT[:, :longest].split(ROWS_AT_ONCE), cmasks_nT[:, :longest].split(ROWS_AT_ONCE), strict=True)
+    chunks = zip(
+        caps_nT[:, :longest].split(ROWS_AT_ONCE),
+        cmasks_nT[:, :longest].split(ROWS_AT_ONCE),
+        strict=True,
+    )
     pooled_nD = torch.cat([model.forward_text(caps, cmasks)[0].float() for caps, cmasks in chunks])
     check_finite("sentences", pooled_nD)
     return normalize(pooled_nD, dim=-1)
 
 
-def encode_windows(model: Any, inputs: Mapping[str, torch.Tensor], hidden_size: int) -> torch.Tensor:
+def encode_windows(
+    model: Any, inputs: Mapping[str, torch.Tensor], hidden_size: int
+) -> torch.Tensor:
     """Return unit vectors of every second of every window, float32 [W, F, D]; those of padding mean nothing."""
-    if not len(inputs["vfeats"]):  # a video of half a window's seconds, or no sentence to compare with
+    if not len(
+        inputs["vfeats"]
+    ):  # a video of half a window's seconds, or no sentence to compare with
         return inputs["vfeats"].new_zeros(0, inputs["vfeats"].shape[1], hidden_size)
-    caps, cmasks = inputs["caps"][:1], inputs["cmasks"][:1]  # [CLS] and [SEP], the same for every window
+    caps, cmasks = (
+        inputs["caps"][:1],
+        inputs["cmasks"][:1],
+    )  # [CLS] and [SEP], the same for every window
     parts = []
-    for vfeats, vmasks in zip(inputs["vfeats"].split(ROWS_AT_ONCE), inputs["vmasks"].split(ROWS_AT_ONCE), strict=True):
+    for vfeats, vmasks in zip(
+        inputs["vfeats"].split(ROWS_AT_ONCE), inputs["vmasks"].split(ROWS_AT_ONCE), strict=True
+    ):
         rows = len(vfeats)
-        states = model.forward_video(vfeats, vmasks, caps.expand(rows, -1), cmasks.expand(rows, -1), True)
+        states = model.forward_video(
+            vfeats, vmasks, caps.expand(rows, -1), cmasks.expand(rows, -1), True
+        )
         seconds_BFD = states[:, 1 : 1 + vfeats.shape[1]].float()
         check_finite("seconds", seconds_BFD[vmasks])
         parts.append(normalize(seconds_BFD, dim=-1))
@@ -167,7 +202,10 @@ class How2AlignMetric(Metric[How2AlignOutputs]):
                 f"{len(aligned_N)} are. Score more videos of `dataset.anno_path`."
             )
         published = [place_released(video.similarity, video.spans_s) for video in outputs.videos]
-        corrected = [place_corrected(video.similarity, video.covered, video.spans_s) for video in outputs.videos]
+        corrected = [
+            place_corrected(video.similarity, video.covered, video.spans_s)
+            for video in outputs.videos
+        ]
         return {
             **_numbers(published, aligned_N, ""),
             **_numbers(corrected, aligned_N, "-corrected"),
@@ -180,7 +218,10 @@ class How2AlignMetric(Metric[How2AlignOutputs]):
         auc = chance_auc(_covered_seconds(outputs), aligned_N)
         recall = {
             released: np.concatenate(
-                [chance_hits(video.covered, video.spans_s, released=released) for video in outputs.videos]
+                [
+                    chance_hits(video.covered, video.spans_s, released=released)
+                    for video in outputs.videos
+                ]
             )[aligned_N].mean()
             for released in (True, False)
         }
@@ -200,7 +241,10 @@ class How2AlignMetric(Metric[How2AlignOutputs]):
 def _numbers(placements: list[Placement], aligned_N: np.ndarray, suffix: str) -> dict[str, float]:
     hits_N = np.concatenate([placement.hits_n for placement in placements])
     peaks_N = np.concatenate([placement.peaks_n for placement in placements])
-    return {f"Recall{suffix}": float(hits_N[aligned_N].mean()), f"AUC{suffix}": roc_auc(peaks_N, aligned_N)}
+    return {
+        f"Recall{suffix}": float(hits_N[aligned_N].mean()),
+        f"AUC{suffix}": roc_auc(peaks_N, aligned_N),
+    }
 
 
 def _covered_seconds(outputs: How2AlignOutputs) -> np.ndarray:

@@ -42,7 +42,9 @@ class MSRVTTMetaProcessor(MetaProcessor):
         videos = video_ids(self.list_path())
         if self.config.full_test_path and self.config.jsfusion_path:
             tested = set(video_ids(self.config.jsfusion_path))
-            videos += [video for video in video_ids(self.config.full_test_path) if video not in tested]
+            videos += [
+                video for video in video_ids(self.config.full_test_path) if video not in tested
+            ]
         videos = keep_with_features(videos, str, self.config, self.split)
         return [(video, video) for video in videos] * (self.config.dup or 1)
 

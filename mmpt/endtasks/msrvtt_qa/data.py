@@ -30,7 +30,9 @@ class MSRVTTQAMetaProcessor(MetaProcessor):
 
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
-        self.items = keep_with_features(read_questions(self.list_path()), lambda item: item[0], config, split)
+        self.items = keep_with_features(
+            read_questions(self.list_path()), lambda item: item[0], config, split
+        )
 
     def __len__(self) -> int:
         return len(self.items)
@@ -53,7 +55,9 @@ class MSRVTTQATextProcessor(TextProcessor):
 class MSRVTTQAAligner(Aligner):
     """The first F seconds of a video with five answers; nothing is drawn."""
 
-    def __call__(self, video_key: Any, video_feature: np.ndarray, text_feature: Any, rng: random.Random) -> ClipBatch:
+    def __call__(
+        self, video_key: Any, video_feature: np.ndarray, text_feature: Any, rng: random.Random
+    ) -> ClipBatch:
         """Return caps and cmasks [5, T], vfeats [F, 512], vmasks [F] and answers int64 [1], the right position."""
         name = video_name(video_key)
         answer, texts = text_feature

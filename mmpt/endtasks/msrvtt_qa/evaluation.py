@@ -14,7 +14,15 @@ import torch
 from torch import nn
 
 from mmpt.endtasks.msrvtt_qa.data import QABatch
-from mmpt.evaluators.base import METRICS, PREDICTORS, BatchLoader, Metric, Number, Outputs, Predictor
+from mmpt.evaluators.base import (
+    METRICS,
+    PREDICTORS,
+    BatchLoader,
+    Metric,
+    Number,
+    Outputs,
+    Predictor,
+)
 from mmpt.evaluators.functional import shared_credit
 from mmpt.evaluators.inference import check_finite, check_not_empty, evaluating, model_inputs
 from mmpt.utils.log import get_logger, progress
@@ -50,7 +58,13 @@ class QAPredictor(Predictor[QAOutputs]):
     """Dot products of a video with its answers; each video is embedded once (the release embeds it once per answer)."""
 
     makes = QAOutputs
-    reads: ClassVar[Mapping[str, int]] = {"caps": 2, "cmasks": 2, "vfeats": 2, "vmasks": 1, "answers": 1}
+    reads: ClassVar[Mapping[str, int]] = {
+        "caps": 2,
+        "cmasks": 2,
+        "vfeats": 2,
+        "vmasks": 1,
+        "answers": 1,
+    }
 
     def __call__(self, model: nn.Module, loader: BatchLoader, device: torch.device) -> QAOutputs:
         """Run `model` over `loader`; the model stays on `device`.
@@ -72,7 +86,11 @@ class QAPredictor(Predictor[QAOutputs]):
                 answers.append(cast(QABatch, batch)["answers"][:, 0])
                 video_ids.extend(batch["video_id"])
         check_not_empty(video_ids)
-        return QAOutputs(scores=torch.cat(scores).numpy(), answers=torch.cat(answers).numpy(), video_ids=video_ids)
+        return QAOutputs(
+            scores=torch.cat(scores).numpy(),
+            answers=torch.cat(answers).numpy(),
+            video_ids=video_ids,
+        )
 
 
 def answer_scores(model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -84,7 +102,9 @@ def answer_scores(model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tenso
     """
     caps_BAT, cmasks_BAT = inputs["caps"], inputs["cmasks"]
     # Of the text, the video tower reads [CLS] and [SEP] only: those of any answer.
-    video_BD = model.forward_video(inputs["vfeats"], inputs["vmasks"], caps_BAT[:, 0], cmasks_BAT[:, 0])[0].float()
+    video_BD = model.forward_video(
+        inputs["vfeats"], inputs["vmasks"], caps_BAT[:, 0], cmasks_BAT[:, 0]
+    )[0].float()
     text_BAD = model.forward_text(caps_BAT.flatten(0, 1), cmasks_BAT.flatten(0, 1))[0].float()
     check_finite("videos", video_BD)
     check_finite("answers", text_BAD)

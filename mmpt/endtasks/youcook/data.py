@@ -20,7 +20,13 @@ from mmpt.config.schema import DatasetConfig
 from mmpt.endtasks.tables import Row, read_table
 from mmpt.errors import ConfigError, DataError
 from mmpt.processors.aligner import video_name
-from mmpt.processors.base import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS, MetaProcessor
+from mmpt.processors.base import (
+    ALIGNERS,
+    META_PROCESSORS,
+    TEXT_PROCESSORS,
+    VIDEO_PROCESSORS,
+    MetaProcessor,
+)
 from mmpt.processors.downstream import (
     MOST_NAMED,
     TextProcessor,
@@ -91,9 +97,14 @@ class YoucookFullVideoBGMetaProcessor(MetaProcessor):
         by_video: dict[str, list[YoucookClip]] = {}
         for clip in clips:
             by_video.setdefault(clip.video_id, []).append(clip)
-        in_time = {video: sorted(listed, key=lambda clip: clip.start_s) for video, listed in by_video.items()}
+        in_time = {
+            video: sorted(listed, key=lambda clip: clip.start_s)
+            for video, listed in by_video.items()
+        }
         if [clip for listed in in_time.values() for clip in listed] != clips:
-            logger.warning("%s: clips are not listed video by video in time order; regrouped", self.list_path())
+            logger.warning(
+                "%s: clips are not listed video by video in time order; regrouped", self.list_path()
+            )
         self.items = [(video, [clip.text for clip in listed]) for video, listed in in_time.items()]
 
     def __len__(self) -> int:
@@ -122,7 +133,11 @@ class YoucookFullVideoBGAligner(WindowAligner):
     """All captions of a video beside windows of all its seconds."""
 
     def __call__(
-        self, video_key: str, video_feature: np.ndarray, text_feature: list[list[int]], rng: random.Random
+        self,
+        video_key: str,
+        video_feature: np.ndarray,
+        text_feature: list[list[int]],
+        rng: random.Random,
     ) -> YoucookBatch:
         """Return caps and cmasks [S, T], vfeats [W, F, 512], vmasks [W, F]; nothing is drawn."""
         name = video_name(video_key)
@@ -171,7 +186,9 @@ def _clip_of_row(path: str, row: Row) -> YoucookClip:
     try:
         start_s, end_s = float(start), float(end)
     except ValueError:
-        raise DataError(f"{where}: `start` and `end` must be seconds, but are {start!r} and {end!r}.") from None
+        raise DataError(
+            f"{where}: `start` and `end` must be seconds, but are {start!r} and {end!r}."
+        ) from None
     return YoucookClip(video_id, *_whole_seconds(start_s, end_s, where), text)
 
 
@@ -197,7 +214,9 @@ def _clips_of_records(
 ) -> list[YoucookClip]:
     """Look the records up in the annotation."""
     if not config.trainval_annotation:
-        problem = f"`dataset.trainval_annotation` must be set, since {path} has no times, but is not."
+        problem = (
+            f"`dataset.trainval_annotation` must be set, since {path} has no times, but is not."
+        )
         raise ConfigError("dataset", [problem])
     database = _read_annotation(config.trainval_annotation)
     clips = []
@@ -225,7 +244,11 @@ def _read_annotation(path: str) -> dict[str, list[Any]]:
     value = read_json(path)
     database = value.get("database") if isinstance(value, dict) else None
     if isinstance(database, dict) and all(isinstance(video, dict) for video in database.values()):
-        found = {video_id: video["annotations"] for video_id, video in database.items() if "annotations" in video}
+        found = {
+            video_id: video["annotations"]
+            for video_id, video in database.items()
+            if "annotations" in video
+        }
         if found and all(isinstance(entries, list) for entries in found.values()):
             return found
     raise DataError(
@@ -234,7 +257,9 @@ def _read_annotation(path: str) -> dict[str, list[Any]]:
     )
 
 
-def _annotated_clip(path: str, record: dict[str, Any], entries: list[Any], config: DatasetConfig) -> YoucookClip:
+def _annotated_clip(
+    path: str, record: dict[str, Any], entries: list[Any], config: DatasetConfig
+) -> YoucookClip:
     video_id, _, number = record["id"].rpartition("_")
     where = f"{path}: record {record['id']}"
     if int(number) >= len(entries):
@@ -244,21 +269,33 @@ def _annotated_clip(path: str, record: dict[str, Any], entries: list[Any], confi
         )
     entry = entries[int(number)]
     segment = entry.get("segment") if isinstance(entry, dict) else None
-    if not isinstance(segment, list) or len(segment) != 2 or not all(type(time) in (int, float) for time in segment):
+    if (
+        not isinstance(segment, list)
+        or len(segment) != 2
+        or not all(type(time) in (int, float) for time in segment)
+    ):
         raise DataError(
             f"{config.trainval_annotation}: video {video_id}, entry {number}: `segment` must be two times in seconds, "
             f"but is {segment!r:.100}. Download it again."
         )
     text = entry.get("sentence") if config.use_annotation_text else record.get("caption")
     if not isinstance(text, str) or not text.strip():
-        source = f"`sentence` in {config.trainval_annotation}" if config.use_annotation_text else "`caption`"
-        raise DataError(f"{where}: {source} must be a text, but is {text!r:.100}. Correct or remove the record.")
+        source = (
+            f"`sentence` in {config.trainval_annotation}"
+            if config.use_annotation_text
+            else "`caption`"
+        )
+        raise DataError(
+            f"{where}: {source} must be a text, but is {text!r:.100}. Correct or remove the record."
+        )
     return YoucookClip(video_id, *_whole_seconds(segment[0], segment[1], where), text)
 
 
 def _whole_seconds(start_s: float, end_s: float, where: str) -> tuple[int, int]:
     """Return both times as integers; DataError when they are no stretch of whole seconds."""
-    if not (0 <= start_s < end_s < float("inf") and start_s == int(start_s) and end_s == int(end_s)):
+    if not (
+        0 <= start_s < end_s < float("inf") and start_s == int(start_s) and end_s == int(end_s)
+    ):
         raise DataError(
             f"{where}: a clip must be a stretch of whole seconds, 0 <= start < end, but is {start_s:g} to {end_s:g}. "
             "Correct or remove it."
@@ -268,7 +305,9 @@ def _whole_seconds(start_s: float, end_s: float, where: str) -> tuple[int, int]:
 
 def _warn_of_short_features(clips: list[YoucookClip], reader: VideoProcessor) -> None:
     """Count the clips that reach beyond their video's features, or lie beyond them, in one warning."""
-    num_seconds = {video: _count_seconds(reader.path(video)) for video in {clip.video_id for clip in clips}}
+    num_seconds = {
+        video: _count_seconds(reader.path(video)) for video in {clip.video_id for clip in clips}
+    }
     cut = [clip for clip in clips if clip.end_s > num_seconds[clip.video_id]]
     if cut:
         empty = [clip for clip in cut if clip.start_s >= num_seconds[clip.video_id]]

@@ -38,7 +38,11 @@ class DatasetReport:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         splits = {name: statistics.to_dict() for name, statistics in self.splits.items()}
-        return {"source": self.source, "splits": splits, "damage": [one._asdict() for one in self.damage]}
+        return {
+            "source": self.source,
+            "splits": splits,
+            "damage": [one._asdict() for one in self.damage],
+        }
 
 
 class _Lists(NamedTuple):
@@ -46,7 +50,9 @@ class _Lists(NamedTuple):
     repeated: int
 
 
-def check_dataset(config: RunConfig, *, max_shards: int | None = None, workers: int = 1) -> DatasetReport:
+def check_dataset(
+    config: RunConfig, *, max_shards: int | None = None, workers: int = 1
+) -> DatasetReport:
     """Read lists, meta files, features and captions of the training and validation split.
 
     Args:
@@ -63,10 +69,14 @@ def check_dataset(config: RunConfig, *, max_shards: int | None = None, workers: 
     report = DatasetReport(config.path)
     vocab_size = _vocab_size(config, report.damage)
     paths = {Split.TRAIN: dataset.train_path, Split.VALID: dataset.val_path}
-    lists = {split: _read_list(path, report.damage) for split, path in paths.items() if path is not None}
+    lists = {
+        split: _read_list(path, report.damage) for split, path in paths.items() if path is not None
+    }
     both = set.intersection(*(set(one.ids) for one in lists.values())) if len(lists) == 2 else set()
     for split, listed in lists.items():
-        statistics = SplitStatistics(listed=len(listed.ids), repeated=listed.repeated, in_both=len(both))
+        statistics = SplitStatistics(
+            listed=len(listed.ids), repeated=listed.repeated, in_both=len(both)
+        )
         report.splits[split.shard_name] = statistics
         shards = _read_meta(config, split, listed.ids, statistics, report.damage)
         check = ShardCheck(
@@ -100,7 +110,11 @@ def _read_list(path: str, damage: list[Damage]) -> _Lists:
 
 
 def _read_meta(
-    config: RunConfig, split: Split, ids: Sequence[str], statistics: SplitStatistics, damage: list[Damage]
+    config: RunConfig,
+    split: Split,
+    ids: Sequence[str],
+    statistics: SplitStatistics,
+    damage: list[Damage],
 ) -> dict[int, list[str]]:
     """Return {shard: ids} and compare it with the list."""
     folder = str(config.dataset.vfeat_dir)
@@ -120,9 +134,7 @@ def _read_meta(
     statistics.not_packed = sum(name not in packed for name in ids)
     bound = config.dataset.max_missing
     if statistics.not_packed > bound * len(ids):
-        what = (
-            f"{statistics.not_packed} of {len(ids)} listed videos are not packed; `dataset.max_missing` is {bound:.2%}"
-        )
+        what = f"{statistics.not_packed} of {len(ids)} listed videos are not packed; `dataset.max_missing` is {bound:.2%}"
         damage.append(Damage(path, "", what))
     return shards
 
@@ -135,7 +147,11 @@ def _spread(numbers: Sequence[int], at_most: int | None) -> list[int]:
 
 
 def _read_shards(
-    check: ShardCheck, numbers: Sequence[int], workers: int, statistics: SplitStatistics, damage: list[Damage]
+    check: ShardCheck,
+    numbers: Sequence[int],
+    workers: int,
+    statistics: SplitStatistics,
+    damage: list[Damage],
 ) -> None:
     what = f"{check.split.shard_name} shards read"
     with ThreadPoolExecutor(max_workers=workers) as pool:
@@ -147,10 +163,17 @@ def _read_shards(
             pool.shutdown(cancel_futures=True)
 
 
-def _check_batch(config: RunConfig, statistics: SplitStatistics, path: str, damage: list[Damage]) -> None:
+def _check_batch(
+    config: RunConfig, statistics: SplitStatistics, path: str, damage: list[Damage]
+) -> None:
     """A batch of videos must find as many; only said when every shard was read."""
     wanted = config.dataset.num_video_per_batch
     usable = statistics.videos - statistics.without_captions
-    if wanted is not None and statistics.shards_read == statistics.shards and statistics.shards and usable < wanted:
+    if (
+        wanted is not None
+        and statistics.shards_read == statistics.shards
+        and statistics.shards
+        and usable < wanted
+    ):
         what = f"`dataset.num_video_per_batch` is {wanted}, but only {usable} videos have features and captions"
         damage.append(Damage(path, "", what))

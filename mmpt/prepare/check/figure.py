@@ -17,7 +17,9 @@ def save_histograms(path: str | Path, splits: Mapping[str, SplitStatistics]) -> 
     Args:
         splits: split name -> its statistics.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # deferred: a second, and only figures need it
+    from matplotlib.backends.backend_agg import (
+        FigureCanvasAgg,
+    )  # deferred: a second, and only figures need it
     from matplotlib.figure import Figure
 
     num_rows = -(-len(EDGES) // NUM_COLUMNS)
@@ -28,7 +30,13 @@ def save_histograms(path: str | Path, splits: Mapping[str, SplitStatistics]) -> 
             tally = statistics.tallies[name]
             if tally.count:
                 label = f"{split}: mean {tally.mean:.3g}"
-                axis.stairs(tally.counts / tally.count, tally.edges, label=label, fill=len(splits) == 1, alpha=0.8)
+                axis.stairs(
+                    tally.counts / tally.count,
+                    tally.edges,
+                    label=label,
+                    fill=len(splits) == 1,
+                    alpha=0.8,
+                )
                 axis.legend(fontsize="small")
         axis.set_xlabel(name)
         axis.set_ylabel("share")

@@ -14,7 +14,13 @@ import numpy as np
 from mmpt.batch import Split
 from mmpt.errors import DataError
 from mmpt.prepare.check.split_statistics import SplitStatistics
-from mmpt.prepare.check.statistics import caption_seconds, num_pieces, num_unordered, per_minute, row_norms
+from mmpt.prepare.check.statistics import (
+    caption_seconds,
+    num_pieces,
+    num_unordered,
+    per_minute,
+    row_norms,
+)
 from mmpt.shards.layout import check_shard, open_captions, open_features
 from mmpt.shards.shardedtensor import ShardedTensor, open_shard
 
@@ -68,7 +74,9 @@ class ShardCheck:
                 times, pieces = open_captions(self.tfeat_dir, self.split, shard)
                 if seconds_V is not None:
                     check_shard(self.vfeat_dir, self.tfeat_dir, self.split, shard, self.shards)
-                    damage += self._read_captions(times, pieces, ids, listed_V, seconds_V, statistics)
+                    damage += self._read_captions(
+                        times, pieces, ids, listed_V, seconds_V, statistics
+                    )
             except DataError as err:
                 damage.append(Damage.from_error(err))
         open_shard.cache_clear()  # or every shard that was read would stay mapped
@@ -81,11 +89,15 @@ class ShardCheck:
         counts_V = times.lengths()
         owners_C = np.repeat(np.arange(len(ids)), counts_V)
         finite_C = np.isfinite(times.data).all(axis=1)
-        yield from _per_video(times, ids, [owners_C[~finite_C]], "caption times that are NaN or infinite")
+        yield from _per_video(
+            times, ids, [owners_C[~finite_C]], "caption times that are NaN or infinite"
+        )
         yield from self._read_pieces(pieces, ids, owners_C, listed_V, statistics)
         statistics.without_captions += int((listed_V & (counts_V == 0)).sum())
         statistics.captions += int(counts_V[listed_V].sum())
-        statistics.tallies["captions per minute"].add(per_minute(counts_V[listed_V], seconds_V[listed_V]))
+        statistics.tallies["captions per minute"].add(
+            per_minute(counts_V[listed_V], seconds_V[listed_V])
+        )
         used_C = listed_V[owners_C] & finite_C
         starts_C, ends_C, owners_C = times.data[used_C, 0], times.data[used_C, 1], owners_C[used_C]
         _tally_times(starts_C, ends_C, owners_C, seconds_V, listed_V, statistics)
@@ -115,7 +127,9 @@ class ShardCheck:
 
 def _check_rows(features: ShardedTensor, ids: Sequence[str]) -> None:
     if len(features) != len(ids):
-        raise DataError(f"{features.name}: must have {len(ids)} rows, as the meta file says, but has {len(features)}.")
+        raise DataError(
+            f"{features.name}: must have {len(ids)} rows, as the meta file says, but has {len(features)}."
+        )
 
 
 def _read_features(
@@ -128,7 +142,10 @@ def _read_features(
     owners_R = np.repeat(np.arange(len(ids), dtype=np.int32), seconds_V)
     bad = []
     for begin in range(0, len(features.data), BLOCK_ROWS):
-        rows_RD, owners = features.data[begin : begin + BLOCK_ROWS], owners_R[begin : begin + BLOCK_ROWS]
+        rows_RD, owners = (
+            features.data[begin : begin + BLOCK_ROWS],
+            owners_R[begin : begin + BLOCK_ROWS],
+        )
         norms_R = row_norms(rows_RD)
         bad_R = ~np.isfinite(norms_R)
         if bad_R.any():
@@ -157,7 +174,9 @@ def _tally_times(
     statistics.tallies["share of a video with captions"].add(covered_V[real_V] / seconds_V[real_V])
 
 
-def _per_video(tensor: ShardedTensor, ids: Sequence[str], owners: Sequence[np.ndarray], what: str) -> Iterator[Damage]:
+def _per_video(
+    tensor: ShardedTensor, ids: Sequence[str], owners: Sequence[np.ndarray], what: str
+) -> Iterator[Damage]:
     """Yield one damage per video among `owners`, the videos of the bad rows of every block."""
     if not owners:
         return

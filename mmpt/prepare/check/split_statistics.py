@@ -46,7 +46,9 @@ class SplitStatistics:
     unknown_pieces: int = 0  # ids that the vocabulary does not have
     nan: int = 0  # numbers, in features
     infinite: int = 0
-    tallies: dict[str, Tally] = field(default_factory=lambda: {name: Tally(edges) for name, edges in EDGES.items()})
+    tallies: dict[str, Tally] = field(
+        default_factory=lambda: {name: Tally(edges) for name, edges in EDGES.items()}
+    )
 
     def merge(self, other: SplitStatistics) -> None:
         """Add everything that `other` has counted."""
@@ -58,7 +60,11 @@ class SplitStatistics:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        plain = {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.name != "tallies"}
+        plain = {
+            one.name: getattr(self, one.name)
+            for one in dataclasses.fields(self)
+            if one.name != "tallies"
+        }
         return plain | {"tallies": {name: tally.to_dict() for name, tally in self.tallies.items()}}
 
     def rows(self) -> dict[str, str]:

@@ -29,7 +29,10 @@ class Tally:
             return
         self.count += values.size
         self.total += float(values.sum(dtype=np.float64))
-        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+        self.low, self.high = (
+            min(self.low, float(values.min())),
+            max(self.high, float(values.max())),
+        )
         self.counts += np.histogram(np.clip(values, self.edges[0], self.edges[-1]), self.edges)[0]
 
     def merge(self, other: Tally) -> None:
@@ -78,7 +81,10 @@ def caption_seconds(
     owners_C = owners_C[order_C]
     # Videos are laid one behind another on a line, so that one running maximum serves all of them.
     offsets_V = np.concatenate([[0.0], np.cumsum(seconds_V.astype(np.float64) + 1)])[:-1]
-    starts_C, ends_C = starts_C[order_C] + offsets_V[owners_C], ends_C[order_C] + offsets_V[owners_C]
+    starts_C, ends_C = (
+        starts_C[order_C] + offsets_V[owners_C],
+        ends_C[order_C] + offsets_V[owners_C],
+    )
     before_C = np.maximum.accumulate(np.concatenate([[-1.0], ends_C]))[:-1]
     new_C = np.maximum(ends_C - np.maximum(starts_C, before_C), 0)
     num_videos = len(seconds_V)
