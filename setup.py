@@ -29,7 +29,7 @@ setup(
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
     packages=find_packages(include=["mmpt", "mmpt.*"]),
-    package_data={"mmpt": ["py.typed"], "": ["*.pyi"]},
+    package_data={"mmpt": ["py.typed"], "": ["*.pyi", "*.yaml"]},
     python_requires=">=3.11",
     # fairseq itself is missing on purpose: its declared dependencies would bring torchaudio and, on Linux, a second
     # torch. requirements-fairseq.txt has the one command that installs it; only training needs it.
@@ -43,7 +43,9 @@ setup(
         "numpy>=1.26",
         "pillow>=11",
         "protobuf>=4",
+        "pydantic>=2.5",
         "PyYAML>=6.0",
+        "rich>=13",
         "safetensors>=0.4",
         "torch>=2.6,<2.14",  # from 2.6 on torch.load refuses code by default; newer than 2.13 is untested
         "transformers>=5.0,<6",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 
 from mmpt.batch import ClipBatch
 from mmpt.config import RunConfig
@@ -55,11 +55,11 @@ def check_parts_fit(config: RunConfig, dataset: MMDataset, position: int) -> Non
     """
     item = make_item(config, dataset, position)
     reads = PREDICTORS.get(config.predictor or "", "predictor").reads
-    tensors = {name: value.ndim for name, value in item.items() if isinstance(value, torch.Tensor)}
+    found = {name: np.ndim(value) for name, value in item.items() if name in reads}
     if wrong := [
-        f"a {axes}-D `{name}` (found: {f'{tensors[name]}-D' if name in tensors else 'none'})"
+        f"a {axes}-D `{name}` (found: {f'{found[name]}-D' if name in found else 'none'})"
         for name, axes in reads.items()
-        if tensors.get(name) != axes
+        if found.get(name) != axes
     ]:
         problem = (
             f"`predictor: {config.predictor}` needs items with {', '.join(wrong)}, which {_parts(config)} do not make. "

@@ -1,10 +1,13 @@
-"""The downstream benchmarks, one package each. A class of any of them is an attribute of this package."""
+"""The downstream benchmarks, one package each. A class of any of them is an attribute of this
+package.
+"""
 
 import importlib
 import pkgutil
 from typing import Any
 
-# Maps each public class to the package of its benchmark. The packages themselves import nothing yet.
+# Maps each public class to the package of its benchmark. The packages themselves import nothing
+# yet.
 _PACKAGES = {
     name: package
     for package in (

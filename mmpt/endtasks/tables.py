@@ -1,4 +1,6 @@
-"""Annotation tables: CSV and TSV files by the names of their columns, every mistake named with file and line."""
+"""Annotation tables: CSV and TSV files by the names of their columns, every mistake named with file
+and line.
+"""
 
 from __future__ import annotations
 
@@ -29,16 +31,18 @@ def read_table(
     delimiter: str = ",",
     header: Sequence[str] | None = None,
 ) -> list[Row]:
-    """Read a table in UTF-8, with or without a byte order mark; blank lines are passed over.
+    """Reads a table in UTF-8, with or without a byte order mark; blank lines are passed over.
 
     Args:
-        columns: names of the columns that must be there, with a value in every row; others may be there and empty.
+        columns: names of the columns that must be there, with a value in every row; others may be
+            there and empty.
         delimiter: what stands between cells.
         header: names of all columns, for a file whose first line is not a header.
     Returns:
         The rows in their order, at least one.
     Raises:
-        DataError: missing or not text, another file's columns, a row of another length, an empty cell, or no rows.
+        DataError: missing or not text, another file's columns, a row of another length, an empty
+            cell, or no rows.
     """
     lines = _read_lines(path, delimiter)
     names = (
@@ -61,7 +65,7 @@ def read_table(
 
 
 def _read_lines(path: str | Path, delimiter: str) -> list[tuple[int, list[str]]]:
-    """Return line number and cells of every line that is not blank."""
+    """Returns line number and cells of every line that is not blank."""
     reader = csv.reader(
         io.StringIO(read_text(path, _TABLE), newline=""), delimiter=delimiter, strict=True
     )
@@ -72,7 +76,7 @@ def _read_lines(path: str | Path, delimiter: str) -> list[tuple[int, list[str]]]
 
 
 def read_text(path: str | Path, kind: str = "text") -> str:
-    """Return a file in UTF-8, with or without a byte order mark, its line ends as they are.
+    """Returns a file in UTF-8, with or without a byte order mark, its line ends as they are.
 
     Args:
         kind: what it must be, for the message.

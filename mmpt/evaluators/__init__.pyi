@@ -1,5 +1,4 @@
 from .base import METRICS, PREDICTORS, BatchLoader, Metric, Number, Outputs, Predictor, Results
-from .bg_retrieval import BGRetrievalOutputs, BGRetrievalPredictor
 from .evaluator import (
     Evaluator,
     FingerprintingLoader,
@@ -10,8 +9,8 @@ from .evaluator import (
     write_results,
 )
 from .metrics import FullVideoBGRetrievalMetric, FullVideoRetrievalMetric, RetrievalMetric
-from .outputs import ClipId, RetrievalOutputs
-from .predictors import RetrievalPredictor
+from .outputs import BGRetrievalOutputs, ClipId, RetrievalOutputs
+from .predictors import BGRetrievalPredictor, RetrievalPredictor
 from .table import render_markdown, render_table
 
 __all__ = [

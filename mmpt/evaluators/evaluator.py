@@ -1,4 +1,4 @@
-"""One checkpoint on one test set: predict once, compute every metric, and keep rows that say what was evaluated."""
+"""One checkpoint on one test set: predict once, compute every metric, keep rows of results."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 
-_ROW_KEYS = ("checkpoint", "fingerprint", "metrics")
-
 
 class Evaluator:
     """Runs a predictor and computes metrics from its outputs.
@@ -32,7 +30,7 @@ class Evaluator:
         metrics: at least one, all for these outputs; the first decides which checkpoint is best.
     """
 
-    def __init__(self, predictor: Predictor, metrics: Sequence[Metric]):
+    def __init__(self, predictor: Predictor[Any], metrics: Sequence[Metric[Any]]):
         assert metrics, "an evaluator needs a metric"
         self.predictor = predictor
         self.metrics = {type(metric).__name__: metric for metric in metrics}
@@ -40,7 +38,7 @@ class Evaluator:
     def __call__(
         self, model: nn.Module, loader: BatchLoader, device: torch.device
     ) -> tuple[Outputs, Results]:
-        """Evaluate `model` on the batches of `loader`, on `device`: what was predicted, and the numbers."""
+        """Returns what `model` predicts on the batches of `loader`, and the numbers."""
         outputs = self.predictor(model, loader, device)
         results = {name: metric.compute(outputs) for name, metric in self.metrics.items()}
         for name, metric in self.metrics.items():
@@ -48,17 +46,20 @@ class Evaluator:
         return outputs, results
 
     def chance(self, outputs: Outputs) -> Results:
-        """Return the numbers that random scores are expected to reach on the test set of `outputs`."""
+        """Returns the expected numbers of random scores on the test set of `outputs`."""
         return {name: metric.chance(outputs) for name, metric in self.metrics.items()}
 
     def best(self, results: Results) -> float:
-        """Return the number that checkpoints are compared by: the first of the first metric."""
+        """Returns the number that checkpoints are compared by: the first of the first metric."""
         name, metric = next(iter(self.metrics.items()))
         return metric.best(results[name])
 
 
 class FingerprintingLoader:
-    """Passes batches on and hashes their tensors, key by key: what a model was tested on, however it was batched."""
+    """Passes batches on and hashes their tensors, key by key.
+
+    The hash identifies the data that a model was tested on, however it was batched.
+    """
 
     def __init__(self, loader: BatchLoader):
         self.loader = loader
@@ -77,7 +78,7 @@ class FingerprintingLoader:
             yield batch
 
     def fingerprint(self) -> str:
-        """Return the SHA-256, in hex, of all tensors of the last pass."""
+        """Returns the SHA-256, in hex, of all tensors of the last pass."""
         whole = hashlib.sha256()
         for name in sorted(self._hashes):
             whole.update(f"{name} {self._hashes[name].hexdigest()}\n".encode())
@@ -85,7 +86,7 @@ class FingerprintingLoader:
 
 
 def file_fingerprint(path: str | Path) -> str:
-    """Return the SHA-256 of a checkpoint file, in hex; CheckpointError when it cannot be read."""
+    """Returns the SHA-256 of a checkpoint file, in hex; CheckpointError when it cannot be read."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -94,19 +95,20 @@ def file_fingerprint(path: str | Path) -> str:
 
 
 def check_results(path: str | Path) -> None:
-    """Raise before scoring what would keep `write_results` from writing after it.
+    """Raises what would keep `write_results` from writing, to be called before scoring.
 
     Raises:
-        DataError: `path` holds something else, or is where nothing can be written.
+        DataError: `path` holds something else, or nothing can be written there.
     """
-    there = Path(path)
-    if there.exists():
-        read_results(there)
-    while not there.exists():
-        there = there.parent
-    if not os.access(there, os.W_OK) or (there != Path(path) and not there.is_dir()):
+    existing = Path(path)
+    if existing.exists():
+        read_results(existing)
+    while not existing.exists():
+        existing = existing.parent
+    if not os.access(existing, os.W_OK) or (existing != Path(path) and not existing.is_dir()):
         raise DataError(
-            f"{path}: cannot be written, since {there} is no folder to write in. Correct `eval.save_path`."
+            f"{path}: cannot be written, since {existing} is no folder to write in. Correct "
+            "`eval.save_path`."
         )
 
 
@@ -117,28 +119,30 @@ def write_results(
     settings: Mapping[str, Any],
     chance: Results,
 ) -> None:
-    """Add rows to the JSON list at `path`, each in place of an earlier one of the same checkpoint bytes and settings.
+    """Adds rows to the JSON list at `path`.
+
+    A row replaces an earlier one of the same checkpoint bytes and settings.
 
     Args:
-        rows: one per checkpoint, with at least checkpoint (its path), fingerprint (SHA-256 of the file) and metrics.
-        settings: plain values that say on what and how, such as `RunConfig.to_dict()`; kept in every row.
-        chance: what random scores reach; kept in every row.
+        rows: one per checkpoint, with at least checkpoint (its path), fingerprint (SHA-256 of the
+            file) and metrics.
+        settings: plain values that say on what and how, such as `RunConfig.to_dict()`; kept in
+            every row.
+        chance: expected results of random scores; kept in every row.
     Raises:
         DataError: `path` holds something else.
     """
     plain = json.loads(json.dumps(settings))  # as it comes back from the file, to compare with
     new = [{**row, "settings": plain, "chance": chance} for row in rows]
-    replaced = [row["fingerprint"] for row in new]
+    replaced = [(row["fingerprint"], plain) for row in new]
     with one_at_a_time(Path(path).parent):
         old = read_results(path) if Path(path).exists() else []
-        kept = [
-            row for row in old if row["fingerprint"] not in replaced or row.get("settings") != plain
-        ]
+        kept = [row for row in old if (row["fingerprint"], row.get("settings")) not in replaced]
         write_json(path, kept + new)
 
 
 def read_results(path: str | Path) -> list[dict[str, Any]]:
-    """Return the rows of a results file; DataError when it is not one."""
+    """Returns the rows of a results file; DataError when it is not one."""
     try:
         rows = read_json(path)
     except DataError as err:
@@ -147,16 +151,17 @@ def read_results(path: str | Path) -> list[dict[str, Any]]:
         raise DataError(
             f"{err} A damaged results file can only be moved away, and its rows scored again."
         ) from None
+    keys = ("checkpoint", "fingerprint", "metrics")
     if not isinstance(rows, list) or not all(
-        isinstance(row, dict) and row.keys() >= set(_ROW_KEYS) for row in rows
+        isinstance(row, dict) and row.keys() >= set(keys) for row in rows
     ):
         raise DataError(
-            f"{path}: not a results file (a list of rows with {', '.join(_ROW_KEYS)}); move it away."
+            f"{path}: not a results file (a list of rows with {', '.join(keys)}); move it away."
         )
     return rows
 
 
 def save_predictions(path: str | Path, outputs: Outputs) -> None:
-    """Write the plain arrays of `outputs` as an .npz."""
+    """Writes the plain arrays of `outputs` as an .npz."""
     with atomic_write(path, "wb") as file:
         np.savez(file, allow_pickle=False, **outputs.arrays())

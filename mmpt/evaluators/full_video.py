@@ -1,11 +1,15 @@
-"""Scores between paragraphs and whole videos from clip scores: caption average, DTW, OTAM and optimal transport.
+"""Scores between paragraphs and whole videos from clip scores: caption average, DTW, OTAM and
+optimal transport.
 
-Pairs whose blocks have one size are treated together, so that nothing is padded but what the release pads.
-Legend: R captions of the p paragraphs at hand, M clips (or windows) of all n videos, S captions and W clips of one
-pair, P pairs, T and L: most captions of a paragraph and most clips of a video. A paragraph's captions are consecutive
-rows, a video's clips consecutive columns, both in time order; paragraph i belongs to video i.
+Pairs whose blocks have one size are treated together, so that nothing is padded but what the
+release pads.
+Legend: R captions of the p paragraphs at hand, M clips (or windows) of all n videos, S captions and
+W clips of one pair, P pairs, T and L: most captions of a paragraph and most clips of a video. A
+paragraph's captions are consecutive rows, a video's clips consecutive columns, both in time order;
+paragraph i belongs to video i.
 
-DTW and OTAM scale a block's distances by T*L/(S*W) and use the negated score as the distance (TempCLR: one minus it).
+DTW and OTAM scale a block's distances by T*L/(S*W) and use the negated score as the distance
+(TempCLR: one minus it).
 """
 
 from __future__ import annotations
@@ -20,7 +24,9 @@ from mmpt.evaluators.functional import ranks_from_scores
 from mmpt.evaluators.warping import Form, Size, dtw_cost, otam_cost
 
 EPSILON = 1.0
-"""Smoothness of the transport, in units of a score: the towers are trained on a softmax of the scores as they are."""
+"""Smoothness of the transport, in units of a score: the towers are trained on a softmax of the
+scores as they are.
+"""
 ITERATIONS = 50
 """Of Sinkhorn's algorithm, as in the training losses."""
 
@@ -41,7 +47,7 @@ class Lengths:
 
     @classmethod
     def of(cls, captions: np.ndarray, clips: np.ndarray | None = None) -> Lengths:
-        """Count all paragraphs, int [n], and all videos; without `clips` there is one per caption."""
+        """Counts all paragraphs, int [n], and all videos; without `clips` there is one per caption."""
         clips = captions if clips is None else clips
         assert captions.shape == clips.shape
         assert min(captions.min(), clips.min()) > 0
@@ -61,7 +67,8 @@ Score = Callable[[np.ndarray, Lengths], np.ndarray]
 
 
 def group_by_video(video_ids: Sequence[str], starts_s: Sequence[float] | None = None) -> Grouping:
-    """Bring the clips of each video together, videos by first appearance, clips by start (or as given).
+    """Brings the clips of each video together, videos by first appearance, clips by start (or as
+    given).
 
     Args:
         video_ids: the video of each clip [N]; ids are one video's when they are equal.
@@ -77,7 +84,8 @@ def group_by_video(video_ids: Sequence[str], starts_s: Sequence[float] | None = 
 
 
 def paragraph_chunks(lengths: Lengths) -> list[tuple[int, int]]:
-    """Return the paragraphs (first, last + 1) to score at a time, so that their scores take 64 MB at most.
+    """Returns the paragraphs (first, last + 1) to score at a time, so that their scores take 64 MB
+    at most.
 
     A paragraph stays whole, so one of very many captions takes more.
     """
@@ -98,10 +106,11 @@ def paragraph_ranks(
     scores: Mapping[str, Score],
     paragraphs: tuple[int, int],
 ) -> dict[str, np.ndarray]:
-    """Return the ranks (0 is best) of some paragraphs looking for their video, by name of score.
+    """Returns the ranks (0 is best) of some paragraphs looking for their video, by name of score.
 
     Args:
-        text_ND, video_MD: float32 vectors of all captions and of all clips, grouped and in time order.
+        text_ND, video_MD: float32 vectors of all captions and of all clips, grouped and in time
+            order.
         lengths: of all paragraphs and videos.
         scores: ways to score.
         paragraphs: the first, and one more than the last.
@@ -121,21 +130,27 @@ def paragraph_ranks(
 
 
 def caption_average(scores_RM: np.ndarray, lengths: Lengths) -> np.ndarray:
-    """Return the mean over paragraph i's captions of the best score among video j's clips, float [p, n]."""
+    """Returns the mean over paragraph i's captions of the best score among video j's clips, float
+    [p, n].
+    """
     best_Rn = np.maximum.reduceat(scores_RM, _starts(lengths.clips), axis=1)
     sums_pn = np.add.reduceat(best_Rn, _starts(lengths.captions), axis=0)
     return sums_pn / lengths.captions[:, None].astype(scores_RM.dtype)
 
 
 def dtw(scores_RM: np.ndarray, lengths: Lengths, form: Form = "released") -> np.ndarray:
-    """Return minus the cost of dynamic time warping between every paragraph and every video, float32 [p, n]."""
+    """Returns minus the cost of dynamic time warping between every paragraph and every video,
+    float32 [p, n].
+    """
     return score_pairs(
         scores_RM, lengths, lambda s_SWP: -dtw_cost(_distances(s_SWP, lengths), lengths.most, form)
     )
 
 
 def otam(scores_RM: np.ndarray, lengths: Lengths, form: Form = "released") -> np.ndarray:
-    """Return minus the ordered temporal alignment cost, paragraph to video plus video to paragraph, float32 [p, n]."""
+    """Returns minus the ordered temporal alignment cost, paragraph to video plus video to
+    paragraph, float32 [p, n].
+    """
     return score_pairs(
         scores_RM, lengths, lambda s_SWP: -otam_cost(_distances(s_SWP, lengths), lengths.most, form)
     )
@@ -144,7 +159,8 @@ def otam(scores_RM: np.ndarray, lengths: Lengths, form: Form = "released") -> np
 def optimal_transport(
     scores_RM: np.ndarray, lengths: Lengths, epsilon: float = EPSILON
 ) -> np.ndarray:
-    """Return the mean score under the plan that transports captions to clips, float32 [p, n]; knows no order.
+    """Returns the mean score under the plan that transports captions to clips, float32 [p, n];
+    knows no order.
 
     An extension: the release names such numbers, and prints zeros.
     """
@@ -154,7 +170,9 @@ def optimal_transport(
 def score_pairs(
     scores_RM: np.ndarray, lengths: Lengths, score: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """Return float32 [p, n] of `score(scores_SWP)`, called with the blocks of many pairs of one size at a time."""
+    """Returns float32 [p, n] of `score(scores_SWP)`, called with the blocks of many pairs of one
+    size at a time.
+    """
     assert scores_RM.shape == (lengths.captions.sum(), lengths.clips.sum()), (
         scores_RM.shape,
         lengths,
@@ -185,10 +203,11 @@ def score_pairs(
 def transport_score(
     scores_SWP: np.ndarray, epsilon: float = EPSILON, iterations: int = ITERATIONS
 ) -> np.ndarray:
-    """Return sum(Q * score) [P], Q being the entropic transport plan between uniform masses, of sum 1.
+    """Returns sum(Q * score) [P], Q being the entropic transport plan between uniform masses, of
+    sum 1.
 
-    Q = diag(u) exp(score / epsilon) diag(v) by Sinkhorn's scaling, a row then a column update. Equal scores give
-    exactly that score.
+    Q = diag(u) exp(score / epsilon) diag(v) by Sinkhorn's scaling, a row then a column update.
+    Equal scores give exactly that score.
 
     Args:
         scores_SWP: float.
@@ -216,5 +235,5 @@ def _distances(scores_SWP: np.ndarray, lengths: Lengths) -> np.ndarray:
 
 
 def _starts(lengths: np.ndarray) -> np.ndarray:
-    """Return the first row (or column) of each group."""
+    """Returns the first row (or column) of each group."""
     return np.cumsum(lengths) - lengths

@@ -1,7 +1,8 @@
-"""Metrics as pure functions of arrays; ties go by column, so a model whose scores are all equal is at chance.
+"""Metrics as pure functions of arrays; ties go by column, so a model whose scores are all equal is
+at chance.
 
-Legend: N captions and N clips (pair n is caption n with clip n), R some of their rows, C columns, D hidden size, k the
-cut-off of a recall. Shares are fractions 0..1.
+Legend: N captions and N clips (pair n is caption n with clip n), R some of their rows, C columns, D
+hidden size, k the cut-off of a recall. Shares are fractions 0..1.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ _SCORES_PER_CHUNK = 1 << 24  # 64 MB of float32
 
 
 def ranks_from_scores(scores_RN: np.ndarray, first: int = 0) -> np.ndarray:
-    """Return the rank of each row's own column: how many larger scores there are, plus equal ones further left.
+    """Returns the rank of each row's own column: how many larger scores there are, plus equal ones
+    further left.
 
-    This is the place in a stable descending sort, and the release's wherever its order of ties is specified. All-equal
-    scores give the ranks 0..N-1, which is chance. A score that is not a number counts as larger than any other.
+    This is the place in a stable descending sort, and the release's wherever its order of ties is
+    specified. All-equal scores give the ranks 0..N-1, which is chance. A score that is not a number
+    counts as larger than any other.
 
     Args:
-        scores_RN: float [R, N], rows are queries, columns are candidates; the right one of row r is `first` + r.
+        scores_RN: float [R, N], rows are queries, columns are candidates; the right one of row r is
+            `first` + r.
         first: which query the first row is, for a matrix that is made some rows at a time.
     Returns:
         int64 [R], 0 is best.
@@ -32,9 +36,11 @@ def ranks_from_scores(scores_RN: np.ndarray, first: int = 0) -> np.ndarray:
 
 
 def ranks_from_vectors(queries_ND: np.ndarray, candidates_ND: np.ndarray) -> np.ndarray:
-    """Return the ranks of the scores `queries @ candidates.T`, of which only some rows are in memory at a time.
+    """Returns the ranks of the scores `queries @ candidates.T`, of which only some rows are in
+    memory at a time.
 
-    Equal candidates are scored once, since a matrix product may round them differently in different columns.
+    Equal candidates are scored once, since a matrix product may round them differently in different
+    columns.
 
     Args:
         queries_ND, candidates_ND: float32 [N, D]; the right candidate of query n is candidate n.
@@ -51,27 +57,31 @@ def ranks_from_vectors(queries_ND: np.ndarray, candidates_ND: np.ndarray) -> np.
 
 
 def recalls(ranks_N: np.ndarray) -> dict[str, float]:
-    """Return R1, R5, R10: the share of ranks (0 is best) among the k best."""
+    """Returns R1, R5, R10: the share of ranks (0 is best) among the k best."""
     return {f"R{k}": float((ranks_N < k).mean()) for k in RECALL_AT}
 
 
 def retrieval_metrics(ranks_N: np.ndarray) -> dict[str, float]:
-    """Return R1, R5, R10 (fractions) and MR (median rank, 1 is best) of ranks (0 is best)."""
+    """Returns R1, R5, R10 (fractions) and MR (median rank, 1 is best) of ranks (0 is best)."""
     return {**recalls(ranks_N), "MR": float(np.median(ranks_N)) + 1.0}
 
 
 def chance_metrics(num_candidates: int) -> dict[str, float]:
-    """Return the expectation of `retrieval_metrics` for independent random scores: R@k = k/N, median rank (N + 1)/2."""
+    """Returns the expectation of `retrieval_metrics` for independent random scores: R@k = k/N,
+    median rank (N + 1)/2.
+    """
     assert num_candidates > 0
     chance = {f"R{k}": min(k / num_candidates, 1.0) for k in RECALL_AT}
     return {**chance, "MR": (num_candidates + 1) / 2}
 
 
 def shared_credit(scores_RC: np.ndarray, targets_R: np.ndarray) -> np.ndarray:
-    """Return float64 [R]: 1/k where the target is one of the k columns with the best score, else 0.
+    """Returns float64 [R]: 1/k where the target is one of the k columns with the best score, else
+    0.
 
-    That is what choosing between the best at random reaches. So a model that scores all columns alike is at chance,
-    wherever the right ones stand; without equal scores it is 1 where the first maximum is right, as released.
+    That is what choosing between the best at random reaches. So a model that scores all columns
+    alike is at chance, wherever the right ones stand; without equal scores it is 1 where the first
+    maximum is right, as released.
 
     Args:
         scores_RC: float, the answers of a question, or the classes of a second.

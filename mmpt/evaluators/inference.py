@@ -1,20 +1,22 @@
-"""What every predictor needs: eval mode, inputs on the model's device and in its precision, checks of what came out."""
+"""What every predictor needs: eval mode, model inputs, windows of a video, and a check for NaN."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 
-from mmpt.batch import ClipBatch
-from mmpt.errors import CheckpointError, DataError
+from mmpt.config.schema import DatasetConfig
+from mmpt.errors import CheckpointError
+from mmpt.processors.window_aligner import Span, window_spans
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch to eval mode without gradients, and give the model's mode back."""
+    """Switches to eval mode without gradients, and restores the model's mode."""
     was_training = model.training
     model.eval()
     try:
@@ -25,29 +27,33 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def model_inputs(
-    batch: ClipBatch, model: nn.Module, device: torch.device
+    batch: Mapping[str, Any], model: nn.Module, device: torch.device
 ) -> dict[str, torch.Tensor]:
-    """Return caps, cmasks, vfeats and vmasks on `device`, features in the model's dtype (files hold float16)."""
+    """Returns caps, cmasks, vfeats and vmasks on `device`, features in the model's dtype."""
     dtype = next((weight.dtype for weight in model.parameters()), torch.float32)
-    return {
-        "caps": batch["caps"].to(device),
-        "cmasks": batch["cmasks"].to(device),
-        "vfeats": batch["vfeats"].to(device, dtype),
-        "vmasks": batch["vmasks"].to(device),
-    }
+    inputs = {name: batch[name].to(device) for name in ("caps", "cmasks", "vfeats", "vmasks")}
+    inputs["vfeats"] = inputs["vfeats"].to(dtype)  # files hold float16
+    return inputs
 
 
-def check_not_empty(items: Sized, listed_by: str = "dataset.test_path") -> None:
-    """Raise DataError when nothing was predicted; `listed_by` is the key of the file that lists the test set."""
-    if not len(items):
-        raise DataError(f"The test set is empty; check `{listed_by}` and `dataset.vfeat_dir`.")
+def config_spans(config: DatasetConfig, num_seconds: int) -> list[Span]:
+    """Returns the windows of a video as the aligner cut them."""
+    assert config.sliding_window, "the aligner has looked"
+    assert config.sliding_window_size, "the aligner has looked"
+    return window_spans(num_seconds, config.sliding_window, config.sliding_window_size)
 
 
-def check_finite(what: str, rows_ND: torch.Tensor) -> None:
-    """Raise CheckpointError when a row holds NaN or infinity; `what` names the rows, such as `captions`."""
+def finite(rows_ND: torch.Tensor, what: str) -> torch.Tensor:
+    """Returns `rows_ND`; `what` names the rows in messages, such as `captions`.
+
+    Raises:
+        CheckpointError: a row holds NaN or infinity.
+    """
     bad = int((~rows_ND.isfinite().all(dim=1)).sum())
     if bad:
         raise CheckpointError(
-            f"The vectors of {bad} of {len(rows_ND)} {what} are not finite, so the checkpoint has diverged or the "
-            "features are damaged; evaluate an earlier checkpoint or check `dataset.vfeat_dir`."
+            f"In one batch, the vectors of {bad} of {len(rows_ND)} {what} are not finite, so the "
+            "checkpoint has diverged or the features are damaged; evaluate an earlier checkpoint or "
+            "check `dataset.vfeat_dir`."
         )
+    return rows_ND

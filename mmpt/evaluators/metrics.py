@@ -1,4 +1,6 @@
-"""Retrieval metrics by the names that YAMLs use: recall and median rank of clips, recall of whole videos; fractions."""
+"""Retrieval metrics by the names that YAMLs use: recall and median rank of clips, recall of whole
+videos; fractions.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,6 @@ import numpy as np
 
 from mmpt.evaluators import full_video, full_video_bg
 from mmpt.evaluators.base import METRICS, Metric, Number, O_contra
-from mmpt.evaluators.bg_retrieval import BGRetrievalOutputs
 from mmpt.evaluators.full_video import Lengths, Score
 from mmpt.evaluators.functional import (
     RECALL_AT,
@@ -20,7 +21,7 @@ from mmpt.evaluators.functional import (
     recalls,
     retrieval_metrics,
 )
-from mmpt.evaluators.outputs import RetrievalOutputs
+from mmpt.evaluators.outputs import BGRetrievalOutputs, RetrievalOutputs
 from mmpt.evaluators.warping import Form
 from mmpt.utils.log import get_logger, progress
 
@@ -28,13 +29,15 @@ logger = get_logger(__name__)
 
 
 def recall_numbers(title: str, prefix: str) -> tuple[Number, ...]:
-    """Return `<prefix>R1`, `<prefix>R5` and `<prefix>R10`, shown as `<title>, R@1` and so on."""
+    """Returns `<prefix>R1`, `<prefix>R5` and `<prefix>R10`, shown as `<title>, R@1` and so on."""
     return tuple(Number(f"{prefix}R{k}", f"{title}, R@{k}") for k in RECALL_AT)
 
 
 @METRICS.register
 class RetrievalMetric(Metric[RetrievalOutputs]):
-    """Recall and median rank of captions looking for their clip (R1..), and of clips for their caption (v2t-R1..)."""
+    """Recall and median rank of captions looking for their clip (R1..), and of clips for their
+    caption (v2t-R1..).
+    """
 
     takes = RetrievalOutputs
     numbers = (
@@ -45,7 +48,7 @@ class RetrievalMetric(Metric[RetrievalOutputs]):
     )
 
     def compute(self, outputs: RetrievalOutputs) -> dict[str, float]:
-        """Return R1, R5, R10 (fractions) and MR (1 is best) of both directions."""
+        """Returns R1, R5, R10 (fractions) and MR (1 is best) of both directions."""
         text_ND, video_ND = outputs.pooled_text, outputs.pooled_video
         return _both_directions(
             retrieval_metrics(ranks_from_vectors(text_ND, video_ND)),
@@ -53,12 +56,12 @@ class RetrievalMetric(Metric[RetrievalOutputs]):
         )
 
     def chance(self, outputs: RetrievalOutputs) -> dict[str, float]:
-        """Return the expectation for independent random scores."""
+        """Returns the expectation for independent random scores."""
         chance = chance_metrics(len(outputs.clips))
         return _both_directions(chance, chance)
 
     def summary(self, result: Mapping[str, float]) -> str:
-        """Return the text-to-video line of the release."""
+        """Returns the text-to-video line of the release."""
         return f"{_recall_line(result, '')} - Median R: {result['MR']:.1f}"
 
 
@@ -74,22 +77,27 @@ class Way(NamedTuple):
 class WholeVideoMetric(Metric[O_contra]):
     """Recall of whole paragraphs looking for their video, in several ways.
 
-    The plain names (R1.., DTW-R1.., OTAM-R1..) are the published numbers, with the padding defects of the release in
-    DTW and OTAM; the `corrected` ones are without. OT (plain Sinkhorn, epsilon 1) is an extension, published nowhere.
+    The plain names (R1.., DTW-R1.., OTAM-R1..) are the published numbers, with the padding defects
+    of the release in DTW and OTAM; the `corrected` ones are without. OT (plain Sinkhorn, epsilon 1)
+    is an extension, published nowhere.
     """
 
     ways: ClassVar[tuple[Way, ...]]
 
     @abstractmethod
     def vectors(self, outputs: O_contra) -> tuple[np.ndarray, np.ndarray, Lengths]:
-        """Return captions float32 [N, D], clips or windows float32 [M, D], grouped and in time order, and lengths."""
+        """Returns captions float32 [N, D], clips or windows float32 [M, D], grouped and in time
+        order, and lengths.
+        """
 
     @abstractmethod
     def num_videos(self, outputs: O_contra) -> int:
-        """Return how many videos a paragraph chooses from."""
+        """Returns how many videos a paragraph chooses from."""
 
     def compute(self, outputs: O_contra) -> dict[str, float]:
-        """Return R1, R5, R10 (fractions) of every way, from vectors, with scores of some paragraphs at a time."""
+        """Returns R1, R5, R10 (fractions) of every way, from vectors, with scores of some
+        paragraphs at a time.
+        """
         text_ND, video_MD, lengths = self.vectors(outputs)
         scores = {way.prefix: way.score for way in self.ways}
         chunks = full_video.paragraph_chunks(lengths)
@@ -106,12 +114,12 @@ class WholeVideoMetric(Metric[O_contra]):
         }
 
     def chance(self, outputs: O_contra) -> dict[str, float]:
-        """Return k/n for n videos: exact when paragraphs are of equal length, near it otherwise."""
+        """Returns k/n for n videos: exact when paragraphs are of equal length, near it otherwise."""
         chance = chance_metrics(self.num_videos(outputs))
         return {f"{way.prefix}R{k}": chance[f"R{k}"] for way in self.ways for k in RECALL_AT}
 
     def summary(self, result: Mapping[str, float]) -> str:
-        """Return one line with a part per published way to score."""
+        """Returns one line with a part per published way to score."""
         titles = (("Caption Average", ""), ("DTW", "DTW-"), ("OTAM", "OTAM-"))
         return " | ".join(f"{title}: {_recall_line(result, prefix)}" for title, prefix in titles)
 
@@ -125,7 +133,7 @@ class Warping(Protocol):
 
 
 def _ways(dtw: Warping, otam: Warping, optimal_transport: Score) -> tuple[Way, ...]:
-    """Return the six ways, whose average over captions is the same with and without background."""
+    """Returns the six ways, whose average over captions is the same with and without background."""
     return (
         Way("", "caption average", full_video.caption_average),
         Way("DTW-", "DTW as published", dtw),
@@ -144,14 +152,16 @@ def _numbers(ways: tuple[Way, ...], what: str) -> tuple[Number, ...]:
 
 @METRICS.register
 class FullVideoRetrievalMetric(WholeVideoMetric[RetrievalOutputs]):
-    """Paragraphs against whole videos without their background: the clips that the captions were written for."""
+    """Paragraphs against whole videos without their background: the clips that the captions were
+    written for.
+    """
 
     takes = RetrievalOutputs
     ways = _ways(full_video.dtw, full_video.otam, full_video.optimal_transport)
     numbers = _numbers(ways, "full video")
 
     def vectors(self, outputs: RetrievalOutputs) -> tuple[np.ndarray, np.ndarray, Lengths]:
-        """Return both vectors video by video and in time order; a note says when they were not."""
+        """Returns both vectors video by video and in time order; a note says when they were not."""
         starts_s = [0.0 if clip.start_s is None else clip.start_s for clip in outputs.clips]
         grouping = full_video.group_by_video([clip.video_id for clip in outputs.clips], starts_s)
         lengths = Lengths.of(grouping.lengths)
@@ -163,7 +173,7 @@ class FullVideoRetrievalMetric(WholeVideoMetric[RetrievalOutputs]):
         return outputs.pooled_text[grouping.order], outputs.pooled_video[grouping.order], lengths
 
     def num_videos(self, outputs: RetrievalOutputs) -> int:
-        """Return how many different ids there are."""
+        """Returns how many different ids there are."""
         return len({clip.video_id for clip in outputs.clips})
 
 
@@ -176,7 +186,7 @@ class FullVideoBGRetrievalMetric(WholeVideoMetric[BGRetrievalOutputs]):
     numbers = _numbers(ways, "full video with background")
 
     def vectors(self, outputs: BGRetrievalOutputs) -> tuple[np.ndarray, np.ndarray, Lengths]:
-        """Return the vectors as they are."""
+        """Returns the vectors as they are."""
         return (
             outputs.pooled_text,
             outputs.pooled_video,
@@ -184,7 +194,7 @@ class FullVideoBGRetrievalMetric(WholeVideoMetric[BGRetrievalOutputs]):
         )
 
     def num_videos(self, outputs: BGRetrievalOutputs) -> int:
-        """Return the number of videos."""
+        """Returns the number of videos."""
         return len(outputs.video_ids)
 
 

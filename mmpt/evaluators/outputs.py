@@ -1,6 +1,7 @@
-"""What a retrieval predictor keeps of a test set: two vectors per pair; scores are made from them when asked for.
+"""Outputs of the retrieval predictors: vectors. Scores are computed from them on demand.
 
-Legend: N captions and N clips (pair n is caption n with clip n), D hidden size.
+Legend: N captions, M clips or windows (N clips, where clip n is that of caption n), n videos,
+D hidden size.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import numpy as np
 from mmpt.evaluators.base import Outputs
 
 MOST_SAVED = 10_000
-"""Pairs up to which a predictions file holds the whole score matrix (400 MB)."""
+"""Captions or clips up to which a predictions file holds the whole score matrix (400 MB)."""
 
 
 class ClipId(NamedTuple):
-    """Which seconds of which video a clip is; without times it is the whole video."""
+    """Which seconds of which video a clip is. Without times it is the whole video."""
 
     video_id: str
     start_s: float | None = None
@@ -25,30 +26,47 @@ class ClipId(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrievalOutputs(Outputs):
-    """Pooled vectors of every caption and every clip; a score is their dot product."""
+class VectorOutputs(Outputs):
+    """Pooled vectors of captions and of clips or windows. A score is a dot product."""
 
     pooled_text: np.ndarray  # float32 [N, D]
-    pooled_video: np.ndarray  # float32 [N, D]
-    clips: list[ClipId]  # [N]
+    pooled_video: np.ndarray  # float32 [M, D]
 
     @property
     def scores(self) -> np.ndarray:
-        """Captions x clips, float32 [N, N]; 40 GB for 100,000 pairs, so take rows where there may be many."""
+        """Captions x clips, float32 [N, M]. For 100,000 pairs this is 40 GB: take rows instead."""
         return self.pooled_text @ self.pooled_video.T
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return scores (of at most `MOST_SAVED` pairs), pooled_text, pooled_video, video_id, start_s and end_s."""
-        missing = float("nan")
-        scores = {"scores": self.scores} if len(self.clips) <= MOST_SAVED else {}
-        return scores | {
-            "pooled_text": self.pooled_text,
-            "pooled_video": self.pooled_video,
-            "video_id": np.array([clip.video_id for clip in self.clips]),
-            "start_s": np.array(
-                [missing if clip.start_s is None else clip.start_s for clip in self.clips]
-            ),
-            "end_s": np.array(
-                [missing if clip.end_s is None else clip.end_s for clip in self.clips]
-            ),
-        }
+        """Returns pooled_text and pooled_video, and scores of at most `MOST_SAVED` rows."""
+        arrays = {"pooled_text": self.pooled_text, "pooled_video": self.pooled_video}
+        if max(map(len, arrays.values())) <= MOST_SAVED:
+            arrays["scores"] = self.scores
+        return arrays
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalOutputs(VectorOutputs):
+    """Vectors of every caption and its clip."""
+
+    clips: list[ClipId]  # [N]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Returns vectors, scores, video_id, start_s and end_s (NaN where there are no times)."""
+        ids, starts_s, ends_s = zip(*self.clips, strict=True)
+        times = {"start_s": np.array(starts_s, float), "end_s": np.array(ends_s, float)}
+        return super().arrays() | {"video_id": np.array(ids)} | times
+
+
+@dataclass(frozen=True, kw_only=True)
+class BGRetrievalOutputs(VectorOutputs):
+    """Vectors of every caption and every window, video by video."""
+
+    num_captions: np.ndarray  # int64 [n]: per video
+    num_windows: np.ndarray  # int64 [n]: per video
+    video_ids: list[str]  # [n]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Returns vectors, scores, num_captions, num_windows and video_id."""
+        counts = {"num_captions": self.num_captions, "num_windows": self.num_windows}
+        return super().arrays() | counts | {"video_id": np.array(self.video_ids)}

@@ -1,85 +1,96 @@
-"""The retrieval predictor embeds every caption and every clip of a test set once; vectors are kept as float32.
+"""The retrieval predictors embed every caption and every clip or window of a test set once.
 
-Legend: B pairs of a batch, N pairs in all, T text slots, F video slots (seconds), D hidden size.
+Legend: B pairs of a batch, N pairs in all, S captions and W windows of a video, T text slots,
+F video slots (seconds), D hidden size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from mmpt.evaluators.base import PREDICTORS, BatchLoader, Predictor
-from mmpt.evaluators.inference import check_finite, check_not_empty, evaluating, model_inputs
-from mmpt.evaluators.outputs import ClipId, RetrievalOutputs
-from mmpt.utils.log import get_logger, progress
-
-logger = get_logger(__name__)
+from mmpt.evaluators.base import CLIPS, PREDICTORS, WHOLE_VIDEO, Part, Predictor, Prepared
+from mmpt.evaluators.inference import finite
+from mmpt.evaluators.outputs import BGRetrievalOutputs, ClipId, RetrievalOutputs
 
 
 @PREDICTORS.register
 class RetrievalPredictor(Predictor[RetrievalOutputs]):
-    """Pooled vectors of pairs of a caption and a clip."""
+    """Pooled vectors of pairs of a caption and a clip.
+
+    The model's forward(caps=, cmasks=, vfeats=, vmasks=) returns pooled_text and pooled_video,
+    float [B, D]. Batches hold caps int64 [B, T], cmasks bool [B, T], vfeats float16/32 [B, F, 512],
+    vmasks bool [B, F] and video_id.
+    """
 
     makes = RetrievalOutputs
-    reads: ClassVar[Mapping[str, int]] = {"caps": 1, "cmasks": 1, "vfeats": 2, "vmasks": 1}
+    reads = CLIPS
+    needs = dict.fromkeys(("pooled_text", "pooled_video"), "MMFusionSeparate")
 
-    def __call__(
-        self, model: nn.Module, loader: BatchLoader, device: torch.device
-    ) -> RetrievalOutputs:
-        """Run `model` over `loader`; the model stays on `device`.
+    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[Part]:
+        """Yields the vectors, captions and clip ids of each batch."""
+        for batch, inputs in batches:
+            output = self.run(model, inputs)
+            yield {
+                "captions": batch["caps"].int(),
+                "pooled_text": finite(output["pooled_text"].float(), "captions").cpu(),
+                "pooled_video": finite(output["pooled_video"].float(), "clips").cpu(),
+                "clips": clip_ids(batch["video_id"]),
+            }
 
-        Args:
-            model: forward(caps=, cmasks=, vfeats=, vmasks=) returns pooled_text and pooled_video, float [B, D].
-            loader: batches with caps int64 [B, T], cmasks bool [B, T], vfeats float16/32 [B, F, 512],
-                vmasks bool [B, F], and video_id.
-        Raises:
-            DataError: the test set is empty.
-            CheckpointError: the model gives vectors that are not finite.
-        """
-        captions: list[torch.Tensor] = []
-        text_parts: list[torch.Tensor] = []
-        video_parts: list[torch.Tensor] = []
-        clips: list[ClipId] = []
-        with evaluating(model.to(device)):
-            for batch in progress(loader, len(loader), "test batches embedded", logger):
-                output = model(**model_inputs(batch, model, device))
-                captions.append(batch["caps"].int())
-                text_parts.append(output["pooled_text"].float().cpu())
-                video_parts.append(output["pooled_video"].float().cpu())
-                clips.extend(clip_ids(batch["video_id"]))
-        check_not_empty(clips)
-        text_ND, video_ND = (
-            of_first_equals(torch.cat(text_parts), torch.cat(captions)),
-            torch.cat(video_parts),
-        )
-        assert len(text_ND) == len(video_ND) == len(clips), (
-            len(text_ND),
-            len(video_ND),
-            len(clips),
-        )
-        check_finite("captions", text_ND)
-        check_finite("clips", video_ND)
-        return RetrievalOutputs(
-            pooled_text=text_ND.numpy(), pooled_video=video_ND.numpy(), clips=clips
-        )
+    def collect(self, columns: dict[str, Any]) -> RetrievalOutputs:
+        """Returns the outputs, in which equal captions have equal vectors."""
+        captions_NT = columns.pop("captions")
+        columns["pooled_text"] = of_first_equals(columns["pooled_text"], captions_NT)
+        return RetrievalOutputs(**columns)
 
 
-def of_first_equals(text_ND: torch.Tensor, caps_NT: torch.Tensor) -> torch.Tensor:
-    """Return vectors in which equal captions have that of their first, since rounding depends on the batch."""
-    _, first_U, place_N = np.unique(caps_NT.numpy(), axis=0, return_index=True, return_inverse=True)
-    return text_ND[torch.from_numpy(first_U[place_N])]
+@PREDICTORS.register
+class BGRetrievalPredictor(Predictor[BGRetrievalOutputs]):
+    """Pooled vectors of all windows and all captions of whole videos, one video per batch.
+
+    The model returns pooled_text [S, D] and pooled_video [W, D] for caps int64 [1, S, T], cmasks
+    bool [1, S, T], vfeats float16/32 [1, W, F, 512] and vmasks bool [1, W, F].
+    """
+
+    makes = BGRetrievalOutputs
+    reads = WHOLE_VIDEO
+    needs = dict.fromkeys(("pooled_text", "pooled_video"), "MMFusionSeparateFullVideoBGRetrieval")
+    counts = "videos embedded"
+
+    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[Part]:
+        """Yields the vectors of each video."""
+        for batch, inputs in batches:
+            output = self.run(model, inputs)
+            text_SD = finite(output["pooled_text"].float(), "captions").cpu()
+            video_WD = finite(output["pooled_video"].float(), "windows").cpu()
+            yield {
+                "pooled_text": text_SD,
+                "pooled_video": video_WD,
+                "num_captions": np.array([len(text_SD)]),
+                "num_windows": np.array([len(video_WD)]),
+                "video_ids": batch["video_id"],
+            }
+
+
+def of_first_equals(text_ND: np.ndarray, caps_NT: np.ndarray) -> np.ndarray:
+    """Returns vectors in which equal captions have that of their first.
+
+    The rounding of a vector depends on its batch, so equal captions could get different ranks.
+    """
+    _, first_U, place_N = np.unique(caps_NT, axis=0, return_index=True, return_inverse=True)
+    return text_ND[first_U[place_N]]
 
 
 def clip_ids(collated: Sequence[Any]) -> list[ClipId]:
-    """Return the ids of a batch from its collated `video_id`.
+    """Returns the ids of a batch from its collated `video_id`.
 
     Args:
-        collated: a list of video ids, a list of (video, start, end), or those three transposed as torch's own
-            collation leaves them: [ids, starts [B], ends [B]].
+        collated: a list of video ids, a list of (video, start, end), or those three transposed as
+            torch's own collation leaves them: [ids, starts [B], ends [B]].
     """
     if len(collated) == 3 and isinstance(collated[1], torch.Tensor):
         videos, starts, ends = collated

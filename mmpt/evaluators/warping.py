@@ -1,9 +1,12 @@
-"""What it costs to align two sequences in order, by DTW and by OTAM, for many pairs of one size at once.
+"""What it costs to align two sequences in order, by DTW and by OTAM, for many pairs of one size at
+once.
 
-The dynamic programmes walk the cells of one alignment and treat all pairs per cell, so arrays are cells first.
-Legend: R rows (captions), K columns (clips), P pairs.
-`released` reproduces the published numbers with their padding defects; `corrected` aligns each pair's own block.
-Sources: TempCLR (arXiv 2212.13738) for the protocol, OTAM (arXiv 1906.11415), Norton (arXiv 2401.16702).
+The dynamic programmes walk the cells of one alignment and treat all pairs per cell, so arrays are
+cells first.
+Legend: R rows (captions), K columns (clips), P pairs. `released` reproduces the published numbers
+with their padding defects; `corrected` aligns each pair's own block.
+Sources: TempCLR (arXiv 2212.13738) for the protocol, OTAM (arXiv 1906.11415), Norton (arXiv
+2401.16702).
 """
 
 from __future__ import annotations
@@ -20,26 +23,29 @@ _INF = np.float32(np.inf)
 
 
 def dtw_cost(distance_RKP: np.ndarray, size: Size, form: Form = "released") -> np.ndarray:
-    """Return the cost [P] of dynamic time warping.
+    """Returns the cost [P] of dynamic time warping.
 
     Args:
         distance_RKP: float32.
         size: most rows and columns of any block; only the released form looks at it.
-        form: `released` pads every block to `size`, which lets a path skip the last cell, and wipes the last row of a
-            block that has all the columns; `corrected` ends in the block's own last cell.
+        form: `released` pads every block to `size`, which lets a path skip the last cell, and wipes
+            the last row of a block that has all the columns; `corrected` ends in the block's own
+            last cell.
     """
     assert form in get_args(Form), form
     return cumulate_dtw(pad_dtw(distance_RKP, size) if form == "released" else distance_RKP)[-1, -1]
 
 
 def otam_cost(distance_RKP: np.ndarray, size: Size, form: Form = "released") -> np.ndarray:
-    """Return the cost [P] of ordered temporal alignment: of the block, plus of the block on its side.
+    """Returns the cost [P] of ordered temporal alignment: of the block, plus of the block on its
+    side.
 
     Args:
         distance_RKP: float32.
         size: most rows and columns of any block; only the released form looks at it.
-        form: `released` pads as `dtw_cost` does, both blocks to `size` although one of them lies on its side, and
-            subtracts the minimum in the first column; `corrected` adds it and ends in the block's own last cell.
+        form: `released` pads as `dtw_cost` does, both blocks to `size` although one of them lies on
+            its side, and subtracts the minimum in the first column; `corrected` adds it and ends in
+            the block's own last cell.
     """
     assert form in get_args(Form), form
     sides = (distance_RKP, distance_RKP.swapaxes(0, 1))
@@ -49,7 +55,8 @@ def otam_cost(distance_RKP: np.ndarray, size: Size, form: Form = "released") -> 
 
 
 def pad_dtw(block_RKP: np.ndarray, size: Size) -> np.ndarray:
-    """Pad blocks to `size` as the release does: inf around, then zeros from the last real row on in the new columns.
+    """Pads blocks to `size` as the release does: inf around, then zeros from the last real row on
+    in the new columns.
 
     A block without new columns gets the zeros in *all* columns, which wipes its last real row.
     """
@@ -57,19 +64,23 @@ def pad_dtw(block_RKP: np.ndarray, size: Size) -> np.ndarray:
 
 
 def pad_otam(block_RKP: np.ndarray, size: Size) -> np.ndarray:
-    """Pad blocks as `pad_dtw` does, after a zero column left and right: `size` and two columns more."""
+    """Pads blocks as `pad_dtw` does, after a zero column left and right: `size` and two columns
+    more.
+    """
     return _pad(add_border(block_RKP), size[0] - block_RKP.shape[0], size[1] - block_RKP.shape[1])
 
 
 def add_border(block_RKP: np.ndarray) -> np.ndarray:
-    """Put a zero column left and right of the blocks: [R, K + 2, P]."""
+    """Puts a zero column left and right of the blocks: [R, K + 2, P]."""
     return np.pad(block_RKP, ((0, 0), (1, 1), (0, 0)))
 
 
 def _pad(block_RKP: np.ndarray, more_rows: int, more_cols: int) -> np.ndarray:
-    """Append rows and columns of inf, or crop them where there are less than none to append, then set the zeros.
+    """Appends rows and columns of inf, or crop them where there are less than none to append, then
+    set the zeros.
 
-    The slices are the release's own, with what they mean for 0 (everything) and for negative numbers.
+    The slices are the release's own, with what they mean for 0 (everything) and for negative
+    numbers.
     """
     (num_rows, num_cols), num_pairs = block_RKP.shape[:2], block_RKP.shape[2]
     padded = np.full(
@@ -82,7 +93,9 @@ def _pad(block_RKP: np.ndarray, more_rows: int, more_cols: int) -> np.ndarray:
 
 
 def cumulate_dtw(distance_RKP: np.ndarray) -> np.ndarray:
-    """Return the cost of the best path from the first cell to every cell, by steps right, down and diagonal."""
+    """Returns the cost of the best path from the first cell to every cell, by steps right, down and
+    diagonal.
+    """
     total_RKP = np.empty_like(distance_RKP)
     total_RKP[0] = np.cumsum(distance_RKP[0], axis=0)
     total_RKP[:, 0] = np.cumsum(distance_RKP[:, 0], axis=0)
@@ -95,10 +108,12 @@ def cumulate_dtw(distance_RKP: np.ndarray) -> np.ndarray:
 
 
 def cumulate_otam(distance_RKP: np.ndarray, *, first_sign: Literal[-1, 1]) -> np.ndarray:
-    """Return OTAM's cumulative costs O (hard minimum), where a path goes straight down in the border columns only.
+    """Returns OTAM's cumulative costs O (hard minimum), where a path goes straight down in the
+    border columns only.
 
-    O[0, c] = d[0, c] + O[0, c-1]; column 0 is 0; then O[r, c] = d[r, c] + min(O[r-1, c-1], O[r, c-1]), and in column 1
-    (there times `first_sign`) and the last column the minimum also takes O[r-1, c].
+    O[0, c] = d[0, c] + O[0, c-1]; column 0 is 0; then O[r, c] = d[r, c] + min(O[r-1, c-1], O[r,
+    c-1]), and in column 1 (there times `first_sign`) and the last column the minimum also takes
+    O[r-1, c].
 
     Args:
         distance_RKP: float32, distances with their border columns.

@@ -1,7 +1,10 @@
-"""Who says what when: per-second states of a video, and the transport plan between sentences and seconds.
+"""Who says what when: per-second states of a video, and the transport plan between sentences and
+seconds.
 
-Pure functions of tensors. Legend: S sentences, L seconds, W windows, F seconds per window, D hidden size.
-Source: Norton (arXiv 2401.16702), Eq. 7 for the transport; TAN's HTM-Align protocol for the overlapping windows.
+Pure functions of tensors. Legend: S sentences, L seconds, W windows, F seconds per window, D hidden
+size.
+Source: Norton (arXiv 2401.16702), Eq. 7 for the transport; TAN's HTM-Align protocol for the
+overlapping windows.
 """
 
 from __future__ import annotations
@@ -23,17 +26,23 @@ class Alignment:
     """Sentences set against the seconds of a video."""
 
     plan: np.ndarray
-    """float [S, L], where each sentence's unit of mass goes; a row sums to about 1, every column to S / L."""
+    """float [S, L], where each sentence's unit of mass goes; a row sums to about 1, every column to
+    S / L.
+    """
     spans: list[tuple[int, int]]
     """Start and end (exclusive) of every sentence, in seconds."""
     scores: np.ndarray
-    """float [S], mean cosine of the sentence and its span's seconds; low where a sentence is not in the picture."""
+    """float [S], mean cosine of the sentence and its span's seconds; low where a sentence is not in
+    the picture.
+    """
     similarity: np.ndarray
     """float [S, L], the cosines."""
 
 
 def mean_of_windows(windows: Iterable[tuple[int, torch.Tensor]], seconds: int) -> torch.Tensor:
-    """Return float [L, D], each second's unit-length states averaged over the windows (start, [F, D]) that hold it."""
+    """Returns float [L, D], each second's unit-length states averaged over the windows (start, [F,
+    D]) that hold it.
+    """
     total_LD, count_L1 = torch.empty(0), torch.empty(0)
     for start, states_FD in windows:
         if not len(total_LD):
@@ -52,7 +61,7 @@ def align_sentences(
     iterations: int,
     monotone: bool,
 ) -> Alignment:
-    """Align sentences with seconds by entropic optimal transport of their cosines.
+    """Aligns sentences with seconds by entropic optimal transport of their cosines.
 
     Args:
         text_SD: float [S, D], pooled sentences.
@@ -71,14 +80,17 @@ def align_sentences(
 
 
 def span_around(row_L: np.ndarray, peak: int) -> tuple[int, int]:
-    """Return the stretch of seconds around `peak`, end exclusive, where the row stays above `EDGE` of its peak."""
+    """Returns the stretch of seconds around `peak`, end exclusive, where the row stays above `EDGE`
+    of its peak.
+    """
     below = np.flatnonzero(row_L < EDGE * row_L[peak])
     before, behind = below[below < peak], below[below > peak]
     return int(before[-1]) + 1 if len(before) else 0, int(behind[0]) if len(behind) else len(row_L)
 
 
 def monotone_peaks(plan_SL: np.ndarray) -> np.ndarray:
-    """Return int [S], one second per row, never decreasing, of the largest possible sum of entries.
+    """Returns int [S], one second per row, never decreasing, of the largest possible sum of
+    entries.
 
     Dynamic programming in O(S L): best[s, l] = plan[s, l] + max over k <= l of best[s - 1, k].
     """

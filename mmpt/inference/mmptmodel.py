@@ -1,7 +1,8 @@
 """`MMPTModel`: from videos and texts to vectors, scores and alignments, with a pre-trained model.
 
 Vectors are pooled states, not normalised, because training compares them by their dot product.
-Legend: N items, L seconds of a video, F = max_video_len, P frames per second, T text slots, D hidden size.
+Legend: N items, L seconds of a video, F = max_video_len, P frames per second, T text slots, D
+hidden size.
 """
 
 from __future__ import annotations
@@ -35,15 +36,17 @@ ITERATIONS = 50
 class MMPTModel(nn.Module):
     """The two towers with S3D in front of one and the tokenizer in front of the other.
 
-    It unpacks as `model, tokenizer, aligner = MMPTModel.from_pretrained(yaml)`, the original's contract.
+    It unpacks as `model, tokenizer, aligner = MMPTModel.from_pretrained(yaml)`, the original's
+    contract.
 
     Args:
         fusion: the two towers.
         dataset: says how text and video are made into tensors.
         model: the settings `fusion` was built by.
-        s3d: S3D, or the path of its weights, which are read when frames first come in; features need neither.
-        normalise: give S3D features length 1, as the features are that models are trained on; the released wrapper
-            did not, so False reproduces its scores.
+        s3d: S3D, or the path of its weights, which are read when frames first come in; features
+            need neither.
+        normalise: give S3D features length 1, as the features are that models are trained on; the
+            released wrapper did not, so False reproduces its scores.
     """
 
     def __init__(
@@ -66,7 +69,9 @@ class MMPTModel(nn.Module):
         self.max_video_len = self.aligner.max_video_len
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield the model, its tokenizer and its aligner, so that the model unpacks like the original's tuple."""
+        """Yields the model, its tokenizer and its aligner, so that the model unpacks like the
+        original's tuple.
+        """
         return iter((self, self.tokenizer, self.aligner))
 
     @classmethod
@@ -80,17 +85,17 @@ class MMPTModel(nn.Module):
         s3d: S3D | str | Path | bool | None = None,
         normalise: bool = True,
     ) -> MMPTModel:
-        """Return a trained model in eval mode.
+        """Returns a trained model in eval mode.
 
         Args:
-            source: a YAML, a folder from `save_pretrained`, a run's folder, a checkpoint beside its config.yaml, or
-                a name on the Hugging Face hub.
-            checkpoint: which of a YAML's or a run folder's checkpoints: a file name (looked for in `eval.save_path`)
-                or a path.
+            source: a YAML, a folder from `save_pretrained`, a run's folder, a checkpoint beside its
+                config.yaml, or a name on the Hugging Face hub.
+            checkpoint: which of a YAML's or a run folder's checkpoints: a file name (looked for in
+                `eval.save_path`) or a path.
             device: where to put it; None: the CPU.
             dtype: precision; None: that of a saved folder, float32 for a checkpoint.
-            s3d: path of S3D's weights, or an S3D; None: `pretrained_models/s3d_howto100m.pth`, read when frames first
-                come in; True: the same, read now.
+            s3d: path of S3D's weights, or an S3D; None: `pretrained_models/s3d_howto100m.pth`, read
+                when frames first come in; True: the same, read now.
             normalise: see the class.
         Raises:
             ConfigError: a mistake in the YAML.
@@ -104,14 +109,18 @@ class MMPTModel(nn.Module):
         return model.to(device=device, dtype=dtype).eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write towers (safetensors), config and tokenizer into a folder that `from_pretrained` takes; S3D is apart."""
+        """Writes towers (safetensors), config and tokenizer into a folder that `from_pretrained`
+        takes; S3D is apart.
+        """
         write_pretrained(
             folder,
             Pretrained(fusion=self.fusion, dataset=self.dataset_config, model=self.model_config),
         )
 
     def push_to_hub(self, repo_id: str, *, private: bool = False) -> str:
-        """Upload what `save_pretrained` writes to the Hugging Face hub (log in first); return the address."""
+        """Uploads what `save_pretrained` writes to the Hugging Face hub (log in first); return the
+        address.
+        """
         from huggingface_hub import HfApi  # deferred: only for models of the hub
 
         api = HfApi()
@@ -131,7 +140,7 @@ class MMPTModel(nn.Module):
         return next(self.fusion.parameters()).dtype
 
     def need_s3d(self) -> S3D:
-        """Return S3D, reading its weights the first time.
+        """Returns S3D, reading its weights the first time.
 
         Raises:
             CheckpointError: the weights are not there; the message says where to get them.
@@ -147,13 +156,16 @@ class MMPTModel(nn.Module):
         cmasks: torch.Tensor,
         return_score: bool = False,
     ) -> ModelOutput | dict[str, torch.Tensor]:
-        """Embed pairs of a short video and a caption, as the original's wrapper does, for any number of pairs.
+        """Embeds pairs of a short video and a caption, as the original's wrapper does, for any
+        number of pairs.
 
         Args:
-            video_frames: uint8, or float in 0..1, [N, L, P, H, W, 3] with L <= F, on the model's device.
+            video_frames: uint8, or float in 0..1, [N, L, P, H, W, 3] with L <= F, on the model's
+                device.
             caps: int64 [N, T], and
             cmasks: bool [N, T], both from the aligner.
-            return_score: return {"score": float [N]}, the dot products of the pairs, instead of the model's output.
+            return_score: return {"score": float [N]}, the dot products of the pairs, instead of the
+                model's output.
         Raises:
             DataError: another layout, or a video longer than F seconds.
         """
@@ -172,7 +184,9 @@ class MMPTModel(nn.Module):
         return output
 
     def embed_clips(self, clips_NPHWC: torch.Tensor) -> torch.Tensor:
-        """Return S3D features [N, 512] of clips of one second each [N, P, H, W, 3], some clips at a time."""
+        """Returns S3D features [N, 512] of clips of one second each [N, P, H, W, 3], some clips at
+        a time.
+        """
         network = self.need_s3d()
         chunks = (
             unit_range(chunk.movedim(-1, 1), self.dtype)
@@ -184,7 +198,9 @@ class MMPTModel(nn.Module):
 
     @torch.no_grad()
     def video_features(self, video: Video, name: str = "the video") -> torch.Tensor:
-        """Return the features [L, 512] of one video on the model's device; features given as such pass through."""
+        """Returns the features [L, 512] of one video on the model's device; features given as such
+        pass through.
+        """
         read = read_video(video, name)
         if isinstance(read, torch.Tensor):
             if read.shape[1] != (width := self.fusion.video_encoder.input_dim):
@@ -196,13 +212,15 @@ class MMPTModel(nn.Module):
 
     @torch.no_grad()
     def encode_video(self, videos: Video | Sequence[Video], batch_size: int = 64) -> torch.Tensor:
-        """Embed videos of any length.
+        """Embeds videos of any length.
 
-        A video of more than F seconds is cut into windows of F seconds, whose vectors are averaged by their length.
+        A video of more than F seconds is cut into windows of F seconds, whose vectors are averaged
+        by their length.
 
         Args:
-            videos: one video or several: paths of video files or of `.npy` files, features [L, 512], frames
-                [L, 30, H, W, 3] (uint8, or float in 0..1); an array with an axis N in front is N videos.
+            videos: one video or several: paths of video files or of `.npy` files, features [L,
+                512], frames [L, 30, H, W, 3] (uint8, or float in 0..1); an array with an axis N in
+                front is N videos.
             batch_size: windows at once.
         Returns:
             float [N, D] on the model's device, float32 or wider.
@@ -226,11 +244,13 @@ class MMPTModel(nn.Module):
     def encode_windows(
         self, video: Video, stride: int | None = None, batch_size: int = 64
     ) -> tuple[torch.Tensor, list[tuple[int, int]]]:
-        """Embed one video window by window: float [W, D], and start and end (exclusive) of each, in seconds.
+        """Embeds one video window by window: float [W, D], and start and end (exclusive) of each,
+        in seconds.
 
         Args:
             video: see `encode_video`.
-            stride: seconds from one window to the next, at most F; None: F, so that windows do not overlap.
+            stride: seconds from one window to the next, at most F; None: F, so that windows do not
+                overlap.
             batch_size: windows at once.
         """
         windows = list(self._windows([video], stride))
@@ -242,7 +262,7 @@ class MMPTModel(nn.Module):
 
     @torch.no_grad()
     def encode_text(self, texts: str | Sequence[str], batch_size: int = 256) -> torch.Tensor:
-        """Embed texts; neither S3D nor the video tower is used.
+        """Embeds texts; neither S3D nor the video tower is used.
 
         Args:
             texts: one text or several; word pieces beyond the T - 3 of the model are cut off.
@@ -264,11 +284,11 @@ class MMPTModel(nn.Module):
     def similarity(
         self, videos: Video | Sequence[Video], texts: str | Sequence[str] | torch.Tensor
     ) -> torch.Tensor:
-        """Return the dot products [videos, texts] that training ranks by.
+        """Returns the dot products [videos, texts] that training ranks by.
 
         Args:
-            videos: vectors [N, D] as `encode_video` gave them (an array of two axes is taken for these), or what
-                `encode_video` takes; features of one video go in a list.
+            videos: vectors [N, D] as `encode_video` gave them (an array of two axes is taken for
+                these), or what `encode_video` takes; features of one video go in a list.
             texts: vectors [N, D] as `encode_text` gave them, or what it takes.
         Raises:
             DataError: vectors of another width.
@@ -297,7 +317,8 @@ class MMPTModel(nn.Module):
         epsilon: float = EPSILON,
         iterations: int = ITERATIONS,
     ) -> Alignment:
-        """Say when in a video each sentence is shown: the transport plan between sentences and seconds.
+        """Say when in a video each sentence is shown: the transport plan between sentences and
+        seconds.
 
         Seconds get their states from windows of F seconds, half a window apart, averaged.
 
@@ -321,7 +342,9 @@ class MMPTModel(nn.Module):
         )
 
     def _windows(self, videos: list[Video], stride: int | None = None) -> Iterator[Window]:
-        """Yield windows of F seconds, video by video; features are computed as the iteration reaches them."""
+        """Yields windows of F seconds, video by video; features are computed as the iteration
+        reaches them.
+        """
         for position, video in enumerate(videos):
             features = self.video_features(video, f"video {position}")
             step = self.max_video_len if stride is None else stride

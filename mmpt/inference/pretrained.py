@@ -1,7 +1,9 @@
-"""Where a trained model comes from and goes to: a YAML, a run's folder, a checkpoint, a saved folder, or the hub.
+"""Where a trained model comes from and goes to: a YAML, a run's folder, a checkpoint, a saved
+folder, or the hub.
 
-A saved folder holds `model.safetensors`, the tokenizer's files, and a `config.json` that is BERT's own with a section
-`mmpt` added, so that the folder serves as `bert_name` too; the config carries the weights' fingerprint.
+A saved folder holds `model.safetensors`, the tokenizer's files, and a `config.json` that is BERT's
+own with a section `mmpt` added, so that the folder serves as `bert_name` too; the config carries
+the weights' fingerprint.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ class Pretrained:
 
 
 def read_pretrained(source: str | Path, checkpoint: str = "checkpoint_best.pt") -> Pretrained:
-    """Return the model that `source` names; see `MMPTModel.from_pretrained`.
+    """Returns the model that `source` names; see `MMPTModel.from_pretrained`.
 
     Raises:
         ConfigError: a mistake in the YAML.
@@ -87,7 +89,8 @@ def _from_yaml(path: Path, checkpoint: str) -> Pretrained:
 
 
 def find_checkpoint(config: RunConfig, checkpoint: str) -> Path:
-    """Return the file called `checkpoint`: `eval.save_path`, the YAML's own checkpoints, then a training's folder.
+    """Returns the file called `checkpoint`: `eval.save_path`, the YAML's own checkpoints, then a
+    training's folder.
 
     Args:
         checkpoint: a file name, or a path, which is taken as it stands.
@@ -130,7 +133,9 @@ def _build(config: RunConfig, checkpoint: Path) -> Pretrained:
 
 
 def _from_saved(folder: Path, *, trusted: bool = True) -> Pretrained:
-    """Build the model of a saved folder in the precision it was saved in; only a `trusted` one may import its class."""
+    """Builds the model of a saved folder in the precision it was saved in; only a `trusted` one may
+    import its class.
+    """
     section = read_json(folder / CONFIG_NAME).get(SECTION)
     if not isinstance(section, dict) or section.get("format") != FORMAT:
         found = section.get("format") if isinstance(section, dict) else None
@@ -192,7 +197,8 @@ def _download(repo_id: str) -> Path:
 
 
 def write_pretrained(folder: str | Path, pretrained: Pretrained) -> None:
-    """Write a folder that `read_pretrained` takes; its config comes last, so a half-written one is not mistaken.
+    """Writes a folder that `read_pretrained` takes; its config comes last, so a half-written one is
+    not mistaken.
 
     Raises:
         ConfigError: `folder` is a file.
@@ -224,6 +230,6 @@ def write_pretrained(folder: str | Path, pretrained: Pretrained) -> None:
 
 
 def _given(section: Any, keys: tuple[str, ...] | None) -> dict[str, Any]:
-    """Return a section's settings that have a value, all or those of `keys`."""
+    """Returns a section's settings that have a value, all or those of `keys`."""
     values = dataclasses.asdict(section)
     return {k: v for k, v in values.items() if v not in (None, {}) and (keys is None or k in keys)}

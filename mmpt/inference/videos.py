@@ -1,4 +1,5 @@
-"""What a caller may give as a video, told apart: S3D features, decoded frames, an `.npy` of either, or a video file.
+"""What a caller may give as a video, told apart: S3D features, decoded frames, an `.npy` of either,
+or a video file.
 
 Legend: N videos, L seconds, P frames per second (30), H, W pixels, I width of the features.
 """
@@ -26,7 +27,8 @@ ONE_VIDEO, SEVERAL = (2, 5), (3, 6)  # axes of features and of frames
 
 
 def split_videos(videos: Video | Sequence[Video]) -> list[Video]:
-    """Return one entry per video of a single video, a list of them, or an array with a leading axis N.
+    """Returns one entry per video of a single video, a list of them, or an array with a leading
+    axis N.
 
     Raises:
         DataError: there is none.
@@ -41,7 +43,7 @@ def split_videos(videos: Video | Sequence[Video]) -> list[Video]:
 
 
 def read_video(video: Video, name: str) -> torch.Tensor | Iterator[torch.Tensor]:
-    """Return features [L, I] as one tensor, or an iterator over blocks of frames [l, P, H, W, 3].
+    """Returns features [L, I] as one tensor, or an iterator over blocks of frames [l, P, H, W, 3].
 
     Raises:
         DataError: a file that cannot be read, or an array of another layout, type or range.
@@ -85,7 +87,7 @@ def _check_features(features_LI: torch.Tensor, name: str) -> None:
 
 
 def unit_range(frames: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return frames as floats in 0..1; uint8 is divided by 255.
+    """Returns frames as floats in 0..1; uint8 is divided by 255.
 
     Raises:
         DataError: floats outside 0..1, or another type.
@@ -116,7 +118,7 @@ def _load_npy(path: Path) -> np.ndarray:
 
 
 def _decoded(path: Path) -> Iterator[torch.Tensor]:
-    """Decode a video file, some seconds at a time, at 30 frames of 224 x 224 per second."""
+    """Decodes a video file, some seconds at a time, at 30 frames of 224 x 224 per second."""
     try:
         from mmpt.media.video_reader import VideoError, VideoFile
     except ImportError as err:

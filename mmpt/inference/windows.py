@@ -1,4 +1,5 @@
-"""Windows of videos through the video tower, and texts through the text tower, in batches of any size.
+"""Windows of videos through the video tower, and texts through the text tower, in batches of any
+size.
 
 Legend: N items, F most seconds of a window, I feature width, T text slots, D hidden size.
 """
@@ -37,7 +38,8 @@ class Window(NamedTuple):
 
 
 def cut_windows(features: torch.Tensor, size: int, stride: int, video: int = 0) -> Iterator[Window]:
-    """Yield windows of `size` seconds of features float [seconds, I] that cover all of them; the last may be shorter.
+    """Yields windows of `size` seconds of features float [seconds, I] that cover all of them; the
+    last may be shorter.
 
     Raises:
         DataError: windows that would leave seconds out.
@@ -51,7 +53,9 @@ def cut_windows(features: torch.Tensor, size: int, stride: int, video: int = 0) 
 def embed_windows(
     fusion: MMFusionSeparate, windows: Sequence[Window], special: SpecialTokens
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return pooled vectors [N, D] and the states of all positions [N, longest + 2, D], float32 or wider."""
+    """Returns pooled vectors [N, D] and the states of all positions [N, longest + 2, D], float32 or
+    wider.
+    """
     vfeats = nn.utils.rnn.pad_sequence([window.features for window in windows], batch_first=True)
     lengths = torch.tensor([len(window.features) for window in windows], device=vfeats.device)
     vmasks = torch.arange(vfeats.shape[1], device=vfeats.device) < lengths[:, None]
@@ -69,7 +73,8 @@ def embed_texts(
     num_slots: int,
     batch_size: int,
 ) -> torch.Tensor:
-    """Return pooled vectors [N, D], float32 or wider, of word-piece ids, of which the first T - 3 count.
+    """Returns pooled vectors [N, D], float32 or wider, of word-piece ids, of which the first T - 3
+    count.
 
     Texts of like length share a batch, which is padded no further than its longest one.
 
@@ -94,7 +99,7 @@ def embed_texts(
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Cut a stream into lists of `size`; the last may be shorter.
+    """Cuts a stream into lists of `size`; the last may be shorter.
 
     Raises:
         DataError: a size below 1.

@@ -1,13 +1,19 @@
-"""The picture part of S3D's input: FFmpeg's own filters turn decoded frames into 30 pictures a second of 224 x 224 RGB.
+"""The picture part of S3D's input: FFmpeg's own filters turn decoded frames into 30 pictures a
+second of 224 x 224 RGB.
 
-The released features were made with FFmpeg's filters `fps=30`, `scale`, `crop` and RGB24 output, so these run here
-too, bit for bit. Three things make them faster without changing a value (tests/media/test_video_reader.py):
-- Scaling into RGB uses a slow routine of libswscale. For the usual YUV 4:2:0 the graph scales into YUV 4:2:2, which has
-  just the chroma that the slow routine works with, and converts the cropped picture only: 0.4 instead of 0.7 ms.
-- The frame rate filter comes first if it drops pictures and last if it repeats them: none is scaled in vain.
+The released features were made with FFmpeg's filters `fps=30`, `scale`, `crop` and RGB24 output, so
+these run here too, bit for bit. Three things make them faster without changing a value
+(tests/media/test_video_reader.py):
+- Scaling into RGB uses a slow routine of libswscale. For the usual YUV 4:2:0 the graph scales into
+  YUV 4:2:2, which has just the chroma that the slow routine works with, and converts the cropped
+  picture only: 0.4 instead of 0.7 ms.
+- The frame rate filter comes first if it drops pictures and last if it repeats them: none is scaled
+  in vain.
 - One thread per graph: extraction has as many graphs as cores.
-Like FFmpeg's command, the graph turns pictures as the file's display matrix says. Unlike the original, which asked for
-the size before turning and squeezed such pictures, it computes the target size from the picture as it is shown.
+
+Like FFmpeg's command, the graph turns pictures as the file's display matrix says. Unlike the
+original, which asked for the size before turning and squeezed such pictures, it computes the target
+size from the picture as it is shown.
 """
 
 from __future__ import annotations
@@ -30,7 +36,7 @@ _JPEG_RANGE = 2
 
 
 def scaled_size(height: int, width: int, size: int = SIZE) -> tuple[int, int]:
-    """Return (height, width) with the shorter side at `size` and the longer one rounded down."""
+    """Returns (height, width) with the shorter side at `size` and the longer one rounded down."""
     return (
         (int(height * size / width), size)
         if height >= width
@@ -51,7 +57,7 @@ class FrameLayout:
 
     @classmethod
     def of(cls, frame: av.VideoFrame) -> FrameLayout:
-        """Describe a decoded frame."""
+        """Describes a decoded frame."""
         side_data: Any = frame.side_data.get("DISPLAYMATRIX")
         matrix = tuple(memoryview(side_data).cast("i").tolist()) if side_data else ()
         return cls(
@@ -64,7 +70,9 @@ class FrameLayout:
         )
 
     def turning(self) -> list[tuple[str, str]]:
-        """Return the filters (name, arguments) that show the picture upright, as FFmpeg's command inserts them."""
+        """Returns the filters (name, arguments) that show the picture upright, as FFmpeg's command
+        inserts them.
+        """
         matrix = self.display_matrix
         if (
             not matrix
@@ -85,7 +93,9 @@ class FrameLayout:
         return [("vflip", "")] * (matrix[4] < 0)
 
     def picturing(self, *, hflip: bool) -> tuple[list[tuple[str, str]], int]:
-        """Return the filters from decoded to RGB pictures of 224 rows, and the columns to cut off on either side."""
+        """Returns the filters from decoded to RGB pictures of 224 rows, and the columns to cut off
+        on either side.
+        """
         turning = self.turning()
         turned = any(name == "transpose" for name, _ in turning)
         shown = (self.width, self.height) if turned else (self.height, self.width)
@@ -111,7 +121,8 @@ class FrameGraph:
     Args:
         layout: of the frames that will be pushed.
         time_base: seconds of one unit of their `pts`.
-        start_s: the time of the first picture to come out; the first frame is repeated if it comes later.
+        start_s: the time of the first picture to come out; the first frame is repeated if it comes
+            later.
         hflip: mirror the pictures.
         is_fast: the video has more than 30 frames per second.
     """
@@ -146,7 +157,7 @@ class FrameGraph:
         self._graph.link_nodes(*nodes).configure()
 
     def push(self, frame: av.VideoFrame | None) -> Iterator[np.ndarray]:
-        """Put a frame in (None: the last one is in) and yield the pictures that are now due."""
+        """Puts a frame in (None: the last one is in) and yield the pictures that are now due."""
         self._graph.push(frame)
         while True:
             try:

@@ -1,6 +1,8 @@
-"""S3D-G, the network that turns a second of video into 512 numbers, and its released HowTo100M weights.
+"""S3D-G, the network that turns a second of video into 512 numbers, and its released HowTo100M
+weights.
 
-The weights hold a text tower too, which MMPT never uses: without the dictionary of words its tensors are left out.
+The weights hold a text tower too, which MMPT never uses: without the dictionary of words its
+tensors are left out.
 Legend: N clips, C channels (RGB), T frames, H, W pixels, K width of the embedding.
 Source: Miech et al. 2020 (arXiv 1912.06430).
 """
@@ -78,10 +80,12 @@ class S3D(nn.Module):
     """The network; state-dict names are those of `s3d_howto100m.pth`.
 
     Args:
-        words: the text tower's dictionary, as words or as the path of `s3d_dict.npy`; None: no text tower.
+        words: the text tower's dictionary, as words or as the path of `s3d_dict.npy`; None: no text
+            tower.
         num_classes: K.
         gating: self-gating behind every branch.
-        space_to_depth: fold 2x2x2 blocks into channels before the first layer (as in the released weights).
+        space_to_depth: fold 2x2x2 blocks into channels before the first layer (as in the released
+            weights).
     Raises:
         DataError: the dictionary cannot be read or holds too many words.
     """
@@ -118,10 +122,11 @@ class S3D(nn.Module):
             self.text_module = SentenceModule(NUM_EMBEDDINGS, output_dim=num_classes)
 
     def forward(self, clips_NCTHW: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Embed clips.
+        """Embeds clips.
 
         Args:
-            clips_NCTHW: float [N, 3, T, H, W] in 0..1, without further normalisation; T, H and W even.
+            clips_NCTHW: float [N, 3, T, H, W] in 0..1, without further normalisation; T, H and W
+                even.
         Returns:
             `video_embedding` [N, K], which MMPT calls the S3D feature, and `mixed_5c` [N, 1024].
         Raises:
@@ -139,7 +144,9 @@ class S3D(nn.Module):
         return {"video_embedding": self.fc(mean_NC), "mixed_5c": mean_NC}
 
     def tokenise(self, sentences: Sequence[str]) -> torch.Tensor:
-        """Return word ids int64 [N, 16] of the first 16 known words of each sentence; 0 is padding."""
+        """Returns word ids int64 [N, 16] of the first 16 known words of each sentence; 0 is
+        padding.
+        """
         ids_NW = torch.zeros(len(sentences), MAX_WORDS, dtype=torch.int64)
         for row, sentence in enumerate(sentences):
             words = re.findall(r"[\w']+", sentence.lower())
@@ -148,7 +155,9 @@ class S3D(nn.Module):
         return ids_NW
 
     def forward_text(self, sentences: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Return `text_embedding` [N, K] of sentences; the network must have been built with its words."""
+        """Returns `text_embedding` [N, K] of sentences; the network must have been built with its
+        words.
+        """
         assert self.word_ids, "this S3D was built without words, so it has no text tower"
         return {
             "text_embedding": self.text_module(self.tokenise(sentences).to(self.fc.weight.device))
@@ -176,7 +185,7 @@ def _number(words: Sequence[str]) -> dict[str, int]:
 
 
 def read_words(path: str | Path) -> list[str]:
-    """Return the words of `s3d_dict.npy`, in order.
+    """Returns the words of `s3d_dict.npy`, in order.
 
     Raises:
         DataError: missing or not an array of words.
@@ -187,7 +196,7 @@ def read_words(path: str | Path) -> list[str]:
 
 
 def load_s3d(weights: str | Path = S3D_WEIGHTS, words: str | Path | None = None) -> S3D:
-    """Return S3D with the released weights, in eval mode, on the CPU, in float32.
+    """Returns S3D with the released weights, in eval mode, on the CPU, in float32.
 
     Args:
         weights: `s3d_howto100m.pth`, a plain state dict, loaded strictly.

@@ -1,6 +1,8 @@
-"""Blocks of S3D-G: separable 3D convolutions, self-gating, TensorFlow-style pooling; released weights fix the names.
+"""Blocks of S3D-G: separable 3D convolutions, self-gating, TensorFlow-style pooling; released
+weights fix the names.
 
-Source: Xie et al. 2018 (arXiv 1711.11248); the MIL-NCE training of it, Miech et al. 2020 (arXiv 1912.06430).
+Source: Xie et al. 2018 (arXiv 1711.11248); the MIL-NCE training of it, Miech et al. 2020 (arXiv
+1912.06430).
 Legend: N clips, C channels, T frames, H, W pixels.
 """
 
@@ -54,7 +56,7 @@ class STConv3D(nn.Module):
         self.bn2 = nn.BatchNorm3d(out_channels)
 
     def forward(self, x_NCTHW: torch.Tensor) -> torch.Tensor:
-        """Return float [N, out_channels, T', H', W']."""
+        """Returns float [N, out_channels, T', H', W']."""
         x_NCTHW = functional.relu(self.bn1(self.conv1(x_NCTHW)))
         return functional.relu(self.bn2(self.conv2(x_NCTHW))) if self.separable else x_NCTHW
 
@@ -67,13 +69,15 @@ class SelfGating(nn.Module):
         self.fc = nn.Linear(channels, channels)
 
     def forward(self, x_NCTHW: torch.Tensor) -> torch.Tensor:
-        """Return the input, gated."""
+        """Returns the input, gated."""
         gate_NC = torch.sigmoid(self.fc(x_NCTHW.mean(dim=(2, 3, 4))))
         return x_NCTHW * gate_NC[:, :, None, None, None]
 
 
 class SamePool3D(nn.Module):
-    """Maximum pooling with TensorFlow's "SAME" padding: kernel - stride zeros per axis, the odd one at the end."""
+    """Maximum pooling with TensorFlow's "SAME" padding: kernel - stride zeros per axis, the odd one
+    at the end.
+    """
 
     def __init__(self, kernel: Triple, stride: Triple):
         super().__init__()
@@ -85,7 +89,9 @@ class SamePool3D(nn.Module):
         ]
 
     def forward(self, x_NCTHW: torch.Tensor) -> torch.Tensor:
-        """Return float [N, C, T', H', W']; the padding's zeros count, which a ReLU in front makes harmless."""
+        """Returns float [N, C, T', H', W']; the padding's zeros count, which a ReLU in front makes
+        harmless.
+        """
         padded = functional.pad(x_NCTHW, self.padding)
         return functional.max_pool3d(padded, self.kernel, self.stride, ceil_mode=True)
 
@@ -94,7 +100,8 @@ class SamePool3D(nn.Module):
 
 
 class InceptionBlock(nn.Module):
-    """Four gated branches side by side: 1x1x1; two separable 3x3x3 behind a 1x1x1; a 1x1x1 behind a pool.
+    """Four gated branches side by side: 1x1x1; two separable 3x3x3 behind a 1x1x1; a 1x1x1 behind a
+    pool.
 
     Args:
         in_channels: C of the input.
@@ -121,7 +128,7 @@ class InceptionBlock(nn.Module):
         self.out_channels = sum(branches)
 
     def forward(self, x_NCTHW: torch.Tensor) -> torch.Tensor:
-        """Return float [N, out_channels, T, H, W]."""
+        """Returns float [N, out_channels, T, H, W]."""
         b0 = self.gating_b0(self.conv_b0(x_NCTHW))
         b1 = self.gating_b1(self.conv_b1_b(self.conv_b1_a(x_NCTHW)))
         b2 = self.gating_b2(self.conv_b2_b(self.conv_b2_a(x_NCTHW)))
@@ -130,9 +137,11 @@ class InceptionBlock(nn.Module):
 
 
 def space_to_depth(x_NCTHW: torch.Tensor) -> torch.Tensor:
-    """Move 2x2x2 blocks into channels: [N, C, T, H, W] to [N, 8 C, T/2, H/2, W/2], offsets before colours.
+    """Moves 2x2x2 blocks into channels: [N, C, T, H, W] to [N, 8 C, T/2, H/2, W/2], offsets before
+    colours.
 
-    New channel ((dt * 2 + dh) * 2 + dw) * C + c holds frame 2t + dt, row 2h + dh, column 2w + dw of channel c.
+    New channel ((dt * 2 + dh) * 2 + dw) * C + c holds frame 2t + dt, row 2h + dh, column 2w + dw of
+    channel c.
     """
     num, channels, frames, height, width = x_NCTHW.shape
     assert frames % 2 == height % 2 == width % 2 == 0, f"odd sizes {frames}, {height}, {width}"
@@ -165,6 +174,8 @@ class SentenceModule(nn.Module):
         self.fc2 = nn.Linear(hidden_dim, output_dim)
 
     def forward(self, ids_NW: torch.Tensor) -> torch.Tensor:
-        """Return float [N, output_dim] of word ids int64 [N, W]; padding takes part in the maximum, as released."""
+        """Returns float [N, output_dim] of word ids int64 [N, W]; padding takes part in the
+        maximum, as released.
+        """
         hidden = functional.relu(self.fc1(self.word_embd(ids_NW)))
         return self.fc2(hidden.amax(dim=1))

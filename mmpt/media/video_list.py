@@ -1,9 +1,11 @@
-"""Which videos to extract and where their features go: from folders, lists and CSV files to one job per video id.
+"""Which videos to extract and where their features go: from folders, lists and CSV files to one job
+per video id.
 
-An id is a file's name without its last extension (or the CSV's `id`). When two videos have the same id the later one
-replaces the earlier, as in the original, and the loss is reported. Order: sources as given; in a folder its own files
-by name, then those of its sub-folders (one level), by name; hidden files and files that are no videos are left out.
-In a list or CSV an id that cannot name a file is an error; in a folder that video is left out, with the reason.
+An id is a file's name without its last extension (or the CSV's `id`). When two videos have the same
+id the later one replaces the earlier, as in the original, and the loss is reported. Order: sources
+as given; in a folder its own files by name, then those of its sub-folders (one level), by name;
+hidden files and files that are no videos are left out. In a list or CSV an id that cannot name a
+file is an error; in a folder that video is left out, with the reason.
 """
 
 from __future__ import annotations
@@ -71,13 +73,16 @@ class VideoList:
 
 
 def find_videos(sources: Sequence[str | Path], feature_dir: str | Path) -> VideoList:
-    """List the videos of all `sources`: folders, lists (`.txt`, `.lst`: a path per line) and CSV files, in any mixture.
+    """Lists the videos of all `sources`: folders, lists (`.txt`, `.lst`: a path per line) and CSV
+    files, in any mixture.
 
-    A CSV needs a column `video_path`; `id` and `feature_path` are optional, and a relative `feature_path` lies in
-    `feature_dir`. Relative videos are looked up from the current folder, then from the list's own.
+    A CSV needs a column `video_path`; `id` and `feature_path` are optional, and a relative
+    `feature_path` lies in `feature_dir`. Relative videos are looked up from the current folder,
+    then from the list's own.
 
     Raises:
-        DataError: a source is missing, unreadable or has no such column; an id is no good as a file's name; no video.
+        DataError: a source is missing, unreadable or has no such column; an id is no good as a
+            file's name; no video.
     """
     found = VideoList()
     by_id: dict[str, VideoJob] = {}
@@ -103,16 +108,19 @@ def find_videos(sources: Sequence[str | Path], feature_dir: str | Path) -> Video
 
 
 def shard_of(jobs: Sequence[VideoJob], shard: int, num_shards: int) -> Sequence[VideoJob]:
-    """Return part number `shard` (from 0) of contiguous parts of ceil(n / `num_shards`) jobs; the last may be empty."""
+    """Returns part number `shard` (from 0) of contiguous parts of ceil(n / `num_shards`) jobs; the
+    last may be empty.
+    """
     size = -(-len(jobs) // num_shards)
     return jobs[shard * size : (shard + 1) * size]
 
 
 def check_id(video_id: str, where: str) -> str:
-    """Return `video_id`, which becomes a file's name.
+    """Returns `video_id`, which becomes a file's name.
 
     Raises:
-        DataError: it is empty, too long, begins with a dot, or holds what a name or a line of a list cannot.
+        DataError: it is empty, too long, begins with a dot, or holds what a name or a line of a
+            list cannot.
     """
     if reason := _problem_of(video_id):
         raise DataError(
@@ -139,7 +147,7 @@ def _problem_of(video_id: str) -> str:
 
 
 def _read_source(source: Path, found: VideoList) -> Iterator[tuple[str, Path, str]]:
-    """Yield (id, video, feature path or an empty string)."""
+    """Yields (id, video, feature path or an empty string)."""
     try:
         if source.is_dir():
             for path in _folder(source, found):
@@ -214,7 +222,7 @@ def _locate(name: str, source: Path) -> Path:
 
 
 def _check_targets(jobs: Sequence[VideoJob]) -> None:
-    """Refuse two ids that would write one file (a CSV's `feature_path` can say so)."""
+    """Refuses two ids that would write one file (a CSV's `feature_path` can say so)."""
     owner: dict[Path, str] = {}
     for job in jobs:
         if (other := owner.setdefault(job.feature, job.video_id)) != job.video_id:

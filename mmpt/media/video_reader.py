@@ -1,14 +1,19 @@
-"""Reads a video file as the one-second clips that S3D takes, a clip at a time, whatever the video's length.
+"""Reads a video file as the one-second clips that S3D takes, a clip at a time, whatever the video's
+length.
 
 Decoder: PyAV, the Python binding of FFmpeg's libraries.
-- Speed: libavcodec itself, about 2,600 frames/s of H.264 at 640 x 360 on one core (benchmarks/extract.py), without the
-  interpreter's lock, so threads decode in parallel. torchcodec calls the same libavcodec and is no faster on CPUs.
-- Wheels: PyAV's hold FFmpeg (for Linux, macOS and Windows); torchcodec's need FFmpeg's shared libraries on the system
-  and a release that matches torch's.
-- Licence: BSD-3-Clause; FFmpeg inside the wheel is LGPL with GPL parts (x264), which is used, never passed on, here.
+- Speed: libavcodec itself, about 2,600 frames/s of H.264 at 640 x 360 on one core
+  (benchmarks/extract.py), without the interpreter's lock, so threads decode in parallel. torchcodec
+  calls the same libavcodec and is no faster on CPUs.
+- Wheels: PyAV's hold FFmpeg (for Linux, macOS and Windows); torchcodec's need FFmpeg's shared
+  libraries on the system and a release that matches torch's.
+- Licence: BSD-3-Clause; FFmpeg inside the wheel is LGPL with GPL parts (x264), which is used, never
+  passed on, here.
 - FFmpeg's filters, which made the released features, come with it (frame_graph.py).
-Times count from the container's start, as in a player and so in captions: pictures that begin later than the sound are
-preceded by copies of the first one. Pixel aspect ratios are ignored, as in the original.
+
+Times count from the container's start, as in a player and so in captions: pictures that begin later
+than the sound are preceded by copies of the first one. Pixel aspect ratios are ignored, as in the
+original.
 """
 
 from __future__ import annotations
@@ -26,7 +31,9 @@ from mmpt.media.frame_graph import FPS, SIZE, FrameGraph, FrameLayout
 
 CLIP_SHAPE = (FPS, SIZE, SIZE, 3)
 MAX_GAP_S = 3600
-"""Two pictures further apart than this are broken timestamps: each missing second would become a clip."""
+"""Two pictures further apart than this are broken timestamps: each missing second would become a
+clip.
+"""
 MAX_DAMAGED_SHARE = 2 / 3
 """Of a video's packets; FFmpeg's command gives up at the same share."""
 _SHORT_S = 1.0  # a video that ends so much before its announced end gets a note
@@ -57,7 +64,8 @@ class VideoFile:
         self._end_s = 0.0
 
     def clips(self) -> Iterator[np.ndarray]:
-        """Yield uint8 [30, 224, 224, 3] for each second; the last one is filled up with black pictures.
+        """Yields uint8 [30, 224, 224, 3] for each second; the last one is filled up with black
+        pictures.
 
         Raises:
             VideoError: not a video, no picture in it, or broken beyond use; also after some clips.
@@ -73,7 +81,8 @@ class VideoFile:
             yield clip
 
     def frames(self) -> Iterator[np.ndarray]:
-        """Yield pictures uint8 [224, 224, 3], 30 per second; each is valid until the next one is asked for.
+        """Yields pictures uint8 [224, 224, 3], 30 per second; each is valid until the next one is
+        asked for.
 
         Raises:
             VideoError: as for `clips`.
@@ -104,7 +113,9 @@ class VideoFile:
     def _filtered(
         self, container: av.container.InputContainer, stream: av.VideoStream
     ) -> Iterator[np.ndarray]:
-        """Decode, and run frames through a graph; a frame of another size or kind closes it and starts the next."""
+        """Decode, and run frames through a graph; a frame of another size or kind closes it and
+        starts the next.
+        """
         graph, layout = None, None
         time_base = stream.time_base or Fraction(1, av.time_base)
         is_fast = (stream.average_rate or FPS) > FPS
@@ -124,7 +135,7 @@ class VideoFile:
     def _decoded(
         self, container: av.container.InputContainer, stream: av.VideoStream
     ) -> Iterator[av.VideoFrame]:
-        """Yield frames in the order of showing; what cannot be decoded is counted and left out."""
+        """Yields frames in the order of showing; what cannot be decoded is counted and left out."""
         packets = container.demux(stream)
         while True:
             try:
@@ -152,7 +163,9 @@ class VideoFile:
         stream: av.VideoStream,
         time_base: Fraction,
     ) -> Iterator[av.VideoFrame]:
-        """Yield frames with `pts` from the container's start and a duration, both in units of `time_base`."""
+        """Yields frames with `pts` from the container's start and a duration, both in units of
+        `time_base`.
+        """
         shift = round(Fraction(container.start_time or 0, av.time_base) / time_base)
         usual = max(1, round(1 / ((stream.average_rate or stream.guessed_rate or FPS) * time_base)))
         due = shift
@@ -168,7 +181,7 @@ class VideoFile:
             yield frame
 
     def _judge(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
-        """Decide whether what came out is the video; note what is missing."""
+        """Decides whether what came out is the video; note what is missing."""
         if self._num_damaged > MAX_DAMAGED_SHARE * self._num_packets:
             raise VideoError(
                 f"{self._num_damaged} of its {self._num_packets} packets cannot be decoded"
@@ -188,7 +201,7 @@ class VideoFile:
 
 
 def read_frames(path: str | Path, *, max_seconds: float | None = None) -> np.ndarray:
-    """Return a whole (short) video as uint8 [frames, 224, 224, 3] at 30 pictures per second.
+    """Returns a whole (short) video as uint8 [frames, 224, 224, 3] at 30 pictures per second.
 
     Args:
         max_seconds: stop reading there.
@@ -204,7 +217,7 @@ def read_frames(path: str | Path, *, max_seconds: float | None = None) -> np.nda
 
 
 def choose_stream(container: av.container.InputContainer) -> av.VideoStream:
-    """Return the stream that FFmpeg deems best, or the first that is no cover picture."""
+    """Returns the stream that FFmpeg deems best, or the first that is no cover picture."""
     streams = [stream for stream in container.streams.video if not _is_cover(stream)]
     if not streams:
         raise VideoError(
@@ -228,7 +241,7 @@ def _announced_seconds(container: av.container.InputContainer, stream: av.VideoS
 
 @contextmanager
 def as_video_error() -> Iterator[None]:
-    """Turn what FFmpeg and the file system raise into `VideoError`."""
+    """Turns what FFmpeg and the file system raise into `VideoError`."""
     try:
         yield
     except VideoError:

@@ -1,4 +1,6 @@
-"""BERT by `dataset.bert_name`, a hub name or a folder: its config and weights, or a message that helps."""
+"""BERT by `dataset.bert_name`, a hub name or a folder: its config and weights, or a message that
+helps.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ WEIGHT_FILES = (
 
 
 def read_bert_config(bert_name: str) -> BertConfig:
-    """Return the config of `bert_name`.
+    """Returns the config of `bert_name`.
 
     Raises:
         ConfigError: a folder without config.json, or the config of another kind of model.
@@ -59,7 +61,8 @@ def read_bert_config(bert_name: str) -> BertConfig:
 
 
 def read_bert_weights(bert_name: str, config: BertConfig, *, random_init: bool) -> BertModel | None:
-    """Return BERT with its published weights, or None for a folder without weights when `random_init` allows that.
+    """Returns BERT with its published weights, or None for a folder without weights when
+    `random_init` allows that.
 
     Raises:
         CheckpointError: no weights, damaged ones or of another shape, or no access to the hub.

@@ -1,7 +1,9 @@
-"""Checkpoints: read without running code from the file, fitted to a model strictly, and said aloud what was done.
+"""Checkpoints: read without running code from the file, fitted to a model strictly, and said aloud
+what was done.
 
-fairseq writes a dict whose `model` entry holds the weights under `mmmodel.`; a bare state dict is read too. The few
-differences that are harmless stand in `checkpoint_keys.py`; any other is an error that lists the keys.
+fairseq writes a dict whose `model` entry holds the weights under `mmmodel.`; a bare state dict is
+read too. The few differences that are harmless stand in `checkpoint_keys.py`; any other is an error
+that lists the keys.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ class LoadReport:
     """Conversions of float type, such as `float16 to float32`."""
 
     def summary(self) -> str:
-        """Return the report as one line."""
+        """Returns the report as one line."""
         parts = [f"{self.source}: {len(self.loaded)} tensors loaded"]
         if self.cast:
             parts.append(f"cast {', '.join(self.cast)}")
@@ -64,10 +66,12 @@ class LoadReport:
 
 
 def check_checkpoint(path: str | Path) -> None:
-    """Raise what `load_checkpoint` would for a file that is missing, cut short or no checkpoint, or that holds code.
+    """Raises what `load_checkpoint` would for a file that is missing, cut short or no checkpoint,
+    or that holds code.
 
-    The tensors' numbers are mapped and not read, so that it takes no memory and little time; a flipped bit among them
-    goes unseen. Files in torch's format of before 1.6 cannot be mapped and are read whole.
+    The tensors' numbers are mapped and not read, so that it takes no memory and little time; a
+    flipped bit among them goes unseen. Files in torch's format of before 1.6 cannot be mapped and
+    are read whole.
 
     Raises:
         CheckpointError: as above.
@@ -77,7 +81,8 @@ def check_checkpoint(path: str | Path) -> None:
 
 
 def check_training_checkpoint(path: str | Path) -> None:
-    """Raise unless `path` is a checkpoint that fairseq can start from: sound, and with its own entries beside `model`.
+    """Raises unless `path` is a checkpoint that fairseq can start from: sound, and with its own
+    entries beside `model`.
 
     Raises:
         CheckpointError: as `check_checkpoint`, or it holds weights alone.
@@ -96,7 +101,8 @@ def check_training_checkpoint(path: str | Path) -> None:
 
 
 def check_optimizer_state(path: str | Path, trained: Sequence[torch.Tensor], *, flat: bool) -> None:
-    """Raise unless the optimizer's state in a checkpoint is of the parameters that are trained now, as far as it tells.
+    """Raises unless the optimizer's state in a checkpoint is of the parameters that are trained
+    now, as far as it tells.
 
     Args:
         path: a checkpoint as fairseq saves it; one without such a state is let pass.
@@ -130,10 +136,12 @@ def check_optimizer_state(path: str | Path, trained: Sequence[torch.Tensor], *, 
 
 
 def load_weights(model: nn.Module, checkpoint: str | Path | Mapping[str, Any]) -> LoadReport:
-    """Load a checkpoint file (or what was read from one) for inference, strictly, in the model's dtype and device.
+    """Loads a checkpoint file (or what was read from one) for inference, strictly, in the model's
+    dtype and device.
 
     Raises:
-        CheckpointError: unreadable, or keys or shapes differ from the model's by more than is harmless.
+        CheckpointError: unreadable, or keys or shapes differ from the model's by more than is
+            harmless.
     """
     source = str(checkpoint) if isinstance(checkpoint, str | Path) else "checkpoint"
     entries = load_checkpoint(checkpoint) if isinstance(checkpoint, str | Path) else checkpoint
@@ -149,11 +157,12 @@ def adapt_state(
     source: str = "checkpoint",
     use: Use = Use.INFERENCE,
 ) -> tuple[dict[str, torch.Tensor], LoadReport]:
-    """Fit a checkpoint's weights to a model; neither is changed.
+    """Fits a checkpoint's weights to a model; neither is changed.
 
     Args:
         checkpoint: a whole checkpoint or a state dict, with or without the `mmmodel.` prefix.
-        model: whose state dict (without prefix) gives the names, shapes and dtypes, and the values that are kept.
+        model: whose state dict (without prefix) gives the names, shapes and dtypes, and the values
+            that are kept.
         source: what to call the checkpoint in messages.
         use: what the weights are for.
     Returns:
@@ -180,7 +189,7 @@ def adapt_state(
 def _require_fit(
     found: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], source: str, use: Use
 ) -> None:
-    """Raise CheckpointError that lists all keys and shapes of a file that a model cannot take."""
+    """Raises CheckpointError that lists all keys and shapes of a file that a model cannot take."""
     extra = [name for name in found if name not in own]
     absent = [name for name in own if name not in found]
     shapes = [(n, tuple(own[n].shape), tuple(found[n].shape)) for n in own if n in found]
@@ -250,7 +259,8 @@ def _listing(what: str, lines: list[str]) -> list[str]:
 
 
 def weights_fingerprint(module: nn.Module, trainable_only: bool = True) -> str:
-    """Return a SHA-256 over names, dtypes, shapes and bytes of the parameters, the same on every device.
+    """Returns a SHA-256 over names, dtypes, shapes and bytes of the parameters, the same on every
+    device.
 
     Args:
         trainable_only: leave out frozen parameters, which cannot tell two moments of one run apart.

@@ -1,4 +1,6 @@
-"""The keys of checkpoints: old names of tensors, and which keys may be on one side only, and for what use."""
+"""The keys of checkpoints: old names of tensors, and which keys may be on one side only, and for
+what use.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,7 @@ RENAMED = (
 
 
 def present_name(name: str) -> str:
-    """Return the name that a tensor called `name` in a file has in today's models."""
+    """Returns the name that a tensor called `name` in a file has in today's models."""
     for pattern, replacement in RENAMED:
         name = pattern.sub(replacement, name)
     return name
@@ -71,5 +73,5 @@ def may_be_kept(name: str, use: Use) -> bool:
 
 
 def reason_for(name: str) -> str:
-    """Return why it is harmless that `name` is on one side only."""
+    """Returns why it is harmless that `name` is on one side only."""
     return next(harmless.reason for harmless in HARMLESS if harmless.names.search(name))

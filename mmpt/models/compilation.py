@@ -1,9 +1,11 @@
-"""`model.compile`: torch.compile for the parts of BERT's layers that treat tokens one by one, each on its own.
+"""`model.compile`: torch.compile for the parts of BERT's layers that treat tokens one by one, each
+on its own.
 
-These are what surrounds attention: projection, GELU, dropout, residual sum, LayerNorm. Their only changing size is the
-number of tokens, so one graph with a symbolic size serves every batch, packed or padded, and every layer of both
-towers; attention itself, whose runs differ in each batch, stays eager. State-dict keys stay as they are. Values equal
-eager ones to rounding; dropout draws in another order, so a seed gives other, equally repeatable draws.
+These are what surrounds attention: projection, GELU, dropout, residual sum, LayerNorm. Their only
+changing size is the number of tokens, so one graph with a symbolic size serves every batch, packed
+or padded, and every layer of both towers; attention itself, whose runs differ in each batch, stays
+eager. State-dict keys stay as they are. Values equal eager ones to rounding; dropout draws in
+another order, so a seed gives other, equally repeatable draws.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ TOKEN_WISE = (BertSelfOutput, BertIntermediate, BertOutput)
 
 
 def compile_layers(model: nn.Module, device: torch.device) -> int:
-    """Have the token-wise parts of the model's BERT layers compiled when they first run; return their number.
+    """Has the token-wise parts of the model's BERT layers compiled when they first run; return
+    their number.
 
     Args:
         model: changed in place.
@@ -44,7 +47,7 @@ def compile_layers(model: nn.Module, device: torch.device) -> int:
 
 
 def _try_compiler(device: torch.device) -> None:
-    """Raise ConfigError unless torch can compile for `device`."""
+    """Raises ConfigError unless torch can compile for `device`."""
     trial = torch.compile(
         lambda values: values.sin() + 1, dynamic=True, options={"fx_graph_cache": False}
     )

@@ -1,8 +1,9 @@
 """Floating-point operations of the two towers on real tokens.
 
-Counted are the matrix products of the transformer layers, two operations per multiply-add; a frozen layer needs one
-product less in backward, that for its weights' gradient. Embeddings, norms, the loss and all that is computed twice to
-save memory are not counted, so that the figure is comparable between implementations.
+Counted are the matrix products of the transformer layers, two operations per multiply-add; a frozen
+layer needs one product less in backward, that for its weights' gradient. Embeddings, norms, the
+loss and all that is computed twice to save memory are not counted, so that the figure is comparable
+between implementations.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from transformers import BertModel
 
 
 def tower_flops(bert: BertModel, lengths: torch.Tensor, *, training: bool = True) -> torch.Tensor:
-    """Return the operations of one pass over sequences of `lengths` real tokens, as a scalar float64 on its device.
+    """Returns the operations of one pass over sequences of `lengths` real tokens, as a scalar
+    float64 on its device.
 
     Args:
         lengths: integers of any shape, real tokens of each sequence.

@@ -1,9 +1,10 @@
-"""Two-tower models that read a whole video at once: full-video retrieval, step segmentation, step localisation.
+"""Two-tower models that read a whole video at once: full-video retrieval, step segmentation, step
+localisation.
 
-All have the towers and keys of `MMFusionSeparate`; only segmentation adds weights, a classifier. A batch is one video,
-cut into windows, so every input has a leading axis of 1.
-Legend: W windows, F seconds of a window, I width of the features (512), S captions (or steps), T text slots,
-R real seconds of all windows, K classes, D hidden size.
+All have the towers and keys of `MMFusionSeparate`; only segmentation adds weights, a classifier. A
+batch is one video, cut into windows, so every input has a leading axis of 1.
+Legend: W windows, F seconds of a window, I width of the features (512), S captions (or steps), T
+text slots, R real seconds of all windows, K classes, D hidden size.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class MMFusionSeparateFullVideoBGRetrieval(MMFusionSeparate):
         vmasks: torch.Tensor,
         **_: Any,
     ) -> ModelOutput:
-        """Return pooled_video [W, D] and pooled_text [S, D].
+        """Returns pooled_video [W, D] and pooled_text [S, D].
 
         Args:
             caps: int64 [1, S, T].
@@ -74,7 +75,7 @@ class MMFusionSeparateActionSegmentation(MMFusionSeparate):
         vmasks: torch.Tensor,
         **_: Any,
     ) -> Logits:
-        """Return logits [W, F, K]; those of padded seconds mean nothing.
+        """Returns logits [W, F, K]; those of padded seconds mean nothing.
 
         Args:
             caps: int64 [1, W, any]; only [CLS] and [SEP] are read.
@@ -103,7 +104,7 @@ class MMFusionSeparateActionLocalization(MMFusionSeparate):
         vmasks: torch.Tensor,
         **_: Any,
     ) -> Logits:
-        """Return logits [R, S], window after window.
+        """Returns logits [R, S], window after window.
 
         Args:
             caps: int64 [1, S, T], one text per step.
@@ -119,17 +120,17 @@ class MMFusionSeparateActionLocalization(MMFusionSeparate):
 
 
 def window_text(caps_ST: torch.Tensor, num_windows: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the text of windows that have none: caps int64 [W, 2] and cmasks bool [W, 2].
+    """Returns the text of windows that have none: caps int64 [W, 2] and cmasks bool [W, 2].
 
-    It is [CLS] and [SEP], taken from the head of a caption; the [CLS] key is masked, as released, so that a window's
-    vector differs a little from the one that retrieval of clips gives it.
+    It is [CLS] and [SEP], taken from the head of a caption; the [CLS] key is masked, as released,
+    so that a window's vector differs a little from the one that retrieval of clips gives it.
     """
     caps_W2 = caps_ST[:1, :2].expand(num_windows, -1)
     return caps_W2, torch.tensor([False, True], device=caps_W2.device).expand(num_windows, -1)
 
 
 def _only_video(model: nn.Module, *tensors: torch.Tensor) -> list[torch.Tensor]:
-    """Return the tensors of the only video of a batch; ConfigError for a batch of clips."""
+    """Returns the tensors of the only video of a batch; ConfigError for a batch of clips."""
     vfeats = tensors[2]
     if vfeats.ndim != 4:
         raise ConfigError("model", [wrong_axes(model, "whole videos, float [1, W, F, I]", vfeats)])

@@ -1,6 +1,7 @@
 """The video tower: transformers' own `BertModel` reads [CLS], one token per second of video, [SEP].
 
-Nothing of BERT is written again: the tower hands it input embeddings, explicit positions and a mask.
+Nothing of BERT is written again: the tower hands it input embeddings, explicit positions and a
+mask.
 Legend: N clips, F seconds, I width of the features, D hidden size.
 """
 
@@ -15,7 +16,9 @@ from mmpt.modules import MMBertEmbeddings, VideoTokenMLP, run_packed
 
 S3D_WIDTH = 512
 NUM_COIN_CLASSES = 779
-"""The 778 steps of COIN, and class 0 for seconds that belong to none; part of the released checkpoint's shape."""
+"""The 778 steps of COIN, and class 0 for seconds that belong to none; part of the released
+checkpoint's shape.
+"""
 
 
 class MMBertForEncoder(nn.Module):
@@ -42,7 +45,7 @@ class MMBertForEncoder(nn.Module):
         *,
         packed: bool = False,
     ) -> torch.Tensor:
-        """Return the last hidden states [N, F + 2, D].
+        """Returns the last hidden states [N, F + 2, D].
 
         Args:
             ids_N2: int64, [CLS] and [SEP].
@@ -81,7 +84,8 @@ class MMBertForEncoder(nn.Module):
 
 
 class MMBertForTokenClassification(MMBertForEncoder):
-    """The video tower with a `classifier` of its states into COIN's step classes; it returns the states all the same.
+    """The video tower with a `classifier` of its states into COIN's step classes; it returns the
+    states all the same.
 
     (The original has a dropout module in between, which it never applies.)
     """

@@ -1,4 +1,6 @@
-"""Reads one video's features, `<folder>/<id>.npy`, in one pass, and says in a few words why it cannot be used."""
+"""Reads one video's features, `<folder>/<id>.npy`, in one pass, and says in a few words why it
+cannot be used.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ class FileState(NamedTuple):
 
 
 class FeatureError(Exception):
-    """This video's features cannot be used; `passing` when a later attempt may succeed with the same file."""
+    """This video's features cannot be used; `passing` when a later attempt may succeed with the
+    same file.
+    """
 
     def __init__(self, reason: str, passing: bool = False):
         super().__init__(reason)
@@ -31,7 +35,7 @@ class FeatureError(Exception):
 
 
 def feature_path(folder: Path, video_id: str) -> Path:
-    """Return where the features of `video_id` lie; an id may hold slashes and dots.
+    """Returns where the features of `video_id` lie; an id may hold slashes and dots.
 
     Raises:
         FeatureError: the id leads out of the folder.
@@ -42,7 +46,7 @@ def feature_path(folder: Path, video_id: str) -> Path:
 
 
 def file_state(folder: Path, video_id: str) -> FileState:
-    """Return size and time of change of a video's feature file."""
+    """Returns size and time of change of a video's feature file."""
     try:
         found = os.stat(feature_path(folder, video_id))
     except (OSError, FeatureError):
@@ -51,10 +55,11 @@ def file_state(folder: Path, video_id: str) -> FileState:
 
 
 def read_features(folder: Path, video_id: str) -> np.ndarray:
-    """Return a video's features as float16 [seconds, 512]; any float dtype is taken.
+    """Returns a video's features as float16 [seconds, 512]; any float dtype is taken.
 
     Raises:
-        FeatureError: missing, unreadable, truncated, of another shape or dtype, without rows, or not finite.
+        FeatureError: missing, unreadable, truncated, of another shape or dtype, without rows, or
+            not finite.
     """
     try:
         with open(feature_path(folder, video_id), "rb", buffering=0) as file:
@@ -71,7 +76,7 @@ def read_features(folder: Path, video_id: str) -> np.ndarray:
 
 
 def _parse(whole: bytes) -> np.ndarray:
-    """Return the array of a `.npy` file's bytes, without copying them."""
+    """Returns the array of a `.npy` file's bytes, without copying them."""
     file = _Reader(whole)
     try:
         version = np.lib.format.read_magic(file)  # type: ignore[arg-type]

@@ -1,7 +1,8 @@
-"""Where shards lie, the meta file that says which video is in which row, and the checks of one shard.
+"""Where shards lie, the meta file that says which video is in which row, and the checks of one
+shard.
 
-Our meta file is JSON, {"format": 1, "shards": [[id, ...], ...]}: entry k lists the videos of shard k in row order. The
-released `{train|val}_meta.pkl` ({k: [id, ...]}) is read where there is no JSON.
+Our meta file is JSON, {"format": 1, "shards": [[id, ...], ...]}: entry k lists the videos of shard
+k in row order. The released `{train|val}_meta.pkl` ({k: [id, ...]}) is read where there is no JSON.
 """
 
 from __future__ import annotations
@@ -22,29 +23,31 @@ NUM_SAMPLED = 4096  # captions per shard whose ids are looked at when a run star
 
 
 def video_stem(vfeat_dir: str | Path, split: Split, shard: int) -> str:
-    """Return the stem of a feature shard."""
+    """Returns the stem of a feature shard."""
     return f"{vfeat_dir}/{split.shard_name}_{shard}"
 
 
 def times_stem(tfeat_dir: str | Path, split: Split, shard: int) -> str:
-    """Return the stem of the captions' times; `tfeat_dir` is a prefix ending in a dot."""
+    """Returns the stem of the captions' times; `tfeat_dir` is a prefix ending in a dot."""
     return f"{tfeat_dir}{split.shard_name}_{shard}.startends"
 
 
 def ids_stem(tfeat_dir: str | Path, split: Split, shard: int) -> str:
-    """Return the stem of the captions' word-piece ids."""
+    """Returns the stem of the captions' word-piece ids."""
     return f"{tfeat_dir}{split.shard_name}_{shard}.caps_ids"
 
 
 def write_shard_meta(vfeat_dir: str | Path, split: Split, shards: Sequence[Sequence[str]]) -> Path:
-    """Write `<vfeat_dir>/{train|val}_meta.json`; `shards[k]` lists the ids of shard k in row order."""
+    """Writes `<vfeat_dir>/{train|val}_meta.json`; `shards[k]` lists the ids of shard k in row
+    order.
+    """
     path = Path(vfeat_dir) / f"{split.shard_name}_meta.json"
     write_json(path, {"format": META_FORMAT, "shards": [list(ids) for ids in shards]})
     return path
 
 
 def meta_path(vfeat_dir: str | Path, split: Split) -> Path:
-    """Return the split's meta file: ours, or else the released pickle.
+    """Returns the split's meta file: ours, or else the released pickle.
 
     Raises:
         DataError: neither is there.
@@ -62,7 +65,7 @@ def meta_path(vfeat_dir: str | Path, split: Split) -> Path:
 
 
 def read_shard_meta(vfeat_dir: str | Path, split: Split) -> dict[int, list[str]]:
-    """Return {shard: ids in row order} from the split's meta file.
+    """Returns {shard: ids in row order} from the split's meta file.
 
     Raises:
         DataError: there is none, or it is of another layout.
@@ -106,15 +109,15 @@ def check_shard(
     vfeat_dir: str, tfeat_dir: str | None, split: Split, shard: int, shards: Mapping[int, Sequence[str]],
     vocab_size: int | None = None,
 ) -> ShardCounts:  # fmt: skip
-    """Open the tensors of one shard and check that they fit each other; no features are read.
+    """Opens the tensors of one shard and check that they fit each other; no features are read.
 
-    With `vocab_size`, the ids of the first `NUM_SAMPLED` captions are read too: captions of another BERT are found at
-    once, while reading every id of HowTo100M would delay a start by minutes. A single damaged id further back is found
-    when it is drawn, or by scripts/check_dataset.py.
+    With `vocab_size`, the ids of the first `NUM_SAMPLED` captions are read too: captions of another
+    BERT are found at once, while reading every id of HowTo100M would delay a start by minutes. A
+    single damaged id further back is found when it is drawn, or by scripts/check_dataset.py.
 
     Raises:
-        DataError: a file is missing or damaged, features are not [seconds, 512] floats, row counts differ, or a
-            word-piece id is not below `vocab_size`.
+        DataError: a file is missing or damaged, features are not [seconds, 512] floats, row counts
+            differ, or a word-piece id is not below `vocab_size`.
     """
     num_videos = len(shards[shard])
     features = open_features(vfeat_dir, split, shard)
@@ -153,7 +156,7 @@ def _check_vocabulary(ids: ShardedTensor, vocab_size: int, names: Sequence[str])
 
 
 def open_features(vfeat_dir: str, split: Split, shard: int) -> ShardedTensor:
-    """Return the mapped feature shard; DataError unless it holds floats of width 512."""
+    """Returns the mapped feature shard; DataError unless it holds floats of width 512."""
     features = open_shard(video_stem(vfeat_dir, split, shard))
     data = features.data
     if data.ndim != 2 or data.shape[1] != FEATURE_DIM or data.dtype.kind != "f":
@@ -165,7 +168,9 @@ def open_features(vfeat_dir: str, split: Split, shard: int) -> ShardedTensor:
 
 
 def open_captions(tfeat_dir: str, split: Split, shard: int) -> tuple[ShardedTensor, ShardedTensor]:
-    """Return the mapped times (float [captions, 2], seconds) and ids (int [captions, width], -1 padded) of a shard."""
+    """Returns the mapped times (float [captions, 2], seconds) and ids (int [captions, width], -1
+    padded) of a shard.
+    """
     first_file = f"{times_stem(tfeat_dir, split, shard)}_data.npy"
     if not str(tfeat_dir).endswith(".") and not Path(first_file).exists():
         raise DataError(

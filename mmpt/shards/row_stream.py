@@ -1,7 +1,8 @@
-"""Writes a ragged tensor row by row: what is in memory is one row's array, and the files are those of `ShardedTensor`.
+"""Writes a ragged tensor row by row: what is in memory is one row's array, and the files are those
+of `ShardedTensor`.
 
-NumPy pads a header so that the first axis can grow in place. The header is therefore written first, for no rows, and
-again at the end: the bytes are those of `np.save` of the whole.
+NumPy pads a header so that the first axis can grow in place. The header is therefore written first,
+for no rows, and again at the end: the bytes are those of `np.save` of the whole.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class RowStream:
         self._write_header()
 
     def append(self, rows: np.ndarray) -> None:
-        """Write the next item, [rows, width] of the stream's dtype."""
+        """Writes the next item, [rows, width] of the stream's dtype."""
         assert rows.ndim == 2
         assert rows.shape[1] == self.width
         assert rows.dtype == self.dtype
@@ -40,7 +41,7 @@ class RowStream:
         return self._starts[-1]
 
     def finish(self) -> np.ndarray:
-        """Put the final header in place; return the starts, int64 [items + 1]."""
+        """Puts the final header in place; return the starts, int64 [items + 1]."""
         end = self._file.tell()
         self._file.seek(0)
         self._write_header()
@@ -57,7 +58,9 @@ class RowStream:
 
 @contextmanager
 def row_stream(stem: str, width: int, dtype: np.dtype) -> Iterator[RowStream]:
-    """Open `<stem>_data.npy` for streaming; both files get their names when the block ends well, else neither."""
+    """Opens `<stem>_data.npy` for streaming; both files get their names when the block ends well,
+    else neither.
+    """
     with (
         atomic_write(f"{stem}_data.npy", "wb") as data,
         atomic_write(f"{stem}_starts.npy", "wb") as starts,

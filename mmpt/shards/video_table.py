@@ -1,7 +1,8 @@
-"""Which videos a split uses and where they lie, as three arrays: a million videos cost 19 MB and no Python objects.
+"""Which videos a split uses and where they lie, as three arrays: a million videos cost 19 MB and no
+Python objects.
 
-Arrays, not lists of strings, because reading a Python object writes its reference count, and a forked loader worker
-would copy every page it reads.
+Arrays, not lists of strings, because reading a Python object writes its reference count, and a
+forked loader worker would copy every page it reads.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class VideoTable:
 
     @classmethod
     def from_shards(cls, shards: Mapping[int, Sequence[str]]) -> VideoTable:
-        """Return the table of everything that is packed, in packing order."""
+        """Returns the table of everything that is packed, in packing order."""
         sizes = [len(ids) for ids in shards.values()]
         names = _to_names([name for ids in shards.values() for name in ids])
         rows = np.concatenate(
@@ -44,23 +45,27 @@ class VideoTable:
         return len(self.names)
 
     def name(self, position: int) -> str:
-        """Return the id at `position`."""
+        """Returns the id at `position`."""
         return self.names[position].decode()
 
     def name_list(self) -> list[str]:
-        """Return all ids, in order."""
+        """Returns all ids, in order."""
         return [name.decode() for name in self.names.tolist()]
 
     def key(self, position: int, index: int) -> ShardKey:
-        """Return the key of the video at `position`; `index` is what it says of its place in the list."""
+        """Returns the key of the video at `position`; `index` is what it says of its place in the
+        list.
+        """
         return ShardKey(
             self.name(position), index, int(self.shards[position]), int(self.rows[position])
         )
 
     def positions(self, ids: Sequence[str]) -> np.ndarray:
-        """Return where each id is, int64 [len(ids)]; -1 where it is not, the first place where it is twice.
+        """Returns where each id is, int64 [len(ids)]; -1 where it is not, the first place where it
+        is twice.
 
-        The dictionary lives for this call only: a million videos take a second, and no memory afterwards.
+        The dictionary lives for this call only: a million videos take a second, and no memory
+        afterwards.
         """
         backwards = range(len(self) - 1, -1, -1)
         where = dict(zip(reversed(self.names.tolist()), backwards, strict=True))
@@ -69,7 +74,7 @@ class VideoTable:
         )
 
     def take(self, positions: np.ndarray) -> VideoTable:
-        """Return the table of these positions, in this order."""
+        """Returns the table of these positions, in this order."""
         return VideoTable(self.names[positions], self.shards[positions], self.rows[positions])
 
 
@@ -78,7 +83,8 @@ def _to_names(ids: Sequence[str]) -> np.ndarray:
 
 
 def read_id_list(path: str | Path) -> list[str]:
-    """Return the ids of a list file: one per line, stripped, blank lines skipped, repeats dropped and counted.
+    """Returns the ids of a list file: one per line, stripped, blank lines skipped, repeats dropped
+    and counted.
 
     Raises:
         DataError: missing, not text, or without any id.
@@ -115,10 +121,10 @@ def load_video_table(
     list_path: str | Path, vfeat_dir: str, tfeat_dir: str | None, split: Split, max_missing: float,
     vocab_size: int | None = None,
 ) -> VideoTable:  # fmt: skip
-    """Return the usable videos of a list, in list order, the same in every process.
+    """Returns the usable videos of a list, in list order, the same in every process.
 
-    Ids that are not packed are dropped up to a share of `max_missing`; videos without a feature row or without a
-    caption are left out. Both are counted in the log.
+    Ids that are not packed are dropped up to a share of `max_missing`; videos without a feature row
+    or without a caption are left out. Both are counted in the log.
 
     Args:
         tfeat_dir: prefix of the caption shards; None where captions are not read.
@@ -162,7 +168,7 @@ def _drop_empty(
     table: VideoTable, shards: Mapping[int, Sequence[str]], vfeat_dir: str, tfeat_dir: str | None, split: Split,
     vocab_size: int | None,
 ) -> VideoTable:  # fmt: skip
-    """Check every shard that `table` touches and leave out its videos without seconds or captions."""
+    """Checks every shard that `table` touches and leave out its videos without seconds or captions."""
     usable = np.ones(len(table), dtype=bool)
     num_captions = num_reversed = num_outside = 0
     for shard in np.unique(table.shards).tolist():

@@ -25,7 +25,7 @@ def write_feature_shard(
     ids: Sequence[str],
     features: Sequence[np.ndarray],
 ) -> None:
-    """Write the features of one shard.
+    """Writes the features of one shard.
 
     Args:
         ids: video ids, for messages.
@@ -45,7 +45,8 @@ def write_feature_shard(
 def write_caption_shard(
     tfeat_dir: str | Path, split: Split, shard: int, captions: Sequence[Captions]
 ) -> None:
-    """Write the captions of one shard: times float32 [n, 2] and ids int32 [n, 32], cut to 32 and padded with -1.
+    """Writes the captions of one shard: times float32 [n, 2] and ids int32 [n, 32], cut to 32 and
+    padded with -1.
 
     Args:
         tfeat_dir: path prefix ending in a dot.
@@ -63,7 +64,7 @@ def write_shards(
     videos: Iterable[tuple[str, np.ndarray, Captions]],
     shard_size: int = SHARD_SIZE,
 ) -> list[list[str]]:
-    """Write everything a split needs, holding one shard in memory at a time.
+    """Writes everything a split needs, holding one shard in memory at a time.
 
     Args:
         videos: (id, float [seconds, 512], captions) in list order.

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 
-from mmpt.cli.compatibility import check_checkpoint_fits
+from mmpt.cli.compatibility import check_checkpoint_fits, check_parts_fit
 from mmpt.cli.scoring import predict
-from mmpt.config import load_config
+from mmpt.config import DatasetConfig, load_config
 from mmpt.errors import CheckpointError, ConfigError
 from tests.models.tiny_model import F, make_run
 from tests.tiny_bert import tiny_bert
@@ -65,6 +66,21 @@ def test_a_bert_that_is_gone_cannot_be_compared(run: Path, tmp_path: Path, caplo
     (run / "bert").mkdir()
     check_checkpoint_fits(load_config(run / "config.yaml", [f"dataset.bert_name={moved}"]), run / "checkpoint_best.pt")
     assert f"trained with the BERT `{run / 'bert'}`, which cannot be compared" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("predictor", "found"),
+    [("CrossTaskPredictor", r"a 0-D `task` \(found: none\)"), ("COINPredictor", None)],
+)
+def test_items_of_another_aligner_are_refused(predictor: str, found: str | None) -> None:
+    shapes = {"caps": 2, "cmasks": 2, "vfeats": 3, "vmasks": 2, "targets": 2, "video_targets": 1}
+    item = {name: torch.zeros([1] * axes) for name, axes in shapes.items()} | {"video_id": "a"}
+    config = SimpleNamespace(predictor=predictor, path="a.yaml", dataset=DatasetConfig())
+    if found is None:
+        check_parts_fit(config, [item], 0)  # type: ignore[arg-type]
+        return
+    with pytest.raises(ConfigError, match=found):
+        check_parts_fit(config, [item], 0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "dataset: 3", "a: [", "dataset: {bert_name: 3, max_video_len: x}"])

@@ -194,12 +194,6 @@ def test_a_model_without_logits_is_refused_by_name() -> None:
         match=r"`predictor: COINPredictor` needs .*ActionSegmentation, but .*pooled_video",
     ):
         COINPredictor(config())(Towers(), [batch], CPU)
-    del batch["video_len"]
-    with pytest.raises(
-        ConfigError,
-        match="needs items with video_len, which `aligner: COINActionSegmentationAligner`",
-    ):
-        COINPredictor(config())(Echo(), [batch], CPU)
     with pytest.raises(ConfigError, match=r"`dataset\.test_path` must be set for COINZSPredictor"):
         COINZSPredictor(config())
 

@@ -11,13 +11,13 @@ def test_text_table_is_aligned_and_leaves_out_what_nobody_has() -> None:
         {"chance": {"RetrievalMetric": CHANCE}, "norton": {"RetrievalMetric": CLIP}}
     )
     assert table.splitlines() == [
-        "                                  chance  norton",
-        "------------------------------------------------",
-        "clip, text to video, R@1             1.0    24.2",
-        "clip, text to video, R@5             5.0    50.0",
-        "clip, text to video, R@10           10.0   100.0",
-        "clip, text to video, median rank    50.5     3.5",
-        "clip, video to text, R@1             1.0     0.0",
+        "                                   chance   norton",
+        "─" * 50,
+        "clip, text to video, R@1              1.0     24.2",
+        "clip, text to video, R@5              5.0     50.0",
+        "clip, text to video, R@10            10.0    100.0",
+        "clip, text to video, median rank     50.5      3.5",
+        "clip, video to text, R@1              1.0      0.0",
     ]
 
 

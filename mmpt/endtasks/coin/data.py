@@ -1,8 +1,9 @@
-"""COIN: which of 778 steps, or none, is done in every second of a video; the whole video is read in sliding windows.
+"""COIN: which of 778 steps, or none, is done in every second of a video; the whole video is read in
+sliding windows.
 
-The file is {"database": {video id: {"subset": "training" or "testing", "annotation": [{"id": "1" to "778", "segment":
-[start, end], "label": str}, ...]}}}, times in seconds. Class 0 ("O") is a second without a step; later segments
-overwrite earlier ones.
+The file is {"database": {video id: {"subset": "training" or "testing", "annotation": [{"id": "1" to
+"778", "segment": [start, end], "label": str}, ...]}}}, times in seconds. Class 0 ("O") is a second
+without a step; later segments overwrite earlier ones.
 
 Legend: W windows, F video slots (seconds), L seconds of a video.
 """
@@ -93,10 +94,12 @@ class COINActionSegmentationMetaProcessor(MetaProcessor):
 
 @TEXT_PROCESSORS.register
 class COINActionSegmentationTextProcessor(TextReader):
-    """The segments as they are: the words of steps are the same for every video, and belong to the predictor."""
+    """The segments as they are: the words of steps are the same for every video, and belong to the
+    predictor.
+    """
 
     def __call__(self, key: list[Segment]) -> list[Segment]:
-        """Return `key`."""
+        """Returns `key`."""
         return key
 
 
@@ -111,7 +114,7 @@ class COINActionSegmentationAligner(WindowAligner):
         text_feature: list[Segment],
         rng: random.Random,
     ) -> SegmentationBatch:
-        """Return the windows with a text of special tokens only; nothing is drawn."""
+        """Returns the windows with a text of special tokens only; nothing is drawn."""
         vfeats, vmasks, spans = self.build_windows(video_feature, name=video_name(video_key))
         steps_L = steps_by_second(text_feature, len(video_feature))
         targets_WF = np.full(vmasks.shape, IGNORE_INDEX, dtype=np.int64)
@@ -130,7 +133,9 @@ class COINActionSegmentationAligner(WindowAligner):
         )
 
     def _windows_text(self, num_windows: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return [CLS] [SEP] [PAD] [SEP], of which the video tower sees the first [SEP] only, as released."""
+        """Returns [CLS] [SEP] [PAD] [SEP], of which the video tower sees the first [SEP] only, as
+        released.
+        """
         slots = TextSlots(num_windows, 4, self.special)
         slots.caps_BT[:, 3] = self.special.sep
         cmasks = torch.tensor([False, True, False, True]).repeat(num_windows, 1)
@@ -138,7 +143,9 @@ class COINActionSegmentationAligner(WindowAligner):
 
 
 def steps_by_second(segments: list[Segment], num_seconds: int) -> np.ndarray:
-    """Return the step of every second, int64 [num_seconds]: of the last segment that touches it, or 0."""
+    """Returns the step of every second, int64 [num_seconds]: of the last segment that touches it,
+    or 0.
+    """
     steps_L = np.zeros(num_seconds, dtype=np.int64)
     for segment in segments:
         steps_L[math.floor(segment.start_s) : math.ceil(segment.end_s)] = segment.step
@@ -146,10 +153,11 @@ def steps_by_second(segments: list[Segment], num_seconds: int) -> np.ndarray:
 
 
 def read_coin(path: str) -> CoinAnnotation:
-    """Return the videos and the words of the steps.
+    """Returns the videos and the words of the steps.
 
     Raises:
-        DataError: missing, another data set's file, a step beyond 1 to `NUM_STEPS`, bad times, or a step without words.
+        DataError: missing, another data set's file, a step beyond 1 to `NUM_STEPS`, bad times, or a
+            step without words.
     """
     value = read_json(path)
     database = value.get("database") if isinstance(value, dict) else None
@@ -182,7 +190,8 @@ def read_coin(path: str) -> CoinAnnotation:
 
 
 def step_labels(path: str) -> list[str]:
-    """Return the words of steps 1, 2, ... of the testing subset; equal ones are counted in a warning.
+    """Returns the words of steps 1, 2, ... of the testing subset; equal ones are counted in a
+    warning.
 
     Raises:
         DataError: as `read_coin`, or a step below the last one has no words.
@@ -212,7 +221,7 @@ def _is_video(video: Any) -> bool:
 
 
 def _read_row(row: Any, name: str) -> tuple[Segment, str]:
-    """Return one annotation as a segment and its label."""
+    """Returns one annotation as a segment and its label."""
     fields = row if isinstance(row, dict) else {}
     step, times, label = str(fields.get("id")), _stretch(fields.get("segment")), fields.get("label")
     if not step.isdecimal() or not 1 <= int(step) <= NUM_STEPS:
@@ -232,7 +241,7 @@ def _read_row(row: Any, name: str) -> tuple[Segment, str]:
 
 
 def _stretch(value: Any) -> tuple[float, float] | None:
-    """Return `value` if it is [start, end] with 0 <= start <= end, both finite."""
+    """Returns `value` if it is [start, end] with 0 <= start <= end, both finite."""
     if not isinstance(value, list) or len(value) != 2:
         return None
     if not all(

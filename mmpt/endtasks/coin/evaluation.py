@@ -1,21 +1,23 @@
-"""Step segmentation (COIN): a class for every second of a video, by a trained classifier or by the words of steps.
+"""Step segmentation (COIN): a class for every second of a video, by a trained classifier or by the
+words of steps.
 
-Classes are 0 ("O", no step) and the steps from 1 on. Where several classes share the best score, the first is
-predicted, as released, but a right one among k of them counts 1/k; so equal scores for all reach chance.
+Classes are 0 ("O", no step) and the steps from 1 on. Where several classes share the best score,
+the first is predicted, as released, but a right one among k of them counts 1/k. So equal scores for
+all classes reach chance.
 
-Legend: W windows of a video, F seconds of a window, L seconds of a video, R seconds of all videos, C classes, D hidden
-size.
+Legend: W windows of a video, F seconds of a window, L seconds of a video, R seconds of all videos,
+C classes, D hidden size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 
 from mmpt.config.schema import DatasetConfig
 from mmpt.endtasks.coin.data import step_labels
@@ -23,43 +25,41 @@ from mmpt.errors import ConfigError, DataError
 from mmpt.evaluators.base import (
     METRICS,
     PREDICTORS,
-    BatchLoader,
+    WHOLE_VIDEO,
     Metric,
     Number,
     Outputs,
+    Part,
     Predictor,
+    Prepared,
 )
 from mmpt.evaluators.functional import shared_credit
-from mmpt.evaluators.inference import check_finite, check_not_empty, evaluating, model_inputs
-from mmpt.evaluators.seconds import config_spans, need_entries, need_logits
+from mmpt.evaluators.inference import config_spans, finite
 from mmpt.inference.windows import embed_texts
 from mmpt.losses.precision import wide
 from mmpt.processors.tokenizer import load_tokenizer, special_tokens
 from mmpt.processors.window_aligner import average_windows
-from mmpt.utils.log import get_logger, progress
+from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 
 TEXTS_AT_ONCE = 256
-ENTRIES = ("video_len", "video_targets", "video_id")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationOutputs(Outputs):
-    """What is predicted for every second of every video, one video after the other."""
+    """The class predicted for every second of every video, one video after the other."""
 
     predictions: np.ndarray  # int64 [R]
     targets: np.ndarray  # int64 [R]
-    credits: np.ndarray  # float64 [R]: 1 where right, 1/k where right among k equal classes, else 0
-    step_credits: (
-        np.ndarray
-    )  # float64 [R]: the same if class 0 is not to be chosen; of seconds with a step
+    credits: np.ndarray  # float64 [R]: 1 where right, 1/k where right among k equal ones, else 0
+    step_credits: np.ndarray  # float64 [R]: the same if class 0 cannot be chosen
     num_classes: int
     video_ids: list[str]
     video_lengths: list[int]
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return Y_pred and Y_true (named as in the release), video_id and video_len."""
+        """Returns Y_pred and Y_true (named as in the release), video_id and video_len."""
         return {
             "Y_pred": self.predictions,
             "Y_true": self.targets,
@@ -68,146 +68,94 @@ class SegmentationOutputs(Outputs):
         }
 
 
-ScoreWindows = Callable[[dict[str, torch.Tensor]], torch.Tensor]
-"""Model inputs of one video to float scores [W, F, C]."""
-ScoreClasses = Callable[[np.ndarray], np.ndarray]
-"""Scores [L, C] that are averaged over windows to those of all classes."""
+class Scorer(NamedTuple):
+    """How the seconds of a video are scored."""
+
+    score_windows: Callable[[dict[str, torch.Tensor]], torch.Tensor]
+    """Model inputs of one video -> float scores [W, F, C], without class 0 if `background` is set."""
+    background: float | None = None
+    """Score of class 0 in every second; None where `score_windows` scores it."""
 
 
 class SecondsPredictor(Predictor[SegmentationOutputs]):
-    """Scores overlapping windows of whole videos and averages what they say of a second."""
+    """Scores overlapping windows of whole videos and averages the scores of each second."""
 
     makes = SegmentationOutputs
-    reads: ClassVar[Mapping[str, int]] = {
-        "caps": 2,
-        "cmasks": 2,
-        "vfeats": 3,
-        "vmasks": 2,
-        "video_targets": 1,
-    }
+    reads = WHOLE_VIDEO | {"video_targets": 1}
+    counts = "videos segmented"
 
-    def segment(
-        self,
-        model: nn.Module,
-        loader: BatchLoader,
-        device: torch.device,
-        score_windows: ScoreWindows,
-        score_classes: ScoreClasses = lambda scores_LC: scores_LC,
-    ) -> SegmentationOutputs:
-        """Predict the class of every second; each window is scored once.
+    @abstractmethod
+    def scorer(self, model: Any) -> Scorer:
+        """Returns how `model` scores windows."""
 
-        Raises:
-            ConfigError: another aligner's batches.
-            DataError: the test set is empty.
-            CheckpointError: scores that are not finite.
-        """
-        parts: list[tuple[np.ndarray, ...]] = []
-        video_ids: list[str] = []
-        for batch in progress(loader, len(loader), "videos segmented", logger):
-            video = need_entries(batch, ENTRIES, self, "COINActionSegmentationAligner")
-            scores_WFC = wide(score_windows(model_inputs(batch, model, device)))
-            spans = config_spans(self.config, int(video["video_len"]))
-            scores_LC = score_classes(average_windows(scores_WFC.cpu().numpy(), spans))
-            check_finite("seconds", torch.from_numpy(scores_LC))
-            targets_L = video["video_targets"].numpy()
-            credits = (
-                shared_credit(scores_LC, targets_L),
-                shared_credit(scores_LC[:, 1:], targets_L - 1),
-            )
-            parts.append((scores_LC.argmax(axis=1), targets_L, *credits))
-            num_classes = scores_LC.shape[1]
-            video_ids.append(video["video_id"])
-        check_not_empty(video_ids)
-        predictions, targets, all_credits, step_credits = (
-            np.concatenate(part) for part in zip(*parts, strict=True)
-        )
-        return SegmentationOutputs(
-            predictions=predictions,
-            targets=targets,
-            credits=all_credits,
-            step_credits=step_credits,
-            num_classes=num_classes,
-            video_ids=video_ids,
-            video_lengths=[len(part[0]) for part in parts],
-        )
+    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[Part]:
+        """Yields the classes of every second of each video."""
+        score_windows, background = self.scorer(model)
+        for batch, inputs in batches:
+            scores_WFC = wide(score_windows(inputs)).cpu().numpy()
+            spans = config_spans(self.config, int(batch["video_len"][0]))
+            scores_LC = average_windows(scores_WFC, spans)
+            finite(torch.from_numpy(scores_LC), "seconds")
+            if background is not None:
+                scores_LC = np.pad(scores_LC, ((0, 0), (1, 0)), constant_values=background)
+            targets_L = batch["video_targets"][0].numpy()
+            yield {
+                "predictions": scores_LC.argmax(axis=1),
+                "targets": targets_L,
+                "credits": shared_credit(scores_LC, targets_L),
+                "step_credits": shared_credit(scores_LC[:, 1:], targets_L - 1),
+                "num_classes": [scores_LC.shape[1]],
+                "video_ids": batch["video_id"],
+                "video_lengths": [len(scores_LC)],
+            }
+
+    def collect(self, columns: dict[str, Any]) -> SegmentationOutputs:
+        """Returns the outputs."""
+        return SegmentationOutputs(**columns | {"num_classes": columns["num_classes"][0]})
 
 
 @PREDICTORS.register
 class COINPredictor(SecondsPredictor):
-    """The classes that a trained classifier of seconds scores highest."""
+    """The classes that a trained classifier of seconds scores highest.
 
-    def __call__(
-        self, model: nn.Module, loader: BatchLoader, device: torch.device
-    ) -> SegmentationOutputs:
-        """Run `model` over `loader`; the model stays on `device`.
+    The model returns `logits`, float [W, F, C]. Batches are of one video, as
+    `COINActionSegmentationAligner` makes them.
+    """
 
-        Args:
-            model: returns `logits`, float [W, F, C].
-            loader: batches of one video, as `COINActionSegmentationAligner` makes them.
-        Raises:
-            ConfigError: a model without such logits.
-            DataError: the test set is empty.
-            CheckpointError: the model gives logits that are not finite.
-        """
+    needs: ClassVar[Mapping[str, str]] = {"logits": "MMFusionSeparateActionSegmentation"}
 
-        def score_windows(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-            return need_logits(model(**inputs), self, "MMFusionSeparateActionSegmentation")
-
-        with evaluating(model.to(device)):
-            return self.segment(model, loader, device, score_windows)
+    def scorer(self, model: Any) -> Scorer:
+        """Returns the model's own logits of all classes."""
+        return Scorer(lambda inputs: self.run(model, inputs)["logits"])
 
 
 @PREDICTORS.register
 class COINZSPredictor(SecondsPredictor):
-    """The step whose words are most similar to a second, if they are more so than the words of any two steps are.
+    """The step whose words are nearest to a second, if nearer than the words of any two steps are.
 
-    That bound is the release's. It decides on "O" alone, is the same for all seconds, and is so high with VideoCLIP's
-    weights that users report every second as "O"; so look at the share of predicted "O" beside the accuracy.
+    That bound is the release's. It alone decides on "O", is the same for all seconds, and is so
+    high with VideoCLIP's weights that users report every second as "O". Look at the share of
+    predicted "O" next to the accuracy. The model is a two-tower model such as `MMFusionSeparate`.
     """
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
         if config.test_path is None:
-            raise ConfigError(
-                "dataset",
-                [f"`dataset.test_path` must be set for {type(self).__name__}, but is not."],
-            )
+            problem = f"`dataset.test_path` must be set for {type(self).__name__}, but is not."
+            raise ConfigError("dataset", [problem])
         self.labels = step_labels(config.test_path)
 
-    def __call__(
-        self, model: nn.Module, loader: BatchLoader, device: torch.device
-    ) -> SegmentationOutputs:
-        """Run `model` over `loader`; the model stays on `device`.
-
-        Args:
-            model: a two-tower model such as `MMFusionSeparate`.
-            loader: batches of one video, as `COINActionSegmentationAligner` makes them.
-        Raises:
-            DataError: the test set is empty.
-            CheckpointError: the model gives vectors that are not finite.
-        """
-        with evaluating(model.to(device)):
-            labels_CD = embed_labels(model, self.labels, self.config)
-            bound = background_bound(labels_CD)
-            logger.info(
-                "%d steps; a second must score more than %.4f to be one of them",
-                len(labels_CD),
-                bound,
-            )
-
-            def score_windows(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-                return similarity(model, inputs, labels_CD)
-
-            def score_classes(scores_LC: np.ndarray) -> np.ndarray:
-                return np.pad(
-                    scores_LC, ((0, 0), (1, 0)), constant_values=bound
-                )  # as a score of class 0
-
-            return self.segment(model, loader, device, score_windows, score_classes)
+    def scorer(self, model: Any) -> Scorer:
+        """Returns the similarity to each step, and the bound as the score of class 0."""
+        labels_CD = embed_labels(model, self.labels, self.config)
+        bound = background_bound(labels_CD)
+        what = "%d steps; a second must score more than %.4f to be one of them"
+        logger.info(what, len(labels_CD), bound)
+        return Scorer(lambda inputs: similarity(model, inputs, labels_CD), bound)
 
 
 def embed_labels(model: Any, labels: list[str], config: DatasetConfig) -> torch.Tensor:
-    """Return the text vectors of the steps, float [C, D].
+    """Returns the text vectors of the steps, float [C, D].
 
     Raises:
         CheckpointError: vectors that are not finite.
@@ -215,15 +163,14 @@ def embed_labels(model: Any, labels: list[str], config: DatasetConfig) -> torch.
     assert config.bert_name
     use_fast = config.use_fast is not False
     tokenizer = load_tokenizer(config.bert_name, use_fast)
-    ids = [tokenizer(label, add_special_tokens=False)["input_ids"] for label in labels]
+    ids = tokenizer(labels, add_special_tokens=False)["input_ids"]
     special = special_tokens(config.bert_name, use_fast)
     labels_CD = embed_texts(model, ids, special, config.max_text_len, TEXTS_AT_ONCE)
-    check_finite("step labels", labels_CD)
-    return labels_CD
+    return finite(labels_CD, "step labels")
 
 
 def background_bound(labels_CD: torch.Tensor) -> float:
-    """Return the largest dot product of two different rows; -inf if there is but one."""
+    """Returns the largest dot product of two different rows; -inf if there is but one."""
     products_CC = labels_CD @ labels_CD.T
     return float(products_CC.fill_diagonal_(float("-inf")).max())
 
@@ -231,7 +178,8 @@ def background_bound(labels_CD: torch.Tensor) -> float:
 def similarity(
     model: Any, inputs: Mapping[str, torch.Tensor], labels_CD: torch.Tensor
 ) -> torch.Tensor:
-    """Return the dot products of every second of the windows of a video with every step, float [W, F, C].
+    """Returns the dot products of every second of the windows of a video with every step, float [W,
+    F, C].
 
     Args:
         model: with `forward_video` of `MMFusionSeparate`.
@@ -244,7 +192,9 @@ def similarity(
 
 @METRICS.register
 class COINActionSegmentationMetric(Metric[SegmentationOutputs]):
-    """Share of seconds with the right class, with and without those that belong to no step, and the share of "O"."""
+    """Share of seconds with the right class, with and without those that belong to no step, and the
+    share of "O".
+    """
 
     takes = SegmentationOutputs
     numbers = (
@@ -256,11 +206,12 @@ class COINActionSegmentationMetric(Metric[SegmentationOutputs]):
     )
 
     def compute(self, outputs: SegmentationOutputs) -> dict[str, float]:
-        """Return frame_acc, step_frame_acc, step_choice_acc, predicted_O and true_O, fractions.
+        """Returns frame_acc, step_frame_acc, step_choice_acc, predicted_O and true_O, fractions.
 
-        frame_acc counts the background as a class like any other, so that predicting nothing but background reaches
-        true_O. step_frame_acc leaves background seconds out. step_choice_acc does so too and compares steps only, which
-        tells what a model knows whose every second is predicted as background.
+        frame_acc counts the background as a class like any other, so that predicting nothing but
+        background reaches true_O. step_frame_acc leaves background seconds out. step_choice_acc
+        does so too and compares steps only, which tells what a model knows whose every second is
+        predicted as background.
 
         Raises:
             DataError: no second has a step.
@@ -280,7 +231,7 @@ class COINActionSegmentationMetric(Metric[SegmentationOutputs]):
         }
 
     def chance(self, outputs: SegmentationOutputs) -> dict[str, float]:
-        """Return what a class drawn at random for every second reaches."""
+        """Returns what a class drawn at random for every second reaches."""
         chance = 1 / outputs.num_classes
         return {
             "frame_acc": chance,
@@ -291,7 +242,7 @@ class COINActionSegmentationMetric(Metric[SegmentationOutputs]):
         }
 
     def summary(self, result: Mapping[str, float]) -> str:
-        """Return the line of the release, and the share of predicted "O"."""
+        """Returns the line of the release, and the share of predicted "O"."""
         return (
             f"frame accuracy: {result['frame_acc']:.4f} (predicted as O: {result['predicted_O']:.4f}, "
             f"truly O: {result['true_O']:.4f})"

@@ -1,13 +1,17 @@
-"""CrossTask: when each of a task's ordered steps is done in a video; the whole video is read in sliding windows.
+"""CrossTask: when each of a task's ordered steps is done in a video; the whole video is read in
+sliding windows.
 
-Files: `videos.csv` (task,video,url), tasks in blocks of six lines (id, title, url, number of steps, the steps between
-commas, a blank line), and one `<task>_<video>.csv` per annotated video (step from 1,start,end in seconds).
+Files: `videos.csv` (task,video,url), tasks in blocks of six lines (id, title, url, number of steps,
+the steps between commas, a blank line), and one `<task>_<video>.csv` per annotated video (step from
+1,start,end in seconds).
 
-Training and test are drawn as released: of the annotated videos with features that `val_csv_path` does not name,
-`n_train` videos of every primary task that has more of them train, by NumPy's generator with seed 0, and the rest
-test; all videos of the other tasks train. The draw depends on which features are there: train and test on one folder.
+Training and test are drawn as released: of the annotated videos with features that `val_csv_path`
+does not name, `n_train` videos of every primary task that has more of them train, by NumPy's
+generator with seed 0, and the rest test; all videos of the other tasks train. The draw depends on
+which features are there: train and test on one folder.
 
-Legend: W windows, F video slots (seconds), L seconds of a video, R real seconds of all windows, K steps, T text slots.
+Legend: W windows, F video slots (seconds), L seconds of a video, R real seconds of all windows, K
+steps, T text slots.
 """
 
 from __future__ import annotations
@@ -102,7 +106,7 @@ class CrossTaskMetaProcessor(MetaProcessor):
     def _split_videos(
         self, primary: set[str], tasks: set[str]
     ) -> tuple[list[TaskVideo], list[TaskVideo]]:
-        """Return the training and the test videos of `tasks`, those without features among them."""
+        """Returns the training and the test videos of `tasks`, those without features among them."""
         listed, held_out = (
             read_videos(self.need_str("train_csv_path")),
             read_videos(self.need_str("val_csv_path")),
@@ -151,13 +155,15 @@ class CrossTaskTextProcessor(TextProcessor):
     """Word pieces of every step of a task."""
 
     def __call__(self, key: Steps) -> StepPieces:
-        """Return the tokenised steps, with their times."""
+        """Returns the tokenised steps, with their times."""
         return StepPieces([self.encode(text) for text in key.texts], key.segments)
 
 
 @ALIGNERS.register
 class CrossTaskAligner(WindowAligner):
-    """Windows of a video, one caption per step, and which step is done in every second of every window."""
+    """Windows of a video, one caption per step, and which step is done in every second of every
+    window.
+    """
 
     def __call__(
         self,
@@ -166,7 +172,7 @@ class CrossTaskAligner(WindowAligner):
         text_feature: StepPieces,
         rng: random.Random,
     ) -> LocalisationBatch:
-        """Return all of them; nothing is drawn."""
+        """Returns all of them; nothing is drawn."""
         name = video_name(video_key)
         vfeats, vmasks, spans = self.build_windows(video_feature, name=name)
         caps, cmasks = self.build_texts(text_feature.ids, name=name)
@@ -185,7 +191,9 @@ class CrossTaskAligner(WindowAligner):
 
 
 def steps_done(segments: list[Segment], num_seconds: int, num_steps: int) -> np.ndarray:
-    """Return float32 [num_seconds, num_steps]: 1 in every second that a segment of the step touches, else 0."""
+    """Returns float32 [num_seconds, num_steps]: 1 in every second that a segment of the step
+    touches, else 0.
+    """
     done_LK = np.zeros((num_seconds, num_steps), dtype=np.float32)
     for segment in segments:
         done_LK[math.floor(segment.start_s) : math.ceil(segment.end_s), segment.step - 1] = 1

@@ -26,7 +26,8 @@ class Segment(NamedTuple):
 
 
 def read_videos(path: str) -> dict[str, list[str]]:
-    """Return the video ids of every task, both in the order of the file; a video twice in a task counts once.
+    """Returns the video ids of every task, both in the order of the file; a video twice in a task
+    counts once.
 
     Raises:
         DataError: missing, or rows of anything but task, video and url.
@@ -43,10 +44,11 @@ def read_videos(path: str) -> dict[str, list[str]]:
 
 
 def read_tasks(path: str) -> dict[str, list[str]]:
-    """Return the steps of every task, in the order of the file.
+    """Returns the steps of every task, in the order of the file.
 
     Raises:
-        DataError: missing or empty, not in blocks of six lines, another number of steps than it says, or a task twice.
+        DataError: missing or empty, not in blocks of six lines, another number of steps than it
+            says, or a task twice.
     """
     lines = read_text(path).rstrip().splitlines()
     tasks: dict[str, list[str]] = {}
@@ -85,10 +87,11 @@ def _read_task(path: str, line: int, block: list[str]) -> tuple[str, list[str]]:
 
 
 def read_segments(path: Path, num_steps: int) -> list[Segment]:
-    """Return the segments of a video in the order of the file; an empty file has none.
+    """Returns the segments of a video in the order of the file; an empty file has none.
 
     Raises:
-        DataError: missing, rows of anything but step,start,end, a step beyond the task's, or bad times.
+        DataError: missing, rows of anything but step,start,end, a step beyond the task's, or bad
+            times.
     """
     if path.is_file() and not path.read_bytes().strip():
         return []

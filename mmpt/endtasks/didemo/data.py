@@ -1,6 +1,8 @@
-"""DiDeMo: which of the 21 moments of a half-minute video a sentence describes, judged by several people.
+"""DiDeMo: which of the 21 moments of a half-minute video a sentence describes, judged by several
+people.
 
-A video has six pieces of five seconds; a moment is a run of pieces, (first, last) inclusive, from 0.
+A video has six pieces of five seconds; a moment is a run of pieces, (first, last) inclusive, from
+0.
 """
 
 from __future__ import annotations
@@ -48,8 +50,9 @@ class DiDeMoKey(NamedTuple):
 class DiDeMoMetaProcessor(MetaProcessor):
     """A description per item; the video key is a `DiDeMoKey`.
 
-    The annotations name a video with its file's ending, and some with two (`x.mov` here, `x.mp4` there). Features may
-    be named by any of these (`x.mp4.npy`) or, as `scripts/video_feature_extractor/extract.py` does, without (`x.npy`).
+    The annotations name a video with its file's ending, and some with two (`x.mov` here, `x.mp4`
+    there). Features may be named by any of these (`x.mp4.npy`) or, as
+    `scripts/video_feature_extractor/extract.py` does, without (`x.npy`).
     """
 
     def __init__(self, config: DatasetConfig, split: Split):
@@ -82,7 +85,7 @@ class DiDeMoAligner(DSAligner):
     def __call__(
         self, video_key: DiDeMoKey, video_feature: np.ndarray, text_feature: Any, rng: random.Random
     ) -> ClipBatch:
-        """Return as `DSAligner`, with the video's id alone and times int64 [A, 2].
+        """Returns as `DSAligner`, with the video's id alone and times int64 [A, 2].
 
         Raises:
             DataError: features that are not finite [seconds, 512] floats, or no seconds.
@@ -102,7 +105,9 @@ class DiDeMoBatch(ClipBatch, total=False):
 
 
 def feature_names(names: Sequence[str], reader: VideoReader) -> dict[str, str]:
-    """Return under which id the features of each video are: its name, that with another ending, or that without."""
+    """Returns under which id the features of each video are: its name, that with another ending, or
+    that without.
+    """
     by_stem: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
         by_stem.setdefault(stem_of(name), []).append(name)
@@ -114,12 +119,12 @@ def feature_names(names: Sequence[str], reader: VideoReader) -> dict[str, str]:
 
 
 def stem_of(name: str) -> str:
-    """Return a file's name without its ending."""
+    """Returns a file's name without its ending."""
     return name.rpartition(".")[0] or name
 
 
 def read_queries(path: str) -> list[tuple[str, str, tuple[Moment, ...]]]:
-    """Return video name, description and chosen moments of every query, in order.
+    """Returns video name, description and chosen moments of every query, in order.
 
     Raises:
         DataError: another layout, an empty description, or moments outside the six pieces.

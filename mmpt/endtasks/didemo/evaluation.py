@@ -1,20 +1,21 @@
-"""DiDeMo: second-by-second scores of a sentence in a video, and how well the ranking of moments agrees with people.
+"""DiDeMo: second-by-second scores of a sentence in a video, and how well the ranking of moments
+agrees with people.
 
-Legend: B queries of a batch, N queries in all, F video slots, S seconds in which moments lie (30), M moments (21),
-A people who judged a query, D hidden size.
+Legend: B queries of a batch, N queries in all, F video slots, S seconds in which moments lie (30),
+M moments (21), A people who judged a query, D hidden size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 
 from mmpt.config.schema import DatasetConfig
-from mmpt.endtasks.didemo.data import DiDeMoBatch
 from mmpt.endtasks.didemo.moments import (
     MOMENTS,
     NUM_SECONDS,
@@ -25,18 +26,17 @@ from mmpt.endtasks.didemo.moments import (
 )
 from mmpt.errors import ConfigError
 from mmpt.evaluators.base import (
+    CLIPS,
     METRICS,
     PREDICTORS,
-    BatchLoader,
     Metric,
     Number,
     Outputs,
+    Part,
     Predictor,
+    Prepared,
 )
-from mmpt.evaluators.inference import check_finite, check_not_empty, evaluating, model_inputs
-from mmpt.utils.log import get_logger, progress
-
-logger = get_logger(__name__)
+from mmpt.evaluators.inference import finite
 
 _CHANCE_DRAWS = 50
 
@@ -47,19 +47,20 @@ class MomentOutputs(Outputs):
 
     second_scores: np.ndarray  # float32 [N, S]: dot products with the sentence, also for padding
     num_seconds: np.ndarray  # int64 [N]: real seconds of the first S, at least 1
-    times: (
-        np.ndarray
-    )  # int64 [N, A, 2]: first and last piece that a person chose, -1 where there is none
+    times: np.ndarray  # int64 [N, A, 2]: first and last piece that a person chose, -1 for none
     video_ids: list[str]  # [N]
 
     def ranking(self, form: Form) -> np.ndarray:
-        """Return the numbers of the moments, best first, int64 [N, M]; -1 at the end for those left out."""
-        return rank_moments(
-            moment_scores(self.second_scores, self.num_seconds, form), self.num_seconds, form
-        )
+        """Returns the numbers of the moments, best first, int64 [N, M]; -1 at the end for those
+        left out.
+        """
+        scores_NM = moment_scores(self.second_scores, self.num_seconds, form)
+        return rank_moments(scores_NM, self.num_seconds, form)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return the fields, the moments [M, 2] and the published ranking of their numbers, -1 for none."""
+        """Returns the fields, the moments [M, 2] and the published ranking of their numbers, -1 for
+        none.
+        """
         return {
             "second_scores": self.second_scores,
             "num_seconds": self.num_seconds,
@@ -72,59 +73,38 @@ class MomentOutputs(Outputs):
 
 @PREDICTORS.register
 class DiDeMoPredictor(Predictor[MomentOutputs]):
-    """Dot products of every second's hidden state with the pooled sentence; each video is embedded once."""
+    """Dot products of every second's hidden state with the pooled sentence.
+
+    Each video is embedded once. The model is a two-tower model such as `MMFusionSeparate`. Batches
+    hold caps int64 [B, T], cmasks bool [B, T], vfeats float16/32 [B, F, 512], vmasks bool [B, F],
+    times int64 [B, A, 2] and video_id.
+    """
 
     makes = MomentOutputs
-    reads: ClassVar[Mapping[str, int]] = {
-        "caps": 1,
-        "cmasks": 1,
-        "vfeats": 2,
-        "vmasks": 1,
-        "times": 2,
-    }
+    reads = CLIPS | {"times": 2}
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
         if config.max_video_len is not None and config.max_video_len < NUM_SECONDS:
             problem = (
-                f"`dataset.max_video_len` must be at least the {NUM_SECONDS} seconds in which moments lie, but is "
-                f"{config.max_video_len}."
+                f"`dataset.max_video_len` must be at least the {NUM_SECONDS} seconds in which "
+                f"moments lie, but is {config.max_video_len}."
             )
             raise ConfigError("dataset", [problem])
 
-    def __call__(self, model: Any, loader: BatchLoader, device: torch.device) -> MomentOutputs:
-        """Run `model` over `loader`; the model stays on `device`.
-
-        Args:
-            model: a two-tower model such as `MMFusionSeparate`.
-            loader: batches with caps int64 [B, T], cmasks bool [B, T], vfeats float16/32 [B, F, 512],
-                vmasks bool [B, F], times int64 [B, A, 2] and video_id.
-        Raises:
-            DataError: the test set is empty.
-            CheckpointError: the model gives vectors that are not finite.
-        """
-        scores: list[torch.Tensor] = []
-        num_seconds: list[torch.Tensor] = []
-        times: list[torch.Tensor] = []
-        video_ids: list[str] = []
+    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[Part]:
+        """Yields the scores of the seconds for each batch of queries."""
         known: dict[str, torch.Tensor] = {}
-        with evaluating(model.to(device)):
-            for batch in progress(loader, len(loader), "test batches embedded", logger):
-                inputs = model_inputs(batch, model, device)
-                states_BSD = second_states(model, inputs, batch["video_id"], known)
-                text_BD = model.forward_text(inputs["caps"], inputs["cmasks"])[0].float()
-                check_finite("sentences", text_BD)
-                scores.append(torch.einsum("bsd,bd->bs", states_BSD, text_BD).cpu())
-                num_seconds.append(batch["vmasks"][:, :NUM_SECONDS].sum(dim=1))
-                times.append(cast(DiDeMoBatch, batch)["times"])
-                video_ids.extend(batch["video_id"])
-        check_not_empty(video_ids)
-        return MomentOutputs(
-            second_scores=torch.cat(scores).numpy(),
-            num_seconds=torch.cat(num_seconds).numpy(),
-            times=torch.cat(times).numpy(),
-            video_ids=video_ids,
-        )
+        for batch, inputs in batches:
+            states_BSD = second_states(model, inputs, batch["video_id"], known)
+            text_BD = model.forward_text(inputs["caps"], inputs["cmasks"])[0].float()
+            finite(text_BD, "sentences")
+            yield {
+                "second_scores": torch.einsum("bsd,bd->bs", states_BSD, text_BD).cpu(),
+                "num_seconds": batch["vmasks"][:, :NUM_SECONDS].sum(dim=1),
+                "times": batch["times"],
+                "video_ids": batch["video_id"],
+            }
 
 
 def second_states(
@@ -133,7 +113,7 @@ def second_states(
     video_ids: Sequence[str],
     known: dict[str, torch.Tensor],
 ) -> torch.Tensor:
-    """Return the video tower's states of the first seconds, padding included, float32 [B, S, D].
+    """Returns the video tower's states of the first seconds, float32 [B, S, D], with padding.
 
     Args:
         model: with `forward_video` of `MMFusionSeparate`.
@@ -143,25 +123,24 @@ def second_states(
     Raises:
         CheckpointError: states that are not finite.
     """
-    new = [
-        row
-        for row, video in enumerate(video_ids)
-        if video not in known and video not in video_ids[:row]
-    ]
+    first_row = {video: row for row, video in reversed(list(enumerate(video_ids)))}
+    new = {video: row for video, row in first_row.items() if video not in known}
     if new:
-        rows = {name: value[new] for name, value in inputs.items()}
-        states = model.forward_video(**rows, output_hidden_states=True)  # with those of padding
+        rows = {name: value[list(new.values())] for name, value in inputs.items()}
+        states = model.forward_video(**rows, output_hidden_states=True)
         states_bSD = states[:, 1 : NUM_SECONDS + 1].float()  # [CLS] is first
-        check_finite("videos", states_bSD.flatten(1))
-        known.update(zip((video_ids[row] for row in new), states_bSD, strict=True))
+        finite(states_bSD.flatten(1), "videos")
+        known.update(zip(new, states_bSD, strict=True))
     return torch.stack([known[video] for video in video_ids])
 
 
 @METRICS.register
 class DiDeMoMetric(Metric[MomentOutputs]):
-    """Mean rank of the chosen moments at most 1 (rank1) or 5 (rank5), and mean IoU of the first moment (miou).
+    """Mean rank of the chosen moments at most 1 (rank1) or 5 (rank5), and mean IoU of the first
+    moment (miou).
 
-    Of the four or more judgements of a query the three nearest count, as in Hendricks et al. (arXiv 1708.01641).
+    Of the four or more judgements of a query the three nearest count, as in Hendricks et al. (arXiv
+    1708.01641).
     """
 
     takes = MomentOutputs
@@ -175,29 +154,26 @@ class DiDeMoMetric(Metric[MomentOutputs]):
     )
 
     def compute(self, outputs: MomentOutputs) -> dict[str, float]:
-        """Return the shares and the mean, fractions, in both forms."""
-        released, corrected = outputs.ranking("released"), outputs.ranking("corrected")
-        return _both(
-            moment_metrics(released, outputs.times), moment_metrics(corrected, outputs.times)
-        )
+        """Returns the shares and the mean, fractions, in both forms."""
+        return _both_forms(outputs.ranking, outputs.times)
 
     def chance(self, outputs: MomentOutputs) -> dict[str, float]:
-        """Return the mean over 50 draws of random scores for every query, from a fixed seed."""
+        """Returns the mean over 50 draws of random scores for every query, from a fixed seed."""
         rng = np.random.default_rng(1)
         results = []
         for _ in range(_CHANCE_DRAWS):
             scores_NM = rng.random((len(outputs.times), len(MOMENTS)))
-            rankings = [
-                rank_moments(scores_NM, outputs.num_seconds, form)
-                for form in ("released", "corrected")
-            ]
-            results.append(_both(*(moment_metrics(ranking, outputs.times) for ranking in rankings)))
+            rank = partial(rank_moments, scores_NM, outputs.num_seconds)
+            results.append(_both_forms(rank, outputs.times))
         return {name: float(np.mean([result[name] for result in results])) for name in results[0]}
 
     def summary(self, result: Mapping[str, float]) -> str:
-        """Return the published form on one line."""
-        return f"rank1: {result['rank1']:.4f} - rank5: {result['rank5']:.4f} - miou: {result['miou']:.4f}"
+        """Returns the published form on one line."""
+        return " - ".join(f"{name}: {result[name]:.4f}" for name in ("rank1", "rank5", "miou"))
 
 
-def _both(released: dict[str, float], corrected: dict[str, float]) -> dict[str, float]:
-    return {**released, **{f"real-{name}": value for name, value in corrected.items()}}
+def _both_forms(ranking: Callable[[Form], np.ndarray], times_NA2: np.ndarray) -> dict[str, float]:
+    """Returns the metrics of the published ranking, and as `real-...` those of the corrected one."""
+    corrected = moment_metrics(ranking("corrected"), times_NA2)
+    real = {f"real-{name}": value for name, value in corrected.items()}
+    return moment_metrics(ranking("released"), times_NA2) | real

@@ -1,10 +1,12 @@
-"""Moment retrieval as pure functions of arrays: 21 runs of five-second pieces, ranked by how a sentence fits them.
+"""Moment retrieval as pure functions of arrays: 21 runs of five-second pieces, ranked by how a
+sentence fits them.
 
-The published form averages a moment over all its seconds, padding included, and leaves out moments that lie wholly in
-padding, also when people chose them; the corrected form averages over real seconds, and ranks last the moments that end
-in a piece of mere padding (over real seconds they are the same as shorter ones). Equal scores are ordered at
-random from a fixed seed, so a model whose scores are all equal is at chance (by order of moments it would not be:
-people mark early and short ones).
+The published form averages a moment over all its seconds, padding included, and leaves out moments
+that lie wholly in padding, also when people chose them; the corrected form averages over real
+seconds, and ranks last the moments that end in a piece of mere padding (over real seconds they are
+the same as shorter ones). Equal scores are ordered at random from a fixed seed, so a model whose
+scores are all equal is at chance (by order of moments it would not be: people mark early and short
+ones).
 
 Legend: N queries, S seconds (30), P pieces (6), M moments (21), A people who judged.
 """
@@ -41,30 +43,36 @@ def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 NUMBER_PP, INSIDE_SM, IOU_MM = _tables()
-"""Number of a moment (-1 where first > last); 1 where a second is in a moment, else 0; intersection over union of two
-moments."""
+"""Number of a moment (-1 where first > last); 1 where a second is in a moment, else 0; intersection
+over union of two moments.
+"""
 
 
 class Agreement(NamedTuple):
     """How a ranking agrees with the judgements of each query."""
 
     ranks: np.ndarray
-    """float64 [N]: mean of the smallest ranks (from 1) of chosen moments; infinite when none of them is ranked."""
+    """float64 [N]: mean of the smallest ranks (from 1) of chosen moments; infinite when none of
+    them is ranked.
+    """
     ious: np.ndarray
-    """float64 [N]: mean of the largest intersections over union of the first moment with chosen ones."""
+    """float64 [N]: mean of the largest intersections over union of the first moment with chosen
+    ones.
+    """
 
 
 def moment_scores(
     second_scores_NS: np.ndarray, num_seconds_N: np.ndarray, form: Form
 ) -> np.ndarray:
-    """Return the mean score of each moment's seconds, float64 [N, M].
+    """Returns the mean score of each moment's seconds, float64 [N, M].
 
     The dot product with a mean of states is the mean of dot products, so states need not be kept.
 
     Args:
         second_scores_NS: float [N, S].
         num_seconds_N: int [N].
-        form: `released`: of all seconds, padding included; `corrected`: of real ones, 0 for a moment without any.
+        form: `released`: of all seconds, padding included; `corrected`: of real ones, 0 for a
+            moment without any.
     """
     if form == "released":
         return second_scores_NS.astype(np.float64) @ INSIDE_SM / INSIDE_SM.sum(axis=0)
@@ -77,13 +85,13 @@ def moment_scores(
 
 
 def rank_moments(scores_NM: np.ndarray, num_seconds_N: np.ndarray, form: Form) -> np.ndarray:
-    """Return the numbers of the moments in order of falling scores, int64 [N, M].
+    """Returns the numbers of the moments in order of falling scores, int64 [N, M].
 
     Args:
         scores_NM: float [N, M].
         num_seconds_N: int [N].
-        form: `released`: moments whose first piece has no real second are left out; `corrected`: those whose last piece
-            has none come last.
+        form: `released`: moments whose first piece has no real second are left out; `corrected`:
+            those whose last piece has none come last.
     """
     deciding_M = np.array(MOMENTS)[:, 0 if form == "released" else 1]
     absent_NM = PIECE_S * deciding_M >= num_seconds_N[:, None]
@@ -95,11 +103,14 @@ def rank_moments(scores_NM: np.ndarray, num_seconds_N: np.ndarray, form: Form) -
 
 
 def agreement(ranking_NM: np.ndarray, times_NA2: np.ndarray) -> Agreement:
-    """Compare rankings with judgements: the mean over the `MOST_AGREEING` nearest judgements of each query.
+    """Compares rankings with judgements: the mean over the `MOST_AGREEING` nearest judgements of
+    each query.
 
     Args:
-        ranking_NM: int [N, M], numbers of moments, best first, -1 at the end; the first is never -1.
-        times_NA2: int [N, A, 2], first and last piece, -1 where there is no judgement; one at least per query.
+        ranking_NM: int [N, M], numbers of moments, best first, -1 at the end; the first is never
+            -1.
+        times_NA2: int [N, A, 2], first and last piece, -1 where there is no judgement; one at least
+            per query.
     """
     judged_NA = times_NA2[:, :, 0] >= 0
     chosen_NA = NUMBER_PP[times_NA2[:, :, 0], times_NA2[:, :, 1]]
@@ -118,7 +129,9 @@ def _mean_of_smallest(values_NA: np.ndarray) -> np.ndarray:
 
 
 def moment_metrics(ranking_NM: np.ndarray, times_NA2: np.ndarray) -> dict[str, float]:
-    """Return rank1, rank5 and miou, fractions, of rankings and judgements as `agreement` takes them."""
+    """Returns rank1, rank5 and miou, fractions, of rankings and judgements as `agreement` takes
+    them.
+    """
     found = agreement(ranking_NM, times_NA2)
     return {
         "rank1": float((found.ranks <= 1).mean()),

@@ -1,7 +1,8 @@
-"""Videos of the validation shards and their clips with a known sentence, for evaluation on HowTo100M-like data.
+"""Videos of the validation shards and their clips with a known sentence, for evaluation on
+HowTo100M-like data.
 
-The file is {"format": 1, "videos": [{"id": str, "clips": [{"start": s, "end": s, "text": str}, ...]}, ...]}, start and
-end in whole seconds, end exclusive, the clips of a video in time order.
+The file is {"format": 1, "videos": [{"id": str, "clips": [{"start": s, "end": s, "text": str},
+...]}, ...]}, start and end in whole seconds, end exclusive, the clips of a video in time order.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class How2ClipMetaProcessor(MetaProcessor):
 
 @META_PROCESSORS.register
 class How2FullVideoMetaProcessor(MetaProcessor):
-    """One video per item: the key is its id, the text key is the list of its sentences in time order."""
+    """One video per item: the key is its id, the text key is the list of its sentences in time
+    order.
+    """
 
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
@@ -67,7 +70,7 @@ class How2VideoProcessor(VideoReader):
         }
 
     def __call__(self, key: Any) -> np.ndarray:
-        """Return float [seconds, 512] for a video id.
+        """Returns float [seconds, 512] for a video id.
 
         Raises:
             DataError: the video is not packed.
@@ -90,7 +93,7 @@ class How2ClipVideoProcessor(How2VideoProcessor):
     """Seconds [start, end) of a video from the `val` shards in `vfeat_dir`."""
 
     def __call__(self, key: ClipKey) -> np.ndarray:
-        """Return float [end - start, 512].
+        """Returns float [end - start, 512].
 
         Raises:
             DataError: the video is not packed, or the clip ends after it.
@@ -106,7 +109,7 @@ class How2ClipVideoProcessor(How2VideoProcessor):
 
 
 def read_clips(path: str) -> list[tuple[ClipKey, str]]:
-    """Return ((id, start, end), text) of every clip, video by video.
+    """Returns ((id, start, end), text) of every clip, video by video.
 
     Raises:
         DataError: another layout, a video listed twice, or clips that are empty or out of order.
@@ -144,7 +147,7 @@ def read_clips(path: str) -> list[tuple[ClipKey, str]]:
 
 
 def _clip(clip: Any, video_id: str, begin: int, path: str) -> tuple[ClipKey, str]:
-    """Return the key and text of `clip`, which may not start before `begin`."""
+    """Returns the key and text of `clip`, which may not start before `begin`."""
     fields = clip if isinstance(clip, dict) else {}
     start, end, text = (fields.get(name) for name in ("start", "end", "text"))
     if (

@@ -1,4 +1,5 @@
-"""Temporal alignment metrics as pure functions of arrays: where each sentence fits best, and ROC-AUC by ranks.
+"""Temporal alignment metrics as pure functions of arrays: where each sentence fits best, and
+ROC-AUC by ranks.
 
 Legend: n sentences of a video, L seconds, P positives, M negatives.
 """
@@ -17,21 +18,27 @@ class Placement(NamedTuple):
     """How a video's sentences are placed."""
 
     hits_n: np.ndarray
-    """float64 [n]: 1 if the best second is a true one, else 0; the share of true ones among equally good seconds."""
+    """float64 [n]: 1 if the best second is a true one, else 0; the share of true ones among equally
+    good seconds.
+    """
     peaks_n: np.ndarray
     """float64 [n]: the similarity at the best second."""
 
 
 def true_seconds(spans_n2: np.ndarray, num_seconds: int) -> np.ndarray:
-    """Return bool [n, L]: floor(start) <= second <= ceil(end), which is what counts as a hit in the release."""
+    """Returns bool [n, L]: floor(start) <= second <= ceil(end), which is what counts as a hit in
+    the release.
+    """
     second_L = np.arange(num_seconds)
     return (second_L >= np.floor(spans_n2[:, :1])) & (second_L <= np.ceil(spans_n2[:, 1:]))
 
 
 def place_released(similarity_nL: np.ndarray, spans_n2: np.ndarray) -> Placement:
-    """Place sentences as published: a similarity of exactly 0 counts as never covered, and the first maximum wins.
+    """Places sentences as published: a similarity of exactly 0 counts as never covered, and the
+    first maximum wins.
 
-    A sentence that no window was compared with is thereby put at second 0, and is right if it is seen there.
+    A sentence that no window was compared with is thereby put at second 0, and is right if it is
+    seen there.
 
     Args:
         similarity_nL: float [n, L], 0 where nothing was compared.
@@ -47,7 +54,8 @@ def place_released(similarity_nL: np.ndarray, spans_n2: np.ndarray) -> Placement
 def place_corrected(
     similarity_nL: np.ndarray, covered_nL: np.ndarray, spans_n2: np.ndarray
 ) -> Placement:
-    """Place sentences where they were compared: equally good seconds share the hit, uncovered sentences miss.
+    """Places sentences where they were compared: equally good seconds share the hit, uncovered
+    sentences miss.
 
     Args:
         similarity_nL: float [n, L].
@@ -61,12 +69,14 @@ def place_corrected(
 
 
 def chance_hits(covered_nL: np.ndarray, spans_n2: np.ndarray, *, released: bool) -> np.ndarray:
-    """Return the expected hits, float64 [n], of similarities drawn independently for every sentence and second.
+    """Returns the expected hits, float64 [n], of similarities drawn independently for every
+    sentence and second.
 
     Args:
         covered_nL: bool [n, L], where sentence and second are compared.
         spans_n2: float [n, 2], true start and end in seconds.
-        released: a sentence that is never covered is put at second 0, as published; otherwise it misses.
+        released: a sentence that is never covered is put at second 0, as published; otherwise it
+            misses.
     """
     places_nL = covered_nL
     if released:
@@ -76,13 +86,14 @@ def chance_hits(covered_nL: np.ndarray, spans_n2: np.ndarray, *, released: bool)
 
 
 def _share(places_nL: np.ndarray, spans_n2: np.ndarray) -> np.ndarray:
-    """Return the share of true seconds among the marked ones, 0 where none is marked."""
+    """Returns the share of true seconds among the marked ones, 0 where none is marked."""
     true_nL = true_seconds(spans_n2, places_nL.shape[1])
     return (places_nL & true_nL).sum(axis=1) / np.maximum(places_nL.sum(axis=1), 1)
 
 
 def roc_auc(scores_N: np.ndarray, positive_N: np.ndarray) -> float:
-    """Return the probability that a positive scores above a negative, ties counting half (Mann-Whitney's statistic).
+    """Returns the probability that a positive scores above a negative, ties counting half
+    (Mann-Whitney's statistic).
 
     Args:
         scores_N: float [P + M].
@@ -101,9 +112,11 @@ def roc_auc(scores_N: np.ndarray, positive_N: np.ndarray) -> float:
 
 
 def chance_auc(covered_N: np.ndarray, positive_N: np.ndarray) -> float:
-    """Return the expected ROC-AUC when a score is the largest of as many independent draws as seconds are covered.
+    """Returns the expected ROC-AUC when a score is the largest of as many independent draws as
+    seconds are covered.
 
-    The larger of a and b draws comes from the a with probability a / (a + b); two sentences without any tie.
+    The larger of a and b draws comes from the a with probability a / (a + b); two sentences without
+    any tie.
 
     Args:
         covered_N: int [P + M], seconds compared with each sentence.

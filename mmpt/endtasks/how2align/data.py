@@ -1,8 +1,10 @@
-"""HTM-Align: which sentences of a narration are in the picture, and when; a video is read in overlapping windows.
+"""HTM-Align: which sentences of a narration are in the picture, and when; a video is read in
+overlapping windows.
 
-The file is {video id: [[alignable 0 or 1, start, end, text], ...]}, times in seconds: where an alignable sentence is
-seen, and where any other is said. Which sentences a window is compared with is found from the latter alone, so that no
-annotated time is used. Source: Temporal Alignment Networks (arXiv 2204.02968), as released with Norton.
+The file is {video id: [[alignable 0 or 1, start, end, text], ...]}, times in seconds: where an
+alignable sentence is seen, and where any other is said. Which sentences a window is compared with
+is found from the latter alone, so that no annotated time is used. Source: Temporal Alignment
+Networks (arXiv 2204.02968), as released with Norton.
 
 Legend: n sentences of a video, W windows, F video slots (seconds), T text slots.
 """
@@ -31,7 +33,9 @@ from mmpt.utils.log import get_logger
 logger = get_logger(__name__)
 
 EDGE_STEPS = 4
-"""So many first windows are compared with every earlier sentence, and so many last ones with every later one."""
+"""So many first windows are compared with every earlier sentence, and so many last ones with every
+later one.
+"""
 
 
 class Sentence(NamedTuple):
@@ -52,7 +56,9 @@ class Narration(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A window that begins at `start` (seconds), to be compared with sentences `first` to `last`, exclusive."""
+    """A window that begins at `start` (seconds), to be compared with sentences `first` to `last`,
+    exclusive.
+    """
 
     start: int
     first: int
@@ -88,18 +94,21 @@ class How2AlignTextProcessor(TextProcessor):
     """Word pieces of every sentence of a video."""
 
     def __call__(self, key: Sequence[Sentence]) -> Narration:
-        """Return the tokenised sentences, with their times."""
+        """Returns the tokenised sentences, with their times."""
         return Narration([self.encode(sentence.text) for sentence in key], key)
 
 
 @ALIGNERS.register
 class How2AlignAligner(WindowAligner):
-    """Windows of `sliding_window_size` seconds every `sliding_window`, each with its range of sentences."""
+    """Windows of `sliding_window_size` seconds every `sliding_window`, each with its range of
+    sentences.
+    """
 
     def __call__(
         self, video_key: str, video_feature: np.ndarray, text_feature: Narration, rng: random.Random
     ) -> AlignBatch:
-        """Return one caption per sentence and those windows that are compared with any; nothing is drawn.
+        """Returns one caption per sentence and those windows that are compared with any; nothing is
+        drawn.
 
         Raises:
             DataError: features that are not finite [seconds, width] floats, or no seconds.
@@ -133,11 +142,13 @@ class How2AlignAligner(WindowAligner):
 def comparisons(
     sentences: Sequence[Sentence], num_seconds: int, stride: int = 8, width: int = 32
 ) -> list[Step]:
-    """Return which windows of a video are compared with which of its sentences, by the rule of the release.
+    """Returns which windows of a video are compared with which of its sentences, by the rule of the
+    release.
 
-    A window begins every `stride` seconds while more than half of one is left. It is compared with the sentences from
-    the first to the last of those that are not alignable and said (by their middle) from `width` seconds before its
-    begin to 2 `width` after; windows without any are left out.
+    A window begins every `stride` seconds while more than half of one is left. It is compared with
+    the sentences from the first to the last of those that are not alignable and said (by their
+    middle) from `width` seconds before its begin to 2 `width` after; windows without any are left
+    out.
     """
     middles_n = np.array([(sentence.start_s + sentence.end_s) / 2 for sentence in sentences])
     said_n = np.array([not sentence.aligned for sentence in sentences])
@@ -159,7 +170,7 @@ def comparisons(
 
 
 def read_alignment(path: str) -> dict[str, list[Sentence]]:
-    """Return the sentences of every video, in their order.
+    """Returns the sentences of every video, in their order.
 
     Raises:
         DataError: another layout, an empty text, impossible times, or sentences of one kind only.
@@ -208,7 +219,7 @@ def read_alignment(path: str) -> dict[str, list[Sentence]]:
 
 
 def _sentence(row: Any, where: str) -> Sentence:
-    """Return the sentence of a row; `where` stands in messages."""
+    """Returns the sentence of a row; `where` stands in messages."""
     if not isinstance(row, list) or len(row) != 4:
         raise DataError(
             f"{where}: must be [alignable 0 or 1, start, end, text], but is {row!r:.80}. Correct it."

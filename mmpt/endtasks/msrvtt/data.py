@@ -1,7 +1,8 @@
 """MSR-VTT retrieval: a sentence per test video, about twenty per training video.
 
-In training a video's text is one of its captions, drawn anew every epoch by the aligner from the item's own generator
-(the release drew it in the text processor from a global one); `DSAligner` draws when it gets several captions.
+In training a video's text is one of its captions, drawn anew every epoch by the aligner from the
+item's own generator (the release drew it in the text processor from a global one); `DSAligner`
+draws when it gets several captions.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ logger = get_logger(__name__)
 
 @META_PROCESSORS.register
 class MSRVTTMetaProcessor(MetaProcessor):
-    """Videos of a CSV with the column video_id; validation and test files have their captions in the column sentence.
+    """Videos of a CSV with the column video_id; validation and test files have their captions in
+    the column sentence.
 
-    The training list is `train_path`, extended (when both paths are given) by those videos of `full_test_path` that
-    `jsfusion_path` does not test on, and repeated `dup` times. Its text key is the video id, else the sentence.
+    The training list is `train_path`, extended (when both paths are given) by those videos of
+    `full_test_path` that `jsfusion_path` does not test on, and repeated `dup` times. Its text key
+    is the video id, else the sentence.
     """
 
     def __init__(self, config: DatasetConfig, split: Split):
@@ -59,7 +62,9 @@ class MSRVTTMetaProcessor(MetaProcessor):
 
 @TEXT_PROCESSORS.register
 class MSRVTTTextProcessor(TextProcessor):
-    """Word-piece ids: of a sentence, or in training of every caption that `json_path` has for a video."""
+    """Word-piece ids: of a sentence, or in training of every caption that `json_path` has for a
+    video.
+    """
 
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
@@ -68,7 +73,8 @@ class MSRVTTTextProcessor(TextProcessor):
         self.known: dict[str, list[list[int]]] = {}  # `dup` brings a video up many times
 
     def __call__(self, key: str) -> Any:
-        """Return the ids of the sentence `key`; in training, a list of them per caption of the video `key`.
+        """Returns the ids of the sentence `key`; in training, a list of them per caption of the
+        video `key`.
 
         Raises:
             DataError: in training, a video without captions.
@@ -86,12 +92,13 @@ class MSRVTTTextProcessor(TextProcessor):
 
 
 def video_ids(path: str) -> list[str]:
-    """Return the column video_id of a CSV, in its order."""
+    """Returns the column video_id of a CSV, in its order."""
     return [row.values["video_id"] for row in read_table(path, ["video_id"])]
 
 
 def read_captions(path: str) -> dict[str, list[str]]:
-    """Return the captions of each video of `MSRVTT_data.json`, in their order; empty ones are counted and left out.
+    """Returns the captions of each video of `MSRVTT_data.json`, in their order; empty ones are
+    counted and left out.
 
     Raises:
         DataError: another layout.
@@ -123,7 +130,7 @@ def read_captions(path: str) -> dict[str, list[str]]:
 
 
 def check_unique(path: str, column: str, rows: list[Row]) -> None:
-    """Raise DataError when two rows have the same value in `column`."""
+    """Raises DataError when two rows have the same value in `column`."""
     lines: dict[str, int] = {}
     for row in rows:
         value = row.values[column]

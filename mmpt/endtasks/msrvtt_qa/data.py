@@ -46,7 +46,7 @@ class MSRVTTQATextProcessor(TextProcessor):
     """Word-piece ids of the five answers, with the position of the right one."""
 
     def __call__(self, key: Any) -> Any:
-        """Return (position, ids of each answer) for a `Question`."""
+        """Returns (position, ids of each answer) for a `Question`."""
         answer, texts = key
         return answer, [self.encode(text) for text in texts]
 
@@ -58,7 +58,9 @@ class MSRVTTQAAligner(Aligner):
     def __call__(
         self, video_key: Any, video_feature: np.ndarray, text_feature: Any, rng: random.Random
     ) -> ClipBatch:
-        """Return caps and cmasks [5, T], vfeats [F, 512], vmasks [F] and answers int64 [1], the right position."""
+        """Returns caps and cmasks [5, T], vfeats [F, 512], vmasks [F] and answers int64 [1], the
+        right position.
+        """
         name = video_name(video_key)
         answer, texts = text_feature
         caps, cmasks = self.build_texts(texts, name=name)
@@ -80,7 +82,8 @@ class QABatch(ClipBatch, total=False):
 
 
 def read_questions(path: str) -> list[tuple[str, Question]]:
-    """Return video id and question of every row, in order; a vid_key `msr7010` is the video `video7010`.
+    """Returns video id and question of every row, in order; a vid_key `msr7010` is the video
+    `video7010`.
 
     Raises:
         DataError: another layout, or an answer that is not 0 to 4.

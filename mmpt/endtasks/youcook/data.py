@@ -1,8 +1,10 @@
-"""YouCook2: a clip per caption, or a whole video and all its captions; annotations as released or as a CSV.
+"""YouCook2: a clip per caption, or a whole video and all its captions; annotations as released or
+as a CSV.
 
-`dataset.test_path` (`train_path`, `val_path`) is the released pickle of records {"id": "<video>_<k>", "caption": text},
-the same list as JSON, or a CSV with the columns video_id, start, end (seconds) and text. Records need the times, and
-with `use_annotation_text` the words, of entry k (from 0) of `dataset.trainval_annotation`; a CSV needs nothing else.
+`dataset.test_path` (`train_path`, `val_path`) is the released pickle of records {"id":
+"<video>_<k>", "caption": text}, the same list as JSON, or a CSV with the columns video_id, start,
+end (seconds) and text. Records need the times, and with `use_annotation_text` the words, of entry k
+(from 0) of `dataset.trainval_annotation`; a CSV needs nothing else.
 """
 
 from __future__ import annotations
@@ -62,7 +64,9 @@ class YoucookBatch(ClipBatch, total=False):
 
 @META_PROCESSORS.register
 class YoucookMetaProcessor(MetaProcessor):
-    """One clip per item, in the file's order: the key is (video, start, end), the text key is the caption."""
+    """One clip per item, in the file's order: the key is (video, start, end), the text key is the
+    caption.
+    """
 
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
@@ -82,14 +86,18 @@ class YoucookVideoProcessor(VideoProcessor):
     """The seconds of a clip, cut from its video's `<vfeat_dir>/<id>.npy`."""
 
     def __call__(self, key: ClipKey) -> np.ndarray:
-        """Return float [seconds, 512]; fewer than the clip's, or none, where the features end before it."""
+        """Returns float [seconds, 512]; fewer than the clip's, or none, where the features end
+        before it.
+        """
         video_id, start_s, end_s = key
         return super().__call__(video_id)[start_s:end_s]
 
 
 @META_PROCESSORS.register
 class YoucookFullVideoBGMetaProcessor(MetaProcessor):
-    """One video per item, videos by first appearance: the text key is the list of its captions in time order."""
+    """One video per item, videos by first appearance: the text key is the list of its captions in
+    time order.
+    """
 
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
@@ -124,7 +132,7 @@ class YoucookFullVideoBGTextProcessor(TextProcessor):
     """Word-piece ids of every caption of a video."""
 
     def __call__(self, key: Sequence[str]) -> list[list[int]]:
-        """Return a list of ids per caption."""
+        """Returns a list of ids per caption."""
         return [self.encode(text) for text in key]
 
 
@@ -139,7 +147,7 @@ class YoucookFullVideoBGAligner(WindowAligner):
         text_feature: list[list[int]],
         rng: random.Random,
     ) -> YoucookBatch:
-        """Return caps and cmasks [S, T], vfeats [W, F, 512], vmasks [W, F]; nothing is drawn."""
+        """Returns caps and cmasks [S, T], vfeats [W, F, 512], vmasks [W, F]; nothing is drawn."""
         name = video_name(video_key)
         vfeats, vmasks, _ = self.build_windows(video_feature, name=name)
         caps, cmasks = self.build_texts(text_feature, name=name)
@@ -154,14 +162,16 @@ class YoucookFullVideoBGAligner(WindowAligner):
 
 
 def read_clips(path: str, config: DatasetConfig, split: Split) -> list[YoucookClip]:
-    """Return the clips of an annotation file in its order; of training and validation those that have features.
+    """Returns the clips of an annotation file in its order; of training and validation those that
+    have features.
 
-    A test video that has neither features nor times is kept, with the times 0 to 0: scoring names and counts it.
+    A test video that has neither features nor times is kept, with the times 0 to 0: scoring names
+    and counts it.
 
     Raises:
         ConfigError: records without `dataset.trainval_annotation`.
-        DataError: another data set's file, damaged or repeated entries, empty captions, impossible times, or too many
-            videos without features.
+        DataError: another data set's file, damaged or repeated entries, empty captions, impossible
+            times, or too many videos without features.
     """
     if Path(path).suffix.lower() == ".csv":
         clips = [_clip_of_row(path, row) for row in read_table(path, _CSV_COLUMNS)]
@@ -212,7 +222,7 @@ def _is_record(record: Any) -> bool:
 def _clips_of_records(
     path: str, records: list[dict[str, Any]], config: DatasetConfig, reader: VideoProcessor
 ) -> list[YoucookClip]:
-    """Look the records up in the annotation."""
+    """Looks the records up in the annotation."""
     if not config.trainval_annotation:
         problem = (
             f"`dataset.trainval_annotation` must be set, since {path} has no times, but is not."
@@ -240,7 +250,7 @@ def _clips_of_records(
 
 
 def _read_annotation(path: str) -> dict[str, list[Any]]:
-    """Return the annotation entries of every video that has some."""
+    """Returns the annotation entries of every video that has some."""
     value = read_json(path)
     database = value.get("database") if isinstance(value, dict) else None
     if isinstance(database, dict) and all(isinstance(video, dict) for video in database.values()):
@@ -292,7 +302,7 @@ def _annotated_clip(
 
 
 def _whole_seconds(start_s: float, end_s: float, where: str) -> tuple[int, int]:
-    """Return both times as integers; DataError when they are no stretch of whole seconds."""
+    """Returns both times as integers; DataError when they are no stretch of whole seconds."""
     if not (
         0 <= start_s < end_s < float("inf") and start_s == int(start_s) and end_s == int(end_s)
     ):
@@ -304,7 +314,9 @@ def _whole_seconds(start_s: float, end_s: float, where: str) -> tuple[int, int]:
 
 
 def _warn_of_short_features(clips: list[YoucookClip], reader: VideoProcessor) -> None:
-    """Count the clips that reach beyond their video's features, or lie beyond them, in one warning."""
+    """Counts the clips that reach beyond their video's features, or lie beyond them, in one
+    warning.
+    """
     num_seconds = {
         video: _count_seconds(reader.path(video)) for video in {clip.video_id for clip in clips}
     }
@@ -321,7 +333,9 @@ def _warn_of_short_features(clips: list[YoucookClip], reader: VideoProcessor) ->
 
 
 def _count_seconds(path: Path) -> float:
-    """Return the number of rows from the file's head; infinity where there is none: reading will say so, by name."""
+    """Returns the number of rows from the file's head; infinity where there is none: reading will
+    say so, by name.
+    """
     try:
         return len(np.load(path, mmap_mode="r", allow_pickle=False))
     except (OSError, TypeError, *NPY_ERRORS):

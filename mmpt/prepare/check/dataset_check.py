@@ -1,6 +1,8 @@
-"""Reads everything that a training config names, shard by shard, and returns its statistics and what is damaged.
+"""Reads everything that a training config names, shard by shard, and returns its statistics and
+what is damaged.
 
-A thread reads one shard at a time, mapped and in blocks of rows, so memory depends on neither shards nor videos.
+A thread reads one shard at a time, mapped and in blocks of rows, so memory depends on neither
+shards nor videos.
 """
 
 from __future__ import annotations
@@ -32,11 +34,11 @@ class DatasetReport:
     damage: list[Damage] = field(default_factory=list)
 
     def table(self) -> str:
-        """Return the statistics as an aligned table."""
+        """Returns the statistics as an aligned table."""
         return render_statistics(self.splits)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
+        """Returns plain values for JSON."""
         splits = {name: statistics.to_dict() for name, statistics in self.splits.items()}
         return {
             "source": self.source,
@@ -53,7 +55,7 @@ class _Lists(NamedTuple):
 def check_dataset(
     config: RunConfig, *, max_shards: int | None = None, workers: int = 1
 ) -> DatasetReport:
-    """Read lists, meta files, features and captions of the training and validation split.
+    """Reads lists, meta files, features and captions of the training and validation split.
 
     Args:
         config: a training config with sharded features.
@@ -116,7 +118,7 @@ def _read_meta(
     statistics: SplitStatistics,
     damage: list[Damage],
 ) -> dict[int, list[str]]:
-    """Return {shard: ids} and compare it with the list."""
+    """Returns {shard: ids} and compare it with the list."""
     folder = str(config.dataset.vfeat_dir)
     try:
         shards = read_shard_meta(folder, split)
@@ -134,13 +136,16 @@ def _read_meta(
     statistics.not_packed = sum(name not in packed for name in ids)
     bound = config.dataset.max_missing
     if statistics.not_packed > bound * len(ids):
-        what = f"{statistics.not_packed} of {len(ids)} listed videos are not packed; `dataset.max_missing` is {bound:.2%}"
+        what = (
+            f"{statistics.not_packed} of {len(ids)} listed videos are not packed; "
+            f"`dataset.max_missing` is {bound:.2%}"
+        )
         damage.append(Damage(path, "", what))
     return shards
 
 
 def _spread(numbers: Sequence[int], at_most: int | None) -> list[int]:
-    """Return `at_most` of the numbers, evenly spread."""
+    """Returns `at_most` of the numbers, evenly spread."""
     if at_most is None or at_most >= len(numbers):
         return list(numbers)
     return [numbers[index * len(numbers) // at_most] for index in range(at_most)]

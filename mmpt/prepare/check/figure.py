@@ -1,4 +1,6 @@
-"""Histograms of a data set's statistics as one PNG; drawn without a screen and without matplotlib's global state."""
+"""Histograms of a data set's statistics as one PNG; drawn without a screen and without matplotlib's
+global state.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ NUM_COLUMNS = 3
 
 
 def save_histograms(path: str | Path, splits: Mapping[str, SplitStatistics]) -> None:
-    """Draw every tally as the share of values per bin, a line per split, and write `path`.
+    """Draws every tally as the share of values per bin, a line per split, and write `path`.
 
     Args:
         splits: split name -> its statistics.

@@ -1,4 +1,5 @@
-"""Reads one shard of features and captions to the last number: statistics, and every damage with file and video.
+"""Reads one shard of features and captions to the last number: statistics, and every damage with
+file and video.
 
 Legend: V listed videos of the shard, C their captions, R feature rows, W slots of word pieces.
 """
@@ -56,7 +57,7 @@ class ShardCheck:
     vocab_size: int | None
 
     def __call__(self, shard: int) -> tuple[SplitStatistics, list[Damage]]:
-        """Return what shard number `shard` holds of the listed videos, and what is damaged in it."""
+        """Returns what shard number `shard` holds of the listed videos, and what is damaged in it."""
         ids = self.shards[shard]
         listed_V = np.array([name in self.listed for name in ids], dtype=bool)
         statistics = SplitStatistics(shards_read=1)
@@ -177,7 +178,7 @@ def _tally_times(
 def _per_video(
     tensor: ShardedTensor, ids: Sequence[str], owners: Sequence[np.ndarray], what: str
 ) -> Iterator[Damage]:
-    """Yield one damage per video among `owners`, the videos of the bad rows of every block."""
+    """Yields one damage per video among `owners`, the videos of the bad rows of every block."""
     if not owners:
         return
     for video, count in zip(*np.unique(np.concatenate(owners), return_counts=True), strict=True):

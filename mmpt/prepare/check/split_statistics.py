@@ -1,4 +1,6 @@
-"""The statistics of one split, gathered shard by shard and merged; what a table and a figure show of them."""
+"""The statistics of one split, gathered shard by shard and merged; what a table and a figure show
+of them.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,7 @@ class SplitStatistics:
     )
 
     def merge(self, other: SplitStatistics) -> None:
-        """Add everything that `other` has counted."""
+        """Adds everything that `other` has counted."""
         for one in dataclasses.fields(self):
             if one.name != "tallies":
                 setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
@@ -59,7 +61,7 @@ class SplitStatistics:
             tally.merge(other.tallies[name])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
+        """Returns plain values for JSON."""
         plain = {
             one.name: getattr(self, one.name)
             for one in dataclasses.fields(self)
@@ -68,7 +70,7 @@ class SplitStatistics:
         return plain | {"tallies": {name: tally.to_dict() for name, tally in self.tallies.items()}}
 
     def rows(self) -> dict[str, str]:
-        """Return what a table shows: title -> text."""
+        """Returns what a table shows: title -> text."""
         norms, lengths = self.tallies["length of a feature row"], self.tallies["seconds of a video"]
         pieces = self.tallies["word pieces of a caption"]
         return {
@@ -101,7 +103,7 @@ class SplitStatistics:
 
 
 def render_statistics(splits: dict[str, SplitStatistics]) -> str:
-    """Return an aligned table with a column per split."""
+    """Returns an aligned table with a column per split."""
     columns = {name: statistics.rows() for name, statistics in splits.items()}
     titles = list(next(iter(columns.values()), {}))
     width = max(map(len, titles), default=0)

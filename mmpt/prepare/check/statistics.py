@@ -1,4 +1,5 @@
-"""What can be said of features and captions in numbers: pure functions of arrays, and tallies that can be merged.
+"""What can be said of features and captions in numbers: pure functions of arrays, and tallies that
+can be merged.
 
 Legend: V videos, C captions of all of them, R feature rows (seconds), W slots of word pieces.
 """
@@ -12,10 +13,14 @@ import numpy as np
 
 
 class Tally:
-    """Count, sum, extremes and a histogram of values that are never kept; tallies of parts merge into the whole's."""
+    """Count, sum, extremes and a histogram of values that are never kept; tallies of parts merge
+    into the whole's.
+    """
 
     def __init__(self, edges: Sequence[float] | np.ndarray):
-        """Args: edges, ascending bounds of the bins; values beyond them count in the first or last bin."""
+        """Args: edges, ascending bounds of the bins; values beyond them count in the first or last
+        bin.
+        """
         self.edges = np.asarray(edges, dtype=np.float64)
         self.counts = np.zeros(len(self.edges) - 1, dtype=np.int64)
         self.count = 0
@@ -24,7 +29,7 @@ class Tally:
         self.high = -np.inf
 
     def add(self, values: np.ndarray) -> None:
-        """Count finite values, any shape."""
+        """Counts finite values, any shape."""
         if values.size == 0:
             return
         self.count += values.size
@@ -36,7 +41,7 @@ class Tally:
         self.counts += np.histogram(np.clip(values, self.edges[0], self.edges[-1]), self.edges)[0]
 
     def merge(self, other: Tally) -> None:
-        """Count everything that `other`, of the same edges, has counted."""
+        """Counts everything that `other`, of the same edges, has counted."""
         assert np.array_equal(self.edges, other.edges)
         self.counts += other.counts
         self.count += other.count
@@ -49,7 +54,7 @@ class Tally:
         return self.total / self.count if self.count else float("nan")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON; null where nothing was counted."""
+        """Returns plain values for JSON; null where nothing was counted."""
         some = self.count > 0
         return {
             "count": self.count,
@@ -64,7 +69,7 @@ class Tally:
 def caption_seconds(
     starts_C: np.ndarray, ends_C: np.ndarray, owners_C: np.ndarray, seconds_V: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return how long the captions of every video are inside it: added up, and as a union.
+    """Returns how long the captions of every video are inside it: added up, and as a union.
 
     Args:
         starts_C: finite seconds, in any order inside a video.
@@ -72,7 +77,8 @@ def caption_seconds(
         owners_C: int, non-decreasing: the video of each caption.
         seconds_V: length of every video.
     Returns:
-        float64 [V]: sum of durations inside the video; float64 [V]: seconds with at least one caption.
+        float64 [V]: sum of durations inside the video; float64 [V]: seconds with at least one
+            caption.
     """
     lengths_C = seconds_V.astype(np.float64)[owners_C]
     starts_C = np.clip(starts_C.astype(np.float64), 0, lengths_C)
@@ -93,22 +99,22 @@ def caption_seconds(
 
 
 def num_unordered(starts_C: np.ndarray, owners_C: np.ndarray) -> int:
-    """Return how many captions start before the caption in front of them, in the same video."""
+    """Returns how many captions start before the caption in front of them, in the same video."""
     return int(((starts_C[1:] < starts_C[:-1]) & (owners_C[1:] == owners_C[:-1])).sum())
 
 
 def per_minute(counts_V: np.ndarray, seconds_V: np.ndarray) -> np.ndarray:
-    """Return counts per minute of the videos that last at least a second, float64."""
+    """Returns counts per minute of the videos that last at least a second, float64."""
     real_V = seconds_V > 0
     return 60.0 * counts_V[real_V] / seconds_V[real_V]
 
 
 def row_norms(rows_RD: np.ndarray) -> np.ndarray:
-    """Return the length of every row, float32 [R]; NaN or infinity where a row holds one."""
+    """Returns the length of every row, float32 [R]; NaN or infinity where a row holds one."""
     rows_RD = rows_RD.astype(np.float32)
     return np.sqrt(np.einsum("rd,rd->r", rows_RD, rows_RD))
 
 
 def num_pieces(ids_CW: np.ndarray) -> np.ndarray:
-    """Return the word pieces of every caption, int64 [C]; padding is below zero."""
+    """Returns the word pieces of every caption, int64 [C]; padding is below zero."""
     return (ids_CW >= 0).sum(axis=1)
