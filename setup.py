@@ -37,7 +37,9 @@ setup(
         # imported by mmpt
         "av>=18",  # decodes videos; FFmpeg is in its wheels
         "faiss-cpu>=1.8",
-        "huggingface_hub>=1",
+        "filelock>=3.16",
+        "httpx2>=2,<3",
+        "huggingface_hub>=2.4,<3",  # downloads call its `file_download.http_get`
         "lazy_loader>=0.5",
         "matplotlib>=3.8",
         "numpy>=1.26",

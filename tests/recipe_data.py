@@ -5,7 +5,6 @@ S3D's and BERT's weights are drawn at random; the places and the kinds of all fi
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import pickle
@@ -22,6 +21,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 from mmpt.config import DatasetConfig, ModelConfig
 from mmpt.media.s3d import S3D
 from mmpt.models import MMFusionSeparate
+from mmpt.prepare.download.catalogue import CATALOGUE
 from tests import misbehaving_server as server
 from tests.made_videos import Clip, regular_times, truncate, write_video
 
@@ -153,8 +153,6 @@ def downloads(bert: Path) -> dict[str, bytes]:
 
 
 def serve_downloads(site: server.Site, bert: Path) -> None:
-    from download_catalogue import CATALOGUE
-
     files = downloads(bert)
     for item in CATALOGUE.values():
         for url in (url for file in item.files for url in file.urls):
@@ -163,9 +161,4 @@ def serve_downloads(site: server.Site, bert: Path) -> None:
     folder = CATALOGUE["bert"].folder
     assert folder is not None
     for name in folder.files:
-        site.serve(f"/{folder.repo}/resolve/main/{name}", (bert / name).read_bytes(), hub_file)
-
-
-def hub_file(handler: server.Handler, data: bytes) -> None:
-    mark = hashlib.sha1(data).hexdigest()
-    handler.reply(200, data, ETag=f'"{mark}"', X_Repo_Commit="a" * 40, Content_Length=len(data))
+        site.serve(f"/{folder.repo}/resolve/main/{name}", (bert / name).read_bytes(), server.hub_file)

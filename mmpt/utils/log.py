@@ -28,6 +28,7 @@ def is_main_process() -> bool:
 def setup_logging(level: int = logging.INFO) -> None:
     """Configure the root logger for our own commands (fairseq configures it by itself)."""
     logging.basicConfig(format="%(asctime)s | %(levelname)s | %(name)s | %(message)s", datefmt="%H:%M:%S", level=level)
+    logging.getLogger("httpx2").setLevel(max(level, logging.WARNING))  # else a line per request
 
 
 def quiet_other_processes() -> None:

@@ -1,17 +1,16 @@
-"""The download command against a server on this machine: places, exit codes, and runs killed in the middle."""
+"""The download command against a server on this machine: places, exit codes, killed runs."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
-import os
+import random
 import re
 import resource
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -20,18 +19,21 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from download import download, list_catalogue, main
-from download_catalogue import CATALOGUE
+from download import main
 
-from mmpt.errors import UserError
-from mmpt.utils.download import Patience
+from mmpt.prepare.download.catalogue import CATALOGUE
+from mmpt.prepare.download.items import list_catalogue
 from tests import misbehaving_server as server
 from tests.jobs import ROOT
 from tests.misbehaving_server import Site
 
 COIN_PATH = "/coin-dataset/annotations/master/COIN.json"
-COIN = json.dumps({"database": {f"video{number}": {"class": number} for number in range(3000)}}).encode()
-QUICK = Patience(tries=2, first_wait_s=0.001)
+COIN = b'{"database": "' + random.Random(0).randbytes(12 * 2**20).hex().encode() + b'"}'
+PIECE = 10 * 2**20  # bytes that the library writes at once
+MSRVTT = [
+    *("MSRVTT_data.json", "MSRVTT_train.9k.csv"),
+    *("MSRVTT_train.7k.csv", "MSRVTT_JSFUSION_test.csv"),
+]
 
 
 @pytest.fixture
@@ -40,158 +42,139 @@ def site() -> Iterator[Site]:
         yield running
 
 
-def start(root: Path, site: Site, *arguments: str, before: Callable[[], None] | None = None) -> subprocess.Popen[str]:
-    command = [sys.executable, "scripts/download.py", *arguments, "--root", str(root), "--mirror", site.url]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=before)
+@pytest.fixture
+def run(site: Site, tmp_path: Path) -> Callable[..., int]:
+    """The command in this process; the project's folder is `tmp_path`."""
+    return lambda *words: main([*words, "--root", str(tmp_path), "--mirror", site.url])
 
 
-def wait_for_bytes(path: Path, num_bytes: int) -> None:
+@pytest.fixture
+def start(site: Site, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """The command in a process of its own."""
+    options = ["--root", str(tmp_path), "--mirror", site.url]
+    command = [sys.executable, "scripts/download.py", "coin", *options]
+    return lambda **how: subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, **how
+    )
+
+
+def wait_for_bytes(folder: Path, num_bytes: int) -> None:
     end = time.monotonic() + 120
-    while not (path.exists() and path.stat().st_size >= num_bytes):
-        assert time.monotonic() < end, f"{path} never had {num_bytes} bytes"
+    while not any(path.stat().st_size >= num_bytes for path in folder.glob("*.part")):
+        assert time.monotonic() < end, f"no file in {folder} ever had {num_bytes} bytes"
         time.sleep(0.01)
 
 
-def test_files_go_to_their_places_and_are_recorded(site: Site, tmp_path: Path) -> None:
+def test_one_failure_does_not_stop_the_rest(
+    site: Site, run: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     site.serve(COIN_PATH, COIN)
-    assert main(["coin", "--root", str(tmp_path), "--mirror", site.url]) == 0
+    assert run("videoclip", "coin") == 2
+    words = r"^error: videoclip: .*checkpoint_best\.pt: cannot be downloaded\. .* 404 "
+    assert re.search(words, capsys.readouterr().err, re.MULTILINE)
     assert (tmp_path / "data/coin/COIN.json").read_bytes() == COIN
     record = json.loads((tmp_path / "downloads.json").read_text())["files"]["data/coin/COIN.json"]
     assert record["sha256"] == hashlib.sha256(COIN).hexdigest()
     assert record["url"] == site.url + COIN_PATH
 
 
-def test_one_failure_does_not_stop_the_rest(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    site.serve(COIN_PATH, COIN)
-    assert main(["videoclip", "coin", "--root", str(tmp_path), "--mirror", site.url]) == 2
-    assert re.search(r"^error: videoclip: .*checkpoint_best\.pt: cannot be had\. .* 404 ", capsys.readouterr().err)
-    assert (tmp_path / "data/coin/COIN.json").exists()
-
-
-def test_members_of_archives_go_to_their_places(site: Site, tmp_path: Path) -> None:
-    names = ["MSRVTT_data.json", "MSRVTT_train.9k.csv", "MSRVTT_train.7k.csv", "MSRVTT_JSFUSION_test.csv"]
+def test_members_of_archives_go_to_their_places(
+    site: Site, run: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
-        for name in names:
+        for name in MSRVTT:
             archive.writestr(f"msrvtt_data/{name}", json.dumps([name]))
     site.serve("/ArrowLuo/CLIP4Clip/releases/download/v0.0/msrvtt_data.zip", packed.getvalue())
-    note = b'{"database": {}}'
-    tar = io.BytesIO()
-    with tarfile.open(fileobj=tar, mode="w:gz") as archive:
-        info = tarfile.TarInfo("youcookii_annotations_trainval.json")
-        info.size = len(note)
-        archive.addfile(info, io.BytesIO(note))
-    site.serve("/static/YouCookII/youcookii_annotations_trainval.tar.gz", tar.getvalue())
+    assert run("msrvtt") == 0
+    for name in MSRVTT:
+        assert json.loads((tmp_path / "data/msrvtt" / name).read_text()) == [name]
 
-    download(["msrvtt", "youcook"], tmp_path, mirror=site.url, patience=QUICK)
-    assert {name: json.loads((tmp_path / "data/msrvtt" / name).read_text()) for name in names} == {
-        n: [n] for n in names
-    }
-    assert (tmp_path / "data/youcook/youcookii_annotations_trainval.json").read_bytes() == note
-
-    (tmp_path / "data/msrvtt/msrvtt_data.zip").unlink()  # the archive may go; what came out of it is still checked
-    download(["msrvtt"], tmp_path, mirror=site.url, patience=QUICK)
-    assert len(site.requests) == 2
-    (tmp_path / "data/msrvtt/MSRVTT_train.7k.csv").write_text("other")
-    with pytest.raises(UserError, match="has changed since"):
-        download(["msrvtt"], tmp_path, mirror=site.url, patience=QUICK)
+    # The archive may be removed. Its members are still compared.
+    (tmp_path / "data/msrvtt/msrvtt_data.zip").unlink()
+    assert run("msrvtt") == 0
+    assert len(site.requests) == 1
+    (tmp_path / "data/msrvtt" / MSRVTT[0]).write_text("[]")
+    assert run("msrvtt") == 2
+    assert "MSRVTT_data.json: has changed since" in capsys.readouterr().err
 
 
-def test_what_no_program_can_fetch_is_explained_and_then_accepted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_files_without_address_are_explained_and_then_accepted(
+    run: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["norton", "--root", str(tmp_path)]
-    assert main(arguments) == 2
+    assert run("norton") == 2
     message = capsys.readouterr().err
     target = tmp_path / "runs/retri/norton/checkpoint_best.pt"
     assert "drive.google.com" in message
     assert f"Put it at {target}." in message
     target.parent.mkdir(parents=True)
     target.write_text("<!DOCTYPE html><html>Google Drive: quota exceeded</html>")
-    assert main(arguments) == 2
-    assert "a web page, not a torch file" in capsys.readouterr().err
+    assert run("norton") == 2
+    assert "must be a torch file, but is a web page" in capsys.readouterr().err
     with zipfile.ZipFile(target, "w") as archive:
         archive.writestr("archive/data.pkl", b"x")
-    assert main(arguments) == 0
-    assert main(["how2-features", "--root", str(tmp_path)]) == 2
+    assert run("norton") == 0
+    assert run("how2-features") == 2
 
 
-def test_ctrl_c_keeps_what_came_and_the_next_run_goes_on(site: Site, tmp_path: Path) -> None:
-    site.serve(COIN_PATH, COIN, server.stalls(30_000), server.honest)
-    part = tmp_path / "data/coin/COIN.json.part"
-    run = start(tmp_path, site, "coin")
-    wait_for_bytes(part, 30_000)
-    run.send_signal(signal.SIGINT)
-    _, errors = run.communicate(timeout=120)
-    assert run.returncode == 130
+def test_a_killed_run_continues(site: Site, run: Callable, start: Callable, tmp_path: Path) -> None:
+    stalls = server.stalls(PIECE + 100)
+    site.serve(COIN_PATH, COIN, stalls, stalls, server.honest)
+    for count, how in enumerate((signal.SIGKILL, signal.SIGINT)):
+        process = start()
+        wait_for_bytes(tmp_path / "data/coin", (count + 1) * PIECE)
+        assert run("coin") == 2  # another process is downloading it
+        process.send_signal(how)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
     assert "run the same command again" in errors
     assert "Traceback" not in errors
-    assert part.read_bytes() == COIN[:30_000]
-    assert main(["coin", "--root", str(tmp_path), "--mirror", site.url]) == 0
-    assert site.ranges(COIN_PATH) == [None, "bytes=30000-"]
+    assert not (tmp_path / "data/coin/COIN.json").exists()
+    assert run("coin") == 0
+    assert site.ranges(COIN_PATH) == [None, f"bytes={PIECE}-", f"bytes={2 * PIECE}-"]
     assert (tmp_path / "data/coin/COIN.json").read_bytes() == COIN
 
 
-def test_a_killed_run_is_continued_byte_by_byte(site: Site, tmp_path: Path) -> None:
-    stops = [20_000, 25_000]
-    site.serve(COIN_PATH, COIN, *[server.stalls(stop) for stop in stops], server.honest)
-    part = tmp_path / "data/coin/COIN.json.part"
-    for count in range(len(stops)):
-        run = start(tmp_path, site, "coin")
-        wait_for_bytes(part, sum(stops[: count + 1]))
-        run.kill()
-        run.communicate(timeout=120)
-    assert main(["coin", "--root", str(tmp_path), "--mirror", site.url]) == 0
-    assert site.ranges(COIN_PATH) == [None, "bytes=20000-", "bytes=45000-"]
-    assert (tmp_path / "data/coin/COIN.json").read_bytes() == COIN
-
-
-def test_a_disk_that_fills_up_keeps_what_fits(site: Site, tmp_path: Path) -> None:
-    """A limit on the size of files stands for the disk: the kernel takes the bytes up to it and then refuses."""
+def test_a_full_disk_is_one_error(
+    site: Site, run: Callable, start: Callable, tmp_path: Path
+) -> None:
+    """A limit on the size of files stands for the disk."""
     site.serve(COIN_PATH, COIN)
-    run = start(
-        tmp_path,
-        site,
-        "coin",
-        before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY)),
-    )
-    _, errors = run.communicate(timeout=120)
-    assert run.returncode == 2
-    assert "cannot be written further than 0.1 MB" in errors
-    assert (tmp_path / "data/coin/COIN.json.part").read_bytes() == COIN[:50_000]
-    assert main(["coin", "--root", str(tmp_path), "--mirror", site.url]) == 0
-    assert site.ranges(COIN_PATH) == [None, "bytes=50000-"]
+    limits = (20_000, resource.RLIM_INFINITY)
+    process = start(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits))
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert re.search(r"^error: coin: .*COIN\.json: .* File too large", errors, re.MULTILINE)
+    assert run("coin") == 0
+    assert (tmp_path / "data/coin/COIN.json").read_bytes() == COIN
 
 
-def test_a_model_folder_comes_from_the_hub(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    folder = CATALOGUE["bert"].folder
-    assert folder is not None
+def test_a_model_folder_comes_from_the_hub(
+    site: Site, run: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = CATALOGUE["bert"].folder
+    assert source is not None
+    folder = tmp_path / source.target
+    *names, last = source.files
+    for name in names:
+        site.serve(f"/{source.repo}/resolve/main/{name}", b'{"a": 1}', server.hub_file)
+    assert run("bert") == 2
+    assert f"{last} cannot be downloaded from the Hugging Face hub" in capsys.readouterr().err
+    assert not folder.exists()
 
-    def hub_file(handler: server.Handler, data: bytes) -> None:
-        mark = hashlib.sha1(data).hexdigest()
-        handler.reply(200, data, ETag=f'"{mark}"', X_Repo_Commit="a" * 40, Content_Length=len(data))
-
-    prefix = f"/{folder.repo}/resolve/main"
-    for name in folder.files[:-1]:
-        site.serve(f"{prefix}/{name}", name.encode(), hub_file)
-    with pytest.raises(UserError, match=r"model\.safetensors cannot be had from the Hugging Face hub"):
-        download(["bert"], tmp_path, mirror=site.url)
-    assert not (tmp_path / folder.target).exists()
-
-    site.serve(f"{prefix}/{folder.files[-1]}", b"weights", hub_file)
-    download(["bert"], tmp_path, mirror=site.url)
-    assert sorted(path.name for path in (tmp_path / folder.target).iterdir()) == sorted(folder.files)
+    site.serve(f"/{source.repo}/resolve/main/{last}", b"weights", server.hub_file)
+    assert run("bert") == 0
+    assert sorted(path.name for path in folder.iterdir()) == sorted(source.files)
     count = len(site.requests)
-    download(["bert"], tmp_path, mirror=site.url)
+    assert run("bert") == 0
     assert len(site.requests) == count
-    (tmp_path / folder.target / "vocab.txt").write_text("other")
-    with pytest.raises(UserError, match=r"vocab\.txt: has changed"):
-        download(["bert"], tmp_path, mirror=site.url)
-    download(["bert"], tmp_path, mirror=site.url, force=True)
-    (tmp_path / folder.target / "vocab.txt").unlink()
-    with pytest.raises(UserError, match=r"lacks vocab\.txt"):
-        download(["bert"], tmp_path, mirror=site.url)
+    (folder / "vocab.txt").write_text("other")
+    assert run("bert") == 2
+    assert "vocab.txt: has changed" in capsys.readouterr().err
+    assert run("bert", "--force") == 0
+    (folder / "vocab.txt").unlink()
+    assert run("bert") == 2
+    assert "lacks vocab.txt" in capsys.readouterr().err
 
 
 # -- the command line and the catalogue
@@ -199,7 +182,7 @@ def test_a_model_folder_comes_from_the_hub(site: Site, tmp_path: Path, monkeypat
     ("arguments", "words"),
     [
         (["s3e"], r"s3e: not known\. There is: bert, videoclip"),
-        (["coin", "--mirror", "ftp://host"], "`--mirror` must be an address such as https://host/prefix"),
+        (["coin", "--mirror", "ftp://host"], "`--mirror` must be an address such as https://"),
         (["coin", "--mirror", "host:8000"], "`--mirror` must be"),
     ],
 )
@@ -222,21 +205,12 @@ def test_the_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == list_catalogue() + "\n"
     for name, item in CATALOGUE.items():
         assert re.search(rf"^{name} ", list_catalogue(), re.MULTILINE)
+        assert item.source
+        assert item.files or item.folder or item.by_hand
         for file in item.files:
+            assert file.urls or item.by_hand
             assert all(url in list_catalogue() for url in file.urls)
-
-
-def test_every_entry_says_where_it_comes_from_or_what_to_do() -> None:
-    targets = []
-    for name, item in CATALOGUE.items():
-        assert item.source, name
-        assert item.files or item.folder or item.by_hand, name
-        assert item.by_hand or all(file.urls for file in item.files), name
-        for file in item.files:
-            assert all(urlsplit(url).scheme in ("http", "https") and urlsplit(url).netloc for url in file.urls)
-            targets += [file.target, *file.members.values()]
-    assert len(targets) == len(set(targets))
-    assert not any(Path(target).is_absolute() or ".." in Path(target).parts for target in targets)
+            assert all(urlsplit(url).scheme in ("http", "https") for url in file.urls)
 
 
 def test_downloads_lie_where_the_yamls_look() -> None:
@@ -247,4 +221,5 @@ def test_downloads_lie_where_the_yamls_look() -> None:
     assert settings["fairseq"]["checkpoint"]["restore_file"] in places
     assert CATALOGUE["bert"].folder is not None
     assert CATALOGUE["bert"].folder.target == dataset["bert_name"]
-    assert os.path.basename(dataset["tfeat_dir"]).split(".")[0] + ".json" in {Path(place).name for place in places}
+    captions = Path(dataset["tfeat_dir"]).name.split(".")[0]
+    assert f"data/how2/{captions}.json" in places

@@ -1,21 +1,26 @@
-"""What can be downloaded: addresses that the authors published, and the places where the YAMLs look for the files.
+"""The catalogue of downloads: published addresses, and the places where the YAMLs look for files.
 
-No address here is a guess: `source` says where it is published. What has no address that a program may use (Google
-Drive, Baidu, a form) is described under `by_hand`; put there by hand, it is checked and recorded like the rest.
+No address is a guess: `source` says where it is published. Files whose address no program can use
+(Google Drive, Baidu, a form) are described in `by_hand`. When the user has put them in their
+places, they are checked and recorded like the others.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mmpt.utils.file_kinds import Kind
+from mmpt.prepare.download.kinds import Kind
 
 
 @dataclass(frozen=True)
 class File:
-    """A file: its place under the root, its kind and its addresses. `members` of an archive go to places of their own.
+    """A file to download.
 
-    `members` maps a path inside the archive to its place under the root.
+    target: its place under the root.
+    kind: decides how its first and last bytes are checked.
+    urls: its addresses, in the order in which they are tried; empty if no program can download it.
+    sha256: its hash, if the authors publish one.
+    members: for an archive, the name of each wanted member and its place under the root.
     """
 
     target: str
@@ -27,7 +32,7 @@ class File:
 
 @dataclass(frozen=True)
 class HubFolder:
-    """Files of a repository on the Hugging Face hub, in a folder under the root."""
+    """A folder under the root with files of a repository on the Hugging Face hub."""
 
     repo: str
     target: str
@@ -36,9 +41,11 @@ class HubFolder:
 
 @dataclass(frozen=True)
 class Item:
-    """What one name on the command line stands for.
+    """The files that one name on the command line stands for.
 
-    `by_hand` says how to get the files without addresses; `if_gone` what to try when the addresses fail.
+    about, source: a description, and where the addresses are published.
+    by_hand: how to get the files without addresses.
+    if_gone: what to try when the addresses fail.
     """
 
     about: str
@@ -65,7 +72,13 @@ CATALOGUE: dict[str, Item] = {
         folder=HubFolder(
             "google-bert/bert-base-uncased",
             "bert-base-uncased",
-            ("config.json", "tokenizer_config.json", "tokenizer.json", "vocab.txt", "model.safetensors"),
+            (
+                "config.json",
+                "tokenizer_config.json",
+                "tokenizer.json",
+                "vocab.txt",
+                "model.safetensors",
+            ),
         ),
     ),
     "videoclip": Item(
@@ -90,11 +103,14 @@ CATALOGUE: dict[str, Item] = {
         about="S3D weights trained on HowTo100M (MIL-NCE), and the words of its text tower",
         source="README of https://github.com/antoine77340/S3D_HowTo100M, and its author in issue 1",
         files=(
-            File("pretrained_models/s3d_howto100m.pth", "torch", _s3d_addresses("s3d_howto100m.pth")),
+            File(
+                "pretrained_models/s3d_howto100m.pth", "torch", _s3d_addresses("s3d_howto100m.pth")
+            ),
             File("pretrained_models/s3d_dict.npy", "npy", _s3d_addresses("s3d_dict.npy")),
         ),
         if_gone="Users reported in 2024 that the first address had gone "
-        "(https://github.com/antoine77340/S3D_HowTo100M/issues/14, where one of them offers copies).",
+        "(https://github.com/antoine77340/S3D_HowTo100M/issues/14, where one of them offers "
+        "copies).",
     ),
     "how2-lists": Item(
         about="ids of HowTo100M's training and validation videos",
@@ -109,7 +125,13 @@ CATALOGUE: dict[str, Item] = {
     "captions": Item(
         about="sentences of 1.2 million HowTo100M videos with their times (TAN)",
         source="DATASET.md of Norton; https://www.robots.ox.ac.uk/~vgg/research/tan/",
-        files=(File("data/how2/sentencified_htm_1200k.json", "json", (f"{TAN}/sentencified_htm_1200k.json",)),),
+        files=(
+            File(
+                "data/how2/sentencified_htm_1200k.json",
+                "json",
+                (f"{TAN}/sentencified_htm_1200k.json",),
+            ),
+        ),
     ),
     "raw-captions": Item(
         about="HowTo100M's raw captions, which VideoCLIP was trained with (3.4 GB packed)",
@@ -127,9 +149,10 @@ CATALOGUE: dict[str, Item] = {
     "how2-features": Item(
         about="S3D features of HowTo100M (474 GB with captions)",
         source="DATASET.md of Norton",
-        by_hand="They are on Baidu: https://pan.baidu.com/s/1b8nTw7-IzbDlJlakbVhwNA?pwd=nk6e. Join and unpack them "
-        "with `cat Howto100_feature.tar.* | tar -x`, and put one <video id>.npy for each video into "
-        "data/feat/feat_how2_s3d; or extract them yourself with scripts/video_feature_extractor/extract.py.",
+        by_hand="They are on Baidu: https://pan.baidu.com/s/1b8nTw7-IzbDlJlakbVhwNA?pwd=nk6e. Join "
+        "and unpack them with `cat Howto100_feature.tar.* | tar -x`, and put one <video id>.npy "
+        "for each video into data/feat/feat_how2_s3d; or extract them yourself with "
+        "scripts/video_feature_extractor/extract.py.",
     ),
     "how2-align": Item(
         about="HTM-Align: 80 videos whose sentences are aligned by hand",
@@ -158,11 +181,13 @@ CATALOGUE: dict[str, Item] = {
         about="MSR-VTT: the multiple-choice test",
         source="no published address is known to us",
         files=(File("data/msrvtt/MSR_MC_test.csv", "text"),),
-        by_hand="It is part of the evaluation data of the JSFusion paper (https://arxiv.org/abs/1808.02559). A user "
-        "found a copy on Google Drive: https://github.com/facebookresearch/fairseq/issues/4364.",
+        by_hand="It is part of the evaluation data of the JSFusion paper "
+        "(https://arxiv.org/abs/1808.02559). A user found a copy on Google Drive: "
+        "https://github.com/facebookresearch/fairseq/issues/4364.",
     ),
     "msrvtt-full": Item(
-        about="MSR-VTT: the ids of the full test split, which VideoCLIP's fine-tuning adds to its training videos",
+        about="MSR-VTT: the ids of the full test split, which VideoCLIP's fine-tuning adds to its "
+        "training videos",
         source="no published address is known to us",
         files=(File("data/msrvtt/MSRVTT_FULL_test.csv", "text"),),
         by_hand="Write a line `video_id`, then video7010 to video9999, a line each.",
@@ -174,8 +199,13 @@ CATALOGUE: dict[str, Item] = {
             File(
                 "data/youcook/youcookii_annotations_trainval.tar.gz",
                 "tar.gz",
-                ("http://youcook2.eecs.umich.edu/static/YouCookII/youcookii_annotations_trainval.tar.gz",),
-                members={"youcookii_annotations_trainval.json": "data/youcook/youcookii_annotations_trainval.json"},
+                (
+                    "http://youcook2.eecs.umich.edu/static/YouCookII/youcookii_annotations_trainval.tar.gz",
+                ),
+                members={
+                    name: f"data/youcook/{name}"
+                    for name in ("youcookii_annotations_trainval.json",)
+                },
             ),
         ),
     ),
@@ -194,8 +224,8 @@ CATALOGUE: dict[str, Item] = {
                 },
             ),
         ),
-        if_gone="It is the evaluation data of https://github.com/antoine77340/howto100m; put its files where `--list` "
-        "says.",
+        if_gone="It is the evaluation data of https://github.com/antoine77340/howto100m; put its "
+        "files where `--list` says.",
     ),
     "coin": Item(
         about="COIN: the annotations",
@@ -226,7 +256,9 @@ CATALOGUE: dict[str, Item] = {
             File(
                 "data/didemo/test_data.json",
                 "json",
-                ("https://raw.githubusercontent.com/LisaAnne/LocalizingMoments/master/data/test_data.json",),
+                (
+                    "https://raw.githubusercontent.com/LisaAnne/LocalizingMoments/master/data/test_data.json",
+                ),
             ),
         ),
     ),
