@@ -16,7 +16,8 @@ from torch import nn
 from mmpt.batch import ClipBatch
 from mmpt.errors import CheckpointError, DataError
 from mmpt.evaluators.base import BatchLoader, Metric, Outputs, Predictor, Results
-from mmpt.utils.io import atomic_write, one_at_a_time, read_json, write_json
+from mmpt.utils.io import atomic_write, read_json, write_json
+from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -135,7 +136,7 @@ def write_results(
     plain = json.loads(json.dumps(settings))  # as it comes back from the file, to compare with
     new = [{**row, "settings": plain, "chance": chance} for row in rows]
     replaced = [(row["fingerprint"], plain) for row in new]
-    with one_at_a_time(Path(path).parent):
+    with exclusive(Path(path).with_name(f".{Path(path).name}.lock"), "adding rows"):
         old = read_results(path) if Path(path).exists() else []
         kept = [row for row in old if (row["fingerprint"], row.get("settings")) not in replaced]
         write_json(path, kept + new)

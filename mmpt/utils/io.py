@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import pickle
@@ -55,22 +54,6 @@ def atomic_write(path: str | Path, mode: str = "w", errors: str | None = None) -
         with suppress(FileNotFoundError):  # an interrupt may come when it has just been renamed
             os.unlink(temporary)
         raise
-
-
-@contextmanager
-def one_at_a_time(folder: str | Path) -> Iterator[None]:
-    """Let one process at a time read and rewrite a file of `folder`, which is made if it is not there.
-
-    Where the file system has no locks, the last one to write wins.
-    """
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def remove_leftovers(folder: Path, names: str) -> None:

@@ -1,60 +1,54 @@
-"""One process at a time in a folder: advisory locks that the kernel drops when their holder ends, however it ends."""
+"""Locks that keep two processes out of one folder. They end with their holder, even if it is killed."""
 
 from __future__ import annotations
 
-import fcntl
-import os
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
+"""The errors of file systems without locks, as some network file systems are."""
+
+
+class HeldError(Exception):
+    """Another process holds the lock."""
+
 
 @contextmanager
-def exclusive(path: str | Path, what: str) -> Iterator[None]:
-    """Hold the lock file `path` (made when it is not there, never removed), waiting for whoever holds it.
+def exclusive(path: str | Path, what: str, *, wait: bool = True) -> Iterator[None]:
+    """Holds the lock file `path` during the block. The file is made if it is missing, and stays.
+
+    On a file system without locks, logs a warning and continues.
 
     Args:
-        what: what is going on, for the line that says why this process waits.
-    """
-    with _opened(path) as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.warning("%s: another process holds it (%s); waiting for its end", path, what)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def held_if_free(path: str | Path) -> Iterator[bool]:
-    """Hold the lock file `path` unless somebody else does, and say whether; a file system without locks says yes.
-
+        what: the activity that the lock protects, for messages.
+        wait: wait while another process holds the lock.
     Raises:
+        HeldError: another process holds the lock, and `wait` is false.
         OSError: the file cannot be made.
     """
-    with _opened(path) as handle:
-        yield _take(handle)
-
-
-@contextmanager
-def _opened(path: str | Path) -> Iterator[int]:
-    """Open a lock file; its lock ends with it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    lock = FileLock(path)
     try:
-        yield handle
-    finally:
-        os.close(handle)
-
-
-def _take(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock.acquire(blocking=False)
+    except Timeout as err:
+        if not wait:
+            raise HeldError(f"{path}: another process holds it ({what})") from err
+        logger.warning("%s: another process holds it (%s); waiting for its end", path, what)
+        lock.acquire()
     except OSError as err:
-        return not isinstance(err, BlockingIOError)
-    return True
+        if err.errno not in NO_LOCKS:
+            raise
+        logger.warning(
+            "%s: this file system has no locks; run one process at a time (%s)", path, what
+        )
+    try:
+        yield
+    finally:
+        lock.release()

@@ -10,7 +10,7 @@ import yaml
 
 from mmpt.cli import launch
 from mmpt.config import load_config
-from mmpt.utils.lock import held_if_free
+from mmpt.utils.lock import exclusive
 
 ROOT = Path(__file__).resolve().parents[2]
 NORTON = "projects/retri/norton/how2_demo.yaml"
@@ -78,7 +78,7 @@ def test_what_is_run_is_what_is_printed_and_its_exit_code_is_ours(runs, no_prefl
 
 def test_a_second_training_in_the_same_folder_is_refused(runs, no_preflight, capsys):
     save_dir = Path(load_config(VIDEOCLIP).save_dir)
-    with held_if_free(save_dir / launch.LOCK_NAME):
+    with exclusive(save_dir / launch.LOCK_NAME, "training"):
         assert launch.main([VIDEOCLIP]) == 2
     assert "another job is training in this folder" in capsys.readouterr().err
     assert not (save_dir / "config.yaml").exists()

@@ -84,7 +84,7 @@ def test_rows_replace_those_of_the_same_checkpoint_and_settings_only(tmp_path: P
     ]
     assert found == [("bb", "vtt", 0.2), ("aa", "youcook", 0.3), ("aa", "vtt", 0.4)]
     assert read_results(path)[0]["chance"] == CHANCE
-    assert [file.name for file in path.parent.iterdir()] == ["results.json"]
+    assert [file.name for file in path.parent.glob("[!.]*")] == ["results.json"]
 
 
 def test_jobs_that_write_at_once_keep_each_others_rows(tmp_path: Path) -> None:

@@ -1,31 +1,78 @@
-"""A lock that is taken only when it is free, and given back."""
+"""Locks: one holder at a time, given back by processes that end or are killed."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from mmpt.utils.lock import exclusive, held_if_free
+from mmpt.utils.lock import HeldError, exclusive
+
+HOLD = """
+import sys, time
+from mmpt.utils.lock import exclusive
+with exclusive(sys.argv[1], "a test"):
+    print("held", flush=True)
+    time.sleep(300)
+"""
 
 
-def test_a_lock_is_taken_when_free_and_refused_while_somebody_holds_it(tmp_path: Path) -> None:
+def is_free(path: Path) -> bool:
+    try:
+        with exclusive(path, "a test", wait=False):
+            return True
+    except HeldError:
+        return False
+
+
+def test_one_holder_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "new" / ".lock"
-    with held_if_free(path) as first, held_if_free(path) as second:
-        assert (first, second) == (True, False)
-    with exclusive(path, "a test"), held_if_free(path) as third:
-        assert not third
-    with held_if_free(path) as fourth:
-        assert fourth
+    with exclusive(path, "a test"):
+        assert not is_free(path)
+    assert is_free(path)
 
 
-def test_a_file_system_without_locks_refuses_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLD, str(tmp_path / ".lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        assert not is_free(tmp_path / ".lock")
+        os.kill(holder.pid, signal.SIGKILL)
+    assert is_free(tmp_path / ".lock")
+
+
+def test_others_wait_and_say_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    order = []
+
+    def wait() -> None:
+        with exclusive(tmp_path / ".lock", "packing"):
+            order.append("second")
+
+    waiting = threading.Thread(target=wait)
+    with exclusive(tmp_path / ".lock", "packing"):
+        waiting.start()
+        while "another process holds it (packing); waiting" not in caplog.text:
+            assert waiting.is_alive()
+        order.append("first")
+    waiting.join()
+    assert order == ["first", "second"]
+
+
+def test_a_file_system_without_locks_refuses_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def no_locks(*_: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    with held_if_free(tmp_path / ".lock") as first, held_if_free(tmp_path / ".lock") as second:
-        assert first
-        assert second
+    with exclusive(tmp_path / ".lock", "a test"):
+        assert is_free(tmp_path / ".lock")
+    assert "this file system has no locks" in caplog.text

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from filelock import FileLock, Timeout
 from huggingface_hub import constants
 from huggingface_hub.utils.logging import disable_propagation
 
@@ -19,6 +18,7 @@ from mmpt.prepare.download.fetch import DownloadError, check_file, fetch_file
 from mmpt.prepare.download.hub import fetch_folder
 from mmpt.prepare.download.kinds import kind_of
 from mmpt.prepare.download.records import Records, record_of
+from mmpt.utils.lock import HeldError, exclusive
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -58,9 +58,9 @@ def download(
     for name in dict.fromkeys(names):
         item = CATALOGUE[name]
         try:
-            with FileLock(records.locks / f"{name}.lock", blocking=False):
+            with exclusive(records.locks / f"{name}.lock", "downloading", wait=False):
                 _download_item(item, records, mirror and mirror.rstrip("/"), force, tries)
-        except Timeout:
+        except HeldError:
             problems.append(f"{name}: another process is downloading it. Wait until it has ended.")
         except UserError as err:
             problems.append(f"{name}: {err} {item.if_gone}".rstrip())

@@ -24,6 +24,7 @@ import numpy as np
 from mmpt.batch import FEATURE_DIM
 from mmpt.errors import DataError
 from mmpt.utils.io import NPY_ERRORS, read_json, write_json
+from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -147,13 +148,7 @@ def locked(folder: Path) -> Iterator[None]:
         DataError: it cannot be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / LOCK_FILE, "ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX)
-            except OSError as err:
-                if err.errno not in _NO_LOCKS:
-                    raise
+        with exclusive(folder / LOCK_FILE, "writing what all extractions share"):
             yield
     except OSError as err:
         raise cannot_write(Path(err.filename or folder), err) from err
