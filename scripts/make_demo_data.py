@@ -23,7 +23,7 @@ from demo_corpus.summary import summary_rows
 
 from mmpt.errors import DataError
 from mmpt.utils.command import run_command
-from mmpt.utils.io import read_json, write_json
+from mmpt.utils.io import read_json, write_json, writing
 from mmpt.utils.log import get_logger
 
 MANIFEST = "demo.json"
@@ -39,10 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _make(out: Path, settings: CorpusSettings) -> None:
-    try:
+    with writing(out):
         make_demo_data(out, settings)
-    except OSError as err:
-        raise DataError(f"{out}: cannot write here ({err}); give another folder with `--out`.") from err
 
 
 def make_demo_data(out: Path, settings: CorpusSettings) -> None:

@@ -133,11 +133,8 @@ def embed(args: argparse.Namespace) -> None:
     else:
         names, vectors = embed_files(model, source, args.batch_size, args.skip_broken)
     fingerprint = weights_fingerprint(model.fusion, trainable_only=False)
-    try:
-        with atomic_write(out, "wb") as file:
-            np.savez(file, ids=np.array(names), vectors=vectors.float().numpy(), fingerprint=np.array(fingerprint))
-    except OSError as err:
-        raise LaunchError(f"{out}: cannot be written ({err.strerror or err}).") from err
+    with atomic_write(out, "wb") as file:
+        np.savez(file, ids=np.array(names), vectors=vectors.float().numpy(), fingerprint=np.array(fingerprint))
     logger.info("%s: %d vectors of %d numbers", out, *vectors.shape)
 
 

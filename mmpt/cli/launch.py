@@ -18,6 +18,7 @@ from mmpt.config.loader import save_resolved, with_run_dir
 from mmpt.config.yaml_files import read_yaml, write_yaml
 from mmpt.errors import LaunchError
 from mmpt.utils.command import run_command
+from mmpt.utils.io import writing
 from mmpt.utils.lock import HeldError, exclusive
 from mmpt.utils.log import get_logger
 
@@ -166,26 +167,18 @@ def _keep_others_out(save_dir: str, held: ExitStack) -> None:
     """Take the lock of `save_dir`: two trainings would write over each other's checkpoints and vectors."""
     path = os.path.join(save_dir, LOCK_NAME)
     try:
-        held.enter_context(exclusive(path, "training", wait=False))
+        with writing(path):
+            held.enter_context(exclusive(path, "training", wait=False))
     except HeldError:
         raise LaunchError(
             f"{save_dir}: another job is training in this folder; wait for its end, or choose another "
             "`fairseq.checkpoint.save_dir`."
         ) from None
-    except OSError as err:
-        raise _unwritable(path, err) from err
 
 
 def _save(config: RunConfig, path: str) -> str:
-    try:
-        save_resolved(config, path)
-    except OSError as err:
-        raise _unwritable(path, err) from err
+    save_resolved(config, path)
     return path
-
-
-def _unwritable(path: str, err: OSError) -> LaunchError:
-    return LaunchError(f"{path}: cannot be written ({err.strerror or err}); choose another folder.")
 
 
 def count_gpus() -> int:

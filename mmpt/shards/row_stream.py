@@ -58,14 +58,10 @@ class RowStream:
 
 @contextmanager
 def row_stream(stem: str, width: int, dtype: np.dtype) -> Iterator[RowStream]:
-    """Opens `<stem>_data.npy` for streaming; both files get their names when the block ends well,
-    else neither.
-    """
-    with (
-        atomic_write(f"{stem}_data.npy", "wb") as data,
-        atomic_write(f"{stem}_starts.npy", "wb") as starts,
-    ):
+    """Opens `<stem>_data.npy` for streaming. Both files get their names when the block ends well."""
+    with atomic_write(f"{stem}_data.npy", "wb") as data:
         stream = RowStream(data, width, dtype)
         yield stream
-        np.save(starts, stream.finish(), allow_pickle=False)
+        with atomic_write(f"{stem}_starts.npy", "wb") as starts:
+            np.save(starts, stream.finish(), allow_pickle=False)
     open_shard.cache_clear()

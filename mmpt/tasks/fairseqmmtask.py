@@ -39,7 +39,7 @@ from mmpt.tasks.fairseqmmiterator import PlannedBatchIterator
 from mmpt.tasks.retritask import RetriTask
 from mmpt.tasks.task import Task
 from mmpt.utils.distributed import World
-from mmpt.utils.io import DISK_FULL
+from mmpt.utils.io import DISK_FULL, write_error
 from mmpt.utils.log import quiet_other_processes
 
 LAST_CHECKPOINT = "checkpoint_last.pt"
@@ -236,9 +236,14 @@ def _report_user_error(
     if cause is None:
         sys.stderr.write("error: another process of this run has ended.\n")
         raise SystemExit(1)
-    if isinstance(cause, OSError) and World.current().is_main:
-        _finish_checkpoints(args, cause)
-    sys.stderr.write(f"error: {message_of(cause) if isinstance(cause, UserError) else _full_disk(cause)}\n")
+    if isinstance(cause, UserError):
+        message = message_of(cause)
+    else:
+        assert isinstance(cause, OSError), "the chain ends with a user's mistake or a full disk"
+        if World.current().is_main:
+            _finish_checkpoints(args, cause)
+        message = str(write_error(cause, cause.filename2 or cause.filename or args.save_dir))
+    sys.stderr.write(f"error: {message}\n")
     raise SystemExit(EXIT_CODE)
 
 
@@ -261,13 +266,6 @@ def _finish_checkpoints(args: argparse.Namespace, full_disk: OSError) -> None:
         os.replace(source, copy)  # takes no room
         if not last.exists() and not args.no_last_checkpoints:
             os.replace(copy, last)
-
-
-def _full_disk(error: BaseException) -> str:
-    return (
-        f"a file cannot be written: {error}. Free space there (mostly `fairseq.checkpoint.save_dir`), or choose "
-        "another folder; for a file that is too large, raise `ulimit -f`. Then run the same command again."
-    )
 
 
 def _lost_peer(error: BaseException) -> bool:

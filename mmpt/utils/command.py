@@ -1,4 +1,4 @@
-"""The frame of a command: what the user can mend is one message and exit code 2, a stop is one line; no tracebacks.
+"""The frame of a command: what the user can fix is one message and exit code 2, a stop is one line; no tracebacks.
 
 SIGTERM, which batch systems send at the end of a job's time, is treated as Ctrl-C: temporary files go, and reports of
 what was done are written.
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from mmpt.errors import EXIT_CODE, INTERRUPTED, UserError, message_of
+from mmpt.utils.io import DISK_FULL, write_error
 from mmpt.utils.log import setup_logging
 
 TERMINATED = 128 + signal.SIGTERM
@@ -37,9 +38,12 @@ def run_command(work: Callable[[], int | None], *, stopped: str) -> int:
     except UserError as err:
         _say(f"error: {message_of(err)}")
     except OSError as err:
-        file = err.filename2 or err.filename  # of a temporary file that cannot be renamed, the one it was for
-        named = f"{file}: " if file else ""
-        _say(f"error: {named}{err.strerror or err}. Mend that and run the same command again.")
+        file = err.filename2 or err.filename  # filename2: the target of a failed rename
+        if err.errno in DISK_FULL:
+            _say(f"error: {write_error(err, file or 'a file')}")
+        else:
+            named = f"{file}: " if file else ""
+            _say(f"error: {named}{err.strerror or err}. Fix that and run the same command again.")
     except KeyboardInterrupt as err:
         _say(f"interrupted; {stopped}")
         return TERMINATED if isinstance(err, _TerminatedError) else INTERRUPTED

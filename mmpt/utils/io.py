@@ -18,8 +18,12 @@ import numpy as np
 
 from mmpt.errors import DataError
 
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""What a write fails with where there is no room for it: on the disk, in the user's quota, below the shell's limit."""
+DISK_FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file is larger than `ulimit -f` allows",
+}
+"""The errors of a write that finds no room."""
 NPY_ERRORS = (ValueError, EOFError, OverflowError, MemoryError, SyntaxError, tokenize.TokenError)
 """What NumPy raises for a `.npy` file whose header is broken; it is Python source, so Python's own errors too."""
 
@@ -32,15 +36,51 @@ PICKLE_ERRORS = (
 
 
 @contextmanager
+def writing(place: str | Path) -> Iterator[None]:
+    """Turns an OSError of the block, which writes to `place`, into one message.
+
+    Raises:
+        DataError: the file or folder cannot be written.
+    """
+    try:
+        yield
+    except OSError as err:
+        raise write_error(err, err.filename2 or err.filename or place) from err
+
+
+def write_error(err: OSError, place: str | Path) -> DataError:
+    """Returns the error that says why `place` cannot be written, and what to do."""
+    reason = DISK_FULL.get(err.errno or 0)
+    if reason is None:
+        return DataError(
+            f"{place}: cannot be written ({err.strerror or err}). Choose another folder."
+        )
+    return DataError(
+        f"{place}: cannot be written: {reason} ({err.strerror}). Make room or choose another "
+        "folder, and run the same command again. Nothing half-written was left, and what is "
+        "finished is kept."
+    )
+
+
+@contextmanager
 def atomic_write(path: str | Path, mode: str = "w", errors: str | None = None) -> Iterator[IO[Any]]:
-    """Open a temporary file beside `path` and rename it to `path` when the block ends well; else remove it.
+    """Opens a temporary file next to `path`, and renames it to `path` when the block ends well.
+
+    After an error in the block the temporary file is removed.
 
     Args:
         errors: what to do with text that is no UTF-8, as for `open`.
+    Raises:
+        DataError: the disk is full, or the folder cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
+        )
+    except OSError as err:
+        raise write_error(err, path) from err
     try:
         with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8", errors=errors) as file:
             yield file
@@ -50,9 +90,11 @@ def atomic_write(path: str | Path, mode: str = "w", errors: str | None = None) -
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as err:
         with suppress(FileNotFoundError):  # an interrupt may come when it has just been renamed
             os.unlink(temporary)
+        if isinstance(err, OSError) and err.errno in DISK_FULL:
+            raise write_error(err, path) from err
         raise
 
 

@@ -28,7 +28,7 @@ def test_scoring_leaves_a_report_of_all_checkpoints(scored: Path) -> None:
 
 def test_no_report(scored: Path) -> None:
     assert predict.main([str(scored), "--device", "cpu", "--no-report"]) == 0
-    names = {path.name for path in (scored.parent / "run" / "results").iterdir()}
+    names = {path.name for path in (scored.parent / "run" / "results").glob("[!.]*")}
     assert names == {"results.json"}
 
 

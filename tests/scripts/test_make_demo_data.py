@@ -121,7 +121,7 @@ def test_a_setting_that_is_no_number_is_refused(tmp_path, capsys, value):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     assert main(["--out", str(tmp_path / "file" / "demo"), *SMALL]) == 2
-    assert f"error: {tmp_path}/file/demo: cannot write here" in capsys.readouterr().err
+    assert f"error: {tmp_path}/file/demo/demo.json: cannot be written" in capsys.readouterr().err
 
 
 def test_ctrl_c_leaves_no_manifest_and_exits_with_130(tmp_path, monkeypatch, capsys):

@@ -160,7 +160,7 @@ def test_killed_and_run_again_twice_at_once(place):
     env = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", slow, *arguments(place, "--workers", "2")]
     killed = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, env=env)
-    while len(list((place / "feat").glob(".captions.bert.*.tmp"))) < 8:
+    while len(list((place / "feat").glob(".captions.bert.*.tmp"))) < 4:
         assert killed.poll() is None
         time.sleep(0.01)
     children = Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split()
@@ -196,7 +196,7 @@ def test_a_full_disk_is_one_message_and_leaves_nothing(place, capsys):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert code == 2
-    assert "the disk is full (File too large). Nothing half-written was left" in capsys.readouterr().err
+    assert "larger than `ulimit -f` allows (File too large). Make room" in capsys.readouterr().err
     assert not files(place)
     assert not list((place / "feat").rglob(".*.tmp"))
     assert run(place, "--workers", "1") == 0

@@ -142,7 +142,8 @@ def test_a_full_disk_leaves_nothing_half_written(raw, tmp_path, capsys, monkeypa
     with monkeypatch.context() as patched:
         patched.setattr(RowStream, "append", full)
         assert main(arguments(raw, "--workers", 1)) == 2
-    assert capsys.readouterr().err.startswith(f"error: {tmp_path}/packed: the disk is full")
+    wanted = f"error: {tmp_path}/packed/train_1_data.npy: cannot be written: the disk is full"
+    assert capsys.readouterr().err.startswith(wanted)
     names = {path.name for path in (tmp_path / "packed").iterdir()}
     assert names == {".packing", "train_0_data.npy", "train_0_starts.npy"}
     assert main(arguments(raw)) == 0

@@ -23,8 +23,8 @@ def raising(error: BaseException):
         (lambda: None, 0, ""),
         (lambda: 2, 2, ""),
         (raising(DataError("x: broken.")), 2, "error: x: broken.\n"),
-        (raising(OSError(28, "No space left on device", "/a/b")), 2, "error: /a/b: No space left on device. Mend"),
-        (raising(OSError(21, "Is a directory", "/a/.b.tmp", None, "/a/b")), 2, "error: /a/b: Is a directory. Mend"),
+        (raising(OSError(28, "No space left on device", "/a/b")), 2, "error: /a/b: cannot be written: the disk"),
+        (raising(OSError(21, "Is a directory", "/a/.b.tmp", None, "/a/b")), 2, "error: /a/b: Is a directory. Fix"),
         (raising(KeyboardInterrupt()), 130, "interrupted; run it again\n"),
     ],
 )

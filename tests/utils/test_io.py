@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import errno
 import io
 import os
 import pickle
@@ -56,6 +57,31 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: ty
         fail_half_way()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "the disk is full (No space left on device). Make room or choose another"),
+        (errno.EDQUOT, "the disk quota is used up"),
+        (errno.EFBIG, "the file is larger than `ulimit -f` allows"),
+    ],
+)
+def test_a_write_without_room_says_what_to_do(tmp_path: Path, number: int, words: str) -> None:
+    def fail_half_way() -> None:
+        with atomic_write(tmp_path / "file", "wb"):
+            raise OSError(number, os.strerror(number))
+
+    with pytest.raises(DataError) as found:
+        fail_half_way()
+    assert f"{tmp_path}/file: cannot be written: {words}" in str(found.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_takes_no_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"file/x\.json: cannot be written \(.*\)\. Choose another"):
+        write_json(tmp_path / "file" / "x.json", [])
 
 
 def test_the_file_gets_the_rights_that_open_would_give(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +18,7 @@ from mmpt.errors import DataError
 from mmpt.prepare.captions.caption_list import NO_FLAWS, CaptionList, clean_times
 from mmpt.prepare.captions.corpus import SUFFIXES, hash_id, iter_corpus, repeats, write_line
 from mmpt.prepare.captions.text_file import byte_blocks
-from mmpt.utils.io import DISK_FULL, atomic_write, read_json, remove_leftovers, write_json
+from mmpt.utils.io import atomic_write, read_json, remove_leftovers, write_json, writing
 from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger
 
@@ -127,16 +126,3 @@ def _is_made(output: Path, made: Path, source: Path, settings: dict[str, Any]) -
     for _ in byte_blocks(source, digest):
         pass
     return found.get("sha256") == digest.hexdigest()
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turn a failure to write in `folder` into one clear DataError."""
-    try:
-        yield
-    except OSError as err:
-        what = "the disk is full" if err.errno in DISK_FULL else "cannot be written"
-        raise DataError(
-            f"{err.filename or folder}: {what} ({err.strerror}). Nothing half-written was left; make room or choose "
-            "another folder, and run again."
-        ) from err

@@ -21,13 +21,13 @@ import numpy as np
 from mmpt.batch import Split
 from mmpt.errors import DataError
 from mmpt.prepare.captions.caption_list import NO_FLAWS, CaptionList, Flaws, clean_times
-from mmpt.prepare.captions.conversion import CORPUS_SUFFIX, convert_corpus, writing
+from mmpt.prepare.captions.conversion import CORPUS_SUFFIX, convert_corpus
 from mmpt.prepare.captions.corpus import CaptionIndex, find_corpus, read_entry
 from mmpt.prepare.captions.tokens import CaptionTokenizer
 from mmpt.shards.layout import ids_stem, meta_path, read_shard_meta, times_stem
 from mmpt.shards.row_stream import row_stream
 from mmpt.shards.writer import MAX_CAPTION_IDS
-from mmpt.utils.io import read_json, remove_leftovers, write_json
+from mmpt.utils.io import read_json, remove_leftovers, write_json, writing
 from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger, progress
 from mmpt.utils.workers import run_tasks

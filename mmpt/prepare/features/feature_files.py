@@ -23,7 +23,7 @@ import numpy as np
 
 from mmpt.batch import FEATURE_DIM
 from mmpt.errors import DataError
-from mmpt.utils.io import NPY_ERRORS, read_json, write_json
+from mmpt.utils.io import NPY_ERRORS, read_json, write_error, write_json, writing
 from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger
 
@@ -76,7 +76,7 @@ class Claim:
                 file.close()  # renamed or removed by its owner before we had the lock
         except OSError as err:
             if err.errno not in _NO_LOCKS:
-                raise cannot_write(path, err) from err
+                raise write_error(err, path) from err
         file.close()
         name = hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()  # keeps the whole short enough
         own = partial.with_name(f"{name}.{socket.gethostname()}.{os.getpid()}")
@@ -96,7 +96,7 @@ class Claim:
             os.replace(self._partial, self.path)
         except OSError as err:
             self.release()
-            raise cannot_write(self.path, err) from err
+            raise write_error(err, self.path) from err
         self._file.close()
 
     def release(self) -> None:
@@ -113,7 +113,7 @@ def tidy(folder: Path) -> None:
         os.rmdir(folder / PARTIAL)
     except OSError as err:
         if err.errno not in (errno.ENOTEMPTY, errno.ENOENT, errno.EEXIST):
-            raise cannot_write(folder, err) from err
+            raise write_error(err, folder) from err
 
 
 def check_settings(folder: Path, settings: dict[str, Any]) -> None:
@@ -147,11 +147,8 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         DataError: it cannot be written.
     """
-    try:
-        with exclusive(folder / LOCK_FILE, "writing what all extractions share"):
-            yield
-    except OSError as err:
-        raise cannot_write(Path(err.filename or folder), err) from err
+    with writing(folder), exclusive(folder / LOCK_FILE, "writing what all extractions share"):
+        yield
 
 
 def add_notes(folder: Path, video_id: str, notes: list[str]) -> None:
@@ -164,11 +161,9 @@ def add_notes(folder: Path, video_id: str, notes: list[str]) -> None:
         DataError: the folder cannot be written.
     """
     line = json.dumps({"id": video_id, "notes": notes}).encode() + b"\n"
-    try:
-        with open(folder / NOTES_FILE, "ab", buffering=0) as file:
-            file.write(line)
-    except OSError as err:
-        raise cannot_write(folder / NOTES_FILE, err) from err
+    path = folder / NOTES_FILE
+    with writing(path), open(path, "ab", buffering=0) as file:
+        file.write(line)
 
 
 def read_notes(folder: Path) -> dict[str, list[str]]:
@@ -180,15 +175,6 @@ def read_notes(folder: Path) -> dict[str, list[str]]:
                 entry = json.loads(line)
                 found[entry["id"]] = entry["notes"]
     return {video_id: notes for video_id, notes in found.items() if notes}
-
-
-def cannot_write(path: Path, err: OSError) -> DataError:
-    """Say what to do about a full disk or a folder without rights."""
-    if err.errno in (errno.ENOSPC, errno.EDQUOT):
-        remedy = "Make room and run the same command again: finished files are kept"
-    else:
-        remedy = "Give a folder that can be written"
-    return DataError(f"{path}: cannot be written ({err.strerror or err}). {remedy}.")
 
 
 def _open(path: Path, mode: str) -> IO[bytes]:

@@ -31,7 +31,7 @@ from mmpt.shards.feature_reader import FeatureError, read_features
 from mmpt.shards.layout import write_shard_meta
 from mmpt.shards.row_stream import row_stream
 from mmpt.shards.writer import SHARD_SIZE
-from mmpt.utils.io import DISK_FULL, write_json
+from mmpt.utils.io import write_json, writing
 from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger, progress
 
@@ -85,11 +85,8 @@ def pack_features(
         Shard(features=features, target=target, split=split, number=number, ids=tuple(ids[begin : begin + shard_size]))
         for number, begin in enumerate(range(0, len(ids), shard_size))
     ]
-    try:
-        with exclusive(target / MANIFESTS / "lock", "packing features"):
-            return _pack_alone(shards, ids, workers, max_missing)
-    except OSError as err:
-        raise _write_error(err, target) from err
+    with writing(target), exclusive(target / MANIFESTS / "lock", "packing features"):
+        return _pack_alone(shards, ids, workers, max_missing)
 
 
 def _pack_alone(shards: Sequence[Shard], ids: Sequence[str], workers: int, max_missing: float) -> PackReport:
@@ -110,19 +107,8 @@ def _pack_alone(shards: Sequence[Shard], ids: Sequence[str], workers: int, max_m
 def _check_folders(features: Path, target: Path) -> None:
     if not features.is_dir():
         raise DataError(f"{features}: must be a folder of `<id>.npy` features, but is none. Extract them first.")
-    try:
+    with writing(target):
         target.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise _write_error(err, target) from err
-
-
-def _write_error(err: OSError, target: Path) -> DataError:
-    if err.errno in DISK_FULL:
-        return DataError(
-            f"{target}: the disk is full ({err.strerror}). Nothing half-written was left; free space (a video takes "
-            f"{FEATURE_DIM * DTYPE.itemsize} bytes per second) and run again: finished shards are kept."
-        )
-    return DataError(f"{err.filename or target}: cannot be written ({err.strerror}); choose another target folder.")
 
 
 # ---- one shard
