@@ -4,6 +4,7 @@ cannot be used.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from pathlib import Path, PurePosixPath
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mmpt.batch import FEATURE_DIM
-from mmpt.utils.io import NPY_ERRORS
+from mmpt.utils.io import NPY_ERRORS, read_npy_header
 
 EXPONENT = 0x7C00  # the exponent bits of a float16; all set: infinity or NaN
 
@@ -77,26 +78,19 @@ def read_features(folder: Path, video_id: str) -> np.ndarray:
 
 def _parse(whole: bytes) -> np.ndarray:
     """Returns the array of a `.npy` file's bytes, without copying them."""
-    file = _Reader(whole)
+    file = io.BytesIO(whole)
     try:
-        version = np.lib.format.read_magic(file)  # type: ignore[arg-type]
-        if version not in ((1, 0), (2, 0)):
-            raise FeatureError(f"not a .npy file of version 1 or 2, but {version[0]}")
-        read = (
-            np.lib.format.read_array_header_1_0
-            if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )
-        shape, fortran_order, dtype = read(file)  # type: ignore[arg-type]
-    except NPY_ERRORS:
-        raise FeatureError("not a .npy file" if whole else "an empty file") from None
-    if dtype.hasobject:
+        header = read_npy_header(file)
+    except NPY_ERRORS as err:
+        raise FeatureError(f"not a .npy file ({err})" if whole else "an empty file") from None
+    if header.dtype.hasobject:
         raise FeatureError("holds Python objects, not numbers")
-    wanted, found = math.prod(shape) * dtype.itemsize, len(whole) - file.position
-    if found < wanted:
-        raise FeatureError(f"truncated: {wanted} bytes of values wanted, {found} found")
-    flat = np.frombuffer(whole, dtype=dtype, count=math.prod(shape), offset=file.position)
-    return flat.reshape(shape, order="F" if fortran_order else "C")
+    found = len(whole) - file.tell()
+    if found < header.num_bytes:
+        raise FeatureError(f"truncated: {header.num_bytes} bytes of values wanted, {found} found")
+    count = math.prod(header.shape)
+    flat = np.frombuffer(whole, dtype=header.dtype, count=count, offset=file.tell())
+    return flat.reshape(header.shape, order="F" if header.fortran_order else "C")
 
 
 def _checked(features: np.ndarray) -> np.ndarray:
@@ -109,16 +103,3 @@ def _checked(features: np.ndarray) -> np.ndarray:
     if len(features) == 0:
         raise FeatureError("has no row: the video has no second")
     return features
-
-
-class _Reader:
-    """As much of a file as NumPy's header parser asks for."""
-
-    def __init__(self, whole: bytes):
-        self.whole = whole
-        self.position = 0
-
-    def read(self, size: int) -> bytes:
-        part = self.whole[self.position : self.position + size]
-        self.position += len(part)
-        return part

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from mmpt.errors import DataError
-from mmpt.utils.io import NPY_ERRORS, atomic_write
+from mmpt.utils.io import NPY_ERRORS, atomic_write, read_npy_header
 
 MAX_OPEN_SHARDS = 1024
 ROWS_PER_MAP = 128
@@ -152,7 +152,7 @@ def _map_npy(path: str) -> np.ndarray:
     try:
         size = os.path.getsize(path)
         with open(path, "rb") as file:
-            shape, fortran_order, dtype = _read_header(file)
+            header = read_npy_header(file)
             offset = file.tell()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file. {REMEDY} Or correct the path.") from None
@@ -160,7 +160,8 @@ def _map_npy(path: str) -> np.ndarray:
         raise DataError(f"{path}: cannot be read: {err.strerror}. {REMEDY}") from None
     except NPY_ERRORS as err:
         raise DataError(f"{path}: not a complete .npy file ({err}). {REMEDY}") from None
-    wanted = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    shape, fortran_order, dtype = header
+    wanted = header.num_bytes
     if dtype.hasobject:
         raise DataError(f"{path}: must hold numbers, but holds Python objects. {REMEDY}")
     if not 0 <= wanted <= size - offset or min(shape, default=0) < 0:
@@ -171,12 +172,3 @@ def _map_npy(path: str) -> np.ndarray:
     array = whole[offset:].view(dtype).reshape(shape, order="F" if fortran_order else "C")
     array.flags.writeable = False
     return array
-
-
-def _read_header(file) -> tuple[tuple[int, ...], bool, np.dtype]:  # type: ignore[no-untyped-def]
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(file)
-    if version == (2, 0):
-        return np.lib.format.read_array_header_2_0(file)
-    raise ValueError(f".npy version {version}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import pickle
 import re
@@ -12,7 +13,7 @@ import tokenize
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -131,6 +132,33 @@ def read_json(path: str | Path) -> Any:
         raise DataError(f"{path}: not valid JSON ({err}); make or download it again.") from None
 
 
+class NpyHeader(NamedTuple):
+    """The header of a `.npy` file."""
+
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype
+
+    @property
+    def num_bytes(self) -> int:
+        """The bytes of values that must follow the header."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_npy_header(file: IO[bytes]) -> NpyHeader:
+    """Reads the header of a `.npy` file, after which `file` stands at the first value.
+
+    Raises:
+        NPY_ERRORS: a broken header, or a version that NumPy writes only for exotic dtypes.
+    """
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        return NpyHeader(*np.lib.format.read_array_header_1_0(file))
+    if version == (2, 0):
+        return NpyHeader(*np.lib.format.read_array_header_2_0(file))
+    raise ValueError(f"version {version[0]} of the .npy format")
+
+
 class _PlainUnpickler(pickle.Unpickler):
     """Builds None, numbers, strings, bytes, lists, tuples, dicts and sets; refuses every class and function."""
 
@@ -178,12 +206,7 @@ def load_word_array(path: str | Path) -> list[str]:
     """
     try:
         with open(path, "rb") as file:
-            version = np.lib.format.read_magic(file)
-            read_header = (
-                np.lib.format.read_array_header_1_0 if version < (2, 0) else np.lib.format.read_array_header_2_0
-            )
-            _, _, dtype = read_header(file)
-            if dtype.hasobject:
+            if read_npy_header(file).dtype.hasobject:
                 words = _WordArrayUnpickler(file).load()
             else:
                 file.seek(0)
