@@ -53,7 +53,7 @@ def check_parts_fit(config: RunConfig, dataset: MMDataset, position: int) -> Non
         ConfigError: the parts under `dataset` cannot make it, or the predictor takes others.
         DataError: its features or its text are damaged.
     """
-    item = make_item(config, dataset, position)
+    item: dict[str, Any] = {**make_item(config, dataset, position)}
     reads = PREDICTORS.get(config.predictor or "", "predictor").reads
     found = {name: np.ndim(value) for name, value in item.items() if name in reads}
     if wrong := [
