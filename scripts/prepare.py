@@ -34,7 +34,7 @@ from mmpt.prepare.captions.reader import CAPTION_SUFFIXES, read_captions
 from mmpt.prepare.check.dataset_check import check_dataset
 from mmpt.prepare.features.clip_encoder import ClipEncoder
 from mmpt.prepare.features.extraction import Extraction
-from mmpt.prepare.features.feature_files import check_settings, tidy
+from mmpt.prepare.features.feature_files import check_settings, extracting
 from mmpt.prepare.own_videos import MAX_BATCH, batch_videos, fitting_settings, pair_captions, run_yaml, split_ids
 from mmpt.prepare.shards.packing import pack_features
 from mmpt.shards.feature_reader import FeatureError, read_features
@@ -147,13 +147,11 @@ def extract_videos(args: argparse.Namespace, jobs: Sequence[VideoJob], report: R
     folder = args.out / "feat"
     network, weights = _network(args)
     how = {"type": "s3d", "fps": FPS, "size": SIZE, "weights": weights, "dtype": "fp32"}
-    check_settings(folder, how | {"half_precision": 1, "l2_normalize": 1, "hflip": 0})  # as extract.py by default
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    found = Extraction(jobs, ClipEncoder(network, device), num_threads=args.decoders).run()
+    with extracting(folder):
+        check_settings(folder, how | {"half_precision": 1, "l2_normalize": 1, "hflip": 0})  # as extract.py by default
+        found = Extraction(jobs, ClipEncoder(network, device), num_threads=args.decoders).run()
     report.videos_without_features, report.videos_damaged = found.failed, found.notes
-    if found.elsewhere:
-        raise DataError(f"{folder}: another process extracts {len(found.elsewhere)} of the videos. Run again after it.")
-    tidy(folder)
 
 
 def _network(args: argparse.Namespace) -> tuple[S3D, str]:

@@ -40,13 +40,9 @@ VIDEO_SUFFIXES = frozenset(
     )
 )
 LIST_SUFFIXES = frozenset({".txt", ".lst"})
-_MAX_NAME_BYTES = 251  # file systems take 255, of which `.npy` needs four
-_NOT_IN_IDS = {
-    "Cc",
-    "Cs",
-    "Zl",
-    "Zp",
-}  # control characters, bytes that are not UTF-8, line and paragraph separators
+_MAX_NAME_BYTES = 236  # file systems take 255, of which the name of a temporary file needs 18
+# Unicode categories: control characters, bytes that are not UTF-8, line and paragraph separators.
+_NOT_IN_IDS = {"Cc", "Cs", "Zl", "Zp"}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pickle
 import re
 import tempfile
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -83,7 +83,9 @@ def atomic_write(path: str | Path, mode: str = "w", errors: str | None = None) -
     except OSError as err:
         raise write_error(err, path) from err
     try:
-        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8", errors=errors) as file:
+        # Files open for reading too are no plain files to NumPy, which writes to those behind Python's
+        # back and then reports a full disk without its error number.
+        with os.fdopen(handle, f"{mode}+", encoding=None if "b" in mode else "utf-8", errors=errors) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -99,16 +101,16 @@ def atomic_write(path: str | Path, mode: str = "w", errors: str | None = None) -
         raise
 
 
-def remove_leftovers(folder: Path, names: str) -> None:
+def remove_leftovers(folder: Path, names: str | Container[str]) -> None:
     """Remove what writers that were killed left of files of these names; call it under the lock that writers hold.
 
     Args:
         folder: need not be there.
-        names: regular expression of the names that were to be written.
+        names: the names that were to be written, or a regular expression of them.
     """
-    pattern = re.compile(rf"\.(?:{names})\.[^.]*\.tmp")
-    for path in list(folder.glob(".*.tmp")):
-        if pattern.fullmatch(path.name):
+    for path in list(folder.glob(".*.*.tmp")):
+        name = path.name[1:].rsplit(".", 2)[0]
+        if re.fullmatch(names, name) if isinstance(names, str) else name in names:
             path.unlink(missing_ok=True)
 
 

@@ -4,7 +4,8 @@
 
 RAW is a folder (and its sub-folders, one level), a list of paths (.txt, .lst), a CSV (`video_path`, optionally `id`
 and `feature_path`), or several of them with commas between. `<fdir>/extract_summary.json` names the videos that could
-not be read, with reasons, and those that were damaged. Several processes may share one `--fdir`.
+not be read, with reasons, and those that were damaged. Several processes may fill one `--fdir`, each with a `--shard`
+of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from mmpt.media.s3d import S3D, S3D_WEIGHTS, load_s3d
 from mmpt.media.video_list import VideoJob, VideoList, find_videos, shard_of
 from mmpt.prepare.features.clip_encoder import DTYPES, ClipEncoder
 from mmpt.prepare.features.extraction import Extraction
-from mmpt.prepare.features.feature_files import check_settings, locked, tidy
+from mmpt.prepare.features.feature_files import check_settings, extracting, locked
 from mmpt.prepare.features.work import ExtractionReport
 from mmpt.utils.command import run_command
 from mmpt.utils.io import remove_leftovers, write_json
@@ -44,7 +45,9 @@ def main(argv: list[str] | None = None) -> int:
 def _extract(args: argparse.Namespace) -> None:
     _check(args)
     videos = find_videos(_sources(args.vdir), args.fdir)
-    _run(args, videos, _jobs_of(args, videos))
+    network, weights = _network(args)
+    with extracting(args.fdir, *args.shard):
+        _run(args, videos, _jobs_of(args, videos), network, weights)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -135,9 +138,8 @@ def _network(args: argparse.Namespace) -> tuple[S3D, str]:
         return network, f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
-def _run(args: argparse.Namespace, videos: VideoList, jobs: Sequence[VideoJob]) -> None:
+def _run(args: argparse.Namespace, videos: VideoList, jobs: Sequence[VideoJob], network: S3D, weights: str) -> None:
     """Extract, and write the summary (also of a run that is interrupted)."""
-    network, weights = _network(args)
     made_with = {"type": args.type, "fps": FPS, "size": SIZE, "weights": weights, "dtype": args.dtype}
     made_with |= {name: getattr(args, name) for name in ("half_precision", "l2_normalize", "hflip")}
     check_settings(args.fdir, made_with)
@@ -154,12 +156,10 @@ def _run(args: argparse.Namespace, videos: VideoList, jobs: Sequence[VideoJob]) 
     except KeyboardInterrupt:
         _write_summary(args, videos, extraction.report, finished=False)
         raise
-    for folder in {job.feature.parent for job in jobs}:
-        tidy(folder)
     path = _write_summary(args, videos, report, finished=True)
     logger.info(
-        "%d videos written (%.2f hours), %d were there, %d failed, %d with another process; see %s",
-        *(len(report.written), report.seconds / 3600, report.num_present, len(report.failed), len(report.elsewhere)),
+        "%d videos written (%.2f hours), %d were there, %d failed; see %s",
+        *(len(report.written), report.seconds / 3600, report.num_present, len(report.failed)),
         path,
     )
     if report.failed and len(report.failed) == len(jobs):
@@ -180,7 +180,6 @@ def _write_summary(args: argparse.Namespace, videos: VideoList, report: Extracti
         "failed": dict(sorted(report.failed.items())),
         "misnamed": videos.misnamed,
         "damaged": dict(sorted(report.notes.items())),
-        "with_another_process": [job.video_id for job in report.elsewhere],
         "replaced_duplicates": videos.duplicates,
     }
     with locked(args.fdir):

@@ -83,8 +83,8 @@ def test_csv_names_ids_and_features(tmp_path):
 
 
 def test_names_that_give_no_id_are_left_out_of_folders(tmp_path):
-    """They could not stand in a list; 251 bytes and letters of any language can."""
-    good = ["全角\u3000空白", "👩\u200d🍳", "ü" * 125, "-x", "a b", "%d"]
+    """They could not stand in a list; 236 bytes and letters of any language can."""
+    good = ["全角\u3000空白", "👩\u200d🍳", "ü" * 118, "-x", "a b", "%d"]
     bad = {
         "a\nb": "control",
         "tail ": "a space",
@@ -109,7 +109,7 @@ def test_names_that_give_no_id_are_left_out_of_folders(tmp_path):
         ("id,video_path\nx/y,a.mp4\n", "line 2: the video id 'x/y' holds a slash"),
         ("id,video_path\n..,a.mp4\n", "begins with a dot"),
         ('id,video_path\n"x\ty",a.mp4\n', "control character"),
-        (f"id,video_path\n{'x' * 252},a.mp4\n", "longer than 251 bytes"),
+        (f"id,video_path\n{'x' * 237},a.mp4\n", "longer than 236 bytes"),
         ("id,video_path\nx,\n", "line 2: `video_path` is empty"),
         ("video_path,feature_path\na.mp4,../a.npy\n", "`feature_path` must end in .npy"),
         ("video_path,feature_path\na.mp4,a.txt\n", "`feature_path` must end in .npy"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import random
 import signal
@@ -16,7 +15,7 @@ import pytest
 
 from mmpt.errors import DataError
 from mmpt.prepare.features import feature_files
-from mmpt.prepare.features.feature_files import Claim, check_settings
+from mmpt.prepare.features.feature_files import check_settings, extracting
 from tests.made_videos import regular_times, truncate, write_video
 from tests.scripts.extract_jobs import SECONDS, SMALL, contents, process, summary
 
@@ -86,16 +85,28 @@ def test_features_of_other_settings_are_not_mixed(videos, run_extract, tmp_path,
     assert "l2_normalize 1 (now 0)" in capsys.readouterr().err
 
 
-def test_two_processes_share_a_folder(videos, tmp_path):
-    first, second = (process(videos, tmp_path, delay=0.05) for _ in range(2))
-    assert (first.wait(300), second.wait(300)) == (0, 0)
-    logs = first.communicate()[1] + second.communicate()[1]
-    written = [
-        int(line.split(" videos written")[0].split()[-1]) for line in logs.splitlines() if "videos written" in line
-    ]
-    assert sum(written) == len(SECONDS), logs
-    assert len(contents(tmp_path)) == len(SECONDS)
-    assert not (tmp_path / ".partial").exists()
+def test_two_parts_at_once_make_the_whole(videos, run_extract, tmp_path):
+    run_extract(videos, tmp_path / "whole")
+    parts = [process(videos, tmp_path / "out", "--shard", f"{part}/2", delay=0.05) for part in range(2)]
+    assert [part.wait(300) for part in parts] == [0, 0]
+    written = [summary(tmp_path / "out", f"extract_summary_{part}_of_2.json")["written"] for part in range(2)]
+    assert written == [3, 2]
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_part_that_another_process_has_is_refused(videos, run_extract, tmp_path, capsys):
+    with extracting(tmp_path, 1, 2):
+        assert run_extract(videos, tmp_path, "--shard", "1/2") == 2
+        assert "another process extracts part 1 of 2 of these videos. Wait" in capsys.readouterr().err
+        assert run_extract(videos, tmp_path, "--shard", "0/2") == 0
+    assert run_extract(videos, tmp_path, "--shard", "1/2") == 0
+
+
+def test_what_a_killed_run_left_is_removed(videos, run_extract, tmp_path):
+    (tmp_path / ".c.npy.abc.tmp").write_bytes(b"half")
+    (tmp_path / ".of_another_part.npy.abc.tmp").touch()
+    assert run_extract(videos, tmp_path) == 0
+    assert [path.name for path in tmp_path.glob(".*.tmp")] == [".of_another_part.npy.abc.tmp"]
 
 
 def test_killed_and_rerun_gives_the_same_bytes(videos, run_extract, tmp_path):
@@ -125,30 +136,11 @@ def test_interrupted_says_so_and_goes_on(videos, run_extract, tmp_path, number, 
     assert "run the same command again" in errors
     assert "Traceback" not in errors
     assert summary(tmp_path)["finished"] is False
-    assert not list((tmp_path / ".partial").glob("*"))
+    assert not list(tmp_path.glob(".*.tmp"))
     done = len(list(tmp_path.glob("*.npy")))
     assert 0 < done < len(SECONDS)
     assert run_extract(videos, tmp_path) == 0
     assert (summary(tmp_path)["present"], summary(tmp_path)["written"]) == (done, len(SECONDS) - done)
-
-
-def test_a_video_that_another_process_has_is_left_to_it(videos, run_extract, tmp_path):
-    claim = Claim.take(tmp_path / "c.npy")
-    assert run_extract(videos, tmp_path) == 0
-    assert summary(tmp_path)["with_another_process"] == ["c"]
-    claim.release()
-    assert run_extract(videos, tmp_path) == 0
-    assert summary(tmp_path)["with_another_process"] == []
-    assert "c.npy" in contents(tmp_path)
-
-
-def test_file_systems_without_locks(videos, run_extract, tmp_path, monkeypatch):
-    def flock(file, how):
-        raise OSError(errno.ENOSYS, "Function not implemented")
-
-    monkeypatch.setattr(fcntl, "flock", flock)
-    assert run_extract(videos, tmp_path) == 0
-    assert len(list(tmp_path.glob("*.npy"))) == len(SECONDS)
 
 
 # ---- disks
@@ -180,9 +172,3 @@ def test_target_that_is_a_file(videos, run_extract, tmp_path, capsys):
     (tmp_path / "out").touch()
     assert run_extract(videos, tmp_path / "out") == 2
     assert "cannot be written" in capsys.readouterr().err
-
-
-def test_claims_of_a_folder_that_cannot_be_written(tmp_path):
-    (tmp_path / ".partial").touch()
-    with pytest.raises(DataError, match="cannot be written"):
-        Claim.take(tmp_path / "a.npy")

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ import numpy as np
 from mmpt.media.video_list import VideoJob
 from mmpt.media.video_reader import VideoError, VideoFile
 from mmpt.prepare.features.clip_encoder import ClipEncoder, Pending, finish_features
-from mmpt.prepare.features.feature_files import Claim, add_notes, is_finished, read_notes
-from mmpt.prepare.features.work import Clip, Crashed, Decoded, ExtractionReport, Failed, Skipped, Work
+from mmpt.prepare.features.feature_files import add_notes, is_finished, read_notes, write_features
+from mmpt.prepare.features.work import Clip, Crashed, Decoded, ExtractionReport, Failed, Present, Work
+from mmpt.utils.io import remove_leftovers
 from mmpt.utils.log import format_seconds, get_logger
 
 logger = get_logger(__name__)
@@ -69,17 +71,22 @@ class Extraction:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._queue: queue.Queue = queue.Queue(max(encoder.batch_size, 2 * self._num_threads))
-        self._open_claims: set[Claim] = set()
-        self._folders = {job.feature.parent for job in jobs}
+        self._names: dict[Path, set[str]] = {}  # of the feature files, by folder
+        for job in jobs:
+            self._names.setdefault(job.feature.parent, set()).add(job.feature.name)
         self._jobs = jobs
 
     def run(self) -> ExtractionReport:
         """Do the work; the report is also in `report` if this ends early (Ctrl-C).
 
+        Call it in `extracting`, which keeps other processes out of this part of the videos.
+
         Raises:
             DataError: features cannot be written (disk full, no rights); finished ones stay.
         """
-        self._noted = {folder: read_notes(folder) for folder in self._folders}
+        for folder, features in self._names.items():
+            remove_leftovers(folder, features)
+        self._noted = {folder: read_notes(folder) for folder in self._names}
         names = [f"decode-{number}" for number in range(self._num_threads)]
         threads = [threading.Thread(target=self._decode_videos, name=name, daemon=True) for name in names]
         for thread in threads:
@@ -95,9 +102,6 @@ class Extraction:
             self._stop.set()
             for thread in threads:
                 thread.join()
-            for claim in self._open_claims:
-                claim.release()
-        self._settle_elsewhere()
         self._take_notes()
         return self.report
 
@@ -125,7 +129,7 @@ class Extraction:
             yield batch
         yield []
 
-    def _note(self, message: Decoded | Failed | Skipped | Crashed) -> None:
+    def _note(self, message: Decoded | Failed | Present | Crashed) -> None:
         """Take in what a thread says besides clips."""
         report = self.report
         if isinstance(message, Crashed):
@@ -136,10 +140,8 @@ class Extraction:
         elif isinstance(message, Failed):
             report.failed[message.job.video_id] = message.reason
             logger.warning("%s: %s; left out", message.job.video, message.reason)
-        elif message.present:
-            report.num_present += 1
         else:
-            report.elsewhere.append(message.job)
+            report.num_present += 1
 
     def _deliver(self, pending: Pending, batch: list[Clip]) -> None:
         """Hand a batch's features to their videos."""
@@ -153,13 +155,11 @@ class Extraction:
         features = finish_features(work.rows.stack(), l2_normalize=self._l2_normalize, dtype=self._dtype)
         if np.isfinite(features).all():
             self._keep_notes(work.job, work.notes)
-            work.claim.write(features)
+            write_features(work.job.feature, features)
             self.report.written.append(work.job.video_id)
             self.report.seconds += len(features)
         else:
-            work.claim.release()
             self._note(Failed(work.job, "its features are not finite; try `--dtype fp32`"))
-        self._open_claims.discard(work.claim)
 
     def _keep_notes(self, job: VideoJob, notes: list[str]) -> None:
         """Say and remember what is wrong with a video; a mended one loses its notes."""
@@ -172,16 +172,10 @@ class Extraction:
 
     def _take_notes(self) -> None:
         """Report the notes of all videos that have features, whichever run or process made those."""
-        noted = {folder: read_notes(folder) for folder in self._folders}
+        noted = {folder: read_notes(folder) for folder in self._names}
         for job in self._jobs:
             if job.video_id not in self.report.failed and (notes := noted[job.feature.parent].get(job.video_id)):
                 self.report.notes[job.video_id] = notes
-
-    def _settle_elsewhere(self) -> None:
-        """Count what other processes have finished in the meantime as present."""
-        left = [job for job in self.report.elsewhere if not is_finished(job.feature, self._dtype)]
-        self.report.num_present += len(self.report.elsewhere) - len(left)
-        self.report.elsewhere = left
 
     def _say_progress(self, took_s: float) -> None:
         report = self.report
@@ -213,19 +207,9 @@ class Extraction:
 
     def _decode_video(self, job: VideoJob) -> None:
         if is_finished(job.feature, self._dtype):
-            self._put(Skipped(job, present=True))
+            self._put(Present())
             return
-        claim = Claim.take(job.feature)
-        if claim is None:
-            self._put(Skipped(job, present=False))
-            return
-        if is_finished(job.feature, self._dtype):  # finished by another process since
-            claim.release()
-            self._put(Skipped(job, present=True))
-            return
-        with self._lock:
-            self._open_claims.add(claim)
-        work = Work(job, claim)
+        work = Work(job)
         video = VideoFile(job.video, hflip=self._hflip, num_threads=self._threads_per_video)
         num_clips = 0
         try:
@@ -233,9 +217,6 @@ class Extraction:
                 self._put(Clip(work, pixels))
                 num_clips += 1
         except VideoError as err:
-            with self._lock:
-                self._open_claims.discard(claim)
-            claim.release()
             self._put(Failed(job, str(err)))
             return
         self._put(Decoded(work, num_clips, video.notes))

@@ -1,39 +1,32 @@
-"""Feature files of a folder that several processes may fill at once: claimed while at work, whole when they appear.
+"""The feature files of a folder, and what an extraction keeps next to them.
 
-A video's claim and its temporary file are one: `<folder>/.partial/<name>.npy`, locked with flock while its features are
-made, filled at the end and renamed to its place. A process that dies, however, leaves no claim (the system drops the
-lock) and nothing but an unlocked leftover that the next run takes over. Where a file system has no locks, work may be
-done twice but results are the same: temporary names then hold the machine and the process.
+Several processes may fill a folder, each with a part of the videos of its own (`--shard I/N`): a
+lock keeps a second process out of a part. A feature file gets its name when it is whole, so a rerun
+skips finished videos, whoever made them.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import hashlib
 import json
 import os
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from mmpt.batch import FEATURE_DIM
 from mmpt.errors import DataError
-from mmpt.utils.io import NPY_ERRORS, read_json, write_error, write_json, writing
-from mmpt.utils.lock import exclusive
+from mmpt.utils.io import NPY_ERRORS, atomic_write, read_json, write_json, writing
+from mmpt.utils.lock import HeldError, exclusive
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 
-PARTIAL = ".partial"
 SETTINGS_FILE = "extract_settings.json"
 NOTES_FILE = ".extract_notes.jsonl"
 LOCK_FILE = ".extract.lock"
-_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 def is_finished(path: Path, dtype: np.dtype[Any]) -> bool:
@@ -45,75 +38,34 @@ def is_finished(path: Path, dtype: np.dtype[Any]) -> bool:
     return features.ndim == 2 and features.shape[1] == FEATURE_DIM and len(features) > 0 and features.dtype == dtype
 
 
-class Claim:
-    """The right to make one feature file; get one with `Claim.take`, and end it with `write` or `release`."""
+def write_features(path: Path, features: np.ndarray) -> None:
+    """Writes a feature file, which gets its name when it is whole.
 
-    def __init__(self, path: Path, partial: Path, file: IO[bytes]):
-        self.path = path
-        self._partial = partial
-        self._file = file
+    Raises:
+        DataError: the disk is full, or the folder cannot be written.
+    """
+    with atomic_write(path, "wb") as file:
+        np.save(file, features)
 
-    @classmethod
-    def take(cls, path: Path) -> Claim | None:
-        """Claim `path`; None when another process is at work on it.
 
-        Raises:
-            DataError: the folder cannot be written.
-        """
-        partial = path.parent / PARTIAL / path.name
+@contextmanager
+def extracting(folder: Path, part: int = 0, num_parts: int = 1) -> Iterator[None]:
+    """Keeps other processes out of one part of the videos of `folder`, which is made if missing.
+
+    Raises:
+        DataError: another process extracts this part, or the folder cannot be written.
+    """
+    path = folder / f".extract_{part}_of_{num_parts}.lock"
+    with ExitStack() as held:
         try:
-            while True:
-                partial.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    file = _open(partial, "r+b" if partial.exists() else "x+b")
-                except (FileExistsError, FileNotFoundError):
-                    continue  # another process came or went in this instant
-                if not _lock(file):
-                    file.close()
-                    return None
-                if _is_at(file, partial):
-                    return cls(path, partial, file)
-                file.close()  # renamed or removed by its owner before we had the lock
-        except OSError as err:
-            if err.errno not in _NO_LOCKS:
-                raise write_error(err, path) from err
-        file.close()
-        name = hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()  # keeps the whole short enough
-        own = partial.with_name(f"{name}.{socket.gethostname()}.{os.getpid()}")
-        return cls(path, own, _open(own, "w+b"))
-
-    def write(self, features: np.ndarray) -> None:
-        """Write the file whole and end the claim.
-
-        Raises:
-            DataError: the disk is full or the folder cannot be written; then nothing is left.
-        """
-        try:
-            self._file.truncate(0)
-            np.save(self._file, features)
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            os.replace(self._partial, self.path)
-        except OSError as err:
-            self.release()
-            raise write_error(err, self.path) from err
-        self._file.close()
-
-    def release(self) -> None:
-        """End the claim without a file; does nothing when it has ended."""
-        if not self._file.closed:
-            self._partial.unlink(missing_ok=True)
-            with suppress(OSError):  # closing tries again to write what a full disk did not take
-                self._file.close()
-
-
-def tidy(folder: Path) -> None:
-    """Remove the folder of claims unless another process still has some."""
-    try:
-        os.rmdir(folder / PARTIAL)
-    except OSError as err:
-        if err.errno not in (errno.ENOTEMPTY, errno.ENOENT, errno.EEXIST):
-            raise write_error(err, folder) from err
+            with writing(path):
+                held.enter_context(exclusive(path, "extracting features", wait=False))
+        except HeldError:
+            raise DataError(
+                f"{folder}: another process extracts part {part} of {num_parts} of these videos. "
+                "Wait for its end, or give each process a part of its own with `--shard I/N`."
+            ) from None
+        yield
 
 
 def check_settings(folder: Path, settings: dict[str, Any]) -> None:
@@ -175,23 +127,3 @@ def read_notes(folder: Path) -> dict[str, list[str]]:
                 entry = json.loads(line)
                 found[entry["id"]] = entry["notes"]
     return {video_id: notes for video_id, notes in found.items() if notes}
-
-
-def _open(path: Path, mode: str) -> IO[bytes]:
-    return open(path, mode)  # the claim closes it
-
-
-def _lock(file: IO[bytes]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_at(file: IO[bytes], path: Path) -> bool:
-    """Tell whether the open file is still the one called `path`."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except FileNotFoundError:
-        return False

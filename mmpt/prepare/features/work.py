@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mmpt.media.video_list import VideoJob
-from mmpt.prepare.features.feature_files import Claim
 
 
 @dataclass
@@ -24,13 +23,11 @@ class ExtractionReport:
     """By id: why there are no features."""
     notes: dict[str, list[str]] = field(default_factory=dict)
     """By id: what was wrong with a video that could be read nevertheless."""
-    elsewhere: list[VideoJob] = field(default_factory=list)
-    """Videos that another process was at work on."""
 
     @property
     def num_done(self) -> int:
         """Videos that need nothing more from this run."""
-        return len(self.written) + self.num_present + len(self.failed) + len(self.elsewhere)
+        return len(self.written) + self.num_present + len(self.failed)
 
 
 class Rows:
@@ -63,7 +60,6 @@ class Work:
     """A video between its first clip and its feature file."""
 
     job: VideoJob
-    claim: Claim
     rows: Rows = field(default_factory=Rows)
     num_clips: int | None = None  # known when it is decoded
     notes: list[str] = field(default_factory=list)
@@ -95,11 +91,8 @@ class Failed:
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """A video is done already (`present`), or another process is at work on it."""
-
-    job: VideoJob
-    present: bool
+class Present:
+    """A video's features are there."""
 
 
 @dataclass(frozen=True)
