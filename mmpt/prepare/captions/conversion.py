@@ -1,14 +1,13 @@
-"""Writes a caption corpus of any form as JSON Lines, in one pass, and remembers what it was made from.
+"""Writes a caption corpus of any form as JSON Lines, in one pass.
 
-Beside `X.jsonl` stands `X.made.json`: the hash of the source, the settings and the counts. It is removed before the
-corpus is written and comes back last, so a second run finds a finished corpus by its fingerprint.
+`X.made.json`, next to `X.jsonl`, holds the fingerprint of source and settings, the settings and the
+counts. A second run finds a finished corpus by it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -18,7 +17,8 @@ from mmpt.errors import DataError
 from mmpt.prepare.captions.caption_list import NO_FLAWS, CaptionList, clean_times
 from mmpt.prepare.captions.corpus import SUFFIXES, hash_id, iter_corpus, repeats, write_line
 from mmpt.prepare.captions.text_file import byte_blocks
-from mmpt.utils.io import atomic_write, read_json, remove_leftovers, write_json, writing
+from mmpt.utils.artefact import Artefact, fingerprint
+from mmpt.utils.io import atomic_write, remove_leftovers, writing
 from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger
 
@@ -44,17 +44,17 @@ def convert_corpus(
     source, output = Path(source), Path(output)
     _check_names(source, output)
     with writing(output.parent), exclusive(output.with_name(f".{output.name}.lock"), "converting captions"):
-        made = output.with_suffix(".made.json")
-        remove_leftovers(output.parent, f"{re.escape(output.name)}|{re.escape(made.name)}")
+        artefact = Artefact(output.with_suffix(".made.json"), (output,))
+        remove_leftovers(output.parent, {output.name, artefact.note.name})
         settings = {"format": FORMAT, "change": change and type(change).__name__, "seed": change and seed}
-        if _is_made(output, made, source, settings):
+        if artefact.read() and artefact.finished(fingerprint(settings, _hash_of(source))):
             logger.info("%s: already made from %s with these settings", output, source)
             return
-        made.unlink(missing_ok=True)
+        artefact.begin()
         digest = hashlib.sha256()
         with atomic_write(output) as file:
             counts = _write_videos(file, iter_corpus(source, digest), source, change)
-        write_json(made, {**settings, "sha256": digest.hexdigest(), "bytes": output.stat().st_size, **counts})
+        artefact.finish(fingerprint(settings, digest.hexdigest()), **settings, **counts)
     logger.info("%s: %d videos, %d captions", output, counts["videos"], counts["captions"])
 
 
@@ -113,16 +113,8 @@ def _check_names(source: Path, output: Path) -> None:
         raise DataError(f"{output}: source and output must be two files, but are one. Name another with `--output`.")
 
 
-def _is_made(output: Path, made: Path, source: Path, settings: dict[str, Any]) -> bool:
-    """Tell whether `output` is whole and came from the present `source` with these settings."""
-    try:
-        found = read_json(made)
-    except DataError:
-        return False
-    same = isinstance(found, dict) and all(found.get(key) == value for key, value in settings.items())
-    if not same or not output.is_file() or found.get("bytes") != output.stat().st_size:
-        return False
+def _hash_of(source: Path) -> str:
     digest = hashlib.sha256()
     for _ in byte_blocks(source, digest):
         pass
-    return found.get("sha256") == digest.hexdigest()
+    return digest.hexdigest()

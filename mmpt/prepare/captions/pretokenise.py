@@ -7,8 +7,6 @@ the sizes of its files, and the videos without captions. It is removed before it
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -27,14 +25,15 @@ from mmpt.prepare.captions.tokens import CaptionTokenizer
 from mmpt.shards.layout import ids_stem, meta_path, read_shard_meta, times_stem
 from mmpt.shards.row_stream import row_stream
 from mmpt.shards.writer import MAX_CAPTION_IDS
-from mmpt.utils.io import read_json, remove_leftovers, write_json, writing
+from mmpt.utils.artefact import Artefact, fingerprint
+from mmpt.utils.io import remove_leftovers, write_json, writing
 from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger, progress
 from mmpt.utils.workers import run_tasks
 
 logger = get_logger(__name__)
 
-MANIFESTS = ".tokenising"
+NOTES = ".tokenising"
 FORMAT = 1
 NUM_NAMED = 5  # ids shown in a message
 SPLITS = (Split.TRAIN, Split.VALID)
@@ -93,20 +92,20 @@ def tokenise_captions(
     target = Path(target_dir)
     packed = _packed_shards(target)
     tokenizer = CaptionTokenizer(bert_name, use_fast)
-    corpus = _as_lines(find_corpus(caption_path), target / MANIFESTS)
+    corpus = _as_lines(find_corpus(caption_path), target / NOTES)
     prefix = shard_prefix(caption_path, bert_name)
-    with writing(target), exclusive(target / MANIFESTS / "lock", "tokenising captions"):
-        for folder in (target, target / MANIFESTS):
+    with writing(target), exclusive(target / NOTES / "lock", "tokenising captions"):
+        for folder in (target, target / NOTES):
             remove_leftovers(folder, f"{re.escape(prefix)}.*")
         index = CaptionIndex(corpus)
-        mark = _hash([FORMAT, index.sha256, tokenizer.fingerprint, MAX_CAPTION_IDS])
+        mark = fingerprint(FORMAT, index.sha256, tokenizer.fingerprint, MAX_CAPTION_IDS)
         settings = Settings(
             corpus=corpus, target=target, prefix=prefix, bert_name=bert_name, use_fast=use_fast, fingerprint=mark
         )
         shards = _shards(packed, index)
         _check_found(shards, settings)
-        manifests = _make_all(shards, settings, workers)
-        _report(shards, manifests, settings)
+        notes = _make_all(shards, settings, workers)
+        _report(shards, notes, settings)
     return settings.tfeat_dir
 
 
@@ -162,9 +161,9 @@ def _check_found(shards: Sequence[Shard], settings: Settings) -> None:
 
 
 def make_shard(shard: Shard, settings: Settings, tokenizer: CaptionTokenizer) -> dict[str, Any]:
-    """Write one shard's four files and then its manifest, which is returned."""
-    manifest_path = _manifest_path(shard, settings)
-    manifest_path.unlink(missing_ok=True)
+    """Write one shard's four files and then its note, which is returned."""
+    artefact = _artefact(shard, settings)
+    artefact.begin()
     times_path, ids_path = _stems(shard, settings)
     empty = []
     flaws = NO_FLAWS
@@ -182,30 +181,18 @@ def make_shard(shard: Shard, settings: Settings, tokenizer: CaptionTokenizer) ->
                 empty.append(video_id)
             times.append(np.array([captions["start"], captions["end"]], dtype=np.float32).T)
             ids.append(tokenizer(captions["text"]))
-    manifest = {
-        "fingerprint": _fingerprint(shard, settings),
-        "bytes": _file_sizes(shard, settings),
-        "captions": times.num_rows,
-        "mended": asdict(flaws),
-        "not_in_captions": [video_id for video_id, offset in zip(shard.ids, shard.offsets, strict=True) if offset < 0],
-        "without_captions": empty,
-    }
-    write_json(manifest_path, manifest)
-    return manifest
+    absent = [video_id for video_id, offset in zip(shard.ids, shard.offsets, strict=True) if offset < 0]
+    return artefact.finish(
+        _fingerprint(shard, settings),
+        captions=times.num_rows,
+        mended=asdict(flaws),
+        not_in_captions=absent,
+        without_captions=empty,
+    )
 
 
 def _fingerprint(shard: Shard, settings: Settings) -> str:
-    return _hash([settings.fingerprint, shard.ids])
-
-
-def _finished(shard: Shard, settings: Settings) -> dict[str, Any] | None:
-    """Return the shard's manifest if it fits the captions, the vocabulary and the files; else None."""
-    try:
-        manifest = read_json(_manifest_path(shard, settings))
-    except DataError:
-        return None
-    same = isinstance(manifest, dict) and manifest.get("fingerprint") == _fingerprint(shard, settings)
-    return manifest if same and manifest["bytes"] == _file_sizes(shard, settings) else None
+    return fingerprint(settings.fingerprint, shard.ids)
 
 
 def _stems(shard: Shard, settings: Settings) -> tuple[str, str]:
@@ -213,17 +200,10 @@ def _stems(shard: Shard, settings: Settings) -> tuple[str, str]:
     return times_stem(*place), ids_stem(*place)
 
 
-def _file_sizes(shard: Shard, settings: Settings) -> list[int]:
-    paths = [Path(f"{stem}_{part}.npy") for stem in _stems(shard, settings) for part in ("data", "starts")]
-    return [path.stat().st_size if path.is_file() else -1 for path in paths]
-
-
-def _manifest_path(shard: Shard, settings: Settings) -> Path:
-    return settings.target / MANIFESTS / f"{settings.prefix}{shard.split.shard_name}_{shard.number}.json"
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+def _artefact(shard: Shard, settings: Settings) -> Artefact:
+    name = f"{settings.prefix}{shard.split.shard_name}_{shard.number}.json"
+    files = [Path(f"{stem}_{part}.npy") for stem in _stems(shard, settings) for part in ("data", "starts")]
+    return Artefact(settings.target / NOTES / name, tuple(files))
 
 
 # ---- all shards
@@ -236,22 +216,22 @@ def _worker(settings: Settings) -> Callable[[Shard], dict[str, Any]]:
 
 
 def _make_all(shards: Sequence[Shard], settings: Settings, workers: int) -> list[dict[str, Any]]:
-    """Return the manifests of all shards; those that are finished are not made again."""
-    manifests = [_finished(shard, settings) for shard in shards]
-    numbers = [number for number, manifest in enumerate(manifests) if manifest is None]
+    """Return the notes of all shards; those that are finished are not made again."""
+    notes = [_artefact(shard, settings).finished(_fingerprint(shard, settings)) for shard in shards]
+    numbers = [number for number, note in enumerate(notes) if note is None]
     if len(numbers) < len(shards):
         logger.info("%d of %d shards are finished already", len(shards) - len(numbers), len(shards))
     done = run_tasks(partial(_worker, settings), [shards[number] for number in numbers], workers)
-    for place, manifest in progress(done, len(numbers), "shards of captions tokenised", logger):
-        manifests[numbers[place]] = manifest
-    return [manifest for manifest in manifests if manifest is not None]
+    for place, note in progress(done, len(numbers), "shards of captions tokenised", logger):
+        notes[numbers[place]] = note
+    return [note for note in notes if note is not None]
 
 
-def _report(shards: Sequence[Shard], manifests: Sequence[dict[str, Any]], settings: Settings) -> None:
+def _report(shards: Sequence[Shard], notes: Sequence[dict[str, Any]], settings: Settings) -> None:
     """Write `<prefix>report.json` and warn of what it lists."""
     report: dict[str, Any] = {}
     for split in SPLITS:
-        own = [(shard, made) for shard, made in zip(shards, manifests, strict=True) if shard.split is split]
+        own = [(shard, made) for shard, made in zip(shards, notes, strict=True) if shard.split is split]
         flaws = sum((Flaws(**made["mended"]) for _, made in own), start=NO_FLAWS)
         lists = {
             key: [name for _, made in own for name in made[key]] for key in ("not_in_captions", "without_captions")

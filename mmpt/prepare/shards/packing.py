@@ -1,7 +1,7 @@
 """Packs the feature files of a list of videos into shards; what is finished is known by a fingerprint of its inputs.
 
 A thread packs one shard at a time and holds one video: reading, casting and writing release the interpreter, so threads
-are as fast as the disk. A shard's manifest is removed before the shard is touched and written after it; the meta file
+are as fast as the disk. A shard's note is removed before the shard is touched and written after it; the meta file
 is written when all shards stand. One process at a time packs into a folder; others wait for it.
 """
 
@@ -18,14 +18,11 @@ from mmpt.batch import FEATURE_DIM, Split
 from mmpt.errors import DataError
 from mmpt.prepare.shards.packing_state import (
     DTYPE,
-    MANIFESTS,
+    NOTES,
     Shard,
-    fingerprint,
-    finished,
     meta_shards,
     remove_partial,
     remove_surplus,
-    write_manifest,
 )
 from mmpt.shards.feature_reader import FeatureError, read_features
 from mmpt.shards.layout import write_shard_meta
@@ -85,7 +82,7 @@ def pack_features(
         Shard(features=features, target=target, split=split, number=number, ids=tuple(ids[begin : begin + shard_size]))
         for number, begin in enumerate(range(0, len(ids), shard_size))
     ]
-    with writing(target), exclusive(target / MANIFESTS / "lock", "packing features"):
+    with writing(target), exclusive(target / NOTES / "lock", "packing features"):
         return _pack_alone(shards, ids, workers, max_missing)
 
 
@@ -93,12 +90,12 @@ def _pack_alone(shards: Sequence[Shard], ids: Sequence[str], workers: int, max_m
     """Pack the shards of a split, and write its meta file last; the lock is held."""
     features, target, split = shards[0].features, shards[0].target, shards[0].split
     remove_partial(target, split)
-    manifests, num_written = _pack_all(shards, workers)
-    report = _report(split, ids, manifests, num_written)
+    notes, num_written = _pack_all(shards, workers)
+    report = _report(split, ids, notes, num_written)
     write_json(target / f"{split.shard_name}_not_packed.json", report.skipped)
     _check_missing(report, features, max_missing)
     remove_surplus(target, split, len(shards))
-    packed = [manifest["ids"] for manifest in manifests]
+    packed = [note["ids"] for note in notes]
     if packed != meta_shards(target, split):
         write_shard_meta(target, split, packed)
     return report
@@ -119,7 +116,7 @@ class _StoppedError(Exception):
 
 
 def _write_or_stop(shard: Shard, mark: str, stop: Event) -> dict[str, Any] | None:
-    """Write the shard and return its manifest, or None when `stop` was set meanwhile; a failure sets it."""
+    """Write the shard and return its note, or None when `stop` was set meanwhile; a failure sets it."""
     try:
         return _write(shard, mark, stop)
     except _StoppedError:
@@ -130,10 +127,10 @@ def _write_or_stop(shard: Shard, mark: str, stop: Event) -> dict[str, Any] | Non
 
 
 def _write(shard: Shard, mark: str, stop: Event) -> dict[str, Any]:
-    """Write the shard and then its manifest, which is returned."""
+    """Write the shard and then its note, which is returned."""
     if stop.is_set():
         raise _StoppedError
-    shard.manifest.unlink(missing_ok=True)
+    shard.artefact.begin()
     packed: list[str] = []
     skipped: dict[str, str] = {}
     try_again = False
@@ -149,26 +146,28 @@ def _write(shard: Shard, mark: str, stop: Event) -> dict[str, Any]:
                 continue
             stream.append(features)
             packed.append(video_id)
-    return write_manifest(shard, mark, packed, skipped, stream.num_rows, try_again)
+    details = {"seconds": stream.num_rows, "try_again": try_again, "skipped": skipped, "ids": packed}
+    return shard.artefact.finish(mark, **details)
 
 
 # ---- all shards of a split
 
 
 def _pack_all(shards: Sequence[Shard], workers: int) -> tuple[list[dict[str, Any]], int]:
-    """Return the manifests of all shards, and how many had to be written; the meta file goes before the first is."""
-    manifests: dict[int, dict[str, Any]] = {}
+    """Return the notes of all shards, and how many had to be written; the meta file goes before the first is."""
+    notes: dict[int, dict[str, Any]] = {}
     marks: dict[int, str] = {}
     for shard in progress(shards, len(shards), f"{shards[0].split.shard_name} shards looked up", logger):
-        mark = fingerprint(shard)
-        if (manifest := finished(shard, mark)) is not None:
-            manifests[shard.number] = manifest
+        mark = shard.fingerprint()
+        note = shard.artefact.finished(mark)
+        if note is not None and not note["try_again"]:
+            notes[shard.number] = note
         else:
             marks[shard.number] = mark
     if marks:
         Path(shards[0].target / f"{shards[0].split.shard_name}_meta.json").unlink(missing_ok=True)
-        manifests |= _write_all([shards[number] for number in marks], marks, workers)
-    return [manifests[shard.number] for shard in shards], len(marks)
+        notes |= _write_all([shards[number] for number in marks], marks, workers)
+    return [notes[shard.number] for shard in shards], len(marks)
 
 
 def _write_all(shards: Sequence[Shard], marks: dict[int, str], workers: int) -> dict[int, dict[str, Any]]:
@@ -188,15 +187,15 @@ def _as_done(futures: dict[Future, int]) -> Iterator[tuple[int, dict[str, Any]]]
     while waiting:
         done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
         for future in done:
-            if (manifest := future.result()) is not None:
-                yield futures[future], manifest
+            if (note := future.result()) is not None:
+                yield futures[future], note
 
 
-def _report(split: Split, ids: Sequence[str], manifests: Sequence[dict[str, Any]], num_written: int) -> PackReport:
-    skipped = {video_id: reason for manifest in manifests for video_id, reason in manifest["skipped"].items()}
-    num_seconds = sum(manifest["seconds"] for manifest in manifests)
+def _report(split: Split, ids: Sequence[str], notes: Sequence[dict[str, Any]], num_written: int) -> PackReport:
+    skipped = {video_id: reason for note in notes for video_id, reason in note["skipped"].items()}
+    num_seconds = sum(note["seconds"] for note in notes)
     return PackReport(
-        split=split, num_listed=len(ids), num_seconds=num_seconds, num_shards=len(manifests), num_written=num_written,
+        split=split, num_listed=len(ids), num_seconds=num_seconds, num_shards=len(notes), num_written=num_written,
         skipped=skipped,
     )  # fmt: skip
 

@@ -1,0 +1,61 @@
+"""Files that a command makes, with a note of what they were made from, so that a rerun keeps them.
+
+The note is a JSON file. It is removed before its files are touched, and written after them. So files
+whose note has the wanted fingerprint are finished, however earlier runs ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmpt.errors import DataError
+from mmpt.utils.io import read_json, write_json
+
+
+def fingerprint(*inputs: Any) -> str:
+    """Returns the SHA-256, in hex, of the plain values that decide what a command makes."""
+    return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """Files that are made together, and the path of their note."""
+
+    note: Path
+    files: tuple[Path, ...]
+
+    def read(self) -> dict[str, Any] | None:
+        """Returns the note, or None if there is none or a file has another size than it says."""
+        try:
+            note = read_json(self.note)
+        except DataError:
+            return None
+        is_whole = isinstance(note, dict) and note.get("bytes") == self._sizes()
+        return note if is_whole else None
+
+    def finished(self, mark: str) -> dict[str, Any] | None:
+        """Returns the note if the files are whole and have the fingerprint `mark`, else None."""
+        note = self.read()
+        return note if note is not None and note.get("fingerprint") == mark else None
+
+    def begin(self) -> None:
+        """Removes the note. Call it before the files are touched."""
+        self.note.unlink(missing_ok=True)
+
+    def finish(self, mark: str, **details: Any) -> dict[str, Any]:
+        """Writes the note of files that are complete, and returns it.
+
+        Args:
+            mark: the fingerprint of what they were made from.
+            details: plain values that are kept in the note.
+        """
+        note = {"fingerprint": mark, "bytes": self._sizes(), **details}
+        write_json(self.note, note)
+        return note
+
+    def _sizes(self) -> list[int]:
+        return [path.stat().st_size if path.is_file() else -1 for path in self.files]

@@ -1,0 +1,39 @@
+"""Notes of finished files: valid for the same inputs and whole files only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mmpt.utils.artefact import Artefact, fingerprint
+
+
+@pytest.fixture
+def artefact(tmp_path: Path) -> Artefact:
+    made = Artefact(tmp_path / "notes" / "a.json", (tmp_path / "a.npy", tmp_path / "b.npy"))
+    assert made.finished(fingerprint("x")) is None
+    for path in made.files:
+        path.write_text(path.name)
+    made.finish(fingerprint("x"), count=2)
+    return made
+
+
+def test_finished_files_are_known_by_their_inputs(artefact: Artefact) -> None:
+    note = artefact.finished(fingerprint("x"))
+    assert note is not None
+    assert note["count"] == 2
+    assert artefact.finished(fingerprint("y")) is None
+    artefact.begin()
+    assert artefact.read() is None
+
+
+@pytest.mark.parametrize("damage", ["short", "lost", "note", "list"])
+def test_damage_is_not_finished(artefact: Artefact, damage: str) -> None:
+    if damage == "short":
+        artefact.files[0].write_text("a")
+    elif damage == "lost":
+        artefact.files[1].unlink()
+    else:
+        artefact.note.write_text("{" if damage == "note" else "[]")
+    assert artefact.finished(fingerprint("x")) is None
