@@ -1,4 +1,4 @@
-"""Runs tasks in processes that end when their parent does, however it ends: a killed run leaves nobody behind."""
+"""Runs tasks in processes that end when their parent does, even if it is killed."""
 
 from __future__ import annotations
 
@@ -9,64 +9,53 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mmpt.errors import UserError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-_function: Callable[[Any], Any] | None = None  # of a worker process
-
 
 def run_tasks(
-    make_function: Callable[[], Callable[[Task], Result]], tasks: Sequence[Task], workers: int
+    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int
 ) -> Iterator[tuple[int, Result]]:
-    """Yield (number of the task, its result) as tasks finish; with one worker, in order and in this process.
+    """Yields (number of the task, its result) as tasks finish.
 
     Args:
-        make_function: called once in every process, so that what it loads is loaded once. Picklable, as are tasks.
-        workers: processes at most.
+        function: does a task. It and the tasks must be picklable.
+        workers: the largest number of processes. With 1, tasks run in order in this process.
     Raises:
-        UserError: a worker was ended from outside; else what a task raises, after the tasks in hand are finished.
+        UserError: a worker was killed. Errors of `function` pass, after the tasks in progress.
     """
     workers = min(workers, len(tasks))
     if workers <= 1:
-        function = make_function() if tasks else None
-        for number, task in enumerate(tasks):
-            assert function is not None
-            yield number, function(task)
+        yield from enumerate(map(function, tasks))
         return
-    with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(make_function,)) as pool:
-        futures = {pool.submit(_run, task): number for number, task in enumerate(tasks)}
+    with ProcessPoolExecutor(workers, initializer=_start_worker) as pool:
+        futures = {pool.submit(function, task): number for number, task in enumerate(tasks)}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
         except BrokenProcessPool:
             raise UserError(
-                f"one of {workers} worker processes was ended from outside (often: out of memory). Run the command "
-                "again with fewer `--workers`; what is finished is kept."
+                f"one of {workers} worker processes was killed (often: out of memory). Run the "
+                "command again with fewer `--workers`. What is finished is kept."
             ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker(make_function: Callable[[], Callable[[Any], Any]]) -> None:
-    global _function
+def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _function = make_function()
 
 
 def _end_with_parent() -> None:
+    """Ends this process with its parent. A worker of a killed pool would wait for tasks forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
     os._exit(1)
-
-
-def _run(task: Any) -> Any:
-    assert _function is not None
-    return _function(task)

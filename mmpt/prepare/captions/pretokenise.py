@@ -8,9 +8,9 @@ the sizes of its files, and the videos without captions. It is removed before it
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -160,8 +160,15 @@ def _check_found(shards: Sequence[Shard], settings: Settings) -> None:
 # ---- one shard
 
 
-def make_shard(shard: Shard, settings: Settings, tokenizer: CaptionTokenizer) -> dict[str, Any]:
-    """Write one shard's four files and then its note, which is returned."""
+@lru_cache(maxsize=1)
+def _tokenizer(settings: Settings) -> CaptionTokenizer:
+    """Returns the tokenizer, which every process loads once."""
+    return CaptionTokenizer(settings.bert_name, settings.use_fast)
+
+
+def make_shard(shard: Shard, settings: Settings) -> dict[str, Any]:
+    """Writes one shard's four files and then its note, which is returned."""
+    tokenizer = _tokenizer(settings)
     artefact = _artefact(shard, settings)
     artefact.begin()
     times_path, ids_path = _stems(shard, settings)
@@ -209,19 +216,14 @@ def _artefact(shard: Shard, settings: Settings) -> Artefact:
 # ---- all shards
 
 
-def _worker(settings: Settings) -> Callable[[Shard], dict[str, Any]]:
-    """Return what a worker process does with a shard."""
-    tokenizer = CaptionTokenizer(settings.bert_name, settings.use_fast)
-    return partial(make_shard, settings=settings, tokenizer=tokenizer)
-
-
 def _make_all(shards: Sequence[Shard], settings: Settings, workers: int) -> list[dict[str, Any]]:
     """Return the notes of all shards; those that are finished are not made again."""
     notes = [_artefact(shard, settings).finished(_fingerprint(shard, settings)) for shard in shards]
     numbers = [number for number, note in enumerate(notes) if note is None]
     if len(numbers) < len(shards):
         logger.info("%d of %d shards are finished already", len(shards) - len(numbers), len(shards))
-    done = run_tasks(partial(_worker, settings), [shards[number] for number in numbers], workers)
+    waiting = [shards[number] for number in numbers]
+    done = run_tasks(partial(make_shard, settings=settings), waiting, workers)
     for place, note in progress(done, len(numbers), "shards of captions tokenised", logger):
         notes[numbers[place]] = note
     return [note for note in notes if note is not None]
