@@ -1,7 +1,7 @@
 """Files that a command makes, with a note of what they were made from, so that a rerun keeps them.
 
-The note is a JSON file. It is removed before its files are touched, and written after them. So files
-whose note has the wanted fingerprint are finished, however earlier runs ended.
+The note is a JSON file. It is removed before its files are touched, and written after them. Files
+whose note has the wanted fingerprint are therefore finished, however earlier runs ended.
 """
 
 from __future__ import annotations

@@ -83,8 +83,8 @@ def atomic_write(path: str | Path, mode: str = "w", errors: str | None = None) -
     except OSError as err:
         raise write_error(err, path) from err
     try:
-        # Files open for reading too are no plain files to NumPy, which writes to those behind Python's
-        # back and then reports a full disk without its error number.
+        # Opened for reading too, because np.save writes to a write-only file without Python, and then
+        # reports a full disk without its error number.
         with os.fdopen(handle, f"{mode}+", encoding=None if "b" in mode else "utf-8", errors=errors) as file:
             yield file
             file.flush()

@@ -4,8 +4,8 @@
 
 RAW is a folder (and its sub-folders, one level), a list of paths (.txt, .lst), a CSV (`video_path`, optionally `id`
 and `feature_path`), or several of them with commas between. `<fdir>/extract_summary.json` names the videos that could
-not be read, with reasons, and those that were damaged. Several processes may fill one `--fdir`, each with a `--shard`
-of its own.
+not be read, with reasons, and those that were damaged. Several processes may fill one `--fdir`,
+each with a `--shard` of its own.
 """
 
 from __future__ import annotations

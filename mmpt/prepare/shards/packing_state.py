@@ -1,7 +1,7 @@
 """The shards that packing makes: their files and notes, and the files that a killed run left.
 
-The note of shard k of split s is `<target>/.packing/<s>_<k>.json`: the fingerprint of its inputs, the
-sizes of its files, the ids that got a row, and why the others did not.
+The note of shard k of split s is `<target>/.packing/<s>_<k>.json`. It holds the fingerprint of its
+inputs, the sizes of its files, the ids that got a row, and why the others did not.
 """
 
 from __future__ import annotations
