@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from mmpt.batch import ClipBatch, Split
@@ -43,15 +44,17 @@ class Processor:
         return value
 
 
-class MetaProcessor(Processor, ABC):
-    """Maps an index to a video key and a text key."""
+class MetaProcessor(Processor):
+    """Maps an index to a video key and a text key: those of `items`, unless overridden."""
 
-    @abstractmethod
-    def __len__(self) -> int: ...
+    items: Sequence[tuple[Any, Any]] = ()
 
-    @abstractmethod
+    def __len__(self) -> int:
+        return len(self.items)
+
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         """Return (video key, text key); IndexError past the end."""
+        return self.items[index]
 
     def list_path(self) -> str:
         """Return the split's list or annotation file."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from mmpt.batch import Split
+from mmpt.batch import ClipBatch, Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import ConfigError, DataError
 from mmpt.processors.aligner import Aligner
@@ -90,3 +90,19 @@ class WindowAligner(Aligner):
             slots.write(w, video_feature[start:end])
         check_finite(slots.vfeats_BFE, name)
         return *slots.tensors(), spans
+
+    def build_item(
+        self, video_id: str, video_feature: np.ndarray, texts: Sequence[list[int]], *, name: str
+    ) -> tuple[ClipBatch, list[Span]]:
+        """Returns a whole video beside its texts, and the windows' seconds.
+
+        Args:
+            texts: word-piece ids of S texts.
+            name: what messages call the video.
+        Returns:
+            caps and cmasks [S, T], vfeats [W, F, E], vmasks [W, F] and video_id; W spans.
+        """
+        vfeats, vmasks, spans = self.build_windows(video_feature, name=name)
+        caps, cmasks = self.build_texts(texts, name=name)
+        batch = ClipBatch(caps=caps, cmasks=cmasks, vfeats=vfeats, vmasks=vmasks, video_id=video_id)
+        return batch, spans

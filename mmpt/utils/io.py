@@ -121,6 +121,29 @@ def write_json(path: str | Path, value: Any) -> None:
         file.write("\n")
 
 
+def read_text(path: str | Path, kind: str = "text") -> str:
+    """Returns a file in UTF-8, with or without a byte order mark, its line ends as they are.
+
+    Args:
+        kind: what it must be, for messages.
+    Raises:
+        DataError: missing, or not UTF-8.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            return file.read()
+    except FileNotFoundError:
+        raise DataError(
+            f"{path}: no such file. Correct the path, or make or download the file again."
+        ) from None
+    except OSError as err:
+        raise DataError(f"{path}: cannot be read: {err.strerror}. Correct the path.") from None
+    except UnicodeDecodeError as err:
+        raise DataError(
+            f"{path}: not {kind} in UTF-8 ({err}). Download it again, or correct its path."
+        ) from None
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file; DataError when it is missing or broken."""
     try:

@@ -164,7 +164,7 @@ BLOCK = "101\nTask\nhttps://x\n3\na,b,c\n\n"
         (
             "train_csv_path",
             "key,vid_key,video_id\nret0,msr1,video1\n",
-            "line 1: the task must be a number",
+            "line 1: `task` must match pattern",
         ),
         (
             "train_csv_path",
@@ -186,14 +186,13 @@ def test_damaged_or_foreign_files_are_named(
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("4,1,2", "the step must be 1 to 3, as the task has so many, but here is '4'"),
-        ("0,1,2", "the step must be 1 to 3"),
-        ("1.0,1,2", "the step must be 1 to 3"),
-        ("1,5,2", "0 <= start <= end, but here is '5,2'"),
-        ("1,-1,2", "0 <= start <= end"),
-        ("1,1,nan", "0 <= start <= end"),
-        ("1,1,inf", "0 <= start <= end"),
-        ("1,x,2", "0 <= start <= end"),
+        ("4,1,2", "the step must be 1 to 3, as the task has so many, but is 4"),
+        ("0,1,2", "`step` must be greater than or equal to 1, but is '0'"),
+        ("x,1,2", "`step` must be a valid integer"),
+        ("1,5,2", "its content must have start <= end"),
+        ("1,-1,2", "`start` must be greater than or equal to 0"),
+        ("1,1,nan", "`end` must be "),
+        ("1,x,2", "`start` must be a valid number"),
         ("1,1", "must have 3 cells"),
     ],
 )

@@ -69,15 +69,13 @@ def test_aligner(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"video": ""}, "`video` of query 1"),
-        ({"description": "  "}, "`description` of query 1"),
-        ({"description": None}, "`description` of query 1"),
-        ({"times": []}, "`times` of query 1"),
-        ({"times": [[0, 6]]}, r"0 <= first <= last <= 5"),
-        ({"times": [[3, 2]]}, "`times` of query 1"),
-        ({"times": [[0, 1, 2]]}, "`times` of query 1"),
-        ({"times": [[0.0, 1]]}, "`times` of query 1"),
-        ({"times": 3}, "`times` of query 1"),
+        ({"video": ""}, r"`\[1\].video` must not be empty, but is ''"),
+        ({"description": None}, r"`\[1\].description` must be a valid string, but is None"),
+        ({"times": []}, r"`\[1\].times` must have at least 1 item"),
+        ({"times": [[0, 6]]}, r"`\[1\].times\[0\]\[1\]` must be less than 6, but is 6"),
+        ({"times": [[3, 2]]}, r"must be \[first, last\] with first <= last, but is \[3, 2\]"),
+        ({"times": [[0, 1, 2]]}, r"`\[1\].times\[0\]` must have at most 2 items"),
+        ({"times": 3}, r"`\[1\].times` must be a valid tuple, but is 3"),
     ],
 )
 def test_mistakes_in_a_query(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -91,7 +89,7 @@ def test_mistakes_in_a_query(tmp_path: Path, change: dict[str, Any], message: st
 def test_other_files(tmp_path: Path, content: str) -> None:
     path = tmp_path / "other"
     path.write_text(content)
-    with pytest.raises(DataError, match=r"must be \[\{|not valid JSON"):
+    with pytest.raises(DataError, match=r"It must be DiDeMo's file|not valid JSON"):
         DiDeMoMetaProcessor(DatasetConfig(test_path=str(path), vfeat_dir=str(tmp_path)), Split.TEST)
 
 

@@ -13,13 +13,15 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import BaseModel, Field
 
 from mmpt.batch import ClipBatch, Split
 from mmpt.config.schema import DatasetConfig
+from mmpt.endtasks.annotations import NotBlank, Stretch, read_json_as
 from mmpt.errors import DataError
 from mmpt.processors.aligner import video_name
 from mmpt.processors.base import (
@@ -30,9 +32,7 @@ from mmpt.processors.base import (
     TextReader,
 )
 from mmpt.processors.downstream import keep_with_features
-from mmpt.processors.tensorise import TextSlots
 from mmpt.processors.window_aligner import WindowAligner
-from mmpt.utils.io import read_json
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -85,12 +85,6 @@ class COINActionSegmentationMetaProcessor(MetaProcessor):
             )
         self.items = keep_with_features(list(videos.items()), lambda item: item[0], config, split)
 
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> tuple[str, list[Segment]]:
-        return self.items[index]
-
 
 @TEXT_PROCESSORS.register
 class COINActionSegmentationTextProcessor(TextReader):
@@ -120,7 +114,10 @@ class COINActionSegmentationAligner(WindowAligner):
         targets_WF = np.full(vmasks.shape, IGNORE_INDEX, dtype=np.int64)
         for targets_F, (start, end) in zip(targets_WF, spans, strict=True):
             targets_F[: end - start] = steps_L[start:end]
-        caps, cmasks = self._windows_text(len(spans))
+        # [CLS] [SEP] [PAD] [SEP]: the video tower sees the first [SEP] only, as released.
+        cls, sep, pad, _ = self.special
+        caps = torch.tensor([cls, sep, pad, sep]).repeat(len(spans), 1)
+        cmasks = torch.tensor([False, True, False, True]).repeat(len(spans), 1)
         return SegmentationBatch(
             caps=caps,
             cmasks=cmasks,
@@ -131,15 +128,6 @@ class COINActionSegmentationAligner(WindowAligner):
             video_len=len(video_feature),
             video_id=video_key,
         )
-
-    def _windows_text(self, num_windows: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns [CLS] [SEP] [PAD] [SEP], of which the video tower sees the first [SEP] only, as
-        released.
-        """
-        slots = TextSlots(num_windows, 4, self.special)
-        slots.caps_BT[:, 3] = self.special.sep
-        cmasks = torch.tensor([False, True, False, True]).repeat(num_windows, 1)
-        return torch.from_numpy(slots.caps_BT), cmasks
 
 
 def steps_by_second(segments: list[Segment], num_seconds: int) -> np.ndarray:
@@ -152,6 +140,21 @@ def steps_by_second(segments: list[Segment], num_seconds: int) -> np.ndarray:
     return steps_L
 
 
+class _Step(BaseModel):
+    id: Annotated[int, Field(ge=1, le=NUM_STEPS)]
+    segment: Stretch
+    label: NotBlank
+
+
+class _Video(BaseModel):
+    subset: str
+    annotation: list[_Step]
+
+
+class _File(BaseModel):
+    database: dict[str, _Video]
+
+
 def read_coin(path: str) -> CoinAnnotation:
     """Returns the videos and the words of the steps.
 
@@ -159,33 +162,25 @@ def read_coin(path: str) -> CoinAnnotation:
         DataError: missing, another data set's file, a step beyond 1 to `NUM_STEPS`, bad times, or a
             step without words.
     """
-    value = read_json(path)
-    database = value.get("database") if isinstance(value, dict) else None
-    if not isinstance(database, dict) or not all(_is_video(video) for video in database.values()):
-        raise DataError(
-            f'{path}: must be COIN\'s file, {{"database": {{video id: {{"subset": ..., "annotation": [...]}}}}}}, but '
-            "is something else. Correct its path under `dataset`."
-        )
+    remedy = (
+        'It must be COIN\'s file, {"database": {video id: {"subset": ..., "annotation": [...]}}}. '
+        "Download it again, or correct its path under `dataset`."
+    )
     videos: dict[str, dict[str, list[Segment]]] = {}
     labels: dict[int, str] = {}
     ambiguous: set[int] = set()
-    for video_id, video in database.items():
-        name = f"{path}: video {video_id}"
-        rows = [_read_row(row, name) for row in video["annotation"]]
-        videos.setdefault(video["subset"], {})[video_id] = [segment for segment, _ in rows]
-        if video["subset"] == SUBSETS[Split.TEST]:
-            ambiguous |= {
-                segment.step for segment, label in rows if labels.get(segment.step, label) != label
-            }
-            labels |= {segment.step: label for segment, label in rows}
+    for video_id, video in read_json_as(path, _File, remedy).database.items():
+        segments = [Segment(*step.segment, step.id) for step in video.annotation]
+        videos.setdefault(video.subset, {})[video_id] = segments
+        if video.subset != SUBSETS[Split.TEST]:
+            continue
+        for step in video.annotation:
+            if labels.get(step.id, step.label) != step.label:
+                ambiguous.add(step.id)
+            labels[step.id] = step.label
     if ambiguous:
-        first = min(ambiguous)
-        logger.warning(
-            "%s: %d steps have several labels (first: %d); the last one counts",
-            path,
-            len(ambiguous),
-            first,
-        )
+        what = "%s: %d steps have several labels (first: %d); the last one counts"
+        logger.warning(what, path, len(ambiguous), min(ambiguous))
     return CoinAnnotation(videos=videos, labels=labels)
 
 
@@ -213,40 +208,3 @@ def step_labels(path: str) -> list[str]:
             "%s: %d of the %d steps have the words of another step", path, repeated, last
         )
     return [labels[step] for step in range(1, last + 1)]
-
-
-def _is_video(video: Any) -> bool:
-    fields = video if isinstance(video, dict) else {}
-    return isinstance(fields.get("subset"), str) and isinstance(fields.get("annotation"), list)
-
-
-def _read_row(row: Any, name: str) -> tuple[Segment, str]:
-    """Returns one annotation as a segment and its label."""
-    fields = row if isinstance(row, dict) else {}
-    step, times, label = str(fields.get("id")), _stretch(fields.get("segment")), fields.get("label")
-    if not step.isdecimal() or not 1 <= int(step) <= NUM_STEPS:
-        raise DataError(
-            f"{name}: the `id` of a step must be 1 to {NUM_STEPS}, but one is {fields.get('id')!r:.40}."
-        )
-    if not isinstance(label, str) or not label.strip():
-        raise DataError(
-            f"{name}: step {step} must have a `label`, but it is {label!r:.40}. Correct or remove it."
-        )
-    if times is None:
-        raise DataError(
-            f"{name}: the `segment` of step {step} must be [start, end] in seconds, 0 <= start <= end, but is "
-            f"{fields.get('segment')!r:.60}. Correct or remove it."
-        )
-    return Segment(*times, int(step)), label
-
-
-def _stretch(value: Any) -> tuple[float, float] | None:
-    """Returns `value` if it is [start, end] with 0 <= start <= end, both finite."""
-    if not isinstance(value, list) or len(value) != 2:
-        return None
-    if not all(
-        isinstance(time_s, int | float) and not isinstance(time_s, bool) for time_s in value
-    ):
-        return None
-    start_s, end_s = value
-    return (float(start_s), float(end_s)) if 0 <= start_s <= end_s < math.inf else None

@@ -97,12 +97,6 @@ class CrossTaskMetaProcessor(MetaProcessor):
         if empty := [video.video_id for video, steps in self.items if not steps.segments]:
             logger.warning("%d videos have no step annotated (first: %s)", len(empty), empty[0])
 
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> tuple[TaskVideo, Steps]:
-        return self.items[index]
-
     def _split_videos(
         self, primary: set[str], tasks: set[str]
     ) -> tuple[list[TaskVideo], list[TaskVideo]]:
@@ -174,19 +168,16 @@ class CrossTaskAligner(WindowAligner):
     ) -> LocalisationBatch:
         """Returns all of them; nothing is drawn."""
         name = video_name(video_key)
-        vfeats, vmasks, spans = self.build_windows(video_feature, name=name)
-        caps, cmasks = self.build_texts(text_feature.ids, name=name)
+        batch, spans = self.build_item(
+            video_key.video_id, video_feature, text_feature.ids, name=name
+        )
         done_LK = steps_done(text_feature.segments, len(video_feature), len(text_feature.ids))
         targets_RK = np.concatenate([done_LK[start:end] for start, end in spans])
         return LocalisationBatch(
-            caps=caps,
-            cmasks=cmasks,
-            vfeats=vfeats,
-            vmasks=vmasks,
+            **batch,
             targets=torch.from_numpy(targets_RK),
             task=video_key.task,
             video_len=len(video_feature),
-            video_id=video_key.video_id,
         )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-from mmpt.endtasks.tables import Row, read_table, read_text
+from pydantic import Field, model_validator
+
+from mmpt.endtasks.annotations import NotBlank, Row, Seconds, read_table
 from mmpt.errors import DataError
+from mmpt.utils.io import read_text
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -25,19 +27,35 @@ class Segment(NamedTuple):
     end_s: float
 
 
+class _Video(Row):
+    task: Annotated[str, Field(pattern=r"^\d+$")]
+    video: NotBlank
+
+
+class _Step(Row):
+    step: Annotated[int, Field(ge=1)]
+    start: Seconds
+    end: Seconds
+
+    @model_validator(mode="after")
+    def _check_times(self) -> _Step:
+        if self.start > self.end:
+            raise ValueError("have start <= end")
+        return self
+
+
 def read_videos(path: str) -> dict[str, list[str]]:
-    """Returns the video ids of every task, both in the order of the file; a video twice in a task
-    counts once.
+    """Returns the video ids of every task, both in the order of the file.
+
+    A video that is listed twice in a task counts once.
 
     Raises:
         DataError: missing, or rows of anything but task, video and url.
     """
     videos: dict[str, dict[str, None]] = {}
-    rows = read_table(path, ("task", "video"), header=("task", "video", "url"))
+    rows = read_table(path, _Video, header=("task", "video", "url"))
     for row in rows:
-        if not row.values["task"].isdecimal():
-            raise _wrong(path, row, "the task must be a number", row.values["task"])
-        videos.setdefault(row.values["task"], {})[row.values["video"]] = None
+        videos.setdefault(row.task, {})[row.video] = None
     if repeated := len(rows) - sum(map(len, videos.values())):
         logger.warning("%s: %d rows repeat a video of their task; they count once", path, repeated)
     return {task: list(names) for task, names in videos.items()}
@@ -87,7 +105,7 @@ def _read_task(path: str, line: int, block: list[str]) -> tuple[str, list[str]]:
 
 
 def read_segments(path: Path, num_steps: int) -> list[Segment]:
-    """Returns the segments of a video in the order of the file; an empty file has none.
+    """Returns the segments of a video in the order of the file. An empty file has none.
 
     Raises:
         DataError: missing, rows of anything but step,start,end, a step beyond the task's, or bad
@@ -95,25 +113,11 @@ def read_segments(path: Path, num_steps: int) -> list[Segment]:
     """
     if path.is_file() and not path.read_bytes().strip():
         return []
-    rows = read_table(path, ("step", "start", "end"), header=("step", "start", "end"))
-    return [_read_segment(path, row, num_steps) for row in rows]
-
-
-def _read_segment(path: Path, row: Row, num_steps: int) -> Segment:
-    step = row.values["step"]
-    if not step.isdecimal() or not 1 <= int(step) <= num_steps:
-        raise _wrong(path, row, f"the step must be 1 to {num_steps}, as the task has so many", step)
-    try:
-        start_s, end_s = float(row.values["start"]), float(row.values["end"])
-    except ValueError:
-        start_s, end_s = 1.0, 0.0
-    if not 0 <= start_s <= end_s < math.inf:
-        found = f"{row.values['start']},{row.values['end']}"
-        raise _wrong(path, row, "times must be seconds with 0 <= start <= end", found)
-    return Segment(int(step), start_s, end_s)
-
-
-def _wrong(path: str | Path, row: Row, rule: str, found: str) -> DataError:
-    return DataError(
-        f"{path}, line {row.line}: {rule}, but here is {found!r:.60}. This must be CrossTask's file; download it again."
-    )
+    rows = read_table(path, _Step, header=("step", "start", "end"))
+    for row in rows:
+        if row.step > num_steps:
+            raise DataError(
+                f"{path}, line {row.line}: the step must be 1 to {num_steps}, as the task has so "
+                f"many, but is {row.step}. Download CrossTask's file again."
+            )
+    return [Segment(row.step, row.start, row.end) for row in rows]

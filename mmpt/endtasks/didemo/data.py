@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import AfterValidator, BaseModel, Field
 
 from mmpt.batch import ClipBatch, Split
 from mmpt.config.schema import DatasetConfig
-from mmpt.errors import DataError
+from mmpt.endtasks.annotations import NotBlank, read_json_as
 from mmpt.processors.aligner import video_name
 from mmpt.processors.base import (
     ALIGNERS,
@@ -27,7 +28,6 @@ from mmpt.processors.base import (
 )
 from mmpt.processors.downstream import DSAligner, TextProcessor, VideoProcessor, keep_with_features
 from mmpt.processors.window_aligner import check_not_empty
-from mmpt.utils.io import read_json
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -58,19 +58,14 @@ class DiDeMoMetaProcessor(MetaProcessor):
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
         queries = read_queries(self.list_path())
-        ids = feature_names([name for name, _, _ in queries], VideoProcessor(config, split))
-        most = max(len(times) for _, _, times in queries)
-        items = [
-            (DiDeMoKey(ids[name], (*times, *[NO_MOMENT] * (most - len(times)))), description)
-            for name, description, times in queries
-        ]
+        ids = feature_names([query.video for query in queries], VideoProcessor(config, split))
+        most = max(len(query.times) for query in queries)
+        items = []
+        for query in queries:
+            padding = (NO_MOMENT,) * (most - len(query.times))
+            key = DiDeMoKey(ids[query.video], query.times + padding)
+            items.append((key, query.description))
         self.items = keep_with_features(items, lambda item: item[0].video_id, config, split)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> tuple[DiDeMoKey, str]:
-        return self.items[index]
 
 
 @TEXT_PROCESSORS.register
@@ -99,23 +94,19 @@ class DiDeMoAligner(DSAligner):
 class DiDeMoBatch(ClipBatch, total=False):
     """A batch of queries."""
 
-    times: (
-        torch.Tensor
-    )  # int64 [..., A, 2]: first and last piece, inclusive; -1 where there is no annotation
+    times: torch.Tensor  # int64 [..., A, 2]: first and last piece, inclusive; -1 for none
 
 
 def feature_names(names: Sequence[str], reader: VideoReader) -> dict[str, str]:
-    """Returns under which id the features of each video are: its name, that with another ending, or
-    that without.
-    """
+    """Returns the id of each video's features: its name, that with another ending, or without."""
     by_stem: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
         by_stem.setdefault(stem_of(name), []).append(name)
-    return {
-        name: next(filter(reader.has, [name, *by_stem[stem_of(name)]]), stem_of(name))
-        for same in by_stem.values()
-        for name in same
-    }
+    found = {}
+    for stem, same in by_stem.items():
+        for name in same:
+            found[name] = next(filter(reader.has, [name, *same]), stem)
+    return found
 
 
 def stem_of(name: str) -> str:
@@ -123,57 +114,40 @@ def stem_of(name: str) -> str:
     return name.rpartition(".")[0] or name
 
 
-def read_queries(path: str) -> list[tuple[str, str, tuple[Moment, ...]]]:
-    """Returns video name, description and chosen moments of every query, in order.
+def _in_order(moment: Moment) -> Moment:
+    if moment[0] > moment[1]:
+        raise ValueError("be [first, last] with first <= last")
+    return moment
+
+
+_Piece = Annotated[int, Field(ge=0, lt=NUM_PIECES)]
+
+
+class Query(BaseModel):
+    """A query of the file."""
+
+    video: NotBlank
+    """The video's name."""
+    description: NotBlank
+    times: tuple[Annotated[tuple[_Piece, _Piece], AfterValidator(_in_order)], ...] = Field(
+        min_length=1
+    )
+    """The moments that people chose."""
+
+
+def read_queries(path: str) -> list[Query]:
+    """Returns the queries, in order.
 
     Raises:
         DataError: another layout, an empty description, or moments outside the six pieces.
     """
-    value = read_json(path)
-    if (
-        not isinstance(value, list)
-        or not value
-        or not all(isinstance(entry, dict) for entry in value)
-    ):
-        raise DataError(
-            f'{path}: must be [{{"video": ..., "description": ..., "times": [[first, last], ...]}}, ...], but is '
-            "something else. Correct `dataset.test_path`."
-        )
-    queries = [_read_query(path, number, entry) for number, entry in enumerate(value)]
-    repeated = len(queries) - len({(name, description) for name, description, _ in queries})
+    remedy = (
+        'It must be DiDeMo\'s file, [{"video": ..., "description": ..., "times": [[first, last], '
+        "...]}, ...], with pieces of 5 s from 0 to 5. Correct the file, or `dataset.test_path`."
+    )
+    queries = read_json_as(path, Annotated[list[Query], Field(min_length=1)], remedy)
+    repeated = len(queries) - len({(query.video, query.description) for query in queries})
     if repeated:
-        logger.warning(
-            "%s: %d of %d queries repeat another's video and description",
-            path,
-            repeated,
-            len(queries),
-        )
+        what = "%s: %d of %d queries repeat another's video and description"
+        logger.warning(what, path, repeated, len(queries))
     return queries
-
-
-def _read_query(
-    path: str, number: int, entry: dict[str, Any]
-) -> tuple[str, str, tuple[Moment, ...]]:
-    name, description, times = entry.get("video"), entry.get("description"), entry.get("times")
-    for key, text in (("video", name), ("description", description)):
-        if not isinstance(text, str) or not text.strip():
-            raise DataError(
-                f"{path}: `{key}` of query {number} (from 0) must be a text that is not empty, but is {text!r:.80}. "
-                "Correct the file or remove the query."
-            )
-    if not isinstance(times, list) or not times or not all(_is_moment(moment) for moment in times):
-        raise DataError(
-            f"{path}: `times` of query {number} (from 0) must be a list of [first, last] with 0 <= first <= last <= "
-            f"{NUM_PIECES - 1} (pieces of 5 s), but is {times!r:.80}. Correct the file or remove the query."
-        )
-    return str(name), str(description), tuple((first, last) for first, last in times)
-
-
-def _is_moment(value: Any) -> bool:
-    if (
-        not isinstance(value, list)
-        or len(value) != 2
-        or any(type(piece) is not int for piece in value)
-    ):
-        return False
-    return 0 <= value[0] <= value[1] < NUM_PIECES

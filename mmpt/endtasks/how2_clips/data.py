@@ -7,16 +7,17 @@ The file is {"format": 1, "videos": [{"id": str, "clips": [{"start": s, "end": s
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, Field
 
 from mmpt.batch import Split
 from mmpt.config.schema import DatasetConfig
+from mmpt.endtasks.annotations import NotBlank, read_json_as
 from mmpt.errors import DataError
 from mmpt.processors.base import META_PROCESSORS, VIDEO_PROCESSORS, MetaProcessor, VideoReader
 from mmpt.shards.layout import meta_path, open_features, read_shard_meta
-from mmpt.utils.io import read_json
 
 CLIPS_FORMAT = 1
 ClipKey = tuple[str, int, int]  # video id, start, end (seconds, exclusive)
@@ -29,12 +30,6 @@ class How2ClipMetaProcessor(MetaProcessor):
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
         self.items = read_clips(self.list_path())
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> tuple[ClipKey, str]:
-        return self.items[index]
 
 
 @META_PROCESSORS.register
@@ -49,12 +44,6 @@ class How2FullVideoMetaProcessor(MetaProcessor):
         for (video_id, _, _), text in read_clips(self.list_path()):
             videos.setdefault(video_id, []).append(text)
         self.items = list(videos.items())
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> tuple[str, list[str]]:
-        return self.items[index]
 
 
 @VIDEO_PROCESSORS.register
@@ -108,61 +97,48 @@ class How2ClipVideoProcessor(How2VideoProcessor):
         return feature[start:end]
 
 
+class _Clip(BaseModel):
+    start: int
+    end: int
+    text: NotBlank
+
+
+class _Video(BaseModel):
+    id: str
+    clips: list[_Clip]
+
+
+class _File(BaseModel):
+    format: Literal[1]
+    videos: Annotated[list[_Video], Field(min_length=1)]
+
+
 def read_clips(path: str) -> list[tuple[ClipKey, str]]:
     """Returns ((id, start, end), text) of every clip, video by video.
 
     Raises:
         DataError: another layout, a video listed twice, or clips that are empty or out of order.
     """
-    value = read_json(path)
-    if (
-        not isinstance(value, dict)
-        or value.get("format") != CLIPS_FORMAT
-        or not isinstance(value.get("videos"), list)
-    ):
-        raise DataError(
-            f'{path}: must be {{"format": {CLIPS_FORMAT}, "videos": [...]}}, but is something else.'
-        )
+    remedy = (
+        f'It must be {{"format": {CLIPS_FORMAT}, "videos": [{{"id": ..., "clips": [{{"start": s, '
+        '"end": s, "text": ...}]}]}, in whole seconds. Correct it.'
+    )
     items: list[tuple[ClipKey, str]] = []
     seen: set[str] = set()
-    for video in value["videos"]:
-        video_id = video.get("id") if isinstance(video, dict) else None
-        if not isinstance(video_id, str) or not isinstance(video.get("clips"), list):
+    for video in read_json_as(path, _File, remedy).videos:
+        if video.id in seen:
             raise DataError(
-                f"{path}: every video must have an `id` and a list of `clips`, but one is {video!r:.80}."
+                f"{path}: video {video.id} must be listed once, but is there twice. Join its clips."
             )
-        if video_id in seen:
-            raise DataError(
-                f"{path}: video {video_id} must be listed once, but is there twice. Join its clips."
-            )
-        seen.add(video_id)
+        seen.add(video.id)
         begin = 0
-        for clip in video["clips"]:
-            key, text = _clip(clip, video_id, begin, path)
-            items.append((key, text))
-            begin = key[1]
-    if not items:
-        raise DataError(f"{path}: must hold at least one clip, but holds none.")
+        for clip in video.clips:
+            if not begin <= clip.start < clip.end:
+                raise DataError(
+                    f"{path}: video {video.id}: clips must be in time order and not empty, but "
+                    f"[{clip.start}, {clip.end}) follows a clip that starts at {begin}. Sort and "
+                    "correct them."
+                )
+            items.append(((video.id, clip.start, clip.end), clip.text))
+            begin = clip.start
     return items
-
-
-def _clip(clip: Any, video_id: str, begin: int, path: str) -> tuple[ClipKey, str]:
-    """Returns the key and text of `clip`, which may not start before `begin`."""
-    fields = clip if isinstance(clip, dict) else {}
-    start, end, text = (fields.get(name) for name in ("start", "end", "text"))
-    if (
-        type(start) is not int
-        or type(end) is not int
-        or not isinstance(text, str)
-        or not text.strip()
-    ):
-        raise DataError(
-            f"{path}: video {video_id}: a clip must have `start` and `end` in whole seconds and a `text`, but one is "
-            f"{clip!r:.80}."
-        )
-    if not begin <= start < end:
-        raise DataError(
-            f"{path}: video {video_id}: clips must be in time order and not empty, but [{start}, {end}) follows a clip "
-            f"that starts at {begin}. Sort and correct them."
-        )
-    return (video_id, start, end), text

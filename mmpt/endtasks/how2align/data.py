@@ -11,23 +11,23 @@ Legend: n sentences of a video, W windows, F video slots (seconds), T text slots
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from mmpt.batch import ClipBatch, Split
 from mmpt.config.schema import DatasetConfig
+from mmpt.endtasks.annotations import NotBlank, Seconds, read_json_as
 from mmpt.errors import DataError
 from mmpt.processors.aligner import video_name
 from mmpt.processors.base import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, MetaProcessor
 from mmpt.processors.downstream import TextProcessor
 from mmpt.processors.tensorise import VideoSlots, check_feature, check_finite
 from mmpt.processors.window_aligner import WindowAligner, check_not_empty
-from mmpt.utils.io import read_json
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -43,9 +43,9 @@ class Sentence(NamedTuple):
 
     aligned: bool
     """Seen in the video from `start_s` to `end_s`; otherwise these say when it is said."""
-    start_s: float
-    end_s: float
-    text: str
+    start_s: Seconds
+    end_s: Seconds
+    text: NotBlank
 
 
 class Narration(NamedTuple):
@@ -81,12 +81,6 @@ class How2AlignMetaProcessor(MetaProcessor):
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
         self.items = sorted(read_alignment(self.need_str("anno_path")).items())
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> tuple[str, list[Sentence]]:
-        return self.items[index]
 
 
 @TEXT_PROCESSORS.register
@@ -175,65 +169,28 @@ def read_alignment(path: str) -> dict[str, list[Sentence]]:
     Raises:
         DataError: another layout, an empty text, impossible times, or sentences of one kind only.
     """
-    value = read_json(path)
-    if (
-        not isinstance(value, dict)
-        or not value
-        or not all(isinstance(rows, list) for rows in value.values())
-    ):
-        raise DataError(
-            f"{path}: must be {{video id: [[alignable 0 or 1, start, end, text], ...]}}, but is something else. This "
-            "may be another data set's file: correct `dataset.anno_path`."
-        )
-    videos = {video: [_sentence(row, f"{path}: video {video}, row {k}") for k, row in enumerate(rows)]
-              for video, rows in value.items()}  # fmt: skip
-    if empty := [video for video, sentences in videos.items() if not sentences]:
-        raise DataError(
-            f"{path}: video {empty[0]} must have a sentence at least, but has none. Remove it."
-        )
+    remedy = (
+        "It must be HTM-Align's file, {video id: [[alignable 0 or 1, start, end, text], ...]}. "
+        "Correct it, or `dataset.anno_path`."
+    )
+    videos = read_json_as(path, _File, remedy)
     sentences = [sentence for rows in videos.values() for sentence in rows]
     num_aligned = sum(sentence.aligned for sentence in sentences)
     if num_aligned in (0, len(sentences)):
         raise DataError(
-            f"{path}: must hold sentences that are alignable and others, but {num_aligned} of {len(sentences)} are "
-            "alignable. Correct `dataset.anno_path`."
+            f"{path}: must hold sentences that are alignable and others, but {num_aligned} of "
+            f"{len(sentences)} are alignable. Correct `dataset.anno_path`."
         )
-    shown = [
-        (video, sentence.text)
-        for video, rows in videos.items()
-        for sentence in rows
-        if sentence.aligned
-    ]
+    shown = []
+    for video, rows in videos.items():
+        shown += [(video, sentence.text) for sentence in rows if sentence.aligned]
     if repeated := len(shown) - len(set(shown)):
-        logger.warning(
-            "%s: %d of %d alignable sentences repeat another of their video",
-            path,
-            repeated,
-            len(shown),
-        )
+        what = "%s: %d of %d alignable sentences repeat another of their video"
+        logger.warning(what, path, repeated, len(shown))
     if reversed_times := sum(sentence.end_s < sentence.start_s for sentence in sentences):
-        logger.warning(
-            "%s: %d of %d sentences end before they start", path, reversed_times, len(sentences)
-        )
+        what = "%s: %d of %d sentences end before they start"
+        logger.warning(what, path, reversed_times, len(sentences))
     return videos
 
 
-def _sentence(row: Any, where: str) -> Sentence:
-    """Returns the sentence of a row; `where` stands in messages."""
-    if not isinstance(row, list) or len(row) != 4:
-        raise DataError(
-            f"{where}: must be [alignable 0 or 1, start, end, text], but is {row!r:.80}. Correct it."
-        )
-    aligned, start_s, end_s, text = row
-    times = (start_s, end_s)
-    if aligned not in (0, 1) or not all(
-        type(t) in (int, float) and math.isfinite(t) and t >= 0 for t in times
-    ):
-        raise DataError(
-            f"{where}: must begin with 0 or 1 and two times in seconds, but is {row!r:.80}. Correct it."
-        )
-    if not isinstance(text, str) or not text.strip():
-        raise DataError(
-            f"{where}: the text must not be empty, but is {text!r:.80}. Correct or remove the row."
-        )
-    return Sentence(bool(aligned), float(start_s), float(end_s), text)
+_File = Annotated[dict[str, Annotated[list[Sentence], Field(min_length=1)]], Field(min_length=1)]

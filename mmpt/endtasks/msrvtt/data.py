@@ -7,15 +7,17 @@ draws when it gets several captions.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
 
 from mmpt.batch import Split
 from mmpt.config.schema import DatasetConfig
-from mmpt.endtasks.tables import Row, read_table
+from mmpt.endtasks.annotations import NotBlank, Row, read_json_as, read_table
 from mmpt.errors import DataError
 from mmpt.processors.base import META_PROCESSORS, TEXT_PROCESSORS, MetaProcessor
 from mmpt.processors.downstream import TextProcessor, keep_with_features, warn_of_equal_captions
-from mmpt.utils.io import read_json
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -35,12 +37,6 @@ class MSRVTTMetaProcessor(MetaProcessor):
         super().__init__(config, split)
         self.items = self._training_items() if split is Split.TRAIN else self._sentences()
 
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> tuple[str, str]:
-        return self.items[index]
-
     def _training_items(self) -> list[tuple[str, str]]:
         videos = video_ids(self.list_path())
         if self.config.full_test_path and self.config.jsfusion_path:
@@ -53,9 +49,9 @@ class MSRVTTMetaProcessor(MetaProcessor):
 
     def _sentences(self) -> list[tuple[str, str]]:
         path = self.list_path()
-        rows = read_table(path, ["video_id", "sentence"])
-        check_unique(path, "video_id", rows)
-        items = [(row.values["video_id"], row.values["sentence"]) for row in rows]
+        rows = read_table(path, _Sentence)
+        check_unique(path, rows)
+        items = [(row.video_id, row.sentence) for row in rows]
         warn_of_equal_captions(path, (sentence for _, sentence in items))
         return keep_with_features(items, lambda item: item[0], self.config, self.split)
 
@@ -91,52 +87,57 @@ class MSRVTTTextProcessor(TextProcessor):
         return self.known[key]
 
 
+class _Video(Row):
+    video_id: NotBlank
+
+
+class _Sentence(_Video):
+    sentence: NotBlank
+
+
+class _Caption(BaseModel):
+    video_id: str
+    caption: str
+
+
+class _Captions(BaseModel):
+    sentences: Annotated[list[_Caption], Field(min_length=1)]
+
+
 def video_ids(path: str) -> list[str]:
     """Returns the column video_id of a CSV, in its order."""
-    return [row.values["video_id"] for row in read_table(path, ["video_id"])]
+    return [row.video_id for row in read_table(path, _Video)]
 
 
 def read_captions(path: str) -> dict[str, list[str]]:
-    """Returns the captions of each video of `MSRVTT_data.json`, in their order; empty ones are
-    counted and left out.
+    """Returns the captions of each video of `MSRVTT_data.json`, in their order.
+
+    Empty ones are counted and left out.
 
     Raises:
         DataError: another layout.
     """
-    value = read_json(path)
-    sentences = value.get("sentences") if isinstance(value, dict) else None
-    if not isinstance(sentences, list) or not sentences:
-        raise DataError(
-            f'{path}: must be {{"sentences": [{{"video_id": ..., "caption": ...}}, ...]}}, but is something else. '
-            "Correct `dataset.json_path`."
-        )
+    remedy = (
+        'It must be MSR-VTT\'s file, {"sentences": [{"video_id": ..., "caption": ...}, ...]}. '
+        "Download it again, or correct `dataset.json_path`."
+    )
+    sentences = read_json_as(path, _Captions, remedy).sentences
     captions: dict[str, list[str]] = {}
-    num_empty = 0
-    for number, sentence in enumerate(sentences):
-        fields = sentence if isinstance(sentence, dict) else {}
-        video, text = fields.get("video_id"), fields.get("caption")
-        if not isinstance(video, str) or not isinstance(text, str):
-            raise DataError(
-                f"{path}: every sentence must have the strings `video_id` and `caption`, but number {number} is "
-                f"{sentence!r:.80}. Download the file again."
-            )
-        if text.strip():
-            captions.setdefault(video, []).append(text)
-        else:
-            num_empty += 1
-    if num_empty:
+    for sentence in sentences:
+        if sentence.caption.strip():
+            captions.setdefault(sentence.video_id, []).append(sentence.caption)
+    if num_empty := len(sentences) - sum(map(len, captions.values())):
         logger.warning("%s: %d of %d captions are empty; left out", path, num_empty, len(sentences))
     return captions
 
 
-def check_unique(path: str, column: str, rows: list[Row]) -> None:
-    """Raises DataError when two rows have the same value in `column`."""
+def check_unique(path: str, rows: Sequence[_Video]) -> None:
+    """Raises DataError when two rows have the same video_id."""
     lines: dict[str, int] = {}
     for row in rows:
-        value = row.values[column]
-        if value in lines:
+        if row.video_id in lines:
             raise DataError(
-                f"{path}: each `{column}` must be listed once, but {value} is on lines {lines[value]} and {row.line}. "
-                "Keep one of them."
+                f"{path}: each `video_id` must be listed once, but {row.video_id} is on lines "
+                f"{lines[row.video_id]} and {row.line}. Keep one of them."
             )
-        lines[value] = row.line
+        lines[row.video_id] = row.line

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from mmpt.batch import ClipBatch, Split
 from mmpt.config.schema import DatasetConfig
-from mmpt.endtasks.tables import read_table
-from mmpt.errors import DataError
+from mmpt.endtasks.annotations import NotBlank, Row, read_table
 from mmpt.processors.aligner import Aligner, video_name
 from mmpt.processors.base import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, MetaProcessor
 from mmpt.processors.downstream import TextProcessor, keep_with_features
@@ -33,12 +33,6 @@ class MSRVTTQAMetaProcessor(MetaProcessor):
         self.items = keep_with_features(
             read_questions(self.list_path()), lambda item: item[0], config, split
         )
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> tuple[str, Question]:
-        return self.items[index]
 
 
 @TEXT_PROCESSORS.register
@@ -81,26 +75,28 @@ class QABatch(ClipBatch, total=False):
     answers: torch.Tensor  # int64 [..., 1]: position of the right answer
 
 
+class _Question(Row):
+    vid_key: NotBlank
+    a1: NotBlank
+    a2: NotBlank
+    a3: NotBlank
+    a4: NotBlank
+    a5: NotBlank
+    answer: Annotated[int, Field(ge=0, lt=NUM_ANSWERS)]
+
+
 def read_questions(path: str) -> list[tuple[str, Question]]:
-    """Returns video id and question of every row, in order; a vid_key `msr7010` is the video
-    `video7010`.
+    """Returns video id and question of every row, in order.
+
+    A vid_key `msr7010` is the video `video7010`.
 
     Raises:
         DataError: another layout, or an answer that is not 0 to 4.
     """
-    texts = [f"a{n}" for n in range(1, NUM_ANSWERS + 1)]
     items: list[tuple[str, Question]] = []
-    num_equal = 0
-    for row in read_table(path, ["vid_key", *texts, "answer"], delimiter="\t"):
-        answer = row.values["answer"]
-        if answer not in [str(n) for n in range(NUM_ANSWERS)]:
-            raise DataError(
-                f"{path}, line {row.line}: `answer` must be the position of the right one, 0 to {NUM_ANSWERS - 1}, but "
-                f"is {answer!r}. Count from 0."
-            )
-        answers = [row.values[name] for name in texts]
-        num_equal += len(set(answers)) < NUM_ANSWERS
-        items.append((row.values["vid_key"].replace("msr", "video"), (int(answer), answers)))
-    if num_equal:
+    for row in read_table(path, _Question, delimiter="\t"):
+        answers = [row.a1, row.a2, row.a3, row.a4, row.a5]
+        items.append((row.vid_key.replace("msr", "video"), (row.answer, answers)))
+    if num_equal := sum(len(set(answers)) < NUM_ANSWERS for _, (_, answers) in items):
         logger.warning("%s: %d of %d questions have an answer twice", path, num_equal, len(items))
     return items

@@ -13,13 +13,14 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+from pydantic import AfterValidator, BaseModel, Field
 
 from mmpt.batch import ClipBatch, Split
 from mmpt.config.schema import DatasetConfig
-from mmpt.endtasks.tables import Row, read_table
+from mmpt.endtasks.annotations import NotBlank, Row, read_json_as, read_table, validate
 from mmpt.errors import ConfigError, DataError
 from mmpt.processors.aligner import video_name
 from mmpt.processors.base import (
@@ -44,7 +45,6 @@ logger = get_logger(__name__)
 
 ClipKey = tuple[str, int, int]
 """Video id, start and end (exclusive) in seconds."""
-_CSV_COLUMNS = ("video_id", "start", "end", "text")
 
 
 class YoucookClip(NamedTuple):
@@ -70,15 +70,9 @@ class YoucookMetaProcessor(MetaProcessor):
 
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
-        self.clips = read_clips(self.list_path(), config, split)
-        _warn_of_short_features(self.clips, VideoProcessor(config, split))
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __getitem__(self, index: int) -> tuple[ClipKey, str]:
-        clip = self.clips[index]
-        return (clip.video_id, clip.start_s, clip.end_s), clip.text
+        clips = read_clips(self.list_path(), config, split)
+        _warn_of_short_features(clips, VideoProcessor(config, split))
+        self.items = [((clip.video_id, clip.start_s, clip.end_s), clip.text) for clip in clips]
 
 
 @VIDEO_PROCESSORS.register
@@ -115,12 +109,6 @@ class YoucookFullVideoBGMetaProcessor(MetaProcessor):
             )
         self.items = [(video, [clip.text for clip in listed]) for video, listed in in_time.items()]
 
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> tuple[str, list[str]]:
-        return self.items[index]
-
 
 @VIDEO_PROCESSORS.register
 class YoucookFullVideoBGProcessor(VideoProcessor):
@@ -149,16 +137,8 @@ class YoucookFullVideoBGAligner(WindowAligner):
     ) -> YoucookBatch:
         """Returns caps and cmasks [S, T], vfeats [W, F, 512], vmasks [W, F]; nothing is drawn."""
         name = video_name(video_key)
-        vfeats, vmasks, _ = self.build_windows(video_feature, name=name)
-        caps, cmasks = self.build_texts(text_feature, name=name)
-        return YoucookBatch(
-            caps=caps,
-            cmasks=cmasks,
-            vfeats=vfeats,
-            vmasks=vmasks,
-            video_id=video_key,
-            video_len=len(video_feature),
-        )
+        batch, _ = self.build_item(video_key, video_feature, text_feature, name=name)
+        return YoucookBatch(**batch, video_len=len(video_feature))
 
 
 def read_clips(path: str, config: DatasetConfig, split: Split) -> list[YoucookClip]:
@@ -174,11 +154,15 @@ def read_clips(path: str, config: DatasetConfig, split: Split) -> list[YoucookCl
             times, or too many videos without features.
     """
     if Path(path).suffix.lower() == ".csv":
-        clips = [_clip_of_row(path, row) for row in read_table(path, _CSV_COLUMNS)]
+        clips = []
+        for row in read_table(path, _ClipRow):
+            where, remedy = f"{path}, line {row.line}", "Correct or remove the row."
+            start_s, end_s = validate(_Segment, (row.start, row.end), where, remedy)
+            clips.append(YoucookClip(row.video_id, start_s, end_s, row.text))
         names = [f"{clip.video_id} {clip.start_s} {clip.end_s} {clip.text!r}" for clip in clips]
     else:
         records = _read_records(path)
-        names = [record["id"] for record in records]
+        names = [record.id for record in records]
         clips = _clips_of_records(path, records, config, VideoProcessor(config, split))
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError(
@@ -190,37 +174,63 @@ def read_clips(path: str, config: DatasetConfig, split: Split) -> list[YoucookCl
     return clips
 
 
-def _clip_of_row(path: str, row: Row) -> YoucookClip:
-    video_id, start, end, text = (row.values[name] for name in _CSV_COLUMNS)
-    where = f"{path}, line {row.line}"
-    try:
-        start_s, end_s = float(start), float(end)
-    except ValueError:
-        raise DataError(
-            f"{where}: `start` and `end` must be seconds, but are {start!r} and {end!r}."
-        ) from None
-    return YoucookClip(video_id, *_whole_seconds(start_s, end_s, where), text)
+def _not_empty(segment: tuple[int, int]) -> tuple[int, int]:
+    if segment[0] >= segment[1]:
+        raise ValueError("be [start, end] in whole seconds with start < end")
+    return segment
 
 
-def _read_records(path: str) -> list[dict[str, Any]]:
-    records = read_json(path) if Path(path).suffix.lower() == ".json" else load_plain_pickle(path)
-    if not isinstance(records, list) or not records or not all(map(_is_record, records)):
-        raise DataError(
-            f'{path}: must be a list of records {{"id": "<video>_<number>", "caption": text}}, but is something else. '
-            "This may be another data set's file: correct its path under `dataset`."
-        )
+_Second = Annotated[int, Field(ge=0)]
+_Segment = Annotated[tuple[_Second, _Second], AfterValidator(_not_empty)]
+
+
+class _ClipRow(Row):
+    video_id: NotBlank
+    start: _Second
+    end: _Second
+    text: NotBlank
+
+
+class _Record(BaseModel):
+    id: Annotated[str, Field(pattern=r"^.+_[0-9]+$")]
+    caption: str | None = None
+
+    @property
+    def video_id(self) -> str:
+        return self.id.rpartition("_")[0]
+
+    @property
+    def number(self) -> int:
+        return int(self.id.rpartition("_")[2])
+
+
+class _Entry(BaseModel):
+    segment: _Segment
+    sentence: str | None = None
+
+
+class _Video(BaseModel):
+    annotations: list[Any] | None = None
+
+
+class _Annotation(BaseModel):
+    database: Annotated[dict[str, _Video], Field(min_length=1)]
+
+
+def _read_records(path: str) -> list[_Record]:
+    value = read_json(path) if Path(path).suffix.lower() == ".json" else load_plain_pickle(path)
+    remedy = (
+        'It must be a list of records {"id": "<video>_<number>", "caption": text}. This may be '
+        "another data set's file: correct its path under `dataset`."
+    )
+    records: list[_Record] = validate(
+        Annotated[list[_Record], Field(min_length=1)], value, path, remedy
+    )
     return records
 
 
-def _is_record(record: Any) -> bool:
-    if not isinstance(record, dict) or not isinstance(record.get("id"), str):
-        return False
-    video_id, _, number = record["id"].rpartition("_")
-    return bool(video_id) and number.isascii() and number.isdigit()
-
-
 def _clips_of_records(
-    path: str, records: list[dict[str, Any]], config: DatasetConfig, reader: VideoProcessor
+    path: str, records: list[_Record], config: DatasetConfig, reader: VideoProcessor
 ) -> list[YoucookClip]:
     """Looks the records up in the annotation."""
     if not config.trainval_annotation:
@@ -228,89 +238,51 @@ def _clips_of_records(
             f"`dataset.trainval_annotation` must be set, since {path} has no times, but is not."
         )
         raise ConfigError("dataset", [problem])
-    database = _read_annotation(config.trainval_annotation)
+    remedy = (
+        'It must be YouCook2\'s file, {"database": {video id: {"annotations": [{"segment": [start, '
+        'end], "sentence": text}, ...]}}}. Correct `dataset.trainval_annotation`.'
+    )
+    database = read_json_as(config.trainval_annotation, _Annotation, remedy).database
+    annotated = {video: found.annotations for video, found in database.items() if found.annotations}
     clips = []
     for record in records:
-        video_id = record["id"].rpartition("_")[0]
-        if video_id in database:
-            clips.append(_annotated_clip(path, record, database[video_id], config))
-        elif not reader.has(video_id):
-            clips.append(YoucookClip(video_id, 0, 0, ""))
+        if record.video_id in annotated:
+            clips.append(_annotated_clip(path, record, annotated[record.video_id], config))
+        elif not reader.has(record.video_id):
+            clips.append(YoucookClip(record.video_id, 0, 0, ""))
         else:
             raise DataError(
-                f"{path}: record {record['id']}: {config.trainval_annotation} must have its video, but has not. Take "
-                "both files from one source."
+                f"{path}: record {record.id}: {config.trainval_annotation} must have its video, but "
+                "has not. Take both files from one source."
             )
     if not any(clip.text for clip in clips):
         raise DataError(
-            f"{config.trainval_annotation}: must have the videos of {path}, but has none of them. This may be another "
-            "data set's file: correct `dataset.trainval_annotation`."
+            f"{config.trainval_annotation}: must have the videos of {path}, but has none of them. "
+            "This may be another data set's file: correct `dataset.trainval_annotation`."
         )
     return clips
 
 
-def _read_annotation(path: str) -> dict[str, list[Any]]:
-    """Returns the annotation entries of every video that has some."""
-    value = read_json(path)
-    database = value.get("database") if isinstance(value, dict) else None
-    if isinstance(database, dict) and all(isinstance(video, dict) for video in database.values()):
-        found = {
-            video_id: video["annotations"]
-            for video_id, video in database.items()
-            if "annotations" in video
-        }
-        if found and all(isinstance(entries, list) for entries in found.values()):
-            return found
-    raise DataError(
-        f'{path}: must be YouCook2\'s file, {{"database": {{video id: {{"annotations": [...]}}}}}}, but is something '
-        "else. Correct `dataset.trainval_annotation`."
-    )
-
-
 def _annotated_clip(
-    path: str, record: dict[str, Any], entries: list[Any], config: DatasetConfig
+    path: str, record: _Record, entries: list[Any], config: DatasetConfig
 ) -> YoucookClip:
-    video_id, _, number = record["id"].rpartition("_")
-    where = f"{path}: record {record['id']}"
-    if int(number) >= len(entries):
+    where = f"{path}: record {record.id}"
+    if record.number >= len(entries):
         raise DataError(
-            f"{where}: its number must be below the {len(entries)} entries that {config.trainval_annotation} has for "
-            "the video, since it counts them from 0. Take both files from one source."
+            f"{where}: its number must be below the {len(entries)} entries that "
+            f"{config.trainval_annotation} has for the video, since it counts them from 0. Take both "
+            "files from one source."
         )
-    entry = entries[int(number)]
-    segment = entry.get("segment") if isinstance(entry, dict) else None
-    if (
-        not isinstance(segment, list)
-        or len(segment) != 2
-        or not all(type(time) in (int, float) for time in segment)
-    ):
-        raise DataError(
-            f"{config.trainval_annotation}: video {video_id}, entry {number}: `segment` must be two times in seconds, "
-            f"but is {segment!r:.100}. Download it again."
-        )
-    text = entry.get("sentence") if config.use_annotation_text else record.get("caption")
-    if not isinstance(text, str) or not text.strip():
-        source = (
-            f"`sentence` in {config.trainval_annotation}"
-            if config.use_annotation_text
-            else "`caption`"
-        )
+    place = f"{config.trainval_annotation}: video {record.video_id}, entry {record.number}"
+    entry: _Entry = validate(_Entry, entries[record.number], place, "Download it again.")
+    text, source = record.caption, "`caption`"
+    if config.use_annotation_text:
+        text, source = entry.sentence, f"`sentence` in {config.trainval_annotation}"
+    if not text or not text.strip():
         raise DataError(
             f"{where}: {source} must be a text, but is {text!r:.100}. Correct or remove the record."
         )
-    return YoucookClip(video_id, *_whole_seconds(segment[0], segment[1], where), text)
-
-
-def _whole_seconds(start_s: float, end_s: float, where: str) -> tuple[int, int]:
-    """Returns both times as integers; DataError when they are no stretch of whole seconds."""
-    if not (
-        0 <= start_s < end_s < float("inf") and start_s == int(start_s) and end_s == int(end_s)
-    ):
-        raise DataError(
-            f"{where}: a clip must be a stretch of whole seconds, 0 <= start < end, but is {start_s:g} to {end_s:g}. "
-            "Correct or remove it."
-        )
-    return int(start_s), int(end_s)
+    return YoucookClip(record.video_id, *entry.segment, text)
 
 
 def _warn_of_short_features(clips: list[YoucookClip], reader: VideoProcessor) -> None:
