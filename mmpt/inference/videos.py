@@ -14,7 +14,7 @@ import torch
 
 from mmpt.errors import DataError
 from mmpt.inference.windows import batches
-from mmpt.utils.io import NPY_ERRORS
+from mmpt.utils.io import load_npy
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -52,7 +52,7 @@ def read_video(video: Video, name: str) -> torch.Tensor | Iterator[torch.Tensor]
         path, name = Path(video), str(video)
         if path.suffix != ".npy":
             return _decoded(path)
-        video = _load_npy(path)
+        video = load_npy(path, "Extract or copy it again.")
     array = _to_tensor(video, name) if isinstance(video, np.ndarray) else video
     if not isinstance(array, torch.Tensor) or array.ndim not in ONE_VIDEO:
         found = list(array.shape) if isinstance(array, torch.Tensor) else type(array).__name__
@@ -104,17 +104,6 @@ def unit_range(frames: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
             f"float frames must lie in 0..1, but span {low:g} to {high:g}; divide by 255, or pass uint8."
         )
     return frames.to(dtype)
-
-
-def _load_npy(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file.") from None
-    except (OSError, *NPY_ERRORS) as err:
-        raise DataError(
-            f"{path}: not a complete .npy file ({err}); extract or copy it again."
-        ) from None
 
 
 def _decoded(path: Path) -> Iterator[torch.Tensor]:

@@ -16,7 +16,7 @@ from mmpt.errors import ConfigError, DataError
 from mmpt.processors.aligner import Aligner, video_name
 from mmpt.processors.base import ALIGNERS, TEXT_PROCESSORS, VIDEO_PROCESSORS, TextReader, VideoReader
 from mmpt.processors.tokenizer import load_tokenizer
-from mmpt.utils.io import NPY_ERRORS
+from mmpt.utils.io import load_npy
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -37,14 +37,8 @@ class VideoProcessor(VideoReader):
             DataError: no such file, or something else in it.
         """
         path = self.path(key)
-        try:
-            feature = np.load(path, allow_pickle=False)
-        except FileNotFoundError:
-            raise DataError(f"{path}: no such file. Extract this video's features, or take it off the list.") from None
-        except (OSError, *NPY_ERRORS) as err:
-            raise DataError(f"{path}: not a complete .npy file ({err}). Extract this video again.") from None
-        if not isinstance(feature, np.ndarray):
-            raise DataError(f"{path}: must be an .npy file, but holds several arrays. Extract this video again.")
+        remedy = "Extract this video's features, or take it off the list."
+        feature = load_npy(path, remedy)
         if feature.ndim != 2 or feature.shape[1] != FEATURE_DIM or feature.dtype not in _FLOATS:
             raise DataError(
                 f"{path}: features must be floats of shape [seconds, {FEATURE_DIM}], but are {feature.dtype} of shape "

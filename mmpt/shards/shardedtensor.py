@@ -12,13 +12,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from mmpt.errors import DataError
-from mmpt.utils.io import NPY_ERRORS, atomic_write, read_npy_header
+from mmpt.utils.io import atomic_write, load_npy
 
 MAX_OPEN_SHARDS = 1024
 ROWS_PER_MAP = 128
@@ -106,7 +106,7 @@ class ShardedTensor:
         """Return the length of every row, int64 [rows]."""
         return np.diff(self.starts.astype(np.int64, copy=False))
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         if self._mapped:
             return open_shard, (self.name,)  # another process maps the file itself: no rows travel
         return type(self), (self.data, self.starts, self.name)
@@ -143,32 +143,17 @@ def _check_starts(data: np.ndarray, starts: np.ndarray, name: str) -> None:
 
 
 def _read_npy(path: str) -> np.ndarray:
-    """Read a `.npy` file into memory."""
-    return np.array(_map_npy(path))
+    """Reads a `.npy` file into memory."""
+    return load_npy(path, REMEDY)
 
 
 def _map_npy(path: str) -> np.ndarray:
-    """Map a `.npy` file read-only, without keeping a file descriptor."""
-    try:
-        size = os.path.getsize(path)
-        with open(path, "rb") as file:
-            header = read_npy_header(file)
-            offset = file.tell()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file. {REMEDY} Or correct the path.") from None
-    except OSError as err:
-        raise DataError(f"{path}: cannot be read: {err.strerror}. {REMEDY}") from None
-    except NPY_ERRORS as err:
-        raise DataError(f"{path}: not a complete .npy file ({err}). {REMEDY}") from None
-    shape, fortran_order, dtype = header
-    wanted = header.num_bytes
-    if dtype.hasobject:
-        raise DataError(f"{path}: must hold numbers, but holds Python objects. {REMEDY}")
-    if not 0 <= wanted <= size - offset or min(shape, default=0) < 0:
-        raise DataError(
-            f"{path}: truncated: {dtype} of shape {shape} needs {offset + wanted} bytes, but there are {size}. {REMEDY}"
-        )
-    whole = torch.from_file(path, shared=False, size=offset + wanted, dtype=torch.uint8).numpy()
-    array = whole[offset:].view(dtype).reshape(shape, order="F" if fortran_order else "C")
-    array.flags.writeable = False
-    return array
+    """Maps a `.npy` file read-only, without keeping a file descriptor."""
+    array = load_npy(path, REMEDY, mmap_mode="r")
+    assert isinstance(array, np.memmap)
+    size = array.offset + array.nbytes
+    whole = torch.from_file(path, shared=False, size=size, dtype=torch.uint8).numpy()
+    values = whole[array.offset :].view(array.dtype)
+    mapped = values.reshape(array.shape, order="C" if array.flags.c_contiguous else "F")
+    mapped.flags.writeable = False
+    return mapped

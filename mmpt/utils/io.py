@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import os
 import pickle
 import re
@@ -13,7 +12,7 @@ import tokenize
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -157,31 +156,29 @@ def read_json(path: str | Path) -> Any:
         raise DataError(f"{path}: not valid JSON ({err}); make or download it again.") from None
 
 
-class NpyHeader(NamedTuple):
-    """The header of a `.npy` file."""
+def load_npy(
+    path: str | Path, remedy: str, *, mmap_mode: Literal["r"] | None = None
+) -> np.ndarray:
+    """Returns the array of a `.npy` file, read or mapped.
 
-    shape: tuple[int, ...]
-    fortran_order: bool
-    dtype: np.dtype
-
-    @property
-    def num_bytes(self) -> int:
-        """The bytes of values that must follow the header."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-
-def read_npy_header(file: IO[bytes]) -> NpyHeader:
-    """Reads the header of a `.npy` file, after which `file` stands at the first value.
-
+    Args:
+        remedy: what to do about a file that is not there or damaged, as a sentence.
+        mmap_mode: as for `np.load`.
     Raises:
-        NPY_ERRORS: a broken header, or a version that NumPy writes only for exotic dtypes.
+        DataError: missing, unreadable, truncated, or anything but one array of numbers or strings.
     """
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        return NpyHeader(*np.lib.format.read_array_header_1_0(file))
-    if version == (2, 0):
-        return NpyHeader(*np.lib.format.read_array_header_2_0(file))
-    raise ValueError(f"version {version[0]} of the .npy format")
+    try:
+        array = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file. {remedy} Or correct the path.") from None
+    except OSError as err:
+        raise DataError(f"{path}: cannot be read: {err.strerror}. {remedy}") from None
+    except NPY_ERRORS as err:
+        reason = str(err).partition(". ")[0]  # not NumPy's advice on running code from the file
+        raise DataError(f"{path}: not a complete .npy file ({reason}). {remedy}") from None
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path}: must be an .npy file, but holds several arrays. {remedy}")
+    return array
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -231,11 +228,9 @@ def load_word_array(path: str | Path) -> list[str]:
     """
     try:
         with open(path, "rb") as file:
-            if read_npy_header(file).dtype.hasobject:
-                words = _WordArrayUnpickler(file).load()
-            else:
-                file.seek(0)
-                words = np.load(file, allow_pickle=False)
+            np.lib.format.read_magic(file)
+            _, _, dtype = np.lib.format.read_array_header_1_0(file)
+            words = _WordArrayUnpickler(file).load() if dtype.hasobject else np.load(path)
     except (*PICKLE_ERRORS, *NPY_ERRORS) as err:
         raise DataError(f"{path}: must be an .npy file with a 1-D array of words, but {err}.") from None
     values: list[Any] = words.tolist() if isinstance(words, np.ndarray) and words.ndim == 1 else [words]

@@ -38,7 +38,7 @@ from mmpt.processors.downstream import (
     warn_of_equal_captions,
 )
 from mmpt.processors.window_aligner import WindowAligner
-from mmpt.utils.io import NPY_ERRORS, load_plain_pickle, read_json
+from mmpt.utils.io import load_npy, load_plain_pickle, read_json
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -305,10 +305,8 @@ def _warn_of_short_features(clips: list[YoucookClip], reader: VideoProcessor) ->
 
 
 def _count_seconds(path: Path) -> float:
-    """Returns the number of rows from the file's head; infinity where there is none: reading will
-    say so, by name.
-    """
+    """Returns the number of rows; infinity for a damaged file, which reading reports by name."""
     try:
-        return len(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, TypeError, *NPY_ERRORS):
+        return len(load_npy(path, "", mmap_mode="r"))
+    except (DataError, TypeError):
         return float("inf")
