@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+from pydantic import BaseModel
 
 from mmpt.batch import FEATURE_DIM, Split
 from mmpt.errors import DataError
 from mmpt.shards.shardedtensor import ShardedTensor, open_shard
-from mmpt.utils.io import load_plain_pickle, read_json, write_json
+from mmpt.utils.io import load_plain_pickle, write_json
+from mmpt.utils.validation import read_json_as, validate
 
 META_FORMAT = 1
 NUM_SAMPLED = 4096  # captions per shard whose ids are looked at when a run starts
@@ -71,29 +73,18 @@ def read_shard_meta(vfeat_dir: str | Path, split: Split) -> dict[int, list[str]]
         DataError: there is none, or it is of another layout.
     """
     path = meta_path(vfeat_dir, split)
-    shards = _from_json(path) if path.suffix == ".json" else load_plain_pickle(path)
-    good = isinstance(shards, dict) and all(
-        isinstance(shard, int)
-        and isinstance(ids, list)
-        and all(isinstance(name, str) for name in ids)
-        for shard, ids in shards.items()
+    remedy = "It must list the video ids of every shard. Pack the features again."
+    if path.suffix == ".json":
+        return dict(enumerate(read_json_as(path, _Meta, remedy).shards))
+    shards: dict[int, list[str]] = validate(
+        dict[int, list[str]], load_plain_pickle(path), path, remedy
     )
-    if not good:
-        raise DataError(
-            f"{path}: must map shard numbers to lists of video ids, but does not. Pack the features again."
-        )
     return shards
 
 
-def _from_json(path: Path) -> Any:
-    value = read_json(path)
-    found = value.get("format") if isinstance(value, dict) else type(value).__name__
-    if found != META_FORMAT:
-        raise DataError(
-            f"{path}: must be a meta file of format {META_FORMAT}, but is {found}. Pack the features again."
-        )
-    shards = value.get("shards")
-    return dict(enumerate(shards)) if isinstance(shards, list) else shards
+class _Meta(BaseModel):
+    format: Literal[1]
+    shards: list[list[str]]
 
 
 class ShardCounts(NamedTuple):

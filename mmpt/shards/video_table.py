@@ -15,6 +15,7 @@ import numpy as np
 from mmpt.batch import ShardKey, Split
 from mmpt.errors import DataError
 from mmpt.shards.layout import check_shard, meta_path, read_shard_meta
+from mmpt.utils.io import read_text
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -89,31 +90,14 @@ def read_id_list(path: str | Path) -> list[str]:
     Raises:
         DataError: missing, not text, or without any id.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise DataError(
-            f"{path}: no such file. Correct the path, or write the list: one video id per line."
-        ) from None
-    except OSError as err:
-        raise DataError(
-            f"{path}: must be a text file with one video id per line, but: {err.strerror}."
-        ) from None
-    except UnicodeDecodeError as err:
-        raise DataError(
-            f"{path}: must be a text file with one video id per line, but {err}."
-        ) from None
+    lines = read_text(path, "a list of one video id per line").splitlines()
     ids = [line.strip() for line in lines if line.strip()]
     if not ids:
         raise DataError(f"{path}: must hold one video id per line, but holds none.")
     unique = list(dict.fromkeys(ids))
     if len(unique) < len(ids):
-        logger.warning(
-            "%s: %d of %d lines repeat an earlier id and are dropped",
-            path,
-            len(ids) - len(unique),
-            len(ids),
-        )
+        what = "%s: %d of %d lines repeat an earlier id and are dropped"
+        logger.warning(what, path, len(ids) - len(unique), len(ids))
     return unique
 
 
@@ -179,18 +163,13 @@ def _drop_empty(
         if counts.captions is not None:
             usable[here] &= counts.captions[rows] > 0
             num_captions += int(counts.captions.sum())
-            num_reversed, num_outside = (
-                num_reversed + counts.reversed_times,
-                num_outside + counts.outside_times,
-            )
+            num_reversed += counts.reversed_times
+            num_outside += counts.outside_times
     empty = np.flatnonzero(~usable)
     if len(empty):
         names = ", ".join(table.name(position) for position in empty[:NUM_NAMED])
-        logger.warning(
-            "%d videos have no feature row or no caption and are left out (first: %s)",
-            len(empty),
-            names,
-        )
+        what = "%d videos have no feature row or no caption and are left out (first: %s)"
+        logger.warning(what, len(empty), names)
     if num_reversed or num_outside:
         logger.warning(
             "%s*: %d of %d captions reach outside their video, %d end before they start; clips are clamped",

@@ -7,9 +7,11 @@ shards nor videos.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, NamedTuple
 
 from mmpt.batch import Split
@@ -20,6 +22,7 @@ from mmpt.prepare.check.split_statistics import SplitStatistics, render_statisti
 from mmpt.processors.tokenizer import special_tokens
 from mmpt.shards.layout import meta_path, read_shard_meta
 from mmpt.shards.video_table import read_id_list
+from mmpt.utils.io import read_text
 from mmpt.utils.log import get_logger, progress
 
 logger = get_logger(__name__)
@@ -106,8 +109,7 @@ def _read_list(path: str, damage: list[Damage]) -> _Lists:
     except DataError as err:
         damage.append(Damage.from_error(err))
         return _Lists([], 0)
-    with open(path, encoding="utf-8") as file:
-        num_lines = sum(1 for line in file if line.strip())
+    num_lines = sum(bool(line.strip()) for line in read_text(path).splitlines())
     return _Lists(ids, num_lines - len(ids))
 
 
@@ -126,12 +128,8 @@ def _read_meta(
         damage.append(Damage.from_error(err))
         return {}
     path = str(meta_path(folder, split))
-    packed: set[str] = set()
-    for names in shards.values():
-        for name in names:
-            if name in packed:
-                damage.append(Damage(path, name, "is packed twice"))
-            packed.add(name)
+    packed = Counter(chain.from_iterable(shards.values()))
+    damage += [Damage(path, name, "is packed twice") for name, n in packed.items() if n > 1]
     statistics.shards = len(shards)
     statistics.not_packed = sum(name not in packed for name in ids)
     bound = config.dataset.max_missing

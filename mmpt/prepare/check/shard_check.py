@@ -15,13 +15,7 @@ import numpy as np
 from mmpt.batch import Split
 from mmpt.errors import DataError
 from mmpt.prepare.check.split_statistics import SplitStatistics
-from mmpt.prepare.check.statistics import (
-    caption_seconds,
-    num_pieces,
-    num_unordered,
-    per_minute,
-    row_norms,
-)
+from mmpt.prepare.check.statistics import caption_seconds, num_unordered
 from mmpt.shards.layout import check_shard, open_captions, open_features
 from mmpt.shards.shardedtensor import ShardedTensor, open_shard
 
@@ -62,57 +56,42 @@ class ShardCheck:
         listed_V = np.array([name in self.listed for name in ids], dtype=bool)
         statistics = SplitStatistics(shards_read=1)
         damage: list[Damage] = []
-        seconds_V = None
+        where = self.split, shard
         try:
-            features = open_features(self.vfeat_dir, self.split, shard)
-            _check_rows(features, ids)
-            seconds_V = features.lengths()
+            seconds_V = check_shard(self.vfeat_dir, None, *where, self.shards).seconds
+            features = open_features(self.vfeat_dir, *where)
             damage += _read_features(features, ids, listed_V, statistics)
         except DataError as err:
             damage.append(Damage.from_error(err))
-        if self.tfeat_dir is not None:
-            try:
-                times, pieces = open_captions(self.tfeat_dir, self.split, shard)
+            seconds_V = None
+        try:
+            if self.tfeat_dir is not None:
+                times, pieces = open_captions(self.tfeat_dir, *where)
                 if seconds_V is not None:
-                    check_shard(self.vfeat_dir, self.tfeat_dir, self.split, shard, self.shards)
-                    damage += self._read_captions(
-                        times, pieces, ids, listed_V, seconds_V, statistics
-                    )
-            except DataError as err:
-                damage.append(Damage.from_error(err))
+                    check_shard(self.vfeat_dir, self.tfeat_dir, *where, self.shards)
+                    damage += self._read_pieces(pieces, times, ids, listed_V, statistics)
+                    damage += _read_times(times, ids, listed_V, seconds_V, statistics)
+        except DataError as err:
+            damage.append(Damage.from_error(err))
         open_shard.cache_clear()  # or every shard that was read would stay mapped
         return statistics, damage
 
-    def _read_captions(
-        self, times: ShardedTensor, pieces: ShardedTensor, ids: Sequence[str], listed_V: np.ndarray,
-        seconds_V: np.ndarray, statistics: SplitStatistics,
-    ) -> Iterator[Damage]:  # fmt: skip
-        counts_V = times.lengths()
-        owners_C = np.repeat(np.arange(len(ids)), counts_V)
-        finite_C = np.isfinite(times.data).all(axis=1)
-        yield from _per_video(
-            times, ids, [owners_C[~finite_C]], "caption times that are NaN or infinite"
-        )
-        yield from self._read_pieces(pieces, ids, owners_C, listed_V, statistics)
-        statistics.without_captions += int((listed_V & (counts_V == 0)).sum())
-        statistics.captions += int(counts_V[listed_V].sum())
-        statistics.tallies["captions per minute"].add(
-            per_minute(counts_V[listed_V], seconds_V[listed_V])
-        )
-        used_C = listed_V[owners_C] & finite_C
-        starts_C, ends_C, owners_C = times.data[used_C, 0], times.data[used_C, 1], owners_C[used_C]
-        _tally_times(starts_C, ends_C, owners_C, seconds_V, listed_V, statistics)
-
     def _read_pieces(
-        self, pieces: ShardedTensor, ids: Sequence[str], owners_C: np.ndarray, listed_V: np.ndarray,
+        self,
+        pieces: ShardedTensor,
+        times: ShardedTensor,
+        ids: Sequence[str],
+        listed_V: np.ndarray,
         statistics: SplitStatistics,
-    ) -> Iterator[Damage]:  # fmt: skip
+    ) -> Iterator[Damage]:
+        """Counts the word pieces of listed captions; yields what is damaged in any."""
+        owners_C = np.repeat(np.arange(len(ids)), times.lengths())
         below, beyond = [], []
         for begin in range(0, len(pieces.data), BLOCK_ROWS):
             ids_CW = pieces.data[begin : begin + BLOCK_ROWS]
             owners = owners_C[begin : begin + BLOCK_ROWS]
             listed = listed_V[owners]
-            counts = num_pieces(ids_CW)[listed]
+            counts = (ids_CW >= 0).sum(axis=1)[listed]  # padding is below zero
             statistics.tallies["word pieces of a caption"].add(counts)
             statistics.pieces += int(counts.sum())
             statistics.empty += int((counts == 0).sum())
@@ -126,16 +105,10 @@ class ShardCheck:
         yield from _per_video(pieces, ids, beyond, what)
 
 
-def _check_rows(features: ShardedTensor, ids: Sequence[str]) -> None:
-    if len(features) != len(ids):
-        raise DataError(
-            f"{features.name}: must have {len(ids)} rows, as the meta file says, but has {len(features)}."
-        )
-
-
 def _read_features(
     features: ShardedTensor, ids: Sequence[str], listed_V: np.ndarray, statistics: SplitStatistics
 ) -> Iterator[Damage]:
+    """Counts the feature rows of listed videos; yields what is damaged in any."""
     seconds_V = features.lengths()
     statistics.videos += int(listed_V.sum())
     statistics.seconds += int(seconds_V[listed_V].sum())
@@ -143,24 +116,37 @@ def _read_features(
     owners_R = np.repeat(np.arange(len(ids), dtype=np.int32), seconds_V)
     bad = []
     for begin in range(0, len(features.data), BLOCK_ROWS):
-        rows_RD, owners = (
-            features.data[begin : begin + BLOCK_ROWS],
-            owners_R[begin : begin + BLOCK_ROWS],
-        )
-        norms_R = row_norms(rows_RD)
+        rows_RD = features.data[begin : begin + BLOCK_ROWS]
+        owners = owners_R[begin : begin + BLOCK_ROWS]
+        norms_R = np.linalg.norm(rows_RD.astype(np.float32), axis=1)
         bad_R = ~np.isfinite(norms_R)
-        if bad_R.any():
-            statistics.nan += int(np.isnan(rows_RD[bad_R]).sum())
-            statistics.infinite += int(np.isinf(rows_RD[bad_R]).sum())
-            bad.append(owners[bad_R])
+        statistics.nan += int(np.isnan(rows_RD[bad_R]).sum())
+        statistics.infinite += int(np.isinf(rows_RD[bad_R]).sum())
+        bad.append(owners[bad_R])
         statistics.tallies["length of a feature row"].add(norms_R[~bad_R & listed_V[owners]])
     yield from _per_video(features, ids, bad, "seconds with NaN or infinity")
 
 
-def _tally_times(
-    starts_C: np.ndarray, ends_C: np.ndarray, owners_C: np.ndarray, seconds_V: np.ndarray, listed_V: np.ndarray,
+def _read_times(
+    times: ShardedTensor,
+    ids: Sequence[str],
+    listed_V: np.ndarray,
+    seconds_V: np.ndarray,
     statistics: SplitStatistics,
-) -> None:  # fmt: skip
+) -> Iterator[Damage]:
+    """Counts the captions of listed videos and their times; yields what is damaged in any."""
+    counts_V = times.lengths()
+    owners_C = np.repeat(np.arange(len(ids)), counts_V)
+    finite_C = np.isfinite(times.data).all(axis=1)
+    bad = owners_C[~finite_C]
+    yield from _per_video(times, ids, [bad], "caption times that are NaN or infinite")
+    real_V = listed_V & (seconds_V > 0)
+    statistics.without_captions += int((listed_V & (counts_V == 0)).sum())
+    statistics.captions += int(counts_V[listed_V].sum())
+    per_minute = 60.0 * counts_V[real_V] / seconds_V[real_V]
+    statistics.tallies["captions per minute"].add(per_minute)
+    used_C = listed_V[owners_C] & finite_C
+    starts_C, ends_C, owners_C = times.data[used_C, 0], times.data[used_C, 1], owners_C[used_C]
     durations_C = np.maximum(ends_C.astype(np.float64) - starts_C, 0)
     inside_V, covered_V = caption_seconds(starts_C, ends_C, owners_C, seconds_V)
     statistics.spoken_s += float(durations_C.sum())
@@ -171,7 +157,6 @@ def _tally_times(
     statistics.late += int((starts_C >= seconds_V[owners_C]).sum())
     statistics.unordered += num_unordered(starts_C, owners_C)
     statistics.tallies["seconds of a caption"].add(durations_C)
-    real_V = listed_V & (seconds_V > 0)
     statistics.tallies["share of a video with captions"].add(covered_V[real_V] / seconds_V[real_V])
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mmpt.prepare.check.statistics import Tally
+from mmpt.utils.tables import text_table
 
 EDGES: dict[str, np.ndarray] = {
     "seconds of a video": np.linspace(0, 1800, 61),
@@ -104,16 +105,10 @@ class SplitStatistics:
 
 def render_statistics(splits: dict[str, SplitStatistics]) -> str:
     """Returns an aligned table with a column per split."""
-    columns = {name: statistics.rows() for name, statistics in splits.items()}
-    titles = list(next(iter(columns.values()), {}))
-    width = max(map(len, titles), default=0)
-    widths = {name: max(len(name), *map(len, rows.values())) for name, rows in columns.items()}
-    lines = [" " * width + "".join(f"  {name.rjust(widths[name])}" for name in columns)]
-    lines.append("-" * len(lines[0]))
-    for title in titles:
-        cells = "".join(f"  {rows[title].rjust(widths[name])}" for name, rows in columns.items())
-        lines.append(title.ljust(width) + cells)
-    return "\n".join(lines)
+    columns = [statistics.rows() for statistics in splits.values()]
+    titles = columns[0] if columns else {}
+    rows = [[title, *(column[title] for column in columns)] for title in titles]
+    return text_table(["", *splits], rows)
 
 
 def _part(count: int, whole: int) -> str:

@@ -99,22 +99,5 @@ def caption_seconds(
 
 
 def num_unordered(starts_C: np.ndarray, owners_C: np.ndarray) -> int:
-    """Returns how many captions start before the caption in front of them, in the same video."""
+    """Returns how many captions start before the previous caption of the same video."""
     return int(((starts_C[1:] < starts_C[:-1]) & (owners_C[1:] == owners_C[:-1])).sum())
-
-
-def per_minute(counts_V: np.ndarray, seconds_V: np.ndarray) -> np.ndarray:
-    """Returns counts per minute of the videos that last at least a second, float64."""
-    real_V = seconds_V > 0
-    return 60.0 * counts_V[real_V] / seconds_V[real_V]
-
-
-def row_norms(rows_RD: np.ndarray) -> np.ndarray:
-    """Returns the length of every row, float32 [R]; NaN or infinity where a row holds one."""
-    rows_RD = rows_RD.astype(np.float32)
-    return np.sqrt(np.einsum("rd,rd->r", rows_RD, rows_RD))
-
-
-def num_pieces(ids_CW: np.ndarray) -> np.ndarray:
-    """Returns the word pieces of every caption, int64 [C]; padding is below zero."""
-    return (ids_CW >= 0).sum(axis=1)
