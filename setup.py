@@ -40,6 +40,7 @@ setup(
         "filelock>=3.16",
         "httpx2>=2,<3",
         "huggingface_hub>=2.4,<3",  # downloads call its `file_download.http_get`
+        "json-stream>=2.5,<3",
         "lazy_loader>=0.5",
         "matplotlib>=3.8",
         "numpy>=1.26",

@@ -9,13 +9,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 from mmpt.errors import DataError
 from mmpt.prepare.captions.caption_list import NO_FLAWS, CaptionList, clean_times
-from mmpt.prepare.captions.corpus import SUFFIXES, hash_id, iter_corpus, repeats, write_line
+from mmpt.prepare.captions.corpus import check_suffix, iter_corpus, write_line
 from mmpt.prepare.captions.text_file import byte_blocks
 from mmpt.utils.artefact import Artefact, fingerprint
 from mmpt.utils.io import atomic_write, remove_leftovers, writing
@@ -65,46 +64,37 @@ def _write_videos(
     change: Callable[[CaptionList], CaptionList] | None,
 ) -> dict[str, Any]:
     """Write all videos; return their counts."""
-    num_videos = num_captions = num_without = 0
+    num_captions = num_without = 0
     flaws = NO_FLAWS
-    hashes = bytearray()
-    for video_id, captions in videos:
+    entries: dict[str, int] = {}  # id -> number of its entry
+    for number, (video_id, captions) in enumerate(videos, start=1):
+        if (first := entries.setdefault(video_id, number)) != number:
+            raise DataError(
+                f"{source}: a video must be there once, but {video_id} is entry {first} and entry "
+                f"{number}. Remove one of them."
+            )
         if change is not None:
             captions, found = clean_times(captions, f"{source}, video {video_id}")
             if found:
                 flaws += found
             captions = change(captions)
         write_line(file, video_id, captions)
-        hashes += hash_id(video_id)
-        num_videos += 1
         num_captions += len(captions["start"])
         num_without += not captions["start"]
-    _check_unique(hashes, source)
     if flaws:
         logger.warning("%s: captions %s", source, flaws.describe())
     if num_without:
-        logger.warning("%s: %d of %d videos have no caption", source, num_without, num_videos)
+        logger.warning("%s: %d of %d videos have no caption", source, num_without, len(entries))
     return {
-        "videos": num_videos,
+        "videos": len(entries),
         "captions": num_captions,
         "videos_without_captions": num_without,
         "mended": dataclasses.asdict(flaws),
     }
 
 
-def _check_unique(hashes: bytearray, source: Path) -> None:
-    if twice := repeats(hashes):
-        first, second = twice[0]
-        video_id, _ = next(islice(iter_corpus(source), first, None))
-        raise DataError(
-            f"{source}: a video must be there once, but {video_id} is entry {first + 1} and entry {second + 1} "
-            f"({len(twice)} such in all). Remove one of them."
-        )
-
-
 def _check_names(source: Path, output: Path) -> None:
-    if source.suffix not in SUFFIXES:
-        raise DataError(f"{source}: captions must be a {', '.join(SUFFIXES)} file, but this is `{source.suffix}`.")
+    check_suffix(source)
     if not source.is_file():
         raise DataError(f"{source}: no such file.")
     if output.suffix != CORPUS_SUFFIX:
