@@ -1,4 +1,4 @@
-"""Timed captions of one video as text, the check of their form, and the mending of their times, counted."""
+"""The timed captions of one video as text, the check of their form, and the correction of times."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COLUMNS = ("start", "end", "text")
 
 
 class CaptionList(TypedDict):
-    """Timed captions of one video: parallel lists, ordered by start once they are clean."""
+    """The timed captions of one video: parallel lists, ordered by start once they are clean."""
 
     start: list[float]  # seconds
     end: list[float]  # seconds
@@ -24,7 +24,7 @@ class CaptionList(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class Flaws:
-    """How many captions had to be mended."""
+    """The number of captions with each kind of wrong time, all of which are corrected."""
 
     unsorted: int = 0
     """Started before the caption in front of them; all are sorted by start."""
@@ -36,27 +36,30 @@ class Flaws:
     """Had no finite start or end; they are dropped."""
 
     def __add__(self, other: Flaws) -> Flaws:
-        return Flaws(**{name: count + getattr(other, name) for name, count in dataclasses.asdict(self).items()})
+        counts = dataclasses.asdict(self)
+        for name, count in dataclasses.asdict(other).items():
+            counts[name] += count
+        return Flaws(**counts)
 
     def __bool__(self) -> bool:
         return any(dataclasses.astuple(self))
 
     def describe(self) -> str:
-        """Say what was done, for a warning."""
-        said = [
+        """Returns the counts and what was done, for a warning."""
+        kinds = [
             (self.unsorted, "out of order (sorted)"),
             (self.negative, "before second 0 (clamped)"),
             (self.reversed, "ending before their start (clamped)"),
             (self.untimed, "without a time (dropped)"),
         ]
-        return ", ".join(f"{count} {what}" for count, what in said if count)
+        return ", ".join(f"{count} {kind}" for count, kind in kinds if count)
 
 
 NO_FLAWS = Flaws()
 
 
 def as_captions(value: Any, name: str) -> CaptionList:
-    """Return `value` as captions, or the JSON text in it (the released pickles hold such texts).
+    """Returns `value` as captions. JSON text is parsed first: the released pickles hold such texts.
 
     Args:
         name: the file and video, for messages.
@@ -71,23 +74,23 @@ def as_captions(value: Any, name: str) -> CaptionList:
     wanted = "captions must be three lists of one length, `start`, `end` and `text`"
     if not isinstance(value, dict):
         raise DataError(f"{name}: {wanted}, but are a {type(value).__name__}.")
-    columns: list[list] = []
     for column in COLUMNS:
-        entries = value.get(column)
-        if not isinstance(entries, list):
-            found = "missing" if column not in value else f"a {type(entries).__name__}"
+        if not isinstance(value.get(column), list):
+            found = f"a {type(value[column]).__name__}" if column in value else "missing"
             raise DataError(f"{name}: {wanted}, but `{column}` is {found}.")
-        columns.append(entries)
-    start, end, text = columns
+    start, end, text = (value[column] for column in COLUMNS)
     if not len(start) == len(end) == len(text):
-        raise DataError(f"{name}: {wanted}, but have {len(start)}, {len(end)} and {len(text)} entries.")
+        raise DataError(
+            f"{name}: {wanted}, but have {len(start)}, {len(end)} and {len(text)} entries."
+        )
     return {"start": start, "end": end, "text": text}
 
 
 def clean_times(captions: CaptionList, name: str) -> tuple[CaptionList, Flaws]:
-    """Return the captions sorted by start, with 0 <= start <= end, and what was mended; clean ones as they are.
+    """Returns the captions sorted by start, with 0 <= start <= end, and the corrections made.
 
-    Captions that overlap are kept: speech does.
+    Captions without flaws are returned as they are. Captions that overlap are kept: speech does.
+
     Raises:
         DataError: a time is no number.
     """
@@ -95,8 +98,7 @@ def clean_times(captions: CaptionList, name: str) -> tuple[CaptionList, Flaws]:
     start_N, end_N = times_2N
     known_N = np.isfinite(times_2N).all(axis=0)
     steps_back = start_N[1:] < start_N[:-1]
-    flawed = not known_N.all() or steps_back.any() or (start_N < 0).any() or (end_N < start_N).any()
-    if not flawed:
+    if known_N.all() and not ((end_N < start_N).any() or steps_back.any() or (start_N < 0).any()):
         return captions, NO_FLAWS
     start_N, end_N = start_N[known_N], end_N[known_N]
     flaws = Flaws(
@@ -108,17 +110,17 @@ def clean_times(captions: CaptionList, name: str) -> tuple[CaptionList, Flaws]:
     start_N = np.maximum(start_N, 0)
     end_N = np.maximum(end_N, start_N)
     order_N = np.argsort(start_N, kind="stable")
-    texts = [text for text, known in zip(captions["text"], known_N, strict=True) if known]
-    mended: CaptionList = {
+    places = np.flatnonzero(known_N)[order_N]  # in the captions as they came
+    corrected: CaptionList = {
         "start": start_N[order_N].tolist(),
         "end": end_N[order_N].tolist(),
-        "text": [texts[index] for index in order_N],
+        "text": [captions["text"][place] for place in places],
     }
-    return mended, flaws
+    return corrected, flaws
 
 
 def _times(captions: CaptionList, name: str) -> np.ndarray:
-    """Return starts and ends, [2, captions]; a missing time is NaN."""
+    """Returns starts and ends, [2, captions]; a missing time is NaN."""
     try:
         times_2N = np.array([captions["start"], captions["end"]])
         if times_2N.dtype.kind == "O":
@@ -126,7 +128,8 @@ def _times(captions: CaptionList, name: str) -> np.ndarray:
     except (TypeError, ValueError, OverflowError):
         times_2N = np.zeros(0, dtype="U")
     if times_2N.dtype.kind not in "iuf" or times_2N.ndim != 2:
-        odd = [time for time in captions["start"] + captions["end"] if type(time) not in (int, float, type(None))]
+        times = captions["start"] + captions["end"]
+        odd = [time for time in times if type(time) not in (int, float, type(None))]
         found = f"one is {odd[0]!r}" if odd else "one is too large"
         raise DataError(f"{name}: times must be numbers (seconds), but {found}.")
     return times_2N

@@ -56,7 +56,9 @@ def check_suffix(path: Path) -> None:
         )
 
 
-def iter_corpus(path: str | Path, digest: Digest | None = None) -> Iterator[tuple[str, CaptionList]]:
+def iter_corpus(
+    path: str | Path, digest: Digest | None = None
+) -> Iterator[tuple[str, CaptionList]]:
     """Yields (id, captions) of every video of a `.json`, `.jsonl` or `.pkl` file, in file order.
 
     Args:

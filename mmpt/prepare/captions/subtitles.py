@@ -1,7 +1,9 @@
-"""Parses WebVTT and SubRip subtitles, and undoes the rolling repeats of YouTube's automatic ones.
+"""Parses WebVTT and SubRip subtitles and removes the repeated lines of YouTube's automatic ones.
 
-Our own hundred lines rather than pysubs2 or webvtt-py: both parse cues, but the work here is the repeats (automatic
-subtitles show every line two or three times) and messages that name the line, and neither does them.
+Why not a library: pysubs2 1.8 takes a text line with two word times for a timing line (`ROLLING` in
+the tests has one) and appends WebVTT's comments and identifiers to the caption in front of them.
+webvtt-py 0.6 drops a cue silently when its timing line is broken, or when a SubRip cue has no
+number. Here, a broken timing line is an error that names the line.
 """
 
 from __future__ import annotations
@@ -15,12 +17,15 @@ from mmpt.errors import DataError
 from mmpt.prepare.captions.caption_list import CaptionList
 
 ARROW = "-->"
+EXAMPLE = f"`00:00:01.000 {ARROW} 00:00:03.500`"
 TIME = r"(?:(\d+):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})"
 TIMING = re.compile(rf"\s*{TIME}\s*-->\s*{TIME}(?:\s.*)?")
-WORD_TIME = re.compile(rf"<{TIME}>")  # inside a text: YouTube's automatic subtitles time every word
+WORD_TIME = re.compile(rf"<{TIME}>")  # automatic subtitles of YouTube time every word
 MARKUP = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")  # <c>, <i>, and SubRip's {\an8}
 NEWLINE = re.compile(r"\r\n|\r|\n")
-ROLLING_SHARE, ROLLING_CUES = 0.8, 4  # so many cues or more, of which such a share begin with the line before them
+ROLLING_CUES = 4
+ROLLING_SHARE = 0.8
+"""Subtitles roll if they have this many cues, and this share of them repeat a line."""
 
 
 class Cue(NamedTuple):
@@ -32,39 +37,39 @@ class Cue(NamedTuple):
 
 
 def parse_subtitles(text: str, name: str) -> CaptionList:
-    """Return the captions of a WebVTT or SubRip text, in file order.
+    """Returns the captions of a WebVTT or SubRip text, in file order.
 
     Args:
         name: the file, for messages.
     Raises:
-        DataError: no subtitles, or a timing line is broken; names the line.
+        DataError: there are no subtitles, or a timing line is broken. Names the line.
     """
     is_vtt = text.startswith("WEBVTT")
     cues, word_times = _parse_cues(NEWLINE.split(text), is_vtt, name)
     if not cues and text.strip() and not is_vtt:
-        raise DataError(
-            f"{name}: must hold subtitles with lines like `00:00:01.000 {ARROW} 00:00:03.500`, but has none."
-        )
+        raise DataError(f"{name}: must hold subtitles with lines like {EXAMPLE}, but has none.")
+    cues = [cue for cue in cues if cue.lines]
     if word_times or _is_rolling(cues):
         cues = _without_repeats(cues)
-    shown = [cue for cue in cues if cue.lines]
     return {
-        "start": [cue.start for cue in shown],
-        "end": [cue.end for cue in shown],
-        "text": [" ".join(cue.lines) for cue in shown],
+        "start": [cue.start for cue in cues],
+        "end": [cue.end for cue in cues],
+        "text": [" ".join(cue.lines) for cue in cues],
     }
 
 
 def _parse_cues(lines: list[str], is_vtt: bool, name: str) -> tuple[list[Cue], bool]:
-    """Return the cues, and whether their words are timed."""
+    """Returns the cues, and True if their words are timed."""
     cues: list[Cue] = []
-    word_times = is_open = False
-    for number, line in enumerate(lines, 1):
+    word_times = is_open = False  # is_open: the next line belongs to the text of the last cue
+    for number, line in enumerate(lines, start=1):
+        # WebVTT forbids arrows in a text. A SubRip text may have one if it is not a timing line.
         if ARROW in line and (is_vtt or TIMING.fullmatch(line) or not is_open):
-            cues.append(_timing(line, number, name))
+            cues.append(_parse_timing(line, number, name))
             is_open = True
+        # YouTube's WebVTT has lines of one space inside cues, so only an empty line ends a cue.
         elif not (line if is_vtt else line.strip()):
-            is_open = False  # YouTube writes blank lines of one space into its cues, so only empty ones end them
+            is_open = False
         elif is_open:
             word_times |= WORD_TIME.search(line) is not None
             if shown := " ".join(html.unescape(MARKUP.sub("", line)).split()):
@@ -72,41 +77,50 @@ def _parse_cues(lines: list[str], is_vtt: bool, name: str) -> tuple[list[Cue], b
     return cues, word_times
 
 
-def _timing(line: str, number: int, name: str) -> Cue:
+def _parse_timing(line: str, number: int, name: str) -> Cue:
+    """Returns a cue without text; DataError names the line by its number."""
     match = TIMING.fullmatch(line)
     if match is None:
         raise DataError(
-            f"{name}: line {number} must read like `00:00:01.000 {ARROW} 00:00:03.500`, but is {line.strip()!r}."
+            f"{name}: line {number} must read like {EXAMPLE}, but is {line.strip()!r}. Correct it."
         )
     fields = match.groups()
     return Cue(_seconds(fields[:4]), _seconds(fields[4:]), [])
 
 
 def _seconds(fields: tuple[str | None, ...]) -> float:
+    """Returns the seconds of the groups of `TIME`."""
     hours, minutes, seconds, fraction = (field or "0" for field in fields)
     return int(hours) * 3600 + int(minutes) * 60 + float(f"{int(seconds)}.{fraction}")
 
 
 def _is_rolling(cues: list[Cue]) -> bool:
-    """True when most cues begin with the line that the cue before them ended with."""
-    shown = [cue.lines for cue in cues if cue.lines]
-    repeats = sum(before[-1] == after[0] for before, after in pairwise(shown))
-    return len(shown) >= ROLLING_CUES and repeats >= ROLLING_SHARE * (len(shown) - 1)
+    """Returns True if most cues begin with the line that the cue before them ended with."""
+    num_repeats = sum(before.lines[-1] == after.lines[0] for before, after in pairwise(cues))
+    return len(cues) >= ROLLING_CUES and num_repeats >= ROLLING_SHARE * (len(cues) - 1)
 
 
 def _without_repeats(cues: list[Cue]) -> list[Cue]:
-    """Drop the lines that a cue repeats from the one before; a cue of repeats only makes the last new one longer."""
+    """Removes the lines that a cue repeats from the cue before it.
+
+    Automatic subtitles scroll: a cue shows the last lines of the cue before it once more, and a new
+    line below them. A cue without a new line makes the last kept cue longer.
+    """
     kept: list[Cue] = []
     before: list[str] = []
     for cue in cues:
-        if not cue.lines:
-            continue
-        num_repeats = next(
-            n for n in range(min(len(before), len(cue.lines)), -1, -1) if cue.lines[:n] == before[len(before) - n :]
-        )
+        num_repeats = _num_repeats(before, cue.lines)
         before = cue.lines
         if num_repeats == len(cue.lines) and kept:
             kept[-1] = kept[-1]._replace(end=max(kept[-1].end, cue.end))
         else:
             kept.append(cue._replace(lines=cue.lines[num_repeats:]))
     return kept
+
+
+def _num_repeats(before: list[str], lines: list[str]) -> int:
+    """Returns the largest n for which the first n of `lines` are the last n of `before`."""
+    for num in range(min(len(before), len(lines)), 0, -1):
+        if lines[:num] == before[-num:]:
+            return num
+    return 0

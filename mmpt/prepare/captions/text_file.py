@@ -1,4 +1,4 @@
-"""Reads text in blocks and names the byte where it is no text; UTF-8 unless a byte order mark says UTF-16."""
+"""Reads files in blocks, as bytes or as UTF-8 text. A byte order mark selects UTF-16."""
 
 from __future__ import annotations
 
@@ -12,46 +12,47 @@ from mmpt.utils.log import get_logger, progress
 
 logger = get_logger(__name__)
 
-BLOCK_BYTES = 1 << 20  # so that a count of blocks is a count of megabytes
+BLOCK_BYTES = 1 << 20  # so that the progress line counts megabytes
 
 
 class Digest(Protocol):
-    """What a hash of hashlib offers."""
+    """A hash of hashlib."""
 
     def update(self, data: bytes, /) -> None:
-        """Take the next bytes of the file."""
+        """Takes the next bytes of the file."""
 
 
 def byte_blocks(path: str | Path, digest: Digest | None = None) -> Iterator[bytes]:
-    """Yield a file's bytes a megabyte at a time, with progress in the log.
+    """Yields a file's bytes a megabyte at a time and logs the progress.
 
     Args:
-        digest: is fed every block, so that hashing costs no second reading.
+        digest: takes every block, so that hashing needs no second pass over the file.
     Raises:
         DataError: the file is missing or cannot be read.
     """
     path = Path(path)
     try:
         with open(path, "rb") as file:
-            total = -(-path.stat().st_size // BLOCK_BYTES)
+            num_blocks = -(-path.stat().st_size // BLOCK_BYTES)
             blocks: Iterator[bytes] = iter(lambda: file.read(BLOCK_BYTES), b"")
-            if total > 1:  # the log is for files that take a while
-                blocks = progress(blocks, total, f"megabytes of {path.name} read", logger)
+            if num_blocks > 1:  # small files need no progress line
+                blocks = progress(blocks, num_blocks, f"megabytes of {path.name} read", logger)
             for block in blocks:
                 if digest is not None:
                     digest.update(block)
                 yield block
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file.") from None
+        raise DataError(f"{path}: no such file. Correct the path.") from None
     except OSError as err:
         raise DataError(f"{path}: cannot be read ({err.strerror}).") from err
 
 
 def text_blocks(path: str | Path, digest: Digest | None = None) -> Iterator[str]:
-    """Yield a file's text a block at a time.
+    """Yields a file's text a block at a time.
 
     Raises:
-        DataError: missing, unreadable, or not UTF-8 (nor UTF-16 with a byte order mark); names the first wrong byte.
+        DataError: missing, unreadable, or not UTF-8 (nor UTF-16 with a byte order mark). Names the
+            first wrong byte.
     """
     decoder: codecs.IncrementalDecoder | None = None
     num_read = 0
@@ -67,16 +68,20 @@ def text_blocks(path: str | Path, digest: Digest | None = None) -> Iterator[str]
 
 
 def read_text(path: str | Path) -> str:
-    """Return the whole text of a small file; DataError as in `text_blocks`."""
+    """Returns the whole text of a small file; DataError as in `text_blocks`."""
     return "".join(text_blocks(path))
 
 
 def not_utf8(path: str | Path, err: UnicodeDecodeError, offset: int) -> DataError:
-    """Return the error that names the wrong byte; `offset` is where `err.object` begins in the file."""
+    """Returns the error that names the wrong byte.
+
+    Args:
+        offset: where `err.object` begins in the file.
+    """
     found = f"0x{err.object[err.start]:02x}" if err.start < len(err.object) else "missing"
     return DataError(
-        f"{path}: must be UTF-8 text, but byte {offset + err.start} is {found} ({err.reason}). Convert it, for example "
-        "with `iconv -f WINDOWS-1252 -t UTF-8`."
+        f"{path}: must be UTF-8 text, but byte {offset + err.start} is {found} ({err.reason}). "
+        "Convert it, for example with `iconv -f WINDOWS-1252 -t UTF-8`."
     )
 
 

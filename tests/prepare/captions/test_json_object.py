@@ -37,7 +37,13 @@ def test_nan_is_read_as_python_writes_it():
 
 @pytest.mark.parametrize("size", [1, 3, 8, 1000])
 def test_half_a_surrogate_pair_becomes_a_question_mark(size):
-    texts = ["\ud83d half", "\udf55 other half", "whole \U0001f355", r"\ud83d no escape", "\\\ud83d"]
+    texts = [
+        "\ud83d half",
+        "\udf55 other half",
+        "whole \U0001f355",
+        r"\ud83d no escape",
+        "\\\ud83d",
+    ]
     text = json.dumps({"v": texts})
     replaced = [one.encode("utf-8", "replace").decode() for one in texts]
     assert dict(iter_object(cut(text, size), "x")) == {"v": replaced}
@@ -53,7 +59,9 @@ def test_a_text_that_ends_early_is_an_error(seed):
     rng = random.Random(seed)
     text = json.dumps(VALUE)
     text = text[: rng.randrange(len(text))]
-    with pytest.raises(DataError, match=r"^x: must be a JSON object of videos, but (is broken|holds)"):
+    with pytest.raises(
+        DataError, match=r"^x: must be a JSON object of videos, but (is broken|holds)"
+    ):
         list(iter_object(cut(text, 5), "x"))
 
 
