@@ -1,12 +1,13 @@
-"""The recipe's loader and epoch refresh at the size of HowTo100M, on generated data: time and memory of every part.
+"""The recipe's loader and epoch refresh at the size of HowTo100M: time and memory of every part.
 
     python benchmarks/full_size.py                     # 20,000 videos, under a minute
-    python benchmarks/full_size.py --videos 1200000    # HowTo100M: 11 GB of disk for the time of the run
+    python benchmarks/full_size.py --videos 1200000    # HowTo100M: 11 GB of disk during the run
 
-Real are the task, the data set, the epoch's iterator with its worker processes, the vector pool, the index, the choice
-of candidates and the plan's file, with the settings of projects/retri/norton/how2_pretrain.yaml. Made up are the data
-and the video vectors (full_size_data.py). Each part runs in a process of its own; process_memory.py says what counts as
-memory. The wait for data is of a step that takes 0.1 s and no CPU, as one on a GPU does.
+The task, the data set, the epoch's iterator with its worker processes, the vector pool, the index,
+the choice of candidates and the plan's file are real, with the settings of
+projects/retri/norton/how2_pretrain.yaml. The data and the video vectors are generated
+(full_size_data.py). Each part runs in a process of its own; process_memory.py says what counts as
+memory. The wait for data is that of a step that takes 0.1 s and no CPU, as one on a GPU does.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from mmpt.datasets import MMDataset
 from mmpt.datasets.fairseqmmdataset import FairseqMMDataset
 from mmpt.errors import UserError
 from mmpt.processors import ShardedHow2VideoRetriMetaProcessor
-from mmpt.retrieval import Plan, VectorBank, VectorRetriever, VideoVectorPool, refresh_plan
+from mmpt.retrieval import Plan, VectorRetriever, VideoVectorPool, refresh_plan
 from mmpt.tasks.fairseqmmiterator import PlannedBatchIterator
 from mmpt.tasks.task import Task
 from mmpt.utils.distributed import World
@@ -48,21 +49,31 @@ STEP_S = 0.1
 NUM_STEPS = 40
 NUM_SAMPLES = 40  # of memory, in an epoch
 READ_AHEAD = 32  # batches that may be ready before they are asked for
-MIN_ITEMS = READ_AHEAD + 8  # read as fast as they come; with fewer, workers may be done before the second sample
+MIN_ITEMS = (
+    READ_AHEAD + 8
+)  # read as fast as they come; with fewer, workers may be done before the second sample
 HIDDEN_SIZE = 768
 CHUNK = 1024  # videos that the pool gets at once
 
 
 def main(argv: list[str] | None = None) -> None:
     """Build the data, run both parts, record their figures, remove the data."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--videos", type=at_least(1), default=20_000)
     parser.add_argument(
-        "--items", type=at_least(1), help="batches of 64 videos that are read (default: the whole epoch)"
+        "--items",
+        type=at_least(1),
+        help="batches of 64 videos that are read (default: the whole epoch)",
     )
-    parser.add_argument("--workers", type=at_least(1), help="loader processes (default: as the YAML says)")
+    parser.add_argument(
+        "--workers", type=at_least(1), help="loader processes (default: as the YAML says)"
+    )
     parser.add_argument("--part", choices=("loader", "refresh"), help="only this one")
-    parser.add_argument("--folder", type=Path, help="where the data is made (default: in the temporary folder)")
+    parser.add_argument(
+        "--folder", type=Path, help="where the data is made (default: in the temporary folder)"
+    )
     parser.add_argument("--keep", action="store_true", help="leave the data for the next run")
     args = parser.parse_args(argv)
     folder = args.folder or Path(tempfile.gettempdir()) / f"mmpt_full_size_{args.videos}"
@@ -85,8 +96,9 @@ def check_length(num_batches: int, num_items: int | None) -> None:
     left = min(num_items or num_batches, num_batches) - 1 - min(NUM_STEPS, num_batches // 8)
     if left < MIN_ITEMS:
         raise UserError(
-            f"--videos and --items must leave at least {MIN_ITEMS} batches of 64 videos to measure, but leave "
-            f"{max(left, 0)}; 2,944 videos do, or {MIN_ITEMS + 1 + NUM_STEPS} items of more."
+            f"--videos and --items must leave at least {MIN_ITEMS} batches of 64 videos to "
+            f"measure, but leave {max(left, 0)}; 2,944 videos do, or {MIN_ITEMS + 1 + NUM_STEPS} "
+            "items of more."
         )
 
 
@@ -100,7 +112,9 @@ class Sample:
     memory: list[Memory]
 
 
-def loader_figures(folder: Path, num_videos: int, num_items: int | None, num_workers: int | None) -> list[Figure]:
+def loader_figures(
+    folder: Path, num_videos: int, num_items: int | None, num_workers: int | None
+) -> list[Figure]:
     """Start the data sets, plan, and read an epoch."""
     print(f"data of {num_videos:,} videos is written to {folder}", file=sys.stderr, flush=True)
     build(folder, num_videos)
@@ -137,8 +151,13 @@ def plan_figures(train: MMDataset, folder: Path) -> list[Figure]:
         loaded = Plan.load(folder / "retri", 1, fingerprint="fingerprint", ids=ids)
     with watch.timed("taking up"):
         meta.set_candidates(loaded.batches)
-    size = Figure("plan, file", "MB", [path.stat().st_size / MB], note=f"{len(plan.batches):,} batches")
-    return [size, *(Figure(f"plan, {part}", "s", [seconds]) for part, seconds in watch.seconds.items())]
+    size = Figure(
+        "plan, file", "MB", [path.stat().st_size / MB], note=f"{len(plan.batches):,} batches"
+    )
+    return [
+        size,
+        *(Figure(f"plan, {part}", "s", [seconds]) for part, seconds in watch.seconds.items()),
+    ]
 
 
 def _planned(dataset: MMDataset) -> ShardedHow2VideoRetriMetaProcessor:
@@ -147,16 +166,28 @@ def _planned(dataset: MMDataset) -> ShardedHow2VideoRetriMetaProcessor:
 
 
 def epoch_figures(train: MMDataset, num_workers: int, num_items: int | None) -> list[Figure]:
-    """Read batches as fairseq does, first with a step of `STEP_S` between them, then as fast as they come."""
-    warnings.filterwarnings("ignore", module="torch.utils.data")  # more workers than cores, no GPU to pin memory for
+    """Reads batches as fairseq does, first with steps of `STEP_S`, then as fast as they come."""
+    warnings.filterwarnings(
+        "ignore", module="torch.utils.data"
+    )  # more workers than cores, no GPU to pin memory for
     iterator = PlannedBatchIterator(
-        FairseqMMDataset(train, training=True, replanned=True), plan=lambda epoch, wanted: "as it is", epoch=1,
-        batch_size=1, num_workers=num_workers, buffer_size=10,
-    )  # fmt: skip
+        FairseqMMDataset(train, training=True, replanned=True),
+        plan=lambda epoch, wanted: "as it is",
+        epoch=1,
+        batch_size=1,
+        num_workers=num_workers,
+        buffer_size=10,
+    )
     begin = time.perf_counter()
     batches = iterator.next_epoch_itr(shuffle=True)
     next(batches)
-    figures = [Figure(f"loader, start of {num_workers} workers to the first batch", "s", [time.perf_counter() - begin])]
+    figures = [
+        Figure(
+            f"loader, start of {num_workers} workers to the first batch",
+            "s",
+            [time.perf_counter() - begin],
+        )
+    ]
     iterator.take_waited_s()
     waits = []
     num_steps = min(NUM_STEPS, len(batches) // 8)
@@ -165,8 +196,14 @@ def epoch_figures(train: MMDataset, num_workers: int, num_items: int | None) -> 
         next(batches)
         waits.append(iterator.take_waited_s())
     share = 100 * sum(waits) / (sum(waits) + STEP_S * num_steps)
-    figures.append(Figure(f"loader, wait for data at {STEP_S} s a step", "%", [share], note=f"{num_steps} steps"))
-    return figures + stream_figures(batches, num_workers, min(num_items or len(batches), len(batches)) - batches.n)
+    figures.append(
+        Figure(
+            f"loader, wait for data at {STEP_S} s a step", "%", [share], note=f"{num_steps} steps"
+        )
+    )
+    return figures + stream_figures(
+        batches, num_workers, min(num_items or len(batches), len(batches)) - batches.n
+    )
 
 
 def stream_figures(batches: Iterator[Any], num_workers: int, num_items: int) -> list[Figure]:
@@ -176,15 +213,27 @@ def stream_figures(batches: Iterator[Any], num_workers: int, num_items: int) -> 
     samples = []
     for item in range(num_items):
         next(batches)
-        if item % step == 0 and item < num_items - READ_AHEAD:  # later on, workers may be done and gone
+        if (
+            item % step == 0 and item < num_items - READ_AHEAD
+        ):  # later on, workers may be done and gone
             samples.append(
-                Sample(item, time.perf_counter(), sum(map(cpu_s, pids[1:])), [Memory.of(pid) for pid in pids])
+                Sample(
+                    item,
+                    time.perf_counter(),
+                    sum(map(cpu_s, pids[1:])),
+                    [Memory.of(pid) for pid in pids],
+                )
             )
     first, last = samples[0], samples[-1]
     read = 64 * (last.item - first.item)
     where = f"{last.item - first.item:,} batches on {os.cpu_count()} cores"
     return [
-        Figure(f"loader, {num_workers} workers", "videos/s", [read / (last.at_s - first.at_s)], note=where),
+        Figure(
+            f"loader, {num_workers} workers",
+            "videos/s",
+            [read / (last.at_s - first.at_s)],
+            note=where,
+        ),
         Figure("loader, a core of workers", "videos/s", [read / (last.cpu_s - first.cpu_s)]),
         *memory_figures(samples),
     ]
@@ -196,7 +245,12 @@ def memory_figures(samples: list[Sample]) -> list[Figure]:
     items = np.array([sample.item for sample in samples])
     late = items >= items[-1] / 4
     for name, places in (("parent", [0]), ("a worker", range(1, len(samples[0].memory)))):
-        own = np.array([np.mean([sample.memory[place].own for place in places]) for sample in samples]) / MB
+        own = (
+            np.array(
+                [np.mean([sample.memory[place].own for place in places]) for sample in samples]
+            )
+            / MB
+        )
         slope = np.polyfit(items[late], own[late], 1)[0] if late.sum() > 1 else 0.0
         note = f"{1000 * slope:+.2f} MB per 1,000 batches"
         figures.append(Figure(f"loader, own memory of {name}", "MB", [own[-1]], note=note))
@@ -217,29 +271,43 @@ def refresh_figures(folder: Path, num_videos: int) -> list[Figure]:
     assert retrieval.num_cands
     shape = (num_videos, HIDDEN_SIZE)
     reset_peak()
-    pool = VideoVectorPool(*shape, VectorBank(folder / "retri", "full size", 0, shape))
-    for begin, vectors in vector_blocks(*shape, CHUNK):
+    pool = VideoVectorPool(np.arange(num_videos), HIDDEN_SIZE, folder / "retri", key="full size")
+    for _, vectors in vector_blocks(*shape, CHUNK):
         with watch.timed("pool"):
-            pool.add(np.arange(begin, begin + len(vectors)), vectors)
+            pool.add(torch.from_numpy(vectors))
     with watch.timed("pool"):
-        vectors_ND = np.array(pool.gather(World()))
+        vectors_ND = pool.gather(World())
+    assert vectors_ND is not None
     size = f"{num_videos:,} x {HIDDEN_SIZE}"
     figures = [
         Figure("refresh, pool of vectors", "s", [watch.seconds.pop("pool")], note=size),
         Figure("refresh, pool of vectors, peak memory", "MB", [peak_memory() / MB]),
     ]
     reset_peak()
-    retriever = VectorRetriever(HIDDEN_SIZE, retrieval.centroids, nprobe=retrieval.nprobe, recall=retrieval.recall)
+    retriever = VectorRetriever(
+        HIDDEN_SIZE, retrieval.centroids, nprobe=retrieval.nprobe, recall=retrieval.recall
+    )
     plan = refresh_plan(
-        vectors_ND, video_ids(num_videos, seed=0), epoch=1, videos_per_batch=dataset.num_video_per_batch,
-        num_cands=retrieval.num_cands, retriever=retriever, fingerprint="fingerprint", watch=watch,
-    )  # fmt: skip
+        vectors_ND,
+        video_ids(num_videos, seed=0),
+        epoch=1,
+        videos_per_batch=dataset.num_video_per_batch,
+        num_cands=retrieval.num_cands,
+        retriever=retriever,
+        fingerprint="fingerprint",
+        watch=watch,
+    )
     pool.discard()
     what = f"{len(plan.batches):,} centres, {retriever.last_nprobe} of {retriever.num_lists} lists"
-    what += "" if retriever.last_recall is None else f", recall@{retrieval.num_cands} {retriever.last_recall:.3f}"
+    what += (
+        ""
+        if retriever.last_recall is None
+        else f", recall@{retrieval.num_cands} {retriever.last_recall:.3f}"
+    )
     notes = {"search": what}
     figures += [
-        Figure(f"refresh, {part}", "s", [took], note=notes.get(part, "")) for part, took in watch.seconds.items()
+        Figure(f"refresh, {part}", "s", [took], note=notes.get(part, ""))
+        for part, took in watch.seconds.items()
     ]
     return [*figures, Figure("refresh, index to plan, peak memory", "MB", [peak_memory() / MB])]
 

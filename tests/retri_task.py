@@ -1,4 +1,4 @@
-"""A retrieval task on the small corpus, whose embedding pass takes three videos at a time, and its model."""
+"""A retrieval task on the small corpus that embeds three videos at a time, and its model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ class SmallPieces(VideoRetriTask):
 
 def make_task(corpus: Path, save_dir: Path, *more: str, videos_at_once: int = 3) -> VideoRetriTask:
     """Return a task for `corpus` (32 videos, batches of 4), with settings changed by `more`."""
-    config = load_config(VIDEOCLIP, [*corpus_overrides(corpus, save_dir), "fairseq.dataset.num_workers=0", *more])
+    config = load_config(
+        VIDEOCLIP, [*corpus_overrides(corpus, save_dir), "fairseq.dataset.num_workers=0", *more]
+    )
     task = SmallPieces(config)
     task.videos_at_once = videos_at_once
     return task

@@ -4,12 +4,13 @@ from mmpt.registry import Registry
 from mmpt.retrieval.candidates import choose_centres, plan_batches, plan_hardness, refresh_plan
 from mmpt.retrieval.plan import HARDNESS_LOG, Hardness, Plan, PlanMismatchError, ids_fingerprint, plan_fingerprint
 from mmpt.retrieval.retriever import VectorRetriever
-from mmpt.retrieval.vectorbank import VectorBank, remove_other_banks
-from mmpt.retrieval.vectorpool import DistributedVideoVectorPool, VideoVectorPool, video_vectors
-
-VECTOR_POOLS: Registry[VideoVectorPool] = Registry("vector pool", VideoVectorPool)
-VECTOR_POOLS.register(VideoVectorPool)
-VECTOR_POOLS.register(DistributedVideoVectorPool)
+from mmpt.retrieval.vectorpool import (
+    VECTOR_POOLS,
+    DistributedVideoVectorPool,
+    VideoVectorPool,
+    remove_other_vectors,
+    video_vectors,
+)
 
 RETRIEVERS: Registry[VectorRetriever] = Registry("retriever", VectorRetriever)
 RETRIEVERS.register(VectorRetriever)
@@ -22,7 +23,6 @@ __all__ = [
     "Hardness",
     "Plan",
     "PlanMismatchError",
-    "VectorBank",
     "VectorRetriever",
     "VideoVectorPool",
     "choose_centres",
@@ -31,6 +31,6 @@ __all__ = [
     "plan_fingerprint",
     "plan_hardness",
     "refresh_plan",
-    "remove_other_banks",
+    "remove_other_vectors",
     "video_vectors",
 ]

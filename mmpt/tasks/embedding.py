@@ -1,9 +1,10 @@
-"""The embedding pass: one vector for every training video, in pieces that fit into memory and survive a kill.
+"""The embedding pass: one vector for every training video, in pieces that fit into memory.
 
-A piece is so many consecutive videos as go through the towers at once, cut by position alone. What shares a matrix
-product therefore depends on neither `infer_scale`, the number of processes or workers, nor on an interruption, and on
-one kind of device with equally many threads the vectors are the same to the bit. Another number of clips at once, of
-threads or another device changes the rounding of matrix products (1e-6), most of which float16 then hides.
+A piece is the consecutive videos that go through the towers at once. Pieces are cut by position
+alone, so `infer_scale`, the number of processes or loader workers, and interruptions do not change
+which clips share a matrix product: with the same device and number of threads, the vectors are
+equal to the bit. Another device, number of threads or of clips per forward pass changes the
+rounding of matrix products (1e-6), most of which disappears in float16.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from mmpt.utils.log import get_logger, progress
 logger = get_logger(__name__)
 
 KEEP_EVERY_S = 5.0
-"""Seconds of work that a kill may cost."""
+"""Seconds between two writes to disk: the work that is lost when the process is killed."""
 PREFETCH = 2
-"""Pieces that every loader worker holds ready, in shared memory."""
+"""Pieces that every loader worker prepares in advance, in shared memory."""
 _MODEL_INPUTS = ("caps", "cmasks", "vfeats", "vmasks")
 
 
 class Embedded(NamedTuple):
-    """What a process has done in a pass."""
+    """The work of one process in a pass."""
 
     num_videos: int
     waited_s: float
@@ -43,13 +44,13 @@ class Embedded(NamedTuple):
 
 @dataclass(frozen=True)
 class EmbeddingPass:
-    """How the videos of a data set become vectors.
+    """Turns the videos of a data set into vectors.
 
     Args:
         dataset: one video per item, C clips each; at the epoch that is to be embedded.
         clips_per_video: C.
-        clips_per_forward: most clips that go through the towers at once, the same in every process.
-        videos_per_chunk: consecutive videos that one process takes at a time, as far as there are enough of them.
+        clips_per_forward: clips that go through the towers at once, the same in every process.
+        videos_per_chunk: consecutive videos that are given to one process at a time.
         num_workers: loader processes.
     """
 
@@ -61,47 +62,50 @@ class EmbeddingPass:
 
     @property
     def videos_per_piece(self) -> int:
-        """Videos whose clips fit into one forward pass; one at least."""
+        """Videos whose clips fit into one forward pass; at least one."""
         return max(1, self.clips_per_forward // self.clips_per_video)
 
     def vector_size(self, model: nn.Module) -> int:
-        """Return D, which the first video's vector tells."""
+        """Returns D, from the vector of the first video."""
         return self._vectors(model, collate([self.dataset[0]])).shape[1]
 
-    def fill(self, pool: VideoVectorPool, model: nn.Module, world: World) -> Embedded:
-        """Embed this process's share of the videos that no process has.
+    def pieces(self, world: World) -> list[range]:
+        """Returns the positions of the pieces that this process embeds."""
+        return deal_pieces(len(self.dataset), self.videos_per_piece, self.videos_per_chunk, world)
 
-        What is done is kept in the pool's bank, if it has one, every `KEEP_EVERY_S` and at the end, also when the pass
-        is interrupted.
+    def fill(self, pool: VideoVectorPool, model: nn.Module, world: World) -> Embedded:
+        """Embeds the videos of this process that are not in the pool yet.
+
+        The pool is written to disk every `KEEP_EVERY_S` seconds and when the pass ends, also when
+        it is interrupted.
         """
-        pieces = self._pieces(pool, world)
-        mine = sum(map(len, pieces))
+        if len(pool):
+            total = len(pool.positions_n)
+            logger.info("%d of %d videos are embedded already; continuing", len(pool), total)
+        num_done = -(-len(pool) // self.videos_per_piece)  # only the last piece may be smaller
+        pieces = self.pieces(world)[num_done:]
+        num_videos = sum(map(len, pieces))
         kept_at = time.monotonic()
-        batches = _Waiting(self._loader(pieces, device_of(model)))
+        waiting = _Waiting(self._loader(pieces, device_of(model)))
+        batches = progress(
+            waiting, num_videos, "videos embedded", logger, unit=self.videos_per_piece
+        )
         try:
-            for batch in progress(batches, mine, "videos embedded", logger, unit=self.videos_per_piece):
-                pool.add(batch["idx"], self._vectors(model, batch))
+            for batch in batches:
+                pool.add(self._vectors(model, batch))
                 if time.monotonic() - kept_at > KEEP_EVERY_S:
                     pool.keep()
                     kept_at = time.monotonic()
         finally:
             pool.keep()
-        return Embedded(mine, batches.waited_s)
+        return Embedded(num_videos, waiting.waited_s)
 
     def pace(self, done: Embedded, took_s: float, world: World) -> str:
-        """Say how fast this process has embedded its share in `took_s` seconds."""
+        """Returns a text about the speed of this process, which took `took_s` seconds."""
         rate = done.num_videos / took_s
         each = " in each process" if world.size > 1 else ""
         speed = f"{rate:,.0f} videos/s, {rate * self.clips_per_video:,.0f} clips/s{each}"
         return f"{speed}, {done.waited_s / took_s:.0%} waiting for data"
-
-    def _pieces(self, pool: VideoVectorPool, world: World) -> list[range]:
-        """Return the pieces that this process embeds, of the videos that no process has yet."""
-        missing_N = world.lowest_holder(pool.known_N) == world.size
-        if missing_N.any() and not missing_N.all():
-            done = len(missing_N) - int(missing_N.sum())
-            logger.info("%d of %d videos are embedded already: the pass goes on", done, len(missing_N))
-        return deal_pieces(missing_N, self.videos_per_piece, self.videos_per_chunk, world)
 
     def _loader(self, pieces: list[range], device: torch.device) -> DataLoader[Any]:
         return DataLoader(
@@ -116,41 +120,46 @@ class EmbeddingPass:
 
     @torch.no_grad()
     def _vectors(self, model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
-        """Return the vectors float32 [n, D] of the videos of a batch, on the model's device."""
+        """Returns the vectors float32 [n, D] of the videos of a batch, on the model's device."""
         device = device_of(model)
         flat = merge_leading({key: batch[key] for key in _MODEL_INPUTS}, 2)
         towers = []
-        for begin in range(0, len(flat["caps"]), self.clips_per_forward):  # once, unless C is larger than that
+        for begin in range(
+            0, len(flat["caps"]), self.clips_per_forward
+        ):  # once, unless C is larger than that
             end = begin + self.clips_per_forward
-            output = model(**{key: value[begin:end].to(device, non_blocking=True) for key, value in flat.items()})
+            output = model(
+                **{
+                    key: value[begin:end].to(device, non_blocking=True)
+                    for key, value in flat.items()
+                }
+            )
             towers.append(torch.stack([output["pooled_video"], output["pooled_text"]]).float())
         video_BD, text_BD = torch.cat(towers, dim=1)
         return video_vectors(video_BD, text_BD, self.clips_per_video)
 
 
-def deal_pieces(missing_N: np.ndarray, per_piece: int, per_chunk: int, world: World) -> list[range]:
-    """Return the positions of the pieces that this process embeds.
+def deal_pieces(num_videos: int, per_piece: int, per_chunk: int, world: World) -> list[range]:
+    """Returns the positions of the pieces that this process embeds.
 
-    Piece p is positions p * per_piece and following, whatever is missing. Pieces with something missing are dealt in
-    turns, as many at a time as `per_chunk` videos make, or fewer where a process would get none otherwise.
-
-    Args:
-        missing_N: bool, the videos to embed.
+    Piece p has the positions from p * `per_piece` on. Pieces are dealt in turns: each process gets
+    the pieces of `per_chunk` videos at a time, or fewer where another would get none otherwise.
     """
-    starts = np.unique(np.flatnonzero(missing_N) // per_piece) * per_piece
-    fair = -(-len(starts) // world.size)
+    num_pieces = -(-num_videos // per_piece)
+    fair = -(-num_pieces // world.size)
     at_a_time = max(1, min(per_chunk // per_piece, fair))
-    mine = np.arange(len(starts)) // at_a_time % world.size == world.rank
-    return [range(start, min(start + per_piece, len(missing_N))) for start in starts[mine].tolist()]
+    starts = np.arange(num_pieces)
+    mine = starts[starts // at_a_time % world.size == world.rank] * per_piece
+    return [range(start, min(start + per_piece, num_videos)) for start in mine.tolist()]
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Return where the model's weights are."""
+    """Returns the device of the model's weights."""
     return next(model.parameters()).device
 
 
 class _Waiting:
-    """Items as they come, with the seconds that were spent waiting for them."""
+    """An iterable that measures how long its consumer waits for items."""
 
     def __init__(self, items: Iterable[Any]):
         self._items = items

@@ -1,8 +1,8 @@
-"""The epoch refresh: embed every training video, find neighbours, and plan batches of hard negatives.
+"""The epoch refresh: embeds every video, finds neighbours, plans batches of hard negatives.
 
-Chosen here: a video's vector does not depend on how many processes there are; rank 0 builds the one index over all
-videos and the others receive its plan. Until the plan is saved, vectors lie in files of `<save_dir>/retri/`, so that a
-refresh that was killed goes on; the files of dead runs with other settings or weights are removed when one starts.
+Every process embeds its share of the videos. Rank 0 then searches all of them and plans; the others
+receive its plan. Until the plan is saved, the vectors are in files of `<save_dir>/retri/`, so that
+a refresh that was killed continues when the same command is run again.
 """
 
 from __future__ import annotations
@@ -31,35 +31,31 @@ from mmpt.retrieval import (
     RETRIEVERS,
     VECTOR_POOLS,
     Plan,
-    VectorBank,
     VectorRetriever,
     VideoVectorPool,
     ids_fingerprint,
     plan_fingerprint,
     refresh_plan,
-    remove_other_banks,
+    remove_other_vectors,
 )
 from mmpt.shards.video_table import VideoTable
 from mmpt.tasks.embedding import EmbeddingPass, device_of
 from mmpt.tasks.task import TASKS, Task
 from mmpt.utils.distributed import World
 from mmpt.utils.log import get_logger
-from mmpt.utils.memory import memory_in_use, memory_limit
 from mmpt.utils.rng import stable_seed
 from mmpt.utils.stopwatch import Stopwatch
 
 logger = get_logger(__name__)
-SHARE_FOR_VECTORS = 1 / 4
-"""Most of the spare memory that `bank: auto` gives to the vectors of all videos."""
 SETTINGS_DIGITS = 16
 """Digits of the settings' hash in a plan's identity."""
 PLAN_DATASET_KEYS = (
-    "max_video_len", "max_len", "clip_per_video", "num_video_per_batch", "sampled_min_len", "sampled_max_len",
-    "sort_clips", "bert_name", "vfeat_dir", "tfeat_dir",
+    "max_video_len", "max_len", "clip_per_video", "num_video_per_batch", "sampled_min_len",
+    "sampled_max_len", "sort_clips", "bert_name", "vfeat_dir", "tfeat_dir",
 )  # fmt: skip
 PLAN_RETRIEVAL_KEYS = (
-    "num_cands", "centroids", "examples_per_cent_to_train", "db_type", "nprobe", "recall", "keep_centre",
-    "retriever_cls",
+    "num_cands", "centroids", "examples_per_cent_to_train", "db_type", "nprobe", "recall",
+    "keep_centre", "retriever_cls",
 )  # fmt: skip
 
 
@@ -71,7 +67,8 @@ class RetriTask(Task):
         super().__init__(config, seed=seed)
         self._videos: VideoTable | None = None
         self._embedding_dataset: MMDataset | None = None
-        self._planned: tuple[int, str] | None = None  # epoch and identity of the plan that the training set holds
+        # epoch and identity of the plan that the training set holds
+        self._planned: tuple[int, str] | None = None
 
     def find_misfits(self) -> list[str]:
         """As for every task; besides, the training items must be batches that can be planned."""
@@ -83,7 +80,7 @@ class RetriTask(Task):
         return [f"`dataset.meta_processor` must be `{wanted}` with {found}."]
 
     def build_dataset(self, split: Split) -> MMDataset | None:
-        """Build the data set of `split`; the table of training videos is kept for the embedding pass."""
+        """Builds the data set of `split`; keeps the training videos for the embedding pass."""
         dataset = super().build_dataset(split)
         if dataset is not None and split is Split.TRAIN:
             self._videos = _planned_meta(dataset).videos
@@ -95,15 +92,20 @@ class RetriTask(Task):
         return Path(self.config.save_dir) / "retri"
 
     def plan_epoch(
-        self, dataset: MMDataset, model: nn.Module, epoch: int, world: World, wanted: str | None = None
+        self,
+        dataset: MMDataset,
+        model: nn.Module,
+        epoch: int,
+        world: World,
+        wanted: str | None = None,
     ) -> str:
-        """Give the training set its batches for `epoch` and return the identity of the plan.
+        """Gives the training set its batches for `epoch` and returns the identity of the plan.
 
         Args:
             dataset: the training set; its candidates are replaced.
             model: two-tower model on the device to embed with.
-            wanted: identity of the plan that a checkpoint was training on; taken up when it was made by today's
-                settings and list, and its file is at hand.
+            wanted: identity of the plan that a checkpoint was training on. It is used if it was
+                made from the same settings and list, and its file is there.
         """
         retrieval, meta = self.config.retrieval, _planned_meta(dataset)
         if retrieval.retri_epoch is None or epoch < retrieval.retri_epoch:
@@ -112,25 +114,34 @@ class RetriTask(Task):
         plan_epoch = retrieval.retri_epoch if retrieval.freeze_plan else epoch
         if self._planned is None or self._planned[0] != plan_epoch:
             prefix = f"plan-{plan_epoch}-{self._fingerprint(plan_epoch)[:SETTINGS_DIGITS]}-"
-            plan = self._stored_plan(plan_epoch, world, prefix, wanted) or self.refresh(model, plan_epoch, world)
+            plan = self._stored_plan(plan_epoch, world, prefix, wanted) or self.refresh(
+                model, plan_epoch, world
+            )
             meta.set_candidates(plan.batches)
             self._planned = plan_epoch, prefix + plan.fingerprint
         return self._planned[1]
 
-    def _stored_plan(self, epoch: int, world: World, prefix: str, wanted: str | None) -> Plan | None:
+    def _stored_plan(
+        self, epoch: int, world: World, prefix: str, wanted: str | None
+    ) -> Plan | None:
         """The plan file of `epoch`, if `wanted` names exactly that plan; read by rank 0 only."""
         if wanted is None or not wanted.startswith(prefix):
             return None
         plan = None
         if world.is_main:
             try:
-                plan = Plan.load(self.plan_dir, epoch, fingerprint=wanted.removeprefix(prefix), ids=self._video_ids())
+                plan = Plan.load(
+                    self.plan_dir,
+                    epoch,
+                    fingerprint=wanted.removeprefix(prefix),
+                    ids=self._video_ids(),
+                )
             except DataError as err:
                 logger.warning("%s", err)
         return world.broadcast_object(plan)
 
     def refresh(self, model: nn.Module, epoch: int, world: World) -> Plan:
-        """Embed all videos, build one index over them, plan the epoch's batches; the same plan in every process."""
+        """Embeds all videos and plans the epoch; returns the same plan in every process."""
         watch = Stopwatch()
         pool, vectors_ND = self._collect(model, epoch, world, watch)
         plan = None
@@ -138,38 +149,31 @@ class RetriTask(Task):
             dataset, retrieval = self.config.dataset, self.config.retrieval
             assert dataset.num_video_per_batch is not None, "checked by the config"
             assert retrieval.num_cands is not None, "checked by the config"
-            if not (in_file := self._searches_in_file(vectors_ND)):
-                with watch.timed("gather"):
-                    vectors_ND = np.array(vectors_ND)
             plan = refresh_plan(
                 vectors_ND,
                 self._video_ids(),
                 epoch=epoch,
                 videos_per_batch=dataset.num_video_per_batch,
                 num_cands=retrieval.num_cands,
-                retriever=self._retriever(vectors_ND.shape[1], epoch, device_of(model), in_file),
+                retriever=self._retriever(vectors_ND.shape[1], epoch, device_of(model)),
                 fingerprint=self._fingerprint(epoch, weights_fingerprint(model)),
                 keep_centre=retrieval.keep_centre,
                 watch=watch,
             )
             with watch.timed("save"):
                 plan.save(self.plan_dir)
-            logger.info("refresh of epoch %d: %d videos in %.1f s: %s", epoch, plan.num_videos, watch.total, watch)
+            said = f"{plan.num_videos} videos in {watch.total:.1f} s: {watch}"
+            logger.info("refresh of epoch %d: %s", epoch, said)
         plan = world.broadcast_object(plan)
         pool.discard()
         return plan
 
-    def _searches_in_file(self, vectors_ND: np.ndarray) -> bool:
-        """Say whether the search leaves all vectors in files, by `bank`."""
-        here = torch.device("cpu")
-        spare = memory_limit(None, here) - memory_in_use(here)
-        bank = self.config.retrieval.bank
-        return bank == "file" or (bank == "auto" and vectors_ND.nbytes > SHARE_FOR_VECTORS * spare)
-
-    def _retriever(self, hidden_size: int, epoch: int, device: torch.device, in_file: bool) -> VectorRetriever:
-        """Return an empty index."""
+    def _retriever(self, hidden_size: int, epoch: int, device: torch.device) -> VectorRetriever:
+        """Returns an empty index."""
         retrieval = self.config.retrieval
-        retriever_cls = RETRIEVERS.get(retrieval.retriever_cls or "VectorRetriever", "retriever_cls")
+        retriever_cls = RETRIEVERS.get(
+            retrieval.retriever_cls or "VectorRetriever", "retriever_cls"
+        )
         return retriever_cls(
             hidden_size,
             retrieval.centroids,
@@ -179,7 +183,6 @@ class RetriTask(Task):
             seed=epoch,
             recall=retrieval.recall,
             device=device,
-            sketch_dir=self.plan_dir if in_file else None,
         )
 
     @property
@@ -203,10 +206,13 @@ class RetriTask(Task):
         return meta.video_ids
 
     def embed_videos(self, model: nn.Module, epoch: int, world: World) -> np.ndarray | None:
-        """Return the float16 [N, D] vectors of all training videos, in list order; None in other processes than rank 0.
+        """Returns the vectors of all training videos in rank 0, and None in the other processes.
 
-        A vector is the mean over C clips of (pooled_video + pooled_text) / 2, not normalised. The clip draws depend on
-        the epoch and the video's position only.
+        A vector is the mean over C clips of (pooled_video + pooled_text) / 2, not normalised. The
+        clip draws depend on the epoch and the video's position only.
+
+        Returns:
+            float16 [N, D], in list order.
         """
         pool, vectors_ND = self._collect(model, epoch, world, Stopwatch())
         pool.discard()
@@ -215,14 +221,14 @@ class RetriTask(Task):
     def _collect(
         self, model: nn.Module, epoch: int, world: World, watch: Stopwatch
     ) -> tuple[VideoVectorPool, np.ndarray | None]:
-        """Return this process's pool and, in rank 0, all vectors; parts `embed` and `gather` are timed."""
+        """Returns the pool of this process and, in rank 0, all vectors."""
         dataset, was_training = self.embedding_dataset, model.training
         dataset.set_epoch(epoch)
         model.eval()
         try:
             with watch.timed("embed"):
                 embedding = self._embedding_pass(model)
-                pool = self._open_pool(model, epoch, embedding.vector_size(model), world)
+                pool = self._open_pool(embedding, model, epoch, world)
                 done = embedding.fill(pool, model, world)
         finally:
             model.train(was_training)
@@ -240,28 +246,47 @@ class RetriTask(Task):
             num_workers=self.config.num_workers,
         )
 
-    def _open_pool(self, model: nn.Module, epoch: int, vector_size: int, world: World) -> VideoVectorPool:
-        """Return this process's pool with what an interrupted pass of the same weights and settings has left."""
-        shape = (len(self.embedding_dataset), vector_size)
-        key = world.broadcast_object(self._vectors_key(model, epoch) if world.is_main else None)
-        remove_other_banks(self.plan_dir, key)
-        bank = VectorBank(self.plan_dir, key, world.rank, shape)
-        bank.adopt(world)
-        pool_cls = VECTOR_POOLS.get(self.config.retrieval.vectorpool_cls or "VideoVectorPool", "vectorpool_cls")
-        return pool_cls(*shape, bank)
+    def _open_pool(
+        self, embedding: EmbeddingPass, model: nn.Module, epoch: int, world: World
+    ) -> VideoVectorPool:
+        """Returns the pool of this process, with the vectors that an interrupted pass has left."""
+        key = ""
+        if world.is_main:
+            key = self._vectors_key(embedding, model, epoch, world)
+        key = world.broadcast_object(key)
+        remove_other_vectors(self.plan_dir, key)
+        pool_cls = VECTOR_POOLS.get(
+            self.config.retrieval.vectorpool_cls or "VideoVectorPool", "vectorpool_cls"
+        )
+        positions = [place for piece in embedding.pieces(world) for place in piece]
+        size = embedding.vector_size(model)
+        return pool_cls(np.array(positions, np.int64), size, self.plan_dir, key, world.rank)
 
-    def _vectors_key(self, model: nn.Module, epoch: int) -> str:
-        """Identity of the vectors: as that of a plan, but with all weights and without the search's settings."""
+    def _vectors_key(
+        self, embedding: EmbeddingPass, model: nn.Module, epoch: int, world: World
+    ) -> str:
+        """Identity of the vectors and of who embeds which: epoch, videos, settings, all weights."""
         settings = {key: getattr(self.config.dataset, key) for key in PLAN_DATASET_KEYS}
-        weights = weights_fingerprint(model, trainable_only=False)
-        return plan_fingerprint(epoch=epoch, ids=self._ids_fingerprint, weights=weights, seed=self.seed, **settings)
+        return plan_fingerprint(
+            epoch=epoch,
+            ids=self._ids_fingerprint,
+            weights=weights_fingerprint(model, trainable_only=False),
+            seed=self.seed,
+            shares=(world.size, embedding.videos_per_piece, embedding.videos_per_chunk),
+            **settings,
+        )
 
     def _fingerprint(self, epoch: int, weights: str = "") -> str:
-        """Identity of a plan: epoch, list of videos, every setting that it depends on, and the weights that embed."""
+        """Identity of a plan: epoch, list of videos, settings, and the weights that embed."""
         settings = {key: getattr(self.config.dataset, key) for key in PLAN_DATASET_KEYS}
         retrieval = {key: getattr(self.config.retrieval, key) for key in PLAN_RETRIEVAL_KEYS}
         return plan_fingerprint(
-            epoch=epoch, ids=self._ids_fingerprint, weights=weights, seed=self.seed, **settings, **retrieval
+            epoch=epoch,
+            ids=self._ids_fingerprint,
+            weights=weights,
+            seed=self.seed,
+            **settings,
+            **retrieval,
         )
 
     @cached_property

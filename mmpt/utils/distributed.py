@@ -1,15 +1,15 @@
-"""The processes of a run as a plain value, and the few exchanges that are needed; one process needs no group.
+"""The processes of a run as a plain value, and their exchanges; one process needs no group.
 
-Exchanges go over a gloo group of their own, on CPU tensors: rank 0 may plan for an hour while the others wait, which
-the time limit of the training group (minutes) would take for a hang, and no accelerator holds a matrix of all videos.
+Exchanges use a gloo group of their own, on CPU tensors. Rank 0 may plan for an hour while the
+others wait, which exceeds the time limit of the training group (minutes). No GPU has to hold the
+vectors of all videos.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -19,32 +19,18 @@ import torch.distributed as dist
 PATIENCE = timedelta(hours=6)
 """How long a process waits for another."""
 BLOCK_BYTES = 64 << 20
-"""Most bytes of a matrix that travel at once, and so the memory that `gather_rows` needs beside the matrix."""
+"""Bytes of a matrix that `gather_rows` sends at a time."""
 
 _side_groups: WeakKeyDictionary[dist.ProcessGroup, dist.ProcessGroup] = WeakKeyDictionary()
 
 
 def _side_group() -> dist.ProcessGroup:
-    """Return the gloo group beside the default group; made at the first call, at the same point in every process."""
+    """Returns the gloo group, which the first call makes, at the same point in every process."""
     default = dist.group.WORLD
     assert default is not None, "a world of several processes has a process group"
     if default not in _side_groups:
         _side_groups[default] = dist.new_group(backend="gloo", timeout=PATIENCE)
     return _side_groups[default]
-
-
-class Rows(Protocol):
-    """A matrix whose rows are read and written by their places: an array, or a file that looks like one."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def dtype(self) -> Any: ...
-
-    def __getitem__(self, places_n: np.ndarray, /) -> np.ndarray: ...
-
-    def __setitem__(self, places_n: np.ndarray, rows_nD: np.ndarray, /) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -81,36 +67,35 @@ class World:
             dist.all_gather_object(values, value, group=_side_group())
         return values
 
-    def lowest_holder(self, held_N: np.ndarray) -> np.ndarray:
-        """Return for every place the lowest rank whose `held_N` (bool) is true there, int64 [N]; `size` for none."""
-        holder_N = torch.from_numpy(np.where(held_N, self.rank, self.size))
-        if self.size > 1:
-            dist.all_reduce(holder_N, dist.ReduceOp.MIN, group=_side_group())
-        return holder_N.numpy()
-
-    def gather_rows(self, rows_ND: Rows, holder_N: np.ndarray) -> None:
-        """Bring every row from the process that holds it to rank 0, whose `rows_ND` then has all of them.
+    def gather_rows(self, rows_nD: np.ndarray, places_n: np.ndarray) -> np.ndarray | None:
+        """Returns the rows of all processes in rank 0, and None in the other processes.
 
         Args:
-            rows_ND: the same shape and dtype in every process; each has the rows it holds.
-            holder_N: int64, the rank that holds each row, the same in every process.
+            rows_nD: the rows of this process; the same D and dtype in every process.
+            places_n: int64, the place of each row in the result. All processes together have every
+                place from 0 to N - 1 once.
+
+        Returns:
+            [N, D]; it takes this much memory and that of a block.
         """
-        row_bytes = rows_ND.dtype.itemsize * int(np.prod(rows_ND.shape[1:]))
-        for sender in range(1, self.size):
-            for places_n in cut_places(np.flatnonzero(holder_N == sender), row_bytes):
-                if self.rank == sender:
-                    dist.send(_as_bytes(np.ascontiguousarray(rows_ND[places_n])), 0, group=_side_group())
-                elif self.is_main:
-                    block_nD = np.empty((len(places_n), *rows_ND.shape[1:]), rows_ND.dtype)
+        places_of_rank = self.gather_objects(places_n)
+        step = max(1, BLOCK_BYTES // (rows_nD.dtype.itemsize * rows_nD.shape[1]))
+        if not self.is_main:
+            for begin in range(0, len(rows_nD), step):
+                block_nD = np.array(rows_nD[begin : begin + step])  # torch wants it writable
+                dist.send(_as_bytes(block_nD), 0, group=_side_group())
+            return None
+        whole_ND = np.empty((sum(map(len, places_of_rank)), rows_nD.shape[1]), rows_nD.dtype)
+        for sender, places in enumerate(places_of_rank):
+            for begin in range(0, len(places), step):
+                block_n = places[begin : begin + step]
+                if sender == 0:
+                    whole_ND[block_n] = rows_nD[begin : begin + step]
+                else:
+                    block_nD = np.empty((len(block_n), rows_nD.shape[1]), rows_nD.dtype)
                     dist.recv(_as_bytes(block_nD), sender, group=_side_group())
-                    rows_ND[places_n] = block_nD
-
-
-def cut_places(places_N: np.ndarray, row_bytes: int) -> Iterator[np.ndarray]:
-    """Cut places into blocks of at most `BLOCK_BYTES` of rows, one row at least."""
-    step = max(1, BLOCK_BYTES // max(row_bytes, 1))
-    for begin in range(0, len(places_N), step):
-        yield places_N[begin : begin + step]
+                    whole_ND[block_n] = block_nD
+        return whole_ND
 
 
 def _as_bytes(rows_nD: np.ndarray) -> torch.Tensor:

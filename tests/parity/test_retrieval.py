@@ -7,8 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt.retrieval import DistributedVideoVectorPool, VectorRetriever, VideoVectorPool, plan_batches, video_vectors
-from mmpt.retrieval.candidates import choose_centres
+from mmpt.retrieval import (
+    DistributedVideoVectorPool,
+    VectorRetriever,
+    VideoVectorPool,
+    choose_centres,
+    plan_batches,
+    video_vectors,
+)
 from mmpt.utils.distributed import World
 
 NUM_CANDS, VIDEOS_PER_BATCH, CLIPS = 20, 6, 16
@@ -42,20 +48,23 @@ def with_stored_centroids(golden, nprobe):
 
 def test_known_ids_are_ignored(golden):
     retriever, sizes = filled(golden["vectors"])
-    # The original counts stored vectors only: 0 while the first 30 wait for training. Afterwards the counts agree.
+    # The original counts 0 while the first 30 vectors wait for training. Later the counts agree.
     assert golden["db_sizes_after_each_add"].tolist() == [0, *sizes[1:]]
     assert retriever.ids == names(0, 120)
 
 
 def test_assignment_to_stored_centroids(golden):
-    lists = with_stored_centroids(golden, 1).inverted_file.lists.positions
-    for which, positions in enumerate(lists):
-        assert positions.tolist() == np.flatnonzero(golden["assignment"] == which).tolist()
+    lists = with_stored_centroids(golden, 1).inverted_file.list_of_positions()
+    assert np.array_equal(lists, golden["assignment"])
 
 
 @pytest.mark.parametrize(
     ("settings", "key"),
-    [({"nprobe": 4}, "exhaustive"), ({"db_type": "exact"}, "exhaustive"), ({"nprobe": 1}, "nprobe1")],
+    [
+        ({"nprobe": 4}, "exhaustive"),
+        ({"db_type": "exact"}, "exhaustive"),
+        ({"nprobe": 1}, "nprobe1"),
+    ],
 )
 def test_neighbours(golden, settings, key):
     if key == "nprobe1":
@@ -75,8 +84,10 @@ def test_neighbours_by_inner_product(golden):
     retriever, _ = filled(golden["vectors"], db_type="innerproduct", nprobe=4)
     retriever.finalize_training()
     found, scores = retriever.search(golden["vectors"][golden["query_index"]], 10)
-    for query, row, expected in zip(golden["query_index"], found, golden["innerproduct_exhaustive_top10"], strict=True):
-        # A vector need not have the largest product with itself; the original lists the query first all the same.
+    for query, row, expected in zip(
+        golden["query_index"], found, golden["innerproduct_exhaustive_top10"], strict=True
+    ):
+        # A vector need not have the largest product with itself; the original lists it first.
         assert [query, *row[row != query]] == expected.tolist()
     assert (np.diff(scores, axis=1) <= 0).all()
 
@@ -86,19 +97,21 @@ def test_neighbours_by_inner_product(golden):
 def test_batches(golden, epoch, nprobe, key):
     rng = random.Random(epoch * epoch)
     centres = choose_centres(120, VIDEOS_PER_BATCH, rng)
-    neighbours, _ = with_stored_centroids(golden, nprobe).search(golden["vectors"][centres], NUM_CANDS)
+    neighbours, _ = with_stored_centroids(golden, nprobe).search(
+        golden["vectors"][centres], NUM_CANDS
+    )
     batches = plan_batches(neighbours, centres, VIDEOS_PER_BATCH, rng)
     assert batches == golden[f"batched_{key}_epoch{epoch}"].tolist()
 
 
 @pytest.mark.parametrize("pool_cls", [VideoVectorPool, DistributedVideoVectorPool])
-def test_video_vectors(golden, pool_cls):
+def test_video_vectors(golden, pool_cls, tmp_path):
     video, text = (torch.from_numpy(golden[f"pool_pooled_{tower}"]) for tower in ("video", "text"))
-    pool, expected = pool_cls(5, 64), golden["pool_average"]
-    for begin in (3, 0):  # out of order, as a sampler may have it
-        clips = slice(begin * CLIPS, (begin + 3) * CLIPS)
+    expected = golden["pool_average"]
+    pool = pool_cls(np.array([3, 4, 0, 1, 2]), 64, tmp_path, "key")
+    for begin, end in ((3, 5), (0, 3)):
+        clips = slice(begin * CLIPS, end * CLIPS)
         vectors = video_vectors(video[clips], text[clips], CLIPS)
-        places = torch.arange(begin, begin + len(vectors))
-        np.testing.assert_allclose(vectors, expected[places], rtol=1e-6)  # measured: 0
-        pool.add(places, vectors)
+        np.testing.assert_allclose(vectors, expected[begin:end], rtol=1e-6)  # measured: 0
+        pool.add(vectors)
     assert np.array_equal(pool.gather(World()), expected.astype(np.float16))

@@ -1,4 +1,4 @@
-"""The refresh gives one plan over all videos, the same for every number of processes, and leaves no trace."""
+"""The refresh gives one plan over all videos, the same for every number of processes."""
 
 from __future__ import annotations
 
@@ -41,28 +41,39 @@ def refresh_in_process(
     torch.distributed.destroy_process_group()
 
 
-def test_the_plan_is_the_same_for_one_two_and_more_processes_than_pieces(corpus: Path, tmp_path: Path) -> None:
+def test_the_plan_is_the_same_for_one_two_and_more_processes_than_pieces(
+    corpus: Path, tmp_path: Path
+) -> None:
     torch.set_num_threads(1)
-    task = make_task(corpus, tmp_path / "of1", "infer_scale=1", "bank=ram")
+    task = make_task(corpus, tmp_path / "of1", "infer_scale=1")
     alone = task.refresh(make_model(task), 2, World())
-    in_file = make_task(corpus, tmp_path / "file", "bank=file")
-    assert in_file.refresh(make_model(in_file), 2, World()) == alone
-    for size, videos_at_once, more in ((2, 3, ("infer_scale=1", "bank=file")), (3, 16, ("infer_scale=100000",))):
+    for size, videos_at_once, more in (
+        (2, 3, ("infer_scale=1",)),
+        (3, 16, ("infer_scale=100000",)),
+    ):
         run_ranks(refresh_in_process, size, videos_at_once, more, corpus, tmp_path, size=size)
         for rank in range(size):
             assert torch.load(tmp_path / f"batches-{size}-{rank}.pt") == alone.batches
         stored = (tmp_path / f"of{size}" / "retri" / "plan_e2.json").read_bytes()
         assert stored == (tmp_path / "of1" / "retri" / "plan_e2.json").read_bytes()
-        assert [path.name for path in (tmp_path / f"of{size}" / "retri").glob("*bank*")] == []
+        assert [path.name for path in (tmp_path / f"of{size}" / "retri").glob("*vectors*")] == []
 
 
-def test_vectors_depend_on_epoch_and_weights_but_not_on_loading(corpus: Path, tmp_path: Path) -> None:
+def test_vectors_depend_on_epoch_and_weights_but_not_on_loading(
+    corpus: Path, tmp_path: Path
+) -> None:
     task = make_task(corpus, tmp_path)
     model = make_model(task)
     vectors = embed(task, model, 1)
     assert vectors.shape == (32, 32)
-    for more in (("infer_scale=5", "fairseq.dataset.num_workers=2"), ("infer_scale=1",), ("infer_scale=100000",)):
-        assert np.array_equal(embed(make_task(corpus, tmp_path, *more), model, 1), vectors), "to the bit"
+    for more in (
+        ("infer_scale=5", "fairseq.dataset.num_workers=2"),
+        ("infer_scale=1",),
+        ("infer_scale=100000",),
+    ):
+        assert np.array_equal(embed(make_task(corpus, tmp_path, *more), model, 1), vectors), (
+            "to the bit"
+        )
     assert abs(embed(task, model, 2) - vectors).max() > 1e-3
 
 
@@ -86,7 +97,9 @@ def test_vectors_on_a_gpu(corpus: Path, tmp_path: Path, dtype: torch.dtype) -> N
     model = make_model(task)
     vectors = embed(task, model, 1).astype(np.float32)
     on_gpu = embed(task, model.to("cuda", dtype), 1).astype(np.float32)
-    assert abs(on_gpu - vectors).max() < (4e-3 if dtype == torch.float32 else 5e-2)  # float16 rows, values up to 3
+    assert abs(on_gpu - vectors).max() < (
+        4e-3 if dtype == torch.float32 else 5e-2
+    )  # float16 rows, values up to 3
 
 
 def test_a_vector_is_the_mean_over_the_clips_of_its_video(corpus: Path, tmp_path: Path) -> None:
@@ -95,13 +108,20 @@ def test_a_vector_is_the_mean_over_the_clips_of_its_video(corpus: Path, tmp_path
     vectors = embed(task, model, 3)
     item = task.embedding_dataset.item(17, 3)
     with torch.no_grad():
-        clips = [model(**{k: item[k][c : c + 1] for k in ("caps", "cmasks", "vfeats", "vmasks")}) for c in range(16)]
-    expected = torch.stack([(clip["pooled_video"] + clip["pooled_text"])[0] / 2 for clip in clips]).mean(dim=0)
+        clips = [
+            model(**{k: item[k][c : c + 1] for k in ("caps", "cmasks", "vfeats", "vmasks")})
+            for c in range(16)
+        ]
+    expected = torch.stack(
+        [(clip["pooled_video"] + clip["pooled_text"])[0] / 2 for clip in clips]
+    ).mean(dim=0)
     # half a step of float16 at values up to 4; measured: 7e-4
     assert abs(vectors[17] - expected.numpy()).max() < 2**-10
 
 
-def test_the_refresh_leaves_training_mode_and_generator_as_they_were(corpus: Path, tmp_path: Path) -> None:
+def test_the_refresh_leaves_training_mode_and_generator_as_they_were(
+    corpus: Path, tmp_path: Path
+) -> None:
     task = make_task(corpus, tmp_path)
     model = make_model(task).train()
     before = torch.get_rng_state()
@@ -126,12 +146,18 @@ def test_planned_batches_are_whole_and_written_last(corpus: Path, tmp_path: Path
     task = make_task(corpus, tmp_path)
     dataset = train_set(task)
     identity = task.plan_epoch(dataset, make_model(task), 1, World())
-    plan = Plan.load(tmp_path / "retri", 1, fingerprint=identity.rsplit("-")[-1], ids=task._video_ids())
+    plan = Plan.load(
+        tmp_path / "retri", 1, fingerprint=identity.rsplit("-")[-1], ids=task._video_ids()
+    )
     assert [len(set(batch)) for batch in plan.batches] == [4] * 8
-    assert [dataset[number]["video_id"] for number in range(8)] == [list(batch) for batch in plan.batches]
+    assert [dataset[number]["video_id"] for number in range(8)] == [
+        list(batch) for batch in plan.batches
+    ]
 
 
-def test_the_plan_of_an_interrupted_epoch_is_read_back_and_a_foreign_one_is_not(corpus: Path, tmp_path: Path) -> None:
+def test_the_plan_of_an_interrupted_epoch_is_read_back_and_a_foreign_one_is_not(
+    corpus: Path, tmp_path: Path
+) -> None:
     task = make_task(corpus, tmp_path)
     identity = task.plan_epoch(train_set(task), make_model(task), 1, World())
     moved = make_model(task)
@@ -149,11 +175,13 @@ def test_the_plan_of_an_interrupted_epoch_is_read_back_and_a_foreign_one_is_not(
 def test_the_plan_of_other_settings_is_not_taken_up(corpus: Path, tmp_path: Path) -> None:
     task = make_task(corpus, tmp_path)
     identity = task.plan_epoch(train_set(task), make_model(task), 1, World())
-    changed = make_task(corpus, tmp_path, "dataset.num_video_per_batch=2", "keep_centre=true")
+    changed = make_task(corpus, tmp_path, "dataset.num_video_per_batch=2", "recall=0.9")
     dataset = train_set(changed)
     assert changed.plan_epoch(dataset, make_model(changed), 1, World(), identity) != identity
     assert len(dataset[0]["video_id"]) == 2
-    same = make_task(corpus, tmp_path / "elsewhere", "infer_scale=3", "vectorpool_cls=DistributedVideoVectorPool")
+    same = make_task(
+        corpus, tmp_path / "elsewhere", "infer_scale=3", "vectorpool_cls=DistributedVideoVectorPool"
+    )
     assert same._fingerprint(1) == task._fingerprint(1)
 
 
@@ -185,10 +213,14 @@ def test_before_retri_epoch_videos_are_grouped_at_random(corpus: Path, tmp_path:
     assert sorted(name for group in groups[0] for name in group) == sorted(task._video_ids())
 
 
-def test_flattening_puts_clip_c_of_video_v_in_row_v_clips_plus_c(corpus: Path, tmp_path: Path) -> None:
+def test_flattening_puts_clip_c_of_video_v_in_row_v_clips_plus_c(
+    corpus: Path, tmp_path: Path
+) -> None:
     task = make_task(corpus, tmp_path)
     caps = torch.arange(3 * 16 * 5).view(1, 3, 16, 5)
-    flat = task.flatten({"caps": caps, "idx": torch.tensor([7]), "video_id": [("a",), ("b",), ("c",)]})
+    flat = task.flatten(
+        {"caps": caps, "idx": torch.tensor([7]), "video_id": [("a",), ("b",), ("c",)]}
+    )
     assert torch.equal(flat["caps"], caps[0].reshape(48, 5))
     assert flat["idx"].shape == (1,)
     one_video = task.flatten({"caps": caps[:, :1], "video_start": caps[:, :1, :, 0]})

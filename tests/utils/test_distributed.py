@@ -1,4 +1,4 @@
-"""Exchanges of several processes, against what a single list of all rows gives; and their patience."""
+"""Exchanges of several processes, against a single list of all rows; and how long they wait."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from mmpt.utils.distributed import World
 from tests.ranks import run_ranks
 
 SIZE = 3
-HOLDER = np.random.default_rng(0).integers(0, SIZE, 50)
+PLACES = np.random.default_rng(0).permutation(50)
+PLACES_OF_RANK = PLACES[:17], PLACES[17:17], PLACES[17:]  # one process has none
 ROWS = np.random.default_rng(1).standard_normal((50, 4)).astype(np.float32)
 
 
@@ -25,16 +26,15 @@ def test_a_world_of_one_exchanges_with_nobody() -> None:
     value = object()
     assert world.broadcast_object(value) is value
     assert world.gather_objects(value) == [value]
-    assert world.lowest_holder(np.array([True, False])).tolist() == [0, 1]
-    rows = ROWS.copy()
-    world.gather_rows(rows, np.zeros(len(rows), np.int64))
-    assert np.array_equal(rows, ROWS)
+    assert np.array_equal(world.gather_rows(ROWS[PLACES], PLACES), ROWS)
 
 
 def in_process(rank: int, folder: Path) -> None:
     """Do everything below."""
     distributed.BLOCK_BYTES = 7 * ROWS[0].nbytes  # several blocks of 7 rows
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=SIZE)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=SIZE
+    )
     exchange(World.current())
     regroup(World.current(), folder)
     wait_long(World.current())
@@ -45,15 +45,13 @@ def exchange(world: World) -> None:
     assert (world.size, world.is_main) == (SIZE, world.rank == 0)
     assert world.broadcast_object({"from": world.rank}) == {"from": 0}
     assert world.gather_objects({"from": world.rank}) == [{"from": rank} for rank in range(SIZE)]
-    held = np.arange(SIZE) >= world.rank  # place p is held by ranks 0..p
-    assert world.lowest_holder(np.append(held, False)).tolist() == [0] * SIZE + [SIZE]
-    assert world.lowest_holder(np.arange(SIZE) == world.rank).tolist() == list(range(SIZE))
+    places = PLACES_OF_RANK[world.rank]
     for dtype in (np.float32, np.float16):
-        mine = world.rank == HOLDER
-        rows = np.where(mine[:, None], ROWS, np.nan).astype(dtype)  # what a process does not hold may be anything
-        world.gather_rows(rows, HOLDER)
-        assert np.array_equal(rows[mine], ROWS[mine].astype(dtype))
-        assert world.rank > 0 or np.array_equal(rows, ROWS.astype(dtype))
+        whole = world.gather_rows(ROWS[places].astype(dtype), places)
+        if world.is_main:
+            assert np.array_equal(whole, ROWS.astype(dtype))
+        else:
+            assert whole is None
     assert len(distributed._side_groups) == 1, "one group serves all exchanges"
 
 
@@ -69,7 +67,11 @@ def regroup(world: World, folder: Path) -> None:
     dist.destroy_process_group()
     assert len(distributed._side_groups) == 0, "the side group ends with the group it belongs to"
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/second", rank=world.rank, world_size=SIZE, timeout=timedelta(seconds=1)
+        "gloo",
+        init_method=f"file://{folder}/second",
+        rank=world.rank,
+        world_size=SIZE,
+        timeout=timedelta(seconds=1),
     )
     assert World.current().broadcast_object(world.rank) == 0
 
