@@ -1,4 +1,4 @@
-"""Made-up vectors, an index of them, and their neighbours by brute force."""
+"""Vectors in clusters, an index of them, and their neighbours by brute force."""
 
 import numpy as np
 
@@ -10,25 +10,30 @@ DIM = 32
 def clustered(num, seed=0, clusters=20, noise=0.5, dim=DIM):
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((clusters, dim))
-    return (centres[rng.integers(0, clusters, num)] + noise * rng.standard_normal((num, dim))).astype(np.float32)
+    vectors = centres[rng.integers(0, clusters, num)] + noise * rng.standard_normal((num, dim))
+    return vectors.astype(np.float32)
 
 
-def low_rank(num, seed=0, dim=96):
-    """Vectors that a sketch of 17 numbers holds nearly whole."""
-    rng = np.random.default_rng(seed)
-    inner = clustered(num, seed, dim=12) @ rng.standard_normal((12, dim))
-    return (inner + 0.02 * rng.standard_normal((num, dim))).astype(np.float32)
-
-
-def build(vectors, cent=8, **settings):
+def build(vectors, cent=8, centroids=None, **settings):
     retriever = VectorRetriever(vectors.shape[1], cent, **settings)
     retriever.add(vectors, [f"v{number}" for number in range(len(vectors))])
-    retriever.finalize_training()
+    retriever.finalize_training(centroids)
     return retriever
 
 
-def brute_force(vectors, queries, k):
-    """Nearest k by squared L2 in float64, ties by position."""
-    distances = np.square(queries[:, None].astype(np.float64) - vectors[None]).sum(axis=2)
-    order = np.argsort(distances, axis=1, kind="stable")[:, :k]
-    return order, np.take_along_axis(distances, order, axis=1)
+def brute_force(vectors, queries, k, db_type="flatl2"):
+    """Nearest k by squared L2 distance or dot product in float64, equal ones by position."""
+    vectors, queries = vectors.astype(np.float64), queries.astype(np.float64)
+    if db_type == "innerproduct":
+        costs = -queries @ vectors.T
+    else:
+        costs = np.square(queries[:, None] - vectors[None]).sum(axis=2)
+    order = np.argsort(costs, axis=1, kind="stable")[:, :k]
+    costs = np.take_along_axis(costs, order, axis=1)
+    return order, -costs if db_type == "innerproduct" else costs
+
+
+def share_found(found, expected):
+    """Mean share of the expected neighbours that were found."""
+    pairs = zip(found, expected, strict=True)
+    return np.mean([len(np.intersect1d(ours, theirs)) / len(theirs) for ours, theirs in pairs])

@@ -225,8 +225,6 @@ class RetrievalConfig:
     recall: float = setting(0.95, above=0, at_most=1)
     """Share of the true neighbours that `nprobe: auto` finds, in 19 of 20 cases at least: decided on a sample of the
     centres with its standard error. With `db_type: pq` they are the nearest by the codes, not by the vectors."""
-    keep_centre: bool = False
-    """Always keep the centre video in its batch (the release may drop it)."""
     freeze_plan: bool = False
     """Train every epoch on the first plan, as the release did by accident."""
 

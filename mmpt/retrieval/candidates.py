@@ -1,6 +1,7 @@
-"""Neighbours to batches: each batch is a sample of one centre's neighbourhood, drawn in the order of the release.
+"""Turns neighbours into batches: each batch is a sample of the neighbourhood of one centre.
 
-Legend: N videos, V videos per batch, m = floor(N/V) centres and batches, k neighbours asked for, D hidden size.
+Legend: N videos, V videos per batch, m = floor(N/V) centres and batches, k neighbours, D hidden
+size.
 """
 
 from __future__ import annotations
@@ -19,18 +20,19 @@ from mmpt.utils.stopwatch import Stopwatch
 logger = get_logger(__name__)
 
 MAX_JUDGED_BATCHES = 2000
+"""Batches on which the hardness of a plan is measured."""
 
 
 def choose_centres(num_videos: int, videos_per_batch: int, rng: random.Random) -> list[int]:
-    """Draw m = floor(N/V) different positions.
+    """Draws m = floor(N/V) different positions.
 
     Raises:
-        DataError: fewer videos than one batch needs.
+        DataError: there are fewer videos than one batch needs.
     """
     if num_videos < videos_per_batch:
         raise DataError(
-            f"{num_videos} videos are fewer than one batch needs (`num_video_per_batch` is {videos_per_batch}); "
-            "list more videos or lower `num_video_per_batch`."
+            f"{num_videos} videos are fewer than one batch needs (`num_video_per_batch` is "
+            f"{videos_per_batch}); list more videos or lower `num_video_per_batch`."
         )
     return rng.sample(range(num_videos), num_videos // videos_per_batch)
 
@@ -40,37 +42,38 @@ def plan_batches(
     centres: Sequence[int],
     videos_per_batch: int,
     rng: random.Random,
-    keep_centre: bool = False,
 ) -> list[list[int]]:
-    """Return one batch of different positions per centre; at most V, fewer where the candidates are fewer.
+    """Returns one batch of different positions for each centre.
 
-    Candidates are the centre and its neighbours, nearest first; more than V are sampled, and the centre may be lost
-    in that, as in the release.
+    The candidates are the centre and its neighbours, nearest first. If there are more than V, V of
+    them are drawn; the centre may be lost in this, as in the release. If there are fewer, the batch
+    is short.
 
     Args:
         neighbours_mk: int64, positions, nearest first; -1 for none.
-        keep_centre: always keep the centre and sample V - 1 of the others.
     """
     assert len(neighbours_mk) == len(centres)
     batches = []
     for centre, neighbours in zip(centres, neighbours_mk.tolist(), strict=True):
         others = [position for position in neighbours if position not in (centre, -1)]
-        if len(others) < videos_per_batch:
-            batches.append([centre, *others])
-        elif keep_centre:
-            batches.append([centre, *rng.sample(others, videos_per_batch - 1)])
-        else:
-            batches.append(rng.sample([centre, *others], videos_per_batch))
+        batch = [centre, *others]
+        if len(batch) > videos_per_batch:
+            batch = rng.sample(batch, videos_per_batch)
+        batches.append(batch)
     return batches
 
 
-def plan_hardness(vectors_ND: np.ndarray, batches: Sequence[Sequence[int]], rng: random.Random) -> Hardness:
-    """Measure a plan on at most `MAX_JUDGED_BATCHES` of its batches (coverage on all of them).
+def plan_hardness(
+    vectors_ND: np.ndarray, batches: Sequence[Sequence[int]], rng: random.Random
+) -> Hardness:
+    """Measures how similar the videos of a batch are, on at most `MAX_JUDGED_BATCHES` batches.
 
-    The mean over pairs comes from the sum s of a batch's n unit vectors: (|s|^2 - n) / (n^2 - n).
+    The coverage is measured on all batches.
     """
     num_videos = len(vectors_ND)
-    judged = list(batches) if len(batches) <= MAX_JUDGED_BATCHES else rng.sample(list(batches), MAX_JUDGED_BATCHES)
+    judged = list(batches)
+    if len(judged) > MAX_JUDGED_BATCHES:
+        judged = rng.sample(judged, MAX_JUDGED_BATCHES)
     judged = [batch for batch in judged if len(batch) > 1]
     at_random = [rng.sample(range(num_videos), len(batch)) for batch in judged]
     covered = np.zeros(num_videos, dtype=bool)
@@ -92,20 +95,20 @@ def refresh_plan(
     num_cands: int,
     retriever: VectorRetriever,
     fingerprint: str,
-    keep_centre: bool = False,
     watch: Stopwatch | None = None,
 ) -> Plan:
-    """Plan the batches of an epoch from the vectors of all videos.
+    """Plans the batches of an epoch from the vectors of all videos.
 
     Args:
-        vectors_ND: float16 or float32 and finite (the pool says so), in the order of the training list; may be mapped
-            from a file.
+        vectors_ND: float16 or float32, finite (the pool checks this), in the order of the training
+            list.
         ids: N different video ids in the same order.
         epoch: e; all draws come from a generator seeded with e * e.
-        num_cands: neighbours asked for each centre (the centre itself is one of them).
+        num_cands: neighbours searched for each centre; the centre itself is one of them.
         retriever: an empty index; it is filled, trained and searched here.
-        fingerprint: what `plan_fingerprint` says of the settings, the list and the weights.
-        watch: takes the time of the parts `index`, `search` and `plan`.
+        fingerprint: `plan_fingerprint` of the settings, the list and the weights.
+        watch: measures the time of the parts `index`, `search` and `plan`.
+
     Raises:
         ConfigError: `num_cands` cannot fill a batch.
         DataError: N < V.
@@ -113,10 +116,8 @@ def refresh_plan(
     assert len(retriever) == 0, "refresh_plan fills an empty index"
     assert len(set(ids)) == len(ids) == len(vectors_ND)
     if num_cands < videos_per_batch:
-        raise ConfigError(
-            "retrieval",
-            [f"`num_cands` must be at least `num_video_per_batch` ({videos_per_batch}), but is {num_cands}."],
-        )
+        wanted = f"at least `num_video_per_batch` ({videos_per_batch})"
+        raise ConfigError("retrieval", [f"`num_cands` must be {wanted}, but is {num_cands}."])
     rng = random.Random(epoch * epoch)
     centres = choose_centres(len(ids), videos_per_batch, rng)
     watch = watch or Stopwatch()
@@ -126,28 +127,30 @@ def refresh_plan(
     with watch.timed("search"):
         neighbours_mk, _ = retriever.search(vectors_ND[centres], num_cands)
     with watch.timed("plan"):
-        batches = plan_batches(neighbours_mk, centres, videos_per_batch, rng, keep_centre)
+        batches = plan_batches(neighbours_mk, centres, videos_per_batch, rng)
         hardness = plan_hardness(vectors_ND, batches, random.Random(epoch * epoch))
-        _log_plan(epoch, hardness, batches, videos_per_batch, len(ids))
-        listed = tuple(tuple(ids[place] for place in batch) for batch in batches)
-    return Plan(epoch, fingerprint, len(ids), listed, hardness)
-
-
-def _log_plan(epoch: int, hardness: Hardness, batches: list[list[int]], videos_per_batch: int, num_videos: int) -> None:
-    short = sum(len(batch) < videos_per_batch for batch in batches)
-    logger.info(
-        "epoch %d: %d batches (%d short), cosine within a batch %.3f (at random %.3f), %.1f%% of %d videos covered",
-        epoch, len(batches), short, hardness.mean_cosine, hardness.random_mean_cosine, 100 * hardness.coverage,
-        num_videos,
-    )  # fmt: skip
+        num_short = sum(len(batch) < videos_per_batch for batch in batches)
+        logger.info(
+            "epoch %d: %d batches (%d short), cosine within a batch %.3f (at random %.3f), "
+            "%.1f%% of %d videos covered",
+            epoch, len(batches), num_short, hardness.mean_cosine, hardness.random_mean_cosine,
+            100 * hardness.coverage, len(ids),
+        )  # fmt: skip
+        listed = [tuple(ids[position] for position in batch) for batch in batches]
+    return Plan(epoch, fingerprint, len(ids), tuple(listed), hardness)
 
 
 def _mean_cosine(vectors_ND: np.ndarray, batches: Sequence[Sequence[int]]) -> float:
-    """Return the mean over batches of the mean cosine of two different members; NaN without batches."""
+    """Returns the mean over batches of the mean cosine of two members; NaN without batches.
+
+    The sum s of the n unit vectors of a batch gives the mean over its pairs without computing each:
+    (|s|^2 - n) / (n^2 - n).
+    """
     means = []
     for batch in batches:
         rows_nD = vectors_ND[list(batch)].astype(np.float64)
         rows_nD /= np.maximum(np.linalg.norm(rows_nD, axis=1, keepdims=True), 1e-12)
         total_D, num_rows = rows_nD.sum(axis=0), len(rows_nD)
-        means.append((total_D @ total_D - np.square(rows_nD).sum()) / (num_rows * (num_rows - 1)))
+        num_pairs = num_rows * (num_rows - 1)
+        means.append((total_D @ total_D - np.square(rows_nD).sum()) / num_pairs)
     return float(np.mean(means)) if means else float("nan")

@@ -1,6 +1,6 @@
-"""The plan of an epoch as a file: which videos make a batch, and a fingerprint of all that decided it.
+"""The plan of an epoch as a file: the videos of each batch, and a fingerprint of what decided them.
 
-A file is believed because its fingerprint is the expected one, never because it exists.
+A plan file is used only if its fingerprint is the expected one, never because it exists.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from mmpt.utils.io import atomic_write, read_json, remove_leftovers
 
 FORMAT = 1
 HARDNESS_LOG = "hardness.jsonl"
-"""Beside the plans: a JSON line for every plan that was made, with how similar the videos of its batches are."""
+"""A file next to the plans with one JSON line per plan: how similar the videos of a batch are."""
 
 
 class PlanMismatchError(DataError):
-    """A plan file that is sound, but was made for other settings, another list or other weights."""
+    """A valid plan file that was made for other settings, another list or other weights."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,15 @@ class Plan:
     batches: tuple[tuple[str, ...], ...]
     """Video ids, different within a batch."""
     hardness: Hardness | None = field(default=None, compare=False)
-    """Known when the plan has just been made."""
+    """None for a plan that was read from a file."""
 
     @staticmethod
     def path(folder: str | Path, epoch: int) -> Path:
-        """Return where the plan of `epoch` lies."""
+        """Returns the path of the plan of `epoch`."""
         return Path(folder) / f"plan_e{epoch}.json"
 
     def save(self, folder: str | Path) -> Path:
-        """Write `plan_e<epoch>.json`, under a temporary name first, and note its hardness; return its path."""
+        """Writes `plan_e<epoch>.json` and logs its hardness; returns its path."""
         path = self.path(folder, self.epoch)
         value = {
             "format": FORMAT,
@@ -70,31 +70,38 @@ class Plan:
         with atomic_write(path) as file:
             file.write(_compact(value) + "\n")
         if self.hardness is not None:
-            known = {name: value for name, value in asdict(self.hardness).items() if math.isfinite(value)}
+            measured = asdict(self.hardness)
+            known = {name: value for name, value in measured.items() if math.isfinite(value)}
             with open(path.parent / HARDNESS_LOG, "a", encoding="utf-8") as log:
                 log.write(_compact({"epoch": self.epoch, **known}) + "\n")
         return path
 
     @classmethod
     def load(cls, folder: str | Path, epoch: int, *, fingerprint: str, ids: Iterable[str]) -> Plan:
-        """Read the plan of `epoch`.
+        """Reads the plan of `epoch`.
 
         Args:
-            fingerprint: the one it must carry.
-            ids: the training list it must have been made from.
+            fingerprint: the expected one.
+            ids: the training list from which the plan must have been made.
+
         Raises:
-            PlanMismatchError: it was made by something else; plan again.
-            DataError: missing, of another format, or changed since it was written.
+            PlanMismatchError: the plan was made from something else.
+            DataError: the file is missing, of another format, or changed since it was written.
         """
         path = cls.path(folder, epoch)
         value = read_json(path)
         if not isinstance(value, dict) or value.get("format") != FORMAT:
-            raise DataError(f"{path}: not a plan of format {FORMAT}; delete it, it is made again.")
+            raise DataError(
+                f"{path}: not a plan of format {FORMAT}; delete it, so that it is made again."
+            )
         known = set(ids)
         expected = {"epoch": epoch, "fingerprint": fingerprint, "num_videos": len(known)}
         for key, wanted in expected.items():
             if value.get(key) != wanted:
-                raise PlanMismatchError(f"{path}: its `{key}` should be {wanted}, but is {value.get(key)}; plan again.")
+                found = value.get(key)
+                raise PlanMismatchError(
+                    f"{path}: its `{key}` should be {wanted}, but is {found}; plan again."
+                )
         batches = _read_batches(path, value)
         unknown = {name for batch in batches for name in batch} - known
         if unknown:
@@ -106,7 +113,7 @@ class Plan:
 
 
 def ids_fingerprint(ids: Iterable[str]) -> str:
-    """Return a SHA-256 (hex) of the training list, in order."""
+    """Returns a SHA-256 (hex) of the training list, in order."""
     listed = hashlib.sha256()
     for name in ids:
         listed.update(_compact(name).encode() + b"\n")
@@ -114,12 +121,12 @@ def ids_fingerprint(ids: Iterable[str]) -> str:
 
 
 def plan_fingerprint(*, ids: str, weights: str, **settings: Any) -> str:
-    """Return a SHA-256 (hex) of everything a plan depends on.
+    """Returns a SHA-256 (hex) of everything that a plan depends on.
 
     Args:
         ids: `ids_fingerprint` of the training list.
-        weights: what identifies the weights that embedded the videos.
-        settings: epoch, videos per batch, clips, candidates, index and sampling settings: plain JSON values.
+        weights: identifies the weights that embedded the videos.
+        settings: epoch, and settings of the batches, the index and the sampling; plain JSON values.
     """
     whole = {"format": FORMAT, "ids": ids, "weights": weights, "settings": settings}
     return hashlib.sha256(_compact(whole).encode()).hexdigest()
@@ -128,7 +135,10 @@ def plan_fingerprint(*, ids: str, weights: str, **settings: Any) -> str:
 def _read_batches(path: Path, value: dict[str, Any]) -> tuple[tuple[str, ...], ...]:
     found = value.get("batches")
     if not isinstance(found, list) or not found or value.get("checksum") != _checksum(found):
-        raise DataError(f"{path}: its batches are not the ones that were written; delete it, it is made again.")
+        raise DataError(
+            f"{path}: its batches are not those that were written; delete it, so that it is made "
+            "again."
+        )
     return tuple(tuple(batch) for batch in found)
 
 
@@ -137,4 +147,6 @@ def _checksum(batches: Any) -> str:
 
 
 def _compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return json.dumps(
+        value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
+    )

@@ -1,42 +1,62 @@
-"""The nearest-neighbour index: faiss trains lists (and keeps `pq` codes), and we scan them for all queries at once.
+"""The nearest-neighbour index of the epoch refresh.
 
-Training uses a seeded choice of vectors, and results are ordered by (distance, position), so that the same vectors,
-ids and settings give the same neighbours, however queries are grouped and whatever multiplies them.
+`faiss_index` or `gpu_search` finds neighbours. Their matrix products round differently with another
+number of threads or another device. They therefore find a few neighbours more than are wanted. The
+exact distances of these decide which are returned and in which order, equal ones by position.
+
+Legend: N vectors, m queries, k neighbours, D hidden size.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from mmpt.errors import ConfigError, DataError
-from mmpt.retrieval.faiss_calls import flat_index, one_thread, pair_costs, read_index, train_centroids, write_index
-from mmpt.retrieval.ivf import InvertedFile, SearchSettings
-from mmpt.retrieval.listscan import Metric
-from mmpt.retrieval.nprobe import Sample, share_found
-from mmpt.retrieval.pq import PQ_BYTES, PqIndex
-from mmpt.retrieval.sketch import Sketcher
-from mmpt.retrieval.threads import Workplace
-from mmpt.utils.io import NPY_ERRORS, atomic_write, read_json, write_json
-from mmpt.utils.log import get_logger
+from mmpt.registry import Registry
+from mmpt.retrieval import gpu_search
+from mmpt.utils.log import get_logger, progress
+from mmpt.utils.tf32 import float32_products
 
 logger = get_logger(__name__)
 
-DB_TYPES = ("flatl2", "innerproduct", "pq", "exact")
 MIN_EXAMPLES_PER_CENTROID = 39
-"""Fewer training vectors per list than this make poor lists (and faiss warn)."""
-FORMAT = 2
-SETTINGS = ("hidden_size", "cent", "db_type", "examples_per_cent_to_train", "nprobe", "seed", "recall")
+"""With fewer training vectors per list, lists are poor (and faiss warns)."""
+PQ_BYTES = 32
+"""Size of a vector's code with `db_type: pq`."""
+PQ_MIN_EXAMPLES = 256
+"""Values of a byte of a code, each of which needs a training vector."""
+SPARE = 8
+"""Neighbours that are searched beyond the wanted ones."""
+BLOCK_ROWS = 1 << 16
+"""Vectors converted to float32 at a time."""
 
 
 class VectorRetriever:
-    """Vectors by id, and their nearest neighbours."""
+    """Vectors by id, and a search of their nearest neighbours.
+
+    Args:
+        hidden_size: D.
+        cent: lists of the inverted file; fewer are made if there are too few vectors to train them.
+        db_type: `flatl2` (inverted file, squared L2 distance), `innerproduct` (inverted file, dot
+            product), `pq` (inverted file of 32-byte codes, squared L2 distance) or `exact` (no
+            inverted file: every query is compared with every vector; squared L2 distance).
+        examples_per_cent_to_train: training vectors per list.
+        nprobe: lists searched per query, or `auto`: the fewest with which every query finds its k
+            neighbours, and all of them find the share `recall` of their true neighbours.
+        seed: of the choice of training vectors, of k-means and of the sample behind `auto`.
+        recall: above 0 and at most 1; what `auto` reaches; 1 searches all lists. With `pq`, the
+            true neighbours are the nearest by the codes.
+        device: None for the CPU. On a GPU, `nprobe: auto` compares every query with every vector,
+            except with `pq`.
+
+    Raises:
+        ConfigError: `pq` cannot split vectors of this size.
+    """
 
     def __init__(
         self,
@@ -49,30 +69,10 @@ class VectorRetriever:
         recall: float = 0.95,
         *,
         device: torch.device | None = None,
-        memory_bytes: int = 1 << 27,
-        sketch_dir: str | Path | None = None,
     ):
-        """Make an empty index.
-
-        Args:
-            hidden_size: D.
-            cent: lists of the inverted file; fewer when there are not enough vectors to train them.
-            db_type: `flatl2` (lists, squared L2), `innerproduct` (lists, dot product), `pq` (lists with an HNSW
-                quantiser and 32-byte codes, squared L2; on the CPU only) or `exact` (no lists, squared L2).
-            examples_per_cent_to_train: training vectors per list.
-            nprobe: lists searched per query; `auto`: the fewest with which every query of a search finds its k
-                neighbours and a sample of the queries the share `recall` of its true ones.
-            seed: of the choice of training vectors, of k-means and of the sample.
-            recall: what `auto` reaches (of what all lists would find); 1 searches all lists.
-            device: where vectors are multiplied; None for the CPU. With `nprobe: auto` an accelerator compares every
-                query with every vector instead of training lists.
-            memory_bytes: bound of the products held there at a time, beside the queries and a block of vectors.
-            sketch_dir: keep the sketches, which a search reads of every vector, in a nameless file there instead of in
-                RAM.
-        Raises:
-            ConfigError: unknown `db_type`, bad `nprobe` or `recall`, or a hidden size that `pq` cannot split.
-        """
-        _check_settings(hidden_size, cent, db_type, nprobe, recall)
+        if db_type == "pq" and hidden_size % PQ_BYTES:
+            problem = f"needs a hidden size divisible by {PQ_BYTES}, but it is {hidden_size}"
+            raise ConfigError("retrieval", [f"`db_type: pq` {problem}; use `flatl2`."])
         self.hidden_size = hidden_size
         self.cent = cent
         self.db_type = db_type
@@ -80,41 +80,42 @@ class VectorRetriever:
         self.nprobe = nprobe
         self.seed = seed
         self.recall = recall
-        self.last_nprobe = 0  # lists searched per query by the last search
-        self.last_recall: float | None = None  # of the last search's sample; None when it was not measured
+        self.device = device or torch.device("cpu")
         self.ids: list[str] = []
+        self.index: Any = None
+        """A `faiss.IndexIVF`; None before `finalize_training`, and where all pairs are compared."""
+        self.last_nprobe = 0
+        """Lists searched per query by the last search; 0 if all pairs were compared."""
+        self.last_recall: float | None = None
+        """Recall of the last search on a sample of its queries; None if it was not measured."""
         self._known: set[str] = set()
-        self._waiting: list[np.ndarray] = []
-        self._index: InvertedFile | PqIndex | None = None
+        self._parts: list[np.ndarray] = []
+        self._vectors_ND = np.zeros((0, hidden_size), np.float32)
         self._is_l2 = db_type != "innerproduct"
-        self._metric = Metric(self._is_l2, partial(pair_costs, is_l2=self._is_l2))
-        self._workplace = Workplace(device or torch.device("cpu"), memory_bytes, one_thread)
-        self._sketch_dir = Path(sketch_dir) if sketch_dir is not None else None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
-    def num_lists(self) -> int:
-        """Lists of the finished index; of exact search, blocks of vectors."""
-        return len(self._finished().sizes)
+    def is_exact(self) -> bool:
+        """True if every query is compared with every vector."""
+        return self.db_type == "exact" or (
+            self.device.type != "cpu" and self.nprobe == "auto" and self.db_type != "pq"
+        )
 
     @property
-    def inverted_file(self) -> InvertedFile:
-        """The vectors by list (not for `pq`)."""
-        index = self._finished()
-        assert isinstance(index, InvertedFile), "`pq` has codes only"
-        return index
+    def num_lists(self) -> int:
+        """Lists of the inverted file; 0 where all pairs are compared."""
+        return 0 if self.index is None else self.index.nlist
 
     def add(self, vectors_nD: np.ndarray, ids: Sequence[str]) -> None:
-        """Add vectors under their ids; an id that is known already is ignored.
+        """Adds vectors under their ids; an id that is there already is ignored.
 
         Args:
-            vectors_nD: float32 or float16, finite, in RAM or memory-mapped. They are kept, not copied: do not change
-                them.
+            vectors_nD: float32 or float16, finite. They are kept, not copied: do not change them.
         """
-        assert self._index is None, "vectors are added before finalize_training"
-        assert vectors_nD.shape == (len(ids), self.hidden_size), f"{vectors_nD.shape} for {len(ids)} ids"
+        assert not len(self._vectors_ND), "vectors are added before finalize_training"
+        assert vectors_nD.shape == (len(ids), self.hidden_size)
         assert vectors_nD.dtype in (np.float32, np.float16), f"{vectors_nD.dtype}"
         fresh = []
         for row, name in enumerate(ids):
@@ -123,173 +124,159 @@ class VectorRetriever:
                 self.ids.append(name)
                 fresh.append(row)
         if fresh:
-            self._waiting.append(vectors_nD if len(fresh) == len(ids) else vectors_nD[fresh])
+            self._parts.append(vectors_nD if len(fresh) == len(ids) else vectors_nD[fresh])
 
     def finalize_training(self, centroids_LD: np.ndarray | None = None) -> None:
-        """Train the lists on a seeded random choice of the vectors added so far, and put all of them into lists.
+        """Trains the lists on a seeded random choice of the vectors, and adds all vectors to them.
 
         Args:
-            centroids_LD: float32; take these instead of training (`flatl2` and `innerproduct` only).
+            centroids_LD: float32; use these instead of training.
+
         Raises:
             DataError: no vectors, or too few for `pq`.
         """
         if not self.ids:
             raise DataError("there are no vectors to search: no video was embedded.")
-        assert centroids_LD is None or self.db_type in ("flatl2", "innerproduct"), "no other kind has such centroids"
-        num_lists = self._affordable_lists(len(self))
-        if num_lists < self.cent and centroids_LD is None and not self.is_exact:
+        self._vectors_ND = self._parts[0] if len(self._parts) == 1 else np.concatenate(self._parts)
+        self._parts = []
+        if self.is_exact:
+            return
+        from mmpt.retrieval import faiss_index  # deferred: loads faiss
+
+        begin = time.monotonic()
+        num_lists = min(self.cent, max(1, len(self) // MIN_EXAMPLES_PER_CENTROID))
+        if centroids_LD is not None:
+            num_lists = len(centroids_LD)
+        if num_lists < self.cent:
             logger.warning(
-                "%d vectors are too few to train %d lists; %d are made (%d vectors each).",
-                len(self), self.cent, num_lists, MIN_EXAMPLES_PER_CENTROID,
+                "%d vectors are too few to train %d lists (%d vectors each); training %d lists",
+                len(self), self.cent, MIN_EXAMPLES_PER_CENTROID, num_lists,
             )  # fmt: skip
-        vectors_ND = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
-        self._waiting = []
-        self._index = self._encode(vectors_ND) if self.db_type == "pq" else self._fill(vectors_ND, centroids_LD)
+        training_nD = self._training_vectors(num_lists)
+        # float16 vectors are stored as they are, in half the memory.
+        plain = "SQfp16" if self._vectors_ND.dtype == np.float16 else "Flat"
+        self.index = faiss_index.train_index(
+            training_nD,
+            num_lists,
+            f"PQ{PQ_BYTES}" if self.db_type == "pq" else plain,
+            is_l2=self._is_l2,
+            seed=self.seed,
+            centroids_LD=centroids_LD,
+        )
+        trained = time.monotonic()
+        blocks = progress(
+            self._float32_blocks(), len(self), "vectors indexed", logger, unit=BLOCK_ROWS
+        )
+        faiss_index.fill_index(self.index, blocks)
+        logger.info(
+            "index of %d vectors: %d lists, trained in %.1f s, filled in %.1f s",
+            len(self), num_lists, trained - begin, time.monotonic() - trained,
+        )  # fmt: skip
 
     def search(self, queries_mD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the k nearest stored vectors of every query; the answer does not depend on the other queries,
-        except that `nprobe: auto` is decided for all queries together.
+        """Returns the k nearest vectors of every query.
 
         Args:
             queries_mD: float32 or float16.
             k: neighbours wanted.
+
         Returns:
-            positions int64 [m,k] into `ids`, nearest first, ties by lower position, -1 where fewer were found;
-            float32 [m,k]: squared L2 distances (infinite beside -1) or dot products (minus infinity beside -1).
+            positions int64 [m,k] into `ids`, nearest first, equally near ones by position, -1 where
+            fewer were found; float32 [m,k]: squared L2 distances (infinite where the position is
+            -1) or dot products (minus infinity there).
         """
-        queries_mD = np.require(queries_mD, np.float32, ["C", "W"])  # torch warns of what it may not write
-        index, begin = self._finished(), time.monotonic()
-        sample, self.last_recall, measured = None, None, ""
-        is_auto = self.nprobe == "auto" or self.is_exact
-        self.last_nprobe = self.num_lists if is_auto else min(int(self.nprobe), self.num_lists)
-        if is_auto and not self.is_exact and self.recall < 1 and len(queries_mD):
-            sample = Sample.draw(index, queries_mD, min(k, len(self)), self.seed)
-            self.last_nprobe = sample.decide(index, queries_mD, self.recall)
-        decided = time.monotonic()
-        positions_mk, costs_mk = index.search(queries_mD, k, self.last_nprobe)
-        if sample is not None:
-            self.last_recall = share_found(positions_mk[sample.rows], sample.true_sk)
-            of = " of what codes tell" if self.db_type == "pq" else ""
-            measured = f"recall@{k} {self.last_recall:.3f}{of} on {len(sample.rows)} queries, "
-        logger.info(
-            "neighbours of %d queries: %s%d of %d lists, %.1f s, and %.1f s to decide that",
-            len(queries_mD), measured, self.last_nprobe, self.num_lists, time.monotonic() - decided, decided - begin,
-        )  # fmt: skip
+        queries_mD = np.require(queries_mD, np.float32, ["C", "W"])  # torch wants them writable
+        positions_mk = np.full((len(queries_mD), k), -1, dtype=np.int64)
+        scores_mk = np.full((len(queries_mD), k), np.inf if self._is_l2 else -np.inf, np.float32)
+        wanted = min(k, len(self))
+        if len(queries_mD):
+            begin = time.monotonic()
+            found = self._search(queries_mD, wanted)
+            positions_mk[:, :wanted], scores_mk[:, :wanted] = self._order(
+                queries_mD, *found, wanted
+            )
+            said = "all pairs"
+            if self.num_lists:
+                said = f"{self.last_nprobe} of {self.num_lists} lists"
+            if self.last_recall is not None:
+                said += f", recall@{k} {self.last_recall:.3f} on a sample"
+            seconds = time.monotonic() - begin
+            logger.info("neighbours of %d queries: %s, %.1f s", len(queries_mD), said, seconds)
+        return positions_mk, scores_mk
+
+    def _training_vectors(self, num_lists: int) -> np.ndarray:
+        """Returns a seeded random choice of the vectors, float32."""
+        chosen = np.random.default_rng(self.seed).permutation(len(self))
+        chosen = np.sort(chosen[: num_lists * self.examples_per_cent_to_train])
+        if self.db_type == "pq" and len(chosen) < PQ_MIN_EXAMPLES:
+            raise DataError(
+                f"`db_type: pq` trains on at least {PQ_MIN_EXAMPLES} vectors, but on {len(chosen)};"
+                " use `flatl2`."
+            )
+        return as_float32(self._vectors_ND[chosen])
+
+    def _search(self, queries_mD: np.ndarray, wanted: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns positions and scores of the wanted neighbours and a few more."""
+        k = min(wanted + SPARE, len(self))
+        self.last_nprobe, self.last_recall = 0, None
+        if self.is_exact and self.device.type != "cpu":
+            with float32_products(self.device, "highest"):
+                return gpu_search.search_all(
+                    queries_mD, self._vectors_ND, k, is_l2=self._is_l2, device=self.device
+                )
+        from mmpt.retrieval import faiss_index  # deferred: loads faiss
+
+        if self.is_exact:
+            return faiss_index.search_all(queries_mD, self._float32_blocks(), k, is_l2=self._is_l2)
+        assert self.index is not None, "finalize_training comes before search"
+        if isinstance(self.nprobe, int):
+            self.last_nprobe = min(self.nprobe, self.num_lists)
+        elif self.recall == 1:
+            self.last_nprobe = self.num_lists
+        else:
+            self.last_nprobe, self.last_recall = faiss_index.fewest_probes(
+                self.index, queries_mD, wanted, self.recall, self.seed
+            )
+        return faiss_index.search_lists(self.index, queries_mD, k, self.last_nprobe)
+
+    def _order(
+        self, queries_mD: np.ndarray, positions_mk: np.ndarray, scores_mk: np.ndarray, wanted: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the wanted neighbours by exact score, equal ones by position.
+
+        With `pq`, the scores of the codes decide.
+        """
+        if self.db_type != "pq":
+            scores_mk = self._exact_scores(queries_mD, positions_mk)
+        costs_mk = scores_mk if self._is_l2 else -scores_mk
+        costs_mk[positions_mk < 0] = np.inf
+        order_mk = np.lexsort((positions_mk, costs_mk), axis=1)[:, :wanted]
+        costs_mk = np.take_along_axis(costs_mk, order_mk, axis=1)
+        positions_mk = np.take_along_axis(positions_mk, order_mk, axis=1)
         return positions_mk, costs_mk if self._is_l2 else -costs_mk
 
-    def save(self, folder: str | Path) -> None:
-        """Write the index into `folder`, each file under a temporary name first; `faiss_ids.json` comes last.
+    def _exact_scores(self, queries_mD: np.ndarray, positions_mk: np.ndarray) -> np.ndarray:
+        """Returns the scores of these pairs, float32 [m,k], without a matrix product."""
+        scores_mk = np.empty(positions_mk.shape, dtype=np.float32)
+        for row, query_D in enumerate(queries_mD):
+            near_kD = as_float32(self._vectors_ND[positions_mk[row]])
+            if self._is_l2:
+                near_kD -= query_D
+                scores_mk[row] = np.einsum("kd,kd->k", near_kD, near_kD)
+            else:
+                scores_mk[row] = np.einsum("kd,d->k", near_kD, query_D)
+        return scores_mk
 
-        `faiss_idx` holds the centroids, and `vectors.npy` the vectors; for `pq` the first holds everything.
-        """
-        folder, index = Path(folder), self._finished()
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "faiss_ids.json").unlink(missing_ok=True)  # files of two indexes are none
-        write_index(self._in_faiss(), folder / "faiss_idx")
-        if isinstance(index, InvertedFile):
-            with atomic_write(folder / "vectors.npy", "wb") as file:
-                np.save(file, index.lists.vectors)
-        settings = {name: getattr(self, name) for name in SETTINGS}
-        write_json(folder / "faiss_ids.json", {"format": FORMAT, "settings": settings, "ids": self.ids})
-
-    @classmethod
-    def load(cls, folder: str | Path, **places: Any) -> VectorRetriever:
-        """Read what `save` wrote; vectors stay in their file.
-
-        Args:
-            places: `device`, `memory_bytes` and `sketch_dir` as for a new index.
-        Raises:
-            DataError: a file is missing, of another format, or they do not belong together.
-        """
-        folder = Path(folder)
-        table = read_json(folder / "faiss_ids.json")
-        if not isinstance(table, dict) or table.get("format") != FORMAT:
-            raise DataError(f"{folder / 'faiss_ids.json'}: not an id table of format {FORMAT}; build the index again.")
-        retriever = cls(**table["settings"], **places)
-        try:
-            in_faiss = read_index(folder / "faiss_idx")
-            vectors_ND = None if retriever.db_type == "pq" else np.load(folder / "vectors.npy", mmap_mode="r")
-        except (RuntimeError, OSError, *NPY_ERRORS) as err:
-            raise DataError(f"{folder}: not a readable index ({err}); build it again.") from None
-        found, dim = (in_faiss.ntotal, in_faiss.d) if vectors_ND is None else vectors_ND.shape
-        retriever.ids = table["ids"]
-        retriever._known = set(retriever.ids)
-        if found != len(retriever.ids) or dim != retriever.hidden_size:
-            raise DataError(
-                f"{folder}: `faiss_ids.json` names {len(retriever.ids)} vectors of size {retriever.hidden_size}, but "
-                f"the index holds {found} of size {dim}; build it again."
-            )
-        if vectors_ND is None:
-            retriever._index = PqIndex(in_faiss)
-        else:
-            centroids_LD = in_faiss.reconstruct_n(0, in_faiss.ntotal) if in_faiss.ntotal else None
-            retriever._index = retriever._fill(vectors_ND, centroids_LD)
-        return retriever
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether every query is compared with every vector, so that no lists are trained."""
-        on_accelerator = self._workplace.device.type != "cpu" and self.nprobe == "auto" and self.db_type != "pq"
-        return self.db_type == "exact" or on_accelerator
-
-    def _finished(self) -> InvertedFile | PqIndex:
-        assert self._index is not None, "finalize_training comes before this"
-        return self._index
-
-    def _affordable_lists(self, num_vectors: int) -> int:
-        return min(self.cent, max(1, num_vectors // MIN_EXAMPLES_PER_CENTROID))
-
-    def _training_vectors(self, vectors_ND: np.ndarray) -> np.ndarray:
-        """Return a seeded random choice of the vectors, float32."""
-        wanted = self._affordable_lists(len(vectors_ND)) * self.examples_per_cent_to_train
-        chosen = np.random.default_rng(self.seed).permutation(len(vectors_ND))[:wanted]
-        return np.asarray(vectors_ND[np.sort(chosen)]).astype(np.float32, copy=False)
-
-    def _fill(self, vectors_ND: np.ndarray, centroids_LD: np.ndarray | None) -> InvertedFile:
-        """Train what is not given, and put the vectors into lists."""
-        begin = time.monotonic()
-        training_nD = self._training_vectors(vectors_ND)
-        if centroids_LD is None and not self.is_exact:
-            num_lists = self._affordable_lists(len(vectors_ND))
-            centroids_LD = train_centroids(training_nD, num_lists, self.seed, is_l2=self._is_l2)
-        settings = SearchSettings(Sketcher.fit(training_nD, is_l2=self._is_l2), self._metric, self._workplace)
-        trained = time.monotonic()
-        index = InvertedFile.build(vectors_ND, centroids_LD, settings, self._sketch_dir)
-        logger.info(
-            "index of %d vectors: %d lists, sketches of %d for %d numbers; trained in %.1f s, filled in %.1f s",
-            len(vectors_ND), len(index.lists), settings.sketcher.size(self.hidden_size), self.hidden_size,
-            trained - begin, time.monotonic() - trained,
-        )  # fmt: skip
-        return index
-
-    def _encode(self, vectors_ND: np.ndarray) -> PqIndex:
-        """Train `pq` and keep the vectors' codes."""
-        index = PqIndex.train(self._training_vectors(vectors_ND), self._affordable_lists(len(vectors_ND)), self.seed)
-        index.add(vectors_ND)
-        return index
-
-    def _in_faiss(self) -> Any:
-        """Return what faiss can store of the index."""
-        index = self._finished()
-        if isinstance(index, PqIndex):
-            return index.codes
-        flat = flat_index(self.hidden_size, is_l2=self._is_l2)
-        if index.centroids is not None:
-            flat.add(index.centroids.vectors)
-        return flat
+    def _float32_blocks(self) -> Iterator[np.ndarray]:
+        for begin in range(0, len(self), BLOCK_ROWS):
+            yield as_float32(self._vectors_ND[begin : begin + BLOCK_ROWS])
 
 
-def _check_settings(hidden_size: int, cent: int, db_type: str, nprobe: int | str, recall: float) -> None:
-    problems = []
-    if db_type not in DB_TYPES:
-        problems.append(f"`db_type` must be one of {', '.join(DB_TYPES)}, but is `{db_type}`.")
-    if db_type == "pq" and hidden_size % PQ_BYTES:
-        problems.append(f"`db_type: pq` needs a hidden size divisible by {PQ_BYTES}, but it is {hidden_size}.")
-    if cent < 1:
-        problems.append(f"`centroids` must be at least 1, but is {cent}.")
-    if nprobe != "auto" and (isinstance(nprobe, str) or nprobe < 1):
-        problems.append(f"`nprobe` must be `auto` or a number of at least 1, but is `{nprobe}`.")
-    if not 0 < recall <= 1:
-        problems.append(f"`recall` must be above 0 and at most 1, but is {recall}.")
-    if problems:
-        raise ConfigError("retrieval", problems)
+RETRIEVERS: Registry[VectorRetriever] = Registry("retriever", VectorRetriever, "mmpt.retrieval")
+RETRIEVERS.register(VectorRetriever)
+
+
+def as_float32(vectors: np.ndarray) -> np.ndarray:
+    """Returns float32; torch converts float16 several times faster than NumPy."""
+    writable = np.require(vectors, requirements=["C", "W"])  # else torch warns
+    return torch.from_numpy(writable).float().numpy()

@@ -55,7 +55,7 @@ PLAN_DATASET_KEYS = (
 )  # fmt: skip
 PLAN_RETRIEVAL_KEYS = (
     "num_cands", "centroids", "examples_per_cent_to_train", "db_type", "nprobe", "recall",
-    "keep_centre", "retriever_cls",
+    "retriever_cls",
 )  # fmt: skip
 
 
@@ -157,7 +157,6 @@ class RetriTask(Task):
                 num_cands=retrieval.num_cands,
                 retriever=self._retriever(vectors_ND.shape[1], epoch, device_of(model)),
                 fingerprint=self._fingerprint(epoch, weights_fingerprint(model)),
-                keep_centre=retrieval.keep_centre,
                 watch=watch,
             )
             with watch.timed("save"):

@@ -273,7 +273,7 @@ def test_old_keys_only_give_one_line(load, caplog):
 
 def test_batch_size_is_divided_once_and_a_resolved_file_means_the_same(load, tmp_path):
     changes = {"dataset": {"subsampling": 32}, "fairseq": {"dataset": {"batch_size": 256}}, "metric": ["A"]}
-    config = with_run_dir(load(changes, f"fairseq.checkpoint.save_dir={tmp_path}/s", "keep_centre=true"))
+    config = with_run_dir(load(changes, f"fairseq.checkpoint.save_dir={tmp_path}/s", "freeze_plan=true"))
     assert config.batch_size == 8  # 256 // 32, as VLM's released YAML gives
     saved = tmp_path / "s" / "config.yaml"
     save_resolved(config, saved)

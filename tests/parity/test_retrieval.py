@@ -15,6 +15,7 @@ from mmpt.retrieval import (
     plan_batches,
     video_vectors,
 )
+from mmpt.retrieval.faiss_index import list_of_positions
 from mmpt.utils.distributed import World
 
 NUM_CANDS, VIDEOS_PER_BATCH, CLIPS = 20, 6, 16
@@ -54,8 +55,8 @@ def test_known_ids_are_ignored(golden):
 
 
 def test_assignment_to_stored_centroids(golden):
-    lists = with_stored_centroids(golden, 1).inverted_file.list_of_positions()
-    assert np.array_equal(lists, golden["assignment"])
+    index = with_stored_centroids(golden, 1).index
+    assert np.array_equal(list_of_positions(index), golden["assignment"])
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from mmpt.errors import ConfigError, DataError
-from mmpt.retrieval import VectorRetriever, choose_centres, plan_batches, plan_hardness, refresh_plan
+from mmpt.retrieval import (
+    VectorRetriever,
+    choose_centres,
+    plan_batches,
+    plan_hardness,
+    refresh_plan,
+)
 
 
 def test_centres_are_different_and_as_many_as_full_batches():
@@ -24,24 +30,17 @@ def test_candidates_by_hand():
     neighbours = np.array([[4, 1, 7, -1], [2, 9, 3, 5], [6, 0, 1, 8]])
     batches = plan_batches(neighbours, [4, 2, 5], 4, random.Random(3))
     rng = random.Random(3)
-    # 3 candidates and 4 candidates are kept in order; a centre that did not find itself makes 5, of which 4 are drawn
+    # 3 and 4 candidates are kept in order; with the centre, which did not find itself, there are 5
     assert batches == [[4, 1, 7], [2, 9, 3, 5], rng.sample([5, 6, 0, 1, 8], 4)]
-
-
-def test_keep_centre():
-    neighbours = np.tile(np.arange(50), (40, 1))
-    centres = list(range(40))
-    kept = plan_batches(neighbours, centres, 5, random.Random(0), keep_centre=True)
-    assert all(centre in batch and len(set(batch)) == 5 for centre, batch in zip(centres, kept, strict=True))
-    released = plan_batches(neighbours, centres, 5, random.Random(0))
-    assert not all(centre in batch for centre, batch in zip(centres, released, strict=True))
 
 
 def test_hardness_equals_the_mean_over_pairs():
     vectors = np.random.default_rng(0).standard_normal((30, 8)).astype(np.float32) + 0.5
     batches = [[0, 1, 2, 3], [4, 5, 6, 1], [9, 3]]
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    means = [np.mean([unit[a] @ unit[b] for a in batch for b in batch if a != b]) for batch in batches]
+    means = [
+        np.mean([unit[a] @ unit[b] for a in batch for b in batch if a != b]) for batch in batches
+    ]
     hardness = plan_hardness(vectors, batches, random.Random(0))
     assert hardness.mean_cosine == pytest.approx(np.mean(means), abs=1e-6)  # measured: 0
     assert hardness.coverage == 8 / 30
@@ -50,14 +49,22 @@ def test_hardness_equals_the_mean_over_pairs():
 def planted(num_clusters=25, size=32, dim=16):
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(num_clusters), size)[rng.permutation(num_clusters * size)]
-    vectors = 5 * rng.standard_normal((num_clusters, dim))[labels] + rng.standard_normal((len(labels), dim))
+    vectors = 5 * rng.standard_normal((num_clusters, dim))[labels] + rng.standard_normal(
+        (len(labels), dim)
+    )
     return vectors.astype(np.float32), labels, [f"video{number}" for number in range(len(labels))]
 
 
 def refresh(vectors, ids, epoch=1, num_cands=32, **settings):
     retriever = VectorRetriever(vectors.shape[1], 16, **settings)
     return refresh_plan(
-        vectors, ids, epoch=epoch, videos_per_batch=8, num_cands=num_cands, retriever=retriever, fingerprint="f"
+        vectors,
+        ids,
+        epoch=epoch,
+        videos_per_batch=8,
+        num_cands=num_cands,
+        retriever=retriever,
+        fingerprint="f",
     )
 
 
@@ -70,11 +77,16 @@ def test_batches_are_planted_clusters():
         assert len(set(batch)) == 8
         assert len({label_of[name] for name in batch}) == 1
     places = {name: place for place, name in enumerate(ids)}
-    hardness = plan_hardness(vectors, [[places[name] for name in batch] for batch in plan.batches], random.Random(0))
+    hardness = plan_hardness(
+        vectors, [[places[name] for name in batch] for batch in plan.batches], random.Random(0)
+    )
     assert hardness.mean_cosine > 0.9  # measured: 0.956
     assert abs(hardness.random_mean_cosine) < 0.1  # measured: 0.032
     assert plan.hardness is not None
-    assert (plan.hardness.mean_cosine, plan.hardness.coverage) == (hardness.mean_cosine, hardness.coverage)
+    assert (plan.hardness.mean_cosine, plan.hardness.coverage) == (
+        hardness.mean_cosine,
+        hardness.coverage,
+    )
 
 
 def test_a_plan_depends_on_its_arguments_only():
@@ -89,10 +101,18 @@ def test_a_plan_depends_on_its_arguments_only():
 
 def test_auto_fills_every_batch_and_a_fixed_number_may_not():
     vectors, _, ids = planted(num_clusters=100, size=4)
-    vectors[:10] += 1000 * np.repeat(np.eye(16, dtype=np.float32)[:2], 5, axis=0)  # two lists of 5 videos each
-    sizes = {len(batch) for epoch in range(1, 6) for batch in refresh(vectors, ids, epoch, nprobe=1).batches}
+    vectors[:10] += 1000 * np.repeat(
+        np.eye(16, dtype=np.float32)[:2], 5, axis=0
+    )  # two lists of 5 videos each
+    sizes = {
+        len(batch)
+        for epoch in range(1, 6)
+        for batch in refresh(vectors, ids, epoch, nprobe=1).batches
+    }
     assert sizes == {5, 8}
-    assert {len(batch) for epoch in range(1, 6) for batch in refresh(vectors, ids, epoch).batches} == {8}
+    assert {
+        len(batch) for epoch in range(1, 6) for batch in refresh(vectors, ids, epoch).batches
+    } == {8}
 
 
 def test_refresh_refuses_what_cannot_work():

@@ -1,4 +1,4 @@
-"""A plan file is read back as written, and refused when it was made by something else or changed."""
+"""A plan file is read as it was written, and refused when it is foreign or was changed."""
 
 import json
 from dataclasses import replace
@@ -6,7 +6,14 @@ from dataclasses import replace
 import pytest
 
 from mmpt.errors import DataError
-from mmpt.retrieval import HARDNESS_LOG, Hardness, Plan, PlanMismatchError, ids_fingerprint, plan_fingerprint
+from mmpt.retrieval import (
+    HARDNESS_LOG,
+    Hardness,
+    Plan,
+    PlanMismatchError,
+    ids_fingerprint,
+    plan_fingerprint,
+)
 
 IDS = ["a", "b", "ü", "d"]
 PLAN = Plan(epoch=3, fingerprint="abc", num_videos=4, batches=(("a", "ü"), ("b", "d", "a")))

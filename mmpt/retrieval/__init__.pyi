@@ -1,0 +1,37 @@
+from .candidates import choose_centres, plan_batches, plan_hardness, refresh_plan
+from .plan import (
+    HARDNESS_LOG,
+    Hardness,
+    Plan,
+    PlanMismatchError,
+    ids_fingerprint,
+    plan_fingerprint,
+)
+from .retriever import RETRIEVERS, VectorRetriever
+from .vectorpool import (
+    VECTOR_POOLS,
+    DistributedVideoVectorPool,
+    VideoVectorPool,
+    remove_other_vectors,
+    video_vectors,
+)
+
+__all__ = [
+    "HARDNESS_LOG",
+    "RETRIEVERS",
+    "VECTOR_POOLS",
+    "DistributedVideoVectorPool",
+    "Hardness",
+    "Plan",
+    "PlanMismatchError",
+    "VectorRetriever",
+    "VideoVectorPool",
+    "choose_centres",
+    "ids_fingerprint",
+    "plan_batches",
+    "plan_fingerprint",
+    "plan_hardness",
+    "refresh_plan",
+    "remove_other_vectors",
+    "video_vectors",
+]

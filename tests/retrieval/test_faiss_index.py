@@ -1,0 +1,61 @@
+"""The number of probes, by hand and on many samples."""
+
+import faiss
+import numpy as np
+import pytest
+
+from mmpt.retrieval import faiss_index
+from mmpt.retrieval.faiss_index import fewest_probes, fill_index, train_index
+from tests.vectors import DIM, build
+
+
+def known_lists():
+    """An index of 4 lists on a line, and queries whose 100 neighbours lie 80, 15, 5, 0 in these."""
+    centroids = np.zeros((4, DIM), np.float32)
+    centroids[:, 0] = 0, 10, 21, 33
+    vectors = np.zeros((400, DIM), np.float32)
+    vectors[:80, 0] = np.linspace(1, 4, 80)
+    vectors[80:95, 0] = np.linspace(6, 10, 15)
+    vectors[95:100, 0] = np.linspace(16, 18, 5)
+    vectors[100:200, 0] = 33
+    vectors[200:, 1] = 31  # in the first list, farther than the neighbours in the third
+    queries = np.zeros((40, DIM), np.float32)
+    queries[:, 2] = np.linspace(0, 1, 40)
+    return build(vectors, cent=4, centroids=centroids).index, queries
+
+
+@pytest.mark.parametrize(
+    ("recall", "num_probes", "reached"),
+    [(0.8, 1, 0.8), (0.81, 2, 0.95), (0.95, 2, 0.95), (0.951, 3, 1)],
+)
+def test_the_fewest_probes_that_reach_the_recall(recall, num_probes, reached):
+    index, queries = known_lists()
+    assert fewest_probes(index, queries, 100, recall, seed=0) == (num_probes, reached)
+
+
+@pytest.mark.parametrize(
+    ("k", "num_probes"), [(280, 1), (281, 2), (295, 2), (296, 3), (301, 4), (400, 4)]
+)
+def test_the_fewest_probes_with_which_every_query_meets_k_vectors(k, num_probes):
+    index, queries = known_lists()  # the lists hold 280, 15, 5 and 100 vectors
+    assert fewest_probes(index, queries, k, 0.1, seed=0)[0] == num_probes
+
+
+def test_a_sample_reaches_the_recall_of_all_queries_19_times_of_20(monkeypatch):
+    rng = np.random.default_rng(0)
+    spread = rng.uniform(0.2, 3, (2000, 1))  # queries differ in how far their neighbours lie
+    vectors = spread * rng.standard_normal((2000, 8))
+    vectors = vectors.astype(np.float32)
+    index = train_index(vectors, 30, "Flat", is_l2=True, seed=0)
+    fill_index(index, [vectors])
+    true = faiss.knn(vectors, vectors, 20)[1]
+    found = [faiss_index.search_lists(index, vectors, 20, probes + 1)[0] for probes in range(30)]
+    recalls = [
+        np.mean([np.isin(*rows).mean() for rows in zip(true, some, strict=True)]) for some in found
+    ]
+    monkeypatch.setattr(faiss_index, "SAMPLE", 100)
+    reached = []
+    for seed in range(100):
+        num_probes, _ = fewest_probes(index, vectors, 20, 0.88, seed)
+        reached.append(recalls[num_probes - 1] >= 0.88)  # 4 probes find 0.876
+    assert np.mean(reached) > 0.95  # measured: 0.99; 0.65 without the standard errors
