@@ -123,7 +123,7 @@ def test_scripts_leave_training_pickles_and_each_other_alone() -> None:
         ("losses/nce.py", "from .. import tasks"),
         ("losses/nce.py", "def f():\n    import mmpt.tasks.task as task\n    return task"),
         ("losses/nce.py", "import importlib\nimportlib.import_module('mmpt.tasks')"),
-        ("endtasks/youcook/data.py", "from ...tasks import task"),
+        ("endtasks/coin/data.py", "from ...tasks import task"),
         ("processors/how2.py", "if TYPE_CHECKING:\n    from mmpt.datasets import MMDataset"),
         ("errors.py", "from mmpt.registry import Registry"),
         ("__init__.py", "from mmpt.models import MMFusionSeparate"),

@@ -1,24 +1,6 @@
-"""The downstream benchmarks, one package each. A class of any of them is an attribute of this
-package.
-"""
+"""The downstream benchmarks. Each brings its data, its predictor and its metric."""
 
-import importlib
-import pkgutil
-from typing import Any
+import lazy_loader
 
-# Maps each public class to the package of its benchmark. The packages themselves import nothing
-# yet.
-_PACKAGES = {
-    name: package
-    for package in (
-        f"{__name__}.{found.name}" for found in pkgutil.iter_modules(__path__) if found.ispkg
-    )
-    for name in importlib.import_module(package).__all__
-}
-__all__ = sorted(_PACKAGES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _PACKAGES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_PACKAGES[name]), name)
+# `__init__.pyi` lists the public names. A name's module is imported when the name is first used.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -52,27 +52,9 @@ INCEPTION = {
 """Widths of every block's branches: b0, b1a, b1b, b2a, b2b, b3."""
 
 LAYERS = (
-    *(
-        "conv1",
-        "maxpool_2a",
-        "conv_2b",
-        "conv_2c",
-        "gating",
-        "maxpool_3a",
-        "mixed_3b",
-        "mixed_3c",
-        "maxpool_4a",
-    ),
-    *(
-        "mixed_4b",
-        "mixed_4c",
-        "mixed_4d",
-        "mixed_4e",
-        "mixed_4f",
-        "maxpool_5a",
-        "mixed_5b",
-        "mixed_5c",
-    ),
+    *("conv1", "maxpool_2a", "conv_2b", "conv_2c", "gating", "maxpool_3a", "mixed_3b", "mixed_3c"),
+    *("maxpool_4a", "mixed_4b", "mixed_4c", "mixed_4d", "mixed_4e", "mixed_4f"),
+    *("maxpool_5a", "mixed_5b", "mixed_5c"),
 )
 
 
@@ -137,9 +119,8 @@ class S3D(nn.Module):
         for name in LAYERS:
             x_NCTHW = self.get_submodule(name)(x_NCTHW)
             if name == "conv1" and self.space_to_depth:
-                x_NCTHW = x_NCTHW[
-                    :, :, 1:, 1:, 1:
-                ]  # its even kernel and padding make one place too many
+                # The even kernel and the padding of conv1 make one place too many.
+                x_NCTHW = x_NCTHW[:, :, 1:, 1:, 1:]
         mean_NC = x_NCTHW.mean(dim=(2, 3, 4))
         return {"video_embedding": self.fc(mean_NC), "mixed_5c": mean_NC}
 
@@ -159,17 +140,12 @@ class S3D(nn.Module):
         words.
         """
         assert self.word_ids, "this S3D was built without words, so it has no text tower"
-        return {
-            "text_embedding": self.text_module(self.tokenise(sentences).to(self.fc.weight.device))
-        }
+        ids_NW = self.tokenise(sentences).to(self.fc.weight.device)
+        return {"text_embedding": self.text_module(ids_NW)}
 
 
 def _check_clips(clips: torch.Tensor) -> None:
-    if (
-        clips.dim() != 5
-        or clips.shape[1] != 3
-        or any(size % 2 or not size for size in clips.shape[2:])
-    ):
+    if clips.dim() != 5 or clips.shape[1] != 3 or any(n % 2 or not n for n in clips.shape[2:]):
         raise DataError(
             "clips for S3D must be [clips, 3, frames, height, width] with even frames, height and width (30 x 224 x "
             f"224 in HowTo100M features), but are {list(clips.shape)}."
@@ -210,17 +186,12 @@ def load_s3d(weights: str | Path = S3D_WEIGHTS, words: str | Path | None = None)
         raise CheckpointError(f"{path}: S3D's weights are not there. {_where('s3d_howto100m.pth')}")
     state = load_checkpoint(path)
     if words is None:
-        text = [name for name in state if str(name).startswith(TEXT_TENSORS)]
-        state = {name: value for name, value in state.items() if name not in text}
-        logger.info("%s: %d tensors of the text tower are left out", path, len(text))
+        for name in [name for name in state if str(name).startswith(TEXT_TENSORS)]:
+            del state[name]
     network = S3D(words)
     try:
         network.load_state_dict(state)
-    except (
-        RuntimeError,
-        TypeError,
-        AttributeError,
-    ) as err:  # other names, shapes, or values that are no tensors
+    except (RuntimeError, TypeError, AttributeError) as err:  # other names, shapes, or no tensors
         reason = " ".join(str(err).split())[:300]
         raise CheckpointError(
             f"{path}: these are not S3D's weights ({reason} ..). {_where(S3D_WEIGHTS.name)}"

@@ -10,7 +10,6 @@ file is an error; in a folder that video is left out, with the reason.
 
 from __future__ import annotations
 
-import csv
 import os
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -18,26 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmpt.errors import DataError
+from mmpt.utils.io import read_text
+from mmpt.utils.validation import NotBlank, Row, read_table
 
 VIDEO_SUFFIXES = frozenset(
-    (
-        *(
-            ".3gp",
-            ".avi",
-            ".f4v",
-            ".flv",
-            ".m2ts",
-            ".m4v",
-            ".mkv",
-            ".mov",
-            ".mp4",
-            ".mpeg",
-            ".mpg",
-            ".mts",
-            ".ogv",
-        ),
-        *(".ts", ".vob", ".webm", ".wmv"),
-    )
+    ".3gp .avi .f4v .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()  # noqa: SIM905
 )
 LIST_SUFFIXES = frozenset({".txt", ".lst"})
 _MAX_NAME_BYTES = 236  # file systems take 255, of which the name of a temporary file needs 18
@@ -129,11 +113,7 @@ def _problem_of(video_id: str) -> str:
     """Say why an id cannot be a file's name and a line of a list; empty when it can."""
     if not video_id or video_id.startswith("."):
         return "is empty or begins with a dot"
-    if (
-        "/" in video_id
-        or "\\" in video_id
-        or any(unicodedata.category(letter) in _NOT_IN_IDS for letter in video_id)
-    ):
+    if {"/", "\\"} & set(video_id) or _NOT_IN_IDS & set(map(unicodedata.category, video_id)):
         return "holds a slash, a control character, or bytes that are not UTF-8"
     if video_id != video_id.strip():
         return "begins or ends with a space"
@@ -144,72 +124,58 @@ def _problem_of(video_id: str) -> str:
 
 def _read_source(source: Path, found: VideoList) -> Iterator[tuple[str, Path, str]]:
     """Yields (id, video, feature path or an empty string)."""
+    suffix = source.suffix.lower()
+    if not source.exists():
+        raise DataError(
+            f"{source}: no such folder or file. Name where the videos are with `--vdir`."
+        )
+    if source.is_dir():
+        yield from _folder(source, found)
+    elif suffix in LIST_SUFFIXES:
+        for number, line in enumerate(read_text(source).splitlines(), start=1):
+            if line.strip():
+                video = _locate(line.strip(), source)
+                yield check_id(video.stem, f"{source}, line {number}"), video, ""
+    elif suffix == ".csv":
+        yield from _csv_file(source)
+    elif suffix in VIDEO_SUFFIXES:
+        yield check_id(source.stem, str(source)), source, ""
+    else:
+        raise DataError(f"{source}: must be a folder, a video, a list (.txt, .lst) or a .csv file.")
+
+
+def _folder(folder: Path, found: VideoList) -> Iterator[tuple[str, Path, str]]:
     try:
-        if source.is_dir():
-            for path in _folder(source, found):
-                if reason := _problem_of(path.stem):
-                    found.misnamed[str(path)] = f"its name {reason}"
-                else:
-                    yield path.stem, path, ""
-        elif source.suffix.lower() in LIST_SUFFIXES and source.is_file():
-            yield from _list_file(source)
-        elif source.suffix.lower() == ".csv" and source.is_file():
-            yield from _csv_file(source)
-        elif source.is_file() and source.suffix.lower() in VIDEO_SUFFIXES:
-            yield check_id(source.stem, str(source)), source, ""
-        elif source.exists():
-            raise DataError(
-                f"{source}: must be a folder, a video, a list (.txt, .lst) or a .csv file."
-            )
-        else:
-            raise DataError(
-                f"{source}: no such folder or file. Name where the videos are with `--vdir`."
-            )
-    except (OSError, UnicodeDecodeError, csv.Error) as err:
-        raise DataError(f"{source}: cannot be read ({err}).") from err
-
-
-def _folder(folder: Path, found: VideoList) -> Iterator[Path]:
-    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    folders = [path for path in entries if path.is_dir()]
-    inside = (
-        path for sub in folders for path in sorted(sub.iterdir()) if not path.name.startswith(".")
-    )
-    for path in [*entries, *inside]:
+        paths = [*sorted(folder.glob("[!.]*")), *sorted(folder.glob("[!.]*/[!.]*"))]
+    except OSError as err:
+        raise DataError(f"{folder}: cannot be read ({err}).") from err
+    for path in paths:
         if path.is_dir():
             continue
-        if path.suffix.lower() in VIDEO_SUFFIXES:
-            yield path
-        else:
+        if path.suffix.lower() not in VIDEO_SUFFIXES:
             found.num_ignored += 1
+        elif reason := _problem_of(path.stem):
+            found.misnamed[str(path)] = f"its name {reason}"
+        else:
+            yield path.stem, path, ""
 
 
-def _list_file(source: Path) -> Iterator[tuple[str, Path, str]]:
-    for number, line in enumerate(source.read_text(encoding="utf-8-sig").splitlines(), start=1):
-        if line.strip():
-            video = _locate(line.strip(), source)
-            yield check_id(video.stem, f"{source}, line {number}"), video, ""
+class _Row(Row):
+    video_path: NotBlank
+    id: str = ""
+    feature_path: str = ""
 
 
 def _csv_file(source: Path) -> Iterator[tuple[str, Path, str]]:
-    with open(source, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        if "video_path" not in (reader.fieldnames or ()):
-            columns = ", ".join(reader.fieldnames or ()) or "none"
+    for row in read_table(source, _Row):
+        where, feature = f"{source}, line {row.line}", row.feature_path
+        if feature and (not feature.endswith(".npy") or ".." in Path(feature).parts):
             raise DataError(
-                f"{source}: needs a column `video_path` (and may have `id`, `feature_path`); has: {columns}."
+                f"{where}: `feature_path` must end in .npy and not hold `..`, but is {feature!r}."
             )
-        for row in reader:
-            where = f"{source}, line {reader.line_num}"
-            if not (name := (row["video_path"] or "").strip()):
-                raise DataError(f"{where}: `video_path` is empty.")
-            video, feature = _locate(name, source), (row.get("feature_path") or "").strip()
-            if feature and (not feature.endswith(".npy") or ".." in Path(feature).parts):
-                raise DataError(
-                    f"{where}: `feature_path` must end in .npy and not hold `..`, but is {feature!r}."
-                )
-            default = Path(feature).stem if feature else video.stem
-            yield check_id((row.get("id") or "").strip() or default, where), video, feature
+        video = _locate(row.video_path, source)
+        default = Path(feature).stem if feature else video.stem
+        yield check_id(row.id or default, where), video, feature
 
 
 def _locate(name: str, source: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmpt.endtasks.msrvtt_qa.evaluation import QAOutputs
+from mmpt.endtasks.msrvtt_qa import QAOutputs
 from mmpt.evaluators import ClipId
 from mmpt.reporting.markup import Section, escape, tag
 from mmpt.reporting.pictures import pictures

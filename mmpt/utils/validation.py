@@ -1,17 +1,50 @@
-"""Data from files as pydantic models. A mistake becomes a `DataError` that names its file and place."""
+"""JSON files and tables as pydantic models. A mistake is named with its file and place.
+
+A caller describes its file by models and gets the file's content in them.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from mmpt.errors import DataError
-from mmpt.utils.io import read_json
+from mmpt.utils.io import read_json, read_text
 
 T = TypeVar("T")
+R = TypeVar("R", bound="Row")
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("not be empty")
+    return text
+
+
+def _in_order(times: tuple[float, float]) -> tuple[float, float]:
+    if times[0] > times[1]:
+        raise ValueError("be [start, end] with start <= end")
+    return times
+
+
+NotBlank = Annotated[str, AfterValidator(_not_blank)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Stretch = Annotated[tuple[Seconds, Seconds], AfterValidator(_in_order)]
+"""Start and end in seconds."""
+
+
+class Row(BaseModel):
+    """A row of a table. A subclass has a field for each column that it reads."""
+
+    model_config = ConfigDict(str_strip_whitespace=True, frozen=True)
+    line: int
+    """Line of the file on which the row ends, from 1."""
 
 
 def validate(kind: Any, value: Any, where: str | Path, remedy: str) -> Any:
@@ -50,3 +83,57 @@ def _describe(error: Any) -> str:
 def read_json_as(path: str | Path, kind: type[T], remedy: str) -> T:
     """Returns a JSON file as `kind`; see `validate`."""
     return validate(kind, read_json(path), path, remedy)  # type: ignore[no-any-return]
+
+
+def read_table(
+    path: str | Path, kind: type[R], *, delimiter: str = ",", header: Sequence[str] | None = None
+) -> list[R]:
+    """Reads a table in UTF-8, with or without a byte order mark. Blank lines are skipped.
+
+    Args:
+        kind: model of a row. The table may have other columns too.
+        delimiter: the separator of cells.
+        header: names of all columns, for a file whose first line is not a header.
+    Returns:
+        The rows in their order, at least one.
+    Raises:
+        DataError: missing, not text, another file's columns, a bad row, or no rows.
+    """
+    text = io.StringIO(read_text(path, "a table"), newline="")
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    try:
+        lines = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
+    except csv.Error as err:
+        raise DataError(
+            f"{path}: not a table ({err}). Download it again, or correct its path."
+        ) from None
+    if header is None:
+        header = [name.strip() for name in lines.pop(0)[1]] if lines else []
+    _check_columns(path, header, kind, delimiter)
+    rows = []
+    for line, cells in lines:
+        where = f"{path}, line {line}"
+        if len(cells) != len(header):
+            raise DataError(
+                f"{where}: must have {len(header)} cells ({', '.join(header)}), but has "
+                f"{len(cells)}. Cells that hold the separator must be quoted."
+            )
+        values = dict(zip(header, cells, strict=True), line=line)
+        rows.append(validate(kind, values, where, "Correct or remove the row."))
+    if not rows:
+        raise DataError(
+            f"{path}: must hold a row at least, but holds none. Correct the file or its path."
+        )
+    return rows
+
+
+def _check_columns(path: str | Path, names: Sequence[str], kind: type[Row], delimiter: str) -> None:
+    fields = kind.model_fields.items()
+    needed = [name for name, field in fields if name != "line" and field.is_required()]
+    if absent := [name for name in needed if name not in names]:
+        separator = {",": "commas", "\t": "tabs"}.get(delimiter, repr(delimiter))
+        raise DataError(
+            f"{path}: must have the column{'s' if len(absent) > 1 else ''} {', '.join(absent)} (cells "
+            f"separated by {separator}), but its first line is {delimiter.join(names)!r:.100}. This "
+            "may be another data set's file: correct its path."
+        )

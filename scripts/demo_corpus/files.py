@@ -17,7 +17,7 @@ from demo_corpus.vocabulary import make_vocabulary
 from demo_corpus.words import all_sentences
 from demo_corpus.world import World, make_world
 from mmpt.batch import Captions, Split
-from mmpt.endtasks.how2_clips.data import CLIPS_FORMAT
+from mmpt.endtasks.how2_clips import CLIPS_FORMAT
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.shards.layout import ids_stem, meta_path, times_stem, video_stem
 from mmpt.shards.writer import write_shards

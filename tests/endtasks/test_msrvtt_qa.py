@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from mmpt.config import DatasetConfig
-from mmpt.endtasks.msrvtt_qa.data import QABatch
-from mmpt.endtasks.msrvtt_qa.evaluation import QAMetric, QAOutputs, QAPredictor
+from mmpt.endtasks.msrvtt_qa import QABatch, QAMetric, QAOutputs, QAPredictor
 from mmpt.errors import CheckpointError, DataError
 from mmpt.evaluators.functional import shared_credit
 

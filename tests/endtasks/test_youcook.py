@@ -15,7 +15,7 @@ import pytest
 from mmpt.batch import Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.datasets import MMDataset, collate
-from mmpt.endtasks.youcook.data import (
+from mmpt.endtasks.youcook import (
     YoucookFullVideoBGAligner,
     YoucookFullVideoBGMetaProcessor,
     YoucookFullVideoBGProcessor,

@@ -103,14 +103,14 @@ def test_names_that_give_no_id_are_left_out_of_folders(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("path\na.mp4\n", "column `video_path`"),
-        ("", "column `video_path`"),
-        ("video_path\n", "no video there"),
+        ("path\na.mp4\n", "column video_path"),
+        ("", "column video_path"),
+        ("video_path\n", "must hold a row"),
         ("id,video_path\nx/y,a.mp4\n", "line 2: the video id 'x/y' holds a slash"),
         ("id,video_path\n..,a.mp4\n", "begins with a dot"),
         ('id,video_path\n"x\ty",a.mp4\n', "control character"),
         (f"id,video_path\n{'x' * 237},a.mp4\n", "longer than 236 bytes"),
-        ("id,video_path\nx,\n", "line 2: `video_path` is empty"),
+        ("id,video_path\nx,\n", "line 2: `video_path` must not be empty"),
         ("video_path,feature_path\na.mp4,../a.npy\n", "`feature_path` must end in .npy"),
         ("video_path,feature_path\na.mp4,a.txt\n", "`feature_path` must end in .npy"),
         (
@@ -132,7 +132,7 @@ def test_bad_sources_say_what_is_wrong(tmp_path):
     for name, message in [
         ("missing", "no such folder"),
         ("notes.md", "must be a folder"),
-        ("binary.lst", "cannot be"),
+        ("binary.lst", "not text in UTF-8"),
     ]:
         with pytest.raises(DataError, match=message):
             find_videos([tmp_path / name], "f")

@@ -14,7 +14,7 @@ from mmpt.batch import Split
 from mmpt.cli.scoring import predict
 from mmpt.config import DatasetConfig
 from mmpt.config.yaml_files import read_yaml
-from mmpt.endtasks.youcook.data import YoucookFullVideoBGAligner
+from mmpt.endtasks.youcook import YoucookFullVideoBGAligner
 from mmpt.errors import DataError
 from mmpt.evaluators import METRICS
 from tests.parity.e2e_data import (

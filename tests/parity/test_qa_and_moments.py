@@ -13,8 +13,7 @@ import torch
 from mmpt.batch import Split
 from mmpt.config import DatasetConfig
 from mmpt.endtasks.didemo.moments import MOMENTS, NUMBER_PP, moment_metrics, moment_scores, rank_moments
-from mmpt.endtasks.msrvtt_qa.data import MSRVTTQAAligner
-from mmpt.endtasks.msrvtt_qa.evaluation import answer_scores
+from mmpt.endtasks.msrvtt_qa import MSRVTTQAAligner, answer_scores
 from tests.tiny_bert import tiny_bert
 
 GOLDEN = Path(__file__).parent / "golden"

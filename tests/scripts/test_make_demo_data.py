@@ -14,7 +14,7 @@ from make_demo_data import main
 from mmpt.batch import Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.endtasks.coin.data import read_coin, step_labels
-from mmpt.endtasks.how2_clips.data import How2ClipMetaProcessor
+from mmpt.endtasks.how2_clips import How2ClipMetaProcessor
 from mmpt.endtasks.how2align.data import read_alignment
 from mmpt.processors import ShardedHow2MetaProcessor, ShardedTextProcessor, ShardedVideoProcessor
 from mmpt.processors.tokenizer import load_tokenizer, special_tokens

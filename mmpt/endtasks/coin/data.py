@@ -21,7 +21,6 @@ from pydantic import BaseModel, Field
 
 from mmpt.batch import ClipBatch, Split
 from mmpt.config.schema import DatasetConfig
-from mmpt.endtasks.annotations import NotBlank, Stretch
 from mmpt.errors import DataError
 from mmpt.processors.aligner import video_name
 from mmpt.processors.base import (
@@ -34,7 +33,7 @@ from mmpt.processors.base import (
 from mmpt.processors.downstream import keep_with_features
 from mmpt.processors.window_aligner import WindowAligner
 from mmpt.utils.log import get_logger
-from mmpt.utils.validation import read_json_as
+from mmpt.utils.validation import NotBlank, Stretch, read_json_as
 
 logger = get_logger(__name__)
 

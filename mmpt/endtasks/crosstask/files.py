@@ -7,10 +7,10 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field, model_validator
 
-from mmpt.endtasks.annotations import NotBlank, Row, Seconds, read_table
 from mmpt.errors import DataError
 from mmpt.utils.io import read_text
 from mmpt.utils.log import get_logger
+from mmpt.utils.validation import NotBlank, Row, Seconds, read_table
 
 logger = get_logger(__name__)
 

@@ -17,7 +17,6 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from mmpt.batch import ClipBatch, Split
 from mmpt.config.schema import DatasetConfig
-from mmpt.endtasks.annotations import NotBlank
 from mmpt.processors.aligner import video_name
 from mmpt.processors.base import (
     ALIGNERS,
@@ -29,7 +28,7 @@ from mmpt.processors.base import (
 from mmpt.processors.downstream import DSAligner, TextProcessor, VideoProcessor, keep_with_features
 from mmpt.processors.window_aligner import check_not_empty
 from mmpt.utils.log import get_logger
-from mmpt.utils.validation import read_json_as
+from mmpt.utils.validation import NotBlank, read_json_as
 
 logger = get_logger(__name__)
 

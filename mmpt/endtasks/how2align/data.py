@@ -21,7 +21,6 @@ from pydantic import Field
 
 from mmpt.batch import ClipBatch, Split
 from mmpt.config.schema import DatasetConfig
-from mmpt.endtasks.annotations import NotBlank, Seconds
 from mmpt.errors import DataError
 from mmpt.processors.aligner import video_name
 from mmpt.processors.base import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, MetaProcessor
@@ -29,7 +28,7 @@ from mmpt.processors.downstream import TextProcessor
 from mmpt.processors.tensorise import VideoSlots, check_feature, check_finite
 from mmpt.processors.window_aligner import WindowAligner, check_not_empty
 from mmpt.utils.log import get_logger
-from mmpt.utils.validation import read_json_as
+from mmpt.utils.validation import NotBlank, Seconds, read_json_as
 
 logger = get_logger(__name__)
 

@@ -14,11 +14,10 @@ from pydantic import BaseModel, Field
 
 from mmpt.batch import Split
 from mmpt.config.schema import DatasetConfig
-from mmpt.endtasks.annotations import NotBlank
 from mmpt.errors import DataError
 from mmpt.processors.base import META_PROCESSORS, VIDEO_PROCESSORS, MetaProcessor, VideoReader
 from mmpt.shards.layout import meta_path, open_features, read_shard_meta
-from mmpt.utils.validation import read_json_as
+from mmpt.utils.validation import NotBlank, read_json_as
 
 CLIPS_FORMAT = 1
 ClipKey = tuple[str, int, int]  # video id, start, end (seconds, exclusive)

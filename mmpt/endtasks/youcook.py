@@ -20,7 +20,6 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from mmpt.batch import ClipBatch, Split
 from mmpt.config.schema import DatasetConfig
-from mmpt.endtasks.annotations import NotBlank, Row, read_table
 from mmpt.errors import ConfigError, DataError
 from mmpt.processors.aligner import video_name
 from mmpt.processors.base import (
@@ -40,7 +39,7 @@ from mmpt.processors.downstream import (
 from mmpt.processors.window_aligner import WindowAligner
 from mmpt.utils.io import load_npy, load_plain_pickle, read_json
 from mmpt.utils.log import get_logger
-from mmpt.utils.validation import read_json_as, validate
+from mmpt.utils.validation import NotBlank, Row, read_json_as, read_table, validate
 
 logger = get_logger(__name__)
 

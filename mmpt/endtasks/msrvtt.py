@@ -14,12 +14,11 @@ from pydantic import BaseModel, Field
 
 from mmpt.batch import Split
 from mmpt.config.schema import DatasetConfig
-from mmpt.endtasks.annotations import NotBlank, Row, read_table
 from mmpt.errors import DataError
 from mmpt.processors.base import META_PROCESSORS, TEXT_PROCESSORS, MetaProcessor
 from mmpt.processors.downstream import TextProcessor, keep_with_features, warn_of_equal_captions
 from mmpt.utils.log import get_logger
-from mmpt.utils.validation import read_json_as
+from mmpt.utils.validation import NotBlank, Row, read_json_as, read_table
 
 logger = get_logger(__name__)
 

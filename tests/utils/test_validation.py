@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mmpt.endtasks.annotations import NotBlank, Row, read_table
 from mmpt.errors import DataError
+from mmpt.utils.validation import NotBlank, Row, read_table
 
 
 class Text(Row):

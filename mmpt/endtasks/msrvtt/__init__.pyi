@@ -1,3 +1,0 @@
-from .data import MSRVTTMetaProcessor, MSRVTTTextProcessor
-
-__all__ = ["MSRVTTMetaProcessor", "MSRVTTTextProcessor"]
