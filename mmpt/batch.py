@@ -7,9 +7,10 @@ Masks are bool with True = real.
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
-import torch
+if TYPE_CHECKING:
+    import torch  # takes seconds, and only the types below need it
 
 FEATURE_DIM = 512
 """Width of S3D features, one row per second."""

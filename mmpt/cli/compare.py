@@ -1,23 +1,31 @@
-"""Runs side by side with what the papers report: `python -m mmpt.cli.compare RUN...`, one table per benchmark.
+"""Shows runs side by side with what the papers report, one table per benchmark.
 
 Rows of results files are grouped by the evaluation YAML that made them, so zero-shot and fine-tuned stay apart.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from mmpt.errors import DataError
+import typer
+
+from mmpt.cli.app import command_app, run
+from mmpt.errors import DataError, LaunchError
 from mmpt.evaluators import Results, read_results, render_markdown, render_table
-from mmpt.evaluators.published import METHODS, PUBLISHED, Benchmark, benchmark_key, comparability_notes, setting_of
+from mmpt.evaluators.published import (
+    METHODS,
+    PUBLISHED,
+    Benchmark,
+    benchmark_key,
+    comparability_notes,
+    setting_of,
+)
 from mmpt.evaluators.table import first_distinct
-from mmpt.utils.command import run_command
 
 RESULTS = "results.json"
 PAPER = " (paper)"
@@ -48,11 +56,17 @@ class Group:
     @property
     def columns(self) -> dict[str, Results]:
         """Chance, the runs, and the papers' numbers for the metrics that the runs have."""
-        chance = {metric: numbers for row in self.rows.values() for metric, numbers in row.get("chance", {}).items()}
+        chance = {
+            metric: numbers
+            for row in self.rows.values()
+            for metric, numbers in row.get("chance", {}).items()
+        }
         columns: dict[str, Results] = {"chance": chance} if chance else {}
         columns |= {name: row["metrics"] for name, row in self.rows.items()}
         if self.benchmark:
-            columns |= {method + PAPER: results for method, results in self.benchmark.papers.items()}
+            columns |= {
+                method + PAPER: results for method, results in self.benchmark.papers.items()
+            }
         return columns
 
     @property
@@ -73,17 +87,27 @@ def read_runs(paths: Sequence[str]) -> list[tuple[Path, dict[str, Any]]]:
     files = [Path(path) / RESULTS if Path(path).is_dir() else Path(path) for path in paths]
     for path, file in zip(paths, files, strict=True):
         if not file.is_file():
-            found = f"it has no {RESULTS}" if Path(path).is_dir() else "there is no such file or folder"
+            found = (
+                f"it has no {RESULTS}" if Path(path).is_dir() else "there is no such file or folder"
+            )
             raise DataError(
                 f"{path}: must be a results file or a folder with a {RESULTS} (`eval.save_path` of a YAML that was "
                 f"scored), but {found}."
             )
-    runs = [(file, row) for file in {file.resolve(): file for file in files}.values() for row in read_results(file)]
+    runs = [
+        (file, row)
+        for file in {file.resolve(): file for file in files}.values()
+        for row in read_results(file)
+    ]
     for file, row in runs:
         if not _is_sound(row):
-            raise DataError(f"{file}: not a results file (a row of it has no numbers by metric). Score again.")
+            raise DataError(
+                f"{file}: not a results file (a row of it has no numbers by metric). Score again."
+            )
     if not runs:
-        raise DataError(f"{', '.join(map(str, files))}: holds no results. Score a checkpoint first.")
+        raise DataError(
+            f"{', '.join(map(str, files))}: holds no results. Score a checkpoint first."
+        )
     return runs
 
 
@@ -98,7 +122,8 @@ def _is_sound(row: dict[str, Any]) -> bool:
 
 def _are_results(value: Any) -> bool:
     return isinstance(value, dict) and all(
-        isinstance(numbers, dict) and all(isinstance(number, int | float) for number in numbers.values())
+        isinstance(numbers, dict)
+        and all(isinstance(number, int | float) for number in numbers.values())
         for numbers in value.values()
     )
 
@@ -107,10 +132,18 @@ def group_runs(runs: Sequence[tuple[Path, dict[str, Any]]]) -> list[Group]:
     """Group rows by benchmark and setting, in the order of `PUBLISHED`, then of the rows; name them within a group."""
     by_key: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for file, row in runs:
-        by_key.setdefault(benchmark_key(row["task"]) if row.get("task") else "", []).append((file, row))
-    order = [*(key for key in PUBLISHED if key in by_key), *(key for key in by_key if key not in PUBLISHED)]
+        by_key.setdefault(benchmark_key(row["task"]) if row.get("task") else "", []).append(
+            (file, row)
+        )
+    order = [
+        *(key for key in PUBLISHED if key in by_key),
+        *(key for key in by_key if key not in PUBLISHED),
+    ]
     return [
-        Group(key=key, rows=dict(zip(_names(by_key[key]), (r for _, r in by_key[key]), strict=True))) for key in order
+        Group(
+            key=key, rows=dict(zip(_names(by_key[key]), (r for _, r in by_key[key]), strict=True))
+        )
+        for key in order
     ]
 
 
@@ -145,8 +178,13 @@ def as_json(groups: Sequence[Group]) -> str:
             "benchmark": group.key,
             "title": group.title,
             "setting": setting_of(group.key),
-            "runs": {name: {k: v for k, v in row.items() if k != "settings"} for name, row in group.rows.items()},
-            "published": {m: group.benchmark.results_of(m) for m in METHODS} if group.benchmark else {},
+            "runs": {
+                name: {k: v for k, v in row.items() if k != "settings"}
+                for name, row in group.rows.items()
+            },
+            "published": {m: group.benchmark.results_of(m) for m in METHODS}
+            if group.benchmark
+            else {},
             "notes": group.notes,
         }
         for group in groups
@@ -154,23 +192,27 @@ def as_json(groups: Sequence[Group]) -> str:
     return json.dumps(value, ensure_ascii=False, indent=1)
 
 
-def compare(args: argparse.Namespace) -> None:
-    """Print what the arguments ask for."""
-    groups = group_runs(read_runs(args.runs))
-    print(as_json(groups) if args.json else as_text(groups, markdown=args.markdown))
+def compare(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN", help=f"Folders with a {RESULTS}, or such files.")
+    ],
+    *,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print tables as Markdown.")] = False,
+    to_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Show runs side by side with the numbers that the papers report, one table per benchmark."""
+    if markdown and to_json:
+        raise LaunchError("`--markdown` and `--json` exclude each other; give one of them.")
+    groups = group_runs(read_runs(runs))
+    print(as_json(groups) if to_json else as_text(groups, markdown=markdown))
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; return its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mmpt.cli.compare", description="Show runs side by side with the published numbers."
-    )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help=f"folder with a {RESULTS}, or such a file")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--markdown", action="store_true", help="tables as markdown")
-    form.add_argument("--json", action="store_true", help="everything as JSON")
-    args = parser.parse_args(argv)
-    return run_command(lambda: compare(args), stopped="run it again")
+app = command_app(compare, stopped="run it again")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return run(app, argv)
 
 
 if __name__ == "__main__":

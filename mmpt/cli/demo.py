@@ -1,20 +1,22 @@
 """The main job on a small corpus, end to end: `make demo` runs this, which runs and prints four commands.
 
-With seed 0 they are the commands of the README; another seed gives another corpus, other initial weights and other
-folders, by copies of the same YAMLs. Run again, it goes on where it stopped.
+With seed 0 they are the commands of the README. Another seed gives another corpus, other initial weights and other
+folders, by copies of the same YAMLs.
 """
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import subprocess
 import sys
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any
 
+import typer
+
+from mmpt.cli.app import command_app, run
 from mmpt.config.yaml_files import read_yaml, write_yaml
-from mmpt.utils.command import run_command
 
 VIDEOCLIP = "projects/retri/videoclip/how2_demo.yaml"
 NORTON = "projects/retri/norton/how2_demo.yaml"
@@ -28,12 +30,13 @@ DATA, RUNS = "data/demo", "runs/demo"
 
 
 def demo_commands(seed: int) -> list[list[str]]:
-    """The four commands of the demo, without the interpreter."""
+    """Returns the four commands of the demo, without `mmpt`."""
+    scores = ",".join(yaml_path(path, seed) for path in SCORES)
     return [
-        ["scripts/make_demo_data.py", "--out", _of_seed(DATA, seed), "--seed", str(seed)],
-        ["locallaunch.py", yaml_path(VIDEOCLIP, seed), "--jobtype", "local_small"],
-        ["locallaunch.py", yaml_path(NORTON, seed), "--jobtype", "local_small"],
-        ["locallaunch.py", ",".join(yaml_path(path, seed) for path in SCORES), "--jobtype", "local_predict"],
+        ["make-demo-data", "--out", _of_seed(DATA, seed), "--seed", str(seed)],
+        ["train", yaml_path(VIDEOCLIP, seed), "--jobtype", "local_small"],
+        ["train", yaml_path(NORTON, seed), "--jobtype", "local_small"],
+        ["train", scores, "--jobtype", "local_predict"],
     ]
 
 
@@ -68,28 +71,33 @@ def _of_seed(value: Any, seed: int) -> Any:
     return value
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the demo; return the exit code of the first command that fails, or 0."""
-    parser = argparse.ArgumentParser(prog="python -m mmpt.cli.demo", description=__doc__)
-    parser.add_argument("--seed", type=int, default=0, help="corpus and training seed")
-    seed = parser.parse_args(argv).seed
-    return run_command(lambda: run_demo(seed), stopped="run it again, it goes on where it stopped")
+def demo(
+    seed: Annotated[int, typer.Option(help="Seed of the corpus and of training.")] = 0,
+) -> int:
+    """Run the main job on the demo data, end to end: make the data, pre-train, post-train, score.
 
-
-def run_demo(seed: int) -> int:
-    """Run the demo's commands; return the exit code of the first that fails, or 0."""
+    Run it again after a break and it continues. It needs the YAMLs of `projects/`.
+    """
     begin = time.monotonic()
     if seed != 0:
         for path, values in demo_yamls(seed).items():
             write_yaml(path, values)
     for command in demo_commands(seed):
-        print(f"\n$ python {shlex.join(command)}", flush=True)
-        code = subprocess.run([sys.executable, *command], check=False).returncode
+        print(f"\n$ mmpt {shlex.join(command)}", flush=True)
+        code = subprocess.run([sys.executable, "-m", "mmpt", *command], check=False).returncode
         if code:
             print(f"error: this command ended with exit code {code}.", file=sys.stderr)
             return code
     print(f"\nThe demo took {time.monotonic() - begin:.0f} s.")
     return 0
+
+
+app = command_app(demo, stopped="run it again to continue")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return run(app, argv)
 
 
 if __name__ == "__main__":

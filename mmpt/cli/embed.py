@@ -1,32 +1,28 @@
-"""Embed a folder of videos or features, or a text file: `python -m mmpt.cli.embed --model M --videos DIR --out X.npz`.
-
-The file holds `ids` [N], `vectors` float32 [N, D], and `fingerprint`, that of the weights. It is written at the end, in
-one piece: an interrupted run leaves nothing behind.
-"""
+"""Embeds a folder of videos or features, or a text file."""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+import typer
 
+from mmpt.cli.app import Device, command_app, run
 from mmpt.cli.devices import choose_device
 from mmpt.errors import DataError, LaunchError
 from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.inference.windows import batches
 from mmpt.media.video_list import VIDEO_SUFFIXES
 from mmpt.models.checkpoint import weights_fingerprint
-from mmpt.utils.command import run_command
 from mmpt.utils.io import atomic_write
 from mmpt.utils.log import get_logger, progress
 
 logger = get_logger(__name__)
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 Embedded = tuple[list[str], torch.Tensor]
 
 
@@ -37,7 +33,9 @@ def find_files(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
         DataError: no such folder, nothing in it, or two files of one id.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: must be a folder, but is {'a file' if folder.exists() else 'not there'}.")
+        raise DataError(
+            f"{folder}: must be a folder, but is {'a file' if folder.exists() else 'not there'}."
+        )
     files: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in suffixes or not path.is_file():
@@ -47,7 +45,9 @@ def find_files(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
             raise DataError(f"{path}: has the same id as {files[name]}; rename one of them.")
         files[name] = path
     if not files:
-        raise DataError(f"{folder}: must hold files of the kinds {' '.join(sorted(suffixes))}, but holds none.")
+        raise DataError(
+            f"{folder}: must hold files of the kinds {' '.join(sorted(suffixes))}, but holds none."
+        )
     return dict(sorted(files.items()))
 
 
@@ -62,14 +62,18 @@ def read_texts(path: Path) -> list[str]:
     except OSError as err:
         raise DataError(f"{path}: cannot be read ({err.strerror}).") from err
     except UnicodeDecodeError as err:
-        raise DataError(f"{path}: must be a UTF-8 text file with one text per line, but {err}.") from None
+        raise DataError(
+            f"{path}: must be a UTF-8 text file with one text per line, but {err}."
+        ) from None
     texts = [line.strip() for line in lines if line.strip()]
     if not texts:
         raise DataError(f"{path}: must hold one text per line, but holds none.")
     return texts
 
 
-def embed_files(model: MMPTModel, files: dict[str, Path], batch_size: int, skip_broken: bool) -> Embedded:
+def embed_files(
+    model: MMPTModel, files: dict[str, Path], batch_size: int, skip_broken: bool
+) -> Embedded:
     """Embed files one by one, so that a broken one is named, and their windows in batches.
 
     Raises:
@@ -95,7 +99,9 @@ def embed_files(model: MMPTModel, files: dict[str, Path], batch_size: int, skip_
         names += [name for name, _ in batch]
         vectors.append(model.encode_video([features for _, features in batch], batch_size).cpu())
     if broken:
-        logger.warning("%d of %d files could not be read and were left out", len(broken), len(files))
+        logger.warning(
+            "%d of %d files could not be read and were left out", len(broken), len(files)
+        )
     if not names:
         raise DataError(f"at least one of the {len(files)} files must be readable, but none is.")
     return names, torch.cat(vectors)
@@ -108,56 +114,70 @@ def embed_texts(model: MMPTModel, texts: list[str], batch_size: int) -> Embedded
     return texts, torch.cat([model.encode_text(part, batch_size).cpu() for part in counted])
 
 
-def embed(args: argparse.Namespace) -> None:
-    """Do what the command line says.
+def embed(
+    *,
+    model: Annotated[
+        str, typer.Option(help="YAML, saved folder, run folder, checkpoint, or name on the hub.")
+    ],
+    checkpoint: Annotated[
+        str, typer.Option(help="Which checkpoint of a YAML or run folder.")
+    ] = "checkpoint_best.pt",
+    videos: Annotated[Path | None, typer.Option(help="Folder of video files.")] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="Folder of <id>.npy: S3D features [seconds, 512].")
+    ] = None,
+    texts: Annotated[Path | None, typer.Option(help="UTF-8 file, one text per line.")] = None,
+    out: Annotated[Path, typer.Option(help="The .npz to write: ids, vectors, fingerprint.")],
+    batch_size: Annotated[int, typer.Option(min=1, help="Windows or texts at once.")] = 64,
+    device: Device = None,
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16", "float64"],
+        typer.Option(help="Precision of the networks."),
+    ] = "float32",
+    s3d: Annotated[
+        Path | None, typer.Option(help="S3D weights for --videos. Default: pretrained_models/.")
+    ] = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave unreadable files out, and count them.")
+    ] = False,
+) -> None:
+    """Turn videos, features or texts into vectors.
 
-    Raises:
-        UserError: bad input; nothing has been written.
+    The file holds `ids` [N], `vectors` float32 [N, D], and `fingerprint`, that of the weights. It
+    is written at the end, in one piece: an interrupted run leaves nothing behind.
     """
-    out: Path = args.out
+    if sum(source is not None for source in (videos, features, texts)) != 1:
+        raise LaunchError("give exactly one of `--videos`, `--features` and `--texts`.")
     if out.suffix != ".npz" or out.is_dir():
-        raise LaunchError(f"--out must name a file that ends in .npz, but is {out}.")
-    if args.batch_size < 1:
-        raise LaunchError(f"--batch-size must be at least 1, but is {args.batch_size}.")
-    suffixes = VIDEO_SUFFIXES if args.videos else (".npy",)
-    source = read_texts(args.texts) if args.texts else find_files(args.videos or args.features, suffixes)
-    model = MMPTModel.from_pretrained(
-        args.model,
-        args.checkpoint,
-        device=choose_device(args.device),
-        dtype=DTYPES[args.dtype],
-        s3d=args.s3d or bool(args.videos),
+        raise LaunchError(f"`--out` must name a file that ends in .npz, but is {out}.")
+    lines = read_texts(texts) if texts else []
+    files = {}
+    if folder := videos or features:
+        files = find_files(folder, VIDEO_SUFFIXES if videos else (".npy",))
+    loaded = MMPTModel.from_pretrained(
+        model,
+        checkpoint,
+        device=choose_device(device),
+        dtype=getattr(torch, dtype),
+        s3d=s3d or bool(videos),
     )
-    if isinstance(source, list):
-        names, vectors = embed_texts(model, source, args.batch_size)
+    if texts:
+        names, vectors = embed_texts(loaded, lines, batch_size)
     else:
-        names, vectors = embed_files(model, source, args.batch_size, args.skip_broken)
-    fingerprint = weights_fingerprint(model.fusion, trainable_only=False)
+        names, vectors = embed_files(loaded, files, batch_size, skip_broken)
+    fingerprint = np.array(weights_fingerprint(loaded.fusion, trainable_only=False))
+    rows = vectors.float().numpy()
     with atomic_write(out, "wb") as file:
-        np.savez(file, ids=np.array(names), vectors=vectors.float().numpy(), fingerprint=np.array(fingerprint))
+        np.savez(file, ids=np.array(names), vectors=rows, fingerprint=fingerprint)
     logger.info("%s: %d vectors of %d numbers", out, *vectors.shape)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; return its exit code."""
-    return run_command(lambda: embed(_parser().parse_args(argv)), stopped="nothing was written")
+app = command_app(embed, stopped="nothing was written")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m mmpt.cli.embed", description="Turn videos or texts into vectors.")
-    parser.add_argument("--model", required=True, help="YAML, saved folder, run folder, checkpoint, or hub name")
-    parser.add_argument("--checkpoint", default="checkpoint_best.pt", help="which checkpoint of a YAML or run folder")
-    sources = parser.add_mutually_exclusive_group(required=True)
-    sources.add_argument("--videos", type=Path, help="folder of video files")
-    sources.add_argument("--features", type=Path, help="folder of <id>.npy: S3D features [seconds, 512]")
-    sources.add_argument("--texts", type=Path, help="UTF-8 file, one text per line")
-    parser.add_argument("--out", type=Path, required=True, help="the .npz to write: ids, vectors, fingerprint")
-    parser.add_argument("--batch-size", type=int, default=64, help="windows or texts at once (default: 64)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the first GPU, else the CPU)")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="precision of the networks")
-    parser.add_argument("--s3d", type=Path, help="S3D weights for --videos (default: pretrained_models/)")
-    parser.add_argument("--skip-broken", action="store_true", help="leave unreadable files out, and count them")
-    return parser
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return run(app, argv)
 
 
 if __name__ == "__main__":

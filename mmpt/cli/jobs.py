@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import mmpt
 from mmpt.config import RunConfig
 from mmpt.config.fairseq_args import RESUME_DROPS, fairseq_flags
 from mmpt.errors import LaunchError
@@ -18,7 +19,10 @@ PREDICT = "local_predict"
 TRAINING_PROCESSES = {"local_single": 1, "local_small": 2, "local_big": 8}
 JOB_TYPES = (*TRAINING_PROCESSES, PREDICT)
 HALF_PRECISION = ("fp16", "bf16", "memory_efficient_fp16", "memory_efficient_bf16")
-INSTALL_FAIRSEQ = "READTHEDOCS=1 pip install --no-deps --no-build-isolation fairseq-fixed==0.12.3.1"
+PACKAGE = Path(mmpt.__file__).parent
+INSTALL_FAIRSEQ = (
+    f"READTHEDOCS=1 pip install --no-deps --no-build-isolation -r {PACKAGE / 'requirements-fairseq.txt'}"
+)
 
 
 def choose_job_type(asked: str | None, config: RunConfig) -> str:
@@ -95,8 +99,8 @@ def training_command(config: RunConfig, yaml: str, plan: DevicePlan, num_gpus: i
         num_gpus: GPUs of this machine (one process on many GPUs must be told so).
         resume: continue from `checkpoint_last.pt`: leave out what would start anew.
     """
-    command = [_fairseq_train(), yaml, "--user-dir", "mmpt", "--task", "mmtask", "--arch", "mmarch"]
-    command += ["--criterion", "mmloss"]
+    command = [_fairseq_train(), yaml, "--user-dir", _user_dir(), "--task", "mmtask"]
+    command += ["--arch", "mmarch", "--criterion", "mmloss"]
     if plan.num_processes > 1 or num_gpus > 1:
         command += ["--distributed-world-size", str(plan.num_processes)]
     command += fairseq_flags(config, without=plan.drops + (RESUME_DROPS if resume else ()))
@@ -122,6 +126,11 @@ def require_fairseq(command: Sequence[str]) -> None:
     trainer = next((item for item in command if os.path.basename(item) == "fairseq-train"), None)
     if trainer is not None and shutil.which(trainer) is None:
         raise LaunchError(f"fairseq is not installed (no `fairseq-train` found); install it with\n  {INSTALL_FAIRSEQ}")
+
+
+def _user_dir() -> str:
+    """Returns the folder of this package, as `mmpt` if the current folder holds it."""
+    return "mmpt" if os.path.exists("mmpt") and PACKAGE.samefile("mmpt") else str(PACKAGE)
 
 
 def _fairseq_train() -> str:

@@ -1,23 +1,23 @@
-"""`locallaunch.py`: a YAML and a job type become one command line, which is printed and run; its exit code is ours."""
+"""`mmpt train`: a YAML and a job type become one command line, which is printed and run; its exit code is ours."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import groupby
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+import typer
 
 from mmpt.cli import jobfile, jobs, preflight
+from mmpt.cli.app import Overrides, command_app, run
 from mmpt.cli.processes import HIDE_GPUS, run_all
 from mmpt.config import RunConfig, load_config
 from mmpt.config.loader import save_resolved, with_run_dir
 from mmpt.config.yaml_files import read_yaml, write_yaml
 from mmpt.errors import LaunchError
-from mmpt.utils.command import run_command
 from mmpt.utils.io import writing
 from mmpt.utils.lock import HeldError, exclusive
 from mmpt.utils.log import get_logger
@@ -34,38 +34,53 @@ GRACE_S = 30.0
 """Seconds to end a job in; more than `mmpt.cli.processes` gives its own processes."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Launch YAMLs in turn, stop at the first that fails, and return its exit code; 2 is a mistake of the user."""
-    parser = _parser()
-    args, options = parser.parse_known_intermixed_args(argv)
-    return run_command(lambda: _launch_all(args, options), stopped="run the same command again to go on")
+def train(
+    yamls: Annotated[
+        str, typer.Argument(metavar="YAML[,YAML..]", help="Files to run one after another.")
+    ],
+    overrides: Overrides = None,
+    *,
+    jobtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE",
+            help=f"One of {', '.join(jobs.JOB_TYPES)}. Default: the YAML's `task_type`.",
+        ),
+    ] = None,
+    dryrun: Annotated[
+        bool, typer.Option("--dryrun", help="Print the command, check no data and run nothing.")
+    ] = False,
+) -> int:
+    """Train or evaluate what YAML files describe.
 
-
-def _launch_all(args: argparse.Namespace, options: Sequence[str]) -> int:
-    yamls = [read_launchable(path, args.jobtype, args.overrides) for path in args.yamls.split(",")]
-    if options and any(yaml.job_type != jobs.PREDICT for yaml in yamls):
-        raise LaunchError(f"unknown options: {' '.join(options)}; only evaluations take those of `mmpt.cli.predict`.")
-    for together in in_one_process(yamls):  # all have been checked before the first one runs
-        code = launch(together, options, overridden=bool(args.overrides), dry_run=args.dryrun)
+    Evaluations also take the options of `mmpt predict`, such as --allow-missing; those with a value
+    as --device=cpu.
+    """
+    words = [yamls, *(overrides or ())]  # unknown options are among them, wherever they stood
+    options = [word for word in words if word.startswith("-")]
+    paths, *settings = [word for word in words if not word.startswith("-")] or [""]
+    runs = [read_launchable(path, jobtype, settings) for path in paths.split(",")]
+    if options and any(each.job_type != jobs.PREDICT for each in runs):
+        raise LaunchError(
+            f"unknown options: {' '.join(options)}; only evaluations take those of `mmpt predict`."
+        )
+    for together in in_one_process(runs):  # all have been checked before the first one runs
+        code = launch(together, options, overridden=bool(settings), dry_run=dryrun)
         if code:
             return code
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python locallaunch.py",
-        description="Train or evaluate what YAML files describe.",
-        epilog="Evaluations also take the options of `python -m mmpt.cli.predict`, such as --allow-missing (those with "
-        "a value as --device=cpu).",
-    )
-    parser.add_argument(
-        "yamls", metavar="YAML[,YAML..]", help="files to run one after another, or a job file to expand"
-    )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings on top, such as dataset.max_len=48")
-    parser.add_argument("--jobtype", metavar="TYPE", help=f"one of {', '.join(jobs.JOB_TYPES)}; default: `task_type`")
-    parser.add_argument("--dryrun", action="store_true", help="print the command, check no data and run nothing")
-    return parser
+app = command_app(
+    train,
+    stopped="run the same command again to continue",
+    context_settings={"ignore_unknown_options": True},  # they are for `mmpt predict`
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Launches YAMLs in turn, stops at the first that fails, and returns its exit code."""
+    return run(app, argv)
 
 
 class Launchable(NamedTuple):
@@ -129,8 +144,6 @@ def _train(config: RunConfig, job_type: str, overridden: bool, dry_run: bool, he
         logger.info(plan.note)
     last = preflight.last_checkpoint(config)
     if not dry_run:
-        if not Path("mmpt").is_dir():
-            raise LaunchError("run locallaunch.py from the root of the repository: `mmpt` is not in this folder.")
         preflight.check_data(config)
         if last is None:
             preflight.check_restore_file(config)

@@ -1,20 +1,22 @@
-"""Scores checkpoints on the test sets of YAMLs: `python -m mmpt.cli.predict YAML...`, or `--jobtype local_predict`."""
+"""Scores checkpoints on the test sets of YAMLs: `mmpt predict YAML...`, or `--jobtype local_predict`."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
 
 import torch
+import typer
 
+from mmpt.cli.app import Device, command_app, run
 from mmpt.cli.devices import choose_device
 from mmpt.cli.scoring import predict, report_path, selection_rule
 from mmpt.config import RunConfig, load_config
+from mmpt.errors import LaunchError
 from mmpt.evaluators import Results, render_markdown, render_table
 from mmpt.reporting import write_report
-from mmpt.utils.command import run_command
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -37,50 +39,99 @@ def join_tables(tables: Sequence[Table]) -> Iterator[Mapping[str, Results]]:
         yield from (table.columns for table in tables)
     elif tables:
         columns = [table.columns for table in tables]
-        yield {name: {metric: result for c in columns for metric, result in c[name].items()} for name in columns[0]}
+        yield {
+            name: {metric: result for c in columns for metric, result in c[name].items()}
+            for name in columns[0]
+        }
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; return its exit code."""
-    parser = _parser()
-    args = parser.parse_args(argv)
-    args.taskconfigs += args.taskconfig
-    if not args.taskconfigs:
-        parser.error("name a YAML at least")
-    return run_command(lambda: _score_configs(args), stopped="run it again")
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The arguments and options of the command."""
+
+    yamls: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="YAML", help="Evaluation YAMLs, scored one after another."),
+    ] = None
+    taskconfig: Annotated[
+        list[str] | None,
+        typer.Option(metavar="YAML", help="The same, as the release documents HTM-Align."),
+    ] = None
+    device: Device = None
+    all_checkpoints: Annotated[
+        bool,
+        typer.Option(
+            "--all-checkpoints",
+            help="Score every checkpoint*.pt in the folder above eval.save_path.",
+        ),
+    ] = False
+    save_predictions: Annotated[
+        bool, typer.Option("--save-predictions", help="Keep scores and vectors as .npz.")
+    ] = False
+    allow_missing: Annotated[
+        bool,
+        typer.Option(
+            "--allow-missing", help="Score the videos that have features when some have none."
+        ),
+    ] = False
+    markdown: Annotated[
+        bool,
+        typer.Option("--markdown", help="Print the table as Markdown, to paste into a README."),
+    ] = False
+    videos: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="The test set's videos, for key frames in the report."),
+    ] = None
+    no_report: Annotated[
+        bool, typer.Option("--no-report", help="Write no HTML report next to results.json.")
+    ] = False
 
 
-def _score_configs(args: argparse.Namespace) -> None:
-    """Score every YAML; what was scored is printed also when a later evaluation fails."""
-    configs = [load_config(path) for path in args.taskconfigs]  # all are read before the first is scored
-    device = choose_device(args.device)
+def score(options: Options) -> None:
+    """Score checkpoints on the test sets of evaluation YAMLs.
+
+    What was scored is printed even if a later evaluation fails.
+    """
+    yamls = [*(options.yamls or ()), *(options.taskconfig or ())]
+    if not yamls:
+        raise LaunchError("name at least one evaluation YAML.")
+    configs = [load_config(path) for path in yamls]  # all are read before the first is scored
+    device = choose_device(options.device)
     tables: list[Table] = []
     try:
         for config in configs:
-            tables.append(_score_config(config, device, args))
+            tables.append(_score_config(config, device, options, titled=len(configs) > 1))
     finally:
-        _print_tables(tables, render_markdown if args.markdown else render_table)
+        _print_tables(tables, render_markdown if options.markdown else render_table)
 
 
-def _score_config(config: RunConfig, device: torch.device, args: argparse.Namespace) -> Table:
-    """Score one YAML, write its report, and return what to print."""
-    run = predict(
+def _score_config(
+    config: RunConfig, device: torch.device, options: Options, *, titled: bool
+) -> Table:
+    """Scores one YAML, writes its report, and returns what to print.
+
+    Args:
+        titled: put the YAML's path above its notes.
+    """
+    scored = predict(
         config,
         device=device,
-        all_checkpoints=args.all_checkpoints,
-        keep_predictions=args.save_predictions,
-        allow_missing=args.allow_missing,
-        videos=args.videos,
+        all_checkpoints=options.all_checkpoints,
+        keep_predictions=options.save_predictions,
+        allow_missing=options.allow_missing,
+        videos=options.videos,
     )
-    if not args.no_report:
-        logger.info("report: %s", write_report(run, report_path(config)))
-    notes = [f"\n{run.coverage}"] if run.coverage else []
-    if args.all_checkpoints:
-        best = f"{run.rows[run.best]['checkpoint']} ({config.metric[0]} {run.best_value:.4f})"
+    if not options.no_report:
+        logger.info("report: %s", write_report(scored, report_path(config)))
+    notes = [f"\n{scored.coverage}"] if scored.coverage else []
+    if options.all_checkpoints:
+        value = f"{config.metric[0]} {scored.best_value:.4f}"
+        best = f"{scored.rows[scored.best]['checkpoint']} ({value})"
         notes.append(f"\nscored: {selection_rule(config)}\nbest: {best}")
-    if notes and len(args.taskconfigs) > 1:
+    if notes and titled:
         notes.insert(0, f"\n{config.path}:")
-    return Table(run.columns, tuple(row["checkpoint"] for row in run.rows), "\n".join(notes))
+    checkpoints = tuple(row["checkpoint"] for row in scored.rows)
+    return Table(scored.columns, checkpoints, "\n".join(notes))
 
 
 def _print_tables(tables: Sequence[Table], render: Callable[[Mapping[str, Results]], str]) -> None:
@@ -92,24 +143,12 @@ def _print_tables(tables: Sequence[Table], render: Callable[[Mapping[str, Result
     sys.stdout.flush()
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m mmpt.cli.predict", description="Score checkpoints on test sets.")
-    parser.add_argument("taskconfigs", nargs="*", metavar="YAML", help="evaluations, scored one after another")
-    parser.add_argument(
-        "--taskconfig", action="append", default=[], metavar="YAML", help="the same, as the release documents HTM-Align"
-    )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the first GPU, else the CPU)")
-    parser.add_argument(
-        "--all-checkpoints", action="store_true", help="score every checkpoint*.pt in the folder above eval.save_path"
-    )
-    parser.add_argument("--save-predictions", action="store_true", help="keep scores and vectors as .npz")
-    parser.add_argument(
-        "--allow-missing", action="store_true", help="score the videos that have features when some have none"
-    )
-    parser.add_argument("--markdown", action="store_true", help="print the table as markdown, to paste into a README")
-    parser.add_argument("--videos", metavar="DIR", help="the test set's videos, for key frames in the report")
-    parser.add_argument("--no-report", action="store_true", help="write no HTML report beside results.json")
-    return parser
+app = command_app(score, options=Options, stopped="run it again")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return run(app, argv)
 
 
 if __name__ == "__main__":

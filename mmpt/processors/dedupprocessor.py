@@ -1,4 +1,4 @@
-"""The published place of a command: `python -m mmpt.processors.dedupprocessor`."""
+"""The published place of `mmpt dedup`: `python -m mmpt.processors.dedupprocessor`."""
 
 import sys
 

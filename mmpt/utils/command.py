@@ -19,6 +19,13 @@ from mmpt.utils.log import setup_logging
 
 TERMINATED = 128 + signal.SIGTERM
 
+EXTRA_OF = {
+    "av": "prepare",
+    **dict.fromkeys(("faiss", "tensorboardX", "psutil"), "train"),
+    **dict.fromkeys(("jinja2", "matplotlib", "PIL"), "report"),
+}
+"""Import name of a package that only some commands need -> the extra of `mmpt` that installs it."""
+
 
 class _TerminatedError(KeyboardInterrupt):
     """SIGTERM came; whoever cleans up after Ctrl-C cleans up after this."""
@@ -44,6 +51,11 @@ def run_command(work: Callable[[], int | None], *, stopped: str) -> int:
         else:
             named = f"{file}: " if file else ""
             _say(f"error: {named}{err.strerror or err}. Fix that and run the same command again.")
+    except ModuleNotFoundError as err:
+        extra = EXTRA_OF.get(err.name or "")
+        if extra is None:
+            raise
+        _say(f"error: {err.name} is not installed. Install it with: pip install 'mmpt[{extra}]'")
     except KeyboardInterrupt as err:
         _say(f"interrupted; {stopped}")
         return TERMINATED if isinstance(err, _TerminatedError) else INTERRUPTED

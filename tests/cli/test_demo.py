@@ -26,11 +26,12 @@ def configs(seed: int, monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[Ru
 
 def test_seed_0_runs_the_commands_of_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
-    make, *launches = (shlex.join(["python", *command]) for command in demo.demo_commands(0))
-    assert make == "python scripts/make_demo_data.py --out data/demo --seed 0"
+    make, *launches = (shlex.join(["mmpt", *command]) for command in demo.demo_commands(0))
+    assert make == "mmpt make-demo-data --out data/demo --seed 0"
     for launch, yaml in zip(launches, (VIDEOCLIP, NORTON, SCORES), strict=True):
-        assert f"python locallaunch.py {yaml}" in launch
-        assert launch in readme
+        assert f"mmpt train {yaml}" in launch
+    for command in (make, *launches):
+        assert f"\n{command}\n" in readme
 
 
 def test_another_seed_shares_no_path_with_seed_0(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -71,7 +72,7 @@ def test_the_first_failure_ends_the_demo(monkeypatch: pytest.MonkeyPatch, capsys
     )
     assert demo.main([]) == 2
     said = capsys.readouterr()
-    assert said.out.count("$ python") == 2
+    assert said.out.count("$ mmpt") == 2
     assert "error: this command ended with exit code 2" in said.err
 
 

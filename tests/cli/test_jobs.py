@@ -2,12 +2,14 @@
 
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
 from mmpt.cli import jobs
 from mmpt.config import DatasetConfig, RunConfig
 from mmpt.errors import LaunchError
+from tests.jobs import ROOT
 
 TRAINING = RunConfig(path="a.yaml", task_type="sweep_big")
 TEST = RunConfig(path="t.yaml", task_type="local_predict", dataset=DatasetConfig(split="test"))
@@ -116,6 +118,19 @@ def test_continuing_leaves_out_what_would_start_anew():
     assert command("local_single", 1, {"checkpoint": checkpoint}, resume=True) == [*OWN, "--save-dir", "s"]
 
 
+def test_fairseq_finds_this_package_from_every_folder(monkeypatch, tmp_path):
+    def user_dir() -> str:
+        argv = jobs.training_command(RunConfig(), "a.yaml", jobs.DevicePlan(1, on_gpu=True), 1, False)
+        return argv[argv.index("--user-dir") + 1]
+
+    monkeypatch.chdir(ROOT)
+    assert user_dir() == "mmpt"  # as the release, in the folder where its commands run
+    monkeypatch.chdir(tmp_path)
+    assert user_dir() == str(ROOT / "mmpt")
+    (tmp_path / "mmpt").mkdir()  # another folder of that name
+    assert user_dir() == str(ROOT / "mmpt")
+
+
 def test_names_of_programs(monkeypatch, tmp_path):
     own = tmp_path / "own"
     other = tmp_path / "other"
@@ -138,6 +153,8 @@ def test_names_of_programs(monkeypatch, tmp_path):
 
 def test_missing_fairseq(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(LaunchError, match="READTHEDOCS=1 pip install --no-deps --no-build-isolation fairseq-fixed"):
+    with pytest.raises(LaunchError, match="READTHEDOCS=1 pip install --no-deps --no-build-isolation -r ") as error:
         jobs.require_fairseq(["python", "-m", "mmpt.cli.processes", "2", "fairseq-train", "a.yaml"])
+    file = Path(str(error.value).split()[-1])
+    assert file.read_text() == (ROOT / "requirements-fairseq.txt").read_text()
     jobs.require_fairseq(["python", "-m", "mmpt.cli.predict", "a.yaml"])

@@ -22,7 +22,6 @@ PREDICT = "projects/retri/norton/test_how2_demo_zs.yaml"
 def runs(tmp_path, monkeypatch):
     """An empty folder with our projects; commands are not run but collected, and give `runs.codes` in turn."""
     (tmp_path / "projects").symlink_to(ROOT / "projects")
-    (tmp_path / "mmpt").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(launch, "count_gpus", lambda: 0)
     monkeypatch.setattr(launch.jobs, "require_fairseq", lambda command: None)
@@ -179,12 +178,6 @@ def test_too_few_gpus(runs, monkeypatch, capsys):
     monkeypatch.setattr(launch, "count_gpus", lambda: 1)
     assert launch.main([VIDEOCLIP, "--jobtype", "local_small", "fairseq.common.cpu=false"]) == 2
     assert "needs 2 GPUs, but this machine has 1; use --jobtype local_single." in capsys.readouterr().err
-
-
-def test_outside_the_repository(runs, no_preflight, capsys):
-    Path("mmpt").rmdir()
-    assert launch.main([VIDEOCLIP, "--jobtype", "local_single"]) == 2
-    assert "from the root of the repository" in capsys.readouterr().err
 
 
 def test_job_file_mistakes(runs, capsys):

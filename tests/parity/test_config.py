@@ -51,9 +51,10 @@ def golden_line(name):
 
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
-    """A folder with our projects and no runs, as the current one, in an activated virtual environment."""
+    """A folder like the project's root, but without runs, as the current one, in an activated environment."""
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    (tmp_path / "projects").symlink_to(ROOT / "projects")
+    for name in ("projects", "mmpt"):
+        (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

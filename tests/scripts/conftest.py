@@ -24,11 +24,10 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run_extract(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """The command in this process, with a stand-in for S3D."""
-    from video_feature_extractor import extract
-
+    from mmpt.cli import extract
     from tests.scripts.extract_jobs import Pooling
 
-    monkeypatch.setattr(extract, "_network", lambda args: (Pooling(), "pooling"))
+    monkeypatch.setattr(extract, "open_network", lambda *_, **__: (Pooling(), "pooling"))
     common = ["--device", "cpu"]
     return lambda source, out, *more: extract.main(["--vdir", str(source), "--fdir", str(out), *common, *more])
 

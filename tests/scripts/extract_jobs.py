@@ -36,16 +36,16 @@ class Pooling(nn.Module):
 # The command in a process of its own with `Pooling`, slowed down so that it can be caught at work.
 DRIVER = """
 import sys, time
-sys.path[:0] = ["{root}", "{root}/scripts", "{root}/tests/scripts"]
+sys.path[:0] = ["{root}", "{root}/tests/scripts"]
 import torch
 torch.set_num_threads(1)
-from video_feature_extractor import extract
+from mmpt.cli import extract
 from extract_jobs import Pooling
 class Slow(Pooling):
     def forward(self, clips):
         time.sleep({delay})
         return super().forward(clips)
-extract._network = lambda args: (Slow(), "pooling")
+extract.open_network = lambda *_, **__: (Slow(), "pooling")
 print("started", flush=True)
 sys.exit(extract.main(sys.argv[1:]))
 """

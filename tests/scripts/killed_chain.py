@@ -20,12 +20,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
-import prepare
 import torch
-from text_token_extractor import pretokenization
-from video_feature_extractor import extract, shard_feature
 
 from mmpt.cli import dedup as dedupprocessor
+from mmpt.cli import extract, pack, prepare, tokenize
 from tests.jobs import ROOT
 from tests.made_videos import regular_times, truncate, write_video
 from tests.scripts.extract_jobs import SMALL, Pooling
@@ -71,10 +69,10 @@ def commands(inputs: Path, out: Path) -> dict[str, Command]:
         "dedup": lambda: dedupprocessor.main(
             ["--input", str(inputs / "raw_caption.json"), "--output", str(captions), "--dedup"]
         ),
-        "pack": lambda: shard_feature.main(
+        "pack": lambda: pack.main(
             ["--features", str(out / "feat"), "--target", str(out / "shards"), "--shard-size", "2", *lists]
         ),
-        "tokenise": lambda: pretokenization.main(
+        "tokenise": lambda: tokenize.main(
             [CONFIG, *(f"dataset.{key}={value}" for key, value in keys.items()), "--workers", "2"]
         ),
         "prepare": lambda: prepare.main([*videos, *made, "--random-weights", "--shard-size", "2"]),
@@ -113,7 +111,7 @@ def main(folder: Path, num_kills: int, seed: int) -> int:
     """Compare the runs; return 1 if they differ."""
     os.chdir(ROOT)
     torch.set_num_threads(1)
-    extract._network = prepare._network = lambda args: (Pooling(), "pooling")  # type: ignore[assignment]
+    extract.open_network = prepare.open_network = lambda *_, **__: (Pooling(), "pooling")  # type: ignore[assignment]
     make_inputs(folder / "in")
     took_s = {}
     for name, command in commands(folder / "in", folder / "whole").items():

@@ -5,10 +5,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from demo_corpus.settings import CorpusSettings
-from demo_corpus.summary import count_videos
-from demo_corpus.video import film, make_video
-from demo_corpus.world import make_world
+
+from mmpt.prepare.demo_corpus.settings import CorpusSettings
+from mmpt.prepare.demo_corpus.summary import count_videos
+from mmpt.prepare.demo_corpus.video import film, make_video
+from mmpt.prepare.demo_corpus.world import make_world
 
 
 @pytest.fixture(scope="module")

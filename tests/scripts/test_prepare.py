@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import prepare
 import pytest
 
 from mmpt.batch import Split
+from mmpt.cli import prepare
 from mmpt.config import load_config
 from mmpt.errors import DataError
 from mmpt.media.video_list import VideoJob
@@ -135,7 +135,7 @@ def test_everything_that_training_reads_is_made(corpus, folder, capsys):
             np.testing.assert_array_equal(video(key), np.load(f"data/mine/feat/{key.video_id}.npy"))
     assert sorted(names) == NAMES[:7]
     out = capsys.readouterr().out
-    assert "python locallaunch.py projects/retri/mine/pretrain.yaml" in out
+    assert "mmpt train projects/retri/mine/pretrain.yaml" in out
     assert "python scripts/download.py videoclip" in out
 
 
@@ -210,7 +210,6 @@ def test_the_other_recipe(corpus, folder):
     ("more", "message"),
     [
         (["--val-share", "0"], "`--val-share` must be between 0 and 1, but is 0.0."),
-        (["--shard-size", "0"], "`--shard-size` must be at least 1, but is 0."),
         (["--captions", "no/such"], "no/such: no such folder."),
         (["--videos", "no/such"], "no/such: no such folder"),
         (["--yaml", "projects/retri/norton/how2_demo.yaml"], "was not made by this command"),

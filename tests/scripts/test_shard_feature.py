@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from video_feature_extractor.shard_feature import main
 
 from mmpt.batch import Split
+from mmpt.cli.pack import main
 from mmpt.shards.layout import read_shard_meta
 from mmpt.shards.row_stream import row_stream
 from tests.scripts.feature_files import IDS, arguments, feature, naive_files
@@ -161,11 +161,25 @@ def test_no_video_at_all_is_an_error(raw, tmp_path, capsys):
     [
         (["--features", "/no/such"], "/no/such: must be a folder"),
         (["--train-list", "/no/such.lst"], "/no/such.lst: no such file."),
-        (["--shard-size", "0"], "`--shard-size` must be at least 1, but is 0."),
-        (["--max-missing", "1.5"], "`--max-missing` must be from 0 to 1, but is 1.5."),
         (["--target", "/dev/null/packed"], "/dev/null/packed: cannot be written"),
     ],
 )
 def test_mistakes_are_told(raw, capsys, more, message):
     assert main(arguments(raw, *more)) == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+@pytest.mark.parametrize("option", ["--shard-size=0", "--workers=0", "--max-missing=1.5"])
+def test_a_value_out_of_bounds_is_refused(raw, capsys, option):
+    assert main(arguments(raw, option)) == 2
+    assert option.partition("=")[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("splits", "made"),
+    [("val", {"val"}), ("train val", {"train", "val"}), ("val train", {"train", "val"}), ("test", set())],
+)
+def test_the_splits_that_are_named_are_packed(raw, tmp_path, splits, made):
+    code = main([*arguments(raw, "--splits", *splits.split())])
+    assert code == (0 if made else 2)
+    assert {path.name.split("_")[0] for path in (tmp_path / "packed").glob("*_meta.json")} == made

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from video_feature_extractor.shard_feature import main
 
 from mmpt.batch import Split
+from mmpt.cli.pack import main
 from mmpt.errors import DataError
 from mmpt.prepare.shards import packing
 from mmpt.prepare.shards.packing import pack_features

@@ -11,8 +11,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from demo_corpus.words import CHAT, CLEAN, CRAFTS, FAREWELLS, GREETINGS, KINDS, NARRATION, ing_form
-from demo_corpus.world import Performance, Step, World
+from mmpt.prepare.demo_corpus.words import CHAT, CLEAN, CRAFTS, FAREWELLS, GREETINGS, KINDS, NARRATION, ing_form
+from mmpt.prepare.demo_corpus.world import Performance, Step, World
 
 SECONDS_PER_SENTENCE = 4.0  # of a step that is spoken about
 WORDS_PER_S = 2.8

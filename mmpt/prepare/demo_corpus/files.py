@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from demo_corpus.narration import clean_sentence, step_label
-from demo_corpus.settings import CorpusSettings
-from demo_corpus.summary import count_videos
-from demo_corpus.video import Video, film, make_video
-from demo_corpus.vocabulary import make_vocabulary
-from demo_corpus.words import all_sentences
-from demo_corpus.world import World, make_world
 from mmpt.batch import Captions, Split
 from mmpt.endtasks.how2_clips import CLIPS_FORMAT
+from mmpt.prepare.demo_corpus.narration import clean_sentence, step_label
+from mmpt.prepare.demo_corpus.settings import CorpusSettings
+from mmpt.prepare.demo_corpus.summary import count_videos
+from mmpt.prepare.demo_corpus.video import Video, film, make_video
+from mmpt.prepare.demo_corpus.vocabulary import make_vocabulary
+from mmpt.prepare.demo_corpus.words import all_sentences
+from mmpt.prepare.demo_corpus.world import World, make_world
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.shards.layout import ids_stem, meta_path, times_stem, video_stem
 from mmpt.shards.writer import write_shards
@@ -25,6 +25,7 @@ from mmpt.utils.io import atomic_write, write_json
 from mmpt.utils.log import get_logger, progress
 from mmpt.utils.rng import stable_seed
 
+CLIPS_FORMAT = 1  # of val_clips.json, which mmpt.endtasks.how2_clips reads
 CAPTION_LETTERS = 96  # letters of a caption that are tokenised, as in the released preparation
 BERT_SIZES = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4, "num_hidden_layers": 2}
 NUM_ALIGNED = 80  # videos of the alignment test, as many as HTM-Align has; all of them would take the demo too long

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from demo_corpus.video import Video
+from mmpt.prepare.demo_corpus.video import Video
 
 ROWS = {
     "videos": "videos",

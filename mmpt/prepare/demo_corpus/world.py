@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from demo_corpus.settings import CorpusSettings
-from demo_corpus.words import CRAFTS, KINDS, MANNERS
+from mmpt.prepare.demo_corpus.settings import CorpusSettings
+from mmpt.prepare.demo_corpus.words import CRAFTS, KINDS, MANNERS
 from mmpt.utils.rng import stable_seed
 
 LATENT_SIZE = 64

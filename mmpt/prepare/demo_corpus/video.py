@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from demo_corpus.narration import Caption, narrate
-from demo_corpus.world import FEATURE_SIZE, LATENT_SIZE, Performance, World
+from mmpt.prepare.demo_corpus.narration import Caption, narrate
+from mmpt.prepare.demo_corpus.world import FEATURE_SIZE, LATENT_SIZE, Performance, World
 from mmpt.utils.rng import stable_seed
 
 MEDIAN_S, SPREAD, SHORTEST_S, LONGEST_S = 125, 0.3, 60, 220

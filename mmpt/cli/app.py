@@ -1,0 +1,76 @@
+"""The frame of every command: typer reads the command line, `run_command` turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from mmpt.utils.command import run_command
+
+CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="key=value", help="Settings on top of the YAML, such as dataset.max_len=48."
+    ),
+]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda or cuda:1. Default: the first GPU, else the CPU.")
+]
+
+
+def new_app(**settings: Any) -> typer.Typer:
+    """Returns an app without commands: plain help, which never cuts an option's name, and plain tracebacks."""
+    settings = {"rich_markup_mode": None} | settings
+    return typer.Typer(
+        add_completion=False,
+        context_settings=CONTEXT_SETTINGS,
+        pretty_exceptions_enable=False,
+        **settings,
+    )
+
+
+def command_app(
+    work: Callable[..., int | None],
+    *,
+    stopped: str,
+    options: type | None = None,
+    context_settings: dict[str, Any] | None = None,
+) -> typer.Typer:
+    """Returns an app with one command, which calls `work`.
+
+    Args:
+        work: the command. Its parameters are the arguments and options, its docstring is the help, and what it returns
+            is the exit code; None is 0.
+        stopped: what to print after an interrupt, such as "run the same command again to continue".
+        options: a dataclass whose fields are the arguments and options. `work` then takes one such object.
+        context_settings: more settings of typer's command.
+    """
+
+    def command(**values: Any) -> None:
+        arguments = {"options": options(**values)} if options else values
+        raise typer.Exit(run_command(lambda: work(**arguments), stopped=stopped))
+
+    command.__doc__ = work.__doc__
+    command.__signature__ = inspect.signature(options or work, eval_str=True)  # type: ignore[attr-defined]
+    app = new_app()
+    app.command(context_settings=CONTEXT_SETTINGS | (context_settings or {}))(command)
+    return app
+
+
+def run(app: typer.Typer, argv: Sequence[str] | None = None, name: str | None = None) -> int:
+    """Runs an app on `argv` and returns the exit code: 2 for a wrong command line, 0 after `--help`.
+
+    Args:
+        argv: the arguments; None takes the process's own.
+        name: name of the program in messages; None takes that of the process.
+    """
+    try:
+        app(None if argv is None else list(argv), prog_name=name)
+    except SystemExit as end:
+        return int(end.code or 0)
+    raise AssertionError("typer ends every command with SystemExit")

@@ -1,0 +1,214 @@
+"""Extracts S3D features: one float16 file [seconds, 512] per video. Run it again after a break and it continues.
+
+RAW is a folder (and its sub-folders, one level), a list of paths (.txt, .lst), a CSV (`video_path`, optionally `id`
+and `feature_path`), or several of them with commas between. `<fdir>/extract_summary.json` names the videos that could
+not be read, with reasons, and those that were damaged. Several processes may share one `--fdir`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from mmpt.cli.app import Device, command_app, run
+from mmpt.cli.devices import choose_device
+from mmpt.errors import DataError, LaunchError
+from mmpt.media.frame_graph import FPS, SIZE
+from mmpt.media.s3d import S3D_WEIGHTS
+from mmpt.media.video_list import VideoJob, VideoList, find_videos, shard_of
+from mmpt.prepare.features.clip_encoder import ClipEncoder
+from mmpt.prepare.features.extraction import Extraction
+from mmpt.prepare.features.feature_files import check_settings, extracting, locked
+from mmpt.prepare.features.network import open_network
+from mmpt.prepare.features.work import ExtractionReport
+from mmpt.utils.io import remove_leftovers, write_json
+from mmpt.utils.log import get_logger
+
+logger = get_logger("extract")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of the command."""
+
+    vdir: Annotated[
+        str, typer.Option(help="Folders, lists or CSV files of videos, comma-separated.")
+    ]
+    fdir: Annotated[Path, typer.Option(help="Folder to write features to.")]
+    type: Annotated[
+        Literal["s3d"], typer.Option(help="The network. MMPT trains on S3D features only.")
+    ] = "s3d"
+    batch_size: Annotated[
+        int, typer.Option("--batch_size", "--batch-size", min=1, help="Clips per batch on a GPU.")
+    ] = 64
+    half_precision: Annotated[
+        int,
+        typer.Option(
+            "--half_precision", "--half-precision", min=0, max=1, help="1: write float16."
+        ),
+    ] = 1
+    num_decoding_thread: Annotated[
+        int,
+        typer.Option(
+            "--num_decoding_thread", "--num-decoding-thread", min=1, help="Decoding threads."
+        ),
+    ] = 4
+    l2_normalize: Annotated[
+        int,
+        typer.Option("--l2_normalize", "--l2-normalize", min=0, max=1, help="1: rows of length 1."),
+    ] = 1
+    hflip: Annotated[int, typer.Option(min=0, max=1, help="1: mirror the videos.")] = 0
+    shard: Annotated[
+        str, typer.Option(metavar="I/N", help="Only part I (from 0) of N of the videos.")
+    ] = "0/1"
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many videos.")] = None
+    device: Device = None
+    dtype: Annotated[
+        Literal["fp32", "bf16", "fp16"], typer.Option(help="What the network computes in.")
+    ] = "fp32"
+    weights: Annotated[Path, typer.Option(help="S3D's weights.")] = S3D_WEIGHTS
+    words: Annotated[
+        Path | None,
+        typer.Option(
+            "--dict", help="The text tower's words (s3d_dict.npy). Features do not need them."
+        ),
+    ] = None
+    random_weights: Annotated[
+        bool,
+        typer.Option(
+            "--random-weights", help="Try the pipeline without the weights; features are useless."
+        ),
+    ] = False
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """The index of this run's part of the videos, and the number of parts."""
+        index, slash, number = self.shard.partition("/")
+        numbers = slash and index.isdecimal() and number.isdecimal()
+        if not numbers or int(index) >= int(number):
+            raise LaunchError(
+                f"`--shard` must be I/N with I from 0 to N - 1, such as 0/8, but is {self.shard!r}."
+            )
+        return int(index), int(number)
+
+    @property
+    def sources(self) -> list[str]:
+        """The parts of `--vdir` between commas, or the whole if that exists."""
+        if Path(self.vdir).exists():
+            return [self.vdir]
+        parts = [part.strip() for part in self.vdir.split(",") if part.strip()]
+        if not parts:
+            raise DataError("`--vdir` is empty; name a folder, a list or a CSV file of videos.")
+        return parts
+
+
+def extract(options: Options) -> None:
+    """Extract S3D features: one float16 file [seconds, 512] per video.
+
+    Run it again after a break and it continues. `--vdir` takes a folder (and its sub-folders, one
+    level), a list of paths (.txt, .lst), a CSV (`video_path`, optionally `id` and `feature_path`),
+    or several of them with commas between. `<fdir>/extract_summary.json` lists the videos that
+    could not be read, with reasons, and those that were damaged. Several processes may fill one
+    `--fdir`, each with a `--shard` of its own.
+    """
+    part = options.part
+    device = choose_device(options.device)
+    videos = find_videos(options.sources, options.fdir)
+    network, weights = open_network(
+        options.weights, words=options.words, random_weights=options.random_weights
+    )
+    with extracting(options.fdir, *part):
+        _extract(options, videos, ClipEncoder(network, device, options.dtype, options.batch_size), weights)
+
+
+def _extract(options: Options, videos: VideoList, encoder: ClipEncoder, weights: str) -> None:
+    """Extracts this run's part of the videos, and writes the summary."""
+    jobs = _jobs_of(videos, options.part, options.limit)
+    made_with = {"type": options.type, "fps": FPS, "size": SIZE, "weights": weights}
+    for name in ("dtype", "half_precision", "l2_normalize", "hflip"):
+        made_with[name] = getattr(options, name)
+    check_settings(options.fdir, made_with)
+    extraction = Extraction(
+        jobs,
+        encoder,
+        num_threads=options.num_decoding_thread,
+        hflip=bool(options.hflip),
+        l2_normalize=bool(options.l2_normalize),
+        dtype="float16" if options.half_precision else "float32",
+    )
+    try:
+        report = extraction.run()
+    except KeyboardInterrupt:
+        _write_summary(options, videos, extraction.report, finished=False)
+        raise
+    path = _write_summary(options, videos, report, finished=True)
+    logger.info(
+        "%d videos written (%.2f hours), %d were there, %d failed; see %s",
+        *(len(report.written), report.seconds / 3600, report.num_present, len(report.failed), path),
+    )
+    if report.failed and len(report.failed) == len(jobs):
+        reasons = Counter(report.failed.values()).most_common(3)
+        counted = "; ".join(f"{reason} ({count})" for reason, count in reasons)
+        raise DataError(f"none of the {len(jobs)} videos could be read: {counted}. Details: {path}")
+
+
+def _jobs_of(videos: VideoList, part: tuple[int, int], limit: int | None) -> Sequence[VideoJob]:
+    """Returns this run's part of the videos, and logs what is left out."""
+    for video_id, replaced in videos.duplicates.items():
+        logger.warning(
+            "id %s: %s is replaced by a later video of the same id", video_id, ", ".join(replaced)
+        )
+    for video, reason in videos.misnamed.items():
+        logger.warning("%r: %s; left out", video, reason)
+    if videos.num_ignored:
+        logger.info(
+            "%d files of the folders have other extensions than videos and are left out",
+            videos.num_ignored,
+        )
+    jobs = shard_of(videos.jobs, *part)[:limit]
+    logger.info(
+        "%d of %d videos are this run's (part %d of %d)", len(jobs), len(videos.jobs), *part
+    )
+    return jobs
+
+
+def _write_summary(
+    options: Options, videos: VideoList, report: ExtractionReport, *, finished: bool
+) -> Path:
+    """Writes `extract_summary.json`, for a part `extract_summary_I_of_N.json`; returns its path."""
+    part, num_parts = options.part
+    suffix = "" if num_parts == 1 else f"_{part}_of_{num_parts}"
+    path = options.fdir / f"extract_summary{suffix}.json"
+    summary: dict[str, Any] = {
+        "finished": finished,
+        "videos": report.num_videos,
+        "written": len(report.written),
+        "present": report.num_present,
+        "seconds_written": report.seconds,
+        "failed": dict(sorted(report.failed.items())),
+        "misnamed": videos.misnamed,
+        "damaged": dict(sorted(report.notes.items())),
+        "replaced_duplicates": videos.duplicates,
+    }
+    with locked(options.fdir):
+        remove_leftovers(options.fdir, r"extract_\w+\.json")
+        write_json(path, summary)
+    return path
+
+
+app = command_app(extract, options=Options, stopped="run the same command again to continue")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return run(app, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

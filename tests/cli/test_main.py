@@ -1,0 +1,96 @@
+"""The command `mmpt`: what it lists, how fast it starts, and how it ends on a wrong command line."""
+
+from __future__ import annotations
+
+import runpy
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import mmpt
+from mmpt.cli.main import COMMANDS, main
+from tests.jobs import ROOT, SCORES, VIDEOCLIP
+
+PUBLISHED = {
+    "locallaunch.py": "train",
+    "scripts/check_dataset.py": "check",
+    "scripts/make_demo_data.py": "make-demo-data",
+    "scripts/prepare.py": "prepare",
+    "scripts/text_token_extractor/pretokenization.py": "tokenize",
+    "scripts/video_feature_extractor/extract.py": "extract",
+    "scripts/video_feature_extractor/shard_feature.py": "pack",
+    "mmpt/processors/dedupprocessor.py": "dedup",
+}
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for name, (_, panel, summary) in COMMANDS.items():
+        assert name in shown
+        assert panel in shown
+        assert summary in shown
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"mmpt {mmpt.__version__}\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_help_page_and_refuses_unknown_options(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([name, "--help"]) == 0
+    assert f"mmpt {name} [OPTIONS]" in capsys.readouterr().out
+    assert main([name, "--no-such-option", VIDEOCLIP]) == 2
+    error = capsys.readouterr().err
+    assert "--no-such-option" in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("line", ["", "trian x.yaml", "train", "predict", "embed --model x"])
+def test_a_wrong_command_line_ends_with_2(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line.split()) == 2
+    said = capsys.readouterr()
+    assert said.out + said.err
+    assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize(("path", "name"), PUBLISHED.items())
+def test_a_published_path_is_the_command(path: str, name: str) -> None:
+    module = import_module(f"mmpt.cli.{COMMANDS[name][0]}")
+    assert runpy.run_path(str(ROOT / path))["main"] is module.main
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["--help", "train --help", f"train {SCORES} --jobtype local_predict --dryrun"],
+)
+def test_what_needs_no_torch_does_not_import_it(line: str) -> None:
+    code = "import sys\nfrom mmpt.cli.main import main\nmain(sys.argv[1:])\nassert 'torch' not in sys.modules"
+    command = [sys.executable, "-c", code, *line.split()]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_python_dash_m_is_the_command() -> None:
+    command = [sys.executable, "-m", "mmpt", "train", "nowhere.yaml"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: nowhere.yaml: 1 mistake\n")
+
+
+def test_a_missing_package_is_named_with_the_extra_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for name in [
+        name for name in sys.modules if name.startswith(("mmpt.cli.extract", "mmpt.media"))
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert main(["extract", "--vdir", "x", "--fdir", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.endswith("Install it with: pip install 'mmpt[prepare]'\n")
