@@ -49,7 +49,7 @@ clean:   ## remove .venv and caches; data/ and runs/ stay
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last, so an interrupted set-up is done again; --clear, so that nothing of it is left over.
-$(READY): requirements.txt requirements-dev.txt requirements-fairseq.txt setup.py
+$(READY): requirements.txt requirements-dev.txt requirements-fairseq.txt pyproject.toml
 	@"$(PYTHON)" -c "import sys; sys.exit(sys.version_info < (3, 11))" || { echo \
 		"MMPT needs Python 3.11 or newer, but $(PYTHON) is $$("$(PYTHON)" --version 2>&1)." \
 		"Name another: make setup PYTHON=/path/to/python3.11" >&2; exit 2; }

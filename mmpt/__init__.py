@@ -2,6 +2,6 @@
 
 import logging
 
-__version__ = "1.0.0"
+__version__ = "1.0.0.dev0"
 
 logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # else it announces every CPU variant that it tries

@@ -1,18 +1,19 @@
-"""The set-up holds together: pins against setup.py's ranges, pins against each other, and the Makefile's decisions."""
+"""The set-up holds together: pins against the ranges of pyproject.toml and each other, and the Makefile's decisions."""
 
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import sys
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
 import pytest
-import setuptools
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+import mmpt
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ("requirements.txt", "requirements-dev.txt", "requirements-fairseq.txt")
@@ -35,29 +36,33 @@ def read_pins(*files: str) -> dict[str, str]:
     return pins
 
 
-@pytest.fixture(scope="module")
-def package() -> dict:
-    """Return what setup.py hands to setuptools."""
-    seen: dict = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(setuptools, "setup", lambda **arguments: seen.update(arguments))
-        patch.chdir(ROOT)
-        runpy.run_path(str(ROOT / "setup.py"))
-    return seen
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
 
 
-def test_pins_lie_in_the_ranges_of_setup_py(package: dict) -> None:
+def ranges(*extras: str) -> list[Requirement]:
+    """Return the requirements of the core and of some extras, without those that name other extras."""
+    texts = [*PROJECT["dependencies"], *(text for extra in extras for text in EXTRAS[extra])]
+    return [need for need in map(Requirement, texts) if need.name != "mmpt"]
+
+
+def test_pins_lie_in_the_ranges_of_pyproject() -> None:
     pins = read_pins("requirements.txt", "requirements-dev.txt")
-    for text in [*package["install_requires"], *package["extras_require"]["dev"]]:
-        requirement = Requirement(text)
-        pin = pins[canonicalize_name(requirement.name)]
-        assert requirement.specifier.contains(pin), f"setup.py asks for {text}, the pin is {pin}"
+    for need in ranges(*EXTRAS):
+        pin = pins[canonicalize_name(need.name)]
+        assert need.specifier.contains(pin), f"pyproject.toml asks for {need}, the pin is {pin}"
 
 
-def test_every_direct_requirement_is_in_setup_py(package: dict) -> None:
+def test_every_direct_requirement_is_in_pyproject() -> None:
     direct = (ROOT / "requirements.txt").read_text().partition("# -- needed by the packages above")[0]
-    pinned = set(re.findall(r"^([\w-]+)==", direct, re.M))
-    assert pinned == {Requirement(text).name for text in package["install_requires"]}
+    pinned = re.findall(r"^([\w-]+)==", direct, re.M)
+    assert len(set(pinned)) == len(pinned)
+    assert set(pinned) == {need.name for need in ranges("train", "prepare", "report")}
+
+
+def test_dev_takes_every_other_extra() -> None:
+    (need,) = (need for need in map(Requirement, EXTRAS["dev"]) if need.name == "mmpt")
+    assert need.extras == set(EXTRAS) - {"dev"}
 
 
 def test_pins_are_complete_and_fit_each_other() -> None:
@@ -91,14 +96,8 @@ def test_fairseq_trains_without_what_it_only_declares() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_setup_py_finds_every_package(package: dict) -> None:
-    folders = {file.parent.relative_to(ROOT) for file in (ROOT / "mmpt").rglob("*.py")}
-    assert set(package["packages"]) == {".".join(folder.parts) for folder in folders}, "a folder has no __init__.py?"
-    assert all((ROOT / "mmpt" / name).exists() for name in package["package_data"]["mmpt"])
-
-
-def test_citation_names_the_version_of_the_package(package: dict) -> None:
-    assert f"\nversion: {package['version']}\n" in (ROOT / "CITATION.cff").read_text()
+def test_citation_names_the_version_of_the_package() -> None:
+    assert f"\nversion: {mmpt.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 # A stand-in for Python that writes down how it was called: `-m venv` makes a folder with itself as .venv/bin/python.
@@ -121,7 +120,7 @@ class Sandbox:
     def __init__(self, folder: Path):
         self.folder = folder
         self.calls = folder / "calls.txt"
-        for name in ("Makefile", "setup.py", *REQUIREMENTS):
+        for name in ("Makefile", "pyproject.toml", *REQUIREMENTS):
             shutil.copy(ROOT / name, folder)
         (folder / "python").write_text(FAKE_PYTHON)
         (folder / "python").chmod(0o755)
@@ -160,7 +159,7 @@ def test_setup_installs_in_order_once(sandbox: Sandbox) -> None:
     assert sandbox.pip_calls() == [], "a second make setup has nothing to do"
 
 
-@pytest.mark.parametrize("file", [*REQUIREMENTS, "setup.py"])
+@pytest.mark.parametrize("file", [*REQUIREMENTS, "pyproject.toml"])
 def test_setup_is_redone_when_its_files_change(sandbox: Sandbox, file: str) -> None:
     sandbox.make("setup")
     later = (sandbox.folder / ".venv/.ready").stat().st_mtime + 10

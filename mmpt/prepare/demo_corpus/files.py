@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from mmpt.batch import Captions, Split
-from mmpt.endtasks.how2_clips import CLIPS_FORMAT
 from mmpt.prepare.demo_corpus.narration import clean_sentence, step_label
 from mmpt.prepare.demo_corpus.settings import CorpusSettings
 from mmpt.prepare.demo_corpus.summary import count_videos
