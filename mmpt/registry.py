@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
+import sys
 from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
@@ -86,6 +88,8 @@ class Registry(Generic[T]):
 
     def _import(self, name: str, key: str) -> type[T]:
         module_name, _, class_name = name.rpartition(".")
+        if os.getcwd() not in sys.path:  # a user's modules are where the commands run
+            sys.path.append(os.getcwd())
         try:
             found = getattr(importlib.import_module(module_name), class_name)
         except (ImportError, AttributeError) as err:
