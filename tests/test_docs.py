@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import shlex
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmpt.cli import launch
+from mmpt.cli.main import COMMANDS, TRAIN, main
 from mmpt.config import DatasetConfig, ModelConfig, load_config, save_resolved
 from mmpt.models import MMFusionSeparate
 from tests.jobs import ROOT, corpus_overrides
@@ -52,33 +51,35 @@ def test_every_launch_command_of_the_documents_resolves(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(checkout)
-    lines = commands("python locallaunch.py", tuple(name for name in DOCUMENTS if name != "DATASET.md"))
+    lines = commands("mmpt train", tuple(name for name in DOCUMENTS if name != "DATASET.md"))
     assert len(lines) >= 6  # DATASET.md's run in tests/e2e/test_recipe.py, on what the lines before them made
     for line in lines:
-        code = launch.main([*shlex.split(line)[2:], "--dryrun"])
+        code = main([*shlex.split(line)[1:], "--dryrun"])
         said = capsys.readouterr()
         assert code == 0, line + said.err
         assert said.out.splitlines()[-1].startswith("launching "), line
 
 
-def test_every_script_command_of_the_documents_exists(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    for line in commands("python scripts/"):
-        module = shlex.split(line)[1].removeprefix("scripts/").removesuffix(".py").replace("/", ".")
-        assert importlib.import_module(module).main(["--help"]) == 0
+def test_every_command_of_the_documents_has_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    for line in commands("mmpt "):
+        name = shlex.split(line)[1]
+        assert main([name, "--help"]) == 0
         shown = capsys.readouterr().out
-        for flag in re.findall(r"--[a-z_-]+", line):
+        for flag in re.findall(r" (--[a-z_-]+)", line):
             assert flag in shown, line
+
+
+def test_every_command_that_the_text_names_exists() -> None:
+    for name in DOCUMENTS:
+        for command in re.findall(r"`mmpt ([a-z][a-z-]*)", (ROOT / name).read_text()):
+            assert command in COMMANDS, f"{name}: mmpt {command}"
 
 
 def test_every_data_command_stands_in_the_data_page() -> None:
     """There, tests/e2e/test_recipe.py runs it."""
-    for prefix in ("python scripts/", "python -m mmpt.processors"):
-        lines = commands(prefix)
-        assert lines
-        assert set(lines) == set(commands(prefix, ("DATASET.md",)))
+    lines = [line for line in commands("mmpt ") if COMMANDS[line.split()[1]][1] != TRAIN]
+    assert len(lines) > 10
+    assert set(lines) <= set(commands("mmpt ", ("DATASET.md",)))
 
 
 def test_every_make_target_of_the_documents_exists() -> None:

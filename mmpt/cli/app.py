@@ -34,34 +34,6 @@ def new_app(**settings: Any) -> typer.Typer:
     )
 
 
-def command_app(
-    work: Callable[..., int | None],
-    *,
-    stopped: str,
-    options: type | None = None,
-    context_settings: dict[str, Any] | None = None,
-) -> typer.Typer:
-    """Returns an app with one command, which calls `work`.
-
-    Args:
-        work: the command. Its parameters are the arguments and options, its docstring is the help, and what it returns
-            is the exit code; None is 0.
-        stopped: what to print after an interrupt, such as "run the same command again to continue".
-        options: a dataclass whose fields are the arguments and options. `work` then takes one such object.
-        context_settings: more settings of typer's command.
-    """
-
-    def command(**values: Any) -> None:
-        arguments = {"options": options(**values)} if options else values
-        raise typer.Exit(run_command(lambda: work(**arguments), stopped=stopped))
-
-    command.__doc__ = work.__doc__
-    command.__signature__ = inspect.signature(options or work, eval_str=True)  # type: ignore[attr-defined]
-    app = new_app()
-    app.command(context_settings=CONTEXT_SETTINGS | (context_settings or {}))(command)
-    return app
-
-
 def run(app: typer.Typer, argv: Sequence[str] | None = None, name: str | None = None) -> int:
     """Runs an app on `argv` and returns the exit code: 2 for a wrong command line, 0 after `--help`.
 
@@ -74,3 +46,35 @@ def run(app: typer.Typer, argv: Sequence[str] | None = None, name: str | None = 
     except SystemExit as end:
         return int(end.code or 0)
     raise AssertionError("typer ends every command with SystemExit")
+
+
+class Command:
+    """A command line around a function. Call it with arguments to get the exit code.
+
+    Args:
+        work: the command. Its parameters are the arguments and options, its docstring is the help, and what it returns
+            is the exit code; None is 0.
+        stopped: what to print after an interrupt, such as "run the same command again to continue".
+        options: a dataclass whose fields are the arguments and options. `work` then takes one such object.
+        context_settings: more settings of typer's command.
+    """
+
+    def __init__(
+        self,
+        work: Callable[..., int | None],
+        *,
+        stopped: str,
+        options: type | None = None,
+        context_settings: dict[str, Any] | None = None,
+    ):
+        def command(**values: Any) -> None:
+            arguments = {"options": options(**values)} if options else values
+            raise typer.Exit(run_command(lambda: work(**arguments), stopped=stopped))
+
+        command.__doc__ = work.__doc__
+        command.__signature__ = inspect.signature(options or work, eval_str=True)  # type: ignore[attr-defined]
+        self.app = new_app()
+        self.app.command(context_settings=CONTEXT_SETTINGS | (context_settings or {}))(command)
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int:
+        return run(self.app, argv)

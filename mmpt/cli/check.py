@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mmpt.cli.app import Overrides, command_app, run
+from mmpt.cli.app import Command, Overrides
 from mmpt.config import load_config
 from mmpt.errors import EXIT_CODE
 from mmpt.prepare.check.dataset_check import check_dataset
@@ -54,12 +53,7 @@ def check(
     return EXIT_CODE
 
 
-app = command_app(check, stopped="nothing was written")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    return run(app, argv)
+main = Command(check, stopped="nothing was written")
 
 
 if __name__ == "__main__":

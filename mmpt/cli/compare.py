@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mmpt.cli.app import command_app, run
+from mmpt.cli.app import Command
 from mmpt.errors import DataError, LaunchError
 from mmpt.evaluators import Results, read_results, render_markdown, render_table
 from mmpt.evaluators.published import (
@@ -207,12 +207,7 @@ def compare(
     print(as_json(groups) if to_json else as_text(groups, markdown=markdown))
 
 
-app = command_app(compare, stopped="run it again")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    return run(app, argv)
+main = Command(compare, stopped="run it again")
 
 
 if __name__ == "__main__":

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mmpt.cli.app import command_app, run
+from mmpt.cli.app import Command
 from mmpt.errors import DataError
 from mmpt.prepare.captions.conversion import convert_corpus
 from mmpt.prepare.captions.corpus import SUFFIXES
@@ -62,12 +61,7 @@ def _corpora(how2dir: Path) -> list[Path]:
     return sources
 
 
-app = command_app(dedup, stopped="nothing was left half-written")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    return run(app, argv)
+main = Command(dedup, stopped="nothing was left half-written")
 
 
 if __name__ == "__main__":

@@ -6,17 +6,18 @@ folders, by copies of the same YAMLs.
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
-from mmpt.cli.app import command_app, run
+from mmpt.cli.app import Command
 from mmpt.config.yaml_files import read_yaml, write_yaml
+from mmpt.errors import LaunchError
 
 VIDEOCLIP = "projects/retri/videoclip/how2_demo.yaml"
 NORTON = "projects/retri/norton/how2_demo.yaml"
@@ -26,6 +27,7 @@ SCORES = (
     "projects/retri/norton/test_how2_demo_steps_zs.yaml",
     "projects/retri/norton/test_how2_demo_align_zs.yaml",
 )
+YAMLS = (VIDEOCLIP, NORTON, *SCORES)
 DATA, RUNS = "data/demo", "runs/demo"
 
 
@@ -52,7 +54,7 @@ def demo_yamls(seed: int) -> dict[str, dict[str, Any]]:
         ConfigError: a shipped YAML is not there.
     """
     copies = {}
-    for path in (VIDEOCLIP, NORTON, *SCORES):
+    for path in YAMLS:
         values = _of_seed(read_yaml(path), seed)
         if "train_path" in values["dataset"]:
             values["fairseq"]["common"]["seed"] = seed + 1  # 1 is fairseq's own
@@ -79,6 +81,11 @@ def demo(
     Run it again after a break and it continues. It needs the YAMLs of `projects/`.
     """
     begin = time.monotonic()
+    if missing := [path for path in YAMLS if not os.path.exists(path)]:
+        raise LaunchError(
+            f"{missing[0]}: no such file. Run the demo in a checkout of MMPT, or copy its folder "
+            "`projects` to this one."
+        )
     if seed != 0:
         for path, values in demo_yamls(seed).items():
             write_yaml(path, values)
@@ -92,12 +99,7 @@ def demo(
     return 0
 
 
-app = command_app(demo, stopped="run it again to continue")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    return run(app, argv)
+main = Command(demo, stopped="run it again to continue")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import typer
 
-from mmpt.cli.app import Device, command_app, run
+from mmpt.cli.app import Command, Device
 from mmpt.cli.devices import choose_device
 from mmpt.errors import DataError, LaunchError
 from mmpt.inference.mmptmodel import MMPTModel
@@ -172,12 +172,7 @@ def embed(
     logger.info("%s: %d vectors of %d numbers", out, *vectors.shape)
 
 
-app = command_app(embed, stopped="nothing was written")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    return run(app, argv)
+main = Command(embed, stopped="nothing was written")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from mmpt.cli.app import Device, command_app, run
+from mmpt.cli.app import Command, Device
 from mmpt.cli.devices import choose_device
 from mmpt.errors import DataError, LaunchError
 from mmpt.media.frame_graph import FPS, SIZE
@@ -202,12 +202,7 @@ def _write_summary(
     return path
 
 
-app = command_app(extract, options=Options, stopped="run the same command again to continue")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    return run(app, argv)
+main = Command(extract, options=Options, stopped="run the same command again to continue")
 
 
 if __name__ == "__main__":

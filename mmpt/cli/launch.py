@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from mmpt.cli import jobfile, jobs, preflight
-from mmpt.cli.app import Overrides, command_app, run
+from mmpt.cli.app import Command, Overrides
 from mmpt.cli.processes import HIDE_GPUS, run_all
 from mmpt.config import RunConfig, load_config
 from mmpt.config.loader import save_resolved, with_run_dir
@@ -71,16 +71,11 @@ def train(
     return 0
 
 
-app = command_app(
+main = Command(
     train,
     stopped="run the same command again to continue",
     context_settings={"ignore_unknown_options": True},  # they are for `mmpt predict`
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Launches YAMLs in turn, stops at the first that fails, and returns its exit code."""
-    return run(app, argv)
 
 
 class Launchable(NamedTuple):

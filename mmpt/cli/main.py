@@ -23,6 +23,7 @@ COMMANDS = {
     "compare": ("compare", TRAIN, "Show runs side by side with the published numbers."),
     "embed": ("embed", TRAIN, "Turn videos, features or texts into vectors."),
     "prepare": ("prepare", DATA, "Make shards and a training YAML from your own videos."),
+    "download": ("download", DATA, "Download checkpoints, weights, lists and annotations."),
     "extract": ("extract", DATA, "Extract S3D features of videos."),
     "pack": ("pack", DATA, "Pack feature files into shards."),
     "dedup": ("dedup", DATA, "Convert raw captions, with or without de-duplication."),
@@ -44,7 +45,7 @@ class LazyGroup(TyperGroup):
 
 
 def _load_app(module: str) -> typer.Typer:
-    """Returns the app of a module of `mmpt.cli`; a missing package or Ctrl-C ends the command."""
+    """Returns the app of a module's `main`; a missing package or Ctrl-C ends the command."""
     loaded: list[ModuleType] = []
 
     def load() -> None:
@@ -52,7 +53,7 @@ def _load_app(module: str) -> typer.Typer:
 
     if code := run_command(load, stopped="nothing was done"):
         raise typer.Exit(code)
-    return loaded[0].app
+    return loaded[0].main.app
 
 
 def _print_version(wanted: bool) -> None:

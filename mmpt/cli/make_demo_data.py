@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mmpt.cli.app import command_app, run
+from mmpt.cli.app import Command
 from mmpt.prepare.demo_corpus.manifest import make_corpus
 from mmpt.prepare.demo_corpus.settings import CorpusSettings
 
@@ -47,12 +46,7 @@ def make_demo_data(options: Any) -> None:
     make_corpus(settings.pop("out"), CorpusSettings(**settings))
 
 
-app = command_app(make_demo_data, options=Options, stopped="run it again to make the corpus")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    return run(app, argv)
+main = Command(make_demo_data, options=Options, stopped="run it again to make the corpus")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,7 @@ from typing import Annotated
 import typer
 
 from mmpt.batch import Split
-from mmpt.cli.app import command_app, run
+from mmpt.cli.app import Command
 from mmpt.prepare.shards.packing import pack_features
 from mmpt.shards.video_table import read_id_list
 from mmpt.shards.writer import SHARD_SIZE
@@ -77,12 +76,7 @@ def pack(
         )
 
 
-app = command_app(pack, stopped="run the same command again to continue")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    return run(app, argv)
+main = Command(pack, stopped="run the same command again to continue")
 
 
 if __name__ == "__main__":

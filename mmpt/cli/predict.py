@@ -10,7 +10,7 @@ from typing import Annotated, NamedTuple
 import torch
 import typer
 
-from mmpt.cli.app import Device, command_app, run
+from mmpt.cli.app import Command, Device
 from mmpt.cli.devices import choose_device
 from mmpt.cli.scoring import predict, report_path, selection_rule
 from mmpt.config import RunConfig, load_config
@@ -143,12 +143,7 @@ def _print_tables(tables: Sequence[Table], render: Callable[[Mapping[str, Result
     sys.stdout.flush()
 
 
-app = command_app(score, options=Options, stopped="run it again")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    return run(app, argv)
+main = Command(score, options=Options, stopped="run it again")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from mmpt.config.fields import limits_of
 from mmpt.errors import CheckpointError, DataError
 
 DEMO_COMMANDS = (
-    "python scripts/make_demo_data.py && python locallaunch.py "
+    "mmpt make-demo-data && mmpt train "
     "projects/retri/videoclip/how2_demo.yaml,projects/retri/norton/how2_demo.yaml --jobtype local_small"
 )
 

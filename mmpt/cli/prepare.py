@@ -13,7 +13,7 @@ import typer
 import yaml
 
 from mmpt.batch import Split
-from mmpt.cli.app import command_app, run
+from mmpt.cli.app import Command
 from mmpt.cli.devices import choose_device
 from mmpt.config import RunConfig, load_config
 from mmpt.errors import EXIT_CODE, DataError
@@ -298,19 +298,12 @@ def _finish(options: Options, config: RunConfig) -> int:
         return EXIT_CODE
     start = config.option("checkpoint", "restore_file")
     if start is not None and not Path(start).exists():
-        print(
-            f"\nThe recipe starts from {start}, which is not there: python scripts/download.py videoclip"
-        )
+        print(f"\nThe recipe starts from {start}, which is not there: mmpt download videoclip")
     print(f"\nTo train:\n  mmpt train {options.yaml} --jobtype local_single")
     return 0
 
 
-app = command_app(prepare, options=Options, stopped="run the same command again to continue")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    return run(app, argv)
+main = Command(prepare, options=Options, stopped="run the same command again to continue")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from mmpt.cli.app import Device, command_app, run
+from mmpt.cli.app import Command, Device
 from mmpt.cli.devices import choose_device
 from mmpt.cli.scoring import predict, report_path, short_names
 from mmpt.config import RunConfig, load_config
@@ -75,12 +74,7 @@ def report(
     print(write_report(scored, out or report_path(config)))
 
 
-app = command_app(report, stopped="nothing was written")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    return run(app, argv)
+main = Command(report, stopped="nothing was written")
 
 
 if __name__ == "__main__":

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 
-from mmpt.cli.app import Overrides, command_app, run
+from mmpt.cli.app import Command, Overrides
 from mmpt.config.fields import coerce
 from mmpt.config.yaml_files import merge, parse_overrides, read_yaml
 from mmpt.errors import ConfigError
@@ -89,12 +88,7 @@ def read_config(path: str, overrides: list[str]) -> TokenConfig:
     return TokenConfig(**found)
 
 
-app = command_app(tokenize, stopped="run the same command again to continue")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    return run(app, argv)
+main = Command(tokenize, stopped="run the same command again to continue")
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def meta_path(vfeat_dir: str | Path, split: Split) -> Path:
             return path
     raise DataError(
         f"{vfeat_dir}: neither {ours.name} nor {released.name} is there. `dataset.vfeat_dir` must be a folder of "
-        "packed features: run scripts/video_feature_extractor/shard_feature.py, or correct the path."
+        "packed features: run `mmpt pack`, or correct the path."
     )
 
 
@@ -104,7 +104,7 @@ def check_shard(
 
     With `vocab_size`, the ids of the first `NUM_SAMPLED` captions are read too: captions of another
     BERT are found at once, while reading every id of HowTo100M would delay a start by minutes. A
-    single damaged id further back is found when it is drawn, or by scripts/check_dataset.py.
+    single damaged id further back is found when it is drawn, or by `mmpt check`.
 
     Raises:
         DataError: a file is missing or damaged, features are not [seconds, 512] floats, row counts

@@ -92,8 +92,9 @@ def test_outside_the_project_it_says_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert demo.main(["--seed", "3"]) == 2
-    assert f"{VIDEOCLIP}" in capsys.readouterr().err
+    for seed in ("0", "3"):
+        assert demo.main(["--seed", seed]) == 2
+        assert f"{VIDEOCLIP}" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

@@ -17,6 +17,7 @@ from tests.jobs import ROOT, SCORES, VIDEOCLIP
 PUBLISHED = {
     "locallaunch.py": "train",
     "scripts/check_dataset.py": "check",
+    "scripts/download.py": "download",
     "scripts/make_demo_data.py": "make-demo-data",
     "scripts/prepare.py": "prepare",
     "scripts/text_token_extractor/pretokenization.py": "tokenize",

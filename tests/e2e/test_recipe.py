@@ -6,7 +6,6 @@ S3D's and BERT's weights drawn at random. So the commands run as they stand, but
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import logging
@@ -27,6 +26,7 @@ import torch
 import yaml
 
 from mmpt.batch import Split
+from mmpt.cli.main import main
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.shards.layout import read_shard_meta
 from mmpt.shards.shardedtensor import ShardedTensor, open_shard
@@ -49,9 +49,9 @@ from tests.recipe_data import (
 PAGE = (ROOT / "DATASET.md").read_text()
 
 ADDED = {  # what a command on small data needs, by a part of the command; {site} is the server
-    "make_demo_data.py": ["--num-videos", "16", "--num-val", "8"],
-    "download.py [^-]": ["--mirror", "{site}"],
-    "check_dataset.py .*/how2": ["dataset.num_video_per_batch=1", "num_cands=1", "dataset.max_missing=0.5"],
+    "make-demo-data": ["--num-videos", "16", "--num-val", "8"],
+    "mmpt download [^-]": ["--mirror", "{site}"],
+    "mmpt check .*/how2": ["dataset.num_video_per_batch=1", "num_cands=1", "dataset.max_missing=0.5"],
     "mine/pretrain.yaml --jobtype": ["fairseq.optimization.max_epoch=2", "fairseq.dataset.num_workers=0"],
 }
 
@@ -87,22 +87,20 @@ def run(command: Command, site_url: str) -> None:
         if re.search(part, command.text):
             arguments += [text.format(site=site_url) for text in added]
     program = arguments.pop(0)
-    if program != "python" or arguments[0] == "locallaunch.py":
-        line = [sys.executable if program == "python" else program, *arguments]
+    if program != "mmpt" or arguments[0] == "train":
+        line = [sys.executable, "-m", "mmpt"] if program == "mmpt" else [program]
         env = os.environ | {"PYTHONPATH": os.getcwd()}
-        done = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False, env=env)
+        done = subprocess.run(
+            [*line, *arguments], capture_output=True, text=True, timeout=300, check=False, env=env
+        )
         command.code, command.output = done.returncode, done.stdout + done.stderr
         return
-    if arguments[0] == "-m":
-        name, arguments = arguments[1], arguments[2:]
-    else:
-        name, arguments = arguments[0].removeprefix("scripts/").removesuffix(".py").replace("/", "."), arguments[1:]
     output = io.StringIO()
     handler = logging.StreamHandler(output)
     logging.getLogger().addHandler(handler)
     try:
         with redirect_stdout(output), redirect_stderr(output):
-            command.code = importlib.import_module(name).main(arguments) or 0
+            command.code = main(arguments)
     finally:
         logging.getLogger().removeHandler(handler)
     command.output = output.getvalue()
@@ -121,7 +119,6 @@ def recipe(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
     root = tmp_path_factory.mktemp("checkout")
     for name in ("projects", "scripts"):
         shutil.copytree(ROOT / name, root / name)
-    shutil.copy(ROOT / "locallaunch.py", root)
     (root / "mmpt").symlink_to(ROOT / "mmpt")
     make_videos(root)
     make_captions(root / "raw/mine")
@@ -131,7 +128,6 @@ def recipe(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
     with pytest.MonkeyPatch.context() as patch, server.running_site() as site:
         patch.chdir(root)
         patch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-        patch.syspath_prepend(str(ROOT / "scripts"))
         logging.getLogger().setLevel(logging.INFO)
         serve_downloads(site, tiny_bert(corpus, tmp_path_factory.mktemp("bert")))
         for command in commands:
@@ -158,7 +154,7 @@ def test_what_is_added_is_added_to_something() -> None:
 def test_commands_stand_in_blocks() -> None:
     """Only there are they run."""
     outside = re.sub(r"^```.*?^```", "", PAGE, flags=re.MULTILINE | re.DOTALL)
-    assert re.findall(r"`(?:python|sh|make|pip|[A-Z]+=\S+) [^`]*`", outside) == []
+    assert re.findall(r"`(?:mmpt|python|sh|make|pip|[A-Z]+=\S+) [^`]*`", outside) == []
 
 
 def test_commands_print_what_the_page_shows(recipe: Recipe) -> None:
@@ -173,7 +169,7 @@ def test_commands_print_what_the_page_shows(recipe: Recipe) -> None:
 def test_one_feature_file_for_every_video(recipe: Recipe) -> None:
     folders = {"data/feat/feat_how2_s3d": [*TRAIN, *VAL], "data/mine/feat": MINE}
     for command in recipe.commands:
-        if match := re.search(r"extract\.py --vdir raw/(\S+) --fdir (\S+)", command.text):
+        if match := re.search(r"mmpt extract --vdir raw/(\S+) --fdir (\S+)", command.text):
             folders.setdefault(match[2], [TEST_SETS.get(match[1], "")])
     assert len(folders) == len(TEST_SETS) + 2
     for folder, ids in folders.items():
@@ -240,13 +236,13 @@ def test_run_again_nothing_changes(recipe: Recipe) -> None:
     before = made_files(recipe.root)
     assert len(before) > 60
     for command in read_page():
-        if "locallaunch.py" in command.text or "check_dataset.py" in command.text:
+        if re.match("mmpt (train|check) ", command.text):
             continue
         run(command, recipe.site_url)
         assert command.code == 0, f"{command.text}\n{command.output}"
-        if "download.py" in command.text and "--list" not in command.text:
+        if "mmpt download" in command.text and "--list" not in command.text:
             assert "already there and intact" in command.output
             assert ": downloaded" not in command.output
-        if "extract.py" in command.text:
+        if "mmpt extract" in command.text:
             assert "0 videos written" in command.output
     assert made_files(recipe.root) == before

@@ -46,7 +46,7 @@ def test_without_its_dictionary_the_text_tower_is_left_out(released):
 def test_missing_weights_say_where_they_are(tmp_path):
     with pytest.raises(CheckpointError) as error:
         load_s3d(tmp_path / "s3d_howto100m.pth")
-    assert "python scripts/download.py s3d" in str(error.value)
+    assert "mmpt download s3d" in str(error.value)
     assert "https://www.rocq.inria.fr/cluster-willow/amiech/howto100m/s3d_howto100m.pth" in str(
         error.value
     )

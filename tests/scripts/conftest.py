@@ -1,14 +1,11 @@
-"""Puts scripts/ on the path, as it is when one of its files is run; what the tests of extraction share."""
+"""What the tests of extraction and of packing share."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mmpt.cli import extract
-from mmpt.cli.app import command_app, run
+from mmpt.cli.app import Command
 from mmpt.media.video_list import find_videos
 from mmpt.media.video_reader import VideoFile
 from mmpt.prepare.features import extraction
@@ -198,7 +198,7 @@ def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path, monkeypatch):
         (["--device", "cuda:77"], "--device cuda:77: not a device of this machine"),
         (["--vdir", ","], "`--vdir` is empty"),
         (["--vdir", "/nowhere"], "/nowhere: no such folder"),
-        (["--weights", "/nowhere/s3d.pth"], "python scripts/download.py s3d"),
+        (["--weights", "/nowhere/s3d.pth"], "mmpt download s3d"),
     ],
 )
 def test_mistakes_are_one_message_and_exit_code_2(videos, tmp_path, capsys, flags, message):
@@ -229,7 +229,7 @@ def parse(arguments: list[str]) -> extract.Options:
     def keep(options: extract.Options) -> None:
         seen.append(options)
 
-    assert run(command_app(keep, options=extract.Options, stopped=""), arguments) == 0
+    assert Command(keep, options=extract.Options, stopped="")(arguments) == 0
     return seen[0]
 
 

@@ -136,7 +136,7 @@ def test_everything_that_training_reads_is_made(corpus, folder, capsys):
     assert sorted(names) == NAMES[:7]
     out = capsys.readouterr().out
     assert "mmpt train projects/retri/mine/pretrain.yaml" in out
-    assert "python scripts/download.py videoclip" in out
+    assert "mmpt download videoclip" in out
 
 
 def test_what_is_left_out_is_listed(corpus, folder):

@@ -52,7 +52,7 @@ class DiDeMoMetaProcessor(MetaProcessor):
 
     The annotations name a video with its file's ending, and some with two (`x.mov` here, `x.mp4`
     there). Features may be named by any of these (`x.mp4.npy`) or, as
-    `scripts/video_feature_extractor/extract.py` does, without (`x.npy`).
+    `mmpt extract` does, without (`x.npy`).
     """
 
     def __init__(self, config: DatasetConfig, split: Split):

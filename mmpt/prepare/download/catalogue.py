@@ -120,7 +120,7 @@ CATALOGUE: dict[str, Item] = {
             for name in ("how2_s3d_train.lst", "how2_s3d_val.lst")
         ),
         if_gone="The lists are the ids of the videos that you have features of; "
-        "scripts/video_feature_extractor/shard_feature.py drops the others.",
+        "mmpt pack drops the others.",
     ),
     "captions": Item(
         about="sentences of 1.2 million HowTo100M videos with their times (TAN)",
@@ -152,7 +152,7 @@ CATALOGUE: dict[str, Item] = {
         by_hand="They are on Baidu: https://pan.baidu.com/s/1b8nTw7-IzbDlJlakbVhwNA?pwd=nk6e. Join "
         "and unpack them with `cat Howto100_feature.tar.* | tar -x`, and put one <video id>.npy "
         "for each video into data/feat/feat_how2_s3d; or extract them yourself with "
-        "scripts/video_feature_extractor/extract.py.",
+        "mmpt extract.",
     ),
     "how2-align": Item(
         about="HTM-Align: 80 videos whose sentences are aligned by hand",
