@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -222,3 +223,11 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
     script = ROOT / ".ci/run"
     assert os.access(script, os.X_OK)
     assert script.read_text().splitlines()[-2:] == ["make lint", "make test"]
+
+
+def test_the_workflow_runs_every_supported_python() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    (job,) = workflow["jobs"].values()
+    named = {f"Programming Language :: Python :: {v}" for v in job["strategy"]["matrix"]["python-version"]}
+    assert named <= set(PROJECT["classifiers"])
+    assert len(named) == 3

@@ -1,4 +1,4 @@
-"""The frame of every command: typer reads the command line, `run_command` turns errors into messages and exit codes."""
+"""The frame of every command: typer reads the arguments, `run_command` reports errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Device = Annotated[
 
 
 def new_app(**settings: Any) -> typer.Typer:
-    """Returns an app without commands: plain help, which never cuts an option's name, and plain tracebacks."""
+    """Returns an app without commands. Its help is plain, as rich's cuts the names of options."""
     settings = {"rich_markup_mode": None} | settings
     return typer.Typer(
         add_completion=False,
@@ -35,7 +35,7 @@ def new_app(**settings: Any) -> typer.Typer:
 
 
 def run(app: typer.Typer, argv: Sequence[str] | None = None, name: str | None = None) -> int:
-    """Runs an app on `argv` and returns the exit code: 2 for a wrong command line, 0 after `--help`.
+    """Runs an app on `argv` and returns the exit code, which is 2 for a wrong command line.
 
     Args:
         argv: the arguments; None takes the process's own.
@@ -52,10 +52,11 @@ class Command:
     """A command line around a function. Call it with arguments to get the exit code.
 
     Args:
-        work: the command. Its parameters are the arguments and options, its docstring is the help, and what it returns
-            is the exit code; None is 0.
+        work: the command. Its parameters are the arguments and options, its docstring is the help,
+            and what it returns is the exit code; None is 0.
         stopped: what to print after an interrupt, such as "run the same command again to continue".
-        options: a dataclass whose fields are the arguments and options. `work` then takes one such object.
+        options: a dataclass whose fields are the arguments and options. `work` then takes one such
+            object.
         context_settings: more settings of typer's command.
     """
 

@@ -1,4 +1,4 @@
-"""Reads everything that a training YAML names: prints statistics, draws them, and lists what is damaged."""
+"""Reads everything that a training YAML names, prints statistics, and lists what is damaged."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Shows runs side by side with what the papers report, one table per benchmark.
 
-Rows of results files are grouped by the evaluation YAML that made them, so zero-shot and fine-tuned stay apart.
+Rows of results files are grouped by the evaluation YAML that made them, so zero-shot and
+fine-tuned stay apart.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class Group:
 
 
 def read_runs(paths: Sequence[str]) -> list[tuple[Path, dict[str, Any]]]:
-    """Return every row of the results files, with the file that it is in; a file named twice is read once.
+    """Returns every row of the results files, with its file. A file named twice is read once.
 
     Args:
         paths: results files, or folders that hold one called results.json.
@@ -91,8 +92,8 @@ def read_runs(paths: Sequence[str]) -> list[tuple[Path, dict[str, Any]]]:
                 f"it has no {RESULTS}" if Path(path).is_dir() else "there is no such file or folder"
             )
             raise DataError(
-                f"{path}: must be a results file or a folder with a {RESULTS} (`eval.save_path` of a YAML that was "
-                f"scored), but {found}."
+                f"{path}: must be a results file or a folder with a {RESULTS} (`eval.save_path` of a "
+                f"YAML that was scored), but {found}."
             )
     runs = [
         (file, row)
@@ -129,7 +130,7 @@ def _are_results(value: Any) -> bool:
 
 
 def group_runs(runs: Sequence[tuple[Path, dict[str, Any]]]) -> list[Group]:
-    """Group rows by benchmark and setting, in the order of `PUBLISHED`, then of the rows; name them within a group."""
+    """Groups rows by benchmark and setting, in the order of `PUBLISHED`, then of the rows."""
     by_key: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for file, row in runs:
         by_key.setdefault(benchmark_key(row["task"]) if row.get("task") else "", []).append(
@@ -148,7 +149,7 @@ def group_runs(runs: Sequence[tuple[Path, dict[str, Any]]]) -> list[Group]:
 
 
 def _names(runs: Sequence[tuple[Path, dict[str, Any]]]) -> list[str]:
-    """Return the shortest kind of name that tells the rows apart: folder, file, path of a checkpoint, results file."""
+    """Returns the shortest kind of name that tells the rows apart."""
     checkpoints = [Path(row["checkpoint"]) for _, row in runs]
     return first_distinct(
         [path.parent.name for path in checkpoints],

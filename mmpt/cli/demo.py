@@ -1,7 +1,7 @@
-"""The main job on a small corpus, end to end: `make demo` runs this, which runs and prints four commands.
+"""The main job on a small corpus, end to end: prints and runs four commands.
 
-With seed 0 they are the commands of the README. Another seed gives another corpus, other initial weights and other
-folders, by copies of the same YAMLs.
+With seed 0 they are the commands of the README. Another seed gives another corpus, other initial
+weights and other folders, by copies of the same YAMLs.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def yaml_path(path: str, seed: int) -> str:
 
 
 def demo_yamls(seed: int) -> dict[str, dict[str, Any]]:
-    """Return what to write for another seed than 0: path -> a shipped YAML with that seed and folders of its own.
+    """Returns copies of the shipped YAMLs with another seed and folders of their own, by path.
 
     Raises:
         ConfigError: a shipped YAML is not there.

@@ -27,7 +27,7 @@ Embedded = tuple[list[str], torch.Tensor]
 
 
 def find_files(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
-    """Return files of these kinds by id, in order of the ids: the path inside `folder` without its last extension.
+    """Returns files of these kinds by id, sorted: the path in `folder` without its extension.
 
     Raises:
         DataError: no such folder, nothing in it, or two files of one id.

@@ -1,9 +1,4 @@
-"""Extracts S3D features: one float16 file [seconds, 512] per video. Run it again after a break and it continues.
-
-RAW is a folder (and its sub-folders, one level), a list of paths (.txt, .lst), a CSV (`video_path`, optionally `id`
-and `feature_path`), or several of them with commas between. `<fdir>/extract_summary.json` names the videos that could
-not be read, with reasons, and those that were damaged. Several processes may share one `--fdir`.
-"""
+"""Extracts S3D features of videos: one float16 file [seconds, 512] per video."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mmpt train`: a YAML and a job type become one command line, which is printed and run; its exit code is ours."""
+"""`mmpt train`: makes, prints and runs the command line of a YAML and a job type."""
 
 from __future__ import annotations
 

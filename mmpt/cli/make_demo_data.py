@@ -1,4 +1,4 @@
-"""Makes the demo data: a small HowTo100M-like corpus whose truth is known, in the formats that training reads."""
+"""Makes the demo data: a small HowTo100M-like corpus whose truth is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores checkpoints on the test sets of YAMLs: `mmpt predict YAML...`, or `--jobtype local_predict`."""
+"""Scores checkpoints on the test sets of YAMLs, as `--jobtype local_predict` does."""
 
 from __future__ import annotations
 

@@ -181,7 +181,7 @@ def _gather_captions(options: Options, videos: VideoList, report: Report) -> dic
 
 
 def extract_videos(options: Options, jobs: Sequence[VideoJob], report: Report) -> None:
-    """Make `<out>/feat/<id>.npy` of these videos, where it is not there yet; a broken video is reported."""
+    """Makes `<out>/feat/<id>.npy` of the videos that have none; reports broken videos."""
     if not jobs:
         return
     folder = options.out / "feat"

@@ -1,4 +1,4 @@
-"""The command `mmpt`: what it lists, how fast it starts, and how it ends on a wrong command line."""
+"""The command `mmpt`: what it lists, what it imports, and how it refuses a command line."""
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ def test_a_published_path_is_the_command(path: str, name: str) -> None:
     ["--help", "train --help", f"train {SCORES} --jobtype local_predict --dryrun"],
 )
 def test_what_needs_no_torch_does_not_import_it(line: str) -> None:
-    code = "import sys\nfrom mmpt.cli.main import main\nmain(sys.argv[1:])\nassert 'torch' not in sys.modules"
+    code = "import sys\nfrom mmpt.cli.main import main\nmain(sys.argv[1:])\n"
+    code += "assert 'torch' not in sys.modules"
     command = [sys.executable, "-c", code, *line.split()]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""A wheel in a fresh environment: from an empty folder it makes the demo data and trains on them."""
+"""A wheel in a fresh environment makes the demo data and trains on them, in an empty folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BLOCKED = ("av", "matplotlib", "PIL", "pytest")
 
 
 def run(*command: object, folder: Path) -> str:
-    """Runs a command that must succeed, without this environment's variables, and returns its output."""
+    """Runs a command that must succeed, without this environment's variables."""
     env = {"PATH": os.defpath, "HOME": str(folder), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*map(str, command)], cwd=folder, env=env, capture_output=True, text=True, check=False
@@ -30,7 +30,7 @@ def run(*command: object, folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of a fresh environment that has the wheel, and what it needs from this environment."""
+    """The programs of a fresh environment with the wheel, and what it needs from this one."""
     top = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
 

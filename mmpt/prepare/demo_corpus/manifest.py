@@ -1,7 +1,7 @@
 """Makes the demo corpus unless it is there already, which a manifest of settings and hashes tells.
 
-`demo.json` is written last and holds the settings and every file's hash. The same settings give the same bytes. With
-other settings, or after a file was damaged, the corpus is made again.
+`demo.json` is written last and holds the settings and every file's hash. The same settings give the
+same bytes. With other settings, or after a file was damaged, the corpus is made again.
 """
 
 from __future__ import annotations
