@@ -1,30 +1,25 @@
-"""Curves of a training run: fairseq's event files beside the checkpoint, and the hardness of its retrieved batches.
-
-Event files are read with tensorboardX's own message classes: a record is its length (8 bytes), a checksum (4), the
-message and a checksum (4). A file that a crash cut off is read as far as it goes.
-"""
+"""Curves of a training run: `metrics.jsonl` next to the checkpoint, and the hardness of its retrieved batches."""
 
 from __future__ import annotations
 
-import json
-import struct
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mmpt.reporting.charts import COLOURS, GREY, Line, line_chart
 from mmpt.reporting.markup import Section, escape, note, tag
 from mmpt.reporting.run import Run
 from mmpt.retrieval import HARDNESS_LOG
+from mmpt.utils.io import read_json_lines
+from mmpt.utils.metrics_log import read_metrics
 
-# What fairseq logs about speed and bookkeeping; all else is a loss term or a metric of the loss.
 NOT_CURVES = {
-    *("bsz", "wps", "ups", "wpb", "lr", "gnorm", "clip", "clips_per_s", "train_wall", "wall", "loss_scale"),
-    *("memory_gb", "peak_gb", "gb_free", "best_loss", "videos_per_s", "tflops", "share_of_peak", "data_wait"),
-    *("minutes_left", "_updates_left"),
+    *("split", "epoch", "update", "time"),
+    *("bsz", "wps", "ups", "wpb", "lr", "gnorm", "clip", "clips_per_s", "train_wall", "wall"),
+    *("memory_gb", "peak_gb", "gb_free", "best_loss", "videos_per_s", "tflops", "share_of_peak"),
+    *("data_wait", "minutes_left", "loss_scale"),
 }
-_SPLITS = {"train_inner": "training", "valid": "validation"}
-_MOST_RECORD = 1 << 28
+"""Keys of `metrics.jsonl` about place, speed and bookkeeping; the others are terms and metrics of the loss."""
+_SPLITS = {"train": "training", "valid": "validation"}
 _LOSS_DIGITS = 1e-3
 """Precision to which the loss is logged (its terms have a digit more)."""
 
@@ -37,37 +32,26 @@ class Curve(NamedTuple):
 
 
 def read_curves(save_dir: str | Path, split: str) -> dict[str, Curve]:
-    """Return the scalars in `<save_dir>/*/<split>/events*` by name; later files replace what they repeat.
+    """Returns the terms and metrics of the loss in `metrics.jsonl` by name, without values that are not finite.
 
     Args:
-        split: `train_inner` or `valid`, as fairseq names the folders.
+        split: `train` or `valid`.
     """
-    files = [list(_events(path)) for path in Path(save_dir).glob(f"*/{split}/events*")]
-    merged: dict[str, dict[int, float]] = {}
-    for events in sorted((events for events in files if events), key=lambda events: events[0].wall_time):
-        first = min((event.step for event in events if _scalars(event)), default=0)
-        merged = {name: {s: v for s, v in points.items() if s < first} for name, points in merged.items()}
-        for event in events:
-            for name, value in _scalars(event):
-                merged.setdefault(name, {})[event.step] = value
-    return {
-        name: Curve(sorted(points), [points[s] for s in sorted(points)]) for name, points in merged.items() if points
-    }
+    curves: dict[str, Curve] = {}
+    for row in read_metrics(save_dir):
+        if row.get("split") == split:
+            for name in row.keys() - NOT_CURVES:
+                if row[name] is not None:
+                    curve = curves.setdefault(name, Curve([], []))
+                    curve.steps.append(row["update"])
+                    curve.values.append(row[name])
+    return curves
 
 
 def read_hardness(save_dir: str | Path) -> list[dict[str, float]]:
-    """Return the lines of the hardness log by epoch, of each epoch the last; none if there is no log."""
-    try:
-        lines = (Path(save_dir) / "retri" / HARDNESS_LOG).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return []
-    by_epoch: dict[int, dict[str, float]] = {}
-    for line in lines:
-        try:
-            values = json.loads(line)
-            by_epoch[int(values["epoch"])] = values
-        except (ValueError, TypeError, KeyError):  # a line that a crash cut off
-            continue
+    """Returns the lines of the hardness log by epoch, the last one of each; none if there is no log."""
+    rows = read_json_lines(Path(save_dir) / "retri" / HARDNESS_LOG)
+    by_epoch = {row["epoch"]: row for row in rows if "epoch" in row}
     return [by_epoch[epoch] for epoch in sorted(by_epoch)]
 
 
@@ -94,7 +78,7 @@ def training_section(run: Run) -> Section | None:
 def loss_charts(save_dir: Path) -> list[str]:
     """Return a chart per loss term and metric that changes, the loss first."""
     splits = {title: read_curves(save_dir, split) for split, title in _SPLITS.items()}
-    names = dict.fromkeys(name for curves in splits.values() for name in curves if name not in NOT_CURVES)
+    names = dict.fromkeys(name for curves in splits.values() for name in curves)
     if any(
         _same(curves.get("loss"), curves.get(name)) for curves in splits.values() for name in names if name != "loss"
     ):
@@ -136,29 +120,3 @@ def hardness_charts(save_dir: Path) -> list[str]:
         for key, title, colour in (("mean_cosine", "in a batch", COLOURS[0]), ("random_mean_cosine", "at random", GREY))
     ]
     return [line_chart("retrieval hardness: mean cosine of two videos", lines, "epoch")]
-
-
-def _events(path: Path) -> Iterator[Any]:
-    """Yield the messages of an event file, as far as it is sound."""
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # deferred: a tenth of a second
-    from tensorboardX.proto.event_pb2 import Event  # type: ignore[import-untyped]
-
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return
-    at = 0
-    while at + 12 <= len(content):
-        (length,) = struct.unpack_from("<Q", content, at)
-        if length > _MOST_RECORD or at + 12 + length > len(content):
-            return
-        try:
-            event = Event.FromString(content[at + 12 : at + 12 + length])
-        except DecodeError:
-            return
-        yield event
-        at += 16 + length
-
-
-def _scalars(event: Any) -> list[tuple[str, float]]:
-    return [(value.tag, value.simple_value) for value in event.summary.value if value.HasField("simple_value")]

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from fairseq.distributed.utils import _TensorPlaceholder
+from fairseq.logging import metrics
 from fairseq.tasks import LegacyFairseqTask, register_task
 from omegaconf import DictConfig, ListConfig
 from omegaconf.base import ContainerMetadata, Metadata
@@ -41,6 +42,7 @@ from mmpt.tasks.task import Task
 from mmpt.utils.distributed import World
 from mmpt.utils.io import DISK_FULL, write_error
 from mmpt.utils.log import quiet_other_processes
+from mmpt.utils.metrics_log import MetricsLog
 
 LAST_CHECKPOINT = "checkpoint_last.pt"
 NOT_FLAT = ("bf16", "memory_efficient_fp16", "memory_efficient_bf16", "fp16_no_flatten_grads")
@@ -80,6 +82,8 @@ class FairseqMMTask(LegacyFairseqTask):
         self.model: nn.Module | None = None
         self.batches: PlannedBatchIterator | None = None  # of this epoch's training
         self.num_updates = 0  # before the update at hand
+        self.epoch = 1
+        self.metrics_log: MetricsLog | None = None  # of the main process, from the first step on
 
     @classmethod
     def setup_task(cls, args: argparse.Namespace, **kwargs: Any) -> FairseqMMTask:
@@ -177,6 +181,8 @@ class FairseqMMTask(LegacyFairseqTask):
         """Run a step of training as fairseq does, within the run's memory."""
         self._fit_memory(criterion)
         self.num_updates = update_num
+        if self.metrics_log is None and World.current().is_main:
+            self.metrics_log = MetricsLog(self.args.save_dir, update_num)
         criterion.loss.is_idle = ignore_grad
         return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
 
@@ -190,6 +196,28 @@ class FairseqMMTask(LegacyFairseqTask):
         assert self.model is not None, "fairseq builds the model before it asks for steps"
         plan = self.inner.plan_memory(self.model, next(self.model.parameters()).device)
         plan.apply(self.model, criterion.loss)
+
+    def begin_epoch(self, epoch: int, model: nn.Module) -> None:
+        """Notes which epoch begins."""
+        super().begin_epoch(epoch, model)
+        self.epoch = epoch
+
+    def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
+        """Aggregates metrics as fairseq does; writes those of training at every log interval."""
+        super().reduce_metrics(logging_outputs, criterion)
+        update = self.num_updates + 1  # fairseq has just completed it
+        if criterion.training and update % self.args.log_interval == 0:
+            self._log_metrics("train", update, metrics.get_smoothed_values("train_inner"))
+
+    def post_validate(self, model: nn.Module, stats: dict[str, Any], agg: Any) -> None:
+        """Writes the metrics of a validation; fairseq calls this after each."""
+        self._log_metrics("valid", stats["num_updates"], stats)
+
+    def _log_metrics(self, split: str, update: int, stats: dict[str, Any]) -> None:
+        if self.metrics_log is not None:
+            known = {name: value for name, value in stats.items() if value is not None}
+            values = {name: float(known[name]) for name in known if name != "num_updates"}
+            self.metrics_log.append(split, self.epoch, update, values)
 
     def pace(self) -> dict[str, float]:
         """Say how long training has waited for batches since the last call, and how many updates are left."""

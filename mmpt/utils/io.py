@@ -181,6 +181,19 @@ def load_npy(
     return array
 
 
+def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
+    """Returns the objects of a JSON Lines log, without lines cut short; none without a file."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    rows = []
+    for line in lines:
+        with suppress(ValueError):
+            rows.append(json.loads(line))
+    return [row for row in rows if isinstance(row, dict)]
+
+
 class _PlainUnpickler(pickle.Unpickler):
     """Builds None, numbers, strings, bytes, lists, tuples, dicts and sets; refuses every class and function."""
 

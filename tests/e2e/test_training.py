@@ -19,6 +19,7 @@ import torch
 from mmpt.cli import launch as launcher
 from mmpt.reporting.training import loss_charts, read_hardness
 from mmpt.utils.checkpoint_file import load_checkpoint
+from mmpt.utils.metrics_log import read_metrics
 from tests.jobs import NORTON, ROOT, SCORES, VIDEOCLIP, corpus_overrides, launch
 
 QUICK = ["fairseq.common.log_interval=1", "fairseq.optimization.warmup_updates=2"]
@@ -51,6 +52,19 @@ def test_a_run_logs_its_terms_and_keeps_its_config(videoclip: tuple[Path, str]) 
     assert "cosine within a batch" in log
     assert (save_dir / "config.yaml").is_file()
     assert sorted(path.name for path in (save_dir / "retri").glob("plan_*")) == ["plan_e1.json", "plan_e2.json"]
+
+
+def test_metrics_are_logged_once_per_update_and_validation(videoclip: tuple[Path, str]) -> None:
+    rows = read_metrics(videoclip[0])
+    train, valid = ([row for row in rows if row["split"] == split] for split in ("train", "valid"))
+    per_epoch = len(train) // 2
+    assert [(row["epoch"], row["update"]) for row in train] == [
+        (1 + update // per_epoch, update + 1) for update in range(2 * per_epoch)
+    ]
+    assert [row["update"] for row in valid] == [per_epoch, 2 * per_epoch]
+    names = {"loss", "clip_caption", "accuracy", "lr", "gnorm", "videos_per_s", "tflops", "memory_gb"}
+    assert names <= train[0].keys()
+    assert {"loss", "clip_caption", "accuracy"} <= valid[0].keys()
 
 
 def test_a_report_finds_the_curves_of_the_run(videoclip: tuple[Path, str]) -> None:
@@ -128,6 +142,8 @@ def test_two_processes_make_the_updates_of_one_with_twice_the_batches(corpus: Pa
     worst = max(float((one[name] - two[name]).abs().max()) for name in one)
     assert worst < 2e-4  # Adam turns rounding of tiny gradients into steps of up to lr; see the next line
     assert np.mean([float((one[name] - two[name]).abs().mean()) for name in one]) < 1e-5
+    rows = read_metrics(tmp_path / "two")
+    assert len(rows) == len({(row["split"], row["update"]) for row in rows}) > 2  # one process writes
     plans = [(tmp_path / name / "retri" / "plan_e1.json").read_text() for name in ("one", "two")]
     assert json.loads(plans[0])["batches"] == json.loads(plans[1])["batches"]
 
@@ -157,6 +173,8 @@ def test_a_killed_run_goes_on_where_it_stopped(corpus: Path, tmp_path: Path) -> 
     assert (broken / "retri" / "plan_e1.json").stat().st_mtime_ns == plan, "the plan of epoch 1 was computed again"
     same, other = weights(whole), weights(broken)
     assert max(float((same[name] - other[name]).abs().max()) for name in same) < 1e-6
+    losses = [[(row["split"], row["update"], row["loss"]) for row in read_metrics(d)] for d in (whole, broken)]
+    assert losses[0] == losses[1]  # every update once; rounded to three digits
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,69 @@
+"""The log of metrics is valid JSON Lines, survives a kill, and holds every update once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mmpt.utils.metrics_log import METRICS_LOG, MetricsLog, read_metrics
+
+
+def updates(folder: Path) -> list[int]:
+    return [row["update"] for row in read_metrics(folder)]
+
+
+def write_run(folder: Path, first: int, last: int) -> None:
+    """Writes what a run logs that continues after update `first`."""
+    log = MetricsLog(folder, first)
+    for update in range(first + 1, last + 1):
+        log.append("train", 1, update, {"loss": 1 / update})
+
+
+def test_every_line_is_strict_json_with_its_place_and_all_metrics(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, 0)
+    log.append("train", 1, 10, {"loss": 0.5, "gnorm": float("nan"), "time": 9.0})
+    log.append("valid", 2, 20, {"loss": float("inf")})
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    lines = (tmp_path / METRICS_LOG).read_text().splitlines()
+    train, valid = (json.loads(line, parse_constant=refuse) for line in lines)
+    assert train.pop("time") > 1e9  # when it was written, whatever a metric is called
+    assert train == {"split": "train", "epoch": 1, "update": 10, "loss": 0.5, "gnorm": None}
+    assert valid["loss"] is None
+
+
+def test_a_line_is_in_the_file_when_it_was_appended(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, 0)
+    for update in (1, 2):
+        log.append("train", 1, update, {})
+        assert updates(tmp_path)[-1] == update
+
+
+@pytest.mark.parametrize("checkpoint", [0, 4, 6, 9])
+def test_a_run_that_continues_replaces_what_it_repeats(tmp_path: Path, checkpoint: int) -> None:
+    write_run(tmp_path, 0, 6)
+    write_run(tmp_path, checkpoint, 8)
+    assert updates(tmp_path) == [*range(1, min(checkpoint, 6) + 1), *range(checkpoint + 1, 9)]
+
+
+@pytest.mark.parametrize("cut", [1, 20, 40])
+def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path: Path, cut: int) -> None:
+    write_run(tmp_path, 0, 3)
+    path = tmp_path / METRICS_LOG
+    path.write_bytes(path.read_bytes()[:-cut])
+    left = [1, 2, 3] if cut == 1 else [1, 2]  # without its newline a line is still whole
+    assert updates(tmp_path) == left
+    write_run(tmp_path, 2, 4)
+    assert updates(tmp_path) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xfe", b"[1]\n3\nnull\n", b'{"update": "x"}\n{"loss": 1}\n']
+)
+def test_a_foreign_file_is_no_log(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / METRICS_LOG).write_bytes(content)
+    assert read_metrics(tmp_path) == []
