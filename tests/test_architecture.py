@@ -174,6 +174,7 @@ def test_the_checker_lets_pass(relative: str, source: str) -> None:
         ("mmpt", {"torch", "numpy", "transformers", "yaml", "fairseq", "faiss"}),
         ("mmpt.models, mmpt.processors, mmpt.evaluators, mmpt.losses", {"fairseq", "faiss"}),
         ("mmpt.retrieval.candidates, mmpt.tasks.task", {"faiss"}),
+        ("mmpt.cli.predict", {"fairseq", "matplotlib"}),
     ],
 )
 def test_import_stays_light(modules: str, absent: set[str]) -> None:

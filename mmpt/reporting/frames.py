@@ -1,17 +1,19 @@
-"""Key frames for the gallery: the picture in the middle of a clip, straight from the video file, as a small JPEG."""
+"""Key frames for the gallery: the picture in the middle of a clip as a small JPEG."""
 
 from __future__ import annotations
 
+import base64
+import io
 from pathlib import Path
 
 import av
 import numpy as np
+from PIL import Image
 
 from mmpt.errors import DataError
 from mmpt.evaluators import ClipId
 from mmpt.media.video_list import find_videos
 from mmpt.media.video_reader import VideoError, as_video_error, choose_stream
-from mmpt.reporting.charts import image_uri
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -32,22 +34,22 @@ class KeyFrames:
 
     def __init__(self, videos: str | Path | None = None):
         if videos is not None and not Path(videos).is_dir():
-            raise DataError(f"{videos}: no such folder. Name where the test set's videos are with `--videos`.")
+            raise DataError(
+                f"{videos}: no such folder. Name where the test set's videos are with `--videos`."
+            )
         jobs = [] if videos is None else find_videos([videos], "").jobs
         self._files = {job.video_id: job.video for job in jobs}
         self._known: dict[ClipId, str | None] = {}
 
     def uri(self, clip: ClipId) -> str | None:
-        """Return the clip's picture as a `data:` address, or None where its video is missing or broken."""
+        """Returns a clip's picture as a `data:` address; None if its video is missing or broken."""
         if clip.video_id not in self._files:
             return None
         if clip not in self._known:
             has_times = clip.start_s is not None and clip.end_s is not None
             middle_s = (clip.start_s + clip.end_s) / 2 if has_times else None  # type: ignore[operator]
             try:
-                self._known[clip] = image_uri(
-                    read_picture(self._files[clip.video_id], middle_s), "JPEG", quality=_QUALITY
-                )
+                self._known[clip] = _jpeg_uri(read_picture(self._files[clip.video_id], middle_s))
             except VideoError as err:
                 logger.warning("%s: no key frame: %s", self._files[clip.video_id], err)
                 self._known[clip] = None
@@ -55,19 +57,24 @@ class KeyFrames:
 
 
 def read_picture(path: str | Path, time_s: float | None = None, height: int = HEIGHT) -> np.ndarray:
-    """Return the picture of a video that is shown at a time, upright, uint8 [about `height`, width, 3].
+    """Returns the picture of a video at a time, upright, uint8 [about `height`, width, 3].
 
     Args:
         time_s: seconds from the start; past the end the last picture; None: the middle.
     Raises:
         VideoError: it cannot be read.
     """
-    with as_video_error(), av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
+    with (
+        as_video_error(),
+        av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container,
+    ):
         stream = choose_stream(container)
         start_s = (container.start_time or 0) / av.time_base
         if time_s is None:
             time_s = (container.duration or 0) / av.time_base / 2
-        container.seek(round((start_s + time_s) * av.time_base))  # to the last full picture before it
+        container.seek(
+            round((start_s + time_s) * av.time_base)
+        )  # to the last full picture before it
         shown = None
         for frame in container.decode(stream):
             if shown is not None and frame.time is not None and frame.time - start_s > time_s:
@@ -78,3 +85,10 @@ def read_picture(path: str | Path, time_s: float | None = None, height: int = HE
         width = max(2, round(height * shown.width / shown.height))
         picture = shown.to_ndarray(format="rgb24", width=width, height=height)
         return np.ascontiguousarray(np.rot90(picture, shown.rotation // 90))
+
+
+def _jpeg_uri(pixels: np.ndarray) -> str:
+    """Returns uint8 [height, width, 3] as a `data:` address."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

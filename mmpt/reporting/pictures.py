@@ -1,4 +1,6 @@
-"""`pictures`: what a report shows of predictions, by the kind of outputs; another kind registers a function of its own.
+"""`pictures`: sections about predictions, by the kind of outputs.
+
+Another kind of outputs registers a function of its own:
 
 @pictures.register
 def _(outputs: MyOutputs, run: Run) -> list[Section]: ...
@@ -6,14 +8,25 @@ def _(outputs: MyOutputs, run: Run) -> list[Section]: ...
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import singledispatch
+from typing import Any, NamedTuple
 
 from mmpt.evaluators import Outputs
-from mmpt.reporting.markup import Section
 from mmpt.reporting.run import Run
+
+
+class Section(NamedTuple):
+    """A part of a report."""
+
+    title: str
+    template: str
+    """Name of a file in `templates/`."""
+    data: Mapping[str, Any]
+    """The template's variables; texts are escaped, figures are inserted as they are."""
 
 
 @singledispatch
 def pictures(outputs: Outputs, run: Run) -> list[Section]:
-    """Return the sections about what was predicted; none for outputs of an unknown kind."""
+    """Returns the sections about predictions; none for outputs of an unknown kind."""
     return []

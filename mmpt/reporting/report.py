@@ -1,4 +1,4 @@
-"""Puts a run's sections together and writes the page."""
+"""Renders a run's sections into one HTML page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import mmpt
 from mmpt.evaluators.published import PUBLISHED, benchmark_key, setting_of
-from mmpt.reporting.markup import escape, page
 from mmpt.reporting.numbers import numbers_section
 from mmpt.reporting.pictures import pictures
 from mmpt.reporting.run import Run
@@ -16,24 +15,41 @@ from mmpt.utils.io import atomic_write
 
 
 def write_report(run: Run, path: str | Path) -> Path:
-    """Write the report of `run` as one HTML file, which needs nothing else; return its path."""
+    """Writes the report of `run` as one HTML file, which needs nothing else; returns its path."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # deferred: only reports need it
+
+    templates = Environment(
+        loader=PackageLoader("mmpt.reporting"), autoescape=True, undefined=StrictUndefined
+    )
     found = [numbers_section(run), training_section(run), *pictures(run.outputs, run)]
-    sections = [section for section in found if section is not None]
-    html = page(f"{run.config.name}: report", _lead(run), sections)
-    with atomic_write(path, "wb") as file:
-        file.write(html.encode("utf-8", "replace"))  # captions may hold halves of characters, which JSON lets pass
+    bodies = [
+        (section.title, templates.get_template(section.template).render(section.data))
+        for section in found
+        if section is not None
+    ]
+    title = f"{run.config.name}: report"
+    page = templates.get_template("report.html").render(
+        title=title, facts=_facts(run), sections=bodies
+    )
+    # Captions may hold halves of surrogate pairs, which JSON allows and UTF-8 does not.
+    with atomic_write(path, errors="replace") as file:
+        file.write(page)
     return Path(path)
 
 
-def _lead(run: Run) -> str:
-    """Return what was scored, and when."""
-    benchmark, row = PUBLISHED.get(benchmark_key(run.config.name)), run.rows[run.best]
-    num_items, num_missing = row["num_items"], row["num_missing"]
-    facts = {
-        "benchmark": ", ".join(filter(None, (benchmark.title if benchmark else "", setting_of(run.config.name)))),
-        "checkpoints": ", ".join(f"{name} ({r['checkpoint']})" for name, r in zip(run.names, run.rows, strict=True)),
-        "shown below": f"{run.names[run.best]}, sha256 {row['fingerprint'][:12]}" if len(run.rows) > 1 else "",
-        "test items": f"{num_items:,} of {num_items + num_missing:,}, data {row['data_fingerprint'][:12]}",
-        "made": f"{time.strftime('%Y-%m-%d %H:%M')} by mmpt {mmpt.__version__} from {run.config.path}",
+def _facts(run: Run) -> dict[str, str]:
+    """Returns what was scored and when; an empty text is not shown."""
+    benchmark, best = PUBLISHED.get(benchmark_key(run.config.name)), run.rows[run.best]
+    scored, missing = best["num_items"], best["num_missing"]
+    shown = f"{run.names[run.best]}, sha256 {best['fingerprint'][:12]}"
+    titles = [benchmark.title] if benchmark else []
+    setting = setting_of(run.config.name)
+    paths = [f"{n} ({row['checkpoint']})" for n, row in zip(run.names, run.rows, strict=True)]
+    when = time.strftime("%Y-%m-%d %H:%M")
+    return {
+        "benchmark": ", ".join([*titles, setting] if setting else titles),
+        "checkpoints": ", ".join(paths),
+        "shown below": shown if len(run.rows) > 1 else "",
+        "test items": f"{scored:,} of {scored + missing:,}, data {best['data_fingerprint'][:12]}",
+        "made": f"{when} by mmpt {mmpt.__version__} from {run.config.path}",
     }
-    return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items() if v) + "</dl>"

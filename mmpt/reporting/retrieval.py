@@ -1,19 +1,25 @@
-"""Retrieval in pictures: queries with what was found for them, the worst failures, and whole videos mistaken."""
+"""Retrieval in pictures: queries with their hits, the worst failures, whole videos mistaken."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mmpt.evaluators import ClipId, RetrievalOutputs, full_video
 from mmpt.evaluators.functional import ranks_from_scores
-from mmpt.reporting.alignments import MOST_SENTENCES, NUM_FIGURES, Figure, align_video, alignment_section, spread
-from mmpt.reporting.charts import COLOURS, GREY, Line, line_chart
+from mmpt.reporting.alignments import (
+    MOST_SENTENCES,
+    NUM_FIGURES,
+    Figure,
+    align_video,
+    alignment_section,
+    spread,
+)
+from mmpt.reporting.figures import COLOURS, GREY, Line, line_chart
 from mmpt.reporting.frames import KeyFrames
-from mmpt.reporting.markup import Section, escape, shorten, tag
-from mmpt.reporting.pictures import pictures
+from mmpt.reporting.pictures import Section, pictures
 from mmpt.reporting.run import Run
 from mmpt.reporting.whole_videos import whole_video_sections
 
@@ -41,29 +47,27 @@ class Ranked(NamedTuple):
 
 @pictures.register
 def retrieval_sections(outputs: RetrievalOutputs, run: Run) -> list[Section]:
-    """Return the gallery, the worst failures, whole videos where they are scored, and alignments."""
+    """Returns the gallery, the worst failures, whole videos where these are scored, alignments."""
     captions = [text if isinstance(text, str) else str(text) for _, text in run.test_items()]
     ranked = rank_queries(outputs)
     gallery = Gallery(captions, outputs.clips, ranked, run.frames)
-    examples = np.unique(np.linspace(0, len(ranked.ranks) - 1, NUM_EXAMPLES).astype(int))
+    spaced = np.unique(np.linspace(0, len(ranked.ranks) - 1, NUM_EXAMPLES).astype(int))
     worst = np.argsort(-ranked.ranks, kind="stable")[:NUM_FAILURES]
     worst = worst[ranked.ranks[worst] > 0]
-    looked = f"{len(ranked.ranks):,} queries, {len(outputs.clips):,} clips"
+    numbers = {"num_queries": len(ranked.ranks), "num_clips": len(outputs.clips), "near": NEAR}
+    charts = _recall_chart(ranked.ranks, len(outputs.clips))
+    examples = {"charts": charts, "queries": gallery.queries(spaced), **numbers}
+    failures = {"queries": gallery.queries(worst, 3), **numbers}
     sections = [
-        Section(
-            "Retrieval gallery",
-            _recall_chart(ranked.ranks, len(outputs.clips)) + gallery.show(examples),
-            f"Captions looking for their clip ({looked}), taken at even distances through the test set, with the best "
-            "clips and the right one (green) if it is not among them.",
-        ),
-        Section(
-            "Worst failures",
-            gallery.show(worst, 3) or tag("p", "Every query found its clip."),
-            "The queries whose right clip comes last, with what was preferred to it.",
-        ),
+        Section("Retrieval gallery", "gallery.html", examples),
+        Section("Worst failures", "retrieval_failures.html", failures),
     ]
-    grouping = full_video.group_by_video([clip.video_id for clip in outputs.clips], _starts_s(outputs.clips))
-    firsts = [captions[place] for place in grouping.order[np.cumsum(grouping.lengths) - grouping.lengths]]
+    grouping = full_video.group_by_video(
+        [clip.video_id for clip in outputs.clips], _starts_s(outputs.clips)
+    )
+    firsts = [
+        captions[place] for place in grouping.order[np.cumsum(grouping.lengths) - grouping.lengths]
+    ]
     sections += whole_video_sections(outputs, run, grouping.videos, firsts)
     return sections + alignment_section(_figures(outputs, run, captions))
 
@@ -73,7 +77,7 @@ def _starts_s(clips: Sequence[ClipId]) -> list[float]:
 
 
 def _figures(outputs: RetrievalOutputs, run: Run, captions: Sequence[str]) -> list[Figure | None]:
-    """Align the captions of a few videos that have several with times, to the end of the last one."""
+    """Aligns the captions of a few videos that have several with times, up to the last one."""
     places: dict[str, list[int]] = {}
     for place, clip in enumerate(outputs.clips):
         if clip.start_s is not None and clip.end_s is not None:
@@ -108,57 +112,58 @@ def rank_queries(outputs: RetrievalOutputs) -> Ranked:
 
 
 class Gallery:
-    """Shows queries with their hits as cards."""
+    """Queries with their hits as cards."""
 
-    def __init__(self, captions: Sequence[str], clips: Sequence[ClipId], ranked: Ranked, frames: KeyFrames):
+    def __init__(
+        self, captions: Sequence[str], clips: Sequence[ClipId], ranked: Ranked, frames: KeyFrames
+    ):
         self.captions = captions
         self.clips = clips
         self.ranked = ranked
         self.frames = frames
 
-    def show(self, queries: np.ndarray, num_hits: int = NUM_HITS) -> str:
-        """Return the HTML of some queries, each with its first hits and the right clip."""
-        return "".join(self._query(int(query), num_hits) for query in queries)
+    def queries(self, places: np.ndarray, num_hits: int = NUM_HITS) -> list[dict[str, Any]]:
+        """Returns some queries, each with its first hits and the right clip."""
+        return [self._query(place, num_hits) for place in places.tolist()]
 
-    def _query(self, query: int, num_hits: int) -> str:
+    def _query(self, query: int, num_hits: int) -> dict[str, Any]:
         rank = int(self.ranked.ranks[query])
         hits = self.ranked.hits[query, :num_hits].tolist()
         scores = self.ranked.scores[query]
         cards = [self._card(clip, place, scores[place], query) for place, clip in enumerate(hits)]
         if query not in hits:
             cards.append(self._card(query, rank, scores[-1], query))
-        class_ = "badge good" if rank == 0 else "badge near" if rank < NEAR else "badge"
-        place = tag("span", f"right clip at rank {rank + 1:,}", class_=class_)
-        head = tag(
-            "p", f"{tag('span', '“' + escape(shorten(self.captions[query], 300)) + '”', class_='words')} {place}"
-        )
-        return tag("article", head + tag("div", "".join(cards), class_="cards"), class_="query")
+        return {"words": self.captions[query], "rank": rank + 1, "cards": cards}
 
-    def _card(self, clip: int, rank: int, score: float, query: int) -> str:
-        picture = self.frames.uri(self.clips[clip])
-        image = f'<img src="{picture}" alt="key frame">' if picture else ""
+    def _card(self, clip: int, rank: int, score: float, query: int) -> dict[str, Any]:
         same = clip != query and self.captions[clip] == self.captions[query]
-        where = escape(describe(self.clips[clip])) + (" (same words)" if same else "")
-        words = escape(shorten(self.captions[clip], 140))
-        body = f"{image}<span class='rank'>{rank + 1:,}. score {score:.2f}</span><br><b>{words}</b><br>"
-        return tag(
-            "figure", body + tag("span", where, class_="where"), class_="card right" if clip == query else "card"
-        )
+        where = describe(self.clips[clip]) + (" (same words)" if same else "")
+        return {
+            "rank": rank + 1,
+            "score": score,
+            "words": self.captions[clip],
+            "where": where,
+            "frame": self.frames.uri(self.clips[clip]),
+            "right": clip == query,
+        }
 
 
 def describe(clip: ClipId) -> str:
-    """Return a clip's video and seconds."""
+    """Returns a clip's video and seconds."""
     if clip.start_s is None or clip.end_s is None:
         return clip.video_id
     return f"{clip.video_id}, {clip.start_s:g} to {clip.end_s:g} s"
 
 
-def _recall_chart(ranks: np.ndarray, num_candidates: int) -> str:
-    """Return recall at every k, beside chance."""
+def _recall_chart(ranks: np.ndarray, num_candidates: int) -> dict[str, str]:
+    """Returns recall at every k, next to chance, by its title; none for one candidate."""
     ks = np.unique(np.geomspace(1, num_candidates, 120).round().astype(int))
-    share = np.searchsorted(np.sort(ranks), ks, side="left") / len(ranks) * 100
+    if len(ks) == 1:
+        return {}
+    percent = np.searchsorted(np.sort(ranks), ks, side="left") / len(ranks) * 100
     lines = [
-        Line(name="text to video", xs=ks.tolist(), ys=share.tolist(), colour=COLOURS[0]),
-        Line(name="chance", xs=ks.tolist(), ys=(ks / num_candidates * 100).tolist(), colour=GREY),
+        Line("text to video", ks, percent, COLOURS[0]),
+        Line("chance", ks, ks / num_candidates * 100, GREY),
     ]
-    return line_chart("recall at k, percent", lines, "k", size=(460, 240), log_x=True) if len(ks) > 1 else ""
+    title = "recall at k, percent"
+    return {title: line_chart(title, lines, "k", (460, 240), log_x=True)}

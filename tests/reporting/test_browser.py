@@ -52,8 +52,13 @@ def test_all_of_a_retrieval_report_is_seen(browser: Browser, tmp_path: Path) -> 
     write_training(tmp_path / "runs" / "new")
     events = browser.open(write_report(retrieval(str(tmp_path / "runs")), tmp_path / "report.html"))
     assert problems(events) == []
-    assert browser.evaluate(VISIBLE % ".charts svg") == 4  # two terms, their sum, and hardness
-    assert browser.evaluate(VISIBLE % "polyline") > 6
+    assert browser.evaluate(VISIBLE % ".charts svg") == 5  # two terms, their sum, hardness, recall
+    assert browser.evaluate(VISIBLE % ".charts svg path[style*=stroke-width]") > 6
+    fonts = [
+        browser.evaluate(f"getComputedStyle(document.querySelector('{name}')).fontFamily")
+        for name in ("svg text", "body")
+    ]
+    assert fonts[0] == fonts[1]
     assert browser.evaluate(VISIBLE % "article.query .card.right") > 3
     assert browser.evaluate("[...document.querySelectorAll('.words')].map(e => e.textContent)")[-1] == f"“{NASTY}”"
     links = browser.evaluate("[...document.querySelectorAll('nav a')].every(a => document.querySelector(a.hash))")

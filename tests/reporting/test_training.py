@@ -43,16 +43,10 @@ def test_hardness_is_the_last_of_each_epoch(tmp_path: Path) -> None:
 
 
 def test_charts_are_of_what_changes(tmp_path: Path) -> None:
-    assert loss_charts(tmp_path) == hardness_charts(tmp_path) == []
+    assert loss_charts(tmp_path) == hardness_charts(tmp_path) == {}
     write_training(tmp_path)
-    titles = [
-        chart.partition('aria-label="')[2].partition('"')[0] for chart in loss_charts(tmp_path)
-    ]
-    assert titles == [
-        "loss",
-        "clip-caption",
-        "video-paragraph",
-    ]  # neither the fixed temperature nor the speed
+    # neither the fixed temperature nor the speed
+    assert list(loss_charts(tmp_path)) == ["loss", "clip-caption", "video-paragraph"]
     assert len(hardness_charts(tmp_path)) == 1
 
 

@@ -1,0 +1,135 @@
+"""Figures show their values in place; pixels of heat maps are read back from the picture itself."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmpt.reporting.figures import Bar, Line, Panel, bars, heat_maps, line_chart
+
+SVG = "{http://www.w3.org/2000/svg}"
+HOSTILE = [
+    "$\\frac{",
+    "<script>alert(1)</script>",
+    "\x00\x1b half \ud83d",
+    "二つの 文",
+    "two\nlines",
+]
+
+
+def paths(svg: str, colour: str) -> list[np.ndarray]:
+    """Returns the points of every path that is drawn or filled in a colour."""
+    found = []
+    for path in ElementTree.fromstring(svg).iter(f"{SVG}path"):
+        if colour in path.get("style", ""):
+            numbers = re.findall(r"-?[\d.]+", path.attrib["d"])
+            found.append(np.array(numbers, dtype=float).reshape(-1, 2))
+    return found
+
+
+def extent(points: np.ndarray) -> tuple[float, float]:
+    """Returns the left edge and the width of a path."""
+    return points[:, 0].min(), np.ptp(points[:, 0])
+
+
+def titles(svg: str) -> list[str | None]:
+    return [title.text for title in ElementTree.fromstring(svg).iter(f"{SVG}title")]
+
+
+def texts(svg: str) -> list[str | None]:
+    return [text.text for text in ElementTree.fromstring(svg).iter(f"{SVG}text")]
+
+
+def test_a_straight_line_is_straight_and_goes_up() -> None:
+    line = Line("a<b", [0, 1, 2, 4], [0, 10, 20, 40], "#123456", dots=True)
+    svg = line_chart("t & t", [line], "steps", (400, 300))
+    way = max(paths(svg, "stroke: #123456"), key=lambda points: np.ptp(points[:, 0]))
+    slopes = np.diff(way[:, 1]) / np.diff(way[:, 0])
+    np.testing.assert_allclose(slopes, slopes[0], rtol=1e-4)  # measured 1e-6
+    assert slopes[0] < 0  # y grows downwards
+    assert titles(svg) == [f"a<b: {y} at {x}" for x, y in ((0, 0), (1, 10), (2, 20), (4, 40))]
+    assert {"steps", "a<b"} <= set(texts(svg))
+    assert ElementTree.fromstring(svg).attrib["aria-label"] == "t & t"
+
+
+def test_long_curves_are_thinned_and_keep_their_end() -> None:
+    values = np.random.default_rng(0).normal(size=10_000)
+    values[-1] = 100
+    (way, *_) = sorted(
+        paths(line_chart("t", [Line("a", range(10_000), values, "#123456")], "x"), "#123456"),
+        key=len,
+    )[::-1]
+    assert 300 < len(way) <= 400
+    assert way[-1, 1] == way[:, 1].min()
+
+
+def test_a_heat_map_shows_every_value_and_greys_what_is_missing() -> None:
+    values = np.array([[0.0, 0.5, 1.0], [np.nan, 1.0, 0.0]])
+    svg = heat_maps(
+        ["one", "two"],
+        [Panel("p", values, "gray")],
+        title="t",
+        truth=[(1, 3), None],
+        found=[(0, 1), (2, 3)],
+    )
+    images = list(ElementTree.fromstring(svg).iter(f"{SVG}image"))
+    uris = [image.attrib["{http://www.w3.org/1999/xlink}href"] for image in images]
+    pictures = [
+        np.array(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))) for uri in uris
+    ]
+    (pixels,) = (picture[..., 0] for picture in pictures if picture.shape[:2] == (2, 3))
+    order = slice(None, None, -1 if pixels[1, 0] == 0 else 1)  # either side may be up in the file
+    np.testing.assert_array_equal(
+        pixels[order][[0, 0, 0, 1, 1], [0, 1, 2, 1, 2]], [0, 128, 255, 255, 0]
+    )
+    assert 220 < pixels[order][1, 0] < 230  # grey
+    (outline,), (first, second) = paths(svg, "stroke: #ffffff"), paths(svg, "fill: #22d3ee")
+    (left, width), (start, length) = extent(outline), extent(first)
+    assert width == pytest.approx(2 * length, rel=1e-3)  # 2 s and 1 s
+    assert left == pytest.approx(start + length, rel=1e-3)
+    assert extent(second)[0] == pytest.approx(start + 2 * length, rel=1e-3)
+
+
+def test_bars_are_as_long_as_their_time() -> None:
+    row = [Bar(0, 10, "#aaaaaa", "x"), Bar(10, 40, "#bbbbbb", "<y>"), Bar(40, 40, "#cccccc", "z")]
+    svg = bars("t", [("a", row)], 100)
+    (short,), (long,), (none,) = (paths(svg, f"fill: {bar.colour}") for bar in row)
+    assert extent(long)[1] == pytest.approx(3 * extent(short)[1], rel=1e-4)
+    assert extent(long)[0] == pytest.approx(sum(extent(short)), rel=1e-4)
+    assert extent(none)[1] > 1  # it can be seen
+    assert titles(svg) == ["a", "x, 0 to 10 s", "<y>, 10 to 40 s", "z, 40 to 40 s"]
+
+
+def test_hostile_texts_stay_texts_on_one_line() -> None:
+    found = [(0.0, 1.0)] * len(HOSTILE)
+    panel = Panel("p", np.zeros((len(HOSTILE), 3)), "Reds")
+    maps = heat_maps(HOSTILE, [panel], title=HOSTILE[1], truth=[None] * len(HOSTILE), found=found)
+    rows = [(text, [Bar(0, 1, "#aaaaaa", text)]) for text in HOSTILE]
+    for svg in (maps, bars(HOSTILE[1], rows, 2)):
+        assert "<script" not in svg
+        assert {HOSTILE[0], HOSTILE[1], "?? half ?", "二つの 文", "two lines"} <= set(texts(svg))
+
+
+def test_long_texts_are_cut_and_shown_in_full_when_pointed_at() -> None:
+    name = "a very long name " * 9
+    svg = bars("t", [(name, [])], 2)
+    assert titles(svg) == [name]
+    (label,) = (text for text in texts(svg) if text and text.startswith("a very"))
+    assert len(label) <= 38
+    assert label.endswith("…")
+
+
+def test_equal_data_gives_equal_figures_whatever_the_user_has_set() -> None:
+    import matplotlib
+
+    line = Line("a", [1, 2], [3, 4], "#123456", dots=True)
+    first = line_chart("t", [line], "x")
+    with matplotlib.rc_context({"lines.linewidth": 9, "svg.fonttype": "path", "axes.grid": True}):
+        assert line_chart("t", [line], "x") == first
+        assert matplotlib.rcParams["lines.linewidth"] == 9
