@@ -82,7 +82,8 @@ def _describe(error: Any) -> str:
 
 def read_json_as(path: str | Path, kind: type[T], remedy: str) -> T:
     """Returns a JSON file as `kind`; see `validate`."""
-    return validate(kind, read_json(path), path, remedy)  # type: ignore[no-any-return]
+    value: T = validate(kind, read_json(path), path, remedy)
+    return value
 
 
 def read_table(

@@ -27,8 +27,9 @@ from mmpt.processors.base import (
 )
 from mmpt.processors.downstream import DSAligner, TextProcessor, VideoProcessor, keep_with_features
 from mmpt.processors.window_aligner import check_not_empty
+from mmpt.utils.io import read_json
 from mmpt.utils.log import get_logger
-from mmpt.utils.validation import NotBlank, read_json_as
+from mmpt.utils.validation import NotBlank, validate
 
 logger = get_logger(__name__)
 
@@ -145,7 +146,8 @@ def read_queries(path: str) -> list[Query]:
         'It must be DiDeMo\'s file, [{"video": ..., "description": ..., "times": [[first, last], '
         "...]}, ...], with pieces of 5 s from 0 to 5. Correct the file, or `dataset.test_path`."
     )
-    queries = read_json_as(path, Annotated[list[Query], Field(min_length=1)], remedy)
+    kind = Annotated[list[Query], Field(min_length=1)]
+    queries: list[Query] = validate(kind, read_json(path), path, remedy)
     repeated = len(queries) - len({(query.video, query.description) for query in queries})
     if repeated:
         what = "%s: %d of %d queries repeat another's video and description"
