@@ -80,7 +80,7 @@ def test_what_was_scored_is_printed_though_a_later_evaluation_fails(
     assert predict.main([together[0], together[3], "--device", "cpu", "--no-report"]) == 2
     said = capsys.readouterr()
     assert "clip, text to video, R@1" in said.out
-    assert "another data set's file" in said.err
+    assert "must be HTM-Align's file" in said.err
 
 
 def test_every_yaml_is_read_before_the_first_is_scored(together: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,9 +18,7 @@ def test_scoring_leaves_a_report_of_all_checkpoints(scored: Path) -> None:
     html = (results / "scores-report.html").read_text()
     rows = json.loads((results / "results.json").read_text())
     for row in rows:
-        assert f"<td>{100 * row['metrics']['RetrievalMetric']['R5']:.1f}</td>" in html.replace("<b>", "").replace(
-            "</b>", ""
-        )
+        assert f">{100 * row['metrics']['RetrievalMetric']['R5']:.1f}</td>" in html
     for title in ("Retrieval gallery", "Worst failures", "Whole videos mistaken", "Alignment of sentences and seconds"):
         assert title in html
     assert len(html) < 300_000
