@@ -5,8 +5,7 @@
 
 A step is forward, loss and backward with LayerNorm parameters trained and dropout on, on clips whose lengths are drawn
 with the ranges of how2_pretrain.yaml. Extra memory is the growth of the peak resident size over that with model and
-batch in place, each variant in a fresh process (Linux); on a CPU the allocator keeps part of what is freed. Beside it
-stands what the step's tensors held at most, counted operation by operation in the same process.
+batch in place, each variant in a fresh process (Linux); on a CPU the allocator keeps part of what is freed.
 """
 
 from __future__ import annotations
@@ -20,14 +19,11 @@ from loss import NORTON
 from mmpt.losses import MMContraLoss
 from mmpt.models import MMFusionSeparate
 from mmpt.models.freezing import freeze_all_but_layernorm
-from mmpt.utils.peakbytes import PeakBytes
 from process_memory import MB, apart, peak_memory
 from results import Figure, at_least, record, run_script
 from step import MODELS
 
 SECONDS, SLOTS = 16, 32
-Measured = tuple[float, float]
-"""Extra MB of the process; MB of tensors."""
 
 
 def draw(num_clips: int) -> dict[str, torch.Tensor]:
@@ -43,13 +39,17 @@ def draw(num_clips: int) -> dict[str, torch.Tensor]:
     }
 
 
-def measure(size: str, num_clips: int, clips_per_chunk: int | None, threads: int) -> Measured:
-    """In a fresh process: a small step so that libraries load, then the one that counts, twice."""
+def measure(size: str, num_clips: int, clips_per_chunk: int, threads: int) -> float:
+    """In a fresh process: a small step so that libraries load, then the one that counts; return its extra MB."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     changes, video_layers = MODELS[size]
     model = MMFusionSeparate(
-        BertConfig(**changes), num_hidden_video_layers=video_layers, max_video_len=SECONDS, packed=True
+        BertConfig(**changes),
+        num_hidden_video_layers=video_layers,
+        max_video_len=SECONDS,
+        packed=True,
+        checkpoint_activations=clips_per_chunk,
     )
     freeze_all_but_layernorm(model)
     model.train()
@@ -60,14 +60,10 @@ def measure(size: str, num_clips: int, clips_per_chunk: int | None, threads: int
         loss(**{**batch, **output}).total.backward()
 
     step(draw(16))
-    model.clips_per_chunk = clips_per_chunk
     batch = draw(num_clips)
     before = peak_memory()
     step(batch)
-    extra = peak_memory() - before
-    with PeakBytes() as count:
-        step(batch)
-    return extra / MB, count.peak / MB
+    return (peak_memory() - before) / MB
 
 
 def main() -> None:
@@ -82,17 +78,11 @@ def main() -> None:
     ours, plain = [], []
     for _ in range(args.rounds):
         ours.append(apart(measure, args.model, args.clips, args.chunk, args.threads))
-        plain.append(apart(measure, args.model, args.clips, None, args.threads))
+        plain.append(apart(measure, args.model, args.clips, False, args.threads))
     what = (
         f"step of {args.clips} clips, {args.model} size, activations again in chunks of {args.chunk}, beside all kept"
     )
-    notes = ("growth of the process's peak", "tensors alone, counted; weights and batch not among them")
-    record(
-        [
-            Figure(what, "MB", [run[place] for run in ours], [run[place] for run in plain], note)
-            for place, note in enumerate(notes)
-        ]
-    )
+    record([Figure(what, "MB", ours, plain, "growth of the process's peak")])
 
 
 if __name__ == "__main__":

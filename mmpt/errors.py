@@ -37,6 +37,10 @@ class CheckpointError(UserError):
     """A checkpoint is missing, damaged, of another shape, or holds more than tensors and plain settings."""
 
 
+class DeviceMemoryError(UserError):
+    """The GPU has no memory for what was asked of it, however small the pieces."""
+
+
 class LaunchError(UserError):
     """The job cannot be started on this machine as asked."""
 

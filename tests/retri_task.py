@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import torch
 
 from mmpt.config import load_config
-from mmpt.models.memory import MemoryPlan
 from mmpt.tasks import Task, VideoRetriTask
 from tests.jobs import VIDEOCLIP, corpus_overrides
 from tests.parity.formula import fill_by_formula
@@ -16,25 +14,11 @@ from tests.parity.formula import fill_by_formula
 CLIPS = 16  # of a video
 
 
-class SmallPieces(VideoRetriTask):
-    """As if memory held the clips of few videos only."""
-
-    videos_at_once = 3
-
-    def plan_memory(self, model: torch.nn.Module, device: torch.device) -> MemoryPlan:
-        """Leave room for a few clips more than those of `videos_at_once` videos."""
-        plan = super().plan_memory(model, device)
-        return dataclasses.replace(plan, clips_per_forward=CLIPS * self.videos_at_once + 5)
-
-
 def make_task(corpus: Path, save_dir: Path, *more: str, videos_at_once: int = 3) -> VideoRetriTask:
     """Return a task for `corpus` (32 videos, batches of 4), with settings changed by `more`."""
-    config = load_config(
-        VIDEOCLIP, [*corpus_overrides(corpus, save_dir), "fairseq.dataset.num_workers=0", *more]
-    )
-    task = SmallPieces(config)
-    task.videos_at_once = videos_at_once
-    return task
+    few = f"clips_per_forward={CLIPS * videos_at_once + 5}"  # of a fourth video, not all fit
+    own = ["fairseq.dataset.num_workers=0", few, *more]
+    return VideoRetriTask(load_config(VIDEOCLIP, [*corpus_overrides(corpus, save_dir), *own]))
 
 
 def make_model(task: Task) -> torch.nn.Module:

@@ -163,7 +163,7 @@ def _score(task: Task, path: Path, evaluator: Evaluator, loader: FingerprintingL
     """Evaluate one checkpoint."""
     model = task.build_model(pretrained=False)
     load_weights(model, path)
-    task.plan_memory(model.to(device), device).apply(model)
+    model.to(device)
     begin = time.monotonic()
     outputs, metrics = evaluator(model, loader, device)
     seconds = time.monotonic() - begin

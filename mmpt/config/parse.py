@@ -9,8 +9,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from mmpt.config.fairseq_options import MANAGED, OPTIONS, limits_of_option
-from mmpt.config.fields import coerce, limits_of
-from mmpt.config.memory import parse_memory
+from mmpt.config.fields import Limits, coerce, limits_of
 from mmpt.config.run import FairseqOptions, RunConfig
 from mmpt.config.schema import (
     DatasetConfig,
@@ -25,13 +24,27 @@ from mmpt.registry import did_you_mean
 Section = TypeVar("Section")
 
 SECTIONS: dict[str, Any] = {"dataset": DatasetConfig, "model": ModelConfig, "loss": LossConfig, "eval": EvalConfig}
+REMOVED = {
+    "memory": (
+        "its work is done by `model.checkpoint_activations` (`auto`, false or clips per chunk) and `clips_per_forward` "
+        "(`auto` or a number of clips), whose `auto` takes what the device has; leave `memory` out"
+    ),
+}
+"""Keys of earlier versions, and what to use instead."""
+
+
+def _clips(value: Any) -> int | str:
+    """Return a number of clips, or `auto`."""
+    return coerce(value, int | str, Limits(at_least=1, one_of=("auto",)))
+
+
 SCALARS: dict[str, Any] = {
     "task": str,
     "task_type": str,
     "metric": list[str],
     "predictor": str,
     "resolved": bool,
-    "memory": parse_memory,
+    "clips_per_forward": _clips,
 }
 """Type of a key's value, or a function that reads it."""
 RETRIEVAL = [field.name for field in dataclasses.fields(RetrievalConfig)]
@@ -151,6 +164,8 @@ def _checked(value: Any, annotation: Any, path: str, problems: list[str], *limit
 def _unknown(key: str, section: str, known: list[str]) -> str:
     """Return the sentence for a key that nobody reads: where it belongs, or the nearest known name."""
     path = f"{section}.{key}" if section else key
+    if path in REMOVED:
+        return f"`{path}` is no longer a key: {REMOVED[path]}."
     homes = [home for home in _homes().get(key, []) if home != section]
     if "fairseq.optimization" in homes:
         homes = ["fairseq.optimization"]

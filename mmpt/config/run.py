@@ -36,10 +36,9 @@ class RunConfig:
     """Where results go."""
     fairseq: FairseqOptions = field(default_factory=dict)
     """fairseq's own options by group."""
-    memory: float | None = None
-    """What each process may hold, on the GPU if it has one: bytes (an int; `16GB`), or a share of the device (a float);
-    null: what is free less a margin. More than can be had counts as all of it. Loss tiles, recomputation in training
-    and clips per pass are chosen by it."""
+    clips_per_forward: int | str = "auto"
+    """Clips that the embedding pass, validation and scoring compute at once. `auto`: 1024, on a CPU 256; halved when
+    the device is out of memory."""
     task: str | None = None
     """Inner task class; None: plain `Task`."""
     task_type: str | None = None

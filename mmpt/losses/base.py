@@ -58,9 +58,6 @@ class Loss(nn.Module):
     """True for losses whose negatives are the other clips of the batch: what they need has a row per clip."""
     needs: tuple[str, ...] = ()
     """What `compute` reads of the model's output; a model says what it gives under `gives`."""
-    tile_bytes: int | None = None
-    """About how large a tile of token pairs is, for losses that have them; None: by device. Set by the task from the
-    `memory` setting."""
     is_idle: bool = False
     """Whether this process has no batch left for this step and runs one only to keep step with others, whose negatives
     it does not join and whose gradient is thrown away. Set by the task."""

@@ -148,5 +148,5 @@ class MMContraLoss(Loss):
         sequence = self.config.sequence_contrast
         assert sequence is not None
         assert sequence.sequence_contrast_weight is not None
-        logits = paragraph_logits(self.config, scale, fused_similarity(self.config, states, self.tile_bytes))
+        logits = paragraph_logits(self.config, scale, fused_similarity(self.config, states))
         return sequence.sequence_contrast_weight * symmetric_cross_entropy(logits)

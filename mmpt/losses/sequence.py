@@ -36,12 +36,10 @@ class States(NamedTuple):
         return cls(*(batch[name] for name in cls._fields))
 
 
-def fused_similarity(config: LossConfig, states: States, tile_bytes: int | None = None) -> Tensor:
+def fused_similarity(config: LossConfig, states: States) -> Tensor:
     """Return G = (w M + (W1 + W2) / 2) / (w + 1), float32 [B, B]: pooled cosine M and fine-grained scores W1, W2.
 
     `similarity_norm: released` first maps each of the three to [0, 1] over the whole batch; `paper` takes them as is.
-    `tile_bytes` is that of `token_score_sums`.
-
     Source: Norton (arXiv 2401.16702), Eq. 5; the fusion weight is from the released code.
     """
     assert config.alpha_lse is not None
@@ -54,7 +52,6 @@ def fused_similarity(config: LossConfig, states: States, tile_bytes: int | None 
         states.video_mask_outputs,
         alpha=config.alpha_lse,
         masked_outer_sum=config.masked_outer_sum == "released",
-        tile_bytes=tile_bytes,
     )
     if config.similarity_norm == "released":
         pooled, text_to_video, video_to_text = min_max(pooled), min_max(text_to_video), min_max(video_to_text)
@@ -168,7 +165,7 @@ class SequenceContrastLoss(Loss):
         """
         states = States.of(batch)
         scale = self.scale(wide(states.pooled_video))
-        logits = paragraph_logits(self.config, scale, fused_similarity(self.config, states, self.tile_bytes))
+        logits = paragraph_logits(self.config, scale, fused_similarity(self.config, states))
         return LossOutput(
             terms={"video_paragraph": symmetric_cross_entropy(logits)},
             metrics={"accuracy": match_accuracy(logits), "temperature": 1 / scale.detach()},

@@ -22,12 +22,12 @@ from mmpt.models.base import MODELS
 from mmpt.models.bert_weights import read_bert_config, read_bert_weights
 from mmpt.models.flops import tower_flops
 from mmpt.models.video_bert import MMBertForEncoder
-from mmpt.modules import PACKED, masked_mean, run_chunks, run_packed
+from mmpt.modules import PACKED, ChunkSize, masked_mean, run_chunks, run_packed
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 CLIPS_PER_FORWARD = 1024
-"""Clips computed at once without gradient where no `memory` says otherwise: more are no faster."""
+"""Clips computed at once without gradient that `auto` begins with: more are no faster."""
 
 Pooled = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -49,6 +49,10 @@ class MMFusionSeparate(nn.Module):
         num_hidden_video_layers: layers of the video tower.
         max_video_len: most seconds of a clip, which fixes the position of the video's [SEP].
         packed: compute real tokens only; the states of padding, which nothing reads, are then zero.
+        checkpoint_activations: clips whose activations training holds at once; backward computes
+            them again. False: those of all clips; "auto": as many as there is memory for.
+        clips_per_forward: clips computed at once without gradient; "auto": at most
+            `CLIPS_PER_FORWARD`, and fewer where memory is short.
     """
 
     video_encoder_cls: ClassVar[type[MMBertForEncoder]] = MMBertForEncoder
@@ -57,16 +61,23 @@ class MMFusionSeparate(nn.Module):
     """Names of what `forward` returns; a loss says what it needs under `needs`."""
 
     def __init__(
-        self, bert_config: BertConfig, *, num_hidden_video_layers: int, max_video_len: int, packed: bool = False
+        self,
+        bert_config: BertConfig,
+        *,
+        num_hidden_video_layers: int,
+        max_video_len: int,
+        packed: bool = False,
+        checkpoint_activations: int | str = "auto",
+        clips_per_forward: int | str = "auto",
     ):
         super().__init__()
         self.packed = packed
-        self.clips_per_chunk: int | None = None
-        """Clips (captions) whose activations training makes at once; backward computes them again. None: all, once."""
-        self.clips_kept = 0
-        """Of as many clips of the greatest length activations are kept all the same; of shorter ones, of more."""
-        self.clips_per_forward = CLIPS_PER_FORWARD
-        """Clips (captions) computed at once without gradient."""
+        self.chunk_in_training = ChunkSize("model.checkpoint_activations", checkpoint_activations)
+        """Clips (captions) computed at once with gradient. Whoever trains repeats a step that runs
+        out of memory by its `retry`."""
+        self._chunk_in_inference = ChunkSize(
+            "clips_per_forward", clips_per_forward, CLIPS_PER_FORWARD
+        )
         bert_config = copy.deepcopy(bert_config)
         bert_config._attn_implementation = PACKED  # which treats padded batches as "sdpa" does
         video_config = copy.deepcopy(bert_config)
@@ -75,11 +86,19 @@ class MMFusionSeparate(nn.Module):
         self.text_encoder = BertModel(bert_config)
 
     @classmethod
-    def from_config(cls, dataset: DatasetConfig, model: ModelConfig, *, pretrained: bool) -> MMFusionSeparate:
+    def from_config(
+        cls,
+        dataset: DatasetConfig,
+        model: ModelConfig,
+        *,
+        pretrained: bool,
+        clips_per_forward: int | str = "auto",
+    ) -> MMFusionSeparate:
         """Build the model that a YAML describes.
 
         Args:
             pretrained: start from BERT's weights; False leaves them random, for a checkpoint to be loaded.
+            clips_per_forward: the key of this name.
         Raises:
             ConfigError: keys are missing or do not fit the model or each other.
             CheckpointError: BERT cannot be read.
@@ -97,6 +116,8 @@ class MMFusionSeparate(nn.Module):
             num_hidden_video_layers=model.num_hidden_video_layers,
             max_video_len=dataset.max_video_len,
             packed=model.packed,
+            checkpoint_activations=model.checkpoint_activations,
+            clips_per_forward=clips_per_forward,
         )
         if pretrained:
             bert = read_bert_weights(dataset.bert_name, bert_config, random_init=model.random_init)
@@ -161,7 +182,7 @@ class MMFusionSeparate(nn.Module):
         attended = torch.cat([cmasks[:, :1], vmasks, cmasks[:, 1:2]], dim=1)
         packed = self.packed and not output_hidden_states
         run = partial(self.video_encoder, packed=packed)
-        states = self._in_chunks(run, packed, attended, caps[:, :2], vfeats)
+        states = self._in_chunks(run, caps[:, :2], vfeats, attended)
         if output_hidden_states:
             return states
         no, yes = torch.zeros_like(cmasks[:, :1]), torch.ones_like(cmasks[:, :1])
@@ -193,7 +214,7 @@ class MMFusionSeparate(nn.Module):
         ids = torch.cat([caps[:, :1], caps[:, 2:]], dim=1)
         attended = torch.cat([cmasks[:, :1], cmasks[:, 2:]], dim=1)
         packed = self.packed and not output_hidden_states
-        states = self._in_chunks(partial(self._encode_text, packed=packed), packed, attended, ids)
+        states = self._in_chunks(partial(self._encode_text, packed=packed), ids, attended)
         if output_hidden_states:
             return states
         pooled_positions = torch.cat([torch.zeros_like(cmasks[:, :1]), cmasks[:, 2:]], dim=1)
@@ -206,13 +227,15 @@ class MMFusionSeparate(nn.Module):
         return run_packed(self.text_encoder, mask_NT, positions, input_ids=ids_NT)
 
     def _in_chunks(
-        self, run: Callable[..., torch.Tensor], packed: bool, attended_NP: torch.Tensor, *inputs_N: torch.Tensor
+        self, run: Callable[..., torch.Tensor], *inputs_N: torch.Tensor
     ) -> torch.Tensor:
-        """Run a tower on inputs and mask, some clips at a time."""
-        size = self.clips_per_chunk if torch.is_grad_enabled() else self.clips_per_forward
-        computed_NP = attended_NP if packed else torch.ones_like(attended_NP)
-        kept = self.clips_kept * attended_NP.shape[1]
-        return run_chunks(run, size, computed_NP.sum(dim=1), *inputs_N, attended_NP, positions_kept=kept)
+        """Run a tower on inputs [N, ...], some clips at a time."""
+        num_clips, device = len(inputs_N[0]), inputs_N[0].device
+        if torch.is_grad_enabled():
+            size = self.chunk_in_training.of(num_clips, device)
+            return run_chunks(run, size, *inputs_N)
+        chunk = self._chunk_in_inference
+        return chunk.retry(lambda: run_chunks(run, chunk.of(num_clips, device), *inputs_N))
 
     def forward(
         self, caps: torch.Tensor, cmasks: torch.Tensor, vfeats: torch.Tensor, vmasks: torch.Tensor, **_: Any

@@ -1,7 +1,7 @@
-from .chunks import run_chunks
+from .chunks import ChunkSize, run_chunks
 from .embeddings import MMBertEmbeddings
 from .packing import PACKED, run_packed
 from .pooling import masked_mean
 from .video_token_mlp import VideoTokenMLP
 
-__all__ = ["PACKED", "MMBertEmbeddings", "VideoTokenMLP", "masked_mean", "run_chunks", "run_packed"]
+__all__ = ["PACKED", "ChunkSize", "MMBertEmbeddings", "VideoTokenMLP", "masked_mean", "run_chunks", "run_packed"]

@@ -1,51 +1,120 @@
-"""A network over the rows of a batch, some at a time: in training, what does not fit is computed again in backward.
+"""A network over the rows of a batch, some at a time, and how many rows the device has memory for.
 
-Legend: N rows (clips), P positions, D hidden size.
+With gradient, a chunk's activations are not kept: backward computes them again. So a training step
+needs memory for the states of all rows and for the activations of one chunk.
 """
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Callable
-from itertools import accumulate
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from mmpt.errors import DeviceMemoryError
+from mmpt.utils.log import get_logger
+
+logger = get_logger(__name__)
+Result = TypeVar("Result")
+ALL = sys.maxsize
+"""A limit that no batch reaches: nothing is cut into chunks."""
+MOST_ON_CPU = 256
+"""Rows at once that `auto` takes on a CPU, which never says that it is out of memory; more are no
+faster there."""
+SMALLER_BATCH = (
+    "Make the batch smaller (`dataset.num_video_per_batch`, `dataset.clip_per_video` or "
+    "`fairseq.dataset.batch_size`)."
+)
+
+
+class ChunkSize:
+    """How many rows (clips or captions) a network computes at once.
+
+    A number is kept. `auto` starts with `start` rows and halves whenever the device is out of
+    memory, for the rest of the run.
+
+    Args:
+        key: the YAML key that sets it, for messages.
+        setting: a number of rows; False: always all rows; "auto".
+        start: rows at once that `auto` begins with, on other devices than a CPU.
+    """
+
+    def __init__(self, key: str, setting: int | str, start: int = ALL):
+        self.key = key
+        self.setting = setting
+        self.is_auto = setting == "auto"
+        self._most = start if isinstance(setting, str) else (setting or ALL)
+        self._largest = 0
+        """Rows of the largest chunk since the last attempt began."""
+
+    def of(self, num_rows: int, device: torch.device) -> int:
+        """Return how many of `num_rows` rows to compute at once on `device`."""
+        most = min(self._most, MOST_ON_CPU) if self.is_auto and device.type == "cpu" else self._most
+        size = min(num_rows, most)
+        self._largest = max(self._largest, size)
+        return size
+
+    def retry(
+        self, run: Callable[[], Result], before_retry: Callable[[], None] | None = None
+    ) -> Result:
+        """Return run(), repeated with half as many rows at once while the device is out of memory.
+
+        Args:
+            run: asks `of` for the size of its chunks each time.
+            before_retry: undoes what a failed attempt may have changed.
+        Raises:
+            DeviceMemoryError: the size is fixed, or one row at a time is too much.
+        """
+        while True:
+            self._largest = 0
+            try:
+                return run()
+            except torch.OutOfMemoryError as error:
+                self._halve(error)
+            # After the handler: the traceback that it holds keeps the failed attempt's tensors.
+            gc.collect()
+            torch.cuda.empty_cache()
+            if before_retry is not None:
+                before_retry()
+
+    def _halve(self, error: torch.OutOfMemoryError) -> None:
+        if not self.is_auto:
+            raise self.failure(error, "Set it to `auto`.") from error
+        if self._largest <= 1:
+            raise self.failure(error, SMALLER_BATCH, ", even with one clip at a time") from error
+        self._most = self._largest // 2
+        told = "out of memory with %d clips at once; `%s: auto` takes %d from now on"
+        logger.warning(told, self._largest, self.key, self._most)
+
+    def failure(
+        self, error: torch.OutOfMemoryError, remedy: str, detail: str = ""
+    ) -> DeviceMemoryError:
+        """Return the error that says what was tried in vain, and what to do."""
+        said = ". ".join(str(error).split(". ")[:2])  # torch adds how its allocator may be tuned
+        setting = f"{self.key}: {str(self.setting).lower()}"
+        return DeviceMemoryError(f"out of memory with `{setting}`{detail} ({said}). {remedy}")
+
 
 def run_chunks(
-    run: Callable[..., torch.Tensor],
-    size: int | None,
-    lengths_N: torch.Tensor,
-    *inputs_N: torch.Tensor,
-    positions_kept: int = 0,
+    run: Callable[..., torch.Tensor], size: int, *inputs_N: torch.Tensor
 ) -> torch.Tensor:
-    """Return run(*inputs_N), float [N, P, D], computed for `size` rows of like length at a time.
+    """Return run(*inputs_N), computed for `size` rows at a time.
 
-    With gradient, what is held is the result, the activations of the last chunks, which backward needs first, as far as
-    they may be kept, and those of one more chunk: backward computes the others again, with the random numbers that they
-    had. Values and gradients are those of one pass; dropout draws in the order of the chunks.
+    Values and gradients are those of one pass; dropout draws chunk by chunk, and backward uses the
+    draws of forward.
 
     Args:
         run: treats every row by itself.
-        size: None, or at least N: everything at once, nothing twice.
-        lengths_N: int64, positions that a row costs; rows of like length are put together.
+        size: at least the number of rows N: everything at once, nothing twice.
         inputs_N: tensors [N, ...].
-        positions_kept: of how many positions activations may be kept; all of them at once if that is enough.
     """
-    if size is None or len(lengths_N) <= size:
+    if size >= len(inputs_N[0]):
         return run(*inputs_N)
-    costs_N, order_N = lengths_N.sort(stable=True)
-    num_again = 0
     if torch.is_grad_enabled():
-        costs = torch.stack([costs_n.sum() for costs_n in costs_N.split(size)]).tolist()
-        num_again = sum(cost_from_here > positions_kept for cost_from_here in accumulate(reversed(costs)))
-        if num_again == 0:
-            return run(*inputs_N)
-
-    def run_rows(rows_n: torch.Tensor, *inputs_N: torch.Tensor) -> torch.Tensor:
-        return run(*(values.index_select(0, rows_n) for values in inputs_N))
-
-    chunks = order_N.split(size)
-    again = [checkpoint(run_rows, rows_n, *inputs_N, use_reentrant=False) for rows_n in chunks[:num_again]]
-    joined_NPD = torch.cat([*again, *(run_rows(rows_n, *inputs_N) for rows_n in chunks[num_again:])])
-    return joined_NPD.index_select(0, order_N.argsort())
+        run = partial(checkpoint, run, use_reentrant=False)
+    chunks = zip(*(values.split(size) for values in inputs_N), strict=True)
+    return torch.cat([run(*chunk) for chunk in chunks])

@@ -1,10 +1,11 @@
 """The embedding pass: one vector for every training video, in pieces that fit into memory.
 
-A piece is the consecutive videos that go through the towers at once. Pieces are cut by position
+A piece is as many consecutive videos as `clips_per_forward` allows. Pieces are cut by position
 alone, so `infer_scale`, the number of processes or loader workers, and interruptions do not change
 which clips share a matrix product: with the same device and number of threads, the vectors are
-equal to the bit. Another device, number of threads or of clips per forward pass changes the
-rounding of matrix products (1e-6), most of which disappears in float16.
+equal to the bit. Another device, number of threads or `clips_per_forward`, and a device that runs
+out of memory and computes a piece in parts, change the rounding of matrix products (1e-6), most of
+which disappears in float16.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mmpt.config import RunConfig
 from mmpt.datasets import MMDataset, collate
+from mmpt.models.mmfusion import CLIPS_PER_FORWARD
+from mmpt.modules import ChunkSize
+from mmpt.modules.chunks import ALL
 from mmpt.retrieval import VideoVectorPool, video_vectors
 from mmpt.tasks.task import merge_leading
 from mmpt.utils.distributed import World
@@ -49,7 +54,7 @@ class EmbeddingPass:
     Args:
         dataset: one video per item, C clips each; at the epoch that is to be embedded.
         clips_per_video: C.
-        clips_per_forward: clips that go through the towers at once, the same in every process.
+        clips_per_forward: most clips of a piece, the same in every process.
         videos_per_chunk: consecutive videos that are given to one process at a time.
         num_workers: loader processes.
     """
@@ -123,20 +128,16 @@ class EmbeddingPass:
         """Returns the vectors float32 [n, D] of the videos of a batch, on the model's device."""
         device = device_of(model)
         flat = merge_leading({key: batch[key] for key in _MODEL_INPUTS}, 2)
-        towers = []
-        for begin in range(
-            0, len(flat["caps"]), self.clips_per_forward
-        ):  # once, unless C is larger than that
-            end = begin + self.clips_per_forward
-            output = model(
-                **{
-                    key: value[begin:end].to(device, non_blocking=True)
-                    for key, value in flat.items()
-                }
-            )
-            towers.append(torch.stack([output["pooled_video"], output["pooled_text"]]).float())
-        video_BD, text_BD = torch.cat(towers, dim=1)
+        inputs = {key: value.to(device, non_blocking=True) for key, value in flat.items()}
+        output = model(**inputs)
+        video_BD, text_BD = output["pooled_video"].float(), output["pooled_text"].float()
         return video_vectors(video_BD, text_BD, self.clips_per_video)
+
+
+def clips_per_forward(config: RunConfig, device: torch.device) -> int:
+    """Returns the most clips of a piece: the key of this name, or what `auto` begins with."""
+    chunk = ChunkSize("clips_per_forward", config.clips_per_forward, CLIPS_PER_FORWARD)
+    return chunk.of(ALL, device)
 
 
 def deal_pieces(num_videos: int, per_piece: int, per_chunk: int, world: World) -> list[range]:

@@ -36,8 +36,10 @@ from mmpt.datasets.fairseqmmdataset import FairseqMMDataset
 from mmpt.errors import EXIT_CODE, CheckpointError, UserError, message_of
 from mmpt.models.checkpoint import check_optimizer_state, check_training_checkpoint
 from mmpt.models.checkpoint_keys import Use
+from mmpt.models.mmfusion import MMFusionSeparate
 from mmpt.tasks.fairseqmmiterator import PlannedBatchIterator
 from mmpt.tasks.retritask import RetriTask
+from mmpt.tasks.steps import step_in_memory
 from mmpt.tasks.task import Task
 from mmpt.utils.distributed import World
 from mmpt.utils.io import DISK_FULL, write_error
@@ -47,6 +49,10 @@ from mmpt.utils.metrics_log import MetricsLog
 LAST_CHECKPOINT = "checkpoint_last.pt"
 NOT_FLAT = ("bf16", "memory_efficient_fp16", "memory_efficient_bf16", "fp16_no_flatten_grads")
 """Options with which fairseq keeps parameters apart, as in float32; with `fp16` alone it makes one of them all."""
+GATHERED = (
+    "With `loss.gather_negatives` the processes wait for each other in a step, so that none can repeat it alone: set "
+    "`model.checkpoint_activations` to a number of clips (for example 64) or to a smaller one."
+)
 LOST_PEER = re.compile(r"Connection (closed|reset|refused)|Broken pipe|Socket closed|socket has been closed|TCPStore")
 
 torch.serialization.add_safe_globals(  # rank 0 sends a checkpoint to the others with fairseq's settings as omegaconf
@@ -123,7 +129,6 @@ class FairseqMMTask(LegacyFairseqTask):
             return self.model, str(checkpoint), Use.START
         if checkpoint is not None and World.current().is_main:
             self._check_optimizer_state(checkpoint, self.model)
-        self.inner.goes_on = checkpoint is not None
         return self.model, str(checkpoint), Use.RESUME
 
     def _check_optimizer_state(self, checkpoint: Path, model: nn.Module) -> None:
@@ -178,24 +183,26 @@ class FairseqMMTask(LegacyFairseqTask):
     def train_step(
         self, sample: Any, model: nn.Module, criterion: Any, optimizer: Any, update_num: int, ignore_grad: bool = False
     ) -> Any:
-        """Run a step of training as fairseq does, within the run's memory."""
-        self._fit_memory(criterion)
+        """Run forward and backward as fairseq does, again in smaller chunks if the device is out of memory.
+
+        Raises:
+            DeviceMemoryError: chunks cannot be smaller, or other processes would have to repeat the step, too.
+        """
         self.num_updates = update_num
         if self.metrics_log is None and World.current().is_main:
             self.metrics_log = MetricsLog(self.args.save_dir, update_num)
         criterion.loss.is_idle = ignore_grad
-        return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
-
-    def valid_step(self, sample: Any, model: nn.Module, criterion: Any) -> Any:
-        """Compute the loss of a validation batch as fairseq does, within the run's memory."""
-        self._fit_memory(criterion)
-        return super().valid_step(sample, model, criterion)
-
-    def _fit_memory(self, criterion: Any) -> None:
-        """Choose by `memory`, at the first batch: only then are weights where and as they will be."""
-        assert self.model is not None, "fairseq builds the model before it asks for steps"
-        plan = self.inner.plan_memory(self.model, next(self.model.parameters()).device)
-        plan.apply(self.model, criterion.loss)
+        step = partial(super().train_step, sample, model, criterion, optimizer, update_num, ignore_grad)
+        if not isinstance(self.model, MMFusionSeparate):
+            return step()
+        chunk = self.model.chunk_in_training
+        if criterion.loss.config.gather_negatives and World.current().size > 1:
+            try:
+                return step()
+            except torch.OutOfMemoryError as error:
+                raise chunk.failure(error, GATHERED) from error
+        parameters = [*model.parameters(), *criterion.parameters()]
+        return step_in_memory(step, chunk, parameters, parameters[0].device)
 
     def begin_epoch(self, epoch: int, model: nn.Module) -> None:
         """Notes which epoch begins."""

@@ -39,7 +39,7 @@ from mmpt.retrieval import (
     remove_other_vectors,
 )
 from mmpt.shards.video_table import VideoTable
-from mmpt.tasks.embedding import EmbeddingPass, device_of
+from mmpt.tasks.embedding import EmbeddingPass, clips_per_forward, device_of
 from mmpt.tasks.task import TASKS, Task
 from mmpt.utils.distributed import World
 from mmpt.utils.log import get_logger
@@ -240,7 +240,7 @@ class RetriTask(Task):
         return EmbeddingPass(
             self.embedding_dataset,
             clips_per_video=dataset.clip_per_video or 1,
-            clips_per_forward=self.plan_memory(model, device_of(model)).clips_per_forward,
+            clips_per_forward=clips_per_forward(self.config, device_of(model)),
             videos_per_chunk=(dataset.num_video_per_batch or 1) * self.config.retrieval.infer_scale,
             num_workers=self.config.num_workers,
         )

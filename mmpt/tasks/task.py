@@ -13,14 +13,12 @@ from mmpt.datasets import MMDataset
 from mmpt.errors import ConfigError
 from mmpt.evaluators import METRICS, PREDICTORS
 from mmpt.losses import LOSSES, Loss
-from mmpt.models import MODELS
+from mmpt.models import MODELS, MMFusionSeparate
 from mmpt.models.compilation import compile_layers
 from mmpt.models.freezing import freeze_all_but_layernorm
-from mmpt.models.memory import MemoryPlan
 from mmpt.processors import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.registry import Registry
 from mmpt.retrieval import RETRIEVERS, VECTOR_POOLS
-from mmpt.tasks.memory import plan_memory
 from mmpt.utils.log import get_logger
 from mmpt.utils.tf32 import set_tf32
 
@@ -38,9 +36,6 @@ class Task:
     def __init__(self, config: RunConfig, *, seed: int = 1):
         self.config = config
         self.seed = seed
-        self.goes_on = False
-        """Whether training continues from a checkpoint with its optimizer's state; set before the first batch."""
-        self._memory_plan: MemoryPlan | None = None
 
     @staticmethod
     def from_config(config: RunConfig, *, seed: int = 1) -> Task:
@@ -159,7 +154,10 @@ class Task:
         """
         config = self.config.model
         model_cls = MODELS.get(config.model_cls or "", "model.model_cls")
-        model = model_cls.from_config(self.config.dataset, config, pretrained=pretrained)
+        options: dict[str, Any] = {"pretrained": pretrained}
+        if issubclass(model_cls, MMFusionSeparate):  # others compute whole batches
+            options["clips_per_forward"] = self.config.clips_per_forward
+        model = model_cls.from_config(self.config.dataset, config, **options)
         if config.layernorm_only:
             names = freeze_all_but_layernorm(model)
             logger.info("training LayerNorm only: %d tensors", len(names))
@@ -188,29 +186,6 @@ class Task:
             )
             raise ConfigError(str(self.config.path), [problem])
         return loss
-
-    def plan_memory(self, model: nn.Module, device: torch.device) -> MemoryPlan:
-        """Choose from `memory` what is recomputed in training and how much is computed at once.
-
-        It is chosen once a run, alike in all processes: every one must ask.
-
-        Args:
-            model: on `device`, in the precision it is going to run in.
-        Raises:
-            ConfigError: the memory is too small for any choice.
-        """
-        if self._memory_plan is None:
-            self._memory_plan = plan_memory(self.config, model, device, self._clips_per_batch(), goes_on=self.goes_on)
-        return self._memory_plan
-
-    def _clips_per_batch(self) -> int | None:
-        """Clips of a training batch of one process; None where items are whole videos of any length."""
-        aligner, dataset = self._part_classes()["aligner"], self.config.dataset
-        if aligner.fills_batch:
-            return None
-        clips = dataset.clip_per_video or dataset.subsampling or 1 if aligner.clip_axes else 1
-        videos = dataset.num_video_per_batch or 1 if aligner.clip_axes == 2 else 1
-        return self.config.batch_size * videos * clips
 
     def flatten(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Merge the axes of a batch that count items, videos and clips into one, if its aligner draws clips.

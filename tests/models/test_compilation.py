@@ -27,14 +27,12 @@ BERT = {
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
-def towers(*, packed: bool = True, **changes: float) -> MMFusionSeparate:
+def towers(*, packed: bool = True, chunk: int | str = "auto", **changes: float) -> MMFusionSeparate:
     torch.manual_seed(0)
     config = BertConfig(**BERT, **changes)
-    return (
-        MMFusionSeparate(config, num_hidden_video_layers=2, max_video_len=6, packed=packed)
-        .double()
-        .train()
-    )
+    options = {"packed": packed, "checkpoint_activations": chunk}
+    model = MMFusionSeparate(config, num_hidden_video_layers=2, max_video_len=6, **options)
+    return model.double().train()
 
 
 def batch(seed: int) -> dict[str, torch.Tensor]:
@@ -113,9 +111,8 @@ def test_with_dropout_a_seed_gives_the_same_losses_again() -> None:
 def test_chunks_computed_again_in_backward_meet_the_dropout_that_they_had(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model = towers()
+    model = towers(chunk=7)
     compile_layers(model, CPU)
-    model.clips_per_chunk = 7
     start = copy.deepcopy(model.state_dict())
     results = []
     for run in (chunks.checkpoint, lambda run_rows, *inputs, use_reentrant: run_rows(*inputs)):

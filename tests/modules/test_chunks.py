@@ -1,11 +1,16 @@
-"""Chunks against one pass: values, gradients, what is kept, and the random numbers of what is computed again."""
+"""Chunks against one pass, and the size of chunks on a device that runs out of memory."""
+
+from __future__ import annotations
+
+import logging
 
 import pytest
 import torch
 
-from mmpt.modules import run_chunks
+from mmpt.errors import DeviceMemoryError
+from mmpt.modules import ChunkSize, run_chunks
 
-LENGTHS = torch.tensor([3, 1, 4, 1, 5, 2, 6])
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
 class Tower(torch.nn.Module):
@@ -25,7 +30,8 @@ class Tower(torch.nn.Module):
 
 def inputs() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(7, 2, 3, generator=generator).double(), torch.rand(7, generator=generator).double()
+    values = torch.randn(7, 2, 3, generator=generator, dtype=torch.float64)
+    return values, torch.rand(7, generator=generator, dtype=torch.float64)
 
 
 def weighted(states: torch.Tensor) -> torch.Tensor:
@@ -33,52 +39,131 @@ def weighted(states: torch.Tensor) -> torch.Tensor:
     return (states * torch.arange(states.numel()).view_as(states)).sum()
 
 
-@pytest.mark.parametrize(
-    ("size", "kept", "calls"),
-    [
-        (None, 0, [7]),  # forward only
-        (7, 0, [7]),
-        (3, 0, [3, 3, 1, 1, 3, 3]),  # by length 1 1 2 | 3 4 5 | 6: all are computed twice, the last chunk first
-        (3, 5, [3, 3, 1, 1, 3, 3]),
-        (3, 6, [3, 3, 1, 3, 3]),  # the last chunk, of 6 positions, is kept
-        (3, 18, [3, 3, 1, 3]),
-        (3, 22, [7]),  # all 22 positions are: no need for chunks
-    ],
-)
-def test_values_and_gradients_are_those_of_one_pass(size: int | None, kept: int, calls: list[int]) -> None:
+def results(tower: Tower, states: torch.Tensor) -> list[torch.Tensor]:
+    gradients = torch.autograd.grad(weighted(states), list(tower.parameters()))
+    return [states.detach(), *gradients]
+
+
+@pytest.mark.parametrize(("size", "calls"), [(8, [7]), (7, [7]), (3, [3, 3, 1, 1, 3, 3])])
+def test_values_and_gradients_are_those_of_one_pass(size: int, calls: list[int]) -> None:
     tower = Tower()
-    expected = weighted(tower(*inputs()))
-    gradients = torch.autograd.grad(expected, list(tower.parameters()))
+    expected = results(tower, tower(*inputs()))
     tower.rows = []
-    states = run_chunks(tower, size, LENGTHS, *inputs(), positions_kept=kept)
-    found = torch.autograd.grad(weighted(states), list(tower.parameters()))
-    assert tower.rows == calls
-    torch.testing.assert_close(weighted(states), expected, rtol=1e-14, atol=0)  # measured 0
-    for gradient, other in zip(found, gradients, strict=True):
-        torch.testing.assert_close(gradient, other, rtol=1e-13, atol=1e-13)  # measured 2e-14
+    found = results(tower, run_chunks(tower, size, *inputs()))
+    assert tower.rows == calls  # backward computes chunks again, the last one first
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)  # measured 2e-14
 
 
 def test_without_gradient_chunks_run_once() -> None:
     tower = Tower()
     with torch.no_grad():
-        states = run_chunks(tower, 3, LENGTHS, *inputs(), positions_kept=22)
-        assert tower.rows == [3, 3, 1]
-        torch.testing.assert_close(states, tower(*inputs()), rtol=0, atol=1e-15)
+        states = run_chunks(tower, 3, *inputs())
+    assert tower.rows == [3, 3, 1]
+    torch.testing.assert_close(states, tower(*inputs()), rtol=0, atol=1e-15)
 
 
 def test_what_is_computed_again_has_the_dropout_that_it_had() -> None:
-    results = []
-    for kept in (0, 18, 21):  # 21: all but the shortest chunk
-        tower = Tower(dropout=0.5).train()
-        torch.manual_seed(5)
-        states = run_chunks(tower, 3, LENGTHS, *inputs(), positions_kept=kept)
-        results.append([states.detach(), *torch.autograd.grad(weighted(states), list(tower.parameters()))])
-    order = LENGTHS.argsort(stable=True)
     tower = Tower(dropout=0.5).train()
+    torch.manual_seed(5)
+    found = results(tower, run_chunks(tower, 3, *inputs()))
     torch.manual_seed(5)  # the same chunks, written out and kept
-    states = torch.cat([tower(*(each[rows] for each in inputs())) for rows in order.split(3)])[order.argsort()]
-    results.append([states.detach(), *torch.autograd.grad(weighted(states), list(tower.parameters()))])
-    assert (results[0][0] == 0).any()
-    for result in results[:-1]:
-        for found, expected in zip(result, results[-1], strict=True):
-            torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
+    chunks = zip(*(values.split(3) for values in inputs()), strict=True)
+    expected = results(tower, torch.cat([tower(*chunk) for chunk in chunks]))
+    assert (found[0] == 0).any()
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("setting", "on_gpu", "on_cpu"), [("auto", 512, 256), (100, 100, 100), (False, 5000, 5000)]
+)
+def test_the_first_size(setting: int | str, on_gpu: int, on_cpu: int) -> None:
+    chunk = ChunkSize("key", setting, start=512)
+    assert [chunk.of(5000, device) for device in (GPU, CPU)] == [on_gpu, on_cpu]
+    assert chunk.of(3, GPU) == chunk.of(3, CPU) == 3
+
+
+class Memory:
+    """A device that holds `rows` rows; notes the size of every attempt."""
+
+    def __init__(self, chunk: ChunkSize, rows: int):
+        self.chunk = chunk
+        self.rows = rows
+        self.tried: list[int] = []
+
+    def run(self, num_rows: int) -> str:
+        self.tried.append(self.chunk.of(num_rows, GPU))
+        if self.tried[-1] > self.rows:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has.")
+        return "done"
+
+
+def test_auto_halves_and_stays_there(caplog: pytest.LogCaptureFixture) -> None:
+    chunk = ChunkSize("model.some_key", "auto")
+    memory, undone = Memory(chunk, 60), []
+    with caplog.at_level(logging.WARNING):
+        assert chunk.retry(lambda: memory.run(300), lambda: undone.append(1)) == "done"
+        assert chunk.retry(lambda: memory.run(1000), lambda: undone.append(1)) == "done"
+    assert memory.tried == [300, 150, 75, 37, 37]
+    assert len(undone) == 3
+    assert caplog.messages[0] == (
+        "out of memory with 300 clips at once; `model.some_key: auto` takes 150 from now on"
+    )
+    assert len(caplog.messages) == 3
+
+
+def test_a_smaller_batch_that_does_not_fit_is_halved_itself() -> None:
+    chunk = ChunkSize("key", "auto")
+    assert chunk.retry(lambda: Memory(chunk, 1000).run(1000)) == "done"
+    memory = Memory(chunk, 50)  # other processes have taken the rest
+    assert chunk.retry(lambda: memory.run(80)) == "done"
+    assert memory.tried == [80, 40]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("auto", r"with `model.key: auto`, even with one clip at a time \(.*\)\. Make the batch "),
+        (4, r"with `model.key: 4` \(CUDA .* Tried to allocate 2 GiB\)\. Set it to `auto`\.$"),
+        (False, r"with `model.key: false` \(CUDA .*\)\. Set it to `auto`\.$"),
+    ],
+)
+def test_what_never_fits_is_one_error_that_names_the_key(setting: int | str, message: str) -> None:
+    chunk = ChunkSize("model.key", setting)
+    memory = Memory(chunk, 0)
+    with pytest.raises(DeviceMemoryError, match=message):
+        chunk.retry(lambda: memory.run(9))
+    assert memory.tried == {"auto": [9, 4, 2, 1], 4: [4], False: [9]}[setting]
+
+
+def test_other_errors_are_not_retried() -> None:
+    calls: list[int] = []
+
+    def run() -> None:
+        calls.append(1)
+        raise RuntimeError("out of paper")
+
+    with pytest.raises(RuntimeError, match="out of paper"):
+        ChunkSize("key", "auto").retry(run)
+    assert len(calls) == 1
+
+
+def test_an_attempt_is_freed_before_the_next_begins() -> None:
+    """Tensors of a failed attempt would take the memory that the next one needs."""
+    alive: list[torch.Tensor] = []
+    chunk = ChunkSize("key", "auto")
+    held: list[int] = []
+
+    class Block:
+        def __del__(self) -> None:
+            alive.pop()
+
+    def run() -> None:
+        held.append(len(alive))
+        block = Block()
+        alive.append(torch.zeros(1))
+        if chunk.of(8, GPU) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        del block
+
+    chunk.retry(run)
+    assert held == [0, 0, 0]

@@ -87,19 +87,20 @@ def test_pieces_fit_into_memory_whatever_infer_scale_says(
 def test_a_video_with_more_clips_than_fit_is_embedded_in_parts(
     corpus: Path, tmp_path: Path
 ) -> None:
-    task = make_task(corpus, tmp_path)
-    model = make_model(task).eval()
-    clips: list[int] = []
-    model.register_forward_pre_hook(
-        lambda *call: clips.append(len(call[2]["caps"])), with_kwargs=True
+    small, large = (
+        make_task(corpus, tmp_path, f"clips_per_forward={clips}") for clips in (7, CLIPS)
     )
-    pieces = embedding.EmbeddingPass(task.embedding_dataset, CLIPS, 7, 4, 0)
-    batch = embedding.collate([task.embedding_dataset[5]])
+    batch = embedding.collate([small.embedding_dataset[5]])
+    clips: list[int] = []
+    model = make_model(small).eval()
+    encode = model._encode_text
+    model._encode_text = lambda ids, *rest, **options: (
+        clips.append(len(ids)) or encode(ids, *rest, **options)
+    )
+    pieces = small._embedding_pass(model)
     parts = pieces._vectors(model, batch)
     assert (pieces.videos_per_piece, clips) == (1, [7, 7, 2])
-    whole = embedding.EmbeddingPass(task.embedding_dataset, CLIPS, CLIPS, 4, 0)._vectors(
-        model, batch
-    )
+    whole = pieces._vectors(make_model(large).eval(), batch)
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-5)  # measured: 5e-7
 
 

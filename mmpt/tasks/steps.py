@@ -1,0 +1,60 @@
+"""A training step that is repeated in smaller chunks when the device is out of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from mmpt.modules import ChunkSize
+
+Result = TypeVar("Result")
+
+
+def step_in_memory(
+    step: Callable[[], Result],
+    chunk: ChunkSize,
+    parameters: Sequence[nn.Parameter],
+    device: torch.device,
+) -> Result:
+    """Return step(), repeated with smaller chunks while the device is out of memory.
+
+    Loss and gradients are those of a step that had the last size of chunk from the start: the
+    gradients of a failed attempt are thrown away, and the random numbers of dropout are drawn
+    again. Nothing else changes in a step: the towers keep no running statistics, and the update of
+    the weights comes after it.
+
+    Args:
+        step: forward and backward of one batch, without collective calls: other processes do not
+            know that this one repeats it.
+        chunk: what the model's chunks are computed by.
+        parameters: all whose gradients the step adds to.
+        device: the model's.
+    Raises:
+        DeviceMemoryError: see `ChunkSize.retry`.
+    """
+    random_state = torch.get_rng_state()
+    is_cuda = device.type == "cuda"
+    device_state = torch.cuda.get_rng_state(device) if is_cuda else None
+    # Earlier batches of the same update (`update_freq`) may have left gradients. They are set
+    # aside, so that what a failed attempt has added cannot mix with them.
+    earlier = [parameter.grad for parameter in parameters]
+
+    def clear() -> None:
+        for parameter in parameters:
+            parameter.grad = None
+
+    def start_again() -> None:
+        clear()
+        torch.set_rng_state(random_state)
+        if device_state is not None:
+            torch.cuda.set_rng_state(device_state, device)
+
+    clear()
+    result = chunk.retry(step, start_again)
+    for parameter, gradient in zip(parameters, earlier, strict=True):
+        if gradient is not None:
+            parameter.grad = gradient if parameter.grad is None else gradient.add_(parameter.grad)
+    return result

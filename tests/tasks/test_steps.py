@@ -1,0 +1,168 @@
+"""Steps that were repeated because the device was out of memory, against steps that had that chunk from the start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import BertConfig
+
+from mmpt.errors import DeviceMemoryError
+from mmpt.losses import MMContraLoss
+from mmpt.models import MMFusionSeparate
+from mmpt.tasks.steps import step_in_memory
+from tests.norton import norton_loss
+
+CPU = torch.device("cpu")
+NUM, SECONDS, SLOTS = 24, 6, 12
+FITS = 6
+
+
+class RefuseBackward(torch.autograd.Function):
+    """The identity, whose gradient does not fit into memory."""
+
+    @staticmethod
+    def forward(ctx: Any, states: torch.Tensor) -> torch.Tensor:
+        return states.view_as(states)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+class SmallDevice:
+    """Hook of a padded BERT: more than `FITS` clips at once are too many, in forward or in backward."""
+
+    def __init__(self, in_backward: bool, calls_before: int = 0):
+        self.in_backward = in_backward
+        self.calls_before = calls_before
+        """Calls that have memory enough."""
+
+    def __call__(self, _module: nn.Module, _args: Any, inputs: dict[str, Any], output: Any) -> None:
+        self.calls_before -= 1
+        if len(inputs["input_ids"]) <= FITS or self.calls_before >= 0:
+            return
+        if not self.in_backward:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        output.last_hidden_state = RefuseBackward.apply(output.last_hidden_state)
+
+
+def towers(checkpoint_activations: int | str, dropout: float = 0.1) -> MMFusionSeparate:
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=50,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+    )
+    model = MMFusionSeparate(
+        config,
+        num_hidden_video_layers=1,
+        max_video_len=SECONDS,
+        checkpoint_activations=checkpoint_activations,
+    )
+    return model.double().train()
+
+
+def draw(seed: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    seconds = torch.randint(1, SECONDS + 1, (NUM, 1), generator=generator)
+    slots = torch.randint(4, SLOTS + 1, (NUM, 1), generator=generator)
+    return {
+        "caps": torch.randint(5, 50, (NUM, SLOTS), generator=generator),
+        "cmasks": torch.arange(SLOTS) < slots,
+        "vfeats": torch.randn(NUM, SECONDS, 512, generator=generator, dtype=torch.float64),
+        "vmasks": torch.arange(SECONDS) < seconds,
+    }
+
+
+def train(model: MMFusionSeparate, seeds: list[int]) -> tuple[list[float], list[Any]]:
+    """Run one update of a batch for each seed; return their losses, and the gradients."""
+    loss = MMContraLoss(norton_loss(sinkhorn_iterations=5, learnable_temperature=True))
+    parameters = [*model.parameters(), *loss.parameters()]
+
+    def step_of(batch: dict[str, torch.Tensor]) -> Callable[[], float]:
+        def step() -> float:
+            total = loss(**batch, **model(**batch)).total
+            total.backward()
+            return total.item()
+
+        return step
+
+    torch.manual_seed(7)
+    losses = [
+        step_in_memory(step_of(draw(seed)), model.chunk_in_training, parameters, CPU)
+        for seed in seeds
+    ]
+    return losses, [parameter.grad for parameter in parameters]
+
+
+@pytest.mark.parametrize("in_backward", [False, True])
+@pytest.mark.parametrize("seeds", [[1], [1, 2, 3]])
+def test_loss_and_gradients_are_those_of_the_smaller_chunk(
+    in_backward: bool, seeds: list[int]
+) -> None:
+    """With dropout, and with several batches in an update, of which the first is repeated."""
+    model = towers("auto")
+    model.text_encoder.register_forward_hook(SmallDevice(in_backward), with_kwargs=True)
+    found = train(model, seeds)
+    assert model.chunk_in_training.of(NUM, CPU) == FITS  # after 24 and 12
+    torch.testing.assert_close(found, train(towers(FITS), seeds), rtol=0, atol=0)
+    assert any(gradient is None for gradient in found[1])  # of BERT's poolers, as without retries
+
+
+@pytest.mark.parametrize("in_backward", [False, True])
+def test_gradients_of_earlier_batches_stay(in_backward: bool) -> None:
+    """The second batch of an update is the first that does not fit."""
+    model = towers("auto", dropout=0.0)
+    device = SmallDevice(in_backward, calls_before=1)
+    model.text_encoder.register_forward_hook(device, with_kwargs=True)
+    found = train(model, [1, 2])
+    assert model.chunk_in_training.of(NUM, CPU) == FITS
+    expected = train(towers(False, dropout=0.0), [1, 2])
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("setting", "remedy"), [("auto", "Make the batch smaller"), (8, "`auto`")])
+def test_a_device_on_which_nothing_fits_ends_the_run(setting: int | str, remedy: str) -> None:
+    model = towers(setting)
+
+    def refuse(*_call: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    model.text_encoder.register_forward_hook(refuse)
+    message = rf"out of memory with `model.checkpoint_activations: {setting}`.*{remedy}"
+    with pytest.raises(DeviceMemoryError, match=message):
+        train(model, [1])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_that_is_full_is_given_less() -> None:
+    """Real memory errors: the process may have a part of what the step takes at once."""
+    model = towers("auto").float().cuda()
+    batch = {name: value.cuda().repeat(200, *[1] * (value.dim() - 1)) for name, value in draw(1).items()}
+    batch["vfeats"] = batch["vfeats"].float()
+
+    def step() -> None:
+        output = model(**batch)
+        (output["video_outputs"].sum() + output["text_outputs"].sum()).backward()
+
+    def peak() -> int:
+        torch.cuda.reset_peak_memory_stats()
+        step_in_memory(step, model.chunk_in_training, list(model.parameters()), torch.device("cuda"))
+        return torch.cuda.max_memory_reserved()
+
+    whole = peak()
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(0.6 * whole / torch.cuda.mem_get_info()[1])
+    try:
+        assert peak() < 0.6 * whole
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert model.chunk_in_training.of(10**6, torch.device("cuda")) < 200 * NUM
