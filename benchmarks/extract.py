@@ -32,7 +32,6 @@ from mmpt.media.video_list import find_videos
 from mmpt.media.video_reader import VideoFile
 from mmpt.prepare.features.clip_encoder import DTYPES, ClipEncoder, finish_features
 from mmpt.prepare.features.extraction import Extraction
-from mmpt.utils.tf32 import convolutions
 from results import Figure, at_least, record, run_script
 
 KINDS = {
@@ -153,8 +152,11 @@ def compare_whole(args: argparse.Namespace, device: torch.device, folder: Path) 
 
     def plain() -> list[np.ndarray]:
         exact = args.dtype == "fp32"
-        products = convolutions(tf32=False) if exact else torch.autocast(device.type, dtype=DTYPES[args.dtype])
-        with torch.inference_mode(), products:
+        with (
+            torch.inference_mode(),
+            torch.autocast(device.type, dtype=DTYPES[args.dtype], enabled=not exact),
+            torch.backends.cudnn.flags(enabled=True, allow_tf32=not exact),
+        ):
             return [plain_features(job.video, network, device, args.batch_size) for job in videos.jobs]
 
     took, features = wall_seconds(plain)

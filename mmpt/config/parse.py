@@ -29,6 +29,10 @@ REMOVED = {
         "its work is done by `model.checkpoint_activations` (`auto`, false or clips per chunk) and `clips_per_forward` "
         "(`auto` or a number of clips), whose `auto` takes what the device has; leave `memory` out"
     ),
+    "model.tf32": (
+        "float32 is computed in float32; to let torch multiply in TF32, leave the key out and set "
+        "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1 in the environment"
+    ),
 }
 """Keys of earlier versions, and what to use instead."""
 

@@ -143,8 +143,6 @@ class ModelConfig:
     """Compute real tokens only, not padding; the same numbers with less work."""
     compile: bool = False
     """Compile the token-wise parts of BERT's layers with torch.compile; equal to rounding, and needs a compiler."""
-    tf32: bool = False
-    """On a GPU, let products of float32 matrices round their factors to 10 bits (TF32); false: float32 throughout."""
     checkpoint_activations: bool | int | str = setting("auto", at_least=1, one_of=("auto",))
     """Clips whose activations training holds at once; backward computes them again, chunk by chunk. false: those of all
     clips, nothing twice. `auto`: as false, halved when the device is out of memory; on a CPU 256."""

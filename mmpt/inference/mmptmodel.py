@@ -27,7 +27,6 @@ from mmpt.media.s3d import S3D, S3D_WEIGHTS, load_s3d
 from mmpt.models.mmfusion import MMFusionSeparate
 from mmpt.processors.downstream import DSAligner
 from mmpt.processors.tokenizer import load_tokenizer
-from mmpt.utils.tf32 import convolutions
 
 EPSILON = 0.3  # on the demo's held-out videos spans overlap the truth by 0.78; by 0.29 at 0.1 and by 0.12 at 1
 ITERATIONS = 50
@@ -192,7 +191,7 @@ class MMPTModel(nn.Module):
             unit_range(chunk.movedim(-1, 1), self.dtype)
             for chunk in clips_NPHWC.split(CLIPS_AT_ONCE)
         )
-        with convolutions(tf32=False):
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             features = torch.cat([network(chunk)["video_embedding"] for chunk in chunks])
         return nn.functional.normalize(features, dim=-1) if self.normalise else features
 

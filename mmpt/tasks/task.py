@@ -20,7 +20,6 @@ from mmpt.processors import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PR
 from mmpt.registry import Registry
 from mmpt.retrieval import RETRIEVERS, VECTOR_POOLS
 from mmpt.utils.log import get_logger
-from mmpt.utils.tf32 import set_tf32
 
 logger = get_logger(__name__)
 
@@ -161,7 +160,6 @@ class Task:
         if config.layernorm_only:
             names = freeze_all_but_layernorm(model)
             logger.info("training LayerNorm only: %d tensors", len(names))
-        set_tf32(config.tf32)
         if config.compile:
             on_gpu = torch.cuda.is_available() and not self.config.option("common", "cpu", False)
             compile_layers(model, torch.device("cuda" if on_gpu else "cpu"))

@@ -183,6 +183,7 @@ def fairseq(group, **options):
         ({"loss": {"masked_outer_sum": "page"}}, "`loss.masked_outer_sum` must be `released` or `paper`"),
         ({"nprobe": 0}, "`nprobe` must be a whole number of at least 1 or `auto`, but is 0"),
         ({"memory": "16GB"}, "`memory` is no longer a key: its work is done by `model.checkpoint_act"),
+        ({"model": {"tf32": False}}, "`model.tf32` is no longer a key: float32 is computed in float32; "),
         ({"clips_per_forward": 0}, "`clips_per_forward` must be a whole number of at least 1 or "),
         ({"model": {"checkpoint_activations": True}}, "`model.checkpoint_activations` must be `auto`, false or "),
         ({"model": {"checkpoint_activations": 0}}, "`model.checkpoint_activations` must be "),

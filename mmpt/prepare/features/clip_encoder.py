@@ -17,8 +17,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmpt.utils.tf32 import convolutions
-
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 NORM_FLOOR = 1e-12
 
@@ -76,7 +74,7 @@ class ClipEncoder:
         exact = self.dtype == torch.float32
         with (
             torch.autocast(self.device.type, dtype=self.dtype, enabled=not exact),
-            convolutions(tf32=not exact),
+            torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=not exact),
         ):
             return self._network(clips_NCTHW)["video_embedding"].float()
 
