@@ -8,12 +8,13 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+
+import psutil
 
 Result = TypeVar("Result")
 MB = 1_000_000
@@ -64,6 +65,6 @@ def _fields(path: str) -> dict[str, int]:
 
 
 def cpu_s(pid: int) -> float:
-    """Return the seconds of CPU that a process has used."""
-    times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+    """Returns the seconds of CPU that a process has used."""
+    times = psutil.Process(pid).cpu_times()
+    return times.user + times.system

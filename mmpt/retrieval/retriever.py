@@ -20,7 +20,6 @@ from mmpt.errors import ConfigError, DataError
 from mmpt.registry import Registry
 from mmpt.retrieval import gpu_search
 from mmpt.utils.log import get_logger, progress
-from mmpt.utils.tf32 import float32_products
 
 logger = get_logger(__name__)
 
@@ -220,10 +219,9 @@ class VectorRetriever:
         k = min(wanted + SPARE, len(self))
         self.last_nprobe, self.last_recall = 0, None
         if self.is_exact and self.device.type != "cpu":
-            with float32_products(self.device, "highest"):
-                return gpu_search.search_all(
-                    queries_mD, self._vectors_ND, k, is_l2=self._is_l2, device=self.device
-                )
+            return gpu_search.search_all(
+                queries_mD, self._vectors_ND, k, is_l2=self._is_l2, device=self.device
+            )
         from mmpt.retrieval import faiss_index  # deferred: loads faiss
 
         if self.is_exact:
