@@ -32,9 +32,8 @@ ITERATIONS = 50
 
 _CELLS_PER_CHUNK = 1 << 18  # of pairs' blocks: 1 MB of float32, so that they stay in cache
 _SCORES_PER_CHUNK = 1 << 24  # 64 MB of float32
-_LEAST_LOG = (
-    -300.0
-)  # a share of e^-300 is nothing, and the product of two such numbers still is a float64
+# A share of e^-300 is nothing, and the product of two such numbers still is a float64.
+_LEAST_LOG = -300.0
 
 
 @dataclass(frozen=True)

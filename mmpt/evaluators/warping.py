@@ -126,9 +126,8 @@ def cumulate_otam(distance_RKP: np.ndarray, *, first_sign: Literal[-1, 1]) -> np
         above_KP, here_KP = total_RKP[r - 1], total_RKP[r]
         diagonal_or_up_KP = above_KP[:-1].copy()
         diagonal_or_up_KP[-1] = np.minimum(above_KP[-2], above_KP[-1])
-        here_KP[1] = distance_RKP[r, 1] + first_sign * np.minimum(
-            above_KP[1], 0
-        )  # column 0 costs nothing
+        # Column 0 costs nothing.
+        here_KP[1] = distance_RKP[r, 1] + first_sign * np.minimum(above_KP[1], 0)
         for c in range(2, num_cols):
             here_KP[c] = distance_RKP[r, c] + np.minimum(diagonal_or_up_KP[c - 1], here_KP[c - 1])
     return total_RKP

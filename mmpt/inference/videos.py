@@ -70,9 +70,8 @@ def read_video(video: Video, name: str) -> torch.Tensor | Iterator[torch.Tensor]
 def _to_tensor(array: np.ndarray, name: str) -> torch.Tensor:
     if array.dtype.kind != "f" and array.dtype != np.uint8:
         raise DataError(f"{name}: must be floats, or uint8 frames, but is {array.dtype}.")
-    return torch.from_numpy(
-        np.require(array, requirements=["W"])
-    )  # copies what is read-only, as a mapped file is
+    # Copies what is read-only, as a mapped file is.
+    return torch.from_numpy(np.require(array, requirements=["W"]))
 
 
 def _check_features(features_LI: torch.Tensor, name: str) -> None:

@@ -92,9 +92,8 @@ def read_bert_weights(bert_name: str, config: BertConfig, *, random_init: bool) 
         raise CheckpointError(
             f"{file or bert_name}: damaged ({reason}); download it again."
         ) from err
-    missing = sorted(
-        key for key in info["missing_keys"] if not key.startswith("pooler.")
-    )  # the pooler is never used
+    # The pooler is never used.
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
     if missing:
         raise CheckpointError(
             f"`{KEY}`: the weights of {bert_name} must be a whole BERT, but {len(missing)} tensors are missing, "

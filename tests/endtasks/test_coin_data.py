@@ -62,9 +62,8 @@ def test_subsets_and_segments(tmp_path: Path) -> None:
 def test_videos_without_features(tmp_path: Path) -> None:
     path = written(tmp_path, COIN)
     config = DatasetConfig(train_path=path, test_path=path, vfeat_dir=str(tmp_path))
-    assert (
-        len(COINActionSegmentationMetaProcessor(config, Split.TEST)) == 5
-    )  # kept, so that scoring names them
+    # Kept, so that scoring names them.
+    assert len(COINActionSegmentationMetaProcessor(config, Split.TEST)) == 5
     with pytest.raises(DataError, match="1 of the 1 videos of the train split have no features"):
         COINActionSegmentationMetaProcessor(config, Split.TRAIN)
 
@@ -78,9 +77,8 @@ def test_labels_are_those_of_the_testing_subset(tmp_path: Path) -> None:
 def test_labels_that_differ_or_repeat_are_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    value = changed(
-        "coin05", 1, label="why draw butter"
-    )  # of step 9, also said otherwise; the words of step 12
+    # Of step 9, also said otherwise; the words of step 12.
+    value = changed("coin05", 1, label="why draw butter")
     labels = step_labels(written(tmp_path, value))
     assert labels[8] == labels[11] == "why draw butter"
     assert "1 steps have several labels (first: 9); the last one counts" in caplog.text

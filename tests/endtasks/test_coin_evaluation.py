@@ -112,15 +112,13 @@ def test_each_window_is_scored_once_and_the_best_class_of_the_mean_is_predicted(
 def test_overlapping_windows_are_averaged() -> None:
     feature = torch.zeros(11, 3)
     batch = batch_of(feature, [1] * 11, "a")
-    batch["vfeats"][0, 0, 4] = torch.tensor(
-        [0.0, 3.0, 0.0]
-    )  # second 4, seen by windows 0 (0..7) and 1 (3..10)
+    # Second 4, seen by windows 0 (0..7) and 1 (3..10).
+    batch["vfeats"][0, 0, 4] = torch.tensor([0.0, 3.0, 0.0])
     batch["vfeats"][0, 1, 1] = torch.tensor([0.0, -1.0, 1.5])
     outputs = COINPredictor(config())(Echo(), [batch], CPU)
     assert outputs.predictions[4] == 1  # (3 - 1) / 2 > 1.5 / 2
-    assert outputs.credits.tolist() == pytest.approx(
-        [1 / 3] * 4 + [1] + [1 / 3] * 6
-    )  # others: three equal classes
+    # Others: three equal classes.
+    assert outputs.credits.tolist() == pytest.approx([1 / 3] * 4 + [1] + [1 / 3] * 6)
 
 
 @pytest.fixture(scope="module")
@@ -176,11 +174,6 @@ def test_equal_scores_for_all_classes_are_chance() -> None:
         METRIC.summary(numbers)
         == "frame accuracy: 0.2000 (predicted as O: 1.0000, truly O: 0.4000)"
     )
-
-
-def test_credit_is_shared_among_equal_classes_and_never_given_for_unknown_ones() -> None:
-    scores = np.array([[1, 2, 2, 0], [1, 2, 2, 0], [3, 2, 2, 0], [1.0, 2, 2, 0]])
-    assert shared_credit(scores, np.array([2, 0, 0, 7])).tolist() == [0.5, 0, 1, 0]
 
 
 def test_a_model_without_logits_is_refused_by_name() -> None:

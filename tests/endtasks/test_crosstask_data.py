@@ -107,11 +107,12 @@ def test_items_carry_the_steps_of_their_task(files: dict[str, str], tmp_path: Pa
     assert item["caps"].shape == (3, 10)
     assert item["caps"][0].tolist()[:2] == [101, 102]
     assert item["targets"].shape == (item["vmasks"].sum(), 3)
+    # Seconds 6 and 7 of window 0, then 4 of window 1.
     assert item["targets"][6:9, 0].tolist() == [
         1,
         1,
         0,
-    ]  # seconds 6 and 7 of window 0, then 4 of window 1
+    ]
     assert (item["task"], item["video_len"]) == ("101", len(feature))
 
 

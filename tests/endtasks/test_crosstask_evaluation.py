@@ -42,9 +42,8 @@ def walk_by_states(cost: np.ndarray) -> list[int]:
         new, origin = [], []
         for state in states:
             tried = [state, state - 1] if state % 2 == 0 else [state - 1, state - 2]
-            chosen = min(
-                (one for one in tried if one >= 0), key=lambda one: best[one]
-            )  # the first of equal ones
+            # The first of equal ones.
+            chosen = min((one for one in tried if one >= 0), key=lambda one: best[one])
             new.append(best[chosen] + (cost[second, state // 2] if state % 2 else 0))
             origin.append(chosen)
         best = new

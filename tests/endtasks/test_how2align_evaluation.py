@@ -88,9 +88,8 @@ def test_windows_in_batches_are_windows_one_by_one(
                 count[k, start + second] += 1
     np.testing.assert_array_equal(video.covered, count > 0)
     assert 0 < video.covered.sum() < video.covered.size
-    np.testing.assert_allclose(
-        video.similarity, total / np.maximum(count, 1), atol=2e-6
-    )  # measured 3e-7
+    # Measured 3e-7.
+    np.testing.assert_allclose(video.similarity, total / np.maximum(count, 1), atol=2e-6)
     arrays = outputs.arrays()
     assert arrays["similarity"].shape == (5 * 53,)
     assert arrays["num_seconds"].tolist() == [53]
@@ -130,12 +129,10 @@ def test_known_answers() -> None:
         videos=[video(similarity, [True, True, False, False], [(3.5, 5), (1, 2), (0, 1), (8, 9)])]
     )
     found = How2AlignMetric().compute(outputs)
-    assert (
-        found["Recall"] == found["Recall-corrected"] == 0.5
-    )  # the second sentence is found 6 s late
-    assert (
-        found["AUC"] == found["AUC-corrected"] == 0.75
-    )  # of four pairs, 0.8 against 0.85 is wrong
+    # The second sentence is found 6 s late.
+    assert found["Recall"] == found["Recall-corrected"] == 0.5
+    # Of four pairs, 0.8 against 0.85 is wrong.
+    assert found["AUC"] == found["AUC-corrected"] == 0.75
     chance = How2AlignMetric().chance(outputs)
     assert chance["Recall"] == pytest.approx((3 + 2) / 2 / 10)
     assert chance["AUC"] == 0.5

@@ -144,16 +144,13 @@ def check_moments(annotations: Path, folder: Path) -> dict[str, float]:
     for v, (video, members) in enumerate(of_video.items()):
         for n in members:
             pieces[n] = rng.permutation(6) + rng.random(6) / 4
-            pieces[n][queries[n]["times"][0][0]] += 6 * (
-                n % 5 != 0
-            )  # most queries find the piece that was chosen
-        first = {
-            text_nD[n].tobytes(): n for n in reversed(members)
-        }  # a query asked twice has one score
+            # Most queries find the piece that was chosen.
+            pieces[n][queries[n]["times"][0][0]] += 6 * (n % 5 != 0)
+        # A query asked twice has one score.
+        first = {text_nD[n].tobytes(): n for n in reversed(members)}
         distinct = sorted(first.values())
-        solve = np.linalg.pinv(
-            text_nD[distinct]
-        )  # [512, members]: features with exactly these scores
+        # [512, members]: features with exactly these scores.
+        solve = np.linalg.pinv(text_nD[distinct])
         feature = (solve @ np.stack([np.repeat(pieces[n], 5) for n in distinct])).T
         seconds[video] = 30 if v % 7 else 17
         pieces |= {n: pieces[first[text_nD[n].tobytes()]] for n in members}
@@ -182,9 +179,8 @@ def stem(query: dict) -> str:
 
 def naive_moment(query: dict, piece_scores: np.ndarray, num_seconds: int) -> tuple[float, float]:
     """Mean of the three smallest ranks of chosen moments, and of the three largest IoUs of the best one."""
-    second = [
-        piece_scores[s // 5] if s < num_seconds else 0.0 for s in range(30)
-    ]  # the oracle's padding scores zero
+    # The oracle's padding scores zero.
+    second = [piece_scores[s // 5] if s < num_seconds else 0.0 for s in range(30)]
     moments = [(a, b) for a in range(6) for b in range(a, 6) if 5 * a < num_seconds]
     moments.sort(key=lambda m: -np.mean(second[5 * m[0] : 5 * m[1] + 5]))
     chosen = [tuple(moment) for moment in query["times"]]

@@ -136,7 +136,6 @@ def test_only_ordered_ways_tell_a_video_from_the_same_clips_backwards(tmp_path: 
     path = write_csv(tmp_path / "val.csv", clips)
     numbers = run("test_youcook_fullvideo_zs", path, tmp_path / "features", overrides)[FULL]
     assert [numbers[name] for name in ORDERED] == [1.0, 1.0]
-    assert all(
-        numbers[name] < 0.8 for name in UNORDERED
-    )  # a coin is thrown: two videos hold the same clips
+    # A coin is thrown: two videos hold the same clips.
+    assert all(numbers[name] < 0.8 for name in UNORDERED)
     assert all(numbers[name.replace("R1", "R5")] == 1.0 for name in UNORDERED)

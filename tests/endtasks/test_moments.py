@@ -134,9 +134,8 @@ def test_a_collapsed_model_is_at_chance() -> None:
         video_ids=["v"] * count,
     )
     numbers, chance = DiDeMoMetric().compute(outputs), DiDeMoMetric().chance(outputs)
-    assert chance["rank1"] == pytest.approx(
-        1 / 21, abs=2e-3
-    )  # 50 draws of 4000: standard error 5e-4
+    # 50 draws of 4000: standard error 5e-4.
+    assert chance["rank1"] == pytest.approx(1 / 21, abs=2e-3)
     assert chance["rank5"] == pytest.approx(5 / 21, abs=4e-3)
     assert numbers == pytest.approx(chance, abs=0.03)  # one draw: four standard errors of rank5
 

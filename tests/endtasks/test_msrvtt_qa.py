@@ -10,7 +10,6 @@ from torch import nn
 from mmpt.config import DatasetConfig
 from mmpt.endtasks.msrvtt_qa import QABatch, QAMetric, QAOutputs, QAPredictor
 from mmpt.errors import CheckpointError, DataError
-from mmpt.evaluators.functional import shared_credit
 
 CPU = torch.device("cpu")
 A = 5
@@ -74,15 +73,6 @@ def test_scores_are_those_of_one_answer_at_a_time_and_videos_run_once() -> None:
     np.testing.assert_allclose(outputs.scores, expected, rtol=1e-5, atol=1e-5)  # 2e-6
     assert outputs.answers.tolist() == torch.cat([b["answers"] for b in loader]).flatten().tolist()
     assert outputs.arrays()["predictions"].tolist() == np.argmax(expected, axis=1).tolist()
-
-
-def test_equal_scores_share_the_credit() -> None:
-    scores = np.array(
-        [[1, 3, 3, 0, 3], [5, 1, 1, 1, 1], [0, 0, 0, 0, 0], [0, 2, 0, 1, 0]], np.float32
-    )
-    assert shared_credit(scores, np.array([4, 0, 2, 3])).tolist() == pytest.approx(
-        [1 / 3, 1, 1 / 5, 0]
-    )
 
 
 @pytest.mark.parametrize("answer", range(A))

@@ -7,77 +7,16 @@ from mmpt.evaluators import full_video
 from mmpt.evaluators.full_video import Lengths
 from mmpt.evaluators.functional import ranks_from_scores
 from mmpt.evaluators.warping import Form
+from tests.evaluators import naive_warping
 
-INF = np.inf
 # ragged, with several longest videos and single-clip ones; equal; only single clips; one video
 LENGTHS = [[3, 6, 1, 4, 6, 2, 1], [4, 4, 4], [1, 1, 1, 1], [5]]
 
 
-def loop_pad_dtw(block: np.ndarray, num_rows: int, num_cols: int) -> np.ndarray:
-    """The released padding, with slices of one matrix."""
-    more_rows, more_cols = num_rows - block.shape[0], num_cols - block.shape[1]
-    padded = np.pad(block, ((0, more_rows), (0, more_cols)), constant_values=INF)
-    padded[-more_rows - 1 :, -more_cols:] = 0  # [-0:] is everything
-    return padded
-
-
-def loop_pad_otam(block: np.ndarray, num_rows: int, num_cols: int) -> np.ndarray:
-    more_rows, more_cols = num_rows - block.shape[0], num_cols - block.shape[1]
-    padded = np.pad(
-        np.pad(block, ((0, 0), (1, 1))), ((0, more_rows), (0, more_cols)), constant_values=INF
-    )
-    padded[-more_rows - 1 :, -more_cols:] = 0
-    return padded
-
-
-def loop_dtw(d: np.ndarray) -> float:
-    best = {(0, 0): float(d[0, 0])}
-    for r in range(d.shape[0]):
-        for c in range(d.shape[1]):
-            if (r, c) != (0, 0):
-                before = [best[p] for p in ((r - 1, c - 1), (r - 1, c), (r, c - 1)) if p in best]
-                best[r, c] = float(d[r, c]) + min(before)
-    return best[d.shape[0] - 1, d.shape[1] - 1]
-
-
-def loop_otam(d: np.ndarray, sign: int) -> float:
-    total = np.zeros(d.shape)
-    last = d.shape[1] - 1
-    for c in range(1, last + 1):
-        total[0, c] = d[0, c] + total[0, c - 1]
-    for r in range(1, d.shape[0]):
-        total[r, 1] = d[r, 1] + sign * min(total[r - 1, 0], total[r - 1, 1], total[r, 0])
-        for c in range(2, last):
-            total[r, c] = d[r, c] + min(total[r - 1, c - 1], total[r, c - 1])
-        total[r, last] = d[r, last] + min(
-            total[r - 1, last - 1], total[r - 1, last], total[r, last - 1]
-        )
-    return total[-1, -1]
-
-
-def loop_scores(scores: np.ndarray, lengths: list[int], kind: str, form: Form) -> np.ndarray:
-    """Score matrix of paragraphs and videos, a pair at a time, in float64."""
-    ends = np.cumsum(lengths)
-    longest = max(lengths)
-    result = np.zeros((len(lengths), len(lengths)))
-    for i, rows in enumerate(lengths):
-        for j, cols in enumerate(lengths):
-            block = scores[ends[i] - rows : ends[i], ends[j] - cols : ends[j]]
-            d = -block.astype(np.float64) * longest * longest / (rows * cols)
-            if kind == "caption_average":
-                result[i, j] = np.mean([max(row) for row in block])
-            elif kind == "dtw":
-                result[i, j] = -loop_dtw(
-                    loop_pad_dtw(d, longest, longest) if form == "released" else d
-                )
-            elif form == "released":
-                sides = [loop_pad_otam(side, longest, longest) for side in (d, d.T)]
-                result[i, j] = -sum(loop_otam(side, -1) for side in sides)
-            else:
-                result[i, j] = -sum(
-                    loop_otam(np.pad(side, ((0, 0), (1, 1))), 1) for side in (d, d.T)
-                )
-    return result
+def blocks_of(scores: np.ndarray, rows: list[int], cols: list[int]) -> list[list[np.ndarray]]:
+    """The block of every paragraph and video."""
+    parts = np.split(scores, np.cumsum(rows)[:-1])
+    return [np.split(part, np.cumsum(cols)[:-1], axis=1) for part in parts]
 
 
 def random_scores(lengths: list[int], seed: int) -> np.ndarray:
@@ -89,7 +28,8 @@ def random_scores(lengths: list[int], seed: int) -> np.ndarray:
 def test_caption_average_equals_a_loop(lengths: list[int]) -> None:
     scores = random_scores(lengths, 1)
     result = full_video.caption_average(scores, Lengths.of(np.array(lengths)))
-    expected = loop_scores(scores, lengths, "caption_average", "released")
+    blocks = blocks_of(scores, lengths, lengths)
+    expected = [[np.mean([max(row) for row in block]) for block in row] for row in blocks]
     np.testing.assert_allclose(result, expected, atol=1e-6)  # 2.4e-7
 
 
@@ -103,10 +43,13 @@ def test_alignment_scores_equal_a_loop(
     scores = random_scores(lengths, 2)
     result = getattr(full_video, kind)(scores, Lengths.of(np.array(lengths)), form)
     assert result.dtype == np.float32
-    expected = loop_scores(scores, lengths, kind, form)
-    np.testing.assert_allclose(
-        result, expected, rtol=1e-6, atol=1e-5
-    )  # 8.7e-6 of 164: float32 sums
+    longest = max(lengths)
+    expected = np.zeros(result.shape)
+    for i, row in enumerate(blocks_of(scores, lengths, lengths)):
+        for j, block in enumerate(row):
+            distance = -block.astype(np.float64) * longest**2 / block.size
+            expected[i, j] = naive_warping.score(distance, kind, form, longest, longest)
+    np.testing.assert_allclose(result, expected, rtol=1e-6, atol=1e-5)  # 8.7e-6 of 164: float32
 
 
 def loop_transport(block: np.ndarray, epsilon: float) -> float:
@@ -123,9 +66,8 @@ def loop_transport(block: np.ndarray, epsilon: float) -> float:
 @pytest.mark.parametrize("epsilon", [1.0, 0.1])
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
 def test_transport_equals_a_loop(lengths: list[int], epsilon: float) -> None:
-    scores, ends = random_scores(lengths, 4), np.cumsum(lengths)
-    blocks = [[scores[e - r : e, f - c : f] for f, c in zip(ends, lengths, strict=True)]
-              for e, r in zip(ends, lengths, strict=True)]  # fmt: skip
+    scores = random_scores(lengths, 4)
+    blocks = blocks_of(scores, lengths, lengths)
     expected = [[loop_transport(block, epsilon) for block in row] for row in blocks]
     result = full_video.optimal_transport(scores, Lengths.of(np.array(lengths)), epsilon)
     np.testing.assert_allclose(result, expected, rtol=1e-6, atol=1e-6)  # 1.2e-7: float32 results
@@ -135,9 +77,8 @@ def test_transport_of_certain_scores_finds_the_matching_and_does_not_overflow() 
     scores = np.full((3, 3), -5000.0)
     scores[[0, 1, 2], [2, 0, 1]] = 7000.0  # exp(12000) is no number
     assert full_video.transport_score(scores[:, :, None]) == pytest.approx(7000)
-    assert (
-        full_video.transport_score(np.full((2, 5, 1), 0.3)).item() == 0.3
-    )  # equal scores give just that score
+    equal = full_video.transport_score(np.full((2, 5, 1), 0.3))
+    assert equal.item() == 0.3  # just that score
 
 
 def test_the_corrected_form_does_not_depend_on_other_videos() -> None:
@@ -146,13 +87,11 @@ def test_the_corrected_form_does_not_depend_on_other_videos() -> None:
     for function in (full_video.dtw, full_video.otam):
         alone = function(scores[:5, :5], few, "corrected")
         together = function(scores, all_three, "corrected")[:2, :2]
-        np.testing.assert_allclose(
-            together, alone * 49 / 9, rtol=1e-5
-        )  # only the common scale differs
-        released = function(scores, all_three, "released")[:2, :2]
-        assert not np.allclose(
-            released, function(scores[:5, :5], few, "released") * 49 / 9, rtol=1e-2
-        )
+        # Only the common scale differs.
+        np.testing.assert_allclose(together, alone * 49 / 9, rtol=1e-5)
+        alone = function(scores[:5, :5], few, "released")
+        together = function(scores, all_three, "released")[:2, :2]
+        assert not np.allclose(together, alone * 49 / 9, rtol=1e-2)
 
 
 def test_order_decides_dtw_but_not_caption_average_and_transport() -> None:
@@ -195,14 +134,16 @@ def test_chunks_hold_as_many_paragraphs_as_fit_and_one_at_least(
     assert full_video.paragraph_chunks(lengths) == [(0, 2), (2, 3), (3, 5)]
 
 
-def test_grouping_brings_clips_of_a_video_together_in_time() -> None:
-    grouping = full_video.group_by_video(["b", "a", "b", "c", "a"], [5.0, 9.0, 1.0, 0.0, 3.0])
-    assert grouping.videos == ["b", "a", "c"]
-    assert grouping.order.tolist() == [2, 0, 4, 1, 3]
-    assert grouping.lengths.tolist() == [2, 2, 1]
-
-
-def test_grouping_without_times_keeps_the_given_order_and_compares_whole_ids() -> None:
-    grouping = full_video.group_by_video(["ab", "a", "ab", "a"])  # `a` is a part of `ab`
-    assert grouping.order.tolist() == [0, 2, 1, 3]
-    assert grouping.lengths.tolist() == [2, 2]
+@pytest.mark.parametrize(
+    ("ids", "starts_s", "order", "lengths"),
+    [
+        (["b", "a", "b", "c", "a"], [5.0, 9.0, 1.0, 0.0, 3.0], [2, 0, 4, 1, 3], [2, 2, 1]),
+        (["ab", "a", "ab", "a"], None, [0, 2, 1, 3], [2, 2]),  # `a` is a part of `ab`
+    ],
+)
+def test_grouping_brings_clips_of_a_video_together_in_time(
+    ids: list[str], starts_s: list[float] | None, order: list[int], lengths: list[int]
+) -> None:
+    grouping = full_video.group_by_video(ids, starts_s)
+    assert (grouping.order.tolist(), grouping.lengths.tolist()) == (order, lengths)
+    assert grouping.videos == list(dict.fromkeys(ids))

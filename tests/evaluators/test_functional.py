@@ -66,15 +66,16 @@ def test_chance_is_the_mean_over_random_scores(num: int) -> None:
         assert values.mean() == pytest.approx(expected, abs=error + 1e-12), name
 
 
-def test_credit_counts_right_choices() -> None:
+def test_credit_is_shared_among_equal_choices_and_never_given_for_unknown_ones() -> None:
     assert shared_credit(np.eye(5)[[1, 2, 3, 4]], np.array([1, 0, 3, 0])).mean() == 0.5
+    scores = np.array([[1, 2, 2, 0], [1, 2, 2, 0], [3, 2, 2, 0], [1.0, 2, 2, 0], [2, 2, 2, 2]])
+    assert shared_credit(scores, np.array([2, 0, 0, 7, 3])).tolist() == [0.5, 0, 1, 0, 0.25]
 
 
 def test_ranks_of_vectors_are_those_of_the_whole_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
-    queries, candidates = rng.integers(-2, 3, (2, 23, 4)).astype(
-        np.float32
-    )  # whole numbers: many exact ties
+    # Whole numbers: many exact ties.
+    queries, candidates = rng.integers(-2, 3, (2, 23, 4)).astype(np.float32)
     expected = ranks_from_scores(queries @ candidates.T)
     for scores_per_chunk in (1, 23 * 5, 1 << 20):
         monkeypatch.setattr(functional, "_SCORES_PER_CHUNK", scores_per_chunk)

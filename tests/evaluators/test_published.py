@@ -63,9 +63,8 @@ def test_some_numbers_from_the_papers() -> None:
              "OTAM-R1": 0.889, "OTAM-R5": 0.984, "OTAM-R10": 0.995}
         )
     }  # fmt: skip
-    assert PUBLISHED["coin_zs"].results_of("Norton") == {
-        "COINActionSegmentationMetric": {}
-    }  # not reported
+    # Not reported.
+    assert PUBLISHED["coin_zs"].results_of("Norton") == {"COINActionSegmentationMetric": {}}
 
 
 @pytest.mark.parametrize(

@@ -60,9 +60,10 @@ def test_texts_have_the_vectors_of_the_text_tower(model, batch_size):
     vectors = model.encode_text(TEXTS, batch_size=batch_size)
     assert vectors.dtype == torch.float32
     for text, vector in zip(TEXTS, vectors, strict=True):
+        # 2e-6.
         torch.testing.assert_close(
             vector, embed_by_hand(model, features(3), text)[1], rtol=0, atol=1e-5
-        )  # 2e-6
+        )
     assert torch.equal(model.encode_text(TEXTS[0])[0], model.encode_text(TEXTS[:1])[0])
 
 

@@ -175,9 +175,8 @@ def test_pictures_show_what_was_drawn_at_their_time(videos, name):
     times, clip = VIDEOS[name]
     frames = read_frames(videos / name)
     for number in range(0, len(frames), 5):
-        rounded = [
-            round(time * 30 + Fraction(1, 10**9)) for time in times
-        ]  # the frame on show: the last one due by then
+        # The frame on show: the last one due by then.
+        rounded = [round(time * 30 + Fraction(1, 10**9)) for time in times]
         time = times[max(index for index, due in enumerate(rounded) if due <= number)]
         wanted, got = (
             expected(draw(float(time), clip.width, clip.height)),
@@ -202,9 +201,8 @@ def test_pictures_are_turned_as_players_turn_them(tmp_path, rotation, flip):
     shown = np.rot90(draw(0, clip.width, clip.height), rotation // 90)
     shown = {"": shown, "hflip": shown[:, ::-1], "vflip": shown[::-1]}[flip]
     got = read_frames(path)[0].astype(int)
-    assert (
-        np.abs(got - expected(shown)).mean() < 4
-    )  # measured 2.0; the nearest other orientation gives 10.5
+    # Measured 2.0; the nearest other orientation gives 10.5.
+    assert np.abs(got - expected(shown)).mean() < 4
 
 
 def test_rotation_by_few_degrees_is_done(tmp_path):
@@ -232,9 +230,8 @@ def test_another_size_in_the_middle_of_a_stream(tmp_path):
     both = tmp_path / "both.mp4"
     both.write_bytes(b"".join(parts))
     frames = read_frames(both)
-    assert (
-        abs(len(frames) - 2 * 30 * 30 / 25) <= 2
-    )  # FFmpeg takes raw H.264 for 25 frames per second
+    # FFmpeg takes raw H.264 for 25 frames per second.
+    assert abs(len(frames) - 2 * 30 * 30 / 25) <= 2
     assert np.abs(frames[-1].astype(int) - expected(draw(29 / 30, 180, 320))).mean() < 4
 
 

@@ -66,9 +66,8 @@ def test_tallies_merge_to_the_tally_of_all():
     one.merge(other)
     assert one.counts.tolist() == whole.counts.tolist()
     assert whole.counts.sum() == whole.count == 1000
-    assert (
-        whole.counts[0] == (values < 1).sum()
-    )  # values below the first edge count in the first bin
+    # Values below the first edge count in the first bin.
+    assert whole.counts[0] == (values < 1).sum()
     assert whole.counts[-1] == (values >= 5).sum()
     assert (one.low, one.high) == (values.min(), values.max())
     assert one.mean == pytest.approx(values.mean(), abs=1e-12)
@@ -93,9 +92,8 @@ def test_caption_seconds_equal_a_grid_of_hundredths():
     for video in range(5):
         mine = owners == video
         wanted = naive_seconds(starts[mine], np.maximum(ends, starts)[mine], seconds[video])
-        np.testing.assert_allclose(
-            (spoken[video], covered[video]), wanted, atol=1e-9
-        )  # measured 2e-13
+        # Measured 2e-13.
+        np.testing.assert_allclose((spoken[video], covered[video]), wanted, atol=1e-9)
 
 
 def test_captions_out_of_order_are_counted_inside_a_video():
@@ -127,9 +125,8 @@ def test_the_report_equals_naive_loops(corpus):
             norms.mean(), abs=1e-5
         )
         assert statistics.spoken_s == pytest.approx(durations.sum(), abs=1e-2)
-        assert statistics.covered_s == pytest.approx(
-            durations.sum(), abs=1e-2
-        )  # the demo's captions lie apart
+        # The demo's captions lie apart.
+        assert statistics.covered_s == pytest.approx(durations.sum(), abs=1e-2)
         pieces = sum((np.load(f"{corpus}/feat/demo.bert-demo.{split.shard_name}_{k}.caps_ids_data.npy") >= 0).sum()
                      for k in shards)  # fmt: skip
         assert statistics.pieces == pieces

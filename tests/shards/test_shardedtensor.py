@@ -248,6 +248,5 @@ def test_a_row_in_use_outlives_the_renewal_of_its_map(stem, monkeypatch):
     np.save(f"{stem}_data.npy", np.array(shard.data)[:-1])  # packed again meanwhile
     with pytest.raises(DataError, match="starts and data disagree"):
         shard[0]
-    np.testing.assert_array_equal(
-        ShardedTensor.from_list(ROWS)[0], ROWS[0]
-    )  # in memory: no map to replace
+    # In memory: no map to replace.
+    np.testing.assert_array_equal(ShardedTensor.from_list(ROWS)[0], ROWS[0])

@@ -104,9 +104,8 @@ def roc_auc(scores_N: np.ndarray, positive_N: np.ndarray) -> float:
     assert num_positive, "ROC-AUC needs positives"
     assert num_negative, "ROC-AUC needs negatives"
     _, place_N, counts = np.unique(scores_N, return_inverse=True, return_counts=True)
-    mean_rank_N = (np.cumsum(counts) - (counts - 1) / 2)[
-        place_N
-    ]  # from 1; tied scores share the mean of their ranks
+    # From 1; tied scores share the mean of their ranks.
+    mean_rank_N = (np.cumsum(counts) - (counts - 1) / 2)[place_N]
     above = mean_rank_N[positive_N].sum() - num_positive * (num_positive + 1) / 2
     return float(above / (num_positive * num_negative))
 
