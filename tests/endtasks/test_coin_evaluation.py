@@ -43,16 +43,7 @@ class Echo(nn.Module):
         self.num_windows += vfeats.shape[1]
         return {"logits": vfeats[0] * self.scale}
 
-    def forward_video(
-        self,
-        vfeats: torch.Tensor,
-        vmasks: Any,
-        caps: Any,
-        cmasks: Any,
-        *,
-        output_hidden_states: bool,
-    ) -> torch.Tensor:
-        assert output_hidden_states
+    def forward_video(self, vfeats: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         self.num_windows += len(vfeats)
         return nn.functional.pad(vfeats, (0, 0, 1, 1))
 
@@ -133,16 +124,13 @@ def zero_shot(files: Path) -> COINZSPredictor:
 
 def test_a_step_must_beat_the_most_similar_pair_of_steps(files: Path) -> None:
     torch.manual_seed(1)
-    predictor, model = (
-        zero_shot(files),
-        Echo(texts_CD=nn.functional.normalize(torch.randn(40, 5), dim=1)),
-    )
+    predictor = zero_shot(files)
+    model = Echo(texts_CD=nn.functional.normalize(torch.randn(40, 5), dim=1))
     assert len(predictor.labels) == 12
     feature = torch.randn(30, 5)
     targets = torch.randint(0, 13, (30,)).tolist()
-    outputs = predictor(
-        model, [batch_of(feature, targets, "a"), batch_of(feature[:7], targets[:7], "b")], CPU
-    )
+    batches = [batch_of(feature, targets, "a"), batch_of(feature[:7], targets[:7], "b")]
+    outputs = predictor(model, batches, CPU)
     assert model.num_texts == 12  # once, not once per video
     labels = embed_labels(model, predictor.labels, predictor.config)
     pairs = [float(labels[i] @ labels[j]) for i in range(12) for j in range(12) if i != j]
@@ -170,10 +158,8 @@ def test_equal_scores_for_all_classes_are_chance() -> None:
     for name in ("frame_acc", "step_frame_acc", "step_choice_acc"):
         assert numbers[name] == pytest.approx(chance[name])
     assert (numbers["true_O"], chance["true_O"]) == (0.4, 0.4)
-    assert (
-        METRIC.summary(numbers)
-        == "frame accuracy: 0.2000 (predicted as O: 1.0000, truly O: 0.4000)"
-    )
+    summary = "frame accuracy: 0.2000 (predicted as O: 1.0000, truly O: 0.4000)"
+    assert METRIC.summary(numbers) == summary
 
 
 def test_a_model_without_logits_is_refused_by_name() -> None:
@@ -182,23 +168,18 @@ def test_a_model_without_logits_is_refused_by_name() -> None:
             return {"pooled_video": torch.zeros(1, 1)}
 
     batch = batch_of(torch.ones(4, 3), [1] * 4, "a")
-    with pytest.raises(
-        ConfigError,
-        match=r"`predictor: COINPredictor` needs .*ActionSegmentation, but .*pooled_video",
-    ):
+    message = r"`predictor: COINPredictor` needs .*ActionSegmentation, but .*pooled_video"
+    with pytest.raises(ConfigError, match=message):
         COINPredictor(config())(Towers(), [batch], CPU)
     with pytest.raises(ConfigError, match=r"`dataset\.test_path` must be set for COINZSPredictor"):
         COINZSPredictor(config())
 
 
-def test_nothing_or_nothing_finite_to_score() -> None:
-    with pytest.raises(DataError, match="test set is empty"):
-        COINPredictor(config())(Echo(), [], CPU)
+def test_nothing_finite_or_no_step_to_score() -> None:
     bad = batch_of(torch.full((4, 3), float("nan")), [1] * 4, "a")
     with pytest.raises(CheckpointError, match="4 of 4 seconds are not finite"):
         COINPredictor(config())(Echo(), [bad], CPU)
-    only_background = COINPredictor(config())(
-        Echo(), [batch_of(torch.ones(4, 3), [0] * 4, "a")], CPU
-    )
+    background = batch_of(torch.ones(4, 3), [0] * 4, "a")
+    only_background = COINPredictor(config())(Echo(), [background], CPU)
     with pytest.raises(DataError, match="None of the 4 test seconds has a step"):
         METRIC.compute(only_background)

@@ -78,12 +78,6 @@ def test_a_shuffled_test_set_gives_the_same_full_video_numbers(
     assert 0 < expected["DTW-R1"] < 1  # the case is not trivial
 
 
-def test_full_video_counts_videos_for_chance() -> None:
-    chance = FullVideoRetrievalMetric().chance(youcook_like(num_videos=8))
-    assert chance["DTW-R1"] == 1 / 8
-    assert chance["OTAM-R10"] == 1.0
-
-
 def test_a_collapsed_model_is_at_chance_on_clips_and_videos() -> None:
     outputs = youcook_like(num_videos=12)
     collapsed = outputs_of(np.full_like(outputs.scores, 3.0), outputs.clips)
@@ -114,12 +108,3 @@ def test_both_forms_of_an_alignment_stand_beside_each_other_and_transport_is_com
                                for form in ("", "corrected-"))  # fmt: skip
         assert released != corrected
         assert 0 < result["OT-R5"] < 1
-
-
-def test_titles_of_the_published_rows_are_plain() -> None:
-    titles = {number.name: number.title for number in FullVideoRetrievalMetric.numbers}
-    assert titles["DTW-R1"] == "full video, DTW as published, R@1"
-    assert titles["OTAM-corrected-R5"] == "full video, OTAM corrected, R@5"
-    with_bg = {number.name: number.title for number in FullVideoBGRetrievalMetric.numbers}
-    assert with_bg["R10"] == "full video with background, caption average, R@10"
-    assert with_bg.keys() == titles.keys()
