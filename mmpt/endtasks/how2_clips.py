@@ -66,8 +66,8 @@ class How2VideoProcessor(VideoReader):
         """
         if key not in self.where:
             raise DataError(
-                f"video {key}: must be in {meta_path(self.vfeat_dir, Split.VALID)}, but is not. Pack its "
-                "features, or take it out of `dataset.test_path`."
+                f"video {key}: must be in {meta_path(self.vfeat_dir, Split.VALID)}, but is not. "
+                "Pack its features, or take it out of `dataset.test_path`."
             )
         shard, row = self.where[key]
         return open_features(self.vfeat_dir, Split.VALID, shard)[row]
@@ -91,8 +91,8 @@ class How2ClipVideoProcessor(How2VideoProcessor):
         feature = super().__call__(video_id)
         if end > len(feature):
             raise DataError(
-                f"video {video_id}: a clip must end within the video's {len(feature)} s, but one ends at {end}. "
-                "Correct `dataset.test_path`."
+                f"video {video_id}: a clip must end within the video's {len(feature)} s, but one "
+                f"ends at {end}. Correct `dataset.test_path`."
             )
         return feature[start:end]
 

@@ -1,6 +1,6 @@
 """MSR-VTT retrieval: a sentence per test video, about twenty per training video.
 
-In training a video's text is one of its captions, drawn anew every epoch by the aligner from the
+In training a video's text is one of its captions, drawn again every epoch by the aligner from the
 item's own generator (the release drew it in the text processor from a global one); `DSAligner`
 draws when it gets several captions.
 """
@@ -79,8 +79,8 @@ class MSRVTTTextProcessor(TextProcessor):
             return self.encode(key)
         if key not in self.captions:
             raise DataError(
-                f"{self.config.json_path}: must have captions of video {key}, which is in `dataset.train_path`, but "
-                "has none. The two files must belong together."
+                f"{self.config.json_path}: must have captions of video {key}, which is in "
+                "`dataset.train_path`, but has none. The two files must belong together."
             )
         if key not in self.known:
             self.known[key] = [self.encode(text) for text in self.captions[key]]

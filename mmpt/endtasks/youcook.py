@@ -126,7 +126,7 @@ class YoucookFullVideoBGTextProcessor(TextProcessor):
 
 @ALIGNERS.register
 class YoucookFullVideoBGAligner(WindowAligner):
-    """All captions of a video beside windows of all its seconds."""
+    """All captions of a video, and windows of all its seconds."""
 
     def __call__(
         self,
@@ -166,8 +166,8 @@ def read_clips(path: str, config: DatasetConfig, split: Split) -> list[YoucookCl
         clips = _clips_of_records(path, records, config, VideoProcessor(config, split))
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError(
-            f"{path}: each clip must be listed once, but {len(repeated)} are listed again (first: {repeated[0]}). Keep "
-            "one of each."
+            f"{path}: each clip must be listed once, but {len(repeated)} are listed again (first: "
+            f"{repeated[0]}). Keep one of each."
         )
     clips = keep_with_features(clips, lambda clip: clip.video_id, config, split)
     warn_of_equal_captions(path, (clip.text for clip in clips if clip.text))
@@ -252,8 +252,8 @@ def _clips_of_records(
             clips.append(YoucookClip(record.video_id, 0, 0, ""))
         else:
             raise DataError(
-                f"{path}: record {record.id}: {config.trainval_annotation} must have its video, but "
-                "has not. Take both files from one source."
+                f"{path}: record {record.id}: {config.trainval_annotation} must have its video, "
+                "but has not. Take both files from one source."
             )
     if not any(clip.text for clip in clips):
         raise DataError(
@@ -270,8 +270,8 @@ def _annotated_clip(
     if record.number >= len(entries):
         raise DataError(
             f"{where}: its number must be below the {len(entries)} entries that "
-            f"{config.trainval_annotation} has for the video, since it counts them from 0. Take both "
-            "files from one source."
+            f"{config.trainval_annotation} has for the video, since it counts them from 0. Take "
+            "both files from one source."
         )
     place = f"{config.trainval_annotation}: video {record.video_id}, entry {record.number}"
     entry: _Entry = validate(_Entry, entries[record.number], place, "Download it again.")
@@ -297,11 +297,12 @@ def _warn_of_short_features(clips: list[YoucookClip], reader: VideoProcessor) ->
         empty = [clip for clip in cut if clip.start_s >= num_seconds[clip.video_id]]
         videos = list(dict.fromkeys(clip.video_id for clip in cut))
         listed = ", ".join(videos[:MOST_NAMED]) + (", ..." if len(videos) > MOST_NAMED else "")
-        logger.warning(
-            "%s: %d of %d clips end after their video's features (%d videos: %s) and are cut there; %d of these begin "
-            "after them too, and are scored without a second of video",
-            reader.config.vfeat_dir, len(cut), len(clips), len(videos), listed, len(empty),
-        )  # fmt: skip
+        what = (
+            "%s: %d of %d clips end after their video's features (%d videos: %s) and are cut "
+            "there; %d of these begin after them too, and are scored without a second of video"
+        )
+        counts = (len(cut), len(clips), len(videos), listed, len(empty))
+        logger.warning(what, reader.config.vfeat_dir, *counts)
 
 
 def _count_seconds(path: Path) -> float:

@@ -111,7 +111,7 @@ class Predictor(ABC, Generic[O]):
         raise NotImplementedError
 
     def collect(self, columns: dict[str, Any]) -> O:
-        """Returns the outputs from the parts of all batches, arrays concatenated and lists joined."""
+        """Returns the outputs from all parts, whose arrays are concatenated and lists joined."""
         return self.makes(**columns)  # type: ignore[return-value]
 
     def run(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -119,8 +119,9 @@ class Predictor(ABC, Generic[O]):
         output: dict[str, torch.Tensor] = model(**inputs)
         if missing := [name for name in self.needs if name not in output]:
             problem = (
-                f"`predictor: {type(self).__name__}` needs a model that gives {', '.join(missing)}, "
-                f"such as {self.needs[missing[0]]}, but `model.model_cls` gives {', '.join(output)}."
+                f"`predictor: {type(self).__name__}` needs a model that gives "
+                f"{', '.join(missing)}, such as {self.needs[missing[0]]}, but `model.model_cls` "
+                f"gives {', '.join(output)}."
             )
             raise ConfigError("model", [problem])
         return output

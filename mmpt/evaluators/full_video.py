@@ -1,8 +1,7 @@
-"""Scores between paragraphs and whole videos from clip scores: caption average, DTW, OTAM and
-optimal transport.
+"""Scores between paragraphs and whole videos: caption average, DTW, OTAM and optimal transport.
 
-Pairs whose blocks have one size are treated together, so that nothing is padded but what the
-release pads.
+They are computed from clip scores. Pairs whose blocks have one size are computed together, so that
+only what the release pads is padded.
 Legend: R captions of the p paragraphs at hand, M clips (or windows) of all n videos, S captions and
 W clips of one pair, P pairs, T and L: most captions of a paragraph and most clips of a video. A
 paragraph's captions are consecutive rows, a video's clips consecutive columns, both in time order;
@@ -24,11 +23,9 @@ from mmpt.evaluators.functional import ranks_from_scores
 from mmpt.evaluators.warping import Form, Size, dtw_cost, otam_cost
 
 EPSILON = 1.0
-"""Smoothness of the transport, in units of a score: the towers are trained on a softmax of the
-scores as they are.
-"""
+"""Smoothness of the transport, in units of a score. The towers are trained with temperature 1."""
 ITERATIONS = 50
-"""Of Sinkhorn's algorithm, as in the training losses."""
+"""Iterations of Sinkhorn's algorithm, as in the training losses."""
 
 _CELLS_PER_CHUNK = 1 << 18  # of pairs' blocks: 1 MB of float32, so that they stay in cache
 _SCORES_PER_CHUNK = 1 << 24  # 64 MB of float32
@@ -38,7 +35,7 @@ _LEAST_LOG = -300.0
 
 @dataclass(frozen=True)
 class Lengths:
-    """How many captions and clips there are."""
+    """Numbers of captions and clips."""
 
     captions: np.ndarray  # int64 [p]: per paragraph at hand
     clips: np.ndarray  # int64 [n]: per video
@@ -46,7 +43,7 @@ class Lengths:
 
     @classmethod
     def of(cls, captions: np.ndarray, clips: np.ndarray | None = None) -> Lengths:
-        """Counts all paragraphs, int [n], and all videos; without `clips` there is one per caption."""
+        """Returns the lengths of all paragraphs and videos; by default one clip per caption."""
         clips = captions if clips is None else clips
         assert captions.shape == clips.shape
         assert min(captions.min(), clips.min()) > 0
@@ -54,7 +51,7 @@ class Lengths:
 
 
 class Grouping(NamedTuple):
-    """How to put clips in order for this file's functions."""
+    """The order of clips in which this file's functions take them."""
 
     order: np.ndarray  # int64 [N]: take these rows (and columns)
     lengths: np.ndarray  # int64 [n]: clips per video
@@ -66,8 +63,9 @@ Score = Callable[[np.ndarray, Lengths], np.ndarray]
 
 
 def group_by_video(video_ids: Sequence[str], starts_s: Sequence[float] | None = None) -> Grouping:
-    """Brings the clips of each video together, videos by first appearance, clips by start (or as
-    given).
+    """Returns the order that brings the clips of each video together.
+
+    Videos come by first appearance, clips by start (or as given).
 
     Args:
         video_ids: the video of each clip [N]; ids are one video's when they are equal.
@@ -83,10 +81,9 @@ def group_by_video(video_ids: Sequence[str], starts_s: Sequence[float] | None = 
 
 
 def paragraph_chunks(lengths: Lengths) -> list[tuple[int, int]]:
-    """Returns the paragraphs (first, last + 1) to score at a time, so that their scores take 64 MB
-    at most.
+    """Returns the paragraphs (first, last + 1) to score at a time.
 
-    A paragraph stays whole, so one of very many captions takes more.
+    Their scores take at most 64 MB. A paragraph stays whole, so a very long one takes more.
     """
     ends = np.cumsum(lengths.captions)
     most_rows = max(1, _SCORES_PER_CHUNK // int(lengths.clips.sum()))
@@ -129,18 +126,14 @@ def paragraph_ranks(
 
 
 def caption_average(scores_RM: np.ndarray, lengths: Lengths) -> np.ndarray:
-    """Returns the mean over paragraph i's captions of the best score among video j's clips, float
-    [p, n].
-    """
+    """Returns the mean over paragraph i's captions of the best score in video j, float [p, n]."""
     best_Rn = np.maximum.reduceat(scores_RM, _starts(lengths.clips), axis=1)
     sums_pn = np.add.reduceat(best_Rn, _starts(lengths.captions), axis=0)
     return sums_pn / lengths.captions[:, None].astype(scores_RM.dtype)
 
 
 def dtw(scores_RM: np.ndarray, lengths: Lengths, form: Form = "released") -> np.ndarray:
-    """Returns minus the cost of dynamic time warping between every paragraph and every video,
-    float32 [p, n].
-    """
+    """Returns minus the cost of dynamic time warping of every pair, float32 [p, n]."""
     return score_pairs(
         scores_RM, lengths, lambda s_SWP: -dtw_cost(_distances(s_SWP, lengths), lengths.most, form)
     )
@@ -169,8 +162,10 @@ def optimal_transport(
 def score_pairs(
     scores_RM: np.ndarray, lengths: Lengths, score: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """Returns float32 [p, n] of `score(scores_SWP)`, called with the blocks of many pairs of one
-    size at a time.
+    """Returns the score of every pair, float32 [p, n].
+
+    Args:
+        score: scores [P] of the blocks of P pairs of one size, float32 [S, W, P].
     """
     assert scores_RM.shape == (lengths.captions.sum(), lengths.clips.sum()), (
         scores_RM.shape,
@@ -178,6 +173,7 @@ def score_pairs(
     )
     row_starts, col_starts = _starts(lengths.captions), _starts(lengths.clips)
     result_pn = np.empty((len(row_starts), len(col_starts)), dtype=np.float32)
+    # All pairs of one block size, some of them at a time.
     for num_rows in np.unique(lengths.captions):
         for num_cols in np.unique(lengths.clips):
             these_i = np.flatnonzero(lengths.captions == num_rows)
@@ -214,12 +210,13 @@ def transport_score(
         iterations: pairs of updates; there is no early stop.
     Source: Cuturi 2013; Norton (arXiv 2401.16702), section 3.2, without its bucket.
     """
+    # Scale the kernel so that it neither overflows nor vanishes: u and v absorb the factors.
     best_P = scores_SWP.max(axis=(0, 1))
     below_SWP = scores_SWP.astype(np.float64) - best_P
     log_kernel_SWP = below_SWP / epsilon
-    log_kernel_SWP -= log_kernel_SWP.max(axis=1, keepdims=True)  # u takes up what is subtracted
+    log_kernel_SWP -= log_kernel_SWP.max(axis=1, keepdims=True)
     log_v_WP = log_kernel_SWP.max(axis=0)
-    log_kernel_SWP -= log_v_WP  # and v
+    log_kernel_SWP -= log_v_WP
     kernel_SWP, v_WP = (np.exp(np.maximum(log, _LEAST_LOG)) for log in (log_kernel_SWP, log_v_WP))
     num_rows, num_cols = kernel_SWP.shape[:2]
     for _ in range(iterations):

@@ -1,9 +1,8 @@
-"""Scores between paragraphs and whole videos with their background: only the windows nearest to a
-paragraph count.
+"""Scores between paragraphs and whole videos with their background.
 
-A video is all its windows here, whether or not anything is said about them, so before a paragraph
-is aligned with it, the windows farthest from every caption are dropped. Caption average needs no
-dropping: `full_video.caption_average`.
+A video is all its windows here, with or without a caption. Before a paragraph is aligned with it,
+the windows farthest from every caption are dropped. The caption average needs no dropping:
+`full_video.caption_average`.
 Legend as in full_video.py, with windows in place of clips; k windows of a pair are kept.
 Sources: TempCLR (arXiv 2212.13738); Norton (arXiv 2401.16702), section 4.1.
 """
@@ -21,8 +20,7 @@ DTW_OFFSET = np.float32(3)
 
 
 def dtw(scores_RM: np.ndarray, lengths: Lengths, form: Form = "released") -> np.ndarray:
-    """Returns minus the cost of dynamic time warping between every paragraph and the windows kept,
-    float32 [p, n].
+    """Returns minus the cost of dynamic time warping with the windows kept, float32 [p, n].
 
     Distances are 3 - score, scaled by T*L/(S*k).
     """
@@ -37,8 +35,9 @@ def dtw(scores_RM: np.ndarray, lengths: Lengths, form: Form = "released") -> np.
 
 
 def otam(scores_RM: np.ndarray, lengths: Lengths, form: Form = "released") -> np.ndarray:
-    """Returns minus the ordered temporal alignment cost with the windows kept, in both directions,
-    float32 [p, n].
+    """Returns minus the ordered temporal alignment cost with the windows kept, float32 [p, n].
+
+    The costs of both directions are added.
 
     Distances are negated scores, scaled by max(T, L)/max(S, k).
     """
@@ -54,17 +53,14 @@ def otam(scores_RM: np.ndarray, lengths: Lengths, form: Form = "released") -> np
 def optimal_transport(
     scores_RM: np.ndarray, lengths: Lengths, epsilon: float = EPSILON
 ) -> np.ndarray:
-    """Returns the mean score under the plan that transports captions to the windows kept, float32
-    [p, n].
-    """
+    """Returns the mean score under the plan from captions to the windows kept, float32 [p, n]."""
     return score_pairs(
         scores_RM, lengths, lambda s_SWP: transport_score(-nearest_windows(-s_SWP), epsilon)
     )
 
 
 def nearest_windows(distance_SWP: np.ndarray) -> np.ndarray:
-    """Returns float [S, k, P]: the int(1.3 * S) windows with the smallest distance to any caption,
-    in time order.
+    """Returns float [S, k, P]: the int(1.3 * S) windows nearest to any caption, in time order.
 
     All windows of shorter videos are kept; of equally near windows the earlier one is.
     """

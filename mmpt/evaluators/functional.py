@@ -1,5 +1,6 @@
-"""Metrics as pure functions of arrays; ties go by column, so a model whose scores are all equal is
-at chance.
+"""Metrics as pure functions of arrays.
+
+Ties go by column, so a model whose scores are all equal is at chance.
 
 Legend: N captions and N clips (pair n is caption n with clip n), R some of their rows, C columns, D
 hidden size, k the cut-off of a recall. Shares are fractions 0..1.
@@ -14,8 +15,9 @@ _SCORES_PER_CHUNK = 1 << 24  # 64 MB of float32
 
 
 def ranks_from_scores(scores_RN: np.ndarray, first: int = 0) -> np.ndarray:
-    """Returns the rank of each row's own column: how many larger scores there are, plus equal ones
-    further left.
+    """Returns the rank of each row's own column.
+
+    The rank is the number of larger scores plus the number of equal ones further left.
 
     This is the place in a stable descending sort, and the release's wherever its order of ties is
     specified. All-equal scores give the ranks 0..N-1, which is chance. A score that is not a number
@@ -36,8 +38,7 @@ def ranks_from_scores(scores_RN: np.ndarray, first: int = 0) -> np.ndarray:
 
 
 def ranks_from_vectors(queries_ND: np.ndarray, candidates_ND: np.ndarray) -> np.ndarray:
-    """Returns the ranks of the scores `queries @ candidates.T`, of which only some rows are in
-    memory at a time.
+    """Returns the ranks of the scores `queries @ candidates.T`, computed some rows at a time.
 
     Equal candidates are scored once, since a matrix product may round them differently in different
     columns.
@@ -67,8 +68,9 @@ def retrieval_metrics(ranks_N: np.ndarray) -> dict[str, float]:
 
 
 def chance_metrics(num_candidates: int) -> dict[str, float]:
-    """Returns the expectation of `retrieval_metrics` for independent random scores: R@k = k/N,
-    median rank (N + 1)/2.
+    """Returns the expectation of `retrieval_metrics` for independent random scores.
+
+    It is R@k = k/N, and the median rank (N + 1)/2.
     """
     assert num_candidates > 0
     chance = {f"R{k}": min(k / num_candidates, 1.0) for k in RECALL_AT}
@@ -79,9 +81,9 @@ def shared_credit(scores_RC: np.ndarray, targets_R: np.ndarray) -> np.ndarray:
     """Returns float64 [R]: 1/k where the target is one of the k columns with the best score, else
     0.
 
-    That is what choosing between the best at random reaches. So a model that scores all columns
-    alike is at chance, wherever the right ones stand; without equal scores it is 1 where the first
-    maximum is right, as released.
+    This is the expectation of a random choice between the best. A model that scores all columns
+    alike is therefore at chance. Without equal scores the credit is 1 where the maximum is right,
+    as released.
 
     Args:
         scores_RC: float, the answers of a question, or the classes of a second.

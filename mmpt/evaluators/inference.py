@@ -1,4 +1,4 @@
-"""What every predictor needs: eval mode, model inputs, windows of a video, and a check for NaN."""
+"""Helpers of predictors: eval mode, model inputs, windows of a video, and a check for NaN."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def finite(rows_ND: torch.Tensor, what: str) -> torch.Tensor:
     if bad:
         raise CheckpointError(
             f"In one batch, the vectors of {bad} of {len(rows_ND)} {what} are not finite, so the "
-            "checkpoint has diverged or the features are damaged; evaluate an earlier checkpoint or "
-            "check `dataset.vfeat_dir`."
+            "checkpoint has diverged or the features are damaged; evaluate an earlier checkpoint "
+            "or check `dataset.vfeat_dir`."
         )
     return rows_ND

@@ -1,6 +1,4 @@
-"""Retrieval metrics by the names that YAMLs use: recall and median rank of clips, recall of whole
-videos; fractions.
-"""
+"""Retrieval metrics: recall and median rank of clips, recall of whole videos, as fractions."""
 
 from __future__ import annotations
 
@@ -35,9 +33,7 @@ def recall_numbers(title: str, prefix: str) -> tuple[Number, ...]:
 
 @METRICS.register
 class RetrievalMetric(Metric[RetrievalOutputs]):
-    """Recall and median rank of captions looking for their clip (R1..), and of clips for their
-    caption (v2t-R1..).
-    """
+    """Recall and median rank of text to video (R1..) and of video to text (v2t-R1..)."""
 
     takes = RetrievalOutputs
     numbers = (
@@ -69,7 +65,7 @@ class Way(NamedTuple):
     """One way to score a paragraph against a whole video."""
 
     prefix: str
-    """What its numbers' names begin with."""
+    """Prefix of the names of its numbers."""
     title: str
     score: Score
 
@@ -86,8 +82,9 @@ class WholeVideoMetric(Metric[O_contra]):
 
     @abstractmethod
     def vectors(self, outputs: O_contra) -> tuple[np.ndarray, np.ndarray, Lengths]:
-        """Returns captions float32 [N, D], clips or windows float32 [M, D], grouped and in time
-        order, and lengths.
+        """Returns captions float32 [N, D], clips or windows float32 [M, D], and lengths.
+
+        Both are grouped by video and in time order.
         """
 
     @abstractmethod
@@ -114,7 +111,7 @@ class WholeVideoMetric(Metric[O_contra]):
         }
 
     def chance(self, outputs: O_contra) -> dict[str, float]:
-        """Returns k/n for n videos: exact when paragraphs are of equal length, near it otherwise."""
+        """Returns k/n for n videos, which is exact when paragraphs are of equal length."""
         chance = chance_metrics(self.num_videos(outputs))
         return {f"{way.prefix}R{k}": chance[f"R{k}"] for way in self.ways for k in RECALL_AT}
 
@@ -152,16 +149,14 @@ def _numbers(ways: tuple[Way, ...], what: str) -> tuple[Number, ...]:
 
 @METRICS.register
 class FullVideoRetrievalMetric(WholeVideoMetric[RetrievalOutputs]):
-    """Paragraphs against whole videos without their background: the clips that the captions were
-    written for.
-    """
+    """Paragraphs against whole videos without background: the clips with captions."""
 
     takes = RetrievalOutputs
     ways = _ways(full_video.dtw, full_video.otam, full_video.optimal_transport)
     numbers = _numbers(ways, "full video")
 
     def vectors(self, outputs: RetrievalOutputs) -> tuple[np.ndarray, np.ndarray, Lengths]:
-        """Returns both vectors video by video and in time order; a note says when they were not."""
+        """Returns both vectors by video and in time order; warns when they were not."""
         starts_s = [0.0 if clip.start_s is None else clip.start_s for clip in outputs.clips]
         grouping = full_video.group_by_video([clip.video_id for clip in outputs.clips], starts_s)
         lengths = Lengths.of(grouping.lengths)

@@ -54,8 +54,7 @@ PUBLISHED = _read_published()
 
 
 def benchmark_key(task: str) -> str:
-    """Returns the key in `PUBLISHED` that the stem of a YAML stands for, whether it is there or
-    not.
+    """Returns the key in `PUBLISHED` for the stem of a YAML. The key need not be there.
 
     `test_vtt_zs` is `vtt_zs`; `test_vtt_ft`, and VideoCLIP's name `test_vtt_videoclip` for the
     same, are `vtt_ft`.
@@ -99,7 +98,7 @@ def comparability_notes(benchmark: Benchmark | None, rows: dict[str, dict[str, A
             )
         elif benchmark and benchmark.num_items and scored not in (None, benchmark.num_items):
             notes.append(
-                f"not comparable with the published numbers: {name} was scored on {scored:,} items, "
-                f"Norton's are on {benchmark.num_items:,}."
+                f"not comparable with the published numbers: {name} was scored on {scored:,} "
+                f"items, Norton's are on {benchmark.num_items:,}."
             )
     return notes

@@ -1,5 +1,4 @@
-"""What it costs to align two sequences in order, by DTW and by OTAM, for many pairs of one size at
-once.
+"""The cost of aligning two sequences in order, by DTW and by OTAM, for many pairs of one size.
 
 The dynamic programmes walk the cells of one alignment and treat all pairs per cell, so arrays are
 cells first.
@@ -37,15 +36,14 @@ def dtw_cost(distance_RKP: np.ndarray, size: Size, form: Form = "released") -> n
 
 
 def otam_cost(distance_RKP: np.ndarray, size: Size, form: Form = "released") -> np.ndarray:
-    """Returns the cost [P] of ordered temporal alignment: of the block, plus of the block on its
-    side.
+    """Returns the cost [P] of ordered temporal alignment, of the block plus of its transpose.
 
     Args:
         distance_RKP: float32.
         size: most rows and columns of any block; only the released form looks at it.
-        form: `released` pads as `dtw_cost` does, both blocks to `size` although one of them lies on
-            its side, and subtracts the minimum in the first column; `corrected` adds it and ends in
-            the block's own last cell.
+        form: `released` pads as `dtw_cost` does, both blocks to `size` although one of them is
+            transposed, and subtracts the minimum in the first column; `corrected` adds it and ends
+            in the block's own last cell.
     """
     assert form in get_args(Form), form
     sides = (distance_RKP, distance_RKP.swapaxes(0, 1))

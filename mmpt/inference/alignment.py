@@ -1,5 +1,4 @@
-"""Who says what when: per-second states of a video, and the transport plan between sentences and
-seconds.
+"""Alignment of sentences with seconds: per-second states of a video, and a transport plan.
 
 Pure functions of tensors. Legend: S sentences, L seconds, W windows, F seconds per window, D hidden
 size.
@@ -84,8 +83,8 @@ def span_around(row_L: np.ndarray, peak: int) -> tuple[int, int]:
     of its peak.
     """
     below = np.flatnonzero(row_L < EDGE * row_L[peak])
-    before, behind = below[below < peak], below[below > peak]
-    return int(before[-1]) + 1 if len(before) else 0, int(behind[0]) if len(behind) else len(row_L)
+    before, after = below[below < peak], below[below > peak]
+    return int(before[-1]) + 1 if len(before) else 0, int(after[0]) if len(after) else len(row_L)
 
 
 def monotone_peaks(plan_SL: np.ndarray) -> np.ndarray:

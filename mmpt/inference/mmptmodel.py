@@ -28,7 +28,8 @@ from mmpt.models.mmfusion import MMFusionSeparate
 from mmpt.processors.downstream import DSAligner
 from mmpt.processors.tokenizer import load_tokenizer
 
-EPSILON = 0.3  # on the demo's held-out videos spans overlap the truth by 0.78; by 0.29 at 0.1 and by 0.12 at 1
+# On the demo's held-out videos spans overlap the truth by 0.78; by 0.29 at 0.1 and by 0.12 at 1.
+EPSILON = 0.3
 ITERATIONS = 50
 
 
@@ -87,8 +88,8 @@ class MMPTModel(nn.Module):
         """Returns a trained model in eval mode.
 
         Args:
-            source: a YAML, a folder from `save_pretrained`, a run's folder, a checkpoint beside its
-                config.yaml, or a name on the Hugging Face hub.
+            source: a YAML, a folder from `save_pretrained`, a run's folder, a checkpoint next to
+                its config.yaml, or a name on the Hugging Face hub.
             checkpoint: which of a YAML's or a run folder's checkpoints: a file name (looked for in
                 `eval.save_path`) or a path.
             device: where to put it; None: the CPU.
@@ -130,7 +131,7 @@ class MMPTModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the towers are."""
+        """Device of the towers."""
         return next(self.fusion.parameters()).device
 
     @property
@@ -170,8 +171,9 @@ class MMPTModel(nn.Module):
         """
         if video_frames.dim() != 6 or not 0 < video_frames.shape[1] <= self.max_video_len:
             raise DataError(
-                f"video frames must be [videos, 1 to {self.max_video_len} seconds, frames, height, width, 3], but are "
-                f"{list(video_frames.shape)}; `encode_video` takes longer videos."
+                f"video frames must be [videos, 1 to {self.max_video_len} seconds, frames, height, "
+                f"width, 3], but are {list(video_frames.shape)}; `encode_video` takes longer "
+                "videos."
             )
         num, seconds = video_frames.shape[:2]
         vfeats = self.embed_clips(video_frames.flatten(0, 1)).unflatten(0, (num, seconds))
@@ -204,7 +206,8 @@ class MMPTModel(nn.Module):
         if isinstance(read, torch.Tensor):
             if read.shape[1] != (width := self.fusion.video_encoder.input_dim):
                 raise DataError(
-                    f"{name}: features must be {width} wide, as the model is, but are {read.shape[1]}."
+                    f"{name}: features must be {width} wide, as the model is, but are "
+                    f"{read.shape[1]}."
                 )
             return read.to(self.device, self.dtype)
         return torch.cat([self.embed_clips(block.to(self.device)) for block in read])
@@ -301,8 +304,8 @@ class MMPTModel(nn.Module):
         )
         if video_ND.shape[1] != text_ND.shape[1]:
             raise DataError(
-                f"videos and texts must have vectors of one width, but have {video_ND.shape[1]} and "
-                f"{text_ND.shape[1]}; put features of one video in a list."
+                f"videos and texts must have vectors of one width, but have {video_ND.shape[1]} "
+                f"and {text_ND.shape[1]}; put features of one video in a list."
             )
         return video_ND @ text_ND.to(video_ND).T
 

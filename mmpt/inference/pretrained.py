@@ -1,5 +1,4 @@
-"""Where a trained model comes from and goes to: a YAML, a run's folder, a checkpoint, a saved
-folder, or the hub.
+"""Loading and saving of trained models: a YAML, a run's folder, a checkpoint, a folder, the hub.
 
 A saved folder holds `model.safetensors`, the tokenizer's files, and a `config.json` that is BERT's
 own with a section `mmpt` added, so that the folder serves as `bert_name` too; the config carries
@@ -33,7 +32,7 @@ SECTION = "mmpt"
 FORMAT = 1
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 DATASET_KEYS = ("max_video_len", "max_len", "use_fast", "options")
-"""What of `dataset:` a saved model needs; `bert_name` is the folder itself."""
+"""Keys of `dataset:` that a saved model needs; `bert_name` is the folder itself."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,8 +67,8 @@ def read_pretrained(source: str | Path, checkpoint: str = "checkpoint_best.pt") 
         return _from_checkpoint(path / checkpoint)
     if path.is_dir():
         raise CheckpointError(
-            f"{path}: must hold {CONFIG_NAME} and {WEIGHTS_NAME} (from save_pretrained) or a run's config.yaml and "
-            "checkpoints, but holds neither."
+            f"{path}: must hold {CONFIG_NAME} and {WEIGHTS_NAME} (from save_pretrained) or a run's "
+            "config.yaml and checkpoints, but holds neither."
         )
     if HUB_ID.fullmatch(str(source)) and path.suffix not in (
         ".yaml",
@@ -79,7 +78,8 @@ def read_pretrained(source: str | Path, checkpoint: str = "checkpoint_best.pt") 
     ):
         return _from_saved(_download(str(source)), trusted=False)
     raise CheckpointError(
-        f"{source}: must be a YAML, a folder, a checkpoint or a hub name `owner/model`, but there is no such file."
+        f"{source}: must be a YAML, a folder, a checkpoint or a hub name `owner/model`, but there "
+        "is no such file."
     )
 
 
@@ -110,8 +110,8 @@ def find_checkpoint(config: RunConfig, checkpoint: str) -> Path:
             return place
     looked = ", ".join(dict.fromkeys(map(str, places))) or "nowhere, as the YAML names no folder"
     raise CheckpointError(
-        f"{config.path}: the checkpoint {checkpoint} must be in `eval.save_path`, but is not (looked for {looked}). "
-        "Train or download it, or give its path as `checkpoint`."
+        f"{config.path}: the checkpoint {checkpoint} must be in `eval.save_path`, but is not "
+        f"(looked for {looked}). Train or download it, or give its path as `checkpoint`."
     )
 
 
@@ -119,8 +119,8 @@ def _from_checkpoint(path: Path) -> Pretrained:
     yaml = path.parent / "config.yaml"
     if not yaml.is_file():
         raise CheckpointError(
-            f"{path}: a checkpoint needs the YAML it was trained by, but there is no config.yaml beside it. Give the "
-            "YAML as the source and this file as `checkpoint`."
+            f"{path}: a checkpoint needs the YAML it was trained by, but there is no config.yaml "
+            "next to it. Give the YAML as the source and this file as `checkpoint`."
         )
     return _build(load_config(yaml), path)
 
@@ -140,8 +140,8 @@ def _from_saved(folder: Path, *, trusted: bool = True) -> Pretrained:
     if not isinstance(section, dict) or section.get("format") != FORMAT:
         found = section.get("format") if isinstance(section, dict) else None
         raise CheckpointError(
-            f"{folder / CONFIG_NAME}: must have a section `{SECTION}` of format {FORMAT}, but has {found}; save the "
-            "model again with save_pretrained of this version."
+            f"{folder / CONFIG_NAME}: must have a section `{SECTION}` of format {FORMAT}, but has "
+            f"{found}; save the model again with save_pretrained of this version."
         )
     try:
         dataset = DatasetConfig(**section["dataset"], bert_name=str(folder))
@@ -153,8 +153,8 @@ def _from_saved(folder: Path, *, trusted: bool = True) -> Pretrained:
     name = model.model_cls or ""
     if not trusted and name not in MODELS:
         raise CheckpointError(
-            f"{folder}: this downloaded model runs code of its own (`{name}`); if you trust it, copy it to a folder "
-            "and load that."
+            f"{folder}: this downloaded model runs code of its own (`{name}`); if you trust it, "
+            "copy it to a folder and load that."
         )
     fusion = MODELS.get(name, "model.model_cls").from_config(dataset, model, pretrained=False)
     state = _read_safetensors(folder / WEIGHTS_NAME)
@@ -164,8 +164,8 @@ def _from_saved(folder: Path, *, trusted: bool = True) -> Pretrained:
     report.log()
     if weights_fingerprint(fusion, trainable_only=False) != section.get("weights"):
         raise CheckpointError(
-            f"{folder}: {WEIGHTS_NAME} must be the file that {CONFIG_NAME} was written with, but its content differs; "
-            "copy or download the folder again."
+            f"{folder}: {WEIGHTS_NAME} must be the file that {CONFIG_NAME} was written with, but "
+            "its content differs; copy or download the folder again."
         )
     return Pretrained(fusion=fusion.eval(), dataset=dataset, model=model)
 
@@ -191,8 +191,9 @@ def _download(repo_id: str) -> Path:
     except (OSError, ValueError) as err:
         reason = (str(err).strip() or type(err).__name__).splitlines()[0]
         raise CheckpointError(
-            f"{repo_id}: neither a file or folder here, nor to be had from the Hugging Face hub ({reason}). On a "
-            f"machine with network run `hf download {repo_id} --local-dir <folder>` and load that folder."
+            f"{repo_id}: neither a file or folder here, nor to be had from the Hugging Face hub "
+            f"({reason}). On a machine with network run `hf download {repo_id} --local-dir "
+            "<folder>` and load that folder."
         ) from err
 
 

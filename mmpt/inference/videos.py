@@ -57,7 +57,8 @@ def read_video(video: Video, name: str) -> torch.Tensor | Iterator[torch.Tensor]
     if not isinstance(array, torch.Tensor) or array.ndim not in ONE_VIDEO:
         found = list(array.shape) if isinstance(array, torch.Tensor) else type(array).__name__
         raise DataError(
-            f"{name}: must be features [seconds, 512] or frames [seconds, 30, H, W, 3], but is {found}."
+            f"{name}: must be features [seconds, 512] or frames [seconds, 30, H, W, 3], but is "
+            f"{found}."
         )
     if not len(array):
         raise DataError(f"{name}: must last at least one second, but is empty.")
@@ -77,7 +78,8 @@ def _to_tensor(array: np.ndarray, name: str) -> torch.Tensor:
 def _check_features(features_LI: torch.Tensor, name: str) -> None:
     if not features_LI.is_floating_point():
         raise DataError(
-            f"{name}: features must be floats, but are {str(features_LI.dtype).removeprefix('torch.')}."
+            f"{name}: features must be floats, but are "
+            f"{str(features_LI.dtype).removeprefix('torch.')}."
         )
     if not bool(features_LI.isfinite().all()):
         raise DataError(
@@ -95,12 +97,14 @@ def unit_range(frames: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         return frames.to(dtype) / 255
     if not frames.is_floating_point():
         raise DataError(
-            f"frames must be uint8 or floats in 0..1, but are {str(frames.dtype).removeprefix('torch.')}."
+            "frames must be uint8 or floats in 0..1, but are "
+            f"{str(frames.dtype).removeprefix('torch.')}."
         )
     low, high = (float(bound) for bound in frames.aminmax()) if frames.numel() else (0.0, 0.0)
     if not (low >= 0 and high <= 1):
         raise DataError(
-            f"float frames must lie in 0..1, but span {low:g} to {high:g}; divide by 255, or pass uint8."
+            f"float frames must lie in 0..1, but span {low:g} to {high:g}; divide by 255, or pass "
+            "uint8."
         )
     return frames.to(dtype)
 

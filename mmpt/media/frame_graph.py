@@ -46,7 +46,7 @@ def scaled_size(height: int, width: int, size: int = SIZE) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class FrameLayout:
-    """What a graph is built for; a frame of another layout needs another graph."""
+    """Layout of the frames of a graph. A frame of another layout needs another graph."""
 
     width: int
     height: int

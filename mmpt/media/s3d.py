@@ -36,7 +36,7 @@ S3D_SOURCE = "https://www.rocq.inria.fr/cluster-willow/amiech/howto100m"
 NUM_EMBEDDINGS = 66250  # words of the released dictionary, and 0 for padding
 MAX_WORDS = 16
 TEXT_TENSORS = ("text_module.word_embd.", "text_module.fc1.", "text_module.fc2.")
-"""What the weights hold beyond the video network."""
+"""Tensors of the text tower, which the weights hold too."""
 
 INCEPTION = {
     "mixed_3b": (64, 96, 128, 16, 32, 32),
@@ -65,7 +65,7 @@ class S3D(nn.Module):
         words: the text tower's dictionary, as words or as the path of `s3d_dict.npy`; None: no text
             tower.
         num_classes: K.
-        gating: self-gating behind every branch.
+        gating: self-gating after every branch.
         space_to_depth: fold 2x2x2 blocks into channels before the first layer (as in the released
             weights).
     Raises:
@@ -147,8 +147,8 @@ class S3D(nn.Module):
 def _check_clips(clips: torch.Tensor) -> None:
     if clips.dim() != 5 or clips.shape[1] != 3 or any(n % 2 or not n for n in clips.shape[2:]):
         raise DataError(
-            "clips for S3D must be [clips, 3, frames, height, width] with even frames, height and width (30 x 224 x "
-            f"224 in HowTo100M features), but are {list(clips.shape)}."
+            "clips for S3D must be [clips, 3, frames, height, width] with even frames, height and "
+            f"width (30 x 224 x 224 in HowTo100M features), but are {list(clips.shape)}."
         )
 
 

@@ -62,7 +62,7 @@ class STConv3D(nn.Module):
 
 
 class SelfGating(nn.Module):
-    """Scale every channel by a sigmoid of a linear map of all channels' means over time and space."""
+    """Scales every channel by a sigmoid of a linear map of all channels' means."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -100,8 +100,7 @@ class SamePool3D(nn.Module):
 
 
 class InceptionBlock(nn.Module):
-    """Four gated branches side by side: 1x1x1; two separable 3x3x3 behind a 1x1x1; a 1x1x1 behind a
-    pool.
+    """Four gated branches: 1x1x1; twice a separable 3x3x3 after a 1x1x1; a 1x1x1 after a pool.
 
     Args:
         in_channels: C of the input.

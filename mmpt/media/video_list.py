@@ -1,5 +1,4 @@
-"""Which videos to extract and where their features go: from folders, lists and CSV files to one job
-per video id.
+"""The videos to extract and their feature files, from folders, lists and CSV files.
 
 An id is a file's name without its last extension (or the CSV's `id`). When two videos have the same
 id the later one replaces the earlier, as in the original, and the loss is reported. Order: sources
@@ -20,9 +19,8 @@ from mmpt.errors import DataError
 from mmpt.utils.io import read_text
 from mmpt.utils.validation import NotBlank, Row, read_table
 
-VIDEO_SUFFIXES = frozenset(
-    ".3gp .avi .f4v .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()  # noqa: SIM905
-)
+_ENDINGS = "3gp avi f4v flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv"
+VIDEO_SUFFIXES = frozenset(f".{ending}" for ending in _ENDINGS.split())
 LIST_SUFFIXES = frozenset({".txt", ".lst"})
 _MAX_NAME_BYTES = 236  # file systems take 255, of which the name of a temporary file needs 18
 # Unicode categories: control characters, bytes that are not UTF-8, line and paragraph separators.
@@ -104,7 +102,8 @@ def check_id(video_id: str, where: str) -> str:
     """
     if reason := _problem_of(video_id):
         raise DataError(
-            f"{where}: the video id {video_id!r} {reason}, so it cannot name a file. Give it another id."
+            f"{where}: the video id {video_id!r} {reason}, so it cannot name a file. Give it "
+            "another id."
         )
     return video_id
 
@@ -179,8 +178,8 @@ def _csv_file(source: Path) -> Iterator[tuple[str, Path, str]]:
 
 
 def _locate(name: str, source: Path) -> Path:
-    video, beside = Path(name), source.parent / name
-    return beside if not video.exists() and beside.exists() else video
+    video, relative = Path(name), source.parent / name
+    return relative if not video.exists() and relative.exists() else video
 
 
 def _check_targets(jobs: Sequence[VideoJob]) -> None:

@@ -1,5 +1,4 @@
-"""Reads a video file as the one-second clips that S3D takes, a clip at a time, whatever the video's
-length.
+"""Reads a video file as the one-second clips that S3D takes, a clip at a time.
 
 Decoder: PyAV, the Python binding of FFmpeg's libraries.
 - Speed: libavcodec itself, about 2,600 frames/s of H.264 at 640 x 360 on one core
@@ -35,7 +34,7 @@ MAX_GAP_S = 3600
 clip.
 """
 MAX_DAMAGED_SHARE = 2 / 3
-"""Of a video's packets; FFmpeg's command gives up at the same share."""
+"""Share of a video's packets. FFmpeg's command gives up at the same share."""
 _SHORT_S = 1.0  # a video that ends so much before its announced end gets a note
 
 
@@ -190,8 +189,8 @@ class VideoFile:
             raise VideoError("no picture could be decoded")
         if self._num_damaged or self._num_corrupt:
             self.notes.append(
-                f"{self._num_damaged} of {self._num_packets} packets could not be decoded, {self._num_corrupt} "
-                "pictures are damaged"
+                f"{self._num_damaged} of {self._num_packets} packets could not be decoded, "
+                f"{self._num_corrupt} pictures are damaged"
             )
         announced_s = _announced_seconds(container, stream)
         if announced_s - self._end_s > max(_SHORT_S, 0.05 * announced_s):

@@ -38,7 +38,8 @@ def read_bert_config(bert_name: str) -> BertConfig:
             raise ConfigError(
                 KEY,
                 [
-                    f"the folder {folder} must hold config.json and vocab.txt, but has no config.json."
+                    f"the folder {folder} must hold config.json and vocab.txt, but has no "
+                    "config.json."
                 ],
             )
         entries = read_folder_config(folder)
@@ -72,8 +73,9 @@ def read_bert_weights(bert_name: str, config: BertConfig, *, random_init: bool) 
     if folder.is_dir() and file is None:
         if not random_init:
             raise CheckpointError(
-                f"`{KEY}`: the folder {folder} must hold weights ({' or '.join(WEIGHT_FILES[:2])}), but has none; "
-                "put them there, or set `model.random_init: true` to start from random ones."
+                f"`{KEY}`: the folder {folder} must hold weights "
+                f"({' or '.join(WEIGHT_FILES[:2])}), but has none; put them there, or set "
+                "`model.random_init: true` to start from random ones."
             )
         logger.warning(
             "%s holds no weights: both towers start from random ones (`model.random_init`)", folder
@@ -96,8 +98,8 @@ def read_bert_weights(bert_name: str, config: BertConfig, *, random_init: bool) 
     missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
     if missing:
         raise CheckpointError(
-            f"`{KEY}`: the weights of {bert_name} must be a whole BERT, but {len(missing)} tensors are missing, "
-            f"among them `{missing[0]}`."
+            f"`{KEY}`: the weights of {bert_name} must be a whole BERT, but {len(missing)} tensors "
+            f"are missing, among them `{missing[0]}`."
         )
     return bert
 
@@ -105,7 +107,7 @@ def read_bert_weights(bert_name: str, config: BertConfig, *, random_init: bool) 
 def _unreachable(bert_name: str, err: OSError) -> CheckpointError:
     reason = (str(err).strip() or type(err).__name__).splitlines()[0]
     return CheckpointError(
-        f"`{KEY}`: {bert_name} is no folder here and cannot be had from the hub ({reason}). "
-        f"On a machine with network run `huggingface-cli download {bert_name} --local-dir <folder>` and set "
-        f"`{KEY}` to that folder, or point HF_HOME to a cache that holds it."
+        f"`{KEY}`: {bert_name} is no folder here and cannot be had from the hub ({reason}). On a "
+        f"machine with network run `huggingface-cli download {bert_name} --local-dir <folder>` and "
+        f"set `{KEY}` to that folder, or point HF_HOME to a cache that holds it."
     )

@@ -1,5 +1,4 @@
-"""Checkpoints: read without running code from the file, fitted to a model strictly, and said aloud
-what was done.
+"""Loading of checkpoints: without running code from the file, strictly, and with a report.
 
 fairseq writes a dict whose `model` entry holds the weights under `mmmodel.`; a bare state dict is
 read too. The few differences that are harmless stand in `checkpoint_keys.py`; any other is an error
@@ -32,7 +31,7 @@ TRAINING_ENTRIES = ("model", "optimizer_history", "extra_state")
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """What became of every tensor of a checkpoint and of the model."""
+    """The use of every tensor of a checkpoint and of the model."""
 
     source: str
     loaded: tuple[str, ...]
@@ -95,8 +94,9 @@ def check_training_checkpoint(path: str | Path) -> None:
     ]
     if missing:
         raise CheckpointError(
-            f"{path}: training starts from a checkpoint as fairseq saves it, but this one has no {', '.join(missing)}. "
-            "Weights alone can be scored, not trained on; take the whole file."
+            f"{path}: training starts from a checkpoint as fairseq saves it, but this one has no "
+            f"{', '.join(missing)}. Weights alone can be scored, not trained on; take the whole "
+            "file."
         )
 
 
@@ -128,10 +128,11 @@ def check_optimizer_state(path: str | Path, trained: Sequence[torch.Tensor], *, 
         )
     if saved != now:
         raise CheckpointError(
-            f"{path}: the optimizer's state must be of the {now} {what} that train now, but is of {saved}, so the run "
-            "cannot go on. Set `model.layernorm_only`, `loss.learnable_temperature` and the precision "
-            "(`fairseq.common.fp16`) as they were, or start another run from these weights "
-            "(`fairseq.checkpoint.restore_file`, `reset_optimizer: true`, and another `save_dir`)."
+            f"{path}: the optimizer's state must be of the {now} {what} that train now, but is of "
+            f"{saved}, so the run cannot go on. Set `model.layernorm_only`, "
+            "`loss.learnable_temperature` and the precision (`fairseq.common.fp16`) as they were, "
+            "or start another run from these weights (`fairseq.checkpoint.restore_file`, "
+            "`reset_optimizer: true`, and another `save_dir`)."
         )
 
 
@@ -208,8 +209,8 @@ def _require_fit(
     if problems:
         raise CheckpointError(
             "\n".join([f"{source}: the weights do not fit the model.", *problems])
-            + "\nCompare `model.model_cls`, `model.num_hidden_video_layers` and `dataset.bert_name` with those of the "
-            "YAML that the checkpoint was made by."
+            + "\nCompare `model.model_cls`, `model.num_hidden_video_layers` and "
+            "`dataset.bert_name` with those of the YAML that the checkpoint was made by."
         )
 
 
@@ -223,8 +224,8 @@ def _unwrap(checkpoint: Mapping[str, Any], source: str) -> Mapping[str, torch.Te
     for name, value in state.items():
         if not isinstance(value, torch.Tensor):
             raise CheckpointError(
-                f"{source}: a checkpoint must hold weights, bare or as its `model` entry, but `{name}` is a "
-                f"{type(value).__name__}."
+                f"{source}: a checkpoint must hold weights, bare or as its `model` entry, but "
+                f"`{name}` is a {type(value).__name__}."
             )
     return state
 

@@ -12,13 +12,13 @@ WRAPPER_PREFIX = "mmmodel."
 
 
 class Use(Enum):
-    """What a checkpoint is read for, which decides how far its keys may differ from the model's."""
+    """The use of a checkpoint, which decides how far its keys may differ from the model's."""
 
     INFERENCE = "inference"
     START = "start"
     """A training starts from its weights, with a fresh optimizer."""
     RESUME = "resume"
-    """An interrupted training goes on."""
+    """An interrupted training continues."""
 
 
 class Harmless(NamedTuple):

@@ -60,9 +60,10 @@ def _try_compiler(device: torch.device) -> None:
             else "Triton and a C compiler with Python's headers"
         )
         raise _refuse(
-            f"{compiler}, but torch cannot compile here: {str(err).strip().splitlines()[0]}. Install one (Debian, "
-            "Ubuntu: `apt install g++ python3-dev`), name it in the environment variable CXX (CC for Triton), or leave "
-            "the key out; it only changes the speed."
+            f"{compiler}, but torch cannot compile here: {str(err).strip().splitlines()[0]}. "
+            "Install one (Debian, Ubuntu: `apt install g++ python3-dev`), name it in the "
+            "environment variable CXX (CC for Triton), or leave the key out; it only changes the "
+            "speed."
         ) from err
 
 

@@ -22,7 +22,7 @@ from mmpt.models.video_bert import MMBertForTokenClassification
 
 
 class Logits(TypedDict):
-    """What the models that classify seconds return."""
+    """Output of the models that classify seconds."""
 
     logits: torch.Tensor
 

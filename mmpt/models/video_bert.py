@@ -58,12 +58,14 @@ class MMBertForEncoder(nn.Module):
         num_seconds, width = vfeats_NFI.shape[1:]
         if width != self.input_dim:
             raise DataError(
-                f"video features must be {self.input_dim} wide, but are {width}; extract them with the network "
-                "the model was trained on (S3D gives 512), or set `input_dim` in config.json of `dataset.bert_name`."
+                f"video features must be {self.input_dim} wide, but are {width}; extract them with "
+                "the network the model was trained on (S3D gives 512), or set `input_dim` in "
+                "config.json of `dataset.bert_name`."
             )
         if num_seconds > self.max_video_len:
             raise DataError(
-                f"a clip must be at most `dataset.max_video_len` ({self.max_video_len}) seconds, but is {num_seconds}."
+                f"a clip must be at most `dataset.max_video_len` ({self.max_video_len}) seconds, "
+                f"but is {num_seconds}."
             )
         words = self.bert.embeddings.word_embeddings
         if packed:

@@ -94,7 +94,7 @@ class WindowAligner(Aligner):
     def build_item(
         self, video_id: str, video_feature: np.ndarray, texts: Sequence[list[int]], *, name: str
     ) -> tuple[ClipBatch, list[Span]]:
-        """Returns a whole video beside its texts, and the windows' seconds.
+        """Returns a whole video with its texts, and the seconds of its windows.
 
         Args:
             texts: word-piece ids of S texts.

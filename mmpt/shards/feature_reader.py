@@ -13,7 +13,7 @@ from mmpt.utils.io import NPY_ERRORS
 
 
 class FileState(NamedTuple):
-    """What tells two versions of a file apart without reading it; all zero when there is none."""
+    """Size and time of change of a file; all zero when there is none."""
 
     size: int = 0
     mtime_ns: int = 0

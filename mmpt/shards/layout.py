@@ -1,5 +1,4 @@
-"""Where shards lie, the meta file that says which video is in which row, and the checks of one
-shard.
+"""The layout of shards: paths, the meta file that maps videos to rows, and checks of a shard.
 
 Our meta file is JSON, {"format": 1, "shards": [[id, ...], ...]}: entry k lists the videos of shard
 k in row order. The released `{train|val}_meta.pkl` ({k: [id, ...]}) is read where there is no JSON.
@@ -97,9 +96,13 @@ class ShardCounts(NamedTuple):
 
 
 def check_shard(
-    vfeat_dir: str, tfeat_dir: str | None, split: Split, shard: int, shards: Mapping[int, Sequence[str]],
+    vfeat_dir: str,
+    tfeat_dir: str | None,
+    split: Split,
+    shard: int,
+    shards: Mapping[int, Sequence[str]],
     vocab_size: int | None = None,
-) -> ShardCounts:  # fmt: skip
+) -> ShardCounts:
     """Opens the tensors of one shard and check that they fit each other; no features are read.
 
     With `vocab_size`, the ids of the first `NUM_SAMPLED` captions are read too: captions of another
@@ -140,9 +143,10 @@ def _check_vocabulary(ids: ShardedTensor, vocab_size: int, names: Sequence[str])
         caption = int((sample >= vocab_size).any(axis=1).argmax())
         row = int(np.searchsorted(ids.starts, caption, side="right")) - 1
         raise DataError(
-            f"{ids.name}: video {names[row]} (row {row}) must have word-piece ids below {vocab_size}, the vocabulary "
-            f"of `dataset.bert_name`, but has {sample[caption].max()}. Tokenise the captions with the same BERT, or "
-            "correct `dataset.bert_name`."
+            f"{ids.name}: video {names[row]} (row {row}) must have word-piece ids below "
+            f"{vocab_size}, the vocabulary of `dataset.bert_name`, but has "
+            f"{sample[caption].max()}. Tokenise the captions with the same BERT, or correct "
+            "`dataset.bert_name`."
         )
 
 
@@ -152,8 +156,9 @@ def open_features(vfeat_dir: str, split: Split, shard: int) -> ShardedTensor:
     data = features.data
     if data.ndim != 2 or data.shape[1] != FEATURE_DIM or data.dtype.kind != "f":
         raise DataError(
-            f"{features.name}_data.npy: features must be floats of shape [seconds, {FEATURE_DIM}], but are "
-            f"{data.dtype} of shape {list(data.shape)}. Extract them with S3D, or correct `dataset.vfeat_dir`."
+            f"{features.name}_data.npy: features must be floats of shape [seconds, {FEATURE_DIM}], "
+            f"but are {data.dtype} of shape {list(data.shape)}. Extract them with S3D, or correct "
+            "`dataset.vfeat_dir`."
         )
     return features
 
@@ -165,8 +170,8 @@ def open_captions(tfeat_dir: str, split: Split, shard: int) -> tuple[ShardedTens
     first_file = f"{times_stem(tfeat_dir, split, shard)}_data.npy"
     if not str(tfeat_dir).endswith(".") and not Path(first_file).exists():
         raise DataError(
-            f"{first_file}: no such file. `dataset.tfeat_dir` is the beginning of file names and must end in `.`, but "
-            f"is `{tfeat_dir}`."
+            f"{first_file}: no such file. `dataset.tfeat_dir` is the beginning of file names and "
+            f"must end in `.`, but is `{tfeat_dir}`."
         )
     times, ids = (
         open_shard(times_stem(tfeat_dir, split, shard)),
@@ -183,8 +188,9 @@ def open_captions(tfeat_dir: str, split: Split, shard: int) -> tuple[ShardedTens
     ):
         if not good or tensor.data.dtype.kind not in kinds:
             raise DataError(
-                f"{tensor.name}_data.npy: must hold {wanted}, but holds {tensor.data.dtype} of shape "
-                f"{list(tensor.data.shape)}. Tokenise this shard again, or correct `dataset.tfeat_dir`."
+                f"{tensor.name}_data.npy: must hold {wanted}, but holds {tensor.data.dtype} of "
+                f"shape {list(tensor.data.shape)}. Tokenise this shard again, or correct "
+                "`dataset.tfeat_dir`."
             )
     return times, ids
 
@@ -192,6 +198,7 @@ def open_captions(tfeat_dir: str, split: Split, shard: int) -> tuple[ShardedTens
 def _check_rows(tensor: ShardedTensor, num_videos: int, vfeat_dir: str, split: Split) -> None:
     if len(tensor) != num_videos:
         raise DataError(
-            f"{tensor.name}: must have one row per video of {meta_path(vfeat_dir, split)}, {num_videos}, but has "
-            f"{len(tensor)}. Features, captions and meta file must come from the same packing: make them again."
+            f"{tensor.name}: must have one row per video of {meta_path(vfeat_dir, split)}, "
+            f"{num_videos}, but has {len(tensor)}. Features, captions and meta file must come from "
+            "the same packing: make them again."
         )

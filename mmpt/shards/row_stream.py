@@ -58,7 +58,7 @@ class RowStream:
 
 @contextmanager
 def row_stream(stem: str, width: int, dtype: np.dtype) -> Iterator[RowStream]:
-    """Opens `<stem>_data.npy` for streaming. Both files get their names when the block ends well."""
+    """Opens `<stem>_data.npy` for streaming. The files get their names when the block ends well."""
     with atomic_write(f"{stem}_data.npy", "wb") as data:
         stream = RowStream(data, width, dtype)
         yield stream

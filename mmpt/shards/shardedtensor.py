@@ -1,10 +1,13 @@
-"""Ragged rows in two `.npy` files per stem, mapped rather than read; one bounded cache of open maps per process.
+"""Ragged rows in two `.npy` files per stem, mapped rather than read.
 
-Mapped files are page cache: the kernel shares them between processes and takes them back when memory is short, so a
-worker's own memory does not grow with the rows it has read. The map is torch's, because Python's keeps a file
-descriptor open per map, and HowTo100M (300 shards x 3 tensors x 2 files) would pass the usual limit of 1,024. The
-kernel does not take back the page tables of a map, 1 GB for HowTo100M's features: a large map is therefore replaced
-after every `ROWS_PER_MAP` rows.
+Each process has one bounded cache of open maps.
+
+Mapped files are page cache: the kernel shares them between processes and takes them back when
+memory is short, so a worker's own memory does not grow with the rows it has read. The map is
+torch's, because Python's keeps a file descriptor open per map, and HowTo100M (300 shards x 3
+tensors x 2 files) would pass the usual limit of 1,024. The kernel does not take back the page
+tables of a map, 1 GB for HowTo100M's features: a large map is therefore replaced after every
+`ROWS_PER_MAP` rows.
 """
 
 from __future__ import annotations
@@ -29,10 +32,12 @@ REMEDY = "Pack this shard again, or download it again."
 
 
 class ShardedTensor:
-    """Ragged rows stored as one concatenated array: row i is `data[starts[i]:starts[i + 1]]` and may be empty."""
+    """Ragged rows stored as one concatenated array: row i is `data[starts[i]:starts[i + 1]]` and
+    may be empty.
+    """
 
     def __init__(self, data: np.ndarray, starts: np.ndarray, name: str = "ShardedTensor"):
-        """Check the invariants and keep both arrays.
+        """Checks the invariants and keep both arrays.
 
         Args:
             data: [total, ...] of any dtype, all rows one after another.
@@ -50,7 +55,7 @@ class ShardedTensor:
 
     @classmethod
     def from_list(cls, rows: Sequence[np.ndarray]) -> ShardedTensor:
-        """Concatenate `rows`, arrays that differ in their first axis only."""
+        """Concatenates `rows`, arrays that differ in their first axis only."""
         assert rows, "a ShardedTensor of nothing has no dtype"
         starts = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum([len(row) for row in rows], out=starts[1:])
@@ -60,7 +65,7 @@ class ShardedTensor:
     def load(
         cls, stem: str | os.PathLike[str], mmap_mode: Literal["r"] | None = None
     ) -> ShardedTensor:
-        """Open `<stem>_data.npy` and `<stem>_starts.npy`; the stem may contain dots.
+        """Opens `<stem>_data.npy` and `<stem>_starts.npy`; the stem may contain dots.
 
         Args:
             mmap_mode: "r" maps the files read-only, None reads them into memory.
@@ -75,7 +80,10 @@ class ShardedTensor:
         return shard
 
     def save(self, stem: str | os.PathLike[str]) -> None:
-        """Write both files under temporary names, then rename them; maps of this process are opened anew."""
+        """Writes both files under temporary names, then renames them.
+
+        Maps of this process are opened again.
+        """
         stem = os.fspath(stem)
         with (
             atomic_write(f"{stem}_data.npy", "wb") as data,
@@ -89,7 +97,7 @@ class ShardedTensor:
         return len(self.starts) - 1
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """Return row `row` as a view.
+        """Returns row `row` as a view.
 
         Raises:
             DataError: a large file was replaced by one of another length while it was in use.
@@ -103,7 +111,7 @@ class ShardedTensor:
         return self.data[self.starts[row] : self.starts[row + 1]]
 
     def lengths(self) -> np.ndarray:
-        """Return the length of every row, int64 [rows]."""
+        """Returns the length of every row, int64 [rows]."""
         return np.diff(self.starts.astype(np.int64, copy=False))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -114,7 +122,9 @@ class ShardedTensor:
 
 @lru_cache(maxsize=MAX_OPEN_SHARDS)
 def open_shard(stem: str) -> ShardedTensor:
-    """Return the mapped tensor at `stem`, opened and checked once per process; forked workers inherit open maps."""
+    """Returns the mapped tensor at `stem`, opened and checked once per process; forked workers
+    inherit open maps.
+    """
     return ShardedTensor.load(stem, mmap_mode="r")
 
 
@@ -133,12 +143,13 @@ def _check_starts(data: np.ndarray, starts: np.ndarray, name: str) -> None:
     if len(drops):
         at = int(drops[0]) + 1
         raise DataError(
-            f"{file}: starts must never decrease, but starts[{at}] is {starts[at]} after {starts[at - 1]}. {REMEDY}"
+            f"{file}: starts must never decrease, but starts[{at}] is {starts[at]} after "
+            f"{starts[at - 1]}. {REMEDY}"
         )
     if starts[-1] != len(data):
         raise DataError(
-            f"{file}: starts and data disagree: starts[-1] must be the {len(data)} rows of {name}_data.npy, "
-            f"but is {starts[-1]}. {REMEDY}"
+            f"{file}: starts and data disagree: starts[-1] must be the {len(data)} rows of "
+            f"{name}_data.npy, but is {starts[-1]}. {REMEDY}"
         )
 
 

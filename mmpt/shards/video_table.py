@@ -1,4 +1,4 @@
-"""Which videos a split uses and where they lie, as three arrays: a million videos cost 19 MB and no
+"""The videos of a split and their places, as three arrays: a million videos cost 19 MB and no
 Python objects.
 
 Arrays, not lists of strings, because reading a Python object writes its reference count, and a
@@ -102,9 +102,13 @@ def read_id_list(path: str | Path) -> list[str]:
 
 
 def load_video_table(
-    list_path: str | Path, vfeat_dir: str, tfeat_dir: str | None, split: Split, max_missing: float,
+    list_path: str | Path,
+    vfeat_dir: str,
+    tfeat_dir: str | None,
+    split: Split,
+    max_missing: float,
     vocab_size: int | None = None,
-) -> VideoTable:  # fmt: skip
+) -> VideoTable:
     """Returns the usable videos of a list, in list order, the same in every process.
 
     Ids that are not packed are dropped up to a share of `max_missing`; videos without a feature row
@@ -127,7 +131,8 @@ def load_video_table(
     usable = _drop_empty(table, shards, vfeat_dir, tfeat_dir, split, vocab_size)
     if len(usable) == 0:
         raise DataError(
-            f"{list_path}: at least one video must have features and captions, but none of {len(ids)} has."
+            f"{list_path}: at least one video must have features and captions, but none of "
+            f"{len(ids)} has."
         )
     return usable
 
@@ -142,17 +147,21 @@ def _report_missing(
     )
     if share > max_missing:
         raise DataError(
-            f"{what}; `dataset.max_missing` allows {max_missing:.2%}. Pack their features, take them off the list, "
-            "or raise `dataset.max_missing`."
+            f"{what}; `dataset.max_missing` allows {max_missing:.2%}. Pack their features, take "
+            "them off the list, or raise `dataset.max_missing`."
         )
     logger.warning("%s; they are dropped", what)
 
 
 def _drop_empty(
-    table: VideoTable, shards: Mapping[int, Sequence[str]], vfeat_dir: str, tfeat_dir: str | None, split: Split,
+    table: VideoTable,
+    shards: Mapping[int, Sequence[str]],
+    vfeat_dir: str,
+    tfeat_dir: str | None,
+    split: Split,
     vocab_size: int | None,
-) -> VideoTable:  # fmt: skip
-    """Checks every shard that `table` touches and leave out its videos without seconds or captions."""
+) -> VideoTable:
+    """Checks every shard of `table`; leaves out videos without seconds or captions."""
     usable = np.ones(len(table), dtype=bool)
     num_captions = num_reversed = num_outside = 0
     for shard in np.unique(table.shards).tolist():
@@ -171,8 +180,9 @@ def _drop_empty(
         what = "%d videos have no feature row or no caption and are left out (first: %s)"
         logger.warning(what, len(empty), names)
     if num_reversed or num_outside:
-        logger.warning(
-            "%s*: %d of %d captions reach outside their video, %d end before they start; clips are clamped",
-            tfeat_dir, num_outside, num_captions, num_reversed,
-        )  # fmt: skip
+        what = (
+            "%s*: %d of %d captions reach outside their video, %d end before they start; clips are "
+            "clamped"
+        )
+        logger.warning(what, tfeat_dir, num_outside, num_captions, num_reversed)
     return table.take(np.flatnonzero(usable))

@@ -1,4 +1,4 @@
-"""Packs features and tokenised captions of many videos into shards; the meta file is written last."""
+"""Packs features and tokenised captions into shards. The meta file is written last."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def write_feature_shard(
     for name, feature in zip(ids, features, strict=True):
         if feature.ndim != 2 or feature.shape[1] != FEATURE_DIM or feature.dtype.kind != "f":
             raise DataError(
-                f"video {name}: features must be floats of shape [seconds, {FEATURE_DIM}], but are {feature.dtype} of "
-                f"shape {list(feature.shape)}. Extract them again."
+                f"video {name}: features must be floats of shape [seconds, {FEATURE_DIM}], but are "
+                f"{feature.dtype} of shape {list(feature.shape)}. Extract them again."
             )
     ShardedTensor.from_list(features).save(video_stem(vfeat_dir, split, shard))
 

@@ -1,4 +1,6 @@
-"""Alignment metrics against counting by hand: pairs for ROC-AUC, seconds for hits, simulation for chance."""
+"""Alignment metrics against counting by hand: pairs for ROC-AUC, seconds for hits, simulation for
+chance.
+"""
 
 from __future__ import annotations
 

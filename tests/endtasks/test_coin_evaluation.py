@@ -30,7 +30,9 @@ METRIC = COINActionSegmentationMetric()
 
 
 class Echo(nn.Module):
-    """Gives its features as logits, and as the states of the video tower; a text's vector is looked up by its ids."""
+    """Gives its features as logits, and as the states of the video tower; a text's vector is looked
+    up by its ids.
+    """
 
     def __init__(self, texts_CD: torch.Tensor | None = None):
         super().__init__()
@@ -50,8 +52,14 @@ class Echo(nn.Module):
     def forward_text(self, caps: torch.Tensor, cmasks: torch.Tensor) -> tuple[torch.Tensor]:
         self.num_texts += len(caps)
         assert self.texts_CD is not None
-        return (torch.stack([self.texts_CD[hash(tuple(row[mask].tolist())) % len(self.texts_CD)]
-                             for row, mask in zip(caps, cmasks, strict=True)]),)  # fmt: skip
+        return (
+            torch.stack(
+                [
+                    self.texts_CD[hash(tuple(row[mask].tolist())) % len(self.texts_CD)]
+                    for row, mask in zip(caps, cmasks, strict=True)
+                ]
+            ),
+        )
 
 
 def windows_of(feature_LD: torch.Tensor) -> torch.Tensor:
@@ -151,9 +159,14 @@ def test_equal_scores_for_all_classes_are_chance() -> None:
     scores = np.ones((5, 5))
     credits = shared_credit(scores, targets)
     outputs = SegmentationOutputs(
-        predictions=scores.argmax(1), targets=targets, credits=credits, num_classes=5, video_ids=["a"],
-        step_credits=shared_credit(scores[:, 1:], targets - 1), video_lengths=[5],
-    )  # fmt: skip
+        predictions=scores.argmax(1),
+        targets=targets,
+        credits=credits,
+        num_classes=5,
+        video_ids=["a"],
+        step_credits=shared_credit(scores[:, 1:], targets - 1),
+        video_lengths=[5],
+    )
     numbers, chance = METRIC.compute(outputs), METRIC.chance(outputs)
     for name in ("frame_acc", "step_frame_acc", "step_choice_acc"):
         assert numbers[name] == pytest.approx(chance[name])

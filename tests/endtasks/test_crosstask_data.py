@@ -1,4 +1,6 @@
-"""CrossTask's files, its split, and items; the aligner's arrays are compared in tests/parity/test_e2e_coin.py."""
+"""CrossTask's files, its split, and items; the aligner's arrays are compared in
+tests/parity/test_e2e_coin.py.
+"""
 
 from __future__ import annotations
 
@@ -98,9 +100,13 @@ def test_items_carry_the_steps_of_their_task(files: dict[str, str], tmp_path: Pa
     assert steps.texts == STEPS["101"]
     assert steps.segments[0] == Segment(1, 6.5, 8.25)
     config = DatasetConfig(
-        **files, bert_name=tiny_bert(tmp_path / "bert"), max_video_len=8, max_len=18, sliding_window=4,
+        **files,
+        bert_name=tiny_bert(tmp_path / "bert"),
+        max_video_len=8,
+        max_len=18,
+        sliding_window=4,
         sliding_window_size=8,
-    )  # fmt: skip
+    )
     pieces = CrossTaskTextProcessor(config, Split.TEST)(steps)
     feature = CrossTaskVideoProcessor(config, Split.TEST)(video)
     item = CrossTaskAligner(config, Split.TEST)(video, feature, pieces, random.Random(0))

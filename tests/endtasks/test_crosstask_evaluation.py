@@ -35,7 +35,9 @@ def totals_of_placements(values_LK: np.ndarray) -> dict[tuple[int, ...], float]:
 
 
 def walk_by_states(cost: np.ndarray) -> list[int]:
-    """The seconds of the steps by the recursion state by state, predecessors tried in the stated order."""
+    """The seconds of the steps by the recursion state by state, predecessors tried in the stated
+    order.
+    """
     num_seconds, num_steps = cost.shape
     states = range(2 * num_steps + 1)
     best = [0.0] + [float("inf")] * (2 * num_steps)

@@ -1,4 +1,6 @@
-"""HTM-Align's predictor against one window at a time, and its metric on similarities whose right answers are known."""
+"""HTM-Align's predictor against one window at a time, and its metric on similarities whose right
+answers are known.
+"""
 
 from __future__ import annotations
 
@@ -38,9 +40,12 @@ CPU = torch.device("cpu")
 def config(tmp_path: Path) -> DatasetConfig:
     """Of the recorded tiny checkpoint: windows of 16 seconds."""
     return DatasetConfig(
-        bert_name=str(make_run(tmp_path / "run") / "bert"), max_video_len=F, max_len=F + T, sliding_window=4,
+        bert_name=str(make_run(tmp_path / "run") / "bert"),
+        max_video_len=F,
+        max_len=F + T,
+        sliding_window=4,
         sliding_window_size=F,
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -118,8 +123,13 @@ def test_a_diverged_checkpoint_is_refused(config: DatasetConfig, model: torch.nn
 def video(
     similarity: np.ndarray, aligned: list[bool], spans: list[tuple[float, float]]
 ) -> AlignedVideo:
-    return AlignedVideo("v", similarity.astype(np.float32), np.ones(similarity.shape, bool), np.array(aligned),
-                        np.array(spans, dtype=np.float64))  # fmt: skip
+    return AlignedVideo(
+        "v",
+        similarity.astype(np.float32),
+        np.ones(similarity.shape, bool),
+        np.array(aligned),
+        np.array(spans, dtype=np.float64),
+    )
 
 
 def test_known_answers() -> None:

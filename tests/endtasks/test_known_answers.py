@@ -1,4 +1,6 @@
-"""MSR-VTT and DiDeMo through the scoring command, with features made so that every score and rank is known."""
+"""MSR-VTT and DiDeMo through the scoring command, with features made so that every score and rank
+is known.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def run(name: str, annotations: Path, features: Path, overrides: list[str], **op
 
 
 def write_videos(folder: Path, vectors: dict[str, np.ndarray]) -> None:
-    """Write features that are `vectors[id]` on average, one to 40 seconds; only the first 16 count in every task."""
+    """Write features that are `vectors[id]` on average, one to 40 seconds; only the first 16 count
+    in every task.
+    """
     folder.mkdir()
     rng = np.random.default_rng(3)
     for video, vector in vectors.items():
@@ -55,7 +59,9 @@ def write_videos(folder: Path, vectors: dict[str, np.ndarray]) -> None:
 
 
 def check_retrieval(annotations: Path, folder: Path) -> dict[str, float]:
-    """Score an MSR-VTT file whose every fourth video shows what the next one's sentence says, if less clearly."""
+    """Score an MSR-VTT file whose every fourth video shows what the next one's sentence says, if
+    less clearly.
+    """
     with annotations.open(newline="") as file:
         rows = list(csv.DictReader(file))
     texts = [row["sentence"] for row in rows]
@@ -97,7 +103,9 @@ def check_choice(annotations: Path, folder: Path) -> float:
 
 
 def check_moments(annotations: Path, folder: Path) -> dict[str, float]:
-    """Score a DiDeMo file: each query's pieces get known scores, the published numbers follow by plain loops."""
+    """Score a DiDeMo file: each query's pieces get known scores, the published numbers follow by
+    plain loops.
+    """
     queries = json.loads(annotations.read_text())
     texts = [query["description"] for query in queries]
     overrides = make_oracle(folder, texts)
@@ -145,7 +153,9 @@ def stem(query: dict) -> str:
 
 
 def naive_moment(query: dict, piece_scores: np.ndarray, num_seconds: int) -> tuple[float, float]:
-    """Mean of the three smallest ranks of chosen moments, and of the three largest IoUs of the best one."""
+    """Mean of the three smallest ranks of chosen moments, and of the three largest IoUs of the best
+    one.
+    """
     # The oracle's padding scores zero.
     second = [piece_scores[s // 5] if s < num_seconds else 0.0 for s in range(30)]
     moments = [(a, b) for a in range(6) for b in range(a, 6) if 5 * a < num_seconds]

@@ -1,4 +1,6 @@
-"""YouCook2 through the scoring command on a CSV, with features made so that the right answers are known beforehand."""
+"""YouCook2 through the scoring command on a CSV, with features made so that the right answers are
+known beforehand.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ def write_csv(path: Path, clips: Clips) -> Path:
 
 
 def random_clips(num_videos: int) -> Clips:
-    """Clips of 16 seconds that begin where a window does, with pauses of 16 or 32 seconds between them."""
+    """Clips of 16 seconds that begin where a window does, with pauses of 16 or 32 seconds between
+    them.
+    """
     rng = np.random.default_rng(1)
     clips: Clips = {}
     for v in range(num_videos):
@@ -62,7 +66,9 @@ def random_clips(num_videos: int) -> Clips:
 
 
 def write_features(folder: Path, clips: Clips, shown: Callable[[str, int], np.ndarray]) -> None:
-    """Write a feature per second: `shown(video, k)` during clip k, the later of two that overlap; noise in between."""
+    """Write a feature per second: `shown(video, k)` during clip k, the later of two that overlap;
+    noise in between.
+    """
     folder.mkdir()
     rng = np.random.default_rng(2)
     for video, listed in clips.items():
@@ -82,7 +88,8 @@ def run(
 
 
 def swapped_videos(annotations: Path, folder: Path) -> tuple[dict[str, dict[str, float]], set[str]]:
-    """Score videos of which the first two of every five show each other's captions; return also the videos that don't.
+    """Score videos of which the first two of every five show each other's captions; return also the
+    videos that don't.
 
     Nothing but a swapped paragraph's partner shows its captions, and all others show their own.
     """

@@ -116,7 +116,8 @@ def test_fewer_judgements_than_count_and_none_that_is_ranked() -> None:
         video_ids=["a", "b"],
     )
     numbers = DiDeMoMetric().compute(outputs)
-    # first query: ranks 1 and 2, IoU 1 and 1/2; second: no judged moment is ranked, nothing overlaps
+    # first query: ranks 1 and 2, IoU 1 and 1/2; second: no judged moment is ranked, nothing
+    # overlaps
     assert (numbers["rank1"], numbers["rank5"]) == (0.0, 0.5)
     assert numbers["miou"] == pytest.approx((0.75 + 0) / 2)
 

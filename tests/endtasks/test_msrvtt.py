@@ -18,7 +18,10 @@ from mmpt.errors import DataError
 from mmpt.processors.downstream import DSAligner, VideoProcessor
 from tests.tiny_bert import tiny_bert
 
-TEST_CSV = "key,vid_key,video_id,sentence\nret0,msr0,video0,cut the tomato\nret1,msr1,video1,now we add salt\n"
+TEST_CSV = (
+    "key,vid_key,video_id,sentence\nret0,msr0,video0,cut the tomato\n"
+    "ret1,msr1,video1,now we add salt\n"
+)
 QA_HEADER = "\tkey\tvid_key\ta1\ta2\ta3\ta4\ta5\tanswer\n"
 
 
@@ -61,7 +64,9 @@ def test_test_items(tmp_path: Path) -> None:
 
 
 def test_training_items(tmp_path: Path) -> None:
-    """The full test list extends training only if the ids to leave out are given too; the whole table is repeated."""
+    """The full test list extends training only if the ids to leave out are given too; the whole
+    table is repeated.
+    """
     full = "video_id,sentence\nvideo0,a\nvideo7,b\nvideo8,c\n"
     files = write(tmp_path, train="video_id\nvideo5\nvideo6\n", full=full, test=TEST_CSV)
     settings: dict[str, Any] = {
@@ -196,7 +201,7 @@ def test_other_question_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     path = write(tmp_path, qa=TEST_CSV)["qa"]
     with pytest.raises(
         DataError,
-        match=r"must have the columns a1, a2, a3, a4, a5, answer \(cells separated by tabs\)|vid_key, a1",
+        match=r"must have the columns vid_key, a1, .*, answer \(cells separated by tabs\)",
     ):
         MSRVTTQAMetaProcessor(DatasetConfig(test_path=path), Split.TEST)
     path = write(tmp_path, qa=QA_HEADER + question(1, 1).replace("a cat", "a dog"))["qa"]

@@ -1,4 +1,4 @@
-"""Multiple choice against one answer at a time through small towers, and its rule for equal scores."""
+"""Multiple choice against one answer at a time, and its rule for equal scores."""
 
 from __future__ import annotations
 

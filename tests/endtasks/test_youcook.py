@@ -1,4 +1,6 @@
-"""YouCook2's files in all their forms, the clips and whole videos made of them, and what is said about mistakes."""
+"""YouCook2's files in all their forms, the clips and whole videos made of them, and what is said
+about mistakes.
+"""
 
 from __future__ import annotations
 
@@ -42,12 +44,17 @@ DATABASE = {
     "c": {"annotations": [{"segment": [0, 40], "sentence": "eat the soup", "id": 0}]},
     "unused": {"subset": "testing"},
 }
-CSV = "end,start,task,text,video_id\n12,7,1,stir the pot,a_b\n5,2,1,cut the onion,a_b\n40,0,1,eat the soup,c\n"
+CSV = (
+    "end,start,task,text,video_id\n12,7,1,stir the pot,a_b\n5,2,1,cut the onion,a_b\n"
+    "40,0,1,eat the soup,c\n"
+)
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """A folder with every form of the same annotations, and features of 12 seconds for a_b and 36 for c."""
+    """A folder with every form of the same annotations, and features of 12 seconds for a_b and 36
+    for c.
+    """
     (tmp_path / "val.pkl").write_bytes(pickle.dumps(RECORDS))
     (tmp_path / "val.json").write_text(json.dumps(RECORDS))
     (tmp_path / "val.csv").write_text(CSV)

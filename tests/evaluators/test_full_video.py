@@ -1,4 +1,4 @@
-"""Alignment scores of all pairs at once against loops over one pair, written from the definitions."""
+"""Alignment scores of all pairs at once against loops over one pair."""
 
 import numpy as np
 import pytest

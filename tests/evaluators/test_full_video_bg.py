@@ -1,4 +1,6 @@
-"""Alignment with whole videos and their background against loops over one pair, written from the definitions."""
+"""Alignment with whole videos and their background against loops over one pair, written from the
+definitions.
+"""
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ from mmpt.evaluators.warping import Form
 from tests.evaluators import naive_warping
 from tests.evaluators.test_full_video import blocks_of
 
-# captions and windows: ragged; more captions than windows (crops the block that lies on its side); one caption; equal
+# captions and windows: ragged; more captions than windows (crops the block that lies on its side);
+# one caption; equal
 SIZES = [
     ([3, 6, 1, 4, 6, 2], [9, 4, 12, 1, 7, 30]),
     ([9, 5, 8], [3, 2, 4]),

@@ -15,7 +15,9 @@ CPU = torch.device("cpu")
 
 
 class TinyTwoTower(nn.Module):
-    """Masked means of an embedding and of projected features, with dropout so that eval mode matters."""
+    """Masked means of an embedding and of projected features, with dropout so that eval mode
+    matters.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -45,13 +45,12 @@ def test_every_evaluation_has_its_benchmark(path: Path, monkeypatch: pytest.Monk
 
 def test_recalls_grow_with_k() -> None:
     for benchmark in PUBLISHED.values():
-        for prefix in {
-            name.removesuffix("R1") for name in benchmark.numbers if name.endswith("R1")
-        }:
-            for at_1, at_5, at_10 in zip(
-                *(benchmark.numbers[f"{prefix}R{k}"] for k in (1, 5, 10)), strict=True
-            ):
-                assert (at_1 is None and at_5 is None and at_10 is None) or at_1 < at_5 < at_10  # type: ignore[operator]
+        for name, at_1 in benchmark.numbers.items():
+            if not name.endswith("R1"):
+                continue
+            at_5, at_10 = (benchmark.numbers[name.replace("R1", f"R{k}")] for k in (5, 10))
+            for values in zip(at_1, at_5, at_10, strict=True):
+                assert values == (None, None, None) or list(values) == sorted(values)  # type: ignore[type-var]
 
 
 def test_some_numbers_from_the_papers() -> None:
@@ -59,10 +58,19 @@ def test_some_numbers_from_the_papers() -> None:
     assert full_video.numbers["OTAM-R1"] == (52.8, 84.9, 88.9)
     assert full_video.results_of("Norton") == {
         "FullVideoRetrievalMetric": pytest.approx(
-            {"R1": 0.755, "R5": 0.95, "R10": 0.977, "DTW-R1": 0.887, "DTW-R5": 0.988, "DTW-R10": 0.995,
-             "OTAM-R1": 0.889, "OTAM-R5": 0.984, "OTAM-R10": 0.995}
+            {
+                "R1": 0.755,
+                "R5": 0.95,
+                "R10": 0.977,
+                "DTW-R1": 0.887,
+                "DTW-R5": 0.988,
+                "DTW-R10": 0.995,
+                "OTAM-R1": 0.889,
+                "OTAM-R5": 0.984,
+                "OTAM-R10": 0.995,
+            }
         )
-    }  # fmt: skip
+    }
     # Not reported.
     assert PUBLISHED["coin_zs"].results_of("Norton") == {"COINActionSegmentationMetric": {}}
 

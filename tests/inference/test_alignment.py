@@ -1,4 +1,6 @@
-"""Transport between sentences and seconds: pure parts against brute force, the whole against a hand-made video."""
+"""Transport between sentences and seconds: pure parts against brute force, the whole against a
+hand-made video.
+"""
 
 import itertools
 
@@ -47,7 +49,9 @@ def test_span_reaches_to_half_of_the_peak():
 
 
 def test_a_hand_made_video_is_taken_apart():
-    """Three scenes of 4, 2 and 3 seconds, shown in another order than told; the last sentence is not in the picture."""
+    """Three scenes of 4, 2 and 3 seconds, shown in another order than told; the last sentence is
+    not in the picture.
+    """
     scenes = torch.eye(4)[[0, 0, 0, 0, 1, 1, 2, 2, 2]]
     result = align_sentences(
         3 * torch.eye(4)[[2, 0, 1, 3]], scenes, epsilon=0.3, iterations=50, monotone=False

@@ -1,4 +1,6 @@
-"""Inference: vectors against the towers run by hand, windows, alignment, saving and loading, and what is refused."""
+"""Inference: vectors against the towers run by hand, windows, alignment, saving and loading, and
+what is refused.
+"""
 
 import json
 import shutil
@@ -43,7 +45,9 @@ def features(seconds: int, seed: int = 0) -> np.ndarray:
 def embed_by_hand(
     model: MMPTModel, rows: np.ndarray, text: str = "cut"
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pooled video and text of one window and one text, by the aligner and the whole model, one item at a time."""
+    """Pooled video and text of one window and one text, by the aligner and the whole model, one
+    item at a time.
+    """
     caps, cmasks = model.aligner.build_text_seq(
         model.tokenizer(text, add_special_tokens=False)["input_ids"]
     )

@@ -1,4 +1,6 @@
-"""Loading S3D: strictly, with and without its dictionary, and what is said when something is missing."""
+"""Loading S3D: strictly, with and without its dictionary, and what is said when something is
+missing.
+"""
 
 import pickle
 
@@ -14,7 +16,9 @@ WORDS = ["cut", "the", "tomato", "it's"]
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory):
-    """Weights and dictionary as they are published, with random numbers; the file holds the text tower."""
+    """Weights and dictionary as they are published, with random numbers; the file holds the text
+    tower.
+    """
     folder = tmp_path_factory.mktemp("s3d")
     network = S3D(WORDS)
     torch.save(network.state_dict(), folder / "s3d_howto100m.pth")

@@ -1,4 +1,6 @@
-"""Which videos are found in folders, lists and CSV files, under which ids, and how they are divided."""
+"""Which videos are found in folders, lists and CSV files, under which ids, and how they are
+divided.
+"""
 
 from __future__ import annotations
 

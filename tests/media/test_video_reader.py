@@ -1,4 +1,6 @@
-"""Pictures out of real files: bit for bit FFmpeg's fps, scale, crop and RGB24, and what was drawn at those times."""
+"""Pictures out of real files: bit for bit FFmpeg's fps, scale, crop and RGB24, and what was drawn
+at those times.
+"""
 
 from __future__ import annotations
 
@@ -100,10 +102,14 @@ def plain_ffmpeg(path: Path, extra: str | None = None) -> np.ndarray:
             if nodes is None:
                 nodes = [
                     graph.add(
-                        "buffer", video_size=f"{width}x{height}", pix_fmt=frame.format.name,
-                        range=str(frame.color_range), time_base=str(stream.time_base), pixel_aspect="1/1",
+                        "buffer",
+                        video_size=f"{width}x{height}",
+                        pix_fmt=frame.format.name,
+                        range=str(frame.color_range),
+                        time_base=str(stream.time_base),
+                        pixel_aspect="1/1",
                     )
-                ]  # fmt: skip
+                ]
                 nodes += [graph.add(*step) for step in [*steps, ("buffersink", "")]]
                 graph.link_nodes(*nodes).configure()
             graph.push(frame)
@@ -114,7 +120,9 @@ def plain_ffmpeg(path: Path, extra: str | None = None) -> np.ndarray:
 
 
 def expected(picture: np.ndarray) -> np.ndarray:
-    """Shrink and crop a drawn picture by nearest neighbour: where colours and places should be, not exact edges."""
+    """Shrink and crop a drawn picture by nearest neighbour: where colours and places should be, not
+    exact edges.
+    """
     height, width = picture.shape[:2]
     high, wide = scaled_size(height, width)
     rows = ((np.arange(high) + 0.5) * height / high).astype(int)

@@ -38,7 +38,7 @@ def fusion(seed: int = 0, layers: int = 1, **changes) -> MMFusionSeparate:
 
 
 def saved(path, model, **more):
-    """Write what fairseq writes: prefixed weights beside settings and states of no interest here."""
+    """Writes what fairseq writes: prefixed weights, settings and other states."""
     state = OrderedDict((f"mmmodel.{name}", value) for name, value in model.state_dict().items())
     torch.save(
         {"args": None, "cfg": {"model": argparse.Namespace(arch="mmarch")}, "model": state, **more},

@@ -13,9 +13,14 @@ from mmpt.utils.peak import PEAK_TFLOPS, peak_tflops
 @pytest.mark.parametrize("frozen", [False, True])
 def test_operations_of_a_step_are_those_that_torch_counts(frozen: bool) -> None:
     config = BertConfig(
-        vocab_size=50, hidden_size=64, num_hidden_layers=4, num_attention_heads=2, intermediate_size=96,
-        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-    )  # fmt: skip
+        vocab_size=50,
+        hidden_size=64,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=96,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
     model = MMFusionSeparate(config, num_hidden_video_layers=2, max_video_len=9)
     if frozen:
         freeze_all_but_layernorm(model)

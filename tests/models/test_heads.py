@@ -1,4 +1,6 @@
-"""The downstream models as a YAML and a training see them; their numbers are compared in tests/parity/test_heads.py."""
+"""The downstream models as a YAML and a training see them; their numbers are compared in
+tests/parity/test_heads.py.
+"""
 
 from __future__ import annotations
 

@@ -216,7 +216,9 @@ def _page_tables_kb():
 
 
 def test_rows_read_at_random_give_their_page_tables_back(tmp_path, monkeypatch):
-    """1,024 rows of 1 kB with 2 MB between them, so each has a page of tables of its own; the file has no blocks."""
+    """1,024 rows of 1 kB with 2 MB between them, so each has a page of tables of its own; the file
+    has no blocks.
+    """
     lengths = np.tile([1, 2047], 1024)
     with open(tmp_path / "s_data.npy", "wb") as file:
         np.lib.format.write_array_header_1_0(

@@ -24,7 +24,9 @@ def write(path: Path, content: str | bytes) -> Path:
 
 
 def test_rows_with_their_lines(tmp_path: Path) -> None:
-    """A byte order mark, Windows line ends, quoted separators, spaces and blank lines are no mistakes."""
+    """A byte order mark, Windows line ends, quoted separators, spaces and blank lines are no
+    mistakes.
+    """
     path = write(tmp_path / "a.csv", '\ufeffid, text ,note\r\nv1,"a, b",\r\n\r\n v2 ,c,x\r\n')
     rows = [Captioned(line=2, id="v1", text="a, b"), Captioned(line=4, id="v2", text="c")]
     assert read_table(path, Captioned) == rows

@@ -41,7 +41,7 @@ NUM_STEPS = 778
 IGNORE_INDEX = -100
 """Target of padded seconds, as the cross-entropy expects it."""
 SUBSETS = {Split.TRAIN: "training", Split.VALID: "testing", Split.TEST: "testing"}
-"""Subset of the file that a split reads; fine-tuning is validated on the test videos, as released."""
+"""Subset of each split. Fine-tuning is validated on the test videos, as released."""
 
 
 class Segment(NamedTuple):
@@ -55,7 +55,7 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class CoinAnnotation:
-    """What the file says."""
+    """Content of the file."""
 
     videos: dict[str, dict[str, list[Segment]]]
     """Subset -> video id -> segments in the order of the file."""
@@ -81,7 +81,8 @@ class COINActionSegmentationMetaProcessor(MetaProcessor):
         videos = read_coin(path).videos.get(subset, {})
         if not videos:
             raise DataError(
-                f"{path}: must hold videos of the subset {subset}, but holds none. Download it again."
+                f"{path}: must hold videos of the subset {subset}, but holds none. Download it "
+                "again."
             )
         self.items = keep_with_features(list(videos.items()), lambda item: item[0], config, split)
 
@@ -194,13 +195,14 @@ def step_labels(path: str) -> list[str]:
     labels = read_coin(path).labels
     if not labels:
         raise DataError(
-            f"{path}: must hold steps in the subset {SUBSETS[Split.TEST]}, but holds none. Download it again."
+            f"{path}: must hold steps in the subset {SUBSETS[Split.TEST]}, but holds none. "
+            "Download it again."
         )
     last = max(labels)
     if without := [str(step) for step in range(1, last + 1) if step not in labels]:
         raise DataError(
-            f"{path}: every step from 1 to {last} must have a label in the testing subset, but {len(without)} have "
-            f"none (first: {', '.join(without[:5])}). Download it again."
+            f"{path}: every step from 1 to {last} must have a label in the testing subset, but "
+            f"{len(without)} have none (first: {', '.join(without[:5])}). Download it again."
         )
     repeated = last - len(set(labels.values()))
     if repeated:

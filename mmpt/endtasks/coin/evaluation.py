@@ -69,10 +69,10 @@ class SegmentationOutputs(Outputs):
 
 
 class Scorer(NamedTuple):
-    """How the seconds of a video are scored."""
+    """A way to score the seconds of a video."""
 
     score_windows: Callable[[dict[str, torch.Tensor]], torch.Tensor]
-    """Model inputs of one video -> float scores [W, F, C], without class 0 if `background` is set."""
+    """Model inputs of one video -> scores [W, F, C], without class 0 if `background` is set."""
     background: float | None = None
     """Score of class 0 in every second; None where `score_windows` scores it."""
 
@@ -219,8 +219,9 @@ class COINActionSegmentationMetric(Metric[SegmentationOutputs]):
         with_step_R = outputs.targets != 0
         if not with_step_R.any():
             raise DataError(
-                f"None of the {len(with_step_R)} test seconds has a step, so annotations and features do not belong "
-                "together; check `dataset.test_path` and `dataset.vfeat_dir`."
+                f"None of the {len(with_step_R)} test seconds has a step, so annotations and "
+                "features do not belong together; check `dataset.test_path` and "
+                "`dataset.vfeat_dir`."
             )
         return {
             "frame_acc": float(outputs.credits.mean()),
@@ -244,6 +245,6 @@ class COINActionSegmentationMetric(Metric[SegmentationOutputs]):
     def summary(self, result: Mapping[str, float]) -> str:
         """Returns the line of the release, and the share of predicted "O"."""
         return (
-            f"frame accuracy: {result['frame_acc']:.4f} (predicted as O: {result['predicted_O']:.4f}, "
-            f"truly O: {result['true_O']:.4f})"
+            f"frame accuracy: {result['frame_acc']:.4f} (predicted as O: "
+            f"{result['predicted_O']:.4f}, truly O: {result['true_O']:.4f})"
         )

@@ -47,7 +47,7 @@ SPLIT_SEED = 0
 
 
 class TaskVideo(NamedTuple):
-    """A video and what is done in it; the video's id comes first, as the feature reader wants it."""
+    """A video and its task. The id comes first, as the feature reader expects."""
 
     video_id: str
     task: str
@@ -89,9 +89,9 @@ class CrossTaskMetaProcessor(MetaProcessor):
         )
         if not videos:
             raise DataError(
-                f"{config.train_csv_path}: there must be {split.value} videos with annotations, but there are none: "
-                "only primary tasks with more than `dataset.n_train` videos are tested on. Check `n_train` and the "
-                "CrossTask files under `dataset`."
+                f"{config.train_csv_path}: there must be {split.value} videos with annotations, "
+                "but there are none: only primary tasks with more than `dataset.n_train` videos "
+                "are tested on. Check `n_train` and the CrossTask files under `dataset`."
             )
         self.items = [(video, self._steps_of(video, tasks[video.task])) for video in videos]
         if empty := [video.video_id for video, steps in self.items if not steps.segments]:
@@ -100,7 +100,7 @@ class CrossTaskMetaProcessor(MetaProcessor):
     def _split_videos(
         self, primary: set[str], tasks: set[str]
     ) -> tuple[list[TaskVideo], list[TaskVideo]]:
-        """Returns the training and the test videos of `tasks`, those without features among them."""
+        """Returns the training and the test videos of `tasks`, with or without features."""
         listed, held_out = (
             read_videos(self.need_str("train_csv_path")),
             read_videos(self.need_str("val_csv_path")),

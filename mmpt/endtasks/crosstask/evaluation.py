@@ -40,7 +40,7 @@ logger = get_logger(__name__)
 
 
 class PlacedVideo(NamedTuple):
-    """Where the steps of a video are, and where they were placed."""
+    """The steps of a video: where they are, and where they were placed."""
 
     task: str
     video_id: str

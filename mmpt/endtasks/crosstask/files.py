@@ -75,7 +75,8 @@ def read_tasks(path: str) -> dict[str, list[str]]:
         task, steps = _read_task(path, first + 1, block)
         if task in tasks:
             raise DataError(
-                f"{path}, line {first + 1}: task {task} must come once, but comes twice. Remove one."
+                f"{path}, line {first + 1}: task {task} must come once, but comes twice. Remove "
+                "one."
             )
         tasks[task] = steps
     if not tasks:
@@ -92,14 +93,15 @@ def _read_task(path: str, line: int, block: list[str]) -> tuple[str, list[str]]:
         or any(block[5:])
     ):
         raise DataError(
-            f"{path}, line {line}: a task must be six lines: id, title, url, number of steps, the steps between "
-            f"commas, a blank line; but here is {' / '.join(block)!r:.120}. Download CrossTask's file again."
+            f"{path}, line {line}: a task must be six lines: id, title, url, number of steps, the "
+            f"steps between commas, a blank line; but here is {' / '.join(block)!r:.120}. Download "
+            "CrossTask's file again."
         )
     steps = [step.strip() for step in block[4].split(",")]
     if len(steps) != int(block[3]) or not all(steps):
         raise DataError(
-            f"{path}, line {line + 4}: task {task} must have {block[3]} steps with a text each, but these are "
-            f"{block[4]!r:.120}."
+            f"{path}, line {line + 4}: task {task} must have {block[3]} steps with a text each, "
+            f"but these are {block[4]!r:.120}."
         )
     return task, steps
 

@@ -43,7 +43,7 @@ _CHANCE_DRAWS = 50
 
 @dataclass(frozen=True, kw_only=True)
 class MomentOutputs(Outputs):
-    """How well each second of its video fits each query, from which moments are scored and ranked."""
+    """Scores of every second for each query, from which moments are scored and ranked."""
 
     second_scores: np.ndarray  # float32 [N, S]: dot products with the sentence, also for padding
     num_seconds: np.ndarray  # int64 [N]: real seconds of the first S, at least 1
@@ -173,7 +173,7 @@ class DiDeMoMetric(Metric[MomentOutputs]):
 
 
 def _both_forms(ranking: Callable[[Form], np.ndarray], times_NA2: np.ndarray) -> dict[str, float]:
-    """Returns the metrics of the published ranking, and as `real-...` those of the corrected one."""
+    """Returns the metrics of the published ranking and, as `real-...`, of the corrected one."""
     corrected = moment_metrics(ranking("corrected"), times_NA2)
     real = {f"real-{name}": value for name, value in corrected.items()}
     return moment_metrics(ranking("released"), times_NA2) | real

@@ -49,7 +49,7 @@ over union of two moments.
 
 
 class Agreement(NamedTuple):
-    """How a ranking agrees with the judgements of each query."""
+    """Agreement of a ranking with the judgements of each query."""
 
     ranks: np.ndarray
     """float64 [N]: mean of the smallest ranks (from 1) of chosen moments; infinite when none of
@@ -121,7 +121,7 @@ def agreement(ranking_NM: np.ndarray, times_NA2: np.ndarray) -> Agreement:
 
 
 def _mean_of_smallest(values_NA: np.ndarray) -> np.ndarray:
-    """Mean of the `MOST_AGREEING` smallest finite values of each row; infinite where there is none."""
+    """Returns the mean of each row's `MOST_AGREEING` smallest finite values, else infinity."""
     smallest = np.sort(values_NA, axis=1)[:, :MOST_AGREEING]
     finite = np.isfinite(smallest)
     count = finite.sum(axis=1)

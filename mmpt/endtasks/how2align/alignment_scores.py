@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 NEVER_COVERED = -60000.0
-"""What the release puts where no window was compared with a sentence: below every cosine."""
+"""Released value of seconds that were not compared with a sentence; below every cosine."""
 
 
 class Placement(NamedTuple):
-    """How a video's sentences are placed."""
+    """Placement of a video's sentences."""
 
     hits_n: np.ndarray
     """float64 [n]: 1 if the best second is a true one, else 0; the share of true ones among equally

@@ -176,8 +176,9 @@ class How2AlignMetric(Metric[How2AlignOutputs]):
         aligned_N = outputs.aligned
         if aligned_N.all() or not aligned_N.any():
             raise DataError(
-                f"The scored videos must have sentences that are alignable and others, but {int(aligned_N.sum())} of "
-                f"{len(aligned_N)} are. Score more videos of `dataset.anno_path`."
+                "The scored videos must have sentences that are alignable and others, but "
+                f"{int(aligned_N.sum())} of {len(aligned_N)} are. Score more videos of "
+                "`dataset.anno_path`."
             )
         published = [place_released(video.similarity, video.spans_s) for video in outputs.videos]
         corrected = [
@@ -215,7 +216,8 @@ class How2AlignMetric(Metric[How2AlignOutputs]):
     def summary(self, result: Mapping[str, float]) -> str:
         """Returns the two numbers of the release, and how many sentences they are not about."""
         never = result["never-compared"]
-        return f"Recall: {result['Recall']:.4f} - AUC: {result['AUC']:.4f} - sentences never compared: {never:.1%}"
+        published = f"Recall: {result['Recall']:.4f} - AUC: {result['AUC']:.4f}"
+        return f"{published} - sentences never compared: {never:.1%}"
 
 
 def _numbers(placements: list[Placement], aligned_N: np.ndarray, suffix: str) -> dict[str, float]:

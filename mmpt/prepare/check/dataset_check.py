@@ -69,7 +69,10 @@ def check_dataset(
     """
     dataset = config.dataset
     if config.is_test or dataset.vfeat_dir is None or not (dataset.train_path or dataset.val_path):
-        problem = "must be a training config with `dataset.vfeat_dir` and `dataset.train_path`, but is not."
+        problem = (
+            "must be a training config with `dataset.vfeat_dir` and `dataset.train_path`, but is "
+            "not."
+        )
         raise ConfigError(config.path, [problem])
     report = DatasetReport(config.path)
     vocab_size = _vocab_size(config, report.damage)
@@ -85,9 +88,13 @@ def check_dataset(
         report.splits[split.shard_name] = statistics
         shards = _read_meta(config, split, listed.ids, statistics, report.damage)
         check = ShardCheck(
-            vfeat_dir=dataset.vfeat_dir, tfeat_dir=dataset.tfeat_dir, split=split, shards=shards,
-            listed=frozenset(listed.ids), vocab_size=vocab_size,
-        )  # fmt: skip
+            vfeat_dir=dataset.vfeat_dir,
+            tfeat_dir=dataset.tfeat_dir,
+            split=split,
+            shards=shards,
+            listed=frozenset(listed.ids),
+            vocab_size=vocab_size,
+        )
         _read_shards(check, _spread(sorted(shards), max_shards), workers, statistics, report.damage)
         _check_batch(config, statistics, str(paths[split]), report.damage)
     return report
@@ -178,5 +185,8 @@ def _check_batch(
         and statistics.shards
         and usable < wanted
     ):
-        what = f"`dataset.num_video_per_batch` is {wanted}, but only {usable} videos have features and captions"
+        what = (
+            f"`dataset.num_video_per_batch` is {wanted}, but only {usable} videos have features "
+            "and captions"
+        )
         damage.append(Damage(path, "", what))

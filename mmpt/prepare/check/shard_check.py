@@ -23,7 +23,7 @@ BLOCK_ROWS = 8192  # 16 MB as float32
 
 
 class Damage(NamedTuple):
-    """What cannot be trained on."""
+    """A reason why a file or video cannot be trained on."""
 
     file: str
     video: str  # empty where the whole file is meant
@@ -51,7 +51,7 @@ class ShardCheck:
     vocab_size: int | None
 
     def __call__(self, shard: int) -> tuple[SplitStatistics, list[Damage]]:
-        """Returns what shard number `shard` holds of the listed videos, and what is damaged in it."""
+        """Returns the statistics of a shard's listed videos, and what is damaged in the shard."""
         ids = self.shards[shard]
         listed_V = np.array([name in self.listed for name in ids], dtype=bool)
         statistics = SplitStatistics(shards_read=1)

@@ -43,7 +43,7 @@ class SplitStatistics:
     covered_s: float = 0.0  # seconds with at least one caption
     reversed: int = 0  # captions that end before they start
     negative: int = 0  # captions that start before their video
-    late: int = 0  # captions that start behind their video
+    late: int = 0  # captions that start after their video
     unordered: int = 0
     empty: int = 0  # captions without a word piece
     unknown_pieces: int = 0  # ids that the vocabulary does not have
@@ -89,7 +89,7 @@ class SplitStatistics:
             "  without a word": _part(self.empty, self.captions),
             "  end before they start": _part(self.reversed, self.captions),
             "  start before their video": _part(self.negative, self.captions),
-            "  start behind their video": _part(self.late, self.captions),
+            "  start after their video": _part(self.late, self.captions),
             "  out of order": _part(self.unordered, self.captions),
             "tokens": f"{self.pieces:,}",
             "  of a caption": _range(pieces, 1),

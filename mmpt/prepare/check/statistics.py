@@ -1,5 +1,4 @@
-"""What can be said of features and captions in numbers: pure functions of arrays, and tallies that
-can be merged.
+"""Statistics of features and captions: pure functions of arrays, and tallies that can be merged.
 
 Legend: V videos, C captions of all of them, R feature rows (seconds), W slots of word pieces.
 """
@@ -85,7 +84,7 @@ def caption_seconds(
     ends_C = np.maximum(np.clip(ends_C.astype(np.float64), 0, lengths_C), starts_C)
     order_C = np.lexsort((starts_C, owners_C))
     owners_C = owners_C[order_C]
-    # Videos are laid one behind another on a line, so that one running maximum serves all of them.
+    # Videos are placed one after another on a line, so that one running maximum serves all.
     offsets_V = np.concatenate([[0.0], np.cumsum(seconds_V.astype(np.float64) + 1)])[:-1]
     starts_C, ends_C = (
         starts_C[order_C] + offsets_V[owners_C],
