@@ -1,7 +1,8 @@
-"""The captions of a video as arrays, as aligners work on them: word pieces side by side, never a list per caption.
+"""The captions of a video as flat arrays, the form in which aligners use them.
 
-Readers of packed captions return these; `start`, `end` and `cap` are there by the names of `Captions` for who wants
-lists. Legend: V videos, n captions, W slots of word pieces, P word pieces.
+Readers of packed captions return these. They also read like `Captions`, as a mapping of lists.
+
+Legend: V videos, n captions, W slots of word pieces, P word pieces.
 """
 
 from __future__ import annotations
@@ -16,10 +17,16 @@ from mmpt.batch import Captions
 
 
 class CaptionRows(Mapping[str, list[Any]]):
-    """Timed captions of one video; reads like `Captions`."""
+    """Timed captions of one video. It reads like `Captions`."""
 
     def __init__(self, start: list[float], end: list[float], sizes: list[int], pieces: np.ndarray):
-        """Args: start and end, seconds [n]; sizes, word pieces of each caption [n]; pieces, int [P], in order."""
+        """Keeps the arguments.
+
+        Args:
+            start, end: seconds, n each.
+            sizes: the number of word pieces of each caption, n.
+            pieces: the word pieces of all captions, one caption after another, int [P].
+        """
         assert len(start) == len(end) == len(sizes)
         self.start = start
         self.end = end
@@ -28,26 +35,31 @@ class CaptionRows(Mapping[str, list[Any]]):
 
     @classmethod
     def of(cls, captions: Captions | CaptionRows) -> CaptionRows:
-        """Return `captions` themselves, or the same as arrays."""
+        """Returns `captions` in this form."""
         if isinstance(captions, CaptionRows):
             return captions
-        pieces = np.fromiter(chain.from_iterable(captions["cap"]), dtype=np.int64)
-        return cls(captions["start"], captions["end"], [len(ids) for ids in captions["cap"]], pieces)
+        cap = captions["cap"]
+        pieces = np.fromiter(chain.from_iterable(cap), dtype=np.int64)
+        return cls(captions["start"], captions["end"], [len(ids) for ids in cap], pieces)
 
     @classmethod
-    def unpack(cls, counts: Sequence[int], times_n2: np.ndarray, ids_nW: np.ndarray) -> list[CaptionRows]:
-        """Take the rows of V videos at once, without their padding.
+    def unpack(
+        cls, counts: Sequence[int], times_n2: np.ndarray, ids_nW: np.ndarray
+    ) -> list[CaptionRows]:
+        """Returns the captions of V videos from their packed rows, without the padding.
 
         Args:
-            counts: captions of each video [V], n in all.
+            counts: the number of captions of each video, V; they add up to n.
             times_n2: float, start and end in seconds.
             ids_nW: int, word pieces padded with -1.
         """
         starts, ends = times_n2.T.tolist()
         real_nW = ids_nW >= 0
-        sizes, pieces_P = real_nW.sum(axis=1).tolist(), ids_nW[real_nW]
-        bounds = [0, *accumulate(sizes)]
-        videos, begin = [], 0
+        sizes = real_nW.sum(axis=1).tolist()
+        pieces_P = ids_nW[real_nW]
+        bounds = [0, *accumulate(sizes)]  # caption i is pieces_P[bounds[i] : bounds[i + 1]]
+        videos = []
+        begin = 0
         for end in accumulate(counts):
             pieces = pieces_P[bounds[begin] : bounds[end]]
             videos.append(cls(starts[begin:end], ends[begin:end], sizes[begin:end], pieces))

@@ -1,4 +1,4 @@
-"""HowTo100M: which videos, their S3D features and their tokenised captions, one video per item."""
+"""HowTo100M, one video per item: the list of videos, S3D features and tokenised captions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mmpt.shards.video_table import VideoTable, load_video_table, read_id_list
 
 @META_PROCESSORS.register
 class How2MetaProcessor(MetaProcessor):
-    """The ids of the split's list; both keys are the id."""
+    """The ids of the split's list. Both keys are the id."""
 
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
@@ -40,24 +40,33 @@ class How2MetaProcessor(MetaProcessor):
 
 @META_PROCESSORS.register
 class ShardedHow2MetaProcessor(MetaProcessor):
-    """The usable videos of the split's list; both keys are (id, index, shard, row)."""
+    """The usable videos of the split's list. Both keys are (id, index, shard, row)."""
 
     def __init__(self, config: DatasetConfig, split: Split, videos: VideoTable | None = None):
-        """Read the list, unless another processor has read it into `videos`."""
+        """Reads the list.
+
+        Args:
+            videos: the table of a processor that has read the list already.
+        """
         super().__init__(config, split)
         self.videos = videos or load_video_table(
-            self.list_path(), self.need_str("vfeat_dir"), config.tfeat_dir, split, config.max_missing,
+            self.list_path(),
+            self.need_str("vfeat_dir"),
+            config.tfeat_dir,
+            split,
+            config.max_missing,
             self._vocab_size(),
-        )  # fmt: skip
+        )
 
     def _vocab_size(self) -> int | None:
+        """Returns the size of BERT's vocabulary; None if no captions are read."""
         if self.config.bert_name is None or self.config.tfeat_dir is None:
             return None
         return special_tokens(self.config.bert_name, self.config.use_fast is not False).vocab_size
 
     @property
     def video_ids(self) -> list[str]:
-        """All ids, in list order (built anew at each call)."""
+        """All ids, in list order. Each call makes a new list."""
         return self.videos.name_list()
 
     def __len__(self) -> int:
@@ -70,47 +79,51 @@ class ShardedHow2MetaProcessor(MetaProcessor):
 
 @VIDEO_PROCESSORS.register
 class ShardedVideoProcessor(VideoReader):
-    """Features of a video from `<vfeat_dir>/{train|val}_<shard>`."""
+    """A reader of features from `<vfeat_dir>/{train|val}_<shard>`."""
 
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
         self.vfeat_dir = self.need_str("vfeat_dir")
 
     def __call__(self, key: ShardKey) -> np.ndarray:
-        """Return float [seconds, 512], a view of the mapped file."""
+        """Returns float [seconds, 512], a view of the mapped file."""
         return open_features(self.vfeat_dir, self.split, key.shard)[key.row]
 
 
 @TEXT_PROCESSORS.register
 class ShardedTextProcessor(TextReader):
-    """Captions of a video from `<tfeat_dir>{train|val}_<shard>.startends` and `.caps_ids`."""
+    """A reader of captions from `<tfeat_dir>{train|val}_<shard>.startends` and `.caps_ids`."""
 
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
         self.tfeat_dir = self.need_str("tfeat_dir")
 
     def __call__(self, key: ShardKey) -> CaptionRows:
-        """Return the captions, padding removed.
+        """Returns the captions without their padding.
 
         Raises:
-            DataError: a time is not finite, an id is below -1, or the two files disagree about this video.
+            DataError: a time is not finite, an id is below -1, or the two files disagree about this
+                video.
         """
         return self.read([key])[0]
 
     def read(self, keys: Sequence[ShardKey]) -> list[CaptionRows]:
-        """Return the captions of every key, checked and unpacked together.
+        """Returns the captions of every key. They are checked and unpacked together.
 
         Raises:
             DataError: as for one key.
         """
-        times, ids = [], []
+        times: list[np.ndarray] = []
+        ids: list[np.ndarray] = []
         for key in keys:
             all_times, all_ids = open_captions(self.tfeat_dir, self.split, key.shard)
             times.append(all_times[key.row])
             ids.append(all_ids[key.row])
             if len(times[-1]) != len(ids[-1]):
-                found = f"has {len(times[-1])} and {len(ids[-1])}. Tokenise this shard again."
-                raise DataError(f"{self._where(key)} must have as many times as captions, but {found}")
+                raise DataError(
+                    f"{self._where(key)} must have as many times as captions, but has "
+                    f"{len(times[-1])} and {len(ids[-1])}. Tokenise this shard again."
+                )
         times_n2, ids_nW = np.concatenate(times), np.concatenate(_same_width(ids))
         if not np.isfinite(times_n2).all() or ids_nW.min(initial=0) < -1:
             for key, its_times, its_ids in zip(keys, times, ids, strict=True):
@@ -118,21 +131,31 @@ class ShardedTextProcessor(TextReader):
         return CaptionRows.unpack([len(rows) for rows in ids], times_n2, ids_nW)
 
     def _check(self, key: ShardKey, times_n2: np.ndarray, ids_nW: np.ndarray) -> None:
+        """Raises DataError if a time or an id of this video is damaged."""
         if not np.isfinite(times_n2).all():
-            found = "has NaN or infinity. Correct its captions."
-            raise DataError(f"{self._where(key)} must have finite caption times, but {found}")
+            raise DataError(
+                f"{self._where(key)} must have finite caption times, but has NaN or infinity. "
+                "Correct its captions."
+            )
         if ids_nW.min(initial=0) < -1:
-            found = f"has {ids_nW.min()}. Tokenise it again."
-            raise DataError(f"{self._where(key)} must have word-piece ids of at least -1, but {found}")
+            raise DataError(
+                f"{self._where(key)} must have word-piece ids of at least -1, but has "
+                f"{ids_nW.min()}. Tokenise it again."
+            )
 
     def _where(self, key: ShardKey) -> str:
-        return f"{times_stem(self.tfeat_dir, self.split, key.shard)}: video {key.video_id} (row {key.row})"
+        """Returns the file and the video, for messages."""
+        stem = times_stem(self.tfeat_dir, self.split, key.shard)
+        return f"{stem}: video {key.video_id} (row {key.row})"
 
 
 def _same_width(ids: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Pad where shards were packed with different numbers of slots."""
+    """Returns ids padded to one width: shards may be packed with different numbers of slots."""
     width = max(rows.shape[1] for rows in ids)
-    return [
-        rows if rows.shape[1] == width else np.pad(rows, [(0, 0), (0, width - rows.shape[1])], constant_values=-1)
-        for rows in ids
-    ]
+    padded = []
+    for rows in ids:
+        missing = width - rows.shape[1]
+        if missing:
+            rows = np.pad(rows, [(0, 0), (0, missing)], constant_values=-1)
+        padded.append(rows)
+    return padded

@@ -1,9 +1,9 @@
-"""Windows over captions and over seconds, as pure functions of lengths and a generator.
+"""Windows over captions and over seconds, as pure functions of lengths and a random generator.
 
-Number and order of the draws are the release's, so that a given generator state replays its items exactly. Two of its
-habits are kept on purpose: a text growth step draws twice although the second number matters only when `keep_prob` is
-below 1, and a video window may end exactly at its centre second and then not contain it. What makes up most of an item
-is drawn in fewer calls from the same words of the generator: integers, and the steps of a window away from the edges.
+Number and order of the draws are those of the released code, so the same generator state gives the
+same items. Two of its properties are kept on purpose: `text_span` draws twice per step although the
+second number only matters if `keep_prob` is below 1, and a window of `video_window` may end at its
+centre second and then not contain it.
 """
 
 from __future__ import annotations
@@ -14,20 +14,6 @@ from collections.abc import Sequence
 from mmpt.batch import Captions
 
 MAX_TEXT_WINDOW_S = 256.0  # a text window stops growing at this duration
-DRAW_BITS = 64  # that `random()` takes of the generator: two words of 32
-HALF_BITS = [sum(1 << (DRAW_BITS * step + 31) for step in range(steps)) for steps in range(65)]
-"""Of `steps` draws, the bits that say whether they are at least a half: the top bit of each one's first word."""
-
-
-def draw_int(rng: random.Random, low: int, high: int) -> int:
-    """Return what `rng.randint(low, high)` returns, from the same words, with fewer calls."""
-    span = high - low + 1
-    assert span > 0, f"no integer from {low} to {high}"
-    getrandbits, bits = rng.getrandbits, span.bit_length()
-    value = getrandbits(bits)
-    while value >= span:
-        value = getrandbits(bits)
-    return low + value
 
 
 def text_span(
@@ -39,68 +25,69 @@ def text_span(
     rng: random.Random,
     keep_prob: float = 1.0,
 ) -> tuple[int, int, list[int]]:
-    """Grow a window of captions from `centre`, left or right at random, until it holds `target` word pieces.
+    """Grows a window of captions from `centre` until it holds `target` word pieces.
 
-    The caption that reaches the target is kept whole, so the window may hold more.
+    Each step adds one caption, on the left or on the right at random. The caption that reaches the
+    target is added whole, so the window may hold more word pieces. The window also stops growing
+    when it covers all captions, or lasts `MAX_TEXT_WINDOW_S`.
 
     Args:
         sizes: word pieces of each caption.
         starts, ends: times of each caption, in seconds.
         centre: caption to begin with, 0 <= centre < len(sizes).
         target: word pieces wanted.
-        keep_prob: below 1, a caption on the way is left out now and then.
+        rng: each step draws two numbers from it.
+        keep_prob: below 1, each step skips a caption with a probability of 1 - `keep_prob`.
     Returns:
-        First caption, last caption + 1, and those between them that are left out.
+        The first caption, the last caption + 1, and the captions between them that are skipped.
     """
     num_captions = len(sizes)
     assert 0 <= centre < num_captions, f"centre {centre} of {num_captions} captions"
-    draw = rng.random
-    left, right, num_pieces = centre, centre + 1, sizes[centre]
-    left_out: list[int] = []
+    left, right = centre, centre + 1  # the window is [left, right)
+    num_pieces = sizes[centre]
+    skipped: list[int] = []
     while (
         num_pieces < target
         and (left > 0 or right < num_captions)
         and ends[right - 1] - starts[left] < MAX_TEXT_WINDOW_S
     ):
-        to_right, skip = draw() > 0.5, draw() > keep_prob
+        to_right = rng.random() > 0.5
+        skip = rng.random() > keep_prob
+        # At an end of the list, the window grows in the other direction.
         if right < num_captions and (to_right or left == 0):
-            if skip and right + 1 < num_captions:
-                left_out.append(right)
+            if skip and right + 1 < num_captions:  # the last caption is never skipped
+                skipped.append(right)
                 right += 1
             num_pieces += sizes[right]
             right += 1
         else:
             left -= 1
-            if skip and left > 0:
-                left_out.append(left)
+            if skip and left > 0:  # nor is the first
+                skipped.append(left)
                 left -= 1
             num_pieces += sizes[left]
-    return left, right, left_out
+    return left, right, skipped
 
 
 def video_window(video_len: int, max_len: int, centre: int, rng: random.Random) -> tuple[int, int]:
-    """Grow a window of seconds from an empty one at `centre`, one second at a time, left or right at random.
+    """Grows a window of seconds from an empty one at `centre` until it lasts `max_len` seconds.
 
-    A number is drawn only while both directions are open.
+    Each step adds one second, on the left or on the right at random. At an end of the video, the
+    window grows in the other direction, and no number is drawn.
 
     Args:
         video_len: seconds in the video, at least 1.
         max_len: seconds wanted.
-        centre: 0 <= centre < video_len; the window may end at it.
+        centre: 0 <= centre < video_len. The window may end at it.
     Returns:
         (start, end), half-open, of length min(max_len, video_len).
     """
     assert 0 <= centre < video_len, f"centre {centre} of a video of {video_len} s"
-    if max_len <= centre <= video_len - max_len and max_len < len(HALF_BITS):  # neither edge is reached: all steps draw
-        # Differs from the loop where a draw is exactly one half, once in 2**53.
-        num_right = (rng.getrandbits(DRAW_BITS * max_len) & HALF_BITS[max_len]).bit_count()
-        return centre - max_len + num_right, centre + num_right
-    draw = rng.random
     start = end = centre
     for _ in range(min(max_len, video_len)):
-        if start <= 0:
+        if start == 0:
             end += 1
-        elif end >= video_len or draw() <= 0.5:
+        elif end == video_len or rng.random() <= 0.5:
             start -= 1
         else:
             end += 1
@@ -108,29 +95,40 @@ def video_window(video_len: int, max_len: int, centre: int, rng: random.Random) 
 
 
 class TextClipSamplingProcessor:
-    """`text_span` on captions, with the default target length and `keep_prob` bound."""
+    """Draws caption windows with a default target length and `keep_prob`; see `text_span`."""
 
     def __init__(self, max_text_len: int, keep_prob: float = 1.0):
         self.max_text_len = max_text_len
         self.keep_prob = keep_prob
 
     def __call__(
-        self, captions: Captions, rng: random.Random, centre: int | None = None, target: int | None = None
+        self,
+        captions: Captions,
+        rng: random.Random,
+        centre: int | None = None,
+        target: int | None = None,
     ) -> list[int]:
-        """Return caption indices around `centre` (drawn first when None)."""
+        """Returns the indices of a window of captions.
+
+        Args:
+            centre: caption to begin with; None draws it.
+            target: word pieces wanted; None means `max_text_len`.
+        """
         sizes = [len(ids) for ids in captions["cap"]]
         if centre is None:
             centre = rng.randint(0, len(sizes) - 1)
         target = self.max_text_len if target is None else target
-        first, last, left_out = text_span(
+        first, last, skipped = text_span(
             sizes, captions["start"], captions["end"], centre, target, rng, self.keep_prob
         )
-        return [index for index in range(first, last) if index not in left_out]
+        return [index for index in range(first, last) if index not in skipped]
 
 
 class VideoClipSamplingProcessor:
-    """`video_window` under the name it is known by."""
+    """Draws windows of seconds; see `video_window`."""
 
-    def __call__(self, video_len: int, max_len: int, centre: int, rng: random.Random) -> tuple[int, int]:
-        """Return (start, end) in seconds, half-open."""
+    def __call__(
+        self, video_len: int, max_len: int, centre: int, rng: random.Random
+    ) -> tuple[int, int]:
+        """Returns (start, end) in seconds, half-open."""
         return video_window(video_len, max_len, centre, rng)
