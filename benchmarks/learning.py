@@ -1,7 +1,7 @@
 """What the demo learns in equal updates, over seeds: towers without padding (ours) beside padded ones.
 
     python benchmarks/learning.py                          # about 20 minutes on 2 cores; run again, it goes on
-    python benchmarks/learning.py --ours model.checkpoint_activations=16     # another setting beside the padded towers
+    python benchmarks/learning.py --ours model.checkpoint_activations=16     # another setting
 
 First, loss curves: both sides train VideoCLIP and Norton without dropout in float32, from equal weights and on the plan
 of the first epoch (later ones follow from weights, and one neighbour more or less is another batch). Then retrieval:

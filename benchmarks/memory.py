@@ -5,7 +5,8 @@
 
 A step is forward, loss and backward with LayerNorm parameters trained and dropout on, on clips whose lengths are drawn
 with the ranges of how2_pretrain.yaml. Extra memory is the growth of the peak resident size over that with model and
-batch in place, each variant in a fresh process (Linux); on a CPU the allocator keeps part of what is freed.
+batch in place, each variant in a fresh process (Linux); on a CPU the allocator keeps part of
+what is freed.
 """
 
 from __future__ import annotations
@@ -40,17 +41,14 @@ def draw(num_clips: int) -> dict[str, torch.Tensor]:
 
 
 def measure(size: str, num_clips: int, clips_per_chunk: int, threads: int) -> float:
-    """In a fresh process: a small step so that libraries load, then the one that counts; return its extra MB."""
+    """Returns the extra MB of a step in a fresh process, after a small one to load libraries."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     changes, video_layers = MODELS[size]
     model = MMFusionSeparate(
-        BertConfig(**changes),
-        num_hidden_video_layers=video_layers,
-        max_video_len=SECONDS,
-        packed=True,
-        checkpoint_activations=clips_per_chunk,
+        BertConfig(**changes), num_hidden_video_layers=video_layers, max_video_len=SECONDS, packed=True
     )
+    model.set_chunks(clips_per_chunk)
     freeze_all_but_layernorm(model)
     model.train()
     loss = MMContraLoss(NORTON)

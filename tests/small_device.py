@@ -1,4 +1,4 @@
-"""A model for whole jobs, on a device that is out of memory in training with more than a few clips at once."""
+"""A model for whole jobs, whose device has memory for a few clips only."""
 
 from __future__ import annotations
 

@@ -35,8 +35,8 @@ def check_whole(config: RunConfig, values: dict[str, Any]) -> list[str]:
     problems = [*_missing(config, values), *_check_lengths(config), *_check_batches(config)]
     if config.model.checkpoint_activations is True:
         problems.append(
-            "`model.checkpoint_activations` must be `auto`, false or the number of clips per chunk (for example 64), "
-            "but is true."
+            "`model.checkpoint_activations` must be `auto`, false or the number of clips per chunk "
+            "(for example 64), but is true."
         )
     return [*problems, *_check_retrieval(config, values), *check_fairseq(config)]
 

@@ -26,8 +26,8 @@ Section = TypeVar("Section")
 SECTIONS: dict[str, Any] = {"dataset": DatasetConfig, "model": ModelConfig, "loss": LossConfig, "eval": EvalConfig}
 REMOVED = {
     "memory": (
-        "its work is done by `model.checkpoint_activations` (`auto`, false or clips per chunk) and `clips_per_forward` "
-        "(`auto` or a number of clips), whose `auto` takes what the device has; leave `memory` out"
+        "its work is done by `model.checkpoint_activations` (`auto`, false or clips per chunk) and "
+        "`clips_per_forward` (`auto` or a number of clips); leave `memory` out"
     ),
     "model.tf32": (
         "float32 is computed in float32; to let torch multiply in TF32, leave the key out and set "

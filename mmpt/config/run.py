@@ -37,8 +37,8 @@ class RunConfig:
     fairseq: FairseqOptions = field(default_factory=dict)
     """fairseq's own options by group."""
     clips_per_forward: int | str = "auto"
-    """Clips that the embedding pass, validation and scoring compute at once. `auto`: 1024, on a CPU 256; halved when
-    the device is out of memory."""
+    """Clips that the embedding pass, validation and scoring compute at once. `auto`: 1024, on a CPU
+    256; halved when the device is out of memory."""
     task: str | None = None
     """Inner task class; None: plain `Task`."""
     task_type: str | None = None

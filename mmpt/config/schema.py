@@ -144,8 +144,9 @@ class ModelConfig:
     compile: bool = False
     """Compile the token-wise parts of BERT's layers with torch.compile; equal to rounding, and needs a compiler."""
     checkpoint_activations: bool | int | str = setting("auto", at_least=1, one_of=("auto",))
-    """Clips whose activations training holds at once; backward computes them again, chunk by chunk. false: those of all
-    clips, nothing twice. `auto`: as false, halved when the device is out of memory; on a CPU 256."""
+    """Clips whose activations training holds at once; backward computes them again, chunk by chunk.
+    false: those of all clips, nothing twice. `auto`: as false, but half as many clips whenever the
+    device is out of memory; on a CPU 256."""
     random_init: bool = False
     """Start from random weights when `bert_name` is a folder without weights (the demo's small BERT)."""
     options: dict[str, Any] = field(default_factory=dict)

@@ -49,10 +49,6 @@ class MMFusionSeparate(nn.Module):
         num_hidden_video_layers: layers of the video tower.
         max_video_len: most seconds of a clip, which fixes the position of the video's [SEP].
         packed: compute real tokens only; the states of padding, which nothing reads, are then zero.
-        checkpoint_activations: clips whose activations training holds at once; backward computes
-            them again. False: those of all clips; "auto": as many as there is memory for.
-        clips_per_forward: clips computed at once without gradient; "auto": at most
-            `CLIPS_PER_FORWARD`, and fewer where memory is short.
     """
 
     video_encoder_cls: ClassVar[type[MMBertForEncoder]] = MMBertForEncoder
@@ -61,23 +57,11 @@ class MMFusionSeparate(nn.Module):
     """Names of what `forward` returns; a loss says what it needs under `needs`."""
 
     def __init__(
-        self,
-        bert_config: BertConfig,
-        *,
-        num_hidden_video_layers: int,
-        max_video_len: int,
-        packed: bool = False,
-        checkpoint_activations: int | str = "auto",
-        clips_per_forward: int | str = "auto",
+        self, bert_config: BertConfig, *, num_hidden_video_layers: int, max_video_len: int, packed: bool = False
     ):
         super().__init__()
         self.packed = packed
-        self.chunk_in_training = ChunkSize("model.checkpoint_activations", checkpoint_activations)
-        """Clips (captions) computed at once with gradient. Whoever trains repeats a step that runs
-        out of memory by its `retry`."""
-        self._chunk_in_inference = ChunkSize(
-            "clips_per_forward", clips_per_forward, CLIPS_PER_FORWARD
-        )
+        self.set_chunks()
         bert_config = copy.deepcopy(bert_config)
         bert_config._attn_implementation = PACKED  # which treats padded batches as "sdpa" does
         video_config = copy.deepcopy(bert_config)
@@ -86,19 +70,11 @@ class MMFusionSeparate(nn.Module):
         self.text_encoder = BertModel(bert_config)
 
     @classmethod
-    def from_config(
-        cls,
-        dataset: DatasetConfig,
-        model: ModelConfig,
-        *,
-        pretrained: bool,
-        clips_per_forward: int | str = "auto",
-    ) -> MMFusionSeparate:
+    def from_config(cls, dataset: DatasetConfig, model: ModelConfig, *, pretrained: bool) -> MMFusionSeparate:
         """Build the model that a YAML describes.
 
         Args:
             pretrained: start from BERT's weights; False leaves them random, for a checkpoint to be loaded.
-            clips_per_forward: the key of this name.
         Raises:
             ConfigError: keys are missing or do not fit the model or each other.
             CheckpointError: BERT cannot be read.
@@ -116,8 +92,6 @@ class MMFusionSeparate(nn.Module):
             num_hidden_video_layers=model.num_hidden_video_layers,
             max_video_len=dataset.max_video_len,
             packed=model.packed,
-            checkpoint_activations=model.checkpoint_activations,
-            clips_per_forward=clips_per_forward,
         )
         if pretrained:
             bert = read_bert_weights(dataset.bert_name, bert_config, random_init=model.random_init)
@@ -132,6 +106,20 @@ class MMFusionSeparate(nn.Module):
         self.text_encoder.load_state_dict(weights)
         tower = self.video_encoder.bert
         tower.load_state_dict({name: weights[name] for name in tower.state_dict()})
+
+    def set_chunks(self, training: int | str = "auto", inference: int | str = "auto") -> None:
+        """Sets how many clips (captions) are computed at once.
+
+        Args:
+            training: clips whose activations are held at once; backward computes them again. False:
+                those of all clips; "auto": as many as the device has memory for.
+            inference: clips of a pass without gradient; "auto": `CLIPS_PER_FORWARD`, and fewer on a
+                device without memory for these.
+        """
+        # Inference retries by itself. Training must repeat the whole step, so whoever trains calls
+        # `retry` of this one.
+        self.chunk_in_training = ChunkSize("model.checkpoint_activations", training)
+        self._chunk_in_inference = ChunkSize("clips_per_forward", inference, CLIPS_PER_FORWARD)
 
     @torch.no_grad()
     def flops(self, cmasks: torch.Tensor, vmasks: torch.Tensor) -> torch.Tensor:
@@ -232,10 +220,10 @@ class MMFusionSeparate(nn.Module):
         """Run a tower on inputs [N, ...], some clips at a time."""
         num_clips, device = len(inputs_N[0]), inputs_N[0].device
         if torch.is_grad_enabled():
-            size = self.chunk_in_training.of(num_clips, device)
+            size = self.chunk_in_training.size(num_clips, device)
             return run_chunks(run, size, *inputs_N)
         chunk = self._chunk_in_inference
-        return chunk.retry(lambda: run_chunks(run, chunk.of(num_clips, device), *inputs_N))
+        return chunk.retry(lambda: run_chunks(run, chunk.size(num_clips, device), *inputs_N))
 
     def forward(
         self, caps: torch.Tensor, cmasks: torch.Tensor, vfeats: torch.Tensor, vmasks: torch.Tensor, **_: Any

@@ -51,8 +51,8 @@ class ChunkSize:
         self._largest = 0
         """Rows of the largest chunk since the last attempt began."""
 
-    def of(self, num_rows: int, device: torch.device) -> int:
-        """Return how many of `num_rows` rows to compute at once on `device`."""
+    def size(self, num_rows: int, device: torch.device) -> int:
+        """Returns how many of `num_rows` rows to compute at once on `device`."""
         most = min(self._most, MOST_ON_CPU) if self.is_auto and device.type == "cpu" else self._most
         size = min(num_rows, most)
         self._largest = max(self._largest, size)
@@ -61,10 +61,10 @@ class ChunkSize:
     def retry(
         self, run: Callable[[], Result], before_retry: Callable[[], None] | None = None
     ) -> Result:
-        """Return run(), repeated with half as many rows at once while the device is out of memory.
+        """Returns run(), repeated with half as many rows at once while the device is out of memory.
 
         Args:
-            run: asks `of` for the size of its chunks each time.
+            run: asks `size` each time.
             before_retry: undoes what a failed attempt may have changed.
         Raises:
             DeviceMemoryError: the size is fixed, or one row at a time is too much.
@@ -93,7 +93,7 @@ class ChunkSize:
     def failure(
         self, error: torch.OutOfMemoryError, remedy: str, detail: str = ""
     ) -> DeviceMemoryError:
-        """Return the error that says what was tried in vain, and what to do."""
+        """Returns the error that says what was tried in vain, and what to do."""
         said = ". ".join(str(error).split(". ")[:2])  # torch adds how its allocator may be tuned
         setting = f"{self.key}: {str(self.setting).lower()}"
         return DeviceMemoryError(f"out of memory with `{setting}`{detail} ({said}). {remedy}")
@@ -102,7 +102,7 @@ class ChunkSize:
 def run_chunks(
     run: Callable[..., torch.Tensor], size: int, *inputs_N: torch.Tensor
 ) -> torch.Tensor:
-    """Return run(*inputs_N), computed for `size` rows at a time.
+    """Returns run(*inputs_N), computed for `size` rows at a time.
 
     Values and gradients are those of one pass; dropout draws chunk by chunk, and backward uses the
     draws of forward.

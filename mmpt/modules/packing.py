@@ -28,8 +28,8 @@ from transformers.masking_utils import sdpa_mask
 PACKED = "mmpt_packed"
 """Name of the attention function, for `attn_implementation` of a BertConfig."""
 KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-"""All but cuDNN's, which torch may prefer on a GPU: it makes and keeps a plan for every new shape, and
-most runs of a batch have a number of rows that none had before."""
+"""All but cuDNN's, which torch may prefer on a GPU: it makes and keeps a plan for every new shape,
+and most runs of a batch have a number of rows that none had before."""
 
 
 class Run(NamedTuple):
@@ -52,11 +52,11 @@ class Packing(NamedTuple):
     shape: tuple[int, int]  # N, P
 
     def pack(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the tokens [R, ...] of values [N, P, ...]."""
+        """Returns the tokens [R, ...] of values [N, P, ...]."""
         return values.flatten(0, 1)[self.positions]
 
     def unpack(self, packed_RD: torch.Tensor) -> torch.Tensor:
-        """Return [N, P, D], zero where there is no real token."""
+        """Returns [N, P, D], zero where there is no real token."""
         num, width = self.shape
         empty = packed_RD.new_zeros(num * width, packed_RD.shape[1])
         # Not index_copy, whose backward would keep its source.
@@ -64,7 +64,7 @@ class Packing(NamedTuple):
 
 
 def plan_packing(mask_NP: torch.Tensor) -> Packing:
-    """Return the packing of the positions where `mask_NP` (bool) is True.
+    """Returns the packing of the positions where `mask_NP` (bool) is True.
 
     Waits for the device once, to learn how many sequences there are of each length.
     """
@@ -84,7 +84,7 @@ def plan_packing(mask_NP: torch.Tensor) -> Packing:
 def run_packed(
     bert: BertModel, mask_NP: torch.Tensor, position_ids_NP: torch.Tensor, **inputs_NP: torch.Tensor
 ) -> torch.Tensor:
-    """Return the last hidden states [N, P, D] of the positions where the mask is True, and zeros elsewhere.
+    """Returns the last hidden states [N, P, D] where the mask is True, and zeros elsewhere.
 
     Args:
         bert: with `PACKED` attention.
@@ -112,7 +112,7 @@ def packed_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend within each sequence of packed tokens; without `runs`, as scaled-dot-product attention does.
+    """Attends within each sequence; without `runs`, as scaled-dot-product attention does.
 
     Args:
         query, key, value: float [1, H, R, d].

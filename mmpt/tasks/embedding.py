@@ -136,8 +136,9 @@ class EmbeddingPass:
 
 def clips_per_forward(config: RunConfig, device: torch.device) -> int:
     """Returns the most clips of a piece: the key of this name, or what `auto` begins with."""
+    # Not the model's own size, which may have halved: all processes must cut the same pieces.
     chunk = ChunkSize("clips_per_forward", config.clips_per_forward, CLIPS_PER_FORWARD)
-    return chunk.of(ALL, device)
+    return chunk.size(ALL, device)
 
 
 def deal_pieces(num_videos: int, per_piece: int, per_chunk: int, world: World) -> list[range]:

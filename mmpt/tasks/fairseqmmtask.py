@@ -50,8 +50,9 @@ LAST_CHECKPOINT = "checkpoint_last.pt"
 NOT_FLAT = ("bf16", "memory_efficient_fp16", "memory_efficient_bf16", "fp16_no_flatten_grads")
 """Options with which fairseq keeps parameters apart, as in float32; with `fp16` alone it makes one of them all."""
 GATHERED = (
-    "With `loss.gather_negatives` the processes wait for each other in a step, so that none can repeat it alone: set "
-    "`model.checkpoint_activations` to a number of clips (for example 64) or to a smaller one."
+    "With `loss.gather_negatives` the processes wait for each other in a step, so that none can "
+    "repeat it alone: set `model.checkpoint_activations` to a number of clips (for example 64), or "
+    "to a smaller one."
 )
 LOST_PEER = re.compile(r"Connection (closed|reset|refused)|Broken pipe|Socket closed|socket has been closed|TCPStore")
 
@@ -183,16 +184,19 @@ class FairseqMMTask(LegacyFairseqTask):
     def train_step(
         self, sample: Any, model: nn.Module, criterion: Any, optimizer: Any, update_num: int, ignore_grad: bool = False
     ) -> Any:
-        """Run forward and backward as fairseq does, again in smaller chunks if the device is out of memory.
+        """Runs forward and backward as fairseq does, in smaller chunks if memory is short.
 
         Raises:
-            DeviceMemoryError: chunks cannot be smaller, or other processes would have to repeat the step, too.
+            DeviceMemoryError: the device is out of memory and chunks cannot be smaller, or other
+                processes would have to repeat the step, too.
         """
         self.num_updates = update_num
         if self.metrics_log is None and World.current().is_main:
             self.metrics_log = MetricsLog(self.args.save_dir, update_num)
         criterion.loss.is_idle = ignore_grad
-        step = partial(super().train_step, sample, model, criterion, optimizer, update_num, ignore_grad)
+        step = partial(
+            super().train_step, sample, model, criterion, optimizer, update_num, ignore_grad
+        )
         if not isinstance(self.model, MMFusionSeparate):
             return step()
         chunk = self.model.chunk_in_training

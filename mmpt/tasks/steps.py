@@ -19,7 +19,7 @@ def step_in_memory(
     parameters: Sequence[nn.Parameter],
     device: torch.device,
 ) -> Result:
-    """Return step(), repeated with smaller chunks while the device is out of memory.
+    """Returns step(), repeated with smaller chunks while the device is out of memory.
 
     Loss and gradients are those of a step that had the last size of chunk from the start: the
     gradients of a failed attempt are thrown away, and the random numbers of dropout are drawn

@@ -153,10 +153,9 @@ class Task:
         """
         config = self.config.model
         model_cls = MODELS.get(config.model_cls or "", "model.model_cls")
-        options: dict[str, Any] = {"pretrained": pretrained}
-        if issubclass(model_cls, MMFusionSeparate):  # others compute whole batches
-            options["clips_per_forward"] = self.config.clips_per_forward
-        model = model_cls.from_config(self.config.dataset, config, **options)
+        model = model_cls.from_config(self.config.dataset, config, pretrained=pretrained)
+        if isinstance(model, MMFusionSeparate):  # others compute whole batches
+            model.set_chunks(config.checkpoint_activations, self.config.clips_per_forward)
         if config.layernorm_only:
             names = freeze_all_but_layernorm(model)
             logger.info("training LayerNorm only: %d tensors", len(names))

@@ -1,4 +1,4 @@
-"""Whole jobs on a device that is out of memory: steps are repeated, or the job ends with one message."""
+"""Whole jobs on a device that is out of memory: they repeat steps, or end with one message."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from tests.jobs import VIDEOCLIP, corpus_overrides, launch
 QUICK = ["fairseq.common.log_interval=1", "fairseq.optimization.max_epoch=1"]
 
 
-def run_job(corpus: Path, save_dir: Path, *more: str, fits: int, jobtype: str) -> CompletedProcess[str]:
+def run_job(
+    corpus: Path, save_dir: Path, *more: str, fits: int, jobtype: str
+) -> CompletedProcess[str]:
     """Train on batches of 64 clips."""
     model = "model.model_cls=tests.small_device.SmallDevice"
     overrides = [*corpus_overrides(corpus, save_dir), *QUICK, model, *more]
@@ -23,7 +25,8 @@ def test_one_of_two_processes_repeats_its_steps(corpus: Path, tmp_path: Path) ->
     run = run_job(corpus, tmp_path, *options, fits=20, jobtype="local_small")
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
     log = run.stdout + run.stderr
-    told = r"out of memory with (\d+) clips at once; `model.checkpoint_activations: auto` takes (\d+)"
+    key = "model.checkpoint_activations"
+    told = rf"out of memory with (\d+) clips at once; `{key}: auto` takes (\d+) from now on"
     assert re.findall(told, log) == [("64", "32"), ("32", "16")]
     assert re.search(r"\| valid \|.* loss [\d.]+", log)
 

@@ -36,8 +36,8 @@ NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 def towers(*, packed: bool = True, chunk: int | str = "auto", **changes: float) -> MMFusionSeparate:
     torch.manual_seed(0)
     config = BertConfig(**BERT, **changes)
-    options = {"packed": packed, "checkpoint_activations": chunk}
-    model = MMFusionSeparate(config, num_hidden_video_layers=2, max_video_len=6, **options)
+    model = MMFusionSeparate(config, num_hidden_video_layers=2, max_video_len=6, packed=packed)
+    model.set_chunks(chunk)
     return model.double().train()
 
 

@@ -1,4 +1,4 @@
-"""Memory of the towers: what is stored for backward, chunks against one pass, and a device that is too small."""
+"""Memory of the towers: what is stored for backward, chunks, and a device that is too small."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from tests.models.two_towers import outputs_and_gradients
 F, T, WIDTH, HEADS, LAYERS = 6, 12, 32, 4, 3
 
 
-def towers(*, layernorm_only: bool = True, dropout: float = 0.1, **options: Any) -> MMFusionSeparate:
+def towers(
+    *,
+    layernorm_only: bool = True,
+    dropout: float = 0.1,
+    packed: bool = True,
+    training: int | str = "auto",
+    inference: int | str = "auto",
+) -> MMFusionSeparate:
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=50,
@@ -28,8 +35,8 @@ def towers(*, layernorm_only: bool = True, dropout: float = 0.1, **options: Any)
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
     )
-    options = {"packed": True} | options
-    model = MMFusionSeparate(config, num_hidden_video_layers=2, max_video_len=F, **options)
+    model = MMFusionSeparate(config, num_hidden_video_layers=2, max_video_len=F, packed=packed)
+    model.set_chunks(training, inference)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     if layernorm_only:
@@ -75,13 +82,23 @@ def test_a_frozen_layer_stores_nothing_for_its_weights(layernorm_only: bool) -> 
     model, clips = towers(layernorm_only=layernorm_only, dropout=0.0), draw(16)
     mask = clips["cmasks"]
     positions = torch.arange(T).expand_as(mask)
-    found = saved_bytes(model, lambda: run_packed(model.text_encoder, mask, positions, input_ids=clips["caps"]))
+    found = saved_bytes(
+        model, lambda: run_packed(model.text_encoder, mask, positions, input_ids=clips["caps"])
+    )
     tokens = int(mask.sum())
-    layer = (10 if layernorm_only else 17) * WIDTH + HEADS + 4  # log-sum-exp of each head; mean and deviation of norms
-    places = 8 if layernorm_only else 32  # int64: where tokens go back to; embeddings' ids and positions
-    last = 0 if layernorm_only else WIDTH  # for BERT's pooler, which has weights that would train if anything read it
+    layer = (
+        (10 if layernorm_only else 17) * WIDTH + HEADS + 4
+    )  # log-sum-exp of each head; mean and deviation of norms
+    places = (
+        8 if layernorm_only else 32
+    )  # int64: where tokens go back to; embeddings' ids and positions
+    last = (
+        0 if layernorm_only else WIDTH
+    )  # for BERT's pooler, which has weights that would train if anything read it
     expected = tokens * (4 * (LAYERS * layer + WIDTH + 2 + last) + places)
-    assert found == pytest.approx(expected, rel=0.01)  # measured 608,048 of 607,920 and 1,031,208 of 1,031,080
+    assert found == pytest.approx(
+        expected, rel=0.01
+    )  # measured 608,048 of 607,920 and 1,031,208 of 1,031,080
 
 
 def test_frozen_weights_get_no_gradient() -> None:
@@ -89,19 +106,23 @@ def test_frozen_weights_get_no_gradient() -> None:
     (model(**draw(8))["pooled_video"] ** 2).sum().backward()
     (model(**draw(8))["pooled_text"] ** 2).sum().backward()
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert {name for name, parameter in model.named_parameters() if parameter.grad is not None} == trained
-    assert len(trained) == 2 * (1 + 1 + 2 * 2 + 1 + 2 * LAYERS)  # weight and bias; video MLP, embeddings, two a layer
+    assert {
+        name for name, parameter in model.named_parameters() if parameter.grad is not None
+    } == trained
+    assert len(trained) == 2 * (
+        1 + 1 + 2 * 2 + 1 + 2 * LAYERS
+    )  # weight and bias; video MLP, embeddings, two a layer
 
 
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("layernorm_only", [True, False])
-def test_chunks_give_the_outputs_and_gradients_of_one_pass(packed: bool, layernorm_only: bool) -> None:
+def test_chunks_give_the_outputs_and_gradients_of_one_pass(
+    packed: bool, layernorm_only: bool
+) -> None:
     clips = draw(19, dtype=torch.float64)
     results = []
     for chunk in (False, 4):
-        model = towers(
-            layernorm_only=layernorm_only, dropout=0.0, packed=packed, checkpoint_activations=chunk
-        )
+        model = towers(layernorm_only=layernorm_only, dropout=0.0, packed=packed, training=chunk)
         results.append(outputs_and_gradients(model.double(), clips))
     (whole, whole_gradients), (parts, parts_gradients) = results
     for name, value in whole.items():
@@ -125,7 +146,7 @@ def rows_of(tower: torch.nn.Module) -> list[int]:
 
 
 def test_chunks_of_training_are_not_those_of_inference() -> None:
-    model = towers(packed=False, checkpoint_activations=8, clips_per_forward=10)
+    model = towers(packed=False, training=8, inference=10)
     rows, clips = rows_of(model.text_encoder), draw(19)
     model(**clips)
     with torch.no_grad():
@@ -158,7 +179,7 @@ def test_chunks_save_memory_on_a_gpu() -> None:
     clips = {name: value.cuda() for name, value in draw(512).items()}
     peaks = []
     for chunk in (False, 16):
-        model = towers(checkpoint_activations=chunk).cuda()
+        model = towers(training=chunk).cuda()
         for _ in range(2):  # the first step makes workspaces
             before = torch.cuda.memory_allocated()
             torch.cuda.reset_peak_memory_stats()

@@ -78,8 +78,8 @@ def test_what_is_computed_again_has_the_dropout_that_it_had() -> None:
 )
 def test_the_first_size(setting: int | str, on_gpu: int, on_cpu: int) -> None:
     chunk = ChunkSize("key", setting, start=512)
-    assert [chunk.of(5000, device) for device in (GPU, CPU)] == [on_gpu, on_cpu]
-    assert chunk.of(3, GPU) == chunk.of(3, CPU) == 3
+    assert [chunk.size(5000, device) for device in (GPU, CPU)] == [on_gpu, on_cpu]
+    assert chunk.size(3, GPU) == chunk.size(3, CPU) == 3
 
 
 class Memory:
@@ -91,7 +91,7 @@ class Memory:
         self.tried: list[int] = []
 
     def run(self, num_rows: int) -> str:
-        self.tried.append(self.chunk.of(num_rows, GPU))
+        self.tried.append(self.chunk.size(num_rows, GPU))
         if self.tried[-1] > self.rows:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has.")
         return "done"
@@ -161,7 +161,7 @@ def test_an_attempt_is_freed_before_the_next_begins() -> None:
         held.append(len(alive))
         block = Block()
         alive.append(torch.zeros(1))
-        if chunk.of(8, GPU) > 2:
+        if chunk.size(8, GPU) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         del block
 

@@ -1,4 +1,4 @@
-"""Steps that were repeated because the device was out of memory, against steps that had that chunk from the start."""
+"""Steps that were repeated in smaller chunks, against steps that had these from the start."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RefuseBackward(torch.autograd.Function):
 
 
 class SmallDevice:
-    """Hook of a padded BERT: more than `FITS` clips at once are too many, in forward or in backward."""
+    """Hook of a padded BERT: more than `FITS` clips at once do not fit, in forward or backward."""
 
     def __init__(self, in_backward: bool, calls_before: int = 0):
         self.in_backward = in_backward
@@ -65,8 +65,8 @@ def towers(checkpoint_activations: int | str, dropout: float = 0.1) -> MMFusionS
         config,
         num_hidden_video_layers=1,
         max_video_len=SECONDS,
-        checkpoint_activations=checkpoint_activations,
     )
+    model.set_chunks(checkpoint_activations)
     return model.double().train()
 
 
@@ -112,7 +112,7 @@ def test_loss_and_gradients_are_those_of_the_smaller_chunk(
     model = towers("auto")
     model.text_encoder.register_forward_hook(SmallDevice(in_backward), with_kwargs=True)
     found = train(model, seeds)
-    assert model.chunk_in_training.of(NUM, CPU) == FITS  # after 24 and 12
+    assert model.chunk_in_training.size(NUM, CPU) == FITS  # after 24 and 12
     torch.testing.assert_close(found, train(towers(FITS), seeds), rtol=0, atol=0)
     assert any(gradient is None for gradient in found[1])  # of BERT's poolers, as without retries
 
@@ -124,7 +124,7 @@ def test_gradients_of_earlier_batches_stay(in_backward: bool) -> None:
     device = SmallDevice(in_backward, calls_before=1)
     model.text_encoder.register_forward_hook(device, with_kwargs=True)
     found = train(model, [1, 2])
-    assert model.chunk_in_training.of(NUM, CPU) == FITS
+    assert model.chunk_in_training.size(NUM, CPU) == FITS
     expected = train(towers(False, dropout=0.0), [1, 2])
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
@@ -146,7 +146,7 @@ def test_a_device_on_which_nothing_fits_ends_the_run(setting: int | str, remedy:
 def test_a_gpu_that_is_full_is_given_less() -> None:
     """Real memory errors: the process may have a part of what the step takes at once."""
     model = towers("auto").float().cuda()
-    batch = {name: value.cuda().repeat(200, *[1] * (value.dim() - 1)) for name, value in draw(1).items()}
+    batch = {name: torch.cat([value] * 200).cuda() for name, value in draw(1).items()}
     batch["vfeats"] = batch["vfeats"].float()
 
     def step() -> None:
@@ -155,7 +155,7 @@ def test_a_gpu_that_is_full_is_given_less() -> None:
 
     def peak() -> int:
         torch.cuda.reset_peak_memory_stats()
-        step_in_memory(step, model.chunk_in_training, list(model.parameters()), torch.device("cuda"))
+        step_in_memory(step, model.chunk_in_training, [*model.parameters()], torch.device("cuda"))
         return torch.cuda.max_memory_reserved()
 
     whole = peak()
@@ -165,4 +165,4 @@ def test_a_gpu_that_is_full_is_given_less() -> None:
         assert peak() < 0.6 * whole
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert model.chunk_in_training.of(10**6, torch.device("cuda")) < 200 * NUM
+    assert model.chunk_in_training.size(10**6, torch.device("cuda")) < 200 * NUM
