@@ -97,6 +97,31 @@ def test_fairseq_trains_without_what_it_only_declares() -> None:
     assert done.returncode == 0, done.stderr
 
 
+# Import names of what each extra adds, without what torch and fairseq bring in any case.
+ADDED = {
+    "train": {"faiss", "fairseq", "hydra", "sacrebleu", "sklearn", "tensorboardX"},
+    "prepare": {"av", "json_stream", "matplotlib"},
+    "report": {"av", "matplotlib", "PIL"},
+}
+
+
+@pytest.mark.parametrize(
+    ("extra", "modules"),
+    [
+        ("", "inference.mmptmodel cli.embed cli.predict cli.compare cli.launch cli.make_demo_data cli.download"),
+        ("train", "tasks.fairseqmmtask models.fairseqmmmodel losses.fairseqmmloss retrieval.retriever"),
+        ("prepare", "cli.extract cli.prepare cli.pack cli.tokenize cli.dedup cli.check prepare.check.figure"),
+        ("report", "cli.report reporting.figures reporting.frames"),
+    ],
+)
+def test_each_extra_holds_what_its_commands_import(extra: str, modules: str) -> None:
+    hidden = set().union(*ADDED.values()) - ADDED.get(extra, set())
+    imports = ", ".join(f"mmpt.{module}" for module in modules.split())
+    code = f"import sys\nsys.modules.update(dict.fromkeys({hidden}))\nimport {imports}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_citation_names_the_version_of_the_package() -> None:
     assert f"\nversion: {mmpt.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 

@@ -95,6 +95,10 @@ def score(options: Options) -> None:
     yamls = [*(options.yamls or ()), *(options.taskconfig or ())]
     if not yamls:
         raise LaunchError("name at least one evaluation YAML.")
+    if not options.no_report:
+        import matplotlib  # noqa: F401  if it is missing, that is reported before scoring
+    if options.videos:
+        import av  # noqa: F401  the same
     configs = [load_config(path) for path in yamls]  # all are read before the first is scored
     device = choose_device(options.device)
     tables: list[Table] = []

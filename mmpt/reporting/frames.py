@@ -1,4 +1,7 @@
-"""Key frames for the gallery: the picture in the middle of a clip as a small JPEG."""
+"""Key frames for the gallery: the picture in the middle of a clip as a small JPEG.
+
+PyAV and Pillow are imported when the first picture is read: reports without pictures need neither.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,11 @@ import base64
 import io
 from pathlib import Path
 
-import av
 import numpy as np
-from PIL import Image
 
 from mmpt.errors import DataError
 from mmpt.evaluators import ClipId
 from mmpt.media.video_list import find_videos
-from mmpt.media.video_reader import VideoError, as_video_error, choose_stream
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -45,6 +45,8 @@ class KeyFrames:
         """Returns a clip's picture as a `data:` address; None if its video is missing or broken."""
         if clip.video_id not in self._files:
             return None
+        from mmpt.media.video_reader import VideoError
+
         if clip not in self._known:
             has_times = clip.start_s is not None and clip.end_s is not None
             middle_s = (clip.start_s + clip.end_s) / 2 if has_times else None  # type: ignore[operator]
@@ -64,6 +66,10 @@ def read_picture(path: str | Path, time_s: float | None = None, height: int = HE
     Raises:
         VideoError: it cannot be read.
     """
+    import av
+
+    from mmpt.media.video_reader import VideoError, as_video_error, choose_stream
+
     with (
         as_video_error(),
         av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container,
@@ -89,6 +95,8 @@ def read_picture(path: str | Path, time_s: float | None = None, height: int = HE
 
 def _jpeg_uri(pixels: np.ndarray) -> str:
     """Returns uint8 [height, width, 3] as a `data:` address."""
+    from PIL import Image
+
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=_QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -19,7 +19,7 @@ from mmpt.prepare.features.clip_encoder import ClipEncoder
 from mmpt.prepare.features.extraction import Extraction
 from tests.jobs import ROOT
 from tests.made_videos import regular_times, truncate, write_audio, write_video
-from tests.scripts.extract_jobs import SECONDS, SMALL, Pooling, contents, summary
+from tests.prepare.features.extract_jobs import SECONDS, SMALL, Pooling, contents, summary
 
 
 def one_at_a_time(path: Path) -> np.ndarray:

@@ -17,7 +17,7 @@ from mmpt.errors import DataError
 from mmpt.prepare.features import feature_files
 from mmpt.prepare.features.feature_files import check_settings, extracting
 from tests.made_videos import regular_times, truncate, write_video
-from tests.scripts.extract_jobs import SECONDS, SMALL, contents, process, summary
+from tests.prepare.features.extract_jobs import SECONDS, SMALL, contents, process, summary
 
 # ---- reruns, parts and other processes
 

@@ -1,6 +1,6 @@
 """Runs every command from videos to shards, killed at random moments and run again, beside an undisturbed run.
 
-    python -m tests.scripts.killed_chain FOLDER KILLS [SEED]
+    python -m tests.prepare.killed_chain FOLDER KILLS [SEED]
 
 A process of its own: commands run in forks of it, which saves importing torch for each; every command is killed KILLS
 times with SIGKILL, SIGTERM or SIGINT. Prints one line per difference, and exits with 1 if there is any.
@@ -18,15 +18,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-
 import torch
 
-from mmpt.cli import dedup as dedupprocessor
-from mmpt.cli import extract, pack, prepare, tokenize
+from mmpt.cli import dedup, extract, pack, prepare, tokenize
 from tests.jobs import ROOT
 from tests.made_videos import regular_times, truncate, write_video
-from tests.scripts.extract_jobs import SMALL, Pooling
+from tests.prepare.features.extract_jobs import SMALL, Pooling
 from tests.tiny_bert import tiny_bert
 
 CONFIG = "scripts/text_token_extractor/configs/bert-base-uncased.yaml"
@@ -66,7 +63,7 @@ def commands(inputs: Path, out: Path) -> dict[str, Command]:
     made = ["--out", str(out / "mine"), "--yaml", str(out / "mine.yaml"), "--bert-name", str(inputs / "bert")]
     return {
         "extract": lambda: extract.main(["--vdir", str(inputs / "raw"), "--fdir", str(out / "feat"), "--device=cpu"]),
-        "dedup": lambda: dedupprocessor.main(
+        "dedup": lambda: dedup.main(
             ["--input", str(inputs / "raw_caption.json"), "--output", str(captions), "--dedup"]
         ),
         "pack": lambda: pack.main(

@@ -10,13 +10,13 @@ from mmpt.batch import Split
 from mmpt.cli.pack import main
 from mmpt.shards.layout import read_shard_meta
 from mmpt.shards.row_stream import row_stream
-from tests.scripts.feature_files import IDS, arguments, feature, naive_files
+from tests.prepare.shards.feature_files import IDS, arguments, feature, naive_files
 
 # ---- the bytes
 
 
 def test_a_stream_of_rows_gives_the_golden_files(tmp_path):
-    root = Path(__file__).parents[1] / "parity" / "golden"
+    root = Path(__file__).parents[2] / "parity" / "golden"
     golden = np.load(root / "sharded_tensor.npz")
     described = json.loads((root / "sharded_tensor.json").read_text())
     with row_stream(f"{tmp_path}/train_0", 3, np.dtype(np.float16)) as stream:

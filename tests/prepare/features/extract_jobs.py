@@ -36,11 +36,11 @@ class Pooling(nn.Module):
 # The command in a process of its own with `Pooling`, slowed down so that it can be caught at work.
 DRIVER = """
 import sys, time
-sys.path[:0] = ["{root}", "{root}/tests/scripts"]
+sys.path.insert(0, "{root}")
 import torch
 torch.set_num_threads(1)
 from mmpt.cli import extract
-from extract_jobs import Pooling
+from tests.prepare.features.extract_jobs import Pooling
 class Slow(Pooling):
     def forward(self, clips):
         time.sleep({delay})

@@ -11,7 +11,7 @@ import pytest
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of five videos, `SECONDS` long."""
-    from tests.scripts.extract_jobs import write_videos
+    from tests.prepare.features.extract_jobs import write_videos
 
     folder = tmp_path_factory.mktemp("videos")
     write_videos(folder)
@@ -22,7 +22,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_extract(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """The command in this process, with a stand-in for S3D."""
     from mmpt.cli import extract
-    from tests.scripts.extract_jobs import Pooling
+    from tests.prepare.features.extract_jobs import Pooling
 
     monkeypatch.setattr(extract, "open_network", lambda *_, **__: (Pooling(), "pooling"))
     common = ["--device", "cpu"]
@@ -32,6 +32,6 @@ def run_extract(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
     """A folder of nine feature files; a training list of the first seven and a validation list lie beside it."""
-    from tests.scripts.feature_files import write_features
+    from tests.prepare.shards.feature_files import write_features
 
     return write_features(tmp_path)

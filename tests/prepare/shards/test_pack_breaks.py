@@ -18,7 +18,7 @@ from mmpt.prepare.shards.packing import pack_features
 from mmpt.shards.layout import read_shard_meta, video_stem
 from mmpt.shards.row_stream import RowStream
 from mmpt.shards.shardedtensor import ShardedTensor
-from tests.scripts.feature_files import IDS, arguments, feature, hashes
+from tests.prepare.shards.feature_files import IDS, arguments, feature, hashes
 
 
 def test_a_second_run_writes_nothing(raw, tmp_path):
