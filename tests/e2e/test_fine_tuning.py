@@ -94,7 +94,7 @@ def test_other_files_in_the_yaml_end_with_one_message(files: Path, tmp_path: Pat
     data = files / "data"
     for override, message in (
         (f"dataset.train_path={data}/msrvtt/MSR_MC_test.csv", "must have the column video_id"),
-        (f"dataset.json_path={data}/coin/COIN.json", "must be {"),
+        (f"dataset.json_path={data}/coin/COIN.json", "must be MSR-VTT's file"),
         (
             f"dataset.vfeat_dir={data}/coin/coin_feature_fps30_512",
             "8 of the 8 videos of the train split have no features",
