@@ -64,35 +64,27 @@ class LoadReport:
         logger.info("%s", self.summary())
 
 
-def check_checkpoint(path: str | Path) -> None:
-    """Raises what `load_checkpoint` would for a file that is missing, cut short or no checkpoint,
-    or that holds code.
+def check_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Returns a checkpoint's entries, without reading the numbers of its tensors.
 
-    The tensors' numbers are mapped and not read, so that it takes no memory and little time; a
-    flipped bit among them goes unseen. Files in torch's format of before 1.6 cannot be mapped and
-    are read whole.
+    They are mapped, which takes little memory and time, but a flipped bit among them is not found.
+    Files in torch's format of before 1.6 cannot be mapped and are read whole.
 
     Raises:
-        CheckpointError: as above.
+        CheckpointError: the file is missing, cut short, no checkpoint, or holds code.
     """
     path = Path(path)
-    read_checkpoint(path, mapped=zipfile.is_zipfile(path))
+    return read_checkpoint(path, mapped=zipfile.is_zipfile(path))
 
 
 def check_training_checkpoint(path: str | Path) -> None:
-    """Raises unless `path` is a checkpoint that fairseq can start from: sound, and with its own
-    entries beside `model`.
+    """Checks that fairseq can start from a checkpoint: it is sound, and has fairseq's own entries.
 
     Raises:
         CheckpointError: as `check_checkpoint`, or it holds weights alone.
     """
-    path = Path(path)
-    missing = [
-        key
-        for key in TRAINING_ENTRIES
-        if key not in read_checkpoint(path, mapped=zipfile.is_zipfile(path))
-    ]
-    if missing:
+    entries = check_checkpoint(path)
+    if missing := [name for name in TRAINING_ENTRIES if name not in entries]:
         raise CheckpointError(
             f"{path}: training starts from a checkpoint as fairseq saves it, but this one has no "
             f"{', '.join(missing)}. Weights alone can be scored, not trained on; take the whole "
@@ -101,8 +93,7 @@ def check_training_checkpoint(path: str | Path) -> None:
 
 
 def check_optimizer_state(path: str | Path, trained: Sequence[torch.Tensor], *, flat: bool) -> None:
-    """Raises unless the optimizer's state in a checkpoint is of the parameters that are trained
-    now, as far as it tells.
+    """Checks, as far as possible, that an optimizer's state is of the parameters trained now.
 
     Args:
         path: a checkpoint as fairseq saves it; one without such a state is let pass.
@@ -111,8 +102,7 @@ def check_optimizer_state(path: str | Path, trained: Sequence[torch.Tensor], *, 
     Raises:
         CheckpointError: other numbers of parameters, or as `check_checkpoint`.
     """
-    path = Path(path)
-    state = read_checkpoint(path, mapped=zipfile.is_zipfile(path)).get("last_optimizer_state")
+    state = check_checkpoint(path).get("last_optimizer_state")
     if not state:
         return
     saved = sum(len(group["params"]) for group in state["param_groups"])
@@ -121,11 +111,8 @@ def check_optimizer_state(path: str | Path, trained: Sequence[torch.Tensor], *, 
     if saved == now == 1:  # how large they are tells more
         entries = [value for entry in state["state"].values() for value in entry.values()]
         sizes = [value.numel() for value in entries if isinstance(value, torch.Tensor)]
-        saved, now, what = (
-            max(sizes, default=0),
-            sum(parameter.numel() for parameter in trained),
-            "numbers",
-        )
+        saved, what = max(sizes, default=0), "numbers"
+        now = sum(parameter.numel() for parameter in trained)
     if saved != now:
         raise CheckpointError(
             f"{path}: the optimizer's state must be of the {now} {what} that train now, but is of "

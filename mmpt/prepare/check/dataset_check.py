@@ -8,11 +8,12 @@ shards nor videos.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 from mmpt.batch import Split
 from mmpt.config import RunConfig
@@ -26,6 +27,8 @@ from mmpt.utils.io import read_text
 from mmpt.utils.log import get_logger, progress
 
 logger = get_logger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -50,11 +53,6 @@ class DatasetReport:
         }
 
 
-class _Lists(NamedTuple):
-    ids: list[str]
-    repeated: int
-
-
 def check_dataset(
     config: RunConfig, *, max_shards: int | None = None, workers: int = 1
 ) -> DatasetReport:
@@ -75,49 +73,42 @@ def check_dataset(
         )
         raise ConfigError(config.path, [problem])
     report = DatasetReport(config.path)
-    vocab_size = _vocab_size(config, report.damage)
+    damage, bert_name = report.damage, dataset.bert_name
+    vocab_size = None
+    if bert_name is not None:
+        vocab_size = _attempt(lambda: special_tokens(bert_name).vocab_size, None, damage)
     paths = {Split.TRAIN: dataset.train_path, Split.VALID: dataset.val_path}
+    paths = {split: path for split, path in paths.items() if path is not None}
     lists = {
-        split: _read_list(path, report.damage) for split, path in paths.items() if path is not None
+        split: _attempt(partial(read_id_list, path), [], damage) for split, path in paths.items()
     }
-    both = set.intersection(*(set(one.ids) for one in lists.values())) if len(lists) == 2 else set()
-    for split, listed in lists.items():
-        statistics = SplitStatistics(
-            listed=len(listed.ids), repeated=listed.repeated, in_both=len(both)
-        )
+    in_both = len(set.intersection(*map(set, lists.values()))) if len(lists) == 2 else 0
+    for split, ids in lists.items():
+        lines = read_text(str(paths[split])).splitlines() if ids else []
+        repeated = sum(bool(line.strip()) for line in lines) - len(ids)
+        statistics = SplitStatistics(listed=len(ids), repeated=repeated, in_both=in_both)
         report.splits[split.shard_name] = statistics
-        shards = _read_meta(config, split, listed.ids, statistics, report.damage)
+        shards = _read_meta(config, split, ids, statistics, damage)
         check = ShardCheck(
             vfeat_dir=dataset.vfeat_dir,
             tfeat_dir=dataset.tfeat_dir,
             split=split,
             shards=shards,
-            listed=frozenset(listed.ids),
+            listed=frozenset(ids),
             vocab_size=vocab_size,
         )
-        _read_shards(check, _spread(sorted(shards), max_shards), workers, statistics, report.damage)
-        _check_batch(config, statistics, str(paths[split]), report.damage)
+        _read_shards(check, _spread(sorted(shards), max_shards), workers, statistics, damage)
+        _check_batch(config, statistics, str(paths[split]), damage)
     return report
 
 
-def _vocab_size(config: RunConfig, damage: list[Damage]) -> int | None:
-    if config.dataset.bert_name is None:
-        return None
+def _attempt(read: Callable[[], T], default: T, damage: list[Damage]) -> T:
+    """Returns what `read` returns; if it raises DataError, records that and returns `default`."""
     try:
-        return special_tokens(config.dataset.bert_name).vocab_size
+        return read()
     except DataError as err:
         damage.append(Damage.from_error(err))
-        return None
-
-
-def _read_list(path: str, damage: list[Damage]) -> _Lists:
-    try:
-        ids = read_id_list(path)
-    except DataError as err:
-        damage.append(Damage.from_error(err))
-        return _Lists([], 0)
-    num_lines = sum(bool(line.strip()) for line in read_text(path).splitlines())
-    return _Lists(ids, num_lines - len(ids))
+        return default
 
 
 def _read_meta(
@@ -127,13 +118,11 @@ def _read_meta(
     statistics: SplitStatistics,
     damage: list[Damage],
 ) -> dict[int, list[str]]:
-    """Returns {shard: ids} and compare it with the list."""
+    """Returns {shard: ids}, and compares it with the list."""
     folder = str(config.dataset.vfeat_dir)
-    try:
-        shards = read_shard_meta(folder, split)
-    except DataError as err:
-        damage.append(Damage.from_error(err))
-        return {}
+    shards: dict[int, list[str]] = _attempt(lambda: read_shard_meta(folder, split), {}, damage)
+    if not shards:
+        return shards
     path = str(meta_path(folder, split))
     packed = Counter(chain.from_iterable(shards.values()))
     damage += [Damage(path, name, "is packed twice") for name, n in packed.items() if n > 1]
