@@ -59,15 +59,6 @@ def test_subsets_and_segments(tmp_path: Path) -> None:
     )
 
 
-def test_videos_without_features(tmp_path: Path) -> None:
-    path = written(tmp_path, COIN)
-    config = DatasetConfig(train_path=path, test_path=path, vfeat_dir=str(tmp_path))
-    # Kept, so that scoring names them.
-    assert len(COINActionSegmentationMetaProcessor(config, Split.TEST)) == 5
-    with pytest.raises(DataError, match="1 of the 1 videos of the train split have no features"):
-        COINActionSegmentationMetaProcessor(config, Split.TRAIN)
-
-
 def test_labels_are_those_of_the_testing_subset(tmp_path: Path) -> None:
     labels = step_labels(written(tmp_path, changed("coin04", 0, label="only said in training")))
     assert len(labels) == 12

@@ -5,7 +5,6 @@ about mistakes.
 from __future__ import annotations
 
 import json
-import logging
 import pickle
 import random
 from pathlib import Path
@@ -198,13 +197,6 @@ def test_training_leaves_out_what_has_no_features(
     meta = YoucookMetaProcessor(config_of(files, max_missing=0.5), Split.TRAIN)
     assert [meta[k] for k in range(len(meta))] == EXPECTED[:2]
     assert "left out" in caplog.text
-
-
-def test_equal_captions_are_counted(files: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (files / "val.csv").write_text(CSV.replace("cut the onion", "stir the pot"))
-    with caplog.at_level(logging.WARNING):
-        YoucookMetaProcessor(config_of(files, "val.csv"), Split.TEST)
-    assert "2 of 3 rows share their caption" in caplog.text
 
 
 @pytest.mark.parametrize(

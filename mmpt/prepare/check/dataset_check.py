@@ -78,10 +78,10 @@ def check_dataset(
     if bert_name is not None:
         vocab_size = _attempt(lambda: special_tokens(bert_name).vocab_size, None, damage)
     paths = {Split.TRAIN: dataset.train_path, Split.VALID: dataset.val_path}
-    paths = {split: path for split, path in paths.items() if path is not None}
-    lists = {
-        split: _attempt(partial(read_id_list, path), [], damage) for split, path in paths.items()
-    }
+    lists: dict[Split, list[str]] = {}
+    for split, path in paths.items():
+        if path is not None:
+            lists[split] = _attempt(partial(read_id_list, path), [], damage)
     in_both = len(set.intersection(*map(set, lists.values()))) if len(lists) == 2 else 0
     for split, ids in lists.items():
         lines = read_text(str(paths[split])).splitlines() if ids else []
