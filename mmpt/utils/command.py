@@ -20,7 +20,7 @@ from mmpt.utils.log import setup_logging
 TERMINATED = 128 + signal.SIGTERM
 
 EXTRA_OF = {
-    "av": "prepare",
+    **dict.fromkeys(("av", "json_stream"), "prepare"),
     **dict.fromkeys(("faiss", "tensorboardX", "psutil"), "train"),
     **dict.fromkeys(("jinja2", "matplotlib", "PIL"), "report"),
 }

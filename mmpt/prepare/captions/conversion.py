@@ -27,25 +27,35 @@ FORMAT = 1
 CORPUS_SUFFIX = ".jsonl"
 
 
+Change = Callable[[CaptionList], CaptionList]
+
+
 def convert_corpus(
-    source: str | Path, output: str | Path, change: Callable[[CaptionList], CaptionList] | None = None, *, seed: int = 0
+    source: str | Path, output: str | Path, change: Change | None = None, *, seed: int = 0
 ) -> None:
-    """Write the videos of `source` to `output`, as they are or put through `change`; or find that done.
+    """Writes the videos of `source` to `output`, unless an earlier run has done so.
 
     Args:
         source: `.json` {id: captions}, `.jsonl`, or the released `.pkl`.
         output: a `.jsonl` file.
-        change: what becomes of a video's captions (with clean times), called in file order.
-        seed: what `change` draws from; part of the fingerprint.
+        change: is called with every video's captions, in file order, and returns what is written.
+            Times are corrected first. None means that captions are written as they are.
+        seed: the seed of `change`. It is part of the fingerprint.
     Raises:
-        DataError: the source is missing or broken, holds a video twice, or the output cannot be written.
+        DataError: the source is missing or broken or holds a video twice, or the output cannot be
+            written.
     """
     source, output = Path(source), Path(output)
     _check_names(source, output)
-    with writing(output.parent), exclusive(output.with_name(f".{output.name}.lock"), "converting captions"):
+    lock = output.with_name(f".{output.name}.lock")
+    with writing(output.parent), exclusive(lock, "converting captions"):
         artefact = Artefact(output.with_suffix(".made.json"), (output,))
         remove_leftovers(output.parent, {output.name, artefact.note.name})
-        settings = {"format": FORMAT, "change": change and type(change).__name__, "seed": change and seed}
+        settings = {
+            "format": FORMAT,
+            "change": type(change).__name__ if change else None,
+            "seed": seed if change else None,
+        }
         if artefact.read() and artefact.finished(fingerprint(settings, _hash_of(source))):
             logger.info("%s: already made from %s with these settings", output, source)
             return
@@ -61,9 +71,9 @@ def _write_videos(
     file: IO[str],
     videos: Iterator[tuple[str, CaptionList]],
     source: Path,
-    change: Callable[[CaptionList], CaptionList] | None,
+    change: Change | None,
 ) -> dict[str, Any]:
-    """Write all videos; return their counts."""
+    """Writes all videos and returns their counts."""
     num_captions = num_without = 0
     flaws = NO_FLAWS
     entries: dict[str, int] = {}  # id -> number of its entry
@@ -94,16 +104,23 @@ def _write_videos(
 
 
 def _check_names(source: Path, output: Path) -> None:
+    """Raises DataError unless `source` can be converted to `output`."""
     check_suffix(source)
     if not source.is_file():
-        raise DataError(f"{source}: no such file.")
+        raise DataError(f"{source}: no such file. Correct the path.")
     if output.suffix != CORPUS_SUFFIX:
-        raise DataError(f"{output}: the output must be a {CORPUS_SUFFIX} file, but this is `{output.suffix}`.")
+        raise DataError(
+            f"{output}: the output must be a {CORPUS_SUFFIX} file, but this is `{output.suffix}`."
+        )
     if output.exists() and output.samefile(source):
-        raise DataError(f"{output}: source and output must be two files, but are one. Name another with `--output`.")
+        raise DataError(
+            f"{output}: source and output must be two files, but are one. Name another with "
+            "`--output`."
+        )
 
 
 def _hash_of(source: Path) -> str:
+    """Returns the SHA-256 of a file, in hex."""
     digest = hashlib.sha256()
     for _ in byte_blocks(source, digest):
         pass

@@ -1,7 +1,7 @@
-"""De-duplicates raw captions, whose neighbours repeat each other's words; `mmpt.cli.dedup` is the command.
+"""De-duplicates raw captions, each of which repeats words of the caption before it.
 
-One generator serves all videos in file order, as in the original, so the result depends on the seed and the file only.
-Videos stream through: what is held in memory is one video and a megabyte of text (a pickle has to be read whole).
+`mmpt.cli.dedup` is the command. One random generator serves all videos in file order, as in the
+released code, so the result depends on the seed and the file only.
 """
 
 from __future__ import annotations
@@ -12,18 +12,22 @@ from collections.abc import Callable
 from mmpt.errors import DataError
 from mmpt.prepare.captions.caption_list import CaptionList
 
-SLACK_S = 0.001  # a caption may start this much behind the end of what it replaces
+SLACK_S = 0.001  # a caption may start this much after its end
 
 
 def deduplicate(captions: CaptionList, draw: Callable[[], float]) -> CaptionList:
-    """Return the captions of one video without the words that they share with the one before.
+    """Returns the captions of one video without the words that they share with their predecessor.
 
-    An overlap is the *shortest* head of a text that the text before ends with, a single letter included: "the pan" and
-    "now" lose an n. The published VideoCLIP text was made this way. Half of the overlaps stay with the text before.
+    A caption that its predecessor ends with is dropped; one that begins with its predecessor
+    replaces it. Otherwise, the overlap is the *shortest* beginning of the text that the text before
+    it ends with. It may be a single letter: "the pan" and "now" share an n. The published text of
+    VideoCLIP was made this way. One of the two captions keeps the overlap, each with probability
+    1/2, and their times meet where the overlap was.
 
     Args:
-        captions: ordered by start, none ends before it starts; texts that are no string or blank are left out.
-        draw: gives uniform numbers of [0, 1); called once per overlap.
+        captions: ordered by start; none ends before it starts. Texts that are blank or not strings
+            are left out.
+        draw: returns uniform numbers from [0, 1). It is called once per overlap.
     Raises:
         DataError: a caption ends before it starts.
     """
@@ -44,7 +48,7 @@ class _Kept:
         self.texts: list[str] = []
 
     def add(self, start: float, end: float, text: str, draw: Callable[[], float]) -> None:
-        """Take the next caption in."""
+        """Adds the next caption, whose text is not blank."""
         before = self.texts[-1] if self.texts else ""
         if not before:
             self._push(start, end, text)
@@ -63,8 +67,8 @@ class _Kept:
         assert self.texts[-1]
         if self.ends[-1] + SLACK_S < self.starts[-1]:
             raise DataError(
-                f"captions must not end before they start, but {self.texts[-1]!r} starts at {self.starts[-1]:g} s and "
-                f"ends at {self.ends[-1]:g} s. Clean the times first."
+                f"captions must not end before they start, but {self.texts[-1]!r} starts at "
+                f"{self.starts[-1]:g} s and ends at {self.ends[-1]:g} s. Clean the times first."
             )
 
     def _push(self, start: float, end: float, text: str) -> None:
@@ -73,12 +77,14 @@ class _Kept:
         self.texts.append(text)
 
     def _leave_with_previous(self, start: float, end: float, rest: str) -> None:
+        """Adds `rest`, what is left of the next caption when the previous one keeps the overlap."""
         self.ends[-1] = max(self.ends[-1], start)
         if rest:
             start = max(self.ends[-1], start)
             self._push(start, max(end, start), rest)
 
     def _move_to_current(self, start: float, end: float, text: str, rest: str) -> None:
+        """Adds `text`, the next caption, which keeps the overlap; `rest` is left of the previous."""
         if rest:
             self.ends[-1] = min(self.ends[-1], start)
             self.texts[-1] = rest
@@ -89,7 +95,9 @@ class _Kept:
 
 
 def _overlap(before: str, text: str) -> int:
-    """Return the smallest k > 0 such that `before` ends with `text[:k]`; 0 when there is none."""
+    """Returns the smallest k > 0 such that `before` ends with `text[:k]`; 0 if there is none."""
+    # An overlap begins where `before` has the first character of `text`; the last such place is
+    # tried first, because it makes the shortest overlap.
     first = max(0, len(before) - len(text))
     place = len(before)
     while (place := before.rfind(text[0], first, place)) >= 0:
@@ -99,11 +107,12 @@ def _overlap(before: str, text: str) -> int:
 
 
 class CaptionDedupProcessor:
-    """De-duplicates video after video with one generator."""
+    """A callable that de-duplicates one video after another with one random generator."""
 
     def __init__(self, seed: int = 0):
+        """Seeds the generator."""
         self._draw = random.Random(seed).random
 
     def __call__(self, captions: CaptionList) -> CaptionList:
-        """Return the captions of the next video, de-duplicated; errors as in `deduplicate`."""
+        """Returns the captions of the next video, de-duplicated. Raises what `deduplicate` does."""
         return deduplicate(captions, self._draw)

@@ -1,8 +1,9 @@
-"""Tokenises the captions of every packed video into the text shards that training reads, shard by shard, in processes.
+"""Tokenises the captions of every packed video into the text shards that training reads.
 
-A process holds one video at a time: it seeks the video's line in the JSON Lines corpus and appends its rows to the
-shard. Beside shard k of split s stands `.tokenising/<prefix><s>_<k>.json`: the fingerprint (captions, vocabulary, ids),
-the sizes of its files, and the videos without captions. It is removed before its shard is touched and written after it.
+Each process makes one shard at a time. It reads a video's line from the JSON Lines corpus and
+appends the video's rows to the shard, so memory holds one video. The note of shard k of split s is
+`.tokenising/<prefix><s>_<k>.json`, with the videos that have no captions. A rerun keeps shards
+whose captions, vocabulary and ids are unchanged.
 """
 
 from __future__ import annotations
@@ -42,18 +43,24 @@ NO_CAPTIONS: CaptionList = {"start": [], "end": [], "text": []}
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What all shards of a run share; small enough to travel to every process."""
+    """The settings that all shards of a run share. They are sent to every process."""
 
-    corpus: Path  # JSON Lines
-    target: Path  # folder of the meta files and shards
-    prefix: str  # of the shards' file names, ending in a dot
+    corpus: Path
+    """The captions, as JSON Lines."""
+    target: Path
+    """Folder of the meta files and shards."""
+    prefix: str
+    """Beginning of the shards' file names, ending in a dot."""
     bert_name: str
+    """The tokenizer: a folder or a hub name."""
     use_fast: bool
-    fingerprint: str  # of captions and vocabulary
+    """Passed on to transformers."""
+    fingerprint: str
+    """Fingerprint of captions and vocabulary."""
 
     @property
     def tfeat_dir(self) -> str:
-        """What training calls the prefix."""
+        """The beginning of the shards' paths, `dataset.tfeat_dir` of a training YAML."""
         return f"{self.target}/{self.prefix}"
 
 
@@ -64,30 +71,38 @@ class Shard:
     split: Split
     number: int
     ids: tuple[str, ...]
-    offsets: np.ndarray  # int64 [len(ids)]: where each video's line begins; -1 for none
+    offsets: np.ndarray
+    """The byte at which each video's line begins, int64 [len(ids)]; -1 if it has none."""
 
 
 def shard_prefix(caption_path: str | Path, bert_name: str) -> str:
-    """Return what the text shards' names begin with: `<caption file's stem>.<last part of bert_name>.`"""
+    """Returns `<stem of the caption file>.<last part of bert_name>.`, where shards' names begin."""
     return f"{Path(caption_path).stem}.{Path(bert_name).name}."
 
 
 def tokenise_captions(
-    caption_path: str | Path, target_dir: str | Path, bert_name: str, *, use_fast: bool = True, workers: int = 1
+    caption_path: str | Path,
+    target_dir: str | Path,
+    bert_name: str,
+    *,
+    use_fast: bool = True,
+    workers: int = 1,
 ) -> str:
-    """Write the text shards of every video in `<target_dir>/{train,val}_meta.*`; finished shards are kept.
+    """Writes the text shards of every video in `<target_dir>/{train,val}_meta.*`.
 
-    Videos without captions get an empty row; `<prefix>report.json` lists them. A `.json` or `.pkl` corpus is first
-    written as JSON Lines in `<target_dir>/.tokenising/`.
+    Finished shards are kept. Videos without captions get an empty row; `<prefix>report.json` lists
+    them. A `.json` or `.pkl` corpus is first written as JSON Lines in `<target_dir>/.tokenising/`.
 
     Args:
-        caption_path: `.jsonl`, `.json` or `.pkl`; where the file is not there, one of the other forms beside it.
-        bert_name: names the tokenizer: a folder or a hub name.
-        workers: shards made at once.
+        caption_path: a `.jsonl`, `.json` or `.pkl` file. If it is missing, the same name with
+            another of these suffixes is used.
+        bert_name: the tokenizer: a folder or a hub name.
+        workers: the number of processes, each of which makes one shard at a time.
     Returns:
-        The prefix of the shards, `dataset.tfeat_dir`.
+        The beginning of the shards' paths, `dataset.tfeat_dir`.
     Raises:
-        DataError: a file is missing or broken, no packed video has captions, or the target cannot be written.
+        DataError: a file is missing or broken, no packed video has captions, or the target cannot
+            be written.
     """
     target = Path(target_dir)
     packed = _packed_shards(target)
@@ -98,11 +113,16 @@ def tokenise_captions(
         for folder in (target, target / NOTES):
             remove_leftovers(folder, f"{re.escape(prefix)}.*")
         index = CaptionIndex(corpus)
-        mark = fingerprint(FORMAT, index.sha256, tokenizer.fingerprint, MAX_CAPTION_IDS)
-        settings = Settings(
-            corpus=corpus, target=target, prefix=prefix, bert_name=bert_name, use_fast=use_fast, fingerprint=mark
-        )
         shards = _shards(packed, index)
+        settings = Settings(
+            corpus=corpus,
+            target=target,
+            prefix=prefix,
+            bert_name=bert_name,
+            use_fast=use_fast,
+            fingerprint=fingerprint(FORMAT, index.sha256, tokenizer.fingerprint, MAX_CAPTION_IDS),
+        )
+        del index, packed  # they hold an object per video
         _check_found(shards, settings)
         notes = _make_all(shards, settings, workers)
         _report(shards, notes, settings)
@@ -110,7 +130,7 @@ def tokenise_captions(
 
 
 def _as_lines(corpus: Path, folder: Path) -> Path:
-    """Return the corpus as JSON Lines, written to `folder` if it is of another form."""
+    """Returns the corpus as JSON Lines, written to `folder` if it is of another form."""
     if corpus.suffix == CORPUS_SUFFIX:
         return corpus
     converted = folder / f"{corpus.stem}{CORPUS_SUFFIX}"
@@ -118,42 +138,50 @@ def _as_lines(corpus: Path, folder: Path) -> Path:
     return converted
 
 
-def _shards(packed: dict[Split, dict[int, list[str]]], index: CaptionIndex) -> list[Shard]:
-    """Return the shards that have videos, and where their captions are."""
-    return [
-        Shard(split=split, number=number, ids=tuple(ids), offsets=index.find(ids))
-        for split, chunks in packed.items()
-        for number, ids in chunks.items()
-        if ids
-    ]
-
-
 def _packed_shards(target: Path) -> dict[Split, dict[int, list[str]]]:
-    """Return the ids of all packed shards; one of the two splits may be absent."""
+    """Returns the ids of all packed shards.
+
+    Raises:
+        DataError: neither of the two splits is packed, or a meta file is damaged.
+    """
     packed = {}
-    problem = None
+    missing: list[DataError] = []
     for split in SPLITS:
         try:
-            path = meta_path(target, split)
+            folder = meta_path(target, split).parent
         except DataError as err:
-            problem = err
+            missing.append(err)
             continue
-        packed[split] = read_shard_meta(path.parent, split)
-    if problem is not None and not packed:
-        raise problem
-    if problem is not None:
+        packed[split] = read_shard_meta(folder, split)
+    if not packed:
+        raise missing[-1]
+    if missing:
         logger.warning("%s: only %s videos are packed here", target, next(iter(packed)).shard_name)
     return packed
 
 
+def _shards(packed: dict[Split, dict[int, list[str]]], index: CaptionIndex) -> list[Shard]:
+    """Returns the shards that have videos, and the places of their captions."""
+    shards = []
+    for split, chunks in packed.items():
+        for number, ids in chunks.items():
+            if ids:
+                offsets = index.find(ids)
+                shards.append(Shard(split=split, number=number, ids=tuple(ids), offsets=offsets))
+    return shards
+
+
 def _check_found(shards: Sequence[Shard], settings: Settings) -> None:
+    """Raises DataError if no video of a split has captions: one of the paths is wrong."""
     for split in SPLITS:
         parts = [shard for shard in shards if shard.split is split]
         if parts and not any((shard.offsets >= 0).any() for shard in parts):
+            num_videos = sum(len(shard.ids) for shard in parts)
             raise DataError(
-                f"{settings.corpus}: at least one of the {sum(len(shard.ids) for shard in parts)} videos of "
-                f"{meta_path(settings.target, split)} must have captions, but none has (the first is "
-                f"{parts[0].ids[0]}). Correct `dataset.caption_pkl_path` or `dataset.target_dir`."
+                f"{settings.corpus}: at least one of the {num_videos} videos of "
+                f"{meta_path(settings.target, split)} must have captions, but none has (the first "
+                f"is {parts[0].ids[0]}). Correct `dataset.caption_pkl_path` or "
+                "`dataset.target_dir`."
             )
 
 
@@ -172,7 +200,8 @@ def make_shard(shard: Shard, settings: Settings) -> dict[str, Any]:
     artefact = _artefact(shard, settings)
     artefact.begin()
     times_path, ids_path = _stems(shard, settings)
-    empty = []
+    absent: list[str] = []  # videos that are not in the corpus
+    empty: list[str] = []  # videos that are in it, but have no caption with a time
     flaws = NO_FLAWS
     with (
         open(settings.corpus, "rb") as file,
@@ -180,15 +209,18 @@ def make_shard(shard: Shard, settings: Settings) -> dict[str, Any]:
         row_stream(ids_path, MAX_CAPTION_IDS, np.dtype(np.int32)) as ids,
     ):
         for video_id, offset in zip(shard.ids, shard.offsets.tolist(), strict=True):
-            captions = NO_CAPTIONS if offset < 0 else read_entry(file, settings.corpus, offset, video_id)
-            captions, found = clean_times(captions, f"{settings.corpus}, video {video_id}")
-            if found:
-                flaws += found
-            if offset >= 0 and not captions["start"]:
-                empty.append(video_id)
+            if offset < 0:
+                captions = NO_CAPTIONS
+                absent.append(video_id)
+            else:
+                captions = read_entry(file, settings.corpus, offset, video_id)
+                captions, found = clean_times(captions, f"{settings.corpus}, video {video_id}")
+                if found:
+                    flaws += found
+                if not captions["start"]:
+                    empty.append(video_id)
             times.append(np.array([captions["start"], captions["end"]], dtype=np.float32).T)
             ids.append(tokenizer(captions["text"]))
-    absent = [video_id for video_id, offset in zip(shard.ids, shard.offsets, strict=True) if offset < 0]
     return artefact.finish(
         _fingerprint(shard, settings),
         captions=times.num_rows,
@@ -203,13 +235,16 @@ def _fingerprint(shard: Shard, settings: Settings) -> str:
 
 
 def _stems(shard: Shard, settings: Settings) -> tuple[str, str]:
+    """Returns the stems of the shard's times and of its ids."""
     place = (settings.tfeat_dir, shard.split, shard.number)
     return times_stem(*place), ids_stem(*place)
 
 
 def _artefact(shard: Shard, settings: Settings) -> Artefact:
     name = f"{settings.prefix}{shard.split.shard_name}_{shard.number}.json"
-    files = [Path(f"{stem}_{part}.npy") for stem in _stems(shard, settings) for part in ("data", "starts")]
+    files = []
+    for stem in _stems(shard, settings):
+        files += [Path(f"{stem}_data.npy"), Path(f"{stem}_starts.npy")]
     return Artefact(settings.target / NOTES / name, tuple(files))
 
 
@@ -217,11 +252,12 @@ def _artefact(shard: Shard, settings: Settings) -> Artefact:
 
 
 def _make_all(shards: Sequence[Shard], settings: Settings, workers: int) -> list[dict[str, Any]]:
-    """Return the notes of all shards; those that are finished are not made again."""
+    """Returns the notes of all shards; those that are finished are not made again."""
     notes = [_artefact(shard, settings).finished(_fingerprint(shard, settings)) for shard in shards]
     numbers = [number for number, note in enumerate(notes) if note is None]
     if len(numbers) < len(shards):
-        logger.info("%d of %d shards are finished already", len(shards) - len(numbers), len(shards))
+        num_finished = len(shards) - len(numbers)
+        logger.info("%d of %d shards are finished already", num_finished, len(shards))
     waiting = [shards[number] for number in numbers]
     done = run_tasks(partial(make_shard, settings=settings), waiting, workers)
     for place, note in progress(done, len(numbers), "shards of captions tokenised", logger):
@@ -230,26 +266,40 @@ def _make_all(shards: Sequence[Shard], settings: Settings, workers: int) -> list
 
 
 def _report(shards: Sequence[Shard], notes: Sequence[dict[str, Any]], settings: Settings) -> None:
-    """Write `<prefix>report.json` and warn of what it lists."""
+    """Writes `<prefix>report.json` and logs what it says."""
     report: dict[str, Any] = {}
     for split in SPLITS:
-        own = [(shard, made) for shard, made in zip(shards, notes, strict=True) if shard.split is split]
-        flaws = sum((Flaws(**made["mended"]) for _, made in own), start=NO_FLAWS)
-        lists = {
-            key: [name for _, made in own for name in made[key]] for key in ("not_in_captions", "without_captions")
+        num_videos = num_captions = 0
+        flaws = NO_FLAWS
+        absent: list[str] = []
+        empty: list[str] = []
+        for shard, note in zip(shards, notes, strict=True):
+            if shard.split is split:
+                num_videos += len(shard.ids)
+                num_captions += note["captions"]
+                flaws += Flaws(**note["mended"])
+                absent += note["not_in_captions"]
+                empty += note["without_captions"]
+        name = split.shard_name
+        report[name] = {
+            "videos": num_videos,
+            "captions": num_captions,
+            "mended": asdict(flaws),
+            "not_in_captions": absent,
+            "without_captions": empty,
         }
-        num_videos = sum(len(shard.ids) for shard, _ in own)
-        num_captions = sum(made["captions"] for _, made in own)
-        report[split.shard_name] = {
-            "videos": num_videos, "captions": num_captions, "mended": asdict(flaws), **lists,
-        }  # fmt: skip
-        if own:
-            logger.info("%s: %d videos, %d captions", split.shard_name, num_videos, num_captions)
+        if num_videos:
+            logger.info("%s: %d videos, %d captions", name, num_videos, num_captions)
         if flaws:
-            logger.warning("%s: captions %s", split.shard_name, flaws.describe())
-        if names := [name for ids in lists.values() for name in ids]:
+            logger.warning("%s: captions %s", name, flaws.describe())
+        if names := absent + empty:
             logger.warning(
-                "%s: %d of %d videos have no captions (first: %s); their rows are empty and %sreport.json lists them",
-                split.shard_name, len(names), num_videos, ", ".join(names[:NUM_NAMED]), settings.prefix,
-            )  # fmt: skip
+                "%s: %d of %d videos have no captions (first: %s); their rows are empty and "
+                "%sreport.json lists them",
+                name,
+                len(names),
+                num_videos,
+                ", ".join(names[:NUM_NAMED]),
+                settings.prefix,
+            )
     write_json(f"{settings.tfeat_dir}report.json", report)
