@@ -1,4 +1,4 @@
-"""What the downstream sets share: one `.npy` per video, tokenised sentences, and one clip per item without a draw."""
+"""Readers and an aligner for benchmarks: a `.npy` per video, a sentence, one clip per item."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from mmpt.batch import FEATURE_DIM, ClipBatch, Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import ConfigError, DataError
 from mmpt.processors.aligner import Aligner, video_name
-from mmpt.processors.base import ALIGNERS, TEXT_PROCESSORS, VIDEO_PROCESSORS, TextReader, VideoReader
+from mmpt.processors.base import (
+    ALIGNERS,
+    TEXT_PROCESSORS,
+    VIDEO_PROCESSORS,
+    TextReader,
+    VideoReader,
+)
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.utils.io import load_npy
 from mmpt.utils.log import get_logger
@@ -28,10 +34,10 @@ _FLOATS = [np.dtype(order + kind) for kind in ("f2", "f4", "f8") for order in "<
 
 @VIDEO_PROCESSORS.register
 class VideoProcessor(VideoReader):
-    """Features of a video from `<vfeat_dir>/<id>.npy`."""
+    """A reader of features from `<vfeat_dir>/<id>.npy`."""
 
     def __call__(self, key: Any) -> np.ndarray:
-        """Return float [seconds, 512] for an id, or for a key whose first element is one.
+        """Returns float [seconds, 512] for an id, or for a key whose first element is one.
 
         Raises:
             DataError: no such file, or something else in it.
@@ -41,45 +47,49 @@ class VideoProcessor(VideoReader):
         feature = load_npy(path, remedy)
         if feature.ndim != 2 or feature.shape[1] != FEATURE_DIM or feature.dtype not in _FLOATS:
             raise DataError(
-                f"{path}: features must be floats of shape [seconds, {FEATURE_DIM}], but are {feature.dtype} of shape "
-                f"{list(feature.shape)}. Extract them with S3D."
+                f"{path}: features must be floats of shape [seconds, {FEATURE_DIM}], but are "
+                f"{feature.dtype} of shape {list(feature.shape)}. Extract them with S3D."
             )
-        return feature.astype(feature.dtype.newbyteorder("="), copy=False)  # torch knows no other order of bytes
+        return feature.astype(
+            feature.dtype.newbyteorder("="), copy=False
+        )  # torch knows no other order of bytes
 
     def has(self, key: Any) -> bool:
-        """Say whether the video's file is there."""
+        """Returns True if the video's file exists."""
         return self.path(key).is_file()
 
     def path(self, key: Any) -> Path:
-        """Return where the features of a video id, or of a key whose first element is one, are."""
+        """Returns the feature file of an id, or of a key whose first element is one."""
         video_id = key if isinstance(key, str) else key[0]
         return Path(self.need_str("vfeat_dir")) / f"{video_id}.npy"
 
 
 @TEXT_PROCESSORS.register
 class TextProcessor(TextReader):
-    """Word-piece ids of a sentence, without special tokens."""
+    """A reader of sentences as word-piece ids, without special tokens."""
 
     def __call__(self, key: Any) -> Any:
-        """Return the ids of the sentence `key`, however many; the aligner cuts them."""
+        """Returns all ids of the sentence `key`. The aligner cuts them."""
         return self.encode(key)
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of `text`."""
+        """Returns the ids of `text`."""
         tokenizer = load_tokenizer(self.need_str("bert_name"), self.config.use_fast is not False)
         return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 @ALIGNERS.register
 class DSAligner(Aligner):
-    """The first F seconds and the whole sentence; `video_id` is the key as given."""
+    """An aligner that takes the first F seconds and the whole sentence. `video_id` is the key."""
 
-    def __call__(self, video_key: Any, video_feature: np.ndarray, text_feature: Any, rng: random.Random) -> ClipBatch:
-        """Return caps and cmasks [T], vfeats [F, 512], vmasks [F].
+    def __call__(
+        self, video_key: Any, video_feature: np.ndarray, text_feature: Any, rng: random.Random
+    ) -> ClipBatch:
+        """Returns caps and cmasks [T], vfeats [F, 512], vmasks [F].
 
         Args:
-            text_feature: word-piece ids of a sentence, with which nothing is drawn; or a list of such lists (MSR-VTT's
-                training videos have several captions), of which one is drawn.
+            text_feature: word-piece ids of a sentence; or a list of such lists, of which one is
+                drawn (MSR-VTT's training videos have several captions).
         Raises:
             ConfigError: several captions of a test item.
         """
@@ -88,7 +98,8 @@ class DSAligner(Aligner):
             if self.split is Split.TEST:
                 problem = (
                     f"`dataset.aligner: {type(self).__name__}` takes one text per test item, but "
-                    f"`dataset.text_processor: {self.config.text_processor}` makes {len(text_feature)}."
+                    f"`dataset.text_processor: {self.config.text_processor}` makes "
+                    f"{len(text_feature)}."
                 )
                 raise ConfigError("dataset", [problem])
             text_feature = text_feature[rng.randint(0, len(text_feature) - 1)]
@@ -100,15 +111,16 @@ class DSAligner(Aligner):
 def keep_with_features(
     items: Sequence[Item], video_of: Callable[[Item], str], config: DatasetConfig, split: Split
 ) -> list[Item]:
-    """Return the items of a training or validation split whose video has features, in their order; test items all.
+    """Returns the items whose video has features, in their order; of a test split, all items.
 
-    What is left out is counted in one warning. Of a test split nothing is left out silently: scoring names what is
-    missing and refuses.
+    Videos without features are counted in one warning. None is left out of a test split: scoring
+    names them and refuses.
 
     Args:
         items: of any kind; several may belong to one video.
         video_of: an item's video id, whose features are in `<vfeat_dir>/<id>.npy`.
-        config: gives vfeat_dir and max_missing, the largest share of videos that may be without features.
+        config: gives vfeat_dir and max_missing, the largest share of videos that may be without
+            features.
     Raises:
         DataError: too many videos have no features, or none has.
     """
@@ -121,26 +133,30 @@ def keep_with_features(
         return list(items)
     listed = ", ".join(missing[:MOST_NAMED]) + (", ..." if len(missing) > MOST_NAMED else "")
     problem = (
-        f"{config.vfeat_dir}: {len(missing)} of the {len(has_features)} videos of the {split.value} split have no "
-        f"features ({listed})"
+        f"{config.vfeat_dir}: {len(missing)} of the {len(has_features)} videos of the "
+        f"{split.value} split have no features ({listed})"
     )
     share = len(missing) / len(has_features)
     if share > config.max_missing or share == 1:
         raise DataError(
-            f"{problem}, but at most {config.max_missing:.0%} may be missing. Extract them, correct "
-            "`dataset.vfeat_dir`, or raise `dataset.max_missing`."
+            f"{problem}, but at most {config.max_missing:.0%} may be missing. Extract "
+            "them, correct `dataset.vfeat_dir`, or raise `dataset.max_missing`."
         )
     logger.warning("%s; left out", problem)
     return [item for item in items if has_features[video_of(item)]]
 
 
 def warn_of_equal_captions(path: str, captions: Iterable[str]) -> None:
-    """Count captions that several videos share in one warning: no model can tell these apart."""
+    """Warns of captions that several rows share: no model can tell their videos apart."""
     counts = Counter(captions)
     shared = [caption for caption, count in counts.items() if count > 1]
     if shared:
         num_rows = sum(counts[caption] for caption in shared)
         listed = "; ".join(shared[:MOST_NAMED])
         logger.warning(
-            "%s: %d of %d rows share their caption with another (%s)", path, num_rows, counts.total(), listed
+            "%s: %d of %d rows share their caption with another (%s)",
+            path,
+            num_rows,
+            counts.total(),
+            listed,
         )

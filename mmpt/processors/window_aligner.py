@@ -1,4 +1,4 @@
-"""Whole videos as sliding windows: COIN, CrossTask and YouCook2 with background read every second of a video.
+"""Cuts whole videos into sliding windows, for benchmarks that read every second of a video.
 
 Legend: W windows, F video slots (seconds), E feature width, K values per second.
 """
@@ -21,7 +21,7 @@ Span = tuple[int, int]
 
 
 def window_spans(num_seconds: int, stride: int, width: int) -> list[Span]:
-    """Return windows of `width` seconds, one every `stride`, up to the first that reaches the end.
+    """Returns windows of `width` seconds, one every `stride`, up to the first that reaches the end.
 
     The last one may be shorter. A video of no seconds has no windows.
     """
@@ -36,10 +36,11 @@ def window_spans(num_seconds: int, stride: int, width: int) -> list[Span]:
 
 
 def average_windows(windows: Sequence[np.ndarray] | np.ndarray, spans: list[Span]) -> np.ndarray:
-    """Return the mean over the windows that cover each second, as float32 [seconds, K].
+    """Returns the mean over the windows that cover each second, as float32 [seconds, K].
 
     Args:
-        windows: float [seconds, K] each, or all of them [W, F, K]; the first `end - start` rows are read.
+        windows: float [seconds, K] each, or all of them [W, F, K]. The first `end - start`
+            rows are read.
         spans: as `window_spans` makes them: together they cover every second.
     """
     num_seconds = spans[-1][1]
@@ -53,15 +54,19 @@ def average_windows(windows: Sequence[np.ndarray] | np.ndarray, spans: list[Span
 
 
 def check_not_empty(video_feature: np.ndarray, name: str) -> None:
-    """Raise DataError for a video of no seconds; `name` stands in the message."""
+    """Raises DataError if the video has no seconds. `name` is the video, for the message."""
     if not len(video_feature):
         raise DataError(
-            f"{name}: a video must have a second at least, but its features have no rows. Extract it again."
+            f"{name}: a video must have a second at least, but its features have no rows. "
+            "Extract it again."
         )
 
 
 class WindowAligner(Aligner):
-    """Cuts a video into windows of `dataset.sliding_window_size` seconds, every `dataset.sliding_window`."""
+    """An aligner that cuts a video into windows.
+
+    They last `dataset.sliding_window_size` seconds and start every `dataset.sliding_window`.
+    """
 
     fills_batch = True
 
@@ -71,13 +76,16 @@ class WindowAligner(Aligner):
         self.width = self.need_int("sliding_window_size")
         if not self.stride <= self.width <= self.max_video_len:
             problem = (
-                "`dataset.sliding_window` <= `sliding_window_size` <= `max_video_len` must hold, so that windows cover "
-                f"every second and fit, but they are {self.stride}, {self.width} and {self.max_video_len}."
+                "`dataset.sliding_window` <= `sliding_window_size` <= `max_video_len` must hold, "
+                "so that windows cover every second and fit, but they are "
+                f"{self.stride}, {self.width} and {self.max_video_len}."
             )
             raise ConfigError("dataset", [problem])
 
-    def build_windows(self, video_feature: np.ndarray, *, name: str) -> tuple[torch.Tensor, torch.Tensor, list[Span]]:
-        """Return vfeats float [W, F, E], vmasks bool [W, F] and the windows' seconds; `name` stands in messages.
+    def build_windows(
+        self, video_feature: np.ndarray, *, name: str
+    ) -> tuple[torch.Tensor, torch.Tensor, list[Span]]:
+        """Returns vfeats float [W, F, E], vmasks bool [W, F] and the seconds of the windows.
 
         Raises:
             DataError: features that are not finite [seconds, width] floats, or no seconds.
@@ -85,7 +93,9 @@ class WindowAligner(Aligner):
         check_feature(video_feature, name)
         check_not_empty(video_feature, name)
         spans = window_spans(len(video_feature), self.stride, self.width)
-        slots = VideoSlots(len(spans), self.max_video_len, video_feature.shape[1], video_feature.dtype)
+        slots = VideoSlots(
+            len(spans), self.max_video_len, video_feature.shape[1], video_feature.dtype
+        )
         for w, (start, end) in enumerate(spans):
             slots.write(w, video_feature[start:end])
         check_finite(slots.vfeats_BFE, name)
