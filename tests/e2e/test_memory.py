@@ -46,7 +46,7 @@ def test_a_device_on_which_nothing_fits_ends_the_job_with_one_message(
 def test_with_gathered_negatives_no_step_is_repeated(corpus: Path, tmp_path: Path) -> None:
     options = ["loss.gather_negatives=true"]
     run = run_job(corpus, tmp_path, *options, fits=20, jobtype="local_small")
-    assert run.returncode == 2, run.stderr[-3000:]
+    assert run.returncode in (1, 2), run.stderr[-3000:]  # of the process that ends first
     assert "With `loss.gather_negatives` the processes wait for each other in a step" in run.stderr
     options.append("model.checkpoint_activations=16")
     run = run_job(corpus, tmp_path, *options, fits=20, jobtype="local_small")
