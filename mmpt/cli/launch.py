@@ -7,16 +7,15 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import groupby
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import typer
 
-from mmpt.cli import jobfile, jobs, preflight
+from mmpt.cli import jobs, preflight
 from mmpt.cli.app import Command, Overrides
 from mmpt.cli.processes import HIDE_GPUS, run_all
 from mmpt.config import RunConfig, load_config
 from mmpt.config.loader import save_resolved, with_run_dir
-from mmpt.config.yaml_files import read_yaml, write_yaml
 from mmpt.errors import LaunchError
 from mmpt.utils.io import writing
 from mmpt.utils.lock import HeldError, exclusive
@@ -48,7 +47,7 @@ def train(
         ),
     ] = None,
     dryrun: Annotated[
-        bool, typer.Option("--dryrun", help="Print the command, check no data and run nothing.")
+        bool, typer.Option("--dryrun", help="Print the command; check no data, write and run nothing.")
     ] = False,
 ) -> int:
     """Train or evaluate what YAML files describe.
@@ -79,25 +78,18 @@ main = Command(
 
 
 class Launchable(NamedTuple):
-    """A YAML that was read: a job file to expand (`values`), or a run and its job type."""
+    """A run and its job type."""
 
-    path: str
-    values: dict[str, Any] | None
-    config: RunConfig | None
+    config: RunConfig
     job_type: str
 
 
 def read_launchable(path: str, job_type: str | None, overrides: Sequence[str]) -> Launchable:
-    """Read one YAML; UserError when it cannot be launched whatever the machine and its files."""
+    """Reads one YAML; UserError when it cannot be launched on any machine."""
     if not path.endswith((".yaml", ".yml")):
         raise LaunchError(f"{path or 'an empty name'}: only .yaml files can be launched.")
-    values = read_yaml(path)
-    if not jobfile.is_job_file(values):
-        config = load_config(path, overrides)
-        return Launchable(path, None, config, jobs.choose_job_type(job_type, config))
-    if overrides:
-        raise LaunchError(f"{path} is a job file; overrides ({' '.join(overrides)}) go with the files it makes.")
-    return Launchable(path, values, None, "")
+    config = load_config(path, overrides)
+    return Launchable(config, jobs.choose_job_type(job_type, config))
 
 
 def in_one_process(yamls: Sequence[Launchable]) -> Iterator[list[Launchable]]:
@@ -110,17 +102,11 @@ def in_one_process(yamls: Sequence[Launchable]) -> Iterator[list[Launchable]]:
 
 
 def launch(yamls: Sequence[Launchable], options: Sequence[str] = (), *, overridden: bool, dry_run: bool) -> int:
-    """Run several evaluations, or one training, or expand one job file; return the exit code."""
+    """Runs several evaluations or one training, and returns the exit code."""
     yaml = yamls[0]
-    if yaml.values is not None:
-        for target, job in jobfile.expand(yaml.path, yaml.values):
-            print(f"saving {target}", flush=True)
-            write_yaml(target, job)
-        return 0
-    assert yaml.config is not None, "what is no job file has a config"
     with ExitStack() as held:
         if yaml.job_type == jobs.PREDICT:
-            command = [*_predict([each.config for each in yamls if each.config], overridden, dry_run), *options]
+            command = [*_predict([each.config for each in yamls], overridden, dry_run), *options]
         else:
             command = _train(yaml.config, yaml.job_type, overridden, dry_run, held)
         print(f"launching {shlex.join(command)}", flush=True)
@@ -131,7 +117,10 @@ def launch(yamls: Sequence[Launchable], options: Sequence[str] = (), *, overridd
 
 
 def _train(config: RunConfig, job_type: str, overridden: bool, dry_run: bool, held: ExitStack) -> list[str]:
-    """Check a training job, write its `config.yaml` and return its command; `held` keeps other jobs from its folder."""
+    """Checks a training job, writes its `config.yaml` and returns its command.
+
+    A dry run checks no data and writes nothing. `held` keeps other jobs from the folder.
+    """
     num_gpus = count_gpus()
     half_precision = [name for name in jobs.HALF_PRECISION if config.option("common", name)]
     plan = jobs.plan_devices(job_type, 0 if config.option("common", "cpu") else num_gpus, half_precision)
@@ -149,8 +138,10 @@ def _train(config: RunConfig, job_type: str, overridden: bool, dry_run: bool, he
     if last is not None:
         logger.info("continuing from %s; choose another fairseq.checkpoint.save_dir to start anew", last)
     config = with_run_dir(config)
-    resolved = _save(config, os.path.join(config.save_dir, "config.yaml"))
-    yaml = resolved if overridden else config.path
+    saved = os.path.join(config.save_dir, "config.yaml")
+    if not dry_run:
+        save_resolved(config, saved)
+    yaml = saved if overridden else config.path
     command = jobs.training_command(config, yaml, plan, num_gpus, resume=last is not None)
     if not dry_run:
         jobs.require_fairseq(command)
@@ -158,7 +149,7 @@ def _train(config: RunConfig, job_type: str, overridden: bool, dry_run: bool, he
 
 
 def _predict(configs: Sequence[RunConfig], overridden: bool, dry_run: bool) -> list[str]:
-    """Check evaluations, write the resolved YAMLs where there are overrides, and return their command."""
+    """Checks evaluations and returns their command. With overrides it runs saved copies."""
     paths = []
     for config in configs:
         if not dry_run:
@@ -166,7 +157,9 @@ def _predict(configs: Sequence[RunConfig], overridden: bool, dry_run: bool) -> l
         path = config.path
         if overridden:
             assert config.eval.save_path is not None, "checked by load_config"
-            path = _save(config, os.path.join(config.eval.save_path, config.copy_name))
+            path = os.path.join(config.eval.save_path, config.copy_name)
+            if not dry_run:
+                save_resolved(config, path)
         paths.append(path)
     return jobs.predict_command(paths)
 
@@ -182,11 +175,6 @@ def _keep_others_out(save_dir: str, held: ExitStack) -> None:
             f"{save_dir}: another job is training in this folder; wait for its end, or choose another "
             "`fairseq.checkpoint.save_dir`."
         ) from None
-
-
-def _save(config: RunConfig, path: str) -> str:
-    save_resolved(config, path)
-    return path
 
 
 def count_gpus() -> int:

@@ -18,6 +18,11 @@ from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 
+JOB_FILE = (
+    "`base_dir` makes this a job file, which is no longer expanded. Give the YAMLs of its "
+    "`task_list` to the launcher, joined by commas: `locallaunch.py a.yaml,b.yaml`."
+)
+
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a YAML file, stack its includes, put overrides on top and check everything.
@@ -30,6 +35,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """
     override_values, problems = parse_overrides(overrides)
     values, filled = fill_htm_align(merge(read_yaml(path), override_values))
+    if values.get("base_dir") is not None:
+        raise ConfigError(str(path), [JOB_FILE])
     config, parse_problems = parse(values, str(path))
     problems += parse_problems + check_whole(config, values)
     if problems:

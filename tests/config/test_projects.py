@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from mmpt.cli.jobfile import is_job_file
 from mmpt.config import load_config
 from mmpt.config.yaml_files import read_yaml
 
@@ -25,8 +24,7 @@ def test_there_are_yamls():
 
 @pytest.mark.parametrize("path", YAMLS)
 def test_it_loads(path):
-    if not is_job_file(read_yaml(path)):
-        assert load_config(path).path == path
+    assert load_config(path).path == path
 
 
 @pytest.mark.parametrize("path", YAMLS)

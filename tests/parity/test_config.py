@@ -1,4 +1,4 @@
-"""Configuration and launch against what the released code printed and wrote (config_norton.json, config_mmpt.json)."""
+"""Configuration and launch against what the released code printed and wrote (config_norton.json)."""
 
 import json
 import os
@@ -7,12 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from mmpt.cli import jobs
-from mmpt.cli.jobfile import expand, move_runs
 from mmpt.cli.launch import main
-from mmpt.config import RunConfig, load_config
+from mmpt.config import RunConfig
 from mmpt.config.fairseq_args import fairseq_flags
 from mmpt.config.loader import next_run_dir
 from mmpt.config.yaml_files import read_yaml
@@ -20,7 +18,6 @@ from mmpt.config.yaml_files import read_yaml
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).parent / "golden"
 NORTON = json.loads((GOLDEN / "config_norton.json").read_text())
-MMPT = json.loads((GOLDEN / "config_mmpt.json").read_text())
 PRETRAIN = "projects/retri/norton/how2_pretrain.yaml"
 
 COMMON = {"tensorboard_logdir": "run", "log_interval": 1000, "fp16": True}
@@ -76,11 +73,6 @@ def test_run_dir_suffix(tmp_path, monkeypatch):
     assert next_run_dir("rd2", "run") == NORTON["suffix_rundir(empty)"]
 
 
-def test_moving_runs():
-    before = {"eval": {"save_path": "runs/task/x"}, "a": "runs/task", "b": {"c": {"d": "runs/task/y"}}}
-    assert move_runs(before, "runs/task", "runs/retri/z") == NORTON["overwrite_dir"]
-
-
 @pytest.mark.parametrize("job_type", ["local_single", "local_small", "local_big"])
 def test_pretraining_line(fresh, monkeypatch, capsys, job_type):
     gpus = {"local_single": 1}.get(job_type, 8)
@@ -95,8 +87,7 @@ def test_pretraining_line(fresh, monkeypatch, capsys, job_type):
         before, _, after = line.partition(f" -m mmpt.cli.processes {processes} ")
         assert before.startswith("launching ")
         assert "launching " + after == golden
-    config = yaml.safe_load(Path("runs/retri/norton/config.yaml").read_text())
-    assert config["fairseq"]["common"]["tensorboard_logdir"] == "runs/retri/norton/run_0"
+    assert not Path("runs").exists()  # the release writes config.yaml in a dry run
 
 
 def test_one_process_on_a_machine_with_many_gpus_differs_by_the_world_size_only(fresh, monkeypatch, capsys):
@@ -148,36 +139,3 @@ def test_a_sweep_needs_a_job_type(fresh, capsys):
     assert NORTON["dryrun"]["how2_pretrain --jobtype None"]["returncode"] == 1  # a KeyError in the release
     assert main([PRETRAIN, "--dryrun"]) == 2
     assert "say where to run it with --jobtype, one of local_single (1 process)" in capsys.readouterr().err
-
-
-def test_job_file_expansion(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    job = MMPT["recursive_config(projects/retri/videoclip.yaml)"]
-    base = MMPT["base projects/task/how2.yaml"]
-    names = [name for group in job["task_group"].values() for name in group["task_list"]]
-    Path("projects/task").mkdir(parents=True)
-    for name in names:
-        Path("projects/task", name).write_text(yaml.safe_dump(base, sort_keys=False))
-    Path("projects/retri").mkdir()
-    Path("projects/retri/videoclip.yaml").write_text(yaml.safe_dump(job, sort_keys=False))
-
-    assert main(["projects/retri/videoclip.yaml", "--dryrun"]) == 0
-    assert capsys.readouterr().out.splitlines() == MMPT["locallaunch --dryrun projects/retri/videoclip.yaml"]["stdout"]
-    made = yaml.safe_load(Path("projects/retri/videoclip/how2.yaml").read_text())
-    golden = MMPT["generated projects/retri/videoclip/how2.yaml"]
-    assert made == golden
-    assert list(made["fairseq"]["optimization"]) == list(golden["fairseq"]["optimization"])
-    assert load_config("projects/retri/videoclip/how2.yaml").save_dir == "runs/retri/videoclip"
-
-
-def test_job_file_with_stages_and_the_order_of_its_files(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    job = MMPT["recursive_config(projects/mtm/vlm.yaml)"]
-    Path("projects/task").mkdir(parents=True)
-    for group in job["task_group"].values():
-        for name in group["task_list"]:
-            Path("projects/task", name).write_text("a: runs/task/x\nb: [runs/task/x]\n")
-    made = list(expand("vlm.yaml", job))
-    lines = [f"saving {path}" for path, _ in made]
-    assert lines == MMPT["locallaunch --dryrun projects/mtm/vlm.yaml"]["stdout"]
-    assert all(values["a"] == "runs/mtm/vlm/x" and values["b"] == ["runs/task/x"] for _, values in made)
