@@ -12,7 +12,6 @@ each embeds all videos of a generated corpus, and the vectors must agree.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import tempfile
 import time
 from pathlib import Path
@@ -34,8 +33,8 @@ def task_of(folder: Path, num_videos: int, workers: int) -> VideoRetriTask:
     """Generate a corpus and return the task that embeds it."""
     options = {"checkpoint": {"save_dir": f"{folder}/run"}, "dataset": {"num_workers": workers}}
     names = ("ShardedHow2VideoRetriMetaProcessor", "ShardedVideoRetriVideoProcessor", "ShardedVideoRetriTextProcessor")
-    dataset = dataclasses.replace(
-        generate(folder, num_videos), aligner="VideoRetriOverlappedAligner",
+    dataset = generate(folder, num_videos).replace(
+        aligner="VideoRetriOverlappedAligner",
         **dict(zip(("meta_processor", "video_processor", "text_processor"), names, strict=True)),
     )  # fmt: skip
     return VideoRetriTask(RunConfig(dataset=dataset, model=ModelConfig(), retrieval=RetrievalConfig(), fairseq=options))

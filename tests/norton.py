@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from mmpt.config import LossConfig, load_config
@@ -14,4 +13,4 @@ def norton_loss(*, threshold: int = 8, **changes: Any) -> LossConfig:
     loss = load_config(ROOT / "projects/retri/norton/how2_pretrain.yaml").loss
     assert loss is not None
     assert loss.sequence_contrast is not None
-    return replace(loss, sequence_contrast=replace(loss.sequence_contrast, threshold=threshold), **changes)
+    return loss.replace(sequence_contrast=loss.sequence_contrast.replace(threshold=threshold), **changes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from contextlib import suppress
 
 from mmpt.batch import Split
 from mmpt.config import RunConfig
-from mmpt.config.fields import limits_of
+from mmpt.config.section import INPUT
 from mmpt.errors import CheckpointError, DataError
 
 DEMO_COMMANDS = (
@@ -33,11 +32,11 @@ def check_data(config: RunConfig) -> None:
 
 def _missing_named(config: RunConfig) -> Iterator[str]:
     training_only = {"train_path", "val_path"}
-    for field in dataclasses.fields(config.dataset):
-        path = getattr(config.dataset, field.name)
-        wanted = limits_of(field).is_path and not (config.is_test and field.name in training_only)
+    for name, field in type(config.dataset).model_fields.items():
+        path = getattr(config.dataset, name)
+        wanted = INPUT in field.metadata and not (config.is_test and name in training_only)
         if wanted and path is not None and not os.path.exists(path):
-            yield f"{path} (`dataset.{field.name}`)"
+            yield f"{path} (`dataset.{name}`)"
     if config.dataset.vfeat_dir is not None and not os.path.isdir(config.dataset.vfeat_dir):
         yield f"{config.dataset.vfeat_dir} (the folder `dataset.vfeat_dir`)"
 

@@ -4,36 +4,41 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from mmpt.cli.app import Command, Overrides
-from mmpt.config.fields import coerce
-from mmpt.config.yaml_files import merge, parse_overrides, read_yaml
+from mmpt.config.mistakes import validate
+from mmpt.config.section import Section, Switch
+from mmpt.config.yaml_files import parse_overrides, read_yaml
 from mmpt.errors import ConfigError
 from mmpt.prepare.captions.pretokenise import tokenise_captions
-from mmpt.registry import did_you_mean
 from mmpt.utils.log import get_logger
 
 logger = get_logger("tokenize")
 
-KEYS = {"bert_name": str, "caption_pkl_path": str, "target_dir": str, "use_fast": bool}
+REQUIRED = ("bert_name", "caption_pkl_path", "target_dir")
 
 
-@dataclass(frozen=True, kw_only=True)
-class TokenConfig:
+class TokenConfig(Section):
     """The keys of `dataset`."""
 
-    bert_name: str
-    """Names the tokenizer: a folder or a hub name."""
-    caption_pkl_path: str
-    """The captions: .jsonl, .json or .pkl, whichever form is there."""
-    target_dir: str
-    """Folder of the packed features, where the text shards go too."""
-    use_fast: bool = True
-    """Use the tokenizer's compiled form."""
+    bert_name: str = ""
+    """Tokenizer: a name on the Hugging Face hub, or a folder. Required."""
+    caption_pkl_path: str = ""
+    """The captions: .jsonl, .json or .pkl, whichever form is there. Required."""
+    target_dir: str = ""
+    """Folder of the packed features, where the text shards are written. Required."""
+    use_fast: Switch = True
+    """Use the compiled tokenizer."""
+
+
+class TokenFile(Section):
+    """All keys of the YAML file."""
+
+    dataset: TokenConfig = TokenConfig()
+    """The captions and where they go."""
 
 
 def tokenize(
@@ -63,29 +68,15 @@ def tokenize(
 def read_config(path: str, overrides: list[str]) -> TokenConfig:
     """Return the settings of a YAML file; ConfigError with every mistake in it."""
     values, problems = parse_overrides(overrides)
-    whole = merge(read_yaml(path), values)
-    problems += [
-        f"`{key}` is no section of this file; it has `dataset` only."
-        for key in whole
-        if key != "dataset"
-    ]
-    section = whole.get("dataset")
-    if not isinstance(section, dict):
-        raise ConfigError(path, [*problems, f"`dataset` must be a mapping, but is {section!r}."])
-    found: dict[str, Any] = {}
-    for key, value in section.items():
-        if key not in KEYS:
-            problems.append(f"`dataset.{key}` is unknown.{did_you_mean(str(key), list(KEYS))}")
-            continue
-        try:
-            found[str(key)] = coerce(value, KEYS[key])
-        except ValueError as err:
-            problems.append(f"`dataset.{key}` {err}.")
-    missing = [key for key in KEYS if key not in section and key != "use_fast"]
-    problems += [f"`dataset.{key}` must be set, but is not." for key in missing]
-    if problems:
-        raise ConfigError(path, problems)
-    return TokenConfig(**found)
+    whole = read_yaml(path, values)
+    config, mistakes = validate(TokenFile, whole)
+    section = whole.get("dataset", {})
+    if isinstance(section, dict):
+        missing = [key for key in REQUIRED if section.get(key) is None]
+        mistakes += [f"`dataset.{key}` must be set, but is not." for key in missing]
+    if problems + mistakes:
+        raise ConfigError(path, problems + mistakes)
+    return config.dataset
 
 
 main = Command(tokenize, stopped="run the same command again to continue")

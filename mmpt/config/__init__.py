@@ -1,4 +1,4 @@
-"""YAML files to typed, frozen settings; every mistake is found at once, before data or a GPU is touched."""
+"""YAML files as typed, frozen settings. All mistakes are found before data or a GPU is touched."""
 
 from mmpt.config.loader import load_config, save_resolved
 from mmpt.config.run import RunConfig

@@ -1,4 +1,4 @@
-"""fairseq's command-line flags from a config: a pure function; the order is the order of the YAML."""
+"""fairseq's command-line flags from a config, in the order of the YAML."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ from typing import Any
 
 from mmpt.config.run import RunConfig
 
-RESUME_DROPS = ("restore_file", "reset_dataloader", "reset_lr_scheduler", "reset_meters", "reset_optimizer")
-"""Options that would throw away the state of an interrupted run."""
+RESUME_DROPS = (
+    "restore_file",
+    "reset_dataloader",
+    "reset_lr_scheduler",
+    "reset_meters",
+    "reset_optimizer",
+)
+"""Options that would discard the state of an interrupted run."""
 
 
 def fairseq_flags(config: RunConfig, *, without: tuple[str, ...] = ()) -> list[str]:
-    """Return one argv item per flag and value, unquoted.
+    """Returns one argv item per flag and value, unquoted.
 
-    A null value and a false switch give nothing (the release switched fp16 on whatever the value).
+    A null value and a false switch give no flag. (The release turned fp16 on for any value.)
 
     Args:
         without: names of options to leave out.
@@ -22,7 +28,7 @@ def fairseq_flags(config: RunConfig, *, without: tuple[str, ...] = ()) -> list[s
     for options in config.fairseq.values():
         for name, value in options.items():
             if name not in without:
-                flags += _flag(name, value)
+                flags += _flag(name, config.batch_size if name == "batch_size" else value)
     return flags
 
 

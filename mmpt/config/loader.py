@@ -1,18 +1,20 @@
-"""`load_config`: a YAML file and overrides to a checked `RunConfig`; all mistakes come out in one message."""
+"""Reads a YAML file and overrides as a checked `RunConfig`. All mistakes come in one message."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mmpt.config.checks import check_whole, inert_keys
-from mmpt.config.parse import INERT_TOP_LEVEL, parse
+from mmpt.config.fairseq import options_as_written, settings_model
+from mmpt.config.mistakes import validate
 from mmpt.config.released import fill_htm_align
 from mmpt.config.run import RunConfig
-from mmpt.config.yaml_files import merge, parse_overrides, read_yaml, write_yaml
+from mmpt.config.schema import RetrievalConfig
+from mmpt.config.yaml_files import parse_overrides, read_yaml, write_yaml
 from mmpt.errors import ConfigError
 from mmpt.utils.log import get_logger
 
@@ -24,46 +26,66 @@ JOB_FILE = (
 )
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a YAML file, stack its includes, put overrides on top and check everything.
+def load_config(
+    path: str | Path, overrides: Sequence[str] = (), *, import_fairseq: bool = True
+) -> RunConfig:
+    """Reads a YAML file with its includes, puts overrides on top and checks everything.
 
     Args:
         path: the YAML file.
         overrides: texts such as `dataset.max_len=48`; the value is YAML.
+        import_fairseq: compare `fairseq:` with fairseq's options, if it is installed.
     Raises:
         ConfigError: with every mistake found.
     """
     override_values, problems = parse_overrides(overrides)
-    values, filled = fill_htm_align(merge(read_yaml(path), override_values))
+    values, filled = fill_htm_align(read_yaml(path, override_values))
     if values.get("base_dir") is not None:
         raise ConfigError(str(path), [JOB_FILE])
-    config, parse_problems = parse(values, str(path))
-    problems += parse_problems + check_whole(config, values)
+    config, mistakes = parse(values, str(path), import_fairseq=import_fairseq)
+    problems += mistakes + check_whole(config, values)
     if problems:
         raise ConfigError(str(path), problems)
     if filled:
-        logger.info("%s: filled in as the released HTM-Align script does: %s", path, ", ".join(filled))
-    if inert := inert_keys(config, values, INERT_TOP_LEVEL):
+        logger.info(
+            "%s: filled in as the released HTM-Align script does: %s", path, ", ".join(filled)
+        )
+    if inert := inert_keys(config):
         logger.info("%s: these keys have no effect here: %s", path, ", ".join(inert))
-    return _divide_batch_size(config)
+    return config
 
 
-def _divide_batch_size(config: RunConfig) -> RunConfig:
-    """Divide fairseq's batch size by `dataset.subsampling`, once in a config's life."""
-    size, subsampling = config.option("dataset", "batch_size"), config.dataset.subsampling
-    if not config.resolved and size is not None and subsampling is not None and subsampling > 1:
-        logger.info("batch_size is %d: %d divided by subsampling %d", size // subsampling, size, subsampling)
-        config = config.with_option("dataset", "batch_size", size // subsampling)
-    return dataclasses.replace(config, resolved=True)
+def parse(
+    values: dict[str, Any], path: str, *, import_fairseq: bool = True
+) -> tuple[RunConfig, list[str]]:
+    """Returns the config, with defaults for mistaken values, and all mistakes of single keys.
+
+    Args:
+        values: the YAML with includes and overrides; the keys of retrieval are at the top level.
+        path: the YAML file.
+        import_fairseq: compare `fairseq:` with fairseq's options, if it is installed.
+    """
+    sections: dict[Any, Any] = {"retrieval": {}}
+    for key, value in values.items():
+        if key in RetrievalConfig.model_fields:
+            sections["retrieval"][key] = value
+        else:
+            sections[key] = value
+    settings, problems = validate(settings_model(import_fairseq=import_fairseq), sections)
+    options = options_as_written(values.get("fairseq"), settings.fairseq)
+    return RunConfig(**{**dict(settings), "fairseq": options, "path": path}), problems
 
 
 def save_resolved(config: RunConfig, path: str | Path) -> None:
-    """Write `config` as a YAML file of its own, atomically; `load_config` reads it back with the same meaning."""
+    """Writes a YAML file, atomically, that `load_config` reads as the same config."""
     write_yaml(path, config.to_dict())
 
 
 def with_run_dir(config: RunConfig) -> RunConfig:
-    """Return a copy whose `tensorboard_logdir` is a fresh folder in `save_dir`; a value with a `/` stays as it is."""
+    """Returns a copy whose `tensorboard_logdir` is a new folder in `save_dir`.
+
+    A value with a `/` is kept.
+    """
     name = config.option("common", "tensorboard_logdir")
     if name is None or "/" in name:
         return config
@@ -71,10 +93,10 @@ def with_run_dir(config: RunConfig) -> RunConfig:
 
 
 def next_run_dir(save_dir: str, name: str) -> str:
-    """Return `<save_dir>/<name>_<k>`, k being one more than the largest index there, or 0 when there is none.
+    """Returns `<save_dir>/<name>_<k>`, where k is the largest index there + 1, or 0.
 
-    An entry counts when it starts with `name`: its index is the number after the next underscore, or 0 without one;
-    entries such as `run_foo` do not count.
+    Entries that start with `name` have an index: the number after the next underscore, or 0 without
+    an underscore. Entries such as `run_foo` have none.
     """
     indices = []
     for entry in os.listdir(save_dir) if os.path.isdir(save_dir) else []:

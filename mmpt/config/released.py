@@ -1,4 +1,4 @@
-"""What a released HTM-Align YAML leaves to a script of its own: it names no classes, no checkpoint and no metric."""
+"""The settings that a released HTM-Align YAML leaves out: its classes, checkpoint and metric."""
 
 from __future__ import annotations
 
@@ -17,34 +17,38 @@ HTM_ALIGN: dict[str, dict[str, Any]] = {
     },
     "": {"metric": ["How2AlignMetric"], "predictor": "How2AlignPredictor"},
 }
-"""Section (the empty one is the top level) -> key -> what the released script does without asking."""
+"""Section ("" is the top level) -> key -> value in the released script."""
 
 
 def fill_htm_align(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return the YAML with what is missing for HTM-Align, and what was filled in, as `key: value`.
+    """Returns the YAML with all settings for HTM-Align, and the added ones as `key: value`.
 
-    The checkpoint is `checkpoint_best.pt` in `eval.save_path`. A file that names no meta processor also gets a batch
-    size of 1, whatever it says: the released script takes one video at a time.
+    The checkpoint is `checkpoint_best.pt` in `eval.save_path`. A file without a meta processor also
+    gets a batch size of 1, because the released script takes one video at a time.
 
     Args:
-        values: a YAML with includes and overrides merged; it is not changed, and comes back as it is unless it is an
-            evaluation with `dataset.anno_path`.
+        values: a YAML with includes and overrides. It is not changed. Only evaluations with
+            `dataset.anno_path` get settings.
     """
     dataset = values.get("dataset")
-    if not isinstance(dataset, dict) or dataset.get("split") != "test" or dataset.get("anno_path") is None:
+    if (
+        not isinstance(dataset, dict)
+        or dataset.get("split") != "test"
+        or dataset.get("anno_path") is None
+    ):
         return values, []
     filled = copy.deepcopy(values)
-    said: list[str] = []
+    added: list[str] = []
 
     def fill(section: dict[str, Any], prefix: str, key: str, value: Any) -> None:
         if section.get(key) is None:
             section[key] = value
-            said.append(f"{prefix}{key}: {value}")
+            added.append(f"{prefix}{key}: {value}")
 
     fairseq = _mapping(filled, "fairseq")
     if dataset.get("meta_processor") is None:
         _mapping(fairseq, "dataset")["batch_size"] = 1
-        said.append("fairseq.dataset.batch_size: 1")
+        added.append("fairseq.dataset.batch_size: 1")
     for name, keys in HTM_ALIGN.items():
         for key, value in keys.items():
             fill(filled[name] if name else filled, f"{name}." if name else "", key, value)
@@ -52,11 +56,14 @@ def fill_htm_align(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     if isinstance(save_path, str):
         checkpoint = os.path.join(save_path, "checkpoint_best.pt")
         fill(_mapping(fairseq, "common_eval"), "fairseq.common_eval.", "path", checkpoint)
-    return filled, said
+    return filled, added
 
 
 def _mapping(parent: Any, key: str) -> dict[str, Any]:
-    """Return the mapping at `key`, made if it is missing; of a mistaken YAML, a mapping that nobody reads."""
+    """Returns the mapping at `key`, which is created if it is missing.
+
+    For a value that is no mapping, a mistake, it returns a mapping that nobody reads.
+    """
     if not isinstance(parent, dict):
         return {}
     if parent.get(key) is None:

@@ -1,20 +1,50 @@
-"""Every YAML key as a frozen, keyword-only dataclass: type, default, a sentence under each field.
+"""All keys of a YAML file as pydantic models: type, bounds, default and a sentence for each.
 
-Attribute names are the YAML keys; bounds stand beside the field, checks over several fields in `checks.py`.
-Components take the section they read and never see YAML.
+Attribute names are the YAML keys. Checks over several keys are in `checks.py`. Components take the
+section that they read, and never see YAML.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from mmpt.config.fields import setting
+from pydantic import BeforeValidator, Field
+
+from mmpt.config.section import (
+    INERT,
+    Count,
+    Float,
+    InputPath,
+    Natural,
+    NotNegative,
+    Off,
+    Positive,
+    PositiveShare,
+    Section,
+    Share,
+    Switch,
+)
+
+Released = Literal["released", "paper"]
+REMOVED_KEYS = {
+    "memory": "its work is done by `model.checkpoint_activations` (`auto`, false or clips per "
+    "chunk) and `clips_per_forward` (`auto` or a number of clips); leave `memory` out",
+    "model.tf32": "float32 is computed in float32; to let torch multiply in TF32, leave the key "
+    "out and set TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1 in the environment",
+    "bank": "the vectors of all videos are kept in files; leave it out",
+    "keep_centre": "a batch is a sample of a centre's neighbours, as in the release; leave it out",
+    "resolved": "leave it out, and give the `batch_size` that `subsampling` has not divided yet",
+}
+"""Keys of earlier versions -> what to use instead."""
+FairseqOptions = dict[str, dict[str, Any]]
+"""`fairseq:` group -> option -> value, in the order of the YAML."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class DatasetConfig:
-    """`dataset:` which videos, features and captions, and how an item is made of them."""
+class DatasetConfig(Section):
+    """`dataset:` the videos, features and captions, and how an item is made of them.
+
+    A key without a default is not set unless the YAML sets it.
+    """
 
     meta_processor: str | None = None
     """Class that maps an index to a video key and a text key."""
@@ -23,95 +53,97 @@ class DatasetConfig:
     text_processor: str | None = None
     """Class that reads the captions of a text key."""
     aligner: str | None = None
-    """Class that samples clips and makes tensors."""
+    """Class that samples clips and builds tensors."""
     bert_name: str | None = None
-    """BERT to take weights and word pieces from: a hub name, or a folder with config.json and vocab.txt."""
-    use_fast: bool | None = None
-    """Use the fast tokenizer."""
-    train_path: str | None = setting(None, is_path=True)
-    """List of training videos; when set, the training split is built."""
-    val_path: str | None = setting(None, is_path=True)
-    """List of validation videos; when set, the validation split is built."""
-    test_path: str | None = setting(None, is_path=True)
+    """BERT whose weights and word pieces are used: a name on the Hugging Face hub, or a folder
+    with config.json and vocab.txt."""
+    use_fast: Switch | None = None
+    """Use the fast tokenizer. Default: true."""
+    train_path: InputPath = None
+    """List of training videos. Without it there is no training split."""
+    val_path: InputPath = None
+    """List of validation videos. Without it there is no validation split."""
+    test_path: InputPath = None
     """List or annotation file of the test videos."""
-    split: str | None = setting(None, one_of=("train", "valid", "test"))
-    """`test` makes this an evaluation config; leave it out for training."""
+    split: Literal["train", "valid", "test"] | None = None
+    """`test` makes this an evaluation config. Leave it out of training configs."""
     vfeat_dir: str | None = None
-    """Folder of feature shards (How2) or of one `<id>.npy` per video."""
+    """Folder with feature shards (How2), or with one `<id>.npy` per video."""
     tfeat_dir: str | None = None
-    """Path prefix ending in `.` of the caption shards."""
-    max_video_len: int | None = setting(None, at_least=1)
+    """Path prefix of the caption shards; it ends in `.`."""
+    max_video_len: Count | None = None
     """F: video slots of a clip, in seconds."""
-    max_len: int | None = setting(None, at_least=1)
-    """F + T: all slots of a clip; the text part T holds at most T - 3 word pieces."""
-    subsampling: int | None = setting(None, at_least=1)
-    """Clips per item of the single-video aligners; fairseq's batch size is divided by it."""
-    clip_per_video: int | None = setting(None, at_least=1)
+    max_len: Count | None = None
+    """F + T: all slots of a clip. The T text slots hold at most T - 3 word pieces."""
+    subsampling: Count | None = None
+    """Clips per item of single-video aligners. fairseq's batch size is divided by it."""
+    clip_per_video: Count | None = None
     """C: clips drawn from one video."""
-    num_video_per_batch: int | None = setting(None, at_least=1)
-    """V: videos in one item, which is one batch."""
-    sampled_min_len: int | None = setting(None, at_least=1)
+    num_video_per_batch: Count | None = None
+    """V: videos per item. An item is one batch."""
+    sampled_min_len: Count | None = None
     """Smallest target length of a text window, in word pieces."""
-    sampled_max_len: int | None = setting(None, at_least=1)
+    sampled_max_len: Count | None = None
     """Largest target length of a text window, in word pieces."""
-    sampled_video_min_len: int | None = setting(None, at_least=1)
+    sampled_video_min_len: Count | None = None
     """Smallest length of a video window, in seconds."""
-    sampled_video_max_len: int | None = setting(None, at_least=1)
+    sampled_video_max_len: Count | None = None
     """Largest length of a video window, in seconds."""
-    max_missing: float = setting(0.01, at_least=0, at_most=1)
-    """Largest share of listed training or validation videos that may be without features before it is an error."""
-    sort_clips: bool | None = None
-    """Sort the clips of a video by time; None: as Norton does."""
-    sliding_window: int | None = setting(None, at_least=1)
+    max_missing: Share = 0.01
+    """Share of the listed training or validation videos that may lack features. More is an
+    error. Default: one in a hundred."""
+    sort_clips: Switch | None = None
+    """Sort the clips of a video by time. Default: true, as in Norton; VideoCLIP does not."""
+    sliding_window: Count | None = None
     """Stride of evaluation windows, in seconds."""
-    sliding_window_size: int | None = setting(None, at_least=1)
+    sliding_window_size: Count | None = None
     """Width of evaluation windows, in seconds."""
     trainval_annotation: str | None = None
-    """YouCook2: `youcookii_annotations_trainval.json`; not read when the clips come from a CSV."""
-    use_annotation_text: bool | None = None
-    """YouCook2: take the sentence from the annotation, not from the pickle."""
-    json_path: str | None = setting(None, is_path=True)
+    """YouCook2: `youcookii_annotations_trainval.json`. Not read if the clips come from a CSV."""
+    use_annotation_text: Switch | None = None
+    """YouCook2: take the sentence from the annotation. Default: from the pickle."""
+    json_path: InputPath = None
     """MSR-VTT: captions for training."""
     jsfusion_path: str | None = None
-    """MSR-VTT: ids of the test split, to be left out of training."""
-    full_test_path: str | None = setting(None, is_path=True)
-    """MSR-VTT: full test split, whose other ids extend training."""
-    dup: int | None = setting(None, at_least=1)
-    """MSR-VTT: how often the training table is repeated."""
-    anno_path: str | None = setting(None, is_path=True)
+    """MSR-VTT: ids of the test split, which are left out of training."""
+    full_test_path: InputPath = None
+    """MSR-VTT: the full test split. Its other ids are added to training."""
+    dup: Count | None = None
+    """MSR-VTT: number of times that the training table is repeated. Default: once."""
+    anno_path: InputPath = None
     """HTM-Align: `htm_align.json`."""
-    train_csv_path: str | None = setting(None, is_path=True)
+    train_csv_path: InputPath = None
     """CrossTask: `videos.csv`."""
-    val_csv_path: str | None = setting(None, is_path=True)
+    val_csv_path: InputPath = None
     """CrossTask: `videos_val.csv`."""
-    primary_path: str | None = setting(None, is_path=True)
+    primary_path: InputPath = None
     """CrossTask: `tasks_primary.txt`."""
-    related_path: str | None = setting(None, is_path=True)
+    related_path: InputPath = None
     """CrossTask: `tasks_related.txt`."""
-    annotation_path: str | None = setting(None, is_path=True)
-    """CrossTask: folder of annotation CSVs."""
-    n_train: int | None = setting(None, at_least=1)
-    """CrossTask: training videos per primary task."""
-    num_iso_layer: int | None = setting(None, at_least=0, inert=True)
-    """Isolation depth of single-encoder models; inert for two towers."""
-    lazy_vfeat_mask: bool | None = setting(None, inert=True)
-    """VLM only; inert elsewhere."""
-    mfm_probability: float | None = setting(None, inert=True)
-    """VLM only; inert elsewhere."""
-    mlm_probability: float | None = setting(None, inert=True)
-    """VLM only; inert elsewhere."""
-    mm_prob: float | None = setting(None, inert=True)
-    """VLM only; inert elsewhere."""
-    keep_prob: float | None = setting(None, inert=True)
-    """VLM only; inert elsewhere."""
-    mm_type: str | None = setting(None, inert=True)
-    """VLM only; inert elsewhere."""
+    annotation_path: InputPath = None
+    """CrossTask: folder with the annotation CSVs."""
+    n_train: Count | None = None
+    """CrossTask: number of training videos per primary task."""
+    num_iso_layer: Annotated[Natural | None, INERT] = None
+    """Isolation depth of single-encoder models. No effect on two towers."""
+    lazy_vfeat_mask: Annotated[Switch | None, INERT] = None
+    """A key of VLM without effect here."""
+    mfm_probability: Annotated[Float | None, INERT] = None
+    """A key of VLM without effect here."""
+    mlm_probability: Annotated[Float | None, INERT] = None
+    """A key of VLM without effect here."""
+    mm_prob: Annotated[Float | None, INERT] = None
+    """A key of VLM without effect here."""
+    keep_prob: Annotated[Float | None, INERT] = None
+    """A key of VLM without effect here."""
+    mm_type: Annotated[str | None, INERT] = None
+    """A key of VLM without effect here."""
     caption_pkl_path: str | None = None
-    """Pre-tokenisation: the caption file."""
+    """Tokenising: the caption file."""
     target_dir: str | None = None
-    """Pre-tokenisation: where caption shards go."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Free settings for processors and aligners of your own; nothing of ours reads them."""
+    """Tokenising: folder for the caption shards."""
+    options: dict[Any, Any] = Field(default_factory=dict)
+    """Free settings for your own processors and aligners. No class of MMPT reads them."""
 
     @property
     def max_text_len(self) -> int:
@@ -121,117 +153,168 @@ class DatasetConfig:
         return self.max_len - self.max_video_len
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Section):
     """`model:` the network."""
 
     model_cls: str | None = None
     """Model class."""
     mm_encoder_cls: str | None = None
-    """Single encoder of VLM models; null means two towers."""
+    """Single encoder of VLM models. Default: none, that is two towers."""
     video_encoder_cls: str | None = None
-    """Video tower."""
+    """Class of the video tower."""
     text_encoder_cls: str | None = None
-    """Text tower."""
-    num_hidden_video_layers: int | None = setting(None, at_least=1)
-    """Layers of the video tower: the first of BERT."""
-    layernorm_only: bool | None = None
-    """Train LayerNorm parameters only."""
-    use_seg_emb: bool | None = setting(None, inert=True)
-    """VLM only."""
-    packed: bool = True
-    """Compute real tokens only, not padding; the same numbers with less work."""
-    compile: bool = False
-    """Compile the token-wise parts of BERT's layers with torch.compile; equal to rounding, and needs a compiler."""
-    checkpoint_activations: bool | int | str = setting("auto", at_least=1, one_of=("auto",))
-    """Clips whose activations training holds at once; backward computes them again, chunk by chunk.
-    false: those of all clips, nothing twice. `auto`: as false, but half as many clips whenever the
-    device is out of memory; on a CPU 256."""
-    random_init: bool = False
-    """Start from random weights when `bert_name` is a folder without weights (the demo's small BERT)."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Free settings for a model of your own."""
+    """Class of the text tower."""
+    num_hidden_video_layers: Count | None = None
+    """Number of layers of the video tower, which are the first layers of BERT."""
+    layernorm_only: Switch | None = None
+    """Train the parameters of LayerNorm only. Default: train all parameters."""
+    use_seg_emb: Annotated[Switch | None, INERT] = None
+    """A key of VLM without effect here."""
+    packed: Switch = True
+    """Compute real tokens only. False computes the padding too, with equal results."""
+    compile: Switch = False
+    """Compile the token-wise parts of BERT's layers with `torch.compile`, which needs a compiler.
+    Results are equal up to rounding."""
+    checkpoint_activations: Literal["auto"] | Off | Count = "auto"
+    """Number of clips whose activations training keeps at once; the backward pass computes them
+    again, chunk by chunk. False keeps all. `auto` starts like false, on a CPU with 256, and halves
+    the number when the device is out of memory."""
+    random_init: Switch = False
+    """Start from random weights if `bert_name` is a folder without weights, as in the demo."""
+    options: dict[Any, Any] = Field(default_factory=dict)
+    """Free settings for your own model."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class SequenceContrastConfig:
+class SequenceContrastConfig(Section):
     """`loss.sequence_contrast:` the video-paragraph term of Norton."""
 
-    sequence_contrast_weight: float | None = setting(None, at_least=0)
-    """lambda: weight of the term; null leaves it out."""
-    threshold: int | None = setting(None, at_least=1)
+    sequence_contrast_weight: NotNegative | None = None
+    """lambda: weight of the term. Default: the loss does not have the term."""
+    threshold: Count | None = None
     """L: clips per sequence."""
-    prompt_ratio: float | None = setting(None, above=0, at_most=1)
-    """r: the bucket value is the diagonal's bottom r quantile; null: transport without a bucket."""
-    scale: float | None = setting(None, above=0)
+    prompt_ratio: PositiveShare | None = None
+    """r: the prompt bucket's value is the bottom r quantile of the diagonal. Default: no bucket."""
+    scale: Positive | None = None
     """epsilon: smoothness of the transport."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LossConfig:
-    """`loss:` the objective. Options marked (released | paper) choose between the published code and the article."""
+class LossConfig(Section):
+    """`loss:` the objective.
+
+    Options with the values `released` and `paper` choose between the published code and the paper.
+    """
 
     loss_cls: str | None = None
     """Loss class."""
     sequence_contrast: SequenceContrastConfig | None = None
-    """Video-paragraph term; null leaves it out."""
-    sinkhorn_iterations: int | None = setting(None, at_least=1)
-    """Transport iterations; null selects the plain VideoCLIP loss."""
-    beta: float | None = setting(None, at_least=0, at_most=1)
+    """Video-paragraph term. Default: none."""
+    sinkhorn_iterations: Count | None = None
+    """Iterations of the transport. Default: no transport, which is VideoCLIP's loss."""
+    beta: Share | None = None
     """Weight of the transport in the soft targets."""
-    alpha_lse: float | None = setting(None, above=0)
+    alpha_lse: Positive | None = None
     """alpha of the log-sum-exp score."""
-    fusion_weight: float | None = setting(None, at_least=0)
-    """w: weight of the mean-pooled similarity beside the fine-grained one."""
-    masked_outer_sum: str = setting("released", one_of=("released", "paper"))
-    """Outer sums of the log-sum-exp score: `released` counts masked positions, `paper` does not."""
-    similarity_norm: str = setting("released", one_of=("released", "paper"))
-    """Min-max normalisation of similarities over the batch: `released` does it, `paper` does not."""
-    transport_mass: str = setting("released", one_of=("released", "paper"))
-    """Mass of a block's transport: `released` rescales it to L, `paper` leaves it."""
-    clip_temperature: str = setting("released", one_of=("released", "paper"))
+    fusion_weight: NotNegative | None = None
+    """w: weight of the mean-pooled similarity, which is added to the fine-grained one."""
+    masked_outer_sum: Released = "released"
+    """Outer sums of the log-sum-exp score: `released` has masked positions, `paper` does not."""
+    similarity_norm: Released = "released"
+    """Min-max normalisation of similarities in a batch: `released` does it, `paper` does not."""
+    transport_mass: Released = "released"
+    """Mass of a block's transport: `released` scales it to L, `paper` does not."""
+    clip_temperature: Released = "released"
     """Temperature of the clip-caption term: `released` has none, `paper` divides by tau."""
-    gather_negatives: bool = False
-    """Contrast clips with those of all processes, as if their batches were one; the release contrasts locally."""
-    learnable_temperature: bool = False
-    """Make the temperature a trained, saved parameter (the paper) instead of the constant 0.07 (released)."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Free settings for a loss of your own."""
+    gather_negatives: Switch = False
+    """Contrast each clip with the clips of all processes. Default: with those of its process, as
+    released."""
+    learnable_temperature: Switch = False
+    """Train the temperature and save it, as the paper says. Default: 0.07, as released."""
+    options: dict[Any, Any] = Field(default_factory=dict)
+    """Free settings for your own loss."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RetrievalConfig:
-    """The top-level keys of the epoch refresh."""
+def _default_centroids(known: dict[str, Any]) -> int:
+    return 4096 if known.get("vectorpool_cls") == "DistributedVideoVectorPool" else 512
 
-    retri_epoch: int | None = setting(None, at_least=1)
-    """First epoch (1-based) whose batches are retrieved; earlier ones group videos at random."""
+
+class RetrievalConfig(Section):
+    """The epoch refresh. Its keys stand at the top level, or in a section `retrieval`."""
+
+    retri_epoch: Count | None = None
+    """First epoch, counted from 1, with retrieved batches. Earlier ones group videos at random."""
     vectorpool_cls: str | None = None
-    """Where video vectors are collected."""
+    """Class that collects the video vectors."""
     retriever_cls: str | None = None
-    """The nearest-neighbour index."""
-    centroids: int = setting(512, at_least=1)
-    """IVF lists; a YAML with `vectorpool_cls: DistributedVideoVectorPool` and no `centroids` gets 4096."""
-    examples_per_cent_to_train: int = setting(48, at_least=1)
+    """Class of the nearest-neighbour index."""
+    centroids: Count = Field(default_factory=_default_centroids)
+    """IVF lists. Default: 512, or 4096 with `vectorpool_cls: DistributedVideoVectorPool`."""
+    examples_per_cent_to_train: Count = 48
     """Training vectors per IVF list."""
-    num_cands: int | None = setting(None, at_least=1)
-    """Neighbours asked for each centre."""
-    infer_scale: int = setting(16, at_least=1)
-    """A process embeds num_video_per_batch * infer_scale consecutive videos at a time; memory does not depend on it."""
-    db_type: str = setting("flatl2", one_of=("flatl2", "innerproduct", "pq", "exact"))
-    """`flatl2` (IVF, L2), `innerproduct` (IVF, dot product), `pq` (IVF-PQ) or `exact` (flat L2)."""
-    nprobe: int | str = setting("auto", at_least=1, one_of=("auto",))
-    """IVF lists searched per query; `auto`: as many as full candidate lists and `recall` need (on a GPU, all); 1 is the
-    release."""
-    recall: float = setting(0.95, above=0, at_most=1)
-    """Share of the true neighbours that `nprobe: auto` finds, in 19 of 20 cases at least: decided on a sample of the
-    centres with its standard error. With `db_type: pq` they are the nearest by the codes, not by the vectors."""
-    freeze_plan: bool = False
+    num_cands: Count | None = None
+    """Neighbours searched for each centre."""
+    infer_scale: Count = 16
+    """A process embeds num_video_per_batch * infer_scale consecutive videos at a time. Memory does
+    not depend on it."""
+    db_type: Literal["flatl2", "innerproduct", "pq", "exact"] = "flatl2"
+    """Index: `flatl2` (IVF, L2 distance), `innerproduct` (IVF, dot product), `pq` (IVF with product
+    quantisation) or `exact` (all vectors, L2 distance)."""
+    nprobe: Count | Literal["auto"] = "auto"
+    """IVF lists searched per query. `auto` takes as many as full candidate lists and `recall` need;
+    1 is the release's value."""
+    recall: PositiveShare = 0.95
+    """Share of the true neighbours that `nprobe: auto` must find, estimated on a sample of the
+    centres. With `db_type: pq` the true neighbours are the nearest codes."""
+    freeze_plan: Switch = False
     """Train every epoch on the first plan, as the release did by accident."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvalConfig:
-    """`eval:` where results go."""
+class EvalConfig(Section):
+    """`eval:` the place of results."""
 
     save_path: str | None = None
-    """Folder of results; released models are looked for in it."""
+    """Folder for results. It is also searched for released models."""
+
+
+LauncherKey = Annotated[Any, INERT, Field(exclude=True)]
+
+
+def _one_or_several(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+class Settings(Section):
+    """All keys of a YAML file."""
+
+    dataset: DatasetConfig = DatasetConfig()
+    """The data, and how an item is made of it."""
+    model: ModelConfig = ModelConfig()
+    """The network."""
+    loss: LossConfig | None = None
+    """The objective. Evaluation configs have none."""
+    retrieval: RetrievalConfig = RetrievalConfig()
+    """The epoch refresh."""
+    eval: EvalConfig = EvalConfig()
+    """The place of results."""
+    fairseq: FairseqOptions = Field(default_factory=dict)
+    """fairseq's own options by group, in the order of its command line."""
+    clips_per_forward: Count | Literal["auto"] = "auto"
+    """Number of clips that the embedding pass, validation and scoring compute at once. `auto` is
+    1024, on a CPU 256, and is halved when the device is out of memory."""
+    task: str | None = None
+    """Class of the inner task. Default: `Task`."""
+    task_type: str | None = None
+    """Job type that is used without `--jobtype`. Default: `local_single`."""
+    metric: Annotated[tuple[str, ...], BeforeValidator(_one_or_several)] = ()
+    """Metric classes of an evaluation, one or several."""
+    predictor: str | None = None
+    """Predictor class of an evaluation."""
+    slurm_config: LauncherKey = None
+    """A key of cluster launchers without effect here."""
+    run_task: LauncherKey = None
+    """A key of job files without effect here."""
+    project_dir: LauncherKey = None
+    """A key of job files without effect here."""
+    task_group: LauncherKey = None
+    """A key of job files without effect here."""
+    task_list: LauncherKey = None
+    """A key of job files without effect here."""

@@ -1,4 +1,4 @@
-"""YAML files as plain mappings: includes are stacked, overrides go on top; nothing is checked beyond the syntax."""
+"""YAML files as plain mappings: includes and overrides are merged, interpolations are resolved."""
 
 from __future__ import annotations
 
@@ -13,93 +13,108 @@ from omegaconf.errors import OmegaConfBaseException
 from mmpt.errors import ConfigError
 from mmpt.utils.io import atomic_write
 
-
-def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """Return `base` with `top` on it: mappings merge key by key at any depth; scalars, lists and nulls replace."""
-    merged = dict(base)
-    for key, value in top.items():
-        both_are_mappings = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if both_are_mappings else value
-    return merged
+Values = dict[str, Any]
 
 
-def read_yaml(path: str | Path, *, _chain: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Read a YAML file and everything it includes; `includes` is one path, relative to the current directory.
+def read_yaml(path: str | Path, overrides: Values | None = None) -> Values:
+    """Reads a YAML file and everything that it includes.
 
+    Args:
+        path: the file. `includes` in it is one path, relative to the current directory.
+        overrides: goes on top. Mappings are merged key by key; other values replace.
     Raises:
-        ConfigError: a file is missing or broken, or includes itself in the end.
+        ConfigError: a file is missing or broken, includes itself in the end, or an interpolation
+            `${section.key}` names nothing.
     """
     path = str(path)
-    if path in _chain:
-        raise ConfigError(_chain[0], [f"`includes` goes round in a circle: {' -> '.join((*_chain, path))}."])
-    values = _read_one(path, included_by=_chain[-1] if _chain else None)
+    try:
+        merged = OmegaConf.merge(_read_stack(path, ()), overrides or {})
+        return _plain(merged, resolve=True)
+    except OmegaConfBaseException as err:
+        reason = str(err).splitlines()[0]
+        raise ConfigError(path, [f"`{err.full_key}` cannot be resolved: {reason}."]) from err
+
+
+def _read_stack(path: str, chain: tuple[str, ...]) -> Values:
+    """Returns a file merged onto what it includes. `chain` holds the files that include it."""
+    if path in chain:
+        names = " -> ".join((*chain, path))
+        raise ConfigError(chain[0], [f"`includes` goes round in a circle: {names}."])
+    values = _read_one(path, included_by=chain[-1] if chain else None)
     base = values.pop("includes", None)
     if base is None:
         return values
     if not isinstance(base, str):
         raise ConfigError(path, [f"`includes` must be one path, but is {base!r}."])
-    return merge(read_yaml(base, _chain=(*_chain, path)), values)
+    return _plain(OmegaConf.merge(_read_stack(base, (*chain, path)), values))
 
 
-def _read_one(path: str, included_by: str | None) -> dict[str, Any]:
+def _read_one(path: str, included_by: str | None) -> Values:
+    """Returns one file. OmegaConf reads `1e-5` as a number and refuses duplicate keys."""
     try:
-        # OmegaConf's reader takes `1e-5` for a number and refuses a key that stands twice.
-        values = OmegaConf.to_container(OmegaConf.load(path))
-    except FileNotFoundError:
-        if included_by is None:
-            raise ConfigError(path, ["no such file; paths are relative to the current directory."]) from None
-        problem = f"`includes` names `{path}`, which does not exist; it is relative to the current directory."
-        raise ConfigError(included_by, [problem]) from None
+        config = OmegaConf.load(path)
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as err:
-        raise ConfigError(path, [f"not valid YAML: {' '.join(str(err).split())}."]) from err
+        raise ConfigError(path, [f"not valid YAML: {_reason(err)}"]) from err
     except RecursionError:
-        raise ConfigError(path, ["not valid YAML: an anchor (`&`) holds itself, or brackets nest too deep."]) from None
+        problem = "not valid YAML: an anchor (`&`) holds itself, or brackets nest too deep."
+        raise ConfigError(path, [problem]) from None
     except OSError as err:
-        if included_by is None:
-            raise ConfigError(path, [f"cannot be read: {err.strerror or err}."]) from err
-        problem = f"`includes` names `{path}`, which cannot be read: {err.strerror or err}."
-        raise ConfigError(included_by, [problem]) from err
-    if not isinstance(values, dict):
-        raise ConfigError(path, [f"must hold a mapping of keys, but holds a {type(values).__name__}."])
-    named = {str(key): value for key, value in values.items()}
-    if isinstance(section := named.get("retrieval"), dict) and (twice := sorted(section.keys() & named.keys())):
-        problems = [f"`{key}` and `retrieval.{key}` are one setting; remove either." for key in twice]
-        raise ConfigError(path, problems)
-    return _lifted(named)
-
-
-def _lifted(values: dict[str, Any]) -> dict[str, Any]:
-    """Return a mapping with the keys of a section `retrieval` at the top level, where the release has them."""
+        problem = f"cannot be read: {err.strerror or err}."
+        if isinstance(err, FileNotFoundError):
+            problem = "no such file; paths are relative to the current directory."
+        source = f"`includes` names `{path}`: " if included_by else ""
+        raise ConfigError(included_by or path, [f"{source}{problem}"]) from err
+    if not OmegaConf.is_dict(config):
+        raise ConfigError(path, ["must hold a mapping of keys, but holds a list."])
+    values = _plain(config)
     section = values.get("retrieval")
-    if section is not None and not isinstance(section, dict):
+    twice = sorted(section.keys() & values.keys()) if isinstance(section, dict) else []
+    if twice:
+        text = "`{0}` and `retrieval.{0}` are one setting; remove either."
+        raise ConfigError(path, [text.format(key) for key in twice])
+    return _lifted(values)
+
+
+def _reason(err: Exception) -> str:
+    return f"{' '.join(str(err).split())}."
+
+
+def _plain(config: Any, *, resolve: bool = False) -> Values:
+    container: Any = OmegaConf.to_container(config, resolve=resolve)
+    return {str(key): value for key, value in container.items()}
+
+
+def _lifted(values: Values) -> Values:
+    """Moves the keys of a section `retrieval` to the top level, where the release has them."""
+    section = values.get("retrieval", {})
+    if not isinstance(section, dict | None):
         return values
     others = {key: value for key, value in values.items() if key != "retrieval"}
-    return others | {str(key): value for key, value in (section or {}).items()}
+    return {**others, **(section or {})}
 
 
-def parse_overrides(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return `a.b=value` texts as one nested mapping (values are YAML), and what is wrong with them."""
-    values: dict[str, Any] = {}
+def parse_overrides(overrides: Sequence[str]) -> tuple[Values, list[str]]:
+    """Returns texts such as `a.b=value` (values are YAML) as one mapping, and all mistakes."""
+    values: Values = {}
     problems = []
     for override in overrides:
         key, equals, _ = override.partition("=")
         if key.split(".")[0] == "includes":
-            problems.append(f"the override `{override}` comes too late: `includes` is read from YAML files only.")
-            continue
-        if not equals or not all(key.split(".")):
+            reason = "comes too late: `includes` is read from files only"
+            problems.append(f"the override `{override}` {reason}.")
+        elif not equals or not all(key.split(".")):
             problems.append(f"the override `{override}` must have the form `section.key=value`.")
-            continue
-        try:
-            parsed = OmegaConf.to_container(OmegaConf.from_dotlist([override]))
-        except (yaml.YAMLError, OmegaConfBaseException, RecursionError) as err:
-            problems.append(f"the value of the override `{override}` is not YAML: {' '.join(str(err).split())}.")
-            continue
-        assert isinstance(parsed, dict)
-        values = merge(values, _lifted({str(name): value for name, value in parsed.items()}))
+        else:
+            try:
+                parsed = _lifted(_plain(OmegaConf.from_dotlist([override])))
+                values = _plain(OmegaConf.merge(values, parsed))
+            except (yaml.YAMLError, OmegaConfBaseException, RecursionError) as err:
+                reason = _reason(err)
+                problems.append(f"the value of the override `{override}` is not YAML: {reason}")
     return values, problems
 
 
-def write_yaml(path: str | Path, values: dict[str, Any]) -> None:
-    """Write a mapping as YAML, in its own order, atomically."""
+def write_yaml(path: str | Path, values: Values) -> None:
+    """Writes a mapping as YAML, in its own order, atomically."""
     with atomic_write(path) as file:
         yaml.safe_dump(values, file, sort_keys=False, allow_unicode=True)

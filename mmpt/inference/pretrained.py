@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
@@ -33,6 +34,11 @@ FORMAT = 1
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 DATASET_KEYS = ("max_video_len", "max_len", "use_fast", "options")
 """Keys of `dataset:` that a saved model needs; `bert_name` is the folder itself."""
+MODEL_KEYS = (
+    *("model_cls", "mm_encoder_cls", "video_encoder_cls", "text_encoder_cls"),
+    *("num_hidden_video_layers", "packed", "compile", "options"),
+)
+"""Keys of `model:` that a saved model needs. Other keys, of older folders, are not read."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,7 +90,7 @@ def read_pretrained(source: str | Path, checkpoint: str = "checkpoint_best.pt") 
 
 
 def _from_yaml(path: Path, checkpoint: str) -> Pretrained:
-    config = load_config(path)
+    config = load_config(path, import_fairseq=False)
     return _build(config, find_checkpoint(config, checkpoint))
 
 
@@ -122,7 +128,7 @@ def _from_checkpoint(path: Path) -> Pretrained:
             f"{path}: a checkpoint needs the YAML it was trained by, but there is no config.yaml "
             "next to it. Give the YAML as the source and this file as `checkpoint`."
         )
-    return _build(load_config(yaml), path)
+    return _build(load_config(yaml, import_fairseq=False), path)
 
 
 def _build(config: RunConfig, checkpoint: Path) -> Pretrained:
@@ -145,8 +151,8 @@ def _from_saved(folder: Path, *, trusted: bool = True) -> Pretrained:
         )
     try:
         dataset = DatasetConfig(**section["dataset"], bert_name=str(folder))
-        model = ModelConfig(**section["model"])
-    except (TypeError, KeyError) as err:
+        model = ModelConfig(**_given(section["model"], MODEL_KEYS))
+    except (TypeError, KeyError, ValidationError) as err:
         raise CheckpointError(
             f"{folder / CONFIG_NAME}: the section `{SECTION}` is damaged ({err})."
         ) from err
@@ -214,8 +220,8 @@ def write_pretrained(folder: str | Path, pretrained: Pretrained) -> None:
     config.pop(SECTION, None)  # of the folder that the model was loaded from
     config[SECTION] = {
         "format": FORMAT,
-        "dataset": _given(pretrained.dataset, DATASET_KEYS),
-        "model": _given(pretrained.model, None),
+        "dataset": _given(pretrained.dataset.model_dump(), DATASET_KEYS),
+        "model": _given(pretrained.model.model_dump(), MODEL_KEYS),
         "weights": weights_fingerprint(fusion, trainable_only=False),
     }
     state = {name: value.detach().cpu().contiguous() for name, value in fusion.state_dict().items()}
@@ -230,7 +236,6 @@ def write_pretrained(folder: str | Path, pretrained: Pretrained) -> None:
     write_json(folder / CONFIG_NAME, config)
 
 
-def _given(section: Any, keys: tuple[str, ...] | None) -> dict[str, Any]:
-    """Returns a section's settings that have a value, all or those of `keys`."""
-    values = dataclasses.asdict(section)
-    return {k: v for k, v in values.items() if v not in (None, {}) and (keys is None or k in keys)}
+def _given(values: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    """Returns those of `keys` that have a value."""
+    return {key: values[key] for key in keys if values.get(key) not in (None, {})}

@@ -33,6 +33,29 @@ def _in_order(times: tuple[float, float]) -> tuple[float, float]:
     return times
 
 
+RULES = {
+    "int_type": "be a whole number",
+    "int_parsing": "be a whole number",
+    "int_from_float": "be a whole number",
+    "float_type": "be a number",
+    "float_parsing": "be a number",
+    "string_type": "be text",
+    "bool_type": "be true or false",
+    "list_type": "be a list",
+    "tuple_type": "be a list",
+    "dict_type": "be a mapping",
+    "model_type": "be a mapping",
+    "greater_than": "be above {gt:g}",
+    "greater_than_equal": "be at least {ge:g}",
+    "less_than": "be below {lt:g}",
+    "less_than_equal": "be at most {le:g}",
+    "too_short": "have a length of at least {min_length}",
+    "too_long": "have a length of at most {max_length}",
+    "literal_error": "be {expected}",
+    "value_error": "{error}",  # of a validator of ours
+}
+"""Type of pydantic's errors -> what a value must do. pydantic's own words serve for the others."""
+
 NotBlank = Annotated[str, AfterValidator(_not_blank)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Stretch = Annotated[tuple[Seconds, Seconds], AfterValidator(_in_order)]
@@ -72,12 +95,15 @@ def _describe(error: Any) -> str:
     place = f"`{place.removeprefix('.')}`" if place else "its content"
     if error["type"] == "missing":
         return f"{place} must be given, but is not"
-    if error["type"] == "value_error":
-        rule = f"must {error['ctx']['error']}"
-    else:
-        rule = re.sub(r"^\w+ should ", "must ", error["msg"])
-        rule = re.sub(r"valid dictionary or instance of \w+", "dictionary", rule)
-    return f"{place} {rule}, but is {error['input']!r:.80}"
+    return f"{place} must {rule_of(error)}, but is {error['input']!r:.80}"
+
+
+def rule_of(error: Any) -> str:
+    """Returns what a value must do for one of pydantic's errors, such as `be at least 1`."""
+    if error["type"] not in RULES:
+        return re.sub(r"^\w+ should ", "", error["msg"])
+    rule = RULES[error["type"]].format(**error.get("ctx", {}))
+    return rule.replace("'", "`") if error["type"] == "literal_error" else rule
 
 
 def read_json_as(path: str | Path, kind: type[T], remedy: str) -> T:

@@ -2,7 +2,6 @@
 
 import os
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,7 +70,7 @@ def test_an_item_is_its_seed_epoch_and_index(config):
 
 
 def test_the_test_split_does_not_know_epochs(config):
-    test = video_data(replace(config, test_path=config.val_path), Split.TEST)
+    test = video_data(config.replace(test_path=config.val_path), Split.TEST)
     assert same(test.item(3, 0), test.item(3, 7))
     train = video_data(config)
     assert not same(train.item(3, 0), train.item(3, 7))

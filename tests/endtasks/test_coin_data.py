@@ -134,25 +134,25 @@ STEP = "`database.coin01.annotation[0]"
     [
         (json.loads(FILES["data/youcook/youcookii_annotations_trainval.json"]), "COIN's file"),
         (json.loads(FILES["data/msrvtt/MSRVTT_data.json"]), "`database` must be given"),
-        ([], "its content must be a dictionary, but is []. It must be COIN's file"),
+        ([], "its content must be a mapping, but is []. It must be COIN's file"),
         ("{", "not valid JSON"),
         ({"database": {}}, "must hold videos of the subset testing, but holds none"),
         (
             changed("coin01", 0, id="0"),
-            f"{STEP}.id` must be greater than or equal to 1, but is '0'",
+            f"{STEP}.id` must be at least 1, but is '0'",
         ),
-        (changed("coin01", 0, id="779"), "must be less than or equal to 778, but is '779'"),
-        (changed("coin01", 0, id=None), "must be a valid integer, but is None"),
+        (changed("coin01", 0, id="779"), "must be at most 778, but is '779'"),
+        (changed("coin01", 0, id=None), "must be a whole number, but is None"),
         (changed("coin01", 0, label=" "), f"{STEP}.label` must not be empty, but is ' '"),
-        (changed("coin01", 0, label=3), f"{STEP}.label` must be a valid string, but is 3"),
+        (changed("coin01", 0, label=3), f"{STEP}.label` must be text, but is 3"),
         (changed("coin01", 0, segment=[5, 2]), "[start, end] with start <= end, but is [5, 2]"),
         (
             changed("coin01", 0, segment=[-1, 2]),
-            f"{STEP}.segment[0]` must be greater than or equal",
+            f"{STEP}.segment[0]` must be at least",
         ),
         (changed("coin01", 0, segment=[1]), f"{STEP}.segment[1]` must be given"),
         (changed("coin01", 0, segment=[1, float("inf")]), "must be a finite number, but is inf"),
-        (changed("coin01", 0, segment=None), f"{STEP}.segment` must be a valid tuple"),
+        (changed("coin01", 0, segment=None), f"{STEP}.segment` must be a list"),
     ],
 )
 def test_damaged_or_foreign_files_are_named(tmp_path: Path, value: Any, message: str) -> None:

@@ -194,12 +194,12 @@ def test_damaged_or_foreign_files_are_named(
     ("row", "message"),
     [
         ("4,1,2", "the step must be 1 to 3, as the task has so many, but is 4"),
-        ("0,1,2", "`step` must be greater than or equal to 1, but is '0'"),
-        ("x,1,2", "`step` must be a valid integer"),
+        ("0,1,2", "`step` must be at least 1, but is '0'"),
+        ("x,1,2", "`step` must be a whole number"),
         ("1,5,2", "its content must have start <= end"),
-        ("1,-1,2", "`start` must be greater than or equal to 0"),
+        ("1,-1,2", "`start` must be at least 0"),
         ("1,1,nan", "`end` must be "),
-        ("1,x,2", "`start` must be a valid number"),
+        ("1,x,2", "`start` must be a number"),
         ("1,1", "must have 3 cells"),
     ],
 )

@@ -70,12 +70,12 @@ def test_aligner(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"video": ""}, r"`\[1\].video` must not be empty, but is ''"),
-        ({"description": None}, r"`\[1\].description` must be a valid string, but is None"),
-        ({"times": []}, r"`\[1\].times` must have at least 1 item"),
-        ({"times": [[0, 6]]}, r"`\[1\].times\[0\]\[1\]` must be less than 6, but is 6"),
+        ({"description": None}, r"`\[1\].description` must be text, but is None"),
+        ({"times": []}, r"`\[1\].times` must have a length of at least 1"),
+        ({"times": [[0, 6]]}, r"`\[1\].times\[0\]\[1\]` must be below 6, but is 6"),
         ({"times": [[3, 2]]}, r"must be \[first, last\] with first <= last, but is \[3, 2\]"),
-        ({"times": [[0, 1, 2]]}, r"`\[1\].times\[0\]` must have at most 2 items"),
-        ({"times": 3}, r"`\[1\].times` must be a valid tuple, but is 3"),
+        ({"times": [[0, 1, 2]]}, r"`\[1\].times\[0\]` must have a length of at most 2"),
+        ({"times": 3}, r"`\[1\].times` must be a list, but is 3"),
     ],
 )
 def test_mistakes_in_a_query(tmp_path: Path, change: dict[str, Any], message: str) -> None:

@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,7 +29,7 @@ def test_clips_are_rows_of_the_val_shards(tmp_path):
         {"id": "video1011", "clips": [clip(0, 3), clip(2, 7, "chop")]},
         {"id": "video1002", "clips": [clip(5, 6, "mix")]},
     ]
-    config = replace(make_data(tmp_path), test_path=write(tmp_path / "clips.json", videos))
+    config = make_data(tmp_path).replace(test_path=write(tmp_path / "clips.json", videos))
     meta, video = (
         How2ClipMetaProcessor(config, Split.TEST),
         How2ClipVideoProcessor(config, Split.TEST),
@@ -57,7 +56,7 @@ def test_whole_videos_have_all_their_sentences_and_seconds(tmp_path):
         {"id": "video1011", "clips": [clip(0, 3), clip(2, 7, "chop")]},
         {"id": "video1002", "clips": [clip(5, 6, "mix")]},
     ]
-    config = replace(make_data(tmp_path), test_path=write(tmp_path / "clips.json", videos))
+    config = make_data(tmp_path).replace(test_path=write(tmp_path / "clips.json", videos))
     meta, video = (
         How2FullVideoMetaProcessor(config, Split.TEST),
         How2VideoProcessor(config, Split.TEST),
@@ -80,12 +79,12 @@ def test_whole_videos_have_all_their_sentences_and_seconds(tmp_path):
         ([{"id": "a", "clips": [clip(-1, 4)]}], r"\[-1, 4\)"),
         (
             [{"id": "a", "clips": [clip(0.5, 4)]}],
-            r"`videos\[0\].clips\[0\].start` must be a valid int",
+            r"`videos\[0\].clips\[0\].start` must be a whole number",
         ),
         ([{"id": "a", "clips": [clip(0, 4, " ")]}], "text` must not be empty"),
         ([{"id": "a", "clips": [clip(0, 1)]}] * 2, "video a must be listed once"),
-        ([{"id": 3, "clips": []}], r"`videos\[0\].id` must be a valid string, but is 3"),
-        ([], "`videos` must have at least 1 item"),
+        ([{"id": 3, "clips": []}], r"`videos\[0\].id` must be text, but is 3"),
+        ([], "`videos` must have a length of at least 1"),
         ({}, r'It must be \{"format": 1'),
     ],
 )

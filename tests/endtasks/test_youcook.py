@@ -203,7 +203,7 @@ def test_training_leaves_out_what_has_no_features(
     ("records", "message"),
     [
         ({"a": 1}, "must be a list of records"),
-        ([], "its content must have at least 1 item"),
+        ([], "its content must have a length of at least 1"),
         ([{"id": "a", "caption": "x"}], "`[0].id` must match pattern"),
         ([{"video": "x", "description": "d"}], "`[0].id` must be given"),
         ([*RECORDS, RECORDS[0]], "1 are listed again (first: a_b_1)"),
@@ -234,11 +234,11 @@ def test_a_video_with_features_must_be_annotated(files: Path) -> None:
         ({"sentence": "x"}, "`segment` must be given"),
         ({"segment": [1], "sentence": "x"}, "`segment[1]` must be given"),
         ({"segment": [3, 3], "sentence": "x"}, "with start < end, but is [3, 3]"),
-        ({"segment": [-1, 3], "sentence": "x"}, "`segment[0]` must be greater than or equal to 0"),
-        ({"segment": [1.5, 3], "sentence": "x"}, "`segment[0]` must be a valid integer"),
+        ({"segment": [-1, 3], "sentence": "x"}, "`segment[0]` must be at least 0"),
+        ({"segment": [1.5, 3], "sentence": "x"}, "`segment[0]` must be a whole number"),
         ({"segment": [1, float("nan")], "sentence": "x"}, "`segment[1]` must be a finite number"),
         ({"segment": [1, 3], "sentence": ""}, "`sentence` in"),
-        ("x", "its content must be a dictionary"),
+        ("x", "its content must be a mapping"),
     ],
 )
 def test_mistakes_in_the_annotation_are_named(files: Path, entry: Any, message: str) -> None:
@@ -262,7 +262,7 @@ def test_an_annotation_of_another_kind_is_refused(files: Path, value: Any) -> No
     ("text", "message"),
     [
         ("video_id,sentence\nvideo1,x\n", "must have the columns start, end, text"),
-        (CSV.replace("12,7", "late,7"), "line 2: `end` must be a valid integer"),
+        (CSV.replace("12,7", "late,7"), "line 2: `end` must be a whole number"),
         (CSV.replace("12,7", "7,12"), "line 2: its content must be [start, end] in whole seconds"),
         (CSV.replace("eat the soup", " "), "line 4: `text` must not be empty"),
         (CSV + "40,0,1,eat the soup,c\n", "1 are listed again (first: c 0 40 'eat the soup')"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ ROWS = {2: [16, 16], 4: [8, 16, 8, 8]}  # uneven too
 NORTON = norton_loss(threshold=4, sinkhorn_iterations=10, gather_negatives=True)
 CONFIGS = (
     NORTON,
-    replace(NORTON, loss_cls="SequenceContrastLoss"),
+    NORTON.replace(loss_cls="SequenceContrastLoss"),
     LossConfig(loss_cls="T2VContraLoss", gather_negatives=True),
 )
 

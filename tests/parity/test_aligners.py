@@ -1,6 +1,5 @@
 """Every aligner gives the recorded tensors of both code bases, bit for bit, from the same generator state."""
 
-import dataclasses
 import json
 import random
 from pathlib import Path
@@ -31,8 +30,7 @@ def read_golden(tree):
 
 
 def build(name, settings, bert, sort_clips):
-    known = {field.name for field in dataclasses.fields(DatasetConfig)}
-    values = {key: value for key, value in settings.items() if key in known}
+    values = {key: value for key, value in settings.items() if key in DatasetConfig.model_fields}
     values.update(bert_name=bert, sort_clips=sort_clips, split=None)
     return ALIGNERS.get(name, "dataset.aligner")(DatasetConfig(**values), Split.TRAIN)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,4 +52,4 @@ def make_data(folder: Path, num_videos: int = 20, shard_size: int = 8, **changes
         sampled_video_min_len=2,
         sampled_video_max_len=6,
     )
-    return replace(config, **changes)
+    return config.replace(**changes)

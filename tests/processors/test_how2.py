@@ -1,6 +1,5 @@
 import logging
 import pickle
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +77,7 @@ def test_every_video_comes_back(config, split):
 
 
 def test_test_split_reads_the_val_shards(config):
-    meta = meta_of(replace(config, test_path=config.val_path), Split.TEST)
+    meta = meta_of(config.replace(test_path=config.val_path), Split.TEST)
     assert ShardedVideoProcessor(config, Split.TEST)(meta[3][0])[0, 1] == 1003
 
 
@@ -129,11 +128,11 @@ def test_bad_list_files(config, tmp_path, content, message):
 
 def test_no_list(config):
     with pytest.raises(DataError, match=r"nowhere\.lst: no such file\. Correct the path"):
-        meta_of(replace(config, train_path="nowhere.lst"))
+        meta_of(config.replace(train_path="nowhere.lst"))
     with pytest.raises(DataError, match=r"feat: cannot be read: Is a directory"):
-        meta_of(replace(config, train_path=config.vfeat_dir))
+        meta_of(config.replace(train_path=config.vfeat_dir))
     with pytest.raises(ConfigError, match=r"`dataset\.train_path` must be set"):
-        meta_of(replace(config, train_path=None))
+        meta_of(config.replace(train_path=None))
 
 
 def test_missing_videos_are_dropped_up_to_the_bound(config, tmp_path, caplog):
@@ -147,7 +146,7 @@ def test_missing_videos_are_dropped_up_to_the_bound(config, tmp_path, caplog):
         "or raise `dataset.max_missing`."
     )
     with caplog.at_level(logging.WARNING):
-        assert len(meta_of(replace(config, max_missing=0.1))) == 20
+        assert len(meta_of(config.replace(max_missing=0.1))) == 20
     assert (
         len(
             [
@@ -173,7 +172,7 @@ def test_empty_videos_are_left_out(tmp_path, caplog):
         "2 videos have no feature row or no caption and are left out (first: video0001, video0004)"
         in caplog.text
     )
-    assert len(meta_of(replace(config, tfeat_dir=None))) == 5
+    assert len(meta_of(config.replace(tfeat_dir=None))) == 5
     (tmp_path / "train.lst").write_text("video0001\n")
     with pytest.raises(
         DataError, match="at least one video must have features and captions, but none of 1 has"
@@ -238,7 +237,7 @@ def test_a_missing_or_truncated_shard_is_found_at_the_start(config, tmp_path):
 
 def test_a_caption_prefix_without_its_dot(config):
     with pytest.raises(DataError, match=r"must end in `\.`, but is `.*cap\.tiny`"):
-        meta_of(replace(config, tfeat_dir=config.tfeat_dir.removesuffix(".")))
+        meta_of(config.replace(tfeat_dir=config.tfeat_dir.removesuffix(".")))
 
 
 @pytest.mark.parametrize("num_sampled", [4096, 1])
@@ -258,7 +257,7 @@ def test_captions_of_another_bert_are_found_at_the_start(
         DataError, match=r"caps_ids: video video0003 \(row 3\) must .* below 383, .* but has 30521"
     ):
         meta_of(config)
-    assert len(meta_of(replace(config, bert_name=None))) == 20
+    assert len(meta_of(config.replace(bert_name=None))) == 20
 
 
 @pytest.mark.parametrize(

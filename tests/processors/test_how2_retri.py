@@ -1,6 +1,5 @@
 import logging
 import random
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -90,7 +89,7 @@ def test_bad_plans(tmp_path, batches, message):
 
 
 def test_features_and_captions_of_a_batch(tmp_path):
-    config = replace(make_data(tmp_path), num_video_per_batch=2)
+    config = make_data(tmp_path).replace(num_video_per_batch=2)
     meta = ShardedHow2VideoRetriMetaProcessor(config, Split.VALID)
     video, text = (
         ShardedVideoRetriVideoProcessor(config, Split.VALID),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import nn
@@ -43,24 +41,20 @@ class OwnModel(nn.Module):
 
 def test_the_task_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(Task.from_config(CONFIG)) is Task
-    planned = replace(
-        DATASET,
-        meta_processor="ShardedHow2VideoRetriMetaProcessor",
+    planned = DATASET.replace(meta_processor="ShardedHow2VideoRetriMetaProcessor",
         video_processor="ShardedVideoRetriVideoProcessor",
         text_processor="ShardedVideoRetriTextProcessor",
         aligner="VideoRetriOverlappedAligner",
     )
-    task = Task.from_config(replace(CONFIG, task="VideoRetriTask", dataset=planned), seed=5)
+    task = Task.from_config(CONFIG.replace(task="VideoRetriTask", dataset=planned), seed=5)
     assert isinstance(task, VideoRetriTask)
     assert task.seed == 5
-    assert type(Task.from_config(replace(CONFIG, task=f"{__name__}.OwnTask"))).__name__ == "OwnTask"
+    assert type(Task.from_config(CONFIG.replace(task=f"{__name__}.OwnTask"))).__name__ == "OwnTask"
 
 
 def test_unknown_names_are_told_together_with_the_nearest_known_ones() -> None:
-    wrong = replace(
-        CONFIG,
-        task="VideoRetriTsk",
-        dataset=replace(DATASET, aligner="VariedLenAlinger", text_processor="no.such.module.Reader"),
+    wrong = CONFIG.replace(task="VideoRetriTsk",
+        dataset=DATASET.replace(aligner="VariedLenAlinger", text_processor="no.such.module.Reader"),
         model=ModelConfig(model_cls="MMFusionSeperate"),
         loss=LossConfig(loss_cls="Zzz"),
     )
@@ -81,9 +75,7 @@ def test_unknown_names_are_told_together_with_the_nearest_known_ones() -> None:
 
 
 def test_classes_of_another_base_are_told_together_with_the_base_that_each_needs() -> None:
-    wrong = replace(
-        CONFIG,
-        dataset=replace(DATASET, aligner=f"{__name__}.OwnLoss"),
+    wrong = CONFIG.replace(dataset=DATASET.replace(aligner=f"{__name__}.OwnLoss"),
         model=ModelConfig(model_cls=f"{__name__}.OwnTask"),
         loss=LossConfig(loss_cls="torch.nn.CrossEntropyLoss"),
     )
@@ -101,18 +93,18 @@ def test_classes_of_another_base_are_told_together_with_the_base_that_each_needs
 
 def test_a_task_of_another_base_is_told() -> None:
     with pytest.raises(ConfigError, match=r"the task .*OwnLoss` must be a subclass of `mmpt\.tasks\.task\.Task`"):
-        Task.from_config(replace(CONFIG, task=f"{__name__}.OwnLoss"))
+        Task.from_config(CONFIG.replace(task=f"{__name__}.OwnLoss"))
 
 
 def test_a_model_may_be_any_torch_module_that_is_made_from_a_config() -> None:
-    task = Task.from_config(replace(CONFIG, model=ModelConfig(model_cls=f"{__name__}.OwnModel")))
+    task = Task.from_config(CONFIG.replace(model=ModelConfig(model_cls=f"{__name__}.OwnModel")))
     assert type(task.build_model(pretrained=False)).__name__ == "OwnModel"
     with pytest.raises(ConfigError, match=r"`model\.model_cls: torch\.nn\.Linear` must have .* `from_config`"):
-        Task.from_config(replace(CONFIG, model=ModelConfig(model_cls="torch.nn.Linear")))
+        Task.from_config(CONFIG.replace(model=ModelConfig(model_cls="torch.nn.Linear")))
 
 
 def test_a_loss_of_ones_own_is_built_from_the_section() -> None:
-    config = replace(CONFIG, loss=LossConfig(loss_cls=f"{__name__}.OwnLoss"))
+    config = CONFIG.replace(loss=LossConfig(loss_cls=f"{__name__}.OwnLoss"))
     loss = Task.from_config(config).build_loss()
     assert type(loss).__name__ == "OwnLoss"
     assert loss.config is config.loss
@@ -130,7 +122,7 @@ def test_a_loss_of_ones_own_is_built_from_the_section() -> None:
     ],
 )
 def test_a_loss_must_fit_the_model(model: str, loss: str, words: str) -> None:
-    config = replace(CONFIG, model=ModelConfig(model_cls=model), loss=LossConfig(loss_cls=loss))
+    config = CONFIG.replace(model=ModelConfig(model_cls=model), loss=LossConfig(loss_cls=loss))
     with pytest.raises(ConfigError, match=words):
         Task.from_config(config).build_loss()
 
@@ -138,16 +130,16 @@ def test_a_loss_must_fit_the_model(model: str, loss: str, words: str) -> None:
 def test_only_the_video_paragraph_term_needs_more_than_pooled_states() -> None:
     pooled_only = ModelConfig(model_cls="MMFusionSeparateFullVideoBGRetrieval")
     section = LossConfig(loss_cls="MMContraLoss")
-    assert Task.from_config(replace(CONFIG, model=pooled_only, loss=section)).build_loss().config is section
+    assert Task.from_config(CONFIG.replace(model=pooled_only, loss=section)).build_loss().config is section
     section = load_config("projects/retri/norton/how2_pretrain.yaml").loss
     with pytest.raises(ConfigError, match=r"needs video_outputs, .* but .* gives pooled_video, pooled_text"):
-        Task.from_config(replace(CONFIG, model=pooled_only, loss=section)).build_loss()
+        Task.from_config(CONFIG.replace(model=pooled_only, loss=section)).build_loss()
 
 
 @pytest.mark.parametrize("loss", [None, LossConfig()])
 def test_training_needs_a_loss(loss: LossConfig | None) -> None:
     with pytest.raises(ConfigError, match=r"`loss\.loss_cls` is required for training"):
-        Task.from_config(replace(CONFIG, loss=loss)).build_loss()
+        Task.from_config(CONFIG.replace(loss=loss)).build_loss()
 
 
 def test_a_split_without_a_source_has_no_data_set() -> None:
@@ -165,12 +157,12 @@ def test_clips_of_a_batch_of_videos_are_flattened() -> None:
 
 @pytest.mark.parametrize("aligner", ["DSAligner", "COINActionSegmentationAligner", "CrossTaskAligner"])
 def test_downstream_batches_are_left_alone_even_where_sizes_agree(aligner: str) -> None:
-    config = replace(CONFIG, dataset=replace(DATASET, aligner=aligner))
+    config = CONFIG.replace(dataset=DATASET.replace(aligner=aligner))
     batch = {"caps": torch.ones(1, 4, 8), "vfeats": torch.ones(1, 4, 8, 512), "video_targets": torch.ones(1, 4)}
     assert Task.from_config(config).flatten(batch) is batch
 
 
 def test_whole_videos_come_one_at_a_time() -> None:
-    config = replace(CONFIG, dataset=replace(DATASET, aligner="CrossTaskAligner"))
+    config = CONFIG.replace(dataset=DATASET.replace(aligner="CrossTaskAligner"))
     with pytest.raises(ConfigError, match=r"`fairseq\.dataset\.batch_size` must be 1 with .*CrossTaskAligner.* is 2\."):
         Task.from_config(config.with_option("dataset", "batch_size", 2))

@@ -1,0 +1,210 @@
+"""The options of a YAML's `fairseq:` groups.
+
+Their names, types and choices are those of fairseq's own dataclasses; bounds are added here.
+fairseq is imported when options are checked. Without it only the options in `BOUNDS` are checked.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import enum
+import logging
+import re
+import types
+import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, TypeAdapter, create_model
+
+from mmpt.config.schema import FairseqOptions, Settings
+from mmpt.config.section import (
+    Count,
+    Float,
+    Int,
+    Natural,
+    NotNegative,
+    Positive,
+    Section,
+    Switch,
+)
+
+GROUPS = (
+    *("common", "common_eval", "dataset", "optimization", "checkpoint", "distributed_training"),
+    *("optimizer", "lr_scheduler"),
+)
+
+_LAUNCHER = "user_dir task arch criterion data taskconfig"
+_JOB_TYPE = (
+    "distributed_world_size distributed_rank distributed_init_method distributed_no_spawn "
+    "distributed_port distributed_num_procs device_id nprocs_per_node"
+)
+REFUSED = {
+    **dict.fromkeys(_LAUNCHER.split(), "is set by the launcher; leave it out"),
+    **dict.fromkeys(_JOB_TYPE.split(), "is set by the job type; leave it out"),
+    "ema": "is not supported: there are no averaged weights; leave it out",
+    "finetune_from_model": "is not supported: name the weights in `restore_file`, with "
+    "`reset_optimizer: true` for a new optimizer",
+}
+"""Options that a YAML must not set -> the reason."""
+UNKNOWN = re.compile(
+    "_name|tpu|ddp_comm_hook|(slowmo|localsgd|zero|pipeline|not_fsdp)_.*|no_reshard_after_forward"
+    "|fp32_reduce_scatter|cpu_offload|use_sharded_state"
+)
+"""Options for devices and for ways of sharding a model that MMPT does not run on."""
+
+_NATURALS = (
+    "seed max_epoch max_update warmup_updates num_workers save_interval_updates "
+    "validate_interval_updates validate_after_updates empty_cache_freq"
+)
+_COUNTS = (
+    "log_interval batch_size batch_size_valid save_interval validate_interval bucket_cap_mb "
+    "all_gather_list_size fp16_init_scale amp_init_scale"
+)
+_NOT_NEGATIVE = "clip_norm weight_decay end_learning_rate fp16_scale_tolerance"
+_POSITIVE = "adam_eps total_num_update power min_loss_scale"
+
+
+def _check_betas(value: Any) -> Any:
+    try:
+        pair = ast.literal_eval(value) if isinstance(value, str) else value
+        TypeAdapter(tuple[Beta, Beta]).validate_python(pair)
+    except (ValueError, SyntaxError):
+        reason = "be two numbers of at least 0 and below 1, such as (0.9, 0.98)"
+        raise ValueError(reason) from None
+    return value
+
+
+Beta = Annotated[float, Field(strict=True, ge=0, lt=1)]
+Listed = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
+BOUNDS: dict[str, Any] = {
+    **dict.fromkeys(_NATURALS.split(), Natural),
+    **dict.fromkeys(_COUNTS.split(), Count),
+    **dict.fromkeys(_NOT_NEGATIVE.split(), NotNegative),
+    **dict.fromkeys(_POSITIVE.split(), Positive),
+    "lr": Annotated[list[Positive], Field(min_length=1, max_length=1), Listed],
+    "update_freq": Annotated[list[Count], Field(min_length=1), Listed],
+    "adam_betas": Annotated[Any, BeforeValidator(_check_betas)],
+    "path": str | list[str],
+    "optimizer": Literal["adam"],
+    "lr_scheduler": Literal["polynomial_decay", "fixed"],
+    "best_checkpoint_metric": Literal["loss"],
+    # Other back ends wait for a gradient of every parameter, and BERT's poolers get none.
+    "ddp_backend": Literal["no_c10d", "legacy_ddp"],
+}
+"""Types that are narrower here than in fairseq. A bound of 0 is kept where 0 means "off"."""
+
+
+class OpenSection(Section, extra="allow"):
+    """A section with any other keys, too."""
+
+
+@cache
+def settings_model(*, import_fairseq: bool) -> type[Settings]:
+    """Returns the model of a YAML file, with a model of each group of fairseq's options.
+
+    Args:
+        import_fairseq: use fairseq, if it is installed. Otherwise all options are accepted.
+    """
+    types_by_group = _fairseq_types() if import_fairseq else {}
+    base = Section if types_by_group else OpenSection
+    groups: dict[str, Any] = {}
+    for group in GROUPS:
+        options: dict[str, Any] = {}
+        for name, kind in types_by_group.get(group, BOUNDS).items():
+            options[name] = (BOUNDS.get(name, kind), None)
+        groups[group] = (create_model(group, __base__=base, **options) | None, None)
+    fairseq: Any = create_model("fairseq", __base__=Section, **groups)
+    return create_model("Settings", __base__=Settings, fairseq=(fairseq | None, None))
+
+
+def options_as_written(groups: Any, checked: Any) -> FairseqOptions:
+    """Returns the options of a YAML that are set, in its order.
+
+    Args:
+        groups: `fairseq:` of the YAML. Its whole numbers are kept for the command line, on which
+            1000000 is not 1000000.0.
+        checked: the section of `settings_model`, from which all other values are taken.
+    """
+    options: FairseqOptions = {}
+    if checked is None:
+        return options
+    for group in [group for group in groups if group in checked.model_fields_set]:
+        section = getattr(checked, group)
+        options[group] = {}
+        for name, value in groups[group].items():
+            if value is not None and name in section.model_fields_set:
+                options[group][name] = value if type(value) is int else getattr(section, name)
+    return options
+
+
+def _fairseq_types() -> dict[str, dict[str, Any]]:
+    """Returns the type of each option by group, from fairseq; an empty mapping without fairseq.
+
+    The released YAMLs have the options of the optimizer, of the schedule and `ddp_backend` in
+    `optimization`. Both places are accepted.
+    """
+    try:
+        with _root_logger_kept():
+            from fairseq.dataclass import configs
+            from fairseq.optim.adam import FairseqAdamConfig
+            from fairseq.optim.lr_scheduler.polynomial_decay_schedule import (
+                PolynomialDecayLRScheduleConfig,
+            )
+    except ImportError:
+        return {}
+    groups = {
+        "common": _types_of(configs.CommonConfig),
+        "common_eval": _types_of(configs.CommonEvalConfig),
+        "dataset": _types_of(configs.DatasetConfig),
+        "checkpoint": _types_of(configs.CheckpointConfig),
+        "distributed_training": _types_of(configs.DistributedTrainingConfig),
+        "optimizer": _types_of(FairseqAdamConfig) | {"optimizer": str},
+        "lr_scheduler": _types_of(PolynomialDecayLRScheduleConfig) | {"lr_scheduler": str},
+    }
+    own = _types_of(configs.OptimizationConfig) | {"ddp_backend": str}
+    groups["optimization"] = own | groups["optimizer"] | groups["lr_scheduler"]
+    return groups
+
+
+@contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """Undoes what an import of fairseq does to the root logger: a handler, and the level DEBUG."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+def _types_of(group: Any) -> dict[str, Any]:
+    """Returns the types of a dataclass' options that a YAML may set.
+
+    An option whose default is an interpolation of `common` is set there.
+    """
+    return {
+        field.name: _plain_type(field.type)
+        for field in dataclasses.fields(group)
+        if field.name not in REFUSED
+        and not UNKNOWN.fullmatch(field.name)
+        and not str(field.default).startswith("${common.")
+    }
+
+
+def _plain_type(annotation: Any) -> Any:
+    """Returns the type of an option's value in a YAML; strings name the members of an enum."""
+    if typing.get_origin(annotation) is typing.Union:
+        annotation = next(
+            kind for kind in typing.get_args(annotation) if kind is not types.NoneType
+        )
+    if typing.get_origin(annotation) is list:
+        return Annotated[annotation, Listed]
+    if isinstance(annotation, enum.EnumMeta):
+        choices: list[Any] = list(annotation)
+        return Literal[tuple(choice.value for choice in choices)]
+    return {bool: Switch, int: Int, float: Float}.get(annotation, annotation)

@@ -1,0 +1,123 @@
+"""The schema itself, and how values of a YAML become those of its fields."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from mmpt.config import DatasetConfig, LossConfig, ModelConfig, RetrievalConfig, load_config
+from mmpt.config.schema import EvalConfig, SequenceContrastConfig, Settings
+from mmpt.config.yaml_files import read_yaml
+from mmpt.errors import ConfigError
+from tests.jobs import ROOT
+
+SECTIONS = (
+    *(Settings, DatasetConfig, ModelConfig, LossConfig),
+    *(SequenceContrastConfig, RetrievalConfig, EvalConfig),
+)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_key_has_a_sentence(section: type[BaseModel]) -> None:
+    described = {name: field.description or "" for name, field in section.model_fields.items()}
+    assert [name for name, text in described.items() if not text.endswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("num_cands", 3, 3),
+        ("num_cands", 3.0, 3),
+        ("num_cands", "3", 3),
+        ("num_cands", "1e3", 1000),
+        ("recall", 1, 1.0),
+        ("recall", "1e-05", 1e-05),
+        ("freeze_plan", True, True),
+        ("vectorpool_cls", "x", "x"),
+        ("nprobe", "auto", "auto"),
+        ("nprobe", "12", 12),
+        ("centroids", None, 512),
+    ],
+)
+def test_accepted(key: str, value: Any, expected: Any) -> None:
+    result = getattr(RetrievalConfig(**{key: value}), key)
+    assert result == expected
+    assert type(result) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("num_cands", 3.5),
+        ("num_cands", True),
+        ("num_cands", 0),
+        ("num_cands", 2**31),
+        ("recall", "x"),
+        ("recall", True),
+        ("recall", float("nan")),
+        ("recall", 0),
+        ("recall", 1.001),
+        ("freeze_plan", 1),
+        ("freeze_plan", "true"),
+        ("vectorpool_cls", 3),
+        ("nprobe", "all"),
+        ("unknown", None),
+    ],
+)
+def test_refused(key: str, value: Any) -> None:
+    with pytest.raises(ValidationError, match=key):
+        RetrievalConfig(**{key: value})
+
+
+def test_sections_are_frozen_and_copies_are_checked() -> None:
+    config = LossConfig(beta=0.3)
+    with pytest.raises(ValidationError, match="frozen"):
+        config.beta = 0.4  # type: ignore[misc]
+    assert (config.replace(beta=0.4).beta, config.beta) == (0.4, 0.3)
+    with pytest.raises(ValidationError, match="less than or equal to 1"):
+        config.replace(beta=2)
+
+
+def leaves(values: dict[str, Any], at: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Returns the path of every value that is no mapping."""
+    paths = []
+    for key, value in values.items():
+        paths += leaves(value, (*at, key)) if isinstance(value, dict) else [(*at, key)]
+    return paths
+
+
+def test_200_mutations_are_named(tmp_path, monkeypatch) -> None:
+    """A misspelt key, a value of another type, or a number out of bounds, one at a time."""
+    monkeypatch.chdir(ROOT)
+    rng = random.Random(0)
+    good = yaml.safe_dump(read_yaml("projects/retri/norton/how2_pretrain.yaml"), sort_keys=False)
+    path = tmp_path / "run.yaml"
+    for _ in range(200):
+        values = yaml.safe_load(good)
+        *sections, key = rng.choice([leaf for leaf in leaves(values) if leaf[0] != "slurm_config"])
+        section = values
+        for name in sections:
+            section = section[name]
+        dotted = ".".join([*sections, key])
+        kind = rng.choice(["misspelt", "mapping", "negative"])
+        is_number = type(section[key]) in (int, float)
+        if kind == "negative" and is_number and not key.startswith("keep_"):  # -1 keeps all
+            section[key] = -1 - section[key]
+            expected = f"`{dotted}` must be "
+        elif kind == "misspelt":
+            section[key[:-1] + "qq"] = section.pop(key)
+            dotted = dotted[:-1] + "qq"
+            expected = f"`{dotted}` is not a known key. Did you mean `{key}`?"
+        else:
+            section[key] = {"a": 1}
+            expected = f"`{dotted}` must be "
+        path.write_text(yaml.safe_dump(values, sort_keys=False))
+        with pytest.raises(ConfigError) as caught:
+            load_config(path)
+        first = caught.value.problems[0]
+        assert first.startswith(expected), (kind, first)
+        assert kind == "misspelt" or "but is" in first
