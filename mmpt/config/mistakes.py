@@ -93,7 +93,8 @@ def _sentence(
         rules.append(rule)
     found = repr(value)
     shown = found if len(found) <= 60 else found[:57] + "..."
-    return f"`{_dotted(keys)}` must {' or '.join(rules).replace(' or be ', ' or ')}, but is {shown}."
+    rule = " or ".join(rules).replace(" or be ", " or ")
+    return f"`{_dotted(keys)}` must {rule}, but is {shown}."
 
 
 def _dotted(keys: Keys) -> str:
