@@ -186,9 +186,9 @@ def test_one_tower_needs_neither_the_other_nor_s3d(run, monkeypatch, tmp_path):
     model = MMPTModel.from_pretrained(run)
     monkeypatch.delattr(model.fusion, "text_encoder")
     assert model.encode_video(features(4)).shape == (1, 64)
-    with pytest.raises(CheckpointError, match=r"download\.py s3d"):
+    with pytest.raises(CheckpointError, match=r"mmpt download s3d"):
         model.encode_video(np.zeros((1, 4, 32, 32, 3), dtype=np.uint8))
-    with pytest.raises(CheckpointError, match=r"download\.py s3d"):
+    with pytest.raises(CheckpointError, match=r"mmpt download s3d"):
         MMPTModel.from_pretrained(run, s3d=True)
 
 
@@ -298,7 +298,7 @@ def test_sources_that_are_none_are_refused(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
     cases = {
-        str(tmp_path / "lonely.pt"): r"no config\.yaml beside it",
+        str(tmp_path / "lonely.pt"): r"no config\.yaml next to it",
         str(tmp_path / "absent.yaml"): "there is no such file",
         str(tmp_path / "empty"): "holds neither",
         "somebody/model": "no route to host.*hf download",

@@ -92,7 +92,7 @@ def test_the_released_pickle_is_read_where_there_is_no_json(config, tmp_path):
         meta_of(config)
     (tmp_path / f"{META}.pkl").unlink()
     with pytest.raises(
-        DataError, match=r"neither train_meta.json nor train_meta.pkl is there.*shard_feature.py"
+        DataError, match=r"neither train_meta.json nor train_meta.pkl is there.*mmpt pack"
     ):
         meta_of(config)
 
