@@ -180,7 +180,9 @@ def test_the_search_finds_the_true_neighbours(device: str) -> None:
     retriever.finalize_training()
     positions, _ = retriever.search(vectors[:200], 10)
     distances = ((vectors[:200, None] - vectors[None]).astype(np.float64) ** 2).sum(-1)
-    assert np.array_equal(positions, np.argsort(distances, axis=1, kind="stable")[:, :10])
+    # Two neighbours whose distances differ by less than float32 holds may change places.
+    found = np.take_along_axis(distances, positions, axis=1)
+    np.testing.assert_allclose(found, np.sort(distances, axis=1)[:, :10], rtol=1e-6, atol=1e-6)
 
 
 @needs_gpu
