@@ -182,3 +182,25 @@ def test_import_stays_light(modules: str, absent: set[str]) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    ("modules", "most"),
+    [
+        ("mmpt.processors.sampling", 5),
+        # The fairseq task, and the classes that how2_pretrain.yaml names.
+        (
+            "mmpt.tasks.fairseqmmtask, mmpt.losses.nce, mmpt.losses.sequence, mmpt.models.heads, "
+            "mmpt.retrieval.faiss_index",
+            90,
+        ),
+    ],
+)
+def test_an_import_loads_few_modules_and_no_benchmark(modules: str, most: int) -> None:
+    code = f"import sys, {modules}; print(*(n for n in sys.modules if n.split('.')[0] == 'mmpt'))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    # fairseq prints to standard output on import; the names are the last line.
+    loaded = done.stdout.splitlines()[-1].split()
+    assert len(loaded) <= most, loaded
+    assert not [name for name in loaded if name.startswith("mmpt.endtasks.")]
