@@ -54,9 +54,8 @@ def train_index(
     index: Any = faiss.index_factory(training_nD.shape[1], f"IVF{num_lists},{storage}", metric)
     clusterings = [index.cp]
     if storage == "SQfp16":
-        index.by_residual = (
-            False  # float16 vectors are stored without loss, their residuals are not
-        )
+        # float16 vectors are stored without loss, their residuals would not be.
+        index.by_residual = False
     if storage.startswith("PQ"):
         index.do_polysemous_training = False  # for a filter that is not used; takes minutes
         clusterings.append(index.pq.cp)
