@@ -35,8 +35,9 @@ demo: $(READY)   ## make the demo data, pre-train on it, post-train, print the t
 test: $(READY)   ## run the tests
 	$(PY) -m pytest $(ARGS)
 
-lint: $(READY)   ## check style (ruff) and types (mypy)
+lint: $(READY)   ## check style and formatting (ruff) and types (mypy)
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
 bench: $(READY)   ## measure our speed and memory beside plain implementations (5 minutes), print the table

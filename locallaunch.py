@@ -1,4 +1,6 @@
-"""Train or evaluate what a YAML file describes: `python locallaunch.py YAML --jobtype local_small [key=value ..]`."""
+"""Train or evaluate what a YAML file describes: `python locallaunch.py YAML --jobtype local_small
+[key=value ..]`.
+"""
 
 import sys
 

@@ -1,12 +1,14 @@
-"""Extraction speed: decode, preprocess, network and whole (ours) beside a plain loop over one video at a time.
+"""Extraction speed: decode, preprocess, network and whole (ours) beside a plain loop over one video
+at a time.
 
     python benchmarks/extract.py                                # about a minute on 2 cores
     python benchmarks/extract.py --device cuda --seconds 60     # with a GPU, on longer videos
 
-Both sides decode with PyAV on one thread and make 30 pictures a second of 224 x 224. The plain loop converts each frame
-to RGB at full size and shrinks it with torch (bicubic with antialiasing, as FFmpeg's scaler does it); "bilinear" is the
-same loop with torch's cheapest filter, which gives other pictures. Decode and preprocess are CPU time of one core, the
-taken in turns; network and whole are wall-clock time on all cores, with random weights.
+Both sides decode with PyAV on one thread and make 30 pictures a second of 224 x 224. The plain loop
+converts each frame to RGB at full size and shrinks it with torch (bicubic with antialiasing, as
+FFmpeg's scaler does it); "bilinear" is the same loop with torch's cheapest filter, which gives
+other pictures. Decode and preprocess are CPU time of one core, the taken in turns; network and
+whole are wall-clock time on all cores, with random weights.
 """
 
 from __future__ import annotations
@@ -49,15 +51,21 @@ OPTIONS = {
 def make_video(path: Path, width: int, height: int, fps: int, codec: str, seconds: float) -> None:
     """Film a textured wall with a camera that moves."""
     rng = np.random.default_rng(0)
-    coarse = torch.from_numpy(rng.integers(0, 256, (1, 3, height // 8 + 20, width // 8 + 20)).astype(np.float32))
-    wall = functional.interpolate(coarse, scale_factor=8, mode="bicubic")[0].permute(1, 2, 0).numpy()
+    coarse = torch.from_numpy(
+        rng.integers(0, 256, (1, 3, height // 8 + 20, width // 8 + 20)).astype(np.float32)
+    )
+    wall = (
+        functional.interpolate(coarse, scale_factor=8, mode="bicubic")[0].permute(1, 2, 0).numpy()
+    )
     wall = np.clip(wall + rng.integers(-8, 8, wall.shape), 0, 255).astype(np.uint8)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=fps, options=OPTIONS[codec])
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for number in range(round(seconds * fps)):
             x, y = 2 * number % 160, number % 160
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(wall[y : y + height, x : x + width]), "rgb24")
+            frame = av.VideoFrame.from_ndarray(
+                np.ascontiguousarray(wall[y : y + height, x : x + width]), "rgb24"
+            )
             frame.pts, frame.time_base = number, Fraction(1, fps)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -72,15 +80,21 @@ def count_frames(path: Path) -> int:
 
 
 def plain_frames(path: Path, mode: str = "bicubic") -> Iterator[torch.Tensor]:
-    """Yield float [3, 224, 224] in 0..1, 30 per second: each frame in full size, shrunk, cropped, repeated if due."""
+    """Yield float [3, 224, 224] in 0..1, 30 per second: each frame in full size, shrunk, cropped,
+    repeated if due.
+    """
     due = 0
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         for frame in container.decode(stream):
-            picture = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)[None].float()
+            picture = (
+                torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)[None].float()
+            )
             height, width = scaled_size(frame.height, frame.width)
-            picture = functional.interpolate(picture, size=(height, width), mode=mode, antialias=mode == "bicubic")
+            picture = functional.interpolate(
+                picture, size=(height, width), mode=mode, antialias=mode == "bicubic"
+            )
             top, left = (height - SIZE) // 2, (width - SIZE) // 2
             picture = picture[0, :, top : top + SIZE, left : left + SIZE].clamp(0, 255) / 255
             while due <= round((frame.time + 1 / stream.average_rate) * FPS) - 1:
@@ -89,10 +103,12 @@ def plain_frames(path: Path, mode: str = "bicubic") -> Iterator[torch.Tensor]:
 
 
 def count_plain(path: Path, mode: str = "bicubic") -> int:
+    """Returns the number of frames that the plain reader gives."""
     return sum(1 for _ in plain_frames(path, mode))
 
 
 def count_ours(path: Path) -> int:
+    """Returns the number of frames that our reader gives."""
     return FPS * sum(1 for _ in VideoFile(path).clips())
 
 
@@ -101,17 +117,22 @@ def plain_features(path: Path, network: S3D, device: torch.device, batch_size: i
     frames = torch.stack(list(plain_frames(path)))
     frames = functional.pad(frames, (0, 0, 0, 0, 0, 0, 0, -len(frames) % FPS))
     clips = frames.view(-1, FPS, 3, SIZE, SIZE).transpose(1, 2)
-    rows = [network(part.to(device))["video_embedding"].float().cpu() for part in clips.split(batch_size)]
+    rows = [
+        network(part.to(device))["video_embedding"].float().cpu()
+        for part in clips.split(batch_size)
+    ]
     return finish_features(torch.cat(rows).numpy(), l2_normalize=True, dtype=np.dtype(np.float16))
 
 
 def cpu_seconds(function: Callable[[], Any]) -> float:
+    """Returns the CPU time of one call, in seconds."""
     begin = time.process_time()
     function()
     return time.process_time() - begin
 
 
 def wall_seconds(function: Callable[[], Any]) -> tuple[float, Any]:
+    """Returns the wall time of one call in seconds, and its result."""
     begin = time.perf_counter()
     result = function()
     return time.perf_counter() - begin, result
@@ -132,7 +153,13 @@ def compare_preprocessing(path: Path, repeats: int) -> list[Figure]:
     what = f"decode and preprocess {path.stem}, one core"
     return [
         Figure(what, "frames/s", rates["ours"], rates["plain"], "plain: the same filter"),
-        Figure(what, "frames/s", rates["ours"], rates["bilinear"], "plain: a bilinear filter, other pictures"),
+        Figure(
+            what,
+            "frames/s",
+            rates["ours"],
+            rates["bilinear"],
+            "plain: a bilinear filter, other pictures",
+        ),
     ]
 
 
@@ -157,11 +184,16 @@ def compare_whole(args: argparse.Namespace, device: torch.device, folder: Path) 
             torch.autocast(device.type, dtype=DTYPES[args.dtype], enabled=not exact),
             torch.backends.cudnn.flags(enabled=True, allow_tf32=not exact),
         ):
-            return [plain_features(job.video, network, device, args.batch_size) for job in videos.jobs]
+            return [
+                plain_features(job.video, network, device, args.batch_size) for job in videos.jobs
+            ]
 
     took, features = wall_seconds(plain)
     pairs = zip(videos.jobs, features, strict=True)
-    cosines = [(np.load(job.feature).astype(float) * other.astype(float)).sum(1).min() for job, other in pairs]
+    cosines = [
+        (np.load(job.feature).astype(float) * other.astype(float)).sum(1).min()
+        for job, other in pairs
+    ]
     where, unit = f"{args.device}, {args.dtype}", "s of video/s"
     note = f"smallest cosine of a second's features, ours with plain, {min(cosines):.4f}"
     return [
@@ -172,14 +204,19 @@ def compare_whole(args: argparse.Namespace, device: torch.device, folder: Path) 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=at_least(0.1), default=3, help="length of each video")
     parser.add_argument("--repeats", type=at_least(1), default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp32")
     parser.add_argument("--batch-size", type=at_least(1), default=32)
     parser.add_argument(
-        "--threads", type=at_least(1), default=os.cpu_count() or 1, help="decoding threads of the whole run"
+        "--threads",
+        type=at_least(1),
+        default=os.cpu_count() or 1,
+        help="decoding threads of the whole run",
     )
     args = parser.parse_args()
     device = choose_device(args.device)

@@ -49,9 +49,8 @@ STEP_S = 0.1
 NUM_STEPS = 40
 NUM_SAMPLES = 40  # of memory, in an epoch
 READ_AHEAD = 32  # batches that may be ready before they are asked for
-MIN_ITEMS = (
-    READ_AHEAD + 8
-)  # read as fast as they come; with fewer, workers may be done before the second sample
+# Read as fast as they come; with fewer, workers may be done before the second sample.
+MIN_ITEMS = READ_AHEAD + 8
 HIDDEN_SIZE = 768
 CHUNK = 1024  # videos that the pool gets at once
 
@@ -167,9 +166,8 @@ def _planned(dataset: MMDataset) -> ShardedHow2VideoRetriMetaProcessor:
 
 def epoch_figures(train: MMDataset, num_workers: int, num_items: int | None) -> list[Figure]:
     """Reads batches as fairseq does, first with steps of `STEP_S`, then as fast as they come."""
-    warnings.filterwarnings(
-        "ignore", module="torch.utils.data"
-    )  # more workers than cores, no GPU to pin memory for
+    # More workers than cores, no GPU to pin memory for.
+    warnings.filterwarnings("ignore", module="torch.utils.data")
     iterator = PlannedBatchIterator(
         FairseqMMDataset(train, training=True, replanned=True),
         plan=lambda epoch, wanted: "as it is",

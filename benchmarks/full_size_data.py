@@ -1,9 +1,10 @@
-"""Data of the real layout and size for full_size.py: features as sparse files, captions as real ones; video vectors.
+"""Data of the real layout and size for full_size.py: features as sparse files, captions as real
+ones; video vectors.
 
-The features of 1.2 million videos of 400 s would be 490 GB; their files have that size but hold no blocks, so that
-they read as zeros. Captions are written in full: 68 a video, as in HowTo100M's 80 million sentences, of 136 bytes each,
-11 GB in all. Files that are there are kept, so a build that was interrupted goes on. Video vectors are clusters of 200
-in a 48-dimensional subspace, plus noise.
+The features of 1.2 million videos of 400 s would be 490 GB; their files have that size but hold no
+blocks, so that they read as zeros. Captions are written in full: 68 a video, as in HowTo100M's 80
+million sentences, of 136 bytes each, 11 GB in all. Files that are there are kept, so a build that
+was interrupted goes on. Video vectors are clusters of 200 in a 48-dimensional subspace, plus noise.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ PATTERN_ROWS = 1 << 17
 """Different captions; a shard takes them from a place of its own on."""
 NUM_WORDS = 30522
 CLUSTER_SIZE, SUBSPACE = 200, 48
-ALPHABET = np.frombuffer(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_", dtype="S1")
+ALPHABET = np.frombuffer(
+    b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_", dtype="S1"
+)
 
 
 def claim(folder: Path, num_videos: int) -> None:
@@ -39,15 +42,23 @@ def claim(folder: Path, num_videos: int) -> None:
     stamp, wanted = folder / "made.json", {"videos": num_videos, "captions": CAPTIONS}
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()) and not (stamp.exists() and json.loads(stamp.read_text()) == wanted):
-        raise SystemExit(f"{folder} holds other things than data of {num_videos} videos; name another by --folder.")
+        raise SystemExit(
+            f"{folder} holds other things than data of {num_videos} videos; name another by "
+            "--folder."
+        )
     stamp.write_text(json.dumps(wanted))
 
 
 def build(folder: Path, num_videos: int) -> None:
-    """Write lists, meta files, shards and a BERT folder into `folder`, as far as they are not there."""
+    """Write lists, meta files, shards and a BERT folder into `folder`, as far as they are not
+    there.
+    """
     write_bert(folder / "bert")
     pattern = _caption_pattern()
-    for split, count in ((Split.TRAIN, num_videos), (Split.VALID, max(64, num_videos // VALID_SHARE))):
+    for split, count in (
+        (Split.TRAIN, num_videos),
+        (Split.VALID, max(64, num_videos // VALID_SHARE)),
+    ):
         ids = video_ids(count, seed=list(Split).index(split))
         (folder / f"{split.value}.lst").write_text("".join(f"{name}\n" for name in ids))
         shards = [ids[begin : begin + SHARD_SIZE] for begin in range(0, count, SHARD_SIZE)]
@@ -82,11 +93,17 @@ def video_ids(count: int, seed: int) -> list[str]:
     digits = np.random.default_rng(seed).integers(0, 64, size=(count, 11), dtype=np.uint8)
     for place in range(5):
         digits[:, 6 + place] = (np.arange(count) >> (6 * place)) & 63
-    return [name.decode() for name in np.ascontiguousarray(ALPHABET[digits]).view("S11")[:, 0].tolist()]
+    return [
+        name.decode() for name in np.ascontiguousarray(ALPHABET[digits]).view("S11")[:, 0].tolist()
+    ]
 
 
-def vector_blocks(num: int, size: int, rows: int, seed: int = 0) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the first position and the vectors float32 [rows, size] of block after block of `num` videos."""
+def vector_blocks(
+    num: int, size: int, rows: int, seed: int = 0
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the first position and the vectors float32 [rows, size] of block after block of `num`
+    videos.
+    """
     rng = np.random.default_rng(seed)
     basis = rng.standard_normal((SUBSPACE, size), dtype=np.float32) / np.float32(SUBSPACE**0.5)
     centres = rng.standard_normal((max(1, num // CLUSTER_SIZE), SUBSPACE), dtype=np.float32)
@@ -97,10 +114,16 @@ def vector_blocks(num: int, size: int, rows: int, seed: int = 0) -> Iterator[tup
         yield begin, inner @ basis + np.float32(0.1) * noise
 
 
-def _write_shard(folder: Path, split: Split, shard: int, num_videos: int, pattern: np.ndarray) -> None:
+def _write_shard(
+    folder: Path, split: Split, shard: int, num_videos: int, pattern: np.ndarray
+) -> None:
     """Write the three tensors of one shard, the starts of the captions' ids last."""
     prefix = f"{folder}/cap."
-    stems = [video_stem(folder, split, shard), times_stem(prefix, split, shard), ids_stem(prefix, split, shard)]
+    stems = [
+        video_stem(folder, split, shard),
+        times_stem(prefix, split, shard),
+        ids_stem(prefix, split, shard),
+    ]
     if Path(f"{stems[2]}_starts.npy").exists():
         return
     rng = np.random.default_rng([list(Split).index(split), shard])
@@ -109,7 +132,9 @@ def _write_shard(folder: Path, split: Split, shard: int, num_videos: int, patter
     owners = np.repeat(np.arange(num_videos), counts)
     spacing = MEAN_SECONDS / CAPTIONS
     times = np.empty((len(owners), 2), dtype=np.float32)
-    times[:, 0] = (np.arange(len(owners)) - _starts(counts)[owners] + 0.5 * rng.random(len(owners))) * spacing
+    times[:, 0] = (
+        np.arange(len(owners)) - _starts(counts)[owners] + 0.5 * rng.random(len(owners))
+    ) * spacing
     times[:, 1] = np.minimum(times[:, 0] + rng.uniform(2, 8, len(owners)), seconds[owners])
     _write_holes(f"{stems[0]}_data.npy", (int(seconds.sum()), 512))
     np.save(f"{stems[1]}_data.npy", times)
@@ -125,9 +150,13 @@ def _starts(lengths: np.ndarray) -> np.ndarray:
 
 
 def _write_holes(path: str, shape: tuple[int, int]) -> None:
-    """Write the header of a float16 array and make the file as long as its numbers would, without blocks."""
+    """Write the header of a float16 array and make the file as long as its numbers would, without
+    blocks.
+    """
     with open(path, "wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "<f2", "fortran_order": False, "shape": shape}
+        )
         file.truncate(file.tell() + 2 * math.prod(shape))
 
 

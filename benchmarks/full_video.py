@@ -1,10 +1,12 @@
-"""Scores of paragraphs against whole videos: many pairs at once (ours) beside a plain double loop over pairs.
+"""Scores of paragraphs against whole videos: many pairs at once (ours) beside a plain double loop
+over pairs.
 
-    python benchmarks/full_video.py                    # 436 videos of 3 to 16 clips, as YouCook2: under a minute
-    python benchmarks/full_video.py --memory 100000    # extra memory of caption average at that many clips
+    python benchmarks/full_video.py                    # 436 videos of 3 to 16 clips, as YouCook2:
+    under a minute python benchmarks/full_video.py --memory 100000    # extra memory of caption
+    average at that many clips
 
-The loop is written in the plain way, a pair and a cell at a time on NumPy arrays, runs on a sample of the pairs and is
-scaled up; both give the same scores, which is checked.
+The loop is written in the plain way, a pair and a cell at a time on NumPy arrays, runs on a sample
+of the pairs and is scaled up; both give the same scores, which is checked.
 """
 
 import argparse
@@ -29,7 +31,11 @@ def loop_average(block: np.ndarray, _: Lengths) -> float:
 
 def loop_dtw(block: np.ndarray, lengths: Lengths, form: Form) -> float:
     """DTW of one pair."""
-    d = pad(-block * scale(block, lengths), lengths.most) if form == "released" else -block * scale(block, lengths)
+    d = (
+        pad(-block * scale(block, lengths), lengths.most)
+        if form == "released"
+        else -block * scale(block, lengths)
+    )
     total = np.zeros_like(d)
     for r in range(d.shape[0]):
         for c in range(d.shape[1]):
@@ -52,7 +58,9 @@ def loop_otam(block: np.ndarray, lengths: Lengths, form: Form) -> float:
         for r in range(1, d.shape[0]):
             total[r, 1] = d[r, 1] + sign * min(total[r - 1, 0], total[r - 1, 1], total[r, 0])
             for c in range(2, last + 1):
-                total[r, c] = d[r, c] + min(total[r - 1, c - 1], total[r, c - 1], *total[r - 1, c : c + (c == last)])
+                total[r, c] = d[r, c] + min(
+                    total[r - 1, c - 1], total[r, c - 1], *total[r - 1, c : c + (c == last)]
+                )
         score -= float(total[-1, -1])
     return score
 
@@ -116,35 +124,52 @@ def compare_speed(num_videos: int, num_sampled: int, repeats: int) -> None:
     starts = np.cumsum(num_clips) - num_clips
     some = range(num_sampled)
     for name, loop in LOOPS.items():
-        blocks = [[scores[starts[i] :, starts[j] :][: num_clips[i], : num_clips[j]] for j in some] for i in some]
+        blocks = [
+            [scores[starts[i] :, starts[j] :][: num_clips[i], : num_clips[j]] for j in some]
+            for i in some
+        ]
         ours, plain = [], []
         for _ in range(repeats):
             took, result = timed(OURS[name], scores, lengths)
             ours.append(took)
-            took, wanted = timed(lambda loop=loop, blocks=blocks: [[loop(b, lengths) for b in row] for row in blocks])
+            took, wanted = timed(
+                lambda loop=loop, blocks=blocks: [[loop(b, lengths) for b in row] for row in blocks]
+            )
             plain.append(took * (num_videos / num_sampled) ** 2)
-            np.testing.assert_allclose(result[:num_sampled, :num_sampled], wanted, rtol=1e-4, atol=1e-3)
-        figures.append(Figure(f"{num_videos} x {num_videos} videos, {name}", "s", ours, plain, note))
+            np.testing.assert_allclose(
+                result[:num_sampled, :num_sampled], wanted, rtol=1e-4, atol=1e-3
+            )
+        figures.append(
+            Figure(f"{num_videos} x {num_videos} videos, {name}", "s", ours, plain, note)
+        )
     num_windows = np.append(50, rng.integers(5, 45, num_videos - 1))
     lengths = Lengths.of(num_clips, num_windows)
     scores = rng.normal(0, 3, (num_clips.sum(), num_windows.sum())).astype(np.float32)
     for name, way in WITH_BACKGROUND.items():
         taken = [timed(way, scores, lengths)[0] for _ in range(repeats)]
-        figures.append(Figure(f"with background, {name}", "s", taken, note=f"{num_windows.sum()} windows"))
+        figures.append(
+            Figure(f"with background, {name}", "s", taken, note=f"{num_windows.sum()} windows")
+        )
     record(figures)
 
 
 def measure_memory(num_clips: int, hidden_size: int) -> None:
-    """Record what ranking by caption average takes beside the vectors, at two sizes of which one is a quarter."""
+    """Record what ranking by caption average takes beside the vectors, at two sizes of which one is
+    a quarter.
+    """
     before, figures = peak_memory(), []
     for size in (num_clips // 4, num_clips):
         rng = np.random.default_rng(0)
         lengths = Lengths.of(np.full(size // 8, 8))
-        text, video = (rng.standard_normal((size // 8 * 8, hidden_size), dtype=np.float32) for _ in range(2))
+        text, video = (
+            rng.standard_normal((size // 8 * 8, hidden_size), dtype=np.float32) for _ in range(2)
+        )
         begin = time.perf_counter()
         ways = {"": full_video.caption_average}
         chunks = full_video.paragraph_chunks(lengths)
-        ranks = [full_video.paragraph_ranks(text, video, lengths, ways, chunk)[""] for chunk in chunks]
+        ranks = [
+            full_video.paragraph_ranks(text, video, lengths, ways, chunk)[""] for chunk in chunks
+        ]
         took, vectors = time.perf_counter() - begin, (text.nbytes + video.nbytes) / MB
         assert len(np.concatenate(ranks)) == size // 8
         extra, what = (peak_memory() - before) / MB - vectors, f"ranking {size:,} x {size:,} clips"
@@ -156,11 +181,20 @@ def measure_memory(num_clips: int, hidden_size: int) -> None:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--videos", type=at_least(1), default=436)
-    parser.add_argument("--sample", type=at_least(1), default=20, help="videos whose pairs the loop scores")
+    parser.add_argument(
+        "--sample", type=at_least(1), default=20, help="videos whose pairs the loop scores"
+    )
     parser.add_argument("--repeats", type=at_least(1), default=3)
-    parser.add_argument("--memory", type=at_least(32), metavar="CLIPS", help="measure memory at this size, not speed")
+    parser.add_argument(
+        "--memory",
+        type=at_least(32),
+        metavar="CLIPS",
+        help="measure memory at this size, not speed",
+    )
     parser.add_argument("--dim", type=at_least(1), default=768)
     args = parser.parse_args()
     if args.sample > args.videos:

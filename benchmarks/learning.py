@@ -1,12 +1,15 @@
-"""What the demo learns in equal updates, over seeds: towers without padding (ours) beside padded ones.
+"""What the demo learns in equal updates, over seeds: towers without padding (ours) beside padded
+ones.
 
-    python benchmarks/learning.py                          # about 20 minutes on 2 cores; run again, it goes on
-    python benchmarks/learning.py --ours model.checkpoint_activations=16     # another setting
+    python benchmarks/learning.py                          # about 20 minutes on 2 cores; run again,
+    it goes on python benchmarks/learning.py --ours model.checkpoint_activations=16     # another
+    setting
 
-First, loss curves: both sides train VideoCLIP and Norton without dropout in float32, from equal weights and on the plan
-of the first epoch (later ones follow from weights, and one neighbour more or less is another batch). Then retrieval:
-for each seed (of corpus, initial weights, batches and dropout) both sides train with dropout, which falls on other
-numbers, so single seeds differ by chance. Checkpoints are scored zero-shot on the demo's held-out videos.
+First, loss curves: both sides train VideoCLIP and Norton without dropout in float32, from equal
+weights and on the plan of the first epoch (later ones follow from weights, and one neighbour more
+or less is another batch). Then retrieval: for each seed (of corpus, initial weights, batches and
+dropout) both sides train with dropout, which falls on other numbers, so single seeds differ by
+chance. Checkpoints are scored zero-shot on the demo's held-out videos.
 """
 
 from __future__ import annotations
@@ -36,12 +39,16 @@ STAGES = ("VideoCLIP", "Norton")
 
 
 def run(*command: object, log: Path) -> str:
-    """Run a command of the project and return its log; the log of a finished command is returned as it is."""
+    """Run a command of the project and return its log; the log of a finished command is returned as
+    it is.
+    """
     if log.exists():
         return log.read_text()
     print(f"{log.parent.name}: {log.stem}", flush=True)
     log.parent.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         sys.exit(done.stdout[-2000:] + done.stderr[-4000:])
     log.write_text(done.stdout + done.stderr)
@@ -51,7 +58,14 @@ def run(*command: object, log: Path) -> str:
 def make_data(folder: Path, seed: int, *, dropout: bool) -> Path:
     """Make the demo's data; return its folder."""
     data = folder / f"data{seed}{'' if dropout else '-no-dropout'}"
-    run("scripts/make_demo_data.py", "--out", data, "--seed", seed, log=data.parent / f"{data.name}.log")
+    run(
+        "scripts/make_demo_data.py",
+        "--out",
+        data,
+        "--seed",
+        seed,
+        log=data.parent / f"{data.name}.log",
+    )
     if not dropout:
         path = data / "bert" / "config.json"
         off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -59,21 +73,35 @@ def make_data(folder: Path, seed: int, *, dropout: bool) -> Path:
     return data
 
 
-def train(data: Path, folder: Path, seed: int, options: list[str], start: Path | None = None) -> list[str]:
-    """Train both stages, Norton from the checkpoint `start` or else from VideoCLIP's best; return their logs."""
+def train(
+    data: Path, folder: Path, seed: int, options: list[str], start: Path | None = None
+) -> list[str]:
+    """Train both stages, Norton from the checkpoint `start` or else from VideoCLIP's best; return
+    their logs.
+    """
     common = [
-        "--jobtype", "local_small",
-        f"dataset.bert_name={data}/bert", f"dataset.vfeat_dir={data}/feat",
+        "--jobtype",
+        "local_small",
+        f"dataset.bert_name={data}/bert",
+        f"dataset.vfeat_dir={data}/feat",
         f"dataset.tfeat_dir={data}/feat/demo.bert-demo.",
-        f"dataset.train_path={data}/how2_s3d_train.lst", f"dataset.val_path={data}/how2_s3d_val.lst",
-        f"fairseq.common.seed={seed + 1}", "fairseq.common.log_interval=1", *options,
-    ]  # fmt: skip
+        f"dataset.train_path={data}/how2_s3d_train.lst",
+        f"dataset.val_path={data}/how2_s3d_val.lst",
+        f"fairseq.common.seed={seed + 1}",
+        "fairseq.common.log_interval=1",
+        *options,
+    ]
     start = start or folder / "VideoCLIP" / "checkpoint_best.pt"
     restored: list[list[str]] = [[], [f"fairseq.checkpoint.restore_file={start}"]]
     logs = []
     for stage, yaml, more in zip(STAGES, (VIDEOCLIP, NORTON), restored, strict=True):
-        where = [f"fairseq.checkpoint.save_dir={folder}/{stage}", f"eval.save_path={folder}/{stage}"]
-        logs.append(run("locallaunch.py", yaml, *common, *where, *more, log=folder / f"{stage}.log"))
+        where = [
+            f"fairseq.checkpoint.save_dir={folder}/{stage}",
+            f"eval.save_path={folder}/{stage}",
+        ]
+        logs.append(
+            run("locallaunch.py", yaml, *common, *where, *more, log=folder / f"{stage}.log")
+        )
     return logs
 
 
@@ -100,8 +128,13 @@ def compare_curves(folder: Path, seed: int, ours: list[str]) -> list[Figure]:
         curve, plain = losses(log), losses(other)
         assert len(curve) == len(plain) > 0, (stage, len(curve), len(plain))
         apart = max(abs(a - b) / b for a, b in zip(curve, plain, strict=True))
-        what = f"{stage} without dropout, seed {seed}, {len(curve)} updates: largest difference of a loss"
-        figures.append(Figure(what, "%", [100 * apart], note=f"last losses {curve[-1]} and {plain[-1]}"))
+        what = (
+            f"{stage} without dropout, seed {seed}, {len(curve)} "
+            "updates: largest difference of a loss"
+        )
+        figures.append(
+            Figure(what, "%", [100 * apart], note=f"last losses {curve[-1]} and {plain[-1]}")
+        )
     return figures
 
 
@@ -109,10 +142,17 @@ def score(data: Path, folder: Path) -> dict[str, float]:
     """Score both stages' checkpoints; return percentages by stage and metric."""
     paths = ",".join(f"{folder}/{stage}/checkpoint_best.pt" for stage in STAGES)
     run(
-        "locallaunch.py", SCORES, "--jobtype", "local_predict", f"dataset.bert_name={data}/bert",
-        f"dataset.vfeat_dir={data}/feat", f"dataset.test_path={data}/val_clips.json",
-        f"fairseq.common_eval.path=[{paths}]", f"eval.save_path={folder}/scores", log=folder / "scores.log",
-    )  # fmt: skip
+        "locallaunch.py",
+        SCORES,
+        "--jobtype",
+        "local_predict",
+        f"dataset.bert_name={data}/bert",
+        f"dataset.vfeat_dir={data}/feat",
+        f"dataset.test_path={data}/val_clips.json",
+        f"fairseq.common_eval.path=[{paths}]",
+        f"eval.save_path={folder}/scores",
+        log=folder / "scores.log",
+    )
     rows = json.loads((folder / "scores" / "results.json").read_text())
     return {
         f"{name} after {stage}": 100 * row["metrics"][metric][key]
@@ -132,7 +172,9 @@ def compare_retrieval(folder: Path, seeds: list[int], ours: list[str]) -> list[F
             held_out[name].append([held_out_loss(log) for log in train(data, place, seed, options)])
             scores[name].append(score(data, place))
     figures = []
-    for stage, *sides in zip(STAGES, *(zip(*held_out[name], strict=True) for name in held_out), strict=True):
+    for stage, *sides in zip(
+        STAGES, *(zip(*held_out[name], strict=True) for name in held_out), strict=True
+    ):
         apart = [ours - plain for ours, plain in zip(*sides, strict=True)]
         note = f"seeds {seeds}, ours less padded: " + ", ".join(f"{each:+.3f}" for each in apart)
         figures.append(Figure(f"loss on held-out videos after {stage}", "", *sides, note=note))
@@ -140,16 +182,24 @@ def compare_retrieval(folder: Path, seeds: list[int], ours: list[str]) -> list[F
         sides = [[each[what] for each in scores[name]] for name in scores]
         means = " and ".join(f"{statistics.mean(side):.1f}" for side in sides)
         each = "; ".join(f"{a:.1f}, {b:.1f}" for a, b in zip(*sides, strict=True))
-        figures.append(Figure(what, "%", *sides, note=f"seeds {seeds}, ours and padded: {each}; means {means}"))
+        figures.append(
+            Figure(what, "%", *sides, note=f"seeds {seeds}, ours and padded: {each}; means {means}")
+        )
     return figures
 
 
 def main() -> None:
     """Read the options, train, score, record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=at_least(0), nargs="+", default=[0, 1, 2])
-    parser.add_argument("--ours", nargs="*", default=[], metavar="KEY=VALUE", help="overrides on our side")
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "mmpt-learning", help="kept")
+    parser.add_argument(
+        "--ours", nargs="*", default=[], metavar="KEY=VALUE", help="overrides on our side"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=Path(tempfile.gettempdir()) / "mmpt-learning", help="kept"
+    )
     args = parser.parse_args()
     folder = args.work.resolve() / ("-".join(args.ours) or "default")
     curves = compare_curves(folder, args.seeds[0], args.ours)

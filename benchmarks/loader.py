@@ -1,11 +1,13 @@
-"""Videos per second and core of the training data set, beside a plain loop that reopens files and slices clip by clip.
+"""Videos per second and core of the training data set, beside a plain loop that reopens files and
+slices clip by clip.
 
     python benchmarks/loader.py [--items 20] [--videos 256]
 
-Both sides read the same generated shards (V = 64 videos of about 200 s, C = 16 clips, Norton's ranges), draw the same
-numbers and must give equal tensors. They take turns item by item, and CPU time is measured (pages are in the cache, so
-that is the time of one free core). Then each side works in a process of fairseq's loader, the plain one with torch's
-own collation; that adds what it takes to hand a batch over, and in the parent to take it and to copy its features once.
+Both sides read the same generated shards (V = 64 videos of about 200 s, C = 16 clips, Norton's
+ranges), draw the same numbers and must give equal tensors. They take turns item by item, and CPU
+time is measured (pages are in the cache, so that is the time of one free core). Then each side
+works in a process of fairseq's loader, the plain one with torch's own collation; that adds what it
+takes to hand a batch over, and in the parent to take it and to copy its features once.
 """
 
 from __future__ import annotations
@@ -47,31 +49,52 @@ TENSORS = ("caps", "cmasks", "vfeats", "vmasks")
 
 
 def generate(folder: Path, num_videos: int) -> DatasetConfig:
-    """Write shards of random features and captions, a list, and a BERT folder of 30,522 made-up words."""
+    """Write shards of random features and captions, a list, and a BERT folder of 30,522 made-up
+    words.
+    """
     rng = np.random.default_rng(SEED)
 
     def videos():
         for number in range(num_videos):
             seconds = int(rng.integers(100, 300))
             starts = np.sort(rng.uniform(0, seconds - 5, size=seconds // 5))
-            caps = [rng.integers(1000, 30000, size=size).tolist() for size in rng.integers(4, 20, size=len(starts))]
+            caps = [
+                rng.integers(1000, 30000, size=size).tolist()
+                for size in rng.integers(4, 20, size=len(starts))
+            ]
             ends = np.minimum(starts + rng.uniform(2, 6, size=len(starts)), seconds)
             feature = rng.standard_normal((seconds, 512), dtype=np.float32).astype(np.float16)
-            yield f"video{number:06d}", feature, Captions(start=starts.tolist(), end=ends.tolist(), cap=caps)
+            yield (
+                f"video{number:06d}",
+                feature,
+                Captions(start=starts.tolist(), end=ends.tolist(), cap=caps),
+            )
 
     shards = write_shards(folder, f"{folder}/cap.bert.", Split.TRAIN, videos(), shard_size=128)
     (folder / "train.lst").write_text("\n".join(name for ids in shards for name in ids))
     write_bert(folder)
     return DatasetConfig(
-        bert_name=str(folder), train_path=str(folder / "train.lst"), vfeat_dir=str(folder),
-        tfeat_dir=f"{folder}/cap.bert.", max_video_len=F, max_len=F + T, clip_per_video=C, num_video_per_batch=V,
-        sampled_min_len=8, sampled_max_len=32, sampled_video_min_len=3, sampled_video_max_len=16,
-    )  # fmt: skip
+        bert_name=str(folder),
+        train_path=str(folder / "train.lst"),
+        vfeat_dir=str(folder),
+        tfeat_dir=f"{folder}/cap.bert.",
+        max_video_len=F,
+        max_len=F + T,
+        clip_per_video=C,
+        num_video_per_batch=V,
+        sampled_min_len=8,
+        sampled_max_len=32,
+        sampled_video_min_len=3,
+        sampled_video_max_len=16,
+    )
 
 
 def plain_read(stem: str, row: int) -> np.ndarray:
     """Open both files of a ragged tensor for one row."""
-    data, starts = np.load(f"{stem}_data.npy", mmap_mode="r"), np.load(f"{stem}_starts.npy", mmap_mode="r")
+    data, starts = (
+        np.load(f"{stem}_data.npy", mmap_mode="r"),
+        np.load(f"{stem}_starts.npy", mmap_mode="r"),
+    )
     return data[starts[row] : starts[row + 1]]
 
 
@@ -98,7 +121,9 @@ def plain_clips(
         target = rng.randint(aligner.sampled_min_len, aligner.sampled_max_len)
         first, last, _ = text_span(sizes, captions["start"], captions["end"], centre, target, rng)
         low, high = math.floor(captions["start"][first]), math.ceil(captions["end"][last - 1])
-        middle = max(0, min(rng.randint(low, high) if low < high else (low + high) // 2, seconds - 1))
+        middle = max(
+            0, min(rng.randint(low, high) if low < high else (low + high) // 2, seconds - 1)
+        )
         wanted = rng.randint(aligner.sampled_video_min_len, aligner.sampled_video_max_len)
         begin = end = middle
         for _ in range(min(wanted, seconds)):
@@ -112,7 +137,12 @@ def plain_clips(
     return sorted(clips)
 
 
-def plain_item(aligner: VideoRetriOverlappedAligner, config: DatasetConfig, keys: list[ShardKey], rng: random.Random):
+def plain_item(
+    aligner: VideoRetriOverlappedAligner,
+    config: DatasetConfig,
+    keys: list[ShardKey],
+    rng: random.Random,
+):
     """Make the item of `keys` video by video and clip by clip, opening the files of every video."""
     assert config.vfeat_dir
     assert config.tfeat_dir
@@ -122,7 +152,9 @@ def plain_item(aligner: VideoRetriOverlappedAligner, config: DatasetConfig, keys
         times = plain_read(times_stem(config.tfeat_dir, Split.TRAIN, key.shard), key.row)
         ids = plain_read(ids_stem(config.tfeat_dir, Split.TRAIN, key.shard), key.row)
         cap = [[int(token) for token in row if token != -1] for row in ids]
-        captions = Captions(start=[float(t[0]) for t in times], end=[float(t[1]) for t in times], cap=cap)
+        captions = Captions(
+            start=[float(t[0]) for t in times], end=[float(t[1]) for t in times], cap=cap
+        )
         clips = []
         for clip in plain_clips(aligner, len(feature), captions, rng):
             window = [token for ids in cap[clip.text_start : clip.text_end] for token in ids]
@@ -143,7 +175,9 @@ class PlainItems(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         keys, rng = self.data.meta[index][0], item_rng(SEED, self.data.epoch, index)
-        return dict(zip(TENSORS, plain_item(self.data.aligner, self.config, keys, rng), strict=True))
+        return dict(
+            zip(TENSORS, plain_item(self.data.aligner, self.config, keys, rng), strict=True)
+        )
 
 
 def in_turns(data: MMDataset, plain: PlainItems, num_items: int) -> tuple[list[float], list[float]]:
@@ -162,7 +196,9 @@ def in_turns(data: MMDataset, plain: PlainItems, num_items: int) -> tuple[list[f
 
 
 def in_worker(dataset: Dataset, collate_fn: Callable, num_items: int) -> tuple[float, float]:
-    """Return the CPU seconds per item of a loader's one process, and of it and its parent, which reads the features."""
+    """Return the CPU seconds per item of a loader's one process, and of it and its parent, which
+    reads the features.
+    """
     order = [[index % len(dataset)] for index in range(num_items + 4)]
     batches = iter(DataLoader(dataset, batch_sampler=order, collate_fn=collate_fn, num_workers=1))
     copy = torch.empty_like(next(batches)["vfeats"])  # it has begun
@@ -177,28 +213,58 @@ def in_worker(dataset: Dataset, collate_fn: Callable, num_items: int) -> tuple[f
 
 def main() -> None:
     """Generate, measure in turns, compare, record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", type=at_least(1), default=20, help="items of 64 videos measured on each side")
-    parser.add_argument("--videos", type=at_least(V), default=256, help="videos generated (0.2 MB each)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--items", type=at_least(1), default=20, help="items of 64 videos measured on each side"
+    )
+    parser.add_argument(
+        "--videos", type=at_least(V), default=256, help="videos generated (0.2 MB each)"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         config = generate(Path(folder), args.videos)
-        parts = (ShardedHow2VideoRetriMetaProcessor, ShardedVideoRetriVideoProcessor, ShardedVideoRetriTextProcessor)
+        parts = (
+            ShardedHow2VideoRetriMetaProcessor,
+            ShardedVideoRetriVideoProcessor,
+            ShardedVideoRetriTextProcessor,
+        )
         meta, video, text = (part(config, Split.TRAIN) for part in parts)
-        data = MMDataset(meta, video, text, VideoRetriOverlappedAligner(config, Split.TRAIN), seed=SEED)
+        data = MMDataset(
+            meta, video, text, VideoRetriOverlappedAligner(config, Split.TRAIN), seed=SEED
+        )
         plain = PlainItems(data, config)
         took, plain_took = in_turns(data, plain, args.items)
-        rounds = [(in_worker(data, collate, 40), in_worker(plain, default_collate, 10)) for _ in range(3)]
+        rounds = [
+            (in_worker(data, collate, 40), in_worker(plain, default_collate, 10)) for _ in range(3)
+        ]
     ours, others = zip(*rounds, strict=True)
     record(
         [
             Figure(
-                "an item of 64 videos", "ms", [1000 * s for s in took], [1000 * s for s in plain_took], "equal tensors"
+                "an item of 64 videos",
+                "ms",
+                [1000 * s for s in took],
+                [1000 * s for s in plain_took],
+                "equal tensors",
             ),
-            Figure("loader, a core", "videos/s", [V / s for s in took], [V / s for s in plain_took]),
-            Figure("loader, a core, in its process", "videos/s", [V / s for s, _ in ours], [V / s for s, _ in others]),
-            Figure("loader, a core, with its parent", "videos/s", [V / s for _, s in ours], [V / s for _, s in others]),
+            Figure(
+                "loader, a core", "videos/s", [V / s for s in took], [V / s for s in plain_took]
+            ),
+            Figure(
+                "loader, a core, in its process",
+                "videos/s",
+                [V / s for s, _ in ours],
+                [V / s for s, _ in others],
+            ),
+            Figure(
+                "loader, a core, with its parent",
+                "videos/s",
+                [V / s for _, s in ours],
+                [V / s for _, s in others],
+            ),
         ]
     )
 

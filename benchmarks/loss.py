@@ -1,11 +1,14 @@
-"""Norton's loss, forward and backward: ours beside a plain dense implementation of the same equations, in one run.
+"""Norton's loss, forward and backward: ours beside a plain dense implementation of the same
+equations, in one run.
 
-    python benchmarks/loss.py                 # 256 clips beside dense, then ours alone at 1024; under a minute
+    python benchmarks/loss.py                 # 256 clips beside dense, then ours alone at 1024;
+    under a minute
 
-Times are interleaved rounds in one process, each with a batch of its own. Extra memory is the growth of the peak
-resident size over that with the inputs in place, in one step of a fresh process (Linux); it includes the gradients of
-the states, which every implementation must make. Shapes are those of pre-training: 31 text and 18 video positions,
-hidden 768, 8 to 32 pieces (cut to 29) and 3 to 16 seconds.
+Times are interleaved rounds in one process, each with a batch of its own. Extra memory is the
+growth of the peak resident size over that with the inputs in place, in one step of a fresh process
+(Linux); it includes the gradients of the states, which every implementation must make. Shapes are
+those of pre-training: 31 text and 18 video positions, hidden 768, 8 to 32 pieces (cut to 29) and 3
+to 16 seconds.
 """
 
 from __future__ import annotations
@@ -34,13 +37,18 @@ LossFunction = Callable[[Batch], Tensor]
 
 
 def draw_batch(num_clips: int, seed: int = 0) -> Batch:
-    """Random states and pooled states that ask for gradients, and masks with lengths as the samplers draw them."""
+    """Random states and pooled states that ask for gradients, and masks with lengths as the
+    samplers draw them.
+    """
     generator = torch.Generator().manual_seed(seed)
-    num_text = torch.randint(8, 33, (num_clips, 1), generator=generator).clamp(max=29) + 1  # pieces and [SEP]
+    # Pieces and [SEP].
+    num_text = torch.randint(8, 33, (num_clips, 1), generator=generator).clamp(max=29) + 1
     num_video = torch.randint(3, 17, (num_clips, 1), generator=generator)
     text_place, video_place = torch.arange(TEXT_POSITIONS), torch.arange(VIDEO_POSITIONS)
     text_mask = (text_place >= 1) & (text_place <= num_text)
-    video_mask = ((video_place >= 1) & (video_place <= num_video)) | (video_place == VIDEO_POSITIONS - 1)
+    video_mask = ((video_place >= 1) & (video_place <= num_video)) | (
+        video_place == VIDEO_POSITIONS - 1
+    )
 
     def states(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator).requires_grad_()
@@ -67,7 +75,10 @@ def dense(batch: Batch) -> Tensor:
     uniform = dots.new_full((num_clips,), -math.log(2 * num_clips))
     plan = dense_plan(dots, uniform, uniform) * (2 * num_clips)
     targets = 0.3 * plan + 0.7 * torch.eye(num_clips)
-    clip = -(targets * dots.log_softmax(1)).sum(1).mean() - (targets.T * dots.T.log_softmax(1)).sum(1).mean()
+    clip = (
+        -(targets * dots.log_softmax(1)).sum(1).mean()
+        - (targets.T * dots.T.log_softmax(1)).sum(1).mean()
+    )
 
     fused = (0.5 * dense_min_max(unit(text) @ unit(video).T) + dense_token_similarity(batch)) / 1.5
     rho = fused.detach().diagonal().sort().values[int(0.3 * num_clips) - 1]
@@ -80,7 +91,9 @@ def dense(batch: Batch) -> Tensor:
     plans = plans * (8 / plans.sum((2, 3), keepdim=True))
     logits = (plans * blocks).sum((2, 3)) / 0.07
     own = torch.arange(len(logits))
-    paragraph = torch.nn.functional.cross_entropy(logits, own) + torch.nn.functional.cross_entropy(logits.T, own)
+    paragraph = torch.nn.functional.cross_entropy(logits, own) + torch.nn.functional.cross_entropy(
+        logits.T, own
+    )
     return clip + 0.1 * paragraph
 
 
@@ -88,9 +101,19 @@ def dense_token_similarity(batch: Batch) -> Tensor:
     """(W1 + W2) / 2, each min-max normalised."""
     text_mask, video_mask = batch["text_mask_outputs"], batch["video_mask_outputs"]
     alpha = 1.0
-    cosines = torch.einsum("atd,bvd->abtv", unit(batch["text_outputs"]), unit(batch["video_outputs"]))
-    exp = cosines.masked_fill(~(text_mask[:, None, :, None] & video_mask[None, :, None, :]), 0).div(alpha).exp()
-    t2v = alpha * (exp.sum(3) - (~video_mask).sum(1)[None, :, None]).log().sum(2) / text_mask.sum(1)[:, None]
+    cosines = torch.einsum(
+        "atd,bvd->abtv", unit(batch["text_outputs"]), unit(batch["video_outputs"])
+    )
+    exp = (
+        cosines.masked_fill(~(text_mask[:, None, :, None] & video_mask[None, :, None, :]), 0)
+        .div(alpha)
+        .exp()
+    )
+    t2v = (
+        alpha
+        * (exp.sum(3) - (~video_mask).sum(1)[None, :, None]).log().sum(2)
+        / text_mask.sum(1)[:, None]
+    )
     v2t = alpha * (exp.sum(2) - (~text_mask).sum(1)[:, None, None]).log().sum(2) / video_mask.sum(1)
     return (dense_min_max(t2v) + dense_min_max(v2t)) / 2
 
@@ -149,7 +172,9 @@ def compare(num_clips: int, rounds: int, threads: int) -> list[Figure]:
         gradients: dict[str, Tensor] = {}
         for name, loss in VARIANTS.items():
             values[name], took = step(loss, batch)
-            gradients[name] = torch.cat([value.grad.flatten() for value in batch.values() if value.grad is not None])
+            gradients[name] = torch.cat(
+                [value.grad.flatten() for value in batch.values() if value.grad is not None]
+            )
             if number:
                 seconds[name].append(took)
         off["value"] = max(off["value"], abs(values["ours"] / values["dense"] - 1))
@@ -157,13 +182,28 @@ def compare(num_clips: int, rounds: int, threads: int) -> list[Figure]:
         off["gradient"] = max(off["gradient"], float(difference))
     agreement = f"losses equal to {off['value']:.0e}, gradients to {off['gradient']:.0e}"
     memory = {name: [apart(step_alone, name, num_clips, threads)[1]] for name in VARIANTS}
-    beside = {name: [extra - gradient_mb(num_clips) for extra in extras] for name, extras in memory.items()}
+    beside = {
+        name: [extra - gradient_mb(num_clips) for extra in extras]
+        for name, extras in memory.items()
+    }
     what = f"loss, {num_clips} clips"
     both = f"which both make ({gradient_mb(num_clips):.0f} MB)"
     return [
-        Figure(f"{what}, forward and backward", "s", seconds["ours"], seconds["dense"], f"dense; {agreement}"),
+        Figure(
+            f"{what}, forward and backward",
+            "s",
+            seconds["ours"],
+            seconds["dense"],
+            f"dense; {agreement}",
+        ),
         Figure(f"{what}, extra memory", "MB", memory["ours"], memory["dense"]),
-        Figure(f"{what}, extra memory beside the gradients of the states", "MB", beside["ours"], beside["dense"], both),
+        Figure(
+            f"{what}, extra memory beside the gradients of the states",
+            "MB",
+            beside["ours"],
+            beside["dense"],
+            both,
+        ),
     ]
 
 
@@ -174,9 +214,18 @@ def gradient_mb(num_clips: int) -> float:
 
 def main() -> None:
     """Read the options and measure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=at_least(0), default=256, help="clips of the comparison with dense; 0 skips it")
-    parser.add_argument("--large", type=at_least(0), default=1024, help="clips of the run of ours alone; 0 skips it")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--clips",
+        type=at_least(0),
+        default=256,
+        help="clips of the comparison with dense; 0 skips it",
+    )
+    parser.add_argument(
+        "--large", type=at_least(0), default=1024, help="clips of the run of ours alone; 0 skips it"
+    )
     parser.add_argument("--rounds", type=at_least(1), default=5)
     parser.add_argument("--threads", type=at_least(1), default=torch.get_num_threads())
     args = parser.parse_args()

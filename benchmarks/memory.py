@@ -1,12 +1,14 @@
-"""Memory of a training step: activations computed again in backward beside all of them kept, in one run.
+"""Memory of a training step: activations computed again in backward beside all of them kept, in one
+run.
 
-    python benchmarks/memory.py                              # 1024 clips of the demo's size, below a minute on 2 cores
-    python benchmarks/memory.py --model base --clips 128     # several minutes on 2 cores
+    python benchmarks/memory.py                              # 1024 clips of the demo's size, below
+    a minute on 2 cores python benchmarks/memory.py --model base --clips 128     # several minutes
+    on 2 cores
 
-A step is forward, loss and backward with LayerNorm parameters trained and dropout on, on clips whose lengths are drawn
-with the ranges of how2_pretrain.yaml. Extra memory is the growth of the peak resident size over that with model and
-batch in place, each variant in a fresh process (Linux); on a CPU the allocator keeps part of
-what is freed.
+A step is forward, loss and backward with LayerNorm parameters trained and dropout on, on clips
+whose lengths are drawn with the ranges of how2_pretrain.yaml. Extra memory is the growth of the
+peak resident size over that with model and batch in place, each variant in a fresh process (Linux);
+on a CPU the allocator keeps part of what is freed.
 """
 
 from __future__ import annotations
@@ -46,7 +48,10 @@ def measure(size: str, num_clips: int, clips_per_chunk: int, threads: int) -> fl
     torch.manual_seed(0)
     changes, video_layers = MODELS[size]
     model = MMFusionSeparate(
-        BertConfig(**changes), num_hidden_video_layers=video_layers, max_video_len=SECONDS, packed=True
+        BertConfig(**changes),
+        num_hidden_video_layers=video_layers,
+        max_video_len=SECONDS,
+        packed=True,
     )
     model.set_chunks(clips_per_chunk)
     freeze_all_but_layernorm(model)
@@ -66,10 +71,14 @@ def measure(size: str, num_clips: int, clips_per_chunk: int, threads: int) -> fl
 
 def main() -> None:
     """Read the options, measure, record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", choices=sorted(MODELS), default="demo")
     parser.add_argument("--clips", type=at_least(1), default=1024)
-    parser.add_argument("--chunk", type=at_least(1), default=64, help="clips whose activations are made at once")
+    parser.add_argument(
+        "--chunk", type=at_least(1), default=64, help="clips whose activations are made at once"
+    )
     parser.add_argument("--rounds", type=at_least(1), default=1)
     parser.add_argument("--threads", type=at_least(1), default=torch.get_num_threads())
     args = parser.parse_args()
@@ -78,7 +87,8 @@ def main() -> None:
         ours.append(apart(measure, args.model, args.clips, args.chunk, args.threads))
         plain.append(apart(measure, args.model, args.clips, False, args.threads))
     what = (
-        f"step of {args.clips} clips, {args.model} size, activations again in chunks of {args.chunk}, beside all kept"
+        f"step of {args.clips} clips, {args.model} size, activations "
+        f"again in chunks of {args.chunk}, beside all kept"
     )
     record([Figure(what, "MB", ours, plain, "growth of the process's peak")])
 

@@ -1,10 +1,12 @@
-"""Captions tokenised a second, beside a plain loop that tokenises one at a time; with --memory, peak memory by scale.
+"""Captions tokenised a second, beside a plain loop that tokenises one at a time; with --memory,
+peak memory by scale.
 
     python benchmarks/pretokenize.py [--videos 2000] [--memory 100000 300000]
 
-Both sides read the same captions (made up: 100 a video, words of a Zipf distribution over 60,000 of which BERT's
-vocabulary has 30,000 whole), call the same tokenizer, and must write equal files. --memory makes a raw caption file of
-that many videos (15 captions each, 0.9 KB), runs both commands on it, and prints their largest resident size.
+Both sides read the same captions (made up: 100 a video, words of a Zipf distribution over 60,000 of
+which BERT's vocabulary has 30,000 whole), call the same tokenizer, and must write equal files.
+--memory makes a raw caption file of that many videos (15 captions each, 0.9 KB), runs both commands
+on it, and prints their largest resident size.
 """
 
 from __future__ import annotations
@@ -38,26 +40,37 @@ def make_words(rng: np.random.Generator) -> list[str]:
     """Return made-up words, two to nine letters each."""
     lengths = rng.integers(2, 10, size=NUM_WORDS)
     letters = rng.integers(len(LETTERS), size=(NUM_WORDS, 9))
-    return ["".join(LETTERS[i] for i in row[:length]) for row, length in zip(letters, lengths, strict=True)]
+    return [
+        "".join(LETTERS[i] for i in row[:length])
+        for row, length in zip(letters, lengths, strict=True)
+    ]
 
 
 def write_bert(folder: Path, words: list[str]) -> None:
-    """Write a BERT folder that knows the more frequent words whole and the others by their letters."""
+    """Write a BERT folder that knows the more frequent words whole and the others by their
+    letters.
+    """
     folder.mkdir()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    pieces = dict.fromkeys([*special, *LETTERS, *(f"##{letter}" for letter in LETTERS), *words[:NUM_WHOLE]])
+    pieces = dict.fromkeys(
+        [*special, *LETTERS, *(f"##{letter}" for letter in LETTERS), *words[:NUM_WHOLE]]
+    )
     (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces))
     (folder / "config.json").write_text('{"model_type": "bert"}')
 
 
-def write_captions(path: Path, words: list[str], num_videos: int, num_captions: int, rng: np.random.Generator) -> None:
+def write_captions(
+    path: Path, words: list[str], num_videos: int, num_captions: int, rng: np.random.Generator
+) -> None:
     """Write a raw caption file as HowTo100M's, captions overlapping their neighbours."""
     share = 1 / np.arange(1, NUM_WORDS + 1)
     share = np.cumsum(share / share.sum())
     with open(path, "w") as file:
         for number in range(num_videos):
             sizes = rng.integers(3, 13, size=num_captions)
-            drawn = iter(np.searchsorted(share, rng.random(sizes.sum())).clip(max=NUM_WORDS - 1).tolist())
+            drawn = iter(
+                np.searchsorted(share, rng.random(sizes.sum())).clip(max=NUM_WORDS - 1).tolist()
+            )
             text = [" ".join(words[next(drawn)] for _ in range(size)) for size in sizes]
             start = np.cumsum(rng.uniform(1, 4, size=num_captions)).round(2)
             video = {"start": start.tolist(), "end": (start + 4).round(2).tolist(), "text": text}
@@ -68,7 +81,9 @@ def write_captions(path: Path, words: list[str], num_videos: int, num_captions: 
 def write_meta(folder: Path, num_videos: int, shard_size: int) -> None:
     """Write the meta file of training features."""
     ids = [f"video{number:08d}" for number in range(num_videos)]
-    write_shard_meta(folder, Split.TRAIN, [ids[at : at + shard_size] for at in range(0, num_videos, shard_size)])
+    write_shard_meta(
+        folder, Split.TRAIN, [ids[at : at + shard_size] for at in range(0, num_videos, shard_size)]
+    )
 
 
 def plain(captions: Path, folder: Path, bert: Path, num_videos: int) -> None:
@@ -78,7 +93,10 @@ def plain(captions: Path, folder: Path, bert: Path, num_videos: int) -> None:
     for shard, begin in enumerate(range(0, num_videos, SHARD_SIZE)):
         rows: list[Captions] = []
         for video in videos[begin : begin + SHARD_SIZE]:
-            cap = [tokenizer(text[:96], add_special_tokens=False)["input_ids"] for text in video["text"]]
+            cap = [
+                tokenizer(text[:96], add_special_tokens=False)["input_ids"]
+                for text in video["text"]
+            ]
             rows.append({"start": video["start"], "end": video["end"], "cap": cap})
         write_caption_shard(f"{folder}/plain.bert.", Split.TRAIN, shard, rows)
 
@@ -110,11 +128,18 @@ def compare_speed(folder: Path, num_videos: int, rounds: int) -> None:
             assert path.read_bytes() == (folder / f"ours{workers}" / same).read_bytes(), same
     one_by_one = rates.pop(0)
     note = "equal files; plain tokenises caption after caption"
-    record([Figure(f"tokenising, {n} processes", "captions/s", ours, one_by_one, note) for n, ours in rates.items()])
+    record(
+        [
+            Figure(f"tokenising, {n} processes", "captions/s", ours, one_by_one, note)
+            for n, ours in rates.items()
+        ]
+    )
 
 
 def peak_megabytes(arguments: list[str]) -> tuple[float, float]:
-    """Run a command of ours; return its peak resident size, workers included one by one, and its seconds."""
+    """Run a command of ours; return its peak resident size, workers included one by one, and its
+    seconds.
+    """
     begin = time.perf_counter()
     child = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)
@@ -143,24 +168,38 @@ def measure_memory(folder: Path, scales: list[int]) -> None:
         commands = {
             "dedupprocessor": ["-m", "mmpt.processors.dedupprocessor", "--how2dir", str(place)],
             "pretokenization": [
-                f"{script}pretokenization.py", f"{script}configs/bert-base-uncased.yaml",
+                f"{script}pretokenization.py",
+                f"{script}configs/bert-base-uncased.yaml",
                 *(f"dataset.{key}={value}" for key, value in keys.items()),
             ],
-        }  # fmt: skip
+        }
         for name, arguments in commands.items():
             peak, seconds = peak_megabytes(arguments)
-            print(f"{num_videos:>9,}{size:>7,.0f} MB{name:>19}{peak:>6.0f} MB{seconds:>9.1f}", flush=True)
+            print(
+                f"{num_videos:>9,}{size:>7,.0f} MB{name:>19}{peak:>6.0f} MB{seconds:>9.1f}",
+                flush=True,
+            )
 
 
 def main() -> None:
     """Measure what is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--videos", type=at_least(1), default=2000, help="videos of 100 captions for the comparison")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--videos", type=at_least(1), default=2000, help="videos of 100 captions for the comparison"
+    )
     parser.add_argument("--rounds", type=at_least(1), default=3)
     parser.add_argument(
-        "--memory", type=at_least(1), nargs="+", metavar="VIDEOS", help="measure memory at these scales instead"
+        "--memory",
+        type=at_least(1),
+        nargs="+",
+        metavar="VIDEOS",
+        help="measure memory at these scales instead",
     )
-    parser.add_argument("--folder", help="where to put the made-up files; default: the system's temporary folder")
+    parser.add_argument(
+        "--folder", help="where to put the made-up files; default: the system's temporary folder"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         if args.memory:

@@ -1,8 +1,11 @@
-"""Memory and CPU time of a process, as Linux tells them, and processes whose memory is nobody else's.
+"""Memory and CPU time of a process, as Linux tells them, and processes whose memory is nobody
+else's.
 
-- own memory: anonymous memory and page tables, each page that processes share counted in equal parts;
+- own memory: anonymous memory and page tables, each page that processes share counted in equal
+  parts;
 - batches: what lies in memory shared between a loader worker and the process that it works for;
-- mapped pages: page cache that the process has mapped; the kernel takes it back when memory is short.
+- mapped pages: page cache that the process has mapped; the kernel takes it back when memory is
+  short.
 """
 
 from __future__ import annotations
@@ -37,7 +40,9 @@ class Memory:
 
 def apart(function: Callable[..., Result], *args: object) -> Result:
     """Return `function(*args)` of a new process."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_fork_workers) as pool:
+    with ProcessPoolExecutor(
+        1, multiprocessing.get_context("spawn"), initializer=_fork_workers
+    ) as pool:
         return pool.submit(function, *args).result()
 
 

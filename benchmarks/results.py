@@ -1,9 +1,11 @@
-"""What a benchmark measured: printed as a table of median, spread and ratio, and appended to benchmarks/results.jsonl.
+"""What a benchmark measured: printed as a table of median, spread and ratio, and appended to
+benchmarks/results.jsonl.
 
-    python benchmarks/results.py            # the last figures of every benchmark, as the table of benchmarks/README.md
+    python benchmarks/results.py            # the last figures of every benchmark, as the table of
+    benchmarks/README.md
 
-A line of the file is one run: date, machine, commit, command, figures. A ratio is plain / ours, taken round by round,
-so that it holds when the machine's speed drifts; its median is quoted.
+A line of the file is one run: date, machine, commit, command, figures. A ratio is plain / ours,
+taken round by round, so that it holds when the machine's speed drifts; its median is quoted.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ RESULTS = Path(__file__).with_name("results.jsonl")
 
 @dataclass(frozen=True)
 class Figure:
-    """One quantity, measured in rounds on our side and, in turns with it, on a plain implementation."""
+    """One quantity, measured in rounds on our side and, in turns with it, on a plain
+    implementation.
+    """
 
     what: str
     unit: str
@@ -70,8 +74,11 @@ def at_least(least: Number) -> Callable[[str], Number]:
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """End a script as the project's commands end: what the user can mend is one message and exit code 2."""
-    logging.basicConfig(format="%(message)s")  # warnings, as without it; run_command would show progress too
+    """End a script as the project's commands end: what the user can mend is one message and exit
+    code 2.
+    """
+    # Warnings, as without it; run_command would show progress too.
+    logging.basicConfig(format="%(message)s")
     sys.exit(run_command(main, stopped="nothing was recorded"))
 
 
@@ -113,7 +120,9 @@ def commit() -> str:
     folder = Path(__file__).parent
 
     def git(*args: str) -> str:
-        return subprocess.run(["git", *args], cwd=folder, capture_output=True, text=True, check=False).stdout.strip()
+        return subprocess.run(
+            ["git", *args], cwd=folder, capture_output=True, text=True, check=False
+        ).stdout.strip()
 
     changed = git("status", "--porcelain", "--untracked-files=no", ":!results.jsonl", ":!README.md")
     return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
@@ -130,7 +139,9 @@ def spread(values: Sequence[float], unit: str) -> str:
     """Median and range, with three significant digits."""
     if not values:
         return ""
-    median, low, high = (significant(value) for value in (statistics.median(values), min(values), max(values)))
+    median, low, high = (
+        significant(value) for value in (statistics.median(values), min(values), max(values))
+    )
     return f"{median} {unit}" + (f" ({low} to {high})" if len(values) > 1 else "")
 
 
@@ -141,9 +152,14 @@ def significant(value: float) -> str:
 
 
 def table(lines: Sequence[str]) -> str:
-    """Return the last run of every command as rows of a Markdown table, in the order of their first runs."""
+    """Return the last run of every command as rows of a Markdown table, in the order of their first
+    runs.
+    """
     last = {run["command"]: run for run in map(json.loads, lines)}
-    head = ["| command, date, commit | what | ours | plain | ratio | |", "|---|---|---|---|---|---|"]
+    head = [
+        "| command, date, commit | what | ours | plain | ratio | |",
+        "|---|---|---|---|---|---|",
+    ]
     return "\n".join(head + [row for run in last.values() for row in rows(run)])
 
 

@@ -1,10 +1,13 @@
-"""Optimal transport of a training step: ours, batched, beside the log-domain updates written out block by block.
+"""Optimal transport of a training step: ours, batched, beside the log-domain updates written out
+block by block.
 
-    python benchmarks/sinkhorn.py             # a batch of 1024 clips, in sequences of 8; under half a minute
+    python benchmarks/sinkhorn.py             # a batch of 1024 clips, in sequences of 8; under half
+    a minute
 
-Clip-caption targets: one plain plan of 1024 x 1024 dot products. Video-paragraph contrast: 128 x 128 plans of 8 x 8
-similarities with a bucket. The plain side updates one matrix at a time; of the blocks it does a sample, another one in
-each round, and its time is scaled to all. Both take 50 iterations in float32.
+Clip-caption targets: one plain plan of 1024 x 1024 dot products. Video-paragraph contrast: 128 x
+128 plans of 8 x 8 similarities with a bucket. The plain side updates one matrix at a time; of the
+blocks it does a sample, another one in each round, and its time is scaled to all. Both take 50
+iterations in float32.
 """
 
 from __future__ import annotations
@@ -51,7 +54,9 @@ def measure_targets(num_clips: int, rounds: int) -> Figure:
     """The plan of clip-caption targets."""
     ours, plain, off = [], [], 0.0
     for number in range(rounds + 1):  # the first round warms up
-        dots = 28 * torch.randn(num_clips, num_clips, generator=torch.Generator().manual_seed(number))
+        dots = 28 * torch.randn(
+            num_clips, num_clips, generator=torch.Generator().manual_seed(number)
+        )
         seconds, plan = timed(transport, dots, ITERATIONS)
         plain_seconds, expected = timed(plain_targets, dots)
         off = max(off, float((plan - expected).abs().max()))
@@ -75,21 +80,37 @@ def measure_blocks(num_clips: int, rounds: int, sample: int) -> Figure:
         off = max(off, float((plans.flatten(0, 1)[chosen] - expected).abs().max()))
         ours.append(seconds)
         plain.append(plain_seconds * side * side / len(chosen))
-    note = f"block by block, scaled from {min(sample, side * side)} blocks; plans equal to {off:.0e}"
+    note = (
+        f"block by block, scaled from {min(sample, side * side)} blocks; plans equal to {off:.0e}"
+    )
     what = f"transport of {side} x {side} blocks of {LENGTH} x {LENGTH} with a bucket"
     return Figure(what, "s", ours[1:], plain[1:], note)
 
 
 def main() -> None:
     """Read the options and measure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=at_least(LENGTH), default=1024, help="clips of a batch, a multiple of 8")
-    parser.add_argument("--sample", type=at_least(1), default=256, help="blocks that the plain side does in each round")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--clips", type=at_least(LENGTH), default=1024, help="clips of a batch, a multiple of 8"
+    )
+    parser.add_argument(
+        "--sample",
+        type=at_least(1),
+        default=256,
+        help="blocks that the plain side does in each round",
+    )
     parser.add_argument("--rounds", type=at_least(1), default=5)
     parser.add_argument("--threads", type=at_least(1), default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    record([measure_targets(args.clips, args.rounds), measure_blocks(args.clips, args.rounds, args.sample)])
+    record(
+        [
+            measure_targets(args.clips, args.rounds),
+            measure_blocks(args.clips, args.rounds, args.sample),
+        ]
+    )
 
 
 if __name__ == "__main__":

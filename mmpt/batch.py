@@ -1,7 +1,7 @@
 """The vocabulary that every layer shares: splits, shard keys, and the shape of every batch.
 
-Legend: V videos per item, C clips per video, B = V*C clips, F video slots (seconds), T text slots, D hidden size.
-Masks are bool with True = real.
+Legend: V videos per item, C clips per video, B = V*C clips, F video slots (seconds), T text slots,
+D hidden size. Masks are bool with True = real.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ class Split(str, Enum):
 
 
 class ShardKey(NamedTuple):
-    """Where a video lives: `row` of file `shard`; `index` is its place in the list (-1 in retrieved batches)."""
+    """Where a video lives: `row` of file `shard`; `index` is its place in the list (-1 in retrieved
+    batches).
+    """
 
     video_id: str
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here

@@ -1,4 +1,6 @@
-"""Class names in YAML to classes: a registry per kind of part, and dotted paths for a user's own classes."""
+"""Class names in YAML to classes: a registry per kind of part, and dotted paths for a user's own
+classes.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ T = TypeVar("T")
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
-    """Return " Did you mean `x`?" for the nearest of `known`, or an empty string when none is near."""
+    """Return " Did you mean `x`?" for the nearest of `known`, or an empty string when none is
+    near.
+    """
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f" Did you mean `{near[0]}`?" if near else ""
 
@@ -23,13 +27,14 @@ def did_you_mean(name: str, known: list[str]) -> str:
 class Registry(Generic[T]):
     """Classes of one kind by the name that YAMLs use.
 
-    A class is registered when its module is imported, and its module is imported when its name is first looked up, so
-    that a run imports only the classes that its YAML names.
+    A class is registered when its module is imported, and its module is imported when its name is
+    first looked up, so that a run imports only the classes that its YAML names.
 
     Args:
         kind: what messages call one of them, as in "aligner".
         base: the base class of all of them, including a user's own.
-        packages: dotted names of the packages that hold such classes. A package lists its public names in `__all__`.
+        packages: dotted names of the packages that hold such classes. A package lists its public
+            names in `__all__`.
     """
 
     def __init__(self, kind: str, base: type[Any], *packages: str):
@@ -53,13 +58,15 @@ class Registry(Generic[T]):
         return self._find(name) is not None
 
     def get(self, name: str, key: str) -> type[T]:
-        """Return the class called `name`; `package.module.Class` is imported, so that users can bring their own.
+        """Return the class called `name`; `package.module.Class` is imported, so that users can
+        bring their own.
 
         Args:
             name: the value found in the YAML.
             key: the YAML key that holds it, for the message.
         Raises:
-            ConfigError: no such class, its module cannot be imported, or it is not a subclass of `base`.
+            ConfigError: no such class, its module cannot be imported, or it is not a subclass of
+                `base`.
         """
         if found := self._find(name):
             return found
@@ -67,16 +74,21 @@ class Registry(Generic[T]):
             return self._import(name, key)
         known = sorted(self)
         hint = did_you_mean(name, known)
-        raise ConfigError(key, [f"no {self.kind} is called `{name}`.{hint} Known: {', '.join(known)}."])
+        raise ConfigError(
+            key, [f"no {self.kind} is called `{name}`.{hint} Known: {', '.join(known)}."]
+        )
 
     def _find(self, name: str) -> type[T] | None:
-        """Return the class called `name`, importing its module if a package lists it; None if there is none."""
+        """Return the class called `name`, importing its module if a package lists it; None if there
+        is none.
+        """
         for package_name in self.packages:
             if name in self._classes:
                 break
             package = importlib.import_module(package_name)
             if name in package.__all__:
-                getattr(package, name)  # imports the module that defines the class, which registers it
+                # Imports the module that defines the class, which registers it.
+                getattr(package, name)
         return self._classes.get(name)
 
     def _import_packages(self) -> None:
@@ -95,8 +107,12 @@ class Registry(Generic[T]):
         except (ImportError, AttributeError) as err:
             raise ConfigError(key, [f"cannot import the {self.kind} `{name}`: {err}."]) from err
         if not isinstance(found, type):
-            raise ConfigError(key, [f"the {self.kind} `{name}` must be a class, but is a {type(found).__name__}."])
+            raise ConfigError(
+                key, [f"the {self.kind} `{name}` must be a class, but is a {type(found).__name__}."]
+            )
         if not issubclass(found, self.base):
             base = f"{self.base.__module__}.{self.base.__qualname__}"
-            raise ConfigError(key, [f"the {self.kind} `{name}` must be a subclass of `{base}`, but is not."])
+            raise ConfigError(
+                key, [f"the {self.kind} `{name}` must be a subclass of `{base}`, but is not."]
+            )
         return found

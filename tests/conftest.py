@@ -1,4 +1,6 @@
-"""A small corpus, made once per test session by the project's own script; signals that tests send are heeded."""
+"""A small corpus, made once per test session by the project's own script; signals that tests send
+are heeded.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from tests.jobs import ROOT
 
 
 def pytest_configure() -> None:
-    """Ignore what nohup or a script's `&` has us ignore in a way that the commands of tests do not inherit."""
+    """Ignore what nohup or a script's `&` has us ignore in a way that the commands of tests do not
+    inherit.
+    """
     for number in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
@@ -27,11 +31,18 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = ["--num-videos", "32", "--num-val", "8", "--shard-size", "20"]
     subprocess.run(
         [sys.executable, "scripts/make_demo_data.py", "--out", str(out), "--seed", "3", *sizes],
-        cwd=ROOT, check=True, capture_output=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
     config_path = out / "bert" / "config.json"
     bert = json.loads(config_path.read_text())
-    bert |= {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    bert |= {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    }
     bert |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     config_path.write_text(json.dumps(bert))
     return out

@@ -1,4 +1,6 @@
-"""A small CrossTask: files as released, videos whose steps show in the features, and the settings that name them."""
+"""A small CrossTask: files as released, videos whose steps show in the features, and the settings
+that name them.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-STEPS = {"101": ["cut the tomato", "pour the milk", "stir"], "205": ["drill a hole", "add salt"], "900": ["knit"]}
+STEPS = {
+    "101": ["cut the tomato", "pour the milk", "stir"],
+    "205": ["drill a hole", "add salt"],
+    "900": ["knit"],
+}
 """Task -> steps; 900 is a related task, whose videos have no annotations."""
 NUM_VIDEOS = {"101": 9, "205": 4, "900": 2}
 
@@ -22,12 +28,15 @@ def task_block(task: str) -> str:
 def write_crosstask(folder: Path, held_out: tuple[str, ...] = ("v101-03",)) -> dict[str, str]:
     """Write all files and features under `folder`; return the `dataset` settings that name them.
 
-    Of every annotated video, second 4s+2 to 4s+5 belong to step s (from 1); step s is strong in features 8s to 8s+7.
+    Of every annotated video, second 4s+2 to 4s+5 belong to step s (from 1); step s is strong in
+    features 8s to 8s+7.
     """
     (folder / "annotations").mkdir(parents=True)
     (folder / "feat").mkdir()
     listed = [(task, video) for task in STEPS for video in video_ids(task)]
-    (folder / "videos.csv").write_text("".join(f"{task},{video},https://{video}\n" for task, video in listed))
+    (folder / "videos.csv").write_text(
+        "".join(f"{task},{video},https://{video}\n" for task, video in listed)
+    )
     (folder / "videos_val.csv").write_text("".join(f"{v[1:4]},{v},https://{v}\n" for v in held_out))
     (folder / "tasks_primary.txt").write_text(task_block("101") + task_block("205"))
     (folder / "tasks_related.txt").write_text(task_block("900"))

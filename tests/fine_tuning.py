@@ -1,4 +1,6 @@
-"""Fine-tuning as a user would, from the recorded tiny checkpoint on the files of tests/parity/e2e_data.py."""
+"""Fine-tuning as a user would, from the recorded tiny checkpoint on the files of
+tests/parity/e2e_data.py.
+"""
 
 from __future__ import annotations
 

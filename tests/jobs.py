@@ -31,9 +31,16 @@ def corpus_overrides(corpus: Path, save_dir: Path) -> list[str]:
     ]
 
 
-def launch(arguments: Sequence[object], *, timeout_s: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
+def launch(
+    arguments: Sequence[object], *, timeout_s: float = 300, **env: str
+) -> subprocess.CompletedProcess[str]:
     """Run `locallaunch.py` as a user would, from the project's root."""
     return subprocess.run(
         [sys.executable, "locallaunch.py", *map(str, arguments)],
-        cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False, env=os.environ | env,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+        env=os.environ | env,
+    )

@@ -1,7 +1,9 @@
-"""Draws and encodes the tests' own videos: what every pixel was at every time is a formula, so decoding can be checked.
+"""Draws and encodes the tests' own videos: what every pixel was at every time is a formula, so
+decoding can be checked.
 
-The picture at time t has one of eight colours (a new one every second), a white square that crosses it from left to
-right once a second, and a black corner at the top left that tells rotations and mirrors apart.
+The picture at time t has one of eight colours (a new one every second), a white square that crosses
+it from left to right once a second, and a black corner at the top left that tells rotations and
+mirrors apart.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ class Clip:
     pix_fmt: str = "yuv420p"
     num_b_frames: int = 2
     rotation: int = 0
-    """Degrees counter-clockwise that a player turns the picture (the flag of phone videos); mp4 and mov only."""
+    """Degrees counter-clockwise that a player turns the picture (the flag of phone videos); mp4 and
+    mov only.
+    """
     hflip: bool = False
     vflip: bool = False
     with_audio: bool = False
@@ -50,7 +54,9 @@ def draw(time_s: float, width: int, height: int) -> np.ndarray:
     side = min(width, height) // 4
     left, top = round((time_s % 1) * (width - side)), (height - side) // 2
     picture[top : top + side, left : left + side] = WHITE
-    picture[: height * 34 // 100, : width * 34 // 100] = 0  # so large that some of it survives the crop
+    picture[: height * 34 // 100, : width * 34 // 100] = (
+        0  # so large that some of it survives the crop
+    )
     return picture
 
 
@@ -60,9 +66,14 @@ def regular_times(seconds: float, fps: Fraction | int = 30) -> list[Fraction]:
 
 
 def write_video(
-    path: Path, times: Sequence[Fraction], clip: Clip | None = None, last_duration: Fraction | None = None
+    path: Path,
+    times: Sequence[Fraction],
+    clip: Clip | None = None,
+    last_duration: Fraction | None = None,
 ) -> Path:
-    """Encode `draw(t)` for every t of `times`; a frame lasts to the next one, the last `last_duration` (or as long)."""
+    """Encode `draw(t)` for every t of `times`; a frame lasts to the next one, the last
+    `last_duration` (or as long).
+    """
     clip = clip or Clip()
     last = last_duration or (times[-1] - times[-2] if len(times) > 1 else Fraction(1, 30))
     ends = [*times[1:], times[-1] + last]
@@ -115,11 +126,15 @@ def _codec_options(codec: str) -> dict[str, str]:
     }.get(codec, {})
 
 
-def _add_sound(container: av.container.OutputContainer, stream: av.AudioStream, seconds: float) -> None:
+def _add_sound(
+    container: av.container.OutputContainer, stream: av.AudioStream, seconds: float
+) -> None:
     size, rate = 960, 48_000
     for begin in range(0, int(seconds * rate), size):
         wave = 0.1 * np.sin(2 * np.pi * 440 * (begin + np.arange(size)) / rate, dtype=np.float32)
-        frame = av.AudioFrame.from_ndarray(np.stack([wave, wave]).astype(np.float32), format="fltp", layout="stereo")
+        frame = av.AudioFrame.from_ndarray(
+            np.stack([wave, wave]).astype(np.float32), format="fltp", layout="stereo"
+        )
         frame.sample_rate, frame.pts, frame.time_base = rate, begin, Fraction(1, rate)
         container.mux(stream.encode(frame))
     container.mux(stream.encode(None))

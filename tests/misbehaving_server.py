@@ -1,4 +1,6 @@
-"""A web server on this machine whose answers are written by the test: honest, or wrong in one way."""
+"""A web server on this machine whose answers are written by the test: honest, or wrong in one
+way.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ Answer = Callable[["Handler", bytes], None]
 
 
 class Site(ThreadingHTTPServer):
-    """Paths with their bytes and answers: the n-th GET of a path gets the n-th, later ones the last.
+    """Paths with their bytes and answers: the n-th GET of a path gets the n-th, later ones the
+    last.
 
     HEAD gets the headers of the answer that the next GET will get.
     """

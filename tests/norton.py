@@ -9,8 +9,12 @@ from tests.jobs import ROOT
 
 
 def norton_loss(*, threshold: int = 8, **changes: Any) -> LossConfig:
-    """Return the YAML's `loss`, with sequences of `threshold` clips and other values of its keys where given."""
+    """Return the YAML's `loss`, with sequences of `threshold` clips and other values of its keys
+    where given.
+    """
     loss = load_config(ROOT / "projects/retri/norton/how2_pretrain.yaml").loss
     assert loss is not None
     assert loss.sequence_contrast is not None
-    return loss.replace(sequence_contrast=loss.sequence_contrast.replace(threshold=threshold), **changes)
+    return loss.replace(
+        sequence_contrast=loss.sequence_contrast.replace(threshold=threshold), **changes
+    )

@@ -1,7 +1,8 @@
-"""A model whose answers are known: a sentence's vector is a fixed function of its words, a second's vector its feature.
+"""A model whose answers are known: a sentence's vector is a fixed function of its words, a second's
+vector its feature.
 
-With features made from sentence vectors, a test knows what every score must be, through the real command and on real
-annotation files.
+With features made from sentence vectors, a test knows what every score must be, through the real
+command and on real annotation files.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ ORACLE = "tests.oracle.OracleTowers"
 
 
 class OracleTowers(nn.Module):
-    """Unit sentence vectors from a fixed table of words and slots; videos are the mean of their features."""
+    """Unit sentence vectors from a fixed table of words and slots; videos are the mean of their
+    features.
+    """
 
     def __init__(self, num_words: int):
         super().__init__()
@@ -32,14 +35,19 @@ class OracleTowers(nn.Module):
         self.words = nn.Parameter(torch.from_numpy(table).float())
 
     @classmethod
-    def from_config(cls, dataset: DatasetConfig, model: ModelConfig, *, pretrained: bool) -> OracleTowers:
+    def from_config(
+        cls, dataset: DatasetConfig, model: ModelConfig, *, pretrained: bool
+    ) -> OracleTowers:
         """Build it for the vocabulary of `dataset.bert_name`."""
-        words = (Path(str(dataset.bert_name)) / "vocab.txt").read_text(encoding="utf-8").splitlines()
+        words = (
+            (Path(str(dataset.bert_name)) / "vocab.txt").read_text(encoding="utf-8").splitlines()
+        )
         return cls(len(words))
 
     def forward_text(self, caps: torch.Tensor, cmasks: torch.Tensor) -> tuple[torch.Tensor]:
         """Return unit vectors [N, 512] that depend on the order of the words."""
-        slots = torch.cos(torch.arange(caps.shape[1])[:, None] * torch.arange(FEATURE_DIM))  # [T, 512]
+        # [T, 512].
+        slots = torch.cos(torch.arange(caps.shape[1])[:, None] * torch.arange(FEATURE_DIM))
         states = self.words[caps] * slots * cmasks[..., None]
         return (nn.functional.normalize(states[:, 2:].sum(dim=1), dim=-1),)
 
@@ -51,7 +59,9 @@ class OracleTowers(nn.Module):
         cmasks: torch.Tensor,
         output_hidden_states: bool = False,
     ) -> tuple[torch.Tensor] | torch.Tensor:
-        """Return the mean feature of real seconds [N, 512], or the features between zeros [N, F + 2, 512]."""
+        """Return the mean feature of real seconds [N, 512], or the features between zeros [N, F +
+        2, 512].
+        """
         assert len(caps) == len(vfeats)
         if output_hidden_states:
             return nn.functional.pad(vfeats, (0, 0, 1, 1))
@@ -68,13 +78,17 @@ class OracleTowers(nn.Module):
 
 
 def make_oracle(folder: Path, texts: Sequence[str]) -> list[str]:
-    """Write a vocabulary of the words of `texts` and a checkpoint; return overrides that select them."""
+    """Write a vocabulary of the words of `texts` and a checkpoint; return overrides that select
+    them.
+    """
     words = sorted({word for text in texts for word in split_words(text)})
     bert = folder / "bert"
     bert.mkdir(parents=True)
     bert.joinpath("vocab.txt").write_text("\n".join([*SPECIAL, *words]) + "\n", encoding="utf-8")
     config = {"model_type": "bert", "vocab_size": len(SPECIAL) + len(words), "hidden_size": 64}
-    bert.joinpath("config.json").write_text(json.dumps(config | {"num_attention_heads": 2, "num_hidden_layers": 2}))
+    bert.joinpath("config.json").write_text(
+        json.dumps(config | {"num_attention_heads": 2, "num_hidden_layers": 2})
+    )
     path = folder / "oracle" / "checkpoint_best.pt"
     path.parent.mkdir()
     torch.save(OracleTowers(len(SPECIAL) + len(words)).state_dict(), path)
@@ -96,7 +110,10 @@ def sentence_vectors(bert: Path, texts: Sequence[str]) -> np.ndarray:
     """Return the oracle's float64 vectors [n, 512] of `texts`."""
     tokenizer = load_tokenizer(str(bert))
     oracle = OracleTowers(len(tokenizer)).double()
-    rows = [[*tokenizer(text, add_special_tokens=False)["input_ids"][:61], tokenizer.sep_token_id] for text in texts]
+    rows = [
+        [*tokenizer(text, add_special_tokens=False)["input_ids"][:61], tokenizer.sep_token_id]
+        for text in texts
+    ]
     lengths = torch.tensor([[len(row)] for row in rows])
     caps = torch.zeros(len(rows), 2 + int(lengths.max()), dtype=torch.int64)
     for cap, row in zip(caps, rows, strict=True):

@@ -1,4 +1,6 @@
-"""Several processes of one group for a test, forked from a server that has imported the project once."""
+"""Several processes of one group for a test, forked from a server that has imported the project
+once.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""The tiny data of a user who follows DATASET.md: videos and captions, and a server with all that the page downloads.
+"""The tiny data of a user who follows DATASET.md: videos and captions, and a server with all that
+the page downloads.
 
-S3D's and BERT's weights are drawn at random; the places and the kinds of all files are the real ones.
+S3D's and BERT's weights are drawn at random; the places and the kinds of all files are the real
+ones.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ TEST_SETS = {  # folder below raw/ -> id of its video
 
 def make_videos(root: Path) -> None:
     sources = [
-        write_video(root / f"{width}.mp4", regular_times(1), Clip(width=width, height=64)) for width in (64, 90, 128)
+        write_video(root / f"{width}.mp4", regular_times(1), Clip(width=width, height=64))
+        for width in (64, 90, 128)
     ]
     places = [root / "raw/howto100m/sub" / f"{name}.mp4" for name in TRAIN + VAL]
     places += [root / "raw" / folder / f"{name}.mp4" for folder, name in TEST_SETS.items()]
@@ -54,17 +57,24 @@ def make_videos(root: Path) -> None:
 
 def make_captions(folder: Path) -> None:
     """One file a video, in every form that is read."""
-    vtt = "WEBVTT\n\n00:00:00.100 --> 00:00:00.500\ncut the {}\n\n00:00:00.500 --> 00:00:01.000\nheat the pan\n"
+    vtt = (
+        "WEBVTT\n\n00:00:00.100 --> 00:00:00.500\ncut the {}\n\n"
+        "00:00:00.500 --> 00:00:01.000\nheat the pan\n"
+    )
     (folder / "tea.en.vtt").write_text(vtt.format("tomato"))
     (folder / "onion.vtt").write_text(vtt.format("onion"))
     (folder / "pan.v2.srt").write_text("1\n00:00:00,100 --> 00:00:00,900\nwash the pan\n")
-    (folder / "salt.json").write_text(json.dumps({"segments": [{"start": 0.1, "end": 0.9, "text": "add the salt"}]}))
+    (folder / "salt.json").write_text(
+        json.dumps({"segments": [{"start": 0.1, "end": 0.9, "text": "add the salt"}]})
+    )
 
 
 def put_by_hand(root: Path) -> None:
     """What `download.py` cannot fetch for the sets of the page."""
     (root / "data/msrvtt").mkdir(parents=True)
-    (root / "data/msrvtt/MSR_MC_test.csv").write_text("\tkey\tvid_key\ta1\ta2\ta3\ta4\ta5\tanswer\n")
+    (root / "data/msrvtt/MSR_MC_test.csv").write_text(
+        "\tkey\tvid_key\ta1\ta2\ta3\ta4\ta5\tanswer\n"
+    )
     (root / "data/msrvtt/MSRVTT_FULL_test.csv").write_text("video_id\nvideo7010\n")
 
 
@@ -106,50 +116,75 @@ def tarred(name: str, data: bytes) -> bytes:
 
 
 def captions_of(ids: list[str]) -> bytes:
-    one = {"start": [0.0, 0.4], "end": [0.5, 1.0], "text": ["cut the onion", "the onion and heat the pan"]}
+    one = {
+        "start": [0.0, 0.4],
+        "end": [0.5, 1.0],
+        "text": ["cut the onion", "the onion and heat the pan"],
+    }
     return json.dumps(dict.fromkeys(ids, one)).encode()
 
 
 def downloads(bert: Path) -> dict[str, bytes]:
     """Return what lies behind each address, by the end of its path."""
     dataset = DatasetConfig(bert_name=str(bert), max_video_len=16, max_len=48)
-    start = MMFusionSeparate.from_config(dataset, ModelConfig(num_hidden_video_layers=2), pretrained=True)
+    start = MMFusionSeparate.from_config(
+        dataset, ModelConfig(num_hidden_video_layers=2), pretrained=True
+    )
     words = io.BytesIO()
     np.save(words, np.array(["onion", "pan"], dtype=object), allow_pickle=True)
     youcook = pickle.dumps([{"id": f"{TEST_SETS['youcook']}_0", "caption": "cut onion"}])
     steps = "105222\nMake Tea\nhttps://t\n2\npour water,add tea\n\n"
     video = f"105222,{TEST_SETS['crosstask']},https://v\n"
-    crosstask = {"tasks_primary.txt": steps, "tasks_related.txt": steps, "videos.csv": video, "videos_val.csv": video}
+    crosstask = {
+        "tasks_primary.txt": steps,
+        "tasks_related.txt": steps,
+        "videos.csv": video,
+        "videos_val.csv": video,
+    }
     crosstask[f"annotations/105222_{TEST_SETS['crosstask']}.csv"] = "1,0.0,1.0\n"
     return {
         "/s3d_howto100m.pth": saved(S3D().state_dict()),
         "/s3d_dict.npy": words.getvalue(),
-        "/videoclip/checkpoint_best.pt": saved({
-            "model": start.state_dict(),
-            "optimizer_history": [{"optimizer_name": "FairseqAdam", "lr_scheduler_state": {}, "num_updates": 0}],
-            "extra_state": {"train_iterator": {"epoch": 1}},
-        }),
+        "/videoclip/checkpoint_best.pt": saved(
+            {
+                "model": start.state_dict(),
+                "optimizer_history": [
+                    {"optimizer_name": "FairseqAdam", "lr_scheduler_state": {}, "num_updates": 0}
+                ],
+                "extra_state": {"train_iterator": {"epoch": 1}},
+            }
+        ),
         "/how2_s3d_train.lst": "\n".join([*TRAIN, BROKEN]).encode(),
         "/how2_s3d_val.lst": "\n".join(VAL).encode(),
         "/sentencified_htm_1200k.json": captions_of([*TRAIN, *VAL, BROKEN]),
         "/raw_caption.zip": zipped({"raw_caption.json": captions_of([*TRAIN, *VAL, BROKEN])}),
-        "/msrvtt_data.zip": zipped({
-            "msrvtt_data/MSRVTT_data.json": b'{"sentences": []}',
-            "msrvtt_data/MSRVTT_train.9k.csv": b"video_id\nvideo0\n",
-            "msrvtt_data/MSRVTT_train.7k.csv": b"video_id\nvideo0\n",
-            "msrvtt_data/MSRVTT_JSFUSION_test.csv": b"key,vid_key,video_id,sentence\nret0,msr7010,video7010,a man\n",
-        }),
-        "/youcookii_annotations_trainval.tar.gz": tarred("youcookii_annotations_trainval.json", b'{"database": {}}'),
-        "/metadata_eval.zip": zipped({
-            "data/youcook_val.pkl": youcook,
-            "data/youcook_train.pkl": youcook,
-            "data/MSRVTT_train.csv": b"video_id\nvideo0\n",
-        }),
+        "/msrvtt_data.zip": zipped(
+            {
+                "msrvtt_data/MSRVTT_data.json": b'{"sentences": []}',
+                "msrvtt_data/MSRVTT_train.9k.csv": b"video_id\nvideo0\n",
+                "msrvtt_data/MSRVTT_train.7k.csv": b"video_id\nvideo0\n",
+                "msrvtt_data/MSRVTT_JSFUSION_test.csv": (
+                    b"key,vid_key,video_id,sentence\nret0,msr7010,video7010,a man\n"
+                ),
+            }
+        ),
+        "/youcookii_annotations_trainval.tar.gz": tarred(
+            "youcookii_annotations_trainval.json", b'{"database": {}}'
+        ),
+        "/metadata_eval.zip": zipped(
+            {
+                "data/youcook_val.pkl": youcook,
+                "data/youcook_train.pkl": youcook,
+                "data/MSRVTT_train.csv": b"video_id\nvideo0\n",
+            }
+        ),
         "/COIN.json": b'{"database": {}}',
-        "/crosstask_release.zip": zipped({f"crosstask_release/{name}": crosstask[name].encode() for name in crosstask}),
+        "/crosstask_release.zip": zipped(
+            {f"crosstask_release/{name}": crosstask[name].encode() for name in crosstask}
+        ),
         "/LocalizingMoments/master/data/test_data.json": b"[]",
         "/htm_align.json": b"{}",
-    }  # fmt: skip
+    }
 
 
 def serve_downloads(site: server.Site, bert: Path) -> None:
@@ -161,4 +196,6 @@ def serve_downloads(site: server.Site, bert: Path) -> None:
     folder = CATALOGUE["bert"].folder
     assert folder is not None
     for name in folder.files:
-        site.serve(f"/{folder.repo}/resolve/main/{name}", (bert / name).read_bytes(), server.hub_file)
+        site.serve(
+            f"/{folder.repo}/resolve/main/{name}", (bert / name).read_bytes(), server.hub_file
+        )

@@ -1,4 +1,6 @@
-"""Proves the layering: walks every import of the project with ast and compares it with the order written here."""
+"""Proves the layering: walks every import of the project with ast and compares it with the order
+written here.
+"""
 
 import ast
 import re
@@ -15,23 +17,50 @@ ROOT = Path(__file__).resolve().parents[1]
 # A module imports only from its own layer or from one listed above it.
 LAYERS = (
     *("errors", "registry", "batch"),
-    *("utils", "config", "shards", "media", "processors", "datasets", "modules", "losses", "models", "retrieval"),
+    *(
+        "utils",
+        "config",
+        "shards",
+        "media",
+        "processors",
+        "datasets",
+        "modules",
+        "losses",
+        "models",
+        "retrieval",
+    ),
     *("inference", "evaluators", "endtasks", "tasks", "reporting", "prepare", "cli"),
 )
 # Layers that know even less than the order allows.
 UNKNOWN_TO = {
     "processors": {"media"},
-    "modules": {"config", "shards", "media", "processors", "datasets"},  # nn building blocks: no configuration
-    "retrieval": {"shards", "media", "processors", "datasets", "modules", "models", "losses"},  # vectors and ids only
+    "modules": {
+        "config",
+        "shards",
+        "media",
+        "processors",
+        "datasets",
+    },  # nn building blocks: no configuration
+    "retrieval": {
+        "shards",
+        "media",
+        "processors",
+        "datasets",
+        "modules",
+        "models",
+        "losses",
+    },  # vectors and ids only
     "prepare": {"tasks", "evaluators", "endtasks", "reporting"},
 }
-# Published names whose code lives elsewhere: (module, layer that it may import although it stands further down).
+# Published names whose code lives elsewhere: (module, layer that it may import although it stands
+# further down).
 PUBLISHED = {
     ("models/__init__.py", "inference"),  # `from mmpt.models import MMPTModel`
     ("utils/__init__.py", "shards"),  # `from mmpt.utils import ShardedTensor`
     ("processors/dedupprocessor.py", "cli"),  # `python -m mmpt.processors.dedupprocessor`
 }
-# Packages that only certain files of mmpt/ may import (a file's name, or its path relative to mmpt/).
+# Packages that only certain files of mmpt/ may import (a file's name, or its path relative to
+# mmpt/).
 CONFINED = {
     "fairseq": ("fairseqmm*.py", "config/fairseq.py"),
     "fairseq_cli": ("fairseqmm*.py",),
@@ -42,14 +71,17 @@ CONFINED = {
     "pickle": ("utils/io.py",),
     **dict.fromkeys(("scripts", "tests", "benchmarks", "locallaunch"), ()),
 }
-# Named from a confined package anywhere: the plain object in which fairseq keeps a checkpoint's settings.
+# Named from a confined package anywhere: the plain object in which fairseq keeps a checkpoint's
+# settings.
 FREE = {"argparse.Namespace"}
 # Arguments that let a data file run code when it is loaded.
 UNSAFE_ARGUMENTS = {"weights_only=False", "allow_pickle=True"}
 
 
 def imported_modules(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[int, str]]:
-    """Yield (line, dotted name) for all imports of a module in `package`, also lazy, relative and importlib's."""
+    """Yield (line, dotted name) for all imports of a module in `package`, also lazy, relative and
+    importlib's.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -57,37 +89,59 @@ def imported_modules(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[
             base = package[: len(package) - node.level + 1] if node.level else ()
             module = ".".join((*base, *((node.module,) if node.module else ())))
             yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
-            yield from ((node.lineno, str(arg.value)) for arg in node.args[:1] if isinstance(arg, ast.Constant))
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+            ("import_module", "__import__")
+        ):
+            yield from (
+                (node.lineno, str(arg.value))
+                for arg in node.args[:1]
+                if isinstance(arg, ast.Constant)
+            )
 
 
 def unsafe_loads(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """Yield (line, argument) for calls that switch a loader's protection off."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.keyword) and f"{node.arg}={ast.unparse(node.value)}" in UNSAFE_ARGUMENTS:
+        if (
+            isinstance(node, ast.keyword)
+            and f"{node.arg}={ast.unparse(node.value)}" in UNSAFE_ARGUMENTS
+        ):
             yield node.value.lineno, f"{node.arg}={ast.unparse(node.value)}"
 
 
 def may_import(path: Path, patterns: tuple[str, ...]) -> bool:
-    """Tell whether a path relative to mmpt/ fits one of the patterns; one without a folder is about the file's name."""
-    return any(fnmatch(path.as_posix() if "/" in pattern else path.name, pattern) for pattern in patterns)
+    """Tell whether a path relative to mmpt/ fits one of the patterns; one without a folder is about
+    the file's name.
+    """
+    return any(
+        fnmatch(path.as_posix() if "/" in pattern else path.name, pattern) for pattern in patterns
+    )
 
 
 def violations(relative: str, source: str) -> list[str]:
-    """Return what is wrong with the imports of the module `relative` (a path inside mmpt/), one line for each."""
+    """Return what is wrong with the imports of the module `relative` (a path inside mmpt/), one
+    line for each.
+    """
     path = Path(relative)
     own = path.parts[0].removesuffix(".py")
     if own not in (*LAYERS, "__init__", "__main__"):
         return [f"mmpt/{relative}: {own} is in no layer"]
-    known = LAYERS[: LAYERS.index(own) + 1] if own in LAYERS else ("cli",) if own == "__main__" else ()
+    known = (
+        LAYERS[: LAYERS.index(own) + 1] if own in LAYERS else ("cli",) if own == "__main__" else ()
+    )
     tree = ast.parse(source, filename=relative)
-    found = [f"mmpt/{relative}:{line}: {argument} lets a file run code" for line, argument in unsafe_loads(tree)]
+    found = [
+        f"mmpt/{relative}:{line}: {argument} lets a file run code"
+        for line, argument in unsafe_loads(tree)
+    ]
     for line, name in imported_modules(tree, ("mmpt", *path.parent.parts)):
         where = f"mmpt/{relative}:{line}: imports {name}"
         top, _, rest = name.partition(".")
         layer = rest.partition(".")[0]
         if name not in FREE and not may_import(path, CONFINED.get(top, ("*",))):
-            found.append(f"{where}, which only {' or '.join(CONFINED[top]) or 'its own folder'} may import")
+            found.append(
+                f"{where}, which only {' or '.join(CONFINED[top]) or 'its own folder'} may import"
+            )
         is_ours = top == "mmpt" and layer not in ("", "__version__")
         if (relative, layer) in PUBLISHED:
             continue
@@ -99,15 +153,25 @@ def violations(relative: str, source: str) -> list[str]:
 def test_every_import_points_to_the_same_layer_or_one_above() -> None:
     files = sorted((ROOT / "mmpt").rglob("*.py"))
     assert len(files) > 5
-    wrong = [line for file in files for line in violations(str(file.relative_to(ROOT / "mmpt")), file.read_text())]
+    wrong = [
+        line
+        for file in files
+        for line in violations(str(file.relative_to(ROOT / "mmpt")), file.read_text())
+    ]
     assert not wrong, "\n".join(wrong)
 
 
 def test_scripts_only_run_commands() -> None:
-    files = [*(ROOT / "scripts").rglob("*.py"), ROOT / "locallaunch.py", ROOT / "mmpt/processors/dedupprocessor.py"]
+    files = [
+        *(ROOT / "scripts").rglob("*.py"),
+        ROOT / "locallaunch.py",
+        ROOT / "mmpt/processors/dedupprocessor.py",
+    ]
     assert len(files) == 9
     for file in files:
-        sys_module, command = (name for _, name in imported_modules(ast.parse(file.read_text()), ()))
+        sys_module, command = (
+            name for _, name in imported_modules(ast.parse(file.read_text()), ())
+        )
         assert sys_module == "sys", file
         assert re.fullmatch(r"mmpt\.cli\.\w+\.main", command), file
 
@@ -152,14 +216,32 @@ def test_the_checker_finds(relative: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("relative", "source"),
     [
-        ("losses/nce.py", "from torch import nn\nfrom . import similarity\nfrom mmpt.losses import sinkhorn"),
-        ("losses/nce.py", "from mmpt.config import LossConfig\nfrom mmpt import __version__\nfrom .. import errors"),
+        (
+            "losses/nce.py",
+            "from torch import nn\nfrom . import similarity\nfrom mmpt.losses import sinkhorn",
+        ),
+        (
+            "losses/nce.py",
+            (
+                "from mmpt.config import LossConfig\nfrom mmpt import __version__\nfrom .. import "
+                "errors"
+            ),
+        ),
         ("registry.py", "from mmpt.errors import UserError"),
-        ("models/fairseqmmmodel.py", "import argparse\nfrom fairseq.models import BaseFairseqModel"),
+        (
+            "models/fairseqmmmodel.py",
+            "import argparse\nfrom fairseq.models import BaseFairseqModel",
+        ),
         ("config/fairseq.py", "from fairseq.dataclass import configs"),
         ("models/checkpoint.py", "from argparse import Namespace"),
         ("retrieval/faiss_index.py", "import faiss"),
-        ("utils/io.py", "import pickle\nnumpy.load(path, allow_pickle=False)\ntorch.load(path, weights_only=True)"),
+        (
+            "utils/io.py",
+            (
+                "import pickle\nnumpy.load(path, allow_pickle=False)\ntorch.load(path, "
+                "weights_only=True)"
+            ),
+        ),
         ("cli/launch.py", "import argparse, subprocess\nfrom mmpt.tasks import Task"),
     ],
 )
@@ -179,7 +261,9 @@ def test_the_checker_lets_pass(relative: str, source: str) -> None:
 )
 def test_import_stays_light(modules: str, absent: set[str]) -> None:
     code = f"import sys, {modules}; print(*sorted({absent!r} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
 

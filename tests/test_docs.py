@@ -1,4 +1,6 @@
-"""What the documents say to type works: commands resolve, links lead somewhere, the worked example trains."""
+"""What the documents say to type works: commands resolve, links lead somewhere, the worked example
+trains.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,15 @@ DOCUMENTS = ("README.md", "pretraining.md", "DATASET.md", "endtask.md", "CONTRIB
 
 
 def blocks(document: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL)
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL
+    )
 
 
 def commands(prefix: str, documents: tuple[str, ...] = DOCUMENTS) -> list[str]:
-    lines = [line for name in documents for block in blocks(name, "bash") for line in block.splitlines()]
+    lines = [
+        line for name in documents for block in blocks(name, "bash") for line in block.splitlines()
+    ]
     return sorted({line for line in lines if line.startswith(prefix)})
 
 
@@ -43,7 +49,13 @@ def checkout(tmp_path: Path) -> Path:
 def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
     return subprocess.run(
-        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=300, check=False, env=env
+        [sys.executable, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env=env,
     )
 
 
@@ -52,7 +64,8 @@ def test_every_launch_command_of_the_documents_resolves(
 ) -> None:
     monkeypatch.chdir(checkout)
     lines = commands("mmpt train", tuple(name for name in DOCUMENTS if name != "DATASET.md"))
-    assert len(lines) >= 6  # DATASET.md's run in tests/e2e/test_recipe.py, on what the lines before them made
+    # DATASET.md's run in tests/e2e/test_recipe.py, on what the lines before them made.
+    assert len(lines) >= 6
     for line in lines:
         code = main([*shlex.split(line)[1:], "--dryrun"])
         said = capsys.readouterr()
@@ -85,7 +98,9 @@ def test_every_data_command_stands_in_the_data_page() -> None:
 def test_every_make_target_of_the_documents_exists() -> None:
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for name in DOCUMENTS:
-        for target in re.findall(r"\bmake (demo|test|lint|bench|setup|clean)\b", (ROOT / name).read_text()):
+        for target in re.findall(
+            r"\bmake (demo|test|lint|bench|setup|clean)\b", (ROOT / name).read_text()
+        ):
             assert target in targets
 
 
@@ -97,7 +112,9 @@ def test_every_link_leads_to_a_file_or_heading() -> None:
             assert (ROOT / path).exists(), f"{name}: {target}"
             if heading:
                 titles = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(), re.MULTILINE)
-                slugs = [re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles]
+                slugs = [
+                    re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles
+                ]
                 assert heading in slugs, f"{name}: {target}"
 
 
@@ -132,10 +149,21 @@ def test_the_inference_example_of_the_readme_runs(corpus: Path, tmp_path: Path) 
         pretrained=False,
     )
     torch.save({"model": model.state_dict()}, tmp_path / "checkpoint_best.pt")
-    overrides = [f"dataset.bert_name={corpus}/bert", f"eval.save_path={tmp_path}", "fairseq.common_eval.path=x.pt"]
-    save_resolved(load_config("projects/retri/norton/test_how2_demo_zs.yaml", overrides), tmp_path / "test.yaml")
-    example = blocks("README.md", "python")[1].replace("projects/retri/norton/test_how2_demo_zs.yaml", "test.yaml")
-    features = "import numpy as np\nfeatures = np.random.default_rng(0).standard_normal((40, 512))\n"
+    overrides = [
+        f"dataset.bert_name={corpus}/bert",
+        f"eval.save_path={tmp_path}",
+        "fairseq.common_eval.path=x.pt",
+    ]
+    save_resolved(
+        load_config("projects/retri/norton/test_how2_demo_zs.yaml", overrides),
+        tmp_path / "test.yaml",
+    )
+    example = blocks("README.md", "python")[1].replace(
+        "projects/retri/norton/test_how2_demo_zs.yaml", "test.yaml"
+    )
+    features = (
+        "import numpy as np\nfeatures = np.random.default_rng(0).standard_normal((40, 512))\n"
+    )
     end = "\nprint(scores.shape, alignment.plan.shape)\nMMPTModel.from_pretrained('my_model')"
     done = run(["-c", features + example + end], tmp_path)
     assert done.returncode == 0, done.stderr

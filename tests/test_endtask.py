@@ -17,7 +17,9 @@ from tests.jobs import ROOT
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "endtask.md").read_text(), re.MULTILINE | re.DOTALL)
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", (ROOT / "endtask.md").read_text(), re.MULTILINE | re.DOTALL
+    )
 
 
 def test_a_benchmark_of_ones_own_is_scored(corpus: Path, tmp_path: Path) -> None:
@@ -27,8 +29,12 @@ def test_a_benchmark_of_ones_own_is_scored(corpus: Path, tmp_path: Path) -> None
     (tmp_path / "features").mkdir()
     labels = ["cut the tomato", "heat the pan", "stir the soup"]
     for n in range(7):
-        np.save(tmp_path / "features" / f"v{n}.npy", rng.standard_normal((5 + n, 512), dtype=np.float32))
-    (tmp_path / "labels.csv").write_text("video_id,label\n" + "".join(f"v{n},{labels[n % 3]}\n" for n in range(7)))
+        np.save(
+            tmp_path / "features" / f"v{n}.npy", rng.standard_normal((5 + n, 512), dtype=np.float32)
+        )
+    (tmp_path / "labels.csv").write_text(
+        "video_id,label\n" + "".join(f"v{n},{labels[n % 3]}\n" for n in range(7))
+    )
     bert = {"bert_name": str(corpus / "bert"), "max_video_len": 16, "max_len": 48}
     model = MMFusionSeparate.from_config(
         DatasetConfig(**bert), ModelConfig(num_hidden_video_layers=2), pretrained=False
@@ -36,14 +42,21 @@ def test_a_benchmark_of_ones_own_is_scored(corpus: Path, tmp_path: Path) -> None
     torch.save({"model": model.state_dict()}, tmp_path / "checkpoint.pt")
     config["dataset"] |= bert | {"test_path": "labels.csv", "vfeat_dir": "features"}
     config["model"]["num_hidden_video_layers"] = 2
-    config["fairseq"] = {"dataset": {"batch_size": 4, "num_workers": 0}, "common_eval": {"path": "checkpoint.pt"}}
+    config["fairseq"] = {
+        "dataset": {"batch_size": 4, "num_workers": 0},
+        "common_eval": {"path": "checkpoint.pt"},
+    }
     config["eval"]["save_path"] = "results"
     (tmp_path / "labels_zs.yaml").write_text(yaml.safe_dump(config))
     done = subprocess.run(
         [sys.executable, "-m", "mmpt.cli.predict", "labels_zs.yaml", "--save-predictions"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
         env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     (row,) = json.loads((tmp_path / "results" / "results.json").read_text())
     (saved,) = (tmp_path / "results").glob("*.npz")

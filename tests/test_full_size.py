@@ -16,13 +16,25 @@ from mmpt.tasks.task import Task
 def test_a_small_run(tmp_path, monkeypatch):
     recorded = []
     monkeypatch.setattr(full_size, "record", recorded.extend)
-    full_size.main(["--videos", "3000", "--workers", "1", "--part", "loader", "--folder", str(tmp_path / "data")])
+    full_size.main(
+        [
+            "--videos",
+            "3000",
+            "--workers",
+            "1",
+            "--part",
+            "loader",
+            "--folder",
+            str(tmp_path / "data"),
+        ]
+    )
     recorded += full_size.refresh_figures(tmp_path / "refresh", 3000)
     figures = {figure.what: figure.ours[0] for figure in recorded}
     assert figures["refresh, search"] > 0
     assert figures["loader, a core of workers"] > 0
     assert 0 <= figures["loader, wait for data at 0.1 s a step"] < 100
-    assert 0.03 < figures["plan, file"] < 0.06  # 46 batches of 64 ids of 11 characters, in quotes, and commas: 0.04 MB
+    # 46 batches of 64 ids of 11 characters, in quotes, and commas: 0.04 MB.
+    assert 0.03 < figures["plan, file"] < 0.06
     assert not (tmp_path / "data").exists()
 
 
@@ -31,10 +43,14 @@ def test_the_made_up_data_is_what_the_recipe_reads(tmp_path):
     build(tmp_path, 5000)
     files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")}
     build(tmp_path, 5000)
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")} == files  # what is there is kept
+    assert {
+        path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")
+    } == files  # what is there is kept
     held = sum(path.stat().st_blocks * 512 for path in files)
     assert sum(path.stat().st_size for path in files) > 2e9 > 1e8 > held
-    data = Task.from_config(load_config(full_size.YAML, overrides(tmp_path))).build_dataset(Split.TRAIN)
+    data = Task.from_config(load_config(full_size.YAML, overrides(tmp_path))).build_dataset(
+        Split.TRAIN
+    )
     item = data[0]
     assert item["vfeats"].shape == (64, 16, 16, 512)
     assert item["video_id"] == video_ids(5000, seed=0)[:64]

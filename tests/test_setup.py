@@ -1,4 +1,6 @@
-"""The set-up holds together: pins against the ranges of pyproject.toml and each other, and the Makefile's decisions."""
+"""The set-up holds together: pins against the ranges of pyproject.toml and each other, and the
+Makefile's decisions.
+"""
 
 import os
 import re
@@ -18,14 +20,17 @@ import mmpt
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ("requirements.txt", "requirements-dev.txt", "requirements-fairseq.txt")
-# Declared by fairseq, never imported by it: requirements-fairseq.txt says why `pip check` names them.
+# Declared by fairseq, never imported by it: requirements-fairseq.txt says why `pip check` names
+# them.
 UNMET = {"cffi", "cython", "torchaudio"}
 # What a CUDA build of torch brings and pins by itself.
 CUDA = re.compile(r"nvidia-|cuda-|triton$")
 
 
 def read_pins(*files: str) -> dict[str, str]:
-    """Return package name -> version of the pin lines of requirement files; a second pin of a package is an error."""
+    """Return package name -> version of the pin lines of requirement files; a second pin of a
+    package is an error.
+    """
     pins: dict[str, str] = {}
     for line in "\n".join((ROOT / file).read_text() for file in files).splitlines():
         words = line.partition(" #")[0].split()
@@ -42,7 +47,9 @@ EXTRAS = PROJECT["optional-dependencies"]
 
 
 def ranges(*extras: str) -> list[Requirement]:
-    """Return the requirements of the core and of some extras, without those that name other extras."""
+    """Return the requirements of the core and of some extras, without those that name other
+    extras.
+    """
     texts = [*PROJECT["dependencies"], *(text for extra in extras for text in EXTRAS[extra])]
     return [need for need in map(Requirement, texts) if need.name != "mmpt"]
 
@@ -55,7 +62,9 @@ def test_pins_lie_in_the_ranges_of_pyproject() -> None:
 
 
 def test_every_direct_requirement_is_in_pyproject() -> None:
-    direct = (ROOT / "requirements.txt").read_text().partition("# -- needed by the packages above")[0]
+    direct = (
+        (ROOT / "requirements.txt").read_text().partition("# -- needed by the packages above")[0]
+    )
     pinned = re.findall(r"^([\w-]+)==", direct, re.M)
     assert len(set(pinned)) == len(pinned)
     assert set(pinned) == {need.name for need in ranges("train", "prepare", "report")}
@@ -67,7 +76,9 @@ def test_dev_takes_every_other_extra() -> None:
 
 
 def test_pins_are_complete_and_fit_each_other() -> None:
-    """Whatever a pinned package needs is pinned too, in a version that it accepts (read from this environment)."""
+    """Whatever a pinned package needs is pinned too, in a version that it accepts (read from this
+    environment).
+    """
     pins = read_pins(*REQUIREMENTS)
     checked = 0
     for name in pins:
@@ -80,20 +91,31 @@ def test_pins_are_complete_and_fit_each_other() -> None:
             wanted = need.marker is None or need.marker.evaluate({"extra": ""})
             if wanted and key not in UNMET and not CUDA.match(key):
                 assert key in pins, f"{name} needs {need}, which no requirements file pins"
-                assert need.specifier.contains(pins[key]), f"{name} needs {need}, the pin is {pins[key]}"
+                assert need.specifier.contains(pins[key]), (
+                    f"{name} needs {need}, the pin is {pins[key]}"
+                )
                 checked += 1
     assert checked > 40
 
 
 def test_pip_check_reports_only_what_is_explained() -> None:
-    done = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
-    ours = [line for line in done.stdout.splitlines() if line.startswith(("fairseq", "mmpt", "torch "))]
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False
+    )
+    ours = [
+        line for line in done.stdout.splitlines() if line.startswith(("fairseq", "mmpt", "torch "))
+    ]
     assert {line.split(" requires ")[1].split(",")[0] for line in ours} <= UNMET, done.stdout
 
 
 def test_fairseq_trains_without_what_it_only_declares() -> None:
-    code = "import sys, fairseq_cli.train; assert not {'torchaudio', 'cffi', 'Cython'} & set(sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    code = (
+        "import sys, fairseq_cli.train; assert not {'torchaudio', "
+        "'cffi', 'Cython'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -108,9 +130,24 @@ ADDED = {
 @pytest.mark.parametrize(
     ("extra", "modules"),
     [
-        ("", "inference.mmptmodel cli.embed cli.predict cli.compare cli.launch cli.make_demo_data cli.download"),
-        ("train", "tasks.fairseqmmtask models.fairseqmmmodel losses.fairseqmmloss retrieval.retriever"),
-        ("prepare", "cli.extract cli.prepare cli.pack cli.tokenize cli.dedup cli.check prepare.check.figure"),
+        (
+            "",
+            (
+                "inference.mmptmodel cli.embed cli.predict cli.compare cli.launch "
+                "cli.make_demo_data cli.download"
+            ),
+        ),
+        (
+            "train",
+            "tasks.fairseqmmtask models.fairseqmmmodel losses.fairseqmmloss retrieval.retriever",
+        ),
+        (
+            "prepare",
+            (
+                "cli.extract cli.prepare cli.pack cli.tokenize cli.dedup cli.check "
+                "prepare.check.figure"
+            ),
+        ),
         ("report", "cli.report reporting.figures reporting.frames"),
     ],
 )
@@ -118,7 +155,9 @@ def test_each_extra_holds_what_its_commands_import(extra: str, modules: str) -> 
     hidden = set().union(*ADDED.values()) - ADDED.get(extra, set())
     imports = ", ".join(f"mmpt.{module}" for module in modules.split())
     code = f"import sys\nsys.modules.update(dict.fromkeys({hidden}))\nimport {imports}"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -126,7 +165,8 @@ def test_citation_names_the_version_of_the_package() -> None:
     assert f"\nversion: {mmpt.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
-# A stand-in for Python that writes down how it was called: `-m venv` makes a folder with itself as .venv/bin/python.
+# A stand-in for Python that writes down how it was called: `-m venv` makes a folder with itself as
+# .venv/bin/python.
 FAKE_PYTHON = """#!/bin/sh
 echo "$@" >> "$CALLS"
 case "$*" in
@@ -141,7 +181,9 @@ esac
 
 
 class Sandbox:
-    """A copy of the Makefile beside a stand-in Python, so that `make` can be watched without installing anything."""
+    """A copy of the Makefile beside a stand-in Python, so that `make` can be watched without
+    installing anything.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -151,17 +193,27 @@ class Sandbox:
         (folder / "python").write_text(FAKE_PYTHON)
         (folder / "python").chmod(0o755)
 
-    def make(self, *arguments: str, path: str = os.defpath, **world: int) -> subprocess.CompletedProcess:
+    def make(
+        self, *arguments: str, path: str = os.defpath, **world: int
+    ) -> subprocess.CompletedProcess:
         """Run make with the stand-in's answers set by `world` (exit codes)."""
         self.calls.write_text("")
         answers = {"OLD": 0, "NO_VENV": 0, "OFFLINE": 1, "BROKEN": 0} | world
-        environment = {"PATH": path, "CALLS": str(self.calls)} | {key: str(code) for key, code in answers.items()}
+        environment = {"PATH": path, "CALLS": str(self.calls)} | {
+            key: str(code) for key, code in answers.items()
+        }
         command = ["make", "PYTHON=" + str(self.folder / "python"), *arguments]
-        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
+        )
 
     def pip_calls(self) -> list[str]:
         """Return the arguments of the calls of pip, in order."""
-        return [line for line in self.calls.read_text().splitlines() if line.startswith("-m pip install")]
+        return [
+            line
+            for line in self.calls.read_text().splitlines()
+            if line.startswith("-m pip install")
+        ]
 
 
 @pytest.fixture
@@ -199,7 +251,9 @@ def test_interrupted_setup_is_redone(sandbox: Sandbox) -> None:
     assert (sandbox.folder / ".venv/bin/python").exists()
     assert sandbox.make("test").returncode == 0
     assert len(sandbox.pip_calls()) == 3
-    assert "-m venv --clear .venv" in sandbox.calls.read_text(), "nothing of the interrupted one is left over"
+    assert "-m venv --clear .venv" in sandbox.calls.read_text(), (
+        "nothing of the interrupted one is left over"
+    )
     assert "-m pytest" in sandbox.calls.read_text()
 
 
@@ -231,7 +285,13 @@ def test_torch_comes_from_pypi_on_a_machine_with_a_gpu(sandbox: Sandbox) -> None
 @pytest.mark.parametrize(
     ("world", "message"),
     [
-        ({"OLD": 1}, "MMPT needs Python 3.11 or newer, but .*python is Python 3.9.1. Name another: make setup PYTHON="),
+        (
+            {"OLD": 1},
+            (
+                "MMPT needs Python 3.11 or newer, but .*python is Python 3.9.1. Name another: make "
+                "setup PYTHON="
+            ),
+        ),
         ({"NO_VENV": 1}, "has no venv module. Install it .*python3-venv"),
     ],
 )
@@ -253,6 +313,9 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
 def test_the_workflow_runs_every_supported_python() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
     (job,) = workflow["jobs"].values()
-    named = {f"Programming Language :: Python :: {v}" for v in job["strategy"]["matrix"]["python-version"]}
+    named = {
+        f"Programming Language :: Python :: {v}"
+        for v in job["strategy"]["matrix"]["python-version"]
+    }
     assert named <= set(PROJECT["classifiers"])
     assert len(named) == 3

@@ -1,4 +1,6 @@
-"""The folder of a tiny BERT without weights: the vocabulary and the sizes that the recorded numbers were made with."""
+"""The folder of a tiny BERT without weights: the vocabulary and the sizes that the recorded numbers
+were made with.
+"""
 
 from __future__ import annotations
 

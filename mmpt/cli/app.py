@@ -78,4 +78,5 @@ class Command:
         self.app.command(context_settings=CONTEXT_SETTINGS | (context_settings or {}))(command)
 
     def __call__(self, argv: Sequence[str] | None = None) -> int:
+        """Runs the command with `argv` (default: `sys.argv[1:]`) and returns its exit code."""
         return run(self.app, argv)

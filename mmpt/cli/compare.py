@@ -92,8 +92,8 @@ def read_runs(paths: Sequence[str]) -> list[tuple[Path, dict[str, Any]]]:
                 f"it has no {RESULTS}" if Path(path).is_dir() else "there is no such file or folder"
             )
             raise DataError(
-                f"{path}: must be a results file or a folder with a {RESULTS} (`eval.save_path` of a "
-                f"YAML that was scored), but {found}."
+                f"{path}: must be a results file or a folder with a {RESULTS} (`eval.save_path` of "
+                f"a YAML that was scored), but {found}."
             )
     runs = [
         (file, row)

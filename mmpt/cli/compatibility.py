@@ -1,7 +1,9 @@
-"""Do the parts of an evaluation belong together, and the checkpoint to it? Asked before anything is scored.
+"""Do the parts of an evaluation belong together, and the checkpoint to it? Asked before anything is
+scored.
 
-Of parts, the first item tells. Of a checkpoint, its training run's `config.yaml` beside it does: sizes that differ are
-found when weights are loaded, but another vocabulary of the same size would only give bad numbers.
+Of parts, the first item tells. Of a checkpoint, its training run's `config.yaml` beside it does:
+sizes that differ are found when weights are loaded, but another vocabulary of the same size would
+only give bad numbers.
 """
 
 from __future__ import annotations
@@ -37,7 +39,10 @@ def make_item(config: RunConfig, dataset: MMDataset, position: int) -> ClipBatch
     except UserError:
         raise
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as err:
-        problem = f"{_parts(config)} must belong together, but cannot make an item ({type(err).__name__}: {err})."
+        problem = (
+            f"{_parts(config)} must belong together, but cannot "
+            f"make an item ({type(err).__name__}: {err})."
+        )
         raise ConfigError(config.path, [problem]) from err
 
 
@@ -62,19 +67,22 @@ def check_parts_fit(config: RunConfig, dataset: MMDataset, position: int) -> Non
         if found.get(name) != axes
     ]:
         problem = (
-            f"`predictor: {config.predictor}` needs items with {', '.join(wrong)}, which {_parts(config)} do not make. "
-            "Take all five from one of the shipped YAMLs."
+            f"`predictor: {config.predictor}` needs items with {', '.join(wrong)}, which "
+            f"{_parts(config)} do not make. Take all five from one of the shipped YAMLs."
         )
         raise ConfigError(config.path, [problem])
 
 
 def check_checkpoint_fits(config: RunConfig, checkpoint: Path) -> None:
-    """Compare an evaluation with the training run that made a checkpoint, if its `config.yaml` is in the same folder.
+    """Compare an evaluation with the training run that made a checkpoint, if its `config.yaml` is
+    in the same folder.
 
-    Another `max_video_len` is only told: the published protocol trains Norton on 16 seconds and scores it on 32.
+    Another `max_video_len` is only told: the published protocol trains Norton on 16 seconds and
+    scores it on 32.
 
     Raises:
-        ConfigError: the word pieces of the two BERTs differ, so that captions would be read as other words.
+        ConfigError: the word pieces of the two BERTs differ, so that captions would be read as
+            other words.
     """
     path = checkpoint.parent / TRAINING_CONFIG
     if not path.is_file():
@@ -87,12 +95,18 @@ def check_checkpoint_fits(config: RunConfig, checkpoint: Path) -> None:
     try:
         same = load_tokenizer(bert).get_vocab() == load_tokenizer(other).get_vocab()
     except DataError as err:
-        logger.warning("%s was trained with the BERT `%s`, which cannot be compared: %s", checkpoint, other, err)
+        logger.warning(
+            "%s was trained with the BERT `%s`, which cannot be compared: %s",
+            checkpoint,
+            other,
+            err,
+        )
         return
     if not same:
         problem = (
-            f"`dataset.bert_name` must have the word pieces that {checkpoint} was trained with, those of `{other}` "
-            f"({path}), but is `{bert}`, whose word pieces differ. Score it with `dataset.bert_name={other}`."
+            f"`dataset.bert_name` must have the word pieces that {checkpoint} was trained with, "
+            f"those of `{other}` ({path}), but is `{bert}`, whose word pieces differ. Score it "
+            f"with `dataset.bert_name={other}`."
         )
         raise ConfigError(config.path, [problem])
 
@@ -111,7 +125,11 @@ def _tell_lengths(config: RunConfig, trained: dict[str, Any], path: Path) -> Non
     ours, theirs = config.dataset.max_video_len, trained.get("max_video_len")
     if isinstance(theirs, int) and ours is not None and theirs != ours:
         logger.info(
-            "%s: trained with `dataset.max_video_len` %d, scored with %d. The video's [SEP] is then at position %d "
-            "instead of %d; the published protocol does so (16 and 32).",
-            path, theirs, ours, ours + 1, theirs + 1,
-        )  # fmt: skip
+            "%s: trained with `dataset.max_video_len` %d, scored with %d. The video's [SEP] is "
+            "then at position %d instead of %d; the published protocol does so (16 and 32).",
+            path,
+            theirs,
+            ours,
+            ours + 1,
+            theirs + 1,
+        )

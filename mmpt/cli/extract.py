@@ -119,7 +119,12 @@ def extract(options: Options) -> None:
         options.weights, words=options.words, random_weights=options.random_weights
     )
     with extracting(options.fdir, *part):
-        _extract(options, videos, ClipEncoder(network, device, options.dtype, options.batch_size), weights)
+        _extract(
+            options,
+            videos,
+            ClipEncoder(network, device, options.dtype, options.batch_size),
+            weights,
+        )
 
 
 def _extract(options: Options, videos: VideoList, encoder: ClipEncoder, weights: str) -> None:

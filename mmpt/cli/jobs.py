@@ -21,26 +21,32 @@ JOB_TYPES = (*TRAINING_PROCESSES, PREDICT)
 HALF_PRECISION = ("fp16", "bf16", "memory_efficient_fp16", "memory_efficient_bf16")
 PACKAGE = Path(mmpt.__file__).parent
 INSTALL_FAIRSEQ = (
-    f"READTHEDOCS=1 pip install --no-deps --no-build-isolation -r {PACKAGE / 'requirements-fairseq.txt'}"
+    "READTHEDOCS=1 pip install --no-deps --no-build-isolation "
+    f"-r {PACKAGE / 'requirements-fairseq.txt'}"
 )
 
 
 def choose_job_type(asked: str | None, config: RunConfig) -> str:
-    """Return the job type: `asked` (the command line), else the YAML's `task_type`, else `local_single`.
+    """Return the job type: `asked` (the command line), else the YAML's `task_type`, else
+    `local_single`.
 
     Raises:
         LaunchError: no such type, a cluster's type, or a type that does not fit the config.
     """
     job_type = asked or config.task_type or "local_single"
-    types = ", ".join([*(f"{name} ({_count(size)})" for name, size in TRAINING_PROCESSES.items()), PREDICT])
+    types = ", ".join(
+        [*(f"{name} ({_count(size)})" for name, size in TRAINING_PROCESSES.items()), PREDICT]
+    )
     if not asked and job_type.startswith("sweep_"):
         raise LaunchError(
-            f"{config.path}: `task_type` is `{job_type}`, a cluster's job type; say where to run it with --jobtype, "
-            f"one of {types}."
+            f"{config.path}: `task_type` is `{job_type}`, a cluster's job type; say where to run "
+            f"it with --jobtype, one of {types}."
         )
     if job_type not in JOB_TYPES:
         hint = did_you_mean(job_type, list(JOB_TYPES))
-        raise LaunchError(f"{config.path}: no job type is called `{job_type}`.{hint} Job types: {types}.")
+        raise LaunchError(
+            f"{config.path}: no job type is called `{job_type}`.{hint} Job types: {types}."
+        )
     if config.is_test and job_type != PREDICT:
         raise LaunchError(
             f"{config.path} is an evaluation config (`dataset.split: test`) and cannot be trained; "
@@ -48,8 +54,9 @@ def choose_job_type(asked: str | None, config: RunConfig) -> str:
         )
     if not config.is_test and job_type == PREDICT:
         raise LaunchError(
-            f"{config.path} is a training config and cannot be evaluated with {PREDICT}; use --jobtype "
-            f"{', '.join(TRAINING_PROCESSES)}, or an evaluation YAML (`dataset.split: test`)."
+            f"{config.path} is a training config and cannot be evaluated with {PREDICT}; use "
+            f"--jobtype {', '.join(TRAINING_PROCESSES)}, or an evaluation YAML (`dataset.split: "
+            "test`)."
         )
     return job_type
 
@@ -71,7 +78,8 @@ class DevicePlan:
 
 
 def plan_devices(job_type: str, num_gpus: int, half_precision: Sequence[str] = ()) -> DevicePlan:
-    """Return where to run: a GPU per process, or the same number of CPU processes where there is none.
+    """Return where to run: a GPU per process, or the same number of CPU processes where there is
+    none.
 
     Args:
         num_gpus: GPUs of this machine that may be used.
@@ -83,15 +91,22 @@ def plan_devices(job_type: str, num_gpus: int, half_precision: Sequence[str] = (
     if num_gpus >= size:
         return DevicePlan(size, on_gpu=True)
     if num_gpus > 0:
-        fitting = [name for name, processes in TRAINING_PROCESSES.items() if processes <= num_gpus][-1]
+        fitting = [name for name, processes in TRAINING_PROCESSES.items() if processes <= num_gpus][
+            -1
+        ]
         raise LaunchError(
-            f"--jobtype {job_type} needs {size} GPUs, but this machine has {num_gpus}; use --jobtype {fitting}."
+            f"--jobtype {job_type} needs {size} GPUs, but this machine has {num_gpus}; use "
+            f"--jobtype {fitting}."
         )
     without = f", without {' and '.join(half_precision)}" if half_precision else ""
-    return DevicePlan(size, False, tuple(half_precision), f"no GPU: running {_count(size)} on the CPU{without}")
+    return DevicePlan(
+        size, False, tuple(half_precision), f"no GPU: running {_count(size)} on the CPU{without}"
+    )
 
 
-def training_command(config: RunConfig, yaml: str, plan: DevicePlan, num_gpus: int, resume: bool) -> list[str]:
+def training_command(
+    config: RunConfig, yaml: str, plan: DevicePlan, num_gpus: int, resume: bool
+) -> list[str]:
     """Return the command line of a training job, one argv item each.
 
     Args:
@@ -122,10 +137,15 @@ def predict_command(yamls: Sequence[str]) -> list[str]:
 
 
 def require_fairseq(command: Sequence[str]) -> None:
-    """Raise LaunchError with the install command when `command` needs fairseq and it is not there."""
+    """Raise LaunchError with the install command when `command` needs fairseq and it is not
+    there.
+    """
     trainer = next((item for item in command if os.path.basename(item) == "fairseq-train"), None)
     if trainer is not None and shutil.which(trainer) is None:
-        raise LaunchError(f"fairseq is not installed (no `fairseq-train` found); install it with\n  {INSTALL_FAIRSEQ}")
+        raise LaunchError(
+            "fairseq is not installed (no `fairseq-train` found); install it with\n  "
+            f"{INSTALL_FAIRSEQ}"
+        )
 
 
 def _user_dir() -> str:
@@ -134,7 +154,9 @@ def _user_dir() -> str:
 
 
 def _fairseq_train() -> str:
-    """Return `fairseq-train`, or its full path when this interpreter's own is not the first on PATH."""
+    """Return `fairseq-train`, or its full path when this interpreter's own is not the first on
+    PATH.
+    """
     return _own_script("fairseq-train") or "fairseq-train"
 
 
@@ -144,7 +166,9 @@ def _python() -> str:
 
 
 def _own_script(name: str) -> str | None:
-    """Return the script beside this interpreter: its bare name when PATH finds it, its path when not, None without."""
+    """Return the script beside this interpreter: its bare name when PATH finds it, its path when
+    not, None without.
+    """
     path = str(Path(sys.executable).parent / name)
     if not os.access(path, os.X_OK):
         return None
@@ -152,7 +176,9 @@ def _own_script(name: str) -> str | None:
 
 
 def _same_place(first: str | None, second: str) -> bool:
-    """True when both are the same file in the same folder (a virtual environment's python is a link)."""
+    """True when both are the same file in the same folder (a virtual environment's python is a
+    link).
+    """
     if first is None or not os.path.samefile(first, second):
         return False
     return os.path.samefile(os.path.dirname(first), os.path.dirname(second))

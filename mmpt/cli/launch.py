@@ -24,7 +24,9 @@ from mmpt.utils.log import get_logger
 logger = get_logger(__name__)
 
 FAIRSEQ_WARNINGS = "ignore::UserWarning,ignore::FutureWarning"
-"""What fairseq's use of hydra and torch makes Python say at every start; PYTHONWARNINGS, if set, wins."""
+"""What fairseq's use of hydra and torch makes Python say at every start; PYTHONWARNINGS, if set,
+wins.
+"""
 
 LOCK_NAME = ".lock"
 """File of a `save_dir` whose lock the launcher holds as long as it trains there."""
@@ -47,7 +49,8 @@ def train(
         ),
     ] = None,
     dryrun: Annotated[
-        bool, typer.Option("--dryrun", help="Print the command; check no data, write and run nothing.")
+        bool,
+        typer.Option("--dryrun", help="Print the command; check no data, write and run nothing."),
     ] = False,
 ) -> int:
     """Train or evaluate what YAML files describe.
@@ -93,7 +96,9 @@ def read_launchable(path: str, job_type: str | None, overrides: Sequence[str]) -
 
 
 def in_one_process(yamls: Sequence[Launchable]) -> Iterator[list[Launchable]]:
-    """Yield evaluations that follow one another together, so that they share a start and a table; others alone."""
+    """Yield evaluations that follow one another together, so that they share a start and a table;
+    others alone.
+    """
     for job_type, together in groupby(yamls, key=lambda yaml: yaml.job_type):
         if job_type == jobs.PREDICT:
             yield list(together)
@@ -101,7 +106,9 @@ def in_one_process(yamls: Sequence[Launchable]) -> Iterator[list[Launchable]]:
             yield from ([yaml] for yaml in together)
 
 
-def launch(yamls: Sequence[Launchable], options: Sequence[str] = (), *, overridden: bool, dry_run: bool) -> int:
+def launch(
+    yamls: Sequence[Launchable], options: Sequence[str] = (), *, overridden: bool, dry_run: bool
+) -> int:
     """Runs several evaluations or one training, and returns the exit code."""
     yaml = yamls[0]
     with ExitStack() as held:
@@ -116,14 +123,18 @@ def launch(yamls: Sequence[Launchable], options: Sequence[str] = (), *, overridd
         return 0 if dry_run else run_all([command], [env], grace_s=GRACE_S)
 
 
-def _train(config: RunConfig, job_type: str, overridden: bool, dry_run: bool, held: ExitStack) -> list[str]:
+def _train(
+    config: RunConfig, job_type: str, overridden: bool, dry_run: bool, held: ExitStack
+) -> list[str]:
     """Checks a training job, writes its `config.yaml` and returns its command.
 
     A dry run checks no data and writes nothing. `held` keeps other jobs from the folder.
     """
     num_gpus = count_gpus()
     half_precision = [name for name in jobs.HALF_PRECISION if config.option("common", name)]
-    plan = jobs.plan_devices(job_type, 0 if config.option("common", "cpu") else num_gpus, half_precision)
+    plan = jobs.plan_devices(
+        job_type, 0 if config.option("common", "cpu") else num_gpus, half_precision
+    )
     if plan.note:
         logger.info(plan.note)
     last = preflight.last_checkpoint(config)
@@ -136,7 +147,9 @@ def _train(config: RunConfig, job_type: str, overridden: bool, dry_run: bool, he
         preflight.check_parts(config)
         _keep_others_out(config.save_dir, held)
     if last is not None:
-        logger.info("continuing from %s; choose another fairseq.checkpoint.save_dir to start anew", last)
+        logger.info(
+            "continuing from %s; choose another fairseq.checkpoint.save_dir to start anew", last
+        )
     config = with_run_dir(config)
     saved = os.path.join(config.save_dir, "config.yaml")
     if not dry_run:
@@ -165,15 +178,17 @@ def _predict(configs: Sequence[RunConfig], overridden: bool, dry_run: bool) -> l
 
 
 def _keep_others_out(save_dir: str, held: ExitStack) -> None:
-    """Take the lock of `save_dir`: two trainings would write over each other's checkpoints and vectors."""
+    """Take the lock of `save_dir`: two trainings would write over each other's checkpoints and
+    vectors.
+    """
     path = os.path.join(save_dir, LOCK_NAME)
     try:
         with writing(path):
             held.enter_context(exclusive(path, "training", wait=False))
     except HeldError:
         raise LaunchError(
-            f"{save_dir}: another job is training in this folder; wait for its end, or choose another "
-            "`fairseq.checkpoint.save_dir`."
+            f"{save_dir}: another job is training in this folder; wait for its end, or choose "
+            "another `fairseq.checkpoint.save_dir`."
         ) from None
 
 

@@ -36,7 +36,9 @@ COMMANDS = {
 
 
 class LazyGroup(TyperGroup):
-    """A group that imports a command's module when the command runs; its help needs none of them."""
+    """A group that imports a command's module when the command runs; its help needs none of
+    them.
+    """
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Returns a command's name, the command, and its arguments."""

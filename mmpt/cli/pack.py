@@ -66,9 +66,14 @@ def pack(
     ids = {s: read_id_list(path) for s, path in lists.items() if s.shard_name in chosen}
     for split, listed in ids.items():
         report = pack_features(
-            features, target, split, listed,
-            shard_size=shard_size, workers=workers, max_missing=max_missing,
-        )  # fmt: skip
+            features,
+            target,
+            split,
+            listed,
+            shard_size=shard_size,
+            workers=workers,
+            max_missing=max_missing,
+        )
         logger.info(
             "%s: %d of %d videos, %.1f hours, in %d shards (%d written now)",
             *(split.shard_name, report.num_packed, report.num_listed),

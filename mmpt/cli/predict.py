@@ -33,7 +33,9 @@ class Table(NamedTuple):
 
 
 def join_tables(tables: Sequence[Table]) -> Iterator[Mapping[str, Results]]:
-    """Yield the columns of each table to print: of one, if all are of the same checkpoints and other metrics."""
+    """Yield the columns of each table to print: of one, if all are of the same checkpoints and
+    other metrics.
+    """
     metrics = [name for table in tables for name in table.columns["chance"]]
     if len(set(metrics)) < len(metrics) or len({table.checkpoints for table in tables}) > 1:
         yield from (table.columns for table in tables)

@@ -1,4 +1,6 @@
-"""Before a job starts: does every file that its config names exist? One message lists all that do not."""
+"""Before a job starts: does every file that its config names exist? One message lists all that do
+not.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from mmpt.errors import CheckpointError, DataError
 
 DEMO_COMMANDS = (
     "mmpt make-demo-data && mmpt train "
-    "projects/retri/videoclip/how2_demo.yaml,projects/retri/norton/how2_demo.yaml --jobtype local_small"
+    "projects/retri/videoclip/how2_demo.yaml,projects/retri/norton/how2_demo.yaml --jobtype "
+    "local_small"
 )
 
 
@@ -22,10 +25,11 @@ def check_data(config: RunConfig) -> None:
     """Raise DataError naming every data file that `config` needs and that is not there."""
     missing = [*_missing_named(config), *_missing_shards(config)]
     if missing:
+        listed = "".join(f"  - {line}\n" for line in missing)
         raise DataError(
-            f"{config.path}: files that it names do not exist:\n"
-            + "".join(f"  - {line}\n" for line in missing)
-            + "DATASET.md tells how to get or make them; paths are relative to the current directory.\n"
+            f"{config.path}: files that it names do not exist:\n{listed}"
+            "DATASET.md explains how to get or make them; paths are relative to the current "
+            "directory.\n"
             f"To see the whole job work without them, run `make demo` or\n  {DEMO_COMMANDS}"
         )
 
@@ -42,14 +46,20 @@ def _missing_named(config: RunConfig) -> Iterator[str]:
 
 
 def _missing_shards(config: RunConfig) -> Iterator[str]:
-    """Yield the missing first shards of features and captions; only How2's sharded data sets `tfeat_dir`."""
+    """Yield the missing first shards of features and captions; only How2's sharded data sets
+    `tfeat_dir`.
+    """
     folder, prefix = config.dataset.vfeat_dir, config.dataset.tfeat_dir
     if folder is None or prefix is None:
         return
     if config.is_test:
         splits = ["val"]
     else:
-        splits = [split for split in ("train", "val") if getattr(config.dataset, f"{split}_path") is not None]
+        splits = [
+            split
+            for split in ("train", "val")
+            if getattr(config.dataset, f"{split}_path") is not None
+        ]
     for split in splits:
         meta = os.path.join(folder, f"{split}_meta")
         if os.path.isdir(folder):
@@ -69,10 +79,11 @@ def _absent(stem: str, what: str) -> Iterator[str]:
 
 
 def check_parts(config: RunConfig) -> None:
-    """Build all parts of a training before any process starts, the model without memory for its weights.
+    """Build all parts of a training before any process starts, the model without memory for its
+    weights.
 
-    So every class is looked up, the list, the shards and the captions of every split are opened, an item is made where
-    that is quick, and sizes of the model and the loss are checked.
+    So every class is looked up, the list, the shards and the captions of every split are opened, an
+    item is made where that is quick, and sizes of the model and the loss are checked.
 
     Raises:
         UserError: whatever a part finds wrong.
@@ -92,7 +103,10 @@ def check_parts(config: RunConfig) -> None:
             if dataset and not dataset.aligner.takes_batches:
                 make_item(config, dataset, 0)
         task.build_loss()
-        with torch.device("meta"), suppress(RuntimeError):  # a user's own model may look at numbers as it is built
+        with (
+            torch.device("meta"),
+            suppress(RuntimeError),
+        ):  # a user's own model may look at numbers as it is built
             task.build_model(pretrained=False)
     finally:
         log.setLevel(level)
@@ -105,7 +119,9 @@ def last_checkpoint(config: RunConfig) -> str | None:
 
 
 def check_restore_file(config: RunConfig) -> None:
-    """Raise CheckpointError when the run is to start from a checkpoint that does not exist or cannot be used."""
+    """Raise CheckpointError when the run is to start from a checkpoint that does not exist or
+    cannot be used.
+    """
     path = config.option("checkpoint", "restore_file")
     if path is None or path == "checkpoint_last.pt":  # that name means: in save_dir, if any
         return
@@ -113,14 +129,17 @@ def check_restore_file(config: RunConfig) -> None:
         check_start(path)
         return
     raise CheckpointError(
-        f"{path}: no such file; `fairseq.checkpoint.restore_file` of {config.path} names it as the weights to start "
-        "from. Train it first (its folder is another run's `save_dir`: VideoCLIP before Norton), or download the "
-        f"released one as DATASET.md tells. The demo makes its own:\n  {DEMO_COMMANDS}"
+        f"{path}: no such file; `fairseq.checkpoint.restore_file` of {config.path} names it as the "
+        "weights to start from. Train it first (its folder is another run's `save_dir`: VideoCLIP "
+        "before Norton), or download the released one as DATASET.md tells. The demo makes its "
+        f"own:\n  {DEMO_COMMANDS}"
     )
 
 
 def check_start(path: str) -> None:
-    """Raise CheckpointError unless fairseq can start from, or go on with, the checkpoint at `path`."""
+    """Raise CheckpointError unless fairseq can start from, or go on with, the checkpoint at
+    `path`.
+    """
     from mmpt.models.checkpoint import check_training_checkpoint  # deferred, as above
 
     check_training_checkpoint(path)

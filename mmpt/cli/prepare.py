@@ -56,12 +56,10 @@ class Report:
 
     videos_without_captions: dict[str, str] = field(default_factory=dict)  # id -> reason
     videos_without_features: dict[str, str] = field(default_factory=dict)  # id -> reason
-    videos_misnamed: dict[str, str] = field(
-        default_factory=dict
-    )  # path -> why its name gives no id
-    videos_damaged: dict[str, list[str]] = field(
-        default_factory=dict
-    )  # id -> what is wrong; they are used
+    # Path -> why its name gives no id.
+    videos_misnamed: dict[str, str] = field(default_factory=dict)
+    # Id -> what is wrong; they are used.
+    videos_damaged: dict[str, list[str]] = field(default_factory=dict)
     captions_without_video: list[str] = field(default_factory=list)
 
     def write(self, path: Path) -> None:

@@ -1,6 +1,8 @@
-"""Run a command as one or N processes and end them together: the first failure's exit code is ours, none stays behind.
+"""Run a command as one or N processes and end them together: the first failure's exit code is ours,
+none stays behind.
 
-`python -m mmpt.cli.processes 2 fairseq-train ...` starts two copies of the command with fairseq's rank flags.
+`python -m mmpt.cli.processes 2 fairseq-train ...` starts two copies of the command with fairseq's
+rank flags.
 """
 
 from __future__ import annotations
@@ -26,12 +28,15 @@ LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class _Signals:
-    """Remembers the first SIGINT, SIGTERM or SIGHUP; what a handler raises inside a fork hook would be lost."""
+    """Remembers the first SIGINT, SIGTERM or SIGHUP; what a handler raises inside a fork hook would
+    be lost.
+    """
 
     def __init__(self) -> None:
         self.stop: int | None = None
         wanted = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-        heeded = [signum for signum in wanted if signal.getsignal(signum) is not signal.SIG_IGN]  # as nohup sets it
+        # As nohup sets it.
+        heeded = [signum for signum in wanted if signal.getsignal(signum) is not signal.SIG_IGN]
         self._before = {signum: signal.signal(signum, self._remember) for signum in heeded}
 
     def _remember(self, signum: int, _frame: FrameType | None) -> None:
@@ -44,21 +49,25 @@ class _Signals:
 
 
 def run_all(
-    commands: Sequence[Sequence[str]], extra_env: Sequence[Mapping[str, str]] = (), grace_s: float = 10.0
+    commands: Sequence[Sequence[str]],
+    extra_env: Sequence[Mapping[str, str]] = (),
+    grace_s: float = 10.0,
 ) -> int:
-    """Run `commands` at the same time and return 0, or the exit code of the first that fails; the others are ended.
+    """Run `commands` at the same time and return 0, or the exit code of the first that fails; the
+    others are ended.
 
     Of failures at the same moment a user's mistake (exit code 2) counts: the others follow from it.
 
-    Ctrl-C, SIGTERM and SIGHUP end every command. Each command is a session of its own, so that its helpers (loader
-    workers) end with it and so that Ctrl-C gives one message, not one per process.
+    Ctrl-C, SIGTERM and SIGHUP end every command. Each command is a session of its own, so that its
+    helpers (loader workers) end with it and so that Ctrl-C gives one message, not one per process.
 
     Args:
         commands: argv of each process.
         extra_env: variables to add to each process's environment; none when empty.
         grace_s: seconds between SIGTERM and SIGKILL.
     Returns:
-        The exit code; 128 + s for a process killed by signal s, and for us when signal s asked us to stop.
+        The exit code; 128 + s for a process killed by signal s, and for us when signal s asked us
+        to stop.
     """
     processes: list[subprocess.Popen[bytes]] = []
     signals = _Signals()
@@ -67,7 +76,9 @@ def run_all(
             if signals.stop is not None:
                 break
             env = {**os.environ, **(extra_env[index] if extra_env else {})}
-            started = subprocess.Popen(command, env=env, start_new_session=True, preexec_fn=_end_with_parent)
+            started = subprocess.Popen(
+                command, env=env, start_new_session=True, preexec_fn=_end_with_parent
+            )
             processes.append(started)
         return _wait_for_first_failure(processes, signals)
     finally:
@@ -80,7 +91,11 @@ def _wait_for_first_failure(processes: Sequence[subprocess.Popen[bytes]], signal
         codes = [process.poll() for process in processes]
         if any(codes):
             time.sleep(POLL_S)  # peers that fail because of it may have been seen first
-            failed = [code if code > 0 else 128 - code for code in (process.poll() for process in processes) if code]
+            failed = [
+                code if code > 0 else 128 - code
+                for code in (process.poll() for process in processes)
+                if code
+            ]
             return EXIT_CODE if EXIT_CODE in failed else failed[0]
         if None not in codes:
             return 0
@@ -89,7 +104,9 @@ def _wait_for_first_failure(processes: Sequence[subprocess.Popen[bytes]], signal
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]], grace_s: float) -> None:
-    """End every process still running, and what it started: SIGTERM, then SIGKILL after `grace_s` seconds."""
+    """End every process still running, and what it started: SIGTERM, then SIGKILL after `grace_s`
+    seconds.
+    """
     for process in processes:
         _signal_group(process, signal.SIGTERM)
     deadline = time.monotonic() + grace_s
@@ -107,13 +124,17 @@ def _signal_group(process: subprocess.Popen[bytes], signum: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """In the child: be sent SIGTERM should the parent be killed in a way it cannot catch (Linux)."""
+    """In the child: be sent SIGTERM should the parent be killed in a way it cannot catch
+    (Linux).
+    """
     if LIBC is not None:
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def rank_flags(command: Sequence[str], rank: int, port: int) -> list[str]:
-    """Return `command` with the fairseq flags of process `rank`; on GPUs each process takes the device of its rank."""
+    """Return `command` with the fairseq flags of process `rank`; on GPUs each process takes the
+    device of its rank.
+    """
     flags = ["--distributed-no-spawn", "--distributed-init-method", f"tcp://127.0.0.1:{port}"]
     flags += ["--distributed-rank", str(rank)]
     if "--cpu" not in command:
@@ -122,7 +143,9 @@ def rank_flags(command: Sequence[str], rank: int, port: int) -> list[str]:
 
 
 def rank_env(command: Sequence[str], rank: int, size: int) -> dict[str, str]:
-    """Return the variables to add for process `rank`: its rank, and on CPU its share of the cores."""
+    """Return the variables to add for process `rank`: its rank, and on CPU its share of the
+    cores.
+    """
     env = {"RANK": str(rank)}
     if "--cpu" in command:
         env |= HIDE_GPUS
@@ -144,10 +167,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m mmpt.cli.processes N COMMAND...`; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m mmpt.cli.processes", description=__doc__)
     parser.add_argument("size", type=int, help="number of processes")
-    parser.add_argument("command", nargs=argparse.REMAINDER, help="the fairseq-train command of one process")
+    parser.add_argument(
+        "command", nargs=argparse.REMAINDER, help="the fairseq-train command of one process"
+    )
     args = parser.parse_args(argv)
     if args.size < 1 or not args.command:
-        parser.error(f"needs at least 1 process and a command, but got {args.size} and {args.command}")
+        parser.error(
+            f"needs at least 1 process and a command, but got {args.size} and {args.command}"
+        )
     port = free_port()
     commands = [rank_flags(args.command, rank, port) for rank in range(args.size)]
     return run_all(commands, [rank_env(args.command, rank, args.size) for rank in range(args.size)])

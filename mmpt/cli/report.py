@@ -21,18 +21,20 @@ from mmpt.reporting import Run, write_report
 
 
 def scored_run(config: RunConfig, device: torch.device, videos: str | None) -> Run:
-    """Return what the report needs, from the results file and one more prediction by its best checkpoint.
+    """Return what the report needs, from the results file and one more prediction by its best
+    checkpoint.
 
     Raises:
-        DataError: the YAML was not scored as it is now, or the checkpoint or the test set has changed since.
+        DataError: the YAML was not scored as it is now, or the checkpoint or the test set has
+            changed since.
     """
     results = Path(config.eval.save_path or ".") / "results.json"
     settings = json.loads(json.dumps(config.to_dict()))
     rows = [row for row in read_results(results) if row.get("settings") == settings]
     if not rows:
         raise DataError(
-            f"{results}: must hold a row with the settings of {config.path}, but holds none. Score it first: "
-            f"mmpt predict {config.path}"
+            f"{results}: must hold a row with the settings of {config.path}, but holds none. Score "
+            f"it first: mmpt predict {config.path}"
         )
     metric = METRICS.get(config.metric[0], "metric")()
     values = [metric.best(row["metrics"][type(metric).__name__]) for row in rows]

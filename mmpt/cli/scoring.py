@@ -1,4 +1,6 @@
-"""Scoring of checkpoints on a test set: which ones, on which items, the rows that are kept, and what reports need."""
+"""Scoring of checkpoints on a test set: which ones, on which items, the rows that are kept, and
+what reports need.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ class Scored(NamedTuple):
 
 
 def checkpoints_to_score(config: RunConfig, all_checkpoints: bool) -> list[Path]:
-    """The checkpoints that the YAML names; with `all_checkpoints` those of `selection_rule`, as released."""
+    """The checkpoints that the YAML names; with `all_checkpoints` those of `selection_rule`, as
+    released.
+    """
     named = [Path(path) for path in config.checkpoint_paths]
     found = sorted(_search_folder(config).glob("checkpoint*.pt")) if all_checkpoints else []
     paths: list[Path] = []
@@ -65,13 +69,15 @@ def checkpoints_to_score(config: RunConfig, all_checkpoints: bool) -> list[Path]
 def selection_rule(config: RunConfig) -> str:
     """Say what `--all-checkpoints` scores and how the best is chosen."""
     return (
-        f"every checkpoint*.pt in {_search_folder(config)} (the folder above `eval.save_path`) in order of name, then "
-        "those that `fairseq.common_eval.path` names; the best is chosen on this test set itself, as in the release"
+        f"every checkpoint*.pt in {_search_folder(config)} (the folder above `eval.save_path`) in "
+        "order of name, then those that `fairseq.common_eval.path` names; the best is chosen on "
+        "this test set itself, as in the release"
     )
 
 
 def _search_folder(config: RunConfig) -> Path:
-    return Path(os.path.dirname(config.eval.save_path or ""))  # of `runs/x/`, unlike Path.parent, this is runs/x
+    # Of `runs/x/`, unlike Path.parent, this is runs/x.
+    return Path(os.path.dirname(config.eval.save_path or ""))
 
 
 def predict(
@@ -84,7 +90,8 @@ def predict(
     keep_results: bool = True,
     videos: str | None = None,
 ) -> Run:
-    """Score every checkpoint, write `<eval.save_path>/results.json`, and return what tables and reports need.
+    """Score every checkpoint, write `<eval.save_path>/results.json`, and return what tables and
+    reports need.
 
     Args:
         all_checkpoints: also score what `selection_rule` says.
@@ -110,9 +117,16 @@ def predict(
     if keep_results:
         check_results(results / "results.json")
     dataset, positions = _test_set(task, allow_missing)
-    loader = FingerprintingLoader(_loader(Subset(dataset, positions), config, pin_memory=device.type == "cuda"))
-    best_place, rows, best = _score_all(task, paths, evaluator, loader, device, results if keep_predictions else None)
-    rows = [row | {"num_items": len(positions), "num_missing": len(dataset) - len(positions)} for row in rows]
+    loader = FingerprintingLoader(
+        _loader(Subset(dataset, positions), config, pin_memory=device.type == "cuda")
+    )
+    best_place, rows, best = _score_all(
+        task, paths, evaluator, loader, device, results if keep_predictions else None
+    )
+    rows = [
+        row | {"num_items": len(positions), "num_missing": len(dataset) - len(positions)}
+        for row in rows
+    ]
     chance = evaluator.chance(best.outputs)
     if keep_results:
         write_results(results / "results.json", rows, settings=config.to_dict(), chance=chance)
@@ -140,7 +154,8 @@ def _score_all(
     device: torch.device,
     predictions: Path | None,
 ) -> tuple[int, list[dict[str, Any]], Scored]:
-    """Evaluate every checkpoint; return the place of the best one, all rows, and the best, the first of equal ones.
+    """Evaluate every checkpoint; return the place of the best one, all rows, and the best, the
+    first of equal ones.
 
     Args:
         predictions: folder to keep what each one predicts in, if anywhere.
@@ -159,7 +174,9 @@ def _score_all(
     return best[0], rows, best[1]
 
 
-def _score(task: Task, path: Path, evaluator: Evaluator, loader: FingerprintingLoader, device: torch.device) -> Scored:
+def _score(
+    task: Task, path: Path, evaluator: Evaluator, loader: FingerprintingLoader, device: torch.device
+) -> Scored:
     """Evaluate one checkpoint."""
     model = task.build_model(pretrained=False)
     load_weights(model, path)
@@ -189,40 +206,60 @@ def _test_set(task: Task, allow_missing: bool) -> tuple[MMDataset, list[int]]:
     """Return the test set, of parts that fit each other, and which of its items to score."""
     dataset = task.build_dataset(Split.TEST)
     if dataset is None:
-        raise ConfigError(str(task.config.path), ["`dataset.test_path` is required for scoring, but is missing."])
+        raise ConfigError(
+            str(task.config.path), ["`dataset.test_path` is required for scoring, but is missing."]
+        )
     positions = _positions_to_score(dataset, allow_missing)
     check_parts_fit(task.config, dataset, positions[0])
     return dataset, positions
 
 
 def _positions_to_score(dataset: MMDataset, allow_missing: bool) -> list[int]:
-    """Return the items that have features; DataError when some have none and that is not allowed, or when none has."""
+    """Return the items that have features; DataError when some have none and that is not allowed,
+    or when none has.
+    """
     missing = dataset.without_features()
     positions = [index for index in range(len(dataset)) if index not in missing]
     if missing and not (allow_missing and positions):
-        videos = list(dict.fromkeys(key if isinstance(key, str) else str(key[0]) for key in missing.values()))
+        videos = list(
+            dict.fromkeys(key if isinstance(key, str) else str(key[0]) for key in missing.values())
+        )
         listed = ", ".join(videos[:MOST_LISTED]) + (", ..." if len(videos) > MOST_LISTED else "")
         raise DataError(
-            f"{dataset.video.need_str('vfeat_dir')}: {len(missing)} of {len(dataset)} test items have no features "
-            f"({len(videos)} videos: {listed}). Extract them"
-            + (", or score the rest with --allow-missing." if positions else " or correct `dataset.vfeat_dir`.")
+            f"{dataset.video.need_str('vfeat_dir')}: {len(missing)} of {len(dataset)} test items "
+            f"have no features ({len(videos)} videos: {listed}). Extract them"
+            + (
+                ", or score the rest with --allow-missing."
+                if positions
+                else " or correct `dataset.vfeat_dir`."
+            )
         )
     return positions
 
 
-def _loader(dataset: Dataset, config: RunConfig, pin_memory: bool) -> DataLoader:
+def _loader(dataset: Dataset[Any], config: RunConfig, pin_memory: bool) -> DataLoader[Any]:
     return DataLoader(
-        dataset, config.batch_size, collate_fn=collate, num_workers=config.num_workers, pin_memory=pin_memory
+        dataset,
+        config.batch_size,
+        collate_fn=collate,
+        num_workers=config.num_workers,
+        pin_memory=pin_memory,
     )
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """Column titles: the checkpoint's folder where these differ, else the file's name, else the whole path."""
-    return first_distinct([path.parent.name for path in paths], [path.stem for path in paths], list(map(str, paths)))
+    """Column titles: the checkpoint's folder where these differ, else the file's name, else the
+    whole path.
+    """
+    return first_distinct(
+        [path.parent.name for path in paths], [path.stem for path in paths], list(map(str, paths))
+    )
 
 
 def prediction_names(task: str, paths: Sequence[Path]) -> list[str]:
-    """Return what to call the predictions of checkpoints on a task; several tasks may share a folder."""
+    """Return what to call the predictions of checkpoints on a task; several tasks may share a
+    folder.
+    """
     short = [f"{path.parent.name}-{path.stem}" for path in paths]
     whole = ["-".join(path.resolve().with_suffix("").parts[1:]) for path in paths]
     return [f"{task}-{name}" for name in first_distinct(short, whole)]

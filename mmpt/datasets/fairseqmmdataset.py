@@ -1,4 +1,6 @@
-"""An MMDataset as fairseq wants to see it: sized, batched by count, and rebuilt every epoch when its plan changes."""
+"""An MMDataset as fairseq wants to see it: sized, batched by count, and rebuilt every epoch when
+its plan changes.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,9 @@ class FairseqMMDataset(FairseqDataset):
 
     Args:
         dataset: the wrapped data set.
-        training: items (and, when `replanned`, batches) change from epoch to epoch, so that neither the epoch iterator
-            nor its loader workers (which hold a copy of the data set) may outlive their epoch.
+        training: items (and, when `replanned`, batches) change from epoch to epoch, so that neither
+            the epoch iterator nor its loader workers (which hold a copy of the data set) may
+            outlive their epoch.
         replanned: the batches are planned anew for each epoch.
     Raises:
         TypeError: `dataset` is not a torch data set.
@@ -33,7 +36,9 @@ class FairseqMMDataset(FairseqDataset):
 
     @property
     def can_reuse_epoch_itr_across_epochs(self) -> bool:
-        """False in training: fairseq would keep the first epoch's batches, workers and draws for the whole run."""
+        """False in training: fairseq would keep the first epoch's batches, workers and draws for
+        the whole run.
+        """
         return not self.training
 
     def set_epoch(self, epoch: int) -> None:
@@ -61,11 +66,15 @@ class FairseqMMDataset(FairseqDataset):
         max_sentences: int | None = None,
         required_batch_size_multiple: int = 1,
     ) -> list[list[int]]:
-        """Cut `indices` into batches of `max_sentences`, keeping a short last one (fairseq would drop it)."""
+        """Cut `indices` into batches of `max_sentences`, keeping a short last one (fairseq would
+        drop it).
+        """
         size = max_sentences or 1
         order = [int(index) for index in indices]
         return [order[begin : begin + size] for begin in range(0, len(order), size)]
 
     def collater(self, samples: list[ClipBatch]) -> dict[str, Any]:
-        """Collate items; no items give an empty batch, for which fairseq runs its dummy batch with weight zero."""
+        """Collate items; no items give an empty batch, for which fairseq runs its dummy batch with
+        weight zero.
+        """
         return collate(samples)

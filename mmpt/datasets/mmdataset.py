@@ -1,4 +1,6 @@
-"""A data set: meta processor, two readers and an aligner; an item depends on (seed, epoch, index) and nothing else."""
+"""A data set: meta processor, two readers and an aligner; an item depends on (seed, epoch, index)
+and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,17 @@ from mmpt.processors.base import ItemAligner, MetaProcessor, TextReader, VideoRe
 from mmpt.utils.rng import item_rng
 
 
-class MMDataset(Dataset):
+class MMDataset(Dataset[ClipBatch]):
     """Items of one split. Items of the test split are the same in every epoch."""
 
     def __init__(
-        self, meta: MetaProcessor, video: VideoReader, text: TextReader, aligner: ItemAligner, *, seed: int
+        self,
+        meta: MetaProcessor,
+        video: VideoReader,
+        text: TextReader,
+        aligner: ItemAligner,
+        *,
+        seed: int,
     ) -> None:
         self.meta = meta
         self.video = video
@@ -53,7 +61,8 @@ class MMDataset(Dataset):
 def collate(items: Sequence[Mapping[str, object]]) -> Any:
     """Stack items key by key: tensors on a new first axis, numbers to tensors, strings to lists.
 
-    Keys whose first value is None are left out; no items make an empty batch, which fairseq takes as a dummy.
+    Keys whose first value is None are left out; no items make an empty batch, which fairseq takes
+    as a dummy.
     """
     if not items:
         return {}

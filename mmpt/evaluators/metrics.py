@@ -126,7 +126,8 @@ class Warping(Protocol):
 
     def __call__(
         self, scores_RM: np.ndarray, lengths: Lengths, form: Form = "released"
-    ) -> np.ndarray: ...
+    ) -> np.ndarray:
+        """Returns one score for each row of clips."""
 
 
 def _ways(dtw: Warping, otam: Warping, optimal_transport: Score) -> tuple[Way, ...]:

@@ -1,4 +1,5 @@
-"""What every loss is: an `nn.Module` from the batch and the model's output to named terms, checked to be finite.
+"""What every loss is: an `nn.Module` from the batch and the model's output to named terms, checked
+to be finite.
 
 Legend (all of losses/): B clips, L clips per sequence, S = B / L sequences, D hidden size.
 """
@@ -45,21 +46,25 @@ class LossOutput:
 
 
 class Loss(nn.Module):
-    """Base of losses. A subclass gives `compute(**batch)`, keyword arguments from the batch and the model's output.
+    """Base of losses. A subclass gives `compute(**batch)`, keyword arguments from the batch and the
+    model's output.
 
-    It computes in float32 (or float64, if that comes in) whatever the inputs or autocast are, holds no state but the
-    optional `logit_scale`, and does the same in training and evaluation. Negatives are the local batch, as released,
-    unless `gather_negatives` joins the batches of all processes in training (in evaluation they stay local, so that a
-    validation loss does not depend on the number of processes).
+    It computes in float32 (or float64, if that comes in) whatever the inputs or autocast are, holds
+    no state but the optional `logit_scale`, and does the same in training and evaluation. Negatives
+    are the local batch, as released, unless `gather_negatives` joins the batches of all processes
+    in training (in evaluation they stay local, so that a validation loss does not depend on the
+    number of processes).
     """
 
     contrasts: ClassVar[bool] = False
-    """True for losses whose negatives are the other clips of the batch: what they need has a row per clip."""
+    """True for losses whose negatives are the other clips of the batch: what they need has a row
+    per clip.
+    """
     needs: tuple[str, ...] = ()
     """What `compute` reads of the model's output; a model says what it gives under `gives`."""
     is_idle: bool = False
-    """Whether this process has no batch left for this step and runs one only to keep step with others, whose negatives
-    it does not join and whose gradient is thrown away. Set by the task."""
+    """Whether this process has no batch left for this step and runs one only to keep step with
+    others, whose negatives it does not join and whose gradient is thrown away. Set by the task."""
 
     compute: Callable[..., LossOutput]
 
@@ -79,15 +84,20 @@ class Loss(nn.Module):
         problems = self.find_problems()
         if config.learnable_temperature and not self.uses_temperature:
             problems.append(
-                "`loss.learnable_temperature` needs a loss with a temperature: the video-paragraph term, or "
-                f"`loss.clip_temperature: paper` in the Norton loss; {type(self).__name__} as configured has none."
+                "`loss.learnable_temperature` needs a loss with a temperature: the video-paragraph "
+                "term, or `loss.clip_temperature: paper` in the Norton loss; "
+                f"{type(self).__name__} as configured has none."
             )
         if config.gather_negatives and not self.contrasts:
-            problems.append(f"`loss.gather_negatives` needs a loss with negatives; {type(self).__name__} has none.")
+            problems.append(
+                f"`loss.gather_negatives` needs a loss with negatives; {type(self).__name__} has "
+                "none."
+            )
         if problems:
             raise ConfigError("loss", problems)
         if config.learnable_temperature:
-            self.logit_scale = nn.Parameter(torch.tensor([LOG_SCALE]))  # one axis: fairseq reduces no bare scalar
+            # One axis: fairseq reduces no bare scalar.
+            self.logit_scale = nn.Parameter(torch.tensor([LOG_SCALE]))
 
     @property
     def uses_temperature(self) -> bool:
@@ -96,7 +106,9 @@ class Loss(nn.Module):
 
     @property
     def rows_together(self) -> int:
-        """How many neighbouring rows of a batch belong together: those of a sequence, where there are any."""
+        """How many neighbouring rows of a batch belong together: those of a sequence, where there
+        are any.
+        """
         return 1
 
     def find_problems(self) -> list[str]:
@@ -104,7 +116,9 @@ class Loss(nn.Module):
         return []
 
     def scale(self, like: Tensor) -> Tensor:
-        """Return 1 / tau as a scalar of `like`'s type: a constant, or with gradient when it is learnable."""
+        """Return 1 / tau as a scalar of `like`'s type: a constant, or with gradient when it is
+        learnable.
+        """
         learnable = self.config.learnable_temperature
         theta = self.logit_scale[0].to(like.dtype) if learnable else like.new_full((), LOG_SCALE)
         return theta.clamp(0, MAX_LOG_SCALE).exp()
@@ -112,8 +126,8 @@ class Loss(nn.Module):
     def forward(self, **batch: Any) -> LossOutput:
         """Return the terms and metrics of a batch; keys that the loss does not read are ignored.
 
-        A GPU is waited for once, to see that the terms are finite; once more where tokens are contrasted, for their
-        numbers; and once where batches are joined.
+        A GPU is waited for once, to see that the terms are finite; once more where tokens are
+        contrasted, for their numbers; and once where batches are joined.
 
         Raises:
             NonFiniteLossError: a term is nan or infinite.
@@ -132,30 +146,48 @@ LOSSES: Registry[Loss] = Registry("loss", Loss, "mmpt.losses")
 
 
 def symmetric_cross_entropy(logits_NN: Tensor) -> Tensor:
-    """Return CE over rows plus CE over columns, each a mean, with the diagonal as targets. Not halved."""
+    """Return CE over rows plus CE over columns, each a mean, with the diagonal as targets. Not
+    halved.
+    """
     targets = torch.arange(len(logits_NN), device=logits_NN.device)
     return cross_entropy(logits_NN, targets) + cross_entropy(logits_NN.T, targets)
 
 
 @torch.no_grad()
 def match_accuracy(logits_NN: Tensor) -> Tensor:
-    """Return the share of rows and columns whose own counterpart (the diagonal) scores highest, mean of the two."""
+    """Return the share of rows and columns whose own counterpart (the diagonal) scores highest,
+    mean of the two.
+    """
     own = torch.arange(len(logits_NN), device=logits_NN.device)
     rows, columns = logits_NN.argmax(1) == own, logits_NN.argmax(0) == own
     return torch.cat([rows, columns]).to(logits_NN.dtype).mean()
 
 
 def _require_finite(output: LossOutput, batch: dict[str, Any]) -> None:
-    """Raise NonFiniteLossError unless every term is finite; one host synchronisation when all is well."""
+    """Raise NonFiniteLossError unless every term is finite; one host synchronisation when all is
+    well.
+    """
     values = torch.stack([term.detach() for term in output.terms.values()])
     if bool(torch.isfinite(values).all()):
         return
-    terms = ", ".join(f"{name} is {value}" for name, value in zip(output.terms, values.tolist(), strict=True))
-    tensors = {key: value for key, value in batch.items() if isinstance(value, Tensor) and value.is_floating_point()}
+    terms = ", ".join(
+        f"{name} is {value}" for name, value in zip(output.terms, values.tolist(), strict=True)
+    )
+    tensors = {
+        key: value
+        for key, value in batch.items()
+        if isinstance(value, Tensor) and value.is_floating_point()
+    }
     shapes = ", ".join(f"{key} {list(value.shape)}" for key, value in tensors.items())
     bad_inputs = [key for key, value in tensors.items() if not bool(torch.isfinite(value).all())]
     if bad_inputs:
-        cause = f"Not finite already: {', '.join(bad_inputs)}; lower the learning rate, or the loss scale under fp16."
+        cause = (
+            f"Not finite already: {', '.join(bad_inputs)}; lower the "
+            "learning rate, or the loss scale under fp16."
+        )
     else:
-        cause = "The inputs are finite, so there is a zero vector, a clip without a real token, or no contrast at all."
+        cause = (
+            "The inputs are finite, so there is a zero vector, a clip "
+            "without a real token, or no contrast at all."
+        )
     raise NonFiniteLossError(f"loss: {terms}, over a batch of {shapes}. {cause}")

@@ -1,4 +1,6 @@
-"""Losses of the heads that classify every second: cross-entropy (COIN) and binary cross-entropy (CrossTask)."""
+"""Losses of the heads that classify every second: cross-entropy (COIN) and binary cross-entropy
+(CrossTask).
+"""
 
 from __future__ import annotations
 
@@ -50,4 +52,10 @@ class BCE(Loss):
             logits: float [R, K], real seconds by steps.
             targets: float [1, R, K], 0 or 1.
         """
-        return LossOutput({"binary_cross_entropy": binary_cross_entropy_with_logits(wide(logits), wide(targets[0]))})
+        return LossOutput(
+            {
+                "binary_cross_entropy": binary_cross_entropy_with_logits(
+                    wide(logits), wide(targets[0])
+                )
+            }
+        )

@@ -1,7 +1,9 @@
-"""fairseq's `mmloss`: runs the (possibly distributed) model it is handed, and logs every loss term and the pace.
+"""fairseq's `mmloss`: runs the (possibly distributed) model it is handed, and logs every loss term
+and the pace.
 
-The pace of training: clips and videos per second, TFLOP/s of the towers on real tokens (and their share of the device's
-peak where that is known), the share of time in which training waits for data, memory, minutes left.
+The pace of training: clips and videos per second, TFLOP/s of the towers on real tokens (and their
+share of the device's peak where that is known), the share of time in which training waits for data,
+memory, minutes left.
 """
 
 from __future__ import annotations
@@ -19,12 +21,23 @@ from mmpt.utils.memory import memory_gb
 from mmpt.utils.peak import peak_tflops
 
 logger = get_logger(__name__)
-BOOKKEEPING = ("loss", "ntokens", "nsentences", "sample_size", "videos", "flops", "data_wait", "updates_left")
+BOOKKEEPING = (
+    "loss",
+    "ntokens",
+    "nsentences",
+    "sample_size",
+    "videos",
+    "flops",
+    "data_wait",
+    "updates_left",
+)
 
 
 @register_criterion("mmloss")
 class MMCriterion(FairseqCriterion):
-    """The task's loss as a fairseq criterion; a loss with parameters is trained and saved with the model."""
+    """The task's loss as a fairseq criterion; a loss with parameters is trained and saved with the
+    model.
+    """
 
     def __init__(self, task: Any):
         super().__init__(task)
@@ -37,7 +50,8 @@ class MMCriterion(FairseqCriterion):
     ) -> tuple[torch.Tensor, int, dict[str, Any]]:
         """Return the loss of one batch, its weight (always 1) and what to log.
 
-        The model is the wrapper that fairseq hands in, so that any gradient synchronisation of its own takes part.
+        The model is the wrapper that fairseq hands in, so that any gradient synchronisation of its
+        own takes part.
         """
         batch = self.flatten(sample)
         output = model(**batch)
@@ -49,7 +63,9 @@ class MMCriterion(FairseqCriterion):
         return result.total, 1, log | self._pace(batch)
 
     def _pace(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """What a training batch adds to the account of the run's speed; nothing here waits for the GPU."""
+        """What a training batch adds to the account of the run's speed; nothing here waits for the
+        GPU.
+        """
         if not self.training:
             return {}
         log = dict(self.task.pace())
@@ -59,8 +75,12 @@ class MMCriterion(FairseqCriterion):
             log["flops"] = self.task.model.flops(batch["cmasks"], batch["vmasks"])
         return log
 
-    def load_state_dict(self, state_dict: dict[str, Any] | None, strict: bool = True, assign: bool = False) -> Any:
-        """Load a trained temperature; a checkpoint without one (as all released are) leaves it at its start."""
+    def load_state_dict(
+        self, state_dict: dict[str, Any] | None, strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load a trained temperature; a checkpoint without one (as all released are) leaves it at
+        its start.
+        """
         if state_dict is None:
             logger.info("the checkpoint holds no temperature: it starts at 0.07")
             return None
@@ -98,7 +118,9 @@ def _log_pace(sums: dict[str, Any], num_batches: int) -> None:
             share = 1e12 * peak * World.current().size
             metrics.log_speed("share_of_peak", sums["flops"] / share, priority=94, round=3)
     if "data_wait" in sums:
-        metrics.log_speed("data_wait", sums["data_wait"] / World.current().size, priority=95, round=3)
+        metrics.log_speed(
+            "data_wait", sums["data_wait"] / World.current().size, priority=95, round=3
+        )
     if "updates_left" in sums:
         metrics.log_scalar("_updates_left", sums["updates_left"] / num_batches, weight=0)
         metrics.log_derived("minutes_left", _minutes_left, priority=96)

@@ -1,8 +1,9 @@
-"""The joined batch of all processes, with gradient, so that every process contrasts its clips with everybody's.
+"""The joined batch of all processes, with gradient, so that every process contrasts its clips with
+everybody's.
 
-Every process computes the loss of the joined batch, so all have the same value. Gradients reach each process's own
-rows, times the number of processes that have rows: data-parallel training then takes the mean over these, and what
-comes out is the gradient of the one loss on the joined batch.
+Every process computes the loss of the joined batch, so all have the same value. Gradients reach
+each process's own rows, times the number of processes that have rows: data-parallel training then
+takes the mean over these, and what comes out is the gradient of the one loss on the joined batch.
 """
 
 from __future__ import annotations
@@ -20,15 +21,17 @@ from mmpt.utils.distributed import World
 def join_batches(
     batch: dict[str, Any], names: tuple[str, ...], rows_together: int = 1, *, lends: bool = True
 ) -> dict[str, Any]:
-    """Return `batch` with the tensors called `names` joined along their first axis, in order of rank.
+    """Return `batch` with the tensors called `names` joined along their first axis, in order of
+    rank.
 
-    Every process must take part, at the same step. Rows may differ in number, all else may not. Waits for the device
-    once, to learn the numbers of rows.
+    Every process must take part, at the same step. Rows may differ in number, all else may not.
+    Waits for the device once, to learn the numbers of rows.
 
     Args:
         batch: what the loss is handed.
         names: the tensors to join, those that are there; float or bool, one row per clip.
-        rows_together: how many neighbouring rows make a sequence; none may have rows of two processes.
+        rows_together: how many neighbouring rows make a sequence; none may have rows of two
+            processes.
         lends: False in a process whose batch is not to be trained on: it joins without rows.
     Raises:
         UserError: in every process, when some batch is not a multiple of `rows_together`.
@@ -45,22 +48,32 @@ def join_batches(
     if any(size % rows_together for size in sizes):
         raise UserError(
             "with `loss.gather_negatives` the batch of every process must be a multiple of "
-            f"`loss.sequence_contrast.threshold` ({rows_together}) clips, so that no sequence has clips of two, "
-            f"but they have {sizes} clips; make `dataset.clip_per_video` a multiple of it."
+            f"`loss.sequence_contrast.threshold` ({rows_together}) clips, so that no sequence has "
+            f"clips of two, but they have {sizes} clips; make `dataset.clip_per_video` a multiple "
+            "of it."
         )
-    return batch | {name: _Join.apply(value, sizes, world.rank) for name, value in joined.items()}
+    gathered = dict(batch)
+    for name, value in joined.items():
+        gathered[name] = _Join.apply(value, sizes, world.rank)  # type: ignore[no-untyped-call]
+    return gathered
 
 
 class _Join(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, sizes: list[int], rank: int) -> Tensor:
-        ctx.begin, ctx.num, ctx.num_lending = sum(sizes[:rank]), sizes[rank], sum(size > 0 for size in sizes)
+        ctx.begin, ctx.num, ctx.num_lending = (
+            sum(sizes[:rank]),
+            sizes[rank],
+            sum(size > 0 for size in sizes),
+        )
         sent = rows.to(torch.uint8) if rows.dtype == torch.bool else rows
         padded = sent.new_zeros(max(sizes), *sent.shape[1:])
         padded[: len(sent)] = sent
         received = [torch.empty_like(padded) for _ in sizes]
         dist.all_gather(received, padded)
-        return torch.cat([part[:size] for part, size in zip(received, sizes, strict=True)]).to(rows.dtype)
+        return torch.cat([part[:size] for part, size in zip(received, sizes, strict=True)]).to(
+            rows.dtype
+        )
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:

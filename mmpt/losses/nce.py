@@ -1,7 +1,9 @@
-"""Contrastive losses on pooled states: plain text-video NCE (VideoCLIP), and Norton's clip term with transport targets.
+"""Contrastive losses on pooled states: plain text-video NCE (VideoCLIP), and Norton's clip term
+with transport targets.
 
-Quirks of the released code that its published numbers rest on are the default; an option in `LossConfig` selects the
-paper's form. Legend: B clips, D hidden size; A = video @ text^T, [B, B], rows clips, columns captions.
+Quirks of the released code that its published numbers rest on are the default; an option in
+`LossConfig` selects the paper's form. Legend: B clips, D hidden size; A = video @ text^T, [B, B],
+rows clips, columns captions.
 """
 
 from __future__ import annotations
@@ -14,14 +16,21 @@ from torch.nn.functional import cross_entropy
 
 from mmpt.losses.base import LOSSES, Loss, LossOutput, match_accuracy, symmetric_cross_entropy
 from mmpt.losses.precision import wide
-from mmpt.losses.sequence import States, fused_similarity, paragraph_logits, sequence_length, sequence_problems
+from mmpt.losses.sequence import (
+    States,
+    fused_similarity,
+    paragraph_logits,
+    sequence_length,
+    sequence_problems,
+)
 from mmpt.losses.sinkhorn import transport
 
 POOLED = ("pooled_video", "pooled_text")
 
 
 def rectified_cross_entropy(logits_BB: Tensor, plan_BB: Tensor, beta: float) -> Tensor:
-    """Return the mean over rows of the cross-entropy of `logits_BB` against beta * plan + (1 - beta) * identity.
+    """Return the mean over rows of the cross-entropy of `logits_BB` against beta * plan + (1 -
+    beta) * identity.
 
     Args:
         logits_BB: float [B, B].
@@ -34,7 +43,9 @@ def rectified_cross_entropy(logits_BB: Tensor, plan_BB: Tensor, beta: float) -> 
 
 
 def dot_products(pooled_video: Tensor, pooled_text: Tensor) -> Tensor:
-    """Return A = video @ text^T, [B, B], in float32 or wider; states are not normalised (released and VideoCLIP)."""
+    """Return A = video @ text^T, [B, B], in float32 or wider; states are not normalised (released
+    and VideoCLIP).
+    """
     return wide(pooled_video) @ wide(pooled_text).T
 
 
@@ -46,17 +57,23 @@ class _OneDirection(Loss):
     rows_are_text: bool
 
     def compute(self, *, pooled_video: Tensor, pooled_text: Tensor, **_: Any) -> LossOutput:
-        """Return term `clip_caption` and metric `accuracy`; `pooled_video` and `pooled_text` are float [B, D]."""
+        """Return term `clip_caption` and metric `accuracy`; `pooled_video` and `pooled_text` are
+        float [B, D].
+        """
         logits = dot_products(pooled_video, pooled_text)
         if self.rows_are_text:
             logits = logits.T
         term = cross_entropy(logits, torch.arange(len(logits), device=logits.device))
-        return LossOutput(terms={"clip_caption": term}, metrics={"accuracy": match_accuracy(logits)})
+        return LossOutput(
+            terms={"clip_caption": term}, metrics={"accuracy": match_accuracy(logits)}
+        )
 
 
 @LOSSES.register
 class T2VContraLoss(_OneDirection):
-    """Text to video: each caption must find its clip among the batch. Duplicates in a batch are not masked."""
+    """Text to video: each caption must find its clip among the batch. Duplicates in a batch are not
+    masked.
+    """
 
     rows_are_text = True
 
@@ -70,10 +87,12 @@ class V2TContraLoss(_OneDirection):
 
 @LOSSES.register
 class MMContraLoss(Loss):
-    """Both directions: VideoCLIP's plain loss when `sinkhorn_iterations` is null, else Norton's two terms.
+    """Both directions: VideoCLIP's plain loss when `sinkhorn_iterations` is null, else Norton's two
+    terms.
 
-    The video-paragraph term is left out when `sequence_contrast` or its weight is null. `clip_temperature: paper`
-    divides A by tau in the clip term's softmax (the transport keeps A as it is).
+    The video-paragraph term is left out when `sequence_contrast` or its weight is null.
+    `clip_temperature: paper` divides A by tau in the clip term's softmax (the transport keeps A as
+    it is).
 
     Source: VideoCLIP (arXiv 2109.14084), Eq. 1-3; Norton (arXiv 2401.16702), Eq. 3-7.
     """
@@ -103,23 +122,30 @@ class MMContraLoss(Loss):
 
     @property
     def _clip_uses_temperature(self) -> bool:
-        return self.config.sinkhorn_iterations is not None and self.config.clip_temperature == "paper"
+        return (
+            self.config.sinkhorn_iterations is not None and self.config.clip_temperature == "paper"
+        )
 
     def find_problems(self) -> list[str]:
         """Return the mistakes in `config`, one sentence each."""
         problems = super().find_problems()
         config = self.config
         if config.sinkhorn_iterations is not None and config.beta is None:
-            problems.append("`loss.beta` must be a number from 0 to 1 beside `loss.sinkhorn_iterations`, but is null.")
+            problems.append(
+                "`loss.beta` must be a number from 0 to 1 beside `loss.sinkhorn_iterations`, but "
+                "is null."
+            )
         if self.has_sequence_term:
             problems += sequence_problems(config, self.clip_per_video)
         return problems
 
     def compute(self, **batch: Any) -> LossOutput:
-        """Return terms `clip_caption` and, where configured, `video_paragraph`; metrics `accuracy`, `temperature`.
+        """Return terms `clip_caption` and, where configured, `video_paragraph`; metrics `accuracy`,
+        `temperature`.
 
         Args:
-            batch: the fields of `States`; without a video-paragraph term the two pooled ones are enough.
+            batch: the fields of `States`; without a video-paragraph term the two pooled ones are
+                enough.
         """
         logits = dot_products(batch["pooled_video"], batch["pooled_text"])
         metrics = {"accuracy": match_accuracy(logits)}

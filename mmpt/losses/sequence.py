@@ -1,7 +1,8 @@
-"""Norton's video-paragraph contrast: sequences of clips against sequences of captions, aligned by bucket transport.
+"""Norton's video-paragraph contrast: sequences of clips against sequences of captions, aligned by
+bucket transport.
 
-Legend: B clips, L clips per sequence (`threshold`), S = B / L sequences, D hidden size, T and V token positions; G is
-the fused similarity (rows captions, columns clips), rho the bucket value.
+Legend: B clips, L clips per sequence (`threshold`), S = B / L sequences, D hidden size, T and V
+token positions; G is the fused similarity (rows captions, columns clips), rho the bucket value.
 """
 
 from __future__ import annotations
@@ -15,13 +16,21 @@ from mmpt.config.schema import LossConfig
 from mmpt.errors import UserError
 from mmpt.losses.base import LOSSES, Loss, LossOutput, match_accuracy, symmetric_cross_entropy
 from mmpt.losses.precision import wide
-from mmpt.losses.similarity import bucket_value, min_max, pooled_similarity, sequence_blocks, token_similarity
+from mmpt.losses.similarity import (
+    bucket_value,
+    min_max,
+    pooled_similarity,
+    sequence_blocks,
+    token_similarity,
+)
 from mmpt.losses.sinkhorn import bucket_transport, transport
 from mmpt.losses.tokenscore import MIN_ALPHA
 
 
 class States(NamedTuple):
-    """Both towers' states of a batch of clips and captions; in the masks True is a pooled position."""
+    """Both towers' states of a batch of clips and captions; in the masks True is a pooled
+    position.
+    """
 
     pooled_video: Tensor  # float [B, D], not normalised
     pooled_text: Tensor  # float [B, D]
@@ -37,10 +46,12 @@ class States(NamedTuple):
 
 
 def fused_similarity(config: LossConfig, states: States) -> Tensor:
-    """Return G = (w M + (W1 + W2) / 2) / (w + 1), float32 [B, B]: pooled cosine M and fine-grained scores W1, W2.
+    """Return G = (w M + (W1 + W2) / 2) / (w + 1), float32 [B, B]: pooled cosine M and fine-grained
+    scores W1, W2.
 
-    `similarity_norm: released` first maps each of the three to [0, 1] over the whole batch; `paper` takes them as is.
-    Source: Norton (arXiv 2401.16702), Eq. 5; the fusion weight is from the released code.
+    `similarity_norm: released` first maps each of the three to [0, 1] over the whole batch; `paper`
+    takes them as is. Source: Norton (arXiv 2401.16702), Eq. 5; the fusion weight is from the
+    released code.
     """
     assert config.alpha_lse is not None
     assert config.fusion_weight is not None
@@ -54,7 +65,11 @@ def fused_similarity(config: LossConfig, states: States) -> Tensor:
         masked_outer_sum=config.masked_outer_sum == "released",
     )
     if config.similarity_norm == "released":
-        pooled, text_to_video, video_to_text = min_max(pooled), min_max(text_to_video), min_max(video_to_text)
+        pooled, text_to_video, video_to_text = (
+            min_max(pooled),
+            min_max(text_to_video),
+            min_max(video_to_text),
+        )
     weight = config.fusion_weight
     return (weight * pooled + (text_to_video + video_to_text) / 2) / (weight + 1)
 
@@ -62,8 +77,9 @@ def fused_similarity(config: LossConfig, states: States) -> Tensor:
 def block_transport(config: LossConfig, fused_BB: Tensor) -> Tensor:
     """Return the transport plan of every block of G, [S, S, L, L], without gradient.
 
-    With `prompt_ratio` the plan has a bucket of value rho, else it is plain. `transport_mass: released` rescales each
-    plan to mass L; `paper` leaves it at one per row, less what went into the bucket.
+    With `prompt_ratio` the plan has a bucket of value rho, else it is plain. `transport_mass:
+    released` rescales each plan to mass L; `paper` leaves it at one per row, less what went into
+    the bucket.
 
     Source: Norton, Eq. 4 and the alignable prompt bucket.
     """
@@ -84,7 +100,8 @@ def block_transport(config: LossConfig, fused_BB: Tensor) -> Tensor:
 
 
 def paragraph_logits(config: LossConfig, scale: Tensor, fused_BB: Tensor) -> Tensor:
-    """Return X [S, S]: scale * sum of plan * G over each block (rows caption sequences); gradient through G and scale.
+    """Return X [S, S]: scale * sum of plan * G over each block (rows caption sequences); gradient
+    through G and scale.
 
     Args:
         scale: float scalar, 1 / tau.
@@ -97,10 +114,13 @@ def paragraph_logits(config: LossConfig, scale: Tensor, fused_BB: Tensor) -> Ten
     num_clips, length = len(fused_BB), config.sequence_contrast.threshold
     if num_clips % length:
         raise UserError(
-            "a batch (`dataset.num_video_per_batch` * `dataset.clip_per_video` clips) must be a multiple of "
-            f"`loss.sequence_contrast.threshold` ({length}) clips, but has {num_clips}; change one of the three."
+            "a batch (`dataset.num_video_per_batch` * `dataset.clip_per_video` clips) must be a "
+            f"multiple of `loss.sequence_contrast.threshold` ({length}) clips, but has "
+            f"{num_clips}; change one of the three."
         )
-    return scale * (block_transport(config, fused_BB) * sequence_blocks(fused_BB, length)).sum((-2, -1))
+    return scale * (block_transport(config, fused_BB) * sequence_blocks(fused_BB, length)).sum(
+        (-2, -1)
+    )
 
 
 def sequence_length(config: LossConfig) -> int:
@@ -110,7 +130,9 @@ def sequence_length(config: LossConfig) -> int:
 
 
 def sequence_problems(config: LossConfig, clip_per_video: int | None) -> list[str]:
-    """Return what the video-paragraph term needs beyond the bounds of single keys, one sentence per mistake."""
+    """Return what the video-paragraph term needs beyond the bounds of single keys, one sentence per
+    mistake.
+    """
     sequence = config.sequence_contrast
     if sequence is None:
         return ["`loss.sequence_contrast` must be a section, but is null."]
@@ -127,7 +149,9 @@ def sequence_problems(config: LossConfig, clip_per_video: int | None) -> list[st
         if value is None
     ]
     if config.alpha_lse is not None and 0 < config.alpha_lse < MIN_ALPHA:
-        problems.append(f"`loss.alpha_lse` must be at least {MIN_ALPHA}, but is {config.alpha_lse}.")
+        problems.append(
+            f"`loss.alpha_lse` must be at least {MIN_ALPHA}, but is {config.alpha_lse}."
+        )
     if clip_per_video is not None and sequence.threshold and clip_per_video % sequence.threshold:
         problems.append(
             "`dataset.clip_per_video` must be a multiple of `loss.sequence_contrast.threshold` "
@@ -138,7 +162,9 @@ def sequence_problems(config: LossConfig, clip_per_video: int | None) -> list[st
 
 @LOSSES.register
 class SequenceContrastLoss(Loss):
-    """The video-paragraph term alone, unweighted. Sequences of the same video are negatives of each other."""
+    """The video-paragraph term alone, unweighted. Sequences of the same video are negatives of each
+    other.
+    """
 
     contrasts = True
     needs = States._fields

@@ -1,10 +1,11 @@
 """Entropic optimal transport by Sinkhorn updates, batched, in float32 or wider, without gradient.
 
-Chosen form: potentials are kept as logarithms, and a few updates at a time scale the plan that they give, which never
-leaves the range of float32 and is cheaper than a log-sum-exp for every update. Nothing here waits for a GPU.
+Chosen form: potentials are kept as logarithms, and a few updates at a time scale the plan that they
+give, which never leaves the range of float32 and is cheaper than a log-sum-exp for every update.
+Nothing here waits for a GPU.
 
-Legend: m rows, n columns, `...` batch axes. All masses here count one unit per row, so that a plan of a square matrix
-has rows and columns that sum to 1 (the paper's marginals 1/m and 1/n, times m).
+Legend: m rows, n columns, `...` batch axes. All masses here count one unit per row, so that a plan
+of a square matrix has rows and columns that sum to 1 (the paper's marginals 1/m and 1/n, times m).
 """
 
 from __future__ import annotations
@@ -17,15 +18,18 @@ from torch import Tensor
 from mmpt.losses.precision import wide
 
 UPDATES_PER_PLAN = 4
-"""Pairs of updates that scale one plan. Each update changes a potential by at most a factor of about n, so what a plan
-of 1024 columns lost below float32's 1e-38 stays below 1e-13 of the mass until the next plan is made."""
+"""Pairs of updates that scale one plan. Each update changes a potential by at most a factor of
+about n, so what a plan of 1024 columns lost below float32's 1e-38 stays below 1e-13 of the mass
+until the next plan is made."""
 
 
 @torch.no_grad()
 def log_sinkhorn(kernel: Tensor, log_mu: Tensor, log_nu: Tensor, iterations: int) -> Tensor:
-    """Return the logarithm of the transport plan, [..., m, n]: `iterations` times a row, then a column update.
+    """Return the logarithm of the transport plan, [..., m, n]: `iterations` times a row, then a
+    column update.
 
-    The last update is of the columns, so those match `log_nu` to rounding and the rows match `log_mu` approximately.
+    The last update is of the columns, so those match `log_nu` to rounding and the rows match
+    `log_mu` approximately.
 
     Args:
         kernel: float [..., m, n], similarity divided by the smoothness epsilon.
@@ -50,13 +54,15 @@ def log_sinkhorn(kernel: Tensor, log_mu: Tensor, log_nu: Tensor, iterations: int
 
 @torch.no_grad()
 def transport(similarity: Tensor, iterations: int, epsilon: float = 1.0) -> Tensor:
-    """Return the plan [..., m, n] between uniform marginals: row sums 1 (approximately), column sums m/n.
+    """Return the plan [..., m, n] between uniform marginals: row sums 1 (approximately), column
+    sums m/n.
 
     Args:
         similarity: float [..., m, n], any floating type; half precision is computed in float32.
         iterations: Sinkhorn iterations (50).
         epsilon: smoothness; the smaller, the sharper the plan.
-    Source: Norton, Eq. 7 (clip-caption targets); video-paragraph plan of its ablation without a prompt bucket.
+    Source: Norton, Eq. 7 (clip-caption targets); video-paragraph plan of its ablation without a
+    prompt bucket.
     """
     kernel = wide(similarity) / epsilon
     m, n = kernel.shape[-2:]
@@ -66,11 +72,14 @@ def transport(similarity: Tensor, iterations: int, epsilon: float = 1.0) -> Tens
 
 
 @torch.no_grad()
-def bucket_transport(similarity: Tensor, bucket: Tensor, iterations: int, epsilon: float = 1.0) -> Tensor:
-    """Return the plan [..., m, n] beside a spare row and column of value `bucket`, which take what aligns to nothing.
+def bucket_transport(
+    similarity: Tensor, bucket: Tensor, iterations: int, epsilon: float = 1.0
+) -> Tensor:
+    """Return the plan [..., m, n] beside a spare row and column of value `bucket`, which take what
+    aligns to nothing.
 
-    The padded plan has row sums 1 (bucket row: n) and column sums 1 (bucket column: m); the bucket's part is dropped,
-    so the rows and columns returned sum to at most 1.
+    The padded plan has row sums 1 (bucket row: n) and column sums 1 (bucket column: m); the
+    bucket's part is dropped, so the rows and columns returned sum to at most 1.
 
     Args:
         similarity: float [..., m, n]; half precision is computed in float32.

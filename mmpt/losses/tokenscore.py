@@ -1,11 +1,12 @@
-"""Fine-grained log-sum-exp scores between all captions and all clips, over real tokens only, in tiles.
+"""Fine-grained log-sum-exp scores between all captions and all clips, over real tokens only, in
+tiles.
 
-Chosen form: a tile is all pairs of the real tokens of some neighbouring captions with those of some neighbouring clips.
-One matrix product makes it, it serves both directions, and backward makes it again instead of keeping it; no tensor
-over (caption, clip, token, token) ever exists.
+Chosen form: a tile is all pairs of the real tokens of some neighbouring captions with those of some
+neighbouring clips. One matrix product makes it, it serves both directions, and backward makes it
+again instead of keeping it; no tensor over (caption, clip, token, token) ever exists.
 
-Legend: A captions, B clips, T and V their positions (real and padded), D hidden size; within a tile: y, x real caption
-and clip tokens, a, b captions and clips.
+Legend: A captions, B clips, T and V their positions (real and padded), D hidden size; within a
+tile: y, x real caption and clip tokens, a, b captions and clips.
 """
 
 from __future__ import annotations
@@ -73,14 +74,18 @@ def cut(mask_BN: Tensor, lengths: list[int], tokens_per_part: int) -> list[Part]
 
 
 def unit_tokens(states: Tensor, part: Part, alpha: float = 1) -> tuple[Tensor, Tensor]:
-    """Return the part's tokens divided by their norms and alpha, [tokens, D], and the norms; float32 or wider."""
+    """Return the part's tokens divided by their norms and alpha, [tokens, D], and the norms;
+    float32 or wider.
+    """
     rows = wide(states.flatten(0, 1)[part.tokens])
     norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     return rows.div_(norms * alpha), norms
 
 
 def unit_gradient(unit: Tensor, norms: Tensor, grad_unit: Tensor) -> Tensor:
-    """Return the gradient of the tokens from that of their unit vectors, in the memory of `grad_unit`."""
+    """Return the gradient of the tokens from that of their unit vectors, in the memory of
+    `grad_unit`.
+    """
     along = torch.linalg.vecdot(grad_unit, unit).unsqueeze(1)
     return grad_unit.addcmul_(unit, along, value=-1).div_(norms)
 
@@ -90,9 +95,17 @@ class _TokenScores(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, text: Tensor, text_mask: Tensor, video: Tensor, video_mask: Tensor, alpha: float, tile_bytes: int
+        ctx: Any,
+        text: Tensor,
+        text_mask: Tensor,
+        video: Tensor,
+        video_mask: Tensor,
+        alpha: float,
+        tile_bytes: int,
     ) -> tuple[Tensor, Tensor]:
-        text_parts, video_parts = _cut_both(text_mask, video_mask, tile_bytes // wide_type(text).itemsize)
+        text_parts, video_parts = _cut_both(
+            text_mask, video_mask, tile_bytes // wide_type(text).itemsize
+        )
         ctx.save_for_backward(text, video)
         ctx.parts, ctx.alpha = (text_parts, video_parts), alpha
         sums_t2v = text.new_zeros(len(text), len(video), dtype=wide_type(text))
@@ -114,7 +127,10 @@ class _TokenScores(torch.autograd.Function):
     def backward(ctx: Any, grad_t2v: Tensor, grad_v2t: Tensor) -> tuple[Tensor | None, ...]:
         text, video = ctx.saved_tensors
         text_parts, video_parts = ctx.parts
-        grad_text, grad_video = torch.zeros_like(text, dtype=wide_type(text)), torch.zeros_like(video)
+        grad_text, grad_video = (
+            torch.zeros_like(text, dtype=wide_type(text)),
+            torch.zeros_like(video),
+        )
         rows_of_text, rows_of_video = grad_text.flatten(0, 1), grad_video.flatten(0, 1)
         with torch.autocast(text.device.type, enabled=False):
             for video_part in video_parts:
@@ -131,14 +147,21 @@ class _TokenScores(torch.autograd.Function):
                 rows_of_video[video_part.tokens] = grad_xD.to(video.dtype)
             for text_part in text_parts:
                 unit_yD, norms = unit_tokens(text, text_part)
-                rows_of_text[text_part.tokens] = unit_gradient(unit_yD, norms, rows_of_text[text_part.tokens])
+                rows_of_text[text_part.tokens] = unit_gradient(
+                    unit_yD, norms, rows_of_text[text_part.tokens]
+                )
         return grad_text.to(text.dtype), None, grad_video, None, None, None
 
 
-def _cut_both(text_mask: Tensor, video_mask: Tensor, pairs_per_tile: int) -> tuple[list[Part], list[Part]]:
-    """Cut captions and clips so that a tile has about `pairs_per_tile` pairs of tokens; waits for the device once."""
+def _cut_both(
+    text_mask: Tensor, video_mask: Tensor, pairs_per_tile: int
+) -> tuple[list[Part], list[Part]]:
+    """Cut captions and clips so that a tile has about `pairs_per_tile` pairs of tokens; waits for
+    the device once.
+    """
     lengths = torch.cat([text_mask.sum(1), video_mask.sum(1)]).tolist()
-    rows = max(1, math.isqrt(pairs_per_tile // 2))  # wide tiles: captions are gathered again for each part of clips
+    # Wide tiles: captions are gathered again for each part of clips.
+    rows = max(1, math.isqrt(pairs_per_tile // 2))
     num = len(text_mask)
     return cut(text_mask, lengths[:num], rows), cut(video_mask, lengths[num:], 2 * rows)
 
@@ -148,7 +171,8 @@ def _to_gradients(
 ) -> None:
     """Turn the exponentials of a tile into the gradients of its cosines, in place.
 
-    d t2v_ab / d s_yx = exp_yx / (sum of exp over the tokens of b), and likewise over the tokens of a for v2t.
+    d t2v_ab / d s_yx = exp_yx / (sum of exp over the tokens of b), and likewise over the tokens of
+    a for v2t.
     """
     factor_yb = grad_t2v_ab[text_part.owners].div_(video_part.sum_columns(exp_yx))
     factor_ax = grad_v2t_ab[:, video_part.owners].div_(text_part.sum_rows(exp_yx))
@@ -163,22 +187,28 @@ def token_score_sums(
     alpha: float,
     tile_bytes: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return, for every caption a and clip b, the sums over real tokens of both log-sum-exp directions, two [A, B].
+    """Return, for every caption a and clip b, the sums over real tokens of both log-sum-exp
+    directions, two [A, B].
 
-    t2v_ab = sum_t alpha log sum_v exp(cos(text_at, video_bv) / alpha) over real t and v; v2t_ab with t and v exchanged.
-    First-order gradients with respect to both states; memory beside the gradients is a few tiles. Forward waits for a
-    GPU once, to learn the number of real tokens of every caption and clip; backward never does.
+    t2v_ab = sum_t alpha log sum_v exp(cos(text_at, video_bv) / alpha) over real t and v; v2t_ab
+    with t and v exchanged. First-order gradients with respect to both states; memory beside the
+    gradients is a few tiles. Forward waits for a GPU once, to learn the number of real tokens of
+    every caption and clip; backward never does.
 
     Args:
         text_ATD: float [A, T, D], caption token states; half precision is computed in float32.
-        text_mask_AT: bool [A, T], True = real; a caption or clip without a real token has no finite scores.
+        text_mask_AT: bool [A, T], True = real; a caption or clip without a real token has no finite
+            scores.
         video_BVD: float [B, V, D], clip token states.
         video_mask_BV: bool [B, V].
         alpha: smoothness of the maximum, at least `MIN_ALPHA` in float32.
-        tile_bytes: about how large a tile of token pairs is; the result does not depend on it. None: by device.
+        tile_bytes: about how large a tile of token pairs is; the result does not depend on it.
+            None: by device.
     Source: Norton (arXiv 2401.16702), Eq. 5.
     """
     if tile_bytes is None:
         tile_bytes = CPU_TILE_BYTES if text_ATD.device.type == "cpu" else DEVICE_TILE_BYTES
     text_ATD, video_BVD = text_ATD.contiguous(), video_BVD.contiguous()
-    return _TokenScores.apply(text_ATD, text_mask_AT, video_BVD, video_mask_BV, alpha, tile_bytes)
+    return _TokenScores.apply(  # type: ignore[no-untyped-call]
+        text_ATD, text_mask_AT, video_BVD, video_mask_BV, alpha, tile_bytes
+    )

@@ -200,4 +200,6 @@ def load_s3d(weights: str | Path = S3D_WEIGHTS, words: str | Path | None = None)
 
 
 def _where(name: str) -> str:
-    return f"Get it with `mmpt download s3d`, or put {S3D_SOURCE}/{name} at pretrained_models/{name}."
+    return (
+        f"Get it with `mmpt download s3d`, or put {S3D_SOURCE}/{name} at pretrained_models/{name}."
+    )

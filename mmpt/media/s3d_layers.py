@@ -96,6 +96,7 @@ class SamePool3D(nn.Module):
         return functional.max_pool3d(padded, self.kernel, self.stride, ceil_mode=True)
 
     def extra_repr(self) -> str:
+        """Returns what `print(module)` shows in the parentheses."""
         return f"kernel={self.kernel}, stride={self.stride}"
 
 

@@ -1,4 +1,6 @@
-"""The registry of models: a YAML names a class of it, or a torch module of the user's with the same methods."""
+"""The registry of models: a YAML names a class of it, or a torch module of the user's with the same
+methods.
+"""
 
 from __future__ import annotations
 

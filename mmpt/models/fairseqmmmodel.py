@@ -1,4 +1,6 @@
-"""fairseq's `mmmodel`: holds the model under the name that released checkpoints use, and loads those strictly."""
+"""fairseq's `mmmodel`: holds the model under the name that released checkpoints use, and loads
+those strictly.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ class FairseqMMModel(BaseFairseqModel):
         return self.mmmodel(**batch)
 
     def upgrade_state_dict_named(self, state_dict: dict[str, torch.Tensor], name: str) -> None:
-        """Bring a checkpoint's keys to today's names in place; CheckpointError for anything that does not fit."""
+        """Bring a checkpoint's keys to today's names in place; CheckpointError for anything that
+        does not fit.
+        """
         state, report = adapt_state(state_dict, self.mmmodel, self.source, self.use)
         report.log()
         state_dict.clear()
@@ -50,6 +54,7 @@ class FairseqMMModel(BaseFairseqModel):
 def mmarch(args: Namespace) -> None:
     """The one architecture; everything about the network stands in the YAML.
 
-    fairseq takes `--bf16` for `--tpu` and would look for one; this is the last thing that it asks before it starts.
+    fairseq takes `--bf16` for `--tpu` and would look for one; this is the last thing that it asks
+    before it starts.
     """
     args.tpu = False

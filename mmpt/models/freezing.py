@@ -1,4 +1,6 @@
-"""Which parameters train: the Norton recipe moves LayerNorm only, and tells it by the module's name."""
+"""Which parameters train: the Norton recipe moves LayerNorm only, and tells it by the module's
+name.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,9 @@ from mmpt.errors import ConfigError
 def freeze_all_but_layernorm(model: nn.Module) -> list[str]:
     """Stop the gradient of every parameter whose owning module is not called exactly `LayerNorm`.
 
-    The name decides, not the class: it is the second-last part of the parameter's dotted name. For Norton that leaves
-    78 tensors of 59,904 numbers, the norm of the video token MLP among them. Frozen layers keep their dropout.
+    The name decides, not the class: it is the second-last part of the parameter's dotted name. For
+    Norton that leaves 78 tensors of 59,904 numbers, the norm of the video token MLP among them.
+    Frozen layers keep their dropout.
 
     Returns:
         The names of the parameters that still train, in the model's order.
@@ -27,6 +30,11 @@ def freeze_all_but_layernorm(model: nn.Module) -> list[str]:
     if not trainable:
         raise ConfigError(
             "model.layernorm_only",
-            [f"the model {type(model).__name__} must have modules named `LayerNorm`, but has none; leave the key out."],
+            [
+                (
+                    f"the model {type(model).__name__} must have modules named `LayerNorm`, but "
+                    "has none; leave the key out."
+                )
+            ],
         )
     return trainable

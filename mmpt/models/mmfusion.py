@@ -1,7 +1,8 @@
 """The two-tower model: a video BERT and a text BERT that meet only in the loss (VideoCLIP, Norton).
 
-Legend: N clips, F seconds, I width of the features (512), T text slots, D hidden size. Masks are bool, True = real.
-A clip's `caps` row is [CLS] [SEP] pieces.. [SEP] [PAD]..: the first [SEP] closes the video, the second the text.
+Legend: N clips, F seconds, I width of the features (512), T text slots, D hidden size. Masks are
+bool, True = real. A clip's `caps` row is [CLS] [SEP] pieces.. [SEP] [PAD]..: the first [SEP] closes
+the video, the second the text.
 """
 
 from __future__ import annotations
@@ -35,14 +36,16 @@ Pooled = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 def wrong_axes(model: nn.Module, wanted: str, vfeats: torch.Tensor) -> str:
     """Say that `dataset.aligner` makes batches for another model."""
     return (
-        f"`model.model_cls: {type(model).__name__}` takes {wanted}, but `dataset.aligner` makes features of shape "
-        f"{list(vfeats.shape)}. Take aligner and model from one of the shipped YAMLs."
+        f"`model.model_cls: {type(model).__name__}` takes {wanted}, but `dataset.aligner` makes "
+        f"features of shape {list(vfeats.shape)}. Take aligner and model from one of the shipped "
+        "YAMLs."
     )
 
 
 @MODELS.register
 class MMFusionSeparate(nn.Module):
-    """Video tower of `num_hidden_video_layers` layers and text tower of all of BERT's; similarity is a dot product.
+    """Video tower of `num_hidden_video_layers` layers and text tower of all of BERT's; similarity
+    is a dot product.
 
     Args:
         bert_config: of the text tower; the video tower differs in depth only.
@@ -52,12 +55,19 @@ class MMFusionSeparate(nn.Module):
     """
 
     video_encoder_cls: ClassVar[type[MMBertForEncoder]] = MMBertForEncoder
-    """Class of the video tower, which a YAML's `model.video_encoder_cls` must name if it names one."""
+    """Class of the video tower, which a YAML's `model.video_encoder_cls` must name if it names
+    one.
+    """
     gives: ClassVar[tuple[str, ...]] = tuple(ModelOutput.__annotations__)
     """Names of what `forward` returns; a loss says what it needs under `needs`."""
 
     def __init__(
-        self, bert_config: BertConfig, *, num_hidden_video_layers: int, max_video_len: int, packed: bool = False
+        self,
+        bert_config: BertConfig,
+        *,
+        num_hidden_video_layers: int,
+        max_video_len: int,
+        packed: bool = False,
     ):
         super().__init__()
         self.packed = packed
@@ -70,16 +80,22 @@ class MMFusionSeparate(nn.Module):
         self.text_encoder = BertModel(bert_config)
 
     @classmethod
-    def from_config(cls, dataset: DatasetConfig, model: ModelConfig, *, pretrained: bool) -> MMFusionSeparate:
+    def from_config(
+        cls, dataset: DatasetConfig, model: ModelConfig, *, pretrained: bool
+    ) -> MMFusionSeparate:
         """Build the model that a YAML describes.
 
         Args:
-            pretrained: start from BERT's weights; False leaves them random, for a checkpoint to be loaded.
+            pretrained: start from BERT's weights; False leaves them random, for a checkpoint to be
+                loaded.
         Raises:
             ConfigError: keys are missing or do not fit the model or each other.
             CheckpointError: BERT cannot be read.
         """
-        if problems := [*_missing_keys(dataset, model), *_foreign_encoders(model, cls.video_encoder_cls)]:
+        if problems := [
+            *_missing_keys(dataset, model),
+            *_foreign_encoders(model, cls.video_encoder_cls),
+        ]:
             raise ConfigError(cls.__name__, problems)
         assert dataset.bert_name
         assert dataset.max_video_len
@@ -101,7 +117,9 @@ class MMFusionSeparate(nn.Module):
         return fusion
 
     def start_from(self, bert: BertModel) -> None:
-        """Copy `bert` into the text tower and its first layers into the video tower; `videomlp` stays fresh."""
+        """Copy `bert` into the text tower and its first layers into the video tower; `videomlp`
+        stays fresh.
+        """
         weights = bert.state_dict()
         self.text_encoder.load_state_dict(weights)
         tower = self.video_encoder.bert
@@ -123,7 +141,9 @@ class MMFusionSeparate(nn.Module):
 
     @torch.no_grad()
     def flops(self, cmasks: torch.Tensor, vmasks: torch.Tensor) -> torch.Tensor:
-        """Return the operations of a training step on clips with these masks, bool [.., T] and [.., F], as a scalar."""
+        """Return the operations of a training step on clips with these masks, bool [.., T] and [..,
+        F], as a scalar.
+        """
         video = tower_flops(self.video_encoder.bert, vmasks.sum(-1) + 2)
         return video + tower_flops(self.text_encoder, cmasks.sum(-1) - 1)
 
@@ -161,8 +181,8 @@ class MMFusionSeparate(nn.Module):
             vfeats: float [N, F, I].
             vmasks: bool [N, F].
             caps: int64 [N, T]; only the first two ids are read.
-            cmasks: bool [N, T]; the first two say whether [CLS] and [SEP] may be attended to. (One that may not is
-                pooled all the same; its state is zero if `packed`.)
+            cmasks: bool [N, T]; the first two say whether [CLS] and [SEP] may be attended to. (One
+                that may not is pooled all the same; its state is zero if `packed`.)
             output_hidden_states: return the states only, those of padding too.
         Returns:
             pooled [N, D], states [N, F + 2, D] and pooling mask bool [N, F + 2]; or the states.
@@ -208,15 +228,15 @@ class MMFusionSeparate(nn.Module):
         pooled_positions = torch.cat([torch.zeros_like(cmasks[:, :1]), cmasks[:, 2:]], dim=1)
         return masked_mean(states, pooled_positions), states, pooled_positions
 
-    def _encode_text(self, ids_NT: torch.Tensor, mask_NT: torch.Tensor, *, packed: bool) -> torch.Tensor:
+    def _encode_text(
+        self, ids_NT: torch.Tensor, mask_NT: torch.Tensor, *, packed: bool
+    ) -> torch.Tensor:
         if not packed:
             return self.text_encoder(input_ids=ids_NT, attention_mask=mask_NT).last_hidden_state
         positions = torch.arange(ids_NT.shape[1], device=ids_NT.device).expand_as(ids_NT)
         return run_packed(self.text_encoder, mask_NT, positions, input_ids=ids_NT)
 
-    def _in_chunks(
-        self, run: Callable[..., torch.Tensor], *inputs_N: torch.Tensor
-    ) -> torch.Tensor:
+    def _in_chunks(self, run: Callable[..., torch.Tensor], *inputs_N: torch.Tensor) -> torch.Tensor:
         """Run a tower on inputs [N, ...], some clips at a time."""
         num_clips, device = len(inputs_N[0]), inputs_N[0].device
         if torch.is_grad_enabled():
@@ -226,16 +246,24 @@ class MMFusionSeparate(nn.Module):
         return chunk.retry(lambda: run_chunks(run, chunk.size(num_clips, device), *inputs_N))
 
     def forward(
-        self, caps: torch.Tensor, cmasks: torch.Tensor, vfeats: torch.Tensor, vmasks: torch.Tensor, **_: Any
+        self,
+        caps: torch.Tensor,
+        cmasks: torch.Tensor,
+        vfeats: torch.Tensor,
+        vmasks: torch.Tensor,
+        **_: Any,
     ) -> ModelOutput:
-        """Run both towers on a batch (see `forward_video` and `forward_text`); its other entries are not read.
+        """Run both towers on a batch (see `forward_video` and `forward_text`); its other entries
+        are not read.
 
         Raises:
             ConfigError: the batch is a whole video.
         """
         if vfeats.ndim != 3:
             raise ConfigError("model", [wrong_axes(self, "clips, float [N, F, I]", vfeats)])
-        pooled_video, video_outputs, video_mask_outputs = self.forward_video(vfeats, vmasks, caps, cmasks)
+        pooled_video, video_outputs, video_mask_outputs = self.forward_video(
+            vfeats, vmasks, caps, cmasks
+        )
         pooled_text, text_outputs, text_mask_outputs = self.forward_text(caps, cmasks)
         return {
             "pooled_video": pooled_video,
@@ -260,8 +288,8 @@ def _foreign_encoders(model: ModelConfig, video_encoder_cls: type[MMBertForEncod
     problems = []
     if model.mm_encoder_cls is not None:
         problems.append(
-            f"`model.mm_encoder_cls` must be null, but is `{model.mm_encoder_cls}`: single-encoder (VLM) models are "
-            "not part of this framework."
+            f"`model.mm_encoder_cls` must be null, but is `{model.mm_encoder_cls}`: single-encoder "
+            "(VLM) models are not part of this framework."
         )
     for key, ours in (("video_encoder_cls", video_encoder_cls), ("text_encoder_cls", BertModel)):
         if (named := getattr(model, key)) not in (None, ours.__name__):
@@ -275,14 +303,17 @@ def _unfit_sizes(dataset: DatasetConfig, model: ModelConfig, bert: BertConfig) -
     problems = []
     if model.num_hidden_video_layers > bert.num_hidden_layers:
         problems.append(
-            f"`model.num_hidden_video_layers` must be at most the {bert.num_hidden_layers} layers of "
-            f"{dataset.bert_name}, but is {model.num_hidden_video_layers}."
+            f"`model.num_hidden_video_layers` must be at most the {bert.num_hidden_layers} layers "
+            f"of {dataset.bert_name}, but is {model.num_hidden_video_layers}."
         )
     positions = {"dataset.max_video_len + 2": dataset.max_video_len + 2}
     if dataset.max_len is not None:
         positions["dataset.max_len - dataset.max_video_len - 1"] = dataset.max_text_len - 1
     problems += [
-        f"`{what}` must be at most the {bert.max_position_embeddings} positions of {dataset.bert_name}, but is {count}."
+        (
+            f"`{what}` must be at most the {bert.max_position_embeddings} positions of "
+            f"{dataset.bert_name}, but is {count}."
+        )
         for what, count in positions.items()
         if count > bert.max_position_embeddings
     ]

@@ -132,9 +132,8 @@ def packed_attention(
     queries, keys, values = (heads[0].split(sizes, dim=1) for heads in (query, key, value))
     parts = []
     for run, *heads in zip(runs, queries, keys, values, strict=True):
-        q, k, v = (
-            x.unflatten(1, (run.rows, run.length)).transpose(0, 1) for x in heads
-        )  # [rows, H, length, d]
+        # Each is [rows, H, length, d].
+        q, k, v = (x.unflatten(1, (run.rows, run.length)).transpose(0, 1) for x in heads)
         attended = scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling)
         parts.append(attended.transpose(1, 2).flatten(0, 1))
     return torch.cat(parts)[None], None

@@ -6,7 +6,8 @@ import torch
 
 
 def masked_mean(hidden_NPD: torch.Tensor, mask_NP: torch.Tensor) -> torch.Tensor:
-    """Return the mean [N, D] of the positions where the mask is True, weighted in the dtype of `hidden_NPD`.
+    """Return the mean [N, D] of the positions where the mask is True, weighted in the dtype of
+    `hidden_NPD`.
 
     Args:
         hidden_NPD: float states.

@@ -1,4 +1,5 @@
-"""S3D features to BERT-sized tokens; the order of its layers is VideoCLIP's, whose checkpoints fix the names.
+"""S3D features to BERT-sized tokens; the order of its layers is VideoCLIP's, whose checkpoints fix
+the names.
 
 Legend: I width of the features (512), D hidden size.
 """
@@ -10,7 +11,8 @@ from torch import nn
 
 
 class VideoTokenMLP(nn.Module):
-    """Linear, GELU, LayerNorm, Linear: the activation stands before the norm, and the norm's epsilon is 1e-5.
+    """Linear, GELU, LayerNorm, Linear: the activation stands before the norm, and the norm's
+    epsilon is 1e-5.
 
     Args:
         input_dim: I.
@@ -28,6 +30,8 @@ class VideoTokenMLP(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, vfeats: torch.Tensor) -> torch.Tensor:
-        """Return tokens [..., D] of features [..., I]; features of another float type (float16 on disk) are cast."""
+        """Return tokens [..., D] of features [..., I]; features of another float type (float16 on
+        disk) are cast.
+        """
         hidden = nn.functional.gelu(self.linear1(vfeats.to(self.linear1.weight.dtype)))
         return self.linear2(self.LayerNorm(hidden))

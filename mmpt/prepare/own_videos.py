@@ -1,7 +1,8 @@
-"""Pure decisions about a folder of one's own videos: which captions belong to which, the split, and settings that fit.
+"""Pure decisions about a folder of one's own videos: which captions belong to which, the split, and
+settings that fit.
 
-Validation needs a whole batch of videos too, so a small collection gets small batches: an eighth of the videos, at most
-the recipe's 64.
+Validation needs a whole batch of videos too, so a small collection gets small batches: an eighth of
+the videos, at most the recipe's 64.
 """
 
 from __future__ import annotations
@@ -14,10 +15,15 @@ from typing import Any, NamedTuple
 from mmpt.errors import DataError
 from mmpt.utils.rng import stable_seed
 
-LANGUAGE = re.compile(r"\.[A-Za-z]{2,3}(-[A-Za-z0-9]+)*$")  # `.en`, `.en-US`, `.en-orig`, as downloaders append
+# `.en`, `.en-US`, `.en-orig`, as downloaders append.
+LANGUAGE = re.compile(r"\.[A-Za-z]{2,3}(-[A-Za-z0-9]+)*$")
 SUFFIXES = (".vtt", ".srt", ".json")  # in order of preference
 MAX_BATCH = {"norton": 64, "videoclip": 32}  # videos per batch in the recipes
-CANDIDATES_PER_VIDEO = {"norton": 3, "videoclip": 2}  # num_cands / num_video_per_batch in the recipes
+# Num_cands / num_video_per_batch in the recipes.
+CANDIDATES_PER_VIDEO = {
+    "norton": 3,
+    "videoclip": 2,
+}
 BATCH_SHARE = 8  # the split must hold so many batches
 MAX_CENTROIDS, EXAMPLES_PER_CENTROID = 512, 48
 MAX_WARMUP, WARMUP_SHARE = 1000, 10
@@ -33,9 +39,11 @@ class Pairs(NamedTuple):
 
 
 def pair_captions(ids: Sequence[str], files: Sequence[Path]) -> Pairs:
-    """Give every video its caption file: of its own name, or its name and a language as in `<id>.en.vtt`.
+    """Give every video its caption file: of its own name, or its name and a language as in
+    `<id>.en.vtt`.
 
-    Where a video has several, the exact name comes first, then `.vtt`, `.srt`, `.json`, then the alphabet.
+    Where a video has several, the exact name comes first, then `.vtt`, `.srt`, `.json`, then the
+    alphabet.
 
     Args:
         ids: video ids.
@@ -57,7 +65,9 @@ def pair_captions(ids: Sequence[str], files: Sequence[Path]) -> Pairs:
 
 
 def batch_videos(num_videos: int, recipe: str) -> int:
-    """Return V, the videos of a batch: an eighth of all, at least 2 where there are 4, at most the recipe's."""
+    """Return V, the videos of a batch: an eighth of all, at least 2 where there are 4, at most the
+    recipe's.
+    """
     least = 2 if num_videos >= 4 else 1
     return min(max(num_videos // BATCH_SHARE, least), MAX_BATCH[recipe])
 
@@ -75,16 +85,21 @@ def split_ids(ids: Sequence[str], val_share: float, batch: int) -> tuple[list[st
     """
     if len(ids) < 2:
         raise DataError(
-            f"at least 2 videos with captions are needed, one to train on and one to validate on, but there are "
-            f"{len(ids)}."
+            "at least 2 videos with captions are needed, one to train on and one to validate on, "
+            f"but there are {len(ids)}."
         )
     num_val = min(max(round(val_share * len(ids)), batch), len(ids) - batch)
     held_out = set(sorted(ids, key=lambda name: stable_seed("held out", name))[:num_val])
-    return [name for name in ids if name not in held_out], [name for name in ids if name in held_out]
+    return [name for name in ids if name not in held_out], [
+        name for name in ids if name in held_out
+    ]
 
 
-def fitting_settings(num_train: int, batch: int, recipe: str, max_epoch: int) -> dict[str, dict[str, Any]]:
-    """Return the settings that depend on the number of videos, as `dataset`, `optimization`, `common`, `retrieval`.
+def fitting_settings(
+    num_train: int, batch: int, recipe: str, max_epoch: int
+) -> dict[str, dict[str, Any]]:
+    """Return the settings that depend on the number of videos, as `dataset`, `optimization`,
+    `common`, `retrieval`.
 
     Args:
         num_train: training videos.
@@ -100,14 +115,21 @@ def fitting_settings(num_train: int, batch: int, recipe: str, max_epoch: int) ->
             "centroids": max(1, min(MAX_CENTROIDS, num_train // EXAMPLES_PER_CENTROID)),
         },
         "common": {"log_interval": max(1, min(MAX_LOG_INTERVAL, per_epoch // 2))},
-        "optimization": {"warmup_updates": max(1, min(MAX_WARMUP, per_epoch * max_epoch // WARMUP_SHARE))},
+        "optimization": {
+            "warmup_updates": max(1, min(MAX_WARMUP, per_epoch * max_epoch // WARMUP_SHARE))
+        },
     }
 
 
 def run_yaml(
-    base: str, paths: Mapping[str, str], settings: Mapping[str, dict[str, Any]], save_dir: str, model: dict[str, Any],
-    *, from_scratch: bool,
-) -> dict[str, Any]:  # fmt: skip
+    base: str,
+    paths: Mapping[str, str],
+    settings: Mapping[str, dict[str, Any]],
+    save_dir: str,
+    model: dict[str, Any],
+    *,
+    from_scratch: bool,
+) -> dict[str, Any]:
     """Return the mapping of a training YAML that includes `base`.
 
     Args:

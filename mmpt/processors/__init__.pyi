@@ -10,7 +10,12 @@ from .base import (
     VideoReader,
 )
 from .downstream import DSAligner, TextProcessor, VideoProcessor
-from .how2 import How2MetaProcessor, ShardedHow2MetaProcessor, ShardedTextProcessor, ShardedVideoProcessor
+from .how2 import (
+    How2MetaProcessor,
+    ShardedHow2MetaProcessor,
+    ShardedTextProcessor,
+    ShardedVideoProcessor,
+)
 from .how2_retri import (
     ShardedHow2VideoRetriMetaProcessor,
     ShardedVideoRetriTextProcessor,

@@ -1,7 +1,8 @@
-"""What every processor is: a class built from (`DatasetConfig`, `Split`), and the registries that YAML names look up.
+"""What every processor is: a class built from (`DatasetConfig`, `Split`), and the registries that
+YAML names look up.
 
-The four parts of an item are a meta processor (index -> keys), a video reader (key -> features), a text reader
-(key -> captions) and an aligner (all of them -> tensors).
+The four parts of an item are a meta processor (index -> keys), a video reader (key -> features), a
+text reader (key -> captions) and an aligner (all of them -> tensors).
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ class Processor:
         """Return `dataset.<key>`; ConfigError when it is not set."""
         value = getattr(self.config, key)
         if not value:
-            raise ConfigError("dataset", [f"`dataset.{key}` must be set for {type(self).__name__}, but is not."])
+            raise ConfigError(
+                "dataset", [f"`dataset.{key}` must be set for {type(self).__name__}, but is not."]
+            )
         return value
 
     def need_int(self, key: str, at_least: int = 1) -> int:
@@ -39,7 +42,10 @@ class Processor:
         value = getattr(self.config, key)
         if value is None or value < at_least:
             found = "is not set" if value is None else f"is {value}"
-            problem = f"`dataset.{key}` must be at least {at_least} for {type(self).__name__}, but {found}."
+            problem = (
+                f"`dataset.{key}` must be at least {at_least} "
+                f"for {type(self).__name__}, but {found}."
+            )
             raise ConfigError("dataset", [problem])
         return value
 
@@ -58,7 +64,11 @@ class MetaProcessor(Processor):
 
     def list_path(self) -> str:
         """Return the split's list or annotation file."""
-        return self.need_str({Split.TRAIN: "train_path", Split.VALID: "val_path", Split.TEST: "test_path"}[self.split])
+        return self.need_str(
+            {Split.TRAIN: "train_path", Split.VALID: "val_path", Split.TEST: "test_path"}[
+                self.split
+            ]
+        )
 
 
 class VideoReader(Processor, ABC):
@@ -69,7 +79,9 @@ class VideoReader(Processor, ABC):
         """Return float [seconds, 512], or a list of them for a list of keys."""
 
     def has(self, key: Any) -> bool:
-        """Say whether there are features for `key`; a cheap look, which those may deny that have nothing to look at."""
+        """Say whether there are features for `key`; a cheap look, which those may deny that have
+        nothing to look at.
+        """
         return True
 
 
@@ -78,22 +90,28 @@ class TextReader(Processor, ABC):
 
     @abstractmethod
     def __call__(self, key: Any) -> Any:
-        """Return `Captions`, a list of them for a list of keys, or a flat list of word-piece ids."""
+        """Return `Captions`, a list of them for a list of keys, or a flat list of word-piece
+        ids.
+        """
 
 
 class ItemAligner(Processor, ABC):
     """Makes the tensors of an item."""
 
     clip_axes: ClassVar[int] = 0
-    """Leading axes of an item over which there is one clip each: 1 for the clips of a video, 2 for videos and clips.
+    """Leading axes of an item over which there is one clip each: 1 for the clips of a video, 2 for
+    videos and clips.
 
-    The task merges them with the batch's own axis. With 0 the model gets a batch as it was collated.
+    The task merges them with the batch's own axis. With 0 the model gets a batch as it was
+    collated.
     """
     fills_batch: ClassVar[bool] = False
     """True when items have sizes of their own, so that a batch can hold but one."""
 
     @abstractmethod
-    def __call__(self, video_key: Any, video_feature: Any, text_feature: Any, rng: random.Random) -> ClipBatch:
+    def __call__(
+        self, video_key: Any, video_feature: Any, text_feature: Any, rng: random.Random
+    ) -> ClipBatch:
         """Return the tensors; every draw comes from `rng`."""
 
 

@@ -50,9 +50,8 @@ class VideoProcessor(VideoReader):
                 f"{path}: features must be floats of shape [seconds, {FEATURE_DIM}], but are "
                 f"{feature.dtype} of shape {list(feature.shape)}. Extract them with S3D."
             )
-        return feature.astype(
-            feature.dtype.newbyteorder("="), copy=False
-        )  # torch knows no other order of bytes
+        # Torch knows no other order of bytes.
+        return feature.astype(feature.dtype.newbyteorder("="), copy=False)
 
     def has(self, key: Any) -> bool:
         """Returns True if the video's file exists."""

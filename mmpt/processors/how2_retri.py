@@ -1,8 +1,8 @@
 """HowTo100M in batches: one item is a batch of V videos, planned by retrieval or at random.
 
 Without retrieval, V consecutive videos of a list or of a shuffled list are one batch. The number of
-batches is rounded down to a multiple of 8, as in the released code, which ran on 8 GPUs. A list that
-is too short for 8 batches keeps every whole batch. Retrieved plans are used as they are.
+batches is rounded down to a multiple of 8, as in the released code, which ran on 8 GPUs. A list
+that is too short for 8 batches keeps every whole batch. Retrieved plans are used as they are.
 """
 
 from __future__ import annotations

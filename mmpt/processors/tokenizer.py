@@ -156,7 +156,9 @@ def _check_vocabulary(folder: Path, config: dict[str, Any], tokenizer: Any) -> N
 
 
 def _check_folder(folder: Path) -> dict[str, Any]:
-    """Returns the entries of config.json; DataError if it or the vocabulary is missing or damaged."""
+    """Returns the entries of config.json; DataError if it or the vocabulary is missing or
+    damaged.
+    """
     missing = [] if (folder / "config.json").is_file() else ["config.json"]
     if not any((folder / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
         missing.append("vocab.txt")

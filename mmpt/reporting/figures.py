@@ -233,9 +233,8 @@ def _svg(figure: Figure, title: str) -> str:
     """Returns the figure as an `<svg>` element for a page: tips become titles, other names go."""
     buffer = io.StringIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "Glyph"
-        )  # matplotlib's font has few; the browser's have more
+        # Matplotlib's font has few; the browser's have more.
+        warnings.filterwarnings("ignore", "Glyph")
         figure.savefig(
             buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
         )

@@ -78,9 +78,8 @@ def read_picture(path: str | Path, time_s: float | None = None, height: int = HE
         start_s = (container.start_time or 0) / av.time_base
         if time_s is None:
             time_s = (container.duration or 0) / av.time_base / 2
-        container.seek(
-            round((start_s + time_s) * av.time_base)
-        )  # to the last full picture before it
+        # To the last full picture before it.
+        container.seek(round((start_s + time_s) * av.time_base))
         shown = None
         for frame in container.decode(stream):
             if shown is not None and frame.time is not None and frame.time - start_s > time_s:

@@ -1,4 +1,6 @@
-"""What a report is about: the rows of one scoring, what the best checkpoint predicted, and where to look for more."""
+"""What a report is about: the rows of one scoring, what the best checkpoint predicted, and where to
+look for more.
+"""
 
 from __future__ import annotations
 
@@ -41,13 +43,19 @@ class Run:
     @property
     def columns(self) -> dict[str, Results]:
         """`chance` and a column per checkpoint, in the order of scoring."""
-        return {"chance": self.chance} | {name: row["metrics"] for name, row in zip(self.names, self.rows, strict=True)}
+        return {"chance": self.chance} | {
+            name: row["metrics"] for name, row in zip(self.names, self.rows, strict=True)
+        }
 
     @property
     def coverage(self) -> str:
         """How much of the test set was scored, or nothing if all of it was."""
         scored, whole = len(self.positions), len(self.dataset)
-        return f"scored on {scored} of {whole} test items: the others have no features" if scored < whole else ""
+        return (
+            f"scored on {scored} of {whole} test items: the others have no features"
+            if scored < whole
+            else ""
+        )
 
     def item(self, place: int) -> tuple[Any, Any]:
         """Return video key and text key of one item of the outputs."""

@@ -61,7 +61,10 @@ def whole_video_sections(
 
 
 def _mistaken(
-    metric: WholeVideoMetric, outputs: Outputs, videos: Sequence[str], first_captions: Sequence[str]
+    metric: WholeVideoMetric[Outputs],
+    outputs: Outputs,
+    videos: Sequence[str],
+    first_captions: Sequence[str],
 ) -> Section:
     text_ND, video_MD, lengths = metric.vectors(outputs)
     title, ways = "Whole videos mistaken", [way for way in metric.ways if way.prefix in _PUBLISHED]

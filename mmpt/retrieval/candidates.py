@@ -133,9 +133,14 @@ def refresh_plan(
         logger.info(
             "epoch %d: %d batches (%d short), cosine within a batch %.3f (at random %.3f), "
             "%.1f%% of %d videos covered",
-            epoch, len(batches), num_short, hardness.mean_cosine, hardness.random_mean_cosine,
-            100 * hardness.coverage, len(ids),
-        )  # fmt: skip
+            epoch,
+            len(batches),
+            num_short,
+            hardness.mean_cosine,
+            hardness.random_mean_cosine,
+            100 * hardness.coverage,
+            len(ids),
+        )
         listed = [tuple(ids[position] for position in batch) for batch in batches]
     return Plan(epoch, fingerprint, len(ids), tuple(listed), hardness)
 

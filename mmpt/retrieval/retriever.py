@@ -149,8 +149,11 @@ class VectorRetriever:
         if num_lists < self.cent:
             logger.warning(
                 "%d vectors are too few to train %d lists (%d vectors each); training %d lists",
-                len(self), self.cent, MIN_EXAMPLES_PER_CENTROID, num_lists,
-            )  # fmt: skip
+                len(self),
+                self.cent,
+                MIN_EXAMPLES_PER_CENTROID,
+                num_lists,
+            )
         training_nD = self._training_vectors(num_lists)
         # float16 vectors are stored as they are, in half the memory.
         plain = "SQfp16" if self._vectors_ND.dtype == np.float16 else "Flat"
@@ -169,8 +172,11 @@ class VectorRetriever:
         faiss_index.fill_index(self.index, blocks)
         logger.info(
             "index of %d vectors: %d lists, trained in %.1f s, filled in %.1f s",
-            len(self), num_lists, trained - begin, time.monotonic() - trained,
-        )  # fmt: skip
+            len(self),
+            num_lists,
+            trained - begin,
+            time.monotonic() - trained,
+        )
 
     def search(self, queries_mD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the k nearest vectors of every query.

@@ -60,8 +60,8 @@ def meta_path(vfeat_dir: str | Path, split: Split) -> Path:
         if path.is_file():
             return path
     raise DataError(
-        f"{vfeat_dir}: neither {ours.name} nor {released.name} is there. `dataset.vfeat_dir` must be a folder of "
-        "packed features: run `mmpt pack`, or correct the path."
+        f"{vfeat_dir}: neither {ours.name} nor {released.name} is there. `dataset.vfeat_dir` must "
+        "be a folder of packed features: run `mmpt pack`, or correct the path."
     )
 
 

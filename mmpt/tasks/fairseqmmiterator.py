@@ -1,4 +1,6 @@
-"""fairseq's epoch iterator for planned batches: plans when the epoch begins, and names the plan in checkpoints."""
+"""fairseq's epoch iterator for planned batches: plans when the epoch begins, and names the plan in
+checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,11 @@ logger = get_logger(__name__)
 
 @cache
 def keep_inherited_memory_shared() -> None:
-    """Let processes that this one forks, as loader workers are, never collect what they have inherited.
+    """Let processes that this one forks, as loader workers are, never collect what they have
+    inherited.
 
-    A collection writes into every object that it visits, and so gives each worker a copy of the pages of all modules.
+    A collection writes into every object that it visits, and so gives each worker a copy of the
+    pages of all modules.
     """
     os.register_at_fork(after_in_child=gc.freeze)
 
@@ -32,7 +36,9 @@ class WaitingIterator(CountingIterator):
     def __init__(self, batches: CountingIterator):
         super().__init__(batches, start=batches.n, total=len(batches))
         self.waited_s = 0.0
-        """Seconds since this was last set to 0; with `update_freq`, an update takes several batches at once."""
+        """Seconds since this was last set to 0; with `update_freq`, an update takes several batches
+        at once.
+        """
 
     def __next__(self) -> Any:
         begin = time.perf_counter()
@@ -44,12 +50,13 @@ class WaitingIterator(CountingIterator):
 class PlannedBatchIterator(EpochBatchIterator):
     """One epoch of a data set whose batches are planned at the moment they are first needed.
 
-    fairseq makes one of these per epoch, because the data set says that iterators must not be reused. Loader workers
-    start after the plan is set, so that they hold this epoch's batches.
+    fairseq makes one of these per epoch, because the data set says that iterators must not be
+    reused. Loader workers start after the plan is set, so that they hold this epoch's batches.
 
     Args:
         dataset: training set whose length and items follow its plan.
-        plan: called as plan(epoch, identity of the plan to go on with, or None); sets the plan, returns its identity.
+        plan: called as plan(epoch, identity of the plan to go on with, or None); sets the plan,
+            returns its identity.
         batch_size: items per batch (1 in pre-training).
         others: as for `EpochBatchIterator`.
     """
@@ -69,10 +76,19 @@ class PlannedBatchIterator(EpochBatchIterator):
         self._plan_identity: str | None = None
         self._wanted: str | None = None
         self._dummy = dataset.collater([dataset[0]])
-        super().__init__(dataset, dataset.collater, self._make_batches, epoch=epoch, persistent_workers=False, **kwargs)
+        super().__init__(
+            dataset,
+            dataset.collater,
+            self._make_batches,
+            epoch=epoch,
+            persistent_workers=False,
+            **kwargs,
+        )
 
     def _make_batches(self, dataset: FairseqMMDataset, epoch: int) -> list[list[int]]:
-        """Plan the epoch unless that is done, and cut the plan into batches. fairseq calls this once, when needed."""
+        """Plan the epoch unless that is done, and cut the plan into batches. fairseq calls this
+        once, when needed.
+        """
         if self._plan_identity is None:
             self._plan_identity = self._plan(epoch, self._wanted)
         return dataset.batch_by_size(dataset.ordered_indices(), max_sentences=self._batch_size)
@@ -92,7 +108,9 @@ class PlannedBatchIterator(EpochBatchIterator):
 
     @property
     def first_batch(self) -> dict[str, Any]:
-        """A batch for fairseq's dummy steps; taken before the plan, since only its shape matters."""
+        """A batch for fairseq's dummy steps; taken before the plan, since only its shape
+        matters.
+        """
         return self._dummy
 
     def state_dict(self) -> dict[str, Any]:
@@ -100,22 +118,34 @@ class PlannedBatchIterator(EpochBatchIterator):
         return {**super().state_dict(), "plan": self._plan_identity, "num_shards": self.num_shards}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue an interrupted epoch on its own plan; when that plan is gone, start the epoch again."""
+        """Continue an interrupted epoch on its own plan; when that plan is gone, start the epoch
+        again.
+        """
         self._wanted = state_dict.get("plan")
         if state_dict.get("iterations_in_epoch", 0) > 0:
             self._plan_identity = self._plan(state_dict["epoch"], self._wanted)
             if self._plan_identity != self._wanted:
-                logger.warning("the plan that epoch %d was training on is gone: it starts again", state_dict["epoch"])
+                logger.warning(
+                    "the plan that epoch %d was training on is gone: it starts again",
+                    state_dict["epoch"],
+                )
                 state_dict = {**state_dict, "iterations_in_epoch": 0}
             state_dict = self._for_this_many_processes(state_dict)
         super().load_state_dict(state_dict)
 
     def _for_this_many_processes(self, state_dict: dict[str, Any]) -> dict[str, Any]:
-        """Count the batches that are done in steps of today's number of processes; a part of a step is done again."""
-        before, done = state_dict.get("num_shards", self.num_shards), state_dict["iterations_in_epoch"]
+        """Count the batches that are done in steps of today's number of processes; a part of a step
+        is done again.
+        """
+        before, done = (
+            state_dict.get("num_shards", self.num_shards),
+            state_dict["iterations_in_epoch"],
+        )
         if before == self.num_shards:
             return state_dict
         logger.warning(
-            "the run had %d processes and has %d now: the epoch goes on accordingly", before, self.num_shards
+            "the run had %d processes and has %d now: the epoch goes on accordingly",
+            before,
+            self.num_shards,
         )
         return {**state_dict, "iterations_in_epoch": done * before // self.num_shards}

@@ -1,7 +1,9 @@
-"""fairseq's `mmtask`: reads the YAML, hands fairseq its data sets, and plans each epoch when its batches are asked for.
+"""fairseq's `mmtask`: reads the YAML, hands fairseq its data sets, and plans each epoch when its
+batches are asked for.
 
-The user's mistakes end the process with one message and exit code 2 wherever in fairseq they surface: an exception hook
-finds them at the end of the chain of exceptions that fairseq wraps around them.
+The user's mistakes end the process with one message and exit code 2 wherever in fairseq they
+surface: an exception hook finds them at the end of the chain of exceptions that fairseq wraps
+around them.
 """
 
 from __future__ import annotations
@@ -48,15 +50,20 @@ from mmpt.utils.metrics_log import MetricsLog
 
 LAST_CHECKPOINT = "checkpoint_last.pt"
 NOT_FLAT = ("bf16", "memory_efficient_fp16", "memory_efficient_bf16", "fp16_no_flatten_grads")
-"""Options with which fairseq keeps parameters apart, as in float32; with `fp16` alone it makes one of them all."""
+"""Options with which fairseq keeps parameters apart, as in float32; with `fp16` alone it makes one
+of them all.
+"""
 GATHERED = (
     "With `loss.gather_negatives` the processes wait for each other in a step, so that none can "
     "repeat it alone: set `model.checkpoint_activations` to a number of clips (for example 64), or "
     "to a smaller one."
 )
-LOST_PEER = re.compile(r"Connection (closed|reset|refused)|Broken pipe|Socket closed|socket has been closed|TCPStore")
+LOST_PEER = re.compile(
+    r"Connection (closed|reset|refused)|Broken pipe|Socket closed|socket has been closed|TCPStore"
+)
 
-torch.serialization.add_safe_globals(  # rank 0 sends a checkpoint to the others with fairseq's settings as omegaconf
+# rank 0 sends a checkpoint to the others with fairseq's settings as omegaconf
+torch.serialization.add_safe_globals(
     [
         DictConfig,
         ListConfig,
@@ -104,8 +111,8 @@ class FairseqMMTask(LegacyFairseqTask):
         """The checkpoint that fairseq is about to load, or None when training starts from BERT.
 
         Raises:
-            CheckpointError: `restore_file` is set but there is no such file (fairseq would start from scratch), or the
-                file is damaged or holds code.
+            CheckpointError: `restore_file` is set but there is no such file (fairseq would start
+                from scratch), or the file is damaged or holds code.
         """
         if self.args.restore_file == LAST_CHECKPOINT:
             path = Path(self.args.save_dir) / LAST_CHECKPOINT
@@ -115,15 +122,18 @@ class FairseqMMTask(LegacyFairseqTask):
             path = Path(self.args.restore_file)
         if not path.is_file():
             raise CheckpointError(
-                f"`fairseq.checkpoint.restore_file` is {path}, but there is no such file. Train or download that "
-                "checkpoint first, or remove the key to start from BERT."
+                f"`fairseq.checkpoint.restore_file` is {path}, but there is no such file. Train or "
+                "download that checkpoint first, or remove the key to start from BERT."
             )
         if World.current().is_main:
-            check_training_checkpoint(path)  # fairseq reads it again, but would not say what is wrong
+            # Fairseq reads it again, but would not say what is wrong.
+            check_training_checkpoint(path)
         return path
 
     def build_inner_model(self) -> tuple[nn.Module, str, Use]:
-        """Build the network, name the checkpoint that follows (without one, BERT's weights are read) and its use."""
+        """Build the network, name the checkpoint that follows (without one, BERT's weights are
+        read) and its use.
+        """
         checkpoint = self._checkpoint_to_load()
         self.model = self.inner.build_model(pretrained=checkpoint is None)
         if self.args.reset_optimizer:
@@ -133,13 +143,18 @@ class FairseqMMTask(LegacyFairseqTask):
         return self.model, str(checkpoint), Use.RESUME
 
     def _check_optimizer_state(self, checkpoint: Path, model: nn.Module) -> None:
-        """Raise CheckpointError where fairseq would find an optimizer's state that is not of today's parameters."""
+        """Raise CheckpointError where fairseq would find an optimizer's state that is not of
+        today's parameters.
+        """
         parameters = chain(model.parameters(), self.inner.build_loss().parameters())
         flat = self.args.fp16 and not any(getattr(self.args, name) for name in NOT_FLAT)
-        check_optimizer_state(checkpoint, [each for each in parameters if each.requires_grad], flat=flat)
+        check_optimizer_state(
+            checkpoint, [each for each in parameters if each.requires_grad], flat=flat
+        )
 
     def load_dataset(self, split: str, **kwargs: Any) -> None:
-        """Build the data set called train, valid or test; one that the YAML does not name is skipped.
+        """Build the data set called train, valid or test; one that the YAML does not name is
+        skipped.
 
         Raises:
             ValueError: another name.
@@ -149,13 +164,17 @@ class FairseqMMTask(LegacyFairseqTask):
         dataset = self.inner.build_dataset(Split(split))
         if dataset is not None:
             replanned = split == "train" and isinstance(self.inner, RetriTask)
-            self.datasets[split] = FairseqMMDataset(dataset, training=split == "train", replanned=replanned)
+            self.datasets[split] = FairseqMMDataset(
+                dataset, training=split == "train", replanned=replanned
+            )
 
     def get_batch_iterator(self, dataset: FairseqMMDataset, **kwargs: Any) -> Any:
-        """Return fairseq's iterator, or for a training set with planned batches one that plans them.
+        """Return fairseq's iterator, or for a training set with planned batches one that plans
+        them.
 
-        The plan of epoch e is made when the first batch of e is asked for: by then the checkpoint has said whether an
-        interrupted epoch is to be continued, in which case its plan is read back instead of computed.
+        The plan of epoch e is made when the first batch of e is asked for: by then the checkpoint
+        has said whether an interrupted epoch is to be continued, in which case its plan is read
+        back instead of computed.
         """
         if not dataset.replanned:
             return super().get_batch_iterator(dataset, **kwargs)
@@ -176,13 +195,23 @@ class FairseqMMTask(LegacyFairseqTask):
         return self.batches
 
     def _plan_epoch(self, epoch: int, wanted: str | None) -> str:
-        """Plan the batches of `epoch` (or take up the plan `wanted`) and return the plan's identity."""
+        """Plan the batches of `epoch` (or take up the plan `wanted`) and return the plan's
+        identity.
+        """
         assert isinstance(self.inner, RetriTask)
         assert self.model is not None, "fairseq builds the model before it asks for batches"
-        return self.inner.plan_epoch(self.datasets["train"].dataset, self.model, epoch, World.current(), wanted)
+        return self.inner.plan_epoch(
+            self.datasets["train"].dataset, self.model, epoch, World.current(), wanted
+        )
 
     def train_step(
-        self, sample: Any, model: nn.Module, criterion: Any, optimizer: Any, update_num: int, ignore_grad: bool = False
+        self,
+        sample: Any,
+        model: nn.Module,
+        criterion: Any,
+        optimizer: Any,
+        update_num: int,
+        ignore_grad: bool = False,
     ) -> Any:
         """Runs forward and backward as fairseq does, in smaller chunks if memory is short.
 
@@ -231,7 +260,9 @@ class FairseqMMTask(LegacyFairseqTask):
             self.metrics_log.append(split, self.epoch, update, values)
 
     def pace(self) -> dict[str, float]:
-        """Say how long training has waited for batches since the last call, and how many updates are left."""
+        """Say how long training has waited for batches since the last call, and how many updates
+        are left.
+        """
         if self.batches is None:
             return {}
         waited = {"data_wait": self.batches.take_waited_s()}
@@ -243,18 +274,27 @@ class FairseqMMTask(LegacyFairseqTask):
         return None
 
 
-def updates_left(args: argparse.Namespace, batches: PlannedBatchIterator, num_updates: int) -> int | None:
-    """Return how many updates follow the one at hand if all epochs have as many batches; None: the run has no end.
+def updates_left(
+    args: argparse.Namespace, batches: PlannedBatchIterator, num_updates: int
+) -> int | None:
+    """Return how many updates follow the one at hand if all epochs have as many batches; None: the
+    run has no end.
 
     Args:
-        args: fairseq's options; `update_freq` holds the batches of an update by epoch, `max_update` counts from 0.
+        args: fairseq's options; `update_freq` holds the batches of an update by epoch, `max_update`
+            counts from 0.
         batches: this epoch's, those of the update at hand taken.
         num_updates: those that are complete.
     """
     bounds = []
     if args.max_epoch:
-        rests = [len(batches) - batches.iterations_in_epoch] + [len(batches)] * (args.max_epoch - batches.epoch)
-        sizes = [args.update_freq[min(batches.epoch + later, len(args.update_freq)) - 1] for later in range(len(rests))]
+        rests = [len(batches) - batches.iterations_in_epoch] + [len(batches)] * (
+            args.max_epoch - batches.epoch
+        )
+        sizes = [
+            args.update_freq[min(batches.epoch + later, len(args.update_freq)) - 1]
+            for later in range(len(rests))
+        ]
         bounds.append(sum(-(-rest // size) for rest, size in zip(rests, sizes, strict=True)))
     if args.max_update:
         bounds.append(max(args.max_update - num_updates - 1, 0))
@@ -262,9 +302,14 @@ def updates_left(args: argparse.Namespace, batches: PlannedBatchIterator, num_up
 
 
 def _report_user_error(
-    args: argparse.Namespace, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    args: argparse.Namespace,
+    kind: type[BaseException],
+    error: BaseException,
+    trace: TracebackType | None,
 ) -> None:
-    """Exception hook: print a user's mistake without traceback and exit with code 2; show anything else as usual."""
+    """Exception hook: print a user's mistake without traceback and exit with code 2; show anything
+    else as usual.
+    """
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, UserError) and not _is_full_disk(cause):
         cause = cause.__cause__ or cause.__context__
@@ -291,10 +336,11 @@ def _is_full_disk(error: BaseException) -> bool:
 
 
 def _finish_checkpoints(args: argparse.Namespace, full_disk: OSError) -> None:
-    """Leave no checkpoint cut short: what was being written goes, what was being copied takes the place of its copy.
+    """Leave no checkpoint cut short: what was being written goes, what was being copied takes the
+    place of its copy.
 
-    At the first save it becomes `checkpoint_last.pt`, from which a rerun goes on. Only the process that writes
-    checkpoints may do this; the launcher keeps other trainings out of the folder.
+    At the first save it becomes `checkpoint_last.pt`, from which a rerun goes on. Only the process
+    that writes checkpoints may do this; the launcher keeps other trainings out of the folder.
     """
     save_dir = Path(args.save_dir)
     last = save_dir / LAST_CHECKPOINT
@@ -313,6 +359,8 @@ def _lost_peer(error: BaseException) -> bool:
 
 
 def _leave_process_group() -> None:
-    """Close a gloo group in order: its threads can abort an exiting process otherwise. (NCCL might wait for peers.)"""
+    """Close a gloo group in order: its threads can abort an exiting process otherwise. (NCCL might
+    wait for peers.)
+    """
     if dist.is_initialized() and dist.get_backend() == "gloo":
         dist.destroy_process_group()

@@ -50,13 +50,26 @@ logger = get_logger(__name__)
 SETTINGS_DIGITS = 16
 """Digits of the settings' hash in a plan's identity."""
 PLAN_DATASET_KEYS = (
-    "max_video_len", "max_len", "clip_per_video", "num_video_per_batch", "sampled_min_len",
-    "sampled_max_len", "sort_clips", "bert_name", "vfeat_dir", "tfeat_dir",
-)  # fmt: skip
+    "max_video_len",
+    "max_len",
+    "clip_per_video",
+    "num_video_per_batch",
+    "sampled_min_len",
+    "sampled_max_len",
+    "sort_clips",
+    "bert_name",
+    "vfeat_dir",
+    "tfeat_dir",
+)
 PLAN_RETRIEVAL_KEYS = (
-    "num_cands", "centroids", "examples_per_cent_to_train", "db_type", "nprobe", "recall",
+    "num_cands",
+    "centroids",
+    "examples_per_cent_to_train",
+    "db_type",
+    "nprobe",
+    "recall",
     "retriever_cls",
-)  # fmt: skip
+)
 
 
 @TASKS.register

@@ -1,4 +1,6 @@
-"""The composition root: turns a run's config into data sets, model and loss; the only place that looks classes up."""
+"""The composition root: turns a run's config into data sets, model and loss; the only place that
+looks classes up.
+"""
 
 from __future__ import annotations
 
@@ -38,13 +40,18 @@ class Task:
 
     @staticmethod
     def from_config(config: RunConfig, *, seed: int = 1) -> Task:
-        """Build the task that the YAML's `task:` names (`Task` when it names none), all class names checked.
+        """Build the task that the YAML's `task:` names (`Task` when it names none), all class names
+        checked.
 
         Raises:
             ConfigError: listing each unknown name with the nearest known one.
         """
         named = config.task is None or config.task in TASKS or "." in config.task
-        task = TASKS.get(config.task or "Task", "task")(config, seed=seed) if named else Task(config, seed=seed)
+        task = (
+            TASKS.get(config.task or "Task", "task")(config, seed=seed)
+            if named
+            else Task(config, seed=seed)
+        )
         task.check_classes()
         return task
 
@@ -82,7 +89,12 @@ class Task:
 
     def find_misfits(self) -> list[str]:
         """Return the classes that exist but cannot work together, one sentence each."""
-        return [*self._mixed_parts(), *self._uneven_batches(), *self._foreign_metrics(), *self._unbuildable_model()]
+        return [
+            *self._mixed_parts(),
+            *self._uneven_batches(),
+            *self._foreign_metrics(),
+            *self._unbuildable_model(),
+        ]
 
     def _mixed_parts(self) -> list[str]:
         dataset, parts = self.config.dataset, self._part_classes()
@@ -90,7 +102,12 @@ class Task:
         if not batched or len(batched) == len(parts):
             return []
         names = ", ".join(f"`{name}: {getattr(dataset, name)}`" for name in batched)
-        return [f"under `dataset`, {names} work on whole batches of videos, but the other parts on single videos."]
+        return [
+            (
+                f"under `dataset`, {names} work on whole batches of videos, but the other parts on "
+                "single videos."
+            )
+        ]
 
     def _uneven_batches(self) -> list[str]:
         """A batch of several items that differ in size."""
@@ -98,8 +115,8 @@ class Task:
         if size == 1 or not aligner.fills_batch:
             return []
         return [
-            f"`fairseq.dataset.batch_size` must be 1 with `dataset.aligner: {aligner.__name__}`, whose items are whole "
-            f"videos of any length, but is {size}."
+            f"`fairseq.dataset.batch_size` must be 1 with `dataset.aligner: {aligner.__name__}`, "
+            f"whose items are whole videos of any length, but is {size}."
         ]
 
     def _foreign_metrics(self) -> list[str]:
@@ -109,8 +126,8 @@ class Task:
         predictor = PREDICTORS.get(self.config.predictor, "predictor")
         metrics = {name: METRICS.get(name, "metric") for name in self.config.metric}
         return [
-            f"`metric: {name}` takes {metric.takes.__name__}, but `predictor: {self.config.predictor}` makes "
-            f"{predictor.makes.__name__}."
+            f"`metric: {name}` takes {metric.takes.__name__}, but `predictor: "
+            f"{self.config.predictor}` makes {predictor.makes.__name__}."
             for name, metric in metrics.items()
             if not issubclass(predictor.makes, metric.takes)
         ]
@@ -120,16 +137,27 @@ class Task:
         name = self.config.model.model_cls
         if name is None or hasattr(MODELS.get(name, "model.model_cls"), "from_config"):
             return []
-        return [f"`model.model_cls: {name}` must have a class method `from_config`, as `MMFusionSeparate` has."]
+        return [
+            (
+                f"`model.model_cls: {name}` must have a class method `from_config`, as "
+                "`MMFusionSeparate` has."
+            )
+        ]
 
     def build_dataset(self, split: Split) -> MMDataset | None:
         """Build the data set of `split`, or None when the config names no source for it."""
         dataset = self.config.dataset
         test_path = dataset.test_path or dataset.anno_path
-        path = {Split.TRAIN: dataset.train_path, Split.VALID: dataset.val_path, Split.TEST: test_path}[split]
+        path = {
+            Split.TRAIN: dataset.train_path,
+            Split.VALID: dataset.val_path,
+            Split.TEST: test_path,
+        }[split]
         if path is None:
             return None
-        meta, video, text, aligner = (part(dataset, split) for part in self._part_classes().values())
+        meta, video, text, aligner = (
+            part(dataset, split) for part in self._part_classes().values()
+        )
         return MMDataset(meta, video, text, aligner, seed=self.seed)
 
     def _part_classes(self) -> dict[str, Any]:
@@ -168,27 +196,31 @@ class Task:
         """Build the loss.
 
         Raises:
-            ConfigError: the config has no `loss` section, a mistake in it, or a model that does not give what it needs.
+            ConfigError: the config has no `loss` section, a mistake in it, or a model that does not
+                give what it needs.
         """
         if self.config.loss is None or self.config.loss.loss_cls is None:
-            raise ConfigError(str(self.config.path), ["`loss.loss_cls` is required for training, but is missing."])
+            raise ConfigError(
+                str(self.config.path), ["`loss.loss_cls` is required for training, but is missing."]
+            )
         loss_cls = LOSSES.get(self.config.loss.loss_cls, "loss.loss_cls")
         loss = loss_cls(self.config.loss, clip_per_video=self.config.dataset.clip_per_video)
         model_cls = MODELS.get(self.config.model.model_cls or "", "model.model_cls")
         gives = getattr(model_cls, "gives", loss.needs)  # a model of the user's own need not say
         if missing := [name for name in loss.needs if name not in gives]:
             problem = (
-                f"`loss.loss_cls: {self.config.loss.loss_cls}` needs {', '.join(missing)}, but `model.model_cls: "
-                f"{self.config.model.model_cls}` gives {', '.join(gives)}."
+                f"`loss.loss_cls: {self.config.loss.loss_cls}` needs {', '.join(missing)}, but "
+                f"`model.model_cls: {self.config.model.model_cls}` gives {', '.join(gives)}."
             )
             raise ConfigError(str(self.config.path), [problem])
         return loss
 
     def flatten(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Merge the axes of a batch that count items, videos and clips into one, if its aligner draws clips.
+        """Merge the axes of a batch that count items, videos and clips into one, if its aligner
+        draws clips.
 
-        Clip c of video v becomes row v*C + c. Tensors without these axes are left alone, and so are whole batches of
-        the downstream aligners, whose models take them as they were collated.
+        Clip c of video v becomes row v*C + c. Tensors without these axes are left alone, and so are
+        whole batches of the downstream aligners, whose models take them as they were collated.
         """
         clip_axes = self._part_classes()["aligner"].clip_axes
         return merge_leading(batch, 1 + clip_axes) if clip_axes else batch
@@ -203,7 +235,9 @@ def merge_leading(batch: dict[str, Any], num_axes: int) -> dict[str, Any]:
     sizes = batch["caps"].shape[:num_axes]
     return {
         key: value.flatten(0, num_axes - 1)
-        if isinstance(value, torch.Tensor) and value.dim() >= num_axes and value.shape[:num_axes] == sizes
+        if isinstance(value, torch.Tensor)
+        and value.dim() >= num_axes
+        and value.shape[:num_axes] == sizes
         else value
         for key, value in batch.items()
     }

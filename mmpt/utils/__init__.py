@@ -1,4 +1,6 @@
-"""Small tools without knowledge of models or data sets. `ShardedTensor` is imported when asked for: it needs torch."""
+"""Small tools without knowledge of models or data sets. `ShardedTensor` is imported when asked for:
+it needs torch.
+"""
 
 from typing import Any
 

@@ -1,10 +1,11 @@
 """Reads checkpoint files without running code from them.
 
-Every file is read with torch's `weights_only`, which builds tensors, plain values and instances of a list of further
-classes that torch keeps for the whole process. Importing this module adds `argparse.Namespace` to that list: fairseq
-keeps its settings in it, and fairseq's own `torch.load` of the same file must accept it, too. The training process
-(`tasks/fairseqmmtask.py`) adds omegaconf's containers, in which fairseq sends a checkpoint to other processes. All of
-these classes only hold values.
+Every file is read with torch's `weights_only`, which builds tensors, plain values and instances of
+a list of further classes that torch keeps for the whole process. Importing this module adds
+`argparse.Namespace` to that list: fairseq keeps its settings in it, and fairseq's own `torch.load`
+of the same file must accept it, too. The training process (`tasks/fairseqmmtask.py`) adds
+omegaconf's containers, in which fairseq sends a checkpoint to other processes. All of these classes
+only hold values.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ torch.serialization.add_safe_globals([Namespace])  # for the whole process; see 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Return all that a checkpoint file holds, on the CPU; nothing in the file can run code.
 
-    Besides tensors and plain values only the settings classes are built that the head of this file names.
+    Besides tensors and plain values only the settings classes are built that the head of this file
+    names.
 
     Raises:
         CheckpointError: missing, damaged, not a checkpoint, or holding other classes or functions.
@@ -33,7 +35,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def read_checkpoint(path: Path, *, mapped: bool) -> dict[str, Any]:
-    """Return all that a checkpoint file holds; `mapped` leaves the tensors' numbers in the file until they are used.
+    """Return all that a checkpoint file holds; `mapped` leaves the tensors' numbers in the file
+    until they are used.
 
     Raises:
         CheckpointError: as `load_checkpoint`.
@@ -41,7 +44,8 @@ def read_checkpoint(path: Path, *, mapped: bool) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(
             f"{path}: no such checkpoint. Download or train it, or correct the key that names it "
-            "(`fairseq.checkpoint.restore_file` in training, `fairseq.common_eval.path` in evaluation)."
+            "(`fairseq.checkpoint.restore_file` in training, `fairseq.common_eval.path` in "
+            "evaluation)."
         )
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
@@ -50,15 +54,20 @@ def read_checkpoint(path: Path, *, mapped: bool) -> dict[str, Any]:
     except Exception as err:  # damaged bytes make the reader raise almost anything, OSError too
         raise _unreadable(path, err) from err
     if not isinstance(checkpoint, dict):
-        raise CheckpointError(f"{path}: a checkpoint must be a dict, but this is a {type(checkpoint).__name__}.")
+        raise CheckpointError(
+            f"{path}: a checkpoint must be a dict, but this is a {type(checkpoint).__name__}."
+        )
     return checkpoint
 
 
 def _unreadable(path: Path, err: Exception) -> CheckpointError:
     if asked := re.search(r"GLOBAL ([\w.]+)", str(err)):
         return CheckpointError(
-            f"{path}: only tensors and plain settings are read, but the file asks for {asked[1]}, which could run "
-            "code. If you trust it, load it with `torch.load(..., weights_only=False)` yourself, save it without that."
+            f"{path}: only tensors and plain settings are read, but the file asks for {asked[1]}, "
+            "which could run code. If you trust it, load it with `torch.load(..., "
+            "weights_only=False)` yourself, save it without that."
         )
     reason = (str(err).strip() or type(err).__name__).splitlines()[0][:120]
-    return CheckpointError(f"{path}: damaged, cut short or not a checkpoint ({reason}); copy or download it again.")
+    return CheckpointError(
+        f"{path}: damaged, cut short or not a checkpoint ({reason}); copy or download it again."
+    )

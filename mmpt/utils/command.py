@@ -1,7 +1,8 @@
-"""The frame of a command: what the user can fix is one message and exit code 2, a stop is one line; no tracebacks.
+"""The frame of a command: what the user can fix is one message and exit code 2, a stop is one line;
+no tracebacks.
 
-SIGTERM, which batch systems send at the end of a job's time, is treated as Ctrl-C: temporary files go, and reports of
-what was done are written.
+SIGTERM, which batch systems send at the end of a job's time, is treated as Ctrl-C: temporary files
+go, and reports of what was done are written.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def run_command(work: Callable[[], int | None], *, stopped: str) -> int:
 
     Args:
         work: returns the exit code; None is 0.
-        stopped: what to say when Ctrl-C or SIGTERM ends it, as in "run the same command again to go on".
+        stopped: what to say when Ctrl-C or SIGTERM ends it, as in "run the same command again to go
+            on".
     """
     try:
         setup_logging()
@@ -68,7 +70,9 @@ def _say(message: str) -> None:
 
 @contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
-    """Raise an interrupt where the main thread is when SIGTERM comes; only the main thread may ask for that."""
+    """Raise an interrupt where the main thread is when SIGTERM comes; only the main thread may ask
+    for that.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,6 @@
-"""Files: atomic writes, and the only reader of legacy pickles, whose unpickler builds plain values only."""
+"""Files: atomic writes, and the only reader of legacy pickles, whose unpickler builds plain values
+only.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ DISK_FULL = {
 }
 """The errors of a write that finds no room."""
 NPY_ERRORS = (ValueError, EOFError, OverflowError, MemoryError, SyntaxError, tokenize.TokenError)
-"""What NumPy raises for a `.npy` file whose header is broken; it is Python source, so Python's own errors too."""
+"""What NumPy raises for a `.npy` file whose header is broken; it is Python source, so Python's own
+errors too.
+"""
 
 
 PICKLE_ERRORS = (
@@ -82,9 +86,11 @@ def atomic_write(path: str | Path, mode: str = "w", errors: str | None = None) -
     except OSError as err:
         raise write_error(err, path) from err
     try:
-        # Opened for reading too, because np.save writes to a write-only file without Python, and then
-        # reports a full disk without its error number.
-        with os.fdopen(handle, f"{mode}+", encoding=None if "b" in mode else "utf-8", errors=errors) as file:
+        # Opened for reading too, because np.save writes to a write-only file without Python, and
+        # then reports a full disk without its error number.
+        with os.fdopen(
+            handle, f"{mode}+", encoding=None if "b" in mode else "utf-8", errors=errors
+        ) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -101,7 +107,8 @@ def atomic_write(path: str | Path, mode: str = "w", errors: str | None = None) -
 
 
 def remove_leftovers(folder: Path, names: str | Container[str]) -> None:
-    """Remove what writers that were killed left of files of these names; call it under the lock that writers hold.
+    """Remove what writers that were killed left of files of these names; call it under the lock
+    that writers hold.
 
     Args:
         folder: need not be there.
@@ -115,7 +122,9 @@ def remove_leftovers(folder: Path, names: str | Container[str]) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as JSON, atomically."""
-    with atomic_write(path, errors="backslashreplace") as file:  # so half a surrogate becomes JSON's own escape
+    with atomic_write(
+        path, errors="backslashreplace"
+    ) as file:  # so half a surrogate becomes JSON's own escape
         json.dump(value, file, ensure_ascii=False, indent=1)
         file.write("\n")
 
@@ -149,16 +158,19 @@ def read_json(path: str | Path) -> Any:
         with open(path, encoding="utf-8-sig") as file:  # with or without a byte order mark
             return json.load(file)
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file. Correct the path, or make or download the file again.") from None
+        raise DataError(
+            f"{path}: no such file. Correct the path, or make or download the file again."
+        ) from None
     except OSError as err:
         raise DataError(f"{path}: cannot be read: {err.strerror}. Correct the path.") from None
-    except (ValueError, RecursionError) as err:  # nested very deep, or a number of thousands of digits, as well
+    except (
+        ValueError,
+        RecursionError,
+    ) as err:  # nested very deep, or a number of thousands of digits, as well
         raise DataError(f"{path}: not valid JSON ({err}); make or download it again.") from None
 
 
-def load_npy(
-    path: str | Path, remedy: str, *, mmap_mode: Literal["r"] | None = None
-) -> np.ndarray:
+def load_npy(path: str | Path, remedy: str, *, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
     """Returns the array of a `.npy` file, read or mapped.
 
     Args:
@@ -195,14 +207,17 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Builds None, numbers, strings, bytes, lists, tuples, dicts and sets; refuses every class and function."""
+    """Builds None, numbers, strings, bytes, lists, tuples, dicts and sets; refuses every class and
+    function.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
 
 def load_plain_pickle(path: str | Path) -> Any:
-    """Read a pickle of plain values (as the released meta and caption files are); refuse anything that is code.
+    """Read a pickle of plain values (as the released meta and caption files are); refuse anything
+    that is code.
 
     Raises:
         DataError: missing, truncated, or holding more than plain values.
@@ -211,19 +226,23 @@ def load_plain_pickle(path: str | Path) -> Any:
         with open(path, "rb") as file:
             return _PlainUnpickler(file).load()
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file. Correct the path, or make or download the file again.") from None
+        raise DataError(
+            f"{path}: no such file. Correct the path, or make or download the file again."
+        ) from None
     except OSError as err:
         raise DataError(f"{path}: cannot be read: {err.strerror}. Correct the path.") from None
     except PICKLE_ERRORS as err:
         problem = str(err) or "it is damaged"
         raise DataError(
-            f"{path}: only pickles of plain values (lists, dicts, strings, numbers) are read, but {problem}. "
-            "If you trust the file, convert it to JSON yourself."
+            f"{path}: only pickles of plain values (lists, dicts, strings, numbers) are read, but "
+            f"{problem}. If you trust the file, convert it to JSON yourself."
         ) from None
 
 
 class _WordArrayUnpickler(_PlainUnpickler):
-    """Builds, beside plain values, NumPy arrays of them: the pickled part of an `.npy` file of Python strings."""
+    """Builds, beside plain values, NumPy arrays of them: the pickled part of an `.npy` file of
+    Python strings.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
@@ -234,7 +253,8 @@ class _WordArrayUnpickler(_PlainUnpickler):
 
 
 def load_word_array(path: str | Path) -> list[str]:
-    """Return the words of a 1-D `.npy` file, stored as strings or as pickled Python strings; code is refused.
+    """Return the words of a 1-D `.npy` file, stored as strings or as pickled Python strings; code
+    is refused.
 
     Raises:
         DataError: damaged, or anything but a 1-D array of strings.
@@ -245,8 +265,12 @@ def load_word_array(path: str | Path) -> list[str]:
             _, _, dtype = np.lib.format.read_array_header_1_0(file)
             words = _WordArrayUnpickler(file).load() if dtype.hasobject else np.load(path)
     except (*PICKLE_ERRORS, *NPY_ERRORS) as err:
-        raise DataError(f"{path}: must be an .npy file with a 1-D array of words, but {err}.") from None
-    values: list[Any] = words.tolist() if isinstance(words, np.ndarray) and words.ndim == 1 else [words]
+        raise DataError(
+            f"{path}: must be an .npy file with a 1-D array of words, but {err}."
+        ) from None
+    values: list[Any] = (
+        words.tolist() if isinstance(words, np.ndarray) and words.ndim == 1 else [words]
+    )
     if not all(isinstance(value, str) for value in values):
         raise DataError(f"{path}: must hold a 1-D array of words, but holds something else.")
     return values

@@ -1,4 +1,6 @@
-"""Locks that keep two processes out of one folder. They end with their holder, even if it is killed."""
+"""Locks that keep two processes out of one folder. They end with their holder, even if it is
+killed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Loggers and progress lines; everything a run says goes through here, rank 0 is filtered in one place."""
+"""Loggers and progress lines; everything a run says goes through here, rank 0 is filtered in one
+place.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ def get_logger(name: str) -> logging.Logger:
 
 def is_main_process() -> bool:
     """True in the one process that may write shared files and say things once."""
-    import torch.distributed as dist  # deferred: half a second, and most callers have torch loaded already
+    # deferred: half a second, and most callers have torch loaded already
+    import torch.distributed as dist
 
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank() == 0
@@ -27,7 +30,11 @@ def is_main_process() -> bool:
 
 def setup_logging(level: int = logging.INFO) -> None:
     """Configure the root logger for our own commands (fairseq configures it by itself)."""
-    logging.basicConfig(format="%(asctime)s | %(levelname)s | %(name)s | %(message)s", datefmt="%H:%M:%S", level=level)
+    logging.basicConfig(
+        format="%(asctime)s | %(levelname)s | %(name)s | %(message)s",
+        datefmt="%H:%M:%S",
+        level=level,
+    )
     logging.getLogger("httpx2").setLevel(max(level, logging.WARNING))  # else a line per request
 
 
@@ -45,9 +52,15 @@ def format_seconds(seconds: float) -> str:
 
 
 def progress(
-    items: Iterable[T], total: int, what: str, logger: logging.Logger, interval_s: float = 5.0, unit: int = 1
+    items: Iterable[T],
+    total: int,
+    what: str,
+    logger: logging.Logger,
+    interval_s: float = 5.0,
+    unit: int = 1,
 ) -> Iterator[T]:
-    """Yield `items`, logging count, rate and time left every `interval_s` seconds, and once at the end.
+    """Yield `items`, logging count, rate and time left every `interval_s` seconds, and once at the
+    end.
 
     Args:
         total: how many things there are in all.
@@ -64,6 +77,14 @@ def progress(
             last = now
             rate = done / (now - begin)
             left = format_seconds((total - done) / rate)
-            logger.info("%s: %d of %d (%.0f%%), %.1f/s, %s left", what, done, total, 100 * done / total, rate, left)
+            logger.info(
+                "%s: %d of %d (%.0f%%), %.1f/s, %s left",
+                what,
+                done,
+                total,
+                100 * done / total,
+                rate,
+                left,
+            )
     took = time.monotonic() - begin
     logger.info("%s: %d in %s (%.1f/s)", what, done, format_seconds(took), done / max(took, 1e-9))

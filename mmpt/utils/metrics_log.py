@@ -1,4 +1,6 @@
-"""`metrics.jsonl`: a training run's metrics, one JSON object per log interval and per validation."""
+"""`metrics.jsonl`: a training run's metrics, one JSON object per log interval and per
+validation.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Generators from (seed, epoch, index): the same item comes out whatever the number of workers or processes."""
+"""Generators from (seed, epoch, index): the same item comes out whatever the number of workers or
+processes.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ import random
 
 
 def stable_seed(*parts: object) -> int:
-    """Return a 64-bit seed that depends on the printed form of `parts` only (not on PYTHONHASHSEED)."""
+    """Return a 64-bit seed that depends on the printed form of `parts` only (not on
+    PYTHONHASHSEED).
+    """
     digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "little")
 

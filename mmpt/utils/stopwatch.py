@@ -8,7 +8,9 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Wall-clock seconds of named parts, in the order in which they were first timed; a name may come several times."""
+    """Wall-clock seconds of named parts, in the order in which they were first timed; a name may
+    come several times.
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -31,4 +33,7 @@ class Stopwatch:
 
     def __str__(self) -> str:
         remarks = {part: f" ({remark})" for part, remark in self.remarks.items()}
-        return ", ".join(f"{part} {seconds:.1f} s{remarks.get(part, '')}" for part, seconds in self.seconds.items())
+        return ", ".join(
+            f"{part} {seconds:.1f} s{remarks.get(part, '')}"
+            for part, seconds in self.seconds.items()
+        )

@@ -14,7 +14,9 @@ GAP = 3
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns an aligned table of plain text: the first column to the left, the others to the right."""
+    """Returns an aligned table of plain text: the first column to the left, the others to the
+    right.
+    """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for place, title in enumerate(header):
         table.add_column(title, justify="right" if place else "left", no_wrap=True)

@@ -160,7 +160,8 @@ def _check_columns(path: str | Path, names: Sequence[str], kind: type[Row], deli
     if absent := [name for name in needed if name not in names]:
         separator = {",": "commas", "\t": "tabs"}.get(delimiter, repr(delimiter))
         raise DataError(
-            f"{path}: must have the column{'s' if len(absent) > 1 else ''} {', '.join(absent)} (cells "
-            f"separated by {separator}), but its first line is {delimiter.join(names)!r:.100}. This "
-            "may be another data set's file: correct its path."
+            f"{path}: must have the column{'s' if len(absent) > 1 else ''} {', '.join(absent)} "
+            f"(cells separated by {separator}), but its first line is "
+            f"{delimiter.join(names)!r:.100}. This may be another data set's file: correct its "
+            "path."
         )

@@ -1,4 +1,6 @@
-"""A wrong option of a benchmark is one message and exit code 2, before anything is made or measured."""
+"""A wrong option of a benchmark is one message and exit code 2, before anything is made or
+measured.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ import results
 from tests.jobs import ROOT
 
 WRONG = {
-    "candidates.py --videos 10": "--batch and --cands must be at most --videos (10), but are 64 and 192",
+    "candidates.py --videos 10": (
+        "--batch and --cands must be at most --videos (10), but are 64 and 192"
+    ),
     "candidates.py --videos 5000 --cands 10000": "at most --videos (5000), but are 64 and 10000",
     "candidates.py --single 0": "--single: must be at least 1, but is 0",
     "embed.py --workers -1": "--workers: must be at least 0, but is -1",
@@ -22,7 +26,9 @@ WRONG = {
     "extract.py --seconds nan": "--seconds: must be at least 0.1, but is nan",
     "extract.py --device cuda:99": "--device cuda:99: not a device of this machine",
     "full_size.py --videos 64": "leave 0",
-    "full_size.py --videos 2943": "must leave at least 40 batches of 64 videos to measure, but leave 39",
+    "full_size.py --videos 2943": (
+        "must leave at least 40 batches of 64 videos to measure, but leave 39"
+    ),
     "full_size.py --videos 3000 --items 45": "leave 39",
     "full_size.py --workers 0": "--workers: must be at least 1",
     "full_video.py --sample 1000": "--sample must be at most --videos (436), but is 1000",
@@ -42,7 +48,10 @@ WRONG = {
 
 @pytest.mark.parametrize("command", WRONG)
 def test_a_wrong_option_is_refused(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     script, *options = command.split()
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results.jsonl")
@@ -59,7 +68,11 @@ def test_a_wrong_option_is_refused(
 
 def test_nothing_else_is_said_in_a_terminal() -> None:
     command = [sys.executable, "benchmarks/step.py", "--device", "cuda:99"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("error: --device cuda:99: not a device of this machine")
+    assert done.stderr.splitlines()[-1].startswith(
+        "error: --device cuda:99: not a device of this machine"
+    )

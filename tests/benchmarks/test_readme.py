@@ -1,4 +1,6 @@
-"""benchmarks/README.md shows nothing that was not measured, and every script; every script loads."""
+"""benchmarks/README.md shows nothing that was not measured, and every script; every script
+loads.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,11 @@ SCRIPTS = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - HELPERS
 
 
 def test_every_figure_was_recorded() -> None:
-    recorded = [row for line in results.RESULTS.read_text().splitlines() for row in results.rows(json.loads(line))]
+    recorded = [
+        row
+        for line in results.RESULTS.read_text().splitlines()
+        for row in results.rows(json.loads(line))
+    ]
     table = README.read_text().partition("| command, date, commit |")[2]
     rows = [line for line in table.splitlines()[2:] if line.startswith("|")]
     assert rows
@@ -32,4 +38,6 @@ def test_every_script_is_run_by_make_bench_or_named_with_the_reason() -> None:
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS))
 def test_every_script_loads(script: str) -> None:
-    assert callable(runpy.run_path(str(ROOT / "benchmarks" / f"{script}.py"), run_name=script)["main"])
+    assert callable(
+        runpy.run_path(str(ROOT / "benchmarks" / f"{script}.py"), run_name=script)["main"]
+    )

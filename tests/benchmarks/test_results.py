@@ -20,14 +20,24 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_a_run_is_printed_and_appended_with_its_source(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_is_printed_and_appended_with_its_source(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     record([Figure("step", "s", ours=[0.5, 0.25, 0.75], plain=[1.0, 1.0, 3.0], note="equal")])
     record([Figure("rate", "items/s", ours=[3000.0], plain=[1500.0])])
     first, second = map(json.loads, file.read_text().splitlines())
     source = f"| `python benchmarks/loss.py --clips 16`, {first['date'][:10]}, {first['commit']} |"
     assert capsys.readouterr().out.splitlines() == [
-        *(head := ["| command, date, commit | what | ours | plain | ratio | |", "|---|---|---|---|---|---|"]),
-        f"{source} step | 0.500 s (0.250 to 0.750) | 1.00 s (1.00 to 3.00) | 4.00 times (2.00 to 4.00) | equal |",
+        *(
+            head := [
+                "| command, date, commit | what | ours | plain | ratio | |",
+                "|---|---|---|---|---|---|",
+            ]
+        ),
+        (
+            f"{source} step | 0.500 s (0.250 to 0.750) | 1.00 s (1.00 to 3.00) | 4.00 times (2.00 "
+            "to 4.00) | equal |"
+        ),
         *head,
         f"{source} rate | 3,000 items/s | 1,500 items/s | 2.00 times |  |",
     ]
@@ -51,7 +61,9 @@ def test_sides_of_unequal_length_are_refused(file: Path) -> None:
     assert not file.exists()
 
 
-def test_what_was_too_little_to_be_measured_has_no_ratio(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_too_little_to_be_measured_has_no_ratio(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     record([Figure("memory", "MB", ours=[0.0], plain=[3.0])])
     assert capsys.readouterr().out.splitlines()[-1].endswith("| memory | 0 MB | 3.00 MB |  |  |")
 

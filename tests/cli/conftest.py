@@ -15,7 +15,9 @@ from tests.jobs import ROOT, SCORES
 
 @pytest.fixture
 def scored(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An evaluation YAML for the corpus in a folder beside two checkpoints, random and of one constant vector."""
+    """An evaluation YAML for the corpus in a folder beside two checkpoints, random and of one
+    constant vector.
+    """
     monkeypatch.chdir(ROOT)
     overrides = [
         f"dataset.bert_name={corpus}/bert",
@@ -31,7 +33,8 @@ def scored(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     (tmp_path / "run").mkdir()
     torch.save(model.state_dict(), tmp_path / "run" / "checkpoint_b.pt")
     text_layer = model.text_encoder.encoder.layer[-1].output.LayerNorm
-    torch.nn.init.zeros_(text_layer.weight)  # every text gets the same vector, so that no caption finds its clip
+    # Every text gets the same vector, so that no caption finds its clip.
+    torch.nn.init.zeros_(text_layer.weight)
     torch.save(model.state_dict(), tmp_path / "run" / "checkpoint_a.pt")
     path = tmp_path / "scores.yaml"
     path.write_text(json.dumps(config.to_dict()))  # JSON is YAML

@@ -13,10 +13,16 @@ from mmpt.cli import compare
 
 def row(task: str | None, run: str, recall: float, **more: Any) -> dict[str, Any]:
     values = {
-        "checkpoint": f"runs/{run}/checkpoint_best.pt", "fingerprint": run, "settings": {"seed": 1},
-        "metrics": {"RetrievalMetric": {"R1": recall, "MR": 8.0}}, "chance": {"RetrievalMetric": {"R1": 0.001}},
-        "data_fingerprint": "d" * 64, "num_items": 1000, "num_missing": 0, **more,
-    }  # fmt: skip
+        "checkpoint": f"runs/{run}/checkpoint_best.pt",
+        "fingerprint": run,
+        "settings": {"seed": 1},
+        "metrics": {"RetrievalMetric": {"R1": recall, "MR": 8.0}},
+        "chance": {"RetrievalMetric": {"R1": 0.001}},
+        "data_fingerprint": "d" * 64,
+        "num_items": 1000,
+        "num_missing": 0,
+        **more,
+    }
     return values | ({"task": task} if task else {})
 
 
@@ -32,13 +38,22 @@ def test_runs_stand_beside_the_papers(tmp_path: Path, capsys: pytest.CaptureFixt
     assert compare.main([one, f"{two}/results.json", "--markdown"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "## vtt_zs: MSR-VTT, videos by their captions (1k-A), zero-shot"
-    assert lines[2] == "|  | chance | mine | yours | VideoCLIP (paper) | TempCLR (paper) | Norton (paper) |"
+    assert (
+        lines[2]
+        == "|  | chance | mine | yours | VideoCLIP (paper) | TempCLR (paper) | Norton (paper) |"
+    )
     assert lines[4] == "| clip, text to video, R@1 | 0.1 | 11.1 | 12.2 | 10.4 | 10.1 | 10.7 |"
     assert not any("not comparable" in line for line in lines)
 
 
-def test_settings_and_benchmarks_stay_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [row("test_vtt_ft", "a", 0.3), row("test_vtt_zs", "b", 0.1), row("test_vtt_videoclip", "c", 0.29)]
+def test_settings_and_benchmarks_stay_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        row("test_vtt_ft", "a", 0.3),
+        row("test_vtt_zs", "b", 0.1),
+        row("test_vtt_videoclip", "c", 0.29),
+    ]
     rows += [row("test_mine_zs", "d", 0.5), row(None, "e", 0.6)]
     assert compare.main([write(tmp_path, *rows), "--json"]) == 0
     groups = json.loads(capsys.readouterr().out)
@@ -55,21 +70,33 @@ def test_settings_and_benchmarks_stay_apart(tmp_path: Path, capsys: pytest.Captu
     assert groups[0]["runs"]["b"]["metrics"]["RetrievalMetric"]["R1"] == 0.1
 
 
-def test_other_data_and_missing_videos_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_data_and_missing_videos_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = [row("test_vtt_zs", "a", 0.1), row("test_vtt_zs", "b", 0.2, data_fingerprint="e" * 64)]
     rows.append(row("test_vtt_zs", "c", 0.3, num_items=990, num_missing=10))
     assert compare.main([write(tmp_path, *rows)]) == 0
     said = capsys.readouterr().out
-    assert "not comparable: the runs were scored on different data (a, c on dddddddddddd; b on eeeeeeeeeeee)." in said
+    assert (
+        "not comparable: the runs were scored on different data (a, c on dddddddddddd; b on "
+        "eeeeeeeeeeee)." in said
+    )
     assert "not comparable: c was scored on 990 of 1,000 test items" in said
 
 
-def test_rows_of_one_checkpoint_have_names_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_of_one_checkpoint_have_names_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     one = write(tmp_path / "one", row("test_vtt_zs", "same", 0.1))
     two = write(tmp_path / "two", row("test_vtt_zs", "same", 0.2), row("test_vtt_zs", "same", 0.3))
     assert compare.main([one, two, one, "--json"]) == 0
     (group,) = json.loads(capsys.readouterr().out)
-    assert list(group["runs"]) == ["1. same", "2. same", "3. same"]  # the file that is named twice counts once
+    # The file that is named twice counts once.
+    assert list(group["runs"]) == [
+        "1. same",
+        "2. same",
+        "3. same",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -80,9 +107,18 @@ def test_rows_of_one_checkpoint_have_names_of_their_own(tmp_path: Path, capsys: 
         ('[{"other": 1}]', "not a results file"),
         ("{broken", "not valid JSON"),
         ('[{"checkpoint": 1, "fingerprint": "a", "metrics": {}}]', "not a results file"),
-        ('[{"checkpoint": "a", "fingerprint": "a", "metrics": {"M": {"R1": "x"}}}]', "not a results file"),
-        ('[{"checkpoint": "a", "fingerprint": "a", "metrics": {}, "chance": {"M": 3}}]', "not a results file"),
-        ('[{"checkpoint": "a", "fingerprint": "a", "metrics": {}, "task": 3}]', "not a results file"),
+        (
+            '[{"checkpoint": "a", "fingerprint": "a", "metrics": {"M": {"R1": "x"}}}]',
+            "not a results file",
+        ),
+        (
+            '[{"checkpoint": "a", "fingerprint": "a", "metrics": {}, "chance": {"M": 3}}]',
+            "not a results file",
+        ),
+        (
+            '[{"checkpoint": "a", "fingerprint": "a", "metrics": {}, "task": 3}]',
+            "not a results file",
+        ),
     ],
 )
 def test_mistakes_end_with_2(

@@ -1,4 +1,6 @@
-"""A checkpoint against the evaluation that scores it: another length is told, another vocabulary refused."""
+"""A checkpoint against the evaluation that scores it: another length is told, another vocabulary
+refused.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def another_bert(folder: Path) -> Path:
 
 
 def test_another_max_video_len_is_told(run: Path, caplog: pytest.LogCaptureFixture) -> None:
-    config = load_config(run / "config.yaml", [f"dataset.max_video_len={2 * F}", f"dataset.max_len={3 * F}"])
+    config = load_config(
+        run / "config.yaml", [f"dataset.max_video_len={2 * F}", f"dataset.max_len={3 * F}"]
+    )
     with caplog.at_level("INFO"):
         check_checkpoint_fits(config, run / "checkpoint_best.pt")
     assert f"trained with `dataset.max_video_len` {F}, scored with {2 * F}" in caplog.text
@@ -48,10 +52,15 @@ def test_the_same_settings_say_nothing(run: Path, caplog: pytest.LogCaptureFixtu
 
 def test_a_copy_of_the_bert_fits(run: Path, tmp_path: Path) -> None:
     copied = shutil.copytree(run / "bert", tmp_path / "copied")
-    check_checkpoint_fits(load_config(run / "config.yaml", [f"dataset.bert_name={copied}"]), run / "checkpoint_best.pt")
+    check_checkpoint_fits(
+        load_config(run / "config.yaml", [f"dataset.bert_name={copied}"]),
+        run / "checkpoint_best.pt",
+    )
 
 
-def test_scoring_with_other_word_pieces_is_refused_before_anything_is_read(run: Path, tmp_path: Path) -> None:
+def test_scoring_with_other_word_pieces_is_refused_before_anything_is_read(
+    run: Path, tmp_path: Path
+) -> None:
     bert = another_bert(tmp_path / "other")
     config = load_config(run / "config.yaml", [f"dataset.bert_name={bert}"])
     with pytest.raises(ConfigError) as error:
@@ -61,10 +70,14 @@ def test_scoring_with_other_word_pieces_is_refused_before_anything_is_read(run: 
     assert f"Score it with `dataset.bert_name={run / 'bert'}`." in message
 
 
-def test_a_bert_that_is_gone_cannot_be_compared(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bert_that_is_gone_cannot_be_compared(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     moved = shutil.move(run / "bert", tmp_path / "moved")
     (run / "bert").mkdir()
-    check_checkpoint_fits(load_config(run / "config.yaml", [f"dataset.bert_name={moved}"]), run / "checkpoint_best.pt")
+    check_checkpoint_fits(
+        load_config(run / "config.yaml", [f"dataset.bert_name={moved}"]), run / "checkpoint_best.pt"
+    )
     assert f"trained with the BERT `{run / 'bert'}`, which cannot be compared" in caplog.text
 
 
@@ -83,7 +96,9 @@ def test_items_of_another_aligner_are_refused(predictor: str, found: str | None)
         check_parts_fit(config, [item], 0)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("text", ["[1, 2]", "dataset: 3", "a: [", "dataset: {bert_name: 3, max_video_len: x}"])
+@pytest.mark.parametrize(
+    "text", ["[1, 2]", "dataset: 3", "a: [", "dataset: {bert_name: 3, max_video_len: x}"]
+)
 def test_a_config_of_another_program_is_passed_over(run: Path, text: str) -> None:
     config = load_config(run / "config.yaml")
     (run / "config.yaml").write_text(text)
@@ -91,7 +106,9 @@ def test_a_config_of_another_program_is_passed_over(run: Path, text: str) -> Non
 
 
 def test_no_config_beside_the_checkpoint_is_fine(run: Path, tmp_path: Path) -> None:
-    check_checkpoint_fits(load_config(run / "config.yaml"), tmp_path / "elsewhere" / "checkpoint_best.pt")
+    check_checkpoint_fits(
+        load_config(run / "config.yaml"), tmp_path / "elsewhere" / "checkpoint_best.pt"
+    )
 
 
 def test_other_sizes_are_refused_with_a_remedy(run: Path, tmp_path: Path) -> None:
@@ -104,4 +121,7 @@ def test_other_sizes_are_refused_with_a_remedy(run: Path, tmp_path: Path) -> Non
     model = Task.from_config(load_config(tmp_path / "deeper.yaml")).build_model(pretrained=False)
     with pytest.raises(CheckpointError) as error:
         load_weights(model, run / "checkpoint_best.pt")
-    assert "Compare `model.model_cls`, `model.num_hidden_video_layers` and `dataset.bert_name`" in str(error.value)
+    assert (
+        "Compare `model.model_cls`, `model.num_hidden_video_layers` and `dataset.bert_name`"
+        in str(error.value)
+    )

@@ -1,4 +1,6 @@
-"""The demo's four commands: the README's for seed 0, and the same on other folders for any other seed."""
+"""The demo's four commands: the README's for seed 0, and the same on other folders for any other
+seed.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def test_seed_0_runs_the_commands_of_the_readme() -> None:
         assert f"\n{command}\n" in readme
 
 
-def test_another_seed_shares_no_path_with_seed_0(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_another_seed_shares_no_path_with_seed_0(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     make = demo.demo_commands(7)[0]
     assert make[1:] == ["--out", "data/demo7", "--seed", "7"]
     mine, theirs = configs(7, monkeypatch, tmp_path), configs(0, monkeypatch, tmp_path)
@@ -57,18 +61,26 @@ def test_another_seed_trains_with_another_seed_from_its_own_videoclip(
     assert len({score.eval.save_path for score in scores}) == len(scores)
 
 
-def test_other_settings_are_those_of_seed_0(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for mine, theirs in zip(configs(7, monkeypatch, tmp_path), configs(0, monkeypatch, tmp_path), strict=True):
+def test_other_settings_are_those_of_seed_0(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for mine, theirs in zip(
+        configs(7, monkeypatch, tmp_path), configs(0, monkeypatch, tmp_path), strict=True
+    ):
         if not mine.is_test:
             mine = mine.with_option("common", "seed", theirs.option("common", "seed"))
             theirs = theirs.with_option("common", "seed", theirs.option("common", "seed"))
         assert str(mine.to_dict()).replace("demo7/", "demo/") == str(theirs.to_dict())
 
 
-def test_the_first_failure_ends_the_demo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_first_failure_ends_the_demo(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     codes = [0, 2]
     monkeypatch.setattr(
-        demo.subprocess, "run", lambda command, check: subprocess.CompletedProcess(command, codes.pop(0))
+        demo.subprocess,
+        "run",
+        lambda command, check: subprocess.CompletedProcess(command, codes.pop(0)),
     )
     assert demo.main([]) == 2
     said = capsys.readouterr()
@@ -76,7 +88,9 @@ def test_the_first_failure_ends_the_demo(monkeypatch: pytest.MonkeyPatch, capsys
     assert "error: this command ended with exit code 2" in said.err
 
 
-def test_copies_are_written_before_the_first_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_copies_are_written_before_the_first_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "projects").symlink_to(ROOT / "projects")
     monkeypatch.chdir(tmp_path)
 

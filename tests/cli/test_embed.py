@@ -1,4 +1,6 @@
-"""The embedding command: files and texts to one .npz, what stops it, and what it leaves behind then."""
+"""The embedding command: files and texts to one .npz, what stops it, and what it leaves behind
+then.
+"""
 
 from pathlib import Path
 
@@ -29,7 +31,9 @@ def folder(tmp_path) -> Path:
 
 
 def call(run: Path, out: Path, *arguments: object) -> int:
-    return embed.main(["--model", str(run), "--out", str(out), "--device", "cpu", *map(str, arguments)])
+    return embed.main(
+        ["--model", str(run), "--out", str(out), "--device", "cpu", *map(str, arguments)]
+    )
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
@@ -125,7 +129,12 @@ def test_videos_are_decoded_and_embedded(run, tmp_path, capsys):
     out = tmp_path / "out.npz"
     assert call(run, out, "--s3d", tmp_path / "s3d.pth", "--videos", tmp_path / "bad") == 2
     assert "text.mp4" in capsys.readouterr().err
-    assert call(run, out, "--s3d", tmp_path / "s3d.pth", "--videos", tmp_path / "good", "--skip-broken") == 0
+    assert (
+        call(
+            run, out, "--s3d", tmp_path / "s3d.pth", "--videos", tmp_path / "good", "--skip-broken"
+        )
+        == 0
+    )
     model = MMPTModel.from_pretrained(run, s3d=tmp_path / "s3d.pth")
     rows = model.video_features(tmp_path / "good" / "clip.mp4")
     assert rows.shape == (1, 512)

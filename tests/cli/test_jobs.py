@@ -31,7 +31,11 @@ def test_job_type(asked, config, expected):
 @pytest.mark.parametrize(
     ("asked", "config", "message"),
     [
-        (None, TRAINING, "`task_type` is `sweep_big`, a cluster's job type; say where to run it with --jobtype"),
+        (
+            None,
+            TRAINING,
+            "`task_type` is `sweep_big`, a cluster's job type; say where to run it with --jobtype",
+        ),
         ("local_smal", TRAINING, "no job type is called `local_smal`. Did you mean `local_small`?"),
         ("sweep_big", TRAINING, "no job type is called `sweep_big`"),
         ("local_predict", TRAINING, "a.yaml is a training config"),
@@ -71,10 +75,16 @@ def test_device_plan(job_type, num_gpus, processes, on_gpu):
 
 @pytest.mark.parametrize(
     ("job_type", "num_gpus", "fitting"),
-    [("local_small", 1, "local_single"), ("local_big", 1, "local_single"), ("local_big", 7, "local_small")],
+    [
+        ("local_small", 1, "local_single"),
+        ("local_big", 1, "local_single"),
+        ("local_big", 7, "local_small"),
+    ],
 )
 def test_too_few_gpus(job_type, num_gpus, fitting):
-    with pytest.raises(LaunchError, match=rf"this machine has {num_gpus}; use --jobtype {fitting}\.$"):
+    with pytest.raises(
+        LaunchError, match=rf"this machine has {num_gpus}; use --jobtype {fitting}\.$"
+    ):
         jobs.plan_devices(job_type, num_gpus)
 
 
@@ -94,13 +104,20 @@ def command(job_type, num_gpus, fairseq, resume=False):
 def test_command_of_one_process():
     assert command("local_single", 1, {"common": {"fp16": True}}) == [*OWN, "--fp16"]
     assert command("local_single", 2, {}) == [*OWN, "--distributed-world-size", "1"]
-    assert command("local_single", 0, {"common": {"fp16": True, "seed": 2}}) == [*OWN, "--seed", "2", "--cpu"]
+    assert command("local_single", 0, {"common": {"fp16": True, "seed": 2}}) == [
+        *OWN,
+        "--seed",
+        "2",
+        "--cpu",
+    ]
     assert command("local_single", 0, {"common": {"cpu": True}}) == [*OWN, "--cpu"]
 
 
 def test_without_a_validation_list_there_is_no_validation():
     plan = jobs.plan_devices("local_single", 1)
-    assert jobs.training_command(RunConfig(), "a.yaml", plan, 1, False)[-1] == "--disable-validation"
+    assert (
+        jobs.training_command(RunConfig(), "a.yaml", plan, 1, False)[-1] == "--disable-validation"
+    )
 
 
 def test_command_of_several_processes():
@@ -109,18 +126,37 @@ def test_command_of_several_processes():
     assert argv[1:4] == ["-m", "mmpt.cli.processes", "2"]
     assert argv[4:] == [*OWN, "--distributed-world-size", "2", "--ddp-backend", "legacy_ddp"]
     argv = command("local_small", 0, {"common": {"bf16": True}})
-    tail = ["--distributed-world-size", "2", "--ddp-backend", "no_c10d", "--cpu", "--distributed-backend", "gloo"]
+    tail = [
+        "--distributed-world-size",
+        "2",
+        "--ddp-backend",
+        "no_c10d",
+        "--cpu",
+        "--distributed-backend",
+        "gloo",
+    ]
     assert argv[4:] == [*OWN, *tail]
 
 
 def test_continuing_leaves_out_what_would_start_anew():
-    checkpoint = {"restore_file": "w.pt", "reset_optimizer": True, "reset_lr_scheduler": True, "save_dir": "s"}
-    assert command("local_single", 1, {"checkpoint": checkpoint}, resume=True) == [*OWN, "--save-dir", "s"]
+    checkpoint = {
+        "restore_file": "w.pt",
+        "reset_optimizer": True,
+        "reset_lr_scheduler": True,
+        "save_dir": "s",
+    }
+    assert command("local_single", 1, {"checkpoint": checkpoint}, resume=True) == [
+        *OWN,
+        "--save-dir",
+        "s",
+    ]
 
 
 def test_fairseq_finds_this_package_from_every_folder(monkeypatch, tmp_path):
     def user_dir() -> str:
-        argv = jobs.training_command(RunConfig(), "a.yaml", jobs.DevicePlan(1, on_gpu=True), 1, False)
+        argv = jobs.training_command(
+            RunConfig(), "a.yaml", jobs.DevicePlan(1, on_gpu=True), 1, False
+        )
         return argv[argv.index("--user-dir") + 1]
 
     monkeypatch.chdir(ROOT)
@@ -153,7 +189,9 @@ def test_names_of_programs(monkeypatch, tmp_path):
 
 def test_missing_fairseq(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(LaunchError, match="READTHEDOCS=1 pip install --no-deps --no-build-isolation -r ") as error:
+    with pytest.raises(
+        LaunchError, match="READTHEDOCS=1 pip install --no-deps --no-build-isolation -r "
+    ) as error:
         jobs.require_fairseq(["python", "-m", "mmpt.cli.processes", "2", "fairseq-train", "a.yaml"])
     file = Path(str(error.value).split()[-1])
     assert file.read_text() == (ROOT / "requirements-fairseq.txt").read_text()

@@ -1,4 +1,6 @@
-"""The launcher from its arguments to its exit code, with the GPU count and the running of commands replaced."""
+"""The launcher from its arguments to its exit code, with the GPU count and the running of commands
+replaced.
+"""
 
 import shlex
 import subprocess
@@ -19,7 +21,9 @@ PREDICT = "projects/retri/norton/test_how2_demo_zs.yaml"
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
-    """An empty folder with our projects; commands are not run but collected, and give `runs.codes` in turn."""
+    """An empty folder with our projects; commands are not run but collected, and give `runs.codes`
+    in turn.
+    """
     (tmp_path / "projects").symlink_to(ROOT / "projects")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(launch, "count_gpus", lambda: 0)
@@ -85,8 +89,16 @@ def test_a_second_training_in_the_same_folder_is_refused(runs, no_preflight, cap
     assert len(runs) == 2
 
 
-def test_overrides_reach_the_training_processes_through_the_resolved_file(runs, no_preflight, capsys):
-    argv = [VIDEOCLIP, "--jobtype", "local_single", "dataset.num_video_per_batch=4", "infer_scale=2"]
+def test_overrides_reach_the_training_processes_through_the_resolved_file(
+    runs, no_preflight, capsys
+):
+    argv = [
+        VIDEOCLIP,
+        "--jobtype",
+        "local_single",
+        "dataset.num_video_per_batch=4",
+        "infer_scale=2",
+    ]
     assert launch.main(argv) == 0
     command = last_command(capsys.readouterr().out)
     assert command[1] == "runs/demo/videoclip/config.yaml"
@@ -107,11 +119,14 @@ def test_predict(runs, no_preflight, capsys):
     assert path == f"runs/demo/results/{copy.copy_name}"
     assert (copy.batch_size, copy.name) == (2, "test_how2_demo_zs")
     assert launch.main([PREDICT, "fairseq.dataset.batch_size=3"]) == 0
-    assert last_command(capsys.readouterr().out)[-1] != path  # else two jobs at once would read each other's settings
+    # Else two jobs at once would read each other's settings.
+    assert last_command(capsys.readouterr().out)[-1] != path
 
 
 def test_options_of_predict_are_passed_on(runs, no_preflight, capsys):
-    assert launch.main([PREDICT, "--jobtype", "local_predict", "--allow-missing", "--device=cpu"]) == 0
+    assert (
+        launch.main([PREDICT, "--jobtype", "local_predict", "--allow-missing", "--device=cpu"]) == 0
+    )
     assert last_command(capsys.readouterr().out)[3:] == [PREDICT, "--allow-missing", "--device=cpu"]
     assert launch.main([VIDEOCLIP, "--jobtype", "local_small", "--allow-missing"]) == 2
     assert "unknown options: --allow-missing; only evaluations" in capsys.readouterr().err
@@ -139,7 +154,9 @@ def test_a_missing_restore_file_is_an_error_unless_dry(runs, monkeypatch, capsys
 
 
 def test_missing_data(runs, capsys):
-    assert launch.main(["projects/retri/norton/how2_pretrain.yaml", "--jobtype", "local_single"]) == 2
+    assert (
+        launch.main(["projects/retri/norton/how2_pretrain.yaml", "--jobtype", "local_single"]) == 2
+    )
     errors = capsys.readouterr().err
     assert "data/how2/how2_s3d_train.lst" in errors
     assert "Traceback" not in errors
@@ -182,21 +199,31 @@ def test_a_folder_that_cannot_be_written(runs, no_preflight, monkeypatch, capsys
 def test_too_few_gpus(runs, monkeypatch, capsys):
     monkeypatch.setattr(launch, "count_gpus", lambda: 1)
     assert launch.main([VIDEOCLIP, "--jobtype", "local_small", "fairseq.common.cpu=false"]) == 2
-    assert "needs 2 GPUs, but this machine has 1; use --jobtype local_single." in capsys.readouterr().err
+    assert (
+        "needs 2 GPUs, but this machine has 1; use --jobtype local_single."
+        in capsys.readouterr().err
+    )
 
 
 def test_job_files_are_not_expanded(runs, capsys):
-    Path("job.yaml").write_text("{project_dir: mine, base_dir: task, task_group: {a: {task_list: [x.yaml]}}}")
+    Path("job.yaml").write_text(
+        "{project_dir: mine, base_dir: task, task_group: {a: {task_list: [x.yaml]}}}"
+    )
     assert launch.main(["job.yaml"]) == 2
     assert "job.yaml: 1 mistake\n  - `base_dir` makes this a job file" in capsys.readouterr().err
 
 
 def test_the_script_itself():
     done = subprocess.run(
-        [sys.executable, "locallaunch.py", "nowhere.yaml"], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "locallaunch.py", "nowhere.yaml"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == (
-        "error: nowhere.yaml: 1 mistake\n  - no such file; paths are relative to the current directory.\n"
+        "error: nowhere.yaml: 1 mistake\n  - no such file; paths are relative to the current "
+        "directory.\n"
     )

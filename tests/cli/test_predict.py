@@ -1,4 +1,6 @@
-"""The scoring command on the small corpus: which checkpoints it takes, what it writes and what it says."""
+"""The scoring command on the small corpus: which checkpoints it takes, what it writes and what it
+says.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,18 @@ from mmpt.errors import ConfigError
 
 
 def scoring_config(save_path: str, *named: str) -> RunConfig:
-    return RunConfig(path="a.yaml", eval=EvalConfig(save_path=save_path), fairseq={"common_eval": {"path": [*named]}})
+    return RunConfig(
+        path="a.yaml",
+        eval=EvalConfig(save_path=save_path),
+        fairseq={"common_eval": {"path": [*named]}},
+    )
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run's folder with three checkpoints and one file of another kind, as the working directory."""
+    """A run's folder with three checkpoints and one file of another kind, as the working
+    directory.
+    """
     for name in ("checkpoint_last.pt", "checkpoint2.pt", "checkpoint_best.pt", "other.pt"):
         (tmp_path / "run" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "run" / name).touch()
@@ -29,13 +37,18 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_by_default_the_named_checkpoints_are_scored_in_their_order(run: Path) -> None:
     config = scoring_config("run/results", "run/other.pt", "run/checkpoint2.pt")
-    assert scoring.checkpoints_to_score(config, False) == [Path("run/other.pt"), Path("run/checkpoint2.pt")]
+    assert scoring.checkpoints_to_score(config, False) == [
+        Path("run/other.pt"),
+        Path("run/checkpoint2.pt"),
+    ]
     with pytest.raises(ConfigError, match=r"`fairseq.common_eval.path` must name"):
         scoring.checkpoints_to_score(scoring_config("run/results"), False)
 
 
 @pytest.mark.parametrize("save_path", ["run/results", "run/"])
-def test_all_checkpoints_are_those_in_dirname_of_the_results_then_the_named(run: Path, save_path: str) -> None:
+def test_all_checkpoints_are_those_in_dirname_of_the_results_then_the_named(
+    run: Path, save_path: str
+) -> None:
     config = scoring_config(save_path, str(run / "run" / "checkpoint_best.pt"), "run/other.pt")
     names = ["checkpoint2.pt", "checkpoint_best.pt", "checkpoint_last.pt", "other.pt"]
     assert scoring.checkpoints_to_score(config, True) == [Path("run") / name for name in names]
@@ -57,8 +70,17 @@ def test_short_names() -> None:
     assert scoring.short_names(paths) == [str(path) for path in paths]
 
 
-def test_all_checkpoints_are_scored_and_the_best_is_named(scored: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [str(scored), "--device", "cpu", "--all-checkpoints", "--markdown", "--save-predictions"]
+def test_all_checkpoints_are_scored_and_the_best_is_named(
+    scored: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        str(scored),
+        "--device",
+        "cpu",
+        "--all-checkpoints",
+        "--markdown",
+        "--save-predictions",
+    ]
     assert predict.main(arguments) == 0
     said = capsys.readouterr().out.splitlines()
     run = scored.parent / "run"
@@ -71,11 +93,14 @@ def test_all_checkpoints_are_scored_and_the_best_is_named(scored: Path, capsys: 
     assert said[-1] == f"best: {run}/checkpoint_{best}.pt (RetrievalMetric {value:.4f})"
     assert said[-2].startswith(f"scored: every checkpoint*.pt in {run} ")
     with np.load(run / "results" / "scores-run-checkpoint_a.npz") as arrays:
-        assert np.ptp(arrays["pooled_text"], axis=0).max() < 1e-5  # measured 0: the same for every text
+        # Measured 0: the same for every text.
+        assert np.ptp(arrays["pooled_text"], axis=0).max() < 1e-5
         assert arrays["scores"].shape == (len(arrays["video_id"]),) * 2
 
 
-def test_by_default_one_checkpoint_and_a_plain_table(scored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_by_default_one_checkpoint_and_a_plain_table(
+    scored: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert predict.main([str(scored), "--device", "cpu"]) == 0
     said = capsys.readouterr().out
     assert said.splitlines()[0].split() == ["chance", "run"]
@@ -83,7 +108,9 @@ def test_by_default_one_checkpoint_and_a_plain_table(scored: Path, capsys: pytes
     assert len(json.loads((scored.parent / "run" / "results" / "results.json").read_text())) == 1
 
 
-def test_a_mistake_is_one_message_and_exit_code_2(scored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistake_is_one_message_and_exit_code_2(
+    scored: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (scored.parent / "run" / "checkpoint_b.pt").unlink()
     assert predict.main([str(scored), "--device", "cpu"]) == 2
     said = capsys.readouterr()
@@ -91,7 +118,9 @@ def test_a_mistake_is_one_message_and_exit_code_2(scored: Path, capsys: pytest.C
     assert said.err.startswith(f"error: {scored.parent}/run/checkpoint_b.pt: no such checkpoint.")
 
 
-def test_ctrl_c(scored: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c(
+    scored: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -105,15 +134,22 @@ def test_ctrl_c(scored: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     ("arguments", "message"),
     [
         (["projects/retri/norton/how2_demo.yaml"], "a training config cannot be scored"),
-        (["projects/retri/norton/test_how2_demo_zs.yaml", "--device", "foo"], "--device foo: not a device"),
+        (
+            ["projects/retri/norton/test_how2_demo_zs.yaml", "--device", "foo"],
+            "--device foo: not a device",
+        ),
     ],
 )
-def test_mistakes_end_with_2(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_end_with_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert predict.main(arguments) == 2
     assert message in capsys.readouterr().err
 
 
-def test_the_yaml_may_be_named_by_an_option_but_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_yaml_may_be_named_by_an_option_but_must_be_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     for argv in (["none.yaml"], ["--taskconfig", "none.yaml"]):
         assert predict.main(argv) == 2
         assert "none.yaml" in capsys.readouterr().err

@@ -1,4 +1,6 @@
-"""Several evaluations in one process: one start, one table where it makes sense, nothing lost by a late failure."""
+"""Several evaluations in one process: one start, one table where it makes sense, nothing lost by a
+late failure.
+"""
 
 from __future__ import annotations
 
@@ -43,25 +45,39 @@ def together(corpus: Path, scored: Path) -> list[str]:
     """The demo's evaluations on the small corpus and a random checkpoint."""
     paths = [str(scored)]
     checkpoint = load_config(scored).checkpoint_paths[0]
-    for name, truth in ((BACKGROUND, "test_path=val_clips"), (STEPS, "test_path=true_steps"),
-                        (ALIGNMENT, "anno_path=test_alignment")):  # fmt: skip
+    for name, truth in (
+        (BACKGROUND, "test_path=val_clips"),
+        (STEPS, "test_path=true_steps"),
+        (ALIGNMENT, "anno_path=test_alignment"),
+    ):
         key, _, file = truth.partition("=")
         overrides = [
-            f"dataset.bert_name={corpus}/bert", f"dataset.vfeat_dir={corpus}/feat",
-            f"dataset.{key}={corpus}/{file}.json", f"eval.save_path={scored.parent}/run/results/{Path(name).stem}",
-            f"fairseq.common_eval.path={checkpoint}", "fairseq.dataset.num_workers=0",
-        ]  # fmt: skip
+            f"dataset.bert_name={corpus}/bert",
+            f"dataset.vfeat_dir={corpus}/feat",
+            f"dataset.{key}={corpus}/{file}.json",
+            f"eval.save_path={scored.parent}/run/results/{Path(name).stem}",
+            f"fairseq.common_eval.path={checkpoint}",
+            "fairseq.dataset.num_workers=0",
+        ]
         path = scored.parent / Path(name).name
         path.write_text(json.dumps(load_config(name, overrides).to_dict()))
         paths.append(str(path))
     return paths
 
 
-def test_the_demos_evaluations_print_one_table(together: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demos_evaluations_print_one_table(
+    together: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert predict.main([*together, "--device", "cpu", "--no-report"]) == 0
     said = capsys.readouterr().out
     assert said.count("chance") == 1
-    starts = ("clip, text to video", "full video, DTW", "full video with background", "step segmentation", "alignment")
+    starts = (
+        "clip, text to video",
+        "full video, DTW",
+        "full video with background",
+        "step segmentation",
+        "alignment",
+    )
     for start in starts:
         assert any(line.startswith(start) for line in said.splitlines())
     for path in together:
@@ -83,7 +99,9 @@ def test_what_was_scored_is_printed_though_a_later_evaluation_fails(
     assert "must be HTM-Align's file" in said.err
 
 
-def test_every_yaml_is_read_before_the_first_is_scored(together: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_yaml_is_read_before_the_first_is_scored(
+    together: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert predict.main([together[0], "none.yaml"]) == 2
     said = capsys.readouterr()
     assert said.out == ""
@@ -113,5 +131,8 @@ def test_overrides_are_kept_per_evaluation(
     monkeypatch.setattr(launch.preflight, "check_data", lambda config: None)
     monkeypatch.setattr(launch, "run_all", lambda commands, env, grace_s: 0)
     (command,) = launched([f"{SCORES},{ALIGNMENT}", *overrides], capsys)
-    assert [load_config(path).metric[0] for path in command[2:]] == ["RetrievalMetric", "How2AlignMetric"]
+    assert [load_config(path).metric[0] for path in command[2:]] == [
+        "RetrievalMetric",
+        "How2AlignMetric",
+    ]
     assert {load_config(path).num_workers for path in command[2:]} == {0}

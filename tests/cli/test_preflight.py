@@ -66,22 +66,33 @@ def test_files_appear_one_by_one(tmp_path, monkeypatch):
 def test_an_evaluation_needs_no_training_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = how2(split="test", tfeat_dir=None, test_path="t.json")
-    assert missing(config) == ["t.json (`dataset.test_path`)", "d/feat (the folder `dataset.vfeat_dir`)"]
+    assert missing(config) == [
+        "t.json (`dataset.test_path`)",
+        "d/feat (the folder `dataset.vfeat_dir`)",
+    ]
 
 
 def test_other_annotation_files_are_looked_for_too():
-    config = RunConfig(dataset=DatasetConfig(json_path="/nowhere/a.json", jsfusion_path="/nowhere/inert.csv"))
+    config = RunConfig(
+        dataset=DatasetConfig(json_path="/nowhere/a.json", jsfusion_path="/nowhere/inert.csv")
+    )
     assert missing(config) == ["/nowhere/a.json (`dataset.json_path`)"]
 
 
 def test_sizes_of_the_model_are_checked_before_a_process_starts(corpus, tmp_path):
-    config = load_config(VIDEOCLIP, [*corpus_overrides(corpus, tmp_path), "model.num_hidden_video_layers=9"])
+    config = load_config(
+        VIDEOCLIP, [*corpus_overrides(corpus, tmp_path), "model.num_hidden_video_layers=9"]
+    )
     with pytest.raises(ConfigError, match=r"must be at most the 2 layers of .*, but is 9"):
         preflight.check_parts(config)
 
 
-def test_a_model_that_looks_at_numbers_as_it_is_built_is_left_to_the_processes(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(Task, "build_model", lambda task, *, pretrained: torch.linspace(0, 1, 3).tolist())
+def test_a_model_that_looks_at_numbers_as_it_is_built_is_left_to_the_processes(
+    corpus, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        Task, "build_model", lambda task, *, pretrained: torch.linspace(0, 1, 3).tolist()
+    )
     preflight.check_parts(load_config(VIDEOCLIP, corpus_overrides(corpus, tmp_path)))
 
 
@@ -90,7 +101,9 @@ def test_a_model_that_looks_at_numbers_as_it_is_built_is_left_to_the_processes(c
 def test_a_missing_compiler_is_found_before_a_process_starts(corpus, tmp_path):
     torch.compiler.reset()
     with pytest.raises(ConfigError, match=r"`model.compile: true` needs a C\+\+ compiler"):
-        preflight.check_parts(load_config(VIDEOCLIP, [*corpus_overrides(corpus, tmp_path), "model.compile=true"]))
+        preflight.check_parts(
+            load_config(VIDEOCLIP, [*corpus_overrides(corpus, tmp_path), "model.compile=true"])
+        )
 
 
 def test_restore_file(tmp_path):
@@ -98,7 +111,13 @@ def test_restore_file(tmp_path):
     config = RunConfig(path="a.yaml", fairseq={"checkpoint": {"restore_file": str(weights)}})
     with pytest.raises(CheckpointError) as caught:
         preflight.check_restore_file(config)
-    for part in (str(weights), "fairseq.checkpoint.restore_file", "a.yaml", "DATASET.md", preflight.DEMO_COMMANDS):
+    for part in (
+        str(weights),
+        "fairseq.checkpoint.restore_file",
+        "a.yaml",
+        "DATASET.md",
+        preflight.DEMO_COMMANDS,
+    ):
         assert part in str(caught.value)
     torch.save({"model": {}}, weights)
     with pytest.raises(CheckpointError, match="this one has no optimizer_history, extra_state"):

@@ -1,4 +1,6 @@
-"""run_all with small children: exit codes, the end of the others, signals, and nobody left behind."""
+"""run_all with small children: exit codes, the end of the others, signals, and nobody left
+behind.
+"""
 
 import os
 import signal
@@ -61,8 +63,14 @@ def test_the_first_failure_counts_and_ends_the_others():
 
 def test_who_ignores_sigterm_is_killed(tmp_path):
     deaf = f"open(r'{tmp_path}/deaf', 'x').close()"
-    stubborn = f"import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); {deaf}; time.sleep(600)"
-    failing = f"import os, time\nwhile not os.path.exists(r'{tmp_path}/deaf'): time.sleep(0.02)\nraise SystemExit(4)"
+    stubborn = (
+        "import signal, time; signal.signal(signal.SIGTERM, "
+        f"signal.SIG_IGN); {deaf}; time.sleep(600)"
+    )
+    failing = (
+        f"import os, time\nwhile not os.path.exists(r'{tmp_path}/deaf'): "
+        "time.sleep(0.02)\nraise SystemExit(4)"
+    )
     begin = time.monotonic()
     assert run_all([child(stubborn), child(failing)], grace_s=0.3) == 4
     assert time.monotonic() - begin < 300
@@ -73,7 +81,9 @@ def test_one_done_early_is_no_failure():
 
 
 def test_extra_environment():
-    codes = [child(f"import os, sys; sys.exit(os.environ['RANK'] != '{rank}')") for rank in range(2)]
+    codes = [
+        child(f"import os, sys; sys.exit(os.environ['RANK'] != '{rank}')") for rank in range(2)
+    ]
     assert run_all(codes, [{"RANK": "0"}, {"RANK": "1"}]) == 0
 
 
@@ -85,7 +95,9 @@ def test_a_signal_ends_children_and_grandchildren(tmp_path, signum):
         f"Path(r'{tmp_path}', str(os.getpid())).write_text(str(helper.pid)); time.sleep(600)"
     )
     command = [sys.executable, "-m", "mmpt.cli.processes", "2", sys.executable, "-c", family]
-    starter = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    starter = subprocess.Popen(
+        command, cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
     wait_until(lambda: len([file for file in tmp_path.iterdir() if file.read_text()]) == 2)
     pids = [int(pid) for file in tmp_path.iterdir() for pid in (file.name, file.read_text())]
     assert all(is_alive(pid) for pid in pids)
@@ -98,7 +110,10 @@ def test_a_signal_ends_children_and_grandchildren(tmp_path, signum):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl")
 def test_children_end_when_we_are_killed_outright(tmp_path):
-    code = f"import os, time; from pathlib import Path; Path(r'{tmp_path}', str(os.getpid())).touch(); time.sleep(600)"
+    code = (
+        f"import os, time; from pathlib import Path; Path(r'{tmp_path}', "
+        "str(os.getpid())).touch(); time.sleep(600)"
+    )
     command = [sys.executable, "-m", "mmpt.cli.processes", "2", sys.executable, "-c", code]
     starter = subprocess.Popen(command, cwd=ROOT)
     wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
@@ -110,7 +125,13 @@ def test_children_end_when_we_are_killed_outright(tmp_path):
 
 
 def test_flags_of_ranks():
-    common = ["--distributed-no-spawn", "--distributed-init-method", "tcp://127.0.0.1:99", "--distributed-rank", "1"]
+    common = [
+        "--distributed-no-spawn",
+        "--distributed-init-method",
+        "tcp://127.0.0.1:99",
+        "--distributed-rank",
+        "1",
+    ]
     assert rank_flags(["fairseq-train"], 1, 99) == ["fairseq-train", *common, "--device-id", "1"]
     assert rank_flags(["fairseq-train", "--cpu"], 1, 99) == ["fairseq-train", "--cpu", *common]
 
@@ -144,10 +165,10 @@ def test_two_processes_meet():
     """The address and environment that we give let two gloo processes add 1 and 2."""
     pytest.importorskip("torch.distributed")
     code = (
-        "import sys, torch, torch.distributed as dist; rank, address = int(sys.argv[1]), sys.argv[2]; "
-        "dist.init_process_group('gloo', init_method=address, rank=rank, world_size=2); "
-        "x = torch.tensor([rank + 1.0]); dist.all_reduce(x); dist.barrier(); dist.destroy_process_group(); "
-        "sys.exit(int(x.item() != 3.0))"
+        "import sys, torch, torch.distributed as dist; rank, address = int(sys.argv[1]), "
+        "sys.argv[2]; dist.init_process_group('gloo', init_method=address, rank=rank, "
+        "world_size=2); x = torch.tensor([rank + 1.0]); dist.all_reduce(x); dist.barrier(); "
+        "dist.destroy_process_group(); sys.exit(int(x.item() != 3.0))"
     )
     address = f"tcp://127.0.0.1:{free_port()}"
     commands = [[*child(code), str(rank), address] for rank in range(2)]

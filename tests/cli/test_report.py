@@ -19,7 +19,12 @@ def test_scoring_leaves_a_report_of_all_checkpoints(scored: Path) -> None:
     rows = json.loads((results / "results.json").read_text())
     for row in rows:
         assert f">{100 * row['metrics']['RetrievalMetric']['R5']:.1f}</td>" in html
-    for title in ("Retrieval gallery", "Worst failures", "Whole videos mistaken", "Alignment of sentences and seconds"):
+    for title in (
+        "Retrieval gallery",
+        "Worst failures",
+        "Whole videos mistaken",
+        "Alignment of sentences and seconds",
+    ):
         assert title in html
     assert len(html) < 300_000
 
@@ -30,7 +35,9 @@ def test_no_report(scored: Path) -> None:
     assert names == {"results.json"}
 
 
-def test_it_is_written_anew_with_key_frames(scored: Path, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_is_written_anew_with_key_frames(
+    scored: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert predict.main([str(scored), "--device", "cpu", "--all-checkpoints", "--no-report"]) == 0
     capsys.readouterr()
     videos = scored.parent / "videos"
@@ -38,7 +45,10 @@ def test_it_is_written_anew_with_key_frames(scored: Path, corpus: Path, capsys: 
     for video in json.loads((corpus / "val_clips.json").read_text())["videos"]:
         write_video(videos / f"{video['id']}.mp4", regular_times(20, 2), Clip(width=64, height=48))
     out = scored.parent / "new.html"
-    assert report.main([str(scored), "--device", "cpu", "--videos", str(videos), "--out", str(out)]) == 0
+    assert (
+        report.main([str(scored), "--device", "cpu", "--videos", str(videos), "--out", str(out)])
+        == 0
+    )
     assert capsys.readouterr().out.strip() == str(out)
     html = out.read_text()
     assert html.count("data:image/jpeg") > 20
@@ -47,7 +57,9 @@ def test_it_is_written_anew_with_key_frames(scored: Path, corpus: Path, capsys: 
     assert not (scored.parent / "run" / "results" / "scores-report.html").exists()
 
 
-def test_what_was_not_scored_or_has_changed_is_refused(scored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_not_scored_or_has_changed_is_refused(
+    scored: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert report.main([str(scored), "--device", "cpu"]) == 2
     assert "no such file" in capsys.readouterr().err
     assert predict.main([str(scored), "--device", "cpu", "--no-report"]) == 0
@@ -56,7 +68,10 @@ def test_what_was_not_scored_or_has_changed_is_refused(scored: Path, capsys: pyt
     first = next(iter(state))
     torch.save(state | {first: state[first] + 1}, checkpoint)
     assert report.main([str(scored), "--device", "cpu"]) == 2
-    assert "checkpoint_b.pt has changed since it was scored. Score it again." in capsys.readouterr().err
+    assert (
+        "checkpoint_b.pt has changed since it was scored. Score it again."
+        in capsys.readouterr().err
+    )
     config = json.loads(scored.read_text())
     config["fairseq"]["dataset"]["batch_size"] = 3
     scored.write_text(json.dumps(config))

@@ -88,9 +88,8 @@ def test_the_released_yamls_have_the_optimizer_under_optimization() -> None:
     config, problems = parse({"fairseq": {"optimization": options}}, "a.yaml")
     assert problems == []
     assert config.fairseq["optimization"] == options
-    assert (
-        str(config.fairseq["optimization"]["total_num_update"]) == "1000000"
-    )  # a float in fairseq
+    # A float in fairseq.
+    assert str(config.fairseq["optimization"]["total_num_update"]) == "1000000"
 
 
 def test_every_bound_is_of_an_option_and_allows_its_default() -> None:

@@ -9,7 +9,12 @@ def flags(options, **kwargs):
 
 
 def test_values():
-    assert flags({"lr": [1e-05], "adam_betas": "(0.9, 0.98)"}) == ["--lr", "1e-05", "--adam-betas", "(0.9, 0.98)"]
+    assert flags({"lr": [1e-05], "adam_betas": "(0.9, 0.98)"}) == [
+        "--lr",
+        "1e-05",
+        "--adam-betas",
+        "(0.9, 0.98)",
+    ]
     assert flags({"adam_betas": [0.9, 0.98]}) == ["--adam-betas", "(0.9, 0.98)"]
     assert flags({"clip_norm": 2.0, "max_epoch": 6}) == ["--clip-norm", "2.0", "--max-epoch", "6"]
     assert flags({"update_freq": [4]}) == ["--update-freq", "[4]"]

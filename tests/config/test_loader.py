@@ -1,4 +1,6 @@
-"""load_config: includes, overrides, and every kind of mistake, each against a message or value written by hand."""
+"""load_config: includes, overrides, and every kind of mistake, each against a message or value
+written by hand.
+"""
 
 import copy
 
@@ -27,7 +29,12 @@ TRAINING = {
     "fairseq": {
         "common": {"tensorboard_logdir": "run", "fp16": True},
         "dataset": {"batch_size": 1},
-        "optimization": {"lr": [1e-5], "optimizer": "adam", "ddp_backend": "no_c10d", "max_epoch": 6},
+        "optimization": {
+            "lr": [1e-5],
+            "optimizer": "adam",
+            "ddp_backend": "no_c10d",
+            "max_epoch": 6,
+        },
         "checkpoint": {"save_dir": "runs/x"},
     },
     "model": {"model_cls": "MMFusionSeparate"},
@@ -54,7 +61,9 @@ def merge(base, changes):
 
 @pytest.fixture
 def load(tmp_path):
-    """Write a mapping with some keys changed as YAML and load it: `load({"dataset": {"max_len": 20}})`."""
+    """Write a mapping with some keys changed as YAML and load it: `load({"dataset": {"max_len":
+    20}})`.
+    """
 
     def write_and_load(changes=None, *overrides, base=TRAINING):
         path = tmp_path / "run.yaml"
@@ -77,13 +86,20 @@ def test_values_and_defaults(load):
     assert config.retrieval.num_cands == 24
     assert config.retrieval.infer_scale == 16
     assert config.retrieval.nprobe == "auto"
-    assert (config.seed, config.max_epoch, config.save_dir, config.batch_size) == (1, 6, "runs/x", 1)
+    assert (config.seed, config.max_epoch, config.save_dir, config.batch_size) == (
+        1,
+        6,
+        "runs/x",
+        1,
+    )
     assert not config.is_test
     assert load(base=TEST).is_test
     assert load(base=TEST).metric == ("RetrievalMetric",)
     assert load({"metric": ["A", "B"]}, base=TEST).metric == ("A", "B")
     assert load(base=TEST).checkpoint_paths == ("a.pt",)
-    assert load({"fairseq": {"common_eval": {"path": ["a.pt", "b.pt"]}}}, base=TEST).checkpoint_paths == (
+    assert load(
+        {"fairseq": {"common_eval": {"path": ["a.pt", "b.pt"]}}}, base=TEST
+    ).checkpoint_paths == (
         "a.pt",
         "b.pt",
     )
@@ -96,7 +112,9 @@ def test_a_learning_rate_may_be_written_in_any_way(load, text):
 
 def test_numbers_as_text_in_the_yaml_itself(tmp_path):
     text = yaml.safe_dump(TRAINING) + "centroids: '8'\n"
-    (tmp_path / "a.yaml").write_text(text.replace("beta: 1\n", "").replace("loss_cls:", "beta: 3e-1\n  loss_cls:"))
+    (tmp_path / "a.yaml").write_text(
+        text.replace("beta: 1\n", "").replace("loss_cls:", "beta: 3e-1\n  loss_cls:")
+    )
     config = load_config(tmp_path / "a.yaml")
     assert config.loss.beta == 0.3
     assert config.retrieval.centroids == 8
@@ -121,15 +139,26 @@ def test_overrides_have_yaml_types_and_win(load):
 
 
 def test_retrieval_may_be_a_section(load):
-    config = load({"num_cands": 30, "retrieval": {"recall": 0.9, "nprobe": 2}}, "retrieval.nprobe=3", "recall=0.8")
-    assert (config.retrieval.num_cands, config.retrieval.nprobe, config.retrieval.recall) == (30, 3, 0.8)
+    config = load(
+        {"num_cands": 30, "retrieval": {"recall": 0.9, "nprobe": 2}},
+        "retrieval.nprobe=3",
+        "recall=0.8",
+    )
+    assert (config.retrieval.num_cands, config.retrieval.nprobe, config.retrieval.recall) == (
+        30,
+        3,
+        0.8,
+    )
     assert "retrieval" not in config.to_dict()
     assert load({"retrieval": None}).retrieval == load().retrieval
 
 
 def test_interpolations_see_includes_and_overrides(load):
     config = load(
-        {"eval": {"save_path": "${fairseq.checkpoint.save_dir}/eval"}, "num_cands": "${dataset.clip_per_video}"},
+        {
+            "eval": {"save_path": "${fairseq.checkpoint.save_dir}/eval"},
+            "num_cands": "${dataset.clip_per_video}",
+        },
         "fairseq.checkpoint.save_dir=runs/y",
         "dataset.sampled_max_len=${retri_epoch}",
     )
@@ -147,7 +176,9 @@ def test_a_setting_stands_once(load):
     assert problem == "`nprobes` is not a known key. Did you mean `nprobe`?"
 
 
-@pytest.mark.parametrize("override", ["dataset.max_len", "=3", "dataset..max_len=3", "includes=x.yaml", "num_cands=[1"])
+@pytest.mark.parametrize(
+    "override", ["dataset.max_len", "=3", "dataset..max_len=3", "includes=x.yaml", "num_cands=[1"]
+)
 def test_broken_overrides(load, override):
     assert override in problems_of(load, None, override)[0]
 
@@ -161,7 +192,11 @@ def test_includes_cannot_be_overridden(load):
 def test_all_mistakes_at_once(load):
     changes = {
         "dataset": {"max_len": 16, "alinger": "X", "sampled_min_len": "many", "num_cands": 3},
-        "fairseq": {"common": {"fp_16": True, "bf16": True}, "optimizaton": {}, "dataset": {"lr": [1]}},
+        "fairseq": {
+            "common": {"fp_16": True, "bf16": True},
+            "optimizaton": {},
+            "dataset": {"lr": [1]},
+        },
         "model": {"model_cls": None, "num_hidden_video_layers": 0},
         "loss": 3,
         "db_type": "flat",
@@ -176,9 +211,12 @@ def test_all_mistakes_at_once(load):
         "`fairseq.common.fp_16` is not a known key. Did you mean `fp16`?",
         "`fairseq.dataset.lr` is not a known key; `lr` belongs under `fairseq.optimization`.",
         "`fairseq.optimizaton` is not a known key. Did you mean `optimization`?",
-        "`model.model_cls` is missing; a training config needs it (evaluation configs say `dataset.split: test`).",
-        "`dataset.max_len` must be at least `max_video_len` + 3 (19), but is 16; it counts the video slots, [CLS], "
-        "[SEP], the word pieces and a final [SEP].",
+        (
+            "`model.model_cls` is missing; a training config needs it (evaluation configs say "
+            "`dataset.split: test`)."
+        ),
+        "`dataset.max_len` must be at least `max_video_len` + 3 (19), but is 16; it counts the "
+        "video slots, [CLS], [SEP], the word pieces and a final [SEP].",
         "`fairseq.common.fp16` and `fairseq.common.bf16` cannot both be true; choose one.",
     ]
 
@@ -193,75 +231,203 @@ def fairseq(group, **options):
 @pytest.mark.parametrize(
     ("changes", "start"),
     [
-        ({"dataset": {"max_len": 18}}, "`dataset.max_len` must be at least `max_video_len` + 3 (19), but is 18"),
-        ({"dataset": {"sampled_min_len": 9, "sampled_max_len": 8}}, "`dataset.sampled_min_len` must be at most"),
-        ({"dataset": {"sampled_video_min_len": 9, "sampled_video_max_len": 8}}, "`dataset.sampled_video_min_len` must"),
-        ({"num_cands": 7}, "`num_cands` must be at least `dataset.num_video_per_batch` (8), but is 7."),
-        ({"loss": {"sequence_contrast": {**WEIGHTED, "threshold": 5}}}, "`dataset.clip_per_video` must be a multiple"),
-        ({"loss": {"sequence_contrast": {"prompt_ratio": 0}}}, "`loss.sequence_contrast.prompt_ratio` must be a"),
-        ({"loss": {"sequence_contrast": {"prompt_ratio": 1.5}}}, "`loss.sequence_contrast.prompt_ratio` must be a"),
+        (
+            {"dataset": {"max_len": 18}},
+            "`dataset.max_len` must be at least `max_video_len` + 3 (19), but is 18",
+        ),
+        (
+            {"dataset": {"sampled_min_len": 9, "sampled_max_len": 8}},
+            "`dataset.sampled_min_len` must be at most",
+        ),
+        (
+            {"dataset": {"sampled_video_min_len": 9, "sampled_video_max_len": 8}},
+            "`dataset.sampled_video_min_len` must",
+        ),
+        (
+            {"num_cands": 7},
+            "`num_cands` must be at least `dataset.num_video_per_batch` (8), but is 7.",
+        ),
+        (
+            {"loss": {"sequence_contrast": {**WEIGHTED, "threshold": 5}}},
+            "`dataset.clip_per_video` must be a multiple",
+        ),
+        (
+            {"loss": {"sequence_contrast": {"prompt_ratio": 0}}},
+            "`loss.sequence_contrast.prompt_ratio` must be a",
+        ),
+        (
+            {"loss": {"sequence_contrast": {"prompt_ratio": 1.5}}},
+            "`loss.sequence_contrast.prompt_ratio` must be a",
+        ),
         ({"loss": {"beta": -0.1}}, "`loss.beta` must be at least 0, but is -0.1"),
-        ({"loss": {"masked_outer_sum": "page"}}, "`loss.masked_outer_sum` must be `released` or `paper`"),
+        (
+            {"loss": {"masked_outer_sum": "page"}},
+            "`loss.masked_outer_sum` must be `released` or `paper`",
+        ),
         ({"nprobe": 0}, "`nprobe` must be at least 1 or `auto`, but is 0"),
-        ({"memory": "16GB"}, "`memory` is no longer a key: its work is done by `model.checkpoint_act"),
-        ({"model": {"tf32": False}}, "`model.tf32` is no longer a key: float32 is computed in float32; "),
-        ({"bank": "ram"}, "`bank` is no longer a key: the vectors of all videos are kept in files; "),
-        ({"retrieval": {"keep_centre": True}}, "`keep_centre` is no longer a key: a batch is a sample"),
+        (
+            {"memory": "16GB"},
+            "`memory` is no longer a key: its work is done by `model.checkpoint_act",
+        ),
+        (
+            {"model": {"tf32": False}},
+            "`model.tf32` is no longer a key: float32 is computed in float32; ",
+        ),
+        (
+            {"bank": "ram"},
+            "`bank` is no longer a key: the vectors of all videos are kept in files; ",
+        ),
+        (
+            {"retrieval": {"keep_centre": True}},
+            "`keep_centre` is no longer a key: a batch is a sample",
+        ),
         ({"resolved": True}, "`resolved` is no longer a key: leave it out"),
         ({"clips_per_forward": 0}, "`clips_per_forward` must be at least 1 or `auto`, but is 0."),
-        ({"model": {"checkpoint_activations": True}}, "`model.checkpoint_activations` must be `auto` or false or a wh"),
-        ({"model": {"checkpoint_activations": 0}}, "`model.checkpoint_activations` must be `auto` or false or at "),
+        (
+            {"model": {"checkpoint_activations": True}},
+            "`model.checkpoint_activations` must be `auto` or false or a wh",
+        ),
+        (
+            {"model": {"checkpoint_activations": 0}},
+            "`model.checkpoint_activations` must be `auto` or false or at ",
+        ),
         ({"nprobe": "all"}, "`nprobe` must be a whole number or `auto`, but is 'all'"),
         ({"centroids": 8.5}, "`centroids` must be a whole number, but is 8.5"),
         ({"centroids": True}, "`centroids` must be a whole number, but is True"),
         ({"dataset": {"split": "dev"}}, "`dataset.split` must be `train`, `valid` or `test`"),
-        ({"dataset": {"subsampling": 2}}, "`fairseq.dataset.batch_size` must be at least `dataset.subsampling` (2)"),
-        ({"fairseq": {"checkpoint": {"save_dir": None}}}, "`fairseq.checkpoint.save_dir` is missing"),
-        ({"fairseq": {"optimization": {"ddp_backend": "pytorch_ddp"}}}, "`fairseq.optimization.ddp_backend` must be"),
-        ({"fairseq": {"distributed_training": {"ddp_backend": "c10d"}}}, "`fairseq.distributed_training.ddp_backend`"),
-        ({"fairseq": {"optimization": {"lr": [1, 2]}}}, "`fairseq.optimization.lr` must have a length of at most 1"),
-        ({"fairseq": {"distributed_training": {"distributed_world_size": 2}}}, "`fairseq.distributed_training.distri"),
-        ({"fairseq": {"common_eval": {"path": "x"}}}, "`fairseq.common_eval` belongs to evaluation configs"),
+        (
+            {"dataset": {"subsampling": 2}},
+            "`fairseq.dataset.batch_size` must be at least `dataset.subsampling` (2)",
+        ),
+        (
+            {"fairseq": {"checkpoint": {"save_dir": None}}},
+            "`fairseq.checkpoint.save_dir` is missing",
+        ),
+        (
+            {"fairseq": {"optimization": {"ddp_backend": "pytorch_ddp"}}},
+            "`fairseq.optimization.ddp_backend` must be",
+        ),
+        (
+            {"fairseq": {"distributed_training": {"ddp_backend": "c10d"}}},
+            "`fairseq.distributed_training.ddp_backend`",
+        ),
+        (
+            {"fairseq": {"optimization": {"lr": [1, 2]}}},
+            "`fairseq.optimization.lr` must have a length of at most 1",
+        ),
+        (
+            {"fairseq": {"distributed_training": {"distributed_world_size": 2}}},
+            "`fairseq.distributed_training.distri",
+        ),
+        (
+            {"fairseq": {"common_eval": {"path": "x"}}},
+            "`fairseq.common_eval` belongs to evaluation configs",
+        ),
         ({"dataset": 3}, "`dataset` must be a mapping, but is 3."),
         ({"dataset": 3, "task": "VideoRetriTask"}, "`dataset` must be a mapping, but is 3."),
         ({"fairseq": [1]}, "`fairseq` must be a mapping, but is [1]."),
-        ({"num_cands": 10**22}, "`num_cands` must be at most 2147483647 in size, but is 10000000000000000000000"),
+        (
+            {"num_cands": 10**22},
+            "`num_cands` must be at most 2147483647 in size, but is 10000000000000000000000",
+        ),
         (fairseq("common", seed=-5), "`fairseq.common.seed` must be at least 0, but is -5"),
         (fairseq("common", seed=2**32), "`fairseq.common.seed` must be at most 2147483647 in size"),
         (fairseq("common", log_interval=0), "`fairseq.common.log_interval` must be at least 1"),
-        (fairseq("common", log_format="xml"), "`fairseq.common.log_format` must be `json`, `none`, `simple`"),
-        (fairseq("optimization", update_freq=[0]), "`fairseq.optimization.update_freq` must be a list, each at "),
-        (fairseq("optimization", update_freq=[]), "`fairseq.optimization.update_freq` must have a length of at le"),
-        (fairseq("optimization", adam_betas=[0.9]), "`fairseq.optimization.adam_betas` must be two numbers"),
-        (fairseq("optimization", adam_betas="0.9; 1"), "`fairseq.optimization.adam_betas` must be two numbers"),
-        (fairseq("optimizer", adam_betas="(0.9, 1.0)"), "`fairseq.optimizer.adam_betas` must be two numbers"),
+        (
+            fairseq("common", log_format="xml"),
+            "`fairseq.common.log_format` must be `json`, `none`, `simple`",
+        ),
+        (
+            fairseq("optimization", update_freq=[0]),
+            "`fairseq.optimization.update_freq` must be a list, each at ",
+        ),
+        (
+            fairseq("optimization", update_freq=[]),
+            "`fairseq.optimization.update_freq` must have a length of at le",
+        ),
+        (
+            fairseq("optimization", adam_betas=[0.9]),
+            "`fairseq.optimization.adam_betas` must be two numbers",
+        ),
+        (
+            fairseq("optimization", adam_betas="0.9; 1"),
+            "`fairseq.optimization.adam_betas` must be two numbers",
+        ),
+        (
+            fairseq("optimizer", adam_betas="(0.9, 1.0)"),
+            "`fairseq.optimizer.adam_betas` must be two numbers",
+        ),
         (fairseq("optimization", lr=[0]), "`fairseq.optimization.lr` must be a list, each above 0"),
-        (fairseq("optimization", lr=[]), "`fairseq.optimization.lr` must have a length of at least 1"),
+        (
+            fairseq("optimization", lr=[]),
+            "`fairseq.optimization.lr` must have a length of at least 1",
+        ),
         (
             fairseq("optimization", max_epoch=-1),
             "`fairseq.optimization.max_epoch` must be at least 0",
         ),
-        (fairseq("optimization", clip_norm=-1), "`fairseq.optimization.clip_norm` must be at least 0"),
-        (fairseq("optimization", warmup_updates=-1), "`fairseq.optimization.warmup_updates` must be at least 0"),
-        (fairseq("optimization", optimizer="sgd"), "`fairseq.optimization.optimizer` must be `adam`, but is 'sgd'"),
-        (fairseq("optimization", lr_scheduler="cosine"), "`fairseq.optimization.lr_scheduler` must be `polynomial_dec"),
-        (fairseq("optimization", power=2), "`fairseq.optimization.power` needs `lr_scheduler: polynomial_decay`"),
+        (
+            fairseq("optimization", clip_norm=-1),
+            "`fairseq.optimization.clip_norm` must be at least 0",
+        ),
+        (
+            fairseq("optimization", warmup_updates=-1),
+            "`fairseq.optimization.warmup_updates` must be at least 0",
+        ),
+        (
+            fairseq("optimization", optimizer="sgd"),
+            "`fairseq.optimization.optimizer` must be `adam`, but is 'sgd'",
+        ),
+        (
+            fairseq("optimization", lr_scheduler="cosine"),
+            "`fairseq.optimization.lr_scheduler` must be `polynomial_dec",
+        ),
+        (
+            fairseq("optimization", power=2),
+            "`fairseq.optimization.power` needs `lr_scheduler: polynomial_decay`",
+        ),
         (
             fairseq("optimization", lr_scheduler="polynomial_decay"),
             "`fairseq.optimization.total_num_update` is missing",
         ),
         (
-            fairseq("optimization", lr_scheduler="polynomial_decay", total_num_update=10, warmup_updates=11),
-            "`fairseq.optimization.warmup_updates` must be at most `total_num_update` (10), but is 11.",
+            fairseq(
+                "optimization",
+                lr_scheduler="polynomial_decay",
+                total_num_update=10,
+                warmup_updates=11,
+            ),
+            (
+                "`fairseq.optimization.warmup_updates` must be at most `total_num_update` (10), "
+                "but is 11."
+            ),
         ),
-        (fairseq("checkpoint", best_checkpoint_metric="foo"), "`fairseq.checkpoint.best_checkpoint_metric` must be"),
-        (fairseq("checkpoint", finetune_from_model="a.pt"), "`fairseq.checkpoint.finetune_from_model` is not supp"),
-        (fairseq("dataset", valid_subset="test"), "`fairseq.dataset.valid_subset` must be `valid` in training, but is"),
+        (
+            fairseq("checkpoint", best_checkpoint_metric="foo"),
+            "`fairseq.checkpoint.best_checkpoint_metric` must be",
+        ),
+        (
+            fairseq("checkpoint", finetune_from_model="a.pt"),
+            "`fairseq.checkpoint.finetune_from_model` is not supp",
+        ),
+        (
+            fairseq("dataset", valid_subset="test"),
+            "`fairseq.dataset.valid_subset` must be `valid` in training, but is",
+        ),
         (fairseq("dataset", batch_size=0), "`fairseq.dataset.batch_size` must be at least 1"),
-        (fairseq("ema", store_ema=True), "`fairseq.ema` is not supported: there are no averaged weights"),
-        ({"layernorm_only": True}, "`layernorm_only` is not a known key; `layernorm_only` belongs under `model`."),
+        (
+            fairseq("ema", store_ema=True),
+            "`fairseq.ema` is not supported: there are no averaged weights",
+        ),
+        (
+            {"layernorm_only": True},
+            "`layernorm_only` is not a known key; `layernorm_only` belongs under `model`.",
+        ),
         ({"datset": {}}, "`datset` is not a known key. Did you mean `dataset`?"),
-        ({"loss": {"threshold": 3}}, "`loss.threshold` is not a known key; `threshold` belongs under `loss.seq"),
+        (
+            {"loss": {"threshold": 3}},
+            "`loss.threshold` is not a known key; `threshold` belongs under `loss.seq",
+        ),
     ],
 )
 def test_each_mistake_alone(load, changes, start):
@@ -271,38 +437,67 @@ def test_each_mistake_alone(load, changes, start):
 
 
 def test_fairseq_options_at_their_bounds(load):
-    options = {"lr_scheduler": "polynomial_decay", "total_num_update": 10, "warmup_updates": 10, "adam_betas": [0, 0.9]}
+    options = {
+        "lr_scheduler": "polynomial_decay",
+        "total_num_update": 10,
+        "warmup_updates": 10,
+        "adam_betas": [0, 0.9],
+    }
     options |= {"max_epoch": 0, "clip_norm": 0, "update_freq": [1]}
     config = load(fairseq("optimization", **options), "fairseq.common.seed=0")
     assert config.fairseq["optimization"].items() >= options.items()
     assert config.seed == 0
-    load(fairseq("optimization", lr_scheduler="polynomial_decay", max_update=5, adam_betas="(0.9, 0.98)"))
+    load(
+        fairseq(
+            "optimization", lr_scheduler="polynomial_decay", max_update=5, adam_betas="(0.9, 0.98)"
+        )
+    )
 
 
 def test_config_errors_are_value_errors(load):
-    with pytest.raises(ValueError, match=r"run\.yaml: 1 mistake\n  - `fairseq.checkpoint.save_dir` is missing"):
+    with pytest.raises(
+        ValueError, match=r"run\.yaml: 1 mistake\n  - `fairseq.checkpoint.save_dir` is missing"
+    ):
         load({"fairseq": {"checkpoint": None}})
 
 
 def test_what_an_evaluation_needs(load):
     (problem,) = problems_of(load, {"predictor": None}, base=TEST)
-    assert problem == "`predictor` is missing; an evaluation config (`dataset.split: test`) needs it."
+    assert (
+        problem == "`predictor` is missing; an evaluation config (`dataset.split: test`) needs it."
+    )
 
 
 def test_old_keys_only_give_one_line(load, caplog):
-    changes = {"dataset": {"lazy_vfeat_mask": True, "mlm_probability": 0.15}, "slurm_config": "big", "run_task": ["a"]}
+    changes = {
+        "dataset": {"lazy_vfeat_mask": True, "mlm_probability": 0.15},
+        "slurm_config": "big",
+        "run_task": ["a"],
+    }
     changes |= {"retri_epoch": 2}  # without a retrieval task
     with caplog.at_level("INFO"):
         load(changes)
     (record,) = caplog.records
     assert record.levelname == "INFO"
-    for key in ("slurm_config", "run_task", "retri_epoch", "dataset.lazy_vfeat_mask", "dataset.mlm_probability"):
+    for key in (
+        "slurm_config",
+        "run_task",
+        "retri_epoch",
+        "dataset.lazy_vfeat_mask",
+        "dataset.mlm_probability",
+    ):
         assert key in record.getMessage()
 
 
 def test_batch_size_is_divided_by_subsampling_and_a_saved_file_means_the_same(load, tmp_path):
-    changes = {"dataset": {"subsampling": 32}, "fairseq": {"dataset": {"batch_size": 256}}, "metric": ["A"]}
-    config = with_run_dir(load(changes, f"fairseq.checkpoint.save_dir={tmp_path}/s", "freeze_plan=true"))
+    changes = {
+        "dataset": {"subsampling": 32},
+        "fairseq": {"dataset": {"batch_size": 256}},
+        "metric": ["A"],
+    }
+    config = with_run_dir(
+        load(changes, f"fairseq.checkpoint.save_dir={tmp_path}/s", "freeze_plan=true")
+    )
     assert config.batch_size == 8  # 256 // 32, as VLM's released YAML gives
     flags = fairseq_flags(config)
     assert flags[flags.index("--batch-size") + 1] == "8"
@@ -334,7 +529,10 @@ def test_includes(tmp_path, monkeypatch):
     ("files", "message"),
     [
         ({}, "a.yaml: 1 mistake\n  - no such file"),
-        ({"a.yaml": "includes: b.yaml"}, "a.yaml: 1 mistake\n  - `includes` names `b.yaml`: no such file"),
+        (
+            {"a.yaml": "includes: b.yaml"},
+            "a.yaml: 1 mistake\n  - `includes` names `b.yaml`: no such file",
+        ),
         (
             {"a.yaml": "includes: b.yaml", "b.yaml": "includes: a.yaml"},
             "`includes` goes round in a circle: a.yaml -> b.yaml -> a.yaml.",
@@ -343,7 +541,10 @@ def test_includes(tmp_path, monkeypatch):
             {"a.yaml": "includes: /"},
             "a.yaml: 1 mistake\n  - `includes` names `/`: cannot be read: Is a directory.",
         ),
-        ({"a.yaml": "x: &x {y: *x}"}, "a.yaml: 1 mistake\n  - not valid YAML: an anchor (`&`) holds itself"),
+        (
+            {"a.yaml": "x: &x {y: *x}"},
+            "a.yaml: 1 mistake\n  - not valid YAML: an anchor (`&`) holds itself",
+        ),
         ({"a.yaml": "includes: [b.yaml]"}, "`includes` must be one path, but is ['b.yaml']."),
         ({"a.yaml": "- 1\n- 2\n"}, "must hold a mapping of keys, but holds a list."),
         ({"a.yaml": "x: [1\n"}, "not valid YAML"),

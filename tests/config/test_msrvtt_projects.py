@@ -1,4 +1,6 @@
-"""The MSR-VTT and DiDeMo files of both projects hold the published settings, which differ in few places."""
+"""The MSR-VTT and DiDeMo files of both projects hold the published settings, which differ in few
+places.
+"""
 
 from __future__ import annotations
 
@@ -32,23 +34,39 @@ def load(name: str) -> RunConfig:
 
 TRAINING: dict[str, dict[str, Any]] = {
     "norton/vtt_ft": {
-        "train_path": f"{DATA}/MSRVTT_train.9k.csv", "jsfusion_path": f"{DATA}/MSRVTT_JSFUSION_test.csv",
-        "vfeat_dir": f"{DATA}/msrvtt_feature_fps30_512", "loss": "T2VContraLoss", "batch_size": 512, "max_epoch": 15,
+        "train_path": f"{DATA}/MSRVTT_train.9k.csv",
+        "jsfusion_path": f"{DATA}/MSRVTT_JSFUSION_test.csv",
+        "vfeat_dir": f"{DATA}/msrvtt_feature_fps30_512",
+        "loss": "T2VContraLoss",
+        "batch_size": 512,
+        "max_epoch": 15,
     },
     "norton/vttqa_ft": {
-        "train_path": f"{DATA}/MSRVTT_train.7k.csv", "jsfusion_path": None,
-        "vfeat_dir": f"{DATA}/msrvtt_feature_fps30_512", "loss": "V2TContraLoss", "batch_size": 128, "max_epoch": 8,
+        "train_path": f"{DATA}/MSRVTT_train.7k.csv",
+        "jsfusion_path": None,
+        "vfeat_dir": f"{DATA}/msrvtt_feature_fps30_512",
+        "loss": "V2TContraLoss",
+        "batch_size": 128,
+        "max_epoch": 8,
     },
     "videoclip/vtt_videoclip": {
-        "train_path": f"{DATA}/MSRVTT_train.csv", "jsfusion_path": f"{DATA}/MSRVTT_JSFUSION_test.csv",
+        "train_path": f"{DATA}/MSRVTT_train.csv",
+        "jsfusion_path": f"{DATA}/MSRVTT_JSFUSION_test.csv",
         "full_test_path": f"{DATA}/MSRVTT_FULL_test.csv",
-        "vfeat_dir": "data/feat/feat_vtt_s3d", "loss": "T2VContraLoss", "batch_size": 224, "max_epoch": 10,
+        "vfeat_dir": "data/feat/feat_vtt_s3d",
+        "loss": "T2VContraLoss",
+        "batch_size": 224,
+        "max_epoch": 10,
     },
     "videoclip/vttqa_videoclip": {
-        "train_path": f"{DATA}/MSRVTT_train.csv", "jsfusion_path": None,
-        "vfeat_dir": "data/feat/feat_vtt_s3d", "loss": "V2TContraLoss", "batch_size": 128, "max_epoch": 5,
+        "train_path": f"{DATA}/MSRVTT_train.csv",
+        "jsfusion_path": None,
+        "vfeat_dir": "data/feat/feat_vtt_s3d",
+        "loss": "V2TContraLoss",
+        "batch_size": 128,
+        "max_epoch": 5,
     },
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", TRAINING)
@@ -56,11 +74,18 @@ def test_training_settings(name: str) -> None:
     config, expected = load(name), dict(TRAINING[name])
     assert config.loss is not None
     assert config.loss.loss_cls == expected.pop("loss")
-    assert (config.batch_size, config.max_epoch) == (expected.pop("batch_size"), expected.pop("max_epoch"))
+    assert (config.batch_size, config.max_epoch) == (
+        expected.pop("batch_size"),
+        expected.pop("max_epoch"),
+    )
     assert {key: getattr(config.dataset, key) for key in expected} == expected
     assert config.dataset.full_test_path == expected.get("full_test_path")
     assert config.dataset.val_path == f"{DATA}/MSRVTT_JSFUSION_test.csv"
-    assert (config.dataset.dup, config.dataset.max_video_len, config.dataset.max_len) == (20, 32, 96)
+    assert (config.dataset.dup, config.dataset.max_video_len, config.dataset.max_len) == (
+        20,
+        32,
+        96,
+    )
     assert config.option("optimization", "lr") == [5.0e-05]
     assert config.option("optimization", "warmup_updates") == 122
     assert config.model.layernorm_only is None
@@ -69,9 +94,13 @@ def test_training_settings(name: str) -> None:
 
 
 def test_the_command_line_of_norton_vtt_is_the_recorded_one() -> None:
-    recorded = json.loads((GOLDEN / "config_norton.json").read_text())["dryrun"]["vtt_ft --jobtype local_single"]
+    recorded = json.loads((GOLDEN / "config_norton.json").read_text())["dryrun"][
+        "vtt_ft --jobtype local_single"
+    ]
     words = shlex.split(recorded["stdout"][-1])
-    config = load("norton/vtt_ft").with_option("common", "tensorboard_logdir", "runs/retri/norton/vtt/run_0")
+    config = load("norton/vtt_ft").with_option(
+        "common", "tensorboard_logdir", "runs/retri/norton/vtt/run_0"
+    )
     assert fairseq_flags(config) == words[words.index("mmloss") + 1 :]
 
 
@@ -92,7 +121,11 @@ def test_the_command_line_of_norton_vtt_is_the_recorded_one() -> None:
 )
 def test_scoring_settings(name: str, seconds: int, checkpoint: str, save_path: str) -> None:
     config = load(name)
-    assert (config.dataset.max_video_len, config.dataset.max_len, config.batch_size) == (seconds, 96, 256)
+    assert (config.dataset.max_video_len, config.dataset.max_len, config.batch_size) == (
+        seconds,
+        96,
+        256,
+    )
     assert config.checkpoint_paths == (f"runs/retri/{checkpoint}/checkpoint_best.pt",)
     assert config.eval.save_path == f"runs/retri/{save_path}"
     assert (config.task_type, config.is_test) == ("local_predict", True)

@@ -1,4 +1,6 @@
-"""Every shipped YAML loads, says what it needs, and the full-size ones hold the published values."""
+"""Every shipped YAML loads, says what it needs, and the full-size ones hold the published
+values.
+"""
 
 import json
 from pathlib import Path
@@ -35,7 +37,9 @@ def test_its_header_has_the_command_that_runs_it(path):
 
 
 def test_videoclip_pretraining_equals_the_released_yaml():
-    golden = json.loads((GOLDEN / "config_mmpt.json").read_text())["generated projects/retri/videoclip/how2.yaml"]
+    golden = json.loads((GOLDEN / "config_mmpt.json").read_text())[
+        "generated projects/retri/videoclip/how2.yaml"
+    ]
     for name in ("how2", "how2_pretrain"):
         ours = read_yaml(f"projects/retri/videoclip/{name}.yaml")
         assert ours.pop("infer_scale") == 16  # our key; the release has this number in its code
@@ -52,7 +56,16 @@ def test_norton_pretraining_holds_the_published_values():
     sequence = loss.sequence_contrast
     assert (sequence.sequence_contrast_weight, sequence.threshold) == (0.1, 8)
     assert (sequence.prompt_ratio, sequence.scale) == (0.3, 0.1)
-    assert (loss.sinkhorn_iterations, loss.beta, loss.alpha_lse, loss.fusion_weight) == (50, 0.3, 1, 0.5)
-    assert (retrieval.centroids, retrieval.examples_per_cent_to_train, retrieval.num_cands) == (512, 48, 192)
+    assert (loss.sinkhorn_iterations, loss.beta, loss.alpha_lse, loss.fusion_weight) == (
+        50,
+        0.3,
+        1,
+        0.5,
+    )
+    assert (retrieval.centroids, retrieval.examples_per_cent_to_train, retrieval.num_cands) == (
+        512,
+        48,
+        192,
+    )
     assert (retrieval.retri_epoch, retrieval.infer_scale) == (1, 16)
     assert config.model.layernorm_only is True

@@ -1,4 +1,6 @@
-"""A released HTM-Align YAML names no classes, checkpoint or metric; they are filled in, and nothing else is touched."""
+"""A released HTM-Align YAML names no classes, checkpoint or metric; they are filled in, and nothing
+else is touched.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,18 @@ from mmpt.config.released import fill_htm_align
 from mmpt.errors import ConfigError
 
 RELEASED: dict[str, Any] = {
-    "dataset": {"split": "test", "anno_path": "a.json", "vfeat_dir": "f", "bert_name": "b", "max_video_len": 32,
-                "max_len": 96},
+    "dataset": {
+        "split": "test",
+        "anno_path": "a.json",
+        "vfeat_dir": "f",
+        "bert_name": "b",
+        "max_video_len": 32,
+        "max_len": 96,
+    },
     "fairseq": {"dataset": {"batch_size": 256, "num_workers": 2}},
     "model": {"model_cls": "MMFusionSeparate"},
     "eval": {"save_path": "runs/x/"},
-}  # fmt: skip
+}
 
 
 def test_what_is_missing_is_filled_in_and_told() -> None:
@@ -40,7 +48,8 @@ def test_what_is_there_stays() -> None:
     filled, said = fill_htm_align(values)
     assert filled["dataset"]["meta_processor"] == "Mine"
     assert filled["dataset"]["sliding_window"] == 4
-    assert filled["fairseq"]["dataset"]["batch_size"] == 256  # refused later, in the user's own words
+    # Refused later, in the user's own words.
+    assert filled["fairseq"]["dataset"]["batch_size"] == 256
     assert (filled["metric"], filled["fairseq"]["common_eval"]["path"]) == (["MyMetric"], "mine.pt")
     assert not any(line.startswith(("dataset.meta", "metric", "fairseq")) for line in said)
 
@@ -51,7 +60,9 @@ def test_other_yamls_are_left_alone(change: dict[str, None]) -> None:
     assert fill_htm_align(values) == (values, [])
 
 
-@pytest.mark.parametrize("mistake", [{"fairseq": "x"}, {"eval": None}, {"eval": {"save_path": 3}}, {"dataset": "x"}])
+@pytest.mark.parametrize(
+    "mistake", [{"fairseq": "x"}, {"eval": None}, {"eval": {"save_path": 3}}, {"dataset": "x"}]
+)
 def test_mistakes_are_told_by_the_loader_not_here(mistake: dict[str, Any], tmp_path: Path) -> None:
     import yaml
 

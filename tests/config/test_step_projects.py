@@ -1,4 +1,6 @@
-"""The YAMLs of COIN and CrossTask hold the released values; the recorded test YAMLs are compared in tests/parity."""
+"""The YAMLs of COIN and CrossTask hold the released values; the recorded test YAMLs are compared in
+tests/parity.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,16 @@ from mmpt.config import RunConfig, load_config
 from tests.jobs import ROOT
 
 OPTIMIZATION = {
-    "lr": [5.0e-05], "clip_norm": 2.0, "optimizer": "adam", "adam_betas": "(0.9, 0.98)",
-    "lr_scheduler": "polynomial_decay", "total_num_update": 1000000, "warmup_updates": 122, "weight_decay": 0.0,
+    "lr": [5.0e-05],
+    "clip_norm": 2.0,
+    "optimizer": "adam",
+    "adam_betas": "(0.9, 0.98)",
+    "lr_scheduler": "polynomial_decay",
+    "total_num_update": 1000000,
+    "warmup_updates": 122,
+    "weight_decay": 0.0,
     "ddp_backend": "no_c10d",
-}  # fmt: skip
+}
 RESETS = ["restore_file", "reset_optimizer", "reset_dataloader", "reset_meters", "save_dir"]
 PROJECTS = pytest.mark.parametrize("project", ["norton", "videoclip"])
 
@@ -34,7 +42,9 @@ def load(project: str, name: str) -> RunConfig:
 def check_tuning(config: RunConfig, project: str, task: str, epochs: int, **dataset: Any) -> None:
     assert config.fairseq["optimization"] == OPTIMIZATION | {"max_epoch": epochs}
     assert list(config.fairseq["checkpoint"]) == RESETS
-    assert config.fairseq["checkpoint"]["restore_file"] == f"runs/retri/{project}/checkpoint_best.pt"
+    assert (
+        config.fairseq["checkpoint"]["restore_file"] == f"runs/retri/{project}/checkpoint_best.pt"
+    )
     assert config.save_dir == f"runs/retri/{project}/{task}"
     assert config.fairseq["dataset"] == {"num_workers": 4, "batch_size": 1}
     assert config.model.layernorm_only is None
@@ -45,8 +55,14 @@ def check_tuning(config: RunConfig, project: str, task: str, epochs: int, **data
 
 @PROJECTS
 def test_coin(project: str) -> None:
-    feat = {"norton": "data/coin/coin_feature_fps30_512", "videoclip": "data/feat/feat_coin_s3d"}[project]
-    paths = {"train_path": "data/coin/COIN.json", "val_path": "data/coin/COIN.json", "vfeat_dir": feat}
+    feat = {"norton": "data/coin/coin_feature_fps30_512", "videoclip": "data/feat/feat_coin_s3d"}[
+        project
+    ]
+    paths = {
+        "train_path": "data/coin/COIN.json",
+        "val_path": "data/coin/COIN.json",
+        "vfeat_dir": feat,
+    }
     config = load(project, "coin_ft")
     check_tuning(config, project, "coin", 8, sliding_window=8, **paths)
     assert config.loss is not None
@@ -64,7 +80,13 @@ def test_coin(project: str) -> None:
 def test_crosstask(project: str) -> None:
     config = load(project, "crosstask_ft")
     check_tuning(
-        config, project, "crosstask", 5, sliding_window=16, n_train=30, vfeat_dir="data/feat/feat_crosstask_s3d"
+        config,
+        project,
+        "crosstask",
+        5,
+        sliding_window=16,
+        n_train=30,
+        vfeat_dir="data/feat/feat_crosstask_s3d",
     )
     assert config.loss is not None
     assert config.loss.loss_cls == "BCE"
@@ -75,7 +97,14 @@ def test_crosstask(project: str) -> None:
     assert tuned.checkpoint_paths == (f"{config.save_dir}/checkpoint_best.pt",)
     assert zero_shot.checkpoint_paths == (f"runs/retri/{project}/checkpoint_best.pt",)
     folder = "data/crosstask/crosstask_release/"
-    files = {"train_csv_path": "videos.csv", "val_csv_path": "videos_val.csv", "primary_path": "tasks_primary.txt",
-             "related_path": "tasks_related.txt", "annotation_path": "annotations"}  # fmt: skip
+    files = {
+        "train_csv_path": "videos.csv",
+        "val_csv_path": "videos_val.csv",
+        "primary_path": "tasks_primary.txt",
+        "related_path": "tasks_related.txt",
+        "annotation_path": "annotations",
+    }
     for run in (config, tuned):
-        assert {key: getattr(run.dataset, key) for key in files} == {key: folder + name for key, name in files.items()}
+        assert {key: getattr(run.dataset, key) for key in files} == {
+            key: folder + name for key, name in files.items()
+        }

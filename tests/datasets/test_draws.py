@@ -1,7 +1,8 @@
-"""Items of every aligner, training and validation, are those of the first release of this code, number by number.
+"""Items of every aligner, training and validation, are those of the first release of this code,
+number by number.
 
-The digests were recorded when captions were lists and every number was drawn by a call of its own; that code was
-compared with the original's (tests/parity/test_aligners.py still is).
+The digests were recorded when captions were lists and every number was drawn by a call of its own;
+that code was compared with the original's (tests/parity/test_aligners.py still is).
 """
 
 import hashlib
@@ -49,7 +50,11 @@ RECORDED = {
 }
 FIELDS = ("caps", "cmasks", "vmasks", "video_start", "video_end", "text_start", "text_end")
 ONE = (ShardedHow2MetaProcessor, ShardedVideoProcessor, ShardedTextProcessor)
-MANY = (ShardedHow2VideoRetriMetaProcessor, ShardedVideoRetriVideoProcessor, ShardedVideoRetriTextProcessor)
+MANY = (
+    ShardedHow2VideoRetriMetaProcessor,
+    ShardedVideoRetriVideoProcessor,
+    ShardedVideoRetriTextProcessor,
+)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +63,9 @@ def config(tmp_path_factory):
 
 
 def digest(data: MMDataset) -> str:
-    """Hash two epochs; of features the two columns that say which second of which video they are."""
+    """Hash two epochs; of features the two columns that say which second of which video they
+    are.
+    """
     whole = hashlib.sha256()
     for epoch in (0, 1):
         for index in range(len(data)):
@@ -77,4 +84,6 @@ def test_recorded_items(name, split, sort_clips, config):
     config = config.replace(sort_clips=sort_clips)
     aligner = ALIGNERS.get(name, "dataset.aligner")(config, split)
     parts = (part(config, split) for part in (MANY if aligner.takes_batches else ONE))
-    assert digest(MMDataset(*parts, aligner, seed=3)) == RECORDED[f"{name} {split.value} {sort_clips}"]
+    assert (
+        digest(MMDataset(*parts, aligner, seed=3)) == RECORDED[f"{name} {split.value} {sort_clips}"]
+    )

@@ -57,7 +57,9 @@ def same(one, other):
 
 def test_an_item_is_its_seed_epoch_and_index(config):
     data = batch_data(config)
-    items = {(epoch, index): data.item(index, epoch) for epoch in (0, 1) for index in range(len(data))}
+    items = {
+        (epoch, index): data.item(index, epoch) for epoch in (0, 1) for index in range(len(data))
+    }
     again = batch_data(config)
     random.seed(3)
     for epoch, index in reversed(list(items)):
@@ -97,7 +99,8 @@ def test_batches_from_workers_leave_no_file_open(config):
     order = [[index % 5] for index in range(60)]
     loader = DataLoader(batch_data(config), batch_sampler=order, collate_fn=collate, num_workers=2)
     num_open = [len(os.listdir("/proc/self/fd")) for _ in loader]
-    assert max(num_open) < min(num_open) + 20  # measured 27 to 36; a leak would be 60 batches of 9 tensors
+    # Measured 27 to 36; a leak would be 60 batches of 9 tensors.
+    assert max(num_open) < min(num_open) + 20
 
 
 def test_no_global_generator_is_read_or_written(config):
@@ -119,10 +122,18 @@ def test_shapes_of_a_collated_batch(config):
         "cmasks": ((1, 4, 3, 18), torch.bool),
         "vfeats": ((1, 4, 3, 6, 512), torch.float16),
         "vmasks": ((1, 4, 3, 6), torch.bool),
-        **{f"{kind}_{end}": ((1, 4, 3), torch.int64) for kind in ("video", "text") for end in ("start", "end")},
+        **{
+            f"{kind}_{end}": ((1, 4, 3), torch.int64)
+            for kind in ("video", "text")
+            for end in ("start", "end")
+        },
         "idx": ((1,), torch.int64),
     }
-    assert {name: (tuple(value.shape), value.dtype) for name, value in batch.items() if name != "video_id"} == want
+    assert {
+        name: (tuple(value.shape), value.dtype)
+        for name, value in batch.items()
+        if name != "video_id"
+    } == want
     batch = collate([video_data(config).item(index, 0) for index in range(5)])
     assert batch["vfeats"].shape == (5, 3, 6, 512)
     assert batch["video_id"] == [f"video{index:04d}" for index in range(5)]
@@ -142,7 +153,9 @@ def test_reading_items_over_and_over_keeps_memory_flat(config):
         return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
 
     def epoch(number):
-        return sum(float(data.item(index, number)["vfeats"].float().sum()) for index in range(len(data)))
+        return sum(
+            float(data.item(index, number)["vfeats"].float().sum()) for index in range(len(data))
+        )
 
     for number in range(20):
         epoch(number)

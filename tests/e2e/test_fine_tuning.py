@@ -1,4 +1,6 @@
-"""Fine-tuning on MSR-VTT from a released-format checkpoint of other lengths, and scoring what comes out."""
+"""Fine-tuning on MSR-VTT from a released-format checkpoint of other lengths, and scoring what comes
+out.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return make_e2e_files(tmp_path / "files")
 
 
-def test_a_job_fine_tunes_all_weights_and_its_best_checkpoint_is_scored(files: Path, tmp_path: Path) -> None:
+def test_a_job_fine_tunes_all_weights_and_its_best_checkpoint_is_scored(
+    files: Path, tmp_path: Path
+) -> None:
     save_dir = tmp_path / "run"
     overrides = [*training_overrides(files, save_dir), "fairseq.dataset.batch_size=64"]
     log = train(f"{NORTON}/vtt_ft.yaml", overrides)
@@ -67,13 +71,17 @@ def test_a_job_fine_tunes_all_weights_and_its_best_checkpoint_is_scored(files: P
     after = load_checkpoint(save_dir / "checkpoint_best.pt")["model"]
     moved = [name for name in after if not torch.equal(before[name], after[name])]
     assert any("LayerNorm" not in name for name in moved)
-    config = scoring(files, "test_vtt_ft", save_dir / "checkpoint_best.pt", "MSRVTT_JSFUSION_test.csv")
+    config = scoring(
+        files, "test_vtt_ft", save_dir / "checkpoint_best.pt", "MSRVTT_JSFUSION_test.csv"
+    )
     numbers = predict(config, device=torch.device("cpu")).rows[0]["metrics"]["RetrievalMetric"]
     assert 0 <= numbers["R1"] <= numbers["R10"] <= 1
 
 
 def test_multiple_choice_is_trained_on_captions_for_videos(files: Path, tmp_path: Path) -> None:
-    task = Task.from_config(load_config(f"{NORTON}/vttqa_ft.yaml", training_overrides(files, tmp_path)))
+    task = Task.from_config(
+        load_config(f"{NORTON}/vttqa_ft.yaml", training_overrides(files, tmp_path))
+    )
     training, validation = task.build_dataset(Split.TRAIN), task.build_dataset(Split.VALID)
     assert training is not None
     assert validation is not None
@@ -83,14 +91,20 @@ def test_multiple_choice_is_trained_on_captions_for_videos(files: Path, tmp_path
     output = model(**batch)
     loss = task.build_loss()(**batch, **output).total
     scores = (output["pooled_video"] @ output["pooled_text"].T).detach().numpy().astype(np.float64)
-    naive = -np.mean([row[n] - np.log(np.exp(row - row.max()).sum()) - row.max() for n, row in enumerate(scores)])
+    naive = -np.mean(
+        [row[n] - np.log(np.exp(row - row.max()).sum()) - row.max() for n, row in enumerate(scores)]
+    )
     assert loss.item() == pytest.approx(naive, rel=1e-5)  # 1e-7
     loss.backward()
-    assert all(weight.grad is not None for name, weight in model.named_parameters() if "pooler" not in name)
+    assert all(
+        weight.grad is not None for name, weight in model.named_parameters() if "pooler" not in name
+    )
 
 
 def test_other_files_in_the_yaml_end_with_one_message(files: Path, tmp_path: Path) -> None:
-    """Another data set's list, and too many videos without features, are found before a training process starts."""
+    """Another data set's list, and too many videos without features, are found before a training
+    process starts.
+    """
     data = files / "data"
     for override, message in (
         (f"dataset.train_path={data}/msrvtt/MSR_MC_test.csv", "must have the column video_id"),
@@ -100,6 +114,8 @@ def test_other_files_in_the_yaml_end_with_one_message(files: Path, tmp_path: Pat
             "8 of the 8 videos of the train split have no features",
         ),
     ):
-        config = load_config(f"{NORTON}/vtt_ft.yaml", [*training_overrides(files, tmp_path), override])
+        config = load_config(
+            f"{NORTON}/vtt_ft.yaml", [*training_overrides(files, tmp_path), override]
+        )
         with pytest.raises(DataError, match=re.escape(message)):
             check_parts(config)

@@ -49,5 +49,7 @@ def test_fine_tuning_and_scoring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         f"eval.save_path={save_dir}/eval",
     ]
     config = load_config(f"{PROJECT}/test_youcook_videoclip.yaml", scoring)
-    numbers = predict(config, device=torch.device("cpu"), allow_missing=True).columns["run"]["RetrievalMetric"]
+    numbers = predict(config, device=torch.device("cpu"), allow_missing=True).columns["run"][
+        "RetrievalMetric"
+    ]
     assert 0 <= numbers["R1"] < numbers["R10"] <= 1

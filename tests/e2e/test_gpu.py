@@ -1,6 +1,8 @@
-"""What only a GPU can show: the numbers of the CPU, few waits, half precision, compiled layers, memory, NCCL.
+"""What only a GPU can show: the numbers of the CPU, few waits, half precision, compiled layers,
+memory, NCCL.
 
-Where a reference in float64 exists, the same test also runs on the CPU, so that its code is known to work.
+Where a reference in float64 exists, the same test also runs on the CPU, so that its code is known
+to work.
 """
 
 from __future__ import annotations
@@ -55,9 +57,14 @@ def states() -> dict[str, torch.Tensor]:
     """What towers give for four videos of 16 clips; float64, on the CPU."""
     generator = torch.Generator().manual_seed(1)
     shapes = {
-        "pooled_video": (64, 48), "pooled_text": (64, 48), "video_outputs": (64, 10, 48), "text_outputs": (64, 12, 48),
-    }  # fmt: skip
-    draws = {name: torch.randn(*shape, generator=generator).double() for name, shape in shapes.items()}
+        "pooled_video": (64, 48),
+        "pooled_text": (64, 48),
+        "video_outputs": (64, 10, 48),
+        "text_outputs": (64, 12, 48),
+    }
+    draws = {
+        name: torch.randn(*shape, generator=generator).double() for name, shape in shapes.items()
+    }
     for name, width in (("video", 10), ("text", 12)):
         mask = torch.rand(64, width, generator=generator) < 0.7
         mask[:, -1] = True
@@ -67,7 +74,9 @@ def states() -> dict[str, torch.Tensor]:
 
 def states_on(device: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     return {
-        name: value.to(device) if value.dtype == torch.bool else value.to(device, dtype).requires_grad_()
+        name: value.to(device)
+        if value.dtype == torch.bool
+        else value.to(device, dtype).requires_grad_()
         for name, value in states().items()
     }
 
@@ -84,7 +93,9 @@ def loss_and_gradients(device: str, dtype: torch.dtype) -> list[torch.Tensor]:
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_loss_in_float32_is_near_that_in_float64(device: str) -> None:
     for ours, wanted in zip(
-        loss_and_gradients(device, torch.float32), loss_and_gradients("cpu", torch.float64), strict=True
+        loss_and_gradients(device, torch.float32),
+        loss_and_gradients("cpu", torch.float64),
+        strict=True,
     ):
         torch.testing.assert_close(ours, wanted, rtol=1e-3, atol=1e-5)
 
@@ -104,10 +115,16 @@ def test_the_loss_waits_for_the_numbers_of_tokens_and_for_its_check(dtype: torch
 def towers(**changes: float) -> MMFusionSeparate:
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=120, hidden_size=64, num_hidden_layers=3, num_attention_heads=2, intermediate_size=128,
+        vocab_size=120,
+        hidden_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=128,
         **({"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0} | changes),
-    )  # fmt: skip
-    return MMFusionSeparate(config, num_hidden_video_layers=2, max_video_len=SECONDS, packed=True).train()
+    )
+    return MMFusionSeparate(
+        config, num_hidden_video_layers=2, max_video_len=SECONDS, packed=True
+    ).train()
 
 
 def clips(num: int = 64) -> dict[str, torch.Tensor]:
@@ -116,7 +133,8 @@ def clips(num: int = 64) -> dict[str, torch.Tensor]:
         "caps": torch.randint(1, 120, (num, SLOTS), generator=generator),
         "cmasks": torch.arange(SLOTS) < torch.randint(3, SLOTS + 1, (num, 1), generator=generator),
         "vfeats": torch.randn(num, SECONDS, 512, generator=generator, dtype=torch.float64),
-        "vmasks": torch.arange(SECONDS) < torch.randint(1, SECONDS + 1, (num, 1), generator=generator),
+        "vmasks": torch.arange(SECONDS)
+        < torch.randint(1, SECONDS + 1, (num, 1), generator=generator),
     }
 
 
@@ -126,9 +144,15 @@ def train_once(model: MMFusionSeparate, num: int = 64) -> tuple[torch.Tensor, to
     batch = {name: value.to(first.device) for name, value in clips(num).items()}
     batch["vfeats"] = batch["vfeats"].to(first.dtype)
     model.zero_grad()
-    total = MMContraLoss(NORTON_LOSS, clip_per_video=16).to(first.device)(**batch | model(**batch)).total
+    total = (
+        MMContraLoss(NORTON_LOSS, clip_per_video=16)
+        .to(first.device)(**batch | model(**batch))
+        .total
+    )
     total.backward()
-    gradients = [each.grad.flatten().double().cpu() for each in model.parameters() if each.grad is not None]
+    gradients = [
+        each.grad.flatten().double().cpu() for each in model.parameters() if each.grad is not None
+    ]
     return total.detach().double().cpu(), torch.cat(gradients)
 
 
@@ -145,7 +169,10 @@ def test_a_step_is_near_that_in_float64(device: str, dtype: torch.dtype) -> None
 
 @needs_gpu
 def test_no_wait_between_plan_and_gradient() -> None:
-    model, batch = towers(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1).to("cuda"), clips()
+    model, batch = (
+        towers(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1).to("cuda"),
+        clips(),
+    )
     mask = batch["cmasks"].to("cuda")
     packing = plan_packing(mask)
     ids, positions = batch["caps"].to("cuda"), torch.arange(SLOTS, device="cuda").expand_as(mask)
@@ -175,7 +202,9 @@ def test_compiled_layers_give_the_steps_of_eager_ones_and_compile_once() -> None
 def test_the_search_finds_the_true_neighbours(device: str) -> None:
     generator = np.random.default_rng(0)
     vectors = generator.standard_normal((3000, 32)).astype(np.float32)
-    retriever = VectorRetriever(32, 16, nprobe="auto" if device == "cuda" else 16, device=torch.device(device))
+    retriever = VectorRetriever(
+        32, 16, nprobe="auto" if device == "cuda" else 16, device=torch.device(device)
+    )
     retriever.add(vectors, [str(number) for number in range(len(vectors))])
     retriever.finalize_training()
     positions, _ = retriever.search(vectors[:200], 10)
@@ -192,7 +221,10 @@ def test_extracted_features_are_those_of_the_cpu(dtype: str, tolerance: float) -
     network = S3D().eval()
     rows = np.random.default_rng(0).integers(0, 256, (2, 30, 224, 224, 3), dtype=np.uint8)
     wanted = np.concatenate(
-        [ClipEncoder(copy.deepcopy(network), torch.device("cpu")).start([row]).result() for row in rows]
+        [
+            ClipEncoder(copy.deepcopy(network), torch.device("cpu")).start([row]).result()
+            for row in rows
+        ]
     )
     ours = ClipEncoder(network, torch.device("cuda"), dtype).start(list(rows)).result()
     assert np.linalg.norm(ours - wanted) < tolerance * np.linalg.norm(wanted)
@@ -203,14 +235,23 @@ def test_features_of_the_second_gpu_are_waited_for() -> None:
     torch.manual_seed(0)
     network = S3D().eval()
     rows = list(np.random.default_rng(0).integers(0, 256, (16, 30, 224, 224, 3), dtype=np.uint8))
-    encoders = [ClipEncoder(copy.deepcopy(network), torch.device("cuda", number), batch_size=16) for number in (0, 1)]
+    encoders = [
+        ClipEncoder(copy.deepcopy(network), torch.device("cuda", number), batch_size=16)
+        for number in (0, 1)
+    ]
     first, second = (encoder.start(rows).result().copy() for encoder in encoders)
     np.testing.assert_allclose(second, first, rtol=1e-3, atol=1e-5)
 
 
-def run_job(yaml: str, corpus: Path, save_dir: Path, *more: str, jobtype: str = "local_single") -> str:
+def run_job(
+    yaml: str, corpus: Path, save_dir: Path, *more: str, jobtype: str = "local_single"
+) -> str:
     """Run a training job on the GPU; return its log."""
-    options = ["fairseq.common.cpu=false", "fairseq.common.log_interval=1", "fairseq.optimization.warmup_updates=2"]
+    options = [
+        "fairseq.common.cpu=false",
+        "fairseq.common.log_interval=1",
+        "fairseq.optimization.warmup_updates=2",
+    ]
     run = launch([yaml, "--jobtype", jobtype, *corpus_overrides(corpus, save_dir), *options, *more])
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
     return run.stdout + run.stderr
@@ -218,13 +259,22 @@ def run_job(yaml: str, corpus: Path, save_dir: Path, *more: str, jobtype: str = 
 
 @needs_gpu
 @pytest.mark.parametrize("precision", HALF)
-def test_half_precision_trains_refreshes_and_goes_on(corpus: Path, tmp_path: Path, precision: str) -> None:
+def test_half_precision_trains_refreshes_and_goes_on(
+    corpus: Path, tmp_path: Path, precision: str
+) -> None:
     options = [f"fairseq.common.{precision}=true", "model.compile=true"]
     log = run_job(VIDEOCLIP, corpus, tmp_path, *options, "fairseq.optimization.max_epoch=2")
-    first, second = (float(value) for value in re.findall(r"\| valid \| epoch 00\d .*? loss ([\d.]+)", log))
+    first, second = (
+        float(value) for value in re.findall(r"\| valid \| epoch 00\d .*? loss ([\d.]+)", log)
+    )
     assert second < first
-    assert load_checkpoint(tmp_path / "checkpoint_last.pt")["extra_state"]["train_iterator"]["epoch"] == 3
-    assert "continuing from" in run_job(VIDEOCLIP, corpus, tmp_path, *options, "fairseq.optimization.max_epoch=3")
+    assert (
+        load_checkpoint(tmp_path / "checkpoint_last.pt")["extra_state"]["train_iterator"]["epoch"]
+        == 3
+    )
+    assert "continuing from" in run_job(
+        VIDEOCLIP, corpus, tmp_path, *options, "fairseq.optimization.max_epoch=3"
+    )
 
 
 @needs_gpu
@@ -236,20 +286,30 @@ def test_norton_starts_in_half_precision_from_a_float32_checkpoint(
     start = f"fairseq.checkpoint.restore_file={tmp_path / 'start' / 'checkpoint_last.pt'}"
     options = [start, f"fairseq.common.{precision}=true", "fairseq.optimization.max_epoch=1"]
     log = run_job(NORTON, corpus, tmp_path / "norton", *options, "loss.learnable_temperature=true")
-    assert re.search(r"\| train \| .*clip_caption [\d.]+ .*video_paragraph [\d.]+ .*memory_gb ", log)
+    assert re.search(
+        r"\| train \| .*clip_caption [\d.]+ .*video_paragraph [\d.]+ .*memory_gb ", log
+    )
 
 
 @needs_two
-def test_two_gpus_make_the_updates_of_one_with_twice_the_batches(corpus: Path, tmp_path: Path) -> None:
+def test_two_gpus_make_the_updates_of_one_with_twice_the_batches(
+    corpus: Path, tmp_path: Path
+) -> None:
     common = ["fairseq.optimization.max_epoch=1", "fairseq.common.seed=5"]
     run_job(VIDEOCLIP, corpus, tmp_path / "two", *common, jobtype="local_small")
     run_job(VIDEOCLIP, corpus, tmp_path / "one", *common, "fairseq.optimization.update_freq=[2]")
-    one, two = (load_checkpoint(tmp_path / name / "checkpoint_last.pt")["model"] for name in ("one", "two"))
+    one, two = (
+        load_checkpoint(tmp_path / name / "checkpoint_last.pt")["model"] for name in ("one", "two")
+    )
     assert np.mean([float((one[name] - two[name]).abs().mean()) for name in one]) < 1e-4
 
 
 @needs_two
 def test_two_gpus_contrast_the_clips_of_both(corpus: Path, tmp_path: Path) -> None:
-    options = ["loss.gather_negatives=true", "fairseq.common.bf16=true", "fairseq.optimization.max_epoch=1"]
+    options = [
+        "loss.gather_negatives=true",
+        "fairseq.common.bf16=true",
+        "fairseq.optimization.max_epoch=1",
+    ]
     log = run_job(VIDEOCLIP, corpus, tmp_path, *options, jobtype="local_small")
     assert re.search(r"\| train \| .*clip_caption [\d.]+", log)

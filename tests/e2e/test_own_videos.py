@@ -16,11 +16,16 @@ from tests.jobs import ROOT, launch
 from tests.made_videos import Clip, regular_times, write_audio, write_video
 
 SECONDS = {"tea": 2, "pan.v2": 1.5, "onion": 2, "salt": 1}
-CUES = (("00:00:00.200", "00:00:01.000", "chop the onion"), ("00:00:01.000", "00:00:02.000", "put it in the pan"))
+CUES = (
+    ("00:00:00.200", "00:00:01.000", "chop the onion"),
+    ("00:00:01.000", "00:00:02.000", "put it in the pan"),
+)
 
 
 def make_media(folder: Path) -> None:
-    """Four videos with captions in three forms, one without captions, one without pictures, and lost captions."""
+    """Four videos with captions in three forms, one without captions, one without pictures, and
+    lost captions.
+    """
     folder.mkdir()
     for number, (name, seconds) in enumerate(SECONDS.items()):
         clip = Clip(width=(64, 90)[number % 2], height=(90, 64)[number % 2])
@@ -29,9 +34,13 @@ def make_media(folder: Path) -> None:
     write_audio(folder / "radio.mp4")
     vtt = "WEBVTT\n\n" + "\n".join(f"{start} --> {end}\n{text}\n" for start, end, text in CUES)
     srt = "\n".join(
-        f"{number}\n{start} --> {end}\n{text}\n".replace(".", ",") for number, (start, end, text) in enumerate(CUES, 1)
+        f"{number}\n{start} --> {end}\n{text}\n".replace(".", ",")
+        for number, (start, end, text) in enumerate(CUES, 1)
     )
-    segments = [{"start": 0.2, "end": 1.0, "text": CUES[0][2]}, {"start": 1.0, "end": 2.0, "text": CUES[1][2]}]
+    segments = [
+        {"start": 0.2, "end": 1.0, "text": CUES[0][2]},
+        {"start": 1.0, "end": 2.0, "text": CUES[1][2]},
+    ]
     for name in ("tea.en.vtt", "onion.vtt", "radio.vtt", "lost.vtt"):
         (folder / name).write_text(vtt)
     (folder / "pan.v2.srt").write_text(srt)
@@ -40,11 +49,21 @@ def make_media(folder: Path) -> None:
 
 def prepare(corpus: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     arguments = ["--videos", folder / "raw", "--captions", folder / "raw", "--out", folder / "mine"]
-    arguments += ["--yaml", folder / "pretrain.yaml", "--bert-name", corpus / "bert", "--random-weights"]
+    arguments += [
+        "--yaml",
+        folder / "pretrain.yaml",
+        "--bert-name",
+        corpus / "bert",
+        "--random-weights",
+    ]
     return subprocess.run(
         [sys.executable, "scripts/prepare.py", *map(str, arguments)],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
 
 def test_from_files_to_a_checkpoint(corpus: Path, tmp_path: Path) -> None:
@@ -68,10 +87,15 @@ def test_from_files_to_a_checkpoint(corpus: Path, tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in shards.rglob("*.npy")} == before
 
     run = tmp_path / "run"
-    where = [f"fairseq.checkpoint.save_dir={run}", f"eval.save_path={run}", "fairseq.optimization.max_epoch=1"]
+    where = [
+        f"fairseq.checkpoint.save_dir={run}",
+        f"eval.save_path={run}",
+        "fairseq.optimization.max_epoch=1",
+    ]
     trained = launch([tmp_path / "pretrain.yaml", *where])
     assert trained.returncode == 0, trained.stdout[-2000:] + trained.stderr[-2000:]
     config = load_config(tmp_path / "pretrain.yaml")
-    assert config.loss.sequence_contrast.sequence_contrast_weight == 0.1  # the recipe's, through `includes`
+    # The recipe's, through `includes`.
+    assert config.loss.sequence_contrast.sequence_contrast_weight == 0.1
     weights = load_checkpoint(run / "checkpoint_last.pt")["model"]
     assert all(np.isfinite(tensor.float().numpy()).all() for tensor in weights.values())

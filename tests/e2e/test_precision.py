@@ -1,4 +1,6 @@
-"""Whole jobs in half precision on the CPU, one of them compiled; what they save serves eager float32 runs."""
+"""Whole jobs in half precision on the CPU, one of them compiled; what they save serves eager
+float32 runs.
+"""
 
 from __future__ import annotations
 
@@ -21,20 +23,31 @@ SHORT = ["fairseq.common.log_interval=1", "fairseq.optimization.warmup_updates=2
 
 
 def train(corpus: Path, save_dir: Path, *more: str, resume: bool = False) -> list[float]:
-    """Train in this precision although there is no GPU, which the launcher would not; return the loss of each epoch."""
+    """Train in this precision although there is no GPU, which the launcher would not; return the
+    loss of each epoch.
+    """
     curves = f"fairseq.common.tensorboard_logdir={save_dir}/run"
-    config = load_config(ROOT / VIDEOCLIP, [*corpus_overrides(corpus, save_dir), *SHORT, curves, *more])
+    config = load_config(
+        ROOT / VIDEOCLIP, [*corpus_overrides(corpus, save_dir), *SHORT, curves, *more]
+    )
     write_yaml(save_dir / "config.yaml", config.to_dict())
     plan = DevicePlan(1, on_gpu=False)
     command = training_command(config, str(save_dir / "config.yaml"), plan, 0, resume)
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    run = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
+    )
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
-    return [float(loss) for loss in re.findall(r"\| train \| .*?\| loss ([\d.]+)", run.stdout + run.stderr)]
+    return [
+        float(loss)
+        for loss in re.findall(r"\| train \| .*?\| loss ([\d.]+)", run.stdout + run.stderr)
+    ]
 
 
 def test_a_compiled_bfloat16_run_learns_and_goes_on_eagerly(corpus: Path, tmp_path: Path) -> None:
     half = "fairseq.common.bf16=true"
-    (first,) = train(corpus, tmp_path, half, "model.compile=true", "fairseq.optimization.max_epoch=1")
+    (first,) = train(
+        corpus, tmp_path, half, "model.compile=true", "fairseq.optimization.max_epoch=1"
+    )
     assert first == pytest.approx(8.701, abs=0.05)  # float32 gives 8.701; measured 8.715
     (second,) = train(corpus, tmp_path, half, "fairseq.optimization.max_epoch=2", resume=True)
     assert second < first
@@ -49,25 +62,34 @@ def test_a_float16_run_learns(corpus: Path, tmp_path: Path) -> None:
 
 
 def load_into_float32(corpus: Path, save_dir: Path) -> None:
-    """The checkpoint is one of float32 weights under the keys of a model that is neither half nor compiled."""
+    """The checkpoint is one of float32 weights under the keys of a model that is neither half nor
+    compiled.
+    """
     saved = load_checkpoint(save_dir / "checkpoint_last.pt")["model"]
     assert {weight.dtype for weight in saved.values()} == {torch.float32}
-    model = Task.from_config(load_config(ROOT / VIDEOCLIP, corpus_overrides(corpus, save_dir))).build_model(
-        pretrained=False
+    model = Task.from_config(
+        load_config(ROOT / VIDEOCLIP, corpus_overrides(corpus, save_dir))
+    ).build_model(pretrained=False)
+    model.load_state_dict(
+        {key.removeprefix("mmmodel."): value for key, value in saved.items()}, strict=True
     )
-    model.load_state_dict({key.removeprefix("mmmodel."): value for key, value in saved.items()}, strict=True)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["fairseq.common.amp=true"], r"`fairseq.common.amp` must be false: .* set `fairseq.common.fp16` or"),
+        (
+            ["fairseq.common.amp=true"],
+            r"`fairseq.common.amp` must be false: .* set `fairseq.common.fp16` or",
+        ),
         (
             ["fairseq.common.fp16=true", "fairseq.common.memory_efficient_bf16=true"],
             r"`fairseq.common.fp16` and `fairseq.common.memory_efficient_bf16` cannot both be true",
         ),
     ],
 )
-def test_precisions_that_cannot_work_are_refused_before_the_job(options: list[str], message: str) -> None:
+def test_precisions_that_cannot_work_are_refused_before_the_job(
+    options: list[str], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(ROOT / VIDEOCLIP, options)

@@ -1,7 +1,9 @@
-"""DATASET.md, typed by a user whose data are small: every command of it, in order, does what the page says.
+"""DATASET.md, typed by a user whose data are small: every command of it, in order, does what the
+page says.
 
-Videos, captions and annotations are tiny; everything that the page downloads comes from a server on this machine, with
-S3D's and BERT's weights drawn at random. So the commands run as they stand, but for what `ADDED` adds.
+Videos, captions and annotations are tiny; everything that the page downloads comes from a server on
+this machine, with S3D's and BERT's weights drawn at random. So the commands run as they stand, but
+for what `ADDED` adds.
 """
 
 from __future__ import annotations
@@ -51,8 +53,15 @@ PAGE = (ROOT / "DATASET.md").read_text()
 ADDED = {  # what a command on small data needs, by a part of the command; {site} is the server
     "make-demo-data": ["--num-videos", "16", "--num-val", "8"],
     "mmpt download [^-]": ["--mirror", "{site}"],
-    "mmpt check .*/how2": ["dataset.num_video_per_batch=1", "num_cands=1", "dataset.max_missing=0.5"],
-    "mine/pretrain.yaml --jobtype": ["fairseq.optimization.max_epoch=2", "fairseq.dataset.num_workers=0"],
+    "mmpt check .*/how2": [
+        "dataset.num_video_per_batch=1",
+        "num_cands=1",
+        "dataset.max_missing=0.5",
+    ],
+    "mine/pretrain.yaml --jobtype": [
+        "fairseq.optimization.max_epoch=2",
+        "fairseq.dataset.num_workers=0",
+    ],
 }
 
 
@@ -67,11 +76,15 @@ class Command:
 
 
 def read_page() -> list[Command]:
-    """Return the commands of all `bash` blocks; a `text` block shows output of the last one before it."""
+    """Return the commands of all `bash` blocks; a `text` block shows output of the last one before
+    it.
+    """
     commands: list[Command] = []
     for language, block in re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL):
         if language == "bash":
-            commands += [Command(line) for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+            commands += [
+                Command(line) for line in block.replace("\\\n", " ").splitlines() if line.strip()
+            ]
         elif language == "text":
             commands[-1].shown += block.splitlines()
     return commands
@@ -81,7 +94,9 @@ def read_page() -> list[Command]:
 
 
 def run(command: Command, site_url: str) -> None:
-    """Run it in this process, as importing torch takes seconds; the launcher starts processes, so it gets its own."""
+    """Run it in this process, as importing torch takes seconds; the launcher starts processes, so
+    it gets its own.
+    """
     arguments = shlex.split(command.text)
     for part, added in ADDED.items():
         if re.search(part, command.text):
@@ -163,7 +178,9 @@ def test_commands_print_what_the_page_shows(recipe: Recipe) -> None:
     assert len(shown) >= 6
     for command, line in shown:
         pattern = r"[\d.,]+".join(map(re.escape, re.split(r"\d[\d.,]*", line)))
-        assert re.search(rf"^{pattern}$", command.output, re.MULTILINE), f"{command.text}: {line}\n{command.output}"
+        assert re.search(rf"^{pattern}$", command.output, re.MULTILINE), (
+            f"{command.text}: {line}\n{command.output}"
+        )
 
 
 def test_one_feature_file_for_every_video(recipe: Recipe) -> None:
@@ -177,13 +194,18 @@ def test_one_feature_file_for_every_video(recipe: Recipe) -> None:
         for name in ids:
             features = np.load(recipe.root / folder / f"{name}.npy")
             assert (features.shape, features.dtype) == ((1, 512), np.float16)
-            assert np.linalg.norm(features[0].astype(np.float32)) == pytest.approx(1, abs=1e-3)  # measured 3e-5
+            # Measured 3e-5.
+            assert np.linalg.norm(features[0].astype(np.float32)) == pytest.approx(1, abs=1e-3)
 
 
 def test_what_could_not_be_used_is_named(recipe: Recipe) -> None:
     data = recipe.root / "data"
-    assert list(json.loads((data / "feat/feat_how2_s3d/extract_summary.json").read_text())["failed"]) == [BROKEN]
-    left_out = json.loads((data / "feat/feat_how2_s3d_shard_small/train_not_packed.json").read_text())
+    assert list(
+        json.loads((data / "feat/feat_how2_s3d/extract_summary.json").read_text())["failed"]
+    ) == [BROKEN]
+    left_out = json.loads(
+        (data / "feat/feat_how2_s3d_shard_small/train_not_packed.json").read_text()
+    )
     assert list(left_out) == [BROKEN]
 
 
@@ -196,7 +218,9 @@ def test_the_shards_hold_the_videos_of_the_lists(recipe: Recipe, corpus_name: st
         for row, name in enumerate(ids):
             whole = np.load(recipe.root / f"data/feat/feat_how2_s3d/{name}.npy")
             assert np.array_equal(features[row], whole)
-        times = ShardedTensor.load(shards / f"{corpus_name}.bert-base-uncased.{split.shard_name}_0.startends")
+        times = ShardedTensor.load(
+            shards / f"{corpus_name}.bert-base-uncased.{split.shard_name}_0.startends"
+        )
         assert len(times) == len(ids)
         assert times[0].min() == 0.0
         assert times[0].max() == 1.0
@@ -210,7 +234,10 @@ def test_everything_lies_where_the_yamls_look(recipe: Recipe) -> None:
         for key, value in dataset.items():
             if isinstance(value, str) and value.startswith("data/"):
                 found = list(recipe.root.glob(f"{value}*"))
-                assert found, f"{path.relative_to(ROOT)}: `dataset.{key}` is {value}, which DATASET.md does not make"
+                assert found, (
+                    f"{path.relative_to(ROOT)}: `dataset.{key}` is {value}, which DATASET.md does "
+                    "not make"
+                )
                 looked_at.add(value)
     assert len(looked_at) >= 9
 
@@ -218,7 +245,11 @@ def test_everything_lies_where_the_yamls_look(recipe: Recipe) -> None:
 def test_training_on_ones_own_videos_leaves_a_checkpoint(recipe: Recipe) -> None:
     weights = load_checkpoint(recipe.root / "runs/mine/norton/checkpoint_last.pt")["model"]
     start = load_checkpoint(recipe.root / "runs/retri/videoclip/checkpoint_best.pt")["model"]
-    moved = [name for name, tensor in weights.items() if not torch.equal(tensor, start[name.removeprefix("mmmodel.")])]
+    moved = [
+        name
+        for name, tensor in weights.items()
+        if not torch.equal(tensor, start[name.removeprefix("mmmodel.")])
+    ]
     assert moved
     assert all("LayerNorm" in name for name in moved)
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())
@@ -227,12 +258,20 @@ def test_training_on_ones_own_videos_leaves_a_checkpoint(recipe: Recipe) -> None
 def made_files(root: Path) -> dict[Path, bytes]:
     """All data and YAMLs, without what says how the last run went."""
     suffixes = (".npy", ".lst", ".jsonl", ".csv", ".yaml", "_meta.json", ".zip", ".pth", ".pkl")
-    paths = [path for folder in ("data", "pretrained_models", "projects") for path in (root / folder).rglob("*")]
-    return {path: path.read_bytes() for path in paths if path.name.endswith(suffixes) and path.is_file()}
+    paths = [
+        path
+        for folder in ("data", "pretrained_models", "projects")
+        for path in (root / folder).rglob("*")
+    ]
+    return {
+        path: path.read_bytes() for path in paths if path.name.endswith(suffixes) and path.is_file()
+    }
 
 
 def test_run_again_nothing_changes(recipe: Recipe) -> None:
-    """As the page's beginning says; the last test, as it runs the page once more, but for the training."""
+    """As the page's beginning says; the last test, as it runs the page once more, but for the
+    training.
+    """
     before = made_files(recipe.root)
     assert len(before) > 60
     for command in read_page():

@@ -1,4 +1,6 @@
-"""Fine-tuning on COIN and CrossTask from a released-format checkpoint, and scoring what comes out."""
+"""Fine-tuning on COIN and CrossTask from a released-format checkpoint, and scoring what comes
+out.
+"""
 
 from __future__ import annotations
 
@@ -46,19 +48,29 @@ def test_coin_head_starts_afresh_and_is_scored(tmp_path: Path) -> None:
     splits = [f"dataset.{split}_path={folder}/COIN.json" for split in ("train", "val")]
     training = on_cpu(save_dir, num_epochs=2)  # the first update has a learning rate of 0
     log = train(f"{NORTON}/coin_ft.yaml", [*overrides, *splits, *training])
-    assert re.search(r"kept the model's own video_encoder\.classifier\.bias, video_encoder\.classifier\.weight", log)
+    assert re.search(
+        r"kept the model's own video_encoder\.classifier\.bias, video_encoder\.classifier\.weight",
+        log,
+    )
     assert re.search(r"\| train \| .*cross_entropy .*accuracy .*num_updates 2\b", log)
     assert re.search(r"\| valid \| .*cross_entropy ", log)
-    before, after = (load_checkpoint(path)["model"] for path in (PRETRAINED, save_dir / "checkpoint_last.pt"))
+    before, after = (
+        load_checkpoint(path)["model"] for path in (PRETRAINED, save_dir / "checkpoint_last.pt")
+    )
     new = [f"mmmodel.video_encoder.classifier.{name}" for name in ("weight", "bias")]
     assert [key for key in after if key not in before] == new
-    moved = {key.split(".")[1] for key in after if key in before and not torch.equal(before[key], after[key])}
+    moved = {
+        key.split(".")[1]
+        for key in after
+        if key in before and not torch.equal(before[key], after[key])
+    }
     assert moved == {"video_encoder"}  # the text tower takes no part
 
     tests = [*overrides, f"dataset.test_path={folder}/COIN.json"]
     numbers = score("test_coin_ft", save_dir / "checkpoint_last.pt", tmp_path, tests)
     assert 0 <= numbers["frame_acc"] <= 1
-    score("test_coin_zs", save_dir / "checkpoint_last.pt", tmp_path, tests)  # the classifier is left aside
+    # The classifier is left aside.
+    score("test_coin_zs", save_dir / "checkpoint_last.pt", tmp_path, tests)
     with pytest.raises(CheckpointError, match=r"2 in the model only:\n.*video_encoder\.classifier"):
         score("test_coin_ft", PRETRAINED, tmp_path, tests)  # it was never trained
 
@@ -69,7 +81,8 @@ def test_crosstask_is_tuned_and_scored(tmp_path: Path) -> None:
     overrides = [*small(files, **dataset), "dataset.n_train=2"]
     splits = [f"dataset.{split}_path={dataset['train_csv_path']}" for split in ("train", "val")]
     log = train(f"{NORTON}/crosstask_ft.yaml", [*overrides, *splits, *on_cpu(save_dir)])
-    assert re.search(r"\| train \| .*binary_cross_entropy .*num_updates 4\b", log)  # two videos of each primary task
+    # Two videos of each primary task.
+    assert re.search(r"\| train \| .*binary_cross_entropy .*num_updates 4\b", log)
     assert re.search(r"\| valid \| .*binary_cross_entropy ", log)
     tests = [*overrides, f"dataset.test_path={dataset['val_csv_path']}"]
     tuned = score("test_crosstask_ft", save_dir / "checkpoint_best.pt", tmp_path, tests)
@@ -97,7 +110,9 @@ def test_crosstask_learns_what_the_features_show(tmp_path: Path) -> None:
             optimizer.zero_grad()
             loss(**{**batch, **model(**batch)}).total.backward()
             optimizer.step()
-    outputs = CrossTaskPredictor(task.config.dataset)(model, batches[Split.VALID], torch.device("cpu"))
+    outputs = CrossTaskPredictor(task.config.dataset)(
+        model, batches[Split.VALID], torch.device("cpu")
+    )
     metric = CrossTaskMetric()
     assert metric.chance(outputs)["recall"] < 0.3
     assert metric.compute(outputs)["recall"] > 0.8  # got 1.0, before training 0.25

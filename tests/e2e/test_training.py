@@ -1,4 +1,6 @@
-"""Whole jobs through `locallaunch.py`: training, resuming, scoring, one against two processes, the user's mistakes."""
+"""Whole jobs through `locallaunch.py`: training, resuming, scoring, one against two processes, the
+user's mistakes.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ from tests.jobs import NORTON, ROOT, SCORES, VIDEOCLIP, corpus_overrides, launch
 QUICK = ["fairseq.common.log_interval=1", "fairseq.optimization.warmup_updates=2"]
 
 
-def train(yaml: str, corpus: Path, save_dir: Path, *more: str, jobtype: str = "local_single") -> str:
+def train(
+    yaml: str, corpus: Path, save_dir: Path, *more: str, jobtype: str = "local_single"
+) -> str:
     """Run a training job that must succeed; return its log."""
     run = launch([yaml, "--jobtype", jobtype, *corpus_overrides(corpus, save_dir), *QUICK, *more])
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
@@ -51,7 +55,10 @@ def test_a_run_logs_its_terms_and_keeps_its_config(videoclip: tuple[Path, str]) 
     assert re.search(r"\| valid \| epoch 002 .*loss ", log)
     assert "cosine within a batch" in log
     assert (save_dir / "config.yaml").is_file()
-    assert sorted(path.name for path in (save_dir / "retri").glob("plan_*")) == ["plan_e1.json", "plan_e2.json"]
+    assert sorted(path.name for path in (save_dir / "retri").glob("plan_*")) == [
+        "plan_e1.json",
+        "plan_e2.json",
+    ]
 
 
 def test_metrics_are_logged_once_per_update_and_validation(videoclip: tuple[Path, str]) -> None:
@@ -62,7 +69,16 @@ def test_metrics_are_logged_once_per_update_and_validation(videoclip: tuple[Path
         (1 + update // per_epoch, update + 1) for update in range(2 * per_epoch)
     ]
     assert [row["update"] for row in valid] == [per_epoch, 2 * per_epoch]
-    names = {"loss", "clip_caption", "accuracy", "lr", "gnorm", "videos_per_s", "tflops", "memory_gb"}
+    names = {
+        "loss",
+        "clip_caption",
+        "accuracy",
+        "lr",
+        "gnorm",
+        "videos_per_s",
+        "tflops",
+        "memory_gb",
+    }
     assert names <= train[0].keys()
     assert {"loss", "clip_caption", "accuracy"} <= valid[0].keys()
 
@@ -80,9 +96,13 @@ def test_norton_trains_only_layernorm_from_the_videoclip_checkpoint(
 ) -> None:
     start = videoclip[0] / "checkpoint_best.pt"
     log = train(
-        NORTON, corpus, tmp_path, f"fairseq.checkpoint.restore_file={start}", "fairseq.optimization.max_epoch=1",
+        NORTON,
+        corpus,
+        tmp_path,
+        f"fairseq.checkpoint.restore_file={start}",
+        "fairseq.optimization.max_epoch=1",
         jobtype="local_small",
-    )  # fmt: skip
+    )
     assert re.search(r"\| train \| .*clip_caption .*video_paragraph .*temperature ", log)
     before, after = weights(start.parent, start.name), weights(tmp_path)
     moved = {name for name in after if not torch.equal(before[name], after[name])}
@@ -105,7 +125,12 @@ def test_a_run_cannot_go_on_with_other_trained_parameters(
     corpus: Path, videoclip: tuple[Path, str], tmp_path: Path
 ) -> None:
     shutil.copy(videoclip[0] / "checkpoint_last.pt", tmp_path)
-    options = ["--jobtype", "local_single", *corpus_overrides(corpus, tmp_path), "model.layernorm_only=true"]
+    options = [
+        "--jobtype",
+        "local_single",
+        *corpus_overrides(corpus, tmp_path),
+        "model.layernorm_only=true",
+    ]
     run = launch([VIDEOCLIP, *options])
     assert run.returncode == 2, run.stdout + run.stderr
     assert "Traceback" not in run.stderr
@@ -117,33 +142,46 @@ def test_scoring_writes_a_row_per_checkpoint_and_prints_the_table(
 ) -> None:
     best, last = videoclip[0] / "checkpoint_best.pt", videoclip[0] / "checkpoint_last.pt"
     arguments = [
-        SCORES, "--jobtype", "local_predict",
-        f"dataset.bert_name={corpus}/bert", f"dataset.vfeat_dir={corpus}/feat",
-        f"dataset.test_path={corpus}/val_clips.json", f"eval.save_path={tmp_path}",
+        SCORES,
+        "--jobtype",
+        "local_predict",
+        f"dataset.bert_name={corpus}/bert",
+        f"dataset.vfeat_dir={corpus}/feat",
+        f"dataset.test_path={corpus}/val_clips.json",
+        f"eval.save_path={tmp_path}",
         f"fairseq.common_eval.path=[{best},{last}]",
-    ]  # fmt: skip
+    ]
     run = launch(arguments)
     assert run.returncode == 0, run.stderr
     assert re.search(r"^ +chance +checkpoint_best +checkpoint_last$", run.stdout, re.MULTILINE)
     assert "full video, DTW as published, R@1" in run.stdout
     rows = json.loads((tmp_path / "results.json").read_text())
     assert [row["checkpoint"] for row in rows] == [str(best), str(last)]
-    clips = sum(len(video["clips"]) for video in json.loads((corpus / "val_clips.json").read_text())["videos"])
+    clips = sum(
+        len(video["clips"])
+        for video in json.loads((corpus / "val_clips.json").read_text())["videos"]
+    )
     assert rows[0]["chance"]["RetrievalMetric"]["R1"] == pytest.approx(1 / clips)
     assert launch(arguments).stdout == run.stdout  # deterministic
 
 
-def test_two_processes_make_the_updates_of_one_with_twice_the_batches(corpus: Path, tmp_path: Path) -> None:
-    """Without dropout, averaging gradients over processes equals averaging them over accumulated batches."""
+def test_two_processes_make_the_updates_of_one_with_twice_the_batches(
+    corpus: Path, tmp_path: Path
+) -> None:
+    """Without dropout, averaging gradients over processes equals averaging them over accumulated
+    batches.
+    """
     common = ["fairseq.optimization.max_epoch=1", "fairseq.common.seed=5"]
     train(VIDEOCLIP, corpus, tmp_path / "two", *common, jobtype="local_small")
     train(VIDEOCLIP, corpus, tmp_path / "one", *common, "fairseq.optimization.update_freq=[2]")
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     worst = max(float((one[name] - two[name]).abs().max()) for name in one)
-    assert worst < 2e-4  # Adam turns rounding of tiny gradients into steps of up to lr; see the next line
+    # Adam turns rounding of tiny gradients into steps of up to lr; see the next line.
+    assert worst < 2e-4
     assert np.mean([float((one[name] - two[name]).abs().mean()) for name in one]) < 1e-5
     rows = read_metrics(tmp_path / "two")
-    assert len(rows) == len({(row["split"], row["update"]) for row in rows}) > 2  # one process writes
+    # One process writes.
+    assert len(rows) == len({(row["split"], row["update"]) for row in rows}) > 2
     plans = [(tmp_path / name / "retri" / "plan_e1.json").read_text() for name in ("one", "two")]
     assert json.loads(plans[0])["batches"] == json.loads(plans[1])["batches"]
 
@@ -156,7 +194,11 @@ def test_a_killed_run_goes_on_where_it_stopped(corpus: Path, tmp_path: Path) -> 
     command = [sys.executable, "locallaunch.py", VIDEOCLIP, "--jobtype", "local_single"]
     command += [*corpus_overrides(corpus, broken), *QUICK, *options]
     run = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        command,
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     deadline = time.monotonic() + 200
     while not (broken / "checkpoint_1_3.pt").exists() and time.monotonic() < deadline:
@@ -165,15 +207,21 @@ def test_a_killed_run_goes_on_where_it_stopped(corpus: Path, tmp_path: Path) -> 
     run.wait()
     interrupted = load_checkpoint(broken / "checkpoint_1_3.pt")["extra_state"]["train_iterator"]
     assert interrupted["iterations_in_epoch"] == 3
-    shutil.copy(broken / "checkpoint_1_3.pt", broken / "checkpoint_last.pt")  # the kill may fall into its copying
+    # The kill may fall into its copying.
+    shutil.copy(broken / "checkpoint_1_3.pt", broken / "checkpoint_last.pt")
     plan = (broken / "retri" / "plan_e1.json").stat().st_mtime_ns
 
     log = train(VIDEOCLIP, corpus, broken, *options)
     assert "continuing from" in log
-    assert (broken / "retri" / "plan_e1.json").stat().st_mtime_ns == plan, "the plan of epoch 1 was computed again"
+    assert (broken / "retri" / "plan_e1.json").stat().st_mtime_ns == plan, (
+        "the plan of epoch 1 was computed again"
+    )
     same, other = weights(whole), weights(broken)
     assert max(float((same[name] - other[name]).abs().max()) for name in same) < 1e-6
-    losses = [[(row["split"], row["update"], row["loss"]) for row in read_metrics(d)] for d in (whole, broken)]
+    losses = [
+        [(row["split"], row["update"], row["loss"]) for row in read_metrics(d)]
+        for d in (whole, broken)
+    ]
     assert losses[0] == losses[1]  # every update once; rounded to three digits
 
 
@@ -181,7 +229,10 @@ def test_a_killed_run_goes_on_where_it_stopped(corpus: Path, tmp_path: Path) -> 
     ("overrides", "expected"),
     [
         (["dataset.alinger=X"], ["dataset.alinger", "aligner"]),
-        (["dataset.aligner=VideoRetriOverlapedAligner"], ["VideoRetriOverlappedAligner", "dataset.aligner"]),
+        (
+            ["dataset.aligner=VideoRetriOverlapedAligner"],
+            ["VideoRetriOverlappedAligner", "dataset.aligner"],
+        ),
         (["num_cands=3"], ["num_cands", "4"]),
         (["dataset.max_len=18"], ["max_len", "19", "18"]),
         (["dataset.num_video_per_batch=64", "num_cands=64"], ["num_video_per_batch", "64"]),
@@ -200,21 +251,42 @@ def test_a_mistake_is_one_message_and_exit_code_2(
     """Before any process starts, so the launcher runs in this one."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(launcher, "run_all", lambda *_, **__: pytest.fail("a process was started"))
-    assert launcher.main([VIDEOCLIP, "--jobtype", "local_single", *corpus_overrides(corpus, tmp_path), *overrides]) == 2
+    assert (
+        launcher.main(
+            [
+                VIDEOCLIP,
+                "--jobtype",
+                "local_single",
+                *corpus_overrides(corpus, tmp_path),
+                *overrides,
+            ]
+        )
+        == 2
+    )
     said = capsys.readouterr().err
     for part in expected:
         assert part in said
     assert not list(tmp_path.glob("checkpoint*"))
 
 
-def test_broken_features_found_by_a_loader_worker_are_one_message_and_exit_code_2(corpus: Path, tmp_path: Path) -> None:
+def test_broken_features_found_by_a_loader_worker_are_one_message_and_exit_code_2(
+    corpus: Path, tmp_path: Path
+) -> None:
     damaged = tmp_path / "corpus"
     shutil.copytree(corpus, damaged)
     path = damaged / "feat" / "train_1_data.npy"
     data = np.load(path)
     data[:] = np.nan
     np.save(path, data)
-    run = launch([VIDEOCLIP, "--jobtype", "local_small", *corpus_overrides(damaged, tmp_path / "run"), "retri_epoch=9"])
+    run = launch(
+        [
+            VIDEOCLIP,
+            "--jobtype",
+            "local_small",
+            *corpus_overrides(damaged, tmp_path / "run"),
+            "retri_epoch=9",
+        ]
+    )
     assert run.returncode == 2, run.stdout[-2000:] + run.stderr[-2000:]
     assert "NaN" in run.stderr
     assert any(name in run.stderr for name in (damaged / "how2_s3d_train.lst").read_text().split())
@@ -230,7 +302,15 @@ def test_a_truncated_or_foreign_checkpoint_is_one_message_and_exit_code_2(
     torch.save(state, tmp_path / "short.pt")
     for name, expected in (("cut.pt", "damaged"), ("short.pt", "text_encoder.pooler.dense.bias")):
         start = f"fairseq.checkpoint.restore_file={tmp_path / name}"
-        run = launch([NORTON, "--jobtype", "local_single", *corpus_overrides(corpus, tmp_path / "run"), start])
+        run = launch(
+            [
+                NORTON,
+                "--jobtype",
+                "local_single",
+                *corpus_overrides(corpus, tmp_path / "run"),
+                start,
+            ]
+        )
         assert run.returncode == 2, run.stderr[-2000:]
         assert expected in run.stderr
         assert name in run.stderr

@@ -127,9 +127,12 @@ def test_an_item_has_a_caption_per_sentence_and_a_window_per_step(
     tmp_path: Path, num_seconds: int, num_windows: int
 ) -> None:
     config = DatasetConfig(
-        bert_name=tiny_bert(tmp_path / "bert"), max_video_len=32, max_len=96, sliding_window=8,
+        bert_name=tiny_bert(tmp_path / "bert"),
+        max_video_len=32,
+        max_len=96,
+        sliding_window=8,
         sliding_window_size=32,
-    )  # fmt: skip
+    )
     sentences = [
         Sentence(True, 0.5, 4.0, "cut it"),
         Sentence(False, 6.0, 8.0, "hello there friends"),

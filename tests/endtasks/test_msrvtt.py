@@ -91,9 +91,15 @@ def training_set(folder: Path, **settings: Any) -> MMDataset:
     }
     files = write(folder, train="video_id\nvideo0\nvideo1\n", captions=captions_json(**captions))
     config = DatasetConfig(
-        bert_name=tiny_bert(folder), vfeat_dir=features(folder, 0, 1), train_path=files["train"],
-        json_path=files["captions"], max_video_len=4, max_len=20, dup=10, **settings,
-    )  # fmt: skip
+        bert_name=tiny_bert(folder),
+        vfeat_dir=features(folder, 0, 1),
+        train_path=files["train"],
+        json_path=files["captions"],
+        max_video_len=4,
+        max_len=20,
+        dup=10,
+        **settings,
+    )
     parts = (
         part(config, Split.TRAIN)
         for part in (MSRVTTMetaProcessor, VideoProcessor, MSRVTTTextProcessor, DSAligner)

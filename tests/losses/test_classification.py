@@ -10,10 +10,18 @@ from mmpt.losses import BCE, CrossEntropy
 
 def test_cross_entropy_skips_padded_seconds() -> None:
     logits = torch.tensor([[[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]], [[0.0, 0.0, 3.0], [9.0, 9.0, 0.0]]])
-    targets = torch.tensor([[[0, 0], [2, -100]]])  # a leading axis of one video, as the batch has it
+    # A leading axis of one video, as the batch has it.
+    targets = torch.tensor([[[0, 0], [2, -100]]])
     output = CrossEntropy(LossConfig())(logits=logits, targets=targets, video_len=3)
     probabilities = logits.exp() / logits.exp().sum(-1, keepdim=True)
-    expected = -(probabilities[0, 0, 0].log() + probabilities[0, 1, 0].log() + probabilities[1, 0, 2].log()) / 3
+    expected = (
+        -(
+            probabilities[0, 0, 0].log()
+            + probabilities[0, 1, 0].log()
+            + probabilities[1, 0, 2].log()
+        )
+        / 3
+    )
     torch.testing.assert_close(output.total, expected)
     torch.testing.assert_close(output.metrics["accuracy"], torch.tensor(2 / 3))
 

@@ -28,7 +28,10 @@ def inputs() -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     num = 40
     mask = torch.arange(5) < torch.randint(1, 6, (num, 1), generator=generator)
-    draws = {"video": torch.randn(num, 5, 6, generator=generator), "text": torch.randn(num, 5, 6, generator=generator)}
+    draws = {
+        "video": torch.randn(num, 5, 6, generator=generator),
+        "text": torch.randn(num, 5, 6, generator=generator),
+    }
     return {f"{name}_outputs": value.double() for name, value in draws.items()} | {
         "video_mask_outputs": mask,
         "text_mask_outputs": mask.flip(0),
@@ -71,7 +74,9 @@ def average(gradients: list[torch.Tensor], num_batches: int) -> None:
 
 
 def in_process(rank: int, rows: list[int], folder: Path) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=len(rows))
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=len(rows)
+    )
     begin = sum(rows[:rank])
     mine = {name: value[begin : begin + rows[rank]] for name, value in inputs().items()}
     results = [run(config, mine) for config in CONFIGS]
@@ -100,7 +105,9 @@ def test_several_processes_train_on_the_loss_of_the_joined_batch(
 
 def with_idle_in_process(rank: int, rows: list[int], folder: Path) -> None:
     """The last process runs the first one's batch, to keep step."""
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=len(rows) + 1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=len(rows) + 1
+    )
     is_idle = rank == len(rows)
     mine = 0 if is_idle else rank
     begin = sum(rows[:mine])
@@ -118,7 +125,9 @@ def test_a_process_without_a_batch_lends_no_negatives(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     run_ranks(with_idle_in_process, rows, tmp_path, size=len(rows) + 1)
-    wanted_loss, wanted = run(NORTON, {name: value[: sum(rows)] for name, value in inputs().items()})
+    wanted_loss, wanted = run(
+        NORTON, {name: value[: sum(rows)] for name, value in inputs().items()}
+    )
     loss, gradients = torch.load(tmp_path / "results.pt")
     torch.testing.assert_close(loss, wanted_loss, rtol=0, atol=1e-12)  # measured 0
     for ours, expected in zip(gradients, wanted, strict=True):
@@ -135,7 +144,9 @@ def refused_in_process(rank: int, folder: Path) -> None:
     dist.destroy_process_group()
 
 
-def test_no_sequence_has_clips_of_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_sequence_has_clips_of_two_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     run_ranks(refused_in_process, tmp_path, size=2)
 

@@ -1,4 +1,6 @@
-"""Loss modules: numbers worked out in the specification, options, ill-fitting configurations, precision, failures."""
+"""Loss modules: numbers worked out in the specification, options, ill-fitting configurations,
+precision, failures.
+"""
 
 from __future__ import annotations
 
@@ -37,15 +39,21 @@ def with_sequence(**changes: Any) -> LossConfig:
 def formula_states() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """16 clips, 6 video and 9 text positions, 12 numbers: sines and cosines; and their masks."""
     b, v, t, d = (torch.arange(n, dtype=torch.float64) for n in (16, 6, 9, 12))
-    video = (0.7 * b[:, None, None] + 1.1 * v[:, None] + 0.3 * d).sin() + 0.5 * (0.2 * b[:, None] * d).cos()[:, None]
-    text = (0.5 * b[:, None, None] + 0.9 * t[:, None] + 0.4 * d).cos() + 0.5 * (0.3 * b[:, None] * d).sin()[:, None]
+    video = (0.7 * b[:, None, None] + 1.1 * v[:, None] + 0.3 * d).sin() + 0.5 * (
+        0.2 * b[:, None] * d
+    ).cos()[:, None]
+    text = (0.5 * b[:, None, None] + 0.9 * t[:, None] + 0.4 * d).cos() + 0.5 * (
+        0.3 * b[:, None] * d
+    ).sin()[:, None]
     video_mask = ((v >= 1) & (v <= 1 + b[:, None] % 4)) | (v == 5)
     text_mask = (t >= 1) & (t <= 2 + b[:, None] % 6)
     return video, text, video_mask, text_mask
 
 
 def formula_batch(dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
-    """The batch of `formula_states`; pooled states are masked means, gradients reach the leaves `video`, `text`."""
+    """The batch of `formula_states`; pooled states are masked means, gradients reach the leaves
+    `video`, `text`.
+    """
     video, text, video_mask, text_mask = formula_states()
     video, text = video.to(dtype).requires_grad_(), text.to(dtype).requires_grad_()
 
@@ -65,7 +73,10 @@ def formula_batch(dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
 def assert_close_to(value: Any, expected: Any, rtol: float = 2e-8) -> None:
     """Ten digits are given; the recorded tau is a float32, hence 2e-8. Measured: at most 1.4e-8."""
     torch.testing.assert_close(
-        torch.as_tensor(value).detach().double(), torch.as_tensor(expected, dtype=torch.float64), rtol=rtol, atol=1e-9
+        torch.as_tensor(value).detach().double(),
+        torch.as_tensor(expected, dtype=torch.float64),
+        rtol=rtol,
+        atol=1e-9,
     )
 
 
@@ -78,10 +89,14 @@ def test_worked_numbers_of_values() -> None:
     dots = dot_products(batch["pooled_video"], batch["pooled_text"]).detach()
     assert_close_to(dots[0, :2], [-3.8168946182, 1.7948711560])
     plan = transport(dots, 50)
-    assert_close_to([plan[0, 0], plan[0, 1], plan[1, 0]], [0.000213863193, 0.083765271652, 0.002010860978])
+    assert_close_to(
+        [plan[0, 0], plan[0, 1], plan[1, 0]], [0.000213863193, 0.083765271652, 0.002010860978]
+    )
     fused = fused_similarity(NORTON, States.of(batch)).detach()
     assert_close_to(bucket_value(fused, 0.3), 0.3074734631)
-    assert_close_to(sequence_blocks(fused, 4)[0, 0, 0], [0.2065690897, 0.3007566209, 0.5752745026, 0.6677689553])
+    assert_close_to(
+        sequence_blocks(fused, 4)[0, 0, 0], [0.2065690897, 0.3007566209, 0.5752745026, 0.6677689553]
+    )
     logits = paragraph_logits(NORTON, torch.tensor(1 / 0.07, dtype=torch.float64), fused)
     assert_close_to(logits[0], [29.5377124494, 25.3647800375, 26.7316296138, 24.5905498786])
     output = MMContraLoss(NORTON, clip_per_video=8)(**batch)
@@ -92,7 +107,10 @@ def test_worked_numbers_of_values() -> None:
 
 @pytest.mark.parametrize(
     ("cls", "norm_video", "norm_text"),
-    [(MMContraLoss, 0.5035340956, 0.4107543564), (SequenceContrastLoss, 1.0013541648, 0.8638118401)],
+    [
+        (MMContraLoss, 0.5035340956, 0.4107543564),
+        (SequenceContrastLoss, 1.0013541648, 0.8638118401),
+    ],
 )
 def test_worked_numbers_of_gradients(cls: Any, norm_video: float, norm_text: float) -> None:
     batch = formula_batch()
@@ -109,9 +127,12 @@ def test_outer_sums_of_the_paper() -> None:
 
 def test_similarities_of_the_paper_are_not_normalised() -> None:
     batch = formula_batch()
-    config = NORTON.replace(similarity_norm="paper", fusion_weight=1e12)  # so large that only pooled cosines are left
+    # So large that only pooled cosines are left.
+    config = NORTON.replace(similarity_norm="paper", fusion_weight=1e12)
     fused = fused_similarity(config, States.of(batch))
-    cosines = torch.cosine_similarity(batch["pooled_text"][:, None], batch["pooled_video"][None], dim=-1)
+    cosines = torch.cosine_similarity(
+        batch["pooled_text"][:, None], batch["pooled_video"][None], dim=-1
+    )
     assert_close_to(fused, cosines.tolist())
     released = fused_similarity(NORTON, States.of(batch))
     assert released.min() >= 0
@@ -133,7 +154,9 @@ def test_without_prompt_ratio_the_transport_is_plain() -> None:
     plan = block_transport(with_sequence(prompt_ratio=None), fused)
     assert_close_to(plan[2, 1], transport(fused[8:12, 4:8], 50, 0.1).tolist())
     assert_close_to(plan.sum((2, 3)), torch.full((4, 4), 4.0).tolist())
-    assert torch.isfinite(SequenceContrastLoss(with_sequence(prompt_ratio=None))(**formula_batch()).total)
+    assert torch.isfinite(
+        SequenceContrastLoss(with_sequence(prompt_ratio=None))(**formula_batch()).total
+    )
 
 
 def test_clip_temperature_of_the_paper_divides_the_logits_only() -> None:
@@ -168,7 +191,8 @@ def test_accuracy_counts_both_directions() -> None:
     video = torch.eye(4)
     text = torch.eye(4)[[0, 1, 2, 0]]
     output = MMContraLoss(LossConfig())(pooled_video=video, pooled_text=text)
-    # rows: clips 0, 1, 2 find their caption, clip 3 scores 0 everywhere (the first wins); columns: captions 0, 1, 2
+    # rows: clips 0, 1, 2 find their caption, clip 3 scores 0 everywhere (the first wins); columns:
+    # captions 0, 1, 2
     assert output.metrics["accuracy"] == 6 / 8
     assert set(output.metrics) == {"accuracy"}
 
@@ -203,7 +227,9 @@ def test_constant_temperature_survives_half() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_batches_are_computed_in_float32(dtype: torch.dtype) -> None:
     batch = {key: value.detach() for key, value in formula_batch(dtype).items()}
-    exact = MMContraLoss(NORTON)(**{k: v.double() if v.is_floating_point() else v for k, v in batch.items()})
+    exact = MMContraLoss(NORTON)(
+        **{k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
+    )
     leaves = {key: value.requires_grad_(value.is_floating_point()) for key, value in batch.items()}
     loss = MMContraLoss(NORTON).eval()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -216,7 +242,9 @@ def test_half_precision_batches_are_computed_in_float32(dtype: torch.dtype) -> N
 
 def test_a_batch_that_does_not_divide_into_sequences() -> None:
     batch = {key: value[:14] for key, value in formula_batch().items()}
-    with pytest.raises(UserError, match=r"num_video_per_batch.*clip_per_video.*threshold` \(4\).*has 14"):
+    with pytest.raises(
+        UserError, match=r"num_video_per_batch.*clip_per_video.*threshold` \(4\).*has 14"
+    ):
         MMContraLoss(NORTON)(**batch)
 
 
@@ -269,22 +297,33 @@ def test_a_batch_without_a_real_token_is_an_error() -> None:
 
 
 def test_a_batch_without_contrast_is_an_error() -> None:
-    batch = {name: tensor.detach()[:1].expand(16, *tensor.shape[1:]) for name, tensor in formula_batch().items()}
+    batch = {
+        name: tensor.detach()[:1].expand(16, *tensor.shape[1:])
+        for name, tensor in formula_batch().items()
+    }
     with pytest.raises(NonFiniteLossError, match="no contrast"):
         SequenceContrastLoss(NORTON)(**batch)
 
 
 def test_classes_are_known_by_the_names_of_yamls() -> None:
     assert set(LOSSES) == {
-        "BCE", "CrossEntropy", "MMContraLoss", "SequenceContrastLoss", "T2VContraLoss", "V2TContraLoss"
-    }  # fmt: skip
+        "BCE",
+        "CrossEntropy",
+        "MMContraLoss",
+        "SequenceContrastLoss",
+        "T2VContraLoss",
+        "V2TContraLoss",
+    }
 
 
 def test_what_is_kept_for_backward_is_a_few_matrices() -> None:
     num = 64
     generator = torch.Generator().manual_seed(0)
     mask = torch.ones(num, 20, dtype=torch.bool)
-    states = [torch.randn(num, *shape, 4, generator=generator).requires_grad_() for shape in ((), (), (20,), (20,))]
+    states = [
+        torch.randn(num, *shape, 4, generator=generator).requires_grad_()
+        for shape in ((), (), (20,), (20,))
+    ]
     batch = dict(zip(States._fields, [*states, mask, mask], strict=True))
     kept: dict[int, int] = {}
 
@@ -296,7 +335,8 @@ def test_what_is_kept_for_backward_is_a_few_matrices() -> None:
         MMContraLoss(NORTON)(**batch)
     for value in states:
         kept.pop(value.untyped_storage().data_ptr(), None)
-    assert sum(kept.values()) < 20 * 4 * num**2  # measured: 10.3 matrices; pairs of tokens would be 400
+    # Measured: 10.3 matrices; pairs of tokens would be 400.
+    assert sum(kept.values()) < 20 * 4 * num**2
 
 
 def test_total_is_the_sum_of_the_terms() -> None:

@@ -29,12 +29,16 @@ def test_plain_transport_is_sinkhorn_knopp(m: int, n: int, iterations: int) -> N
     similarity = random(2, 3, m, n)
     plans = transport(similarity, iterations, epsilon=0.1)
     for plan, matrix in zip(plans.flatten(0, 1), similarity.flatten(0, 1), strict=True):
-        expected = m * scaling(matrix.numpy() / 0.1, np.full(m, 1 / m), np.full(n, 1 / n), iterations)
+        expected = m * scaling(
+            matrix.numpy() / 0.1, np.full(m, 1 / m), np.full(n, 1 / n), iterations
+        )
         np.testing.assert_allclose(plan.numpy(), expected, rtol=1e-10)  # measured: 5e-14
 
 
 @pytest.mark.parametrize(("m", "n", "iterations"), [(8, 8, 50), (4, 6, 50), (5, 2, 1)])
-def test_bucket_transport_is_sinkhorn_knopp_of_the_padded_matrix(m: int, n: int, iterations: int) -> None:
+def test_bucket_transport_is_sinkhorn_knopp_of_the_padded_matrix(
+    m: int, n: int, iterations: int
+) -> None:
     similarity, rho = random(3, m, n, seed=1), torch.tensor(0.4, dtype=torch.float64)
     plans = bucket_transport(similarity, rho, iterations, epsilon=0.1)
     mu, nu = np.append(np.ones(m), n) / (m + n), np.append(np.ones(n), m) / (m + n)
@@ -46,8 +50,12 @@ def test_bucket_transport_is_sinkhorn_knopp_of_the_padded_matrix(m: int, n: int,
 
 @pytest.mark.parametrize("iterations", [1, 2, 5, 6, 50])
 @pytest.mark.parametrize(("spread", "bound"), [(1.0, 1e-6), (30.0, 1e-5), (1000.0, 3e-4)])
-def test_float32_equals_log_domain_updates_in_float64(spread: float, bound: float, iterations: int) -> None:
-    """Kernels whose exponentials leave float32 by far; columns and rows that nothing is close to."""
+def test_float32_equals_log_domain_updates_in_float64(
+    spread: float, bound: float, iterations: int
+) -> None:
+    """Kernels whose exponentials leave float32 by far; columns and rows that nothing is close
+    to.
+    """
     kernel = spread * (random(2, 40, 30, seed=3) - 0.5)
     kernel[:, 7] -= spread
     kernel[:, :, 11] += spread
@@ -57,8 +65,10 @@ def test_float32_equals_log_domain_updates_in_float64(spread: float, bound: floa
         v = -math.log(30) - np.logaddexp.reduce(kernel.numpy() + u[:, :, None], axis=1)
     expected = 40 * np.exp(kernel.numpy() + u[:, :, None] + v[:, None])
     plan = transport(kernel.float(), iterations).double().numpy()
-    np.testing.assert_allclose(plan, expected, rtol=0, atol=bound)  # measured: 5e-8, 2e-6, 6e-5: kernels are rounded
-    np.testing.assert_allclose(transport(kernel, iterations).numpy(), expected, rtol=0, atol=1e-11)  # measured: 1e-13
+    # Measured: 5e-8, 2e-6, 6e-5: kernels are rounded.
+    np.testing.assert_allclose(plan, expected, rtol=0, atol=bound)
+    # Measured: 1e-13.
+    np.testing.assert_allclose(transport(kernel, iterations).numpy(), expected, rtol=0, atol=1e-11)
 
 
 def test_columns_sum_to_one_exactly_and_rows_as_the_iterations_go_on() -> None:
@@ -84,7 +94,8 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
     similarity = (300 * random(16, 16)).to(dtype)  # exp of it overflows every type but float64
     plan = transport(similarity, 50)
     assert plan.dtype == torch.float32
-    np.testing.assert_allclose(plan, transport(similarity.double(), 50), atol=1e-4)  # measured: 6e-6
+    # Measured: 6e-6.
+    np.testing.assert_allclose(plan, transport(similarity.double(), 50), atol=1e-4)
     assert bucket_transport(similarity, similarity[0, 0], 50).dtype == torch.float32
 
 

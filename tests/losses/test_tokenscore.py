@@ -1,4 +1,6 @@
-"""Fine-grained scores against the dense definition over (caption, clip, token, token), gradients, tiles and memory."""
+"""Fine-grained scores against the dense definition over (caption, clip, token, token), gradients,
+tiles and memory.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,12 @@ from mmpt.losses.tokenscore import cut, token_score_sums
 SHAPES = [(1, 1, 1, 1, 3), (5, 3, 4, 6, 2), (7, 12, 9, 5, 8), (16, 16, 6, 8, 5)]  # A, B, T, V, D
 
 
-def ragged(a: int, b: int, t: int, v: int, d: int, seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
-    """Random states and random masks (holes allowed) in which every caption and clip keeps at least one token."""
+def ragged(
+    a: int, b: int, t: int, v: int, d: int, seed: int, dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, ...]:
+    """Random states and random masks (holes allowed) in which every caption and clip keeps at least
+    one token.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def one(n: int, length: int) -> tuple[Tensor, Tensor]:
@@ -32,7 +38,9 @@ def ragged(a: int, b: int, t: int, v: int, d: int, seed: int, dtype: torch.dtype
 def dense(
     text: Tensor, text_mask: Tensor, video: Tensor, video_mask: Tensor, alpha: float, released: bool
 ) -> tuple[Tensor, Tensor]:
-    """W1 and W2 as they are defined: masked cosines are 0, exp(0) = 1 is subtracted from the inner sum again."""
+    """W1 and W2 as they are defined: masked cosines are 0, exp(0) = 1 is subtracted from the inner
+    sum again.
+    """
     text, video = (x / x.norm(dim=-1, keepdim=True) for x in (text, video))
     both = text_mask[:, None, :, None] & video_mask[None, :, None, :]
     exp = torch.where(both, torch.einsum("atd,bvd->abtv", text, video) / alpha, 0).exp()
@@ -47,9 +55,13 @@ def dense(
 @pytest.mark.parametrize("alpha", [1.0, 0.3])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("seed", range(3))
-def test_scores_and_gradients_equal_the_definition(shape: Any, seed: int, alpha: float, released: bool) -> None:
+def test_scores_and_gradients_equal_the_definition(
+    shape: Any, seed: int, alpha: float, released: bool
+) -> None:
     text, text_mask, video, video_mask = ragged(*shape, seed=seed)
-    weights = torch.randn(2, shape[0], shape[1], generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    weights = torch.randn(
+        2, shape[0], shape[1], generator=torch.Generator().manual_seed(9), dtype=torch.float64
+    )
     results = []
     for closed in (True, False):
         y, x = text.clone().requires_grad_(), video.clone().requires_grad_()
@@ -67,14 +79,18 @@ def test_scores_and_gradients_equal_the_definition(shape: Any, seed: int, alpha:
 def test_gradcheck() -> None:
     text, text_mask, video, video_mask = ragged(4, 3, 3, 4, 3, seed=5)
     states = text.requires_grad_(), video.requires_grad_()
-    assert torch.autograd.gradcheck(lambda y, x: token_score_sums(y, text_mask, x, video_mask, 0.5, 64), states)
+    assert torch.autograd.gradcheck(
+        lambda y, x: token_score_sums(y, text_mask, x, video_mask, 0.5, 64), states
+    )
 
 
 def test_a_clip_without_seconds_keeps_its_separator() -> None:
     text, text_mask, video, video_mask = ragged(3, 4, 5, 6, 4, seed=1)
     video_mask[:] = False
     video_mask[:, -1] = True
-    t2v, v2t = token_similarity(text, text_mask, video, video_mask, alpha=1.0, masked_outer_sum=False)
+    t2v, v2t = token_similarity(
+        text, text_mask, video, video_mask, alpha=1.0, masked_outer_sum=False
+    )
     cosines = torch.cosine_similarity(text[:, None], video[None, :, -1:], dim=-1)  # [A, B, T]
     expected = (cosines * text_mask[:, None]).sum(2) / text_mask.sum(1)[:, None]
     torch.testing.assert_close(t2v, expected)  # one video token: the log-sum-exp is its cosine
@@ -87,7 +103,9 @@ def test_without_a_real_token_no_score_is_finite(empty: list[int]) -> None:
     no_text, no_video = text_mask.clone(), video_mask.clone()
     no_text[empty], no_video[empty] = False, False
     for tile_bytes in (1, 1 << 20):
-        assert not torch.isfinite(token_score_sums(text, no_text, video, video_mask, 1.0, tile_bytes)[1][empty]).any()
+        assert not torch.isfinite(
+            token_score_sums(text, no_text, video, video_mask, 1.0, tile_bytes)[1][empty]
+        ).any()
         sums = token_score_sums(text, text_mask, video, no_video, 1.0, tile_bytes)
         assert not torch.isfinite(sums[0][:, empty]).any()
 
@@ -97,7 +115,9 @@ def test_padding_matters_only_in_the_released_form() -> None:
     padding = torch.randn(4, 3, 6, dtype=text.dtype), torch.zeros(4, 3, dtype=torch.bool)
     longer = torch.cat([text, padding[0]], 1), torch.cat([text_mask, padding[1]], 1)
     for released in (True, False):
-        short = token_similarity(text, text_mask, video, video_mask, alpha=1.0, masked_outer_sum=released)
+        short = token_similarity(
+            text, text_mask, video, video_mask, alpha=1.0, masked_outer_sum=released
+        )
         padded = token_similarity(*longer, video, video_mask, alpha=1.0, masked_outer_sum=released)
         assert torch.allclose(short[0], padded[0]) is not released
 
@@ -152,7 +172,8 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
         sums = token_score_sums(y, text_mask, x, video_mask, 1.0)
     exact = token_score_sums(text.double(), text_mask, video.double(), video_mask, 1.0)
     assert sums[0].dtype == torch.float32
-    torch.testing.assert_close(sums, tuple(s.float() for s in exact), rtol=5e-6, atol=1e-6)  # measured: 1.2e-6
+    # Measured: 1.2e-6.
+    torch.testing.assert_close(sums, tuple(s.float() for s in exact), rtol=5e-6, atol=1e-6)
     (sums[0] + sums[1]).sum().backward()
     assert y.grad.dtype == dtype
     assert torch.isfinite(y.grad).all()
@@ -177,9 +198,12 @@ def test_no_tensor_over_all_token_pairs_exists() -> None:
     text, text_mask, video, video_mask = ragged(clips, clips, t, v, d, seed=7, dtype=torch.float32)
     y, x = text.requires_grad_(), video.requires_grad_()
     with LargestTensor() as seen:
-        scores = token_similarity(y, text_mask, x, video_mask, alpha=1.0, masked_outer_sum=True, tile_bytes=tile)
+        scores = token_similarity(
+            y, text_mask, x, video_mask, alpha=1.0, masked_outer_sum=True, tile_bytes=tile
+        )
         (scores[0].sum() + scores[1].sum()).backward()
-    assert seen.numel < 2 * tile / 4  # a tile may exceed its size by a clip each way; measured: 4998 of 8192
+    # A tile may exceed its size by a clip each way; measured: 4998 of 8192.
+    assert seen.numel < 2 * tile / 4
     assert seen.numel < clips * clips * t * v / 20
     with LargestTensor() as seen_dense:
         dense(y, text_mask, x, video_mask, 1.0, True)

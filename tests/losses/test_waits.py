@@ -1,4 +1,6 @@
-"""What makes the host wait for a device: nothing in the transports, two exchanges in the whole of Norton's loss."""
+"""What makes the host wait for a device: nothing in the transports, two exchanges in the whole of
+Norton's loss.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ WAITING = {
     "unique_dim",
     "bincount",
 }
-"""Operations whose outcome, or its size, the host needs; item(), bool() and int() of a tensor are the first."""
+"""Operations whose outcome, or its size, the host needs; item(), bool() and int() of a tensor are
+the first.
+"""
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
 """These wait when an index is a mask."""
 CROSSING = ("tolist", "cpu", "numpy", "new_tensor")
@@ -58,15 +62,24 @@ class Waits(TorchDispatchMode):
 
 def norton_batch(num: int = 16) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    batch = {f"pooled_{tower}": torch.randn(num, 6, generator=generator) for tower in ("video", "text")}
+    batch = {
+        f"pooled_{tower}": torch.randn(num, 6, generator=generator) for tower in ("video", "text")
+    }
     for tower in ("video", "text"):
         batch[f"{tower}_outputs"] = torch.randn(num, 5, 6, generator=generator)
-        batch[f"{tower}_mask_outputs"] = torch.arange(5) < torch.randint(1, 6, (num, 1), generator=generator)
-    return {name: value.requires_grad_() if value.is_floating_point() else value for name, value in batch.items()}
+        batch[f"{tower}_mask_outputs"] = torch.arange(5) < torch.randint(
+            1, 6, (num, 1), generator=generator
+        )
+    return {
+        name: value.requires_grad_() if value.is_floating_point() else value
+        for name, value in batch.items()
+    }
 
 
 def test_transports_need_no_value_on_the_host() -> None:
-    """Tensors of the device `meta` have no values: reading one, or copying it to the CPU, raises."""
+    """Tensors of the device `meta` have no values: reading one, or copying it to the CPU,
+    raises.
+    """
     blocks, rho = torch.empty(3, 4, 8, 8, device="meta"), torch.empty((), device="meta")
     assert transport(blocks, 50).shape == blocks.shape
     assert bucket_transport(blocks, rho, 50, 0.1).shape == blocks.shape
@@ -104,4 +117,11 @@ def test_the_probe_sees_what_it_should(monkeypatch: pytest.MonkeyPatch) -> None:
         values.tolist()
         torch.nonzero(values)
         values.new_tensor(1.0)
-    assert waits.seen == ["_local_scalar_dense", "index", "index_put_", "tolist", "nonzero", "new_tensor"]
+    assert waits.seen == [
+        "_local_scalar_dense",
+        "index",
+        "index_put_",
+        "tolist",
+        "nonzero",
+        "new_tensor",
+    ]

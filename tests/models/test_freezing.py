@@ -22,11 +22,15 @@ def test_norton_trains_78_tensors_of_59904_numbers():
     layers += [f"text_encoder.encoder.layer.{i}" for i in range(12)]
     modules = {"video_encoder.videomlp", "video_encoder.bert.embeddings", "text_encoder.embeddings"}
     modules |= {f"{layer}.{place}" for layer in layers for place in ("attention.output", "output")}
-    assert set(names) == {f"{module}.LayerNorm.{kind}" for module in modules for kind in ("weight", "bias")}
+    assert set(names) == {
+        f"{module}.LayerNorm.{kind}" for module in modules for kind in ("weight", "bias")
+    }
 
 
 def test_the_name_decides_not_the_class():
-    model = nn.ModuleDict({"norm": nn.LayerNorm(2), "LayerNorm": nn.Linear(2, 2), "LayerNorm2": nn.LayerNorm(2)})
+    model = nn.ModuleDict(
+        {"norm": nn.LayerNorm(2), "LayerNorm": nn.Linear(2, 2), "LayerNorm2": nn.LayerNorm(2)}
+    )
     assert freeze_all_but_layernorm(model) == ["LayerNorm.weight", "LayerNorm.bias"]
 
 

@@ -74,10 +74,15 @@ def test_a_fresh_step_classifier_has_bert_like_weights() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("cls", [
-    MMFusionSeparate, MMFusionSeparateActionLocalization, MMFusionSeparateActionSegmentation,
-    MMFusionSeparateFullVideoBGRetrieval,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "cls",
+    [
+        MMFusionSeparate,
+        MMFusionSeparateActionLocalization,
+        MMFusionSeparateActionSegmentation,
+        MMFusionSeparateFullVideoBGRetrieval,
+    ],
+)
 def test_a_model_gives_what_it_says(cls: type[MMFusionSeparate]) -> None:
     caps, vfeats = torch.tensor([[[7, 8, 5, 6, 8]] * 2]), torch.randn(1, 2, 4, 512)
     batch = {

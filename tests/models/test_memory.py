@@ -75,7 +75,8 @@ def saved_bytes(model: torch.nn.Module, run: Callable[[], torch.Tensor]) -> int:
 
 @pytest.mark.parametrize("layernorm_only", [True, False])
 def test_a_frozen_layer_stores_nothing_for_its_weights(layernorm_only: bool) -> None:
-    """A layer needs query, key, value and output of attention, the inputs of GELU and of two norms: 10 D a token.
+    """A layer needs query, key, value and output of attention, the inputs of GELU and of two norms:
+    10 D a token.
 
     Where its weights train, it needs the inputs of their products too: 7 D more.
     """
@@ -86,19 +87,15 @@ def test_a_frozen_layer_stores_nothing_for_its_weights(layernorm_only: bool) -> 
         model, lambda: run_packed(model.text_encoder, mask, positions, input_ids=clips["caps"])
     )
     tokens = int(mask.sum())
-    layer = (
-        (10 if layernorm_only else 17) * WIDTH + HEADS + 4
-    )  # log-sum-exp of each head; mean and deviation of norms
-    places = (
-        8 if layernorm_only else 32
-    )  # int64: where tokens go back to; embeddings' ids and positions
-    last = (
-        0 if layernorm_only else WIDTH
-    )  # for BERT's pooler, which has weights that would train if anything read it
+    # Log-sum-exp of each head; mean and deviation of norms.
+    layer = (10 if layernorm_only else 17) * WIDTH + HEADS + 4
+    # Int64: where tokens go back to; embeddings' ids and positions.
+    places = 8 if layernorm_only else 32
+    # For BERT's pooler, which has weights that would train if anything read it.
+    last = 0 if layernorm_only else WIDTH
     expected = tokens * (4 * (LAYERS * layer + WIDTH + 2 + last) + places)
-    assert found == pytest.approx(
-        expected, rel=0.01
-    )  # measured 608,048 of 607,920 and 1,031,208 of 1,031,080
+    # Measured 608,048 of 607,920 and 1,031,208 of 1,031,080.
+    assert found == pytest.approx(expected, rel=0.01)
 
 
 def test_frozen_weights_get_no_gradient() -> None:
@@ -109,9 +106,8 @@ def test_frozen_weights_get_no_gradient() -> None:
     assert {
         name for name, parameter in model.named_parameters() if parameter.grad is not None
     } == trained
-    assert len(trained) == 2 * (
-        1 + 1 + 2 * 2 + 1 + 2 * LAYERS
-    )  # weight and bias; video MLP, embeddings, two a layer
+    # Weight and bias; video MLP, embeddings, two a layer.
+    assert len(trained) == 2 * (1 + 1 + 2 * 2 + 1 + 2 * LAYERS)
 
 
 @pytest.mark.parametrize("packed", [True, False])

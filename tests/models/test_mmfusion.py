@@ -1,4 +1,6 @@
-"""The two-tower model on its own: padding, masks, dtypes, gradients, and building it from a config."""
+"""The two-tower model on its own: padding, masks, dtypes, gradients, and building it from a
+config.
+"""
 
 import json
 import shutil
@@ -21,19 +23,29 @@ BERT = {
     "intermediate_size": 32,
     "max_position_embeddings": 40,
 }
-MODEL = {"model_cls": "MMFusionSeparate", "video_encoder_cls": "MMBertForEncoder", "text_encoder_cls": "BertModel"}
+MODEL = {
+    "model_cls": "MMFusionSeparate",
+    "video_encoder_cls": "MMBertForEncoder",
+    "text_encoder_cls": "BertModel",
+}
 
 
 def fusion(**changes) -> MMFusionSeparate:
     torch.manual_seed(0)
-    model = MMFusionSeparate(BertConfig(**BERT, **changes), num_hidden_video_layers=2, max_video_len=6)
+    model = MMFusionSeparate(
+        BertConfig(**BERT, **changes), num_hidden_video_layers=2, max_video_len=6
+    )
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return model.eval()
 
 
-def batch(num_slots: int = 4, num_text: int = 8, num_features: int = 512) -> dict[str, torch.Tensor]:
-    """Two clips of 4 and 2 seconds with 3 and 1 word pieces, padded to `num_slots` and `num_text`."""
+def batch(
+    num_slots: int = 4, num_text: int = 8, num_features: int = 512
+) -> dict[str, torch.Tensor]:
+    """Two clips of 4 and 2 seconds with 3 and 1 word pieces, padded to `num_slots` and
+    `num_text`.
+    """
     generator = torch.Generator().manual_seed(1)
     caps = torch.zeros(2, num_text, dtype=torch.long)
     caps[0, :6] = torch.tensor([CLS, SEP, 5, 6, 7, SEP])
@@ -53,7 +65,9 @@ def test_padding_changes_nothing():
         torch.testing.assert_close(short[name], long[name], rtol=0, atol=1e-6)  # measured 1.2e-7
     garbage = batch()
     garbage["vfeats"][1, 2:] = 1e3
-    torch.testing.assert_close(model(**garbage)["pooled_video"], short["pooled_video"], rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        model(**garbage)["pooled_video"], short["pooled_video"], rtol=0, atol=1e-6
+    )
 
 
 @torch.no_grad()
@@ -71,7 +85,9 @@ def test_sdpa_and_eager_attention_agree_and_padded_rows_are_finite():
 def test_states_alone_and_pooling_masks():
     model, clips = fusion(), batch()
     out = model(**clips)
-    states = model.forward_video(clips["vfeats"], clips["vmasks"], clips["caps"], clips["cmasks"], True)
+    states = model.forward_video(
+        clips["vfeats"], clips["vmasks"], clips["caps"], clips["cmasks"], True
+    )
     assert torch.equal(states, out["video_outputs"])
     states = model.forward_text(clips["caps"], clips["cmasks"], output_hidden_states=True)
     assert torch.equal(states, out["text_outputs"])
@@ -150,7 +166,9 @@ def from_config(folder, *, pretrained=True, model=None, **dataset) -> MMFusionSe
 def test_both_towers_start_from_bert_and_the_video_tower_from_its_first_layers(bert_folder):
     model = from_config(bert_folder)
     bert = BertModel.from_pretrained(bert_folder).state_dict()
-    assert all(torch.equal(value, bert[name]) for name, value in model.text_encoder.state_dict().items())
+    assert all(
+        torch.equal(value, bert[name]) for name, value in model.text_encoder.state_dict().items()
+    )
     tower = model.video_encoder.bert.state_dict()
     assert all(torch.equal(value, bert[name]) for name, value in tower.items())
     assert {name.split(".")[2] for name in tower if name.startswith("encoder.layer")} == {"0", "1"}
@@ -177,7 +195,10 @@ def test_incomplete_or_foreign_berts_are_refused(bert_folder):
     deeper = bert_folder.with_name("deeper")
     shutil.copytree(bert_folder, deeper)
     (deeper / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 4}))
-    with pytest.raises(CheckpointError, match=r"whole BERT, but 16 tensors are missing, among them `encoder.layer.3"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"whole BERT, but 16 tensors are missing, among them `encoder.layer.3",
+    ):
         from_config(deeper)
     (deeper / "config.json").write_text(json.dumps({**config, "hidden_size": 32}))
     with pytest.raises(CheckpointError, match=r"do not fit its config.json"):
@@ -195,7 +216,9 @@ def test_incomplete_or_foreign_berts_are_refused(bert_folder):
 def test_damaged_weights_are_named(bert_folder, name, content):
     (bert_folder / "model.safetensors").unlink()
     (bert_folder / name).write_bytes(content)
-    with pytest.raises(CheckpointError, match=rf"^{bert_folder}/{name}: damaged \(.+\); download it again"):
+    with pytest.raises(
+        CheckpointError, match=rf"^{bert_folder}/{name}: damaged \(.+\); download it again"
+    ):
         from_config(bert_folder)
 
 
@@ -205,7 +228,10 @@ def test_damaged_weights_are_named(bert_folder, name, content):
         ('{"a":', r"config\.json: not valid JSON"),
         ("[1]", r"config\.json: must hold a mapping, but holds a list"),
         ('{"hidden_size": "16"}', r"config\.json: `hidden_size` must be a whole number"),
-        ('{"hidden_size": 16, "num_attention_heads": 3}', r"must be a multiple of `num_attention_heads` \(3\)"),
+        (
+            '{"hidden_size": 16, "num_attention_heads": 3}',
+            r"must be a multiple of `num_attention_heads` \(3\)",
+        ),
         ('{"layer_norm_eps": "x"}', r"config.json of .* is not BERT's: .*layer_norm_eps"),
     ],
 )
@@ -217,20 +243,34 @@ def test_damaged_configs_are_named(bert_folder, content, message):
 
 def test_unreachable_name_tells_the_remedy(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(CheckpointError, match=r"no folder here .*\n?.*huggingface-cli download nobody/no-bert"):
+    with pytest.raises(
+        CheckpointError, match=r"no folder here .*\n?.*huggingface-cli download nobody/no-bert"
+    ):
         from_config("nobody/no-bert")
 
 
 @pytest.mark.parametrize(
     ("model", "dataset", "message"),
     [
-        ({"video_encoder_cls": "Net"}, {}, "`model.video_encoder_cls` must be `MMBertForEncoder`, but is `Net`"),
-        ({"text_encoder_cls": "T5"}, {}, "`model.text_encoder_cls` must be `BertModel`, but is `T5`"),
+        (
+            {"video_encoder_cls": "Net"},
+            {},
+            "`model.video_encoder_cls` must be `MMBertForEncoder`, but is `Net`",
+        ),
+        (
+            {"text_encoder_cls": "T5"},
+            {},
+            "`model.text_encoder_cls` must be `BertModel`, but is `T5`",
+        ),
         ({"mm_encoder_cls": "MMBertForJoint"}, {}, "single-encoder .* not part of this framework"),
         ({"num_hidden_video_layers": None}, {}, "`model.num_hidden_video_layers` must be set"),
         ({"num_hidden_video_layers": 4}, {}, "at most the 3 layers of .*, but is 4"),
         ({}, {"bert_name": None}, "`dataset.bert_name` must be set, but is None"),
-        ({}, {"max_video_len": 39, "max_len": 50}, r"`dataset.max_video_len \+ 2` must be at most the 40 .* but is 41"),
+        (
+            {},
+            {"max_video_len": 39, "max_len": 50},
+            r"`dataset.max_video_len \+ 2` must be at most the 40 .* but is 41",
+        ),
         ({}, {"max_len": 48}, "must be at most the 40 positions of .*, but is 41"),
     ],
 )
@@ -249,7 +289,8 @@ def test_registry_finds_the_model():
 def test_packed_towers_equal_padded_ones_in_outputs_and_gradients(hide_cls: bool) -> None:
     generator = torch.Generator().manual_seed(3)
     num, seconds, slots = 11, 4, 8
-    lengths = torch.randint(0, seconds + 1, (num, 1), generator=generator)  # clips without a second too
+    # Clips without a second too.
+    lengths = torch.randint(0, seconds + 1, (num, 1), generator=generator)
     pieces = torch.randint(3, slots + 1, (num, 1), generator=generator)
     cmasks = torch.arange(slots) < pieces
     cmasks[:, 0] = not hide_cls
@@ -269,10 +310,13 @@ def test_packed_towers_equal_padded_ones_in_outputs_and_gradients(hide_cls: bool
     for tower in ("video", "text"):
         real = padded[f"{tower}_mask_outputs"][..., None]
         states = f"{tower}_outputs"
-        torch.testing.assert_close(packed[states] * real, padded[states] * real, rtol=0, atol=1e-13)  # measured 9e-15
+        # Measured 9e-15.
+        torch.testing.assert_close(packed[states] * real, padded[states] * real, rtol=0, atol=1e-13)
     assert packed_gradients.keys() == padded_gradients.keys()
     for name, gradient in padded_gradients.items():
-        torch.testing.assert_close(packed_gradients[name], gradient, rtol=1e-10, atol=1e-11, msg=name)
+        torch.testing.assert_close(
+            packed_gradients[name], gradient, rtol=1e-10, atol=1e-11, msg=name
+        )
 
 
 def test_a_yaml_computes_real_tokens_only_unless_it_says_otherwise(tmp_path) -> None:

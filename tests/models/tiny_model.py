@@ -1,4 +1,6 @@
-"""A run's folder with the recorded tiny checkpoint, its BERT and a YAML, as tests of inference need it."""
+"""A run's folder with the recorded tiny checkpoint, its BERT and a YAML, as tests of inference need
+it.
+"""
 
 from __future__ import annotations
 

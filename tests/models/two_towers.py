@@ -8,8 +8,12 @@ from mmpt.models import MMFusionSeparate
 from mmpt.models.mmfusion import ModelOutput
 
 
-def outputs_and_gradients(model: MMFusionSeparate, clips: dict[str, Tensor]) -> tuple[ModelOutput, dict[str, Tensor]]:
-    """Return what the model gives, and the gradients by name of a number that every output takes part in."""
+def outputs_and_gradients(
+    model: MMFusionSeparate, clips: dict[str, Tensor]
+) -> tuple[ModelOutput, dict[str, Tensor]]:
+    """Return what the model gives, and the gradients by name of a number that every output takes
+    part in.
+    """
     out = model(**clips)
     model.zero_grad()
     text = (out["text_outputs"] * out["text_mask_outputs"][..., None]).pow(2).sum()

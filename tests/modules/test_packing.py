@@ -1,4 +1,6 @@
-"""Packing against loops over sequences, and the attention function against BERT run on one sequence at a time."""
+"""Packing against loops over sequences, and the attention function against BERT run on one sequence
+at a time.
+"""
 
 from typing import Any
 
@@ -10,7 +12,9 @@ from transformers import BertConfig, BertModel
 from mmpt.modules import PACKED, packing, run_packed
 from mmpt.modules.packing import Run, plan_packing
 
-MASK = torch.tensor([[1, 1, 1, 0, 0], [1, 0, 0, 1, 1], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]]).bool()
+MASK = torch.tensor(
+    [[1, 1, 1, 0, 0], [1, 0, 0, 1, 1], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]]
+).bool()
 
 
 def test_tokens_lie_sequence_by_sequence_in_order_of_length() -> None:
@@ -29,7 +33,12 @@ def test_unpacking_undoes_packing_and_leaves_zeros() -> None:
 @pytest.mark.parametrize("training", [False, True])
 def test_every_sequence_is_computed_as_if_it_were_alone(training: bool) -> None:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
     no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     config = BertConfig(vocab_size=50, **sizes, **no_dropout, attn_implementation=PACKED)
     bert = BertModel(config).double().train(training)
@@ -39,7 +48,9 @@ def test_every_sequence_is_computed_as_if_it_were_alone(training: bool) -> None:
     states = run_packed(bert, mask, positions, input_ids=ids)
     for row in range(len(mask)):
         real = mask[row]
-        alone = bert(input_ids=ids[row, real][None], position_ids=positions[row, real][None]).last_hidden_state[0]
+        alone = bert(
+            input_ids=ids[row, real][None], position_ids=positions[row, real][None]
+        ).last_hidden_state[0]
         torch.testing.assert_close(states[row, real], alone, rtol=0, atol=1e-13)  # measured 9e-16
         assert not states[row, ~real].any()
 
@@ -55,9 +66,18 @@ def test_cudnn_is_no_choice_while_packed_tokens_attend(monkeypatch: pytest.Monke
     monkeypatch.setattr(packing, "scaled_dot_product_attention", attend)
     before = torch.backends.cuda.cudnn_sdp_enabled()
     config = BertConfig(
-        vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, attn_implementation=PACKED
+        vocab_size=50,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        attn_implementation=PACKED,
     )
-    run_packed(BertModel(config), MASK, torch.arange(5).expand_as(MASK), input_ids=torch.zeros_like(MASK).long())
+    run_packed(
+        BertModel(config),
+        MASK,
+        torch.arange(5).expand_as(MASK),
+        input_ids=torch.zeros_like(MASK).long(),
+    )
     assert allowed == [False] * len(plan_packing(MASK).runs)
     assert torch.backends.cuda.cudnn_sdp_enabled() == before
 
@@ -65,9 +85,15 @@ def test_cudnn_is_no_choice_while_packed_tokens_attend(monkeypatch: pytest.Monke
 def test_attention_dropout_is_active_in_training() -> None:
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
-        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.5, attn_implementation=PACKED,
-    )  # fmt: skip
+        vocab_size=50,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.5,
+        attn_implementation=PACKED,
+    )
     bert = BertModel(config)
     inputs = {"input_ids": torch.randint(0, 50, MASK.shape)}
     positions = torch.arange(5).expand_as(MASK)
@@ -78,13 +104,22 @@ def test_attention_dropout_is_active_in_training() -> None:
 
 
 def test_dropout_falls_on_packed_tokens_as_often_and_as_hard_as_on_padded_ones() -> None:
-    """The draws differ, their distribution does not: means and variances of the states over many copies of a batch."""
+    """The draws differ, their distribution does not: means and variances of the states over many
+    copies of a batch.
+    """
     torch.manual_seed(0)
     copies = 2000
     config = BertConfig(
-        vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1, initializer_range=0.5, attn_implementation=PACKED,
-    )  # fmt: skip
+        vocab_size=50,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        hidden_dropout_prob=0.1,
+        attention_probs_dropout_prob=0.1,
+        initializer_range=0.5,
+        attn_implementation=PACKED,
+    )
     bert = BertModel(config, add_pooling_layer=False).train()
     mask = MASK[[0, 1, 2, 4]]
     real = mask.flatten()
@@ -100,15 +135,27 @@ def test_dropout_falls_on_packed_tokens_as_often_and_as_hard_as_on_padded_ones()
 
 
 def test_the_host_waits_for_the_lengths_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tensors without data refuse every operation that needs it, and every one with tensors of another device."""
+    """Tensors without data refuse every operation that needs it, and every one with tensors of
+    another device.
+    """
     config = BertConfig(
-        vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        vocab_size=50,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
         attn_implementation=PACKED,
-    )  # fmt: skip
+    )
     read = []
-    monkeypatch.setattr(torch.Tensor, "tolist", lambda counts: read.append(counts.shape) or [1, 1, 0, 2, 0, 1])
+    monkeypatch.setattr(
+        torch.Tensor, "tolist", lambda counts: read.append(counts.shape) or [1, 1, 0, 2, 0, 1]
+    )
     with torch.device("meta"):
-        bert, mask, ids = BertModel(config), torch.ones(5, 5, dtype=torch.bool), torch.ones(5, 5, dtype=torch.long)
+        bert, mask, ids = (
+            BertModel(config),
+            torch.ones(5, 5, dtype=torch.bool),
+            torch.ones(5, 5, dtype=torch.long),
+        )
         states = run_packed(bert, mask, ids, input_ids=ids)
         states.sum().backward()
     assert read == [(6,)]

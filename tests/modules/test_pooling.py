@@ -11,8 +11,11 @@ def test_mean_of_the_real_positions():
     hidden = torch.randn(5, 7, 4, generator=generator, dtype=torch.float64)
     mask = torch.rand(5, 7, generator=generator) < 0.5
     mask[:, 3] = True
-    naive = torch.stack([rows[real].sum(0) / int(real.sum()) for rows, real in zip(hidden, mask, strict=True)])
-    torch.testing.assert_close(masked_mean(hidden, mask), naive, rtol=0, atol=1e-15)  # measured 2.3e-16
+    naive = torch.stack(
+        [rows[real].sum(0) / int(real.sum()) for rows, real in zip(hidden, mask, strict=True)]
+    )
+    # Measured 2.3e-16.
+    torch.testing.assert_close(masked_mean(hidden, mask), naive, rtol=0, atol=1e-15)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -17,7 +17,9 @@ def test_activation_stands_before_a_norm_of_epsilon_1e_5():
     hidden = hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2)))
     centred = hidden - hidden.mean(-1, keepdim=True)
     hidden = centred / torch.sqrt((centred**2).mean(-1, keepdim=True) + 1e-5)
-    naive = (hidden * mlp.LayerNorm.weight + mlp.LayerNorm.bias) @ mlp.linear2.weight.T + mlp.linear2.bias
+    naive = (
+        hidden * mlp.LayerNorm.weight + mlp.LayerNorm.bias
+    ) @ mlp.linear2.weight.T + mlp.linear2.bias
     torch.testing.assert_close(mlp(x), naive, rtol=0, atol=1e-13)  # measured 1.3e-15
 
 

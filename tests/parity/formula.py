@@ -14,7 +14,9 @@ NEAR_ONE = re.compile(r"(LayerNorm\.weight|bn[0-9]\.weight|running_var)$")
 def hash01(i: np.ndarray, k: int) -> np.ndarray:
     """Return float64 in [0, 1) from positions `i` (uint64) and a stream number `k`."""
     low = np.uint64(0xFFFFFFFF)
-    h = (i * np.uint64(2654435761) + np.uint64(k) * np.uint64(2246822519) + np.uint64(374761393)) & low
+    h = (
+        i * np.uint64(2654435761) + np.uint64(k) * np.uint64(2246822519) + np.uint64(374761393)
+    ) & low
     h ^= h >> np.uint64(15)
     h = (h * np.uint64(2246822519)) & low
     h ^= h >> np.uint64(13)
@@ -24,7 +26,9 @@ def hash01(i: np.ndarray, k: int) -> np.ndarray:
 
 
 def formula_values(kind: str, shape: tuple[int, ...], k: int) -> np.ndarray:
-    """Return float64 values of tensor number `k`: `sin` (rank 2), `hash`, or `hash2` (larger matrices)."""
+    """Return float64 values of tensor number `k`: `sin` (rank 2), `hash`, or `hash2` (larger
+    matrices).
+    """
     numel = int(np.prod(shape))
     i = np.arange(numel, dtype=np.uint64)
     if kind == "sin":
@@ -35,21 +39,34 @@ def formula_values(kind: str, shape: tuple[int, ...], k: int) -> np.ndarray:
 
 
 def formula_order(model: nn.Module) -> list[str]:
-    """Return the floating-point names of the state dict, sorted; a tensor's place in it is its number."""
+    """Return the floating-point names of the state dict, sorted; a tensor's place in it is its
+    number.
+    """
     return sorted(name for name, value in model.state_dict().items() if value.is_floating_point())
 
 
 def fill_by_formula(model: nn.Module, kind: str) -> nn.Module:
-    """Give every floating-point tensor of `model` its formula values, in place; return the model."""
+    """Give every floating-point tensor of `model` its formula values, in place; return the
+    model.
+    """
     state = model.state_dict()
     for k, name in enumerate(formula_order(model)):
-        values = formula_values(kind, tuple(state[name].shape), k) + (1.0 if NEAR_ONE.search(name) else 0.0)
+        values = formula_values(kind, tuple(state[name].shape), k) + (
+            1.0 if NEAR_ONE.search(name) else 0.0
+        )
         state[name].copy_(torch.from_numpy(values))
     return model
 
 
 def formula_features(q: int, seconds: int) -> np.ndarray:
-    """Return the float16 features [seconds, 512] of video number `q` of the recorded end-to-end data."""
-    base = np.floor(8 * hash01(np.arange(seconds * 512, dtype=np.uint64), 5000 + q)).reshape(seconds, 512) / 8
+    """Return the float16 features [seconds, 512] of video number `q` of the recorded end-to-end
+    data.
+    """
+    base = (
+        np.floor(8 * hash01(np.arange(seconds * 512, dtype=np.uint64), 5000 + q)).reshape(
+            seconds, 512
+        )
+        / 8
+    )
     t, c = np.arange(seconds)[:, None], np.arange(512)[None]
     return (base * np.where((c // 32) == (t // 5 + q) % 16, 2.0, 0.25)).astype(np.float16)

@@ -1,4 +1,6 @@
-"""Every aligner gives the recorded tensors of both code bases, bit for bit, from the same generator state."""
+"""Every aligner gives the recorded tensors of both code bases, bit for bit, from the same generator
+state.
+"""
 
 import json
 import random
@@ -16,7 +18,16 @@ GOLDEN = Path(__file__).parent / "golden"
 TREES = {"norton": None, "mmpt": False}  # VideoCLIP keeps the order of the draws
 ONE_VIDEO = ["FixedLenAligner", "VariedLenAligner", "StartClipAligner", "OverlappedAligner"]
 MANY_VIDEOS = ["VideoRetriAligner", "VideoRetriOverlappedAligner"]
-FIELDS = ["caps", "cmasks", "vfeats", "vmasks", "video_start", "video_end", "text_start", "text_end"]
+FIELDS = [
+    "caps",
+    "cmasks",
+    "vfeats",
+    "vmasks",
+    "video_start",
+    "video_end",
+    "text_start",
+    "text_end",
+]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +70,9 @@ def test_one_video(tree, name, seed, bert):
     texts, arrays = read_golden(tree)
     aligner = build(name, texts[f"config/{name}"], bert, TREES[tree])
     captions = captions_of(arrays, 14)
-    batch = aligner(ShardKey("vidA", 3, 0, 5), arrays["in_video_feature"], captions, random.Random(seed))
+    batch = aligner(
+        ShardKey("vidA", 3, 0, 5), arrays["in_video_feature"], captions, random.Random(seed)
+    )
     check(batch, arrays, f"{name}/seed{seed}")
     assert batch["video_id"] == texts[f"{name}/seed{seed}/video_id"]
 
@@ -82,9 +95,14 @@ def test_many_videos(tree, name, seed, bert):
 @pytest.mark.parametrize("tree", TREES)
 def test_downstream_aligner(tree, bert):
     texts, arrays = read_golden(tree)
-    aligner = build("DSAligner", texts.get("config/DSAligner", texts["config/FixedLenAligner"]), bert, None)
+    aligner = build(
+        "DSAligner", texts.get("config/DSAligner", texts["config/FixedLenAligner"]), bert, None
+    )
     video = arrays["in_video_feature"]
-    cases = [("DSAligner", video, list(range(104, 150))), ("DSAligner_short", video[:5], [200, 201, 202])]
+    cases = [
+        ("DSAligner", video, list(range(104, 150))),
+        ("DSAligner_short", video[:5], [200, 201, 202]),
+    ]
     for prefix, feature, ids in cases:
         batch = aligner("vidA", feature, ids, random.Random(0))
         for field in FIELDS[:4]:

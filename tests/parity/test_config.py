@@ -1,4 +1,6 @@
-"""Configuration and launch against what the released code printed and wrote (config_norton.json)."""
+"""Configuration and launch against what the released code printed and wrote
+(config_norton.json).
+"""
 
 import json
 import os
@@ -48,7 +50,9 @@ def golden_line(name):
 
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
-    """A folder like the project's root, but without runs, as the current one, in an activated environment."""
+    """A folder like the project's root, but without runs, as the current one, in an activated
+    environment.
+    """
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     for name in ("projects", "mmpt"):
         (tmp_path / name).symlink_to(ROOT / name)
@@ -90,7 +94,9 @@ def test_pretraining_line(fresh, monkeypatch, capsys, job_type):
     assert not Path("runs").exists()  # the release writes config.yaml in a dry run
 
 
-def test_one_process_on_a_machine_with_many_gpus_differs_by_the_world_size_only(fresh, monkeypatch, capsys):
+def test_one_process_on_a_machine_with_many_gpus_differs_by_the_world_size_only(
+    fresh, monkeypatch, capsys
+):
     monkeypatch.setattr("mmpt.cli.launch.count_gpus", lambda: 8)
     assert main([PRETRAIN, "--jobtype", "local_single", "--dryrun"]) == 0
     argv = shlex.split(capsys.readouterr().out.splitlines()[-1])[1:]
@@ -136,6 +142,10 @@ def test_flags(name, fairseq):
 
 
 def test_a_sweep_needs_a_job_type(fresh, capsys):
-    assert NORTON["dryrun"]["how2_pretrain --jobtype None"]["returncode"] == 1  # a KeyError in the release
+    # A KeyError in the release.
+    assert NORTON["dryrun"]["how2_pretrain --jobtype None"]["returncode"] == 1
     assert main([PRETRAIN, "--dryrun"]) == 2
-    assert "say where to run it with --jobtype, one of local_single (1 process)" in capsys.readouterr().err
+    assert (
+        "say where to run it with --jobtype, one of local_single (1 process)"
+        in capsys.readouterr().err
+    )

@@ -1,4 +1,6 @@
-"""COIN and CrossTask against the original: aligned items, merged windows, metrics, and COIN through the command."""
+"""COIN and CrossTask against the original: aligned items, merged windows, metrics, and COIN through
+the command.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,9 @@ def assert_equals_record(item: dict, name: str) -> None:
 
 def test_coin_item(files: Path) -> None:
     label = RECORD["coin_label"]
-    segments = [coin.Segment(*row) for row in zip(label["start"], label["end"], label["label"], strict=True)]
+    segments = [
+        coin.Segment(*row) for row in zip(label["start"], label["end"], label["label"], strict=True)
+    ]
     feature = np.load(GOLDEN / "downstream.npz")["video_feature_37x8"]
     aligner = COINActionSegmentationAligner(aligner_config(files), Split.TEST)
     item = aligner("a", feature, segments, random.Random(0))
@@ -87,7 +91,9 @@ def test_crosstask_recall() -> None:
     golden = np.load(GOLDEN / "metrics.npz")
     expected = json.loads((GOLDEN / "metrics.json").read_text())["results"]["CrossTaskMetric"]
     videos = [
-        PlacedVideo(*name.split("/")[1:], done=golden[name], placed=golden[name.replace("_true/", "_pred/")])
+        PlacedVideo(
+            *name.split("/")[1:], done=golden[name], placed=golden[name.replace("_true/", "_pred/")]
+        )
         for name in golden.files
         if name.startswith("crosstask_true/")
     ]
@@ -106,9 +112,13 @@ def test_coin_through_the_command(task: str, files: Path, monkeypatch: pytest.Mo
     for name, expected in recorded(task).items():
         np.testing.assert_array_equal(arrays[name], expected)
     assert arrays["video_len"].sum() == len(arrays["Y_true"])
-    numbers = json.loads((files / task / "results.json").read_text())[0]["metrics"]["COINActionSegmentationMetric"]
+    numbers = json.loads((files / task / "results.json").read_text())[0]["metrics"][
+        "COINActionSegmentationMetric"
+    ]
     line = next(line for line in reversed(printed(task)) if line.startswith("frame accuracy: "))
-    assert numbers["frame_acc"] == pytest.approx(float(line.removeprefix("frame accuracy: ")), abs=1e-12)
+    assert numbers["frame_acc"] == pytest.approx(
+        float(line.removeprefix("frame accuracy: ")), abs=1e-12
+    )
     assert numbers["predicted_O"] == (1.0 if task == ZS else 0.0)
 
 

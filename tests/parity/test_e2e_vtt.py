@@ -1,4 +1,6 @@
-"""MSR-VTT zero-shot through the scoring command's own path against what the original saved and printed."""
+"""MSR-VTT zero-shot through the scoring command's own path against what the original saved and
+printed.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_e2e_files(tmp_path_factory.mktemp("e2e"))
 
 
-def score(task: str, files: Path, *more: str) -> tuple[dict[str, np.ndarray], dict[str, dict[str, float]]]:
+def score(
+    task: str, files: Path, *more: str
+) -> tuple[dict[str, np.ndarray], dict[str, dict[str, float]]]:
     """Run `task` with the recorded weights; return the saved arrays and the metrics."""
     config = e2e_config(task, files, "norton", *more)
     write_hash_checkpoint(config)

@@ -1,4 +1,6 @@
-"""YouCook2 through the scoring command, with the shipped YAMLs, against what the original saved and printed."""
+"""YouCook2 through the scoring command, with the shipped YAMLs, against what the original saved and
+printed.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def _in_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def score(task: str, folder: Path, *more: str) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Run the command's core; return the predictions and the numbers. One record of the file has no features."""
+    """Run the command's core; return the predictions and the numbers. One record of the file has no
+    features.
+    """
     config = e2e_config(task, folder, "norton", *more)
     write_hash_checkpoint(config)
     predict(config, device=torch.device("cpu"), keep_predictions=True, allow_missing=True)
@@ -68,7 +72,8 @@ def test_clip_retrieval(folder: Path) -> None:
 
 def test_full_videos_without_background(folder: Path) -> None:
     arrays, numbers = score(FULL, folder)
-    np.testing.assert_allclose(arrays["scores"], recorded(FULL)["merged"], atol=1e-4)  # 2.1e-5 of 26
+    # 2.1e-5 of 26.
+    np.testing.assert_allclose(arrays["scores"], recorded(FULL)["merged"], atol=1e-4)
     assert_printed(numbers, FULL)
 
 
@@ -77,7 +82,8 @@ def test_full_videos_with_background(folder: Path) -> None:
     golden = recorded(BG)
     order = [arrays["video_id"].tolist().index(video) for video in golden["video_order"].tolist()]
     rows, cols = (blocks_of(arrays[name], order) for name in ("num_captions", "num_windows"))
-    np.testing.assert_allclose(arrays["scores"][np.ix_(rows, cols)], golden["merged"], atol=1e-4)  # 2.3e-5 of 25
+    # 2.3e-5 of 25.
+    np.testing.assert_allclose(arrays["scores"][np.ix_(rows, cols)], golden["merged"], atol=1e-4)
     assert_printed(numbers, BG)
 
 
@@ -96,25 +102,35 @@ def assert_printed(numbers: dict[str, float], task: str) -> None:
 
 def test_the_aligner_of_whole_videos_makes_the_recorded_tensors(folder: Path) -> None:
     config = DatasetConfig(
-        bert_name=f"{folder}/tinybert", max_video_len=8, max_len=32, sliding_window=4, sliding_window_size=8
+        bert_name=f"{folder}/tinybert",
+        max_video_len=8,
+        max_len=32,
+        sliding_window=4,
+        sliding_window_size=8,
     )
     aligner = YoucookFullVideoBGAligner(config, Split.TEST)
     with np.load(GOLDEN / "aligners_norton.npz", allow_pickle=False) as arrays:
         texts = [[110, 111], [112], [113, 114, 115]]
         item = aligner("vidA", arrays["in_video_feature"][:22], texts, random.Random(0))
         for name in ("caps", "cmasks", "vfeats", "vmasks"):
-            np.testing.assert_array_equal(item[name].numpy(), arrays[f"YoucookFullVideoBGAligner/{name}"])
+            np.testing.assert_array_equal(
+                item[name].numpy(), arrays[f"YoucookFullVideoBGAligner/{name}"]
+            )
     assert (item["video_id"], item["video_len"]) == ("vidA", 22)
 
 
 def test_a_record_without_features_is_named_and_refused(folder: Path) -> None:
     config = e2e_config(ZS, folder)
     write_hash_checkpoint(config)
-    with pytest.raises(DataError, match=r"1 of 55 test items have no features \(1 videos: missing_video\)"):
+    with pytest.raises(
+        DataError, match=r"1 of 55 test items have no features \(1 videos: missing_video\)"
+    ):
         predict(config, device=torch.device("cpu"))
 
 
-def test_json_in_place_of_the_pickle_and_a_csv_in_place_of_both_score_the_same(folder: Path, tmp_path: Path) -> None:
+def test_json_in_place_of_the_pickle_and_a_csv_in_place_of_both_score_the_same(
+    folder: Path, tmp_path: Path
+) -> None:
     _, expected = score(ZS, folder)
     youcook = folder / "data" / "youcook"
     files = json.loads((GOLDEN / "e2e_predict.json").read_text())["annotation_files"]
@@ -126,7 +142,11 @@ def test_json_in_place_of_the_pickle_and_a_csv_in_place_of_both_score_the_same(f
     for video_id, _, number in (record["id"].rpartition("_") for record in json.loads(records)):
         if video_id in database:
             entry = database[video_id]["annotations"][int(number)]
-            rows.append(f"{entry['segment'][1]},{entry['segment'][0]},226,{entry['sentence']},{video_id}")
+            rows.append(
+                f"{entry['segment'][1]},{entry['segment'][0]},226,{entry['sentence']},{video_id}"
+            )
     (tmp_path / "val.csv").write_text("\n".join(rows))
-    _, from_csv = score(ZS, folder, f"dataset.test_path={tmp_path}/val.csv", "dataset.trainval_annotation=/nowhere")
+    _, from_csv = score(
+        ZS, folder, f"dataset.test_path={tmp_path}/val.csv", "dataset.trainval_annotation=/nowhere"
+    )
     assert from_json == from_csv == expected

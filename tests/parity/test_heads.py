@@ -27,7 +27,9 @@ def head(cls: type[MMFusionSeparate], kind: str) -> MMFusionSeparate:
 
 
 def batch_of(arrays, *, add_axis: bool = False) -> dict[str, torch.Tensor]:
-    batch = {name: torch.from_numpy(arrays[name]) for name in ("caps", "cmasks", "vfeats", "vmasks")}
+    batch = {
+        name: torch.from_numpy(arrays[name]) for name in ("caps", "cmasks", "vfeats", "vmasks")
+    }
     return {name: value[None] for name, value in batch.items()} if add_axis else batch
 
 
@@ -37,7 +39,10 @@ def test_windows_and_captions_of_a_whole_video_equal_the_release(kind):
     golden = np.load(GOLDEN / "model_fullvideo_bg.npz")
     out = head(MMFusionSeparateFullVideoBGRetrieval, kind)(**batch_of(golden), video_id=["a"])
     for name in ("pooled_video", "pooled_text"):
-        np.testing.assert_allclose(out[name], golden[f"{kind}_{name}"], rtol=0, atol=1e-5, err_msg=name)  # got 4e-6
+        # Got 4e-6.
+        np.testing.assert_allclose(
+            out[name], golden[f"{kind}_{name}"], rtol=0, atol=1e-5, err_msg=name
+        )
 
 
 @KINDS
@@ -46,7 +51,10 @@ def test_step_logits_of_every_second_equal_the_release(kind):
     golden = np.load(GOLDEN / "model_actionseg.npz")
     logits = head(MMFusionSeparateActionSegmentation, kind)(**batch_of(golden))["logits"]
     assert logits.shape == (3, 8, 779)
-    np.testing.assert_allclose(logits[..., :40], golden[f"{kind}_logits_first40"], rtol=0, atol=1e-5)  # got 4e-6
+    # Got 4e-6.
+    np.testing.assert_allclose(
+        logits[..., :40], golden[f"{kind}_logits_first40"], rtol=0, atol=1e-5
+    )
     np.testing.assert_array_equal(logits.argmax(-1), golden[f"{kind}_argmax"])
 
 
@@ -54,7 +62,9 @@ def test_step_logits_of_every_second_equal_the_release(kind):
 @torch.no_grad()
 def test_seconds_against_steps_equal_the_release(kind):
     golden = np.load(GOLDEN / "model_action_localization.npz")
-    logits = head(MMFusionSeparateActionLocalization, kind)(**batch_of(golden, add_axis=True))["logits"]
+    logits = head(MMFusionSeparateActionLocalization, kind)(**batch_of(golden, add_axis=True))[
+        "logits"
+    ]
     assert len(logits) == golden["vmasks"].sum()
     np.testing.assert_allclose(logits, golden[f"{kind}_sep_logits"], rtol=0, atol=1e-4)  # got 2e-5
 
@@ -66,14 +76,20 @@ def listing(name: str) -> list[tuple[str, list[int]]]:
 
 def test_step_classifier_has_the_released_names_shapes_and_order():
     tiny = head(MMFusionSeparateActionSegmentation, "sin").state_dict()
-    assert [(name, list(value.shape)) for name, value in tiny.items()] == listing("model_actionseg_tiny_statedict.json")
+    assert [(name, list(value.shape)) for name, value in tiny.items()] == listing(
+        "model_actionseg_tiny_statedict.json"
+    )
     with torch.device("meta"):
-        full = MMFusionSeparateActionSegmentation(BertConfig(), num_hidden_video_layers=6, max_video_len=32)
+        full = MMFusionSeparateActionSegmentation(
+            BertConfig(), num_hidden_video_layers=6, max_video_len=32
+        )
     ours = [(name, list(value.shape)) for name, value in full.state_dict().items()]
     assert ours == listing("model_actionseg_full_statedict.json")
 
 
-@pytest.mark.parametrize("cls", [MMFusionSeparateFullVideoBGRetrieval, MMFusionSeparateActionLocalization])
+@pytest.mark.parametrize(
+    "cls", [MMFusionSeparateFullVideoBGRetrieval, MMFusionSeparateActionLocalization]
+)
 def test_heads_without_weights_of_their_own_have_the_keys_of_the_two_towers(cls):
     assert MODELS.get(cls.__name__, "model.model_cls") is cls
     assert list(head(cls, "sin").state_dict()) == list(head(MMFusionSeparate, "sin").state_dict())

@@ -1,4 +1,6 @@
-"""HTM-Align against what the original's own script printed: hash weights, features by formula, its released YAML."""
+"""HTM-Align against what the original's own script printed: hash weights, features by formula, its
+released YAML.
+"""
 
 from __future__ import annotations
 
@@ -37,15 +39,24 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("source", ["released", "shipped"])
-def test_recall_and_auc_are_those_of_the_original(data: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recall_and_auc_are_those_of_the_original(
+    data: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(data)
     if source == "released":  # no classes, no checkpoint, no metric: as the original has it
         Path("released.yaml").write_text(RECORDED["config"])
         config = load_config("released.yaml", ["fairseq.dataset.num_workers=0"])
         assert config.checkpoint_paths == ("runs/e2e/checkpoint_best.pt",)
     else:
-        overrides = ["dataset.bert_name=tinybert", "model.num_hidden_video_layers=2", "eval.save_path=runs/e2e/"]
-        overrides += ["fairseq.dataset.num_workers=0", "fairseq.common_eval.path=runs/e2e/checkpoint_best.pt"]
+        overrides = [
+            "dataset.bert_name=tinybert",
+            "model.num_hidden_video_layers=2",
+            "eval.save_path=runs/e2e/",
+        ]
+        overrides += [
+            "fairseq.dataset.num_workers=0",
+            "fairseq.common_eval.path=runs/e2e/checkpoint_best.pt",
+        ]
         config = load_config(SHIPPED, overrides)
     path = write_hash_checkpoint(config)
     scores = predict(config, device=torch.device("cpu"), keep_predictions=True)
@@ -55,10 +66,14 @@ def test_recall_and_auc_are_those_of_the_original(data: Path, source: str, monke
     assert found["AUC"] == pytest.approx(NUMBERS["AUC"], abs=1e-9)
     with np.load(path.with_name(f"{config.name}-e2e-checkpoint_best.npz")) as arrays:
         assert arrays["similarity"].shape == arrays["covered"].shape
-        assert arrays["aligned"].sum() == sum(row[0] for rows in RECORDED["annotation"].values() for row in rows)
+        assert arrays["aligned"].sum() == sum(
+            row[0] for rows in RECORDED["annotation"].values() for row in rows
+        )
 
 
-def test_the_shipped_yaml_holds_the_released_values(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shipped_yaml_holds_the_released_values(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(data)
     Path("released.yaml").write_text(RECORDED["config"])
     released, shipped = load_config("released.yaml"), load_config(SHIPPED)

@@ -1,4 +1,6 @@
-"""The losses give the numbers recorded from the original, with their gradients; measured errors beside the bounds."""
+"""The losses give the numbers recorded from the original, with their gradients; measured errors
+beside the bounds.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def load(name: str) -> dict[str, np.ndarray]:
         return {key: arrays[key] for key in arrays.files}
 
 
-def norton(case: str, dtype: torch.dtype) -> tuple[dict[str, np.ndarray], LossConfig, int, dict[str, torch.Tensor]]:
+def norton(
+    case: str, dtype: torch.dtype
+) -> tuple[dict[str, np.ndarray], LossConfig, int, dict[str, torch.Tensor]]:
     golden = load(f"loss_norton_{case}.npz")
     case_config = json.loads((GOLDEN / "loss_norton_config.json").read_text())[case]
     sequence = SequenceContrastConfig(
@@ -58,11 +62,17 @@ def test_norton_terms_and_gradients_in_float64(case: str) -> None:
     output.total.backward()
     # measured: at most 1.4e-8, 1.4e-8 and 1.3e-8 (the original keeps tau and 1 - beta in float32)
     np.testing.assert_allclose(output.total.item(), golden["total_f64"], rtol=1e-7)
-    np.testing.assert_allclose(output.terms["clip_caption"].item(), golden["clip_caption_f64"], rtol=1e-7)
-    np.testing.assert_allclose(output.terms["video_paragraph"].item() / weight, golden["sequence_f64"], rtol=1e-7)
+    np.testing.assert_allclose(
+        output.terms["clip_caption"].item(), golden["clip_caption_f64"], rtol=1e-7
+    )
+    np.testing.assert_allclose(
+        output.terms["video_paragraph"].item() / weight, golden["sequence_f64"], rtol=1e-7
+    )
     for key in STATES:
         # measured: at most 4.3e-9 where the gradients reach 0.26
-        np.testing.assert_allclose(batch[key].grad.numpy(), golden[f"grad_{key}"], rtol=1e-5, atol=1e-8, err_msg=key)
+        np.testing.assert_allclose(
+            batch[key].grad.numpy(), golden[f"grad_{key}"], rtol=1e-5, atol=1e-8, err_msg=key
+        )
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -71,21 +81,31 @@ def test_sequence_term_alone(case: str) -> None:
     output = SequenceContrastLoss(config, clip_per_video=clips)(**batch)
     assert set(output.terms) == {"video_paragraph"}
     output.total.backward()
-    np.testing.assert_allclose(output.total.item(), golden["sequence_f64"], rtol=1e-7)  # measured: 1.3e-8
+    # Measured: 1.3e-8.
+    np.testing.assert_allclose(output.total.item(), golden["sequence_f64"], rtol=1e-7)
     for key in STATES[:2]:
-        np.testing.assert_allclose(batch[key].grad.numpy(), golden[f"seq_grad_{key}"], rtol=1e-5, atol=1e-8)  # 5.9e-9
+        # 5.9e-9.
+        np.testing.assert_allclose(
+            batch[key].grad.numpy(), golden[f"seq_grad_{key}"], rtol=1e-5, atol=1e-8
+        )
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_intermediate_values(case: str) -> None:
     golden, config, _, batch = norton(case, torch.float64)
     length = config.sequence_contrast.threshold
-    plan = transport(dot_products(batch["pooled_video"], batch["pooled_text"]), config.sinkhorn_iterations)
-    np.testing.assert_allclose(plan.numpy(), golden["clip_transport_Q"], rtol=1e-6, atol=1e-10)  # stored as float32
+    plan = transport(
+        dot_products(batch["pooled_video"], batch["pooled_text"]), config.sinkhorn_iterations
+    )
+    # Stored as float32.
+    np.testing.assert_allclose(plan.numpy(), golden["clip_transport_Q"], rtol=1e-6, atol=1e-10)
     fused = fused_similarity(config, States.of(batch)).detach()
-    np.testing.assert_allclose(bucket_value(fused, config.sequence_contrast.prompt_ratio), golden["bucket_value"])
+    np.testing.assert_allclose(
+        bucket_value(fused, config.sequence_contrast.prompt_ratio), golden["bucket_value"]
+    )
     blocks = sequence_blocks(fused, length).reshape(-1, length, length)
-    np.testing.assert_allclose(blocks, golden["fused_clip_logit_blocks"], rtol=1e-6)  # 3e-8, stored as float32
+    # 3e-8, stored as float32.
+    np.testing.assert_allclose(blocks, golden["fused_clip_logit_blocks"], rtol=1e-6)
     logits = paragraph_logits(config, torch.tensor(LOG_SCALE, dtype=torch.float64).exp(), fused)
     np.testing.assert_allclose(logits, golden["sequence_logits"], rtol=1e-7)  # measured: 9.5e-9
 
@@ -94,12 +114,16 @@ def test_intermediate_values(case: str) -> None:
 def test_norton_terms_in_float32(case: str) -> None:
     golden, config, clips, batch = norton(case, torch.float32)
     output = MMContraLoss(config, clip_per_video=clips)(**batch)
-    np.testing.assert_allclose(output.total.item(), golden["total_f64"], rtol=1e-5)  # measured: 5e-8
-    np.testing.assert_allclose(output.total.item(), golden["total_f32"], rtol=1e-5)  # measured: 1.1e-7
+    # Measured: 5e-8.
+    np.testing.assert_allclose(output.total.item(), golden["total_f64"], rtol=1e-5)
+    # Measured: 1.1e-7.
+    np.testing.assert_allclose(output.total.item(), golden["total_f32"], rtol=1e-5)
 
 
 def plain_case(loss: Any, golden: dict[str, np.ndarray]) -> tuple[float, np.ndarray, np.ndarray]:
-    video, text = (torch.tensor(golden[key], dtype=torch.float64, requires_grad=True) for key in STATES[:2])
+    video, text = (
+        torch.tensor(golden[key], dtype=torch.float64, requires_grad=True) for key in STATES[:2]
+    )
     total = loss(pooled_video=video, pooled_text=text).total
     total.backward()
     return total.item(), video.grad.numpy(), text.grad.numpy()

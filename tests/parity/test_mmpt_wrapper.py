@@ -29,9 +29,12 @@ def golden():
 def model(tmp_path_factory) -> MMPTModel:
     bert = tiny_bert(tmp_path_factory.mktemp("wrapper") / "bert")
     fusion = MMFusionSeparate(
-        BertConfig.from_json_file(f"{bert}/config.json"), num_hidden_video_layers=2, max_video_len=32
+        BertConfig.from_json_file(f"{bert}/config.json"),
+        num_hidden_video_layers=2,
+        max_video_len=32,
     )
-    # Formula numbers follow the sorted names, where `text_module` comes last: without it the others keep theirs.
+    # Formula numbers follow the sorted names, where `text_module` comes last: without it the others
+    # keep theirs.
     return MMPTModel(
         fill_by_formula(fusion, "hash"),
         DatasetConfig(bert_name=bert, max_video_len=32, max_len=96),
@@ -55,7 +58,8 @@ def test_the_documented_call_gives_the_recorded_score(model, golden):
     np.testing.assert_array_equal(cmasks, golden["cmasks"])
     out = model(frames(torch.float32), caps, cmasks)
     for name in ("pooled_video", "pooled_text"):
-        np.testing.assert_allclose(out[name], golden[name], rtol=0, atol=2e-3, err_msg=name)  # measured 6e-4
+        # Measured 6e-4.
+        np.testing.assert_allclose(out[name], golden[name], rtol=0, atol=2e-3, err_msg=name)
     score = model(frames(torch.float32), caps, cmasks, return_score=True)["score"]
     assert score.shape == (1,)
     np.testing.assert_allclose(score, golden["score"], rtol=1e-3)  # measured 1.5e-4
@@ -69,7 +73,8 @@ def test_in_float64_and_for_any_batch_size(model, golden):
     model.double()
     try:
         scores = model(videos, caps, cmasks, return_score=True)["score"]
-        np.testing.assert_allclose(scores[[0, 2]], golden["score_f64"].repeat(2), rtol=1e-5)  # measured 3e-16
+        # Measured 3e-16.
+        np.testing.assert_allclose(scores[[0, 2]], golden["score_f64"].repeat(2), rtol=1e-5)
         assert abs(scores[1] - scores[0]) > 0.01, "another video, another score"
     finally:
         model.float()

@@ -1,4 +1,6 @@
-"""The towers against the outputs, names and numbers recorded from the release (transformers 3.4)."""
+"""The towers against the outputs, names and numbers recorded from the release (transformers
+3.4).
+"""
 
 import json
 from pathlib import Path
@@ -27,7 +29,9 @@ def batch_of(arrays) -> dict[str, torch.Tensor]:
 
 
 def listing(name: str) -> list[tuple[str, list[int]]]:
-    """State dict of the release, without the constant `position_ids` that transformers 5 no longer stores."""
+    """State dict of the release, without the constant `position_ids` that transformers 5 no longer
+    stores.
+    """
     rows = json.loads((GOLDEN / name).read_text())
     return [(key, shape) for key, shape, _ in rows if not key.endswith("position_ids")]
 
@@ -42,13 +46,18 @@ def test_outputs_equal_the_release(kind):
         assert out[name].dtype == torch.bool
         np.testing.assert_array_equal(out[name], golden[name])
     for name in FLOATS:
-        np.testing.assert_allclose(out[name], golden[f"{kind}_{name}"], rtol=0, atol=1e-5, err_msg=name)  # got 5e-6
+        # Got 5e-6.
+        np.testing.assert_allclose(
+            out[name], golden[f"{kind}_{name}"], rtol=0, atol=1e-5, err_msg=name
+        )
 
 
 def test_small_state_dict_has_the_released_names_shapes_and_order():
     ours = [(name, list(value.shape)) for name, value in tiny(8).state_dict().items()]
     assert ours == listing("model_separate_tiny_statedict.json")
-    assert formula_order(tiny(8)) == json.loads((GOLDEN / "model_separate_formula_order.json").read_text())
+    assert formula_order(tiny(8)) == json.loads(
+        (GOLDEN / "model_separate_formula_order.json").read_text()
+    )
 
 
 def test_bert_base_has_the_released_names_shapes_and_count():
@@ -68,12 +77,21 @@ def test_parameters_and_trainable_set_come_in_the_released_order():
 
 # Recorded in float64 from the release with a third set of weights; see `spec_model`.
 SPEC_NUMBERS = {
-    "pooled_video": [[1.3090997596, -0.0702586425, -1.0148975568], [1.3043714978, -0.0739234316, -1.0064772632]],
-    "pooled_text": [[1.2539755382, 0.9881921915, 0.6083833793], [1.2069343482, 0.9961876119, 0.6308768449]],
+    "pooled_video": [
+        [1.3090997596, -0.0702586425, -1.0148975568],
+        [1.3043714978, -0.0739234316, -1.0064772632],
+    ],
+    "pooled_text": [
+        [1.2539755382, 0.9881921915, 0.6083833793],
+        [1.2069343482, 0.9961876119, 0.6308768449],
+    ],
     "video_outputs": [1.2899694129, -0.0880293334, -0.9675740921],
     "text_outputs": [1.2648146608, 0.9984515914, 0.5868578899],
     "scores": [[17.5542866082, 17.6175020310], [17.1763271706, 17.2417563532]],
-    "dummy_text": [[1.3148376588, -0.1033095692, -0.9639911260], [1.3100282460, -0.1067912558, -0.9553546123]],
+    "dummy_text": [
+        [1.3148376588, -0.1033095692, -0.9639911260],
+        [1.3100282460, -0.1067912558, -0.9553546123],
+    ],
 }
 
 
@@ -104,7 +122,9 @@ def spec_model() -> MMFusionSeparate:
 def test_float64_outputs_equal_the_release_to_ten_digits():
     caps = torch.tensor([[101, 102, 5, 6, 7, 102, 0, 0], [101, 102, 9, 102, 0, 0, 0, 0]])
     vmasks = torch.tensor([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]]).bool()
-    n, f, d = torch.meshgrid(*(torch.arange(size, dtype=torch.float64) for size in (2, 6, 512)), indexing="ij")
+    n, f, d = torch.meshgrid(
+        *(torch.arange(size, dtype=torch.float64) for size in (2, 6, 512)), indexing="ij"
+    )
     vfeats = torch.sin(0.3 * n + 0.7 * f + 0.05 * d) * vmasks[..., None]
     model = spec_model()
     out = model(caps=caps, cmasks=caps != 0, vfeats=vfeats, vmasks=vmasks, video_id=["a", "b"])
@@ -119,4 +139,5 @@ def test_float64_outputs_equal_the_release_to_ten_digits():
         "dummy_text": model.forward_video(vfeats, vmasks, dummy_caps, dummy_masks)[0][:, :3],
     }
     for name, expected in SPEC_NUMBERS.items():
-        np.testing.assert_allclose(ours[name], expected, rtol=0, atol=1e-9, err_msg=name)  # got 5e-11
+        # Got 5e-11.
+        np.testing.assert_allclose(ours[name], expected, rtol=0, atol=1e-9, err_msg=name)

@@ -27,7 +27,9 @@ def write_corpus(folder: Path, suffix: str) -> None:
             "".join(json.dumps({"id": name} | video) + "\n" for name, video in RAW.items())
         )
     else:
-        (folder / "cap.pkl").write_bytes(pickle.dumps({name: json.dumps(video) for name, video in RAW.items()}))
+        (folder / "cap.pkl").write_bytes(
+            pickle.dumps({name: json.dumps(video) for name, video in RAW.items()})
+        )
 
 
 def write_meta(target: Path, released: bool) -> None:

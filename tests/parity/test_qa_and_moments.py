@@ -12,7 +12,13 @@ import torch
 
 from mmpt.batch import Split
 from mmpt.config import DatasetConfig
-from mmpt.endtasks.didemo.moments import MOMENTS, NUMBER_PP, moment_metrics, moment_scores, rank_moments
+from mmpt.endtasks.didemo.moments import (
+    MOMENTS,
+    NUMBER_PP,
+    moment_metrics,
+    moment_scores,
+    rank_moments,
+)
 from mmpt.endtasks.msrvtt_qa import MSRVTTQAAligner, answer_scores
 from tests.tiny_bert import tiny_bert
 
@@ -32,7 +38,9 @@ def test_aligner(tree: str, tmp_path: Path) -> None:
 
 
 class Recorded:
-    """Towers that give recorded vectors: of the videos, repeated five times in the recording, and of the answers."""
+    """Towers that give recorded vectors: of the videos, repeated five times in the recording, and
+    of the answers.
+    """
 
     def __init__(self, video: np.ndarray, text: np.ndarray):
         self.video, self.text = torch.from_numpy(video), torch.from_numpy(text)
@@ -46,11 +54,15 @@ class Recorded:
 
 def test_choices() -> None:
     with np.load(GOLDEN / "downstream.npz") as arrays:
-        video, text, prediction = (arrays[f"qa_{name}"] for name in ("pooled_video", "pooled_text", "prediction"))
+        video, text, prediction = (
+            arrays[f"qa_{name}"] for name in ("pooled_video", "pooled_text", "prediction")
+        )
     video = video.reshape(4, 5, -1)[:, 0]
     empty = torch.zeros(4, 5, 1)
     inputs = {"caps": empty, "cmasks": empty, "vfeats": empty, "vmasks": empty}
-    np.testing.assert_array_equal(answer_scores(Recorded(video, text), inputs).argmax(dim=1), prediction)
+    np.testing.assert_array_equal(
+        answer_scores(Recorded(video, text), inputs).argmax(dim=1), prediction
+    )
 
 
 def test_ranking_of_moments() -> None:

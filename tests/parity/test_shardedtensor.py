@@ -31,7 +31,10 @@ def test_from_list_and_files_equal_the_recorded_ones(golden, tmp_path):
     shard = ShardedTensor.from_list([golden[f"item{i}"] for i in range(4)])
     shard.save(tmp_path / "train_0")
     recorded = json.loads((GOLDEN / "sharded_tensor.json").read_text())
-    for name, array in (("train_0_data.npy", golden["data"]), ("train_0_starts.npy", golden["starts"])):
+    for name, array in (
+        ("train_0_data.npy", golden["data"]),
+        ("train_0_starts.npy", golden["starts"]),
+    ):
         content = (tmp_path / name).read_bytes()
         header = recorded[name]["npy_header"].encode("latin-1")
         assert len(content) == recorded[name]["bytes"]
@@ -54,7 +57,10 @@ def test_recorded_arrays_read_back(golden, tmp_path, mode):
 def recorded_captions():
     raw = json.loads((GOLDEN / "dedup.json").read_text())["raw"]
     ids = json.loads((GOLDEN / "pretokenized.json").read_text())["token_ids_use_fast_True"]
-    return {name: Captions(start=raw[name]["start"], end=raw[name]["end"], cap=ids[name]) for name in raw}
+    return {
+        name: Captions(start=raw[name]["start"], end=raw[name]["end"], cap=ids[name])
+        for name in raw
+    }
 
 
 def test_caption_shards_equal_the_recorded_ones(tmp_path):

@@ -1,4 +1,6 @@
-"""Five optimiser steps on one batch, driven by fairseq's own Adam and schedule, against those of the release."""
+"""Five optimiser steps on one batch, driven by fairseq's own Adam and schedule, against those of
+the release.
+"""
 
 import json
 from collections.abc import Iterator
@@ -26,7 +28,9 @@ STEPS, BASE_LR, CLIP_NORM, CLIP_PER_VIDEO = 5, [1e-2], 2.0, 8
 
 def built(kind: str, layernorm_only: bool) -> MMFusionSeparate:
     config = BertConfig.from_json_file(GOLDEN / "tinybert_config.json")
-    model = MMFusionSeparate(config, num_hidden_video_layers=2, max_video_len=4).eval()  # eval: no dropout
+    model = MMFusionSeparate(
+        config, num_hidden_video_layers=2, max_video_len=4
+    ).eval()  # eval: no dropout
     if layernorm_only:
         freeze_all_but_layernorm(model)
     return fill_by_formula(model, kind)
@@ -35,25 +39,36 @@ def built(kind: str, layernorm_only: bool) -> MMFusionSeparate:
 def recorded_loss() -> MMContraLoss:
     keys = json.loads((GOLDEN / "train_steps.json").read_text())["config"]["loss"]
     return MMContraLoss(
-        LossConfig(**{**keys, "sequence_contrast": SequenceContrastConfig(**keys["sequence_contrast"])}),
+        LossConfig(
+            **{**keys, "sequence_contrast": SequenceContrastConfig(**keys["sequence_contrast"])}
+        ),
         clip_per_video=CLIP_PER_VIDEO,
     )
 
 
-def train(model: MMFusionSeparate, batch: dict[str, torch.Tensor]) -> Iterator[tuple[float, float, float]]:
-    """Yield loss, total gradient norm before clipping, and learning rate of each step; gradients stand unclipped."""
+def train(
+    model: MMFusionSeparate, batch: dict[str, torch.Tensor]
+) -> Iterator[tuple[float, float, float]]:
+    """Yield loss, total gradient norm before clipping, and learning rate of each step; gradients
+    stand unclipped.
+    """
     loss_of = recorded_loss()
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = FairseqAdam(FairseqAdamConfig(adam_betas="(0.9, 0.98)", lr=BASE_LR, tpu=False), parameters)
+    optimizer = FairseqAdam(
+        FairseqAdamConfig(adam_betas="(0.9, 0.98)", lr=BASE_LR, tpu=False), parameters
+    )
     schedule = PolynomialDecayLRSchedule(
-        PolynomialDecayLRScheduleConfig(warmup_updates=2, total_num_update=10, lr=BASE_LR), optimizer
+        PolynomialDecayLRScheduleConfig(warmup_updates=2, total_num_update=10, lr=BASE_LR),
+        optimizer,
     )
     for step in range(STEPS):
         optimizer.zero_grad()
         loss = loss_of(**batch, **model(**batch)).total
         loss.backward()
         gradients = [p.grad for p in parameters if p.grad is not None]
-        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
+        norm = torch.linalg.vector_norm(
+            torch.stack([torch.linalg.vector_norm(g) for g in gradients])
+        )
         yield loss.item(), norm.item(), optimizer.get_lr()
         optimizer.clip_grad_norm(CLIP_NORM)
         optimizer.step()
@@ -66,7 +81,9 @@ def test_steps_equal_the_release(tag, kind, loss_rtol):
     golden = np.load(GOLDEN / "train_steps.npz")
     case = f"{tag}_{kind}"
     model = built(kind, layernorm_only=tag == "ln")
-    batch = {name: torch.from_numpy(golden[name]) for name in ("caps", "cmasks", "vfeats", "vmasks")}
+    batch = {
+        name: torch.from_numpy(golden[name]) for name in ("caps", "cmasks", "vfeats", "vmasks")
+    }
     trained = [p for p in model.parameters() if p.requires_grad]
     rows = []
     for row in train(model, batch):
@@ -77,14 +94,22 @@ def test_steps_equal_the_release(tag, kind, loss_rtol):
             np.testing.assert_allclose(first, recorded, rtol=1e-3, atol=1e-6)  # measured 2e-6
         rows.append(row)
     losses, norms, rates = np.array(rows).T
-    np.testing.assert_allclose(losses, golden[f"{case}_loss"], rtol=loss_rtol)  # measured 3e-7, 1.3e-5
+    # Measured 3e-7, 1.3e-5.
+    np.testing.assert_allclose(losses, golden[f"{case}_loss"], rtol=loss_rtol)
     np.testing.assert_allclose(norms, golden[f"{case}_gnorm"], rtol=1e-3)  # measured 4e-6, 5.4e-4
     np.testing.assert_allclose(rates, golden[f"{case}_lr"], rtol=1e-12)
     if tag == "ln":
         after = torch.cat([p.detach().flatten() for p in trained])
-        np.testing.assert_allclose(after, golden[f"{case}_params_after5_flat"], rtol=0, atol=1e-4)  # measured 8e-6
+        # Measured 8e-6.
+        np.testing.assert_allclose(after, golden[f"{case}_params_after5_flat"], rtol=0, atol=1e-4)
     else:
-        # The gradient of a key's bias is zero in exact arithmetic, so Adam moves it by rounding noise alone.
-        real = [not name.endswith("attention.self.key.bias") for name, _ in model.named_parameters()]
+        # The gradient of a key's bias is zero in exact arithmetic, so Adam moves it by rounding
+        # noise alone.
+        real = [
+            not name.endswith("attention.self.key.bias") for name, _ in model.named_parameters()
+        ]
         after = np.array([p.norm().item() for p in trained])
-        np.testing.assert_allclose(after[real], golden[f"{case}_param_norm_after5"][real], rtol=1e-3)  # measured 1.2e-4
+        # Measured 1.2e-4.
+        np.testing.assert_allclose(
+            after[real], golden[f"{case}_param_norm_after5"][real], rtol=1e-3
+        )

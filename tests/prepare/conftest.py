@@ -26,12 +26,16 @@ def run_extract(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
     monkeypatch.setattr(extract, "open_network", lambda *_, **__: (Pooling(), "pooling"))
     common = ["--device", "cpu"]
-    return lambda source, out, *more: extract.main(["--vdir", str(source), "--fdir", str(out), *common, *more])
+    return lambda source, out, *more: extract.main(
+        ["--vdir", str(source), "--fdir", str(out), *common, *more]
+    )
 
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    """A folder of nine feature files; a training list of the first seven and a validation list lie beside it."""
+    """A folder of nine feature files; a training list of the first seven and a validation list lie
+    beside it.
+    """
     from tests.prepare.shards.feature_files import write_features
 
     return write_features(tmp_path)

@@ -1,9 +1,11 @@
-"""Runs every command from videos to shards, killed at random moments and run again, beside an undisturbed run.
+"""Runs every command from videos to shards, killed at random moments and run again, beside an
+undisturbed run.
 
     python -m tests.prepare.killed_chain FOLDER KILLS [SEED]
 
-A process of its own: commands run in forks of it, which saves importing torch for each; every command is killed KILLS
-times with SIGKILL, SIGTERM or SIGINT. Prints one line per difference, and exits with 1 if there is any.
+A process of its own: commands run in forks of it, which saves importing torch for each; every
+command is killed KILLS times with SIGKILL, SIGTERM or SIGINT. Prints one line per difference, and
+exits with 1 if there is any.
 """
 
 from __future__ import annotations
@@ -27,18 +29,36 @@ from tests.prepare.features.extract_jobs import SMALL, Pooling
 from tests.tiny_bert import tiny_bert
 
 CONFIG = "scripts/text_token_extractor/configs/bert-base-uncased.yaml"
-WORDS = ["take", "the", "pan", "now", "and", "heat", "it", "slowly", "over", "fire", "until", "oil", "shimmers"]
+WORDS = [
+    "take",
+    "the",
+    "pan",
+    "now",
+    "and",
+    "heat",
+    "it",
+    "slowly",
+    "over",
+    "fire",
+    "until",
+    "oil",
+    "shimmers",
+]
 SECONDS = {"a": 1, "b": 0.5, "c": 2, "d": 0.2}
 Command = Callable[[], int]
 
 
 def make_inputs(folder: Path) -> None:
-    """Videos (one is cut off, one is none), captions of each and of 1,000 others, lists, and a BERT."""
+    """Videos (one is cut off, one is none), captions of each and of 1,000 others, lists, and a
+    BERT.
+    """
     for name in ("raw", "captions"):
         (folder / name).mkdir(parents=True)
     for name, seconds in SECONDS.items():
         write_video(folder / "raw" / f"{name}.mp4", regular_times(seconds), SMALL)
-    truncate(write_video(folder / "whole.mkv", regular_times(3), SMALL), folder / "raw" / "part.mkv", 0.6)
+    truncate(
+        write_video(folder / "whole.mkv", regular_times(3), SMALL), folder / "raw" / "part.mkv", 0.6
+    )
     (folder / "raw" / "broken.mp4").write_text("not a video")
     rng = random.Random(0)
     corpus = {}
@@ -58,16 +78,37 @@ def commands(inputs: Path, out: Path) -> dict[str, Command]:
     """Return every command of the way from `inputs` to shards in `out`."""
     captions = out / "captions.jsonl"
     lists = ["--train-list", str(inputs / "train.lst"), "--val-list", str(inputs / "val.lst")]
-    keys = {"bert_name": inputs / "bert", "caption_pkl_path": captions, "target_dir": out / "shards"}
+    keys = {
+        "bert_name": inputs / "bert",
+        "caption_pkl_path": captions,
+        "target_dir": out / "shards",
+    }
     videos = ["--videos", str(inputs / "raw"), "--captions", str(inputs / "captions")]
-    made = ["--out", str(out / "mine"), "--yaml", str(out / "mine.yaml"), "--bert-name", str(inputs / "bert")]
+    made = [
+        "--out",
+        str(out / "mine"),
+        "--yaml",
+        str(out / "mine.yaml"),
+        "--bert-name",
+        str(inputs / "bert"),
+    ]
     return {
-        "extract": lambda: extract.main(["--vdir", str(inputs / "raw"), "--fdir", str(out / "feat"), "--device=cpu"]),
+        "extract": lambda: extract.main(
+            ["--vdir", str(inputs / "raw"), "--fdir", str(out / "feat"), "--device=cpu"]
+        ),
         "dedup": lambda: dedup.main(
             ["--input", str(inputs / "raw_caption.json"), "--output", str(captions), "--dedup"]
         ),
         "pack": lambda: pack.main(
-            ["--features", str(out / "feat"), "--target", str(out / "shards"), "--shard-size", "2", *lists]
+            [
+                "--features",
+                str(out / "feat"),
+                "--target",
+                str(out / "shards"),
+                "--shard-size",
+                "2",
+                *lists,
+            ]
         ),
         "tokenise": lambda: tokenize.main(
             [CONFIG, *(f"dataset.{key}={value}" for key, value in keys.items()), "--workers", "2"]
@@ -92,10 +133,17 @@ def code_of(process: int) -> int:
 
 
 def results(out: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield what users read. Left out: locks, notes of the commands about times of files, and counts of one run."""
+    """Yield what users read. Left out: locks, notes of the commands about times of files, and
+    counts of one run.
+    """
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()
-        if not path.is_file() or name.endswith((".log", "lock")) or ".packing" in name or ".tokenising" in name:
+        if (
+            not path.is_file()
+            or name.endswith((".log", "lock"))
+            or ".packing" in name
+            or ".tokenising" in name
+        ):
             continue
         content = path.read_bytes().replace(str(out).encode(), b"OUT")
         if name.endswith("extract_summary.json"):
@@ -113,7 +161,9 @@ def main(folder: Path, num_kills: int, seed: int) -> int:
     took_s = {}
     for name, command in commands(folder / "in", folder / "whole").items():
         begin = time.monotonic()
-        assert code_of(start(command, folder / "whole.log")) == 0, (folder / "whole.log").read_text()
+        assert code_of(start(command, folder / "whole.log")) == 0, (
+            folder / "whole.log"
+        ).read_text()
         took_s[name] = time.monotonic() - begin
     wanted = dict(results(folder / "whole"))
     rng = random.Random(seed)
@@ -124,12 +174,18 @@ def main(folder: Path, num_kills: int, seed: int) -> int:
             time.sleep(rng.uniform(0, took_s[name]))
             os.kill(process, number)
             code_of(process)
-        assert code_of(start(command, folder / "killed.log")) == 0, (folder / "killed.log").read_text()
+        assert code_of(start(command, folder / "killed.log")) == 0, (
+            folder / "killed.log"
+        ).read_text()
     found = dict(results(folder / "killed"))
-    different = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    different = sorted(
+        name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)
+    )
     print(f"{len(wanted)} files, of which {len(different)} differ: {different}")
     return bool(different)
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 0))
+    sys.exit(
+        main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 0)
+    )

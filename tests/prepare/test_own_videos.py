@@ -1,4 +1,6 @@
-"""One's own videos: captions find their videos, sizes fit, a rerun changes nothing, what is left out is listed."""
+"""One's own videos: captions find their videos, sizes fit, a rerun changes nothing, what is left
+out is listed.
+"""
 
 import errno
 import json
@@ -18,7 +20,10 @@ from mmpt.processors import ShardedHow2MetaProcessor, ShardedTextProcessor, Shar
 from mmpt.processors.tokenizer import load_tokenizer
 from tests.jobs import ROOT
 
-VTT = "WEBVTT\n\n00:00:00.500 --> 00:00:02.000\nchop the {0}\n\n00:00:02.000 --> 00:00:05.500\nput the {0} in the pan\n"
+VTT = (
+    "WEBVTT\n\n00:00:00.500 --> 00:00:02.000\nchop the {0}\n\n"
+    "00:00:02.000 --> 00:00:05.500\nput the {0} in the pan\n"
+)
 NAMES = [f"clip {number}.v{number}" for number in range(8)]
 
 
@@ -26,9 +31,20 @@ NAMES = [f"clip {number}.v{number}" for number in range(8)]
 
 
 def test_captions_find_their_videos():
-    files = [Path(name) for name in (
-        "a.vtt", "a.json", "b.en.vtt", "b.en-US.srt", "c.d.srt", "c.d.en.vtt", "e.info.json", "c.vtt", "f.SRT",
-    )]  # fmt: skip
+    files = [
+        Path(name)
+        for name in (
+            "a.vtt",
+            "a.json",
+            "b.en.vtt",
+            "b.en-US.srt",
+            "c.d.srt",
+            "c.d.en.vtt",
+            "e.info.json",
+            "c.vtt",
+            "f.SRT",
+        )
+    ]
     pairs = pair_captions(["f", "a", "b", "c.d", "g"], files)
     chosen = {name: str(path) for name, path in pairs.captions.items()}
     assert chosen == {"f": "f.SRT", "a": "a.vtt", "b": "b.en.vtt", "c.d": "c.d.srt"}
@@ -59,8 +75,13 @@ def test_howto100m_gets_the_settings_of_the_recipe():
     settings = fitting_settings(1_200_000, batch, "norton", 6)
     recipe = load_config(ROOT / "projects/retri/norton/how2_pretrain.yaml")
     assert batch == recipe.dataset.num_video_per_batch
-    assert settings["retrieval"] == {"num_cands": recipe.retrieval.num_cands, "centroids": recipe.retrieval.centroids}
-    assert settings["optimization"] == {"warmup_updates": recipe.option("optimization", "warmup_updates")}
+    assert settings["retrieval"] == {
+        "num_cands": recipe.retrieval.num_cands,
+        "centroids": recipe.retrieval.centroids,
+    }
+    assert settings["optimization"] == {
+        "warmup_updates": recipe.option("optimization", "warmup_updates")
+    }
     assert settings["common"] == {"log_interval": recipe.option("common", "log_interval")}
 
 
@@ -81,7 +102,9 @@ def test_one_video_is_too_few():
 
 @pytest.fixture
 def folder(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project folder with eight videos (empty files: extraction is replaced), seven with captions."""
+    """A project folder with eight videos (empty files: extraction is replaced), seven with
+    captions.
+    """
     shutil.copytree(ROOT / "projects", tmp_path / "projects")
     monkeypatch.chdir(tmp_path)
     for name in ("raw", "captions", "captions/more"):
@@ -99,11 +122,15 @@ def made_up_features(args, jobs: list[VideoJob], report) -> None:
     (args.out / "feat").mkdir(parents=True, exist_ok=True)
     for name, path in ((job.video_id, job.feature) for job in jobs):
         if not path.exists():
-            np.save(path, np.random.default_rng(len(name)).standard_normal((6, 512)).astype(np.float16))
+            np.save(
+                path, np.random.default_rng(len(name)).standard_normal((6, 512)).astype(np.float16)
+            )
 
 
 def run(corpus: Path, *more: str) -> int:
-    return prepare.main(["--videos", "raw", "--captions", "captions", "--bert-name", f"{corpus}/bert", *more])
+    return prepare.main(
+        ["--videos", "raw", "--captions", "captions", "--bert-name", f"{corpus}/bert", *more]
+    )
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -122,7 +149,10 @@ def test_everything_that_training_reads_is_made(corpus, folder, capsys):
     names = []
     for split in (Split.TRAIN, Split.VALID):
         meta = ShardedHow2MetaProcessor(config.dataset, split)
-        video, text = ShardedVideoProcessor(config.dataset, split), ShardedTextProcessor(config.dataset, split)
+        video, text = (
+            ShardedVideoProcessor(config.dataset, split),
+            ShardedTextProcessor(config.dataset, split),
+        )
         for index in range(len(meta)):
             key, _ = meta[index]
             names.append(key.video_id)
@@ -130,7 +160,9 @@ def test_everything_that_training_reads_is_made(corpus, folder, capsys):
             thing = ["onion", "carrot"][number % 2]
             assert text(key)["start"] == [0.5, 2.0]
             assert text(key)["end"] == [2.0, 5.5]
-            wanted = tokenizer([f"chop the {thing}", f"put the {thing} in the pan"], add_special_tokens=False)
+            wanted = tokenizer(
+                [f"chop the {thing}", f"put the {thing} in the pan"], add_special_tokens=False
+            )
             assert text(key)["cap"] == wanted["input_ids"]
             np.testing.assert_array_equal(video(key), np.load(f"data/mine/feat/{key.video_id}.npy"))
     assert sorted(names) == NAMES[:7]
@@ -141,7 +173,9 @@ def test_everything_that_training_reads_is_made(corpus, folder, capsys):
 
 def test_what_is_left_out_is_listed(corpus, folder):
     (folder / "captions" / "nobody.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nhello\n")
-    (folder / "captions" / f"{NAMES[0]}.en.vtt").write_bytes(b"WEBVTT\n\n00:00:01.000 --> 00:00:02.000\n\xff\xfe\xfa\n")
+    (folder / "captions" / f"{NAMES[0]}.en.vtt").write_bytes(
+        b"WEBVTT\n\n00:00:01.000 --> 00:00:02.000\n\xff\xfe\xfa\n"
+    )
     (folder / "captions" / f"{NAMES[1]}.en.vtt").write_text("WEBVTT\n\n")
     (folder / "data/mine/feat").mkdir(parents=True)
     np.save(folder / "data/mine/feat" / f"{NAMES[2]}.npy", np.zeros((3, 7), np.float16))
@@ -152,11 +186,17 @@ def test_what_is_left_out_is_listed(corpus, folder):
     assert report["videos_without_captions"][NAMES[7]] == "no caption file"
     assert "[3, 7]" in report["videos_without_features"][NAMES[2]]
     assert report["captions_without_video"] == ["captions/nobody.srt"]
-    listed = [line for split in ("train", "val") for line in Path(f"data/mine/{split}.lst").read_text().splitlines()]
+    listed = [
+        line
+        for split in ("train", "val")
+        for line in Path(f"data/mine/{split}.lst").read_text().splitlines()
+    ]
     assert sorted(listed) == NAMES[3:7]
 
 
-def test_a_folder_of_captions_that_cannot_be_read_is_no_empty_one(corpus, folder, capsys, monkeypatch):
+def test_a_folder_of_captions_that_cannot_be_read_is_no_empty_one(
+    corpus, folder, capsys, monkeypatch
+):
     iterdir = Path.iterdir
 
     def refused(path):
@@ -190,19 +230,27 @@ def test_more_videos_later(corpus, folder):
     (folder / "captions" / f"{NAMES[7]}.vtt").write_text(VTT.format("onion"))
     assert run(corpus) == 0
     assert len((folder / "data/mine/train.lst").read_text().splitlines()) == 6
-    assert json.loads((folder / "data/mine/report.json").read_text())["videos_without_captions"] == {}
+    assert (
+        json.loads((folder / "data/mine/report.json").read_text())["videos_without_captions"] == {}
+    )
 
 
 def test_a_trial_starts_from_bert(corpus, folder):
     assert run(corpus, "--random-weights") == 0
-    assert load_config("projects/retri/mine/pretrain.yaml").option("checkpoint", "restore_file") is None
+    assert (
+        load_config("projects/retri/mine/pretrain.yaml").option("checkpoint", "restore_file")
+        is None
+    )
 
 
 def test_the_other_recipe(corpus, folder):
     assert run(corpus, "--recipe", "videoclip", "--val-share", "0.4") == 0
     config = load_config("projects/retri/mine/pretrain.yaml")
     assert config.save_dir == "runs/mine/videoclip"
-    assert config.loss.loss_cls == load_config("projects/retri/videoclip/how2_pretrain.yaml").loss.loss_cls
+    assert (
+        config.loss.loss_cls
+        == load_config("projects/retri/videoclip/how2_pretrain.yaml").loss.loss_cls
+    )
     assert len((folder / "data/mine/val.lst").read_text().splitlines()) == 3
 
 
@@ -228,4 +276,7 @@ def test_no_video_with_captions(corpus, folder, capsys):
     (folder / "captions").mkdir()
     assert run(corpus) == 2
     assert "at least 2 videos with captions are needed" in capsys.readouterr().err
-    assert len(json.loads((folder / "data/mine/report.json").read_text())["videos_without_captions"]) == 8
+    assert (
+        len(json.loads((folder / "data/mine/report.json").read_text())["videos_without_captions"])
+        == 8
+    )

@@ -17,7 +17,9 @@ VOCAB_SIZE = 383
 
 
 def make_video(number: int, seconds: int = 0) -> tuple[str, np.ndarray, Captions]:
-    """Return (id, features, captions) of made-up video `number`; feature [t, 0] is t and [t, 1] is `number`."""
+    """Return (id, features, captions) of made-up video `number`; feature [t, 0] is t and [t, 1] is
+    `number`.
+    """
     rng = random.Random(number)
     seconds = seconds or rng.randint(12, 40)
     features = np.random.default_rng(number).standard_normal((seconds, 512)).astype(np.float16)
@@ -31,8 +33,12 @@ def make_video(number: int, seconds: int = 0) -> tuple[str, np.ndarray, Captions
     return f"video{number:04d}", features, captions
 
 
-def make_data(folder: Path, num_videos: int = 20, shard_size: int = 8, **changes: object) -> DatasetConfig:
-    """Write train and val shards and lists, and return a config that reads them (V = 4, C = 3, F = 6, T = 18)."""
+def make_data(
+    folder: Path, num_videos: int = 20, shard_size: int = 8, **changes: object
+) -> DatasetConfig:
+    """Write train and val shards and lists, and return a config that reads them (V = 4, C = 3, F =
+    6, T = 18).
+    """
     for split, first in ((Split.TRAIN, 0), (Split.VALID, 1000)):
         videos = [make_video(first + number) for number in range(num_videos)]
         write_shards(folder / "feat", folder / "feat" / "cap.tiny.", split, videos, shard_size)

@@ -17,7 +17,11 @@ def test_lists_become_arrays_and_lists_again():
     assert CaptionRows.of(rows) is rows
     with pytest.raises(KeyError):
         rows["text"]
-    assert dict(CaptionRows.of(Captions(start=[], end=[], cap=[]))) == {"start": [], "end": [], "cap": []}
+    assert dict(CaptionRows.of(Captions(start=[], end=[], cap=[]))) == {
+        "start": [],
+        "end": [],
+        "cap": [],
+    }
 
 
 def test_padding_is_left_out_wherever_it_stands():

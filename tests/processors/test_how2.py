@@ -49,7 +49,10 @@ def test_caption_times_that_cannot_be_right_are_counted(config, tmp_path, caplog
             num_outside += sum(np.float32(end) > len(features) for end in captions["end"])
     with caplog.at_level(logging.WARNING):
         meta_of(config)
-    wanted = f"{num_outside} of {num_captions} captions reach outside their video, 1 end before they start"
+    wanted = (
+        f"{num_outside} of {num_captions} captions reach "
+        "outside their video, 1 end before they start"
+    )
     assert wanted in caplog.text
 
 
@@ -142,8 +145,8 @@ def test_missing_videos_are_dropped_up_to_the_bound(config, tmp_path, caplog):
         meta_of(config)
     assert str(error.value) == (
         f"{tmp_path}/train.lst: 2 of 22 videos (9.09%) are not in {tmp_path}/feat/train_meta.json "
-        "(first: absent1, absent2); `dataset.max_missing` allows 1.00%. Pack their features, take them off the list, "
-        "or raise `dataset.max_missing`."
+        "(first: absent1, absent2); `dataset.max_missing` allows 1.00%. Pack their features, take "
+        "them off the list, or raise `dataset.max_missing`."
     )
     with caplog.at_level(logging.WARNING):
         assert len(meta_of(config.replace(max_missing=0.1))) == 20

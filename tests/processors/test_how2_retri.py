@@ -31,7 +31,8 @@ def test_batches_follow_the_list(tmp_path, num_videos, videos_per_batch, num_bat
     meta = build(tmp_path, num_videos, videos_per_batch)
     assert len(meta) == num_batches
     assert meta.cands == [
-        names(range(batch * videos_per_batch, (batch + 1) * videos_per_batch)) for batch in range(num_batches)
+        names(range(batch * videos_per_batch, (batch + 1) * videos_per_batch))
+        for batch in range(num_batches)
     ]
     keys, text_keys = meta[num_batches - 1]
     assert keys == text_keys
@@ -49,7 +50,9 @@ def test_short_lists_say_that_they_use_every_batch(tmp_path, caplog):
 
 
 def test_fewer_videos_than_one_batch(tmp_path):
-    with pytest.raises(DataError, match=r"fewer videos than one batch: .*\(4\) must be usable, but 3 are"):
+    with pytest.raises(
+        DataError, match=r"fewer videos than one batch: .*\(4\) must be usable, but 3 are"
+    ):
         build(tmp_path, 3, 4)
 
 

@@ -1,4 +1,6 @@
-"""Windows and draws against recorded ones of the release, and against the same steps written out."""
+"""Windows and draws against recorded ones of the release, and against the same steps written
+out.
+"""
 
 import random
 
@@ -15,7 +17,11 @@ from mmpt.processors.sampling import (
 SIZES = [2 + (5 * i) % 7 for i in range(12)]
 STARTS = [3 * i + 0.25 for i in range(12)]
 ENDS = [3 * i + 2.75 for i in range(12)]
-CAPTIONS = Captions(start=STARTS, end=ENDS, cap=[[1000 + 100 * i + j for j in range(n)] for i, n in enumerate(SIZES)])
+CAPTIONS = Captions(
+    start=STARTS,
+    end=ENDS,
+    cap=[[1000 + 100 * i + j for j in range(n)] for i, n in enumerate(SIZES)],
+)
 
 
 class CountingRandom(random.Random):
@@ -29,7 +35,10 @@ class CountingRandom(random.Random):
 def test_recorded_text_windows():
     rng = random.Random(0)
     sample = TextClipSamplingProcessor(max_text_len=32)
-    windows = [sample(CAPTIONS, rng, centre, target) for centre, target in ((5, 8), (0, 12), (11, 20), (6, None))]
+    windows = [
+        sample(CAPTIONS, rng, centre, target)
+        for centre, target in ((5, 8), (0, 12), (11, 20), (6, None))
+    ]
     assert windows == [[5, 6], [0, 1, 2], [8, 9, 10, 11], [4, 5, 6, 7, 8, 9]]
     assert rng.random() == 0.8988382879679935
 
@@ -86,7 +95,9 @@ def test_a_text_span_grows_caption_by_caption(seed, keep_prob):
 def test_keep_prob_leaves_captions_out():
     rng = random.Random(0)
     for _ in range(20):
-        first, last, left_out = text_span([1] * 40, list(range(40)), list(range(1, 41)), 20, 15, rng, keep_prob=0.5)
+        first, last, left_out = text_span(
+            [1] * 40, list(range(40)), list(range(1, 41)), 20, 15, rng, keep_prob=0.5
+        )
         assert 0 < len(left_out) == last - first - 15
 
 
@@ -129,5 +140,7 @@ def test_a_video_window_takes_the_draws_of_its_seconds_one_by_one(seed):
     for _ in range(100):
         video_len, max_len = draws.randint(1, 200), draws.randint(0, 70)
         centre = draws.randrange(video_len)
-        assert video_window(video_len, max_len, centre, ours) == second_by_second(video_len, max_len, centre, slow)
+        assert video_window(video_len, max_len, centre, ours) == second_by_second(
+            video_len, max_len, centre, slow
+        )
     assert ours.random() == slow.random()

@@ -17,8 +17,12 @@ def test_a_local_folder_gives_the_recorded_ids(tmp_path, use_fast):
     raw = json.loads((GOLDEN / "dedup.json").read_text())["raw"]
     for name, ids in recorded[f"token_ids_use_fast_{use_fast}"].items():
         texts = [text if isinstance(text, str) else "" for text in raw[name]["text"]]
-        assert [tokenizer(text[:96], add_special_tokens=False)["input_ids"] for text in texts] == ids
-    assert special_tokens(folder, use_fast) == SpecialTokens(cls=101, sep=102, pad=0, vocab_size=383)
+        assert [
+            tokenizer(text[:96], add_special_tokens=False)["input_ids"] for text in texts
+        ] == ids
+    assert special_tokens(folder, use_fast) == SpecialTokens(
+        cls=101, sep=102, pad=0, vocab_size=383
+    )
     assert load_tokenizer(folder, use_fast) is tokenizer
 
 
@@ -37,7 +41,9 @@ def test_an_unreachable_hub_is_the_users_to_mend(monkeypatch):
         raise OSError("We couldn't connect to the hub\nsecond line")
 
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", refuse)
-    with pytest.raises(DataError, match=r"`no-such/bert`.*\(We couldn't connect to the hub\).*give a folder"):
+    with pytest.raises(
+        DataError, match=r"`no-such/bert`.*\(We couldn't connect to the hub\).*give a folder"
+    ):
         load_tokenizer("no-such/bert")
 
 

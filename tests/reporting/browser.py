@@ -1,4 +1,6 @@
-"""A headless Chromium for tests, spoken to by its debugging protocol over a pipe: no port, no driver, no package."""
+"""A headless Chromium for tests, spoken to by its debugging protocol over a pipe: no port, no
+driver, no package.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,23 @@ import time
 from pathlib import Path
 from typing import Any
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
+NAMES = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "chrome",
+    "microsoft-edge",
+)
 DEADLINE_S = 60.0
 _FLAGS = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
+    *(
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+    ),
     *("--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe"),
 )
 # The protocol wants descriptors 3 (commands) and 4 (answers).
@@ -41,14 +56,18 @@ class Browser:
         command = [sys.executable, "-c", _START, str(commands), str(answers), path, *_FLAGS]
         self._process = subprocess.Popen(
             [*command, f"--user-data-dir={profile}", "--window-size=1280,1600"],
-            pass_fds=(commands, answers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            pass_fds=(commands, answers),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         os.close(commands)
         os.close(answers)
         self._buffer, self._number, self._session = b"", 0, ""
         self.events: list[dict[str, Any]] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
@@ -78,12 +97,16 @@ class Browser:
         self.call("Page.navigate", url=path.as_uri())
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._receive())
-        self.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(() => done(1), 50)))")
+        self.evaluate(
+            "new Promise(done => requestAnimationFrame(() => setTimeout(() => done(1), 50)))"
+        )
         return self.events
 
     def evaluate(self, expression: str) -> Any:
         """Return the value of a JavaScript expression on the page."""
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        answer = self.call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 

@@ -53,20 +53,40 @@ class Nothing(VideoReader, TextReader, ItemAligner):
 
 
 def make_run(
-    outputs: Outputs, items: Sequence[tuple[Any, Any]], *metrics: str, task: str = "test_mine_zs",
-    folder: str = "runs/a", videos: Path | None = None,
-) -> Run:  # fmt: skip
+    outputs: Outputs,
+    items: Sequence[tuple[Any, Any]],
+    *metrics: str,
+    task: str = "test_mine_zs",
+    folder: str = "runs/a",
+    videos: Path | None = None,
+) -> Run:
     """Return a scoring by two checkpoints, the second of which is a little better."""
     computed = {name: METRICS.get(name, "metric")().compute(outputs) for name in metrics}
-    worse = {name: {key: value * 0.9 for key, value in numbers.items()} for name, numbers in computed.items()}
-    row = {"task": task, "data_fingerprint": "d" * 64, "num_items": len(items), "num_missing": 0, "seconds": 1.0}
+    worse = {
+        name: {key: value * 0.9 for key, value in numbers.items()}
+        for name, numbers in computed.items()
+    }
+    row = {
+        "task": task,
+        "data_fingerprint": "d" * 64,
+        "num_items": len(items),
+        "num_missing": 0,
+        "seconds": 1.0,
+    }
     rows = [
-        row | {"checkpoint": f"{folder}/{name}/checkpoint_best.pt", "fingerprint": name * 32, "metrics": numbers}
+        row
+        | {
+            "checkpoint": f"{folder}/{name}/checkpoint_best.pt",
+            "fingerprint": name * 32,
+            "metrics": numbers,
+        }
         for name, numbers in (("old", worse), ("new", computed))
     ]
     nothing = Nothing()
     return Run(
-        config=RunConfig(path=f"projects/{task}.yaml", metric=metrics, eval=EvalConfig(save_path=folder)),
+        config=RunConfig(
+            path=f"projects/{task}.yaml", metric=metrics, eval=EvalConfig(save_path=folder)
+        ),
         rows=rows,
         names=["old", "new"],
         chance={name: METRICS.get(name, "metric")().chance(outputs) for name in metrics},
@@ -86,12 +106,16 @@ def retrieval(folder: str = "runs/a", videos: Path | None = None) -> Run:
     vectors = np.eye(12, dtype=np.float32)
     text = vectors.copy()
     text[5] = 1 - vectors[5]
-    clips = [ClipId(f"video{place // 4}", 10 * (place % 4), 10 * (place % 4) + 8) for place in range(12)]
+    clips = [
+        ClipId(f"video{place // 4}", 10 * (place % 4), 10 * (place % 4) + 8) for place in range(12)
+    ]
     captions = [f"caption number {place}" for place in range(12)]
     captions[5] = NASTY
     outputs = RetrievalOutputs(pooled_text=text, pooled_video=vectors, clips=clips)
     items = list(zip((tuple(clip) for clip in clips), captions, strict=True))
-    return make_run(outputs, items, "RetrievalMetric", "FullVideoRetrievalMetric", folder=folder, videos=videos)
+    return make_run(
+        outputs, items, "RetrievalMetric", "FullVideoRetrievalMetric", folder=folder, videos=videos
+    )
 
 
 def background() -> Run:
@@ -100,28 +124,43 @@ def background() -> Run:
     text = np.repeat(np.eye(3, dtype=np.float32)[[0, 1, 0]], 2, axis=0)
     text[4:] += 0.1 * np.eye(3, dtype=np.float32)[2]
     outputs = BGRetrievalOutputs(
-        pooled_text=text, pooled_video=vectors, num_captions=np.array([2, 2, 2]), num_windows=np.array([4, 4, 4]),
+        pooled_text=text,
+        pooled_video=vectors,
+        num_captions=np.array([2, 2, 2]),
+        num_windows=np.array([4, 4, 4]),
         video_ids=["a", "b", "c"],
-    )  # fmt: skip
-    return make_run(outputs, [(v, [f"first of {v}", f"second of {v}"]) for v in "abc"], "FullVideoBGRetrievalMetric")
+    )
+    return make_run(
+        outputs,
+        [(v, [f"first of {v}", f"second of {v}"]) for v in "abc"],
+        "FullVideoBGRetrievalMetric",
+    )
 
 
 def choices() -> Run:
     """Four questions, of which number 2 is answered wrongly by 3 points, and number 3 by 1."""
     scores = np.eye(5, dtype=np.float32)[:4] * 5
     scores[2, 4], scores[3, 0] = 8, 6
-    outputs = QAOutputs(scores=scores, answers=np.arange(4), video_ids=[f"video{n}" for n in range(4)])
+    outputs = QAOutputs(
+        scores=scores, answers=np.arange(4), video_ids=[f"video{n}" for n in range(4)]
+    )
     return make_run(
-        outputs, [(f"video{n}", (n, [f"answer {a} of {n}" for a in range(5)])) for n in range(4)], "QAMetric"
+        outputs,
+        [(f"video{n}", (n, [f"answer {a} of {n}" for a in range(5)])) for n in range(4)],
+        "QAMetric",
     )
 
 
 def moments() -> Run:
-    """Two queries: the first finds its moment (piece 2), the second is told piece 5 instead of piece 0."""
+    """Two queries: the first finds its moment (piece 2), the second is told piece 5 instead of
+    piece 0.
+    """
     scores = np.zeros((2, 30), dtype=np.float32)
     scores[0, 10:15], scores[1, 25:30] = 3, 3
     times = np.array([[[2, 2]] * 4, [[0, 0]] * 3 + [[0, 1]]])
-    outputs = MomentOutputs(second_scores=scores, num_seconds=np.array([30, 30]), times=times, video_ids=["a", "b"])
+    outputs = MomentOutputs(
+        second_scores=scores, num_seconds=np.array([30, 30]), times=times, video_ids=["a", "b"]
+    )
     return make_run(outputs, [("a", "the cat jumps"), ("b", "a dog comes in")], "DiDeMoMetric")
 
 
@@ -132,14 +171,21 @@ def segments() -> Run:
     predictions[:20] = 7
     right = (predictions == targets).astype(float)
     outputs = SegmentationOutputs(
-        predictions=predictions, targets=targets, credits=right, step_credits=right, num_classes=8,
-        video_ids=["halfright", "allright"], video_lengths=[40, 40],
-    )  # fmt: skip
+        predictions=predictions,
+        targets=targets,
+        credits=right,
+        step_credits=right,
+        num_classes=8,
+        video_ids=["halfright", "allright"],
+        video_lengths=[40, 40],
+    )
     return make_run(outputs, [("halfright", []), ("allright", [])], "COINActionSegmentationMetric")
 
 
 def placements() -> Run:
-    """Two videos with two steps each: in the first one none is found, in the second one both are."""
+    """Two videos with two steps each: in the first one none is found, in the second one both
+    are.
+    """
     done = np.zeros((20, 2), dtype=np.uint8)
     done[2:6, 0], done[10:15, 1] = 1, 1
     wrong, right = np.zeros_like(done), np.zeros_like(done)
@@ -163,13 +209,19 @@ def alignments() -> Run:
     aligned = np.array([True, True, False, True])
     videos = [AlignedVideo(name, similarity, covered, aligned, spans) for name in ("one", "two")]
     sentences = [
-        Sentence(bool(a), s, e, f"sentence {n}") for n, (a, (s, e)) in enumerate(zip(aligned, spans, strict=True))
+        Sentence(bool(a), s, e, f"sentence {n}")
+        for n, (a, (s, e)) in enumerate(zip(aligned, spans, strict=True))
     ]
-    return make_run(How2AlignOutputs(videos=videos), [(v.video_id, sentences) for v in videos], "How2AlignMetric")
+    return make_run(
+        How2AlignOutputs(videos=videos),
+        [(v.video_id, sentences) for v in videos],
+        "How2AlignMetric",
+    )
 
 
 def every_kind() -> dict[str, Run]:
     """Return one run per kind of outputs."""
     return {
-        maker.__name__: maker() for maker in (retrieval, background, choices, moments, segments, placements, alignments)
+        maker.__name__: maker()
+        for maker in (retrieval, background, choices, moments, segments, placements, alignments)
     }

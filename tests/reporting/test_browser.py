@@ -1,4 +1,6 @@
-"""Every kind of report opens in a real browser, offline, without an error, and shows what it should."""
+"""Every kind of report opens in a real browser, offline, without an error, and shows what it
+should.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +31,20 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 def problems(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Errors on the console, exceptions, requests that failed or went anywhere but to the file itself and its data."""
-    found = [e for e in events if e.get("method") in ("Runtime.exceptionThrown", "Network.loadingFailed")]
-    found += [e for e in events if e.get("method") in ("Log.entryAdded", "Runtime.consoleAPICalled")]
-    requests = [e["params"]["request"]["url"] for e in events if e.get("method") == "Network.requestWillBeSent"]
+    """Errors on the console, exceptions, requests that failed or went anywhere but to the file
+    itself and its data.
+    """
+    found = [
+        e for e in events if e.get("method") in ("Runtime.exceptionThrown", "Network.loadingFailed")
+    ]
+    found += [
+        e for e in events if e.get("method") in ("Log.entryAdded", "Runtime.consoleAPICalled")
+    ]
+    requests = [
+        e["params"]["request"]["url"]
+        for e in events
+        if e.get("method") == "Network.requestWillBeSent"
+    ]
     return found + [{"url": url} for url in requests if not url.startswith(("file:", "data:"))]
 
 
@@ -40,7 +52,8 @@ def problems(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_it_opens_without_an_error(browser: Browser, tmp_path: Path, kind: str) -> None:
     events = browser.open(write_report(every_kind()[kind], tmp_path / "report.html"))
     assert problems(events) == []
-    assert any(event.get("method") == "Network.requestWillBeSent" for event in events)  # it does report requests
+    # It does report requests.
+    assert any(event.get("method") == "Network.requestWillBeSent" for event in events)
     num_sections = browser.evaluate("document.querySelectorAll('main > section').length")
     assert num_sections >= 2
     assert browser.evaluate(VISIBLE % "main > section > h2") == num_sections
@@ -60,13 +73,20 @@ def test_all_of_a_retrieval_report_is_seen(browser: Browser, tmp_path: Path) -> 
     ]
     assert fonts[0] == fonts[1]
     assert browser.evaluate(VISIBLE % "article.query .card.right") > 3
-    assert browser.evaluate("[...document.querySelectorAll('.words')].map(e => e.textContent)")[-1] == f"“{NASTY}”"
-    links = browser.evaluate("[...document.querySelectorAll('nav a')].every(a => document.querySelector(a.hash))")
+    assert (
+        browser.evaluate("[...document.querySelectorAll('.words')].map(e => e.textContent)")[-1]
+        == f"“{NASTY}”"
+    )
+    links = browser.evaluate(
+        "[...document.querySelectorAll('nav a')].every(a => document.querySelector(a.hash))"
+    )
     assert links
 
 
 def test_the_test_sees_errors(browser: Browser, tmp_path: Path) -> None:
     path = tmp_path / "bad.html"
-    path.write_text('<img src="missing.png"><script>nonsense()</script><img src="http://127.0.0.1:1/x.png">')
+    path.write_text(
+        '<img src="missing.png"><script>nonsense()</script><img src="http://127.0.0.1:1/x.png">'
+    )
     methods = {problem.get("method") for problem in problems(browser.open(path))}
     assert {"Runtime.exceptionThrown", "Network.loadingFailed", None} <= methods

@@ -26,7 +26,9 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("videos")
     write_video(folder / "wide.mp4", TIMES)
     write_video(folder / "turned.mp4", TIMES, Clip(rotation=90))
-    write_video(folder / "late.mkv", [time + Fraction(2) for time in TIMES], Clip(keyframe_interval=1000))
+    write_video(
+        folder / "late.mkv", [time + Fraction(2) for time in TIMES], Clip(keyframe_interval=1000)
+    )
     write_audio(folder / "sound.mp4")
     (folder / "broken.mp4").write_bytes(b"no video")
     return folder
@@ -43,7 +45,8 @@ def test_the_picture_is_the_one_of_that_time(videos: Path, second: float) -> Non
     assert picture.shape == (112, 149, 3)
     wanted = COLOURS[min(int(second), 5)]
     np.testing.assert_allclose(colour_at(picture), wanted, atol=12)  # measured 6: encoding
-    np.testing.assert_allclose(picture[:20, :20].mean(axis=(0, 1)), 0, atol=12)  # the corner is black
+    # The corner is black.
+    np.testing.assert_allclose(picture[:20, :20].mean(axis=(0, 1)), 0, atol=12)
 
 
 def test_without_a_time_it_is_the_middle(videos: Path) -> None:
@@ -53,7 +56,8 @@ def test_without_a_time_it_is_the_middle(videos: Path) -> None:
 def test_a_turned_video_stands_upright(videos: Path) -> None:
     picture = read_picture(videos / "turned.mp4", 0.5, height=120)
     assert picture.shape == (160, 120, 3)  # 320 x 240, a quarter turn counter-clockwise
-    np.testing.assert_allclose(picture[-20:, :20].mean(axis=(0, 1)), 0, atol=12)  # the corner went to the bottom left
+    # The corner went to the bottom left.
+    np.testing.assert_allclose(picture[-20:, :20].mean(axis=(0, 1)), 0, atol=12)
 
 
 @pytest.mark.parametrize("name", ["sound.mp4", "broken.mp4"])

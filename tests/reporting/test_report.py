@@ -16,7 +16,16 @@ from mmpt.reporting import Run, pictures, write_report
 from mmpt.reporting.retrieval import NUM_HITS, rank_queries
 from mmpt.reporting.timelines import OTHER_STEP
 from tests.made_videos import regular_times, write_video
-from tests.reporting.made_runs import NASTY, choices, every_kind, make_run, moments, placements, retrieval, segments
+from tests.reporting.made_runs import (
+    NASTY,
+    choices,
+    every_kind,
+    make_run,
+    moments,
+    placements,
+    retrieval,
+    segments,
+)
 from tests.reporting.made_training import write_training
 
 VOID = {"meta", "link", "img", "br"}
@@ -71,7 +80,9 @@ def test_every_kind_is_one_small_sound_file(tmp_path: Path, kind: str) -> None:
 
 def test_retrieval_shows_the_failure_that_was_made(tmp_path: Path) -> None:
     html, words = read(retrieval(), tmp_path)
-    failures = words.partition("The queries whose right clip comes last")[2].partition("Paragraphs looking")[0]
+    failures = words.partition("The queries whose right clip comes last")[2].partition(
+        "Paragraphs looking"
+    )[0]
     assert failures.count("right clip at rank") == 1
     assert f"“{NASTY}” right clip at rank 12" in failures
     assert "video1, 10 to 18 s" in failures
@@ -109,7 +120,10 @@ def test_key_frames_where_the_videos_are(tmp_path: Path) -> None:
 
 def test_choices_by_margin(tmp_path: Path) -> None:
     _, words = read(choices(), tmp_path)
-    assert re.search(r"2 of 4 questions.*video2 wrong by 3\.00.*chosen, score 8\.00.*video3 wrong by 1\.00", words)
+    assert re.search(
+        r"2 of 4 questions.*video2 wrong by 3\.00.*chosen, score 8\.00.*video3 wrong by 1\.00",
+        words,
+    )
 
 
 def test_moments_that_do_not_overlap(tmp_path: Path) -> None:
@@ -121,7 +135,9 @@ def test_moments_that_do_not_overlap(tmp_path: Path) -> None:
 
 def test_segments_and_placements_of_the_worst_video(tmp_path: Path) -> None:
     _, words = read(segments(), tmp_path)
-    assert words.index("halfright: 50.0 % of its seconds are right") < words.index("allright: 100.0 %")
+    assert words.index("halfright: 50.0 % of its seconds are right") < words.index(
+        "allright: 100.0 %"
+    )
     _, words = read(placements(), tmp_path)
     assert "missed (task 113): 0 of 2 steps found" in words
     assert "found (task 113)" not in words
@@ -158,12 +174,16 @@ def test_ranks_and_hits_are_those_of_a_full_sort(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("mmpt.reporting.retrieval.MOST_QUERIES", 30)
     rng = np.random.default_rng(0)
     text, video = rng.normal(size=(2, 50, 8)).astype(np.float32)
-    outputs = RetrievalOutputs(pooled_text=text, pooled_video=video, clips=[ClipId(str(n)) for n in range(50)])
+    outputs = RetrievalOutputs(
+        pooled_text=text, pooled_video=video, clips=[ClipId(str(n)) for n in range(50)]
+    )
     ranked = rank_queries(outputs)
     order = np.argsort(-(text @ video.T), axis=1)[:30]
     np.testing.assert_array_equal(ranked.hits, order[:, :NUM_HITS])
     np.testing.assert_array_equal(ranked.ranks, [list(row).index(n) for n, row in enumerate(order)])
-    np.testing.assert_allclose(ranked.scores[:, -1], (text * video).sum(axis=1)[:30], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        ranked.scores[:, -1], (text * video).sum(axis=1)[:30], rtol=1e-5, atol=1e-5
+    )
 
 
 def test_more_steps_than_colours_share_one(tmp_path: Path) -> None:
@@ -171,9 +191,13 @@ def test_more_steps_than_colours_share_one(tmp_path: Path) -> None:
     many = np.arange(1, 41)
     assert isinstance(made.outputs, SegmentationOutputs)
     outputs = dataclasses.replace(
-        made.outputs, predictions=many, targets=np.zeros(40, dtype=int), credits=np.zeros(40), video_lengths=[40],
+        made.outputs,
+        predictions=many,
+        targets=np.zeros(40, dtype=int),
+        credits=np.zeros(40),
+        video_lengths=[40],
         video_ids=["a"],
-    )  # fmt: skip
+    )
     page, words = read(dataclasses.replace(made, outputs=outputs), tmp_path)
     assert "24 other steps" in words
     assert page.count(f"fill: {OTHER_STEP}") == 24

@@ -31,7 +31,8 @@ def test_hardness_is_the_last_of_each_epoch(tmp_path: Path) -> None:
     log = tmp_path / "retri" / "hardness.jsonl"
     with log.open("a") as file:
         file.write(
-            '{"epoch": 2, "mean_cosine": 0.99, "random_mean_cosine": 0.5}\n[1]\n{"epoch": 4, "mean_co'
+            '{"epoch": 2, "mean_cosine": 0.99, "random_mean_cosine": '
+            '0.5}\n[1]\n{"epoch": 4, "mean_co'
         )
     rows = read_hardness(tmp_path)
     assert [(row["epoch"], round(row["mean_cosine"], 6)) for row in rows] == [

@@ -101,9 +101,8 @@ def test_a_plan_depends_on_its_arguments_only():
 
 def test_auto_fills_every_batch_and_a_fixed_number_may_not():
     vectors, _, ids = planted(num_clusters=100, size=4)
-    vectors[:10] += 1000 * np.repeat(
-        np.eye(16, dtype=np.float32)[:2], 5, axis=0
-    )  # two lists of 5 videos each
+    # Two lists of 5 videos each.
+    vectors[:10] += 1000 * np.repeat(np.eye(16, dtype=np.float32)[:2], 5, axis=0)
     sizes = {
         len(batch)
         for epoch in range(1, 6)

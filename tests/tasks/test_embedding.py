@@ -55,9 +55,8 @@ def refresh_in_process(
     model = make_model(task)
     videos = watch_model(model, dies_after if rank == size - 1 else None)
     task.refresh(model, 2, World.current())
-    (save_dir / f"videos-{size}-{rank}").write_text(
-        str(sum(videos[1:]))
-    )  # the first is for the width of a vector
+    # The first is for the width of a vector.
+    (save_dir / f"videos-{size}-{rank}").write_text(str(sum(videos[1:])))
     torch.distributed.destroy_process_group()
 
 
@@ -137,9 +136,8 @@ def test_a_refresh_that_was_killed_goes_on(corpus: Path, tmp_path: Path, again: 
     run_ranks(refresh_in_process, again, None, corpus, broken, str(tmp_path / "store2"), size=again)
     embedded = sum(int((broken / f"videos-{again}-{rank}").read_text()) for rank in range(again))
     if again == 2:
-        assert (
-            embedded <= NUM_VIDEOS - 9
-        )  # the killed process had done three pieces of three videos
+        # The killed process had done three pieces of three videos.
+        assert embedded <= NUM_VIDEOS - 9
     else:
         assert embedded == NUM_VIDEOS  # another number of processes starts again
     assert plan_of(broken) == plan_of(tmp_path / "whole")

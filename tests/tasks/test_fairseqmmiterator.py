@@ -1,4 +1,6 @@
-"""The batches trained on in an epoch are that epoch's plan, in loader workers too; an interrupted epoch goes on."""
+"""The batches trained on in an epoch are that epoch's plan, in loader workers too; an interrupted
+epoch goes on.
+"""
 
 from __future__ import annotations
 
@@ -38,11 +40,17 @@ class PlannedValues(Dataset):
         return {"value": torch.tensor(self.values[index])}
 
 
-def iterator(data: PlannedValues, epoch: int, num_workers: int, plan: Any = None) -> PlannedBatchIterator:
+def iterator(
+    data: PlannedValues, epoch: int, num_workers: int, plan: Any = None
+) -> PlannedBatchIterator:
     return PlannedBatchIterator(
         FairseqMMDataset(data, training=True, replanned=True),
-        plan=plan or data.plan, epoch=epoch, batch_size=1, num_workers=num_workers, buffer_size=2,
-    )  # fmt: skip
+        plan=plan or data.plan,
+        epoch=epoch,
+        batch_size=1,
+        num_workers=num_workers,
+        buffer_size=2,
+    )
 
 
 def values_of(epoch_iterator: PlannedBatchIterator) -> list[int]:
@@ -52,7 +60,11 @@ def values_of(epoch_iterator: PlannedBatchIterator) -> list[int]:
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_each_epoch_trains_on_its_own_plan(num_workers: int) -> None:
     data = PlannedValues()
-    for epoch in (1, 2, 3):  # fairseq makes one iterator per epoch, since the data set forbids reuse
+    for epoch in (
+        1,
+        2,
+        3,
+    ):  # fairseq makes one iterator per epoch, since the data set forbids reuse
         seen = values_of(iterator(data, epoch, num_workers))
         assert sorted(seen) == [100 * epoch + place for place in range(5 + epoch)]
     assert data.calls == [(1, None), (2, None), (3, None)]
@@ -81,7 +93,9 @@ def test_unplanned_training_sets_draw_anew_each_epoch_too(num_workers: int) -> N
     task = LegacyFairseqTask(Namespace())
     dataset = FairseqMMDataset(EpochOfItem(), training=True)
     for epoch in (1, 2, 3):
-        epoch_iterator = task.get_batch_iterator(dataset, max_sentences=1, num_workers=num_workers, epoch=epoch)
+        epoch_iterator = task.get_batch_iterator(
+            dataset, max_sentences=1, num_workers=num_workers, epoch=epoch
+        )
         assert {int(batch["value"]) for batch in epoch_iterator.next_epoch_itr()} == {epoch}
 
 
@@ -112,7 +126,9 @@ def test_an_interrupted_epoch_goes_on_with_its_plan() -> None:
 def test_an_interrupted_epoch_begins_again_when_its_plan_is_gone() -> None:
     data = PlannedValues()
     resumed = iterator(data, 2, 0, plan=lambda epoch, wanted: data.plan(epoch, wanted) + "-other")
-    resumed.load_state_dict({"version": 2, "epoch": 2, "iterations_in_epoch": 3, "shuffle": True, "plan": "plan-2"})
+    resumed.load_state_dict(
+        {"version": 2, "epoch": 2, "iterations_in_epoch": 3, "shuffle": True, "plan": "plan-2"}
+    )
     assert sorted(values_of(resumed)) == [200 + place for place in range(7)]
 
 
@@ -120,7 +136,9 @@ def test_a_new_epoch_hears_which_plan_the_checkpoint_was_training_on() -> None:
     """That is how a frozen plan survives a restart between epochs."""
     data = PlannedValues()
     resumed = iterator(data, 2, 0)
-    resumed.load_state_dict({"version": 2, "epoch": 2, "iterations_in_epoch": 0, "shuffle": True, "plan": "plan-1"})
+    resumed.load_state_dict(
+        {"version": 2, "epoch": 2, "iterations_in_epoch": 0, "shuffle": True, "plan": "plan-1"}
+    )
     assert data.calls == []
     values_of(resumed)
     assert data.calls == [(2, "plan-1")]
@@ -137,16 +155,28 @@ def test_the_end_of_an_epoch_is_the_start_of_the_next() -> None:
     assert sorted(values_of(second)) == [200 + place for place in range(7)]
 
 
-@pytest.mark.parametrize(("before", "now", "done", "goes_on_at"), [(1, 2, 3, 1), (2, 1, 1, 2), (2, 2, 2, 2)])
+@pytest.mark.parametrize(
+    ("before", "now", "done", "goes_on_at"), [(1, 2, 3, 1), (2, 1, 1, 2), (2, 2, 2, 2)]
+)
 def test_an_interrupted_epoch_goes_on_with_another_number_of_processes(
     before: int, now: int, done: int, goes_on_at: int
 ) -> None:
     data = PlannedValues()
     resumed = PlannedBatchIterator(
         FairseqMMDataset(data, training=True, replanned=True),
-        plan=data.plan, epoch=3, batch_size=1, num_shards=now, shard_id=0,
-    )  # fmt: skip
-    state = {"version": 2, "epoch": 3, "iterations_in_epoch": done, "shuffle": False, "plan": "plan-3"}
+        plan=data.plan,
+        epoch=3,
+        batch_size=1,
+        num_shards=now,
+        shard_id=0,
+    )
+    state = {
+        "version": 2,
+        "epoch": 3,
+        "iterations_in_epoch": done,
+        "shuffle": False,
+        "plan": "plan-3",
+    }
     resumed.load_state_dict(state | {"num_shards": before})
     seen = [int(batch["value"]) for batch in resumed.next_epoch_itr(shuffle=False)]
     assert seen == list(range(300, 308))[goes_on_at * now :: now]
@@ -154,7 +184,9 @@ def test_an_interrupted_epoch_goes_on_with_another_number_of_processes(
 
 def test_batches_keep_the_short_last_one() -> None:
     dataset = FairseqMMDataset(PlannedValues(7))
-    batches = dataset.batch_by_size(dataset.ordered_indices(), max_sentences=3, required_batch_size_multiple=8)
+    batches = dataset.batch_by_size(
+        dataset.ordered_indices(), max_sentences=3, required_batch_size_multiple=8
+    )
     assert batches == [[0, 1, 2], [3, 4, 5], [6]]
 
 

@@ -47,8 +47,12 @@ def test_the_last_update_may_come_before_the_last_epoch() -> None:
     assert updates_left(Namespace(update_freq=[1], max_epoch=0, max_update=0), at, 9) is None
 
 
-def full_disk(save_dir: Path, *files: str, capsys: pytest.CaptureFixture[str], keeps_last: bool = True) -> str:
-    """What is said after fairseq could not write the first, or copy it to the second; `save_dir` holds both."""
+def full_disk(
+    save_dir: Path, *files: str, capsys: pytest.CaptureFixture[str], keeps_last: bool = True
+) -> str:
+    """What is said after fairseq could not write the first, or copy it to the second; `save_dir`
+    holds both.
+    """
     args = Namespace(save_dir=str(save_dir), no_last_checkpoints=not keeps_last)
     cause = OSError(errno.ENOSPC, "No space left on device", *files[:1], None, *files[1:])
     error = RuntimeError("[enforce fail at inline_container.cc]")
@@ -63,12 +67,16 @@ def contents(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.iterdir()}
 
 
-def test_a_full_disk_is_told_without_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_is_told_without_a_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     kept = {"checkpoint1.pt": "1", "checkpoint_last.pt": "1", "mine.pt.tmp": "mine"}
     for name, text in (kept | {"checkpoint2.pt.tmp": "half"}).items():
         (tmp_path / name).write_text(text)
     said = full_disk(tmp_path, capsys=capsys)
-    assert said.startswith(f"error: {tmp_path}: cannot be written: the disk is full (No space left on device). Make")
+    assert said.startswith(
+        f"error: {tmp_path}: cannot be written: the disk is full (No space left on device). Make"
+    )
     assert "choose another folder" in said
     assert contents(tmp_path) == kept
 
@@ -76,14 +84,22 @@ def test_a_full_disk_is_told_without_a_traceback(tmp_path: Path, capsys: pytest.
 def test_a_checkpoint_that_could_not_be_copied_takes_the_place_of_its_copy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, text in {"checkpoint1.pt": "1", "checkpoint2.pt": "2", "checkpoint_last.pt": "half"}.items():
+    for name, text in {
+        "checkpoint1.pt": "1",
+        "checkpoint2.pt": "2",
+        "checkpoint_last.pt": "half",
+    }.items():
         (tmp_path / name).write_text(text)
     files = [str(tmp_path / name) for name in ("checkpoint2.pt", "checkpoint_last.pt")]
-    assert f"error: {files[1]}: cannot be written: the disk is full" in full_disk(tmp_path, *files, capsys=capsys)
+    assert f"error: {files[1]}: cannot be written: the disk is full" in full_disk(
+        tmp_path, *files, capsys=capsys
+    )
     assert contents(tmp_path) == {"checkpoint1.pt": "1", "checkpoint_last.pt": "2"}
 
 
-@pytest.mark.parametrize(("keeps_last", "name"), [(True, "checkpoint_last.pt"), (False, "checkpoint_best.pt")])
+@pytest.mark.parametrize(
+    ("keeps_last", "name"), [(True, "checkpoint_last.pt"), (False, "checkpoint_best.pt")]
+)
 def test_the_first_checkpoint_is_one_to_go_on_from(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], keeps_last: bool, name: str
 ) -> None:
@@ -94,7 +110,9 @@ def test_the_first_checkpoint_is_one_to_go_on_from(
     assert contents(tmp_path) == {name: "1"}
 
 
-def test_a_full_disk_elsewhere_moves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_elsewhere_moves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     plans = tmp_path / "retri"
     plans.mkdir()
     for name in (".plan_e2.json.abc.tmp", "plan_e2.json"):

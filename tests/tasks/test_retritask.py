@@ -97,9 +97,8 @@ def test_vectors_on_a_gpu(corpus: Path, tmp_path: Path, dtype: torch.dtype) -> N
     model = make_model(task)
     vectors = embed(task, model, 1).astype(np.float32)
     on_gpu = embed(task, model.to("cuda", dtype), 1).astype(np.float32)
-    assert abs(on_gpu - vectors).max() < (
-        4e-3 if dtype == torch.float32 else 5e-2
-    )  # float16 rows, values up to 3
+    # Float16 rows, values up to 3.
+    assert abs(on_gpu - vectors).max() < (4e-3 if dtype == torch.float32 else 5e-2)
 
 
 def test_a_vector_is_the_mean_over_the_clips_of_its_video(corpus: Path, tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Class names of a config to classes: those of the project, a user's own, and all that are unknown at once."""
+"""Class names of a config to classes: those of the project, a user's own, and all that are unknown
+at once.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ DATASET = DatasetConfig(
     aligner="VariedLenAligner",
 )
 CONFIG = RunConfig(
-    path="a.yaml", dataset=DATASET, model=ModelConfig(model_cls="MMFusionSeparate"), loss=LossConfig(loss_cls="BCE")
+    path="a.yaml",
+    dataset=DATASET,
+    model=ModelConfig(model_cls="MMFusionSeparate"),
+    loss=LossConfig(loss_cls="BCE"),
 )
 
 
@@ -35,13 +40,16 @@ class OwnModel(nn.Module):
     """A user's own, of torch alone."""
 
     @classmethod
-    def from_config(cls, dataset: DatasetConfig, model: ModelConfig, *, pretrained: bool) -> OwnModel:
+    def from_config(
+        cls, dataset: DatasetConfig, model: ModelConfig, *, pretrained: bool
+    ) -> OwnModel:
         return cls()
 
 
 def test_the_task_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(Task.from_config(CONFIG)) is Task
-    planned = DATASET.replace(meta_processor="ShardedHow2VideoRetriMetaProcessor",
+    planned = DATASET.replace(
+        meta_processor="ShardedHow2VideoRetriMetaProcessor",
         video_processor="ShardedVideoRetriVideoProcessor",
         text_processor="ShardedVideoRetriTextProcessor",
         aligner="VideoRetriOverlappedAligner",
@@ -53,7 +61,8 @@ def test_the_task_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_unknown_names_are_told_together_with_the_nearest_known_ones() -> None:
-    wrong = CONFIG.replace(task="VideoRetriTsk",
+    wrong = CONFIG.replace(
+        task="VideoRetriTsk",
         dataset=DATASET.replace(aligner="VariedLenAlinger", text_processor="no.such.module.Reader"),
         model=ModelConfig(model_cls="MMFusionSeperate"),
         loss=LossConfig(loss_cls="Zzz"),
@@ -75,7 +84,8 @@ def test_unknown_names_are_told_together_with_the_nearest_known_ones() -> None:
 
 
 def test_classes_of_another_base_are_told_together_with_the_base_that_each_needs() -> None:
-    wrong = CONFIG.replace(dataset=DATASET.replace(aligner=f"{__name__}.OwnLoss"),
+    wrong = CONFIG.replace(
+        dataset=DATASET.replace(aligner=f"{__name__}.OwnLoss"),
         model=ModelConfig(model_cls=f"{__name__}.OwnTask"),
         loss=LossConfig(loss_cls="torch.nn.CrossEntropyLoss"),
     )
@@ -84,22 +94,26 @@ def test_classes_of_another_base_are_told_together_with_the_base_that_each_needs
     assert caught.value.problems == [
         f"`dataset.aligner`: the aligner `{__name__}.OwnLoss` must be a subclass of "
         "`mmpt.processors.base.ItemAligner`, but is not.",
-        f"`model.model_cls`: the model `{__name__}.OwnTask` must be a subclass of `torch.nn.modules.module.Module`, "
-        "but is not.",
-        "`loss.loss_cls`: the loss `torch.nn.CrossEntropyLoss` must be a subclass of `mmpt.losses.base.Loss`, but is "
-        "not.",
+        f"`model.model_cls`: the model `{__name__}.OwnTask` must be a subclass of "
+        "`torch.nn.modules.module.Module`, but is not.",
+        "`loss.loss_cls`: the loss `torch.nn.CrossEntropyLoss` must be a subclass of "
+        "`mmpt.losses.base.Loss`, but is not.",
     ]
 
 
 def test_a_task_of_another_base_is_told() -> None:
-    with pytest.raises(ConfigError, match=r"the task .*OwnLoss` must be a subclass of `mmpt\.tasks\.task\.Task`"):
+    with pytest.raises(
+        ConfigError, match=r"the task .*OwnLoss` must be a subclass of `mmpt\.tasks\.task\.Task`"
+    ):
         Task.from_config(CONFIG.replace(task=f"{__name__}.OwnLoss"))
 
 
 def test_a_model_may_be_any_torch_module_that_is_made_from_a_config() -> None:
     task = Task.from_config(CONFIG.replace(model=ModelConfig(model_cls=f"{__name__}.OwnModel")))
     assert type(task.build_model(pretrained=False)).__name__ == "OwnModel"
-    with pytest.raises(ConfigError, match=r"`model\.model_cls: torch\.nn\.Linear` must have .* `from_config`"):
+    with pytest.raises(
+        ConfigError, match=r"`model\.model_cls: torch\.nn\.Linear` must have .* `from_config`"
+    ):
         Task.from_config(CONFIG.replace(model=ModelConfig(model_cls="torch.nn.Linear")))
 
 
@@ -113,7 +127,11 @@ def test_a_loss_of_ones_own_is_built_from_the_section() -> None:
 @pytest.mark.parametrize(
     ("model", "loss", "words"),
     [
-        ("MMFusionSeparateActionSegmentation", "T2VContraLoss", "needs pooled_video, pooled_text, but .* gives logits"),
+        (
+            "MMFusionSeparateActionSegmentation",
+            "T2VContraLoss",
+            "needs pooled_video, pooled_text, but .* gives logits",
+        ),
         (
             "MMFusionSeparate",
             "CrossEntropy",
@@ -130,9 +148,14 @@ def test_a_loss_must_fit_the_model(model: str, loss: str, words: str) -> None:
 def test_only_the_video_paragraph_term_needs_more_than_pooled_states() -> None:
     pooled_only = ModelConfig(model_cls="MMFusionSeparateFullVideoBGRetrieval")
     section = LossConfig(loss_cls="MMContraLoss")
-    assert Task.from_config(CONFIG.replace(model=pooled_only, loss=section)).build_loss().config is section
+    assert (
+        Task.from_config(CONFIG.replace(model=pooled_only, loss=section)).build_loss().config
+        is section
+    )
     section = load_config("projects/retri/norton/how2_pretrain.yaml").loss
-    with pytest.raises(ConfigError, match=r"needs video_outputs, .* but .* gives pooled_video, pooled_text"):
+    with pytest.raises(
+        ConfigError, match=r"needs video_outputs, .* but .* gives pooled_video, pooled_text"
+    ):
         Task.from_config(CONFIG.replace(model=pooled_only, loss=section)).build_loss()
 
 
@@ -149,20 +172,31 @@ def test_a_split_without_a_source_has_no_data_set() -> None:
 
 def test_clips_of_a_batch_of_videos_are_flattened() -> None:
     caps = torch.arange(3 * 16 * 5).view(3, 16, 5)
-    flat = Task.from_config(CONFIG).flatten({"caps": caps, "vmasks": caps > 7, "answers": torch.ones(3, 1)})
+    flat = Task.from_config(CONFIG).flatten(
+        {"caps": caps, "vmasks": caps > 7, "answers": torch.ones(3, 1)}
+    )
     assert torch.equal(flat["caps"], caps.view(48, 5))
     assert torch.equal(flat["vmasks"], caps.view(48, 5) > 7)
     assert flat["answers"].shape == (3, 1)
 
 
-@pytest.mark.parametrize("aligner", ["DSAligner", "COINActionSegmentationAligner", "CrossTaskAligner"])
+@pytest.mark.parametrize(
+    "aligner", ["DSAligner", "COINActionSegmentationAligner", "CrossTaskAligner"]
+)
 def test_downstream_batches_are_left_alone_even_where_sizes_agree(aligner: str) -> None:
     config = CONFIG.replace(dataset=DATASET.replace(aligner=aligner))
-    batch = {"caps": torch.ones(1, 4, 8), "vfeats": torch.ones(1, 4, 8, 512), "video_targets": torch.ones(1, 4)}
+    batch = {
+        "caps": torch.ones(1, 4, 8),
+        "vfeats": torch.ones(1, 4, 8, 512),
+        "video_targets": torch.ones(1, 4),
+    }
     assert Task.from_config(config).flatten(batch) is batch
 
 
 def test_whole_videos_come_one_at_a_time() -> None:
     config = CONFIG.replace(dataset=DATASET.replace(aligner="CrossTaskAligner"))
-    with pytest.raises(ConfigError, match=r"`fairseq\.dataset\.batch_size` must be 1 with .*CrossTaskAligner.* is 2\."):
+    with pytest.raises(
+        ConfigError,
+        match=r"`fairseq\.dataset\.batch_size` must be 1 with .*CrossTaskAligner.* is 2\.",
+    ):
         Task.from_config(config.with_option("dataset", "batch_size", 2))

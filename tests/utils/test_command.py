@@ -23,9 +23,21 @@ def raising(error: BaseException):
         (lambda: None, 0, ""),
         (lambda: 2, 2, ""),
         (raising(DataError("x: broken.")), 2, "error: x: broken.\n"),
-        (raising(OSError(28, "No space left on device", "/a/b")), 2, "error: /a/b: cannot be written: the disk"),
-        (raising(OSError(21, "Is a directory", "/a/.b.tmp", None, "/a/b")), 2, "error: /a/b: Is a directory. Fix"),
-        (raising(ModuleNotFoundError("No module named 'av'", name="av")), 2, "error: av is not installed. Install it"),
+        (
+            raising(OSError(28, "No space left on device", "/a/b")),
+            2,
+            "error: /a/b: cannot be written: the disk",
+        ),
+        (
+            raising(OSError(21, "Is a directory", "/a/.b.tmp", None, "/a/b")),
+            2,
+            "error: /a/b: Is a directory. Fix",
+        ),
+        (
+            raising(ModuleNotFoundError("No module named 'av'", name="av")),
+            2,
+            "error: av is not installed. Install it",
+        ),
         (raising(KeyboardInterrupt()), 130, "interrupted; run it again\n"),
     ],
 )

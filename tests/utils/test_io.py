@@ -1,4 +1,6 @@
-"""Files that are whole or absent, JSON, and pickles of plain values; a pickle that holds code does not run."""
+"""Files that are whole or absent, JSON, and pickles of plain values; a pickle that holds code does
+not run.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def test_an_interrupt_just_after_the_renaming_stays_an_interrupt(
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
+def test_an_error_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
 
@@ -119,7 +123,14 @@ def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
     assert read_json(tmp_path / "a.json") == [1]
 
 
-PLAIN = {"ids": ["a", "b"], "spans": [(0, 1.5), (2, 3)], "raw": b"x", "set": {1, 2}, "none": None, "big": 1 << 80}
+PLAIN = {
+    "ids": ["a", "b"],
+    "spans": [(0, 1.5), (2, 3)],
+    "raw": b"x",
+    "set": {1, 2},
+    "none": None,
+    "big": 1 << 80,
+}
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -143,7 +154,9 @@ class Hostile:
 
 def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
     (tmp_path / "a.pkl").write_bytes(pickle.dumps({"train": [Hostile(tmp_path / "ran")]}))
-    with pytest.raises(DataError, match=r"a\.pkl: only pickles of plain values .* it asks for posix\.mkdir"):
+    with pytest.raises(
+        DataError, match=r"a\.pkl: only pickles of plain values .* it asks for posix\.mkdir"
+    ):
         load_plain_pickle(tmp_path / "a.pkl")
     assert not (tmp_path / "ran").exists()
 
@@ -161,7 +174,8 @@ def test_a_pickle_that_is_cut_short_or_missing(tmp_path: Path) -> None:
         (tmp_path / "a.pkl").write_bytes(whole[:length])
         with pytest.raises(DataError, match=r"a\.pkl: "):
             load_plain_pickle(tmp_path / "a.pkl")
-    (tmp_path / "a.pkl").write_bytes(b"\x80\x04Nr\xff\xff\xff\x7f.")  # a memo of two thousand million places
+    # A memo of two thousand million places.
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x04Nr\xff\xff\xff\x7f.")
     with pytest.raises(DataError, match="but it is damaged"):
         load_plain_pickle(tmp_path / "a.pkl")
     with pytest.raises(DataError, match=r"none\.pkl: no such file"):
@@ -181,7 +195,9 @@ def test_an_array_with_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("array", [np.zeros(3), np.array([["a"]]), np.array(["a", 1], dtype=object)])
+@pytest.mark.parametrize(
+    "array", [np.zeros(3), np.array([["a"]]), np.array(["a", 1], dtype=object)]
+)
 def test_an_array_of_something_else_is_refused(tmp_path: Path, array: np.ndarray) -> None:
     np.save(tmp_path / "words.npy", array)
     with pytest.raises(DataError, match=r"words\.npy: must hold a 1-D array of words"):

@@ -24,7 +24,9 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records]
 
 
-def test_progress_says_count_rate_and_time_left(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
+def test_progress_says_count_rate_and_time_left(
+    clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
     seen = []
     for item in log.progress("abcdefgh", 8, "letters read", LOGGER):
@@ -38,7 +40,9 @@ def test_progress_says_count_rate_and_time_left(clock: list[float], caplog: pyte
     ]
 
 
-def test_progress_counts_what_an_item_stands_for(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
+def test_progress_counts_what_an_item_stands_for(
+    clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
     for _ in log.progress(range(3), 25, "videos embedded", LOGGER, interval_s=1, unit=10):
         clock.append(10.0)
@@ -49,7 +53,9 @@ def test_progress_counts_what_an_item_stands_for(clock: list[float], caplog: pyt
     ]
 
 
-def test_progress_is_lazy_and_nothing_is_one_line(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
+def test_progress_is_lazy_and_nothing_is_one_line(
+    clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
 
     def endless() -> Iterator[int]:
@@ -63,14 +69,25 @@ def test_progress_is_lazy_and_nothing_is_one_line(clock: list[float], caplog: py
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0:00"), (59.9, "0:59"), (75, "1:15"), (3599, "59:59"), (3700, "1:01:40"), (1e5, "27:46:40")],
+    [
+        (0, "0:00"),
+        (59.9, "0:59"),
+        (75, "1:15"),
+        (3599, "59:59"),
+        (3700, "1:01:40"),
+        (1e5, "27:46:40"),
+    ],
 )
 def test_seconds(seconds: float, text: str) -> None:
     assert log.format_seconds(seconds) == text
 
 
-@pytest.mark.parametrize(("rank", "level"), [(None, logging.INFO), ("0", logging.INFO), ("1", logging.ERROR)])
-def test_only_rank_0_says_what_is_not_an_error(monkeypatch: pytest.MonkeyPatch, rank: str | None, level: int) -> None:
+@pytest.mark.parametrize(
+    ("rank", "level"), [(None, logging.INFO), ("0", logging.INFO), ("1", logging.ERROR)]
+)
+def test_only_rank_0_says_what_is_not_an_error(
+    monkeypatch: pytest.MonkeyPatch, rank: str | None, level: int
+) -> None:
     monkeypatch.delenv("RANK", raising=False)
     if rank is not None:
         monkeypatch.setenv("RANK", rank)

@@ -12,19 +12,29 @@ from mmpt.utils.rng import item_rng, stable_seed
 
 def test_the_seed_is_the_head_of_a_sha256() -> None:
     digest = hashlib.sha256(b"item\x1f0\x1f1\x1f2").digest()
-    assert stable_seed("item", 0, 1, 2) == sum(byte << (8 * place) for place, byte in enumerate(digest[:8]))
+    assert stable_seed("item", 0, 1, 2) == sum(
+        byte << (8 * place) for place, byte in enumerate(digest[:8])
+    )
 
 
 def test_the_seed_does_not_depend_on_the_process() -> None:
     code = "from mmpt.utils.rng import stable_seed; print(stable_seed('a', 1, ('b', 2.5)))"
     for hash_seed in ("0", "1"):
         environment = os.environ | {"PYTHONHASHSEED": hash_seed}
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment,
+        )
         assert int(done.stdout) == stable_seed("a", 1, ("b", 2.5))
 
 
 def test_parts_are_kept_apart() -> None:
-    assert len({stable_seed(1, 23), stable_seed(12, 3), stable_seed(123), stable_seed(1, 2, 3)}) == 4
+    assert (
+        len({stable_seed(1, 23), stable_seed(12, 3), stable_seed(123), stable_seed(1, 2, 3)}) == 4
+    )
 
 
 def test_every_item_has_its_own_draws_and_the_same_every_time() -> None:
@@ -32,6 +42,8 @@ def test_every_item_has_its_own_draws_and_the_same_every_time() -> None:
         rng = item_rng(*place)
         return [rng.random() for _ in range(3)]
 
-    places = [(seed, epoch, index) for seed in range(3) for epoch in range(3) for index in range(20)]
+    places = [
+        (seed, epoch, index) for seed in range(3) for epoch in range(3) for index in range(20)
+    ]
     assert len({tuple(draws(*place)) for place in places}) == len(places)
     assert draws(1, 2, 3) == draws(1, 2, 3)

@@ -84,7 +84,9 @@ class _Kept:
             self._push(start, max(end, start), rest)
 
     def _move_to_current(self, start: float, end: float, text: str, rest: str) -> None:
-        """Adds `text`, the next caption, which keeps the overlap; `rest` is left of the previous."""
+        """Adds `text`, the next caption, which keeps the overlap; `rest` is left of the
+        previous.
+        """
         if rest:
             self.ends[-1] = min(self.ends[-1], start)
             self.texts[-1] = rest

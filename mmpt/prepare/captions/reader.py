@@ -54,8 +54,8 @@ def _from_json(text: str, name: str) -> CaptionList:
         return _from_segments(value["segments"], name)
     if _is_corpus(value):
         raise DataError(
-            f"{name}: must hold the captions of one video, but holds a corpus of {len(value)}. Give it to "
-            "`mmpt dedup --input` instead."
+            f"{name}: must hold the captions of one video, but holds a corpus of {len(value)}. "
+            "Give it to `mmpt dedup --input` instead."
         )
     return as_captions(value, name)
 

@@ -1,1 +1,3 @@
-"""The generator of the demo corpus: settings and words -> world (steps, tasks) -> videos and narration -> files."""
+"""The generator of the demo corpus: settings and words -> world (steps, tasks) -> videos and
+narration -> files.
+"""

@@ -1,4 +1,6 @@
-"""Writes a demo corpus: lists, shards (by the project's own writer), captions, a small BERT, and the truth."""
+"""Writes a demo corpus: lists, shards (by the project's own writer), captions, a small BERT, and
+the truth.
+"""
 
 from __future__ import annotations
 
@@ -26,20 +28,33 @@ from mmpt.utils.rng import stable_seed
 
 CLIPS_FORMAT = 1  # of val_clips.json, which mmpt.endtasks.how2_clips reads
 CAPTION_LETTERS = 96  # letters of a caption that are tokenised, as in the released preparation
-BERT_SIZES = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4, "num_hidden_layers": 2}
-NUM_ALIGNED = 80  # videos of the alignment test, as many as HTM-Align has; all of them would take the demo too long
+BERT_SIZES = {
+    "hidden_size": 128,
+    "intermediate_size": 512,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+}
+# videos of the alignment test, as many as HTM-Align has; all of them would take the demo too long
+NUM_ALIGNED = 80
 logger = get_logger(__name__)
 
 
-def write_corpus(out: Path, settings: CorpusSettings) -> tuple[list[Path], dict[str, dict[str, Any]]]:
-    """Write everything but the manifest into `out`; return the files written and the counts of both splits."""
+def write_corpus(
+    out: Path, settings: CorpusSettings
+) -> tuple[list[Path], dict[str, dict[str, Any]]]:
+    """Write everything but the manifest into `out`; return the files written and the counts of both
+    splits.
+    """
     world = make_world(settings)
     paths = _write_bert(out / "bert")
     train = _write_split(out, world, Split.TRAIN, settings.num_videos, paths)
     val = _write_split(out, world, Split.VALID, settings.num_val, paths)
     truth = {
         "captions.json": {video.id: _raw_captions(video) for video in (*train, *val)},
-        "val_clips.json": {"format": CLIPS_FORMAT, "videos": [_true_clips(world, video) for video in val]},
+        "val_clips.json": {
+            "format": CLIPS_FORMAT,
+            "videos": [_true_clips(world, video) for video in val],
+        },
         "true_alignment.json": {video.id: _true_alignment(video) for video in val},
         "test_alignment.json": {video.id: _true_alignment(video) for video in val[:NUM_ALIGNED]},
         "true_steps.json": _true_steps(world, val),
@@ -71,13 +86,20 @@ def _write_bert(folder: Path) -> list[Path]:
     with atomic_write(paths[0]) as file:
         file.writelines(f"{piece}\n" for piece in vocabulary)
     write_json(paths[1], config)
-    write_json(paths[2], {"do_lower_case": True, "model_max_length": 512, "tokenizer_class": "BertTokenizer"})
+    write_json(
+        paths[2],
+        {"do_lower_case": True, "model_max_length": 512, "tokenizer_class": "BertTokenizer"},
+    )
     load_tokenizer.cache_clear()  # an older vocabulary may have been read from this folder
     return paths
 
 
-def _write_split(out: Path, world: World, split: Split, count: int, paths: list[Path]) -> list[Video]:
-    """Write the list and shards of a split, one shard in memory at a time; return its videos and extend `paths`."""
+def _write_split(
+    out: Path, world: World, split: Split, count: int, paths: list[Path]
+) -> list[Video]:
+    """Write the list and shards of a split, one shard in memory at a time; return its videos and
+    extend `paths`.
+    """
     tokenizer = load_tokenizer(str(out / "bert"))
     videos: list[Video] = []
 
@@ -95,8 +117,10 @@ def _write_split(out: Path, world: World, split: Split, count: int, paths: list[
     paths += [list_path, meta_path(vfeat_dir, split)]
     for shard in range(len(shards)):
         stems = (
-            video_stem(vfeat_dir, split, shard), times_stem(tfeat_dir, split, shard), ids_stem(tfeat_dir, split, shard),
-        )  # fmt: skip
+            video_stem(vfeat_dir, split, shard),
+            times_stem(tfeat_dir, split, shard),
+            ids_stem(tfeat_dir, split, shard),
+        )
         paths += [Path(f"{stem}_{part}.npy") for stem in stems for part in ("data", "starts")]
     return videos
 
@@ -110,13 +134,15 @@ def _tokenised(video: Video, tokenizer: Any) -> Captions:
     }
 
 
-def _raw_captions(video: Video) -> dict[str, list]:
+def _raw_captions(video: Video) -> dict[str, list[Any]]:
     columns: Sequence[str] = ("start", "end", "text")
     return {column: [getattr(caption, column) for caption in video.captions] for column in columns}
 
 
 def _true_clips(world: World, video: Video) -> dict[str, Any]:
-    """Return what an annotator would: every performed step with its seconds and one clean sentence."""
+    """Return what an annotator would: every performed step with its seconds and one clean
+    sentence.
+    """
     rng = random.Random(stable_seed("clips", world.settings.seed, video.id))
     clips = [
         {
@@ -130,21 +156,33 @@ def _true_clips(world: World, video: Video) -> dict[str, Any]:
 
 
 def _true_steps(world: World, videos: Sequence[Video]) -> dict[str, Any]:
-    """Return COIN's layout: the videos with the seconds of each step, numbered from 1 over those that are shown."""
+    """Return COIN's layout: the videos with the seconds of each step, numbered from 1 over those
+    that are shown.
+    """
     shown = sorted({performance.step for video in videos for performance in video.performances})
     number = {step: place for place, step in enumerate(shown, start=1)}
 
     def segments(video: Video) -> list[dict[str, Any]]:
         return [
-            {"id": str(number[one.step]), "label": step_label(world.steps[one.step]), "segment": [one.start, one.end]}
+            {
+                "id": str(number[one.step]),
+                "label": step_label(world.steps[one.step]),
+                "segment": [one.start, one.end],
+            }
             for one in video.performances
         ]
 
-    return {"database": {video.id: {"subset": "testing", "annotation": segments(video)} for video in videos}}
+    return {
+        "database": {
+            video.id: {"subset": "testing", "annotation": segments(video)} for video in videos
+        }
+    }
 
 
-def _true_alignment(video: Video) -> list[list]:
-    """Return HTM-Align's [aligned, start, end, text] per caption: when its step is seen, or else when it is said."""
+def _true_alignment(video: Video) -> list[list[Any]]:
+    """Return HTM-Align's [aligned, start, end, text] per caption: when its step is seen, or else
+    when it is said.
+    """
     rows = []
     for caption in video.captions:
         seen = None if caption.about is None else video.performances[caption.about]

@@ -1,7 +1,8 @@
-"""What is said in a demo video: sentences about the performed steps, early or late or left out, and chat.
+"""What is said in a demo video: sentences about the performed steps, early or late or left out, and
+chat.
 
-Sentences get the moment at which they should be said, are sorted by it, and then take their turns: nobody speaks twice
-at once, so a late sentence pushes the next.
+Sentences get the moment at which they should be said, are sorted by it, and then take their turns:
+nobody speaks twice at once, so a late sentence pushes the next.
 """
 
 from __future__ import annotations
@@ -11,7 +12,16 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmpt.prepare.demo_corpus.words import CHAT, CLEAN, CRAFTS, FAREWELLS, GREETINGS, KINDS, NARRATION, ing_form
+from mmpt.prepare.demo_corpus.words import (
+    CHAT,
+    CLEAN,
+    CRAFTS,
+    FAREWELLS,
+    GREETINGS,
+    KINDS,
+    NARRATION,
+    ing_form,
+)
 from mmpt.prepare.demo_corpus.world import Performance, Step, World
 
 SECONDS_PER_SENTENCE = 4.0  # of a step that is spoken about
@@ -23,7 +33,8 @@ LATEST_SHARE = 0.98  # of a video that may be filled with speech
 
 @dataclass(frozen=True)
 class Caption:
-    """A sentence said from `start` to `end` (seconds, two decimals) about performance `about`, or None for chat.
+    """A sentence said from `start` to `end` (seconds, two decimals) about performance `about`, or
+    None for chat.
 
     `offset_s` is the signed delay with which the narrator meant to say it.
     """
@@ -66,12 +77,20 @@ def clean_sentence(step: Step, kind: str, rng: random.Random) -> str:
 
 
 def step_label(step: Step) -> str:
-    """Return the name of `step`, whatever kind of thing it is done to; no two steps of a craft share it."""
+    """Return the name of `step`, whatever kind of thing it is done to; no two steps of a craft
+    share it.
+    """
     return f"{step.do} the {step.thing} with the {step.tool}"
 
 
 def _slots(step: Step, kind: str) -> dict[str, str]:
-    words = {"do": step.do, "doing": ing_form(step.do), "thing": step.thing, "tool": step.tool, "how": step.how}
+    words = {
+        "do": step.do,
+        "doing": ing_form(step.do),
+        "thing": step.thing,
+        "tool": step.tool,
+        "how": step.how,
+    }
     return {**words, "kind": kind}
 
 
@@ -86,13 +105,17 @@ def _tell(world: World, place: int, shown: Performance, rng: random.Random) -> l
     slots = _slots(world.steps[shown.step], shown.kind)
     patterns = itertools.islice(itertools.cycle(rng.sample(NARRATION, len(NARRATION))), count)
     return [
-        _Sentence(shown.start + offset + number * length / count, pattern.format(**slots), place, offset)
+        _Sentence(
+            shown.start + offset + number * length / count, pattern.format(**slots), place, offset
+        )
         for number, pattern in enumerate(patterns)
     ]
 
 
 def _chat(count: int, craft: int, num_seconds: int, rng: random.Random) -> list[_Sentence]:
-    """A greeting, a farewell and chat in between, about the words of the craft but not about what is seen."""
+    """A greeting, a farewell and chat in between, about the words of the craft but not about what
+    is seen.
+    """
     words = CRAFTS[craft]
     sentences = []
     for number in range(count):
@@ -102,13 +125,17 @@ def _chat(count: int, craft: int, num_seconds: int, rng: random.Random) -> list[
             sentences.append(_Sentence(float("inf"), rng.choice(FAREWELLS)))
         else:
             pools = {"do": words.verbs, "thing": words.things, "tool": words.tools, "kind": KINDS}
-            text = rng.choice(CHAT).format(**{slot: rng.choice(pool) for slot, pool in pools.items()})
+            text = rng.choice(CHAT).format(
+                **{slot: rng.choice(pool) for slot, pool in pools.items()}
+            )
             sentences.append(_Sentence(rng.uniform(0, num_seconds), text))
     return sentences
 
 
 def _take_turns(sentences: Sequence[_Sentence], num_seconds: int) -> tuple[Caption, ...]:
-    """Give sorted sentences times inside the video: pushed later by the one before, then earlier by the end."""
+    """Give sorted sentences times inside the video: pushed later by the one before, then earlier by
+    the end.
+    """
     lengths = [len(sentence.text.split()) / WORDS_PER_S for sentence in sentences]
     pace = min(1.0, LATEST_SHARE * num_seconds / sum(lengths))
     lengths = [length * pace for length in lengths]
@@ -121,7 +148,13 @@ def _take_turns(sentences: Sequence[_Sentence], num_seconds: int) -> tuple[Capti
         starts[place] = min(starts[place], end - lengths[place])
         end = starts[place]
     return tuple(
-        Caption(_to_cents(start), _to_cents(start + length), sentence.text, sentence.about, sentence.offset_s)
+        Caption(
+            _to_cents(start),
+            _to_cents(start + length),
+            sentence.text,
+            sentence.about,
+            sentence.offset_s,
+        )
         for sentence, start, length in zip(sentences, starts, lengths, strict=True)
     )
 

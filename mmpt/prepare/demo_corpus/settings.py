@@ -1,4 +1,6 @@
-"""Every setting of the demo corpus, with its bounds and a sentence of help; the command line is made from them."""
+"""Every setting of the demo corpus, with its bounds and a sentence of help; the command line is
+made from them.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +18,37 @@ def _setting(default: float, low: float, high: float, text: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusSettings:
-    """What corpus to make. Strengths are lengths in units of a step's prototype, shares are of 1."""
+    """What corpus to make. Strengths are lengths in units of a step's prototype, shares are of
+    1.
+    """
 
     seed: int = _setting(0, 0, 2**63 - 1, "another seed gives other tasks, videos and sentences")
     num_videos: int = _setting(400, 1, 1_000_000, "training videos")
     num_val: int = _setting(256, 1, 100_000, "validation videos")
-    num_tasks: int = _setting(20, 1, 60, "tasks; neighbouring tasks of a craft share steps in another order")
+    num_tasks: int = _setting(
+        20, 1, 60, "tasks; neighbouring tasks of a craft share steps in another order"
+    )
     shard_size: int = _setting(150, 1, 1_000_000, "videos per shard")
-    misalign: float = _setting(0.4, 0.0, 1.0, "share of performed steps that are narrated early or late")
-    max_offset: float = _setting(12.0, 4.0, 60.0, "how early or late at most, in seconds (at least 4)")
+    misalign: float = _setting(
+        0.4, 0.0, 1.0, "share of performed steps that are narrated early or late"
+    )
+    max_offset: float = _setting(
+        12.0, 4.0, 60.0, "how early or late at most, in seconds (at least 4)"
+    )
     irrelevant: float = _setting(0.35, 0.0, 0.95, "share of captions that chat about other things")
     omit: float = _setting(0.15, 0.0, 0.95, "share of performed steps that nobody speaks about")
     skip: float = _setting(0.05, 0.0, 0.8, "share of a task's steps that a video leaves out")
-    repeat: float = _setting(0.03, 0.0, 0.5, "share of performed steps that are done again after the next one")
+    repeat: float = _setting(
+        0.03, 0.0, 0.5, "share of performed steps that are done again after the next one"
+    )
     background: float = _setting(0.3, 0.0, 0.6, "share of a video in which no step is performed")
-    kind_strength: float = _setting(1.0, 0.0, 5.0, "how much a step looks like its kind (colour, size)")
+    kind_strength: float = _setting(
+        1.0, 0.0, 5.0, "how much a step looks like its kind (colour, size)"
+    )
     noise: float = _setting(1.0, 0.0, 20.0, "feature noise, new every second")
-    variation: float = _setting(0.7, 0.0, 20.0, "how differently the same step looks each time it is performed")
+    variation: float = _setting(
+        0.7, 0.0, 20.0, "how differently the same step looks each time it is performed"
+    )
     style: float = _setting(0.5, 0.0, 20.0, "how differently the same step looks in each video")
 
     def __post_init__(self) -> None:
@@ -44,7 +60,10 @@ class CorpusSettings:
         value, low, high = getattr(self, field.name), field.metadata["low"], field.metadata["high"]
         if low <= value <= high:
             return None
-        return f"`{flag_of(field.name)}` ({field.metadata['help']}) must be from {low} to {high}, but is {value}."
+        return (
+            f"`{flag_of(field.name)}` ({field.metadata['help']}) "
+            f"must be from {low} to {high}, but is {value}."
+        )
 
 
 def flag_of(name: str) -> str:

@@ -24,8 +24,15 @@ SHARES = {
 def count_videos(videos: Sequence[Video]) -> dict[str, Any]:
     """Return the counts of one split; shares are of 1 and rounded to four decimals."""
     captions = [(video, caption) for video in videos for caption in video.captions]
-    about = [(video.performances[caption.about], caption) for video, caption in captions if caption.about is not None]
-    apart = [not shown.start <= (caption.start + caption.end) / 2 <= shown.end for shown, caption in about]
+    about = [
+        (video.performances[caption.about], caption)
+        for video, caption in captions
+        if caption.about is not None
+    ]
+    apart = [
+        not shown.start <= (caption.start + caption.end) / 2 <= shown.end
+        for shown, caption in about
+    ]
     performed = sum(len(video.performances) for video in videos)
     told = sum(len({caption.about for caption in video.captions} - {None}) for video in videos)
     return {

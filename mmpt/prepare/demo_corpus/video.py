@@ -1,6 +1,8 @@
-"""One demo video: which steps of its task it performs when, what is said, and what its seconds look like.
+"""One demo video: which steps of its task it performs when, what is said, and what its seconds look
+like.
 
-Every video is made from (seed, split, index) alone, so a smaller corpus is the beginning of a larger one.
+Every video is made from (seed, split, index) alone, so a smaller corpus is the beginning of a
+larger one.
 
 Legend: S seconds, L latent size (64), E feature size (512).
 """
@@ -41,7 +43,9 @@ class Video:
 
 
 def make_video(world: World, split: str, index: int) -> Video:
-    """Make video `index` of `split`; its task goes round, so that every task has its share of videos."""
+    """Make video `index` of `split`; its task goes round, so that every task has its share of
+    videos.
+    """
     seed = world.settings.seed
     rng = random.Random(stable_seed("video", seed, split, index))
     task = index % len(world.tasks)
@@ -52,9 +56,11 @@ def make_video(world: World, split: str, index: int) -> Video:
 
 
 def film(world: World, video: Video) -> np.ndarray:
-    """Return the features of `video`, float16 [S, E]: what is seen, plus its style, plus noise, as unit rows.
+    """Return the features of `video`, float16 [S, E]: what is seen, plus its style, plus noise, as
+    unit rows.
 
-    The sum is done in float64, so that the order in which a BLAS adds can hardly change a rounded bit.
+    The sum is done in float64, so that the order in which a BLAS adds can hardly change a rounded
+    bit.
     """
     settings = world.settings
     generator = np.random.default_rng(stable_seed("features", settings.seed, video.id))
@@ -68,7 +74,9 @@ def film(world: World, video: Video) -> np.ndarray:
     for shown in video.performances:
         manner_L = settings.variation * noise(1, LATENT_SIZE)[0]
         seen_SL[shown.start : shown.end] = world.prototype(shown.step, shown.kind) + manner_L
-    seen_SL += settings.style * noise(1, LATENT_SIZE) + settings.noise * noise(video.num_seconds, LATENT_SIZE)
+    seen_SL += settings.style * noise(1, LATENT_SIZE) + settings.noise * noise(
+        video.num_seconds, LATENT_SIZE
+    )
     features_SE = seen_SL @ world.basis + GRAIN * noise(video.num_seconds, FEATURE_SIZE)
     features_SE /= np.linalg.norm(features_SE, axis=1, keepdims=True)
     return features_SE.astype(np.float16)
@@ -77,15 +85,21 @@ def film(world: World, video: Video) -> np.ndarray:
 def video_id(seed: int, split: str, index: int) -> str:
     """Return 11 characters like those of a video site, another for every (seed, split, index)."""
     value = stable_seed("id", seed, split, index)
-    return "".join(ID_LETTERS[value // len(ID_LETTERS) ** place % len(ID_LETTERS)] for place in range(11))
+    return "".join(
+        ID_LETTERS[value // len(ID_LETTERS) ** place % len(ID_LETTERS)] for place in range(11)
+    )
 
 
 def _draw_duration(rng: random.Random) -> int:
     return round(min(max(rng.lognormvariate(math.log(MEDIAN_S), SPREAD), SHORTEST_S), LONGEST_S))
 
 
-def _perform(world: World, task: int, num_seconds: int, rng: random.Random) -> tuple[Performance, ...]:
-    """Choose the steps (some left out, some done again after the next one) and share the seconds among them."""
+def _perform(
+    world: World, task: int, num_seconds: int, rng: random.Random
+) -> tuple[Performance, ...]:
+    """Choose the steps (some left out, some done again after the next one) and share the seconds
+    among them.
+    """
     settings = world.settings
     steps = [step for step in world.tasks[task] if rng.random() >= settings.skip]
     kinds = {step: rng.choice(world.steps[step].kinds) for step in world.tasks[task]}

@@ -1,7 +1,9 @@
-"""The words of the demo corpus: what is done with what in four crafts, and the sentences that say it or chat about it.
+"""The words of the demo corpus: what is done with what in four crafts, and the sentences that say
+it or chat about it.
 
-Verbs and most nouns belong to one craft; qualifiers, manners and a few verbs are shared, so that a step is known only
-from its words together. Sentences have slots: {do} {doing} {thing} {tool} {kind} {how}.
+Verbs and most nouns belong to one craft; qualifiers, manners and a few verbs are shared, so that a
+step is known only from its words together. Sentences have slots: {do} {doing} {thing} {tool} {kind}
+{how}.
 """
 
 from __future__ import annotations
@@ -45,7 +47,20 @@ CRAFTS = (
         "needle scissors thimble bobbin hook hoop",
     ),
 )
-KINDS = ("red", "green", "white", "small", "large", "round", "flat", "fresh", "old", "thick", "soft", "striped")
+KINDS = (
+    "red",
+    "green",
+    "white",
+    "small",
+    "large",
+    "round",
+    "flat",
+    "fresh",
+    "old",
+    "thick",
+    "soft",
+    "striped",
+)
 MANNERS = ("slowly", "gently", "firmly", "evenly", "quickly", "neatly")
 
 CLEAN = (
@@ -94,12 +109,19 @@ def ing_form(verb: str) -> str:
     """Return `verb` + ing: "chop" -> "chopping", "glue" -> "gluing", "fry" -> "frying"."""
     if verb.endswith("e"):
         return (verb if verb.endswith("ye") else verb[:-1]) + "ing"
-    short = len(verb) <= 4 and verb[-1] not in "aeiouwyx" and verb[-2] in "aeiou" and verb[-3] not in "aeiou"
+    short = (
+        len(verb) <= 4
+        and verb[-1] not in "aeiouwyx"
+        and verb[-2] in "aeiou"
+        and verb[-3] not in "aeiou"
+    )
     return verb + (verb[-1] if short else "") + "ing"
 
 
 def all_sentences() -> list[str]:
-    """Return text in which every word that can ever be said occurs: all patterns and all words for their slots."""
+    """Return text in which every word that can ever be said occurs: all patterns and all words for
+    their slots.
+    """
     patterns = [*CLEAN, *NARRATION, *GREETINGS, *FAREWELLS, *CHAT]
     spoken = [*KINDS, *MANNERS]
     for craft in CRAFTS:

@@ -1,9 +1,10 @@
-"""What the demo corpus knows before any video is made: steps with words and looks, and tasks as ordered lists of steps.
+"""What the demo corpus knows before any video is made: steps with words and looks, and tasks as
+ordered lists of steps.
 
-A look is built from its words: prototype = normalise(verb + thing + tool/2 + manner/2 + kind * strength), every word
-being a random direction of a 64-d space that is embedded in the 512 feature dimensions. So what is learned about a word
-in one step helps with every other one, steps that share words look alike, and noise drawn in the same 64 dimensions is
-hard to filter out.
+A look is built from its words: prototype = normalise(verb + thing + tool/2 + manner/2 + kind *
+strength), every word being a random direction of a 64-d space that is embedded in the 512 feature
+dimensions. So what is learned about a word in one step helps with every other one, steps that share
+words look alike, and noise drawn in the same 64 dimensions is hard to filter out.
 
 Legend: L latent size (64), E feature size (512).
 """
@@ -57,7 +58,8 @@ class World:
     """The steps, the tasks and every direction in feature space.
 
     Attributes:
-        tasks: for every task, its steps as positions in `steps`, in the order in which they are performed.
+        tasks: for every task, its steps as positions in `steps`, in the order in which they are
+            performed.
         looks: word -> unit vector float64 [L].
         backgrounds: float64 [K, L], unit rows.
         basis: float64 [L, E], orthonormal rows.
@@ -99,7 +101,9 @@ def make_world(settings: CorpusSettings) -> World:
 
 
 def _draw_tasks(num_tasks: int, rng: random.Random) -> tuple[list[Step], list[tuple[int, ...]]]:
-    """Draw tasks craft by craft; half the steps of each come from the craft's task before it, in another order."""
+    """Draw tasks craft by craft; half the steps of each come from the craft's task before it, in
+    another order.
+    """
     steps: list[Step] = []
     tasks: list[tuple[int, ...]] = []
     unused = [_all_steps(craft, rng) for craft in range(len(CRAFTS))]

@@ -18,7 +18,7 @@ import httpx2
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.file_download import http_get
-from huggingface_hub.utils import http_backoff
+from huggingface_hub.utils._http import http_backoff
 
 from mmpt.errors import UserError
 from mmpt.prepare.download.catalogue import File

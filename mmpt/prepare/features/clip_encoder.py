@@ -1,10 +1,11 @@
-"""Clips of pixels to features with S3D, on a CPU or GPU, so that a clip's features do not depend on its neighbours.
+"""Clips of pixels to features with S3D, on a CPU or GPU, so that a clip's features do not depend on
+its neighbours.
 
-A batch's other clips and its size change the order of a network's sums, and so last bits. A rerun after an interruption
-batches other clips together and still has to give the same bytes, so a GPU always gets full batches (the last one is
-filled up), and a CPU gets one clip at a time, which costs nothing there: 1.65 s per clip on one core, alone, 1.73 s in
-a batch of four.
-Legend: N clips, T 30 pictures, H, W 224 pixels, C RGB.
+A batch's other clips and its size change the order of a network's sums, and so last bits. A rerun
+after an interruption batches other clips together and still has to give the same bytes, so a GPU
+always gets full batches (the last one is filled up), and a CPU gets one clip at a time, which costs
+nothing there: 1.65 s per clip on one core, alone, 1.73 s in a batch of four. Legend: N clips, T 30
+pictures, H, W 224 pixels, C RGB.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ class ClipEncoder:
         batch_size: clips per batch on a GPU.
     """
 
-    def __init__(self, network: nn.Module, device: torch.device, dtype: str = "fp32", batch_size: int = 64):
+    def __init__(
+        self, network: nn.Module, device: torch.device, dtype: str = "fp32", batch_size: int = 64
+    ):
         self.device = device
         self.dtype = DTYPES[dtype]
         self.batch_size = batch_size if device.type == "cuda" else 1
@@ -54,10 +57,14 @@ class ClipEncoder:
 
     @torch.inference_mode()
     def start(self, clips: Sequence[np.ndarray]) -> Pending:
-        """Give up to `batch_size` clips, uint8 [30, 224, 224, 3] each, to the device; returns before a GPU is done."""
+        """Give up to `batch_size` clips, uint8 [30, 224, 224, 3] each, to the device; returns
+        before a GPU is done.
+        """
         assert 0 < len(clips) <= self.batch_size
         is_gpu = self.device.type == "cuda"
-        pixels_NTHWC = torch.zeros((self.batch_size, *clips[0].shape), dtype=torch.uint8, pin_memory=is_gpu)
+        pixels_NTHWC = torch.zeros(
+            (self.batch_size, *clips[0].shape), dtype=torch.uint8, pin_memory=is_gpu
+        )
         for slot, clip in zip(pixels_NTHWC, clips, strict=False):
             slot.copy_(torch.from_numpy(clip))
         rows_ND = self._forward(pixels_NTHWC.to(self.device, non_blocking=True))
@@ -66,7 +73,8 @@ class ClipEncoder:
         on_host = torch.empty(rows_ND.shape, dtype=rows_ND.dtype, pin_memory=True)
         on_host.copy_(rows_ND, non_blocking=True)
         event = torch.cuda.Event()
-        event.record(torch.cuda.current_stream(self.device))  # not that of torch's current GPU, which may be another
+        # Not that of torch's current GPU, which may be another.
+        event.record(torch.cuda.current_stream(self.device))
         return Pending(on_host, len(clips), event)
 
     def _forward(self, pixels_NTHWC: torch.Tensor) -> torch.Tensor:
@@ -80,7 +88,9 @@ class ClipEncoder:
 
 
 def finish_features(rows_ND: np.ndarray, *, l2_normalize: bool, dtype: np.dtype[Any]) -> np.ndarray:
-    """Return a video's features as they are stored: rows divided by their L2 norms (if asked), then cast."""
+    """Return a video's features as they are stored: rows divided by their L2 norms (if asked), then
+    cast.
+    """
     if l2_normalize:
         norms_N1 = np.linalg.norm(rows_ND, axis=1, keepdims=True)
         rows_ND = rows_ND / np.maximum(norms_N1, NORM_FLOOR)

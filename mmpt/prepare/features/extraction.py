@@ -1,9 +1,11 @@
-"""Videos to feature files: threads decode, the main thread runs the network on batches that cross video borders.
+"""Videos to feature files: threads decode, the main thread runs the network on batches that cross
+video borders.
 
-Decoding threads (FFmpeg works without the interpreter's lock) put one-second clips into a bounded queue and wait when
-it is full, so memory is bounded by the batch size and the number of threads, not by a video's length: about
-(3 batches + threads) x 4.5 MB, and 2 KB of features per second of the videos at work. While a GPU computes a batch, the
-next one is collected. A broken video ends with a reason in the report and never stops the others.
+Decoding threads (FFmpeg works without the interpreter's lock) put one-second clips into a bounded
+queue and wait when it is full, so memory is bounded by the batch size and the number of threads,
+not by a video's length: about (3 batches + threads) x 4.5 MB, and 2 KB of features per second of
+the videos at work. While a GPU computes a batch, the next one is collected. A broken video ends
+with a reason in the report and never stops the others.
 """
 
 from __future__ import annotations
@@ -22,7 +24,15 @@ from mmpt.media.video_list import VideoJob
 from mmpt.media.video_reader import VideoError, VideoFile
 from mmpt.prepare.features.clip_encoder import ClipEncoder, Pending, finish_features
 from mmpt.prepare.features.feature_files import add_notes, is_finished, read_notes, write_features
-from mmpt.prepare.features.work import Clip, Crashed, Decoded, ExtractionReport, Failed, Present, Work
+from mmpt.prepare.features.work import (
+    Clip,
+    Crashed,
+    Decoded,
+    ExtractionReport,
+    Failed,
+    Present,
+    Work,
+)
 from mmpt.utils.io import remove_leftovers
 from mmpt.utils.log import format_seconds, get_logger
 
@@ -40,8 +50,8 @@ class Extraction:
 
     Args:
         encoder: the network.
-        num_threads: videos decoded at the same time. If there are fewer videos, each gets several decoder threads
-            (by the number of `jobs`, finished or not: a rerun shall decode alike).
+        num_threads: videos decoded at the same time. If there are fewer videos, each gets several
+            decoder threads (by the number of `jobs`, finished or not: a rerun shall decode alike).
         hflip: mirror the pictures.
         l2_normalize: divide each row by its L2 norm.
         dtype: of the feature files.
@@ -70,7 +80,7 @@ class Extraction:
         self._waiting = iter(jobs)
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._queue: queue.Queue = queue.Queue(max(encoder.batch_size, 2 * self._num_threads))
+        self._queue: queue.Queue[Any] = queue.Queue(max(encoder.batch_size, 2 * self._num_threads))
         self._names: dict[Path, set[str]] = {}  # of the feature files, by folder
         for job in jobs:
             self._names.setdefault(job.feature.parent, set()).add(job.feature.name)
@@ -88,13 +98,17 @@ class Extraction:
             remove_leftovers(folder, features)
         self._noted = {folder: read_notes(folder) for folder in self._names}
         names = [f"decode-{number}" for number in range(self._num_threads)]
-        threads = [threading.Thread(target=self._decode_videos, name=name, daemon=True) for name in names]
+        threads = [
+            threading.Thread(target=self._decode_videos, name=name, daemon=True) for name in names
+        ]
         for thread in threads:
             thread.start()
         try:
             waiting: tuple[Pending, list[Clip]] | None = None
             for batch in self._batches(len(threads)):
-                started = (self._encoder.start([clip.pixels for clip in batch]), batch) if batch else None
+                started = (
+                    (self._encoder.start([clip.pixels for clip in batch]), batch) if batch else None
+                )
                 if waiting is not None:
                     self._deliver(*waiting)
                 waiting = started
@@ -108,7 +122,9 @@ class Extraction:
     # ---- the main thread
 
     def _batches(self, num_threads: int) -> Iterator[list[Clip]]:
-        """Yield full batches, at last a partial one and an empty one (which delivers the one before)."""
+        """Yield full batches, at last a partial one and an empty one (which delivers the one
+        before).
+        """
         batch: list[Clip] = []
         begin = said = time.monotonic()
         while num_threads:
@@ -152,7 +168,9 @@ class Extraction:
     def _finish_if_complete(self, work: Work) -> None:
         if work.num_clips is None or len(work.rows) < work.num_clips:
             return
-        features = finish_features(work.rows.stack(), l2_normalize=self._l2_normalize, dtype=self._dtype)
+        features = finish_features(
+            work.rows.stack(), l2_normalize=self._l2_normalize, dtype=self._dtype
+        )
         if np.isfinite(features).all():
             self._keep_notes(work.job, work.notes)
             write_features(work.job.feature, features)
@@ -171,16 +189,24 @@ class Extraction:
             add_notes(folder, job.video_id, notes)
 
     def _take_notes(self) -> None:
-        """Report the notes of all videos that have features, whichever run or process made those."""
+        """Report the notes of all videos that have features, whichever run or process made
+        those.
+        """
         noted = {folder: read_notes(folder) for folder in self._names}
         for job in self._jobs:
-            if job.video_id not in self.report.failed and (notes := noted[job.feature.parent].get(job.video_id)):
+            if job.video_id not in self.report.failed and (
+                notes := noted[job.feature.parent].get(job.video_id)
+            ):
                 self.report.notes[job.video_id] = notes
 
     def _say_progress(self, took_s: float) -> None:
         report = self.report
         worked = len(report.written) + len(report.failed)
-        left = format_seconds((report.num_videos - report.num_done) * took_s / worked) if worked else "unknown time"
+        left = (
+            format_seconds((report.num_videos - report.num_done) * took_s / worked)
+            if worked
+            else "unknown time"
+        )
         logger.info(
             "%d of %d videos (%.0f%%), %.1f s of video/s, %d failed, %s left",
             *(report.num_done, report.num_videos, 100 * report.num_done / report.num_videos),

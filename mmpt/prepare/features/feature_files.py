@@ -30,12 +30,19 @@ LOCK_FILE = ".extract.lock"
 
 
 def is_finished(path: Path, dtype: np.dtype[Any]) -> bool:
-    """Tell whether `path` is a whole feature file [seconds, 512] of this dtype; reads its header and size only."""
+    """Tell whether `path` is a whole feature file [seconds, 512] of this dtype; reads its header
+    and size only.
+    """
     try:
         features = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, *NPY_ERRORS):
         return False
-    return features.ndim == 2 and features.shape[1] == FEATURE_DIM and len(features) > 0 and features.dtype == dtype
+    return (
+        features.ndim == 2
+        and features.shape[1] == FEATURE_DIM
+        and len(features) > 0
+        and features.dtype == dtype
+    )
 
 
 def write_features(path: Path, features: np.ndarray) -> None:
@@ -78,7 +85,9 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> None:
     with locked(folder):
         if not path.exists():
             if any(entry.name.endswith(".npy") for entry in os.scandir(folder)):
-                logger.warning("%s: has features of unknown settings; they are kept as they are", folder)
+                logger.warning(
+                    "%s: has features of unknown settings; they are kept as they are", folder
+                )
             write_json(path, settings)
             return
     old = read_json(path)
@@ -87,14 +96,15 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> None:
         keys = sorted(key for key in {*known, *settings} if known.get(key) != settings.get(key))
         changes = ", ".join(f"{key} {known.get(key)!r} (now {settings.get(key)!r})" for key in keys)
         raise DataError(
-            f"{folder}: its features were made with other settings: {changes}. Give another folder with `--fdir`, or "
-            f"remove this one's features and {SETTINGS_FILE} to make them anew."
+            f"{folder}: its features were made with other settings: {changes}. Give another folder "
+            f"with `--fdir`, or remove this one's features and {SETTINGS_FILE} to make them anew."
         )
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time write the few files that all who fill `folder` share; it is made if it is not there.
+    """Let one process at a time write the few files that all who fill `folder` share; it is made if
+    it is not there.
 
     Raises:
         DataError: it cannot be written.
@@ -104,10 +114,11 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def add_notes(folder: Path, video_id: str, notes: list[str]) -> None:
-    """Remember what was wrong with a video whose features are about to be written to `folder`, or that nothing was.
+    """Remember what was wrong with a video whose features are about to be written to `folder`, or
+    that nothing was.
 
-    A rerun skips such a video and must still name it. A line is written in one piece, so a killed process leaves a
-    whole one or none.
+    A rerun skips such a video and must still name it. A line is written in one piece, so a killed
+    process leaves a whole one or none.
 
     Raises:
         DataError: the folder cannot be written.
@@ -119,11 +130,18 @@ def add_notes(folder: Path, video_id: str, notes: list[str]) -> None:
 
 
 def read_notes(folder: Path) -> dict[str, list[str]]:
-    """Return the notes of every video that has some; of several lines about one video the last counts."""
+    """Return the notes of every video that has some; of several lines about one video the last
+    counts.
+    """
     found: dict[str, list[str]] = {}
-    with suppress(FileNotFoundError), open(folder / NOTES_FILE, encoding="utf-8", errors="replace") as file:
+    with (
+        suppress(FileNotFoundError),
+        open(folder / NOTES_FILE, encoding="utf-8", errors="replace") as file,
+    ):
         for line in file:
-            with suppress(json.JSONDecodeError, KeyError, TypeError):  # a line that a full disk cut off
+            with suppress(
+                json.JSONDecodeError, KeyError, TypeError
+            ):  # a line that a full disk cut off
                 entry = json.loads(line)
                 found[entry["id"]] = entry["notes"]
     return {video_id: notes for video_id, notes in found.items() if notes}

@@ -18,7 +18,8 @@ RANDOM_SEED = 0
 def open_network(
     weights: Path, *, words: Path | None = None, random_weights: bool = False
 ) -> tuple[S3D, str]:
-    """Returns S3D in eval mode, and what identifies its weights: their SHA-256, or the seed of random ones.
+    """Returns S3D in eval mode, and what identifies its weights: their SHA-256, or the seed of
+    random ones.
 
     Args:
         weights: the released weights.

@@ -1,4 +1,6 @@
-"""What an extraction's threads tell each other about videos, and what its report says of them in the end."""
+"""What an extraction's threads tell each other about videos, and what its report says of them in
+the end.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,8 @@ class ExtractionReport:
 class Rows:
     """The rows of one video so far, in one growing piece of memory.
 
-    An array for each would lie between the network's large ones and keep the allocator from joining the holes that
-    those leave: with a small network that cost 18 MB for every second of video.
+    An array for each would lie between the network's large ones and keep the allocator from joining
+    the holes that those leave: with a small network that cost 18 MB for every second of video.
     """
 
     def __init__(self) -> None:

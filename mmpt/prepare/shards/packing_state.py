@@ -66,7 +66,9 @@ def meta_shards(target: Path, split: Split) -> list[list[str]] | None:
 
 
 def remove_partial(target: Path, split: Split) -> None:
-    """Remove temporary files of packings that were killed; the lock is held, so nobody is writing them."""
+    """Remove temporary files of packings that were killed; the lock is held, so nobody is writing
+    them.
+    """
     name = re.escape(split.shard_name)
     for folder in (target, target / NOTES):
         remove_leftovers(
@@ -75,7 +77,9 @@ def remove_partial(target: Path, split: Split) -> None:
 
 
 def remove_surplus(target: Path, split: Split, num_shards: int) -> None:
-    """Remove our shards behind the last one, left by a packing with smaller shards or of a longer list."""
+    """Remove our shards behind the last one, left by a packing with smaller shards or of a longer
+    list.
+    """
     for path in (target / NOTES).glob(f"{split.shard_name}_*.json"):
         number = path.stem.rpartition("_")[2]
         if number.isdigit() and int(number) >= num_shards:

@@ -20,7 +20,11 @@ from mmpt.prepare.captions.dedup import CaptionDedupProcessor, deduplicate
 from tests.jobs import ROOT
 
 VIDEOS = {
-    "a/b.c": {"start": [0.0, 2.0], "end": [3.0, 5.0], "text": ["take the pan", "the pan and heat it"]},
+    "a/b.c": {
+        "start": [0.0, 2.0],
+        "end": [3.0, 5.0],
+        "text": ["take the pan", "the pan and heat it"],
+    },
     "none": {"start": [], "end": [], "text": []},
     "café": {
         "start": [1.0, 2.0, 3.0],
@@ -63,7 +67,10 @@ def plainly(captions: dict, rng: random.Random) -> list[tuple[float, float, str]
 def test_equals_the_plain_version_on_babble(seed):
     rng = random.Random(seed)
     start = sorted(round(rng.uniform(0, 60), 2) for _ in range(30))
-    texts = ["".join(rng.choices("ab \n", k=rng.randint(0, 9))) if rng.random() > 0.1 else None for _ in start]
+    texts = [
+        "".join(rng.choices("ab \n", k=rng.randint(0, 9))) if rng.random() > 0.1 else None
+        for _ in start
+    ]
     captions = {"start": start, "end": [time + 4 for time in start], "text": texts}
     found = deduplicate(captions, random.Random(seed).random)
     assert list(zip(*found.values(), strict=True)) == plainly(captions, random.Random(seed))
@@ -85,7 +92,9 @@ def write_source(folder: Path, suffix: str) -> Path:
     if suffix == ".pkl":
         path.write_bytes(pickle.dumps({name: json.dumps(video) for name, video in VIDEOS.items()}))
     elif suffix == ".jsonl":
-        path.write_text("\n\n".join(json.dumps({"id": name} | video) for name, video in VIDEOS.items()))
+        path.write_text(
+            "\n\n".join(json.dumps({"id": name} | video) for name, video in VIDEOS.items())
+        )
     else:
         path.write_text(json.dumps(VIDEOS, indent=1))
     return path
@@ -94,16 +103,24 @@ def write_source(folder: Path, suffix: str) -> Path:
 @pytest.mark.parametrize("suffix", [".json", ".jsonl", ".pkl"])
 def test_every_form_gives_the_same_corpus(tmp_path, suffix):
     source = write_source(tmp_path, suffix)
-    assert main(["--input", str(source), "--output", str(tmp_path / "out.jsonl"), "--seed", "5"]) == 0
+    assert (
+        main(["--input", str(source), "--output", str(tmp_path / "out.jsonl"), "--seed", "5"]) == 0
+    )
     processor = CaptionDedupProcessor(5)
     expected = {name: processor(video) for name, video in VIDEOS.items()}
     if suffix == ".json":  # its reader refuses half a surrogate pair
-        expected["café"]["text"] = [text.replace("\ud83d", "?") for text in expected["café"]["text"]]
+        expected["café"]["text"] = [
+            text.replace("\ud83d", "?") for text in expected["café"]["text"]
+        ]
     assert dict(iter_corpus(tmp_path / "out.jsonl")) == expected
     assert json.loads((tmp_path / "out.made.json").read_text())["videos_without_captions"] == 1
 
 
-FLAWED = {"start": [4, -1.0, 2.0, None], "end": [3.0, 1.0, 5.0, 9.0], "text": ["b b", "a", 7, "untimed"]}
+FLAWED = {
+    "start": [4, -1.0, 2.0, None],
+    "end": [3.0, 1.0, 5.0, 9.0],
+    "text": ["b b", "a", 7, "untimed"],
+}
 
 
 def test_without_dedup_captions_stay_as_they_are(tmp_path):
@@ -127,7 +144,9 @@ def test_a_second_run_knows_what_is_made_and_what_changed(tmp_path, monkeypatch)
     output = tmp_path / "raw_caption_dedup.jsonl"
     runs = []
     write = caption_conversion._write_videos
-    monkeypatch.setattr(caption_conversion, "_write_videos", lambda *args: runs.append(1) or write(*args))
+    monkeypatch.setattr(
+        caption_conversion, "_write_videos", lambda *args: runs.append(1) or write(*args)
+    )
     for change, count in (
         (lambda: None, 1),
         (lambda: None, 1),
@@ -145,14 +164,29 @@ def test_a_second_run_knows_what_is_made_and_what_changed(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"a": {"start": [0], "end": [1], "text": ["x"]}', "after 'a' (entry 1): Unterminated object"),
-        (b'{"a": {"start": [0], "end": [1], "text": ["x"]}} x', "after 'a' (entry 1): Invalid JSON character"),
+        (
+            b'{"a": {"start": [0], "end": [1], "text": ["x"]}',
+            "after 'a' (entry 1): Unterminated object",
+        ),
+        (
+            b'{"a": {"start": [0], "end": [1], "text": ["x"]}} x',
+            "after 'a' (entry 1): Invalid JSON character",
+        ),
         (b'{"a": {"start": [0 "end": 1}}', "in the value of 'a' (entry 1): Expecting"),
-        (b'{"a": {"start": [0], "end": [], "text": ["x"]}}', "video a: captions must be three lists of one length"),
+        (
+            b'{"a": {"start": [0], "end": [], "text": ["x"]}}',
+            "video a: captions must be three lists of one length",
+        ),
         (b'{"a": {"start": [0], "end": ["y"], "text": ["x"]}}', "video a: times must be numbers"),
         (b'{"a": [1]}', "video a: captions must be three lists"),
         (b'{"a": {"start": [0], "end": [1], "text": ["\xe9"]}}', "byte 43 is 0xe9"),
-        (b'{"a": {"start": [], "end": [], "text": []}, "a": {"start": [], "end": [], "text": []}}', "a is entry 1 and"),
+        (
+            (
+                b'{"a": {"start": [], "end": [], "text": []}, "a": '
+                b'{"start": [], "end": [], "text": []}}'
+            ),
+            "a is entry 1 and",
+        ),
         (b"[1, 2]", "must be a JSON object of videos, but holds something else"),
         (b"", "must be a JSON object of videos, but holds something else"),
     ],
@@ -163,7 +197,10 @@ def test_broken_input_is_one_message_and_leaves_nothing(tmp_path, capsys, conten
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert message in error
-    assert {path.name for path in tmp_path.iterdir()} <= {"raw_caption.json", ".raw_caption_dedup.jsonl.lock"}
+    assert {path.name for path in tmp_path.iterdir()} <= {
+        "raw_caption.json",
+        ".raw_caption_dedup.jsonl.lock",
+    }
 
 
 @pytest.mark.parametrize(
@@ -194,12 +231,21 @@ def test_killed_anywhere_and_run_again_gives_the_same_bytes(tmp_path):
     with open(tmp_path / "raw_caption.json", "w") as file:
         texts = lambda: ["".join(rng.choices("abc de", k=12)) for _ in range(40)]  # noqa: E731
         json.dump({f"v{number}": video | {"text": texts()} for number in range(3000)}, file)
-    command = [sys.executable, "-m", "mmpt.processors.dedupprocessor", "--how2dir", str(tmp_path), "--output"]
+    command = [
+        sys.executable,
+        "-m",
+        "mmpt.processors.dedupprocessor",
+        "--how2dir",
+        str(tmp_path),
+        "--output",
+    ]
     command += ["PATH", "--input", str(tmp_path / "raw_caption.json")]
 
     def start(name: str) -> subprocess.Popen:
         arguments = [str(tmp_path / name) if part == "PATH" else part for part in command]
-        return subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        return subprocess.Popen(
+            arguments, cwd=ROOT, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
 
     assert start("whole.jsonl").wait() == 0
     killed = start("killed.jsonl")

@@ -61,7 +61,10 @@ Yes.
 <i>Two</i>
 lines --&gt; here
 """
-SUBRIP = "1\n00:00:01,500 --> 00:00:03,000\n{\\an8}<i>First</i>\nline\n\n2\n00:00:03,000 --> 00:00:04,000\nSecond\n"
+SUBRIP = (
+    "1\n00:00:01,500 --> 00:00:03,000\n{\\an8}<i>First</i>\n"
+    "line\n\n2\n00:00:03,000 --> 00:00:04,000\nSecond\n"
+)
 
 
 def read(tmp_path, name: str, content: str | bytes):
@@ -76,9 +79,16 @@ def test_rolling_repeats_of_automatic_subtitles_go(tmp_path):
 
 def test_rolling_repeats_go_after_a_conversion_that_dropped_the_word_times(tmp_path):
     shown = [["a b"], ["a b"], ["a b", "c d"], ["c d"], ["c d", "d e"], ["d e"]]
-    cues = (f"{n}\n00:00:0{n},000 --> 00:00:0{n + 1},000\n{chr(10).join(lines)}\n\n" for n, lines in enumerate(shown))
+    cues = (
+        f"{n}\n00:00:0{n},000 --> 00:00:0{n + 1},000\n{chr(10).join(lines)}\n\n"
+        for n, lines in enumerate(shown)
+    )
     found = read(tmp_path, "a.srt", "".join(cues))
-    assert found == {"start": [0.0, 2.0, 4.0], "end": [2.0, 4.0, 6.0], "text": ["a b", "c d", "d e"]}
+    assert found == {
+        "start": [0.0, 2.0, 4.0],
+        "end": [2.0, 4.0, 6.0],
+        "text": ["a b", "c d", "d e"],
+    }
 
 
 def test_spoken_repeats_of_written_subtitles_stay(tmp_path):
@@ -94,8 +104,10 @@ def test_spoken_repeats_of_written_subtitles_stay(tmp_path):
 def test_subrip_in_every_encoding(tmp_path, newline, encoding):
     content = SUBRIP.replace("Second", "Zweite Käse 中").replace("\n", newline).encode(encoding)
     assert read(tmp_path, "a.srt", content) == {
-        "start": [1.5, 3.0], "end": [3.0, 4.0], "text": ["First line", "Zweite Käse 中"],
-    }  # fmt: skip
+        "start": [1.5, 3.0],
+        "end": [3.0, 4.0],
+        "text": ["First line", "Zweite Käse 中"],
+    }
 
 
 def test_whisperx(tmp_path):
@@ -106,7 +118,11 @@ def test_whisperx(tmp_path):
         {"text": "no times"},
     ]
     found = read(tmp_path, "a.json", json.dumps({"segments": segments, "language": "en"}))
-    assert found == {"start": [1.25, 5.0], "end": [4.0, 7.5], "text": ["First of all, stir.", "and then"]}
+    assert found == {
+        "start": [1.25, 5.0],
+        "end": [4.0, 7.5],
+        "text": ["First of all, stir.", "and then"],
+    }
 
 
 def test_our_own_columns(tmp_path):
@@ -114,7 +130,9 @@ def test_our_own_columns(tmp_path):
     assert read(tmp_path, "a.json", json.dumps(columns)) == columns
 
 
-@pytest.mark.parametrize(("name", "content"), [("a.vtt", "WEBVTT\n"), ("a.srt", ""), ("a.json", '{"segments": []}')])
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.vtt", "WEBVTT\n"), ("a.srt", ""), ("a.json", '{"segments": []}')]
+)
 def test_no_captions_are_no_error(tmp_path, name, content):
     assert read(tmp_path, name, content) == {"start": [], "end": [], "text": []}
 
@@ -122,7 +140,11 @@ def test_no_captions_are_no_error(tmp_path, name, content):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.vtt", "WEBVTT\n\n00:01 --> soon\nx\n", r"line 3 must read like `00:00:01.000 --> 00:00:03.500`, but is"),
+        (
+            "a.vtt",
+            "WEBVTT\n\n00:01 --> soon\nx\n",
+            r"line 3 must read like `00:00:01.000 --> 00:00:03.500`, but is",
+        ),
         ("a.srt", "just text\n", "must hold subtitles with lines like"),
         ("a.srt", SUBRIP.encode() + b"caf\xe9", rf"byte {len(SUBRIP) + 3} is 0xe9 .*iconv"),
         ("a.srt", SUBRIP.encode() + b"caf\xc3", rf"byte {len(SUBRIP) + 3} is 0xc3"),
@@ -130,7 +152,11 @@ def test_no_captions_are_no_error(tmp_path, name, content):
         ("a.json", '{"segments": ["x"]}', "`segments` must be a list of objects"),
         ("a.json", '{"start": [0], "end": [1]}', "`text` is missing"),
         ("a.json", '{"start": [0, 1], "end": [1], "text": ["x"]}', "but have 2, 1 and 1 entries"),
-        ("a.json", '{"start": ["0:01"], "end": [1], "text": ["x"]}', "times must be numbers .* but one is '0:01'"),
+        (
+            "a.json",
+            '{"start": ["0:01"], "end": [1], "text": ["x"]}',
+            "times must be numbers .* but one is '0:01'",
+        ),
         ("a.json", '{"v": {"start": [], "end": [], "text": []}}', "holds a corpus of 1"),
         ("a.json", f'{{"start": [{"9" * 5000}], "end": [1], "text": ["x"]}}', "not valid JSON"),
         ("a.ass", "", "must be a .vtt, .srt, .json file"),
@@ -147,14 +173,18 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_mended_times_are_counted_in_one_warning(tmp_path, caplog):
-    columns = {"start": [-1.0, 9.0, 3.0, float("nan")], "end": [2.0, 8.0, 5.0, 1.0], "text": ["a", "b", "c", "d"]}
+    columns = {
+        "start": [-1.0, 9.0, 3.0, float("nan")],
+        "end": [2.0, 8.0, 5.0, 1.0],
+        "text": ["a", "b", "c", "d"],
+    }
     with caplog.at_level(logging.WARNING):
         found = read(tmp_path, "a.json", json.dumps(columns))
     assert found == {"start": [0.0, 3.0, 9.0], "end": [2.0, 5.0, 9.0], "text": ["a", "c", "b"]}
     (record,) = caplog.records
     assert record.message.endswith(
-        "1 out of order (sorted), 1 before second 0 (clamped), 1 ending before their start (clamped), "
-        "1 without a time (dropped)"
+        "1 out of order (sorted), 1 before second 0 (clamped), 1 ending before their start "
+        "(clamped), 1 without a time (dropped)"
     )
 
 

@@ -25,14 +25,31 @@ from mmpt.shards.writer import write_feature_shard
 from tests.jobs import ROOT
 from tests.tiny_bert import tiny_bert
 
-WORDS = ["pan", "tomato", "heat", "the", "oven,", "Café", "it's", "naïve-ish", "中文", "unknownword", "a" * 30]
+WORDS = [
+    "pan",
+    "tomato",
+    "heat",
+    "the",
+    "oven,",
+    "Café",
+    "it's",
+    "naïve-ish",
+    "中文",
+    "unknownword",
+    "a" * 30,
+]
 CONFIG = "scripts/text_token_extractor/configs/bert-base-uncased.yaml"
-IDS = {Split.TRAIN: [[f"a/v.{n}" for n in range(30)], [f"v{n}" for n in range(30, 50)]], Split.VALID: [["x", "y"]]}
+IDS = {
+    Split.TRAIN: [[f"a/v.{n}" for n in range(30)], [f"v{n}" for n in range(30, 50)]],
+    Split.VALID: [["x", "y"]],
+}
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder with a BERT, three packed shards, and captions of all videos but one, in another order."""
+    """A folder with a BERT, three packed shards, and captions of all videos but one, in another
+    order.
+    """
     rng = random.Random(1)
     tiny_bert(tmp_path / "bert")
     corpus = {}
@@ -44,7 +61,11 @@ def place(tmp_path: Path) -> Path:
             for video_id in ids:
                 start = sorted(round(rng.uniform(0, 80), 2) for _ in range(rng.randint(1, 9)))
                 text = [" ".join(rng.choices(WORDS, k=rng.randint(0, 20))) for _ in start]
-                corpus[video_id] = {"start": start, "end": [time + 5 for time in start], "text": text}
+                corpus[video_id] = {
+                    "start": start,
+                    "end": [time + 5 for time in start],
+                    "text": text,
+                }
     corpus["v40"]["text"][0] = None
     corpus["v41"] = {"start": [], "end": [], "text": []}
     corpus["v42"] = {"start": [9.0, 2.0], "end": [12.0, 4.0], "text": ["the pan", "heat"]}
@@ -66,7 +87,9 @@ def run(place: Path, *more: str) -> int:
 
 
 def files(place: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted((place / "feat").glob("captions.bert.*"))}
+    return {
+        path.name: path.read_bytes() for path in sorted((place / "feat").glob("captions.bert.*"))
+    }
 
 
 def test_rows_equal_the_tokenizer_called_caption_by_caption(place):
@@ -76,14 +99,21 @@ def test_rows_equal_the_tokenizer_called_caption_by_caption(place):
     prefix = f"{place}/feat/captions.bert."
     for split, shards in IDS.items():
         for number, ids in enumerate(shards):
-            check_shard(f"{place}/feat", prefix, split, number, read_shard_meta(place / "feat", split))
+            check_shard(
+                f"{place}/feat", prefix, split, number, read_shard_meta(place / "feat", split)
+            )
             times, rows = open_captions(prefix, split, number)
             for row, video_id in enumerate(ids):
                 video = corpus.get(video_id, {"start": [], "end": [], "text": []})
                 order = np.argsort(video["start"], kind="stable")
                 texts = [video["text"][index] or "" for index in order]
-                plain = [tokenizer(text[:96], add_special_tokens=False)["input_ids"][:32] for text in texts]
-                assert [[int(token) for token in line if token != -1] for line in rows[row]] == plain, video_id
+                plain = [
+                    tokenizer(text[:96], add_special_tokens=False)["input_ids"][:32]
+                    for text in texts
+                ]
+                assert [
+                    [int(token) for token in line if token != -1] for line in rows[row]
+                ] == plain, video_id
                 starts = np.array(video["start"], dtype=np.float32)[order]
                 assert np.array_equal(times[row][:, 0], starts), video_id
 
@@ -144,7 +174,9 @@ def test_only_what_is_not_finished_is_made_again(place, monkeypatch):
 
 
 def test_killed_and_run_again_twice_at_once(place):
-    """A run is killed between two shards; its processes end with it, and two runs at once finish the work."""
+    """A run is killed between two shards; its processes end with it, and two runs at once finish
+    the work.
+    """
     assert run(place, "--workers", "1") == 0
     whole = files(place)
     for path in (place / "feat").rglob("captions.bert.*"):
@@ -170,8 +202,14 @@ def test_killed_and_run_again_twice_at_once(place):
     while any(_is_running(child) for child in children):
         assert time.monotonic() < deadline, "processes outlive the run"
         time.sleep(0.05)
-    command = [sys.executable, "scripts/text_token_extractor/pretokenization.py", *arguments(place, "--workers", "2")]
-    runs = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, env=env) for _ in range(2)]
+    command = [
+        sys.executable,
+        "scripts/text_token_extractor/pretokenization.py",
+        *arguments(place, "--workers", "2"),
+    ]
+    runs = [
+        subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, env=env) for _ in range(2)
+    ]
     assert [process.wait() for process in runs] == [0, 0]
     assert files(place) == whole
     assert not list((place / "feat").rglob(".*.tmp"))
@@ -189,7 +227,8 @@ def test_a_full_disk_is_one_message_and_leaves_nothing(place, capsys):
     with open(place / "captions.jsonl", "w") as file:
         file.writelines(json.dumps({"id": name} | video) + "\n" for name, video in corpus.items())
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))  # a larger file fails as on a full disk
+    # A larger file fails as on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
     try:
         code = run(place, "--workers", "1")
     finally:
@@ -204,7 +243,9 @@ def test_a_full_disk_is_one_message_and_leaves_nothing(place, capsys):
 @pytest.mark.parametrize("seed", range(20))
 def test_batches_equal_captions_tokenised_alone(tmp_path, seed):
     rng = random.Random(seed)
-    alphabet = "abcABC  \t\n\x00\x1c\x1f\x85\u00a0\u2028\u0301éÉ中文İßΣς'-.,![]##\U0001f355\ufffd\u200b"
+    alphabet = (
+        "abcABC  \t\n\x00\x1c\x1f\x85\u00a0\u2028\u0301éÉ中文İßΣς'-.,![]##\U0001f355\ufffd\u200b"
+    )
     pieces = [*alphabet, " [SEP] ", "[MASK]", "the", "pan ", "\ud800"]
     tokenizer = CaptionTokenizer(tiny_bert(tmp_path))
     plain = load_tokenizer(str(tmp_path))
@@ -225,7 +266,10 @@ def test_no_captions_and_captions_without_text_have_no_ids(tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["dataset.caption_pkl_path=gone.pkl"], "gone.pkl: no such file, nor gone.jsonl or gone.json or gone.pkl"),
+        (
+            ["dataset.caption_pkl_path=gone.pkl"],
+            "gone.pkl: no such file, nor gone.jsonl or gone.json or gone.pkl",
+        ),
         (["dataset.target_dir=gone"], "neither val_meta.json nor val_meta.pkl is there"),
         (["dataset.bert_nam=x", "dataset.use_fast=3"], "Did you mean `bert_name`?"),
         (["--workers", "0"], "--workers"),
@@ -239,7 +283,10 @@ def test_mistakes_are_one_message(place, capsys, more, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"id": "x", "start": [0], "end": [1], "text": ["a"]}\n{"id": "x", "start": []}\n', "x is at bytes 0 and 53"),
+        (
+            b'{"id": "x", "start": [0], "end": [1], "text": ["a"]}\n{"id": "x", "start": []}\n',
+            "x is at bytes 0 and 53",
+        ),
         (b'{"id": "x", "start": [0], "end": [1], "text": ["caf\xe9"]}', "byte 51 is 0xe9"),
         (b'{"id": "x", "start": [0], "end": [1], "text": ["a"]', "the line at byte 0 is not JSON"),
         (b'{"id": "z", "start": [0], "end": [1], "text": ["a"]}', "but none has (the first is x)"),

@@ -43,7 +43,10 @@ def dataset_config(corpus: Path) -> DatasetConfig:
 
 def hashes(folder: Path) -> dict[str, str]:
     paths = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in paths
+    }
 
 
 def read(path: Path):
@@ -60,7 +63,9 @@ def test_same_flags_give_the_same_bytes(corpus, tmp_path):
 
 def test_another_seed_gives_other_videos(corpus, tmp_path):
     assert main(["--out", str(tmp_path), *SMALL, "--seed", "1"]) == 0
-    ids = [set((folder / "how2_s3d_train.lst").read_text().split()) for folder in (corpus, tmp_path)]
+    ids = [
+        set((folder / "how2_s3d_train.lst").read_text().split()) for folder in (corpus, tmp_path)
+    ]
     assert not ids[0] & ids[1]
 
 
@@ -158,8 +163,12 @@ def test_lists_shards_and_captions_agree(corpus, split, count):
         features, captions = video(key), text(key)
         assert features.dtype == np.float16
         # unit rows: float16 rounding leaves at most 6e-5 (measured)
-        np.testing.assert_allclose(np.linalg.norm(features.astype(np.float64), axis=1), 1, atol=2e-4)
-        np.testing.assert_array_equal(np.float32(captions["start"]), np.float32(raw[video_id]["start"]))
+        np.testing.assert_allclose(
+            np.linalg.norm(features.astype(np.float64), axis=1), 1, atol=2e-4
+        )
+        np.testing.assert_array_equal(
+            np.float32(captions["start"]), np.float32(raw[video_id]["start"])
+        )
         np.testing.assert_array_equal(np.float32(captions["end"]), np.float32(raw[video_id]["end"]))
         words = [re.sub(r"\W", "", tokenizer.decode(ids)) for ids in captions["cap"]]
         assert words == [re.sub(r"\W", "", sentence).lower() for sentence in raw[video_id]["text"]]
@@ -177,19 +186,26 @@ def test_the_true_clips_load_and_are_shown_in_the_video(corpus):
 def test_the_true_alignment_has_a_row_per_caption(corpus):
     raw, truth = read(corpus / "captions.json"), read(corpus / "true_alignment.json")
     videos = read(corpus / "val_clips.json")["videos"]
-    clips = {video["id"]: {(clip["start"], clip["end"]) for clip in video["clips"]} for video in videos}
+    clips = {
+        video["id"]: {(clip["start"], clip["end"]) for clip in video["clips"]} for video in videos
+    }
     assert list(truth) == list(clips)
     for video_id, rows in truth.items():
         assert [text for *_, text in rows] == raw[video_id]["text"]
         assert {(start, end) for aligned, start, end, _ in rows if aligned} <= clips[video_id]
         said = zip(raw[video_id]["start"], raw[video_id]["end"], strict=True)
-        assert all(aligned or when == (start, end) for (aligned, start, end, _), when in zip(rows, said, strict=True))
+        assert all(
+            aligned or when == (start, end)
+            for (aligned, start, end, _), when in zip(rows, said, strict=True)
+        )
 
 
 def test_the_true_alignment_is_a_file_of_htm_align_and_the_true_steps_one_of_coin(corpus):
     videos = {video["id"]: video["clips"] for video in read(corpus / "val_clips.json")["videos"]}
     assert list(read_alignment(f"{corpus}/true_alignment.json")) == list(videos)
-    assert read_alignment(f"{corpus}/test_alignment.json") == read_alignment(f"{corpus}/true_alignment.json")
+    assert read_alignment(f"{corpus}/test_alignment.json") == read_alignment(
+        f"{corpus}/true_alignment.json"
+    )
     path = f"{corpus}/true_steps.json"
     segments, labels = read_coin(path).videos["testing"], step_labels(path)
     assert list(segments) == list(videos)
@@ -230,8 +246,18 @@ def test_the_vocabulary_holds_no_piece_twice():
 
 
 def test_endings_are_spelled_as_in_english():
-    forms = {"chop": "chopping", "stir": "stirring", "glue": "gluing", "dye": "dyeing", "saw": "sawing"}
+    forms = {
+        "chop": "chopping",
+        "stir": "stirring",
+        "glue": "gluing",
+        "dye": "dyeing",
+        "saw": "sawing",
+    }
     assert {verb: ing_form(verb) for verb in forms} == forms
     assert [ing_form(verb) for verb in ("mix", "boil", "press", "trim", "water")] == [
-        "mixing", "boiling", "pressing", "trimming", "watering",
-    ]  # fmt: skip
+        "mixing",
+        "boiling",
+        "pressing",
+        "trimming",
+        "watering",
+    ]

@@ -1,4 +1,6 @@
-"""The demo's made-up videos: what is shown and said, its order, and the rates that settings ask for."""
+"""The demo's made-up videos: what is shown and said, its order, and the rates that settings ask
+for.
+"""
 
 import dataclasses
 from itertools import pairwise
@@ -29,10 +31,16 @@ def test_seconds_of_a_step_look_like_it(world):
         video = make_video(world, "train", index)
         scores = film(world, video).astype(np.float64) @ prototypes.T
         nearest = [looks[place] for place in scores.argmax(1)]
-        shown_at = {second: shown for shown in video.performances for second in range(shown.start, shown.end)}
+        shown_at = {
+            second: shown
+            for shown in video.performances
+            for second in range(shown.start, shown.end)
+        }
         steps += [nearest[second][0] == shown.step for second, shown in shown_at.items()]
         kinds += [nearest[second] == (shown.step, shown.kind) for second, shown in shown_at.items()]
-        background += [scores[second].max() for second in range(video.num_seconds) if second not in shown_at]
+        background += [
+            scores[second].max() for second in range(video.num_seconds) if second not in shown_at
+        ]
         seen = [scores[second].max() for second in shown_at]
         assert np.mean(seen) > 0.4  # cosine; measured 0.51 on average
     assert np.mean(steps) > 0.9  # measured 0.96
@@ -54,11 +62,15 @@ def test_videos_follow_the_order_of_their_task(world):
 
 
 def test_related_tasks_share_steps_in_another_order(world):
-    shared = [set(one) & set(other) for one, other in zip(world.tasks, world.tasks[4:], strict=False)]
+    shared = [
+        set(one) & set(other) for one, other in zip(world.tasks, world.tasks[4:], strict=False)
+    ]
     assert all(len(steps) >= 3 for steps in shared)
     swapped = 0
     for steps, one, other in zip(shared, world.tasks, world.tasks[4:], strict=False):
-        swapped += [step for step in one if step in steps] != [step for step in other if step in steps]
+        swapped += [step for step in one if step in steps] != [
+            step for step in other if step in steps
+        ]
     assert swapped >= len(shared) / 2
 
 
@@ -103,12 +115,14 @@ def test_irrelevant_sets_the_share_of_chat(share):
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_omit_sets_the_share_of_silent_steps(share):
-    assert rates(omit=share)["silent"] == pytest.approx(share, abs=0.06)  # 3 standard deviations of 540 draws
+    # 3 standard deviations of 540 draws.
+    assert rates(omit=share)["silent"] == pytest.approx(share, abs=0.06)
 
 
 def test_misalign_moves_narration_away_from_its_step():
     apart = [rates(misalign=share, irrelevant=0.1)["misaligned"] for share in (0.0, 0.4, 0.8)]
-    assert apart == pytest.approx([0.0, 0.21, 0.41], abs=0.06)  # measured 0.004, 0.209, 0.406: half of 4 to 12 s is out
+    # Measured 0.004, 0.209, 0.406: half of 4 to 12 s is out.
+    assert apart == pytest.approx([0.0, 0.21, 0.41], abs=0.06)
 
 
 def test_noise_hides_the_steps():
@@ -117,7 +131,9 @@ def test_noise_hides_the_steps():
         video = make_video(world, "train", 0)
         shown = video.performances[0]
         prototype = world.prototype(shown.step, shown.kind) @ world.basis
-        return float(np.mean(film(world, video)[shown.start : shown.end].astype(np.float64) @ prototype))
+        return float(
+            np.mean(film(world, video)[shown.start : shown.end].astype(np.float64) @ prototype)
+        )
 
     assert cosine(0.2) > cosine(1.0) + 0.05 > cosine(3.0) + 0.1
 

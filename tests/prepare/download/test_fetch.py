@@ -1,4 +1,6 @@
-"""Downloads from a server on this machine that breaks off and lies: right bytes, or one clear error."""
+"""Downloads from a server on this machine that breaks off and lies: right bytes, or one clear
+error.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Small videos, a stand-in for S3D, and the extraction command in a process of its own; for the tests of extraction."""
+"""Small videos, a stand-in for S3D, and the extraction command in a process of its own; for the
+tests of extraction.
+"""
 
 from __future__ import annotations
 
@@ -56,11 +58,27 @@ def write_videos(folder: Path) -> None:
         write_video(folder / f"{name}.mp4", regular_times(seconds), SMALL)
 
 
-def process(raw: Path, out: Path, *more: str, delay: float = 0.0, limit_bytes: int = 0) -> subprocess.Popen[str]:
+def process(
+    raw: Path, out: Path, *more: str, delay: float = 0.0, limit_bytes: int = 0
+) -> subprocess.Popen[str]:
     code = DRIVER.format(root=ROOT, delay=delay)
     if limit_bytes:
-        code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit_bytes}, {limit_bytes}))\n{code}"
-    command = [sys.executable, "-c", code, "--vdir", str(raw), "--fdir", str(out), "--device", "cpu", *more]
+        code = (
+            "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, "
+            f"({limit_bytes}, {limit_bytes}))\n{code}"
+        )
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "--vdir",
+        str(raw),
+        "--fdir",
+        str(out),
+        "--device",
+        "cpu",
+        *more,
+    ]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes)
 

@@ -1,4 +1,6 @@
-"""Extraction as a user runs it: right numbers, bad videos named, bounded memory, and the command line."""
+"""Extraction as a user runs it: right numbers, bad videos named, bounded memory, and the command
+line.
+"""
 
 from __future__ import annotations
 
@@ -40,18 +42,31 @@ def test_features_are_those_of_the_plain_way(videos, run_extract, tmp_path):
         features = np.load(tmp_path / f"{name}.npy")
         assert features.dtype == np.float16
         assert features.shape == (int(np.ceil(seconds)), 512)
-        # Measured 0; a norm summed in another order can move the last bit of a float16 (values up to 0.1).
-        np.testing.assert_allclose(features, one_at_a_time(videos / f"{name}.mp4"), atol=7e-5, rtol=0)
+        # Measured 0; a norm summed in another order can move the last bit of a float16 (values up
+        # to 0.1).
+        np.testing.assert_allclose(
+            features, one_at_a_time(videos / f"{name}.mp4"), atol=7e-5, rtol=0
+        )
 
 
 def test_both_spellings_and_float32_without_norm(videos, run_extract, tmp_path):
-    flags = ["--half-precision", "0", "--l2-normalize", "0", "--batch-size", "2", "--num-decoding-thread", "1"]
+    flags = [
+        "--half-precision",
+        "0",
+        "--l2-normalize",
+        "0",
+        "--batch-size",
+        "2",
+        "--num-decoding-thread",
+        "1",
+    ]
     assert run_extract(videos / "b.mp4", tmp_path, "--type=s3d", "--hflip=1", *flags) == 0
     features = np.load(tmp_path / "b.npy")
     pixels = torch.from_numpy(next(VideoFile(videos / "b.mp4", hflip=True).clips()))
     clips = pixels.permute(3, 0, 1, 2)[None].float() / 255
     assert features.dtype == np.float32
-    np.testing.assert_allclose(features, Pooling()(clips)["video_embedding"], atol=1e-6)  # measured 0
+    # Measured 0.
+    np.testing.assert_allclose(features, Pooling()(clips)["video_embedding"], atol=1e-6)
 
 
 def test_batches_cross_videos_and_are_always_full(videos, tmp_path):
@@ -64,12 +79,22 @@ def test_batches_cross_videos_and_are_always_full(videos, tmp_path):
     assert network.num_clips == [4, 4, 4]  # 3 + 1 + 4 + 1 + 3 clips
     assert sorted(report.written) == sorted(SECONDS)
     for name in SECONDS:
-        np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), one_at_a_time(videos / f"{name}.mp4"), atol=7e-5)
+        np.testing.assert_allclose(
+            np.load(tmp_path / f"{name}.npy"), one_at_a_time(videos / f"{name}.mp4"), atol=7e-5
+        )
 
 
 def test_the_real_network_runs(videos, tmp_path):
     """S3D with random weights, in bfloat16, on a second of video."""
-    arguments = ["--vdir", str(videos / "d.mp4"), "--fdir", str(tmp_path), "--random-weights", "--dtype", "bf16"]
+    arguments = [
+        "--vdir",
+        str(videos / "d.mp4"),
+        "--fdir",
+        str(tmp_path),
+        "--random-weights",
+        "--dtype",
+        "bf16",
+    ]
     assert extract.main([*arguments, "--device", "cpu"]) == 0
     features = np.load(tmp_path / "d.npy").astype(np.float64)
     assert features.shape == (1, 512)
@@ -96,7 +121,12 @@ def test_bad_videos_are_named_and_the_rest_is_done(videos, run_extract, tmp_path
     assert sorted(found["failed"]) == ["empty", "sound", "text"]
     assert "audio only" in found["failed"]["sound"]
     assert "announced" in found["damaged"]["part"][0]
-    assert (found["videos"], found["written"], found["present"], found["finished"]) == (5, 2, 0, True)
+    assert (found["videos"], found["written"], found["present"], found["finished"]) == (
+        5,
+        2,
+        0,
+        True,
+    )
 
 
 def test_nothing_readable_is_an_error(run_extract, tmp_path, capsys):
@@ -132,7 +162,9 @@ def test_videos_whose_names_give_no_id_are_listed(videos, run_extract, tmp_path,
 
 
 def test_decoding_waits_for_the_network(tmp_path, monkeypatch):
-    """Clips in flight stay within the queue, a batch and one per thread, however long the video is."""
+    """Clips in flight stay within the queue, a batch and one per thread, however long the video
+    is.
+    """
     counts = {"decoded": 0, "encoded": 0, "most": 0}
 
     class Endless:
@@ -154,7 +186,9 @@ def test_decoding_waits_for_the_network(tmp_path, monkeypatch):
 
     monkeypatch.setattr(extraction, "VideoFile", Endless)
     (tmp_path / "v.mp4").touch()
-    report = Extraction(find_videos([tmp_path], tmp_path).jobs, ClipEncoder(Counting(), torch.device("cpu"))).run()
+    report = Extraction(
+        find_videos([tmp_path], tmp_path).jobs, ClipEncoder(Counting(), torch.device("cpu"))
+    ).run()
     assert report.seconds == 300
     assert counts["most"] <= 5  # 2 in the queue, 1 with the network, 1 taken, 1 at the decoder
 
@@ -165,7 +199,9 @@ def resident_mb() -> float:
 
 
 def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path, monkeypatch):
-    """Rows that each lie on the heap once kept it from shrinking: 18 MB for every second, 1,400 MB here."""
+    """Rows that each lie on the heap once kept it from shrinking: 18 MB for every second, 1,400 MB
+    here.
+    """
 
     class Seconds:
         notes: list[str] = []  # noqa: RUF012
@@ -182,7 +218,9 @@ def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path, monkeypatch):
     sizes: list[float] = []
     monkeypatch.setattr(extraction, "VideoFile", Seconds)
     (tmp_path / "v.mp4").touch()
-    Extraction(find_videos([tmp_path], tmp_path).jobs, ClipEncoder(Pooling(), torch.device("cpu"))).run()
+    Extraction(
+        find_videos([tmp_path], tmp_path).jobs, ClipEncoder(Pooling(), torch.device("cpu"))
+    ).run()
     assert sizes[1] - sizes[0] < 150  # measured -1 to 40
 
 
@@ -192,8 +230,6 @@ def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-
-
         (["--device", "tpu9"], "--device tpu9: not a device of this machine"),
         (["--device", "cuda:77"], "--device cuda:77: not a device of this machine"),
         (["--vdir", ","], "`--vdir` is empty"),
@@ -215,7 +251,9 @@ def test_bad_parts(shard, capsys):
     assert "I/N" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flags", [["--type", "2d"], ["--batch_size", "0"], ["--hflip=2"], ["--fp8"]])
+@pytest.mark.parametrize(
+    "flags", [["--type", "2d"], ["--batch_size", "0"], ["--hflip=2"], ["--fp8"]]
+)
 def test_a_wrong_option_is_named(videos, tmp_path, capsys, flags):
     assert extract.main(["--vdir", str(videos), "--fdir", str(tmp_path / "f"), *flags]) == 2
     assert flags[0].split("=")[0] in capsys.readouterr().err.splitlines()[-1]
@@ -242,7 +280,9 @@ def test_shell_example_runs_the_command(videos, tmp_path):
         env = os.environ | {"RAW": str(videos), "FEATURES": str(tmp_path), "PYTHON": str(echo)}
         env |= {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "8"}
         command = ["sh", f"scripts/video_feature_extractor/how2/{script}", "--random-weights"]
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            command, cwd=ROOT, env=env, capture_output=True, text=True, check=True
+        )
         path, *arguments = done.stdout.split("\n")[:-1]
         options = parse(arguments)
         assert path == "scripts/video_feature_extractor/extract.py"

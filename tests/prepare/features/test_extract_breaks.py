@@ -1,4 +1,6 @@
-"""Extraction that is killed, interrupted, shared between processes, or out of disk: nothing lost, nothing torn."""
+"""Extraction that is killed, interrupted, shared between processes, or out of disk: nothing lost,
+nothing torn.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,10 @@ def test_parts_make_the_whole(videos, run_extract, tmp_path):
     run_extract(videos, tmp_path / "whole")
     for part in range(4):  # parts of 2 videos; the last is empty
         assert run_extract(videos, tmp_path / "parts", "--shard", f"{part}/4") == 0
-        assert summary(tmp_path / "parts", f"extract_summary_{part}_of_4.json")["videos"] == [2, 2, 1, 0][part]
+        assert (
+            summary(tmp_path / "parts", f"extract_summary_{part}_of_4.json")["videos"]
+            == [2, 2, 1, 0][part]
+        )
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
 
 
@@ -87,9 +92,14 @@ def test_features_of_other_settings_are_not_mixed(videos, run_extract, tmp_path,
 
 def test_two_parts_at_once_make_the_whole(videos, run_extract, tmp_path):
     run_extract(videos, tmp_path / "whole")
-    parts = [process(videos, tmp_path / "out", "--shard", f"{part}/2", delay=0.05) for part in range(2)]
+    parts = [
+        process(videos, tmp_path / "out", "--shard", f"{part}/2", delay=0.05) for part in range(2)
+    ]
     assert [part.wait(300) for part in parts] == [0, 0]
-    written = [summary(tmp_path / "out", f"extract_summary_{part}_of_2.json")["written"] for part in range(2)]
+    written = [
+        summary(tmp_path / "out", f"extract_summary_{part}_of_2.json")["written"]
+        for part in range(2)
+    ]
     assert written == [3, 2]
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
@@ -97,7 +107,9 @@ def test_two_parts_at_once_make_the_whole(videos, run_extract, tmp_path):
 def test_a_part_that_another_process_has_is_refused(videos, run_extract, tmp_path, capsys):
     with extracting(tmp_path, 1, 2):
         assert run_extract(videos, tmp_path, "--shard", "1/2") == 2
-        assert "another process extracts part 1 of 2 of these videos. Wait" in capsys.readouterr().err
+        assert (
+            "another process extracts part 1 of 2 of these videos. Wait" in capsys.readouterr().err
+        )
         assert run_extract(videos, tmp_path, "--shard", "0/2") == 0
     assert run_extract(videos, tmp_path, "--shard", "1/2") == 0
 
@@ -140,14 +152,19 @@ def test_interrupted_says_so_and_goes_on(videos, run_extract, tmp_path, number, 
     done = len(list(tmp_path.glob("*.npy")))
     assert 0 < done < len(SECONDS)
     assert run_extract(videos, tmp_path) == 0
-    assert (summary(tmp_path)["present"], summary(tmp_path)["written"]) == (done, len(SECONDS) - done)
+    assert (summary(tmp_path)["present"], summary(tmp_path)["written"]) == (
+        done,
+        len(SECONDS) - done,
+    )
 
 
 # ---- disks
 
 
 def test_a_write_that_breaks_off_leaves_nothing(videos, tmp_path):
-    """The system refuses to let any file grow over 700 bytes: the features' header fits, their rows do not."""
+    """The system refuses to let any file grow over 700 bytes: the features' header fits, their rows
+    do not.
+    """
     child = process(videos, tmp_path, limit_bytes=700)
     errors = child.communicate(timeout=120)[1]
     assert child.returncode == 2
@@ -161,9 +178,13 @@ def test_full_disk_says_what_to_do(videos, run_extract, tmp_path, capsys, monkey
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(feature_files.np, "save", save)
-    before = set(threading.enumerate())  # some of other tests and of torch's compiler live as long as the process
+    # Some of other tests and of torch's compiler live as long as the process.
+    before = set(threading.enumerate())
     assert run_extract(videos, tmp_path) == 2
-    assert "Make room or choose another folder, and run the same command again" in capsys.readouterr().err
+    assert (
+        "Make room or choose another folder, and run the same command again"
+        in capsys.readouterr().err
+    )
     assert contents(tmp_path) == {}
     assert set(threading.enumerate()) <= before
 

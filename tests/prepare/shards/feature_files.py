@@ -17,7 +17,9 @@ def feature(number: int) -> np.ndarray:
 
 
 def write_features(folder: Path) -> Path:
-    """Make a folder of features, a training list of the first seven and a validation list of the rest."""
+    """Make a folder of features, a training list of the first seven and a validation list of the
+    rest.
+    """
     raw = folder / "raw"
     raw.mkdir()
     for number, name in enumerate(IDS):
@@ -30,17 +32,26 @@ def write_features(folder: Path) -> Path:
 def arguments(raw: Path, *more: object, target: str = "packed") -> list[str]:
     top = raw.parent
     lists = ["--train-list", top / "train.lst", "--val-list", top / "val.lst"]
-    return [str(one) for one in ("--features", raw, "--target", top / target, *lists, "--shard-size", 3, *more)]
+    return [
+        str(one)
+        for one in ("--features", raw, "--target", top / target, *lists, "--shard-size", 3, *more)
+    ]
 
 
 def hashes(folder: Path) -> dict[str, str]:
     paths = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in paths
+    }
 
 
 def naive_files(numbers: list[int], folder: Path) -> tuple[bytes, bytes]:
     """What NumPy writes of the concatenation."""
     arrays = [feature(number) for number in numbers]
     np.save(folder / "naive_data.npy", np.concatenate(arrays))
-    np.save(folder / "naive_starts.npy", np.array([0, *np.cumsum([len(array) for array in arrays])], dtype=np.int64))
+    np.save(
+        folder / "naive_starts.npy",
+        np.array([0, *np.cumsum([len(array) for array in arrays])], dtype=np.int64),
+    )
     return (folder / "naive_data.npy").read_bytes(), (folder / "naive_starts.npy").read_bytes()

@@ -33,7 +33,12 @@ def test_a_stream_of_rows_gives_the_golden_files(tmp_path):
 def test_shards_equal_a_naive_concatenation(raw, tmp_path):
     assert main(arguments(raw)) == 0
     packed = tmp_path / "packed"
-    for name, numbers in {"train_0": [0, 1, 2], "train_1": [3, 4, 5], "train_2": [6], "val_0": [7, 8]}.items():
+    for name, numbers in {
+        "train_0": [0, 1, 2],
+        "train_1": [3, 4, 5],
+        "train_2": [6],
+        "val_0": [7, 8],
+    }.items():
         data, starts = naive_files(numbers, tmp_path)
         assert (packed / f"{name}_data.npy").read_bytes() == data
         assert (packed / f"{name}_starts.npy").read_bytes() == starts
@@ -58,7 +63,9 @@ def test_any_float_is_stored_as_float16(raw, tmp_path, dtype):
     np.save(raw / "video1.npy", feature(1).astype(dtype))
     np.save(raw / "video2.npy", np.asfortranarray(feature(2).astype(dtype)))
     assert main(arguments(raw)) == 0
-    assert (tmp_path / "packed/train_0_data.npy").read_bytes() == naive_files([0, 1, 2], tmp_path)[0]
+    assert (tmp_path / "packed/train_0_data.npy").read_bytes() == naive_files([0, 1, 2], tmp_path)[
+        0
+    ]
 
 
 def test_ids_with_slashes_and_dots(raw, tmp_path):
@@ -70,7 +77,9 @@ def test_ids_with_slashes_and_dots(raw, tmp_path):
     assert main(arguments(raw, "--shard-size", 10)) == 0
     assert read_shard_meta(tmp_path / "packed", Split.TRAIN) == {0: names}
     skipped = json.loads((tmp_path / "packed/train_not_packed.json").read_text())
-    assert skipped == dict.fromkeys(["../val", "/etc/passwd"], "the id leads out of the feature folder")
+    assert skipped == dict.fromkeys(
+        ["../val", "/etc/passwd"], "the id leads out of the feature folder"
+    )
 
 
 def test_a_list_may_begin_with_a_byte_order_mark(raw, tmp_path):
@@ -97,9 +106,13 @@ def spoil(raw: Path) -> dict[str, str]:
     np.save(raw / "video4.npy", np.where(np.arange(512) == 77, np.nan, feature(4)))
     np.save(raw / "video5.npy", np.zeros((0, 512), np.float16))
     return {
-        "video0": "no such file", "video1": "not a complete", "video2": "[3, 1024]", "video3": "int16", "video4": "NaN",
+        "video0": "no such file",
+        "video1": "not a complete",
+        "video2": "[3, 1024]",
+        "video3": "int16",
+        "video4": "NaN",
         "video5": "no row",
-    }  # fmt: skip
+    }
 
 
 def test_unusable_videos_are_named_and_left_out(raw, tmp_path, caplog):
@@ -121,7 +134,10 @@ def test_unusable_videos_are_named_and_left_out(raw, tmp_path, caplog):
         (b"no numpy", "not a complete .npy file"),
         (b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f2'", "not a complete .npy file"),
         (b"\x93NUMPY\x09\x00", "format version"),
-        (b"\x93NUMPY\x01\x00\x10\x00{'shape': (1, 51\n", "not a complete"),  # NumPy's parser: TokenError
+        (
+            b"\x93NUMPY\x01\x00\x10\x00{'shape': (1, 51\n",
+            "not a complete",
+        ),  # NumPy's parser: TokenError
     ],
 )
 def test_files_of_another_kind_are_left_out(raw, tmp_path, content, reason):
@@ -177,7 +193,12 @@ def test_a_value_out_of_bounds_is_refused(raw, capsys, option):
 
 @pytest.mark.parametrize(
     ("splits", "made"),
-    [("val", {"val"}), ("train val", {"train", "val"}), ("val train", {"train", "val"}), ("test", set())],
+    [
+        ("val", {"val"}),
+        ("train val", {"train", "val"}),
+        ("val train", {"train", "val"}),
+        ("test", set()),
+    ],
 )
 def test_the_splits_that_are_named_are_packed(raw, tmp_path, splits, made):
     code = main([*arguments(raw, "--splits", *splits.split())])

@@ -1,4 +1,6 @@
-"""Packing that is killed, out of disk, run again or by two at once: the same bytes, and nothing half-written."""
+"""Packing that is killed, out of disk, run again or by two at once: the same bytes, and nothing
+half-written.
+"""
 
 import errno
 import json
@@ -34,9 +36,15 @@ def test_a_shard_is_packed_again_when_one_of_its_inputs_changed(raw, tmp_path, m
     inodes = {path.name: path.stat().st_ino for path in packed.glob("train_*_data.npy")}
     np.save(raw / "video4.npy", feature(8)[:5])
     assert main(arguments(raw)) == 0
-    new = {path.name for path in packed.glob("train_*_data.npy") if path.stat().st_ino != inodes[path.name]}
+    new = {
+        path.name
+        for path in packed.glob("train_*_data.npy")
+        if path.stat().st_ino != inodes[path.name]
+    }
     assert new == {"train_1_data.npy"}
-    np.testing.assert_array_equal(ShardedTensor.load(video_stem(packed, Split.TRAIN, 1))[1], feature(8)[:5])
+    np.testing.assert_array_equal(
+        ShardedTensor.load(video_stem(packed, Split.TRAIN, 1))[1], feature(8)[:5]
+    )
     assert read_shard_meta(packed, Split.TRAIN)[1] == IDS[3:6]
 
 
@@ -76,7 +84,9 @@ def test_larger_shards_replace_smaller_ones(raw, tmp_path):
 
 
 def run_and_die(raw: Path, moment: int) -> bool:
-    """Pack in a forked process that is killed at its `moment`-th read, write or rename; True if it lived to the end."""
+    """Pack in a forked process that is killed at its `moment`-th read, write or rename; True if it
+    lived to the end.
+    """
     child = os.fork()
     if child == 0:
         calls = 0
@@ -110,7 +120,9 @@ def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(raw, tmp_path):
         if run_and_die(raw, moment):
             break
         if (packed / "train_meta.json").exists():  # what is named is whole
-            assert {shard: len(ids) for shard, ids in read_shard_meta(packed, Split.TRAIN).items()} == {
+            assert {
+                shard: len(ids) for shard, ids in read_shard_meta(packed, Split.TRAIN).items()
+            } == {
                 0: 3,
                 1: 3,
                 2: 1,
