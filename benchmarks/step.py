@@ -29,7 +29,7 @@ from transformers import BertConfig
 from loader import generate
 from loss import NORTON, dense
 from mmpt.batch import ClipBatch, Split
-from mmpt.cli.devices import choose_device
+from mmpt.cli.app import choose_device
 from mmpt.config.schema import DatasetConfig
 from mmpt.datasets import MMDataset
 from mmpt.losses import MMContraLoss

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmpt.errors import LaunchError
 from mmpt.utils.command import run_command
+
+if TYPE_CHECKING:
+    import torch
 
 CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 
@@ -23,15 +27,28 @@ Device = Annotated[
 ]
 
 
+def choose_device(name: str | None) -> torch.device:
+    """Returns the device called `name`, or the first GPU, else the CPU.
+
+    Raises:
+        LaunchError: this machine has none such.
+    """
+    import torch  # deferred: seconds, and most commands need none of it
+
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.ones(1, device=device).item()  # which `meta` has not
+    except (RuntimeError, AssertionError) as err:  # unknown name, or a build of torch without it
+        raise LaunchError(
+            f"--device {name}: not a device of this machine ({str(err).splitlines()[0]})."
+        ) from err
+    return device
+
+
 def new_app(**settings: Any) -> typer.Typer:
     """Returns an app without commands. Its help is plain, as rich's cuts the names of options."""
-    settings = {"rich_markup_mode": None} | settings
-    return typer.Typer(
-        add_completion=False,
-        context_settings=CONTEXT_SETTINGS,
-        pretty_exceptions_enable=False,
-        **settings,
-    )
+    plain: dict[str, Any] = {"rich_markup_mode": None, "context_settings": CONTEXT_SETTINGS}
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, **plain | settings)
 
 
 def run(app: typer.Typer, argv: Sequence[str] | None = None, name: str | None = None) -> int:
@@ -74,9 +91,9 @@ class Command:
 
         command.__doc__ = work.__doc__
         command.__signature__ = inspect.signature(options or work, eval_str=True)  # type: ignore[attr-defined]
-        self.app = new_app()
-        self.app.command(context_settings=CONTEXT_SETTINGS | (context_settings or {}))(command)
+        self.app = new_app(context_settings=CONTEXT_SETTINGS | (context_settings or {}))
+        self.app.command()(command)
 
-    def __call__(self, argv: Sequence[str] | None = None) -> int:
-        """Runs the command with `argv` (default: `sys.argv[1:]`) and returns its exit code."""
-        return run(self.app, argv)
+    def __call__(self, argv: Sequence[str] | None = None, name: str | None = None) -> int:
+        """Runs the command and returns its exit code; see `run`."""
+        return run(self.app, argv, name)

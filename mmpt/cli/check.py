@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +10,8 @@ import typer
 
 from mmpt.cli.app import Command, Overrides
 from mmpt.config import load_config
-from mmpt.errors import EXIT_CODE
-from mmpt.prepare.check.dataset_check import check_dataset
+from mmpt.errors import DataError
+from mmpt.prepare.check.dataset_check import DatasetReport, check_dataset
 from mmpt.prepare.check.figure import save_histograms
 from mmpt.utils.io import write_json
 from mmpt.utils.log import get_logger
@@ -30,7 +29,7 @@ def check(
         int | None, typer.Option(min=1, help="Read so many shards per split, spread evenly.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Shards at once.")] = os.cpu_count() or 1,
-) -> int:
+) -> None:
     """Read everything that a training YAML names, print statistics, and list what is damaged.
 
     `--out` gets `statistics.json` and `histograms.png`. The exit code is 2 when something is
@@ -42,19 +41,21 @@ def check(
     write_json(out / "statistics.json", report.to_dict())
     save_histograms(out / "histograms.png", report.splits)
     logger.info("%s: statistics.json and histograms.png", out)
-    if not report.damage:
-        return 0
-    print(f"error: {yaml}: {len(report.damage)} damaged:", file=sys.stderr)
-    for damage in report.damage[:MAX_SHOWN]:
-        print(f"  - {damage}", file=sys.stderr)
-    if len(report.damage) > MAX_SHOWN:
-        rest = len(report.damage) - MAX_SHOWN
-        print(f"  and {rest} more in {out}/statistics.json", file=sys.stderr)
-    return EXIT_CODE
+    refuse_damage(report, yaml, f"in {out}/statistics.json")
+
+
+def refuse_damage(report: DatasetReport, yaml: str | Path, rest: str) -> None:
+    """Raises DataError that lists what is damaged, if anything.
+
+    Args:
+        yaml: the training YAML.
+        rest: where to find what is too much for a message.
+    """
+    lines = [f"\n  - {damage}" for damage in report.damage]
+    if len(lines) > MAX_SHOWN:
+        lines[MAX_SHOWN:] = [f"\n  and {len(lines) - MAX_SHOWN} more {rest}"]
+    if lines:
+        raise DataError(f"{yaml}: {len(report.damage)} damaged:{''.join(lines)}")
 
 
 main = Command(check, stopped="nothing was written")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,188 +9,118 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import BaseModel
 
 from mmpt.cli.app import Command
 from mmpt.errors import DataError, LaunchError
-from mmpt.evaluators import Results, read_results, render_markdown, render_table
-from mmpt.evaluators.published import (
-    METHODS,
-    PUBLISHED,
-    Benchmark,
-    benchmark_key,
-    comparability_notes,
-    setting_of,
-)
+from mmpt.evaluators import published, read_results, render_markdown, render_table
 from mmpt.evaluators.table import first_distinct
+from mmpt.utils.validation import validate
 
 RESULTS = "results.json"
-PAPER = " (paper)"
+
+Results = dict[str, dict[str, float]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Group:
-    """All runs on one benchmark in one setting."""
+class _Row(BaseModel):
+    """What is read of a row."""
 
-    key: str
-    """Of the benchmark; empty for rows that do not say what they were scored on."""
-    rows: dict[str, dict[str, Any]]
-    """Name of the run -> its row."""
-
-    @property
-    def benchmark(self) -> Benchmark | None:
-        """What is published."""
-        return PUBLISHED.get(self.key)
-
-    @property
-    def title(self) -> str:
-        """What was tested, and how."""
-        if not self.key:
-            return "not recorded which evaluation (scored by an older version)"
-        described = [self.benchmark.title] if self.benchmark else []
-        return f"{self.key}: " + ", ".join([*described, setting_of(self.key) or "setting unknown"])
-
-    @property
-    def columns(self) -> dict[str, Results]:
-        """Chance, the runs, and the papers' numbers for the metrics that the runs have."""
-        chance = {
-            metric: numbers
-            for row in self.rows.values()
-            for metric, numbers in row.get("chance", {}).items()
-        }
-        columns: dict[str, Results] = {"chance": chance} if chance else {}
-        columns |= {name: row["metrics"] for name, row in self.rows.items()}
-        if self.benchmark:
-            columns |= {
-                method + PAPER: results for method, results in self.benchmark.papers.items()
-            }
-        return columns
-
-    @property
-    def notes(self) -> list[str]:
-        """What to know before comparing."""
-        notes = comparability_notes(self.benchmark, self.rows)
-        return [*notes, *(self.benchmark.notes if self.benchmark else ())]
+    checkpoint: str
+    task: str = ""
+    metrics: Results
+    chance: Results = {}
 
 
-def read_runs(paths: Sequence[str]) -> list[tuple[Path, dict[str, Any]]]:
-    """Returns every row of the results files, with its file. A file named twice is read once.
+def _read_rows(paths: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns every row of the results files. A file named twice is read once.
 
     Args:
         paths: results files, or folders that hold one called results.json.
     Raises:
         DataError: no such file, or something else in it.
     """
-    files = [Path(path) / RESULTS if Path(path).is_dir() else Path(path) for path in paths]
-    for path, file in zip(paths, files, strict=True):
+    files: dict[Path, Path] = {}
+    for path in paths:
+        file, found = Path(path), "there is no such file or folder"
+        if file.is_dir():
+            file, found = file / RESULTS, f"it has no {RESULTS}"
         if not file.is_file():
-            found = (
-                f"it has no {RESULTS}" if Path(path).is_dir() else "there is no such file or folder"
-            )
             raise DataError(
                 f"{path}: must be a results file or a folder with a {RESULTS} (`eval.save_path` of "
                 f"a YAML that was scored), but {found}."
             )
-    runs = [
-        (file, row)
-        for file in {file.resolve(): file for file in files}.values()
-        for row in read_results(file)
-    ]
-    for file, row in runs:
-        if not _is_sound(row):
-            raise DataError(
-                f"{file}: not a results file (a row of it has no numbers by metric). Score again."
-            )
-    if not runs:
-        raise DataError(
-            f"{', '.join(map(str, files))}: holds no results. Score a checkpoint first."
-        )
-    return runs
+        files[file.resolve()] = file
+    rows: list[dict[str, Any]] = []
+    for file in files.values():
+        rows += read_results(file)
+        validate(list[_Row], rows, file, "This is not a results file. Score again.")
+    if not rows:
+        raise DataError(f"{', '.join(paths)}: holds no results. Score a checkpoint first.")
+    return rows
 
 
-def _is_sound(row: dict[str, Any]) -> bool:
-    """Say whether a row has a checkpoint's path, and numbers by metric."""
-    return (
-        isinstance(row["checkpoint"], str)
-        and isinstance(row.get("task", ""), str)
-        and all(_are_results(row.get(key, {})) for key in ("metrics", "chance"))
-    )
-
-
-def _are_results(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(numbers, dict)
-        and all(isinstance(number, int | float) for number in numbers.values())
-        for numbers in value.values()
-    )
-
-
-def group_runs(runs: Sequence[tuple[Path, dict[str, Any]]]) -> list[Group]:
-    """Groups rows by benchmark and setting, in the order of `PUBLISHED`, then of the rows."""
-    by_key: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
-    for file, row in runs:
-        by_key.setdefault(benchmark_key(row["task"]) if row.get("task") else "", []).append(
-            (file, row)
-        )
-    order = [
-        *(key for key in PUBLISHED if key in by_key),
-        *(key for key in by_key if key not in PUBLISHED),
-    ]
-    return [
-        Group(
-            key=key, rows=dict(zip(_names(by_key[key]), (r for _, r in by_key[key]), strict=True))
-        )
-        for key in order
-    ]
-
-
-def _names(runs: Sequence[tuple[Path, dict[str, Any]]]) -> list[str]:
+def _names(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Returns the shortest kind of name that tells the rows apart."""
-    checkpoints = [Path(row["checkpoint"]) for _, row in runs]
+    checkpoints = [Path(row["checkpoint"]) for row in rows]
     return first_distinct(
         [path.parent.name for path in checkpoints],
         [path.stem for path in checkpoints],
         [f"{path.parent.name}/{path.stem}" for path in checkpoints],
         [str(path) for path in checkpoints],
-        [f"{path} in {file.parent}" for path, (file, _) in zip(checkpoints, runs, strict=True)],
         [f"{number}. {path.parent.name}" for number, path in enumerate(checkpoints, start=1)],
     )
 
 
-def as_text(groups: Sequence[Group], *, markdown: bool) -> str:
-    """Return a heading, a table and notes per group."""
-    parts = []
-    for group in groups:
-        table = (render_markdown if markdown else render_table)(group.columns)
-        notes = "\n".join(f"{'- ' if markdown else ''}{note}" for note in group.notes)
-        heading = f"## {group.title}" if markdown else group.title
-        parts.append("\n\n".join(filter(None, (heading, table, notes))))
-    return "\n\n".join(parts)
+def _describe(key: str, rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Returns all runs on one benchmark in one setting as `--json` prints them.
+
+    Args:
+        key: of the benchmark; empty for rows that do not say what they were scored on.
+        rows: name of the run -> its row.
+    """
+    benchmark = published.PUBLISHED.get(key)
+    setting = published.setting_of(key)
+    title = "not recorded which evaluation (scored by an older version)"
+    if key:
+        described = [benchmark.title] if benchmark else []
+        title = f"{key}: " + ", ".join([*described, setting or "setting unknown"])
+    for row in rows.values():
+        row.pop("settings", None)  # long
+    papers = {m: benchmark.results_of(m) for m in published.METHODS} if benchmark else {}
+    notes = published.comparability_notes(benchmark, rows)
+    return {
+        "benchmark": key,
+        "title": title,
+        "setting": setting,
+        "runs": rows,
+        "published": papers,
+        "notes": [*notes, *(benchmark.notes if benchmark else ())],
+    }
 
 
-def as_json(groups: Sequence[Group]) -> str:
-    """Return the same as JSON: shares are fractions, `published` by method."""
-    value = [
-        {
-            "benchmark": group.key,
-            "title": group.title,
-            "setting": setting_of(group.key),
-            "runs": {
-                name: {k: v for k, v in row.items() if k != "settings"}
-                for name, row in group.rows.items()
-            },
-            "published": {m: group.benchmark.results_of(m) for m in METHODS}
-            if group.benchmark
-            else {},
-            "notes": group.notes,
-        }
-        for group in groups
-    ]
-    return json.dumps(value, ensure_ascii=False, indent=1)
+def _as_text(group: dict[str, Any], *, markdown: bool) -> str:
+    """Returns a heading, a table and notes.
+
+    The table has chance, the runs, and the numbers of every paper that reports any.
+    """
+    rows = group["runs"]
+    columns: dict[str, Results] = {}
+    for row in rows.values():
+        if chance := row.get("chance"):
+            columns["chance"] = columns.get("chance", {}) | chance
+    columns |= {name: row["metrics"] for name, row in rows.items()}
+    for method, results in group["published"].items():
+        if any(results.values()):
+            columns[f"{method} (paper)"] = results
+    title, table, mark = group["title"], render_table(columns), ""
+    if markdown:
+        title, table, mark = f"## {title}", render_markdown(columns), "- "
+    notes = "\n".join(mark + note for note in group["notes"])
+    return "\n\n".join(filter(None, (title, table, notes)))
 
 
 def compare(
@@ -204,8 +134,19 @@ def compare(
     """Show runs side by side with the numbers that the papers report, one table per benchmark."""
     if markdown and to_json:
         raise LaunchError("`--markdown` and `--json` exclude each other; give one of them.")
-    groups = group_runs(read_runs(runs))
-    print(as_json(groups) if to_json else as_text(groups, markdown=markdown))
+    by_key: dict[str, list[Any]] = {key: [] for key in published.PUBLISHED}  # in this order
+    for row in _read_rows(runs):
+        key = published.benchmark_key(row["task"]) if row.get("task") else ""
+        by_key.setdefault(key, []).append(row)
+    groups = [
+        _describe(key, dict(zip(_names(rows), rows, strict=True)))
+        for key, rows in by_key.items()
+        if rows
+    ]
+    if to_json:
+        print(json.dumps(groups, ensure_ascii=False, indent=1))
+    else:
+        print("\n\n".join(_as_text(group, markdown=markdown) for group in groups))
 
 
 main = Command(compare, stopped="run it again")

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from mmpt.batch import ClipBatch
 from mmpt.config import RunConfig
 from mmpt.config.yaml_files import read_yaml
 from mmpt.datasets import MMDataset
@@ -24,24 +23,22 @@ from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 
-TRAINING_CONFIG = "config.yaml"
 
-
-def make_item(config: RunConfig, dataset: MMDataset, position: int) -> ClipBatch:
-    """Return one item of a data set.
+def make_item(config: RunConfig, dataset: MMDataset, position: int) -> dict[str, Any]:
+    """Returns one item of a data set.
 
     Raises:
         ConfigError: the parts under `dataset` cannot make it.
         DataError: its features or its text are damaged.
     """
     try:
-        return dataset[position]
+        return {**dataset[position]}
     except UserError:
         raise
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as err:
         problem = (
-            f"{_parts(config)} must belong together, but cannot "
-            f"make an item ({type(err).__name__}: {err})."
+            f"{_parts(config)} must belong together, but cannot make an item "
+            f"({type(err).__name__}: {err})."
         )
         raise ConfigError(config.path, [problem]) from err
 
@@ -52,20 +49,19 @@ def _parts(config: RunConfig) -> str:
 
 
 def check_parts_fit(config: RunConfig, dataset: MMDataset, position: int) -> None:
-    """Make one item of a test set, and compare it with what the predictor reads.
+    """Makes one item of a test set, and compares it with what the predictor reads.
 
     Raises:
         ConfigError: the parts under `dataset` cannot make it, or the predictor takes others.
         DataError: its features or its text are damaged.
     """
-    item: dict[str, Any] = {**make_item(config, dataset, position)}
-    reads = PREDICTORS.get(config.predictor or "", "predictor").reads
-    found = {name: np.ndim(value) for name, value in item.items() if name in reads}
-    if wrong := [
-        f"a {axes}-D `{name}` (found: {f'{found[name]}-D' if name in found else 'none'})"
-        for name, axes in reads.items()
-        if found.get(name) != axes
-    ]:
+    item = make_item(config, dataset, position)
+    wrong = []
+    for name, axes in PREDICTORS.get(config.predictor or "", "predictor").reads.items():
+        found = f"{np.ndim(item[name])}-D" if name in item else "none"
+        if found != f"{axes}-D":
+            wrong.append(f"a {axes}-D `{name}` (found: {found})")
+    if wrong:
         problem = (
             f"`predictor: {config.predictor}` needs items with {', '.join(wrong)}, which "
             f"{_parts(config)} do not make. Take all five from one of the shipped YAMLs."
@@ -74,21 +70,31 @@ def check_parts_fit(config: RunConfig, dataset: MMDataset, position: int) -> Non
 
 
 def check_checkpoint_fits(config: RunConfig, checkpoint: Path) -> None:
-    """Compare an evaluation with the training run that made a checkpoint, if its `config.yaml` is
+    """Compares an evaluation with the training run that made a checkpoint, if its `config.yaml` is
     in the same folder.
 
-    Another `max_video_len` is only told: the published protocol trains Norton on 16 seconds and
+    Another `max_video_len` is only logged: the published protocol trains Norton on 16 seconds and
     scores it on 32.
 
     Raises:
         ConfigError: the word pieces of the two BERTs differ, so that captions would be read as
             other words.
     """
-    path = checkpoint.parent / TRAINING_CONFIG
-    if not path.is_file():
+    path = checkpoint.parent / "config.yaml"
+    try:
+        trained = read_yaml(path).get("dataset") if path.is_file() else None
+    except ConfigError as err:
+        logger.warning("%s cannot be compared with this evaluation: %s", path, err)
         return
-    trained = _dataset_section(path)
-    _tell_lengths(config, trained, path)
+    if not isinstance(trained, dict):
+        return
+    ours, theirs = config.dataset.max_video_len, trained.get("max_video_len")
+    if isinstance(theirs, int) and ours is not None and theirs != ours:
+        logger.info(
+            f"{path}: trained with `dataset.max_video_len` {theirs}, scored with {ours}. The "
+            f"video's [SEP] is then at position {ours + 1} instead of {theirs + 1}; the published "
+            "protocol does so (16 and 32)."
+        )
     bert, other = config.dataset.bert_name, trained.get("bert_name")
     if bert is None or not isinstance(other, str) or other == bert:
         return
@@ -96,10 +102,7 @@ def check_checkpoint_fits(config: RunConfig, checkpoint: Path) -> None:
         same = load_tokenizer(bert).get_vocab() == load_tokenizer(other).get_vocab()
     except DataError as err:
         logger.warning(
-            "%s was trained with the BERT `%s`, which cannot be compared: %s",
-            checkpoint,
-            other,
-            err,
+            f"{checkpoint} was trained with the BERT `{other}`, which cannot be compared: {err}"
         )
         return
     if not same:
@@ -109,27 +112,3 @@ def check_checkpoint_fits(config: RunConfig, checkpoint: Path) -> None:
             f"with `dataset.bert_name={other}`."
         )
         raise ConfigError(config.path, [problem])
-
-
-def _dataset_section(path: Path) -> dict[str, Any]:
-    """Return `dataset` of a YAML; an empty mapping, and a warning, for what is none of ours."""
-    try:
-        dataset = read_yaml(path).get("dataset")
-    except ConfigError as err:
-        logger.warning("%s cannot be compared with this evaluation: %s", path, err)
-        return {}
-    return dataset if isinstance(dataset, dict) else {}
-
-
-def _tell_lengths(config: RunConfig, trained: dict[str, Any], path: Path) -> None:
-    ours, theirs = config.dataset.max_video_len, trained.get("max_video_len")
-    if isinstance(theirs, int) and ours is not None and theirs != ours:
-        logger.info(
-            "%s: trained with `dataset.max_video_len` %d, scored with %d. The video's [SEP] is "
-            "then at position %d instead of %d; the published protocol does so (16 and 32).",
-            path,
-            theirs,
-            ours,
-            ours + 1,
-            theirs + 1,
-        )

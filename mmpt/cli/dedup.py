@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -62,7 +61,3 @@ def _corpora(how2dir: Path) -> list[Path]:
 
 
 main = Command(dedup, stopped="nothing was left half-written")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

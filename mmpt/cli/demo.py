@@ -6,6 +6,7 @@ weights and other folders, by copies of the same YAMLs.
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -28,14 +29,13 @@ SCORES = (
     "projects/retri/norton/test_how2_demo_align_zs.yaml",
 )
 YAMLS = (VIDEOCLIP, NORTON, *SCORES)
-DATA, RUNS = "data/demo", "runs/demo"
 
 
 def demo_commands(seed: int) -> list[list[str]]:
     """Returns the four commands of the demo, without `mmpt`."""
     scores = ",".join(yaml_path(path, seed) for path in SCORES)
     return [
-        ["make-demo-data", "--out", _of_seed(DATA, seed), "--seed", str(seed)],
+        ["make-demo-data", "--out", f"data/demo{seed or ''}", "--seed", str(seed)],
         ["train", yaml_path(VIDEOCLIP, seed), "--jobtype", "local_small"],
         ["train", yaml_path(NORTON, seed), "--jobtype", "local_small"],
         ["train", scores, "--jobtype", "local_predict"],
@@ -43,8 +43,8 @@ def demo_commands(seed: int) -> list[list[str]]:
 
 
 def yaml_path(path: str, seed: int) -> str:
-    """Return the YAML to run in place of a shipped one: itself for seed 0, else its copy."""
-    return path if seed == 0 else path.replace("projects/retri", f"{_of_seed(RUNS, seed)}/yaml", 1)
+    """Returns the YAML to run in place of a shipped one: itself for seed 0, else its copy."""
+    return path.replace("projects/retri", f"runs/demo{seed}/yaml") if seed else path
 
 
 def demo_yamls(seed: int) -> dict[str, dict[str, Any]]:
@@ -55,22 +55,14 @@ def demo_yamls(seed: int) -> dict[str, dict[str, Any]]:
     """
     copies = {}
     for path in YAMLS:
-        values = _of_seed(read_yaml(path), seed)
+        text = json.dumps(read_yaml(path))
+        for folder in ("data/demo", "runs/demo"):
+            text = text.replace(folder, f"{folder}{seed}")
+        values = json.loads(text)
         if "train_path" in values["dataset"]:
             values["fairseq"]["common"]["seed"] = seed + 1  # 1 is fairseq's own
         copies[yaml_path(path, seed)] = values
     return copies
-
-
-def _of_seed(value: Any, seed: int) -> Any:
-    """Return `value` with the demo's folders renamed for `seed`, at any depth."""
-    if isinstance(value, dict):
-        return {key: _of_seed(each, seed) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_of_seed(each, seed) for each in value]
-    if isinstance(value, str) and seed != 0:
-        return value.replace(DATA, f"{DATA}{seed}", 1).replace(RUNS, f"{RUNS}{seed}", 1)
-    return value
 
 
 def demo(
@@ -86,9 +78,8 @@ def demo(
             f"{missing[0]}: no such file. Run the demo in a checkout of MMPT, or copy its folder "
             "`projects` to this one."
         )
-    if seed != 0:
-        for path, values in demo_yamls(seed).items():
-            write_yaml(path, values)
+    for path, values in demo_yamls(seed).items() if seed else ():
+        write_yaml(path, values)
     for command in demo_commands(seed):
         print(f"\n$ mmpt {shlex.join(command)}", flush=True)
         code = subprocess.run([sys.executable, "-m", "mmpt", *command], check=False).returncode

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -51,7 +50,3 @@ def download(
 
 
 main = Command(download, stopped="run the same command again to continue")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,19 +11,16 @@ import numpy as np
 import torch
 import typer
 
-from mmpt.cli.app import Command, Device
-from mmpt.cli.devices import choose_device
+from mmpt.cli.app import Command, Device, choose_device
 from mmpt.errors import DataError, LaunchError
 from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.inference.windows import batches
 from mmpt.media.video_list import VIDEO_SUFFIXES
 from mmpt.models.checkpoint import weights_fingerprint
-from mmpt.utils.io import atomic_write
+from mmpt.utils.io import atomic_write, read_text
 from mmpt.utils.log import get_logger, progress
 
 logger = get_logger(__name__)
-
-Embedded = tuple[list[str], torch.Tensor]
 
 
 def find_files(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
@@ -33,17 +30,14 @@ def find_files(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
         DataError: no such folder, nothing in it, or two files of one id.
     """
     if not folder.is_dir():
-        raise DataError(
-            f"{folder}: must be a folder, but is {'a file' if folder.exists() else 'not there'}."
-        )
+        raise DataError(f"{folder}: must be a folder, but is not there, or is a file.")
     files: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in suffixes or not path.is_file():
-            continue
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        if name in files:
-            raise DataError(f"{path}: has the same id as {files[name]}; rename one of them.")
-        files[name] = path
+        if path.suffix.lower() in suffixes and path.is_file():
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            if name in files:
+                raise DataError(f"{path}: has the same id as {files[name]}; rename one of them.")
+            files[name] = path
     if not files:
         raise DataError(
             f"{folder}: must hold files of the kinds {' '.join(sorted(suffixes))}, but holds none."
@@ -51,67 +45,41 @@ def find_files(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
     return dict(sorted(files.items()))
 
 
-def read_texts(path: Path) -> list[str]:
-    """Return the lines of a UTF-8 file, stripped; blank ones are skipped.
-
-    Raises:
-        DataError: missing, not UTF-8, or without text.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as err:
-        raise DataError(f"{path}: cannot be read ({err.strerror}).") from err
-    except UnicodeDecodeError as err:
-        raise DataError(
-            f"{path}: must be a UTF-8 text file with one text per line, but {err}."
-        ) from None
-    texts = [line.strip() for line in lines if line.strip()]
-    if not texts:
-        raise DataError(f"{path}: must hold one text per line, but holds none.")
-    return texts
-
-
 def embed_files(
     model: MMPTModel, files: dict[str, Path], batch_size: int, skip_broken: bool
-) -> Embedded:
-    """Embed files one by one, so that a broken one is named, and their windows in batches.
+) -> tuple[list[str], torch.Tensor]:
+    """Embeds files, reading one by one, so that a broken one is named; returns ids and vectors.
 
     Raises:
         DataError: a file cannot be read and `skip_broken` is False, or none can.
     """
-    broken: list[str] = []
-
-    def readable() -> Iterator[tuple[str, torch.Tensor]]:
-        for name, path in progress(files.items(), len(files), "files embedded", logger):
+    names: list[str] = []
+    vectors: list[torch.Tensor] = []
+    counted = progress(files.items(), len(files), "files embedded", logger)
+    for batch in batches(counted, batch_size):
+        features = {}
+        for name, path in batch:
             try:
-                features = model.video_features(path)
+                features[name] = model.video_features(path)
             except DataError as err:
                 if not skip_broken:
                     raise DataError(f"{err} (--skip-broken leaves such files out.)") from err
                 logger.warning("left out: %s", err)
-                broken.append(name)
-            else:
-                yield name, features
-
-    names: list[str] = []
-    vectors: list[torch.Tensor] = []
-    for batch in batches(readable(), batch_size):
-        names += [name for name, _ in batch]
-        vectors.append(model.encode_video([features for _, features in batch], batch_size).cpu())
-    if broken:
-        logger.warning(
-            "%d of %d files could not be read and were left out", len(broken), len(files)
-        )
+        if features:
+            names += features
+            vectors.append(model.encode_video(list(features.values()), batch_size).cpu())
     if not names:
         raise DataError(f"at least one of the {len(files)} files must be readable, but none is.")
+    if broken := len(files) - len(names):
+        logger.warning("%d of %d files could not be read and were left out", broken, len(files))
     return names, torch.cat(vectors)
 
 
-def embed_texts(model: MMPTModel, texts: list[str], batch_size: int) -> Embedded:
-    """Embed texts; each is its own id."""
+def embed_texts(model: MMPTModel, texts: list[str], batch_size: int) -> torch.Tensor:
+    """Returns a vector for each text."""
     parts = list(batches(texts, batch_size))
     counted = progress(parts, len(texts), "texts embedded", logger, unit=batch_size)
-    return texts, torch.cat([model.encode_text(part, batch_size).cpu() for part in counted])
+    return torch.cat([model.encode_text(part, batch_size).cpu() for part in counted])
 
 
 def embed(
@@ -150,9 +118,14 @@ def embed(
         raise LaunchError("give exactly one of `--videos`, `--features` and `--texts`.")
     if out.suffix != ".npz" or out.is_dir():
         raise LaunchError(f"`--out` must name a file that ends in .npz, but is {out}.")
-    lines = read_texts(texts) if texts else []
-    files = {}
-    if folder := videos or features:
+    names: list[str] = []
+    files: dict[str, Path] = {}
+    if texts:
+        lines = read_text(texts, "a file with one text per line,").splitlines()
+        names = [line.strip() for line in lines if line.strip()]
+        if not names:
+            raise DataError(f"{texts}: must hold one text per line, but holds none.")
+    elif folder := videos or features:
         files = find_files(folder, VIDEO_SUFFIXES if videos else (".npy",))
     loaded = MMPTModel.from_pretrained(
         model,
@@ -162,7 +135,7 @@ def embed(
         s3d=s3d or bool(videos),
     )
     if texts:
-        names, vectors = embed_texts(loaded, lines, batch_size)
+        vectors = embed_texts(loaded, names, batch_size)
     else:
         names, vectors = embed_files(loaded, files, batch_size, skip_broken)
     fingerprint = np.array(weights_fingerprint(loaded.fusion, trainable_only=False))

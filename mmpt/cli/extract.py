@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from mmpt.cli.app import Command, Device
-from mmpt.cli.devices import choose_device
+from mmpt.cli.app import Command, Device, choose_device
 from mmpt.errors import DataError, LaunchError
 from mmpt.media.frame_graph import FPS, SIZE
 from mmpt.media.s3d import S3D_WEIGHTS
-from mmpt.media.video_list import VideoJob, VideoList, find_videos, shard_of
+from mmpt.media.video_list import VideoList, find_videos, shard_of
 from mmpt.prepare.features.clip_encoder import ClipEncoder
 from mmpt.prepare.features.extraction import Extraction
 from mmpt.prepare.features.feature_files import check_settings, extracting, locked
@@ -26,6 +23,11 @@ from mmpt.utils.io import remove_leftovers, write_json
 from mmpt.utils.log import get_logger
 
 logger = get_logger("extract")
+
+
+def _released(name: str, **settings: Any) -> Any:
+    """Returns an option that is also called as in the release, with underscores."""
+    return typer.Option(f"--{name}", f"--{name.replace('_', '-')}", **settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,24 +41,17 @@ class Options:
     type: Annotated[
         Literal["s3d"], typer.Option(help="The network. MMPT trains on S3D features only.")
     ] = "s3d"
-    batch_size: Annotated[
-        int, typer.Option("--batch_size", "--batch-size", min=1, help="Clips per batch on a GPU.")
-    ] = 64
+    batch_size: Annotated[int, _released("batch_size", min=1, help="Clips per batch on a GPU.")] = (
+        64
+    )
     half_precision: Annotated[
-        int,
-        typer.Option(
-            "--half_precision", "--half-precision", min=0, max=1, help="1: write float16."
-        ),
+        int, _released("half_precision", min=0, max=1, help="1: write float16.")
     ] = 1
     num_decoding_thread: Annotated[
-        int,
-        typer.Option(
-            "--num_decoding_thread", "--num-decoding-thread", min=1, help="Decoding threads."
-        ),
+        int, _released("num_decoding_thread", min=1, help="Decoding threads.")
     ] = 4
     l2_normalize: Annotated[
-        int,
-        typer.Option("--l2_normalize", "--l2-normalize", min=0, max=1, help="1: rows of length 1."),
+        int, _released("l2_normalize", min=0, max=1, help="1: rows of length 1.")
     ] = 1
     hflip: Annotated[int, typer.Option(min=0, max=1, help="1: mirror the videos.")] = 0
     shard: Annotated[
@@ -84,23 +79,12 @@ class Options:
     @property
     def part(self) -> tuple[int, int]:
         """The index of this run's part of the videos, and the number of parts."""
-        index, slash, number = self.shard.partition("/")
-        numbers = slash and index.isdecimal() and number.isdecimal()
-        if not numbers or int(index) >= int(number):
+        index, _, number = self.shard.partition("/")
+        if not (index.isdecimal() and number.isdecimal() and int(index) < int(number)):
             raise LaunchError(
                 f"`--shard` must be I/N with I from 0 to N - 1, such as 0/8, but is {self.shard!r}."
             )
         return int(index), int(number)
-
-    @property
-    def sources(self) -> list[str]:
-        """The parts of `--vdir` between commas, or the whole if that exists."""
-        if Path(self.vdir).exists():
-            return [self.vdir]
-        parts = [part.strip() for part in self.vdir.split(",") if part.strip()]
-        if not parts:
-            raise DataError("`--vdir` is empty; name a folder, a list or a CSV file of videos.")
-        return parts
 
 
 def extract(options: Options) -> None:
@@ -114,40 +98,39 @@ def extract(options: Options) -> None:
     """
     part = options.part
     device = choose_device(options.device)
-    videos = find_videos(options.sources, options.fdir)
+    sources = [options.vdir]
+    if not Path(options.vdir).exists():
+        sources = [part.strip() for part in options.vdir.split(",") if part.strip()]
+    if not sources:
+        raise DataError("`--vdir` is empty; name a folder, a list or a CSV file of videos.")
+    videos = find_videos(sources, options.fdir)
     network, weights = open_network(
         options.weights, words=options.words, random_weights=options.random_weights
     )
-    with extracting(options.fdir, *part):
-        _extract(
-            options,
-            videos,
-            ClipEncoder(network, device, options.dtype, options.batch_size),
-            weights,
-        )
-
-
-def _extract(options: Options, videos: VideoList, encoder: ClipEncoder, weights: str) -> None:
-    """Extracts this run's part of the videos, and writes the summary."""
-    jobs = _jobs_of(videos, options.part, options.limit)
     made_with = {"type": options.type, "fps": FPS, "size": SIZE, "weights": weights}
     for name in ("dtype", "half_precision", "l2_normalize", "hflip"):
         made_with[name] = getattr(options, name)
-    check_settings(options.fdir, made_with)
-    extraction = Extraction(
-        jobs,
-        encoder,
-        num_threads=options.num_decoding_thread,
-        hflip=bool(options.hflip),
-        l2_normalize=bool(options.l2_normalize),
-        dtype="float16" if options.half_precision else "float32",
-    )
-    try:
-        report = extraction.run()
-    except KeyboardInterrupt:
-        _write_summary(options, videos, extraction.report, finished=False)
-        raise
-    path = _write_summary(options, videos, report, finished=True)
+    with extracting(options.fdir, *part):
+        _log_left_out(videos)
+        jobs = shard_of(videos.jobs, *part)[: options.limit]
+        logger.info(
+            "%d of %d videos are this run's (part %d of %d)", len(jobs), len(videos.jobs), *part
+        )
+        check_settings(options.fdir, made_with)
+        extraction = Extraction(
+            jobs,
+            ClipEncoder(network, device, options.dtype, options.batch_size),
+            num_threads=options.num_decoding_thread,
+            hflip=bool(options.hflip),
+            l2_normalize=bool(options.l2_normalize),
+            dtype="float16" if options.half_precision else "float32",
+        )
+        try:
+            report = extraction.run()
+        except KeyboardInterrupt:
+            _write_summary(options, videos, extraction.report, finished=False)
+            raise
+        path = _write_summary(options, videos, report, finished=True)
     logger.info(
         "%d videos written (%.2f hours), %d were there, %d failed; see %s",
         *(len(report.written), report.seconds / 3600, report.num_present, len(report.failed), path),
@@ -158,8 +141,7 @@ def _extract(options: Options, videos: VideoList, encoder: ClipEncoder, weights:
         raise DataError(f"none of the {len(jobs)} videos could be read: {counted}. Details: {path}")
 
 
-def _jobs_of(videos: VideoList, part: tuple[int, int], limit: int | None) -> Sequence[VideoJob]:
-    """Returns this run's part of the videos, and logs what is left out."""
+def _log_left_out(videos: VideoList) -> None:
     for video_id, replaced in videos.duplicates.items():
         logger.warning(
             "id %s: %s is replaced by a later video of the same id", video_id, ", ".join(replaced)
@@ -171,11 +153,6 @@ def _jobs_of(videos: VideoList, part: tuple[int, int], limit: int | None) -> Seq
             "%d files of the folders have other extensions than videos and are left out",
             videos.num_ignored,
         )
-    jobs = shard_of(videos.jobs, *part)[:limit]
-    logger.info(
-        "%d of %d videos are this run's (part %d of %d)", len(jobs), len(videos.jobs), *part
-    )
-    return jobs
 
 
 def _write_summary(
@@ -185,7 +162,7 @@ def _write_summary(
     part, num_parts = options.part
     suffix = "" if num_parts == 1 else f"_{part}_of_{num_parts}"
     path = options.fdir / f"extract_summary{suffix}.json"
-    summary: dict[str, Any] = {
+    summary = {
         "finished": finished,
         "videos": report.num_videos,
         "written": len(report.written),
@@ -203,7 +180,3 @@ def _write_summary(
 
 
 main = Command(extract, options=Options, stopped="run the same command again to continue")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import mmpt
@@ -14,6 +13,7 @@ from mmpt.config import RunConfig
 from mmpt.config.fairseq_args import RESUME_DROPS, fairseq_flags
 from mmpt.errors import LaunchError
 from mmpt.registry import did_you_mean
+from mmpt.utils.log import get_logger
 
 PREDICT = "local_predict"
 TRAINING_PROCESSES = {"local_single": 1, "local_small": 2, "local_big": 8}
@@ -24,39 +24,33 @@ INSTALL_FAIRSEQ = (
     "READTHEDOCS=1 pip install --no-deps --no-build-isolation "
     f"-r {PACKAGE / 'requirements-fairseq.txt'}"
 )
+logger = get_logger(__name__)
 
 
 def choose_job_type(asked: str | None, config: RunConfig) -> str:
-    """Return the job type: `asked` (the command line), else the YAML's `task_type`, else
+    """Returns the job type: `asked` (the command line), else the YAML's `task_type`, else
     `local_single`.
 
     Raises:
         LaunchError: no such type, a cluster's type, or a type that does not fit the config.
     """
     job_type = asked or config.task_type or "local_single"
-    types = ", ".join(
-        [*(f"{name} ({_count(size)})" for name, size in TRAINING_PROCESSES.items()), PREDICT]
-    )
-    if not asked and job_type.startswith("sweep_"):
-        raise LaunchError(
-            f"{config.path}: `task_type` is `{job_type}`, a cluster's job type; say where to run "
-            f"it with --jobtype, one of {types}."
-        )
     if job_type not in JOB_TYPES:
-        hint = did_you_mean(job_type, list(JOB_TYPES))
+        problem = f"no job type is called `{job_type}`.{did_you_mean(job_type, list(JOB_TYPES))}"
+        if not asked and job_type.startswith("sweep_"):
+            problem = f"`task_type` is `{job_type}`, a cluster's job type."
+        types = [f"{name} ({_count(size)})" for name, size in TRAINING_PROCESSES.items()]
         raise LaunchError(
-            f"{config.path}: no job type is called `{job_type}`.{hint} Job types: {types}."
+            f"{config.path}: {problem} Say where to run it with --jobtype, one of "
+            f"{', '.join(types)}, {PREDICT}."
         )
-    if config.is_test and job_type != PREDICT:
+    if config.is_test != (job_type == PREDICT):
+        kind, fitting = "a training", ", ".join(TRAINING_PROCESSES)
+        if config.is_test:
+            kind, fitting = "an evaluation", PREDICT
         raise LaunchError(
-            f"{config.path} is an evaluation config (`dataset.split: test`) and cannot be trained; "
-            f"use --jobtype {PREDICT}, not {job_type}."
-        )
-    if not config.is_test and job_type == PREDICT:
-        raise LaunchError(
-            f"{config.path} is a training config and cannot be evaluated with {PREDICT}; use "
-            f"--jobtype {', '.join(TRAINING_PROCESSES)}, or an evaluation YAML (`dataset.split: "
-            "test`)."
+            f"{config.path} is {kind} config (evaluations have `dataset.split: test`); use "
+            f"--jobtype {fitting}, not {job_type}."
         )
     return job_type
 
@@ -65,83 +59,60 @@ def _count(processes: int) -> str:
     return "1 process" if processes == 1 else f"{processes} processes"
 
 
-@dataclass(frozen=True)
-class DevicePlan:
-    """Where the processes of a training job run."""
+def training_command(
+    config: RunConfig, yaml: str, job_type: str, num_gpus: int, *, resume: bool
+) -> list[str]:
+    """Returns the command line of a training job, one argv item each.
 
-    num_processes: int
-    on_gpu: bool
-    drops: tuple[str, ...] = ()
-    """Options of the YAML that do not apply on these devices."""
-    note: str | None = None
-    """What the user should know about the choice."""
-
-
-def plan_devices(job_type: str, num_gpus: int, half_precision: Sequence[str] = ()) -> DevicePlan:
-    """Return where to run: a GPU per process, or the same number of CPU processes where there is
-    none.
+    Each process has a GPU. On a machine without any, the processes run on the CPU, without half
+    precision.
 
     Args:
+        yaml: the file that the training processes read.
         num_gpus: GPUs of this machine that may be used.
-        half_precision: those of `HALF_PRECISION` that the YAML switches on.
+        resume: continue from `checkpoint_last.pt`: leave out what would start anew.
     Raises:
         LaunchError: there are GPUs, but fewer than processes.
     """
     size = TRAINING_PROCESSES[job_type]
-    if num_gpus >= size:
-        return DevicePlan(size, on_gpu=True)
-    if num_gpus > 0:
-        fitting = [name for name, processes in TRAINING_PROCESSES.items() if processes <= num_gpus][
-            -1
-        ]
+    on_gpu = num_gpus > 0 and not config.option("common", "cpu")
+    drops = list(RESUME_DROPS) if resume else []
+    if on_gpu and num_gpus < size:
+        fitting = [name for name, count in TRAINING_PROCESSES.items() if count <= num_gpus]
         raise LaunchError(
             f"--jobtype {job_type} needs {size} GPUs, but this machine has {num_gpus}; use "
-            f"--jobtype {fitting}."
+            f"--jobtype {fitting[-1]}."
         )
-    without = f", without {' and '.join(half_precision)}" if half_precision else ""
-    return DevicePlan(
-        size, False, tuple(half_precision), f"no GPU: running {_count(size)} on the CPU{without}"
-    )
-
-
-def training_command(
-    config: RunConfig, yaml: str, plan: DevicePlan, num_gpus: int, resume: bool
-) -> list[str]:
-    """Return the command line of a training job, one argv item each.
-
-    Args:
-        yaml: the file that the training processes read.
-        num_gpus: GPUs of this machine (one process on many GPUs must be told so).
-        resume: continue from `checkpoint_last.pt`: leave out what would start anew.
-    """
+    if not on_gpu:
+        half = [name for name in HALF_PRECISION if config.option("common", name)]
+        without = f", without {' and '.join(half)}" if half else ""
+        logger.info("no GPU: running %s on the CPU%s", _count(size), without)
+        drops += half
     command = [_fairseq_train(), yaml, "--user-dir", _user_dir(), "--task", "mmtask"]
     command += ["--arch", "mmarch", "--criterion", "mmloss"]
-    if plan.num_processes > 1 or num_gpus > 1:
-        command += ["--distributed-world-size", str(plan.num_processes)]
-    command += fairseq_flags(config, without=plan.drops + (RESUME_DROPS if resume else ()))
+    if size > 1 or num_gpus > 1:  # one process on many GPUs must be told so
+        command += ["--distributed-world-size", str(size)]
+    command += fairseq_flags(config, without=tuple(drops))
     if config.dataset.val_path is None and "--disable-validation" not in command:
         command += ["--disable-validation"]
-    if plan.num_processes > 1 and "--ddp-backend" not in command:
+    if size > 1 and "--ddp-backend" not in command:
         command += ["--ddp-backend", "no_c10d"]
-    if not plan.on_gpu:
+    if not on_gpu:
         command += [] if "--cpu" in command else ["--cpu"]
-        command += ["--distributed-backend", "gloo"] if plan.num_processes > 1 else []
-    if plan.num_processes == 1:
+        command += ["--distributed-backend", "gloo"] if size > 1 else []
+    if size == 1:
         return command
-    return [_python(), "-m", "mmpt.cli.processes", str(plan.num_processes), *command]
+    return [_python(), "-m", "mmpt.cli.processes", str(size), *command]
 
 
 def predict_command(yamls: Sequence[str]) -> list[str]:
-    """Return the command line of evaluations, which one process runs one after another."""
+    """Returns the command line of evaluations, which one process runs one after another."""
     return [_python(), "-m", "mmpt.cli.predict", *yamls]
 
 
-def require_fairseq(command: Sequence[str]) -> None:
-    """Raise LaunchError with the install command when `command` needs fairseq and it is not
-    there.
-    """
-    trainer = next((item for item in command if os.path.basename(item) == "fairseq-train"), None)
-    if trainer is not None and shutil.which(trainer) is None:
+def require_fairseq() -> None:
+    """Raises LaunchError with the install command when there is no `fairseq-train`."""
+    if shutil.which(_fairseq_train()) is None:
         raise LaunchError(
             "fairseq is not installed (no `fairseq-train` found); install it with\n  "
             f"{INSTALL_FAIRSEQ}"
@@ -153,32 +124,21 @@ def _user_dir() -> str:
     return "mmpt" if os.path.exists("mmpt") and PACKAGE.samefile("mmpt") else str(PACKAGE)
 
 
-def _fairseq_train() -> str:
-    """Return `fairseq-train`, or its full path when this interpreter's own is not the first on
-    PATH.
-    """
-    return _own_script("fairseq-train") or "fairseq-train"
-
-
 def _python() -> str:
-    """Return `python` when that is this interpreter, else its full path."""
-    return "python" if _same_place(shutil.which("python"), sys.executable) else sys.executable
+    return _program("python", Path(sys.executable))
 
 
-def _own_script(name: str) -> str | None:
-    """Return the script beside this interpreter: its bare name when PATH finds it, its path when
-    not, None without.
+def _fairseq_train() -> str:
+    return _program("fairseq-train", Path(sys.executable).with_name("fairseq-train"))
+
+
+def _program(name: str, own: Path) -> str:
+    """Returns the path of `own`, a program of this environment; its `name` alone when PATH finds
+    this one, or when there is none.
     """
-    path = str(Path(sys.executable).parent / name)
-    if not os.access(path, os.X_OK):
-        return None
-    return name if _same_place(shutil.which(name), path) else path
-
-
-def _same_place(first: str | None, second: str) -> bool:
-    """True when both are the same file in the same folder (a virtual environment's python is a
-    link).
-    """
-    if first is None or not os.path.samefile(first, second):
-        return False
-    return os.path.samefile(os.path.dirname(first), os.path.dirname(second))
+    if not own.exists():
+        return name
+    found = Path(shutil.which(name) or "/")
+    # In a virtual environment, python is a link to one that has other packages.
+    same = found.samefile(own) and found.parent.samefile(own.parent)
+    return name if same else str(own)

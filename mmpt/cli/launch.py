@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from itertools import groupby
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import typer
 
 from mmpt.cli import jobs, preflight
 from mmpt.cli.app import Command, Overrides
-from mmpt.cli.processes import HIDE_GPUS, run_all
+from mmpt.cli.processes import run_all
 from mmpt.config import RunConfig, load_config
 from mmpt.config.loader import save_resolved, with_run_dir
 from mmpt.errors import LaunchError
@@ -61,15 +60,31 @@ def train(
     words = [yamls, *(overrides or ())]  # unknown options are among them, wherever they stood
     options = [word for word in words if word.startswith("-")]
     paths, *settings = [word for word in words if not word.startswith("-")] or [""]
-    runs = [read_launchable(path, jobtype, settings) for path in paths.split(",")]
-    if options and any(each.job_type != jobs.PREDICT for each in runs):
-        raise LaunchError(
-            f"unknown options: {' '.join(options)}; only evaluations take those of `mmpt predict`."
-        )
-    for together in in_one_process(runs):  # all have been checked before the first one runs
-        code = launch(together, options, overridden=bool(settings), dry_run=dryrun)
-        if code:
-            return code
+    # All are checked before the first one runs. Evaluations that follow one another share a start
+    # and a table.
+    together: list[list[RunConfig]] = []
+    for path in paths.split(","):
+        if not path.endswith((".yaml", ".yml")):
+            raise LaunchError(f"{path or 'an empty name'}: only .yaml files can be launched.")
+        config = load_config(path, settings)
+        jobs.choose_job_type(jobtype, config)
+        if options and not config.is_test:
+            raise LaunchError(
+                f"unknown options: {' '.join(options)}; evaluations alone take `mmpt predict`'s."
+            )
+        if together and together[-1][0].is_test and config.is_test:
+            together[-1].append(config)
+        else:
+            together.append([config])
+    for configs in together:
+        with ExitStack() as held:
+            if configs[0].is_test:
+                command = [*_predict(configs, bool(settings), dryrun), *options]
+            else:
+                command = _train(configs[0], jobtype, bool(settings), dryrun, held)
+            print(f"launching {shlex.join(command)}", flush=True)
+            if not dryrun and (code := _run(command)):
+                return code
     return 0
 
 
@@ -80,84 +95,45 @@ main = Command(
 )
 
 
-class Launchable(NamedTuple):
-    """A run and its job type."""
-
-    config: RunConfig
-    job_type: str
-
-
-def read_launchable(path: str, job_type: str | None, overrides: Sequence[str]) -> Launchable:
-    """Reads one YAML; UserError when it cannot be launched on any machine."""
-    if not path.endswith((".yaml", ".yml")):
-        raise LaunchError(f"{path or 'an empty name'}: only .yaml files can be launched.")
-    config = load_config(path, overrides)
-    return Launchable(config, jobs.choose_job_type(job_type, config))
-
-
-def in_one_process(yamls: Sequence[Launchable]) -> Iterator[list[Launchable]]:
-    """Yield evaluations that follow one another together, so that they share a start and a table;
-    others alone.
-    """
-    for job_type, together in groupby(yamls, key=lambda yaml: yaml.job_type):
-        if job_type == jobs.PREDICT:
-            yield list(together)
-        else:
-            yield from ([yaml] for yaml in together)
-
-
-def launch(
-    yamls: Sequence[Launchable], options: Sequence[str] = (), *, overridden: bool, dry_run: bool
-) -> int:
-    """Runs several evaluations or one training, and returns the exit code."""
-    yaml = yamls[0]
-    with ExitStack() as held:
-        if yaml.job_type == jobs.PREDICT:
-            command = [*_predict([each.config for each in yamls], overridden, dry_run), *options]
-        else:
-            command = _train(yaml.config, yaml.job_type, overridden, dry_run, held)
-        print(f"launching {shlex.join(command)}", flush=True)
-        env = {"PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", FAIRSEQ_WARNINGS)}
-        if "--cpu" in command:
-            env |= HIDE_GPUS
-        return 0 if dry_run else run_all([command], [env], grace_s=GRACE_S)
+def _run(command: Sequence[str]) -> int:
+    env = {"PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", FAIRSEQ_WARNINGS)}
+    if "--cpu" in command:
+        env["CUDA_VISIBLE_DEVICES"] = ""  # fairseq touches every GPU that it sees
+    return run_all([command], [env], grace_s=GRACE_S)
 
 
 def _train(
-    config: RunConfig, job_type: str, overridden: bool, dry_run: bool, held: ExitStack
+    config: RunConfig, asked: str | None, overridden: bool, dry_run: bool, held: ExitStack
 ) -> list[str]:
     """Checks a training job, writes its `config.yaml` and returns its command.
 
     A dry run checks no data and writes nothing. `held` keeps other jobs from the folder.
     """
-    num_gpus = count_gpus()
-    half_precision = [name for name in jobs.HALF_PRECISION if config.option("common", name)]
-    plan = jobs.plan_devices(
-        job_type, 0 if config.option("common", "cpu") else num_gpus, half_precision
-    )
-    if plan.note:
-        logger.info(plan.note)
+    save_dir = config.save_dir
     last = preflight.last_checkpoint(config)
+    config = with_run_dir(config)
+    saved, lock = os.path.join(save_dir, "config.yaml"), os.path.join(save_dir, LOCK_NAME)
+    yaml = saved if overridden else config.path
+    job_type = jobs.choose_job_type(asked, config)
+    command = jobs.training_command(config, yaml, job_type, count_gpus(), resume=bool(last))
     if not dry_run:
+        jobs.require_fairseq()
         preflight.check_data(config)
-        if last is None:
-            preflight.check_restore_file(config)
-        else:
-            preflight.check_start(last)
+        preflight.check_start(config)
         preflight.check_parts(config)
-        _keep_others_out(config.save_dir, held)
-    if last is not None:
+        try:
+            with writing(lock):
+                held.enter_context(exclusive(lock, "training", wait=False))
+        except HeldError:  # they would write over each other's checkpoints and vectors
+            raise LaunchError(
+                f"{save_dir}: another job is training in this folder; wait for its end, or choose "
+                "another `fairseq.checkpoint.save_dir`."
+            ) from None
+        save_resolved(config, saved)
+    if last:
         logger.info(
             "continuing from %s; choose another fairseq.checkpoint.save_dir to start anew", last
         )
-    config = with_run_dir(config)
-    saved = os.path.join(config.save_dir, "config.yaml")
-    if not dry_run:
-        save_resolved(config, saved)
-    yaml = saved if overridden else config.path
-    command = jobs.training_command(config, yaml, plan, num_gpus, resume=last is not None)
-    if not dry_run:
-        jobs.require_fairseq(command)
     return command
 
 
@@ -169,31 +145,15 @@ def _predict(configs: Sequence[RunConfig], overridden: bool, dry_run: bool) -> l
             preflight.check_data(config)
         path = config.path
         if overridden:
-            assert config.eval.save_path is not None, "checked by load_config"
-            path = os.path.join(config.eval.save_path, config.copy_name)
+            path = os.path.join(config.eval.save_path or "", config.copy_name)
             if not dry_run:
                 save_resolved(config, path)
         paths.append(path)
     return jobs.predict_command(paths)
 
 
-def _keep_others_out(save_dir: str, held: ExitStack) -> None:
-    """Take the lock of `save_dir`: two trainings would write over each other's checkpoints and
-    vectors.
-    """
-    path = os.path.join(save_dir, LOCK_NAME)
-    try:
-        with writing(path):
-            held.enter_context(exclusive(path, "training", wait=False))
-    except HeldError:
-        raise LaunchError(
-            f"{save_dir}: another job is training in this folder; wait for its end, or choose "
-            "another `fairseq.checkpoint.save_dir`."
-        ) from None
-
-
 def count_gpus() -> int:
-    """Return the number of GPUs that PyTorch can use here."""
+    """Returns the number of GPUs that PyTorch can use here."""
     import torch  # deferred: seconds, and neither predict jobs nor mistakes in a YAML need it
 
     return torch.cuda.device_count()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Sequence
-from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from mmpt import __version__
 from mmpt.cli.app import new_app, run
@@ -35,27 +34,9 @@ COMMANDS = {
 """Name of a command -> its module in `mmpt.cli`, its panel in the help, its line of help."""
 
 
-class LazyGroup(TyperGroup):
-    """A group that imports a command's module when the command runs; its help needs none of
-    them.
-    """
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Returns a command's name, the command, and its arguments."""
-        name, _, rest = super().resolve_command(ctx, args)
-        return name, typer.main.get_command(_load_app(COMMANDS[args[0]][0])), rest
-
-
-def _load_app(module: str) -> typer.Typer:
-    """Returns the app of a module's `main`; a missing package or Ctrl-C ends the command."""
-    loaded: list[ModuleType] = []
-
-    def load() -> None:
-        loaded.append(importlib.import_module(f"mmpt.cli.{module}"))
-
-    if code := run_command(load, stopped="nothing was done"):
-        raise typer.Exit(code)
-    return loaded[0].main.app
+app = new_app(rich_markup_mode="rich", no_args_is_help=True)
+for _name, (_, _panel, _summary) in COMMANDS.items():
+    app.command(_name, help=_summary, rich_help_panel=_panel)(lambda: None)
 
 
 def _print_version(wanted: bool) -> None:
@@ -64,7 +45,8 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _group_options(
+@app.callback()
+def _group(
     version: Annotated[
         bool,
         typer.Option(
@@ -75,15 +57,14 @@ def _group_options(
     """Pre-train video-text models on long, noisy, narrated videos, and evaluate them."""
 
 
-def _placeholder() -> None:
-    """Stands for a command until `LazyGroup` imports it."""
-
-
-app = new_app(cls=LazyGroup, callback=_group_options, rich_markup_mode="rich", no_args_is_help=True)
-for _name, (_, _panel, _summary) in COMMANDS.items():
-    app.command(_name, help=_summary, rich_help_panel=_panel)(_placeholder)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `mmpt`; returns the command's exit code."""
-    return run(app, argv, name="mmpt")
+    name, *rest = (sys.argv[1:] if argv is None else argv) or [""]
+    if name not in COMMANDS:
+        return run(app, argv, name="mmpt")  # the help, the version, or a mistake
+
+    def run_named() -> int:
+        module = importlib.import_module(f"mmpt.cli.{COMMANDS[name][0]}")
+        return int(module.main(rest, name=f"mmpt {name}"))
+
+    return run_command(run_named, stopped="nothing was done")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,7 +46,3 @@ def make_demo_data(options: Any) -> None:
 
 
 main = Command(make_demo_data, options=Options, stopped="run it again to make the corpus")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

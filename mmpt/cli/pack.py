@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -27,11 +26,12 @@ class SplitName(str, Enum):
     VAL = "val"
 
 
+SplitNames = list[SplitName] | None
+
+
 def pack(
     # `--splits train val`: typer's options take one value each, so the second name comes here.
-    more_splits: Annotated[
-        list[SplitName] | None, typer.Argument(hidden=True, metavar="SPLIT")
-    ] = None,
+    more_splits: Annotated[SplitNames, typer.Argument(hidden=True, metavar="SPLIT")] = None,
     *,
     features: Annotated[Path, typer.Option(help="Folder of <id>.npy.")] = Path(
         "data/feat/feat_how2_s3d"
@@ -46,7 +46,7 @@ def pack(
         "data/how2/how2_s3d_val.lst"
     ),
     splits: Annotated[
-        list[SplitName] | None,
+        SplitNames,
         typer.Option(help="Splits to pack: train, val, or both.  [default: train val]"),
     ] = None,
     shard_size: Annotated[int, typer.Option(min=1, help="Videos per shard.")] = SHARD_SIZE,
@@ -82,7 +82,3 @@ def pack(
 
 
 main = Command(pack, stopped="run the same command again to continue")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

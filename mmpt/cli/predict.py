@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
 import torch
 import typer
 
-from mmpt.cli.app import Command, Device
-from mmpt.cli.devices import choose_device
-from mmpt.cli.scoring import predict, report_path, selection_rule
+from mmpt.cli import scoring
+from mmpt.cli.app import Command, Device, choose_device
 from mmpt.config import RunConfig, load_config
 from mmpt.errors import LaunchError
 from mmpt.evaluators import Results, render_markdown, render_table
@@ -27,24 +26,25 @@ class Table(NamedTuple):
 
     columns: dict[str, Results]
     """`chance` and a column per checkpoint."""
-    checkpoints: tuple[str, ...]
-    notes: str
-    """What to say below the table."""
+    checkpoints: list[str]
+    notes: list[str]
+    """Lines below the table."""
 
 
-def join_tables(tables: Sequence[Table]) -> Iterator[Mapping[str, Results]]:
-    """Yield the columns of each table to print: of one, if all are of the same checkpoints and
+def join_tables(tables: Sequence[Table]) -> list[dict[str, Results]]:
+    """Returns the columns of each table to print: of one, if all are of the same checkpoints and
     other metrics.
     """
-    metrics = [name for table in tables for name in table.columns["chance"]]
-    if len(set(metrics)) < len(metrics) or len({table.checkpoints for table in tables}) > 1:
-        yield from (table.columns for table in tables)
-    elif tables:
-        columns = [table.columns for table in tables]
-        yield {
-            name: {metric: result for c in columns for metric, result in c[name].items()}
-            for name in columns[0]
-        }
+    first, *others = [table.columns for table in tables]
+    metrics = [metric for table in tables for metric in table.columns["chance"]]
+    same = all(table.checkpoints == tables[0].checkpoints for table in tables)
+    if not same or len(set(metrics)) < len(metrics):
+        return [first, *others]
+    joined = dict(first)
+    for columns in others:
+        for name, results in columns.items():
+            joined[name] = joined[name] | results
+    return [joined]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,11 @@ def score(options: Options) -> None:
         for config in configs:
             tables.append(_score_config(config, device, options, titled=len(configs) > 1))
     finally:
-        _print_tables(tables, render_markdown if options.markdown else render_table)
+        if tables:
+            render = render_markdown if options.markdown else render_table
+            notes = [line for table in tables for line in table.notes]
+            text = "\n\n".join(map(render, join_tables(tables)))
+            print(text, *notes, sep="\n", flush=True)
 
 
 def _score_config(
@@ -119,7 +123,7 @@ def _score_config(
     Args:
         titled: put the YAML's path above its notes.
     """
-    scored = predict(
+    run = scoring.predict(
         config,
         device=device,
         all_checkpoints=options.all_checkpoints,
@@ -128,25 +132,15 @@ def _score_config(
         videos=options.videos,
     )
     if not options.no_report:
-        logger.info("report: %s", write_report(scored, report_path(config)))
-    notes = [f"\n{scored.coverage}"] if scored.coverage else []
+        logger.info("report: %s", write_report(run, scoring.report_path(config)))
+    checkpoints = [row["checkpoint"] for row in run.rows]
+    notes = ["", run.coverage] if run.coverage else []
     if options.all_checkpoints:
-        value = f"{config.metric[0]} {scored.best_value:.4f}"
-        best = f"{scored.rows[scored.best]['checkpoint']} ({value})"
-        notes.append(f"\nscored: {selection_rule(config)}\nbest: {best}")
+        best = f"{checkpoints[run.best]} ({config.metric[0]} {run.best_value:.4f})"
+        notes += ["", f"scored: {scoring.selection_rule(config)}", f"best: {best}"]
     if notes and titled:
-        notes.insert(0, f"\n{config.path}:")
-    checkpoints = tuple(row["checkpoint"] for row in scored.rows)
-    return Table(scored.columns, checkpoints, "\n".join(notes))
-
-
-def _print_tables(tables: Sequence[Table], render: Callable[[Mapping[str, Results]], str]) -> None:
-    for number, columns in enumerate(join_tables(tables)):
-        print(*([""] if number else []), render(columns), sep="\n")
-    for table in tables:
-        if table.notes:
-            print(table.notes)
-    sys.stdout.flush()
+        notes = ["", f"{config.path}:", *notes]
+    return Table(run.columns, checkpoints, notes)
 
 
 main = Command(score, options=Options, stopped="run it again")

@@ -1,12 +1,11 @@
-"""Before a job starts: does every file that its config names exist? One message lists all that do
-not.
+"""What is checked before a job starts: the files that its config names, and, of a training, its
+start and its parts.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 
 from mmpt.batch import Split
@@ -22,64 +21,73 @@ DEMO_COMMANDS = (
 
 
 def check_data(config: RunConfig) -> None:
-    """Raise DataError naming every data file that `config` needs and that is not there."""
-    missing = [*_missing_named(config), *_missing_shards(config)]
+    """Raises DataError naming every data file that `config` needs and that is not there.
+
+    Of shards, it looks for the first one of each split.
+    """
+    dataset = config.dataset
+    needed = {}  # path -> what it is
+    for name, field in type(dataset).model_fields.items():
+        path = getattr(dataset, name)
+        unused = config.is_test and name in ("train_path", "val_path")
+        if INPUT in field.metadata and path is not None and not unused:
+            needed[path] = f"`dataset.{name}`"
+    folder, prefix = dataset.vfeat_dir, dataset.tfeat_dir
+    if folder is not None:
+        needed[folder] = "the folder `dataset.vfeat_dir`"
+    if folder is not None and prefix is not None:  # these are How2's shards
+        splits = ["train", *(["val"] if dataset.val_path else [])]
+        for split in ["val"] if config.is_test else splits:
+            stems = dict.fromkeys(
+                (f"{prefix}{split}_0.startends", f"{prefix}{split}_0.caps_ids"),
+                "captions, `dataset.tfeat_dir`",
+            )
+            if os.path.isdir(folder):
+                stems[os.path.join(folder, f"{split}_0")] = "features, `dataset.vfeat_dir`"
+                meta = os.path.join(folder, f"{split}_meta")
+                if not os.path.exists(f"{meta}.pkl"):
+                    needed[f"{meta}.json"] = "or .pkl: which video is in which shard"
+            for stem, what in stems.items():
+                needed |= {f"{stem}_{part}.npy": what for part in ("data", "starts")}
+    missing = [
+        f"  - {path} ({what})\n" for path, what in needed.items() if not os.path.exists(path)
+    ]
     if missing:
-        listed = "".join(f"  - {line}\n" for line in missing)
         raise DataError(
-            f"{config.path}: files that it names do not exist:\n{listed}"
+            f"{config.path}: files that it names do not exist:\n{''.join(missing)}"
             "DATASET.md explains how to get or make them; paths are relative to the current "
             "directory.\n"
             f"To see the whole job work without them, run `make demo` or\n  {DEMO_COMMANDS}"
         )
 
 
-def _missing_named(config: RunConfig) -> Iterator[str]:
-    training_only = {"train_path", "val_path"}
-    for name, field in type(config.dataset).model_fields.items():
-        path = getattr(config.dataset, name)
-        wanted = INPUT in field.metadata and not (config.is_test and name in training_only)
-        if wanted and path is not None and not os.path.exists(path):
-            yield f"{path} (`dataset.{name}`)"
-    if config.dataset.vfeat_dir is not None and not os.path.isdir(config.dataset.vfeat_dir):
-        yield f"{config.dataset.vfeat_dir} (the folder `dataset.vfeat_dir`)"
+def last_checkpoint(config: RunConfig) -> str | None:
+    """Returns the `checkpoint_last.pt` that a training run can continue from, or None."""
+    path = os.path.join(config.save_dir, "checkpoint_last.pt")
+    return path if os.path.exists(path) else None
 
 
-def _missing_shards(config: RunConfig) -> Iterator[str]:
-    """Yield the missing first shards of features and captions; only How2's sharded data sets
-    `tfeat_dir`.
+def check_start(config: RunConfig) -> None:
+    """Raises CheckpointError unless fairseq can use the checkpoint that the training continues or
+    starts from.
     """
-    folder, prefix = config.dataset.vfeat_dir, config.dataset.tfeat_dir
-    if folder is None or prefix is None:
+    from mmpt.models.checkpoint import check_training_checkpoint  # deferred: seconds, for torch
+
+    path = last_checkpoint(config) or config.option("checkpoint", "restore_file")
+    if path is None or path == "checkpoint_last.pt":  # that name means: in save_dir, if any
         return
-    if config.is_test:
-        splits = ["val"]
-    else:
-        splits = [
-            split
-            for split in ("train", "val")
-            if getattr(config.dataset, f"{split}_path") is not None
-        ]
-    for split in splits:
-        meta = os.path.join(folder, f"{split}_meta")
-        if os.path.isdir(folder):
-            if not os.path.exists(f"{meta}.json") and not os.path.exists(f"{meta}.pkl"):
-                yield f"{meta}.json or {meta}.pkl (which video is in which shard)"
-            yield from _absent(os.path.join(folder, f"{split}_0"), "features, `dataset.vfeat_dir`")
-        for part in ("startends", "caps_ids"):
-            yield from _absent(f"{prefix}{split}_0.{part}", "captions, `dataset.tfeat_dir`")
-
-
-def _absent(stem: str, what: str) -> Iterator[str]:
-    parts = [part for part in ("data", "starts") if not os.path.exists(f"{stem}_{part}.npy")]
-    if len(parts) == 2:
-        yield f"{stem}_{{data,starts}}.npy ({what})"
-    elif parts:
-        yield f"{stem}_{parts[0]}.npy ({what})"
+    if not os.path.exists(path):
+        raise CheckpointError(
+            f"{path}: no such file; `fairseq.checkpoint.restore_file` of {config.path} names it as "
+            "the weights to start from. Train it first (its folder is another run's `save_dir`: "
+            "VideoCLIP before Norton), or download the released one as DATASET.md tells. The demo "
+            f"makes its own:\n  {DEMO_COMMANDS}"
+        )
+    check_training_checkpoint(path)
 
 
 def check_parts(config: RunConfig) -> None:
-    """Build all parts of a training before any process starts, the model without memory for its
+    """Builds all parts of a training before any process starts, the model without memory for its
     weights.
 
     So every class is looked up, the list, the shards and the captions of every split are opened, an
@@ -93,9 +101,7 @@ def check_parts(config: RunConfig) -> None:
     from mmpt.cli.compatibility import make_item  # deferred, as above
     from mmpt.tasks import Task  # deferred, as above
 
-    log = logging.getLogger("mmpt")
-    level = log.level
-    log.setLevel(logging.ERROR)  # the training processes say the rest
+    logging.disable(logging.WARNING)  # the training processes log it
     try:
         task = Task.from_config(config)
         for split in (Split.TRAIN, Split.VALID):
@@ -103,43 +109,8 @@ def check_parts(config: RunConfig) -> None:
             if dataset and not dataset.aligner.takes_batches:
                 make_item(config, dataset, 0)
         task.build_loss()
-        with (
-            torch.device("meta"),
-            suppress(RuntimeError),
-        ):  # a user's own model may look at numbers as it is built
+        # A user's own model may look at numbers as it is built.
+        with torch.device("meta"), suppress(RuntimeError):
             task.build_model(pretrained=False)
     finally:
-        log.setLevel(level)
-
-
-def last_checkpoint(config: RunConfig) -> str | None:
-    """Return the `checkpoint_last.pt` that a training run can continue from, or None."""
-    path = os.path.join(config.save_dir, "checkpoint_last.pt")
-    return path if os.path.exists(path) else None
-
-
-def check_restore_file(config: RunConfig) -> None:
-    """Raise CheckpointError when the run is to start from a checkpoint that does not exist or
-    cannot be used.
-    """
-    path = config.option("checkpoint", "restore_file")
-    if path is None or path == "checkpoint_last.pt":  # that name means: in save_dir, if any
-        return
-    if os.path.exists(path):
-        check_start(path)
-        return
-    raise CheckpointError(
-        f"{path}: no such file; `fairseq.checkpoint.restore_file` of {config.path} names it as the "
-        "weights to start from. Train it first (its folder is another run's `save_dir`: VideoCLIP "
-        "before Norton), or download the released one as DATASET.md tells. The demo makes its "
-        f"own:\n  {DEMO_COMMANDS}"
-    )
-
-
-def check_start(path: str) -> None:
-    """Raise CheckpointError unless fairseq can start from, or go on with, the checkpoint at
-    `path`.
-    """
-    from mmpt.models.checkpoint import check_training_checkpoint  # deferred, as above
-
-    check_training_checkpoint(path)
+        logging.disable(logging.NOTSET)

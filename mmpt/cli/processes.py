@@ -7,7 +7,6 @@ rank flags.
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import os
 import signal
@@ -15,45 +14,25 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from types import FrameType
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from mmpt.errors import EXIT_CODE
 
 POLL_S = 0.05
-HIDE_GPUS = {"CUDA_VISIBLE_DEVICES": ""}
-"""What a CPU job's processes get: fairseq touches every GPU that it sees."""
 PR_SET_PDEATHSIG = 1  # prctl(2)
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
-
-class _Signals:
-    """Remembers the first SIGINT, SIGTERM or SIGHUP; what a handler raises inside a fork hook would
-    be lost.
-    """
-
-    def __init__(self) -> None:
-        self.stop: int | None = None
-        wanted = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-        # As nohup sets it.
-        heeded = [signum for signum in wanted if signal.getsignal(signum) is not signal.SIG_IGN]
-        self._before = {signum: signal.signal(signum, self._remember) for signum in heeded}
-
-    def _remember(self, signum: int, _frame: FrameType | None) -> None:
-        self.stop = self.stop or signum
-
-    def restore(self) -> None:
-        """Put the former handlers back."""
-        for signum, handler in self._before.items():
-            signal.signal(signum, handler)
+Process = subprocess.Popen[bytes]
 
 
 def run_all(
     commands: Sequence[Sequence[str]],
-    extra_env: Sequence[Mapping[str, str]] = (),
+    extra_env: Sequence[Mapping[str, str]],
     grace_s: float = 10.0,
 ) -> int:
-    """Run `commands` at the same time and return 0, or the exit code of the first that fails; the
+    """Runs `commands` at the same time and returns 0, or the exit code of the first that fails; the
     others are ended.
 
     Of failures at the same moment a user's mistake (exit code 2) counts: the others follow from it.
@@ -63,48 +42,63 @@ def run_all(
 
     Args:
         commands: argv of each process.
-        extra_env: variables to add to each process's environment; none when empty.
+        extra_env: variables to add to each process's environment.
         grace_s: seconds between SIGTERM and SIGKILL.
     Returns:
         The exit code; 128 + s for a process killed by signal s, and for us when signal s asked us
         to stop.
     """
-    processes: list[subprocess.Popen[bytes]] = []
-    signals = _Signals()
+    processes: list[Process] = []
+    with _signals() as received:
+        try:
+            for command, more in zip(commands, extra_env, strict=True):
+                started = subprocess.Popen(
+                    command,
+                    env=os.environ | more,
+                    start_new_session=True,
+                    preexec_fn=_end_with_parent,
+                )
+                processes.append(started)
+            while not received:
+                codes = [process.poll() for process in processes]
+                if any(codes):
+                    time.sleep(POLL_S)  # peers that fail because of it may have been seen first
+                    return _exit_code([process.poll() for process in processes])
+                if None not in codes:
+                    return 0
+                time.sleep(POLL_S)
+            return 128 + received[0]
+        finally:
+            _end(processes, grace_s)
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Gives a list that gets every SIGINT, SIGTERM and SIGHUP of the block; what a handler raises
+    inside a fork hook would be lost.
+    """
+    received: list[int] = []
+    wanted = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    # One that is ignored, as nohup sets it, stays so.
+    heeded = [signum for signum in wanted if signal.getsignal(signum) is not signal.SIG_IGN]
+    before: dict[signal.Signals, Any] = {}
+    for signum in heeded:
+        before[signum] = signal.signal(signum, lambda number, _: received.append(number))
     try:
-        for index, command in enumerate(commands):
-            if signals.stop is not None:
-                break
-            env = {**os.environ, **(extra_env[index] if extra_env else {})}
-            started = subprocess.Popen(
-                command, env=env, start_new_session=True, preexec_fn=_end_with_parent
-            )
-            processes.append(started)
-        return _wait_for_first_failure(processes, signals)
+        yield received
     finally:
-        _end(processes, grace_s)
-        signals.restore()
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
-def _wait_for_first_failure(processes: Sequence[subprocess.Popen[bytes]], signals: _Signals) -> int:
-    while signals.stop is None:
-        codes = [process.poll() for process in processes]
-        if any(codes):
-            time.sleep(POLL_S)  # peers that fail because of it may have been seen first
-            failed = [
-                code if code > 0 else 128 - code
-                for code in (process.poll() for process in processes)
-                if code
-            ]
-            return EXIT_CODE if EXIT_CODE in failed else failed[0]
-        if None not in codes:
-            return 0
-        time.sleep(POLL_S)
-    return 128 + signals.stop
+def _exit_code(codes: Sequence[int | None]) -> int:
+    """Returns the code of the first failure among those of all processes, or a user's mistake."""
+    failed = [code if code > 0 else 128 - code for code in codes if code]
+    return EXIT_CODE if EXIT_CODE in failed else failed[0]
 
 
-def _end(processes: Sequence[subprocess.Popen[bytes]], grace_s: float) -> None:
-    """End every process still running, and what it started: SIGTERM, then SIGKILL after `grace_s`
+def _end(processes: Sequence[Process], grace_s: float) -> None:
+    """Ends every process still running, and what it started: SIGTERM, then SIGKILL after `grace_s`
     seconds.
     """
     for process in processes:
@@ -118,7 +112,7 @@ def _end(processes: Sequence[subprocess.Popen[bytes]], grace_s: float) -> None:
             process.wait()
 
 
-def _signal_group(process: subprocess.Popen[bytes], signum: int) -> None:
+def _signal_group(process: Process, signum: int) -> None:
     if process.poll() is None:  # not reaped yet, so the number is still ours
         os.killpg(process.pid, signum)
 
@@ -131,54 +125,27 @@ def _end_with_parent() -> None:
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def rank_flags(command: Sequence[str], rank: int, port: int) -> list[str]:
-    """Return `command` with the fairseq flags of process `rank`; on GPUs each process takes the
-    device of its rank.
+def main(argv: Sequence[str]) -> int:
+    """Runs `N COMMAND...`: N processes of the fairseq-train command, each with the flags and the
+    environment of its rank; returns the exit code.
     """
-    flags = ["--distributed-no-spawn", "--distributed-init-method", f"tcp://127.0.0.1:{port}"]
-    flags += ["--distributed-rank", str(rank)]
-    if "--cpu" not in command:
-        flags += ["--device-id", str(rank)]
-    return [*command, *flags]
-
-
-def rank_env(command: Sequence[str], rank: int, size: int) -> dict[str, str]:
-    """Return the variables to add for process `rank`: its rank, and on CPU its share of the
-    cores.
-    """
-    env = {"RANK": str(rank)}
+    size, command = int(argv[0]), [*argv[1:], "--distributed-no-spawn"]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))  # a port that nobody listens on
+        command += ["--distributed-init-method", f"tcp://127.0.0.1:{probe.getsockname()[1]}"]
+    env = {}
     if "--cpu" in command:
-        env |= HIDE_GPUS
-        if "OMP_NUM_THREADS" not in os.environ:
-            env["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // size, 1))
+        # Each process gets its share of the cores.
+        threads = max((os.cpu_count() or 1) // size, 1)
+        env["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
         if "GLOO_SOCKET_IFNAME" not in os.environ and sys.platform == "linux":
             env["GLOO_SOCKET_IFNAME"] = "lo"  # one machine; its host name need not resolve
-    return env
-
-
-def free_port() -> int:
-    """Return a TCP port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m mmpt.cli.processes N COMMAND...`; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m mmpt.cli.processes", description=__doc__)
-    parser.add_argument("size", type=int, help="number of processes")
-    parser.add_argument(
-        "command", nargs=argparse.REMAINDER, help="the fairseq-train command of one process"
-    )
-    args = parser.parse_args(argv)
-    if args.size < 1 or not args.command:
-        parser.error(
-            f"needs at least 1 process and a command, but got {args.size} and {args.command}"
-        )
-    port = free_port()
-    commands = [rank_flags(args.command, rank, port) for rank in range(args.size)]
-    return run_all(commands, [rank_env(args.command, rank, args.size) for rank in range(args.size)])
+    commands = [[*command, "--distributed-rank", str(rank)] for rank in range(size)]
+    if "--cpu" not in command:
+        for rank, own in enumerate(commands):
+            own += ["--device-id", str(rank)]
+    return run_all(commands, [env | {"RANK": str(rank)} for rank in range(size)])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

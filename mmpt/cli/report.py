@@ -6,14 +6,13 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
 
-from mmpt.cli.app import Command, Device
-from mmpt.cli.devices import choose_device
-from mmpt.cli.scoring import predict, report_path, short_names
+from mmpt.cli import scoring
+from mmpt.cli.app import Command, Device, choose_device
 from mmpt.config import RunConfig, load_config
 from mmpt.errors import DataError
 from mmpt.evaluators import METRICS, read_results
@@ -21,14 +20,14 @@ from mmpt.reporting import Run, write_report
 
 
 def scored_run(config: RunConfig, device: torch.device, videos: str | None) -> Run:
-    """Return what the report needs, from the results file and one more prediction by its best
+    """Returns what the report needs, from the results file and one more prediction by its best
     checkpoint.
 
     Raises:
         DataError: the YAML was not scored as it is now, or the checkpoint or the test set has
             changed since.
     """
-    results = Path(config.eval.save_path or ".") / "results.json"
+    results = scoring.results_folder(config) / "results.json"
     settings = json.loads(json.dumps(config.to_dict()))
     rows = [row for row in read_results(results) if row.get("settings") == settings]
     if not rows:
@@ -39,20 +38,19 @@ def scored_run(config: RunConfig, device: torch.device, videos: str | None) -> R
     metric = METRICS.get(config.metric[0], "metric")()
     values = [metric.best(row["metrics"][type(metric).__name__]) for row in rows]
     best = values.index(max(values))
-    only_best = config.with_option("common_eval", "path", [rows[best]["checkpoint"]])
-    allow_missing = bool(rows[best]["num_missing"])
-    run = predict(
-        only_best, device=device, allow_missing=allow_missing, videos=videos, keep_results=False
+    checkpoint = rows[best]["checkpoint"]
+    run = scoring.predict(
+        config.with_option("common_eval", "path", [checkpoint]),
+        device=device,
+        allow_missing=bool(rows[best]["num_missing"]),
+        videos=videos,
+        keep_results=False,
     )
-    _check_same(run.rows[0], rows[best], results)
-    names = short_names([Path(row["checkpoint"]) for row in rows])
-    return replace(run, config=config, rows=rows, names=names, best=best, best_value=values[best])
-
-
-def _check_same(new: dict[str, Any], old: dict[str, Any], results: Path) -> None:
-    for key, what in (("fingerprint", old["checkpoint"]), ("data_fingerprint", "the test set")):
-        if new[key] != old[key]:
+    for key, what in (("fingerprint", checkpoint), ("data_fingerprint", "the test set")):
+        if run.rows[0][key] != rows[best][key]:
             raise DataError(f"{results}: {what} has changed since it was scored. Score it again.")
+    names = scoring.short_names([Path(row["checkpoint"]) for row in rows])
+    return replace(run, config=config, rows=rows, names=names, best=best, best_value=values[best])
 
 
 def report(
@@ -73,7 +71,7 @@ def report(
     """
     config = load_config(yaml)
     scored = scored_run(config, choose_device(device), videos)
-    print(write_report(scored, out or report_path(config)))
+    print(write_report(scored, out or scoring.report_path(config)))
 
 
 main = Command(report, stopped="nothing was written")

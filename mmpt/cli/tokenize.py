@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Annotated
 
 import typer
@@ -54,7 +53,16 @@ def tokenize(
     Run it again after a break and it continues. Videos without captions get an empty row, which
     training leaves out; they are listed in `<target_dir>/<prefix>report.json`.
     """
-    settings = read_config(config, overrides or [])
+    values, problems = parse_overrides(overrides or [])
+    whole = read_yaml(config, values)
+    file, mistakes = validate(TokenFile, whole)
+    section = whole.get("dataset", {})
+    if isinstance(section, dict):
+        missing = [key for key in REQUIRED if section.get(key) is None]
+        mistakes += [f"`dataset.{key}` must be set, but is not." for key in missing]
+    if problems + mistakes:
+        raise ConfigError(config, problems + mistakes)
+    settings = file.dataset
     tfeat_dir = tokenise_captions(
         settings.caption_pkl_path,
         settings.target_dir,
@@ -65,22 +73,4 @@ def tokenize(
     logger.info("done; `dataset.tfeat_dir` of a training YAML is %s", tfeat_dir)
 
 
-def read_config(path: str, overrides: list[str]) -> TokenConfig:
-    """Return the settings of a YAML file; ConfigError with every mistake in it."""
-    values, problems = parse_overrides(overrides)
-    whole = read_yaml(path, values)
-    config, mistakes = validate(TokenFile, whole)
-    section = whole.get("dataset", {})
-    if isinstance(section, dict):
-        missing = [key for key in REQUIRED if section.get(key) is None]
-        mistakes += [f"`dataset.{key}` must be set, but is not." for key in missing]
-    if problems + mistakes:
-        raise ConfigError(path, problems + mistakes)
-    return config.dataset
-
-
 main = Command(tokenize, stopped="run the same command again to continue")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

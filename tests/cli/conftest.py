@@ -32,9 +32,8 @@ def scored(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     model = Task.from_config(config).build_model(pretrained=False)
     (tmp_path / "run").mkdir()
     torch.save(model.state_dict(), tmp_path / "run" / "checkpoint_b.pt")
-    text_layer = model.text_encoder.encoder.layer[-1].output.LayerNorm
     # Every text gets the same vector, so that no caption finds its clip.
-    torch.nn.init.zeros_(text_layer.weight)
+    torch.nn.init.zeros_(model.text_encoder.encoder.layer[-1].output.LayerNorm.weight)
     torch.save(model.state_dict(), tmp_path / "run" / "checkpoint_a.pt")
     path = tmp_path / "scores.yaml"
     path.write_text(json.dumps(config.to_dict()))  # JSON is YAML

@@ -38,10 +38,8 @@ def test_runs_stand_beside_the_papers(tmp_path: Path, capsys: pytest.CaptureFixt
     assert compare.main([one, f"{two}/results.json", "--markdown"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "## vtt_zs: MSR-VTT, videos by their captions (1k-A), zero-shot"
-    assert (
-        lines[2]
-        == "|  | chance | mine | yours | VideoCLIP (paper) | TempCLR (paper) | Norton (paper) |"
-    )
+    papers = "VideoCLIP (paper) | TempCLR (paper) | Norton (paper)"
+    assert lines[2] == f"|  | chance | mine | yours | {papers} |"
     assert lines[4] == "| clip, text to video, R@1 | 0.1 | 11.1 | 12.2 | 10.4 | 10.1 | 10.7 |"
     assert not any("not comparable" in line for line in lines)
 
@@ -92,11 +90,10 @@ def test_rows_of_one_checkpoint_have_names_of_their_own(
     assert compare.main([one, two, one, "--json"]) == 0
     (group,) = json.loads(capsys.readouterr().out)
     # The file that is named twice counts once.
-    assert list(group["runs"]) == [
-        "1. same",
-        "2. same",
-        "3. same",
-    ]
+    assert list(group["runs"]) == ["1. same", "2. same", "3. same"]
+
+
+SOUND = {"checkpoint": "a", "fingerprint": "a", "metrics": {}}
 
 
 @pytest.mark.parametrize(
@@ -104,20 +101,16 @@ def test_rows_of_one_checkpoint_have_names_of_their_own(
     [
         (None, "there is no such file or folder"),
         ("[]", "holds no results"),
-        ('[{"other": 1}]', "not a results file"),
         ("{broken", "not valid JSON"),
-        ('[{"checkpoint": 1, "fingerprint": "a", "metrics": {}}]', "not a results file"),
-        (
-            '[{"checkpoint": "a", "fingerprint": "a", "metrics": {"M": {"R1": "x"}}}]',
-            "not a results file",
-        ),
-        (
-            '[{"checkpoint": "a", "fingerprint": "a", "metrics": {}, "chance": {"M": 3}}]',
-            "not a results file",
-        ),
-        (
-            '[{"checkpoint": "a", "fingerprint": "a", "metrics": {}, "task": 3}]',
-            "not a results file",
+        ('[{"other": 1}]', "not a results file"),
+        *(
+            (json.dumps([SOUND | wrong]), "not a results file")
+            for wrong in (
+                {"checkpoint": 1},
+                {"metrics": {"M": {"R1": "x"}}},
+                {"chance": {"M": 3}},
+                {"task": 3},
+            )
         ),
     ],
 )

@@ -73,34 +73,30 @@ def test_a_broken_file_is_named_and_stops_or_is_left_out(run, folder, tmp_path, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--features", "{tmp}/absent"], "must be a folder, but is not there"),
-        (["--features", "{tmp}"], r"must hold files of the kinds .npy"),
-        (["--texts", "{tmp}/latin.txt"], "UTF-8"),
-        (["--texts", "{tmp}/empty.txt"], "holds none"),
-        (["--texts", "{tmp}/good.txt", "--features", "{tmp}"], "exactly one of"),
-        (["--texts", "{tmp}/good.txt", "--device", "toaster"], "--device toaster"),
-        (["--texts", "{tmp}/good.txt", "--checkpoint", "checkpoint7.pt"], r"checkpoint7.pt"),
-        (["--texts", "{tmp}/good.txt", "--out", "{tmp}/out.csv"], "npz"),
+        ("--features {tmp}/absent", "must be a folder, but is not there"),
+        ("--features {tmp}", "must hold files of the kinds .npy"),
+        ("--videos {tmp}/twice", "has the same id as"),
+        ("--texts {tmp}/latin.txt", "UTF-8"),
+        ("--texts {tmp}/empty.txt", "holds none"),
+        ("--texts {tmp}/good.txt --features {tmp}", "exactly one of"),
+        ("--texts {tmp}/good.txt --device toaster", "--device toaster"),
+        ("--texts {tmp}/good.txt --checkpoint checkpoint7.pt", "checkpoint7.pt"),
+        ("--texts {tmp}/good.txt --out {tmp}/out.csv", "npz"),
     ],
 )
 def test_bad_input_is_one_message_and_exit_code_2(run, tmp_path, capsys, arguments, message):
     (tmp_path / "latin.txt").write_bytes("é".encode("latin-1"))
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "good.txt").write_text("cut\n")
+    (tmp_path / "twice").mkdir()
+    for name in ("a.mp4", "a.webm", "b.txt"):
+        (tmp_path / "twice" / name).touch()
     before = sorted(tmp_path.iterdir())
-    assert call(run, tmp_path / "out.npz", *(text.format(tmp=tmp_path) for text in arguments)) == 2
+    assert call(run, tmp_path / "out.npz", *arguments.format(tmp=tmp_path).split()) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert message in error
-    assert "Traceback" not in error
     assert sorted(tmp_path.iterdir()) == before
-
-
-def test_two_videos_of_one_id_are_refused(tmp_path):
-    for name in ("a.mp4", "a.webm", "b.txt"):
-        (tmp_path / name).touch()
-    with pytest.raises(embed.DataError, match="same id"):
-        embed.find_files(tmp_path, {".mp4", ".webm"})
 
 
 def test_an_interrupted_run_leaves_the_old_file(run, folder, tmp_path, monkeypatch):
@@ -127,14 +123,10 @@ def test_videos_are_decoded_and_embedded(run, tmp_path, capsys):
     torch.manual_seed(0)
     torch.save(S3D().state_dict(), tmp_path / "s3d.pth")
     out = tmp_path / "out.npz"
-    assert call(run, out, "--s3d", tmp_path / "s3d.pth", "--videos", tmp_path / "bad") == 2
+    s3d = ["--s3d", tmp_path / "s3d.pth", "--videos"]
+    assert call(run, out, *s3d, tmp_path / "bad") == 2
     assert "text.mp4" in capsys.readouterr().err
-    assert (
-        call(
-            run, out, "--s3d", tmp_path / "s3d.pth", "--videos", tmp_path / "good", "--skip-broken"
-        )
-        == 0
-    )
+    assert call(run, out, *s3d, tmp_path / "good", "--skip-broken") == 0
     model = MMPTModel.from_pretrained(run, s3d=tmp_path / "s3d.pth")
     rows = model.video_features(tmp_path / "good" / "clip.mp4")
     assert rows.shape == (1, 512)

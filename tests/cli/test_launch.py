@@ -12,11 +12,10 @@ import pytest
 from mmpt.cli import launch
 from mmpt.config import load_config
 from mmpt.utils.lock import exclusive
+from tests.jobs import NORTON, ROOT, VIDEOCLIP
+from tests.jobs import SCORES as PREDICT
 
-ROOT = Path(__file__).resolve().parents[2]
-NORTON = "projects/retri/norton/how2_demo.yaml"
-VIDEOCLIP = "projects/retri/videoclip/how2_demo.yaml"
-PREDICT = "projects/retri/norton/test_how2_demo_zs.yaml"
+ALIGNMENT = "projects/retri/norton/test_how2_demo_align_zs.yaml"
 
 
 @pytest.fixture
@@ -27,31 +26,26 @@ def runs(tmp_path, monkeypatch):
     (tmp_path / "projects").symlink_to(ROOT / "projects")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(launch, "count_gpus", lambda: 0)
-    monkeypatch.setattr(launch.jobs, "require_fairseq", lambda command: None)
 
     class Runs(list):
-        codes: list[int] = []  # noqa: RUF012
+        def __init__(self):
+            self.codes = []
+
+        def __call__(self, commands, extra_env, grace_s):
+            self.extend(commands)
+            for command, env in zip(commands, extra_env, strict=True):
+                assert (env.get("CUDA_VISIBLE_DEVICES") == "") == ("--cpu" in command)
+            return self.codes.pop(0) if self.codes else 0
 
     collected = Runs()
-
-    def run_all(commands, extra_env, grace_s):
-        collected.extend(commands)
-        assert len(extra_env) == len(commands)
-        for command, env in zip(commands, extra_env, strict=True):
-            assert (env.get("CUDA_VISIBLE_DEVICES") == "") == ("--cpu" in command)
-        return Runs.codes.pop(0) if Runs.codes else 0
-
-    monkeypatch.setattr(launch, "run_all", run_all)
-    yield collected
-    Runs.codes = []
+    monkeypatch.setattr(launch, "run_all", collected)
+    return collected
 
 
 @pytest.fixture
 def no_preflight(monkeypatch):
-    monkeypatch.setattr(launch.preflight, "check_data", lambda config: None)
-    monkeypatch.setattr(launch.preflight, "check_restore_file", lambda config: None)
-    monkeypatch.setattr(launch.preflight, "check_parts", lambda config: None)
-    monkeypatch.setattr(launch.preflight, "check_start", lambda path: None)
+    for check in ("check_data", "check_start", "check_parts"):
+        monkeypatch.setattr(launch.preflight, check, lambda config: None)
 
 
 def last_command(out):
@@ -66,15 +60,14 @@ def test_dryrun_prints_and_neither_writes_nor_runs(runs, capsys):
     argv = last_command(capsys.readouterr().out)
     assert argv[1:4] == ["-m", "mmpt.cli.processes", "2"]
     assert argv[5] == VIDEOCLIP
-    assert "--fp16" not in argv
     assert "--cpu" in argv
-    assert runs == []
     assert launch.main([PREDICT, "fairseq.dataset.batch_size=2", "--dryrun"]) == 0
+    assert runs == []
     assert not Path("runs").exists()
 
 
 def test_what_is_run_is_what_is_printed_and_its_exit_code_is_ours(runs, no_preflight, capsys):
-    runs.codes.extend([9])
+    runs.codes.append(9)
     assert launch.main([VIDEOCLIP, "--jobtype", "local_single"]) == 9
     assert runs == [last_command(capsys.readouterr().out)]
 
@@ -92,14 +85,8 @@ def test_a_second_training_in_the_same_folder_is_refused(runs, no_preflight, cap
 def test_overrides_reach_the_training_processes_through_the_resolved_file(
     runs, no_preflight, capsys
 ):
-    argv = [
-        VIDEOCLIP,
-        "--jobtype",
-        "local_single",
-        "dataset.num_video_per_batch=4",
-        "infer_scale=2",
-    ]
-    assert launch.main(argv) == 0
+    overrides = ["dataset.num_video_per_batch=4", "infer_scale=2"]
+    assert launch.main([VIDEOCLIP, "--jobtype", "local_single", *overrides]) == 0
     command = last_command(capsys.readouterr().out)
     assert command[1] == "runs/demo/videoclip/config.yaml"
     config = load_config(command[1])
@@ -110,32 +97,34 @@ def test_overrides_reach_the_training_processes_through_the_resolved_file(
     assert config.fairseq["common"]["tensorboard_logdir"] == logdir == "runs/demo/videoclip/run_0"
 
 
-def test_predict(runs, no_preflight, capsys):
-    assert launch.main([PREDICT]) == 0
-    assert last_command(capsys.readouterr().out)[1:] == ["-m", "mmpt.cli.predict", PREDICT]
-    assert launch.main([PREDICT, "fairseq.dataset.batch_size=2"]) == 0
-    path = last_command(capsys.readouterr().out)[-1]
-    copy = load_config(path)
-    assert path == f"runs/demo/results/{copy.copy_name}"
-    assert (copy.batch_size, copy.name) == (2, "test_how2_demo_zs")
+def test_evaluations_that_follow_one_another_share_a_process(runs, no_preflight):
+    assert launch.main([f"{PREDICT},{ALIGNMENT}"]) == 0
+    ((_, *command),) = runs
+    assert command == ["-m", "mmpt.cli.predict", PREDICT, ALIGNMENT]
+
+
+def test_overrides_reach_evaluations_through_a_copy_of_each(runs, no_preflight):
+    assert launch.main([f"{PREDICT},{ALIGNMENT}", "fairseq.dataset.batch_size=2"]) == 0
     assert launch.main([PREDICT, "fairseq.dataset.batch_size=3"]) == 0
-    # Else two jobs at once would read each other's settings.
-    assert last_command(capsys.readouterr().out)[-1] != path
+    *paths, other = runs[0][3:] + runs[1][3:]
+    copies = [load_config(path) for path in paths]
+    assert [copy.name for copy in copies] == ["test_how2_demo_zs", "test_how2_demo_align_zs"]
+    assert [copy.metric[0] for copy in copies] == ["RetrievalMetric", "How2AlignMetric"]
+    assert {copy.batch_size for copy in copies} == {2}
+    assert paths[0] == f"runs/demo/results/{copies[0].copy_name}"
+    assert other != paths[0]  # else two jobs at once would read each other's settings
 
 
 def test_options_of_predict_are_passed_on(runs, no_preflight, capsys):
-    assert (
-        launch.main([PREDICT, "--jobtype", "local_predict", "--allow-missing", "--device=cpu"]) == 0
-    )
+    assert launch.main([PREDICT, "--allow-missing", "--device=cpu"]) == 0
     assert last_command(capsys.readouterr().out)[3:] == [PREDICT, "--allow-missing", "--device=cpu"]
     assert launch.main([VIDEOCLIP, "--jobtype", "local_small", "--allow-missing"]) == 2
-    assert "unknown options: --allow-missing; only evaluations" in capsys.readouterr().err
+    assert "unknown options: --allow-missing; evaluations" in capsys.readouterr().err
 
 
 def test_an_interrupted_run_continues(runs, capsys, caplog):
     folder = Path("runs/demo/norton")
-    folder.mkdir(parents=True)
-    (folder / "run_0").mkdir()
+    (folder / "run_0").mkdir(parents=True)
     (folder / "checkpoint_last.pt").touch()
     with caplog.at_level("INFO"):
         assert launch.main([NORTON, "--jobtype", "local_single", "--dryrun"]) == 0
@@ -154,11 +143,9 @@ def test_a_missing_restore_file_is_an_error_unless_dry(runs, monkeypatch, capsys
 
 
 def test_missing_data(runs, capsys):
-    assert (
-        launch.main(["projects/retri/norton/how2_pretrain.yaml", "--jobtype", "local_single"]) == 2
-    )
+    assert launch.main([VIDEOCLIP, "--jobtype", "local_single"]) == 2
     errors = capsys.readouterr().err
-    assert "data/how2/how2_s3d_train.lst" in errors
+    assert "data/demo/how2_s3d_train.lst" in errors
     assert "Traceback" not in errors
     assert not Path("runs").exists()  # nothing is made for a job that cannot start
 
@@ -169,29 +156,31 @@ def test_several_yamls_stop_at_the_first_failure(runs, no_preflight):
     assert [command[5] for command in runs] == [VIDEOCLIP, NORTON]
 
 
-def test_all_yamls_are_read_before_the_first_one_runs(runs, no_preflight, capsys):
-    for later in ("nowhere.yaml", "", PREDICT.replace("test_", "")):
-        assert launch.main([f"{VIDEOCLIP},{later}"]) == 2
-        assert runs == []
+JOB_FILE = "{project_dir: mine, base_dir: task, task_group: {a: {task_list: [x.yaml]}}}"
 
 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["nowhere.yaml"], "nowhere.yaml: 1 mistake\n  - no such file"),
+        ([f"{VIDEOCLIP},nowhere.yaml"], "nowhere.yaml: 1 mistake\n  - no such file"),
+        ([f"{VIDEOCLIP},"], "an empty name: only .yaml files can be launched."),
         (["job.py"], "job.py: only .yaml files can be launched."),
+        (["job.yaml"], "job.yaml: 1 mistake\n  - `base_dir` makes this a job file"),
         ([VIDEOCLIP, "--jobtype", "local_tiny"], "no job type is called `local_tiny`"),
         (["projects/retri/norton/how2_pretrain.yaml"], "`task_type` is `sweep_big`"),
         ([VIDEOCLIP, "dataset.max_len=3"], "must be at least `max_video_len` + 3 (19), but is 3"),
     ],
 )
-def test_mistakes_of_the_user(runs, capsys, argv, message):
+def test_mistakes_of_the_user_are_found_before_anything_runs(
+    runs, no_preflight, capsys, argv, message
+):
+    Path("job.yaml").write_text(JOB_FILE)
     assert launch.main(argv) == 2
     assert message in capsys.readouterr().err
+    assert runs == []
 
 
-def test_a_folder_that_cannot_be_written(runs, no_preflight, monkeypatch, capsys):
-    monkeypatch.setattr(launch, "_keep_others_out", lambda save_dir, held: None)
+def test_a_folder_that_cannot_be_written(runs, no_preflight, capsys):
     assert launch.main([VIDEOCLIP, "fairseq.checkpoint.save_dir=/proc/nowhere"]) == 2
     assert "/proc/nowhere" in capsys.readouterr().err
 
@@ -199,18 +188,7 @@ def test_a_folder_that_cannot_be_written(runs, no_preflight, monkeypatch, capsys
 def test_too_few_gpus(runs, monkeypatch, capsys):
     monkeypatch.setattr(launch, "count_gpus", lambda: 1)
     assert launch.main([VIDEOCLIP, "--jobtype", "local_small", "fairseq.common.cpu=false"]) == 2
-    assert (
-        "needs 2 GPUs, but this machine has 1; use --jobtype local_single."
-        in capsys.readouterr().err
-    )
-
-
-def test_job_files_are_not_expanded(runs, capsys):
-    Path("job.yaml").write_text(
-        "{project_dir: mine, base_dir: task, task_group: {a: {task_list: [x.yaml]}}}"
-    )
-    assert launch.main(["job.yaml"]) == 2
-    assert "job.yaml: 1 mistake\n  - `base_dir` makes this a job file" in capsys.readouterr().err
+    assert "needs 2 GPUs, but this machine has 1" in capsys.readouterr().err
 
 
 def test_the_script_itself():
@@ -221,8 +199,7 @@ def test_the_script_itself():
         text=True,
         check=False,
     )
-    assert done.returncode == 2
-    assert done.stdout == ""
+    assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         "error: nowhere.yaml: 1 mistake\n  - no such file; paths are relative to the current "
         "directory.\n"

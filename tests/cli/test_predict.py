@@ -1,5 +1,5 @@
 """The scoring command on the small corpus: which checkpoints it takes, what it writes and what it
-says.
+prints, of one evaluation or of several in one process.
 """
 
 from __future__ import annotations
@@ -11,56 +11,31 @@ import numpy as np
 import pytest
 
 from mmpt.cli import predict, scoring
-from mmpt.config import EvalConfig, RunConfig
+from mmpt.cli.predict import Table, join_tables
+from mmpt.config import EvalConfig, RunConfig, load_config
 from mmpt.errors import ConfigError
 
 
-def scoring_config(save_path: str, *named: str) -> RunConfig:
-    return RunConfig(
-        path="a.yaml",
-        eval=EvalConfig(save_path=save_path),
-        fairseq={"common_eval": {"path": [*named]}},
-    )
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run's folder with three checkpoints and one file of another kind, as the working
-    directory.
-    """
-    for name in ("checkpoint_last.pt", "checkpoint2.pt", "checkpoint_best.pt", "other.pt"):
-        (tmp_path / "run" / name).parent.mkdir(exist_ok=True)
-        (tmp_path / "run" / name).touch()
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def test_by_default_the_named_checkpoints_are_scored_in_their_order(run: Path) -> None:
-    config = scoring_config("run/results", "run/other.pt", "run/checkpoint2.pt")
-    assert scoring.checkpoints_to_score(config, False) == [
-        Path("run/other.pt"),
-        Path("run/checkpoint2.pt"),
-    ]
-    with pytest.raises(ConfigError, match=r"`fairseq.common_eval.path` must name"):
-        scoring.checkpoints_to_score(scoring_config("run/results"), False)
-
-
 @pytest.mark.parametrize("save_path", ["run/results", "run/"])
-def test_all_checkpoints_are_those_in_dirname_of_the_results_then_the_named(
-    run: Path, save_path: str
+def test_which_checkpoints_are_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_path: str
 ) -> None:
-    config = scoring_config(save_path, str(run / "run" / "checkpoint_best.pt"), "run/other.pt")
-    names = ["checkpoint2.pt", "checkpoint_best.pt", "checkpoint_last.pt", "other.pt"]
-    assert scoring.checkpoints_to_score(config, True) == [Path("run") / name for name in names]
-    rule = scoring.selection_rule(config)
-    assert "every checkpoint*.pt in run " in rule
-    assert "on this test set itself" in rule
+    def chosen(*named: str, every: bool) -> list[str]:
+        fairseq = {"common_eval": {"path": [*named]}}
+        config = RunConfig(path="a.yaml", eval=EvalConfig(save_path=save_path), fairseq=fairseq)
+        assert "every checkpoint*.pt in run (" in scoring.selection_rule(config)
+        return [str(path) for path in scoring.checkpoints_to_score(config, every)]
 
-
-def test_all_checkpoints_need_none_named(run: Path) -> None:
-    assert len(scoring.checkpoints_to_score(scoring_config("run/results"), True)) == 3
-    with pytest.raises(ConfigError):
-        scoring.checkpoints_to_score(scoring_config("results"), True)
+    monkeypatch.chdir(tmp_path)
+    Path("run").mkdir()
+    names = [f"run/{name}.pt" for name in ("checkpoint2", "checkpoint_best", "checkpoint_last")]
+    for name in (*names, "run/other.pt"):
+        Path(name).touch()
+    assert chosen("run/other.pt", names[0], every=False) == ["run/other.pt", names[0]]
+    assert chosen(str(tmp_path / names[1]), "run/other.pt", every=True) == [*names, "run/other.pt"]
+    assert chosen(every=True) == names
+    with pytest.raises(ConfigError, match=r"`fairseq.common_eval.path` must name"):
+        chosen(every=False)
 
 
 def test_short_names() -> None:
@@ -70,18 +45,19 @@ def test_short_names() -> None:
     assert scoring.short_names(paths) == [str(path) for path in paths]
 
 
+def test_predictions_have_names_of_their_own() -> None:
+    for files, names in (
+        (("a/c1.pt", "a/c2.pt"), ["vtt-a-c1", "vtt-a-c2"]),
+        (("/x/a/c.pt", "/y/a/c.pt"), ["vtt-x-a-c", "vtt-y-a-c"]),
+    ):
+        assert scoring.prediction_names("vtt", [Path(file) for file in files]) == names
+
+
 def test_all_checkpoints_are_scored_and_the_best_is_named(
     scored: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [
-        str(scored),
-        "--device",
-        "cpu",
-        "--all-checkpoints",
-        "--markdown",
-        "--save-predictions",
-    ]
-    assert predict.main(arguments) == 0
+    flags = ["--all-checkpoints", "--markdown", "--save-predictions", "--no-report"]
+    assert predict.main([str(scored), "--device", "cpu", *flags]) == 0
     said = capsys.readouterr().out.splitlines()
     run = scored.parent / "run"
     rows = json.loads((run / "results" / "results.json").read_text())
@@ -92,6 +68,7 @@ def test_all_checkpoints_are_scored_and_the_best_is_named(
     best, value = max((("a", constant["R1"]), ("b", random["R1"])), key=lambda pair: pair[1])
     assert said[-1] == f"best: {run}/checkpoint_{best}.pt (RetrievalMetric {value:.4f})"
     assert said[-2].startswith(f"scored: every checkpoint*.pt in {run} ")
+    assert "on this test set itself" in said[-2]
     with np.load(run / "results" / "scores-run-checkpoint_a.npz") as arrays:
         # Measured 0: the same for every text.
         assert np.ptp(arrays["pooled_text"], axis=0).max() < 1e-5
@@ -101,21 +78,13 @@ def test_all_checkpoints_are_scored_and_the_best_is_named(
 def test_by_default_one_checkpoint_and_a_plain_table(
     scored: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert predict.main([str(scored), "--device", "cpu"]) == 0
+    assert predict.main([str(scored), "--device", "cpu", "--no-report"]) == 0
     said = capsys.readouterr().out
     assert said.splitlines()[0].split() == ["chance", "run"]
     assert "best:" not in said
-    assert len(json.loads((scored.parent / "run" / "results" / "results.json").read_text())) == 1
-
-
-def test_a_mistake_is_one_message_and_exit_code_2(
-    scored: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (scored.parent / "run" / "checkpoint_b.pt").unlink()
-    assert predict.main([str(scored), "--device", "cpu"]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith(f"error: {scored.parent}/run/checkpoint_b.pt: no such checkpoint.")
+    results = scored.parent / "run" / "results"
+    assert len(json.loads((results / "results.json").read_text())) == 1
+    assert {path.name for path in results.glob("[!.]*")} == {"results.json"}
 
 
 def test_ctrl_c(
@@ -133,24 +102,91 @@ def test_ctrl_c(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["projects/retri/norton/how2_demo.yaml"], "a training config cannot be scored"),
-        (
-            ["projects/retri/norton/test_how2_demo_zs.yaml", "--device", "foo"],
-            "--device foo: not a device",
-        ),
+        ("projects/retri/norton/how2_demo.yaml", "a training config cannot be scored"),
+        ("{scored} --device foo", "--device foo: not a device of this machine"),
+        ("{scored} --device meta", "--device meta: not a device of this machine"),
+        ("{scored} --videos /no/such", "/no/such: no such folder. Name where the test set's"),
+        ("{scored} none.yaml", "none.yaml"),  # all are read before the first is scored
+        ("--taskconfig none.yaml", "none.yaml"),
+        ("", "name at least one evaluation YAML"),
     ],
 )
 def test_mistakes_end_with_2(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    scored: Path, arguments: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert predict.main(arguments) == 2
-    assert message in capsys.readouterr().err
+    assert predict.main(arguments.format(scored=scored).split()) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert message in said.err
+    assert not (scored.parent / "run" / "results").exists()
 
 
-def test_the_yaml_may_be_named_by_an_option_but_must_be_named(
-    capsys: pytest.CaptureFixture[str],
+# ---- several evaluations
+
+
+def table(metric: str, value: float, *checkpoints: str) -> Table:
+    columns = {name: {metric: {"a": value}} for name in ("chance", *checkpoints)}
+    return Table(columns, list(checkpoints), [])
+
+
+@pytest.mark.parametrize("second", [table("A", 2, "x"), table("B", 2, "z")])
+def test_the_same_metric_or_other_checkpoints_are_tables_of_their_own(second: Table) -> None:
+    first = table("A", 1, "x")
+    assert join_tables([first, second]) == [first.columns, second.columns]
+
+
+@pytest.fixture
+def together(corpus: Path, scored: Path) -> list[str]:
+    """The demo's evaluations on the small corpus and a random checkpoint."""
+    paths = [str(scored)]
+    checkpoint = load_config(scored).checkpoint_paths[0]
+    for name, truth in (
+        ("bg", "test_path={}/val_clips.json"),
+        ("steps", "test_path={}/true_steps.json"),
+        ("align", "anno_path={}/test_alignment.json"),
+    ):
+        overrides = [
+            f"dataset.bert_name={corpus}/bert",
+            f"dataset.vfeat_dir={corpus}/feat",
+            f"dataset.{truth.format(corpus)}",
+            f"eval.save_path={scored.parent}/run/results/{name}",
+            f"fairseq.common_eval.path={checkpoint}",
+            "fairseq.dataset.num_workers=0",
+        ]
+        config = load_config(f"projects/retri/norton/test_how2_demo_{name}_zs.yaml", overrides)
+        path = scored.parent / f"{name}.yaml"
+        path.write_text(json.dumps(config.to_dict()))
+        paths.append(str(path))
+    return paths
+
+
+def test_the_demos_evaluations_print_one_table(
+    together: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for argv in (["none.yaml"], ["--taskconfig", "none.yaml"]):
-        assert predict.main(argv) == 2
-        assert "none.yaml" in capsys.readouterr().err
-    assert predict.main([]) == 2
+    assert predict.main([*together, "--device", "cpu", "--no-report"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("chance") == 1
+    for start in (
+        "clip, text to video",
+        "full video, DTW",
+        "full video with background",
+        "step segmentation",
+        "alignment",
+    ):
+        assert any(line.startswith(start) for line in said.splitlines())
+    for path in together:
+        folder = load_config(path).eval.save_path
+        (row,) = json.loads(Path(f"{folder}/results.json").read_text())
+        assert row["metrics"]
+
+
+def test_what_was_scored_is_printed_though_a_later_evaluation_fails(
+    together: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = json.loads(Path(together[3]).read_text())
+    values["dataset"]["anno_path"] = values["dataset"]["bert_name"] + "/config.json"
+    Path(together[3]).write_text(json.dumps(values))
+    assert predict.main([together[0], together[3], "--device", "cpu", "--no-report"]) == 2
+    said = capsys.readouterr()
+    assert "clip, text to video, R@1" in said.out
+    assert "must be HTM-Align's file" in said.err

@@ -1,4 +1,4 @@
-"""The list of missing files, against files made one by one."""
+"""What is checked before a training starts, against files made one by one."""
 
 import pytest
 import torch
@@ -27,25 +27,29 @@ def missing(config):
         preflight.check_data(config)
     text = str(caught.value)
     assert "DATASET.md" in text
-    assert "make demo" in text
     assert preflight.DEMO_COMMANDS in text
     return [line.removeprefix("  - ") for line in text.splitlines() if line.startswith("  - ")]
 
 
 def test_nothing_is_there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    shards = [f"{name}_{part}" for name in ("startends", "caps_ids") for part in ("data", "starts")]
     assert missing(how2(val_path=None)) == [
         "d/train.lst (`dataset.train_path`)",
         "d/feat (the folder `dataset.vfeat_dir`)",
-        "d/feat/cap.bert.train_0.startends_{data,starts}.npy (captions, `dataset.tfeat_dir`)",
-        "d/feat/cap.bert.train_0.caps_ids_{data,starts}.npy (captions, `dataset.tfeat_dir`)",
+        *(f"d/feat/cap.bert.train_0.{name}.npy (captions, `dataset.tfeat_dir`)" for name in shards),
+    ]
+    # An evaluation needs no training files.
+    assert missing(how2(split="test", tfeat_dir=None, test_path="t.json", json_path="a.json")) == [
+        "t.json (`dataset.test_path`)",
+        "a.json (`dataset.json_path`)",
+        "d/feat (the folder `dataset.vfeat_dir`)",
     ]
 
 
 def test_files_appear_one_by_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "d" / "feat").mkdir(parents=True)
-    config = how2()
     stems = ("{s}_0", "cap.bert.{s}_0.startends", "cap.bert.{s}_0.caps_ids")
     files = ["../train.lst", "../val.lst", "train_meta.pkl", "val_meta.json"]
     files += [
@@ -54,29 +58,10 @@ def test_files_appear_one_by_one(tmp_path, monkeypatch):
         for stem in stems
         for part in ("data", "starts")
     ]
-    counts = []
-    for file in files:
-        counts.append(len(missing(config)))
+    for number, file in enumerate(files):
+        assert len(missing(how2())) == len(files) - number
         (tmp_path / "d" / "feat" / file).touch()
-    # one line per list, meta file and pair of arrays
-    assert counts == [10, 9, 8, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1]
-    preflight.check_data(config)
-
-
-def test_an_evaluation_needs_no_training_files(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    config = how2(split="test", tfeat_dir=None, test_path="t.json")
-    assert missing(config) == [
-        "t.json (`dataset.test_path`)",
-        "d/feat (the folder `dataset.vfeat_dir`)",
-    ]
-
-
-def test_other_annotation_files_are_looked_for_too():
-    config = RunConfig(
-        dataset=DatasetConfig(json_path="/nowhere/a.json", jsfusion_path="/nowhere/inert.csv")
-    )
-    assert missing(config) == ["/nowhere/a.json (`dataset.json_path`)"]
+    preflight.check_data(how2())
 
 
 def test_sizes_of_the_model_are_checked_before_a_process_starts(corpus, tmp_path):
@@ -106,25 +91,26 @@ def test_a_missing_compiler_is_found_before_a_process_starts(corpus, tmp_path):
         )
 
 
-def test_restore_file(tmp_path):
-    weights = tmp_path / "w.pt"
-    config = RunConfig(path="a.yaml", fairseq={"checkpoint": {"restore_file": str(weights)}})
+@pytest.mark.parametrize("continues", [False, True])
+def test_the_checkpoint_to_start_from(tmp_path, continues):
+    start, last = tmp_path / "w.pt", tmp_path / "checkpoint_last.pt"
+    options = {"restore_file": str(start), "save_dir": str(tmp_path)}
+    config = RunConfig(path="a.yaml", fairseq={"checkpoint": options})
     with pytest.raises(CheckpointError) as caught:
-        preflight.check_restore_file(config)
-    for part in (
-        str(weights),
-        "fairseq.checkpoint.restore_file",
-        "a.yaml",
-        "DATASET.md",
-        preflight.DEMO_COMMANDS,
-    ):
+        preflight.check_start(config)
+    for part in (f"{start}: no such file", "fairseq.checkpoint.restore_file", "a.yaml"):
         assert part in str(caught.value)
+    assert preflight.DEMO_COMMANDS in str(caught.value)
+    weights = last if continues else start
     torch.save({"model": {}}, weights)
     with pytest.raises(CheckpointError, match="this one has no optimizer_history, extra_state"):
-        preflight.check_restore_file(config)
+        preflight.check_start(config)
     torch.save({"model": {}, "optimizer_history": [], "extra_state": {}}, weights)
-    preflight.check_restore_file(config)
+    preflight.check_start(config)
     weights.write_bytes(weights.read_bytes()[:-40])
     with pytest.raises(CheckpointError, match="damaged"):
-        preflight.check_restore_file(config)
-    preflight.check_restore_file(RunConfig())
+        preflight.check_start(config)
+
+
+def test_a_training_need_not_start_from_a_checkpoint(tmp_path):
+    preflight.check_start(RunConfig(fairseq={"checkpoint": {"save_dir": str(tmp_path)}}))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmpt.cli.jobs import DevicePlan, training_command
+from mmpt.cli.jobs import HALF_PRECISION, training_command
 from mmpt.config import load_config
 from mmpt.config.yaml_files import write_yaml
 from mmpt.errors import ConfigError
@@ -31,8 +31,10 @@ def train(corpus: Path, save_dir: Path, *more: str, resume: bool = False) -> lis
         ROOT / VIDEOCLIP, [*corpus_overrides(corpus, save_dir), *SHORT, curves, *more]
     )
     write_yaml(save_dir / "config.yaml", config.to_dict())
-    plan = DevicePlan(1, on_gpu=False)
-    command = training_command(config, str(save_dir / "config.yaml"), plan, 0, resume)
+    path = str(save_dir / "config.yaml")
+    command = training_command(config, path, "local_single", 0, resume=resume)
+    half = [name for name in HALF_PRECISION if config.option("common", name)]
+    command += [f"--{name.replace('_', '-')}" for name in half]
     run = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
     )
