@@ -51,7 +51,10 @@ class Registry(Generic[T]):
         return cls
 
     def __iter__(self) -> Iterator[str]:
-        self._import_packages()
+        for package_name in self.packages:
+            package = importlib.import_module(package_name)
+            for name in package.__all__:
+                getattr(package, name)  # imports the module that defines it
         return iter(self._classes)
 
     def __contains__(self, name: str) -> bool:
@@ -83,20 +86,10 @@ class Registry(Generic[T]):
         is none.
         """
         for package_name in self.packages:
-            if name in self._classes:
-                break
             package = importlib.import_module(package_name)
             if name in package.__all__:
-                # Imports the module that defines the class, which registers it.
-                getattr(package, name)
+                getattr(package, name)  # imports the module that defines the class
         return self._classes.get(name)
-
-    def _import_packages(self) -> None:
-        """Import every module that may hold classes of this kind; only messages need all names."""
-        for package_name in self.packages:
-            package = importlib.import_module(package_name)
-            for name in package.__all__:
-                getattr(package, name)
 
     def _import(self, name: str, key: str) -> type[T]:
         module_name, _, class_name = name.rpartition(".")
@@ -106,13 +99,8 @@ class Registry(Generic[T]):
             found = getattr(importlib.import_module(module_name), class_name)
         except (ImportError, AttributeError) as err:
             raise ConfigError(key, [f"cannot import the {self.kind} `{name}`: {err}."]) from err
-        if not isinstance(found, type):
-            raise ConfigError(
-                key, [f"the {self.kind} `{name}` must be a class, but is a {type(found).__name__}."]
-            )
-        if not issubclass(found, self.base):
+        if not (isinstance(found, type) and issubclass(found, self.base)):
             base = f"{self.base.__module__}.{self.base.__qualname__}"
-            raise ConfigError(
-                key, [f"the {self.kind} `{name}` must be a subclass of `{base}`, but is not."]
-            )
+            problem = f"the {self.kind} `{name}` must be a subclass of `{base}`, but is not."
+            raise ConfigError(key, [problem])
         return found

@@ -1,12 +1,11 @@
 """The frame of every command: typer reads the arguments, `run_command` reports errors."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from mmpt.errors import LaunchError
 from mmpt.utils.command import run_command
@@ -18,16 +17,14 @@ CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="key=value", help="Settings on top of the YAML, such as dataset.max_len=48."
-    ),
+    Argument(metavar="key=value", help="Settings on top of the YAML, such as dataset.max_len=48."),
 ]
 Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda or cuda:1. Default: the first GPU, else the CPU.")
+    str | None, Option(help="cpu, cuda or cuda:1. Default: the first GPU, else the CPU.")
 ]
 
 
-def choose_device(name: str | None) -> torch.device:
+def choose_device(name: str | None) -> "torch.device":
     """Returns the device called `name`, or the first GPU, else the CPU.
 
     Raises:
@@ -90,7 +87,7 @@ class Command:
             raise typer.Exit(run_command(lambda: work(**arguments), stopped=stopped))
 
         command.__doc__ = work.__doc__
-        command.__signature__ = inspect.signature(options or work, eval_str=True)  # type: ignore[attr-defined]
+        command.__signature__ = inspect.signature(options or work)  # type: ignore[attr-defined]
         self.app = new_app(context_settings=CONTEXT_SETTINGS | (context_settings or {}))
         self.app.command()(command)
 

@@ -1,12 +1,10 @@
 """Reads everything that a training YAML names, prints statistics, and lists what is damaged."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from mmpt.cli.app import Command, Overrides
 from mmpt.config import load_config
@@ -21,14 +19,14 @@ logger = get_logger("check")
 
 
 def check(
-    yaml: Annotated[str, typer.Argument(metavar="YAML", help="A training YAML.")],
+    yaml: Annotated[str, Argument(metavar="YAML", help="A training YAML.")],
     overrides: Overrides = None,
     *,
-    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/check"),
+    out: Annotated[Path, Option(help="Folder of the results.")] = Path("runs/check"),
     max_shards: Annotated[
-        int | None, typer.Option(min=1, help="Read so many shards per split, spread evenly.")
+        int | None, Option(min=1, help="Read so many shards per split, spread evenly.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Shards at once.")] = os.cpu_count() or 1,
+    workers: Annotated[int, Option(min=1, help="Shards at once.")] = os.cpu_count() or 1,
 ) -> None:
     """Read everything that a training YAML names, print statistics, and list what is damaged.
 

@@ -4,16 +4,14 @@ Rows of results files are grouped by the evaluation YAML that made them, so zero
 fine-tuned stay apart.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 from pydantic import BaseModel
+from typer import Argument, Option
 
 from mmpt.cli.app import Command
 from mmpt.errors import DataError, LaunchError
@@ -125,11 +123,11 @@ def _as_text(group: dict[str, Any], *, markdown: bool) -> str:
 
 def compare(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN", help=f"Folders with a {RESULTS}, or such files.")
+        list[str], Argument(metavar="RUN", help=f"Folders with a {RESULTS}, or such files.")
     ],
     *,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print tables as Markdown.")] = False,
-    to_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    markdown: Annotated[bool, Option("--markdown", help="Print tables as Markdown.")] = False,
+    to_json: Annotated[bool, Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Show runs side by side with the numbers that the papers report, one table per benchmark."""
     if markdown and to_json:

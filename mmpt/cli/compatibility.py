@@ -6,8 +6,6 @@ sizes that differ are found when weights are loaded, but another vocabulary of t
 only give bad numbers.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

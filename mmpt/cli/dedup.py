@@ -1,11 +1,9 @@
 """Writes a corpus of raw captions as JSON Lines, de-duplicated or as it is."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from mmpt.cli.app import Command
 from mmpt.errors import DataError
@@ -19,22 +17,22 @@ SENTENCES, RAW = "sentencified_htm_1200k", "raw_caption"
 
 def dedup(
     how2dir: Annotated[
-        Path, typer.Option(help=f"Folder with {SENTENCES}.json and/or {RAW}.json.")
+        Path, Option(help=f"Folder with {SENTENCES}.json and/or {RAW}.json.")
     ] = Path("data/how2"),
     input: Annotated[
-        Path | None, typer.Option(help=f"One file ({', '.join(SUFFIXES)}) in place of the folder.")
+        Path | None, Option(help=f"One file ({', '.join(SUFFIXES)}) in place of the folder.")
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             help="File to write. Default: next to the input, <name>.jsonl or <name>_dedup.jsonl."
         ),
     ] = None,
     dedup: Annotated[
         bool | None,
-        typer.Option("--dedup/--no-dedup", help=f"De-duplicate or not. Default: only {RAW}.*"),
+        Option("--dedup/--no-dedup", help=f"De-duplicate or not. Default: only {RAW}.*"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the de-duplication's draws.")] = 0,
+    seed: Annotated[int, Option(help="Seed of the de-duplication's draws.")] = 0,
 ) -> None:
     """Write a corpus of raw captions as JSON Lines, de-duplicated or as it is."""
     if output and not input:

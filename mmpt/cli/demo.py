@@ -4,8 +4,6 @@ With seed 0 they are the commands of the README. Another seed gives another corp
 weights and other folders, by copies of the same YAMLs.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shlex
@@ -14,7 +12,7 @@ import sys
 import time
 from typing import Annotated, Any
 
-import typer
+from typer import Option
 
 from mmpt.cli.app import Command
 from mmpt.config.yaml_files import read_yaml, write_yaml
@@ -66,7 +64,7 @@ def demo_yamls(seed: int) -> dict[str, dict[str, Any]]:
 
 
 def demo(
-    seed: Annotated[int, typer.Option(help="Seed of the corpus and of training.")] = 0,
+    seed: Annotated[int, Option(help="Seed of the corpus and of training.")] = 0,
 ) -> int:
     """Run the main job on the demo data, end to end: make the data, pre-train, post-train, score.
 

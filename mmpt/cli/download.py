@@ -1,11 +1,9 @@
 """Downloads checkpoints, S3D weights, lists and annotations to where the YAMLs look for them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from mmpt.cli.app import Command
 from mmpt.errors import UserError
@@ -17,22 +15,20 @@ from mmpt.prepare.download.items import list_catalogue
 def download(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME", help=f"Items to download: {', '.join(CATALOGUE)}."),
+        Argument(metavar="NAME", help=f"Items to download: {', '.join(CATALOGUE)}."),
     ] = None,
     *,
-    root: Annotated[Path, typer.Option(help="Folder of the project.")] = Path(),
+    root: Annotated[Path, Option(help="Folder of the project.")] = Path(),
     mirror: Annotated[
-        str | None, typer.Option(metavar="URL", help="Replaces scheme and host of every address.")
+        str | None, Option(metavar="URL", help="Replaces scheme and host of every address.")
     ] = None,
-    list_items: Annotated[
-        bool, typer.Option("--list", help="List the items, download nothing.")
-    ] = False,
+    list_items: Annotated[bool, Option("--list", help="List the items, download nothing.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Download files again that are there or have changed.")
+        bool, Option("--force", help="Download files again that are there or have changed.")
     ] = False,
-    tries: Annotated[int, typer.Option(min=1, help="Requests to a silent server.")] = 5,
+    tries: Annotated[int, Option(min=1, help="Requests to a silent server.")] = 5,
     timeout: Annotated[
-        int, typer.Option(min=1, metavar="S", help="Longest silence of a server, in seconds.")
+        int, Option(min=1, metavar="S", help="Longest silence of a server, in seconds.")
     ] = 30,
 ) -> None:
     """Download checkpoints, S3D weights, lists and annotations to where the YAMLs look for them.

@@ -1,7 +1,5 @@
 """Embeds a folder of videos or features, or a text file."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -9,7 +7,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-import typer
+from typer import Option
 
 from mmpt.cli.app import Command, Device, choose_device
 from mmpt.errors import DataError, LaunchError
@@ -29,19 +27,16 @@ def find_files(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
     Raises:
         DataError: no such folder, nothing in it, or two files of one id.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: must be a folder, but is not there, or is a file.")
     files: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in folder.rglob("*"):
         if path.suffix.lower() in suffixes and path.is_file():
             name = path.relative_to(folder).with_suffix("").as_posix()
             if name in files:
                 raise DataError(f"{path}: has the same id as {files[name]}; rename one of them.")
             files[name] = path
     if not files:
-        raise DataError(
-            f"{folder}: must hold files of the kinds {' '.join(sorted(suffixes))}, but holds none."
-        )
+        kinds = " ".join(sorted(suffixes))
+        raise DataError(f"{folder}: must be a folder with files of the kinds {kinds}, but is not.")
     return dict(sorted(files.items()))
 
 
@@ -85,28 +80,28 @@ def embed_texts(model: MMPTModel, texts: list[str], batch_size: int) -> torch.Te
 def embed(
     *,
     model: Annotated[
-        str, typer.Option(help="YAML, saved folder, run folder, checkpoint, or name on the hub.")
+        str, Option(help="YAML, saved folder, run folder, checkpoint, or name on the hub.")
     ],
     checkpoint: Annotated[
-        str, typer.Option(help="Which checkpoint of a YAML or run folder.")
+        str, Option(help="Which checkpoint of a YAML or run folder.")
     ] = "checkpoint_best.pt",
-    videos: Annotated[Path | None, typer.Option(help="Folder of video files.")] = None,
+    videos: Annotated[Path | None, Option(help="Folder of video files.")] = None,
     features: Annotated[
-        Path | None, typer.Option(help="Folder of <id>.npy: S3D features [seconds, 512].")
+        Path | None, Option(help="Folder of <id>.npy: S3D features [seconds, 512].")
     ] = None,
-    texts: Annotated[Path | None, typer.Option(help="UTF-8 file, one text per line.")] = None,
-    out: Annotated[Path, typer.Option(help="The .npz to write: ids, vectors, fingerprint.")],
-    batch_size: Annotated[int, typer.Option(min=1, help="Windows or texts at once.")] = 64,
+    texts: Annotated[Path | None, Option(help="UTF-8 file, one text per line.")] = None,
+    out: Annotated[Path, Option(help="The .npz to write: ids, vectors, fingerprint.")],
+    batch_size: Annotated[int, Option(min=1, help="Windows or texts at once.")] = 64,
     device: Device = None,
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16", "float64"],
-        typer.Option(help="Precision of the networks."),
+        Option(help="Precision of the networks."),
     ] = "float32",
     s3d: Annotated[
-        Path | None, typer.Option(help="S3D weights for --videos. Default: pretrained_models/.")
+        Path | None, Option(help="S3D weights for --videos. Default: pretrained_models/.")
     ] = None,
     skip_broken: Annotated[
-        bool, typer.Option("--skip-broken", help="Leave unreadable files out, and count them.")
+        bool, Option("--skip-broken", help="Leave unreadable files out, and count them.")
     ] = False,
 ) -> None:
     """Turn videos, features or texts into vectors.

@@ -1,19 +1,19 @@
 """Extracts S3D features of videos: one float16 file [seconds, 512] per video."""
 
-from __future__ import annotations
-
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import typer
+from typer import Option
 
 from mmpt.cli.app import Command, Device, choose_device
 from mmpt.errors import DataError, LaunchError
 from mmpt.media.frame_graph import FPS, SIZE
 from mmpt.media.s3d import S3D_WEIGHTS
-from mmpt.media.video_list import VideoList, find_videos, shard_of
+from mmpt.media.video_list import VideoJob, VideoList, find_videos, shard_of
 from mmpt.prepare.features.clip_encoder import ClipEncoder
 from mmpt.prepare.features.extraction import Extraction
 from mmpt.prepare.features.feature_files import check_settings, extracting, locked
@@ -27,19 +27,17 @@ logger = get_logger("extract")
 
 def _released(name: str, **settings: Any) -> Any:
     """Returns an option that is also called as in the release, with underscores."""
-    return typer.Option(f"--{name}", f"--{name.replace('_', '-')}", **settings)
+    return Option(f"--{name}", f"--{name.replace('_', '-')}", **settings)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """The options of the command."""
 
-    vdir: Annotated[
-        str, typer.Option(help="Folders, lists or CSV files of videos, comma-separated.")
-    ]
-    fdir: Annotated[Path, typer.Option(help="Folder to write features to.")]
+    vdir: Annotated[str, Option(help="Folders, lists or CSV files of videos, comma-separated.")]
+    fdir: Annotated[Path, Option(help="Folder to write features to.")]
     type: Annotated[
-        Literal["s3d"], typer.Option(help="The network. MMPT trains on S3D features only.")
+        Literal["s3d"], Option(help="The network. MMPT trains on S3D features only.")
     ] = "s3d"
     batch_size: Annotated[int, _released("batch_size", min=1, help="Clips per batch on a GPU.")] = (
         64
@@ -53,25 +51,23 @@ class Options:
     l2_normalize: Annotated[
         int, _released("l2_normalize", min=0, max=1, help="1: rows of length 1.")
     ] = 1
-    hflip: Annotated[int, typer.Option(min=0, max=1, help="1: mirror the videos.")] = 0
+    hflip: Annotated[int, Option(min=0, max=1, help="1: mirror the videos.")] = 0
     shard: Annotated[
-        str, typer.Option(metavar="I/N", help="Only part I (from 0) of N of the videos.")
+        str, Option(metavar="I/N", help="Only part I (from 0) of N of the videos.")
     ] = "0/1"
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many videos.")] = None
+    limit: Annotated[int | None, Option(min=1, help="Only the first so many videos.")] = None
     device: Device = None
     dtype: Annotated[
-        Literal["fp32", "bf16", "fp16"], typer.Option(help="What the network computes in.")
+        Literal["fp32", "bf16", "fp16"], Option(help="What the network computes in.")
     ] = "fp32"
-    weights: Annotated[Path, typer.Option(help="S3D's weights.")] = S3D_WEIGHTS
+    weights: Annotated[Path, Option(help="S3D's weights.")] = S3D_WEIGHTS
     words: Annotated[
         Path | None,
-        typer.Option(
-            "--dict", help="The text tower's words (s3d_dict.npy). Features do not need them."
-        ),
+        Option("--dict", help="The text tower's words (s3d_dict.npy). Features do not need them."),
     ] = None
     random_weights: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--random-weights", help="Try the pipeline without the weights; features are useless."
         ),
     ] = False
@@ -97,34 +93,21 @@ def extract(options: Options) -> None:
     `--fdir`, each with a `--shard` of its own.
     """
     part = options.part
-    device = choose_device(options.device)
     sources = [options.vdir]
     if not Path(options.vdir).exists():
-        sources = [part.strip() for part in options.vdir.split(",") if part.strip()]
+        sources = [name.strip() for name in options.vdir.split(",") if name.strip()]
     if not sources:
         raise DataError("`--vdir` is empty; name a folder, a list or a CSV file of videos.")
     videos = find_videos(sources, options.fdir)
-    network, weights = open_network(
-        options.weights, words=options.words, random_weights=options.random_weights
-    )
-    made_with = {"type": options.type, "fps": FPS, "size": SIZE, "weights": weights}
-    for name in ("dtype", "half_precision", "l2_normalize", "hflip"):
-        made_with[name] = getattr(options, name)
-    with extracting(options.fdir, *part):
-        _log_left_out(videos)
-        jobs = shard_of(videos.jobs, *part)[: options.limit]
-        logger.info(
-            "%d of %d videos are this run's (part %d of %d)", len(jobs), len(videos.jobs), *part
-        )
-        check_settings(options.fdir, made_with)
-        extraction = Extraction(
-            jobs,
-            ClipEncoder(network, device, options.dtype, options.batch_size),
-            num_threads=options.num_decoding_thread,
-            hflip=bool(options.hflip),
-            l2_normalize=bool(options.l2_normalize),
-            dtype="float16" if options.half_precision else "float32",
-        )
+    jobs = shard_of(videos.jobs, *part)[: options.limit]
+    with open_extraction(options, jobs) as extraction:
+        for video_id, replaced in videos.duplicates.items():
+            logger.warning("id %s: a later video replaces %s", video_id, ", ".join(replaced))
+        for video, reason in videos.misnamed.items():
+            logger.warning("%r: %s; left out", video, reason)
+        if videos.num_ignored:
+            logger.info("%d files are left out: no videos, by their names", videos.num_ignored)
+        logger.info("%d of %d videos: part %d of %d", len(jobs), len(videos.jobs), *part)
         try:
             report = extraction.run()
         except KeyboardInterrupt:
@@ -141,17 +124,29 @@ def extract(options: Options) -> None:
         raise DataError(f"none of the {len(jobs)} videos could be read: {counted}. Details: {path}")
 
 
-def _log_left_out(videos: VideoList) -> None:
-    for video_id, replaced in videos.duplicates.items():
-        logger.warning(
-            "id %s: %s is replaced by a later video of the same id", video_id, ", ".join(replaced)
-        )
-    for video, reason in videos.misnamed.items():
-        logger.warning("%r: %s; left out", video, reason)
-    if videos.num_ignored:
-        logger.info(
-            "%d files of the folders have other extensions than videos and are left out",
-            videos.num_ignored,
+@contextmanager
+def open_extraction(options: Options, jobs: Sequence[VideoJob]) -> Iterator[Extraction]:
+    """Gives the extraction of `jobs`, and keeps other processes from this part of the videos.
+
+    Raises:
+        UserError: no such device, no weights, another process, or features of other settings.
+    """
+    device = choose_device(options.device)
+    network, weights = open_network(
+        options.weights, words=options.words, random_weights=options.random_weights
+    )
+    made_with = {"type": options.type, "fps": FPS, "size": SIZE, "weights": weights}
+    for name in ("dtype", "half_precision", "l2_normalize", "hflip"):
+        made_with[name] = getattr(options, name)
+    with extracting(options.fdir, *options.part):
+        check_settings(options.fdir, made_with)
+        yield Extraction(
+            jobs,
+            ClipEncoder(network, device, options.dtype, options.batch_size),
+            num_threads=options.num_decoding_thread,
+            hflip=bool(options.hflip),
+            l2_normalize=bool(options.l2_normalize),
+            dtype="float16" if options.half_precision else "float32",
         )
 
 

@@ -1,7 +1,5 @@
 """Job types: how many processes each has, on which devices, and the command line that a job is."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys

@@ -1,14 +1,12 @@
 """`mmpt train`: makes, prints and runs the command line of a YAML and a job type."""
 
-from __future__ import annotations
-
 import os
 import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from mmpt.cli import jobs, preflight
 from mmpt.cli.app import Command, Overrides
@@ -36,20 +34,20 @@ GRACE_S = 30.0
 
 def train(
     yamls: Annotated[
-        str, typer.Argument(metavar="YAML[,YAML..]", help="Files to run one after another.")
+        str, Argument(metavar="YAML[,YAML..]", help="Files to run one after another.")
     ],
     overrides: Overrides = None,
     *,
     jobtype: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="TYPE",
             help=f"One of {', '.join(jobs.JOB_TYPES)}. Default: the YAML's `task_type`.",
         ),
     ] = None,
     dryrun: Annotated[
         bool,
-        typer.Option("--dryrun", help="Print the command; check no data, write and run nothing."),
+        Option("--dryrun", help="Print the command; check no data, write and run nothing."),
     ] = False,
 ) -> int:
     """Train or evaluate what YAML files describe.

@@ -1,13 +1,11 @@
 """The command `mmpt`: lists its subcommands, and imports the module of the one that is run."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Sequence
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from mmpt import __version__
 from mmpt.cli.app import new_app, run
@@ -34,27 +32,18 @@ COMMANDS = {
 """Name of a command -> its module in `mmpt.cli`, its panel in the help, its line of help."""
 
 
-app = new_app(rich_markup_mode="rich", no_args_is_help=True)
+app = new_app(rich_markup_mode="rich", no_args_is_help=True, invoke_without_command=True)
 for _name, (_, _panel, _summary) in COMMANDS.items():
     app.command(_name, help=_summary, rich_help_panel=_panel)(lambda: None)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"mmpt {__version__}")
-        raise typer.Exit
-
-
 @app.callback()
 def _group(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version."
-        ),
-    ] = False,
+    version: Annotated[bool, Option("--version", help="Print the version.")] = False,
 ) -> None:
     """Pre-train video-text models on long, noisy, narrated videos, and evaluate them."""
+    if version:
+        print(f"mmpt {__version__}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

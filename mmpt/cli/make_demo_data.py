@@ -1,12 +1,10 @@
 """Makes the demo data: a small HowTo100M-like corpus whose truth is known."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Option
 
 from mmpt.cli.app import Command
 from mmpt.prepare.demo_corpus.manifest import make_corpus
@@ -15,7 +13,7 @@ from mmpt.prepare.demo_corpus.settings import CorpusSettings
 
 def _option(field: dataclasses.Field[Any]) -> tuple[str, Any, dataclasses.Field[Any]]:
     """Returns the option of a setting, as a field of the command's options."""
-    option = typer.Option(help=field.metadata["help"])
+    option = Option(help=field.metadata["help"])
     kind: Any = type(field.default)
     return field.name, Annotated[kind, option], dataclasses.field(default=field.default)
 
@@ -25,7 +23,7 @@ Options = dataclasses.make_dataclass(
     [
         (
             "out",
-            Annotated[Path, typer.Option(help="Folder to write to.")],
+            Annotated[Path, Option(help="Folder to write to.")],
             dataclasses.field(default=Path("data/demo")),
         ),
         *map(_option, dataclasses.fields(CorpusSettings)),

@@ -1,13 +1,11 @@
 """Packs one feature file per video into shards, which training maps into memory."""
 
-from __future__ import annotations
-
 import os
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from mmpt.batch import Split
 from mmpt.cli.app import Command
@@ -31,28 +29,24 @@ SplitNames = list[SplitName] | None
 
 def pack(
     # `--splits train val`: typer's options take one value each, so the second name comes here.
-    more_splits: Annotated[SplitNames, typer.Argument(hidden=True, metavar="SPLIT")] = None,
+    more_splits: Annotated[SplitNames, Argument(hidden=True, metavar="SPLIT")] = None,
     *,
-    features: Annotated[Path, typer.Option(help="Folder of <id>.npy.")] = Path(
-        "data/feat/feat_how2_s3d"
-    ),
-    target: Annotated[Path, typer.Option(help="Folder of the shards.")] = Path(
+    features: Annotated[Path, Option(help="Folder of <id>.npy.")] = Path("data/feat/feat_how2_s3d"),
+    target: Annotated[Path, Option(help="Folder of the shards.")] = Path(
         "data/feat/feat_how2_s3d_shard_small"
     ),
-    train_list: Annotated[Path, typer.Option(help="Training ids.")] = Path(
+    train_list: Annotated[Path, Option(help="Training ids.")] = Path(
         "data/how2/how2_s3d_train.lst"
     ),
-    val_list: Annotated[Path, typer.Option(help="Validation ids.")] = Path(
-        "data/how2/how2_s3d_val.lst"
-    ),
+    val_list: Annotated[Path, Option(help="Validation ids.")] = Path("data/how2/how2_s3d_val.lst"),
     splits: Annotated[
         SplitNames,
-        typer.Option(help="Splits to pack: train, val, or both.  [default: train val]"),
+        Option(help="Splits to pack: train, val, or both.  [default: train val]"),
     ] = None,
-    shard_size: Annotated[int, typer.Option(min=1, help="Videos per shard.")] = SHARD_SIZE,
-    workers: Annotated[int, typer.Option(min=1, help="Shards at once.")] = os.cpu_count() or 1,
+    shard_size: Annotated[int, Option(min=1, help="Videos per shard.")] = SHARD_SIZE,
+    workers: Annotated[int, Option(min=1, help="Shards at once.")] = os.cpu_count() or 1,
     max_missing: Annotated[
-        float, typer.Option(min=0, max=1, help="Largest share of videos to leave out; 1: any.")
+        float, Option(min=0, max=1, help="Largest share of videos to leave out; 1: any.")
     ] = 1.0,
 ) -> None:
     """Pack one feature file per video into shards, which training maps into memory.

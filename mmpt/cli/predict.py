@@ -1,14 +1,12 @@
 """Scores checkpoints on the test sets of YAMLs, as `--jobtype local_predict` does."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
 import torch
-import typer
+from typer import Argument, Option
 
 from mmpt.cli import scoring
 from mmpt.cli.app import Command, Device, choose_device
@@ -53,39 +51,37 @@ class Options:
 
     yamls: Annotated[
         list[str] | None,
-        typer.Argument(metavar="YAML", help="Evaluation YAMLs, scored one after another."),
+        Argument(metavar="YAML", help="Evaluation YAMLs, scored one after another."),
     ] = None
     taskconfig: Annotated[
         list[str] | None,
-        typer.Option(metavar="YAML", help="The same, as the release documents HTM-Align."),
+        Option(metavar="YAML", help="The same, as the release documents HTM-Align."),
     ] = None
     device: Device = None
     all_checkpoints: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--all-checkpoints",
             help="Score every checkpoint*.pt in the folder above eval.save_path.",
         ),
     ] = False
     save_predictions: Annotated[
-        bool, typer.Option("--save-predictions", help="Keep scores and vectors as .npz.")
+        bool, Option("--save-predictions", help="Keep scores and vectors as .npz.")
     ] = False
     allow_missing: Annotated[
         bool,
-        typer.Option(
-            "--allow-missing", help="Score the videos that have features when some have none."
-        ),
+        Option("--allow-missing", help="Score the videos that have features when some have none."),
     ] = False
     markdown: Annotated[
         bool,
-        typer.Option("--markdown", help="Print the table as Markdown, to paste into a README."),
+        Option("--markdown", help="Print the table as Markdown, to paste into a README."),
     ] = False
     videos: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="The test set's videos, for key frames in the report."),
+        Option(metavar="DIR", help="The test set's videos, for key frames in the report."),
     ] = None
     no_report: Annotated[
-        bool, typer.Option("--no-report", help="Write no HTML report next to results.json.")
+        bool, Option("--no-report", help="Write no HTML report next to results.json.")
     ] = False
 
 

@@ -2,8 +2,6 @@
 start and its parts.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from contextlib import suppress

@@ -1,21 +1,19 @@
 """Makes shards and a training YAML from a folder of videos and their captions."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import typer
 import yaml
+from typer import Option
 
 from mmpt.batch import Split
-from mmpt.cli.app import Command, choose_device
+from mmpt.cli import extract
+from mmpt.cli.app import Command
 from mmpt.cli.check import refuse_damage
 from mmpt.config import load_config
 from mmpt.errors import DataError
-from mmpt.media.frame_graph import FPS, SIZE
 from mmpt.media.s3d import S3D_WEIGHTS
 from mmpt.media.video_list import VideoJob, find_videos
 from mmpt.models.bert_weights import WEIGHT_FILES, read_bert_config
@@ -25,10 +23,6 @@ from mmpt.prepare.captions.corpus import write_line
 from mmpt.prepare.captions.pretokenise import tokenise_captions
 from mmpt.prepare.captions.reader import CAPTION_SUFFIXES, read_captions
 from mmpt.prepare.check.dataset_check import check_dataset
-from mmpt.prepare.features.clip_encoder import ClipEncoder
-from mmpt.prepare.features.extraction import Extraction
-from mmpt.prepare.features.feature_files import check_settings, extracting
-from mmpt.prepare.features.network import open_network
 from mmpt.prepare.shards.packing import pack_features
 from mmpt.shards.feature_reader import FeatureError, read_features
 from mmpt.shards.writer import SHARD_SIZE
@@ -48,30 +42,26 @@ Report = dict[str, Any]
 class Options:
     """The options of the command."""
 
-    videos: Annotated[Path, typer.Option(help="Folder of videos.")]
-    captions: Annotated[Path, typer.Option(help="Folder of captions, named like the videos.")]
-    out: Annotated[Path, typer.Option(help="Folder of the lists and shards.")] = Path("data/mine")
-    yaml: Annotated[Path, typer.Option(help="The training YAML to write.")] = Path(
+    videos: Annotated[Path, Option(help="Folder of videos.")]
+    captions: Annotated[Path, Option(help="Folder of captions, named like the videos.")]
+    out: Annotated[Path, Option(help="Folder of the lists and shards.")] = Path("data/mine")
+    yaml: Annotated[Path, Option(help="The training YAML to write.")] = Path(
         "projects/retri/mine/pretrain.yaml"
     )
-    recipe: Annotated[Literal["norton", "videoclip"], typer.Option(help="What to train.")] = (
-        "norton"
-    )
-    bert_name: Annotated[str, typer.Option(help="Name on the hub, or a folder.")] = (
-        "bert-base-uncased"
-    )
-    val_share: Annotated[float, typer.Option(help="Share of validation videos.")] = 0.05
-    weights: Annotated[Path, typer.Option(help="S3D's weights.")] = S3D_WEIGHTS
+    recipe: Annotated[Literal["norton", "videoclip"], Option(help="What to train.")] = "norton"
+    bert_name: Annotated[str, Option(help="Name on the hub, or a folder.")] = "bert-base-uncased"
+    val_share: Annotated[float, Option(help="Share of validation videos.")] = 0.05
+    weights: Annotated[Path, Option(help="S3D's weights.")] = S3D_WEIGHTS
     random_weights: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--random-weights",
             help="Try the pipeline: random S3D weights, and a YAML that starts from BERT.",
         ),
     ] = False
-    shard_size: Annotated[int, typer.Option(min=1, help="Videos per shard.")] = SHARD_SIZE
-    decoders: Annotated[int, typer.Option(min=1, help="Videos decoded at once.")] = 4
-    workers: Annotated[int, typer.Option(min=1, help="Shards at once.")] = 1
+    shard_size: Annotated[int, Option(min=1, help="Videos per shard.")] = SHARD_SIZE
+    decoders: Annotated[int, Option(min=1, help="Videos decoded at once.")] = 4
+    workers: Annotated[int, Option(min=1, help="Shards at once.")] = 1
 
 
 def prepare(options: Options) -> None:
@@ -188,14 +178,15 @@ def extract_videos(options: Options, jobs: Sequence[VideoJob], report: Report) -
     """Makes `<out>/feat/<id>.npy` of the videos that have none; reports broken videos."""
     if not jobs:
         return
-    folder = options.out / "feat"
-    network, weights = open_network(options.weights, random_weights=options.random_weights)
-    made_with = {"type": "s3d", "fps": FPS, "size": SIZE, "weights": weights, "dtype": "fp32"}
-    made_with |= {"half_precision": 1, "l2_normalize": 1, "hflip": 0}  # the defaults of `extract`
-    encoder = ClipEncoder(network, choose_device(None))
-    with extracting(folder):
-        check_settings(folder, made_with)
-        found = Extraction(jobs, encoder, num_threads=options.decoders).run()
+    settings = extract.Options(
+        vdir=str(options.videos),
+        fdir=options.out / "feat",
+        weights=options.weights,
+        random_weights=options.random_weights,
+        num_decoding_thread=options.decoders,
+    )
+    with extract.open_extraction(settings, jobs) as extraction:
+        found = extraction.run()
     report["videos_without_features"], report["videos_damaged"] = found.failed, found.notes
 
 

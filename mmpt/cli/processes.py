@@ -5,8 +5,6 @@ none stays behind.
 rank flags.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal

@@ -1,7 +1,5 @@
 """Writes the report of a scoring again, for example with key frames."""
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import replace
@@ -9,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-import typer
+from typer import Argument, Option
 
 from mmpt.cli import scoring
 from mmpt.cli.app import Command, Device, choose_device
@@ -54,14 +52,14 @@ def scored_run(config: RunConfig, device: torch.device, videos: str | None) -> R
 
 
 def report(
-    yaml: Annotated[str, typer.Argument(metavar="YAML", help="An evaluation YAML.")],
+    yaml: Annotated[str, Argument(metavar="YAML", help="An evaluation YAML.")],
     *,
     videos: Annotated[
-        str | None, typer.Option(metavar="DIR", help="The test set's videos, for key frames.")
+        str | None, Option(metavar="DIR", help="The test set's videos, for key frames.")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="File to write. Default: next to results.json."),
+        Option(metavar="FILE", help="File to write. Default: next to results.json."),
     ] = None,
     device: Device = None,
 ) -> None:

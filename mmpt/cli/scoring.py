@@ -2,8 +2,6 @@
 what reports need.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Sequence

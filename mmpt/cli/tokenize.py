@@ -1,11 +1,9 @@
 """Tokenises the captions of every packed video into text shards."""
 
-from __future__ import annotations
-
 import os
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from mmpt.cli.app import Command, Overrides
 from mmpt.config.mistakes import validate
@@ -42,11 +40,11 @@ class TokenFile(Section):
 
 def tokenize(
     config: Annotated[
-        str, typer.Argument(metavar="YAML", help="A file such as configs/bert-base-uncased.yaml.")
+        str, Argument(metavar="YAML", help="A file such as configs/bert-base-uncased.yaml.")
     ],
     overrides: Overrides = None,
     *,
-    workers: Annotated[int, typer.Option(min=1, help="Shards at once.")] = os.cpu_count() or 1,
+    workers: Annotated[int, Option(min=1, help="Shards at once.")] = os.cpu_count() or 1,
 ) -> None:
     """Tokenise the captions of every packed video into text shards.
 

@@ -73,8 +73,8 @@ def test_a_broken_file_is_named_and_stops_or_is_left_out(run, folder, tmp_path, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--features {tmp}/absent", "must be a folder, but is not there"),
-        ("--features {tmp}", "must hold files of the kinds .npy"),
+        ("--features {tmp}/absent", "absent: must be a folder with files of the kinds .npy"),
+        ("--features {tmp}", "must be a folder with files of the kinds .npy"),
         ("--videos {tmp}/twice", "has the same id as"),
         ("--texts {tmp}/latin.txt", "UTF-8"),
         ("--texts {tmp}/empty.txt", "holds none"),

@@ -3,8 +3,6 @@ replaced.
 """
 
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -183,24 +181,3 @@ def test_mistakes_of_the_user_are_found_before_anything_runs(
 def test_a_folder_that_cannot_be_written(runs, no_preflight, capsys):
     assert launch.main([VIDEOCLIP, "fairseq.checkpoint.save_dir=/proc/nowhere"]) == 2
     assert "/proc/nowhere" in capsys.readouterr().err
-
-
-def test_too_few_gpus(runs, monkeypatch, capsys):
-    monkeypatch.setattr(launch, "count_gpus", lambda: 1)
-    assert launch.main([VIDEOCLIP, "--jobtype", "local_small", "fairseq.common.cpu=false"]) == 2
-    assert "needs 2 GPUs, but this machine has 1" in capsys.readouterr().err
-
-
-def test_the_script_itself():
-    done = subprocess.run(
-        [sys.executable, "locallaunch.py", "nowhere.yaml"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == (
-        "error: nowhere.yaml: 1 mistake\n  - no such file; paths are relative to the current "
-        "directory.\n"
-    )

@@ -43,7 +43,7 @@ def unscored(scored: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         ("dataset.text_processor=MSRVTTQATextProcessor", "must belong together"),
         ("dataset.text_processor=YoucookFullVideoBGTextProcessor", "takes one text per test item"),
-        ("dataset.aligner=os.getcwd", "the aligner `os.getcwd` must be a class"),
+        ("dataset.aligner=os.getcwd", "the aligner `os.getcwd` must be a subclass of"),
     ],
 )
 def test_parts_that_do_not_belong_together(unscored: Path, overrides: str, message: str) -> None:

@@ -146,6 +146,6 @@ def test_a_sweep_needs_a_job_type(fresh, capsys):
     assert NORTON["dryrun"]["how2_pretrain --jobtype None"]["returncode"] == 1
     assert main([PRETRAIN, "--dryrun"]) == 2
     assert (
-        "say where to run it with --jobtype, one of local_single (1 process)"
+        "Say where to run it with --jobtype, one of local_single (1 process)"
         in capsys.readouterr().err
     )

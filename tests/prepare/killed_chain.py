@@ -156,7 +156,7 @@ def main(folder: Path, num_kills: int, seed: int) -> int:
     """Compare the runs; return 1 if they differ."""
     os.chdir(ROOT)
     torch.set_num_threads(1)
-    extract.open_network = prepare.open_network = lambda *_, **__: (Pooling(), "pooling")  # type: ignore[assignment]
+    extract.open_network = lambda *_, **__: (Pooling(), "pooling")  # type: ignore[assignment]
     make_inputs(folder / "in")
     took_s = {}
     for name, command in commands(folder / "in", folder / "whole").items():
