@@ -70,13 +70,6 @@ def embed_files(
     return names, torch.cat(vectors)
 
 
-def embed_texts(model: MMPTModel, texts: list[str], batch_size: int) -> torch.Tensor:
-    """Returns a vector for each text."""
-    parts = list(batches(texts, batch_size))
-    counted = progress(parts, len(texts), "texts embedded", logger, unit=batch_size)
-    return torch.cat([model.encode_text(part, batch_size).cpu() for part in counted])
-
-
 def embed(
     *,
     model: Annotated[
@@ -130,7 +123,9 @@ def embed(
         s3d=s3d or bool(videos),
     )
     if texts:
-        vectors = embed_texts(loaded, names, batch_size)
+        parts = list(batches(names, batch_size))
+        counted = progress(parts, len(names), "texts embedded", logger, unit=batch_size)
+        vectors = torch.cat([loaded.encode_text(part, batch_size).cpu() for part in counted])
     else:
         names, vectors = embed_files(loaded, files, batch_size, skip_broken)
     fingerprint = np.array(weights_fingerprint(loaded.fusion, trainable_only=False))

@@ -107,7 +107,9 @@ def extract(options: Options) -> None:
             logger.warning("%r: %s; left out", video, reason)
         if videos.num_ignored:
             logger.info("%d files are left out: no videos, by their names", videos.num_ignored)
-        logger.info("%d of %d videos: part %d of %d", len(jobs), len(videos.jobs), *part)
+        logger.info(
+            "extracting %d of %d videos (part %d of %d)", len(jobs), len(videos.jobs), *part
+        )
         try:
             report = extraction.run()
         except KeyboardInterrupt:

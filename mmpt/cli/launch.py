@@ -46,8 +46,7 @@ def train(
         ),
     ] = None,
     dryrun: Annotated[
-        bool,
-        Option("--dryrun", help="Print the command; check no data, write and run nothing."),
+        bool, Option("--dryrun", help="Print the command; check no data, write and run nothing.")
     ] = False,
 ) -> int:
     """Train or evaluate what YAML files describe.
@@ -110,7 +109,7 @@ def _train(
     save_dir = config.save_dir
     last = preflight.last_checkpoint(config)
     config = with_run_dir(config)
-    saved, lock = os.path.join(save_dir, "config.yaml"), os.path.join(save_dir, LOCK_NAME)
+    saved = os.path.join(save_dir, "config.yaml")
     yaml = saved if overridden else config.path
     job_type = jobs.choose_job_type(asked, config)
     command = jobs.training_command(config, yaml, job_type, count_gpus(), resume=bool(last))
@@ -119,6 +118,7 @@ def _train(
         preflight.check_data(config)
         preflight.check_start(config)
         preflight.check_parts(config)
+        lock = os.path.join(save_dir, LOCK_NAME)
         try:
             with writing(lock):
                 held.enter_context(exclusive(lock, "training", wait=False))

@@ -40,8 +40,7 @@ def pack(
     ),
     val_list: Annotated[Path, Option(help="Validation ids.")] = Path("data/how2/how2_s3d_val.lst"),
     splits: Annotated[
-        SplitNames,
-        Option(help="Splits to pack: train, val, or both.  [default: train val]"),
+        SplitNames, Option(help="Splits to pack: train, val, or both.  [default: train val]")
     ] = None,
     shard_size: Annotated[int, Option(min=1, help="Videos per shard.")] = SHARD_SIZE,
     workers: Annotated[int, Option(min=1, help="Shards at once.")] = os.cpu_count() or 1,

@@ -33,15 +33,14 @@ def join_tables(tables: Sequence[Table]) -> list[dict[str, Results]]:
     """Returns the columns of each table to print: of one, if all are of the same checkpoints and
     other metrics.
     """
-    first, *others = [table.columns for table in tables]
     metrics = [metric for table in tables for metric in table.columns["chance"]]
     same = all(table.checkpoints == tables[0].checkpoints for table in tables)
     if not same or len(set(metrics)) < len(metrics):
-        return [first, *others]
-    joined = dict(first)
-    for columns in others:
-        for name, results in columns.items():
-            joined[name] = joined[name] | results
+        return [table.columns for table in tables]
+    joined: dict[str, Results] = {}
+    for table in tables:
+        for name, results in table.columns.items():
+            joined[name] = joined.get(name, {}) | results
     return [joined]
 
 
@@ -73,8 +72,7 @@ class Options:
         Option("--allow-missing", help="Score the videos that have features when some have none."),
     ] = False
     markdown: Annotated[
-        bool,
-        Option("--markdown", help="Print the table as Markdown, to paste into a README."),
+        bool, Option("--markdown", help="Print the table as Markdown, to paste into a README.")
     ] = False
     videos: Annotated[
         str | None,

@@ -94,7 +94,11 @@ def prepare(options: Options) -> None:
             )
             ids = _with_features(features, list(captions), report)
         finally:
-            _write_report(options.out / "report.json", report)
+            path = options.out / "report.json"
+            write_json(path, report)
+            for name, entries in report.items():
+                if entries:
+                    logger.warning("%d %s; see %s", len(entries), name.replace("_", " "), path)
         batch = own_videos.batch_videos(len(ids), options.recipe)
         train, val = own_videos.split_ids(ids, options.val_share, batch)
         with atomic_write(options.out / "captions.jsonl") as file:
@@ -118,13 +122,6 @@ def prepare(options: Options) -> None:
             )
             yaml.safe_dump(values, file, sort_keys=False, allow_unicode=True)
         _finish(options)
-
-
-def _write_report(path: Path, report: Report) -> None:
-    write_json(path, report)
-    for name, entries in report.items():
-        if entries:
-            logger.warning("%d %s; see %s", len(entries), name.replace("_", " "), path)
 
 
 def _check(options: Options) -> None:

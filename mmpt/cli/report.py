@@ -58,8 +58,7 @@ def report(
         str | None, Option(metavar="DIR", help="The test set's videos, for key frames.")
     ] = None,
     out: Annotated[
-        Path | None,
-        Option(metavar="FILE", help="File to write. Default: next to results.json."),
+        Path | None, Option(metavar="FILE", help="File to write. Default: next to results.json.")
     ] = None,
     device: Device = None,
 ) -> None:

@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from mmpt.cli.compatibility import check_checkpoint_fits, check_parts_fit
+from mmpt.cli.compatibility import check_checkpoint_fits
 from mmpt.cli.scoring import predict
-from mmpt.config import DatasetConfig, load_config
+from mmpt.config import load_config
 from mmpt.errors import ConfigError
 from tests.models.tiny_model import F, make_run
 from tests.tiny_bert import tiny_bert
@@ -73,18 +72,3 @@ def test_a_config_of_another_program_or_none_is_passed_over(run: Path, text: str
     if text is not None:
         (run / "config.yaml").write_text(text)
     check_checkpoint_fits(config, run / "checkpoint_best.pt")
-
-
-@pytest.mark.parametrize(
-    ("predictor", "found"),
-    [("CrossTaskPredictor", r"a 0-D `task` \(found: none\)"), ("COINPredictor", None)],
-)
-def test_items_of_another_aligner_are_refused(predictor: str, found: str | None) -> None:
-    shapes = {"caps": 2, "cmasks": 2, "vfeats": 3, "vmasks": 2, "targets": 2, "video_targets": 1}
-    item = {name: torch.zeros([1] * axes) for name, axes in shapes.items()} | {"video_id": "a"}
-    config = SimpleNamespace(predictor=predictor, path="a.yaml", dataset=DatasetConfig())
-    if found is None:
-        check_parts_fit(config, [item], 0)  # type: ignore[arg-type]
-        return
-    with pytest.raises(ConfigError, match=found):
-        check_parts_fit(config, [item], 0)  # type: ignore[arg-type]

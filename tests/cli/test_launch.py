@@ -164,7 +164,6 @@ JOB_FILE = "{project_dir: mine, base_dir: task, task_group: {a: {task_list: [x.y
         ([f"{VIDEOCLIP},"], "an empty name: only .yaml files can be launched."),
         (["job.py"], "job.py: only .yaml files can be launched."),
         (["job.yaml"], "job.yaml: 1 mistake\n  - `base_dir` makes this a job file"),
-        ([VIDEOCLIP, "--jobtype", "local_tiny"], "no job type is called `local_tiny`"),
         (["projects/retri/norton/how2_pretrain.yaml"], "`task_type` is `sweep_big`"),
         ([VIDEOCLIP, "dataset.max_len=3"], "must be at least `max_video_len` + 3 (19), but is 3"),
     ],

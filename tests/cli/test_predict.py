@@ -87,18 +87,6 @@ def test_by_default_one_checkpoint_and_a_plain_table(
     assert {path.name for path in results.glob("[!.]*")} == {"results.json"}
 
 
-def test_ctrl_c(
-    scored: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(scoring, "load_weights", interrupted)
-    assert predict.main([str(scored), "--device", "cpu"]) == 130
-    assert "interrupted" in capsys.readouterr().err
-    assert not (scored.parent / "run" / "results").exists()
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

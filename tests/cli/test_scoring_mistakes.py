@@ -4,7 +4,6 @@ file behind.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -94,16 +93,3 @@ def test_results_that_cannot_be_written_are_found_first(unscored: Path) -> None:
     config = load_config(unscored, [f"eval.save_path={unscored.parent}/file/results"])
     with pytest.raises(DataError, match=r"file is no folder to write in. Correct `eval.save_path`"):
         scoring.predict(config, device=CPU)
-
-
-def test_a_checkpoint_named_twice_is_scored_once_and_predictions_are_kept_by_task(
-    scored: Path,
-) -> None:
-    run = scored.parent / "run"
-    paths = [f"{run}/checkpoint_b.pt", f"{run}/../run/checkpoint_b.pt"]
-    config = load_config(scored).with_option("common_eval", "path", paths)
-    scoring.predict(config, device=CPU, keep_predictions=True)
-    rows = json.loads((run / "results" / "results.json").read_text())
-    assert [row["checkpoint"] for row in rows] == paths[:1]
-    names = [file.name for file in (run / "results").glob("*.npz")]
-    assert names == ["scores-run-checkpoint_b.npz"]
