@@ -31,31 +31,27 @@ def write_crosstask(folder: Path, held_out: tuple[str, ...] = ("v101-03",)) -> d
     Of every annotated video, second 4s+2 to 4s+5 belong to step s (from 1); step s is strong in
     features 8s to 8s+7.
     """
-    (folder / "annotations").mkdir(parents=True)
-    (folder / "feat").mkdir()
     listed = [(task, video) for task in STEPS for video in video_ids(task)]
-    (folder / "videos.csv").write_text(
-        "".join(f"{task},{video},https://{video}\n" for task, video in listed)
-    )
-    (folder / "videos_val.csv").write_text("".join(f"{v[1:4]},{v},https://{v}\n" for v in held_out))
-    (folder / "tasks_primary.txt").write_text(task_block("101") + task_block("205"))
-    (folder / "tasks_related.txt").write_text(task_block("900"))
+    texts = {
+        "train_csv_path": "".join(f"{task},{video},https://{video}\n" for task, video in listed),
+        "val_csv_path": "".join(f"{v[1:4]},{v},https://{v}\n" for v in held_out),
+        "primary_path": task_block("101") + task_block("205"),
+        "related_path": task_block("900"),
+    }
+    settings = {name: str(folder / name) for name in (*texts, "annotation_path", "vfeat_dir")}
+    for name in ("annotation_path", "vfeat_dir"):
+        (folder / name).mkdir(parents=True)
+    for name, text in texts.items():
+        (folder / name).write_text(text)
     rng = np.random.default_rng(0)
     for task, video in listed:
-        seconds = 18 + int(video[-1])
-        features = rng.normal(scale=0.1, size=(seconds, 512))
+        features = rng.normal(scale=0.1, size=(18 + int(video[-1]), 512))
         rows = []
         for step in range(1, len(STEPS[task]) + 1):
             rows.append(f"{step},{4 * step + 2}.5,{4 * step + 4}.25")
             features[4 * step + 2 : 4 * step + 5, 8 * step : 8 * step + 8] += 3
-        np.save(folder / "feat" / f"{video}.npy", features.astype(np.float16))
+        np.save(folder / "vfeat_dir" / f"{video}.npy", features.astype(np.float16))
         if task != "900":
-            (folder / "annotations" / f"{task}_{video}.csv").write_text("\n".join(rows) + "\n")
-    return {
-        "train_csv_path": f"{folder}/videos.csv",
-        "val_csv_path": f"{folder}/videos_val.csv",
-        "primary_path": f"{folder}/tasks_primary.txt",
-        "related_path": f"{folder}/tasks_related.txt",
-        "annotation_path": f"{folder}/annotations",
-        "vfeat_dir": f"{folder}/feat",
-    }
+            path = folder / "annotation_path" / f"{task}_{video}.csv"
+            path.write_text("\n".join(rows) + "\n")
+    return settings

@@ -7,6 +7,7 @@ The file is {"format": 1, "videos": [{"id": str, "clips": [{"start": s, "end": s
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -16,85 +17,11 @@ from mmpt.batch import Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import DataError
 from mmpt.processors.base import META_PROCESSORS, VIDEO_PROCESSORS, MetaProcessor, VideoReader
-from mmpt.shards.layout import meta_path, open_features, read_shard_meta
+from mmpt.processors.downstream import check_listed_once
+from mmpt.shards.layout import open_features, read_shard_meta
 from mmpt.utils.validation import NotBlank, read_json_as
 
-CLIPS_FORMAT = 1
 ClipKey = tuple[str, int, int]  # video id, start, end (seconds, exclusive)
-
-
-@META_PROCESSORS.register
-class How2ClipMetaProcessor(MetaProcessor):
-    """One clip per item: the key is (id, start, end), the text key is the sentence."""
-
-    def __init__(self, config: DatasetConfig, split: Split):
-        super().__init__(config, split)
-        self.items = read_clips(self.list_path())
-
-
-@META_PROCESSORS.register
-class How2FullVideoMetaProcessor(MetaProcessor):
-    """One video per item: the key is its id, the text key is the list of its sentences in time
-    order.
-    """
-
-    def __init__(self, config: DatasetConfig, split: Split):
-        super().__init__(config, split)
-        videos: dict[str, list[str]] = {}
-        for (video_id, _, _), text in read_clips(self.list_path()):
-            videos.setdefault(video_id, []).append(text)
-        self.items = list(videos.items())
-
-
-@VIDEO_PROCESSORS.register
-class How2VideoProcessor(VideoReader):
-    """Whole videos from the `val` shards in `vfeat_dir`."""
-
-    def __init__(self, config: DatasetConfig, split: Split):
-        super().__init__(config, split)
-        self.vfeat_dir = self.need_str("vfeat_dir")
-        shards = read_shard_meta(self.vfeat_dir, Split.VALID)
-        self.where = {
-            name: (shard, row) for shard, ids in shards.items() for row, name in enumerate(ids)
-        }
-
-    def __call__(self, key: Any) -> np.ndarray:
-        """Returns float [seconds, 512] for a video id.
-
-        Raises:
-            DataError: the video is not packed.
-        """
-        if key not in self.where:
-            raise DataError(
-                f"video {key}: must be in {meta_path(self.vfeat_dir, Split.VALID)}, but is not. "
-                "Pack its features, or take it out of `dataset.test_path`."
-            )
-        shard, row = self.where[key]
-        return open_features(self.vfeat_dir, Split.VALID, shard)[row]
-
-    def has(self, key: Any) -> bool:
-        """Say whether the video of an id, or of a key whose first element is one, is packed."""
-        return (key if isinstance(key, str) else key[0]) in self.where
-
-
-@VIDEO_PROCESSORS.register
-class How2ClipVideoProcessor(How2VideoProcessor):
-    """Seconds [start, end) of a video from the `val` shards in `vfeat_dir`."""
-
-    def __call__(self, key: ClipKey) -> np.ndarray:
-        """Returns float [end - start, 512].
-
-        Raises:
-            DataError: the video is not packed, or the clip ends after it.
-        """
-        video_id, start, end = key
-        feature = super().__call__(video_id)
-        if end > len(feature):
-            raise DataError(
-                f"video {video_id}: a clip must end within the video's {len(feature)} s, but one "
-                f"ends at {end}. Correct `dataset.test_path`."
-            )
-        return feature[start:end]
 
 
 class _Clip(BaseModel):
@@ -120,17 +47,13 @@ def read_clips(path: str) -> list[tuple[ClipKey, str]]:
         DataError: another layout, a video listed twice, or clips that are empty or out of order.
     """
     remedy = (
-        f'It must be {{"format": {CLIPS_FORMAT}, "videos": [{{"id": ..., "clips": [{{"start": s, '
-        '"end": s, "text": ...}]}]}, in whole seconds. Correct it.'
+        'It must be {"format": 1, "videos": [{"id": ..., "clips": [{"start": s, "end": s, "text": '
+        "...}]}]}, in whole seconds. Correct it."
     )
+    videos = read_json_as(path, _File, remedy).videos
+    check_listed_once(path, "video", (video.id for video in videos))
     items: list[tuple[ClipKey, str]] = []
-    seen: set[str] = set()
-    for video in read_json_as(path, _File, remedy).videos:
-        if video.id in seen:
-            raise DataError(
-                f"{path}: video {video.id} must be listed once, but is there twice. Join its clips."
-            )
-        seen.add(video.id)
+    for video in videos:
         begin = 0
         for clip in video.clips:
             if not begin <= clip.start < clip.end:
@@ -142,3 +65,66 @@ def read_clips(path: str) -> list[tuple[ClipKey, str]]:
             items.append(((video.id, clip.start, clip.end), clip.text))
             begin = clip.start
     return items
+
+
+@META_PROCESSORS.register
+class How2ClipMetaProcessor(MetaProcessor):
+    """One clip per item: the key is (id, start, end), the text key is the sentence."""
+
+    def __init__(self, config: DatasetConfig, split: Split):
+        super().__init__(config, split)
+        self.items = read_clips(self.list_path())
+
+
+@META_PROCESSORS.register
+class How2FullVideoMetaProcessor(MetaProcessor):
+    """One video per item: the key is its id, the text key is the list of its sentences in time
+    order.
+    """
+
+    def __init__(self, config: DatasetConfig, split: Split):
+        super().__init__(config, split)
+        by_video = groupby(read_clips(self.list_path()), key=lambda item: item[0][0])
+        self.items = [(video, [text for _, text in clips]) for video, clips in by_video]
+
+
+@VIDEO_PROCESSORS.register
+class How2VideoProcessor(VideoReader):
+    """Whole videos from the `val` shards in `vfeat_dir`."""
+
+    def __init__(self, config: DatasetConfig, split: Split):
+        super().__init__(config, split)
+        self.vfeat_dir = self.need_str("vfeat_dir")
+        shards = read_shard_meta(self.vfeat_dir, Split.VALID)
+        self.where = {
+            name: (shard, row) for shard, ids in shards.items() for row, name in enumerate(ids)
+        }
+
+    def __call__(self, key: Any) -> np.ndarray:
+        """Returns float [seconds, 512] for a video id that `has` knows."""
+        shard, row = self.where[key]
+        return open_features(self.vfeat_dir, Split.VALID, shard)[row]
+
+    def has(self, key: Any) -> bool:
+        """Returns True if the video of an id, or of a key whose first element is one, is packed."""
+        return (key if isinstance(key, str) else key[0]) in self.where
+
+
+@VIDEO_PROCESSORS.register
+class How2ClipVideoProcessor(How2VideoProcessor):
+    """Seconds [start, end) of a video from the `val` shards in `vfeat_dir`."""
+
+    def __call__(self, key: ClipKey) -> np.ndarray:
+        """Returns float [end - start, 512].
+
+        Raises:
+            DataError: the clip ends after the video.
+        """
+        video_id, start, end = key
+        feature = super().__call__(video_id)
+        if end > len(feature):
+            raise DataError(
+                f"video {video_id}: a clip must end within the video's {len(feature)} s, but one "
+                f"ends at {end}. Correct `dataset.test_path`."
+            )
+        return feature[start:end]

@@ -7,7 +7,6 @@ draws when it gets several captions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
@@ -15,16 +14,29 @@ from pydantic import BaseModel, Field
 from mmpt.batch import Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import DataError
-from mmpt.processors.base import META_PROCESSORS, TEXT_PROCESSORS, MetaProcessor
-from mmpt.processors.downstream import TextProcessor, keep_with_features, warn_of_equal_captions
-from mmpt.utils.log import get_logger
+from mmpt.processors import base, downstream
 from mmpt.utils.validation import NotBlank, Row, read_json_as, read_table
 
-logger = get_logger(__name__)
+
+class _Video(Row):
+    video_id: NotBlank
 
 
-@META_PROCESSORS.register
-class MSRVTTMetaProcessor(MetaProcessor):
+class _Sentence(_Video):
+    sentence: NotBlank
+
+
+class _Caption(BaseModel):
+    video_id: str
+    caption: str
+
+
+class _Captions(BaseModel):
+    sentences: Annotated[list[_Caption], Field(min_length=1)]
+
+
+@base.META_PROCESSORS.register
+class MSRVTTMetaProcessor(base.MetaProcessor):
     """Videos of a CSV with the column video_id; validation and test files have their captions in
     the column sentence.
 
@@ -35,29 +47,28 @@ class MSRVTTMetaProcessor(MetaProcessor):
 
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
-        self.items = self._training_items() if split is Split.TRAIN else self._sentences()
-
-    def _training_items(self) -> list[tuple[str, str]]:
-        videos = video_ids(self.list_path())
-        if self.config.full_test_path and self.config.jsfusion_path:
-            tested = set(video_ids(self.config.jsfusion_path))
-            videos += [
-                video for video in video_ids(self.config.full_test_path) if video not in tested
-            ]
-        videos = keep_with_features(videos, str, self.config, self.split)
-        return [(video, video) for video in videos] * (self.config.dup or 1)
-
-    def _sentences(self) -> list[tuple[str, str]]:
         path = self.list_path()
-        rows = read_table(path, _Sentence)
-        check_unique(path, rows)
-        items = [(row.video_id, row.sentence) for row in rows]
-        warn_of_equal_captions(path, (sentence for _, sentence in items))
-        return keep_with_features(items, lambda item: item[0], self.config, self.split)
+        if split is Split.TRAIN:
+            videos = video_ids(path)
+            if config.full_test_path and config.jsfusion_path:
+                tested = set(video_ids(config.jsfusion_path))
+                videos += [name for name in video_ids(config.full_test_path) if name not in tested]
+            items = [(video, video) for video in videos]
+        else:
+            items = [(row.video_id, row.sentence) for row in read_table(path, _Sentence)]
+            downstream.check_listed_once(path, "`video_id`", (video for video, _ in items))
+            downstream.warn_of_equal_captions(path, (sentence for _, sentence in items))
+        items = downstream.keep_with_features(items, lambda item: item[0], config, split)
+        self.items = items * (config.dup or 1) if split is Split.TRAIN else items
 
 
-@TEXT_PROCESSORS.register
-class MSRVTTTextProcessor(TextProcessor):
+def video_ids(path: str) -> list[str]:
+    """Returns the column video_id of a CSV, in its order."""
+    return [row.video_id for row in read_table(path, _Video)]
+
+
+@base.TEXT_PROCESSORS.register
+class MSRVTTTextProcessor(downstream.TextProcessor):
     """Word-piece ids: of a sentence, or in training of every caption that `json_path` has for a
     video.
     """
@@ -87,32 +98,8 @@ class MSRVTTTextProcessor(TextProcessor):
         return self.known[key]
 
 
-class _Video(Row):
-    video_id: NotBlank
-
-
-class _Sentence(_Video):
-    sentence: NotBlank
-
-
-class _Caption(BaseModel):
-    video_id: str
-    caption: str
-
-
-class _Captions(BaseModel):
-    sentences: Annotated[list[_Caption], Field(min_length=1)]
-
-
-def video_ids(path: str) -> list[str]:
-    """Returns the column video_id of a CSV, in its order."""
-    return [row.video_id for row in read_table(path, _Video)]
-
-
 def read_captions(path: str) -> dict[str, list[str]]:
-    """Returns the captions of each video of `MSRVTT_data.json`, in their order.
-
-    Empty ones are counted and left out.
+    """Returns the captions of each video of `MSRVTT_data.json`, in their order, without empty ones.
 
     Raises:
         DataError: another layout.
@@ -121,23 +108,8 @@ def read_captions(path: str) -> dict[str, list[str]]:
         'It must be MSR-VTT\'s file, {"sentences": [{"video_id": ..., "caption": ...}, ...]}. '
         "Download it again, or correct `dataset.json_path`."
     )
-    sentences = read_json_as(path, _Captions, remedy).sentences
     captions: dict[str, list[str]] = {}
-    for sentence in sentences:
+    for sentence in read_json_as(path, _Captions, remedy).sentences:
         if sentence.caption.strip():
             captions.setdefault(sentence.video_id, []).append(sentence.caption)
-    if num_empty := len(sentences) - sum(map(len, captions.values())):
-        logger.warning("%s: %d of %d captions are empty; left out", path, num_empty, len(sentences))
     return captions
-
-
-def check_unique(path: str, rows: Sequence[_Video]) -> None:
-    """Raises DataError when two rows have the same video_id."""
-    lines: dict[str, int] = {}
-    for row in rows:
-        if row.video_id in lines:
-            raise DataError(
-                f"{path}: each `video_id` must be listed once, but {row.video_id} is on lines "
-                f"{lines[row.video_id]} and {row.line}. Keep one of them."
-            )
-        lines[row.video_id] = row.line

@@ -17,83 +17,19 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from mmpt.batch import ClipBatch, Split
+from mmpt.batch import Split
 from mmpt.config.schema import DatasetConfig
-from mmpt.evaluators.base import (
-    CLIPS,
-    METRICS,
-    PREDICTORS,
-    Metric,
-    Number,
-    Outputs,
-    Part,
-    Predictor,
-    Prepared,
-)
+from mmpt.evaluators import CLIPS, METRICS, PREDICTORS, Metric, Number, Outputs, Predictor
+from mmpt.evaluators.base import Prepared, finite
 from mmpt.evaluators.functional import shared_credit
-from mmpt.evaluators.inference import finite
-from mmpt.processors.aligner import Aligner, video_name
+from mmpt.processors.aligner import video_name
 from mmpt.processors.base import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, MetaProcessor
-from mmpt.processors.downstream import TextProcessor, keep_with_features
-from mmpt.utils.log import get_logger
+from mmpt.processors.downstream import DSAligner, TextProcessor, keep_with_features
 from mmpt.utils.validation import NotBlank, Row, read_table
-
-logger = get_logger(__name__)
 
 NUM_ANSWERS = 5
 Question = tuple[int, list[str]]
 """Position of the right answer, from 0, and the five answers."""
-
-
-@META_PROCESSORS.register
-class MSRVTTQAMetaProcessor(MetaProcessor):
-    """Questions of a tab-separated file with the columns vid_key, a1 to a5 and answer (from 0)."""
-
-    def __init__(self, config: DatasetConfig, split: Split):
-        super().__init__(config, split)
-        self.items = keep_with_features(
-            read_questions(self.list_path()), lambda item: item[0], config, split
-        )
-
-
-@TEXT_PROCESSORS.register
-class MSRVTTQATextProcessor(TextProcessor):
-    """Word-piece ids of the five answers, with the position of the right one."""
-
-    def __call__(self, key: Any) -> Any:
-        """Returns (position, ids of each answer) for a `Question`."""
-        answer, texts = key
-        return answer, [self.encode(text) for text in texts]
-
-
-@ALIGNERS.register
-class MSRVTTQAAligner(Aligner):
-    """The first F seconds of a video with five answers; nothing is drawn."""
-
-    def __call__(
-        self, video_key: Any, video_feature: np.ndarray, text_feature: Any, rng: random.Random
-    ) -> ClipBatch:
-        """Returns caps and cmasks [5, T], vfeats [F, 512], vmasks [F] and answers int64 [1], the
-        right position.
-        """
-        name = video_name(video_key)
-        answer, texts = text_feature
-        caps, cmasks = self.build_texts(texts, name=name)
-        vfeats, vmasks = self.build_video_seq(video_feature, name=name)
-        return QABatch(
-            caps=caps,
-            cmasks=cmasks,
-            vfeats=vfeats,
-            vmasks=vmasks,
-            video_id=video_key,
-            answers=torch.tensor([answer]),
-        )
-
-
-class QABatch(ClipBatch, total=False):
-    """A batch of multiple-choice questions."""
-
-    answers: torch.Tensor  # int64 [..., 1]: position of the right answer
 
 
 class _Question(Row):
@@ -106,21 +42,46 @@ class _Question(Row):
     answer: Annotated[int, Field(ge=0, lt=NUM_ANSWERS)]
 
 
-def read_questions(path: str) -> list[tuple[str, Question]]:
-    """Returns video id and question of every row, in order.
+@META_PROCESSORS.register
+class MSRVTTQAMetaProcessor(MetaProcessor):
+    """Questions of a tab-separated file with the columns vid_key, a1 to a5 and answer (from 0).
 
     A vid_key `msr7010` is the video `video7010`.
-
-    Raises:
-        DataError: another layout, or an answer that is not 0 to 4.
     """
-    items: list[tuple[str, Question]] = []
-    for row in read_table(path, _Question, delimiter="\t"):
-        answers = [row.a1, row.a2, row.a3, row.a4, row.a5]
-        items.append((row.vid_key.replace("msr", "video"), (row.answer, answers)))
-    if num_equal := sum(len(set(answers)) < NUM_ANSWERS for _, (_, answers) in items):
-        logger.warning("%s: %d of %d questions have an answer twice", path, num_equal, len(items))
-    return items
+
+    def __init__(self, config: DatasetConfig, split: Split):
+        super().__init__(config, split)
+        items: list[tuple[str, Question]] = []
+        for row in read_table(self.list_path(), _Question, delimiter="\t"):
+            answers = [row.a1, row.a2, row.a3, row.a4, row.a5]
+            items.append((row.vid_key.replace("msr", "video"), (row.answer, answers)))
+        self.items = keep_with_features(items, lambda item: item[0], config, split)
+
+
+@TEXT_PROCESSORS.register
+class MSRVTTQATextProcessor(TextProcessor):
+    """Word-piece ids of the five answers, with the position of the right one."""
+
+    def __call__(self, key: Question) -> tuple[int, list[list[int]]]:
+        """Returns (position, ids of each answer)."""
+        answer, texts = key
+        return answer, [self.encode(text) for text in texts]
+
+
+@ALIGNERS.register
+class MSRVTTQAAligner(DSAligner):
+    """The first F seconds of a video with five answers; nothing is drawn."""
+
+    def __call__(
+        self, video_key: Any, video_feature: np.ndarray, text_feature: Any, rng: random.Random
+    ) -> Any:
+        """Returns caps and cmasks [5, T], vfeats [F, 512], vmasks [F] and answers int64 [1], the
+        position of the right one.
+        """
+        answer, texts = text_feature
+        batch = super().__call__(video_key, video_feature, texts[0], rng)
+        caps, cmasks = self.build_texts(texts, name=video_name(video_key))
+        return {**batch, "caps": caps, "cmasks": cmasks, "answers": torch.tensor([answer])}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,12 +99,8 @@ class QAOutputs(Outputs):
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Returns scores, predictions, answers and video_id."""
-        return {
-            "scores": self.scores,
-            "predictions": self.predictions,
-            "answers": self.answers,
-            "video_id": np.array(self.video_ids),
-        }
+        choices = {"predictions": self.predictions, "answers": self.answers}
+        return {"scores": self.scores, **choices, "video_id": np.array(self.video_ids)}
 
 
 @PREDICTORS.register
@@ -158,7 +115,7 @@ class QAPredictor(Predictor[QAOutputs]):
     makes = QAOutputs
     reads = CLIPS | {"caps": 2, "cmasks": 2, "answers": 1}
 
-    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[Part]:
+    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
         """Yields the scores of each batch, with the right answers."""
         for batch, inputs in batches:
             yield {
@@ -178,10 +135,10 @@ def answer_scores(model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tenso
     caps_BAT, cmasks_BAT = inputs["caps"], inputs["cmasks"]
     # The video tower reads only [CLS] and [SEP] of the text, which are those of any answer.
     video = inputs["vfeats"], inputs["vmasks"], caps_BAT[:, 0], cmasks_BAT[:, 0]
-    video_BD = finite(model.forward_video(*video)[0].float(), "videos")
+    video_BD = model.forward_video(*video)[0].float()
     text_ND = model.forward_text(caps_BAT.flatten(0, 1), cmasks_BAT.flatten(0, 1))[0].float()
-    text_BAD = finite(text_ND, "answers").unflatten(0, caps_BAT.shape[:2])
-    return torch.einsum("bd,bad->ba", video_BD, text_BAD)
+    text_BAD = text_ND.unflatten(0, caps_BAT.shape[:2])
+    return finite(torch.einsum("bd,bad->ba", video_BD, text_BAD), "questions")
 
 
 @METRICS.register
@@ -200,7 +157,3 @@ class QAMetric(Metric[QAOutputs]):
     def chance(self, outputs: QAOutputs) -> dict[str, float]:
         """Returns one in as many as there are answers."""
         return {"acc": 1 / outputs.scores.shape[1]}
-
-    def summary(self, result: Mapping[str, float]) -> str:
-        """Returns the line of the release."""
-        return f"acc: {result['acc']:.4f}"

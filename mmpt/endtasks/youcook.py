@@ -10,34 +10,22 @@ end (seconds) and text. Records need the times, and with `use_annotation_text` t
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, Field
 
-from mmpt.batch import ClipBatch, Split
+from mmpt.batch import Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import ConfigError, DataError
+from mmpt.evaluators.full_video import group_by_video
+from mmpt.processors import base, downstream
 from mmpt.processors.aligner import video_name
-from mmpt.processors.base import (
-    ALIGNERS,
-    META_PROCESSORS,
-    TEXT_PROCESSORS,
-    VIDEO_PROCESSORS,
-    MetaProcessor,
-)
-from mmpt.processors.downstream import (
-    MOST_NAMED,
-    TextProcessor,
-    VideoProcessor,
-    keep_with_features,
-    warn_of_equal_captions,
-)
 from mmpt.processors.window_aligner import WindowAligner
-from mmpt.utils.io import load_npy, load_plain_pickle, read_json
+from mmpt.utils.io import load_plain_pickle, read_json
 from mmpt.utils.log import get_logger
 from mmpt.utils.validation import NotBlank, Row, read_json_as, read_table, validate
 
@@ -56,14 +44,8 @@ class YoucookClip(NamedTuple):
     text: str
 
 
-class YoucookBatch(ClipBatch, total=False):
-    """An item of whole videos: caps [S, T] of S captions, vfeats [W, F, 512] of W windows."""
-
-    video_len: int  # seconds
-
-
-@META_PROCESSORS.register
-class YoucookMetaProcessor(MetaProcessor):
+@base.META_PROCESSORS.register
+class YoucookMetaProcessor(base.MetaProcessor):
     """One clip per item, in the file's order: the key is (video, start, end), the text key is the
     caption.
     """
@@ -71,12 +53,19 @@ class YoucookMetaProcessor(MetaProcessor):
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
         clips = read_clips(self.list_path(), config, split)
-        _warn_of_short_features(clips, VideoProcessor(config, split))
+        # Count the clips that reach beyond their video's features in one warning.
+        reader = downstream.VideoProcessor(config, split)
+        videos = {clip.video_id for clip in clips if reader.has(clip.video_id)}
+        num_seconds = {video: len(reader(video)) for video in videos}
+        cut = [clip for clip in clips if clip.end_s > num_seconds.get(clip.video_id, clip.end_s)]
+        if cut:
+            what = "%s: %d of %d clips end after their video's features (first: %s), are cut there"
+            logger.warning(what, config.vfeat_dir, len(cut), len(clips), cut[0].video_id)
         self.items = [((clip.video_id, clip.start_s, clip.end_s), clip.text) for clip in clips]
 
 
-@VIDEO_PROCESSORS.register
-class YoucookVideoProcessor(VideoProcessor):
+@base.VIDEO_PROCESSORS.register
+class YoucookVideoProcessor(downstream.VideoProcessor):
     """The seconds of a clip, cut from its video's `<vfeat_dir>/<id>.npy`."""
 
     def __call__(self, key: ClipKey) -> np.ndarray:
@@ -87,8 +76,8 @@ class YoucookVideoProcessor(VideoProcessor):
         return super().__call__(video_id)[start_s:end_s]
 
 
-@META_PROCESSORS.register
-class YoucookFullVideoBGMetaProcessor(MetaProcessor):
+@base.META_PROCESSORS.register
+class YoucookFullVideoBGMetaProcessor(base.MetaProcessor):
     """One video per item, videos by first appearance: the text key is the list of its captions in
     time order.
     """
@@ -96,27 +85,20 @@ class YoucookFullVideoBGMetaProcessor(MetaProcessor):
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
         clips = read_clips(self.list_path(), config, split)
-        by_video: dict[str, list[YoucookClip]] = {}
-        for clip in clips:
-            by_video.setdefault(clip.video_id, []).append(clip)
-        in_time = {
-            video: sorted(listed, key=lambda clip: clip.start_s)
-            for video, listed in by_video.items()
-        }
-        if [clip for listed in in_time.values() for clip in listed] != clips:
-            logger.warning(
-                "%s: clips are not listed video by video in time order; regrouped", self.list_path()
-            )
-        self.items = [(video, [clip.text for clip in listed]) for video, listed in in_time.items()]
+        starts_s = [clip.start_s for clip in clips]
+        grouping = group_by_video([clip.video_id for clip in clips], starts_s)
+        in_time = [clips[place] for place in grouping.order]
+        by_video = groupby(in_time, key=lambda clip: clip.video_id)
+        self.items = [(video, [clip.text for clip in listed]) for video, listed in by_video]
 
 
-@VIDEO_PROCESSORS.register
-class YoucookFullVideoBGProcessor(VideoProcessor):
+@base.VIDEO_PROCESSORS.register
+class YoucookFullVideoBGProcessor(downstream.VideoProcessor):
     """All seconds of a video, whether or not a caption speaks of them."""
 
 
-@TEXT_PROCESSORS.register
-class YoucookFullVideoBGTextProcessor(TextProcessor):
+@base.TEXT_PROCESSORS.register
+class YoucookFullVideoBGTextProcessor(downstream.TextProcessor):
     """Word-piece ids of every caption of a video."""
 
     def __call__(self, key: Sequence[str]) -> list[list[int]]:
@@ -124,21 +106,54 @@ class YoucookFullVideoBGTextProcessor(TextProcessor):
         return [self.encode(text) for text in key]
 
 
-@ALIGNERS.register
+@base.ALIGNERS.register
 class YoucookFullVideoBGAligner(WindowAligner):
     """All captions of a video, and windows of all its seconds."""
 
     def __call__(
-        self,
-        video_key: str,
-        video_feature: np.ndarray,
-        text_feature: list[list[int]],
-        rng: random.Random,
-    ) -> YoucookBatch:
-        """Returns caps and cmasks [S, T], vfeats [W, F, 512], vmasks [W, F]; nothing is drawn."""
+        self, video_key: str, video_feature: np.ndarray, text_feature: Any, rng: random.Random
+    ) -> Any:
+        """Returns caps and cmasks [S, T] of S captions, vfeats [W, F, 512] and vmasks [W, F] of W
+        windows, and video_len in seconds; nothing is drawn.
+        """
         name = video_name(video_key)
         batch, _ = self.build_item(video_key, video_feature, text_feature, name=name)
-        return YoucookBatch(**batch, video_len=len(video_feature))
+        return {**batch, "video_len": len(video_feature)}
+
+
+def _not_empty(segment: tuple[int, int]) -> tuple[int, int]:
+    if segment[0] >= segment[1]:
+        raise ValueError("be [start, end] in whole seconds with start < end")
+    return segment
+
+
+_Second = Annotated[int, Field(ge=0)]
+_Segment = Annotated[tuple[_Second, _Second], AfterValidator(_not_empty)]
+
+
+class _ClipRow(Row):
+    video_id: NotBlank
+    start: _Second
+    end: _Second
+    text: NotBlank
+
+
+class _Record(BaseModel):
+    id: Annotated[str, Field(pattern=r"^.+_[0-9]+$")]
+    caption: str | None = None
+
+
+class _Entry(BaseModel):
+    segment: _Segment
+    sentence: str | None = None
+
+
+class _Video(BaseModel):
+    annotations: list[Any] | None = None
+
+
+class _Annotation(BaseModel):
+    database: Annotated[dict[str, _Video], Field(min_length=1)]
 
 
 def read_clips(path: str, config: DatasetConfig, split: Split) -> list[YoucookClip]:
@@ -163,58 +178,11 @@ def read_clips(path: str, config: DatasetConfig, split: Split) -> list[YoucookCl
     else:
         records = _read_records(path)
         names = [record.id for record in records]
-        clips = _clips_of_records(path, records, config, VideoProcessor(config, split))
-    if repeated := [name for name, count in Counter(names).items() if count > 1]:
-        raise DataError(
-            f"{path}: each clip must be listed once, but {len(repeated)} are listed again (first: "
-            f"{repeated[0]}). Keep one of each."
-        )
-    clips = keep_with_features(clips, lambda clip: clip.video_id, config, split)
-    warn_of_equal_captions(path, (clip.text for clip in clips if clip.text))
+        clips = _clips_of_records(path, records, config, downstream.VideoProcessor(config, split))
+    downstream.check_listed_once(path, "clip", names)
+    clips = downstream.keep_with_features(clips, lambda clip: clip.video_id, config, split)
+    downstream.warn_of_equal_captions(path, (clip.text for clip in clips if clip.text))
     return clips
-
-
-def _not_empty(segment: tuple[int, int]) -> tuple[int, int]:
-    if segment[0] >= segment[1]:
-        raise ValueError("be [start, end] in whole seconds with start < end")
-    return segment
-
-
-_Second = Annotated[int, Field(ge=0)]
-_Segment = Annotated[tuple[_Second, _Second], AfterValidator(_not_empty)]
-
-
-class _ClipRow(Row):
-    video_id: NotBlank
-    start: _Second
-    end: _Second
-    text: NotBlank
-
-
-class _Record(BaseModel):
-    id: Annotated[str, Field(pattern=r"^.+_[0-9]+$")]
-    caption: str | None = None
-
-    @property
-    def video_id(self) -> str:
-        return self.id.rpartition("_")[0]
-
-    @property
-    def number(self) -> int:
-        return int(self.id.rpartition("_")[2])
-
-
-class _Entry(BaseModel):
-    segment: _Segment
-    sentence: str | None = None
-
-
-class _Video(BaseModel):
-    annotations: list[Any] | None = None
-
-
-class _Annotation(BaseModel):
-    database: Annotated[dict[str, _Video], Field(min_length=1)]
 
 
 def _read_records(path: str) -> list[_Record]:
@@ -223,17 +191,17 @@ def _read_records(path: str) -> list[_Record]:
         'It must be a list of records {"id": "<video>_<number>", "caption": text}. This may be '
         "another data set's file: correct its path under `dataset`."
     )
-    records: list[_Record] = validate(
-        Annotated[list[_Record], Field(min_length=1)], value, path, remedy
-    )
+    kind = Annotated[list[_Record], Field(min_length=1)]
+    records: list[_Record] = validate(kind, value, path, remedy)
     return records
 
 
 def _clips_of_records(
-    path: str, records: list[_Record], config: DatasetConfig, reader: VideoProcessor
+    path: str, records: list[_Record], config: DatasetConfig, reader: downstream.VideoProcessor
 ) -> list[YoucookClip]:
     """Looks the records up in the annotation."""
-    if not config.trainval_annotation:
+    annotation = config.trainval_annotation
+    if not annotation:
         problem = (
             f"`dataset.trainval_annotation` must be set, since {path} has no times, but is not."
         )
@@ -242,72 +210,24 @@ def _clips_of_records(
         'It must be YouCook2\'s file, {"database": {video id: {"annotations": [{"segment": [start, '
         'end], "sentence": text}, ...]}}}. Correct `dataset.trainval_annotation`.'
     )
-    database = read_json_as(config.trainval_annotation, _Annotation, remedy).database
-    annotated = {video: found.annotations for video, found in database.items() if found.annotations}
+    database = read_json_as(annotation, _Annotation, remedy).database
+    key = "sentence" if config.use_annotation_text else "caption"
     clips = []
     for record in records:
-        if record.video_id in annotated:
-            clips.append(_annotated_clip(path, record, annotated[record.video_id], config))
-        elif not reader.has(record.video_id):
-            clips.append(YoucookClip(record.video_id, 0, 0, ""))
+        video_id, _, number = record.id.rpartition("_")
+        entries = database.get(video_id, _Video()).annotations or []
+        if int(number) < len(entries):
+            place = f"{annotation}: video {video_id}, entry {number}"
+            entry: _Entry = validate(_Entry, entries[int(number)], place, "Download it again.")
+            text = getattr(entry if config.use_annotation_text else record, key)
+            where = f"{path}: record {record.id}: `{key}`"
+            validate(NotBlank, text, where, "Correct or remove the record.")
+            clips.append(YoucookClip(video_id, *entry.segment, text))
+        elif not reader.has(video_id):
+            clips.append(YoucookClip(video_id, 0, 0, ""))
         else:
             raise DataError(
-                f"{path}: record {record.id}: {config.trainval_annotation} must have its video, "
-                "but has not. Take both files from one source."
+                f"{path}: record {record.id}: {annotation} must have entry {number} (from 0) of "
+                f"its video, but has {len(entries)} entries. Take both files from one source."
             )
-    if not any(clip.text for clip in clips):
-        raise DataError(
-            f"{config.trainval_annotation}: must have the videos of {path}, but has none of them. "
-            "This may be another data set's file: correct `dataset.trainval_annotation`."
-        )
     return clips
-
-
-def _annotated_clip(
-    path: str, record: _Record, entries: list[Any], config: DatasetConfig
-) -> YoucookClip:
-    where = f"{path}: record {record.id}"
-    if record.number >= len(entries):
-        raise DataError(
-            f"{where}: its number must be below the {len(entries)} entries that "
-            f"{config.trainval_annotation} has for the video, since it counts them from 0. Take "
-            "both files from one source."
-        )
-    place = f"{config.trainval_annotation}: video {record.video_id}, entry {record.number}"
-    entry: _Entry = validate(_Entry, entries[record.number], place, "Download it again.")
-    text, source = record.caption, "`caption`"
-    if config.use_annotation_text:
-        text, source = entry.sentence, f"`sentence` in {config.trainval_annotation}"
-    if not text or not text.strip():
-        raise DataError(
-            f"{where}: {source} must be a text, but is {text!r:.100}. Correct or remove the record."
-        )
-    return YoucookClip(record.video_id, *entry.segment, text)
-
-
-def _warn_of_short_features(clips: list[YoucookClip], reader: VideoProcessor) -> None:
-    """Counts the clips that reach beyond their video's features, or lie beyond them, in one
-    warning.
-    """
-    num_seconds = {
-        video: _count_seconds(reader.path(video)) for video in {clip.video_id for clip in clips}
-    }
-    cut = [clip for clip in clips if clip.end_s > num_seconds[clip.video_id]]
-    if cut:
-        empty = [clip for clip in cut if clip.start_s >= num_seconds[clip.video_id]]
-        videos = list(dict.fromkeys(clip.video_id for clip in cut))
-        listed = ", ".join(videos[:MOST_NAMED]) + (", ..." if len(videos) > MOST_NAMED else "")
-        what = (
-            "%s: %d of %d clips end after their video's features (%d videos: %s) and are cut "
-            "there; %d of these begin after them too, and are scored without a second of video"
-        )
-        counts = (len(cut), len(clips), len(videos), listed, len(empty))
-        logger.warning(what, reader.config.vfeat_dir, *counts)
-
-
-def _count_seconds(path: Path) -> float:
-    """Returns the number of rows; infinity for a damaged file, which reading reports by name."""
-    try:
-        return len(load_npy(path, "", mmap_mode="r"))
-    except (DataError, TypeError):
-        return float("inf")

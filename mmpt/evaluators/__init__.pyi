@@ -1,4 +1,14 @@
-from .base import METRICS, PREDICTORS, BatchLoader, Metric, Number, Outputs, Predictor, Results
+from .base import (
+    CLIPS,
+    METRICS,
+    PREDICTORS,
+    WHOLE_VIDEO,
+    Metric,
+    Number,
+    Outputs,
+    Predictor,
+    Results,
+)
 from .evaluator import (
     Evaluator,
     FingerprintingLoader,
@@ -9,16 +19,22 @@ from .evaluator import (
     write_results,
 )
 from .metrics import FullVideoBGRetrievalMetric, FullVideoRetrievalMetric, RetrievalMetric
-from .outputs import BGRetrievalOutputs, ClipId, RetrievalOutputs
-from .predictors import BGRetrievalPredictor, RetrievalPredictor
+from .predictors import (
+    BGRetrievalOutputs,
+    BGRetrievalPredictor,
+    ClipId,
+    RetrievalOutputs,
+    RetrievalPredictor,
+)
 from .table import render_markdown, render_table
 
 __all__ = [
+    "CLIPS",
     "METRICS",
     "PREDICTORS",
+    "WHOLE_VIDEO",
     "BGRetrievalOutputs",
     "BGRetrievalPredictor",
-    "BatchLoader",
     "ClipId",
     "Evaluator",
     "FingerprintingLoader",

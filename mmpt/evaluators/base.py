@@ -9,16 +9,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
-from mmpt.batch import ClipBatch
 from mmpt.config.schema import DatasetConfig
-from mmpt.errors import ConfigError, DataError
-from mmpt.evaluators.inference import evaluating, model_inputs
+from mmpt.errors import CheckpointError, ConfigError, DataError
+from mmpt.processors.window_aligner import Span, window_spans
 from mmpt.registry import Registry
 from mmpt.utils.log import get_logger, progress
 
@@ -37,26 +36,10 @@ class Outputs(ABC):
 
 
 O = TypeVar("O", bound=Outputs)  # noqa: E741
-O_contra = TypeVar("O_contra", bound=Outputs, contravariant=True)
 
 
-class BatchLoader(Protocol):
-    """A sized stream of collated batches, such as a DataLoader or a list."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[ClipBatch]: ...
-
-
-class Prepared(NamedTuple):
-    """A batch, and the model's inputs from it on the model's device."""
-
-    batch: Mapping[str, Any]
-    inputs: dict[str, torch.Tensor]
-
-
-Part = Mapping[str, Any]
-"""What is predicted for a batch: tensors or arrays, concatenated over batches, or lists."""
+Prepared = tuple[Mapping[str, Any], dict[str, torch.Tensor]]
+"""A batch, and the model's inputs from it on the model's device."""
 
 CLIPS = {"caps": 1, "cmasks": 1, "vfeats": 2, "vmasks": 1}
 """Number of axes of an item that is a clip and its caption, for `Predictor.reads`."""
@@ -67,8 +50,8 @@ WHOLE_VIDEO = {"caps": 2, "cmasks": 2, "vfeats": 3, "vmasks": 2}
 class Predictor(ABC, Generic[O]):
     """Runs a model over a test set.
 
-    A subclass implements `predict`, which yields a part of the outputs per batch, and overrides
-    `collect` where the concatenated parts are not yet the fields of its outputs.
+    A subclass implements `predict`, and overrides `collect` where the concatenated parts are not
+    yet the fields of its outputs.
 
     Args:
         config: the YAML's `dataset` section: window sizes, names of annotation files, tokenizer.
@@ -80,35 +63,32 @@ class Predictor(ABC, Generic[O]):
     """Entries that an aligner's items must hold, and the number of axes of each."""
     needs: ClassVar[Mapping[str, str]] = {}
     """Entries that the model's output must hold, and a model that gives each."""
-    counts: ClassVar[str] = "test batches embedded"
-    """What the progress line counts."""
-    listed_by: ClassVar[str] = "dataset.test_path"
-    """Key of the file that lists the test set, for messages."""
 
     def __init__(self, config: DatasetConfig):
         self.config = config
 
-    def __call__(self, model: nn.Module, loader: BatchLoader, device: torch.device) -> O:
-        """Runs `model` over `loader` in eval mode, without gradients. The model stays on `device`.
+    def __call__(self, model: nn.Module, loader: Any, device: torch.device) -> O:
+        """Runs `model` over `loader` without gradients. The model stays on `device`, in eval mode.
 
+        Args:
+            loader: collated batches with a length, such as a DataLoader or a list.
         Raises:
             ConfigError: the model gives other outputs than this predictor reads.
             DataError: the test set is empty.
             CheckpointError: the model gives numbers that are not finite.
         """
-        with evaluating(model.to(device)):
-            counted = progress(loader, len(loader), self.counts, logger)
-            batches = (Prepared(batch, model_inputs(batch, model, device)) for batch in counted)
+        model.to(device).eval()
+        with torch.inference_mode():
+            counted = progress(loader, len(loader), "test batches scored", logger)
+            batches = ((batch, model_inputs(batch, model, device)) for batch in counted)
             parts = list(self.predict(model, batches))
         if not parts:
-            raise DataError(
-                f"The test set is empty; check `{self.listed_by}` and `dataset.vfeat_dir`."
-            )
+            raise DataError("The test set is empty; check the files that `dataset` names.")
         return self.collect({name: _join([part[name] for part in parts]) for name in parts[0]})
 
-    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[Part]:
-        """Yields what `model` predicts for each batch."""
-        raise NotImplementedError
+    @abstractmethod
+    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
+        """Yields what `model` predicts for each batch: tensors, arrays or lists by name."""
 
     def collect(self, columns: dict[str, Any]) -> O:
         """Returns the outputs from all parts, whose arrays are concatenated and lists joined."""
@@ -126,12 +106,43 @@ class Predictor(ABC, Generic[O]):
             raise ConfigError("model", [problem])
         return output
 
+    def spans(self, num_seconds: int) -> list[Span]:
+        """Returns the windows of a video as a `WindowAligner` cuts them, in seconds."""
+        stride, width = self.config.sliding_window, self.config.sliding_window_size
+        return window_spans(num_seconds, stride or 0, width or 0)
+
 
 def _join(values: list[Any]) -> Any:
     """Concatenates tensors or arrays to an array, and chains lists."""
     if isinstance(values[0], list):
         return list(chain.from_iterable(values))
     return np.concatenate([np.asarray(value) for value in values])
+
+
+def model_inputs(
+    batch: Mapping[str, Any], model: nn.Module, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """Returns caps, cmasks, vfeats and vmasks on `device`, features in the model's dtype."""
+    dtype = next((weight.dtype for weight in model.parameters()), torch.float32)
+    inputs = {name: batch[name].to(device) for name in CLIPS}
+    inputs["vfeats"] = inputs["vfeats"].to(dtype)  # files hold float16
+    return inputs
+
+
+def finite(rows_ND: torch.Tensor, what: str) -> torch.Tensor:
+    """Returns `rows_ND`; `what` names the rows in messages, such as `captions`.
+
+    Raises:
+        CheckpointError: a row holds NaN or infinity.
+    """
+    bad = int((~rows_ND.isfinite().all(dim=1)).sum())
+    if bad:
+        raise CheckpointError(
+            f"In one batch, the numbers of {bad} of {len(rows_ND)} {what} are not finite, so the "
+            "checkpoint has diverged or the features are damaged; evaluate an earlier checkpoint "
+            "or check `dataset.vfeat_dir`."
+        )
+    return rows_ND
 
 
 class Number(NamedTuple):
@@ -143,36 +154,35 @@ class Number(NamedTuple):
     """A share (0..1) is shown in percent, a rank as it is."""
 
 
-class Metric(ABC, Generic[O_contra]):
+class Metric(ABC, Generic[O]):
     """Numbers of one kind. The first of `numbers` decides which of several checkpoints is best."""
 
     takes: ClassVar[type[Outputs]]
     """Class of the outputs that `compute` reads."""
     numbers: ClassVar[tuple[Number, ...]]
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of `numbers`."""
-        return tuple(number.name for number in self.numbers)
-
     @abstractmethod
-    def compute(self, outputs: O_contra) -> dict[str, float]:
+    def compute(self, outputs: O) -> dict[str, float]:
         """Returns a value for each of `numbers`; tables leave out values under other names."""
 
     @abstractmethod
-    def chance(self, outputs: O_contra) -> dict[str, float]:
+    def chance(self, outputs: O) -> dict[str, float]:
         """Returns the expected values of random scores on the same test set, as far as known."""
 
-    @abstractmethod
     def summary(self, result: Mapping[str, float]) -> str:
-        """Returns `result` in the words of the release, for the log."""
+        """Returns the numbers of `result` on one line, for the log."""
+        return " - ".join(f"{name}: {result[name]:.4f}" for name, *_ in self.numbers)
 
     def best(self, result: Mapping[str, float]) -> float:
         """Returns the number that checkpoints are compared by."""
         return result[self.numbers[0].name]
 
 
-METRICS: Registry[Metric[Any]] = Registry("metric", Metric, "mmpt.evaluators", "mmpt.endtasks")
-PREDICTORS: Registry[Predictor[Any]] = Registry(
-    "predictor", Predictor, "mmpt.evaluators", "mmpt.endtasks"
-)
+def prefixed(prefix: str, numbers: Mapping[str, float]) -> dict[str, float]:
+    """Returns the numbers with `prefix` before their names."""
+    return {prefix + name: value for name, value in numbers.items()}
+
+
+PACKAGES = ("mmpt.evaluators", "mmpt.endtasks")
+METRICS: Registry[Metric[Any]] = Registry("metric", Metric, *PACKAGES)
+PREDICTORS: Registry[Predictor[Any]] = Registry("predictor", Predictor, *PACKAGES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,14 +12,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 from torch import nn
 
 from mmpt.batch import ClipBatch
-from mmpt.errors import CheckpointError, DataError
-from mmpt.evaluators.base import BatchLoader, Metric, Outputs, Predictor, Results
+from mmpt.errors import DataError
+from mmpt.evaluators.base import Metric, Outputs, Predictor, Results
 from mmpt.utils.io import atomic_write, read_json, write_json
 from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger
+from mmpt.utils.validation import validate
 
 logger = get_logger(__name__)
 
@@ -32,18 +35,28 @@ class Evaluator:
     """
 
     def __init__(self, predictor: Predictor[Any], metrics: Sequence[Metric[Any]]):
-        assert metrics, "an evaluator needs a metric"
         self.predictor = predictor
         self.metrics = {type(metric).__name__: metric for metric in metrics}
 
     def __call__(
-        self, model: nn.Module, loader: BatchLoader, device: torch.device
+        self, model: nn.Module, loader: Any, device: torch.device
     ) -> tuple[Outputs, Results]:
-        """Returns what `model` predicts on the batches of `loader`, and the numbers."""
+        """Returns what `model` predicts on the batches of `loader`, and the numbers.
+
+        Raises:
+            DataError: a number is undefined, because the test set has nothing that it counts.
+        """
         outputs = self.predictor(model, loader, device)
-        results = {name: metric.compute(outputs) for name, metric in self.metrics.items()}
+        results = {}
         for name, metric in self.metrics.items():
+            results[name] = metric.compute(outputs)
             logger.info("%s: %s", name, metric.summary(results[name]))
+            if undefined := [key for key, value in results[name].items() if math.isnan(value)]:
+                raise DataError(
+                    f"`metric: {name}` must have what it counts in the scored items, but there is "
+                    f"nothing for {', '.join(undefined)}. Annotations and features may not belong "
+                    "together: check the files under `dataset`."
+                )
         return outputs, results
 
     def chance(self, outputs: Outputs) -> Results:
@@ -52,8 +65,8 @@ class Evaluator:
 
     def best(self, results: Results) -> float:
         """Returns the number that checkpoints are compared by: the first of the first metric."""
-        name, metric = next(iter(self.metrics.items()))
-        return metric.best(results[name])
+        name = next(iter(self.metrics))
+        return self.metrics[name].best(results[name])
 
 
 class FingerprintingLoader:
@@ -62,7 +75,7 @@ class FingerprintingLoader:
     The hash identifies the data that a model was tested on, however it was batched.
     """
 
-    def __init__(self, loader: BatchLoader):
+    def __init__(self, loader: Any):
         self.loader = loader
         self._hashes: dict[str, Any] = {}
 
@@ -87,12 +100,9 @@ class FingerprintingLoader:
 
 
 def file_fingerprint(path: str | Path) -> str:
-    """Returns the SHA-256 of a checkpoint file, in hex; CheckpointError when it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as err:
-        raise CheckpointError(f"{path}: cannot be read ({err.strerror}).") from None
+    """Returns the SHA-256 of a checkpoint file, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_results(path: str | Path) -> None:
@@ -101,14 +111,13 @@ def check_results(path: str | Path) -> None:
     Raises:
         DataError: `path` holds something else, or nothing can be written there.
     """
-    existing = Path(path)
-    if existing.exists():
-        read_results(existing)
-    while not existing.exists():
-        existing = existing.parent
-    if not os.access(existing, os.W_OK) or (existing != Path(path) and not existing.is_dir()):
+    path = Path(path)
+    if path.exists():
+        read_results(path)
+    folder = next(parent for parent in path.parents if parent.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
         raise DataError(
-            f"{path}: cannot be written, since {existing} is no folder to write in. Correct "
+            f"{path}: cannot be written, since {folder} is no folder to write in. Correct "
             "`eval.save_path`."
         )
 
@@ -142,23 +151,25 @@ def write_results(
         write_json(path, kept + new)
 
 
+class _Row(BaseModel):
+    """A row of a results file, as far as it is read again."""
+
+    checkpoint: str
+    fingerprint: str
+    task: str = ""
+    metrics: Results
+    chance: Results = {}
+
+
 def read_results(path: str | Path) -> list[dict[str, Any]]:
     """Returns the rows of a results file; DataError when it is not one."""
     try:
-        rows = read_json(path)
+        rows: list[dict[str, Any]] = read_json(path)
+        validate(list[_Row], rows, path, "")
     except DataError as err:
-        if not Path(path).is_file():
-            raise
         raise DataError(
-            f"{err} A damaged results file can only be moved away, and its rows scored again."
+            f"{path}: not a results file. If it is damaged, move it away and score again. ({err})"
         ) from None
-    keys = ("checkpoint", "fingerprint", "metrics")
-    if not isinstance(rows, list) or not all(
-        isinstance(row, dict) and row.keys() >= set(keys) for row in rows
-    ):
-        raise DataError(
-            f"{path}: not a results file (a list of rows with {', '.join(keys)}); move it away."
-        )
     return rows
 
 

@@ -45,8 +45,6 @@ class Lengths:
     def of(cls, captions: np.ndarray, clips: np.ndarray | None = None) -> Lengths:
         """Returns the lengths of all paragraphs and videos; by default one clip per caption."""
         clips = captions if clips is None else clips
-        assert captions.shape == clips.shape
-        assert min(captions.min(), clips.min()) > 0
         return cls(captions, clips, (int(captions.max()), int(clips.max())))
 
 
@@ -71,7 +69,6 @@ def group_by_video(video_ids: Sequence[str], starts_s: Sequence[float] | None = 
         video_ids: the video of each clip [N]; ids are one video's when they are equal.
         starts_s: begin of each clip in seconds [N], to put a video's clips in time order.
     """
-    assert starts_s is None or len(starts_s) == len(video_ids)
     place = {video: index for index, video in enumerate(dict.fromkeys(video_ids))}
     group_N = np.array([place[video] for video in video_ids], dtype=np.int64)
     time_N = np.zeros(len(group_N)) if starts_s is None else np.asarray(starts_s, dtype=np.float64)
@@ -113,11 +110,6 @@ def paragraph_ranks(
     """
     first, last = paragraphs
     ends = np.append(0, np.cumsum(lengths.captions))
-    assert (ends[-1], lengths.clips.sum()) == (len(text_ND), len(video_MD)), (
-        lengths,
-        len(text_ND),
-        len(video_MD),
-    )
     scores_RM = text_ND[ends[first] : ends[last]] @ video_MD.T
     part = replace(lengths, captions=lengths.captions[first:last])
     return {
@@ -167,10 +159,7 @@ def score_pairs(
     Args:
         score: scores [P] of the blocks of P pairs of one size, float32 [S, W, P].
     """
-    assert scores_RM.shape == (lengths.captions.sum(), lengths.clips.sum()), (
-        scores_RM.shape,
-        lengths,
-    )
+    assert scores_RM.shape == (lengths.captions.sum(), lengths.clips.sum())
     row_starts, col_starts = _starts(lengths.captions), _starts(lengths.clips)
     result_pn = np.empty((len(row_starts), len(col_starts)), dtype=np.float32)
     # All pairs of one block size, some of them at a time.
@@ -178,20 +167,15 @@ def score_pairs(
         for num_cols in np.unique(lengths.clips):
             these_i = np.flatnonzero(lengths.captions == num_rows)
             these_j = np.flatnonzero(lengths.clips == num_cols)
-            num_pairs = len(these_i) * len(these_j)
-            step = max(
-                1,
-                _CELLS_PER_CHUNK
-                // max(int(num_rows * num_cols), lengths.most[0] * lengths.most[1]),
-            )
+            num_cells = max(int(num_rows * num_cols), lengths.most[0] * lengths.most[1])
+            num_pairs, step = len(these_i) * len(these_j), max(1, _CELLS_PER_CHUNK // num_cells)
             for begin in range(0, num_pairs, step):
                 a_P, b_P = np.divmod(np.arange(begin, min(begin + step, num_pairs)), len(these_j))
                 i_P, j_P = these_i[a_P], these_j[b_P]
                 row_SP = row_starts[i_P] + np.arange(num_rows)[:, None]
                 col_WP = col_starts[j_P] + np.arange(num_cols)[:, None]
-                result_pn[i_P, j_P] = score(
-                    scores_RM[row_SP[:, None], col_WP].astype(np.float32, copy=False)
-                )
+                block_SWP = scores_RM[row_SP[:, None], col_WP].astype(np.float32, copy=False)
+                result_pn[i_P, j_P] = score(block_SWP)
     return result_pn
 
 

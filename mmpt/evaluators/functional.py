@@ -72,7 +72,6 @@ def chance_metrics(num_candidates: int) -> dict[str, float]:
 
     It is R@k = k/N, and the median rank (N + 1)/2.
     """
-    assert num_candidates > 0
     chance = {f"R{k}": min(k / num_candidates, 1.0) for k in RECALL_AT}
     return {**chance, "MR": (num_candidates + 1) / 2}
 

@@ -5,22 +5,16 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from functools import partial
-from typing import ClassVar, NamedTuple, Protocol
+from types import ModuleType
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from mmpt.evaluators import full_video, full_video_bg
-from mmpt.evaluators.base import METRICS, Metric, Number, O_contra
+from mmpt.evaluators import full_video, full_video_bg, functional
+from mmpt.evaluators.base import METRICS, Metric, Number, prefixed
 from mmpt.evaluators.full_video import Lengths, Score
-from mmpt.evaluators.functional import (
-    RECALL_AT,
-    chance_metrics,
-    ranks_from_vectors,
-    recalls,
-    retrieval_metrics,
-)
-from mmpt.evaluators.outputs import BGRetrievalOutputs, RetrievalOutputs
-from mmpt.evaluators.warping import Form
+from mmpt.evaluators.functional import RECALL_AT, ranks_from_vectors
+from mmpt.evaluators.predictors import BGRetrievalOutputs, RetrievalOutputs
 from mmpt.utils.log import get_logger, progress
 
 logger = get_logger(__name__)
@@ -46,15 +40,14 @@ class RetrievalMetric(Metric[RetrievalOutputs]):
     def compute(self, outputs: RetrievalOutputs) -> dict[str, float]:
         """Returns R1, R5, R10 (fractions) and MR (1 is best) of both directions."""
         text_ND, video_ND = outputs.pooled_text, outputs.pooled_video
-        return _both_directions(
-            retrieval_metrics(ranks_from_vectors(text_ND, video_ND)),
-            retrieval_metrics(ranks_from_vectors(video_ND, text_ND)),
-        )
+        to_video = functional.retrieval_metrics(ranks_from_vectors(text_ND, video_ND))
+        to_text = functional.retrieval_metrics(ranks_from_vectors(video_ND, text_ND))
+        return to_video | prefixed("v2t-", to_text)
 
     def chance(self, outputs: RetrievalOutputs) -> dict[str, float]:
         """Returns the expectation for independent random scores."""
-        chance = chance_metrics(len(outputs.clips))
-        return _both_directions(chance, chance)
+        chance = functional.chance_metrics(len(outputs.clips))
+        return chance | prefixed("v2t-", chance)
 
     def summary(self, result: Mapping[str, float]) -> str:
         """Returns the text-to-video line of the release."""
@@ -70,7 +63,29 @@ class Way(NamedTuple):
     score: Score
 
 
-class WholeVideoMetric(Metric[O_contra]):
+def _ways(scores: ModuleType) -> tuple[Way, ...]:
+    """Returns the six ways, whose average over captions is the same with and without background.
+
+    Args:
+        scores: `full_video` or `full_video_bg`.
+    """
+    return (
+        Way("", "caption average", full_video.caption_average),
+        Way("DTW-", "DTW as published", scores.dtw),
+        Way("OTAM-", "OTAM as published", scores.otam),
+        Way("DTW-corrected-", "DTW corrected", partial(scores.dtw, form="corrected")),
+        Way("OTAM-corrected-", "OTAM corrected", partial(scores.otam, form="corrected")),
+        Way("OT-", "OT", scores.optimal_transport),
+    )
+
+
+def _numbers(ways: tuple[Way, ...], what: str) -> tuple[Number, ...]:
+    return tuple(
+        number for way in ways for number in recall_numbers(f"{what}, {way.title}", way.prefix)
+    )
+
+
+class WholeVideoMetric(Metric[Any]):
     """Recall of whole paragraphs looking for their video, in several ways.
 
     The plain names (R1.., DTW-R1.., OTAM-R1..) are the published numbers, with the padding defects
@@ -81,38 +96,33 @@ class WholeVideoMetric(Metric[O_contra]):
     ways: ClassVar[tuple[Way, ...]]
 
     @abstractmethod
-    def vectors(self, outputs: O_contra) -> tuple[np.ndarray, np.ndarray, Lengths]:
+    def vectors(self, outputs: Any) -> tuple[np.ndarray, np.ndarray, Lengths]:
         """Returns captions float32 [N, D], clips or windows float32 [M, D], and lengths.
 
         Both are grouped by video and in time order.
         """
 
-    @abstractmethod
-    def num_videos(self, outputs: O_contra) -> int:
-        """Returns how many videos a paragraph chooses from."""
-
-    def compute(self, outputs: O_contra) -> dict[str, float]:
+    def compute(self, outputs: Any) -> dict[str, float]:
         """Returns R1, R5, R10 (fractions) of every way, from vectors, with scores of some
         paragraphs at a time.
         """
         text_ND, video_MD, lengths = self.vectors(outputs)
         scores = {way.prefix: way.score for way in self.ways}
         chunks = full_video.paragraph_chunks(lengths)
+        what = "parts of the paragraphs scored against all videos"
         ranks = [
             full_video.paragraph_ranks(text_ND, video_MD, lengths, scores, chunk)
-            for chunk in progress(
-                chunks, len(chunks), "parts of the paragraphs scored against all videos", logger
-            )
+            for chunk in progress(chunks, len(chunks), what, logger)
         ]
-        return {
-            prefix + name: value
-            for prefix in scores
-            for name, value in recalls(np.concatenate([part[prefix] for part in ranks])).items()
-        }
+        result: dict[str, float] = {}
+        for prefix in scores:
+            ranks_n = np.concatenate([part[prefix] for part in ranks])
+            result |= prefixed(prefix, functional.recalls(ranks_n))
+        return result
 
-    def chance(self, outputs: O_contra) -> dict[str, float]:
+    def chance(self, outputs: Any) -> dict[str, float]:
         """Returns k/n for n videos, which is exact when paragraphs are of equal length."""
-        chance = chance_metrics(self.num_videos(outputs))
+        chance = functional.chance_metrics(len(set(outputs.video_ids)))
         return {f"{way.prefix}R{k}": chance[f"R{k}"] for way in self.ways for k in RECALL_AT}
 
     def summary(self, result: Mapping[str, float]) -> str:
@@ -121,83 +131,33 @@ class WholeVideoMetric(Metric[O_contra]):
         return " | ".join(f"{title}: {_recall_line(result, prefix)}" for title, prefix in titles)
 
 
-class Warping(Protocol):
-    """A score by warping, in the published form or without its padding defects."""
-
-    def __call__(
-        self, scores_RM: np.ndarray, lengths: Lengths, form: Form = "released"
-    ) -> np.ndarray:
-        """Returns one score for each row of clips."""
-
-
-def _ways(dtw: Warping, otam: Warping, optimal_transport: Score) -> tuple[Way, ...]:
-    """Returns the six ways, whose average over captions is the same with and without background."""
-    return (
-        Way("", "caption average", full_video.caption_average),
-        Way("DTW-", "DTW as published", dtw),
-        Way("OTAM-", "OTAM as published", otam),
-        Way("DTW-corrected-", "DTW corrected", partial(dtw, form="corrected")),
-        Way("OTAM-corrected-", "OTAM corrected", partial(otam, form="corrected")),
-        Way("OT-", "OT", optimal_transport),
-    )
-
-
-def _numbers(ways: tuple[Way, ...], what: str) -> tuple[Number, ...]:
-    return tuple(
-        number for way in ways for number in recall_numbers(f"{what}, {way.title}", way.prefix)
-    )
-
-
 @METRICS.register
-class FullVideoRetrievalMetric(WholeVideoMetric[RetrievalOutputs]):
+class FullVideoRetrievalMetric(WholeVideoMetric):
     """Paragraphs against whole videos without background: the clips with captions."""
 
     takes = RetrievalOutputs
-    ways = _ways(full_video.dtw, full_video.otam, full_video.optimal_transport)
+    ways = _ways(full_video)
     numbers = _numbers(ways, "full video")
 
     def vectors(self, outputs: RetrievalOutputs) -> tuple[np.ndarray, np.ndarray, Lengths]:
-        """Returns both vectors by video and in time order; warns when they were not."""
-        starts_s = [0.0 if clip.start_s is None else clip.start_s for clip in outputs.clips]
-        grouping = full_video.group_by_video([clip.video_id for clip in outputs.clips], starts_s)
-        lengths = Lengths.of(grouping.lengths)
-        if (np.diff(grouping.order) == 1).all():
-            return outputs.pooled_text, outputs.pooled_video, lengths
-        logger.warning(
-            "clips are not listed video by video in time order; regrouped before they are aligned"
-        )
-        return outputs.pooled_text[grouping.order], outputs.pooled_video[grouping.order], lengths
-
-    def num_videos(self, outputs: RetrievalOutputs) -> int:
-        """Returns how many different ids there are."""
-        return len({clip.video_id for clip in outputs.clips})
+        """Returns both vectors, brought into the order of videos and of time."""
+        starts_s = [clip.start_s or 0.0 for clip in outputs.clips]
+        order, lengths, _ = full_video.group_by_video(outputs.video_ids, starts_s)
+        return outputs.pooled_text[order], outputs.pooled_video[order], Lengths.of(lengths)
 
 
 @METRICS.register
-class FullVideoBGRetrievalMetric(WholeVideoMetric[BGRetrievalOutputs]):
+class FullVideoBGRetrievalMetric(WholeVideoMetric):
     """Paragraphs against whole videos with their background, as windows of the whole video."""
 
     takes = BGRetrievalOutputs
-    ways = _ways(full_video_bg.dtw, full_video_bg.otam, full_video_bg.optimal_transport)
+    ways = _ways(full_video_bg)
     numbers = _numbers(ways, "full video with background")
 
     def vectors(self, outputs: BGRetrievalOutputs) -> tuple[np.ndarray, np.ndarray, Lengths]:
         """Returns the vectors as they are."""
-        return (
-            outputs.pooled_text,
-            outputs.pooled_video,
-            Lengths.of(outputs.num_captions, outputs.num_windows),
-        )
-
-    def num_videos(self, outputs: BGRetrievalOutputs) -> int:
-        """Returns the number of videos."""
-        return len(outputs.video_ids)
-
-
-def _both_directions(
-    text_to_video: dict[str, float], video_to_text: dict[str, float]
-) -> dict[str, float]:
-    return {**text_to_video, **{f"v2t-{name}": value for name, value in video_to_text.items()}}
+        lengths = Lengths.of(outputs.num_captions, outputs.num_windows)
+        return outputs.pooled_text, outputs.pooled_video, lengths
 
 
 def _recall_line(result: Mapping[str, float], prefix: str) -> str:

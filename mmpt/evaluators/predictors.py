@@ -1,20 +1,86 @@
-"""The retrieval predictors embed every caption and every clip or window of a test set once.
+"""Retrieval: a predictor embeds every caption and every clip or window of a test set once. Scores
+are computed from the vectors on demand.
 
-Legend: B pairs of a batch, N pairs in all, S captions and W windows of a video, T text slots,
-F video slots (seconds), D hidden size.
+Legend: B pairs of a batch, N captions, M clips or windows (N clips, where clip n is that of caption
+n), n videos, S captions and W windows of a video, T text slots, F video slots (seconds), D hidden
+size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from mmpt.evaluators.base import CLIPS, PREDICTORS, WHOLE_VIDEO, Part, Predictor, Prepared
-from mmpt.evaluators.inference import finite
-from mmpt.evaluators.outputs import BGRetrievalOutputs, ClipId, RetrievalOutputs
+from mmpt.evaluators import CLIPS, PREDICTORS, WHOLE_VIDEO, Outputs, Predictor
+from mmpt.evaluators.base import Prepared, finite
+
+POOLED = ("pooled_text", "pooled_video")
+MOST_SAVED = 10_000
+"""Captions or clips up to which a predictions file holds the whole score matrix (400 MB)."""
+
+
+class ClipId(NamedTuple):
+    """Which seconds of which video a clip is. Without times it is the whole video."""
+
+    video_id: str
+    start_s: float | None = None
+    end_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorOutputs(Outputs):
+    """Pooled vectors of captions and of clips or windows. A score is a dot product."""
+
+    pooled_text: np.ndarray  # float32 [N, D]
+    pooled_video: np.ndarray  # float32 [M, D]
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Captions x clips, float32 [N, M]. For 100,000 pairs this is 40 GB: take rows instead."""
+        return self.pooled_text @ self.pooled_video.T
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Returns pooled_text and pooled_video, and scores of at most `MOST_SAVED` rows."""
+        arrays = {"pooled_text": self.pooled_text, "pooled_video": self.pooled_video}
+        if max(map(len, arrays.values())) <= MOST_SAVED:
+            arrays["scores"] = self.scores
+        return arrays
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalOutputs(VectorOutputs):
+    """Vectors of every caption and its clip."""
+
+    clips: list[ClipId]  # [N]
+
+    @property
+    def video_ids(self) -> list[str]:
+        """The video of each clip, [N]."""
+        return [clip.video_id for clip in self.clips]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Returns vectors, scores, video_id, start_s and end_s (NaN where there are no times)."""
+        ids, starts_s, ends_s = zip(*self.clips, strict=True)
+        times = {"start_s": np.array(starts_s, float), "end_s": np.array(ends_s, float)}
+        return super().arrays() | {"video_id": np.array(ids)} | times
+
+
+@dataclass(frozen=True, kw_only=True)
+class BGRetrievalOutputs(VectorOutputs):
+    """Vectors of every caption and every window, video by video."""
+
+    num_captions: np.ndarray  # int64 [n]: per video
+    num_windows: np.ndarray  # int64 [n]: per video
+    video_ids: list[str]  # [n]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Returns vectors, scores, num_captions, num_windows and video_id."""
+        counts = {"num_captions": self.num_captions, "num_windows": self.num_windows}
+        return super().arrays() | counts | {"video_id": np.array(self.video_ids)}
 
 
 @PREDICTORS.register
@@ -28,23 +94,22 @@ class RetrievalPredictor(Predictor[RetrievalOutputs]):
 
     makes = RetrievalOutputs
     reads = CLIPS
-    needs = dict.fromkeys(("pooled_text", "pooled_video"), "MMFusionSeparate")
+    needs = dict.fromkeys(POOLED, "MMFusionSeparate")
 
-    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[Part]:
+    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
         """Yields the vectors, captions and clip ids of each batch."""
         for batch, inputs in batches:
-            output = self.run(model, inputs)
-            yield {
-                "captions": batch["caps"].int(),
-                "pooled_text": finite(output["pooled_text"].float(), "captions").cpu(),
-                "pooled_video": finite(output["pooled_video"].float(), "clips").cpu(),
-                "clips": clip_ids(batch["video_id"]),
-            }
+            ids = {"captions": batch["caps"].int(), "clips": clip_ids(batch["video_id"])}
+            yield pooled_vectors(self.run(model, inputs)) | ids
 
     def collect(self, columns: dict[str, Any]) -> RetrievalOutputs:
-        """Returns the outputs, in which equal captions have equal vectors."""
+        """Returns the outputs, in which equal captions have the vector of their first.
+
+        The rounding of a vector depends on its batch, so equal captions could get different ranks.
+        """
         captions_NT = columns.pop("captions")
-        columns["pooled_text"] = of_first_equals(columns["pooled_text"], captions_NT)
+        _, first_U, place_N = np.unique(captions_NT, axis=0, return_index=True, return_inverse=True)
+        columns["pooled_text"] = columns["pooled_text"][first_U[place_N]]
         return RetrievalOutputs(**columns)
 
 
@@ -58,42 +123,33 @@ class BGRetrievalPredictor(Predictor[BGRetrievalOutputs]):
 
     makes = BGRetrievalOutputs
     reads = WHOLE_VIDEO
-    needs = dict.fromkeys(("pooled_text", "pooled_video"), "MMFusionSeparateFullVideoBGRetrieval")
-    counts = "videos embedded"
+    needs = dict.fromkeys(POOLED, "MMFusionSeparateFullVideoBGRetrieval")
 
-    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[Part]:
+    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
         """Yields the vectors of each video."""
         for batch, inputs in batches:
-            output = self.run(model, inputs)
-            text_SD = finite(output["pooled_text"].float(), "captions").cpu()
-            video_WD = finite(output["pooled_video"].float(), "windows").cpu()
+            vectors = pooled_vectors(self.run(model, inputs))
             yield {
-                "pooled_text": text_SD,
-                "pooled_video": video_WD,
-                "num_captions": np.array([len(text_SD)]),
-                "num_windows": np.array([len(video_WD)]),
+                **vectors,
+                "num_captions": np.array([len(vectors["pooled_text"])]),
+                "num_windows": np.array([len(vectors["pooled_video"])]),
                 "video_ids": batch["video_id"],
             }
 
 
-def of_first_equals(text_ND: np.ndarray, caps_NT: np.ndarray) -> np.ndarray:
-    """Returns vectors in which equal captions have that of their first.
-
-    The rounding of a vector depends on its batch, so equal captions could get different ranks.
-    """
-    _, first_U, place_N = np.unique(caps_NT, axis=0, return_index=True, return_inverse=True)
-    return text_ND[first_U[place_N]]
+def pooled_vectors(output: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Returns pooled_text and pooled_video of a model's output as float32 on the CPU."""
+    return {name: finite(output[name].float(), f"rows of `{name}`").cpu() for name in POOLED}
 
 
 def clip_ids(collated: Sequence[Any]) -> list[ClipId]:
     """Returns the ids of a batch from its collated `video_id`.
 
     Args:
-        collated: a list of video ids, a list of (video, start, end), or those three transposed as
-            torch's own collation leaves them: [ids, starts [B], ends [B]].
+        collated: B video ids; or, of keys (video, start, end), what torch's collation makes of
+            them: [ids, starts [B], ends [B]].
     """
-    if len(collated) == 3 and isinstance(collated[1], torch.Tensor):
+    if isinstance(collated[-1], torch.Tensor):
         videos, starts, ends = collated
-        rows = zip(videos, starts.tolist(), ends.tolist(), strict=True)
-        return [ClipId(str(video), start, end) for video, start, end in rows]
-    return [ClipId(item) if isinstance(item, str) else ClipId(*item) for item in collated]
+        return list(map(ClipId, videos, starts.tolist(), ends.tolist()))
+    return list(map(ClipId, collated))

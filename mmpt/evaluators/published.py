@@ -9,6 +9,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import TypeAdapter
 
+from mmpt.evaluators.base import Results
+
 METHODS = ("VideoCLIP", "TempCLR", "Norton")
 
 Setting = Literal["zero-shot", "fine-tuned"]
@@ -31,26 +33,22 @@ class Benchmark:
     notes: tuple[str, ...] = ()
     """What to know before comparing."""
 
-    def results_of(self, method: str) -> dict[str, dict[str, float]]:
-        """Returns a method's numbers as fractions, in the shape of `Results`."""
+    def results_of(self, method: str) -> Results:
+        """Returns a method's numbers as fractions."""
         column = METHODS.index(method)
         percents = {name: values[column] for name, values in self.numbers.items()}
-        reported = {name: value / 100 for name, value in percents.items() if value is not None}
-        return {self.metric: reported}
+        return {self.metric: {name: value / 100 for name, value in percents.items() if value}}
 
     @property
-    def papers(self) -> dict[str, dict[str, dict[str, float]]]:
-        """The numbers of every method that reports any, as `results_of` returns them."""
+    def papers(self) -> dict[str, Results]:
+        """The numbers of every method that reports any."""
         found = {method: self.results_of(method) for method in METHODS}
-        return {method: results for method, results in found.items() if any(results.values())}
+        return {method: results for method, results in found.items() if results[self.metric]}
 
 
-def _read_published() -> dict[str, Benchmark]:
-    text = (files(__package__) / "published.yaml").read_text(encoding="utf-8")
-    return TypeAdapter(dict[str, Benchmark]).validate_python(yaml.safe_load(text))
-
-
-PUBLISHED = _read_published()
+PUBLISHED: dict[str, Benchmark] = TypeAdapter(dict[str, Benchmark]).validate_python(
+    yaml.safe_load((files(__package__) / "published.yaml").read_text(encoding="utf-8"))
+)
 
 
 def benchmark_key(task: str) -> str:
@@ -76,29 +74,23 @@ def comparability_notes(benchmark: Benchmark | None, rows: dict[str, dict[str, A
         rows: name -> row of a results file, all of one benchmark.
     """
     notes = []
-    by_data: dict[str | None, list[str]] = {}
-    for name, row in rows.items():
-        by_data.setdefault(row.get("data_fingerprint"), []).append(name)
-    if unknown := by_data.pop(None, []):
-        notes.append(
-            f"not comparable: {', '.join(unknown)} did not record the data it was scored on; score "
-            "it again."
-        )
-    if len(by_data) > 1:
-        groups = [f"{', '.join(names)} on {str(data)[:12]}" for data, names in by_data.items()]
-        notes.append(
-            f"not comparable: the runs were scored on different data ({'; '.join(groups)})."
-        )
+    by_data: dict[str, list[str]] = {}
     for name, row in rows.items():
         scored, missing = row.get("num_items"), row.get("num_missing", 0)
+        if "data_fingerprint" in row:
+            by_data.setdefault(row["data_fingerprint"], []).append(name)
+        else:
+            notes.append(f"{name} did not record the data it was scored on; score it again.")
         if missing:
             notes.append(
-                f"not comparable: {name} was scored on {scored:,} of {scored + missing:,} test "
-                "items; the others have no features."
+                f"{name} was scored on {scored:,} of {scored + missing:,} test items; the others "
+                "have no features."
             )
         elif benchmark and benchmark.num_items and scored not in (None, benchmark.num_items):
             notes.append(
-                f"not comparable with the published numbers: {name} was scored on {scored:,} "
-                f"items, Norton's are on {benchmark.num_items:,}."
+                f"{name} was scored on {scored:,} items, Norton's are on {benchmark.num_items:,}."
             )
-    return notes
+    if len(by_data) > 1:
+        groups = [f"{', '.join(names)} on {data[:12]}" for data, names in by_data.items()]
+        notes.append(f"the runs were scored on different data ({'; '.join(groups)}).")
+    return [f"not comparable: {note}" for note in notes]

@@ -12,7 +12,6 @@ ResultsLike = Mapping[str, Mapping[str, float]]
 
 MAX_WIDTH = 100
 _MAX_NAME = 24
-_MISSING = "-"
 
 
 def render_table(columns: Mapping[str, ResultsLike]) -> str:
@@ -75,7 +74,7 @@ def numbers_of(metric: str, columns: Mapping[str, ResultsLike]) -> Sequence[Numb
 def format_value(value: float | None, number: Number) -> str:
     """Returns a share in percent, a rank as it is, and `-` for none."""
     if value is None:
-        return _MISSING
+        return "-"
     return f"{value:.1f}" if number.unit == "rank" else f"{100 * value:.1f}"
 
 

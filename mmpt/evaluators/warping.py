@@ -10,7 +10,7 @@ Sources: TempCLR (arXiv 2212.13738) for the protocol, OTAM (arXiv 1906.11415), N
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
@@ -31,7 +31,6 @@ def dtw_cost(distance_RKP: np.ndarray, size: Size, form: Form = "released") -> n
             the last row of a block that has all the columns; `corrected` ends in the block's own
             last cell.
     """
-    assert form in get_args(Form), form
     return cumulate_dtw(pad_dtw(distance_RKP, size) if form == "released" else distance_RKP)[-1, -1]
 
 
@@ -45,7 +44,6 @@ def otam_cost(distance_RKP: np.ndarray, size: Size, form: Form = "released") -> 
             transposed, and subtracts the minimum in the first column; `corrected` adds it and ends
             in the block's own last cell.
     """
-    assert form in get_args(Form), form
     sides = (distance_RKP, distance_RKP.swapaxes(0, 1))
     if form == "released":
         return sum(cumulate_otam(pad_otam(side, size), first_sign=-1)[-1, -1] for side in sides)

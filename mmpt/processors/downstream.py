@@ -159,3 +159,13 @@ def warn_of_equal_captions(path: str, captions: Iterable[str]) -> None:
             counts.total(),
             listed,
         )
+
+
+def check_listed_once(path: str, kind: str, names: Iterable[str]) -> None:
+    """Raises DataError if a name occurs twice. `kind` says what is listed, for the message."""
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise DataError(
+            f"{path}: each {kind} must be listed once, but {len(repeated)} are listed again "
+            f"(first: {repeated[0]}). Keep one of each."
+        )

@@ -83,16 +83,19 @@ class WindowAligner(Aligner):
             raise ConfigError("dataset", [problem])
 
     def build_windows(
-        self, video_feature: np.ndarray, *, name: str
+        self, video_feature: np.ndarray, *, name: str, spans: list[Span] | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, list[Span]]:
         """Returns vfeats float [W, F, E], vmasks bool [W, F] and the seconds of the windows.
 
+        Args:
+            spans: the windows, if they are not all of `window_spans`.
         Raises:
             DataError: features that are not finite [seconds, width] floats, or no seconds.
         """
         check_feature(video_feature, name)
         check_not_empty(video_feature, name)
-        spans = window_spans(len(video_feature), self.stride, self.width)
+        if spans is None:
+            spans = window_spans(len(video_feature), self.stride, self.width)
         slots = VideoSlots(
             len(spans), self.max_video_len, video_feature.shape[1], video_feature.dtype
         )
@@ -102,17 +105,24 @@ class WindowAligner(Aligner):
         return *slots.tensors(), spans
 
     def build_item(
-        self, video_id: str, video_feature: np.ndarray, texts: Sequence[list[int]], *, name: str
+        self,
+        video_id: str,
+        video_feature: np.ndarray,
+        texts: Sequence[list[int]],
+        *,
+        name: str,
+        spans: list[Span] | None = None,
     ) -> tuple[ClipBatch, list[Span]]:
         """Returns a whole video with its texts, and the seconds of its windows.
 
         Args:
             texts: word-piece ids of S texts.
             name: what messages call the video.
+            spans: the windows, if they are not all of `window_spans`.
         Returns:
             caps and cmasks [S, T], vfeats [W, F, E], vmasks [W, F] and video_id; W spans.
         """
-        vfeats, vmasks, spans = self.build_windows(video_feature, name=name)
+        vfeats, vmasks, spans = self.build_windows(video_feature, name=name, spans=spans)
         caps, cmasks = self.build_texts(texts, name=name)
         batch = ClipBatch(caps=caps, cmasks=cmasks, vfeats=vfeats, vmasks=vmasks, video_id=video_id)
         return batch, spans

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from mmpt.endtasks.how2align.evaluation import AlignedVideo, How2AlignOutputs
-from mmpt.evaluators.inference import evaluating
 from mmpt.inference.alignment import align_sentences, mean_of_windows, span_around
 from mmpt.inference.mmptmodel import EPSILON, ITERATIONS
 from mmpt.inference.windows import batches, cut_windows, embed_windows
@@ -87,7 +86,7 @@ def _seconds_of(
     """Returns float [L, D], unit-length states of every second: means over overlapping windows."""
     size, dtype = aligner.max_video_len, next(model.parameters()).dtype
     parts = []
-    with evaluating(model):
+    with torch.inference_mode():
         windows = cut_windows(
             torch.from_numpy(feature_LE).to(device, dtype), size, max(size // 2, 1)
         )

@@ -9,7 +9,7 @@ import numpy as np
 from mmpt.evaluators import METRICS, BGRetrievalOutputs, Outputs
 from mmpt.evaluators.functional import ranks_from_scores
 from mmpt.evaluators.metrics import WholeVideoMetric
-from mmpt.evaluators.outputs import MOST_SAVED
+from mmpt.evaluators.predictors import MOST_SAVED
 from mmpt.reporting.alignments import (
     MOST_SENTENCES,
     NUM_FIGURES,
@@ -61,7 +61,7 @@ def whole_video_sections(
 
 
 def _mistaken(
-    metric: WholeVideoMetric[Outputs],
+    metric: WholeVideoMetric,
     outputs: Outputs,
     videos: Sequence[str],
     first_captions: Sequence[str],

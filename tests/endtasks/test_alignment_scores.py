@@ -35,13 +35,6 @@ def test_roc_auc_is_the_share_of_pairs_in_the_right_order(levels: int) -> None:
         assert roc_auc(scores, positive) == pytest.approx(pair_auc(scores, positive), abs=1e-12)
 
 
-def test_roc_auc_at_its_ends() -> None:
-    positive = np.array([True, True, False])
-    assert roc_auc(np.array([3.0, 2.0, 1.0]), positive) == 1
-    assert roc_auc(np.array([1.0, 2.0, 3.0]), positive) == 0
-    assert roc_auc(np.array([-np.inf, -np.inf, -np.inf]), positive) == 0.5
-
-
 def test_a_hit_reaches_from_the_floor_of_the_start_to_the_ceiling_of_the_end() -> None:
     found = true_seconds(np.array([[1.2, 2.1], [3.0, 3.0], [2.0, 1.0]]), 5)
     assert found.astype(int).tolist() == [[0, 1, 1, 1, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 0]]
@@ -49,29 +42,18 @@ def test_a_hit_reaches_from_the_floor_of_the_start_to_the_ceiling_of_the_end() -
 
 def test_the_published_form_takes_zeros_for_never_covered_and_the_first_maximum() -> None:
     similarity = np.array([[0.0, -0.5, -0.2, -0.2], [0.0, 0.0, 0.0, 0.0]], dtype=np.float32)
-    placed = place_released(similarity, np.array([[2.0, 2.0], [0.0, 0.5]]))
-    assert placed.hits_n.tolist() == [1, 1]  # never compared, put at second 0, and seen there
-    assert placed.peaks_n.tolist() == pytest.approx([-0.2, -60000])
+    hits, peaks = place_released(similarity, np.array([[2.0, 2.0], [0.0, 0.5]]))
+    assert hits.tolist() == [1, 1]  # never compared, put at second 0, and seen there
+    assert peaks.tolist() == pytest.approx([-0.2, -60000])
 
 
 def test_the_corrected_form_knows_what_was_compared_and_shares_ties() -> None:
     similarity = np.array([[0.0, -0.5, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]], dtype=np.float32)
     covered = np.array([[True, True, True, False], [False] * 4])
-    placed = place_corrected(similarity, covered, np.array([[2.0, 3.0], [0.0, 0.5]]))
+    hits, peaks = place_corrected(similarity, covered, np.array([[2.0, 3.0], [0.0, 0.5]]))
     # Seconds 0 and 2 are equally good; the second sentence has none.
-    assert placed.hits_n.tolist() == [
-        0.5,
-        0,
-    ]
-    assert placed.peaks_n.tolist() == [0, -np.inf]
-
-
-def test_equal_similarities_are_at_chance() -> None:
-    rng = np.random.default_rng(0)
-    spans = np.sort(rng.uniform(0, 20, size=(30, 2)), axis=1)
-    covered = rng.random((30, 20)) < 0.6
-    placed = place_corrected(np.ones((30, 20)), covered, spans)
-    np.testing.assert_array_equal(placed.hits_n, chance_hits(covered, spans, released=False))
+    assert hits.tolist() == [0.5, 0]
+    assert peaks.tolist() == [0, -np.inf]
 
 
 @pytest.mark.parametrize("released", [True, False])
@@ -83,15 +65,13 @@ def test_chance_is_the_mean_of_many_random_similarities(released: bool) -> None:
     hits, aucs = [], []
     for _ in range(3000):
         similarity = np.where(covered, rng.uniform(0.1, 1, size=covered.shape), 0)
-        placed = (
-            place_released(similarity, spans)
-            if released
-            else place_corrected(similarity, covered, spans)
-        )
-        hits.append(placed.hits_n)
-        aucs.append(roc_auc(placed.peaks_n, positive))
+        if released:
+            placed = place_released(similarity, spans)
+        else:
+            placed = place_corrected(similarity, covered, spans)
+        hits.append(placed[0])
+        aucs.append(roc_auc(placed[1], positive))
     # measured: hits 0.002 and 0.002 off, AUC 0.002
-    assert np.mean(hits) == pytest.approx(
-        chance_hits(covered, spans, released=released).mean(), abs=0.008
-    )
+    expected = chance_hits(covered, spans, released=released).mean()
+    assert np.mean(hits) == pytest.approx(expected, abs=0.008)
     assert np.mean(aucs) == pytest.approx(chance_auc(covered.sum(axis=1), positive), abs=0.008)

@@ -16,11 +16,9 @@ from mmpt.endtasks.crosstask.evaluation import (
     CrossTaskPredictor,
     LocalisationOutputs,
     PlacedVideo,
-    average_rows,
     expected_hits,
     place_steps,
 )
-from mmpt.errors import CheckpointError, ConfigError, DataError
 from mmpt.processors.window_aligner import window_spans
 
 CPU = torch.device("cpu")
@@ -39,12 +37,11 @@ def walk_by_states(cost: np.ndarray) -> list[int]:
     order.
     """
     num_seconds, num_steps = cost.shape
-    states = range(2 * num_steps + 1)
     best = [0.0] + [float("inf")] * (2 * num_steps)
     came_from = []
     for second in range(num_seconds):
         new, origin = [], []
-        for state in states:
+        for state in range(2 * num_steps + 1):
             tried = [state, state - 1] if state % 2 == 0 else [state - 1, state - 2]
             # The first of equal ones.
             chosen = min((one for one in tried if one >= 0), key=lambda one: best[one])
@@ -61,54 +58,23 @@ def walk_by_states(cost: np.ndarray) -> list[int]:
     return seconds[::-1]
 
 
-@pytest.mark.parametrize(
-    ("num_seconds", "num_steps"), [(1, 1), (3, 3), (7, 1), (8, 3), (9, 5), (12, 2)]
-)
+@pytest.mark.parametrize("num_seconds", [4, 7, 11])
+@pytest.mark.parametrize("num_steps", [1, 2, 4])
 def test_the_cheapest_placement_in_order_is_found(num_seconds: int, num_steps: int) -> None:
-    rng = np.random.default_rng(num_seconds * 10 + num_steps)
-    for _ in range(10):
-        cost = rng.normal(size=(num_seconds, num_steps))
+    """Equal costs are settled by the stated preferences."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        cost = rng.integers(0, 3, size=(num_seconds, num_steps)).astype(float)
         placed = place_steps(cost)
-        total = totals_of_placements(cost)
-        assert tuple(placed.argmax(axis=0)) == min(total, key=lambda seconds: total[seconds])
+        assert placed.argmax(axis=0).tolist() == walk_by_states(cost)
+        assert (placed * cost).sum() == min(totals_of_placements(cost).values())
         assert (placed.sum(axis=0) == 1).all()
         assert placed.dtype == np.uint8
-
-
-def test_equal_costs_are_settled_by_the_stated_preferences() -> None:
-    rng = np.random.default_rng(0)
-    for num_seconds, num_steps in itertools.product((4, 7, 11), (1, 2, 4)):
-        for _ in range(20):
-            cost = rng.integers(0, 3, size=(num_seconds, num_steps)).astype(float)
-            placed = place_steps(cost)
-            seconds = placed.argmax(axis=0).tolist()
-            assert seconds == walk_by_states(cost)
-            assert (placed * cost).sum() == min(totals_of_placements(cost).values())
 
 
 def test_a_long_video_is_placed_like_the_plain_recursion() -> None:
     cost = np.random.default_rng(1).normal(size=(300, 12))
     assert place_steps(cost).argmax(axis=0).tolist() == walk_by_states(cost)
-
-
-def test_steps_do_not_fit_into_fewer_seconds() -> None:
-    placed = place_steps(np.ones((2, 3)))
-    assert placed.shape == (2, 3)
-    assert not placed.any()
-
-
-def test_rows_of_windows_are_averaged_second_by_second() -> None:
-    rng = np.random.default_rng(2)
-    spans = window_spans(20, 4, 8)
-    rows = rng.normal(size=(sum(end - start for start, end in spans), 3)).astype(np.float32)
-    said: dict[int, list[np.ndarray]] = {}
-    position = 0
-    for start, end in spans:
-        for second in range(start, end):
-            said.setdefault(second, []).append(rows[position])
-            position += 1
-    expected = [np.mean(said[second], axis=0) for second in range(20)]
-    np.testing.assert_allclose(average_rows(rows, spans), expected, rtol=0, atol=1e-6)  # got 1.2e-7
 
 
 def test_expected_hits_equal_the_mean_over_all_placements() -> None:
@@ -135,8 +101,7 @@ def test_recall_is_the_mean_over_tasks_of_hits_over_steps_that_are_there() -> No
     ]
     numbers = METRIC.compute(LocalisationOutputs(videos=videos))
     assert numbers == {"1": 1 / 3, "2": 0.0, "recall": 1 / 6}
-    with pytest.raises(DataError, match="None of the 1 test videos has a step"):
-        METRIC.compute(LocalisationOutputs(videos=videos[3:]))
+    assert np.isnan(METRIC.compute(LocalisationOutputs(videos=videos[3:]))["recall"])
 
 
 class Echo(nn.Module):
@@ -171,9 +136,7 @@ def batch_of(feature_LK: torch.Tensor, done_LK: torch.Tensor, name: str) -> dict
 CONFIG = DatasetConfig(sliding_window=3, sliding_window_size=8)
 
 
-def test_steps_are_placed_where_their_share_of_probability_is_highest(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_steps_are_placed_where_their_share_of_probability_is_highest() -> None:
     torch.manual_seed(0)
     feature, done = torch.randn(21, 4), (torch.rand(21, 4) > 0.7).float()
     batches = [batch_of(feature, done, "a"), batch_of(feature[:3], done[:3], "short")]
@@ -183,28 +146,5 @@ def test_steps_are_placed_where_their_share_of_probability_is_highest(
     log_share = torch.log_softmax(feature.double(), dim=1).numpy()
     assert first.placed.argmax(axis=0).tolist() == walk_by_states(-log_share)
     assert not short.placed.any()
-    assert "1 videos have fewer seconds than steps, all missed (first: short)" in caplog.text
     names = {f"{array}/77/{video}" for array in ("Y_pred", "Y_true") for video in ("a", "short")}
     assert outputs.arrays().keys() == names
-
-
-def test_a_model_that_knows_the_answer_reaches_one_and_chance_is_far() -> None:
-    done = torch.zeros(40, 3)
-    done[5:9, 0], done[15:18, 1], done[30:36, 2] = 1, 1, 1
-    outputs = CrossTaskPredictor(CONFIG)(Echo(), [batch_of(done * 9, done, "a")], CPU)
-    assert METRIC.compute(outputs) == {"77": 1.0, "recall": 1.0}
-    assert 0.05 < METRIC.chance(outputs)["recall"] < 0.35
-
-
-def test_mistakes_are_named() -> None:
-    class Towers(Echo):
-        def forward(self, **_: Any) -> dict[str, torch.Tensor]:  # type: ignore[override]
-            return {"pooled_text": torch.zeros(1, 1)}
-
-    batch = batch_of(torch.ones(4, 3), torch.ones(4, 3), "a")
-    message = r"CrossTaskPredictor` needs .*MMFusionSeparateActionLocalization"
-    with pytest.raises(ConfigError, match=message):
-        CrossTaskPredictor(CONFIG)(Towers(), [batch], CPU)
-    batch["vfeats"] *= float("inf")
-    with pytest.raises(CheckpointError, match="seconds are not finite"):
-        CrossTaskPredictor(CONFIG)(Echo(), [batch], CPU)

@@ -74,8 +74,6 @@ def test_aligner(tmp_path: Path) -> None:
         ({"times": []}, r"`\[1\].times` must have a length of at least 1"),
         ({"times": [[0, 6]]}, r"`\[1\].times\[0\]\[1\]` must be below 6, but is 6"),
         ({"times": [[3, 2]]}, r"must be \[first, last\] with first <= last, but is \[3, 2\]"),
-        ({"times": [[0, 1, 2]]}, r"`\[1\].times\[0\]` must have a length of at most 2"),
-        ({"times": 3}, r"`\[1\].times` must be a list, but is 3"),
     ],
 )
 def test_mistakes_in_a_query(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -83,9 +81,7 @@ def test_mistakes_in_a_query(tmp_path: Path, change: dict[str, Any], message: st
         meta_of(tmp_path, {}, change)
 
 
-@pytest.mark.parametrize(
-    "content", ["{}", "[]", "[1]", '{"database": {}}', "video_id,sentence\nvideo0,a\n"]
-)
+@pytest.mark.parametrize("content", ["{}", "[]", "[1]", "video_id,sentence\nvideo0,a\n"])
 def test_other_files(tmp_path: Path, content: str) -> None:
     path = tmp_path / "other"
     path.write_text(content)
@@ -95,5 +91,4 @@ def test_other_files(tmp_path: Path, content: str) -> None:
 
 def test_repeated_queries_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert len(meta_of(tmp_path, {}, {}, {"description": "a cat"})) == 3
-    (warning,) = caplog.messages
-    assert "1 of 3 queries repeat another's video and description" in warning
+    assert "2 of 3 rows share their caption with another (1@N0_1.avi: a dog)" in caplog.text

@@ -1,11 +1,11 @@
-"""MSR-VTT and DiDeMo through the scoring command, with features made so that every score and rank
-is known.
+"""MSR-VTT, DiDeMo and YouCook2 through the scoring command, with features made so that every score
+and rank is known.
 """
 
 from __future__ import annotations
 
-import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,18 @@ from mmpt.cli.scoring import predict
 from mmpt.config import load_config
 from mmpt.errors import DataError
 from mmpt.reporting import Run
+from tests.endtasks.test_moments import naive_metrics
 from tests.jobs import ROOT
 from tests.oracle import make_oracle, sentence_vectors
+from tests.oracle_bg import ORACLE_BG
 
 PROJECT = "projects/retri/norton"
-WORDS = [f"word{n}" for n in range(20)]
+WORDS = [f"word{n}" for n in range(40)]
+FULL, BG = "FullVideoRetrievalMetric", "FullVideoBGRetrievalMetric"
+UNORDERED = ("R1", "OT-R1")
+ORDERED = ("DTW-corrected-R1", "OTAM-corrected-R1")
+Clips = dict[str, list[tuple[int, int, str]]]
+"""Video id -> start, end (seconds) and text of its clips."""
 
 
 @pytest.fixture(autouse=True)
@@ -30,15 +37,7 @@ def _in_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def sentences(count: int, seed: int = 0) -> list[str]:
     rng = np.random.default_rng(seed)
-    return [" ".join(rng.choice(WORDS, size=6)) for _ in range(count)]
-
-
-def write_rows(path: Path, rows: list[dict[str, str]], delimiter: str = ",") -> Path:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
+    return [" ".join(rng.choice(WORDS[:20], size=6)) for _ in range(count)]
 
 
 def run(name: str, annotations: Path, features: Path, overrides: list[str], **options: bool) -> Run:
@@ -58,20 +57,23 @@ def write_videos(folder: Path, vectors: dict[str, np.ndarray]) -> None:
         np.save(folder / f"{video}.npy", (vector + wobble - wobble.mean(axis=0)).astype(np.float32))
 
 
-def check_retrieval(annotations: Path, folder: Path) -> dict[str, float]:
-    """Score an MSR-VTT file whose every fourth video shows what the next one's sentence says, if
-    less clearly.
-    """
-    with annotations.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    texts = [row["sentence"] for row in rows]
-    overrides = make_oracle(folder, texts)
-    text_nD = sentence_vectors(folder / "bert", texts)
+def msrvtt_file(folder: Path, texts: list[str]) -> Path:
+    path = folder / "msrvtt.csv"
+    rows = [f"ret{n},msr{n},video{n},{text}\n" for n, text in enumerate(texts)]
+    path.write_text("".join(["key,vid_key,video_id,sentence\n", *rows]))
+    return path
+
+
+def test_retrieval(tmp_path: Path) -> None:
+    """Every fourth video shows what the next one's sentence says, if less clearly."""
+    texts = sentences(42)
+    overrides = make_oracle(tmp_path, texts)
+    text_nD = sentence_vectors(tmp_path / "bert", texts)
     video_nD = text_nD.copy()
     video_nD[::4] = 0.9 * np.roll(text_nD, -1, axis=0)[::4]
-    names = [row["video_id"] for row in rows]
-    write_videos(folder / "features", dict(zip(names, video_nD, strict=True)))
-    result = run("test_vtt_zs", annotations, folder / "features", overrides)
+    write_videos(tmp_path / "features", {f"video{n}": row for n, row in enumerate(video_nD)})
+    annotations = msrvtt_file(tmp_path, texts)
+    result = run("test_vtt_zs", annotations, tmp_path / "features", overrides)
     numbers = result.rows[0]["metrics"]["RetrievalMetric"]
     ranks = []
     for n, query in enumerate(text_nD):
@@ -79,34 +81,34 @@ def check_retrieval(annotations: Path, folder: Path) -> dict[str, float]:
         ranks.append(sum(score > scores[n] + 1e-6 for score in scores))
     for k in (1, 5, 10):
         assert numbers[f"R{k}"] == pytest.approx(np.mean([rank < k for rank in ranks]), abs=1e-12)
-    assert numbers["MR"] == np.median(ranks) + 1
-    return numbers
+    assert numbers["MR"] == np.median(ranks) + 1 == 1
+    assert numbers["R1"] == pytest.approx(31 / 42)  # all but every fourth
 
 
-def check_choice(annotations: Path, folder: Path) -> float:
-    """Score a multiple-choice file whose every third video shows a wrong answer."""
-    with annotations.open(newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    texts = [row[f"a{k}"] for row in rows for k in range(1, 6)]
-    overrides = make_oracle(folder, texts)
-    text_n5D = sentence_vectors(folder / "bert", texts).reshape(len(rows), 5, -1)
-    shown = [(int(row["answer"]) + (n % 3 == 0)) % 5 for n, row in enumerate(rows)]
-    videos = {
-        f"video{row['vid_key'][3:]}": text_n5D[n, k]
-        for n, (row, k) in enumerate(zip(rows, shown, strict=True))
-    }
-    write_videos(folder / "features", videos)
-    result = run("test_vttqa_zs", annotations, folder / "features", overrides)
-    accuracy = result.rows[0]["metrics"]["QAMetric"]["acc"]
-    assert accuracy == pytest.approx(np.mean([n % 3 != 0 for n in range(len(rows))]), abs=1e-12)
-    return accuracy
+def test_multiple_choice(tmp_path: Path) -> None:
+    """Every third video shows a wrong answer."""
+    texts = sentences(100)
+    path = tmp_path / "qa.csv"
+    lines = ["\tvid_key\ta1\ta2\ta3\ta4\ta5\tanswer\n"]
+    for n in range(20):
+        answers = "\t".join(texts[5 * n : 5 * n + 5])
+        lines.append(f"{n}\tmsr{n}\t{answers}\t{n % 5}\n")
+    path.write_text("".join(lines))
+    overrides = make_oracle(tmp_path, texts)
+    text_n5D = sentence_vectors(tmp_path / "bert", texts).reshape(20, 5, -1)
+    shown = {f"video{n}": text_n5D[n, (n % 5 + (n % 3 == 0)) % 5] for n in range(20)}
+    write_videos(tmp_path / "features", shown)
+    result = run("test_vttqa_zs", path, tmp_path / "features", overrides)
+    assert result.rows[0]["metrics"]["QAMetric"]["acc"] == pytest.approx(13 / 20)
 
 
-def check_moments(annotations: Path, folder: Path) -> dict[str, float]:
-    """Score a DiDeMo file: each query's pieces get known scores, the published numbers follow by
-    plain loops.
+def test_moments(tmp_path: Path) -> None:
+    """Each query's pieces get known scores, from which the published numbers follow by plain
+    loops.
     """
-    queries = json.loads(annotations.read_text())
+    folder, queries = tmp_path, didemo_queries(60)
+    annotations = folder / "didemo.json"
+    annotations.write_text(json.dumps(queries))
     texts = [query["description"] for query in queries]
     overrides = make_oracle(folder, texts)
     text_nD = sentence_vectors(folder / "bert", texts)
@@ -133,69 +135,21 @@ def check_moments(annotations: Path, folder: Path) -> dict[str, float]:
         np.save(folder / "features" / f"{name}.npy", feature[: seconds[video]].astype(np.float32))
     result = run("test_didemo_zs", annotations, folder / "features", overrides)
     numbers = result.rows[0]["metrics"]["DiDeMoMetric"]
-    expected = [
-        naive_moment(query, pieces[n], seconds[stem(query)]) for n, query in enumerate(queries)
-    ]
-    ranks, ious = zip(*expected, strict=True)
-    wanted = {
-        "rank1": np.mean(np.array(ranks) <= 1),
-        "rank5": np.mean(np.array(ranks) <= 5),
-        "miou": np.mean(ious),
-    }
-    assert {name: numbers[name] for name in wanted} == pytest.approx(wanted, abs=1e-9)
-    return numbers | {
-        f"chance-{name}": value for name, value in result.chance["DiDeMoMetric"].items()
-    }
+    second_scores, num_seconds = [], []
+    for n, query in enumerate(queries):
+        num_seconds.append(seconds[stem(query)])
+        padding = np.zeros(30 - num_seconds[n])  # the oracle's padding scores zero
+        second_scores.append([*np.repeat(pieces[n], 5)[: num_seconds[n]], *padding])
+    times = [query["times"] for query in queries]
+    published = naive_metrics(second_scores, num_seconds, times, corrected=False)
+    for name, value in published.items():
+        assert numbers[name] == pytest.approx(value, abs=1e-9)
+    assert 0 < numbers["rank1"] < numbers["rank5"] < 1
+    assert numbers["real-rank1"] > result.chance["DiDeMoMetric"]["real-rank1"]
 
 
 def stem(query: dict) -> str:
     return query["video"].rpartition(".")[0]
-
-
-def naive_moment(query: dict, piece_scores: np.ndarray, num_seconds: int) -> tuple[float, float]:
-    """Mean of the three smallest ranks of chosen moments, and of the three largest IoUs of the best
-    one.
-    """
-    # The oracle's padding scores zero.
-    second = [piece_scores[s // 5] if s < num_seconds else 0.0 for s in range(30)]
-    moments = [(a, b) for a in range(6) for b in range(a, 6) if 5 * a < num_seconds]
-    moments.sort(key=lambda m: -np.mean(second[5 * m[0] : 5 * m[1] + 5]))
-    chosen = [tuple(moment) for moment in query["times"]]
-    ranks = sorted(1 + moments.index(moment) for moment in chosen if moment in moments)[:3]
-    best = set(range(moments[0][0], moments[0][1] + 1))
-    ious = [len(best & set(range(a, b + 1))) / len(best | set(range(a, b + 1))) for a, b in chosen]
-    return (float(np.mean(ranks)) if ranks else np.inf), float(np.mean(sorted(ious)[-3:]))
-
-
-def msrvtt_file(folder: Path, count: int) -> Path:
-    texts = sentences(count)
-    rows = [
-        {"key": f"ret{n}", "vid_key": f"msr{n}", "video_id": f"video{n}", "sentence": t}
-        for n, t in enumerate(texts)
-    ]
-    return write_rows(folder / "msrvtt.csv", rows)
-
-
-def test_retrieval(tmp_path: Path) -> None:
-    numbers = check_retrieval(msrvtt_file(tmp_path, 42), tmp_path)
-    assert numbers["R1"] == pytest.approx(31 / 42)  # all but every fourth
-    assert numbers["MR"] == 1
-
-
-def test_multiple_choice(tmp_path: Path) -> None:
-    texts = iter(sentences(100))
-    rows = [
-        {
-            "": str(n),
-            "vid_key": f"msr{n}",
-            **{f"a{k}": next(texts) for k in range(1, 6)},
-            "answer": str(n % 5),
-        }
-        for n in range(20)
-    ]
-    assert check_choice(write_rows(tmp_path / "qa.csv", rows, "\t"), tmp_path) == pytest.approx(
-        13 / 20
-    )
 
 
 def didemo_queries(count: int) -> list[dict]:
@@ -213,25 +167,109 @@ def didemo_queries(count: int) -> list[dict]:
     ]
 
 
-def test_moments(tmp_path: Path) -> None:
-    path = tmp_path / "didemo.json"
-    path.write_text(json.dumps(didemo_queries(60)))
-    numbers = check_moments(path, tmp_path)
-    assert 0 < numbers["rank1"] < numbers["rank5"] < 1
-    assert numbers["real-rank1"] > numbers["chance-real-rank1"]
-
-
 def test_videos_without_features_are_named_and_scored_around(tmp_path: Path) -> None:
-    path = msrvtt_file(tmp_path, 12)
-    overrides = make_oracle(tmp_path, sentences(12))
-    text_nD = sentence_vectors(tmp_path / "bert", sentences(12))
-    write_videos(
-        tmp_path / "features", {f"video{n}": text_nD[n] for n in range(12) if n not in (3, 7)}
-    )
-    with pytest.raises(
-        DataError, match=r"2 of 12 test items have no features \(2 videos: video3, video7\)"
-    ):
+    texts = sentences(12)
+    path = msrvtt_file(tmp_path, texts)
+    overrides = make_oracle(tmp_path, texts)
+    text_nD = sentence_vectors(tmp_path / "bert", texts)
+    there = {f"video{n}": text_nD[n] for n in range(12) if n not in (3, 7)}
+    write_videos(tmp_path / "features", there)
+    message = r"2 of 12 test items have no features \(2 videos: video3, video7\)"
+    with pytest.raises(DataError, match=message):
         run("test_vtt_zs", path, tmp_path / "features", overrides)
     scores = run("test_vtt_zs", path, tmp_path / "features", overrides, allow_missing=True)
     assert scores.rows[0]["metrics"]["RetrievalMetric"]["R1"] == 1
     assert (scores.rows[0]["num_items"], scores.rows[0]["num_missing"]) == (10, 2)
+
+
+def write_csv(path: Path, clips: Clips) -> Path:
+    rows = [
+        f"{e},{s},226,{text},{video}" for video, listed in clips.items() for s, e, text in listed
+    ]
+    path.write_text("\n".join(["end,start,task,text,video_id", *rows]) + "\n")
+    return path
+
+
+def random_clips(num_videos: int) -> Clips:
+    """Clips of 16 seconds that begin where a window does, with pauses of 16 or 32 seconds between
+    them.
+    """
+    rng = np.random.default_rng(1)
+    clips: Clips = {}
+    for v in range(num_videos):
+        starts = 16 * np.cumsum(rng.integers(2, 4, rng.integers(3, 8)))
+        texts = [" ".join(rng.choice(WORDS, 5, replace=False)) for _ in starts]
+        clips[f"video{v:06d}"] = [
+            (int(s), int(s) + 16, text) for s, text in zip(starts, texts, strict=True)
+        ]
+    return clips
+
+
+def write_features(folder: Path, clips: Clips, shown: Callable[[str, int], np.ndarray]) -> None:
+    """Write a feature per second: `shown(video, k)` during clip k, the later of two that overlap;
+    noise in between.
+    """
+    folder.mkdir()
+    rng = np.random.default_rng(2)
+    for video, listed in clips.items():
+        feature = 0.1 * rng.standard_normal((max(end for _, end, _ in listed) + 9, 512)) / 512**0.5
+        for k, (start, end, _) in enumerate(listed):
+            feature[start:end] = shown(video, k)
+        np.save(folder / f"{video}.npy", feature.astype(np.float32))
+
+
+def youcook_metrics(
+    name: str, annotations: Path, features: Path, overrides: list[str]
+) -> dict[str, dict[str, float]]:
+    model = [f"model.model_cls={ORACLE_BG}"] if name.endswith("bg_zs") else []
+    return run(name, annotations, features, [*overrides, *model]).rows[0]["metrics"]
+
+
+def test_paragraphs_find_their_video_unless_another_shows_their_captions(tmp_path: Path) -> None:
+    """The first two of every five videos show each other's captions. Nothing else shows these, and
+    all others show their own.
+    """
+    clips = random_clips(23)
+    videos = list(clips)
+    source = {video: video for video in videos}
+    for v in range(0, len(videos) - 1, 5):
+        source[videos[v]], source[videos[v + 1]] = videos[v + 1], videos[v]
+    texts = [text for listed in clips.values() for _, _, text in listed]
+    overrides = make_oracle(tmp_path, texts)
+    vector = dict(zip(texts, sentence_vectors(tmp_path / "bert", texts), strict=True))
+
+    def shown(video: str, k: int) -> np.ndarray:
+        captions = clips[source[video]]
+        return vector[captions[k * len(captions) // len(clips[video])][2]]
+
+    write_features(tmp_path / "features", clips, shown)
+    path = write_csv(tmp_path / "val.csv", clips)
+    metrics: dict[str, dict[str, float]] = {}
+    for name in ("test_youcook_zs", "test_youcook_fullvideo_zs", "test_youcook_fullvideo_bg_zs"):
+        metrics |= youcook_metrics(name, path, tmp_path / "features", overrides)
+    for name in (*UNORDERED, *ORDERED):
+        assert metrics[FULL][name] == metrics[BG][name] == pytest.approx(13 / 23)
+    num_right = sum(len(clips[video]) for video in videos if source[video] == video)
+    numbers = metrics["RetrievalMetric"]
+    assert numbers["R1"] == numbers["v2t-R1"] == pytest.approx(num_right / len(texts))
+
+
+def test_only_ordered_ways_tell_a_video_from_the_same_clips_backwards(tmp_path: Path) -> None:
+    clips: Clips = {}
+    for video, listed in random_clips(10).items():
+        texts = [text for _, _, text in listed]
+        clips[video] = listed
+        clips[f"{video}-back"] = [
+            (s, e, text) for (s, e, _), text in zip(listed, reversed(texts), strict=True)
+        ]
+    texts = [text for listed in clips.values() for _, _, text in listed]
+    overrides = make_oracle(tmp_path, texts)
+    vector = dict(zip(texts, sentence_vectors(tmp_path / "bert", texts), strict=True))
+    write_features(tmp_path / "features", clips, lambda video, k: vector[clips[video][k][2]])
+    path = write_csv(tmp_path / "val.csv", clips)
+    name = "test_youcook_fullvideo_zs"
+    numbers = youcook_metrics(name, path, tmp_path / "features", overrides)[FULL]
+    assert [numbers[name] for name in ORDERED] == [1.0, 1.0]
+    # A coin is thrown: two videos hold the same clips.
+    assert all(numbers[name] < 0.8 for name in UNORDERED)
+    assert all(numbers[name.replace("R1", "R5")] == 1.0 for name in UNORDERED)

@@ -1,9 +1,9 @@
 """The evaluator's results, and the files it leaves."""
 
-import hashlib
-import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mmpt.config import DatasetConfig
-from mmpt.errors import CheckpointError, DataError
+from mmpt.errors import DataError
 from mmpt.evaluators import (
     ClipId,
     Evaluator,
@@ -20,7 +20,7 @@ from mmpt.evaluators import (
     Predictor,
     RetrievalMetric,
     RetrievalOutputs,
-    file_fingerprint,
+    check_results,
     read_results,
     save_predictions,
     write_results,
@@ -34,30 +34,40 @@ OUTPUTS = RetrievalOutputs(
 CHANCE = {"RetrievalMetric": {"R1": 1 / 3}}
 
 
-def test_every_metric_is_computed_from_one_prediction() -> None:
-    calls = []
+class Fixed(Predictor[RetrievalOutputs]):
+    makes = RetrievalOutputs
 
-    class Recorder(Predictor[RetrievalOutputs]):
-        makes = RetrievalOutputs
+    def __call__(self, *args: object) -> RetrievalOutputs:
+        return OUTPUTS
 
-        def __call__(self, *args: object) -> RetrievalOutputs:
-            calls.append(args)
-            return OUTPUTS
+    def predict(self, *args: object) -> Iterator[dict[str, Any]]:
+        raise AssertionError("not to be called")
 
-    evaluator = Evaluator(
-        Recorder(DatasetConfig()), [RetrievalMetric(), FullVideoRetrievalMetric()]
-    )
+
+class Undefined(RetrievalMetric):
+    def compute(self, outputs: RetrievalOutputs) -> dict[str, float]:
+        return super().compute(outputs) | {"R5": float("nan")}
+
+
+def evaluator_of(*metrics: Any) -> Evaluator:
+    return Evaluator(Fixed(DatasetConfig()), metrics)
+
+
+def test_every_metric_is_computed_and_the_first_one_decides() -> None:
+    evaluator = evaluator_of(RetrievalMetric(), FullVideoRetrievalMetric())
     outputs, results = evaluator(nn.Identity(), [], torch.device("cpu"))
     assert outputs is OUTPUTS
-    assert len(calls) == 1
     assert results["RetrievalMetric"]["R1"] == pytest.approx(2 / 3)
     assert results["FullVideoRetrievalMetric"]["R1"] == 1.0
     assert evaluator.best(results) == pytest.approx(2 / 3)
     chance = evaluator.chance(outputs)
-    assert (chance["RetrievalMetric"]["R1"], chance["FullVideoRetrievalMetric"]["R1"]) == (
-        1 / 3,
-        1 / 2,
-    )
+    assert chance["RetrievalMetric"]["R1"] == 1 / 3
+    assert chance["FullVideoRetrievalMetric"]["R1"] == 1 / 2
+
+
+def test_a_number_that_is_undefined_is_an_error() -> None:
+    with pytest.raises(DataError, match=r"`metric: Undefined` must have .* nothing for R5"):
+        evaluator_of(Undefined())(nn.Identity(), [], torch.device("cpu"))
 
 
 def row(fingerprint: str, recall: float) -> dict[str, object]:
@@ -70,14 +80,10 @@ def row(fingerprint: str, recall: float) -> dict[str, object]:
 
 def test_rows_replace_those_of_the_same_checkpoint_and_settings_only(tmp_path: Path) -> None:
     path = tmp_path / "results" / "results.json"
-    write_results(
-        path,
-        [row("aa", 0.1), row("bb", 0.2)],
-        settings={"task": "vtt", "lens": (1, 2)},
-        chance=CHANCE,
-    )
+    vtt = {"task": "vtt", "lens": (1, 2)}
+    write_results(path, [row("aa", 0.1), row("bb", 0.2)], settings=vtt, chance=CHANCE)
     write_results(path, [row("aa", 0.3)], settings={"task": "youcook"}, chance=CHANCE)
-    write_results(path, [row("aa", 0.4)], settings={"task": "vtt", "lens": (1, 2)}, chance=CHANCE)
+    write_results(path, [row("aa", 0.4)], settings=vtt, chance=CHANCE)
     found = [
         (r["fingerprint"], r["settings"]["task"], r["metrics"]["RetrievalMetric"]["R1"])
         for r in read_results(path)
@@ -89,23 +95,32 @@ def test_rows_replace_those_of_the_same_checkpoint_and_settings_only(tmp_path: P
 
 def test_jobs_that_write_at_once_keep_each_others_rows(tmp_path: Path) -> None:
     def write(number: int) -> None:
-        write_results(
-            tmp_path / "results.json", [row(f"{number}", 0.1)], settings={}, chance=CHANCE
-        )
+        write_results(path, [row(f"{number}", 0.1)], settings={}, chance=CHANCE)
 
+    path = tmp_path / "results.json"
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write, range(24)))
-    assert {found["fingerprint"] for found in read_results(tmp_path / "results.json")} == set(
-        map(str, range(24))
-    )
+    found = sorted(int(row["fingerprint"]) for row in read_results(path))
+    assert found == list(range(24))
 
 
-def test_another_json_file_is_not_overwritten(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ['[{"other": 1}]', "{broken"])
+def test_another_file_is_not_overwritten(tmp_path: Path, content: str) -> None:
     path = tmp_path / "results.json"
-    path.write_text(json.dumps([{"other": 1}]))
-    with pytest.raises(DataError, match="not a results file"):
+    path.write_text(content)
+    with pytest.raises(DataError, match=r"not a results file\. If it is damaged, move it away"):
+        check_results(path)
+    with pytest.raises(DataError, match=r"not a results file\. If it is damaged, move it away"):
         write_results(path, [row("aa", 0.1)], settings={}, chance=CHANCE)
-    assert json.loads(path.read_text()) == [{"other": 1}]
+    assert path.read_text() == content
+
+
+def test_a_place_that_cannot_be_written_is_named_before_scoring(tmp_path: Path) -> None:
+    check_results(tmp_path / "new" / "results.json")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"no folder to write in\. Correct `eval.save_path`"):
+        check_results(tmp_path / "file" / "results.json")
 
 
 def test_predictions_come_back_without_pickle(tmp_path: Path) -> None:
@@ -115,14 +130,6 @@ def test_predictions_come_back_without_pickle(tmp_path: Path) -> None:
         np.testing.assert_array_equal(saved["pooled_video"], OUTPUTS.pooled_video)
         assert saved["video_id"].tolist() == ["a", "a", "b"]
         np.testing.assert_array_equal(saved["end_s"], [4, 9, np.nan])
-
-
-def test_fingerprint_is_the_sha256_of_the_bytes(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint_best.pt"
-    path.write_bytes(b"weights" * 1000)
-    assert file_fingerprint(path) == hashlib.sha256(b"weights" * 1000).hexdigest()
-    with pytest.raises(CheckpointError, match="No such file"):
-        file_fingerprint(tmp_path / "absent.pt")
 
 
 def test_the_data_fingerprint_depends_on_the_data_and_not_on_the_batches() -> None:

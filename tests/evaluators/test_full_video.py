@@ -81,31 +81,6 @@ def test_transport_of_certain_scores_finds_the_matching_and_does_not_overflow() 
     assert equal.item() == 0.3  # just that score
 
 
-def test_the_corrected_form_does_not_depend_on_other_videos() -> None:
-    scores = random_scores([3, 2, 7], 3)
-    few, all_three = Lengths.of(np.array([3, 2])), Lengths.of(np.array([3, 2, 7]))
-    for function in (full_video.dtw, full_video.otam):
-        alone = function(scores[:5, :5], few, "corrected")
-        together = function(scores, all_three, "corrected")[:2, :2]
-        # Only the common scale differs.
-        np.testing.assert_allclose(together, alone * 49 / 9, rtol=1e-5)
-        alone = function(scores[:5, :5], few, "released")
-        together = function(scores, all_three, "released")[:2, :2]
-        assert not np.allclose(together, alone * 49 / 9, rtol=1e-2)
-
-
-def test_order_decides_dtw_but_not_caption_average_and_transport() -> None:
-    lengths = Lengths.of(np.array([4, 4]))
-    scores = 10 * np.kron(np.ones((2, 2)), np.eye(4))  # both videos hold the same clips ...
-    scores[:, 4:] = scores[:, 4:][:, ::-1]  # ... the second one backwards
-    for function in (full_video.caption_average, full_video.optimal_transport):
-        result = function(scores, lengths)
-        np.testing.assert_allclose(result, result[0, 0], rtol=1e-6)
-    for function in (full_video.dtw, full_video.otam):
-        aligned = function(scores, lengths, "corrected")
-        assert aligned[0, 0] > aligned[0, 1]
-
-
 @pytest.mark.parametrize(("limit", "most_chunks"), [(1, 30), (2000, 10), (1 << 24, 1)])
 def test_ranks_do_not_depend_on_how_many_paragraphs_are_scored_at_a_time(
     limit: int, most_chunks: int, monkeypatch: pytest.MonkeyPatch
@@ -126,24 +101,9 @@ def test_ranks_do_not_depend_on_how_many_paragraphs_are_scored_at_a_time(
         assert len(set(whole.tolist())) > 5  # the case is not trivial
 
 
-def test_chunks_hold_as_many_paragraphs_as_fit_and_one_at_least(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    lengths = Lengths.of(np.array([3, 2, 9, 1, 1]))  # 16 clips
-    monkeypatch.setattr(full_video, "_SCORES_PER_CHUNK", 5 * 16)
-    assert full_video.paragraph_chunks(lengths) == [(0, 2), (2, 3), (3, 5)]
-
-
-@pytest.mark.parametrize(
-    ("ids", "starts_s", "order", "lengths"),
-    [
-        (["b", "a", "b", "c", "a"], [5.0, 9.0, 1.0, 0.0, 3.0], [2, 0, 4, 1, 3], [2, 2, 1]),
-        (["ab", "a", "ab", "a"], None, [0, 2, 1, 3], [2, 2]),  # `a` is a part of `ab`
-    ],
-)
-def test_grouping_brings_clips_of_a_video_together_in_time(
-    ids: list[str], starts_s: list[float] | None, order: list[int], lengths: list[int]
-) -> None:
-    grouping = full_video.group_by_video(ids, starts_s)
-    assert (grouping.order.tolist(), grouping.lengths.tolist()) == (order, lengths)
-    assert grouping.videos == list(dict.fromkeys(ids))
+def test_grouping_brings_clips_of_a_video_together_in_time() -> None:
+    videos = ["b", "ab", "b", "c", "ab"]  # `b` is a part of `ab`
+    order, lengths, names = full_video.group_by_video(videos, [5.0, 9.0, 1.0, 0.0, 3.0])
+    assert (order.tolist(), lengths.tolist()) == ([2, 0, 4, 1, 3], [2, 2, 1])
+    assert names == ["b", "ab", "c"]
+    assert full_video.group_by_video(videos).order.tolist() == [0, 2, 1, 4, 3]

@@ -19,7 +19,6 @@ from mmpt.config.yaml_files import read_yaml
 from mmpt.endtasks.coin import data as coin
 from mmpt.endtasks.coin.data import COINActionSegmentationAligner
 from mmpt.endtasks.crosstask import data as crosstask
-from mmpt.endtasks.crosstask import files as crosstask_files
 from mmpt.endtasks.crosstask.data import CrossTaskAligner
 from mmpt.endtasks.crosstask.evaluation import CrossTaskMetric, LocalisationOutputs, PlacedVideo
 from mmpt.processors.window_aligner import average_windows, window_spans
@@ -60,22 +59,23 @@ def assert_equals_record(item: dict, name: str) -> None:
 
 def test_coin_item(files: Path) -> None:
     label = RECORD["coin_label"]
-    segments = [
-        coin.Segment(*row) for row in zip(label["start"], label["end"], label["label"], strict=True)
+    steps = [
+        coin.Step(id=step, segment=(start, end), label="x")
+        for start, end, step in zip(label["start"], label["end"], label["label"], strict=True)
     ]
     feature = np.load(GOLDEN / "downstream.npz")["video_feature_37x8"]
     aligner = COINActionSegmentationAligner(aligner_config(files), Split.TEST)
-    item = aligner("a", feature, segments, random.Random(0))
+    item = aligner("a", feature, steps, random.Random(0))
     assert_equals_record(item, "COINActionSegmentationAligner")
     assert (item["video_len"], item["video_id"]) == (37, "a")
 
 
 def test_crosstask_item(files: Path, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(RECORD["crosstask_csv"])
-    segments = crosstask_files.read_segments(tmp_path / "a.csv", 3)
+    segments = crosstask.read_segments(tmp_path / "a.csv", 3)
     feature = np.load(GOLDEN / "downstream.npz")["video_feature_37x8"]
     aligner = CrossTaskAligner(aligner_config(files), Split.TEST)
-    steps = crosstask.StepPieces(RECORD["crosstask_text"], segments)
+    steps = crosstask.Steps(RECORD["crosstask_text"], segments)
     item = aligner(crosstask.TaskVideo("a", "16815"), feature, steps, random.Random(0))
     assert_equals_record(item, "CrossTaskAligner")
     assert (item["video_len"], item["video_id"], item["task"]) == (37, "a", "16815")

@@ -14,7 +14,7 @@ from mmpt.batch import ClipBatch, Split
 from mmpt.config import DatasetConfig, EvalConfig, RunConfig
 from mmpt.datasets import MMDataset
 from mmpt.endtasks.coin.evaluation import SegmentationOutputs
-from mmpt.endtasks.crosstask.data import Segment, Steps, TaskVideo
+from mmpt.endtasks.crosstask.data import Steps, TaskVideo
 from mmpt.endtasks.crosstask.evaluation import LocalisationOutputs, PlacedVideo
 from mmpt.endtasks.didemo.evaluation import MomentOutputs
 from mmpt.endtasks.how2align.data import Sentence
@@ -191,7 +191,7 @@ def placements() -> Run:
     wrong, right = np.zeros_like(done), np.zeros_like(done)
     wrong[0, 0], wrong[19, 1], right[3, 0], right[12, 1] = 1, 1, 1, 1
     videos = [PlacedVideo("113", "missed", done, wrong), PlacedVideo("113", "found", done, right)]
-    steps = Steps(["pour milk", "stir"], [Segment(1, 2.0, 6.0), Segment(2, 10.0, 15.0)])
+    steps = Steps(["pour milk", "stir"], [])
     items = [(TaskVideo(video.video_id, video.task), steps) for video in videos]
     return make_run(LocalisationOutputs(videos=videos), items, "CrossTaskMetric")
 

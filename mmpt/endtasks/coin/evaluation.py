@@ -11,30 +11,17 @@ C classes, D hidden size.
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from mmpt.config.schema import DatasetConfig
 from mmpt.endtasks.coin.data import step_labels
-from mmpt.errors import ConfigError, DataError
-from mmpt.evaluators.base import (
-    METRICS,
-    PREDICTORS,
-    WHOLE_VIDEO,
-    Metric,
-    Number,
-    Outputs,
-    Part,
-    Predictor,
-    Prepared,
-)
+from mmpt.evaluators import METRICS, PREDICTORS, WHOLE_VIDEO, Metric, Number, Outputs, Predictor
+from mmpt.evaluators.base import Prepared, finite
 from mmpt.evaluators.functional import shared_credit
-from mmpt.evaluators.inference import config_spans, finite
 from mmpt.inference.windows import embed_texts
 from mmpt.losses.precision import wide
 from mmpt.processors.tokenizer import load_tokenizer, special_tokens
@@ -68,46 +55,47 @@ class SegmentationOutputs(Outputs):
         }
 
 
-class Scorer(NamedTuple):
-    """A way to score the seconds of a video."""
+@PREDICTORS.register
+class COINPredictor(Predictor[SegmentationOutputs]):
+    """The classes that a trained classifier of seconds scores highest.
 
-    score_windows: Callable[[dict[str, torch.Tensor]], torch.Tensor]
-    """Model inputs of one video -> scores [W, F, C], without class 0 if `background` is set."""
-    background: float | None = None
-    """Score of class 0 in every second; None where `score_windows` scores it."""
-
-
-class SecondsPredictor(Predictor[SegmentationOutputs]):
-    """Scores overlapping windows of whole videos and averages the scores of each second."""
+    Overlapping windows of whole videos are scored, and the scores of each second averaged. The
+    model returns `logits`, float [W, F, C]. Batches are of one video, as
+    `COINActionSegmentationAligner` makes them.
+    """
 
     makes = SegmentationOutputs
     reads = WHOLE_VIDEO | {"video_targets": 1}
-    counts = "videos segmented"
+    needs: ClassVar[Mapping[str, str]] = {"logits": "MMFusionSeparateActionSegmentation"}
 
-    @abstractmethod
-    def scorer(self, model: Any) -> Scorer:
-        """Returns how `model` scores windows."""
-
-    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[Part]:
+    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
         """Yields the classes of every second of each video."""
-        score_windows, background = self.scorer(model)
         for batch, inputs in batches:
-            scores_WFC = wide(score_windows(inputs)).cpu().numpy()
-            spans = config_spans(self.config, int(batch["video_len"][0]))
-            scores_LC = average_windows(scores_WFC, spans)
-            finite(torch.from_numpy(scores_LC), "seconds")
-            if background is not None:
-                scores_LC = np.pad(scores_LC, ((0, 0), (1, 0)), constant_values=background)
-            targets_L = batch["video_targets"][0].numpy()
-            yield {
-                "predictions": scores_LC.argmax(axis=1),
-                "targets": targets_L,
-                "credits": shared_credit(scores_LC, targets_L),
-                "step_credits": shared_credit(scores_LC[:, 1:], targets_L - 1),
-                "num_classes": [scores_LC.shape[1]],
-                "video_ids": batch["video_id"],
-                "video_lengths": [len(scores_LC)],
-            }
+            yield self.classify(batch, self.run(model, inputs)["logits"])
+
+    def classify(
+        self, batch: Mapping[str, Any], scores_WFC: torch.Tensor, background: float | None = None
+    ) -> dict[str, Any]:
+        """Returns the classes of every second of a video from the mean of its windows' scores.
+
+        Args:
+            background: the score of class 0 in every second, if `scores_WFC` are without it.
+        """
+        spans = self.spans(int(batch["video_len"][0]))
+        scores_LC = average_windows(wide(scores_WFC).cpu().numpy(), spans)
+        finite(torch.from_numpy(scores_LC), "seconds")
+        if background is not None:
+            scores_LC = np.pad(scores_LC, ((0, 0), (1, 0)), constant_values=background)
+        targets_L = batch["video_targets"][0].numpy()
+        return {
+            "predictions": scores_LC.argmax(axis=1),
+            "targets": targets_L,
+            "credits": shared_credit(scores_LC, targets_L),
+            "step_credits": shared_credit(scores_LC[:, 1:], targets_L - 1),
+            "num_classes": [scores_LC.shape[1]],
+            "video_ids": batch["video_id"],
+            "video_lengths": [len(scores_LC)],
+        }
 
     def collect(self, columns: dict[str, Any]) -> SegmentationOutputs:
         """Returns the outputs."""
@@ -115,22 +103,7 @@ class SecondsPredictor(Predictor[SegmentationOutputs]):
 
 
 @PREDICTORS.register
-class COINPredictor(SecondsPredictor):
-    """The classes that a trained classifier of seconds scores highest.
-
-    The model returns `logits`, float [W, F, C]. Batches are of one video, as
-    `COINActionSegmentationAligner` makes them.
-    """
-
-    needs: ClassVar[Mapping[str, str]] = {"logits": "MMFusionSeparateActionSegmentation"}
-
-    def scorer(self, model: Any) -> Scorer:
-        """Returns the model's own logits of all classes."""
-        return Scorer(lambda inputs: self.run(model, inputs)["logits"])
-
-
-@PREDICTORS.register
-class COINZSPredictor(SecondsPredictor):
+class COINZSPredictor(COINPredictor):
     """The step whose words are nearest to a second, if nearer than the words of any two steps are.
 
     That bound is the release's. It alone decides on "O", is the same for all seconds, and is so
@@ -138,35 +111,18 @@ class COINZSPredictor(SecondsPredictor):
     predicted "O" next to the accuracy. The model is a two-tower model such as `MMFusionSeparate`.
     """
 
-    def __init__(self, config: DatasetConfig):
-        super().__init__(config)
-        if config.test_path is None:
-            problem = f"`dataset.test_path` must be set for {type(self).__name__}, but is not."
-            raise ConfigError("dataset", [problem])
-        self.labels = step_labels(config.test_path)
-
-    def scorer(self, model: Any) -> Scorer:
-        """Returns the similarity to each step, and the bound as the score of class 0."""
-        labels_CD = embed_labels(model, self.labels, self.config)
-        bound = background_bound(labels_CD)
+    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
+        """Yields the classes of every second of each video."""
+        bert_name, use_fast = self.config.bert_name or "", self.config.use_fast is not False
+        tokenizer = load_tokenizer(bert_name, use_fast)
+        ids = tokenizer(step_labels(self.config.test_path or ""), add_special_tokens=False)
+        special, slots = special_tokens(bert_name, use_fast), self.config.max_text_len
+        labels_CD = embed_texts(model, ids["input_ids"], special, slots, TEXTS_AT_ONCE)
+        bound = background_bound(finite(labels_CD, "step labels"))
         what = "%d steps; a second must score more than %.4f to be one of them"
         logger.info(what, len(labels_CD), bound)
-        return Scorer(lambda inputs: similarity(model, inputs, labels_CD), bound)
-
-
-def embed_labels(model: Any, labels: list[str], config: DatasetConfig) -> torch.Tensor:
-    """Returns the text vectors of the steps, float [C, D].
-
-    Raises:
-        CheckpointError: vectors that are not finite.
-    """
-    assert config.bert_name
-    use_fast = config.use_fast is not False
-    tokenizer = load_tokenizer(config.bert_name, use_fast)
-    ids = tokenizer(labels, add_special_tokens=False)["input_ids"]
-    special = special_tokens(config.bert_name, use_fast)
-    labels_CD = embed_texts(model, ids, special, config.max_text_len, TEXTS_AT_ONCE)
-    return finite(labels_CD, "step labels")
+        for batch, inputs in batches:
+            yield self.classify(batch, similarity(model, inputs, labels_CD), bound)
 
 
 def background_bound(labels_CD: torch.Tensor) -> float:
@@ -212,17 +168,8 @@ class COINActionSegmentationMetric(Metric[SegmentationOutputs]):
         background reaches true_O. step_frame_acc leaves background seconds out. step_choice_acc
         does so too and compares steps only, which tells what a model knows whose every second is
         predicted as background.
-
-        Raises:
-            DataError: no second has a step.
         """
         with_step_R = outputs.targets != 0
-        if not with_step_R.any():
-            raise DataError(
-                f"None of the {len(with_step_R)} test seconds has a step, so annotations and "
-                "features do not belong together; check `dataset.test_path` and "
-                "`dataset.vfeat_dir`."
-            )
         return {
             "frame_acc": float(outputs.credits.mean()),
             "step_frame_acc": float(outputs.credits[with_step_R].mean()),
@@ -241,10 +188,3 @@ class COINActionSegmentationMetric(Metric[SegmentationOutputs]):
             "predicted_O": chance,
             "true_O": float((outputs.targets == 0).mean()),
         }
-
-    def summary(self, result: Mapping[str, float]) -> str:
-        """Returns the line of the release, and the share of predicted "O"."""
-        return (
-            f"frame accuracy: {result['frame_acc']:.4f} (predicted as O: "
-            f"{result['predicted_O']:.4f}, truly O: {result['true_O']:.4f})"
-        )

@@ -20,30 +20,25 @@ import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field, model_validator
 
-from mmpt.batch import ClipBatch, Split
+from mmpt.batch import Split
 from mmpt.config.schema import DatasetConfig
-from mmpt.endtasks.crosstask.files import Segment, read_segments, read_tasks, read_videos
 from mmpt.errors import DataError
+from mmpt.processors import base
 from mmpt.processors.aligner import video_name
-from mmpt.processors.base import (
-    ALIGNERS,
-    META_PROCESSORS,
-    TEXT_PROCESSORS,
-    VIDEO_PROCESSORS,
-    MetaProcessor,
-)
 from mmpt.processors.downstream import TextProcessor, VideoProcessor, keep_with_features
 from mmpt.processors.window_aligner import WindowAligner
-from mmpt.utils.log import get_logger
-
-logger = get_logger(__name__)
+from mmpt.utils.io import read_text
+from mmpt.utils.validation import NotBlank, Row, Seconds, read_table
 
 SPLIT_SEED = 0
+LINES_PER_TASK = 6
+"""Id, title, url, number of steps, the steps between commas, a blank line."""
 
 
 class TaskVideo(NamedTuple):
@@ -53,132 +48,176 @@ class TaskVideo(NamedTuple):
     task: str
 
 
+class _Video(Row):
+    task: Annotated[str, Field(pattern=r"^\d+$")]
+    video: NotBlank
+
+
+class Segment(Row):
+    """A stretch of a video in which a step is done."""
+
+    step: Annotated[int, Field(ge=1)]
+    """Number of the step in its task, from 1."""
+    start: Seconds
+    end: Seconds
+
+    @model_validator(mode="after")
+    def _check_times(self) -> Segment:
+        if self.start > self.end:
+            raise ValueError("have start <= end")
+        return self
+
+
 class Steps(NamedTuple):
     """The steps of a task, and where they are done in one video."""
 
-    texts: Sequence[str]
+    texts: Sequence[Any]
+    """The words of each step, or its word-piece ids."""
     segments: list[Segment]
 
 
-class StepPieces(NamedTuple):
-    """`Steps`, tokenised."""
+def read_videos(path: str) -> dict[str, list[str]]:
+    """Returns the video ids of every task, both in the order of the file.
 
-    ids: list[list[int]]  # word pieces of each step
-    segments: list[Segment]
+    A video that is listed twice in a task counts once.
+
+    Raises:
+        DataError: missing, or rows of anything but task, video and url.
+    """
+    videos: dict[str, list[str]] = {}
+    for row in read_table(path, _Video, header=("task", "video", "url")):
+        listed = videos.setdefault(row.task, [])
+        if row.video not in listed:
+            listed.append(row.video)
+    return videos
 
 
-class LocalisationBatch(ClipBatch, total=False):
-    """A video of CrossTask; caps and cmasks are [K, T], vfeats [W, F, 512] and vmasks [W, F]."""
+def read_tasks(path: str) -> dict[str, list[str]]:
+    """Returns the steps of every task, in the order of the file.
 
-    targets: torch.Tensor  # float32 [R, K]: 1 where a step is done, window after window
-    task: str
-    video_len: int  # L
+    Raises:
+        DataError: missing or empty, not in blocks of six lines, another number of steps than it
+            says, or a task twice.
+    """
+    lines = [line.strip() for line in read_text(path).rstrip().splitlines()] or [""]
+    tasks: dict[str, list[str]] = {}
+    for first in range(0, len(lines), LINES_PER_TASK):
+        block = lines[first : first + LINES_PER_TASK]
+        task, _, _, count, text, blank = (*block, *[""] * LINES_PER_TASK)[:LINES_PER_TASK]
+        steps = [step.strip() for step in text.split(",")]
+        well_formed = task.isdecimal() and count == str(len(steps)) and all(steps) and not blank
+        if not well_formed or task in tasks:
+            raise DataError(
+                f"{path}, line {first + 1}: a task must be six lines: id (once in the file), "
+                "title, url, number of steps, as many steps between commas, a blank line; but here "
+                f"is {' / '.join(block)!r:.120}. Download CrossTask's file again."
+            )
+        tasks[task] = steps
+    return tasks
 
 
-@META_PROCESSORS.register
-class CrossTaskMetaProcessor(MetaProcessor):
+def read_segments(path: Path, num_steps: int) -> list[Segment]:
+    """Returns the segments of a video in the order of the file. An empty file has none.
+
+    Raises:
+        DataError: missing, rows of anything but step,start,end, a step beyond the task's, or bad
+            times.
+    """
+    if path.is_file() and not path.read_bytes().strip():
+        return []
+    segments = read_table(path, Segment, header=("step", "start", "end"))
+    for row in segments:
+        if row.step > num_steps:
+            raise DataError(
+                f"{path}, line {row.line}: the step must be 1 to {num_steps}, as the task has so "
+                f"many, but is {row.step}. Download CrossTask's file again."
+            )
+    return segments
+
+
+@base.META_PROCESSORS.register
+class CrossTaskMetaProcessor(base.MetaProcessor):
     """One annotated video per item: its id and task, and the task's steps with their times."""
 
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
+        self.annotations = Path(self.need_str("annotation_path"))
         primary = read_tasks(self.need_str("primary_path"))
-        tasks = {**primary, **read_tasks(self.need_str("related_path"))}
+        tasks = primary | read_tasks(self.need_str("related_path"))
         train, test = self._split_videos(set(primary), set(tasks))
-        videos = keep_with_features(
-            train if split is Split.TRAIN else test, lambda video: video[0], config, split
-        )
+        videos = train if split is Split.TRAIN else test
+        videos = keep_with_features(videos, lambda video: video.video_id, config, split)
         if not videos:
             raise DataError(
                 f"{config.train_csv_path}: there must be {split.value} videos with annotations, "
                 "but there are none: only primary tasks with more than `dataset.n_train` videos "
                 "are tested on. Check `n_train` and the CrossTask files under `dataset`."
             )
-        self.items = [(video, self._steps_of(video, tasks[video.task])) for video in videos]
-        if empty := [video.video_id for video, steps in self.items if not steps.segments]:
-            logger.warning("%d videos have no step annotated (first: %s)", len(empty), empty[0])
+        self.items = []
+        for video in videos:
+            texts = tasks[video.task]
+            segments = read_segments(self._annotation(video), len(texts))
+            self.items.append((video, Steps(texts, segments)))
 
     def _split_videos(
         self, primary: set[str], tasks: set[str]
     ) -> tuple[list[TaskVideo], list[TaskVideo]]:
         """Returns the training and the test videos of `tasks`, with or without features."""
-        listed, held_out = (
-            read_videos(self.need_str("train_csv_path")),
-            read_videos(self.need_str("val_csv_path")),
-        )
-        unused = {task: set(videos) for task, videos in held_out.items()}
-        reader = VideoProcessor(self.config, self.split)
-        n_train = self.need_int("n_train")
+        held_out = read_videos(self.need_str("val_csv_path"))
+        reader, n_train = VideoProcessor(self.config, self.split), self.need_int("n_train")
+        rng = np.random.RandomState(SPLIT_SEED)
         train: list[TaskVideo] = []
         test: list[TaskVideo] = []
-        rng = np.random.RandomState(SPLIT_SEED)
-        num_without = 0
-        for task, names in listed.items():
+        for task, names in read_videos(self.need_str("train_csv_path")).items():
             if task not in tasks:
                 continue
-            usable = [name for name in names if name not in unused.get(task, ())]
-            videos = [name for name in usable if self._annotation(task, name).is_file()]
-            num_without += len(usable) - len(videos)
-            there = [name for name in videos if reader.has(name)]
-            chosen = set(videos)
+            usable = [TaskVideo(name, task) for name in names if name not in held_out.get(task, ())]
+            videos = [video for video in usable if self._annotation(video).is_file()]
+            there = [video.video_id for video in videos if reader.has(video)]
+            chosen = {video.video_id for video in videos}
             if task in primary and len(there) > n_train:
-                chosen = {str(name) for name in rng.choice(there, n_train, replace=False)}
-            train += [TaskVideo(name, task) for name in videos if name in chosen]
-            test += [TaskVideo(name, task) for name in videos if name not in chosen]
-        if num_without:
-            logger.info(
-                "%d listed videos have no annotation in %s; left out",
-                num_without,
-                self.config.annotation_path,
-            )
+                chosen = set(rng.choice(there, n_train, replace=False).tolist())
+            train += [video for video in videos if video.video_id in chosen]
+            test += [video for video in videos if video.video_id not in chosen]
         return train, test
 
-    def _annotation(self, task: str, video_id: str) -> Path:
-        return Path(self.need_str("annotation_path")) / f"{task}_{video_id}.csv"
-
-    def _steps_of(self, video: TaskVideo, texts: Sequence[str]) -> Steps:
-        return Steps(texts, read_segments(self._annotation(video.task, video.video_id), len(texts)))
+    def _annotation(self, video: TaskVideo) -> Path:
+        return self.annotations / f"{video.task}_{video.video_id}.csv"
 
 
-@VIDEO_PROCESSORS.register
+@base.VIDEO_PROCESSORS.register
 class CrossTaskVideoProcessor(VideoProcessor):
     """Features of a video from `<vfeat_dir>/<id>.npy`, whatever its task."""
 
 
-@TEXT_PROCESSORS.register
+@base.TEXT_PROCESSORS.register
 class CrossTaskTextProcessor(TextProcessor):
     """Word pieces of every step of a task."""
 
-    def __call__(self, key: Steps) -> StepPieces:
+    def __call__(self, key: Steps) -> Steps:
         """Returns the tokenised steps, with their times."""
-        return StepPieces([self.encode(text) for text in key.texts], key.segments)
+        return Steps([self.encode(text) for text in key.texts], key.segments)
 
 
-@ALIGNERS.register
+@base.ALIGNERS.register
 class CrossTaskAligner(WindowAligner):
     """Windows of a video, one caption per step, and which step is done in every second of every
     window.
     """
 
     def __call__(
-        self,
-        video_key: TaskVideo,
-        video_feature: np.ndarray,
-        text_feature: StepPieces,
-        rng: random.Random,
-    ) -> LocalisationBatch:
-        """Returns all of them; nothing is drawn."""
+        self, video_key: Any, video_feature: np.ndarray, text_feature: Steps, rng: random.Random
+    ) -> Any:
+        """Returns caps and cmasks [K, T], vfeats [W, F, 512], vmasks [W, F], task, video_len L, and
+        targets float32 [R, K]: 1 where a step is done, window after window. Nothing is drawn.
+        """
+        texts, segments = text_feature
         name = video_name(video_key)
-        batch, spans = self.build_item(
-            video_key.video_id, video_feature, text_feature.ids, name=name
-        )
-        done_LK = steps_done(text_feature.segments, len(video_feature), len(text_feature.ids))
+        batch, spans = self.build_item(video_key.video_id, video_feature, texts, name=name)
+        done_LK = steps_done(segments, len(video_feature), len(texts))
         targets_RK = np.concatenate([done_LK[start:end] for start, end in spans])
-        return LocalisationBatch(
-            **batch,
-            targets=torch.from_numpy(targets_RK),
-            task=video_key.task,
-            video_len=len(video_feature),
-        )
+        targets = {"targets": torch.from_numpy(targets_RK), "task": video_key.task}
+        return {**batch, **targets, "video_len": len(video_feature)}
 
 
 def steps_done(segments: list[Segment], num_seconds: int, num_steps: int) -> np.ndarray:
@@ -187,5 +226,5 @@ def steps_done(segments: list[Segment], num_seconds: int, num_steps: int) -> np.
     """
     done_LK = np.zeros((num_seconds, num_steps), dtype=np.float32)
     for segment in segments:
-        done_LK[math.floor(segment.start_s) : math.ceil(segment.end_s), segment.step - 1] = 1
+        done_LK[math.floor(segment.start) : math.ceil(segment.end), segment.step - 1] = 1
     return done_LK

@@ -7,7 +7,7 @@ M moments (21), A people who judged a query, D hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,27 +16,11 @@ import numpy as np
 import torch
 
 from mmpt.config.schema import DatasetConfig
-from mmpt.endtasks.didemo.moments import (
-    MOMENTS,
-    NUM_SECONDS,
-    Form,
-    moment_metrics,
-    moment_scores,
-    rank_moments,
-)
+from mmpt.endtasks.didemo import moments
+from mmpt.endtasks.didemo.moments import MOMENTS, NUM_SECONDS, Form
 from mmpt.errors import ConfigError
-from mmpt.evaluators.base import (
-    CLIPS,
-    METRICS,
-    PREDICTORS,
-    Metric,
-    Number,
-    Outputs,
-    Part,
-    Predictor,
-    Prepared,
-)
-from mmpt.evaluators.inference import finite
+from mmpt.evaluators import CLIPS, METRICS, PREDICTORS, Metric, Number, Outputs, Predictor
+from mmpt.evaluators.base import Prepared, finite, prefixed
 
 _CHANCE_DRAWS = 50
 
@@ -54,8 +38,8 @@ class MomentOutputs(Outputs):
         """Returns the numbers of the moments, best first, int64 [N, M]; -1 at the end for those
         left out.
         """
-        scores_NM = moment_scores(self.second_scores, self.num_seconds, form)
-        return rank_moments(scores_NM, self.num_seconds, form)
+        scores_NM = moments.moment_scores(self.second_scores, self.num_seconds, form)
+        return moments.rank_moments(scores_NM, self.num_seconds, form)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Returns the fields, the moments [M, 2] and the published ranking of their numbers, -1 for
@@ -75,9 +59,9 @@ class MomentOutputs(Outputs):
 class DiDeMoPredictor(Predictor[MomentOutputs]):
     """Dot products of every second's hidden state with the pooled sentence.
 
-    Each video is embedded once. The model is a two-tower model such as `MMFusionSeparate`. Batches
-    hold caps int64 [B, T], cmasks bool [B, T], vfeats float16/32 [B, F, 512], vmasks bool [B, F],
-    times int64 [B, A, 2] and video_id.
+    The model is a two-tower model such as `MMFusionSeparate`. Batches hold caps int64 [B, T],
+    cmasks bool [B, T], vfeats float16/32 [B, F, 512], vmasks bool [B, F], times int64 [B, A, 2] and
+    video_id.
     """
 
     makes = MomentOutputs
@@ -92,46 +76,19 @@ class DiDeMoPredictor(Predictor[MomentOutputs]):
             )
             raise ConfigError("dataset", [problem])
 
-    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[Part]:
+    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
         """Yields the scores of the seconds for each batch of queries."""
-        known: dict[str, torch.Tensor] = {}
         for batch, inputs in batches:
-            states_BSD = second_states(model, inputs, batch["video_id"], known)
+            states = model.forward_video(**inputs, output_hidden_states=True)
+            states_BSD = states[:, 1 : NUM_SECONDS + 1].float()  # [CLS] is first
             text_BD = model.forward_text(inputs["caps"], inputs["cmasks"])[0].float()
-            finite(text_BD, "sentences")
+            scores_BS = torch.einsum("bsd,bd->bs", states_BSD, text_BD)
             yield {
-                "second_scores": torch.einsum("bsd,bd->bs", states_BSD, text_BD).cpu(),
+                "second_scores": finite(scores_BS, "queries").cpu(),
                 "num_seconds": batch["vmasks"][:, :NUM_SECONDS].sum(dim=1),
                 "times": batch["times"],
                 "video_ids": batch["video_id"],
             }
-
-
-def second_states(
-    model: Any,
-    inputs: Mapping[str, torch.Tensor],
-    video_ids: Sequence[str],
-    known: dict[str, torch.Tensor],
-) -> torch.Tensor:
-    """Returns the video tower's states of the first seconds, float32 [B, S, D], with padding.
-
-    Args:
-        model: with `forward_video` of `MMFusionSeparate`.
-        inputs: caps, cmasks, vfeats and vmasks of the batch.
-        video_ids: [B].
-        known: states [S, D] by video id; those of new videos are added.
-    Raises:
-        CheckpointError: states that are not finite.
-    """
-    first_row = {video: row for row, video in reversed(list(enumerate(video_ids)))}
-    new = {video: row for video, row in first_row.items() if video not in known}
-    if new:
-        rows = {name: value[list(new.values())] for name, value in inputs.items()}
-        states = model.forward_video(**rows, output_hidden_states=True)
-        states_bSD = states[:, 1 : NUM_SECONDS + 1].float()  # [CLS] is first
-        finite(states_bSD.flatten(1), "videos")
-        known.update(zip(new, states_bSD, strict=True))
-    return torch.stack([known[video] for video in video_ids])
 
 
 @METRICS.register
@@ -163,17 +120,12 @@ class DiDeMoMetric(Metric[MomentOutputs]):
         results = []
         for _ in range(_CHANCE_DRAWS):
             scores_NM = rng.random((len(outputs.times), len(MOMENTS)))
-            rank = partial(rank_moments, scores_NM, outputs.num_seconds)
+            rank = partial(moments.rank_moments, scores_NM, outputs.num_seconds)
             results.append(_both_forms(rank, outputs.times))
         return {name: float(np.mean([result[name] for result in results])) for name in results[0]}
-
-    def summary(self, result: Mapping[str, float]) -> str:
-        """Returns the published form on one line."""
-        return " - ".join(f"{name}: {result[name]:.4f}" for name in ("rank1", "rank5", "miou"))
 
 
 def _both_forms(ranking: Callable[[Form], np.ndarray], times_NA2: np.ndarray) -> dict[str, float]:
     """Returns the metrics of the published ranking and, as `real-...`, of the corrected one."""
-    corrected = moment_metrics(ranking("corrected"), times_NA2)
-    real = {f"real-{name}": value for name, value in corrected.items()}
-    return moment_metrics(ranking("released"), times_NA2) | real
+    real = moments.moment_metrics(ranking("corrected"), times_NA2)
+    return moments.moment_metrics(ranking("released"), times_NA2) | prefixed("real-", real)

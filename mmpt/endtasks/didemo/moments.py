@@ -31,21 +31,17 @@ MOST_AGREEING = 3
 """Judgements that count of a query: the nearest ones (the others may be outliers)."""
 
 
-def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    first_M, last_M = np.array(MOMENTS).T
-    number_PP = np.full((NUM_PIECES, NUM_PIECES), -1)
-    number_PP[first_M, last_M] = np.arange(len(MOMENTS))
-    second_S1 = np.arange(NUM_SECONDS)[:, None]
-    inside_SM = (second_S1 >= PIECE_S * first_M) & (second_S1 < PIECE_S * (last_M + 1))
-    common_MM = np.minimum.outer(last_M, last_M) + 1 - np.maximum.outer(first_M, first_M)
-    span_MM = np.maximum.outer(last_M, last_M) + 1 - np.minimum.outer(first_M, first_M)
-    return number_PP, inside_SM.astype(np.float64), common_MM.clip(0) / span_MM
-
-
-NUMBER_PP, INSIDE_SM, IOU_MM = _tables()
-"""Number of a moment (-1 where first > last); 1 where a second is in a moment, else 0; intersection
-over union of two moments.
-"""
+_FIRST_M, _LAST_M = np.array(MOMENTS).T
+NUMBER_PP = np.full((NUM_PIECES, NUM_PIECES), -1)
+"""Number of a moment, -1 where first > last."""
+NUMBER_PP[_FIRST_M, _LAST_M] = np.arange(len(MOMENTS))
+_SECOND_S1 = np.arange(NUM_SECONDS)[:, None]
+INSIDE_SM = ((_SECOND_S1 >= PIECE_S * _FIRST_M) & (_SECOND_S1 < PIECE_S * (_LAST_M + 1))) * 1.0
+"""1 where a second is in a moment, else 0."""
+_COMMON_MM = np.minimum.outer(_LAST_M, _LAST_M) + 1 - np.maximum.outer(_FIRST_M, _FIRST_M)
+_SPAN_MM = np.maximum.outer(_LAST_M, _LAST_M) + 1 - np.minimum.outer(_FIRST_M, _FIRST_M)
+IOU_MM = _COMMON_MM.clip(0) / _SPAN_MM
+"""Intersection over union of two moments."""
 
 
 class Agreement(NamedTuple):
@@ -77,11 +73,8 @@ def moment_scores(
     if form == "released":
         return second_scores_NS.astype(np.float64) @ INSIDE_SM / INSIDE_SM.sum(axis=0)
     real_NS = np.arange(NUM_SECONDS) < num_seconds_N[:, None]
-    return (
-        np.where(real_NS, second_scores_NS, 0).astype(np.float64)
-        @ INSIDE_SM
-        / (real_NS @ INSIDE_SM).clip(1)
-    )
+    real_scores_NS = np.where(real_NS, second_scores_NS, 0).astype(np.float64)
+    return real_scores_NS @ INSIDE_SM / (real_NS @ INSIDE_SM).clip(1)
 
 
 def rank_moments(scores_NM: np.ndarray, num_seconds_N: np.ndarray, form: Form) -> np.ndarray:

@@ -6,23 +6,16 @@ Legend: n sentences of a video, L seconds, P positives, M negatives.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 NEVER_COVERED = -60000.0
 """Released value of seconds that were not compared with a sentence; below every cosine."""
 
 
-class Placement(NamedTuple):
-    """Placement of a video's sentences."""
-
-    hits_n: np.ndarray
-    """float64 [n]: 1 if the best second is a true one, else 0; the share of true ones among equally
-    good seconds.
-    """
-    peaks_n: np.ndarray
-    """float64 [n]: the similarity at the best second."""
+Placement = tuple[np.ndarray, np.ndarray]
+"""Placement of n sentences, float64 [n] each: hits (1 if the best second is a true one, else 0; the
+share of true ones among equally good seconds), and the similarity at the best second.
+"""
 
 
 def true_seconds(spans_n2: np.ndarray, num_seconds: int) -> np.ndarray:
@@ -48,7 +41,7 @@ def place_released(similarity_nL: np.ndarray, spans_n2: np.ndarray) -> Placement
     best_n = filled_nL.argmax(axis=1)
     rows = np.arange(len(best_n))
     hits_n = true_seconds(spans_n2, similarity_nL.shape[1])[rows, best_n]
-    return Placement(hits_n.astype(np.float64), filled_nL[rows, best_n].astype(np.float64))
+    return hits_n.astype(np.float64), filled_nL[rows, best_n].astype(np.float64)
 
 
 def place_corrected(
@@ -65,7 +58,7 @@ def place_corrected(
     filled_nL = np.where(covered_nL, similarity_nL, -np.inf)
     peaks_n = filled_nL.max(axis=1)
     best_nL = covered_nL & (filled_nL == peaks_n[:, None])
-    return Placement(_share(best_nL, spans_n2), peaks_n.astype(np.float64))
+    return _share(best_nL, spans_n2), peaks_n.astype(np.float64)
 
 
 def chance_hits(covered_nL: np.ndarray, spans_n2: np.ndarray, *, released: bool) -> np.ndarray:
@@ -97,12 +90,10 @@ def roc_auc(scores_N: np.ndarray, positive_N: np.ndarray) -> float:
 
     Args:
         scores_N: float [P + M].
-        positive_N: bool [P + M], with at least one of each kind.
+        positive_N: bool [P + M]; the result is NaN unless there is one of each kind.
     """
     num_positive = int(positive_N.sum())
     num_negative = len(positive_N) - num_positive
-    assert num_positive, "ROC-AUC needs positives"
-    assert num_negative, "ROC-AUC needs negatives"
     _, place_N, counts = np.unique(scores_N, return_inverse=True, return_counts=True)
     # From 1; tied scores share the mean of their ranks.
     mean_rank_N = (np.cumsum(counts) - (counts - 1) / 2)[place_N]

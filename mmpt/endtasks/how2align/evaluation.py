@@ -14,27 +14,9 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from mmpt.endtasks.how2align.alignment_scores import (
-    Placement,
-    chance_auc,
-    chance_hits,
-    place_corrected,
-    place_released,
-    roc_auc,
-)
-from mmpt.errors import DataError
-from mmpt.evaluators.base import (
-    METRICS,
-    PREDICTORS,
-    WHOLE_VIDEO,
-    Metric,
-    Number,
-    Outputs,
-    Part,
-    Predictor,
-    Prepared,
-)
-from mmpt.evaluators.inference import finite
+from mmpt.endtasks.how2align import alignment_scores
+from mmpt.evaluators import METRICS, PREDICTORS, WHOLE_VIDEO, Metric, Number, Outputs, Predictor
+from mmpt.evaluators.base import Prepared, finite
 
 ROWS_AT_ONCE = 256
 """Windows, or sentences, that go through a tower together."""
@@ -60,6 +42,11 @@ class How2AlignOutputs(Outputs):
     def aligned(self) -> np.ndarray:
         """Whether each sentence is alignable, bool, video after video."""
         return np.concatenate([video.aligned for video in self.videos])
+
+    @property
+    def num_covered(self) -> np.ndarray:
+        """Number of seconds that each sentence was compared with, int64, video after video."""
+        return np.concatenate([video.covered.sum(axis=1) for video in self.videos])
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Returns the videos one after another: similarity and covered are those of [n, L] each,
@@ -87,66 +74,53 @@ class How2AlignPredictor(Predictor[How2AlignOutputs]):
 
     makes = How2AlignOutputs
     reads = WHOLE_VIDEO | {"windows": 2}
-    counts = "videos aligned"
-    listed_by = "dataset.anno_path"
 
-    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[Part]:
+    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
         """Yields the cosines of each video."""
         for batch, inputs in batches:
-            yield {"videos": [align_video(model, batch, inputs)]}
-
-
-def align_video(
-    model: Any, batch: Mapping[str, Any], inputs: Mapping[str, torch.Tensor]
-) -> AlignedVideo:
-    """Returns the cosines of one collated video (leading axis 1)."""
-    assert len(batch["video_id"]) == 1, "videos differ in length: one per batch"
-    only = {name: value[0] for name, value in inputs.items()}
-    text_nD = encode_sentences(model, only["caps"], only["cmasks"])
-    video_WFD = encode_windows(model, only, text_nD.shape[1])
-    total_nL = text_nD.new_zeros(len(text_nD), int(batch["video_len"]))
-    count_nL = torch.zeros_like(total_nL)
-    # Add the cosines of every window and the sentences that it is compared with.
-    lengths_W, windows = only["vmasks"].sum(dim=1).tolist(), batch["windows"][0].tolist()
-    for (start, first, last), length, window_FD in zip(windows, lengths_W, video_WFD, strict=True):
-        total_nL[first:last, start : start + length] += text_nD[first:last] @ window_FD[:length].T
-        count_nL[first:last, start : start + length] += 1
-    return AlignedVideo(
-        video_id=batch["video_id"][0],
-        similarity=(total_nL / count_nL.clamp(min=1)).cpu().numpy(),
-        covered=(count_nL > 0).cpu().numpy(),
-        aligned=batch["aligned"][0].numpy(),
-        spans_s=batch["sentence_s"][0].numpy(),
-    )
+            only = {name: value[0] for name, value in inputs.items()}
+            text_nD = encode_sentences(model, only["caps"], only["cmasks"])
+            total_nL = text_nD.new_zeros(len(text_nD), int(batch["video_len"]))
+            count_nL = torch.zeros_like(total_nL)
+            # Add the cosines of every window and the sentences that it is compared with.
+            windows = encode_windows(model, only)
+            compared = batch["windows"][0].tolist()
+            for (start, first, last), window_sD in zip(compared, windows, strict=True):
+                place = slice(first, last), slice(start, start + len(window_sD))
+                total_nL[place] += text_nD[first:last] @ window_sD.T
+                count_nL[place] += 1
+            video = AlignedVideo(
+                video_id=batch["video_id"][0],
+                similarity=(total_nL / count_nL.clamp(min=1)).cpu().numpy(),
+                covered=(count_nL > 0).cpu().numpy(),
+                aligned=batch["aligned"][0].numpy(),
+                spans_s=batch["sentence_s"][0].numpy(),
+            )
+            yield {"videos": [video]}
 
 
 def encode_sentences(model: Any, caps_nT: torch.Tensor, cmasks_nT: torch.Tensor) -> torch.Tensor:
-    """Returns unit vectors, float32 [n, D]. Slots that are padding everywhere are not computed."""
-    longest = int(cmasks_nT.sum(dim=1).max())
-    parts = []
-    for first in range(0, len(caps_nT), ROWS_AT_ONCE):
+    """Returns unit vectors of sentences, float32 [n, D]."""
+    rows = zip(caps_nT.split(ROWS_AT_ONCE), cmasks_nT.split(ROWS_AT_ONCE), strict=True)
+    vectors_nD = torch.cat([model.forward_text(*some)[0].float() for some in rows])
+    return normalize(finite(vectors_nD, "sentences"), dim=-1)
+
+
+def encode_windows(model: Any, inputs: Mapping[str, torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Yields unit vectors of the real seconds of each window, float32 [seconds, D].
+
+    Args:
+        inputs: caps and cmasks [n, T], vfeats [W, F, 512], vmasks [W, F].
+    """
+    for first in range(0, len(inputs["vfeats"]), ROWS_AT_ONCE):
         rows = slice(first, first + ROWS_AT_ONCE)
-        caps, cmasks = caps_nT[rows, :longest], cmasks_nT[rows, :longest]
-        parts.append(model.forward_text(caps, cmasks)[0].float())
-    return normalize(finite(torch.cat(parts), "sentences"), dim=-1)
-
-
-def encode_windows(
-    model: Any, inputs: Mapping[str, torch.Tensor], hidden_size: int
-) -> torch.Tensor:
-    """Returns unit vectors of every second, float32 [W, F, D]; those of padding mean nothing."""
-    vfeats_WFE, vmasks_WF = inputs["vfeats"], inputs["vmasks"]
-    parts = [vfeats_WFE.new_zeros(0, vfeats_WFE.shape[1], hidden_size)]  # a video without windows
-    for first in range(0, len(vfeats_WFE), ROWS_AT_ONCE):
-        vfeats = vfeats_WFE[first : first + ROWS_AT_ONCE]
-        vmasks = vmasks_WF[first : first + ROWS_AT_ONCE]
+        vfeats_WFE, vmasks_WF = inputs["vfeats"][rows], inputs["vmasks"][rows]
         # [CLS] and [SEP] are the same for every window.
-        text = [inputs[name][:1].expand(len(vfeats), -1) for name in ("caps", "cmasks")]
-        states = model.forward_video(vfeats, vmasks, *text, output_hidden_states=True)
-        seconds_BFD = states[:, 1 : 1 + vfeats.shape[1]].float()
-        finite(seconds_BFD[vmasks], "seconds")
-        parts.append(normalize(seconds_BFD, dim=-1))
-    return torch.cat(parts)
+        text = [inputs[name][:1].expand(len(vfeats_WFE), -1) for name in ("caps", "cmasks")]
+        states = model.forward_video(vfeats_WFE, vmasks_WF, *text, output_hidden_states=True)
+        seconds_WFD = states[:, 1 : 1 + vfeats_WFE.shape[1]].float()
+        for seconds_FD, mask_F in zip(seconds_WFD, vmasks_WF, strict=True):
+            yield normalize(finite(seconds_FD[mask_F], "seconds"), dim=-1)
 
 
 @METRICS.register
@@ -169,66 +143,31 @@ class How2AlignMetric(Metric[How2AlignOutputs]):
     def compute(self, outputs: How2AlignOutputs) -> dict[str, float]:
         """Returns recall and ROC-AUC (fractions) of both forms, and the share of sentences never
         compared.
-
-        Raises:
-            DataError: the sentences are all alignable, or none is.
         """
         aligned_N = outputs.aligned
-        if aligned_N.all() or not aligned_N.any():
-            raise DataError(
-                "The scored videos must have sentences that are alignable and others, but "
-                f"{int(aligned_N.sum())} of {len(aligned_N)} are. Score more videos of "
-                "`dataset.anno_path`."
-            )
-        published = [place_released(video.similarity, video.spans_s) for video in outputs.videos]
+        videos = outputs.videos
+        released = [alignment_scores.place_released(v.similarity, v.spans_s) for v in videos]
         corrected = [
-            place_corrected(video.similarity, video.covered, video.spans_s)
-            for video in outputs.videos
+            alignment_scores.place_corrected(v.similarity, v.covered, v.spans_s) for v in videos
         ]
-        return {
-            **_numbers(published, aligned_N, ""),
-            **_numbers(corrected, aligned_N, "-corrected"),
-            "never-compared": float((_covered_seconds(outputs) == 0).mean()),
-        }
+        result = {}
+        for suffix, placed in (("", released), ("-corrected", corrected)):
+            hits_N, peaks_N = map(np.concatenate, zip(*placed, strict=True))
+            result[f"Recall{suffix}"] = float(hits_N[aligned_N].mean())
+            result[f"AUC{suffix}"] = alignment_scores.roc_auc(peaks_N, aligned_N)
+        return result | {"never-compared": float((outputs.num_covered == 0).mean())}
 
     def chance(self, outputs: How2AlignOutputs) -> dict[str, float]:
         """Returns the expectation for cosines drawn independently for every sentence and second
         compared.
         """
-        aligned_N = outputs.aligned
-        auc = chance_auc(_covered_seconds(outputs), aligned_N)
-        recall = {
-            released: np.concatenate(
-                [
-                    chance_hits(video.covered, video.spans_s, released=released)
-                    for video in outputs.videos
-                ]
-            )[aligned_N].mean()
-            for released in (True, False)
-        }
-        return {
-            "Recall": float(recall[True]),
-            "AUC": auc,
-            "Recall-corrected": float(recall[False]),
-            "AUC-corrected": auc,
-        }
-
-    def summary(self, result: Mapping[str, float]) -> str:
-        """Returns the two numbers of the release, and how many sentences they are not about."""
-        never = result["never-compared"]
-        published = f"Recall: {result['Recall']:.4f} - AUC: {result['AUC']:.4f}"
-        return f"{published} - sentences never compared: {never:.1%}"
-
-
-def _numbers(placements: list[Placement], aligned_N: np.ndarray, suffix: str) -> dict[str, float]:
-    hits_N = np.concatenate([placement.hits_n for placement in placements])
-    peaks_N = np.concatenate([placement.peaks_n for placement in placements])
-    return {
-        f"Recall{suffix}": float(hits_N[aligned_N].mean()),
-        f"AUC{suffix}": roc_auc(peaks_N, aligned_N),
-    }
-
-
-def _covered_seconds(outputs: How2AlignOutputs) -> np.ndarray:
-    """Returns how many seconds each sentence was compared with, int64, video after video."""
-    return np.concatenate([video.covered.sum(axis=1) for video in outputs.videos])
+        auc = alignment_scores.chance_auc(outputs.num_covered, outputs.aligned)
+        result: dict[str, float] = {}
+        for suffix in ("", "-corrected"):
+            hits = [
+                alignment_scores.chance_hits(video.covered, video.spans_s, released=not suffix)
+                for video in outputs.videos
+            ]
+            recall = float(np.concatenate(hits)[outputs.aligned].mean())
+            result |= {f"Recall{suffix}": recall, f"AUC{suffix}": auc}
+        return result

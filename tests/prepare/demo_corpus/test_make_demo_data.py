@@ -207,14 +207,14 @@ def test_the_true_alignment_is_a_file_of_htm_align_and_the_true_steps_one_of_coi
         f"{corpus}/true_alignment.json"
     )
     path = f"{corpus}/true_steps.json"
-    segments, labels = read_coin(path).videos["testing"], step_labels(path)
-    assert list(segments) == list(videos)
+    steps, labels = read_coin(path, "testing"), step_labels(path)
+    assert list(steps) == list(videos)
     assert len(set(labels)) == len(labels)
     for video_id, clips in videos.items():
-        shown = [(segment.start_s, segment.end_s) for segment in segments[video_id]]
+        shown = [step.segment for step in steps[video_id]]
         assert shown == [(clip["start"], clip["end"]) for clip in clips]
-        for segment, clip in zip(segments[video_id], clips, strict=True):
-            do, _, thing, *_ = labels[segment.step - 1].split()  # "chop the onion with the knife"
+        for step, clip in zip(steps[video_id], clips, strict=True):
+            do, _, thing, *_ = labels[step.id - 1].split()  # "chop the onion with the knife"
             assert {do, thing} <= set(clip["text"].split())
 
 
