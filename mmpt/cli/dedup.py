@@ -7,9 +7,7 @@ from typer import Option
 
 from mmpt.cli.app import Command
 from mmpt.errors import DataError
-from mmpt.prepare.captions.conversion import convert_corpus
-from mmpt.prepare.captions.corpus import SUFFIXES
-from mmpt.prepare.captions.dedup import CaptionDedupProcessor
+from mmpt.prepare.captions.corpus import SUFFIXES, convert_corpus
 
 SENTENCES, RAW = "sentencified_htm_1200k", "raw_caption"
 """The corpora of Norton and of VideoCLIP, without `.json`."""
@@ -41,7 +39,7 @@ def dedup(
         wanted = source.stem == RAW if dedup is None else dedup
         suffix = "_dedup.jsonl" if wanted else ".jsonl"
         target = output or source.with_name(source.stem + suffix)
-        convert_corpus(source, target, CaptionDedupProcessor(seed) if wanted else None, seed=seed)
+        convert_corpus(source, target, dedup=wanted, seed=seed)
 
 
 def _corpora(how2dir: Path) -> list[Path]:

@@ -12,9 +12,6 @@ from mmpt.cli.app import Command
 from mmpt.prepare.shards.packing import pack_features
 from mmpt.shards.video_table import read_id_list
 from mmpt.shards.writer import SHARD_SIZE
-from mmpt.utils.log import get_logger
-
-logger = get_logger("pack")
 
 
 class SplitName(str, Enum):
@@ -58,7 +55,7 @@ def pack(
     lists = {Split.TRAIN: train_list, Split.VALID: val_list}
     ids = {s: read_id_list(path) for s, path in lists.items() if s.shard_name in chosen}
     for split, listed in ids.items():
-        report = pack_features(
+        pack_features(
             features,
             target,
             split,
@@ -66,11 +63,6 @@ def pack(
             shard_size=shard_size,
             workers=workers,
             max_missing=max_missing,
-        )
-        logger.info(
-            "%s: %d of %d videos, %.1f hours, in %d shards (%d written now)",
-            *(split.shard_name, report.num_packed, report.num_listed),
-            *(report.num_seconds / 3600, report.num_shards, report.num_written),
         )
 
 

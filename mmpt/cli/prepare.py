@@ -19,7 +19,7 @@ from mmpt.media.video_list import VideoJob, find_videos
 from mmpt.models.bert_weights import WEIGHT_FILES, read_bert_config
 from mmpt.prepare import own_videos
 from mmpt.prepare.captions.caption_list import CaptionList
-from mmpt.prepare.captions.corpus import write_line
+from mmpt.prepare.captions.corpus import write_corpus
 from mmpt.prepare.captions.pretokenise import tokenise_captions
 from mmpt.prepare.captions.reader import CAPTION_SUFFIXES, read_captions
 from mmpt.prepare.check.dataset_check import check_dataset
@@ -101,9 +101,7 @@ def prepare(options: Options) -> None:
                     logger.warning("%d %s; see %s", len(entries), name.replace("_", " "), path)
         batch = own_videos.batch_videos(len(ids), options.recipe)
         train, val = own_videos.split_ids(ids, options.val_share, batch)
-        with atomic_write(options.out / "captions.jsonl") as file:
-            for video_id, one in captions.items():
-                write_line(file, video_id, one)
+        write_corpus(options.out / "captions.jsonl", captions.items())
         save_dir = f"runs/{options.out.name}/{options.recipe}"
         values = own_videos.run_yaml(
             base,

@@ -19,11 +19,7 @@ from mmpt.utils.rng import stable_seed
 LANGUAGE = re.compile(r"\.[A-Za-z]{2,3}(-[A-Za-z0-9]+)*$")
 SUFFIXES = (".vtt", ".srt", ".json")  # in order of preference
 MAX_BATCH = {"norton": 64, "videoclip": 32}  # videos per batch in the recipes
-# Num_cands / num_video_per_batch in the recipes.
-CANDIDATES_PER_VIDEO = {
-    "norton": 3,
-    "videoclip": 2,
-}
+CANDIDATES_PER_VIDEO = {"norton": 3, "videoclip": 2}  # num_cands / num_video_per_batch in them
 BATCH_SHARE = 8  # the split must hold so many batches
 MAX_CENTROIDS, EXAMPLES_PER_CENTROID = 512, 48
 MAX_WARMUP, WARMUP_SHARE = 1000, 10
@@ -50,17 +46,19 @@ def pair_captions(ids: Sequence[str], files: Sequence[Path]) -> Pairs:
         files: caption files.
     """
     known = set(ids)
-    found: dict[str, list[tuple[bool, int, str, Path]]] = {}
+
+    def rank(path: Path) -> tuple[bool, int, str]:
+        return path.stem not in known, SUFFIXES.index(path.suffix.lower()), path.name
+
+    found: dict[str, Path] = {}
     alone = []
-    for path in files:
-        exact, plain = path.stem, LANGUAGE.sub("", path.stem)
-        owner = next((name for name in (exact, plain) if name in known), None)
-        if owner is None:
-            alone.append(path)
+    for path in sorted(files, key=rank):
+        owner = path.stem if path.stem in known else LANGUAGE.sub("", path.stem)
+        if owner in known:
+            found.setdefault(owner, path)
         else:
-            rank = (owner != exact, SUFFIXES.index(path.suffix.lower()), path.name, path)
-            found.setdefault(owner, []).append(rank)
-    captions = {name: min(found[name])[-1] for name in ids if name in found}
+            alone.append(path)
+    captions = {name: found[name] for name in ids if name in found}
     return Pairs(captions, [name for name in ids if name not in found], sorted(alone))
 
 
@@ -90,9 +88,8 @@ def split_ids(ids: Sequence[str], val_share: float, batch: int) -> tuple[list[st
         )
     num_val = min(max(round(val_share * len(ids)), batch), len(ids) - batch)
     held_out = set(sorted(ids, key=lambda name: stable_seed("held out", name))[:num_val])
-    return [name for name in ids if name not in held_out], [
-        name for name in ids if name in held_out
-    ]
+    train = [name for name in ids if name not in held_out]
+    return train, [name for name in ids if name in held_out]
 
 
 def fitting_settings(
@@ -138,10 +135,8 @@ def run_yaml(
         model: further keys of `model`.
         from_scratch: start from BERT instead of the recipe's checkpoint.
     """
-    checkpoint: dict[str, Any] = {"save_dir": save_dir}
-    if from_scratch:
-        checkpoint["restore_file"] = None
-    values: dict[str, Any] = {
+    checkpoint = {"save_dir": save_dir} | ({"restore_file": None} if from_scratch else {})
+    values = {
         "includes": base,
         "dataset": {**paths, **settings["dataset"]},
         "fairseq": {
@@ -151,7 +146,6 @@ def run_yaml(
         },
         "task_type": "local_single",
         "eval": {"save_path": save_dir},
+        **settings["retrieval"],
     }
-    if model:
-        values["model"] = model
-    return values | settings["retrieval"]
+    return values | ({"model": model} if model else {})

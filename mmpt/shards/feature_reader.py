@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 import numpy as np
 
 from mmpt.batch import FEATURE_DIM
 from mmpt.utils.io import NPY_ERRORS
-
-
-class FileState(NamedTuple):
-    """Size and time of change of a file; all zero when there is none."""
-
-    size: int = 0
-    mtime_ns: int = 0
 
 
 class FeatureError(Exception):
@@ -40,15 +31,6 @@ def feature_path(folder: Path, video_id: str) -> Path:
     return folder / f"{video_id}.npy"
 
 
-def file_state(folder: Path, video_id: str) -> FileState:
-    """Returns size and time of change of a video's feature file."""
-    try:
-        found = os.stat(feature_path(folder, video_id))
-    except (OSError, FeatureError):
-        return FileState()
-    return FileState(found.st_size, found.st_mtime_ns)
-
-
 def read_features(folder: Path, video_id: str) -> np.ndarray:
     """Returns a video's features as float16 [seconds, 512]; any float dtype is taken.
 
@@ -67,20 +49,16 @@ def read_features(folder: Path, video_id: str) -> np.ndarray:
         raise FeatureError(f"not a complete .npy file ({reason})") from None
     if not isinstance(stored, np.ndarray):
         raise FeatureError("not a .npy file, but several arrays")
+    if stored.dtype.kind != "f":
+        raise FeatureError(f"must hold floats, but holds {stored.dtype}")
+    if stored.ndim != 2 or stored.shape[1] != FEATURE_DIM:
+        raise FeatureError(
+            f"must be of shape [seconds, {FEATURE_DIM}], but is {list(stored.shape)}"
+        )
+    if len(stored) == 0:
+        raise FeatureError("has no row: the video has no second")
     with np.errstate(over="ignore"):  # becomes infinity, which is looked for below
-        features = _checked(stored).astype(np.float16, copy=False)
+        features = stored.astype(np.float16, copy=False)
     if not np.isfinite(features).all():
         raise FeatureError("holds NaN, infinity or values beyond float16")
-    return features
-
-
-def _checked(features: np.ndarray) -> np.ndarray:
-    if features.dtype.kind != "f":
-        raise FeatureError(f"must hold floats, but holds {features.dtype}")
-    if features.ndim != 2 or features.shape[1] != FEATURE_DIM:
-        raise FeatureError(
-            f"must be of shape [seconds, {FEATURE_DIM}], but is {list(features.shape)}"
-        )
-    if len(features) == 0:
-        raise FeatureError("has no row: the video has no second")
     return features

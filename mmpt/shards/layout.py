@@ -53,15 +53,13 @@ def meta_path(vfeat_dir: str | Path, split: Split) -> Path:
     Raises:
         DataError: neither is there.
     """
-    ours, released = (
-        Path(vfeat_dir) / f"{split.shard_name}_meta.{suffix}" for suffix in ("json", "pkl")
-    )
-    for path in (ours, released):
-        if path.is_file():
+    names = [f"{split.shard_name}_meta.{suffix}" for suffix in ("json", "pkl")]
+    for name in names:
+        if (path := Path(vfeat_dir) / name).is_file():
             return path
     raise DataError(
-        f"{vfeat_dir}: neither {ours.name} nor {released.name} is there. `dataset.vfeat_dir` must "
-        "be a folder of packed features: run `mmpt pack`, or correct the path."
+        f"{vfeat_dir}: neither {' nor '.join(names)} is there. `dataset.vfeat_dir` must be a "
+        "folder of packed features: run `mmpt pack`, or correct the path."
     )
 
 
@@ -75,10 +73,7 @@ def read_shard_meta(vfeat_dir: str | Path, split: Split) -> dict[int, list[str]]
     remedy = "It must list the video ids of every shard. Pack the features again."
     if path.suffix == ".json":
         return dict(enumerate(read_json_as(path, _Meta, remedy).shards))
-    shards: dict[int, list[str]] = validate(
-        dict[int, list[str]], load_plain_pickle(path), path, remedy
-    )
-    return shards
+    return validate(dict[int, list[str]], load_plain_pickle(path), path, remedy)
 
 
 class _Meta(BaseModel):
@@ -113,14 +108,20 @@ def check_shard(
         DataError: a file is missing or damaged, features are not [seconds, 512] floats, row counts
             differ, or a word-piece id is not below `vocab_size`.
     """
-    num_videos = len(shards[shard])
-    features = open_features(vfeat_dir, split, shard)
-    _check_rows(features, num_videos, vfeat_dir, split)
+    tensors = [open_features(vfeat_dir, split, shard)]
+    if tfeat_dir is not None:
+        tensors += open_captions(tfeat_dir, split, shard)
+    for tensor in tensors:
+        if len(tensor) != len(shards[shard]):
+            raise DataError(
+                f"{tensor.name}: must have one row per video of {meta_path(vfeat_dir, split)}, "
+                f"{len(shards[shard])}, but has {len(tensor)}. Features, captions and meta file "
+                "must come from the same packing: make them again."
+            )
+    seconds = tensors[0].lengths()
     if tfeat_dir is None:
-        return ShardCounts(features.lengths(), None)
-    times, ids = open_captions(tfeat_dir, split, shard)
-    _check_rows(times, num_videos, vfeat_dir, split)
-    _check_rows(ids, num_videos, vfeat_dir, split)
+        return ShardCounts(seconds, None)
+    _, times, ids = tensors
     if not np.array_equal(times.starts, ids.starts):
         row = int(np.flatnonzero(times.lengths() != ids.lengths())[0])
         raise DataError(
@@ -130,11 +131,9 @@ def check_shard(
     if vocab_size is not None:
         _check_vocabulary(ids, vocab_size, shards[shard])
     starts, ends = times.data[:, 0], times.data[:, 1]
-    seconds_of_caption = np.repeat(features.lengths(), times.lengths())
-    outside = (starts < 0) | (np.maximum(starts, ends) > seconds_of_caption)
-    return ShardCounts(
-        features.lengths(), times.lengths(), int((ends < starts).sum()), int(outside.sum())
-    )
+    ends_of_video = np.repeat(seconds, times.lengths())
+    outside = (starts < 0) | (np.maximum(starts, ends) > ends_of_video)
+    return ShardCounts(seconds, times.lengths(), int((ends < starts).sum()), int(outside.sum()))
 
 
 def _check_vocabulary(ids: ShardedTensor, vocab_size: int, names: Sequence[str]) -> None:
@@ -153,13 +152,8 @@ def _check_vocabulary(ids: ShardedTensor, vocab_size: int, names: Sequence[str])
 def open_features(vfeat_dir: str, split: Split, shard: int) -> ShardedTensor:
     """Returns the mapped feature shard; DataError unless it holds floats of width 512."""
     features = open_shard(video_stem(vfeat_dir, split, shard))
-    data = features.data
-    if data.ndim != 2 or data.shape[1] != FEATURE_DIM or data.dtype.kind != "f":
-        raise DataError(
-            f"{features.name}_data.npy: features must be floats of shape [seconds, {FEATURE_DIM}], "
-            f"but are {data.dtype} of shape {list(data.shape)}. Extract them with S3D, or correct "
-            "`dataset.vfeat_dir`."
-        )
+    remedy = "Extract them with S3D, or correct `dataset.vfeat_dir`."
+    _check_kind(features, "f", f"floats of shape [seconds, {FEATURE_DIM}]", FEATURE_DIM, remedy)
     return features
 
 
@@ -173,32 +167,21 @@ def open_captions(tfeat_dir: str, split: Split, shard: int) -> tuple[ShardedTens
             f"{first_file}: no such file. `dataset.tfeat_dir` is the beginning of file names and "
             f"must end in `.`, but is `{tfeat_dir}`."
         )
-    times, ids = (
-        open_shard(times_stem(tfeat_dir, split, shard)),
-        open_shard(ids_stem(tfeat_dir, split, shard)),
-    )
-    for tensor, kinds, wanted, good in (
-        (
-            times,
-            "f",
-            "floats of shape [captions, 2]",
-            times.data.ndim == 2 and times.data.shape[1] == 2,
-        ),
-        (ids, "i", "signed integers of shape [captions, width]", ids.data.ndim == 2),
-    ):
-        if not good or tensor.data.dtype.kind not in kinds:
-            raise DataError(
-                f"{tensor.name}_data.npy: must hold {wanted}, but holds {tensor.data.dtype} of "
-                f"shape {list(tensor.data.shape)}. Tokenise this shard again, or correct "
-                "`dataset.tfeat_dir`."
-            )
+    times = open_shard(times_stem(tfeat_dir, split, shard))
+    ids = open_shard(ids_stem(tfeat_dir, split, shard))
+    remedy = "Tokenise this shard again, or correct `dataset.tfeat_dir`."
+    _check_kind(times, "f", "floats of shape [captions, 2]", 2, remedy)
+    _check_kind(ids, "i", "signed integers of shape [captions, width]", None, remedy)
     return times, ids
 
 
-def _check_rows(tensor: ShardedTensor, num_videos: int, vfeat_dir: str, split: Split) -> None:
-    if len(tensor) != num_videos:
+def _check_kind(
+    tensor: ShardedTensor, kind: str, wanted: str, width: int | None, remedy: str
+) -> None:
+    """Raises DataError unless a tensor holds rows of this kind of number and width."""
+    data = tensor.data
+    if data.dtype.kind != kind or data.ndim != 2 or width not in (None, data.shape[1]):
         raise DataError(
-            f"{tensor.name}: must have one row per video of {meta_path(vfeat_dir, split)}, "
-            f"{num_videos}, but has {len(tensor)}. Features, captions and meta file must come from "
-            "the same packing: make them again."
+            f"{tensor.name}_data.npy: must hold {wanted}, but holds {data.dtype} of shape "
+            f"{list(data.shape)}. {remedy}"
         )

@@ -56,10 +56,8 @@ class ShardedTensor:
     @classmethod
     def from_list(cls, rows: Sequence[np.ndarray]) -> ShardedTensor:
         """Concatenates `rows`, arrays that differ in their first axis only."""
-        assert rows, "a ShardedTensor of nothing has no dtype"
-        starts = np.zeros(len(rows) + 1, dtype=np.int64)
-        np.cumsum([len(row) for row in rows], out=starts[1:])
-        return cls(np.concatenate(list(rows)), starts)
+        starts = np.cumsum([0, *(len(row) for row in rows)], dtype=np.int64)
+        return cls(np.concatenate(rows), starts)
 
     @classmethod
     def load(
@@ -72,10 +70,13 @@ class ShardedTensor:
         Raises:
             DataError: a file is missing, truncated or no `.npy` file, or the two disagree.
         """
-        assert mmap_mode in ("r", None), f"mmap_mode {mmap_mode!r}"
         stem = os.fspath(stem)
-        read = _read_npy if mmap_mode is None else _map_npy
-        shard = cls(read(f"{stem}_data.npy"), read(f"{stem}_starts.npy"), name=stem)
+        paths = (f"{stem}_data.npy", f"{stem}_starts.npy")
+        if mmap_mode is None:
+            data, starts = (load_npy(path, REMEDY) for path in paths)
+        else:
+            data, starts = map(_map_npy, paths)
+        shard = cls(data, starts, name=stem)
         shard._mapped = mmap_mode == "r"
         return shard
 
@@ -129,33 +130,21 @@ def open_shard(stem: str) -> ShardedTensor:
 
 
 def _check_starts(data: np.ndarray, starts: np.ndarray, name: str) -> None:
-    file = f"{name}_starts.npy"
-    if starts.ndim != 1 or len(starts) == 0 or starts.dtype.kind not in "iu":
-        found = f"{starts.dtype} of shape {starts.shape}"
-        raise DataError(
-            f"{file}: starts must be a non-empty 1-D array of integers, but are {found}. {REMEDY}"
-        )
+    """Raises DataError unless `starts` rises from 0 to the number of rows."""
     if data.ndim == 0:
         raise DataError(f"{name}_data.npy: must have rows, but is a single number. {REMEDY}")
-    if starts[0] != 0:
-        raise DataError(f"{file}: starts[0] must be 0, but is {starts[0]}. {REMEDY}")
-    drops = np.flatnonzero(starts[1:] < starts[:-1])
-    if len(drops):
-        at = int(drops[0]) + 1
-        raise DataError(
-            f"{file}: starts must never decrease, but starts[{at}] is {starts[at]} after "
-            f"{starts[at - 1]}. {REMEDY}"
-        )
-    if starts[-1] != len(data):
-        raise DataError(
-            f"{file}: starts and data disagree: starts[-1] must be the {len(data)} rows of "
-            f"{name}_data.npy, but is {starts[-1]}. {REMEDY}"
-        )
-
-
-def _read_npy(path: str) -> np.ndarray:
-    """Reads a `.npy` file into memory."""
-    return load_npy(path, REMEDY)
+    if starts.ndim != 1 or len(starts) == 0 or starts.dtype.kind not in "iu":
+        found = f"are {starts.dtype} of shape {starts.shape}"
+    elif starts[0] != 0 or starts[-1] != len(data):
+        found = f"go from {starts[0]} to {starts[-1]}"
+    elif len(drops := np.flatnonzero(starts[1:] < starts[:-1])):
+        found = f"fall to {starts[drops[0] + 1]} at position {drops[0] + 1}"
+    else:
+        return
+    raise DataError(
+        f"{name}_starts.npy: starts and data disagree: starts must be integers that rise from 0 to "
+        f"{len(data)}, the rows of {name}_data.npy, but {found}. {REMEDY}"
+    )
 
 
 def _map_npy(path: str) -> np.ndarray:

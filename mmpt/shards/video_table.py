@@ -8,6 +8,7 @@ forked loader worker would copy every page it reads.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,25 +23,28 @@ logger = get_logger(__name__)
 NUM_NAMED = 5  # ids shown in a message
 
 
+@dataclass(frozen=True, eq=False)
 class VideoTable:
     """Video ids with shard and row."""
 
-    def __init__(self, names: np.ndarray, shards: np.ndarray, rows: np.ndarray):
-        """Args: names, UTF-8 bytes [N] of one width; shards and rows, int32 [N]."""
-        assert len(names) == len(shards) == len(rows)
-        self.names = names
-        self.shards = shards
-        self.rows = rows
+    names: np.ndarray
+    """UTF-8 bytes [N] of one width."""
+    shards: np.ndarray
+    """int32 [N]."""
+    rows: np.ndarray
+    """int32 [N]."""
 
     @classmethod
     def from_shards(cls, shards: Mapping[int, Sequence[str]]) -> VideoTable:
         """Returns the table of everything that is packed, in packing order."""
+        names = [name.encode() for ids in shards.values() for name in ids]
         sizes = [len(ids) for ids in shards.values()]
-        names = _to_names([name for ids in shards.values() for name in ids])
-        rows = np.concatenate(
-            [np.arange(size, dtype=np.int32) for size in sizes] or [np.zeros(0, np.int32)]
+        rows = [np.arange(size, dtype=np.int32) for size in sizes]
+        return cls(
+            np.array(names, dtype=np.bytes_),
+            np.repeat(np.array(list(shards), dtype=np.int32), sizes),
+            np.concatenate([*rows, np.zeros(0, dtype=np.int32)]),
         )
-        return cls(names, np.repeat(np.array(list(shards), dtype=np.int32), sizes), rows)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -75,12 +79,8 @@ class VideoTable:
         )
 
     def take(self, positions: np.ndarray) -> VideoTable:
-        """Returns the table of these positions, in this order."""
+        """Returns the table of these positions, in this order, or of those that are True."""
         return VideoTable(self.names[positions], self.shards[positions], self.rows[positions])
-
-
-def _to_names(ids: Sequence[str]) -> np.ndarray:
-    return np.array([name.encode() for name in ids]) if len(ids) else np.zeros(0, dtype="S1")
 
 
 def read_id_list(path: str | Path) -> list[str]:
@@ -126,63 +126,43 @@ def load_video_table(
     positions = packed.positions(ids)
     missing = [ids[index] for index in np.flatnonzero(positions < 0)]
     if missing:
-        _report_missing(missing, len(ids), list_path, meta_path(vfeat_dir, split), max_missing)
+        share = len(missing) / len(ids)
+        what = (
+            f"{list_path}: {len(missing)} of {len(ids)} videos ({share:.2%}) are not in "
+            f"{meta_path(vfeat_dir, split)} (first: {', '.join(missing[:NUM_NAMED])})"
+        )
+        if share > max_missing:
+            raise DataError(
+                f"{what}; `dataset.max_missing` allows {max_missing:.2%}. Pack their features, "
+                "take them off the list, or raise `dataset.max_missing`."
+            )
+        logger.warning("%s; they are dropped", what)
     table = packed.take(positions[positions >= 0])
-    usable = _drop_empty(table, shards, vfeat_dir, tfeat_dir, split, vocab_size)
-    if len(usable) == 0:
-        raise DataError(
-            f"{list_path}: at least one video must have features and captions, but none of "
-            f"{len(ids)} has."
-        )
-    return usable
-
-
-def _report_missing(
-    missing: list[str], num_listed: int, list_path: str | Path, meta: Path, max_missing: float
-) -> None:
-    share = len(missing) / num_listed
-    what = (
-        f"{list_path}: {len(missing)} of {num_listed} videos ({share:.2%}) are not in {meta} "
-        f"(first: {', '.join(missing[:NUM_NAMED])})"
-    )
-    if share > max_missing:
-        raise DataError(
-            f"{what}; `dataset.max_missing` allows {max_missing:.2%}. Pack their features, take "
-            "them off the list, or raise `dataset.max_missing`."
-        )
-    logger.warning("%s; they are dropped", what)
-
-
-def _drop_empty(
-    table: VideoTable,
-    shards: Mapping[int, Sequence[str]],
-    vfeat_dir: str,
-    tfeat_dir: str | None,
-    split: Split,
-    vocab_size: int | None,
-) -> VideoTable:
-    """Checks every shard of `table`; leaves out videos without seconds or captions."""
+    # Check every shard, and find the videos without seconds or captions.
     usable = np.ones(len(table), dtype=bool)
     num_captions = num_reversed = num_outside = 0
     for shard in np.unique(table.shards).tolist():
         counts = check_shard(vfeat_dir, tfeat_dir, split, shard, shards, vocab_size)
         here = np.flatnonzero(table.shards == shard)
-        rows = table.rows[here]
-        usable[here] = counts.seconds[rows] > 0
+        usable[here] = counts.seconds[table.rows[here]] > 0
         if counts.captions is not None:
-            usable[here] &= counts.captions[rows] > 0
+            usable[here] &= counts.captions[table.rows[here]] > 0
             num_captions += int(counts.captions.sum())
             num_reversed += counts.reversed_times
             num_outside += counts.outside_times
-    empty = np.flatnonzero(~usable)
-    if len(empty):
-        names = ", ".join(table.name(position) for position in empty[:NUM_NAMED])
+    if not usable.any():
+        raise DataError(
+            f"{list_path}: at least one video must have features and captions, but none of "
+            f"{len(ids)} has."
+        )
+    if not usable.all():
+        empty = table.take(~usable).name_list()
         what = "%d videos have no feature row or no caption and are left out (first: %s)"
-        logger.warning(what, len(empty), names)
+        logger.warning(what, len(empty), ", ".join(empty[:NUM_NAMED]))
     if num_reversed or num_outside:
         what = (
             "%s*: %d of %d captions reach outside their video, %d end before they start; clips are "
             "clamped"
         )
         logger.warning(what, tfeat_dir, num_outside, num_captions, num_reversed)
-    return table.take(np.flatnonzero(usable))
+    return table.take(usable)

@@ -1,45 +1,66 @@
-"""Packs features and tokenised captions into shards. The meta file is written last."""
+"""Writes shards: features and captions of many videos, or one ragged tensor row by row."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
-from mmpt.batch import FEATURE_DIM, Captions, Split
-from mmpt.errors import DataError
+from mmpt.batch import Captions, Split
 from mmpt.shards.layout import ids_stem, times_stem, video_stem, write_shard_meta
-from mmpt.shards.shardedtensor import ShardedTensor
+from mmpt.shards.shardedtensor import ShardedTensor, open_shard
+from mmpt.utils.io import atomic_write
 
 SHARD_SIZE = 4096  # videos per shard in the released files
 MAX_CAPTION_IDS = 32  # word pieces kept of a caption
 PADDING = -1
 
 
-def write_feature_shard(
-    vfeat_dir: str | Path,
-    split: Split,
-    shard: int,
-    ids: Sequence[str],
-    features: Sequence[np.ndarray],
-) -> None:
-    """Writes the features of one shard.
+class RowStream:
+    """The open data file of a ragged tensor. Memory holds one item.
 
-    Args:
-        ids: video ids, for messages.
-        features: per video float [seconds, 512]; the dtype is kept (float16 in the released files).
-    Raises:
-        DataError: an array is of another kind or shape.
+    NumPy pads a header so that the first axis can grow in place. The header is therefore written
+    first, for no rows, and again at the end: the bytes are those of `np.save` of the whole.
     """
-    for name, feature in zip(ids, features, strict=True):
-        if feature.ndim != 2 or feature.shape[1] != FEATURE_DIM or feature.dtype.kind != "f":
-            raise DataError(
-                f"video {name}: features must be floats of shape [seconds, {FEATURE_DIM}], but are "
-                f"{feature.dtype} of shape {list(feature.shape)}. Extract them again."
-            )
-    ShardedTensor.from_list(features).save(video_stem(vfeat_dir, split, shard))
+
+    def __init__(self, file: IO[bytes], width: int, dtype: np.dtype):
+        self.starts = [0]
+        """Rows in front of each item, and of all."""
+        self._file = file
+        self._width = width
+        self._dtype = dtype
+        self.write_header()
+
+    def append(self, rows: np.ndarray) -> None:
+        """Writes the next item, [rows, width] of the stream's dtype."""
+        assert rows.shape == (len(rows), self._width)
+        assert rows.dtype == self._dtype
+        self._file.write(rows.tobytes())
+        self.starts.append(self.starts[-1] + len(rows))
+
+    def write_header(self) -> None:
+        """Writes the header for the rows so far to the beginning of the file."""
+        self._file.seek(0)
+        descr = np.lib.format.dtype_to_descr(self._dtype)
+        shape = (self.starts[-1], self._width)
+        header = {"descr": descr, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+
+@contextmanager
+def row_stream(stem: str, width: int, dtype: np.dtype) -> Iterator[RowStream]:
+    """Opens `<stem>_data.npy` for streaming. The files get their names when the block ends well."""
+    with atomic_write(f"{stem}_data.npy", "wb") as data:
+        stream = RowStream(data, width, dtype)
+        yield stream
+        stream.write_header()
+        with atomic_write(f"{stem}_starts.npy", "wb") as starts:
+            np.save(starts, np.array(stream.starts, dtype=np.int64), allow_pickle=False)
+    open_shard.cache_clear()
 
 
 def write_caption_shard(
@@ -64,10 +85,11 @@ def write_shards(
     videos: Iterable[tuple[str, np.ndarray, Captions]],
     shard_size: int = SHARD_SIZE,
 ) -> list[list[str]]:
-    """Writes everything a split needs, holding one shard in memory at a time.
+    """Writes everything a split needs, holding one shard in memory at a time. The meta file is
+    written last.
 
     Args:
-        videos: (id, float [seconds, 512], captions) in list order.
+        videos: (id, float [seconds, 512], captions) in list order. The dtype of features is kept.
         shard_size: videos per shard.
     Returns:
         The ids of every shard, as in the meta file.
@@ -76,7 +98,7 @@ def write_shards(
     rest = iter(videos)
     while chunk := list(islice(rest, shard_size)):
         ids, features, captions = zip(*chunk, strict=True)
-        write_feature_shard(vfeat_dir, split, len(shards), ids, features)
+        ShardedTensor.from_list(features).save(video_stem(vfeat_dir, split, len(shards)))
         write_caption_shard(tfeat_dir, split, len(shards), captions)
         shards.append(list(ids))
     write_shard_meta(vfeat_dir, split, shards)
@@ -84,11 +106,8 @@ def write_shards(
 
 
 def _caption_rows(captions: Captions) -> tuple[np.ndarray, np.ndarray]:
-    num_captions = len(captions["cap"])
-    times = np.array([captions["start"], captions["end"]], dtype=np.float32).T.reshape(
-        num_captions, 2
-    )
-    ids = np.full((num_captions, MAX_CAPTION_IDS), PADDING, dtype=np.int32)
+    times = np.array([captions["start"], captions["end"]], dtype=np.float32).T
+    ids = np.full((len(times), MAX_CAPTION_IDS), PADDING, dtype=np.int32)
     for row, cap in zip(ids, captions["cap"], strict=True):
         cap = cap[:MAX_CAPTION_IDS]
         row[: len(cap)] = cap

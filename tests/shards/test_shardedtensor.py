@@ -42,11 +42,9 @@ def test_rows_come_back(stem, mode):
     for row in (-1, 3):
         with pytest.raises(IndexError, match="of 3"):
             shard[row]
-
-
-def test_a_mapped_shard_is_read_only(stem):
-    with pytest.raises(ValueError, match="read-only"):
-        open_shard(stem)[0][0, 0] = 1
+    if mode:
+        with pytest.raises(ValueError, match="read-only"):
+            shard[0][0, 0] = 1
 
 
 def test_a_shard_of_empty_rows_only(tmp_path):
@@ -72,51 +70,43 @@ def test_fortran_order_and_version_2_headers(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("starts", "message"),
+    ("starts", "found"),
     [
-        ([1, 2, 6], r"starts\[0\] must be 0, but is 1"),
-        (
-            [0, 2, 5],
-            r"starts and data disagree: starts\[-1\] must be the 6 rows of .*_data\.npy, but is 5",
-        ),
-        ([0, 4, 2, 6], r"starts\[2\] is 2 after 4"),
-        ([], "non-empty 1-D array of integers"),
-        ([[0, 6]], "non-empty 1-D array of integers"),
+        ([1, 2, 6], "go from 1 to 6"),
+        ([0, 2, 5], "go from 0 to 5"),
+        ([0, 4, 2, 6], "fall to 2 at position 2"),
+        ([], r"are int64 of shape \(0,\)"),
+        ([[0, 6]], r"are int64 of shape \(1, 2\)"),
         ([0.0, 6.0], "are float64"),
     ],
 )
-def test_bad_starts_name_the_file(stem, starts, message):
+def test_bad_starts_name_the_file(stem, starts, found):
     np.save(f"{stem}_starts.npy", np.array(starts) if starts else np.zeros(0, np.int64))
-    with pytest.raises(DataError, match=message) as error:
+    wanted = rf"_starts.npy: starts and data disagree: .* from 0 to 6, .*, but {found}.*again"
+    with pytest.raises(DataError, match=wanted):
         ShardedTensor.load(stem, mmap_mode="r")
-    assert str(error.value).startswith(f"{stem}_starts.npy")
-    assert "again" in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [(b"(6,", b"(-6,", "negative dimensions"), (b", }", b",  ", "not a complete .npy file")],
-)
-def test_broken_headers(stem, old, new, message):
-    content = Path(f"{stem}_data.npy").read_bytes()
-    assert old in content
-    Path(f"{stem}_data.npy").write_bytes(content.replace(old, new, 1))
-    with pytest.raises(DataError, match=message):
-        ShardedTensor.load(stem, mmap_mode="r")
+def changed(old: bytes, new: bytes):
+    return lambda content: content.replace(old, new, 1)
 
 
 @pytest.mark.parametrize("mode", ["r", None])
 @pytest.mark.parametrize(
-    ("keep", "message"),
-    [(-1, "not a complete .npy file"), (40, "not a complete .npy file"), (0, "not a complete")],
+    ("damage", "message"),
+    [
+        (lambda content: content[:-1], "not a complete .npy file"),
+        (lambda content: content[:40], "not a complete .npy file"),
+        (lambda content: b"", "not a complete .npy file"),
+        (changed(b", }", b",  "), "not a complete .npy file"),
+        (changed(b"(6,", b"(-6,"), ""),  # a negative size, in NumPy's words
+    ],
 )
-def test_truncated_file(stem, mode, keep, message):
-    content = Path(f"{stem}_data.npy").read_bytes()
-    with open(f"{stem}_data.npy", "wb") as file:
-        file.write(content[:keep])
-    with pytest.raises(DataError, match=message) as error:
+def test_a_damaged_file_is_named(stem, mode, damage, message):
+    path = Path(f"{stem}_data.npy")
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=rf"^{stem}_data\.npy: .*{message}"):
         ShardedTensor.load(stem, mmap_mode=mode)
-    assert str(error.value).startswith(f"{stem}_data.npy")
 
 
 def test_missing_file_and_objects(stem):
@@ -158,47 +148,35 @@ def test_each_shard_is_opened_once_and_never_holds_a_descriptor(tmp_path, monkey
             assert open_shard(str(tmp_path / f"s{number}"))[2].sum() == 12
     assert len(opened) == 80
     assert len(os.listdir("/proc/self/fd")) - before <= 0  # 80 with numpy's own maps
+    ShardedTensor.from_list(ROWS[:1]).save(tmp_path / "s0")
+    assert len(open_shard(str(tmp_path / "s0"))) == 1
 
 
-def test_the_cache_is_bounded_and_forgets_rewritten_files(stem):
-    assert open_shard.cache_info().maxsize == shardedtensor.MAX_OPEN_SHARDS
-    assert len(open_shard(stem)) == 3
-    ShardedTensor.from_list(ROWS[:1]).save(stem)
-    assert len(open_shard(stem)) == 1
-
-
-def test_pickling_a_map_carries_the_stem_only(tmp_path):
-    ShardedTensor.from_list([np.ones((100_000,), np.float32)]).save(tmp_path / "s")
-    mapped = open_shard(str(tmp_path / "s"))
-    assert len(pickle.dumps(mapped)) < 500
-    assert pickle.loads(pickle.dumps(mapped))[0].sum() == 100_000
-    in_memory = pickle.loads(pickle.dumps(ShardedTensor.from_list(ROWS)))
-    np.testing.assert_array_equal(in_memory[2], ROWS[2])
-
-
-def _row_sum(stem, row):
-    return float(open_shard(stem)[row].sum())
+def _row_sum(shard, row):
+    return float(shard[row].sum())
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_other_processes_read_the_same(stem, method):
-    want = [_row_sum(stem, row) for row in range(3)]
+def test_other_processes_map_the_file_themselves(stem, method):
+    mapped = open_shard(stem)
+    assert len(pickle.dumps(mapped)) < 500
     with multiprocessing.get_context(method).Pool(2) as pool:
-        assert pool.starmap(_row_sum, [(stem, row) for row in range(3)]) == want
+        tasks = [
+            (shard, row) for shard in (mapped, ShardedTensor.from_list(ROWS)) for row in (0, 2)
+        ]
+        assert pool.starmap(_row_sum, tasks) == [15.0, 12.0, 15.0, 12.0]
+
+
+def private_kb():
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
 
 
 def test_reading_rows_over_and_over_keeps_private_memory_flat(tmp_path):
     rng = np.random.default_rng(0)
-    ShardedTensor.from_list(
-        [rng.standard_normal((512, 512)).astype(np.float16) for _ in range(64)]
-    ).save(tmp_path / "s")
+    rows = [rng.standard_normal((512, 512)).astype(np.float16) for _ in range(64)]
     stem = str(tmp_path / "s")  # 32 MB
-
-    def private_kb():
-        status = Path("/proc/self/smaps_rollup").read_text()
-        return sum(
-            int(line.split()[1]) for line in status.splitlines() if line.startswith("Private_Dirty")
-        )
+    ShardedTensor.from_list(rows).save(stem)
 
     def read_all():
         return sum(float(open_shard(stem)[row].max()) for row in range(64))
@@ -220,10 +198,9 @@ def test_rows_read_at_random_give_their_page_tables_back(tmp_path, monkeypatch):
     has no blocks.
     """
     lengths = np.tile([1, 2047], 1024)
+    header = {"descr": "<f2", "fortran_order": False, "shape": (2 << 20, 512)}
     with open(tmp_path / "s_data.npy", "wb") as file:
-        np.lib.format.write_array_header_1_0(
-            file, {"descr": "<f2", "fortran_order": False, "shape": (2 << 20, 512)}
-        )
+        np.lib.format.write_array_header_1_0(file, header)
         file.truncate(file.tell() + (2 << 30))
     np.save(tmp_path / "s_starts.npy", np.concatenate([[0], np.cumsum(lengths)]))
 

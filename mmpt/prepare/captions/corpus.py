@@ -1,4 +1,4 @@
-"""The captions of a whole corpus, read in file order or by video id.
+"""The captions of a whole corpus: reading in file order or by video id, and conversion.
 
 A corpus is a `.json` object {id: captions}, the released pickle of the same form, or JSON Lines:
 one line {"id": .., "start": [..], "end": [..], "text": [..]} per video. JSON Lines is the form that
@@ -9,24 +9,38 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-
 from mmpt.errors import DataError
+from mmpt.prepare.captions import caption_list
 from mmpt.prepare.captions.caption_list import CaptionList, as_captions
+from mmpt.prepare.captions.dedup import deduplicate
 from mmpt.prepare.captions.json_object import iter_object
-from mmpt.prepare.captions.text_file import Digest, byte_blocks, not_utf8, text_blocks
-from mmpt.utils.io import load_plain_pickle
+from mmpt.prepare.captions.text_file import byte_blocks, not_utf8, text_blocks
+from mmpt.utils.artefact import Artefact, fingerprint
+from mmpt.utils.io import atomic_write, load_plain_pickle, remove_leftovers, writing
+from mmpt.utils.lock import exclusive
+from mmpt.utils.log import get_logger
+from mmpt.utils.validation import validate
 
+logger = get_logger(__name__)
+
+FORMAT = 1
 SUFFIXES = (".jsonl", ".json", ".pkl")  # in order of preference
-MAX_LINE = 1 << 26  # bytes
-ID_FIRST = re.compile(rb'\s*{\s*"id"\s*:\s*("(?:[^"\\]|\\.)*")')
-"""The beginning of a line whose first key is `id`; group 1 is the id as a JSON string."""
+MAX_LINE = 1 << 26
+"""Bytes after which a line is cut: a large JSON object on one line would fill the memory."""
+
+
+def check_suffix(path: Path) -> None:
+    """Raises DataError unless `path` has the suffix of a corpus."""
+    if path.suffix not in SUFFIXES:
+        raise DataError(
+            f"{path}: captions must be a {', '.join(SUFFIXES)} file, but this is `{path.suffix}`."
+        )
 
 
 def find_corpus(path: str | Path) -> Path:
@@ -39,89 +53,96 @@ def find_corpus(path: str | Path) -> Path:
     """
     path = Path(path)
     check_suffix(path)
-    for found in (path, *(path.with_suffix(suffix) for suffix in SUFFIXES)):
+    others = [path.with_suffix(suffix) for suffix in SUFFIXES]
+    for found in (path, *others):
         if found.is_file():
             return found
-    names = " or ".join(path.with_suffix(suffix).name for suffix in SUFFIXES)
     raise DataError(
-        f"{path}: no such file, nor {names}. Download the captions, or correct the path."
+        f"{path}: no such file, nor {' or '.join(other.name for other in others)}. Download the "
+        "captions, or correct the path."
     )
 
 
-def check_suffix(path: Path) -> None:
-    """Raises DataError unless `path` has the suffix of a corpus."""
-    if path.suffix not in SUFFIXES:
-        raise DataError(
-            f"{path}: captions must be a {', '.join(SUFFIXES)} file, but this is `{path.suffix}`."
-        )
+def hash_of(path: Path) -> str:
+    """Returns the SHA-256 of a file, in hex."""
+    digest = hashlib.sha256()
+    for block in byte_blocks(path):
+        digest.update(block)
+    return digest.hexdigest()
 
 
-def iter_corpus(
-    path: str | Path, digest: Digest | None = None
-) -> Iterator[tuple[str, CaptionList]]:
+def iter_corpus(path: Path) -> Iterator[tuple[str, CaptionList]]:
     """Yields (id, captions) of every video of a `.json`, `.jsonl` or `.pkl` file, in file order.
 
-    Args:
-        digest: takes the file's bytes.
     Raises:
-        DataError: missing, broken, not UTF-8, or a video's captions are of another form.
+        DataError: missing, broken, not UTF-8, a video is in it twice, or its captions are of
+            another form.
     """
-    path = Path(path)
-    for video_id, value in _entries(path, digest):
-        if not isinstance(video_id, str):
-            raise DataError(f"{path}: video ids must be text, but one is {video_id!r}.")
+    entries: Iterable[tuple[str, Any]]
+    if path.suffix == ".json":
+        entries = iter_object(text_blocks(path), str(path))
+    elif path.suffix == ".jsonl":
+        entries = ((video_id, entry) for _, video_id, entry in _iter_lines(path))
+    else:
+        remedy = "It must map video ids to captions. Make or download the file again."
+        entries = validate(dict[str, Any], load_plain_pickle(path), path, remedy).items()
+    numbers: dict[str, int] = {}
+    for number, (video_id, value) in enumerate(entries, start=1):
+        if (first := numbers.setdefault(video_id, number)) != number:
+            raise _repeated(path, video_id, f"entry {first} and entry {number}")
         yield video_id, as_captions(value, f"{path}, video {video_id}")
 
 
-def _entries(path: Path, digest: Digest | None) -> Iterator[tuple[Any, Any]]:
-    if path.suffix == ".json":
-        yield from iter_object(text_blocks(path, digest), str(path))
-    elif path.suffix == ".jsonl":
-        for offset, line in iter_lines(path, digest):
-            yield _parse_line(line, path, offset)
-    else:
-        if digest is not None:
-            for _ in byte_blocks(path, digest):
-                pass
-        videos = load_plain_pickle(path)
-        if not isinstance(videos, dict):
-            raise DataError(
-                f"{path}: must map video ids to captions, but holds a {type(videos).__name__}."
-            )
-        yield from videos.items()
+def _repeated(path: Path, video_id: str, places: str) -> DataError:
+    return DataError(
+        f"{path}: a video must be there once, but {video_id} is {places}. Remove one of them."
+    )
 
 
-def write_line(file: IO[str], video_id: str, captions: CaptionList) -> None:
-    """Appends one video to a JSON Lines file. A text that is NaN is written as null."""
-    text = [text if isinstance(text, str) else None for text in captions["text"]]
-    line = {"id": video_id, "start": captions["start"], "end": captions["end"], "text": text}
-    try:
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    except UnicodeEncodeError:  # half a surrogate pair: JSON can escape it, UTF-8 cannot encode it
-        file.write(json.dumps(line) + "\n")
+def write_corpus(path: Path, videos: Iterable[tuple[str, CaptionList]]) -> None:
+    """Writes videos as JSON Lines, atomically. A text that is NaN is written as null."""
+    # Half a surrogate pair cannot be encoded in UTF-8. The handler writes JSON's own escape.
+    with atomic_write(path, errors="backslashreplace") as file:
+        for video_id, captions in videos:
+            text = [text if isinstance(text, str) else None for text in captions["text"]]
+            line = {"id": video_id, **captions, "text": text}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def iter_lines(path: Path, digest: Digest | None = None) -> Iterator[tuple[int, bytes]]:
-    """Yields (byte offset, line) of every line that is not blank.
+def index_lines(path: Path) -> dict[str, int]:
+    """Returns the byte at which the line of every video of a JSON Lines file begins.
 
     Raises:
-        DataError: missing, unreadable, or a line is longer than `MAX_LINE`.
+        DataError: missing, broken, or a video is in it twice.
     """
+    offsets: dict[str, int] = {}
+    for offset, video_id, _ in _iter_lines(path):
+        if (first := offsets.setdefault(video_id, offset)) != offset:
+            raise _repeated(path, video_id, f"at bytes {first} and {offset}")
+    return offsets
+
+
+def read_line(file: IO[bytes], path: Path, offset: int) -> CaptionList:
+    """Returns the captions of the line that begins at byte `offset` of an open JSON Lines file."""
+    file.seek(offset)
+    video_id, entry = _parse_line(file.readline(), path, offset)
+    return as_captions(entry, f"{path}, video {video_id}")
+
+
+def _iter_lines(path: Path) -> Iterator[tuple[int, str, Any]]:
+    """Yields (byte offset, id, entry) of every line that is not blank."""
     offset = 0
     rest = b""
-    for block in byte_blocks(path, digest):
+    for block in byte_blocks(path):
         *lines, rest = (rest + block).split(b"\n")
         for line in lines:
             if line.strip():
-                yield offset, line
+                yield offset, *_parse_line(line, path, offset)
             offset += len(line) + 1
         if len(rest) > MAX_LINE:
-            raise DataError(
-                f"{path}: the line at byte {offset} must be one video, but has more than "
-                f"{MAX_LINE >> 20} MB. If this is one JSON object, name it `.json`."
-            )
+            break
     if rest.strip():
-        yield offset, rest
+        yield offset, *_parse_line(rest, path, offset)
 
 
 def _parse_line(line: bytes, path: Path, offset: int) -> tuple[str, Any]:
@@ -132,7 +153,8 @@ def _parse_line(line: bytes, path: Path, offset: int) -> tuple[str, Any]:
         raise not_utf8(path, err, offset) from None
     except (ValueError, RecursionError) as err:  # ValueError: also a number of thousands of digits
         raise DataError(
-            f"{path}: the line at byte {offset} is not JSON ({err}). Make the file again."
+            f"{path}: the line at byte {offset} is not JSON ({err}). Make the file again, or name "
+            "it `.json` if it is one JSON object."
         ) from None
     if not isinstance(entry, dict) or not isinstance(entry.get("id"), str):
         raise DataError(
@@ -141,54 +163,65 @@ def _parse_line(line: bytes, path: Path, offset: int) -> tuple[str, Any]:
     return entry["id"], entry
 
 
-class CaptionIndex:
-    """The byte at which every video of a JSON Lines file begins."""
+def convert_corpus(source: Path, output: Path, *, dedup: bool = False, seed: int = 0) -> None:
+    """Writes the videos of `source` to `output`, unless an earlier run has done so.
 
-    def __init__(self, path: str | Path):
-        """Reads through the file once.
+    `X.made.json`, next to `X.jsonl`, holds the fingerprint of source and settings, the settings and
+    the counts. A second run finds a finished corpus by it.
 
-        Raises:
-            DataError: missing, broken, or a video is in it twice.
-        """
-        path = Path(path)
-        digest = hashlib.sha256()
-        self._offsets: dict[str, int] = {}
-        for offset, line in iter_lines(path, digest):
-            video_id = _id_of(line, path, offset)
-            first = self._offsets.setdefault(video_id, offset)
-            if first != offset:
-                raise DataError(
-                    f"{path}: a video must be there once, but {video_id} is at bytes {first} and "
-                    f"{offset}. Remove one of them."
-                )
-        self.sha256 = digest.hexdigest()
-        """Hash of the file's bytes."""
-
-    def find(self, ids: Sequence[str]) -> np.ndarray:
-        """Returns the byte offset of each id's line, int64 [len(ids)]; -1 where there is none."""
-        offsets = (self._offsets.get(video_id, -1) for video_id in ids)
-        return np.fromiter(offsets, dtype=np.int64, count=len(ids))
-
-
-def read_entry(file: IO[bytes], path: Path, offset: int, video_id: str) -> CaptionList:
-    """Returns the captions of the line at `offset` of an open JSON Lines file.
-
+    Args:
+        source: `.json` {id: captions}, `.jsonl`, or the released `.pkl`.
+        output: a `.jsonl` file.
+        dedup: correct the times and de-duplicate. Otherwise, captions are written as they are.
+        seed: the seed of the generator that de-duplicates all videos, in file order as in the
+            released code.
     Raises:
-        DataError: the line is broken, or is another video's (the file was changed meanwhile).
+        DataError: the source is missing or broken or holds a video twice, or the output cannot be
+            written.
     """
-    file.seek(offset)
-    found, entry = _parse_line(file.readline(), path, offset)
-    if found != video_id:
+    check_suffix(source)
+    if output.suffix != ".jsonl":
         raise DataError(
-            f"{path}: video {video_id} must be at byte {offset}, but {found} is. Was the file "
-            "changed? Run the command again."
+            f"{output}: the output must be a .jsonl file, but this is `{output.suffix}`."
         )
-    return as_captions(entry, f"{path}, video {video_id}")
+    if output.resolve() == source.resolve():
+        raise DataError(
+            f"{output}: source and output must be two files, but are one. Name another with "
+            "`--output`."
+        )
+    settings = {
+        "format": FORMAT,
+        "change": "CaptionDedupProcessor" if dedup else None,
+        "seed": seed if dedup else None,
+    }
+    mark = fingerprint(settings, hash_of(source))
+    lock = output.with_name(f".{output.name}.lock")
+    with writing(output.parent), exclusive(lock, "converting captions"):
+        artefact = Artefact(output.with_suffix(".made.json"), (output,))
+        remove_leftovers(output.parent, {output.name, artefact.note.name})
+        if artefact.finished(mark):
+            logger.info("%s: already made from %s with these settings", output, source)
+            return
+        artefact.begin()
+        counts = Counter(videos=0, captions=0, videos_without_captions=0)
+        flaws = Counter(dict.fromkeys(caption_list.FLAWS, 0))
+        draw = random.Random(seed).random
 
+        def videos() -> Iterator[tuple[str, CaptionList]]:
+            for video_id, captions in iter_corpus(source):
+                if dedup:
+                    where = f"{source}, video {video_id}"
+                    captions, found = caption_list.clean_times(captions, where)
+                    flaws.update(found)
+                    captions = deduplicate(captions, draw)
+                num = len(captions["start"])
+                counts.update(videos=1, captions=num, videos_without_captions=num == 0)
+                yield video_id, captions
 
-def _id_of(line: bytes, path: Path, offset: int) -> str:
-    """Returns the id of a line. Its captions are parsed only if the id is not the first key."""
-    if match := ID_FIRST.match(line):
-        with suppress(ValueError):  # explained by `_parse_line`
-            return str(json.loads(match[1]))
-    return _parse_line(line, path, offset)[0]
+        write_corpus(output, videos())
+        artefact.finish(mark, **settings, **counts, mended=flaws)
+    caption_list.warn_of_flaws(flaws, source)
+    if num_without := counts["videos_without_captions"]:
+        num_videos = counts["videos"]
+        logger.warning("%s: %d of %d videos have no caption", source, num_without, num_videos)
+    logger.info("%s: %d videos, %d captions", output, counts["videos"], counts["captions"])

@@ -1,18 +1,23 @@
-"""De-duplicates raw captions, each of which repeats words of the caption before it.
-
-`mmpt.cli.dedup` is the command. One random generator serves all videos in file order, as in the
-released code, so the result depends on the seed and the file only.
-"""
+"""De-duplicates raw captions, each of which repeats words of the caption before it."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from mmpt.errors import DataError
 from mmpt.prepare.captions.caption_list import CaptionList
 
 SLACK_S = 0.001  # a caption may start this much after its end
+
+
+@dataclass
+class Caption:
+    """One caption."""
+
+    start: float  # seconds
+    end: float  # seconds
+    text: str
 
 
 def deduplicate(captions: CaptionList, draw: Callable[[], float]) -> CaptionList:
@@ -31,69 +36,48 @@ def deduplicate(captions: CaptionList, draw: Callable[[], float]) -> CaptionList
     Raises:
         DataError: a caption ends before it starts.
     """
-    kept = _Kept()
+    kept: list[Caption] = []
     for start, end, text in zip(captions["start"], captions["end"], captions["text"], strict=True):
         text = text.replace("\n", " ").strip() if isinstance(text, str) else ""
-        if text:
-            kept.add(start, end, text, draw)
-    return {"start": kept.starts, "end": kept.ends, "text": kept.texts}
-
-
-class _Kept:
-    """The captions of one video so far."""
-
-    def __init__(self) -> None:
-        self.starts: list[float] = []
-        self.ends: list[float] = []
-        self.texts: list[str] = []
-
-    def add(self, start: float, end: float, text: str, draw: Callable[[], float]) -> None:
-        """Adds the next caption, whose text is not blank."""
-        before = self.texts[-1] if self.texts else ""
-        if not before:
-            self._push(start, end, text)
-        elif before.endswith(text):
-            self.ends[-1] = max(self.ends[-1], end)
-        elif text.startswith(before):
-            self.texts[-1] = text
-            self.starts[-1] = min(self.starts[-1], start)
-            self.ends[-1] = max(self.ends[-1], end)
-        elif (overlap := _overlap(before, text)) == 0:
-            self._push(start, end, text)
-        elif draw() > 0.5:
-            self._leave_with_previous(start, end, text[overlap:].strip())
-        else:
-            self._move_to_current(start, end, text, before[: len(before) - overlap].strip())
-        assert self.texts[-1]
-        if self.ends[-1] + SLACK_S < self.starts[-1]:
+        if not text:
+            continue
+        _add(kept, Caption(start, end, text), draw)
+        last = kept[-1]
+        if last.end + SLACK_S < last.start:
             raise DataError(
-                f"captions must not end before they start, but {self.texts[-1]!r} starts at "
-                f"{self.starts[-1]:g} s and ends at {self.ends[-1]:g} s. Clean the times first."
+                f"captions must not end before they start, but {last.text!r} starts at "
+                f"{last.start:g} s and ends at {last.end:g} s. Clean the times first."
             )
+    return {
+        "start": [caption.start for caption in kept],
+        "end": [caption.end for caption in kept],
+        "text": [caption.text for caption in kept],
+    }
 
-    def _push(self, start: float, end: float, text: str) -> None:
-        self.starts.append(start)
-        self.ends.append(end)
-        self.texts.append(text)
 
-    def _leave_with_previous(self, start: float, end: float, rest: str) -> None:
-        """Adds `rest`, what is left of the next caption when the previous one keeps the overlap."""
-        self.ends[-1] = max(self.ends[-1], start)
-        if rest:
-            start = max(self.ends[-1], start)
-            self._push(start, max(end, start), rest)
-
-    def _move_to_current(self, start: float, end: float, text: str, rest: str) -> None:
-        """Adds `text`, the next caption, which keeps the overlap; `rest` is left of the
-        previous.
-        """
-        if rest:
-            self.ends[-1] = min(self.ends[-1], start)
-            self.texts[-1] = rest
+def _add(kept: list[Caption], new: Caption, draw: Callable[[], float]) -> None:
+    """Adds the next caption of a video to those that are kept, and removes what the two share."""
+    if not kept:
+        kept.append(new)
+        return
+    last = kept[-1]
+    if last.text.endswith(new.text):
+        last.end = max(last.end, new.end)
+    elif new.text.startswith(last.text):
+        kept[-1] = Caption(min(last.start, new.start), max(last.end, new.end), new.text)
+    elif (overlap := _overlap(last.text, new.text)) == 0:
+        kept.append(new)
+    elif draw() > 0.5:  # the last caption keeps the overlap
+        last.end = max(last.end, new.start)
+        if rest := new.text[overlap:].strip():
+            kept.append(Caption(last.end, max(last.end, new.end), rest))
+    else:  # the new caption keeps it
+        if rest := last.text[: len(last.text) - overlap].strip():
+            last.end = min(last.end, new.start)
+            last.text = rest
         else:
-            for column in (self.starts, self.ends, self.texts):
-                column.pop()
-        self._push(start, end, text)
+            kept.pop()
+        kept.append(new)
 
 
 def _overlap(before: str, text: str) -> int:
@@ -106,15 +90,3 @@ def _overlap(before: str, text: str) -> int:
         if text.startswith(before[place:]):
             return len(before) - place
     return 0
-
-
-class CaptionDedupProcessor:
-    """A callable that de-duplicates one video after another with one random generator."""
-
-    def __init__(self, seed: int = 0):
-        """Seeds the generator."""
-        self._draw = random.Random(seed).random
-
-    def __call__(self, captions: CaptionList) -> CaptionList:
-        """Returns the captions of the next video, de-duplicated. Raises what `deduplicate` does."""
-        return deduplicate(captions, self._draw)

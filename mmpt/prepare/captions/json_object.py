@@ -14,8 +14,6 @@ from mmpt.errors import DataError
 ESCAPE = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)", re.DOTALL)
 """An escape sequence or a surrogate pair of two. Group 1 is half a pair without its other half."""
 QUESTION_MARK = r"\u003f"  # as long as the half, so that positions in messages stay correct
-MAX_WORD = 1 << 20
-"""Characters without a comma or a space after which a text is cut anywhere: it is damaged."""
 
 
 def iter_object(blocks: Iterable[str], name: str) -> Iterator[tuple[str, Any]]:
@@ -30,10 +28,18 @@ def iter_object(blocks: Iterable[str], name: str) -> Iterator[tuple[str, Any]]:
     Raises:
         DataError: not a JSON object, broken or cut off. Names the entry in front of the fault.
     """
-    source = _Source(blocks)
+    failures: list[BaseException] = []
+
+    def source() -> Iterator[str]:
+        try:
+            yield from _without_half_pairs(blocks)
+        except BaseException as err:  # json-stream only passes on its message
+            failures.append(err)
+            raise
+
     place = "before the first entry"
     try:
-        documents = json_stream.load_many(source)
+        documents = json_stream.load_many(source())
         entries = next(documents, None)
         if not isinstance(entries, StreamingJSONObject):
             raise DataError(f"{name}: must be a JSON object of videos, but holds something else.")
@@ -46,27 +52,12 @@ def iter_object(blocks: Iterable[str], name: str) -> Iterator[tuple[str, Any]]:
     except DataError:
         raise
     except (ValueError, OSError) as err:
-        if source.failure is not None:
-            raise source.failure from None
+        if failures:
+            raise failures[0] from None
         raise DataError(
             f"{name}: must be a JSON object of videos, but is broken {place}: {err}. "
             "Make or download the file again."
         ) from None
-
-
-class _Source:
-    """Text for json-stream, which only passes on the message of an exception raised here."""
-
-    def __init__(self, blocks: Iterable[str]):
-        self.failure: BaseException | None = None
-        self._blocks = blocks
-
-    def __iter__(self) -> Iterator[str]:
-        try:
-            yield from _without_half_pairs(self._blocks)
-        except BaseException as err:
-            self.failure = err
-            raise
 
 
 def _without_half_pairs(blocks: Iterable[str]) -> Iterator[str]:
@@ -76,14 +67,12 @@ def _without_half_pairs(blocks: Iterable[str]) -> Iterator[str]:
         text = rest + block
         # No escape sequence holds a comma or a space, so a cut after one leaves all of them whole.
         cut = max(text.rfind(","), text.rfind(" ")) + 1
-        if not cut and len(text) > MAX_WORD:
-            cut = len(text)
         if cut:
-            yield ESCAPE.sub(_whole, text[:cut])
+            yield ESCAPE.sub(_replaced, text[:cut])
         rest = text[cut:]
     if rest:
-        yield ESCAPE.sub(_whole, rest)
+        yield ESCAPE.sub(_replaced, rest)
 
 
-def _whole(escape: re.Match[str]) -> str:
+def _replaced(escape: re.Match[str]) -> str:
     return escape[0] if escape[1] is None else QUESTION_MARK

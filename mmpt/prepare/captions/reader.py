@@ -7,12 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.errors import DataError
-from mmpt.prepare.captions.caption_list import CaptionList, as_captions, clean_times
+from mmpt.prepare.captions.caption_list import CaptionList, as_captions, clean_times, warn_of_flaws
 from mmpt.prepare.captions.subtitles import parse_subtitles
-from mmpt.prepare.captions.text_file import read_text
-from mmpt.utils.log import get_logger
-
-logger = get_logger(__name__)
+from mmpt.prepare.captions.text_file import text_blocks
 
 CAPTION_SUFFIXES = (".vtt", ".srt", ".json")
 
@@ -38,10 +35,15 @@ def read_captions(path: str | Path) -> CaptionList:
             f"`{path.suffix}`."
         )
     parse = _from_json if suffix == ".json" else parse_subtitles
-    captions = _with_text(parse(read_text(path), str(path)))
-    captions, flaws = clean_times(captions, str(path))
-    if flaws:
-        logger.warning("%s: captions %s", path, flaws.describe())
+    found = parse("".join(text_blocks(path)), str(path))
+    kept: CaptionList = {"start": [], "end": [], "text": []}
+    for start, end, text in zip(found["start"], found["end"], found["text"], strict=True):
+        if isinstance(text, str) and text.strip():
+            kept["start"].append(start)
+            kept["end"].append(end)
+            kept["text"].append(" ".join(text.split()))
+    captions, flaws = clean_times(kept, str(path))
+    warn_of_flaws(flaws, path)
     return captions
 
 
@@ -51,8 +53,18 @@ def _from_json(text: str, name: str) -> CaptionList:
     except (ValueError, RecursionError) as err:  # ValueError: also a number of thousands of digits
         raise DataError(f"{name}: not valid JSON ({err}); make or download it again.") from None
     if isinstance(value, dict) and "segments" in value:
-        return _from_segments(value["segments"], name)
-    if _is_corpus(value):
+        segments = value["segments"]
+        if not isinstance(segments, list) or not all(isinstance(one, dict) for one in segments):
+            raise DataError(
+                f"{name}: `segments` must be a list of objects with `start`, `end` and `text`, but "
+                "is not."
+            )
+        value = {
+            "start": [one.get("start") for one in segments],
+            "end": [one.get("end") for one in segments],
+            "text": [one.get("text") for one in segments],
+        }
+    elif _is_corpus(value):
         raise DataError(
             f"{name}: must hold the captions of one video, but holds a corpus of {len(value)}. "
             "Give it to `mmpt dedup --input` instead."
@@ -65,29 +77,3 @@ def _is_corpus(value: Any) -> bool:
     if not isinstance(value, dict) or "text" in value:
         return False
     return any(isinstance(entry, dict) for entry in value.values())
-
-
-def _from_segments(segments: Any, name: str) -> CaptionList:
-    if not isinstance(segments, list) or not all(isinstance(one, dict) for one in segments):
-        raise DataError(
-            f"{name}: `segments` must be a list of objects with `start`, `end` and `text`, but is "
-            "not."
-        )
-    columns = {
-        "start": [one.get("start") for one in segments],
-        "end": [one.get("end") for one in segments],
-        "text": [one.get("text") for one in segments],
-    }
-    return as_captions(columns, name)
-
-
-def _with_text(captions: CaptionList) -> CaptionList:
-    """Returns the captions that have text. White space in a text becomes single spaces."""
-    kept: CaptionList = {"start": [], "end": [], "text": []}
-    rows = zip(captions["start"], captions["end"], captions["text"], strict=True)
-    for start, end, text in rows:
-        if isinstance(text, str) and text.strip():
-            kept["start"].append(start)
-            kept["end"].append(end)
-            kept["text"].append(" ".join(text.split()))
-    return kept

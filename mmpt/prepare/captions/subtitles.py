@@ -45,11 +45,11 @@ def parse_subtitles(text: str, name: str) -> CaptionList:
         DataError: there are no subtitles, or a timing line is broken. Names the line.
     """
     is_vtt = text.startswith("WEBVTT")
-    cues, word_times = _parse_cues(NEWLINE.split(text), is_vtt, name)
+    cues = _parse_cues(NEWLINE.split(text), is_vtt, name)
     if not cues and text.strip() and not is_vtt:
         raise DataError(f"{name}: must hold subtitles with lines like {EXAMPLE}, but has none.")
     cues = [cue for cue in cues if cue.lines]
-    if word_times or _is_rolling(cues):
+    if WORD_TIME.search(text) or _is_rolling(cues):
         cues = _without_repeats(cues)
     return {
         "start": [cue.start for cue in cues],
@@ -58,34 +58,28 @@ def parse_subtitles(text: str, name: str) -> CaptionList:
     }
 
 
-def _parse_cues(lines: list[str], is_vtt: bool, name: str) -> tuple[list[Cue], bool]:
-    """Returns the cues, and True if their words are timed."""
+def _parse_cues(lines: list[str], is_vtt: bool, name: str) -> list[Cue]:
+    """Returns the cues; DataError names a broken timing line by its number."""
     cues: list[Cue] = []
-    word_times = is_open = False  # is_open: the next line belongs to the text of the last cue
+    is_open = False  # the next line belongs to the text of the last cue
     for number, line in enumerate(lines, start=1):
         # WebVTT forbids arrows in a text. A SubRip text may have one if it is not a timing line.
         if ARROW in line and (is_vtt or TIMING.fullmatch(line) or not is_open):
-            cues.append(_parse_timing(line, number, name))
+            match = TIMING.fullmatch(line)
+            if match is None:
+                raise DataError(
+                    f"{name}: line {number} must read like {EXAMPLE}, but is {line.strip()!r}. "
+                    "Correct it."
+                )
+            fields = match.groups()
+            cues.append(Cue(_seconds(fields[:4]), _seconds(fields[4:]), []))
             is_open = True
         # YouTube's WebVTT has lines of one space inside cues, so only an empty line ends a cue.
         elif not (line if is_vtt else line.strip()):
             is_open = False
-        elif is_open:
-            word_times |= WORD_TIME.search(line) is not None
-            if shown := " ".join(html.unescape(MARKUP.sub("", line)).split()):
-                cues[-1].lines.append(shown)
-    return cues, word_times
-
-
-def _parse_timing(line: str, number: int, name: str) -> Cue:
-    """Returns a cue without text; DataError names the line by its number."""
-    match = TIMING.fullmatch(line)
-    if match is None:
-        raise DataError(
-            f"{name}: line {number} must read like {EXAMPLE}, but is {line.strip()!r}. Correct it."
-        )
-    fields = match.groups()
-    return Cue(_seconds(fields[:4]), _seconds(fields[4:]), [])
+        elif is_open and (shown := " ".join(html.unescape(MARKUP.sub("", line)).split())):
+            cues[-1].lines.append(shown)
+    return cues
 
 
 def _seconds(fields: tuple[str | None, ...]) -> float:
@@ -109,18 +103,13 @@ def _without_repeats(cues: list[Cue]) -> list[Cue]:
     kept: list[Cue] = []
     before: list[str] = []
     for cue in cues:
-        num_repeats = _num_repeats(before, cue.lines)
+        # The first `num_repeats` lines, as many as possible, are the last ones of the cue before.
+        num_repeats = min(len(before), len(cue.lines))
+        while cue.lines[:num_repeats] != before[len(before) - num_repeats :]:
+            num_repeats -= 1
         before = cue.lines
         if num_repeats == len(cue.lines) and kept:
             kept[-1] = kept[-1]._replace(end=max(kept[-1].end, cue.end))
         else:
             kept.append(cue._replace(lines=cue.lines[num_repeats:]))
     return kept
-
-
-def _num_repeats(before: list[str], lines: list[str]) -> int:
-    """Returns the largest n for which the first n of `lines` are the last n of `before`."""
-    for num in range(min(len(before), len(lines)), 0, -1):
-        if lines[:num] == before[-num:]:
-            return num
-    return 0

@@ -1,27 +1,32 @@
-"""Statistics of features and captions: pure functions of arrays, and tallies that can be merged.
+"""Statistics of features and captions, gathered shard by shard and merged.
 
-Legend: V videos, C captions of all of them, R feature rows (seconds), W slots of word pieces.
+Legend: V videos, C captions of all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
+EDGES: dict[str, np.ndarray] = {
+    "seconds of a video": np.linspace(0, 1800, 61),
+    "captions per minute": np.linspace(0, 40, 41),
+    "seconds of a caption": np.linspace(0, 30, 61),
+    "word pieces of a caption": np.linspace(-0.5, 64.5, 66),
+    "share of a video with captions": np.linspace(0, 1, 41),
+    "length of a feature row": np.linspace(0, 2, 81),
+}
+"""What is tallied -> bounds of the bins. Values outside count in the first or last bin."""
+
 
 class Tally:
-    """Count, sum, extremes and a histogram of values that are never kept; tallies of parts merge
-    into the whole's.
-    """
+    """Count, sum, extremes and a histogram of values, which are not kept."""
 
-    def __init__(self, edges: Sequence[float] | np.ndarray):
-        """Args: edges, ascending bounds of the bins; values beyond them count in the first or last
-        bin.
-        """
-        self.edges = np.asarray(edges, dtype=np.float64)
-        self.counts = np.zeros(len(self.edges) - 1, dtype=np.int64)
+    def __init__(self, edges: np.ndarray):
+        self.edges = edges
+        self.counts = np.zeros(len(edges) - 1, dtype=np.int64)
         self.count = 0
         self.total = 0.0
         self.low = np.inf
@@ -29,40 +34,125 @@ class Tally:
 
     def add(self, values: np.ndarray) -> None:
         """Counts finite values, any shape."""
-        if values.size == 0:
+        if not values.size:
             return
         self.count += values.size
         self.total += float(values.sum(dtype=np.float64))
-        self.low, self.high = (
-            min(self.low, float(values.min())),
-            max(self.high, float(values.max())),
-        )
+        self.low = min(self.low, float(values.min()))
+        self.high = max(self.high, float(values.max()))
         self.counts += np.histogram(np.clip(values, self.edges[0], self.edges[-1]), self.edges)[0]
 
     def merge(self, other: Tally) -> None:
         """Counts everything that `other`, of the same edges, has counted."""
-        assert np.array_equal(self.edges, other.edges)
         self.counts += other.counts
         self.count += other.count
         self.total += other.total
-        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+        self.low = min(self.low, other.low)
+        self.high = max(self.high, other.high)
 
     @property
-    def mean(self) -> float:
-        """Mean of all values; NaN of none."""
-        return self.total / self.count if self.count else float("nan")
+    def mean(self) -> float | None:
+        """Mean of all values; None if there are none."""
+        return self.total / self.count if self.count else None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for JSON; null where nothing was counted."""
-        some = self.count > 0
         return {
             "count": self.count,
-            "mean": self.mean if some else None,
-            "min": self.low if some else None,
-            "max": self.high if some else None,
+            "mean": self.mean,
+            "min": self.low if self.count else None,
+            "max": self.high if self.count else None,
             "edges": self.edges.tolist(),
             "counts": self.counts.tolist(),
         }
+
+    def range(self, digits: int) -> str:
+        """Returns mean and extremes for a table."""
+        if self.mean is None:
+            return "-"
+        return f"{self.mean:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
+
+
+@dataclass
+class SplitStatistics:
+    """Counts and tallies of the listed videos of the shards that were read."""
+
+    listed: int = 0
+    repeated: int = 0  # lines of the list that repeat an earlier one
+    in_both: int = 0  # ids that stand in both lists
+    not_packed: int = 0  # listed ids that are in no shard
+    shards: int = 0
+    shards_read: int = 0
+    videos: int = 0  # listed videos in the shards that were read
+    without_captions: int = 0
+    seconds: int = 0
+    captions: int = 0
+    pieces: int = 0
+    spoken_s: float = 0.0  # sum of the durations of captions
+    inside_s: float = 0.0  # the same, cut to the videos
+    covered_s: float = 0.0  # seconds with at least one caption
+    reversed: int = 0  # captions that end before they start
+    negative: int = 0  # captions that start before their video
+    late: int = 0  # captions that start after their video
+    unordered: int = 0
+    empty: int = 0  # captions without a word piece
+    unknown_pieces: int = 0  # ids that the vocabulary does not have
+    nan: int = 0  # numbers, in features
+    infinite: int = 0
+    tallies: dict[str, Tally] = field(
+        default_factory=lambda: {name: Tally(edges) for name, edges in EDGES.items()}
+    )
+
+    def merge(self, other: SplitStatistics) -> None:
+        """Adds everything that `other` has counted."""
+        for name, tally in self.tallies.items():
+            tally.merge(other.tallies[name])
+        for one in fields(self):
+            if one.name != "tallies":
+                setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values for JSON."""
+        tallies = {name: tally.to_dict() for name, tally in self.tallies.items()}
+        return vars(self) | {"tallies": tallies}
+
+    def rows(self) -> dict[str, str]:
+        """Returns what a table shows: title -> text."""
+        return {
+            "listed videos": f"{self.listed:,}",
+            "  repeated lines": f"{self.repeated:,}",
+            "  also in the other list": f"{self.in_both:,}",
+            "  not packed": _part(self.not_packed, self.listed),
+            "shards read": f"{self.shards_read:,} of {self.shards:,}",
+            "videos": f"{self.videos:,}",
+            "  without captions": _part(self.without_captions, self.videos),
+            "hours": f"{self.seconds / 3600:,.1f}",
+            "seconds of a video": self.tallies["seconds of a video"].range(0),
+            "captions": f"{self.captions:,}",
+            "  per minute": f"{60 * self.captions / self.seconds:.1f}" if self.seconds else "-",
+            "  without a word": _part(self.empty, self.captions),
+            "  end before they start": _part(self.reversed, self.captions),
+            "  start before their video": _part(self.negative, self.captions),
+            "  start after their video": _part(self.late, self.captions),
+            "  out of order": _part(self.unordered, self.captions),
+            "tokens": f"{self.pieces:,}",
+            "  of a caption": self.tallies["word pieces of a caption"].range(1),
+            "  not in the vocabulary": f"{self.unknown_pieces:,}",
+            "video time with captions": _share(self.covered_s, self.seconds),
+            "caption time on other captions": _share(self.inside_s - self.covered_s, self.inside_s),
+            "caption time outside the video": _share(self.spoken_s - self.inside_s, self.spoken_s),
+            "length of a feature row": self.tallies["length of a feature row"].range(3),
+            "  NaN": f"{self.nan:,}",
+            "  infinite": f"{self.infinite:,}",
+        }
+
+
+def _part(count: int, whole: int) -> str:
+    return f"{count:,} ({_share(count, whole)})" if count else "0"
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "-"
 
 
 def caption_seconds(
@@ -86,17 +176,10 @@ def caption_seconds(
     owners_C = owners_C[order_C]
     # Videos are placed one after another on a line, so that one running maximum serves all.
     offsets_V = np.concatenate([[0.0], np.cumsum(seconds_V.astype(np.float64) + 1)])[:-1]
-    starts_C, ends_C = (
-        starts_C[order_C] + offsets_V[owners_C],
-        ends_C[order_C] + offsets_V[owners_C],
-    )
+    starts_C = starts_C[order_C] + offsets_V[owners_C]
+    ends_C = ends_C[order_C] + offsets_V[owners_C]
     before_C = np.maximum.accumulate(np.concatenate([[-1.0], ends_C]))[:-1]
     new_C = np.maximum(ends_C - np.maximum(starts_C, before_C), 0)
     num_videos = len(seconds_V)
     spoken_V = np.bincount(owners_C, weights=ends_C - starts_C, minlength=num_videos)
     return spoken_V, np.bincount(owners_C, weights=new_C, minlength=num_videos)
-
-
-def num_unordered(starts_C: np.ndarray, owners_C: np.ndarray) -> int:
-    """Returns how many captions start before the previous caption of the same video."""
-    return int(((starts_C[1:] < starts_C[:-1]) & (owners_C[1:] == owners_C[:-1])).sum())

@@ -1,59 +1,44 @@
-"""Packs the feature files of a list of videos into shards; what is finished is known by a
-fingerprint of its inputs.
+"""Packs the feature files of a list of videos into shards.
 
-A thread packs one shard at a time and holds one video: reading, casting and writing release the
-interpreter, so threads are as fast as the disk. A shard's note is removed before the shard is
-touched and written after it; the meta file is written when all shards stand. One process at a time
-packs into a folder; others wait for it.
+Each process packs one shard at a time and holds one video. The note of shard k of split s is
+`<target>/.packing/<s>_<k>.json`. The meta file is removed before the first shard is written, and
+written when all shards are complete. One run at a time packs into a folder; others wait for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
-from typing import Any
+
+import numpy as np
 
 from mmpt.batch import FEATURE_DIM, Split
 from mmpt.errors import DataError
-from mmpt.prepare.shards.packing_state import (
-    DTYPE,
-    NOTES,
-    Shard,
-    meta_shards,
-    remove_partial,
-    remove_surplus,
-)
-from mmpt.shards.feature_reader import FeatureError, read_features
-from mmpt.shards.layout import write_shard_meta
-from mmpt.shards.row_stream import row_stream
-from mmpt.shards.writer import SHARD_SIZE
-from mmpt.utils.io import write_json, writing
+from mmpt.prepare.shard_jobs import Note, ShardJob, make_missing
+from mmpt.shards.feature_reader import FeatureError, feature_path, read_features
+from mmpt.shards.layout import video_stem, write_shard_meta
+from mmpt.shards.writer import SHARD_SIZE, row_stream
+from mmpt.utils.artefact import fingerprint
+from mmpt.utils.io import remove_leftovers, write_json, writing
 from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger, progress
 
 logger = get_logger(__name__)
 
+NOTES = ".packing"
+FORMAT = 1
+DTYPE = np.dtype(np.float16)
 NUM_NAMED = 5  # ids shown in a message
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackReport:
-    """What became of one split."""
+class FeatureShard(ShardJob):
+    """The videos of one shard, and where their features are."""
 
-    split: Split
-    num_listed: int
-    num_seconds: int
-    num_shards: int
-    num_written: int  # shards written now; the others were finished before
-    skipped: dict[str, str]  # id -> why it has no row
-
-    @property
-    def num_packed(self) -> int:
-        """Videos that got a row."""
-        return self.num_listed - len(self.skipped)
+    features: Path
 
 
 def pack_features(
@@ -65,12 +50,11 @@ def pack_features(
     shard_size: int = SHARD_SIZE,
     workers: int = 1,
     max_missing: float = 1.0,
-) -> PackReport:
-    """Pack `<features>/<id>.npy` of every id into `<target>/{train|val}_<k>`, float16; finished
-    shards are kept.
+) -> None:
+    """Packs `<features>/<id>.npy` of every id into `<target>/{train|val}_<k>`, float16.
 
-    Videos that cannot be packed are listed in `<target>/{train|val}_not_packed.json` as {id:
-    reason}.
+    Finished shards are kept. Videos that cannot be packed are listed in
+    `<target>/{train|val}_not_packed.json` as {id: reason}.
 
     Args:
         ids: unique, in list order; chunks of `shard_size` make a shard each.
@@ -81,193 +65,105 @@ def pack_features(
             be written.
     """
     features, target = Path(features), Path(target)
-    assert len(set(ids)) == len(ids), "ids repeat"
-    _check_folders(features, target)
-    shards = [
-        Shard(
-            features=features,
-            target=target,
-            split=split,
-            number=number,
-            ids=tuple(ids[begin : begin + shard_size]),
-        )
-        for number, begin in enumerate(range(0, len(ids), shard_size))
-    ]
-    with writing(target), exclusive(target / NOTES / "lock", "packing features"):
-        return _pack_alone(shards, ids, workers, max_missing)
-
-
-def _pack_alone(
-    shards: Sequence[Shard], ids: Sequence[str], workers: int, max_missing: float
-) -> PackReport:
-    """Pack the shards of a split, and write its meta file last; the lock is held."""
-    features, target, split = shards[0].features, shards[0].target, shards[0].split
-    remove_partial(target, split)
-    notes, num_written = _pack_all(shards, workers)
-    report = _report(split, ids, notes, num_written)
-    write_json(target / f"{split.shard_name}_not_packed.json", report.skipped)
-    _check_missing(report, features, max_missing)
-    remove_surplus(target, split, len(shards))
-    packed = [note["ids"] for note in notes]
-    if packed != meta_shards(target, split):
-        write_shard_meta(target, split, packed)
-    return report
-
-
-def _check_folders(features: Path, target: Path) -> None:
     if not features.is_dir():
         raise DataError(
             f"{features}: must be a folder of `<id>.npy` features, but is none. Extract them first."
         )
-    with writing(target):
-        target.mkdir(parents=True, exist_ok=True)
+    name = split.shard_name
+    notes_folder = target / NOTES
+    with writing(target), exclusive(notes_folder / "lock", "packing features"):
+        for folder in (target, notes_folder):
+            own_files = r"(\d+_(data|starts)\.npy|\d+\.json|(meta|not_packed)\.json)"
+            remove_leftovers(folder, f"{re.escape(name)}_{own_files}")
+        chunks = [
+            tuple(ids[begin : begin + shard_size]) for begin in range(0, len(ids), shard_size)
+        ]
+        shards = []
+        for number, chunk in enumerate(
+            progress(chunks, len(chunks), f"{name} shards looked up", logger)
+        ):
+            inputs = [(video_id, *_file_state(features, video_id)) for video_id in chunk]
+            shard = FeatureShard(
+                ids=chunk,
+                stems=(video_stem(target, split, number),),
+                note=notes_folder / f"{name}_{number}.json",
+                mark=fingerprint(FORMAT, FEATURE_DIM, DTYPE.str, inputs),
+                features=features,
+            )
+            shards.append(shard)
+        meta = target / f"{name}_meta.json"
+        notes = make_missing(shards, pack_shard, workers, f"{name} shards packed", stale=meta)
+        skipped: dict[str, str] = {}
+        for note in notes:
+            skipped |= note["skipped"]
+        write_json(target / f"{name}_not_packed.json", skipped)
+        _check_missing(skipped, len(ids), f"{name} videos", features, max_missing)
+        _remove_surplus(target, split, len(shards))
+        write_shard_meta(target, split, [note["ids"] for note in notes])
+    num_seconds = sum(note["seconds"] for note in notes)
+    what = "%s: %d of %d videos, %.1f hours, in %d shards"
+    num_packed = len(ids) - len(skipped)
+    logger.info(what, name, num_packed, len(ids), num_seconds / 3600, len(shards))
 
 
-# ---- one shard
-
-
-class _StoppedError(Exception):
-    """Another shard failed, or the user pressed Ctrl-C."""
-
-
-def _write_or_stop(shard: Shard, mark: str, stop: Event) -> dict[str, Any] | None:
-    """Write the shard and return its note, or None when `stop` was set meanwhile; a failure sets
-    it.
-    """
+def _file_state(features: Path, video_id: str) -> tuple[int, int]:
+    """Returns size and time of change of a feature file; zeros if there is none."""
     try:
-        return _write(shard, mark, stop)
-    except _StoppedError:
-        return None
-    except BaseException:
-        stop.set()
-        raise
+        found = os.stat(feature_path(features, video_id))
+    except (OSError, FeatureError):
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
 
 
-def _write(shard: Shard, mark: str, stop: Event) -> dict[str, Any]:
-    """Write the shard and then its note, which is returned."""
-    if stop.is_set():
-        raise _StoppedError
+def pack_shard(shard: FeatureShard) -> Note:
+    """Writes one shard and then its note, which is returned.
+
+    The note has the ids that got a row, and why the others did not.
+    """
     shard.artefact.begin()
+    mark = shard.mark
     packed: list[str] = []
     skipped: dict[str, str] = {}
-    try_again = False
-    with row_stream(shard.stem, FEATURE_DIM, DTYPE) as stream:
+    with row_stream(shard.stems[0], FEATURE_DIM, DTYPE) as stream:
         for video_id in shard.ids:
-            if stop.is_set():
-                raise _StoppedError
             try:
-                features = read_features(shard.features, video_id)
+                stream.append(read_features(shard.features, video_id))
+                packed.append(video_id)
             except FeatureError as err:
                 skipped[video_id] = str(err)
-                try_again |= err.passing
-                continue
-            stream.append(features)
-            packed.append(video_id)
-    details = {
-        "seconds": stream.num_rows,
-        "try_again": try_again,
-        "skipped": skipped,
-        "ids": packed,
-    }
-    return shard.artefact.finish(mark, **details)
+                if err.passing:
+                    mark = "try again"  # no fingerprint equals it, so a rerun packs the shard
+    return shard.artefact.finish(mark, seconds=stream.starts[-1], skipped=skipped, ids=packed)
 
 
-# ---- all shards of a split
+def _remove_surplus(target: Path, split: Split, num_shards: int) -> None:
+    """Removes shards behind the last one, left by smaller shards or of a longer list."""
+    for path in (target / NOTES).glob(f"{split.shard_name}_*.json"):
+        number = path.stem.rpartition("_")[2]
+        if number.isdigit() and int(number) >= num_shards:
+            path.unlink()
+            for part in ("data", "starts"):
+                Path(f"{video_stem(target, split, int(number))}_{part}.npy").unlink(missing_ok=True)
 
 
-def _pack_all(shards: Sequence[Shard], workers: int) -> tuple[list[dict[str, Any]], int]:
-    """Return the notes of all shards, and how many had to be written; the meta file goes before the
-    first is.
-    """
-    notes: dict[int, dict[str, Any]] = {}
-    marks: dict[int, str] = {}
-    for shard in progress(
-        shards, len(shards), f"{shards[0].split.shard_name} shards looked up", logger
-    ):
-        mark = shard.fingerprint()
-        note = shard.artefact.finished(mark)
-        if note is not None and not note["try_again"]:
-            notes[shard.number] = note
-        else:
-            marks[shard.number] = mark
-    if marks:
-        Path(shards[0].target / f"{shards[0].split.shard_name}_meta.json").unlink(missing_ok=True)
-        notes |= _write_all([shards[number] for number in marks], marks, workers)
-    return [notes[shard.number] for shard in shards], len(marks)
-
-
-def _write_all(
-    shards: Sequence[Shard], marks: dict[int, str], workers: int
-) -> dict[int, dict[str, Any]]:
-    """Write shards in threads; the first failure, or Ctrl-C, stops the others before it is
-    raised.
-    """
-    stop = Event()
-    with ThreadPoolExecutor(max_workers=max(1, min(workers, len(shards)))) as pool:
-        futures = {
-            pool.submit(_write_or_stop, shard, marks[shard.number], stop): shard.number
-            for shard in shards
-        }
-        try:
-            return dict(
-                progress(
-                    _as_done(futures),
-                    len(shards),
-                    f"{shards[0].split.shard_name} shards packed",
-                    logger,
-                )
-            )
-        finally:
-            stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _as_done(
-    futures: dict[Future[dict[str, Any] | None], int],
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    waiting = set(futures)
-    while waiting:
-        done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
-        for future in done:
-            if (note := future.result()) is not None:
-                yield futures[future], note
-
-
-def _report(
-    split: Split, ids: Sequence[str], notes: Sequence[dict[str, Any]], num_written: int
-) -> PackReport:
-    skipped = {video_id: reason for note in notes for video_id, reason in note["skipped"].items()}
-    num_seconds = sum(note["seconds"] for note in notes)
-    return PackReport(
-        split=split,
-        num_listed=len(ids),
-        num_seconds=num_seconds,
-        num_shards=len(notes),
-        num_written=num_written,
-        skipped=skipped,
-    )
-
-
-def _check_missing(report: PackReport, features: Path, max_missing: float) -> None:
-    if not report.skipped:
+def _check_missing(
+    skipped: dict[str, str], num_listed: int, videos: str, features: Path, max_missing: float
+) -> None:
+    """Logs how many videos were left out; DataError if they are too many."""
+    if not skipped:
         return
-    share = len(report.skipped) / report.num_listed
-    first = "; ".join(
-        f"{name}: {reason}" for name, reason in list(report.skipped.items())[:NUM_NAMED]
-    )
+    share = len(skipped) / num_listed
+    reasons = [f"{video_id}: {reason}" for video_id, reason in skipped.items()]
     what = (
-        f"{features}: {len(report.skipped)} of {report.num_listed} listed "
-        f"{report.split.shard_name} videos ({share:.2%}) have no usable features ({first})"
+        f"{features}: {len(skipped)} of {num_listed} listed {videos} ({share:.2%}) have no usable "
+        f"features ({'; '.join(reasons[:NUM_NAMED])})"
     )
-    if report.num_packed == 0 or share > max_missing:
-        bound = (
-            "at least one must"
-            if report.num_packed == 0
-            else f"at most {max_missing:.2%} may be left out"
-        )
-        raise DataError(
-            f"{what}, but {bound}. Extract them, correct the paths, or raise `--max-missing`."
-        )
-    logger.warning(
-        "%s; they are left out and listed in %s_not_packed.json", what, report.split.shard_name
+    bound = f"at most {max_missing:.2%} may be left out"
+    if len(skipped) == num_listed:
+        bound = "at least one must"
+    elif share <= max_missing:
+        logger.warning("%s; they are left out and listed in *_not_packed.json", what)
+        return
+    raise DataError(
+        f"{what}, but {bound}. Extract them, correct the paths, or raise `--max-missing`."
     )

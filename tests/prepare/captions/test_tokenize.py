@@ -16,28 +16,14 @@ import pytest
 
 from mmpt.batch import Split
 from mmpt.cli import tokenize
-from mmpt.prepare.captions import pretokenise
-from mmpt.prepare.captions.tokens import CaptionTokenizer
+from mmpt.prepare.captions.pretokenise import caption_ids
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.shards.layout import check_shard, open_captions, read_shard_meta, write_shard_meta
-from mmpt.shards.shardedtensor import open_shard
-from mmpt.shards.writer import write_feature_shard
+from mmpt.shards.shardedtensor import ShardedTensor, open_shard
 from tests.jobs import ROOT
 from tests.tiny_bert import tiny_bert
 
-WORDS = [
-    "pan",
-    "tomato",
-    "heat",
-    "the",
-    "oven,",
-    "Café",
-    "it's",
-    "naïve-ish",
-    "中文",
-    "unknownword",
-    "a" * 30,
-]
+WORDS = ["pan", "the", "oven,", "Café", "it's", "naïve-ish", "中文", "unknownword", "a" * 30]
 CONFIG = "scripts/text_token_extractor/configs/bert-base-uncased.yaml"
 IDS = {
     Split.TRAIN: [[f"a/v.{n}" for n in range(30)], [f"v{n}" for n in range(30, 50)]],
@@ -57,15 +43,13 @@ def place(tmp_path: Path) -> Path:
         write_shard_meta(tmp_path / "feat", split, shards)
         for number, ids in enumerate(shards):
             features = [np.zeros((90, 512), dtype=np.float16) for _ in ids]
-            write_feature_shard(tmp_path / "feat", split, number, ids, features)
+            stem = tmp_path / "feat" / f"{split.shard_name}_{number}"
+            ShardedTensor.from_list(features).save(stem)
             for video_id in ids:
                 start = sorted(round(rng.uniform(0, 80), 2) for _ in range(rng.randint(1, 9)))
                 text = [" ".join(rng.choices(WORDS, k=rng.randint(0, 20))) for _ in start]
-                corpus[video_id] = {
-                    "start": start,
-                    "end": [time + 5 for time in start],
-                    "text": text,
-                }
+                end = [time + 5 for time in start]
+                corpus[video_id] = {"start": start, "end": end, "text": text}
     corpus["v40"]["text"][0] = None
     corpus["v41"] = {"start": [], "end": [], "text": []}
     corpus["v42"] = {"start": [9.0, 2.0], "end": [12.0, 4.0], "text": ["the pan", "heat"]}
@@ -83,43 +67,33 @@ def arguments(place: Path, *more: str) -> list[str]:
 
 def run(place: Path, *more: str) -> int:
     open_shard.cache_clear()
-    return tokenize.main(arguments(place, *more))
+    return tokenize.main(arguments(place, "--workers", "1", *more))
 
 
 def files(place: Path) -> dict[str, bytes]:
-    return {
-        path.name: path.read_bytes() for path in sorted((place / "feat").glob("captions.bert.*"))
-    }
+    paths = sorted((place / "feat").glob("captions.bert.*"))
+    return {path.name: path.read_bytes() for path in paths}
 
 
 def test_rows_equal_the_tokenizer_called_caption_by_caption(place):
-    assert run(place, "--workers", "1") == 0
+    assert run(place) == 0
     corpus = json.loads((place / "captions.json").read_text())
     tokenizer = load_tokenizer(str(place / "bert"))
     prefix = f"{place}/feat/captions.bert."
     for split, shards in IDS.items():
+        meta = read_shard_meta(place / "feat", split)
         for number, ids in enumerate(shards):
-            check_shard(
-                f"{place}/feat", prefix, split, number, read_shard_meta(place / "feat", split)
-            )
+            check_shard(f"{place}/feat", prefix, split, number, meta)
             times, rows = open_captions(prefix, split, number)
             for row, video_id in enumerate(ids):
                 video = corpus.get(video_id, {"start": [], "end": [], "text": []})
                 order = np.argsort(video["start"], kind="stable")
-                texts = [video["text"][index] or "" for index in order]
-                plain = [
-                    tokenizer(text[:96], add_special_tokens=False)["input_ids"][:32]
-                    for text in texts
-                ]
-                assert [
-                    [int(token) for token in line if token != -1] for line in rows[row]
-                ] == plain, video_id
+                for line, index in zip(rows[row], order, strict=True):
+                    text = (video["text"][index] or "")[:96]
+                    plain = tokenizer(text, add_special_tokens=False)["input_ids"][:32]
+                    assert [int(token) for token in line if token != -1] == plain, video_id
                 starts = np.array(video["start"], dtype=np.float32)[order]
                 assert np.array_equal(times[row][:, 0], starts), video_id
-
-
-def test_the_report_names_videos_without_captions(place):
-    assert run(place, "--workers", "1") == 0
     report = json.loads((place / "feat" / "captions.bert.report.json").read_text())
     assert report["train"]["videos"] == 50
     assert report["train"]["not_in_captions"] == ["a/v.3"]
@@ -128,41 +102,26 @@ def test_the_report_names_videos_without_captions(place):
     assert report["val"]["not_in_captions"] == report["val"]["without_captions"] == []
 
 
-def test_processes_write_the_same_bytes(place):
-    assert run(place, "--workers", "1") == 0
-    alone = files(place)
-    for path in (place / "feat").glob("captions.bert.*"):
-        path.unlink()
-    assert run(place, "--workers", "2") == 0
-    assert files(place) == alone
+def test_only_what_is_not_finished_is_made_again(place):
+    def made_now() -> list[str]:
+        paths = sorted((place / "feat").glob("*.caps_ids_starts.npy"))
+        before = {path: path.stat().st_ino for path in paths}
+        assert run(place) == 0
+        paths = sorted((place / "feat").glob("*.caps_ids_starts.npy"))
+        new = [path.name for path in paths if before.get(path) != path.stat().st_ino]
+        return [name.split(".")[2] for name in new]
 
-
-def test_only_what_is_not_finished_is_made_again(place, monkeypatch):
-    made = []
-    make = pretokenise.make_shard
-
-    def spy(shard, **rest):
-        made.append((shard.split.shard_name, shard.number))
-        return make(shard, **rest)
-
-    monkeypatch.setattr(pretokenise, "make_shard", spy)
-
-    def made_now() -> list[tuple[str, int]]:
-        made.clear()
-        assert run(place, "--workers", "1") == 0
-        return made
-
-    assert made_now() == [("train", 0), ("train", 1), ("val", 0)]
+    assert made_now() == ["train_0", "train_1", "val_0"]
     first = files(place)
     assert made_now() == []
     damaged = place / "feat" / "captions.bert.train_1.caps_ids_data.npy"
     damaged.write_bytes(damaged.read_bytes()[:-4])
-    assert made_now() == [("train", 1)]
+    assert made_now() == ["train_1"]
     (place / "feat" / "captions.bert.val_0.startends_starts.npy").unlink()
-    assert made_now() == [("val", 0)]
+    assert made_now() == ["val_0"]
     assert files(place) == first
     write_shard_meta(place / "feat", Split.TRAIN, [IDS[Split.TRAIN][0], IDS[Split.TRAIN][1][::-1]])
-    assert made_now() == [("train", 1)]
+    assert made_now() == ["train_1"]
     corpus = json.loads((place / "captions.json").read_text())
     corpus["x"]["text"][0] = "heat"
     (place / "captions.json").write_text(json.dumps(corpus))
@@ -177,20 +136,24 @@ def test_killed_and_run_again_twice_at_once(place):
     """A run is killed between two shards; its processes end with it, and two runs at once finish
     the work.
     """
-    assert run(place, "--workers", "1") == 0
+    assert run(place) == 0
     whole = files(place)
     for path in (place / "feat").rglob("captions.bert.*"):
         path.unlink()
     slow = (
-        "import sys, time\nfrom mmpt.prepare.captions import tokens\n"
+        "import sys, time\nfrom mmpt.prepare.captions import pretokenise\n"
         "from mmpt.cli.tokenize import main\n"
-        "plain = tokens.CaptionTokenizer.__call__\n"
-        "tokens.CaptionTokenizer.__call__ = lambda *args: time.sleep(0.1) or plain(*args)\n"
+        "plain = pretokenise.caption_ids\n"
+        "pretokenise.caption_ids = lambda *args: time.sleep(0.1) or plain(*args)\n"
         "sys.exit(main(sys.argv[1:]))"
     )
     env = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", slow, *arguments(place, "--workers", "2")]
-    killed = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, env=env)
+
+    def start(*program: str) -> subprocess.Popen:
+        command = [sys.executable, *program, *arguments(place, "--workers", "2")]
+        return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, env=env)
+
+    killed = start("-c", slow)
     while len(list((place / "feat").glob(".captions.bert.*.tmp"))) < 4:
         assert killed.poll() is None
         time.sleep(0.01)
@@ -202,14 +165,7 @@ def test_killed_and_run_again_twice_at_once(place):
     while any(_is_running(child) for child in children):
         assert time.monotonic() < deadline, "processes outlive the run"
         time.sleep(0.05)
-    command = [
-        sys.executable,
-        "scripts/text_token_extractor/pretokenization.py",
-        *arguments(place, "--workers", "2"),
-    ]
-    runs = [
-        subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, env=env) for _ in range(2)
-    ]
+    runs = [start("scripts/text_token_extractor/pretokenization.py") for _ in range(2)]
     assert [process.wait() for process in runs] == [0, 0]
     assert files(place) == whole
     assert not list((place / "feat").rglob(".*.tmp"))
@@ -223,21 +179,20 @@ def _is_running(pid: str) -> bool:
 
 
 def test_a_full_disk_is_one_message_and_leaves_nothing(place, capsys):
-    corpus = json.loads((place / "captions.json").read_text())
-    with open(place / "captions.jsonl", "w") as file:
-        file.writelines(json.dumps({"id": name} | video) + "\n" for name, video in corpus.items())
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    assert run(place) == 0  # writes the corpus as JSON Lines
+    for path in (place / "feat").rglob("captions.bert.*"):
+        path.unlink()
     # A larger file fails as on a full disk.
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
     try:
-        code = run(place, "--workers", "1")
+        code = run(place)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert code == 2
     assert "larger than `ulimit -f` allows (File too large). Make room" in capsys.readouterr().err
     assert not files(place)
     assert not list((place / "feat").rglob(".*.tmp"))
-    assert run(place, "--workers", "1") == 0
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -247,20 +202,14 @@ def test_batches_equal_captions_tokenised_alone(tmp_path, seed):
         "abcABC  \t\n\x00\x1c\x1f\x85\u00a0\u2028\u0301éÉ中文İßΣς'-.,![]##\U0001f355\ufffd\u200b"
     )
     pieces = [*alphabet, " [SEP] ", "[MASK]", "the", "pan ", "\ud800"]
-    tokenizer = CaptionTokenizer(tiny_bert(tmp_path))
-    plain = load_tokenizer(str(tmp_path))
+    tokenizer = load_tokenizer(tiny_bert(tmp_path))
     texts = ["".join(rng.choices(pieces, k=rng.randint(0, 60))) for _ in range(100)]
     whole = [text[:96].encode("utf-8", "replace").decode() for text in texts]
-    expected = [plain(text, add_special_tokens=False)["input_ids"][:32] for text in whole]
-    found = tokenizer(texts)
+    expected = [tokenizer(text, add_special_tokens=False)["input_ids"][:32] for text in whole]
+    found = caption_ids(tokenizer, texts)
     assert found.dtype == np.int32
     assert [[token for token in row if token != -1] for row in found.tolist()] == expected
-
-
-def test_no_captions_and_captions_without_text_have_no_ids(tmp_path):
-    tokenizer = CaptionTokenizer(tiny_bert(tmp_path))
-    assert tokenizer([]).shape == (0, 32)
-    assert (tokenizer([float("nan"), None, ""]) == -1).all()
+    assert (caption_ids(tokenizer, [float("nan"), None, ""]) == -1).all()
 
 
 @pytest.mark.parametrize(
@@ -270,7 +219,7 @@ def test_no_captions_and_captions_without_text_have_no_ids(tmp_path):
             ["dataset.caption_pkl_path=gone.pkl"],
             "gone.pkl: no such file, nor gone.jsonl or gone.json or gone.pkl",
         ),
-        (["dataset.target_dir=gone"], "neither val_meta.json nor val_meta.pkl is there"),
+        (["dataset.target_dir=gone"], "neither train_meta.json nor train_meta.pkl is there"),
         (["dataset.bert_nam=x", "dataset.use_fast=3"], "Did you mean `bert_name`?"),
         (["--workers", "0"], "--workers"),
     ],
@@ -280,22 +229,23 @@ def test_mistakes_are_one_message(place, capsys, more, message):
     assert message in capsys.readouterr().err
 
 
+GOOD_LINE = b'{"id": "x", "start": [0], "end": [1], "text": ["a"]}'
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (
-            b'{"id": "x", "start": [0], "end": [1], "text": ["a"]}\n{"id": "x", "start": []}\n',
-            "x is at bytes 0 and 53",
-        ),
-        (b'{"id": "x", "start": [0], "end": [1], "text": ["caf\xe9"]}', "byte 51 is 0xe9"),
-        (b'{"id": "x", "start": [0], "end": [1], "text": ["a"]', "the line at byte 0 is not JSON"),
-        (b'{"id": "z", "start": [0], "end": [1], "text": ["a"]}', "but none has (the first is x)"),
+        (GOOD_LINE + b'\n{"id": "x", "start": []}\n', "x is at bytes 0 and 53"),
+        (GOOD_LINE.replace(b'"a"', b'"caf\xe9"'), "byte 51 is 0xe9"),
+        (GOOD_LINE[:-1], "the line at byte 0 is not JSON"),
+        (b'{"name": "x"}', "the line at byte 0 must be an object with an `id`"),
+        (GOOD_LINE.replace(b"x", b"z"), "but none has (the first is x)"),
         (b"", "but none has (the first is x)"),
     ],
 )
 def test_damaged_captions_are_one_message(place, capsys, content, message):
     (place / "captions.jsonl").write_bytes(content)
     (place / "feat" / "train_meta.json").unlink()
-    assert run(place, f"dataset.caption_pkl_path={place}/captions.jsonl", "--workers", "1") == 2
+    assert run(place, f"dataset.caption_pkl_path={place}/captions.jsonl") == 2
     assert message in capsys.readouterr().err
     assert not files(place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from pathlib import Path
 
 import numpy as np
@@ -32,26 +33,25 @@ def write_features(folder: Path) -> Path:
 def arguments(raw: Path, *more: object, target: str = "packed") -> list[str]:
     top = raw.parent
     lists = ["--train-list", top / "train.lst", "--val-list", top / "val.lst"]
-    return [
-        str(one)
-        for one in ("--features", raw, "--target", top / target, *lists, "--shard-size", 3, *more)
-    ]
+    options = ["--features", raw, "--target", top / target, *lists, "--workers", 1]
+    return [str(one) for one in (*options, "--shard-size", 3, *more)]
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    paths = (path for path in folder.rglob("*") if path.is_file())
+    files = [path for path in folder.rglob("*") if path.is_file()]
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in paths
+        for path in files
     }
 
 
-def naive_files(numbers: list[int], folder: Path) -> tuple[bytes, bytes]:
+def npy(array: np.ndarray) -> bytes:
+    """What NumPy writes of an array."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def naive_data(numbers: list[int]) -> bytes:
     """What NumPy writes of the concatenation."""
-    arrays = [feature(number) for number in numbers]
-    np.save(folder / "naive_data.npy", np.concatenate(arrays))
-    np.save(
-        folder / "naive_starts.npy",
-        np.array([0, *np.cumsum([len(array) for array in arrays])], dtype=np.int64),
-    )
-    return (folder / "naive_data.npy").read_bytes(), (folder / "naive_starts.npy").read_bytes()
+    return npy(np.concatenate([feature(number) for number in numbers]))
