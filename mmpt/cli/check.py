@@ -10,7 +10,7 @@ from mmpt.cli.app import Command, Overrides
 from mmpt.config import load_config
 from mmpt.errors import DataError
 from mmpt.prepare.check.dataset_check import DatasetReport, check_dataset
-from mmpt.prepare.check.figure import save_histograms
+from mmpt.prepare.check.statistics import save_histograms
 from mmpt.utils.io import write_json
 from mmpt.utils.log import get_logger
 

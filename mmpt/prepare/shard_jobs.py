@@ -1,11 +1,10 @@
-"""The shards that a command makes. A rerun keeps those whose inputs are unchanged."""
+"""Makes shards in processes. A rerun keeps those whose inputs are unchanged."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 from mmpt.utils.artefact import Artefact
 from mmpt.utils.log import get_logger, progress
@@ -16,18 +15,19 @@ logger = get_logger(__name__)
 Note = dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ShardJob:
-    """One shard to make. It is sent to the process that makes it."""
+class ShardJob(NamedTuple):
+    """One shard to make."""
 
-    ids: tuple[str, ...]
-    """The videos, in list order."""
+    note: Path
+    """Written last."""
     stems: tuple[str, ...]
     """Stems of its ragged tensors."""
-    note: Path
-    """Note that is written last."""
     mark: str
     """Fingerprint of the inputs."""
+    write: Callable[[], Note]
+    """Writes the tensors and returns the content of the note. It must be picklable. With
+    `try_again` in the note, a rerun makes the shard again.
+    """
 
     @property
     def artefact(self) -> Artefact:
@@ -36,31 +36,28 @@ class ShardJob:
         return Artefact(self.note, tuple(files))
 
 
-Job = TypeVar("Job", bound=ShardJob)
-
-
 def make_missing(
-    jobs: Sequence[Job],
-    make: Callable[[Job], Note],
-    workers: int,
-    what: str,
-    stale: Path | None = None,
+    jobs: Sequence[ShardJob], workers: int, what: str, stale: Path | None = None
 ) -> list[Note]:
     """Makes the shards that are not finished, and returns the notes of all.
 
     Args:
-        make: makes a shard and returns its note. It must be picklable.
         workers: processes; each makes one shard at a time.
         what: what is made, for the log.
         stale: a file that is removed before the first shard is made.
     """
-    notes = {number: job.artefact.finished(job.mark) for number, job in enumerate(jobs)}
-    missing = [number for number, note in notes.items() if note is None]
+    notes = [job.artefact.finished(job.mark) or {"try_again": True} for job in jobs]
+    missing = [number for number, note in enumerate(notes) if note.get("try_again")]
     if len(missing) < len(jobs):
         logger.info("%d of %d shards are finished already", len(jobs) - len(missing), len(jobs))
     if missing and stale is not None:
         stale.unlink(missing_ok=True)
-    done = run_tasks(make, [jobs[number] for number in missing], workers)
+    done = run_tasks(_make, [jobs[number] for number in missing], workers)
     for place, note in progress(done, len(missing), what, logger):
         notes[missing[place]] = note
-    return [note for note in notes.values() if note is not None]
+    return notes
+
+
+def _make(job: ShardJob) -> Note:
+    job.artefact.begin()
+    return job.artefact.finish(job.mark, **job.write())

@@ -49,14 +49,11 @@ def read_features(folder: Path, video_id: str) -> np.ndarray:
         raise FeatureError(f"not a complete .npy file ({reason})") from None
     if not isinstance(stored, np.ndarray):
         raise FeatureError("not a .npy file, but several arrays")
-    if stored.dtype.kind != "f":
-        raise FeatureError(f"must hold floats, but holds {stored.dtype}")
-    if stored.ndim != 2 or stored.shape[1] != FEATURE_DIM:
+    if stored.dtype.kind != "f" or stored.shape[1:] != (FEATURE_DIM,) or not len(stored):
         raise FeatureError(
-            f"must be of shape [seconds, {FEATURE_DIM}], but is {list(stored.shape)}"
+            f"must hold floats of shape [seconds, {FEATURE_DIM}], one second at least, but holds "
+            f"{stored.dtype} of shape {list(stored.shape)}"
         )
-    if len(stored) == 0:
-        raise FeatureError("has no row: the video has no second")
     with np.errstate(over="ignore"):  # becomes infinity, which is looked for below
         features = stored.astype(np.float16, copy=False)
     if not np.isfinite(features).all():

@@ -128,25 +128,20 @@ def check_shard(
             f"{ids.name}: video {shards[shard][row]} (row {row}) must have one row per time, "
             f"{times.lengths()[row]}, but has {ids.lengths()[row]}. Tokenise this shard again."
         )
-    if vocab_size is not None:
-        _check_vocabulary(ids, vocab_size, shards[shard])
-    starts, ends = times.data[:, 0], times.data[:, 1]
-    ends_of_video = np.repeat(seconds, times.lengths())
-    outside = (starts < 0) | (np.maximum(starts, ends) > ends_of_video)
-    return ShardCounts(seconds, times.lengths(), int((ends < starts).sum()), int(outside.sum()))
-
-
-def _check_vocabulary(ids: ShardedTensor, vocab_size: int, names: Sequence[str]) -> None:
     sample = ids.data[:NUM_SAMPLED]
-    if sample.size and sample.max() >= vocab_size:
+    if vocab_size is not None and sample.max(initial=0) >= vocab_size:
         caption = int((sample >= vocab_size).any(axis=1).argmax())
         row = int(np.searchsorted(ids.starts, caption, side="right")) - 1
         raise DataError(
-            f"{ids.name}: video {names[row]} (row {row}) must have word-piece ids below "
+            f"{ids.name}: video {shards[shard][row]} (row {row}) must have word-piece ids below "
             f"{vocab_size}, the vocabulary of `dataset.bert_name`, but has "
             f"{sample[caption].max()}. Tokenise the captions with the same BERT, or correct "
             "`dataset.bert_name`."
         )
+    starts, ends = times.data[:, 0], times.data[:, 1]
+    ends_of_video = np.repeat(seconds, times.lengths())
+    outside = (starts < 0) | (np.maximum(starts, ends) > ends_of_video)
+    return ShardCounts(seconds, times.lengths(), int((ends < starts).sum()), int(outside.sum()))
 
 
 def open_features(vfeat_dir: str, split: Split, shard: int) -> ShardedTensor:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -71,12 +71,8 @@ class ShardedTensor:
             DataError: a file is missing, truncated or no `.npy` file, or the two disagree.
         """
         stem = os.fspath(stem)
-        paths = (f"{stem}_data.npy", f"{stem}_starts.npy")
-        if mmap_mode is None:
-            data, starts = (load_npy(path, REMEDY) for path in paths)
-        else:
-            data, starts = map(_map_npy, paths)
-        shard = cls(data, starts, name=stem)
+        read = _map_npy if mmap_mode else partial(load_npy, remedy=REMEDY)
+        shard = cls(read(f"{stem}_data.npy"), read(f"{stem}_starts.npy"), name=stem)
         shard._mapped = mmap_mode == "r"
         return shard
 

@@ -73,8 +73,9 @@ def write_caption_shard(
         tfeat_dir: path prefix ending in a dot.
         captions: per video, in the row order of the feature shard.
     """
-    times, ids = zip(*(_caption_rows(caption) for caption in captions), strict=True)
+    times = [np.array([one["start"], one["end"]], dtype=np.float32).T for one in captions]
     ShardedTensor.from_list(times).save(times_stem(tfeat_dir, split, shard))
+    ids = [pad_ids(one["cap"]) for one in captions]
     ShardedTensor.from_list(ids).save(ids_stem(tfeat_dir, split, shard))
 
 
@@ -105,10 +106,10 @@ def write_shards(
     return shards
 
 
-def _caption_rows(captions: Captions) -> tuple[np.ndarray, np.ndarray]:
-    times = np.array([captions["start"], captions["end"]], dtype=np.float32).T
-    ids = np.full((len(times), MAX_CAPTION_IDS), PADDING, dtype=np.int32)
-    for row, cap in zip(ids, captions["cap"], strict=True):
-        cap = cap[:MAX_CAPTION_IDS]
-        row[: len(cap)] = cap
-    return times, ids
+def pad_ids(captions: Sequence[Sequence[int]]) -> np.ndarray:
+    """Returns the word-piece ids of captions, int32 [captions, 32], cut or padded with -1."""
+    rows = np.full((len(captions), MAX_CAPTION_IDS), PADDING, dtype=np.int32)
+    for row, ids in zip(rows, captions, strict=True):
+        kept = ids[:MAX_CAPTION_IDS]
+        row[: len(kept)] = kept
+    return rows

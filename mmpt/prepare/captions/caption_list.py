@@ -48,14 +48,10 @@ def as_captions(value: Any, name: str) -> CaptionList:
         except (ValueError, RecursionError) as err:
             raise DataError(f"{name}: captions must be JSON, but are not ({err}).") from None
     if isinstance(value, dict):
-        columns: list[Any] = [value.get(column) for column in COLUMNS]
-        sizes = [_size(column) for column in columns]
-        if isinstance(columns[0], list) and len(set(sizes)) == 1:
-            start, end, text = columns
-            return {"start": start, "end": end, "text": text}
-        found = ", ".join(
-            f"`{column}` is {size}" for column, size in zip(COLUMNS, sizes, strict=True)
-        )
+        sizes = {column: _size(value.get(column)) for column in COLUMNS}
+        if isinstance(value.get("start"), list) and len(set(sizes.values())) == 1:
+            return {"start": value["start"], "end": value["end"], "text": value["text"]}
+        found = ", ".join(f"`{column}` is {size}" for column, size in sizes.items())
     else:
         found = f"this is a {type(value).__name__}"
     raise DataError(

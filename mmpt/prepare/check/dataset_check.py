@@ -1,8 +1,8 @@
 """Reads everything that a training config names, shard by shard, and returns its statistics and
 what is damaged.
 
-A thread reads one shard at a time, mapped and in blocks of rows, so memory depends on neither
-shards nor videos.
+A thread reads one shard at a time, mapped, and features in blocks of rows, so memory depends on
+neither shards nor seconds of video.
 """
 
 from __future__ import annotations

@@ -86,50 +86,43 @@ class ShardReader:
 
     def read_features(self, features: ShardedTensor) -> None:
         """Counts the feature rows of listed videos; records what is damaged in any."""
-        statistics = self.statistics
+        statistics, tallies = self.statistics, self.statistics.tallies
         seconds_V = features.lengths()
         statistics.videos += int(self._listed_V.sum())
         statistics.seconds += int(seconds_V[self._listed_V].sum())
-        statistics.tallies["seconds of a video"].add(seconds_V[self._listed_V])
+        tallies["seconds of a video"].add(seconds_V[self._listed_V])
         owners_R = np.repeat(np.arange(len(self._ids), dtype=np.int32), seconds_V)
-        bad_R = np.zeros(len(owners_R), dtype=bool)
-        for begin in range(0, len(owners_R), BLOCK_ROWS):
+        norms_R = np.empty(len(owners_R), dtype=np.float32)
+        for begin in range(0, len(norms_R), BLOCK_ROWS):
             block = slice(begin, begin + BLOCK_ROWS)
-            rows_RD = features.data[block]
-            norms_R = np.linalg.norm(rows_RD.astype(np.float32), axis=1)
-            bad_R[block] = ~np.isfinite(norms_R)
-            statistics.nan += int(np.isnan(rows_RD[bad_R[block]]).sum())
-            statistics.infinite += int(np.isinf(rows_RD[bad_R[block]]).sum())
-            good_R = ~bad_R[block] & self._listed_V[owners_R[block]]
-            statistics.tallies["length of a feature row"].add(norms_R[good_R])
-        self._add_damage(features, owners_R[bad_R], "seconds with NaN or infinity")
+            norms_R[block] = np.linalg.norm(features.data[block].astype(np.float32), axis=1)
+        good_R = np.isfinite(norms_R)
+        tallies["length of a feature row"].add(norms_R[good_R & self._listed_V[owners_R]])
+        bad_rows = features.data[~good_R]
+        statistics.nan += int(np.isnan(bad_rows).sum())
+        statistics.infinite += int(np.isinf(bad_rows).sum())
+        self._add_damage(features, owners_R[~good_R], "seconds with NaN or infinity")
 
     def read_pieces(self, pieces: ShardedTensor, vocab_size: int | None) -> None:
         """Counts the word pieces of listed captions; records what is damaged in any."""
         statistics = self.statistics
         owners_C = np.repeat(np.arange(len(self._ids)), pieces.lengths())
-        below_C = np.zeros(len(owners_C), dtype=bool)
-        beyond_C = np.zeros(len(owners_C), dtype=bool)
-        for begin in range(0, len(owners_C), BLOCK_ROWS):
-            block = slice(begin, begin + BLOCK_ROWS)
-            ids_CW = pieces.data[block]
-            listed_C = self._listed_V[owners_C[block]]
-            counts = (ids_CW >= 0).sum(axis=1)[listed_C]  # padding is below zero
-            statistics.tallies["word pieces of a caption"].add(counts)
-            statistics.pieces += int(counts.sum())
-            statistics.empty += int((counts == 0).sum())
-            below_C[block] = (ids_CW < -1).any(axis=1)
-            if vocab_size is not None:
-                unknown_CW = ids_CW >= vocab_size
-                statistics.unknown_pieces += int(unknown_CW[listed_C].sum())
-                beyond_C[block] = unknown_CW.any(axis=1)
+        listed_C = self._listed_V[owners_C]
+        counts = (pieces.data >= 0).sum(axis=1)[listed_C]  # padding is below zero
+        statistics.tallies["word pieces of a caption"].add(counts)
+        statistics.pieces += int(counts.sum())
+        statistics.empty += int((counts == 0).sum())
+        below_C = (pieces.data < -1).any(axis=1)
         self._add_damage(pieces, owners_C[below_C], "captions with ids below -1")
-        what = f"captions with ids that the vocabulary of {vocab_size} pieces does not have"
-        self._add_damage(pieces, owners_C[beyond_C], what)
+        if vocab_size is not None:
+            unknown_CW = pieces.data >= vocab_size
+            statistics.unknown_pieces += int(unknown_CW[listed_C].sum())
+            what = f"captions with ids that the vocabulary of {vocab_size} pieces does not have"
+            self._add_damage(pieces, owners_C[unknown_CW.any(axis=1)], what)
 
     def read_times(self, times: ShardedTensor, seconds_V: np.ndarray) -> None:
         """Counts the captions of listed videos and their times; records what is damaged in any."""
-        statistics = self.statistics
+        statistics, tallies = self.statistics, self.statistics.tallies
         counts_V = times.lengths()
         owners_C = np.repeat(np.arange(len(self._ids)), counts_V)
         finite_C = np.isfinite(times.data).all(axis=1)
@@ -138,8 +131,7 @@ class ShardReader:
         real_V = self._listed_V & (seconds_V > 0)
         statistics.without_captions += int((self._listed_V & (counts_V == 0)).sum())
         statistics.captions += int(counts_V[self._listed_V].sum())
-        per_minute = 60.0 * counts_V[real_V] / seconds_V[real_V]
-        statistics.tallies["captions per minute"].add(per_minute)
+        tallies["captions per minute"].add(60.0 * counts_V[real_V] / seconds_V[real_V])
         used_C = self._listed_V[owners_C] & finite_C
         starts_C, ends_C, owners_C = times.data[used_C, 0], times.data[used_C, 1], owners_C[used_C]
         durations_C = np.maximum(ends_C.astype(np.float64) - starts_C, 0)
@@ -152,10 +144,8 @@ class ShardReader:
         statistics.negative += int((starts_C < 0).sum())
         statistics.late += int((starts_C >= seconds_V[owners_C]).sum())
         statistics.unordered += int(steps_back.sum())
-        statistics.tallies["seconds of a caption"].add(durations_C)
-        statistics.tallies["share of a video with captions"].add(
-            covered_V[real_V] / seconds_V[real_V]
-        )
+        tallies["seconds of a caption"].add(durations_C)
+        tallies["share of a video with captions"].add(covered_V[real_V] / seconds_V[real_V])
 
     def _add_damage(self, tensor: ShardedTensor, owners: np.ndarray, what: str) -> None:
         """Adds one damage per video among `owners`, the videos of the bad rows."""

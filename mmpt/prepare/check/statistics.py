@@ -5,10 +5,14 @@ Legend: V videos, C captions of all of them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from mmpt.utils.io import atomic_write
 
 EDGES: dict[str, np.ndarray] = {
     "seconds of a video": np.linspace(0, 1800, 61),
@@ -183,3 +187,26 @@ def caption_seconds(
     num_videos = len(seconds_V)
     spoken_V = np.bincount(owners_C, weights=ends_C - starts_C, minlength=num_videos)
     return spoken_V, np.bincount(owners_C, weights=new_C, minlength=num_videos)
+
+
+def save_histograms(path: str | Path, splits: Mapping[str, SplitStatistics]) -> None:
+    """Draws every tally as the share of values per bin, a line per split, and writes `path`.
+
+    Args:
+        splits: split name -> its statistics.
+    """
+    from matplotlib.figure import Figure  # deferred: a second, and only figures need it
+
+    figure = Figure(figsize=(12, 6), layout="constrained")
+    for axis, name in zip(figure.subplots(2, 3).flat, EDGES, strict=True):
+        for split, statistics in splits.items():
+            tally = statistics.tallies[name]
+            if tally.count:
+                shares = tally.counts / tally.count
+                label = f"{split}: mean {tally.mean:.3g}"
+                axis.stairs(shares, tally.edges, label=label, fill=len(splits) == 1, alpha=0.8)
+                axis.legend(fontsize="small")
+        axis.set_xlabel(name)
+        axis.set_ylabel("share")
+    with atomic_write(path, "wb") as file:
+        figure.savefig(file, format="png")

@@ -8,9 +8,8 @@ written when all shards are complete. One run at a time packs into a folder; oth
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,13 +31,6 @@ NOTES = ".packing"
 FORMAT = 1
 DTYPE = np.dtype(np.float16)
 NUM_NAMED = 5  # ids shown in a message
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureShard(ShardJob):
-    """The videos of one shard, and where their features are."""
-
-    features: Path
 
 
 def pack_features(
@@ -73,37 +65,34 @@ def pack_features(
     notes_folder = target / NOTES
     with writing(target), exclusive(notes_folder / "lock", "packing features"):
         for folder in (target, notes_folder):
-            own_files = r"(\d+_(data|starts)\.npy|\d+\.json|(meta|not_packed)\.json)"
-            remove_leftovers(folder, f"{re.escape(name)}_{own_files}")
-        chunks = [
-            tuple(ids[begin : begin + shard_size]) for begin in range(0, len(ids), shard_size)
-        ]
-        shards = []
-        for number, chunk in enumerate(
-            progress(chunks, len(chunks), f"{name} shards looked up", logger)
-        ):
+            remove_leftovers(folder, rf"{name}_\w+\.(npy|json)")
+        begins = range(0, len(ids), shard_size)
+        jobs = []
+        for begin in progress(begins, len(begins), f"{name} shards looked up", logger):
+            number = begin // shard_size
+            chunk = ids[begin : begin + shard_size]
             inputs = [(video_id, *_file_state(features, video_id)) for video_id in chunk]
-            shard = FeatureShard(
-                ids=chunk,
-                stems=(video_stem(target, split, number),),
+            stem = video_stem(target, split, number)
+            job = ShardJob(
                 note=notes_folder / f"{name}_{number}.json",
+                stems=(stem,),
                 mark=fingerprint(FORMAT, FEATURE_DIM, DTYPE.str, inputs),
-                features=features,
+                write=partial(write_shard, stem, features, chunk),
             )
-            shards.append(shard)
+            jobs.append(job)
         meta = target / f"{name}_meta.json"
-        notes = make_missing(shards, pack_shard, workers, f"{name} shards packed", stale=meta)
+        notes = make_missing(jobs, workers, f"{name} shards packed", stale=meta)
         skipped: dict[str, str] = {}
         for note in notes:
             skipped |= note["skipped"]
         write_json(target / f"{name}_not_packed.json", skipped)
         _check_missing(skipped, len(ids), f"{name} videos", features, max_missing)
-        _remove_surplus(target, split, len(shards))
+        _remove_surplus(target, split, len(jobs))
         write_shard_meta(target, split, [note["ids"] for note in notes])
     num_seconds = sum(note["seconds"] for note in notes)
     what = "%s: %d of %d videos, %.1f hours, in %d shards"
     num_packed = len(ids) - len(skipped)
-    logger.info(what, name, num_packed, len(ids), num_seconds / 3600, len(shards))
+    logger.info(what, name, num_packed, len(ids), num_seconds / 3600, len(jobs))
 
 
 def _file_state(features: Path, video_id: str) -> tuple[int, int]:
@@ -115,25 +104,21 @@ def _file_state(features: Path, video_id: str) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def pack_shard(shard: FeatureShard) -> Note:
-    """Writes one shard and then its note, which is returned.
-
-    The note has the ids that got a row, and why the others did not.
-    """
-    shard.artefact.begin()
-    mark = shard.mark
+def write_shard(stem: str, features: Path, ids: Sequence[str]) -> Note:
+    """Writes one shard. Returns the ids that got a row, and why the others did not."""
     packed: list[str] = []
     skipped: dict[str, str] = {}
-    with row_stream(shard.stems[0], FEATURE_DIM, DTYPE) as stream:
-        for video_id in shard.ids:
+    try_again = False
+    with row_stream(stem, FEATURE_DIM, DTYPE) as stream:
+        for video_id in ids:
             try:
-                stream.append(read_features(shard.features, video_id))
+                stream.append(read_features(features, video_id))
                 packed.append(video_id)
             except FeatureError as err:
                 skipped[video_id] = str(err)
-                if err.passing:
-                    mark = "try again"  # no fingerprint equals it, so a rerun packs the shard
-    return shard.artefact.finish(mark, seconds=stream.starts[-1], skipped=skipped, ids=packed)
+                try_again |= err.passing
+    seconds = stream.starts[-1]
+    return {"seconds": seconds, "try_again": try_again, "skipped": skipped, "ids": packed}
 
 
 def _remove_surplus(target: Path, split: Split, num_shards: int) -> None:
@@ -158,12 +143,9 @@ def _check_missing(
         f"{features}: {len(skipped)} of {num_listed} listed {videos} ({share:.2%}) have no usable "
         f"features ({'; '.join(reasons[:NUM_NAMED])})"
     )
-    bound = f"at most {max_missing:.2%} may be left out"
-    if len(skipped) == num_listed:
-        bound = "at least one must"
-    elif share <= max_missing:
-        logger.warning("%s; they are left out and listed in *_not_packed.json", what)
-        return
-    raise DataError(
-        f"{what}, but {bound}. Extract them, correct the paths, or raise `--max-missing`."
-    )
+    if len(skipped) == num_listed or share > max_missing:
+        raise DataError(
+            f"{what}, but at least one must, and at most {max_missing:.2%} may be left out. "
+            "Extract them, correct the paths, or raise `--max-missing`."
+        )
+    logger.warning("%s; they are left out and listed in *_not_packed.json", what)
