@@ -23,8 +23,7 @@ from mmpt.prepare.captions.corpus import write_corpus
 from mmpt.prepare.captions.pretokenise import tokenise_captions
 from mmpt.prepare.captions.reader import CAPTION_SUFFIXES, read_captions
 from mmpt.prepare.check.dataset_check import check_dataset
-from mmpt.prepare.shards.packing import pack_features
-from mmpt.shards.feature_reader import FeatureError, read_features
+from mmpt.prepare.shards.packing import FeatureError, pack_features, read_features
 from mmpt.shards.writer import SHARD_SIZE
 from mmpt.utils.io import atomic_write, remove_leftovers, write_json
 from mmpt.utils.lock import exclusive

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import json_stream
@@ -63,16 +64,10 @@ def iter_object(blocks: Iterable[str], name: str) -> Iterator[tuple[str, Any]]:
 def _without_half_pairs(blocks: Iterable[str]) -> Iterator[str]:
     """Yields the text with `?` for every half of a surrogate pair, which json-stream refuses."""
     rest = ""
-    for block in blocks:
+    for block in chain(blocks, [""]):
         text = rest + block
         # No escape sequence holds a comma or a space, so a cut after one leaves all of them whole.
-        cut = max(text.rfind(","), text.rfind(" ")) + 1
+        cut = max(text.rfind(","), text.rfind(" ")) + 1 if block else len(text)
         if cut:
-            yield ESCAPE.sub(_replaced, text[:cut])
+            yield ESCAPE.sub(lambda found: QUESTION_MARK if found[1] else found[0], text[:cut])
         rest = text[cut:]
-    if rest:
-        yield ESCAPE.sub(_replaced, rest)
-
-
-def _replaced(escape: re.Match[str]) -> str:
-    return escape[0] if escape[1] is None else QUESTION_MARK
