@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
 import sys
 import time
@@ -29,21 +28,7 @@ from tests.prepare.features.extract_jobs import SMALL, Pooling
 from tests.tiny_bert import tiny_bert
 
 CONFIG = "scripts/text_token_extractor/configs/bert-base-uncased.yaml"
-WORDS = [
-    "take",
-    "the",
-    "pan",
-    "now",
-    "and",
-    "heat",
-    "it",
-    "slowly",
-    "over",
-    "fire",
-    "until",
-    "oil",
-    "shimmers",
-]
+WORDS = ["take", "the", "pan", "now", "and", "heat", "it", "slowly", "over", "fire", "until", "oil"]
 SECONDS = {"a": 1, "b": 0.5, "c": 2, "d": 0.2}
 Command = Callable[[], int]
 
@@ -56,9 +41,8 @@ def make_inputs(folder: Path) -> None:
         (folder / name).mkdir(parents=True)
     for name, seconds in SECONDS.items():
         write_video(folder / "raw" / f"{name}.mp4", regular_times(seconds), SMALL)
-    truncate(
-        write_video(folder / "whole.mkv", regular_times(3), SMALL), folder / "raw" / "part.mkv", 0.6
-    )
+    whole = write_video(folder / "whole.mkv", regular_times(3), SMALL)
+    truncate(whole, folder / "raw" / "part.mkv", 0.6)
     (folder / "raw" / "broken.mp4").write_text("not a video")
     rng = random.Random(0)
     corpus = {}
@@ -76,44 +60,23 @@ def make_inputs(folder: Path) -> None:
 
 def commands(inputs: Path, out: Path) -> dict[str, Command]:
     """Return every command of the way from `inputs` to shards in `out`."""
-    captions = out / "captions.jsonl"
-    lists = ["--train-list", str(inputs / "train.lst"), "--val-list", str(inputs / "val.lst")]
-    keys = {
-        "bert_name": inputs / "bert",
-        "caption_pkl_path": captions,
-        "target_dir": out / "shards",
+    captions, bert, shards = out / "captions.jsonl", inputs / "bert", out / "shards"
+    lists = f"--train-list {inputs}/train.lst --val-list {inputs}/val.lst"
+    keys = f"dataset.bert_name={bert} dataset.caption_pkl_path={captions}"
+    mine = f"--out {out}/mine --yaml {out}/mine.yaml --bert-name {bert} --random-weights"
+    lines = {
+        "extract": (extract, f"--vdir {inputs}/raw --fdir {out}/feat --device=cpu"),
+        "dedup": (dedup, f"--input {inputs}/raw_caption.json --output {captions} --dedup"),
+        "pack": (pack, f"--features {out}/feat --target {shards} --shard-size 2 {lists}"),
+        "tokenise": (tokenize, f"{CONFIG} {keys} dataset.target_dir={shards} --workers 2"),
+        "prepare": (
+            prepare,
+            f"--videos {inputs}/raw --captions {inputs}/captions {mine} --shard-size 2",
+        ),
     }
-    videos = ["--videos", str(inputs / "raw"), "--captions", str(inputs / "captions")]
-    made = [
-        "--out",
-        str(out / "mine"),
-        "--yaml",
-        str(out / "mine.yaml"),
-        "--bert-name",
-        str(inputs / "bert"),
-    ]
     return {
-        "extract": lambda: extract.main(
-            ["--vdir", str(inputs / "raw"), "--fdir", str(out / "feat"), "--device=cpu"]
-        ),
-        "dedup": lambda: dedup.main(
-            ["--input", str(inputs / "raw_caption.json"), "--output", str(captions), "--dedup"]
-        ),
-        "pack": lambda: pack.main(
-            [
-                "--features",
-                str(out / "feat"),
-                "--target",
-                str(out / "shards"),
-                "--shard-size",
-                "2",
-                *lists,
-            ]
-        ),
-        "tokenise": lambda: tokenize.main(
-            [CONFIG, *(f"dataset.{key}={value}" for key, value in keys.items()), "--workers", "2"]
-        ),
-        "prepare": lambda: prepare.main([*videos, *made, "--random-weights", "--shard-size", "2"]),
+        name: lambda module=module, line=line: module.main(line.split())
+        for name, (module, line) in lines.items()
     }
 
 
@@ -128,8 +91,9 @@ def start(command: Command, log: Path) -> int:
     return process
 
 
-def code_of(process: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+def finish(command: Command, log: Path) -> None:
+    """Run a command to its end."""
+    assert os.waitpid(start(command, log), 0)[1] == 0, log.read_text()
 
 
 def results(out: Path) -> Iterator[tuple[str, bytes]]:
@@ -138,12 +102,8 @@ def results(out: Path) -> Iterator[tuple[str, bytes]]:
     """
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()
-        if (
-            not path.is_file()
-            or name.endswith((".log", "lock"))
-            or ".packing" in name
-            or ".tokenising" in name
-        ):
+        is_note = ".packing" in name or ".tokenising" in name
+        if not path.is_file() or is_note or name.endswith((".log", "lock")):
             continue
         content = path.read_bytes().replace(str(out).encode(), b"OUT")
         if name.endswith("extract_summary.json"):
@@ -152,7 +112,7 @@ def results(out: Path) -> Iterator[tuple[str, bytes]]:
         yield name, content
 
 
-def main(folder: Path, num_kills: int, seed: int) -> int:
+def main(folder: Path, num_kills: int, seed: int = 0) -> int:
     """Compare the runs; return 1 if they differ."""
     os.chdir(ROOT)
     torch.set_num_threads(1)
@@ -161,31 +121,22 @@ def main(folder: Path, num_kills: int, seed: int) -> int:
     took_s = {}
     for name, command in commands(folder / "in", folder / "whole").items():
         begin = time.monotonic()
-        assert code_of(start(command, folder / "whole.log")) == 0, (
-            folder / "whole.log"
-        ).read_text()
+        finish(command, folder / "whole.log")
         took_s[name] = time.monotonic() - begin
-    wanted = dict(results(folder / "whole"))
     rng = random.Random(seed)
-    shutil.rmtree(folder / "killed", ignore_errors=True)
     for name, command in commands(folder / "in", folder / "killed").items():
         for number in rng.choices([signal.SIGKILL, signal.SIGTERM, signal.SIGINT], k=num_kills):
             process = start(command, folder / "killed.log")
             time.sleep(rng.uniform(0, took_s[name]))
             os.kill(process, number)
-            code_of(process)
-        assert code_of(start(command, folder / "killed.log")) == 0, (
-            folder / "killed.log"
-        ).read_text()
-    found = dict(results(folder / "killed"))
-    different = sorted(
-        name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)
-    )
+            os.waitpid(process, 0)
+        finish(command, folder / "killed.log")
+    wanted, found = dict(results(folder / "whole")), dict(results(folder / "killed"))
+    names = sorted(wanted.keys() | found.keys())
+    different = [name for name in names if wanted.get(name) != found.get(name)]
     print(f"{len(wanted)} files, of which {len(different)} differ: {different}")
     return bool(different)
 
 
 if __name__ == "__main__":
-    sys.exit(
-        main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 0)
-    )
+    sys.exit(main(Path(sys.argv[1]), *map(int, sys.argv[2:])))

@@ -31,20 +31,8 @@ NAMES = [f"clip {number}.v{number}" for number in range(8)]
 
 
 def test_captions_find_their_videos():
-    files = [
-        Path(name)
-        for name in (
-            "a.vtt",
-            "a.json",
-            "b.en.vtt",
-            "b.en-US.srt",
-            "c.d.srt",
-            "c.d.en.vtt",
-            "e.info.json",
-            "c.vtt",
-            "f.SRT",
-        )
-    ]
+    names = ["a.vtt", "a.json", "b.en.vtt", "b.en-US.srt", "c.d.srt", "c.d.en.vtt", "f.SRT"]
+    files = [Path(name) for name in (*names, "e.info.json", "c.vtt")]
     pairs = pair_captions(["f", "a", "b", "c.d", "g"], files)
     chosen = {name: str(path) for name, path in pairs.captions.items()}
     assert chosen == {"f": "f.SRT", "a": "a.vtt", "b": "b.en.vtt", "c.d": "c.d.srt"}
@@ -75,14 +63,11 @@ def test_howto100m_gets_the_settings_of_the_recipe():
     settings = fitting_settings(1_200_000, batch, "norton", 6)
     recipe = load_config(ROOT / "projects/retri/norton/how2_pretrain.yaml")
     assert batch == recipe.dataset.num_video_per_batch
-    assert settings["retrieval"] == {
-        "num_cands": recipe.retrieval.num_cands,
-        "centroids": recipe.retrieval.centroids,
-    }
-    assert settings["optimization"] == {
-        "warmup_updates": recipe.option("optimization", "warmup_updates")
-    }
-    assert settings["common"] == {"log_interval": recipe.option("common", "log_interval")}
+    for key, value in settings["retrieval"].items():
+        assert value == getattr(recipe.retrieval, key)
+    for group in ("optimization", "common"):
+        for key, value in settings[group].items():
+            assert value == recipe.option(group, key)
 
 
 def test_who_is_held_out_hardly_depends_on_the_others():
@@ -120,21 +105,23 @@ def folder(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 def made_up_features(args, jobs: list[VideoJob], report) -> None:
     (args.out / "feat").mkdir(parents=True, exist_ok=True)
-    for name, path in ((job.video_id, job.feature) for job in jobs):
-        if not path.exists():
-            np.save(
-                path, np.random.default_rng(len(name)).standard_normal((6, 512)).astype(np.float16)
-            )
+    for job in jobs:
+        if not job.feature.exists():
+            rng = np.random.default_rng(len(job.video_id))
+            np.save(job.feature, rng.standard_normal((6, 512)).astype(np.float16))
 
 
 def run(corpus: Path, *more: str) -> int:
-    return prepare.main(
-        ["--videos", "raw", "--captions", "captions", "--bert-name", f"{corpus}/bert", *more]
-    )
+    options = ["--videos", "raw", "--captions", "captions", "--bert-name", f"{corpus}/bert"]
+    return prepare.main([*options, *more])
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def report_of(folder: Path) -> dict:
+    return json.loads((folder / "data/mine/report.json").read_text())
+
+
+def ids_of(folder: Path, split: str) -> list[str]:
+    return (folder / f"data/mine/{split}.lst").read_text().splitlines()
 
 
 def test_everything_that_training_reads_is_made(corpus, folder, capsys):
@@ -149,10 +136,8 @@ def test_everything_that_training_reads_is_made(corpus, folder, capsys):
     names = []
     for split in (Split.TRAIN, Split.VALID):
         meta = ShardedHow2MetaProcessor(config.dataset, split)
-        video, text = (
-            ShardedVideoProcessor(config.dataset, split),
-            ShardedTextProcessor(config.dataset, split),
-        )
+        video = ShardedVideoProcessor(config.dataset, split)
+        text = ShardedTextProcessor(config.dataset, split)
         for index in range(len(meta)):
             key, _ = meta[index]
             names.append(key.video_id)
@@ -160,10 +145,9 @@ def test_everything_that_training_reads_is_made(corpus, folder, capsys):
             thing = ["onion", "carrot"][number % 2]
             assert text(key)["start"] == [0.5, 2.0]
             assert text(key)["end"] == [2.0, 5.5]
-            wanted = tokenizer(
-                [f"chop the {thing}", f"put the {thing} in the pan"], add_special_tokens=False
-            )
-            assert text(key)["cap"] == wanted["input_ids"]
+            said = [f"chop the {thing}", f"put the {thing} in the pan"]
+            wanted = tokenizer(said, add_special_tokens=False)["input_ids"]
+            assert text(key)["cap"] == wanted
             np.testing.assert_array_equal(video(key), np.load(f"data/mine/feat/{key.video_id}.npy"))
     assert sorted(names) == NAMES[:7]
     out = capsys.readouterr().out
@@ -173,25 +157,19 @@ def test_everything_that_training_reads_is_made(corpus, folder, capsys):
 
 def test_what_is_left_out_is_listed(corpus, folder):
     (folder / "captions" / "nobody.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nhello\n")
-    (folder / "captions" / f"{NAMES[0]}.en.vtt").write_bytes(
-        b"WEBVTT\n\n00:00:01.000 --> 00:00:02.000\n\xff\xfe\xfa\n"
-    )
+    broken = b"WEBVTT\n\n00:00:01.000 --> 00:00:02.000\n\xff\xfe\xfa\n"
+    (folder / "captions" / f"{NAMES[0]}.en.vtt").write_bytes(broken)
     (folder / "captions" / f"{NAMES[1]}.en.vtt").write_text("WEBVTT\n\n")
     (folder / "data/mine/feat").mkdir(parents=True)
     np.save(folder / "data/mine/feat" / f"{NAMES[2]}.npy", np.zeros((3, 7), np.float16))
     assert run(corpus) == 0
-    report = json.loads((folder / "data/mine/report.json").read_text())
+    report = report_of(folder)
     assert set(report["videos_without_captions"]) == {NAMES[0], NAMES[1], NAMES[7]}
     assert "no caption" in report["videos_without_captions"][NAMES[1]]
     assert report["videos_without_captions"][NAMES[7]] == "no caption file"
     assert "[3, 7]" in report["videos_without_features"][NAMES[2]]
     assert report["captions_without_video"] == ["captions/nobody.srt"]
-    listed = [
-        line
-        for split in ("train", "val")
-        for line in Path(f"data/mine/{split}.lst").read_text().splitlines()
-    ]
-    assert sorted(listed) == NAMES[3:7]
+    assert sorted(ids_of(folder, "train") + ids_of(folder, "val")) == NAMES[3:7]
 
 
 def test_a_folder_of_captions_that_cannot_be_read_is_no_empty_one(
@@ -209,49 +187,33 @@ def test_a_folder_of_captions_that_cannot_be_read_is_no_empty_one(
     assert capsys.readouterr().err.startswith("error: captions: Permission denied.")
 
 
-def test_what_a_killed_run_left_goes(corpus, folder):
+def test_a_second_run_changes_nothing_until_there_are_more_videos(corpus, folder):
+    def contents() -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
     (folder / "data/mine").mkdir(parents=True)
-    for name in (".report.json.abc_123.tmp", ".val.lst.x.tmp"):
+    for name in (".report.json.abc_123.tmp", ".val.lst.x.tmp"):  # left by a run that was killed
         (folder / "data/mine" / name).write_text("{")
     (folder / "data/mine/.other.tmp").touch()
     assert run(corpus) == 0
     assert [path.name for path in (folder / "data/mine").glob(".*.tmp")] == [".other.tmp"]
-
-
-def test_a_second_run_changes_nothing(corpus, folder):
+    before = contents()
     assert run(corpus) == 0
-    before = contents(folder)
-    assert run(corpus) == 0
-    assert contents(folder) == before
-
-
-def test_more_videos_later(corpus, folder):
-    assert run(corpus) == 0
+    assert contents() == before
     (folder / "captions" / f"{NAMES[7]}.vtt").write_text(VTT.format("onion"))
     assert run(corpus) == 0
-    assert len((folder / "data/mine/train.lst").read_text().splitlines()) == 6
-    assert (
-        json.loads((folder / "data/mine/report.json").read_text())["videos_without_captions"] == {}
-    )
+    assert len(ids_of(folder, "train")) == 6
+    assert report_of(folder)["videos_without_captions"] == {}
 
 
-def test_a_trial_starts_from_bert(corpus, folder):
-    assert run(corpus, "--random-weights") == 0
-    assert (
-        load_config("projects/retri/mine/pretrain.yaml").option("checkpoint", "restore_file")
-        is None
-    )
-
-
-def test_the_other_recipe(corpus, folder):
-    assert run(corpus, "--recipe", "videoclip", "--val-share", "0.4") == 0
+def test_a_trial_of_the_other_recipe_starts_from_bert(corpus, folder):
+    assert run(corpus, "--recipe", "videoclip", "--val-share", "0.4", "--random-weights") == 0
     config = load_config("projects/retri/mine/pretrain.yaml")
+    recipe = load_config("projects/retri/videoclip/how2_pretrain.yaml")
     assert config.save_dir == "runs/mine/videoclip"
-    assert (
-        config.loss.loss_cls
-        == load_config("projects/retri/videoclip/how2_pretrain.yaml").loss.loss_cls
-    )
-    assert len((folder / "data/mine/val.lst").read_text().splitlines()) == 3
+    assert config.loss.loss_cls == recipe.loss.loss_cls
+    assert config.option("checkpoint", "restore_file") is None
+    assert len(ids_of(folder, "val")) == 3
 
 
 @pytest.mark.parametrize(
@@ -276,7 +238,4 @@ def test_no_video_with_captions(corpus, folder, capsys):
     (folder / "captions").mkdir()
     assert run(corpus) == 2
     assert "at least 2 videos with captions are needed" in capsys.readouterr().err
-    assert (
-        len(json.loads((folder / "data/mine/report.json").read_text())["videos_without_captions"])
-        == 8
-    )
+    assert len(report_of(folder)["videos_without_captions"]) == 8

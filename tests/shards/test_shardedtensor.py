@@ -47,13 +47,6 @@ def test_rows_come_back(stem, mode):
             shard[0][0, 0] = 1
 
 
-def test_a_shard_of_empty_rows_only(tmp_path):
-    ShardedTensor.from_list([np.zeros((0, 512), np.float16)] * 2).save(tmp_path / "s")
-    shard = open_shard(str(tmp_path / "s"))
-    assert len(shard) == 2
-    assert shard[1].shape == (0, 512)
-
-
 @pytest.mark.parametrize("dtype", [np.int32, np.uint64, ">i8"])
 def test_starts_of_any_integer_type(stem, dtype):
     np.save(f"{stem}_starts.npy", np.array([0, 2, 2, 6], dtype=dtype))
@@ -61,12 +54,14 @@ def test_starts_of_any_integer_type(stem, dtype):
     assert ShardedTensor.load(stem, "r").lengths().tolist() == [2, 0, 4]
 
 
-def test_fortran_order_and_version_2_headers(tmp_path):
+def test_fortran_order_version_2_headers_and_empty_files(tmp_path):
     want = np.arange(12, dtype=np.float32).reshape(4, 3)
     with open(tmp_path / "s_data.npy", "wb") as file:
         np.lib.format.write_array(file, np.asfortranarray(want), version=(2, 0))
     np.save(tmp_path / "s_starts.npy", np.array([0, 4]))
     np.testing.assert_array_equal(ShardedTensor.load(tmp_path / "s", "r")[0], want)
+    ShardedTensor.from_list([want[:0]] * 2).save(tmp_path / "s")  # rows that are all empty
+    assert open_shard(str(tmp_path / "s"))[1].shape == (0, 3)
 
 
 @pytest.mark.parametrize(
@@ -118,21 +113,12 @@ def test_missing_file_and_objects(stem):
         ShardedTensor.load(stem, mmap_mode="r")
 
 
-def test_a_failed_save_leaves_the_old_files(stem, monkeypatch):
-    before = {name: Path(f"{stem}_{name}.npy").read_bytes() for name in ("data", "starts")}
-    real_save, calls = np.save, []
-
-    def fail_at_second(*args, **kwargs):
-        calls.append(args)
-        if len(calls) == 2:
-            raise OSError("disk full")
-        real_save(*args, **kwargs)
-
-    monkeypatch.setattr(np, "save", fail_at_second)
-    with pytest.raises(OSError, match="disk full"):
-        ShardedTensor.from_list(ROWS[:1]).save(stem)
-    assert len(calls) == 2
-    assert {name: Path(f"{stem}_{name}.npy").read_bytes() for name in before} == before
+def test_a_failed_save_leaves_the_old_files(stem):
+    shard = ShardedTensor.from_list(ROWS[:1])
+    shard.starts = np.array(["x"])  # cannot be written, which is found after the data
+    with pytest.raises(ValueError, match="invalid literal"):
+        shard.save(stem)
+    assert ShardedTensor.load(stem).lengths().tolist() == [2, 0, 4]
     assert len(os.listdir(os.path.dirname(stem))) == 2
 
 
