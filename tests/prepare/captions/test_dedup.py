@@ -186,11 +186,3 @@ def test_broken_input_is_one_message_and_leaves_nothing(tmp_path, capsys, conten
 def test_a_wrong_command_line_is_one_message(capsys, arguments, message):
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
-
-
-def test_what_a_killed_run_left_goes(tmp_path):
-    source = write_source(tmp_path, ".json")
-    for name in (".o.jsonl.abc.tmp", ".o.made.json.abc.tmp", ".p.jsonl.abc.tmp"):
-        (tmp_path / name).touch()
-    assert main(["--input", str(source), "--output", str(tmp_path / "o.jsonl")]) == 0
-    assert [path.name for path in tmp_path.glob(".*.tmp")] == [".p.jsonl.abc.tmp"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from mmpt.batch import Split
 from mmpt.cli import tokenize
 from mmpt.prepare.captions.pretokenise import caption_ids
 from mmpt.processors.tokenizer import load_tokenizer
-from mmpt.shards.layout import check_shard, open_captions, read_shard_meta, write_shard_meta
+from mmpt.shards.layout import open_captions, write_shard_meta
 from mmpt.shards.shardedtensor import ShardedTensor, open_shard
 from tests.jobs import ROOT
 from tests.tiny_bert import tiny_bert
@@ -75,31 +74,26 @@ def files(place: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in paths}
 
 
-def test_rows_equal_the_tokenizer_called_caption_by_caption(place):
+def test_videos_without_captions_have_empty_rows_and_are_reported(place):
     assert run(place) == 0
-    corpus = json.loads((place / "captions.json").read_text())
-    tokenizer = load_tokenizer(str(place / "bert"))
-    prefix = f"{place}/feat/captions.bert."
-    for split, shards in IDS.items():
-        meta = read_shard_meta(place / "feat", split)
-        for number, ids in enumerate(shards):
-            check_shard(f"{place}/feat", prefix, split, number, meta)
-            times, rows = open_captions(prefix, split, number)
-            for row, video_id in enumerate(ids):
-                video = corpus.get(video_id, {"start": [], "end": [], "text": []})
-                order = np.argsort(video["start"], kind="stable")
-                for line, index in zip(rows[row], order, strict=True):
-                    text = (video["text"][index] or "")[:96]
-                    plain = tokenizer(text, add_special_tokens=False)["input_ids"][:32]
-                    assert [int(token) for token in line if token != -1] == plain, video_id
-                starts = np.array(video["start"], dtype=np.float32)[order]
-                assert np.array_equal(times[row][:, 0], starts), video_id
     report = json.loads((place / "feat" / "captions.bert.report.json").read_text())
     assert report["train"]["videos"] == 50
     assert report["train"]["not_in_captions"] == ["a/v.3"]
     assert report["train"]["without_captions"] == ["v41"]
     assert report["train"]["mended"] == {"unsorted": 1, "negative": 0, "reversed": 0, "untimed": 0}
     assert report["val"]["not_in_captions"] == report["val"]["without_captions"] == []
+    corpus = json.loads((place / "captions.json").read_text())
+    prefix = f"{place}/feat/captions.bert."
+    for split, shards in IDS.items():
+        for number, ids in enumerate(shards):
+            times, rows = open_captions(prefix, split, number)
+            counts = [len(corpus.get(name, {"start": []})["start"]) for name in ids]
+            assert times.lengths().tolist() == rows.lengths().tolist() == counts
+    times, rows = open_captions(prefix, Split.TRAIN, 1)
+    sorted_times, ids = times[42 - 30], rows[42 - 30]
+    assert sorted_times.tolist() == [[2.0, 4.0], [9.0, 12.0]]
+    tokenizer = load_tokenizer(str(place / "bert"))
+    np.testing.assert_array_equal(ids, caption_ids(tokenizer, ["heat", "the pan"]))
 
 
 def test_only_what_is_not_finished_is_made_again(place):
@@ -132,28 +126,15 @@ def test_only_what_is_not_finished_is_made_again(place):
     assert len(made_now()) == 3
 
 
-def test_killed_and_run_again_twice_at_once(place):
-    """A run is killed between two shards; its processes end with it, and two runs at once finish
-    the work.
-    """
-    assert run(place) == 0
-    whole = files(place)
-    for path in (place / "feat").rglob("captions.bert.*"):
-        path.unlink()
+def test_the_processes_of_a_killed_run_end_with_it(place):
     slow = (
         "import sys, time\nfrom mmpt.prepare.captions import pretokenise\n"
         "from mmpt.cli.tokenize import main\n"
-        "plain = pretokenise.caption_ids\n"
-        "pretokenise.caption_ids = lambda *args: time.sleep(0.1) or plain(*args)\n"
+        "pretokenise.caption_ids = lambda *_: time.sleep(100)\n"
         "sys.exit(main(sys.argv[1:]))"
     )
-    env = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}", "OMP_NUM_THREADS": "1"}
-
-    def start(*program: str) -> subprocess.Popen:
-        command = [sys.executable, *program, *arguments(place, "--workers", "2")]
-        return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, env=env)
-
-    killed = start("-c", slow)
+    command = [sys.executable, "-c", slow, *arguments(place, "--workers", "2")]
+    killed = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
     while len(list((place / "feat").glob(".captions.bert.*.tmp"))) < 4:
         assert killed.poll() is None
         time.sleep(0.01)
@@ -161,13 +142,11 @@ def test_killed_and_run_again_twice_at_once(place):
     assert len(children) >= 2
     killed.kill()
     killed.wait()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 60
     while any(_is_running(child) for child in children):
         assert time.monotonic() < deadline, "processes outlive the run"
         time.sleep(0.05)
-    runs = [start("scripts/text_token_extractor/pretokenization.py") for _ in range(2)]
-    assert [process.wait() for process in runs] == [0, 0]
-    assert files(place) == whole
+    assert run(place, "--workers", "2") == 0
     assert not list((place / "feat").rglob(".*.tmp"))
 
 
@@ -176,23 +155,6 @@ def _is_running(pid: str) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-def test_a_full_disk_is_one_message_and_leaves_nothing(place, capsys):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    assert run(place) == 0  # writes the corpus as JSON Lines
-    for path in (place / "feat").rglob("captions.bert.*"):
-        path.unlink()
-    # A larger file fails as on a full disk.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
-    try:
-        code = run(place)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert code == 2
-    assert "larger than `ulimit -f` allows (File too large). Make room" in capsys.readouterr().err
-    assert not files(place)
-    assert not list((place / "feat").rglob(".*.tmp"))
 
 
 @pytest.mark.parametrize("seed", range(20))

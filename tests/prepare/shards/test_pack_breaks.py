@@ -122,14 +122,6 @@ def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(raw, tmp_path, 
     assert moment > 30
 
 
-def test_killed_again_and_again_it_arrives(raw, tmp_path, whole):
-    moment = 12  # every attempt finishes at least one more file
-    for _ in range(20):
-        if run_and_die(raw, moment):
-            break
-    assert hashes(tmp_path / "packed") == whole
-
-
 def test_a_full_disk_leaves_nothing_half_written(raw, tmp_path, capsys, monkeypatch, whole):
     append, calls = RowStream.append, []
 
