@@ -7,8 +7,10 @@ we write, because a video can be read from the byte where its line begins.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
+import os
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -20,16 +22,16 @@ from mmpt.prepare.captions import caption_list
 from mmpt.prepare.captions.caption_list import CaptionList, as_captions
 from mmpt.prepare.captions.dedup import deduplicate
 from mmpt.prepare.captions.json_object import iter_object
-from mmpt.prepare.captions.text_file import byte_blocks, not_utf8, text_blocks
 from mmpt.utils.artefact import Artefact, fingerprint
 from mmpt.utils.io import atomic_write, load_plain_pickle, remove_leftovers, writing
 from mmpt.utils.lock import exclusive
-from mmpt.utils.log import get_logger
+from mmpt.utils.log import get_logger, progress
 from mmpt.utils.validation import validate
 
 logger = get_logger(__name__)
 
 FORMAT = 1
+BLOCK_BYTES = 1 << 20  # so that the progress line counts megabytes
 SUFFIXES = (".jsonl", ".json", ".pkl")  # in order of preference
 MAX_LINE = 1 << 26
 """Bytes after which a line is cut: a large JSON object on one line would fill the memory."""
@@ -63,6 +65,25 @@ def find_corpus(path: str | Path) -> Path:
     )
 
 
+def byte_blocks(path: Path) -> Iterator[bytes]:
+    """Yields a file's bytes a megabyte at a time and logs the progress.
+
+    Raises:
+        DataError: the file is missing or cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            num_blocks = -(-os.fstat(file.fileno()).st_size // BLOCK_BYTES)
+            blocks: Iterator[bytes] = iter(lambda: file.read(BLOCK_BYTES), b"")
+            if num_blocks > 1:  # small files need no progress line
+                blocks = progress(blocks, num_blocks, f"megabytes of {path.name} read", logger)
+            yield from blocks
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file. Correct the path.") from None
+    except OSError as err:
+        raise DataError(f"{path}: cannot be read ({err.strerror}).") from err
+
+
 def hash_of(path: Path) -> str:
     """Returns the SHA-256 of a file, in hex."""
     digest = hashlib.sha256()
@@ -80,7 +101,7 @@ def iter_corpus(path: Path) -> Iterator[tuple[str, CaptionList]]:
     """
     entries: Iterable[tuple[str, Any]]
     if path.suffix == ".json":
-        entries = iter_object(text_blocks(path), str(path))
+        entries = iter_object(_text_blocks(path), str(path))
     elif path.suffix == ".jsonl":
         entries = ((video_id, entry) for _, video_id, entry in _iter_lines(path))
     else:
@@ -91,6 +112,17 @@ def iter_corpus(path: Path) -> Iterator[tuple[str, CaptionList]]:
         if (first := numbers.setdefault(video_id, number)) != number:
             raise _repeated(path, video_id, f"entry {first} and entry {number}")
         yield video_id, as_captions(value, f"{path}, video {video_id}")
+
+
+def _text_blocks(path: Path) -> Iterator[str]:
+    try:
+        yield from codecs.iterdecode(byte_blocks(path), "utf-8-sig")
+    except UnicodeDecodeError as err:
+        byte = f"byte 0x{err.object[err.start]:02x} ({err.reason})"
+        raise DataError(
+            f"{path}: must be UTF-8 text, but holds {byte}. Convert it, for example with "
+            "`iconv -f WINDOWS-1252 -t UTF-8`."
+        ) from None
 
 
 def _repeated(path: Path, video_id: str, places: str) -> DataError:
@@ -149,9 +181,10 @@ def _parse_line(line: bytes, path: Path, offset: int) -> tuple[str, Any]:
     """Returns (id, entry) of a line; DataError when it is no entry."""
     try:
         entry = json.loads(line)
-    except UnicodeDecodeError as err:
-        raise not_utf8(path, err, offset) from None
-    except (ValueError, RecursionError) as err:  # ValueError: also a number of thousands of digits
+    except (
+        ValueError,
+        RecursionError,
+    ) as err:  # also not UTF-8, or too many digits
         raise DataError(
             f"{path}: the line at byte {offset} is not JSON ({err}). Make the file again, or name "
             "it `.json` if it is one JSON object."

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from pathlib import Path
-from typing import Any
 
 from mmpt.errors import DataError
 from mmpt.prepare.captions.caption_list import CaptionList, as_captions, clean_times, warn_of_flaws
 from mmpt.prepare.captions.subtitles import parse_subtitles
-from mmpt.prepare.captions.text_file import text_blocks
 
 CAPTION_SUFFIXES = (".vtt", ".srt", ".json")
 
@@ -35,7 +34,7 @@ def read_captions(path: str | Path) -> CaptionList:
             f"`{path.suffix}`."
         )
     parse = _from_json if suffix == ".json" else parse_subtitles
-    found = parse("".join(text_blocks(path)), str(path))
+    found = parse(_read_text(path), str(path))
     kept: CaptionList = {"start": [], "end": [], "text": []}
     for start, end, text in zip(found["start"], found["end"], found["text"], strict=True):
         if isinstance(text, str) and text.strip():
@@ -47,12 +46,30 @@ def read_captions(path: str | Path) -> CaptionList:
     return captions
 
 
+def _read_text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+        is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return content.decode("utf-16" if is_utf16 else "utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file. Correct the path.") from None
+    except OSError as err:
+        raise DataError(f"{path}: cannot be read ({err.strerror}).") from err
+    except UnicodeDecodeError as err:
+        byte = f"byte {err.start} is 0x{err.object[err.start]:02x}"
+        raise DataError(
+            f"{path}: must be UTF-8 text, but {byte} ({err.reason}). Convert it, for example with "
+            "`iconv -f WINDOWS-1252 -t UTF-8`."
+        ) from None
+
+
 def _from_json(text: str, name: str) -> CaptionList:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as err:  # ValueError: also a number of thousands of digits
         raise DataError(f"{name}: not valid JSON ({err}); make or download it again.") from None
-    if isinstance(value, dict) and "segments" in value:
+    is_dict = isinstance(value, dict)
+    if is_dict and "segments" in value:
         segments = value["segments"]
         if not isinstance(segments, list) or not all(isinstance(one, dict) for one in segments):
             raise DataError(
@@ -64,16 +81,9 @@ def _from_json(text: str, name: str) -> CaptionList:
             "end": [one.get("end") for one in segments],
             "text": [one.get("text") for one in segments],
         }
-    elif _is_corpus(value):
+    elif is_dict and "text" not in value and any(isinstance(e, dict) for e in value.values()):
         raise DataError(
             f"{name}: must hold the captions of one video, but holds a corpus of {len(value)}. "
             "Give it to `mmpt dedup --input` instead."
         )
     return as_captions(value, name)
-
-
-def _is_corpus(value: Any) -> bool:
-    """Returns True if `value` maps video ids to captions."""
-    if not isinstance(value, dict) or "text" in value:
-        return False
-    return any(isinstance(entry, dict) for entry in value.values())

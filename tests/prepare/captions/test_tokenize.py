@@ -198,7 +198,10 @@ GOOD_LINE = b'{"id": "x", "start": [0], "end": [1], "text": ["a"]}'
     ("content", "message"),
     [
         (GOOD_LINE + b'\n{"id": "x", "start": []}\n', "x is at bytes 0 and 53"),
-        (GOOD_LINE.replace(b'"a"', b'"caf\xe9"'), "byte 51 is 0xe9"),
+        (
+            GOOD_LINE.replace(b'"a"', b'"caf\xe9"'),
+            "can't decode byte 0xe9 in position 51",
+        ),
         (GOOD_LINE[:-1], "the line at byte 0 is not JSON"),
         (b'{"name": "x"}', "the line at byte 0 must be an object with an `id`"),
         (GOOD_LINE.replace(b"x", b"z"), "but none has (the first is x)"),
