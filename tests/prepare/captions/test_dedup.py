@@ -73,12 +73,6 @@ def test_equals_the_plain_version_on_babble(seed):
     assert list(zip(*found.values(), strict=True)) == plainly(captions, random.Random(seed))
 
 
-def test_a_shared_letter_is_an_overlap():
-    captions = {"start": [0.0, 2.0], "end": [2.0, 4.0], "text": ["the pan", "now stir"]}
-    assert deduplicate(captions, lambda: 0.9)["text"] == ["the pan", "ow stir"]
-    assert deduplicate(captions, lambda: 0.5)["text"] == ["the pa", "now stir"]
-
-
 def test_a_caption_that_ends_before_it_starts_is_refused():
     with pytest.raises(DataError, match=r"'late' starts at 5 s and ends at 2 s"):
         deduplicate({"start": [5.0], "end": [2.0], "text": ["late"]}, lambda: 0.0)
