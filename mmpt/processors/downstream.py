@@ -44,7 +44,7 @@ class VideoProcessor(VideoReader):
         """
         path = self.path(key)
         remedy = "Extract this video's features, or take it off the list."
-        feature = load_npy(path, remedy)
+        feature = load_npy(path, remedy, mmap_mode="r")  # only the seconds that are used are read
         if feature.ndim != 2 or feature.shape[1] != FEATURE_DIM or feature.dtype not in _FLOATS:
             raise DataError(
                 f"{path}: features must be floats of shape [seconds, {FEATURE_DIM}], but are "
