@@ -4,7 +4,6 @@ way.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import socket
 import struct
@@ -79,9 +78,7 @@ class Handler(BaseHTTPRequestHandler):
 @contextmanager
 def running_site() -> Iterator[Site]:
     site = Site()
-    thread = threading.Thread(
-        target=site.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-    )
+    thread = threading.Thread(target=site.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield site
@@ -117,9 +114,8 @@ def resets(num_bytes: int) -> Answer:
         part_of(handler, data, num_bytes)
         if handler.command == "GET":
             handler.wfile.flush()
-            handler.connection.setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-            )
+            linger = struct.pack("ii", 1, 0)
+            handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             handler.connection.close()
 
     return answer
@@ -149,12 +145,6 @@ def whole(handler: Handler, data: bytes) -> None:
 def unmarked(handler: Handler, data: bytes) -> None:
     """Neither size nor ETag nor date."""
     handler.reply(200, data)
-
-
-def hub_file(handler: Handler, data: bytes) -> None:
-    """A file of the Hugging Face hub."""
-    etag = f'"{hashlib.sha1(data).hexdigest()}"'
-    handler.reply(200, data, ETag=etag, X_Repo_Commit="a" * 40, Content_Length=len(data))
 
 
 def page(handler: Handler, _: bytes) -> None:

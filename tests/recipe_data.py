@@ -189,13 +189,10 @@ def downloads(bert: Path) -> dict[str, bytes]:
 
 def serve_downloads(site: server.Site, bert: Path) -> None:
     files = downloads(bert)
+    files |= {
+        f"bert-base-uncased/resolve/main/{path.name}": path.read_bytes() for path in bert.iterdir()
+    }
     for item in CATALOGUE.values():
         for url in (url for file in item.files for url in file.urls):
             path = urlsplit(url).path
             site.serve(path, *[data for end, data in files.items() if path.endswith(end)])
-    folder = CATALOGUE["bert"].folder
-    assert folder is not None
-    for name in folder.files:
-        site.serve(
-            f"/{folder.repo}/resolve/main/{name}", (bert / name).read_bytes(), server.hub_file
-        )

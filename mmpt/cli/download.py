@@ -7,9 +7,8 @@ from typer import Argument, Option
 
 from mmpt.cli.app import Command
 from mmpt.errors import UserError
-from mmpt.prepare.download.catalogue import CATALOGUE
-from mmpt.prepare.download.items import download as download_items
-from mmpt.prepare.download.items import list_catalogue
+from mmpt.prepare.download.catalogue import CATALOGUE, list_catalogue
+from mmpt.prepare.download.downloader import download as download_items
 
 
 def download(

@@ -15,14 +15,12 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
 from mmpt.cli.download import main
 from mmpt.prepare.download.catalogue import CATALOGUE
-from mmpt.prepare.download.items import list_catalogue
 from tests import misbehaving_server as server
 from tests.jobs import ROOT
 from tests.misbehaving_server import Site
@@ -30,10 +28,6 @@ from tests.misbehaving_server import Site
 COIN_PATH = "/coin-dataset/annotations/master/COIN.json"
 COIN = b'{"database": "' + random.Random(0).randbytes(12 * 2**20).hex().encode() + b'"}'
 PIECE = 10 * 2**20  # bytes that the library writes at once
-MSRVTT = [
-    *("MSRVTT_data.json", "MSRVTT_train.9k.csv"),
-    *("MSRVTT_train.7k.csv", "MSRVTT_JSFUSION_test.csv"),
-]
 
 
 @pytest.fixture
@@ -70,7 +64,7 @@ def test_one_failure_does_not_stop_the_rest(
 ) -> None:
     site.serve(COIN_PATH, COIN)
     assert run("videoclip", "coin") == 2
-    words = r"^error: videoclip: .*checkpoint_best\.pt: cannot be downloaded\. .* 404 "
+    words = r"^error: videoclip: .*checkpoint_best\.pt: cannot be downloaded\. .*404"
     assert re.search(words, capsys.readouterr().err, re.MULTILINE)
     assert (tmp_path / "data/coin/COIN.json").read_bytes() == COIN
     record = json.loads((tmp_path / "downloads.json").read_text())["files"]["data/coin/COIN.json"]
@@ -78,23 +72,22 @@ def test_one_failure_does_not_stop_the_rest(
     assert record["url"] == site.url + COIN_PATH
 
 
-def test_members_of_archives_go_to_their_places(
+def test_an_archive_may_be_removed_when_its_members_are_there(
     site: Site, run: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (file,) = CATALOGUE["msrvtt"].files
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
-        for name in MSRVTT:
+        for name in file.members:
             archive.writestr(f"msrvtt_data/{name}", json.dumps([name]))
     site.serve("/ArrowLuo/CLIP4Clip/releases/download/v0.0/msrvtt_data.zip", packed.getvalue())
     assert run("msrvtt") == 0
-    for name in MSRVTT:
-        assert json.loads((tmp_path / "data/msrvtt" / name).read_text()) == [name]
-
-    # The archive may be removed. Its members are still compared.
-    (tmp_path / "data/msrvtt/msrvtt_data.zip").unlink()
+    for name, place in file.members.items():
+        assert json.loads((tmp_path / place).read_text()) == [name]
+    (tmp_path / file.target).unlink()
     assert run("msrvtt") == 0
     assert len(site.requests) == 1
-    (tmp_path / "data/msrvtt" / MSRVTT[0]).write_text("[]")
+    (tmp_path / "data/msrvtt/MSRVTT_data.json").write_text("[]")
     assert run("msrvtt") == 2
     assert "MSRVTT_data.json: has changed since" in capsys.readouterr().err
 
@@ -110,7 +103,7 @@ def test_files_without_address_are_explained_and_then_accepted(
     target.parent.mkdir(parents=True)
     target.write_text("<!DOCTYPE html><html>Google Drive: quota exceeded</html>")
     assert run("norton") == 2
-    assert "must be a torch file, but is a web page" in capsys.readouterr().err
+    assert "must be a .pt file, but is a web page" in capsys.readouterr().err
     with zipfile.ZipFile(target, "w") as archive:
         archive.writestr("archive/data.pkl", b"x")
     assert run("norton") == 0
@@ -135,9 +128,7 @@ def test_a_killed_run_continues(site: Site, run: Callable, start: Callable, tmp_
     assert (tmp_path / "data/coin/COIN.json").read_bytes() == COIN
 
 
-def test_a_full_disk_is_one_error(
-    site: Site, run: Callable, start: Callable, tmp_path: Path
-) -> None:
+def test_a_full_disk_is_one_error(site: Site, start: Callable) -> None:
     """A limit on the size of files stands for the disk."""
     site.serve(COIN_PATH, COIN)
     limits = (20_000, resource.RLIM_INFINITY)
@@ -145,36 +136,6 @@ def test_a_full_disk_is_one_error(
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 2
     assert re.search(r"^error: coin: .*COIN\.json: .* File too large", errors, re.MULTILINE)
-    assert run("coin") == 0
-    assert (tmp_path / "data/coin/COIN.json").read_bytes() == COIN
-
-
-def test_a_model_folder_comes_from_the_hub(
-    site: Site, run: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = CATALOGUE["bert"].folder
-    assert source is not None
-    folder = tmp_path / source.target
-    *names, last = source.files
-    for name in names:
-        site.serve(f"/{source.repo}/resolve/main/{name}", b'{"a": 1}', server.hub_file)
-    assert run("bert") == 2
-    assert f"{last} cannot be downloaded from the Hugging Face hub" in capsys.readouterr().err
-    assert not folder.exists()
-
-    site.serve(f"/{source.repo}/resolve/main/{last}", b"weights", server.hub_file)
-    assert run("bert") == 0
-    assert sorted(path.name for path in folder.iterdir()) == sorted(source.files)
-    count = len(site.requests)
-    assert run("bert") == 0
-    assert len(site.requests) == count
-    (folder / "vocab.txt").write_text("other")
-    assert run("bert") == 2
-    assert "vocab.txt: has changed" in capsys.readouterr().err
-    assert run("bert", "--force") == 0
-    (folder / "vocab.txt").unlink()
-    assert run("bert") == 2
-    assert "lacks vocab.txt" in capsys.readouterr().err
 
 
 # -- the command line and the catalogue
@@ -184,6 +145,7 @@ def test_a_model_folder_comes_from_the_hub(
         (["s3e"], r"s3e: not known\. There is: bert, videoclip"),
         (["coin", "--mirror", "ftp://host"], "`--mirror` must be an address such as https://"),
         (["coin", "--mirror", "host:8000"], "`--mirror` must be"),
+        ([], "name something to download"),
     ],
 )
 def test_mistakes_are_one_message(
@@ -194,22 +156,16 @@ def test_mistakes_are_one_message(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("arguments", [[], ["coin", "--tries", "0"], ["coin", "--timeout", "-1"]])
-def test_wrong_arguments_exit_with_2(arguments: list[str]) -> None:
-    assert main(arguments) == 2
-
-
 def test_the_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--list"]) == 0
-    assert capsys.readouterr().out == list_catalogue() + "\n"
+    shown = capsys.readouterr().out
     for name, item in CATALOGUE.items():
-        assert re.search(rf"^{name} ", list_catalogue(), re.MULTILINE)
-        assert item.source
-        assert item.files or item.folder or item.by_hand
+        assert re.search(rf"^{name} ", shown, re.MULTILINE)
+        assert item.files or item.by_hand
         for file in item.files:
             assert file.urls or item.by_hand
-            assert all(url in list_catalogue() for url in file.urls)
-            assert all(urlsplit(url).scheme in ("http", "https") for url in file.urls)
+            assert all(text in shown for text in file.urls)
+            assert all(re.match("https?://", url) for url in file.urls)
 
 
 def test_downloads_lie_where_the_yamls_look() -> None:
@@ -218,7 +174,6 @@ def test_downloads_lie_where_the_yamls_look() -> None:
     dataset = settings["dataset"]
     assert {dataset["train_path"], dataset["val_path"]} <= places
     assert settings["fairseq"]["checkpoint"]["restore_file"] in places
-    assert CATALOGUE["bert"].folder is not None
-    assert CATALOGUE["bert"].folder.target == dataset["bert_name"]
+    assert f"{dataset['bert_name']}/config.json" in places
     captions = Path(dataset["tfeat_dir"]).name.split(".")[0]
     assert f"data/how2/{captions}.json" in places

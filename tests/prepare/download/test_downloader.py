@@ -1,0 +1,226 @@
+"""Downloads from a server on this machine that breaks off and lies: right bytes, or one clear
+error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from huggingface_hub import constants
+
+from mmpt.errors import DataError
+from mmpt.prepare.download.catalogue import File
+from mmpt.prepare.download.contents import unpack_members
+from mmpt.prepare.download.downloader import Downloader, DownloadError
+from tests import misbehaving_server as server
+from tests.misbehaving_server import Answer, Site
+
+
+def npy(seed: int) -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.random.default_rng(seed).integers(0, 256, (4000, 16), dtype=np.uint8))
+    return file.getvalue()
+
+
+DATA, OTHER = npy(0), npy(1)  # 64,128 bytes each
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    with server.running_site() as running:
+        yield running
+
+
+@pytest.fixture
+def downloader(tmp_path: Path) -> Downloader:
+    return Downloader(tmp_path, tries=2)
+
+
+@pytest.fixture
+def forced(tmp_path: Path) -> Downloader:
+    return Downloader(tmp_path, force=True)
+
+
+def serve(site: Site, *answers: Answer, data: bytes = DATA) -> File:
+    return File(target="models/s3d.npy", urls=(site.serve("/s3d.npy", data, *answers),))
+
+
+def assert_whole(downloader: Downloader, data: bytes = DATA) -> None:
+    """The bytes are right, recorded, and nothing else is left next to them."""
+    target = downloader.root / "models/s3d.npy"
+    assert target.read_bytes() == data
+    records = json.loads((downloader.root / "downloads.json").read_text())
+    record = records["files"]["models/s3d.npy"]
+    assert (record["size"], record["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+    assert list(target.parent.iterdir()) == [target]
+
+
+# -- servers from which the file comes in the end
+RECOVERABLE = {
+    "breaks off": [server.breaks_off(20_000), server.breaks_off(20_000), server.honest],
+    "resets": [server.resets(20_000), server.honest],
+    "weak ETag": [server.with_etag('W/"v1"')],
+    "no ranges": [server.breaks_off(20_000), server.whole],
+    "changes meanwhile": [server.breaks_off(20_000), server.with_etag('"v2"')],
+    "no marks": [server.unmarked],
+    "503 once": [server.busy_once(503)],
+    "429 once": [server.busy_once(429)],
+}
+
+
+@pytest.mark.parametrize("case", RECOVERABLE)
+def test_the_file_comes_in_the_end(case: str, site: Site, downloader: Downloader) -> None:
+    downloader.get_file(serve(site, *RECOVERABLE[case]))
+    assert_whole(downloader)
+
+
+@pytest.mark.parametrize(
+    ("answer", "data", "words"),
+    [
+        (server.status(404), DATA, "404"),
+        (server.status(503), DATA, "503"),
+        (server.page, DATA, r"must be a \.npy file, but is a web page .*DOCTYPE"),
+        (server.honest, b"PK\x03\x04" + DATA, r"must be a \.npy file, but begins with .PK"),
+        (server.honest, b"", r"must be a \.npy file, but is empty"),
+    ],
+)
+def test_an_error_names_address_and_reason(
+    answer: Answer, data: bytes, words: str, site: Site, downloader: Downloader
+) -> None:
+    words = rf"s3d\.npy: cannot be downloaded\. {site.url}.*{words}"
+    with pytest.raises(DownloadError, match=words):
+        downloader.get_file(serve(site, answer, data=data))
+    assert list((downloader.root / "models").iterdir()) == []
+
+
+def test_the_next_run_continues(site: Site, downloader: Downloader) -> None:
+    file = serve(site, server.breaks_off(20_000), server.status(404), server.honest)
+    with pytest.raises(DownloadError, match=r"404 .*\. Kept: 0\.0 MB in .*\.part\. Run the same"):
+        downloader.get_file(file)
+    downloader.get_file(file)
+    assert site.ranges("/s3d.npy") == [None, "bytes=20000-", "bytes=20000-"]
+    assert_whole(downloader)
+
+
+def test_another_version_begins_at_its_first_byte(site: Site, downloader: Downloader) -> None:
+    with pytest.raises(DownloadError):
+        downloader.get_file(serve(site, server.breaks_off(20_000), server.status(404)))
+    downloader.get_file(serve(site, server.with_etag('"v2"'), data=OTHER))
+    assert site.ranges("/s3d.npy")[-1] is None
+    assert_whole(downloader, OTHER)
+
+
+def test_a_run_that_was_killed_before_the_rename_has_all_bytes(
+    site: Site, downloader: Downloader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    file = serve(site)
+    with monkeypatch.context() as patch:
+        patch.setattr("mmpt.prepare.download.downloader.check_kind", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            downloader.get_file(file)
+    downloader.get_file(file)
+    assert len(site.requests) == 1
+    assert_whole(downloader)
+
+
+def test_the_second_address_helps(site: Site, downloader: Downloader) -> None:
+    wrong = site.serve("/wrong.npy", b"", server.page)
+    file = serve(site)
+    downloader.get_file(File(target=file.target, urls=(wrong, *file.urls)))
+    assert_whole(downloader)
+
+
+# -- files that are there, and records
+def test_a_file_that_is_there_is_only_compared(
+    site: Site, downloader: Downloader, forced: Downloader
+) -> None:
+    file = serve(site)
+    downloader.get_file(file)
+    downloader.get_file(file)
+    assert len(site.requests) == 1
+    (downloader.root / file.target).write_bytes(OTHER)
+    with pytest.raises(DownloadError, match=r"has changed since it was recorded .*--force"):
+        downloader.get_file(file)
+    forced.get_file(file)
+    assert_whole(downloader)
+
+
+def test_a_file_put_there_by_hand_is_checked_and_recorded(
+    downloader: Downloader, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    file = File(target="norton.json")
+    (downloader.root / file.target).write_bytes(b'\xef\xbb\xbf {"a": ')
+    with pytest.raises(DataError, match=r"norton\.json: must be a \.json file, but is cut short"):
+        downloader.get_file(file)
+    (downloader.root / file.target).write_bytes(b'\xef\xbb\xbf {"a": 1}\n')
+    downloader.get_file(file)
+    downloader.get_file(file)
+    assert [message.split(": ")[1] for message in caplog.messages] == [
+        "already there, recorded now",
+        "already there and intact",
+    ]
+
+
+def test_force_keeps_the_old_file_until_the_new_one_is_accepted(
+    site: Site, downloader: Downloader, forced: Downloader
+) -> None:
+    downloader.get_file(serve(site))
+    with pytest.raises(DownloadError, match="web page"):
+        forced.get_file(serve(site, server.page))
+    assert_whole(downloader)
+    (downloader.root / "models/s3d.npy").unlink()
+    changed = serve(site, server.with_etag('"v2"'), data=OTHER)
+    with pytest.raises(DownloadError, match="at the first download"):
+        downloader.get_file(changed)
+    forced.get_file(changed)
+    assert_whole(downloader, OTHER)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 9, "files": {}}'])
+def test_damaged_records_are_an_error(text: str, site: Site, downloader: Downloader) -> None:
+    downloader.records_path.write_text(text)
+    with pytest.raises(DownloadError, match=r"downloads\.json: .* Remove it"):
+        downloader.get_file(serve(site))
+
+
+# -- archives
+def write_archive(path: Path, members: dict[str, bytes]) -> Path:
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as packed:
+            for name, data in members.items():
+                packed.writestr(name, data)
+        return path
+    with tarfile.open(path, "w:gz") as packed_tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            packed_tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+@pytest.mark.parametrize("name", ["data.zip", "data.tar.gz"])
+def test_members_go_to_their_places(name: str, tmp_path: Path) -> None:
+    members = {"msrvtt/a.csv": b"x", "msrvtt/aa.csv": b"y", "../../evil.csv": b"z"}
+    archive = write_archive(tmp_path / name, members)
+    unpack_members(archive, {"a.csv": tmp_path / "out/b.csv"})
+    assert (tmp_path / "out/b.csv").read_bytes() == b"x"
+    with pytest.raises(DataError, match=r"must hold one c\.csv, but holds 0 \(its members: msrvtt"):
+        unpack_members(archive, {"c.csv": tmp_path / "out/c.csv"})
+    archive.write_bytes(archive.read_bytes()[:40])
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        unpack_members(archive, {"a.csv": tmp_path / "out/d.csv"})
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["b.csv", name, "out"]
