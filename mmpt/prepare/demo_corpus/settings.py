@@ -52,20 +52,11 @@ class CorpusSettings:
     style: float = _setting(0.5, 0.0, 20.0, "how differently the same step looks in each video")
 
     def __post_init__(self) -> None:
-        problems = [problem for problem in map(self._problem, dataclasses.fields(self)) if problem]
+        problems = []
+        for field in dataclasses.fields(self):
+            value, (low, high, text) = getattr(self, field.name), field.metadata.values()
+            if not low <= value <= high:
+                flag = "--" + field.name.replace("_", "-")
+                problems.append(f"`{flag}` ({text}) must be from {low} to {high}, but is {value}.")
         if problems:
             raise UserError("\n".join(problems))
-
-    def _problem(self, field: dataclasses.Field[float]) -> str | None:
-        value, low, high = getattr(self, field.name), field.metadata["low"], field.metadata["high"]
-        if low <= value <= high:
-            return None
-        return (
-            f"`{flag_of(field.name)}` ({field.metadata['help']}) "
-            f"must be from {low} to {high}, but is {value}."
-        )
-
-
-def flag_of(name: str) -> str:
-    """Return the command-line flag of the setting called `name`."""
-    return "--" + name.replace("_", "-")

@@ -9,59 +9,43 @@ step is known only from its words together. Sentences have slots: {do} {doing} {
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+import string
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Craft:
+class Craft(NamedTuple):
     """A field of related tasks: its verbs, the things they are done to, and the tools."""
 
-    verbs: tuple[str, ...]
-    things: tuple[str, ...]
-    tools: tuple[str, ...]
+    verbs: list[str]
+    things: list[str]
+    tools: list[str]
 
 
-def _craft(verbs: str, things: str, tools: str) -> Craft:
-    return Craft(tuple(verbs.split()), tuple(things.split()), tuple(tools.split()))
-
-
-CRAFTS = (
-    _craft(
+_CRAFTS = (
+    (
         "chop stir pour fry boil knead season mix clean press",
         "onion carrot batter dough sauce noodle potato mushroom pepper broth dumpling cabbage",
         "knife spoon skillet whisk spatula blender",
     ),
-    _craft(
+    (
         "plant water prune dig rake mulch trim mix clean press",
         "seedling hedge tomato soil rose compost lettuce shrub bulb lawn cucumber strawberry",
         "shovel trowel sprinkler shears bucket wheelbarrow",
     ),
-    _craft(
+    (
         "saw sand drill glue paint clamp trim mix clean press",
         "board shelf drawer panel hinge table cabinet handle bracket plywood dowel frame",
         "hammer chisel sander brush router screwdriver",
     ),
-    _craft(
+    (
         "stitch knit fold steam pin dye trim mix clean press",
         "sleeve collar pocket scarf button ribbon zipper lining curtain quilt jacket sweater",
         "needle scissors thimble bobbin hook hoop",
     ),
 )
-KINDS = (
-    "red",
-    "green",
-    "white",
-    "small",
-    "large",
-    "round",
-    "flat",
-    "fresh",
-    "old",
-    "thick",
-    "soft",
-    "striped",
-)
-MANNERS = ("slowly", "gently", "firmly", "evenly", "quickly", "neatly")
+CRAFTS = [Craft(*map(str.split, texts)) for texts in _CRAFTS]
+KINDS = str.split("red green white small large round flat fresh old thick soft striped")
+MANNERS = str.split("slowly gently firmly evenly quickly neatly")
 
 CLEAN = (
     "{do} the {kind} {thing} with the {tool}",
@@ -104,6 +88,10 @@ CHAT = (
     "Do not worry if you are a beginner.",
 )
 
+# Ids of bert-base-uncased.
+SPECIAL = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]"}
+LONGEST_WHOLE_WORD = 8  # letters
+
 
 def ing_form(verb: str) -> str:
     """Return `verb` + ing: "chop" -> "chopping", "glue" -> "gluing", "fry" -> "frying"."""
@@ -118,12 +106,38 @@ def ing_form(verb: str) -> str:
     return verb + (verb[-1] if short else "") + "ing"
 
 
-def all_sentences() -> list[str]:
-    """Return text in which every word that can ever be said occurs: all patterns and all words for
-    their slots.
+def make_vocabulary() -> list[str]:
+    """Returns a word-piece vocabulary in id order, with special tokens where bert-base has them.
+
+    After special and unused tokens come punctuation, digits, letters, then words by alphabet.
+    Rare-looking words are kept in two pieces on purpose (stem + ending, or long words cut in the
+    middle), so that the demo exercises sub-words. With single letters any other text can be
+    spelled.
     """
-    patterns = [*CLEAN, *NARRATION, *GREETINGS, *FAREWELLS, *CHAT]
-    spoken = [*KINDS, *MANNERS]
+    spoken = [*CLEAN, *NARRATION, *GREETINGS, *FAREWELLS, *CHAT, *KINDS, *MANNERS]
     for craft in CRAFTS:
         spoken += [*craft.verbs, *map(ing_form, craft.verbs), *craft.things, *craft.tools]
-    return [re.sub(r"\{\w+\}", " ", pattern) for pattern in patterns] + spoken
+    text = re.sub(r"\{\w+\}", " ", " ".join(spoken)).lower()
+    words = set(re.findall(r"[a-z]+", text))
+    whole, endings = set(), set()
+    for word in words:
+        stem, ending = _split(word, words)
+        whole.add(stem)
+        endings |= {f"##{ending}"} if ending else set()
+    special = [SPECIAL.get(place, f"[unused{place - 1}]") for place in range(104)]
+    single = [*string.punctuation, *string.digits, *string.ascii_lowercase]
+    continued = [f"##{letter}" for letter in (*string.ascii_lowercase, *string.digits)]
+    known = {*special, *single, *continued}
+    return [*special, *single, *continued, *sorted(whole - known), *sorted(endings - known)]
+
+
+def _split(word: str, words: set[str]) -> tuple[str, str]:
+    """Returns (stem, ending): at an ending whose stem is a word too, else in the middle of a long
+    word, else whole.
+    """
+    cuts = [-4, -3] if word.endswith("ing") else [-2] if word.endswith("ly") else []
+    for cut in cuts:
+        if word[:cut] in words:
+            return word[:cut], word[cut:]
+    middle = len(word) // 2 if len(word) > LONGEST_WHOLE_WORD else len(word)
+    return word[:middle], word[middle:]

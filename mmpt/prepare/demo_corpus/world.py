@@ -14,12 +14,12 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from mmpt.prepare.demo_corpus.settings import CorpusSettings
-from mmpt.prepare.demo_corpus.words import CRAFTS, KINDS, MANNERS
+from mmpt.prepare.demo_corpus.words import CRAFTS, KINDS, MANNERS, ing_form
 from mmpt.utils.rng import stable_seed
 
 LATENT_SIZE = 64
@@ -31,8 +31,7 @@ KINDS_PER_STEP = (4, 8)  # smallest and largest
 WORD_WEIGHTS = {"do": 1.0, "thing": 1.0, "tool": 0.5, "how": 0.5}
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One step of a task: slot -> word, and the kinds of thing that it is seen with."""
 
     craft: int
@@ -40,11 +39,14 @@ class Step:
     thing: str
     tool: str
     how: str
-    kinds: tuple[str, ...]
+    kinds: list[str]
+
+    def say(self, pattern: str, kind: str) -> str:
+        """Returns a pattern of `words` about this step, done to a thing of `kind`."""
+        return pattern.format(**self._asdict(), doing=ing_form(self.do), kind=kind)
 
 
-@dataclass(frozen=True)
-class Performance:
+class Performance(NamedTuple):
     """A step shown from second `start` to second `end` (exclusive), with a thing of `kind`."""
 
     step: int
@@ -53,8 +55,7 @@ class Performance:
     end: int
 
 
-@dataclass(frozen=True)
-class World:
+class World(NamedTuple):
     """The steps, the tasks and every direction in feature space.
 
     Attributes:
@@ -125,7 +126,7 @@ def _all_steps(craft: int, rng: random.Random) -> Iterator[Step]:
     words = CRAFTS[craft]
     pairs = list(itertools.product(words.verbs, words.things))
     for do, thing in rng.sample(pairs, len(pairs)):
-        kinds = tuple(rng.sample(KINDS, rng.randint(*KINDS_PER_STEP)))
+        kinds = rng.sample(KINDS, rng.randint(*KINDS_PER_STEP))
         yield Step(craft, do, thing, rng.choice(words.tools), rng.choice(MANNERS), kinds)
 
 
