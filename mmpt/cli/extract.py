@@ -14,11 +14,9 @@ from mmpt.errors import DataError, LaunchError
 from mmpt.media.frame_graph import FPS, SIZE
 from mmpt.media.s3d import S3D_WEIGHTS
 from mmpt.media.video_list import VideoJob, VideoList, find_videos, shard_of
-from mmpt.prepare.features.clip_encoder import ClipEncoder
-from mmpt.prepare.features.extraction import Extraction
+from mmpt.prepare.features.clip_encoder import ClipEncoder, open_network
+from mmpt.prepare.features.extraction import Extraction, ExtractionReport
 from mmpt.prepare.features.feature_files import check_settings, extracting, locked
-from mmpt.prepare.features.network import open_network
-from mmpt.prepare.features.work import ExtractionReport
 from mmpt.utils.io import remove_leftovers, write_json
 from mmpt.utils.log import get_logger
 

@@ -10,16 +10,47 @@ pictures, H, W 224 pixels, C RGB.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from mmpt.media.s3d import S3D, load_s3d
+from mmpt.utils.log import get_logger
+
+logger = get_logger(__name__)
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 NORM_FLOOR = 1e-12
+RANDOM_SEED = 0
+
+
+def open_network(
+    weights: Path, *, words: Path | None = None, random_weights: bool = False
+) -> tuple[S3D, str]:
+    """Returns S3D in eval mode, and what identifies its weights: their SHA-256, or the seed of
+    random ones.
+
+    Args:
+        weights: the released weights.
+        words: the text tower's words (`s3d_dict.npy`); features do not need them.
+        random_weights: ignore `weights` and draw random ones, the same in every call.
+    Raises:
+        CheckpointError: the weights are missing or do not fit.
+    """
+    if random_weights:
+        logger.warning("random weights: these features only serve to try the pipeline")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(RANDOM_SEED)
+            return S3D(words).eval(), f"random, seed {RANDOM_SEED}"
+    network = load_s3d(weights, words)
+    with open(weights, "rb") as file:
+        return network, f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 @dataclass
@@ -31,7 +62,7 @@ class Pending:
     _event: torch.cuda.Event | None = None
 
     def result(self) -> np.ndarray:
-        """Return features float32 [clips given, 512]."""
+        """Returns features float32 [clips given, 512]."""
         if self._event is not None:
             self._event.synchronize()
         return self._rows[: self._num].numpy()
@@ -57,7 +88,7 @@ class ClipEncoder:
 
     @torch.inference_mode()
     def start(self, clips: Sequence[np.ndarray]) -> Pending:
-        """Give up to `batch_size` clips, uint8 [30, 224, 224, 3] each, to the device; returns
+        """Gives up to `batch_size` clips, uint8 [30, 224, 224, 3] each, to the device; returns
         before a GPU is done.
         """
         assert 0 < len(clips) <= self.batch_size
@@ -88,7 +119,7 @@ class ClipEncoder:
 
 
 def finish_features(rows_ND: np.ndarray, *, l2_normalize: bool, dtype: np.dtype[Any]) -> np.ndarray:
-    """Return a video's features as they are stored: rows divided by their L2 norms (if asked), then
+    """Returns a video's features as they are stored: rows divided by their L2 norms if asked, and
     cast.
     """
     if l2_normalize:

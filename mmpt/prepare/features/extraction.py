@@ -4,7 +4,7 @@ video borders.
 Decoding threads (FFmpeg works without the interpreter's lock) put one-second clips into a bounded
 queue and wait when it is full, so memory is bounded by the batch size and the number of threads,
 not by a video's length: about (3 batches + threads) x 4.5 MB, and 2 KB of features per second of
-the videos at work. While a GPU computes a batch, the next one is collected. A broken video ends
+the videos in progress. While a GPU computes a batch, the next one is collected. A broken video ends
 with a reason in the report and never stops the others.
 """
 
@@ -13,36 +13,67 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mmpt.batch import FEATURE_DIM
 from mmpt.media.video_list import VideoJob
 from mmpt.media.video_reader import VideoError, VideoFile
 from mmpt.prepare.features.clip_encoder import ClipEncoder, Pending, finish_features
-from mmpt.prepare.features.feature_files import add_notes, is_finished, read_notes, write_features
-from mmpt.prepare.features.work import (
-    Clip,
-    Crashed,
-    Decoded,
-    ExtractionReport,
-    Failed,
-    Present,
-    Work,
-)
-from mmpt.utils.io import remove_leftovers
+from mmpt.prepare.features.feature_files import add_notes, is_finished, read_notes
+from mmpt.utils.io import atomic_write, remove_leftovers
 from mmpt.utils.log import format_seconds, get_logger
 
 logger = get_logger(__name__)
 
-_POLL_S = 0.2  # how soon threads notice that the run ends
+_INTERVAL_S = 10.0  # between two lines of progress
+_POLL_S = 0.2  # how soon the end of a thread is noticed
 
 
-class _StopError(Exception):
-    """The run ends; the thread shall end too."""
+@dataclass
+class ExtractionReport:
+    """What became of every video of a run."""
+
+    num_videos: int
+    written: list[str] = field(default_factory=list)
+    num_present: int = 0
+    """Videos whose features were there already."""
+    seconds: int = 0
+    """Seconds of video written."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """By id: why there are no features."""
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    """By id: what was wrong with a video that could be read nevertheless, in this or an earlier
+    run.
+    """
+
+
+@dataclass(eq=False)
+class _Work:
+    """A video between its first clip and its feature file."""
+
+    job: VideoJob
+    # Set by the thread that decodes it.
+    is_present: bool = False
+    error: Exception | None = None
+    notes: list[str] = field(default_factory=list)
+    # Set by the main thread.
+    num_clips: int = 0
+    has_ended: bool = False
+    rows: bytearray = field(default_factory=bytearray)
+    """Its features so far, float32 [clips, 512], in one growing piece of memory. An array for each
+    would lie between the network's large ones and keep the allocator from joining the holes that
+    those leave: with a small network that cost 18 MB for every second of video.
+    """
+
+
+_Message = tuple[_Work, np.ndarray | None]
+"""A video and its next clip, uint8 [30, 224, 224, 3]; None when there are no more."""
 
 
 class Extraction:
@@ -55,7 +86,6 @@ class Extraction:
         hflip: mirror the pictures.
         l2_normalize: divide each row by its L2 norm.
         dtype: of the feature files.
-        interval_s: seconds between two lines of progress.
     """
 
     def __init__(
@@ -67,195 +97,164 @@ class Extraction:
         hflip: bool = False,
         l2_normalize: bool = True,
         dtype: str = "float16",
-        interval_s: float = 10.0,
     ):
         self.report = ExtractionReport(num_videos=len(jobs))
+        self._jobs = jobs
         self._encoder = encoder
         self._hflip = hflip
         self._l2_normalize = l2_normalize
         self._dtype: np.dtype[Any] = np.dtype(dtype)
-        self._interval_s = interval_s
         self._num_threads = max(1, min(num_threads, len(jobs)))
         self._threads_per_video = max(1, num_threads // self._num_threads)
-        self._waiting = iter(jobs)
-        self._lock = threading.Lock()
+        self._waiting = deque(jobs)
         self._stop = threading.Event()
-        self._queue: queue.Queue[Any] = queue.Queue(max(encoder.batch_size, 2 * self._num_threads))
-        self._names: dict[Path, set[str]] = {}  # of the feature files, by folder
-        for job in jobs:
-            self._names.setdefault(job.feature.parent, set()).add(job.feature.name)
-        self._jobs = jobs
+        self._queue: queue.Queue[_Message] = queue.Queue(
+            max(encoder.batch_size, 2 * self._num_threads)
+        )
 
     def run(self) -> ExtractionReport:
-        """Do the work; the report is also in `report` if this ends early (Ctrl-C).
+        """Does the work. The report is also in `report` if this ends early (Ctrl-C).
 
         Call it in `extracting`, which keeps other processes out of this part of the videos.
 
         Raises:
             DataError: features cannot be written (disk full, no rights); finished ones stay.
         """
-        for folder, features in self._names.items():
-            remove_leftovers(folder, features)
-        self._noted = {folder: read_notes(folder) for folder in self._names}
-        names = [f"decode-{number}" for number in range(self._num_threads)]
+        files: dict[Path, dict[str, str]] = {}  # folder -> name of the feature file -> id
+        for job in self._jobs:
+            files.setdefault(job.feature.parent, {})[job.feature.name] = job.video_id
+        for folder, names in files.items():
+            remove_leftovers(folder, names)
+            notes, ids = read_notes(folder), set(names.values())
+            self.report.notes |= {name: notes[name] for name in notes if name in ids}
         threads = [
-            threading.Thread(target=self._decode_videos, name=name, daemon=True) for name in names
+            threading.Thread(target=self._decode_videos, name=f"decode-{number}", daemon=True)
+            for number in range(self._num_threads)
         ]
         for thread in threads:
             thread.start()
         try:
-            waiting: tuple[Pending, list[Clip]] | None = None
-            for batch in self._batches(len(threads)):
-                started = (
-                    (self._encoder.start([clip.pixels for clip in batch]), batch) if batch else None
-                )
+            waiting: tuple[Pending, list[_Work]] | None = None
+            for works, clips in self._batches():
+                started = self._encoder.start(clips), works
                 if waiting is not None:
                     self._deliver(*waiting)
                 waiting = started
+            if waiting is not None:
+                self._deliver(*waiting)
         finally:
             self._stop.set()
             for thread in threads:
-                thread.join()
-        self._take_notes()
+                while thread.is_alive():
+                    while not self._queue.empty():  # makes room for threads that wait for some
+                        self._queue.get_nowait()
+                    thread.join(_POLL_S)
         return self.report
 
     # ---- the main thread
 
-    def _batches(self, num_threads: int) -> Iterator[list[Clip]]:
-        """Yield full batches, at last a partial one and an empty one (which delivers the one
-        before).
-        """
-        batch: list[Clip] = []
+    def _batches(self) -> Iterator[tuple[list[_Work], list[np.ndarray]]]:
+        """Yields full batches of videos and clips, at last a partial one."""
+        works: list[_Work] = []
+        clips: list[np.ndarray] = []
         begin = said = time.monotonic()
-        while num_threads:
-            message = self._queue.get()
-            if message is None:
-                num_threads -= 1
-            elif isinstance(message, Clip):
-                batch.append(message)
+        num_open = len(self._jobs)
+        while num_open:
+            work, pixels = self._queue.get()
+            if pixels is None:
+                num_open -= 1
+                self._end(work)
             else:
-                self._note(message)
-            if len(batch) == self._encoder.batch_size:
-                yield batch
-                batch = []
-            if time.monotonic() - said > self._interval_s:
+                work.num_clips += 1
+                works.append(work)
+                clips.append(pixels)
+            if len(works) == self._encoder.batch_size:
+                yield works, clips
+                works, clips = [], []
+            if time.monotonic() - said > _INTERVAL_S:
                 said = time.monotonic()
-                self._say_progress(said - begin)
-        if batch:
-            yield batch
-        yield []
+                self._log_progress(said - begin)
+        if works:
+            yield works, clips
 
-    def _note(self, message: Decoded | Failed | Present | Crashed) -> None:
-        """Take in what a thread says besides clips."""
-        report = self.report
-        if isinstance(message, Crashed):
-            raise message.error
-        if isinstance(message, Decoded):
-            message.work.num_clips, message.work.notes = message.num_clips, message.notes
-            self._finish_if_complete(message.work)
-        elif isinstance(message, Failed):
-            report.failed[message.job.video_id] = message.reason
-            logger.warning("%s: %s; left out", message.job.video, message.reason)
+    def _end(self, work: _Work) -> None:
+        """Takes in the end of a video's decoding."""
+        work.has_ended = True
+        if isinstance(work.error, VideoError):
+            self._fail(work.job, str(work.error))
+        elif work.error is not None:
+            raise work.error
+        elif work.is_present:
+            self.report.num_present += 1
         else:
-            report.num_present += 1
+            self._finish_if_complete(work)
 
-    def _deliver(self, pending: Pending, batch: list[Clip]) -> None:
-        """Hand a batch's features to their videos."""
-        for clip, row in zip(batch, pending.result(), strict=True):
-            clip.work.rows.append(row)
-            self._finish_if_complete(clip.work)
+    def _fail(self, job: VideoJob, reason: str) -> None:
+        self.report.failed[job.video_id] = reason
+        self.report.notes.pop(job.video_id, None)  # of features that are gone
+        logger.warning("%s: %s; left out", job.video, reason)
 
-    def _finish_if_complete(self, work: Work) -> None:
-        if work.num_clips is None or len(work.rows) < work.num_clips:
+    def _deliver(self, pending: Pending, works: list[_Work]) -> None:
+        """Hands a batch's features to their videos."""
+        for work, row in zip(works, pending.result(), strict=True):
+            work.rows += row.tobytes()
+            self._finish_if_complete(work)
+
+    def _finish_if_complete(self, work: _Work) -> None:
+        num_rows = len(work.rows) // (4 * FEATURE_DIM)
+        if not work.has_ended or work.error is not None or num_rows < work.num_clips:
             return
-        features = finish_features(
-            work.rows.stack(), l2_normalize=self._l2_normalize, dtype=self._dtype
-        )
-        if np.isfinite(features).all():
-            self._keep_notes(work.job, work.notes)
-            write_features(work.job.feature, features)
-            self.report.written.append(work.job.video_id)
-            self.report.seconds += len(features)
-        else:
-            self._note(Failed(work.job, "its features are not finite; try `--dtype fp32`"))
+        rows_ND = np.frombuffer(work.rows, np.float32).reshape(num_rows, FEATURE_DIM)
+        features = finish_features(rows_ND, l2_normalize=self._l2_normalize, dtype=self._dtype)
+        job, notes = work.job, self.report.notes
+        if not np.isfinite(features).all():
+            self._fail(job, "its features are not finite; try `--dtype fp32`")
+            return
+        if work.notes:
+            logger.warning("%s: %s", job.video, "; ".join(work.notes))
+        if work.notes != notes.pop(job.video_id, []):  # a repaired video loses its notes
+            add_notes(job.feature.parent, job.video_id, work.notes)
+        if work.notes:
+            notes[job.video_id] = work.notes
+        with atomic_write(job.feature, "wb") as file:
+            np.save(file, features)
+        self.report.written.append(job.video_id)
+        self.report.seconds += len(features)
 
-    def _keep_notes(self, job: VideoJob, notes: list[str]) -> None:
-        """Say and remember what is wrong with a video; a mended one loses its notes."""
-        folder = job.feature.parent
-        if notes:
-            self.report.notes[job.video_id] = notes
-            logger.warning("%s: %s", job.video, "; ".join(notes))
-        if notes != self._noted[folder].get(job.video_id, []):
-            add_notes(folder, job.video_id, notes)
-
-    def _take_notes(self) -> None:
-        """Report the notes of all videos that have features, whichever run or process made
-        those.
-        """
-        noted = {folder: read_notes(folder) for folder in self._names}
-        for job in self._jobs:
-            if job.video_id not in self.report.failed and (
-                notes := noted[job.feature.parent].get(job.video_id)
-            ):
-                self.report.notes[job.video_id] = notes
-
-    def _say_progress(self, took_s: float) -> None:
+    def _log_progress(self, took_s: float) -> None:
         report = self.report
-        worked = len(report.written) + len(report.failed)
-        left = (
-            format_seconds((report.num_videos - report.num_done) * took_s / worked)
-            if worked
-            else "unknown time"
-        )
+        num_worked = len(report.written) + len(report.failed)
+        num_done = num_worked + report.num_present
+        left_s = (report.num_videos - num_done) * took_s / max(num_worked, 1)
         logger.info(
             "%d of %d videos (%.0f%%), %.1f s of video/s, %d failed, %s left",
-            *(report.num_done, report.num_videos, 100 * report.num_done / report.num_videos),
-            *(report.seconds / took_s, len(report.failed), left),
+            *(num_done, report.num_videos, 100 * num_done / report.num_videos),
+            *(report.seconds / took_s, len(report.failed)),
+            format_seconds(left_s) if num_worked else "unknown time",
         )
 
     # ---- the decoding threads
 
     def _decode_videos(self) -> None:
-        """Take one video after another until there are none."""
-        try:
-            while True:
-                with self._lock:
-                    job = next(self._waiting, None)
-                if job is None:
-                    break
-                self._decode_video(job)
-            self._put(None)
-        except _StopError:
-            return
-        except Exception as err:  # a full disk, or a mistake of ours: the main thread raises it
-            with suppress(_StopError):
-                self._put(Crashed(err))
+        """Takes one video after another until there are none, or the run ends."""
+        while self._waiting and not self._stop.is_set():
+            try:
+                work = _Work(self._waiting.popleft())
+            except IndexError:  # another thread was faster
+                return
+            try:
+                self._decode(work)
+            except Exception as err:  # the main thread reports or raises it
+                work.error = err
+            self._queue.put((work, None))
 
-    def _decode_video(self, job: VideoJob) -> None:
-        if is_finished(job.feature, self._dtype):
-            self._put(Present())
+    def _decode(self, work: _Work) -> None:
+        if is_finished(work.job.feature, self._dtype):
+            work.is_present = True
             return
-        work = Work(job)
-        video = VideoFile(job.video, hflip=self._hflip, num_threads=self._threads_per_video)
-        num_clips = 0
-        try:
-            for pixels in video.clips():
-                self._put(Clip(work, pixels))
-                num_clips += 1
-        except VideoError as err:
-            self._put(Failed(job, str(err)))
-            return
-        self._put(Decoded(work, num_clips, video.notes))
-
-    def _put(self, message: object) -> None:
-        """Queue a message, waiting for room as long as the run goes on."""
-        while not self._try_put(message):
+        video = VideoFile(work.job.video, hflip=self._hflip, num_threads=self._threads_per_video)
+        for pixels in video.clips():
             if self._stop.is_set():
-                raise _StopError
-
-    def _try_put(self, message: object) -> bool:
-        try:
-            self._queue.put(message, timeout=_POLL_S)
-        except queue.Full:
-            return False
-        return True
+                return
+            self._queue.put((work, pixels))
+        work.notes = video.notes

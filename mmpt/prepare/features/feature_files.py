@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from mmpt.batch import FEATURE_DIM
 from mmpt.errors import DataError
-from mmpt.utils.io import NPY_ERRORS, atomic_write, read_json, write_json, writing
+from mmpt.utils.io import load_npy, read_json, read_json_lines, write_json, writing
 from mmpt.utils.lock import HeldError, exclusive
 from mmpt.utils.log import get_logger
 
@@ -30,29 +30,15 @@ LOCK_FILE = ".extract.lock"
 
 
 def is_finished(path: Path, dtype: np.dtype[Any]) -> bool:
-    """Tell whether `path` is a whole feature file [seconds, 512] of this dtype; reads its header
+    """Tells whether `path` is a whole feature file [seconds, 512] of this dtype. Reads its header
     and size only.
     """
     try:
-        features = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, *NPY_ERRORS):
+        features = load_npy(path, "", mmap_mode="r")
+    except DataError:
         return False
-    return (
-        features.ndim == 2
-        and features.shape[1] == FEATURE_DIM
-        and len(features) > 0
-        and features.dtype == dtype
-    )
-
-
-def write_features(path: Path, features: np.ndarray) -> None:
-    """Writes a feature file, which gets its name when it is whole.
-
-    Raises:
-        DataError: the disk is full, or the folder cannot be written.
-    """
-    with atomic_write(path, "wb") as file:
-        np.save(file, features)
+    shape = features.shape
+    return features.dtype == dtype and shape[1:] == (FEATURE_DIM,) and shape[0] > 0
 
 
 @contextmanager
@@ -62,21 +48,32 @@ def extracting(folder: Path, part: int = 0, num_parts: int = 1) -> Iterator[None
     Raises:
         DataError: another process extracts this part, or the folder cannot be written.
     """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".extract_{part}_of_{num_parts}.lock"
-    with ExitStack() as held:
-        try:
-            with writing(path):
-                held.enter_context(exclusive(path, "extracting features", wait=False))
-        except HeldError:
-            raise DataError(
-                f"{folder}: another process extracts part {part} of {num_parts} of these videos. "
-                "Wait for its end, or give each process a part of its own with `--shard I/N`."
-            ) from None
+    try:
+        with exclusive(path, "extracting features", wait=False):
+            yield
+    except HeldError:
+        raise DataError(
+            f"{folder}: another process extracts part {part} of {num_parts} of these videos. "
+            "Wait for its end, or give each process a part of its own with `--shard I/N`."
+        ) from None
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Lets one process at a time write the few files that all who fill `folder` share.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    with writing(folder), exclusive(folder / LOCK_FILE, "writing what all extractions share"):
         yield
 
 
 def check_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Record what the features of `folder` are made with, or compare with what is recorded there.
+    """Records what the features of `folder` are made with, or compares with what is recorded there.
 
     Raises:
         DataError: its features were made in another way, or it cannot be written.
@@ -97,24 +94,12 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> None:
         changes = ", ".join(f"{key} {known.get(key)!r} (now {settings.get(key)!r})" for key in keys)
         raise DataError(
             f"{folder}: its features were made with other settings: {changes}. Give another folder "
-            f"with `--fdir`, or remove this one's features and {SETTINGS_FILE} to make them anew."
+            f"with `--fdir`, or remove this one's features and {SETTINGS_FILE} to make them again."
         )
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time write the few files that all who fill `folder` share; it is made if
-    it is not there.
-
-    Raises:
-        DataError: it cannot be written.
-    """
-    with writing(folder), exclusive(folder / LOCK_FILE, "writing what all extractions share"):
-        yield
-
-
 def add_notes(folder: Path, video_id: str, notes: list[str]) -> None:
-    """Remember what was wrong with a video whose features are about to be written to `folder`, or
+    """Records what was wrong with a video whose features are about to be written to `folder`, or
     that nothing was.
 
     A rerun skips such a video and must still name it. A line is written in one piece, so a killed
@@ -130,18 +115,7 @@ def add_notes(folder: Path, video_id: str, notes: list[str]) -> None:
 
 
 def read_notes(folder: Path) -> dict[str, list[str]]:
-    """Return the notes of every video that has some; of several lines about one video the last
-    counts.
-    """
-    found: dict[str, list[str]] = {}
-    with (
-        suppress(FileNotFoundError),
-        open(folder / NOTES_FILE, encoding="utf-8", errors="replace") as file,
-    ):
-        for line in file:
-            with suppress(
-                json.JSONDecodeError, KeyError, TypeError
-            ):  # a line that a full disk cut off
-                entry = json.loads(line)
-                found[entry["id"]] = entry["notes"]
+    """Returns the notes of every video that has some. The last line about a video counts."""
+    lines = read_json_lines(folder / NOTES_FILE)
+    found = {line["id"]: line["notes"] for line in lines if line.keys() >= {"id", "notes"}}
     return {video_id: notes for video_id, notes in found.items() if notes}

@@ -37,7 +37,7 @@ class Pooling(nn.Module):
 
 # The command in a process of its own with `Pooling`, slowed down so that it can be caught at work.
 DRIVER = """
-import sys, time
+import resource, sys, time
 sys.path.insert(0, "{root}")
 import torch
 torch.set_num_threads(1)
@@ -48,6 +48,7 @@ class Slow(Pooling):
         time.sleep({delay})
         return super().forward(clips)
 extract.open_network = lambda *_, **__: (Slow(), "pooling")
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 print("started", flush=True)
 sys.exit(extract.main(sys.argv[1:]))
 """
@@ -59,26 +60,10 @@ def write_videos(folder: Path) -> None:
 
 
 def process(
-    raw: Path, out: Path, *more: str, delay: float = 0.0, limit_bytes: int = 0
+    raw: Path, out: Path, *more: str, delay: float = 0.0, limit_bytes: int = -1
 ) -> subprocess.Popen[str]:
-    code = DRIVER.format(root=ROOT, delay=delay)
-    if limit_bytes:
-        code = (
-            "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, "
-            f"({limit_bytes}, {limit_bytes}))\n{code}"
-        )
-    command = [
-        sys.executable,
-        "-c",
-        code,
-        "--vdir",
-        str(raw),
-        "--fdir",
-        str(out),
-        "--device",
-        "cpu",
-        *more,
-    ]
+    code = DRIVER.format(root=ROOT, delay=delay, limit=limit_bytes)
+    command = [sys.executable, "-c", code, f"--vdir={raw}", f"--fdir={out}", "--device=cpu", *more]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes)
 

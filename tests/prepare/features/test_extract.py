@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -18,19 +19,33 @@ from mmpt.media.video_list import find_videos
 from mmpt.media.video_reader import VideoFile
 from mmpt.prepare.features import extraction
 from mmpt.prepare.features.clip_encoder import ClipEncoder
-from mmpt.prepare.features.extraction import Extraction
+from mmpt.prepare.features.extraction import Extraction, ExtractionReport
 from tests.jobs import ROOT
 from tests.made_videos import regular_times, truncate, write_audio, write_video
 from tests.prepare.features.extract_jobs import SECONDS, SMALL, Pooling, contents, summary
 
 
-def one_at_a_time(path: Path) -> np.ndarray:
-    """The plain way, from the specification: all frames, padded, normalised, cast."""
-    frames = np.stack([frame.copy() for frame in VideoFile(path).frames()]).astype(np.float32) / 255
-    frames = np.concatenate([frames, np.zeros((-len(frames) % 30, 224, 224, 3), np.float32)])
-    clips = torch.from_numpy(frames.reshape(-1, 30, 224, 224, 3).transpose(0, 4, 1, 2, 3).copy())
-    rows = torch.cat([Pooling()(clip[None])["video_embedding"] for clip in clips]).numpy()
-    return (rows / np.maximum(np.sqrt((rows**2).sum(1, keepdims=True)), 1e-12)).astype(np.float16)
+def extracted(source: Path, out: Path, network: Pooling, batch_size: int = 1) -> ExtractionReport:
+    encoder = ClipEncoder(network, torch.device("cpu"))
+    encoder.batch_size = batch_size
+    return Extraction(find_videos([source], out).jobs, encoder, num_threads=2).run()
+
+
+def assert_plain(out: Path, videos: Path) -> None:
+    """Compares with the plain way, from the specification: all frames, padded, normalised, cast."""
+    for name, seconds in SECONDS.items():
+        frames = np.stack([f.copy() for f in VideoFile(videos / f"{name}.mp4").frames()])
+        padding = np.zeros((-len(frames) % 30, 224, 224, 3), np.uint8)
+        clips = torch.from_numpy(np.concatenate([frames, padding])).unflatten(0, (-1, 30))
+        clips = clips.permute(0, 4, 1, 2, 3) / 255
+        rows = torch.cat([Pooling()(clip[None])["video_embedding"] for clip in clips]).numpy()
+        rows /= np.maximum(np.sqrt((rows**2).sum(1, keepdims=True)), 1e-12)
+        features = np.load(out / f"{name}.npy")
+        assert features.dtype == np.float16
+        assert features.shape == (int(np.ceil(seconds)), 512)
+        # Measured 0; a norm summed in another order can move the last bit of a float16 (values up
+        # to 0.1).
+        np.testing.assert_allclose(features, rows.astype(np.float16), atol=7e-5, rtol=0)
 
 
 # ---- numbers
@@ -38,28 +53,20 @@ def one_at_a_time(path: Path) -> np.ndarray:
 
 def test_features_are_those_of_the_plain_way(videos, run_extract, tmp_path):
     assert run_extract(videos, tmp_path, "--num_decoding_thread", "3") == 0
-    for name, seconds in SECONDS.items():
-        features = np.load(tmp_path / f"{name}.npy")
-        assert features.dtype == np.float16
-        assert features.shape == (int(np.ceil(seconds)), 512)
-        # Measured 0; a norm summed in another order can move the last bit of a float16 (values up
-        # to 0.1).
-        np.testing.assert_allclose(
-            features, one_at_a_time(videos / f"{name}.mp4"), atol=7e-5, rtol=0
-        )
+    assert_plain(tmp_path, videos)
+
+
+def test_batches_cross_videos_and_are_always_full(videos, tmp_path):
+    """As on a GPU; a clip's features do not depend on the batch that it came in."""
+    network = Pooling()
+    report = extracted(videos, tmp_path, network, batch_size=4)
+    assert network.num_clips == [4, 4, 4]  # 3 + 1 + 4 + 1 + 3 clips
+    assert sorted(report.written) == sorted(SECONDS)
+    assert_plain(tmp_path, videos)
 
 
 def test_both_spellings_and_float32_without_norm(videos, run_extract, tmp_path):
-    flags = [
-        "--half-precision",
-        "0",
-        "--l2-normalize",
-        "0",
-        "--batch-size",
-        "2",
-        "--num-decoding-thread",
-        "1",
-    ]
+    flags = ["--half-precision=0", "--l2-normalize=0", "--batch-size=2", "--num-decoding-thread=1"]
     assert run_extract(videos / "b.mp4", tmp_path, "--type=s3d", "--hflip=1", *flags) == 0
     features = np.load(tmp_path / "b.npy")
     pixels = torch.from_numpy(next(VideoFile(videos / "b.mp4", hflip=True).clips()))
@@ -69,33 +76,10 @@ def test_both_spellings_and_float32_without_norm(videos, run_extract, tmp_path):
     np.testing.assert_allclose(features, Pooling()(clips)["video_embedding"], atol=1e-6)
 
 
-def test_batches_cross_videos_and_are_always_full(videos, tmp_path):
-    """As on a GPU; a clip's features do not depend on the batch that it came in."""
-    jobs = find_videos([videos], tmp_path).jobs
-    network = Pooling()
-    encoder = ClipEncoder(network, torch.device("cpu"))
-    encoder.batch_size = 4
-    report = Extraction(jobs, encoder, num_threads=2).run()
-    assert network.num_clips == [4, 4, 4]  # 3 + 1 + 4 + 1 + 3 clips
-    assert sorted(report.written) == sorted(SECONDS)
-    for name in SECONDS:
-        np.testing.assert_allclose(
-            np.load(tmp_path / f"{name}.npy"), one_at_a_time(videos / f"{name}.mp4"), atol=7e-5
-        )
-
-
 def test_the_real_network_runs(videos, tmp_path):
     """S3D with random weights, in bfloat16, on a second of video."""
-    arguments = [
-        "--vdir",
-        str(videos / "d.mp4"),
-        "--fdir",
-        str(tmp_path),
-        "--random-weights",
-        "--dtype",
-        "bf16",
-    ]
-    assert extract.main([*arguments, "--device", "cpu"]) == 0
+    paths = ["--vdir", str(videos / "d.mp4"), "--fdir", str(tmp_path)]
+    assert extract.main([*paths, "--random-weights", "--dtype=bf16", "--device=cpu"]) == 0
     features = np.load(tmp_path / "d.npy").astype(np.float64)
     assert features.shape == (1, 512)
     assert abs(np.linalg.norm(features) - 1) < 1e-3  # measured 2e-5
@@ -104,7 +88,7 @@ def test_the_real_network_runs(videos, tmp_path):
 # ---- what can go wrong with videos
 
 
-def test_bad_videos_are_named_and_the_rest_is_done(videos, run_extract, tmp_path):
+def test_bad_videos_are_named_and_the_rest_is_done(videos, run_extract, tmp_path, caplog):
     folder = tmp_path / "raw"
     folder.mkdir()
     write_audio(folder / "sound.mp4", 1)
@@ -112,7 +96,8 @@ def test_bad_videos_are_named_and_the_rest_is_done(videos, run_extract, tmp_path
     (folder / "text.mkv").write_text("text")
     whole = write_video(tmp_path / "whole.mkv", regular_times(3), SMALL)
     truncate(whole, folder / "part.mkv", 0.6)
-    (folder / "good.mp4").write_bytes((videos / "b.mp4").read_bytes())
+    for name in ("good.mp4", "two\nlines.mp4", "tail .mp4", os.fsdecode(b"caf\xe9.mp4")):
+        (folder / name).write_bytes((videos / "b.mp4").read_bytes())
     (folder / "captions.vtt").touch()
     out = tmp_path / "out"
     assert run_extract(folder, out) == 0
@@ -121,12 +106,11 @@ def test_bad_videos_are_named_and_the_rest_is_done(videos, run_extract, tmp_path
     assert sorted(found["failed"]) == ["empty", "sound", "text"]
     assert "audio only" in found["failed"]["sound"]
     assert "announced" in found["damaged"]["part"][0]
-    assert (found["videos"], found["written"], found["present"], found["finished"]) == (
-        5,
-        2,
-        0,
-        True,
-    )
+    counts = [found[name] for name in ("videos", "written", "present", "finished")]
+    assert counts == [5, 2, 0, True]
+    misnamed = {Path(name).stem for name in found["misnamed"]}
+    assert misnamed == {"two\nlines", "tail ", os.fsdecode(b"caf\xe9")}
+    assert "begins or ends with a space; left out" in caplog.text
 
 
 def test_nothing_readable_is_an_error(run_extract, tmp_path, capsys):
@@ -140,88 +124,56 @@ def test_not_finite_features_are_not_written(videos, tmp_path):
         def forward(self, clips):
             return {"video_embedding": super().forward(clips)["video_embedding"] * float("nan")}
 
-    jobs = find_videos([videos / "b.mp4"], tmp_path).jobs
-    report = Extraction(jobs, ClipEncoder(Broken(), torch.device("cpu"))).run()
+    report = extracted(videos / "b.mp4", tmp_path, Broken())
     assert "not finite" in report.failed["b"]
     assert contents(tmp_path) == {}
-
-
-def test_videos_whose_names_give_no_id_are_listed(videos, run_extract, tmp_path, caplog):
-    folder = tmp_path / "raw"
-    folder.mkdir()
-    for name in ("good.mp4", "two\nlines.mp4", "tail .mp4", os.fsdecode(b"caf\xe9.mp4")):
-        (folder / name).write_bytes((videos / "b.mp4").read_bytes())
-    assert run_extract(folder, tmp_path / "out") == 0
-    assert list(contents(tmp_path / "out")) == ["good.npy"]
-    named = {Path(name).stem for name in summary(tmp_path / "out")["misnamed"]}
-    assert named == {"two\nlines", "tail ", os.fsdecode(b"caf\xe9")}
-    assert "begins or ends with a space; left out" in caplog.text
 
 
 # ---- memory
 
 
-def test_decoding_waits_for_the_network(tmp_path, monkeypatch):
+@pytest.fixture
+def made_up_video(tmp_path, monkeypatch):
+    """A function that makes the only video of `tmp_path` consist of these clips."""
+    (tmp_path / "v.mp4").touch()
+
+    def replace(clips):
+        fake = type("Fake", (), {"notes": [], "clips": lambda self: iter(clips)})
+        monkeypatch.setattr(extraction, "VideoFile", lambda *_, **__: fake())
+
+    return replace
+
+
+def test_decoding_waits_for_the_network(tmp_path, made_up_video):
     """Clips in flight stay within the queue, a batch and one per thread, however long the video
     is.
     """
-    counts = {"decoded": 0, "encoded": 0, "most": 0}
+    network, most = Pooling(), []
 
-    class Endless:
-        notes: list[str] = []  # noqa: RUF012
+    def clips():
+        for number in range(300):
+            most.append(number + 1 - len(network.num_clips))
+            yield np.zeros((30, 8, 8, 3), np.uint8)
 
-        def __init__(self, path, **_):
-            pass
-
-        def clips(self):
-            for _ in range(300):
-                counts["decoded"] += 1
-                counts["most"] = max(counts["most"], counts["decoded"] - counts["encoded"])
-                yield np.zeros((30, 8, 8, 3), np.uint8)
-
-    class Counting(Pooling):
-        def forward(self, clips):
-            counts["encoded"] += len(clips)
-            return super().forward(clips)
-
-    monkeypatch.setattr(extraction, "VideoFile", Endless)
-    (tmp_path / "v.mp4").touch()
-    report = Extraction(
-        find_videos([tmp_path], tmp_path).jobs, ClipEncoder(Counting(), torch.device("cpu"))
-    ).run()
-    assert report.seconds == 300
-    assert counts["most"] <= 5  # 2 in the queue, 1 with the network, 1 taken, 1 at the decoder
+    made_up_video(clips())
+    assert extracted(tmp_path, tmp_path, network).seconds == 300
+    assert max(most) <= 5  # 2 in the queue, 1 with the network, 1 taken, 1 at the decoder
 
 
-def resident_mb() -> float:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path, monkeypatch):
+def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path, made_up_video):
     """Rows that each lie on the heap once kept it from shrinking: 18 MB for every second, 1,400 MB
     here.
     """
+    sizes = []
 
-    class Seconds:
-        notes: list[str] = []  # noqa: RUF012
+    def clips():
+        for _ in range(90):
+            sizes.append(psutil.Process().memory_info().rss / 1e6)
+            yield np.zeros((30, 224, 224, 3), np.uint8)
 
-        def __init__(self, path, **_):
-            pass
-
-        def clips(self):
-            for number in range(90):
-                if number in (10, 89):
-                    sizes.append(resident_mb())
-                yield np.zeros((30, 224, 224, 3), np.uint8)
-
-    sizes: list[float] = []
-    monkeypatch.setattr(extraction, "VideoFile", Seconds)
-    (tmp_path / "v.mp4").touch()
-    Extraction(
-        find_videos([tmp_path], tmp_path).jobs, ClipEncoder(Pooling(), torch.device("cpu"))
-    ).run()
-    assert sizes[1] - sizes[0] < 150  # measured -1 to 40
+    made_up_video(clips())
+    extracted(tmp_path, tmp_path, Pooling())
+    assert sizes[89] - sizes[10] < 150  # measured -1 to 40
 
 
 # ---- the command line
@@ -235,6 +187,7 @@ def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path, monkeypatch):
         (["--vdir", ","], "`--vdir` is empty"),
         (["--vdir", "/nowhere"], "/nowhere: no such folder"),
         (["--weights", "/nowhere/s3d.pth"], "mmpt download s3d"),
+        *(([f"--shard={shard}"], "I/N") for shard in ("1", "2/2", "-1/2", "a/b", "0/0")),
     ],
 )
 def test_mistakes_are_one_message_and_exit_code_2(videos, tmp_path, capsys, flags, message):
@@ -243,32 +196,6 @@ def test_mistakes_are_one_message_and_exit_code_2(videos, tmp_path, capsys, flag
     assert message in error
     assert error.count("error:") == 1
     assert not (tmp_path / "f").exists()
-
-
-@pytest.mark.parametrize("shard", ["1", "2/2", "-1/2", "a/b", "0/0"])
-def test_bad_parts(shard, capsys):
-    assert extract.main(["--vdir", "x", "--fdir", "y", f"--shard={shard}"]) == 2
-    assert "I/N" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "flags", [["--type", "2d"], ["--batch_size", "0"], ["--hflip=2"], ["--fp8"]]
-)
-def test_a_wrong_option_is_named(videos, tmp_path, capsys, flags):
-    assert extract.main(["--vdir", str(videos), "--fdir", str(tmp_path / "f"), *flags]) == 2
-    assert flags[0].split("=")[0] in capsys.readouterr().err.splitlines()[-1]
-    assert not (tmp_path / "f").exists()
-
-
-def parse(arguments: list[str]) -> extract.Options:
-    """What the command would be given."""
-    seen = []
-
-    def keep(options: extract.Options) -> None:
-        seen.append(options)
-
-    assert Command(keep, options=extract.Options, stopped="")(arguments) == 0
-    return seen[0]
 
 
 def test_shell_example_runs_the_command(videos, tmp_path):
@@ -280,12 +207,15 @@ def test_shell_example_runs_the_command(videos, tmp_path):
         env = os.environ | {"RAW": str(videos), "FEATURES": str(tmp_path), "PYTHON": str(echo)}
         env |= {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "8"}
         command = ["sh", f"scripts/video_feature_extractor/how2/{script}", "--random-weights"]
-        done = subprocess.run(
-            command, cwd=ROOT, env=env, capture_output=True, text=True, check=True
-        )
-        path, *arguments = done.stdout.split("\n")[:-1]
-        options = parse(arguments)
+        printed = subprocess.check_output(command, cwd=ROOT, env=env, text=True)
+        path, *arguments = printed.split("\n")[:-1]
         assert path == "scripts/video_feature_extractor/extract.py"
+        seen = []
+        command = Command(
+            lambda options, seen=seen: seen.append(options), options=extract.Options, stopped=""
+        )
+        assert command(arguments) == 0
+        (options,) = seen
         assert (options.vdir, options.type, options.half_precision) == (str(videos), "s3d", 1)
         assert options.random_weights
         assert options.part == ((3, 8) if "slurm" in script else (0, 1))
