@@ -20,9 +20,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import av.filter
@@ -35,17 +34,14 @@ _UNSPECIFIED = 2  # colour space in FFmpeg's numbers
 _JPEG_RANGE = 2
 
 
-def scaled_size(height: int, width: int, size: int = SIZE) -> tuple[int, int]:
-    """Returns (height, width) with the shorter side at `size` and the longer one rounded down."""
-    return (
-        (int(height * size / width), size)
-        if height >= width
-        else (size, int(width * size / height))
-    )
+def scaled_size(height: int, width: int) -> tuple[int, int]:
+    """Returns (height, width) with the shorter side at 224 and the longer one rounded down."""
+    if height >= width:
+        return int(height * SIZE / width), SIZE
+    return SIZE, int(width * SIZE / height)
 
 
-@dataclass(frozen=True)
-class FrameLayout:
+class FrameLayout(NamedTuple):
     """Layout of the frames of a graph. A frame of another layout needs another graph."""
 
     width: int
@@ -55,64 +51,56 @@ class FrameLayout:
     colour_range: int
     display_matrix: tuple[int, ...]
 
-    @classmethod
-    def of(cls, frame: av.VideoFrame) -> FrameLayout:
-        """Describes a decoded frame."""
-        side_data: Any = frame.side_data.get("DISPLAYMATRIX")
-        matrix = tuple(memoryview(side_data).cast("i").tolist()) if side_data else ()
-        return cls(
-            frame.width,
-            frame.height,
-            frame.format.name,
-            frame.colorspace,
-            frame.color_range,
-            matrix,
-        )
 
-    def turning(self) -> list[tuple[str, str]]:
-        """Returns the filters (name, arguments) that show the picture upright, as FFmpeg's command
-        inserts them.
-        """
-        matrix = self.display_matrix
-        if (
-            not matrix
-            or not math.hypot(matrix[0], matrix[3])
-            or not math.hypot(matrix[1], matrix[4])
-        ):
-            return []
-        across, down = math.hypot(matrix[0], matrix[3]), math.hypot(matrix[1], matrix[4])
-        degrees = round(math.degrees(math.atan2(matrix[1] / down, matrix[0] / across))) % 360
-        if abs(degrees - 90) < 1:
-            return [("transpose", "cclock_flip" if matrix[3] > 0 else "clock")]
-        if abs(degrees - 180) < 1:
-            return [("hflip", "")] * (matrix[0] < 0) + [("vflip", "")] * (matrix[4] < 0)
-        if abs(degrees - 270) < 1:
-            return [("transpose", "clock_flip" if matrix[3] < 0 else "cclock")]
-        if degrees:
-            return [("rotate", f"{degrees}*PI/180")]
-        return [("vflip", "")] * (matrix[4] < 0)
+def layout_of(frame: av.VideoFrame) -> FrameLayout:
+    """Describes a decoded frame."""
+    side_data: Any = frame.side_data.get("DISPLAYMATRIX")
+    matrix = tuple(memoryview(side_data).cast("i").tolist()) if side_data else ()
+    colours = frame.colorspace, frame.color_range
+    return FrameLayout(frame.width, frame.height, frame.format.name, *colours, matrix)
 
-    def picturing(self, *, hflip: bool) -> tuple[list[tuple[str, str]], int]:
-        """Returns the filters from decoded to RGB pictures of 224 rows, and the columns to cut off
-        on either side.
-        """
-        turning = self.turning()
-        turned = any(name == "transpose" for name, _ in turning)
-        shown = (self.width, self.height) if turned else (self.height, self.width)
-        height, width = scaled_size(*shown)
-        left, top = int((width - SIZE) / 2), int((height - SIZE) / 2)
-        mirror = [("hflip", "")] if hflip else []
-        if self.pix_fmt == "yuv420p" and self.colour_range != _JPEG_RANGE and width % 2 == 0:
-            extra = left % 2  # chroma columns come in pairs
-            wide = SIZE + 2 * extra
-            steps = [("scale", f"{width}:{height}:flags={_EXACT}"), ("format", "yuv422p"), *mirror]
-            steps += [
-                ("crop", f"{wide}:{SIZE}:{left - extra}:{top}"),
-                ("scale", f"{wide}:{SIZE}:flags={_EXACT}"),
-            ]
-            return [*turning, *steps, ("format", "rgb24")], extra
-        steps = [("scale", f"{width}:{height}"), *mirror, ("crop", f"{SIZE}:{SIZE}:{left}:{top}")]
-        return [*turning, *steps, ("format", "rgb24")], 0
+
+def _turning(matrix: tuple[int, ...]) -> list[tuple[str, str]]:
+    """Returns the filters (name, arguments) that show a picture with this display matrix upright,
+    as FFmpeg's command inserts them.
+    """
+    across, down = (math.hypot(*matrix[axis : axis + 4 : 3]) for axis in (0, 1))
+    if not across or not down:
+        return []
+    degrees = round(math.degrees(math.atan2(matrix[1] / down, matrix[0] / across))) % 360
+    if degrees == 90:
+        return [("transpose", "cclock_flip" if matrix[3] > 0 else "clock")]
+    if degrees == 180:
+        return [("hflip", "")] * (matrix[0] < 0) + [("vflip", "")] * (matrix[4] < 0)
+    if degrees == 270:
+        return [("transpose", "clock_flip" if matrix[3] < 0 else "cclock")]
+    if degrees:
+        return [("rotate", f"{degrees}*PI/180")]
+    return [("vflip", "")] * (matrix[4] < 0)
+
+
+def _picturing(layout: FrameLayout, hflip: bool) -> tuple[list[tuple[str, str]], int]:
+    """Returns the filters from decoded to RGB pictures of 224 rows, and the columns to cut off on
+    either side.
+    """
+    turning = _turning(layout.display_matrix)
+    is_turned = any(name == "transpose" for name, _ in turning)
+    shown = (layout.height, layout.width)
+    height, width = scaled_size(*(reversed(shown) if is_turned else shown))
+    left, top = int((width - SIZE) / 2), int((height - SIZE) / 2)
+    mirror = [("hflip", "")] if hflip else []
+    is_limited = layout.colour_range != _JPEG_RANGE
+    if layout.pix_fmt == "yuv420p" and is_limited and width % 2 == 0:
+        extra = left % 2  # chroma columns come in pairs
+        wide = SIZE + 2 * extra
+        steps = [("scale", f"{width}:{height}:flags={_EXACT}"), ("format", "yuv422p"), *mirror]
+        steps.append(("crop", f"{wide}:{SIZE}:{left - extra}:{top}"))
+        steps.append(("scale", f"{wide}:{SIZE}:flags={_EXACT}"))
+    else:
+        extra = 0
+        steps = [("scale", f"{width}:{height}"), *mirror]
+        steps.append(("crop", f"{SIZE}:{SIZE}:{left}:{top}"))
+    return [*turning, *steps, ("format", "rgb24")], extra
 
 
 class FrameGraph:
@@ -136,7 +124,7 @@ class FrameGraph:
         hflip: bool = False,
         is_fast: bool = False,
     ):
-        picturing, self._cut = layout.picturing(hflip=hflip)
+        picturing, self._cut = _picturing(layout, hflip)
         rate = [("fps", f"fps={FPS}:start_time={start_s:.9f}")]
         steps = [*rate, *picturing] if is_fast else [*picturing, *rate]
         self._graph = av.filter.Graph()
@@ -146,18 +134,16 @@ class FrameGraph:
             "pix_fmt": layout.pix_fmt,
             "time_base": str(time_base),
             "pixel_aspect": "1/1",
+            "range": str(layout.colour_range),
         }
         if layout.colour_space != _UNSPECIFIED:
             source["colorspace"] = str(layout.colour_space)
-        source["range"] = str(layout.colour_range)
         nodes = [self._graph.add("buffer", **source)]
-        nodes += [
-            self._graph.add(name, arguments) for name, arguments in [*steps, ("buffersink", "")]
-        ]
+        nodes += [self._graph.add(*step) for step in [*steps, ("buffersink", "")]]
         self._graph.link_nodes(*nodes).configure()
 
     def push(self, frame: av.VideoFrame | None) -> Iterator[np.ndarray]:
-        """Puts a frame in (None: the last one is in) and yield the pictures that are now due."""
+        """Puts a frame in (None: the last one is in) and yields the pictures that are now due."""
         self._graph.push(frame)
         while True:
             try:

@@ -17,14 +17,8 @@ import torch
 from torch import nn
 
 from mmpt.errors import CheckpointError, DataError
-from mmpt.media.s3d_layers import (
-    InceptionBlock,
-    SamePool3D,
-    SelfGating,
-    SentenceModule,
-    STConv3D,
-    space_to_depth,
-)
+from mmpt.media import s3d_layers
+from mmpt.media.s3d_layers import InceptionBlock, SamePool3D, SelfGating, STConv3D
 from mmpt.utils.checkpoint_file import load_checkpoint
 from mmpt.utils.io import load_word_array
 from mmpt.utils.log import get_logger
@@ -35,8 +29,6 @@ S3D_WEIGHTS = Path("pretrained_models/s3d_howto100m.pth")
 S3D_SOURCE = "https://www.rocq.inria.fr/cluster-willow/amiech/howto100m"
 NUM_EMBEDDINGS = 66250  # words of the released dictionary, and 0 for padding
 MAX_WORDS = 16
-TEXT_TENSORS = ("text_module.word_embd.", "text_module.fc1.", "text_module.fc2.")
-"""Tensors of the text tower, which the weights hold too."""
 
 INCEPTION = {
     "mixed_3b": (64, 96, 128, 16, 32, 32),
@@ -100,8 +92,15 @@ class S3D(nn.Module):
         self.fc = nn.Linear(channels, num_classes)
         self.word_ids: dict[str, int] = {}
         if words is not None:
-            self.word_ids = _number(read_words(words) if isinstance(words, str | Path) else words)
-            self.text_module = SentenceModule(NUM_EMBEDDINGS, output_dim=num_classes)
+            if isinstance(words, str | Path):
+                words = read_words(words)
+            if not 0 < len(words) < NUM_EMBEDDINGS:
+                raise DataError(
+                    f"the dictionary must hold 1 to {NUM_EMBEDDINGS - 1} words, but holds "
+                    f"{len(words)}."
+                )
+            self.word_ids = {str(word): number for number, word in enumerate(words, start=1)}
+            self.text_module = s3d_layers.SentenceModule(NUM_EMBEDDINGS, num_classes)
 
     def forward(self, clips_NCTHW: torch.Tensor) -> dict[str, torch.Tensor]:
         """Embeds clips.
@@ -114,8 +113,13 @@ class S3D(nn.Module):
         Raises:
             DataError: another shape.
         """
-        _check_clips(clips_NCTHW)
-        x_NCTHW = space_to_depth(clips_NCTHW) if self.space_to_depth else clips_NCTHW
+        shape = clips_NCTHW.shape
+        if len(shape) != 5 or shape[1] != 3 or any(n % 2 or not n for n in shape[2:]):
+            raise DataError(
+                "clips for S3D must be [clips, 3, frames, height, width] with even frames, height "
+                f"and width (30 x 224 x 224 in HowTo100M features), but are {list(shape)}."
+            )
+        x_NCTHW = s3d_layers.space_to_depth(clips_NCTHW) if self.space_to_depth else clips_NCTHW
         for name in LAYERS:
             x_NCTHW = self.get_submodule(name)(x_NCTHW)
             if name == "conv1" and self.space_to_depth:
@@ -144,22 +148,6 @@ class S3D(nn.Module):
         return {"text_embedding": self.text_module(ids_NW)}
 
 
-def _check_clips(clips: torch.Tensor) -> None:
-    if clips.dim() != 5 or clips.shape[1] != 3 or any(n % 2 or not n for n in clips.shape[2:]):
-        raise DataError(
-            "clips for S3D must be [clips, 3, frames, height, width] with even frames, height and "
-            f"width (30 x 224 x 224 in HowTo100M features), but are {list(clips.shape)}."
-        )
-
-
-def _number(words: Sequence[str]) -> dict[str, int]:
-    if not 0 < len(words) < NUM_EMBEDDINGS:
-        raise DataError(
-            f"the dictionary must hold 1 to {NUM_EMBEDDINGS - 1} words, but holds {len(words)}."
-        )
-    return {str(word): number for number, word in enumerate(words, start=1)}
-
-
 def read_words(path: str | Path) -> list[str]:
     """Returns the words of `s3d_dict.npy`, in order.
 
@@ -186,8 +174,7 @@ def load_s3d(weights: str | Path = S3D_WEIGHTS, words: str | Path | None = None)
         raise CheckpointError(f"{path}: S3D's weights are not there. {_where('s3d_howto100m.pth')}")
     state = load_checkpoint(path)
     if words is None:
-        for name in [name for name in state if str(name).startswith(TEXT_TENSORS)]:
-            del state[name]
+        state = {name: state[name] for name in state if not str(name).startswith("text_module.")}
     network = S3D(words)
     try:
         network.load_state_dict(state)

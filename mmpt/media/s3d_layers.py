@@ -41,19 +41,19 @@ class STConv3D(nn.Module):
     ):
         super().__init__()
         self.separable = separable
-        if not separable:
-            self.conv1 = nn.Conv3d(
-                in_channels, out_channels, kernel, stride=stride, padding=padding, bias=False
-            )
-            self.bn1 = nn.BatchNorm3d(out_channels)
-            return
-        assert stride == 1
-        space, space_padding = (1, *kernel[1:]), (0, *padding[1:])
-        time, time_padding = (kernel[0], 1, 1), (padding[0], 0, 0)
-        self.conv1 = nn.Conv3d(in_channels, out_channels, space, padding=space_padding, bias=False)
+        time_kernel, time_padding = (kernel[0], 1, 1), (padding[0], 0, 0)
+        if separable:
+            assert stride == 1
+            kernel, padding = (1, *kernel[1:]), (0, *padding[1:])
+        self.conv1 = nn.Conv3d(
+            in_channels, out_channels, kernel, stride=stride, padding=padding, bias=False
+        )
         self.bn1 = nn.BatchNorm3d(out_channels)
-        self.conv2 = nn.Conv3d(out_channels, out_channels, time, padding=time_padding, bias=False)
-        self.bn2 = nn.BatchNorm3d(out_channels)
+        if separable:
+            self.conv2 = nn.Conv3d(
+                out_channels, out_channels, time_kernel, padding=time_padding, bias=False
+            )
+            self.bn2 = nn.BatchNorm3d(out_channels)
 
     def forward(self, x_NCTHW: torch.Tensor) -> torch.Tensor:
         """Returns float [N, out_channels, T', H', W']."""
@@ -94,10 +94,6 @@ class SamePool3D(nn.Module):
         """
         padded = functional.pad(x_NCTHW, self.padding)
         return functional.max_pool3d(padded, self.kernel, self.stride, ceil_mode=True)
-
-    def extra_repr(self) -> str:
-        """Returns what `print(module)` shows in the parentheses."""
-        return f"kernel={self.kernel}, stride={self.stride}"
 
 
 class InceptionBlock(nn.Module):
@@ -156,22 +152,14 @@ class SentenceModule(nn.Module):
 
     Args:
         num_embeddings: words, with 0 for padding and unknown ones.
-        embedding_dim: width of a word embedding.
-        hidden_dim: width of the layer that is pooled.
         output_dim: width of the result.
     """
 
-    def __init__(
-        self,
-        num_embeddings: int,
-        embedding_dim: int = 300,
-        hidden_dim: int = 2048,
-        output_dim: int = 512,
-    ):
+    def __init__(self, num_embeddings: int, output_dim: int):
         super().__init__()
-        self.word_embd = nn.Embedding(num_embeddings, embedding_dim)
-        self.fc1 = nn.Linear(embedding_dim, hidden_dim)
-        self.fc2 = nn.Linear(hidden_dim, output_dim)
+        self.word_embd = nn.Embedding(num_embeddings, 300)
+        self.fc1 = nn.Linear(300, 2048)
+        self.fc2 = nn.Linear(2048, output_dim)
 
     def forward(self, ids_NW: torch.Tensor) -> torch.Tensor:
         """Returns float [N, output_dim] of word ids int64 [N, W]; padding takes part in the

@@ -21,7 +21,6 @@ from mmpt.utils.validation import NotBlank, Row, read_table
 
 _ENDINGS = "3gp avi f4v flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv"
 VIDEO_SUFFIXES = frozenset(f".{ending}" for ending in _ENDINGS.split())
-LIST_SUFFIXES = frozenset({".txt", ".lst"})
 _MAX_NAME_BYTES = 236  # file systems take 255, of which the name of a temporary file needs 18
 # Unicode categories: control characters, bytes that are not UTF-8, line and paragraph separators.
 _NOT_IN_IDS = {"Cc", "Cs", "Zl", "Zp"}
@@ -65,23 +64,38 @@ def find_videos(sources: Sequence[str | Path], feature_dir: str | Path) -> Video
     found = VideoList()
     by_id: dict[str, VideoJob] = {}
     for source in map(Path, sources):
-        for video_id, video, feature in _read_source(source, found):
-            path = Path(feature_dir) / (feature or f"{video_id}.npy")
+        is_folder = source.is_dir()
+        for where, video, video_id, feature in _entries(source):
+            if is_folder and video.suffix.lower() not in VIDEO_SUFFIXES:
+                found.num_ignored += 1
+                continue
+            if reason := _problem_of(video_id):
+                if is_folder:
+                    found.misnamed[str(video)] = f"its name {reason}"
+                    continue
+                raise DataError(
+                    f"{where}: the video id {video_id!r} {reason}, so it cannot name a file. Give "
+                    "it another id."
+                )
             if replaced := by_id.pop(video_id, None):
                 found.duplicates.setdefault(video_id, []).append(str(replaced.video))
+            path = Path(feature_dir) / (feature or f"{video_id}.npy")
             by_id[video_id] = VideoJob(video_id, video, path)
-    found.jobs = list(by_id.values())
-    if not found.jobs:
-        names = ", ".join(map(str, sources))
-        instead = (
-            f" {len(found.misnamed)} must be renamed, such as {min(found.misnamed)!r}."
-            if found.misnamed
-            else ""
-        )
+    if not by_id:
+        first = min(found.misnamed, default=None)
+        instead = f" {len(found.misnamed)} must be renamed, such as {first!r}." if first else ""
         raise DataError(
-            f"{names}: no video there. Known endings: {' '.join(sorted(VIDEO_SUFFIXES))}.{instead}"
+            f"{', '.join(map(str, sources))}: no video there. Known endings: "
+            f"{' '.join(sorted(VIDEO_SUFFIXES))}.{instead}"
         )
-    _check_targets(found.jobs)
+    owners: dict[Path, str] = {}
+    for job in by_id.values():
+        # A CSV's `feature_path` can name the same file for two ids.
+        if (other := owners.setdefault(job.feature, job.video_id)) != job.video_id:
+            raise DataError(
+                f"the videos {other} and {job.video_id} have the same `feature_path` {job.feature}."
+            )
+    found.jobs = list(by_id.values())
     return found
 
 
@@ -93,23 +107,8 @@ def shard_of(jobs: Sequence[VideoJob], shard: int, num_shards: int) -> Sequence[
     return jobs[shard * size : (shard + 1) * size]
 
 
-def check_id(video_id: str, where: str) -> str:
-    """Returns `video_id`, which becomes a file's name.
-
-    Raises:
-        DataError: it is empty, too long, begins with a dot, or holds what a name or a line of a
-            list cannot.
-    """
-    if reason := _problem_of(video_id):
-        raise DataError(
-            f"{where}: the video id {video_id!r} {reason}, so it cannot name a file. Give it "
-            "another id."
-        )
-    return video_id
-
-
 def _problem_of(video_id: str) -> str:
-    """Say why an id cannot be a file's name and a line of a list; empty when it can."""
+    """Says why an id cannot be a file's name and a line of a list; empty when it can."""
     if not video_id or video_id.startswith("."):
         return "is empty or begins with a dot"
     if {"/", "\\"} & set(video_id) or _NOT_IN_IDS & set(map(unicodedata.category, video_id)):
@@ -121,72 +120,46 @@ def _problem_of(video_id: str) -> str:
     return ""
 
 
-def _read_source(source: Path, found: VideoList) -> Iterator[tuple[str, Path, str]]:
-    """Yields (id, video, feature path or an empty string)."""
-    suffix = source.suffix.lower()
-    if not source.exists():
-        raise DataError(
-            f"{source}: no such folder or file. Name where the videos are with `--vdir`."
-        )
-    if source.is_dir():
-        yield from _folder(source, found)
-    elif suffix in LIST_SUFFIXES:
-        for number, line in enumerate(read_text(source).splitlines(), start=1):
-            if line.strip():
-                video = _locate(line.strip(), source)
-                yield check_id(video.stem, f"{source}, line {number}"), video, ""
-    elif suffix == ".csv":
-        yield from _csv_file(source)
-    elif suffix in VIDEO_SUFFIXES:
-        yield check_id(source.stem, str(source)), source, ""
-    else:
-        raise DataError(f"{source}: must be a folder, a video, a list (.txt, .lst) or a .csv file.")
-
-
-def _folder(folder: Path, found: VideoList) -> Iterator[tuple[str, Path, str]]:
-    try:
-        paths = [*sorted(folder.glob("[!.]*")), *sorted(folder.glob("[!.]*/[!.]*"))]
-    except OSError as err:
-        raise DataError(f"{folder}: cannot be read ({err}).") from err
-    for path in paths:
-        if path.is_dir():
-            continue
-        if path.suffix.lower() not in VIDEO_SUFFIXES:
-            found.num_ignored += 1
-        elif reason := _problem_of(path.stem):
-            found.misnamed[str(path)] = f"its name {reason}"
-        else:
-            yield path.stem, path, ""
-
-
 class _Row(Row):
     video_path: NotBlank
     id: str = ""
     feature_path: str = ""
 
 
-def _csv_file(source: Path) -> Iterator[tuple[str, Path, str]]:
-    for row in read_table(source, _Row):
-        where, feature = f"{source}, line {row.line}", row.feature_path
-        if feature and (not feature.endswith(".npy") or ".." in Path(feature).parts):
-            raise DataError(
-                f"{where}: `feature_path` must end in .npy and not hold `..`, but is {feature!r}."
-            )
-        video = _locate(row.video_path, source)
-        default = Path(feature).stem if feature else video.stem
-        yield check_id(row.id or default, where), video, feature
+def _entries(source: Path) -> Iterator[tuple[str, Path, str, str]]:
+    """Yields (place, file, id, feature path or an empty string); of a folder all its files."""
+    suffix = source.suffix.lower()
+    if not source.exists():
+        raise DataError(
+            f"{source}: no such folder or file. Name where the videos are with `--vdir`."
+        )
+    if source.is_dir():
+        try:
+            paths = [*sorted(source.glob("[!.]*")), *sorted(source.glob("[!.]*/[!.]*"))]
+        except OSError as err:
+            raise DataError(f"{source}: cannot be read ({err}).") from err
+        yield from ((str(path), path, path.stem, "") for path in paths if not path.is_dir())
+    elif suffix in (".txt", ".lst"):
+        for number, line in enumerate(read_text(source).splitlines(), start=1):
+            if line.strip():
+                video = _locate(line.strip(), source)
+                yield f"{source}, line {number}", video, video.stem, ""
+    elif suffix == ".csv":
+        for row in read_table(source, _Row):
+            where, feature = f"{source}, line {row.line}", row.feature_path
+            if feature and (not feature.endswith(".npy") or ".." in Path(feature).parts):
+                raise DataError(
+                    f"{where}: `feature_path` must end in .npy and not hold `..`, but is "
+                    f"{feature!r}."
+                )
+            video = _locate(row.video_path, source)
+            yield where, video, row.id or Path(feature or video).stem, feature
+    elif suffix in VIDEO_SUFFIXES:
+        yield str(source), source, source.stem, ""
+    else:
+        raise DataError(f"{source}: must be a folder, a video, a list (.txt, .lst) or a .csv file.")
 
 
 def _locate(name: str, source: Path) -> Path:
     video, relative = Path(name), source.parent / name
     return relative if not video.exists() and relative.exists() else video
-
-
-def _check_targets(jobs: Sequence[VideoJob]) -> None:
-    """Refuses two ids that would write one file (a CSV's `feature_path` can say so)."""
-    owner: dict[Path, str] = {}
-    for job in jobs:
-        if (other := owner.setdefault(job.feature, job.video_id)) != job.video_id:
-            raise DataError(
-                f"the videos {other} and {job.video_id} have the same `feature_path` {job.feature}."
-            )

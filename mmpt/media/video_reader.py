@@ -17,6 +17,7 @@ original.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -26,9 +27,8 @@ import av
 import numpy as np
 
 from mmpt.errors import DataError
-from mmpt.media.frame_graph import FPS, SIZE, FrameGraph, FrameLayout
+from mmpt.media.frame_graph import FPS, SIZE, FrameGraph, layout_of
 
-CLIP_SHAPE = (FPS, SIZE, SIZE, 3)
 MAX_GAP_S = 3600
 """Two pictures further apart than this are broken timestamps: each missing second would become a
 clip.
@@ -69,14 +69,14 @@ class VideoFile:
         Raises:
             VideoError: not a video, no picture in it, or broken beyond use; also after some clips.
         """
-        clip, filled = np.zeros(CLIP_SHAPE, dtype=np.uint8), 0
-        for frame in self.frames():
-            clip[filled] = frame
-            filled += 1
-            if filled == FPS:
-                yield clip
-                clip, filled = np.zeros(CLIP_SHAPE, dtype=np.uint8), 0
-        if filled:
+        frames = self.frames()
+        while True:
+            clip, filled = np.zeros((FPS, SIZE, SIZE, 3), dtype=np.uint8), 0
+            for frame in itertools.islice(frames, FPS):
+                clip[filled] = frame
+                filled += 1
+            if not filled:
+                return
             yield clip
 
     def frames(self) -> Iterator[np.ndarray]:
@@ -86,56 +86,57 @@ class VideoFile:
         Raises:
             VideoError: as for `clips`.
         """
-        with self._open() as container, as_video_error():
-            stream = choose_stream(container)
-            stream.codec_context.thread_count = self._num_threads
-            stream.codec_context.thread_type = "AUTO" if self._num_threads > 1 else "NONE"
-            for frame in self._filtered(container, stream):
-                self.num_frames += 1
-                yield frame
-            self._judge(container, stream)
-
-    @contextmanager
-    def _open(self) -> Iterator[av.container.InputContainer]:
+        # Local files only: a playlist that calls itself a video must not fetch anything.
+        options = {"protocol_whitelist": "file"}
         with as_video_error():
             if self.path.stat().st_size == 0:
                 raise VideoError("the file is empty")
-            # Local files only: a playlist that calls itself a video must not fetch anything.
-            container = av.open(
-                f"file:{self.path}",
-                metadata_errors="ignore",
-                options={"protocol_whitelist": "file"},
-            )
-        with container:
-            yield container
+            with av.open(f"file:{self.path}", metadata_errors="ignore", options=options) as file:
+                stream = choose_stream(file)
+                stream.codec_context.thread_count = self._num_threads
+                stream.codec_context.thread_type = "AUTO" if self._num_threads > 1 else "NONE"
+                for frame in self._filtered(file, stream):
+                    self.num_frames += 1
+                    yield frame
+                self._judge(file, stream)
 
     def _filtered(
-        self, container: av.container.InputContainer, stream: av.VideoStream
+        self, file: av.container.InputContainer, stream: av.VideoStream
     ) -> Iterator[np.ndarray]:
-        """Decode, and run frames through a graph; a frame of another size or kind closes it and
+        """Decodes, and runs frames through a graph; a frame of another size or kind closes it and
         starts the next.
         """
         graph, layout = None, None
         time_base = stream.time_base or Fraction(1, av.time_base)
-        is_fast = (stream.average_rate or FPS) > FPS
-        for frame in self._timed(self._decoded(container, stream), container, stream, time_base):
-            found = FrameLayout.of(frame)
+        rate = stream.average_rate or FPS
+        # Times count from the container's start, in units of `time_base`.
+        shift = round(Fraction(file.start_time or 0, av.time_base) / time_base)
+        usual = max(1, round(1 / ((stream.average_rate or stream.guessed_rate or FPS) * time_base)))
+        due = shift
+        for frame in self._decoded(file, stream):
+            time = next((time for time in (frame.pts, frame.dts) if time is not None), due)
+            if (time - due) * time_base > MAX_GAP_S:
+                raise VideoError(f"its timestamps are broken: they jump by more than {MAX_GAP_S} s")
+            frame.duration = frame.duration or usual
+            frame.pts = time - shift
+            due = time + frame.duration
+            self._end_s = float((due - shift) * time_base)
+            found = layout_of(frame)
             if graph is None or found != layout:
                 if graph is not None:
                     yield from graph.push(None)
-                graph = FrameGraph(
-                    found, time_base, self.num_frames / FPS, hflip=self._hflip, is_fast=is_fast
-                )
+                start_s = self.num_frames / FPS
+                graph = FrameGraph(found, time_base, start_s, hflip=self._hflip, is_fast=rate > FPS)
                 layout = found
             yield from graph.push(frame)
         if graph is not None:
             yield from graph.push(None)
 
     def _decoded(
-        self, container: av.container.InputContainer, stream: av.VideoStream
+        self, file: av.container.InputContainer, stream: av.VideoStream
     ) -> Iterator[av.VideoFrame]:
         """Yields frames in the order of showing; what cannot be decoded is counted and left out."""
-        packets = container.demux(stream)
+        packets = file.demux(stream)
         while True:
             try:
                 packet = next(packets, None)
@@ -155,32 +156,8 @@ class VideoFile:
                 self._num_corrupt += frame.is_corrupt
                 yield frame
 
-    def _timed(
-        self,
-        frames: Iterator[av.VideoFrame],
-        container: av.container.InputContainer,
-        stream: av.VideoStream,
-        time_base: Fraction,
-    ) -> Iterator[av.VideoFrame]:
-        """Yields frames with `pts` from the container's start and a duration, both in units of
-        `time_base`.
-        """
-        shift = round(Fraction(container.start_time or 0, av.time_base) / time_base)
-        usual = max(1, round(1 / ((stream.average_rate or stream.guessed_rate or FPS) * time_base)))
-        due = shift
-        for frame in frames:
-            time = next((time for time in (frame.pts, frame.dts) if time is not None), due)
-            if (time - due) * time_base > MAX_GAP_S:
-                raise VideoError(f"its timestamps are broken: they jump by more than {MAX_GAP_S} s")
-            if not frame.duration:
-                frame.duration = usual
-            due = time + frame.duration
-            frame.pts = time - shift
-            self._end_s = float((due - shift) * time_base)
-            yield frame
-
-    def _judge(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
-        """Decides whether what came out is the video; note what is missing."""
+    def _judge(self, file: av.container.InputContainer, stream: av.VideoStream) -> None:
+        """Decides whether what came out is the video; notes what is missing."""
         if self._num_damaged > MAX_DAMAGED_SHARE * self._num_packets:
             raise VideoError(
                 f"{self._num_damaged} of its {self._num_packets} packets cannot be decoded"
@@ -192,50 +169,24 @@ class VideoFile:
                 f"{self._num_damaged} of {self._num_packets} packets could not be decoded, "
                 f"{self._num_corrupt} pictures are damaged"
             )
-        announced_s = _announced_seconds(container, stream)
+        announced_s = (file.duration or 0) / av.time_base
+        if stream.duration and stream.time_base:
+            announced_s = float(stream.duration * stream.time_base)
         if announced_s - self._end_s > max(_SHORT_S, 0.05 * announced_s):
             self.notes.append(
                 f"its pictures end at {self._end_s:.1f} s, but {announced_s:.1f} s were announced"
             )
 
 
-def read_frames(path: str | Path, *, max_seconds: float | None = None) -> np.ndarray:
-    """Returns a whole (short) video as uint8 [frames, 224, 224, 3] at 30 pictures per second.
-
-    Args:
-        max_seconds: stop reading there.
-    Raises:
-        VideoError: it cannot be read.
-    """
-    frames = []
-    for frame in VideoFile(path).frames():
-        frames.append(frame.copy())
-        if max_seconds is not None and len(frames) >= max_seconds * FPS:
-            break
-    return np.stack(frames)
-
-
 def choose_stream(container: av.container.InputContainer) -> av.VideoStream:
     """Returns the stream that FFmpeg deems best, or the first that is no cover picture."""
-    streams = [stream for stream in container.streams.video if not _is_cover(stream)]
+    cover = av.stream.Disposition.attached_pic
+    streams = [stream for stream in container.streams.video if not stream.disposition & cover]
     if not streams:
-        raise VideoError(
-            "it holds no pictures (audio only)"
-            if container.streams.audio
-            else "it holds no pictures"
-        )
+        sound = " (audio only)" if container.streams.audio else ""
+        raise VideoError(f"it holds no pictures{sound}")
     best = container.streams.best("video")
     return best if best in streams else streams[0]
-
-
-def _is_cover(stream: av.VideoStream) -> bool:
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
-
-
-def _announced_seconds(container: av.container.InputContainer, stream: av.VideoStream) -> float:
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    return (container.duration or 0) / av.time_base
 
 
 @contextmanager
@@ -245,7 +196,7 @@ def as_video_error() -> Iterator[None]:
         yield
     except VideoError:
         raise
-    except (av.FFmpegError, OSError) as err:
-        raise VideoError(f"it cannot be read ({err.strerror or type(err).__name__})") from err
-    except (ValueError, MemoryError) as err:  # sizes and formats that no filter takes
-        raise VideoError(f"it cannot be read ({err})") from err
+    except (av.FFmpegError, OSError, ValueError, MemoryError) as err:
+        # ValueError and MemoryError: sizes and formats that no filter takes.
+        reason = getattr(err, "strerror", None) or str(err) or type(err).__name__
+        raise VideoError(f"it cannot be read ({reason})") from err

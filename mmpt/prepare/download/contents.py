@@ -6,9 +6,9 @@ import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import Any
 
 from mmpt.errors import DataError
 from mmpt.utils.io import atomic_write
@@ -73,38 +73,30 @@ def unpack_members(archive: Path, places: Mapping[str, Path]) -> None:
         DataError: a damaged archive, or one that does not have exactly one member of each name.
     """
     damage = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError)
+    packed: Any
     try:
         if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as packed:
-                _copy_members(archive, packed.namelist(), packed.open, places)
+            packed = zipfile.ZipFile(archive)
+            names, read = packed.namelist(), packed.open
         else:
-            with tarfile.open(archive) as tar:
-                _copy_members(archive, tar.getnames(), tar.extractfile, places)
+            packed = tarfile.open(archive)  # noqa: SIM115  # closed below
+            names = [member.name for member in packed.getmembers() if member.isfile()]
+            read = packed.extractfile
+        with packed:
+            found = {}
+            for member in places:
+                matching = [name for name in names if PurePosixPath(name).name == member]
+                if len(matching) != 1:
+                    shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+                    raise DataError(
+                        f"{archive}: must hold one {member}, but holds {len(matching)} (its "
+                        f"members: {shown})."
+                    )
+                found[member] = matching[0]
+            for member, place in places.items():
+                with read(found[member]) as source, atomic_write(place, "wb") as target:
+                    shutil.copyfileobj(source, target)
     except (*damage, NotImplementedError, RuntimeError) as err:
         raise DataError(
             f"{archive}: cannot be unpacked ({err}). Download it again with `--force`."
         ) from err
-
-
-def _copy_members(
-    archive: Path,
-    names: Sequence[str],
-    read: Callable[[str], IO[bytes] | None],
-    places: Mapping[str, Path],
-) -> None:
-    found = {}
-    for member in places:
-        matching = [name for name in names if PurePosixPath(name).name == member]
-        if len(matching) != 1:
-            shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
-            raise DataError(
-                f"{archive}: must hold one {member}, but holds {len(matching)} (its members: "
-                f"{shown})."
-            )
-        found[member] = matching[0]
-    for member, place in places.items():
-        source = read(found[member])
-        if source is None:
-            raise tarfile.TarError(f"{member} is no file")
-        with source, atomic_write(place, "wb") as target:
-            shutil.copyfileobj(source, target)

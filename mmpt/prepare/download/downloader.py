@@ -15,6 +15,7 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -86,11 +87,11 @@ def download(
         )
     constants.HF_HUB_DOWNLOAD_TIMEOUT = timeout_s  # http_get has no argument for it
     disable_propagation()  # the library's messages have a handler of their own
-    downloader = Downloader(root, mirror=mirror, force=force, tries=tries)
+    downloader = Downloader(root, mirror, force, tries)
     problems = []
     for name in dict.fromkeys(names):
         try:
-            with exclusive(downloader.locks / f"{name}.lock", "downloading", wait=False):
+            with exclusive(root / f".downloads/{name}.lock", "downloading", wait=False):
                 downloader.get_item(CATALOGUE[name])
         except HeldError:
             problems.append(f"{name}: another process is downloading it. Wait until it has ended.")
@@ -102,18 +103,14 @@ def download(
         raise DownloadError("\n".join(problems))
 
 
+@dataclass(frozen=True)
 class Downloader:
-    """Downloads files to their places under `root`; see `download` for the other arguments."""
+    """Downloads files to their places under `root`; see `download` for the other fields."""
 
-    def __init__(
-        self, root: Path, *, mirror: str | None = None, force: bool = False, tries: int = 5
-    ):
-        self.root = root
-        self.records_path = root / "downloads.json"
-        self.locks = root / ".downloads"
-        self.mirror = mirror
-        self.force = force
-        self.tries = tries
+    root: Path
+    mirror: str | None = None
+    force: bool = False
+    tries: int = 5
 
     def get_item(self, item: Item) -> None:
         """Downloads or checks all files of `item`.
@@ -232,7 +229,6 @@ class Downloader:
                         resume_size=data.tell(),
                         headers=headers,
                         expected_size=int(size) if size else None,
-                        displayed_filename=target.name,
                     )
                     break
                 except httpx2.ReadError:  # http_get itself retries all other interruptions
@@ -265,20 +261,23 @@ class Downloader:
         logger.info("%s: downloaded", target)
 
     def _records(self) -> dict[str, Record]:
-        if not self.records_path.exists():
+        path = self.root / "downloads.json"
+        if not path.exists():
             return {}
-        remedy = "Remove it. The files that are here are then recorded again, as they are."
         try:
-            return read_json_as(self.records_path, _Records, "").files
+            return read_json_as(path, _Records, "").files
         except DataError as err:
-            raise DataError(f"{str(err).rstrip()} {remedy}") from None
+            raise DataError(
+                f"{str(err).rstrip()} Remove it. The files that are here are then recorded again, "
+                "as they are."
+            ) from None
 
     def _record(self, name: str, record: Record) -> None:
         """Writes a record. Several processes may do so at the same time."""
-        with exclusive(self.locks / "records.lock", f"writing {self.records_path.name}"):
+        with exclusive(self.root / ".downloads/records.lock", "writing downloads.json"):
             files = self._records() | {name: record}
             records = _Records(files=dict(sorted(files.items())))
-            write_json(self.records_path, records.model_dump())
+            write_json(self.root / "downloads.json", records.model_dump())
 
 
 def _record_of(path: Path, url: str | None) -> Record:

@@ -192,7 +192,7 @@ def test_force_keeps_the_old_file_until_the_new_one_is_accepted(
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 9, "files": {}}'])
 def test_damaged_records_are_an_error(text: str, site: Site, downloader: Downloader) -> None:
-    downloader.records_path.write_text(text)
+    (downloader.root / "downloads.json").write_text(text)
     with pytest.raises(DownloadError, match=r"downloads\.json: .* Remove it"):
         downloader.get_file(serve(site))
 
