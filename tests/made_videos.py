@@ -26,6 +26,11 @@ COLOURS = np.array(
 WHITE = 235
 TIME_BASE = Fraction(1, 90_000)
 NTSC = Fraction(30_000, 1001)
+# Fast, and good enough that colours stay within a few steps of what was drawn.
+OPTIONS = {
+    "libx264": {"preset": "ultrafast", "crf": "10"},
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "10", "b": "0"},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,21 +70,16 @@ def regular_times(seconds: float, fps: Fraction | int = 30) -> list[Fraction]:
     return [Fraction(number) / fps for number in range(round(seconds * fps))]
 
 
-def write_video(
-    path: Path,
-    times: Sequence[Fraction],
-    clip: Clip | None = None,
-    last_duration: Fraction | None = None,
-) -> Path:
-    """Encode `draw(t)` for every t of `times`; a frame lasts to the next one, the last
-    `last_duration` (or as long).
+def write_video(path: Path, times: Sequence[Fraction], clip: Clip | None = None) -> Path:
+    """Encode `draw(t)` for every t of `times`; a frame lasts to the next one, the last as long as
+    the one before.
     """
     clip = clip or Clip()
-    last = last_duration or (times[-1] - times[-2] if len(times) > 1 else Fraction(1, 30))
+    last = times[-1] - times[-2] if len(times) > 1 else Fraction(1, 30)
     ends = [*times[1:], times[-1] + last]
     with av.open(str(path), "w") as container:
         rate = (len(times) / (ends[-1] - times[0])).limit_denominator(1001)
-        stream = container.add_stream(clip.codec, rate=rate, options=_codec_options(clip.codec))
+        stream = container.add_stream(clip.codec, rate=rate, options=OPTIONS.get(clip.codec, {}))
         stream.width, stream.height, stream.pix_fmt = clip.width, clip.height, clip.pix_fmt
         stream.codec_context.time_base = TIME_BASE
         stream.codec_context.gop_size = clip.keyframe_interval
@@ -87,11 +87,9 @@ def write_video(
             stream.codec_context.max_b_frames = clip.num_b_frames
         if clip.rotation or clip.hflip or clip.vflip:
             stream.set_display_rotation(clip.rotation, hflip=clip.hflip, vflip=clip.vflip)
-        sound = (
-            container.add_stream("aac" if path.suffix != ".webm" else "libopus", rate=48_000)
-            if clip.with_audio
-            else None
-        )
+        if clip.with_audio:
+            codec = "aac" if path.suffix != ".webm" else "libopus"
+            sound = container.add_stream(codec, rate=48_000)
         for time, end in zip(times, ends, strict=True):
             frame = av.VideoFrame.from_ndarray(draw(float(time), clip.width, clip.height), "rgb24")
             frame = frame.reformat(format=clip.pix_fmt)
@@ -99,7 +97,7 @@ def write_video(
             frame.duration = round((end - time) / TIME_BASE)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-        if sound is not None:
+        if clip.with_audio:
             _add_sound(container, sound, float(ends[-1]))
     return path
 
@@ -118,23 +116,13 @@ def truncate(source: Path, target: Path, share: float) -> Path:
     return target
 
 
-def _codec_options(codec: str) -> dict[str, str]:
-    """Fast, and good enough that colours stay within a few steps of what was drawn."""
-    return {
-        "libx264": {"preset": "ultrafast", "crf": "10"},
-        "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "10", "b": "0"},
-    }.get(codec, {})
-
-
 def _add_sound(
     container: av.container.OutputContainer, stream: av.AudioStream, seconds: float
 ) -> None:
-    size, rate = 960, 48_000
-    for begin in range(0, int(seconds * rate), size):
-        wave = 0.1 * np.sin(2 * np.pi * 440 * (begin + np.arange(size)) / rate, dtype=np.float32)
-        frame = av.AudioFrame.from_ndarray(
-            np.stack([wave, wave]).astype(np.float32), format="fltp", layout="stereo"
-        )
-        frame.sample_rate, frame.pts, frame.time_base = rate, begin, Fraction(1, rate)
+    for begin in range(0, int(seconds * 48_000), 960):
+        wave = 0.1 * np.sin(2 * np.pi * 440 * (begin + np.arange(960)) / 48_000)
+        samples = np.stack([wave, wave]).astype(np.float32)
+        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="stereo")
+        frame.sample_rate, frame.pts, frame.time_base = 48_000, begin, Fraction(1, 48_000)
         container.mux(stream.encode(frame))
     container.mux(stream.encode(None))

@@ -106,12 +106,13 @@ def zipped(files: dict[str, bytes]) -> bytes:
         return file.getvalue()
 
 
-def tarred(name: str, data: bytes) -> bytes:
+def tarred(files: dict[str, bytes]) -> bytes:
     with io.BytesIO() as file:
         with tarfile.open(fileobj=file, mode="w:gz") as archive:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
+            for name, data in files.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
         return file.getvalue()
 
 
@@ -169,7 +170,7 @@ def downloads(bert: Path) -> dict[str, bytes]:
             }
         ),
         "/youcookii_annotations_trainval.tar.gz": tarred(
-            "youcookii_annotations_trainval.json", b'{"database": {}}'
+            {"youcookii_annotations_trainval.json": b'{"database": {}}'}
         ),
         "/metadata_eval.zip": zipped(
             {

@@ -85,12 +85,11 @@ def _picturing(layout: FrameLayout, hflip: bool) -> tuple[list[tuple[str, str]],
     """
     turning = _turning(layout.display_matrix)
     is_turned = any(name == "transpose" for name, _ in turning)
-    shown = (layout.height, layout.width)
-    height, width = scaled_size(*(reversed(shown) if is_turned else shown))
+    height, width = layout.height, layout.width
+    height, width = scaled_size(width, height) if is_turned else scaled_size(height, width)
     left, top = int((width - SIZE) / 2), int((height - SIZE) / 2)
     mirror = [("hflip", "")] if hflip else []
-    is_limited = layout.colour_range != _JPEG_RANGE
-    if layout.pix_fmt == "yuv420p" and is_limited and width % 2 == 0:
+    if layout.pix_fmt == "yuv420p" and layout.colour_range != _JPEG_RANGE and width % 2 == 0:
         extra = left % 2  # chroma columns come in pairs
         wide = SIZE + 2 * extra
         steps = [("scale", f"{width}:{height}:flags={_EXACT}"), ("format", "yuv422p"), *mirror]

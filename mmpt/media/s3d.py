@@ -21,12 +21,9 @@ from mmpt.media import s3d_layers
 from mmpt.media.s3d_layers import InceptionBlock, SamePool3D, SelfGating, STConv3D
 from mmpt.utils.checkpoint_file import load_checkpoint
 from mmpt.utils.io import load_word_array
-from mmpt.utils.log import get_logger
-
-logger = get_logger(__name__)
 
 S3D_WEIGHTS = Path("pretrained_models/s3d_howto100m.pth")
-S3D_SOURCE = "https://www.rocq.inria.fr/cluster-willow/amiech/howto100m"
+_REMEDY = "Get it with `mmpt download s3d`; `mmpt download --list` has its addresses."
 NUM_EMBEDDINGS = 66250  # words of the released dictionary, and 0 for padding
 MAX_WORDS = 16
 
@@ -155,7 +152,7 @@ def read_words(path: str | Path) -> list[str]:
         DataError: missing or not an array of words.
     """
     if not Path(path).is_file():
-        raise DataError(f"{path}: no such file. {_where('s3d_dict.npy')}")
+        raise DataError(f"{path}: no such file. {_REMEDY}")
     return load_word_array(path)
 
 
@@ -171,7 +168,7 @@ def load_s3d(weights: str | Path = S3D_WEIGHTS, words: str | Path | None = None)
     """
     path = Path(weights)
     if not path.is_file():
-        raise CheckpointError(f"{path}: S3D's weights are not there. {_where('s3d_howto100m.pth')}")
+        raise CheckpointError(f"{path}: S3D's weights are not there. {_REMEDY}")
     state = load_checkpoint(path)
     if words is None:
         state = {name: state[name] for name in state if not str(name).startswith("text_module.")}
@@ -181,12 +178,6 @@ def load_s3d(weights: str | Path = S3D_WEIGHTS, words: str | Path | None = None)
     except (RuntimeError, TypeError, AttributeError) as err:  # other names, shapes, or no tensors
         reason = " ".join(str(err).split())[:300]
         raise CheckpointError(
-            f"{path}: these are not S3D's weights ({reason} ..). {_where(S3D_WEIGHTS.name)}"
+            f"{path}: these are not S3D's weights ({reason} ..). {_REMEDY}"
         ) from err
     return network.eval()
-
-
-def _where(name: str) -> str:
-    return (
-        f"Get it with `mmpt download s3d`, or put {S3D_SOURCE}/{name} at pretrained_models/{name}."
-    )

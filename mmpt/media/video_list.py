@@ -134,10 +134,7 @@ def _entries(source: Path) -> Iterator[tuple[str, Path, str, str]]:
             f"{source}: no such folder or file. Name where the videos are with `--vdir`."
         )
     if source.is_dir():
-        try:
-            paths = [*sorted(source.glob("[!.]*")), *sorted(source.glob("[!.]*/[!.]*"))]
-        except OSError as err:
-            raise DataError(f"{source}: cannot be read ({err}).") from err
+        paths = [*sorted(source.glob("[!.]*")), *sorted(source.glob("[!.]*/[!.]*"))]
         yield from ((str(path), path, path.stem, "") for path in paths if not path.is_dir())
     elif suffix in (".txt", ".lst"):
         for number, line in enumerate(read_text(source).splitlines(), start=1):

@@ -3,7 +3,6 @@ dictionary, and what is said when something is missing.
 """
 
 import itertools
-import pickle
 
 import numpy as np
 import pytest
@@ -49,46 +48,22 @@ def test_without_its_dictionary_the_text_tower_is_left_out(released):
 
 
 def test_missing_weights_say_where_they_are(tmp_path):
-    words = r"mmpt download s3d.*https://www\.rocq\.inria\.fr/.*/howto100m/s3d_howto100m\.pth"
-    with pytest.raises(CheckpointError, match=words):
+    with pytest.raises(CheckpointError, match=r"s3d_howto100m\.pth: .* `mmpt download s3d`"):
         load_s3d(tmp_path / "s3d_howto100m.pth")
-    with pytest.raises(DataError, match=r"amiech/howto100m/s3d_dict\.npy"):
+    with pytest.raises(DataError, match=r"s3d_dict\.npy: .* `mmpt download s3d`"):
         read_words(tmp_path / "s3d_dict.npy")
 
 
-@pytest.mark.parametrize("damage", ["absent", "extra", "shape", "foreign"])
-def test_other_tensors_are_refused(damage, released, tmp_path):
-    state = released[0].state_dict()
-    if damage == "absent":
-        del state["fc.bias"]
-    elif damage == "extra":
-        state["fc.scale"] = torch.ones(1)
-    elif damage == "shape":
-        state["fc.bias"] = torch.zeros(513)
-    else:
-        state = {"model": {"fc.bias": torch.zeros(512)}}
-    torch.save(state, tmp_path / "other.pth")
+@pytest.mark.parametrize(
+    "change",
+    [{"fc.bias": None}, {"fc.scale": torch.ones(1)}, {"fc.bias": torch.zeros(513)}, {"model": {}}],
+)
+def test_other_tensors_are_refused(change, released, tmp_path):
+    state = released[0].state_dict() | change
+    present = {name: value for name, value in state.items() if value is not None}
+    torch.save(present, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match=r"not S3D's weights"):
         load_s3d(tmp_path / "other.pth")
-
-
-def test_a_dictionary_of_python_strings_is_read_without_running_code(tmp_path):
-    np.save(tmp_path / "objects.npy", np.array(WORDS, dtype=object))
-    assert read_words(tmp_path / "objects.npy") == WORDS
-
-    class Evil:
-        def __reduce__(self):
-            return (pickle.Pickler, (None,))
-
-    np.save(tmp_path / "evil.npy", np.array([Evil()], dtype=object))
-    with pytest.raises(DataError, match="_pickle"):
-        read_words(tmp_path / "evil.npy")
-    np.save(tmp_path / "numbers.npy", np.arange(3))
-    with pytest.raises(DataError, match="words"):
-        read_words(tmp_path / "numbers.npy")
-    (tmp_path / "cut.npy").write_bytes((tmp_path / "objects.npy").read_bytes()[:-9])
-    with pytest.raises(DataError, match=r"cut\.npy"):
-        read_words(tmp_path / "cut.npy")
 
 
 @pytest.mark.parametrize(

@@ -32,21 +32,9 @@ from mmpt.utils.log import get_logger, progress
 from mmpt.utils.rng import stable_seed
 from mmpt.utils.validation import read_json_as
 
-CLIPS_FORMAT = 1  # of val_clips.json, which mmpt.endtasks.how2_clips reads
 CAPTION_LETTERS = 96  # letters of a caption that are tokenised, as in the released preparation
 # videos of the alignment test, as many as HTM-Align has; all of them would take the demo too long
 NUM_ALIGNED = 80
-COUNTS = {
-    "videos": "videos",
-    "hours": "hours",
-    "performances": "performed steps",
-    "captions": "captions",
-    "words": "words",
-    "irrelevant": "captions about nothing seen",
-    "misaligned": "others, said while their step is not seen",
-    "silent": "performed steps without a caption",
-}
-"""Keys of `count_videos` and what they count. The last three are shares."""
 logger = get_logger(__name__)
 
 
@@ -69,13 +57,9 @@ def make_corpus(out: Path, settings: CorpusSettings) -> None:
             old = read_json_as(manifest, _Manifest, "")
         except DataError:  # there is none, or it is damaged
             old = _Manifest()
-        if old.fingerprint == fingerprint and all(
-            (out / name).is_file() and _hash(out / name) == known
-            for name, known in old.files.items()
-        ):
-            logger.info(
-                "%s: already made with these settings (fingerprint %s)", out, fingerprint[:12]
-            )
+        changed = [name for name in old.files if _hash(out / name) != old.files[name]]
+        if old.fingerprint == fingerprint and not changed:
+            logger.info("%s: already made with these settings", out)
             return
         manifest.unlink(missing_ok=True)
         paths, counts = _write_files(out, settings)
@@ -84,11 +68,8 @@ def make_corpus(out: Path, settings: CorpusSettings) -> None:
             (out / stale).unlink(missing_ok=True)
         made = {"settings": dataclasses.asdict(settings), "counts": counts, "files": files}
         write_json(manifest, {"format": 1, "fingerprint": fingerprint, **made})
-    logger.info("%-42s%10s%10s", "", *counts)
-    for key, label in COUNTS.items():
-        kind = ".1%" if key in ("irrelevant", "misaligned", "silent") else ","
-        cells = [f"{count[key]:>10{kind}}" for count in counts.values()]
-        logger.info("%-42s%s", label, "".join(cells))
+    for split, count in counts.items():
+        logger.info("%s: %s", split, ", ".join(f"{key} {value}" for key, value in count.items()))
     logger.info("%s: made, fingerprint %s", out, fingerprint[:12])
 
 
@@ -101,6 +82,8 @@ def _fingerprint(settings: CorpusSettings) -> str:
 
 
 def _hash(path: Path) -> str:
+    if not path.is_file():
+        return ""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -119,7 +102,7 @@ def _write_files(
     clips = [_true_clips(world, video) for video in val]
     truth = {
         "captions.json": {video.id: _raw_captions(video) for video in (*train, *val)},
-        "val_clips.json": {"format": CLIPS_FORMAT, "videos": clips},
+        "val_clips.json": {"format": 1, "videos": clips},  # mmpt.endtasks.how2_clips reads it
         "true_alignment.json": alignment,
         "test_alignment.json": dict(list(alignment.items())[:NUM_ALIGNED]),
         "true_steps.json": {"database": _true_steps(world, val)},

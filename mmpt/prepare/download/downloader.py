@@ -185,7 +185,7 @@ class Downloader:
         problems = []
         for url in urls:
             if self.mirror is not None:
-                url = re.sub(r"^https?://[^/]+", lambda _: str(self.mirror).rstrip("/"), url)
+                url = f"{self.mirror.rstrip('/')}/{url.split('/', 3)[3]}"
             try:
                 self._accept(self._receive(url, target), name, url)
                 return
@@ -204,15 +204,12 @@ class Downloader:
 
     def _receive(self, url: str, target: Path) -> Path:
         """Downloads `url` next to `target`, continuing an earlier download; returns its path."""
+        wait_s = constants.HF_HUB_DOWNLOAD_TIMEOUT
+        head = http_backoff(
+            "HEAD", url, max_retries=self.tries - 1, headers=HEADERS, timeout=wait_s
+        )
         # By these marks a server tells one version of a file from another.
         names = ("ETag", "Last-Modified", "Content-Length")
-        head = http_backoff(
-            "HEAD",
-            url,
-            max_retries=self.tries - 1,
-            headers=HEADERS,
-            timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
-        )
         is_usable = not head.is_error and "Content-Encoding" not in head.headers
         etag, date, size = (head.headers.get(name) if is_usable else None for name in names)
         version = hashlib.sha256(f"{url} {etag} {date} {size}".encode()).hexdigest()[:8]

@@ -27,7 +27,6 @@ logger = get_logger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 NORM_FLOOR = 1e-12
-RANDOM_SEED = 0
 
 
 def open_network(
@@ -46,8 +45,8 @@ def open_network(
     if random_weights:
         logger.warning("random weights: these features only serve to try the pipeline")
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(RANDOM_SEED)
-            return S3D(words).eval(), f"random, seed {RANDOM_SEED}"
+            torch.manual_seed(0)
+            return S3D(words).eval(), "random, seed 0"
     network = load_s3d(weights, words)
     with open(weights, "rb") as file:
         return network, f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"
@@ -98,7 +97,14 @@ class ClipEncoder:
         )
         for slot, clip in zip(pixels_NTHWC, clips, strict=False):
             slot.copy_(torch.from_numpy(clip))
-        rows_ND = self._forward(pixels_NTHWC.to(self.device, non_blocking=True))
+        pixels_NTHWC = pixels_NTHWC.to(self.device, non_blocking=True)
+        clips_NCTHW = pixels_NTHWC.permute(0, 4, 1, 2, 3).contiguous().float() / 255
+        exact = self.dtype == torch.float32
+        with (
+            torch.autocast(self.device.type, dtype=self.dtype, enabled=not exact),
+            torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=not exact),
+        ):
+            rows_ND = self._network(clips_NCTHW)["video_embedding"].float()
         if not is_gpu:
             return Pending(rows_ND, len(clips))
         on_host = torch.empty(rows_ND.shape, dtype=rows_ND.dtype, pin_memory=True)
@@ -107,15 +113,6 @@ class ClipEncoder:
         # Not that of torch's current GPU, which may be another.
         event.record(torch.cuda.current_stream(self.device))
         return Pending(on_host, len(clips), event)
-
-    def _forward(self, pixels_NTHWC: torch.Tensor) -> torch.Tensor:
-        clips_NCTHW = pixels_NTHWC.permute(0, 4, 1, 2, 3).contiguous().float() / 255
-        exact = self.dtype == torch.float32
-        with (
-            torch.autocast(self.device.type, dtype=self.dtype, enabled=not exact),
-            torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=not exact),
-        ):
-            return self._network(clips_NCTHW)["video_embedding"].float()
 
 
 def finish_features(rows_ND: np.ndarray, *, l2_normalize: bool, dtype: np.dtype[Any]) -> np.ndarray:

@@ -237,24 +237,21 @@ class Extraction:
 
     def _decode_videos(self) -> None:
         """Takes one video after another until there are none, or the run ends."""
+        num_threads = self._threads_per_video
         while self._waiting and not self._stop.is_set():
             try:
                 work = _Work(self._waiting.popleft())
             except IndexError:  # another thread was faster
                 return
             try:
-                self._decode(work)
+                work.is_present = is_finished(work.job.feature, self._dtype)
+                if not work.is_present:
+                    video = VideoFile(work.job.video, hflip=self._hflip, num_threads=num_threads)
+                    for pixels in video.clips():
+                        if self._stop.is_set():
+                            return
+                        self._queue.put((work, pixels))
+                    work.notes = video.notes
             except Exception as err:  # the main thread reports or raises it
                 work.error = err
             self._queue.put((work, None))
-
-    def _decode(self, work: _Work) -> None:
-        if is_finished(work.job.feature, self._dtype):
-            work.is_present = True
-            return
-        video = VideoFile(work.job.video, hflip=self._hflip, num_threads=self._threads_per_video)
-        for pixels in video.clips():
-            if self._stop.is_set():
-                return
-            self._queue.put((work, pixels))
-        work.notes = video.notes

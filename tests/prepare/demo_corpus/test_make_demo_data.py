@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from mmpt.config.schema import DatasetConfig
 from mmpt.endtasks.coin.data import read_coin, step_labels
 from mmpt.endtasks.how2_clips import How2ClipMetaProcessor
 from mmpt.endtasks.how2align.data import read_alignment
+from mmpt.prepare.demo_corpus import corpus as demo_corpus
 from mmpt.prepare.demo_corpus.words import ing_form, make_vocabulary
 from mmpt.processors import ShardedHow2MetaProcessor, ShardedTextProcessor, ShardedVideoProcessor
 from mmpt.processors.tokenizer import load_tokenizer, special_tokens
@@ -117,12 +119,9 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, capsys):
     assert f"error: {tmp_path}/file/demo/demo.json: cannot be written" in capsys.readouterr().err
 
 
-def test_ctrl_c_leaves_no_manifest_and_exits_with_130(tmp_path, monkeypatch, capsys):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("mmpt.prepare.demo_corpus.corpus.make_world", interrupted)
-    assert main(["--out", str(tmp_path), *SMALL]) == 130
+def test_ctrl_c_leaves_no_manifest_and_exits_with_130(tmp_path, capsys):
+    with mock.patch.object(demo_corpus, "make_world", side_effect=KeyboardInterrupt):
+        assert main(["--out", str(tmp_path), *SMALL]) == 130
     assert "run it again" in capsys.readouterr().err
     assert not (tmp_path / "demo.json").exists()
 

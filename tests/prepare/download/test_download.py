@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import random
 import re
@@ -12,9 +11,9 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -24,6 +23,7 @@ from mmpt.prepare.download.catalogue import CATALOGUE
 from tests import misbehaving_server as server
 from tests.jobs import ROOT
 from tests.misbehaving_server import Site
+from tests.recipe_data import zipped
 
 COIN_PATH = "/coin-dataset/annotations/master/COIN.json"
 COIN = b'{"database": "' + random.Random(0).randbytes(12 * 2**20).hex().encode() + b'"}'
@@ -76,11 +76,8 @@ def test_an_archive_may_be_removed_when_its_members_are_there(
     site: Site, run: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (file,) = CATALOGUE["msrvtt"].files
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        for name in file.members:
-            archive.writestr(f"msrvtt_data/{name}", json.dumps([name]))
-    site.serve("/ArrowLuo/CLIP4Clip/releases/download/v0.0/msrvtt_data.zip", packed.getvalue())
+    packed = zipped({f"msrvtt_data/{name}": json.dumps([name]).encode() for name in file.members})
+    site.serve(urlsplit(file.urls[0]).path, packed)
     assert run("msrvtt") == 0
     for name, place in file.members.items():
         assert json.loads((tmp_path / place).read_text()) == [name]
@@ -104,8 +101,7 @@ def test_files_without_address_are_explained_and_then_accepted(
     target.write_text("<!DOCTYPE html><html>Google Drive: quota exceeded</html>")
     assert run("norton") == 2
     assert "must be a .pt file, but is a web page" in capsys.readouterr().err
-    with zipfile.ZipFile(target, "w") as archive:
-        archive.writestr("archive/data.pkl", b"x")
+    target.write_bytes(zipped({"archive/data.pkl": b"x"}))
     assert run("norton") == 0
     assert run("how2-features") == 2
 

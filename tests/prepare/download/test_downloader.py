@@ -7,21 +7,22 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import tarfile
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 from huggingface_hub import constants
 
 from mmpt.errors import DataError
+from mmpt.prepare.download import downloader as module
 from mmpt.prepare.download.catalogue import File
 from mmpt.prepare.download.contents import unpack_members
 from mmpt.prepare.download.downloader import Downloader, DownloadError
 from tests import misbehaving_server as server
 from tests.misbehaving_server import Answer, Site
+from tests.recipe_data import tarred, zipped
 
 
 def npy(seed: int) -> bytes:
@@ -121,16 +122,12 @@ def test_another_version_begins_at_its_first_byte(site: Site, downloader: Downlo
 
 
 def test_a_run_that_was_killed_before_the_rename_has_all_bytes(
-    site: Site, downloader: Downloader, monkeypatch: pytest.MonkeyPatch
+    site: Site, downloader: Downloader
 ) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
     file = serve(site)
-    with monkeypatch.context() as patch:
-        patch.setattr("mmpt.prepare.download.downloader.check_kind", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            downloader.get_file(file)
+    killed = mock.patch.object(module, "check_kind", side_effect=KeyboardInterrupt)
+    with killed, pytest.raises(KeyboardInterrupt):
+        downloader.get_file(file)
     downloader.get_file(file)
     assert len(site.requests) == 1
     assert_whole(downloader)
@@ -158,21 +155,16 @@ def test_a_file_that_is_there_is_only_compared(
     assert_whole(downloader)
 
 
-def test_a_file_put_there_by_hand_is_checked_and_recorded(
-    downloader: Downloader, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO")
-    file = File(target="norton.json")
-    (downloader.root / file.target).write_bytes(b'\xef\xbb\xbf {"a": ')
+def test_a_file_put_there_by_hand_is_checked_and_recorded(downloader: Downloader) -> None:
+    target = downloader.root / "norton.json"
+    target.write_bytes(b'\xef\xbb\xbf {"a": ')
     with pytest.raises(DataError, match=r"norton\.json: must be a \.json file, but is cut short"):
-        downloader.get_file(file)
-    (downloader.root / file.target).write_bytes(b'\xef\xbb\xbf {"a": 1}\n')
-    downloader.get_file(file)
-    downloader.get_file(file)
-    assert [message.split(": ")[1] for message in caplog.messages] == [
-        "already there, recorded now",
-        "already there and intact",
-    ]
+        downloader.get_file(File(target=target.name))
+    target.write_bytes(b'\xef\xbb\xbf {"a": 1}\n')
+    downloader.get_file(File(target=target.name))
+    target.write_bytes(b'{"a": 2}')
+    with pytest.raises(DownloadError, match="has changed"):
+        downloader.get_file(File(target=target.name))
 
 
 def test_force_keeps_the_old_file_until_the_new_one_is_accepted(
@@ -198,24 +190,11 @@ def test_damaged_records_are_an_error(text: str, site: Site, downloader: Downloa
 
 
 # -- archives
-def write_archive(path: Path, members: dict[str, bytes]) -> Path:
-    if path.suffix == ".zip":
-        with zipfile.ZipFile(path, "w") as packed:
-            for name, data in members.items():
-                packed.writestr(name, data)
-        return path
-    with tarfile.open(path, "w:gz") as packed_tar:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            packed_tar.addfile(info, io.BytesIO(data))
-    return path
-
-
-@pytest.mark.parametrize("name", ["data.zip", "data.tar.gz"])
-def test_members_go_to_their_places(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "pack"), [("data.zip", zipped), ("data.tar.gz", tarred)])
+def test_members_go_to_their_places(name: str, pack: Callable, tmp_path: Path) -> None:
+    archive = tmp_path / name
     members = {"msrvtt/a.csv": b"x", "msrvtt/aa.csv": b"y", "../../evil.csv": b"z"}
-    archive = write_archive(tmp_path / name, members)
+    archive.write_bytes(pack(members))
     unpack_members(archive, {"a.csv": tmp_path / "out/b.csv"})
     assert (tmp_path / "out/b.csv").read_bytes() == b"x"
     with pytest.raises(DataError, match=r"must hold one c\.csv, but holds 0 \(its members: msrvtt"):
