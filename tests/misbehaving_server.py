@@ -152,13 +152,5 @@ def page(handler: Handler, _: bytes) -> None:
     handler.reply(200, body, Content_Length=len(body), Content_Type="text/html")
 
 
-def busy_once(code: int) -> Answer:
-    """This status for the first request, be it HEAD or GET, then the file."""
-    codes = [code]
-    return lambda handler, data: (
-        status(codes.pop())(handler, data) if codes else honest(handler, data)
-    )
-
-
 def status(code: int) -> Answer:
     return lambda handler, _: handler.reply(code, Content_Length=0)

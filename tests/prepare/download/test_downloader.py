@@ -74,8 +74,6 @@ RECOVERABLE = {
     "no ranges": [server.breaks_off(20_000), server.whole],
     "changes meanwhile": [server.breaks_off(20_000), server.with_etag('"v2"')],
     "no marks": [server.unmarked],
-    "503 once": [server.busy_once(503)],
-    "429 once": [server.busy_once(429)],
 }
 
 
@@ -89,7 +87,6 @@ def test_the_file_comes_in_the_end(case: str, site: Site, downloader: Downloader
     ("answer", "data", "words"),
     [
         (server.status(404), DATA, "404"),
-        (server.status(503), DATA, "503"),
         (server.page, DATA, r"must be a \.npy file, but is a web page .*DOCTYPE"),
         (server.honest, b"PK\x03\x04" + DATA, r"must be a \.npy file, but begins with .PK"),
         (server.honest, b"", r"must be a \.npy file, but is empty"),
