@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.jobs import launch
-from tests.parity.e2e_data import GOLDEN
+from tests.tiny_bert import GOLDEN
 
 PRETRAINED = GOLDEN / "checkpoint_norton_tiny.pt"
 

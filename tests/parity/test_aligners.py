@@ -2,32 +2,26 @@
 state.
 """
 
-import json
 import random
-from pathlib import Path
+from itertools import product
 
-import numpy as np
 import pytest
 
 from mmpt.batch import Captions, ShardKey, Split
-from mmpt.config.schema import DatasetConfig
+from mmpt.config import DatasetConfig
+from mmpt.endtasks.coin.data import COINActionSegmentationAligner, Step
+from mmpt.endtasks.crosstask.data import CrossTaskAligner, Steps, TaskVideo, read_segments
+from mmpt.endtasks.msrvtt_qa import MSRVTTQAAligner
+from mmpt.endtasks.youcook import YoucookFullVideoBGAligner
 from mmpt.processors import ALIGNERS
+from tests.parity.recorded import INPUTS, arrays, assert_equal, record
 from tests.tiny_bert import tiny_bert
 
-GOLDEN = Path(__file__).parent / "golden"
 TREES = {"norton": None, "mmpt": False}  # VideoCLIP keeps the order of the draws
 ONE_VIDEO = ["FixedLenAligner", "VariedLenAligner", "StartClipAligner", "OverlappedAligner"]
 MANY_VIDEOS = ["VideoRetriAligner", "VideoRetriOverlappedAligner"]
-FIELDS = [
-    "caps",
-    "cmasks",
-    "vfeats",
-    "vmasks",
-    "video_start",
-    "video_end",
-    "text_start",
-    "text_end",
-]
+SPANS = ("video_start", "video_end", "text_start", "text_end")
+every_tree = pytest.mark.parametrize("tree", TREES)
 
 
 @pytest.fixture(scope="module")
@@ -35,76 +29,92 @@ def bert(tmp_path_factory):
     return tiny_bert(tmp_path_factory.mktemp("bert") / "tinybert")
 
 
-def read_golden(tree):
-    with np.load(GOLDEN / f"aligners_{tree}.npz") as arrays:
-        return json.loads((GOLDEN / f"aligners_{tree}.json").read_text()), dict(arrays)
-
-
-def build(name, settings, bert, sort_clips):
+def build(name, tree, bert):
+    config = record(f"aligners_{tree}")
+    settings = config.get(f"config/{name}", config["config/FixedLenAligner"])
     values = {key: value for key, value in settings.items() if key in DatasetConfig.model_fields}
-    values.update(bert_name=bert, sort_clips=sort_clips, split=None)
+    values.update(bert_name=bert, sort_clips=TREES[tree], split=None)
     return ALIGNERS.get(name, "dataset.aligner")(DatasetConfig(**values), Split.TRAIN)
 
 
-def captions_of(arrays, count, last_end=None):
-    ends = arrays["in_end"][:count].tolist()
+def captions_of(golden, count, last_end=float("inf")):
     return Captions(
-        start=arrays["in_start"][:count].tolist(),
-        end=ends if last_end is None else [min(end, last_end) for end in ends],
-        cap=[row[row >= 0].tolist() for row in arrays["in_caps"][:count]],
+        start=golden["in_start"][:count].tolist(),
+        end=[min(end, last_end) for end in golden["in_end"][:count].tolist()],
+        cap=[row[row >= 0].tolist() for row in golden["in_caps"][:count]],
     )
 
 
-def check(batch, arrays, prefix):
-    for field in FIELDS:
-        want = arrays[f"{prefix}/{field}"]
-        got = batch[field].numpy()
-        assert got.dtype == want.dtype, field
-        np.testing.assert_array_equal(got, want, err_msg=f"{prefix}/{field}")
+@pytest.mark.parametrize(
+    ("name", "seed"), [*product(ONE_VIDEO, (0, 1, 2)), *product(MANY_VIDEOS, (0, 1))]
+)
+@every_tree
+def test_pre_training(tree, name, seed, bert):
+    golden = arrays(f"aligners_{tree}")
+    video, captions = golden["in_video_feature"], captions_of(golden, 14)
+    case = f"{name}/seed{seed}"
+    if name in ONE_VIDEO:
+        arguments = ShardKey("vidA", 3, 0, 5), video, captions
+    else:
+        keys = [ShardKey("vidA", -1, 0, 5), ShardKey("vidB", -1, 0, 6), ShardKey("vidC", -1, 1, 0)]
+        features = [video, video[:20][::-1], video[10:15]]
+        more = [captions_of(golden, 6, 20.0), captions_of(golden, 3, 6.5)]
+        arguments = keys, features, [captions, *more]
+    batch = build(name, tree, bert)(*arguments, random.Random(seed))
+    assert_equal(batch, golden, case, (*INPUTS, *SPANS))
+    assert batch["video_id"] == record(f"aligners_{tree}")[f"{case}/video_id"]
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("name", ONE_VIDEO)
-@pytest.mark.parametrize("tree", TREES)
-def test_one_video(tree, name, seed, bert):
-    texts, arrays = read_golden(tree)
-    aligner = build(name, texts[f"config/{name}"], bert, TREES[tree])
-    captions = captions_of(arrays, 14)
-    batch = aligner(
-        ShardKey("vidA", 3, 0, 5), arrays["in_video_feature"], captions, random.Random(seed)
-    )
-    check(batch, arrays, f"{name}/seed{seed}")
-    assert batch["video_id"] == texts[f"{name}/seed{seed}/video_id"]
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("name", MANY_VIDEOS)
-@pytest.mark.parametrize("tree", TREES)
-def test_many_videos(tree, name, seed, bert):
-    texts, arrays = read_golden(tree)
-    aligner = build(name, texts[f"config/{name}"], bert, TREES[tree])
-    video = arrays["in_video_feature"]
-    keys = [ShardKey("vidA", -1, 0, 5), ShardKey("vidB", -1, 0, 6), ShardKey("vidC", -1, 1, 0)]
-    features = [video, video[:20][::-1], video[10:15]]
-    captions = [captions_of(arrays, 14), captions_of(arrays, 6, 20.0), captions_of(arrays, 3, 6.5)]
-    batch = aligner(keys, features, captions, random.Random(seed))
-    check(batch, arrays, f"{name}/seed{seed}")
-    assert batch["video_id"] == texts[f"{name}/seed{seed}/video_id"]
-
-
-@pytest.mark.parametrize("tree", TREES)
-def test_downstream_aligner(tree, bert):
-    texts, arrays = read_golden(tree)
-    aligner = build(
-        "DSAligner", texts.get("config/DSAligner", texts["config/FixedLenAligner"]), bert, None
-    )
-    video = arrays["in_video_feature"]
-    cases = [
+@every_tree
+def test_downstream(tree, bert):
+    golden, aligner = arrays(f"aligners_{tree}"), build("DSAligner", tree, bert)
+    video = golden["in_video_feature"]
+    for name, feature, ids in (
         ("DSAligner", video, list(range(104, 150))),
         ("DSAligner_short", video[:5], [200, 201, 202]),
-    ]
-    for prefix, feature, ids in cases:
+    ):
         batch = aligner("vidA", feature, ids, random.Random(0))
-        for field in FIELDS[:4]:
-            np.testing.assert_array_equal(batch[field].numpy(), arrays[f"{prefix}/{field}"])
-        assert batch["video_id"] == texts[f"{prefix}/video_id"]
+        assert_equal(batch, golden, name, INPUTS)
+        assert batch["video_id"] == record(f"aligners_{tree}")[f"{name}/video_id"]
+
+
+@every_tree
+def test_multiple_choice(tree, bert):
+    golden = arrays(f"aligners_{tree}")
+    texts = [[110, 111], [112], [113, 114, 115], [116], [117, 118]]
+    aligner = MSRVTTQAAligner(
+        DatasetConfig(bert_name=bert, max_video_len=8, max_len=32), Split.TEST
+    )
+    batch = aligner("vidA", golden["in_video_feature"], (2, texts), random.Random(0))
+    assert_equal(batch, golden, "MSRVTTQAAligner", (*INPUTS, "answers"))
+    assert batch["video_id"] == "vidA"
+
+
+def test_whole_videos(bert):
+    sizes = {"max_video_len": 8, "max_len": 32, "sliding_window": 4, "sliding_window_size": 8}
+    aligner = YoucookFullVideoBGAligner(DatasetConfig(bert_name=bert, **sizes), Split.TEST)
+    golden, texts = arrays("aligners_norton"), [[110, 111], [112], [113, 114, 115]]
+    item = aligner("vidA", golden["in_video_feature"][:22], texts, random.Random(0))
+    assert_equal(item, golden, "YoucookFullVideoBGAligner", INPUTS)
+    assert (item["video_id"], item["video_len"]) == ("vidA", 22)
+
+
+@pytest.mark.parametrize("cls", [COINActionSegmentationAligner, CrossTaskAligner])
+def test_steps_of_a_video(cls, bert, tmp_path):
+    golden, texts = arrays("downstream"), record("downstream")
+    if cls is CrossTaskAligner:
+        (tmp_path / "a.csv").write_text(texts["crosstask_csv"])
+        segments = read_segments(tmp_path / "a.csv", 3)
+        video, labels = TaskVideo("a", "16815"), Steps(texts["crosstask_text"], segments)
+    else:
+        columns = (texts["coin_label"][name] for name in ("start", "end", "label"))
+        video, labels = "a", []
+        for start, end, step in zip(*columns, strict=True):
+            labels.append(Step(id=step, segment=(start, end), label="x"))
+    aligner = cls(DatasetConfig(**{**texts["config"], "bert_name": bert}), Split.TEST)
+    item = aligner(video, golden["video_feature_37x8"], labels, random.Random(0))
+    names = [key.partition("/")[2] for key in golden if key.startswith(f"{cls.__name__}/")]
+    assert len(names) >= 5
+    assert_equal(item, golden, cls.__name__, names)
+    assert (item["video_len"], item["video_id"]) == (37, "a")
+    assert item.get("task") == getattr(video, "task", None)

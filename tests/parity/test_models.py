@@ -1,76 +1,137 @@
-"""The towers against the outputs, names and numbers recorded from the release (transformers
-3.4).
+"""The towers and the downstream models against the outputs, names and numbers recorded from the
+release (transformers 3.4).
 """
 
-import json
-from pathlib import Path
+import argparse
 
 import numpy as np
 import pytest
 import torch
 from transformers import BertConfig
 
-from mmpt.models import MMFusionSeparate
+from mmpt.models import (
+    MODELS,
+    MMFusionSeparate,
+    MMFusionSeparateActionLocalization,
+    MMFusionSeparateActionSegmentation,
+    MMFusionSeparateFullVideoBGRetrieval,
+)
+from mmpt.models.checkpoint import load_weights
 from mmpt.models.freezing import freeze_all_but_layernorm
-from tests.parity.formula import fill_by_formula, formula_order
+from mmpt.utils.checkpoint_file import load_checkpoint
+from tests.parity.formula import formula_order
+from tests.parity.recorded import GOLDEN, arrays, by_kind, inputs, record, tiny_towers
 
-GOLDEN = Path(__file__).parent / "golden"
-FLOATS = ("pooled_video", "pooled_text", "video_outputs", "text_outputs")
+POOLED = ("pooled_video", "pooled_text")
 MASKS = ("video_mask_outputs", "text_mask_outputs")
 
 
-def tiny(max_video_len: int) -> MMFusionSeparate:
-    config = BertConfig.from_json_file(GOLDEN / "tinybert_config.json")
-    return MMFusionSeparate(config, num_hidden_video_layers=2, max_video_len=max_video_len).eval()
-
-
-def batch_of(arrays) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(arrays[name]) for name in ("caps", "cmasks", "vfeats", "vmasks")}
-
-
-def listing(name: str) -> list[tuple[str, list[int]]]:
-    """State dict of the release, without the constant `position_ids` that transformers 5 no longer
-    stores.
-    """
-    rows = json.loads((GOLDEN / name).read_text())
-    return [(key, shape) for key, shape, _ in rows if not key.endswith("position_ids")]
-
-
-@pytest.mark.parametrize("kind", ["sin", "hash"])
-@torch.no_grad()
-def test_outputs_equal_the_release(kind):
-    golden = np.load(GOLDEN / "model_separate.npz")
-    out = fill_by_formula(tiny(max_video_len=8), kind)(**batch_of(golden))
-    assert list(out) == [*FLOATS, *MASKS]
-    for name in MASKS:
-        assert out[name].dtype == torch.bool
-        np.testing.assert_array_equal(out[name], golden[name])
-    for name in FLOATS:
-        # Got 5e-6.
+def assert_near(ours, golden, names, prefix="", atol=1e-5):
+    """Assert that the outputs `names` are the recorded ones; measured at most 5e-6."""
+    for name in names:
         np.testing.assert_allclose(
-            out[name], golden[f"{kind}_{name}"], rtol=0, atol=1e-5, err_msg=name
+            ours[name], golden[prefix + name], rtol=0, atol=atol, err_msg=name
         )
 
 
-def test_small_state_dict_has_the_released_names_shapes_and_order():
-    ours = [(name, list(value.shape)) for name, value in tiny(8).state_dict().items()]
-    assert ours == listing("model_separate_tiny_statedict.json")
-    assert formula_order(tiny(8)) == json.loads(
-        (GOLDEN / "model_separate_formula_order.json").read_text()
-    )
+@by_kind
+@torch.no_grad()
+def test_outputs_of_the_towers_equal_the_release(kind):
+    golden = arrays("model_separate")
+    out = tiny_towers(8, kind)(**inputs(golden))
+    assert list(out) == [*POOLED, "video_outputs", "text_outputs", *MASKS]
+    for name in MASKS:
+        assert out[name].dtype == torch.bool
+        np.testing.assert_array_equal(out[name], golden[name])
+    assert_near(out, golden, (*POOLED, "video_outputs", "text_outputs"), f"{kind}_")
 
 
-def test_bert_base_has_the_released_names_shapes_and_count():
-    with torch.device("meta"):
-        model = MMFusionSeparate(BertConfig(), num_hidden_video_layers=6, max_video_len=16)
-    ours = [(name, list(value.shape)) for name, value in model.state_dict().items()]
-    assert ours == listing("model_separate_full_statedict.json")
-    assert sum(p.numel() for p in model.parameters()) == 177_423_360
+@by_kind
+@torch.no_grad()
+def test_windows_and_captions_of_a_whole_video_equal_the_release(kind):
+    golden = arrays("model_fullvideo_bg")
+    model = tiny_towers(8, kind, MMFusionSeparateFullVideoBGRetrieval)
+    assert_near(model(**inputs(golden), video_id=["a"]), golden, POOLED, f"{kind}_")
+
+
+@by_kind
+@torch.no_grad()
+def test_step_logits_of_every_second_equal_the_release(kind):
+    golden = arrays("model_actionseg")
+    logits = tiny_towers(8, kind, MMFusionSeparateActionSegmentation)(**inputs(golden))["logits"]
+    assert logits.shape == (3, 8, 779)
+    assert_near({"logits_first40": logits[..., :40]}, golden, ["logits_first40"], f"{kind}_")
+    np.testing.assert_array_equal(logits.argmax(-1), golden[f"{kind}_argmax"])
+
+
+@by_kind
+@torch.no_grad()
+def test_seconds_against_steps_equal_the_release(kind):
+    golden = arrays("model_action_localization")
+    batch = {name: value[None] for name, value in inputs(golden).items()}
+    logits = tiny_towers(8, kind, MMFusionSeparateActionLocalization)(**batch)["logits"]
+    assert len(logits) == golden["vmasks"].sum()
+    # Measured 2e-5.
+    assert_near({"sep_logits": logits}, golden, ["sep_logits"], f"{kind}_", atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_checkpoint_of_the_release_loads_and_gives_its_outputs():
+    path = GOLDEN / "checkpoint_norton_tiny.pt"
+    content = load_checkpoint(path)
+    parts = {"cfg", "model", "optimizer_history", "extra_state", "last_optimizer_state"}
+    assert parts <= content.keys()
+    assert isinstance(content["cfg"]["model"], argparse.Namespace)
+    assert len(content["model"]) == 118
+
+    model = tiny_towers(16)
+    report = load_weights(model, path)
+    assert len(report.loaded) == 116
+    embeddings = ("text_encoder.embeddings", "video_encoder.bert.embeddings")
+    assert sorted(report.ignored) == [f"{name}.position_ids" for name in embeddings]
+    assert not report.kept
+    bias = "text_encoder.pooler.dense.bias"
+    assert report.renamed[f"mmmodel.{bias}"] == bias
+    golden = arrays("checkpoint_norton_tiny")
+    out = model(**inputs(golden))
+    assert_near(out, golden, out)
+
+
+@pytest.mark.parametrize(
+    ("name", "cls", "max_video_len"),
+    [
+        ("separate", MMFusionSeparate, 16),
+        ("actionseg", MMFusionSeparateActionSegmentation, 32),
+    ],
+)
+def test_state_dicts_have_the_released_names_shapes_and_order(name, cls, max_video_len):
+    with torch.device("meta"):  # at the size of BERT-base
+        full = cls(BertConfig(), num_hidden_video_layers=6, max_video_len=max_video_len)
+    for size, model in (("tiny", tiny_towers(8, cls=cls)), ("full", full)):
+        ours = [[key, list(value.shape)] for key, value in model.state_dict().items()]
+        # The constant `position_ids` is no longer stored by transformers 5.
+        released = [
+            row[:2]
+            for row in record(f"model_{name}_{size}_statedict")
+            if not row[0].endswith("position_ids")
+        ]
+        assert ours == released
+    if cls is MMFusionSeparate:
+        assert formula_order(tiny_towers(8)) == record("model_separate_formula_order")
+        assert sum(p.numel() for p in full.parameters()) == 177_423_360
+
+
+@pytest.mark.parametrize(
+    "cls", [MMFusionSeparateFullVideoBGRetrieval, MMFusionSeparateActionLocalization]
+)
+def test_heads_without_weights_of_their_own_have_the_keys_of_the_two_towers(cls):
+    assert MODELS.get(cls.__name__, "model.model_cls") is cls
+    assert list(tiny_towers(8, cls=cls).state_dict()) == list(tiny_towers(8).state_dict())
 
 
 def test_parameters_and_trainable_set_come_in_the_released_order():
-    golden = json.loads((GOLDEN / "train_steps.json").read_text())
-    model = tiny(4)
+    golden = record("train_steps")
+    model = tiny_towers(4)
     assert [name for name, _ in model.named_parameters()] == golden["trainable_all"]
     assert freeze_all_but_layernorm(model) == golden["trainable_layernorm_only"]
 

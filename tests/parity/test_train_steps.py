@@ -2,9 +2,7 @@
 the release.
 """
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,35 +12,21 @@ from fairseq.optim.lr_scheduler.polynomial_decay_schedule import (
     PolynomialDecayLRSchedule,
     PolynomialDecayLRScheduleConfig,
 )
-from transformers import BertConfig
 
 from mmpt.config import LossConfig, SequenceContrastConfig
 from mmpt.losses.nce import MMContraLoss
 from mmpt.models import MMFusionSeparate
 from mmpt.models.freezing import freeze_all_but_layernorm
-from tests.parity.formula import fill_by_formula
+from tests.parity.recorded import arrays, by_kind, inputs, record, tiny_towers
 
-GOLDEN = Path(__file__).parent / "golden"
 STEPS, BASE_LR, CLIP_NORM, CLIP_PER_VIDEO = 5, [1e-2], 2.0, 8
 
 
-def built(kind: str, layernorm_only: bool) -> MMFusionSeparate:
-    config = BertConfig.from_json_file(GOLDEN / "tinybert_config.json")
-    model = MMFusionSeparate(
-        config, num_hidden_video_layers=2, max_video_len=4
-    ).eval()  # eval: no dropout
-    if layernorm_only:
-        freeze_all_but_layernorm(model)
-    return fill_by_formula(model, kind)
-
-
 def recorded_loss() -> MMContraLoss:
-    keys = json.loads((GOLDEN / "train_steps.json").read_text())["config"]["loss"]
+    keys = record("train_steps")["config"]["loss"]
+    sequence = SequenceContrastConfig(**keys.pop("sequence_contrast"))
     return MMContraLoss(
-        LossConfig(
-            **{**keys, "sequence_contrast": SequenceContrastConfig(**keys["sequence_contrast"])}
-        ),
-        clip_per_video=CLIP_PER_VIDEO,
+        LossConfig(**keys, sequence_contrast=sequence), clip_per_video=CLIP_PER_VIDEO
     )
 
 
@@ -75,15 +59,15 @@ def train(
         schedule.step_update(step + 1)
 
 
-@pytest.mark.parametrize("kind", ["sin", "hash"])
+@by_kind
 @pytest.mark.parametrize(("tag", "loss_rtol"), [("ln", 1e-5), ("all", 1e-3)])
 def test_steps_equal_the_release(tag, kind, loss_rtol):
-    golden = np.load(GOLDEN / "train_steps.npz")
+    golden = arrays("train_steps")
     case = f"{tag}_{kind}"
-    model = built(kind, layernorm_only=tag == "ln")
-    batch = {
-        name: torch.from_numpy(golden[name]) for name in ("caps", "cmasks", "vfeats", "vmasks")
-    }
+    model = tiny_towers(4, kind)
+    if tag == "ln":
+        freeze_all_but_layernorm(model)
+    batch = inputs(golden)
     trained = [p for p in model.parameters() if p.requires_grad]
     rows = []
     for row in train(model, batch):

@@ -1,0 +1,129 @@
+"""Shipped evaluations through the scoring command's own path, against what the original saved and
+printed.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmpt.cli.scoring import predict
+from mmpt.config.yaml_files import read_yaml
+from mmpt.evaluators import METRICS
+from tests.jobs import ROOT
+from tests.parity.e2e_data import E2E, e2e_config, make_e2e_files, recorded, write_hash_checkpoint
+
+VTT, QA = "test_vtt_zs", "test_vttqa_zs"
+YOUCOOK, FULL, BG = "test_youcook_zs", "test_youcook_fullvideo_zs", "test_youcook_fullvideo_bg_zs"
+COIN, COIN_FT = "test_coin_zs", "test_coin_ft"
+CPU = torch.device("cpu")
+TITLES = {"Caption Average:": "", "DTW:": "DTW-", "OTAM": "OTAM-"}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_e2e_files(tmp_path_factory.mktemp("e2e"))
+
+
+@pytest.fixture(autouse=True)
+def _in_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)  # some YAMLs include others
+
+
+def score(task: str, files: Path, *more: str) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Score the recorded weights; return the saved predictions and the numbers. One record of
+    YouCook2 has no features.
+    """
+    config = e2e_config(task, files, *more)
+    write_hash_checkpoint(config)
+    scores = predict(config, device=CPU, keep_predictions=True, allow_missing=True)
+    (path,) = (files / task).glob("*.npz")
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays), scores.rows[-1]["metrics"][config.metric[0]]
+
+
+def printed(task: str) -> list[str]:
+    """Return the last lines that the original printed."""
+    return E2E["results"][task]["stdout_tail"]
+
+
+def recalls(numbers: dict[str, float], prefix: str = "") -> str:
+    return " - ".join(f"R@{k}: {numbers[f'{prefix}R{k}']:.4f}" for k in (1, 5, 10))
+
+
+@pytest.mark.parametrize("task", [VTT, YOUCOOK])
+def test_retrieval(task: str, files: Path) -> None:
+    arrays, numbers = score(task, files)
+    # Measured 1.4e-5 and 2.1e-5 of 26.
+    np.testing.assert_allclose(arrays["scores"], recorded(task)["merged"], rtol=0, atol=1e-4)
+    assert f"{recalls(numbers)} - Median R: {numbers['MR']:.1f}" in printed(task)
+    assert METRICS.get("RetrievalMetric", "metric")().summary(numbers) in printed(task)
+    if task == VTT:
+        assert arrays["video_id"].tolist() == [f"video{7000 + n}" for n in range(24)]
+
+
+@pytest.mark.parametrize("batch_size", [256, 7])
+def test_multiple_choice(files: Path, batch_size: int) -> None:
+    arrays, numbers = score(QA, files, f"fairseq.dataset.batch_size={batch_size}")
+    np.testing.assert_array_equal(arrays["predictions"], recorded(QA)["merged"])
+    assert f"acc: {numbers['acc']:.4f}" in printed(QA)
+
+
+@pytest.mark.parametrize("task", [FULL, BG])
+def test_whole_videos(task: str, files: Path) -> None:
+    arrays, numbers = score(task, files)
+    golden, scores = recorded(task), arrays["scores"]
+    if task == BG:  # the original took the videos in another order
+        ids = arrays["video_id"].tolist()
+        order = [ids.index(video) for video in golden["video_order"].tolist()]
+        scores = scores[
+            np.ix_(*(positions(arrays[f"num_{what}"], order) for what in ("captions", "windows")))
+        ]
+    # Measured 2.1e-5 of 26 and 2.3e-5 of 25.
+    np.testing.assert_allclose(scores, golden["merged"], rtol=0, atol=1e-4)
+    lines = printed(task)[printed(task).index("best results:") :]
+    recorded_lines = [lines[lines.index(title) + 1] for title in TITLES]
+    assert [recalls(numbers, prefix) for prefix in TITLES.values()] == recorded_lines
+    if task == FULL:
+        names = ("Caption Average", "DTW", "OTAM")
+        shown = (f"{name}: {line}" for name, line in zip(names, recorded_lines, strict=True))
+        metric = METRICS.get("FullVideoRetrievalMetric", "metric")()
+        assert metric.summary(numbers) == " | ".join(shown)
+
+
+def positions(counts: np.ndarray, order: list[int]) -> np.ndarray:
+    """Return the positions of the rows of each video, videos in `order`."""
+    starts = np.cumsum(counts) - counts
+    return np.concatenate([np.arange(starts[v], starts[v] + counts[v]) for v in order])
+
+
+@pytest.mark.parametrize("task", [COIN, COIN_FT])
+def test_segmentation(task: str, files: Path) -> None:
+    arrays, numbers = score(task, files)
+    for name, expected in recorded(task).items():
+        np.testing.assert_array_equal(arrays[name], expected)
+    assert arrays["video_len"].sum() == len(arrays["Y_true"])
+    title = "frame accuracy: "
+    (*_, line) = (line for line in printed(task) if line.startswith(title))
+    assert numbers["frame_acc"] == pytest.approx(float(line.removeprefix(title)), abs=1e-12)
+    assert numbers["predicted_O"] == (1.0 if task == COIN else 0.0)
+
+
+@pytest.mark.parametrize("task", [VTT, QA, YOUCOOK, FULL, BG, COIN, COIN_FT])
+def test_the_yaml_has_the_recorded_settings(task: str) -> None:
+    ours = read_yaml(f"projects/retri/norton/{task}.yaml")
+    folder = "runs/retri/norton/" + ("coin/" if task == COIN_FT else "")
+    assert ours["fairseq"].pop("common_eval") == {"path": f"{folder}checkpoint_best.pt"}
+    assert ours.pop("eval")["save_path"] in (folder, f"{folder}youcook/")
+    # The recorded YAML with the released BERT, depth and paths in place of the recording's.
+    was = json.loads(json.dumps(E2E["results"][task]["config"]))
+    was["dataset"]["bert_name"] = "bert-base-uncased"
+    was["model"]["num_hidden_video_layers"] = 6
+    del was["fairseq"]["common_eval"], was["eval"]
+    if task in (VTT, QA):  # an empty group says nothing
+        ours["fairseq"] = {key: value for key, value in ours["fairseq"].items() if value}
+    assert ours == was
