@@ -2,7 +2,6 @@
 (config_norton.json).
 """
 
-import json
 import os
 import shlex
 import sys
@@ -16,36 +15,23 @@ from mmpt.config import RunConfig
 from mmpt.config.fairseq_args import fairseq_flags
 from mmpt.config.loader import next_run_dir
 from mmpt.config.yaml_files import read_yaml
+from tests.jobs import ROOT
+from tests.parity.recorded import record
 
-ROOT = Path(__file__).resolve().parents[2]
-GOLDEN = Path(__file__).parent / "golden"
-NORTON = json.loads((GOLDEN / "config_norton.json").read_text())
-PRETRAIN = "projects/retri/norton/how2_pretrain.yaml"
-
-COMMON = {"tensorboard_logdir": "run", "log_interval": 1000, "fp16": True}
-OPTIMIZATION = {
-    "lr": [5e-05],
-    "clip_norm": 2.0,
-    "optimizer": "adam",
-    "adam_betas": "(0.9, 0.98)",
-    "lr_scheduler": "polynomial_decay",
-    "total_num_update": 1000000,
-    "warmup_updates": 122,
-    "weight_decay": 0.0,
-    "ddp_backend": "no_c10d",
-}
-RESTORE = {
-    "restore_file": "runs/retri/norton/checkpoint_best.pt",
-    "reset_optimizer": True,
-    "reset_dataloader": True,
-    "reset_meters": True,
-}
+NORTON = record("config_norton")
 
 
 def golden_line(name):
-    """Return the argv that the release launched, as a list."""
-    line = NORTON["dryrun"][name]["stdout"][-1]
-    return shlex.split(line.removeprefix("launching "))
+    """Return the line that the release printed at the end of a dry run."""
+    return NORTON["dryrun"][name]["stdout"][-1]
+
+
+def dry_run(monkeypatch, capsys, name, job_type, gpus):
+    """Return the last line that our dry run prints on a machine with so many GPUs."""
+    monkeypatch.setattr("mmpt.cli.launch.count_gpus", lambda: gpus)
+    yaml = f"projects/retri/norton/{name}.yaml"
+    assert main([yaml, "--jobtype", job_type, "--dryrun"]) == 0
+    return capsys.readouterr().out.splitlines()[-1]
 
 
 @pytest.fixture
@@ -77,74 +63,49 @@ def test_run_dir_suffix(tmp_path, monkeypatch):
     assert next_run_dir("rd2", "run") == NORTON["suffix_rundir(empty)"]
 
 
-@pytest.mark.parametrize("job_type", ["local_single", "local_small", "local_big"])
-def test_pretraining_line(fresh, monkeypatch, capsys, job_type):
-    gpus = {"local_single": 1}.get(job_type, 8)
-    monkeypatch.setattr("mmpt.cli.launch.count_gpus", lambda: gpus)
-    assert main([PRETRAIN, "--jobtype", job_type, "--dryrun"]) == 0
-    line = capsys.readouterr().out.splitlines()[-1]
-    golden = NORTON["dryrun"][f"how2_pretrain --jobtype {job_type}"]["stdout"][-1]
-    if job_type == "local_single":
-        assert line == golden
-    else:
-        processes = jobs.TRAINING_PROCESSES[job_type]
+@pytest.mark.parametrize(
+    ("name", "job_type", "gpus"),
+    [
+        ("how2_pretrain", "local_single", 1),
+        ("how2_pretrain", "local_small", 8),
+        ("how2_pretrain", "local_big", 8),
+        ("vtt_ft", "local_single", 1),
+        ("coin_ft", "local_single", 1),
+    ],
+)
+def test_training_line(fresh, monkeypatch, capsys, name, job_type, gpus):
+    line = dry_run(monkeypatch, capsys, name, job_type, gpus)
+    processes = jobs.TRAINING_PROCESSES[job_type]
+    if processes > 1:
         before, _, after = line.partition(f" -m mmpt.cli.processes {processes} ")
         assert before.startswith("launching ")
-        assert "launching " + after == golden
+        line = "launching " + after
+    assert line == golden_line(f"{name} --jobtype {job_type}")
     assert not Path("runs").exists()  # the release writes config.yaml in a dry run
 
 
 def test_one_process_on_a_machine_with_many_gpus_differs_by_the_world_size_only(
     fresh, monkeypatch, capsys
 ):
-    monkeypatch.setattr("mmpt.cli.launch.count_gpus", lambda: 8)
-    assert main([PRETRAIN, "--jobtype", "local_single", "--dryrun"]) == 0
-    argv = shlex.split(capsys.readouterr().out.splitlines()[-1])[1:]
-    at = argv.index("--distributed-world-size")
-    assert argv[at : at + 2] == ["--distributed-world-size", "1"]
-    assert argv[:at] + argv[at + 2 :] == golden_line("how2_pretrain --jobtype local_single")
+    words = shlex.split(dry_run(monkeypatch, capsys, "how2_pretrain", "local_single", 8))
+    at = words.index("--distributed-world-size")
+    assert words[at + 1] == "1"
+    del words[at : at + 2]
+    assert words == shlex.split(golden_line("how2_pretrain --jobtype local_single"))
 
 
-@pytest.mark.parametrize(
-    ("name", "fairseq"),
-    [
-        (
-            "vtt_ft",
-            {
-                "common": COMMON | {"tensorboard_logdir": "runs/retri/norton/vtt/run_0"},
-                "dataset": {"num_workers": 4, "batch_size": 512},
-                "optimization": OPTIMIZATION | {"max_epoch": 15},
-                "checkpoint": RESTORE | {"save_dir": "runs/retri/norton/vtt"},
-            },
-        ),
-        (
-            "coin_ft",
-            {
-                "common": COMMON | {"tensorboard_logdir": "runs/retri/norton/coin/run_0"},
-                "dataset": {"num_workers": 4, "batch_size": 1},
-                "optimization": OPTIMIZATION | {"max_epoch": 8},
-                "checkpoint": RESTORE | {"save_dir": "runs/retri/norton/coin"},
-            },
-        ),
-        (
-            "test_vtt_zs",
-            {
-                "dataset": {"batch_size": 256, "valid_subset": "test", "num_workers": 2},
-                "common_eval": {"path": "runs/retri/norton/checkpoint_best.pt"},
-            },
-        ),
-    ],
-)
-def test_flags(name, fairseq):
-    golden = golden_line(f"{name} --jobtype local_single")
-    prefix = golden.index("mmloss") + 1
-    assert fairseq_flags(RunConfig(fairseq=fairseq)) == golden[prefix:]
+def test_flags_of_an_evaluation():
+    dataset = {"batch_size": 256, "valid_subset": "test", "num_workers": 2}
+    path = {"path": "runs/retri/norton/checkpoint_best.pt"}
+    golden = golden_line("test_vtt_zs --jobtype local_single").partition(" mmloss ")[2]
+    config = RunConfig(fairseq={"dataset": dataset, "common_eval": path})
+    assert fairseq_flags(config) == golden.split()
 
 
 def test_a_sweep_needs_a_job_type(fresh, capsys):
     # A KeyError in the release.
     assert NORTON["dryrun"]["how2_pretrain --jobtype None"]["returncode"] == 1
-    assert main([PRETRAIN, "--dryrun"]) == 2
+    assert main(["projects/retri/norton/how2_pretrain.yaml", "--dryrun"]) == 2
     assert (
         "Say where to run it with --jobtype, one of local_single (1 process)"
         in capsys.readouterr().err

@@ -4,70 +4,61 @@ beside the bounds.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from mmpt.config.schema import LossConfig, SequenceContrastConfig
+from mmpt.config import LossConfig
 from mmpt.losses import MMContraLoss, SequenceContrastLoss, T2VContraLoss, V2TContraLoss
 from mmpt.losses.base import LOG_SCALE
 from mmpt.losses.nce import dot_products
 from mmpt.losses.sequence import States, fused_similarity, paragraph_logits
 from mmpt.losses.similarity import bucket_value, sequence_blocks
 from mmpt.losses.sinkhorn import transport
+from tests.parity.recorded import arrays, record
 
-GOLDEN = Path(__file__).parent / "golden"
 STATES = ("pooled_video", "pooled_text", "video_outputs", "text_outputs")
 MASKS = ("video_mask_outputs", "text_mask_outputs")
-CASES = ("a", "b", "c")
-
-
-def load(name: str) -> dict[str, np.ndarray]:
-    with np.load(GOLDEN / name, allow_pickle=False) as arrays:
-        return {key: arrays[key] for key in arrays.files}
+SEQUENCE_KEYS = {
+    "sequence_contrast_weight": "weight",
+    "threshold": "threshold",
+    "prompt_ratio": "prompt_ratio",
+    "scale": "scale",
+}
+by_case = pytest.mark.parametrize("case", ["a", "b", "c"])
 
 
 def norton(
     case: str, dtype: torch.dtype
 ) -> tuple[dict[str, np.ndarray], LossConfig, int, dict[str, torch.Tensor]]:
-    golden = load(f"loss_norton_{case}.npz")
-    case_config = json.loads((GOLDEN / "loss_norton_config.json").read_text())[case]
-    sequence = SequenceContrastConfig(
-        sequence_contrast_weight=case_config["weight"],
-        threshold=case_config["threshold"],
-        prompt_ratio=case_config["prompt_ratio"],
-        scale=case_config["scale"],
-    )
+    golden, recorded = arrays(f"loss_norton_{case}"), record("loss_norton_config")[case]
     config = LossConfig(
-        sequence_contrast=sequence,
-        sinkhorn_iterations=case_config["sinkhorn"],
-        beta=case_config["beta"],
-        alpha_lse=case_config["alpha"],
-        fusion_weight=case_config["fusion"],
+        sequence_contrast={key: recorded[name] for key, name in SEQUENCE_KEYS.items()},
+        sinkhorn_iterations=recorded["sinkhorn"],
+        beta=recorded["beta"],
+        alpha_lse=recorded["alpha"],
+        fusion_weight=recorded["fusion"],
     )
     batch = {key: torch.tensor(golden[key], dtype=dtype, requires_grad=True) for key in STATES}
     batch |= {key: torch.tensor(golden[key]) for key in MASKS}
-    return golden, config, case_config["clips"], batch
+    return golden, config, recorded["clips"], batch
 
 
-@pytest.mark.parametrize("case", CASES)
+@by_case
 def test_norton_terms_and_gradients_in_float64(case: str) -> None:
     golden, config, clips, batch = norton(case, torch.float64)
     output = MMContraLoss(config, clip_per_video=clips)(**batch, unread="ignored")
     weight = config.sequence_contrast.sequence_contrast_weight
     output.total.backward()
     # measured: at most 1.4e-8, 1.4e-8 and 1.3e-8 (the original keeps tau and 1 - beta in float32)
-    np.testing.assert_allclose(output.total.item(), golden["total_f64"], rtol=1e-7)
-    np.testing.assert_allclose(
-        output.terms["clip_caption"].item(), golden["clip_caption_f64"], rtol=1e-7
-    )
-    np.testing.assert_allclose(
-        output.terms["video_paragraph"].item() / weight, golden["sequence_f64"], rtol=1e-7
-    )
+    for ours, name in (
+        (output.total, "total_f64"),
+        (output.terms["clip_caption"], "clip_caption_f64"),
+        (output.terms["video_paragraph"] / weight, "sequence_f64"),
+    ):
+        np.testing.assert_allclose(ours.item(), golden[name], rtol=1e-7, err_msg=name)
     for key in STATES:
         # measured: at most 4.3e-9 where the gradients reach 0.26
         np.testing.assert_allclose(
@@ -75,7 +66,7 @@ def test_norton_terms_and_gradients_in_float64(case: str) -> None:
         )
 
 
-@pytest.mark.parametrize("case", CASES)
+@by_case
 def test_sequence_term_alone(case: str) -> None:
     golden, config, clips, batch = norton(case, torch.float64)
     output = SequenceContrastLoss(config, clip_per_video=clips)(**batch)
@@ -90,7 +81,7 @@ def test_sequence_term_alone(case: str) -> None:
         )
 
 
-@pytest.mark.parametrize("case", CASES)
+@by_case
 def test_intermediate_values(case: str) -> None:
     golden, config, _, batch = norton(case, torch.float64)
     length = config.sequence_contrast.threshold
@@ -110,7 +101,7 @@ def test_intermediate_values(case: str) -> None:
     np.testing.assert_allclose(logits, golden["sequence_logits"], rtol=1e-7)  # measured: 9.5e-9
 
 
-@pytest.mark.parametrize("case", CASES)
+@by_case
 def test_norton_terms_in_float32(case: str) -> None:
     golden, config, clips, batch = norton(case, torch.float32)
     output = MMContraLoss(config, clip_per_video=clips)(**batch)
@@ -120,27 +111,22 @@ def test_norton_terms_in_float32(case: str) -> None:
     np.testing.assert_allclose(output.total.item(), golden["total_f32"], rtol=1e-5)
 
 
-def plain_case(loss: Any, golden: dict[str, np.ndarray]) -> tuple[float, np.ndarray, np.ndarray]:
+@pytest.mark.parametrize(
+    ("cls", "file", "value", "gradient"),
+    [
+        (MMContraLoss, "loss_videoclip", "loss", "grad_pooled_"),
+        (T2VContraLoss, "loss_t2v_v2t", "t2v", "t2v_grad_"),
+        (V2TContraLoss, "loss_t2v_v2t", "v2t", "v2t_grad_"),
+    ],
+)
+def test_contrastive_losses_of_videoclip(cls: Any, file: str, value: str, gradient: str) -> None:
+    golden = arrays(file)
     video, text = (
         torch.tensor(golden[key], dtype=torch.float64, requires_grad=True) for key in STATES[:2]
     )
-    total = loss(pooled_video=video, pooled_text=text).total
+    total = cls(LossConfig())(pooled_video=video, pooled_text=text).total
     total.backward()
-    return total.item(), video.grad.numpy(), text.grad.numpy()
-
-
-def test_plain_contrastive_loss_of_videoclip() -> None:
-    golden = load("loss_videoclip.npz")
-    value, grad_video, grad_text = plain_case(MMContraLoss(LossConfig()), golden)
-    np.testing.assert_allclose(value, golden["loss"], rtol=1e-12)  # measured: 0
-    np.testing.assert_allclose(grad_video, golden["grad_pooled_video"], rtol=1e-9, atol=1e-14)
-    np.testing.assert_allclose(grad_text, golden["grad_pooled_text"], rtol=1e-9, atol=1e-14)
-
-
-@pytest.mark.parametrize(("cls", "name"), [(T2VContraLoss, "t2v"), (V2TContraLoss, "v2t")])
-def test_one_direction(cls: Any, name: str) -> None:
-    golden = load("loss_t2v_v2t.npz")
-    value, grad_video, grad_text = plain_case(cls(LossConfig()), golden)
-    np.testing.assert_allclose(value, golden[name], rtol=1e-12)  # measured: 0
-    np.testing.assert_allclose(grad_video, golden[f"{name}_grad_video"], rtol=1e-9, atol=1e-14)
-    np.testing.assert_allclose(grad_text, golden[f"{name}_grad_text"], rtol=1e-9, atol=1e-14)
+    np.testing.assert_allclose(total.item(), golden[value], rtol=1e-12)  # measured: 0
+    for name, states in (("video", video), ("text", text)):
+        wanted = golden[gradient + name]
+        np.testing.assert_allclose(states.grad.numpy(), wanted, rtol=1e-9, atol=1e-14)

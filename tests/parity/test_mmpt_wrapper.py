@@ -1,42 +1,32 @@
 """The inference wrapper, S3D and towers together, against the scores recorded from the release."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig
 
 from mmpt.config import DatasetConfig, ModelConfig
 from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.media.s3d import S3D
-from mmpt.models import MMFusionSeparate
 from tests.parity.formula import fill_by_formula, hash01
+from tests.parity.recorded import arrays, tiny_towers
 from tests.tiny_bert import tiny_bert
 
-GOLDEN = Path(__file__).parent / "golden"
 SHAPE = (1, 2, 16, 64, 64, 3)
 TEXT = "cut the tomato into small pieces"
 
 
 @pytest.fixture(scope="module")
 def golden():
-    with np.load(GOLDEN / "mmpt_wrapper.npz") as arrays:
-        return dict(arrays)
+    return arrays("mmpt_wrapper")
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> MMPTModel:
     bert = tiny_bert(tmp_path_factory.mktemp("wrapper") / "bert")
-    fusion = MMFusionSeparate(
-        BertConfig.from_json_file(f"{bert}/config.json"),
-        num_hidden_video_layers=2,
-        max_video_len=32,
-    )
     # Formula numbers follow the sorted names, where `text_module` comes last: without it the others
     # keep theirs.
     return MMPTModel(
-        fill_by_formula(fusion, "hash"),
+        tiny_towers(32, "hash"),
         DatasetConfig(bert_name=bert, max_video_len=32, max_len=96),
         ModelConfig(model_cls="MMFusionSeparate"),
         s3d=fill_by_formula(S3D(), "hash2"),

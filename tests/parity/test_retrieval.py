@@ -1,7 +1,6 @@
 """Neighbours, batches and video vectors as the original computed them (golden/retrieval.npz)."""
 
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,14 +16,14 @@ from mmpt.retrieval import (
 )
 from mmpt.retrieval.faiss_index import list_of_positions
 from mmpt.utils.distributed import World
+from tests.parity.recorded import arrays
 
 NUM_CANDS, VIDEOS_PER_BATCH, CLIPS = 20, 6, 16
 
 
 @pytest.fixture(scope="module")
 def golden():
-    with np.load(Path(__file__).parent / "golden" / "retrieval.npz") as file:
-        return dict(file)
+    return arrays("retrieval")
 
 
 def names(begin, end):

@@ -2,25 +2,24 @@
 formula.
 """
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 from mmpt.media.s3d import S3D
 from tests.parity.formula import fill_by_formula, formula_order, hash01
+from tests.parity.recorded import arrays, record
 
-GOLDEN = Path(__file__).parent / "golden"
 SHAPES = {"x0": (2, 3, 16, 64, 64), "x1": (1, 3, 30, 32, 48)}
 STAGES = ("conv1", "conv_2c", "maxpool_3a", "mixed_3c", "mixed_4f", "mixed_5c")
 
 
+by_kind = pytest.mark.parametrize("kind", ["sin", "hash2"])
+
+
 @pytest.fixture(scope="module")
 def golden():
-    with np.load(GOLDEN / "s3d.npz") as arrays:
-        return dict(arrays)
+    return arrays("s3d")
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +42,15 @@ def test_state_dict_has_the_released_names_shapes_types_and_order(networks):
         [name, list(value.shape), str(value.dtype).removeprefix("torch.")]
         for name, value in network.state_dict().items()
     ]
-    released = json.loads((GOLDEN / "s3d_statedict.json").read_text())
     assert len(ours) == 537
-    assert sorted(ours) == sorted(released)
-    assert formula_order(network) == json.loads((GOLDEN / "s3d_formula_order.json").read_text())
+    assert sorted(ours) == sorted(record("s3d_statedict"))
+    assert formula_order(network) == record("s3d_formula_order")
     assert sum(p.numel() for p in network.parameters()) == 31_211_336
     assert sum(p.numel() for p in S3D().parameters()) == 9_670_800
 
 
 @pytest.mark.parametrize("name", ["x0", "x1"])
-@pytest.mark.parametrize("kind", ["sin", "hash2"])
+@by_kind
 @torch.no_grad()
 def test_outputs_of_every_stage_equal_the_release(kind, name, networks, golden):
     network, seen = networks[kind], {}
@@ -74,13 +72,10 @@ def test_outputs_of_every_stage_equal_the_release(kind, name, networks, golden):
         expected = golden[f"{prefix}_{key}"]
         error = np.abs(out[key].numpy() - expected).max() / np.abs(expected).max()
         # Measured 8.4e-4 (hash2, whose activations grow) and 5.7e-7 (sin).
-        assert error < 2e-3, (
-            key,
-            error,
-        )
+        assert error < 2e-3, (key, error)
 
 
-@pytest.mark.parametrize("kind", ["sin", "hash2"])
+@by_kind
 @torch.no_grad()
 def test_in_float64_the_embedding_equals_the_release_to_rounding(kind, networks, golden):
     network = networks[kind].double()
@@ -93,7 +88,7 @@ def test_in_float64_the_embedding_equals_the_release_to_rounding(kind, networks,
         network.float()
 
 
-@pytest.mark.parametrize("kind", ["sin", "hash2"])
+@by_kind
 @torch.no_grad()
 def test_text_tower_equals_the_release(kind, networks, golden):
     sentences = golden["sentences"].tolist()
