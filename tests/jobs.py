@@ -12,6 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 VIDEOCLIP = "projects/retri/videoclip/how2_demo.yaml"
 NORTON = "projects/retri/norton/how2_demo.yaml"
 SCORES = "projects/retri/norton/test_how2_demo_zs.yaml"
+QUICK = ["fairseq.common.log_interval=1", "fairseq.optimization.warmup_updates=2"]
+ONE_EPOCH = "fairseq.optimization.max_epoch=1"
 
 
 def corpus_overrides(corpus: Path, save_dir: Path) -> list[str]:
@@ -44,3 +46,20 @@ def launch(
         check=False,
         env=os.environ | env,
     )
+
+
+def train(
+    yaml: str,
+    corpus: Path,
+    save_dir: Path,
+    *more: str,
+    jobtype: str = "local_single",
+    exit_code: int = 0,
+    **env: str,
+) -> str:
+    """Run a training job on `corpus` that ends with `exit_code`; return its log."""
+    overrides = [*corpus_overrides(corpus, save_dir), *QUICK, *more]
+    run = launch([yaml, "--jobtype", jobtype, *overrides], **env)
+    log = run.stdout + run.stderr
+    assert run.returncode == exit_code, log[-6000:]
+    return log

@@ -1,5 +1,5 @@
-"""Fine-tuning on MSR-VTT from a released-format checkpoint of other lengths, and scoring what comes
-out.
+"""Fine-tuning from a released-format checkpoint on each kind of benchmark, on the files of
+tests/parity/e2e_data.py, and scoring what comes out.
 """
 
 from __future__ import annotations
@@ -7,80 +7,102 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from mmpt.batch import Split
-from mmpt.cli.preflight import check_parts
 from mmpt.cli.scoring import predict
-from mmpt.config import RunConfig, load_config
-from mmpt.datasets import collate
-from mmpt.errors import DataError
+from mmpt.config import load_config
+from mmpt.datasets import MMDataset, collate
+from mmpt.endtasks.crosstask.evaluation import CrossTaskMetric, CrossTaskPredictor
+from mmpt.errors import CheckpointError
 from mmpt.tasks import Task
 from mmpt.utils.checkpoint_file import load_checkpoint
-from tests.fine_tuning import PRETRAINED, on_cpu, tiny_model, train
-from tests.jobs import ROOT
+from tests.crosstask_data import write_crosstask
+from tests.jobs import ONE_EPOCH, QUICK, ROOT, launch
 from tests.parity.e2e_data import make_e2e_files
 from tests.parity.formula import fill_by_formula
+from tests.tiny_bert import GOLDEN
 
-NORTON = "projects/retri/norton"
-
-
-def sizes_and_files(files: Path) -> list[str]:
-    return [*tiny_model(files), f"dataset.vfeat_dir={files}/data/msrvtt/msrvtt_feature_fps30_512"]
+NORTON, VIDEOCLIP = "projects/retri/norton", "projects/retri/videoclip"
+PRETRAINED = GOLDEN / "checkpoint_norton_tiny.pt"
 
 
-def training_overrides(files: Path, save_dir: Path) -> list[str]:
-    data = files / "data" / "msrvtt"
-    return [
-        *sizes_and_files(files),
-        f"dataset.train_path={data}/MSRVTT_train.9k.csv",
-        f"dataset.val_path={data}/MSRVTT_JSFUSION_test.csv",
-        f"dataset.json_path={data}/MSRVTT_data.json",
-        *on_cpu(save_dir),
-    ]
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_e2e_files(tmp_path_factory.mktemp("e2e"))
+    write_crosstask(folder / "data/crosstask", held_out=("v101-03", "v205-00", "v205-01"))
+    return folder
 
 
-def scoring(files: Path, name: str, checkpoint: Path, test_list: str) -> RunConfig:
-    overrides = [
-        *sizes_and_files(files),
-        f"dataset.test_path={files}/data/msrvtt/{test_list}",
-        f"fairseq.common_eval.path={checkpoint}",
-        f"eval.save_path={checkpoint.parent}",
-    ]
-    return load_config(f"{NORTON}/{name}.yaml", overrides)
-
-
-@pytest.fixture
-def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(autouse=True)
+def _in_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    return make_e2e_files(tmp_path / "files")
 
 
-def test_a_job_fine_tunes_all_weights_and_its_best_checkpoint_is_scored(
-    files: Path, tmp_path: Path
-) -> None:
-    save_dir = tmp_path / "run"
-    overrides = [*training_overrides(files, save_dir), "fairseq.dataset.batch_size=64"]
-    log = train(f"{NORTON}/vtt_ft.yaml", overrides)
+def small(files: Path, benchmark: str, **paths: str) -> list[str]:
+    """Overrides that fit a YAML to the size of `PRETRAINED` and to files of a benchmark."""
+    return [
+        f"dataset.bert_name={files}/tinybert",
+        "model.num_hidden_video_layers=2",
+        "fairseq.dataset.num_workers=0",
+        *(f"dataset.{key}={files}/data/{benchmark}/{name}" for key, name in paths.items()),
+    ]
+
+
+def tune(yaml: str, save_dir: Path, overrides: list[str]) -> tuple[str, set[str]]:
+    """Train on the CPU from `PRETRAINED`; return the log, and the names of the tensors that moved
+    and of those that are new.
+    """
+    training = [
+        f"fairseq.checkpoint.restore_file={PRETRAINED}",
+        f"fairseq.checkpoint.save_dir={save_dir}",
+        "fairseq.common.cpu=true",
+        "fairseq.common.fp16=false",
+        "fairseq.optimization.warmup_updates=1",
+    ]
+    run = launch([yaml, "--jobtype", "local_single", *QUICK, *training, *overrides])
+    log = run.stdout + run.stderr
+    assert run.returncode == 0, log[-3000:]
+    before = load_checkpoint(PRETRAINED)["model"]
+    after = load_checkpoint(save_dir / "checkpoint_last.pt")["model"]
+    changed = [
+        name for name in after if name not in before or not torch.equal(before[name], after[name])
+    ]
+    return log, {name.removeprefix("mmmodel.") for name in changed}
+
+
+def score(yaml: str, checkpoint: Path, folder: Path, overrides: list[str]) -> dict[str, float]:
+    paths = [f"fairseq.common_eval.path={checkpoint}", f"eval.save_path={folder}"]
+    config = load_config(f"{yaml}.yaml", [*overrides, *paths])
+    scores = predict(config, device=torch.device("cpu"), allow_missing=True)
+    return scores.rows[0]["metrics"][config.metric[0]]
+
+
+MSRVTT = {
+    "train_path": "MSRVTT_train.9k.csv",
+    "val_path": "MSRVTT_JSFUSION_test.csv",
+    "json_path": "MSRVTT_data.json",
+    "vfeat_dir": "msrvtt_feature_fps30_512",
+}
+
+
+def test_msrvtt(files: Path, tmp_path: Path) -> None:
+    overrides = small(files, "msrvtt", **MSRVTT)
+    batches = [ONE_EPOCH, "fairseq.dataset.batch_size=64"]
+    log, changed = tune(f"{NORTON}/vtt_ft.yaml", tmp_path, [*overrides, *batches])
     assert re.search(r"num_updates 3\b", log)  # 8 videos, 20 times each, in batches of 64
     assert re.search(r"\| train \| .*clip_caption ", log)
     assert re.search(r"\| valid \| .*loss ", log)
-    before = load_checkpoint(PRETRAINED)["model"]
-    after = load_checkpoint(save_dir / "checkpoint_best.pt")["model"]
-    moved = [name for name in after if not torch.equal(before[name], after[name])]
-    assert any("LayerNorm" not in name for name in moved)
-    config = scoring(
-        files, "test_vtt_ft", save_dir / "checkpoint_best.pt", "MSRVTT_JSFUSION_test.csv"
-    )
-    numbers = predict(config, device=torch.device("cpu")).rows[0]["metrics"]["RetrievalMetric"]
+    assert any("LayerNorm" not in name for name in changed)  # all weights are trained
+    tests = small(files, "msrvtt", test_path=MSRVTT["val_path"], vfeat_dir=MSRVTT["vfeat_dir"])
+    numbers = score(f"{NORTON}/test_vtt_ft", tmp_path / "checkpoint_best.pt", tmp_path, tests)
     assert 0 <= numbers["R1"] <= numbers["R10"] <= 1
 
 
-def test_multiple_choice_is_trained_on_captions_for_videos(files: Path, tmp_path: Path) -> None:
+def test_multiple_choice_is_trained_on_captions_for_videos(files: Path) -> None:
     task = Task.from_config(
-        load_config(f"{NORTON}/vttqa_ft.yaml", training_overrides(files, tmp_path))
+        load_config(f"{NORTON}/vttqa_ft.yaml", small(files, "msrvtt", **MSRVTT))
     )
     training, validation = task.build_dataset(Split.TRAIN), task.build_dataset(Split.VALID)
     assert training is not None
@@ -90,32 +112,92 @@ def test_multiple_choice_is_trained_on_captions_for_videos(files: Path, tmp_path
     batch = task.flatten(collate([training.item(index, 1) for index in range(8)]))
     output = model(**batch)
     loss = task.build_loss()(**batch, **output).total
-    scores = (output["pooled_video"] @ output["pooled_text"].T).detach().numpy().astype(np.float64)
-    naive = -np.mean(
-        [row[n] - np.log(np.exp(row - row.max()).sum()) - row.max() for n, row in enumerate(scores)]
-    )
-    assert loss.item() == pytest.approx(naive, rel=1e-5)  # 1e-7
+    scores = (output["pooled_video"] @ output["pooled_text"].T).detach().double()
+    naive = -(scores.diagonal() - scores.exp().sum(dim=1).log()).mean()
+    assert loss.item() == pytest.approx(naive.item(), rel=1e-5)  # 1e-7
     loss.backward()
-    assert all(
-        weight.grad is not None for name, weight in model.named_parameters() if "pooler" not in name
-    )
+    grads = {name: weight.grad for name, weight in model.named_parameters()}
+    assert all(grad is not None for name, grad in grads.items() if "pooler" not in name)
 
 
-def test_other_files_in_the_yaml_end_with_one_message(files: Path, tmp_path: Path) -> None:
-    """Another data set's list, and too many videos without features, are found before a training
-    process starts.
-    """
-    data = files / "data"
-    for override, message in (
-        (f"dataset.train_path={data}/msrvtt/MSR_MC_test.csv", "must have the column video_id"),
-        (f"dataset.json_path={data}/coin/COIN.json", "must be MSR-VTT's file"),
-        (
-            f"dataset.vfeat_dir={data}/coin/coin_feature_fps30_512",
-            "8 of the 8 videos of the train split have no features",
-        ),
-    ):
-        config = load_config(
-            f"{NORTON}/vtt_ft.yaml", [*training_overrides(files, tmp_path), override]
-        )
-        with pytest.raises(DataError, match=re.escape(message)):
-            check_parts(config)
+def test_youcook(files: Path, tmp_path: Path) -> None:
+    records = {
+        "trainval_annotation": "youcookii_annotations_trainval.json",
+        "vfeat_dir": "youcook_validation_feature_fps30_512",
+    }
+    paths = {"train_path": "youcook_val.pkl", "val_path": "youcook_val.pkl"}
+    options = [ONE_EPOCH, "fairseq.dataset.batch_size=16", "dataset.max_missing=0.1"]
+    overrides = [*small(files, "youcook", **records, **paths), *options]
+    log, changed = tune(f"{VIDEOCLIP}/youcook_videoclip.yaml", tmp_path, overrides)
+    assert "1 of the 10 videos of the train split have no features (missing_video)" in log
+    assert re.search(r"num_updates 4\b", log)  # 54 clips
+    assert any("LayerNorm" not in name for name in changed)
+    tests = small(files, "youcook", **records, test_path="youcook_val.pkl")
+    best = tmp_path / "checkpoint_best.pt"
+    numbers = score(f"{VIDEOCLIP}/test_youcook_videoclip", best, tmp_path / "eval", tests)
+    assert 0 <= numbers["R1"] < numbers["R10"] <= 1
+
+
+def test_coin_head_starts_afresh_and_is_scored(files: Path, tmp_path: Path) -> None:
+    common = small(files, "coin", vfeat_dir="coin_feature_fps30_512")
+    splits = small(files, "coin", train_path="COIN.json", val_path="COIN.json")
+    two = "fairseq.optimization.max_epoch=2"  # the first update has a learning rate of 0
+    log, changed = tune(f"{NORTON}/coin_ft.yaml", tmp_path, [*common, *splits, two])
+    head = [f"video_encoder.classifier.{name}" for name in ("bias", "weight")]
+    assert f"kept the model's own {', '.join(head)}" in log
+    assert re.search(r"\| train \| .*cross_entropy .*accuracy .*num_updates 2\b", log)
+    assert re.search(r"\| valid \| .*cross_entropy ", log)
+    assert set(head) < changed
+    # The text tower takes no part.
+    assert {name.partition(".")[0] for name in changed} == {"video_encoder"}
+
+    tests = [*common, f"dataset.test_path={files}/data/coin/COIN.json"]
+    last = tmp_path / "checkpoint_last.pt"
+    assert 0 <= score(f"{NORTON}/test_coin_ft", last, tmp_path, tests)["frame_acc"] <= 1
+    score(f"{NORTON}/test_coin_zs", last, tmp_path, tests)  # the classifier is left aside
+    with pytest.raises(CheckpointError, match=r"2 in the model only:\n.*video_encoder\.classifier"):
+        score(f"{NORTON}/test_coin_ft", PRETRAINED, tmp_path, tests)  # it was never trained
+
+
+# Files of `write_crosstask` are named after the keys.
+CROSSTASK_KEYS = ("train_csv_path", "val_csv_path", "primary_path", "related_path")
+CROSSTASK = {key: key for key in (*CROSSTASK_KEYS, "annotation_path", "vfeat_dir")}
+SPLITS = {"train_path": "train_csv_path", "val_path": "train_csv_path"}
+
+
+def test_crosstask(files: Path, tmp_path: Path) -> None:
+    common = [*small(files, "crosstask", **CROSSTASK), "dataset.n_train=2"]
+    splits = small(files, "crosstask", **SPLITS)
+    log, _ = tune(f"{NORTON}/crosstask_ft.yaml", tmp_path, [*common, *splits, ONE_EPOCH])
+    # Two videos of each primary task.
+    assert re.search(r"\| train \| .*binary_cross_entropy .*num_updates 4\b", log)
+    assert re.search(r"\| valid \| .*binary_cross_entropy ", log)
+    tests = [*common, f"dataset.test_path={files}/data/crosstask/val_csv_path"]
+    best = tmp_path / "checkpoint_best.pt"
+    tuned = score(f"{NORTON}/test_crosstask_ft", best, tmp_path, tests)
+    zero_shot = score(f"{NORTON}/test_crosstask_zs", PRETRAINED, tmp_path, tests)
+    assert tuned.keys() == zero_shot.keys() == {"101", "recall"}
+    assert 0 <= tuned["recall"] <= 1
+
+
+def test_crosstask_learns_what_the_features_show(files: Path) -> None:
+    options = ["dataset.n_train=4", "model.random_init=true"]
+    overrides = [*small(files, "crosstask", **CROSSTASK, **SPLITS), *options]
+    task = Task.from_config(load_config(f"{NORTON}/crosstask_ft.yaml", overrides))
+    torch.manual_seed(0)
+    model, loss = task.build_model(pretrained=True), task.build_loss()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    batches = {}
+    for split in (Split.TRAIN, Split.VALID):
+        items = task.build_dataset(split)
+        assert isinstance(items, MMDataset)
+        batches[split] = [task.flatten(collate([items[index]])) for index in range(len(items))]
+    for _ in range(8):
+        for batch in batches[Split.TRAIN]:
+            optimizer.zero_grad()
+            loss(**{**batch, **model(**batch)}).total.backward()
+            optimizer.step()
+    predictor, metric = CrossTaskPredictor(task.config.dataset), CrossTaskMetric()
+    outputs = predictor(model, batches[Split.VALID], torch.device("cpu"))
+    assert metric.chance(outputs)["recall"] < 0.3
+    assert metric.compute(outputs)["recall"] > 0.8  # got 1.0, before training 0.25

@@ -26,9 +26,8 @@ from mmpt.models import MMFusionSeparate
 from mmpt.models.compilation import compile_layers
 from mmpt.modules.packing import plan_packing
 from mmpt.prepare.features.clip_encoder import ClipEncoder
-from mmpt.retrieval import VectorRetriever
 from mmpt.utils.checkpoint_file import load_checkpoint
-from tests.jobs import NORTON, VIDEOCLIP, corpus_overrides, launch
+from tests.jobs import NORTON, ONE_EPOCH, VIDEOCLIP, train
 from tests.norton import norton_loss
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -53,8 +52,8 @@ def waits() -> Iterator[list[warnings.WarningMessage]]:
             torch.cuda.set_sync_debug_mode(mode)
 
 
-def states() -> dict[str, torch.Tensor]:
-    """What towers give for four videos of 16 clips; float64, on the CPU."""
+def states_on_gpu(dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """What towers give for four videos of 16 clips."""
     generator = torch.Generator().manual_seed(1)
     shapes = {
         "pooled_video": (64, 48),
@@ -62,48 +61,21 @@ def states() -> dict[str, torch.Tensor]:
         "video_outputs": (64, 10, 48),
         "text_outputs": (64, 12, 48),
     }
-    draws = {
-        name: torch.randn(*shape, generator=generator).double() for name, shape in shapes.items()
-    }
+    states = {}
+    for name, shape in shapes.items():
+        drawn = torch.randn(*shape, generator=generator).to("cuda", dtype)
+        states[name] = drawn.requires_grad_()
     for name, width in (("video", 10), ("text", 12)):
         mask = torch.rand(64, width, generator=generator) < 0.7
         mask[:, -1] = True
-        draws[f"{name}_mask_outputs"] = mask
-    return draws
-
-
-def states_on(device: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    return {
-        name: value.to(device)
-        if value.dtype == torch.bool
-        else value.to(device, dtype).requires_grad_()
-        for name, value in states().items()
-    }
-
-
-def loss_and_gradients(device: str, dtype: torch.dtype) -> list[torch.Tensor]:
-    """Return the loss and the gradients of the states, on the CPU."""
-    batch = states_on(device, dtype)
-    total = MMContraLoss(NORTON_LOSS, clip_per_video=16)(**batch).total
-    total.backward()
-    gradients = [value.grad.double().cpu() for value in batch.values() if value.grad is not None]
-    return [total.detach().double().cpu(), *gradients]
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_the_loss_in_float32_is_near_that_in_float64(device: str) -> None:
-    for ours, wanted in zip(
-        loss_and_gradients(device, torch.float32),
-        loss_and_gradients("cpu", torch.float64),
-        strict=True,
-    ):
-        torch.testing.assert_close(ours, wanted, rtol=1e-3, atol=1e-5)
+        states[f"{name}_mask_outputs"] = mask.to("cuda")
+    return states
 
 
 @needs_gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_loss_waits_for_the_numbers_of_tokens_and_for_its_check(dtype: torch.dtype) -> None:
-    loss, batch = MMContraLoss(NORTON_LOSS, clip_per_video=16), states_on("cuda", dtype)
+    loss, batch = MMContraLoss(NORTON_LOSS, clip_per_video=16), states_on_gpu(dtype)
     loss(**batch).total.backward()  # what is made once may wait
     with waits() as in_forward:
         total = loss(**batch).total
@@ -114,27 +86,27 @@ def test_the_loss_waits_for_the_numbers_of_tokens_and_for_its_check(dtype: torch
 
 def towers(**changes: float) -> MMFusionSeparate:
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=120,
-        hidden_size=64,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        intermediate_size=128,
-        **({"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0} | changes),
+    sizes = {"vocab_size": 120, "hidden_size": 64, "num_hidden_layers": 3}
+    sizes |= {"num_attention_heads": 2, "intermediate_size": 128}
+    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    model = MMFusionSeparate(
+        BertConfig(**sizes, **no_dropout | changes),
+        num_hidden_video_layers=2,
+        max_video_len=SECONDS,
+        packed=True,
     )
-    return MMFusionSeparate(
-        config, num_hidden_video_layers=2, max_video_len=SECONDS, packed=True
-    ).train()
+    return model.train()
 
 
 def clips(num: int = 64) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(num)
+    pieces = torch.randint(3, SLOTS + 1, (num, 1), generator=generator)
+    seconds = torch.randint(1, SECONDS + 1, (num, 1), generator=generator)
     return {
         "caps": torch.randint(1, 120, (num, SLOTS), generator=generator),
-        "cmasks": torch.arange(SLOTS) < torch.randint(3, SLOTS + 1, (num, 1), generator=generator),
+        "cmasks": torch.arange(SLOTS) < pieces,
         "vfeats": torch.randn(num, SECONDS, 512, generator=generator, dtype=torch.float64),
-        "vmasks": torch.arange(SECONDS)
-        < torch.randint(1, SECONDS + 1, (num, 1), generator=generator),
+        "vmasks": torch.arange(SECONDS) < seconds,
     }
 
 
@@ -144,11 +116,8 @@ def train_once(model: MMFusionSeparate, num: int = 64) -> tuple[torch.Tensor, to
     batch = {name: value.to(first.device) for name, value in clips(num).items()}
     batch["vfeats"] = batch["vfeats"].to(first.dtype)
     model.zero_grad()
-    total = (
-        MMContraLoss(NORTON_LOSS, clip_per_video=16)
-        .to(first.device)(**batch | model(**batch))
-        .total
-    )
+    loss = MMContraLoss(NORTON_LOSS, clip_per_video=16).to(first.device)
+    total = loss(**batch | model(**batch)).total
     total.backward()
     gradients = [
         each.grad.flatten().double().cpu() for each in model.parameters() if each.grad is not None
@@ -169,10 +138,8 @@ def test_a_step_is_near_that_in_float64(device: str, dtype: torch.dtype) -> None
 
 @needs_gpu
 def test_no_wait_between_plan_and_gradient() -> None:
-    model, batch = (
-        towers(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1).to("cuda"),
-        clips(),
-    )
+    model = towers(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1).to("cuda")
+    batch = clips()
     mask = batch["cmasks"].to("cuda")
     packing = plan_packing(mask)
     ids, positions = batch["caps"].to("cuda"), torch.arange(SLOTS, device="cuda").expand_as(mask)
@@ -198,34 +165,14 @@ def test_compiled_layers_give_the_steps_of_eager_ones_and_compile_once() -> None
         assert (gradients - wanted).norm() < 1e-4 * wanted.norm()
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_the_search_finds_the_true_neighbours(device: str) -> None:
-    generator = np.random.default_rng(0)
-    vectors = generator.standard_normal((3000, 32)).astype(np.float32)
-    retriever = VectorRetriever(
-        32, 16, nprobe="auto" if device == "cuda" else 16, device=torch.device(device)
-    )
-    retriever.add(vectors, [str(number) for number in range(len(vectors))])
-    retriever.finalize_training()
-    positions, _ = retriever.search(vectors[:200], 10)
-    distances = ((vectors[:200, None] - vectors[None]).astype(np.float64) ** 2).sum(-1)
-    # Two neighbours whose distances differ by less than float32 holds may change places.
-    found = np.take_along_axis(distances, positions, axis=1)
-    np.testing.assert_allclose(found, np.sort(distances, axis=1)[:, :10], rtol=1e-6, atol=1e-6)
-
-
 @needs_gpu
 @pytest.mark.parametrize(("dtype", "tolerance"), [("fp32", 1e-4), ("fp16", 2e-2), ("bf16", 1e-1)])
 def test_extracted_features_are_those_of_the_cpu(dtype: str, tolerance: float) -> None:
     torch.manual_seed(0)
     network = S3D().eval()
     rows = np.random.default_rng(0).integers(0, 256, (2, 30, 224, 224, 3), dtype=np.uint8)
-    wanted = np.concatenate(
-        [
-            ClipEncoder(copy.deepcopy(network), torch.device("cpu")).start([row]).result()
-            for row in rows
-        ]
-    )
+    on_cpu = ClipEncoder(copy.deepcopy(network), torch.device("cpu"))
+    wanted = np.concatenate([on_cpu.start([row]).result() for row in rows])
     ours = ClipEncoder(network, torch.device("cuda"), dtype).start(list(rows)).result()
     assert np.linalg.norm(ours - wanted) < tolerance * np.linalg.norm(wanted)
 
@@ -243,18 +190,7 @@ def test_features_of_the_second_gpu_are_waited_for() -> None:
     np.testing.assert_allclose(second, first, rtol=1e-3, atol=1e-5)
 
 
-def run_job(
-    yaml: str, corpus: Path, save_dir: Path, *more: str, jobtype: str = "local_single"
-) -> str:
-    """Run a training job on the GPU; return its log."""
-    options = [
-        "fairseq.common.cpu=false",
-        "fairseq.common.log_interval=1",
-        "fairseq.optimization.warmup_updates=2",
-    ]
-    run = launch([yaml, "--jobtype", jobtype, *corpus_overrides(corpus, save_dir), *options, *more])
-    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
-    return run.stdout + run.stderr
+ON_GPU = "fairseq.common.cpu=false"
 
 
 @needs_gpu
@@ -262,19 +198,15 @@ def run_job(
 def test_half_precision_trains_refreshes_and_goes_on(
     corpus: Path, tmp_path: Path, precision: str
 ) -> None:
-    options = [f"fairseq.common.{precision}=true", "model.compile=true"]
-    log = run_job(VIDEOCLIP, corpus, tmp_path, *options, "fairseq.optimization.max_epoch=2")
-    first, second = (
-        float(value) for value in re.findall(r"\| valid \| epoch 00\d .*? loss ([\d.]+)", log)
-    )
+    options = [ON_GPU, f"fairseq.common.{precision}=true", "model.compile=true"]
+    log = train(VIDEOCLIP, corpus, tmp_path, *options, "fairseq.optimization.max_epoch=2")
+    losses = re.findall(r"\| valid \| epoch 00\d .*? loss ([\d.]+)", log)
+    first, second = map(float, losses)
     assert second < first
-    assert (
-        load_checkpoint(tmp_path / "checkpoint_last.pt")["extra_state"]["train_iterator"]["epoch"]
-        == 3
-    )
-    assert "continuing from" in run_job(
-        VIDEOCLIP, corpus, tmp_path, *options, "fairseq.optimization.max_epoch=3"
-    )
+    saved = load_checkpoint(tmp_path / "checkpoint_last.pt")
+    assert saved["extra_state"]["train_iterator"]["epoch"] == 3
+    more = "fairseq.optimization.max_epoch=3"
+    assert "continuing from" in train(VIDEOCLIP, corpus, tmp_path, *options, more)
 
 
 @needs_gpu
@@ -282,22 +214,21 @@ def test_half_precision_trains_refreshes_and_goes_on(
 def test_norton_starts_in_half_precision_from_a_float32_checkpoint(
     corpus: Path, tmp_path: Path, precision: str
 ) -> None:
-    run_job(VIDEOCLIP, corpus, tmp_path / "start", "fairseq.optimization.max_epoch=1")
+    train(VIDEOCLIP, corpus, tmp_path / "start", ON_GPU, ONE_EPOCH)
     start = f"fairseq.checkpoint.restore_file={tmp_path / 'start' / 'checkpoint_last.pt'}"
-    options = [start, f"fairseq.common.{precision}=true", "fairseq.optimization.max_epoch=1"]
-    log = run_job(NORTON, corpus, tmp_path / "norton", *options, "loss.learnable_temperature=true")
-    assert re.search(
-        r"\| train \| .*clip_caption [\d.]+ .*video_paragraph [\d.]+ .*memory_gb ", log
-    )
+    options = [start, f"fairseq.common.{precision}=true", "loss.learnable_temperature=true"]
+    log = train(NORTON, corpus, tmp_path / "norton", ON_GPU, ONE_EPOCH, *options)
+    terms = r"clip_caption [\d.]+ .*video_paragraph [\d.]+ .*memory_gb "
+    assert re.search(rf"\| train \| .*{terms}", log)
 
 
 @needs_two
 def test_two_gpus_make_the_updates_of_one_with_twice_the_batches(
     corpus: Path, tmp_path: Path
 ) -> None:
-    common = ["fairseq.optimization.max_epoch=1", "fairseq.common.seed=5"]
-    run_job(VIDEOCLIP, corpus, tmp_path / "two", *common, jobtype="local_small")
-    run_job(VIDEOCLIP, corpus, tmp_path / "one", *common, "fairseq.optimization.update_freq=[2]")
+    common = [ON_GPU, ONE_EPOCH, "fairseq.common.seed=5"]
+    train(VIDEOCLIP, corpus, tmp_path / "two", *common, jobtype="local_small")
+    train(VIDEOCLIP, corpus, tmp_path / "one", *common, "fairseq.optimization.update_freq=[2]")
     one, two = (
         load_checkpoint(tmp_path / name / "checkpoint_last.pt")["model"] for name in ("one", "two")
     )
@@ -306,10 +237,6 @@ def test_two_gpus_make_the_updates_of_one_with_twice_the_batches(
 
 @needs_two
 def test_two_gpus_contrast_the_clips_of_both(corpus: Path, tmp_path: Path) -> None:
-    options = [
-        "loss.gather_negatives=true",
-        "fairseq.common.bf16=true",
-        "fairseq.optimization.max_epoch=1",
-    ]
-    log = run_job(VIDEOCLIP, corpus, tmp_path, *options, jobtype="local_small")
+    options = [ON_GPU, ONE_EPOCH, "loss.gather_negatives=true", "fairseq.common.bf16=true"]
+    log = train(VIDEOCLIP, corpus, tmp_path, *options, jobtype="local_small")
     assert re.search(r"\| train \| .*clip_caption [\d.]+", log)
