@@ -1,7 +1,7 @@
 """Videos per second and core of the training data set, beside a plain loop that reopens files and
 slices clip by clip.
 
-    python benchmarks/loader.py [--items 20] [--videos 256]
+    python benchmarks/loader.py    # below a minute
 
 Both sides read the same generated shards (V = 64 videos of about 200 s, C = 16 clips, Norton's
 ranges), draw the same numbers and must give equal tensors. They take turns item by item, and CPU
@@ -12,13 +12,13 @@ takes to hand a batch over, and in the parent to take it and to copy its feature
 
 from __future__ import annotations
 
-import argparse
 import math
 import multiprocessing
 import random
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,21 +27,17 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from full_size_data import write_bert
 from mmpt.batch import Captions, ShardKey, Split
-from mmpt.config.schema import DatasetConfig
+from mmpt.config import DatasetConfig, RunConfig
 from mmpt.datasets import MMDataset, collate
-from mmpt.processors import (
-    ShardedHow2VideoRetriMetaProcessor,
-    ShardedVideoRetriTextProcessor,
-    ShardedVideoRetriVideoProcessor,
-    VideoRetriOverlappedAligner,
-)
+from mmpt.processors import VideoRetriOverlappedAligner
 from mmpt.processors.aligner import Clip
 from mmpt.processors.sampling import text_span
 from mmpt.shards.layout import ids_stem, times_stem, video_stem
 from mmpt.shards.writer import write_shards
+from mmpt.tasks import Task
 from mmpt.utils.rng import item_rng
 from process_memory import cpu_s
-from results import Figure, at_least, record, run_script
+from results import Figure, Options, in_turns, record, run_script
 
 V, C, F, T = 64, 16, 16, 32
 SEED = 0
@@ -64,16 +60,17 @@ def generate(folder: Path, num_videos: int) -> DatasetConfig:
             ]
             ends = np.minimum(starts + rng.uniform(2, 6, size=len(starts)), seconds)
             feature = rng.standard_normal((seconds, 512), dtype=np.float32).astype(np.float16)
-            yield (
-                f"video{number:06d}",
-                feature,
-                Captions(start=starts.tolist(), end=ends.tolist(), cap=caps),
-            )
+            captions = Captions(start=starts.tolist(), end=ends.tolist(), cap=caps)
+            yield f"video{number:06d}", feature, captions
 
     shards = write_shards(folder, f"{folder}/cap.bert.", Split.TRAIN, videos(), shard_size=128)
     (folder / "train.lst").write_text("\n".join(name for ids in shards for name in ids))
     write_bert(folder)
     return DatasetConfig(
+        meta_processor="ShardedHow2VideoRetriMetaProcessor",
+        video_processor="ShardedVideoRetriVideoProcessor",
+        text_processor="ShardedVideoRetriTextProcessor",
+        aligner="VideoRetriOverlappedAligner",
         bert_name=str(folder),
         train_path=str(folder / "train.lst"),
         vfeat_dir=str(folder),
@@ -89,12 +86,17 @@ def generate(folder: Path, num_videos: int) -> DatasetConfig:
     )
 
 
+def training_set(config: DatasetConfig) -> MMDataset:
+    """Return the data set of a generated folder."""
+    data = Task(RunConfig(dataset=config), seed=SEED).build_dataset(Split.TRAIN)
+    assert data is not None
+    return data
+
+
 def plain_read(stem: str, row: int) -> np.ndarray:
     """Open both files of a ragged tensor for one row."""
-    data, starts = (
-        np.load(f"{stem}_data.npy", mmap_mode="r"),
-        np.load(f"{stem}_starts.npy", mmap_mode="r"),
-    )
+    data = np.load(f"{stem}_data.npy", mmap_mode="r")
+    starts = np.load(f"{stem}_starts.npy", mmap_mode="r")
     return data[starts[row] : starts[row + 1]]
 
 
@@ -121,9 +123,8 @@ def plain_clips(
         target = rng.randint(aligner.sampled_min_len, aligner.sampled_max_len)
         first, last, _ = text_span(sizes, captions["start"], captions["end"], centre, target, rng)
         low, high = math.floor(captions["start"][first]), math.ceil(captions["end"][last - 1])
-        middle = max(
-            0, min(rng.randint(low, high) if low < high else (low + high) // 2, seconds - 1)
-        )
+        middle = rng.randint(low, high) if low < high else (low + high) // 2
+        middle = max(0, min(middle, seconds - 1))
         wanted = rng.randint(aligner.sampled_video_min_len, aligner.sampled_video_max_len)
         begin = end = middle
         for _ in range(min(wanted, seconds)):
@@ -142,25 +143,23 @@ def plain_item(
     config: DatasetConfig,
     keys: list[ShardKey],
     rng: random.Random,
-):
+) -> dict[str, torch.Tensor]:
     """Make the item of `keys` video by video and clip by clip, opening the files of every video."""
-    assert config.vfeat_dir
-    assert config.tfeat_dir
     videos = []
     for key in keys:
-        feature = plain_read(video_stem(config.vfeat_dir, Split.TRAIN, key.shard), key.row)
-        times = plain_read(times_stem(config.tfeat_dir, Split.TRAIN, key.shard), key.row)
-        ids = plain_read(ids_stem(config.tfeat_dir, Split.TRAIN, key.shard), key.row)
+        feature = plain_read(video_stem(str(config.vfeat_dir), Split.TRAIN, key.shard), key.row)
+        times = plain_read(times_stem(str(config.tfeat_dir), Split.TRAIN, key.shard), key.row)
+        ids = plain_read(ids_stem(str(config.tfeat_dir), Split.TRAIN, key.shard), key.row)
         cap = [[int(token) for token in row if token != -1] for row in ids]
-        captions = Captions(
-            start=[float(t[0]) for t in times], end=[float(t[1]) for t in times], cap=cap
-        )
+        start, end = ([float(t) for t in column] for column in np.array(times).T)
+        captions = Captions(start=start, end=end, cap=cap)
         clips = []
         for clip in plain_clips(aligner, len(feature), captions, rng):
             window = [token for ids in cap[clip.text_start : clip.text_end] for token in ids]
             clips.append(plain_clip(window, feature[clip.video_start : clip.video_end]))
         videos.append([torch.stack(column) for column in zip(*clips, strict=True)])
-    return [torch.stack(column) for column in zip(*videos, strict=True)]
+    columns = zip(TENSORS, zip(*videos, strict=True), strict=True)
+    return {name: torch.stack(column) for name, column in columns}
 
 
 class PlainItems(Dataset):
@@ -175,24 +174,13 @@ class PlainItems(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         keys, rng = self.data.meta[index][0], item_rng(SEED, self.data.epoch, index)
-        return dict(
-            zip(TENSORS, plain_item(self.data.aligner, self.config, keys, rng), strict=True)
-        )
+        return plain_item(self.data.aligner, self.config, keys, rng)
 
 
-def in_turns(data: MMDataset, plain: PlainItems, num_items: int) -> tuple[list[float], list[float]]:
-    """Return the CPU seconds of every item on both sides; their tensors are compared."""
-    sides: tuple[list[float], list[float]] = ([], [])
-    for turn in range(num_items + 1):
-        data.set_epoch(turn)
-        items = []
-        for side, times in zip((data, plain), sides, strict=True):
-            begin = time.process_time()
-            items.append(side[turn % len(data)])
-            times.append(time.process_time() - begin)
-        for name in TENSORS:
-            assert torch.equal(items[0][name], items[1][name]), name
-    return sides[0][1:], sides[1][1:]  # the first turn warms the page cache
+def check_equal(ours: dict[str, torch.Tensor], plain: dict[str, torch.Tensor]) -> None:
+    """Assert that two items have the same tensors."""
+    for name in TENSORS:
+        assert torch.equal(ours[name], plain[name]), name
 
 
 def in_worker(dataset: Dataset, collate_fn: Callable, num_items: int) -> tuple[float, float]:
@@ -213,60 +201,40 @@ def in_worker(dataset: Dataset, collate_fn: Callable, num_items: int) -> tuple[f
 
 def main() -> None:
     """Generate, measure in turns, compare, record."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--items", type=at_least(1), default=20, help="items of 64 videos measured on each side"
-    )
-    parser.add_argument(
-        "--videos", type=at_least(V), default=256, help="videos generated (0.2 MB each)"
-    )
+    parser = Options(__doc__)
+    parser.number("--items", 20, "items of 64 videos measured on each side")
+    parser.number("--videos", 256, "videos generated (0.2 MB each)", least=V)
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         config = generate(Path(folder), args.videos)
-        parts = (
-            ShardedHow2VideoRetriMetaProcessor,
-            ShardedVideoRetriVideoProcessor,
-            ShardedVideoRetriTextProcessor,
-        )
-        meta, video, text = (part(config, Split.TRAIN) for part in parts)
-        data = MMDataset(
-            meta, video, text, VideoRetriOverlappedAligner(config, Split.TRAIN), seed=SEED
-        )
+        data = training_set(config)
         plain = PlainItems(data, config)
-        took, plain_took = in_turns(data, plain, args.items)
+
+        def item(side: Dataset, turn: int) -> dict[str, torch.Tensor]:
+            data.set_epoch(turn)
+            return side[turn % len(data)]
+
+        sides = (partial(item, side) for side in (data, plain))
+        # The warming turn fills the page cache.
+        took = in_turns(args.items, *sides, check=check_equal, clock=time.process_time)
         rounds = [
             (in_worker(data, collate, 40), in_worker(plain, default_collate, 10)) for _ in range(3)
         ]
+    in_ms = ([1000 * seconds for seconds in side] for side in took)
+    figures = [Figure("an item of 64 videos", "ms", *in_ms, note="equal tensors")]
     ours, others = zip(*rounds, strict=True)
-    record(
-        [
-            Figure(
-                "an item of 64 videos",
-                "ms",
-                [1000 * s for s in took],
-                [1000 * s for s in plain_took],
-                "equal tensors",
-            ),
-            Figure(
-                "loader, a core", "videos/s", [V / s for s in took], [V / s for s in plain_took]
-            ),
-            Figure(
-                "loader, a core, in its process",
-                "videos/s",
-                [V / s for s, _ in ours],
-                [V / s for s, _ in others],
-            ),
-            Figure(
-                "loader, a core, with its parent",
-                "videos/s",
-                [V / s for _, s in ours],
-                [V / s for _, s in others],
-            ),
-        ]
+    in_process, with_parent = (
+        [[seconds[place] for seconds in side] for side in (ours, others)] for place in (0, 1)
     )
+    for what, sides in (
+        ("loader, a core", took),
+        ("loader, a core, in its process", in_process),
+        ("loader, a core, with its parent", with_parent),
+    ):
+        rates = ([V / seconds for seconds in side] for side in sides)
+        figures.append(Figure(what, "videos/s", *rates))
+    record(figures)
 
 
 if __name__ == "__main__":

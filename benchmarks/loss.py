@@ -1,8 +1,7 @@
 """Norton's loss, forward and backward: ours beside a plain dense implementation of the same
 equations, in one run.
 
-    python benchmarks/loss.py                 # 256 clips beside dense, then ours alone at 1024;
-    under a minute
+    python benchmarks/loss.py    # 256 clips beside dense, ours alone at 1024; under a minute
 
 Times are interleaved rounds in one process, each with a batch of its own. Extra memory is the
 growth of the peak resident size over that with the inputs in place, in one step of a fresh process
@@ -13,20 +12,19 @@ to 16 seconds.
 
 from __future__ import annotations
 
-import argparse
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mmpt.config import load_config
 from mmpt.errors import UserError
 from mmpt.losses import MMContraLoss
 from process_memory import MB, apart, peak_memory
-from results import Figure, at_least, record, run_script
+from results import Figure, Options, in_turns, record, run_script, timed
 
 TEXT_POSITIONS, VIDEO_POSITIONS, HIDDEN = 31, 18, 768
 RECIPE = load_config(Path(__file__).parent.parent / "projects/retri/norton/how2_pretrain.yaml")
@@ -46,9 +44,8 @@ def draw_batch(num_clips: int, seed: int = 0) -> Batch:
     num_video = torch.randint(3, 17, (num_clips, 1), generator=generator)
     text_place, video_place = torch.arange(TEXT_POSITIONS), torch.arange(VIDEO_POSITIONS)
     text_mask = (text_place >= 1) & (text_place <= num_text)
-    video_mask = ((video_place >= 1) & (video_place <= num_video)) | (
-        video_place == VIDEO_POSITIONS - 1
-    )
+    video_mask = (video_place >= 1) & (video_place <= num_video)
+    video_mask[:, -1] = True
 
     def states(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator).requires_grad_()
@@ -91,30 +88,20 @@ def dense(batch: Batch) -> Tensor:
     plans = plans * (8 / plans.sum((2, 3), keepdim=True))
     logits = (plans * blocks).sum((2, 3)) / 0.07
     own = torch.arange(len(logits))
-    paragraph = torch.nn.functional.cross_entropy(logits, own) + torch.nn.functional.cross_entropy(
-        logits.T, own
-    )
+    paragraph = functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)
     return clip + 0.1 * paragraph
 
 
 def dense_token_similarity(batch: Batch) -> Tensor:
     """(W1 + W2) / 2, each min-max normalised."""
     text_mask, video_mask = batch["text_mask_outputs"], batch["video_mask_outputs"]
-    alpha = 1.0
-    cosines = torch.einsum(
-        "atd,bvd->abtv", unit(batch["text_outputs"]), unit(batch["video_outputs"])
-    )
-    exp = (
-        cosines.masked_fill(~(text_mask[:, None, :, None] & video_mask[None, :, None, :]), 0)
-        .div(alpha)
-        .exp()
-    )
-    t2v = (
-        alpha
-        * (exp.sum(3) - (~video_mask).sum(1)[None, :, None]).log().sum(2)
-        / text_mask.sum(1)[:, None]
-    )
-    v2t = alpha * (exp.sum(2) - (~text_mask).sum(1)[:, None, None]).log().sum(2) / video_mask.sum(1)
+    text, video = unit(batch["text_outputs"]), unit(batch["video_outputs"])
+    cosines = torch.einsum("atd,bvd->abtv", text, video)
+    real = text_mask[:, None, :, None] & video_mask[None, :, None, :]
+    exp = cosines.masked_fill(~real, 0).exp()  # with alpha = 1
+    t2v = (exp.sum(3) - (~video_mask).sum(1)[None, :, None]).log().sum(2)
+    v2t = (exp.sum(2) - (~text_mask).sum(1)[:, None, None]).log().sum(2)
+    t2v, v2t = t2v / text_mask.sum(1)[:, None], v2t / video_mask.sum(1)
     return (dense_min_max(t2v) + dense_min_max(v2t)) / 2
 
 
@@ -142,68 +129,54 @@ def dense_plan(kernel: Tensor, log_mu: Tensor, log_nu: Tensor) -> Tensor:
 VARIANTS: dict[str, LossFunction] = {"ours": ours, "dense": dense}
 
 
-def step(loss: LossFunction, batch: Batch) -> tuple[float, float]:
-    """Run forward and backward once; return the loss and the seconds."""
+def step(loss: LossFunction, batch: Batch) -> tuple[float, list[Tensor]]:
+    """Run forward and backward once; return the loss and the gradients of all states."""
     for tensor in batch.values():
         tensor.grad = None
-    begin = time.perf_counter()
     total = loss(batch)
     total.backward()
-    return total.item(), time.perf_counter() - begin
+    gradients = [tensor.grad.flatten() for tensor in batch.values() if tensor.grad is not None]
+    return total.item(), gradients
 
 
 def step_alone(name: str, num_clips: int, threads: int) -> tuple[float, float]:
     """In a fresh process: return (seconds, extra MB) of one step."""
     torch.set_num_threads(threads)
-    step(VARIANTS[name], draw_batch(16))  # libraries and thread pools load
+    VARIANTS[name](draw_batch(16)).backward()  # libraries and thread pools load
     batch = draw_batch(num_clips)
     before = peak_memory()
-    _, seconds = step(VARIANTS[name], batch)
+    seconds, _ = timed(lambda: VARIANTS[name](batch).backward())
     return seconds, (peak_memory() - before) / MB
 
 
 def compare(num_clips: int, rounds: int, threads: int) -> list[Figure]:
     """Measure times, memory and agreement of both variants."""
-    seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
-    off = {"value": 0.0, "gradient": 0.0}
-    for number in range(rounds + 1):  # the first round warms up
-        batch = draw_batch(num_clips, seed=number)
-        values: dict[str, float] = {}
-        gradients: dict[str, Tensor] = {}
-        for name, loss in VARIANTS.items():
-            values[name], took = step(loss, batch)
-            gradients[name] = torch.cat(
-                [value.grad.flatten() for value in batch.values() if value.grad is not None]
-            )
-            if number:
-                seconds[name].append(took)
-        off["value"] = max(off["value"], abs(values["ours"] / values["dense"] - 1))
-        difference = (gradients["ours"] - gradients["dense"]).norm() / gradients["dense"].norm()
-        off["gradient"] = max(off["gradient"], float(difference))
-    agreement = f"losses equal to {off['value']:.0e}, gradients to {off['gradient']:.0e}"
-    memory = {name: [apart(step_alone, name, num_clips, threads)[1]] for name in VARIANTS}
-    beside = {
-        name: [extra - gradient_mb(num_clips) for extra in extras]
-        for name, extras in memory.items()
-    }
+    batches = [draw_batch(num_clips, seed=number) for number in range(rounds + 1)]
+    off: list[tuple[float, float]] = []
+
+    def check(*sides: tuple[float, list[Tensor]]) -> None:
+        (value, wanted), (gradient, exact) = zip(*sides, strict=True)
+        difference = torch.cat(gradient) - torch.cat(exact)
+        off.append((abs(value / wanted - 1), float(difference.norm() / torch.cat(exact).norm())))
+
+    seconds = in_turns(
+        rounds,
+        lambda number: step(ours, batches[number]),
+        lambda number: step(dense, batches[number]),
+        check=check,
+    )
+    worst, worst_gradient = map(max, zip(*off, strict=True))
+    agreement = f"dense; losses equal to {worst:.0e}, gradients to {worst_gradient:.0e}"
+    memory = [[apart(step_alone, name, num_clips, threads)[1]] for name in VARIANTS]
+    both = gradient_mb(num_clips)
+    beside = [[extra - both] for (extra,) in memory]
+    note = f"which both make ({both:.0f} MB)"
     what = f"loss, {num_clips} clips"
-    both = f"which both make ({gradient_mb(num_clips):.0f} MB)"
+    extra = f"{what}, extra memory"
     return [
-        Figure(
-            f"{what}, forward and backward",
-            "s",
-            seconds["ours"],
-            seconds["dense"],
-            f"dense; {agreement}",
-        ),
-        Figure(f"{what}, extra memory", "MB", memory["ours"], memory["dense"]),
-        Figure(
-            f"{what}, extra memory beside the gradients of the states",
-            "MB",
-            beside["ours"],
-            beside["dense"],
-            both,
-        ),
+        Figure(f"{what}, forward and backward", "s", *seconds, note=agreement),
+        Figure(extra, "MB", *memory),
+        Figure(f"{extra} beside the gradients of the states", "MB", *beside, note=note),
     ]
 
 
@@ -214,20 +187,11 @@ def gradient_mb(num_clips: int) -> float:
 
 def main() -> None:
     """Read the options and measure."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--clips",
-        type=at_least(0),
-        default=256,
-        help="clips of the comparison with dense; 0 skips it",
-    )
-    parser.add_argument(
-        "--large", type=at_least(0), default=1024, help="clips of the run of ours alone; 0 skips it"
-    )
-    parser.add_argument("--rounds", type=at_least(1), default=5)
-    parser.add_argument("--threads", type=at_least(1), default=torch.get_num_threads())
+    parser = Options(__doc__)
+    parser.number("--clips", 256, "clips of the comparison with dense; 0 skips it", least=0)
+    parser.number("--large", 1024, "clips of the run of ours alone; 0 skips it", least=0)
+    parser.number("--rounds", 5)
+    parser.number("--threads", torch.get_num_threads())
     args = parser.parse_args()
     if not (args.clips or args.large):
         raise UserError("--clips 0 and --large 0 leave nothing to measure; give one of them clips.")

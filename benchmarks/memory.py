@@ -1,9 +1,8 @@
 """Memory of a training step: activations computed again in backward beside all of them kept, in one
 run.
 
-    python benchmarks/memory.py                              # 1024 clips of the demo's size, below
-    a minute on 2 cores python benchmarks/memory.py --model base --clips 128     # several minutes
-    on 2 cores
+    python benchmarks/memory.py                              # demo size, below a minute on 2 cores
+    python benchmarks/memory.py --model base --clips 128     # several minutes on 2 cores
 
 A step is forward, loss and backward with LayerNorm parameters trained and dropout on, on clips
 whose lengths are drawn with the ranges of how2_pretrain.yaml. Extra memory is the growth of the
@@ -13,8 +12,6 @@ on a CPU the allocator keeps part of what is freed.
 
 from __future__ import annotations
 
-import argparse
-
 import torch
 from transformers import BertConfig
 
@@ -23,7 +20,7 @@ from mmpt.losses import MMContraLoss
 from mmpt.models import MMFusionSeparate
 from mmpt.models.freezing import freeze_all_but_layernorm
 from process_memory import MB, apart, peak_memory
-from results import Figure, at_least, record, run_script
+from results import Figure, Options, record, run_script
 from step import MODELS
 
 SECONDS, SLOTS = 16, 32
@@ -47,20 +44,15 @@ def measure(size: str, num_clips: int, clips_per_chunk: int, threads: int) -> fl
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     changes, video_layers = MODELS[size]
-    model = MMFusionSeparate(
-        BertConfig(**changes),
-        num_hidden_video_layers=video_layers,
-        max_video_len=SECONDS,
-        packed=True,
-    )
+    sizes = {"num_hidden_video_layers": video_layers, "max_video_len": SECONDS}
+    model = MMFusionSeparate(BertConfig(**changes), **sizes, packed=True)
     model.set_chunks(clips_per_chunk)
     freeze_all_but_layernorm(model)
     model.train()
     loss = MMContraLoss(NORTON)
 
     def step(batch: dict[str, torch.Tensor]) -> None:
-        output = model(**batch)
-        loss(**{**batch, **output}).total.backward()
+        loss(**{**batch, **model(**batch)}).total.backward()
 
     step(draw(16))
     batch = draw(num_clips)
@@ -71,24 +63,20 @@ def measure(size: str, num_clips: int, clips_per_chunk: int, threads: int) -> fl
 
 def main() -> None:
     """Read the options, measure, record."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Options(__doc__)
     parser.add_argument("--model", choices=sorted(MODELS), default="demo")
-    parser.add_argument("--clips", type=at_least(1), default=1024)
-    parser.add_argument(
-        "--chunk", type=at_least(1), default=64, help="clips whose activations are made at once"
-    )
-    parser.add_argument("--rounds", type=at_least(1), default=1)
-    parser.add_argument("--threads", type=at_least(1), default=torch.get_num_threads())
+    parser.number("--clips", 1024)
+    parser.number("--chunk", 64, "clips whose activations are made at once")
+    parser.number("--rounds", 1)
+    parser.number("--threads", torch.get_num_threads())
     args = parser.parse_args()
-    ours, plain = [], []
-    for _ in range(args.rounds):
-        ours.append(apart(measure, args.model, args.clips, args.chunk, args.threads))
-        plain.append(apart(measure, args.model, args.clips, False, args.threads))
+    ours, plain = (
+        [apart(measure, args.model, args.clips, chunk, args.threads) for _ in range(args.rounds)]
+        for chunk in (args.chunk, False)
+    )
     what = (
-        f"step of {args.clips} clips, {args.model} size, activations "
-        f"again in chunks of {args.chunk}, beside all kept"
+        f"step of {args.clips} clips, {args.model} size, activations again in chunks of "
+        f"{args.chunk}, beside all kept"
     )
     record([Figure(what, "MB", ours, plain, "growth of the process's peak")])
 

@@ -1,8 +1,7 @@
 """What a benchmark measured: printed as a table of median, spread and ratio, and appended to
 benchmarks/results.jsonl.
 
-    python benchmarks/results.py            # the last figures of every benchmark, as the table of
-    benchmarks/README.md
+    python benchmarks/results.py    # the last figures of every benchmark, as in README.md
 
 A line of the file is one run: date, machine, commit, command, figures. A ratio is plain / ours,
 taken round by round, so that it holds when the machine's speed drifts; its median is quoted.
@@ -73,8 +72,21 @@ def at_least(least: Number) -> Callable[[str], Number]:
     return number
 
 
+class Options(argparse.ArgumentParser):
+    """The command line of a script, whose docstring is its help."""
+
+    def __init__(self, description: str | None):
+        super().__init__(
+            description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+
+    def number(self, name: str, default: Any, help: str = "", *, least: float = 1) -> None:
+        """Add an option that takes a number of at least `least`."""
+        self.add_argument(name, type=at_least(least), default=default, help=help)
+
+
 def run_script(main: Callable[[], None]) -> None:
-    """End a script as the project's commands end: what the user can mend is one message and exit
+    """End a script as the project's commands end: what the user can fix is one message and exit
     code 2.
     """
     # Warnings, as without it; run_command would show progress too.
@@ -87,6 +99,32 @@ def timed(function: Callable[..., Result], *args: Any) -> tuple[float, Result]:
     begin = time.perf_counter()
     result = function(*args)
     return time.perf_counter() - begin, result
+
+
+def in_turns(
+    rounds: int,
+    *sides: Callable[[int], Any],
+    check: Callable[..., None] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[list[float]]:
+    """Return the seconds that each side takes in each round, after a first one that warms up.
+
+    Args:
+        rounds: how many are counted.
+        sides: called one after the other with the number of the round, 0 for the first.
+        check: called with the results of all sides in every round.
+        clock: what tells the seconds.
+    """
+    seconds: list[list[float]] = [[] for _ in sides]
+    for number in range(rounds + 1):
+        results = []
+        for side, taken in zip(sides, seconds, strict=True):
+            begin = clock()
+            results.append(side(number))
+            taken.append(clock() - begin)
+        if check:
+            check(*results)
+    return [taken[1:] for taken in seconds]
 
 
 def record(figures: Sequence[Figure]) -> None:

@@ -1,6 +1,6 @@
 """MB/s of packing feature files into shards, beside a plain copy of the same bytes, in one run.
 
-    python benchmarks/shard.py [--videos 4096] [--shard-size 2048] [--workers 2] [--folder DIR]
+    python benchmarks/shard.py    # 0.8 GB in the temporary folder
 
 Writes videos of 100 to 300 seconds as `.npy`. The copy appends their bytes to one file, unread, and
 calls fsync as packing does; packing also parses, casts to float16, looks for NaN and writes
@@ -10,20 +10,19 @@ so the disk's part is the writing.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from mmpt.batch import Split
 from mmpt.prepare.shards.packing import pack_features
-from results import Figure, at_least, record, run_script, timed
+from results import Figure, Options, in_turns, record, run_script
 
-TURNS = 3
+ROUNDS = 3
 BUFFER = 1 << 20
 
 
@@ -32,10 +31,8 @@ def generate(folder: Path, num_videos: int, dtype: str) -> list[str]:
     rng = np.random.default_rng(0)
     ids = [f"video{number:06d}" for number in range(num_videos)]
     for name in ids:
-        np.save(
-            folder / f"{name}.npy",
-            rng.standard_normal((int(rng.integers(100, 300)), 512), np.float32).astype(dtype),
-        )
+        feature = rng.standard_normal((int(rng.integers(100, 300)), 512), np.float32)
+        np.save(folder / f"{name}.npy", feature.astype(dtype))
     return ids
 
 
@@ -52,53 +49,39 @@ def plain_copy(folder: Path, ids: list[str], target: Path) -> None:
 
 def main() -> None:
     """Generate, measure in turns, record."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--videos", type=at_least(1), default=4096, help="videos generated (0.2 MB each)"
-    )
-    parser.add_argument("--shard-size", type=at_least(1), default=2048, help="videos per shard")
-    parser.add_argument(
-        "--workers", type=at_least(1), default=os.cpu_count() or 1, help="shards at once"
-    )
-    parser.add_argument(
-        "--dtype",
-        choices=("float16", "float32", "float64"),
-        default="float16",
-        help="dtype of the feature files",
-    )
-    parser.add_argument(
-        "--folder", help="a folder on the disk to measure (default: the temporary folder)"
-    )
+    cores, dtypes = os.cpu_count() or 1, ("float16", "float32", "float64")
+    parser = Options(__doc__)
+    parser.number("--videos", 4096, "videos generated (0.2 MB each)")
+    parser.number("--shard-size", 2048, "videos per shard")
+    parser.number("--workers", cores, "shards at once")
+    parser.add_argument("--dtype", choices=dtypes, default="float16", help="of the feature files")
+    parser.add_argument("--folder", help="on the disk to measure (default: the temporary folder)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         raw, target = Path(name) / "raw", Path(name) / "packed"
         raw.mkdir()
         ids = generate(raw, args.videos, args.dtype)
         megabytes = sum(path.stat().st_size for path in raw.iterdir()) / 1e6
+        workers = sorted({1, args.workers})
 
-        def pack(workers: int) -> Callable[[Path], object]:
-            return lambda to: pack_features(
-                raw, to, Split.TRAIN, ids, shard_size=args.shard_size, workers=workers
-            )
+        def pack(count: int, _: int) -> None:
+            to = target / str(count)
+            pack_features(raw, to, Split.TRAIN, ids, shard_size=args.shard_size, workers=count)
 
-        ways = {
-            0: lambda to: plain_copy(raw, ids, to),
-            **{workers: pack(workers) for workers in {1, args.workers}},
-        }
-        rates: dict[int, list[float]] = {way: [] for way in ways}
-        for turn in range(TURNS + 1):
-            for way, work in ways.items():
-                took, _ = timed(work, target)
-                shutil.rmtree(target)
-                if turn:  # the first turn fills the page cache
-                    rates[way].append(megabytes / took)
-    copied = rates.pop(0)
+        # The warming round fills the page cache.
+        copied, *packed = in_turns(
+            ROUNDS,
+            lambda _: plain_copy(raw, ids, target / "copy"),
+            *(partial(pack, count) for count in workers),
+            check=lambda *_: shutil.rmtree(target),
+        )
     note = f"{megabytes:.0f} MB in {args.videos} files of {args.dtype}; plain only copies the bytes"
-    record(
-        [Figure(f"packing, {n} processes", "MB/s", ours, copied, note) for n, ours in rates.items()]
-    )
+    plain = [megabytes / seconds for seconds in copied]
+    figures = []
+    for count, taken in zip(workers, packed, strict=True):
+        rates = [megabytes / seconds for seconds in taken]
+        figures.append(Figure(f"packing, {count} processes", "MB/s", rates, plain, note))
+    record(figures)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """Optimal transport of a training step: ours, batched, beside the log-domain updates written out
 block by block.
 
-    python benchmarks/sinkhorn.py             # a batch of 1024 clips, in sequences of 8; under half
-    a minute
+    python benchmarks/sinkhorn.py    # 1024 clips in sequences of 8; under half a minute
 
 Clip-caption targets: one plain plan of 1024 x 1024 dot products. Video-paragraph contrast: 128 x
 128 plans of 8 x 8 similarities with a bucket. The plain side updates one matrix at a time; of the
@@ -12,13 +11,11 @@ iterations in float32.
 
 from __future__ import annotations
 
-import argparse
-
 import torch
 from torch import Tensor
 
 from mmpt.losses.sinkhorn import bucket_transport, transport
-from results import Figure, at_least, record, run_script, timed
+from results import Figure, Options, in_turns, record, run_script
 
 ITERATIONS, LENGTH, EPSILON = 50, 8, 0.1
 
@@ -50,67 +47,65 @@ def plain_blocks(blocks: Tensor, rho: Tensor) -> Tensor:
     return torch.stack(plans)
 
 
+def difference(ours: Tensor, plain: Tensor) -> float:
+    """The largest difference of two plans."""
+    return float((ours - plain).abs().max())
+
+
 def measure_targets(num_clips: int, rounds: int) -> Figure:
     """The plan of clip-caption targets."""
-    ours, plain, off = [], [], 0.0
-    for number in range(rounds + 1):  # the first round warms up
-        dots = 28 * torch.randn(
-            num_clips, num_clips, generator=torch.Generator().manual_seed(number)
-        )
-        seconds, plan = timed(transport, dots, ITERATIONS)
-        plain_seconds, expected = timed(plain_targets, dots)
-        off = max(off, float((plan - expected).abs().max()))
-        ours.append(seconds)
-        plain.append(plain_seconds)
-    note = f"log-domain updates; plans equal to {off:.0e}"
-    return Figure(f"transport of {num_clips} x {num_clips}", "s", ours[1:], plain[1:], note)
+    seeds = (torch.Generator().manual_seed(number) for number in range(rounds + 1))
+    dots = [28 * torch.randn(num_clips, num_clips, generator=seed) for seed in seeds]
+    off: list[float] = []
+    ours, plain = in_turns(
+        rounds,
+        lambda number: transport(dots[number], ITERATIONS),
+        lambda number: plain_targets(dots[number]),
+        check=lambda *plans: off.append(difference(*plans)),
+    )
+    note = f"log-domain updates; plans equal to {max(off):.0e}"
+    return Figure(f"transport of {num_clips} x {num_clips}", "s", ours, plain, note)
 
 
 def measure_blocks(num_clips: int, rounds: int, sample: int) -> Figure:
     """The plans of video-paragraph contrast."""
-    ours, plain, off = [], [], 0.0
-    side = num_clips // LENGTH
+    side, rho = num_clips // LENGTH, torch.tensor(0.4)
+    off: list[float] = []
+    draws = []
     for number in range(rounds + 1):
         generator = torch.Generator().manual_seed(number)
         blocks = torch.rand(side, side, LENGTH, LENGTH, generator=generator)
-        rho = torch.tensor(0.4)
-        chosen = torch.randperm(side * side, generator=generator)[:sample]
-        seconds, plans = timed(bucket_transport, blocks, rho, ITERATIONS, EPSILON)
-        plain_seconds, expected = timed(plain_blocks, blocks.flatten(0, 1)[chosen], rho)
-        off = max(off, float((plans.flatten(0, 1)[chosen] - expected).abs().max()))
-        ours.append(seconds)
-        plain.append(plain_seconds * side * side / len(chosen))
-    note = (
-        f"block by block, scaled from {min(sample, side * side)} blocks; plans equal to {off:.0e}"
+        draws.append((blocks, torch.randperm(side * side, generator=generator)[:sample]))
+
+    def ours(number: int) -> Tensor:
+        blocks, chosen = draws[number]
+        return bucket_transport(blocks, rho, ITERATIONS, EPSILON).flatten(0, 1)[chosen]
+
+    def plain(number: int) -> Tensor:
+        blocks, chosen = draws[number]
+        return plain_blocks(blocks.flatten(0, 1)[chosen], rho)
+
+    taken, plain_taken = in_turns(
+        rounds, ours, plain, check=lambda *plans: off.append(difference(*plans))
     )
+    done = min(sample, side * side)
+    note = f"block by block, scaled from {done} blocks; plans equal to {max(off):.0e}"
     what = f"transport of {side} x {side} blocks of {LENGTH} x {LENGTH} with a bucket"
-    return Figure(what, "s", ours[1:], plain[1:], note)
+    scaled = [seconds * side * side / done for seconds in plain_taken]
+    return Figure(what, "s", taken, scaled, note)
 
 
 def main() -> None:
     """Read the options and measure."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--clips", type=at_least(LENGTH), default=1024, help="clips of a batch, a multiple of 8"
-    )
-    parser.add_argument(
-        "--sample",
-        type=at_least(1),
-        default=256,
-        help="blocks that the plain side does in each round",
-    )
-    parser.add_argument("--rounds", type=at_least(1), default=5)
-    parser.add_argument("--threads", type=at_least(1), default=torch.get_num_threads())
+    parser = Options(__doc__)
+    parser.number("--clips", 1024, "clips of a batch, a multiple of 8", least=LENGTH)
+    parser.number("--sample", 256, "blocks that the plain side does in each round")
+    parser.number("--rounds", 5)
+    parser.number("--threads", torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    record(
-        [
-            measure_targets(args.clips, args.rounds),
-            measure_blocks(args.clips, args.rounds, args.sample),
-        ]
-    )
+    targets = measure_targets(args.clips, args.rounds)
+    record([targets, measure_blocks(args.clips, args.rounds, args.sample)])
 
 
 if __name__ == "__main__":

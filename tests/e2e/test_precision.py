@@ -14,6 +14,7 @@ import torch
 from mmpt.cli.jobs import HALF_PRECISION, training_command
 from mmpt.config import load_config
 from mmpt.config.yaml_files import write_yaml
+from mmpt.errors import ConfigError
 from mmpt.tasks import Task
 from mmpt.utils.checkpoint_file import load_checkpoint
 from tests.jobs import ONE_EPOCH, QUICK, ROOT, VIDEOCLIP, corpus_overrides
@@ -68,3 +69,8 @@ def load_into_float32(corpus: Path, save_dir: Path) -> None:
     model.load_state_dict(
         {key.removeprefix("mmmodel."): value for key, value in saved.items()}, strict=True
     )
+
+
+def test_mixed_precision_that_fairseq_itself_brings_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"`fairseq.common.amp` must be false: .* set"):
+        load_config(ROOT / VIDEOCLIP, ["fairseq.common.amp=true"])
