@@ -9,7 +9,6 @@ at a time is measured on a sample of the centres, another one each round, and sc
 is measured against an exact search of faiss.
 """
 
-import argparse
 import logging
 import statistics
 from typing import Any
@@ -21,7 +20,7 @@ from full_size_data import vector_blocks
 from mmpt.errors import UserError
 from mmpt.retrieval import VectorRetriever
 from process_memory import MB, peak_memory, reset_peak
-from results import Figure, at_least, record, run_script, timed
+from results import Figure, Options, record, run_script, timed
 
 BLOCK = 100_000
 
@@ -53,40 +52,24 @@ def exact_search(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray
 
 def recall(found: np.ndarray, true: np.ndarray) -> float:
     """Return the mean share of the true neighbours that were found."""
+    pairs = zip(found, true, strict=True)
     return float(
-        np.mean([len(np.intersect1d(a, b)) / len(b) for a, b in zip(found, true, strict=True)])
+        np.mean([len(np.intersect1d(ours, theirs)) / len(theirs) for ours, theirs in pairs])
     )
-
-
-def options() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--videos", type=at_least(1), default=100_000)
-    parser.add_argument("--dim", type=at_least(1), default=768)
-    parser.add_argument(
-        "--batch",
-        type=at_least(1),
-        default=64,
-        help="videos per batch; there are videos/batch centres",
-    )
-    parser.add_argument(
-        "--single",
-        type=at_least(1),
-        default=300,
-        help="centres that are searched one by one, each round",
-    )
-    parser.add_argument("--cands", type=at_least(1), default=192)
-    parser.add_argument("--centroids", type=at_least(1), default=512)
-    parser.add_argument("--rounds", type=at_least(1), default=5)
-    parser.add_argument("--seed", type=at_least(0), default=0)
-    return parser.parse_args()
 
 
 def main() -> None:
     """Build, search in turns, compare, record."""
-    args = options()
+    parser = Options(__doc__)
+    parser.number("--videos", 100_000)
+    parser.number("--dim", 768)
+    parser.number("--batch", 64, "videos per batch; there are videos/batch centres")
+    parser.number("--single", 300, "centres that are searched one by one, each round")
+    parser.number("--cands", 192)
+    parser.number("--centroids", 512)
+    parser.number("--rounds", 5)
+    parser.number("--seed", 0, least=0)
+    args = parser.parse_args()
     if max(args.batch, args.cands) > args.videos:
         raise UserError(
             f"--batch and --cands must be at most --videos ({args.videos}), but are {args.batch} "

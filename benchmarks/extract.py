@@ -13,14 +13,13 @@ whole are wall-clock time on all cores, with random weights.
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from argparse import Namespace
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -34,7 +33,7 @@ from mmpt.media.video_list import find_videos
 from mmpt.media.video_reader import VideoFile
 from mmpt.prepare.features.clip_encoder import DTYPES, ClipEncoder, finish_features
 from mmpt.prepare.features.extraction import Extraction
-from results import Figure, at_least, record, run_script
+from results import Figure, Options, in_turns, record, run_script, timed
 
 KINDS = {
     "h264_360p_30": (640, 360, 30, "libx264"),
@@ -51,21 +50,17 @@ OPTIONS = {
 def make_video(path: Path, width: int, height: int, fps: int, codec: str, seconds: float) -> None:
     """Film a textured wall with a camera that moves."""
     rng = np.random.default_rng(0)
-    coarse = torch.from_numpy(
-        rng.integers(0, 256, (1, 3, height // 8 + 20, width // 8 + 20)).astype(np.float32)
-    )
-    wall = (
-        functional.interpolate(coarse, scale_factor=8, mode="bicubic")[0].permute(1, 2, 0).numpy()
-    )
+    coarse = rng.integers(0, 256, (1, 3, height // 8 + 20, width // 8 + 20)).astype(np.float32)
+    fine = functional.interpolate(torch.from_numpy(coarse), scale_factor=8, mode="bicubic")
+    wall = fine[0].permute(1, 2, 0).numpy()
     wall = np.clip(wall + rng.integers(-8, 8, wall.shape), 0, 255).astype(np.uint8)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=fps, options=OPTIONS[codec])
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for number in range(round(seconds * fps)):
             x, y = 2 * number % 160, number % 160
-            frame = av.VideoFrame.from_ndarray(
-                np.ascontiguousarray(wall[y : y + height, x : x + width]), "rgb24"
-            )
+            picture = np.ascontiguousarray(wall[y : y + height, x : x + width])
+            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
             frame.pts, frame.time_base = number, Fraction(1, fps)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -88,12 +83,11 @@ def plain_frames(path: Path, mode: str = "bicubic") -> Iterator[torch.Tensor]:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         for frame in container.decode(stream):
-            picture = (
-                torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)[None].float()
-            )
-            height, width = scaled_size(frame.height, frame.width)
+            pixels = torch.from_numpy(frame.to_ndarray(format="rgb24"))
+            picture = pixels.permute(2, 0, 1)[None].float()
+            height, width = size = scaled_size(frame.height, frame.width)
             picture = functional.interpolate(
-                picture, size=(height, width), mode=mode, antialias=mode == "bicubic"
+                picture, size=size, mode=mode, antialias=mode == "bicubic"
             )
             top, left = (height - SIZE) // 2, (width - SIZE) // 2
             picture = picture[0, :, top : top + SIZE, left : left + SIZE].clamp(0, 255) / 255
@@ -124,46 +118,26 @@ def plain_features(path: Path, network: S3D, device: torch.device, batch_size: i
     return finish_features(torch.cat(rows).numpy(), l2_normalize=True, dtype=np.dtype(np.float16))
 
 
-def cpu_seconds(function: Callable[[], Any]) -> float:
-    """Returns the CPU time of one call, in seconds."""
-    begin = time.process_time()
-    function()
-    return time.process_time() - begin
-
-
-def wall_seconds(function: Callable[[], Any]) -> tuple[float, Any]:
-    """Returns the wall time of one call in seconds, and its result."""
-    begin = time.perf_counter()
-    result = function()
-    return time.perf_counter() - begin, result
-
-
 def compare_preprocessing(path: Path, repeats: int) -> list[Figure]:
     """Measure frames per second of one core."""
-    runs: dict[str, Callable[[], int]] = {
-        "ours": lambda: count_ours(path),
-        "plain": lambda: count_plain(path),
-        "bilinear": lambda: count_plain(path, "bilinear"),
-    }
     frames = count_frames(path)
-    rates: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(repeats):
-        for name, run in runs.items():
-            rates[name].append(frames / cpu_seconds(run))
+    seconds = in_turns(
+        repeats,
+        lambda _: count_ours(path),
+        lambda _: count_plain(path),
+        lambda _: count_plain(path, "bilinear"),
+        clock=time.process_time,
+    )
+    ours, plain, bilinear = ([frames / each for each in side] for side in seconds)
     what = f"decode and preprocess {path.stem}, one core"
+    note = "plain: a bilinear filter, other pictures"
     return [
-        Figure(what, "frames/s", rates["ours"], rates["plain"], "plain: the same filter"),
-        Figure(
-            what,
-            "frames/s",
-            rates["ours"],
-            rates["bilinear"],
-            "plain: a bilinear filter, other pictures",
-        ),
+        Figure(what, "frames/s", ours, plain, "plain: the same filter"),
+        Figure(what, "frames/s", ours, bilinear, note),
     ]
 
 
-def compare_whole(args: argparse.Namespace, device: torch.device, folder: Path) -> list[Figure]:
+def compare_whole(args: Namespace, device: torch.device, folder: Path) -> list[Figure]:
     """Measure seconds of video per second, of the network alone and of everything."""
     torch.manual_seed(0)
     network = S3D().eval().to(device)
@@ -172,9 +146,9 @@ def compare_whole(args: argparse.Namespace, device: torch.device, folder: Path) 
     clip = next(VideoFile(videos.jobs[0].video).clips())
     encoder.start([clip]).result()
     batch = [clip] * encoder.batch_size
-    took, _ = wall_seconds(lambda: [encoder.start(batch).result() for _ in range(3)])
+    took, _ = timed(lambda: [encoder.start(batch).result() for _ in range(3)])
     alone = 3 * len(batch) / took
-    took, report = wall_seconds(Extraction(videos.jobs, encoder, num_threads=args.threads).run)
+    took, report = timed(Extraction(videos.jobs, encoder, num_threads=args.threads).run)
     whole = report.seconds / took
 
     def plain() -> list[np.ndarray]:
@@ -188,12 +162,10 @@ def compare_whole(args: argparse.Namespace, device: torch.device, folder: Path) 
                 plain_features(job.video, network, device, args.batch_size) for job in videos.jobs
             ]
 
-    took, features = wall_seconds(plain)
-    pairs = zip(videos.jobs, features, strict=True)
-    cosines = [
-        (np.load(job.feature).astype(float) * other.astype(float)).sum(1).min()
-        for job, other in pairs
-    ]
+    took, features = timed(plain)
+    cosines = []
+    for job, other in zip(videos.jobs, features, strict=True):
+        cosines.append((np.load(job.feature).astype(float) * other.astype(float)).sum(1).min())
     where, unit = f"{args.device}, {args.dtype}", "s of video/s"
     note = f"smallest cosine of a second's features, ours with plain, {min(cosines):.4f}"
     return [
@@ -204,29 +176,24 @@ def compare_whole(args: argparse.Namespace, device: torch.device, folder: Path) 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seconds", type=at_least(0.1), default=3, help="length of each video")
-    parser.add_argument("--repeats", type=at_least(1), default=3)
+    parser = Options(__doc__)
+    parser.number("--seconds", 3.0, "length of each video", least=0.1)
+    parser.number("--repeats", 3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp32")
-    parser.add_argument("--batch-size", type=at_least(1), default=32)
-    parser.add_argument(
-        "--threads",
-        type=at_least(1),
-        default=os.cpu_count() or 1,
-        help="decoding threads of the whole run",
-    )
+    parser.number("--batch-size", 32)
+    parser.number("--threads", os.cpu_count() or 1, "decoding threads of the whole run")
     args = parser.parse_args()
     device = choose_device(args.device)
     with tempfile.TemporaryDirectory() as folder:
+        paths = {name: Path(folder) / f"{name}.mkv" for name in KINDS}
         for name, kind in KINDS.items():
-            make_video(Path(folder) / f"{name}.mkv", *kind, args.seconds)
+            make_video(paths[name], *kind, args.seconds)
         num_threads = torch.get_num_threads()
         torch.set_num_threads(1)
-        paths = [Path(folder) / f"{name}.mkv" for name in KINDS]
-        figures = [figure for path in paths for figure in compare_preprocessing(path, args.repeats)]
+        figures = []
+        for path in paths.values():
+            figures += compare_preprocessing(path, args.repeats)
         torch.set_num_threads(num_threads)
         record(figures + compare_whole(args, device, Path(folder)))
 

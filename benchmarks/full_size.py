@@ -12,7 +12,6 @@ memory. The wait for data is that of a step that takes 0.1 s and no CPU, as one 
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import os
 import random
@@ -31,7 +30,7 @@ import torch
 
 from full_size_data import build, claim, overrides, vector_blocks, video_ids
 from mmpt.batch import Split
-from mmpt.config import load_config
+from mmpt.config import RunConfig, load_config
 from mmpt.datasets import MMDataset
 from mmpt.datasets.fairseqmmdataset import FairseqMMDataset
 from mmpt.errors import UserError
@@ -42,7 +41,7 @@ from mmpt.tasks.task import Task
 from mmpt.utils.distributed import World
 from mmpt.utils.stopwatch import Stopwatch
 from process_memory import MB, Memory, apart, cpu_s, peak_memory, reset_peak
-from results import Figure, at_least, record, run_script
+from results import Figure, Options, record, run_script, timed
 
 YAML = Path(__file__).parent.parent / "projects/retri/norton/how2_pretrain.yaml"
 STEP_S = 0.1
@@ -57,22 +56,12 @@ CHUNK = 1024  # videos that the pool gets at once
 
 def main(argv: list[str] | None = None) -> None:
     """Build the data, run both parts, record their figures, remove the data."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--videos", type=at_least(1), default=20_000)
-    parser.add_argument(
-        "--items",
-        type=at_least(1),
-        help="batches of 64 videos that are read (default: the whole epoch)",
-    )
-    parser.add_argument(
-        "--workers", type=at_least(1), help="loader processes (default: as the YAML says)"
-    )
+    parser = Options(__doc__)
+    parser.number("--videos", 20_000)
+    parser.number("--items", None, "batches of 64 videos that are read (default: the whole epoch)")
+    parser.number("--workers", None, "loader processes (default: as the YAML says)")
     parser.add_argument("--part", choices=("loader", "refresh"), help="only this one")
-    parser.add_argument(
-        "--folder", type=Path, help="where the data is made (default: in the temporary folder)"
-    )
+    parser.add_argument("--folder", type=Path, help="of the data (default: a temporary one)")
     parser.add_argument("--keep", action="store_true", help="leave the data for the next run")
     args = parser.parse_args(argv)
     folder = args.folder or Path(tempfile.gettempdir()) / f"mmpt_full_size_{args.videos}"
@@ -120,21 +109,23 @@ def loader_figures(
     config = load_config(YAML, overrides(folder))
     torch.zeros(1)
     base = Memory.of(os.getpid()).own
-    begin = time.perf_counter()
-    task = Task.from_config(config)
-    train, valid = (task.build_dataset(split) for split in (Split.TRAIN, Split.VALID))
-    started_s = time.perf_counter() - begin
-    assert train is not None
-    assert valid is not None
+    started_s, (train, valid) = timed(start, config)
     sizes = f"{len(_planned(train).videos):,} + {len(_planned(valid).videos):,} videos"
-    figures = [
+    own = Memory.of(os.getpid()).own - base
+    return [
         Figure("start, both data sets", "s", [started_s], note=sizes),
         Figure("start, peak memory with mapped pages", "MB", [peak_memory() / MB]),
-        Figure("start, own memory", "MB", [(Memory.of(os.getpid()).own - base) / MB]),
+        Figure("start, own memory", "MB", [own / MB]),
+        *plan_figures(train, folder),
+        *epoch_figures(train, num_workers or config.num_workers, num_items),
     ]
-    figures += plan_figures(train, folder)
-    workers = config.num_workers if num_workers is None else num_workers
-    return figures + epoch_figures(train, workers, num_items)
+
+
+def start(config: RunConfig) -> list[MMDataset]:
+    """Build both data sets."""
+    task = Task.from_config(config)
+    sets = [task.build_dataset(split) for split in (Split.TRAIN, Split.VALID)]
+    return [each for each in sets if each is not None]
 
 
 def plan_figures(train: MMDataset, folder: Path) -> list[Figure]:
@@ -150,12 +141,16 @@ def plan_figures(train: MMDataset, folder: Path) -> list[Figure]:
         loaded = Plan.load(folder / "retri", 1, fingerprint="fingerprint", ids=ids)
     with watch.timed("taking up"):
         meta.set_candidates(loaded.batches)
-    size = Figure(
-        "plan, file", "MB", [path.stat().st_size / MB], note=f"{len(plan.batches):,} batches"
-    )
+    megabytes = path.stat().st_size / MB
+    figures = [Figure("plan, file", "MB", [megabytes], note=f"{len(plan.batches):,} batches")]
+    return figures + part_figures("plan", watch)
+
+
+def part_figures(name: str, watch: Stopwatch, **notes: str) -> list[Figure]:
+    """Return a figure for every part that was timed."""
     return [
-        size,
-        *(Figure(f"plan, {part}", "s", [seconds]) for part, seconds in watch.seconds.items()),
+        Figure(f"{name}, {part}", "s", [seconds], note=notes.get(part, ""))
+        for part, seconds in watch.seconds.items()
     ]
 
 
@@ -179,60 +174,44 @@ def epoch_figures(train: MMDataset, num_workers: int, num_items: int | None) -> 
     begin = time.perf_counter()
     batches = iterator.next_epoch_itr(shuffle=True)
     next(batches)
-    figures = [
-        Figure(
-            f"loader, start of {num_workers} workers to the first batch",
-            "s",
-            [time.perf_counter() - begin],
-        )
-    ]
+    first_s = time.perf_counter() - begin
     iterator.take_waited_s()
-    waits = []
+    waited_s = 0.0
     num_steps = min(NUM_STEPS, len(batches) // 8)
     for _ in range(num_steps):
         time.sleep(STEP_S)
         next(batches)
-        waits.append(iterator.take_waited_s())
-    share = 100 * sum(waits) / (sum(waits) + STEP_S * num_steps)
-    figures.append(
-        Figure(
-            f"loader, wait for data at {STEP_S} s a step", "%", [share], note=f"{num_steps} steps"
-        )
-    )
-    return figures + stream_figures(
-        batches, num_workers, min(num_items or len(batches), len(batches)) - batches.n
-    )
+        waited_s += iterator.take_waited_s()
+    share = 100 * waited_s / (waited_s + STEP_S * num_steps)
+    what, note = f"loader, wait for data at {STEP_S} s a step", f"{num_steps} steps"
+    left = min(num_items or len(batches), len(batches)) - batches.n
+    return [
+        Figure(f"loader, start of {num_workers} workers to the first batch", "s", [first_s]),
+        Figure(what, "%", [share], note=note),
+        *stream_figures(batches, num_workers, left),
+    ]
 
 
 def stream_figures(batches: Iterator[Any], num_workers: int, num_items: int) -> list[Figure]:
     """Read `num_items` as fast as they come; rates and memory from samples at even distances."""
     pids = [os.getpid(), *(child.pid for child in multiprocessing.active_children() if child.pid)]
-    step = max(1, (num_items - READ_AHEAD) // NUM_SAMPLES)
+    num_sampled = num_items - READ_AHEAD  # later on, workers may be done and gone
+    step = max(1, num_sampled // NUM_SAMPLES)
     samples = []
     for item in range(num_items):
         next(batches)
-        if (
-            item % step == 0 and item < num_items - READ_AHEAD
-        ):  # later on, workers may be done and gone
-            samples.append(
-                Sample(
-                    item,
-                    time.perf_counter(),
-                    sum(map(cpu_s, pids[1:])),
-                    [Memory.of(pid) for pid in pids],
-                )
-            )
+        if item % step == 0 and item < num_sampled:
+            worked_s = sum(map(cpu_s, pids[1:]))
+            memory = [Memory.of(pid) for pid in pids]
+            samples.append(Sample(item, time.perf_counter(), worked_s, memory))
     first, last = samples[0], samples[-1]
-    read = 64 * (last.item - first.item)
-    where = f"{last.item - first.item:,} batches on {os.cpu_count()} cores"
+    num_read = last.item - first.item
+    rate = 64 * num_read / (last.at_s - first.at_s)
+    rate_a_core = 64 * num_read / (last.cpu_s - first.cpu_s)
+    note = f"{num_read:,} batches on {os.cpu_count()} cores"
     return [
-        Figure(
-            f"loader, {num_workers} workers",
-            "videos/s",
-            [read / (last.at_s - first.at_s)],
-            note=where,
-        ),
-        Figure("loader, a core of workers", "videos/s", [read / (last.cpu_s - first.cpu_s)]),
+        Figure(f"loader, {num_workers} workers", "videos/s", [rate], note=note),
+        Figure("loader, a core of workers", "videos/s", [rate_a_core]),
         *memory_figures(samples),
     ]
 
@@ -243,12 +222,8 @@ def memory_figures(samples: list[Sample]) -> list[Figure]:
     items = np.array([sample.item for sample in samples])
     late = items >= items[-1] / 4
     for name, places in (("parent", [0]), ("a worker", range(1, len(samples[0].memory)))):
-        own = (
-            np.array(
-                [np.mean([sample.memory[place].own for place in places]) for sample in samples]
-            )
-            / MB
-        )
+        means = [np.mean([each.memory[place].own for place in places]) for each in samples]
+        own = np.array(means) / MB
         slope = np.polyfit(items[late], own[late], 1)[0] if late.sum() > 1 else 0.0
         note = f"{1000 * slope:+.2f} MB per 1,000 batches"
         figures.append(Figure(f"loader, own memory of {name}", "MB", [own[-1]], note=note))
@@ -297,16 +272,9 @@ def refresh_figures(folder: Path, num_videos: int) -> list[Figure]:
     )
     pool.discard()
     what = f"{len(plan.batches):,} centres, {retriever.last_nprobe} of {retriever.num_lists} lists"
-    what += (
-        ""
-        if retriever.last_recall is None
-        else f", recall@{retrieval.num_cands} {retriever.last_recall:.3f}"
-    )
-    notes = {"search": what}
-    figures += [
-        Figure(f"refresh, {part}", "s", [took], note=notes.get(part, ""))
-        for part, took in watch.seconds.items()
-    ]
+    if retriever.last_recall is not None:
+        what += f", recall@{retrieval.num_cands} {retriever.last_recall:.3f}"
+    figures += part_figures("refresh", watch, search=what)
     return [*figures, Figure("refresh, index to plan, peak memory", "MB", [peak_memory() / MB])]
 
 

@@ -1,18 +1,17 @@
 """Scores of paragraphs against whole videos: many pairs at once (ours) beside a plain double loop
 over pairs.
 
-    python benchmarks/full_video.py                    # 436 videos of 3 to 16 clips, as YouCook2:
-    under a minute python benchmarks/full_video.py --memory 100000    # extra memory of caption
-    average at that many clips
+    python benchmarks/full_video.py    # 436 videos of 3 to 16 clips, as YouCook2; under a minute
+    # extra memory of caption average at that many clips:
+    python benchmarks/full_video.py --memory 100000
 
 The loop is written in the plain way, a pair and a cell at a time on NumPy arrays, runs on a sample
 of the pairs and is scaled up; both give the same scores, which is checked.
 """
 
-import argparse
-import time
 from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from mmpt.evaluators import full_video, full_video_bg
 from mmpt.evaluators.full_video import Lengths
 from mmpt.evaluators.warping import Form
 from process_memory import MB, peak_memory
-from results import Figure, at_least, record, run_script, timed
+from results import Figure, Options, in_turns, record, run_script, timed
 
 
 def loop_average(block: np.ndarray, _: Lengths) -> float:
@@ -31,11 +30,9 @@ def loop_average(block: np.ndarray, _: Lengths) -> float:
 
 def loop_dtw(block: np.ndarray, lengths: Lengths, form: Form) -> float:
     """DTW of one pair."""
-    d = (
-        pad(-block * scale(block, lengths), lengths.most)
-        if form == "released"
-        else -block * scale(block, lengths)
-    )
+    d = -block * scale(block, lengths)
+    if form == "released":
+        d = pad(d, lengths.most)
     total = np.zeros_like(d)
     for r in range(d.shape[0]):
         for c in range(d.shape[1]):
@@ -96,21 +93,17 @@ LOOPS: dict[str, Callable[[np.ndarray, Lengths], float]] = {
     "OTAM corrected": partial(loop_otam, form="corrected"),
     "OT": loop_transport,
 }
-OURS: dict[str, full_video.Score] = {
-    "caption average": full_video.caption_average,
-    "DTW": full_video.dtw,
-    "DTW corrected": partial(full_video.dtw, form="corrected"),
-    "OTAM": full_video.otam,
-    "OTAM corrected": partial(full_video.otam, form="corrected"),
-    "OT": full_video.optimal_transport,
-}
-WITH_BACKGROUND: dict[str, full_video.Score] = {
-    "DTW": full_video_bg.dtw,
-    "DTW corrected": partial(full_video_bg.dtw, form="corrected"),
-    "OTAM": full_video_bg.otam,
-    "OTAM corrected": partial(full_video_bg.otam, form="corrected"),
-    "OT": full_video_bg.optimal_transport,
-}
+
+
+def ways(module: ModuleType) -> dict[str, full_video.Score]:
+    """Return the ways to score of `full_video` or of `full_video_bg`."""
+    return {
+        "DTW": module.dtw,
+        "DTW corrected": partial(module.dtw, form="corrected"),
+        "OTAM": module.otam,
+        "OTAM corrected": partial(module.otam, form="corrected"),
+        "OT": module.optimal_transport,
+    }
 
 
 def compare_speed(num_videos: int, num_sampled: int, repeats: int) -> None:
@@ -120,37 +113,47 @@ def compare_speed(num_videos: int, num_sampled: int, repeats: int) -> None:
     lengths = Lengths.of(num_clips)
     scores = rng.normal(0, 3, (num_clips.sum(), num_clips.sum())).astype(np.float32)
     note = f"equal scores; {num_clips.sum()} clips; plain is scaled from {num_sampled}^2 pairs"
-    figures = []
     starts = np.cumsum(num_clips) - num_clips
-    some = range(num_sampled)
-    for name, loop in LOOPS.items():
-        blocks = [
-            [scores[starts[i] :, starts[j] :][: num_clips[i], : num_clips[j]] for j in some]
-            for i in some
-        ]
-        ours, plain = [], []
-        for _ in range(repeats):
-            took, result = timed(OURS[name], scores, lengths)
-            ours.append(took)
-            took, wanted = timed(
-                lambda loop=loop, blocks=blocks: [[loop(b, lengths) for b in row] for row in blocks]
-            )
-            plain.append(took * (num_videos / num_sampled) ** 2)
-            np.testing.assert_allclose(
-                result[:num_sampled, :num_sampled], wanted, rtol=1e-4, atol=1e-3
-            )
-        figures.append(
-            Figure(f"{num_videos} x {num_videos} videos, {name}", "s", ours, plain, note)
+    spans = [slice(starts[v], starts[v] + num_clips[v]) for v in range(num_sampled)]
+
+    def by_loop(name: str) -> list[list[float]]:
+        loop = LOOPS[name]
+        return [[loop(scores[rows, columns], lengths) for columns in spans] for rows in spans]
+
+    def check(result: np.ndarray, wanted: list[list[float]]) -> None:
+        ours = result[:num_sampled, :num_sampled]
+        np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-3)
+
+    figures = []
+    for name, way in ({"caption average": full_video.caption_average} | ways(full_video)).items():
+        ours, sampled = in_turns(
+            repeats,
+            lambda _, way=way: way(scores, lengths),
+            lambda _, name=name: by_loop(name),
+            check=check,
         )
+        plain = [seconds * (num_videos / num_sampled) ** 2 for seconds in sampled]
+        what = f"{num_videos} x {num_videos} videos, {name}"
+        figures.append(Figure(what, "s", ours, plain, note))
     num_windows = np.append(50, rng.integers(5, 45, num_videos - 1))
-    lengths = Lengths.of(num_clips, num_windows)
-    scores = rng.normal(0, 3, (num_clips.sum(), num_windows.sum())).astype(np.float32)
-    for name, way in WITH_BACKGROUND.items():
-        taken = [timed(way, scores, lengths)[0] for _ in range(repeats)]
-        figures.append(
-            Figure(f"with background, {name}", "s", taken, note=f"{num_windows.sum()} windows")
-        )
+    bg_lengths = Lengths.of(num_clips, num_windows)
+    bg_scores = rng.normal(0, 3, (num_clips.sum(), num_windows.sum())).astype(np.float32)
+    note = f"{num_windows.sum()} windows"
+    for name, way in ways(full_video_bg).items():
+        (taken,) = in_turns(repeats, lambda _, way=way: way(bg_scores, bg_lengths))
+        figures.append(Figure(f"with background, {name}", "s", taken, note=note))
     record(figures)
+
+
+def rank(text: np.ndarray, video: np.ndarray, lengths: Lengths) -> np.ndarray:
+    """Rank all paragraphs by caption average, as many at a time as the metric does."""
+    ways = {"": full_video.caption_average}
+    return np.concatenate(
+        [
+            full_video.paragraph_ranks(text, video, lengths, ways, chunk)[""]
+            for chunk in full_video.paragraph_chunks(lengths)
+        ]
+    )
 
 
 def measure_memory(num_clips: int, hidden_size: int) -> None:
@@ -164,14 +167,9 @@ def measure_memory(num_clips: int, hidden_size: int) -> None:
         text, video = (
             rng.standard_normal((size // 8 * 8, hidden_size), dtype=np.float32) for _ in range(2)
         )
-        begin = time.perf_counter()
-        ways = {"": full_video.caption_average}
-        chunks = full_video.paragraph_chunks(lengths)
-        ranks = [
-            full_video.paragraph_ranks(text, video, lengths, ways, chunk)[""] for chunk in chunks
-        ]
-        took, vectors = time.perf_counter() - begin, (text.nbytes + video.nbytes) / MB
-        assert len(np.concatenate(ranks)) == size // 8
+        took, ranks = timed(rank, text, video, lengths)
+        vectors = (text.nbytes + video.nbytes) / MB
+        assert len(ranks) == size // 8
         extra, what = (peak_memory() - before) / MB - vectors, f"ranking {size:,} x {size:,} clips"
         figures.append(Figure(what, "s", [took]))
         note = f"beside {vectors:.0f} MB of vectors; plain is the size of the whole matrix"
@@ -181,21 +179,12 @@ def measure_memory(num_clips: int, hidden_size: int) -> None:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--videos", type=at_least(1), default=436)
-    parser.add_argument(
-        "--sample", type=at_least(1), default=20, help="videos whose pairs the loop scores"
-    )
-    parser.add_argument("--repeats", type=at_least(1), default=3)
-    parser.add_argument(
-        "--memory",
-        type=at_least(32),
-        metavar="CLIPS",
-        help="measure memory at this size, not speed",
-    )
-    parser.add_argument("--dim", type=at_least(1), default=768)
+    parser = Options(__doc__)
+    parser.number("--videos", 436)
+    parser.number("--sample", 20, "videos whose pairs the loop scores")
+    parser.number("--repeats", 3)
+    parser.number("--memory", None, "clips at which memory is measured, instead of speed", least=32)
+    parser.number("--dim", 768)
     args = parser.parse_args()
     if args.sample > args.videos:
         raise UserError(f"--sample must be at most --videos ({args.videos}), but is {args.sample}.")

@@ -1,9 +1,8 @@
 """What the demo learns in equal updates, over seeds: towers without padding (ours) beside padded
 ones.
 
-    python benchmarks/learning.py                          # about 20 minutes on 2 cores; run again,
-    it goes on python benchmarks/learning.py --ours model.checkpoint_activations=16     # another
-    setting
+    python benchmarks/learning.py    # about 20 minutes on 2 cores; run again, it continues
+    python benchmarks/learning.py --ours model.checkpoint_activations=16    # another setting
 
 First, loss curves: both sides train VideoCLIP and Norton without dropout in float32, from equal
 weights and on the plan of the first epoch (later ones follow from weights, and one neighbour more
@@ -14,7 +13,6 @@ chance. Checkpoints are scored zero-shot on the demo's held-out videos.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import statistics
@@ -23,7 +21,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from results import Figure, at_least, record, run_script
+from results import Figure, Options, at_least, record, run_script
 
 ROOT = Path(__file__).resolve().parents[1]
 VIDEOCLIP = "projects/retri/videoclip/how2_demo.yaml"
@@ -58,14 +56,8 @@ def run(*command: object, log: Path) -> str:
 def make_data(folder: Path, seed: int, *, dropout: bool) -> Path:
     """Make the demo's data; return its folder."""
     data = folder / f"data{seed}{'' if dropout else '-no-dropout'}"
-    run(
-        "scripts/make_demo_data.py",
-        "--out",
-        data,
-        "--seed",
-        seed,
-        log=data.parent / f"{data.name}.log",
-    )
+    command = ("scripts/make_demo_data.py", "--out", data, "--seed", seed)
+    run(*command, log=folder / f"{data.name}.log")
     if not dropout:
         path = data / "bert" / "config.json"
         off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -92,16 +84,15 @@ def train(
         *options,
     ]
     start = start or folder / "VideoCLIP" / "checkpoint_best.pt"
-    restored: list[list[str]] = [[], [f"fairseq.checkpoint.restore_file={start}"]]
+    stages = ((VIDEOCLIP, []), (NORTON, [f"fairseq.checkpoint.restore_file={start}"]))
     logs = []
-    for stage, yaml, more in zip(STAGES, (VIDEOCLIP, NORTON), restored, strict=True):
+    for stage, (yaml, more) in zip(STAGES, stages, strict=True):
         where = [
             f"fairseq.checkpoint.save_dir={folder}/{stage}",
             f"eval.save_path={folder}/{stage}",
         ]
-        logs.append(
-            run("locallaunch.py", yaml, *common, *where, *more, log=folder / f"{stage}.log")
-        )
+        command = ("locallaunch.py", yaml, *common, *where, *more)
+        logs.append(run(*command, log=folder / f"{stage}.log"))
     return logs
 
 
@@ -128,31 +119,25 @@ def compare_curves(folder: Path, seed: int, ours: list[str]) -> list[Figure]:
         curve, plain = losses(log), losses(other)
         assert len(curve) == len(plain) > 0, (stage, len(curve), len(plain))
         apart = max(abs(a - b) / b for a, b in zip(curve, plain, strict=True))
-        what = (
-            f"{stage} without dropout, seed {seed}, {len(curve)} "
-            "updates: largest difference of a loss"
-        )
-        figures.append(
-            Figure(what, "%", [100 * apart], note=f"last losses {curve[-1]} and {plain[-1]}")
-        )
+        what = f"{stage} without dropout, seed {seed}, {len(curve)} updates"
+        note = f"last losses {curve[-1]} and {plain[-1]}"
+        figure = Figure(f"{what}: largest difference of a loss", "%", [100 * apart], note=note)
+        figures.append(figure)
     return figures
 
 
 def score(data: Path, folder: Path) -> dict[str, float]:
     """Score both stages' checkpoints; return percentages by stage and metric."""
     paths = ",".join(f"{folder}/{stage}/checkpoint_best.pt" for stage in STAGES)
-    run(
-        "locallaunch.py",
-        SCORES,
-        "--jobtype",
-        "local_predict",
+    overrides = [
         f"dataset.bert_name={data}/bert",
         f"dataset.vfeat_dir={data}/feat",
         f"dataset.test_path={data}/val_clips.json",
         f"fairseq.common_eval.path=[{paths}]",
         f"eval.save_path={folder}/scores",
-        log=folder / "scores.log",
-    )
+    ]
+    command = ("locallaunch.py", SCORES, "--jobtype", "local_predict", *overrides)
+    run(*command, log=folder / "scores.log")
     rows = json.loads((folder / "scores" / "results.json").read_text())
     return {
         f"{name} after {stage}": 100 * row["metrics"][metric][key]
@@ -163,43 +148,37 @@ def score(data: Path, folder: Path) -> dict[str, float]:
 
 def compare_retrieval(folder: Path, seeds: list[int], ours: list[str]) -> list[Figure]:
     """Train and score both sides with dropout for every seed."""
-    scores: dict[str, list[dict[str, float]]] = {"ours": [], "plain": []}
-    held_out: dict[str, list[list[float]]] = {"ours": [], "plain": []}
+    scores: list[list[dict[str, float]]] = [[], []]
+    held_out: list[list[list[float]]] = [[], []]
     for seed in seeds:
         data = make_data(folder, seed, dropout=True)
-        for name, options in (("ours", ours), ("plain", PLAIN)):
+        for side, (name, options) in enumerate((("ours", ours), ("plain", PLAIN))):
             place = folder / f"seed{seed}-{name}"
-            held_out[name].append([held_out_loss(log) for log in train(data, place, seed, options)])
-            scores[name].append(score(data, place))
+            logs = train(data, place, seed, options)
+            held_out[side].append([held_out_loss(log) for log in logs])
+            scores[side].append(score(data, place))
     figures = []
-    for stage, *sides in zip(
-        STAGES, *(zip(*held_out[name], strict=True) for name in held_out), strict=True
-    ):
-        apart = [ours - plain for ours, plain in zip(*sides, strict=True)]
-        note = f"seeds {seeds}, ours less padded: " + ", ".join(f"{each:+.3f}" for each in apart)
-        figures.append(Figure(f"loss on held-out videos after {stage}", "", *sides, note=note))
-    for what in scores["ours"][0]:
-        sides = [[each[what] for each in scores[name]] for name in scores]
-        means = " and ".join(f"{statistics.mean(side):.1f}" for side in sides)
-        each = "; ".join(f"{a:.1f}, {b:.1f}" for a, b in zip(*sides, strict=True))
-        figures.append(
-            Figure(what, "%", *sides, note=f"seeds {seeds}, ours and padded: {each}; means {means}")
-        )
+    for number, stage in enumerate(STAGES):
+        mine, padded = ([losses[number] for losses in side] for side in held_out)
+        apart = ", ".join(f"{a - b:+.3f}" for a, b in zip(mine, padded, strict=True))
+        note = f"seeds {seeds}, ours less padded: {apart}"
+        figures.append(Figure(f"loss on held-out videos after {stage}", "", mine, padded, note))
+    for what in scores[0][0]:
+        mine, padded = ([numbers[what] for numbers in side] for side in scores)
+        each = "; ".join(f"{a:.1f}, {b:.1f}" for a, b in zip(mine, padded, strict=True))
+        means = f"{statistics.mean(mine):.1f} and {statistics.mean(padded):.1f}"
+        note = f"seeds {seeds}, ours and padded: {each}; means {means}"
+        figures.append(Figure(what, "%", mine, padded, note))
     return figures
 
 
 def main() -> None:
     """Read the options, train, score, record."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Options(__doc__)
+    work = Path(tempfile.gettempdir()) / "mmpt-learning"
     parser.add_argument("--seeds", type=at_least(0), nargs="+", default=[0, 1, 2])
-    parser.add_argument(
-        "--ours", nargs="*", default=[], metavar="KEY=VALUE", help="overrides on our side"
-    )
-    parser.add_argument(
-        "--work", type=Path, default=Path(tempfile.gettempdir()) / "mmpt-learning", help="kept"
-    )
+    parser.add_argument("--ours", nargs="*", default=[], metavar="KEY=VALUE", help="our overrides")
+    parser.add_argument("--work", type=Path, default=work, help="kept")
     args = parser.parse_args()
     folder = args.work.resolve() / ("-".join(args.ours) or "default")
     curves = compare_curves(folder, args.seeds[0], args.ours)

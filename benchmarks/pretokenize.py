@@ -1,7 +1,8 @@
 """Captions tokenised a second, beside a plain loop that tokenises one at a time; with --memory,
 peak memory by scale.
 
-    python benchmarks/pretokenize.py [--videos 2000] [--memory 100000 300000]
+    python benchmarks/pretokenize.py
+    python benchmarks/pretokenize.py --memory 100000 300000
 
 Both sides read the same captions (made up: 100 a video, words of a Zipf distribution over 60,000 of
 which BERT's vocabulary has 30,000 whole), call the same tokenizer, and must write equal files.
@@ -11,14 +12,13 @@ on it, and prints their largest resident size.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from mmpt.prepare.captions.pretokenise import tokenise_captions
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.shards.layout import write_shard_meta
 from mmpt.shards.writer import write_caption_shard
-from results import Figure, at_least, record, run_script
+from results import Figure, Options, at_least, in_turns, record, run_script, timed
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_WORDS, NUM_WHOLE = 60_000, 30_000
@@ -52,9 +52,8 @@ def write_bert(folder: Path, words: list[str]) -> None:
     """
     folder.mkdir()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    pieces = dict.fromkeys(
-        [*special, *LETTERS, *(f"##{letter}" for letter in LETTERS), *words[:NUM_WHOLE]]
-    )
+    inner = [f"##{letter}" for letter in LETTERS]
+    pieces = dict.fromkeys([*special, *LETTERS, *inner, *words[:NUM_WHOLE]])
     (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces))
     (folder / "config.json").write_text('{"model_type": "bert"}')
 
@@ -68,9 +67,8 @@ def write_captions(
     with open(path, "w") as file:
         for number in range(num_videos):
             sizes = rng.integers(3, 13, size=num_captions)
-            drawn = iter(
-                np.searchsorted(share, rng.random(sizes.sum())).clip(max=NUM_WORDS - 1).tolist()
-            )
+            numbers = np.searchsorted(share, rng.random(sizes.sum())).clip(max=NUM_WORDS - 1)
+            drawn = iter(numbers.tolist())
             text = [" ".join(words[next(drawn)] for _ in range(size)) for size in sizes]
             start = np.cumsum(rng.uniform(1, 4, size=num_captions)).round(2)
             video = {"start": start.tolist(), "end": (start + 4).round(2).tolist(), "text": text}
@@ -109,42 +107,42 @@ def compare_speed(folder: Path, num_videos: int, rounds: int) -> None:
     write_bert(bert, words)
     write_captions(captions, words, num_videos, 100, rng)
     load_tokenizer(str(bert))
-    cores = os.cpu_count() or 1
-    rates: dict[int, list[float]] = {0: [], 1: [], cores: []}  # by processes of ours; 0 is plain
-    for _ in range(rounds):
-        for workers, taken in rates.items():
-            target = folder / f"ours{workers}"
-            shutil.rmtree(target, ignore_errors=True)
-            write_meta(target, num_videos, SHARD_SIZE)
-            begin = time.perf_counter()
-            if workers:
-                tokenise_captions(captions, target, str(bert), workers=workers)
-            else:
-                plain(captions, folder / "plain", bert, num_videos)
-            taken.append(100 * num_videos / (time.perf_counter() - begin))
-    for path in (folder / "plain").glob("*.npy"):
-        same = path.name.replace("plain.", "captions.", 1)
-        for workers in {1, cores}:
-            assert path.read_bytes() == (folder / f"ours{workers}" / same).read_bytes(), same
-    one_by_one = rates.pop(0)
-    note = "equal files; plain tokenises caption after caption"
-    record(
-        [
-            Figure(f"tokenising, {n} processes", "captions/s", ours, one_by_one, note)
-            for n, ours in rates.items()
-        ]
+    processes = sorted({1, os.cpu_count() or 1})
+
+    def ours(workers: int, _: int) -> None:
+        target = folder / f"ours{workers}"
+        shutil.rmtree(target, ignore_errors=True)
+        write_meta(target, num_videos, SHARD_SIZE)
+        tokenise_captions(captions, target, str(bert), workers=workers)
+
+    def check(*_: None) -> None:
+        for path in (folder / "plain").glob("*.npy"):
+            same = path.name.replace("plain.", "captions.", 1)
+            for workers in processes:
+                other = folder / f"ours{workers}" / same
+                assert path.read_bytes() == other.read_bytes(), same
+
+    one_by_one, *taken = in_turns(
+        rounds,
+        lambda _: plain(captions, folder / "plain", bert, num_videos),
+        *(partial(ours, workers) for workers in processes),
+        check=check,
     )
+    note = "equal files; plain tokenises caption after caption"
+    rates = [[100 * num_videos / seconds for seconds in side] for side in (one_by_one, *taken)]
+    figures = []
+    for workers, side in zip(processes, rates[1:], strict=True):
+        what = f"tokenising, {workers} processes"
+        figures.append(Figure(what, "captions/s", side, rates[0], note))
+    record(figures)
 
 
-def peak_megabytes(arguments: list[str]) -> tuple[float, float]:
-    """Run a command of ours; return its peak resident size, workers included one by one, and its
-    seconds.
-    """
-    begin = time.perf_counter()
+def peak_megabytes(arguments: list[str]) -> float:
+    """Run a command of ours; return its peak resident size, workers included one by one."""
     child = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)
     assert status == 0, arguments
-    return usage.ru_maxrss * 1024 / 1e6, time.perf_counter() - begin
+    return usage.ru_maxrss * 1024 / 1e6
 
 
 def measure_memory(folder: Path, scales: list[int]) -> None:
@@ -159,47 +157,29 @@ def measure_memory(folder: Path, scales: list[int]) -> None:
         write_captions(place / "raw_caption.json", words, num_videos, 15, rng)
         write_meta(place / "feat", num_videos, 4096)
         size = (place / "raw_caption.json").stat().st_size / 1e6
-        keys = {
-            "bert_name": folder / "bert",
-            "target_dir": place / "feat",
-            "caption_pkl_path": place / "raw_caption_dedup.pkl",
-        }
-        script = "scripts/text_token_extractor/"
-        commands = {
-            "dedupprocessor": ["-m", "mmpt.processors.dedupprocessor", "--how2dir", str(place)],
-            "pretokenization": [
-                f"{script}pretokenization.py",
-                f"{script}configs/bert-base-uncased.yaml",
-                *(f"dataset.{key}={value}" for key, value in keys.items()),
-            ],
-        }
-        for name, arguments in commands.items():
-            peak, seconds = peak_megabytes(arguments)
-            print(
-                f"{num_videos:>9,}{size:>7,.0f} MB{name:>19}{peak:>6.0f} MB{seconds:>9.1f}",
-                flush=True,
-            )
+        overrides = [
+            f"dataset.bert_name={folder / 'bert'}",
+            f"dataset.target_dir={place / 'feat'}",
+            f"dataset.caption_pkl_path={place / 'raw_caption_dedup.pkl'}",
+        ]
+        scripts = "scripts/text_token_extractor"
+        yaml = f"{scripts}/configs/bert-base-uncased.yaml"
+        for name, arguments in (
+            ("dedupprocessor", ["-m", "mmpt.processors.dedupprocessor", "--how2dir", str(place)]),
+            ("pretokenization", [f"{scripts}/pretokenization.py", yaml, *overrides]),
+        ):
+            seconds, peak = timed(peak_megabytes, arguments)
+            row = f"{num_videos:>9,}{size:>7,.0f} MB{name:>19}{peak:>6.0f} MB{seconds:>9.1f}"
+            print(row, flush=True)
 
 
 def main() -> None:
     """Measure what is asked for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--videos", type=at_least(1), default=2000, help="videos of 100 captions for the comparison"
-    )
-    parser.add_argument("--rounds", type=at_least(1), default=3)
-    parser.add_argument(
-        "--memory",
-        type=at_least(1),
-        nargs="+",
-        metavar="VIDEOS",
-        help="measure memory at these scales instead",
-    )
-    parser.add_argument(
-        "--folder", help="where to put the made-up files; default: the system's temporary folder"
-    )
+    parser = Options(__doc__)
+    parser.number("--videos", 2000, "videos of 100 captions for the comparison")
+    parser.number("--rounds", 3)
+    parser.add_argument("--memory", type=at_least(1), nargs="+", metavar="VIDEOS", help="instead")
+    parser.add_argument("--folder", help="of the made-up files; default: the temporary folder")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         if args.memory:

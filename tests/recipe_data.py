@@ -131,6 +131,12 @@ def downloads(bert: Path) -> dict[str, bytes]:
     start = MMFusionSeparate.from_config(
         dataset, ModelConfig(num_hidden_video_layers=2), pretrained=True
     )
+    history = {"optimizer_name": "FairseqAdam", "lr_scheduler_state": {}, "num_updates": 0}
+    checkpoint = {
+        "model": start.state_dict(),
+        "optimizer_history": [history],
+        "extra_state": {"train_iterator": {"epoch": 1}},
+    }
     words = io.BytesIO()
     np.save(words, np.array(["onion", "pan"], dtype=object), allow_pickle=True)
     youcook = pickle.dumps([{"id": f"{TEST_SETS['youcook']}_0", "caption": "cut onion"}])
@@ -141,34 +147,26 @@ def downloads(bert: Path) -> dict[str, bytes]:
         "tasks_related.txt": steps,
         "videos.csv": video,
         "videos_val.csv": video,
+        f"annotations/105222_{TEST_SETS['crosstask']}.csv": "1,0.0,1.0\n",
     }
-    crosstask[f"annotations/105222_{TEST_SETS['crosstask']}.csv"] = "1,0.0,1.0\n"
+    row = b"video_id\nvideo0\n"
+    msrvtt = {
+        "MSRVTT_data.json": b'{"sentences": []}',
+        "MSRVTT_train.9k.csv": row,
+        "MSRVTT_train.7k.csv": row,
+        "MSRVTT_JSFUSION_test.csv": (
+            b"key,vid_key,video_id,sentence\nret0,msr7010,video7010,a man\n"
+        ),
+    }
     return {
         "/s3d_howto100m.pth": saved(S3D().state_dict()),
         "/s3d_dict.npy": words.getvalue(),
-        "/videoclip/checkpoint_best.pt": saved(
-            {
-                "model": start.state_dict(),
-                "optimizer_history": [
-                    {"optimizer_name": "FairseqAdam", "lr_scheduler_state": {}, "num_updates": 0}
-                ],
-                "extra_state": {"train_iterator": {"epoch": 1}},
-            }
-        ),
+        "/videoclip/checkpoint_best.pt": saved(checkpoint),
         "/how2_s3d_train.lst": "\n".join([*TRAIN, BROKEN]).encode(),
         "/how2_s3d_val.lst": "\n".join(VAL).encode(),
         "/sentencified_htm_1200k.json": captions_of([*TRAIN, *VAL, BROKEN]),
         "/raw_caption.zip": zipped({"raw_caption.json": captions_of([*TRAIN, *VAL, BROKEN])}),
-        "/msrvtt_data.zip": zipped(
-            {
-                "msrvtt_data/MSRVTT_data.json": b'{"sentences": []}',
-                "msrvtt_data/MSRVTT_train.9k.csv": b"video_id\nvideo0\n",
-                "msrvtt_data/MSRVTT_train.7k.csv": b"video_id\nvideo0\n",
-                "msrvtt_data/MSRVTT_JSFUSION_test.csv": (
-                    b"key,vid_key,video_id,sentence\nret0,msr7010,video7010,a man\n"
-                ),
-            }
-        ),
+        "/msrvtt_data.zip": zipped({f"msrvtt_data/{name}": msrvtt[name] for name in msrvtt}),
         "/youcookii_annotations_trainval.tar.gz": tarred(
             {"youcookii_annotations_trainval.json": b'{"database": {}}'}
         ),
@@ -176,7 +174,7 @@ def downloads(bert: Path) -> dict[str, bytes]:
             {
                 "data/youcook_val.pkl": youcook,
                 "data/youcook_train.pkl": youcook,
-                "data/MSRVTT_train.csv": b"video_id\nvideo0\n",
+                "data/MSRVTT_train.csv": row,
             }
         ),
         "/COIN.json": b'{"database": {}}',

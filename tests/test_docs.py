@@ -30,10 +30,8 @@ def blocks(document: str, language: str) -> list[str]:
 
 
 def commands(prefix: str, documents: tuple[str, ...] = DOCUMENTS) -> list[str]:
-    lines = [
-        line for name in documents for block in blocks(name, "bash") for line in block.splitlines()
-    ]
-    return sorted({line for line in lines if line.startswith(prefix)})
+    text = "\n".join(block for name in documents for block in blocks(name, "bash"))
+    return sorted({line for line in text.splitlines() if line.startswith(prefix)})
 
 
 @pytest.fixture
@@ -48,15 +46,8 @@ def checkout(tmp_path: Path) -> Path:
 
 def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env=env,
-    )
+    command, streams = [sys.executable, *arguments], {"capture_output": True, "text": True}
+    return subprocess.run(command, cwd=folder, env=env, timeout=300, check=False, **streams)
 
 
 def test_every_launch_command_of_the_documents_resolves(
@@ -98,10 +89,8 @@ def test_every_data_command_stands_in_the_data_page() -> None:
 def test_every_make_target_of_the_documents_exists() -> None:
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for name in DOCUMENTS:
-        for target in re.findall(
-            r"\bmake (demo|test|lint|bench|setup|clean)\b", (ROOT / name).read_text()
-        ):
-            assert target in targets
+        named = r"\bmake (demo|test|lint|bench|setup|clean)\b"
+        assert set(re.findall(named, (ROOT / name).read_text())) <= set(targets)
 
 
 def test_every_link_leads_to_a_file_or_heading() -> None:
@@ -112,9 +101,8 @@ def test_every_link_leads_to_a_file_or_heading() -> None:
             assert (ROOT / path).exists(), f"{name}: {target}"
             if heading:
                 titles = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(), re.MULTILINE)
-                slugs = [
-                    re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles
-                ]
+                words = (re.sub(r"[^a-z0-9 -]", "", title.lower()) for title in titles)
+                slugs = [title.replace(" ", "-") for title in words]
                 assert heading in slugs, f"{name}: {target}"
 
 

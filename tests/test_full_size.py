@@ -1,7 +1,6 @@
 """The simulation at the full size works, on 3,000 videos."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,18 +15,8 @@ from mmpt.tasks.task import Task
 def test_a_small_run(tmp_path, monkeypatch):
     recorded = []
     monkeypatch.setattr(full_size, "record", recorded.extend)
-    full_size.main(
-        [
-            "--videos",
-            "3000",
-            "--workers",
-            "1",
-            "--part",
-            "loader",
-            "--folder",
-            str(tmp_path / "data"),
-        ]
-    )
+    options = "--videos 3000 --workers 1 --part loader --folder"
+    full_size.main([*options.split(), str(tmp_path / "data")])
     recorded += full_size.refresh_figures(tmp_path / "refresh", 3000)
     figures = {figure.what: figure.ours[0] for figure in recorded}
     assert figures["refresh, search"] > 0
@@ -43,14 +32,12 @@ def test_the_made_up_data_is_what_the_recipe_reads(tmp_path):
     build(tmp_path, 5000)
     files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")}
     build(tmp_path, 5000)
-    assert {
-        path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")
-    } == files  # what is there is kept
+    # What is there is kept.
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")} == files
     held = sum(path.stat().st_blocks * 512 for path in files)
     assert sum(path.stat().st_size for path in files) > 2e9 > 1e8 > held
-    data = Task.from_config(load_config(full_size.YAML, overrides(tmp_path))).build_dataset(
-        Split.TRAIN
-    )
+    config = load_config(full_size.YAML, overrides(tmp_path))
+    data = Task.from_config(config).build_dataset(Split.TRAIN)
     item = data[0]
     assert item["vfeats"].shape == (64, 16, 16, 512)
     assert item["video_id"] == video_ids(5000, seed=0)[:64]
@@ -61,13 +48,9 @@ def test_the_made_up_data_is_what_the_recipe_reads(tmp_path):
     assert (np.array(captions.end) > captions.start).all()
 
 
-def test_a_folder_with_other_things_is_left_alone(tmp_path):
-    (tmp_path / "mine").write_text("")
+@pytest.mark.parametrize("name", ["mine", "made.json"])
+def test_a_folder_with_other_things_is_left_alone(tmp_path, name):
+    (tmp_path / name).write_text(json.dumps({"videos": 11, "captions": 68}))
     with pytest.raises(SystemExit, match="holds other things"):
         full_size.main(["--videos", "10", "--folder", str(tmp_path)])
-    assert list(tmp_path.iterdir()) == [tmp_path / "mine"]
-    (tmp_path / "mine").unlink()
-    (tmp_path / "made.json").write_text(json.dumps({"videos": 11, "captions": 68}))
-    with pytest.raises(SystemExit, match="holds other things"):
-        full_size.main(["--videos", "10", "--folder", str(tmp_path)])
-    assert Path(tmp_path / "made.json").exists()
+    assert list(tmp_path.iterdir()) == [tmp_path / name]

@@ -62,9 +62,8 @@ def test_pins_lie_in_the_ranges_of_pyproject() -> None:
 
 
 def test_every_direct_requirement_is_in_pyproject() -> None:
-    direct = (
-        (ROOT / "requirements.txt").read_text().partition("# -- needed by the packages above")[0]
-    )
+    pins = (ROOT / "requirements.txt").read_text()
+    direct = pins.partition("# -- needed by the packages above")[0]
     pinned = re.findall(r"^([\w-]+)==", direct, re.M)
     assert len(set(pinned)) == len(pinned)
     assert set(pinned) == {need.name for need in ranges("train", "prepare", "report")}
@@ -88,35 +87,32 @@ def test_pins_are_complete_and_fit_each_other() -> None:
             continue
         for need in needs:
             key = canonicalize_name(need.name)
-            wanted = need.marker is None or need.marker.evaluate({"extra": ""})
-            if wanted and key not in UNMET and not CUDA.match(key):
+            if key in UNMET or CUDA.match(key):
+                continue
+            if need.marker is None or need.marker.evaluate({"extra": ""}):
                 assert key in pins, f"{name} needs {need}, which no requirements file pins"
-                assert need.specifier.contains(pins[key]), (
-                    f"{name} needs {need}, the pin is {pins[key]}"
-                )
+                pin = pins[key]
+                assert need.specifier.contains(pin), f"{name} needs {need}, the pin is {pin}"
                 checked += 1
     assert checked > 40
 
 
 def test_pip_check_reports_only_what_is_explained() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False
-    )
-    ours = [
-        line for line in done.stdout.splitlines() if line.startswith(("fairseq", "mmpt", "torch "))
-    ]
-    assert {line.split(" requires ")[1].split(",")[0] for line in ours} <= UNMET, done.stdout
+    command = [sys.executable, "-m", "pip", "check"]
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    ours = [line for line in said.splitlines() if line.startswith(("fairseq", "mmpt", "torch "))]
+    assert {line.split(" requires ")[1].split(",")[0] for line in ours} <= UNMET, said
+
+
+def assert_runs(code: str) -> None:
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_fairseq_trains_without_what_it_only_declares() -> None:
-    code = (
-        "import sys, fairseq_cli.train; assert not {'torchaudio', "
-        "'cffi', 'Cython'} & set(sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    unloaded = "{'torchaudio', 'cffi', 'Cython'}"
+    assert_runs(f"import sys, fairseq_cli.train; assert not {unloaded} & set(sys.modules)")
 
 
 # Import names of what each extra adds, without what torch and fairseq bring in any case.
@@ -127,38 +123,24 @@ ADDED = {
 }
 
 
+CLI = "cli.embed cli.predict cli.compare cli.launch cli.make_demo_data cli.download"
+TRAIN = "tasks.fairseqmmtask models.fairseqmmmodel losses.fairseqmmloss retrieval.retriever"
+PREPARE = "cli.extract cli.prepare cli.pack cli.tokenize cli.dedup cli.check prepare.check.figure"
+
+
 @pytest.mark.parametrize(
     ("extra", "modules"),
     [
-        (
-            "",
-            (
-                "inference.mmptmodel cli.embed cli.predict cli.compare cli.launch "
-                "cli.make_demo_data cli.download"
-            ),
-        ),
-        (
-            "train",
-            "tasks.fairseqmmtask models.fairseqmmmodel losses.fairseqmmloss retrieval.retriever",
-        ),
-        (
-            "prepare",
-            (
-                "cli.extract cli.prepare cli.pack cli.tokenize cli.dedup cli.check "
-                "prepare.check.figure"
-            ),
-        ),
+        ("", f"inference.mmptmodel {CLI}"),
+        ("train", TRAIN),
+        ("prepare", PREPARE),
         ("report", "cli.report reporting.figures reporting.frames"),
     ],
 )
 def test_each_extra_holds_what_its_commands_import(extra: str, modules: str) -> None:
     hidden = set().union(*ADDED.values()) - ADDED.get(extra, set())
     imports = ", ".join(f"mmpt.{module}" for module in modules.split())
-    code = f"import sys\nsys.modules.update(dict.fromkeys({hidden}))\nimport {imports}"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    assert_runs(f"import sys\nsys.modules.update(dict.fromkeys({hidden}))\nimport {imports}")
 
 
 def test_citation_names_the_version_of_the_package() -> None:
@@ -199,21 +181,17 @@ class Sandbox:
         """Run make with the stand-in's answers set by `world` (exit codes)."""
         self.calls.write_text("")
         answers = {"OLD": 0, "NO_VENV": 0, "OFFLINE": 1, "BROKEN": 0} | world
-        environment = {"PATH": path, "CALLS": str(self.calls)} | {
-            key: str(code) for key, code in answers.items()
-        }
-        command = ["make", "PYTHON=" + str(self.folder / "python"), *arguments]
+        env = {name: str(code) for name, code in answers.items()}
+        env |= {"PATH": path, "CALLS": str(self.calls)}
+        command = ["make", f"PYTHON={self.folder}/python", *arguments]
         return subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
+            command, cwd=self.folder, env=env, capture_output=True, text=True, check=False
         )
 
     def pip_calls(self) -> list[str]:
         """Return the arguments of the calls of pip, in order."""
-        return [
-            line
-            for line in self.calls.read_text().splitlines()
-            if line.startswith("-m pip install")
-        ]
+        calls = self.calls.read_text().splitlines()
+        return [line for line in calls if line.startswith("-m pip install")]
 
 
 @pytest.fixture
@@ -251,9 +229,8 @@ def test_interrupted_setup_is_redone(sandbox: Sandbox) -> None:
     assert (sandbox.folder / ".venv/bin/python").exists()
     assert sandbox.make("test").returncode == 0
     assert len(sandbox.pip_calls()) == 3
-    assert "-m venv --clear .venv" in sandbox.calls.read_text(), (
-        "nothing of the interrupted one is left over"
-    )
+    # Nothing of the interrupted one is left over.
+    assert "-m venv --clear .venv" in sandbox.calls.read_text()
     assert "-m pytest" in sandbox.calls.read_text()
 
 
@@ -287,10 +264,7 @@ def test_torch_comes_from_pypi_on_a_machine_with_a_gpu(sandbox: Sandbox) -> None
     [
         (
             {"OLD": 1},
-            (
-                "MMPT needs Python 3.11 or newer, but .*python is Python 3.9.1. Name another: make "
-                "setup PYTHON="
-            ),
+            "needs Python 3.11 or newer, but .*python is Python 3.9.1. Name another: make",
         ),
         ({"NO_VENV": 1}, "has no venv module. Install it .*python3-venv"),
     ],
@@ -313,9 +287,7 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
 def test_the_workflow_runs_every_supported_python() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
     (job,) = workflow["jobs"].values()
-    named = {
-        f"Programming Language :: Python :: {v}"
-        for v in job["strategy"]["matrix"]["python-version"]
-    }
+    versions = job["strategy"]["matrix"]["python-version"]
+    named = {f"Programming Language :: Python :: {version}" for version in versions}
     assert named <= set(PROJECT["classifiers"])
     assert len(named) == 3

@@ -5,7 +5,6 @@ measured.
 from __future__ import annotations
 
 import runpy
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -16,21 +15,13 @@ import results
 from tests.jobs import ROOT
 
 WRONG = {
-    "candidates.py --videos 10": (
-        "--batch and --cands must be at most --videos (10), but are 64 and 192"
-    ),
+    "candidates.py --videos 10": "must be at most --videos (10), but are 64 and 192",
     "candidates.py --videos 5000 --cands 10000": "at most --videos (5000), but are 64 and 10000",
-    "candidates.py --single 0": "--single: must be at least 1, but is 0",
     "embed.py --workers -1": "--workers: must be at least 0, but is -1",
     "embed.py --device gpu": "--device gpu: not a device of this machine",
     "extract.py --seconds nan": "--seconds: must be at least 0.1, but is nan",
-    "extract.py --device cuda:99": "--device cuda:99: not a device of this machine",
-    "full_size.py --videos 64": "leave 0",
-    "full_size.py --videos 2943": (
-        "must leave at least 40 batches of 64 videos to measure, but leave 39"
-    ),
+    "full_size.py --videos 2943": "at least 40 batches of 64 videos to measure, but leave 39",
     "full_size.py --videos 3000 --items 45": "leave 39",
-    "full_size.py --workers 0": "--workers: must be at least 1",
     "full_video.py --sample 1000": "--sample must be at most --videos (436), but is 1000",
     "full_video.py --memory 31": "--memory: must be at least 32",
     "learning.py --seeds 0 -1": "--seeds: must be at least 0, but is -1",
@@ -40,9 +31,8 @@ WRONG = {
     "memory.py --chunk 0": "--chunk: must be at least 1",
     "pretokenize.py --memory 0": "--memory: must be at least 1",
     "shard.py --folder /not/there": "/not/there",
-    "sinkhorn.py --sample 0": "--sample: must be at least 1",
     "sinkhorn.py --clips many": "--clips: invalid number value: 'many'",
-    "step.py --rounds 0": "--rounds: must be at least 1",
+    "step.py --device cuda:99": "--device cuda:99: not a device of this machine",
 }
 
 
@@ -64,15 +54,3 @@ def test_a_wrong_option_is_refused(
     assert WRONG[command] in said.err.splitlines()[-1]
     assert not said.out
     assert not list(tmp_path.glob("*mmpt*"))  # folders of full_size and learning
-
-
-def test_nothing_else_is_said_in_a_terminal() -> None:
-    command = [sys.executable, "benchmarks/step.py", "--device", "cuda:99"]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith(
-        "error: --device cuda:99: not a device of this machine"
-    )

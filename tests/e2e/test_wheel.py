@@ -66,17 +66,12 @@ def test_the_installed_package_is_complete(programs: Path, tmp_path: Path) -> No
     package = Path(file).parent
     assert package.is_relative_to(programs.parent)
     assert run(programs / "mmpt", "--version", folder=tmp_path) == f"mmpt {version}\n"
-    ours = {
-        path.relative_to(ROOT / "mmpt")
-        for path in (ROOT / "mmpt").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
-    installed = {
-        path.relative_to(package)
-        for path in package.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
-    assert installed == ours
+    assert files_of(package) == files_of(ROOT / "mmpt")
+
+
+def files_of(package: Path) -> set[Path]:
+    paths = (path for path in package.rglob("*") if path.is_file())
+    return {path.relative_to(package) for path in paths if "__pycache__" not in path.parts}
 
 
 def test_an_empty_folder_trains(programs: Path, tmp_path: Path) -> None:
