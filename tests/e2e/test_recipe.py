@@ -42,7 +42,9 @@ ADDED = {  # what a command on small data needs, by a part of the command; {site
     "make-demo-data": "--num-videos 16 --num-val 8",
     "mmpt download [^-]": "--mirror {site}",
     "mmpt check .*/how2": "dataset.num_video_per_batch=1 num_cands=1 dataset.max_missing=0.5",
-    "mine/pretrain.yaml --jobtype": "fairseq.optimization.max_epoch=2 fairseq.dataset.num_workers=0",
+    "mine/pretrain.yaml --jobtype": (
+        "fairseq.optimization.max_epoch=2 fairseq.dataset.num_workers=0"
+    ),
 }
 
 
