@@ -29,20 +29,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """32 training and 8 validation videos with a BERT of width 32, two layers and no dropout."""
     out = tmp_path_factory.mktemp("corpus") / "demo"
     sizes = ["--num-videos", "32", "--num-val", "8", "--shard-size", "20"]
-    subprocess.run(
-        [sys.executable, "scripts/make_demo_data.py", "--out", str(out), "--seed", "3", *sizes],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
+    command = [sys.executable, "scripts/make_demo_data.py", "--out", str(out), "--seed", "3"]
+    subprocess.run([*command, *sizes], cwd=ROOT, check=True, capture_output=True)
     config_path = out / "bert" / "config.json"
     bert = json.loads(config_path.read_text())
-    bert |= {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 64,
-    }
+    bert |= {"hidden_size": 32, "intermediate_size": 64}
+    bert |= {"num_hidden_layers": 2, "num_attention_heads": 2}
     bert |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     config_path.write_text(json.dumps(bert))
     return out

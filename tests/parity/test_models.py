@@ -157,24 +157,17 @@ SPEC_NUMBERS = {
 
 
 def spec_model() -> MMFusionSeparate:
-    config = BertConfig(
-        vocab_size=200,
-        hidden_size=24,
-        num_attention_heads=3,
-        intermediate_size=48,
-        max_position_embeddings=64,
-        num_hidden_layers=4,
-    )
-    model = MMFusionSeparate(config, num_hidden_video_layers=2, max_video_len=6).double().eval()
+    sizes = {"vocab_size": 200, "hidden_size": 24, "intermediate_size": 48}
+    sizes |= {"num_hidden_layers": 4, "num_attention_heads": 3, "max_position_embeddings": 64}
+    model = MMFusionSeparate(BertConfig(**sizes), num_hidden_video_layers=2, max_video_len=6)
+    model = model.double().eval()
     parameters = dict(model.named_parameters())
     assert len(parameters) == 116
     for i, name in enumerate(sorted(parameters)):
         k = torch.arange(parameters[name].numel(), dtype=torch.float64)
-        values = (
-            1 + 0.1 * torch.cos(0.21 * k + 0.05 * i)
-            if name.endswith("LayerNorm.weight")
-            else 0.3 * torch.sin(0.37 * k + 0.11 * i)
-        )
+        values = 0.3 * torch.sin(0.37 * k + 0.11 * i)
+        if name.endswith("LayerNorm.weight"):
+            values = 1 + 0.1 * torch.cos(0.21 * k + 0.05 * i)
         parameters[name].data.copy_(values.view_as(parameters[name]))
     return model
 
