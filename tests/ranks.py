@@ -5,13 +5,31 @@ once.
 from __future__ import annotations
 
 import multiprocessing
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
 import torch.multiprocessing
+
+from mmpt.utils.distributed import World
 
 
 def run_ranks(work: Callable[..., None], *args: Any, size: int) -> None:
     """Call `work(rank, *args)` in `size` processes at once; fail if one does."""
     multiprocessing.set_forkserver_preload(["mmpt.tasks"])
     torch.multiprocessing.start_processes(work, args=args, nprocs=size, start_method="forkserver")
+
+
+def run_group(work: Callable[..., None], *args: Any, size: int) -> None:
+    """Call `work(world, *args)` in `size` processes of one gloo group; fail if one does."""
+    with tempfile.TemporaryDirectory() as folder:
+        run_ranks(_in_group, size, f"file://{folder}/store", work, args, size=size)
+
+
+def _in_group(
+    rank: int, size: int, address: str, work: Callable[..., None], args: tuple[Any, ...]
+) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=size)
+    work(World.current(), *args)
+    torch.distributed.destroy_process_group()

@@ -62,6 +62,11 @@ class Loss(nn.Module):
     """
     needs: tuple[str, ...] = ()
     """What `compute` reads of the model's output; a model says what it gives under `gives`."""
+    uses_temperature: bool = False
+    """Whether tau is in some term of the loss as configured."""
+    rows_together: int = 1
+    """How many neighbouring rows of a batch belong together: those of a sequence, where there are
+    any."""
     is_idle: bool = False
     """Whether this process has no batch left for this step and runs one only to keep step with
     others, whose negatives it does not join and whose gradient is thrown away. Set by the task."""
@@ -98,18 +103,6 @@ class Loss(nn.Module):
         if config.learnable_temperature:
             # One axis: fairseq reduces no bare scalar.
             self.logit_scale = nn.Parameter(torch.tensor([LOG_SCALE]))
-
-    @property
-    def uses_temperature(self) -> bool:
-        """True when tau is in some term of the loss as configured."""
-        return False
-
-    @property
-    def rows_together(self) -> int:
-        """How many neighbouring rows of a batch belong together: those of a sequence, where there
-        are any.
-        """
-        return 1
 
     def find_problems(self) -> list[str]:
         """Returns the mistakes in `config`, one sentence each; a loss without checks has none."""
@@ -170,24 +163,22 @@ def _require_finite(output: LossOutput, batch: dict[str, Any]) -> None:
     values = torch.stack([term.detach() for term in output.terms.values()])
     if bool(torch.isfinite(values).all()):
         return
-    terms = ", ".join(
-        f"{name} is {value}" for name, value in zip(output.terms, values.tolist(), strict=True)
+    terms = [f"{name} is {term.item()}" for name, term in output.terms.items()]
+    shapes, bad_inputs = [], []
+    for key, value in batch.items():
+        if isinstance(value, Tensor) and value.is_floating_point():
+            shapes.append(f"{key} {list(value.shape)}")
+            if not bool(torch.isfinite(value).all()):
+                bad_inputs.append(key)
+    cause = (
+        "The inputs are finite, so there is a zero vector, a clip without a real token, or no "
+        "contrast at all."
     )
-    tensors = {
-        key: value
-        for key, value in batch.items()
-        if isinstance(value, Tensor) and value.is_floating_point()
-    }
-    shapes = ", ".join(f"{key} {list(value.shape)}" for key, value in tensors.items())
-    bad_inputs = [key for key, value in tensors.items() if not bool(torch.isfinite(value).all())]
     if bad_inputs:
         cause = (
-            f"Not finite already: {', '.join(bad_inputs)}; lower the "
-            "learning rate, or the loss scale under fp16."
+            f"Not finite already: {', '.join(bad_inputs)}; lower the learning rate, or the loss "
+            "scale under fp16."
         )
-    else:
-        cause = (
-            "The inputs are finite, so there is a zero vector, a clip "
-            "without a real token, or no contrast at all."
-        )
-    raise NonFiniteLossError(f"loss: {terms}, over a batch of {shapes}. {cause}")
+    raise NonFiniteLossError(
+        f"loss: {', '.join(terms)}, over a batch of {', '.join(shapes)}. {cause}"
+    )

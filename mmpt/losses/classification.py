@@ -52,10 +52,5 @@ class BCE(Loss):
             logits: float [R, K], real seconds by steps.
             targets: float [1, R, K], 0 or 1.
         """
-        return LossOutput(
-            {
-                "binary_cross_entropy": binary_cross_entropy_with_logits(
-                    wide(logits), wide(targets[0])
-                )
-            }
-        )
+        term = binary_cross_entropy_with_logits(wide(logits), wide(targets[0]))
+        return LossOutput({"binary_cross_entropy": term})

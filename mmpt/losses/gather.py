@@ -61,21 +61,16 @@ def join_batches(
 class _Join(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, sizes: list[int], rank: int) -> Tensor:
-        ctx.begin, ctx.num, ctx.num_lending = (
-            sum(sizes[:rank]),
-            sizes[rank],
-            sum(size > 0 for size in sizes),
-        )
+        begin = sum(sizes[:rank])
+        ctx.own, ctx.num_lending = slice(begin, begin + sizes[rank]), sum(map(bool, sizes))
         sent = rows.to(torch.uint8) if rows.dtype == torch.bool else rows
         padded = sent.new_zeros(max(sizes), *sent.shape[1:])
         padded[: len(sent)] = sent
         received = [torch.empty_like(padded) for _ in sizes]
         dist.all_gather(received, padded)
-        return torch.cat([part[:size] for part, size in zip(received, sizes, strict=True)]).to(
-            rows.dtype
-        )
+        parts = [part[:size] for part, size in zip(received, sizes, strict=True)]
+        return torch.cat(parts).to(rows.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = gradients
-        return ctx.num_lending * gradient[ctx.begin : ctx.begin + ctx.num], None, None
+        return ctx.num_lending * gradients[0][ctx.own], None, None

@@ -16,13 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from mmpt.losses.base import LOSSES, Loss, LossOutput, match_accuracy, symmetric_cross_entropy
 from mmpt.losses.precision import wide
-from mmpt.losses.sequence import (
-    States,
-    fused_similarity,
-    paragraph_logits,
-    sequence_length,
-    sequence_problems,
-)
+from mmpt.losses.sequence import STATES, SequenceContrastLoss
 from mmpt.losses.sinkhorn import transport
 
 POOLED = ("pooled_video", "pooled_text")
@@ -86,7 +80,7 @@ class V2TContraLoss(_OneDirection):
 
 
 @LOSSES.register
-class MMContraLoss(Loss):
+class MMContraLoss(SequenceContrastLoss):
     """Both directions: VideoCLIP's plain loss when `sinkhorn_iterations` is null, else Norton's two
     terms.
 
@@ -97,26 +91,19 @@ class MMContraLoss(Loss):
     Source: VideoCLIP (arXiv 2109.14084), Eq. 1-3; Norton (arXiv 2401.16702), Eq. 3-7.
     """
 
-    contrasts = True
-
     @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]  # read only
-        """The pooled states, and with the video-paragraph term all of `States`."""
-        return States._fields if self.has_sequence_term else POOLED
+        """The pooled states, and with the video-paragraph term all states."""
+        return STATES if self.has_sequence_term else POOLED
 
     @property
-    def has_sequence_term(self) -> bool:
+    def has_sequence_term(self) -> bool:  # type: ignore[override]  # read only
         """True when the video-paragraph term is part of the loss."""
         sequence = self.config.sequence_contrast
         return sequence is not None and sequence.sequence_contrast_weight is not None
 
     @property
-    def rows_together(self) -> int:
-        """Clips of a sequence, if there is a video-paragraph term."""
-        return sequence_length(self.config) if self.has_sequence_term else 1
-
-    @property
-    def uses_temperature(self) -> bool:
+    def uses_temperature(self) -> bool:  # type: ignore[override]  # read only
         """True when tau is in some term."""
         return self.has_sequence_term or self._clip_uses_temperature
 
@@ -128,15 +115,12 @@ class MMContraLoss(Loss):
 
     def find_problems(self) -> list[str]:
         """Return the mistakes in `config`, one sentence each."""
-        problems = super().find_problems()
-        config = self.config
-        if config.sinkhorn_iterations is not None and config.beta is None:
+        problems = super().find_problems() if self.has_sequence_term else []
+        if self.config.sinkhorn_iterations is not None and self.config.beta is None:
             problems.append(
                 "`loss.beta` must be a number from 0 to 1 beside `loss.sinkhorn_iterations`, but "
                 "is null."
             )
-        if self.has_sequence_term:
-            problems += sequence_problems(config, self.clip_per_video)
         return problems
 
     def compute(self, **batch: Any) -> LossOutput:
@@ -144,8 +128,7 @@ class MMContraLoss(Loss):
         `temperature`.
 
         Args:
-            batch: the fields of `States`; without a video-paragraph term the two pooled ones are
-                enough.
+            batch: as `STATES`; without a video-paragraph term the two pooled ones are enough.
         """
         logits = dot_products(batch["pooled_video"], batch["pooled_text"])
         metrics = {"accuracy": match_accuracy(logits)}
@@ -154,7 +137,11 @@ class MMContraLoss(Loss):
             metrics["temperature"] = 1 / scale.detach()
         terms = {"clip_caption": self._clip_term(logits, scale)}
         if self.has_sequence_term:
-            terms["video_paragraph"] = self._sequence_term(States.of(batch), scale)
+            sequence = self.config.sequence_contrast
+            assert sequence is not None
+            assert sequence.sequence_contrast_weight is not None
+            term = symmetric_cross_entropy(self.sequence_logits(batch, scale))
+            terms["video_paragraph"] = sequence.sequence_contrast_weight * term
         return LossOutput(terms, metrics)
 
     def _clip_term(self, logits: Tensor, scale: Tensor) -> Tensor:
@@ -168,11 +155,3 @@ class MMContraLoss(Loss):
             logits = logits * scale
         video_to_text = rectified_cross_entropy(logits, plan, config.beta)
         return video_to_text + rectified_cross_entropy(logits.T, plan.T, config.beta)
-
-    def _sequence_term(self, states: States, scale: Tensor) -> Tensor:
-        """Return the weighted video-paragraph loss."""
-        sequence = self.config.sequence_contrast
-        assert sequence is not None
-        assert sequence.sequence_contrast_weight is not None
-        logits = paragraph_logits(self.config, scale, fused_similarity(self.config, states))
-        return sequence.sequence_contrast_weight * symmetric_cross_entropy(logits)

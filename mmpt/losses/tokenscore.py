@@ -91,7 +91,11 @@ def unit_gradient(unit: Tensor, norms: Tensor, grad_unit: Tensor) -> Tensor:
 
 
 class _TokenScores(torch.autograd.Function):
-    """Sums over real tokens of both log-sum-exp directions; see `token_score_sums`."""
+    """Sums over real tokens of both log-sum-exp directions, for every caption a and clip b.
+
+    t2v_ab = sum_t alpha log sum_v exp(cos(text_at, video_bv) / alpha) over real t and v; v2t_ab
+    with t and v exchanged.
+    """
 
     @staticmethod
     def forward(
@@ -103,9 +107,12 @@ class _TokenScores(torch.autograd.Function):
         alpha: float,
         tile_bytes: int,
     ) -> tuple[Tensor, Tensor]:
-        text_parts, video_parts = _cut_both(
-            text_mask, video_mask, tile_bytes // wide_type(text).itemsize
-        )
+        # One list of numbers, so that the host waits for the device once.
+        lengths = torch.cat([text_mask.sum(1), video_mask.sum(1)]).tolist()
+        # Wide tiles: captions are gathered again for each part of clips.
+        rows = max(1, math.isqrt(tile_bytes // wide_type(text).itemsize // 2))
+        text_parts = cut(text_mask, lengths[: len(text)], rows)
+        video_parts = cut(video_mask, lengths[len(text) :], 2 * rows)
         ctx.save_for_backward(text, video)
         ctx.parts, ctx.alpha = (text_parts, video_parts), alpha
         sums_t2v = text.new_zeros(len(text), len(video), dtype=wide_type(text))
@@ -127,10 +134,8 @@ class _TokenScores(torch.autograd.Function):
     def backward(ctx: Any, grad_t2v: Tensor, grad_v2t: Tensor) -> tuple[Tensor | None, ...]:
         text, video = ctx.saved_tensors
         text_parts, video_parts = ctx.parts
-        grad_text, grad_video = (
-            torch.zeros_like(text, dtype=wide_type(text)),
-            torch.zeros_like(video),
-        )
+        grad_text = torch.zeros_like(text, dtype=wide_type(text))
+        grad_video = torch.zeros_like(video)
         rows_of_text, rows_of_video = grad_text.flatten(0, 1), grad_video.flatten(0, 1)
         with torch.autocast(text.device.type, enabled=False):
             for video_part in video_parts:
@@ -138,9 +143,16 @@ class _TokenScores(torch.autograd.Function):
                 grad_xD = torch.zeros_like(unit_xD)
                 for text_part in text_parts:
                     scaled_yD, _ = unit_tokens(text, text_part, ctx.alpha)
-                    grad_yx = (scaled_yD @ unit_xD.T).exp_()
+                    exp_yx = (scaled_yD @ unit_xD.T).exp_()
+                    # d t2v_ab / d s_yx = exp_yx / (sum of exp over the tokens of b), and likewise
+                    # over the tokens of a for v2t.
                     where = text_part.clips, video_part.clips
-                    _to_gradients(grad_yx, text_part, video_part, grad_t2v[where], grad_v2t[where])
+                    factor_yb = grad_t2v[where][text_part.owners]
+                    factor_yb.div_(video_part.sum_columns(exp_yx))
+                    factor_ax = grad_v2t[where][:, video_part.owners]
+                    factor_ax.div_(text_part.sum_rows(exp_yx))
+                    factor_yx = factor_yb.index_select(1, video_part.owners)
+                    grad_yx = exp_yx.mul_(factor_ax[text_part.owners].add_(factor_yx))
                     grad_xD.addmm_(grad_yx.T, scaled_yD, alpha=ctx.alpha)
                     rows_of_text.index_add_(0, text_part.tokens, grad_yx @ unit_xD)
                 grad_xD = unit_gradient(unit_xD, norms, grad_xD)
@@ -153,47 +165,23 @@ class _TokenScores(torch.autograd.Function):
         return grad_text.to(text.dtype), None, grad_video, None, None, None
 
 
-def _cut_both(
-    text_mask: Tensor, video_mask: Tensor, pairs_per_tile: int
-) -> tuple[list[Part], list[Part]]:
-    """Cut captions and clips so that a tile has about `pairs_per_tile` pairs of tokens; waits for
-    the device once.
-    """
-    lengths = torch.cat([text_mask.sum(1), video_mask.sum(1)]).tolist()
-    # Wide tiles: captions are gathered again for each part of clips.
-    rows = max(1, math.isqrt(pairs_per_tile // 2))
-    num = len(text_mask)
-    return cut(text_mask, lengths[:num], rows), cut(video_mask, lengths[num:], 2 * rows)
-
-
-def _to_gradients(
-    exp_yx: Tensor, text_part: Part, video_part: Part, grad_t2v_ab: Tensor, grad_v2t_ab: Tensor
-) -> None:
-    """Turn the exponentials of a tile into the gradients of its cosines, in place.
-
-    d t2v_ab / d s_yx = exp_yx / (sum of exp over the tokens of b), and likewise over the tokens of
-    a for v2t.
-    """
-    factor_yb = grad_t2v_ab[text_part.owners].div_(video_part.sum_columns(exp_yx))
-    factor_ax = grad_v2t_ab[:, video_part.owners].div_(text_part.sum_rows(exp_yx))
-    exp_yx.mul_(factor_ax[text_part.owners].add_(factor_yb.index_select(1, video_part.owners)))
-
-
-def token_score_sums(
+def token_similarity(
     text_ATD: Tensor,
     text_mask_AT: Tensor,
     video_BVD: Tensor,
     video_mask_BV: Tensor,
+    *,
     alpha: float,
+    masked_outer_sum: bool,
     tile_bytes: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return, for every caption a and clip b, the sums over real tokens of both log-sum-exp
-    directions, two [A, B].
+    """Return the fine-grained log-sum-exp scores text to video (W1) and video to text (W2), float
+    [A, B] each.
 
-    t2v_ab = sum_t alpha log sum_v exp(cos(text_at, video_bv) / alpha) over real t and v; v2t_ab
-    with t and v exchanged. First-order gradients with respect to both states; memory beside the
-    gradients is a few tiles. Forward waits for a GPU once, to learn the number of real tokens of
-    every caption and clip; backward never does.
+    W1 averages alpha log sum_v exp(cos / alpha) over a caption's tokens, W2 the same with the roles
+    exchanged. First-order gradients with respect to both states; memory beside the gradients is a
+    few tiles. Forward waits for a GPU once, to learn the number of real tokens of every caption and
+    clip; backward never does.
 
     Args:
         text_ATD: float [A, T, D], caption token states; half precision is computed in float32.
@@ -202,6 +190,9 @@ def token_score_sums(
         video_BVD: float [B, V, D], clip token states.
         video_mask_BV: bool [B, V].
         alpha: smoothness of the maximum, at least `MIN_ALPHA` in float32.
+        masked_outer_sum: also count padded positions in the outer sum, as the released code does:
+            their cosines are 0, so each adds alpha log n_v (W1) or alpha log n_t (W2), and the
+            score depends on padding. False: the paper.
         tile_bytes: about how large a tile of token pairs is; the result does not depend on it.
             None: by device.
     Source: Norton (arXiv 2401.16702), Eq. 5.
@@ -209,6 +200,12 @@ def token_score_sums(
     if tile_bytes is None:
         tile_bytes = CPU_TILE_BYTES if text_ATD.device.type == "cpu" else DEVICE_TILE_BYTES
     text_ATD, video_BVD = text_ATD.contiguous(), video_BVD.contiguous()
-    return _TokenScores.apply(  # type: ignore[no-untyped-call]
+    t2v_AB, v2t_AB = _TokenScores.apply(  # type: ignore[no-untyped-call]
         text_ATD, text_mask_AT, video_BVD, video_mask_BV, alpha, tile_bytes
     )
+    num_text_A1 = text_mask_AT.sum(1, keepdim=True).to(t2v_AB.dtype)
+    num_video_B = video_mask_BV.sum(1).to(t2v_AB.dtype)
+    if masked_outer_sum:
+        t2v_AB = t2v_AB + (text_mask_AT.shape[1] - num_text_A1) * (alpha * num_video_B.log())
+        v2t_AB = v2t_AB + (video_mask_BV.shape[1] - num_video_B) * (alpha * num_text_A1.log())
+    return t2v_AB / num_text_A1, v2t_AB / num_video_B

@@ -12,10 +12,10 @@ from torch import nn
 from mmpt.config import LossConfig
 from mmpt.errors import ConfigError, UserError
 from mmpt.losses import LOSSES
+from mmpt.utils.distributed import World
 from tests.norton import norton_loss
-from tests.ranks import run_ranks
+from tests.ranks import run_group
 
-ROWS = {2: [16, 16], 4: [8, 16, 8, 8]}  # uneven too
 NORTON = norton_loss(threshold=4, sinkhorn_iterations=10, gather_negatives=True)
 CONFIGS = (
     NORTON,
@@ -28,11 +28,10 @@ def inputs() -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     num = 40
     mask = torch.arange(5) < torch.randint(1, 6, (num, 1), generator=generator)
-    draws = {
-        "video": torch.randn(num, 5, 6, generator=generator),
-        "text": torch.randn(num, 5, 6, generator=generator),
-    }
-    return {f"{name}_outputs": value.double() for name, value in draws.items()} | {
+    video, text = torch.randn(2, num, 5, 6, generator=generator).double()
+    return {
+        "video_outputs": video,
+        "text_outputs": text,
         "video_mask_outputs": mask,
         "text_mask_outputs": mask.flip(0),
     }
@@ -47,11 +46,10 @@ class Towers(nn.Module):
         self.video, self.text = (nn.Linear(6, 6).double() for _ in range(2))
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        states = {name: getattr(self, name)(batch[f"{name}_outputs"]) for name in ("video", "text")}
-        output = {f"{name}_outputs": value for name, value in states.items()}
-        for name, value in states.items():
-            output[f"pooled_{name}"] = value.mean(1)
-            output[f"{name}_mask_outputs"] = batch[f"{name}_mask_outputs"]
+        output = dict(batch)
+        for name in ("video", "text"):
+            states = getattr(self, name)(batch[f"{name}_outputs"])
+            output |= {f"{name}_outputs": states, f"pooled_{name}": states.mean(1)}
         return output
 
 
@@ -73,82 +71,48 @@ def average(gradients: list[torch.Tensor], num_batches: int) -> None:
         gradient /= num_batches
 
 
-def in_process(rank: int, rows: list[int], folder: Path) -> None:
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=len(rows)
-    )
-    begin = sum(rows[:rank])
-    mine = {name: value[begin : begin + rows[rank]] for name, value in inputs().items()}
-    results = [run(config, mine) for config in CONFIGS]
-    for _, gradients in results:
-        average(gradients, len(rows))
-    if rank == 0:
-        torch.save(results, folder / "results.pt")
-    dist.destroy_process_group()
-
-
-@pytest.mark.parametrize("num_processes", [2, 4])
-def test_several_processes_train_on_the_loss_of_the_joined_batch(
-    num_processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    rows = ROWS[num_processes]
-    run_ranks(in_process, rows, tmp_path, size=num_processes)
-    joined = {name: value[: sum(rows)] for name, value in inputs().items()}
-    for config, (loss, gradients) in zip(CONFIGS, torch.load(tmp_path / "results.pt"), strict=True):
-        expected_loss, expected_gradients = run(config, joined)
-        torch.testing.assert_close(loss, expected_loss, rtol=0, atol=1e-12)  # measured 0
-        for ours, expected in zip(gradients, expected_gradients, strict=True):
-            torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)  # measured 1e-15
-            assert expected.dim() == 1 or expected.abs().max() > 1e-4  # a bias may cancel
-
-
-def with_idle_in_process(rank: int, rows: list[int], folder: Path) -> None:
-    """The last process runs the first one's batch, to keep step."""
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=len(rows) + 1
-    )
-    is_idle = rank == len(rows)
-    mine = 0 if is_idle else rank
+def in_process(world: World, rows: list[int], folder: Path) -> None:
+    """Processes beyond those with rows run the first one's batch, to keep step."""
+    is_idle = world.rank >= len(rows)
+    mine = 0 if is_idle else world.rank
     begin = sum(rows[:mine])
     batch = {name: value[begin : begin + rows[mine]] for name, value in inputs().items()}
-    loss, gradients = run(NORTON, batch, is_idle=is_idle)
-    average(gradients, len(rows))
-    if rank == 0:
-        torch.save((loss, gradients), folder / "results.pt")
-    dist.destroy_process_group()
+    results = [run(config, batch, is_idle=is_idle) for config in CONFIGS]
+    for _, gradients in results:
+        average(gradients, len(rows))
+    if world.is_main:
+        torch.save(results, folder / "results.pt")
 
 
-@pytest.mark.parametrize("rows", [[16], [8, 16]])
-def test_a_process_without_a_batch_lends_no_negatives(
-    rows: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("rows", "num_idle"), [([16, 16], 0), ([8, 16, 8, 8], 0), ([16], 1), ([8, 16], 1)]
+)
+def test_several_processes_train_on_the_loss_of_the_joined_batch(
+    rows: list[int], num_idle: int, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    run_ranks(with_idle_in_process, rows, tmp_path, size=len(rows) + 1)
-    wanted_loss, wanted = run(
-        NORTON, {name: value[: sum(rows)] for name, value in inputs().items()}
-    )
-    loss, gradients = torch.load(tmp_path / "results.pt")
-    torch.testing.assert_close(loss, wanted_loss, rtol=0, atol=1e-12)  # measured 0
-    for ours, expected in zip(gradients, wanted, strict=True):
-        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)  # measured 2e-16
+    """Also with batches of different sizes, and with a process that has no batch: it lends no
+    negatives.
+    """
+    run_group(in_process, rows, tmp_path, size=len(rows) + num_idle)
+    joined = {name: value[: sum(rows)] for name, value in inputs().items()}
+    for config, (loss, gradients) in zip(CONFIGS, torch.load(tmp_path / "results.pt"), strict=True):
+        expected_loss, expected = run(config, joined)
+        torch.testing.assert_close(loss, expected_loss, rtol=0, atol=1e-12)  # measured 0
+        torch.testing.assert_close(gradients, expected, rtol=0, atol=1e-12)  # measured 1e-15
+        # A bias may cancel.
+        assert all(gradient.dim() == 1 or gradient.abs().max() > 1e-4 for gradient in expected)
 
 
-def refused_in_process(rank: int, folder: Path) -> None:
+def refused_in_process(world: World) -> None:
     rows = [6, 10]  # 16 clips make 4 sequences, but the second would have clips of both processes
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    batch = {name: value[: rows[rank]] for name, value in inputs().items()}
+    batch = {name: value[: rows[world.rank]] for name, value in inputs().items()}
     for config in CONFIGS[:2]:
         with pytest.raises(UserError, match=r"threshold` \(4\).*they have \[6, 10\] clips"):
             LOSSES.get(config.loss_cls or "", "loss")(config)(**Towers()(batch))
-    dist.destroy_process_group()
 
 
-def test_no_sequence_has_clips_of_two_processes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    run_ranks(refused_in_process, tmp_path, size=2)
+def test_no_sequence_has_clips_of_two_processes() -> None:
+    run_group(refused_in_process, size=2)
 
 
 def test_a_loss_without_negatives_refuses() -> None:

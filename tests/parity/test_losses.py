@@ -14,8 +14,12 @@ from mmpt.config import LossConfig
 from mmpt.losses import MMContraLoss, SequenceContrastLoss, T2VContraLoss, V2TContraLoss
 from mmpt.losses.base import LOG_SCALE
 from mmpt.losses.nce import dot_products
-from mmpt.losses.sequence import States, fused_similarity, paragraph_logits
-from mmpt.losses.similarity import bucket_value, sequence_blocks
+from mmpt.losses.sequence import (
+    bucket_value,
+    fused_similarity,
+    paragraph_logits,
+    sequence_blocks,
+)
 from mmpt.losses.sinkhorn import transport
 from tests.parity.recorded import arrays, record
 
@@ -90,7 +94,7 @@ def test_intermediate_values(case: str) -> None:
     )
     # Stored as float32.
     np.testing.assert_allclose(plan.numpy(), golden["clip_transport_Q"], rtol=1e-6, atol=1e-10)
-    fused = fused_similarity(config, States.of(batch)).detach()
+    fused = fused_similarity(config, batch).detach()
     np.testing.assert_allclose(
         bucket_value(fused, config.sequence_contrast.prompt_ratio), golden["bucket_value"]
     )
