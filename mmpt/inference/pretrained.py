@@ -165,9 +165,8 @@ def _from_saved(folder: Path, *, trusted: bool = True) -> Pretrained:
     fusion = MODELS.get(name, "model.model_cls").from_config(dataset, model, pretrained=False)
     state = _read_safetensors(folder / WEIGHTS_NAME)
     fusion = fusion.to(next(value.dtype for value in state.values() if value.is_floating_point()))
-    adapted, report = adapt_state(state, fusion, str(folder / WEIGHTS_NAME))
+    adapted, _ = adapt_state(state, fusion, str(folder / WEIGHTS_NAME))
     fusion.load_state_dict(adapted)
-    report.log()
     if weights_fingerprint(fusion, trainable_only=False) != section.get("weights"):
         raise CheckpointError(
             f"{folder}: {WEIGHTS_NAME} must be the file that {CONFIG_NAME} was written with, but "

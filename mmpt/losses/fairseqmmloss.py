@@ -29,7 +29,6 @@ BOOKKEEPING = (
     "videos",
     "flops",
     "data_wait",
-    "updates_left",
 )
 
 
@@ -68,7 +67,9 @@ class MMCriterion(FairseqCriterion):
         """
         if not self.training:
             return {}
-        log = dict(self.task.pace())
+        log: dict[str, Any] = {}
+        if self.task.batches is not None:
+            log["data_wait"] = self.task.batches.take_waited_s()
         if self.clips_per_video:
             log["videos"] = len(batch["caps"]) / self.clips_per_video
         if hasattr(self.task.model, "flops"):
@@ -98,35 +99,20 @@ class MMCriterion(FairseqCriterion):
             mean = sums[name] / total  # a tensor stays one: no wait for the GPU
             metrics.log_scalar(name, mean, total, round=3 if name == "loss" else 4)
         metrics.log_speed("clips_per_s", int(sums["nsentences"]), priority=91, round=1)
-        _log_pace(sums, total)
+        num_processes = World.current().size
+        if "videos" in sums:
+            metrics.log_speed("videos_per_s", sums["videos"], priority=92, round=1)
+        if "flops" in sums:
+            metrics.log_speed("tflops", sums["flops"] / 1e12, priority=93, round=3)
+            peak = peak_tflops(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+            if peak is not None:
+                share = sums["flops"] / (1e12 * peak * num_processes)
+                metrics.log_speed("share_of_peak", share, priority=94, round=3)
+        if "data_wait" in sums:
+            metrics.log_speed("data_wait", sums["data_wait"] / num_processes, priority=95, round=3)
         metrics.log_scalar("memory_gb", memory_gb(), weight=0, priority=1400, round=2)
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
         """True: everything logged is a number or a tensor of one."""
         return True
-
-
-def _log_pace(sums: dict[str, Any], num_batches: int) -> None:
-    """Log rates from what the batches of all processes add up to."""
-    if "videos" in sums:
-        metrics.log_speed("videos_per_s", sums["videos"], priority=92, round=1)
-    if "flops" in sums:
-        metrics.log_speed("tflops", sums["flops"] / 1e12, priority=93, round=3)
-        peak = peak_tflops(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-        if peak is not None:
-            share = 1e12 * peak * World.current().size
-            metrics.log_speed("share_of_peak", sums["flops"] / share, priority=94, round=3)
-    if "data_wait" in sums:
-        metrics.log_speed(
-            "data_wait", sums["data_wait"] / World.current().size, priority=95, round=3
-        )
-    if "updates_left" in sums:
-        metrics.log_scalar("_updates_left", sums["updates_left"] / num_batches, weight=0)
-        metrics.log_derived("minutes_left", _minutes_left, priority=96)
-
-
-def _minutes_left(meters: Any) -> float:
-    """Return the rest of the run at the present pace; 0 until there is one."""
-    pace = meters["ups"].avg if "ups" in meters else 0.0
-    return round(float(meters["_updates_left"].smoothed_value) / pace / 60, 1) if pace else 0.0

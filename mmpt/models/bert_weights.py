@@ -28,37 +28,25 @@ def read_bert_config(bert_name: str) -> BertConfig:
     """Returns the config of `bert_name`.
 
     Raises:
-        ConfigError: a folder without config.json, or the config of another kind of model.
-        DataError: config.json is damaged, or its sizes do not fit each other.
+        ConfigError: the config of another kind of model.
+        DataError: config.json is missing or damaged, or its sizes do not fit each other.
         CheckpointError: neither a folder nor to be had from the hub.
     """
-    folder = Path(bert_name)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ConfigError(
-                KEY,
-                [
-                    f"the folder {folder} must hold config.json and vocab.txt, but has no "
-                    "config.json."
-                ],
-            )
-        entries = read_folder_config(folder)
-    else:
-        try:
+    try:
+        if Path(bert_name).is_dir():
+            entries = read_folder_config(Path(bert_name))
+        else:
             entries, _ = BertConfig.get_config_dict(bert_name)
-        except OSError as err:
-            raise _unreachable(bert_name, err) from err
-    kind = entries.get("model_type", "bert")
-    if kind != "bert":
-        raise ConfigError(
-            KEY, [f"the towers are made of BERT, but {bert_name} is a `{kind}` model."]
-        )
+    except OSError as err:
+        raise _unreachable(bert_name, err) from err
+    if (kind := entries.get("model_type", "bert")) != "bert":
+        problem = f"the towers are made of BERT, but {bert_name} is a `{kind}` model."
+        raise ConfigError(KEY, [problem])
     try:
         return BertConfig.from_dict(entries)
     except (StrictDataclassError, ValueError, TypeError) as err:
-        raise ConfigError(
-            KEY, [f"the config.json of {bert_name} is not BERT's: {' '.join(str(err).split())}."]
-        ) from err
+        problem = f"the config.json of {bert_name} is not BERT's: {' '.join(str(err).split())}."
+        raise ConfigError(KEY, [problem]) from err
 
 
 def read_bert_weights(bert_name: str, config: BertConfig, *, random_init: bool) -> BertModel | None:
@@ -90,10 +78,8 @@ def read_bert_weights(bert_name: str, config: BertConfig, *, random_init: bool) 
     except Exception as err:  # damaged files: safetensors, torch and pickle each raise their own
         if file is None and isinstance(err, OSError):
             raise _unreachable(bert_name, err) from err
-        reason = (str(err).strip() or type(err).__name__).splitlines()[0]
-        raise CheckpointError(
-            f"{file or bert_name}: damaged ({reason}); download it again."
-        ) from err
+        damaged = f"{file or bert_name}: damaged ({_reason(err)}); download it again."
+        raise CheckpointError(damaged) from err
     # The pooler is never used.
     missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
     if missing:
@@ -104,10 +90,13 @@ def read_bert_weights(bert_name: str, config: BertConfig, *, random_init: bool) 
     return bert
 
 
+def _reason(err: Exception) -> str:
+    return (str(err).strip() or type(err).__name__).splitlines()[0]
+
+
 def _unreachable(bert_name: str, err: OSError) -> CheckpointError:
-    reason = (str(err).strip() or type(err).__name__).splitlines()[0]
     return CheckpointError(
-        f"`{KEY}`: {bert_name} is no folder here and cannot be had from the hub ({reason}). On a "
-        f"machine with network run `huggingface-cli download {bert_name} --local-dir <folder>` and "
-        f"set `{KEY}` to that folder, or point HF_HOME to a cache that holds it."
+        f"`{KEY}`: {bert_name} is no folder here and cannot be had from the hub ({_reason(err)}). "
+        f"On a machine with network run `huggingface-cli download {bert_name} --local-dir "
+        f"<folder>` and set `{KEY}` to that folder, or point HF_HOME to a cache that holds it."
     )

@@ -1,25 +1,25 @@
 """Loading of checkpoints: without running code from the file, strictly, and with a report.
 
 fairseq writes a dict whose `model` entry holds the weights under `mmmodel.`; a bare state dict is
-read too. The few differences that are harmless stand in `checkpoint_keys.py`; any other is an error
-that lists the keys.
+read too. `harmless` names the few differences that are; any other is an error that lists the keys.
 """
 
 from __future__ import annotations
 
 import difflib
 import hashlib
+import re
 import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mmpt.errors import CheckpointError
-from mmpt.models.checkpoint_keys import Use, may_be_ignored, may_be_kept, present_name, reason_for
 from mmpt.utils.checkpoint_file import load_checkpoint, read_checkpoint
 from mmpt.utils.log import get_logger
 
@@ -27,6 +27,23 @@ logger = get_logger(__name__)
 
 MOST_LISTED = 8
 TRAINING_ENTRIES = ("model", "optimizer_history", "extra_state")
+WRAPPER_PREFIX = "mmmodel."
+RENAMED = (
+    (rf"^{re.escape(WRAPPER_PREFIX)}", ""),
+    (r"LayerNorm\.gamma$", "LayerNorm.weight"),  # BERT converted from TensorFlow
+    (r"LayerNorm\.beta$", "LayerNorm.bias"),
+)
+"""Old names of tensors (regular expressions) to present ones, applied in this order."""
+
+
+class Use(Enum):
+    """The use of a checkpoint, which decides how far its keys may differ from the model's."""
+
+    INFERENCE = "inference"
+    START = "start"
+    """A training starts from its weights, with a fresh optimizer."""
+    RESUME = "resume"
+    """An interrupted training continues."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +53,13 @@ class LoadReport:
     source: str
     loaded: tuple[str, ...]
     """Names in the model that got their values from the file."""
-    renamed: dict[str, str] = field(default_factory=dict)
+    renamed: dict[str, str]
     """Name in the file to name in the model."""
-    ignored: dict[str, str] = field(default_factory=dict)
+    ignored: dict[str, str]
     """Name in the file to the reason why the model does not take it."""
-    kept: dict[str, str] = field(default_factory=dict)
+    kept: dict[str, str]
     """Name in the model to the reason why it keeps its own value."""
-    cast: tuple[str, ...] = ()
+    cast: tuple[str, ...]
     """Conversions of float type, such as `float16 to float32`."""
 
     def summary(self) -> str:
@@ -59,10 +76,6 @@ class LoadReport:
                 parts.append(f"{verb} {', '.join(sorted(names))} ({reasons})")
         return ", ".join(parts)
 
-    def log(self) -> None:
-        """Say what was done."""
-        logger.info("%s", self.summary())
-
 
 def check_checkpoint(path: str | Path) -> dict[str, Any]:
     """Returns a checkpoint's entries, without reading the numbers of its tensors.
@@ -73,8 +86,7 @@ def check_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is missing, cut short, no checkpoint, or holds code.
     """
-    path = Path(path)
-    return read_checkpoint(path, mapped=zipfile.is_zipfile(path))
+    return read_checkpoint(Path(path), mapped=zipfile.is_zipfile(path))
 
 
 def check_training_checkpoint(path: str | Path) -> None:
@@ -92,7 +104,7 @@ def check_training_checkpoint(path: str | Path) -> None:
         )
 
 
-def check_optimizer_state(path: str | Path, trained: Sequence[torch.Tensor], *, flat: bool) -> None:
+def check_optimizer_state(path: str | Path, trained: Sequence[Tensor], *, flat: bool) -> None:
     """Checks, as far as possible, that an optimizer's state is of the parameters trained now.
 
     Args:
@@ -110,7 +122,7 @@ def check_optimizer_state(path: str | Path, trained: Sequence[torch.Tensor], *, 
     what = "tensors"
     if saved == now == 1:  # how large they are tells more
         entries = [value for entry in state["state"].values() for value in entry.values()]
-        sizes = [value.numel() for value in entries if isinstance(value, torch.Tensor)]
+        sizes = [value.numel() for value in entries if isinstance(value, Tensor)]
         saved, what = max(sizes, default=0), "numbers"
         now = sum(parameter.numel() for parameter in trained)
     if saved != now:
@@ -131,12 +143,30 @@ def load_weights(model: nn.Module, checkpoint: str | Path | Mapping[str, Any]) -
         CheckpointError: unreadable, or keys or shapes differ from the model's by more than is
             harmless.
     """
-    source = str(checkpoint) if isinstance(checkpoint, str | Path) else "checkpoint"
-    entries = load_checkpoint(checkpoint) if isinstance(checkpoint, str | Path) else checkpoint
-    state, report = adapt_state(entries, model, source)
+    source = "checkpoint"
+    if isinstance(checkpoint, str | Path):
+        source, checkpoint = str(checkpoint), load_checkpoint(checkpoint)
+    state, report = adapt_state(checkpoint, model, source)
     model.load_state_dict(state)
-    report.log()
     return report
+
+
+def harmless(name: str, use: Use, *, in_file: bool) -> str | None:
+    """Returns why it is harmless that a key is on one side only, or None if it is not.
+
+    A training may start with a fresh step classifier, which learns; scored as it is, it would make
+    random numbers.
+
+    Args:
+        in_file: the file has it and the model does not, else the other way round.
+    """
+    if name.split(".")[-1] == "position_ids":
+        return "a constant that newer transformers do not store"
+    if name.startswith("video_encoder.classifier.") and (
+        use is Use.START or (in_file and use is Use.INFERENCE)
+    ):
+        return "the step classifier, which only COIN models have"
+    return None
 
 
 def adapt_state(
@@ -144,8 +174,8 @@ def adapt_state(
     model: nn.Module,
     source: str = "checkpoint",
     use: Use = Use.INFERENCE,
-) -> tuple[dict[str, torch.Tensor], LoadReport]:
-    """Fits a checkpoint's weights to a model; neither is changed.
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """Fits a checkpoint's weights to a model, and logs the report; neither is changed.
 
     Args:
         checkpoint: a whole checkpoint or a state dict, with or without the `mmmodel.` prefix.
@@ -159,35 +189,14 @@ def adapt_state(
         CheckpointError: keys or shapes differ by more than is harmless; all of them are listed.
     """
     own = model.state_dict()
-    found, renamed = _rename(_unwrap(checkpoint, source), source)
-    _require_fit(found, own, source, use)
+    found, renamed = _tensors(checkpoint, source)
+    ignored = {n: harmless(n, use, in_file=True) for n in found if n not in own}
+    kept = {n: harmless(n, use, in_file=False) for n in own if n not in found}
     common = [name for name in own if name in found]
-    casts = {(found[n].dtype, own[n].dtype) for n in common if found[n].dtype != own[n].dtype}
-    state = {n: found[n].to(own[n].dtype) if n in found else own[n] for n in own}
-    return state, LoadReport(
-        source=source,
-        loaded=tuple(common),
-        renamed={old: new for old, new in renamed.items() if new in own},
-        ignored={n: reason_for(n) for n in found if n not in own},
-        kept={n: reason_for(n) for n in own if n not in found},
-        cast=tuple(sorted(f"{old} to {new}".replace("torch.", "") for old, new in casts)),
-    )
-
-
-def _require_fit(
-    found: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], source: str, use: Use
-) -> None:
-    """Raises CheckpointError that lists all keys and shapes of a file that a model cannot take."""
-    extra = [name for name in found if name not in own]
-    absent = [name for name in own if name not in found]
-    shapes = [(n, tuple(own[n].shape), tuple(found[n].shape)) for n in own if n in found]
+    shapes = [(name, tuple(own[name].shape), tuple(found[name].shape)) for name in common]
     problems = [
-        *_listing(
-            "in the model only", [_with_hint(n, extra) for n in absent if not may_be_kept(n, use)]
-        ),
-        *_listing(
-            "in the file only", [_with_hint(n, absent) for n in extra if not may_be_ignored(n, use)]
-        ),
+        *_listing("in the model only", [_with_hint(n, ignored) for n in kept if not kept[n]]),
+        *_listing("in the file only", [_with_hint(n, kept) for n in ignored if not ignored[n]]),
         *_listing(
             "of another shape",
             [f"`{n}` must be {ours}, but is {its}" for n, ours, its in shapes if ours != its],
@@ -199,31 +208,40 @@ def _require_fit(
             + "\nCompare `model.model_cls`, `model.num_hidden_video_layers` and "
             "`dataset.bert_name` with those of the YAML that the checkpoint was made by."
         )
+    casts = {(found[n].dtype, own[n].dtype) for n in common if found[n].dtype != own[n].dtype}
+    report = LoadReport(
+        source=source,
+        loaded=tuple(common),
+        renamed={old: new for old, new in renamed.items() if new in own},
+        ignored={name: reason or "" for name, reason in ignored.items()},
+        kept={name: reason or "" for name, reason in kept.items()},
+        cast=tuple(sorted(f"{old} to {new}".replace("torch.", "") for old, new in casts)),
+    )
+    logger.info("%s", report.summary())
+    return {n: found[n].to(own[n].dtype) if n in found else own[n] for n in own}, report
 
 
-def _unwrap(checkpoint: Mapping[str, Any], source: str) -> Mapping[str, torch.Tensor]:
+def _tensors(
+    checkpoint: Mapping[str, Any], source: str
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Returns a checkpoint's tensors by their present names, and old names to present ones."""
     state: Any = checkpoint
     for entry in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(entry), Mapping):
             state = state[entry]
     if not state:
         raise CheckpointError(f"{source}: a checkpoint must hold weights, but this one is empty.")
-    for name, value in state.items():
-        if not isinstance(value, torch.Tensor):
-            raise CheckpointError(
-                f"{source}: a checkpoint must hold weights, bare or as its `model` entry, but "
-                f"`{name}` is a {type(value).__name__}."
-            )
-    return state
-
-
-def _rename(
-    state: Mapping[str, torch.Tensor], source: str
-) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    found: dict[str, torch.Tensor] = {}
+    found: dict[str, Tensor] = {}
     renamed: dict[str, str] = {}
     for old, value in state.items():
-        new = present_name(old)
+        if not isinstance(value, Tensor):
+            raise CheckpointError(
+                f"{source}: a checkpoint must hold weights, bare or as its `model` entry, but "
+                f"`{old}` is a {type(value).__name__}."
+            )
+        new = old
+        for pattern, replacement in RENAMED:
+            new = re.sub(pattern, replacement, new)
         if new in found:
             raise CheckpointError(
                 f"{source}: every tensor must be there once, but `{new}` comes under two names."
@@ -234,7 +252,7 @@ def _rename(
     return found, renamed
 
 
-def _with_hint(name: str, others: list[str]) -> str:
+def _with_hint(name: str, others: Collection[str]) -> str:
     near = difflib.get_close_matches(name, others, n=1, cutoff=0.8)
     return f"`{name}` (near `{near[0]}`)" if near else f"`{name}`"
 

@@ -36,9 +36,8 @@ def compile_layers(model: nn.Module, device: torch.device) -> int:
         raise _refuse(
             f"a model of BERT layers, but {type(model).__name__} has none. Leave the key out."
         )
-    if (
-        device.type == "cpu" or not next(parts[0].parameters()).is_meta
-    ):  # the launcher must not take a GPU's memory
+    is_launcher = next(parts[0].parameters()).is_meta  # which must not take a GPU's memory
+    if device.type == "cpu" or not is_launcher:
         _try_compiler(device)
     for part in parts:
         part.compile(dynamic=True)
@@ -54,13 +53,9 @@ def _try_compiler(device: torch.device) -> None:
     try:
         trial(torch.ones(3, device=device))
     except RuntimeError as err:  # all of torch.compile's errors are, also those that it wraps
-        compiler = (
-            "a C++ compiler"
-            if device.type == "cpu"
-            else "Triton and a C compiler with Python's headers"
-        )
         raise _refuse(
-            f"{compiler}, but torch cannot compile here: {str(err).strip().splitlines()[0]}. "
+            "a C++ compiler (on a GPU Triton and a C compiler with Python's headers), but torch "
+            f"cannot compile here: {str(err).strip().splitlines()[0]}. "
             "Install one (Debian, Ubuntu: `apt install g++ python3-dev`), name it in the "
             "environment variable CXX (CC for Triton), or leave the key out; it only changes the "
             "speed."

@@ -11,8 +11,7 @@ import torch
 from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
 from torch import nn
 
-from mmpt.models.checkpoint import adapt_state
-from mmpt.models.checkpoint_keys import WRAPPER_PREFIX, Use
+from mmpt.models.checkpoint import WRAPPER_PREFIX, Use, adapt_state
 
 
 @register_model("mmmodel")
@@ -44,8 +43,7 @@ class FairseqMMModel(BaseFairseqModel):
         """Bring a checkpoint's keys to today's names in place; CheckpointError for anything that
         does not fit.
         """
-        state, report = adapt_state(state_dict, self.mmmodel, self.source, self.use)
-        report.log()
+        state, _ = adapt_state(state_dict, self.mmmodel, self.source, self.use)
         state_dict.clear()
         state_dict.update({WRAPPER_PREFIX + key: value for key, value in state.items()})
 

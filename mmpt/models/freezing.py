@@ -28,13 +28,8 @@ def freeze_all_but_layernorm(model: nn.Module) -> list[str]:
         elif parameter.requires_grad:
             trainable.append(name)
     if not trainable:
-        raise ConfigError(
-            "model.layernorm_only",
-            [
-                (
-                    f"the model {type(model).__name__} must have modules named `LayerNorm`, but "
-                    "has none; leave the key out."
-                )
-            ],
+        has_none = (
+            f"the model {type(model).__name__} must have modules named `LayerNorm`, but has none"
         )
+        raise ConfigError("model.layernorm_only", [f"{has_none}; leave the key out."])
     return trainable

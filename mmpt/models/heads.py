@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from mmpt.batch import ModelOutput
 from mmpt.errors import ConfigError
@@ -24,7 +24,7 @@ from mmpt.models.video_bert import MMBertForTokenClassification
 class Logits(TypedDict):
     """Output of the models that classify seconds."""
 
-    logits: torch.Tensor
+    logits: Tensor
 
 
 @MODELS.register
@@ -34,12 +34,7 @@ class MMFusionSeparateFullVideoBGRetrieval(MMFusionSeparate):
     gives = ("pooled_video", "pooled_text")
 
     def forward(
-        self,
-        caps: torch.Tensor,
-        cmasks: torch.Tensor,
-        vfeats: torch.Tensor,
-        vmasks: torch.Tensor,
-        **_: Any,
+        self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **_: Any
     ) -> ModelOutput:
         """Returns pooled_video [W, D] and pooled_text [S, D].
 
@@ -68,12 +63,7 @@ class MMFusionSeparateActionSegmentation(MMFusionSeparate):
     gives = tuple(Logits.__annotations__)
 
     def forward(  # type: ignore[override]  # logits, where the base class has pooled vectors
-        self,
-        caps: torch.Tensor,
-        cmasks: torch.Tensor,
-        vfeats: torch.Tensor,
-        vmasks: torch.Tensor,
-        **_: Any,
+        self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **_: Any
     ) -> Logits:
         """Returns logits [W, F, K]; those of padded seconds mean nothing.
 
@@ -97,12 +87,7 @@ class MMFusionSeparateActionLocalization(MMFusionSeparate):
     gives = tuple(Logits.__annotations__)
 
     def forward(  # type: ignore[override]  # logits, where the base class has pooled vectors
-        self,
-        caps: torch.Tensor,
-        cmasks: torch.Tensor,
-        vfeats: torch.Tensor,
-        vmasks: torch.Tensor,
-        **_: Any,
+        self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **_: Any
     ) -> Logits:
         """Returns logits [R, S], window after window.
 
@@ -119,7 +104,7 @@ class MMFusionSeparateActionLocalization(MMFusionSeparate):
         return {"logits": seconds_RD @ self.forward_text(caps_ST, cmasks_ST)[0].T}
 
 
-def window_text(caps_ST: torch.Tensor, num_windows: int) -> tuple[torch.Tensor, torch.Tensor]:
+def window_text(caps_ST: Tensor, num_windows: int) -> tuple[Tensor, Tensor]:
     """Returns the text of windows that have none: caps int64 [W, 2] and cmasks bool [W, 2].
 
     It is [CLS] and [SEP], taken from the head of a caption; the [CLS] key is masked, as released,
@@ -129,7 +114,7 @@ def window_text(caps_ST: torch.Tensor, num_windows: int) -> tuple[torch.Tensor, 
     return caps_W2, torch.tensor([False, True], device=caps_W2.device).expand(num_windows, -1)
 
 
-def _only_video(model: nn.Module, *tensors: torch.Tensor) -> list[torch.Tensor]:
+def _only_video(model: MMFusionSeparate, *tensors: Tensor) -> list[Tensor]:
     """Returns the tensors of the only video of a batch; ConfigError for a batch of clips."""
     vfeats = tensors[2]
     if vfeats.ndim != 4:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, Literal, overload
+from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from mmpt.batch import ModelOutput
@@ -30,10 +30,8 @@ logger = get_logger(__name__)
 CLIPS_PER_FORWARD = 1024
 """Clips computed at once without gradient that `auto` begins with: more are no faster."""
 
-Pooled = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
-
-def wrong_axes(model: nn.Module, wanted: str, vfeats: torch.Tensor) -> str:
+def wrong_axes(model: nn.Module, wanted: str, vfeats: Tensor) -> str:
     """Say that `dataset.aligner` makes batches for another model."""
     return (
         f"`model.model_cls: {type(model).__name__}` takes {wanted}, but `dataset.aligner` makes "
@@ -92,28 +90,55 @@ class MMFusionSeparate(nn.Module):
             ConfigError: keys are missing or do not fit the model or each other.
             CheckpointError: BERT cannot be read.
         """
-        if problems := [
-            *_missing_keys(dataset, model),
-            *_foreign_encoders(model, cls.video_encoder_cls),
-        ]:
+        bert_name, seconds = dataset.bert_name, dataset.max_video_len
+        layers = model.num_hidden_video_layers
+        needed = {
+            "dataset.bert_name": bert_name,
+            "dataset.max_video_len": seconds,
+            "model.num_hidden_video_layers": layers,
+        }
+        problems = [
+            f"`{key}` must be set, but is {needed[key]!r}." for key in needed if not needed[key]
+        ]
+        if model.mm_encoder_cls is not None:
+            problems.append(
+                f"`model.mm_encoder_cls` must be null, but is `{model.mm_encoder_cls}`: "
+                "single-encoder (VLM) models are not part of this framework."
+            )
+        encoders = {"video_encoder_cls": cls.video_encoder_cls, "text_encoder_cls": BertModel}
+        for key, ours in encoders.items():
+            if (named := getattr(model, key)) not in (None, ours.__name__):
+                problems.append(f"`model.{key}` must be `{ours.__name__}`, but is `{named}`.")
+        if problems or not (bert_name and seconds and layers):
             raise ConfigError(cls.__name__, problems)
-        assert dataset.bert_name
-        assert dataset.max_video_len
-        assert model.num_hidden_video_layers
-        bert_config = read_bert_config(dataset.bert_name)
-        if problems := _unfit_sizes(dataset, model, bert_config):
+
+        bert_config = read_bert_config(bert_name)
+        positions = bert_config.max_position_embeddings
+        limits = [
+            ("model.num_hidden_video_layers", layers, bert_config.num_hidden_layers, "layers"),
+            ("dataset.max_video_len + 2", seconds + 2, positions, "positions"),
+        ]
+        if dataset.max_len is not None:
+            what = "dataset.max_len - dataset.max_video_len - 1"
+            limits.append((what, dataset.max_text_len - 1, positions, "positions"))
+        problems = [
+            f"`{what}` must be at most the {most} {kind} of {bert_name}, but is {value}."
+            for what, value, most, kind in limits
+            if value > most
+        ]
+        if problems:
             raise ConfigError(cls.__name__, problems)
         fusion = cls(
             bert_config,
-            num_hidden_video_layers=model.num_hidden_video_layers,
-            max_video_len=dataset.max_video_len,
+            num_hidden_video_layers=layers,
+            max_video_len=seconds,
             packed=model.packed,
         )
         if pretrained:
-            bert = read_bert_weights(dataset.bert_name, bert_config, random_init=model.random_init)
+            bert = read_bert_weights(bert_name, bert_config, random_init=model.random_init)
             if bert is not None:
                 fusion.start_from(bert)
-                logger.info("both towers start from %s", dataset.bert_name)
+                logger.info("both towers start from %s", bert_name)
         return fusion
 
     def start_from(self, bert: BertModel) -> None:
@@ -140,41 +165,21 @@ class MMFusionSeparate(nn.Module):
         self._chunk_in_inference = ChunkSize("clips_per_forward", inference, CLIPS_PER_FORWARD)
 
     @torch.no_grad()
-    def flops(self, cmasks: torch.Tensor, vmasks: torch.Tensor) -> torch.Tensor:
+    def flops(self, cmasks: Tensor, vmasks: Tensor) -> Tensor:
         """Return the operations of a training step on clips with these masks, bool [.., T] and [..,
         F], as a scalar.
         """
         video = tower_flops(self.video_encoder.bert, vmasks.sum(-1) + 2)
         return video + tower_flops(self.text_encoder, cmasks.sum(-1) - 1)
 
-    @overload
     def forward_video(
         self,
-        vfeats: torch.Tensor,
-        vmasks: torch.Tensor,
-        caps: torch.Tensor,
-        cmasks: torch.Tensor,
-        output_hidden_states: Literal[False] = False,
-    ) -> Pooled: ...
-
-    @overload
-    def forward_video(
-        self,
-        vfeats: torch.Tensor,
-        vmasks: torch.Tensor,
-        caps: torch.Tensor,
-        cmasks: torch.Tensor,
-        output_hidden_states: Literal[True],
-    ) -> torch.Tensor: ...
-
-    def forward_video(
-        self,
-        vfeats: torch.Tensor,
-        vmasks: torch.Tensor,
-        caps: torch.Tensor,
-        cmasks: torch.Tensor,
+        vfeats: Tensor,
+        vmasks: Tensor,
+        caps: Tensor,
+        cmasks: Tensor,
         output_hidden_states: bool = False,
-    ) -> Pooled | torch.Tensor:
+    ) -> Any:
         """Embed clips; the video tokens and the [SEP] are pooled, [CLS] is not.
 
         Args:
@@ -197,19 +202,7 @@ class MMFusionSeparate(nn.Module):
         pooled_positions = torch.cat([no, vmasks, yes], dim=1)
         return masked_mean(states, pooled_positions), states, pooled_positions
 
-    @overload
-    def forward_text(
-        self, caps: torch.Tensor, cmasks: torch.Tensor, output_hidden_states: Literal[False] = False
-    ) -> Pooled: ...
-
-    @overload
-    def forward_text(
-        self, caps: torch.Tensor, cmasks: torch.Tensor, output_hidden_states: Literal[True]
-    ) -> torch.Tensor: ...
-
-    def forward_text(
-        self, caps: torch.Tensor, cmasks: torch.Tensor, output_hidden_states: bool = False
-    ) -> Pooled | torch.Tensor:
+    def forward_text(self, caps: Tensor, cmasks: Tensor, output_hidden_states: bool = False) -> Any:
         """Embed captions; the pieces and the closing [SEP] are pooled, [CLS] is not.
 
         Args:
@@ -228,15 +221,13 @@ class MMFusionSeparate(nn.Module):
         pooled_positions = torch.cat([torch.zeros_like(cmasks[:, :1]), cmasks[:, 2:]], dim=1)
         return masked_mean(states, pooled_positions), states, pooled_positions
 
-    def _encode_text(
-        self, ids_NT: torch.Tensor, mask_NT: torch.Tensor, *, packed: bool
-    ) -> torch.Tensor:
+    def _encode_text(self, ids_NT: Tensor, mask_NT: Tensor, *, packed: bool) -> Tensor:
         if not packed:
             return self.text_encoder(input_ids=ids_NT, attention_mask=mask_NT).last_hidden_state
         positions = torch.arange(ids_NT.shape[1], device=ids_NT.device).expand_as(ids_NT)
         return run_packed(self.text_encoder, mask_NT, positions, input_ids=ids_NT)
 
-    def _in_chunks(self, run: Callable[..., torch.Tensor], *inputs_N: torch.Tensor) -> torch.Tensor:
+    def _in_chunks(self, run: Callable[..., Tensor], *inputs_N: Tensor) -> Tensor:
         """Run a tower on inputs [N, ...], some clips at a time."""
         num_clips, device = len(inputs_N[0]), inputs_N[0].device
         if torch.is_grad_enabled():
@@ -246,12 +237,7 @@ class MMFusionSeparate(nn.Module):
         return chunk.retry(lambda: run_chunks(run, chunk.size(num_clips, device), *inputs_N))
 
     def forward(
-        self,
-        caps: torch.Tensor,
-        cmasks: torch.Tensor,
-        vfeats: torch.Tensor,
-        vmasks: torch.Tensor,
-        **_: Any,
+        self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **_: Any
     ) -> ModelOutput:
         """Run both towers on a batch (see `forward_video` and `forward_text`); its other entries
         are not read.
@@ -273,48 +259,3 @@ class MMFusionSeparate(nn.Module):
             "video_mask_outputs": video_mask_outputs,
             "text_mask_outputs": text_mask_outputs,
         }
-
-
-def _missing_keys(dataset: DatasetConfig, model: ModelConfig) -> list[str]:
-    needed = {
-        "dataset.bert_name": dataset.bert_name,
-        "dataset.max_video_len": dataset.max_video_len,
-        "model.num_hidden_video_layers": model.num_hidden_video_layers,
-    }
-    return [f"`{key}` must be set, but is {value!r}." for key, value in needed.items() if not value]
-
-
-def _foreign_encoders(model: ModelConfig, video_encoder_cls: type[MMBertForEncoder]) -> list[str]:
-    problems = []
-    if model.mm_encoder_cls is not None:
-        problems.append(
-            f"`model.mm_encoder_cls` must be null, but is `{model.mm_encoder_cls}`: single-encoder "
-            "(VLM) models are not part of this framework."
-        )
-    for key, ours in (("video_encoder_cls", video_encoder_cls), ("text_encoder_cls", BertModel)):
-        if (named := getattr(model, key)) not in (None, ours.__name__):
-            problems.append(f"`model.{key}` must be `{ours.__name__}`, but is `{named}`.")
-    return problems
-
-
-def _unfit_sizes(dataset: DatasetConfig, model: ModelConfig, bert: BertConfig) -> list[str]:
-    assert dataset.max_video_len
-    assert model.num_hidden_video_layers
-    problems = []
-    if model.num_hidden_video_layers > bert.num_hidden_layers:
-        problems.append(
-            f"`model.num_hidden_video_layers` must be at most the {bert.num_hidden_layers} layers "
-            f"of {dataset.bert_name}, but is {model.num_hidden_video_layers}."
-        )
-    positions = {"dataset.max_video_len + 2": dataset.max_video_len + 2}
-    if dataset.max_len is not None:
-        positions["dataset.max_len - dataset.max_video_len - 1"] = dataset.max_text_len - 1
-    problems += [
-        (
-            f"`{what}` must be at most the {bert.max_position_embeddings} positions of "
-            f"{dataset.bert_name}, but is {count}."
-        )
-        for what, count in positions.items()
-        if count > bert.max_position_embeddings
-    ]
-    return problems

@@ -8,13 +8,13 @@ Legend: N clips, F seconds, I width of the features, D hidden size.
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
+from mmpt.batch import FEATURE_DIM
 from mmpt.errors import DataError
-from mmpt.modules import MMBertEmbeddings, VideoTokenMLP, run_packed
+from mmpt.modules import VideoTokenMLP, run_packed
 
-S3D_WIDTH = 512
 NUM_COIN_CLASSES = 779
 """The 778 steps of COIN, and class 0 for seconds that belong to none; part of the released
 checkpoint's shape.
@@ -31,20 +31,14 @@ class MMBertForEncoder(nn.Module):
 
     def __init__(self, config: BertConfig, *, max_video_len: int):
         super().__init__()
-        self.input_dim: int = getattr(config, "input_dim", S3D_WIDTH)
+        self.input_dim: int = getattr(config, "input_dim", FEATURE_DIM)
         self.max_video_len = max_video_len
         self.videomlp = VideoTokenMLP(self.input_dim, config.hidden_size, config.initializer_range)
-        self.join = MMBertEmbeddings(max_video_len)
         self.bert = BertModel(config)
 
     def forward(
-        self,
-        ids_N2: torch.Tensor,
-        vfeats_NFI: torch.Tensor,
-        mask: torch.Tensor,
-        *,
-        packed: bool = False,
-    ) -> torch.Tensor:
+        self, ids_N2: Tensor, vfeats_NFI: Tensor, mask: Tensor, *, packed: bool = False
+    ) -> Tensor:
         """Returns the last hidden states [N, F + 2, D].
 
         Args:
@@ -67,20 +61,23 @@ class MMBertForEncoder(nn.Module):
                 f"a clip must be at most `dataset.max_video_len` ({self.max_video_len}) seconds, "
                 f"but is {num_seconds}."
             )
-        words = self.bert.embeddings.word_embeddings
-        if packed:
-            seconds_NF = mask[:, 1:-1]
+        seconds_NF = mask[:, 1:-1]
+        if packed:  # the tokens of padded seconds are not computed
             tokens_RD = self.videomlp(vfeats_NFI[seconds_NF])
             video_NFD = tokens_RD.new_zeros(*seconds_NF.shape, tokens_RD.shape[1])
-            inputs_embeds, position_ids = self.join(
-                words, ids_N2, video_NFD.masked_scatter(seconds_NF[..., None], tokens_RD)
-            )
+            video_NFD = video_NFD.masked_scatter(seconds_NF[..., None], tokens_RD)
+        else:
+            video_NFD = self.videomlp(vfeats_NFI)
+        words_N2D = self.bert.embeddings.word_embeddings(ids_N2)
+        inputs_embeds = torch.cat([words_N2D[:, :1], video_NFD, words_N2D[:, 1:]], dim=1)
+        positions = torch.arange(num_seconds + 2, device=mask.device)
+        positions[-1] = self.max_video_len + 1  # [SEP], however short the video is
+        if packed:
             return run_packed(
-                self.bert, mask, position_ids.expand_as(mask), inputs_embeds=inputs_embeds
+                self.bert, mask, positions.expand_as(mask), inputs_embeds=inputs_embeds
             )
-        inputs_embeds, position_ids = self.join(words, ids_N2, self.videomlp(vfeats_NFI))
         states = self.bert(
-            inputs_embeds=inputs_embeds, position_ids=position_ids, attention_mask=mask
+            inputs_embeds=inputs_embeds, position_ids=positions[None], attention_mask=mask
         )
         return states.last_hidden_state
 

@@ -1,5 +1,4 @@
 from .chunks import ChunkSize, run_chunks
-from .embeddings import MMBertEmbeddings
 from .packing import PACKED, run_packed
 from .pooling import masked_mean
 from .video_token_mlp import VideoTokenMLP
@@ -7,7 +6,6 @@ from .video_token_mlp import VideoTokenMLP
 __all__ = [
     "PACKED",
     "ChunkSize",
-    "MMBertEmbeddings",
     "VideoTokenMLP",
     "masked_mean",
     "run_chunks",

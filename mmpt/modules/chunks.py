@@ -13,6 +13,7 @@ from functools import partial
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from mmpt.errors import DeviceMemoryError
@@ -74,21 +75,19 @@ class ChunkSize:
             try:
                 return run()
             except torch.OutOfMemoryError as error:
-                self._halve(error)
+                if not self.is_auto:
+                    raise self.failure(error, "Set it to `auto`.") from error
+                if self._largest <= 1:
+                    detail = ", even with one clip at a time"
+                    raise self.failure(error, SMALLER_BATCH, detail) from error
             # After the handler: the traceback that it holds keeps the failed attempt's tensors.
+            self._most = self._largest // 2
+            told = "out of memory with %d clips at once; `%s: auto` takes %d from now on"
+            logger.warning(told, self._largest, self.key, self._most)
             gc.collect()
             torch.cuda.empty_cache()
             if before_retry is not None:
                 before_retry()
-
-    def _halve(self, error: torch.OutOfMemoryError) -> None:
-        if not self.is_auto:
-            raise self.failure(error, "Set it to `auto`.") from error
-        if self._largest <= 1:
-            raise self.failure(error, SMALLER_BATCH, ", even with one clip at a time") from error
-        self._most = self._largest // 2
-        told = "out of memory with %d clips at once; `%s: auto` takes %d from now on"
-        logger.warning(told, self._largest, self.key, self._most)
 
     def failure(
         self, error: torch.OutOfMemoryError, remedy: str, detail: str = ""
@@ -99,9 +98,7 @@ class ChunkSize:
         return DeviceMemoryError(f"out of memory with `{setting}`{detail} ({said}). {remedy}")
 
 
-def run_chunks(
-    run: Callable[..., torch.Tensor], size: int, *inputs_N: torch.Tensor
-) -> torch.Tensor:
+def run_chunks(run: Callable[..., Tensor], size: int, *inputs_N: Tensor) -> Tensor:
     """Returns run(*inputs_N), computed for `size` rows at a time.
 
     Values and gradients are those of one pass; dropout draws chunk by chunk, and backward uses the

@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, BertModel
@@ -47,15 +47,15 @@ class Run(NamedTuple):
 class Packing(NamedTuple):
     """The real tokens of a batch, in the order in which they are computed."""
 
-    positions: torch.Tensor  # int64 [R], n * P + p: sequences by length, tokens in order
+    positions: Tensor  # int64 [R], n * P + p: sequences by length, tokens in order
     runs: tuple[Run, ...]  # shortest sequences first
     shape: tuple[int, int]  # N, P
 
-    def pack(self, values: torch.Tensor) -> torch.Tensor:
+    def pack(self, values: Tensor) -> Tensor:
         """Returns the tokens [R, ...] of values [N, P, ...]."""
         return values.flatten(0, 1)[self.positions]
 
-    def unpack(self, packed_RD: torch.Tensor) -> torch.Tensor:
+    def unpack(self, packed_RD: Tensor) -> Tensor:
         """Returns [N, P, D], zero where there is no real token."""
         num, width = self.shape
         empty = packed_RD.new_zeros(num * width, packed_RD.shape[1])
@@ -63,7 +63,7 @@ class Packing(NamedTuple):
         return empty.index_put((self.positions,), packed_RD).view(num, width, -1)
 
 
-def plan_packing(mask_NP: torch.Tensor) -> Packing:
+def plan_packing(mask_NP: Tensor) -> Packing:
     """Returns the packing of the positions where `mask_NP` (bool) is True.
 
     Waits for the device once, to learn how many sequences there are of each length.
@@ -82,8 +82,8 @@ def plan_packing(mask_NP: torch.Tensor) -> Packing:
 
 
 def run_packed(
-    bert: BertModel, mask_NP: torch.Tensor, position_ids_NP: torch.Tensor, **inputs_NP: torch.Tensor
-) -> torch.Tensor:
+    bert: BertModel, mask_NP: Tensor, position_ids_NP: Tensor, **inputs_NP: Tensor
+) -> Tensor:
     """Returns the last hidden states [N, P, D] where the mask is True, and zeros elsewhere.
 
     Args:
@@ -102,16 +102,16 @@ def run_packed(
 
 def packed_attention(
     module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
     *,
     runs: tuple[Run, ...] | None = None,
     dropout: float = 0.0,
     scaling: float | None = None,
     **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
+) -> tuple[Tensor, None]:
     """Attends within each sequence; without `runs`, as scaled-dot-product attention does.
 
     Args:

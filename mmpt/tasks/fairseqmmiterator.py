@@ -122,30 +122,19 @@ class PlannedBatchIterator(EpochBatchIterator):
         again.
         """
         self._wanted = state_dict.get("plan")
-        if state_dict.get("iterations_in_epoch", 0) > 0:
-            self._plan_identity = self._plan(state_dict["epoch"], self._wanted)
+        done, epoch = state_dict.get("iterations_in_epoch", 0), state_dict["epoch"]
+        if done > 0:
+            self._plan_identity = self._plan(epoch, self._wanted)
             if self._plan_identity != self._wanted:
                 logger.warning(
-                    "the plan that epoch %d was training on is gone: it starts again",
-                    state_dict["epoch"],
+                    "the plan that epoch %d was training on is gone: it starts again", epoch
                 )
-                state_dict = {**state_dict, "iterations_in_epoch": 0}
-            state_dict = self._for_this_many_processes(state_dict)
+                done = 0
+            before = state_dict.get("num_shards", self.num_shards)
+            if before != self.num_shards:
+                told = "the run had %d processes and has %d now: the epoch goes on accordingly"
+                logger.warning(told, before, self.num_shards)
+            # In steps of today's number of processes; a part of a step is done again.
+            done = done * before // self.num_shards
+            state_dict = {**state_dict, "iterations_in_epoch": done}
         super().load_state_dict(state_dict)
-
-    def _for_this_many_processes(self, state_dict: dict[str, Any]) -> dict[str, Any]:
-        """Count the batches that are done in steps of today's number of processes; a part of a step
-        is done again.
-        """
-        before, done = (
-            state_dict.get("num_shards", self.num_shards),
-            state_dict["iterations_in_epoch"],
-        )
-        if before == self.num_shards:
-            return state_dict
-        logger.warning(
-            "the run had %d processes and has %d now: the epoch goes on accordingly",
-            before,
-            self.num_shards,
-        )
-        return {**state_dict, "iterations_in_epoch": done * before // self.num_shards}

@@ -13,6 +13,7 @@ import atexit
 import os
 import re
 import sys
+import time
 from collections import defaultdict
 from functools import partial
 from itertools import chain
@@ -36,8 +37,7 @@ from mmpt.batch import Split
 from mmpt.config import load_config
 from mmpt.datasets.fairseqmmdataset import FairseqMMDataset
 from mmpt.errors import EXIT_CODE, CheckpointError, UserError, message_of
-from mmpt.models.checkpoint import check_optimizer_state, check_training_checkpoint
-from mmpt.models.checkpoint_keys import Use
+from mmpt.models.checkpoint import Use, check_optimizer_state
 from mmpt.models.mmfusion import MMFusionSeparate
 from mmpt.tasks.fairseqmmiterator import PlannedBatchIterator
 from mmpt.tasks.retritask import RetriTask
@@ -98,6 +98,7 @@ class FairseqMMTask(LegacyFairseqTask):
         self.num_updates = 0  # before the update at hand
         self.epoch = 1
         self.metrics_log: MetricsLog | None = None  # of the main process, from the first step on
+        self.start: tuple[float, float] | None = None  # the share of the run done at what time
 
     @classmethod
     def setup_task(cls, args: argparse.Namespace, **kwargs: Any) -> FairseqMMTask:
@@ -107,50 +108,32 @@ class FairseqMMTask(LegacyFairseqTask):
         quiet_other_processes()
         return cls(args)
 
-    def _checkpoint_to_load(self) -> Path | None:
-        """The checkpoint that fairseq is about to load, or None when training starts from BERT.
+    def build_inner_model(self) -> tuple[nn.Module, str, Use]:
+        """Build the network, name the checkpoint that follows (without one, BERT's weights are
+        read) and its use.
 
         Raises:
             CheckpointError: `restore_file` is set but there is no such file (fairseq would start
-                from scratch), or the file is damaged or holds code.
+                from scratch), or its optimizer's state is not of today's parameters.
         """
-        if self.args.restore_file == LAST_CHECKPOINT:
-            path = Path(self.args.save_dir) / LAST_CHECKPOINT
-            if not path.exists():
-                return None
-        else:
-            path = Path(self.args.restore_file)
-        if not path.is_file():
+        args = self.args
+        path = Path(args.restore_file)
+        if args.restore_file == LAST_CHECKPOINT:
+            path = Path(args.save_dir) / LAST_CHECKPOINT
+        elif not path.is_file():
             raise CheckpointError(
                 f"`fairseq.checkpoint.restore_file` is {path}, but there is no such file. Train or "
                 "download that checkpoint first, or remove the key to start from BERT."
             )
-        if World.current().is_main:
-            # Fairseq reads it again, but would not say what is wrong.
-            check_training_checkpoint(path)
-        return path
-
-    def build_inner_model(self) -> tuple[nn.Module, str, Use]:
-        """Build the network, name the checkpoint that follows (without one, BERT's weights are
-        read) and its use.
-        """
-        checkpoint = self._checkpoint_to_load()
-        self.model = self.inner.build_model(pretrained=checkpoint is None)
-        if self.args.reset_optimizer:
-            return self.model, str(checkpoint), Use.START
-        if checkpoint is not None and World.current().is_main:
-            self._check_optimizer_state(checkpoint, self.model)
-        return self.model, str(checkpoint), Use.RESUME
-
-    def _check_optimizer_state(self, checkpoint: Path, model: nn.Module) -> None:
-        """Raise CheckpointError where fairseq would find an optimizer's state that is not of
-        today's parameters.
-        """
-        parameters = chain(model.parameters(), self.inner.build_loss().parameters())
-        flat = self.args.fp16 and not any(getattr(self.args, name) for name in NOT_FLAT)
-        check_optimizer_state(
-            checkpoint, [each for each in parameters if each.requires_grad], flat=flat
-        )
+        self.model = self.inner.build_model(pretrained=not path.is_file())
+        if args.reset_optimizer:
+            return self.model, str(path), Use.START
+        if path.is_file() and World.current().is_main:
+            parameters = chain(self.model.parameters(), self.inner.build_loss().parameters())
+            trained = [parameter for parameter in parameters if parameter.requires_grad]
+            flat = args.fp16 and not any(getattr(args, name) for name in NOT_FLAT)
+            check_optimizer_state(path, trained, flat=flat)
+        return self.model, str(path), Use.RESUME
 
     def load_dataset(self, split: str, **kwargs: Any) -> None:
         """Build the data set called train, valid or test; one that the YAML does not name is
@@ -178,19 +161,19 @@ class FairseqMMTask(LegacyFairseqTask):
         """
         if not dataset.replanned:
             return super().get_batch_iterator(dataset, **kwargs)
-        dataset.set_epoch(kwargs.get("epoch", 1))
+        dataset.set_epoch(kwargs["epoch"])
         self.batches = PlannedBatchIterator(
             dataset,
             plan=self._plan_epoch,
-            epoch=kwargs.get("epoch", 1),
-            batch_size=kwargs.get("max_sentences") or 1,
-            seed=kwargs.get("seed", 1),
-            num_shards=kwargs.get("num_shards", 1),
-            shard_id=kwargs.get("shard_id", 0),
-            num_workers=kwargs.get("num_workers", 0),
-            buffer_size=kwargs.get("data_buffer_size", 0),
-            skip_remainder_batch=kwargs.get("skip_remainder_batch", False),
-            grouped_shuffling=kwargs.get("grouped_shuffling", False),
+            epoch=kwargs["epoch"],
+            batch_size=kwargs["max_sentences"] or 1,
+            buffer_size=kwargs["data_buffer_size"],
+            seed=kwargs["seed"],
+            num_shards=kwargs["num_shards"],
+            shard_id=kwargs["shard_id"],
+            num_workers=kwargs["num_workers"],
+            skip_remainder_batch=kwargs["skip_remainder_batch"],
+            grouped_shuffling=kwargs["grouped_shuffling"],
         )
         return self.batches
 
@@ -245,6 +228,9 @@ class FairseqMMTask(LegacyFairseqTask):
     def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
         """Aggregates metrics as fairseq does; writes those of training at every log interval."""
         super().reduce_metrics(logging_outputs, criterion)
+        if criterion.training and self.batches is not None:
+            left = self._minutes_left(self.batches)
+            metrics.log_scalar("minutes_left", left, weight=0, priority=96, round=1)
         update = self.num_updates + 1  # fairseq has just completed it
         if criterion.training and update % self.args.log_interval == 0:
             self._log_metrics("train", update, metrics.get_smoothed_values("train_inner"))
@@ -255,50 +241,29 @@ class FairseqMMTask(LegacyFairseqTask):
 
     def _log_metrics(self, split: str, update: int, stats: dict[str, Any]) -> None:
         if self.metrics_log is not None:
-            known = {name: value for name, value in stats.items() if value is not None}
-            values = {name: float(known[name]) for name in known if name != "num_updates"}
+            known = [name for name in stats if stats[name] is not None and name != "num_updates"]
+            values = {name: float(stats[name]) for name in known}
             self.metrics_log.append(split, self.epoch, update, values)
 
-    def pace(self) -> dict[str, float]:
-        """Say how long training has waited for batches since the last call, and how many updates
-        are left.
+    def _minutes_left(self, batches: PlannedBatchIterator) -> float:
+        """Minutes to the end of the run at its pace so far; 0 at the first update, or without an
+        end.
         """
-        if self.batches is None:
-            return {}
-        waited = {"data_wait": self.batches.take_waited_s()}
-        left = updates_left(self.args, self.batches, self.num_updates)
-        return waited if left is None else waited | {"updates_left": left}
+        shares = [0.0]
+        if self.args.max_epoch:
+            epochs = batches.epoch - 1 + batches.iterations_in_epoch / len(batches)
+            shares.append(epochs / self.args.max_epoch)
+        if self.args.max_update:
+            shares.append((self.num_updates + 1) / self.args.max_update)
+        done, now = max(shares), time.monotonic()
+        if self.start is None:
+            self.start = done, now
+        earlier, begin = self.start
+        return (now - begin) / 60 * (1 - done) / (done - earlier) if done > earlier else 0.0
 
     def max_positions(self) -> None:
         """No limit: clips have fixed sizes."""
         return None
-
-
-def updates_left(
-    args: argparse.Namespace, batches: PlannedBatchIterator, num_updates: int
-) -> int | None:
-    """Return how many updates follow the one at hand if all epochs have as many batches; None: the
-    run has no end.
-
-    Args:
-        args: fairseq's options; `update_freq` holds the batches of an update by epoch, `max_update`
-            counts from 0.
-        batches: this epoch's, those of the update at hand taken.
-        num_updates: those that are complete.
-    """
-    bounds = []
-    if args.max_epoch:
-        rests = [len(batches) - batches.iterations_in_epoch] + [len(batches)] * (
-            args.max_epoch - batches.epoch
-        )
-        sizes = [
-            args.update_freq[min(batches.epoch + later, len(args.update_freq)) - 1]
-            for later in range(len(rests))
-        ]
-        bounds.append(sum(-(-rest // size) for rest, size in zip(rests, sizes, strict=True)))
-    if args.max_update:
-        bounds.append(max(args.max_update - num_updates - 1, 0))
-    return min(bounds, default=None)
 
 
 def _report_user_error(
@@ -313,20 +278,20 @@ def _report_user_error(
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, UserError) and not _is_full_disk(cause):
         cause = cause.__cause__ or cause.__context__
-    if cause is None and not _lost_peer(error):
-        sys.__excepthook__(kind, error, trace)
-        return
     sys.stdout.flush()
-    if cause is None:
-        sys.stderr.write("error: another process of this run has ended.\n")
-        raise SystemExit(1)
     if isinstance(cause, UserError):
         message = message_of(cause)
-    else:
-        assert isinstance(cause, OSError), "the chain ends with a user's mistake or a full disk"
+    elif isinstance(cause, OSError):
         if World.current().is_main:
             _finish_checkpoints(args, cause)
         message = str(write_error(cause, cause.filename2 or cause.filename or args.save_dir))
+    elif World.current().size > 1 and LOST_PEER.search(str(error)):
+        # This process fails only because another one of the group has.
+        sys.stderr.write("error: another process of this run has ended.\n")
+        raise SystemExit(1)
+    else:
+        sys.__excepthook__(kind, error, trace)
+        return
     sys.stderr.write(f"error: {message}\n")
     raise SystemExit(EXIT_CODE)
 
@@ -351,11 +316,6 @@ def _finish_checkpoints(args: argparse.Namespace, full_disk: OSError) -> None:
         os.replace(source, copy)  # takes no room
         if not last.exists() and not args.no_last_checkpoints:
             os.replace(copy, last)
-
-
-def _lost_peer(error: BaseException) -> bool:
-    """True when this process fails only because another one of the group has."""
-    return World.current().size > 1 and bool(LOST_PEER.search(str(error)))
 
 
 def _leave_process_group() -> None:

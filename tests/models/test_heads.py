@@ -21,13 +21,18 @@ from mmpt.models import (
     MMFusionSeparateActionSegmentation,
     MMFusionSeparateFullVideoBGRetrieval,
 )
-from mmpt.models.checkpoint_keys import Use
+from mmpt.models.checkpoint import Use
 from mmpt.models.fairseqmmmodel import FairseqMMModel
-from mmpt.models.heads import window_text
 from mmpt.tasks.fairseqmmtask import FairseqMMTask
 from tests.tiny_bert import tiny_bert
 
 ENCODER, CLASSIFIER = "MMBertForEncoder", "MMBertForTokenClassification"
+TOWERS = [
+    (MMFusionSeparateActionSegmentation, CLASSIFIER),
+    (MMFusionSeparateActionLocalization, ENCODER),
+    (MMFusionSeparateFullVideoBGRetrieval, ENCODER),
+    (MMFusionSeparate, ENCODER),
+]
 
 
 def head(cls: type[MMFusionSeparate]) -> MMFusionSeparate:
@@ -37,6 +42,19 @@ def head(cls: type[MMFusionSeparate]) -> MMFusionSeparate:
     return cls(config, num_hidden_video_layers=1, max_video_len=4).eval()
 
 
+def whole_video() -> dict[str, torch.Tensor]:
+    """Three windows, the last of two seconds, and two texts."""
+    caps = torch.tensor([[[7, 8, 5, 6, 8, 0], [7, 8, 9, 8, 0, 0], [7, 8, 5, 8, 0, 0]]])
+    vmasks = torch.ones(1, 3, 4, dtype=torch.bool)
+    vmasks[0, 2, 2:] = False
+    return {
+        "caps": caps,
+        "cmasks": caps > 0,
+        "vfeats": torch.randn(1, 3, 4, 512),
+        "vmasks": vmasks,
+    }
+
+
 def from_yaml(cls: type[MMFusionSeparate], bert: str, **model: Any) -> MMFusionSeparate:
     dataset = DatasetConfig(bert_name=bert, max_video_len=4, max_len=12)
     return cls.from_config(
@@ -44,19 +62,10 @@ def from_yaml(cls: type[MMFusionSeparate], bert: str, **model: Any) -> MMFusionS
     )
 
 
-@pytest.mark.parametrize(
-    ("cls", "own", "foreign"),
-    [
-        (MMFusionSeparateActionSegmentation, CLASSIFIER, ENCODER),
-        (MMFusionSeparateActionLocalization, ENCODER, CLASSIFIER),
-        (MMFusionSeparateFullVideoBGRetrieval, ENCODER, CLASSIFIER),
-        (MMFusionSeparate, ENCODER, CLASSIFIER),
-    ],
-)
-def test_each_model_has_its_own_video_tower(
-    cls: Any, own: str, foreign: str, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("cls", "own"), TOWERS)
+def test_each_model_has_its_own_video_tower(cls: Any, own: str, tmp_path: Path) -> None:
     bert = tiny_bert(tmp_path)
+    foreign = CLASSIFIER if own == ENCODER else ENCODER
     for named in (own, None):
         assert type(from_yaml(cls, bert, video_encoder_cls=named).video_encoder).__name__ == own
     with pytest.raises(
@@ -74,23 +83,9 @@ def test_a_fresh_step_classifier_has_bert_like_weights() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(
-    "cls",
-    [
-        MMFusionSeparate,
-        MMFusionSeparateActionLocalization,
-        MMFusionSeparateActionSegmentation,
-        MMFusionSeparateFullVideoBGRetrieval,
-    ],
-)
-def test_a_model_gives_what_it_says(cls: type[MMFusionSeparate]) -> None:
-    caps, vfeats = torch.tensor([[[7, 8, 5, 6, 8]] * 2]), torch.randn(1, 2, 4, 512)
-    batch = {
-        "caps": caps,
-        "cmasks": caps > 0,
-        "vfeats": vfeats,
-        "vmasks": torch.ones(1, 2, 4, dtype=torch.bool),
-    }
+@pytest.mark.parametrize(("cls", "_own"), TOWERS)
+def test_a_model_gives_what_it_says(cls: Any, _own: str) -> None:
+    batch = whole_video()
     if cls is MMFusionSeparate:
         batch = {name: value[0] for name, value in batch.items()}
     assert set(head(cls)(**batch)) == set(cls.gives)
@@ -98,55 +93,46 @@ def test_a_model_gives_what_it_says(cls: type[MMFusionSeparate]) -> None:
 
 @torch.no_grad()
 def test_windows_of_a_whole_video_have_the_text_that_the_coin_aligner_writes() -> None:
-    model = head(MMFusionSeparateFullVideoBGRetrieval)
-    caps = torch.tensor([[[7, 8, 5, 6, 8, 0], [7, 8, 9, 8, 0, 0]]])
-    vfeats, vmasks = (
-        torch.randn(1, 3, 4, 512),
-        torch.tensor([[[True] * 4, [True] * 4, [True, True, False, False]]]),
-    )
-    out = model(caps=caps, cmasks=caps > 0, vfeats=vfeats, vmasks=vmasks)
-    written = torch.tensor([[7, 8, 0, 8]] * 3), torch.tensor([[False, True, False, True]] * 3)
-    assert torch.equal(out["pooled_video"], model.forward_video(vfeats[0], vmasks[0], *written)[0])
-    plain = model.forward_video(
-        vfeats[0], vmasks[0], written[0], torch.ones(3, 4, dtype=torch.bool)
-    )[0]
-    assert not torch.allclose(out["pooled_video"], plain)  # [CLS] is masked
-    assert [tensor.tolist() for tensor in window_text(caps[0], 2)] == [
-        [[7, 8]] * 2,
-        [[False, True]] * 2,
-    ]
+    model, batch = head(MMFusionSeparateFullVideoBGRetrieval), whole_video()
+    vfeats, vmasks = batch["vfeats"][0], batch["vmasks"][0]
+    out = model(**batch)["pooled_video"]
+    written = torch.tensor([[7, 8, 0, 8]] * 3)
+    masks = torch.tensor([[False, True, False, True]] * 3)
+    assert torch.equal(out, model.forward_video(vfeats, vmasks, written, masks)[0])
+    plain = model.forward_video(vfeats, vmasks, written, torch.ones_like(masks))[0]
+    assert not torch.allclose(out, plain)  # [CLS] is masked
 
 
 @torch.no_grad()
-def test_padded_seconds_do_not_show_in_other_seconds() -> None:
-    vfeats, vmasks = (
-        torch.randn(1, 2, 4, 512),
-        torch.tensor([[[True] * 4, [True, True, False, False]]]),
-    )
-    caps = torch.tensor([[[7, 8, 9, 8]] * 2])
-    for cls in (MMFusionSeparateActionSegmentation, MMFusionSeparateActionLocalization):
-        model = head(cls)
-        first = model(caps=caps, cmasks=caps > 0, vfeats=vfeats, vmasks=vmasks)["logits"]
-        other = vfeats.masked_fill(~vmasks[..., None], 5.0)
-        second = model(caps=caps, cmasks=caps > 0, vfeats=other, vmasks=vmasks)["logits"]
-        if cls is MMFusionSeparateActionSegmentation:
-            first, second = first[vmasks[0]], second[vmasks[0]]
-        assert first.shape == (6, 779 if cls is MMFusionSeparateActionSegmentation else 2)
-        torch.testing.assert_close(first, second, rtol=0, atol=1e-6)
+@pytest.mark.parametrize(
+    ("cls", "num_logits"),
+    [(MMFusionSeparateActionSegmentation, 779), (MMFusionSeparateActionLocalization, 3)],
+)
+def test_padded_seconds_do_not_show_in_other_seconds(cls: Any, num_logits: int) -> None:
+    model, batch = head(cls), whole_video()
+    vmasks = batch["vmasks"]
+    first = model(**batch)["logits"]
+    second = model(**batch | {"vfeats": batch["vfeats"].masked_fill(~vmasks[..., None], 5.0)})
+    second = second["logits"]
+    if cls is MMFusionSeparateActionSegmentation:
+        first, second = first[vmasks[0]], second[vmasks[0]]
+    assert first.shape == (10, num_logits)
+    torch.testing.assert_close(first, second, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(("reset_optimizer", "use"), [(True, Use.START), (False, Use.RESUME)])
 def test_a_training_with_a_fresh_optimizer_starts_and_any_other_goes_on(
-    reset_optimizer: bool, use: Use
+    reset_optimizer: bool, use: Use, tmp_path: Path
 ) -> None:
-    model = nn.Linear(1, 1)
-    task = SimpleNamespace(
-        args=SimpleNamespace(reset_optimizer=reset_optimizer),
-        _checkpoint_to_load=lambda: Path("a.pt"),
-        _check_optimizer_state=lambda checkpoint, model: None,
-        inner=SimpleNamespace(build_model=lambda *, pretrained: model),
-    )
-    assert FairseqMMTask.build_inner_model(task) == (model, "a.pt", use)  # type: ignore[arg-type]
+    path = str(tmp_path / "a.pt")
+    model, args = nn.Linear(1, 1), SimpleNamespace(restore_file=path)
+    args.reset_optimizer, args.fp16 = reset_optimizer, False
+    inner: Any = SimpleNamespace(build_model=lambda *, pretrained: model, build_loss=nn.Module)
+    task: Any = SimpleNamespace(args=args, inner=inner)
+    with pytest.raises(CheckpointError, match=r"restore_file` is .*a\.pt, but there is no such"):
+        FairseqMMTask.build_inner_model(task)
+    torch.save({"model": {}}, path)
+    assert FairseqMMTask.build_inner_model(task) == (model, path, use)
 
 
 def test_what_fairseq_loads_may_lack_the_classifier_at_the_start_only() -> None:

@@ -7,53 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BertConfig
 
-from mmpt.models import MMFusionSeparate
 from mmpt.models.freezing import freeze_all_but_layernorm
 from mmpt.modules import run_packed
-from tests.models.two_towers import outputs_and_gradients
+from tests.towers import SLOTS, assert_same, draw, outputs_and_gradients, towers
 
-F, T, WIDTH, HEADS, LAYERS = 6, 12, 32, 4, 3
-
-
-def towers(
-    *,
-    layernorm_only: bool = True,
-    dropout: float = 0.1,
-    packed: bool = True,
-    training: int | str = "auto",
-    inference: int | str = "auto",
-) -> MMFusionSeparate:
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=50,
-        hidden_size=WIDTH,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        intermediate_size=4 * WIDTH,
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
-    )
-    model = MMFusionSeparate(config, num_hidden_video_layers=2, max_video_len=F, packed=packed)
-    model.set_chunks(training, inference)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    if layernorm_only:
-        freeze_all_but_layernorm(model)
-    return model.train()
-
-
-def draw(num: int, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    seconds = torch.randint(1, F + 1, (num, 1), generator=generator)
-    slots = torch.randint(4, T + 1, (num, 1), generator=generator)
-    return {
-        "caps": torch.randint(5, 50, (num, T), generator=generator),
-        "cmasks": torch.arange(T) < slots,
-        "vfeats": torch.randn(num, F, 512, generator=generator).to(dtype),
-        "vmasks": torch.arange(F) < seconds,
-    }
+WIDTH, HEADS, LAYERS = 32, 4, 3
 
 
 def saved_bytes(model: torch.nn.Module, run: Callable[[], torch.Tensor]) -> int:
@@ -80,9 +39,11 @@ def test_a_frozen_layer_stores_nothing_for_its_weights(layernorm_only: bool) -> 
 
     Where its weights train, it needs the inputs of their products too: 7 D more.
     """
-    model, clips = towers(layernorm_only=layernorm_only, dropout=0.0), draw(16)
+    model, clips = towers(std=0.3, intermediate_size=4 * WIDTH), draw(16)
+    if layernorm_only:
+        freeze_all_but_layernorm(model)
     mask = clips["cmasks"]
-    positions = torch.arange(T).expand_as(mask)
+    positions = torch.arange(SLOTS).expand_as(mask)
     found = saved_bytes(
         model, lambda: run_packed(model.text_encoder, mask, positions, input_ids=clips["caps"])
     )
@@ -98,75 +59,36 @@ def test_a_frozen_layer_stores_nothing_for_its_weights(layernorm_only: bool) -> 
     assert found == pytest.approx(expected, rel=0.01)
 
 
-def test_frozen_weights_get_no_gradient() -> None:
-    model = towers()
-    (model(**draw(8))["pooled_video"] ** 2).sum().backward()
-    (model(**draw(8))["pooled_text"] ** 2).sum().backward()
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert {
-        name for name, parameter in model.named_parameters() if parameter.grad is not None
-    } == trained
-    # Weight and bias; video MLP, embeddings, two a layer.
-    assert len(trained) == 2 * (1 + 1 + 2 * 2 + 1 + 2 * LAYERS)
-
-
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("layernorm_only", [True, False])
 def test_chunks_give_the_outputs_and_gradients_of_one_pass(
     packed: bool, layernorm_only: bool
 ) -> None:
-    clips = draw(19, dtype=torch.float64)
     results = []
-    for chunk in (False, 4):
-        model = towers(layernorm_only=layernorm_only, dropout=0.0, packed=packed, training=chunk)
-        results.append(outputs_and_gradients(model.double(), clips))
-    (whole, whole_gradients), (parts, parts_gradients) = results
-    for name, value in whole.items():
-        torch.testing.assert_close(parts[name], value, rtol=0, atol=1e-12)  # measured 2e-14
-    assert parts_gradients.keys() == whole_gradients.keys()
-    for name, gradient in whole_gradients.items():
-        torch.testing.assert_close(
-            parts_gradients[name], gradient, rtol=1e-10, atol=1e-10, msg=name
-        )
+    for chunk in (4, False):
+        model = towers(std=0.3, packed=packed, training=chunk).double()
+        if layernorm_only:
+            freeze_all_but_layernorm(model)
+        results.append(outputs_and_gradients(model, draw(19, dtype=torch.float64)))
+    assert_same(*results, atol=1e-12)  # measured 2e-14
 
 
-def rows_of(tower: torch.nn.Module) -> list[int]:
-    """Return a list to which every call of a padded tower adds its number of clips."""
+def test_training_and_inference_have_their_own_chunks_and_inference_halves_by_itself() -> None:
+    model, clips = towers(std=0.3, packed=False, training=8), draw(19)
     rows: list[int] = []
 
     def note(_module: torch.nn.Module, _args: Any, inputs: dict[str, Any]) -> None:
         rows.append(len(inputs["input_ids"]))
+        if rows[-1] > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    tower.register_forward_pre_hook(note, with_kwargs=True)
-    return rows
-
-
-def test_chunks_of_training_are_not_those_of_inference() -> None:
-    model = towers(packed=False, training=8, inference=10)
-    rows, clips = rows_of(model.text_encoder), draw(19)
+    model.text_encoder.register_forward_pre_hook(note, with_kwargs=True)
     model(**clips)
     with torch.no_grad():
         parts = model.eval()(**clips)
-    assert rows == [8, 8, 3, 10, 9]
-    whole = towers(packed=False).eval()(**clips)
-    for name, value in whole.items():
-        torch.testing.assert_close(parts[name], value, rtol=0, atol=1e-5)  # measured 1e-6
-
-
-def test_inference_halves_by_itself() -> None:
-    model, clips = towers(packed=False).eval(), draw(19)
-    rows = rows_of(model.text_encoder)
-
-    def refuse(_module: torch.nn.Module, _args: Any, inputs: dict[str, Any]) -> None:
-        if len(inputs["input_ids"]) > 5:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-
-    model.text_encoder.register_forward_pre_hook(refuse, with_kwargs=True)
-    with torch.no_grad():
-        parts = model(**clips)
-    assert rows == [19, 9, 4, 4, 4, 4, 3]
-    for name, value in towers(packed=False).eval()(**clips).items():
-        torch.testing.assert_close(parts[name], value, rtol=0, atol=1e-5)
+    assert rows == [8, 8, 3, 19, 9, 4, 4, 4, 4, 3]
+    whole = towers(std=0.3, packed=False).eval()(**clips)
+    torch.testing.assert_close(parts, dict(whole), rtol=0, atol=1e-5)  # measured 1e-6
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

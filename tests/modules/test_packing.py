@@ -30,27 +30,30 @@ def test_unpacking_undoes_packing_and_leaves_zeros() -> None:
     assert torch.equal(packing.unpack(packing.pack(values)), values * MASK[..., None])
 
 
+def bert(num_layers: int = 1, dropout: float = 0.0, **settings: Any) -> BertModel:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
+    dropouts = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), dropout)
+    config = BertConfig(
+        vocab_size=50,
+        num_hidden_layers=num_layers,
+        attn_implementation=PACKED,
+        **(sizes | dropouts | settings),
+    )
+    return BertModel(config)
+
+
 @pytest.mark.parametrize("training", [False, True])
 def test_every_sequence_is_computed_as_if_it_were_alone(training: bool) -> None:
-    torch.manual_seed(0)
-    sizes = {
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-    }
-    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    config = BertConfig(vocab_size=50, **sizes, **no_dropout, attn_implementation=PACKED)
-    bert = BertModel(config).double().train(training)
+    tower = bert(num_layers=2).double().train(training)
     mask = MASK[[0, 1, 2, 4]]
     ids = torch.randint(0, 50, mask.shape)
     positions = torch.arange(5).expand_as(mask)
-    states = run_packed(bert, mask, positions, input_ids=ids)
+    states = run_packed(tower, mask, positions, input_ids=ids)
     for row in range(len(mask)):
         real = mask[row]
-        alone = bert(
-            input_ids=ids[row, real][None], position_ids=positions[row, real][None]
-        ).last_hidden_state[0]
+        inputs = {"input_ids": ids[row, real][None], "position_ids": positions[row, real][None]}
+        alone = tower(**inputs).last_hidden_state[0]
         torch.testing.assert_close(states[row, real], alone, rtol=0, atol=1e-13)  # measured 9e-16
         assert not states[row, ~real].any()
 
@@ -65,69 +68,27 @@ def test_cudnn_is_no_choice_while_packed_tokens_attend(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(packing, "scaled_dot_product_attention", attend)
     before = torch.backends.cuda.cudnn_sdp_enabled()
-    config = BertConfig(
-        vocab_size=50,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        attn_implementation=PACKED,
-    )
-    run_packed(
-        BertModel(config),
-        MASK,
-        torch.arange(5).expand_as(MASK),
-        input_ids=torch.zeros_like(MASK).long(),
-    )
+    positions = torch.arange(5).expand_as(MASK)
+    run_packed(bert(), MASK, positions, input_ids=torch.zeros_like(positions))
     assert allowed == [False] * len(plan_packing(MASK).runs)
     assert torch.backends.cuda.cudnn_sdp_enabled() == before
-
-
-def test_attention_dropout_is_active_in_training() -> None:
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=50,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.5,
-        attn_implementation=PACKED,
-    )
-    bert = BertModel(config)
-    inputs = {"input_ids": torch.randint(0, 50, MASK.shape)}
-    positions = torch.arange(5).expand_as(MASK)
-    first, second = (run_packed(bert.train(), MASK, positions, **inputs) for _ in range(2))
-    assert not torch.equal(first, second)
-    first, second = (run_packed(bert.eval(), MASK, positions, **inputs) for _ in range(2))
-    assert torch.equal(first, second)
 
 
 def test_dropout_falls_on_packed_tokens_as_often_and_as_hard_as_on_padded_ones() -> None:
     """The draws differ, their distribution does not: means and variances of the states over many
     copies of a batch.
     """
-    torch.manual_seed(0)
     copies = 2000
-    config = BertConfig(
-        vocab_size=50,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        hidden_dropout_prob=0.1,
-        attention_probs_dropout_prob=0.1,
-        initializer_range=0.5,
-        attn_implementation=PACKED,
-    )
-    bert = BertModel(config, add_pooling_layer=False).train()
+    more = {"attention_probs_dropout_prob": 0.5, "initializer_range": 0.5}
+    tower = bert(num_layers=2, dropout=0.1, **more).train()
     mask = MASK[[0, 1, 2, 4]]
     real = mask.flatten()
     ids = torch.randint(0, 50, mask.shape).repeat(copies, 1)
     masks, positions = mask.repeat(copies, 1), torch.arange(5).expand(len(ids), 5)
     with torch.no_grad():
-        states = run_packed(bert, masks, positions, input_ids=ids)
-        padded = bert(input_ids=ids, position_ids=positions, attention_mask=masks).last_hidden_state
+        states = run_packed(tower, masks, positions, input_ids=ids)
+        inputs = {"input_ids": ids, "position_ids": positions, "attention_mask": masks}
+        padded = tower(**inputs).last_hidden_state
     ours, theirs = (each.view(copies, -1, 16)[:, real] for each in (states, padded))
     apart = (ours.mean(0) - theirs.mean(0)) / ((ours.var(0) + theirs.var(0)) / copies).sqrt()
     assert 0.8 < float(apart.pow(2).mean()) < 1.25  # 1 if they differ by chance
@@ -138,25 +99,13 @@ def test_the_host_waits_for_the_lengths_only(monkeypatch: pytest.MonkeyPatch) ->
     """Tensors without data refuse every operation that needs it, and every one with tensors of
     another device.
     """
-    config = BertConfig(
-        vocab_size=50,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        attn_implementation=PACKED,
-    )
     read = []
     monkeypatch.setattr(
         torch.Tensor, "tolist", lambda counts: read.append(counts.shape) or [1, 1, 0, 2, 0, 1]
     )
     with torch.device("meta"):
-        bert, mask, ids = (
-            BertModel(config),
-            torch.ones(5, 5, dtype=torch.bool),
-            torch.ones(5, 5, dtype=torch.long),
-        )
-        states = run_packed(bert, mask, ids, input_ids=ids)
+        ids = torch.ones(5, 5, dtype=torch.long)
+        states = run_packed(bert(), ids.bool(), ids, input_ids=ids)
         states.sum().backward()
     assert read == [(6,)]
     assert states.shape == (5, 5, 16)

@@ -41,7 +41,7 @@ class PlannedValues(Dataset):
 
 
 def iterator(
-    data: PlannedValues, epoch: int, num_workers: int, plan: Any = None
+    data: PlannedValues, epoch: int, num_workers: int = 0, plan: Any = None, **more: int
 ) -> PlannedBatchIterator:
     return PlannedBatchIterator(
         FairseqMMDataset(data, training=True, replanned=True),
@@ -49,7 +49,7 @@ def iterator(
         epoch=epoch,
         batch_size=1,
         num_workers=num_workers,
-        buffer_size=2,
+        **{"buffer_size": 2, **more},
     )
 
 
@@ -60,19 +60,10 @@ def values_of(epoch_iterator: PlannedBatchIterator) -> list[int]:
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_each_epoch_trains_on_its_own_plan(num_workers: int) -> None:
     data = PlannedValues()
-    for epoch in (
-        1,
-        2,
-        3,
-    ):  # fairseq makes one iterator per epoch, since the data set forbids reuse
+    for epoch in (1, 2, 3):  # fairseq makes one iterator per epoch: the data set forbids reuse
         seen = values_of(iterator(data, epoch, num_workers))
         assert sorted(seen) == [100 * epoch + place for place in range(5 + epoch)]
     assert data.calls == [(1, None), (2, None), (3, None)]
-
-
-def test_the_data_set_forbids_reuse_in_training() -> None:
-    assert not FairseqMMDataset(PlannedValues(), training=True).can_reuse_epoch_itr_across_epochs
-    assert FairseqMMDataset(PlannedValues()).can_reuse_epoch_itr_across_epochs
 
 
 class EpochOfItem(PlannedValues):
@@ -97,13 +88,6 @@ def test_unplanned_training_sets_draw_anew_each_epoch_too(num_workers: int) -> N
             dataset, max_sentences=1, num_workers=num_workers, epoch=epoch
         )
         assert {int(batch["value"]) for batch in epoch_iterator.next_epoch_itr()} == {epoch}
-
-
-def test_planning_waits_until_the_epoch_begins() -> None:
-    data = PlannedValues()
-    epoch_iterator = iterator(data, 1, 0)
-    assert epoch_iterator.first_batch["value"].tolist() == [0]
-    assert data.calls == []
 
 
 def test_an_interrupted_epoch_goes_on_with_its_plan() -> None:
@@ -132,13 +116,13 @@ def test_an_interrupted_epoch_begins_again_when_its_plan_is_gone() -> None:
     assert sorted(values_of(resumed)) == [200 + place for place in range(7)]
 
 
-def test_a_new_epoch_hears_which_plan_the_checkpoint_was_training_on() -> None:
+def test_a_new_epoch_is_planned_when_it_begins_and_hears_of_the_checkpoints_plan() -> None:
     """That is how a frozen plan survives a restart between epochs."""
     data = PlannedValues()
-    resumed = iterator(data, 2, 0)
-    resumed.load_state_dict(
-        {"version": 2, "epoch": 2, "iterations_in_epoch": 0, "shuffle": True, "plan": "plan-1"}
-    )
+    resumed = iterator(data, 2)
+    assert resumed.first_batch["value"].tolist() == [0]
+    state = {"version": 2, "epoch": 2, "iterations_in_epoch": 0, "shuffle": True}
+    resumed.load_state_dict(state | {"plan": "plan-1"})
     assert data.calls == []
     values_of(resumed)
     assert data.calls == [(2, "plan-1")]
@@ -162,22 +146,9 @@ def test_an_interrupted_epoch_goes_on_with_another_number_of_processes(
     before: int, now: int, done: int, goes_on_at: int
 ) -> None:
     data = PlannedValues()
-    resumed = PlannedBatchIterator(
-        FairseqMMDataset(data, training=True, replanned=True),
-        plan=data.plan,
-        epoch=3,
-        batch_size=1,
-        num_shards=now,
-        shard_id=0,
-    )
-    state = {
-        "version": 2,
-        "epoch": 3,
-        "iterations_in_epoch": done,
-        "shuffle": False,
-        "plan": "plan-3",
-    }
-    resumed.load_state_dict(state | {"num_shards": before})
+    resumed = iterator(data, 3, num_shards=now, shard_id=0)
+    state = {"version": 2, "epoch": 3, "iterations_in_epoch": done, "shuffle": False}
+    resumed.load_state_dict(state | {"plan": "plan-3", "num_shards": before})
     seen = [int(batch["value"]) for batch in resumed.next_epoch_itr(shuffle=False)]
     assert seen == list(range(300, 308))[goes_on_at * now :: now]
 
@@ -206,9 +177,7 @@ class SlowValues(PlannedValues):
 def test_waiting_adds_up_until_it_is_asked_for() -> None:
     """As with `update_freq`, where an update takes several batches before it logs once a batch."""
     data = SlowValues()
-    epoch_iterator = PlannedBatchIterator(
-        FairseqMMDataset(data, training=True, replanned=True), plan=data.plan, epoch=1, batch_size=1
-    )
+    epoch_iterator = iterator(data, 1, buffer_size=0)
     assert epoch_iterator.take_waited_s() == 0
     batches = epoch_iterator.next_epoch_itr(shuffle=False)
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""What the bridge to fairseq tells the user: how many updates are left, and that a disk is full."""
+"""What the bridge to fairseq tells the user: how much time is left, and that a disk is full."""
 
 from __future__ import annotations
 
@@ -11,40 +11,34 @@ from typing import Any
 import pytest
 
 from mmpt.tasks import fairseqmmtask
-from mmpt.tasks.fairseqmmtask import updates_left
+from mmpt.tasks.fairseqmmtask import FairseqMMTask
 
 
 class Batches(SimpleNamespace):
-    """Where an epoch of 7 batches stands."""
+    """Where an epoch of 10 batches stands."""
 
     def __len__(self) -> int:
-        return 7
+        return 10
 
 
-def run_out(update_freq: list[int], max_epoch: int, max_update: int = 0) -> list[int | None]:
-    """`updates_left` at every update of a run, counted by taking batches as fairseq groups them."""
-    args = Namespace(update_freq=update_freq, max_epoch=max_epoch, max_update=max_update)
-    found: list[int | None] = []
-    for epoch in range(1, max_epoch + 1):
-        size, taken = update_freq[min(epoch, len(update_freq)) - 1], 0
-        while taken < 7 and len(found) != max_update - 1:
-            taken = min(taken + size, 7)
-            at: Any = Batches(epoch=epoch, iterations_in_epoch=taken)
-            found.append(updates_left(args, at, len(found)))
-    return found
-
-
-@pytest.mark.parametrize("update_freq", [[1], [2], [8], [1, 3]])
-def test_updates_left_count_down_to_nothing(update_freq: list[int]) -> None:
-    found = run_out(update_freq, max_epoch=3)
-    assert found == list(range(len(found)))[::-1]
-
-
-def test_the_last_update_may_come_before_the_last_epoch() -> None:
-    assert run_out([2], max_epoch=3, max_update=6) == [5, 4, 3, 2, 1]
-    at: Any = Batches(epoch=1, iterations_in_epoch=2)
-    assert updates_left(Namespace(update_freq=[1], max_epoch=0, max_update=50), at, 9) == 40
-    assert updates_left(Namespace(update_freq=[1], max_epoch=0, max_update=0), at, 9) is None
+@pytest.mark.parametrize(
+    ("max_epoch", "max_update", "left"),
+    [(3, 0, [0, 4, 2, 0]), (0, 30, [0, 4, 2, 0]), (6, 30, [0, 4, 2, 0]), (0, 0, [0, 0, 0, 0])],
+)
+def test_minutes_left_at_the_pace_so_far(
+    max_epoch: int, max_update: int, left: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run continues after 5 of 30 updates and needs a minute for 5 of them."""
+    args = Namespace(max_epoch=max_epoch, max_update=max_update)
+    task: Any = SimpleNamespace(start=None, args=args)
+    found = []
+    for update in (5, 10, 20, 30):
+        monkeypatch.setattr("time.monotonic", lambda now=12.0 * update: now)
+        task.num_updates = update - 1
+        epoch = -(-update // 10)
+        batches: Any = Batches(epoch=epoch, iterations_in_epoch=update - 10 * (epoch - 1))
+        found.append(FairseqMMTask._minutes_left(task, batches))
+    assert found == pytest.approx(left)
 
 
 def full_disk(

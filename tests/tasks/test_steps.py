@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from transformers import BertConfig
 
 from mmpt.errors import DeviceMemoryError
 from mmpt.losses import MMContraLoss
 from mmpt.models import MMFusionSeparate
 from mmpt.tasks.steps import step_in_memory
 from tests.norton import norton_loss
+from tests.towers import draw, towers
 
 CPU = torch.device("cpu")
-NUM, SECONDS, SLOTS = 24, 6, 12
-FITS = 6
+NUM, FITS = 24, 6
 
 
 class RefuseBackward(torch.autograd.Function):
@@ -50,36 +49,8 @@ class SmallDevice:
         output.last_hidden_state = RefuseBackward.apply(output.last_hidden_state)
 
 
-def towers(checkpoint_activations: int | str, dropout: float = 0.1) -> MMFusionSeparate:
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=50,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
-    )
-    model = MMFusionSeparate(
-        config,
-        num_hidden_video_layers=1,
-        max_video_len=SECONDS,
-    )
-    model.set_chunks(checkpoint_activations)
-    return model.double().train()
-
-
-def draw(seed: int) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    seconds = torch.randint(1, SECONDS + 1, (NUM, 1), generator=generator)
-    slots = torch.randint(4, SLOTS + 1, (NUM, 1), generator=generator)
-    return {
-        "caps": torch.randint(5, 50, (NUM, SLOTS), generator=generator),
-        "cmasks": torch.arange(SLOTS) < slots,
-        "vfeats": torch.randn(NUM, SECONDS, 512, generator=generator, dtype=torch.float64),
-        "vmasks": torch.arange(SECONDS) < seconds,
-    }
+def own_towers(training: int | str = "auto", dropout: float = 0.1) -> MMFusionSeparate:
+    return towers(packed=False, dropout=dropout, training=training).double()
 
 
 def train(model: MMFusionSeparate, seeds: list[int]) -> tuple[list[float], list[Any]]:
@@ -87,19 +58,15 @@ def train(model: MMFusionSeparate, seeds: list[int]) -> tuple[list[float], list[
     loss = MMContraLoss(norton_loss(sinkhorn_iterations=5, learnable_temperature=True))
     parameters = [*model.parameters(), *loss.parameters()]
 
-    def step_of(batch: dict[str, torch.Tensor]) -> Callable[[], float]:
-        def step() -> float:
-            total = loss(**batch, **model(**batch)).total
-            total.backward()
-            return total.item()
-
-        return step
+    def step(seed: int) -> float:
+        batch = draw(NUM, seed, torch.float64)
+        total = loss(**batch, **model(**batch)).total
+        total.backward()
+        return total.item()
 
     torch.manual_seed(7)
-    losses = [
-        step_in_memory(step_of(draw(seed)), model.chunk_in_training, parameters, CPU)
-        for seed in seeds
-    ]
+    chunk = model.chunk_in_training
+    losses = [step_in_memory(partial(step, seed), chunk, parameters, CPU) for seed in seeds]
     return losses, [parameter.grad for parameter in parameters]
 
 
@@ -109,29 +76,29 @@ def test_loss_and_gradients_are_those_of_the_smaller_chunk(
     in_backward: bool, seeds: list[int]
 ) -> None:
     """With dropout, and with several batches in an update, of which the first is repeated."""
-    model = towers("auto")
+    model = own_towers()
     model.text_encoder.register_forward_hook(SmallDevice(in_backward), with_kwargs=True)
     found = train(model, seeds)
     assert model.chunk_in_training.size(NUM, CPU) == FITS  # after 24 and 12
-    torch.testing.assert_close(found, train(towers(FITS), seeds), rtol=0, atol=0)
+    torch.testing.assert_close(found, train(own_towers(FITS), seeds), rtol=0, atol=0)
     assert any(gradient is None for gradient in found[1])  # of BERT's poolers, as without retries
 
 
 @pytest.mark.parametrize("in_backward", [False, True])
 def test_gradients_of_earlier_batches_stay(in_backward: bool) -> None:
     """The second batch of an update is the first that does not fit."""
-    model = towers("auto", dropout=0.0)
+    model = own_towers(dropout=0.0)
     device = SmallDevice(in_backward, calls_before=1)
     model.text_encoder.register_forward_hook(device, with_kwargs=True)
     found = train(model, [1, 2])
     assert model.chunk_in_training.size(NUM, CPU) == FITS
-    expected = train(towers(False, dropout=0.0), [1, 2])
+    expected = train(own_towers(False, dropout=0.0), [1, 2])
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(("setting", "remedy"), [("auto", "Make the batch smaller"), (8, "`auto`")])
 def test_a_device_on_which_nothing_fits_ends_the_run(setting: int | str, remedy: str) -> None:
-    model = towers(setting)
+    model = own_towers(setting)
 
     def refuse(*_call: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -145,9 +112,8 @@ def test_a_device_on_which_nothing_fits_ends_the_run(setting: int | str, remedy:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_that_is_full_is_given_less() -> None:
     """Real memory errors: the process may have a part of what the step takes at once."""
-    model = towers("auto").float().cuda()
-    batch = {name: torch.cat([value] * 200).cuda() for name, value in draw(1).items()}
-    batch["vfeats"] = batch["vfeats"].float()
+    model = towers(packed=False).cuda()
+    batch = {name: torch.cat([value] * 200).cuda() for name, value in draw(NUM).items()}
 
     def step() -> None:
         output = model(**batch)
