@@ -138,7 +138,7 @@ def plan_figures(train: MMDataset, folder: Path) -> list[Figure]:
     with watch.timed("saving"):
         path = plan.save(folder / "retri")
     with watch.timed("loading"):
-        loaded = Plan.load(folder / "retri", 1, fingerprint="fingerprint", ids=ids)
+        loaded = Plan.load(folder / "retri", 1, "fingerprint")
     with watch.timed("taking up"):
         meta.set_candidates(loaded.batches)
     megabytes = path.stat().st_size / MB

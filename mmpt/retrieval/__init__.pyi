@@ -1,12 +1,5 @@
 from .candidates import choose_centres, plan_batches, plan_hardness, refresh_plan
-from .plan import (
-    HARDNESS_LOG,
-    Hardness,
-    Plan,
-    PlanMismatchError,
-    ids_fingerprint,
-    plan_fingerprint,
-)
+from .plan import HARDNESS_LOG, Hardness, Plan, ids_fingerprint, plan_fingerprint
 from .retriever import RETRIEVERS, VectorRetriever
 from .vectorpool import (
     VECTOR_POOLS,
@@ -23,7 +16,6 @@ __all__ = [
     "DistributedVideoVectorPool",
     "Hardness",
     "Plan",
-    "PlanMismatchError",
     "VectorRetriever",
     "VideoVectorPool",
     "choose_centres",

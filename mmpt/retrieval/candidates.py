@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmpt.errors import ConfigError, DataError
+from mmpt.errors import DataError
 from mmpt.retrieval.plan import Hardness, Plan
 from mmpt.retrieval.retriever import VectorRetriever
 from mmpt.utils.log import get_logger
@@ -76,13 +76,11 @@ def plan_hardness(
         judged = rng.sample(judged, MAX_JUDGED_BATCHES)
     judged = [batch for batch in judged if len(batch) > 1]
     at_random = [rng.sample(range(num_videos), len(batch)) for batch in judged]
-    covered = np.zeros(num_videos, dtype=bool)
-    for batch in batches:
-        covered[list(batch)] = True
+    covered = set().union(*batches)
     return Hardness(
         mean_cosine=_mean_cosine(vectors_ND, judged),
         random_mean_cosine=_mean_cosine(vectors_ND, at_random),
-        coverage=float(covered.mean()),
+        coverage=len(covered) / num_videos,
     )
 
 
@@ -95,7 +93,7 @@ def refresh_plan(
     num_cands: int,
     retriever: VectorRetriever,
     fingerprint: str,
-    watch: Stopwatch | None = None,
+    watch: Stopwatch,
 ) -> Plan:
     """Plans the batches of an epoch from the vectors of all videos.
 
@@ -110,17 +108,13 @@ def refresh_plan(
         watch: measures the time of the parts `index`, `search` and `plan`.
 
     Raises:
-        ConfigError: `num_cands` cannot fill a batch.
         DataError: N < V.
     """
     assert len(retriever) == 0, "refresh_plan fills an empty index"
     assert len(set(ids)) == len(ids) == len(vectors_ND)
-    if num_cands < videos_per_batch:
-        wanted = f"at least `num_video_per_batch` ({videos_per_batch})"
-        raise ConfigError("retrieval", [f"`num_cands` must be {wanted}, but is {num_cands}."])
+    assert num_cands >= videos_per_batch, "checked by the config"
     rng = random.Random(epoch * epoch)
     centres = choose_centres(len(ids), videos_per_batch, rng)
-    watch = watch or Stopwatch()
     with watch.timed("index"):
         retriever.add(vectors_ND, ids)
         retriever.finalize_training()
@@ -131,15 +125,9 @@ def refresh_plan(
         hardness = plan_hardness(vectors_ND, batches, random.Random(epoch * epoch))
         num_short = sum(len(batch) < videos_per_batch for batch in batches)
         logger.info(
-            "epoch %d: %d batches (%d short), cosine within a batch %.3f (at random %.3f), "
-            "%.1f%% of %d videos covered",
-            epoch,
-            len(batches),
-            num_short,
-            hardness.mean_cosine,
-            hardness.random_mean_cosine,
-            100 * hardness.coverage,
-            len(ids),
+            f"epoch {epoch}: {len(batches)} batches ({num_short} short), cosine within a batch "
+            f"{hardness.mean_cosine:.3f} (at random {hardness.random_mean_cosine:.3f}), "
+            f"{hardness.coverage:.1%} of {len(ids)} videos covered"
         )
         listed = [tuple(ids[position] for position in batch) for batch in batches]
     return Plan(epoch, fingerprint, len(ids), tuple(listed), hardness)

@@ -14,13 +14,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable
 from typing import Any
 
 import faiss
 import numpy as np
 from faiss.contrib.big_batch_search import big_batch_search
-from faiss.contrib.exhaustive_search import knn_ground_truth
 from faiss.contrib.inspect_tools import get_invlist_sizes
 
 MAX_DISTANCES = 1 << 27
@@ -69,13 +67,6 @@ def train_index(
     return index
 
 
-def fill_index(index: Any, blocks: Iterable[np.ndarray]) -> None:
-    """Adds float32 vectors; a vector's id is its position."""
-    for block_nD in blocks:
-        index.add(block_nD)
-    index.make_direct_map()  # says which list holds a position
-
-
 def list_of_positions(index: Any) -> np.ndarray:
     """Returns the list that holds each position, int64 [N]."""
     return faiss.vector_to_array(index.direct_map.array) >> 32  # the lower half is the place in it
@@ -109,19 +100,6 @@ def search_lists(
             scores_mk[part], positions_mk[part] = big_batch_search(
                 index, queries_mD[part], k, method="pairwise_distances"
             )
-    return positions_mk, scores_mk
-
-
-def search_all(
-    queries_mD: np.ndarray, blocks: Iterable[np.ndarray], k: int, *, is_l2: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the k nearest of all vectors by comparing every pair, as `search_lists` does.
-
-    Args:
-        blocks: float32 [n,D], all vectors in order; at least k of them.
-    """
-    metric = faiss.METRIC_L2 if is_l2 else faiss.METRIC_INNER_PRODUCT
-    scores_mk, positions_mk = knn_ground_truth(queries_mD, blocks, k, metric)
     return positions_mk, scores_mk
 
 

@@ -22,10 +22,6 @@ HARDNESS_LOG = "hardness.jsonl"
 """A file next to the plans with one JSON line per plan: how similar the videos of a batch are."""
 
 
-class PlanMismatchError(DataError):
-    """A valid plan file that was made for other settings, another list or other weights."""
-
-
 @dataclass(frozen=True)
 class Hardness:
     """How similar the videos of a batch are."""
@@ -63,7 +59,7 @@ class Plan:
             "epoch": self.epoch,
             "fingerprint": self.fingerprint,
             "num_videos": self.num_videos,
-            "checksum": _checksum(self.batches),
+            "checksum": _hash(self.batches),
             "batches": self.batches,
         }
         remove_leftovers(path.parent, re.escape(path.name))
@@ -77,39 +73,27 @@ class Plan:
         return path
 
     @classmethod
-    def load(cls, folder: str | Path, epoch: int, *, fingerprint: str, ids: Iterable[str]) -> Plan:
+    def load(cls, folder: str | Path, epoch: int, fingerprint: str) -> Plan:
         """Reads the plan of `epoch`.
 
         Args:
-            fingerprint: the expected one.
-            ids: the training list from which the plan must have been made.
+            fingerprint: the expected one. It covers the training list, too.
 
         Raises:
-            PlanMismatchError: the plan was made from something else.
-            DataError: the file is missing, of another format, or changed since it was written.
+            DataError: the file is missing, was made from something else, or was changed.
         """
         path = cls.path(folder, epoch)
         value = read_json(path)
-        if not isinstance(value, dict) or value.get("format") != FORMAT:
+        expected = {"format": FORMAT, "epoch": epoch, "fingerprint": fingerprint}
+        is_whole = isinstance(value, dict) and value.get("checksum") == _hash(value.get("batches"))
+        if not is_whole or any(value.get(key) != wanted for key, wanted in expected.items()):
             raise DataError(
-                f"{path}: not a plan of format {FORMAT}; delete it, so that it is made again."
+                f"{path}: must be the plan of epoch {epoch} with the fingerprint {fingerprint}, as "
+                "it was written, but was made from something else or changed; the epoch is planned "
+                "again."
             )
-        known = set(ids)
-        expected = {"epoch": epoch, "fingerprint": fingerprint, "num_videos": len(known)}
-        for key, wanted in expected.items():
-            if value.get(key) != wanted:
-                found = value.get(key)
-                raise PlanMismatchError(
-                    f"{path}: its `{key}` should be {wanted}, but is {found}; plan again."
-                )
-        batches = _read_batches(path, value)
-        unknown = {name for batch in batches for name in batch} - known
-        if unknown:
-            raise PlanMismatchError(
-                f"{path}: {len(unknown)} of its videos are not in the training list (one is "
-                f"{min(unknown)}); plan again."
-            )
-        return cls(epoch, fingerprint, len(known), batches)
+        batches = tuple(tuple(batch) for batch in value["batches"])
+        return cls(epoch, fingerprint, value["num_videos"], batches)
 
 
 def ids_fingerprint(ids: Iterable[str]) -> str:
@@ -128,22 +112,11 @@ def plan_fingerprint(*, ids: str, weights: str, **settings: Any) -> str:
         weights: identifies the weights that embedded the videos.
         settings: epoch, and settings of the batches, the index and the sampling; plain JSON values.
     """
-    whole = {"format": FORMAT, "ids": ids, "weights": weights, "settings": settings}
-    return hashlib.sha256(_compact(whole).encode()).hexdigest()
+    return _hash({"format": FORMAT, "ids": ids, "weights": weights, "settings": settings})
 
 
-def _read_batches(path: Path, value: dict[str, Any]) -> tuple[tuple[str, ...], ...]:
-    found = value.get("batches")
-    if not isinstance(found, list) or not found or value.get("checksum") != _checksum(found):
-        raise DataError(
-            f"{path}: its batches are not those that were written; delete it, so that it is made "
-            "again."
-        )
-    return tuple(tuple(batch) for batch in found)
-
-
-def _checksum(batches: Any) -> str:
-    return hashlib.sha256(_compact(batches).encode()).hexdigest()
+def _hash(value: Any) -> str:
+    return hashlib.sha256(_compact(value).encode()).hexdigest()
 
 
 def _compact(value: Any) -> str:

@@ -12,34 +12,18 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
+from mmpt import processors, retrieval
 from mmpt.batch import Split
 from mmpt.config import RunConfig
-from mmpt.datasets import MMDataset
+from mmpt.datasets import MMDataset, collate
 from mmpt.errors import DataError
 from mmpt.models.checkpoint import weights_fingerprint
-from mmpt.processors import (
-    ShardedHow2MetaProcessor,
-    ShardedHow2VideoRetriMetaProcessor,
-    ShardedTextProcessor,
-    ShardedVideoProcessor,
-    VariedLenAligner,
-)
-from mmpt.retrieval import (
-    RETRIEVERS,
-    VECTOR_POOLS,
-    Plan,
-    VectorRetriever,
-    VideoVectorPool,
-    ids_fingerprint,
-    plan_fingerprint,
-    refresh_plan,
-    remove_other_vectors,
-)
+from mmpt.models.mmfusion import CLIPS_PER_FORWARD
+from mmpt.modules.chunks import ALL, ChunkSize
 from mmpt.shards.video_table import VideoTable
-from mmpt.tasks.embedding import EmbeddingPass, clips_per_forward, device_of
+from mmpt.tasks.embedding import deal_pieces, device_of, embed, fill_pool
 from mmpt.tasks.task import TASKS, Task
 from mmpt.utils.distributed import World
 from mmpt.utils.log import get_logger
@@ -79,16 +63,15 @@ class RetriTask(Task):
     def __init__(self, config: RunConfig, *, seed: int = 1):
         super().__init__(config, seed=seed)
         self._videos: VideoTable | None = None
-        self._embedding_dataset: MMDataset | None = None
         # epoch and identity of the plan that the training set holds
         self._planned: tuple[int, str] | None = None
 
     def find_misfits(self) -> list[str]:
         """As for every task; besides, the training items must be batches that can be planned."""
         meta = self._part_classes()["meta_processor"]
-        if self.config.is_test or issubclass(meta, ShardedHow2VideoRetriMetaProcessor):
+        if self.config.is_test or issubclass(meta, processors.ShardedHow2VideoRetriMetaProcessor):
             return super().find_misfits()
-        wanted = ShardedHow2VideoRetriMetaProcessor.__name__
+        wanted = processors.ShardedHow2VideoRetriMetaProcessor.__name__
         found = f"`task: {self.config.task}`, but is `{meta.__name__}`"
         return [f"`dataset.meta_processor` must be `{wanted}` with {found}."]
 
@@ -96,7 +79,8 @@ class RetriTask(Task):
         """Builds the data set of `split`; keeps the training videos for the embedding pass."""
         dataset = super().build_dataset(split)
         if dataset is not None and split is Split.TRAIN:
-            self._videos = _planned_meta(dataset).videos
+            assert isinstance(dataset.meta, processors.ShardedHow2VideoRetriMetaProcessor)
+            self._videos = dataset.meta.videos
         return dataset
 
     @property
@@ -120,55 +104,62 @@ class RetriTask(Task):
             wanted: identity of the plan that a checkpoint was training on. It is used if it was
                 made from the same settings and list, and its file is there.
         """
-        retrieval, meta = self.config.retrieval, _planned_meta(dataset)
-        if retrieval.retri_epoch is None or epoch < retrieval.retri_epoch:
+        settings, meta = self.config.retrieval, dataset.meta
+        assert isinstance(meta, processors.ShardedHow2VideoRetriMetaProcessor), (
+            "checked by find_misfits"
+        )
+        if settings.retri_epoch is None or epoch < settings.retri_epoch:
             meta.random_candidates(random.Random(stable_seed("grouping", self.seed, epoch)))
             return f"random-{epoch}-{self.seed}"
-        plan_epoch = retrieval.retri_epoch if retrieval.freeze_plan else epoch
+        plan_epoch = settings.retri_epoch if settings.freeze_plan else epoch
         if self._planned is None or self._planned[0] != plan_epoch:
             prefix = f"plan-{plan_epoch}-{self._fingerprint(plan_epoch)[:SETTINGS_DIGITS]}-"
-            plan = self._stored_plan(plan_epoch, world, prefix, wanted) or self.refresh(
-                model, plan_epoch, world
-            )
+            plan = None
+            if wanted is not None and wanted.startswith(prefix):
+                plan = self._stored_plan(plan_epoch, wanted.removeprefix(prefix), world)
+            if plan is None:
+                plan = self.refresh(model, plan_epoch, world)
             meta.set_candidates(plan.batches)
             self._planned = plan_epoch, prefix + plan.fingerprint
         return self._planned[1]
 
-    def _stored_plan(
-        self, epoch: int, world: World, prefix: str, wanted: str | None
-    ) -> Plan | None:
-        """The plan file of `epoch`, if `wanted` names exactly that plan; read by rank 0 only."""
-        if wanted is None or not wanted.startswith(prefix):
-            return None
+    def _stored_plan(self, epoch: int, fingerprint: str, world: World) -> retrieval.Plan | None:
+        """Returns the plan in the file of `epoch`, which rank 0 reads, or None."""
         plan = None
         if world.is_main:
             try:
-                plan = Plan.load(
-                    self.plan_dir,
-                    epoch,
-                    fingerprint=wanted.removeprefix(prefix),
-                    ids=self._video_ids(),
-                )
+                plan = retrieval.Plan.load(self.plan_dir, epoch, fingerprint)
             except DataError as err:
                 logger.warning("%s", err)
         return world.broadcast_object(plan)
 
-    def refresh(self, model: nn.Module, epoch: int, world: World) -> Plan:
+    def refresh(self, model: nn.Module, epoch: int, world: World) -> retrieval.Plan:
         """Embeds all videos and plans the epoch; returns the same plan in every process."""
         watch = Stopwatch()
         pool, vectors_ND = self._collect(model, epoch, world, watch)
         plan = None
         if vectors_ND is not None:
-            dataset, retrieval = self.config.dataset, self.config.retrieval
+            dataset, settings = self.config.dataset, self.config.retrieval
             assert dataset.num_video_per_batch is not None, "checked by the config"
-            assert retrieval.num_cands is not None, "checked by the config"
-            plan = refresh_plan(
+            assert settings.num_cands is not None, "checked by the config"
+            name = settings.retriever_cls or "VectorRetriever"
+            retriever = retrieval.RETRIEVERS.get(name, "retriever_cls")(
+                vectors_ND.shape[1],
+                settings.centroids,
+                db_type=settings.db_type,
+                examples_per_cent_to_train=settings.examples_per_cent_to_train,
+                nprobe=settings.nprobe,
+                seed=epoch,
+                recall=settings.recall,
+                device=device_of(model),
+            )
+            plan = retrieval.refresh_plan(
                 vectors_ND,
-                self._video_ids(),
+                self._video_ids,
                 epoch=epoch,
                 videos_per_batch=dataset.num_video_per_batch,
-                num_cands=retrieval.num_cands,
-                retriever=self._retriever(vectors_ND.shape[1], epoch, device_of(model)),
+                num_cands=settings.num_cands,
+                retriever=retriever,
                 fingerprint=self._fingerprint(epoch, weights_fingerprint(model)),
                 watch=watch,
             )
@@ -180,41 +171,23 @@ class RetriTask(Task):
         pool.discard()
         return plan
 
-    def _retriever(self, hidden_size: int, epoch: int, device: torch.device) -> VectorRetriever:
-        """Returns an empty index."""
-        retrieval = self.config.retrieval
-        retriever_cls = RETRIEVERS.get(
-            retrieval.retriever_cls or "VectorRetriever", "retriever_cls"
-        )
-        return retriever_cls(
-            hidden_size,
-            retrieval.centroids,
-            db_type=retrieval.db_type,
-            examples_per_cent_to_train=retrieval.examples_per_cent_to_train,
-            nprobe=retrieval.nprobe,
-            seed=epoch,
-            recall=retrieval.recall,
-            device=device,
+    @cached_property
+    def embedding_dataset(self) -> MMDataset:
+        """The training list one video at a time, with text-driven clips."""
+        config, split = self.config.dataset, Split.TRAIN
+        return MMDataset(
+            processors.ShardedHow2MetaProcessor(config, split, videos=self._videos),
+            processors.ShardedVideoProcessor(config, split),
+            processors.ShardedTextProcessor(config, split),
+            processors.VariedLenAligner(config, split),
+            seed=self.seed,
         )
 
     @property
-    def embedding_dataset(self) -> MMDataset:
-        """The training list one video at a time, with text-driven clips (built once)."""
-        if self._embedding_dataset is None:
-            config, split = self.config.dataset, Split.TRAIN
-            self._embedding_dataset = MMDataset(
-                ShardedHow2MetaProcessor(config, split, videos=self._videos),
-                ShardedVideoProcessor(config, split),
-                ShardedTextProcessor(config, split),
-                VariedLenAligner(config, split),
-                seed=self.seed,
-            )
-        return self._embedding_dataset
-
     def _video_ids(self) -> list[str]:
         """All usable training videos, in list order: the order of vectors and plans."""
         meta = self.embedding_dataset.meta
-        assert isinstance(meta, ShardedHow2MetaProcessor)
+        assert isinstance(meta, processors.ShardedHow2MetaProcessor)
         return meta.video_ids
 
     def embed_videos(self, model: nn.Module, epoch: int, world: World) -> np.ndarray | None:
@@ -232,83 +205,74 @@ class RetriTask(Task):
 
     def _collect(
         self, model: nn.Module, epoch: int, world: World, watch: Stopwatch
-    ) -> tuple[VideoVectorPool, np.ndarray | None]:
+    ) -> tuple[retrieval.VideoVectorPool, np.ndarray | None]:
         """Returns the pool of this process and, in rank 0, all vectors."""
-        dataset, was_training = self.embedding_dataset, model.training
+        config, dataset, was_training = self.config, self.embedding_dataset, model.training
+        # Not the model's own chunk, which may have halved: all processes must cut the same pieces.
+        chunk = ChunkSize("clips_per_forward", config.clips_per_forward, CLIPS_PER_FORWARD)
+        clips = config.dataset.clip_per_video or 1
+        per_piece = max(1, chunk.size(ALL, device_of(model)) // clips)
+        per_chunk = (config.dataset.num_video_per_batch or 1) * config.retrieval.infer_scale
+        pieces = deal_pieces(len(dataset), per_piece, per_chunk, world)
         dataset.set_epoch(epoch)
         model.eval()
         try:
             with watch.timed("embed"):
-                embedding = self._embedding_pass(model)
-                pool = self._open_pool(embedding, model, epoch, world)
-                done = embedding.fill(pool, model, world)
+                pool = self._open_pool(model, epoch, world, pieces, (per_piece, per_chunk))
+                done, waited_s = fill_pool(pool, model, dataset, pieces, config.num_workers)
         finally:
             model.train(was_training)
-        watch.remarks["embed"] = embedding.pace(done, watch.seconds["embed"], world)
+        rate = done / watch.seconds["embed"]
+        each = " in each process" if world.size > 1 else ""
+        speed = f"{rate:,.0f} videos/s, {rate * clips:,.0f} clips/s{each}"
+        waited = waited_s / watch.seconds["embed"]
+        watch.remarks["embed"] = f"{speed}, {waited:.0%} waiting for data"
         with watch.timed("gather"):
             return pool, pool.gather(world)
 
-    def _embedding_pass(self, model: nn.Module) -> EmbeddingPass:
-        dataset = self.config.dataset
-        return EmbeddingPass(
-            self.embedding_dataset,
-            clips_per_video=dataset.clip_per_video or 1,
-            clips_per_forward=clips_per_forward(self.config, device_of(model)),
-            videos_per_chunk=(dataset.num_video_per_batch or 1) * self.config.retrieval.infer_scale,
-            num_workers=self.config.num_workers,
-        )
-
     def _open_pool(
-        self, embedding: EmbeddingPass, model: nn.Module, epoch: int, world: World
-    ) -> VideoVectorPool:
-        """Returns the pool of this process, with the vectors that an interrupted pass has left."""
+        self,
+        model: nn.Module,
+        epoch: int,
+        world: World,
+        pieces: list[range],
+        sizes: tuple[int, int],
+    ) -> retrieval.VideoVectorPool:
+        """Returns the pool of this process, with the vectors that an interrupted pass has left.
+
+        Their identity is that of a plan without its retrieval, with all weights, and with what
+        decides who embeds which videos: the number of processes and the `sizes` of shares.
+        """
         key = ""
         if world.is_main:
-            key = self._vectors_key(embedding, model, epoch, world)
+            weights = weights_fingerprint(model, trainable_only=False)
+            key = self._fingerprint(epoch, weights, keys=(), shares=(world.size, *sizes))
         key = world.broadcast_object(key)
-        remove_other_vectors(self.plan_dir, key)
-        pool_cls = VECTOR_POOLS.get(
-            self.config.retrieval.vectorpool_cls or "VideoVectorPool", "vectorpool_cls"
-        )
-        positions = [place for piece in embedding.pieces(world) for place in piece]
-        size = embedding.vector_size(model)
-        return pool_cls(np.array(positions, np.int64), size, self.plan_dir, key, world.rank)
+        retrieval.remove_other_vectors(self.plan_dir, key)
+        name = self.config.retrieval.vectorpool_cls or "VideoVectorPool"
+        positions = np.array([place for piece in pieces for place in piece], np.int64)
+        hidden_size = embed(model, collate([self.embedding_dataset[0]])).shape[1]
+        pool_cls = retrieval.VECTOR_POOLS.get(name, "vectorpool_cls")
+        return pool_cls(positions, hidden_size, self.plan_dir, key, world.rank)
 
-    def _vectors_key(
-        self, embedding: EmbeddingPass, model: nn.Module, epoch: int, world: World
+    def _fingerprint(
+        self,
+        epoch: int,
+        weights: str = "",
+        keys: tuple[str, ...] = PLAN_RETRIEVAL_KEYS,
+        **more: object,
     ) -> str:
-        """Identity of the vectors and of who embeds which: epoch, videos, settings, all weights."""
-        settings = {key: getattr(self.config.dataset, key) for key in PLAN_DATASET_KEYS}
-        return plan_fingerprint(
-            epoch=epoch,
-            ids=self._ids_fingerprint,
-            weights=weights_fingerprint(model, trainable_only=False),
-            seed=self.seed,
-            shares=(world.size, embedding.videos_per_piece, embedding.videos_per_chunk),
-            **settings,
-        )
-
-    def _fingerprint(self, epoch: int, weights: str = "") -> str:
         """Identity of a plan: epoch, list of videos, settings, and the weights that embed."""
         settings = {key: getattr(self.config.dataset, key) for key in PLAN_DATASET_KEYS}
-        retrieval = {key: getattr(self.config.retrieval, key) for key in PLAN_RETRIEVAL_KEYS}
-        return plan_fingerprint(
-            epoch=epoch,
-            ids=self._ids_fingerprint,
-            weights=weights,
-            seed=self.seed,
-            **settings,
-            **retrieval,
+        settings |= {key: getattr(self.config.retrieval, key) for key in keys}
+        ids = self._ids_fingerprint
+        return retrieval.plan_fingerprint(
+            epoch=epoch, ids=ids, weights=weights, seed=self.seed, **settings, **more
         )
 
     @cached_property
     def _ids_fingerprint(self) -> str:
-        return ids_fingerprint(self._video_ids())
-
-
-def _planned_meta(dataset: MMDataset) -> ShardedHow2VideoRetriMetaProcessor:
-    assert isinstance(dataset.meta, ShardedHow2VideoRetriMetaProcessor), "checked by check_classes"
-    return dataset.meta
+        return retrieval.ids_fingerprint(self._video_ids)
 
 
 @TASKS.register

@@ -26,6 +26,15 @@ from mmpt.utils.log import get_logger
 logger = get_logger(__name__)
 
 
+# The parts of an item by their keys under `dataset`, in the order in which `MMDataset` takes them.
+PARTS: dict[str, Registry[Any]] = {
+    "meta_processor": META_PROCESSORS,
+    "video_processor": VIDEO_PROCESSORS,
+    "text_processor": TEXT_PROCESSORS,
+    "aligner": ALIGNERS,
+}
+
+
 class Task:
     """Builds the parts of a run and reshapes its batches.
 
@@ -46,131 +55,85 @@ class Task:
         Raises:
             ConfigError: listing each unknown name with the nearest known one.
         """
-        named = config.task is None or config.task in TASKS or "." in config.task
-        task = (
-            TASKS.get(config.task or "Task", "task")(config, seed=seed)
-            if named
-            else Task(config, seed=seed)
-        )
-        task.check_classes()
-        return task
-
-    def check_classes(self) -> None:
-        """Look every class name of the config up, so that all unknown ones are reported together.
-
-        Raises:
-            ConfigError: listing each unknown name with the nearest known one.
-        """
-        dataset, model, loss = self.config.dataset, self.config.model, self.config.loss
+        dataset, retrieval, loss = config.dataset, config.retrieval, config.loss
         lookups: list[tuple[Registry[Any], str | None, str]] = [
-            (TASKS, self.config.task, "task"),
-            (META_PROCESSORS, dataset.meta_processor, "dataset.meta_processor"),
-            (VIDEO_PROCESSORS, dataset.video_processor, "dataset.video_processor"),
-            (TEXT_PROCESSORS, dataset.text_processor, "dataset.text_processor"),
-            (ALIGNERS, dataset.aligner, "dataset.aligner"),
-            (MODELS, model.model_cls, "model.model_cls"),
+            (TASKS, config.task, "task"),
+            *(
+                (registry, getattr(dataset, key), f"dataset.{key}")
+                for key, registry in PARTS.items()
+            ),
+            (MODELS, config.model.model_cls, "model.model_cls"),
             (LOSSES, loss.loss_cls if loss else None, "loss.loss_cls"),
-            (VECTOR_POOLS, self.config.retrieval.vectorpool_cls, "vectorpool_cls"),
-            (RETRIEVERS, self.config.retrieval.retriever_cls, "retriever_cls"),
-            (PREDICTORS, self.config.predictor, "predictor"),
-            *((METRICS, name, "metric") for name in self.config.metric),
+            (VECTOR_POOLS, retrieval.vectorpool_cls, "vectorpool_cls"),
+            (RETRIEVERS, retrieval.retriever_cls, "retriever_cls"),
+            (PREDICTORS, config.predictor, "predictor"),
+            *((METRICS, name, "metric") for name in config.metric),
         ]
         problems = []
         for registry, name, key in lookups:
-            if name is None:
-                continue
             try:
-                registry.get(name, key)
+                if name is not None:
+                    registry.get(name, key)
             except ConfigError as err:
                 problems += [f"`{key}`: {problem}" for problem in err.problems]
-        problems += [] if problems else self.find_misfits()
+        if not problems:
+            task = TASKS.get(config.task or "Task", "task")(config, seed=seed)
+            problems = task.find_misfits()
         if problems:
-            raise ConfigError(str(self.config.path), problems)
+            raise ConfigError(str(config.path), problems)
+        return task
 
     def find_misfits(self) -> list[str]:
         """Return the classes that exist but cannot work together, one sentence each."""
-        return [
-            *self._mixed_parts(),
-            *self._uneven_batches(),
-            *self._foreign_metrics(),
-            *self._unbuildable_model(),
-        ]
-
-    def _mixed_parts(self) -> list[str]:
-        dataset, parts = self.config.dataset, self._part_classes()
-        batched = [name for name, part in parts.items() if part.takes_batches]
-        if not batched or len(batched) == len(parts):
-            return []
-        names = ", ".join(f"`{name}: {getattr(dataset, name)}`" for name in batched)
-        return [
-            (
+        problems, config, parts = [], self.config, self._part_classes()
+        aligner, model = parts["aligner"], config.model.model_cls
+        batched = [key for key, part in parts.items() if part.takes_batches]
+        if 0 < len(batched) < len(parts):
+            names = ", ".join(f"`{key}: {getattr(config.dataset, key)}`" for key in batched)
+            problems.append(
                 f"under `dataset`, {names} work on whole batches of videos, but the other parts on "
                 "single videos."
             )
-        ]
-
-    def _uneven_batches(self) -> list[str]:
-        """A batch of several items that differ in size."""
-        aligner, size = self._part_classes()["aligner"], self.config.batch_size
-        if size == 1 or not aligner.fills_batch:
-            return []
-        return [
-            f"`fairseq.dataset.batch_size` must be 1 with `dataset.aligner: {aligner.__name__}`, "
-            f"whose items are whole videos of any length, but is {size}."
-        ]
-
-    def _foreign_metrics(self) -> list[str]:
-        """Metrics of another kind of test than the predictor's."""
-        if self.config.predictor is None:
-            return []
-        predictor = PREDICTORS.get(self.config.predictor, "predictor")
-        metrics = {name: METRICS.get(name, "metric") for name in self.config.metric}
-        return [
-            f"`metric: {name}` takes {metric.takes.__name__}, but `predictor: "
-            f"{self.config.predictor}` makes {predictor.makes.__name__}."
-            for name, metric in metrics.items()
-            if not issubclass(predictor.makes, metric.takes)
-        ]
-
-    def _unbuildable_model(self) -> list[str]:
-        """A torch module that cannot be made from a config."""
-        name = self.config.model.model_cls
-        if name is None or hasattr(MODELS.get(name, "model.model_cls"), "from_config"):
-            return []
-        return [
-            (
-                f"`model.model_cls: {name}` must have a class method `from_config`, as "
+        if config.batch_size != 1 and aligner.fills_batch:
+            problems.append(
+                f"`fairseq.dataset.batch_size` must be 1 with `dataset.aligner: "
+                f"{aligner.__name__}`, whose items are whole videos of any length, but is "
+                f"{config.batch_size}."
+            )
+        if config.predictor is not None:
+            makes = PREDICTORS.get(config.predictor, "predictor").makes
+            for name in config.metric:
+                takes = METRICS.get(name, "metric").takes
+                if not issubclass(makes, takes):
+                    problems.append(
+                        f"`metric: {name}` takes {takes.__name__}, but `predictor: "
+                        f"{config.predictor}` makes {makes.__name__}."
+                    )
+        if model and not hasattr(MODELS.get(model, "model.model_cls"), "from_config"):
+            problems.append(
+                f"`model.model_cls: {model}` must have a class method `from_config`, as "
                 "`MMFusionSeparate` has."
             )
-        ]
+        return problems
 
     def build_dataset(self, split: Split) -> MMDataset | None:
         """Build the data set of `split`, or None when the config names no source for it."""
         dataset = self.config.dataset
-        test_path = dataset.test_path or dataset.anno_path
-        path = {
+        paths = {
             Split.TRAIN: dataset.train_path,
             Split.VALID: dataset.val_path,
-            Split.TEST: test_path,
-        }[split]
-        if path is None:
+            Split.TEST: dataset.test_path or dataset.anno_path,
+        }
+        if paths[split] is None:
             return None
-        meta, video, text, aligner = (
-            part(dataset, split) for part in self._part_classes().values()
-        )
-        return MMDataset(meta, video, text, aligner, seed=self.seed)
+        parts = (part(dataset, split) for part in self._part_classes().values())
+        return MMDataset(*parts, seed=self.seed)
 
     def _part_classes(self) -> dict[str, Any]:
         """The classes of the four parts of an item, by their keys under `dataset`."""
-        registries: dict[str, Registry[Any]] = {
-            "meta_processor": META_PROCESSORS,
-            "video_processor": VIDEO_PROCESSORS,
-            "text_processor": TEXT_PROCESSORS,
-            "aligner": ALIGNERS,
-        }
         return {
             key: registry.get(getattr(self.config.dataset, key) or "", f"dataset.{key}")
-            for key, registry in registries.items()
+            for key, registry in PARTS.items()
         }
 
     def build_model(self, *, pretrained: bool) -> nn.Module:
@@ -232,12 +195,8 @@ TASKS.register(Task)
 
 def merge_leading(batch: dict[str, Any], num_axes: int) -> dict[str, Any]:
     """Merge the first `num_axes` axes of every tensor whose sizes there are those of `caps`."""
-    sizes = batch["caps"].shape[:num_axes]
-    return {
-        key: value.flatten(0, num_axes - 1)
-        if isinstance(value, torch.Tensor)
-        and value.dim() >= num_axes
-        and value.shape[:num_axes] == sizes
-        else value
-        for key, value in batch.items()
-    }
+    merged, sizes = dict(batch), batch["caps"].shape[:num_axes]
+    for key, value in batch.items():
+        if isinstance(value, torch.Tensor) and value.shape[:num_axes] == sizes:
+            merged[key] = value.flatten(0, num_axes - 1)
+    return merged

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mmpt.retrieval import faiss_index
-from mmpt.retrieval.faiss_index import fewest_probes, fill_index, train_index
+from mmpt.retrieval.faiss_index import fewest_probes
 from tests.vectors import DIM, build
 
 
@@ -44,10 +44,8 @@ def test_the_fewest_probes_with_which_every_query_meets_k_vectors(k, num_probes)
 def test_a_sample_reaches_the_recall_of_all_queries_19_times_of_20(monkeypatch):
     rng = np.random.default_rng(0)
     spread = rng.uniform(0.2, 3, (2000, 1))  # queries differ in how far their neighbours lie
-    vectors = spread * rng.standard_normal((2000, 8))
-    vectors = vectors.astype(np.float32)
-    index = train_index(vectors, 30, "Flat", is_l2=True, seed=0)
-    fill_index(index, [vectors])
+    vectors = (spread * rng.standard_normal((2000, 8))).astype(np.float32)
+    index = build(vectors, cent=30, examples_per_cent_to_train=2000).index
     true = faiss.knn(vectors, vectors, 20)[1]
     found = [faiss_index.search_lists(index, vectors, 20, probes + 1)[0] for probes in range(30)]
     recalls = [

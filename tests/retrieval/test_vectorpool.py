@@ -7,13 +7,12 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 
 import mmpt.utils.distributed as distributed
 from mmpt.errors import DataError
 from mmpt.retrieval import VideoVectorPool, remove_other_vectors, video_vectors
 from mmpt.utils.distributed import World
-from tests.ranks import run_ranks
+from tests.ranks import run_group
 
 KEY = "0123456789abcdef" * 4
 POSITIONS = np.array([4, 5, 0, 1, 2, 3])
@@ -111,45 +110,24 @@ def test_a_full_disk_is_an_error_with_the_remedy(tmp_path, monkeypatch):
         pool.keep()
 
 
-def nearest(vectors, k):
-    """Positions of the k nearest of the first 300 vectors, in float64."""
-    vectors = vectors.astype(np.float64)
-    costs = np.square(vectors).sum(axis=1) - 2 * vectors[:300] @ vectors.T
-    return np.argsort(costs, axis=1, kind="stable")[:, :k]
-
-
-@pytest.mark.parametrize(("dim", "k"), [(128, 24), (768, 192)])
-def test_rounding_keeps_the_neighbours(dim, k):
-    rng = np.random.default_rng(0)
-    topics = 0.3 * rng.standard_normal((150, dim))[rng.integers(0, 150, 3000)]
-    # All share a direction.
-    vectors = rng.standard_normal(dim) + topics + 0.15 * rng.standard_normal((3000, dim))
-    pairs = zip(nearest(vectors, k), nearest(vectors.astype(np.float16), k), strict=True)
-    # Measured: 0.9994 and 0.9989.
-    assert np.mean([len(set(a) & set(b)) / k for a, b in pairs]) > 0.995
-
-
 NUM, DIM = 40_000, 256
 """20 MB of float16."""
 
 
-def _gather(rank, folder):
+def _gather(world, folder):
     distributed.BLOCK_BYTES = 1 << 20
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    positions = np.arange(rank, NUM, 2)
-    pool = VideoVectorPool(positions, DIM, folder, KEY, rank)
+    positions = np.arange(world.rank, NUM, 2)
+    pool = VideoVectorPool(positions, DIM, folder, KEY, world.rank)
     tracemalloc.start()
     for some in torch.from_numpy(positions).split(1000):
         pool.add((some % 1999)[:, None].expand(-1, DIM))
-    vectors = pool.gather(World.current())
+    vectors = pool.gather(world)
     peak = tracemalloc.get_traced_memory()[1]
-    assert peak < (28e6 if rank == 0 else 7e6)  # measured: 23 MB and 2.4 MB
-    assert (vectors is None) == (rank == 1)
+    assert peak < (28e6 if world.is_main else 7e6)  # measured: 23 MB and 2.4 MB
+    assert (vectors is None) != world.is_main
     if vectors is not None:
         assert np.array_equal(vectors[:, 5], np.arange(NUM) % 1999)
-    dist.destroy_process_group()
 
 
-def test_rank_0_gets_all_vectors_and_no_process_needs_more_memory(tmp_path, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    run_ranks(_gather, tmp_path, size=2)
+def test_rank_0_gets_all_vectors_and_no_process_needs_more_memory(tmp_path):
+    run_group(_gather, tmp_path, size=2)

@@ -1,6 +1,6 @@
-"""Nearest neighbours on a GPU: every query is compared with every vector, block by block, in torch.
+"""Exact nearest neighbours: every query is compared with every vector, block by block, in torch.
 
-Matrix products are so fast there that an inverted file would not pay.
+On a GPU, matrix products are so fast that an inverted file would not pay.
 
 Legend: N vectors, n vectors of a block, m queries, r queries of a block, k neighbours, D hidden
 size.
