@@ -4,7 +4,6 @@ tiles and memory.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmpt.losses.tokenscore import cut, token_similarity
+from mmpt.losses.tokenscore import token_similarity
 
 SHAPES = [(1, 1, 1, 1, 3), (5, 3, 4, 6, 2), (7, 12, 9, 5, 8), (16, 16, 6, 8, 5)]  # A, B, T, V, D
 
@@ -135,22 +134,6 @@ def test_states_need_not_be_contiguous() -> None:
     ours = scores_and_gradients((scattered, text_mask, expanded, video_mask))
     theirs = scores_and_gradients((text, text_mask, video, video_mask))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-14)
-
-
-def test_parts_hold_every_real_token_once() -> None:
-    mask = ragged(1, 40, 1, 7, 1, seed=4)[3]
-    mask[[3, 39]] = False
-    lengths = mask.sum(1).tolist()
-    parts = cut(mask, lengths, tokens_per_part=64)
-    assert len(parts) == math.ceil(sum(lengths) / 64)
-    assert max(len(part.tokens) for part in parts) < 64 + 7  # as equal as whole clips allow
-    real = torch.cat([part.tokens for part in parts])
-    assert real.tolist() == mask.flatten().nonzero()[:, 0].tolist()
-    totals = [part.sum_rows(torch.ones(len(part.owners), 3)) for part in parts]
-    assert torch.cat(totals)[:, 0].tolist() == lengths
-    for part, total in zip(parts, totals, strict=True):
-        assert len(total) == part.clips.stop - part.clips.start
-        torch.testing.assert_close(part.sum_columns(torch.ones(3, len(part.owners))), total.T)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

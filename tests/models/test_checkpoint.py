@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 from collections import OrderedDict
 
 import pytest
@@ -219,27 +218,6 @@ def test_missing_file_and_text_file(tmp_path, read):
     (tmp_path / "text.pt").write_text("hello, this is a page that says 404")
     with pytest.raises(CheckpointError, match="not a checkpoint"):
         read(tmp_path / "text.pt")
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_whole_file_passes_the_check_and_its_numbers_are_not_read(tmp_path, zipped):
-    numbers = {"model": {"a": torch.zeros(1 << 22)}}  # 16 MB
-    torch.save(numbers, tmp_path / "c.pt", _use_new_zipfile_serialization=zipped)
-    reads = bytes_read(lambda: check_checkpoint(tmp_path / "c.pt"))
-    assert (reads < 1 << 20) == zipped  # the old format cannot be mapped
-
-
-def bytes_read(work) -> int:
-    """Bytes that `work` reads from files (Linux)."""
-
-    def so_far() -> int:
-        with open("/proc/self/io") as file:
-            return int(file.readline().split()[1])
-
-    before = so_far()
-    work()
-    return so_far() - before
 
 
 def test_settings_of_fairseq_pass_and_other_classes_do_not(tmp_path):

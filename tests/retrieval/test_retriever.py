@@ -9,7 +9,6 @@ import torch
 
 from mmpt.errors import ConfigError, DataError
 from mmpt.retrieval import VectorRetriever, all_pairs
-from mmpt.retrieval.faiss_index import list_of_positions
 from tests.vectors import DIM, brute_force, build, clustered, share_found
 
 CPU_SETTINGS = [
@@ -56,14 +55,6 @@ def test_few_lists_hold_the_nearest_of_their_members(db_type, nprobe):
         np.testing.assert_allclose(scores[row, :num_found], best_scores[0], rtol=1e-5, atol=1e-6)
         assert (positions[row, num_found:] == -1).all()
         assert np.isinf(scores[row, num_found:]).all()
-
-
-def test_a_vector_is_in_the_list_of_its_nearest_centroid():
-    vectors, centroids = clustered(500), clustered(6, seed=1)
-    retriever = build(vectors, cent=6, centroids=centroids)
-    assert np.array_equal(
-        list_of_positions(retriever.index), brute_force(centroids, vectors, 1)[0][:, 0]
-    )
 
 
 def test_float16_vectors_are_stored_without_loss():
