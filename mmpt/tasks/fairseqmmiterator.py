@@ -55,8 +55,8 @@ class PlannedBatchIterator(EpochBatchIterator):
 
     Args:
         dataset: training set whose length and items follow its plan.
-        plan: called as plan(epoch, identity of the plan to go on with, or None); sets the plan,
-            returns its identity.
+        plan: called as plan(epoch, wanted=identity of the plan to go on with, or None); sets the
+            plan, returns its identity.
         batch_size: items per batch (1 in pre-training).
         others: as for `EpochBatchIterator`.
     """
@@ -65,7 +65,7 @@ class PlannedBatchIterator(EpochBatchIterator):
         self,
         dataset: FairseqMMDataset,
         *,
-        plan: Callable[[int, str | None], str],
+        plan: Callable[..., str],
         epoch: int,
         batch_size: int,
         **kwargs: Any,
@@ -90,7 +90,7 @@ class PlannedBatchIterator(EpochBatchIterator):
         once, when needed.
         """
         if self._plan_identity is None:
-            self._plan_identity = self._plan(epoch, self._wanted)
+            self._plan_identity = self._plan(epoch, wanted=self._wanted)
         return dataset.batch_by_size(dataset.ordered_indices(), max_sentences=self._batch_size)
 
     def _get_iterator_for_epoch(self, *args: Any, **kwargs: Any) -> WaitingIterator | None:
@@ -124,7 +124,7 @@ class PlannedBatchIterator(EpochBatchIterator):
         self._wanted = state_dict.get("plan")
         done, epoch = state_dict.get("iterations_in_epoch", 0), state_dict["epoch"]
         if done > 0:
-            self._plan_identity = self._plan(epoch, self._wanted)
+            self._plan_identity = self._plan(epoch, wanted=self._wanted)
             if self._plan_identity != self._wanted:
                 logger.warning(
                     "the plan that epoch %d was training on is gone: it starts again", epoch

@@ -161,10 +161,12 @@ class FairseqMMTask(LegacyFairseqTask):
         """
         if not dataset.replanned:
             return super().get_batch_iterator(dataset, **kwargs)
+        assert isinstance(self.inner, RetriTask)
+        assert self.model is not None, "fairseq builds the model before it asks for batches"
         dataset.set_epoch(kwargs["epoch"])
         self.batches = PlannedBatchIterator(
             dataset,
-            plan=self._plan_epoch,
+            plan=partial(self.inner.plan_epoch, dataset.dataset, self.model, world=World.current()),
             epoch=kwargs["epoch"],
             batch_size=kwargs["max_sentences"] or 1,
             buffer_size=kwargs["data_buffer_size"],
@@ -176,16 +178,6 @@ class FairseqMMTask(LegacyFairseqTask):
             grouped_shuffling=kwargs["grouped_shuffling"],
         )
         return self.batches
-
-    def _plan_epoch(self, epoch: int, wanted: str | None) -> str:
-        """Plan the batches of `epoch` (or take up the plan `wanted`) and return the plan's
-        identity.
-        """
-        assert isinstance(self.inner, RetriTask)
-        assert self.model is not None, "fairseq builds the model before it asks for batches"
-        return self.inner.plan_epoch(
-            self.datasets["train"].dataset, self.model, epoch, World.current(), wanted
-        )
 
     def train_step(
         self,

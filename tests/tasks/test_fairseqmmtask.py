@@ -41,76 +41,61 @@ def test_minutes_left_at_the_pace_so_far(
     assert found == pytest.approx(left)
 
 
-def full_disk(
-    save_dir: Path, *files: str, capsys: pytest.CaptureFixture[str], keeps_last: bool = True
-) -> str:
-    """What is said after fairseq could not write the first, or copy it to the second; `save_dir`
-    holds both.
-    """
-    args = Namespace(save_dir=str(save_dir), no_last_checkpoints=not keeps_last)
-    cause = OSError(errno.ENOSPC, "No space left on device", *files[:1], None, *files[1:])
+@pytest.mark.parametrize(
+    ("files", "failed", "kept"),
+    [
+        # What was being written goes.
+        (
+            {"checkpoint1.pt": "1", "checkpoint_last.pt": "1", "checkpoint2.pt.tmp": "half"},
+            [],
+            {"checkpoint1.pt": "1", "checkpoint_last.pt": "1"},
+        ),
+        # What was being copied takes the place of its copy.
+        (
+            {"checkpoint1.pt": "1", "checkpoint2.pt": "2", "checkpoint_last.pt": "half"},
+            ["checkpoint2.pt", "checkpoint_last.pt"],
+            {"checkpoint1.pt": "1", "checkpoint_last.pt": "2"},
+        ),
+        # The first checkpoint is one to go on from, if the run keeps it.
+        (
+            {"checkpoint1.pt": "1", "checkpoint_best.pt": "half"},
+            ["checkpoint1.pt", "checkpoint_best.pt"],
+            {"checkpoint_last.pt": "1"},
+        ),
+        (
+            {"checkpoint1.pt": "1", "checkpoint_best.pt": "half", "no_last": ""},
+            ["checkpoint1.pt", "checkpoint_best.pt"],
+            {"checkpoint_best.pt": "1", "no_last": ""},
+        ),
+        # Other files stay.
+        (
+            {"mine.pt.tmp": "mine", "retri/.plan.tmp": "half", "retri/plan": "old"},
+            ["retri/.plan.tmp", "retri/plan"],
+            {"mine.pt.tmp": "mine", "retri/.plan.tmp": "half", "retri/plan": "old"},
+        ),
+    ],
+)
+def test_a_full_disk_is_told_without_a_traceback_and_cuts_no_checkpoint_short(
+    files: dict[str, str],
+    failed: list[str],
+    kept: dict[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """fairseq could not write a file (none is named), or copy one to another."""
+    (tmp_path / "retri").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    args = Namespace(save_dir=str(tmp_path), no_last_checkpoints="no_last" in files)
+    paths = [str(tmp_path / name) for name in failed]
     error = RuntimeError("[enforce fail at inline_container.cc]")
+    cause = OSError(errno.ENOSPC, "No space left on device", *paths[:1], None, *paths[1:])
     error.__context__ = cause
     with pytest.raises(SystemExit) as ended:
         fairseqmmtask._report_user_error(args, RuntimeError, error, None)
     assert ended.value.code == 2
-    return capsys.readouterr().err
-
-
-def contents(folder: Path) -> dict[str, str]:
-    return {path.name: path.read_text() for path in folder.iterdir()}
-
-
-def test_a_full_disk_is_told_without_a_traceback(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    kept = {"checkpoint1.pt": "1", "checkpoint_last.pt": "1", "mine.pt.tmp": "mine"}
-    for name, text in (kept | {"checkpoint2.pt.tmp": "half"}).items():
-        (tmp_path / name).write_text(text)
-    said = full_disk(tmp_path, capsys=capsys)
-    assert said.startswith(
-        f"error: {tmp_path}: cannot be written: the disk is full (No space left on device). Make"
-    )
-    assert "choose another folder" in said
-    assert contents(tmp_path) == kept
-
-
-def test_a_checkpoint_that_could_not_be_copied_takes_the_place_of_its_copy(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name, text in {
-        "checkpoint1.pt": "1",
-        "checkpoint2.pt": "2",
-        "checkpoint_last.pt": "half",
-    }.items():
-        (tmp_path / name).write_text(text)
-    files = [str(tmp_path / name) for name in ("checkpoint2.pt", "checkpoint_last.pt")]
-    assert f"error: {files[1]}: cannot be written: the disk is full" in full_disk(
-        tmp_path, *files, capsys=capsys
-    )
-    assert contents(tmp_path) == {"checkpoint1.pt": "1", "checkpoint_last.pt": "2"}
-
-
-@pytest.mark.parametrize(
-    ("keeps_last", "name"), [(True, "checkpoint_last.pt"), (False, "checkpoint_best.pt")]
-)
-def test_the_first_checkpoint_is_one_to_go_on_from(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], keeps_last: bool, name: str
-) -> None:
-    files = [tmp_path / "checkpoint1.pt", tmp_path / "checkpoint_best.pt"]
-    for path, text in zip(files, ("1", "half"), strict=True):
-        path.write_text(text)
-    full_disk(tmp_path, *map(str, files), capsys=capsys, keeps_last=keeps_last)
-    assert contents(tmp_path) == {name: "1"}
-
-
-def test_a_full_disk_elsewhere_moves_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    plans = tmp_path / "retri"
-    plans.mkdir()
-    for name in (".plan_e2.json.abc.tmp", "plan_e2.json"):
-        (plans / name).write_text(name)
-    before = contents(plans)
-    full_disk(tmp_path, *(str(plans / name) for name in before), capsys=capsys)
-    assert contents(plans) == before
+    place = [str(tmp_path), *paths][-1]
+    said = f"error: {place}: cannot be written: the disk is full (No space left on device). Make"
+    assert capsys.readouterr().err.startswith(said)
+    found = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {str(path.relative_to(tmp_path)): path.read_text() for path in found} == kept
