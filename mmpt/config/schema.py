@@ -57,7 +57,7 @@ class DatasetConfig(Section):
     bert_name: str | None = None
     """BERT whose weights and word pieces are used: a name on the Hugging Face hub, or a folder
     with config.json and vocab.txt."""
-    use_fast: Switch | None = None
+    use_fast: Switch = True
     """Use the fast tokenizer. Default: true."""
     train_path: InputPath = None
     """List of training videos. Without it there is no training split."""
@@ -92,7 +92,7 @@ class DatasetConfig(Section):
     max_missing: Share = 0.01
     """Share of the listed training or validation videos that may lack features. More is an
     error. Default: one in a hundred."""
-    sort_clips: Switch | None = None
+    sort_clips: Switch = True
     """Sort the clips of a video by time. Default: true, as in Norton; VideoCLIP does not."""
     sliding_window: Count | None = None
     """Stride of evaluation windows, in seconds."""

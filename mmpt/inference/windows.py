@@ -16,7 +16,7 @@ from torch import nn
 from mmpt.errors import DataError
 from mmpt.losses.precision import wide
 from mmpt.models.mmfusion import MMFusionSeparate
-from mmpt.processors.tensorise import TextSlots
+from mmpt.processors.tensorise import stack_texts
 from mmpt.processors.tokenizer import SpecialTokens
 from mmpt.processors.window_aligner import window_spans
 
@@ -83,14 +83,11 @@ def embed_texts(
         batch_size: texts at once.
     """
     order = sorted(range(len(ids)), key=lambda place: len(ids[place]))
-    slots = TextSlots(len(ids), num_slots, special)
-    for row, place in enumerate(order):
-        slots.write(row, ids[place])
-    caps, cmasks = slots.tensors()
+    caps, cmasks = stack_texts([ids[place] for place in order], num_slots, special)
     device = next(fusion.parameters()).device
     parts = []
     for rows in batches(range(len(ids)), batch_size):
-        longest = int(slots.lengths_B[rows[-1]])
+        longest = int(cmasks[rows[-1]].sum())
         chunk = slice(rows[0], rows[-1] + 1)
         caps_NT, cmasks_NT = caps[chunk, :longest].to(device), cmasks[chunk, :longest].to(device)
         parts.append(wide(fusion.forward_text(caps_NT, cmasks_NT)[0]))

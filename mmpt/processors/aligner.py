@@ -5,10 +5,10 @@ window either covers the same time (`FixedLenAligner`, `VariedLenAligner`, `Star
 only overlaps it (`OverlappedAligner`, as in VideoCLIP, arXiv 2109.14084, section 3.2).
 
 For each clip, the draws are, in the order of the released code: the caption, the target length, the
-text window, the video window. All clips of an item are drawn before any array is filled.
+text window, the video window.
 
-Legend: V videos, C clips per video, B = V * C clips, F = max_video_len seconds, E feature width,
-T = max_len - max_video_len text slots, S sentences.
+Legend: C clips per video, S texts, F = max_video_len seconds, E feature width,
+T = max_len - max_video_len text slots.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from itertools import accumulate, chain
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,15 +26,8 @@ from mmpt.batch import Captions, ClipBatch, ShardKey, Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import DataError
 from mmpt.processors.base import ALIGNERS, ItemAligner
-from mmpt.processors.caption_rows import CaptionRows
 from mmpt.processors.sampling import text_span, video_window
-from mmpt.processors.tensorise import (
-    NUM_SPECIAL,
-    TextSlots,
-    VideoSlots,
-    check_feature,
-    check_finite,
-)
+from mmpt.processors.tensorise import NUM_SPECIAL, stack_clips, stack_texts
 from mmpt.processors.tokenizer import special_tokens
 
 
@@ -56,15 +49,13 @@ class Aligner(ItemAligner):
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
         self.max_video_len = self.need_int("max_video_len")
-        self.max_text_len = (
-            self.need_int("max_len", self.max_video_len + NUM_SPECIAL + 1) - self.max_video_len
-        )
-        use_fast = config.use_fast is not False
-        self.special = special_tokens(self.need_str("bert_name"), use_fast)
+        max_len = self.need_int("max_len", self.max_video_len + NUM_SPECIAL + 1)
+        self.max_text_len = max_len - self.max_video_len
+        self.special = special_tokens(self.need_str("bert_name"), config.use_fast)
 
     def build_text_seq(
         self,
-        text_feature: list[int] | Captions | CaptionRows,
+        text_feature: list[int] | Captions,
         clip_indices: Sequence[int] = (0,),
         *,
         name: str = "the text",
@@ -89,12 +80,17 @@ class Aligner(ItemAligner):
 
         Args:
             name: the texts, for messages.
+        Raises:
+            DataError: a word piece lies outside BERT's vocabulary.
         """
-        slots = TextSlots(len(texts), self.max_text_len, self.special)
-        for row, ids in enumerate(texts):
-            slots.write(row, ids)
-        self.check_vocabulary(slots.caps_BT, [name])
-        return slots.tensors()
+        caps, cmasks = stack_texts(texts, self.max_text_len, self.special)
+        if caps.max() >= self.special.vocab_size:
+            raise DataError(
+                f"{name}: word-piece ids must be below {self.special.vocab_size}, the vocabulary "
+                f"of `{self.config.bert_name}`, but {int(caps.max())} is there. Tokenise the "
+                "captions with the same BERT, or correct `dataset.bert_name`."
+            )
+        return caps, cmasks
 
     def build_video_seq(
         self,
@@ -112,32 +108,14 @@ class Aligner(ItemAligner):
         Raises:
             DataError: features of another form, or not finite.
         """
-        check_feature(video_feature, name)
-        width, dtype = video_feature.shape[1], video_feature.dtype
-        slots = VideoSlots(1, self.max_video_len, width, dtype)
-        for start, end in [(0, self.max_video_len)] if clips is None else clips:
-            slots.write(0, video_feature[start:end])
-        check_finite(slots.vfeats_BFE, name)
-        vfeats_1FE, vmasks_1F = slots.tensors()
+        if clips is not None:
+            video_feature = np.concatenate([video_feature[start:end] for start, end in clips])
+        spans = [(0, self.max_video_len)]
+        vfeats_1FE, vmasks_1F = stack_clips(video_feature, spans, self.max_video_len, name)
         return vfeats_1FE[0], vmasks_1F[0]
 
     # The names that the documented calls of the released code use.
     _build_text_seq, _build_video_seq = build_text_seq, build_video_seq
-
-    def check_vocabulary(self, caps_BT: np.ndarray, names: Sequence[str]) -> None:
-        """Raises DataError if a word piece lies outside BERT's vocabulary.
-
-        Args:
-            names: the videos, for the message. Each has the same number of consecutive rows.
-        """
-        if caps_BT.max() >= self.special.vocab_size:
-            worst = int(caps_BT.max(axis=1).argmax())
-            name = names[worst * len(names) // len(caps_BT)]
-            raise DataError(
-                f"{name}: word-piece ids must be below {self.special.vocab_size}, the vocabulary "
-                f"of `{self.config.bert_name}`, but {caps_BT[worst].max()} is there. Tokenise the "
-                "captions with the same BERT, or correct `dataset.bert_name`."
-            )
 
 
 @ALIGNERS.register
@@ -154,79 +132,40 @@ class FixedLenAligner(Aligner):
         super().__init__(config, split)
         key = "subsampling" if config.clip_per_video is None else "clip_per_video"
         self.num_clips = self.need_int(key)
-        # Norton sorts the clips, VideoCLIP keeps the order of the draws.
-        self.sort_clips = config.sort_clips is not False
 
     def __call__(
-        self, video_key: Any, video_feature: np.ndarray, text_feature: Captions, rng: random.Random
+        self, video_key: Any, video_feature: Any, text_feature: Any, rng: random.Random
     ) -> ClipBatch:
-        """Returns tensors with leading axis C and the video's id."""
-        batch = self.align_videos([video_key], [video_feature], [text_feature], rng)
-        batch["video_id"] = _video_id(video_key)
-        return batch
-
-    def align_videos(
-        self,
-        keys: Sequence[Any],
-        features: Sequence[np.ndarray],
-        captions: Sequence[Captions | CaptionRows],
-        rng: random.Random,
-    ) -> ClipBatch:
-        """Returns tensors with leading axis B = V * C, video by video, clip by clip.
+        """Returns tensors with leading axis C and the video's id.
 
         Args:
-            keys: V keys of videos.
-            features: V arrays, float [seconds, E].
-            captions: the captions of V videos.
+            video_feature: float [seconds, E].
+            text_feature: `Captions`.
         Raises:
-            DataError: a video has no captions or no features, or features that are not finite
-                [seconds, E] floats.
+            DataError: no captions, no features, or features that are not finite [seconds, E]
+                floats.
         """
-        names = [video_name(key) for key in keys]
-        rows = [CaptionRows.of(one) for one in captions]
-        clips: list[Clip] = []
-        for name, feature, caption in zip(names, features, rows, strict=True):
-            check_feature(feature, name)
-            clips += self.draw_clips(name, len(feature), caption, rng)
-        text = self._gather_text(clips, rows)
-        self.check_vocabulary(text.caps_BT, names)
-        video = self._gather_video(clips, features, names)
-        return _to_batch(text, video, clips)
-
-    def _gather_text(self, clips: Sequence[Clip], rows: Sequence[CaptionRows]) -> TextSlots:
-        """Returns the word pieces of all clips.
-
-        The word pieces of all V videos are joined, so that each clip is one span of them.
-        """
-        pieces_P = np.concatenate([video.pieces for video in rows])
-        sizes = chain.from_iterable(video.sizes for video in rows)
-        # Caption n of all videos, counted through, is pieces_P[bounds[n] : bounds[n + 1]].
-        bounds = np.fromiter(accumulate(sizes, initial=0), dtype=np.int64)
-        num_captions = [len(video.sizes) for video in rows]
-        first_captions_V = np.cumsum([0, *num_captions[:-1]])
-        first_captions_B = np.repeat(first_captions_V, self.num_clips)
-        begins_B = bounds[first_captions_B + [clip.text_start for clip in clips]]
-        ends_B = bounds[first_captions_B + [clip.text_end for clip in clips]]
-        text = TextSlots(len(clips), self.max_text_len, self.special)
-        text.write_spans(pieces_P, begins_B, ends_B)
-        return text
-
-    def _gather_video(
-        self, clips: Sequence[Clip], features: Sequence[np.ndarray], names: Sequence[str]
-    ) -> VideoSlots:
-        """Returns the seconds of all clips; DataError names a video that is not finite."""
-        width, dtype = features[0].shape[1], np.result_type(*features)
-        video = VideoSlots(len(clips), self.max_video_len, width, dtype)
-        for place, clip in enumerate(clips):
-            feature = features[place // self.num_clips]
-            video.write(place, feature[clip.video_start : clip.video_end])
-        for which, name in enumerate(names):
-            own = slice(which * self.num_clips, (which + 1) * self.num_clips)
-            check_finite(video.vfeats_BFE[own], name)
-        return video
+        name, cap = video_name(video_key), text_feature["cap"]
+        clips = self.draw_clips(name, len(video_feature), text_feature, rng)
+        texts = [list(chain.from_iterable(cap[clip.text_start : clip.text_end])) for clip in clips]
+        caps, cmasks = self.build_texts(texts, name=name)
+        spans = [(clip.video_start, clip.video_end) for clip in clips]
+        vfeats, vmasks = stack_clips(video_feature, spans, self.max_video_len, name)
+        text_start, video_start, text_end, video_end = torch.tensor(clips).T.contiguous()
+        return ClipBatch(
+            caps=caps,
+            cmasks=cmasks,
+            vfeats=vfeats,
+            vmasks=vmasks,
+            video_start=video_start,
+            video_end=video_end,
+            text_start=text_start,
+            text_end=text_end,
+            video_id=first_of(video_key),
+        )
 
     def draw_clips(
-        self, name: str, video_len: int, captions: CaptionRows, rng: random.Random
+        self, name: str, video_len: int, captions: Captions, rng: random.Random
     ) -> list[Clip]:
         """Draws the C clips of one video of `video_len` seconds.
 
@@ -235,39 +174,28 @@ class FixedLenAligner(Aligner):
         Raises:
             DataError: the video has no captions or no seconds.
         """
-        num_captions = len(captions.sizes)
-        if not num_captions or video_len == 0:
-            found = "no captions" if not num_captions else "no feature rows"
+        starts, ends = captions["start"], captions["end"]
+        sizes = [len(ids) for ids in captions["cap"]]
+        if not sizes or video_len == 0:
+            found = "no captions" if not sizes else "no feature rows"
             raise DataError(
                 f"{name}: must have captions and feature rows, but has {found}. Take it off the "
                 "list."
             )
         clips = []
         for _ in range(self.num_clips):
-            centre = rng.randint(0, num_captions - 1)
-            target = self.target_len(rng)
-            clips.append(self.draw_clip(video_len, captions, centre, target, rng))
-        return sorted(clips) if self.sort_clips else clips
+            centre, target = self.text_target(len(sizes), rng)
+            first, last, _ = text_span(sizes, starts, ends, centre, target, rng)
+            start, end = self.video_span(video_len, starts[first], ends[last - 1], rng)
+            clips.append(Clip(first, start, last, end))
+        # Norton sorts the clips, VideoCLIP keeps the order of the draws.
+        return sorted(clips) if self.config.sort_clips else clips
 
-    def target_len(self, rng: random.Random) -> int:
-        """Returns the word pieces wanted in a text window."""
-        return self.max_text_len - NUM_SPECIAL
-
-    def draw_clip(
-        self, video_len: int, captions: CaptionRows, centre: int, target: int, rng: random.Random
-    ) -> Clip:
-        """Draws one clip: a text window, then a video window.
-
-        Args:
-            centre: the caption around which the text window grows.
-            target: the word pieces wanted in it.
+    def text_target(self, num_captions: int, rng: random.Random) -> tuple[int, int]:
+        """Draws the caption around which a text window grows; returns it and the word pieces
+        wanted.
         """
-        first, last, _ = text_span(
-            captions.sizes, captions.start, captions.end, centre, target, rng
-        )
-        low_s, high_s = captions.start[first], captions.end[last - 1]
-        start, end = self.video_span(video_len, low_s, high_s, rng)
-        return Clip(first, start, last, end)
+        return rng.randint(0, num_captions - 1), self.max_text_len - NUM_SPECIAL
 
     def video_span(
         self, video_len: int, low_s: float, high_s: float, rng: random.Random
@@ -292,9 +220,10 @@ class VariedLenAligner(FixedLenAligner):
         self.sampled_min_len = self.need_int("sampled_min_len")
         self.sampled_max_len = self.need_int("sampled_max_len", self.sampled_min_len)
 
-    def target_len(self, rng: random.Random) -> int:
-        """Draws the word pieces wanted, as released: up to sampled_max_len, though T - 3 fit."""
-        return rng.randint(self.sampled_min_len, self.sampled_max_len)
+    def text_target(self, num_captions: int, rng: random.Random) -> tuple[int, int]:
+        """Draws both, as released: up to sampled_max_len word pieces, though T - 3 fit."""
+        centre, _ = super().text_target(num_captions, rng)
+        return centre, rng.randint(self.sampled_min_len, self.sampled_max_len)
 
 
 @ALIGNERS.register
@@ -304,11 +233,10 @@ class StartClipAligner(VariedLenAligner):
     They have about T - 3 word pieces. Caption and length are drawn, as released, but not used.
     """
 
-    def draw_clip(
-        self, video_len: int, captions: CaptionRows, centre: int, target: int, rng: random.Random
-    ) -> Clip:
-        """Draws the clip around caption 0."""
-        return super().draw_clip(video_len, captions, 0, self.max_text_len - NUM_SPECIAL, rng)
+    def text_target(self, num_captions: int, rng: random.Random) -> tuple[int, int]:
+        """Draws both, and returns caption 0 and T - 3 word pieces."""
+        super().text_target(num_captions, rng)
+        return 0, self.max_text_len - NUM_SPECIAL
 
 
 @ALIGNERS.register
@@ -317,10 +245,8 @@ class OverlappedAligner(VariedLenAligner):
 
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
-        self.sampled_video_min_len = self.need_int("sampled_video_min_len")
-        self.sampled_video_max_len = self.need_int(
-            "sampled_video_max_len", self.sampled_video_min_len
-        )
+        low = self.sampled_video_min_len = self.need_int("sampled_video_min_len")
+        self.sampled_video_max_len = self.need_int("sampled_video_max_len", low)
 
     def video_span(
         self, video_len: int, low_s: float, high_s: float, rng: random.Random
@@ -333,21 +259,12 @@ class OverlappedAligner(VariedLenAligner):
         return video_window(video_len, max_len, centre, rng)
 
 
-def _to_batch(text: TextSlots, video: VideoSlots, clips: list[Clip]) -> ClipBatch:
-    caps, cmasks = text.tensors()
-    vfeats, vmasks = video.tensors()
-    batch = ClipBatch(caps=caps, cmasks=cmasks, vfeats=vfeats, vmasks=vmasks)
-    columns = torch.tensor(clips, dtype=torch.int64).T.contiguous()
-    for name, column in zip(Clip._fields, columns, strict=True):
-        batch[name] = column  # type: ignore[literal-required]
-    return batch
-
-
-def _video_id(key: Any) -> str:
+def first_of(key: Any) -> Any:
+    """Returns the video id in a key: the key itself if it is text, else its first element."""
     return key if isinstance(key, str) else key[0]
 
 
 def video_name(key: Any) -> str:
     """Returns the name of a key's video for messages, with its place if it is packed."""
     place = f" (row {key.row} of shard {key.shard})" if isinstance(key, ShardKey) else ""
-    return f"video {_video_id(key)}{place}"
+    return f"video {first_of(key)}{place}"

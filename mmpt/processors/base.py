@@ -1,5 +1,5 @@
-"""What every processor is: a class built from (`DatasetConfig`, `Split`), and the registries that
-YAML names look up.
+"""The base classes of processors, which are built from (`DatasetConfig`, `Split`), and the
+registries that YAML names look up.
 
 The four parts of an item are a meta processor (index -> keys), a video reader (key -> features), a
 text reader (key -> captions) and an aligner (all of them -> tensors).
@@ -19,39 +19,38 @@ from mmpt.registry import Registry
 
 
 class Processor:
-    """Holds the configuration and the split; reads nothing yet."""
+    """A part of an item. It holds the configuration and the split, and reads nothing yet."""
 
     takes_batches: ClassVar[bool] = False
-    """True when keys, features and captions are lists over the V videos of a batch."""
+    """True if keys, features and captions are lists over the V videos of a batch."""
 
     def __init__(self, config: DatasetConfig, split: Split):
         self.config = config
         self.split = split
 
     def need_str(self, key: str) -> str:
-        """Return `dataset.<key>`; ConfigError when it is not set."""
+        """Returns `dataset.<key>`; ConfigError if it is not set."""
         value = getattr(self.config, key)
         if not value:
-            raise ConfigError(
-                "dataset", [f"`dataset.{key}` must be set for {type(self).__name__}, but is not."]
-            )
+            problem = f"`dataset.{key}` must be set for {type(self).__name__}, but is not."
+            raise ConfigError("dataset", [problem])
         return value
 
     def need_int(self, key: str, at_least: int = 1) -> int:
-        """Return `dataset.<key>`; ConfigError when it is not set or below `at_least`."""
+        """Returns `dataset.<key>`; ConfigError if it is not set or below `at_least`."""
         value = getattr(self.config, key)
         if value is None or value < at_least:
             found = "is not set" if value is None else f"is {value}"
-            problem = (
-                f"`dataset.{key}` must be at least {at_least} "
-                f"for {type(self).__name__}, but {found}."
-            )
-            raise ConfigError("dataset", [problem])
+            wanted = f"at least {at_least} for {type(self).__name__}"
+            raise ConfigError("dataset", [f"`dataset.{key}` must be {wanted}, but {found}."])
         return value
 
 
 class MetaProcessor(Processor):
-    """Maps an index to a video key and a text key: those of `items`, unless overridden."""
+    """A sequence of items: it maps an index to a video key and a text key.
+
+    These are those of `items`, unless a subclass overrides it.
+    """
 
     items: Sequence[tuple[Any, Any]] = ()
 
@@ -59,60 +58,53 @@ class MetaProcessor(Processor):
         return len(self.items)
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        """Return (video key, text key); IndexError past the end."""
+        """Returns (video key, text key); IndexError past the end."""
         return self.items[index]
 
     def list_path(self) -> str:
-        """Return the split's list or annotation file."""
-        return self.need_str(
-            {Split.TRAIN: "train_path", Split.VALID: "val_path", Split.TEST: "test_path"}[
-                self.split
-            ]
-        )
+        """Returns the split's list or annotation file."""
+        keys = {Split.TRAIN: "train_path", Split.VALID: "val_path", Split.TEST: "test_path"}
+        return self.need_str(keys[self.split])
 
 
 class VideoReader(Processor, ABC):
-    """Reads the features of a video key."""
+    """A reader of features."""
 
     @abstractmethod
     def __call__(self, key: Any) -> Any:
-        """Return float [seconds, 512], or a list of them for a list of keys."""
+        """Returns float [seconds, 512] of a video key, or a list of them for a list of keys."""
 
     def has(self, key: Any) -> bool:
-        """Say whether there are features for `key`; a cheap look, which those may deny that have
-        nothing to look at.
-        """
+        """Cheap existence check. Readers without files return True."""
         return True
 
 
 class TextReader(Processor, ABC):
-    """Reads the captions of a text key."""
+    """A reader of captions."""
 
     @abstractmethod
     def __call__(self, key: Any) -> Any:
-        """Return `Captions`, a list of them for a list of keys, or a flat list of word-piece
-        ids.
+        """Returns the `Captions` of a text key, a list of them for a list of keys, or a flat list
+        of word-piece ids.
         """
 
 
 class ItemAligner(Processor, ABC):
-    """Makes the tensors of an item."""
+    """A maker of the tensors of an item."""
 
     clip_axes: ClassVar[int] = 0
-    """Leading axes of an item over which there is one clip each: 1 for the clips of a video, 2 for
-    videos and clips.
-
-    The task merges them with the batch's own axis. With 0 the model gets a batch as it was
-    collated.
+    """Number of leading axes of an item that count clips: 1 for the clips of a video, 2 for videos
+    and clips. The task merges them with the batch's own axis. With 0 the model gets a batch as it
+    was collated.
     """
     fills_batch: ClassVar[bool] = False
-    """True when items have sizes of their own, so that a batch can hold but one."""
+    """True if items differ in size, so that a batch holds one."""
 
     @abstractmethod
     def __call__(
         self, video_key: Any, video_feature: Any, text_feature: Any, rng: random.Random
     ) -> ClipBatch:
-        """Return the tensors; every draw comes from `rng`."""
+        """Returns the tensors; every draw comes from `rng`."""
 
 
 PACKAGES = ("mmpt.processors", "mmpt.endtasks")

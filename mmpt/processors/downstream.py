@@ -13,7 +13,7 @@ import numpy as np
 from mmpt.batch import FEATURE_DIM, ClipBatch, Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import ConfigError, DataError
-from mmpt.processors.aligner import Aligner, video_name
+from mmpt.processors.aligner import Aligner, first_of, video_name
 from mmpt.processors.base import (
     ALIGNERS,
     TEXT_PROCESSORS,
@@ -59,8 +59,7 @@ class VideoProcessor(VideoReader):
 
     def path(self, key: Any) -> Path:
         """Returns the feature file of an id, or of a key whose first element is one."""
-        video_id = key if isinstance(key, str) else key[0]
-        return Path(self.need_str("vfeat_dir")) / f"{video_id}.npy"
+        return Path(self.need_str("vfeat_dir")) / f"{first_of(key)}.npy"
 
 
 @TEXT_PROCESSORS.register
@@ -73,7 +72,7 @@ class TextProcessor(TextReader):
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of `text`."""
-        tokenizer = load_tokenizer(self.need_str("bert_name"), self.config.use_fast is not False)
+        tokenizer = load_tokenizer(self.need_str("bert_name"), self.config.use_fast)
         return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
@@ -95,12 +94,9 @@ class DSAligner(Aligner):
         name = video_name(video_key)
         if text_feature and isinstance(text_feature[0], list):
             if self.split is Split.TEST:
-                problem = (
-                    f"`dataset.aligner: {type(self).__name__}` takes one text per test item, but "
-                    f"`dataset.text_processor: {self.config.text_processor}` makes "
-                    f"{len(text_feature)}."
-                )
-                raise ConfigError("dataset", [problem])
+                takes = f"`dataset.aligner: {type(self).__name__}` takes one text per test item"
+                makes = f"`dataset.text_processor: {self.config.text_processor}` makes"
+                raise ConfigError("dataset", [f"{takes}, but {makes} {len(text_feature)}."])
             text_feature = text_feature[rng.randint(0, len(text_feature) - 1)]
         caps, cmasks = self.build_text_seq(text_feature, name=name)
         vfeats, vmasks = self.build_video_seq(video_feature, name=name)
@@ -152,13 +148,8 @@ def warn_of_equal_captions(path: str, captions: Iterable[str]) -> None:
     if shared:
         num_rows = sum(counts[caption] for caption in shared)
         listed = "; ".join(shared[:MOST_NAMED])
-        logger.warning(
-            "%s: %d of %d rows share their caption with another (%s)",
-            path,
-            num_rows,
-            counts.total(),
-            listed,
-        )
+        what = "%s: %d of %d rows share their caption with another (%s)"
+        logger.warning(what, path, num_rows, counts.total(), listed)
 
 
 def check_listed_once(path: str, kind: str, names: Iterable[str]) -> None:

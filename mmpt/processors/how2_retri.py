@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from itertools import chain, pairwise
+from itertools import chain
 from typing import Any
 
 import numpy as np
-import torch
+from torch.utils.data import default_collate
 
 from mmpt.batch import Captions, ClipBatch, ShardKey, Split
 from mmpt.config.schema import DatasetConfig
@@ -28,7 +28,6 @@ from mmpt.processors.base import (
     TextReader,
     VideoReader,
 )
-from mmpt.processors.caption_rows import CaptionRows
 from mmpt.processors.how2 import (
     ShardedHow2MetaProcessor,
     ShardedTextProcessor,
@@ -45,11 +44,7 @@ NO_INDEX = -1  # the index in the keys: a video of a batch has no index of its o
 
 @META_PROCESSORS.register
 class ShardedHow2VideoRetriMetaProcessor(MetaProcessor):
-    """Batches of videos. Both keys are a list of (id, -1, shard, row).
-
-    The plan is two arrays: positions in the video table, batch after batch, and the start of each
-    batch among them.
-    """
+    """Batches of videos. Both keys are a list of (id, -1, shard, row)."""
 
     takes_batches = True
 
@@ -68,16 +63,12 @@ class ShardedHow2VideoRetriMetaProcessor(MetaProcessor):
                 f"`dataset.num_video_per_batch` ({self.num_videos}) must be usable, but "
                 f"{len(self.videos)} are. List more, or lower it."
             )
-        self._group(np.arange(len(self.videos)))
+        # The positions in `self.videos` of each batch.
+        self._batches = self._group(np.arange(len(self.videos)))
         if len(self) % BATCH_MULTIPLE:
-            logger.info(
-                "%s: %d videos are fewer than %d batches of %d; all %d whole batches are used",
-                self.list_path(),
-                len(self.videos),
-                BATCH_MULTIPLE,
-                self.num_videos,
-                len(self),
-            )
+            few = f"{len(self.videos)} videos are fewer than {BATCH_MULTIPLE} batches of"
+            what = f"{few} {self.num_videos}; all {len(self)} whole batches are used"
+            logger.info("%s: %s", self.list_path(), what)
 
     @property
     def video_ids(self) -> list[str]:
@@ -88,18 +79,15 @@ class ShardedHow2VideoRetriMetaProcessor(MetaProcessor):
     def cands(self) -> list[list[str]]:
         """The ids of every batch. Each call makes a new list."""
         batches = []
-        for begin, end in pairwise(self._starts.tolist()):
-            batches.append([self.videos.name(position) for position in self._positions[begin:end]])
+        for batch in self._batches:
+            batches.append([self.videos.name(position) for position in batch])
         return batches
 
     def __len__(self) -> int:
-        return len(self._starts) - 1
+        return len(self._batches)
 
     def __getitem__(self, index: int) -> tuple[list[ShardKey], list[ShardKey]]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"batch {index} of {len(self)}")
-        positions = self._positions[self._starts[index] : self._starts[index + 1]]
-        keys = [self.videos.key(position, NO_INDEX) for position in positions]
+        keys = [self.videos.key(position, NO_INDEX) for position in self._batches[index]]
         return keys, keys
 
     def random_candidates(self, rng: random.Random) -> None:
@@ -110,7 +98,7 @@ class ShardedHow2VideoRetriMetaProcessor(MetaProcessor):
         """
         order = list(range(len(self.videos)))
         rng.shuffle(order)
-        self._group(np.array(order))
+        self._batches = self._group(np.array(order))
 
     def set_candidates(self, batches: Sequence[Sequence[str]]) -> None:
         """Replaces the plan.
@@ -118,15 +106,8 @@ class ShardedHow2VideoRetriMetaProcessor(MetaProcessor):
         Args:
             batches: ids of videos; any number of batches, of any size.
         Raises:
-            DataError: no batch, an empty one, or ids that are not among the usable videos.
+            DataError: ids that are not among the usable videos.
         """
-        sizes = [len(batch) for batch in batches]
-        if not sizes or min(sizes) == 0:
-            found = "none" if not sizes else f"batch {sizes.index(0)} is empty"
-            raise DataError(
-                f"retrieved batches: there must be at least one, each with a video, but {found}. "
-                "Retrieve again."
-            )
         ids = list(chain.from_iterable(batches))
         positions = self.videos.positions(ids)
         unknown = [ids[place] for place in np.flatnonzero(positions < 0)]
@@ -136,19 +117,16 @@ class ShardedHow2VideoRetriMetaProcessor(MetaProcessor):
                 f"{len(unknown)} are not (first: {', '.join(unknown[:NUM_NAMED])}). The plan "
                 "belongs to another list: retrieve again."
             )
-        self._plan(positions, np.cumsum([0, *sizes]))
+        ends = np.cumsum([len(batch) for batch in batches])
+        self._batches = np.split(positions.astype(np.int32), ends[:-1])
 
-    def _group(self, order: np.ndarray) -> None:
-        """Makes batches of V consecutive positions of `order`."""
+    def _group(self, order: np.ndarray) -> list[np.ndarray]:
+        """Returns batches of V consecutive positions of `order`."""
         num_batches = len(order) // self.num_videos
         if num_batches >= BATCH_MULTIPLE:
             num_batches -= num_batches % BATCH_MULTIPLE
-        starts = np.arange(num_batches + 1) * self.num_videos
-        self._plan(order[: starts[-1]], starts)
-
-    def _plan(self, positions: np.ndarray, starts: np.ndarray) -> None:
-        self._positions = positions.astype(np.int32)
-        self._starts = starts.astype(np.int64)
+        grouped = order[: num_batches * self.num_videos].astype(np.int32)
+        return list(grouped.reshape(num_batches, self.num_videos))
 
 
 @VIDEO_PROCESSORS.register
@@ -157,13 +135,10 @@ class ShardedVideoRetriVideoProcessor(VideoReader):
 
     takes_batches = True
 
-    def __init__(self, config: DatasetConfig, split: Split):
-        super().__init__(config, split)
-        self.one = ShardedVideoProcessor(config, split)
-
     def __call__(self, key: Sequence[ShardKey]) -> list[np.ndarray]:
         """Returns one float [seconds, 512] per key."""
-        return [self.one(one) for one in key]
+        read = ShardedVideoProcessor(self.config, self.split)
+        return [read(one) for one in key]
 
 
 @TEXT_PROCESSORS.register
@@ -172,56 +147,34 @@ class ShardedVideoRetriTextProcessor(TextReader):
 
     takes_batches = True
 
-    def __init__(self, config: DatasetConfig, split: Split):
-        super().__init__(config, split)
-        self.one = ShardedTextProcessor(config, split)
-
-    def __call__(self, key: Sequence[ShardKey]) -> list[CaptionRows]:
+    def __call__(self, key: Sequence[ShardKey]) -> list[Captions]:
         """Returns the captions of every key."""
-        return self.one.read(key)
+        read = ShardedTextProcessor(self.config, self.split)
+        return [read(one) for one in key]
 
 
-def _align_batch(
-    aligner: FixedLenAligner,
-    keys: Sequence[Any],
-    features: Sequence[np.ndarray],
-    captions: Sequence[Captions | CaptionRows],
-    rng: random.Random,
-) -> ClipBatch:
-    """Returns tensors with leading axes (V, C) and the list of V ids."""
-    flat = aligner.align_videos(keys, features, captions, rng)
-    batch = ClipBatch()
-    for name, value in flat.items():
-        assert isinstance(value, torch.Tensor)
-        shape = (len(keys), aligner.num_clips, *value.shape[1:])
-        batch[name] = value.view(shape)  # type: ignore[literal-required]
-    batch["video_id"] = [key[0] for key in keys]
-    return batch
+class _BatchAligner(FixedLenAligner):
+    """An aligner for lists of V videos, which are aligned one after another."""
+
+    takes_batches = True
+    clip_axes = 2
+
+    def __call__(
+        self, video_key: Any, video_feature: Any, text_feature: Any, rng: random.Random
+    ) -> ClipBatch:
+        """Returns tensors with leading axes (V, C) and the list of V ids."""
+        items = []
+        for key, feature, captions in zip(video_key, video_feature, text_feature, strict=True):
+            items.append(super().__call__(key, feature, captions, rng))
+        batch: ClipBatch = default_collate(items)
+        return batch
 
 
 @ALIGNERS.register
-class VideoRetriAligner(VariedLenAligner):
+class VideoRetriAligner(_BatchAligner, VariedLenAligner):
     """A `VariedLenAligner` for lists of V videos."""
 
-    takes_batches = True
-    clip_axes = 2
-
-    def __call__(
-        self, video_key: Any, video_feature: Any, text_feature: Any, rng: random.Random
-    ) -> ClipBatch:
-        """Returns tensors with leading axes (V, C) and the list of V ids."""
-        return _align_batch(self, video_key, video_feature, text_feature, rng)
-
 
 @ALIGNERS.register
-class VideoRetriOverlappedAligner(OverlappedAligner):
+class VideoRetriOverlappedAligner(_BatchAligner, OverlappedAligner):
     """An `OverlappedAligner` for lists of V videos."""
-
-    takes_batches = True
-    clip_axes = 2
-
-    def __call__(
-        self, video_key: Any, video_feature: Any, text_feature: Any, rng: random.Random
-    ) -> ClipBatch:
-        """Returns tensors with leading axes (V, C) and the list of V ids."""
-        return _align_batch(self, video_key, video_feature, text_feature, rng)

@@ -8,24 +8,29 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BaseModel, Field
 
 from mmpt.errors import DataError
-from mmpt.utils.io import read_json
 from mmpt.utils.log import get_logger
+from mmpt.utils.validation import read_json_as
 
 logger = get_logger(__name__)
 
-SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-    "type_vocab_size",
-)
-"""Sizes in BERT's config.json."""
+Size = Annotated[int, Field(strict=True, ge=1)]
+
+
+class _BertConfig(BaseModel, extra="allow"):
+    """The sizes in BERT's config.json, with BERT's own defaults."""
+
+    vocab_size: Size = 30522
+    hidden_size: Size = 768
+    num_hidden_layers: Size = 12
+    num_attention_heads: Size = 12
+    intermediate_size: Size = 3072
+    max_position_embeddings: Size = 512
+    type_vocab_size: Size = 2
 
 
 class SpecialTokens(NamedTuple):
@@ -54,29 +59,61 @@ def load_tokenizer(bert_name: str, use_fast: bool = True) -> Any:
 
     folder = Path(bert_name)
     if folder.is_dir():
-        config = _check_folder(folder)
+        return _load_folder(folder, use_fast)
+    reason = ""
+    for only_local in (True, False):
         try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                bert_name, use_fast=use_fast, local_files_only=True
+            return AutoTokenizer.from_pretrained(
+                bert_name, use_fast=use_fast, local_files_only=only_local
             )
-        except Exception as err:  # the tokenizers library raises nothing more specific
-            raise DataError(
-                f"{folder}: holds no tokenizer that can be read: {_reason(err)}. Download it again."
-            ) from err
-        _check_vocabulary(folder, config, tokenizer)
-        return tokenizer
-    try:
-        return AutoTokenizer.from_pretrained(bert_name, use_fast=use_fast, local_files_only=True)
-    except (OSError, ValueError):
-        logger.info("%s: not in the local cache; asking the Hugging Face hub", bert_name)
-    try:
-        return AutoTokenizer.from_pretrained(bert_name, use_fast=use_fast)
-    except (OSError, ValueError) as err:
+        except (OSError, ValueError) as err:
+            reason = _reason(err)
+        if only_local:
+            logger.info("%s: not in the local cache; asking the Hugging Face hub", bert_name)
+    raise DataError(
+        f"`dataset.bert_name` is `{bert_name}`, which is neither a folder here nor in the local "
+        f"cache, and the Hugging Face hub did not give it ({reason}). Check the name, run once "
+        "with a connection, or give a folder holding config.json and vocab.txt."
+    )
+
+
+def _load_folder(folder: Path, use_fast: bool) -> Any:
+    """Returns the tokenizer of a folder whose files fit each other; DataError if they do not."""
+    from transformers import AutoTokenizer  # deferred, as above
+
+    missing = [] if (folder / "config.json").is_file() else ["config.json"]
+    if not any((folder / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
+        missing.append("vocab.txt")
+    if missing:
         raise DataError(
-            f"`dataset.bert_name` is `{bert_name}`, which is neither a folder here nor in the "
-            f"local cache, and the Hugging Face hub did not give it ({_reason(err)}). Check the "
-            "name, run once with a connection, or give a folder holding config.json and vocab.txt."
+            f"{folder}: a BERT folder must hold config.json and vocab.txt, but lacks "
+            f"{' and '.join(missing)}. Download it again, or correct the path."
+        )
+    size = read_folder_config(folder).get("vocab_size")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=use_fast, local_files_only=True)
+    except Exception as err:  # the tokenizers library raises nothing more specific
+        raise DataError(
+            f"{folder}: holds no tokenizer that can be read: {_reason(err)}. Download it again."
         ) from err
+    path = folder / "vocab.txt"
+    if path.is_file():
+        words = set(path.read_text(encoding="utf-8").splitlines())
+        names = ("cls_token", "sep_token", "pad_token", "unk_token")
+        special = [getattr(tokenizer, name) for name in names]
+        # transformers would add missing ones as new ids.
+        if missing := [token for token in special if token not in words]:
+            raise DataError(
+                f"{path}: must hold the word piece {' and '.join(missing)}, but does not. Download "
+                "it again."
+            )
+    if size is not None and size < len(tokenizer):
+        raise DataError(
+            f"{folder}/config.json: `vocab_size` must be at least the {len(tokenizer)} word pieces "
+            f"of the vocabulary next to it, but is {size}. The two files belong to different "
+            "models: download both again."
+        )
+    return tokenizer
 
 
 def _reason(err: Exception) -> str:
@@ -108,63 +145,10 @@ def read_folder_config(folder: Path) -> dict[str, Any]:
             that is not a multiple of the number of heads.
     """
     path = folder / "config.json"
-    entries = read_json(path)
-    if not isinstance(entries, dict):
+    config = read_json_as(path, _BertConfig, "Download it again.")
+    if config.hidden_size % config.num_attention_heads:
         raise DataError(
-            f"{path}: must hold a mapping, but holds a {type(entries).__name__}. Download it again."
+            f"{path}: `hidden_size` must be a multiple of `num_attention_heads` "
+            f"({config.num_attention_heads}), but is {config.hidden_size}. Download it again."
         )
-    for key in SIZES:
-        value = entries.get(key, 1)
-        if type(value) is not int or value < 1:
-            raise DataError(
-                f"{path}: `{key}` must be a whole number of at least 1, but is {value!r}. Download "
-                "it again."
-            )
-    width = entries.get("hidden_size", 768)  # BERT's own default, as the next one
-    heads = entries.get("num_attention_heads", 12)
-    if width % heads:
-        raise DataError(
-            f"{path}: `hidden_size` must be a multiple of `num_attention_heads` ({heads}), but is "
-            f"{width}. Download it again."
-        )
-    return entries
-
-
-def _check_vocabulary(folder: Path, config: dict[str, Any], tokenizer: Any) -> None:
-    """Raises DataError if the vocabulary does not fit.
-
-    It must hold the special tokens, because transformers would add missing ones as new ids. It must
-    not be larger than config.json says.
-    """
-    path = folder / "vocab.txt"
-    if path.is_file():
-        words = set(path.read_text(encoding="utf-8").splitlines())
-        names = ("cls_token", "sep_token", "pad_token", "unk_token")
-        special = [getattr(tokenizer, name) for name in names]
-        if missing := [token for token in special if token not in words]:
-            raise DataError(
-                f"{path}: must hold the word piece {' and '.join(missing)}, but does not. Download "
-                "it again."
-            )
-    size = config.get("vocab_size")
-    if size is not None and size < len(tokenizer):
-        raise DataError(
-            f"{folder}/config.json: `vocab_size` must be at least the {len(tokenizer)} word pieces "
-            f"of the vocabulary next to it, but is {size}. The two files belong to different "
-            "models: download both again."
-        )
-
-
-def _check_folder(folder: Path) -> dict[str, Any]:
-    """Returns the entries of config.json; DataError if it or the vocabulary is missing or
-    damaged.
-    """
-    missing = [] if (folder / "config.json").is_file() else ["config.json"]
-    if not any((folder / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
-        missing.append("vocab.txt")
-    if missing:
-        raise DataError(
-            f"{folder}: a BERT folder must hold config.json and vocab.txt, but lacks "
-            f"{' and '.join(missing)}. Download it again, or correct the path."
-        )
-    return read_folder_config(folder)
+    return config.model_dump(exclude_unset=True)

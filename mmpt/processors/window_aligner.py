@@ -14,7 +14,7 @@ from mmpt.batch import ClipBatch, Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import ConfigError, DataError
 from mmpt.processors.aligner import Aligner
-from mmpt.processors.tensorise import VideoSlots, check_feature, check_finite
+from mmpt.processors.tensorise import stack_clips
 
 Span = tuple[int, int]
 """Start and end, exclusive, of a window in seconds."""
@@ -25,8 +25,6 @@ def window_spans(num_seconds: int, stride: int, width: int) -> list[Span]:
 
     The last one may be shorter. A video of no seconds has no windows.
     """
-    assert stride > 0, stride
-    assert width > 0, width
     spans: list[Span] = []
     for start in range(0, num_seconds, stride):
         spans.append((start, min(start + width, num_seconds)))
@@ -92,17 +90,10 @@ class WindowAligner(Aligner):
         Raises:
             DataError: features that are not finite [seconds, width] floats, or no seconds.
         """
-        check_feature(video_feature, name)
         check_not_empty(video_feature, name)
         if spans is None:
             spans = window_spans(len(video_feature), self.stride, self.width)
-        slots = VideoSlots(
-            len(spans), self.max_video_len, video_feature.shape[1], video_feature.dtype
-        )
-        for w, (start, end) in enumerate(spans):
-            slots.write(w, video_feature[start:end])
-        check_finite(slots.vfeats_BFE, name)
-        return *slots.tensors(), spans
+        return *stack_clips(video_feature, spans, self.max_video_len, name), spans
 
     def build_item(
         self,

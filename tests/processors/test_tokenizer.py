@@ -16,13 +16,9 @@ def test_a_local_folder_gives_the_recorded_ids(tmp_path, use_fast):
     recorded = json.loads((GOLDEN / "pretokenized.json").read_text())
     raw = json.loads((GOLDEN / "dedup.json").read_text())["raw"]
     for name, ids in recorded[f"token_ids_use_fast_{use_fast}"].items():
-        texts = [text if isinstance(text, str) else "" for text in raw[name]["text"]]
-        assert [
-            tokenizer(text[:96], add_special_tokens=False)["input_ids"] for text in texts
-        ] == ids
-    assert special_tokens(folder, use_fast) == SpecialTokens(
-        cls=101, sep=102, pad=0, vocab_size=383
-    )
+        texts = [text[:96] if isinstance(text, str) else "" for text in raw[name]["text"]]
+        assert tokenizer(texts, add_special_tokens=False)["input_ids"] == ids
+    assert special_tokens(folder, use_fast) == SpecialTokens(101, 102, 0, vocab_size=383)
     assert load_tokenizer(folder, use_fast) is tokenizer
 
 
@@ -64,35 +60,15 @@ def test_the_local_cache_is_asked_before_the_hub(monkeypatch):
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [
-        (
-            "config.json",
-            '"vocab_size": 383',
-            '"vocab_size": 380',
-            r"config\.json: `vocab_size` must be at least the 383",
-        ),
-        (
-            "config.json",
-            '"hidden_size": 64',
-            '"hidden_size": "64"',
-            r"config\.json: `hidden_size` must be a whole .*'64'",
-        ),
-        (
-            "config.json",
-            '"hidden_size": 64',
-            '"hidden_size": 66',
-            r"multiple of `num_attention_heads` \(4\), but is 66",
-        ),
-        ("config.json", "}", "", r"config\.json: not valid JSON"),
-        (
-            "config.json",
-            "1e-12",
-            '"x"',
-            "holds no tokenizer that can be read: Validation error for field 'layer_norm_eps'",
-        ),
-        *(
-            ("vocab.txt", token, "zz", rf"vocab\.txt: must .*\{token}")
-            for token in ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
-        ),
+        ("config.json", '": 383', '": 380', "`vocab_size` must be at least the 383 word pieces"),
+        ("config.json", '_size": 64', '_size": "64"', "`hidden_size` must be a whole .*'64'"),
+        ("config.json", '_size": 64', '_size": 66', r"of `num_attention_heads` \(4\), but is 66"),
+        ("config.json", "}", "", "not valid JSON"),
+        ("config.json", "1e-12", '"x"', "holds no tokenizer that can be read: .*'layer_norm_eps'"),
+        ("vocab.txt", "[CLS]", "zz", r"must hold .*\[CLS\]"),
+        ("vocab.txt", "[SEP]", "zz", r"must hold .*\[SEP\]"),
+        ("vocab.txt", "[PAD]", "zz", r"must hold .*\[PAD\]"),
+        ("vocab.txt", "[UNK]", "zz", r"must hold .*\[UNK\]"),
     ],
 )
 def test_a_damaged_folder(tmp_path, file, old, new, message):
@@ -101,10 +77,5 @@ def test_a_damaged_folder(tmp_path, file, old, new, message):
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(DataError, match=message) as caught:
         load_tokenizer(str(tmp_path))
-    assert str(caught.value).startswith(str(tmp_path))
-
-
-def test_a_config_that_is_a_list(tmp_path):
-    (Path(tiny_bert(tmp_path)) / "config.json").write_text("[1]")
-    with pytest.raises(DataError, match=r"config\.json: must hold a mapping, but holds a list"):
-        load_tokenizer(str(tmp_path))
+    named = tmp_path if "no tokenizer" in message else path
+    assert str(caught.value).startswith(f"{named}: ")
