@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from mmpt.batch import Split
 from mmpt.config import RunConfig
-from mmpt.config.section import INPUT
+from mmpt.config.schema import INPUT
 from mmpt.errors import CheckpointError, DataError
 
 DEMO_COMMANDS = (

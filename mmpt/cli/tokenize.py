@@ -7,7 +7,7 @@ from typer import Argument, Option
 
 from mmpt.cli.app import Command, Overrides
 from mmpt.config.mistakes import validate
-from mmpt.config.section import Section, Switch
+from mmpt.config.schema import Section, Switch
 from mmpt.config.yaml_files import parse_overrides, read_yaml
 from mmpt.errors import ConfigError
 from mmpt.prepare.captions.pretokenise import tokenise_captions
@@ -53,14 +53,14 @@ def tokenize(
     """
     values, problems = parse_overrides(overrides or [])
     whole = read_yaml(config, values)
-    file, mistakes = validate(TokenFile, whole)
+    good, mistakes = validate(TokenFile, whole)
     section = whole.get("dataset", {})
     if isinstance(section, dict):
         missing = [key for key in REQUIRED if section.get(key) is None]
         mistakes += [f"`dataset.{key}` must be set, but is not." for key in missing]
     if problems + mistakes:
         raise ConfigError(config, problems + mistakes)
-    settings = file.dataset
+    settings = TokenFile(**good).dataset
     tfeat_dir = tokenise_captions(
         settings.caption_pkl_path,
         settings.target_dir,

@@ -5,105 +5,80 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mmpt.config.fairseq_checks import check_fairseq
 from mmpt.config.run import RunConfig
-from mmpt.config.section import INERT
+from mmpt.config.schema import INERT
 
 COMMON_KEYS = (
-    "dataset.meta_processor",
-    "dataset.video_processor",
-    "dataset.text_processor",
-    "dataset.aligner",
-    "dataset.bert_name",
-    "dataset.max_video_len",
-    "dataset.max_len",
-    "model.model_cls",
+    "dataset.meta_processor dataset.video_processor dataset.text_processor dataset.aligner "
+    "dataset.bert_name dataset.max_video_len dataset.max_len model.model_cls "
 )
-TRAINING_KEYS = (
-    *COMMON_KEYS,
-    "dataset.train_path",
-    "loss.loss_cls",
-    "fairseq.dataset.batch_size",
-    "fairseq.optimization.lr",
-    "fairseq.optimization.optimizer",
-    "fairseq.checkpoint.save_dir",
+TRAINING_KEYS = COMMON_KEYS + (
+    "dataset.train_path loss.loss_cls fairseq.dataset.batch_size fairseq.optimization.lr "
+    "fairseq.optimization.optimizer fairseq.checkpoint.save_dir"
 )
-TEST_KEYS = (
-    *COMMON_KEYS,
-    "metric",
-    "predictor",
-    "fairseq.common_eval.path",
-    "eval.save_path",
-)
+TEST_KEYS = COMMON_KEYS + "metric predictor fairseq.common_eval.path eval.save_path"
 RETRIEVAL_TASKS = ("RetriTask", "VideoRetriTask")
 RETRIEVAL_KEYS = (
-    "dataset.num_video_per_batch",
-    "dataset.clip_per_video",
-    "dataset.vfeat_dir",
-    "dataset.tfeat_dir",
-    "dataset.sampled_min_len",
-    "dataset.sampled_max_len",
+    "dataset.num_video_per_batch dataset.clip_per_video dataset.vfeat_dir dataset.tfeat_dir "
+    "dataset.sampled_min_len dataset.sampled_max_len"
 )
+DECAY_ONLY = ("total_num_update", "end_learning_rate", "power")
+"""Options that only `lr_scheduler: polynomial_decay` has."""
 
 
-def check_whole(config: RunConfig, values: dict[str, Any]) -> list[str]:
-    """Returns all mistakes that no single key shows.
+def check_whole(config: RunConfig, values: dict[str, Any]) -> Iterator[str]:
+    """Yields all mistakes that no single key shows.
 
     Args:
         config: the config, in which mistaken values have their defaults.
         values: the YAML as read. A mistaken key in it is not missing.
     """
-    problems = [*_missing(config, values), *_check_lengths(config), *_check_batches(config)]
-    return [*problems, *_check_retrieval(config, values), *check_fairseq(config)]
+    if isinstance(values.get("dataset", {}), dict | None):
+        # Otherwise this may be a training or an evaluation config.
+        yield from _missing(config, values)
+    yield from _check_sizes(config)
+    yield from _check_precision(config)
+    yield from _check_schedule(config)
+    if not config.is_test:
+        yield from _check_training(config)
 
 
 def _missing(config: RunConfig, values: dict[str, Any]) -> Iterator[str]:
-    if not isinstance(values.get("dataset", {}), dict | None):
-        return  # this may be a training or an evaluation config
     reason = "a training config needs it (evaluation configs say `dataset.split: test`)"
+    needed = dict.fromkeys(TRAINING_KEYS.split(), reason)
     if config.is_test:
         reason = "an evaluation config (`dataset.split: test`) needs it"
-    for path in TEST_KEYS if config.is_test else TRAINING_KEYS:
-        if _is_missing(values, path):
+        needed = dict.fromkeys(TEST_KEYS.split(), reason)
+    elif config.task in RETRIEVAL_TASKS:
+        needed |= dict.fromkeys(RETRIEVAL_KEYS.split(), f"`task: {config.task}` needs it")
+        if config.retrieval.retri_epoch is not None:
+            needed["num_cands"] = "`retri_epoch` needs it"
+    for path, reason in needed.items():
+        found: Any = values
+        for key in path.split("."):
+            # A section that is no mapping is a mistake of its own.
+            found = found.get(key) if isinstance(found, dict) else found
+        if found is None:
             yield f"`{path}` is missing; {reason}."
 
 
-def _is_missing(values: Any, path: str) -> bool:
-    """True if a key is absent or null. A section that is no mapping is a mistake of its own."""
-    for key in path.split("."):
-        if values is None or not isinstance(values, dict):
-            return values is None
-        values = values.get(key)
-    return values is None
-
-
-def _check_lengths(config: RunConfig) -> Iterator[str]:
-    dataset = config.dataset
-    if dataset.max_len is not None and dataset.max_video_len is not None:
-        bound = dataset.max_video_len + 3
-        if dataset.max_len < bound:
-            yield (
-                f"`dataset.max_len` must be at least `max_video_len` + 3 ({bound}), but is "
-                f"{dataset.max_len}; it counts the video slots, [CLS], [SEP], the word pieces and "
-                "a final [SEP]."
-            )
-    ranges = (
-        ("sampled_min_len", "sampled_max_len"),
-        ("sampled_video_min_len", "sampled_video_max_len"),
-    )
-    for low_name, high_name in ranges:
-        low, high = getattr(dataset, low_name), getattr(dataset, high_name)
-        if low is not None and high is not None and low > high:
-            yield f"`dataset.{low_name}` must be at most `{high_name}` ({high}), but is {low}."
-
-
-def _check_batches(config: RunConfig) -> Iterator[str]:
+def _check_sizes(config: RunConfig) -> Iterator[str]:
     dataset, retrieval = config.dataset, config.retrieval
-    if retrieval.retri_epoch and retrieval.num_cands and dataset.num_video_per_batch:
-        videos, found = dataset.num_video_per_batch, retrieval.num_cands
-        if found < videos:
-            bound = f"`dataset.num_video_per_batch` ({videos})"
-            yield f"`num_cands` must be at least {bound}, but is {found}."
+    slots = None if dataset.max_video_len is None else dataset.max_video_len + 3
+    videos = dataset.num_video_per_batch if retrieval.retri_epoch else None
+    relations = [
+        ("dataset.max_len", dataset.max_len, "`max_video_len` + 3", slots),
+        ("num_cands", retrieval.num_cands, "`dataset.num_video_per_batch`", videos),
+    ]
+    for kind in ("sampled", "sampled_video"):
+        low, high = getattr(dataset, f"{kind}_min_len"), getattr(dataset, f"{kind}_max_len")
+        relations.append((f"dataset.{kind}_max_len", high, f"`{kind}_min_len`", low))
+    batch_size = config.option("dataset", "batch_size")
+    divisor = ("`dataset.subsampling`", dataset.subsampling)
+    relations.append(("fairseq.dataset.batch_size", batch_size, *divisor))
+    for key, value, bound_name, bound in relations:
+        if value is not None and bound is not None and value < bound:
+            yield f"`{key}` must be at least {bound_name} ({bound}), but is {value}."
     sequence = config.loss.sequence_contrast if config.loss else None
     if sequence is not None and sequence.sequence_contrast_weight is not None:
         length, clips = sequence.threshold, dataset.clip_per_video
@@ -112,23 +87,56 @@ def _check_batches(config: RunConfig) -> Iterator[str]:
                 "`dataset.clip_per_video` must be a multiple of `loss.sequence_contrast.threshold` "
                 f"({length}), but is {clips}."
             )
-    batch_size, subsampling = config.option("dataset", "batch_size"), dataset.subsampling
-    if batch_size and subsampling and batch_size < subsampling:
+
+
+def _check_precision(config: RunConfig) -> Iterator[str]:
+    common = config.fairseq.get("common", {})
+    fp16 = [name for name in ("fp16", "memory_efficient_fp16") if common.get(name)]
+    bf16 = [name for name in ("bf16", "memory_efficient_bf16") if common.get(name)]
+    if fp16 and bf16:
+        both = f"`fairseq.common.{fp16[0]}` and `fairseq.common.{bf16[0]}`"
+        yield f"{both} cannot both be true; choose one."
+    if common.get("amp"):
         yield (
-            f"`fairseq.dataset.batch_size` must be at least `dataset.subsampling` ({subsampling}), "
-            f"by which it is divided, but is {batch_size}."
+            "`fairseq.common.amp` must be false: it would compute the loss in half precision; set "
+            "`fairseq.common.fp16` or `fairseq.common.bf16`, which keep the loss in float32."
         )
 
 
-def _check_retrieval(config: RunConfig, values: dict[str, Any]) -> Iterator[str]:
-    if config.is_test or config.task not in RETRIEVAL_TASKS:
+def _check_schedule(config: RunConfig) -> Iterator[str]:
+    # An option may stand in several groups; the first one counts.
+    options: list[tuple[str, str, Any]] = []
+    for group, values in config.fairseq.items():
+        options += [(f"fairseq.{group}.{name}", name, value) for name, value in values.items()]
+    first = {name: value for _, name, value in reversed(options)}
+    if first.get("lr_scheduler") != "polynomial_decay":
+        for path, name, _ in options:
+            if name in DECAY_ONLY:
+                yield f"`{path}` needs `lr_scheduler: polynomial_decay`; set that, or leave it out."
         return
-    candidates = () if config.retrieval.retri_epoch is None else ("num_cands",)
-    for path in (*RETRIEVAL_KEYS, *candidates):
-        if _is_missing(values, path):
-            yield f"`{path}` is missing; `task: {config.task}` needs it."
+    total = first.get("total_num_update") or first.get("max_update", 0)
+    if total <= 0:
+        yield (
+            "`fairseq.optimization.total_num_update` is missing; `lr_scheduler: polynomial_decay` "
+            "needs it."
+        )
+        return
+    for path, name, value in options:
+        if name == "warmup_updates" and value > total:
+            yield f"`{path}` must be at most `total_num_update` ({total:.0f}), but is {value}."
+
+
+def _check_training(config: RunConfig) -> Iterator[str]:
+    if "common_eval" in config.fairseq:
+        place = "evaluation configs (`dataset.split: test`)"
+        yield f"`fairseq.common_eval` belongs to {place}; leave it out of training."
+    for key, only in (("train_subset", "train"), ("valid_subset", "valid")):
+        subset = config.option("dataset", key, only)
+        if subset != only:
+            path = f"fairseq.dataset.{key}"
+            yield f"`{path}` must be `{only}` in training, but is `{subset}`; leave it out."
     batch_size = config.option("dataset", "batch_size", 1)
-    if batch_size != 1:
+    if config.task in RETRIEVAL_TASKS and batch_size != 1:
         yield (
             f"`fairseq.dataset.batch_size` must be 1 with `task: {config.task}`, whose items are "
             f"whole batches, but is {batch_size}; `dataset.num_video_per_batch` sets the size."
@@ -142,12 +150,6 @@ def inert_keys(config: RunConfig) -> list[str]:
         for name, field in type(section).model_fields.items():
             if INERT in field.metadata and getattr(section, name) is not None:
                 names.append(f"{prefix}{name}")
-    if config.dataset.subsampling == 1:
-        names.append("dataset.subsampling")
-    if config.dataset.jsfusion_path is not None and config.dataset.full_test_path is None:
-        names.append("dataset.jsfusion_path")
     if config.retrieval.retri_epoch and (config.is_test or config.task in (None, "Task")):
         names.append("retri_epoch")
-    if config.is_test and config.option("dataset", "valid_subset") is not None:
-        names.append("fairseq.dataset.valid_subset")
     return names

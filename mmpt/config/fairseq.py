@@ -11,40 +11,26 @@ import dataclasses
 import enum
 import logging
 import re
-import types
 import typing
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter, create_model
 
-from mmpt.config.schema import FairseqOptions, Settings
-from mmpt.config.section import (
-    Count,
-    Float,
-    Int,
-    Natural,
-    NotNegative,
-    Positive,
-    Section,
-    Switch,
-)
+from mmpt.config import schema
 
 GROUPS = (
     *("common", "common_eval", "dataset", "optimization", "checkpoint", "distributed_training"),
     *("optimizer", "lr_scheduler"),
 )
 
-_LAUNCHER = "user_dir task arch criterion data taskconfig"
-_JOB_TYPE = (
-    "distributed_world_size distributed_rank distributed_init_method distributed_no_spawn "
-    "distributed_port distributed_num_procs device_id nprocs_per_node"
+_LAUNCHER = (
+    "user_dir task arch criterion data taskconfig distributed_world_size distributed_rank "
+    "distributed_init_method distributed_no_spawn distributed_port distributed_num_procs "
+    "device_id nprocs_per_node"
 )
 REFUSED = {
     **dict.fromkeys(_LAUNCHER.split(), "is set by the launcher; leave it out"),
-    **dict.fromkeys(_JOB_TYPE.split(), "is set by the job type; leave it out"),
     "ema": "is not supported: there are no averaged weights; leave it out",
     "finetune_from_model": "is not supported: name the weights in `restore_file`, with "
     "`reset_optimizer: true` for a new optimizer",
@@ -81,12 +67,12 @@ def _check_betas(value: Any) -> Any:
 Beta = Annotated[float, Field(strict=True, ge=0, lt=1)]
 Listed = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
 BOUNDS: dict[str, Any] = {
-    **dict.fromkeys(_NATURALS.split(), Natural),
-    **dict.fromkeys(_COUNTS.split(), Count),
-    **dict.fromkeys(_NOT_NEGATIVE.split(), NotNegative),
-    **dict.fromkeys(_POSITIVE.split(), Positive),
-    "lr": Annotated[list[Positive], Field(min_length=1, max_length=1), Listed],
-    "update_freq": Annotated[list[Count], Field(min_length=1), Listed],
+    **dict.fromkeys(_NATURALS.split(), schema.Natural),
+    **dict.fromkeys(_COUNTS.split(), schema.Count),
+    **dict.fromkeys(_NOT_NEGATIVE.split(), schema.NotNegative),
+    **dict.fromkeys(_POSITIVE.split(), schema.Positive),
+    "lr": Annotated[list[schema.Positive], Field(min_length=1, max_length=1), Listed],
+    "update_freq": Annotated[list[schema.Count], Field(min_length=1), Listed],
     "adam_betas": Annotated[Any, BeforeValidator(_check_betas)],
     "path": str | list[str],
     "optimizer": Literal["adam"],
@@ -98,47 +84,27 @@ BOUNDS: dict[str, Any] = {
 """Types that are narrower here than in fairseq. A bound of 0 is kept where 0 means "off"."""
 
 
-class OpenSection(Section, extra="allow"):
-    """A section with any other keys, too."""
-
-
 @cache
-def settings_model(*, import_fairseq: bool) -> type[Settings]:
+def settings_model(*, import_fairseq: bool) -> type[schema.Settings]:
     """Returns the model of a YAML file, with a model of each group of fairseq's options.
+
+    The keys of retrieval are at the top level, where the release has them.
 
     Args:
         import_fairseq: use fairseq, if it is installed. Otherwise all options are accepted.
     """
     types_by_group = _fairseq_types() if import_fairseq else {}
-    base = Section if types_by_group else OpenSection
+    kind: Any = {"strict": True, "extra": "forbid" if types_by_group else "allow"}
     groups: dict[str, Any] = {}
     for group in GROUPS:
         options: dict[str, Any] = {}
-        for name, kind in types_by_group.get(group, BOUNDS).items():
-            options[name] = (BOUNDS.get(name, kind), None)
-        groups[group] = (create_model(group, __base__=base, **options) | None, None)
-    fairseq: Any = create_model("fairseq", __base__=Section, **groups)
-    return create_model("Settings", __base__=Settings, fairseq=(fairseq | None, None))
-
-
-def options_as_written(groups: Any, checked: Any) -> FairseqOptions:
-    """Returns the options of a YAML that are set, in its order.
-
-    Args:
-        groups: `fairseq:` of the YAML. Its whole numbers are kept for the command line, on which
-            1000000 is not 1000000.0.
-        checked: the section of `settings_model`, from which all other values are taken.
-    """
-    options: FairseqOptions = {}
-    if checked is None:
-        return options
-    for group in [group for group in groups if group in checked.model_fields_set]:
-        section = getattr(checked, group)
-        options[group] = {}
-        for name, value in groups[group].items():
-            if value is not None and name in section.model_fields_set:
-                options[group][name] = value if type(value) is int else getattr(section, name)
-    return options
+        for name, annotation in types_by_group.get(group, BOUNDS).items():
+            options[name] = (BOUNDS.get(name, annotation), None)
+        section = create_model(group, __base__=schema.Section, __cls_kwargs__=kind, **options)
+        groups[group] = (section, None)
+    fairseq: Any = create_model("fairseq", __base__=schema.Section, **groups)
+    bases: Any = (schema.Settings, schema.RetrievalConfig)
+    return create_model("YamlFile", __base__=bases, fairseq=(fairseq, None))
 
 
 def _fairseq_types() -> dict[str, dict[str, Any]]:
@@ -147,39 +113,31 @@ def _fairseq_types() -> dict[str, dict[str, Any]]:
     The released YAMLs have the options of the optimizer, of the schedule and `ddp_backend` in
     `optimization`. Both places are accepted.
     """
-    try:
-        with _root_logger_kept():
-            from fairseq.dataclass import configs
-            from fairseq.optim.adam import FairseqAdamConfig
-            from fairseq.optim.lr_scheduler.polynomial_decay_schedule import (
-                PolynomialDecayLRScheduleConfig,
-            )
-    except ImportError:
-        return {}
-    groups = {
-        "common": _types_of(configs.CommonConfig),
-        "common_eval": _types_of(configs.CommonEvalConfig),
-        "dataset": _types_of(configs.DatasetConfig),
-        "checkpoint": _types_of(configs.CheckpointConfig),
-        "distributed_training": _types_of(configs.DistributedTrainingConfig),
-        "optimizer": _types_of(FairseqAdamConfig) | {"optimizer": str},
-        "lr_scheduler": _types_of(PolynomialDecayLRScheduleConfig) | {"lr_scheduler": str},
-    }
-    own = _types_of(configs.OptimizationConfig) | {"ddp_backend": str}
-    groups["optimization"] = own | groups["optimizer"] | groups["lr_scheduler"]
-    return groups
-
-
-@contextmanager
-def _root_logger_kept() -> Iterator[None]:
-    """Undoes what an import of fairseq does to the root logger: a handler, and the level DEBUG."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     try:
-        yield
+        from fairseq.dataclass import configs
+        from fairseq.optim import adam
+        from fairseq.optim.lr_scheduler import polynomial_decay_schedule as polynomial
+    except ImportError:
+        return {}
     finally:
+        # The import gives the root logger a handler, and the level DEBUG.
         root.handlers[:] = handlers
         root.setLevel(level)
+    types = {
+        "common": _types_of(configs.CommonConfig),
+        "common_eval": _types_of(configs.CommonEvalConfig),
+        "dataset": _types_of(configs.DatasetConfig),
+        "optimization": _types_of(configs.OptimizationConfig) | {"ddp_backend": str},
+        "checkpoint": _types_of(configs.CheckpointConfig),
+        "distributed_training": _types_of(configs.DistributedTrainingConfig),
+        "optimizer": _types_of(adam.FairseqAdamConfig) | {"optimizer": str},
+        "lr_scheduler": _types_of(polynomial.PolynomialDecayLRScheduleConfig)
+        | {"lr_scheduler": str},
+    }
+    types["optimization"] |= types["optimizer"] | types["lr_scheduler"]
+    return types
 
 
 def _types_of(group: Any) -> dict[str, Any]:
@@ -198,13 +156,8 @@ def _types_of(group: Any) -> dict[str, Any]:
 
 def _plain_type(annotation: Any) -> Any:
     """Returns the type of an option's value in a YAML; strings name the members of an enum."""
-    if typing.get_origin(annotation) is typing.Union:
-        annotation = next(
-            kind for kind in typing.get_args(annotation) if kind is not types.NoneType
-        )
-    if typing.get_origin(annotation) is list:
-        return Annotated[annotation, Listed]
-    if isinstance(annotation, enum.EnumMeta):
-        choices: list[Any] = list(annotation)
-        return Literal[tuple(choice.value for choice in choices)]
-    return {bool: Switch, int: Int, float: Float}.get(annotation, annotation)
+    for kind in typing.get_args(annotation) or (annotation,):
+        if isinstance(kind, enum.EnumMeta):
+            choices: list[Any] = list(kind)
+            return Literal[tuple(choice.value for choice in choices)]
+    return annotation

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mmpt.config.run import RunConfig
 
 RESUME_DROPS = (
@@ -27,21 +25,17 @@ def fairseq_flags(config: RunConfig, *, without: tuple[str, ...] = ()) -> list[s
     flags: list[str] = []
     for options in config.fairseq.values():
         for name, value in options.items():
-            if name not in without:
-                flags += _flag(name, config.batch_size if name == "batch_size" else value)
+            if name in without or value is None or value is False:
+                continue
+            flags.append("--" + name.replace("_", "-"))
+            if name == "batch_size":
+                value = config.batch_size
+            elif name == "lr":
+                value = value[0]
+            elif isinstance(value, list) and name == "adam_betas":
+                value = tuple(value)
+            elif isinstance(value, list) and name == "path":
+                value = ":".join(value)
+            if value is not True:
+                flags.append(str(value))
     return flags
-
-
-def _flag(name: str, value: Any) -> list[str]:
-    flag = "--" + name.replace("_", "-")
-    if value is None or value is False:
-        return []
-    if value is True:
-        return [flag]
-    if name == "lr":
-        return [flag, str(value[0])]
-    if name == "adam_betas" and isinstance(value, list):
-        return [flag, str(tuple(value))]
-    if name == "path" and isinstance(value, list):
-        return [flag, ":".join(value)]
-    return [flag, str(value)]

@@ -6,10 +6,9 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mmpt.config.checks import check_whole, inert_keys
-from mmpt.config.fairseq import options_as_written, settings_model
+from mmpt.config.fairseq import settings_model
 from mmpt.config.mistakes import validate
 from mmpt.config.released import fill_htm_align
 from mmpt.config.run import RunConfig
@@ -42,38 +41,18 @@ def load_config(
     values, filled = fill_htm_align(read_yaml(path, override_values))
     if values.get("base_dir") is not None:
         raise ConfigError(str(path), [JOB_FILE])
-    config, mistakes = parse(values, str(path), import_fairseq=import_fairseq)
-    problems += mistakes + check_whole(config, values)
+    good, mistakes = validate(settings_model(import_fairseq=import_fairseq), values)
+    retrieval = {key: good.pop(key) for key in RetrievalConfig.model_fields if key in good}
+    config = RunConfig(**{"retrieval": retrieval, **good, "path": str(path)})
+    problems += [*mistakes, *check_whole(config, values)]
     if problems:
         raise ConfigError(str(path), problems)
     if filled:
-        logger.info(
-            "%s: filled in as the released HTM-Align script does: %s", path, ", ".join(filled)
-        )
+        what = "filled in as the released HTM-Align script does"
+        logger.info("%s: %s: %s", path, what, ", ".join(filled))
     if inert := inert_keys(config):
         logger.info("%s: these keys have no effect here: %s", path, ", ".join(inert))
     return config
-
-
-def parse(
-    values: dict[str, Any], path: str, *, import_fairseq: bool = True
-) -> tuple[RunConfig, list[str]]:
-    """Returns the config, with defaults for mistaken values, and all mistakes of single keys.
-
-    Args:
-        values: the YAML with includes and overrides; the keys of retrieval are at the top level.
-        path: the YAML file.
-        import_fairseq: compare `fairseq:` with fairseq's options, if it is installed.
-    """
-    sections: dict[Any, Any] = {"retrieval": {}}
-    for key, value in values.items():
-        if key in RetrievalConfig.model_fields:
-            sections["retrieval"][key] = value
-        else:
-            sections[key] = value
-    settings, problems = validate(settings_model(import_fairseq=import_fairseq), sections)
-    options = options_as_written(values.get("fairseq"), settings.fairseq)
-    return RunConfig(**{**dict(settings), "fairseq": options, "path": path}), problems
 
 
 def save_resolved(config: RunConfig, path: str | Path) -> None:
@@ -98,11 +77,7 @@ def next_run_dir(save_dir: str, name: str) -> str:
     Entries that start with `name` have an index: the number after the next underscore, or 0 without
     an underscore. Entries such as `run_foo` have none.
     """
-    indices = []
-    for entry in os.listdir(save_dir) if os.path.isdir(save_dir) else []:
-        if entry.startswith(name):
-            _, underscore, index = entry[len(name) :].partition("_")
-            number = re.match(r"\d+(?=_|$)", index)
-            if number or not underscore:
-                indices.append(int(number.group()) if number else 0)
-    return os.path.join(save_dir, f"{name}_{max(indices) + 1 if indices else 0}")
+    pattern = re.compile(rf"{re.escape(name)}[^_]*(?:_(\d+)(?=_|$)|$)")
+    entries = os.listdir(save_dir) if os.path.isdir(save_dir) else []
+    indices = [int(found[1] or 0) for found in map(pattern.match, entries) if found]
+    return os.path.join(save_dir, f"{name}_{max(indices, default=-1) + 1}")

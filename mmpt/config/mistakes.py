@@ -4,10 +4,8 @@ value found, the remedy."""
 from __future__ import annotations
 
 import typing
-from collections import defaultdict
-from collections.abc import Iterator
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -17,39 +15,45 @@ from mmpt.config.schema import REMOVED_KEYS
 from mmpt.registry import did_you_mean
 from mmpt.utils.validation import rule_of
 
-Model = TypeVar("Model", bound=BaseModel)
-Keys = tuple[Any, ...]
 
+def validate(
+    model: type[BaseModel],
+    values: dict[Any, Any],
+    at: str = "",
+    whole: type[BaseModel] | None = None,
+) -> tuple[dict[str, Any], list[str]]:
+    """Returns the values that a model accepts, without null, and a sentence for each mistake.
 
-def validate(model: type[Model], values: dict[Any, Any]) -> tuple[Model, list[str]]:
-    """Returns a model of `values`, with the default for each mistaken value, and all mistakes."""
-    try:
-        return model.model_validate(values), []
-    except ValidationError as err:
-        errors = err.errors(include_url=False)
-    mistakes: dict[Keys, list[ErrorDetails]] = defaultdict(list)
-    for error in errors:
-        if error["type"] != "default_factory_not_called":  # follows from another mistake
-            mistakes[_setting(model, error["loc"])].append(error)
-    problems = []
-    rest = values
-    for keys, alternatives in mistakes.items():
-        problems.append(_sentence(model, keys, alternatives, _look_up(values, keys)))
-        rest = _without(rest, keys)
-    return model.model_validate(rest), problems
-
-
-def _setting(model: type[BaseModel], loc: Keys) -> Keys:
-    """Returns the part of pydantic's `loc` that names a setting.
-
-    The rest is a place in the value, or an alternative of its type.
+    Args:
+        at: dotted name of the section that `model` describes; "" is the top level.
+        whole: the model of all sections. Default: `model`.
+    Returns:
+        The values as the model reads them, but whole numbers as they are, in the order of
+        `values`; and the mistakes.
     """
-    for depth, key in enumerate(loc, start=1):
+    whole = whole or model
+    good: dict[str, Any] = {}
+    problems = []
+    # Each key is validated alone, so all of its errors are about one setting.
+    for key, value in values.items():
+        name = f"{at}.{key}" if at else str(key)
         section = _section(model, key)
-        if section is None:
-            return loc[:depth]
-        model = section
-    return loc
+        if section is not None and isinstance(value, dict):
+            good[key], mistakes = validate(section, value, name, whole)
+            problems += mistakes
+            continue
+        try:
+            checked = model.model_validate({key: value})
+            if value is not None:
+                good[key] = value if type(value) is int else getattr(checked, key)
+        except ValidationError as err:
+            # The default of another key may depend on this one, and fails with it.
+            errors = [e for e in err.errors() if e["type"] != "default_factory_not_called"]
+            if errors[0]["type"] in ("extra_forbidden", "invalid_key"):
+                problems.append(_unknown_key(whole, at, str(key)))
+            else:
+                problems.append(f"`{name}` must {_rule(errors)}, but is {value!r:.60}.")
+    return good, problems
 
 
 def _section(model: type[BaseModel], key: Any) -> type[BaseModel] | None:
@@ -62,71 +66,41 @@ def _section(model: type[BaseModel], key: Any) -> type[BaseModel] | None:
     return None
 
 
-def _look_up(values: Any, keys: Keys) -> Any:
-    for key in keys:
-        values = values[key]
-    return values
-
-
-def _without(values: dict[Any, Any], keys: Keys) -> dict[Any, Any]:
-    """Returns a copy of a mapping without the value at `keys`."""
-    rest = dict(values)
-    if len(keys) == 1:
-        del rest[keys[0]]
-    else:
-        rest[keys[0]] = _without(rest[keys[0]], keys[1:])
-    return rest
-
-
-def _sentence(
-    model: type[BaseModel], keys: Keys, alternatives: list[ErrorDetails], value: Any
-) -> str:
-    """Returns the sentence for the setting at `keys`. A union has an error for each alternative."""
+def _rule(errors: list[ErrorDetails]) -> str:
+    """Returns what a value must do. A union has an error for each alternative."""
     rules = []
-    for error in alternatives:
-        if error["type"] in ("extra_forbidden", "invalid_key"):
-            return _unknown_key(model, keys)
+    for error in errors:
         rule = rule_of(error)
-        inside = error["loc"][len(keys) :]
-        if any(isinstance(place, int) for place in inside):
+        if any(isinstance(place, int) for place in error["loc"][1:]):
             rule = f"be a list, each {rule.removeprefix('be ')}"
         rules.append(rule)
-    found = repr(value)
-    shown = found if len(found) <= 60 else found[:57] + "..."
-    rule = " or ".join(rules).replace(" or be ", " or ")
-    return f"`{_dotted(keys)}` must {rule}, but is {shown}."
+    return " or ".join(rules).replace(" or be ", " or ")
 
 
-def _dotted(keys: Keys) -> str:
-    """Returns the name of a setting as YAMLs have it: the keys of `retrieval` without a prefix."""
-    names = keys[1:] if len(keys) > 1 and keys[0] == "retrieval" else keys
-    return ".".join(map(str, names))
-
-
-def _unknown_key(model: type[BaseModel], keys: Keys) -> str:
+def _unknown_key(whole: type[BaseModel], at: str, key: str) -> str:
     """Returns the sentence for a key that nobody reads: its place, or the nearest known name."""
-    path, section, key = _dotted(keys), _dotted(keys[:-1]), str(keys[-1])
+    path = f"{at}.{key}" if at else key
     if path in REMOVED_KEYS:
         return f"`{path}` is no longer a key: {REMOVED_KEYS[path]}."
-    if keys[0] == "fairseq" and key in REFUSED:
+    if at.startswith("fairseq") and key in REFUSED:
         return f"`{path}` {REFUSED[key]}."
-    homes: dict[str, list[str]] = defaultdict(list)
-    for home, name in _known_keys(model, ()):
-        homes[home].append(name)
+    homes = _known_keys(whole)
+    homes.pop("retrieval", None)  # its keys are known at the top level, too
     places = [home for home, names in homes.items() if key in names]
     if "fairseq.optimization" in places:
         places = ["fairseq.optimization"]
     if places:
         belongs = " or ".join(f"under `{home}`" if home else "at the top level" for home in places)
         return f"`{path}` is not a known key; `{key}` belongs {belongs}."
-    hint = did_you_mean(key, homes[section]) or did_you_mean(key, [*chain(*homes.values())])
+    hint = did_you_mean(key, homes[at]) or did_you_mean(key, [*chain(*homes.values())])
     return f"`{path}` is not a known key.{hint}"
 
 
-def _known_keys(model: type[BaseModel], at: Keys) -> Iterator[tuple[str, str]]:
-    """Yields each key of a model and of its sections, after the name of its section."""
-    for name in model.model_fields:
-        section = _section(model, name)
+def _known_keys(model: type[BaseModel], at: str = "") -> dict[str, list[str]]:
+    """Returns the keys of each section, by the section's dotted name."""
+    homes = {at: list(model.model_fields)}
+    for key in model.model_fields:
+        section = _section(model, key)
         if section is not None:
-            yield from _known_keys(section, (*at, name))
-        yield "" if at == ("retrieval",) else _dotted(at), name
+            homes |= _known_keys(section, f"{at}.{key}" if at else key)
+    return homes

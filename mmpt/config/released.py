@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from typing import Any
 
-HTM_ALIGN: dict[str, dict[str, Any]] = {
-    "dataset": {
-        "meta_processor": "How2AlignMetaProcessor",
-        "video_processor": "VideoProcessor",
-        "text_processor": "How2AlignTextProcessor",
-        "aligner": "How2AlignAligner",
-        "sliding_window": 8,
-        "sliding_window_size": 32,
-    },
-    "": {"metric": ["How2AlignMetric"], "predictor": "How2AlignPredictor"},
+from omegaconf import OmegaConf
+
+HTM_ALIGN: dict[str, Any] = {
+    "dataset.meta_processor": "How2AlignMetaProcessor",
+    "dataset.video_processor": "VideoProcessor",
+    "dataset.text_processor": "How2AlignTextProcessor",
+    "dataset.aligner": "How2AlignAligner",
+    "dataset.sliding_window": 8,
+    "dataset.sliding_window_size": 32,
+    "metric": ["How2AlignMetric"],
+    "predictor": "How2AlignPredictor",
 }
-"""Section ("" is the top level) -> key -> value in the released script."""
+"""Key -> value in the released script."""
+BATCH_SIZE = "fairseq.dataset.batch_size"
 
 
 def fill_htm_align(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -30,42 +31,24 @@ def fill_htm_align(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         values: a YAML with includes and overrides. It is not changed. Only evaluations with
             `dataset.anno_path` get settings.
     """
-    dataset = values.get("dataset")
-    if (
-        not isinstance(dataset, dict)
-        or dataset.get("split") != "test"
-        or dataset.get("anno_path") is None
-    ):
+    dataset, result = values.get("dataset"), values.get("eval")
+    if not isinstance(dataset, dict) or dataset.get("split") != "test":
         return values, []
-    filled = copy.deepcopy(values)
-    added: list[str] = []
-
-    def fill(section: dict[str, Any], prefix: str, key: str, value: Any) -> None:
-        if section.get(key) is None:
-            section[key] = value
-            added.append(f"{prefix}{key}: {value}")
-
-    fairseq = _mapping(filled, "fairseq")
-    if dataset.get("meta_processor") is None:
-        _mapping(fairseq, "dataset")["batch_size"] = 1
-        added.append("fairseq.dataset.batch_size: 1")
-    for name, keys in HTM_ALIGN.items():
-        for key, value in keys.items():
-            fill(filled[name] if name else filled, f"{name}." if name else "", key, value)
-    save_path = _mapping(filled, "eval").get("save_path")
-    if isinstance(save_path, str):
-        checkpoint = os.path.join(save_path, "checkpoint_best.pt")
-        fill(_mapping(fairseq, "common_eval"), "fairseq.common_eval.", "path", checkpoint)
-    return filled, added
-
-
-def _mapping(parent: Any, key: str) -> dict[str, Any]:
-    """Returns the mapping at `key`, which is created if it is missing.
-
-    For a value that is no mapping, a mistake, it returns a mapping that nobody reads.
-    """
-    if not isinstance(parent, dict):
-        return {}
-    if parent.get(key) is None:
-        parent[key] = {}
-    return parent[key] if isinstance(parent[key], dict) else {}
+    if dataset.get("anno_path") is None:
+        return values, []
+    settings = dict(HTM_ALIGN)
+    if isinstance(result, dict) and isinstance(result.get("save_path"), str):
+        checkpoint = os.path.join(result["save_path"], "checkpoint_best.pt")
+        settings["fairseq.common_eval.path"] = checkpoint
+    added = []
+    given, missing = OmegaConf.create(values), OmegaConf.create()
+    if dataset.get("meta_processor") is None and OmegaConf.select(given, BATCH_SIZE) is not None:
+        OmegaConf.update(given, BATCH_SIZE, 1)
+        added.append(f"{BATCH_SIZE}: 1")
+    for key, value in settings.items():
+        if OmegaConf.select(given, key) is None:
+            OmegaConf.update(missing, key, value)
+            added.append(f"{key}: {value}")
+    # A section of `given` that is no mapping stays as it is, so that the loader reports it.
+    whole: Any = OmegaConf.to_container(OmegaConf.merge(missing, given))
+    return whole, added

@@ -6,25 +6,80 @@ section that they read, and never see YAML.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from contextlib import suppress
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
 
-from mmpt.config.section import (
-    INERT,
-    Count,
-    Float,
-    InputPath,
-    Natural,
-    NotNegative,
-    Off,
-    Positive,
-    PositiveShare,
-    Section,
-    Share,
-    Switch,
-)
+LARGEST_INT = 2**31 - 1
+"""Largest size of a whole number, which an int32 array holds."""
 
+
+class Section(BaseModel):
+    """A frozen mapping of settings. Unknown keys are mistakes; null stands for the default."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        known = cls.model_fields
+        return {
+            key: value for key, value in values.items() if value is not None or key not in known
+        }
+
+    def replace(self, **changes: Any) -> Self:
+        """Returns a copy with other values for some fields, which are checked like a YAML's."""
+        return type(self)(**{**dict(self), **changes})
+
+
+def _read_number(value: Any) -> Any:
+    """Returns the number that a text such as `'1e-5'` stands for."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return float(value)
+    return value
+
+
+def _read_whole_number(value: Any) -> Any:
+    """Returns an int for `3`, `3.0` and `'3'`."""
+    number = _read_number(value)
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
+    if isinstance(number, int) and abs(number) > LARGEST_INT:
+        raise ValueError(f"be at most {LARGEST_INT} in size")
+    return number
+
+
+def _refuse_all_but_false(value: Any) -> Any:
+    if value is not False:  # 0 is no switch
+        raise ValueError("be false")
+    return value
+
+
+# `strict` refuses true and false, which Python takes for 1 and 0.
+Natural = Annotated[int, Field(strict=True, ge=0), BeforeValidator(_read_whole_number)]
+Count = Annotated[int, Field(strict=True, ge=1), BeforeValidator(_read_whole_number)]
+NotNegative = Annotated[float, Field(strict=True, ge=0), BeforeValidator(_read_number)]
+Positive = Annotated[float, Field(strict=True, gt=0), BeforeValidator(_read_number)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1), BeforeValidator(_read_number)]
+PositiveShare = Annotated[float, Field(strict=True, gt=0, le=1), BeforeValidator(_read_number)]
+Switch = StrictBool
+Off = Annotated[bool, BeforeValidator(_refuse_all_but_false)]
+
+INPUT = "input"
+"""Marks a path that must exist before a job starts."""
+INERT = "inert"
+"""Marks a key of released YAMLs that nothing reads."""
+InputPath = Annotated[str | None, INPUT]
+VlmKey = Annotated[bool | int | float | str | None, INERT]
+"""Setting of VLM, which has a single encoder."""
+LauncherKey = Annotated[Any, INERT, Field(exclude=True)]
+"""Setting of a cluster launcher or of a job file."""
 Released = Literal["released", "paper"]
 REMOVED_KEYS = {
     "memory": "its work is done by `model.checkpoint_activations` (`auto`, false or clips per "
@@ -124,19 +179,19 @@ class DatasetConfig(Section):
     """CrossTask: folder with the annotation CSVs."""
     n_train: Count | None = None
     """CrossTask: number of training videos per primary task."""
-    num_iso_layer: Annotated[Natural | None, INERT] = None
+    num_iso_layer: VlmKey = None
     """Isolation depth of single-encoder models. No effect on two towers."""
-    lazy_vfeat_mask: Annotated[Switch | None, INERT] = None
+    lazy_vfeat_mask: VlmKey = None
     """A key of VLM without effect here."""
-    mfm_probability: Annotated[Float | None, INERT] = None
+    mfm_probability: VlmKey = None
     """A key of VLM without effect here."""
-    mlm_probability: Annotated[Float | None, INERT] = None
+    mlm_probability: VlmKey = None
     """A key of VLM without effect here."""
-    mm_prob: Annotated[Float | None, INERT] = None
+    mm_prob: VlmKey = None
     """A key of VLM without effect here."""
-    keep_prob: Annotated[Float | None, INERT] = None
+    keep_prob: VlmKey = None
     """A key of VLM without effect here."""
-    mm_type: Annotated[str | None, INERT] = None
+    mm_type: VlmKey = None
     """A key of VLM without effect here."""
     caption_pkl_path: str | None = None
     """Tokenising: the caption file."""
@@ -168,7 +223,7 @@ class ModelConfig(Section):
     """Number of layers of the video tower, which are the first layers of BERT."""
     layernorm_only: Switch | None = None
     """Train the parameters of LayerNorm only. Default: train all parameters."""
-    use_seg_emb: Annotated[Switch | None, INERT] = None
+    use_seg_emb: VlmKey = None
     """A key of VLM without effect here."""
     packed: Switch = True
     """Compute real tokens only. False computes the padding too, with equal results."""
@@ -273,9 +328,6 @@ class EvalConfig(Section):
 
     save_path: str | None = None
     """Folder for results. It is also searched for released models."""
-
-
-LauncherKey = Annotated[Any, INERT, Field(exclude=True)]
 
 
 def _one_or_several(value: Any) -> Any:

@@ -14,6 +14,8 @@ from mmpt.errors import ConfigError
 from mmpt.utils.io import atomic_write
 
 Values = dict[str, Any]
+YAML_ERRORS = (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError)
+"""What OmegaConf raises for text that is no YAML. It refuses duplicate keys, too."""
 
 
 def read_yaml(path: str | Path, overrides: Values | None = None) -> Values:
@@ -31,8 +33,10 @@ def read_yaml(path: str | Path, overrides: Values | None = None) -> Values:
         merged = OmegaConf.merge(_read_stack(path, ()), overrides or {})
         return _plain(merged, resolve=True)
     except OmegaConfBaseException as err:
-        reason = str(err).splitlines()[0]
-        raise ConfigError(path, [f"`{err.full_key}` cannot be resolved: {reason}."]) from err
+        reason, what = str(err).splitlines()[0], "includes and overrides do not fit each other"
+        if err.full_key:
+            what = f"`{err.full_key}` cannot be resolved"
+        raise ConfigError(path, [f"{what}: {reason}."]) from err
 
 
 def _read_stack(path: str, chain: tuple[str, ...]) -> Values:
@@ -40,30 +44,16 @@ def _read_stack(path: str, chain: tuple[str, ...]) -> Values:
     if path in chain:
         names = " -> ".join((*chain, path))
         raise ConfigError(chain[0], [f"`includes` goes round in a circle: {names}."])
-    values = _read_one(path, included_by=chain[-1] if chain else None)
-    base = values.pop("includes", None)
-    if base is None:
-        return values
-    if not isinstance(base, str):
-        raise ConfigError(path, [f"`includes` must be one path, but is {base!r}."])
-    return _plain(OmegaConf.merge(_read_stack(base, (*chain, path)), values))
-
-
-def _read_one(path: str, included_by: str | None) -> Values:
-    """Returns one file. OmegaConf reads `1e-5` as a number and refuses duplicate keys."""
     try:
         config = OmegaConf.load(path)
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as err:
-        raise ConfigError(path, [f"not valid YAML: {_reason(err)}"]) from err
-    except RecursionError:
-        problem = "not valid YAML: an anchor (`&`) holds itself, or brackets nest too deep."
-        raise ConfigError(path, [problem]) from None
     except OSError as err:
         problem = f"cannot be read: {err.strerror or err}."
         if isinstance(err, FileNotFoundError):
             problem = "no such file; paths are relative to the current directory."
-        source = f"`includes` names `{path}`: " if included_by else ""
-        raise ConfigError(included_by or path, [f"{source}{problem}"]) from err
+        source = f"`includes` names `{path}`: " if chain else ""
+        raise ConfigError((*chain, path)[-2:][0], [f"{source}{problem}"]) from err
+    except YAML_ERRORS as err:
+        raise ConfigError(path, [f"not valid YAML: {_reason(err)}"]) from err
     if not OmegaConf.is_dict(config):
         raise ConfigError(path, ["must hold a mapping of keys, but holds a list."])
     values = _plain(config)
@@ -72,10 +62,18 @@ def _read_one(path: str, included_by: str | None) -> Values:
     if twice:
         text = "`{0}` and `retrieval.{0}` are one setting; remove either."
         raise ConfigError(path, [text.format(key) for key in twice])
-    return _lifted(values)
+    values = _lifted(values)
+    base = values.pop("includes", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise ConfigError(path, [f"`includes` must be one path, but is {base!r}."])
+    return _plain(OmegaConf.merge(_read_stack(base, (*chain, path)), values))
 
 
 def _reason(err: Exception) -> str:
+    if isinstance(err, RecursionError):
+        return "an anchor (`&`) holds itself, or brackets nest too deep."
     return f"{' '.join(str(err).split())}."
 
 
@@ -86,11 +84,12 @@ def _plain(config: Any, *, resolve: bool = False) -> Values:
 
 def _lifted(values: Values) -> Values:
     """Moves the keys of a section `retrieval` to the top level, where the release has them."""
-    section = values.get("retrieval", {})
-    if not isinstance(section, dict | None):
-        return values
-    others = {key: value for key, value in values.items() if key != "retrieval"}
-    return {**others, **(section or {})}
+    section = values.pop("retrieval", None)
+    if isinstance(section, dict):
+        values |= section
+    elif section is not None:  # a mistake, which the loader reports
+        values["retrieval"] = section
+    return values
 
 
 def parse_overrides(overrides: Sequence[str]) -> tuple[Values, list[str]]:
@@ -108,7 +107,7 @@ def parse_overrides(overrides: Sequence[str]) -> tuple[Values, list[str]]:
             try:
                 parsed = _lifted(_plain(OmegaConf.from_dotlist([override])))
                 values = _plain(OmegaConf.merge(values, parsed))
-            except (yaml.YAMLError, OmegaConfBaseException, RecursionError) as err:
+            except YAML_ERRORS as err:
                 reason = _reason(err)
                 problems.append(f"the value of the override `{override}` is not YAML: {reason}")
     return values, problems

@@ -151,18 +151,11 @@ class FixedLenAligner(Aligner):
         caps, cmasks = self.build_texts(texts, name=name)
         spans = [(clip.video_start, clip.video_end) for clip in clips]
         vfeats, vmasks = stack_clips(video_feature, spans, self.max_video_len, name)
-        text_start, video_start, text_end, video_end = torch.tensor(clips).T.contiguous()
-        return ClipBatch(
-            caps=caps,
-            cmasks=cmasks,
-            vfeats=vfeats,
-            vmasks=vmasks,
-            video_start=video_start,
-            video_end=video_end,
-            text_start=text_start,
-            text_end=text_end,
-            video_id=first_of(video_key),
-        )
+        batch = ClipBatch(caps=caps, cmasks=cmasks, vfeats=vfeats, vmasks=vmasks)
+        columns: Any = zip(Clip._fields, torch.tensor(clips).T.contiguous(), strict=True)
+        batch.update(columns)
+        batch["video_id"] = first_of(video_key)
+        return batch
 
     def draw_clips(
         self, name: str, video_len: int, captions: Captions, rng: random.Random

@@ -7,21 +7,14 @@ import numpy as np
 from mmpt.batch import Captions, ShardKey, Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import DataError
-from mmpt.processors.base import (
-    META_PROCESSORS,
-    TEXT_PROCESSORS,
-    VIDEO_PROCESSORS,
-    MetaProcessor,
-    TextReader,
-    VideoReader,
-)
+from mmpt.processors import base
 from mmpt.processors.tokenizer import special_tokens
 from mmpt.shards.layout import open_captions, open_features, times_stem
 from mmpt.shards.video_table import VideoTable, load_video_table, read_id_list
 
 
-@META_PROCESSORS.register
-class How2MetaProcessor(MetaProcessor):
+@base.META_PROCESSORS.register
+class How2MetaProcessor(base.MetaProcessor):
     """The videos of the split's list. Both keys are the id."""
 
     def __init__(self, config: DatasetConfig, split: Split):
@@ -29,8 +22,8 @@ class How2MetaProcessor(MetaProcessor):
         self.items = [(name, name) for name in read_id_list(self.list_path())]
 
 
-@META_PROCESSORS.register
-class ShardedHow2MetaProcessor(MetaProcessor):
+@base.META_PROCESSORS.register
+class ShardedHow2MetaProcessor(base.MetaProcessor):
     """The usable videos of the split's list. Both keys are (id, index, shard, row)."""
 
     def __init__(self, config: DatasetConfig, split: Split, videos: VideoTable | None = None):
@@ -67,8 +60,8 @@ class ShardedHow2MetaProcessor(MetaProcessor):
         return key, key
 
 
-@VIDEO_PROCESSORS.register
-class ShardedVideoProcessor(VideoReader):
+@base.VIDEO_PROCESSORS.register
+class ShardedVideoProcessor(base.VideoReader):
     """A reader of features from `<vfeat_dir>/{train|val}_<shard>`."""
 
     def __call__(self, key: ShardKey) -> np.ndarray:
@@ -76,8 +69,8 @@ class ShardedVideoProcessor(VideoReader):
         return open_features(self.need_str("vfeat_dir"), self.split, key.shard)[key.row]
 
 
-@TEXT_PROCESSORS.register
-class ShardedTextProcessor(TextReader):
+@base.TEXT_PROCESSORS.register
+class ShardedTextProcessor(base.TextReader):
     """A reader of captions from `<tfeat_dir>{train|val}_<shard>.startends` and `.caps_ids`."""
 
     def __call__(self, key: ShardKey) -> Captions:

@@ -18,21 +18,8 @@ from torch.utils.data import default_collate
 from mmpt.batch import Captions, ClipBatch, ShardKey, Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import DataError
+from mmpt.processors import base, how2
 from mmpt.processors.aligner import FixedLenAligner, OverlappedAligner, VariedLenAligner
-from mmpt.processors.base import (
-    ALIGNERS,
-    META_PROCESSORS,
-    TEXT_PROCESSORS,
-    VIDEO_PROCESSORS,
-    MetaProcessor,
-    TextReader,
-    VideoReader,
-)
-from mmpt.processors.how2 import (
-    ShardedHow2MetaProcessor,
-    ShardedTextProcessor,
-    ShardedVideoProcessor,
-)
 from mmpt.shards.video_table import NUM_NAMED
 from mmpt.utils.log import get_logger
 
@@ -42,8 +29,8 @@ BATCH_MULTIPLE = 8
 NO_INDEX = -1  # the index in the keys: a video of a batch has no index of its own
 
 
-@META_PROCESSORS.register
-class ShardedHow2VideoRetriMetaProcessor(MetaProcessor):
+@base.META_PROCESSORS.register
+class ShardedHow2VideoRetriMetaProcessor(base.MetaProcessor):
     """Batches of videos. Both keys are a list of (id, -1, shard, row)."""
 
     takes_batches = True
@@ -56,7 +43,7 @@ class ShardedHow2VideoRetriMetaProcessor(MetaProcessor):
         """
         super().__init__(config, split)
         self.num_videos = self.need_int("num_video_per_batch")
-        self.videos = ShardedHow2MetaProcessor(config, split).videos
+        self.videos = how2.ShardedHow2MetaProcessor(config, split).videos
         if len(self.videos) < self.num_videos:
             raise DataError(
                 f"{self.list_path()}: fewer videos than one batch: at least "
@@ -129,27 +116,27 @@ class ShardedHow2VideoRetriMetaProcessor(MetaProcessor):
         return list(grouped.reshape(num_batches, self.num_videos))
 
 
-@VIDEO_PROCESSORS.register
-class ShardedVideoRetriVideoProcessor(VideoReader):
+@base.VIDEO_PROCESSORS.register
+class ShardedVideoRetriVideoProcessor(base.VideoReader):
     """A `ShardedVideoProcessor` for lists of keys."""
 
     takes_batches = True
 
     def __call__(self, key: Sequence[ShardKey]) -> list[np.ndarray]:
         """Returns one float [seconds, 512] per key."""
-        read = ShardedVideoProcessor(self.config, self.split)
+        read = how2.ShardedVideoProcessor(self.config, self.split)
         return [read(one) for one in key]
 
 
-@TEXT_PROCESSORS.register
-class ShardedVideoRetriTextProcessor(TextReader):
+@base.TEXT_PROCESSORS.register
+class ShardedVideoRetriTextProcessor(base.TextReader):
     """A `ShardedTextProcessor` for lists of keys."""
 
     takes_batches = True
 
     def __call__(self, key: Sequence[ShardKey]) -> list[Captions]:
         """Returns the captions of every key."""
-        read = ShardedTextProcessor(self.config, self.split)
+        read = how2.ShardedTextProcessor(self.config, self.split)
         return [read(one) for one in key]
 
 
@@ -170,11 +157,11 @@ class _BatchAligner(FixedLenAligner):
         return batch
 
 
-@ALIGNERS.register
+@base.ALIGNERS.register
 class VideoRetriAligner(_BatchAligner, VariedLenAligner):
     """A `VariedLenAligner` for lists of V videos."""
 
 
-@ALIGNERS.register
+@base.ALIGNERS.register
 class VideoRetriOverlappedAligner(_BatchAligner, OverlappedAligner):
     """An `OverlappedAligner` for lists of V videos."""

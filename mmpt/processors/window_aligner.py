@@ -73,10 +73,10 @@ class WindowAligner(Aligner):
         self.stride = self.need_int("sliding_window")
         self.width = self.need_int("sliding_window_size")
         if not self.stride <= self.width <= self.max_video_len:
+            found = f"{self.stride}, {self.width} and {self.max_video_len}"
             problem = (
                 "`dataset.sliding_window` <= `sliding_window_size` <= `max_video_len` must hold, "
-                "so that windows cover every second and fit, but they are "
-                f"{self.stride}, {self.width} and {self.max_video_len}."
+                f"so that windows cover every second and fit, but they are {found}."
             )
             raise ConfigError("dataset", [problem])
 

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
+from mmpt.config import RunConfig
 from mmpt.config.fairseq import BOUNDS, GROUPS, REFUSED, settings_model
-from mmpt.config.loader import parse
+from mmpt.config.fairseq_args import RESUME_DROPS, fairseq_flags
+from mmpt.config.mistakes import validate
 from tests.jobs import ROOT
 
 
@@ -46,8 +48,14 @@ def fields_of_fairseq() -> Iterator[dataclasses.Field[Any]]:
         yield from dataclasses.fields(group)
 
 
+def parse(**groups: Any) -> tuple[dict[str, Any], list[str]]:
+    """Returns the accepted options by group, and all mistakes."""
+    values, problems = validate(settings_model(import_fairseq=True), {"fairseq": groups})
+    return values["fairseq"], problems
+
+
 def problems_in(**groups: Any) -> list[str]:
-    return parse({"fairseq": groups}, "a.yaml")[1]
+    return parse(**groups)[1]
 
 
 def test_options_have_the_names_types_and_choices_of_fairseq() -> None:
@@ -55,9 +63,9 @@ def test_options_have_the_names_types_and_choices_of_fairseq() -> None:
         "`fairseq.common.user_dir` is set by the launcher; leave it out."
     ]
     assert problems_in(common={"fp16_scale_window": 0.5, "profile": 1, "log_file": 2}) == [
-        "`fairseq.common.log_file` must be text, but is 2.",
         "`fairseq.common.fp16_scale_window` must be a whole number, but is 0.5.",
         "`fairseq.common.profile` must be true or false, but is 1.",
+        "`fairseq.common.log_file` must be text, but is 2.",
     ]
     assert problems_in(dataset={"dataset_impl": "mmapp"}) == [
         "`fairseq.dataset.dataset_impl` must be `raw`, `lazy`, `cached`, `mmap`, `fasta` or "
@@ -85,11 +93,10 @@ def test_the_released_yamls_have_the_optimizer_under_optimization() -> None:
         "total_num_update": 1000000,
         "ddp_backend": "no_c10d",
     }
-    config, problems = parse({"fairseq": {"optimization": options}}, "a.yaml")
-    assert problems == []
-    assert config.fairseq["optimization"] == options
-    # A float in fairseq.
-    assert str(config.fairseq["optimization"]["total_num_update"]) == "1000000"
+    found, problems = parse(optimization=options)
+    assert (found, problems) == ({"optimization": options}, [])
+    assert list(found["optimization"]) == list(options)  # the order of the command line
+    assert str(found["optimization"]["total_num_update"]) == "1000000"  # a float in fairseq
 
 
 def test_every_bound_is_of_an_option_and_allows_its_default() -> None:
@@ -128,10 +135,8 @@ def test_refused_options_are_in_no_group() -> None:
 
 @pytest.mark.usefixtures("no_fairseq")
 def test_without_fairseq_only_what_has_bounds_is_checked() -> None:
-    config, problems = parse(
-        {"fairseq": {"common": {"sed": 3, "seed": "4"}, "checkpoint": None}}, "a.yaml"
-    )
-    assert (config.fairseq, problems) == ({"common": {"sed": 3, "seed": 4}}, [])
+    found, problems = parse(common={"sed": 3, "seed": "4"}, checkpoint=None)
+    assert (found, problems) == ({"common": {"sed": 3, "seed": 4}}, [])
     assert problems_in(dataset={"batch_size": "x"}) == [
         "`fairseq.dataset.batch_size` must be a whole number, but is 'x'."
     ]
@@ -150,3 +155,21 @@ def test_the_import_of_fairseq_comes_late_and_leaves_the_logging_alone() -> None
     )
     assert done.stdout == f"[] {logging.WARNING} True\n"
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"lr": [1e-05], "adam_betas": "(0.9, 0.98)"}, "--lr 1e-05 --adam-betas (0.9, 0.98)"),
+        ({"adam_betas": [0.9, 0.98]}, "--adam-betas (0.9, 0.98)"),
+        ({"clip_norm": 2.0, "max_epoch": 6}, "--clip-norm 2.0 --max-epoch 6"),
+        ({"update_freq": [4]}, "--update-freq [4]"),
+        ({"sentence_avg": False, "use_bmuf": True, "max_update": None}, "--use-bmuf"),
+        ({"reset_optimizer": True, "save_dir": "b", "restore_file": "a"}, "--save-dir b"),
+    ],
+)
+def test_flags_without_those_that_start_anew(options: dict[str, Any], expected: str) -> None:
+    config = RunConfig(fairseq={"optimization": options, "common": {"seed": 1}})
+    flags = fairseq_flags(config, without=RESUME_DROPS)
+    assert " ".join(flags) == f"{expected} --seed 1"
+    assert len([flag for flag in flags if not flag.startswith("--")]) <= len(options) + 1

@@ -1,71 +1,227 @@
-"""Every shipped YAML loads, says what it needs, and the full-size ones hold the published
-values.
+"""Every shipped YAML loads, says what it needs, and the full-size ones hold the published values.
+
+The evaluation YAMLs that were recorded are compared in tests/parity.
 """
 
+from __future__ import annotations
+
 import json
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mmpt.config import load_config
+from mmpt.config import RunConfig, load_config
+from mmpt.config.fairseq_args import fairseq_flags
 from mmpt.config.yaml_files import read_yaml
+from mmpt.tasks import Task
+from tests.jobs import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 YAMLS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "projects").rglob("*.yaml"))
 GOLDEN = ROOT / "tests" / "parity" / "golden"
+OPTIMIZATION = {
+    "lr": [5.0e-05],
+    "clip_norm": 2.0,
+    "optimizer": "adam",
+    "adam_betas": "(0.9, 0.98)",
+    "lr_scheduler": "polynomial_decay",
+    "total_num_update": 1000000,
+    "warmup_updates": 122,
+    "weight_decay": 0.0,
+    "ddp_backend": "no_c10d",
+}
+RESETS = ["restore_file", "reset_optimizer", "reset_dataloader", "reset_meters", "save_dir"]
+VTT, CROSSTASK = "data/msrvtt", "data/crosstask/crosstask_release"
+VTT_FEATURES = {
+    "norton": f"{VTT}/msrvtt_feature_fps30_512",
+    "videoclip": "data/feat/feat_vtt_s3d",
+}
+COIN_FEATURES = {
+    "norton": "data/coin/coin_feature_fps30_512",
+    "videoclip": "data/feat/feat_coin_s3d",
+}
 
 
-@pytest.fixture(autouse=True)
-def _in_root(monkeypatch):
-    monkeypatch.chdir(ROOT)
+def load(name: str) -> RunConfig:
+    return load_config(f"projects/retri/{name}.yaml")
 
 
-def test_there_are_yamls():
+def test_there_are_yamls() -> None:
     assert "projects/retri/norton/how2_pretrain.yaml" in YAMLS
 
 
 @pytest.mark.parametrize("path", YAMLS)
-def test_it_loads(path):
-    assert load_config(path).path == path
-
-
-@pytest.mark.parametrize("path", YAMLS)
-def test_its_header_has_the_command_that_runs_it(path):
+def test_it_loads_and_its_header_has_the_command_that_runs_it(path: str) -> None:
+    config = load_config(path)
+    assert config.path == path
+    Task.from_config(config)  # every class is known and fits the others
     header = Path(path).read_text().split("\n\n")[0]
     assert all(line.startswith("#") for line in header.splitlines())
     assert f"locallaunch.py {path}" in header
 
 
-def test_videoclip_pretraining_equals_the_released_yaml():
-    golden = json.loads((GOLDEN / "config_mmpt.json").read_text())[
-        "generated projects/retri/videoclip/how2.yaml"
-    ]
+def test_videoclip_pretraining_equals_the_released_yaml() -> None:
+    golden = json.loads((GOLDEN / "config_mmpt.json").read_text())
     for name in ("how2", "how2_pretrain"):
         ours = read_yaml(f"projects/retri/videoclip/{name}.yaml")
         assert ours.pop("infer_scale") == 16  # our key; the release has this number in its code
-        assert ours == golden
+        assert ours == golden["generated projects/retri/videoclip/how2.yaml"]
 
 
-def test_norton_pretraining_holds_the_published_values():
-    config = load_config("projects/retri/norton/how2_pretrain.yaml")
-    dataset, loss, retrieval = config.dataset, config.loss, config.retrieval
-    assert (dataset.max_video_len, dataset.max_len) == (16, 48)
-    assert (dataset.num_video_per_batch, dataset.clip_per_video) == (64, 16)
-    assert (dataset.sampled_min_len, dataset.sampled_max_len) == (8, 32)
-    assert (dataset.sampled_video_min_len, dataset.sampled_video_max_len) == (3, 16)
-    sequence = loss.sequence_contrast
-    assert (sequence.sequence_contrast_weight, sequence.threshold) == (0.1, 8)
-    assert (sequence.prompt_ratio, sequence.scale) == (0.3, 0.1)
-    assert (loss.sinkhorn_iterations, loss.beta, loss.alpha_lse, loss.fusion_weight) == (
-        50,
-        0.3,
-        1,
-        0.5,
+def test_norton_pretraining_holds_the_published_values() -> None:
+    ours = read_yaml("projects/retri/norton/how2_pretrain.yaml")
+    dataset = {
+        "max_video_len": 16,
+        "max_len": 48,
+        "num_video_per_batch": 64,
+        "clip_per_video": 16,
+        "sampled_min_len": 8,
+        "sampled_max_len": 32,
+        "sampled_video_min_len": 3,
+        "sampled_video_max_len": 16,
+    }
+    assert ours["dataset"].items() >= dataset.items()
+    assert ours["model"]["layernorm_only"] is True
+    assert ours["loss"] == {
+        "loss_cls": "MMContraLoss",
+        "sequence_contrast": {
+            "sequence_contrast_weight": 0.1,
+            "threshold": 8,
+            "prompt_ratio": 0.3,
+            "scale": 0.1,
+        },
+        "sinkhorn_iterations": 50,
+        "beta": 0.3,
+        "alpha_lse": 1,
+        "fusion_weight": 0.5,
+    }
+    retrieval = {
+        "centroids": 512,
+        "examples_per_cent_to_train": 48,
+        "num_cands": 192,
+        "retri_epoch": 1,
+        "infer_scale": 16,
+    }
+    assert ours.items() >= retrieval.items()
+
+
+def check_tuning(
+    name: str, task: str, loss: str, batch_size: int, epochs: int, **dataset: Any
+) -> RunConfig:
+    """Compares a fine-tuning YAML with what all have in common and with its own settings."""
+    config, project = load(name), name.partition("/")[0]
+    assert config.loss is not None
+    assert (config.loss.loss_cls, config.batch_size) == (loss, batch_size)
+    assert config.fairseq["optimization"] == OPTIMIZATION | {"max_epoch": epochs}
+    assert config.fairseq["dataset"] == {"num_workers": 4, "batch_size": batch_size}
+    assert list(config.fairseq["checkpoint"]) == RESETS
+    start = f"runs/retri/{project}/checkpoint_best.pt"
+    assert config.option("checkpoint", "restore_file") == start
+    assert config.save_dir == f"runs/retri/{project}/{task}"
+    assert (config.model.layernorm_only, config.model.num_hidden_video_layers) == (None, 6)
+    dataset |= {"max_video_len": 32, "max_len": 96}
+    assert {key: getattr(config.dataset, key) for key in dataset} == dataset
+    return config
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "loss", "batch_size", "epochs", "videos", "is_split"),
+    [
+        ("norton/vtt_ft", "vtt", "T2VContraLoss", 512, 15, "train.9k", True),
+        ("norton/vttqa_ft", "vttqa", "V2TContraLoss", 128, 8, "train.7k", False),
+        ("videoclip/vtt_videoclip", "vtt", "T2VContraLoss", 224, 10, "train", True),
+        ("videoclip/vttqa_videoclip", "vttqa", "V2TContraLoss", 128, 5, "train", False),
+    ],
+)
+def test_fine_tuning_on_msrvtt(
+    name: str, task: str, loss: str, batch_size: int, epochs: int, videos: str, is_split: bool
+) -> None:
+    test_videos = f"{VTT}/MSRVTT_JSFUSION_test.csv"
+    extended = name == "videoclip/vtt_videoclip"
+    check_tuning(
+        name,
+        task,
+        loss,
+        batch_size,
+        epochs,
+        train_path=f"{VTT}/MSRVTT_{videos}.csv",
+        val_path=test_videos,
+        jsfusion_path=test_videos if is_split else None,
+        full_test_path=f"{VTT}/MSRVTT_FULL_test.csv" if extended else None,
+        vfeat_dir=VTT_FEATURES[name.partition("/")[0]],
+        dup=20,
     )
-    assert (retrieval.centroids, retrieval.examples_per_cent_to_train, retrieval.num_cands) == (
-        512,
-        48,
-        192,
-    )
-    assert (retrieval.retri_epoch, retrieval.infer_scale) == (1, 16)
-    assert config.model.layernorm_only is True
+
+
+def test_the_command_line_of_norton_vtt_is_the_recorded_one() -> None:
+    recorded = json.loads((GOLDEN / "config_norton.json").read_text())["dryrun"]
+    words = shlex.split(recorded["vtt_ft --jobtype local_single"]["stdout"][-1])
+    run_dir = "runs/retri/norton/vtt/run_0"
+    config = load("norton/vtt_ft").with_option("common", "tensorboard_logdir", run_dir)
+    assert fairseq_flags(config) == words[words.index("mmloss") + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds", "checkpoint", "save_path"),
+    [
+        ("norton/test_vtt_zs", 32, "norton", "norton/"),
+        ("norton/test_vtt_ft", 32, "norton/vtt", "norton/vtt/"),
+        ("norton/test_vttqa_zs", 16, "norton", "norton/"),
+        ("norton/test_vttqa_ft", 16, "norton/vttqa", "norton/vttqa/"),
+        ("norton/test_didemo_zs", 32, "norton", "norton/didemo/"),
+        ("videoclip/test_vtt_zs", 32, "videoclip", "videoclip/vtt_zs/eval"),
+        ("videoclip/test_vtt_videoclip", 32, "videoclip/vtt", "videoclip/vtt/eval"),
+        ("videoclip/test_vttqa_zs", 32, "videoclip", "videoclip/vttqa_zs/eval"),
+        ("videoclip/test_vttqa_videoclip", 32, "videoclip/vttqa", "videoclip/vttqa/eval"),
+        ("videoclip/test_didemo_zs", 32, "videoclip", "videoclip/didemo_zs/eval"),
+    ],
+)
+def test_scoring_settings(name: str, seconds: int, checkpoint: str, save_path: str) -> None:
+    config = load(name)
+    assert (config.dataset.max_video_len, config.dataset.max_len) == (seconds, 96)
+    assert config.batch_size == 256
+    assert config.checkpoint_paths == (f"runs/retri/{checkpoint}/checkpoint_best.pt",)
+    assert config.eval.save_path == f"runs/retri/{save_path}"
+    assert (config.task_type, config.is_test) == ("local_predict", True)
+
+
+@pytest.mark.parametrize(("project", "suffix"), [("norton", "ft"), ("videoclip", "videoclip")])
+def test_coin(project: str, suffix: str) -> None:
+    files = {"train_path": "data/coin/COIN.json", "val_path": "data/coin/COIN.json"}
+    files["vfeat_dir"] = COIN_FEATURES[project]
+    windows = {"sliding_window": 8, "sliding_window_size": 32}
+    name = f"{project}/coin_{suffix}"
+    config = check_tuning(name, "coin", "CrossEntropy", 1, 8, **windows, **files)
+    assert config.model.model_cls == "MMFusionSeparateActionSegmentation"
+    tuned, zero_shot = load(f"{project}/test_coin_{suffix}"), load(f"{project}/test_coin_zs")
+    assert tuned.dataset == zero_shot.dataset
+    assert tuned.model == config.model
+    assert tuned.checkpoint_paths == (f"{config.save_dir}/checkpoint_best.pt",)
+    assert (tuned.predictor, zero_shot.predictor) == ("COINPredictor", "COINZSPredictor")
+    assert (zero_shot.dataset.sliding_window, zero_shot.model.model_cls) == (16, "MMFusionSeparate")
+
+
+@pytest.mark.parametrize(
+    ("project", "suffix", "zero_shot_suffix"),
+    [("norton", "ft", "zs"), ("videoclip", "videoclip", "zs_videoclip")],
+)
+def test_crosstask(project: str, suffix: str, zero_shot_suffix: str) -> None:
+    files = {
+        "train_csv_path": f"{CROSSTASK}/videos.csv",
+        "val_csv_path": f"{CROSSTASK}/videos_val.csv",
+        "primary_path": f"{CROSSTASK}/tasks_primary.txt",
+        "related_path": f"{CROSSTASK}/tasks_related.txt",
+        "annotation_path": f"{CROSSTASK}/annotations",
+    }
+    windows = {"sliding_window": 16, "sliding_window_size": 32, "n_train": 30}
+    name, features = f"{project}/crosstask_{suffix}", "data/feat/feat_crosstask_s3d"
+    config = check_tuning(name, "crosstask", "BCE", 1, 5, vfeat_dir=features, **windows, **files)
+    assert config.model.model_cls == "MMFusionSeparateActionLocalization"
+    tuned = load(f"{project}/test_crosstask_{suffix}")
+    zero_shot = load(f"{project}/test_crosstask_{zero_shot_suffix}")
+    assert tuned.dataset == zero_shot.dataset
+    assert {key: getattr(tuned.dataset, key) for key in files} == files
+    assert tuned.model == zero_shot.model == config.model
+    assert tuned.checkpoint_paths == (f"{config.save_dir}/checkpoint_best.pt",)
+    assert zero_shot.checkpoint_paths == (f"runs/retri/{project}/checkpoint_best.pt",)

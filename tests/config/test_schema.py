@@ -9,19 +9,12 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from mmpt.config import DatasetConfig, LossConfig, ModelConfig, RetrievalConfig, load_config
-from mmpt.config.schema import EvalConfig, SequenceContrastConfig, Settings
+from mmpt.config import LossConfig, RetrievalConfig, load_config, schema
 from mmpt.config.yaml_files import read_yaml
 from mmpt.errors import ConfigError
-from tests.jobs import ROOT
-
-SECTIONS = (
-    *(Settings, DatasetConfig, ModelConfig, LossConfig),
-    *(SequenceContrastConfig, RetrievalConfig, EvalConfig),
-)
 
 
-@pytest.mark.parametrize("section", SECTIONS)
+@pytest.mark.parametrize("section", [*schema.Section.__subclasses__(), schema.Settings])
 def test_every_key_has_a_sentence(section: type[BaseModel]) -> None:
     described = {name: field.description or "" for name, field in section.model_fields.items()}
     assert [name for name, text in described.items() if not text.endswith(".")] == []
@@ -49,30 +42,6 @@ def test_accepted(key: str, value: Any, expected: Any) -> None:
     assert type(result) is type(expected)
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("num_cands", 3.5),
-        ("num_cands", True),
-        ("num_cands", 0),
-        ("num_cands", 2**31),
-        ("recall", "x"),
-        ("recall", True),
-        ("recall", float("nan")),
-        ("recall", 0),
-        ("recall", 1.001),
-        ("freeze_plan", 1),
-        ("freeze_plan", "true"),
-        ("vectorpool_cls", 3),
-        ("nprobe", "all"),
-        ("unknown", None),
-    ],
-)
-def test_refused(key: str, value: Any) -> None:
-    with pytest.raises(ValidationError, match=key):
-        RetrievalConfig(**{key: value})
-
-
 def test_sections_are_frozen_and_copies_are_checked() -> None:
     config = LossConfig(beta=0.3)
     with pytest.raises(ValidationError, match="frozen"):
@@ -90,9 +59,8 @@ def leaves(values: dict[str, Any], at: tuple[str, ...] = ()) -> list[tuple[str, 
     return paths
 
 
-def test_200_mutations_are_named(tmp_path, monkeypatch) -> None:
+def test_200_mutations_are_named(tmp_path) -> None:
     """A misspelt key, a value of another type, or a number out of bounds, one at a time."""
-    monkeypatch.chdir(ROOT)
     rng = random.Random(0)
     good = yaml.safe_dump(read_yaml("projects/retri/norton/how2_pretrain.yaml"), sort_keys=False)
     path = tmp_path / "run.yaml"

@@ -122,17 +122,6 @@ def test_tensors_are_the_rows_and_ids_of_the_spans(cls, seed, config):
             assert video_end == min(math.ceil(captions["end"][text_end - 1]), len(video))
 
 
-@pytest.mark.parametrize("cls", RECORDED)
-def test_unsorted_clips_are_the_same_clips(cls, config):
-    unsorted = config.replace(sort_clips=False)
-    in_order = cls(config, Split.TRAIN)("video", VIDEO, CAPTIONS, random.Random(5))
-    drawn = cls(unsorted, Split.TRAIN)("video", VIDEO, CAPTIONS, random.Random(5))
-    order = sorted(range(4), key=spans_of(drawn).__getitem__)
-    assert cls is StartClipAligner or order != [0, 1, 2, 3]
-    for field in ("caps", "vfeats", "vmasks", "video_start"):
-        np.testing.assert_array_equal(drawn[field][order].numpy(), in_order[field].numpy())
-
-
 def test_captions_without_ids_and_explicit_sequences(config):
     aligner = FixedLenAligner(config, Split.TRAIN)
     batch = aligner("video", VIDEO, Captions(start=[1.0], end=[2.0], cap=[[]]), random.Random(0))

@@ -19,11 +19,8 @@ from mmpt.shards.video_table import VideoTable
 from mmpt.shards.writer import write_caption_shard, write_shards
 from tests.processors.shard_data import make_data, make_video
 
-META, TIMES, IDS = (
-    "feat/train_meta",
-    "feat/cap.tiny.train_0.startends",
-    "feat/cap.tiny.train_0.caps_ids",
-)
+META = "feat/train_meta"
+TIMES, IDS = "feat/cap.tiny.train_0.startends", "feat/cap.tiny.train_0.caps_ids"
 
 
 @pytest.fixture
@@ -35,36 +32,26 @@ def meta_of(config, split=Split.TRAIN):
     return ShardedHow2MetaProcessor(config, split)
 
 
-def test_caption_times_that_cannot_be_right_are_counted(config, tmp_path, caplog):
-    stem = str(tmp_path / TIMES)
+def test_caption_times_that_cannot_be_right_are_counted(tmp_path, caplog):
+    config, stem = make_data(tmp_path, num_videos=8), str(tmp_path / TIMES)
     times = ShardedTensor.load(stem)
     data = np.tile(np.array([1.0, 2.0], np.float32), (len(times.data), 1))
     data[:5] = [[9.0, 3.0], [500.0, 501.0], [600.0, 602.0], [-1.0, 2.0], [1.0, 500.0]]
     ShardedTensor(data, np.array(times.starts), stem).save(stem)
-    num_captions, num_outside = 0, 4
-    for number in range(20):
-        _, features, captions = make_video(number)
-        num_captions += len(captions["cap"])
-        if number >= 8:  # the first shard's times stand above
-            num_outside += sum(np.float32(end) > len(features) for end in captions["end"])
     with caplog.at_level(logging.WARNING):
         meta_of(config)
-    wanted = (
-        f"{num_outside} of {num_captions} captions reach "
-        "outside their video, 1 end before they start"
-    )
-    assert wanted in caplog.text
+    outside = f"4 of {len(data)} captions reach outside their video"
+    assert f"{outside}, 1 end before they start" in caplog.text
 
 
 @pytest.mark.parametrize("split", [Split.TRAIN, Split.VALID])
 def test_every_video_comes_back(config, split):
-    meta, video, text = (
-        cls(config, split)
-        for cls in (ShardedHow2MetaProcessor, ShardedVideoProcessor, ShardedTextProcessor)
-    )
-    assert len(meta) == 20
+    meta = meta_of(config, split)
+    video, text = ShardedVideoProcessor(config, split), ShardedTextProcessor(config, split)
+    assert len(meta) == len(meta.video_ids) == 20
     for index in range(20):
         name, features, captions = make_video(index + (0 if split is Split.TRAIN else 1000))
+        assert meta.video_ids[index] == name
         key, text_key = meta[index]
         assert key == text_key == (name, index, index // 8, index % 8)
         np.testing.assert_array_equal(video(key), features)
@@ -72,9 +59,6 @@ def test_every_video_comes_back(config, split):
         assert read["cap"] == captions["cap"]
         assert read["start"] == np.array(captions["start"], np.float32).tolist()
         assert read["end"] == np.array(captions["end"], np.float32).tolist()
-    assert meta.video_ids == [
-        make_video(i + (0 if split is Split.TRAIN else 1000))[0] for i in range(20)
-    ]
     with pytest.raises(IndexError):
         meta[20]
 
@@ -94,9 +78,8 @@ def test_the_released_pickle_is_read_where_there_is_no_json(config, tmp_path):
     with pytest.raises(DataError, match="only pickles of plain values"):
         meta_of(config)
     (tmp_path / f"{META}.pkl").unlink()
-    with pytest.raises(
-        DataError, match=r"neither train_meta.json nor train_meta.pkl is there.*mmpt pack"
-    ):
+    message = r"neither train_meta.json nor train_meta.pkl is there.*mmpt pack"
+    with pytest.raises(DataError, match=message):
         meta_of(config)
 
 
@@ -113,9 +96,8 @@ def test_list_files_are_cleaned(config, tmp_path, caplog):
     (tmp_path / "train.lst").write_text("video0003\n\n  video0001  \nvideo0003\r\n\nvideo0002")
     with caplog.at_level(logging.WARNING):
         assert meta_of(config).video_ids == ["video0003", "video0001", "video0002"]
-        assert [How2MetaProcessor(config, Split.TRAIN)[i] for i in range(3)] == [
-            (name, name) for name in ("video0003", "video0001", "video0002")
-        ]
+        plain = How2MetaProcessor(config, Split.TRAIN)
+        assert (len(plain), plain[1]) == (3, ("video0001", "video0001"))
     assert "1 of 4 lines repeat an earlier id and are dropped" in caplog.text
 
 
@@ -150,16 +132,7 @@ def test_missing_videos_are_dropped_up_to_the_bound(config, tmp_path, caplog):
     )
     with caplog.at_level(logging.WARNING):
         assert len(meta_of(config.replace(max_missing=0.1))) == 20
-    assert (
-        len(
-            [
-                r
-                for r in caplog.records
-                if "2 of 22 videos" in r.getMessage() and "dropped" in r.getMessage()
-            ]
-        )
-        == 1
-    )
+    assert caplog.text.count("2 of 22 videos") == caplog.text.count("they are dropped") == 1
 
 
 def test_empty_videos_are_left_out(tmp_path, caplog):
@@ -171,15 +144,12 @@ def test_empty_videos_are_left_out(tmp_path, caplog):
     (tmp_path / "train.lst").write_text("\n".join(name for name, _, _ in videos))
     with caplog.at_level(logging.WARNING):
         assert meta_of(config).video_ids == ["video0000", "video0002", "video0003", "video0005"]
-    assert (
-        "2 videos have no feature row or no caption and are left out (first: video0001, video0004)"
-        in caplog.text
-    )
+    left_out = "2 videos have no feature row or no caption and are left out (first: video0001, vi"
+    assert left_out in caplog.text
     assert len(meta_of(config.replace(tfeat_dir=None))) == 5
     (tmp_path / "train.lst").write_text("video0001\n")
-    with pytest.raises(
-        DataError, match="at least one video must have features and captions, but none of 1 has"
-    ):
+    message = "at least one video must have features and captions, but none of 1 has"
+    with pytest.raises(DataError, match=message):
         meta_of(config)
 
 
@@ -189,33 +159,51 @@ def resave(tmp_path, stem, change):
     ShardedTensor.from_list(change([shard[row] for row in range(len(shard))])).save(path)
 
 
+def spoil(value):
+    """Returns a change of the second caption of the fourth video."""
+
+    def change(rows):
+        rows[3][1, 0] = value
+        return rows
+
+    return change
+
+
+def one_less(rows):
+    return rows[:-1]
+
+
+def one_caption_less(rows):
+    return [*rows[:2], rows[2][1:], *rows[3:]]
+
+
+def narrow(rows):
+    return [row[:, :500] for row in rows]
+
+
+def starts_only(rows):
+    return [row[:, :1] for row in rows]
+
+
+def whole_numbers(rows):
+    return [row.astype(np.int16) for row in rows]
+
+
+def floats(rows):
+    return [row.astype(np.float32) for row in rows]
+
+
 @pytest.mark.parametrize(
     ("stem", "change", "message"),
     [
-        (
-            "feat/train_0",
-            lambda rows: [r[:, :500] for r in rows],
-            r"floats of shape \[seconds, 512\].*500\]",
-        ),
-        ("feat/train_0", lambda rows: [r.astype(np.int16) for r in rows], "but holds int16"),
-        (
-            "feat/train_0",
-            lambda rows: rows[:-1],
-            r"train_0: must have one row per video of .*_meta\.json, 8, but has 7",
-        ),
-        (TIMES, lambda rows: rows[:-1], r"train_0\.startends: must have one row per video"),
-        (IDS, lambda rows: rows[:-1], r"train_0\.caps_ids: must have one row per video"),
-        (
-            IDS,
-            lambda rows: [*rows[:2], rows[2][1:], *rows[3:]],
-            r"video video0002 \(row 2\) must have one row per time",
-        ),
-        (TIMES, lambda rows: [r[:, :1] for r in rows], r"floats of shape \[captions, 2\]"),
-        (
-            IDS,
-            lambda rows: [r.astype(np.float32) for r in rows],
-            "must hold signed integers .* but holds float32",
-        ),
+        ("feat/train_0", narrow, r"floats of shape \[seconds, 512\].*500\]"),
+        ("feat/train_0", whole_numbers, "but holds int16"),
+        ("feat/train_0", one_less, r"train_0: must have one row per .*_meta\.json, 8, but has 7"),
+        (TIMES, one_less, r"train_0\.startends: must have one row per video"),
+        (IDS, one_less, r"train_0\.caps_ids: must have one row per video"),
+        (IDS, one_caption_less, r"video video0002 \(row 2\) must have one row per time"),
+        (TIMES, starts_only, r"floats of shape \[captions, 2\]"),
+        (IDS, floats, "must hold signed integers .* but holds float32"),
     ],
 )
 def test_shards_that_do_not_fit_are_found_at_the_start(config, tmp_path, stem, change, message):
@@ -231,10 +219,8 @@ def test_a_missing_or_truncated_shard_is_found_at_the_start(config, tmp_path):
     with pytest.raises(DataError, match=r"train_1_data\.npy: not a complete \.npy file"):
         meta_of(config)
     path.unlink()
-    with pytest.raises(
-        DataError,
-        match=r"train_1_data\.npy: no such file\. Pack this shard again.*correct the path",
-    ):
+    message = r"train_1_data\.npy: no such file\. Pack this shard again.*correct the path"
+    with pytest.raises(DataError, match=message):
         meta_of(config)
 
 
@@ -244,21 +230,14 @@ def test_a_caption_prefix_without_its_dot(config):
 
 
 @pytest.mark.parametrize("num_sampled", [4096, 1])
-def test_captions_of_another_bert_are_found_at_the_start(
-    config, tmp_path, monkeypatch, num_sampled
-):
-    def spoil(rows):
-        rows[3][1, 0] = 30521
-        return rows
-
-    resave(tmp_path, IDS, spoil)
+def test_captions_of_another_bert_are_found(config, tmp_path, monkeypatch, num_sampled):
+    resave(tmp_path, IDS, spoil(30521))
     monkeypatch.setattr("mmpt.shards.layout.NUM_SAMPLED", num_sampled)
     if num_sampled == 1:
         assert len(meta_of(config)) == 20  # found when drawn
         return
-    with pytest.raises(
-        DataError, match=r"caps_ids: video video0003 \(row 3\) must .* below 383, .* but has 30521"
-    ):
+    message = r"caps_ids: video video0003 \(row 3\) must .* below 383, .* but has 30521"
+    with pytest.raises(DataError, match=message):
         meta_of(config)
     assert len(meta_of(config.replace(bert_name=None))) == 20
 
@@ -272,11 +251,7 @@ def test_captions_of_another_bert_are_found_at_the_start(
     ],
 )
 def test_bad_captions_are_named(config, tmp_path, stem, value, message):
-    def spoil(rows):
-        rows[3][1, 0] = value
-        return rows
-
-    resave(tmp_path, stem, spoil)
+    resave(tmp_path, stem, spoil(value))
     key = meta_of(config)[3][0]
     with pytest.raises(DataError, match=message):
         ShardedTextProcessor(config, Split.TRAIN)(key)
@@ -285,9 +260,8 @@ def test_bad_captions_are_named(config, tmp_path, stem, value, message):
 def test_long_captions_are_cut(tmp_path):
     captions = Captions(start=[0.0], end=[1.0], cap=[list(range(1000, 1040))])
     write_caption_shard(f"{tmp_path}/c.", Split.TRAIN, 0, [captions])
-    assert ShardedTensor.load(tmp_path / "c.train_0.caps_ids")[0].tolist() == [
-        list(range(1000, 1032))
-    ]
+    written = ShardedTensor.load(tmp_path / "c.train_0.caps_ids")
+    assert written[0].tolist() == [list(range(1000, 1032))]
 
 
 def test_a_video_table_finds_what_a_dictionary_finds():

@@ -17,28 +17,14 @@ from mmpt.processors.sampling import (
 SIZES = [2 + (5 * i) % 7 for i in range(12)]
 STARTS = [3 * i + 0.25 for i in range(12)]
 ENDS = [3 * i + 2.75 for i in range(12)]
-CAPTIONS = Captions(
-    start=STARTS,
-    end=ENDS,
-    cap=[[1000 + 100 * i + j for j in range(n)] for i, n in enumerate(SIZES)],
-)
-
-
-class CountingRandom(random.Random):
-    """Counts its draws."""
-
-    def random(self):
-        self.draws = getattr(self, "draws", 0) + 1
-        return super().random()
+CAPTIONS = Captions(start=STARTS, end=ENDS, cap=[[1000] * size for size in SIZES])
 
 
 def test_recorded_text_windows():
     rng = random.Random(0)
     sample = TextClipSamplingProcessor(max_text_len=32)
-    windows = [
-        sample(CAPTIONS, rng, centre, target)
-        for centre, target in ((5, 8), (0, 12), (11, 20), (6, None))
-    ]
+    cases = [(5, 8), (0, 12), (11, 20), (6, None)]
+    windows = [sample(CAPTIONS, rng, *case) for case in cases]
     assert windows == [[5, 6], [0, 1, 2], [8, 9, 10, 11], [4, 5, 6, 7, 8, 9]]
     assert rng.random() == 0.8988382879679935
 
@@ -76,45 +62,18 @@ def caption_by_caption(sizes, starts, ends, centre, target, rng, keep_prob):
 @pytest.mark.parametrize("keep_prob", [1.0, 0.5])
 @pytest.mark.parametrize("seed", range(50))
 def test_a_text_span_grows_caption_by_caption(seed, keep_prob):
-    draws, ours, slow = random.Random(seed), CountingRandom(seed), random.Random(seed)
+    draws, ours, slow = random.Random(seed), random.Random(seed), random.Random(seed)
     sizes = [draws.randint(0, 9) for _ in range(draws.randint(1, 15))]
     times = sorted(draws.uniform(0, 400) for _ in sizes)
     ends = [time + draws.uniform(-1, 30) for time in times]
     for _ in range(20):
         centre, target = draws.randrange(len(sizes)), draws.randint(1, 40)
-        ours.draws = 0
         first, last, left_out = text_span(sizes, times, ends, centre, target, ours, keep_prob)
         window = caption_by_caption(sizes, times, ends, centre, target, slow, keep_prob)
         assert [index for index in range(first, last) if index not in left_out] == window
         assert set(left_out) < set(range(first, last))
         assert keep_prob < 1 or not left_out
-        assert ours.draws == 2 * (len(window) - 1)
     assert ours.random() == slow.random()
-
-
-def test_keep_prob_leaves_captions_out():
-    rng = random.Random(0)
-    for _ in range(20):
-        first, last, left_out = text_span(
-            [1] * 40, list(range(40)), list(range(1, 41)), 20, 15, rng, keep_prob=0.5
-        )
-        assert 0 < len(left_out) == last - first - 15
-
-
-@pytest.mark.parametrize("seed", range(50))
-def test_a_video_window_lies_in_the_video_and_touches_its_centre(seed):
-    rng = random.Random(seed)
-    for _ in range(20):
-        video_len, max_len = rng.randint(1, 50), rng.randint(1, 40)
-        centre = rng.randrange(video_len)
-        start, end = video_window(video_len, max_len, centre, rng)
-        assert 0 <= start <= centre <= end <= video_len
-        assert end - start == min(max_len, video_len)
-
-
-def test_a_video_window_may_end_at_its_centre():
-    windows = [video_window(40, 2, 20, random.Random(seed)) for seed in range(50)]
-    assert (18, 20) in windows
 
 
 def second_by_second(video_len, max_len, centre, rng):
@@ -140,7 +99,6 @@ def test_a_video_window_takes_the_draws_of_its_seconds_one_by_one(seed):
     for _ in range(100):
         video_len, max_len = draws.randint(1, 200), draws.randint(0, 70)
         centre = draws.randrange(video_len)
-        assert video_window(video_len, max_len, centre, ours) == second_by_second(
-            video_len, max_len, centre, slow
-        )
+        case = (video_len, max_len, centre)
+        assert video_window(*case, ours) == second_by_second(*case, slow)
     assert ours.random() == slow.random()
