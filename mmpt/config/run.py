@@ -87,18 +87,8 @@ class RunConfig(Settings):
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all settings that have a value, defaults included, as plain values for a YAML."""
-        whole = self.model_dump(exclude={"path", "retrieval"})
+        plain: Any = {"mode": "json", "exclude_none": True}
+        whole: dict[str, Any] = self.model_dump(exclude={"path", "retrieval"}, **plain)
         if self.retrieval != RetrievalConfig():
-            whole |= self.retrieval.model_dump()
-        whole["metric"] = list(self.metric)
-        return _without_empty(whole)
-
-
-def _without_empty(mapping: dict[str, Any]) -> dict[str, Any]:
-    """Returns a mapping without None, empty lists and empty mappings, at any depth."""
-    cleaned = {}
-    for key, value in mapping.items():
-        inner = _without_empty(value) if isinstance(value, dict) else value
-        if inner is not None and inner not in ([], {}):
-            cleaned[key] = inner
-    return cleaned
+            whole |= self.retrieval.model_dump(**plain)
+        return whole

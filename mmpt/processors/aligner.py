@@ -145,8 +145,23 @@ class FixedLenAligner(Aligner):
             DataError: no captions, no features, or features that are not finite [seconds, E]
                 floats.
         """
-        name, cap = video_name(video_key), text_feature["cap"]
-        clips = self.draw_clips(name, len(video_feature), text_feature, rng)
+        name, starts, ends = video_name(video_key), text_feature["start"], text_feature["end"]
+        cap, video_len = text_feature["cap"], len(video_feature)
+        if not cap or not video_len:
+            found = "no captions" if not cap else "no feature rows"
+            raise DataError(
+                f"{name}: must have captions and feature rows, but has {found}. Take it off the "
+                "list."
+            )
+        sizes = [len(ids) for ids in cap]
+        clips = []
+        for _ in range(self.num_clips):
+            centre, target = self.text_target(len(cap), rng)
+            first, last, _ = text_span(sizes, starts, ends, centre, target, rng)
+            start, end = self.video_span(video_len, starts[first], ends[last - 1], rng)
+            clips.append(Clip(first, start, last, end))
+        if self.config.sort_clips:  # as Norton does; VideoCLIP keeps the order of the draws
+            clips.sort()
         texts = [list(chain.from_iterable(cap[clip.text_start : clip.text_end])) for clip in clips]
         caps, cmasks = self.build_texts(texts, name=name)
         spans = [(clip.video_start, clip.video_end) for clip in clips]
@@ -156,33 +171,6 @@ class FixedLenAligner(Aligner):
         batch.update(columns)
         batch["video_id"] = first_of(video_key)
         return batch
-
-    def draw_clips(
-        self, name: str, video_len: int, captions: Captions, rng: random.Random
-    ) -> list[Clip]:
-        """Draws the C clips of one video of `video_len` seconds.
-
-        Args:
-            name: the video, for messages.
-        Raises:
-            DataError: the video has no captions or no seconds.
-        """
-        starts, ends = captions["start"], captions["end"]
-        sizes = [len(ids) for ids in captions["cap"]]
-        if not sizes or video_len == 0:
-            found = "no captions" if not sizes else "no feature rows"
-            raise DataError(
-                f"{name}: must have captions and feature rows, but has {found}. Take it off the "
-                "list."
-            )
-        clips = []
-        for _ in range(self.num_clips):
-            centre, target = self.text_target(len(sizes), rng)
-            first, last, _ = text_span(sizes, starts, ends, centre, target, rng)
-            start, end = self.video_span(video_len, starts[first], ends[last - 1], rng)
-            clips.append(Clip(first, start, last, end))
-        # Norton sorts the clips, VideoCLIP keeps the order of the draws.
-        return sorted(clips) if self.config.sort_clips else clips
 
     def text_target(self, num_captions: int, rng: random.Random) -> tuple[int, int]:
         """Draws the caption around which a text window grows; returns it and the word pieces

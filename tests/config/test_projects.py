@@ -165,9 +165,7 @@ def test_the_command_line_of_norton_vtt_is_the_recorded_one() -> None:
 @pytest.mark.parametrize(
     ("name", "seconds", "checkpoint", "save_path"),
     [
-        ("norton/test_vtt_zs", 32, "norton", "norton/"),
         ("norton/test_vtt_ft", 32, "norton/vtt", "norton/vtt/"),
-        ("norton/test_vttqa_zs", 16, "norton", "norton/"),
         ("norton/test_vttqa_ft", 16, "norton/vttqa", "norton/vttqa/"),
         ("norton/test_didemo_zs", 32, "norton", "norton/didemo/"),
         ("videoclip/test_vtt_zs", 32, "videoclip", "videoclip/vtt_zs/eval"),

@@ -10,14 +10,7 @@ import pytest
 from mmpt.batch import Captions, ShardKey, Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import ConfigError, DataError
-from mmpt.processors import (
-    ALIGNERS,
-    FixedLenAligner,
-    OverlappedAligner,
-    StartClipAligner,
-    VariedLenAligner,
-    VideoRetriOverlappedAligner,
-)
+from mmpt.processors import FixedLenAligner, OverlappedAligner, StartClipAligner, VariedLenAligner
 from tests.processors.shard_data import GOLDEN, make_video
 from tests.tiny_bert import tiny_bert
 
@@ -176,15 +169,6 @@ def test_bad_items_are_named(video, captions, message, config):
         aligner("odd", video, captions, random.Random(0))
 
 
-def test_the_video_with_the_foreign_word_is_named(config):
-    videos = [make_video(number) for number in range(3)]
-    videos[1][2]["cap"] = [[9999] for _ in videos[1][2]["cap"]]
-    aligner = VideoRetriOverlappedAligner(config, Split.TRAIN)
-    names, features, captions = zip(*videos, strict=True)
-    with pytest.raises(DataError, match="video video0001: word-piece ids must be below 2200"):
-        aligner([(name,) for name in names], features, captions, random.Random(0))
-
-
 def test_a_packed_video_is_named_with_its_place(config):
     aligner = OverlappedAligner(config, Split.TRAIN)
     with pytest.raises(DataError, match=r"video odd \(row 3 of shard 1\): features must be finite"):
@@ -203,8 +187,3 @@ def test_a_packed_video_is_named_with_its_place(config):
 def test_bad_settings(changes, message, config):
     with pytest.raises(ConfigError, match=message):
         OverlappedAligner(config.replace(**changes), Split.TRAIN)
-
-
-def test_an_aligner_that_is_not_there():
-    with pytest.raises(ConfigError, match="no aligner is called `MFMMLMAligner`"):
-        ALIGNERS.get("MFMMLMAligner", "dataset.aligner")

@@ -27,18 +27,11 @@ def test_bad_feature_files(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((3, 100), np.float16))
     with pytest.raises(DataError, match=r"\[seconds, 512\], but are float16 of shape \[3, 100\]"):
         video("a")
-    whole = (tmp_path / "a.npy").read_bytes()
-    for content in (b"", b"nonsense", whole[:-5], whole[:20] + b"((((" + whole[24:]):
-        (tmp_path / "a.npy").write_bytes(content)
-        with pytest.raises(DataError, match=r"a\.npy: not a complete \.npy file"):
-            video("a")
-    head = {"descr": "<f2", "fortran_order": False, "shape": (10**12, 512)}
-    with (tmp_path / "a.npy").open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, head)
+    (tmp_path / "a.npy").write_bytes(b"nonsense")
     with pytest.raises(DataError, match=r"a\.npy: not a complete \.npy file"):
         video("a")
-    with (tmp_path / "a.npy").open("wb") as file:
-        np.savez(file, np.zeros((3, 512), np.float16))
+    np.savez(tmp_path / "a.npz", np.zeros((3, 512), np.float16))
+    (tmp_path / "a.npz").rename(tmp_path / "a.npy")
     with pytest.raises(DataError, match=r"a\.npy: must be an \.npy file, but holds several arrays"):
         video("a")
 
@@ -71,14 +64,14 @@ def test_of_several_captions_one_is_drawn(tmp_path):
     assert len({tuple(caps) for caps in drawn}) == 3
 
 
-def with_features(folder, names, **settings):
+def with_features(folder, *names, max_missing):
     for name in names:
         (folder / f"{name}.npy").touch()
-    return DatasetConfig(vfeat_dir=str(folder), **settings)
+    return DatasetConfig(vfeat_dir=str(folder), max_missing=max_missing)
 
 
 def test_items_without_features_are_left_out_with_one_warning(tmp_path, caplog):
-    config = with_features(tmp_path, ["a", "c"], max_missing=0.5)
+    config = with_features(tmp_path, "a", "c", max_missing=0.5)
     items = [("a", 1), ("b", 2), ("c", 3), ("a", 4), ("b", 5)]
     for split in (Split.TRAIN, Split.VALID):
         caplog.clear()
@@ -90,9 +83,9 @@ def test_items_without_features_are_left_out_with_one_warning(tmp_path, caplog):
 
 
 def test_too_many_items_without_features(tmp_path):
-    config = with_features(tmp_path, ["a"], max_missing=0.25)
+    config = with_features(tmp_path, "a", max_missing=0.25)
     message = r"2 of the 3 videos of the train split have no features \(b, c\).*at most 25%"
     with pytest.raises(DataError, match=message):
         keep_with_features(["a", "b", "c"], str, config, Split.TRAIN)
     with pytest.raises(DataError, match="1 of the 1 videos"):
-        keep_with_features(["b"], str, with_features(tmp_path, ["a"], max_missing=1.0), Split.TRAIN)
+        keep_with_features(["b"], str, with_features(tmp_path, "a", max_missing=1.0), Split.TRAIN)

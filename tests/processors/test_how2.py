@@ -212,13 +212,8 @@ def test_shards_that_do_not_fit_are_found_at_the_start(config, tmp_path, stem, c
         meta_of(config)
 
 
-def test_a_missing_or_truncated_shard_is_found_at_the_start(config, tmp_path):
-    path = tmp_path / "feat" / "train_1_data.npy"
-    content = path.read_bytes()
-    path.write_bytes(content[:-100])
-    with pytest.raises(DataError, match=r"train_1_data\.npy: not a complete \.npy file"):
-        meta_of(config)
-    path.unlink()
+def test_a_missing_shard_is_found_at_the_start(config, tmp_path):
+    (tmp_path / "feat" / "train_1_data.npy").unlink()
     message = r"train_1_data\.npy: no such file\. Pack this shard again.*correct the path"
     with pytest.raises(DataError, match=message):
         meta_of(config)
