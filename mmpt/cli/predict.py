@@ -8,12 +8,12 @@ from typing import Annotated, NamedTuple
 import torch
 from typer import Argument, Option
 
+from mmpt import reporting
 from mmpt.cli import scoring
 from mmpt.cli.app import Command, Device, choose_device
 from mmpt.config import RunConfig, load_config
 from mmpt.errors import LaunchError
 from mmpt.evaluators import Results, render_markdown, render_table
-from mmpt.reporting import write_report
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -126,7 +126,8 @@ def _score_config(
         videos=options.videos,
     )
     if not options.no_report:
-        logger.info("report: %s", write_report(run, scoring.report_path(config)))
+        path = reporting.write_report(run, scoring.report_path(config))  # imports matplotlib
+        logger.info("report: %s", path)
     checkpoints = [row["checkpoint"] for row in run.rows]
     notes = ["", run.coverage] if run.coverage else []
     if options.all_checkpoints:

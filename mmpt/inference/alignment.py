@@ -8,7 +8,6 @@ overlapping windows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,20 +37,6 @@ class Alignment:
     """float [S, L], the cosines."""
 
 
-def mean_of_windows(windows: Iterable[tuple[int, torch.Tensor]], seconds: int) -> torch.Tensor:
-    """Returns float [L, D], each second's unit-length states averaged over the windows (start, [F,
-    D]) that hold it.
-    """
-    total_LD, count_L1 = torch.empty(0), torch.empty(0)
-    for start, states_FD in windows:
-        if not len(total_LD):
-            total_LD = states_FD.new_zeros(seconds, states_FD.shape[1])
-            count_L1 = states_FD.new_zeros(seconds, 1)
-        total_LD[start : start + len(states_FD)] += torch.nn.functional.normalize(states_FD, dim=-1)
-        count_L1[start : start + len(states_FD)] += 1
-    return total_LD / count_L1
-
-
 def align_sentences(
     text_SD: torch.Tensor,
     video_LD: torch.Tensor,
@@ -64,7 +49,7 @@ def align_sentences(
 
     Args:
         text_SD: float [S, D], pooled sentences.
-        video_LD: float [L, D], from `mean_of_windows`.
+        video_LD: float [L, D], unit-length states of each second.
         epsilon: smoothness of the plan; the smaller, the sharper.
         iterations: of Sinkhorn's algorithm.
         monotone: let sentences start in the order given.

@@ -15,18 +15,20 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.functional import normalize, pad
 
 from mmpt.batch import ModelOutput, Split
 from mmpt.config import DatasetConfig, ModelConfig
 from mmpt.errors import DataError
-from mmpt.inference.alignment import Alignment, align_sentences, mean_of_windows
-from mmpt.inference.pretrained import Pretrained, read_pretrained, write_pretrained
+from mmpt.inference.alignment import Alignment, align_sentences
+from mmpt.inference.pretrained import read_pretrained, write_pretrained
 from mmpt.inference.videos import CLIPS_AT_ONCE, Video, read_video, split_videos, unit_range
-from mmpt.inference.windows import Window, batches, cut_windows, embed_texts, embed_windows
+from mmpt.inference.windows import Window, embed_texts, embed_windows
 from mmpt.media.s3d import S3D, S3D_WEIGHTS, load_s3d
 from mmpt.models.mmfusion import MMFusionSeparate
 from mmpt.processors.downstream import DSAligner
 from mmpt.processors.tokenizer import load_tokenizer
+from mmpt.processors.window_aligner import average_windows
 
 # On the demo's held-out videos spans overlap the truth by 0.78; by 0.29 at 0.1 and by 0.12 at 1.
 EPSILON = 0.3
@@ -60,8 +62,7 @@ class MMPTModel(nn.Module):
     ):
         super().__init__()
         self.fusion = fusion
-        self.s3d = s3d if isinstance(s3d, S3D) else None
-        self.s3d_weights = S3D_WEIGHTS if isinstance(s3d, S3D) else Path(s3d)
+        self.s3d: S3D | Path = s3d if isinstance(s3d, S3D) else Path(s3d)
         self.dataset_config, self.model_config = dataset, model
         self.normalise = normalise
         self.aligner = DSAligner(dataset, Split.TEST)
@@ -101,10 +102,9 @@ class MMPTModel(nn.Module):
             ConfigError: a mistake in the YAML.
             CheckpointError: weights that are missing, damaged or of another model.
         """
-        found = read_pretrained(source, checkpoint)
         weights = S3D_WEIGHTS if s3d is None or isinstance(s3d, bool) else s3d
-        model = cls(found.fusion, found.dataset, found.model, s3d=weights, normalise=normalise)
-        if s3d is not None and s3d is not False:
+        model = cls(*read_pretrained(source, checkpoint), s3d=weights, normalise=normalise)
+        if s3d:
             model.need_s3d()
         return model.to(device=device, dtype=dtype).eval()
 
@@ -112,10 +112,7 @@ class MMPTModel(nn.Module):
         """Writes towers (safetensors), config and tokenizer into a folder that `from_pretrained`
         takes; S3D is apart.
         """
-        write_pretrained(
-            folder,
-            Pretrained(fusion=self.fusion, dataset=self.dataset_config, model=self.model_config),
-        )
+        write_pretrained(folder, self.fusion, self.dataset_config, self.model_config)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False) -> str:
         """Uploads what `save_pretrained` writes to the Hugging Face hub (log in first); return the
@@ -145,8 +142,8 @@ class MMPTModel(nn.Module):
         Raises:
             CheckpointError: the weights are not there; the message says where to get them.
         """
-        if self.s3d is None:
-            self.s3d = load_s3d(self.s3d_weights).to(self.device, self.dtype)
+        if not isinstance(self.s3d, S3D):
+            self.s3d = load_s3d(self.s3d).to(self.device, self.dtype)
         return self.s3d
 
     def forward(
@@ -177,7 +174,7 @@ class MMPTModel(nn.Module):
             )
         num, seconds = video_frames.shape[:2]
         vfeats = self.embed_clips(video_frames.flatten(0, 1)).unflatten(0, (num, seconds))
-        vfeats = nn.functional.pad(vfeats, (0, 0, 0, self.max_video_len - seconds))
+        vfeats = pad(vfeats, (0, 0, 0, self.max_video_len - seconds))
         vmasks = torch.arange(self.max_video_len, device=vfeats.device).expand(num, -1) < seconds
         output = self.fusion(caps=caps, cmasks=cmasks, vfeats=vfeats, vmasks=vmasks)
         if return_score:
@@ -189,13 +186,13 @@ class MMPTModel(nn.Module):
         a time.
         """
         network = self.need_s3d()
-        chunks = (
-            unit_range(chunk.movedim(-1, 1), self.dtype)
-            for chunk in clips_NPHWC.split(CLIPS_AT_ONCE)
-        )
+        parts = []
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            features = torch.cat([network(chunk)["video_embedding"] for chunk in chunks])
-        return nn.functional.normalize(features, dim=-1) if self.normalise else features
+            for chunk in clips_NPHWC.split(CLIPS_AT_ONCE):
+                clips = unit_range(chunk.movedim(-1, 1), self.dtype)
+                parts.append(network(clips)["video_embedding"])
+        features = torch.cat(parts)
+        return normalize(features, dim=-1) if self.normalise else features
 
     @torch.no_grad()
     def video_features(self, video: Video, name: str = "the video") -> torch.Tensor:
@@ -231,16 +228,10 @@ class MMPTModel(nn.Module):
             CheckpointError: frames, but no S3D weights.
         """
         several = split_videos(videos)
-        total_ND: torch.Tensor | None = None
-        for batch in batches(self._windows(several), batch_size):
-            vectors, _ = embed_windows(self.fusion, batch, self.aligner.special)
-            if total_ND is None:
-                total_ND = vectors.new_zeros(len(several), vectors.shape[1])
-            owners = torch.tensor([window.video for window in batch], device=vectors.device)
-            shares = vectors.new_tensor([window.share for window in batch])
-            total_ND.index_add_(0, owners, vectors * shares[:, None])
-        assert total_ND is not None, "split_videos and read_video refuse what is empty"
-        return total_ND
+        totals: list[Any] = [0.0] * len(several)
+        for window in self._windows(several, self.max_video_len, batch_size):
+            totals[window.video] = totals[window.video] + window.share * window.vector
+        return torch.stack(totals)
 
     @torch.no_grad()
     def encode_windows(
@@ -255,12 +246,10 @@ class MMPTModel(nn.Module):
                 overlap.
             batch_size: windows at once.
         """
-        windows = list(self._windows([video], stride))
-        special = self.aligner.special
-        vectors = [
-            embed_windows(self.fusion, batch, special)[0] for batch in batches(windows, batch_size)
-        ]
-        return torch.cat(vectors), [window.span for window in windows]
+        stride = self.max_video_len if stride is None else stride
+        windows = list(self._windows([video], stride, batch_size))
+        vectors = torch.stack([window.vector for window in windows])
+        return vectors, [window.span for window in windows]
 
     @torch.no_grad()
     def encode_text(self, texts: str | Sequence[str], batch_size: int = 256) -> torch.Tensor:
@@ -297,11 +286,7 @@ class MMPTModel(nn.Module):
         """
         is_vectors = isinstance(videos, np.ndarray | torch.Tensor) and videos.ndim == 2
         video_ND = torch.as_tensor(videos) if is_vectors else self.encode_video(videos)
-        text_ND = (
-            self.encode_text(texts)
-            if isinstance(texts, str | list | tuple)
-            else torch.as_tensor(texts)
-        )
+        text_ND = self._text_vectors(texts)
         if video_ND.shape[1] != text_ND.shape[1]:
             raise DataError(
                 f"videos and texts must have vectors of one width, but have {video_ND.shape[1]} "
@@ -313,7 +298,7 @@ class MMPTModel(nn.Module):
     def align(
         self,
         video: Video,
-        sentences: Sequence[str],
+        sentences: Sequence[str] | torch.Tensor,
         *,
         monotone: bool = False,
         epsilon: float = EPSILON,
@@ -326,28 +311,28 @@ class MMPTModel(nn.Module):
 
         Args:
             video: see `encode_video`.
-            sentences: in any order, or with `monotone` in the order in which they are to start.
+            sentences: in any order, or with `monotone` in the order in which they are to start; or
+                their vectors [S, D] as `encode_text` gave them.
             monotone: let no sentence's peak come before that of an earlier sentence.
             epsilon: smoothness of the plan.
             iterations: of Sinkhorn's algorithm.
         """
         windows = list(self._windows([video], max(self.max_video_len // 2, 1)))
-        special = self.aligner.special
-        states = (
-            (window.start, embed_windows(self.fusion, [window], special)[1][0, 1:-1])
-            for window in windows
-        )
-        video_LD = mean_of_windows(states, windows[-1].span[1])
-        text_SD = self.encode_text(sentences)
+        states = [normalize(window.states, dim=-1).cpu().numpy() for window in windows]
+        video_LD = torch.from_numpy(average_windows(states, [window.span for window in windows]))
+        text_SD = self._text_vectors(sentences).cpu()
         return align_sentences(
-            text_SD, video_LD, epsilon=epsilon, iterations=iterations, monotone=monotone
+            text_SD, video_LD.to(text_SD), epsilon=epsilon, iterations=iterations, monotone=monotone
         )
 
-    def _windows(self, videos: list[Video], stride: int | None = None) -> Iterator[Window]:
-        """Yields windows of F seconds, video by video; features are computed as the iteration
-        reaches them.
-        """
-        for position, video in enumerate(videos):
-            features = self.video_features(video, f"video {position}")
-            step = self.max_video_len if stride is None else stride
-            yield from cut_windows(features, self.max_video_len, step, position)
+    def _windows(self, videos: list[Video], stride: int, batch_size: int = 64) -> Iterator[Window]:
+        """Yields embedded windows of F seconds, video by video, as the iteration reaches them."""
+        features = (self.video_features(v, f"video {place}") for place, v in enumerate(videos))
+        special, size = self.aligner.special, self.max_video_len
+        return embed_windows(self.fusion, special, features, size, stride, batch_size)
+
+    def _text_vectors(self, texts: str | Sequence[str] | torch.Tensor) -> torch.Tensor:
+        """Returns the vectors of texts; vectors pass through."""
+        if isinstance(texts, str | list | tuple):
+            return self.encode_text(texts)
+        return torch.as_tensor(texts)

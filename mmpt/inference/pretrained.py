@@ -7,14 +7,10 @@ the weights' fingerprint.
 
 from __future__ import annotations
 
-import dataclasses
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
@@ -32,6 +28,8 @@ CONFIG_NAME = "config.json"
 SECTION = "mmpt"
 FORMAT = 1
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+YAML_SUFFIXES = (".yaml", ".yml")
+FILE_SUFFIXES = (*YAML_SUFFIXES, ".pt", ".safetensors")
 DATASET_KEYS = ("max_video_len", "max_len", "use_fast", "options")
 """Keys of `dataset:` that a saved model needs; `bert_name` is the folder itself."""
 MODEL_KEYS = (
@@ -40,20 +38,11 @@ MODEL_KEYS = (
 )
 """Keys of `model:` that a saved model needs. Other keys, of older folders, are not read."""
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Pretrained:
-    """A model with its weights, in eval mode on the CPU, and the settings it was built by."""
-
-    fusion: MMFusionSeparate
-    """The two towers."""
-    dataset: DatasetConfig
-    """Says how text and video are made into tensors."""
-    model: ModelConfig
-    """Says which class the towers are."""
+Pretrained = tuple[MMFusionSeparate, DatasetConfig, ModelConfig]
+"""A model with its weights, in eval mode on the CPU, and the settings it was built by."""
 
 
-def read_pretrained(source: str | Path, checkpoint: str = "checkpoint_best.pt") -> Pretrained:
+def read_pretrained(source: str | Path, checkpoint: str) -> Pretrained:
     """Returns the model that `source` names; see `MMPTModel.from_pretrained`.
 
     Raises:
@@ -61,11 +50,12 @@ def read_pretrained(source: str | Path, checkpoint: str = "checkpoint_best.pt") 
         CheckpointError: nothing there, damaged, or weights of another model.
     """
     path = Path(source)
+    if path.is_file() and path.suffix in YAML_SUFFIXES:
+        config = load_config(path, import_fairseq=False)
+        return _build(config, _find_checkpoint(config, checkpoint))
+    if path.is_file() and path.suffix == ".safetensors":
+        return _from_saved(path.parent)
     if path.is_file():
-        if path.suffix in (".yaml", ".yml"):
-            return _from_yaml(path, checkpoint)
-        if path.suffix == ".safetensors":
-            return _from_saved(path.parent)
         return _from_checkpoint(path)
     if (path / CONFIG_NAME).is_file():
         return _from_saved(path)
@@ -76,12 +66,7 @@ def read_pretrained(source: str | Path, checkpoint: str = "checkpoint_best.pt") 
             f"{path}: must hold {CONFIG_NAME} and {WEIGHTS_NAME} (from save_pretrained) or a run's "
             "config.yaml and checkpoints, but holds neither."
         )
-    if HUB_ID.fullmatch(str(source)) and path.suffix not in (
-        ".yaml",
-        ".yml",
-        ".pt",
-        ".safetensors",
-    ):
+    if HUB_ID.fullmatch(str(source)) and path.suffix not in FILE_SUFFIXES:
         return _from_saved(_download(str(source)), trusted=False)
     raise CheckpointError(
         f"{source}: must be a YAML, a folder, a checkpoint or a hub name `owner/model`, but there "
@@ -89,12 +74,7 @@ def read_pretrained(source: str | Path, checkpoint: str = "checkpoint_best.pt") 
     )
 
 
-def _from_yaml(path: Path, checkpoint: str) -> Pretrained:
-    config = load_config(path, import_fairseq=False)
-    return _build(config, find_checkpoint(config, checkpoint))
-
-
-def find_checkpoint(config: RunConfig, checkpoint: str) -> Path:
+def _find_checkpoint(config: RunConfig, checkpoint: str) -> Path:
     """Returns the file called `checkpoint`: `eval.save_path`, the YAML's own checkpoints, then a
     training's folder.
 
@@ -105,10 +85,10 @@ def find_checkpoint(config: RunConfig, checkpoint: str) -> Path:
     """
     if Path(checkpoint).name != checkpoint:
         return Path(checkpoint)
-    places = [Path(config.eval.save_path) / checkpoint] if config.eval.save_path else []
-    places += [
-        Path(path) for path in reversed(config.checkpoint_paths) if Path(path).name == checkpoint
-    ]
+    named = map(Path, reversed(config.checkpoint_paths))
+    places = [path for path in named if path.name == checkpoint]
+    if config.eval.save_path:
+        places.insert(0, Path(config.eval.save_path) / checkpoint)
     if not config.is_test:
         places.append(Path(config.save_dir) / checkpoint)
     for place in places:
@@ -135,26 +115,25 @@ def _build(config: RunConfig, checkpoint: Path) -> Pretrained:
     model_cls = MODELS.get(config.model.model_cls or "", "model.model_cls")
     fusion = model_cls.from_config(config.dataset, config.model, pretrained=False)
     load_weights(fusion, checkpoint)
-    return Pretrained(fusion=fusion.eval(), dataset=config.dataset, model=config.model)
+    return fusion.eval(), config.dataset, config.model
 
 
 def _from_saved(folder: Path, *, trusted: bool = True) -> Pretrained:
     """Builds the model of a saved folder in the precision it was saved in; only a `trusted` one may
     import its class.
     """
-    section = read_json(folder / CONFIG_NAME).get(SECTION)
-    if not isinstance(section, dict) or section.get("format") != FORMAT:
-        found = section.get("format") if isinstance(section, dict) else None
-        raise CheckpointError(
-            f"{folder / CONFIG_NAME}: must have a section `{SECTION}` of format {FORMAT}, but has "
-            f"{found}; save the model again with save_pretrained of this version."
-        )
+    config, weights = folder / CONFIG_NAME, folder / WEIGHTS_NAME
+    again = "copy or download the whole folder again."
     try:
+        section = read_json(config)[SECTION]
+        if section["format"] != FORMAT:
+            raise ValueError(f"it is of format {section['format']}, not {FORMAT}")
         dataset = DatasetConfig(**section["dataset"], bert_name=str(folder))
         model = ModelConfig(**_given(section["model"], MODEL_KEYS))
-    except (TypeError, KeyError, ValidationError) as err:
+    except (TypeError, KeyError, AttributeError, ValueError) as err:
         raise CheckpointError(
-            f"{folder / CONFIG_NAME}: the section `{SECTION}` is damaged ({err})."
+            f"{config}: must have a section `{SECTION}` as this version's save_pretrained writes "
+            f"it ({type(err).__name__}: {err}); save the model again, or {again}"
         ) from err
     name = model.model_cls or ""
     if not trusted and name not in MODELS:
@@ -163,29 +142,19 @@ def _from_saved(folder: Path, *, trusted: bool = True) -> Pretrained:
             "copy it to a folder and load that."
         )
     fusion = MODELS.get(name, "model.model_cls").from_config(dataset, model, pretrained=False)
-    state = _read_safetensors(folder / WEIGHTS_NAME)
+    try:
+        state = load_file(weights)
+    except (SafetensorError, OSError) as err:
+        raise CheckpointError(f"{weights}: missing, damaged or cut short ({err}); {again}") from err
     fusion = fusion.to(next(value.dtype for value in state.values() if value.is_floating_point()))
-    adapted, _ = adapt_state(state, fusion, str(folder / WEIGHTS_NAME))
+    adapted, _ = adapt_state(state, fusion, str(weights))
     fusion.load_state_dict(adapted)
     if weights_fingerprint(fusion, trainable_only=False) != section.get("weights"):
         raise CheckpointError(
-            f"{folder}: {WEIGHTS_NAME} must be the file that {CONFIG_NAME} was written with, but "
-            "its content differs; copy or download the folder again."
+            f"{weights}: must be the file that {CONFIG_NAME} was written with, but its content "
+            f"differs; {again}"
         )
-    return Pretrained(fusion=fusion.eval(), dataset=dataset, model=model)
-
-
-def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{path}: no such file; copy or download the whole folder again."
-        ) from None
-    except (SafetensorError, OSError) as err:
-        raise CheckpointError(
-            f"{path}: damaged or cut short ({err}); copy or download it again."
-        ) from err
+    return fusion.eval(), dataset, model
 
 
 def _download(repo_id: str) -> Path:
@@ -202,9 +171,13 @@ def _download(repo_id: str) -> Path:
         ) from err
 
 
-def write_pretrained(folder: str | Path, pretrained: Pretrained) -> None:
-    """Writes a folder that `read_pretrained` takes; its config comes last, so a half-written one is
-    not mistaken.
+def write_pretrained(
+    folder: str | Path, fusion: MMFusionSeparate, dataset: DatasetConfig, model: ModelConfig
+) -> None:
+    """Writes a folder that `read_pretrained` takes.
+
+    The config is removed first and written last, so that a half-written folder is not mistaken for
+    a whole one.
 
     Raises:
         ConfigError: `folder` is a file.
@@ -212,24 +185,20 @@ def write_pretrained(folder: str | Path, pretrained: Pretrained) -> None:
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ConfigError("save_pretrained", [f"{folder} must be a folder, but is a file."])
-    folder.mkdir(parents=True, exist_ok=True)
-    fusion, bert_name = pretrained.fusion, pretrained.dataset.bert_name
-    assert bert_name
-    config = read_bert_config(bert_name).to_dict()
+    assert dataset.bert_name
+    config = read_bert_config(dataset.bert_name).to_dict()
     config.pop(SECTION, None)  # of the folder that the model was loaded from
     config[SECTION] = {
         "format": FORMAT,
-        "dataset": _given(pretrained.dataset.model_dump(), DATASET_KEYS),
-        "model": _given(pretrained.model.model_dump(), MODEL_KEYS),
+        "dataset": _given(dataset.model_dump(), DATASET_KEYS),
+        "model": _given(model.model_dump(), MODEL_KEYS),
         "weights": weights_fingerprint(fusion, trainable_only=False),
     }
+    tokenizer = load_tokenizer(dataset.bert_name, dataset.use_fast is not False)
     state = {name: value.detach().cpu().contiguous() for name, value in fusion.state_dict().items()}
-    tokenizer = load_tokenizer(bert_name, pretrained.dataset.use_fast is not False)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".saving.") as temporary:
-        tokenizer.save_pretrained(temporary)
-        (folder / CONFIG_NAME).unlink(missing_ok=True)
-        for made in Path(temporary).iterdir():
-            made.replace(folder / made.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG_NAME).unlink(missing_ok=True)
+    tokenizer.save_pretrained(folder)
     with atomic_write(folder / WEIGHTS_NAME, "wb") as file:
         file.write(save(state, metadata={"format": "pt"}))
     write_json(folder / CONFIG_NAME, config)

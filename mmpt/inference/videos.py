@@ -23,7 +23,8 @@ Video = str | Path | np.ndarray | torch.Tensor
 """A path, features [L, I], or frames [L, P, H, W, 3] (uint8, or float in 0..1)."""
 
 CLIPS_AT_ONCE = 8  # one-second clips through S3D: about 2 GB in float32 at 224 x 224
-ONE_VIDEO, SEVERAL = (2, 5), (3, 6)  # axes of features and of frames
+FEATURE_AXES, FRAME_AXES = 2, 5
+FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 def split_videos(videos: Video | Sequence[Video]) -> list[Video]:
@@ -36,7 +37,8 @@ def split_videos(videos: Video | Sequence[Video]) -> list[Video]:
     if isinstance(videos, str | Path):
         return [videos]
     if isinstance(videos, np.ndarray | torch.Tensor):
-        return list(videos) if videos.ndim in SEVERAL and len(videos) else [videos]
+        several = videos.ndim in (FEATURE_AXES + 1, FRAME_AXES + 1) and len(videos) > 0
+        return list(videos) if several else [videos]
     if not videos:
         raise DataError("there must be at least one video, but the list is empty.")
     return list(videos)
@@ -46,45 +48,34 @@ def read_video(video: Video, name: str) -> torch.Tensor | Iterator[torch.Tensor]
     """Returns features [L, I] as one tensor, or an iterator over blocks of frames [l, P, H, W, 3].
 
     Raises:
-        DataError: a file that cannot be read, or an array of another layout, type or range.
+        DataError: a file that cannot be read, or an array of another layout or type.
     """
     if isinstance(video, str | Path):
         path, name = Path(video), str(video)
         if path.suffix != ".npy":
             return _decoded(path)
         video = load_npy(path, "Extract or copy it again.")
-    array = _to_tensor(video, name) if isinstance(video, np.ndarray) else video
-    if not isinstance(array, torch.Tensor) or array.ndim not in ONE_VIDEO:
-        found = list(array.shape) if isinstance(array, torch.Tensor) else type(array).__name__
+    found, is_known = type(video).__name__, False
+    if isinstance(video, np.ndarray | torch.Tensor):
+        dtype = str(video.dtype).removeprefix("torch.")
+        kinds = {FEATURE_AXES: FLOATS, FRAME_AXES: (*FLOATS, "uint8")}
+        found = f"{dtype} {list(video.shape)}"
+        is_known = dtype in kinds.get(video.ndim, ()) and len(video) > 0
+    if not is_known:
         raise DataError(
-            f"{name}: must be features [seconds, 512] or frames [seconds, 30, H, W, 3], but is "
-            f"{found}."
+            f"{name}: must be features, floats [seconds, 512], or frames [seconds, 30, H, W, 3], "
+            f"uint8 or floats in 0..1, of at least one second, but is {found}."
         )
-    if not len(array):
-        raise DataError(f"{name}: must last at least one second, but is empty.")
-    if array.ndim == 5:
-        return iter(array.split(CLIPS_AT_ONCE))
-    _check_features(array, name)
-    return array
-
-
-def _to_tensor(array: np.ndarray, name: str) -> torch.Tensor:
-    if array.dtype.kind != "f" and array.dtype != np.uint8:
-        raise DataError(f"{name}: must be floats, or uint8 frames, but is {array.dtype}.")
-    # Copies what is read-only, as a mapped file is.
-    return torch.from_numpy(np.require(array, requirements=["W"]))
-
-
-def _check_features(features_LI: torch.Tensor, name: str) -> None:
-    if not features_LI.is_floating_point():
-        raise DataError(
-            f"{name}: features must be floats, but are "
-            f"{str(features_LI.dtype).removeprefix('torch.')}."
-        )
-    if not bool(features_LI.isfinite().all()):
+    if isinstance(video, np.ndarray):
+        # Copies what is read-only, as a mapped file is.
+        video = torch.from_numpy(np.require(video, requirements=["W"]))
+    if video.ndim == FRAME_AXES:
+        return iter(video.split(CLIPS_AT_ONCE))
+    if not bool(video.isfinite().all()):
         raise DataError(
             f"{name}: features must be finite, but hold NaN or infinity; extract this video again."
         )
+    return video
 
 
 def unit_range(frames: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -95,28 +86,20 @@ def unit_range(frames: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """
     if frames.dtype == torch.uint8:
         return frames.to(dtype) / 255
-    if not frames.is_floating_point():
+    low, high = frames.aminmax()
+    if not frames.is_floating_point() or not (low >= 0 and high <= 1):
         raise DataError(
-            "frames must be uint8 or floats in 0..1, but are "
-            f"{str(frames.dtype).removeprefix('torch.')}."
-        )
-    low, high = (float(bound) for bound in frames.aminmax()) if frames.numel() else (0.0, 0.0)
-    if not (low >= 0 and high <= 1):
-        raise DataError(
-            f"float frames must lie in 0..1, but span {low:g} to {high:g}; divide by 255, or pass "
-            "uint8."
+            f"frames must be uint8, or floats in 0..1, but are {frames.dtype} from {low:g} to "
+            f"{high:g}; divide by 255, or pass uint8."
         )
     return frames.to(dtype)
 
 
 def _decoded(path: Path) -> Iterator[torch.Tensor]:
     """Decodes a video file, some seconds at a time, at 30 frames of 224 x 224 per second."""
-    try:
-        from mmpt.media.video_reader import VideoError, VideoFile
-    except ImportError as err:
-        raise DataError(
-            f"{path}: reading videos needs PyAV ({err}); install it with `pip install av`."
-        ) from err
+    # deferred: needs PyAV, which features do not
+    from mmpt.media.video_reader import VideoError, VideoFile
+
     video = VideoFile(path)
     try:
         for clips in batches(video.clips(), CLIPS_AT_ONCE):

@@ -18,52 +18,60 @@ from mmpt.losses.precision import wide
 from mmpt.models.mmfusion import MMFusionSeparate
 from mmpt.processors.tensorise import stack_texts
 from mmpt.processors.tokenizer import SpecialTokens
-from mmpt.processors.window_aligner import window_spans
+from mmpt.processors.window_aligner import Span, window_spans
 
 T = TypeVar("T")
 
 
 class Window(NamedTuple):
-    """Some seconds of one video."""
+    """Some seconds of one video, embedded. Vectors are float32 or wider."""
 
     video: int  # position in the list of videos
-    start: int  # seconds
+    span: Span  # start and end, exclusive, in seconds
     share: float  # of the video's seconds
-    features: torch.Tensor  # float [seconds, I]
-
-    @property
-    def span(self) -> tuple[int, int]:
-        """Start and end, exclusive, in seconds."""
-        return self.start, self.start + len(self.features)
-
-
-def cut_windows(features: torch.Tensor, size: int, stride: int, video: int = 0) -> Iterator[Window]:
-    """Yields windows of `size` seconds of features float [seconds, I] that cover all of them; the
-    last may be shorter.
-
-    Raises:
-        DataError: windows that would leave seconds out.
-    """
-    if not 0 < stride <= size:
-        raise DataError(f"`stride` must be 1 to {size} seconds, but is {stride}.")
-    for start, end in window_spans(len(features), stride, size):
-        yield Window(video, start, (end - start) / len(features), features[start:end])
+    vector: torch.Tensor  # float [D], pooled
+    states: torch.Tensor  # float [seconds, D]
 
 
 def embed_windows(
-    fusion: MMFusionSeparate, windows: Sequence[Window], special: SpecialTokens
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns pooled vectors [N, D] and the states of all positions [N, longest + 2, D], float32 or
-    wider.
+    fusion: MMFusionSeparate,
+    special: SpecialTokens,
+    videos: Iterable[torch.Tensor],
+    size: int,
+    stride: int,
+    batch_size: int,
+) -> Iterator[Window]:
+    """Yields windows of `size` seconds that cover all of each video; its last may be shorter.
+
+    Args:
+        videos: float [seconds, I]; each is asked for when a batch reaches it.
+        stride: seconds from one window to the next.
+        batch_size: windows at once.
+    Raises:
+        DataError: windows that would leave seconds out, or a batch size below 1.
     """
-    vfeats = nn.utils.rnn.pad_sequence([window.features for window in windows], batch_first=True)
-    lengths = torch.tensor([len(window.features) for window in windows], device=vfeats.device)
-    vmasks = torch.arange(vfeats.shape[1], device=vfeats.device) < lengths[:, None]
-    caps = torch.tensor([[special.cls, special.sep]], device=vfeats.device).expand(len(windows), -1)
-    pooled, states, _ = fusion.forward_video(
-        vfeats, vmasks, caps, torch.ones_like(caps, dtype=torch.bool)
+    if not 0 < stride <= size:
+        raise DataError(f"`stride` must be 1 to {size} seconds, but is {stride}.")
+    cut = (
+        (video, span, features)
+        for video, features in enumerate(videos)
+        for span in window_spans(len(features), stride, size)
     )
-    return wide(pooled), wide(states)
+    for batch in batches(cut, batch_size):
+        parts = [features[slice(*span)] for _, span, features in batch]
+        vfeats = nn.utils.rnn.pad_sequence(parts, batch_first=True)
+        lengths = torch.tensor([len(part) for part in parts], device=vfeats.device)
+        vmasks = torch.arange(vfeats.shape[1], device=vfeats.device) < lengths[:, None]
+        caps = torch.tensor([[special.cls, special.sep]], device=vfeats.device)
+        caps = caps.expand(len(parts), -1)
+        pooled, states, _ = fusion.forward_video(
+            vfeats, vmasks, caps, torch.ones_like(caps, dtype=torch.bool)
+        )
+        pooled, states = wide(pooled), wide(states)
+        for row, (video, span, features) in enumerate(batch):
+            seconds = len(parts[row])
+            share = seconds / len(features)
+            yield Window(video, span, share, pooled[row], states[row, 1 : 1 + seconds])
 
 
 def embed_texts(

@@ -1,13 +1,9 @@
-"""Reports: a scoring as one HTML file with numbers, training curves, predictions and failures."""
+"""Reports: a scoring as one HTML file with numbers, training curves, predictions and failures.
 
-import mmpt.reporting.alignments
-import mmpt.reporting.choices
-import mmpt.reporting.retrieval
-import mmpt.reporting.timelines
-import mmpt.reporting.whole_videos  # noqa: F401  these register their pictures
-from mmpt.reporting.frames import KeyFrames
-from mmpt.reporting.pictures import Section, pictures
-from mmpt.reporting.report import write_report
-from mmpt.reporting.run import Run
+Importing it loads neither matplotlib nor Jinja2, which only `write_report` needs.
+"""
 
-__all__ = ["KeyFrames", "Run", "Section", "pictures", "write_report"]
+import lazy_loader
+
+# `__init__.pyi` lists the public names. A name's module is imported when the name is first used.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

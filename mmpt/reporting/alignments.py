@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from mmpt.endtasks.how2align.evaluation import AlignedVideo, How2AlignOutputs
-from mmpt.inference.alignment import align_sentences, mean_of_windows, span_around
-from mmpt.inference.mmptmodel import EPSILON, ITERATIONS
-from mmpt.inference.windows import batches, cut_windows, embed_windows
+from mmpt.inference.alignment import span_around
+from mmpt.inference.mmptmodel import EPSILON, ITERATIONS, MMPTModel
 from mmpt.losses.sinkhorn import bucket_transport
 from mmpt.models import MMFusionSeparate
-from mmpt.processors.aligner import Aligner
-from mmpt.reporting.figures import Panel, heat_maps
-from mmpt.reporting.pictures import Section, pictures
-from mmpt.reporting.run import Run
+from mmpt.reporting.figures import heat_maps
+from mmpt.reporting.run import Run, Section, pictures
 
 NUM_FIGURES = 4
 MOST_SENTENCES = 16
 NUM_FAILURES = 10
-_WINDOWS_AT_ONCE = 32
 _NEVER = -10.0
 """Stands for a cosine where nothing was compared: the plan puts nothing there."""
 _BUCKET_SHARE = 0.3
@@ -32,27 +28,14 @@ found times then overlap the true ones by 0.53, with a bucket by 0.63."""
 
 T = TypeVar("T")
 Span = tuple[float, float]
-
-
-class Figure(NamedTuple):
-    """A video's sentences against its seconds."""
-
-    video_id: str
-    sentences: Sequence[str]
-    similarity: np.ndarray  # float [S, L], NaN where nothing was compared
-    plan: np.ndarray  # float [S, L]
-    truth: Sequence[Span | None]
-    found: Sequence[tuple[int, int]]
+Figure = tuple[str, str]
+"""Title and SVG of a video's sentences against its seconds."""
 
 
 def spread(items: Sequence[T], most: int) -> list[T]:
     """Returns at most `most` items at even distances, the first and the last among them."""
-    if not items:
-        return []
-    return [
-        items[place]
-        for place in np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).astype(int))
-    ]
+    places = np.linspace(0, len(items) - 1, min(most, len(items))).astype(int)
+    return [items[place] for place in np.unique(places)]
 
 
 def align_video(
@@ -63,72 +46,52 @@ def align_video(
     text_SD: np.ndarray,
     truth: Sequence[Span | None],
 ) -> Figure | None:
-    """Align sentences with every second of a video; None for a model that is not two towers.
+    """Aligns sentences with every second of a video; None for a model that is not two towers.
 
     Args:
         video_key: what the video reader takes.
         text_SD: float32, the pooled sentences.
         truth: start and end of each in seconds, where known.
     """
-    if not (isinstance(run.model, MMFusionSeparate) and isinstance(run.dataset.aligner, Aligner)):
+    if not isinstance(run.model, MMFusionSeparate):
         return None
-    video_LD = _seconds_of(
-        run.model, run.dataset.aligner, np.array(run.dataset.video(video_key)), run.device
-    )
-    text = torch.from_numpy(text_SD).to(video_LD)
-    aligned = align_sentences(text, video_LD, epsilon=EPSILON, iterations=ITERATIONS, monotone=True)
-    return Figure(video_id, sentences, aligned.similarity, aligned.plan, truth, aligned.spans)
-
-
-def _seconds_of(
-    model: MMFusionSeparate, aligner: Aligner, feature_LE: np.ndarray, device: torch.device
-) -> torch.Tensor:
-    """Returns float [L, D], unit-length states of every second: means over overlapping windows."""
-    size, dtype = aligner.max_video_len, next(model.parameters()).dtype
-    parts = []
-    with torch.inference_mode():
-        windows = cut_windows(
-            torch.from_numpy(feature_LE).to(device, dtype), size, max(size // 2, 1)
-        )
-        for some in batches(windows, _WINDOWS_AT_ONCE):
-            _, states_NFD = embed_windows(model, some, aligner.special)
-            parts += [(w.start, states_NFD[n, 1 : 1 + len(w.features)]) for n, w in enumerate(some)]
-        return mean_of_windows(parts, len(feature_LE))
+    model = MMPTModel(run.model, run.config.dataset, run.config.model).eval()
+    features, text = np.array(run.dataset.video(video_key)), torch.from_numpy(text_SD)
+    found = model.align(features, text, monotone=True)
+    return _draw(video_id, sentences, truth, found.similarity, found.plan, found.spans)
 
 
 def alignment_section(
-    figures: Sequence[Figure | None], more: str = ", sentences in order"
+    figures: Iterable[Figure | None], more: str = ", sentences in order"
 ) -> list[Section]:
     """Returns the section of heat maps; none without figures.
 
     Args:
         more: ends the sentence that explains the marks.
     """
-    known = [figure for figure in figures if figure is not None]
-    data = {"figures": dict(map(_heat_maps, known)), "epsilon": EPSILON, "more": more}
+    known = dict(filter(None, figures))
+    data = {"figures": known, "epsilon": EPSILON, "more": more}
     return [Section("Alignment of sentences and seconds", "alignment.html", data)] if known else []
 
 
-def _heat_maps(figure: Figure) -> tuple[str, str]:
-    """Returns the title and the picture of a figure."""
-    pairs = zip(figure.truth, figure.found, strict=True)
-    overlaps = [_overlap(true, found) for true, found in pairs if true]
+def _draw(
+    video_id: str,
+    sentences: Sequence[str],
+    truth: Sequence[Span | None],
+    similarity_SL: np.ndarray,
+    plan_SL: np.ndarray,
+    found: Sequence[tuple[int, int]],
+) -> Figure:
+    overlaps = []
+    for true, span in zip(truth, found, strict=True):
+        if true:
+            common = max(0.0, min(true[1], span[1]) - max(true[0], span[0]))
+            whole = true[1] - true[0] + span[1] - span[0] - common
+            overlaps.append(common / max(whole, 1e-9))
     known = f", mean overlap of found and true times {np.mean(overlaps):.2f}" if overlaps else ""
-    sizes = f"{len(figure.sentences)} sentences, {figure.plan.shape[1]} s"
-    title = f"{figure.video_id}: {sizes}{known}"
-    panels = [
-        Panel("cosine", figure.similarity, "viridis"),
-        Panel("transport plan", figure.plan, "Reds"),
-    ]
-    return title, heat_maps(
-        figure.sentences, panels, title=title, truth=figure.truth, found=figure.found
-    )
-
-
-def _overlap(span: Span, other: Span) -> float:
-    """Returns intersection over union of two stretches of time."""
-    common = max(0.0, min(span[1], other[1]) - max(span[0], other[0]))
-    return common / max(span[1] - span[0] + other[1] - other[0] - common, 1e-9)
+    title = f"{video_id}: {len(sentences)} sentences, {plan_SL.shape[1]} s{known}"
+    picture = heat_maps(sentences, similarity_SL, plan_SL, title=title, truth=truth, found=found)
+    return title, picture
 
 
 @pictures.register
@@ -146,7 +109,25 @@ def align_sections(outputs: How2AlignOutputs, run: Run) -> list[Section]:
         ". Grey: never compared. A sentence without an outline is said, but not shown; a spare row "
         "and column of the plan take what fits nothing"
     )
-    return [*alignment_section(figures, more), _far_off(outputs, texts)]
+    misses = []
+    for video in outputs.videos:
+        cosines = np.where(video.covered, video.similarity, -np.inf)
+        for row in np.flatnonzero(video.aligned & video.covered.any(axis=1)):
+            at, (start, end) = int(cosines[row].argmax()), video.spans_s[row]
+            miss = {
+                "video": video.video_id,
+                "words": texts[video.video_id][row],
+                "start_s": start,
+                "end_s": end,
+                "found_s": at,
+                "off_s": max(start - at, at - end, 0.0),
+                "cosine": cosines[row, at],
+            }
+            misses.append(miss)
+    misses.sort(key=lambda miss: -miss["off_s"])
+    worst = [miss for miss in misses[:NUM_FAILURES] if miss["off_s"]]
+    failures = Section("Worst failures", "misses.html", {"misses": worst})
+    return [*alignment_section(figures, more), failures]
 
 
 def _how2align_figure(video: AlignedVideo, texts: Sequence[str]) -> Figure | None:
@@ -164,30 +145,8 @@ def _how2align_figure(video: AlignedVideo, texts: Sequence[str]) -> Figure | Non
         (float(start), min(float(end), seconds.stop)) if shown and start < seconds.stop else None
         for (start, end), shown in zip(video.spans_s[rows], video.aligned[rows], strict=True)
     ]
-    shown_similarity = np.where(covered, similarity, np.nan)
-    return Figure(
-        video.video_id, [texts[row] for row in rows], shown_similarity, plan, truth, found
+    sentences, shown_similarity = (
+        [texts[row] for row in rows],
+        np.where(covered, similarity, np.nan),
     )
-
-
-def _far_off(outputs: How2AlignOutputs, texts: dict[str, list[str]]) -> Section:
-    """Returns the shown sentences that were placed farthest from their time."""
-    misses = []
-    for video in outputs.videos:
-        filled = np.where(video.covered, video.similarity, -np.inf)
-        for row in np.flatnonzero(video.aligned & video.covered.any(axis=1)):
-            at, (start, end) = int(filled[row].argmax()), video.spans_s[row]
-            off = max(start - at, at - end, 0.0)
-            if off:
-                miss = {
-                    "video": video.video_id,
-                    "words": texts[video.video_id][row],
-                    "start_s": start,
-                    "end_s": end,
-                    "found_s": at,
-                    "off_s": off,
-                    "cosine": filled[row, at],
-                }
-                misses.append(miss)
-    misses.sort(key=lambda miss: -miss["off_s"])
-    return Section("Worst failures", "misses.html", {"misses": misses[:NUM_FAILURES]})
+    return _draw(video.video_id, sentences, truth, shown_similarity, plan, found)

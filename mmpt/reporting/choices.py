@@ -6,8 +6,7 @@ import numpy as np
 
 from mmpt.endtasks.msrvtt_qa import QAOutputs
 from mmpt.evaluators import ClipId
-from mmpt.reporting.pictures import Section, pictures
-from mmpt.reporting.run import Run
+from mmpt.reporting.run import Run, Section, pictures
 
 NUM_FAILURES = 12
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from mmpt.errors import DataError
 from mmpt.evaluators import ClipId
 from mmpt.media.video_list import find_videos
 from mmpt.utils.log import get_logger
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 logger = get_logger(__name__)
 
@@ -24,7 +26,7 @@ _QUALITY = 72
 
 
 class KeyFrames:
-    """Pictures of clips, each decoded once.
+    """Pictures of clips.
 
     Args:
         videos: folder of video files, named by their ids; None: no pictures.
@@ -39,27 +41,27 @@ class KeyFrames:
             )
         jobs = [] if videos is None else find_videos([videos], "").jobs
         self._files = {job.video_id: job.video for job in jobs}
-        self._known: dict[ClipId, str | None] = {}
 
     def uri(self, clip: ClipId) -> str | None:
         """Returns a clip's picture as a `data:` address; None if its video is missing or broken."""
-        if clip.video_id not in self._files:
+        path = self._files.get(clip.video_id)
+        if path is None:
             return None
         from mmpt.media.video_reader import VideoError
 
-        if clip not in self._known:
-            has_times = clip.start_s is not None and clip.end_s is not None
-            middle_s = (clip.start_s + clip.end_s) / 2 if has_times else None  # type: ignore[operator]
-            try:
-                self._known[clip] = _jpeg_uri(read_picture(self._files[clip.video_id], middle_s))
-            except VideoError as err:
-                logger.warning("%s: no key frame: %s", self._files[clip.video_id], err)
-                self._known[clip] = None
-        return self._known[clip]
+        has_times = clip.start_s is not None and clip.end_s is not None
+        middle_s = (clip.start_s + clip.end_s) / 2 if has_times else None  # type: ignore[operator]
+        buffer = io.BytesIO()
+        try:
+            read_picture(path, middle_s).save(buffer, "JPEG", quality=_QUALITY)
+        except VideoError as err:
+            logger.warning("%s: no key frame: %s", path, err)
+            return None
+        return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def read_picture(path: str | Path, time_s: float | None = None, height: int = HEIGHT) -> np.ndarray:
-    """Returns the picture of a video at a time, upright, uint8 [about `height`, width, 3].
+def read_picture(path: str | Path, time_s: float | None = None, height: int = HEIGHT) -> Image:
+    """Returns the picture of a video at a time, upright, `height` high before it is turned.
 
     Args:
         time_s: seconds from the start; past the end the last picture; None: the middle.
@@ -88,14 +90,5 @@ def read_picture(path: str | Path, time_s: float | None = None, height: int = HE
         if shown is None:
             raise VideoError("no picture could be decoded there")
         width = max(2, round(height * shown.width / shown.height))
-        picture = shown.to_ndarray(format="rgb24", width=width, height=height)
-        return np.ascontiguousarray(np.rot90(picture, shown.rotation // 90))
-
-
-def _jpeg_uri(pixels: np.ndarray) -> str:
-    """Returns uint8 [height, width, 3] as a `data:` address."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        picture: Image = shown.to_image(width=width, height=height)  # type: ignore[no-untyped-call]
+        return picture.rotate(shown.rotation, expand=True)

@@ -1,12 +1,11 @@
-"""What a report is about: the rows of one scoring, what the best checkpoint predicted, and where to
-look for more.
-"""
+"""What a report is about, and its parts: a `Run`, its `Section`s, and `pictures` of predictions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import singledispatch
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -43,24 +42,42 @@ class Run:
     @property
     def columns(self) -> dict[str, Results]:
         """`chance` and a column per checkpoint, in the order of scoring."""
-        return {"chance": self.chance} | {
-            name: row["metrics"] for name, row in zip(self.names, self.rows, strict=True)
-        }
+        columns = {"chance": self.chance}
+        for name, row in zip(self.names, self.rows, strict=True):
+            columns[name] = row["metrics"]
+        return columns
 
     @property
     def coverage(self) -> str:
         """How much of the test set was scored, or nothing if all of it was."""
         scored, whole = len(self.positions), len(self.dataset)
-        return (
-            f"scored on {scored} of {whole} test items: the others have no features"
-            if scored < whole
-            else ""
-        )
+        if scored == whole:
+            return ""
+        return f"scored on {scored} of {whole} test items: the others have no features"
 
     def item(self, place: int) -> tuple[Any, Any]:
-        """Return video key and text key of one item of the outputs."""
+        """Returns video key and text key of one item of the outputs."""
         return self.dataset.meta[self.positions[place]]
 
     def test_items(self) -> list[tuple[Any, Any]]:
-        """Return video key and text key of every item scored, in the order of the outputs."""
+        """Returns video key and text key of every item scored, in the order of the outputs."""
         return [self.item(place) for place in range(len(self.positions))]
+
+
+class Section(NamedTuple):
+    """A part of a report."""
+
+    title: str
+    template: str
+    """Name of a file in `templates/`."""
+    data: Mapping[str, Any]
+    """The template's variables; texts are escaped, figures are inserted as they are."""
+
+
+@singledispatch
+def pictures(outputs: Outputs, run: Run) -> list[Section]:
+    """Returns the sections about predictions; none for outputs of an unknown kind.
+
+    Another kind of outputs registers a function of its own with `@pictures.register`.
+    """
+    return []

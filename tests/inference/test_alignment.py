@@ -7,25 +7,7 @@ import itertools
 import numpy as np
 import torch
 
-from mmpt.inference.alignment import align_sentences, mean_of_windows, monotone_peaks, span_around
-
-
-def test_states_are_averaged_over_the_windows_that_hold_a_second():
-    generator = torch.Generator().manual_seed(0)
-    windows = [
-        (start, torch.randn(length, 5, generator=generator))
-        for start, length in ((0, 4), (2, 4), (4, 3))
-    ]
-    ours = mean_of_windows(windows, 7)
-    for second in range(7):
-        held = [
-            states[second - start]
-            for start, states in windows
-            if start <= second < start + len(states)
-        ]
-        torch.testing.assert_close(
-            ours[second], torch.stack([row / row.norm() for row in held]).mean(dim=0)
-        )
+from mmpt.inference.alignment import align_sentences, monotone_peaks, span_around
 
 
 def test_monotone_peaks_are_the_best_of_all_orders():

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from mmpt.endtasks.coin.evaluation import SegmentationOutputs
-from mmpt.evaluators import ClipId, Outputs, RetrievalOutputs
+from mmpt.evaluators import Outputs
 from mmpt.reporting import Run, pictures, write_report
-from mmpt.reporting.retrieval import NUM_HITS, rank_queries
 from mmpt.reporting.timelines import OTHER_STEP
 from tests.made_videos import regular_times, write_video
 from tests.reporting.made_runs import (
@@ -168,22 +167,6 @@ def test_outputs_of_an_unknown_kind_give_the_numbers_alone(tmp_path: Path) -> No
     run = dataclasses.replace(retrieval(), outputs=Mine())
     assert pictures(run.outputs, run) == []
     assert "Retrieval gallery" not in read(run, tmp_path)[1]
-
-
-def test_ranks_and_hits_are_those_of_a_full_sort(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmpt.reporting.retrieval.MOST_QUERIES", 30)
-    rng = np.random.default_rng(0)
-    text, video = rng.normal(size=(2, 50, 8)).astype(np.float32)
-    outputs = RetrievalOutputs(
-        pooled_text=text, pooled_video=video, clips=[ClipId(str(n)) for n in range(50)]
-    )
-    ranked = rank_queries(outputs)
-    order = np.argsort(-(text @ video.T), axis=1)[:30]
-    np.testing.assert_array_equal(ranked.hits, order[:, :NUM_HITS])
-    np.testing.assert_array_equal(ranked.ranks, [list(row).index(n) for n, row in enumerate(order)])
-    np.testing.assert_allclose(
-        ranked.scores[:, -1], (text * video).sum(axis=1)[:30], rtol=1e-5, atol=1e-5
-    )
 
 
 def test_more_steps_than_colours_share_one(tmp_path: Path) -> None:
