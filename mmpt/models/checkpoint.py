@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.errors import CheckpointError
-from mmpt.utils.checkpoint_file import load_checkpoint, read_checkpoint
+from mmpt.utils.checkpoint_file import load_checkpoint
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -86,7 +86,7 @@ def check_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is missing, cut short, no checkpoint, or holds code.
     """
-    return read_checkpoint(Path(path), mapped=zipfile.is_zipfile(path))
+    return load_checkpoint(path, mapped=zipfile.is_zipfile(path))
 
 
 def check_training_checkpoint(path: str | Path) -> None:

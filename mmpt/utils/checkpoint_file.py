@@ -22,52 +22,40 @@ from mmpt.errors import CheckpointError
 torch.serialization.add_safe_globals([Namespace])  # for the whole process; see above
 
 
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Return all that a checkpoint file holds, on the CPU; nothing in the file can run code.
+def load_checkpoint(path: str | Path, *, mapped: bool = False) -> dict[str, Any]:
+    """Returns all that a checkpoint file holds, on the CPU; nothing in the file can run code.
 
     Besides tensors and plain values only the settings classes are built that the head of this file
     names.
 
+    Args:
+        mapped: leave the tensors' numbers in the file until they are used.
     Raises:
         CheckpointError: missing, damaged, not a checkpoint, or holding other classes or functions.
     """
-    return read_checkpoint(Path(path), mapped=False)
-
-
-def read_checkpoint(path: Path, *, mapped: bool) -> dict[str, Any]:
-    """Return all that a checkpoint file holds; `mapped` leaves the tensors' numbers in the file
-    until they are used.
-
-    Raises:
-        CheckpointError: as `load_checkpoint`.
-    """
-    if not path.is_file():
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except (FileNotFoundError, IsADirectoryError) as err:
         raise CheckpointError(
             f"{path}: no such checkpoint. Download or train it, or correct the key that names it "
             "(`fairseq.checkpoint.restore_file` in training, `fairseq.common_eval.path` in "
             "evaluation)."
-        )
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        ) from err
     except PermissionError as err:
         raise CheckpointError(f"{path}: this user may not read it.") from err
     except Exception as err:  # damaged bytes make the reader raise almost anything, OSError too
-        raise _unreadable(path, err) from err
+        if asked := re.search(r"GLOBAL ([\w.]+)", str(err)):
+            raise CheckpointError(
+                f"{path}: only tensors and plain settings are read, but the file asks for "
+                f"{asked[1]}, which could run code. If you trust it, load it with `torch.load(..., "
+                "weights_only=False)` yourself, save it without that."
+            ) from err
+        reason = (str(err).strip() or type(err).__name__).splitlines()[0][:120]
+        raise CheckpointError(
+            f"{path}: damaged, cut short or not a checkpoint ({reason}); copy or download it again."
+        ) from err
     if not isinstance(checkpoint, dict):
         raise CheckpointError(
             f"{path}: a checkpoint must be a dict, but this is a {type(checkpoint).__name__}."
         )
     return checkpoint
-
-
-def _unreadable(path: Path, err: Exception) -> CheckpointError:
-    if asked := re.search(r"GLOBAL ([\w.]+)", str(err)):
-        return CheckpointError(
-            f"{path}: only tensors and plain settings are read, but the file asks for {asked[1]}, "
-            "which could run code. If you trust it, load it with `torch.load(..., "
-            "weights_only=False)` yourself, save it without that."
-        )
-    reason = (str(err).strip() or type(err).__name__).splitlines()[0][:120]
-    return CheckpointError(
-        f"{path}: damaged, cut short or not a checkpoint ({reason}); copy or download it again."
-    )
