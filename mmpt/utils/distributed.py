@@ -13,13 +13,12 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import torch
 import torch.distributed as dist
 
 PATIENCE = timedelta(hours=6)
 """How long a process waits for another."""
-BLOCK_BYTES = 64 << 20
-"""Bytes of a matrix that `gather_rows` sends at a time."""
+BLOCK_BYTES = 16 << 20
+"""Bytes of a matrix that a process sends at a time in `gather_rows`."""
 
 _side_groups: WeakKeyDictionary[dist.ProcessGroup, dist.ProcessGroup] = WeakKeyDictionary()
 
@@ -76,28 +75,17 @@ class World:
                 place from 0 to N - 1 once.
 
         Returns:
-            [N, D]; it takes this much memory and that of a block.
+            [N, D]; it takes this much memory and that of a block per process.
         """
-        places_of_rank = self.gather_objects(places_n)
+        lengths = self.gather_objects(len(rows_nD))
         step = max(1, BLOCK_BYTES // (rows_nD.dtype.itemsize * rows_nD.shape[1]))
-        if not self.is_main:
-            for begin in range(0, len(rows_nD), step):
-                block_nD = np.array(rows_nD[begin : begin + step])  # torch wants it writable
-                dist.send(_as_bytes(block_nD), 0, group=_side_group())
-            return None
-        whole_ND = np.empty((sum(map(len, places_of_rank)), rows_nD.shape[1]), rows_nD.dtype)
-        for sender, places in enumerate(places_of_rank):
-            for begin in range(0, len(places), step):
-                block_n = places[begin : begin + step]
-                if sender == 0:
-                    whole_ND[block_n] = rows_nD[begin : begin + step]
-                else:
-                    block_nD = np.empty((len(block_n), rows_nD.shape[1]), rows_nD.dtype)
-                    dist.recv(_as_bytes(block_nD), sender, group=_side_group())
-                    whole_ND[block_n] = block_nD
-        return whole_ND
-
-
-def _as_bytes(rows_nD: np.ndarray) -> torch.Tensor:
-    """Return a flat uint8 view: gloo moves bytes of any dtype, but reads few dtypes."""
-    return torch.from_numpy(rows_nD.reshape(-1).view(np.uint8))
+        num_rows = sum(lengths) if self.is_main else 0
+        whole_ND = np.empty((num_rows, rows_nD.shape[1]), rows_nD.dtype)
+        for begin in range(0, max(lengths), step):
+            block = places_n[begin : begin + step], rows_nD[begin : begin + step]
+            blocks: list[Any] | None = [block] * self.size if self.is_main else None
+            if self.size > 1:
+                dist.gather_object(block, blocks, dst=0, group=_side_group())
+            for places, rows in blocks or ():
+                whole_ND[places] = rows
+        return whole_ND if self.is_main else None
