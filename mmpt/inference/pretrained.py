@@ -75,8 +75,8 @@ def read_pretrained(source: str | Path, checkpoint: str) -> Pretrained:
 
 
 def _find_checkpoint(config: RunConfig, checkpoint: str) -> Path:
-    """Returns the file called `checkpoint`: `eval.save_path`, the YAML's own checkpoints, then a
-    training's folder.
+    """Returns the file called `checkpoint` in `eval.save_path`, else next to the YAML's own
+    checkpoints, else in a training's folder.
 
     Args:
         checkpoint: a file name, or a path, which is taken as it stands.
@@ -85,12 +85,9 @@ def _find_checkpoint(config: RunConfig, checkpoint: str) -> Path:
     """
     if Path(checkpoint).name != checkpoint:
         return Path(checkpoint)
-    named = map(Path, reversed(config.checkpoint_paths))
-    places = [path for path in named if path.name == checkpoint]
-    if config.eval.save_path:
-        places.insert(0, Path(config.eval.save_path) / checkpoint)
-    if not config.is_test:
-        places.append(Path(config.save_dir) / checkpoint)
+    named = [Path(path).parent for path in reversed(config.checkpoint_paths)]
+    folders = [config.eval.save_path, *named, None if config.is_test else config.save_dir]
+    places = [Path(folder) / checkpoint for folder in folders if folder]
     for place in places:
         if place.is_file():
             return place

@@ -45,43 +45,39 @@ def run_command(work: Callable[[], int | None], *, stopped: str) -> int:
         with _sigterm_as_interrupt():
             return work() or 0
     except UserError as err:
-        _say(f"error: {message_of(err)}")
+        problem = f"error: {message_of(err)}"
     except OSError as err:
         file = err.filename2 or err.filename  # filename2: the target of a failed rename
+        reason = f"{f'{file}: ' if file else ''}{err.strerror or err}. Fix that and run the same"
+        problem = f"error: {reason} command again."
         if err.errno in DISK_FULL:
-            _say(f"error: {write_error(err, file or 'a file')}")
-        else:
-            named = f"{file}: " if file else ""
-            _say(f"error: {named}{err.strerror or err}. Fix that and run the same command again.")
+            problem = f"error: {write_error(err, file or 'a file')}"
     except ModuleNotFoundError as err:
-        extra = EXTRA_OF.get(err.name or "")
-        if extra is None:
+        if err.name not in EXTRA_OF:
             raise
-        _say(f"error: {err.name} is not installed. Install it with: pip install 'mmpt[{extra}]'")
+        extra = f"'mmpt[{EXTRA_OF[err.name]}]'"
+        problem = f"error: {err.name} is not installed. Install it with: pip install {extra}"
     except KeyboardInterrupt as err:
-        _say(f"interrupted; {stopped}")
+        sys.stderr.write(f"interrupted; {stopped}\n")
         return TERMINATED if isinstance(err, _TerminatedError) else INTERRUPTED
+    sys.stderr.write(f"{problem}\n")
     return EXIT_CODE
-
-
-def _say(message: str) -> None:
-    sys.stderr.write(f"{message}\n")
 
 
 @contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
-    """Raise an interrupt where the main thread is when SIGTERM comes; only the main thread may ask
+    """Raises an interrupt where the main thread is when SIGTERM comes; only the main thread may ask
     for that.
     """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise _TerminatedError
+
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _raise)
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _raise(number: int, frame: FrameType | None) -> None:
-    raise _TerminatedError

@@ -9,12 +9,12 @@ import json
 import os
 import pickle
 import re
-import tempfile
 import tokenize
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal
+from uuid import uuid4
 
 import numpy as np
 
@@ -32,11 +32,21 @@ errors too.
 """
 
 
-PICKLE_ERRORS = (
-    *(pickle.UnpicklingError, EOFError, AttributeError, ValueError, LookupError, TypeError),
-    *(OverflowError, MemoryError, RecursionError),  # a damaged length
-)
-"""What Python raises for a pickle that is damaged."""
+@contextmanager
+def reading(path: str | Path, remedy: str = "Make or download the file again.") -> Iterator[None]:
+    """Turns an OSError of the block, which reads `path`, into one message.
+
+    Args:
+        remedy: what to do about a file that is not there, as a sentence.
+    Raises:
+        DataError: the file is missing or cannot be read.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file. {remedy} Or correct the path.") from None
+    except OSError as err:
+        raise DataError(f"{path}: cannot be read: {err.strerror}. {remedy}") from None
 
 
 @contextmanager
@@ -78,29 +88,23 @@ def atomic_write(path: str | Path, mode: str = "w", errors: str | None = None) -
         DataError: the disk is full, or the folder cannot be written.
     """
     path = Path(path)
+    temporary = path.parent / f".{path.name}.{uuid4().hex}.tmp"
+    # Opened for reading too, because np.save writes to a write-only file without Python, and then
+    # reports a full disk without its error number.
+    encoding = None if "b" in mode else "utf-8"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
-        )
+        file = open(temporary, f"{mode}+", encoding=encoding, errors=errors)  # noqa: SIM115
     except OSError as err:
         raise write_error(err, path) from err
     try:
-        # Opened for reading too, because np.save writes to a write-only file without Python, and
-        # then reports a full disk without its error number.
-        with os.fdopen(
-            handle, f"{mode}+", encoding=None if "b" in mode else "utf-8", errors=errors
-        ) as file:
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
     except BaseException as err:
-        with suppress(FileNotFoundError):  # an interrupt may come when it has just been renamed
-            os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         if isinstance(err, OSError) and err.errno in DISK_FULL:
             raise write_error(err, path) from err
         raise
@@ -122,9 +126,8 @@ def remove_leftovers(folder: Path, names: str | Container[str]) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as JSON, atomically."""
-    with atomic_write(
-        path, errors="backslashreplace"
-    ) as file:  # so half a surrogate becomes JSON's own escape
+    # Half a surrogate becomes JSON's own escape.
+    with atomic_write(path, errors="backslashreplace") as file:
         json.dump(value, file, ensure_ascii=False, indent=1)
         file.write("\n")
 
@@ -138,14 +141,8 @@ def read_text(path: str | Path, kind: str = "text") -> str:
         DataError: missing, or not UTF-8.
     """
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with reading(path), open(path, encoding="utf-8-sig", newline="") as file:
             return file.read()
-    except FileNotFoundError:
-        raise DataError(
-            f"{path}: no such file. Correct the path, or make or download the file again."
-        ) from None
-    except OSError as err:
-        raise DataError(f"{path}: cannot be read: {err.strerror}. Correct the path.") from None
     except UnicodeDecodeError as err:
         raise DataError(
             f"{path}: not {kind} in UTF-8 ({err}). Download it again, or correct its path."
@@ -153,20 +150,11 @@ def read_text(path: str | Path, kind: str = "text") -> str:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file; DataError when it is missing or broken."""
+    """Returns what a JSON file holds; DataError when it is missing or broken."""
+    text = read_text(path, "valid JSON")
     try:
-        with open(path, encoding="utf-8-sig") as file:  # with or without a byte order mark
-            return json.load(file)
-    except FileNotFoundError:
-        raise DataError(
-            f"{path}: no such file. Correct the path, or make or download the file again."
-        ) from None
-    except OSError as err:
-        raise DataError(f"{path}: cannot be read: {err.strerror}. Correct the path.") from None
-    except (
-        ValueError,
-        RecursionError,
-    ) as err:  # nested very deep, or a number of thousands of digits, as well
+        return json.loads(text)
+    except (ValueError, RecursionError) as err:  # also a number of thousands of digits
         raise DataError(f"{path}: not valid JSON ({err}); make or download it again.") from None
 
 
@@ -180,12 +168,11 @@ def load_npy(path: str | Path, remedy: str, *, mmap_mode: Literal["r"] | None = 
         DataError: missing, unreadable, truncated, or anything but one array of numbers or strings.
     """
     try:
-        array = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file. {remedy} Or correct the path.") from None
-    except OSError as err:
-        raise DataError(f"{path}: cannot be read: {err.strerror}. {remedy}") from None
+        with reading(path, remedy):
+            array = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
     except NPY_ERRORS as err:
+        if isinstance(err, DataError):
+            raise
         reason = str(err).partition(". ")[0]  # not NumPy's advice on running code from the file
         raise DataError(f"{path}: not a complete .npy file ({reason}). {remedy}") from None
     if not isinstance(array, np.ndarray):
@@ -222,21 +209,15 @@ def load_plain_pickle(path: str | Path) -> Any:
     Raises:
         DataError: missing, truncated, or holding more than plain values.
     """
-    try:
-        with open(path, "rb") as file:
+    with reading(path), open(path, "rb") as file:
+        try:
             return _PlainUnpickler(file).load()
-    except FileNotFoundError:
-        raise DataError(
-            f"{path}: no such file. Correct the path, or make or download the file again."
-        ) from None
-    except OSError as err:
-        raise DataError(f"{path}: cannot be read: {err.strerror}. Correct the path.") from None
-    except PICKLE_ERRORS as err:
-        problem = str(err) or "it is damaged"
-        raise DataError(
-            f"{path}: only pickles of plain values (lists, dicts, strings, numbers) are read, but "
-            f"{problem}. If you trust the file, convert it to JSON yourself."
-        ) from None
+        except Exception as err:  # damaged bytes make the reader raise almost anything
+            problem = str(err) or "it is damaged"
+            raise DataError(
+                f"{path}: only pickles of plain values (lists, dicts, strings, numbers) are read, "
+                f"but {problem}. If you trust the file, convert it to JSON yourself."
+            ) from None
 
 
 class _WordArrayUnpickler(_PlainUnpickler):
@@ -264,13 +245,12 @@ def load_word_array(path: str | Path) -> list[str]:
             np.lib.format.read_magic(file)
             _, _, dtype = np.lib.format.read_array_header_1_0(file)
             words = _WordArrayUnpickler(file).load() if dtype.hasobject else np.load(path)
-    except (*PICKLE_ERRORS, *NPY_ERRORS) as err:
+    except Exception as err:  # damaged bytes make the readers raise almost anything
         raise DataError(
             f"{path}: must be an .npy file with a 1-D array of words, but {err}."
         ) from None
-    values: list[Any] = (
-        words.tolist() if isinstance(words, np.ndarray) and words.ndim == 1 else [words]
-    )
+    is_list = isinstance(words, np.ndarray) and words.ndim == 1
+    values: list[Any] = words.tolist() if is_list else [words]
     if not all(isinstance(value, str) for value in values):
         raise DataError(f"{path}: must hold a 1-D array of words, but holds something else.")
     return values

@@ -12,6 +12,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+INTERVAL_S = 5.0
+"""Seconds between two lines about a long loop."""
+
 
 def get_logger(name: str) -> logging.Logger:
     """Return the logger called `name` (use `__name__`)."""
@@ -28,14 +31,14 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def setup_logging(level: int = logging.INFO) -> None:
-    """Configure the root logger for our own commands (fairseq configures it by itself)."""
+def setup_logging() -> None:
+    """Configures the root logger for our own commands (fairseq configures it by itself)."""
     logging.basicConfig(
         format="%(asctime)s | %(levelname)s | %(name)s | %(message)s",
         datefmt="%H:%M:%S",
-        level=level,
+        level=logging.INFO,
     )
-    logging.getLogger("httpx2").setLevel(max(level, logging.WARNING))  # else a line per request
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # else a line per request
 
 
 def quiet_other_processes() -> None:
@@ -56,10 +59,9 @@ def progress(
     total: int,
     what: str,
     logger: logging.Logger,
-    interval_s: float = 5.0,
     unit: int = 1,
 ) -> Iterator[T]:
-    """Yield `items`, logging count, rate and time left every `interval_s` seconds, and once at the
+    """Yields `items`, logging count, rate and time left every `INTERVAL_S` seconds, and once at the
     end.
 
     Args:
@@ -73,18 +75,11 @@ def progress(
         yield item
         done = min(done + unit, total)
         now = time.monotonic()
-        if now - last >= interval_s and done < total:
+        if now - last >= INTERVAL_S and done < total:
             last = now
             rate = done / (now - begin)
-            left = format_seconds((total - done) / rate)
-            logger.info(
-                "%s: %d of %d (%.0f%%), %.1f/s, %s left",
-                what,
-                done,
-                total,
-                100 * done / total,
-                rate,
-                left,
-            )
+            share, left = 100 * done / total, format_seconds((total - done) / rate)
+            counts = f"{done} of {total} ({share:.0f}%), {rate:.1f}/s"
+            logger.info("%s: %s, %s left", what, counts, left)
     took = time.monotonic() - begin
     logger.info("%s: %d in %s (%.1f/s)", what, done, format_seconds(took), done / max(took, 1e-9))

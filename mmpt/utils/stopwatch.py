@@ -32,8 +32,8 @@ class Stopwatch:
         return sum(self.seconds.values())
 
     def __str__(self) -> str:
-        remarks = {part: f" ({remark})" for part, remark in self.remarks.items()}
-        return ", ".join(
-            f"{part} {seconds:.1f} s{remarks.get(part, '')}"
-            for part, seconds in self.seconds.items()
-        )
+        parts = []
+        for part, seconds in self.seconds.items():
+            remark = f" ({self.remarks[part]})" if part in self.remarks else ""
+            parts.append(f"{part} {seconds:.1f} s{remark}")
+        return ", ".join(parts)

@@ -128,40 +128,39 @@ def read_table(
     """
     text = io.StringIO(read_text(path, "a table"), newline="")
     reader = csv.reader(text, delimiter=delimiter, strict=True)
+    fields = kind.model_fields.items()
+    needed = [name for name, field in fields if name != "line" and field.is_required()]
+    rows: list[R] = []
     try:
-        lines = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
+        for cells in reader:
+            where = f"{path}, line {reader.line_num}"
+            if not any(map(str.strip, cells)):
+                continue
+            if header is None:
+                header = [name.strip() for name in cells]
+                if absent := [name for name in needed if name not in header]:
+                    separator = {",": "commas", "\t": "tabs"}.get(delimiter, repr(delimiter))
+                    plural = "s" if len(absent) > 1 else ""
+                    raise DataError(
+                        f"{path}: must have the column{plural} {', '.join(absent)} (cells "
+                        f"separated by {separator}), but its first line is "
+                        f"{delimiter.join(header)!r:.100}. This may be another data set's "
+                        "file: correct its path."
+                    )
+                continue
+            if len(cells) != len(header):
+                raise DataError(
+                    f"{where}: must have {len(header)} cells ({', '.join(header)}), but has "
+                    f"{len(cells)}. Cells that hold the separator must be quoted."
+                )
+            values = dict(zip(header, cells, strict=True), line=reader.line_num)
+            rows.append(validate(kind, values, where, "Correct or remove the row."))
     except csv.Error as err:
         raise DataError(
             f"{path}: not a table ({err}). Download it again, or correct its path."
         ) from None
-    if header is None:
-        header = [name.strip() for name in lines.pop(0)[1]] if lines else []
-    _check_columns(path, header, kind, delimiter)
-    rows = []
-    for line, cells in lines:
-        where = f"{path}, line {line}"
-        if len(cells) != len(header):
-            raise DataError(
-                f"{where}: must have {len(header)} cells ({', '.join(header)}), but has "
-                f"{len(cells)}. Cells that hold the separator must be quoted."
-            )
-        values = dict(zip(header, cells, strict=True), line=line)
-        rows.append(validate(kind, values, where, "Correct or remove the row."))
     if not rows:
         raise DataError(
             f"{path}: must hold a row at least, but holds none. Correct the file or its path."
         )
     return rows
-
-
-def _check_columns(path: str | Path, names: Sequence[str], kind: type[Row], delimiter: str) -> None:
-    fields = kind.model_fields.items()
-    needed = [name for name, field in fields if name != "line" and field.is_required()]
-    if absent := [name for name in needed if name not in names]:
-        separator = {",": "commas", "\t": "tabs"}.get(delimiter, repr(delimiter))
-        raise DataError(
-            f"{path}: must have the column{'s' if len(absent) > 1 else ''} {', '.join(absent)} "
-            f"(cells separated by {separator}), but its first line is "
-            f"{delimiter.join(names)!r:.100}. This may be another data set's file: correct its "
-            "path."
-        )

@@ -44,7 +44,7 @@ def test_progress_counts_what_an_item_stands_for(
     clock: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    for _ in log.progress(range(3), 25, "videos embedded", LOGGER, interval_s=1, unit=10):
+    for _ in log.progress(range(3), 25, "videos embedded", LOGGER, unit=10):
         clock.append(10.0)
     assert lines(caplog) == [
         "videos embedded: 10 of 25 (40%), 1.0/s, 0:15 left",

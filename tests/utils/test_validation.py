@@ -41,7 +41,7 @@ def test_tabs_and_files_without_a_header(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "must have the columns text, id"),
+        ("", "must hold a row at least"),
         (
             "video,caption\nv1,a\n",
             r"must have the columns text, id .*first line is 'video,caption'.*another data set",
