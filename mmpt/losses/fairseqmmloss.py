@@ -15,10 +15,9 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.logging import metrics
 from torch import nn
 
+from mmpt.utils.device_figures import memory_gb, peak_tflops
 from mmpt.utils.distributed import World
 from mmpt.utils.log import get_logger
-from mmpt.utils.memory import memory_gb
-from mmpt.utils.peak import peak_tflops
 
 logger = get_logger(__name__)
 BOOKKEEPING = (

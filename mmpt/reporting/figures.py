@@ -10,7 +10,6 @@ import io
 import re
 import warnings
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
@@ -23,6 +22,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
+_STYLE = ("default", "mmpt.reporting.figures")
+"""matplotlib's own settings, then those of `figures.mplstyle`, whatever the user has set."""
 INK, GRID = "#1f2933", "#e4e9ef"
 COLOURS = ("#2563eb", "#d97706", "#15803d", "#9333ea", "#0891b2", "#be123c")
 GREY = "#8b98a7"
@@ -65,7 +66,7 @@ def line_chart(
         size: width and height in pixels.
         log_x: logarithmic x, for values from 1 on.
     """
-    with _style():
+    with style.context(_STYLE):
         figure, axes = _figure(*size)
         for line in lines:
             axes.plot(line.xs, line.ys, color=line.colour, label=line.name)
@@ -106,7 +107,7 @@ def heat_maps(
         truth: start and end in seconds of each sentence, where known: outlined.
         found: start and end that the model says: a bar at the foot of the row.
     """
-    with _style():
+    with style.context(_STYLE):
         num_rows, seconds = plan.shape
         figure, both = _figure(_WIDTH, 22 * num_rows + 70, columns=2)
         panels = (("cosine", similarity, "viridis"), ("transport plan", plan, "Reds"))
@@ -155,7 +156,7 @@ def bars(title: str, rows: Sequence[tuple[str, Sequence[Bar]]], end_s: float) ->
         rows: a name and its bars, from the top.
         end_s: where the time axis ends.
     """
-    with _style():
+    with style.context(_STYLE):
         figure, axes = _figure(_WIDTH, 24 * len(rows) + 24)
         axes.barh(range(len(rows)), end_s, color=GRID)
         for place, (_, row_bars) in enumerate(rows):
@@ -168,11 +169,6 @@ def bars(title: str, rows: Sequence[tuple[str, Sequence[Bar]]], end_s: float) ->
         axes.xaxis.set_major_formatter("{x:g} s")
         axes.set(xlim=(0, end_s), ylim=(len(rows) - 0.5, -0.5))
         return _svg(figure, title)
-
-
-def _style() -> AbstractContextManager[None]:
-    """Returns a context in which matplotlib draws as `figures.mplstyle` says."""
-    return style.context(["default", "mmpt.reporting.figures"])
 
 
 def _figure(width: int, height: int, columns: int = 1) -> tuple[Figure, Any]:

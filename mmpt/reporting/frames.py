@@ -49,8 +49,7 @@ class KeyFrames:
             return None
         from mmpt.media.video_reader import VideoError
 
-        has_times = clip.start_s is not None and clip.end_s is not None
-        middle_s = (clip.start_s + clip.end_s) / 2 if has_times else None  # type: ignore[operator]
+        middle_s = None if clip.end_s is None else ((clip.start_s or 0) + clip.end_s) / 2
         buffer = io.BytesIO()
         try:
             read_picture(path, middle_s).save(buffer, "JPEG", quality=_QUALITY)

@@ -167,14 +167,12 @@ def load_npy(path: str | Path, remedy: str, *, mmap_mode: Literal["r"] | None = 
     Raises:
         DataError: missing, unreadable, truncated, or anything but one array of numbers or strings.
     """
-    try:
-        with reading(path, remedy):
+    with reading(path, remedy):
+        try:
             array = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
-    except NPY_ERRORS as err:
-        if isinstance(err, DataError):
-            raise
-        reason = str(err).partition(". ")[0]  # not NumPy's advice on running code from the file
-        raise DataError(f"{path}: not a complete .npy file ({reason}). {remedy}") from None
+        except NPY_ERRORS as err:
+            reason = str(err).partition(". ")[0]  # not NumPy's advice on running code from the file
+            raise DataError(f"{path}: not a complete .npy file ({reason}). {remedy}") from None
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path}: must be an .npy file, but holds several arrays. {remedy}")
     return array

@@ -21,16 +21,6 @@ def get_logger(name: str) -> logging.Logger:
     return logging.getLogger(name)
 
 
-def is_main_process() -> bool:
-    """True in the one process that may write shared files and say things once."""
-    # deferred: half a second, and most callers have torch loaded already
-    import torch.distributed as dist
-
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank() == 0
-    return os.environ.get("RANK", "0") == "0"
-
-
 def setup_logging() -> None:
     """Configures the root logger for our own commands (fairseq configures it by itself)."""
     logging.basicConfig(
@@ -42,8 +32,13 @@ def setup_logging() -> None:
 
 
 def quiet_other_processes() -> None:
-    """Let only rank 0 say what is the same in every process; errors are still said by all."""
-    if not is_main_process():
+    """Lets only rank 0 log what is the same in every process; all still log errors."""
+    # deferred: half a second, and most callers have torch loaded already
+    import torch.distributed as dist
+
+    in_group = dist.is_available() and dist.is_initialized()
+    rank = dist.get_rank() if in_group else int(os.environ.get("RANK", "0"))
+    if rank:
         logging.getLogger("mmpt").setLevel(logging.ERROR)
 
 

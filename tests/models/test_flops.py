@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmpt.models.freezing import freeze_all_but_layernorm
-from mmpt.utils.peak import PEAK_TFLOPS, peak_tflops
+from mmpt.utils.device_figures import PEAK_TFLOPS, peak_tflops
 from tests.towers import draw, towers
 
 

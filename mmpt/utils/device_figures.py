@@ -1,7 +1,8 @@
-"""What a device can compute at most, to judge a speed by."""
+"""Figures of a device for the log line of training: memory in use, and the most it can compute."""
 
 from __future__ import annotations
 
+import psutil
 import torch
 
 PEAK_TFLOPS = {
@@ -22,8 +23,19 @@ device's name, from NVIDIA's data sheets; the first that fits counts."""
 
 
 def peak_tflops(device: torch.device) -> float | None:
-    """Return the device's greatest half-precision TFLOP/s, or None where that is not known."""
+    """Returns the device's greatest half-precision TFLOP/s, or None where that is not known."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
     return next((peak for part, peak in PEAK_TFLOPS.items() if part in name), None)
+
+
+def memory_gb() -> float:
+    """Returns the GB that this process holds: on the GPU if it uses one, else resident in RAM.
+
+    On a GPU that is what torch has reserved. Its peak is of no use here, because fairseq resets the
+    peak just before it asks.
+    """
+    if torch.cuda.is_available() and torch.cuda.memory_reserved():
+        return torch.cuda.memory_reserved() / 1e9
+    return psutil.Process().memory_info().rss / 1e9
