@@ -1,7 +1,10 @@
-"""Scorings made by hand, one per kind of outputs, with known right and wrong answers."""
+"""Scorings made by hand, one per kind of outputs, with known right and wrong answers, and the logs
+of a training.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +24,8 @@ from mmpt.endtasks.how2align.evaluation import AlignedVideo, How2AlignOutputs
 from mmpt.endtasks.msrvtt_qa import QAOutputs
 from mmpt.evaluators import METRICS, BGRetrievalOutputs, ClipId, Outputs, RetrievalOutputs
 from mmpt.reporting import KeyFrames, Run
+from mmpt.retrieval import Hardness, Plan
+from mmpt.utils.metrics_log import MetricsLog
 
 NASTY = 'stir <b>the</b> "soup" & <script>alert(1)</script>'
 """A caption that would break a page that does not escape it."""
@@ -193,3 +198,24 @@ def every_kind() -> dict[str, Run]:
         maker.__name__: maker()
         for maker in (retrieval, background, choices, moments, segments, placements, alignments)
     }
+
+
+STEPS = range(10, 101, 10)
+
+
+def term(step: int) -> float:
+    """Returns the value of the made loss term at a step."""
+    return 2 + 5 * math.exp(-step / 30)
+
+
+def write_training(save_dir: Path) -> None:
+    """Writes metrics in fairseq's names, and three plans with their hardness."""
+    log = MetricsLog(save_dir, num_updates=0)
+    for split, steps in (("train", STEPS), ("valid", (50, 100))):
+        for step in steps:
+            terms = {"clip_caption": term(step), "video_paragraph": 0.1 * term(step)}
+            speed = {"temperature": 0.07, "wps": 1000 + step}
+            log.append(split, 1, step, {"loss": 1.1 * term(step)} | terms | speed)
+    for epoch in (1, 2, 3):
+        hardness = Hardness(mean_cosine=0.6 + 0.1 * epoch, random_mean_cosine=0.5, coverage=0.7)
+        Plan(epoch, "fingerprint", 2, (("a", "b"),), hardness).save(save_dir / "retri")

@@ -18,8 +18,7 @@ from typing import Any
 import pytest
 
 from mmpt.reporting import write_report
-from tests.reporting.made_runs import NASTY, every_kind, retrieval
-from tests.reporting.made_training import write_training
+from tests.reporting.made_runs import NASTY, every_kind, retrieval, write_training
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)

@@ -101,12 +101,8 @@ def test_json_comes_back(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", value)
     assert read_json(tmp_path / "a.json") == value
     assert "ä" in (tmp_path / "a.json").read_text(encoding="utf-8")
-
-
-def test_a_value_that_json_cannot_hold_leaves_no_file(tmp_path: Path) -> None:
-    with pytest.raises(TypeError):
-        write_json(tmp_path / "a.json", {"x": object()})
-    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf[1]")  # with a byte order mark
+    assert read_json(tmp_path / "a.json") == [1]
 
 
 @pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe\x00", b"[" * 100_000, b"1" * 5000])
@@ -118,26 +114,14 @@ def test_broken_json_is_named(tmp_path: Path, content: bytes) -> None:
         read_json(tmp_path / "none.json")
 
 
-def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf[1]")
-    assert read_json(tmp_path / "a.json") == [1]
-
-
-PLAIN = {
-    "ids": ["a", "b"],
-    "spans": [(0, 1.5), (2, 3)],
-    "raw": b"x",
-    "set": {1, 2},
-    "none": None,
-    "big": 1 << 80,
-}
+PLAIN = {"ids": ["a", "b"], "spans": [(0, 1.5), (2, 3)], "none": None, "big": 1 << 80}
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_plain_values_come_back_from_any_protocol(tmp_path: Path, protocol: int) -> None:
-    plain = dict(PLAIN)
-    if protocol < 4:  # bytes and sets were calls of functions then
-        del plain["raw"], plain["set"]
+    plain: dict[str, Any] = dict(PLAIN)
+    if protocol >= 4:  # bytes and sets were calls of functions before
+        plain |= {"raw": b"x", "set": {1, 2}}
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(plain, protocol=protocol))
     assert load_plain_pickle(tmp_path / "a.pkl") == plain
 

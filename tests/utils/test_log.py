@@ -68,15 +68,7 @@ def test_progress_is_lazy_and_nothing_is_one_line(
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0:00"),
-        (59.9, "0:59"),
-        (75, "1:15"),
-        (3599, "59:59"),
-        (3700, "1:01:40"),
-        (1e5, "27:46:40"),
-    ],
+    ("seconds", "text"), [(0, "0:00"), (59.9, "0:59"), (75, "1:15"), (3700, "1:01:40")]
 )
 def test_seconds(seconds: float, text: str) -> None:
     assert log.format_seconds(seconds) == text

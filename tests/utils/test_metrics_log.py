@@ -36,13 +36,6 @@ def test_every_line_is_strict_json_with_its_place_and_all_metrics(tmp_path: Path
     assert valid["loss"] is None
 
 
-def test_a_line_is_in_the_file_when_it_was_appended(tmp_path: Path) -> None:
-    log = MetricsLog(tmp_path, 0)
-    for update in (1, 2):
-        log.append("train", 1, update, {})
-        assert updates(tmp_path)[-1] == update
-
-
 @pytest.mark.parametrize("checkpoint", [0, 4, 6, 9])
 def test_a_run_that_continues_replaces_what_it_repeats(tmp_path: Path, checkpoint: int) -> None:
     write_run(tmp_path, 0, 6)
