@@ -43,7 +43,6 @@ def retrieval_sections(outputs: RetrievalOutputs, run: Run) -> list[Section]:
     ranks = ranks_from_vectors(outputs.pooled_text[:MOST_QUERIES], outputs.pooled_video)
     worst = np.argsort(-ranks, kind="stable")[:NUM_FAILURES]
     worst = worst[ranks[worst] > 0].tolist()
-
     places = spread(range(len(ranks)), NUM_EXAMPLES)
     examples = {
         "queries": [_query(run, outputs, captions, place, NUM_HITS) for place in places],
@@ -52,13 +51,10 @@ def retrieval_sections(outputs: RetrievalOutputs, run: Run) -> list[Section]:
         "num_clips": len(clips),
         "near": NEAR,
     }
-    failures = {
-        "queries": [_query(run, outputs, captions, place, 3) for place in worst],
-        "near": NEAR,
-    }
+    missed = [_query(run, outputs, captions, place, num_hits=3) for place in worst]
     sections = [
         Section("Retrieval gallery", "gallery.html", examples),
-        Section("Worst failures", "retrieval_failures.html", failures),
+        Section("Worst failures", "retrieval_failures.html", {"queries": missed, "near": NEAR}),
     ]
     starts_s = [clip.start_s or 0.0 for clip in clips]
     grouping = full_video.group_by_video([clip.video_id for clip in clips], starts_s)
@@ -92,10 +88,8 @@ def _query(
 
 
 def _recall_chart(ranks: np.ndarray, num_candidates: int) -> dict[str, str]:
-    """Returns recall at every k, next to chance, by its title; none for one candidate."""
+    """Returns recall at every k, next to chance, by its title."""
     ks = np.unique(np.geomspace(1, num_candidates, 120).round().astype(int))
-    if len(ks) == 1:
-        return {}
     percent = np.searchsorted(np.sort(ranks), ks, side="left") / len(ranks) * 100
     lines = [
         Line("text to video", ks, percent, COLOURS[0]),

@@ -41,8 +41,6 @@ def load_checkpoint(path: str | Path, *, mapped: bool = False) -> dict[str, Any]
             "(`fairseq.checkpoint.restore_file` in training, `fairseq.common_eval.path` in "
             "evaluation)."
         ) from err
-    except PermissionError as err:
-        raise CheckpointError(f"{path}: this user may not read it.") from err
     except Exception as err:  # damaged bytes make the reader raise almost anything, OSError too
         if asked := re.search(r"GLOBAL ([\w.]+)", str(err)):
             raise CheckpointError(

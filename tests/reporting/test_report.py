@@ -62,6 +62,15 @@ def test_retrieval_shows_the_failure_that_was_made(tmp_path: Path) -> None:
     assert "clip, text to video, R@1 8.3 82.5 91.7" in words  # chance 1/12, and the two checkpoints
 
 
+def test_of_a_large_test_set_the_first_queries_are_ranked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmpt.reporting.retrieval.MOST_QUERIES", 6)
+    _, words = read(retrieval(), tmp_path)
+    assert "6 queries, 12 clips" in words
+    assert "right clip at rank 12" in words
+
+
 def test_a_clip_of_the_same_words_is_marked(tmp_path: Path) -> None:
     run = retrieval()
     items = [(key, "the same") for key, _ in run.test_items()]
