@@ -1,17 +1,19 @@
-"""Renders a run's sections into one HTML page."""
+"""Renders a run's sections into one HTML page, the first of which is the table of numbers."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import mmpt
-from mmpt.evaluators.published import PUBLISHED, benchmark_key, setting_of
-from mmpt.reporting import alignments, choices, retrieval, timelines  # noqa: F401  these register pictures
-from mmpt.reporting.numbers import numbers_section
-from mmpt.reporting.run import Run, pictures
+from mmpt.evaluators.published import PUBLISHED, benchmark_key, comparability_notes, setting_of
+from mmpt.evaluators.table import ResultsLike, format_value, numbers_of
+from mmpt.reporting import alignments, retrieval, timelines  # noqa: F401  these register pictures
+from mmpt.reporting.run import Run, Section, pictures
 from mmpt.reporting.training import training_section
 from mmpt.utils.io import atomic_write
 
@@ -21,7 +23,7 @@ def write_report(run: Run, path: str | Path) -> Path:
     templates = Environment(
         loader=PackageLoader("mmpt.reporting"), autoescape=True, undefined=StrictUndefined
     )
-    sections = [numbers_section(run), *training_section(run), *pictures(run.outputs, run)]
+    sections = [_numbers_section(run), *training_section(run), *pictures(run.outputs, run)]
     bodies = [
         (section.title, templates.get_template(section.template).render(section.data))
         for section in sections
@@ -50,3 +52,45 @@ def _facts(run: Run) -> dict[str, str]:
         "test items": f"{scored:,} of {scored + missing:,}, data {best['data_fingerprint'][:12]}",
         "made": f"{when} by mmpt {mmpt.__version__} from {run.config.path}",
     }
+
+
+def _numbers_section(run: Run) -> Section:
+    """Returns the table of metrics, with notes on what can be compared.
+
+    Where several checkpoints differ, the best value is marked. Values that metrics keep besides the
+    numbers that they declare come in a table of their own.
+    """
+    scored: list[ResultsLike] = [row["metrics"] for row in run.rows]
+    benchmark = PUBLISHED.get(benchmark_key(run.config.name))
+    papers = benchmark.papers if benchmark else {}
+    rows: list[dict[str, Any]] = []
+    further: list[tuple[str, list[float | None]]] = []
+    for metric in run.chance:
+        names = dict.fromkeys(name for results in scored for name in results.get(metric, {}))
+        for number in numbers_of(metric, run.columns):
+            names.pop(number.name, None)
+            values = _values(metric, number.name, scored)
+            known = {value for value in values if value is not None}
+            best = (min if number.unit == "rank" else max)(known) if len(known) > 1 else None
+            by_papers = _values(metric, number.name, papers.values())
+            row = {
+                "title": number.title,
+                "chance": format_value(run.chance[metric].get(number.name), number),
+                "scores": [(format_value(v, number), v is not None and v == best) for v in values],
+                "papers": [format_value(value, number) for value in by_papers],
+            }
+            rows.append(row)
+        further += [(name, _values(metric, name, scored)) for name in names]
+    data = {
+        "checkpoints": list(run.names),
+        "papers": [f"{name} (paper)" for name in papers],
+        "rows": rows,
+        "further": further,
+        "warnings": comparability_notes(benchmark, dict(zip(run.names, run.rows, strict=True))),
+        "notes": benchmark.notes if benchmark else (),
+    }
+    return Section("Numbers", "numbers.html", data)
+
+
+def _values(metric: str, name: str, columns: Iterable[ResultsLike]) -> list[float | None]:
+    return [results.get(metric, {}).get(name) for results in columns]

@@ -1,4 +1,6 @@
-"""Retrieval in pictures: queries with their hits, the worst failures, whole videos mistaken."""
+"""Retrieval in pictures: queries with their hits, the worst failures, whole videos mistaken; and
+multiple choice: wrong answers that score furthest above the right one.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mmpt.evaluators import METRICS, BGRetrievalOutputs, Outputs, RetrievalOutputs, full_video
+from mmpt.endtasks.msrvtt_qa import QAOutputs
+from mmpt.evaluators import METRICS, BGRetrievalOutputs, ClipId, Outputs, RetrievalOutputs
+from mmpt.evaluators.full_video import group_by_video
 from mmpt.evaluators.functional import ranks_from_scores, ranks_from_vectors
 from mmpt.evaluators.metrics import WholeVideoMetric
 from mmpt.evaluators.predictors import MOST_SAVED
@@ -32,6 +36,7 @@ FEWEST_SENTENCES = 3
 NEAR = 10
 """Ranks below this count as near misses."""
 NUM_VIDEOS = 8
+NUM_QUESTIONS = 12
 _PUBLISHED = ("", "DTW-", "OTAM-")
 
 
@@ -57,7 +62,7 @@ def retrieval_sections(outputs: RetrievalOutputs, run: Run) -> list[Section]:
         Section("Worst failures", "retrieval_failures.html", {"queries": missed, "near": NEAR}),
     ]
     starts_s = [clip.start_s or 0.0 for clip in clips]
-    grouping = full_video.group_by_video([clip.video_id for clip in clips], starts_s)
+    grouping = group_by_video([clip.video_id for clip in clips], starts_s)
     firsts = grouping.order[np.cumsum(grouping.lengths) - grouping.lengths]
     first_captions = [captions[place] for place in firsts]
     sections += _whole_video_sections(outputs, run, grouping.videos, first_captions)
@@ -175,3 +180,27 @@ def _whole_video_sections(
         }
         sections.append(Section("Whole videos mistaken", "whole_videos.html", data))
     return sections
+
+
+@pictures.register
+def choice_sections(outputs: QAOutputs, run: Run) -> list[Section]:
+    """Returns the wrong answers by how far the chosen answer is above the right one."""
+    rows = np.arange(len(outputs.answers))
+    right, chosen = outputs.answers, outputs.predictions
+    margins = outputs.scores[rows, chosen] - outputs.scores[rows, right]
+    questions = []
+    for row in np.argsort(-margins, kind="stable")[:NUM_QUESTIONS]:
+        if chosen[row] != right[row]:
+            video, (_, answers) = run.item(int(row))
+            question = {
+                "video": video,
+                "frame": run.frames.uri(ClipId(outputs.video_ids[row])),
+                "answers": list(zip(answers, outputs.scores[row], strict=True)),
+                "chosen": chosen[row],
+                "right": right[row],
+                "margin": margins[row],
+            }
+            questions.append(question)
+    num_wrong = int((chosen != right).sum())
+    data = {"questions": questions, "num_questions": len(rows), "num_wrong": num_wrong}
+    return [Section("Worst failures", "choices.html", data)]
