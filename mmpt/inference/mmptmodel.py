@@ -304,7 +304,7 @@ class MMPTModel(nn.Module):
         epsilon: float = EPSILON,
         iterations: int = ITERATIONS,
     ) -> Alignment:
-        """Say when in a video each sentence is shown: the transport plan between sentences and
+        """Returns when in a video each sentence is shown: the transport plan between sentences and
         seconds.
 
         Seconds get their states from windows of F seconds, half a window apart, averaged.
