@@ -12,8 +12,6 @@ on them. Rounds are interleaved, each embeds all videos of a generated corpus, a
 agree.
 """
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

@@ -11,8 +11,6 @@ other pictures. Decode and preprocess are CPU time of one core, the taken in tur
 whole are wall-clock time on all cores, with random weights.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 import time

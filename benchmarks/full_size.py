@@ -10,8 +10,6 @@ projects/retri/norton/how2_pretrain.yaml. The data and the video vectors are gen
 memory. The wait for data is that of a step that takes 0.1 s and no CPU, as one on a GPU does.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import random

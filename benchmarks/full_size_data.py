@@ -7,8 +7,6 @@ million sentences, of 136 bytes each, 11 GB in all. Files that are there are kep
 was interrupted goes on. Video vectors are clusters of 200 in a 48-dimensional subspace, plus noise.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator

@@ -11,8 +11,6 @@ dropout) both sides train with dropout, which falls on other numbers, so single 
 chance. Checkpoints are scored zero-shot on the demo's held-out videos.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import statistics

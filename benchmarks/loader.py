@@ -10,8 +10,6 @@ works in a process of fairseq's loader, the plain one with torch's own collation
 takes to hand a batch over, and in the parent to take it and to copy its features once.
 """
 
-from __future__ import annotations
-
 import math
 import multiprocessing
 import random

@@ -10,8 +10,6 @@ those of pre-training: 31 text and 18 video positions, hidden 768, 8 to 32 piece
 to 16 seconds.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from pathlib import Path

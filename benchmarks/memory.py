@@ -10,8 +10,6 @@ peak resident size over that with model and batch in place, each variant in a fr
 on a CPU the allocator keeps part of what is freed.
 """
 
-from __future__ import annotations
-
 import torch
 from transformers import BertConfig
 

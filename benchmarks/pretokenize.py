@@ -10,8 +10,6 @@ which BERT's vocabulary has 30,000 whole), call the same tokenizer, and must wri
 on it, and prints their largest resident size.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

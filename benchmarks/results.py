@@ -7,8 +7,6 @@ A line of the file is one run: date, machine, commit, command, figures. A ratio 
 taken round by round, so that it holds when the machine's speed drifts; its median is quoted.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging

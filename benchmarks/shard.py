@@ -8,8 +8,6 @@ manifests and the meta file. They take turns. Files come from the page cache aft
 so the disk's part is the writing.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

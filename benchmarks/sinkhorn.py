@@ -9,8 +9,6 @@ blocks it does a sample, another one in each round, and its time is scaled to al
 iterations in float32.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -13,8 +13,6 @@ which is checked. On a GPU the plain side is fp16 when ours is bf16, and the mos
 step holds is recorded too.
 """
 
-from __future__ import annotations
-
 import statistics
 import tempfile
 import time

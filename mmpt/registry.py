@@ -2,8 +2,6 @@
 classes.
 """
 
-from __future__ import annotations
-
 import difflib
 import importlib
 import os

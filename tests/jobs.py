@@ -1,7 +1,5 @@
 """Run the project's commands as a user would, on the small corpus of the tests."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

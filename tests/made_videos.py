@@ -6,8 +6,6 @@ it from left to right once a second, and a black corner at the top left that tel
 mirrors apart.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction

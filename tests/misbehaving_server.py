@@ -2,8 +2,6 @@
 way.
 """
 
-from __future__ import annotations
-
 import re
 import socket
 import struct

@@ -1,7 +1,5 @@
 """The loss of the Norton recipe as its YAML has it, changed where a test needs it smaller."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mmpt.config import LossConfig, load_config

@@ -1,7 +1,5 @@
 """The oracle for whole videos: all windows and all captions of one video at a time."""
 
-from __future__ import annotations
-
 import torch
 
 from mmpt.batch import ModelOutput

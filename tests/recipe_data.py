@@ -5,8 +5,6 @@ S3D's and BERT's weights are drawn at random; the places and the kinds of all fi
 ones.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import pickle

@@ -1,7 +1,5 @@
 """A retrieval task on the small corpus that embeds three videos at a time, and its model."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -1,7 +1,5 @@
 """A model for whole jobs, whose device has memory for a few clips only."""
 
-from __future__ import annotations
-
 import os
 
 import torch

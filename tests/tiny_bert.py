@@ -2,8 +2,6 @@
 were made with.
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

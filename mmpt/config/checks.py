@@ -1,7 +1,5 @@
 """Checks over several settings of a run. Each check yields a sentence per mistake."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -4,8 +4,6 @@ Their names, types and choices are those of fairseq's own dataclasses; bounds ar
 fairseq is imported when options are checked. Without it only the options in `BOUNDS` are checked.
 """
 
-from __future__ import annotations
-
 import ast
 import dataclasses
 import enum

@@ -1,7 +1,5 @@
 """fairseq's command-line flags from a config, in the order of the YAML."""
 
-from __future__ import annotations
-
 from mmpt.config.run import RunConfig
 
 RESUME_DROPS = (

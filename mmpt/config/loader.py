@@ -1,7 +1,5 @@
 """Reads a YAML file and overrides as a checked `RunConfig`. All mistakes come in one message."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Sequence

@@ -1,8 +1,6 @@
 """Checks a mapping against a pydantic model. Every mistake becomes a sentence: what, the bound, the
 value found, the remedy."""
 
-from __future__ import annotations
-
 import typing
 from itertools import chain
 from typing import Any

@@ -1,7 +1,5 @@
 """The settings that a released HTM-Align YAML leaves out: its classes, checkpoint and metric."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

@@ -4,8 +4,6 @@ Attribute names are the YAML keys. Checks over several keys are in `checks.py`. 
 section that they read, and never see YAML.
 """
 
-from __future__ import annotations
-
 from contextlib import suppress
 from typing import Annotated, Any, Literal, Self
 

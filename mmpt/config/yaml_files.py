@@ -1,7 +1,5 @@
 """YAML files as plain mappings: includes and overrides are merged, interpolations are resolved."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -2,8 +2,6 @@
 its plan changes.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

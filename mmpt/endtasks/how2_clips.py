@@ -5,8 +5,6 @@ The file is {"format": 1, "videos": [{"id": str, "clips": [{"start": s, "end": s
 ...]}, ...]}, start and end in whole seconds, end exclusive, the clips of a video in time order.
 """
 
-from __future__ import annotations
-
 from itertools import groupby
 from typing import Annotated, Any, Literal
 

@@ -5,8 +5,6 @@ item's own generator (the release drew it in the text processor from a global on
 draws when it gets several captions.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field

@@ -6,8 +6,6 @@ Legend: B questions of a batch, N questions in all, A answers of each (5), T tex
 slots, D hidden size.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass

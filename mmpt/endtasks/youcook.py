@@ -7,8 +7,6 @@ end (seconds) and text. Records need the times, and with `use_annotation_text` t
 (from 0) of `dataset.trainval_annotation`; a CSV needs nothing else.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from itertools import groupby

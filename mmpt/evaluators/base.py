@@ -4,8 +4,6 @@ outputs into numbers.
 A benchmark brings an `Outputs` class, a predictor that makes it and a metric that takes it.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain

@@ -1,7 +1,5 @@
 """One checkpoint on one test set: predict once, compute every metric, keep rows of results."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

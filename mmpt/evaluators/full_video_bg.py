@@ -7,8 +7,6 @@ Legend as in full_video.py, with windows in place of clips; k windows of a pair 
 Sources: TempCLR (arXiv 2212.13738); Norton (arXiv 2401.16702), section 4.1.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from mmpt.evaluators.full_video import EPSILON, Lengths, score_pairs, transport_score

@@ -6,8 +6,6 @@ Legend: N captions and N clips (pair n is caption n with clip n), R some of thei
 hidden size, k the cut-off of a recall. Shares are fractions 0..1.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 RECALL_AT = (1, 5, 10)

@@ -1,7 +1,5 @@
 """Retrieval metrics: recall and median rank of clips, recall of whole videos, as fractions."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Mapping
 from functools import partial

@@ -6,8 +6,6 @@ n), n videos, S captions and W windows of a video, T text slots, F video slots (
 size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple

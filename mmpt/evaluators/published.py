@@ -1,7 +1,5 @@
 """The numbers that the papers report, from `published.yaml`, and when not to compare with them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Results as a table for people: a number per row, a checkpoint per column, recalls in percent."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from mmpt.evaluators.base import METRICS, Number

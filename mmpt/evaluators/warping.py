@@ -8,8 +8,6 @@ Sources: TempCLR (arXiv 2212.13738) for the protocol, OTAM (arXiv 1906.11415), N
 2401.16702).
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import numpy as np

@@ -6,8 +6,6 @@ Source: Norton (arXiv 2401.16702), Eq. 7 for the transport; TAN's HTM-Align prot
 overlapping windows.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -5,8 +5,6 @@ own with a section `mmpt` added, so that the folder serves as `bert_name` too; t
 the weights' fingerprint.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

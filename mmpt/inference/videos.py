@@ -4,8 +4,6 @@ or a video file.
 Legend: N videos, L seconds, P frames per second (30), H, W pixels, I width of the features.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 

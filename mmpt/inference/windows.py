@@ -4,8 +4,6 @@ size.
 Legend: N items, F most seconds of a window, I feature width, T text slots, D hidden size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple, TypeVar

@@ -4,8 +4,6 @@ to be finite.
 Legend (all of losses/): B clips, L clips per sequence, S = B / L sequences, D hidden size.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -6,8 +6,6 @@ share of the device's peak where that is known), the share of time in which trai
 memory, minutes left.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

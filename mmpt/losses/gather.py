@@ -6,8 +6,6 @@ each process's own rows, times the number of processes that have rows: data-para
 takes the mean over these, and what comes out is the gradient of the one loss on the joined batch.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

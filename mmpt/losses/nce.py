@@ -6,8 +6,6 @@ Quirks of the released code that its published numbers rest on are the default; 
 rows clips, columns captions.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """The type that losses compute in: float32 for half precision, else the type that comes in."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

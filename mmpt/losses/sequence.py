@@ -5,8 +5,6 @@ Legend: B clips, L clips per sequence (`threshold`), S = B / L sequences, D hidd
 token positions; G is the fused similarity (rows captions, columns clips), rho the bucket value.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -8,8 +8,6 @@ Legend: m rows, n columns, `...` batch axes. All masses here count one unit per 
 of a square matrix has rows and columns that sum to 1 (the paper's marginals 1/m and 1/n, times m).
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

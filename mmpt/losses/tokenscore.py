@@ -9,8 +9,6 @@ Legend: A captions, B clips, T and V their positions (real and padded), D hidden
 tile: y, x real caption and clip tokens, a, b captions and clips.
 """
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_left
 from dataclasses import dataclass

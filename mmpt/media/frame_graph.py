@@ -16,8 +16,6 @@ original, which asked for the size before turning and squeezed such pictures, it
 size from the picture as it is shown.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from fractions import Fraction

@@ -7,8 +7,6 @@ Legend: N clips, C channels (RGB), T frames, H, W pixels, K width of the embeddi
 Source: Miech et al. 2020 (arXiv 1912.06430).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path

@@ -6,8 +6,6 @@ Source: Xie et al. 2018 (arXiv 1711.11248); the MIL-NCE training of it, Miech et
 Legend: N clips, C channels, T frames, H, W pixels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -7,8 +7,6 @@ hidden files and files that are no videos are left out. In a list or CSV an id t
 file is an error; in a folder that video is left out, with the reason.
 """
 
-from __future__ import annotations
-
 import os
 import unicodedata
 from collections.abc import Iterator, Sequence

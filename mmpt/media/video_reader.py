@@ -15,8 +15,6 @@ than the sound are preceded by copies of the first one. Pixel aspect ratios are 
 original.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager

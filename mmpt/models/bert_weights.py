@@ -2,8 +2,6 @@
 helps.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from huggingface_hub.errors import StrictDataclassError

@@ -4,8 +4,6 @@ fairseq writes a dict whose `model` entry holds the weights under `mmmodel.`; a 
 read too. `harmless` names the few differences that are; any other is an error that lists the keys.
 """
 
-from __future__ import annotations
-
 import difflib
 import hashlib
 import re

@@ -8,8 +8,6 @@ eager. State-dict keys stay as they are. Values equal eager ones to rounding; dr
 another order, so a seed gives other, equally repeatable draws.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 from transformers.models.bert.modeling_bert import BertIntermediate, BertOutput, BertSelfOutput

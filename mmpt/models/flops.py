@@ -6,8 +6,6 @@ loss and all that is computed twice to save memory are not counted, so that the 
 between implementations.
 """
 
-from __future__ import annotations
-
 import torch
 from transformers import BertModel
 

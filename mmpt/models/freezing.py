@@ -2,8 +2,6 @@
 name.
 """
 
-from __future__ import annotations
-
 from torch import nn
 
 from mmpt.errors import ConfigError

@@ -7,8 +7,6 @@ Legend: W windows, F seconds of a window, I width of the features (512), S capti
 text slots, R real seconds of all windows, K classes, D hidden size.
 """
 
-from __future__ import annotations
-
 from typing import Any, TypedDict
 
 import torch

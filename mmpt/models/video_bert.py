@@ -5,8 +5,6 @@ mask.
 Legend: N clips, F seconds, I width of the features, D hidden size.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel

@@ -4,8 +4,6 @@ With gradient, a chunk's activations are not kept: backward computes them again.
 needs memory for the states of all rows and for the activations of one chunk.
 """
 
-from __future__ import annotations
-
 import gc
 import sys
 from collections.abc import Callable

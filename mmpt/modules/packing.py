@@ -13,8 +13,6 @@ Legend: N sequences, P positions, R real tokens of all sequences, H heads, D hid
 of a head.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import torch

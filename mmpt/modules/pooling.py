@@ -1,7 +1,5 @@
 """Means over the real positions of a sequence. Legend: N sequences, P positions, D hidden size."""
 
-from __future__ import annotations
-
 import torch
 
 

@@ -4,8 +4,6 @@ the names.
 Legend: I width of the features (512), D hidden size.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

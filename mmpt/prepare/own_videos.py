@@ -5,8 +5,6 @@ Validation needs a whole batch of videos too, so a small collection gets small b
 the videos, at most the recipe's 64.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Makes shards in processes. A rerun keeps those whose inputs are unchanged."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -11,8 +11,6 @@ Legend: C clips per video, S texts, F = max_video_len seconds, E feature width,
 T = max_len - max_video_len text slots.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Mapping, Sequence

@@ -5,8 +5,6 @@ The four parts of an item are a meta processor (index -> keys), a video reader (
 text reader (key -> captions) and an aligner (all of them -> tensors).
 """
 
-from __future__ import annotations
-
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Readers and an aligner for benchmarks: a `.npy` per video, a sentence, one clip per item."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence

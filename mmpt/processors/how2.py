@@ -1,7 +1,5 @@
 """HowTo100M, one video per item: the list of videos, S3D features and tokenised captions."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from mmpt.batch import Captions, ShardKey, Split

@@ -5,8 +5,6 @@ batches is rounded down to a multiple of 8, as in the released code, which ran o
 that is too short for 8 batches keeps every whole batch. Retrieved plans are used as they are.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from itertools import chain

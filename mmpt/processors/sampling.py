@@ -6,8 +6,6 @@ second number only matters if `keep_prob` is below 1, and a window of `video_win
 centre second and then not contain it.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 

@@ -3,8 +3,6 @@
 Legend: S texts, T text slots, B clips, F video slots (seconds), E feature width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ A hub name is looked up in the local cache first. A machine without a connection
 nor fails if the files are there.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple

@@ -3,8 +3,6 @@
 Legend: W windows, F video slots (seconds), E feature width, K values per second.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

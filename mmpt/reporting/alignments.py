@@ -1,7 +1,5 @@
 """Heat maps of sentences by seconds: similarity and transport plan of a few test videos."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 

@@ -4,8 +4,6 @@ matplotlib's global state (pyplot) is not used. Equal data gives equal SVG. Text
 the browser sets in the page's font.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import warnings

@@ -1,7 +1,5 @@
 """Renders a run's sections into one HTML page, the first of which is the table of numbers."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable
 from pathlib import Path

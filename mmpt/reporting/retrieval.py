@@ -2,8 +2,6 @@
 multiple choice: wrong answers that score furthest above the right one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

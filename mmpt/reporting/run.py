@@ -1,7 +1,5 @@
 """What a report is about, and its parts: a `Run`, its `Section`s, and `pictures` of predictions."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import singledispatch

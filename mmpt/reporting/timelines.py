@@ -1,7 +1,5 @@
 """Predictions along a video's time as coloured bars: segments, placed steps and moments."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from itertools import pairwise

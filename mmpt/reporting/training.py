@@ -1,7 +1,5 @@
 """Curves of a training run: its `metrics.jsonl` and the hardness of its retrieved batches."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from mmpt.reporting.figures import COLOURS, GREY, Line, line_chart

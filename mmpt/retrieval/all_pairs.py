@@ -6,8 +6,6 @@ Legend: N vectors, n vectors of a block, m queries, r queries of a block, k neig
 size.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

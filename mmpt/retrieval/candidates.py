@@ -4,8 +4,6 @@ Legend: N videos, V videos per batch, m = floor(N/V) centres and batches, k neig
 size.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 

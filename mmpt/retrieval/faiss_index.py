@@ -10,8 +10,6 @@ Legend: N vectors, n training vectors, m queries, s sampled queries, L lists, P 
 k neighbours, D hidden size.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 from typing import Any

@@ -7,8 +7,6 @@ exact distances of these decide which are returned and in which order, equal one
 Legend: N vectors, m queries, k neighbours, D hidden size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -8,8 +8,6 @@ shorter fractions and keeps 99.7 % and 99.3 %.)
 Legend: N videos, n videos of one process or call, C clips, D hidden size.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from contextlib import suppress

@@ -4,8 +4,6 @@ Our meta file is JSON, {"format": 1, "shards": [[id, ...], ...]}: entry k lists 
 k in row order. The released `{train|val}_meta.pkl` ({k: [id, ...]}) is read where there is no JSON.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple

@@ -1,7 +1,5 @@
 """Writes shards: features and captions of many videos, or one ragged tensor row by row."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice

@@ -8,8 +8,6 @@ out of memory and computes a piece in parts, change the rounding of matrix produ
 which disappears in float16.
 """
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

@@ -5,8 +5,6 @@ receive its plan. Until the plan is saved, the vectors are in files of `<save_di
 a refresh that was killed continues when the same command is run again.
 """
 
-from __future__ import annotations
-
 import random
 from functools import cached_property
 from pathlib import Path

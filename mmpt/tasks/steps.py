@@ -1,7 +1,5 @@
 """A training step that is repeated in smaller chunks when the device is out of memory."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 

@@ -4,8 +4,6 @@ The note is a JSON file. It is removed before its files are touched, and written
 whose note has the wanted fingerprint are therefore finished, however earlier runs ended.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import dataclass

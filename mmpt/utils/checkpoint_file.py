@@ -8,8 +8,6 @@ omegaconf's containers, in which fairseq sends a checkpoint to other processes. 
 only hold values.
 """
 
-from __future__ import annotations
-
 import re
 from argparse import Namespace
 from pathlib import Path

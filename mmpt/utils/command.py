@@ -5,8 +5,6 @@ SIGTERM, which batch systems send at the end of a job's time, is treated as Ctrl
 go, and reports of what was done are written.
 """
 
-from __future__ import annotations
-
 import signal
 import sys
 import threading

@@ -1,7 +1,5 @@
 """Figures of a device for the log line of training: memory in use, and the most it can compute."""
 
-from __future__ import annotations
-
 import psutil
 import torch
 

@@ -1,7 +1,5 @@
 """Seconds of the parts of a job, by name, for one line that says where the time went."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager

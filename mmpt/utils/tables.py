@@ -1,7 +1,5 @@
 """Text tables, laid out by rich."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from io import StringIO
 

@@ -3,8 +3,6 @@
 A caller describes its file by models and gets the file's content in them.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import re

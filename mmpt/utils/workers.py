@@ -1,7 +1,5 @@
 """Runs tasks in processes. If their parent is killed, they end after the task in progress."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """benchmarks/README.md shows nothing that was not measured, and every script."""
 
-from __future__ import annotations
-
 import json
 import re
 

@@ -1,7 +1,5 @@
 """The record of benchmarks: what is printed, appended and tabulated."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """An evaluation of the small corpus, ready to be scored."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Comparing results files: who stands beside whom, what is said about it, and what is refused."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -2,8 +2,6 @@
 seed.
 """
 
-from __future__ import annotations
-
 import shlex
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The command `mmpt`: what it lists, what it imports, and how it refuses a command line."""
 
-from __future__ import annotations
-
 import runpy
 import subprocess
 import sys

@@ -2,8 +2,6 @@
 prints, of one evaluation or of several in one process.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

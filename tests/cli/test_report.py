@@ -1,7 +1,5 @@
 """The report that scoring leaves, and the command that writes it anew."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -2,8 +2,6 @@
 file behind.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

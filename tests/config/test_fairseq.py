@@ -1,7 +1,5 @@
 """The options of `fairseq:` against the dataclasses of the installed fairseq, and without it."""
 
-from __future__ import annotations
-
 import dataclasses
 import logging
 import subprocess

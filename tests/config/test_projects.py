@@ -3,8 +3,6 @@
 The evaluation YAMLs that were recorded are compared in tests/parity.
 """
 
-from __future__ import annotations
-
 import json
 import shlex
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The schema itself, and how values of a YAML become those of its fields."""
 
-from __future__ import annotations
-
 import random
 from typing import Any
 

@@ -2,8 +2,6 @@
 tests/parity/e2e_data.py, and scoring what comes out.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -5,8 +5,6 @@ Where a reference in float64 exists, the same test also runs on the CPU, so that
 to work.
 """
 
-from __future__ import annotations
-
 import copy
 import re
 import warnings

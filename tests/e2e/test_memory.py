@@ -1,7 +1,5 @@
 """Whole jobs on a device that is out of memory: they repeat steps, or end with one message."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

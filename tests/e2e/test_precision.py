@@ -2,8 +2,6 @@
 float32 runs.
 """
 
-from __future__ import annotations
-
 import re
 import subprocess
 from pathlib import Path

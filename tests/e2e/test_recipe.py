@@ -6,8 +6,6 @@ this machine, with S3D's and BERT's weights drawn at random. So the commands run
 for what `ADDED` adds.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import logging

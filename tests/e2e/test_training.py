@@ -2,8 +2,6 @@
 user's mistakes.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """A wheel in a fresh environment makes the demo data and trains on them, in an empty folder."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -2,8 +2,6 @@
 chance.
 """
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

@@ -1,7 +1,5 @@
 """COIN's file and items; the aligner's arrays are compared in tests/parity/test_e2e_coin.py."""
 
-from __future__ import annotations
-
 import copy
 import json
 import math

@@ -1,7 +1,5 @@
 """Step segmentation against plain loops, on a model whose states are the features themselves."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -2,8 +2,6 @@
 tests/parity/test_e2e_coin.py.
 """
 
-from __future__ import annotations
-
 import random
 from pathlib import Path
 from typing import Any

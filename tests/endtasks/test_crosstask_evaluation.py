@@ -1,7 +1,5 @@
 """Step localisation against trying every placement, and against plain loops."""
 
-from __future__ import annotations
-
 import itertools
 from typing import Any
 

@@ -1,7 +1,5 @@
 """DiDeMo's queries: what an item is, where its features may be, and what each mistake says."""
 
-from __future__ import annotations
-
 import json
 import random
 from pathlib import Path

@@ -1,7 +1,5 @@
 """HTM-Align's file, and which windows are compared with which sentences."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

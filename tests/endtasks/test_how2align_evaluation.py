@@ -2,8 +2,6 @@
 answers are known.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, NamedTuple
 

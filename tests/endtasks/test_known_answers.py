@@ -2,8 +2,6 @@
 and rank is known.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Moment retrieval against plain loops, on random scores and judgements."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """MSR-VTT's lists, captions and questions: what an item is, and what each mistake says."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

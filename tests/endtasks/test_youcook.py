@@ -2,8 +2,6 @@
 about mistakes. Items are compared with the release's in tests/parity/test_e2e_youcook.py.
 """
 
-from __future__ import annotations
-
 import json
 import pickle
 from pathlib import Path

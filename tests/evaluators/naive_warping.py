@@ -1,7 +1,5 @@
 """DTW and OTAM of one pair, a cell at a time, written from the definitions."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

@@ -1,7 +1,5 @@
 """The published numbers belong to metrics and YAMLs that exist, and say when not to compare."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Classification losses against sums written out by hand."""
 
-from __future__ import annotations
-
 import torch
 
 from mmpt.config.schema import LossConfig

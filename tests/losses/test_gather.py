@@ -1,7 +1,5 @@
 """Losses of several processes against the loss of the joined batch in one, value and gradient."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

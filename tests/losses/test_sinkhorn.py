@@ -1,7 +1,5 @@
 """Transport against textbook Sinkhorn-Knopp scaling of exp(kernel) in NumPy, and its marginals."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

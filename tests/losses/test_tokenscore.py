@@ -2,8 +2,6 @@
 tiles and memory.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -2,8 +2,6 @@
 Norton's loss.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -2,8 +2,6 @@
 at those times.
 """
 
-from __future__ import annotations
-
 import random
 from contextlib import suppress
 from fractions import Fraction

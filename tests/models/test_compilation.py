@@ -2,8 +2,6 @@
 without a compiler.
 """
 
-from __future__ import annotations
-
 import copy
 
 import pytest

@@ -2,8 +2,6 @@
 of float32.
 """
 
-from __future__ import annotations
-
 import copy
 
 import pytest

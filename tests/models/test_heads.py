@@ -2,8 +2,6 @@
 tests/parity/test_heads.py.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

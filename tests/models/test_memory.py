@@ -1,7 +1,5 @@
 """Memory of the towers: what is stored for backward, chunks, and a device that is too small."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

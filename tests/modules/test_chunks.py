@@ -1,7 +1,5 @@
 """Chunks against one pass, and the size of chunks on a device that runs out of memory."""
 
-from __future__ import annotations
-
 import logging
 
 import pytest

@@ -5,8 +5,6 @@ BERT, checkpoints.
 the original saved.
 """
 
-from __future__ import annotations
-
 import json
 import pickle
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Weights and features by formula, so that recorded outputs need no recorded weights."""
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The numbers recorded from the original software, and tiny models with weights by formula."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -2,8 +2,6 @@
 printed.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -2,8 +2,6 @@
 released YAML.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 from pathlib import Path

@@ -2,8 +2,6 @@
 beside the bounds.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -8,8 +8,6 @@ command is killed KILLS times with SIGKILL, SIGTERM or SIGINT. Prints one line p
 exits with 1 if there is any.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random

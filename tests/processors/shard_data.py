@@ -1,7 +1,5 @@
 """Small shards with every table in hand, for tests of processors and data sets."""
 
-from __future__ import annotations
-
 import random
 from pathlib import Path
 

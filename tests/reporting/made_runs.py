@@ -2,8 +2,6 @@
 of a training.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

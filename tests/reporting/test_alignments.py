@@ -1,7 +1,5 @@
 """The heat maps hold what the inference interface computes for the same video and sentences."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

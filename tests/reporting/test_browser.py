@@ -5,8 +5,6 @@ A report may run no scripts. The browser therefore opens a page that shows the r
 looks at it, and prints what it finds.
 """
 
-from __future__ import annotations
-
 import html
 import json
 import re

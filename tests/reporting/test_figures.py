@@ -1,7 +1,5 @@
 """Figures show their values in place; pixels of heat maps are read back from the picture itself."""
 
-from __future__ import annotations
-
 import base64
 import io
 import re

@@ -1,7 +1,5 @@
 """Key frames show what was drawn at that time, upright; a broken video costs the picture only."""
 
-from __future__ import annotations
-
 import base64
 import io
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """Reports say what the made runs were made to show, in one file that loads nothing."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Curves come out of the log as they went in, whatever state a kill left the log in."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from mmpt.reporting.training import hardness_charts, loss_charts, read_curves, read_hardness

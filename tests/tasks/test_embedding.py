@@ -1,7 +1,5 @@
 """The embedding pass takes bounded pieces; one that was killed continues to the same plan."""
 
-from __future__ import annotations
-
 import logging
 import os
 import re

@@ -2,8 +2,6 @@
 epoch goes on.
 """
 
-from __future__ import annotations
-
 import gc
 import time
 from argparse import Namespace

@@ -1,7 +1,5 @@
 """What the bridge to fairseq tells the user: how much time is left, and that a disk is full."""
 
-from __future__ import annotations
-
 import errno
 from argparse import Namespace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The refresh gives one plan over all videos, the same for every number of processes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

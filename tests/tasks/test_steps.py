@@ -1,7 +1,5 @@
 """Steps that were repeated in smaller chunks, against steps that had these from the start."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Notes of finished files: valid for the same inputs and whole files only."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Exchanges of several processes, against a single list of all rows; and how long they wait."""
 
-from __future__ import annotations
-
 import time
 from datetime import timedelta
 from pathlib import Path

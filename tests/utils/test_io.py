@@ -2,8 +2,6 @@
 not run.
 """
 
-from __future__ import annotations
-
 import collections
 import errno
 import io

@@ -1,7 +1,5 @@
 """Locks: one holder at a time; others wait for it, or are refused."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import threading

@@ -1,7 +1,5 @@
 """What is said, by whom, and how often; the clock is moved by hand."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """The log of metrics is valid JSON Lines, survives a kill, and holds every update once."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

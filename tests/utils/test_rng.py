@@ -1,7 +1,5 @@
 """Seeds that every process, Python version and run agrees on."""
 
-from __future__ import annotations
-
 import hashlib
 
 from mmpt.utils.rng import item_rng, stable_seed

@@ -1,7 +1,5 @@
 """Times of parts, by a clock that the test moves."""
 
-from __future__ import annotations
-
 import pytest
 
 from mmpt.utils import stopwatch

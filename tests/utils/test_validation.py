@@ -1,7 +1,5 @@
 """Annotation tables: what is read, and what each mistake says."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

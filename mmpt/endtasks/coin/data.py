@@ -8,8 +8,6 @@ without a step; later segments overwrite earlier ones.
 Legend: W windows, F video slots (seconds), L seconds of a video.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from typing import Annotated, Any

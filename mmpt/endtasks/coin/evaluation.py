@@ -9,8 +9,6 @@ Legend: W windows of a video, F seconds of a window, L seconds of a video, R sec
 C classes, D hidden size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar

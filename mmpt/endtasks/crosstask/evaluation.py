@@ -9,8 +9,6 @@ as missed.
 Legend: R real seconds of all windows of a video, L its seconds, K steps of its task.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -5,8 +5,6 @@ A video has six pieces of five seconds; a moment is a run of pieces, (first, las
 0.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple

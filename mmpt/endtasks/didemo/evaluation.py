@@ -5,8 +5,6 @@ Legend: B queries of a batch, N queries in all, F video slots, S seconds in whic
 M moments (21), A people who judged a query, D hidden size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial

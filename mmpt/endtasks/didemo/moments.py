@@ -11,8 +11,6 @@ ones).
 Legend: N queries, S seconds (30), P pieces (6), M moments (21), A people who judged.
 """
 
-from __future__ import annotations
-
 from typing import Literal, NamedTuple
 
 import numpy as np

@@ -4,8 +4,6 @@ ROC-AUC by ranks.
 Legend: n sentences of a video, L seconds, P positives, M negatives.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 NEVER_COVERED = -60000.0

@@ -9,8 +9,6 @@ Networks (arXiv 2204.02968), as released with Norton.
 Legend: n sentences of a video, W windows, F video slots (seconds), T text slots.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple

@@ -4,8 +4,6 @@ made of them.
 Legend: n sentences and W windows of a video, L seconds, F video slots, T text slots, D hidden size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """The timed captions of one video as text, the check of their form, and the correction of times."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ one line {"id": .., "start": [..], "end": [..], "text": [..]} per video. JSON Li
 we write, because a video can be read from the byte where its line begins.
 """
 
-from __future__ import annotations
-
 import codecs
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """De-duplicates raw captions, each of which repeats words of the caption before it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

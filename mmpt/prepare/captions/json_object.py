@@ -1,7 +1,5 @@
 """Reads a JSON object of millions of entries with json-stream, one entry at a time."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from itertools import chain

@@ -6,8 +6,6 @@ appends the video's rows to the shard, so memory holds one video. The note of sh
 whose captions, vocabulary and ids are unchanged.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Sequence

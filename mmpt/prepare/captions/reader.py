@@ -1,7 +1,5 @@
 """Reads the captions of one video: WebVTT, SubRip, WhisperX's JSON, or our own columns in JSON."""
 
-from __future__ import annotations
-
 import codecs
 import json
 from pathlib import Path

@@ -6,8 +6,6 @@ webvtt-py 0.6 drops a cue silently when its timing line is broken, or when a Sub
 number. Here, a broken timing line is an error that names the line.
 """
 
-from __future__ import annotations
-
 import html
 import re
 from itertools import pairwise

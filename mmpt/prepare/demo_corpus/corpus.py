@@ -5,8 +5,6 @@ the truth.
 same bytes. With other settings, or after a file was damaged, the corpus is made again.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

@@ -2,8 +2,6 @@
 made from them.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from typing import Any

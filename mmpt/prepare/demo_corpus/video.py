@@ -7,8 +7,6 @@ larger one.
 Legend: S seconds, L latent size (64), E feature size (512).
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import random

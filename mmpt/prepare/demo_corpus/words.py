@@ -6,8 +6,6 @@ step is known only from its words together. Sentences have slots: {do} {doing} {
 {how}.
 """
 
-from __future__ import annotations
-
 import re
 import string
 from typing import NamedTuple

@@ -9,8 +9,6 @@ words look alike, and noise drawn in the same 64 dimensions is hard to filter ou
 Legend: L latent size (64), E feature size (512).
 """
 
-from __future__ import annotations
-
 import itertools
 import random
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The catalogue of downloads, `catalogue.yaml`: what there is, where it comes from and goes to."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import yaml

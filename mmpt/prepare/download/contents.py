@@ -1,7 +1,5 @@
 """Downloaded files from the inside: checks of their kind, and members of archives."""
 
-from __future__ import annotations
-
 import shutil
 import tarfile
 import zipfile

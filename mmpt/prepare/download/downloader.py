@@ -8,8 +8,6 @@ Authors publish no hashes. The first download is trusted, and its size, SHA-256 
 recorded in `<root>/downloads.json`. Every later download and check must give the same bytes.
 """
 
-from __future__ import annotations
-
 import glob
 import hashlib
 import os

@@ -8,8 +8,6 @@ nothing there: 1.65 s per clip on one core, alone, 1.73 s in a batch of four. Le
 pictures, H, W 224 pixels, C RGB.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -8,8 +8,6 @@ the videos in progress. While a GPU computes a batch, the next one is collected.
 with a reason in the report and never stops the others.
 """
 
-from __future__ import annotations
-
 import queue
 import threading
 import time

@@ -5,8 +5,6 @@ lock keeps a second process out of a part. A feature file gets its name when it 
 skips finished videos, whoever made them.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator

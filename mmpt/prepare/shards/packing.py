@@ -5,8 +5,6 @@ Each process packs one shard at a time and holds one video. The note of shard k 
 written when all shards are complete. One run at a time packs into a folder; others wait for it.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """De-duplication beside a letter-by-letter version, and the command that writes a corpus."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

@@ -1,7 +1,5 @@
 """Captions of one video from every writer, clean and damaged."""
 
-from __future__ import annotations
-
 import json
 import logging
 

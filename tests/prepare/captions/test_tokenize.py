@@ -1,7 +1,5 @@
 """The command that tokenises captions: shards, what it reports, breaks, and mistakes."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

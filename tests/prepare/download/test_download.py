@@ -1,7 +1,5 @@
 """The download command against a server on this machine: places, exit codes, killed runs."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import random

@@ -2,8 +2,6 @@
 tests of extraction.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -2,8 +2,6 @@
 nothing torn.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import signal

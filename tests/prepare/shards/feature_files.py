@@ -1,7 +1,5 @@
 """Small feature files to pack, and what packing must make of them; for the tests of packing."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 from pathlib import Path
