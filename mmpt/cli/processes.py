@@ -5,7 +5,6 @@ none stays behind.
 rank flags.
 """
 
-import ctypes
 import os
 import signal
 import socket
@@ -14,13 +13,13 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from mmpt.errors import EXIT_CODE
+from mmpt.utils.command import end_with_parent
 
 POLL_S = 0.05
-PR_SET_PDEATHSIG = 1  # prctl(2)
-LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 Process = subprocess.Popen[bytes]
 
@@ -54,7 +53,7 @@ def run_all(
                     command,
                     env=os.environ | more,
                     start_new_session=True,
-                    preexec_fn=_end_with_parent,
+                    preexec_fn=partial(end_with_parent, signal.SIGTERM),
                 )
                 processes.append(started)
             while not received:
@@ -113,14 +112,6 @@ def _end(processes: Sequence[Process], grace_s: float) -> None:
 def _signal_group(process: Process, signum: int) -> None:
     if process.poll() is None:  # not reaped yet, so the number is still ours
         os.killpg(process.pid, signum)
-
-
-def _end_with_parent() -> None:
-    """In the child: be sent SIGTERM should the parent be killed in a way it cannot catch
-    (Linux).
-    """
-    if LIBC is not None:
-        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def main(argv: Sequence[str]) -> int:

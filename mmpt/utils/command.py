@@ -5,6 +5,7 @@ SIGTERM, which batch systems send at the end of a job's time, is treated as Ctrl
 go, and reports of what was done are written.
 """
 
+import ctypes
 import signal
 import sys
 import threading
@@ -15,6 +16,9 @@ from types import FrameType
 from mmpt.errors import EXIT_CODE, INTERRUPTED, UserError, message_of
 from mmpt.utils.io import DISK_FULL, write_error
 from mmpt.utils.log import setup_logging
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 TERMINATED = 128 + signal.SIGTERM
 
@@ -79,3 +83,9 @@ def _sigterm_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def end_with_parent(signum: int) -> None:
+    """Makes the system send `signum` to this process when its parent is killed (Linux)."""
+    if LIBC is not None:
+        LIBC.prctl(PR_SET_PDEATHSIG, signum)

@@ -1,12 +1,14 @@
-"""Runs tasks in processes. If their parent is killed, they end after the task in progress."""
+"""Runs tasks in processes that end with their parent."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader
 
 from mmpt.errors import UserError
+from mmpt.utils.command import end_with_parent
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -49,4 +51,5 @@ def run_tasks(
 
 
 def _start_worker(_: int) -> None:
+    end_with_parent(signal.SIGKILL)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism

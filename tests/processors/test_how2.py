@@ -112,7 +112,7 @@ def test_bad_list_files(config, tmp_path, content, message):
 
 
 def test_no_list(config):
-    with pytest.raises(DataError, match=r"nowhere\.lst: no such file\. Correct the path"):
+    with pytest.raises(DataError, match=r"nowhere\.lst: no such file\. .* correct the path"):
         meta_of(config.replace(train_path="nowhere.lst"))
     with pytest.raises(DataError, match=r"feat: cannot be read: Is a directory"):
         meta_of(config.replace(train_path=config.vfeat_dir))
