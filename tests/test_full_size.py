@@ -43,9 +43,9 @@ def test_the_made_up_data_is_what_the_recipe_reads(tmp_path):
     assert item["video_id"] == video_ids(5000, seed=0)[:64]
     assert len(set(video_ids(5000, seed=0)) | set(video_ids(5000, seed=1))) == 10_000
     key = data.meta[0][0][0]
-    captions = data.text.one(key)
-    assert (np.diff(captions.start) > 0).all()
-    assert (np.array(captions.end) > captions.start).all()
+    captions = data.text([key])[0]
+    assert (np.diff(captions["start"]) > 0).all()
+    assert (np.array(captions["end"]) > captions["start"]).all()
 
 
 @pytest.mark.parametrize("name", ["mine", "made.json"])
