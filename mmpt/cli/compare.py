@@ -10,27 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel
 from typer import Argument, Option
 
 from mmpt.cli.app import Command
 from mmpt.errors import DataError, LaunchError
-from mmpt.evaluators import published, read_results, render_markdown, render_table
-from mmpt.evaluators.table import first_distinct
-from mmpt.utils.validation import validate
+from mmpt.evaluators import Results, published, read_results, render_markdown, render_table
+from mmpt.evaluators.table import checkpoint_names
 
 RESULTS = "results.json"
-
-Results = dict[str, dict[str, float]]
-
-
-class _Row(BaseModel):
-    """What is read of a row."""
-
-    checkpoint: str
-    task: str = ""
-    metrics: Results
-    chance: Results = {}
 
 
 def _read_rows(paths: Sequence[str]) -> list[dict[str, Any]]:
@@ -55,47 +42,31 @@ def _read_rows(paths: Sequence[str]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for file in files.values():
         rows += read_results(file)
-        validate(list[_Row], rows, file, "This is not a results file. Score again.")
     if not rows:
         raise DataError(f"{', '.join(paths)}: holds no results. Score a checkpoint first.")
     return rows
 
 
-def _names(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Returns the shortest kind of name that tells the rows apart."""
-    checkpoints = [Path(row["checkpoint"]) for row in rows]
-    return first_distinct(
-        [path.parent.name for path in checkpoints],
-        [path.stem for path in checkpoints],
-        [f"{path.parent.name}/{path.stem}" for path in checkpoints],
-        [str(path) for path in checkpoints],
-        [f"{number}. {path.parent.name}" for number, path in enumerate(checkpoints, start=1)],
-    )
-
-
-def _describe(key: str, rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Returns all runs on one benchmark in one setting as `--json` prints them.
+def _describe(key: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the rows of one benchmark in one setting as `--json` prints them.
 
     Args:
-        key: of the benchmark; empty for rows that do not say what they were scored on.
-        rows: name of the run -> its row.
+        key: of the benchmark.
     """
     benchmark = published.PUBLISHED.get(key)
     setting = published.setting_of(key)
-    title = "not recorded which evaluation (scored by an older version)"
-    if key:
-        described = [benchmark.title] if benchmark else []
-        title = f"{key}: " + ", ".join([*described, setting or "setting unknown"])
-    for row in rows.values():
+    described = f"{benchmark.title}, " if benchmark else ""
+    names = checkpoint_names([Path(row["checkpoint"]) for row in rows])
+    runs = dict(zip(names, rows, strict=True))
+    for row in rows:
         row.pop("settings", None)  # long
-    papers = {m: benchmark.results_of(m) for m in published.METHODS} if benchmark else {}
-    notes = published.comparability_notes(benchmark, rows)
+    notes = published.comparability_notes(benchmark, runs)
     return {
         "benchmark": key,
-        "title": title,
+        "title": f"{key}: {described}{setting or 'setting unknown'}",
         "setting": setting,
-        "runs": rows,
-        "published": papers,
+        "runs": runs,
+        "published": benchmark.papers if benchmark else {},
         "notes": [*notes, *(benchmark.notes if benchmark else ())],
     }
 
@@ -112,8 +83,7 @@ def _as_text(group: dict[str, Any], *, markdown: bool) -> str:
             columns["chance"] = columns.get("chance", {}) | chance
     columns |= {name: row["metrics"] for name, row in rows.items()}
     for method, results in group["published"].items():
-        if any(results.values()):
-            columns[f"{method} (paper)"] = results
+        columns[f"{method} (paper)"] = results
     title, table, mark = group["title"], render_table(columns), ""
     if markdown:
         title, table, mark = f"## {title}", render_markdown(columns), "- "
@@ -134,13 +104,9 @@ def compare(
         raise LaunchError("`--markdown` and `--json` exclude each other; give one of them.")
     by_key: dict[str, list[Any]] = {key: [] for key in published.PUBLISHED}  # in this order
     for row in _read_rows(runs):
-        key = published.benchmark_key(row["task"]) if row.get("task") else ""
+        key = published.benchmark_key(row.get("task", "not recorded"))
         by_key.setdefault(key, []).append(row)
-    groups = [
-        _describe(key, dict(zip(_names(rows), rows, strict=True)))
-        for key, rows in by_key.items()
-        if rows
-    ]
+    groups = [_describe(key, rows) for key, rows in by_key.items() if rows]
     if to_json:
         print(json.dumps(groups, ensure_ascii=False, indent=1))
     else:

@@ -1,17 +1,15 @@
 """Scores checkpoints on the test sets of YAMLs, as `--jobtype local_predict` does."""
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Annotated
 
-import torch
 from typer import Argument, Option
 
 from mmpt import reporting
 from mmpt.cli import scoring
 from mmpt.cli.app import Command, Device, choose_device
-from mmpt.config import RunConfig, load_config
+from mmpt.config import load_config
 from mmpt.errors import LaunchError
 from mmpt.evaluators import Results, render_markdown, render_table
 from mmpt.utils.log import get_logger
@@ -19,126 +17,104 @@ from mmpt.utils.log import get_logger
 logger = get_logger(__name__)
 
 
-class Table(NamedTuple):
-    """What one evaluation adds to what is printed."""
-
-    columns: dict[str, Results]
-    """`chance` and a column per checkpoint."""
-    checkpoints: list[str]
-    notes: list[str]
-    """Lines below the table."""
+Tables = list[tuple[Sequence[str], dict[str, Results]]]
+"""The checkpoints of each table; its columns, which are `chance` and a column per checkpoint."""
 
 
-def join_tables(tables: Sequence[Table]) -> list[dict[str, Results]]:
-    """Returns the columns of each table to print: of one, if all are of the same checkpoints and
-    other metrics.
-    """
-    metrics = [metric for table in tables for metric in table.columns["chance"]]
-    same = all(table.checkpoints == tables[0].checkpoints for table in tables)
-    if not same or len(set(metrics)) < len(metrics):
-        return [table.columns for table in tables]
-    joined: dict[str, Results] = {}
-    for table in tables:
-        for name, results in table.columns.items():
-            joined[name] = joined.get(name, {}) | results
-    return [joined]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """The arguments and options of the command."""
-
+def score(
     yamls: Annotated[
         list[str] | None,
         Argument(metavar="YAML", help="Evaluation YAMLs, scored one after another."),
-    ] = None
+    ] = None,
+    *,
     taskconfig: Annotated[
         list[str] | None,
         Option(metavar="YAML", help="The same, as the release documents HTM-Align."),
-    ] = None
-    device: Device = None
+    ] = None,
+    device: Device = None,
     all_checkpoints: Annotated[
         bool,
         Option(
             "--all-checkpoints",
             help="Score every checkpoint*.pt in the folder above eval.save_path.",
         ),
-    ] = False
+    ] = False,
     save_predictions: Annotated[
         bool, Option("--save-predictions", help="Keep scores and vectors as .npz.")
-    ] = False
+    ] = False,
     allow_missing: Annotated[
         bool,
         Option("--allow-missing", help="Score the videos that have features when some have none."),
-    ] = False
+    ] = False,
     markdown: Annotated[
         bool, Option("--markdown", help="Print the table as Markdown, to paste into a README.")
-    ] = False
+    ] = False,
     videos: Annotated[
         str | None,
         Option(metavar="DIR", help="The test set's videos, for key frames in the report."),
-    ] = None
+    ] = None,
     no_report: Annotated[
         bool, Option("--no-report", help="Write no HTML report next to results.json.")
-    ] = False
-
-
-def score(options: Options) -> None:
+    ] = False,
+) -> None:
     """Score checkpoints on the test sets of evaluation YAMLs.
 
     What was scored is printed even if a later evaluation fails.
     """
-    yamls = [*(options.yamls or ()), *(options.taskconfig or ())]
-    if not yamls:
+    paths = [*(yamls or ()), *(taskconfig or ())]
+    if not paths:
         raise LaunchError("name at least one evaluation YAML.")
-    if not options.no_report:
+    if not no_report:
         import matplotlib  # noqa: F401  if it is missing, that is reported before scoring
-    if options.videos:
+    if videos:
         import av  # noqa: F401  the same
-    configs = [load_config(path) for path in yamls]  # all are read before the first is scored
-    device = choose_device(options.device)
-    tables: list[Table] = []
+    configs = [load_config(path) for path in paths]  # all are read before the first is scored
+    chosen = choose_device(device)
+    tables: Tables = []
+    notes: list[str] = []
     try:
         for config in configs:
-            tables.append(_score_config(config, device, options, titled=len(configs) > 1))
+            run = scoring.predict(
+                config,
+                device=chosen,
+                all_checkpoints=all_checkpoints,
+                keep_predictions=save_predictions,
+                allow_missing=allow_missing,
+                videos=videos,
+            )
+            if not no_report:
+                path = reporting.write_report(run, scoring.report_path(config))
+                logger.info("report: %s", path)
+            checkpoints = [row["checkpoint"] for row in run.rows]
+            add_table(tables, checkpoints, run.columns)
+            about = ["", run.coverage] if run.coverage else []
+            if all_checkpoints:
+                best = f"{checkpoints[run.best]} ({config.metric[0]} {run.best_value:.4f})"
+                about += ["", f"scored: {scoring.selection_rule(config)}", f"best: {best}"]
+            if about and len(configs) > 1:
+                about = ["", f"{config.path}:", *about]
+            notes += about
     finally:
         if tables:
-            render = render_markdown if options.markdown else render_table
-            notes = [line for table in tables for line in table.notes]
-            text = "\n\n".join(map(render, join_tables(tables)))
+            render = render_markdown if markdown else render_table
+            text = "\n\n".join(render(columns) for _, columns in tables)
             print(text, *notes, sep="\n", flush=True)
 
 
-def _score_config(
-    config: RunConfig, device: torch.device, options: Options, *, titled: bool
-) -> Table:
-    """Scores one YAML, writes its report, and returns what to print.
-
-    Args:
-        titled: put the YAML's path above its notes.
+def add_table(tables: Tables, checkpoints: Sequence[str], columns: Mapping[str, Results]) -> None:
+    """Adds the rows of an evaluation to the last table if that is of the same checkpoints and of
+    other metrics; else a table.
     """
-    run = scoring.predict(
-        config,
-        device=device,
-        all_checkpoints=options.all_checkpoints,
-        keep_predictions=options.save_predictions,
-        allow_missing=options.allow_missing,
-        videos=options.videos,
-    )
-    if not options.no_report:
-        path = reporting.write_report(run, scoring.report_path(config))  # imports matplotlib
-        logger.info("report: %s", path)
-    checkpoints = [row["checkpoint"] for row in run.rows]
-    notes = ["", run.coverage] if run.coverage else []
-    if options.all_checkpoints:
-        best = f"{checkpoints[run.best]} ({config.metric[0]} {run.best_value:.4f})"
-        notes += ["", f"scored: {scoring.selection_rule(config)}", f"best: {best}"]
-    if notes and titled:
-        notes = ["", f"{config.path}:", *notes]
-    return Table(run.columns, checkpoints, notes)
+    if tables and tables[-1][0] == checkpoints:
+        joined = tables[-1][1]
+        if not joined["chance"].keys() & columns["chance"].keys():
+            for name, results in columns.items():
+                joined[name] |= results
+            return
+    tables.append((checkpoints, {name: dict(results) for name, results in columns.items()}))
 
 
-main = Command(score, options=Options, stopped="run it again")
+main = Command(score, stopped="run it again")
 
 
 if __name__ == "__main__":

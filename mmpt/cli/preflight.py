@@ -19,36 +19,20 @@ DEMO_COMMANDS = (
 
 
 def check_data(config: RunConfig) -> None:
-    """Raises DataError naming every data file that `config` needs and that is not there.
+    """Raises DataError naming every data file and folder of `config` that is not there.
 
-    Of shards, it looks for the first one of each split.
+    The parts that read a folder find out what is missing in it.
     """
     dataset = config.dataset
-    needed = {}  # path -> what it is
+    needed = {}  # path -> its key
     for name, field in type(dataset).model_fields.items():
-        path = getattr(dataset, name)
         unused = config.is_test and name in ("train_path", "val_path")
-        if INPUT in field.metadata and path is not None and not unused:
-            needed[path] = f"`dataset.{name}`"
-    folder, prefix = dataset.vfeat_dir, dataset.tfeat_dir
-    if folder is not None:
-        needed[folder] = "the folder `dataset.vfeat_dir`"
-    if folder is not None and prefix is not None:  # these are How2's shards
-        splits = ["train", *(["val"] if dataset.val_path else [])]
-        for split in ["val"] if config.is_test else splits:
-            stems = dict.fromkeys(
-                (f"{prefix}{split}_0.startends", f"{prefix}{split}_0.caps_ids"),
-                "captions, `dataset.tfeat_dir`",
-            )
-            if os.path.isdir(folder):
-                stems[os.path.join(folder, f"{split}_0")] = "features, `dataset.vfeat_dir`"
-                meta = os.path.join(folder, f"{split}_meta")
-                if not os.path.exists(f"{meta}.pkl"):
-                    needed[f"{meta}.json"] = "or .pkl: which video is in which shard"
-            for stem, what in stems.items():
-                needed |= {f"{stem}_{part}.npy": what for part in ("data", "starts")}
+        if INPUT in field.metadata and not unused:
+            needed[getattr(dataset, name)] = f"`dataset.{name}`"
     missing = [
-        f"  - {path} ({what})\n" for path, what in needed.items() if not os.path.exists(path)
+        f"  - {path} ({key})\n"
+        for path, key in needed.items()
+        if path is not None and not os.path.exists(path)
     ]
     if missing:
         raise DataError(
@@ -96,7 +80,7 @@ def check_parts(config: RunConfig) -> None:
     """
     import torch  # deferred: seconds, and a mistake in the YAML needs none of it
 
-    from mmpt.cli.compatibility import make_item  # deferred, as above
+    from mmpt.cli.scoring import make_item  # deferred, as above
     from mmpt.tasks import Task  # deferred, as above
 
     logging.disable(logging.WARNING)  # the training processes log it

@@ -6,49 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import torch
 from typer import Argument, Option
 
 from mmpt.cli import scoring
 from mmpt.cli.app import Command, Device, choose_device
-from mmpt.config import RunConfig, load_config
+from mmpt.config import load_config
 from mmpt.errors import DataError
 from mmpt.evaluators import METRICS, read_results
-from mmpt.reporting import Run, write_report
-
-
-def scored_run(config: RunConfig, device: torch.device, videos: str | None) -> Run:
-    """Returns what the report needs, from the results file and one more prediction by its best
-    checkpoint.
-
-    Raises:
-        DataError: the YAML was not scored as it is now, or the checkpoint or the test set has
-            changed since.
-    """
-    results = scoring.results_folder(config) / "results.json"
-    settings = json.loads(json.dumps(config.to_dict()))
-    rows = [row for row in read_results(results) if row.get("settings") == settings]
-    if not rows:
-        raise DataError(
-            f"{results}: must hold a row with the settings of {config.path}, but holds none. Score "
-            f"it first: mmpt predict {config.path}"
-        )
-    metric = METRICS.get(config.metric[0], "metric")()
-    values = [metric.best(row["metrics"][type(metric).__name__]) for row in rows]
-    best = values.index(max(values))
-    checkpoint = rows[best]["checkpoint"]
-    run = scoring.predict(
-        config.with_option("common_eval", "path", [checkpoint]),
-        device=device,
-        allow_missing=bool(rows[best]["num_missing"]),
-        videos=videos,
-        keep_results=False,
-    )
-    for key, what in (("fingerprint", checkpoint), ("data_fingerprint", "the test set")):
-        if run.rows[0][key] != rows[best][key]:
-            raise DataError(f"{results}: {what} has changed since it was scored. Score it again.")
-    names = scoring.short_names([Path(row["checkpoint"]) for row in rows])
-    return replace(run, config=config, rows=rows, names=names, best=best, best_value=values[best])
+from mmpt.evaluators.table import checkpoint_names
+from mmpt.reporting import write_report
 
 
 def report(
@@ -67,8 +33,31 @@ def report(
     The numbers are those of results.json. The best checkpoint predicts again, for the pictures.
     """
     config = load_config(yaml)
-    scored = scored_run(config, choose_device(device), videos)
-    print(write_report(scored, out or scoring.report_path(config)))
+    results = scoring.results_folder(config) / "results.json"
+    settings = json.loads(json.dumps(config.to_dict()))
+    rows = [row for row in read_results(results) if row.get("settings") == settings]
+    if not rows:
+        raise DataError(
+            f"{results}: must hold a row with the settings of {config.path}, but holds none. Score "
+            f"it first: mmpt predict {config.path}"
+        )
+    metric = METRICS.get(config.metric[0], "metric")()
+    values = [metric.best(row["metrics"][type(metric).__name__]) for row in rows]
+    best = values.index(max(values))
+    checkpoint = rows[best]["checkpoint"]
+    run = scoring.predict(
+        config.with_option("common_eval", "path", [checkpoint]),
+        device=choose_device(device),
+        allow_missing=bool(rows[best]["num_missing"]),
+        videos=videos,
+        keep_results=False,
+    )
+    for key, what in (("fingerprint", checkpoint), ("data_fingerprint", "the test set")):
+        if run.rows[0][key] != rows[best][key]:
+            raise DataError(f"{results}: {what} has changed since it was scored. Score it again.")
+    names = checkpoint_names([Path(row["checkpoint"]) for row in rows])
+    run = replace(run, config=config, rows=rows, names=names, best=best, best_value=values[best])
+    print(write_report(run, out or scoring.report_path(config)))
 
 
 main = Command(report, stopped="nothing was written")

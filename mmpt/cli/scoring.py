@@ -1,5 +1,9 @@
 """Scoring of checkpoints on a test set: which ones, on which items, the rows that are kept, and
 what reports need.
+
+Before anything is scored, the first item shows whether the parts of the evaluation belong together,
+and the `config.yaml` of its training run whether a checkpoint belongs to it. Sizes that differ are
+found when weights are loaded, but another vocabulary of the same size would only give bad numbers.
 """
 
 import os
@@ -8,20 +12,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
 from mmpt import evaluators
 from mmpt.batch import Split
-from mmpt.cli.compatibility import check_checkpoint_fits, check_parts_fit
-from mmpt.config import RunConfig
+from mmpt.config import RunConfig, load_config
 from mmpt.datasets import MMDataset, collate
-from mmpt.errors import ConfigError, DataError
-from mmpt.evaluators.table import first_distinct
+from mmpt.errors import ConfigError, DataError, UserError
+from mmpt.evaluators.table import checkpoint_names
 from mmpt.models.checkpoint import MOST_LISTED, check_checkpoint, load_weights
+from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.reporting import KeyFrames, Run
 from mmpt.tasks import Task
+from mmpt.tasks.task import PARTS
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -134,7 +140,7 @@ def predict(
     return Run(
         config=config,
         rows=rows,
-        names=short_names(paths),
+        names=checkpoint_names(paths),
         chance=chance,
         best=best_place,
         best_value=best_value,
@@ -193,24 +199,104 @@ def _positions_to_score(dataset: MMDataset, allow_missing: bool) -> list[int]:
     return positions
 
 
-def short_names(paths: Sequence[Path]) -> list[str]:
-    """Returns column titles: the checkpoint's folder where these differ, else the file's name, else
-    the whole path.
-    """
-    return first_distinct(
-        [path.parent.name for path in paths], [path.stem for path in paths], list(map(str, paths))
-    )
-
-
 def prediction_names(task: str, paths: Sequence[Path]) -> list[str]:
     """Returns what to call the predictions of checkpoints on a task; several tasks may share a
     folder.
     """
-    short = [f"{path.parent.name}-{path.stem}" for path in paths]
-    whole = ["-".join(path.resolve().with_suffix("").parts[1:]) for path in paths]
-    return [f"{task}-{name}" for name in first_distinct(short, whole)]
+    names = [f"{path.parent.name}-{path.stem}" for path in paths]
+    if len(set(names)) < len(names):
+        names = ["-".join(path.resolve().with_suffix("").parts[1:]) for path in paths]
+    return [f"{task}-{name}" for name in names]
 
 
 def report_path(config: RunConfig) -> Path:
     """Returns where the report of a scoring goes."""
     return results_folder(config) / f"{config.name}-report.html"
+
+
+def make_item(config: RunConfig, dataset: MMDataset, position: int) -> dict[str, Any]:
+    """Returns one item of a data set.
+
+    Raises:
+        ConfigError: the parts under `dataset` cannot make it.
+        DataError: its features or its text are damaged.
+    """
+    try:
+        return {**dataset[position]}
+    except UserError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as err:
+        problem = (
+            f"{_parts(config)} must belong together, but cannot make an item "
+            f"({type(err).__name__}: {err})."
+        )
+        raise ConfigError(config.path, [problem]) from err
+
+
+def _parts(config: RunConfig) -> str:
+    return ", ".join(f"`{kind}: {getattr(config.dataset, kind)}`" for kind in PARTS)
+
+
+def check_parts_fit(config: RunConfig, dataset: MMDataset, position: int) -> None:
+    """Makes one item of a test set, and compares it with what the predictor reads.
+
+    Raises:
+        ConfigError: the parts under `dataset` cannot make it, or the predictor takes others.
+        DataError: its features or its text are damaged.
+    """
+    item = make_item(config, dataset, position)
+    wrong = []
+    for name, axes in evaluators.PREDICTORS.get(config.predictor or "", "predictor").reads.items():
+        found = f"{np.ndim(item[name])}-D" if name in item else "none"
+        if found != f"{axes}-D":
+            wrong.append(f"a {axes}-D `{name}` (found: {found})")
+    if wrong:
+        problem = (
+            f"`predictor: {config.predictor}` needs items with {', '.join(wrong)}, which "
+            f"{_parts(config)} do not make. Take all five from one of the shipped YAMLs."
+        )
+        raise ConfigError(config.path, [problem])
+
+
+def check_checkpoint_fits(config: RunConfig, checkpoint: Path) -> None:
+    """Compares an evaluation with the training run that made a checkpoint, if its `config.yaml` is
+    in the same folder.
+
+    Another `max_video_len` is only logged: the published protocol trains Norton on 16 seconds and
+    scores it on 32.
+
+    Raises:
+        ConfigError: the word pieces of the two BERTs differ, so that captions would be read as
+            other words.
+    """
+    path = checkpoint.parent / "config.yaml"
+    if not path.is_file():
+        return
+    try:
+        trained = load_config(path).dataset
+    except ConfigError as err:
+        logger.warning("%s cannot be compared with this evaluation: %s", path, err)
+        return
+    ours, theirs = config.dataset.max_video_len, trained.max_video_len
+    if None not in (ours, theirs) and theirs != ours:
+        logger.info(
+            f"{path}: trained with `dataset.max_video_len` {theirs}, scored with {ours}, as in the "
+            "published protocol (16 and 32)."
+        )
+    bert, other = config.dataset.bert_name, trained.bert_name
+    if bert is None or other is None or other == bert:
+        return
+    try:
+        same = load_tokenizer(bert).get_vocab() == load_tokenizer(other).get_vocab()
+    except DataError as err:
+        logger.warning(
+            f"{checkpoint} was trained with the BERT `{other}`, which cannot be compared: {err}"
+        )
+        return
+    if not same:
+        problem = (
+            f"`dataset.bert_name` must have the word pieces that {checkpoint} was trained with, "
+            f"those of `{other}` ({path}), but is `{bert}`, whose word pieces differ. Score it "
+            f"with `dataset.bert_name={other}`."
+        )
+        raise ConfigError(config.path, [problem])

@@ -120,7 +120,7 @@ class DatasetConfig(Section):
     """List or annotation file of the test videos."""
     split: Literal["train", "valid", "test"] | None = None
     """`test` makes this an evaluation config. Leave it out of training configs."""
-    vfeat_dir: str | None = None
+    vfeat_dir: InputPath = None
     """Folder with feature shards (How2), or with one `<id>.npy` per video."""
     tfeat_dir: str | None = None
     """Path prefix of the caption shards; it ends in `.`."""

@@ -1,6 +1,7 @@
 """Results as a table for people: a number per row, a checkpoint per column, recalls in percent."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from mmpt.evaluators.base import METRICS, Number
 from mmpt.utils.tables import GAP, text_table
@@ -56,9 +57,16 @@ def _cells(columns: Mapping[str, ResultsLike]) -> list[list[str]]:
     return cells
 
 
-def first_distinct(*kinds: list[str]) -> list[str]:
-    """Returns the first list in which no name occurs twice, for column titles; else the last."""
-    return next((names for names in kinds if len(set(names)) == len(names)), kinds[-1])
+def checkpoint_names(paths: Sequence[Path]) -> list[str]:
+    """Returns column titles: the shortest kind of name that tells all checkpoints apart."""
+    kinds = (
+        [path.parent.name for path in paths],
+        [path.stem for path in paths],
+        [f"{path.parent.name}/{path.stem}" for path in paths],
+        [str(path) for path in paths],
+    )
+    numbered = [f"{number}. {path.parent.name}" for number, path in enumerate(paths, start=1)]
+    return next((names for names in kinds if len(set(names)) == len(names)), numbered)
 
 
 def numbers_of(metric: str, columns: Mapping[str, ResultsLike]) -> Sequence[Number]:

@@ -58,7 +58,7 @@ def test_settings_and_benchmarks_stay_apart(
         ("vtt_zs", "zero-shot", ["b"]),
         ("vtt_ft", "fine-tuned", ["a", "c"]),
         ("mine_zs", "zero-shot", ["d"]),
-        ("", "", ["e"]),
+        ("not recorded", "", ["e"]),
     ]
     assert groups[1]["published"]["Norton"]["RetrievalMetric"]["R1"] == pytest.approx(0.312)
     assert groups[2]["published"] == {}

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmpt.cli.compatibility import check_checkpoint_fits
-from mmpt.cli.scoring import predict
+from mmpt.cli.scoring import check_checkpoint_fits, predict
 from mmpt.config import load_config
 from mmpt.errors import ConfigError
 from tests.models.tiny_model import F, make_run

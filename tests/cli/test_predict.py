@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmpt.cli import predict, scoring
-from mmpt.cli.predict import Table, join_tables
+from mmpt.cli.predict import Tables, add_table
 from mmpt.config import EvalConfig, RunConfig, load_config
 from mmpt.errors import ConfigError
 
@@ -34,13 +34,6 @@ def test_which_checkpoints_are_scored(
     assert chosen(every=True) == names
     with pytest.raises(ConfigError, match=r"`fairseq.common_eval.path` must name"):
         chosen(every=False)
-
-
-def test_short_names() -> None:
-    assert scoring.short_names([Path("runs/a/c.pt"), Path("runs/b/c.pt")]) == ["a", "b"]
-    assert scoring.short_names([Path("a/c1.pt"), Path("a/c2.pt")]) == ["c1", "c2"]
-    paths = [Path("a/c1.pt"), Path("a/c2.pt"), Path("b/c2.pt")]
-    assert scoring.short_names(paths) == [str(path) for path in paths]
 
 
 def test_predictions_have_names_of_their_own() -> None:
@@ -110,15 +103,12 @@ def test_mistakes_end_with_2(
 # ---- several evaluations
 
 
-def table(metric: str, value: float, *checkpoints: str) -> Table:
-    columns = {name: {metric: {"a": value}} for name in ("chance", *checkpoints)}
-    return Table(columns, list(checkpoints), [])
-
-
-@pytest.mark.parametrize("second", [table("A", 2, "x"), table("B", 2, "z")])
-def test_the_same_metric_or_other_checkpoints_are_tables_of_their_own(second: Table) -> None:
-    first = table("A", 1, "x")
-    assert join_tables([first, second]) == [first.columns, second.columns]
+def test_evaluations_of_the_same_checkpoints_by_other_metrics_share_a_table() -> None:
+    tables: Tables = []
+    for checkpoint, metric in (("x", "A"), ("x", "B"), ("x", "A"), ("y", "C")):
+        add_table(tables, [checkpoint], {name: {metric: {"a": 1.0}} for name in ("chance", "run")})
+    found = [(*checkpoints, *columns["run"]) for checkpoints, columns in tables]
+    assert found == [("x", "A", "B"), ("x", "A"), ("y", "C")]
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """What is checked before a training starts, against files made one by one."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch._inductor import config as inductor
@@ -10,19 +12,9 @@ from mmpt.errors import CheckpointError, ConfigError, DataError
 from mmpt.tasks import Task
 from tests.jobs import VIDEOCLIP, corpus_overrides
 
-DATASET = {
-    "train_path": "d/train.lst",
-    "val_path": "d/val.lst",
-    "vfeat_dir": "d/feat",
-    "tfeat_dir": "d/feat/cap.bert.",
-}
 
-
-def how2(**changes):
-    return RunConfig(path="a.yaml", dataset=DatasetConfig(**(DATASET | changes)))
-
-
-def missing(config):
+def missing(dataset):
+    config = RunConfig(path="a.yaml", dataset=DatasetConfig(**dataset))
     with pytest.raises(DataError) as caught:
         preflight.check_data(config)
     text = str(caught.value)
@@ -31,37 +23,28 @@ def missing(config):
     return [line.removeprefix("  - ") for line in text.splitlines() if line.startswith("  - ")]
 
 
-def test_nothing_is_there(tmp_path, monkeypatch):
+def test_files_and_folders_that_are_not_there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    shards = [f"{name}_{part}" for name in ("startends", "caps_ids") for part in ("data", "starts")]
-    assert missing(how2(val_path=None)) == [
-        "d/train.lst (`dataset.train_path`)",
-        "d/feat (the folder `dataset.vfeat_dir`)",
-        *(f"d/feat/cap.bert.train_0.{name}.npy (captions, `dataset.tfeat_dir`)" for name in shards),
+    Path("val.lst").touch()
+    paths = {"train_path": "train.lst", "val_path": "val.lst", "vfeat_dir": "feat"}
+    assert missing(paths) == [
+        "train.lst (`dataset.train_path`)",
+        "feat (`dataset.vfeat_dir`)",
     ]
     # An evaluation needs no training files.
-    assert missing(how2(split="test", tfeat_dir=None, test_path="t.json", json_path="a.json")) == [
+    paths |= {"split": "test", "test_path": "t.json", "json_path": "a.json"}
+    assert missing(paths) == [
         "t.json (`dataset.test_path`)",
+        "feat (`dataset.vfeat_dir`)",
         "a.json (`dataset.json_path`)",
-        "d/feat (the folder `dataset.vfeat_dir`)",
     ]
 
 
-def test_files_appear_one_by_one(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "d" / "feat").mkdir(parents=True)
-    stems = ("{s}_0", "cap.bert.{s}_0.startends", "cap.bert.{s}_0.caps_ids")
-    files = ["../train.lst", "../val.lst", "train_meta.pkl", "val_meta.json"]
-    files += [
-        f"{stem}_{part}.npy".format(s=split)
-        for split in ("train", "val")
-        for stem in stems
-        for part in ("data", "starts")
-    ]
-    for number, file in enumerate(files):
-        assert len(missing(how2())) == len(files) - number
-        (tmp_path / "d" / "feat" / file).touch()
-    preflight.check_data(how2())
+def test_shards_that_are_not_there(corpus, tmp_path):
+    (tmp_path / "feat").mkdir()
+    overrides = [*corpus_overrides(corpus, tmp_path), f"dataset.vfeat_dir={tmp_path}/feat"]
+    with pytest.raises(DataError, match=r"neither train_meta\.json nor .* run `mmpt pack`"):
+        preflight.check_parts(load_config(VIDEOCLIP, overrides))
 
 
 def test_sizes_of_the_model_are_checked_before_a_process_starts(corpus, tmp_path):
