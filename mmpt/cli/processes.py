@@ -11,8 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,8 +19,6 @@ from mmpt.errors import EXIT_CODE
 from mmpt.utils.command import end_with_parent
 
 POLL_S = 0.05
-
-Process = subprocess.Popen[bytes]
 
 
 def run_all(
@@ -45,73 +42,53 @@ def run_all(
         The exit code; 128 + s for a process killed by signal s, and for us when signal s asked us
         to stop.
     """
-    processes: list[Process] = []
-    with _signals() as received:
-        try:
-            for command, more in zip(commands, extra_env, strict=True):
-                started = subprocess.Popen(
-                    command,
-                    env=os.environ | more,
-                    start_new_session=True,
-                    preexec_fn=partial(end_with_parent, signal.SIGTERM),
-                )
-                processes.append(started)
-            while not received:
-                codes = [process.poll() for process in processes]
-                if any(codes):
-                    time.sleep(POLL_S)  # peers that fail because of it may have been seen first
-                    return _exit_code([process.poll() for process in processes])
-                if None not in codes:
-                    return 0
-                time.sleep(POLL_S)
-            return 128 + received[0]
-        finally:
-            _end(processes, grace_s)
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Gives a list that gets every SIGINT, SIGTERM and SIGHUP of the block; what a handler raises
-    inside a fork hook would be lost.
-    """
-    received: list[int] = []
-    wanted = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-    # One that is ignored, as nohup sets it, stays so.
-    heeded = [signum for signum in wanted if signal.getsignal(signum) is not signal.SIG_IGN]
-    before: dict[signal.Signals, Any] = {}
-    for signum in heeded:
-        before[signum] = signal.signal(signum, lambda number, _: received.append(number))
+    processes: list[subprocess.Popen[bytes]] = []
+    received: list[int] = []  # signals; what a handler raises inside a fork hook would be lost
+    handlers: dict[signal.Signals, Any] = {}
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # One that is ignored, as nohup sets it, stays so.
+        if signal.getsignal(signum) is not signal.SIG_IGN:
+            handlers[signum] = signal.signal(signum, lambda number, _: received.append(number))
     try:
-        yield received
+        for command, more in zip(commands, extra_env, strict=True):
+            started = subprocess.Popen(
+                command,
+                env=os.environ | more,
+                start_new_session=True,
+                preexec_fn=partial(end_with_parent, signal.SIGTERM),
+            )
+            processes.append(started)
+        while not received:
+            codes = [process.poll() for process in processes]
+            if any(codes):
+                time.sleep(POLL_S)  # peers that fail because of it may have been seen first
+                codes = [process.poll() for process in processes]
+                failed = [code if code > 0 else 128 - code for code in codes if code]
+                return EXIT_CODE if EXIT_CODE in failed else failed[0]
+            if None not in codes:
+                return 0
+            time.sleep(POLL_S)
+        return 128 + received[0]
     finally:
-        for signum, handler in before.items():
+        _end(processes, grace_s)
+        for signum, handler in handlers.items():
             signal.signal(signum, handler)
 
 
-def _exit_code(codes: Sequence[int | None]) -> int:
-    """Returns the code of the first failure among those of all processes, or a user's mistake."""
-    failed = [code if code > 0 else 128 - code for code in codes if code]
-    return EXIT_CODE if EXIT_CODE in failed else failed[0]
-
-
-def _end(processes: Sequence[Process], grace_s: float) -> None:
+def _end(processes: Sequence[subprocess.Popen[bytes]], grace_s: float) -> None:
     """Ends every process still running, and what it started: SIGTERM, then SIGKILL after `grace_s`
     seconds.
     """
     for process in processes:
-        _signal_group(process, signal.SIGTERM)
+        if process.poll() is None:  # not reaped yet, so the number is still ours
+            os.killpg(process.pid, signal.SIGTERM)
     deadline = time.monotonic() + grace_s
     for process in processes:
         try:
             process.wait(timeout=max(deadline - time.monotonic(), 0))
         except subprocess.TimeoutExpired:
-            _signal_group(process, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-
-
-def _signal_group(process: Process, signum: int) -> None:
-    if process.poll() is None:  # not reaped yet, so the number is still ours
-        os.killpg(process.pid, signum)
 
 
 def main(argv: Sequence[str]) -> int:

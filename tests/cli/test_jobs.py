@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmpt.cli import jobs
+from mmpt.cli import launch
 from mmpt.config import DatasetConfig, RunConfig
 from mmpt.errors import LaunchError
 from tests.jobs import ROOT
@@ -27,7 +27,7 @@ OWN += ["--task", "mmtask", "--arch", "mmarch", "--criterion", "mmloss"]
     ],
 )
 def test_job_type(asked, config, expected):
-    assert jobs.choose_job_type(asked, config) == expected
+    assert launch.choose_job_type(asked, config) == expected
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_job_type(asked, config, expected):
 )
 def test_wrong_job_type(asked, config, message):
     with pytest.raises(LaunchError) as caught:
-        jobs.choose_job_type(asked, config)
+        launch.choose_job_type(asked, config)
     assert message in str(caught.value)
     assert "--jobtype" in str(caught.value)
 
@@ -50,7 +50,7 @@ def test_wrong_job_type(asked, config, message):
 def command(job_type, num_gpus, fairseq, resume=False, val_path="val.lst"):
     """Return the command without the paths of python and fairseq-train."""
     config = RunConfig(dataset=DatasetConfig(val_path=val_path), fairseq=fairseq)
-    argv = jobs.training_command(config, "a.yaml", job_type, num_gpus, resume=resume)
+    argv = launch.training_command(config, "a.yaml", job_type, num_gpus, resume=resume)
     return [item.rsplit("/", 1)[-1] if item.startswith("/") else item for item in argv]
 
 
@@ -90,7 +90,7 @@ def test_command_of_several_processes(job_type, num_gpus, fairseq, flags):
     python, *argv = command(job_type, num_gpus, fairseq)
     assert python.startswith("python")
     assert argv[:2] == ["-m", "mmpt.cli.processes"]
-    assert argv[2:] == [str(jobs.TRAINING_PROCESSES[job_type]), *OWN, *flags.split()]
+    assert argv[2:] == [str(launch.TRAINING_PROCESSES[job_type]), *OWN, *flags.split()]
 
 
 def test_running_on_the_cpu_is_logged_with_what_is_left_out(caplog):
@@ -122,7 +122,7 @@ def test_continuing_leaves_out_what_would_start_anew():
 
 def test_fairseq_finds_this_package_from_every_folder(monkeypatch, tmp_path):
     def user_dir() -> str:
-        argv = jobs.training_command(RunConfig(), "a.yaml", "local_single", 1, resume=False)
+        argv = launch.training_command(RunConfig(), "a.yaml", "local_single", 1, resume=False)
         return argv[argv.index("--user-dir") + 1]
 
     monkeypatch.chdir(ROOT)
@@ -146,10 +146,8 @@ def test_names_of_programs(monkeypatch, tmp_path):
         (f"{other}:{own}", (str(own / "python"), str(own / "fairseq-train"))),
     ):
         monkeypatch.setenv("PATH", path)
-        argv = jobs.training_command(RunConfig(), "a.yaml", "local_small", 2, resume=False)
+        argv = launch.training_command(RunConfig(), "a.yaml", "local_small", 2, resume=False)
         assert (argv[0], argv[4]) == names
-        predict = [names[0], "-m", "mmpt.cli.predict", "a.yaml"]
-        assert jobs.predict_command(["a.yaml"]) == predict
 
 
 def test_missing_fairseq(monkeypatch):
@@ -157,6 +155,6 @@ def test_missing_fairseq(monkeypatch):
     with pytest.raises(
         LaunchError, match="READTHEDOCS=1 pip install --no-deps --no-build-isolation -r "
     ) as error:
-        jobs.require_fairseq()
+        launch.require_fairseq()
     file = Path(str(error.value).split()[-1])
     assert file.read_text() == (ROOT / "requirements-fairseq.txt").read_text()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmpt.cli.jobs import HALF_PRECISION, training_command
+from mmpt.cli.launch import HALF_PRECISION, training_command
 from mmpt.config import load_config
 from mmpt.config.yaml_files import write_yaml
 from mmpt.errors import ConfigError

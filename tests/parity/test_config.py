@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mmpt.cli import jobs
-from mmpt.cli.launch import main
+from mmpt.cli.launch import TRAINING_PROCESSES, main
 from mmpt.config import RunConfig
 from mmpt.config.fairseq_args import fairseq_flags
 from mmpt.config.loader import next_run_dir
@@ -75,7 +74,7 @@ def test_run_dir_suffix(tmp_path, monkeypatch):
 )
 def test_training_line(fresh, monkeypatch, capsys, name, job_type, gpus):
     line = dry_run(monkeypatch, capsys, name, job_type, gpus)
-    processes = jobs.TRAINING_PROCESSES[job_type]
+    processes = TRAINING_PROCESSES[job_type]
     if processes > 1:
         before, _, after = line.partition(f" -m mmpt.cli.processes {processes} ")
         assert before.startswith("launching ")
