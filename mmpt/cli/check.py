@@ -9,7 +9,7 @@ from typer import Argument, Option
 from mmpt.cli.app import Command, Overrides
 from mmpt.config import load_config
 from mmpt.errors import DataError
-from mmpt.prepare.check.dataset_check import DatasetReport, check_dataset
+from mmpt.prepare.check.dataset_check import check_dataset
 from mmpt.prepare.check.statistics import save_histograms
 from mmpt.utils.io import write_json
 from mmpt.utils.log import get_logger
@@ -39,19 +39,9 @@ def check(
     write_json(out / "statistics.json", report.to_dict())
     save_histograms(out / "histograms.png", report.splits)
     logger.info("%s: statistics.json and histograms.png", out)
-    refuse_damage(report, yaml, f"in {out}/statistics.json")
-
-
-def refuse_damage(report: DatasetReport, yaml: str | Path, rest: str) -> None:
-    """Raises DataError that lists what is damaged, if anything.
-
-    Args:
-        yaml: the training YAML.
-        rest: where to find what is too much for a message.
-    """
     lines = [f"\n  - {damage}" for damage in report.damage]
     if len(lines) > MAX_SHOWN:
-        lines[MAX_SHOWN:] = [f"\n  and {len(lines) - MAX_SHOWN} more {rest}"]
+        lines[MAX_SHOWN:] = [f"\n  and {len(lines) - MAX_SHOWN} more in {out}/statistics.json"]
     if lines:
         raise DataError(f"{yaml}: {len(report.damage)} damaged:{''.join(lines)}")
 

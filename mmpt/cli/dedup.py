@@ -35,17 +35,8 @@ def dedup(
     """Write a corpus of raw captions as JSON Lines, de-duplicated or as it is."""
     if output and not input:
         raise DataError("`--output` names one file, so it needs `--input`.")
-    for source in [input] if input else _corpora(how2dir):
-        wanted = source.stem == RAW if dedup is None else dedup
-        suffix = "_dedup.jsonl" if wanted else ".jsonl"
-        target = output or source.with_name(source.stem + suffix)
-        convert_corpus(source, target, dedup=wanted, seed=seed)
-
-
-def _corpora(how2dir: Path) -> list[Path]:
-    """Returns the known corpora of a folder, each in its first form that is there."""
-    sources = []
-    for stem in (SENTENCES, RAW):
+    sources = [input] if input else []
+    for stem in () if input else (SENTENCES, RAW):
         forms = [how2dir / f"{stem}{suffix}" for suffix in (".json", ".pkl")]
         sources += [path for path in forms if path.is_file()][:1]
     if not sources:
@@ -53,7 +44,11 @@ def _corpora(how2dir: Path) -> list[Path]:
             f"{how2dir}: must hold {SENTENCES}.json or {RAW}.json, but holds neither. Download one "
             "(DATASET.md), correct `--how2dir`, or name a file with `--input`."
         )
-    return sources
+    for source in sources:
+        wanted = source.stem == RAW if dedup is None else dedup
+        suffix = "_dedup.jsonl" if wanted else ".jsonl"
+        target = output or source.with_name(source.stem + suffix)
+        convert_corpus(source, target, dedup=wanted, seed=seed)
 
 
 main = Command(dedup, stopped="nothing was left half-written")

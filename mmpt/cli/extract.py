@@ -1,8 +1,7 @@
 """Extracts S3D features of videos: one float16 file [seconds, 512] per video."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -90,30 +89,20 @@ def extract(options: Options) -> None:
     could not be read, with reasons, and those that were damaged. Several processes may fill one
     `--fdir`, each with a `--shard` of its own.
     """
-    part = options.part
     sources = [options.vdir]
     if not Path(options.vdir).exists():
         sources = [name.strip() for name in options.vdir.split(",") if name.strip()]
     if not sources:
         raise DataError("`--vdir` is empty; name a folder, a list or a CSV file of videos.")
+    part = options.part
     videos = find_videos(sources, options.fdir)
     jobs = shard_of(videos.jobs, *part)[: options.limit]
-    with open_extraction(options, jobs) as extraction:
-        for video_id, replaced in videos.duplicates.items():
-            logger.warning("id %s: a later video replaces %s", video_id, ", ".join(replaced))
-        for video, reason in videos.misnamed.items():
-            logger.warning("%r: %s; left out", video, reason)
-        if videos.num_ignored:
-            logger.info("%d files are left out: no videos, by their names", videos.num_ignored)
-        logger.info(
-            "extracting %d of %d videos (part %d of %d)", len(jobs), len(videos.jobs), *part
-        )
-        try:
-            report = extraction.run()
-        except KeyboardInterrupt:
-            _write_summary(options, videos, extraction.report, finished=False)
-            raise
-        path = _write_summary(options, videos, report, finished=True)
+    for video_id, replaced in videos.duplicates.items():
+        logger.warning("id %s: a later video replaces %s", video_id, ", ".join(replaced))
+    for video, reason in videos.misnamed.items():
+        logger.warning("%r: %s; left out", video, reason)
+    logger.info("extracting %d of %d videos (part %d of %d)", len(jobs), len(videos.jobs), *part)
+    report, path = extract_jobs(options, videos, jobs)
     logger.info(
         "%d videos written (%.2f hours), %d were there, %d failed; see %s",
         *(len(report.written), report.seconds / 3600, report.num_present, len(report.failed), path),
@@ -124,10 +113,15 @@ def extract(options: Options) -> None:
         raise DataError(f"none of the {len(jobs)} videos could be read: {counted}. Details: {path}")
 
 
-@contextmanager
-def open_extraction(options: Options, jobs: Sequence[VideoJob]) -> Iterator[Extraction]:
-    """Gives the extraction of `jobs`, and keeps other processes from this part of the videos.
+def extract_jobs(
+    options: Options, videos: VideoList, jobs: Sequence[VideoJob]
+) -> tuple[ExtractionReport, Path]:
+    """Extracts the features of `jobs`, which are some of `videos`, and writes
+    `extract_summary.json`, for a part `extract_summary_I_of_N.json`. Keeps other processes from
+    this part.
 
+    Returns:
+        What became of the jobs, and the path of the summary.
     Raises:
         UserError: no such device, no weights, another process, or features of other settings.
     """
@@ -138,9 +132,12 @@ def open_extraction(options: Options, jobs: Sequence[VideoJob]) -> Iterator[Extr
     made_with = {"type": options.type, "fps": FPS, "size": SIZE, "weights": weights}
     for name in ("dtype", "half_precision", "l2_normalize", "hflip"):
         made_with[name] = getattr(options, name)
-    with extracting(options.fdir, *options.part):
+    part, num_parts = options.part
+    suffix = "" if num_parts == 1 else f"_{part}_of_{num_parts}"
+    path = options.fdir / f"extract_summary{suffix}.json"
+    with extracting(options.fdir, part, num_parts):
         check_settings(options.fdir, made_with)
-        yield Extraction(
+        extraction = Extraction(
             jobs,
             ClipEncoder(network, device, options.dtype, options.batch_size),
             num_threads=options.num_decoding_thread,
@@ -148,30 +145,26 @@ def open_extraction(options: Options, jobs: Sequence[VideoJob]) -> Iterator[Extr
             l2_normalize=bool(options.l2_normalize),
             dtype="float16" if options.half_precision else "float32",
         )
-
-
-def _write_summary(
-    options: Options, videos: VideoList, report: ExtractionReport, *, finished: bool
-) -> Path:
-    """Writes `extract_summary.json`, for a part `extract_summary_I_of_N.json`; returns its path."""
-    part, num_parts = options.part
-    suffix = "" if num_parts == 1 else f"_{part}_of_{num_parts}"
-    path = options.fdir / f"extract_summary{suffix}.json"
-    summary = {
-        "finished": finished,
-        "videos": report.num_videos,
-        "written": len(report.written),
-        "present": report.num_present,
-        "seconds_written": report.seconds,
-        "failed": dict(sorted(report.failed.items())),
-        "misnamed": videos.misnamed,
-        "damaged": dict(sorted(report.notes.items())),
-        "replaced_duplicates": videos.duplicates,
-    }
-    with locked(options.fdir):
-        remove_leftovers(options.fdir, r"extract_\w+\.json")
-        write_json(path, summary)
-    return path
+        report, finished = extraction.report, False
+        try:
+            extraction.run()
+            finished = True
+        finally:  # after an interrupt, too
+            summary = {
+                "finished": finished,
+                "videos": report.num_videos,
+                "written": len(report.written),
+                "present": report.num_present,
+                "seconds_written": report.seconds,
+                "failed": dict(sorted(report.failed.items())),
+                "misnamed": videos.misnamed,
+                "damaged": dict(sorted(report.notes.items())),
+                "replaced_duplicates": videos.duplicates,
+            }
+            with locked(options.fdir):
+                remove_leftovers(options.fdir, r"extract_\w+\.json")
+                write_json(path, summary)
+    return report, path
 
 
 main = Command(extract, options=Options, stopped="run the same command again to continue")

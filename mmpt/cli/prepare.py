@@ -1,6 +1,6 @@
 """Makes shards and a training YAML from a folder of videos and their captions."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -8,22 +8,20 @@ from typing import Annotated, Any, Literal
 import yaml
 from typer import Option
 
-from mmpt.batch import Split
 from mmpt.cli import extract
 from mmpt.cli.app import Command
-from mmpt.cli.check import refuse_damage
-from mmpt.config import load_config
+from mmpt.cli.check import check
+from mmpt.cli.pack import pack
+from mmpt.config import RunConfig, load_config
 from mmpt.errors import DataError
 from mmpt.media.s3d import S3D_WEIGHTS
-from mmpt.media.video_list import VideoJob, find_videos
+from mmpt.media.video_list import VideoList, find_videos
 from mmpt.models.bert_weights import WEIGHT_FILES, read_bert_config
 from mmpt.prepare import own_videos
 from mmpt.prepare.captions.caption_list import CaptionList
 from mmpt.prepare.captions.corpus import write_corpus
 from mmpt.prepare.captions.pretokenise import tokenise_captions
 from mmpt.prepare.captions.reader import CAPTION_SUFFIXES, read_captions
-from mmpt.prepare.check.dataset_check import check_dataset
-from mmpt.prepare.shards.packing import FeatureError, pack_features, read_features
 from mmpt.shards.writer import SHARD_SIZE
 from mmpt.utils.io import atomic_write, remove_leftovers, write_json
 from mmpt.utils.lock import exclusive
@@ -70,13 +68,13 @@ def prepare(options: Options) -> None:
     named like their videos, perhaps with a language: `tea.mp4`, `tea.en.vtt`. What could not be
     used is listed, with the reason, in `<out>/report.json`.
     """
-    base = f"projects/retri/{options.recipe}/how2_pretrain.yaml"
-    recipe = load_config(base)
+    recipe = load_config(f"projects/retri/{options.recipe}/how2_pretrain.yaml")
     _check(options)
-    features = options.out / "feat"
+    out, features, shards = options.out, options.out / "feat", options.out / "shards"
+    train_list, val_list = out / "train.lst", out / "val.lst"
     videos = find_videos([str(options.videos)], features)
-    with exclusive(options.out / ".prepare.lock", "preparing these videos"):
-        remove_leftovers(options.out, {"report.json", "captions.jsonl", "train.lst", "val.lst"})
+    with exclusive(out / ".prepare.lock", "preparing these videos"):
+        remove_leftovers(out, {"report.json", "captions.jsonl", "train.lst", "val.lst"})
         remove_leftovers(options.yaml.parent, {options.yaml.name})
         report: Report = {
             "videos_without_captions": {},
@@ -86,39 +84,81 @@ def prepare(options: Options) -> None:
             "captions_without_video": [],
         }
         try:
-            ids = [job.video_id for job in videos.jobs]
-            captions = _gather_captions(options.captions, ids, report)
-            extract_videos(
-                options, [job for job in videos.jobs if job.video_id in captions], report
-            )
-            ids = _with_features(features, list(captions), report)
+            captions = _gather_captions(options.captions, videos, report)
+            extract_videos(options, videos, captions, report)
         finally:
-            path = options.out / "report.json"
+            path = out / "report.json"
             write_json(path, report)
             for name, entries in report.items():
                 if entries:
                     logger.warning("%d %s; see %s", len(entries), name.replace("_", " "), path)
+        without = report["videos_without_features"]
+        ids = [video_id for video_id in captions if video_id not in without]
         batch = own_videos.batch_videos(len(ids), options.recipe)
         train, val = own_videos.split_ids(ids, options.val_share, batch)
-        write_corpus(options.out / "captions.jsonl", captions.items())
-        save_dir = f"runs/{options.out.name}/{options.recipe}"
-        values = own_videos.run_yaml(
-            base,
-            _pack(options, train, val),
-            own_videos.fitting_settings(len(train), batch, options.recipe, recipe.max_epoch),
-            save_dir,
-            _model_keys(options.bert_name),
-            from_scratch=options.random_weights,
+        for path, listed in ((train_list, train), (val_list, val)):
+            with atomic_write(path) as file:
+                file.writelines(f"{video_id}\n" for video_id in listed)
+        pack(
+            features=features,
+            target=shards,
+            train_list=train_list,
+            val_list=val_list,
+            shard_size=options.shard_size,
+            workers=options.workers,
         )
-        with atomic_write(options.yaml) as file:
-            file.write(
-                f"{MARKS[0]}: {len(train)} training and {len(val)} validation videos.\n"
-                "# Running it again overwrites this file. Put changes into a YAML that `includes` "
-                f"it.\n#\n# Run:   mmpt train {options.yaml} --jobtype local_single\n"
-                f"# Makes: {save_dir}/checkpoint_best.pt\n\n"
-            )
-            yaml.safe_dump(values, file, sort_keys=False, allow_unicode=True)
-        _finish(options)
+        corpus = out / "captions.jsonl"
+        write_corpus(corpus, captions.items())
+        tfeat_dir = tokenise_captions(corpus, shards, options.bert_name, workers=options.workers)
+        paths = {
+            "bert_name": options.bert_name,
+            "train_path": str(train_list),
+            "val_path": str(val_list),
+            "vfeat_dir": str(shards),
+            "tfeat_dir": tfeat_dir,
+        }
+        _write_yaml(options, recipe, paths, batch, train, val)
+        check(str(options.yaml), out=out / "check", workers=options.workers)
+    start = load_config(options.yaml).option("checkpoint", "restore_file")
+    if start is not None and not Path(start).exists():
+        print(f"\nThe recipe starts from {start}, which is not there: mmpt download videoclip")
+    print(f"\nTo train:\n  mmpt train {options.yaml} --jobtype local_single")
+
+
+def _write_yaml(
+    options: Options,
+    recipe: RunConfig,
+    paths: dict[str, str],
+    batch: int,
+    train: Sequence[str],
+    val: Sequence[str],
+) -> None:
+    """Writes the training YAML.
+
+    Args:
+        recipe: what it includes.
+        paths: see `own_videos.run_yaml`.
+        batch: videos of a batch.
+        train: ids of the training videos.
+        val: ids of the validation videos.
+    """
+    save_dir = f"runs/{options.out.name}/{options.recipe}"
+    values = own_videos.run_yaml(
+        recipe.path,
+        paths,
+        own_videos.fitting_settings(len(train), batch, options.recipe, recipe.max_epoch),
+        save_dir,
+        _model_keys(options.bert_name),
+        from_scratch=options.random_weights,
+    )
+    with atomic_write(options.yaml) as file:
+        file.write(
+            f"{MARKS[0]}: {len(train)} training and {len(val)} validation videos.\n"
+            "# Running it again overwrites this file. Put changes into a YAML that `includes` "
+            f"it.\n#\n# Run:   mmpt train {options.yaml} --jobtype local_single\n"
+            f"# Makes: {save_dir}/checkpoint_best.pt\n\n"
+        )
+        yaml.safe_dump(values, file, sort_keys=False, allow_unicode=True)
 
 
 def _check(options: Options) -> None:
@@ -138,7 +178,7 @@ def _check(options: Options) -> None:
             )
 
 
-def _gather_captions(folder: Path, ids: Sequence[str], report: Report) -> dict[str, CaptionList]:
+def _gather_captions(folder: Path, videos: VideoList, report: Report) -> dict[str, CaptionList]:
     """Reads the captions of every video that has some, from a folder and its sub-folders, one
     level.
     """
@@ -149,7 +189,7 @@ def _gather_captions(folder: Path, ids: Sequence[str], report: Report) -> dict[s
         for path in entries
         if path.suffix.lower() in CAPTION_SUFFIXES and path.is_file() and path.name[0] != "."
     ]
-    pairs = own_videos.pair_captions(ids, files)
+    pairs = own_videos.pair_captions([job.video_id for job in videos.jobs], files)
     without = dict.fromkeys(pairs.videos_alone, "no caption file")
     report["captions_without_video"] = [str(path) for path in pairs.captions_alone]
     report["videos_without_captions"] = without
@@ -168,51 +208,20 @@ def _gather_captions(folder: Path, ids: Sequence[str], report: Report) -> dict[s
     return captions
 
 
-def extract_videos(options: Options, jobs: Sequence[VideoJob], report: Report) -> None:
-    """Makes `<out>/feat/<id>.npy` of the videos that have none; reports broken videos."""
-    if not jobs:
-        return
-    settings = extract.Options(
-        vdir=str(options.videos),
-        fdir=options.out / "feat",
-        weights=options.weights,
-        random_weights=options.random_weights,
-        num_decoding_thread=options.decoders,
-    )
-    with extract.open_extraction(settings, jobs) as extraction:
-        found = extraction.run()
-    report["videos_without_features"], report["videos_damaged"] = found.failed, found.notes
-
-
-def _with_features(folder: Path, ids: Sequence[str], report: Report) -> list[str]:
-    """Returns the ids whose features can be read."""
-    usable = []
-    for video_id in progress(ids, len(ids), "feature files looked at", logger):
-        try:
-            read_features(folder, video_id)
-            usable.append(video_id)
-        except FeatureError as err:
-            report["videos_without_features"].setdefault(video_id, str(err))
-    return usable
-
-
-def _pack(options: Options, train: list[str], val: list[str]) -> dict[str, str]:
-    """Writes lists and shards; returns the keys of `dataset` that name them."""
-    out, shards, workers = options.out, options.out / "shards", options.workers
-    keys = {"bert_name": options.bert_name}
-    for split, ids in ((Split.TRAIN, train), (Split.VALID, val)):
-        path = out / f"{split.shard_name}.lst"
-        keys[f"{split.shard_name}_path"] = str(path)
-        with atomic_write(path) as file:
-            file.writelines(f"{video_id}\n" for video_id in ids)
-        pack_features(
-            out / "feat", shards, split, ids, shard_size=options.shard_size, workers=workers
+def extract_videos(
+    options: Options, videos: VideoList, ids: Collection[str], report: Report
+) -> None:
+    """Makes `<out>/feat/<id>.npy` of those of `ids` that have none; reports broken videos."""
+    if jobs := [job for job in videos.jobs if job.video_id in ids]:
+        settings = extract.Options(
+            vdir=str(options.videos),
+            fdir=options.out / "feat",
+            weights=options.weights,
+            random_weights=options.random_weights,
+            num_decoding_thread=options.decoders,
         )
-    keys["vfeat_dir"] = str(shards)
-    keys["tfeat_dir"] = tokenise_captions(
-        out / "captions.jsonl", shards, options.bert_name, workers=workers
-    )
-    return keys
+        found, _ = extract.extract_jobs(settings, videos, jobs)
+        report["videos_without_features"], report["videos_damaged"] = found.failed, found.notes
 
 
 def _model_keys(bert_name: str) -> dict[str, Any]:
@@ -227,18 +236,6 @@ def _model_keys(bert_name: str) -> dict[str, Any]:
         logger.warning("%s holds no weights: the YAML says `random_init: true`", folder)
         keys["random_init"] = True
     return keys
-
-
-def _finish(options: Options) -> None:
-    """Checks everything that was made, and prints how to train on it."""
-    config = load_config(options.yaml)
-    found = check_dataset(config, workers=options.workers)
-    print(found.table())
-    refuse_damage(found, options.yaml, f"by `mmpt check {options.yaml}`")
-    start = config.option("checkpoint", "restore_file")
-    if start is not None and not Path(start).exists():
-        print(f"\nThe recipe starts from {start}, which is not there: mmpt download videoclip")
-    print(f"\nTo train:\n  mmpt train {options.yaml} --jobtype local_single")
 
 
 main = Command(prepare, options=Options, stopped="run the same command again to continue")

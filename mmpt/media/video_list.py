@@ -41,8 +41,6 @@ class VideoList:
     jobs: list[VideoJob] = field(default_factory=list)
     duplicates: dict[str, list[str]] = field(default_factory=dict)
     """By id: the videos that another one of the same id replaced."""
-    num_ignored: int = 0
-    """Files in the folders that are no videos by their names."""
     misnamed: dict[str, str] = field(default_factory=dict)
     """By path: why the name of a video in a folder gives no id."""
 
@@ -65,7 +63,6 @@ def find_videos(sources: Sequence[str | Path], feature_dir: str | Path) -> Video
         is_folder = source.is_dir()
         for where, video, video_id, feature in _entries(source):
             if is_folder and video.suffix.lower() not in VIDEO_SUFFIXES:
-                found.num_ignored += 1
                 continue
             if reason := _problem_of(video_id):
                 if is_folder:

@@ -25,7 +25,6 @@ def test_folder_and_one_level_of_folders_in_it(tmp_path):
     touch(tmp_path, "b.mp4", "a.WEBM", "sub/c.d.mkv", "sub/deep/no.mp4", "a.vtt", ".no.mp4")
     videos = find_videos([tmp_path], "f")
     assert ids_of(videos) == ["a", "b", "c.d"]
-    assert videos.num_ignored == 1
     assert videos.jobs[2] == VideoJob("c.d", tmp_path / "sub/c.d.mkv", Path("f/c.d.npy"))
 
 

@@ -13,7 +13,6 @@ import pytest
 from mmpt.batch import Split
 from mmpt.cli import prepare
 from mmpt.config import load_config
-from mmpt.media.video_list import VideoJob
 from mmpt.prepare.own_videos import batch_videos, fitting_settings, pair_captions, split_ids
 from mmpt.processors import ShardedHow2MetaProcessor, ShardedTextProcessor, ShardedVideoProcessor
 from mmpt.processors.tokenizer import load_tokenizer
@@ -97,10 +96,12 @@ def folder(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path
 
 
-def made_up_features(args, jobs: list[VideoJob], report) -> None:
-    (args.out / "feat").mkdir(parents=True, exist_ok=True)
-    for job in jobs:
-        if not job.feature.exists():
+def made_up_features(options, videos, ids, report) -> None:
+    (options.out / "feat").mkdir(parents=True, exist_ok=True)
+    for job in videos.jobs:
+        if job.video.stat().st_size:
+            report["videos_without_features"][job.video_id] = "not empty"
+        elif job.video_id in ids and not job.feature.exists():
             rng = np.random.default_rng(len(job.video_id))
             np.save(job.feature, rng.standard_normal((6, 512)).astype(np.float16))
 
@@ -154,14 +155,13 @@ def test_what_is_left_out_is_listed(corpus, folder):
     broken = b"WEBVTT\n\n00:00:01.000 --> 00:00:02.000\n\xff\xfe\xfa\n"
     (folder / "captions" / f"{NAMES[0]}.en.vtt").write_bytes(broken)
     (folder / "captions" / f"{NAMES[1]}.en.vtt").write_text("WEBVTT\n\n")
-    (folder / "data/mine/feat").mkdir(parents=True)
-    np.save(folder / "data/mine/feat" / f"{NAMES[2]}.npy", np.zeros((3, 7), np.float16))
+    (folder / "raw" / f"{NAMES[2]}.mp4").write_text("broken")
     assert run(corpus) == 0
     report = report_of(folder)
     assert set(report["videos_without_captions"]) == {NAMES[0], NAMES[1], NAMES[7]}
     assert "no caption" in report["videos_without_captions"][NAMES[1]]
     assert report["videos_without_captions"][NAMES[7]] == "no caption file"
-    assert "[3, 7]" in report["videos_without_features"][NAMES[2]]
+    assert report["videos_without_features"] == {NAMES[2]: "not empty"}
     assert report["captions_without_video"] == ["captions/nobody.srt"]
     assert sorted(ids_of(folder, "train") + ids_of(folder, "val")) == NAMES[3:7]
 
