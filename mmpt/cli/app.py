@@ -71,7 +71,7 @@ class Command:
         stopped: what to print after an interrupt, such as "run the same command again to continue".
         options: a dataclass whose fields are the arguments and options. `work` then takes one such
             object.
-        context_settings: more settings of typer's command.
+        context_settings: further ones of typer's command.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Command:
         *,
         stopped: str,
         options: type | None = None,
-        context_settings: dict[str, Any] | None = None,
+        **context_settings: Any,
     ):
         def command(**values: Any) -> None:
             arguments = {"options": options(**values)} if options else values
@@ -88,7 +88,7 @@ class Command:
 
         command.__doc__ = work.__doc__
         command.__signature__ = inspect.signature(options or work)  # type: ignore[attr-defined]
-        self.app = new_app(context_settings=CONTEXT_SETTINGS | (context_settings or {}))
+        self.app = new_app(context_settings=CONTEXT_SETTINGS | context_settings)
         self.app.command()(command)
 
     def __call__(self, argv: Sequence[str] | None = None, name: str | None = None) -> int:

@@ -30,18 +30,14 @@ def _read_rows(paths: Sequence[str]) -> list[dict[str, Any]]:
     """
     files: dict[Path, Path] = {}
     for path in paths:
-        file, found = Path(path), "there is no such file or folder"
-        if file.is_dir():
-            file, found = file / RESULTS, f"it has no {RESULTS}"
+        file = Path(path) / RESULTS if Path(path).is_dir() else Path(path)
         if not file.is_file():
             raise DataError(
-                f"{path}: must be a results file or a folder with a {RESULTS} (`eval.save_path` of "
-                f"a YAML that was scored), but {found}."
+                f"{file}: no such file. Name results files, or folders that hold one "
+                "(`eval.save_path` of a YAML that was scored)."
             )
         files[file.resolve()] = file
-    rows: list[dict[str, Any]] = []
-    for file in files.values():
-        rows += read_results(file)
+    rows = [row for file in files.values() for row in read_results(file)]
     if not rows:
         raise DataError(f"{', '.join(paths)}: holds no results. Score a checkpoint first.")
     return rows

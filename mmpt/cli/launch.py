@@ -110,7 +110,7 @@ def train(
 main = Command(
     train,
     stopped="run the same command again to continue",
-    context_settings={"ignore_unknown_options": True},  # they are for `mmpt predict`
+    ignore_unknown_options=True,  # they are for `mmpt predict`
 )
 
 
@@ -162,7 +162,7 @@ def _predict(configs: Sequence[RunConfig], overridden: bool, dry_run: bool) -> l
             if not dry_run:
                 save_resolved(config, path)
         paths.append(path)
-    return [_python(), "-m", "mmpt.cli.predict", *paths]
+    return [_program("python"), "-m", "mmpt.cli.predict", *paths]
 
 
 def count_gpus() -> int:
@@ -233,8 +233,9 @@ def training_command(
         without = f", without {' and '.join(half)}" if half else ""
         logger.info("no GPU: running %s on the CPU%s", _count(size), without)
         drops += half
-    command = [_fairseq_train(), yaml, "--user-dir", _user_dir(), "--task", "mmtask"]
-    command += ["--arch", "mmarch", "--criterion", "mmloss"]
+    here = os.path.exists("mmpt") and PACKAGE.samefile("mmpt")
+    command = [_program("fairseq-train"), yaml, "--user-dir", "mmpt" if here else str(PACKAGE)]
+    command += ["--task", "mmtask", "--arch", "mmarch", "--criterion", "mmloss"]
     if size > 1 or num_gpus > 1:  # one process on many GPUs must be told so
         command += ["--distributed-world-size", str(size)]
     command += fairseq_flags(config, without=tuple(drops))
@@ -247,35 +248,25 @@ def training_command(
         command += ["--distributed-backend", "gloo"] if size > 1 else []
     if size == 1:
         return command
-    return [_python(), "-m", "mmpt.cli.processes", str(size), *command]
+    return [_program("python"), "-m", "mmpt.cli.processes", str(size), *command]
 
 
 def require_fairseq() -> None:
     """Raises LaunchError with the install command when there is no `fairseq-train`."""
-    if shutil.which(_fairseq_train()) is None:
+    if shutil.which(_program("fairseq-train")) is None:
         raise LaunchError(
             "fairseq is not installed (no `fairseq-train` found); install it with\n  "
             f"{INSTALL_FAIRSEQ}"
         )
 
 
-def _user_dir() -> str:
-    """Returns the folder of this package, as `mmpt` if the current folder holds it."""
-    return "mmpt" if os.path.exists("mmpt") and PACKAGE.samefile("mmpt") else str(PACKAGE)
-
-
-def _python() -> str:
-    return _program("python", Path(sys.executable))
-
-
-def _fairseq_train() -> str:
-    return _program("fairseq-train", Path(sys.executable).with_name("fairseq-train"))
-
-
-def _program(name: str, own: Path) -> str:
-    """Returns the path of `own`, a program of this environment; its `name` alone when PATH finds
-    this one, or when there is none.
+def _program(name: str) -> str:
+    """Returns the path of a program of this environment, `python` or one next to it; its `name`
+    alone when PATH finds this one, or when there is none.
     """
+    own = Path(sys.executable)
+    if name != "python":
+        own = own.with_name(name)
     if not own.exists():
         return name
     found = Path(shutil.which(name) or "/")

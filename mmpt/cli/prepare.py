@@ -1,6 +1,6 @@
 """Makes shards and a training YAML from a folder of videos and their captions."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +12,7 @@ from mmpt.cli import extract
 from mmpt.cli.app import Command
 from mmpt.cli.check import check
 from mmpt.cli.pack import pack
-from mmpt.config import RunConfig, load_config
+from mmpt.config import load_config
 from mmpt.errors import DataError
 from mmpt.media.s3d import S3D_WEIGHTS
 from mmpt.media.video_list import VideoList, find_videos
@@ -27,8 +27,8 @@ from mmpt.utils.io import atomic_write, remove_leftovers, write_json
 from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger, progress
 
-MARKS = ("# Made by mmpt prepare", "# Made by scripts/prepare.py")
-"""First line of the YAMLs that this command may overwrite; it writes the first one."""
+MARK = "# Made by mmpt prepare"
+"""Beginning of the YAMLs that this command may overwrite."""
 logger = get_logger("prepare")
 
 Report = dict[str, Any]
@@ -110,14 +110,16 @@ def prepare(options: Options) -> None:
         corpus = out / "captions.jsonl"
         write_corpus(corpus, captions.items())
         tfeat_dir = tokenise_captions(corpus, shards, options.bert_name, workers=options.workers)
-        paths = {
+        dataset = {
             "bert_name": options.bert_name,
             "train_path": str(train_list),
             "val_path": str(val_list),
             "vfeat_dir": str(shards),
             "tfeat_dir": tfeat_dir,
         }
-        _write_yaml(options, recipe, paths, batch, train, val)
+        settings = own_videos.fitting_settings(len(train), batch, options.recipe, recipe.max_epoch)
+        head = f"{MARK}: {len(train)} training and {len(val)} validation videos."
+        _write_yaml(options, head, recipe.path, dataset, settings)
         check(str(options.yaml), out=out / "check", workers=options.workers)
     start = load_config(options.yaml).option("checkpoint", "restore_file")
     if start is not None and not Path(start).exists():
@@ -126,37 +128,36 @@ def prepare(options: Options) -> None:
 
 
 def _write_yaml(
-    options: Options,
-    recipe: RunConfig,
-    paths: dict[str, str],
-    batch: int,
-    train: Sequence[str],
-    val: Sequence[str],
+    options: Options, head: str, base: str, dataset: dict[str, Any], settings: dict[str, Any]
 ) -> None:
     """Writes the training YAML.
 
     Args:
-        recipe: what it includes.
-        paths: see `own_videos.run_yaml`.
-        batch: videos of a batch.
-        train: ids of the training videos.
-        val: ids of the validation videos.
+        head: its first line.
+        base: the recipe that it includes.
+        dataset: its keys of `dataset` that name files, and `bert_name`.
+        settings: those of `own_videos.fitting_settings`.
     """
-    save_dir = f"runs/{options.out.name}/{options.recipe}"
-    values = own_videos.run_yaml(
-        recipe.path,
-        paths,
-        own_videos.fitting_settings(len(train), batch, options.recipe, recipe.max_epoch),
-        save_dir,
-        _model_keys(options.bert_name),
-        from_scratch=options.random_weights,
-    )
+    checkpoint = {"save_dir": f"runs/{options.out.name}/{options.recipe}"}
+    values = {
+        "includes": base,
+        "dataset": dataset | settings["dataset"],
+        "fairseq": {
+            "common": settings["common"],
+            "optimization": settings["optimization"],
+            "checkpoint": checkpoint | ({"restore_file": None} if options.random_weights else {}),
+        },
+        "task_type": "local_single",
+        "eval": {"save_path": checkpoint["save_dir"]},
+        **settings["retrieval"],
+    }
+    if model := _model_keys(options.bert_name):
+        values["model"] = model
     with atomic_write(options.yaml) as file:
         file.write(
-            f"{MARKS[0]}: {len(train)} training and {len(val)} validation videos.\n"
-            "# Running it again overwrites this file. Put changes into a YAML that `includes` "
-            f"it.\n#\n# Run:   mmpt train {options.yaml} --jobtype local_single\n"
-            f"# Makes: {save_dir}/checkpoint_best.pt\n\n"
+            f"{head}\n# Running it again overwrites this file. Put changes into a YAML that "
+            f"`includes` it.\n#\n# Run:   mmpt train {options.yaml} --jobtype local_single\n"
+            f"# Makes: {checkpoint['save_dir']}/checkpoint_best.pt\n\n"
         )
         yaml.safe_dump(values, file, sort_keys=False, allow_unicode=True)
 
@@ -171,7 +172,7 @@ def _check(options: Options) -> None:
         )
     if options.yaml.exists():
         text = options.yaml.read_text(encoding="utf-8", errors="replace")
-        if not text.startswith(MARKS):
+        if not text.startswith(MARK):
             raise DataError(
                 f"{options.yaml}: exists, and was not made by this command. Give another file with "
                 "`--yaml`."

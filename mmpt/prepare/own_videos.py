@@ -6,7 +6,7 @@ the videos, at most the recipe's 64.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,36 +114,3 @@ def fitting_settings(
             "warmup_updates": max(1, min(MAX_WARMUP, per_epoch * max_epoch // WARMUP_SHARE))
         },
     }
-
-
-def run_yaml(
-    base: str,
-    paths: Mapping[str, str],
-    settings: Mapping[str, dict[str, Any]],
-    save_dir: str,
-    model: dict[str, Any],
-    *,
-    from_scratch: bool,
-) -> dict[str, Any]:
-    """Return the mapping of a training YAML that includes `base`.
-
-    Args:
-        paths: the keys of `dataset` that name files, and `bert_name`.
-        settings: of `fitting_settings`.
-        model: further keys of `model`.
-        from_scratch: start from BERT instead of the recipe's checkpoint.
-    """
-    checkpoint = {"save_dir": save_dir} | ({"restore_file": None} if from_scratch else {})
-    values = {
-        "includes": base,
-        "dataset": {**paths, **settings["dataset"]},
-        "fairseq": {
-            "common": settings["common"],
-            "optimization": settings["optimization"],
-            "checkpoint": checkpoint,
-        },
-        "task_type": "local_single",
-        "eval": {"save_path": save_dir},
-        **settings["retrieval"],
-    }
-    return values | ({"model": model} if model else {})
