@@ -69,27 +69,14 @@ class Registry(Generic[T]):
             ConfigError: no such class, its module cannot be imported, or it is not a subclass of
                 `base`.
         """
-        if found := self._find(name):
-            return found
-        if "." in name:
-            return self._import(name, key)
-        known = sorted(self)
-        hint = did_you_mean(name, known)
-        raise ConfigError(
-            key, [f"no {self.kind} is called `{name}`.{hint} Known: {', '.join(known)}."]
-        )
-
-    def _find(self, name: str) -> type[T] | None:
-        """Return the class called `name`, importing its module if a package lists it; None if there
-        is none.
-        """
-        for package_name in self.packages:
-            package = importlib.import_module(package_name)
-            if name in package.__all__:
-                getattr(package, name)  # imports the module that defines the class
-        return self._classes.get(name)
-
-    def _import(self, name: str, key: str) -> type[T]:
+        if known_class := self._find(name):
+            return known_class
+        if "." not in name:
+            known = sorted(self)
+            hint = did_you_mean(name, known)
+            raise ConfigError(
+                key, [f"no {self.kind} is called `{name}`.{hint} Known: {', '.join(known)}."]
+            )
         module_name, _, class_name = name.rpartition(".")
         if os.getcwd() not in sys.path:  # a user's modules are where the commands run
             sys.path.append(os.getcwd())
@@ -102,3 +89,13 @@ class Registry(Generic[T]):
             problem = f"the {self.kind} `{name}` must be a subclass of `{base}`, but is not."
             raise ConfigError(key, [problem])
         return found
+
+    def _find(self, name: str) -> type[T] | None:
+        """Return the class called `name`, importing its module if a package lists it; None if there
+        is none.
+        """
+        for package_name in self.packages:
+            package = importlib.import_module(package_name)
+            if name in package.__all__:
+                getattr(package, name)  # imports the module that defines the class
+        return self._classes.get(name)

@@ -177,25 +177,18 @@ def choose_job_type(asked: str | None, config: RunConfig) -> str:
     `local_single`.
 
     Raises:
-        LaunchError: no such type, a cluster's type, or a type that does not fit the config.
+        LaunchError: no such type, or one that does not fit the config.
     """
     job_type = asked or config.task_type or "local_single"
-    if job_type not in JOB_TYPES:
-        problem = f"no job type is called `{job_type}`.{did_you_mean(job_type, list(JOB_TYPES))}"
-        if not asked and job_type.startswith("sweep_"):
-            problem = f"`task_type` is `{job_type}`, a cluster's job type."
-        types = [f"{name} ({_count(size)})" for name, size in TRAINING_PROCESSES.items()]
+    kind, fitting = "a training", TRAINING_PROCESSES
+    if config.is_test:
+        kind, fitting = "an evaluation", {PREDICT: 1}
+    if job_type not in fitting:
+        types = ", ".join(f"{name} ({_count(size)})" for name, size in fitting.items())
         raise LaunchError(
-            f"{config.path}: {problem} Say where to run it with --jobtype, one of "
-            f"{', '.join(types)}, {PREDICT}."
-        )
-    if config.is_test != (job_type == PREDICT):
-        kind, fitting = "a training", ", ".join(TRAINING_PROCESSES)
-        if config.is_test:
-            kind, fitting = "an evaluation", PREDICT
-        raise LaunchError(
-            f"{config.path} is {kind} config (evaluations have `dataset.split: test`); use "
-            f"--jobtype {fitting}, not {job_type}."
+            f"{config.path} is {kind} config (evaluations have `dataset.split: test`), which the "
+            f"job type `{job_type}` does not run.{did_you_mean(job_type, list(fitting))} Say where "
+            f"to run it with --jobtype, one of {types}."
         )
     return job_type
 

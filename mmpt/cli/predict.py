@@ -87,13 +87,11 @@ def score(
                 logger.info("report: %s", path)
             checkpoints = [row["checkpoint"] for row in run.rows]
             add_table(tables, checkpoints, run.columns)
-            about = ["", run.coverage] if run.coverage else []
+            if run.coverage:
+                notes += ["", f"{config.path}: {run.coverage}"]
             if all_checkpoints:
                 best = f"{checkpoints[run.best]} ({config.metric[0]} {run.best_value:.4f})"
-                about += ["", f"scored: {scoring.selection_rule(config)}", f"best: {best}"]
-            if about and len(configs) > 1:
-                about = ["", f"{config.path}:", *about]
-            notes += about
+                notes += ["", f"{config.path}: {scoring.selection_rule(config)}", f"best: {best}"]
     finally:
         if tables:
             render = render_markdown if markdown else render_table

@@ -47,7 +47,7 @@ class Options:
     )
     recipe: Annotated[Literal["norton", "videoclip"], Option(help="What to train.")] = "norton"
     bert_name: Annotated[str, Option(help="Name on the hub, or a folder.")] = "bert-base-uncased"
-    val_share: Annotated[float, Option(help="Share of validation videos.")] = 0.05
+    val_share: Annotated[float, Option(min=0, max=1, help="Share of validation videos.")] = 0.05
     weights: Annotated[Path, Option(help="S3D's weights.")] = S3D_WEIGHTS
     random_weights: Annotated[
         bool,
@@ -164,19 +164,16 @@ def _write_yaml(
 
 def _check(options: Options) -> None:
     """Refuses what would fail late."""
-    if not 0 < options.val_share < 1:
-        raise DataError(f"`--val-share` must be between 0 and 1, but is {options.val_share}.")
     if not options.captions.is_dir():
         raise DataError(
             f"{options.captions}: no such folder. Name where the captions are with `--captions`."
         )
-    if options.yaml.exists():
-        text = options.yaml.read_text(encoding="utf-8", errors="replace")
-        if not text.startswith(MARK):
-            raise DataError(
-                f"{options.yaml}: exists, and was not made by this command. Give another file with "
-                "`--yaml`."
-            )
+    text = options.yaml.read_text("utf-8", "replace") if options.yaml.exists() else MARK
+    if not text.startswith(MARK):
+        raise DataError(
+            f"{options.yaml}: exists, and was not made by this command. Give another file with "
+            "`--yaml`."
+        )
 
 
 def _gather_captions(folder: Path, videos: VideoList, report: Report) -> dict[str, CaptionList]:

@@ -51,9 +51,9 @@ def checkpoints_to_score(config: RunConfig, all_checkpoints: bool) -> list[Path]
 def selection_rule(config: RunConfig) -> str:
     """Returns what `--all-checkpoints` scores and how the best is chosen."""
     return (
-        f"every checkpoint*.pt in {_search_folder(config)} (the folder above `eval.save_path`) in "
-        "order of name, then those that `fairseq.common_eval.path` names; the best is chosen on "
-        "this test set itself, as in the release"
+        f"scored every checkpoint*.pt in {_search_folder(config)} (the folder above "
+        "`eval.save_path`) in order of name, then those that `fairseq.common_eval.path` names; the "
+        "best is chosen on this test set itself, as in the release"
     )
 
 
@@ -189,12 +189,10 @@ def _positions_to_score(dataset: MMDataset, allow_missing: bool) -> list[int]:
         keys = (key if isinstance(key, str) else str(key[0]) for key in missing.values())
         videos = list(dict.fromkeys(keys))
         listed = ", ".join(videos[:MOST_LISTED]) + (", ..." if len(videos) > MOST_LISTED else "")
-        other = "correct `dataset.vfeat_dir`"
-        if positions:
-            other = "score the rest with --allow-missing"
         raise DataError(
             f"{dataset.video.need_str('vfeat_dir')}: {len(missing)} of {len(dataset)} test items "
-            f"have no features ({len(videos)} videos: {listed}). Extract them, or {other}."
+            f"have no features ({len(videos)} videos: {listed}). Extract them, correct "
+            "`dataset.vfeat_dir`, or score the rest with --allow-missing."
         )
     return positions
 

@@ -6,9 +6,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmpt.config import load_config
+from mmpt.config import RunConfig, load_config
 from mmpt.tasks import Task
 from tests.jobs import ROOT, SCORES
+
+
+def evaluation(yaml: str, corpus: Path, truth: str, checkpoint: str, folder: str) -> RunConfig:
+    """Returns an evaluation of the demo on the corpus; `truth` is its key of `dataset`."""
+    overrides = [
+        f"dataset.bert_name={corpus}/bert",
+        f"dataset.vfeat_dir={corpus}/feat",
+        f"dataset.{truth}",
+        f"eval.save_path={folder}",
+        f"fairseq.common_eval.path={checkpoint}",
+        "fairseq.dataset.num_workers=0",
+    ]
+    return load_config(yaml, overrides)
 
 
 @pytest.fixture
@@ -17,15 +30,8 @@ def scored(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     constant vector.
     """
     monkeypatch.chdir(ROOT)
-    overrides = [
-        f"dataset.bert_name={corpus}/bert",
-        f"dataset.vfeat_dir={corpus}/feat",
-        f"dataset.test_path={corpus}/val_clips.json",
-        f"eval.save_path={tmp_path}/run/results",
-        f"fairseq.common_eval.path={tmp_path}/run/checkpoint_b.pt",
-        "fairseq.dataset.num_workers=0",
-    ]
-    config = load_config(SCORES, overrides)
+    checkpoint, folder = f"{tmp_path}/run/checkpoint_b.pt", f"{tmp_path}/run/results"
+    config = evaluation(SCORES, corpus, f"test_path={corpus}/val_clips.json", checkpoint, folder)
     torch.manual_seed(0)
     model = Task.from_config(config).build_model(pretrained=False)
     (tmp_path / "run").mkdir()

@@ -99,19 +99,6 @@ def test_bad_input_is_one_message_and_exit_code_2(run, tmp_path, capsys, argumen
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_an_interrupted_run_leaves_the_old_file(run, folder, tmp_path, monkeypatch):
-    out = tmp_path / "out.npz"
-    out.write_bytes(b"old")
-
-    def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(embed.np, "savez", interrupt)
-    assert call(run, out, "--features", folder) == 130
-    assert out.read_bytes() == b"old"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["features", "out.npz"]
-
-
 def test_videos_are_decoded_and_embedded(run, tmp_path, capsys):
     pytest.importorskip("av")
     from tests.made_videos import regular_times, write_video

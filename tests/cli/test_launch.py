@@ -171,7 +171,6 @@ JOB_FILE = "{project_dir: mine, base_dir: task, task_group: {a: {task_list: [x.y
         ([f"{VIDEOCLIP},"], "an empty name: only .yaml files can be launched."),
         (["job.py"], "job.py: only .yaml files can be launched."),
         (["job.yaml"], "job.yaml: 1 mistake\n  - `base_dir` makes this a job file"),
-        (["projects/retri/norton/how2_pretrain.yaml"], "`task_type` is `sweep_big`"),
         ([VIDEOCLIP, "dataset.max_len=3"], "must be at least `max_video_len` + 3 (19), but is 3"),
     ],
 )
@@ -193,25 +192,15 @@ def test_a_folder_that_cannot_be_written(runs, no_preflight, capsys):
 
 
 @pytest.mark.parametrize(
-    ("asked", "config", "expected"),
-    [
-        ("local_small", TRAINING, "local_small"),
-        (None, RunConfig(task_type="local_big"), "local_big"),
-        (None, RunConfig(), "local_single"),
-        (None, TEST, "local_predict"),
-    ],
-)
-def test_job_type(asked, config, expected):
-    assert launch.choose_job_type(asked, config) == expected
-
-
-@pytest.mark.parametrize(
     ("asked", "config", "message"),
     [
-        (None, TRAINING, "a.yaml: `task_type` is `sweep_big`, a cluster's job type. Say where to"),
-        ("local_smal", TRAINING, "no job type is called `local_smal`. Did you mean `local_small`?"),
-        ("sweep_big", TRAINING, "no job type is called `sweep_big`"),
-        ("local_predict", TRAINING, "a.yaml is a training config"),
+        (
+            None,
+            TRAINING,
+            "a.yaml is a training config (evaluations have",
+        ),
+        ("local_smal", TRAINING, "`local_smal` does not run. Did you mean `local_small`?"),
+        ("local_predict", TRAINING, "the job type `local_predict` does not run"),
         ("local_single", TEST, "t.yaml is an evaluation config"),
     ],
 )

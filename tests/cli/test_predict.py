@@ -12,6 +12,7 @@ from mmpt.cli import predict, scoring
 from mmpt.cli.predict import Tables, add_table
 from mmpt.config import EvalConfig, RunConfig, load_config
 from mmpt.errors import ConfigError
+from tests.cli.conftest import evaluation
 
 
 @pytest.mark.parametrize("save_path", ["run/results", "run/"])
@@ -58,7 +59,7 @@ def test_all_checkpoints_are_scored_and_the_best_is_named(
     assert f"| {100 * constant['R1']:.1f} | {100 * random['R1']:.1f} |" in said[2]
     best, value = max((("a", constant["R1"]), ("b", random["R1"])), key=lambda pair: pair[1])
     assert said[-1] == f"best: {run}/checkpoint_{best}.pt (RetrievalMetric {value:.4f})"
-    assert said[-2].startswith(f"scored: every checkpoint*.pt in {run} ")
+    assert said[-2].startswith(f"{scored}: scored every checkpoint*.pt in {run} ")
     assert "on this test set itself" in said[-2]
     with np.load(run / "results" / "scores-run-checkpoint_a.npz") as arrays:
         # Measured 0: the same for every text.
@@ -114,22 +115,16 @@ def test_evaluations_of_the_same_checkpoints_by_other_metrics_share_a_table() ->
 @pytest.fixture
 def together(corpus: Path, scored: Path) -> list[str]:
     """The demo's evaluations on the small corpus and a random checkpoint."""
+    (checkpoint,) = load_config(scored).checkpoint_paths
     paths = [str(scored)]
-    checkpoint = load_config(scored).checkpoint_paths[0]
     for name, truth in (
         ("bg", "test_path={}/val_clips.json"),
         ("steps", "test_path={}/true_steps.json"),
         ("align", "anno_path={}/test_alignment.json"),
     ):
-        overrides = [
-            f"dataset.bert_name={corpus}/bert",
-            f"dataset.vfeat_dir={corpus}/feat",
-            f"dataset.{truth.format(corpus)}",
-            f"eval.save_path={scored.parent}/run/results/{name}",
-            f"fairseq.common_eval.path={checkpoint}",
-            "fairseq.dataset.num_workers=0",
-        ]
-        config = load_config(f"projects/retri/norton/test_how2_demo_{name}_zs.yaml", overrides)
+        yaml = f"projects/retri/norton/test_how2_demo_{name}_zs.yaml"
+        folder = f"{scored.parent}/run/results/{name}"
+        config = evaluation(yaml, corpus, truth.format(corpus), checkpoint, folder)
         path = scored.parent / f"{name}.yaml"
         path.write_text(json.dumps(config.to_dict()))
         paths.append(str(path))

@@ -88,13 +88,6 @@ def test_a_damaged_results_file_is_found_first_and_kept(unscored: Path) -> None:
     assert path.read_text() == "[{"
 
 
-def test_results_that_cannot_be_written_are_found_first(unscored: Path) -> None:
-    (unscored.parent / "file").touch()
-    config = load_config(unscored, [f"eval.save_path={unscored.parent}/file/results"])
-    with pytest.raises(DataError, match=r"file is no folder to write in. Correct `eval.save_path`"):
-        scoring.predict(config, device=CPU)
-
-
 # ---- a checkpoint of another training run
 
 

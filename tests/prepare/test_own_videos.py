@@ -213,7 +213,6 @@ def test_a_trial_of_the_other_recipe_starts_from_bert(corpus, folder):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--val-share", "0"], "`--val-share` must be between 0 and 1, but is 0.0."),
         (["--captions", "no/such"], "no/such: no such folder."),
         (["--videos", "no/such"], "no/such: no such folder"),
         (["--yaml", "projects/retri/norton/how2_demo.yaml"], "was not made by this command"),
