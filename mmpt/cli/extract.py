@@ -22,9 +22,9 @@ from mmpt.utils.log import get_logger
 logger = get_logger("extract")
 
 
-def _released(name: str, **settings: Any) -> Any:
+def _released(name: str, text: str, least: int = 0, most: int | None = None) -> Any:
     """Returns an option that is also called as in the release, with underscores."""
-    return Option(f"--{name}", f"--{name.replace('_', '-')}", **settings)
+    return Option(f"--{name}", f"--{name.replace('_', '-')}", min=least, max=most, help=text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,18 +36,12 @@ class Options:
     type: Annotated[
         Literal["s3d"], Option(help="The network. MMPT trains on S3D features only.")
     ] = "s3d"
-    batch_size: Annotated[int, _released("batch_size", min=1, help="Clips per batch on a GPU.")] = (
-        64
-    )
-    half_precision: Annotated[
-        int, _released("half_precision", min=0, max=1, help="1: write float16.")
-    ] = 1
+    batch_size: Annotated[int, _released("batch_size", "Clips per batch on a GPU.", 1)] = 64
+    half_precision: Annotated[int, _released("half_precision", "1: write float16.", most=1)] = 1
     num_decoding_thread: Annotated[
-        int, _released("num_decoding_thread", min=1, help="Decoding threads.")
+        int, _released("num_decoding_thread", "Decoding threads.", 1)
     ] = 4
-    l2_normalize: Annotated[
-        int, _released("l2_normalize", min=0, max=1, help="1: rows of length 1.")
-    ] = 1
+    l2_normalize: Annotated[int, _released("l2_normalize", "1: rows of length 1.", most=1)] = 1
     hflip: Annotated[int, Option(min=0, max=1, help="1: mirror the videos.")] = 0
     shard: Annotated[
         str, Option(metavar="I/N", help="Only part I (from 0) of N of the videos.")

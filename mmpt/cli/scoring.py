@@ -270,27 +270,21 @@ def check_checkpoint_fits(config: RunConfig, checkpoint: Path) -> None:
     path = checkpoint.parent / "config.yaml"
     if not path.is_file():
         return
+    ours, bert = config.dataset, config.dataset.bert_name
     try:
         trained = load_config(path).dataset
-    except ConfigError as err:
+        other = trained.bert_name
+        same = bert == other or (
+            load_tokenizer(bert or "").get_vocab() == load_tokenizer(other or "").get_vocab()
+        )
+    except UserError as err:
         logger.warning("%s cannot be compared with this evaluation: %s", path, err)
         return
-    ours, theirs = config.dataset.max_video_len, trained.max_video_len
-    if None not in (ours, theirs) and theirs != ours:
+    if trained.max_video_len != ours.max_video_len:
         logger.info(
-            f"{path}: trained with `dataset.max_video_len` {theirs}, scored with {ours}, as in the "
-            "published protocol (16 and 32)."
+            f"{path}: trained with `dataset.max_video_len` {trained.max_video_len}, scored with "
+            f"{ours.max_video_len}, as in the published protocol (16 and 32)."
         )
-    bert, other = config.dataset.bert_name, trained.bert_name
-    if bert is None or other is None or other == bert:
-        return
-    try:
-        same = load_tokenizer(bert).get_vocab() == load_tokenizer(other).get_vocab()
-    except DataError as err:
-        logger.warning(
-            f"{checkpoint} was trained with the BERT `{other}`, which cannot be compared: {err}"
-        )
-        return
     if not same:
         problem = (
             f"`dataset.bert_name` must have the word pieces that {checkpoint} was trained with, "

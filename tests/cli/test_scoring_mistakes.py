@@ -135,7 +135,7 @@ def test_a_bert_that_is_gone_cannot_be_compared(
     moved = shutil.move(run / "bert", tmp_path / "moved")
     (run / "bert").mkdir()
     check(run, f"dataset.bert_name={moved}")
-    assert f"trained with the BERT `{run / 'bert'}`, which cannot be compared" in caplog.text
+    assert f"{run / 'config.yaml'} cannot be compared with this evaluation: " in caplog.text
 
 
 @pytest.mark.parametrize(
