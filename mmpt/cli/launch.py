@@ -24,7 +24,7 @@ from mmpt.config.loader import save_resolved, with_run_dir
 from mmpt.errors import LaunchError
 from mmpt.registry import did_you_mean
 from mmpt.utils.io import writing
-from mmpt.utils.lock import HeldError, exclusive
+from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -134,14 +134,13 @@ def _train(
         preflight.check_start(config)
         preflight.check_parts(config)
         lock = os.path.join(save_dir, LOCK_NAME)
-        try:
-            with writing(lock):
-                held.enter_context(exclusive(lock, "training", wait=False))
-        except HeldError:  # they would write over each other's checkpoints and vectors
-            raise LaunchError(
-                f"{save_dir}: another job is training in this folder; wait for its end, or choose "
-                "another `fairseq.checkpoint.save_dir`."
-            ) from None
+        # Two jobs would write over each other's checkpoints and vectors.
+        refusal = (
+            f"{save_dir}: another job is training in this folder; wait for its end, or choose "
+            "another `fairseq.checkpoint.save_dir`."
+        )
+        with writing(lock):
+            held.enter_context(exclusive(lock, "training", refusal))
         save_resolved(config, saved)
     if last:
         logger.info(

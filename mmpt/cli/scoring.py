@@ -28,6 +28,7 @@ from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.reporting import KeyFrames, Run
 from mmpt.tasks import Task
 from mmpt.tasks.task import PARTS
+from mmpt.utils.io import file_hash
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -171,7 +172,7 @@ def _score(
     row = {
         "task": task.config.name,
         "checkpoint": str(path),
-        "fingerprint": evaluators.file_fingerprint(path),
+        "fingerprint": file_hash(path),
         "data_fingerprint": loader.fingerprint(),
         "metrics": metrics,
         "seconds": round(seconds, 2),

@@ -97,12 +97,6 @@ class FingerprintingLoader:
         return whole.hexdigest()
 
 
-def file_fingerprint(path: str | Path) -> str:
-    """Returns the SHA-256 of a checkpoint file, in hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def check_results(path: str | Path) -> None:
     """Raises what would keep `write_results` from writing, to be called before scoring.
 

@@ -51,8 +51,9 @@ def make_missing(
     if missing and stale is not None:
         stale.unlink(missing_ok=True)
     done = run_tasks(_make, [jobs[number] for number in missing], workers)
-    for place, note in progress(done, len(missing), what, logger):
-        notes[missing[place]] = note
+    made = progress(done, len(missing), what, logger)
+    for number, note in zip(missing, made, strict=True):
+        notes[number] = note
     return notes
 
 

@@ -26,19 +26,14 @@ class Artefact:
     note: Path
     files: tuple[Path, ...]
 
-    def read(self) -> dict[str, Any] | None:
-        """Returns the note, or None if there is none or a file has another size than it says."""
+    def finished(self, mark: str) -> dict[str, Any] | None:
+        """Returns the note if it has the fingerprint `mark` and the files' sizes, else None."""
+        wanted = {"fingerprint": mark, "bytes": self._sizes()}
         try:
             note = read_json(self.note)
         except DataError:
             return None
-        is_whole = isinstance(note, dict) and note.get("bytes") == self._sizes()
-        return note if is_whole else None
-
-    def finished(self, mark: str) -> dict[str, Any] | None:
-        """Returns the note if the files are whole and have the fingerprint `mark`, else None."""
-        note = self.read()
-        return note if note is not None and note.get("fingerprint") == mark else None
+        return note if isinstance(note, dict) and note | wanted == note else None
 
     def begin(self) -> None:
         """Removes the note. Call it before the files are touched."""

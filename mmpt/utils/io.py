@@ -3,6 +3,7 @@ only.
 """
 
 import errno
+import hashlib
 import json
 import os
 import pickle
@@ -120,6 +121,12 @@ def remove_leftovers(folder: Path, names: str | Container[str]) -> None:
         name = path.name[1:].rsplit(".", 2)[0]
         if re.fullmatch(names, name) if isinstance(names, str) else name in names:
             path.unlink(missing_ok=True)
+
+
+def file_hash(path: str | Path) -> str:
+    """Returns the SHA-256 of a file, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from mmpt.errors import DataError
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -17,29 +18,25 @@ NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
 """The errors of file systems without locks, as some network file systems are."""
 
 
-class HeldError(Exception):
-    """Another process holds the lock."""
-
-
 @contextmanager
-def exclusive(path: str | Path, what: str, *, wait: bool = True) -> Iterator[None]:
+def exclusive(path: str | Path, what: str, refusal: str | None = None) -> Iterator[None]:
     """Holds the lock file `path` during the block. The file is made if it is missing, and stays.
 
     On a file system without locks, logs a warning and continues.
 
     Args:
         what: the activity that the lock protects, for messages.
-        wait: wait while another process holds the lock.
+        refusal: the error if another process holds the lock; None: wait for its end.
     Raises:
-        HeldError: another process holds the lock, and `wait` is false.
+        DataError: `refusal`.
         OSError: the file cannot be made.
     """
     lock = FileLock(path)
     try:
         lock.acquire(blocking=False)
     except Timeout as err:
-        if not wait:
-            raise HeldError(f"{path}: another process holds it ({what})") from err
+        if refusal is not None:
+            raise DataError(refusal) from err
         logger.warning("%s: another process holds it (%s); waiting for its end", path, what)
         lock.acquire()
     except OSError as err:

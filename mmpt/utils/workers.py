@@ -16,8 +16,8 @@ Result = TypeVar("Result")
 
 def run_tasks(
     function: Callable[[Task], Result], tasks: Sequence[Task], workers: int
-) -> Iterator[tuple[int, Result]]:
-    """Yields (number of the task, its result) in the order of the tasks.
+) -> Iterator[Result]:
+    """Yields the result of every task, in the order of the tasks.
 
     The processes are those of torch's DataLoader.
 
@@ -27,16 +27,12 @@ def run_tasks(
     Raises:
         UserError: a worker was killed. Errors of `function` pass.
     """
-
-    def work(numbered: Any) -> tuple[int, Result]:
-        return numbered[0], function(numbered[1])
-
     workers = min(workers, len(tasks))
     loader: DataLoader[Any] = DataLoader(
-        list(enumerate(tasks)),  # type: ignore[arg-type]
+        tasks,  # type: ignore[arg-type]
         batch_size=None,
         num_workers=workers if workers > 1 else 0,
-        collate_fn=work,  # called in the worker, on one task at a time
+        collate_fn=function,  # called in the worker, on one task at a time
         worker_init_fn=_start_worker,
     )
     try:

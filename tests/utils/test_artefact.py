@@ -23,7 +23,7 @@ def test_finished_files_are_known_by_their_inputs(artefact: Artefact) -> None:
     assert note["count"] == 2
     assert artefact.finished(fingerprint("y")) is None
     artefact.begin()
-    assert artefact.read() is None
+    assert artefact.finished(fingerprint("x")) is None
 
 
 @pytest.mark.parametrize("damage", ["short", "lost", "note", "list"])

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from mmpt.utils.lock import HeldError, exclusive
+from mmpt.errors import DataError
+from mmpt.utils.lock import exclusive
 
 
 def is_free(path: Path) -> bool:
     try:
-        with exclusive(path, "a test", wait=False):
+        with exclusive(path, "a test", "it is held"):
             return True
-    except HeldError:
+    except DataError:
         return False
 
 

@@ -25,7 +25,7 @@ from mmpt.prepare.demo_corpus.world import World, make_world
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.shards.layout import ids_stem, meta_path, times_stem, video_stem
 from mmpt.shards.writer import write_shards
-from mmpt.utils.io import atomic_write, write_json, writing
+from mmpt.utils.io import atomic_write, file_hash, write_json, writing
 from mmpt.utils.log import get_logger, progress
 from mmpt.utils.rng import stable_seed
 from mmpt.utils.validation import read_json_as
@@ -55,13 +55,14 @@ def make_corpus(out: Path, settings: CorpusSettings) -> None:
             old = read_json_as(manifest, _Manifest, "")
         except DataError:  # there is none, or it is damaged
             old = _Manifest()
-        changed = [name for name in old.files if _hash(out / name) != old.files[name]]
+        there = {name: file_hash(out / name) for name in old.files if (out / name).is_file()}
+        changed = [name for name, known in old.files.items() if there.get(name) != known]
         if old.fingerprint == fingerprint and not changed:
             logger.info("%s: already made with these settings", out)
             return
         manifest.unlink(missing_ok=True)
         paths, counts = _write_files(out, settings)
-        files = {path.relative_to(out).as_posix(): _hash(path) for path in sorted(paths)}
+        files = {path.relative_to(out).as_posix(): file_hash(path) for path in sorted(paths)}
         for stale in set(old.files) - set(files):
             (out / stale).unlink(missing_ok=True)
         made = {"settings": dataclasses.asdict(settings), "counts": counts, "files": files}
@@ -77,13 +78,6 @@ def _fingerprint(settings: CorpusSettings) -> str:
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
     return digest.hexdigest()
-
-
-def _hash(path: Path) -> str:
-    if not path.is_file():
-        return ""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_files(

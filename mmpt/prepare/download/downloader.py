@@ -28,8 +28,8 @@ from pydantic import BaseModel
 from mmpt.errors import DataError, UserError
 from mmpt.prepare.download.catalogue import CATALOGUE, File, Item
 from mmpt.prepare.download.contents import check_kind, unpack_members
-from mmpt.utils.io import write_error, write_json
-from mmpt.utils.lock import HeldError, exclusive
+from mmpt.utils.io import file_hash, write_error, write_json
+from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger
 from mmpt.utils.validation import read_json_as
 
@@ -89,10 +89,11 @@ def download(
     problems = []
     for name in dict.fromkeys(names):
         try:
-            with exclusive(root / f".downloads/{name}.lock", "downloading", wait=False):
+            refusal = "another process is downloading it. Wait until it has ended."
+            with exclusive(root / f".downloads/{name}.lock", "downloading", refusal):
                 downloader.get_item(CATALOGUE[name])
-        except HeldError:
-            problems.append(f"{name}: another process is downloading it. Wait until it has ended.")
+        except DataError as err:
+            problems.append(f"{name}: {err}")
         except UserError as err:
             problems.append(f"{name}: {err} {CATALOGUE[name].if_gone}".rstrip())
         except OSError as err:
@@ -276,10 +277,8 @@ class Downloader:
 
 
 def _record_of(path: Path, url: str | None) -> Record:
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     date = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return Record(size=path.stat().st_size, sha256=digest, url=url, date=date)
+    return Record(size=path.stat().st_size, sha256=file_hash(path), url=url, date=date)
 
 
 def _parts_of(target: Path) -> list[Path]:

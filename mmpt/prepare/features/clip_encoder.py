@@ -8,7 +8,6 @@ nothing there: 1.65 s per clip on one core, alone, 1.73 s in a batch of four. Le
 pictures, H, W 224 pixels, C RGB.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from torch import nn
 
 from mmpt.media.s3d import S3D, load_s3d
+from mmpt.utils.io import file_hash
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -45,9 +45,7 @@ def open_network(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return S3D(words).eval(), "random, seed 0"
-    network = load_s3d(weights, words)
-    with open(weights, "rb") as file:
-        return network, f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"
+    return load_s3d(weights, words), f"sha256 {file_hash(weights)}"
 
 
 @dataclass

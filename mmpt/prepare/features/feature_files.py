@@ -17,7 +17,7 @@ import numpy as np
 from mmpt.batch import FEATURE_DIM
 from mmpt.errors import DataError
 from mmpt.utils.io import load_npy, read_json, read_json_lines, write_json, writing
-from mmpt.utils.lock import HeldError, exclusive
+from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -49,14 +49,12 @@ def extracting(folder: Path, part: int = 0, num_parts: int = 1) -> Iterator[None
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".extract_{part}_of_{num_parts}.lock"
-    try:
-        with exclusive(path, "extracting features", wait=False):
-            yield
-    except HeldError:
-        raise DataError(
-            f"{folder}: another process extracts part {part} of {num_parts} of these videos. "
-            "Wait for its end, or give each process a part of its own with `--shard I/N`."
-        ) from None
+    refusal = (
+        f"{folder}: another process extracts part {part} of {num_parts} of these videos. "
+        "Wait for its end, or give each process a part of its own with `--shard I/N`."
+    )
+    with exclusive(path, "extracting features", refusal):
+        yield
 
 
 @contextmanager
