@@ -12,7 +12,7 @@ from typer import Option
 from mmpt.cli.app import Command, Device, choose_device
 from mmpt.errors import DataError, LaunchError
 from mmpt.inference.mmptmodel import MMPTModel
-from mmpt.inference.windows import batches
+from mmpt.inference.texts import batches
 from mmpt.media.video_list import VIDEO_SUFFIXES
 from mmpt.models.checkpoint import weights_fingerprint
 from mmpt.utils.io import atomic_write, read_text

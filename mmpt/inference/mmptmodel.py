@@ -7,10 +7,9 @@ hidden size.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,17 +21,28 @@ from mmpt.config import DatasetConfig, ModelConfig
 from mmpt.errors import DataError
 from mmpt.inference.alignment import Alignment, align_sentences
 from mmpt.inference.pretrained import read_pretrained, write_pretrained
+from mmpt.inference.texts import batches, embed_texts
 from mmpt.inference.videos import CLIPS_AT_ONCE, Video, read_video, split_videos, unit_range
-from mmpt.inference.windows import Window, embed_texts, embed_windows
+from mmpt.losses.precision import wide
 from mmpt.media.s3d import S3D, S3D_WEIGHTS, load_s3d
 from mmpt.models.mmfusion import MMFusionSeparate
 from mmpt.processors.downstream import DSAligner
 from mmpt.processors.tokenizer import load_tokenizer
-from mmpt.processors.window_aligner import average_windows
+from mmpt.processors.window_aligner import Span, average_windows, window_spans
 
 # On the demo's held-out videos spans overlap the truth by 0.78; by 0.29 at 0.1 and by 0.12 at 1.
 EPSILON = 0.3
 ITERATIONS = 50
+
+
+class Window(NamedTuple):
+    """Some seconds of one video, embedded. Vectors are float32 or wider."""
+
+    video: int  # position in the list of videos
+    span: Span  # start and end, exclusive, in seconds
+    share: float  # of the video's seconds
+    vector: torch.Tensor  # float [D], pooled
+    states: torch.Tensor  # float [seconds, D]
 
 
 class MMPTModel(nn.Module):
@@ -66,7 +76,7 @@ class MMPTModel(nn.Module):
         self.dataset_config, self.model_config = dataset, model
         self.normalise = normalise
         self.aligner = DSAligner(dataset, Split.TEST)
-        self.tokenizer = load_tokenizer(dataset.bert_name or "", dataset.use_fast is not False)
+        self.tokenizer = load_tokenizer(dataset.bert_name or "", dataset.use_fast)
         self.max_video_len = self.aligner.max_video_len
 
     def __iter__(self) -> Iterator[Any]:
@@ -113,18 +123,6 @@ class MMPTModel(nn.Module):
         takes; S3D is apart.
         """
         write_pretrained(folder, self.fusion, self.dataset_config, self.model_config)
-
-    def push_to_hub(self, repo_id: str, *, private: bool = False) -> str:
-        """Uploads what `save_pretrained` writes to the Hugging Face hub (log in first); return the
-        address.
-        """
-        from huggingface_hub import HfApi  # deferred: only for models of the hub
-
-        api = HfApi()
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
-            api.create_repo(repo_id, private=private, exist_ok=True)
-            return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
 
     @property
     def device(self) -> torch.device:
@@ -234,24 +232,6 @@ class MMPTModel(nn.Module):
         return torch.stack(totals)
 
     @torch.no_grad()
-    def encode_windows(
-        self, video: Video, stride: int | None = None, batch_size: int = 64
-    ) -> tuple[torch.Tensor, list[tuple[int, int]]]:
-        """Embeds one video window by window: float [W, D], and start and end (exclusive) of each,
-        in seconds.
-
-        Args:
-            video: see `encode_video`.
-            stride: seconds from one window to the next, at most F; None: F, so that windows do not
-                overlap.
-            batch_size: windows at once.
-        """
-        stride = self.max_video_len if stride is None else stride
-        windows = list(self._windows([video], stride, batch_size))
-        vectors = torch.stack([window.vector for window in windows])
-        return vectors, [window.span for window in windows]
-
-    @torch.no_grad()
     def encode_text(self, texts: str | Sequence[str], batch_size: int = 256) -> torch.Tensor:
         """Embeds texts; neither S3D nor the video tower is used.
 
@@ -326,10 +306,30 @@ class MMPTModel(nn.Module):
         )
 
     def _windows(self, videos: list[Video], stride: int, batch_size: int = 64) -> Iterator[Window]:
-        """Yields embedded windows of F seconds, video by video, as the iteration reaches them."""
+        """Yields embedded windows of F seconds, one every `stride`, that cover all of each video.
+
+        A video is read when a batch reaches it. Its last window may be shorter.
+        """
         features = (self.video_features(v, f"video {place}") for place, v in enumerate(videos))
-        special, size = self.aligner.special, self.max_video_len
-        return embed_windows(self.fusion, special, features, size, stride, batch_size)
+        cut = (
+            (video, span, features_LI)
+            for video, features_LI in enumerate(features)
+            for span in window_spans(len(features_LI), stride, self.max_video_len)
+        )
+        special = self.aligner.special
+        caps = torch.tensor([[special.cls, special.sep]], device=self.device)
+        for batch in batches(cut, batch_size):
+            parts = [features_LI[slice(*span)] for _, span, features_LI in batch]
+            vfeats = nn.utils.rnn.pad_sequence(parts, batch_first=True)
+            lengths = torch.tensor([len(part) for part in parts], device=vfeats.device)
+            vmasks = torch.arange(vfeats.shape[1], device=vfeats.device) < lengths[:, None]
+            caps_N2 = caps.expand(len(parts), -1)
+            pooled, states, _ = self.fusion.forward_video(vfeats, vmasks, caps_N2, caps_N2 >= 0)
+            pooled, states = wide(pooled), wide(states)
+            for row, (video, span, features_LI) in enumerate(batch):
+                seconds = len(parts[row])
+                share = seconds / len(features_LI)
+                yield Window(video, span, share, pooled[row], states[row, 1 : 1 + seconds])
 
     def _text_vectors(self, texts: str | Sequence[str] | torch.Tensor) -> torch.Tensor:
         """Returns the vectors of texts; vectors pass through."""

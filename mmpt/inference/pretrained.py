@@ -189,7 +189,7 @@ def write_pretrained(
         "model": _given(model.model_dump(), MODEL_KEYS),
         "weights": weights_fingerprint(fusion, trainable_only=False),
     }
-    tokenizer = load_tokenizer(dataset.bert_name, dataset.use_fast is not False)
+    tokenizer = load_tokenizer(dataset.bert_name, dataset.use_fast)
     state = {name: value.detach().cpu().contiguous() for name, value in fusion.state_dict().items()}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG_NAME).unlink(missing_ok=True)

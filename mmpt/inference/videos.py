@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from mmpt.errors import DataError
-from mmpt.inference.windows import batches
+from mmpt.inference.texts import batches
 from mmpt.utils.io import load_npy
 from mmpt.utils.log import get_logger
 

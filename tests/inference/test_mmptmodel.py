@@ -92,19 +92,6 @@ def test_one_video_may_come_in_many_forms(model, tmp_path):
     assert model.encode_video(np.stack([rows, rows])).shape == (2, 64)
 
 
-def test_windows_cover_the_video(model):
-    rows = features(40)
-    vectors, spans = model.encode_windows(rows, stride=10)
-    assert spans == [(0, 16), (10, 26), (20, 36), (30, 40)]
-    for vector, (start, end) in zip(vectors, spans, strict=True):
-        wanted, _ = embed_by_hand(model, rows[start:end])
-        torch.testing.assert_close(vector, wanted, rtol=0, atol=1e-5)
-    assert model.encode_windows(rows)[1] == [(0, 16), (16, 32), (32, 40)]
-    for stride in (0, F + 1):
-        with pytest.raises(DataError, match="stride"):
-            model.encode_windows(rows, stride=stride)
-
-
 def test_similarity_is_the_dot_product(model):
     videos = [features(5), features(9, 1)]
     expected = model.encode_video(videos) @ model.encode_text(TEXTS).T
@@ -237,23 +224,6 @@ def test_hub_models_are_fetched_but_may_not_bring_code(model, tmp_path, monkeypa
     (tmp_path / "mine" / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="code of its own"):
         MMPTModel.from_pretrained("me/model")
-
-
-def test_push_to_hub_uploads_the_saved_folder(model, monkeypatch):
-    seen = {}
-
-    class Api:
-        def create_repo(self, repo_id, **options):
-            seen.update(repo=repo_id, **options)
-
-        def upload_folder(self, *, repo_id, folder_path):
-            seen["files"] = sorted(path.name for path in Path(folder_path).iterdir())
-            return f"https://huggingface.co/{repo_id}"
-
-    monkeypatch.setattr("huggingface_hub.HfApi", Api)
-    assert model.push_to_hub("me/model", private=True) == "https://huggingface.co/me/model"
-    assert seen["private"]
-    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(seen["files"])
 
 
 def test_sources_that_are_none_are_refused(run, tmp_path, monkeypatch):

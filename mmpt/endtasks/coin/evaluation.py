@@ -20,7 +20,7 @@ from mmpt.endtasks.coin.data import step_labels
 from mmpt.evaluators import METRICS, PREDICTORS, WHOLE_VIDEO, Metric, Number, Outputs, Predictor
 from mmpt.evaluators.base import Prepared, finite
 from mmpt.evaluators.functional import shared_credit
-from mmpt.inference.windows import embed_texts
+from mmpt.inference.texts import embed_texts
 from mmpt.losses.precision import wide
 from mmpt.processors.tokenizer import load_tokenizer, special_tokens
 from mmpt.processors.window_aligner import average_windows
@@ -111,7 +111,7 @@ class COINZSPredictor(COINPredictor):
 
     def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
         """Yields the classes of every second of each video."""
-        bert_name, use_fast = self.config.bert_name or "", self.config.use_fast is not False
+        bert_name, use_fast = self.config.bert_name or "", self.config.use_fast
         tokenizer = load_tokenizer(bert_name, use_fast)
         ids = tokenizer(step_labels(self.config.test_path or ""), add_special_tokens=False)
         special, slots = special_tokens(bert_name, use_fast), self.config.max_text_len
