@@ -148,12 +148,7 @@ def compare_speed(num_videos: int, num_sampled: int, repeats: int) -> None:
 def rank(text: np.ndarray, video: np.ndarray, lengths: Lengths) -> np.ndarray:
     """Rank all paragraphs by caption average, as many at a time as the metric does."""
     ways = {"": full_video.caption_average}
-    return np.concatenate(
-        [
-            full_video.paragraph_ranks(text, video, lengths, ways, chunk)[""]
-            for chunk in full_video.paragraph_chunks(lengths)
-        ]
-    )
+    return full_video.paragraph_ranks(text, video, lengths, ways)[""]
 
 
 def measure_memory(num_clips: int, hidden_size: int) -> None:

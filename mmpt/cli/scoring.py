@@ -147,7 +147,6 @@ def predict(
         best_value=best_value,
         outputs=outputs,
         model=model,
-        device=device,
         dataset=dataset,
         positions=positions,
         frames=frames,

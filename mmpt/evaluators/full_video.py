@@ -21,6 +21,9 @@ import numpy as np
 
 from mmpt.evaluators.functional import ranks_from_scores
 from mmpt.evaluators.warping import Form, Size, dtw_cost, otam_cost
+from mmpt.utils.log import get_logger, progress
+
+logger = get_logger(__name__)
 
 EPSILON = 1.0
 """Smoothness of the transport, in units of a score. The towers are trained with temperature 1."""
@@ -77,44 +80,30 @@ def group_by_video(video_ids: Sequence[str], starts_s: Sequence[float] | None = 
     )
 
 
-def paragraph_chunks(lengths: Lengths) -> list[tuple[int, int]]:
-    """Returns the paragraphs (first, last + 1) to score at a time.
-
-    Their scores take at most 64 MB. A paragraph stays whole, so a very long one takes more.
-    """
-    ends = np.cumsum(lengths.captions)
-    most_rows = max(1, _SCORES_PER_CHUNK // int(lengths.clips.sum()))
-    chunks, first, done = [], 0, 0
-    while first < len(ends):
-        last = max(first + 1, int(np.searchsorted(ends, done + most_rows, side="right")))
-        chunks.append((first, last))
-        first, done = last, int(ends[last - 1])
-    return chunks
-
-
 def paragraph_ranks(
-    text_ND: np.ndarray,
-    video_MD: np.ndarray,
-    lengths: Lengths,
-    scores: Mapping[str, Score],
-    paragraphs: tuple[int, int],
+    text_ND: np.ndarray, video_MD: np.ndarray, lengths: Lengths, scores: Mapping[str, Score]
 ) -> dict[str, np.ndarray]:
-    """Returns the ranks (0 is best) of some paragraphs looking for their video, by name of score.
+    """Returns the ranks (0 is best) of all paragraphs looking for their video, by name of score.
+
+    Clip scores of some paragraphs are made at a time. They take about 64 MB. A paragraph stays
+    whole, so a very long one takes more.
 
     Args:
         text_ND, video_MD: float32 vectors of all captions and of all clips, grouped and in time
             order.
-        lengths: of all paragraphs and videos.
         scores: ways to score.
-        paragraphs: the first, and one more than the last.
     """
-    first, last = paragraphs
-    ends = np.append(0, np.cumsum(lengths.captions))
-    scores_RM = text_ND[ends[first] : ends[last]] @ video_MD.T
-    part = replace(lengths, captions=lengths.captions[first:last])
-    return {
-        name: ranks_from_scores(score(scores_RM, part), first) for name, score in scores.items()
-    }
+    ranks: dict[str, list[np.ndarray]] = {name: [] for name in scores}
+    ends = np.cumsum(lengths.captions)
+    chunk_of = ends * len(video_MD) // _SCORES_PER_CHUNK
+    numbers = np.unique(chunk_of)
+    for number in progress(numbers, len(numbers), "parts of the paragraphs scored", logger):
+        first, last = np.flatnonzero(chunk_of == number)[[0, -1]]
+        part = replace(lengths, captions=lengths.captions[first : last + 1])
+        scores_RM = text_ND[ends[first] - lengths.captions[first] : ends[last]] @ video_MD.T
+        for name, score in scores.items():
+            ranks[name].append(ranks_from_scores(score(scores_RM, part), first))
+    return {name: np.concatenate(parts) for name, parts in ranks.items()}
 
 
 def caption_average(scores_RM: np.ndarray, lengths: Lengths) -> np.ndarray:

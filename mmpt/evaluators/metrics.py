@@ -13,9 +13,6 @@ from mmpt.evaluators.base import METRICS, Metric, Number, prefixed
 from mmpt.evaluators.full_video import Lengths, Score
 from mmpt.evaluators.functional import RECALL_AT, ranks_from_vectors
 from mmpt.evaluators.predictors import BGRetrievalOutputs, RetrievalOutputs
-from mmpt.utils.log import get_logger, progress
-
-logger = get_logger(__name__)
 
 
 def recall_numbers(title: str, prefix: str) -> tuple[Number, ...]:
@@ -101,20 +98,11 @@ class WholeVideoMetric(Metric[Any]):
         """
 
     def compute(self, outputs: Any) -> dict[str, float]:
-        """Returns R1, R5, R10 (fractions) of every way, from vectors, with scores of some
-        paragraphs at a time.
-        """
-        text_ND, video_MD, lengths = self.vectors(outputs)
+        """Returns R1, R5, R10 (fractions) of every way."""
         scores = {way.prefix: way.score for way in self.ways}
-        chunks = full_video.paragraph_chunks(lengths)
-        what = "parts of the paragraphs scored against all videos"
-        ranks = [
-            full_video.paragraph_ranks(text_ND, video_MD, lengths, scores, chunk)
-            for chunk in progress(chunks, len(chunks), what, logger)
-        ]
         result: dict[str, float] = {}
-        for prefix in scores:
-            ranks_n = np.concatenate([part[prefix] for part in ranks])
+        ranks = full_video.paragraph_ranks(*self.vectors(outputs), scores)
+        for prefix, ranks_n in ranks.items():
             result |= prefixed(prefix, functional.recalls(ranks_n))
         return result
 

@@ -16,8 +16,6 @@ Form = Literal["released", "corrected"]
 Size = tuple[int, int]
 """Rows and columns that the release pads a block to."""
 
-_INF = np.float32(np.inf)
-
 
 def dtw_cost(distance_RKP: np.ndarray, size: Size, form: Form = "released") -> np.ndarray:
     """Returns the cost [P] of dynamic time warping.
@@ -29,7 +27,9 @@ def dtw_cost(distance_RKP: np.ndarray, size: Size, form: Form = "released") -> n
             the last row of a block that has all the columns; `corrected` ends in the block's own
             last cell.
     """
-    return cumulate_dtw(pad_dtw(distance_RKP, size) if form == "released" else distance_RKP)[-1, -1]
+    if form == "released":
+        distance_RKP = pad(distance_RKP, size)
+    return cumulate_dtw(distance_RKP)[-1, -1]
 
 
 def otam_cost(distance_RKP: np.ndarray, size: Size, form: Form = "released") -> np.ndarray:
@@ -42,45 +42,26 @@ def otam_cost(distance_RKP: np.ndarray, size: Size, form: Form = "released") -> 
             transposed, and subtracts the minimum in the first column; `corrected` adds it and ends
             in the block's own last cell.
     """
-    sides = (distance_RKP, distance_RKP.swapaxes(0, 1))
-    if form == "released":
-        return sum(cumulate_otam(pad_otam(side, size), first_sign=-1)[-1, -1] for side in sides)
-    return sum(cumulate_otam(add_border(side), first_sign=1)[-1, -1] for side in sides)
+    released = form == "released"
+    total_P = np.float32(0)
+    for side in (distance_RKP, distance_RKP.swapaxes(0, 1)):
+        bordered = np.pad(side, ((0, 0), (1, 1), (0, 0)))
+        padded = pad(bordered, (size[0], size[1] + 2)) if released else bordered
+        total_P = total_P + cumulate_otam(padded, first_sign=-1 if released else 1)[-1, -1]
+    return total_P
 
 
-def pad_dtw(block_RKP: np.ndarray, size: Size) -> np.ndarray:
+def pad(block_RKP: np.ndarray, size: Size) -> np.ndarray:
     """Pads blocks to `size` as the release does: inf around, then zeros from the last real row on
-    in the new columns.
-
-    A block without new columns gets the zeros in *all* columns, which wipes its last real row.
-    """
-    return _pad(block_RKP, size[0] - block_RKP.shape[0], size[1] - block_RKP.shape[1])
-
-
-def pad_otam(block_RKP: np.ndarray, size: Size) -> np.ndarray:
-    """Pads blocks as `pad_dtw` does, after a zero column left and right: `size` and two columns
-    more.
-    """
-    return _pad(add_border(block_RKP), size[0] - block_RKP.shape[0], size[1] - block_RKP.shape[1])
-
-
-def add_border(block_RKP: np.ndarray) -> np.ndarray:
-    """Puts a zero column left and right of the blocks: [R, K + 2, P]."""
-    return np.pad(block_RKP, ((0, 0), (1, 1), (0, 0)))
-
-
-def _pad(block_RKP: np.ndarray, more_rows: int, more_cols: int) -> np.ndarray:
-    """Appends rows and columns of inf, or crop them where there are less than none to append, then
-    set the zeros.
+    in the new columns. Larger blocks are cropped.
 
     The slices are the release's own, with what they mean for 0 (everything) and for negative
-    numbers.
+    numbers. A block without new columns gets the zeros in *all* columns, which wipes its last real
+    row.
     """
-    (num_rows, num_cols), num_pairs = block_RKP.shape[:2], block_RKP.shape[2]
-    padded = np.full(
-        (num_rows + more_rows, num_cols + more_cols, num_pairs), _INF, dtype=block_RKP.dtype
-    )
-    kept = block_RKP[: len(padded), : padded.shape[1]]
+    more_rows, more_cols = size[0] - block_RKP.shape[0], size[1] - block_RKP.shape[1]
+    padded = np.full((*size, block_RKP.shape[2]), np.inf, dtype=block_RKP.dtype)
+    kept = block_RKP[: size[0], : size[1]]
     padded[: kept.shape[0], : kept.shape[1]] = kept
     padded[-more_rows - 1 :, -more_cols:] = 0
     return padded

@@ -4,12 +4,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 
-from mmpt.endtasks.how2align.evaluation import AlignedVideo, How2AlignOutputs
-from mmpt.inference.alignment import span_around
-from mmpt.inference.mmptmodel import EPSILON, ITERATIONS, MMPTModel
-from mmpt.losses.sinkhorn import bucket_transport
+from mmpt.endtasks.how2align.evaluation import How2AlignOutputs
+from mmpt.inference.mmptmodel import EPSILON, MMPTModel
 from mmpt.models import MMFusionSeparate
 from mmpt.reporting.figures import heat_maps
 from mmpt.reporting.run import Run, Section, pictures
@@ -17,13 +14,6 @@ from mmpt.reporting.run import Run, Section, pictures
 NUM_FIGURES = 4
 MOST_SENTENCES = 16
 NUM_FAILURES = 10
-_NEVER = -10.0
-"""Stands for a cosine where nothing was compared: the plan puts nothing there."""
-_BUCKET_SHARE = 0.3
-"""Share of the cosines below the bucket's value, as in training. Where sentences are compared with
-some seconds only, a plan without a bucket must put these seconds' mass on them: on the demo the
-found times then overlap the true ones by 0.53, with a bucket by 0.63."""
-
 T = TypeVar("T")
 Span = tuple[float, float]
 Figure = tuple[str, str]
@@ -41,72 +31,53 @@ def align_video(
     video_id: str,
     video_key: Any,
     sentences: Sequence[str],
-    text_SD: np.ndarray,
     truth: Sequence[Span | None],
+    end_s: int | None = None,
 ) -> Figure | None:
     """Aligns sentences with every second of a video; None for a model that is not two towers.
 
     Args:
         video_key: what the video reader takes.
-        text_SD: float32, the pooled sentences.
         truth: start and end of each in seconds, where known.
+        end_s: where the part to look at ends; None: with the video.
     """
     if not isinstance(run.model, MMFusionSeparate):
         return None
     model = MMPTModel(run.model, run.config.dataset, run.config.model).eval()
-    features, text = np.array(run.dataset.video(video_key)), torch.from_numpy(text_SD)
-    found = model.align(features, text, monotone=True)
-    return _draw(video_id, sentences, truth, found.similarity, found.plan, found.spans)
-
-
-def alignment_section(
-    figures: Iterable[Figure | None], more: str = ", sentences in order"
-) -> list[Section]:
-    """Returns the section of heat maps; none without figures.
-
-    Args:
-        more: ends the sentence that explains the marks.
-    """
-    known = dict(filter(None, figures))
-    data = {"figures": known, "epsilon": EPSILON, "more": more}
-    return [Section("Alignment of sentences and seconds", "alignment.html", data)] if known else []
-
-
-def _draw(
-    video_id: str,
-    sentences: Sequence[str],
-    truth: Sequence[Span | None],
-    similarity_SL: np.ndarray,
-    plan_SL: np.ndarray,
-    found: Sequence[tuple[int, int]],
-) -> Figure:
+    features = np.array(run.dataset.video(video_key)[:end_s])
+    found = model.align(features, sentences, monotone=True)
     overlaps = []
-    for true, span in zip(truth, found, strict=True):
+    for true, span in zip(truth, found.spans, strict=True):
         if true:
             common = max(0.0, min(true[1], span[1]) - max(true[0], span[0]))
             whole = true[1] - true[0] + span[1] - span[0] - common
             overlaps.append(common / max(whole, 1e-9))
     known = f", mean overlap of found and true times {np.mean(overlaps):.2f}" if overlaps else ""
-    title = f"{video_id}: {len(sentences)} sentences, {plan_SL.shape[1]} s{known}"
-    picture = heat_maps(sentences, similarity_SL, plan_SL, title=title, truth=truth, found=found)
-    return title, picture
+    title = f"{video_id}: {len(sentences)} sentences, {len(features)} s{known}"
+    return title, heat_maps(sentences, found, title=title, truth=truth)
+
+
+def alignment_section(figures: Iterable[Figure | None]) -> list[Section]:
+    """Returns the section of heat maps; none without figures."""
+    known = dict(filter(None, figures))
+    data = {"figures": known, "epsilon": EPSILON}
+    return [Section("Alignment of sentences and seconds", "alignment.html", data)] if known else []
 
 
 @pictures.register
 def align_sections(outputs: How2AlignOutputs, run: Run) -> list[Section]:
     """Returns heat maps of some videos, and the sentences placed farthest from their time."""
-    texts = {
-        str(video): [sentence.text for sentence in sentences]
-        for video, sentences in run.test_items()
-    }
-    figures = [
-        _how2align_figure(video, texts[video.video_id])
-        for video in spread(outputs.videos, NUM_FIGURES)
-    ]
-    more = (
-        ". Grey: never compared. A sentence without an outline is said, but not shown; a spare row "
-        "and column of the plan take what fits nothing"
-    )
+    texts = {}
+    figures = []
+    items = run.test_items()
+    for video, sentences in items:
+        texts[video] = [sentence.text for sentence in sentences]
+    for video, sentences in spread(items, NUM_FIGURES):
+        first = sentences[:MOST_SENTENCES]
+        truth = [(s.start_s, s.end_s) if s.aligned else None for s in first]
+        end_s = int(max(sentence.end_s for sentence in first)) + 1
+        words = texts[video][:MOST_SENTENCES]
+        figures.append(align_video(run, video, video, words, truth, end_s))
     misses = []
     for video in outputs.videos:
         cosines = np.where(video.covered, video.similarity, -np.inf)
@@ -125,26 +96,4 @@ def align_sections(outputs: How2AlignOutputs, run: Run) -> list[Section]:
     misses.sort(key=lambda miss: -miss["off_s"])
     worst = [miss for miss in misses[:NUM_FAILURES] if miss["off_s"]]
     failures = Section("Worst failures", "misses.html", {"misses": worst})
-    return [*alignment_section(figures, more), failures]
-
-
-def _how2align_figure(video: AlignedVideo, texts: Sequence[str]) -> Figure | None:
-    """Returns the first sentences that were compared with a second, up to the last such second."""
-    rows = np.flatnonzero(video.covered.any(axis=1))[:MOST_SENTENCES]
-    if not len(rows):
-        return None
-    seconds = slice(0, int(np.flatnonzero(video.covered[rows].any(axis=0))[-1]) + 1)
-    covered, similarity = video.covered[rows, seconds], video.similarity[rows, seconds]
-    bucket = torch.tensor(np.quantile(similarity[covered], _BUCKET_SHARE))
-    compared = torch.from_numpy(np.where(covered, similarity, _NEVER))
-    plan = bucket_transport(compared, bucket, ITERATIONS, EPSILON).numpy()
-    found = [span_around(row, int(row.argmax())) for row in plan]
-    truth = [
-        (float(start), min(float(end), seconds.stop)) if shown and start < seconds.stop else None
-        for (start, end), shown in zip(video.spans_s[rows], video.aligned[rows], strict=True)
-    ]
-    sentences, shown_similarity = (
-        [texts[row] for row in rows],
-        np.where(covered, similarity, np.nan),
-    )
-    return _draw(video.video_id, sentences, truth, shown_similarity, plan, found)
+    return [*alignment_section(figures), failures]

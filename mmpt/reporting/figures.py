@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
-import matplotlib
 import numpy as np
 from matplotlib import style
 from matplotlib.artist import Artist
@@ -20,13 +19,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
+from mmpt.inference.alignment import Alignment
+
 _STYLE = ("default", "mmpt.reporting.figures")
 """matplotlib's own settings, then those of `figures.mplstyle`, whatever the user has set."""
 INK, GRID = "#1f2933", "#e4e9ef"
 COLOURS = ("#2563eb", "#d97706", "#15803d", "#9333ea", "#0891b2", "#be123c")
 GREY = "#8b98a7"
 _FOUND = "#22d3ee"
-_MISSING = "#e1e1e1"
 _WIDTH = 1120
 """Of a heat map or of bars, in pixels: the width of a section."""
 _LONGEST_NAME = 42
@@ -88,31 +88,31 @@ def line_chart(
 
 def heat_maps(
     labels: Sequence[str],
-    similarity: np.ndarray,
-    plan: np.ndarray,
+    alignment: Alignment,
     *,
     title: str,
     truth: Sequence[tuple[float, float] | None],
-    found: Sequence[tuple[float, float]],
 ) -> str:
     """Returns an SVG of two matrices of sentences by seconds side by side, with times marked.
 
     Args:
         labels: the sentences [S].
-        similarity: float [S, L], cosines; NaN where there is none.
-        plan: float [S, L], the transport plan.
+        alignment: the cosines, the transport plan, and the times that the model says: a bar at
+            the foot of each row.
         title: for screen readers; the page shows it.
         truth: start and end in seconds of each sentence, where known: outlined.
-        found: start and end that the model says: a bar at the foot of the row.
     """
     with style.context(_STYLE):
-        num_rows, seconds = plan.shape
+        num_rows, seconds = alignment.plan.shape
         figure, both = _figure(_WIDTH, 22 * num_rows + 70, columns=2)
-        panels = (("cosine", similarity, "viridis"), ("transport plan", plan, "Reds"))
+        panels = (
+            ("cosine", alignment.similarity, "viridis"),
+            ("transport plan", alignment.plan, "Reds"),
+        )
         for axes, (name, values, colours) in zip(both, panels, strict=True):
             image = axes.imshow(
                 values,
-                cmap=matplotlib.colormaps[colours].with_extremes(bad=_MISSING),
+                cmap=colours,
                 aspect="auto",
                 interpolation="none",
                 extent=(0, seconds, num_rows, 0),
@@ -126,7 +126,7 @@ def heat_maps(
                     outline = Rectangle(corner, length, 0.86, fill=False, edgecolor="white")
                     outline.set_path_effects([withStroke(linewidth=2.4, foreground="black")])
                     axes.add_patch(outline)
-            starts, ends = np.transpose(found)
+            starts, ends = np.transpose(alignment.spans)
             lengths = np.maximum(ends - starts, _SHORTEST * seconds)
             feet = np.arange(num_rows) + 0.86
             axes.barh(feet, lengths, 0.2, starts, color=_FOUND, edgecolor="black", linewidth=0.5)

@@ -113,10 +113,9 @@ def _figures(outputs: RetrievalOutputs, run: Run, captions: Sequence[str]) -> li
     for video in spread(fitting, NUM_FIGURES):
         found = sorted(timed[video])[:MOST_SENTENCES]
         truth = [(start_s, end_s) for start_s, end_s, _ in found]
-        rows = [row for _, _, row in found]
-        key = (run.item(rows[0])[0][0], 0, int(max(end_s for _, end_s in truth)))
-        words = [captions[row] for row in rows]
-        figures.append(align_video(run, video, key, words, outputs.pooled_text[rows], truth))
+        key = (run.item(found[0][2])[0][0], 0, int(max(end_s for _, end_s in truth)))
+        words = [captions[row] for _, _, row in found]
+        figures.append(align_video(run, video, key, words, truth))
     return figures
 
 
@@ -126,14 +125,11 @@ def background_sections(outputs: BGRetrievalOutputs, run: Run) -> list[Section]:
     captions = [list(texts) for _, texts in run.test_items()]
     first_captions = [texts[0] for texts in captions]
     sections = _whole_video_sections(outputs, run, outputs.video_ids, first_captions)
-    ends = np.cumsum(outputs.num_captions)
     figures = []
     for place in spread(range(len(captions)), NUM_FIGURES):
         video, texts = outputs.video_ids[place], captions[place][:MOST_SENTENCES]
-        first = ends[place] - len(captions[place])
-        text_SD = outputs.pooled_text[first : first + len(texts)]
         truth = [None] * len(texts)
-        figures.append(align_video(run, video, run.item(place)[0], texts, text_SD, truth))
+        figures.append(align_video(run, video, run.item(place)[0], texts, truth))
     return sections + alignment_section(figures)
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from functools import singledispatch
 from typing import Any, NamedTuple
 
-import torch
 from torch import nn
 
 from mmpt.config import RunConfig
@@ -30,7 +29,6 @@ class Run:
     """The number that checkpoints are compared by."""
     outputs: Outputs
     model: nn.Module
-    device: torch.device
     dataset: MMDataset
     positions: Sequence[int]
     """The items of `dataset` that were scored."""

@@ -18,8 +18,6 @@ NOT_CURVES = {
 LAST = {"accuracy", "temperature"}
 """Metrics that are shown after the terms of the loss."""
 _SPLITS = {"train": ("training", COLOURS[0]), "valid": ("validation", COLOURS[1])}
-_LOSS_DIGITS = 1e-3
-"""Precision to which the loss is logged (its terms have a digit more)."""
 
 
 def read_curves(save_dir: str | Path, split: str) -> dict[str, dict[int, float]]:
@@ -58,13 +56,8 @@ def loss_charts(save_dir: Path) -> dict[str, str]:
     """Returns a chart per loss term and metric that changes, by title, the loss first."""
     splits = {split: read_curves(save_dir, split) for split in _SPLITS}
     names = {name for curves in splits.values() for name in curves}
-    for curves in splits.values():
-        loss = curves.get("loss", {})
-        for name in curves.keys() - {"loss"}:
-            term = curves[name]
-            differences = [abs(term[at] - loss[at]) for at in loss.keys() & term.keys()]
-            if term.keys() == loss.keys() and max(differences) <= _LOSS_DIGITS:
-                names.discard("loss")  # there is one term, and it is the loss
+    if len(names - LAST - {"loss"}) == 1:
+        names.discard("loss")  # there is one term, and it is the loss
     charts = {}
     for name in sorted(names, key=lambda name: (name != "loss", name in LAST, name)):
         lines = []

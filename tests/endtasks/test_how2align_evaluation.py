@@ -13,7 +13,6 @@ from mmpt.batch import Split
 from mmpt.config import load_config
 from mmpt.config.schema import DatasetConfig
 from mmpt.datasets import collate
-from mmpt.endtasks.how2align import evaluation as how2align
 from mmpt.endtasks.how2align.data import (
     How2AlignAligner,
     How2AlignTextProcessor,
@@ -67,10 +66,7 @@ def item(config: DatasetConfig, video_id: str, num_seconds: int):
     return feature, How2AlignAligner(config, Split.TEST)(video_id, feature, text, item_rng(0, 0, 0))
 
 
-def test_windows_in_batches_are_windows_one_by_one(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(how2align, "ROWS_AT_ONCE", 3)
+def test_windows_together_are_windows_one_by_one(tiny: Tiny) -> None:
     feature, aligner_item = item(tiny.config, "v", 53)
     (video,) = tiny.predict(aligner_item).videos
     total, count = np.zeros((5, 53)), np.zeros((5, 53))

@@ -102,11 +102,12 @@ def test_full_video_metric_with_background() -> None:
 @pytest.mark.parametrize("size", [(6, 5), (4, 3), (4, 5), (6, 3)], ids=str)
 @pytest.mark.parametrize("kind", ["DTW", "OTAM"])
 def test_padding_and_recursion(kind: str, size: tuple[int, int]) -> None:
+    block = ARRAYS["pad_in"][0, 0, :, :, None]
     if kind == "DTW":
-        padded = warping.pad_dtw(ARRAYS["pad_in"][0, 0, :, :, None], size)
+        padded = warping.pad(block, size)
         total = warping.cumulate_dtw(padded)
     else:
-        padded = warping.pad_otam(ARRAYS["pad_in"][0, 0, :, :, None], size)
+        padded = warping.pad(np.pad(block, ((0, 0), (1, 1), (0, 0))), (size[0], size[1] + 2))
         total = warping.cumulate_otam(padded, first_sign=-1)
     suffix = f"{size[0]}x{size[1]}"
     np.testing.assert_array_equal(padded[:, :, 0], ARRAYS[f"{kind}_pad_{suffix}"][0, 0])

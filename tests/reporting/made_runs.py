@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from mmpt.config import EvalConfig, RunConfig
@@ -65,7 +64,6 @@ def make_run(
         best_value=1.0,
         outputs=outputs,
         model=nn.Identity(),
-        device=torch.device("cpu"),
         dataset=SimpleNamespace(meta=items),
         positions=range(len(items)),
         frames=KeyFrames(videos),

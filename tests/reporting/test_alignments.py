@@ -57,8 +57,7 @@ def test_a_figure_is_what_the_model_aligns(run: Run) -> None:
 
 def test_a_model_of_another_kind_has_no_figure(run: Run) -> None:
     object.__setattr__(run, "model", torch.nn.Identity())
-    vectors = np.zeros((1, 4), dtype=np.float32)
-    assert align_video(run, "a", ("a", 0, 1), ["x"], vectors, [None]) is None
+    assert align_video(run, "a", ("a", 0, 1), ["x"], [None]) is None
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from matplotlib import colormaps, rc_context, rcParams
 from PIL import Image
 
+from mmpt.inference.alignment import Alignment
 from mmpt.reporting.figures import Bar, Line, bars, heat_maps, line_chart
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -67,10 +68,15 @@ def test_long_curves_are_thinned_and_keep_their_extremes() -> None:
     assert heights.max() == pytest.approx(2 * heights[-1], rel=0.05)
 
 
-def test_a_heat_map_shows_every_value_and_greys_what_is_missing() -> None:
-    values, plan = np.array([[0.0, 0.5, 1.0], [np.nan, 1.0, 0.0]]), np.zeros((2, 3))
-    times = {"truth": [(1, 3), None], "found": [(0, 1), (2, 3)]}
-    svg = heat_maps(["one", "two"], values, plan, title="t", **times)
+def aligned(values: np.ndarray, spans: list[tuple[int, int]]) -> Alignment:
+    plan, scores = np.zeros_like(values), np.zeros(len(values))
+    return Alignment(plan=plan, spans=spans, scores=scores, similarity=values)
+
+
+def test_a_heat_map_shows_every_value_and_marks_the_times() -> None:
+    values = np.array([[0.0, 0.5, 1.0], [0.2, 1.0, 0.0]])
+    found = aligned(values, [(0, 1), (2, 3)])
+    svg = heat_maps(["one", "two"], found, title="t", truth=[(1, 3), None])
     images = list(ElementTree.fromstring(svg).iter(f"{SVG}image"))
     uris = [image.attrib["{http://www.w3.org/1999/xlink}href"] for image in images]
     pictures = [
@@ -78,7 +84,6 @@ def test_a_heat_map_shows_every_value_and_greys_what_is_missing() -> None:
     ]
     (pixels, _) = (picture[..., :3] for picture in pictures if picture.shape[:2] == (2, 3))
     wanted = 255 * colormaps["viridis"](values)[..., :3]
-    wanted[1, 0] = 225  # grey
     order = slice(None, None, -1 if np.ptp(pixels[0, 0]) == 0 else 1)  # either side may be up
     np.testing.assert_allclose(pixels[order], wanted, atol=1)
     outline, first, second = *paths(svg, "stroke: #ffffff")[:1], *paths(svg, "fill: #22d3ee")[:2]
@@ -99,9 +104,8 @@ def test_bars_are_as_long_as_their_time() -> None:
 
 
 def test_hostile_texts_stay_texts_on_one_line() -> None:
-    times = {"truth": [None] * len(HOSTILE), "found": [(0.0, 1.0)] * len(HOSTILE)}
-    values = np.zeros((len(HOSTILE), 3))
-    maps = heat_maps(HOSTILE, values, values, title=HOSTILE[1], **times)
+    found = aligned(np.zeros((len(HOSTILE), 3)), [(0, 1)] * len(HOSTILE))
+    maps = heat_maps(HOSTILE, found, title=HOSTILE[1], truth=[None] * len(HOSTILE))
     rows = [(text, [Bar(0, 1, "#aaaaaa", text)]) for text in HOSTILE]
     for svg in (maps, bars(HOSTILE[1], rows, 2)):
         assert "<script" not in svg

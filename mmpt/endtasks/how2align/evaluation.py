@@ -16,9 +16,6 @@ from mmpt.endtasks.how2align import alignment_scores
 from mmpt.evaluators import METRICS, PREDICTORS, WHOLE_VIDEO, Metric, Number, Outputs, Predictor
 from mmpt.evaluators.base import Prepared, finite
 
-ROWS_AT_ONCE = 256
-"""Windows, or sentences, that go through a tower together."""
-
 
 class AlignedVideo(NamedTuple):
     """A video with its sentences set against its seconds."""
@@ -77,7 +74,8 @@ class How2AlignPredictor(Predictor[How2AlignOutputs]):
         """Yields the cosines of each video."""
         for batch, inputs in batches:
             only = {name: value[0] for name, value in inputs.items()}
-            text_nD = encode_sentences(model, only["caps"], only["cmasks"])
+            pooled_nD = model.forward_text(only["caps"], only["cmasks"])[0].float()
+            text_nD = normalize(finite(pooled_nD, "sentences"), dim=-1)
             total_nL = text_nD.new_zeros(len(text_nD), int(batch["video_len"]))
             count_nL = torch.zeros_like(total_nL)
             # Add the cosines of every window and the sentences that it is compared with.
@@ -97,28 +95,20 @@ class How2AlignPredictor(Predictor[How2AlignOutputs]):
             yield {"videos": [video]}
 
 
-def encode_sentences(model: Any, caps_nT: torch.Tensor, cmasks_nT: torch.Tensor) -> torch.Tensor:
-    """Returns unit vectors of sentences, float32 [n, D]."""
-    rows = zip(caps_nT.split(ROWS_AT_ONCE), cmasks_nT.split(ROWS_AT_ONCE), strict=True)
-    vectors_nD = torch.cat([model.forward_text(*some)[0].float() for some in rows])
-    return normalize(finite(vectors_nD, "sentences"), dim=-1)
-
-
-def encode_windows(model: Any, inputs: Mapping[str, torch.Tensor]) -> Iterator[torch.Tensor]:
-    """Yields unit vectors of the real seconds of each window, float32 [seconds, D].
+def encode_windows(model: Any, inputs: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+    """Returns unit vectors of the real seconds of each window, float32 [seconds, D].
 
     Args:
         inputs: caps and cmasks [n, T], vfeats [W, F, 512], vmasks [W, F].
     """
-    for first in range(0, len(inputs["vfeats"]), ROWS_AT_ONCE):
-        rows = slice(first, first + ROWS_AT_ONCE)
-        vfeats_WFE, vmasks_WF = inputs["vfeats"][rows], inputs["vmasks"][rows]
-        # [CLS] and [SEP] are the same for every window.
-        text = [inputs[name][:1].expand(len(vfeats_WFE), -1) for name in ("caps", "cmasks")]
-        states = model.forward_video(vfeats_WFE, vmasks_WF, *text, output_hidden_states=True)
-        seconds_WFD = states[:, 1 : 1 + vfeats_WFE.shape[1]].float()
-        for seconds_FD, mask_F in zip(seconds_WFD, vmasks_WF, strict=True):
-            yield normalize(finite(seconds_FD[mask_F], "seconds"), dim=-1)
+    vmasks_WF = inputs["vmasks"]
+    if not len(vmasks_WF):
+        return []
+    # [CLS] and [SEP] are the same for every window.
+    text = [inputs[name][:1].expand(len(vmasks_WF), -1) for name in ("caps", "cmasks")]
+    states = model.forward_video(inputs["vfeats"], vmasks_WF, *text, output_hidden_states=True)
+    real_RD = finite(states[:, 1 : 1 + vmasks_WF.shape[1]][vmasks_WF].float(), "seconds")
+    return list(normalize(real_RD, dim=-1).split(vmasks_WF.sum(dim=1).tolist()))
 
 
 @METRICS.register
