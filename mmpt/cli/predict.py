@@ -87,8 +87,10 @@ def score(
                 logger.info("report: %s", path)
             checkpoints = [row["checkpoint"] for row in run.rows]
             add_table(tables, checkpoints, run.columns)
-            if run.coverage:
-                notes += ["", f"{config.path}: {run.coverage}"]
+            scored, whole = len(run.positions), len(run.dataset)
+            if scored < whole:
+                coverage = f"scored on {scored} of {whole} test items: the others have no features"
+                notes += ["", f"{config.path}: {coverage}"]
             if all_checkpoints:
                 best = f"{checkpoints[run.best]} ({config.metric[0]} {run.best_value:.4f})"
                 notes += ["", f"{config.path}: {scoring.selection_rule(config)}", f"best: {best}"]

@@ -63,21 +63,19 @@ Score = Callable[[np.ndarray, Lengths], np.ndarray]
 """Clip scores float32 [R, M] and lengths -> scores of paragraphs and videos, float [p, n]."""
 
 
-def group_by_video(video_ids: Sequence[str], starts_s: Sequence[float] | None = None) -> Grouping:
+def group_by_video(video_ids: Sequence[str], starts_s: Sequence[float]) -> Grouping:
     """Returns the order that brings the clips of each video together.
 
-    Videos come by first appearance, clips by start (or as given).
+    Videos come by first appearance, clips by start.
 
     Args:
         video_ids: the video of each clip [N]; ids are one video's when they are equal.
-        starts_s: begin of each clip in seconds [N], to put a video's clips in time order.
+        starts_s: begin of each clip in seconds [N].
     """
     place = {video: index for index, video in enumerate(dict.fromkeys(video_ids))}
     group_N = np.array([place[video] for video in video_ids], dtype=np.int64)
-    time_N = np.zeros(len(group_N)) if starts_s is None else np.asarray(starts_s, dtype=np.float64)
-    return Grouping(
-        np.lexsort((time_N, group_N)), np.bincount(group_N, minlength=len(place)), list(place)
-    )
+    order_N = np.lexsort((np.asarray(starts_s), group_N))
+    return Grouping(order_N, np.bincount(group_N, minlength=len(place)), list(place))
 
 
 def paragraph_ranks(

@@ -31,17 +31,15 @@ class Benchmark:
     notes: tuple[str, ...] = ()
     """What to know before comparing."""
 
-    def results_of(self, method: str) -> Results:
-        """Returns a method's numbers as fractions."""
-        column = METHODS.index(method)
-        percents = {name: values[column] for name, values in self.numbers.items()}
-        return {self.metric: {name: value / 100 for name, value in percents.items() if value}}
-
     @property
     def papers(self) -> dict[str, Results]:
-        """The numbers of every method that reports any."""
-        found = {method: self.results_of(method) for method in METHODS}
-        return {method: results for method, results in found.items() if results[self.metric]}
+        """The numbers of every method as fractions; none where it reports none."""
+        found: dict[str, Results] = {}
+        for column, method in enumerate(METHODS):
+            percents = {name: values[column] for name, values in self.numbers.items()}
+            shares = {name: value / 100 for name, value in percents.items() if value}
+            found[method] = {self.metric: shares}
+        return found
 
 
 PUBLISHED: dict[str, Benchmark] = TypeAdapter(dict[str, Benchmark]).validate_python(

@@ -266,7 +266,8 @@ class MMPTModel(nn.Module):
         """
         is_vectors = isinstance(videos, np.ndarray | torch.Tensor) and videos.ndim == 2
         video_ND = torch.as_tensor(videos) if is_vectors else self.encode_video(videos)
-        text_ND = self._text_vectors(texts)
+        is_texts = isinstance(texts, str | list | tuple)
+        text_ND = self.encode_text(texts) if is_texts else torch.as_tensor(texts)
         if video_ND.shape[1] != text_ND.shape[1]:
             raise DataError(
                 f"videos and texts must have vectors of one width, but have {video_ND.shape[1]} "
@@ -278,7 +279,7 @@ class MMPTModel(nn.Module):
     def align(
         self,
         video: Video,
-        sentences: Sequence[str] | torch.Tensor,
+        sentences: Sequence[str],
         *,
         monotone: bool = False,
         epsilon: float = EPSILON,
@@ -291,8 +292,7 @@ class MMPTModel(nn.Module):
 
         Args:
             video: see `encode_video`.
-            sentences: in any order, or with `monotone` in the order in which they are to start; or
-                their vectors [S, D] as `encode_text` gave them.
+            sentences: in any order, or with `monotone` in the order in which they are to start.
             monotone: let no sentence's peak come before that of an earlier sentence.
             epsilon: smoothness of the plan.
             iterations: of Sinkhorn's algorithm.
@@ -300,7 +300,7 @@ class MMPTModel(nn.Module):
         windows = list(self._windows([video], max(self.max_video_len // 2, 1)))
         states = [normalize(window.states, dim=-1).cpu().numpy() for window in windows]
         video_LD = torch.from_numpy(average_windows(states, [window.span for window in windows]))
-        text_SD = self._text_vectors(sentences).cpu()
+        text_SD = self.encode_text(sentences).cpu()
         return align_sentences(
             text_SD, video_LD.to(text_SD), epsilon=epsilon, iterations=iterations, monotone=monotone
         )
@@ -330,9 +330,3 @@ class MMPTModel(nn.Module):
                 seconds = len(parts[row])
                 share = seconds / len(features_LI)
                 yield Window(video, span, share, pooled[row], states[row, 1 : 1 + seconds])
-
-    def _text_vectors(self, texts: str | Sequence[str] | torch.Tensor) -> torch.Tensor:
-        """Returns the vectors of texts; vectors pass through."""
-        if isinstance(texts, str | list | tuple):
-            return self.encode_text(texts)
-        return torch.as_tensor(texts)

@@ -7,7 +7,6 @@ the weights' fingerprint.
 
 import re
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -28,12 +27,12 @@ FORMAT = 1
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 YAML_SUFFIXES = (".yaml", ".yml")
 FILE_SUFFIXES = (*YAML_SUFFIXES, ".pt", ".safetensors")
-DATASET_KEYS = ("max_video_len", "max_len", "use_fast", "options")
+DATASET_KEYS = {"max_video_len", "max_len", "use_fast", "options"}
 """Keys of `dataset:` that a saved model needs; `bert_name` is the folder itself."""
-MODEL_KEYS = (
+MODEL_KEYS = {
     *("model_cls", "mm_encoder_cls", "video_encoder_cls", "text_encoder_cls"),
     *("num_hidden_video_layers", "packed", "compile", "options"),
-)
+}
 """Keys of `model:` that a saved model needs. Other keys, of older folders, are not read."""
 
 Pretrained = tuple[MMFusionSeparate, DatasetConfig, ModelConfig]
@@ -124,7 +123,8 @@ def _from_saved(folder: Path, *, trusted: bool = True) -> Pretrained:
         if section["format"] != FORMAT:
             raise ValueError(f"it is of format {section['format']}, not {FORMAT}")
         dataset = DatasetConfig(**section["dataset"], bert_name=str(folder))
-        model = ModelConfig(**_given(section["model"], MODEL_KEYS))
+        saved = section["model"]
+        model = ModelConfig(**{key: saved[key] for key in saved.keys() & MODEL_KEYS})
     except (TypeError, KeyError, AttributeError, ValueError) as err:
         raise CheckpointError(
             f"{config}: must have a section `{SECTION}` as this version's save_pretrained writes "
@@ -185,8 +185,8 @@ def write_pretrained(
     config.pop(SECTION, None)  # of the folder that the model was loaded from
     config[SECTION] = {
         "format": FORMAT,
-        "dataset": _given(dataset.model_dump(), DATASET_KEYS),
-        "model": _given(model.model_dump(), MODEL_KEYS),
+        "dataset": dataset.model_dump(include=DATASET_KEYS, exclude_none=True),
+        "model": model.model_dump(include=MODEL_KEYS, exclude_none=True),
         "weights": weights_fingerprint(fusion, trainable_only=False),
     }
     tokenizer = load_tokenizer(dataset.bert_name, dataset.use_fast)
@@ -197,8 +197,3 @@ def write_pretrained(
     with atomic_write(folder / WEIGHTS_NAME, "wb") as file:
         file.write(save(state, metadata={"format": "pt"}))
     write_json(folder / CONFIG_NAME, config)
-
-
-def _given(values: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
-    """Returns those of `keys` that have a value."""
-    return {key: values[key] for key in keys if values.get(key) not in (None, {})}

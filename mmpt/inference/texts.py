@@ -23,7 +23,7 @@ def embed_texts(
     ids: Sequence[list[int]],
     special: SpecialTokens,
     num_slots: int,
-    batch_size: int,
+    batch_size: int = 256,
 ) -> torch.Tensor:
     """Returns pooled vectors [N, D], float32 or wider, of word-piece ids, of which the first T - 3
     count.

@@ -49,33 +49,20 @@ class Line(NamedTuple):
     """Whether each point is marked; pointing at a mark shows its values."""
 
 
-def line_chart(
-    title: str,
-    lines: Sequence[Line],
-    x_title: str,
-    size: tuple[int, int] = (360, 215),
-    *,
-    log_x: bool = False,
-) -> str:
+def line_chart(title: str, lines: Sequence[Line], x_title: str) -> str:
     """Returns an SVG of lines over whole numbers.
 
     Args:
         title: for screen readers; the page shows it.
-        size: width and height in pixels.
-        log_x: logarithmic x, for values from 1 on.
     """
     with style.context(_STYLE):
-        figure, axes = _figure(*size)
+        figure, axes = _figure(360, 215)
         for line in lines:
             axes.plot(line.xs, line.ys, color=line.colour, label=line.name)
             for x, y in zip(line.xs, line.ys, strict=True) if line.dots else ():
                 (dot,) = axes.plot(x, y, "o", color=line.colour)
                 _set_tip(dot, f"{line.name}: {y:.5g} at {x:,.6g}")
-        if log_x:
-            axes.set_xscale("log")
-            axes.minorticks_off()
-        else:
-            axes.locator_params(axis="x", nbins=5, integer=True)
+        axes.locator_params(axis="x", nbins=5, integer=True)
         axes.locator_params(axis="y", nbins=5)
         axes.xaxis.set_major_formatter("{x:,.6g}")
         axes.yaxis.set_major_formatter("{x:,.6g}")

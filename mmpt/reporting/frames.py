@@ -10,7 +10,6 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmpt.errors import DataError
 from mmpt.evaluators import ClipId
 from mmpt.media.video_list import find_videos
 from mmpt.utils.log import get_logger
@@ -35,10 +34,6 @@ class KeyFrames:
     """
 
     def __init__(self, videos: str | Path | None = None):
-        if videos is not None and not Path(videos).is_dir():
-            raise DataError(
-                f"{videos}: no such folder. Name where the test set's videos are with `--videos`."
-            )
         jobs = [] if videos is None else find_videos([videos], "").jobs
         self._files = {job.video_id: job.video for job in jobs}
 

@@ -55,18 +55,15 @@ def _facts(run: Run) -> dict[str, str]:
 def _numbers_section(run: Run) -> Section:
     """Returns the table of metrics, with notes on what can be compared.
 
-    Where several checkpoints differ, the best value is marked. Values that metrics keep besides the
-    numbers that they declare come in a table of their own.
+    Where several checkpoints differ, the best value is marked.
     """
     scored: list[ResultsLike] = [row["metrics"] for row in run.rows]
     benchmark = PUBLISHED.get(benchmark_key(run.config.name))
-    papers = benchmark.papers if benchmark else {}
+    reported = benchmark.papers if benchmark else {}
+    papers = {name: results for name, results in reported.items() if any(results.values())}
     rows: list[dict[str, Any]] = []
-    further: list[tuple[str, list[float | None]]] = []
     for metric in run.chance:
-        names = dict.fromkeys(name for results in scored for name in results.get(metric, {}))
         for number in numbers_of(metric, run.columns):
-            names.pop(number.name, None)
             values = _values(metric, number.name, scored)
             known = {value for value in values if value is not None}
             best = (min if number.unit == "rank" else max)(known) if len(known) > 1 else None
@@ -78,12 +75,10 @@ def _numbers_section(run: Run) -> Section:
                 "papers": [format_value(value, number) for value in by_papers],
             }
             rows.append(row)
-        further += [(name, _values(metric, name, scored)) for name in names]
     data = {
         "checkpoints": list(run.names),
         "papers": [f"{name} (paper)" for name in papers],
         "rows": rows,
-        "further": further,
         "warnings": comparability_notes(benchmark, dict(zip(run.names, run.rows, strict=True))),
         "notes": benchmark.notes if benchmark else (),
     }

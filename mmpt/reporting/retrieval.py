@@ -21,7 +21,6 @@ from mmpt.reporting.alignments import (
     alignment_section,
     spread,
 )
-from mmpt.reporting.figures import COLOURS, GREY, Line, line_chart
 from mmpt.reporting.run import Run, Section, pictures
 
 MOST_QUERIES = 10_000
@@ -49,7 +48,6 @@ def retrieval_sections(outputs: RetrievalOutputs, run: Run) -> list[Section]:
     places = spread(range(len(ranks)), NUM_EXAMPLES)
     examples = {
         "queries": [_query(run, outputs, captions, place, NUM_HITS) for place in places],
-        "charts": _recall_chart(ranks, len(clips)),
         "num_queries": len(ranks),
         "num_clips": len(clips),
         "near": NEAR,
@@ -90,18 +88,6 @@ def _query(
     return {"words": captions[query], "rank": rank + 1, "cards": cards}
 
 
-def _recall_chart(ranks: np.ndarray, num_candidates: int) -> dict[str, str]:
-    """Returns recall at every k, next to chance, by its title."""
-    ks = np.unique(np.geomspace(1, num_candidates, 120).round().astype(int))
-    percent = np.searchsorted(np.sort(ranks), ks, side="left") / len(ranks) * 100
-    lines = [
-        Line("text to video", ks, percent, COLOURS[0]),
-        Line("chance", ks, ks / num_candidates * 100, GREY),
-    ]
-    title = "recall at k, percent"
-    return {title: line_chart(title, lines, "k", (460, 240), log_x=True)}
-
-
 def _figures(outputs: RetrievalOutputs, run: Run, captions: Sequence[str]) -> list[Figure | None]:
     """Aligns the captions of a few videos that have several with times, up to the last one."""
     timed: dict[str, list[tuple[float, float, int]]] = {}
@@ -138,6 +124,8 @@ def _whole_video_sections(
 ) -> list[Section]:
     """Returns the paragraphs that find their video last, where the run scores whole videos.
 
+    Test sets of more than `MOST_SAVED` captions or clips are left out.
+
     Args:
         videos: ids in the order of the metric's vectors.
         first_captions: of each video.
@@ -149,29 +137,25 @@ def _whole_video_sections(
             continue
         text_ND, video_MD, lengths = metric.vectors(outputs)
         ways = [way for way in metric.ways if way.prefix in _PUBLISHED]
-        paragraphs = None
-        if max(len(text_ND), len(video_MD)) <= MOST_SAVED:
-            scores_NM = text_ND @ video_MD.T
-            scores = [way.score(scores_NM, lengths) for way in ways]
-            ranks = np.stack([ranks_from_scores(scores_nn) for scores_nn in scores])
-            firsts = np.stack([scores_nn.argmax(axis=1) for scores_nn in scores])
-            worst = np.lexsort(-ranks[::-1])[:NUM_VIDEOS]
-            paragraphs = []
-            for place in worst[ranks[:, worst].any(axis=0)]:
-                preferred = [videos[first] for first in firsts[:, place]]
-                paragraph = {
-                    "video": videos[place],
-                    "words": first_captions[place],
-                    "num_captions": lengths.captions[place],
-                    "places": list(zip(ranks[:, place] + 1, preferred, strict=True)),
-                }
-                paragraphs.append(paragraph)
-        data = {
-            "ways": [f"rank by {way.title}" for way in ways],
-            "num_videos": len(videos),
-            "most": MOST_SAVED,
-            "paragraphs": paragraphs,
-        }
+        if max(len(text_ND), len(video_MD)) > MOST_SAVED:
+            continue
+        scores_NM = text_ND @ video_MD.T
+        scores = [way.score(scores_NM, lengths) for way in ways]
+        ranks = np.stack([ranks_from_scores(scores_nn) for scores_nn in scores])
+        firsts = np.stack([scores_nn.argmax(axis=1) for scores_nn in scores])
+        worst = np.lexsort(-ranks[::-1])[:NUM_VIDEOS]
+        paragraphs = []
+        for place in worst[ranks[:, worst].any(axis=0)]:
+            preferred = [videos[first] for first in firsts[:, place]]
+            paragraph = {
+                "video": videos[place],
+                "words": first_captions[place],
+                "num_captions": lengths.captions[place],
+                "places": list(zip(ranks[:, place] + 1, preferred, strict=True)),
+            }
+            paragraphs.append(paragraph)
+        titles = [f"rank by {way.title}" for way in ways]
+        data = {"ways": titles, "num_videos": len(videos), "paragraphs": paragraphs}
         sections.append(Section("Whole videos mistaken", "whole_videos.html", data))
     return sections
 

@@ -43,14 +43,6 @@ class Run:
             columns[name] = row["metrics"]
         return columns
 
-    @property
-    def coverage(self) -> str:
-        """How much of the test set was scored, or nothing if all of it was."""
-        scored, whole = len(self.positions), len(self.dataset)
-        if scored == whole:
-            return ""
-        return f"scored on {scored} of {whole} test items: the others have no features"
-
     def item(self, place: int) -> tuple[Any, Any]:
         """Returns video key and text key of one item of the outputs."""
         return self.dataset.meta[self.positions[place]]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import logging
 import os
 import re
 import sys
@@ -45,7 +46,6 @@ from mmpt.tasks.steps import step_in_memory
 from mmpt.tasks.task import Task
 from mmpt.utils.distributed import World
 from mmpt.utils.io import DISK_FULL, write_error
-from mmpt.utils.log import quiet_other_processes
 from mmpt.utils.metrics_log import MetricsLog
 
 LAST_CHECKPOINT = "checkpoint_last.pt"
@@ -105,7 +105,8 @@ class FairseqMMTask(LegacyFairseqTask):
         """Build the task; from here on the user's mistakes end the process cleanly."""
         sys.excepthook = partial(_report_user_error, args)
         atexit.register(_leave_process_group)
-        quiet_other_processes()
+        if not World.current().is_main:  # rank 0 logs what is the same in every process
+            logging.getLogger("mmpt").setLevel(logging.ERROR)
         return cls(args)
 
     def build_inner_model(self) -> tuple[nn.Module, str, Use]:

@@ -8,7 +8,6 @@ go, and reports of what was done are written.
 import ctypes
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -28,10 +27,6 @@ EXTRA_OF = {
     **dict.fromkeys(("jinja2", "matplotlib", "PIL"), "report"),
 }
 """Import name of a package that only some commands need -> the extra of `mmpt` that installs it."""
-
-
-class _TerminatedError(KeyboardInterrupt):
-    """SIGTERM came; whoever cleans up after Ctrl-C cleans up after this."""
 
 
 def run_command(work: Callable[[], int | None], *, stopped: str) -> int:
@@ -61,23 +56,18 @@ def run_command(work: Callable[[], int | None], *, stopped: str) -> int:
         problem = f"error: {err.name} is not installed. Install it with: pip install {extra}"
     except KeyboardInterrupt as err:
         sys.stderr.write(f"interrupted; {stopped}\n")
-        return TERMINATED if isinstance(err, _TerminatedError) else INTERRUPTED
+        return TERMINATED if err.args == (signal.SIGTERM,) else INTERRUPTED
     sys.stderr.write(f"{problem}\n")
     return EXIT_CODE
 
 
 @contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
-    """Raises an interrupt where the main thread is when SIGTERM comes; only the main thread may ask
-    for that.
-    """
+    """Raises an interrupt where the main thread is when SIGTERM comes."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise _TerminatedError
+        raise KeyboardInterrupt(signal.SIGTERM)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield

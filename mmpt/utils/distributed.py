@@ -59,13 +59,6 @@ class World:
         dist.broadcast_object_list(box, src=0, group=_side_group())
         return box[0]
 
-    def gather_objects(self, value: Any) -> list[Any]:
-        """Return the `value` of every process, by rank, in every process."""
-        values = [value] * self.size
-        if self.size > 1:
-            dist.all_gather_object(values, value, group=_side_group())
-        return values
-
     def gather_rows(self, rows_nD: np.ndarray, places_n: np.ndarray) -> np.ndarray | None:
         """Returns the rows of all processes in rank 0, and None in the other processes.
 
@@ -77,7 +70,9 @@ class World:
         Returns:
             [N, D]; it takes this much memory and that of a block per process.
         """
-        lengths = self.gather_objects(len(rows_nD))
+        lengths = [len(rows_nD)] * self.size
+        if self.size > 1:
+            dist.all_gather_object(lengths, len(rows_nD), group=_side_group())
         step = max(1, BLOCK_BYTES // (rows_nD.dtype.itemsize * rows_nD.shape[1]))
         num_rows = sum(lengths) if self.is_main else 0
         whole_ND = np.empty((num_rows, rows_nD.shape[1]), rows_nD.dtype)

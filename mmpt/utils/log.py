@@ -3,7 +3,6 @@ place.
 """
 
 import logging
-import os
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -27,17 +26,6 @@ def setup_logging() -> None:
         level=logging.INFO,
     )
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # else a line per request
-
-
-def quiet_other_processes() -> None:
-    """Lets only rank 0 log what is the same in every process; all still log errors."""
-    # deferred: half a second, and most callers have torch loaded already
-    import torch.distributed as dist
-
-    in_group = dist.is_available() and dist.is_initialized()
-    rank = dist.get_rank() if in_group else int(os.environ.get("RANK", "0"))
-    if rank:
-        logging.getLogger("mmpt").setLevel(logging.ERROR)
 
 
 def format_seconds(seconds: float) -> str:

@@ -25,10 +25,11 @@ def _not_blank(text: str) -> str:
     return text
 
 
-def _in_order(times: tuple[float, float]) -> tuple[float, float]:
-    if times[0] > times[1]:
+def in_order(pair: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Returns `pair`; a validator that refuses an end before the start."""
+    if pair[0] > pair[1]:
         raise ValueError("be [start, end] with start <= end")
-    return times
+    return pair
 
 
 RULES = {
@@ -56,7 +57,7 @@ RULES = {
 
 NotBlank = Annotated[str, AfterValidator(_not_blank)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Stretch = Annotated[tuple[Seconds, Seconds], AfterValidator(_in_order)]
+Stretch = Annotated[tuple[Seconds, Seconds], AfterValidator(in_order)]
 """Start and end in seconds."""
 
 

@@ -85,7 +85,7 @@ def test_by_default_one_checkpoint_and_a_plain_table(
         ("projects/retri/norton/how2_demo.yaml", "a training config cannot be scored"),
         ("{scored} --device foo", "--device foo: not a device of this machine"),
         ("{scored} --device meta", "--device meta: not a device of this machine"),
-        ("{scored} --videos /no/such", "/no/such: no such folder. Name where the test set's"),
+        ("{scored} --videos /no/such", "/no/such: no such folder"),
         ("{scored} none.yaml", "none.yaml"),  # all are read before the first is scored
         ("--taskconfig none.yaml", "none.yaml"),
         ("", "name at least one evaluation YAML"),

@@ -71,7 +71,7 @@ def test_aligner(tmp_path: Path) -> None:
         ({"description": None}, r"`\[1\].description` must be text, but is None"),
         ({"times": []}, r"`\[1\].times` must have a length of at least 1"),
         ({"times": [[0, 6]]}, r"`\[1\].times\[0\]\[1\]` must be below 6, but is 6"),
-        ({"times": [[3, 2]]}, r"must be \[first, last\] with first <= last, but is \[3, 2\]"),
+        ({"times": [[3, 2]]}, r"must be \[start, end\] with start <= end, but is \[3, 2\]"),
     ],
 )
 def test_mistakes_in_a_query(tmp_path: Path, change: dict[str, Any], message: str) -> None:

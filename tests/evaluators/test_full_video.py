@@ -112,4 +112,3 @@ def test_grouping_brings_clips_of_a_video_together_in_time() -> None:
     order, lengths, names = full_video.group_by_video(videos, [5.0, 9.0, 1.0, 0.0, 3.0])
     assert (order.tolist(), lengths.tolist()) == ([2, 0, 4, 1, 3], [2, 2, 1])
     assert names == ["b", "ab", "c"]
-    assert full_video.group_by_video(videos).order.tolist() == [0, 2, 1, 4, 3]

@@ -45,11 +45,11 @@ def test_every_evaluation_has_its_benchmark(path: Path, monkeypatch: pytest.Monk
 def test_some_numbers_from_the_papers() -> None:
     full_video = PUBLISHED["youcook_fullvideo_zs"]
     assert full_video.numbers["OTAM-R1"] == (52.8, 84.9, 88.9)
-    norton = full_video.results_of("Norton")["FullVideoRetrievalMetric"]
+    norton = full_video.papers["Norton"]["FullVideoRetrievalMetric"]
     assert len(norton) == 9
     assert (norton["R1"], norton["DTW-R5"], norton["OTAM-R10"]) == (0.755, 0.988, 0.995)
     # Not reported.
-    assert PUBLISHED["coin_zs"].results_of("Norton") == {"COINActionSegmentationMetric": {}}
+    assert PUBLISHED["coin_zs"].papers["Norton"] == {"COINActionSegmentationMetric": {}}
 
 
 @pytest.mark.parametrize(

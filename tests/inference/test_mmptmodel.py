@@ -107,8 +107,6 @@ def test_align_gives_the_plan_of_states_averaged_over_half_overlapping_windows(m
     result = model.align(rows, TEXTS)
     assert result.plan.shape == (4, 27)
     np.testing.assert_allclose(result.plan.sum(axis=0), 4 / 27, rtol=1e-4)
-    from_vectors = model.align(rows, model.encode_text(TEXTS))
-    np.testing.assert_array_equal(from_vectors.plan, result.plan)
     text = torch.nn.functional.normalize(model.encode_text(TEXTS[1]), dim=-1)[0]
     caps, cmasks = torch.tensor([[101, 102]]), torch.ones(1, 2, dtype=torch.bool)
     seen = [[] for _ in rows]

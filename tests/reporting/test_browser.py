@@ -75,7 +75,7 @@ def test_all_of_a_retrieval_report_is_seen(tmp_path: Path) -> None:
     write_report(retrieval(str(tmp_path / "runs")), tmp_path / "report.html")
     seen = look(tmp_path)
     assert seen["errors"] == seen["requests"] == []
-    assert seen["charts"] == 5  # two terms, their sum, hardness, recall
+    assert seen["charts"] == 4  # two terms, their sum, hardness
     assert seen["lines"] > 6
     assert seen["fonts"][0] == seen["fonts"][1]
     assert seen["right"] > 3

@@ -48,7 +48,7 @@ def texts(svg: str) -> list[str | None]:
 
 def test_a_straight_line_is_straight_and_goes_up() -> None:
     line = Line("a<b", [0, 1, 2, 4], [0, 10, 20, 40], "#123456", dots=True)
-    svg = line_chart("t & t", [line], "steps", (400, 300))
+    svg = line_chart("t & t", [line], "steps")
     way = max(paths(svg, "stroke: #123456"), key=lambda points: np.ptp(points[:, 0]))
     slopes = np.diff(way[:, 1]) / np.diff(way[:, 0])
     np.testing.assert_allclose(slopes, slopes[0], rtol=1e-4)  # measured 1e-6

@@ -68,11 +68,3 @@ def test_sigterm_cleans_up_and_what_handled_it_before_comes_back(capsys):
     assert cleaned == [True]
     assert capsys.readouterr().err == "interrupted; run it again\n"
     assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_other_threads_may_run_commands():
-    codes = []
-    thread = threading.Thread(target=lambda: codes.append(run_command(lambda: 3, stopped="")))
-    thread.start()
-    thread.join()
-    assert codes == [3]

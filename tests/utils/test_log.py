@@ -70,23 +70,3 @@ def test_progress_is_lazy_and_nothing_is_one_line(
 )
 def test_seconds(seconds: float, text: str) -> None:
     assert log.format_seconds(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("rank", "level"), [(None, logging.INFO), ("0", logging.INFO), ("1", logging.ERROR)]
-)
-def test_only_rank_0_says_what_is_not_an_error(
-    monkeypatch: pytest.MonkeyPatch, rank: str | None, level: int
-) -> None:
-    monkeypatch.delenv("RANK", raising=False)
-    if rank is not None:
-        monkeypatch.setenv("RANK", rank)
-    ours = logging.getLogger("mmpt")
-    before = ours.level
-    try:
-        ours.setLevel(logging.INFO)
-        log.quiet_other_processes()
-        assert LOGGER.getEffectiveLevel() == level
-        assert LOGGER.isEnabledFor(logging.ERROR)
-    finally:
-        ours.setLevel(before)

@@ -28,8 +28,6 @@ from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 
-TEXTS_AT_ONCE = 256
-
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationOutputs(Outputs):
@@ -115,33 +113,20 @@ class COINZSPredictor(COINPredictor):
         tokenizer = load_tokenizer(bert_name, use_fast)
         ids = tokenizer(step_labels(self.config.test_path or ""), add_special_tokens=False)
         special, slots = special_tokens(bert_name, use_fast), self.config.max_text_len
-        labels_CD = embed_texts(model, ids["input_ids"], special, slots, TEXTS_AT_ONCE)
+        labels_CD = embed_texts(model, ids["input_ids"], special, slots)
         bound = background_bound(finite(labels_CD, "step labels"))
         what = "%d steps; a second must score more than %.4f to be one of them"
         logger.info(what, len(labels_CD), bound)
         for batch, inputs in batches:
-            yield self.classify(batch, similarity(model, inputs, labels_CD), bound)
+            windows = {name: value[0] for name, value in inputs.items()}
+            states = model.forward_video(**windows, output_hidden_states=True)
+            yield self.classify(batch, wide(states[:, 1:-1]) @ labels_CD.T, bound)
 
 
 def background_bound(labels_CD: torch.Tensor) -> float:
     """Returns the largest dot product of two different rows; -inf if there is but one."""
     products_CC = labels_CD @ labels_CD.T
     return float(products_CC.fill_diagonal_(float("-inf")).max())
-
-
-def similarity(
-    model: Any, inputs: Mapping[str, torch.Tensor], labels_CD: torch.Tensor
-) -> torch.Tensor:
-    """Returns the dot products of every second of the windows of a video with every step, float [W,
-    F, C].
-
-    Args:
-        model: with `forward_video` of `MMFusionSeparate`.
-        inputs: caps and cmasks [1, W, 4], vfeats [1, W, F, 512], vmasks [1, W, F].
-    """
-    names = ("vfeats", "vmasks", "caps", "cmasks")
-    states = model.forward_video(*(inputs[name][0] for name in names), output_hidden_states=True)
-    return wide(states[:, 1:-1]) @ labels_CD.T
 
 
 @METRICS.register

@@ -19,7 +19,7 @@ from mmpt.processors import base, downstream
 from mmpt.processors.aligner import video_name
 from mmpt.processors.window_aligner import check_not_empty
 from mmpt.utils.io import read_json
-from mmpt.utils.validation import NotBlank, validate
+from mmpt.utils.validation import NotBlank, in_order, validate
 
 NUM_PIECES = 6
 Moment = tuple[int, int]
@@ -28,14 +28,8 @@ NO_MOMENT: Moment = (-1, -1)
 """Fills the list of a query that fewer people have judged than another."""
 
 
-def _in_order(moment: Moment) -> Moment:
-    if moment[0] > moment[1]:
-        raise ValueError("be [first, last] with first <= last")
-    return moment
-
-
 _Piece = Annotated[int, Field(ge=0, lt=NUM_PIECES)]
-_Moment = Annotated[tuple[_Piece, _Piece], AfterValidator(_in_order)]
+_Moment = Annotated[tuple[_Piece, _Piece], AfterValidator(in_order)]
 
 
 class Query(BaseModel):
