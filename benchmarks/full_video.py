@@ -11,12 +11,11 @@ of the pairs and is scaled up; both give the same scores, which is checked.
 
 from collections.abc import Callable
 from functools import partial
-from types import ModuleType
 
 import numpy as np
 
 from mmpt.errors import UserError
-from mmpt.evaluators import full_video, full_video_bg
+from mmpt.evaluators import full_video
 from mmpt.evaluators.full_video import Lengths
 from mmpt.evaluators.warping import Form
 from process_memory import MB, peak_memory
@@ -95,14 +94,16 @@ LOOPS: dict[str, Callable[[np.ndarray, Lengths], float]] = {
 }
 
 
-def ways(module: ModuleType) -> dict[str, full_video.Score]:
-    """Return the ways to score of `full_video` or of `full_video_bg`."""
+def ways(*, background: bool) -> dict[str, full_video.Score]:
+    """Return the ways to score, without or with background."""
+    dtw = partial(full_video.dtw, background=background)
+    otam = partial(full_video.otam, background=background)
     return {
-        "DTW": module.dtw,
-        "DTW corrected": partial(module.dtw, form="corrected"),
-        "OTAM": module.otam,
-        "OTAM corrected": partial(module.otam, form="corrected"),
-        "OT": module.optimal_transport,
+        "DTW": dtw,
+        "DTW corrected": partial(dtw, form="corrected"),
+        "OTAM": otam,
+        "OTAM corrected": partial(otam, form="corrected"),
+        "OT": partial(full_video.optimal_transport, background=background),
     }
 
 
@@ -125,7 +126,8 @@ def compare_speed(num_videos: int, num_sampled: int, repeats: int) -> None:
         np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-3)
 
     figures = []
-    for name, way in ({"caption average": full_video.caption_average} | ways(full_video)).items():
+    plain_ways = {"caption average": full_video.caption_average} | ways(background=False)
+    for name, way in plain_ways.items():
         ours, sampled = in_turns(
             repeats,
             lambda _, way=way: way(scores, lengths),
@@ -139,7 +141,7 @@ def compare_speed(num_videos: int, num_sampled: int, repeats: int) -> None:
     bg_lengths = Lengths.of(num_clips, num_windows)
     bg_scores = rng.normal(0, 3, (num_clips.sum(), num_windows.sum())).astype(np.float32)
     note = f"{num_windows.sum()} windows"
-    for name, way in ways(full_video_bg).items():
+    for name, way in ways(background=True).items():
         (taken,) = in_turns(repeats, lambda _, way=way: way(bg_scores, bg_lengths))
         figures.append(Figure(f"with background, {name}", "s", taken, note=note))
     record(figures)

@@ -9,6 +9,11 @@ paragraph i belongs to video i.
 
 DTW and OTAM scale a block's distances by T*L/(S*W) and use the negated score as the distance
 (TempCLR: one minus it).
+
+With `background` a video is all its windows, with or without a caption. Before a paragraph is
+aligned with it, the windows farthest from every caption are dropped; k windows of a pair are kept.
+The caption average needs no dropping.
+Sources: TempCLR (arXiv 2212.13738); Norton (arXiv 2401.16702), section 4.1.
 """
 
 from __future__ import annotations
@@ -29,6 +34,9 @@ EPSILON = 1.0
 """Smoothness of the transport, in units of a score. The towers are trained with temperature 1."""
 ITERATIONS = 50
 """Iterations of Sinkhorn's algorithm, as in the training losses."""
+KEPT_PER_CAPTION = 1.3
+"""Windows that are kept of a video with its background, as a share of the captions."""
+BG_DTW_OFFSET = np.float32(3)
 
 _CELLS_PER_CHUNK = 1 << 18  # of pairs' blocks: 1 MB of float32, so that they stay in cache
 _SCORES_PER_CHUNK = 1 << 24  # 64 MB of float32
@@ -111,31 +119,75 @@ def caption_average(scores_RM: np.ndarray, lengths: Lengths) -> np.ndarray:
     return sums_pn / lengths.captions[:, None].astype(scores_RM.dtype)
 
 
-def dtw(scores_RM: np.ndarray, lengths: Lengths, form: Form = "released") -> np.ndarray:
-    """Returns minus the cost of dynamic time warping of every pair, float32 [p, n]."""
-    return score_pairs(
-        scores_RM, lengths, lambda s_SWP: -dtw_cost(_distances(s_SWP, lengths), lengths.most, form)
-    )
+def dtw(
+    scores_RM: np.ndarray, lengths: Lengths, form: Form = "released", *, background: bool = False
+) -> np.ndarray:
+    """Returns minus the cost of dynamic time warping of every pair, float32 [p, n].
+
+    Args:
+        background: keep the nearest windows only. A distance is then 3 minus the score, as
+            released.
+    """
+
+    def score(scores_SWP: np.ndarray) -> np.ndarray:
+        distance = nearest_windows(BG_DTW_OFFSET - scores_SWP) if background else -scores_SWP
+        return -dtw_cost(distance * _scale(distance, lengths), lengths.most, form)
+
+    return score_pairs(scores_RM, lengths, score)
 
 
-def otam(scores_RM: np.ndarray, lengths: Lengths, form: Form = "released") -> np.ndarray:
+def otam(
+    scores_RM: np.ndarray, lengths: Lengths, form: Form = "released", *, background: bool = False
+) -> np.ndarray:
     """Returns minus the ordered temporal alignment cost, paragraph to video plus video to
     paragraph, float32 [p, n].
+
+    Args:
+        background: keep the nearest windows only. Distances are then scaled by max(T, L)/max(S, k),
+            as released.
     """
-    return score_pairs(
-        scores_RM, lengths, lambda s_SWP: -otam_cost(_distances(s_SWP, lengths), lengths.most, form)
-    )
+
+    def score(scores_SWP: np.ndarray) -> np.ndarray:
+        distance, scale = -scores_SWP, _scale(scores_SWP, lengths)
+        if background:
+            distance = nearest_windows(distance)
+            scale = np.float32(max(lengths.most) / max(distance.shape[:2]))
+        return -otam_cost(distance * scale, lengths.most, form)
+
+    return score_pairs(scores_RM, lengths, score)
 
 
 def optimal_transport(
-    scores_RM: np.ndarray, lengths: Lengths, epsilon: float = EPSILON
+    scores_RM: np.ndarray, lengths: Lengths, epsilon: float = EPSILON, *, background: bool = False
 ) -> np.ndarray:
     """Returns the mean score under the plan that transports captions to clips, float32 [p, n];
     knows no order.
 
     An extension: the release names such numbers, and prints zeros.
+
+    Args:
+        background: keep the nearest windows only.
     """
-    return score_pairs(scores_RM, lengths, lambda s_SWP: transport_score(s_SWP, epsilon))
+
+    def score(scores_SWP: np.ndarray) -> np.ndarray:
+        kept_SkP = -nearest_windows(-scores_SWP) if background else scores_SWP
+        return transport_score(kept_SkP, epsilon)
+
+    return score_pairs(scores_RM, lengths, score)
+
+
+def nearest_windows(distance_SWP: np.ndarray) -> np.ndarray:
+    """Returns float [S, k, P]: the int(1.3 * S) windows nearest to any caption, in time order.
+
+    All windows of shorter videos are kept; of equally near windows the earlier one is.
+    """
+    num_rows, num_cols = distance_SWP.shape[:2]
+    num_kept = int(KEPT_PER_CAPTION * num_rows)
+    if num_cols <= num_kept:
+        return distance_SWP
+    order_PW = np.argsort(distance_SWP.min(axis=0).T, axis=1, kind="stable")
+    kept_kP = np.sort(order_PW[:, :num_kept], axis=1).T
+    return np.take_along_axis(distance_SWP, kept_kP[None], axis=1)
 
 
 def score_pairs(
@@ -196,9 +248,9 @@ def transport_score(
     return best_P + np.einsum("swp,swp,sp,wp->p", below_SWP, kernel_SWP, u_SP, v_WP)
 
 
-def _distances(scores_SWP: np.ndarray, lengths: Lengths) -> np.ndarray:
-    num_rows, num_cols = scores_SWP.shape[:2]
-    return scores_SWP * np.float32(-(lengths.most[0] * lengths.most[1]) / (num_rows * num_cols))
+def _scale(block_SWP: np.ndarray, lengths: Lengths) -> np.float32:
+    num_rows, num_cols = block_SWP.shape[:2]
+    return np.float32(lengths.most[0] * lengths.most[1] / (num_rows * num_cols))
 
 
 def _starts(lengths: np.ndarray) -> np.ndarray:

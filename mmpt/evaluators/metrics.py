@@ -3,12 +3,11 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from functools import partial
-from types import ModuleType
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from mmpt.evaluators import full_video, full_video_bg, functional
+from mmpt.evaluators import full_video, functional
 from mmpt.evaluators.base import METRICS, Metric, Number, prefixed
 from mmpt.evaluators.full_video import Lengths, Score
 from mmpt.evaluators.functional import RECALL_AT, ranks_from_vectors
@@ -58,19 +57,18 @@ class Way(NamedTuple):
     score: Score
 
 
-def _ways(scores: ModuleType) -> tuple[Way, ...]:
-    """Returns the six ways, whose average over captions is the same with and without background.
-
-    Args:
-        scores: `full_video` or `full_video_bg`.
-    """
+def _ways(*, background: bool) -> tuple[Way, ...]:
+    """Returns the six ways, whose average over captions is the same with and without background."""
+    dtw = partial(full_video.dtw, background=background)
+    otam = partial(full_video.otam, background=background)
+    transport = partial(full_video.optimal_transport, background=background)
     return (
         Way("", "caption average", full_video.caption_average),
-        Way("DTW-", "DTW as published", scores.dtw),
-        Way("OTAM-", "OTAM as published", scores.otam),
-        Way("DTW-corrected-", "DTW corrected", partial(scores.dtw, form="corrected")),
-        Way("OTAM-corrected-", "OTAM corrected", partial(scores.otam, form="corrected")),
-        Way("OT-", "OT", scores.optimal_transport),
+        Way("DTW-", "DTW as published", dtw),
+        Way("OTAM-", "OTAM as published", otam),
+        Way("DTW-corrected-", "DTW corrected", partial(dtw, form="corrected")),
+        Way("OTAM-corrected-", "OTAM corrected", partial(otam, form="corrected")),
+        Way("OT-", "OT", transport),
     )
 
 
@@ -122,7 +120,7 @@ class FullVideoRetrievalMetric(WholeVideoMetric):
     """Paragraphs against whole videos without background: the clips with captions."""
 
     takes = RetrievalOutputs
-    ways = _ways(full_video)
+    ways = _ways(background=False)
     numbers = _numbers(ways, "full video")
 
     def vectors(self, outputs: RetrievalOutputs) -> tuple[np.ndarray, np.ndarray, Lengths]:
@@ -137,7 +135,7 @@ class FullVideoBGRetrievalMetric(WholeVideoMetric):
     """Paragraphs against whole videos with their background, as windows of the whole video."""
 
     takes = BGRetrievalOutputs
-    ways = _ways(full_video_bg)
+    ways = _ways(background=True)
     numbers = _numbers(ways, "full video with background")
 
     def vectors(self, outputs: BGRetrievalOutputs) -> tuple[np.ndarray, np.ndarray, Lengths]:

@@ -5,7 +5,7 @@ definitions.
 import numpy as np
 import pytest
 
-from mmpt.evaluators import full_video_bg
+from mmpt.evaluators import full_video
 from mmpt.evaluators.full_video import Lengths
 from mmpt.evaluators.warping import Form
 from tests.evaluators import naive_warping
@@ -47,7 +47,7 @@ def test_alignment_scores_equal_a_loop(
         .astype(np.float32)
     )
     lengths = Lengths.of(np.array(captions), np.array(windows))
-    result = getattr(full_video_bg, kind)(scores, lengths, form)
+    result = getattr(full_video, kind)(scores, lengths, form, background=True)
     expected = [
         [loop_score(block, kind, form, max(captions), max(windows)) for block in row]
         for row in blocks_of(scores, captions, windows)
@@ -58,20 +58,20 @@ def test_alignment_scores_equal_a_loop(
 def test_the_nearest_windows_are_kept_in_time_order() -> None:
     distance = np.array([[5, 1, 9, 2, 9, 0], [9, 9, 3, 9, 9, 9]], dtype=np.float32)[:, :, None]
     # Int(1.3 * 2) = 2 windows: the last and the second.
-    kept = full_video_bg.nearest_windows(distance)
+    kept = full_video.nearest_windows(distance)
     assert kept[:, :, 0].tolist() == [[1, 0], [9, 9]]
     ten = np.arange(14, dtype=np.float32)[None, :, None].repeat(10, axis=0)
-    assert full_video_bg.nearest_windows(ten).shape == (10, 13, 1)
+    assert full_video.nearest_windows(ten).shape == (10, 13, 1)
     equal = np.zeros((1, 4, 1), dtype=np.float32)
     equal[0, 0] = 1
-    assert full_video_bg.nearest_windows(equal).shape == (1, 1, 1)
+    assert full_video.nearest_windows(equal).shape == (1, 1, 1)
 
 
 def test_transport_reads_the_kept_windows_only() -> None:
     scores = np.array([[8.0, -50.0, 1.0, -50.0], [0.0, -50.0, 9.0, -50.0]])
     lengths = Lengths.of(np.array([2]), np.array([4]))
-    with_background = full_video_bg.optimal_transport(scores, lengths)
-    kept_only = full_video_bg.optimal_transport(
-        scores[:, [0, 2]], Lengths.of(np.array([2]), np.array([2]))
+    with_background = full_video.optimal_transport(scores, lengths, background=True)
+    kept_only = full_video.optimal_transport(
+        scores[:, [0, 2]], Lengths.of(np.array([2]), np.array([2])), background=True
     )
     assert with_background.item() == kept_only.item() == pytest.approx(8.5, abs=0.01)

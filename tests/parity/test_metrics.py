@@ -2,6 +2,7 @@
 implementation (metrics.*, downstream.*).
 """
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,7 +20,6 @@ from mmpt.evaluators import (
     RetrievalMetric,
     RetrievalOutputs,
     full_video,
-    full_video_bg,
     warping,
 )
 from mmpt.evaluators.full_video import Lengths
@@ -66,16 +66,17 @@ def test_accuracies(kind: str, metric: str, number: str) -> None:
 @pytest.mark.parametrize("kind", ["caption_average", "dtw", "otam"])
 @pytest.mark.parametrize("case", [*FULL_VIDEO_CASES, "bg"])
 def test_whole_video_scores(case: str, kind: str) -> None:
-    scores, module = ARRAYS[f"{case}_scores"], full_video
+    scores, score = ARRAYS[f"{case}_scores"], getattr(full_video, kind)
     if case == "bg":
         lengths = Lengths.of(ARRAYS["bg_text_lengths"], ARRAYS["bg_video_lengths"])
-        module = full_video if kind == "caption_average" else full_video_bg
+        score = score if kind == "caption_average" else partial(score, background=True)
     else:
-        grouping = full_video.group_by_video(ARRAYS[f"{case}_video_ids"].tolist())
+        ids = ARRAYS[f"{case}_video_ids"].tolist()
+        grouping = full_video.group_by_video(ids, [0.0] * len(ids))
         lengths = Lengths.of(grouping.lengths)
         scores = scores[np.ix_(grouping.order, grouping.order)]
     # Measured 1.4e-7; dtw and otam are identical.
-    result = getattr(module, kind)(scores, lengths)
+    result = score(scores, lengths)
     np.testing.assert_allclose(result, ARRAYS[f"{case}_sim_{kind}"], rtol=1e-6)
 
 
