@@ -13,6 +13,7 @@ from mmpt.cli.app import Command, Device, choose_device
 from mmpt.errors import DataError, LaunchError
 from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.inference.texts import batches
+from mmpt.media.s3d import S3D_WEIGHTS
 from mmpt.media.video_list import VIDEO_SUFFIXES
 from mmpt.models.checkpoint import weights_fingerprint
 from mmpt.utils.io import atomic_write, read_text
@@ -120,8 +121,10 @@ def embed(
         checkpoint,
         device=choose_device(device),
         dtype=getattr(torch, dtype),
-        s3d=s3d or bool(videos),
+        s3d=s3d or S3D_WEIGHTS,
     )
+    if videos:
+        loaded.need_s3d()  # which says that the weights are missing before a video is read
     if texts:
         parts = list(batches(names, batch_size))
         counted = progress(parts, len(names), "texts embedded", logger, unit=batch_size)

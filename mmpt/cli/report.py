@@ -42,7 +42,8 @@ def report(
             f"it first: mmpt predict {config.path}"
         )
     metric = METRICS.get(config.metric[0], "metric")()
-    values = [metric.best(row["metrics"][type(metric).__name__]) for row in rows]
+    number = metric.numbers[0].name
+    values = [row["metrics"][type(metric).__name__][number] for row in rows]
     best = values.index(max(values))
     checkpoint = rows[best]["checkpoint"]
     run = scoring.predict(

@@ -171,10 +171,6 @@ class Metric(ABC, Generic[O]):
         """Returns the numbers of `result` on one line, for the log."""
         return " - ".join(f"{name}: {result[name]:.4f}" for name, *_ in self.numbers)
 
-    def best(self, result: Mapping[str, float]) -> float:
-        """Returns the number that checkpoints are compared by."""
-        return result[self.numbers[0].name]
-
 
 def prefixed(prefix: str, numbers: Mapping[str, float]) -> dict[str, float]:
     """Returns the numbers with `prefix` before their names."""

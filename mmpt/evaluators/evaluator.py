@@ -63,8 +63,8 @@ class Evaluator:
 
     def best(self, results: Results) -> float:
         """Returns the number that checkpoints are compared by: the first of the first metric."""
-        name = next(iter(self.metrics))
-        return self.metrics[name].best(results[name])
+        name, metric = next(iter(self.metrics.items()))
+        return results[name][metric.numbers[0].name]
 
 
 class FingerprintingLoader:

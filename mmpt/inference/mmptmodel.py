@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,16 +33,6 @@ from mmpt.processors.window_aligner import Span, average_windows, window_spans
 # On the demo's held-out videos spans overlap the truth by 0.78; by 0.29 at 0.1 and by 0.12 at 1.
 EPSILON = 0.3
 ITERATIONS = 50
-
-
-class Window(NamedTuple):
-    """Some seconds of one video, embedded. Vectors are float32 or wider."""
-
-    video: int  # position in the list of videos
-    span: Span  # start and end, exclusive, in seconds
-    share: float  # of the video's seconds
-    vector: torch.Tensor  # float [D], pooled
-    states: torch.Tensor  # float [seconds, D]
 
 
 class MMPTModel(nn.Module):
@@ -93,7 +83,7 @@ class MMPTModel(nn.Module):
         *,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-        s3d: S3D | str | Path | bool | None = None,
+        s3d: S3D | str | Path = S3D_WEIGHTS,
         normalise: bool = True,
     ) -> MMPTModel:
         """Returns a trained model in eval mode.
@@ -105,17 +95,12 @@ class MMPTModel(nn.Module):
                 `eval.save_path`) or a path.
             device: where to put it; None: the CPU.
             dtype: precision; None: that of a saved folder, float32 for a checkpoint.
-            s3d: path of S3D's weights, or an S3D; None: `pretrained_models/s3d_howto100m.pth`, read
-                when frames first come in; True: the same, read now.
-            normalise: see the class.
+            s3d, normalise: see the class.
         Raises:
             ConfigError: a mistake in the YAML.
             CheckpointError: weights that are missing, damaged or of another model.
         """
-        weights = S3D_WEIGHTS if s3d is None or isinstance(s3d, bool) else s3d
-        model = cls(*read_pretrained(source, checkpoint), s3d=weights, normalise=normalise)
-        if s3d:
-            model.need_s3d()
+        model = cls(*read_pretrained(source, checkpoint), s3d=s3d, normalise=normalise)
         return model.to(device=device, dtype=dtype).eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -227,8 +212,9 @@ class MMPTModel(nn.Module):
         """
         several = split_videos(videos)
         totals: list[Any] = [0.0] * len(several)
-        for window in self._windows(several, self.max_video_len, batch_size):
-            totals[window.video] = totals[window.video] + window.share * window.vector
+        windows = self._windows(several, self.max_video_len, batch_size)
+        for video, _, share, vector_D, _ in windows:
+            totals[video] = totals[video] + share * vector_D
         return torch.stack(totals)
 
     @torch.no_grad()
@@ -297,18 +283,26 @@ class MMPTModel(nn.Module):
             epsilon: smoothness of the plan.
             iterations: of Sinkhorn's algorithm.
         """
-        windows = list(self._windows([video], max(self.max_video_len // 2, 1)))
-        states = [normalize(window.states, dim=-1).cpu().numpy() for window in windows]
-        video_LD = torch.from_numpy(average_windows(states, [window.span for window in windows]))
+        states, spans = [], []
+        for _, span, _, _, states_LD in self._windows([video], max(self.max_video_len // 2, 1)):
+            states.append(normalize(states_LD, dim=-1).cpu().numpy())
+            spans.append(span)
+        video_LD = torch.from_numpy(average_windows(states, spans))
         text_SD = self.encode_text(sentences).cpu()
         return align_sentences(
             text_SD, video_LD.to(text_SD), epsilon=epsilon, iterations=iterations, monotone=monotone
         )
 
-    def _windows(self, videos: list[Video], stride: int, batch_size: int = 64) -> Iterator[Window]:
-        """Yields embedded windows of F seconds, one every `stride`, that cover all of each video.
+    def _windows(
+        self, videos: list[Video], stride: int, batch_size: int = 64
+    ) -> Iterator[tuple[int, Span, float, torch.Tensor, torch.Tensor]]:
+        """Embeds windows of F seconds, one every `stride`, that cover all of each video.
 
         A video is read when a batch reaches it. Its last window may be shorter.
+
+        Yields:
+            Position of the video, start and end (exclusive) in seconds, share of the video's
+            seconds, pooled vector [D] and states [seconds, D], both float32 or wider.
         """
         features = (self.video_features(v, f"video {place}") for place, v in enumerate(videos))
         cut = (
@@ -329,4 +323,4 @@ class MMPTModel(nn.Module):
             for row, (video, span, features_LI) in enumerate(batch):
                 seconds = len(parts[row])
                 share = seconds / len(features_LI)
-                yield Window(video, span, share, pooled[row], states[row, 1 : 1 + seconds])
+                yield video, span, share, pooled[row], states[row, 1 : 1 + seconds]

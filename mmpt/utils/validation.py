@@ -138,11 +138,9 @@ def read_table(
             if header is None:
                 header = [name.strip() for name in cells]
                 if absent := [name for name in needed if name not in header]:
-                    separator = {",": "commas", "\t": "tabs"}.get(delimiter, repr(delimiter))
-                    plural = "s" if len(absent) > 1 else ""
                     raise DataError(
-                        f"{path}: must have the column{plural} {', '.join(absent)} (cells "
-                        f"separated by {separator}), but its first line is "
+                        f"{path}: must have the columns {', '.join(absent)} (cells separated by "
+                        f"{delimiter!r}), but its first line is "
                         f"{delimiter.join(header)!r:.100}. This may be another data set's "
                         "file: correct its path."
                     )

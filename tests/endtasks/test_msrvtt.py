@@ -109,7 +109,7 @@ def test_other_caption_files(tmp_path: Path, content: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("video_id\nvideo0\n", "must have the column sentence"),
+        ("video_id\nvideo0\n", "must have the columns sentence"),
         (QA_HEADER, "must have the columns video_id, sentence"),
         (TEST_CSV + "ret2,msr2,video2,\n", "line 4: `sentence` must not be empty"),
         (TEST_CSV + "ret2,msr0,video0,salt\n", r"once, but 1 are listed again \(first: video0\)"),

@@ -48,7 +48,6 @@ def test_results_and_chance_have_the_declared_names(metric: Metric) -> None:
     result = metric.compute(outputs)
     names = [number.name for number in metric.numbers]
     assert list(result) == list(metric.chance(outputs)) == names
-    assert metric.best(result) == result["R1"]
 
 
 def test_retrieval_metric_has_both_directions() -> None:

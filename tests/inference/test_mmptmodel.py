@@ -144,7 +144,7 @@ def test_frames_go_through_s3d_in_float32_and_have_length_one(run, small_s3d):
 
 
 def test_one_tower_needs_neither_the_other_nor_s3d(run, monkeypatch, tmp_path):
-    model = MMPTModel.from_pretrained(run, s3d=None)
+    model = MMPTModel.from_pretrained(run)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delattr(model.fusion, "video_encoder")
     assert model.encode_text("cut").shape == (1, 64)
@@ -153,8 +153,6 @@ def test_one_tower_needs_neither_the_other_nor_s3d(run, monkeypatch, tmp_path):
     assert model.encode_video(features(4)).shape == (1, 64)
     with pytest.raises(CheckpointError, match=r"mmpt download s3d"):
         model.encode_video(np.zeros((1, 4, 32, 32, 3), dtype=np.uint8))
-    with pytest.raises(CheckpointError, match=r"mmpt download s3d"):
-        MMPTModel.from_pretrained(run, s3d=True)
 
 
 def test_every_source_gives_the_same_model(run, model, tmp_path, monkeypatch):

@@ -81,15 +81,3 @@ def test_all_of_a_retrieval_report_is_seen(tmp_path: Path) -> None:
     assert seen["right"] > 3
     assert seen["words"][-1] == f"“{NASTY}”"
     assert seen["links"]
-
-
-def test_the_test_sees_errors(tmp_path: Path) -> None:
-    address = "http://127.0.0.1:1/x.png"
-    bad = f'<img src="{address}"><script>nonsense()</script>'
-    (tmp_path / "report.html").write_text(bad)
-    seen = look(tmp_path)
-    assert seen["requests"] == [address]
-    assert "nonsense is not defined" in seen["errors"][0]
-    rule = """<meta http-equiv="Content-Security-Policy" content="default-src 'none'">"""
-    (tmp_path / "report.html").write_text(rule + bad)
-    assert len(look(tmp_path)["errors"]) == 2  # both are refused

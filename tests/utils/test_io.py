@@ -4,7 +4,6 @@ not run.
 
 import collections
 import errno
-import io
 import os
 import pickle
 import stat
@@ -181,15 +180,11 @@ def test_an_array_with_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
     "array", [np.zeros(3), np.array([["a"]]), np.array(["a", 1], dtype=object)]
 )
 def test_an_array_of_something_else_is_refused(tmp_path: Path, array: np.ndarray) -> None:
-    np.save(tmp_path / "words.npy", array)
+    path = tmp_path / "words.npy"
+    np.save(path, array)
     with pytest.raises(DataError, match=r"words\.npy: must hold a 1-D array of words"):
-        load_word_array(tmp_path / "words.npy")
-
-
-def test_a_file_that_is_no_array_is_refused(tmp_path: Path) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, np.array(["a", "b"], dtype=object))
-    for content in (b"", b"page not found", buffer.getvalue()[:-5]):
-        (tmp_path / "words.npy").write_bytes(content)
+        load_word_array(path)
+    for content in (b"", b"page not found", path.read_bytes()[:-5]):
+        path.write_bytes(content)
         with pytest.raises(DataError, match=r"words\.npy: must be an \.npy file"):
-            load_word_array(tmp_path / "words.npy")
+            load_word_array(path)

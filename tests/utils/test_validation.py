@@ -44,7 +44,7 @@ def test_tabs_and_files_without_a_header(tmp_path: Path) -> None:
             "video,caption\nv1,a\n",
             r"must have the columns text, id .*first line is 'video,caption'.*another data set",
         ),
-        ("id\ttext\nv1\ta\n", r"\(cells separated by commas\), but its first line is"),
+        ("id\ttext\nv1\ta\n", r"\(cells separated by ','\), but its first line is"),
         ("id,text\n", "must hold a row at least"),
         ("id,text\nv1,a\nv2\n", r"line 3: must have 2 cells \(id, text\), but has 1"),
         ("id,text\nv1,a,b\n", "line 2: must have 2 cells"),
