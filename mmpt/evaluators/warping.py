@@ -43,7 +43,7 @@ def otam_cost(distance_RKP: np.ndarray, size: Size, form: Form = "released") -> 
             in the block's own last cell.
     """
     released = form == "released"
-    total_P = np.float32(0)
+    total_P = np.zeros(distance_RKP.shape[2], dtype=np.float32)
     for side in (distance_RKP, distance_RKP.swapaxes(0, 1)):
         bordered = np.pad(side, ((0, 0), (1, 1), (0, 0)))
         padded = pad(bordered, (size[0], size[1] + 2)) if released else bordered

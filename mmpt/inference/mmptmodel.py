@@ -252,8 +252,10 @@ class MMPTModel(nn.Module):
         """
         is_vectors = isinstance(videos, np.ndarray | torch.Tensor) and videos.ndim == 2
         video_ND = torch.as_tensor(videos) if is_vectors else self.encode_video(videos)
-        is_texts = isinstance(texts, str | list | tuple)
-        text_ND = self.encode_text(texts) if is_texts else torch.as_tensor(texts)
+        if isinstance(texts, np.ndarray | torch.Tensor):
+            text_ND = torch.as_tensor(texts)
+        else:
+            text_ND = self.encode_text(texts)
         if video_ND.shape[1] != text_ND.shape[1]:
             raise DataError(
                 f"videos and texts must have vectors of one width, but have {video_ND.shape[1]} "
