@@ -1,4 +1,4 @@
-"""COIN's file and items; the aligner's arrays are compared in tests/parity/test_e2e_coin.py."""
+"""COIN's file and items; the aligner's arrays are compared in tests/parity/test_e2e.py."""
 
 import copy
 import json

@@ -1,5 +1,5 @@
 """CrossTask's files, its split, and items; the aligner's arrays are compared in
-tests/parity/test_e2e_coin.py.
+tests/parity/test_e2e.py.
 """
 
 import random
@@ -81,7 +81,7 @@ def test_videos_without_features_are_not_drawn_for_training_and_stay_in_the_test
 
 
 def test_items_carry_the_steps_of_their_task(files: dict[str, str], tmp_path: Path) -> None:
-    """The tensors are compared with the release's in tests/parity/test_e2e_coin.py."""
+    """The tensors are compared with the release's in tests/parity/test_e2e.py."""
     sizes = {"max_video_len": 8, "max_len": 18, "sliding_window": 4, "sliding_window_size": 8}
     config = DatasetConfig(**files, **sizes, bert_name=tiny_bert(tmp_path / "bert"), n_train=5)
     video, steps = CrossTaskMetaProcessor(config, Split.TEST)[0]

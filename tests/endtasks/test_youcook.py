@@ -1,5 +1,5 @@
 """YouCook2's files in all their forms, the clips and whole videos made of them, and what is said
-about mistakes. Items are compared with the release's in tests/parity/test_e2e_youcook.py.
+about mistakes. Items are compared with the release's in tests/parity/test_e2e.py.
 """
 
 import json

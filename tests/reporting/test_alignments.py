@@ -1,6 +1,8 @@
 """The heat maps hold what the inference interface computes for the same video and sentences."""
 
+import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,11 +11,12 @@ import torch
 from mmpt.cli.scoring import predict
 from mmpt.config import load_config
 from mmpt.inference.mmptmodel import MMPTModel
-from mmpt.reporting import Run
+from mmpt.reporting import Run, pictures
 from mmpt.reporting.alignments import align_video, spread
 from mmpt.reporting.retrieval import _figures
 from mmpt.tasks import Task
 from tests.jobs import ROOT, SCORES
+from tests.reporting.made_runs import every_kind
 
 
 @pytest.fixture
@@ -53,6 +56,17 @@ def test_a_figure_is_what_the_model_aligns(run: Run) -> None:
         assert title.startswith(f"{video}: {len(places)} sentences, {len(features)} s, mean")
         assert float(title.split()[-1]) == pytest.approx(mean, abs=0.006)  # two digits are shown
         assert svg.count(captions[places[0]][:20]) > 0
+
+
+def test_narrations_are_aligned_with_their_part_of_the_video(run: Run) -> None:
+    made = every_kind()["alignments"]
+    rows = np.tile(run.dataset.video(run.item(0)[0]), (60, 1))[:60]
+    dataset = SimpleNamespace(meta=made.dataset.meta, video=lambda _: rows)
+    scored = dataclasses.replace(made, dataset=dataset, model=run.model, config=run.config)
+    alignments, _ = pictures(made.outputs, scored)
+    first, second = alignments.data["figures"]
+    assert first.startswith("one: 4 sentences, 51 s, mean overlap")  # the last one ends at 50 s
+    assert second.startswith("two: 4 sentences, 51 s, mean overlap")
 
 
 def test_a_model_of_another_kind_has_no_figure(run: Run) -> None:
