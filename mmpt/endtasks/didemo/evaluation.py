@@ -76,16 +76,23 @@ class DiDeMoPredictor(Predictor[MomentOutputs]):
 
     def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
         """Yields the scores of the seconds for each batch of queries."""
+        known_SD: dict[str, torch.Tensor] = {}  # the states of a video, which four queries share
         for batch, inputs in batches:
-            states_BTD = model.forward_video(**inputs, output_hidden_states=True)
-            states_BSD = states_BTD[:, 1 : NUM_SECONDS + 1].float()  # [CLS] is first
+            videos = batch["video_id"]
+            new = [row for row, video in enumerate(videos) if video not in known_SD]
+            if new:
+                rows = {name: value[new] for name, value in inputs.items()}
+                states_bTD = model.forward_video(**rows, output_hidden_states=True)
+                states_bSD = states_bTD[:, 1 : NUM_SECONDS + 1].float()  # [CLS] is first
+                known_SD.update(zip([videos[row] for row in new], states_bSD, strict=True))
+            states_BSD = torch.stack([known_SD[video] for video in videos])
             text_BD = model.forward_text(inputs["caps"], inputs["cmasks"])[0].float()
             scores_BS = torch.einsum("bsd,bd->bs", states_BSD, text_BD)
             yield {
                 "second_scores": finite(scores_BS, "queries").cpu(),
                 "num_seconds": batch["vmasks"][:, :NUM_SECONDS].sum(dim=1),
                 "times": batch["times"],
-                "video_ids": batch["video_id"],
+                "video_ids": videos,
             }
 
 
