@@ -8,9 +8,6 @@ shorter fractions and keeps 99.7 % and 99.3 %.)
 Legend: N videos, n videos of one process or call, C clips, D hidden size.
 """
 
-import os
-import re
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +16,7 @@ import torch
 from mmpt.errors import DataError
 from mmpt.registry import Registry
 from mmpt.utils.distributed import World
-from mmpt.utils.io import read_json, remove_leftovers, write_json, writing
+from mmpt.utils.io import writing
 
 LARGEST = float(np.finfo(np.float16).max)
 KEY_DIGITS = 16
@@ -48,8 +45,8 @@ def video_vectors(
 class VideoVectorPool:
     """The vectors of the videos that this process embeds, in a file.
 
-    The file `vectors_<key>_r<rank>.f16` holds the rows one after another. Next to it, a JSON file
-    holds how many of them are known to be on disk. A pool with the same key starts with these.
+    The file `vectors_<key>_r<rank>.f16` holds the rows one after another. A pool with the same key
+    starts with the rows that are there.
 
     Args:
         positions_n: int64, positions of the videos in the training list, in the order in which they
@@ -58,28 +55,32 @@ class VideoVectorPool:
         folder: where the files are; made if it is missing.
         key: hexadecimal, identifies everything that decides the vectors and who embeds which.
         rank: of this process.
+        per_piece: videos that are added at a time, fewer of them at the end. A kill may leave a
+            part of them in the file, which is dropped.
 
     Raises:
         DataError: the file cannot be written.
     """
 
     def __init__(
-        self, positions_n: np.ndarray, hidden_size: int, folder: str | Path, key: str, rank: int = 0
+        self,
+        positions_n: np.ndarray,
+        hidden_size: int,
+        folder: str | Path,
+        key: str,
+        rank: int = 0,
+        per_piece: int = 1,
     ):
         self.positions_n = positions_n
         self.hidden_size = hidden_size
         self._path = Path(folder) / f"vectors_{key[:KEY_DIGITS]}_r{rank}.f16"
-        self._record = self._path.with_suffix(".json")
-        self._row_bytes = 2 * hidden_size
-        self._num_rows = 0
-        with suppress(DataError, OSError):  # there is nothing to continue
-            num_rows = read_json(self._record)["rows"]
-            if self._path.stat().st_size >= num_rows * self._row_bytes:
-                self._num_rows = num_rows
         with writing(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self._path, "ab")  # noqa: SIM115, closed by discard
-            self._file.truncate(self._num_rows * self._row_bytes)
+            self._num_rows = self._file.tell() // (2 * hidden_size)
+            if self._num_rows < len(positions_n):
+                self._num_rows -= self._num_rows % per_piece
+            self._file.truncate(self._num_rows * 2 * hidden_size)
 
     def __len__(self) -> int:
         return self._num_rows
@@ -107,14 +108,8 @@ class VideoVectorPool:
             )
         with writing(self._path):
             self._file.write(vectors_nD.half().cpu().numpy().data)
-        self._num_rows += len(positions_n)
-
-    def keep(self) -> None:
-        """Puts the vectors on disk, and then the number of them."""
-        with writing(self._path):
             self._file.flush()
-            os.fsync(self._file.fileno())
-            write_json(self._record, {"rows": len(self)})
+        self._num_rows += len(positions_n)
 
     def gather(self, world: World) -> np.ndarray | None:
         """Returns the vectors of all videos in rank 0, and None in the other processes.
@@ -123,18 +118,15 @@ class VideoVectorPool:
             float16 [N, D], in the order of the training list.
         """
         assert len(self) == len(self.positions_n), "gather comes after the last video"
-        self.keep()
         rows_nD = np.zeros((0, self.hidden_size), np.float16)
         if len(self):  # an empty file cannot be mapped
             rows_nD = np.memmap(self._path, np.float16, "r").reshape(-1, self.hidden_size)
         return world.gather_rows(rows_nD, self.positions_n)
 
     def discard(self) -> None:
-        """Removes the files, the record first."""
+        """Removes the file."""
         self._file.close()
-        self._record.unlink(missing_ok=True)
         self._path.unlink(missing_ok=True)
-        remove_leftovers(self._path.parent, re.escape(self._record.name))
 
 
 class DistributedVideoVectorPool(VideoVectorPool):
@@ -148,8 +140,6 @@ VECTOR_POOLS.register(DistributedVideoVectorPool)
 
 def remove_other_vectors(folder: str | Path, key: str) -> None:
     """Removes the files of pools with other keys, which runs that were killed have left."""
-    folder, own = Path(folder), re.escape(key[:KEY_DIGITS])
-    for path in folder.glob("vectors_*_r*.*"):
-        if re.fullmatch(rf"vectors_(?!{own}_).*\.(f16|json)", path.name):
+    for path in Path(folder).glob("vectors_*_r*.f16"):
+        if not path.name.startswith(f"vectors_{key[:KEY_DIGITS]}_"):
             path.unlink(missing_ok=True)
-    remove_leftovers(folder, rf"vectors_(?!{own}_)[^.]*\.json")

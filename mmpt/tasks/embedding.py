@@ -24,8 +24,6 @@ from mmpt.utils.log import get_logger, progress
 
 logger = get_logger(__name__)
 
-KEEP_EVERY_S = 5.0
-"""Seconds between two writes to disk: the work that is lost when the process is killed."""
 PREFETCH = 2
 """Pieces that every loader worker prepares in advance, in shared memory."""
 _MODEL_INPUTS = ("caps", "cmasks", "vfeats", "vmasks")
@@ -66,9 +64,6 @@ def fill_pool(
 ) -> tuple[int, float]:
     """Embeds the videos of this process that are not in its pool yet.
 
-    The pool is written to disk every `KEEP_EVERY_S` seconds and when the pass ends, also when it is
-    interrupted.
-
     Args:
         dataset: one video per item, C clips each; at the epoch that is to be embedded.
         pieces: all that this process embeds, as `deal_pieces` gives them.
@@ -92,17 +87,10 @@ def fill_pool(
         generator=torch.Generator(),  # else the loader would advance the global one
     )
     waited_s, asked_at = 0.0, time.monotonic()
-    kept_at = asked_at
-    try:
-        for batch in progress(loader, num_videos, "videos embedded", logger, unit=per_piece):
-            waited_s += time.monotonic() - asked_at
-            pool.add(embed(model, batch))
-            asked_at = time.monotonic()
-            if asked_at - kept_at > KEEP_EVERY_S:
-                pool.keep()
-                kept_at = asked_at = time.monotonic()
-    finally:
-        pool.keep()
+    for batch in progress(loader, num_videos, "videos embedded", logger, unit=per_piece):
+        waited_s += time.monotonic() - asked_at
+        pool.add(embed(model, batch))
+        asked_at = time.monotonic()
     return num_videos, waited_s
 
 

@@ -31,27 +31,13 @@ from mmpt.utils.stopwatch import Stopwatch
 logger = get_logger(__name__)
 SETTINGS_DIGITS = 16
 """Digits of the settings' hash in a plan's identity."""
-PLAN_DATASET_KEYS = (
-    "max_video_len",
-    "max_len",
-    "clip_per_video",
-    "num_video_per_batch",
-    "sampled_min_len",
-    "sampled_max_len",
-    "sort_clips",
-    "bert_name",
-    "vfeat_dir",
-    "tfeat_dir",
+VECTOR_KEYS = (
+    "max_video_len max_len clip_per_video num_video_per_batch sampled_min_len sampled_max_len "
+    "sort_clips bert_name vfeat_dir tfeat_dir"
 )
-PLAN_RETRIEVAL_KEYS = (
-    "num_cands",
-    "centroids",
-    "examples_per_cent_to_train",
-    "db_type",
-    "nprobe",
-    "recall",
-    "retriever_cls",
-)
+"""Keys under `dataset` that decide the vectors, or that a plan depends on."""
+INDEX_KEYS = "num_cands centroids examples_per_cent_to_train db_type nprobe recall retriever_cls"
+"""Keys of the retrieval that decide a plan, given the vectors."""
 
 
 @TASKS.register
@@ -244,25 +230,25 @@ class RetriTask(Task):
         key = ""
         if world.is_main:
             weights = weights_fingerprint(model, trainable_only=False)
-            key = self._fingerprint(epoch, weights, keys=(), shares=(world.size, *sizes))
+            key = self._fingerprint(epoch, weights, index_keys="", shares=(world.size, *sizes))
         key = world.broadcast_object(key)
         retrieval.remove_other_vectors(self.plan_dir, key)
         name = self.config.retrieval.vectorpool_cls or "VideoVectorPool"
         positions = np.array([place for piece in pieces for place in piece], np.int64)
         hidden_size = embed(model, collate([self.embedding_dataset[0]])).shape[1]
         pool_cls = retrieval.VECTOR_POOLS.get(name, "vectorpool_cls")
-        return pool_cls(positions, hidden_size, self.plan_dir, key, world.rank)
+        return pool_cls(positions, hidden_size, self.plan_dir, key, world.rank, sizes[0])
 
     def _fingerprint(
         self,
         epoch: int,
         weights: str = "",
-        keys: tuple[str, ...] = PLAN_RETRIEVAL_KEYS,
+        index_keys: str = INDEX_KEYS,
         **more: object,
     ) -> str:
         """Identity of a plan: epoch, list of videos, settings, and the weights that embed."""
-        settings = {key: getattr(self.config.dataset, key) for key in PLAN_DATASET_KEYS}
-        settings |= {key: getattr(self.config.retrieval, key) for key in keys}
+        settings = {key: getattr(self.config.dataset, key) for key in VECTOR_KEYS.split()}
+        settings |= {key: getattr(self.config.retrieval, key) for key in index_keys.split()}
         ids = self._ids_fingerprint
         return retrieval.plan_fingerprint(
             epoch=epoch, ids=ids, weights=weights, seed=self.seed, **settings, **more

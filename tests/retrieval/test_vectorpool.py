@@ -1,7 +1,5 @@
 """Video vectors against loops written here, the files of a pool, and the gathering of processes."""
 
-import errno
-import os
 import tracemalloc
 
 import numpy as np
@@ -39,38 +37,27 @@ def test_vectors_come_back_in_the_order_of_the_training_list(tmp_path):
     assert np.array_equal(vectors[POSITIONS], ROWS.half())
 
 
-def test_a_pool_continues_with_the_vectors_that_were_kept(tmp_path):
+@pytest.mark.parametrize(("per_piece", "num_bytes", "kept"), [(2, 24, 4), (2, 23, 2), (1, 23, 3)])
+def test_a_pool_continues_after_the_last_whole_piece(tmp_path, per_piece, num_bytes, kept):
     killed = open_pool(tmp_path)
-    killed.add(ROWS[:2])
-    killed.keep()
-    killed.add(ROWS[2:3])  # not kept
-    pool = open_pool(tmp_path)
-    assert len(pool) == 2
-    pool.add(ROWS[2:])
+    killed.add(ROWS)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:num_bytes])
+    pool = VideoVectorPool(POSITIONS, 3, tmp_path, KEY, per_piece=per_piece)
+    assert len(pool) == kept
+    pool.add(ROWS[kept:])
     assert np.array_equal(pool.gather(World())[POSITIONS], ROWS.half())
     assert len(open_pool(tmp_path)) == 6
     assert len(open_pool(tmp_path, rank=1)) == len(open_pool(tmp_path, key="f" * 64)) == 0
 
 
-def test_damaged_files_count_as_none(tmp_path):
-    for suffix in (".f16", ".json"):
-        pool = open_pool(tmp_path)
-        pool.add(ROWS)
-        pool.keep()
-        (path,) = tmp_path.glob(f"*{suffix}")
-        path.write_bytes(path.read_bytes()[:-3])
-        assert len(open_pool(tmp_path)) == 0
-
-
 def test_files_of_other_keys_are_removed(tmp_path):
     for key, rank in ((KEY, 0), (KEY, 3), ("f" * 64, 1)):
-        open_pool(tmp_path, key, rank).keep()
+        open_pool(tmp_path, key, rank)
     (tmp_path / "plan_e1.json").touch()
-    (tmp_path / f".vectors_{'f' * 16}_r0.json.abc.tmp").touch()
-    (tmp_path / f".vectors_{KEY[:16]}_r1.json.abc.tmp").touch()  # another process is writing it
     remove_other_vectors(tmp_path, KEY)
-    own = [f"vectors_{KEY[:16]}_r{rank}.{suffix}" for rank in (0, 3) for suffix in ("f16", "json")]
-    assert names(tmp_path) == sorted([*own, "plan_e1.json", f".vectors_{KEY[:16]}_r1.json.abc.tmp"])
+    own = [f"vectors_{KEY[:16]}_r{rank}.f16" for rank in (0, 3)]
+    assert names(tmp_path) == ["plan_e1.json", *own]
     remove_other_vectors(tmp_path / "nowhere", KEY)
 
 
@@ -87,14 +74,11 @@ def test_broken_vectors_are_counted(tmp_path):
     assert len(pool) == 2
 
 
-def test_a_full_disk_is_an_error_with_the_remedy(tmp_path, monkeypatch):
-    def full(_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
+def test_a_full_disk_is_an_error_with_the_remedy(tmp_path):
     pool = open_pool(tmp_path)
-    monkeypatch.setattr(os, "fsync", full)
+    pool._file = open("/dev/full", "wb", buffering=0)
     with pytest.raises(DataError, match=r"vectors_.*r0\.f16: cannot be written: the disk is full"):
-        pool.keep()
+        pool.add(ROWS)
 
 
 NUM, DIM = 40_000, 256
