@@ -77,10 +77,11 @@ def _check_sizes(config: RunConfig) -> Iterator[str]:
     for key, value, bound_name, bound in relations:
         if value is not None and bound is not None and value < bound:
             yield f"`{key}` must be at least {bound_name} ({bound}), but is {value}."
-    sequence = config.loss.sequence_contrast if config.loss else None
-    if sequence is not None and sequence.sequence_contrast_weight is not None:
-        length, clips = sequence.threshold, dataset.clip_per_video
-        if length and clips and clips % length:
+    loss, clips = config.loss, dataset.clip_per_video
+    if loss and (sequence := loss.sequence_contrast):
+        length, weight = sequence.threshold, sequence.sequence_contrast_weight
+        has_term = weight is not None or loss.loss_cls == "SequenceContrastLoss"
+        if has_term and length and clips and clips % length:
             yield (
                 "`dataset.clip_per_video` must be a multiple of `loss.sequence_contrast.threshold` "
                 f"({length}), but is {clips}."

@@ -13,10 +13,9 @@ from safetensors.torch import load_file, save
 
 from mmpt.config import DatasetConfig, ModelConfig, RunConfig, load_config
 from mmpt.errors import CheckpointError, ConfigError
-from mmpt.models.base import MODELS
 from mmpt.models.bert_weights import read_bert_config
 from mmpt.models.checkpoint import adapt_state, load_weights, weights_fingerprint
-from mmpt.models.mmfusion import MMFusionSeparate
+from mmpt.models.mmfusion import MODELS, MMFusionSeparate
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.utils.io import atomic_write, read_json, write_json
 
@@ -142,8 +141,7 @@ def _from_saved(folder: Path, *, trusted: bool = True) -> Pretrained:
     except (SafetensorError, OSError) as err:
         raise CheckpointError(f"{weights}: missing, damaged or cut short ({err}); {again}") from err
     fusion = fusion.to(next(value.dtype for value in state.values() if value.is_floating_point()))
-    adapted, _ = adapt_state(state, fusion, str(weights))
-    fusion.load_state_dict(adapted)
+    fusion.load_state_dict(adapt_state(state, fusion, str(weights)))
     if weights_fingerprint(fusion, trainable_only=False) != section.get("weights"):
         raise CheckpointError(
             f"{weights}: must be the file that {CONFIG_NAME} was written with, but its content "

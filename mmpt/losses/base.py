@@ -71,18 +71,14 @@ class Loss(nn.Module):
 
     compute: Callable[..., LossOutput]
 
-    def __init__(self, config: LossConfig, *, clip_per_video: int | None = None):
-        """Keep what `config` says and check it.
+    def __init__(self, config: LossConfig):
+        """Keep what `config`, the `loss` section, says and check it.
 
-        Args:
-            config: the `loss` section.
-            clip_per_video: C, if the data set has it; sequences may not cross videos.
         Raises:
             ConfigError: naming every mistake in the section.
         """
         super().__init__()
         self.config = config
-        self.clip_per_video = clip_per_video
         assert self.needs or not self.contrasts, "what a loss contrasts must be named"
         problems = self.find_problems()
         if config.learnable_temperature and not self.uses_temperature:

@@ -18,15 +18,7 @@ from mmpt.utils.distributed import World
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
-BOOKKEEPING = (
-    "loss",
-    "ntokens",
-    "nsentences",
-    "sample_size",
-    "videos",
-    "flops",
-    "data_wait",
-)
+BOOKKEEPING = ["loss", "ntokens", "nsentences", "sample_size", "videos", "flops", "data_wait"]
 
 
 @register_criterion("mmloss")

@@ -158,7 +158,7 @@ class SequenceContrastLoss(Loss):
         """Return what the video-paragraph term needs beyond the bounds of single keys, one sentence
         per mistake.
         """
-        config, sequence, clips = self.config, self.config.sequence_contrast, self.clip_per_video
+        config, sequence = self.config, self.config.sequence_contrast
         if sequence is None:
             return ["`loss.sequence_contrast` must be a section, but is null."]
         required = {
@@ -176,11 +176,6 @@ class SequenceContrastLoss(Loss):
         if config.alpha_lse is not None and config.alpha_lse < MIN_ALPHA:
             problems.append(
                 f"`loss.alpha_lse` must be at least {MIN_ALPHA}, but is {config.alpha_lse}."
-            )
-        if clips is not None and sequence.threshold and clips % sequence.threshold:
-            problems.append(
-                "`dataset.clip_per_video` must be a multiple of `loss.sequence_contrast.threshold` "
-                f"({sequence.threshold}), but is {clips}."
             )
         return problems
 

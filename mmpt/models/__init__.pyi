@@ -1,10 +1,9 @@
-from .base import MODELS
 from .heads import (
     MMFusionSeparateActionLocalization,
     MMFusionSeparateActionSegmentation,
     MMFusionSeparateFullVideoBGRetrieval,
 )
-from .mmfusion import MMFusionSeparate
+from .mmfusion import MODELS, MMFusionSeparate
 from .video_bert import MMBertForEncoder, MMBertForTokenClassification
 
 __all__ = [

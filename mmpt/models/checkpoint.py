@@ -9,7 +9,6 @@ import hashlib
 import re
 import zipfile
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -42,37 +41,6 @@ class Use(Enum):
     """A training starts from its weights, with a fresh optimizer."""
     RESUME = "resume"
     """An interrupted training continues."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadReport:
-    """The use of every tensor of a checkpoint and of the model."""
-
-    source: str
-    loaded: tuple[str, ...]
-    """Names in the model that got their values from the file."""
-    renamed: dict[str, str]
-    """Name in the file to name in the model."""
-    ignored: dict[str, str]
-    """Name in the file to the reason why the model does not take it."""
-    kept: dict[str, str]
-    """Name in the model to the reason why it keeps its own value."""
-    cast: tuple[str, ...]
-    """Conversions of float type, such as `float16 to float32`."""
-
-    def summary(self) -> str:
-        """Returns the report as one line."""
-        parts = [f"{self.source}: {len(self.loaded)} tensors loaded"]
-        if self.cast:
-            parts.append(f"cast {', '.join(self.cast)}")
-        if self.renamed:
-            old, new = next(iter(self.renamed.items()))
-            parts.append(f"{len(self.renamed)} renamed (as {old} to {new})")
-        for verb, names in (("ignored", self.ignored), ("kept the model's own", self.kept)):
-            if names:
-                reasons = "; ".join(sorted(set(names.values())))
-                parts.append(f"{verb} {', '.join(sorted(names))} ({reasons})")
-        return ", ".join(parts)
 
 
 def check_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -133,7 +101,7 @@ def check_optimizer_state(path: str | Path, trained: Sequence[Tensor], *, flat: 
         )
 
 
-def load_weights(model: nn.Module, checkpoint: str | Path | Mapping[str, Any]) -> LoadReport:
+def load_weights(model: nn.Module, checkpoint: str | Path | Mapping[str, Any]) -> None:
     """Loads a checkpoint file (or what was read from one) for inference, strictly, in the model's
     dtype and device.
 
@@ -144,9 +112,7 @@ def load_weights(model: nn.Module, checkpoint: str | Path | Mapping[str, Any]) -
     source = "checkpoint"
     if isinstance(checkpoint, str | Path):
         source, checkpoint = str(checkpoint), load_checkpoint(checkpoint)
-    state, report = adapt_state(checkpoint, model, source)
-    model.load_state_dict(state)
-    return report
+    model.load_state_dict(adapt_state(checkpoint, model, source))
 
 
 def harmless(name: str, use: Use, *, in_file: bool) -> str | None:
@@ -172,8 +138,10 @@ def adapt_state(
     model: nn.Module,
     source: str = "checkpoint",
     use: Use = Use.INFERENCE,
-) -> tuple[dict[str, Tensor], LoadReport]:
-    """Fits a checkpoint's weights to a model, and logs the report; neither is changed.
+) -> dict[str, Tensor]:
+    """Fits a checkpoint's weights to a model; neither is changed.
+
+    Logs how many tensors are loaded, and all that are renamed, cast, ignored or kept.
 
     Args:
         checkpoint: a whole checkpoint or a state dict, with or without the `mmmodel.` prefix.
@@ -182,7 +150,7 @@ def adapt_state(
         source: what to call the checkpoint in messages.
         use: what the weights are for.
     Returns:
-        A state dict with exactly the keys, shapes and dtypes of the model's, and the report.
+        A state dict with exactly the keys, shapes and dtypes of the model's.
     Raises:
         CheckpointError: keys or shapes differ by more than is harmless; all of them are listed.
     """
@@ -206,17 +174,21 @@ def adapt_state(
             + "\nCompare `model.model_cls`, `model.num_hidden_video_layers` and "
             "`dataset.bert_name` with those of the YAML that the checkpoint was made by."
         )
-    casts = {(found[n].dtype, own[n].dtype) for n in common if found[n].dtype != own[n].dtype}
-    report = LoadReport(
-        source=source,
-        loaded=tuple(common),
-        renamed={old: new for old, new in renamed.items() if new in own},
-        ignored={name: reason or "" for name, reason in ignored.items()},
-        kept={name: reason or "" for name, reason in kept.items()},
-        cast=tuple(sorted(f"{old} to {new}".replace("torch.", "") for old, new in casts)),
-    )
-    logger.info("%s", report.summary())
-    return {n: found[n].to(own[n].dtype) if n in found else own[n] for n in own}, report
+    said = [f"{source}: {len(common)} tensors loaded"]
+    casts = {
+        f"{found[n].dtype} to {own[n].dtype}" for n in common if found[n].dtype != own[n].dtype
+    }
+    if casts:
+        said.append(f"cast {', '.join(sorted(casts))}".replace("torch.", ""))
+    if renamed:
+        old, new = next(iter(renamed.items()))
+        said.append(f"{len(renamed)} renamed (as {old} to {new})")
+    for verb, names in (("ignored", ignored), ("kept the model's own", kept)):
+        if names:
+            reasons = "; ".join(sorted({str(reason) for reason in names.values()}))
+            said.append(f"{verb} {', '.join(sorted(names))} ({reasons})")
+    logger.info("%s", ", ".join(said))
+    return {n: found[n].to(own[n].dtype) if n in found else own[n] for n in own}
 
 
 def _tensors(

@@ -43,7 +43,7 @@ class FairseqMMModel(BaseFairseqModel):
         """Bring a checkpoint's keys to today's names in place; CheckpointError for anything that
         does not fit.
         """
-        state, _ = adapt_state(state_dict, self.mmmodel, self.source, self.use)
+        state = adapt_state(state_dict, self.mmmodel, self.source, self.use)
         state_dict.clear()
         state_dict.update({WRAPPER_PREFIX + key: value for key, value in state.items()})
 

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from mmpt.batch import ModelOutput
 from mmpt.errors import ConfigError
-from mmpt.models.base import MODELS
-from mmpt.models.mmfusion import MMFusionSeparate, wrong_axes
+from mmpt.models.mmfusion import MODELS, MMFusionSeparate, wrong_axes
 from mmpt.models.video_bert import MMBertForTokenClassification
 
 

@@ -19,11 +19,11 @@ from transformers import BertConfig, BertModel
 from mmpt.batch import ModelOutput
 from mmpt.config import DatasetConfig, ModelConfig
 from mmpt.errors import ConfigError
-from mmpt.models.base import MODELS
 from mmpt.models.bert_weights import read_bert_config, read_bert_weights
 from mmpt.models.flops import tower_flops
 from mmpt.models.video_bert import MMBertForEncoder
 from mmpt.modules import PACKED, ChunkSize, masked_mean, run_chunks, run_packed
+from mmpt.registry import Registry
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -40,7 +40,6 @@ def wrong_axes(model: nn.Module, wanted: str, vfeats: Tensor) -> str:
     )
 
 
-@MODELS.register
 class MMFusionSeparate(nn.Module):
     """Video tower of `num_hidden_video_layers` layers and text tower of all of BERT's; similarity
     is a dot product.
@@ -259,3 +258,8 @@ class MMFusionSeparate(nn.Module):
             "video_mask_outputs": video_mask_outputs,
             "text_mask_outputs": text_mask_outputs,
         }
+
+
+MODELS: Registry[MMFusionSeparate] = Registry("model", nn.Module, "mmpt.models")
+"""A YAML names a class of these, or a torch module of the user's with the same methods."""
+MODELS.register(MMFusionSeparate)

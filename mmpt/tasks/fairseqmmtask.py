@@ -37,7 +37,7 @@ import mmpt.models.fairseqmmmodel  # noqa: F401  fairseq finds both by name once
 from mmpt.batch import Split
 from mmpt.config import load_config
 from mmpt.datasets.fairseqmmdataset import FairseqMMDataset
-from mmpt.errors import EXIT_CODE, CheckpointError, UserError, message_of
+from mmpt.errors import EXIT_CODE, UserError, message_of
 from mmpt.models.checkpoint import Use, check_optimizer_state
 from mmpt.models.mmfusion import MMFusionSeparate
 from mmpt.tasks.fairseqmmiterator import PlannedBatchIterator
@@ -63,21 +63,9 @@ LOST_PEER = re.compile(
 )
 
 # rank 0 sends a checkpoint to the others with fairseq's settings as omegaconf
-torch.serialization.add_safe_globals(
-    [
-        DictConfig,
-        ListConfig,
-        AnyNode,
-        ContainerMetadata,
-        Metadata,
-        defaultdict,
-        dict,
-        list,
-        int,
-        Any,
-        _TensorPlaceholder,
-    ]
-)
+SETTINGS: list[Any] = [DictConfig, ListConfig, AnyNode, ContainerMetadata, Metadata]
+PLAIN: list[Any] = [defaultdict, dict, list, int, Any, _TensorPlaceholder]
+torch.serialization.add_safe_globals([*SETTINGS, *PLAIN])
 
 
 @register_task("mmtask")
@@ -114,18 +102,12 @@ class FairseqMMTask(LegacyFairseqTask):
         read) and its use.
 
         Raises:
-            CheckpointError: `restore_file` is set but there is no such file (fairseq would start
-                from scratch), or its optimizer's state is not of today's parameters.
+            CheckpointError: the checkpoint's optimizer state is not of today's parameters.
         """
         args = self.args
-        path = Path(args.restore_file)
+        path = Path(args.restore_file)  # the launcher has checked that there is such a file
         if args.restore_file == LAST_CHECKPOINT:
             path = Path(args.save_dir) / LAST_CHECKPOINT
-        elif not path.is_file():
-            raise CheckpointError(
-                f"`fairseq.checkpoint.restore_file` is {path}, but there is no such file. Train or "
-                "download that checkpoint first, or remove the key to start from BERT."
-            )
         self.model = self.inner.build_model(pretrained=not path.is_file())
         if args.reset_optimizer:
             return self.model, str(path), Use.START
@@ -254,10 +236,6 @@ class FairseqMMTask(LegacyFairseqTask):
         earlier, begin = self.start
         return (now - begin) / 60 * (1 - done) / (done - earlier) if done > earlier else 0.0
 
-    def max_positions(self) -> None:
-        """No limit: clips have fixed sizes."""
-        return None
-
 
 def _report_user_error(
     args: argparse.Namespace,
@@ -269,7 +247,9 @@ def _report_user_error(
     else as usual.
     """
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, UserError) and not _is_full_disk(cause):
+    while cause is not None and not isinstance(cause, UserError):
+        if isinstance(cause, OSError) and cause.errno in DISK_FULL:
+            break
         cause = cause.__cause__ or cause.__context__
     sys.stdout.flush()
     if isinstance(cause, UserError):
@@ -287,10 +267,6 @@ def _report_user_error(
         return
     sys.stderr.write(f"error: {message}\n")
     raise SystemExit(EXIT_CODE)
-
-
-def _is_full_disk(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in DISK_FULL
 
 
 def _finish_checkpoints(args: argparse.Namespace, full_disk: OSError) -> None:

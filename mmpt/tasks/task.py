@@ -159,20 +159,17 @@ class Task:
         """Build the loss.
 
         Raises:
-            ConfigError: the config has no `loss` section, a mistake in it, or a model that does not
-                give what it needs.
+            ConfigError: a mistake in the `loss` section, or a model that does not give what the
+                loss needs.
         """
-        if self.config.loss is None or self.config.loss.loss_cls is None:
-            raise ConfigError(
-                str(self.config.path), ["`loss.loss_cls` is required for training, but is missing."]
-            )
-        loss_cls = LOSSES.get(self.config.loss.loss_cls, "loss.loss_cls")
-        loss = loss_cls(self.config.loss, clip_per_video=self.config.dataset.clip_per_video)
+        assert self.config.loss is not None, "checked by the config"
+        name = self.config.loss.loss_cls or ""
+        loss = LOSSES.get(name, "loss.loss_cls")(self.config.loss)
         model_cls = MODELS.get(self.config.model.model_cls or "", "model.model_cls")
         gives = getattr(model_cls, "gives", loss.needs)  # a model of the user's own need not say
         if missing := [name for name in loss.needs if name not in gives]:
             problem = (
-                f"`loss.loss_cls: {self.config.loss.loss_cls}` needs {', '.join(missing)}, but "
+                f"`loss.loss_cls: {name}` needs {', '.join(missing)}, but "
                 f"`model.model_cls: {self.config.model.model_cls}` gives {', '.join(gives)}."
             )
             raise ConfigError(str(self.config.path), [problem])

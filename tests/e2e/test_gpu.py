@@ -73,7 +73,7 @@ def states_on_gpu(dtype: torch.dtype) -> dict[str, torch.Tensor]:
 @needs_gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_loss_waits_for_the_numbers_of_tokens_and_for_its_check(dtype: torch.dtype) -> None:
-    loss, batch = MMContraLoss(NORTON_LOSS, clip_per_video=16), states_on_gpu(dtype)
+    loss, batch = MMContraLoss(NORTON_LOSS), states_on_gpu(dtype)
     loss(**batch).total.backward()  # what is made once may wait
     with waits() as in_forward:
         total = loss(**batch).total
@@ -114,7 +114,7 @@ def train_once(model: MMFusionSeparate, num: int = 64) -> tuple[torch.Tensor, to
     batch = {name: value.to(first.device) for name, value in clips(num).items()}
     batch["vfeats"] = batch["vfeats"].to(first.dtype)
     model.zero_grad()
-    loss = MMContraLoss(NORTON_LOSS, clip_per_video=16).to(first.device)
+    loss = MMContraLoss(NORTON_LOSS).to(first.device)
     total = loss(**batch | model(**batch)).total
     total.backward()
     gradients = [

@@ -55,7 +55,7 @@ def run(
     config: LossConfig, batch: dict[str, torch.Tensor], *, is_idle: bool = False
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Return loss and gradients; those of an idle process count 0, as in fairseq."""
-    model, loss = Towers(), LOSSES.get(config.loss_cls or "", "loss")(config, clip_per_video=4)
+    model, loss = Towers(), LOSSES.get(config.loss_cls or "", "loss")(config)
     loss.is_idle = is_idle
     total = loss(**model(batch)).total
     (total * (0 if is_idle else 1)).backward()

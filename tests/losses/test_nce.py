@@ -87,7 +87,7 @@ def test_worked_numbers_of_values() -> None:
     )
     logits = paragraph_logits(NORTON, torch.tensor(1 / 0.07, dtype=torch.float64), fused)
     assert_close_to(logits[0], [29.5377124494, 25.3647800375, 26.7316296138, 24.5905498786])
-    output = MMContraLoss(NORTON, clip_per_video=8)(**batch)
+    output = MMContraLoss(NORTON)(**batch)
     assert_close_to(output.terms["clip_caption"], 6.3964446860)
     assert_close_to(output.terms["video_paragraph"], 0.25956245612)
     assert_close_to(output.total, 6.6560071421)
@@ -102,7 +102,7 @@ def test_worked_numbers_of_values() -> None:
 )
 def test_worked_numbers_of_gradients(cls: Any, norm_video: float, norm_text: float) -> None:
     batch = formula_batch()
-    cls(NORTON, clip_per_video=8)(**batch).total.backward()
+    cls(NORTON)(**batch).total.backward()
     assert_close_to(batch["video_outputs"].grad.norm(), norm_video)
     assert_close_to(batch["text_outputs"].grad.norm(), norm_text)
 
@@ -242,13 +242,12 @@ def test_a_batch_that_does_not_divide_into_sequences() -> None:
         (NORTON.replace(beta=None), ["loss.beta", "null"]),
         (NORTON.replace(alpha_lse=0.001), ["loss.alpha_lse", "0.02", "0.001"]),
         (NORTON.replace(sinkhorn_iterations=None), ["loss.sinkhorn_iterations", "is null"]),
-        (with_sequence(threshold=5), ["clip_per_video", "threshold", "(5)", "is 8"]),
         (LossConfig(learnable_temperature=True), ["learnable_temperature", "MMContraLoss"]),
     ],
 )
 def test_mistakes_in_the_configuration(config: LossConfig, words: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
-        MMContraLoss(config, clip_per_video=8)
+        MMContraLoss(config)
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 

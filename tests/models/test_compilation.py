@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 def updates(model: MMFusionSeparate, seeds: range) -> tuple[list[float], list[torch.Tensor]]:
     """Train on a batch per seed, which differ in size; return the losses and the last gradients."""
-    loss = MMContraLoss(LossConfig(), clip_per_video=None)
+    loss = MMContraLoss(LossConfig())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     losses = []
     for seed in seeds:

@@ -19,7 +19,7 @@ def loss_and_gradients(
     batch = draw(16, dtype=dtype)
     output = model(**batch)
     assert output["pooled_video"].dtype == output["text_outputs"].dtype == dtype
-    loss = MMContraLoss(norton_loss(threshold=4, sinkhorn_iterations=10), clip_per_video=8)
+    loss = MMContraLoss(norton_loss(threshold=4, sinkhorn_iterations=10))
     total = loss(**batch | output).total
     total.backward()
     gradients = [p.grad.flatten().float() for p in model.parameters() if p.grad is not None]

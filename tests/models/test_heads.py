@@ -127,8 +127,6 @@ def test_a_training_with_a_fresh_optimizer_starts_and_any_other_goes_on(
     args.reset_optimizer, args.fp16 = reset_optimizer, False
     inner: Any = SimpleNamespace(build_model=lambda *, pretrained: model, build_loss=nn.Module)
     task: Any = SimpleNamespace(args=args, inner=inner)
-    with pytest.raises(CheckpointError, match=r"restore_file` is .*a\.pt, but there is no such"):
-        FairseqMMTask.build_inner_model(task)
     torch.save({"model": {}}, path)
     assert FairseqMMTask.build_inner_model(task) == (model, path, use)
 

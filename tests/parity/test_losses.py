@@ -34,7 +34,7 @@ by_case = pytest.mark.parametrize("case", ["a", "b", "c"])
 
 def norton(
     case: str, dtype: torch.dtype
-) -> tuple[dict[str, np.ndarray], LossConfig, int, dict[str, torch.Tensor]]:
+) -> tuple[dict[str, np.ndarray], LossConfig, dict[str, torch.Tensor]]:
     golden, recorded = arrays(f"loss_norton_{case}"), record("loss_norton_config")[case]
     config = LossConfig(
         sequence_contrast={key: recorded[name] for key, name in SEQUENCE_KEYS.items()},
@@ -45,13 +45,13 @@ def norton(
     )
     batch = {key: torch.tensor(golden[key], dtype=dtype, requires_grad=True) for key in STATES}
     batch |= {key: torch.tensor(golden[key]) for key in MASKS}
-    return golden, config, recorded["clips"], batch
+    return golden, config, batch
 
 
 @by_case
 def test_norton_terms_and_gradients_in_float64(case: str) -> None:
-    golden, config, clips, batch = norton(case, torch.float64)
-    output = MMContraLoss(config, clip_per_video=clips)(**batch, unread="ignored")
+    golden, config, batch = norton(case, torch.float64)
+    output = MMContraLoss(config)(**batch, unread="ignored")
     weight = config.sequence_contrast.sequence_contrast_weight
     output.total.backward()
     # measured: at most 1.4e-8, 1.4e-8 and 1.3e-8 (the original keeps tau and 1 - beta in float32)
@@ -70,8 +70,8 @@ def test_norton_terms_and_gradients_in_float64(case: str) -> None:
 
 @by_case
 def test_sequence_term_alone(case: str) -> None:
-    golden, config, clips, batch = norton(case, torch.float64)
-    output = SequenceContrastLoss(config, clip_per_video=clips)(**batch)
+    golden, config, batch = norton(case, torch.float64)
+    output = SequenceContrastLoss(config)(**batch)
     assert set(output.terms) == {"video_paragraph"}
     output.total.backward()
     # Measured: 1.3e-8.
@@ -85,7 +85,7 @@ def test_sequence_term_alone(case: str) -> None:
 
 @by_case
 def test_intermediate_values(case: str) -> None:
-    golden, config, _, batch = norton(case, torch.float64)
+    golden, config, batch = norton(case, torch.float64)
     length = config.sequence_contrast.threshold
     plan = transport(
         dot_products(batch["pooled_video"], batch["pooled_text"]), config.sinkhorn_iterations
@@ -105,8 +105,8 @@ def test_intermediate_values(case: str) -> None:
 
 @by_case
 def test_norton_terms_in_float32(case: str) -> None:
-    golden, config, clips, batch = norton(case, torch.float32)
-    output = MMContraLoss(config, clip_per_video=clips)(**batch)
+    golden, config, batch = norton(case, torch.float32)
+    output = MMContraLoss(config)(**batch)
     # Measured: 5e-8.
     np.testing.assert_allclose(output.total.item(), golden["total_f64"], rtol=1e-5)
     # Measured: 1.1e-7.

@@ -19,15 +19,13 @@ from mmpt.models import MMFusionSeparate
 from mmpt.models.freezing import freeze_all_but_layernorm
 from tests.parity.recorded import arrays, by_kind, inputs, record, tiny_towers
 
-STEPS, BASE_LR, CLIP_NORM, CLIP_PER_VIDEO = 5, [1e-2], 2.0, 8
+STEPS, BASE_LR, CLIP_NORM = 5, [1e-2], 2.0
 
 
 def recorded_loss() -> MMContraLoss:
     keys = record("train_steps")["config"]["loss"]
     sequence = SequenceContrastConfig(**keys.pop("sequence_contrast"))
-    return MMContraLoss(
-        LossConfig(**keys, sequence_contrast=sequence), clip_per_video=CLIP_PER_VIDEO
-    )
+    return MMContraLoss(LossConfig(**keys, sequence_contrast=sequence))
 
 
 def train(

@@ -76,7 +76,7 @@ def test_broken_vectors_are_counted(tmp_path):
 
 def test_a_full_disk_is_an_error_with_the_remedy(tmp_path):
     pool = open_pool(tmp_path)
-    pool._file = open("/dev/full", "wb", buffering=0)
+    pool._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
     with pytest.raises(DataError, match=r"vectors_.*r0\.f16: cannot be written: the disk is full"):
         pool.add(ROWS)
 

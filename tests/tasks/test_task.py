@@ -151,12 +151,6 @@ def test_a_loss_must_fit_the_model(model: str, loss: LossConfig, words: str | No
         task.build_loss()
 
 
-@pytest.mark.parametrize("loss", [None, LossConfig()])
-def test_training_needs_a_loss(loss: LossConfig | None) -> None:
-    with pytest.raises(ConfigError, match=r"`loss\.loss_cls` is required for training"):
-        Task.from_config(CONFIG.replace(loss=loss)).build_loss()
-
-
 def test_a_split_without_a_source_has_no_data_set() -> None:
     task = Task.from_config(CONFIG)
     assert [task.build_dataset(split) for split in Split] == [None, None, None]
