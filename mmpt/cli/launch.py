@@ -19,7 +19,7 @@ from mmpt.cli import preflight
 from mmpt.cli.app import Command, Overrides
 from mmpt.cli.processes import run_all
 from mmpt.config import RunConfig, load_config
-from mmpt.config.fairseq_args import RESUME_DROPS, fairseq_flags
+from mmpt.config.run import RESETS, fairseq_flags
 from mmpt.config.loader import save_resolved, with_run_dir
 from mmpt.errors import LaunchError
 from mmpt.registry import did_you_mean
@@ -213,7 +213,7 @@ def training_command(
     """
     size = TRAINING_PROCESSES[job_type]
     on_gpu = num_gpus > 0 and not config.option("common", "cpu")
-    drops = list(RESUME_DROPS) if resume else []
+    drops = RESETS.split() if resume else []
     if on_gpu and num_gpus < size:
         fitting = [name for name, count in TRAINING_PROCESSES.items() if count <= num_gpus]
         raise LaunchError(
@@ -230,7 +230,7 @@ def training_command(
     command += ["--task", "mmtask", "--arch", "mmarch", "--criterion", "mmloss"]
     if size > 1 or num_gpus > 1:  # one process on many GPUs must be told so
         command += ["--distributed-world-size", str(size)]
-    command += fairseq_flags(config, without=tuple(drops))
+    command += fairseq_flags(config, without=drops)
     if config.dataset.val_path is None and "--disable-validation" not in command:
         command += ["--disable-validation"]
     if size > 1 and "--ddp-backend" not in command:

@@ -1,15 +1,20 @@
-"""A whole YAML file as one frozen value, which can be written as an equivalent YAML file."""
+"""A whole YAML file as one frozen value, which can be written as an equivalent YAML file, and as
+fairseq's command-line flags.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from mmpt.config.schema import RetrievalConfig, Settings
 
+RESETS = "restore_file reset_dataloader reset_lr_scheduler reset_meters reset_optimizer"
+"""Options that would discard the state of an interrupted run."""
 _COPY = re.compile("predict_(.+)-[0-9a-f]{8}")
 """Stem of an evaluation YAML that the launcher saved with overrides: the stem of the original, and
 a hash of the settings."""
@@ -92,3 +97,30 @@ class RunConfig(Settings):
         if self.retrieval != RetrievalConfig():
             whole |= self.retrieval.model_dump(**plain)
         return whole
+
+
+def fairseq_flags(config: RunConfig, *, without: Collection[str] = ()) -> list[str]:
+    """Returns fairseq's options in the order of the YAML: one argv item per flag and value.
+
+    A null value and a false switch give no flag. (The release turned fp16 on for any value.)
+
+    Args:
+        without: names of options to leave out.
+    """
+    flags: list[str] = []
+    for options in config.fairseq.values():
+        for name, value in options.items():
+            if name in without or value is None or value is False:
+                continue
+            flags.append("--" + name.replace("_", "-"))
+            if name == "batch_size":
+                value = config.batch_size
+            elif name == "lr":
+                value = value[0]
+            elif isinstance(value, list) and name == "adam_betas":
+                value = tuple(value)
+            elif isinstance(value, list) and name == "path":
+                value = ":".join(value)
+            if value is not True:
+                flags.append(str(value))
+    return flags

@@ -26,8 +26,8 @@ def read_bert_config(bert_name: str) -> BertConfig:
     """Returns the config of `bert_name`.
 
     Raises:
-        ConfigError: the config of another kind of model.
-        DataError: config.json is missing or damaged, or its sizes do not fit each other.
+        ConfigError: the config of another kind of model, or its sizes do not fit each other.
+        DataError: config.json is missing or damaged.
         CheckpointError: neither a folder nor to be had from the hub.
     """
     try:
@@ -41,10 +41,16 @@ def read_bert_config(bert_name: str) -> BertConfig:
         problem = f"the towers are made of BERT, but {bert_name} is a `{kind}` model."
         raise ConfigError(KEY, [problem])
     try:
-        return BertConfig.from_dict(entries)
-    except (StrictDataclassError, ValueError, TypeError) as err:
+        config = BertConfig.from_dict(entries)
+        if config.hidden_size % config.num_attention_heads:
+            raise ValueError(
+                f"`hidden_size` must be a multiple of `num_attention_heads` "
+                f"({config.num_attention_heads}), but is {config.hidden_size}"
+            )
+    except (StrictDataclassError, ValueError, TypeError, ZeroDivisionError) as err:
         problem = f"the config.json of {bert_name} is not BERT's: {' '.join(str(err).split())}."
-        raise ConfigError(KEY, [problem]) from err
+        raise ConfigError(KEY, [problem + " Download it again."]) from err
+    return config
 
 
 def read_bert_weights(bert_name: str, config: BertConfig, *, random_init: bool) -> BertModel | None:

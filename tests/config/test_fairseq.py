@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 
 from mmpt.config import RunConfig
 from mmpt.config.fairseq import BOUNDS, GROUPS, settings_model
-from mmpt.config.fairseq_args import RESUME_DROPS, fairseq_flags
 from mmpt.config.mistakes import validate
+from mmpt.config.run import RESETS, fairseq_flags
 from tests.jobs import ROOT
 
 
@@ -159,6 +159,6 @@ def test_the_import_of_fairseq_comes_late_and_leaves_the_logging_alone() -> None
 )
 def test_flags_without_those_that_start_anew(options: dict[str, Any], expected: str) -> None:
     config = RunConfig(fairseq={"optimization": options, "common": {"seed": 1}})
-    flags = fairseq_flags(config, without=RESUME_DROPS)
+    flags = fairseq_flags(config, without=RESETS.split())
     assert " ".join(flags) == f"{expected} --seed 1"
     assert all(" " not in flag for flag in flags if flag.startswith("--"))

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from mmpt.config import RunConfig, load_config, save_resolved
-from mmpt.config.fairseq_args import fairseq_flags
 from mmpt.config.loader import next_run_dir, with_run_dir
+from mmpt.config.run import fairseq_flags
 from mmpt.config.yaml_files import read_yaml
 from mmpt.errors import ConfigError
 

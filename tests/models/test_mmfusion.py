@@ -153,6 +153,8 @@ def test_incomplete_or_foreign_berts_are_refused(bert_folder):
     for change, message in (
         ({"model_type": "roberta"}, "is a `roberta` model"),
         ({"layer_norm_eps": "x"}, r"config.json of .* is not BERT's: .*layer_norm_eps"),
+        ({"hidden_size": "16"}, r"is not BERT's: .*'hidden_size' expected int, got str"),
+        ({"hidden_size": 17}, r"is not BERT's: .*`num_attention_heads` \(2\), but is 17"),
     ):
         (deeper / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(ConfigError, match=message):

@@ -11,8 +11,8 @@ import pytest
 
 from mmpt.cli.launch import TRAINING_PROCESSES, main
 from mmpt.config import RunConfig
-from mmpt.config.fairseq_args import fairseq_flags
 from mmpt.config.loader import next_run_dir
+from mmpt.config.run import fairseq_flags
 from mmpt.config.yaml_files import read_yaml
 from tests.jobs import ROOT
 from tests.parity.recorded import record
