@@ -129,7 +129,7 @@ def start(config: RunConfig) -> list[MMDataset]:
 def plan_figures(train: MMDataset, folder: Path) -> list[Figure]:
     """Write, read and take up a plan of random batches that has the size of a retrieved one."""
     meta, watch = _planned(train), Stopwatch()
-    ids = meta.video_ids
+    ids = meta.videos.name_list()
     with watch.timed("random grouping"):
         meta.random_candidates(random.Random(0))
     plan = Plan(1, "fingerprint", len(ids), tuple(map(tuple, meta.cands)))

@@ -117,7 +117,8 @@ def prepare(options: Options) -> None:
             "vfeat_dir": str(shards),
             "tfeat_dir": tfeat_dir,
         }
-        settings = own_videos.fitting_settings(len(train), batch, options.recipe, recipe.max_epoch)
+        max_epoch = recipe.option("optimization", "max_epoch", 0)
+        settings = own_videos.fitting_settings(len(train), batch, options.recipe, max_epoch)
         head = f"{MARK}: {len(train)} training and {len(val)} validation videos."
         _write_yaml(options, head, recipe.path, dataset, settings)
         check(str(options.yaml), out=out / "check", workers=options.workers)

@@ -95,7 +95,7 @@ def predict(
         raise ConfigError(config.path, [problem])
     # All that can be found wrong is found before the first checkpoint is scored.
     frames = KeyFrames(videos)
-    task = Task.from_config(config, seed=config.seed)
+    task = Task.from_config(config, seed=config.option("common", "seed", 1))
     evaluator = evaluators.Evaluator(
         evaluators.PREDICTORS.get(config.predictor or "", "predictor")(config.dataset),
         [evaluators.METRICS.get(name, "metric")() for name in config.metric],

@@ -51,16 +51,6 @@ class RunConfig(Settings):
         return self.dataset.split == "test"
 
     @property
-    def seed(self) -> int:
-        """Seed of all random draws. Default: 1, as in fairseq."""
-        return int(self.option("common", "seed", 1))
-
-    @property
-    def max_epoch(self) -> int:
-        """Last epoch; 0 means no limit."""
-        return int(self.option("optimization", "max_epoch", 0))
-
-    @property
     def save_dir(self) -> str:
         """Folder of a training run's checkpoints."""
         save_dir = self.option("checkpoint", "save_dir")

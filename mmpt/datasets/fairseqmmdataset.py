@@ -17,20 +17,18 @@ class FairseqMMDataset(FairseqDataset):
 
     Args:
         dataset: the wrapped data set.
-        training: items (and, when `replanned`, batches) change from epoch to epoch, so that neither
-            the epoch iterator nor its loader workers (which hold a copy of the data set) may
-            outlive their epoch.
-        replanned: the batches are planned anew for each epoch.
+        training: items (and planned batches) change from epoch to epoch, so that neither the epoch
+            iterator nor its loader workers (which hold a copy of the data set) may outlive their
+            epoch.
     Raises:
         TypeError: `dataset` is not a torch data set.
     """
 
-    def __init__(self, dataset: MMDataset, *, training: bool = False, replanned: bool = False):
+    def __init__(self, dataset: MMDataset, *, training: bool = False):
         if not isinstance(dataset, Dataset):
             raise TypeError(f"expected a torch Dataset, got {type(dataset).__name__}")
         self.dataset = dataset
         self.training = training
-        self.replanned = replanned
 
     @property
     def can_reuse_epoch_itr_across_epochs(self) -> bool:

@@ -30,7 +30,6 @@ class MMDataset(Dataset[ClipBatch]):
         self.aligner = aligner
         self.seed = seed
         self.epoch = 0
-        self.split = meta.split
 
     def set_epoch(self, epoch: int) -> None:
         """Make `self[index]` the item of this epoch; workers that already run do not hear of it."""
@@ -50,7 +49,7 @@ class MMDataset(Dataset[ClipBatch]):
     def item(self, index: int, epoch: int) -> ClipBatch:
         """Return item `index` of `epoch`, with `idx`; the same whatever was drawn before."""
         video_key, text_key = self.meta[index]
-        rng = item_rng(self.seed, 0 if self.split is Split.TEST else epoch, index)
+        rng = item_rng(self.seed, 0 if self.meta.split is Split.TEST else epoch, index)
         batch = self.aligner(video_key, self.video(video_key), self.text(text_key), rng)
         batch["idx"] = index
         return batch

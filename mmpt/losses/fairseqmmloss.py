@@ -48,22 +48,16 @@ class MMCriterion(FairseqCriterion):
         log["nsentences"] = len(batch["caps"])
         log["ntokens"] = batch["caps"].numel() + batch["vmasks"].numel()
         log.update({name: term.detach() for name, term in (result.terms | result.metrics).items()})
-        return result.total, 1, log | self._pace(batch)
-
-    def _pace(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """What a training batch adds to the account of the run's speed; nothing here waits for the
-        GPU.
-        """
         if not self.training:
-            return {}
-        log: dict[str, Any] = {}
+            return result.total, 1, log
+        # The pace of training; nothing here waits for the GPU.
         if self.task.batches is not None:
             log["data_wait"] = self.task.batches.take_waited_s()
         if self.clips_per_video:
             log["videos"] = len(batch["caps"]) / self.clips_per_video
         if hasattr(self.task.model, "flops"):
             log["flops"] = self.task.model.flops(batch["cmasks"], batch["vmasks"])
-        return log
+        return result.total, 1, log
 
     def load_state_dict(
         self, state_dict: dict[str, Any] | None, strict: bool = True, assign: bool = False

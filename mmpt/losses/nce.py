@@ -103,13 +103,9 @@ class MMContraLoss(SequenceContrastLoss):
     @property
     def uses_temperature(self) -> bool:  # type: ignore[override]  # read only
         """True when tau is in some term."""
-        return self.has_sequence_term or self._clip_uses_temperature
-
-    @property
-    def _clip_uses_temperature(self) -> bool:
-        return (
-            self.config.sinkhorn_iterations is not None and self.config.clip_temperature == "paper"
-        )
+        has_transport = self.config.sinkhorn_iterations is not None
+        in_clip_term = has_transport and self.config.clip_temperature == "paper"
+        return self.has_sequence_term or in_clip_term
 
     def find_problems(self) -> list[str]:
         """Return the mistakes in `config`, one sentence each."""
@@ -149,7 +145,7 @@ class MMContraLoss(SequenceContrastLoss):
             return symmetric_cross_entropy(logits)
         assert config.beta is not None
         plan = transport(logits.detach(), config.sinkhorn_iterations)
-        if self._clip_uses_temperature:
+        if config.clip_temperature == "paper":
             logits = logits * scale
         video_to_text = rectified_cross_entropy(logits, plan, config.beta)
         return video_to_text + rectified_cross_entropy(logits.T, plan.T, config.beta)

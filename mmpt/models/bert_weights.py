@@ -8,7 +8,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import BertConfig, BertModel
 
 from mmpt.errors import CheckpointError, ConfigError
-from mmpt.processors.tokenizer import read_folder_config
+from mmpt.processors.tokenizer import first_line, read_folder_config
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -82,7 +82,7 @@ def read_bert_weights(bert_name: str, config: BertConfig, *, random_init: bool) 
     except Exception as err:  # damaged files: safetensors, torch and pickle each raise their own
         if file is None and isinstance(err, OSError):
             raise _unreachable(bert_name, err) from err
-        damaged = f"{file or bert_name}: damaged ({_reason(err)}); download it again."
+        damaged = f"{file or bert_name}: damaged ({first_line(err)}); download it again."
         raise CheckpointError(damaged) from err
     # The pooler is never used.
     missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
@@ -94,13 +94,10 @@ def read_bert_weights(bert_name: str, config: BertConfig, *, random_init: bool) 
     return bert
 
 
-def _reason(err: Exception) -> str:
-    return (str(err).strip() or type(err).__name__).splitlines()[0]
-
-
 def _unreachable(bert_name: str, err: OSError) -> CheckpointError:
     return CheckpointError(
-        f"`{KEY}`: {bert_name} is no folder here and cannot be had from the hub ({_reason(err)}). "
-        f"On a machine with network run `huggingface-cli download {bert_name} --local-dir "
-        f"<folder>` and set `{KEY}` to that folder, or point HF_HOME to a cache that holds it."
+        f"`{KEY}`: {bert_name} is no folder here and cannot be had from the hub "
+        f"({first_line(err)}). On a machine with network run `huggingface-cli download "
+        f"{bert_name} --local-dir <folder>` and set `{KEY}` to that folder, or point HF_HOME to a "
+        "cache that holds it."
     )

@@ -212,10 +212,6 @@ def _tensors(
         new = old
         for pattern, replacement in RENAMED:
             new = re.sub(pattern, replacement, new)
-        if new in found:
-            raise CheckpointError(
-                f"{source}: every tensor must be there once, but `{new}` comes under two names."
-            )
         found[new] = value
         if new != old:
             renamed[old] = new

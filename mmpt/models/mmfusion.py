@@ -90,15 +90,11 @@ class MMFusionSeparate(nn.Module):
             CheckpointError: BERT cannot be read.
         """
         bert_name, seconds = dataset.bert_name, dataset.max_video_len
-        layers = model.num_hidden_video_layers
-        needed = {
-            "dataset.bert_name": bert_name,
-            "dataset.max_video_len": seconds,
-            "model.num_hidden_video_layers": layers,
-        }
-        problems = [
-            f"`{key}` must be set, but is {needed[key]!r}." for key in needed if not needed[key]
-        ]
+        assert bert_name is not None, "checked by the config"
+        assert seconds is not None, "checked by the config"
+        layers, problems = model.num_hidden_video_layers, []
+        if layers is None:
+            problems.append("`model.num_hidden_video_layers` must be set, but is not.")
         if model.mm_encoder_cls is not None:
             problems.append(
                 f"`model.mm_encoder_cls` must be null, but is `{model.mm_encoder_cls}`: "
@@ -108,46 +104,34 @@ class MMFusionSeparate(nn.Module):
         for key, ours in encoders.items():
             if (named := getattr(model, key)) not in (None, ours.__name__):
                 problems.append(f"`model.{key}` must be `{ours.__name__}`, but is `{named}`.")
-        if problems or not (bert_name and seconds and layers):
-            raise ConfigError(cls.__name__, problems)
 
         bert_config = read_bert_config(bert_name)
         positions = bert_config.max_position_embeddings
         limits = [
-            ("model.num_hidden_video_layers", layers, bert_config.num_hidden_layers, "layers"),
+            ("model.num_hidden_video_layers", layers or 0, bert_config.num_hidden_layers, "layers"),
             ("dataset.max_video_len + 2", seconds + 2, positions, "positions"),
         ]
         if dataset.max_len is not None:
             what = "dataset.max_len - dataset.max_video_len - 1"
             limits.append((what, dataset.max_text_len - 1, positions, "positions"))
-        problems = [
+        problems += [
             f"`{what}` must be at most the {most} {kind} of {bert_name}, but is {value}."
             for what, value, most, kind in limits
             if value > most
         ]
-        if problems:
+        if problems or layers is None:
             raise ConfigError(cls.__name__, problems)
         fusion = cls(
-            bert_config,
-            num_hidden_video_layers=layers,
-            max_video_len=seconds,
-            packed=model.packed,
+            bert_config, num_hidden_video_layers=layers, max_video_len=seconds, packed=model.packed
         )
         if pretrained:
             bert = read_bert_weights(bert_name, bert_config, random_init=model.random_init)
-            if bert is not None:
-                fusion.start_from(bert)
+            if bert is not None:  # the video tower gets its first layers; `videomlp` stays fresh
+                weights, tower = bert.state_dict(), fusion.video_encoder.bert
+                fusion.text_encoder.load_state_dict(weights)
+                tower.load_state_dict({name: weights[name] for name in tower.state_dict()})
                 logger.info("both towers start from %s", bert_name)
         return fusion
-
-    def start_from(self, bert: BertModel) -> None:
-        """Copy `bert` into the text tower and its first layers into the video tower; `videomlp`
-        stays fresh.
-        """
-        weights = bert.state_dict()
-        self.text_encoder.load_state_dict(weights)
-        tower = self.video_encoder.bert
-        tower.load_state_dict({name: weights[name] for name in tower.state_dict()})
 
     def set_chunks(self, training: int | str = "auto", inference: int | str = "auto") -> None:
         """Sets how many clips (captions) are computed at once.

@@ -36,11 +36,6 @@ class Run(NamedTuple):
     rows: int
     length: int
 
-    @property
-    def tokens(self) -> int:
-        """Real tokens of all its sequences."""
-        return self.rows * self.length
-
 
 class Packing(NamedTuple):
     """The real tokens of a batch, in the order in which they are computed."""
@@ -74,7 +69,7 @@ def plan_packing(mask_NP: Tensor) -> Packing:
     # A stable sort that puts real positions first keeps the order of sequences and tokens. Their
     # number is known from the runs; nonzero() would wait for the device again.
     real_first = (~mask_NP[order_N]).flatten().to(torch.uint8).argsort(stable=True)
-    real_R = real_first[: sum(run.tokens for run in runs)]
+    real_R = real_first[: sum(run.rows * run.length for run in runs)]
     positions = order_N[real_R // width] * width + real_R % width
     return Packing(positions, runs, (num, width))
 
@@ -124,7 +119,7 @@ def packed_attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     assert attention_mask is None, "packed tokens need no mask"
-    sizes = [run.tokens for run in runs]
+    sizes = [run.rows * run.length for run in runs]
     assert sum(sizes) == query.shape[2], (runs, query.shape)
     # Split, not sliced: the gradient of a slice is as large as the whole, that of a split is not.
     queries, keys, values = (heads[0].split(sizes, dim=1) for heads in (query, key, value))

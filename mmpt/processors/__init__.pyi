@@ -23,7 +23,6 @@ from .how2_retri import (
     VideoRetriAligner,
     VideoRetriOverlappedAligner,
 )
-from .sampling import TextClipSamplingProcessor, VideoClipSamplingProcessor
 
 __all__ = [
     "ALIGNERS",
@@ -44,11 +43,9 @@ __all__ = [
     "ShardedVideoRetriTextProcessor",
     "ShardedVideoRetriVideoProcessor",
     "StartClipAligner",
-    "TextClipSamplingProcessor",
     "TextProcessor",
     "TextReader",
     "VariedLenAligner",
-    "VideoClipSamplingProcessor",
     "VideoProcessor",
     "VideoReader",
     "VideoRetriAligner",

@@ -35,8 +35,8 @@ class ShardedHow2MetaProcessor(base.MetaProcessor):
             vocab_size = None  # of BERT, if captions are read
             if config.bert_name is not None and config.tfeat_dir is not None:
                 vocab_size = special_tokens(config.bert_name, config.use_fast).vocab_size
-            paths = (self.list_path(), self.need_str("vfeat_dir"), config.tfeat_dir)
-            videos = load_video_table(*paths, split, config.max_missing, vocab_size)
+            self.need_str("vfeat_dir")
+            videos = load_video_table(self.list_path(), config, split, vocab_size)
         self.videos = videos
 
     @property

@@ -19,9 +19,6 @@ from mmpt.errors import DataError
 from mmpt.processors import base, how2
 from mmpt.processors.aligner import FixedLenAligner, OverlappedAligner, VariedLenAligner
 from mmpt.shards.video_table import NUM_NAMED
-from mmpt.utils.log import get_logger
-
-logger = get_logger(__name__)
 
 BATCH_MULTIPLE = 8
 NO_INDEX = -1  # the index in the keys: a video of a batch has no index of its own
@@ -50,23 +47,11 @@ class ShardedHow2VideoRetriMetaProcessor(base.MetaProcessor):
             )
         # The positions in `self.videos` of each batch.
         self._batches = self._group(np.arange(len(self.videos)))
-        if len(self) % BATCH_MULTIPLE:
-            few = f"{len(self.videos)} videos are fewer than {BATCH_MULTIPLE} batches of"
-            what = f"{few} {self.num_videos}; all {len(self)} whole batches are used"
-            logger.info("%s: %s", self.list_path(), what)
-
-    @property
-    def video_ids(self) -> list[str]:
-        """All ids, in list order. Each call makes a new list."""
-        return self.videos.name_list()
 
     @property
     def cands(self) -> list[list[str]]:
         """The ids of every batch. Each call makes a new list."""
-        batches = []
-        for batch in self._batches:
-            batches.append([self.videos.name(position) for position in batch])
-        return batches
+        return [list(map(self.videos.name, batch)) for batch in self._batches]
 
     def __len__(self) -> int:
         return len(self._batches)

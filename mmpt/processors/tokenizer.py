@@ -57,7 +57,7 @@ def load_tokenizer(bert_name: str, use_fast: bool = True) -> Any:
                 bert_name, use_fast=use_fast, local_files_only=only_local
             )
         except (OSError, ValueError) as err:
-            reason = _reason(err)
+            reason = first_line(err)
         if only_local:
             logger.info("%s: not in the local cache; asking the Hugging Face hub", bert_name)
     raise DataError(
@@ -80,7 +80,7 @@ def _load_folder(folder: Path, use_fast: bool) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=use_fast, local_files_only=True)
     except Exception as err:  # the tokenizers library raises nothing more specific
         raise DataError(
-            f"{folder}: holds no tokenizer that can be read: {_reason(err)}. Download it again."
+            f"{folder}: holds no tokenizer that can be read: {first_line(err)}. Download it again."
         ) from err
     path = folder / "vocab.txt"
     if path.is_file():
@@ -102,9 +102,9 @@ def _load_folder(folder: Path, use_fast: bool) -> Any:
     return tokenizer
 
 
-def _reason(err: Exception) -> str:
+def first_line(err: Exception) -> str:
     """Returns the first line of an exception's message, or its type if there is none."""
-    return next(iter(str(err).splitlines()), type(err).__name__)
+    return (str(err).strip() or type(err).__name__).splitlines()[0]
 
 
 def special_tokens(bert_name: str, use_fast: bool = True) -> SpecialTokens:

@@ -1,5 +1,5 @@
-from .candidates import choose_centres, plan_batches, plan_hardness, refresh_plan
-from .plan import HARDNESS_LOG, Hardness, Plan, ids_fingerprint, plan_fingerprint
+from .candidates import plan_batches, plan_hardness, refresh_plan
+from .plan import HARDNESS_LOG, Plan, ids_fingerprint, plan_fingerprint
 from .retriever import RETRIEVERS, VectorRetriever
 from .vectorpool import (
     VECTOR_POOLS,
@@ -14,11 +14,9 @@ __all__ = [
     "RETRIEVERS",
     "VECTOR_POOLS",
     "DistributedVideoVectorPool",
-    "Hardness",
     "Plan",
     "VectorRetriever",
     "VideoVectorPool",
-    "choose_centres",
     "ids_fingerprint",
     "plan_batches",
     "plan_fingerprint",

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmpt.errors import DataError
-from mmpt.retrieval.plan import Hardness, Plan
+from mmpt.retrieval.plan import Plan
 from mmpt.retrieval.retriever import VectorRetriever
 from mmpt.utils.log import get_logger
 from mmpt.utils.stopwatch import Stopwatch
@@ -21,25 +20,8 @@ MAX_JUDGED_BATCHES = 2000
 """Batches on which the hardness of a plan is measured."""
 
 
-def choose_centres(num_videos: int, videos_per_batch: int, rng: random.Random) -> list[int]:
-    """Draws m = floor(N/V) different positions.
-
-    Raises:
-        DataError: there are fewer videos than one batch needs.
-    """
-    if num_videos < videos_per_batch:
-        raise DataError(
-            f"{num_videos} videos are fewer than one batch needs (`num_video_per_batch` is "
-            f"{videos_per_batch}); list more videos or lower `num_video_per_batch`."
-        )
-    return rng.sample(range(num_videos), num_videos // videos_per_batch)
-
-
 def plan_batches(
-    neighbours_mk: np.ndarray,
-    centres: Sequence[int],
-    videos_per_batch: int,
-    rng: random.Random,
+    neighbours_mk: np.ndarray, centres: Sequence[int], videos_per_batch: int, rng: random.Random
 ) -> list[list[int]]:
     """Returns one batch of different positions for each centre.
 
@@ -63,10 +45,14 @@ def plan_batches(
 
 def plan_hardness(
     vectors_ND: np.ndarray, batches: Sequence[Sequence[int]], rng: random.Random
-) -> Hardness:
-    """Measures how similar the videos of a batch are, on at most `MAX_JUDGED_BATCHES` batches.
+) -> dict[str, float]:
+    """Measures how similar the videos of a batch are.
 
-    The coverage is measured on all batches.
+    Returns:
+        mean_cosine: mean cosine of two different videos of one batch, of at most
+            `MAX_JUDGED_BATCHES` batches.
+        random_mean_cosine: the same for batches of the same sizes drawn at random.
+        coverage: share of all videos that occur in at least one batch.
     """
     num_videos = len(vectors_ND)
     judged = list(batches)
@@ -74,12 +60,11 @@ def plan_hardness(
         judged = rng.sample(judged, MAX_JUDGED_BATCHES)
     judged = [batch for batch in judged if len(batch) > 1]
     at_random = [rng.sample(range(num_videos), len(batch)) for batch in judged]
-    covered = set().union(*batches)
-    return Hardness(
-        mean_cosine=_mean_cosine(vectors_ND, judged),
-        random_mean_cosine=_mean_cosine(vectors_ND, at_random),
-        coverage=len(covered) / num_videos,
-    )
+    return {
+        "mean_cosine": _mean_cosine(vectors_ND, judged),
+        "random_mean_cosine": _mean_cosine(vectors_ND, at_random),
+        "coverage": len(set().union(*batches)) / num_videos,
+    }
 
 
 def refresh_plan(
@@ -104,15 +89,12 @@ def refresh_plan(
         retriever: an empty index; it is filled, trained and searched here.
         fingerprint: `plan_fingerprint` of the settings, the list and the weights.
         watch: measures the time of the parts `index`, `search` and `plan`.
-
-    Raises:
-        DataError: N < V.
     """
     assert len(retriever) == 0, "refresh_plan fills an empty index"
     assert len(set(ids)) == len(ids) == len(vectors_ND)
     assert num_cands >= videos_per_batch, "checked by the config"
     rng = random.Random(epoch * epoch)
-    centres = choose_centres(len(ids), videos_per_batch, rng)
+    centres = rng.sample(range(len(ids)), len(ids) // videos_per_batch)
     with watch.timed("index"):
         retriever.add(vectors_ND, ids)
         retriever.finalize_training()
@@ -124,8 +106,8 @@ def refresh_plan(
         num_short = sum(len(batch) < videos_per_batch for batch in batches)
         logger.info(
             f"epoch {epoch}: {len(batches)} batches ({num_short} short), cosine within a batch "
-            f"{hardness.mean_cosine:.3f} (at random {hardness.random_mean_cosine:.3f}), "
-            f"{hardness.coverage:.1%} of {len(ids)} videos covered"
+            f"{hardness['mean_cosine']:.3f} (at random {hardness['random_mean_cosine']:.3f}), "
+            f"{hardness['coverage']:.1%} of {len(ids)} videos covered"
         )
         listed = [tuple(ids[position] for position in batch) for batch in batches]
     return Plan(epoch, fingerprint, len(ids), tuple(listed), hardness)

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,6 @@ HARDNESS_LOG = "hardness.jsonl"
 
 
 @dataclass(frozen=True)
-class Hardness:
-    """How similar the videos of a batch are."""
-
-    mean_cosine: float
-    """Mean cosine of two different videos of one batch."""
-    random_mean_cosine: float
-    """The same for batches of the same sizes drawn at random."""
-    coverage: float
-    """Share of all videos that occur in at least one batch."""
-
-
-@dataclass(frozen=True)
 class Plan:
     """The batches of one epoch."""
 
@@ -43,8 +31,8 @@ class Plan:
     num_videos: int
     batches: tuple[tuple[str, ...], ...]
     """Video ids, different within a batch."""
-    hardness: Hardness | None = field(default=None, compare=False)
-    """None for a plan that was read from a file."""
+    hardness: dict[str, float] | None = field(default=None, compare=False)
+    """As `plan_hardness` measures it; None for a plan that was read from a file."""
 
     @staticmethod
     def path(folder: str | Path, epoch: int) -> Path:
@@ -66,8 +54,7 @@ class Plan:
         with atomic_write(path) as file:
             file.write(_compact(value) + "\n")
         if self.hardness is not None:
-            measured = asdict(self.hardness)
-            known = {name: value for name, value in measured.items() if math.isfinite(value)}
+            known = {name: value for name, value in self.hardness.items() if math.isfinite(value)}
             with open(path.parent / HARDNESS_LOG, "a", encoding="utf-8") as log:
                 log.write(_compact({"epoch": self.epoch, **known}) + "\n")
         return path

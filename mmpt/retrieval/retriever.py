@@ -7,7 +7,7 @@ exact distances of these decide which are returned and in which order, equal one
 Legend: N vectors, m queries, k neighbours, D hidden size.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -150,9 +150,9 @@ class VectorRetriever:
             seed=self.seed,
             centroids_LD=centroids_LD,
         )
-        blocks = self._float32_blocks()
-        for block_nD in progress(blocks, len(self), "vectors indexed", logger, unit=BLOCK_ROWS):
-            self.index.add(block_nD)
+        begins = range(0, len(self), BLOCK_ROWS)
+        for begin in progress(begins, len(self), "vectors indexed", logger, unit=BLOCK_ROWS):
+            self.index.add(as_float32(self._vectors_ND[begin : begin + BLOCK_ROWS]))
         self.index.make_direct_map()  # says which list holds a position
         logger.info("index of %d vectors: %d lists", len(self), num_lists)
 
@@ -225,10 +225,6 @@ class VectorRetriever:
             else:
                 scores_mk[row] = np.einsum("kd,d->k", near_kD, query_D)
         return scores_mk
-
-    def _float32_blocks(self) -> Iterator[np.ndarray]:
-        for begin in range(0, len(self), BLOCK_ROWS):
-            yield as_float32(self._vectors_ND[begin : begin + BLOCK_ROWS])
 
 
 RETRIEVERS: Registry[VectorRetriever] = Registry("retriever", VectorRetriever, "mmpt.retrieval")

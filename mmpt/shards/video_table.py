@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from mmpt.batch import ShardKey, Split
+from mmpt.config.schema import DatasetConfig
 from mmpt.errors import DataError
 from mmpt.shards.layout import check_shard, meta_path, read_shard_meta
 from mmpt.utils.io import read_text
@@ -102,12 +103,7 @@ def read_id_list(path: str | Path) -> list[str]:
 
 
 def load_video_table(
-    list_path: str | Path,
-    vfeat_dir: str,
-    tfeat_dir: str | None,
-    split: Split,
-    max_missing: float,
-    vocab_size: int | None = None,
+    list_path: str | Path, config: DatasetConfig, split: Split, vocab_size: int | None = None
 ) -> VideoTable:
     """Returns the usable videos of a list, in list order, the same in every process.
 
@@ -115,11 +111,14 @@ def load_video_table(
     or without a caption are left out. Both are counted in the log.
 
     Args:
-        tfeat_dir: prefix of the caption shards; None where captions are not read.
+        config: gives vfeat_dir, max_missing and tfeat_dir, which is None where captions are not
+            read.
         vocab_size: word-piece ids must be below it; looked at in the first captions of every shard.
     Raises:
         DataError: more than `max_missing` are not packed, none is usable, or a shard is damaged.
     """
+    vfeat_dir, tfeat_dir, max_missing = config.vfeat_dir, config.tfeat_dir, config.max_missing
+    assert vfeat_dir is not None
     ids = read_id_list(list_path)
     shards = read_shard_meta(vfeat_dir, split)
     packed = VideoTable.from_shards(shards)

@@ -128,11 +128,7 @@ class PlannedBatchIterator(EpochBatchIterator):
                     "the plan that epoch %d was training on is gone: it starts again", epoch
                 )
                 done = 0
-            before = state_dict.get("num_shards", self.num_shards)
-            if before != self.num_shards:
-                told = "the run had %d processes and has %d now: the epoch goes on accordingly"
-                logger.warning(told, before, self.num_shards)
             # In steps of today's number of processes; a part of a step is done again.
-            done = done * before // self.num_shards
+            done = done * state_dict.get("num_shards", self.num_shards) // self.num_shards
             state_dict = {**state_dict, "iterations_in_epoch": done}
         super().load_state_dict(state_dict)

@@ -49,6 +49,8 @@ from mmpt.utils.io import DISK_FULL, write_error
 from mmpt.utils.metrics_log import MetricsLog
 
 LAST_CHECKPOINT = "checkpoint_last.pt"
+PASSED_ON = "seed num_shards shard_id num_workers skip_remainder_batch grouped_shuffling"
+"""What fairseq's own iterator takes by the names that the task is called with."""
 NOT_FLAT = ("bf16", "memory_efficient_fp16", "memory_efficient_bf16", "fp16_no_flatten_grads")
 """Options with which fairseq keeps parameters apart, as in float32; with `fp16` alone it makes one
 of them all.
@@ -125,14 +127,9 @@ class FairseqMMTask(LegacyFairseqTask):
         Raises:
             ValueError: another name.
         """
-        if split in self.datasets:
-            return
         dataset = self.inner.build_dataset(Split(split))
         if dataset is not None:
-            replanned = split == "train" and isinstance(self.inner, RetriTask)
-            self.datasets[split] = FairseqMMDataset(
-                dataset, training=split == "train", replanned=replanned
-            )
+            self.datasets[split] = FairseqMMDataset(dataset, training=split == "train")
 
     def get_batch_iterator(self, dataset: FairseqMMDataset, **kwargs: Any) -> Any:
         """Return fairseq's iterator, or for a training set with planned batches one that plans
@@ -142,9 +139,8 @@ class FairseqMMTask(LegacyFairseqTask):
         has said whether an interrupted epoch is to be continued, in which case its plan is read
         back instead of computed.
         """
-        if not dataset.replanned:
+        if not (dataset.training and isinstance(self.inner, RetriTask)):
             return super().get_batch_iterator(dataset, **kwargs)
-        assert isinstance(self.inner, RetriTask)
         assert self.model is not None, "fairseq builds the model before it asks for batches"
         dataset.set_epoch(kwargs["epoch"])
         self.batches = PlannedBatchIterator(
@@ -153,12 +149,7 @@ class FairseqMMTask(LegacyFairseqTask):
             epoch=kwargs["epoch"],
             batch_size=kwargs["max_sentences"] or 1,
             buffer_size=kwargs["data_buffer_size"],
-            seed=kwargs["seed"],
-            num_shards=kwargs["num_shards"],
-            shard_id=kwargs["shard_id"],
-            num_workers=kwargs["num_workers"],
-            skip_remainder_batch=kwargs["skip_remainder_batch"],
-            grouped_shuffling=kwargs["grouped_shuffling"],
+            **{name: kwargs[name] for name in PASSED_ON.split()},
         )
         return self.batches
 

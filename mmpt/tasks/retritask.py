@@ -99,23 +99,18 @@ class RetriTask(Task):
         if self._planned is None or self._planned[0] != plan_epoch:
             prefix = f"plan-{plan_epoch}-{self._fingerprint(plan_epoch)[:SETTINGS_DIGITS]}-"
             plan = None
-            if wanted is not None and wanted.startswith(prefix):
-                plan = self._stored_plan(plan_epoch, wanted.removeprefix(prefix), world)
+            if world.is_main and wanted is not None and wanted.startswith(prefix):
+                try:
+                    name = wanted.removeprefix(prefix)
+                    plan = retrieval.Plan.load(self.plan_dir, plan_epoch, name)
+                except DataError as err:
+                    logger.warning("%s", err)
+            plan = world.broadcast_object(plan)
             if plan is None:
                 plan = self.refresh(model, plan_epoch, world)
             meta.set_candidates(plan.batches)
             self._planned = plan_epoch, prefix + plan.fingerprint
         return self._planned[1]
-
-    def _stored_plan(self, epoch: int, fingerprint: str, world: World) -> retrieval.Plan | None:
-        """Returns the plan in the file of `epoch`, which rank 0 reads, or None."""
-        plan = None
-        if world.is_main:
-            try:
-                plan = retrieval.Plan.load(self.plan_dir, epoch, fingerprint)
-            except DataError as err:
-                logger.warning("%s", err)
-        return world.broadcast_object(plan)
 
     def refresh(self, model: nn.Module, epoch: int, world: World) -> retrieval.Plan:
         """Embeds all videos and plans the epoch; returns the same plan in every process."""
@@ -240,11 +235,7 @@ class RetriTask(Task):
         return pool_cls(positions, hidden_size, self.plan_dir, key, world.rank, sizes[0])
 
     def _fingerprint(
-        self,
-        epoch: int,
-        weights: str = "",
-        index_keys: str = INDEX_KEYS,
-        **more: object,
+        self, epoch: int, weights: str = "", index_keys: str = INDEX_KEYS, **more: object
     ) -> str:
         """Identity of a plan: epoch, list of videos, settings, and the weights that embed."""
         settings = {key: getattr(self.config.dataset, key) for key in VECTOR_KEYS.split()}

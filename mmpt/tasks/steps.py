@@ -34,8 +34,7 @@ def step_in_memory(
         DeviceMemoryError: see `ChunkSize.retry`.
     """
     random_state = torch.get_rng_state()
-    is_cuda = device.type == "cuda"
-    device_state = torch.cuda.get_rng_state(device) if is_cuda else None
+    device_state = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     # Earlier batches of the same update (`update_freq`) may have left gradients. They are set
     # aside, so that what a failed attempt has added cannot mix with them.
     earlier = [parameter.grad for parameter in parameters]

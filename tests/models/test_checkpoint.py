@@ -202,7 +202,6 @@ def test_truncated_file(tmp_path, share, read):
         ([1, 2], "must be a dict, but this is a list"),
         ({}, "this one is empty"),
         ({"epoch": 3}, "`epoch` is a int"),
-        ({"mmmodel.a": torch.ones(1), "a": torch.ones(1)}, "`a` comes under two names"),
     ],
 )
 def test_files_that_hold_no_weights(tmp_path, content, message):

@@ -81,15 +81,9 @@ def test_all_but_the_poolers_get_a_gradient():
 
 def test_features_of_another_shape_are_refused():
     clips = draw(2)
-    wide, long = ({name: torch.cat([clips[name]] * 2, -1) for name in clips} for _ in range(2))
-    long["vfeats"] = torch.cat([clips["vfeats"]] * 2, 1)
-    wide["vmasks"] = clips["vmasks"]
+    wide = clips | {"vfeats": torch.cat([clips["vfeats"]] * 2, -1)}
     with pytest.raises(DataError, match=r"must be 512 wide, but are 1024"):
         fusion()(**wide)
-    with pytest.raises(
-        DataError, match=r"at most `dataset.max_video_len` \(6\) seconds, but is 12"
-    ):
-        fusion()(**long)
     assert fusion(input_dim=1024)(**wide)["pooled_video"].shape == (2, 32)
 
 
@@ -199,7 +193,6 @@ def test_unreachable_name_tells_the_remedy(monkeypatch):
         ({"mm_encoder_cls": "MMBertForJoint"}, {}, "single-encoder .* not part of this framework"),
         ({"num_hidden_video_layers": None}, {}, "`model.num_hidden_video_layers` must be set"),
         ({"num_hidden_video_layers": 4}, {}, "at most the 3 layers of .*, but is 4"),
-        ({}, {"bert_name": None}, "`dataset.bert_name` must be set, but is None"),
         (
             {},
             {"max_video_len": 39, "max_len": 50},

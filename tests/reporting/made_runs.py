@@ -21,7 +21,7 @@ from mmpt.endtasks.how2align.evaluation import AlignedVideo, How2AlignOutputs
 from mmpt.endtasks.msrvtt_qa import QAOutputs
 from mmpt.evaluators import METRICS, BGRetrievalOutputs, ClipId, Outputs, RetrievalOutputs
 from mmpt.reporting import KeyFrames, Run
-from mmpt.retrieval import Hardness, Plan
+from mmpt.retrieval import Plan
 from mmpt.utils.metrics_log import MetricsLog
 
 NASTY = 'stir <b>the</b> "soup" & <script>alert(1)</script>'
@@ -213,5 +213,5 @@ def write_training(save_dir: Path) -> None:
             speed = {"temperature": 0.07, "wps": 1000 + step}
             log.append(split, 1, step, {"loss": 1.1 * term(step)} | terms | speed)
     for epoch in (1, 2, 3):
-        hardness = Hardness(mean_cosine=0.6 + 0.1 * epoch, random_mean_cosine=0.5, coverage=0.7)
+        hardness = {"mean_cosine": 0.6 + 0.1 * epoch, "random_mean_cosine": 0.5, "coverage": 0.7}
         Plan(epoch, "fingerprint", 2, (("a", "b"),), hardness).save(save_dir / "retri")

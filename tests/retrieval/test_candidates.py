@@ -5,21 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from mmpt.errors import DataError
-from mmpt.retrieval import (
-    VectorRetriever,
-    choose_centres,
-    plan_batches,
-    plan_hardness,
-    refresh_plan,
-)
+from mmpt.retrieval import VectorRetriever, plan_batches, plan_hardness, refresh_plan
 from mmpt.utils.stopwatch import Stopwatch
-
-
-def test_centres_are_different_and_as_many_as_full_batches():
-    centres = choose_centres(100, 7, random.Random(0))
-    assert len(set(centres)) == len(centres) == 14
-    assert choose_centres(8, 8, random.Random(0)) == [random.Random(0).randrange(8)]
 
 
 def test_candidates_by_hand():
@@ -38,8 +25,8 @@ def test_hardness_equals_the_mean_over_pairs():
         np.mean([unit[a] @ unit[b] for a in batch for b in batch if a != b]) for batch in batches
     ]
     hardness = plan_hardness(vectors, batches, random.Random(0))
-    assert hardness.mean_cosine == pytest.approx(np.mean(means), abs=1e-6)  # measured: 0
-    assert hardness.coverage == 8 / 30
+    assert hardness["mean_cosine"] == pytest.approx(np.mean(means), abs=1e-6)  # measured: 0
+    assert hardness["coverage"] == 8 / 30
 
 
 def planted(num_clusters=25, size=32, dim=16):
@@ -73,9 +60,9 @@ def test_batches_are_planted_clusters():
     for batch in plan.batches:
         assert len(set(batch)) == 8
         assert len({label_of[name] for name in batch}) == 1
-    assert plan.hardness.mean_cosine > 0.9  # measured: 0.956
-    assert abs(plan.hardness.random_mean_cosine) < 0.1  # measured: 0.032
-    assert plan.hardness.coverage == len({name for batch in plan.batches for name in batch}) / 800
+    assert plan.hardness["mean_cosine"] > 0.9  # measured: 0.956
+    assert abs(plan.hardness["random_mean_cosine"]) < 0.1  # measured: 0.032
+    assert plan.hardness["coverage"] == len(set().union(*plan.batches)) / 800
 
 
 def test_a_plan_depends_on_its_arguments_only():
@@ -101,9 +88,3 @@ def test_auto_fills_every_batch_and_a_fixed_number_may_not():
         for more in ({"nprobe": 1}, {})
     ]
     assert sizes == [{5, 8}, {8}]
-
-
-def test_fewer_videos_than_a_batch_needs():
-    vectors, _, ids = planted()
-    with pytest.raises(DataError, match=r"5 videos are fewer .*is 8"):
-        refresh(vectors[:5], ids[:5])

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from mmpt.errors import DataError
-from mmpt.retrieval import HARDNESS_LOG, Hardness, Plan, ids_fingerprint, plan_fingerprint
+from mmpt.retrieval import HARDNESS_LOG, Plan, ids_fingerprint, plan_fingerprint
 
 IDS = ["a", "b", "ü", "d"]
 PLAN = Plan(epoch=3, fingerprint="abc", num_videos=4, batches=(("a", "ü"), ("b", "d", "a")))
@@ -27,10 +27,10 @@ def test_what_a_kill_left_of_a_plan_goes_when_it_is_made_again(tmp_path):
 
 
 def test_a_plan_just_made_notes_its_hardness(tmp_path):
-    for epoch, cosine in ((1, 0.5), (2, float("nan"))):  # nan: no batch of two videos
-        replace(PLAN, epoch=epoch, hardness=Hardness(cosine, 0.25, 0.75)).save(tmp_path)
-    lines = [json.loads(line) for line in (tmp_path / HARDNESS_LOG).read_text().splitlines()]
     known = {"random_mean_cosine": 0.25, "coverage": 0.75}
+    for epoch, cosine in ((1, 0.5), (2, float("nan"))):  # nan: no batch of two videos
+        replace(PLAN, epoch=epoch, hardness={"mean_cosine": cosine, **known}).save(tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / HARDNESS_LOG).read_text().splitlines()]
     assert lines == [{"epoch": 1, "mean_cosine": 0.5, **known}, {"epoch": 2, **known}]
     assert Plan.load(tmp_path, 1, "abc").hardness is None
     PLAN.save(tmp_path / "other")

@@ -42,7 +42,7 @@ def iterator(
     data: PlannedValues, epoch: int, num_workers: int = 0, plan: Any = None, **more: int
 ) -> PlannedBatchIterator:
     return PlannedBatchIterator(
-        FairseqMMDataset(data, training=True, replanned=True),
+        FairseqMMDataset(data, training=True),
         plan=plan or data.plan,
         epoch=epoch,
         batch_size=1,
