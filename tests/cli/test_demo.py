@@ -45,7 +45,7 @@ def test_another_seed_differs_by_the_seed_and_the_folders(
         assert texts.count("demo7/") == others.count("demo/") > 0
         assert "demo/" not in texts
         if not config.is_test:
-            assert config.seed == 8
+            assert config.option("common", "seed") == 8
             one = standard.with_option("common", "seed", 8)
             others = str(one.to_dict())
         assert texts.replace("demo7/", "demo/") == others

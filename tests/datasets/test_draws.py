@@ -11,16 +11,8 @@ import pytest
 
 from mmpt.batch import Split
 from mmpt.datasets import MMDataset
-from mmpt.processors import (
-    ALIGNERS,
-    ShardedHow2MetaProcessor,
-    ShardedHow2VideoRetriMetaProcessor,
-    ShardedTextProcessor,
-    ShardedVideoProcessor,
-    ShardedVideoRetriTextProcessor,
-    ShardedVideoRetriVideoProcessor,
-)
-from tests.processors.shard_data import make_data
+from mmpt.processors import ALIGNERS
+from tests.processors.shard_data import MANY, ONE, make_data
 
 RECORDED = {
     "FixedLenAligner train True": "baf8cc1640ea45e8",
@@ -49,12 +41,6 @@ RECORDED = {
     "VideoRetriOverlappedAligner valid False": "d343b14062e6900e",
 }
 FIELDS = ("caps", "cmasks", "vmasks", "video_start", "video_end", "text_start", "text_end")
-ONE = (ShardedHow2MetaProcessor, ShardedVideoProcessor, ShardedTextProcessor)
-MANY = (
-    ShardedHow2VideoRetriMetaProcessor,
-    ShardedVideoRetriVideoProcessor,
-    ShardedVideoRetriTextProcessor,
-)
 
 
 @pytest.fixture(scope="module")

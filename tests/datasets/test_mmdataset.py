@@ -8,37 +8,18 @@ from torch.utils.data import DataLoader
 
 from mmpt.batch import Split
 from mmpt.datasets import MMDataset, collate
-from mmpt.processors import (
-    ShardedHow2MetaProcessor,
-    ShardedHow2VideoRetriMetaProcessor,
-    ShardedTextProcessor,
-    ShardedVideoProcessor,
-    ShardedVideoRetriTextProcessor,
-    ShardedVideoRetriVideoProcessor,
-    VariedLenAligner,
-    VideoRetriOverlappedAligner,
-)
-from tests.processors.shard_data import make_data
+from mmpt.processors import VariedLenAligner, VideoRetriOverlappedAligner
+from tests.processors.shard_data import MANY, ONE, make_data
 
 
 def batch_data(config, seed=1):
-    parts = (
-        ShardedHow2VideoRetriMetaProcessor,
-        ShardedVideoRetriVideoProcessor,
-        ShardedVideoRetriTextProcessor,
-        VideoRetriOverlappedAligner,
-    )
-    return MMDataset(*(part(config, Split.TRAIN) for part in parts), seed=seed)
+    parts = (part(config, Split.TRAIN) for part in (*MANY, VideoRetriOverlappedAligner))
+    return MMDataset(*parts, seed=seed)
 
 
 def video_data(config, split=Split.TRAIN):
-    parts = (
-        ShardedHow2MetaProcessor,
-        ShardedVideoProcessor,
-        ShardedTextProcessor,
-        VariedLenAligner,
-    )
-    return MMDataset(*(part(config, split) for part in parts), seed=1)
+    parts = (part(config, split) for part in (*ONE, VariedLenAligner))
+    return MMDataset(*parts, seed=1)
 
 
 @pytest.fixture(scope="module")

@@ -207,11 +207,6 @@ def test_temperature_is_clamped(theta: float, tau: float) -> None:
     assert math.isclose(loss(**formula_batch()).metrics["temperature"].item(), tau, rel_tol=1e-4)
 
 
-def test_constant_temperature_survives_half() -> None:
-    batch = formula_batch(torch.float32)
-    assert MMContraLoss(NORTON).half()(**batch).total == MMContraLoss(NORTON)(**batch).total
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_batches_are_computed_in_float32(dtype: torch.dtype) -> None:
     batch = {key: value.detach() for key, value in formula_batch(dtype).items()}

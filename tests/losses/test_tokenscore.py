@@ -85,14 +85,6 @@ def test_scores_and_gradients_equal_the_definition(
         torch.testing.assert_close(ours, expected, rtol=1e-11, atol=1e-12)  # measured: 1e-14
 
 
-def test_gradcheck() -> None:
-    text, text_mask, video, video_mask = ragged(4, 3, 3, 4, 3, seed=5)
-    states = text.requires_grad_(), video.requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda y, x: paper((y, text_mask, x, video_mask), alpha=0.5, tile_bytes=64), states
-    )
-
-
 @pytest.mark.parametrize("empty", [[0], [2], [3], [2, 3], [0, 1, 2, 3]])
 @pytest.mark.parametrize("tile_bytes", [1, 1 << 20])
 def test_without_a_real_token_no_score_is_finite(empty: list[int], tile_bytes: int) -> None:

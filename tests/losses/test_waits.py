@@ -83,22 +83,3 @@ def test_the_loss_waits_for_the_numbers_of_tokens_and_for_its_check(
     with Waits(monkeypatch) as waits:
         loss(**norton_batch()).total.backward()
     assert waits.seen == ["tolist", "_local_scalar_dense"]
-
-
-def test_the_probe_sees_what_it_should(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = torch.arange(3.0)
-    with Waits(monkeypatch) as waits:
-        assert bool(values[0] == 0)
-        values[values > 1]
-        values[values > 1] = 0.0
-        values.tolist()
-        torch.nonzero(values)
-        values.new_tensor(1.0)
-    assert waits.seen == [
-        "_local_scalar_dense",
-        "index",
-        "index_put_",
-        "tolist",
-        "nonzero",
-        "new_tensor",
-    ]

@@ -181,11 +181,6 @@ def test_unreachable_name_tells_the_remedy(monkeypatch):
     ("model", "dataset", "message"),
     [
         (
-            {"video_encoder_cls": "Net"},
-            {},
-            "`model.video_encoder_cls` must be `MMBertForEncoder`, but is `Net`",
-        ),
-        (
             {"text_encoder_cls": "T5"},
             {},
             "`model.text_encoder_cls` must be `BertModel`, but is `T5`",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmpt import processors
 from mmpt.batch import Captions, Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.shards.writer import write_shards
@@ -12,6 +13,18 @@ from tests.tiny_bert import tiny_bert
 
 GOLDEN = Path(__file__).parents[1] / "parity" / "golden"
 VOCAB_SIZE = 383
+ONE = (
+    processors.ShardedHow2MetaProcessor,
+    processors.ShardedVideoProcessor,
+    processors.ShardedTextProcessor,
+)
+"""Parts of a data set of single videos; an aligner comes after them."""
+MANY = (
+    processors.ShardedHow2VideoRetriMetaProcessor,
+    processors.ShardedVideoRetriVideoProcessor,
+    processors.ShardedVideoRetriTextProcessor,
+)
+"""Parts of a data set of batches of videos."""
 
 
 def make_video(number: int, seconds: int = 0) -> tuple[str, np.ndarray, Captions]:

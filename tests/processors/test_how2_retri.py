@@ -5,12 +5,8 @@ import pytest
 
 from mmpt.batch import Split
 from mmpt.errors import DataError
-from mmpt.processors import (
-    ShardedHow2VideoRetriMetaProcessor,
-    ShardedVideoRetriTextProcessor,
-    ShardedVideoRetriVideoProcessor,
-)
-from tests.processors.shard_data import make_data, make_video
+from mmpt.processors import ShardedHow2VideoRetriMetaProcessor
+from tests.processors.shard_data import MANY, make_data, make_video
 
 
 def build(tmp_path, num_videos, videos_per_batch):
@@ -76,9 +72,7 @@ def test_a_plan_of_another_list(tmp_path):
 
 def test_features_and_captions_of_a_batch(tmp_path):
     config = make_data(tmp_path).replace(num_video_per_batch=2)
-    meta = ShardedHow2VideoRetriMetaProcessor(config, Split.VALID)
-    video = ShardedVideoRetriVideoProcessor(config, Split.VALID)
-    text = ShardedVideoRetriTextProcessor(config, Split.VALID)
+    meta, video, text = (part(config, Split.VALID) for part in MANY)
     keys, text_keys = meta[4]
     for number, feature, captions in zip((8, 9), video(keys), text(text_keys), strict=True):
         _, want, want_captions = make_video(1000 + number)
