@@ -162,7 +162,7 @@ def epoch_figures(train: MMDataset, num_workers: int, num_items: int | None) -> 
     # More workers than cores, no GPU to pin memory for.
     warnings.filterwarnings("ignore", module="torch.utils.data")
     iterator = PlannedBatchIterator(
-        FairseqMMDataset(train, training=True, replanned=True),
+        FairseqMMDataset(train, training=True),
         plan=lambda epoch, wanted: "as it is",
         epoch=1,
         batch_size=1,
