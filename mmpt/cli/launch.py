@@ -19,8 +19,8 @@ from mmpt.cli import preflight
 from mmpt.cli.app import Command, Overrides
 from mmpt.cli.processes import run_all
 from mmpt.config import RunConfig, load_config
-from mmpt.config.run import RESETS, fairseq_flags
 from mmpt.config.loader import save_resolved, with_run_dir
+from mmpt.config.run import RESETS, fairseq_flags
 from mmpt.errors import LaunchError
 from mmpt.registry import did_you_mean
 from mmpt.utils.io import writing
