@@ -23,6 +23,7 @@ from .how2_retri import (
     VideoRetriAligner,
     VideoRetriOverlappedAligner,
 )
+from .sampling import TextClipSamplingProcessor, VideoClipSamplingProcessor
 
 __all__ = [
     "ALIGNERS",
@@ -43,9 +44,11 @@ __all__ = [
     "ShardedVideoRetriTextProcessor",
     "ShardedVideoRetriVideoProcessor",
     "StartClipAligner",
+    "TextClipSamplingProcessor",
     "TextProcessor",
     "TextReader",
     "VariedLenAligner",
+    "VideoClipSamplingProcessor",
     "VideoProcessor",
     "VideoReader",
     "VideoRetriAligner",

@@ -155,7 +155,7 @@ class FixedLenAligner(Aligner):
         clips = []
         for _ in range(self.num_clips):
             centre, target = self.text_target(len(cap), rng)
-            first, last = text_span(sizes, starts, ends, centre, target, rng)
+            first, last, _ = text_span(sizes, starts, ends, centre, target, rng)
             start, end = self.video_span(video_len, starts[first], ends[last - 1], rng)
             clips.append(Clip(first, start, last, end))
         if self.config.sort_clips:  # as Norton does; VideoCLIP keeps the order of the draws

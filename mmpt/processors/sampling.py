@@ -2,12 +2,14 @@
 
 Number and order of the draws are those of the released code, so the same generator state gives the
 same items. Two of its properties are kept on purpose: `text_span` draws twice per step although the
-second number decides nothing, and a window of `video_window` may end at its centre second and then
-not contain it.
+second number only matters if `keep_prob` is below 1, and a window of `video_window` may end at its
+centre second and then not contain it.
 """
 
 import random
 from collections.abc import Sequence
+
+from mmpt.batch import Captions
 
 MAX_TEXT_WINDOW_S = 256.0  # a text window stops growing at this duration
 
@@ -19,7 +21,8 @@ def text_span(
     centre: int,
     target: int,
     rng: random.Random,
-) -> tuple[int, int]:
+    keep_prob: float = 1.0,
+) -> tuple[int, int, list[int]]:
     """Grows a window of captions from `centre` until it holds `target` word pieces.
 
     Each step adds one caption, on the left or on the right at random. The caption that reaches the
@@ -32,28 +35,36 @@ def text_span(
         centre: caption to begin with, 0 <= centre < len(sizes).
         target: word pieces wanted.
         rng: each step draws two numbers from it.
+        keep_prob: below 1, each step skips a caption with a probability of 1 - `keep_prob`.
     Returns:
-        The first caption, and the last caption + 1.
+        The first caption, the last caption + 1, and the captions between them that are skipped.
     """
     num_captions = len(sizes)
     assert 0 <= centre < num_captions, f"centre {centre} of {num_captions} captions"
     left, right = centre, centre + 1  # the window is [left, right)
     num_pieces = sizes[centre]
+    skipped: list[int] = []
     while (
         num_pieces < target
         and (left > 0 or right < num_captions)
         and ends[right - 1] - starts[left] < MAX_TEXT_WINDOW_S
     ):
         to_right = rng.random() > 0.5
-        rng.random()  # in the release, whether a caption is skipped, which none is
+        skip = rng.random() > keep_prob
         # At an end of the list, the window grows in the other direction.
         if right < num_captions and (to_right or left == 0):
+            if skip and right + 1 < num_captions:  # the last caption is never skipped
+                skipped.append(right)
+                right += 1
             num_pieces += sizes[right]
             right += 1
         else:
             left -= 1
+            if skip and left > 0:  # nor is the first
+                skipped.append(left)
+                left -= 1
             num_pieces += sizes[left]
-    return left, right
+    return left, right, skipped
 
 
 def video_window(video_len: int, max_len: int, centre: int, rng: random.Random) -> tuple[int, int]:
@@ -79,3 +90,43 @@ def video_window(video_len: int, max_len: int, centre: int, rng: random.Random) 
         else:
             end += 1
     return start, end
+
+
+class TextClipSamplingProcessor:
+    """Draws caption windows with a default target length and `keep_prob`; see `text_span`."""
+
+    def __init__(self, max_text_len: int, keep_prob: float = 1.0):
+        self.max_text_len = max_text_len
+        self.keep_prob = keep_prob
+
+    def __call__(
+        self,
+        captions: Captions,
+        rng: random.Random,
+        centre: int | None = None,
+        target: int | None = None,
+    ) -> list[int]:
+        """Returns the indices of a window of captions.
+
+        Args:
+            centre: caption to begin with; None draws it.
+            target: word pieces wanted; None means `max_text_len`.
+        """
+        sizes = [len(ids) for ids in captions["cap"]]
+        if centre is None:
+            centre = rng.randint(0, len(sizes) - 1)
+        target = self.max_text_len if target is None else target
+        first, last, skipped = text_span(
+            sizes, captions["start"], captions["end"], centre, target, rng, self.keep_prob
+        )
+        return [index for index in range(first, last) if index not in skipped]
+
+
+class VideoClipSamplingProcessor:
+    """Draws windows of seconds; see `video_window`."""
+
+    def __call__(
+        self, video_len: int, max_len: int, centre: int, rng: random.Random
+    ) -> tuple[int, int]:
+        """Returns (start, end) in seconds, half-open."""
+        return video_window(video_len, max_len, centre, rng)
