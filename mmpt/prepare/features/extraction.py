@@ -1,19 +1,19 @@
 """Videos to feature files: threads decode, the main thread runs the network on batches that cross
 video borders.
 
-Decoding threads (FFmpeg works without the interpreter's lock) put one-second clips into a bounded
-queue and wait when it is full, so memory is bounded by the batch size and the number of threads,
-not by a video's length: about (3 batches + threads) x 4.5 MB, and 2 KB of features per second of
-the videos in progress. While a GPU computes a batch, the next one is collected. A broken video ends
-with a reason in the report and never stops the others.
+Each thread decodes a few one-second clips of a video (FFmpeg works without the interpreter's lock).
+The main thread collects them and gives the thread its next task, so memory is bounded by the batch
+size and the number of threads, not by a video's length: about (5 batches + 4 x threads) x 4.5 MB,
+and 2 KB of features per second of the videos in progress. While a GPU computes a batch, the next
+one is collected. A broken video ends with a reason in the report and never stops the others.
 """
 
-import queue
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ from mmpt.utils.log import format_seconds, get_logger
 logger = get_logger(__name__)
 
 _INTERVAL_S = 10.0  # between two lines of progress
-_POLL_S = 0.2  # how soon the end of a thread is noticed
 
 
 @dataclass
@@ -56,22 +55,15 @@ class _Work:
     """A video between its first clip and its feature file."""
 
     job: VideoJob
-    # Set by the thread that decodes it.
-    is_present: bool = False
-    error: Exception | None = None
-    notes: list[str] = field(default_factory=list)
-    # Set by the main thread.
+    video: VideoFile | None = None  # None: not opened, or its features are there already
+    clips: Iterator[np.ndarray] = field(default_factory=lambda: iter(()))
     num_clips: int = 0
-    has_ended: bool = False
+    notes: list[str] | None = None  # what was wrong with it; None before its end
     rows: bytearray = field(default_factory=bytearray)
     """Its features so far, float32 [clips, 512], in one growing piece of memory. An array for each
     would lie between the network's large ones and keep the allocator from joining the holes that
     those leave: with a small network that cost 18 MB for every second of video.
     """
-
-
-_Message = tuple[_Work, np.ndarray | None]
-"""A video and its next clip, uint8 [30, 224, 224, 3]; None when there are no more."""
 
 
 class Extraction:
@@ -104,11 +96,8 @@ class Extraction:
         self._dtype: np.dtype[Any] = np.dtype(dtype)
         self._num_threads = max(1, min(num_threads, len(jobs)))
         self._threads_per_video = max(1, num_threads // self._num_threads)
-        self._waiting = deque(jobs)
-        self._stop = threading.Event()
-        self._queue: queue.Queue[_Message] = queue.Queue(
-            max(encoder.batch_size, 2 * self._num_threads)
-        )
+        # Clips of a task: the threads decode one batch while another one is prepared.
+        self._clips_per_task = max(2, -(-encoder.batch_size // self._num_threads))
 
     def run(self) -> ExtractionReport:
         """Does the work. The report is also in `report` if this ends early (Ctrl-C).
@@ -125,67 +114,68 @@ class Extraction:
             remove_leftovers(folder, names)
             notes, ids = read_notes(folder), set(names.values())
             self.report.notes |= {name: notes[name] for name in notes if name in ids}
-        threads = [
-            threading.Thread(target=self._decode_videos, name=f"decode-{number}", daemon=True)
-            for number in range(self._num_threads)
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            waiting: tuple[Pending, list[_Work]] | None = None
-            for works, clips in self._batches():
+        waiting: tuple[Pending, list[_Work]] | None = None
+        with ThreadPoolExecutor(self._num_threads) as pool:
+            for works, clips in self._batches(pool):
                 started = self._encoder.start(clips), works
                 if waiting is not None:
                     self._deliver(*waiting)
                 waiting = started
             if waiting is not None:
                 self._deliver(*waiting)
-        finally:
-            self._stop.set()
-            for thread in threads:
-                while thread.is_alive():
-                    while not self._queue.empty():  # makes room for threads that wait for some
-                        self._queue.get_nowait()
-                    thread.join(_POLL_S)
         return self.report
 
-    # ---- the main thread
-
-    def _batches(self) -> Iterator[tuple[list[_Work], list[np.ndarray]]]:
+    def _batches(self, pool: ThreadPoolExecutor) -> Iterator[tuple[list[_Work], list[np.ndarray]]]:
         """Yields full batches of videos and clips, at last a partial one."""
         works: list[_Work] = []
         clips: list[np.ndarray] = []
         begin = said = time.monotonic()
-        num_open = len(self._jobs)
-        while num_open:
-            work, pixels = self._queue.get()
-            if pixels is None:
-                num_open -= 1
-                self._end(work)
-            else:
-                work.num_clips += 1
-                works.append(work)
-                clips.append(pixels)
-            if len(works) == self._encoder.batch_size:
-                yield works, clips
-                works, clips = [], []
+        size = self._encoder.batch_size
+        waiting = deque(self._jobs)
+        tasks: dict[Future[list[np.ndarray]], _Work] = {}
+        while waiting or tasks:
+            while waiting and len(tasks) < self._num_threads:
+                work = _Work(waiting.popleft())
+                tasks[pool.submit(self._decode, work)] = work
+            # All threads have work while the network runs.
+            while len(clips) >= size:
+                yield works[:size], clips[:size]
+                del works[:size], clips[:size]
+            for task in wait(tasks, return_when=FIRST_COMPLETED).done:
+                work = tasks.pop(task)
+                try:
+                    decoded = task.result()
+                except VideoError as err:
+                    self._fail(work.job, str(err))
+                    continue
+                work.num_clips += len(decoded)
+                works += [work] * len(decoded)
+                clips += decoded
+                if len(decoded) == self._clips_per_task:
+                    tasks[pool.submit(self._decode, work)] = work
+                elif work.video is None:
+                    self.report.num_present += 1
+                else:
+                    work.notes = work.video.notes
+                    self._finish_if_complete(work)
             if time.monotonic() - said > _INTERVAL_S:
                 said = time.monotonic()
                 self._log_progress(said - begin)
-        if works:
-            yield works, clips
+        for first in range(0, len(clips), size):
+            yield works[first : first + size], clips[first : first + size]
 
-    def _end(self, work: _Work) -> None:
-        """Takes in the end of a video's decoding."""
-        work.has_ended = True
-        if isinstance(work.error, VideoError):
-            self._fail(work.job, str(work.error))
-        elif work.error is not None:
-            raise work.error
-        elif work.is_present:
-            self.report.num_present += 1
-        else:
-            self._finish_if_complete(work)
+    def _decode(self, work: _Work) -> list[np.ndarray]:
+        """Returns the next clips of a video: fewer than a task's when it ends, none if its features
+        are there. Runs in a thread.
+        """
+        if work.video is None:
+            if is_finished(work.job.feature, self._dtype):
+                return []
+            work.video = VideoFile(
+                work.job.video, hflip=self._hflip, num_threads=self._threads_per_video
+            )
+            work.clips = work.video.clips()
+        return list(islice(work.clips, self._clips_per_task))
 
     def _fail(self, job: VideoJob, reason: str) -> None:
         self.report.failed[job.video_id] = reason
@@ -200,7 +190,7 @@ class Extraction:
 
     def _finish_if_complete(self, work: _Work) -> None:
         num_rows = len(work.rows) // (4 * FEATURE_DIM)
-        if not work.has_ended or work.error is not None or num_rows < work.num_clips:
+        if work.notes is None or num_rows < work.num_clips:
             return
         rows_ND = np.frombuffer(work.rows, np.float32).reshape(num_rows, FEATURE_DIM)
         features = finish_features(rows_ND, l2_normalize=self._l2_normalize, dtype=self._dtype)
@@ -230,26 +220,3 @@ class Extraction:
             *(report.seconds / took_s, len(report.failed)),
             format_seconds(left_s) if num_worked else "unknown time",
         )
-
-    # ---- the decoding threads
-
-    def _decode_videos(self) -> None:
-        """Takes one video after another until there are none, or the run ends."""
-        num_threads = self._threads_per_video
-        while self._waiting and not self._stop.is_set():
-            try:
-                work = _Work(self._waiting.popleft())
-            except IndexError:  # another thread was faster
-                return
-            try:
-                work.is_present = is_finished(work.job.feature, self._dtype)
-                if not work.is_present:
-                    video = VideoFile(work.job.video, hflip=self._hflip, num_threads=num_threads)
-                    for pixels in video.clips():
-                        if self._stop.is_set():
-                            return
-                        self._queue.put((work, pixels))
-                    work.notes = video.notes
-            except Exception as err:  # the main thread reports or raises it
-                work.error = err
-            self._queue.put((work, None))
