@@ -188,12 +188,13 @@ def _gather_captions(folder: Path, videos: VideoList, report: Report) -> dict[st
         for path in entries
         if path.suffix.lower() in CAPTION_SUFFIXES and path.is_file() and path.name[0] != "."
     ]
-    pairs = own_videos.pair_captions([job.video_id for job in videos.jobs], files)
-    without = dict.fromkeys(pairs.videos_alone, "no caption file")
-    report["captions_without_video"] = [str(path) for path in pairs.captions_alone]
+    ids = [job.video_id for job in videos.jobs]
+    pairs, alone = own_videos.pair_captions(ids, files)
+    without = {name: "no caption file" for name in ids if name not in pairs}
+    report["captions_without_video"] = [str(path) for path in alone]
     report["videos_without_captions"] = without
     captions = {}
-    counted = progress(pairs.captions.items(), len(pairs.captions), "caption files read", logger)
+    counted = progress(pairs.items(), len(pairs), "caption files read", logger)
     for video_id, path in counted:
         try:
             found = read_captions(path)

@@ -8,14 +8,14 @@ the videos, at most the recipe's 64.
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mmpt.errors import DataError
+from mmpt.prepare.captions.reader import CAPTION_SUFFIXES
 from mmpt.utils.rng import stable_seed
 
 # `.en`, `.en-US`, `.en-orig`, as downloaders append.
 LANGUAGE = re.compile(r"\.[A-Za-z]{2,3}(-[A-Za-z0-9]+)*$")
-SUFFIXES = (".vtt", ".srt", ".json")  # in order of preference
 MAX_BATCH = {"norton": 64, "videoclip": 32}  # videos per batch in the recipes
 CANDIDATES_PER_VIDEO = {"norton": 3, "videoclip": 2}  # num_cands / num_video_per_batch in them
 BATCH_SHARE = 8  # the split must hold so many batches
@@ -24,16 +24,8 @@ MAX_WARMUP, WARMUP_SHARE = 1000, 10
 MAX_LOG_INTERVAL = 1000
 
 
-class Pairs(NamedTuple):
-    """Videos and caption files that belong together, and those that are alone."""
-
-    captions: dict[str, Path]  # video id -> caption file
-    videos_alone: list[str]  # ids
-    captions_alone: list[Path]
-
-
-def pair_captions(ids: Sequence[str], files: Sequence[Path]) -> Pairs:
-    """Give every video its caption file: of its own name, or its name and a language as in
+def pair_captions(ids: Sequence[str], files: Sequence[Path]) -> tuple[dict[str, Path], list[Path]]:
+    """Gives every video its caption file: of its own name, or its name and a language as in
     `<id>.en.vtt`.
 
     Where a video has several, the exact name comes first, then `.vtt`, `.srt`, `.json`, then the
@@ -42,11 +34,13 @@ def pair_captions(ids: Sequence[str], files: Sequence[Path]) -> Pairs:
     Args:
         ids: video ids.
         files: caption files.
+    Returns:
+        The caption files by video id, and those that belong to no video.
     """
     known = set(ids)
 
     def rank(path: Path) -> tuple[bool, int, str]:
-        return path.stem not in known, SUFFIXES.index(path.suffix.lower()), path.name
+        return path.stem not in known, CAPTION_SUFFIXES.index(path.suffix.lower()), path.name
 
     found: dict[str, Path] = {}
     alone = []
@@ -56,8 +50,7 @@ def pair_captions(ids: Sequence[str], files: Sequence[Path]) -> Pairs:
             found.setdefault(owner, path)
         else:
             alone.append(path)
-    captions = {name: found[name] for name in ids if name in found}
-    return Pairs(captions, [name for name in ids if name not in found], sorted(alone))
+    return {name: found[name] for name in ids if name in found}, sorted(alone)
 
 
 def batch_videos(num_videos: int, recipe: str) -> int:

@@ -156,11 +156,21 @@ def read_text(path: str | Path, kind: str = "text") -> str:
 
 def read_json(path: str | Path) -> Any:
     """Returns what a JSON file holds; DataError when it is missing or broken."""
-    text = read_text(path, "valid JSON")
+    return parse_json(read_text(path, "valid JSON"), path)
+
+
+def parse_json(text: str, name: str | Path) -> Any:
+    """Returns what JSON text holds; DataError, which begins with `name`, when it is broken."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as err:  # also a number of thousands of digits
-        raise DataError(f"{path}: not valid JSON ({err}); make or download it again.") from None
+        raise DataError(f"{name}: not valid JSON ({err}); make or download it again.") from None
+
+
+def file_hash(path: str | Path) -> str:
+    """Returns the SHA-256 of a file, in hex; DataError when it is missing or cannot be read."""
+    with reading(path), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_npy(path: str | Path, remedy: str, *, mmap_mode: Literal["r"] | None = None) -> np.ndarray:

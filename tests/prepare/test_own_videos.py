@@ -31,11 +31,10 @@ NAMES = [f"clip {number}.v{number}" for number in range(8)]
 def test_captions_find_their_videos():
     names = ["a.vtt", "a.json", "b.en.vtt", "b.en-US.srt", "c.d.srt", "c.d.en.vtt", "f.SRT"]
     files = [Path(name) for name in (*names, "e.info.json", "c.vtt")]
-    pairs = pair_captions(["f", "a", "b", "c.d", "g"], files)
-    chosen = {name: str(path) for name, path in pairs.captions.items()}
+    pairs, alone = pair_captions(["f", "a", "b", "c.d", "g"], files)
+    chosen = {name: str(path) for name, path in pairs.items()}
     assert chosen == {"f": "f.SRT", "a": "a.vtt", "b": "b.en.vtt", "c.d": "c.d.srt"}
-    assert pairs.videos_alone == ["g"]
-    assert [str(path) for path in pairs.captions_alone] == ["c.vtt", "e.info.json"]
+    assert [str(path) for path in alone] == ["c.vtt", "e.info.json"]
 
 
 @pytest.mark.parametrize("recipe", ["norton", "videoclip"])

@@ -1,6 +1,5 @@
 """The timed captions of one video as text, the check of their form, and the correction of times."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from mmpt.errors import DataError
+from mmpt.utils.io import parse_json
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -41,27 +41,17 @@ def as_captions(value: Any, name: str) -> CaptionList:
         DataError: not three lists of one length called start, end and text.
     """
     if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as err:
-            raise DataError(f"{name}: captions must be JSON, but are not ({err}).") from None
-    if isinstance(value, dict):
-        sizes = {column: _size(value.get(column)) for column in COLUMNS}
-        if isinstance(value.get("start"), list) and len(set(sizes.values())) == 1:
-            return {"start": value["start"], "end": value["end"], "text": value["text"]}
-        found = ", ".join(f"`{column}` is {size}" for column, size in sizes.items())
-    else:
-        found = f"this is a {type(value).__name__}"
-    raise DataError(
-        f"{name}: captions must be three lists of one length, `start`, `end` and `text`, but "
-        f"{found}."
-    )
-
-
-def _size(column: Any) -> str:
-    if isinstance(column, list):
-        return f"a list of {len(column)}"
-    return "missing" if column is None else f"a {type(column).__name__}"
+        value = parse_json(value, name)
+    sizes = []
+    for column in COLUMNS:
+        found = value.get(column) if isinstance(value, dict) else None
+        sizes.append(len(found) if isinstance(found, list) else None)
+    if sizes[0] is None or len(set(sizes)) > 1:
+        raise DataError(
+            f"{name}: captions must be three lists of one length, `start`, `end` and `text`, but "
+            f"their lengths are {sizes} (None: no list)."
+        )
+    return {"start": value["start"], "end": value["end"], "text": value["text"]}
 
 
 def clean_times(captions: CaptionList, name: str) -> tuple[CaptionList, Counter[str]]:

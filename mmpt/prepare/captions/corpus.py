@@ -6,14 +6,13 @@ we write, because a video can be read from the byte where its line begins.
 """
 
 import codecs
-import hashlib
 import json
 import os
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from mmpt.errors import DataError
 from mmpt.prepare.captions import caption_list
@@ -21,10 +20,19 @@ from mmpt.prepare.captions.caption_list import CaptionList, as_captions
 from mmpt.prepare.captions.dedup import deduplicate
 from mmpt.prepare.captions.json_object import iter_object
 from mmpt.utils.artefact import Artefact, fingerprint
-from mmpt.utils.io import atomic_write, load_plain_pickle, remove_leftovers, writing
+from mmpt.utils.io import (
+    atomic_write,
+    file_hash,
+    load_plain_pickle,
+    reading,
+    remove_leftovers,
+    writing,
+)
 from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger, progress
 from mmpt.utils.validation import validate
+
+T = TypeVar("T")
 
 logger = get_logger(__name__)
 
@@ -69,25 +77,12 @@ def byte_blocks(path: Path) -> Iterator[bytes]:
     Raises:
         DataError: the file is missing or cannot be read.
     """
-    try:
-        with open(path, "rb") as file:
-            num_blocks = -(-os.fstat(file.fileno()).st_size // BLOCK_BYTES)
-            blocks: Iterator[bytes] = iter(lambda: file.read(BLOCK_BYTES), b"")
-            if num_blocks > 1:  # small files need no progress line
-                blocks = progress(blocks, num_blocks, f"megabytes of {path.name} read", logger)
-            yield from blocks
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file. Correct the path.") from None
-    except OSError as err:
-        raise DataError(f"{path}: cannot be read ({err.strerror}).") from err
-
-
-def hash_of(path: Path) -> str:
-    """Returns the SHA-256 of a file, in hex."""
-    digest = hashlib.sha256()
-    for block in byte_blocks(path):
-        digest.update(block)
-    return digest.hexdigest()
+    with reading(path), open(path, "rb") as file:
+        num_blocks = -(-os.fstat(file.fileno()).st_size // BLOCK_BYTES)
+        blocks: Iterator[bytes] = iter(lambda: file.read(BLOCK_BYTES), b"")
+        if num_blocks > 1:  # small files need no progress line
+            blocks = progress(blocks, num_blocks, f"megabytes of {path.name} read", logger)
+        yield from blocks
 
 
 def iter_corpus(path: Path) -> Iterator[tuple[str, CaptionList]]:
@@ -105,11 +100,20 @@ def iter_corpus(path: Path) -> Iterator[tuple[str, CaptionList]]:
     else:
         remedy = "It must map video ids to captions. Make or download the file again."
         entries = validate(dict[str, Any], load_plain_pickle(path), path, remedy).items()
+    for video_id, value in _once(entries, path):
+        yield video_id, as_captions(value, f"{path}, video {video_id}")
+
+
+def _once(entries: Iterable[tuple[str, T]], path: Path) -> Iterator[tuple[str, T]]:
+    """Yields the entries (id, value) of a file; DataError when an id comes again."""
     numbers: dict[str, int] = {}
     for number, (video_id, value) in enumerate(entries, start=1):
         if (first := numbers.setdefault(video_id, number)) != number:
-            raise _repeated(path, video_id, f"entry {first} and entry {number}")
-        yield video_id, as_captions(value, f"{path}, video {video_id}")
+            raise DataError(
+                f"{path}: a video must be there once, but {video_id} is entry {first} and entry "
+                f"{number}. Remove one of them."
+            )
+        yield video_id, value
 
 
 def _text_blocks(path: Path) -> Iterator[str]:
@@ -121,12 +125,6 @@ def _text_blocks(path: Path) -> Iterator[str]:
             f"{path}: must be UTF-8 text, but holds {byte}. Convert it, for example with "
             "`iconv -f WINDOWS-1252 -t UTF-8`."
         ) from None
-
-
-def _repeated(path: Path, video_id: str, places: str) -> DataError:
-    return DataError(
-        f"{path}: a video must be there once, but {video_id} is {places}. Remove one of them."
-    )
 
 
 def write_corpus(path: Path, videos: Iterable[tuple[str, CaptionList]]) -> None:
@@ -145,11 +143,8 @@ def index_lines(path: Path) -> dict[str, int]:
     Raises:
         DataError: missing, broken, or a video is in it twice.
     """
-    offsets: dict[str, int] = {}
-    for offset, video_id, _ in _iter_lines(path):
-        if (first := offsets.setdefault(video_id, offset)) != offset:
-            raise _repeated(path, video_id, f"at bytes {first} and {offset}")
-    return offsets
+    entries = ((video_id, offset) for offset, video_id, _ in _iter_lines(path))
+    return dict(_once(entries, path))
 
 
 def read_line(file: IO[bytes], path: Path, offset: int) -> CaptionList:
@@ -179,10 +174,7 @@ def _parse_line(line: bytes, path: Path, offset: int) -> tuple[str, Any]:
     """Returns (id, entry) of a line; DataError when it is no entry."""
     try:
         entry = json.loads(line)
-    except (
-        ValueError,
-        RecursionError,
-    ) as err:  # also not UTF-8, or too many digits
+    except (ValueError, RecursionError) as err:  # also not UTF-8, or too many digits
         raise DataError(
             f"{path}: the line at byte {offset} is not JSON ({err}). Make the file again, or name "
             "it `.json` if it is one JSON object."
@@ -225,7 +217,7 @@ def convert_corpus(source: Path, output: Path, *, dedup: bool = False, seed: int
         "change": "CaptionDedupProcessor" if dedup else None,
         "seed": seed if dedup else None,
     }
-    mark = fingerprint(settings, hash_of(source))
+    mark = fingerprint(settings, file_hash(source))
     lock = output.with_name(f".{output.name}.lock")
     with writing(output.parent), exclusive(lock, "converting captions"):
         artefact = Artefact(output.with_suffix(".made.json"), (output,))

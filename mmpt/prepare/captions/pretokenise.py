@@ -24,7 +24,7 @@ from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.shards.layout import ids_stem, meta_path, read_shard_meta, times_stem
 from mmpt.shards.writer import MAX_CAPTION_IDS, pad_ids, row_stream
 from mmpt.utils.artefact import fingerprint
-from mmpt.utils.io import remove_leftovers, write_json, writing
+from mmpt.utils.io import file_hash, remove_leftovers, write_json, writing
 from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger
 
@@ -77,9 +77,7 @@ def tokenise_captions(
     with writing(target), exclusive(target / NOTES / "lock", "tokenising captions"):
         for folder in (target, target / NOTES):
             remove_leftovers(folder, f"{re.escape(prefix)}.*")
-        mark = fingerprint(
-            FORMAT, corpora.hash_of(corpus), vocabulary, MAX_LETTERS, MAX_CAPTION_IDS
-        )
+        mark = fingerprint(FORMAT, file_hash(corpus), vocabulary, MAX_LETTERS, MAX_CAPTION_IDS)
         begins = corpora.index_lines(corpus)
         jobs = []
         for split, chunks in packed.items():

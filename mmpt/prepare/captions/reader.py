@@ -1,14 +1,14 @@
 """Reads the captions of one video: WebVTT, SubRip, WhisperX's JSON, or our own columns in JSON."""
 
 import codecs
-import json
 from pathlib import Path
 
 from mmpt.errors import DataError
 from mmpt.prepare.captions.caption_list import CaptionList, as_captions, clean_times, warn_of_flaws
 from mmpt.prepare.captions.subtitles import parse_subtitles
+from mmpt.utils.io import parse_json, reading
 
-CAPTION_SUFFIXES = (".vtt", ".srt", ".json")
+CAPTION_SUFFIXES = (".vtt", ".srt", ".json")  # in order of preference
 
 
 def read_captions(path: str | Path) -> CaptionList:
@@ -18,20 +18,14 @@ def read_captions(path: str | Path) -> CaptionList:
     times are counted in one warning.
 
     Args:
-        path: WebVTT or SubRip subtitles, or JSON: {"segments": [{"start", "end", "text"}, ..]} as
-            WhisperX writes it, or {"start": [..], "end": [..], "text": [..]}. UTF-8, or UTF-16 with
-            a byte order mark.
+        path: a file with one of `CAPTION_SUFFIXES`: WebVTT or SubRip subtitles, or JSON:
+            {"segments": [{"start", "end", "text"}, ..]} as WhisperX writes it, or {"start": [..],
+            "end": [..], "text": [..]}. UTF-8, or UTF-16 with a byte order mark.
     Raises:
         DataError: missing, not text (names the byte), or of another form.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in CAPTION_SUFFIXES:
-        raise DataError(
-            f"{path}: captions must be a {', '.join(CAPTION_SUFFIXES)} file, but this is "
-            f"`{path.suffix}`."
-        )
-    parse = _from_json if suffix == ".json" else parse_subtitles
+    parse = _from_json if path.suffix.lower() == ".json" else parse_subtitles
     found = parse(_read_text(path), str(path))
     kept: CaptionList = {"start": [], "end": [], "text": []}
     for start, end, text in zip(found["start"], found["end"], found["text"], strict=True):
@@ -45,14 +39,11 @@ def read_captions(path: str | Path) -> CaptionList:
 
 
 def _read_text(path: Path) -> str:
-    try:
+    with reading(path):
         content = path.read_bytes()
-        is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
         return content.decode("utf-16" if is_utf16 else "utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file. Correct the path.") from None
-    except OSError as err:
-        raise DataError(f"{path}: cannot be read ({err.strerror}).") from err
     except UnicodeDecodeError as err:
         byte = f"byte {err.start} is 0x{err.object[err.start]:02x}"
         raise DataError(
@@ -62,10 +53,7 @@ def _read_text(path: Path) -> str:
 
 
 def _from_json(text: str, name: str) -> CaptionList:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as err:  # ValueError: also a number of thousands of digits
-        raise DataError(f"{name}: not valid JSON ({err}); make or download it again.") from None
+    value = parse_json(text, name)
     is_dict = isinstance(value, dict)
     if is_dict and "segments" in value:
         segments = value["segments"]

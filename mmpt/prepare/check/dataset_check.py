@@ -105,20 +105,17 @@ def check_dataset(
     if dataset.bert_name is not None:
         with recorded(report.damage):
             vocab_size = special_tokens(dataset.bert_name).vocab_size
-    lists: dict[Split, list[str]] = {}
-    for split, path in paths.items():
-        if path is not None:
-            lists[split] = []
-            statistics = report.splits[split.shard_name] = SplitStatistics()
-            with recorded(report.damage):
-                lists[split] = read_id_list(path)
-                lines = [line for line in read_text(path).splitlines() if line.strip()]
-                statistics.listed = len(lists[split])
-                statistics.repeated = len(lines) - len(lists[split])
+    lists: dict[Split, list[str]] = {split: [] for split, path in paths.items() if path}
+    for split in lists:
+        with recorded(report.damage):
+            lists[split] = read_id_list(str(paths[split]))
     in_both = set.intersection(*map(set, lists.values())) if len(lists) == 2 else set()
     for split, ids in lists.items():
-        statistics = report.splits[split.shard_name]
-        statistics.in_both = len(in_both)
+        statistics = SplitStatistics(listed=len(ids), in_both=len(in_both))
+        report.splits[split.shard_name] = statistics
+        if ids:
+            lines = read_text(str(paths[split])).splitlines()
+            statistics.repeated = sum(bool(line.strip()) for line in lines) - len(ids)
         shards: dict[int, list[str]] = {}
         with recorded(report.damage):
             shards = layout.read_shard_meta(dataset.vfeat_dir, split)
@@ -126,7 +123,7 @@ def check_dataset(
         numbers = sorted(shards)
         if max_shards is not None and max_shards < len(numbers):
             numbers = [numbers[index * len(numbers) // max_shards] for index in range(max_shards)]
-        read = partial(read_shard, dataset, split, shards, set(ids), vocab_size)
+        read = partial(ShardReader, dataset, split, shards, set(ids), vocab_size)
         what = f"{split.shard_name} shards read"
         with ThreadPoolExecutor(max_workers=workers) as pool:
             try:
@@ -169,48 +166,44 @@ def _compare(
         yield Damage(meta, "", problem)
 
 
-def read_shard(
-    dataset: DatasetConfig,
-    split: Split,
-    shards: Mapping[int, Sequence[str]],
-    listed: set[str],
-    vocab_size: int | None,
-    shard: int,
-) -> ShardReader:
-    """Reads features and captions of one shard.
+class ShardReader:
+    """The statistics of a shard's listed videos, and what is damaged in the shard.
 
     Args:
         shards: the ids of all shards.
         listed: the videos that the statistics count.
         vocab_size: word-piece ids must be below it.
+        shard: the shard to read.
     """
-    vfeat_dir, tfeat_dir = str(dataset.vfeat_dir), dataset.tfeat_dir
-    reader = ShardReader(shards[shard], listed)
-    seconds_V = None
-    with recorded(reader.damage):
-        seconds_V = layout.check_shard(vfeat_dir, None, split, shard, shards).seconds
-        reader.read_features(layout.open_features(vfeat_dir, split, shard))
-    if tfeat_dir is not None:
-        with recorded(reader.damage):
-            times, pieces = layout.open_captions(tfeat_dir, split, shard)
-            if seconds_V is not None:
-                layout.check_shard(vfeat_dir, tfeat_dir, split, shard, shards)
-                reader.read_pieces(pieces, vocab_size)
-                reader.read_times(times, seconds_V)
-    open_shard.cache_clear()  # or every shard that was read would stay mapped
-    return reader
 
-
-class ShardReader:
-    """The statistics of a shard's listed videos, and what is damaged in the shard."""
-
-    def __init__(self, ids: Sequence[str], listed: set[str]):
+    def __init__(
+        self,
+        dataset: DatasetConfig,
+        split: Split,
+        shards: Mapping[int, Sequence[str]],
+        listed: set[str],
+        vocab_size: int | None,
+        shard: int,
+    ):
         self.statistics = SplitStatistics(shards_read=1)
         self.damage: list[Damage] = []
-        self._ids = ids
-        self._listed_V = np.array([name in listed for name in ids], dtype=bool)
+        self._ids = shards[shard]
+        self._listed_V = np.array([name in listed for name in self._ids], dtype=bool)
+        vfeat_dir, tfeat_dir = str(dataset.vfeat_dir), dataset.tfeat_dir
+        seconds_V = None
+        with recorded(self.damage):
+            seconds_V = layout.check_shard(vfeat_dir, None, split, shard, shards).seconds
+            self._read_features(layout.open_features(vfeat_dir, split, shard))
+        if tfeat_dir is not None:
+            with recorded(self.damage):
+                times, pieces = layout.open_captions(tfeat_dir, split, shard)
+                if seconds_V is not None:
+                    layout.check_shard(vfeat_dir, tfeat_dir, split, shard, shards)
+                    self._read_pieces(pieces, vocab_size)
+                    self._read_times(times, seconds_V)
+        open_shard.cache_clear()  # or every shard that was read would stay mapped
 
-    def read_features(self, features: ShardedTensor) -> None:
+    def _read_features(self, features: ShardedTensor) -> None:
         """Counts the feature rows of listed videos; records what is damaged in any."""
         statistics, tallies = self.statistics, self.statistics.tallies
         seconds_V = features.lengths()
@@ -229,7 +222,7 @@ class ShardReader:
         statistics.infinite += int(np.isinf(bad_rows).sum())
         self._add_damage(features, owners_R[~good_R], "seconds with NaN or infinity")
 
-    def read_pieces(self, pieces: ShardedTensor, vocab_size: int | None) -> None:
+    def _read_pieces(self, pieces: ShardedTensor, vocab_size: int | None) -> None:
         """Counts the word pieces of listed captions; records what is damaged in any."""
         statistics = self.statistics
         owners_C = np.repeat(np.arange(len(self._ids)), pieces.lengths())
@@ -246,7 +239,7 @@ class ShardReader:
             what = f"captions with ids that the vocabulary of {vocab_size} pieces does not have"
             self._add_damage(pieces, owners_C[unknown_CW.any(axis=1)], what)
 
-    def read_times(self, times: ShardedTensor, seconds_V: np.ndarray) -> None:
+    def _read_times(self, times: ShardedTensor, seconds_V: np.ndarray) -> None:
         """Counts the captions of listed videos and their times; records what is damaged in any."""
         statistics, tallies = self.statistics, self.statistics.tallies
         counts_V = times.lengths()

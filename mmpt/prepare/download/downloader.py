@@ -26,7 +26,7 @@ from huggingface_hub.utils.logging import disable_propagation
 from pydantic import BaseModel
 
 from mmpt.errors import DataError, UserError
-from mmpt.prepare.download.catalogue import CATALOGUE, File, Item
+from mmpt.prepare.download.catalogue import CATALOGUE, File
 from mmpt.prepare.download.contents import check_kind, unpack_members
 from mmpt.utils.io import file_hash, write_error, write_json
 from mmpt.utils.lock import exclusive
@@ -74,7 +74,7 @@ def download(
         timeout_s: the longest silence of a server, in seconds.
     Raises:
         UserError: an unknown name, or a mirror that is no address.
-        DownloadError: what failed, one line per item, after all items were tried.
+        DownloadError: what failed, one line per file, after all were tried.
     """
     unknown = [name for name in names if name not in CATALOGUE]
     if unknown:
@@ -88,14 +88,19 @@ def download(
     downloader = Downloader(root, mirror, force, tries)
     problems = []
     for name in dict.fromkeys(names):
+        item = CATALOGUE[name]
+        if not item.files:
+            problems.append(f"{name}: cannot be downloaded by a program. {item.by_hand}")
         try:
             refusal = "another process is downloading it. Wait until it has ended."
             with exclusive(root / f".downloads/{name}.lock", "downloading", refusal):
-                downloader.get_item(CATALOGUE[name])
-        except DataError as err:
+                for file in item.files:
+                    try:
+                        downloader.get_file(file, item.by_hand)
+                    except UserError as err:
+                        problems.append(f"{name}: {err} {item.if_gone}".rstrip())
+        except DataError as err:  # another process holds the lock
             problems.append(f"{name}: {err}")
-        except UserError as err:
-            problems.append(f"{name}: {err} {CATALOGUE[name].if_gone}".rstrip())
         except OSError as err:
             problems.append(f"{name}: {write_error(err, root)}")
     if problems:
@@ -110,23 +115,6 @@ class Downloader:
     mirror: str | None = None
     force: bool = False
     tries: int = 5
-
-    def get_item(self, item: Item) -> None:
-        """Downloads or checks all files of `item`.
-
-        Raises:
-            DownloadError: what is wrong with any of them, after all were tried.
-        """
-        if not item.files:
-            raise DownloadError(f"cannot be downloaded by a program. {item.by_hand}")
-        problems = []
-        for file in item.files:
-            try:
-                self.get_file(file, item.by_hand)
-            except UserError as err:
-                problems.append(str(err))
-        if problems:
-            raise DownloadError(" ".join(problems))
 
     def get_file(self, file: File, by_hand: str = "") -> None:
         """Downloads `file` and unpacks its members, or checks what is there.

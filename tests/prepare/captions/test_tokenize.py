@@ -192,7 +192,7 @@ GOOD_LINE = b'{"id": "x", "start": [0], "end": [1], "text": ["a"]}'
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (GOOD_LINE + b'\n{"id": "x", "start": []}\n', "x is at bytes 0 and 53"),
+        (GOOD_LINE + b'\n{"id": "x", "start": []}\n', "x is entry 1 and entry 2"),
         (
             GOOD_LINE.replace(b'"a"', b'"caf\xe9"'),
             "can't decode byte 0xe9 in position 51",
