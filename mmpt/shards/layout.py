@@ -17,7 +17,6 @@ from mmpt.shards.shardedtensor import ShardedTensor, open_shard
 from mmpt.utils.io import load_plain_pickle, write_json
 from mmpt.utils.validation import read_json_as, validate
 
-META_FORMAT = 1
 NUM_SAMPLED = 4096  # captions per shard whose ids are looked at when a run starts
 
 
@@ -41,7 +40,7 @@ def write_shard_meta(vfeat_dir: str | Path, split: Split, shards: Sequence[Seque
     order.
     """
     path = Path(vfeat_dir) / f"{split.shard_name}_meta.json"
-    write_json(path, {"format": META_FORMAT, "shards": [list(ids) for ids in shards]})
+    write_json(path, {"format": 1, "shards": [list(ids) for ids in shards]})
     return path
 
 

@@ -153,27 +153,6 @@ def test_other_processes_map_the_file_themselves(stem, method):
         assert pool.starmap(_row_sum, tasks) == [15.0, 12.0, 15.0, 12.0]
 
 
-def private_kb():
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
-
-
-def test_reading_rows_over_and_over_keeps_private_memory_flat(tmp_path):
-    rng = np.random.default_rng(0)
-    rows = [rng.standard_normal((512, 512)).astype(np.float16) for _ in range(64)]
-    stem = str(tmp_path / "s")  # 32 MB
-    ShardedTensor.from_list(rows).save(stem)
-
-    def read_all():
-        return sum(float(open_shard(stem)[row].max()) for row in range(64))
-
-    first = read_all()
-    before = private_kb()
-    for _ in range(3):
-        assert read_all() == first
-    assert private_kb() - before < 4096  # measured 0 KB; copies of the rows would be 32,768 KB
-
-
 def _page_tables_kb():
     lines = Path("/proc/self/status").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("VmPTE"))

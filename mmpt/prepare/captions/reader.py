@@ -2,11 +2,13 @@
 
 import codecs
 from pathlib import Path
+from typing import Any
 
 from mmpt.errors import DataError
 from mmpt.prepare.captions.caption_list import CaptionList, as_captions, clean_times, warn_of_flaws
 from mmpt.prepare.captions.subtitles import parse_subtitles
 from mmpt.utils.io import parse_json, reading
+from mmpt.utils.validation import validate
 
 CAPTION_SUFFIXES = (".vtt", ".srt", ".json")  # in order of preference
 
@@ -54,22 +56,12 @@ def _read_text(path: Path) -> str:
 
 def _from_json(text: str, name: str) -> CaptionList:
     value = parse_json(text, name)
-    is_dict = isinstance(value, dict)
-    if is_dict and "segments" in value:
-        segments = value["segments"]
-        if not isinstance(segments, list) or not all(isinstance(one, dict) for one in segments):
-            raise DataError(
-                f"{name}: `segments` must be a list of objects with `start`, `end` and `text`, but "
-                "is not."
-            )
+    if isinstance(value, dict) and "segments" in value:
+        remedy = "`segments` must be a list of objects with `start`, `end` and `text`."
+        segments = validate(list[dict[str, Any]], value["segments"], name, remedy)
         value = {
             "start": [one.get("start") for one in segments],
             "end": [one.get("end") for one in segments],
             "text": [one.get("text") for one in segments],
         }
-    elif is_dict and "text" not in value and any(isinstance(e, dict) for e in value.values()):
-        raise DataError(
-            f"{name}: must hold the captions of one video, but holds a corpus of {len(value)}. "
-            "Give it to `mmpt dedup --input` instead."
-        )
     return as_captions(value, name)

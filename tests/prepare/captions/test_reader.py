@@ -143,7 +143,7 @@ def test_no_captions_are_no_error(tmp_path, name, content):
         ("a.json", '{"start": [0], "end": [1]}', r"lengths are \[1, 1, None\]"),
         ("a.json", '{"start": [0, 1], "end": [1], "text": ["x"]}', r"are \[2, 1, 1\]"),
         ("a.json", '{"start": ["0:1"], "end": [1], "text": ["x"]}', "numbers .* but one is '0:1'"),
-        ("a.json", '{"v": {"start": [], "end": [], "text": []}}', "holds a corpus of 1"),
+        ("a.json", '{"v": {"start": [], "end": [], "text": []}}', "captions must be three lists"),
         ("a.json", f'{{"start": [{"9" * 5000}], "end": [1], "text": ["x"]}}', "not valid JSON"),
     ],
 )

@@ -1,6 +1,5 @@
 """The demo corpus: same bytes for same flags, and readable by the project's own processors."""
 
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -19,6 +18,7 @@ from mmpt.prepare.demo_corpus import corpus as demo_corpus
 from mmpt.prepare.demo_corpus.words import ing_form, make_vocabulary
 from mmpt.processors import ShardedHow2MetaProcessor, ShardedTextProcessor, ShardedVideoProcessor
 from mmpt.processors.tokenizer import load_tokenizer, special_tokens
+from tests.prepare.shards.feature_files import hashes
 
 SMALL = ["--num-videos", "7", "--num-val", "4", "--num-tasks", "3", "--shard-size", "3"]
 
@@ -41,14 +41,6 @@ def config(corpus):
         tfeat_dir=f"{corpus}/feat/demo.bert-demo.",
         bert_name=f"{corpus}/bert",
     )
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    paths = [path for path in folder.rglob("*") if path.is_file()]
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in paths
-    }
 
 
 def read(path: Path):

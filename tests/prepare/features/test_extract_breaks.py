@@ -41,13 +41,6 @@ def test_rerun_skips_what_is_whole_and_mends_what_is_not(videos, run_extract, tm
     assert (summary(tmp_path)["written"], summary(tmp_path)["present"]) == (2, 3)
 
 
-def test_parts_make_the_whole(videos, run_extract, tmp_path, whole):
-    for part, count in enumerate([2, 2, 1, 0]):
-        assert run_extract(videos, tmp_path, "--shard", f"{part}/4") == 0
-        assert summary(tmp_path, f"extract_summary_{part}_of_4.json")["videos"] == count
-    assert contents(tmp_path) == whole
-
-
 def test_two_parts_at_once_make_the_whole(videos, tmp_path, whole):
     parts = [process(videos, tmp_path, "--shard", f"{part}/2", delay=0.05) for part in range(2)]
     assert [part.wait(300) for part in parts] == [0, 0]
