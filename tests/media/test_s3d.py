@@ -1,8 +1,6 @@
-"""S3D's blocks against loops over single numbers, and its loading: strictly, with and without its
-dictionary, and what is said when something is missing.
+"""S3D's loading: strictly, with and without its dictionary, and what is said when something is
+missing. Its numbers: tests/parity/test_s3d.py.
 """
-
-import itertools
 
 import numpy as np
 import pytest
@@ -10,7 +8,6 @@ import torch
 
 from mmpt.errors import CheckpointError, DataError
 from mmpt.media.s3d import S3D, load_s3d, read_words
-from mmpt.media.s3d_layers import SamePool3D, SelfGating, space_to_depth
 
 WORDS = ["cut", "the", "tomato", "it's"]
 
@@ -78,41 +75,3 @@ def test_clips_of_another_layout_are_refused(shape):
 def test_without_space_to_depth_the_sizes_are_the_same():
     network = S3D(space_to_depth=False, gating=False, num_classes=7).eval()
     assert network(torch.rand(1, 3, 4, 32, 32))["video_embedding"].shape == (1, 7)
-
-
-# ---- blocks
-
-
-def test_space_to_depth_puts_offsets_before_colours():
-    x = torch.randn(2, 3, 4, 6, 2, generator=torch.Generator().manual_seed(0))
-    out = space_to_depth(x)
-    assert out.shape == (2, 24, 2, 3, 1)
-    for dt, dh, dw, c in itertools.product(range(2), range(2), range(2), range(3)):
-        channel = ((dt * 2 + dh) * 2 + dw) * 3 + c
-        assert torch.equal(out[:, channel], x[:, c, dt::2, dh::2, dw::2])
-
-
-@pytest.mark.parametrize(
-    ("kernel", "stride"), [((1, 3, 3), (1, 2, 2)), ((3, 3, 3), (2, 2, 2)), ((2, 2, 2), (2, 2, 2))]
-)
-@pytest.mark.parametrize("size", [(4, 6, 8), (3, 5, 7), (1, 2, 2)])
-def test_pool_pads_behind_and_covers_every_place(kernel, stride, size):
-    x = torch.rand(1, 2, *size, generator=torch.Generator().manual_seed(1))
-    out = SamePool3D(kernel, stride)(x)
-    counts = [-(-n // s) for n, s in zip(size, stride, strict=True)]
-    assert list(out.shape[2:]) == counts
-    for place in itertools.product(*(range(n) for n in counts)):
-        window = tuple(
-            slice(p * s, p * s + k) for p, s, k in zip(place, stride, kernel, strict=True)
-        )
-        assert torch.equal(out[(..., *place)], x[(..., *window)].amax(dim=(2, 3, 4)))
-
-
-@torch.no_grad()
-def test_gate_is_one_number_per_channel():
-    gating = SelfGating(4)
-    x = torch.rand(2, 4, 2, 3, 3, generator=torch.Generator().manual_seed(2))
-    means = torch.stack([torch.stack([x[n, c].mean() for c in range(4)]) for n in range(2)])
-    gate = 1 / (1 + torch.exp(-(means @ gating.fc.weight.T + gating.fc.bias)))
-    for n, c in itertools.product(range(2), range(4)):
-        torch.testing.assert_close(gating(x)[n, c], x[n, c] * gate[n, c])

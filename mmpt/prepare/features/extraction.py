@@ -12,10 +12,9 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -66,10 +65,11 @@ class _Work:
     """
 
 
+@dataclass
 class Extraction:
     """Extracts the features of `jobs` that are not there yet.
 
-    Args:
+    Attributes:
         encoder: the network.
         num_threads: videos decoded at the same time. If there are fewer videos, each gets several
             decoder threads (by the number of `jobs`, finished or not: a rerun shall decode alike).
@@ -78,26 +78,19 @@ class Extraction:
         dtype: of the feature files.
     """
 
-    def __init__(
-        self,
-        jobs: Sequence[VideoJob],
-        encoder: ClipEncoder,
-        *,
-        num_threads: int = 4,
-        hflip: bool = False,
-        l2_normalize: bool = True,
-        dtype: str = "float16",
-    ):
-        self.report = ExtractionReport(num_videos=len(jobs))
-        self._jobs = jobs
-        self._encoder = encoder
-        self._hflip = hflip
-        self._l2_normalize = l2_normalize
-        self._dtype: np.dtype[Any] = np.dtype(dtype)
-        self._num_threads = max(1, min(num_threads, len(jobs)))
-        self._threads_per_video = max(1, num_threads // self._num_threads)
+    jobs: Sequence[VideoJob]
+    encoder: ClipEncoder
+    _: KW_ONLY
+    num_threads: int = 4
+    hflip: bool = False
+    l2_normalize: bool = True
+    dtype: str = "float16"
+
+    def __post_init__(self) -> None:
+        self.report = ExtractionReport(num_videos=len(self.jobs))
+        self._num_open = max(1, min(self.num_threads, len(self.jobs)))
         # Clips of a task: the threads decode one batch while another one is prepared.
-        self._clips_per_task = max(2, -(-encoder.batch_size // self._num_threads))
+        self._clips_per_task = max(2, -(-self.encoder.batch_size // self._num_open))
 
     def run(self) -> ExtractionReport:
         """Does the work. The report is also in `report` if this ends early (Ctrl-C).
@@ -108,16 +101,16 @@ class Extraction:
             DataError: features cannot be written (disk full, no rights); finished ones stay.
         """
         files: dict[Path, dict[str, str]] = {}  # folder -> name of the feature file -> id
-        for job in self._jobs:
+        for job in self.jobs:
             files.setdefault(job.feature.parent, {})[job.feature.name] = job.video_id
         for folder, names in files.items():
             remove_leftovers(folder, names)
             notes, ids = read_notes(folder), set(names.values())
             self.report.notes |= {name: notes[name] for name in notes if name in ids}
         waiting: tuple[Pending, list[_Work]] | None = None
-        with ThreadPoolExecutor(self._num_threads) as pool:
+        with ThreadPoolExecutor(self._num_open) as pool:
             for works, clips in self._batches(pool):
-                started = self._encoder.start(clips), works
+                started = self.encoder.start(clips), works
                 if waiting is not None:
                     self._deliver(*waiting)
                 waiting = started
@@ -130,11 +123,11 @@ class Extraction:
         works: list[_Work] = []
         clips: list[np.ndarray] = []
         begin = said = time.monotonic()
-        size = self._encoder.batch_size
-        waiting = deque(self._jobs)
+        size = self.encoder.batch_size
+        waiting = deque(self.jobs)
         tasks: dict[Future[list[np.ndarray]], _Work] = {}
         while waiting or tasks:
-            while waiting and len(tasks) < self._num_threads:
+            while waiting and len(tasks) < self._num_open:
                 work = _Work(waiting.popleft())
                 tasks[pool.submit(self._decode, work)] = work
             # All threads have work while the network runs.
@@ -169,11 +162,10 @@ class Extraction:
         are there. Runs in a thread.
         """
         if work.video is None:
-            if is_finished(work.job.feature, self._dtype):
+            if is_finished(work.job.feature, np.dtype(self.dtype)):
                 return []
-            work.video = VideoFile(
-                work.job.video, hflip=self._hflip, num_threads=self._threads_per_video
-            )
+            num_threads = max(1, self.num_threads // self._num_open)
+            work.video = VideoFile(work.job.video, hflip=self.hflip, num_threads=num_threads)
             work.clips = work.video.clips()
         return list(islice(work.clips, self._clips_per_task))
 
@@ -193,7 +185,9 @@ class Extraction:
         if work.notes is None or num_rows < work.num_clips:
             return
         rows_ND = np.frombuffer(work.rows, np.float32).reshape(num_rows, FEATURE_DIM)
-        features = finish_features(rows_ND, l2_normalize=self._l2_normalize, dtype=self._dtype)
+        features = finish_features(
+            rows_ND, l2_normalize=self.l2_normalize, dtype=np.dtype(self.dtype)
+        )
         job, notes = work.job, self.report.notes
         if not np.isfinite(features).all():
             self._fail(job, "its features are not finite; try `--dtype fp32`")

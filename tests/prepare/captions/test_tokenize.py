@@ -200,7 +200,6 @@ GOOD_LINE = b'{"id": "x", "start": [0], "end": [1], "text": ["a"]}'
         (GOOD_LINE[:-1], "the line at byte 0 is not JSON"),
         (b'{"name": "x"}', "the line at byte 0 must be an object with an `id`"),
         (GOOD_LINE.replace(b"x", b"z"), "but none has (the first is x)"),
-        (b"", "but none has (the first is x)"),
     ],
 )
 def test_damaged_captions_are_one_message(place, capsys, content, message):

@@ -115,15 +115,3 @@ def test_misalign_moves_narration_away_from_its_step():
     apart = [rates(misalign=share, irrelevant=0.1)["misaligned"] for share in (0.0, 0.4, 0.8)]
     # Measured 0.004, 0.209, 0.406: half of 4 to 12 s is out.
     assert apart == pytest.approx([0.0, 0.21, 0.41], abs=0.06)
-
-
-def test_noise_hides_the_steps():
-    def cosine(noise: float) -> float:
-        world = make_world(CorpusSettings(noise=noise))
-        video = make_video(world, "train", 0)
-        shown = video.performances[0]
-        prototype = world.prototype(shown.step, shown.kind) @ world.basis
-        seen = film(world, video)[shown.start : shown.end].astype(np.float64)
-        return float(np.mean(seen @ prototype))
-
-    assert cosine(0.2) > cosine(1.0) + 0.05 > cosine(3.0) + 0.1

@@ -14,7 +14,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-import yaml
 
 from mmpt.cli.download import main
 from mmpt.prepare.download.catalogue import CATALOGUE
@@ -160,14 +159,3 @@ def test_the_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
             assert file.urls or item.by_hand
             assert all(text in shown for text in file.urls)
             assert all(re.match("https?://", url) for url in file.urls)
-
-
-def test_downloads_lie_where_the_yamls_look() -> None:
-    places = {file.target for item in CATALOGUE.values() for file in item.files}
-    settings = yaml.safe_load((ROOT / "projects/retri/norton/how2_pretrain.yaml").read_text())
-    dataset = settings["dataset"]
-    assert {dataset["train_path"], dataset["val_path"]} <= places
-    assert settings["fairseq"]["checkpoint"]["restore_file"] in places
-    assert f"{dataset['bert_name']}/config.json" in places
-    captions = Path(dataset["tfeat_dir"]).name.split(".")[0]
-    assert f"data/how2/{captions}.json" in places
