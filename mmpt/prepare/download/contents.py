@@ -27,6 +27,8 @@ STARTS = {
 }
 # The last bytes before white space.
 ENDS = {".json": (b"}", b"]"), ".pkl": (b".",)}
+# What a damaged or encrypted archive raises.
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError)
 WEB_PAGES = (b"<!doctype html", b"<html", b"<head", b"<?xml", b"<!--")
 
 
@@ -70,7 +72,6 @@ def unpack_members(archive: Path, places: Mapping[str, Path]) -> None:
     Raises:
         DataError: a damaged archive, or one that does not have exactly one member of each name.
     """
-    damage = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError)
     packed: Any
     try:
         if zipfile.is_zipfile(archive):
@@ -94,7 +95,7 @@ def unpack_members(archive: Path, places: Mapping[str, Path]) -> None:
             for member, place in places.items():
                 with read(found[member]) as source, atomic_write(place, "wb") as target:
                     shutil.copyfileobj(source, target)
-    except (*damage, NotImplementedError, RuntimeError) as err:
+    except DAMAGE as err:
         raise DataError(
             f"{archive}: cannot be unpacked ({err}). Download it again with `--force`."
         ) from err
