@@ -123,12 +123,6 @@ def remove_leftovers(folder: Path, names: str | Container[str]) -> None:
             path.unlink(missing_ok=True)
 
 
-def file_hash(path: str | Path) -> str:
-    """Returns the SHA-256 of a file, in hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as JSON, atomically."""
     # Half a surrogate becomes JSON's own escape.
