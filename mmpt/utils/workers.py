@@ -32,7 +32,8 @@ def run_tasks(
         tasks,  # type: ignore[arg-type]
         batch_size=None,
         num_workers=workers if workers > 1 else 0,
-        collate_fn=function,  # type: ignore[arg-type]  # called in the worker, on one task at a time
+        # Workers call this on one task at a time.
+        collate_fn=function,  # type: ignore[arg-type]
         worker_init_fn=_start_worker,
     )
     try:

@@ -74,7 +74,7 @@ def test_names_that_give_no_id_are_left_out_of_folders(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "path\na.mp4\n", "column video_path"),
+        ("a.csv", "path\na.mp4\n", "columns video_path"),
         ("a.csv", "id,video_path\nx/y,a.mp4\n", "line 2: the video id 'x/y' holds a slash"),
         ("a.csv", "id,video_path\n..,a.mp4\n", "begins with a dot"),
         ("a.csv", 'id,video_path\n"x\ty",a.mp4\n', "control character"),
