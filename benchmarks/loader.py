@@ -119,7 +119,7 @@ def plain_clips(
     for _ in range(C):
         centre = rng.randint(0, len(sizes) - 1)
         target = rng.randint(aligner.sampled_min_len, aligner.sampled_max_len)
-        first, last = text_span(sizes, captions["start"], captions["end"], centre, target, rng)
+        first, last, _ = text_span(sizes, captions["start"], captions["end"], centre, target, rng)
         low, high = math.floor(captions["start"][first]), math.ceil(captions["end"][last - 1])
         middle = rng.randint(low, high) if low < high else (low + high) // 2
         middle = max(0, min(middle, seconds - 1))
