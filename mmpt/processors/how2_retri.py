@@ -8,10 +8,10 @@ that is too short for 8 batches keeps every whole batch. Retrieved plans are use
 import random
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-from torch.utils.data import default_collate
+import torch
 
 from mmpt.batch import Captions, ClipBatch, ShardKey, Split
 from mmpt.config.schema import DatasetConfig
@@ -133,11 +133,15 @@ class _BatchAligner(FixedLenAligner):
         self, video_key: Any, video_feature: Any, text_feature: Any, rng: random.Random
     ) -> ClipBatch:
         """Returns tensors with leading axes (V, C) and the list of V ids."""
-        items = []
+        items: list[Any] = []
         for key, feature, captions in zip(video_key, video_feature, text_feature, strict=True):
             items.append(super().__call__(key, feature, captions, rng))
-        batch: ClipBatch = default_collate(items)
-        return batch
+        batch: dict[str, Any] = {}
+        for name, value in items[0].items():
+            values = [item[name] for item in items]
+            # Unlike torch's default_collate, this copies nothing into shared memory in a worker.
+            batch[name] = torch.stack(values) if isinstance(value, torch.Tensor) else values
+        return cast(ClipBatch, batch)
 
 
 @base.ALIGNERS.register
