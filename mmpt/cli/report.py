@@ -42,8 +42,7 @@ def report(
             f"it first: mmpt predict {config.path}"
         )
     metric = METRICS.get(config.metric[0], "metric")()
-    number = metric.numbers[0].name
-    values = [row["metrics"][type(metric).__name__][number] for row in rows]
+    values = [metric.deciding_value(row["metrics"]) for row in rows]
     best = values.index(max(values))
     checkpoint = rows[best]["checkpoint"]
     run = scoring.predict(

@@ -112,7 +112,7 @@ def predict(
         problem = "`dataset.test_path` is required for scoring, but is missing."
         raise ConfigError(config.path, [problem])
     positions = _positions_to_score(dataset, allow_missing)
-    check_parts_fit(config, dataset, positions[0])
+    check_parts_fit(config, evaluator.predictor, dataset, positions[0])
 
     batches = DataLoader(
         Subset(dataset, positions),
@@ -235,7 +235,9 @@ def _parts(config: RunConfig) -> str:
     return ", ".join(f"`{kind}: {getattr(config.dataset, kind)}`" for kind in PARTS)
 
 
-def check_parts_fit(config: RunConfig, dataset: MMDataset, position: int) -> None:
+def check_parts_fit(
+    config: RunConfig, predictor: evaluators.Predictor[Any], dataset: MMDataset, position: int
+) -> None:
     """Makes one item of a test set, and compares it with what the predictor reads.
 
     Raises:
@@ -244,7 +246,7 @@ def check_parts_fit(config: RunConfig, dataset: MMDataset, position: int) -> Non
     """
     item = make_item(config, dataset, position)
     wrong = []
-    for name, axes in evaluators.PREDICTORS.get(config.predictor or "", "predictor").reads.items():
+    for name, axes in predictor.reads.items():
         found = f"{np.ndim(item[name])}-D" if name in item else "none"
         if found != f"{axes}-D":
             wrong.append(f"a {axes}-D `{name}` (found: {found})")

@@ -171,6 +171,14 @@ class Metric(ABC, Generic[O]):
         """Returns the numbers of `result` on one line, for the log."""
         return " - ".join(f"{name}: {result[name]:.4f}" for name, *_ in self.numbers)
 
+    def deciding_value(self, results: Results) -> float:
+        """Returns the value of the first of `numbers`, which checkpoints are compared by.
+
+        Args:
+            results: of one checkpoint, by the name of the metric's class.
+        """
+        return results[type(self).__name__][self.numbers[0].name]
+
 
 def prefixed(prefix: str, numbers: Mapping[str, float]) -> dict[str, float]:
     """Returns the numbers with `prefix` before their names."""

@@ -62,9 +62,8 @@ class Evaluator:
         return {name: metric.chance(outputs) for name, metric in self.metrics.items()}
 
     def best(self, results: Results) -> float:
-        """Returns the number that checkpoints are compared by: the first of the first metric."""
-        name, metric = next(iter(self.metrics.items()))
-        return results[name][metric.numbers[0].name]
+        """Returns the value that checkpoints are compared by, which is one of the first metric."""
+        return next(iter(self.metrics.values())).deciding_value(results)
 
 
 class FingerprintingLoader:
