@@ -82,6 +82,7 @@ def prepare(options: Options) -> None:
             "videos_misnamed": videos.misnamed,
             "videos_damaged": {},
             "captions_without_video": [],
+            "captions_repaired": {},
         }
         try:
             captions = _gather_captions(options.captions, videos, report)
@@ -197,10 +198,13 @@ def _gather_captions(folder: Path, videos: VideoList, report: Report) -> dict[st
     counted = progress(pairs.items(), len(pairs), "caption files read", logger)
     for video_id, path in counted:
         try:
-            found = read_captions(path)
+            found, notes = read_captions(path)
         except DataError as err:
             without[video_id] = str(err)
             continue
+        if notes:
+            report["captions_repaired"][video_id] = f"{path}: {'; '.join(notes)}"
+            logger.warning("%s", report["captions_repaired"][video_id])
         if found["start"]:
             captions[video_id] = found
         else:

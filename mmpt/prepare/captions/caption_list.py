@@ -92,8 +92,13 @@ def clean_times(captions: CaptionList, name: str) -> tuple[CaptionList, Counter[
     return corrected, flaws
 
 
+def describe_flaws(flaws: Mapping[str, int]) -> list[str]:
+    """Returns one sentence on the flaws that `clean_times` has corrected, or nothing."""
+    counts = [f"{flaws[name]} {what}" for name, what in FLAWS.items() if flaws[name]]
+    return [f"captions {', '.join(counts)}"] if counts else []
+
+
 def warn_of_flaws(flaws: Mapping[str, int], where: str | Path) -> None:
     """Logs the flaws that `clean_times` has corrected, if there are any."""
-    counts = [f"{flaws[name]} {what}" for name, what in FLAWS.items() if flaws[name]]
-    if counts:
-        logger.warning("%s: captions %s", where, ", ".join(counts))
+    for note in describe_flaws(flaws):
+        logger.warning("%s: %s", where, note)

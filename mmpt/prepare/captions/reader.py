@@ -5,30 +5,37 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.errors import DataError
-from mmpt.prepare.captions.caption_list import CaptionList, as_captions, clean_times, warn_of_flaws
-from mmpt.prepare.captions.subtitles import parse_subtitles
+from mmpt.prepare.captions.caption_list import CaptionList, as_captions, clean_times, describe_flaws
+from mmpt.prepare.captions.subtitles import Repairs, parse_subtitles
 from mmpt.utils.io import parse_json, reading
 from mmpt.utils.validation import validate
 
 CAPTION_SUFFIXES = (".vtt", ".srt", ".json")  # in order of preference
+MAX_NUMBERS = 5  # line numbers in a note
 
 
-def read_captions(path: str | Path) -> CaptionList:
-    """Returns the captions of one video, sorted by start, with 0 <= start <= end.
+def read_captions(path: str | Path) -> tuple[CaptionList, list[str]]:
+    """Reads the captions of one video.
 
-    Texts have no markup, and blank ones are left out. Captions that overlap are kept. Corrected
-    times are counted in one warning.
+    Texts have no markup, and blank ones are left out. Captions that overlap are kept.
 
     Args:
         path: a file with one of `CAPTION_SUFFIXES`: WebVTT or SubRip subtitles, or JSON:
             {"segments": [{"start", "end", "text"}, ..]} as WhisperX writes it, or {"start": [..],
             "end": [..], "text": [..]}. UTF-8, or UTF-16 with a byte order mark.
+    Returns:
+        The captions, sorted by start, with 0 <= start <= end, and notes on what was repaired:
+        lines of damaged subtitles, and times.
     Raises:
         DataError: missing, not text (names the byte), or of another form.
     """
     path = Path(path)
-    parse = _from_json if path.suffix.lower() == ".json" else parse_subtitles
-    found = parse(_read_text(path), str(path))
+    text = _read_text(path)
+    repairs: Repairs = {}
+    if path.suffix.lower() == ".json":
+        found = _from_json(text, str(path))
+    else:
+        found, repairs = parse_subtitles(text, str(path))
     kept: CaptionList = {"start": [], "end": [], "text": []}
     for start, end, text in zip(found["start"], found["end"], found["text"], strict=True):
         if isinstance(text, str) and text.strip():
@@ -36,8 +43,17 @@ def read_captions(path: str | Path) -> CaptionList:
             kept["end"].append(end)
             kept["text"].append(" ".join(text.split()))
     captions, flaws = clean_times(kept, str(path))
-    warn_of_flaws(flaws, path)
-    return captions
+    notes = [f"{what} ({_line_numbers(numbers)})" for what, numbers in repairs.items()]
+    if num_other := sum(not isinstance(text, str) for text in found["text"]):
+        notes.append(f"{num_other} captions whose text is no text (dropped)")
+    return captions, [*notes, *describe_flaws(flaws)]
+
+
+def _line_numbers(numbers: list[int]) -> str:
+    """Returns text such as `line 3`, or `lines 3, 9, 12, 40, 61 and 7 more`."""
+    first = ", ".join(map(str, numbers[:MAX_NUMBERS]))
+    more = f" and {len(numbers) - MAX_NUMBERS} more" if len(numbers) > MAX_NUMBERS else ""
+    return f"line{'s' if len(numbers) > 1 else ''} {first}{more}"
 
 
 def _read_text(path: Path) -> str:

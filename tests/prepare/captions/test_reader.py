@@ -1,7 +1,6 @@
 """Captions of one video from every writer, clean and damaged."""
 
 import json
-import logging
 
 import numpy as np
 import pytest
@@ -10,36 +9,6 @@ from mmpt.errors import DataError
 from mmpt.prepare.captions.caption_list import clean_times
 from mmpt.prepare.captions.reader import read_captions
 
-# Written after the way YouTube's automatic subtitles look: lines roll up, every word is timed.
-ROLLING = """WEBVTT
-Kind: captions
-Language: en
-
-00:00:00.160 --> 00:00:02.389 align:start position:0%
-[space]
-hello<00:00:00.480><c> guys</c><00:00:00.800><c> &amp;</c><00:00:01.200><c> girls</c>
-
-00:00:02.389 --> 00:00:02.399 align:start position:0%
-hello guys &amp; girls
-[space]
-
-00:00:02.399 --> 00:00:04.100 align:start position:0%
-hello guys &amp; girls
-welcome<00:00:02.560><c> back</c>
-
-00:00:04.100 --> 00:00:04.110 align:start position:0%
-welcome back
-[space]
-
-00:00:04.110 --> 00:00:06.000 align:start position:0%
-welcome back
-back<00:00:04.500><c> to</c><00:00:05.000><c> baking</c>
-""".replace("[space]", " ")  # editors strip a line of one space
-ROLLED = {
-    "start": [0.16, 2.399, 4.11],
-    "end": [2.399, 4.11, 6.0],
-    "text": ["hello guys & girls", "welcome back", "back to baking"],
-}
 WRITTEN = """WEBVTT - made by hand
 
 STYLE
@@ -71,23 +40,7 @@ CLEAN = {"start": [0, 1.0, 1.0], "end": [9.0, 2.0, 1.0], "text": ["a", "b", "c"]
 def read(tmp_path, name: str, content: str | bytes):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return read_captions(path)
-
-
-def test_rolling_repeats_of_automatic_subtitles_go(tmp_path):
-    assert read(tmp_path, "a.vtt", ROLLING) == ROLLED
-
-
-def test_rolling_repeats_go_after_a_conversion_that_dropped_the_word_times(tmp_path):
-    shown = [["a b"], ["a b"], ["a b", "c d"], ["c d"], ["c d", "d e"], ["d e"]]
-    content = ""
-    for n, lines in enumerate(shown):
-        content += "\n".join([f"00:00:0{n},000 --> 00:00:0{n + 1},000", *lines, "", ""])
-    assert read(tmp_path, "a.srt", content) == {
-        "start": [0.0, 2.0, 4.0],
-        "end": [2.0, 4.0, 6.0],
-        "text": ["a b", "c d", "d e"],
-    }
+    return read_captions(path)[0]
 
 
 def test_spoken_repeats_of_written_subtitles_stay(tmp_path):
@@ -154,20 +107,21 @@ def test_what_cannot_be_read_is_named(tmp_path, name, content, message):
         read_captions(tmp_path / "x.vtt")
 
 
-def test_mended_times_are_counted_in_one_warning(tmp_path, caplog):
+def test_corrected_times_and_lost_texts_are_counted(tmp_path):
     columns = {
-        "start": [-1.0, 9.0, 3.0, float("nan")],
-        "end": [2.0, 8.0, 5.0, 1.0],
-        "text": ["a", "b", "c", "d"],
+        "start": [-1.0, 9.0, 3.0, float("nan"), 10.0, 11.0],
+        "end": [2.0, 8.0, 5.0, 1.0, 11.0, 12.0],
+        "text": ["a", "b", "c", "d", None, " "],
     }
-    with caplog.at_level(logging.WARNING):
-        found = read(tmp_path, "a.json", json.dumps(columns))
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(columns))
+    found, notes = read_captions(path)
     assert found == {"start": [0.0, 3.0, 9.0], "end": [2.0, 5.0, 9.0], "text": ["a", "c", "b"]}
-    (record,) = caplog.records
-    assert record.message.endswith(
-        "1 out of order (sorted), 1 before second 0 (clamped), 1 ending before their start "
-        "(clamped), 1 without a time (dropped)"
-    )
+    assert notes == [
+        "1 captions whose text is no text (dropped)",
+        "captions 1 out of order (sorted), 1 before second 0 (clamped), 1 ending before their "
+        "start (clamped), 1 without a time (dropped)",
+    ]
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -1,0 +1,214 @@
+"""Generated speech is shown as automatic subtitles show it; every word must come back once."""
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmpt.prepare.captions.subtitles import parse_subtitles
+
+HOLD_S = 0.01
+SENTENCES = (
+    "peel the onion and cut it in half",
+    "stir it",
+    "[Music]",
+    "now slice it thin with a sharp knife",
+    "put the pan on the stove now",
+    "stir until the onion is brown",
+    "2 cups",
+)
+
+# Written after the way YouTube's automatic subtitles look: lines roll up, every word is timed.
+YOUTUBE = """WEBVTT
+Kind: captions
+Language: en
+
+00:00:00.160 --> 00:00:02.389 align:start position:0%
+[space]
+hello<00:00:00.480><c> guys</c><00:00:00.800><c> &amp;</c><00:00:01.200><c> girls</c>
+
+00:00:02.389 --> 00:00:02.399 align:start position:0%
+hello guys &amp; girls
+[space]
+
+00:00:02.399 --> 00:00:04.100 align:start position:0%
+hello guys &amp; girls
+welcome<00:00:02.560><c> back</c>
+
+00:00:04.100 --> 00:00:04.110 align:start position:0%
+welcome back
+[space]
+
+00:00:04.110 --> 00:00:06.000 align:start position:0%
+welcome back
+back<00:00:04.500><c> to</c><00:00:05.000><c> baking</c>
+""".replace("[space]", " ")  # editors strip a line of one space
+
+
+@dataclass(frozen=True)
+class Said:
+    """One sentence of the speech."""
+
+    start: float  # seconds
+    end: float
+    text: str
+
+
+@st.composite
+def speech(draw: st.DrawFn) -> list[Said]:
+    """Sentences with pauses between some of them; many are said several times."""
+    said: list[Said] = []
+    now = draw(st.sampled_from([0.0, 0.5, 3599.0]))
+    for _ in range(draw(st.integers(1, 12))):
+        text = draw(st.sampled_from(SENTENCES))
+        seconds_per_word = draw(st.sampled_from([0.2, 0.3, 0.45]))
+        end = round(now + max(0.5, seconds_per_word * len(text.split())), 3)
+        said.append(Said(now, end, text))
+        now = round(end + draw(st.sampled_from([0, 0, 0, 0.1, 0.7, 6, 80])), 3)
+    return said
+
+
+def clock(seconds: float, separator: str) -> str:
+    minutes, milliseconds = divmod(round(seconds * 1000), 60_000)
+    whole, fraction = divmod(milliseconds, 1000)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{whole:02}{separator}{fraction:03}"
+
+
+def write(cues: list[tuple[float, float, str]], is_vtt: bool) -> str:
+    """Returns the file of cues (start, end, text)."""
+    separator = "." if is_vtt else ","
+    entries = ["WEBVTT\nKind: captions\nLanguage: en\n"] if is_vtt else []
+    for number, (start, end, text) in enumerate(cues, start=1):
+        times = f"{clock(start, separator)} --> {clock(end, separator)}"
+        entries.append(f"{times}\n{text}\n" if is_vtt else f"{number}\n{times}\n{text}\n")
+    return "\n".join(entries)
+
+
+def with_word_times(one: Said, end: float) -> str:
+    """Returns a text as YouTube times it: all words but the first."""
+    words = one.text.split()
+    step = (end - one.start) / len(words)
+    timed = [words[0]]
+    for place, word in enumerate(words[1:], start=1):
+        timed.append(f"<{clock(one.start + place * step, '.')}><c> {word}</c>")
+    return "".join(timed)
+
+
+def scroll(said: list[Said], num_lines: int, style: str, hold: str, clears: bool) -> str:
+    """Returns a track that scrolls.
+
+    Args:
+        num_lines: the height of the window.
+        style: `youtube` has word times, and blank lines, which `stripped` lacks; `vtt` and `srt`
+            have neither.
+        hold: the lines of a hold cue: `last`, `rest` (all that stay in the window), or `none`.
+        clears: the window is cleared in a pause.
+    """
+    is_timed = style in ("youtube", "stripped")
+    window: list[str] = []
+    cues = []
+    for place, one in enumerate(said):
+        if clears and place and one.start > said[place - 1].end:
+            window = []
+        old = window[max(0, len(window) - num_lines + 1) :]
+        window = [*old, one.text]
+        end = one.end if hold == "none" else round(one.end - HOLD_S, 3)
+        blank = [" "] if is_timed and num_lines > 1 else []
+        new = with_word_times(one, end) if is_timed else one.text
+        cues.append((one.start, end, [*(old or blank), new]))
+        stays = window[-1:] if hold == "last" or num_lines == 1 else window[1 - num_lines :]
+        if hold != "none":
+            cues.append((end, one.end, [*stays, *blank]))
+    if style == "stripped":
+        cues = [(start, end, [line.strip() for line in lines]) for start, end, lines in cues]
+    texts = [(start, end, "\n".join(lines)) for start, end, lines in cues]
+    return write(texts, is_vtt=style != "srt")
+
+
+def check(said: list[Said], text: str) -> None:
+    """Every sentence is a caption of its own, within 20 ms of its time; nothing was repaired."""
+    found, repairs = parse_subtitles(text, "x")
+    assert found["text"] == [one.text for one in said]
+    assert found["start"] == pytest.approx([one.start for one in said], abs=0.02)
+    assert found["end"] == pytest.approx([one.end for one in said], abs=0.02)
+    assert not repairs
+
+
+@settings(derandomize=True, deadline=None, max_examples=400)
+@given(
+    speech(),
+    st.integers(1, 4),
+    st.sampled_from(["youtube", "stripped", "vtt", "srt"]),
+    st.sampled_from(["last", "rest"]),
+    st.booleans(),
+)
+def test_scrolling_speech_comes_back_once(said, num_lines, style, hold, clears):
+    check(said, scroll(said, num_lines, style, hold, clears))
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(speech(), st.integers(1, 4), st.sampled_from(["youtube", "stripped", "vtt", "srt"]))
+def test_scrolling_speech_without_hold_cues_comes_back_once(said, num_lines, style):
+    check(said, scroll(said, num_lines, style, "none", clears=True))
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(speech(), st.booleans(), st.booleans())
+def test_subtitles_that_do_not_scroll_are_left_alone(said, is_vtt, has_two_lines):
+    cues = []
+    for one in said:
+        text = one.text.replace(" the ", "\nthe ") if has_two_lines else one.text
+        cues.append((one.start, one.end, text))
+    check(said, write(cues, is_vtt))
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(
+    speech(),
+    st.sampled_from([("<u>", "</u>"), ('<font color="#00ff00">', "</font>"), ("<b>", "</b>")]),
+    st.booleans(),
+    st.booleans(),
+)
+def test_highlighted_words_come_back_once(said, tags, has_gaps, is_vtt):
+    cues = []
+    for one in said:
+        words = one.text.split()
+        step = (one.end - one.start) / len(words)
+        for place, word in enumerate(words):
+            start = one.start + place * step
+            marked = [*words[:place], f"{tags[0]}{word}{tags[1]}", *words[place + 1 :]]
+            # The last third of a word may be silent: then nothing is highlighted.
+            is_silent = has_gaps and place + 1 < len(words)
+            end = start + step * (2 / 3 if is_silent else 1)
+            cues.append((start, end, " ".join(marked)))
+            if is_silent:
+                cues.append((end, start + step, one.text))
+    check(said, write(cues, is_vtt))
+
+
+def test_youtube():
+    found, repairs = parse_subtitles(YOUTUBE, "x")
+    assert found == {
+        "start": [0.16, 2.399, 4.11],
+        "end": [2.399, 4.11, 6.0],
+        "text": ["hello guys & girls", "welcome back", "back to baking"],
+    }
+    assert not repairs
+
+
+def test_hold_cues_may_be_long():
+    shown = ["a b", "a b", "a b\nc d", "c d", "c d\nd e", "d e"]
+    cues = [(float(start), start + 1.0, text) for start, text in enumerate(shown)]
+    check([Said(0, 2, "a b"), Said(2, 4, "c d"), Said(4, 6, "d e")], write(cues, is_vtt=False))
+
+
+def test_lines_may_be_joined():
+    shown = [(0, 1.9, "a b c"), (1.9, 2, "a b c"), (2, 3.9, "a b c d e"), (3.9, 4, "d e")]
+    shown += [(4, 5.9, "d e f g h"), (5.9, 6, "f g h")]
+    check([Said(0, 2, "a b c"), Said(2, 4, "d e"), Said(4, 6, "f g h")], write(shown, is_vtt=False))
+
+
+def test_a_caption_that_repeats_after_a_pause_is_new():
+    said = [Said(start, start + 4.0, "[Music]") for start in (60.0, 120.0, 300.0)]
+    check(said, scroll(said, 2, "youtube", "last", clears=True))
