@@ -1,11 +1,13 @@
 """Reads the captions of one video: WebVTT, SubRip, WhisperX's JSON, or our own columns in JSON."""
 
 import codecs
+import re
 from pathlib import Path
 from typing import Any
 
 from mmpt.errors import DataError
 from mmpt.prepare.captions.caption_list import CaptionList, as_captions, clean_times, describe_flaws
+from mmpt.prepare.captions.language import UNKNOWN, Language, parse_tag
 from mmpt.prepare.captions.subtitles import Repairs, parse_subtitles
 from mmpt.utils.io import parse_json, reading
 from mmpt.utils.validation import validate
@@ -54,6 +56,34 @@ def _line_numbers(numbers: list[int]) -> str:
     first = ", ".join(map(str, numbers[:MAX_NUMBERS]))
     more = f" and {len(numbers) - MAX_NUMBERS} more" if len(numbers) > MAX_NUMBERS else ""
     return f"line{'s' if len(numbers) > 1 else ''} {first}{more}"
+
+
+def read_language(path: str | Path) -> Language:
+    """Returns the language that a caption file names inside: `Language: en` in the header of
+    WebVTT, or `"language": "en"` in JSON, as WhisperX writes it.
+
+    Returns `UNKNOWN` if there is none, also if the file cannot be read.
+    """
+    path = Path(path)
+    try:
+        text = _read_text(path)
+        value = parse_json(text, path) if path.suffix.lower() == ".json" else None
+    except DataError:  # which `read_captions` reports
+        return UNKNOWN
+    if isinstance(value, dict):
+        said = str(value.get("language") or "")
+    elif text.startswith("WEBVTT"):
+        header = re.split(r"\r?\n\r?\n", text, maxsplit=1)[0]
+        match = re.search(r"^language:[ \t]*(\S+)", header, re.IGNORECASE | re.MULTILINE)
+        said = match[1] if match else ""
+    else:
+        return UNKNOWN
+    language = parse_tag(said)
+    if said and not language:  # OpenAI's API writes `english`
+        from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
+        language = parse_tag(TO_LANGUAGE_CODE.get(said.lower(), ""))
+    return language or UNKNOWN
 
 
 def _read_text(path: Path) -> str:

@@ -1,0 +1,110 @@
+"""Language tags in file names, the language inside a file, and which one is preferred."""
+
+import json
+
+import pytest
+
+from mmpt.errors import DataError
+from mmpt.prepare.captions.language import UNKNOWN, parse_tag, parse_wanted, preference
+from mmpt.prepare.captions.reader import read_language
+
+
+@pytest.mark.parametrize(
+    ("tag", "language"),
+    [
+        ("en", "en"),
+        ("EN", "en"),
+        ("eng", "en"),
+        ("ger", "de"),
+        ("deu", "de"),
+        ("iw", "he"),
+        ("yue", "yue"),
+        ("en-US", "en-US"),
+        ("en_gb", "en-GB"),
+        ("pt-br", "pt-BR"),  # `br` is Breton, too
+        ("zh-Hans", "zh-Hans"),
+        ("zh-hant-TW", "zh-Hant-TW"),
+        ("es-419", "es-419"),
+        ("en-orig", "en (automatic)"),
+        ("a.en", "en (automatic)"),
+        ("a-en-US", "en-US (automatic)"),
+        ("en-de", "en (translated)"),
+        ("zh-Hans-en", "zh-Hans (translated)"),
+        ("de-en-US", "de (translated)"),
+        ("en-en-uYU-mmqFLq8", "en (translated)"),
+        ("en-JkeT_87f4cc", "en"),  # YouTube's name of a track
+        ("und", "without a language"),
+    ],
+)
+def test_a_tag_names_a_language(tag, language):
+    assert str(parse_tag(tag)) == language
+
+
+@pytest.mark.parametrize("tag", ["", "e", "info", "v2", "live_chat", "part 1", "a", "en.de", "en-"])
+def test_other_parts_of_a_name_are_no_languages(tag):
+    assert parse_tag(tag) is None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "ordered", "refused"),
+    [
+        # Manual captions, those that YouTube recognised, those that a machine translated.
+        ("en", "en en-uYU-mmqFLq8 en-orig a.en-GB en-de", "de de-en und-en fr-en-US"),
+        ("en", "en en-US en-orig", "e"),
+        ("de,en", "de de-AT de-en en a.en", "fr"),
+        # A region, then the language without one, but no other region or script.
+        ("en-GB", "en_gb en-GB-orig en en-orig", "en-US en-au"),
+        ("en-GB,en", "en-GB en en-US", "de"),
+        ("zh-Hans", "zh-Hans zh-Hans-CN zh", "zh-Hant zh-TW"),
+        ("en-de", "en-de en en-fr", "en-US"),
+        ("eng", "en eng-US", "enm"),
+        ("en-orig", "a.en en-orig en", "en-US"),
+        ("a.en-US", "en-US-orig a.en-us en", "en-US"),
+    ],
+)
+def test_the_preferred_languages_come_first(wanted, ordered, refused):
+    wants = parse_wanted([wanted])
+    places = [preference(parse_tag(tag), wants) for tag in ordered.split()]
+    assert None not in places
+    assert places == sorted(places)
+    for tag in refused.split():
+        language = parse_tag(tag)
+        assert language in (None, UNKNOWN) or preference(language, wants) is None
+    assert preference(UNKNOWN, wants) <= places[0]
+
+
+def test_options_are_joined_by_commas_or_repeated():
+    assert [one.tag for one in parse_wanted(["en-gb, DE", "fra"])] == ["en-GB", "de", "fr"]
+
+
+@pytest.mark.parametrize("value", ["", "en,", "xx", "english", "en de", "en-", "a", "und", "e"])
+def test_no_language_code(value):
+    with pytest.raises(DataError, match=r"^`--language` must be language codes.* but one is '"):
+        parse_wanted([value])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "language"),
+    [
+        ("a.vtt", "WEBVTT\nKind: captions\nLanguage: de\n\n00:01.000 --> 00:02.000\nx\n", "de"),
+        (
+            "a.vtt",
+            "\ufeffWEBVTT\r\nlanguage:pt-BR\r\n\r\n00:01.000 --> 00:02.000\r\nx\r\n",
+            "pt-BR",
+        ),
+        ("a.vtt", "WEBVTT\n\n00:01.000 --> 00:02.000\nLanguage: de\n", None),
+        ("a.vtt", "WEBVTT\nLanguage:\n\n", None),
+        ("a.srt", "1\n00:00:01,000 --> 00:00:02,000\nLanguage: de\n", None),
+        ("a.json", json.dumps({"segments": [{"language": "fr"}], "language": "de"}), "de"),
+        ("a.json", json.dumps({"segments": [], "language": "german"}), "de"),  # OpenAI's API
+        ("a.json", json.dumps({"start": [], "end": [], "text": []}), None),
+        ("a.json", json.dumps({"segments": [], "language": None}), None),
+        ("a.json", '["language"]', None),
+        ("a.json", "{", None),
+        ("a.vtt", b"WEBVTT\nLanguage: de\n\xff\n", None),
+    ],
+)
+def test_a_file_names_its_language_inside(tmp_path, name, content, language):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert read_language(path) == (parse_tag(language) if language else UNKNOWN)
