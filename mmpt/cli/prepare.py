@@ -1,6 +1,8 @@
 """Makes shards and a training YAML from a folder of videos and their captions."""
 
-from collections.abc import Collection
+import itertools
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,8 +22,9 @@ from mmpt.models.bert_weights import WEIGHT_FILES, read_bert_config
 from mmpt.prepare import own_videos
 from mmpt.prepare.captions.caption_list import CaptionList
 from mmpt.prepare.captions.corpus import write_corpus
+from mmpt.prepare.captions.language import Language, parse_wanted
 from mmpt.prepare.captions.pretokenise import tokenise_captions
-from mmpt.prepare.captions.reader import CAPTION_SUFFIXES, read_captions
+from mmpt.prepare.captions.reader import CAPTION_SUFFIXES, read_captions, read_language
 from mmpt.shards.writer import SHARD_SIZE
 from mmpt.utils.io import atomic_write, remove_leftovers, write_json
 from mmpt.utils.lock import exclusive
@@ -32,7 +35,12 @@ MARK = "# Made by mmpt prepare"
 logger = get_logger("prepare")
 
 Report = dict[str, Any]
-"""What could not be used, and why: a kind of it -> the reasons by id or path, or a list."""
+"""What could not be used, and why: a kind of it -> the reasons by id or path, or a list. Also the
+caption files in use, by id, and their number by language.
+"""
+USED = ("captions_used", "caption_languages")
+MAX_NAMED = 10
+"""Unused caption files that the log names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +49,14 @@ class Options:
 
     videos: Annotated[Path, Option(help="Folder of videos.")]
     captions: Annotated[Path, Option(help="Folder of captions, named like the videos.")]
+    language: Annotated[
+        list[str] | None,
+        Option(
+            metavar="CODE[,CODE]",
+            help="Languages of the captions to use, the preferred one first: en,de.",
+            show_default="en",
+        ),
+    ] = None
     out: Annotated[Path, Option(help="Folder of the lists and shards.")] = Path("data/mine")
     yaml: Annotated[Path, Option(help="The training YAML to write.")] = Path(
         "projects/retri/mine/pretrain.yaml"
@@ -65,9 +81,10 @@ def prepare(options: Options) -> None:
     """Make shards and a training YAML from a folder of videos and their captions.
 
     Run it again after a break and it continues. Captions (.vtt, .srt, WhisperX's or our .json) are
-    named like their videos, perhaps with a language: `tea.mp4`, `tea.en.vtt`. What could not be
-    used is listed, with the reason, in `<out>/report.json`.
+    named like their videos, perhaps with a language: `tea.mp4`, `tea.en.vtt`. The captions that
+    are used, and what could not be used, with the reason, are listed in `<out>/report.json`.
     """
+    wanted = parse_wanted(options.language or ["en"])
     recipe = load_config(f"projects/retri/{options.recipe}/how2_pretrain.yaml")
     _check(options)
     out, features, shards = options.out, options.out / "feat", options.out / "shards"
@@ -83,15 +100,18 @@ def prepare(options: Options) -> None:
             "videos_damaged": {},
             "captions_without_video": [],
             "captions_repaired": {},
+            "captions_unused": {},
+            "captions_used": {},
+            "caption_languages": {},
         }
         try:
-            captions = _gather_captions(options.captions, videos, report)
+            captions = _gather_captions(options.captions, videos, wanted, report)
             extract_videos(options, videos, captions, report)
         finally:
             path = out / "report.json"
             write_json(path, report)
             for name, entries in report.items():
-                if entries:
+                if entries and name not in USED:
                     logger.warning("%d %s; see %s", len(entries), name.replace("_", " "), path)
         without = report["videos_without_features"]
         ids = [video_id for video_id in captions if video_id not in without]
@@ -178,9 +198,11 @@ def _check(options: Options) -> None:
         )
 
 
-def _gather_captions(folder: Path, videos: VideoList, report: Report) -> dict[str, CaptionList]:
-    """Reads the captions of every video that has some, from a folder and its sub-folders, one
-    level.
+def _gather_captions(
+    folder: Path, videos: VideoList, wanted: Sequence[Language], report: Report
+) -> dict[str, CaptionList]:
+    """Reads the captions of every video that has some in a wanted language, from a folder and its
+    sub-folders, one level.
     """
     entries = sorted(folder.iterdir())
     entries += [path for sub in entries if sub.is_dir() for path in sorted(sub.iterdir())]
@@ -190,26 +212,48 @@ def _gather_captions(folder: Path, videos: VideoList, report: Report) -> dict[st
         if path.suffix.lower() in CAPTION_SUFFIXES and path.is_file() and path.name[0] != "."
     ]
     ids = [job.video_id for job in videos.jobs]
-    pairs, alone = own_videos.pair_captions(ids, files)
-    without = {name: "no caption file" for name in ids if name not in pairs}
-    report["captions_without_video"] = [str(path) for path in alone]
+    pairing = own_videos.pair_captions(ids, files, wanted, read_language)
+    without = pairing.missing
+    report["captions_without_video"] = [str(path) for path in pairing.alone]
+    report["captions_unused"] = pairing.unused
     report["videos_without_captions"] = without
     captions = {}
-    counted = progress(pairs.items(), len(pairs), "caption files read", logger)
-    for video_id, path in counted:
+    used: dict[str, str] = {}
+    languages: Counter[str] = Counter()
+    counted = progress(pairing.used.items(), len(pairing.used), "caption files read", logger)
+    for video_id, file in counted:
         try:
-            found, notes = read_captions(path)
+            found, notes = read_captions(file.path)
         except DataError as err:
             without[video_id] = str(err)
             continue
         if notes:
-            report["captions_repaired"][video_id] = f"{path}: {'; '.join(notes)}"
+            report["captions_repaired"][video_id] = f"{file.path}: {'; '.join(notes)}"
             logger.warning("%s", report["captions_repaired"][video_id])
         if found["start"]:
             captions[video_id] = found
+            used[video_id] = str(file.path)
+            languages[str(file.language)] += 1
         else:
-            without[video_id] = f"{path}: no caption with text"
+            without[video_id] = f"{file.path}: no caption with text"
+    report["captions_used"], report["caption_languages"] = used, dict(languages.most_common())
+    logger.info("caption files used: %s", _counts(languages) or "none")
+    if pairing.unused:
+        more = len(pairing.unused) - MAX_NAMED
+        names = [*list(pairing.unused)[:MAX_NAMED], *([f"{more} more"] if more > 0 else [])]
+        logger.info("caption files not used: %s", ", ".join(names))
+    if pairing.unwanted:
+        logger.warning(
+            "%d videos have captions in other languages only: %s. Name the languages to use with "
+            "`--language`.",
+            len(pairing.unwanted),
+            _counts(Counter(itertools.chain.from_iterable(pairing.unwanted.values()))),
+        )
     return captions
+
+
+def _counts(languages: Counter[str]) -> str:
+    return ", ".join(f"{count} {language}" for language, count in languages.most_common())
 
 
 def extract_videos(

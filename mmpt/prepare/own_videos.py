@@ -5,17 +5,19 @@ Validation needs a whole batch of videos too, so a small collection gets small b
 the videos, at most the recipe's 64.
 """
 
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmpt.errors import DataError
+from mmpt.media.video_list import VIDEO_SUFFIXES
+from mmpt.prepare.captions.language import UNKNOWN, Language, parse_tag, preference
 from mmpt.prepare.captions.reader import CAPTION_SUFFIXES
 from mmpt.utils.rng import stable_seed
 
-# `.en`, `.en-US`, `.en-orig`, as downloaders append.
-LANGUAGE = re.compile(r"\.[A-Za-z]{2,3}(-[A-Za-z0-9]+)*$")
+AUDIO_SUFFIXES = {".aac", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma"}
+MEDIA_SUFFIXES = (VIDEO_SUFFIXES | AUDIO_SUFFIXES) - {".ts"}  # `tea.ts.vtt` is in Tsonga
 MAX_BATCH = {"norton": 64, "videoclip": 32}  # videos per batch in the recipes
 CANDIDATES_PER_VIDEO = {"norton": 3, "videoclip": 2}  # num_cands / num_video_per_batch in them
 BATCH_SHARE = 8  # the split must hold so many batches
@@ -24,33 +26,104 @@ MAX_WARMUP, WARMUP_SHARE = 1000, 10
 MAX_LOG_INTERVAL = 1000
 
 
-def pair_captions(ids: Sequence[str], files: Sequence[Path]) -> tuple[dict[str, Path], list[Path]]:
-    """Gives every video its caption file: of its own name, or its name and a language as in
+class CaptionFile(NamedTuple):
+    """A caption file of a video."""
+
+    path: Path
+    language: Language
+    is_named: bool
+    """The language is part of the file's name."""
+
+    def __str__(self) -> str:
+        """Returns the language, and where it comes from if that is not the name."""
+        return self.language.tag + ("" if self.is_named else f" (as {self.path.name} itself says)")
+
+
+@dataclass
+class Pairing:
+    """The caption files of videos, and which of them to use."""
+
+    used: dict[str, CaptionFile] = field(default_factory=dict)
+    """By video id."""
+    unused: dict[str, str] = field(default_factory=dict)
+    """By path of another file of a video: why it is not used."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """Why a video has no captions, by id."""
+    unwanted: dict[str, set[str]] = field(default_factory=dict)
+    """By id of a video that has captions in other languages only: those languages."""
+    alone: list[Path] = field(default_factory=list)
+    """Files of no video."""
+
+
+def pair_captions(
+    ids: Sequence[str],
+    files: Sequence[Path],
+    wanted: Sequence[Language],
+    language_inside: Callable[[Path], Language] = lambda path: UNKNOWN,
+) -> Pairing:
+    """Chooses the caption file of every video: of its own name, or its name and a language as in
     `<id>.en.vtt`.
 
-    Where a video has several, the exact name comes first, then `.vtt`, `.srt`, `.json`, then the
-    alphabet.
+    The most wanted language comes first; see `preference`. Then come the exact name, `.vtt`,
+    `.srt`, `.json` and the alphabet.
 
     Args:
         ids: video ids.
         files: caption files.
-    Returns:
-        The caption files by video id, and those that belong to no video.
+        wanted: languages, in order of preference.
+        language_inside: reads the language that a file names inside, if its name has none.
     """
+    pairing = Pairing()
     known = set(ids)
-
-    def rank(path: Path) -> tuple[bool, int, str]:
-        return path.stem not in known, CAPTION_SUFFIXES.index(path.suffix.lower()), path.name
-
-    found: dict[str, Path] = {}
-    alone = []
-    for path in sorted(files, key=rank):
-        owner = path.stem if path.stem in known else LANGUAGE.sub("", path.stem)
-        if owner in known:
-            found.setdefault(owner, path)
+    found: dict[str, list[CaptionFile]] = {}
+    for path in sorted(files):
+        owner, language = _owner(path, known)
+        if owner is None:
+            pairing.alone.append(path)
+            continue
+        is_named = bool(language.code)
+        file = CaptionFile(path, language if is_named else language_inside(path), is_named)
+        found.setdefault(owner, []).append(file)
+    names = " or ".join(language.tag for language in wanted)
+    for video_id in ids:
+        ranks: dict[CaptionFile, tuple[int | str, ...]] = {}
+        for file in found.get(video_id, []):
+            if (place := preference(file.language, wanted)) is None:
+                pairing.unused[str(file.path)] = f"its language is {file}, not {names}"
+            else:
+                naming = [file.path.stem == video_id, file.is_named, True].index(True)
+                ending = CAPTION_SUFFIXES.index(file.path.suffix.lower())
+                ranks[file] = (*place, naming, ending, str(file.path))
+        if ranks:
+            chosen, *others = sorted(ranks, key=ranks.__getitem__)
+            pairing.used[video_id] = chosen
+            reason = f"{chosen.path.name} is preferred"
+            pairing.unused |= {str(file.path): reason for file in others}
+        elif video_id in found:
+            has = sorted({str(file) for file in found[video_id]})
+            verb = "is" if len(has) == 1 else "are"
+            pairing.missing[video_id] = f"no caption file in {names}; there {verb} {', '.join(has)}"
+            pairing.unwanted[video_id] = {file.language.tag for file in found[video_id]}
         else:
-            alone.append(path)
-    return {name: found[name] for name in ids if name in found}, sorted(alone)
+            pairing.missing[video_id] = "no caption file"
+    return pairing
+
+
+def _owner(path: Path, known: Container[str]) -> tuple[str | None, Language]:
+    """Returns the video of a caption file, and the language in the file's name.
+
+    A name may end in the suffix of the file that was transcribed, as in `tea.mp4.srt`.
+    """
+    if path.stem in known:
+        return path.stem, UNKNOWN
+    head, tag = path.stem, ""
+    for _ in range(2):  # `a.en` has two parts
+        head, _, part = head.rpartition(".")
+        tag = f"{part}.{tag}" if tag else part
+        language = UNKNOWN if f".{tag}".lower() in MEDIA_SUFFIXES else parse_tag(tag)
+        if head in known and language:
+            return head, language
+    return None, UNKNOWN
 
 
 def batch_videos(num_videos: int, recipe: str) -> int:

@@ -13,6 +13,7 @@ import pytest
 from mmpt.batch import Split
 from mmpt.cli import prepare
 from mmpt.config import load_config
+from mmpt.prepare.captions.language import UNKNOWN, Language, parse_wanted
 from mmpt.prepare.own_videos import batch_videos, fitting_settings, pair_captions, split_ids
 from mmpt.processors import ShardedHow2MetaProcessor, ShardedTextProcessor, ShardedVideoProcessor
 from mmpt.processors.tokenizer import load_tokenizer
@@ -28,13 +29,78 @@ NAMES = [f"clip {number}.v{number}" for number in range(8)]
 # ---- decisions
 
 
+def chosen(ids: str, files: str, wanted: str = "en") -> dict[str, str]:
+    paths = [Path(name) for name in files.split()]
+    pairing = pair_captions(ids.split(), paths, parse_wanted([wanted]))
+    return {name: str(file.path) for name, file in pairing.used.items()}
+
+
 def test_captions_find_their_videos():
     names = ["a.vtt", "a.json", "b.en.vtt", "b.en-US.srt", "c.d.srt", "c.d.en.vtt", "f.SRT"]
     files = [Path(name) for name in (*names, "e.info.json", "c.vtt")]
-    pairs, alone = pair_captions(["f", "a", "b", "c.d", "g"], files)
-    chosen = {name: str(path) for name, path in pairs.items()}
-    assert chosen == {"f": "f.SRT", "a": "a.vtt", "b": "b.en.vtt", "c.d": "c.d.srt"}
-    assert [str(path) for path in alone] == ["c.vtt", "e.info.json"]
+    pairing = pair_captions(["f", "a", "b", "c.d", "g"], files, parse_wanted(["en"]))
+    used = {name: str(file.path) for name, file in pairing.used.items()}
+    assert used == {"f": "f.SRT", "a": "a.vtt", "b": "b.en.vtt", "c.d": "c.d.srt"}
+    assert [str(path) for path in pairing.alone] == ["c.vtt", "e.info.json"]
+    assert pairing.missing == {"g": "no caption file"}
+    assert pairing.unused == {
+        "a.json": "a.vtt is preferred",
+        "b.en-US.srt": "b.en.vtt is preferred",
+        "c.d.en.vtt": "c.d.srt is preferred",
+    }
+
+
+@pytest.mark.parametrize(
+    ("files", "wanted", "used"),
+    [
+        ("tea.de.vtt tea.en.vtt", "en", "tea.en.vtt"),
+        ("tea.de.vtt tea.en.vtt", "de", "tea.de.vtt"),
+        ("tea.de.vtt tea.fr.vtt", "en,fr,de", "tea.fr.vtt"),
+        ("tea.de.vtt tea.ENG.SRT", "en", "tea.ENG.SRT"),
+        ("tea.en-orig.vtt tea.en_GB.srt tea.a.en.vtt", "en", "tea.en_GB.srt"),
+        ("tea.en-US.vtt tea.en.json", "en", "tea.en.json"),
+        ("tea.en.srt tea.en.vtt tea.en.json", "en", "tea.en.vtt"),
+        ("tea.en-de.vtt tea.a.en.vtt tea.de.vtt", "en", "tea.a.en.vtt"),
+        ("tea.en-de.vtt tea.de-en.vtt", "de", "tea.de-en.vtt"),
+        ("tea.en-US.vtt tea.en-GB.vtt", "en-GB", "tea.en-GB.vtt"),
+        ("tea.zh-Hant.srt tea.zh-Hans.srt", "zh-Hant", "tea.zh-Hant.srt"),
+        ("tea.de.vtt tea.json", "en", "tea.json"),
+        ("tea.de.vtt tea.json", "en,de", "tea.json"),
+        ("tea.json tea.mp4.vtt tea.und.srt", "zh", "tea.json"),
+        ("tea.mp4.vtt tea.zh.srt tea.ts.vtt", "zh", "tea.zh.srt"),
+        ("tea.wav.srt tea.ts.vtt", "en", "tea.wav.srt"),
+    ],
+)
+def test_a_file_in_a_wanted_language_is_used(files, wanted, used):
+    assert chosen("tea", files, wanted) == {"tea": used}
+    assert chosen("tea", " ".join(reversed(files.split())), wanted) == {"tea": used}
+
+
+def test_the_name_of_a_known_video_is_no_language():
+    assert chosen("my my.it", "my.it.vtt my.en.vtt") == {"my": "my.en.vtt", "my.it": "my.it.vtt"}
+    assert chosen("my.it", "my.it.vtt my.it.en.vtt") == {"my.it": "my.it.vtt"}
+    assert chosen("a.b.en", "a.b.en.vtt a.b.en.de.vtt") == {"a.b.en": "a.b.en.vtt"}
+    assert chosen("tea tea.a", "tea.a.en.vtt") == {"tea.a": "tea.a.en.vtt"}
+    assert chosen("my", "my.it.vtt") == {}
+
+
+def test_videos_in_other_languages_are_reported():
+    files = [Path(name) for name in ("tea.fr.vtt", "tea.de.vtt", "tea.de.srt", "pie.json", "x.vtt")]
+    inside = {"pie.json": Language("de")}
+    pairing = pair_captions(
+        ["tea", "pie", "x"],
+        files,
+        parse_wanted(["en", "es"]),
+        lambda path: inside.get(path.name, UNKNOWN),
+    )
+    assert pairing.missing == {
+        "tea": "no caption file in en or es; there are de, fr",
+        "pie": "no caption file in en or es; there is de (as pie.json itself says)",
+    }
+    assert pairing.unused["tea.fr.vtt"] == "its language is fr, not en or es"
+    assert set(pairing.unused) == {"tea.fr.vtt", "tea.de.vtt", "tea.de.srt", "pie.json"}
+    assert list(pairing.used) == ["x"]
+    assert pairing.alone == []
 
 
 @pytest.mark.parametrize("recipe", ["norton", "videoclip"])
@@ -165,6 +231,45 @@ def test_what_is_left_out_is_listed(corpus, folder):
     assert sorted(ids_of(folder, "train") + ids_of(folder, "val")) == NAMES[3:7]
 
 
+def test_the_wanted_language_is_used_and_the_others_are_listed(corpus, folder, caplog):
+    for number in (0, 1):
+        german = VTT.format("Zwiebel")
+        (folder / "captions" / f"{NAMES[number]}.de.vtt").write_text(german)
+    (folder / "captions" / f"{NAMES[1]}.en.vtt").unlink()
+    header = "WEBVTT\nKind: captions\nLanguage: fr\n"
+    text = VTT.format("oignon").replace("WEBVTT\n", header)
+    (folder / "captions" / f"{NAMES[7]}.vtt").write_text(text)
+    caplog.set_level("INFO")
+    assert run(corpus) == 0
+    report = report_of(folder)
+    assert report["videos_without_captions"] == {
+        NAMES[1]: "no caption file in en; there is de",
+        NAMES[7]: f"no caption file in en; there is fr (as {NAMES[7]}.vtt itself says)",
+    }
+    assert report["captions_unused"] == {
+        f"captions/{NAMES[0]}.de.vtt": "its language is de, not en",
+        f"captions/{NAMES[1]}.de.vtt": "its language is de, not en",
+        f"captions/{NAMES[7]}.vtt": f"its language is fr (as {NAMES[7]}.vtt itself says), not en",
+    }
+    assert report["captions_used"][NAMES[0]] == f"captions/{NAMES[0]}.en.vtt"
+    assert report["caption_languages"] == {"en": 6}
+    assert report["captions_without_video"] == []
+    assert "Zwiebel" not in (folder / "data/mine/captions.jsonl").read_text()
+    assert "caption files used: 6 en" in caplog.text
+    assert f"caption files not used: captions/{NAMES[0]}.de.vtt, captions/" in caplog.text
+    assert "2 videos have captions in other languages only: 1 de, 1 fr. Name the" in caplog.text
+
+    caplog.clear()
+    assert run(corpus, "--language", "de,en", "--language", "fr") == 0
+    assert "caption files used: 5 en, 2 de, 1 fr" in caplog.text
+    assert report_of(folder)["videos_without_captions"] == {}
+    assert (folder / "data/mine/captions.jsonl").read_text().count("Zwiebel") == 4
+
+    assert run(corpus) == 0
+    assert "Zwiebel" not in (folder / "data/mine/captions.jsonl").read_text()
+    assert len(ids_of(folder, "train") + ids_of(folder, "val")) == 6
+
+
 def test_a_folder_of_captions_that_cannot_be_read_is_no_empty_one(
     corpus, folder, capsys, monkeypatch
 ):
@@ -214,6 +319,7 @@ def test_a_trial_of_the_other_recipe_starts_from_bert(corpus, folder):
     [
         (["--captions", "no/such"], "no/such: no such folder."),
         (["--videos", "no/such"], "no/such: no such folder"),
+        (["--language", "english"], "`--language` must be language codes of ISO 639"),
         (["--yaml", "projects/retri/norton/how2_demo.yaml"], "was not made by this command"),
     ],
 )
