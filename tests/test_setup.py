@@ -118,7 +118,7 @@ def test_fairseq_trains_without_what_it_only_declares() -> None:
 # Import names of what each extra adds, without what torch and fairseq bring in any case.
 ADDED = {
     "train": {"faiss", "fairseq", "hydra", "psutil", "sacrebleu", "sklearn", "tensorboardX"},
-    "prepare": {"av", "json_stream", "matplotlib"},
+    "prepare": {"av", "json_stream", "langcodes", "matplotlib"},
     "report": {"av", "matplotlib", "PIL"},
 }
 

@@ -22,7 +22,7 @@ from mmpt.models.bert_weights import WEIGHT_FILES, read_bert_config
 from mmpt.prepare import own_videos
 from mmpt.prepare.captions.caption_list import CaptionList
 from mmpt.prepare.captions.corpus import write_corpus
-from mmpt.prepare.captions.language import Language, parse_wanted
+from mmpt.prepare.captions.language import parse_wanted
 from mmpt.prepare.captions.pretokenise import tokenise_captions
 from mmpt.prepare.captions.reader import CAPTION_SUFFIXES, read_captions, read_language
 from mmpt.shards.writer import SHARD_SIZE
@@ -199,7 +199,7 @@ def _check(options: Options) -> None:
 
 
 def _gather_captions(
-    folder: Path, videos: VideoList, wanted: Sequence[Language], report: Report
+    folder: Path, videos: VideoList, wanted: Sequence[str], report: Report
 ) -> dict[str, CaptionList]:
     """Reads the captions of every video that has some in a wanted language, from a folder and its
     sub-folders, one level.

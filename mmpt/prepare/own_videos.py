@@ -58,7 +58,7 @@ class Pairing:
 def pair_captions(
     ids: Sequence[str],
     files: Sequence[Path],
-    wanted: Sequence[Language],
+    wanted: Sequence[str],
     language_inside: Callable[[Path], Language] = lambda path: UNKNOWN,
 ) -> Pairing:
     """Chooses the caption file of every video: of its own name, or its name and a language as in
@@ -70,7 +70,7 @@ def pair_captions(
     Args:
         ids: video ids.
         files: caption files.
-        wanted: languages, in order of preference.
+        wanted: language tags, in order of preference.
         language_inside: reads the language that a file names inside, if its name has none.
     """
     pairing = Pairing()
@@ -81,10 +81,10 @@ def pair_captions(
         if owner is None:
             pairing.alone.append(path)
             continue
-        is_named = bool(language.code)
+        is_named = bool(language.tag)
         file = CaptionFile(path, language if is_named else language_inside(path), is_named)
         found.setdefault(owner, []).append(file)
-    names = " or ".join(language.tag for language in wanted)
+    names = " or ".join(wanted)
     for video_id in ids:
         ranks: dict[CaptionFile, tuple[int | str, ...]] = {}
         for file in found.get(video_id, []):

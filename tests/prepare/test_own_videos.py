@@ -319,7 +319,7 @@ def test_a_trial_of_the_other_recipe_starts_from_bert(corpus, folder):
     [
         (["--captions", "no/such"], "no/such: no such folder."),
         (["--videos", "no/such"], "no/such: no such folder"),
-        (["--language", "english"], "`--language` must be language codes of ISO 639"),
+        (["--language", "english"], "`--language` must be codes of languages"),
         (["--yaml", "projects/retri/norton/how2_demo.yaml"], "was not made by this command"),
     ],
 )
