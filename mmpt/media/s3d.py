@@ -17,7 +17,7 @@ from torch import nn
 from mmpt.errors import CheckpointError, DataError
 from mmpt.media import s3d_layers
 from mmpt.media.s3d_layers import InceptionBlock, SamePool3D, SelfGating, STConv3D
-from mmpt.utils.checkpoint_file import load_checkpoint
+from mmpt.utils.checkpoint_file import load_checkpoint, require_finite
 from mmpt.utils.io import load_word_array
 
 S3D_WEIGHTS = Path("pretrained_models/s3d_howto100m.pth")
@@ -161,7 +161,7 @@ def load_s3d(weights: str | Path = S3D_WEIGHTS, words: str | Path | None = None)
         weights: `s3d_howto100m.pth`, a plain state dict, loaded strictly.
         words: `s3d_dict.npy`; None leaves the text tower out.
     Raises:
-        CheckpointError: missing, damaged, or other tensors than S3D's.
+        CheckpointError: missing, damaged, other tensors than S3D's, or NaN or infinity.
         DataError: the dictionary cannot be read.
     """
     path = Path(weights)
@@ -178,4 +178,5 @@ def load_s3d(weights: str | Path = S3D_WEIGHTS, words: str | Path | None = None)
         raise CheckpointError(
             f"{path}: these are not S3D's weights ({reason} ..). {_REMEDY}"
         ) from err
+    require_finite(state, path, _REMEDY)
     return network.eval()

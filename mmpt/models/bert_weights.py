@@ -9,6 +9,7 @@ from transformers import BertConfig, BertModel
 
 from mmpt.errors import CheckpointError, ConfigError
 from mmpt.processors.tokenizer import first_line, read_folder_config
+from mmpt.utils.checkpoint_file import require_finite
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -58,7 +59,8 @@ def read_bert_weights(bert_name: str, config: BertConfig, *, random_init: bool) 
     `random_init` allows that.
 
     Raises:
-        CheckpointError: no weights, damaged ones or of another shape, or no access to the hub.
+        CheckpointError: no weights, damaged ones, not finite or of another shape, or no access to
+            the hub.
     """
     folder = Path(bert_name)
     file = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
@@ -91,6 +93,7 @@ def read_bert_weights(bert_name: str, config: BertConfig, *, random_init: bool) 
             f"`{KEY}`: the weights of {bert_name} must be a whole BERT, but {len(missing)} tensors "
             f"are missing, among them `{missing[0]}`."
         )
+    require_finite(bert.state_dict(), file or bert_name, "Download it again, or take another BERT.")
     return bert
 
 

@@ -1,4 +1,5 @@
-"""Loading of checkpoints: without running code from the file, strictly, and with a report.
+"""Loading of checkpoints: without running code from the file, strictly, finite weights only, and
+with a report.
 
 fairseq writes a dict whose `model` entry holds the weights under `mmmodel.`; a bare state dict is
 read too. `harmless` names the few differences that are; any other is an error that lists the keys.
@@ -7,17 +8,16 @@ read too. `harmless` names the few differences that are; any other is an error t
 import difflib
 import hashlib
 import re
-import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from mmpt.errors import CheckpointError
-from mmpt.utils.checkpoint_file import load_checkpoint
+from mmpt.utils.checkpoint_file import load_checkpoint, require_finite
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -25,6 +25,10 @@ logger = get_logger(__name__)
 MOST_LISTED = 8
 TRAINING_ENTRIES = ("model", "optimizer_history", "extra_state")
 WRAPPER_PREFIX = "mmmodel."
+DIVERGED = (
+    "The training that wrote this file has diverged, or the file is damaged: take an earlier "
+    "checkpoint, or copy or download this one again."
+)
 RENAMED = (
     (rf"^{re.escape(WRAPPER_PREFIX)}", ""),
     (r"LayerNorm\.gamma$", "LayerNorm.weight"),  # BERT converted from TensorFlow
@@ -43,16 +47,16 @@ class Use(Enum):
     """An interrupted training continues."""
 
 
-def check_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Returns a checkpoint's entries, without reading the numbers of its tensors.
+def check_checkpoint(path: str | Path) -> None:
+    """Checks that a checkpoint's weights can be read and are finite.
 
-    They are mapped, which takes little memory and time, but a flipped bit among them is not found.
-    Files in torch's format of before 1.6 cannot be mapped and are read whole.
+    They are mapped, which takes little memory, but a flipped bit among them is not found.
 
     Raises:
-        CheckpointError: the file is missing, cut short, no checkpoint, or holds code.
+        CheckpointError: the file is missing, cut short, no checkpoint, or holds code, NaN or
+            infinity.
     """
-    return load_checkpoint(path, mapped=zipfile.is_zipfile(path))
+    _stored_weights(load_checkpoint(path, mapped=True), str(path))
 
 
 def check_training_checkpoint(path: str | Path) -> None:
@@ -61,28 +65,43 @@ def check_training_checkpoint(path: str | Path) -> None:
     Raises:
         CheckpointError: as `check_checkpoint`, or it holds weights alone.
     """
-    entries = check_checkpoint(path)
+    entries = load_checkpoint(path, mapped=True)
     if missing := [name for name in TRAINING_ENTRIES if name not in entries]:
         raise CheckpointError(
             f"{path}: training starts from a checkpoint as fairseq saves it, but this one has no "
             f"{', '.join(missing)}. Weights alone can be scored, not trained on; take the whole "
             "file."
         )
+    _stored_weights(entries, str(path))
+    # A learnable temperature is the loss's.
+    require_finite(entries.get("criterion") or {}, path, DIVERGED, what="the loss's weights")
 
 
 def check_optimizer_state(path: str | Path, trained: Sequence[Tensor], *, flat: bool) -> None:
-    """Checks, as far as possible, that an optimizer's state is of the parameters trained now.
+    """Checks, as far as possible, that an optimizer's state is finite and of the parameters trained
+    now.
 
     Args:
         path: a checkpoint as fairseq saves it; one without such a state is let pass.
         trained: the parameters.
         flat: fairseq makes one of all of them, as it does in float16.
     Raises:
-        CheckpointError: other numbers of parameters, or as `check_checkpoint`.
+        CheckpointError: NaN or infinity, other numbers of parameters, or the file cannot be read.
     """
-    state = check_checkpoint(path).get("last_optimizer_state")
+    state = load_checkpoint(path, mapped=True).get("last_optimizer_state")
     if not state:
         return
+    restart = (
+        "start another run from these weights (`fairseq.checkpoint.restore_file`, "
+        "`reset_optimizer: true`, and another `save_dir`)."
+    )
+    values = {
+        f"{number}.{name}": value
+        for number, entry in state["state"].items()
+        for name, value in entry.items()
+    }
+    remedy = f"Take an earlier checkpoint, or {restart}"
+    require_finite(values, path, remedy, what="the optimizer's state")
     saved = sum(len(group["params"]) for group in state["param_groups"])
     now = 1 if flat else len(trained)
     what = "tensors"
@@ -96,8 +115,7 @@ def check_optimizer_state(path: str | Path, trained: Sequence[Tensor], *, flat: 
             f"{path}: the optimizer's state must be of the {now} {what} that train now, but is of "
             f"{saved}, so the run cannot go on. Set `model.layernorm_only`, "
             "`loss.learnable_temperature` and the precision (`fairseq.common.fp16`) as they were, "
-            "or start another run from these weights (`fairseq.checkpoint.restore_file`, "
-            "`reset_optimizer: true`, and another `save_dir`)."
+            f"or {restart}"
         )
 
 
@@ -106,8 +124,8 @@ def load_weights(model: nn.Module, checkpoint: str | Path | Mapping[str, Any]) -
     dtype and device.
 
     Raises:
-        CheckpointError: unreadable, or keys or shapes differ from the model's by more than is
-            harmless.
+        CheckpointError: unreadable, not finite, or keys or shapes differ from the model's by more
+            than is harmless.
     """
     source = "checkpoint"
     if isinstance(checkpoint, str | Path):
@@ -152,7 +170,8 @@ def adapt_state(
     Returns:
         A state dict with exactly the keys, shapes and dtypes of the model's.
     Raises:
-        CheckpointError: keys or shapes differ by more than is harmless; all of them are listed.
+        CheckpointError: NaN or infinity, or keys or shapes differ by more than is harmless; all of
+            them are listed.
     """
     own = model.state_dict()
     found, renamed = _tensors(checkpoint, source)
@@ -195,20 +214,9 @@ def _tensors(
     checkpoint: Mapping[str, Any], source: str
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Returns a checkpoint's tensors by their present names, and old names to present ones."""
-    state: Any = checkpoint
-    for entry in ("state_dict", "model"):
-        if isinstance(state, Mapping) and isinstance(state.get(entry), Mapping):
-            state = state[entry]
-    if not state:
-        raise CheckpointError(f"{source}: a checkpoint must hold weights, but this one is empty.")
     found: dict[str, Tensor] = {}
     renamed: dict[str, str] = {}
-    for old, value in state.items():
-        if not isinstance(value, Tensor):
-            raise CheckpointError(
-                f"{source}: a checkpoint must hold weights, bare or as its `model` entry, but "
-                f"`{old}` is a {type(value).__name__}."
-            )
+    for old, value in _stored_weights(checkpoint, source).items():
         new = old
         for pattern, replacement in RENAMED:
             new = re.sub(pattern, replacement, new)
@@ -216,6 +224,30 @@ def _tensors(
         if new != old:
             renamed[old] = new
     return found, renamed
+
+
+def _stored_weights(checkpoint: Mapping[str, Any], source: str) -> Mapping[str, Tensor]:
+    """Returns a checkpoint's weights by the names that it gives them.
+
+    Every way to load or to check towers comes through here.
+
+    Raises:
+        CheckpointError: there are none, or something else among them, or NaN or infinity.
+    """
+    state: Any = checkpoint
+    for entry in ("state_dict", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(entry), Mapping):
+            state = state[entry]
+    if not state:
+        raise CheckpointError(f"{source}: a checkpoint must hold weights, but this one is empty.")
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise CheckpointError(
+                f"{source}: a checkpoint must hold weights, bare or as its `model` entry, but "
+                f"`{name}` is a {type(value).__name__}."
+            )
+    require_finite(state, source, DIVERGED)
+    return cast("Mapping[str, Tensor]", state)
 
 
 def _with_hint(name: str, others: Collection[str]) -> str:

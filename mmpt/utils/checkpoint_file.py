@@ -1,4 +1,4 @@
-"""Reads checkpoint files without running code from them.
+"""Reads checkpoint files without running code from them, and refuses numbers that are not finite.
 
 Every file is read with torch's `weights_only`, which builds tensors, plain values and instances of
 a list of further classes that torch keeps for the whole process. Importing this module adds
@@ -9,13 +9,18 @@ only hold values.
 """
 
 import re
+import zipfile
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mmpt.errors import CheckpointError
+
+MOST_NAMED = 3
 
 torch.serialization.add_safe_globals([Namespace])  # for the whole process; see above
 
@@ -27,11 +32,13 @@ def load_checkpoint(path: str | Path, *, mapped: bool = False) -> dict[str, Any]
     names.
 
     Args:
-        mapped: leave the tensors' numbers in the file until they are used.
+        mapped: leave the tensors' numbers in the file until they are used. Files in torch's format
+            of before 1.6 cannot be mapped and are read whole.
     Raises:
         CheckpointError: missing, damaged, not a checkpoint, or holding other classes or functions.
     """
     try:
+        mapped = mapped and zipfile.is_zipfile(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (FileNotFoundError, IsADirectoryError) as err:
         raise CheckpointError(
@@ -55,3 +62,44 @@ def load_checkpoint(path: str | Path, *, mapped: bool = False) -> dict[str, Any]
             f"{path}: a checkpoint must be a dict, but this is a {type(checkpoint).__name__}."
         )
     return checkpoint
+
+
+def require_finite(
+    tensors: Mapping[str, Any],
+    source: str | Path,
+    remedy: str,
+    *,
+    what: str = "weights",
+) -> None:
+    """Checks that no tensor holds NaN or infinity. Reads each tensor once, in its own type.
+
+    Args:
+        tensors: by name. Values that are no floating-point tensors are let pass.
+        source: the file or folder they come from, for messages.
+        remedy: what to do, as a sentence.
+        what: the tensors are, for messages.
+    Raises:
+        CheckpointError: the first tensors that do, and how many of their numbers.
+    """
+    bad = {name: num for name, value in tensors.items() if (num := _num_not_finite(value))}
+    if not bad:
+        return
+    total = sum(value.numel() for value in tensors.values() if isinstance(value, Tensor))
+    named = [f"`{n}` ({bad[n]:,} of its {tensors[n].numel():,})" for n in list(bad)[:MOST_NAMED]]
+    more = f" and {len(bad) - MOST_NAMED} more tensors" if len(bad) > MOST_NAMED else ""
+    raise CheckpointError(
+        f"{source}: {what} must be finite, but {sum(bad.values()):,} of {total:,} values are NaN "
+        f"or infinite, in {', '.join(named)}{more}. {remedy}"
+    )
+
+
+def _num_not_finite(value: Any) -> int:
+    if not isinstance(value, Tensor) or not value.is_floating_point() or not value.numel():
+        return 0
+    if value.element_size() == 1:  # float8 has no `aminmax`
+        value = value.float()
+    # The extremes of numbers with a NaN among them are NaN. Counting costs many times as much.
+    low, high = value.aminmax()
+    if low.isfinite() and high.isfinite():
+        return 0
+    return value.numel() - int(value.isfinite().sum())

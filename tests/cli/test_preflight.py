@@ -85,10 +85,11 @@ def test_the_checkpoint_to_start_from(tmp_path, continues):
         assert part in str(caught.value)
     assert preflight.DEMO_COMMANDS in str(caught.value)
     weights = last if continues else start
-    torch.save({"model": {}}, weights)
+    model = {"a": torch.ones(1)}
+    torch.save({"model": model}, weights)
     with pytest.raises(CheckpointError, match="this one has no optimizer_history, extra_state"):
         preflight.check_start(config)
-    torch.save({"model": {}, "optimizer_history": [], "extra_state": {}}, weights)
+    torch.save({"model": model, "optimizer_history": [], "extra_state": {}}, weights)
     preflight.check_start(config)
     weights.write_bytes(weights.read_bytes()[:-40])
     with pytest.raises(CheckpointError, match="damaged"):

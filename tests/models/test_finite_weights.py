@@ -1,0 +1,175 @@
+"""Weights with NaN or infinity are refused by everything that loads weights."""
+
+import contextlib
+import io
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+
+from mmpt.cli import embed, predict, preflight
+from mmpt.config import RunConfig
+from mmpt.errors import CheckpointError
+from mmpt.inference.mmptmodel import MMPTModel
+from mmpt.media.s3d import S3D, load_s3d
+from mmpt.models.bert_weights import read_bert_weights
+from mmpt.models.checkpoint import Use, check_optimizer_state, load_weights
+from mmpt.models.fairseqmmmodel import FairseqMMModel
+from mmpt.utils.checkpoint_file import load_checkpoint, require_finite
+from tests.models.tiny_model import make_run
+
+KEY = "text_encoder.embeddings.word_embeddings.weight"
+BERT_KEY = "embeddings.word_embeddings.weight"
+
+
+def spoil(weights: dict[str, torch.Tensor], key: str) -> None:
+    """Puts a NaN and an infinity into one tensor."""
+    with torch.no_grad():
+        weights[key].view(-1)[1] = torch.nan
+        weights[key].view(-1)[4] = -torch.inf
+
+
+@pytest.fixture(scope="module")
+def diverged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder whose checkpoint holds two values that are not finite."""
+    run = make_run(tmp_path_factory.mktemp("diverged") / "run")
+    checkpoint = load_checkpoint(run / "checkpoint_best.pt")
+    spoil(checkpoint["model"], f"mmmodel.{KEY}")
+    checkpoint |= {"optimizer_history": [], "extra_state": {}}
+    torch.save(checkpoint, run / "checkpoint_best.pt")
+    shutil.copy(run / "checkpoint_best.pt", run / "checkpoint_last.pt")
+    return run
+
+
+def from_saved_folder(run: Path, tmp_path: Path) -> None:
+    model = MMPTModel.from_pretrained(make_run(tmp_path / "whole"))
+    spoil(model.fusion.state_dict(), KEY)
+    model.save_pretrained(tmp_path / "saved")
+    MMPTModel.from_pretrained(tmp_path / "saved")
+
+
+def from_bert_folder(run: Path, tmp_path: Path) -> None:
+    size = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
+    config = BertConfig(vocab_size=20, num_hidden_layers=1, **size)
+    bert = BertModel(config)
+    spoil(bert.state_dict(), BERT_KEY)
+    bert.save_pretrained(tmp_path)
+    read_bert_weights(str(tmp_path), config, random_init=False)
+
+
+def from_s3d_file(run: Path, tmp_path: Path) -> None:
+    network = S3D()
+    spoil(network.state_dict(), "fc.weight")
+    torch.save(network.state_dict(), tmp_path / "s3d.pth")
+    load_s3d(tmp_path / "s3d.pth")
+
+
+def load_in_fairseq(run: Path, tmp_path: Path) -> None:
+    fusion = MMPTModel.from_pretrained(make_run(tmp_path / "whole")).fusion
+    path = run / "checkpoint_last.pt"
+    model = FairseqMMModel(fusion, str(path), Use.RESUME)
+    model.load_state_dict(load_checkpoint(path)["model"])
+
+
+def start(run: Path, **options: str) -> None:
+    preflight.check_start(RunConfig(path="a.yaml", fairseq={"checkpoint": options}))
+
+
+def command(main: Callable[[list[str]], int], *arguments: object) -> None:
+    """Runs a command, whose message must come with exit code 2."""
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors):
+        assert main([*map(str, arguments), "--device", "cpu"]) == 2
+    raise CheckpointError(errors.getvalue().removeprefix("error: "))
+
+
+def embed_texts(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("cut\n")
+    files = ("--texts", tmp_path / "texts.txt", "--out", tmp_path / "out.npz")
+    command(embed.main, "--model", run, *files)
+
+
+ENTRIES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
+    "yaml": (lambda run, _: MMPTModel.from_pretrained(run / "config.yaml"), "checkpoint_best.pt"),
+    "run": (lambda run, _: MMPTModel.from_pretrained(run), "checkpoint_best.pt"),
+    "file": (
+        lambda run, _: MMPTModel.from_pretrained(run / "checkpoint_best.pt"),
+        "checkpoint_best.pt",
+    ),
+    "saved folder": (from_saved_folder, "model.safetensors"),
+    "embed": (embed_texts, "checkpoint_best.pt"),
+    "predict": (lambda run, _: command(predict.main, run / "config.yaml"), "checkpoint_best.pt"),
+    "training starts": (
+        lambda run, tmp_path: start(
+            run, restore_file=str(run / "checkpoint_best.pt"), save_dir=str(tmp_path)
+        ),
+        "checkpoint_best.pt",
+    ),
+    "training continues": (lambda run, _: start(run, save_dir=str(run)), "checkpoint_last.pt"),
+    "fairseq": (load_in_fairseq, "checkpoint_last.pt"),
+    "BERT": (from_bert_folder, "model.safetensors"),
+    "S3D": (from_s3d_file, "s3d.pth"),
+}
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_every_loader_names_the_file_the_tensor_and_the_number_of_bad_values(
+    entry, diverged, tmp_path
+):
+    load, name = ENTRIES[entry]
+    key = {"BERT": BERT_KEY, "S3D": "fc.weight"}.get(entry, KEY)
+    with pytest.raises(CheckpointError) as caught:
+        load(diverged, tmp_path)
+    pattern = (
+        rf"^\S*{re.escape(name)}: weights must be finite, but 2 of [\d,]+ values are NaN or "
+        rf"infinite, in `(mmmodel\.)?{re.escape(key)}` \(2 of its [\d,]+\)\. .*"
+        r"(copy or download|Download it again|mmpt download s3d)"
+    )
+    assert re.search(pattern, str(caught.value)), str(caught.value)
+
+
+def test_a_state_dict_in_memory_is_checked_too(diverged, tmp_path):
+    fusion = MMPTModel.from_pretrained(make_run(tmp_path / "whole")).fusion
+    state = fusion.state_dict()
+    spoil(state, KEY)
+    with pytest.raises(CheckpointError, match=r"^checkpoint: weights must be finite"):
+        load_weights(fusion, state)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn]
+)
+def test_each_type_is_checked_as_it_is_stored(dtype):
+    largest = torch.finfo(dtype).max
+    good = torch.tensor([largest, -largest, 0.0], dtype=dtype)
+    whole = {"a": good, "none": good[:0], "b": torch.tensor(3), "step": 7}
+    require_finite(whole, "x.pt", "Again.")
+    bad = torch.tensor([1.0, torch.nan], dtype=torch.float32).to(dtype)
+    many = {f"bad{place}": bad for place in range(5)}
+    with pytest.raises(CheckpointError) as caught:
+        require_finite(whole | many, "x.pt", "Again.")
+    assert str(caught.value) == (
+        "x.pt: weights must be finite, but 5 of 14 values are NaN or infinite, in `bad0` (1 of its "
+        "2), `bad1` (1 of its 2), `bad2` (1 of its 2) and 2 more tensors. Again."
+    )
+
+
+def test_a_training_is_not_continued_with_a_broken_optimizer_or_temperature(tmp_path):
+    entries = {"model": {"a": torch.ones(2)}, "optimizer_history": [], "extra_state": {}}
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.Adam([parameter])
+    parameter.grad = torch.tensor([1.0, torch.inf])
+    optimizer.step()
+    path = tmp_path / "checkpoint_last.pt"
+    torch.save(entries | {"last_optimizer_state": optimizer.state_dict()}, path)
+    message = r"optimizer's state must be finite, but 2 of 5 .* `0\.exp_avg` .*`reset_optimizer"
+    with pytest.raises(CheckpointError, match=message):
+        check_optimizer_state(path, [parameter], flat=False)
+    start(tmp_path, save_dir=str(tmp_path))  # its weights alone can be used
+    torch.save(entries | {"criterion": {"loss.temperature": torch.tensor(torch.nan)}}, path)
+    with pytest.raises(CheckpointError, match=r"the loss's weights .* `loss\.temperature`"):
+        start(tmp_path, save_dir=str(tmp_path))
