@@ -55,7 +55,8 @@ def check_start(config: RunConfig) -> None:
     """
     from mmpt.models.checkpoint import check_training_checkpoint  # deferred: seconds, for torch
 
-    path = last_checkpoint(config) or config.option("checkpoint", "restore_file")
+    last = last_checkpoint(config)
+    path = last or config.option("checkpoint", "restore_file")
     if path is None or path == "checkpoint_last.pt":  # that name means: in save_dir, if any
         return
     if not os.path.exists(path):
@@ -65,7 +66,8 @@ def check_start(config: RunConfig) -> None:
             "VideoCLIP before Norton), or download the released one as DATASET.md tells. The demo "
             f"makes its own:\n  {DEMO_COMMANDS}"
         )
-    check_training_checkpoint(path)
+    resets = config.option("checkpoint", "reset_optimizer")  # is left out of a run that continues
+    check_training_checkpoint(path, optimizer=bool(last or not resets))
 
 
 def check_parts(config: RunConfig) -> None:

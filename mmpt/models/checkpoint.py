@@ -29,6 +29,10 @@ DIVERGED = (
     "The training that wrote this file has diverged, or the file is damaged: take an earlier "
     "checkpoint, or copy or download this one again."
 )
+FRESH_OPTIMIZER = (
+    "start another run from these weights (`fairseq.checkpoint.restore_file`, "
+    "`reset_optimizer: true`, and another `save_dir`)."
+)
 RENAMED = (
     (rf"^{re.escape(WRAPPER_PREFIX)}", ""),
     (r"LayerNorm\.gamma$", "LayerNorm.weight"),  # BERT converted from TensorFlow
@@ -59,9 +63,11 @@ def check_checkpoint(path: str | Path) -> None:
     _stored_weights(load_checkpoint(path, mapped=True), str(path))
 
 
-def check_training_checkpoint(path: str | Path) -> None:
+def check_training_checkpoint(path: str | Path, *, optimizer: bool = False) -> None:
     """Checks that fairseq can start from a checkpoint: it is sound, and has fairseq's own entries.
 
+    Args:
+        optimizer: its optimizer's state will be used, too.
     Raises:
         CheckpointError: as `check_checkpoint`, or it holds weights alone.
     """
@@ -75,33 +81,29 @@ def check_training_checkpoint(path: str | Path) -> None:
     _stored_weights(entries, str(path))
     # A learnable temperature is the loss's.
     require_finite(entries.get("criterion") or {}, path, DIVERGED, what="the loss's weights")
+    if optimizer and (state := entries.get("last_optimizer_state")):
+        values = {
+            f"{number}.{name}": value
+            for number, entry in state["state"].items()
+            for name, value in entry.items()
+        }
+        remedy = f"Take an earlier checkpoint, or {FRESH_OPTIMIZER}"
+        require_finite(values, path, remedy, what="the optimizer's state")
 
 
 def check_optimizer_state(path: str | Path, trained: Sequence[Tensor], *, flat: bool) -> None:
-    """Checks, as far as possible, that an optimizer's state is finite and of the parameters trained
-    now.
+    """Checks, as far as possible, that an optimizer's state is of the parameters trained now.
 
     Args:
         path: a checkpoint as fairseq saves it; one without such a state is let pass.
         trained: the parameters.
         flat: fairseq makes one of all of them, as it does in float16.
     Raises:
-        CheckpointError: NaN or infinity, other numbers of parameters, or the file cannot be read.
+        CheckpointError: other numbers of parameters, or the file cannot be read.
     """
     state = load_checkpoint(path, mapped=True).get("last_optimizer_state")
     if not state:
         return
-    restart = (
-        "start another run from these weights (`fairseq.checkpoint.restore_file`, "
-        "`reset_optimizer: true`, and another `save_dir`)."
-    )
-    values = {
-        f"{number}.{name}": value
-        for number, entry in state["state"].items()
-        for name, value in entry.items()
-    }
-    remedy = f"Take an earlier checkpoint, or {restart}"
-    require_finite(values, path, remedy, what="the optimizer's state")
     saved = sum(len(group["params"]) for group in state["param_groups"])
     now = 1 if flat else len(trained)
     what = "tensors"
@@ -115,7 +117,7 @@ def check_optimizer_state(path: str | Path, trained: Sequence[Tensor], *, flat: 
             f"{path}: the optimizer's state must be of the {now} {what} that train now, but is of "
             f"{saved}, so the run cannot go on. Set `model.layernorm_only`, "
             "`loss.learnable_temperature` and the precision (`fairseq.common.fp16`) as they were, "
-            f"or {restart}"
+            f"or {FRESH_OPTIMIZER}"
         )
 
 

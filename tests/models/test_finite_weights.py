@@ -17,7 +17,7 @@ from mmpt.errors import CheckpointError
 from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.media.s3d import S3D, load_s3d
 from mmpt.models.bert_weights import read_bert_weights
-from mmpt.models.checkpoint import Use, check_optimizer_state, load_weights
+from mmpt.models.checkpoint import Use, load_weights
 from mmpt.models.fairseqmmmodel import FairseqMMModel
 from mmpt.utils.checkpoint_file import load_checkpoint, require_finite
 from tests.models.tiny_model import make_run
@@ -75,7 +75,7 @@ def load_in_fairseq(run: Path, tmp_path: Path) -> None:
     model.load_state_dict(load_checkpoint(path)["model"])
 
 
-def start(run: Path, **options: str) -> None:
+def start(**options: object) -> None:
     preflight.check_start(RunConfig(path="a.yaml", fairseq={"checkpoint": options}))
 
 
@@ -105,11 +105,11 @@ ENTRIES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "predict": (lambda run, _: command(predict.main, run / "config.yaml"), "checkpoint_best.pt"),
     "training starts": (
         lambda run, tmp_path: start(
-            run, restore_file=str(run / "checkpoint_best.pt"), save_dir=str(tmp_path)
+            restore_file=str(run / "checkpoint_best.pt"), save_dir=str(tmp_path)
         ),
         "checkpoint_best.pt",
     ),
-    "training continues": (lambda run, _: start(run, save_dir=str(run)), "checkpoint_last.pt"),
+    "training continues": (lambda run, _: start(save_dir=str(run)), "checkpoint_last.pt"),
     "fairseq": (load_in_fairseq, "checkpoint_last.pt"),
     "BERT": (from_bert_folder, "model.safetensors"),
     "S3D": (from_s3d_file, "s3d.pth"),
@@ -158,18 +158,21 @@ def test_each_type_is_checked_as_it_is_stored(dtype):
     )
 
 
-def test_a_training_is_not_continued_with_a_broken_optimizer_or_temperature(tmp_path):
+def test_a_training_does_not_go_on_with_a_broken_optimizer_or_temperature(tmp_path):
     entries = {"model": {"a": torch.ones(2)}, "optimizer_history": [], "extra_state": {}}
     parameter = torch.nn.Parameter(torch.ones(2))
     optimizer = torch.optim.Adam([parameter])
     parameter.grad = torch.tensor([1.0, torch.inf])
     optimizer.step()
-    path = tmp_path / "checkpoint_last.pt"
-    torch.save(entries | {"last_optimizer_state": optimizer.state_dict()}, path)
+    last, other = tmp_path / "checkpoint_last.pt", tmp_path / "other.pt"
+    torch.save(entries | {"last_optimizer_state": optimizer.state_dict()}, other)
     message = r"optimizer's state must be finite, but 2 of 5 .* `0\.exp_avg` .*`reset_optimizer"
     with pytest.raises(CheckpointError, match=message):
-        check_optimizer_state(path, [parameter], flat=False)
-    start(tmp_path, save_dir=str(tmp_path))  # its weights alone can be used
-    torch.save(entries | {"criterion": {"loss.temperature": torch.tensor(torch.nan)}}, path)
+        start(restore_file=str(other), save_dir=str(tmp_path))
+    start(restore_file=str(other), save_dir=str(tmp_path), reset_optimizer=True)
+    shutil.copy(other, last)
+    with pytest.raises(CheckpointError, match=message):
+        start(restore_file=str(other), save_dir=str(tmp_path), reset_optimizer=True)
+    torch.save(entries | {"criterion": {"loss.temperature": torch.tensor(torch.nan)}}, last)
     with pytest.raises(CheckpointError, match=r"the loss's weights .* `loss\.temperature`"):
-        start(tmp_path, save_dir=str(tmp_path))
+        start(save_dir=str(tmp_path))
