@@ -1,5 +1,7 @@
 """`MMPTModel`: from videos and texts to vectors, scores and alignments, with a pre-trained model.
 
+Wherever a method takes an array, it takes a NumPy array of any strides and byte order, also a
+read-only one, or a torch tensor of any strides, on any device. The layout changes no result.
 Vectors are pooled states, not normalised, because training compares them by their dot product.
 Legend: N items, L seconds of a video, F = max_video_len, P frames per second, T text slots, D
 hidden size.
@@ -7,7 +9,7 @@ hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,12 @@ from torch.nn.functional import normalize, pad
 from mmpt.batch import ModelOutput, Split
 from mmpt.config import DatasetConfig, ModelConfig
 from mmpt.errors import DataError
+from mmpt.inference import inputs
 from mmpt.inference.alignment import Alignment, align_sentences
+from mmpt.inference.inputs import Array, Texts, Video, Videos
 from mmpt.inference.pretrained import read_pretrained, write_pretrained
 from mmpt.inference.texts import batches, embed_texts
-from mmpt.inference.videos import CLIPS_AT_ONCE, Video, read_video, split_videos, unit_range
+from mmpt.inference.videos import CLIPS_AT_ONCE, read_video, split_videos, unit_range
 from mmpt.losses.precision import wide
 from mmpt.media.s3d import S3D, S3D_WEIGHTS, load_s3d
 from mmpt.models.mmfusion import MMFusionSeparate
@@ -131,17 +135,16 @@ class MMPTModel(nn.Module):
 
     def forward(
         self,
-        video_frames: torch.Tensor,
-        caps: torch.Tensor,
-        cmasks: torch.Tensor,
+        video_frames: Array,
+        caps: Array,
+        cmasks: Array,
         return_score: bool = False,
     ) -> ModelOutput | dict[str, torch.Tensor]:
         """Embeds pairs of a short video and a caption, as the original's wrapper does, for any
         number of pairs.
 
         Args:
-            video_frames: uint8, or float in 0..1, [N, L, P, H, W, 3] with L <= F, on the model's
-                device.
+            video_frames: uint8, or float in 0..1, [N, L, P, H, W, 3] with L <= F.
             caps: int64 [N, T], and
             cmasks: bool [N, T], both from the aligner.
             return_score: return {"score": float [N]}, the dot products of the pairs, instead of the
@@ -149,14 +152,19 @@ class MMPTModel(nn.Module):
         Raises:
             DataError: another layout, or a video longer than F seconds.
         """
-        if video_frames.dim() != 6 or not 0 < video_frames.shape[1] <= self.max_video_len:
-            raise DataError(
-                f"video frames must be [videos, 1 to {self.max_video_len} seconds, frames, height, "
-                f"width, 3], but are {list(video_frames.shape)}; `encode_video` takes longer "
-                "videos."
-            )
-        num, seconds = video_frames.shape[:2]
-        vfeats = self.embed_clips(video_frames.flatten(0, 1)).unflatten(0, (num, seconds))
+        accepted = (
+            f"uint8, or floats in 0..1, [videos, 1 to {self.max_video_len} seconds, frames, "
+            "height, width, 3] (`encode_video` takes longer videos)"
+        )
+        frames = inputs.to_tensor(video_frames, "video_frames", accepted, {6: inputs.FRAMES})
+        num, seconds = frames.shape[:2]
+        if not 0 < seconds <= self.max_video_len:
+            raise DataError(f"video_frames must be {accepted}, but is {inputs.describe(frames)}.")
+        caps = inputs.to_tensor(caps, "caps", "int64 [N, T]", {2: inputs.TOKENS}).to(self.device)
+        cmasks = inputs.to_tensor(cmasks, "cmasks", "bool [N, T]", {2: inputs.TOKENS}).to(
+            self.device
+        )
+        vfeats = self.embed_clips(frames.flatten(0, 1), "video_frames").unflatten(0, (num, seconds))
         vfeats = pad(vfeats, (0, 0, 0, self.max_video_len - seconds))
         vmasks = torch.arange(self.max_video_len, device=vfeats.device).expand(num, -1) < seconds
         output = self.fusion(caps=caps, cmasks=cmasks, vfeats=vfeats, vmasks=vmasks)
@@ -164,15 +172,23 @@ class MMPTModel(nn.Module):
             return {"score": (output["pooled_video"] * output["pooled_text"]).sum(dim=-1)}
         return output
 
-    def embed_clips(self, clips_NPHWC: torch.Tensor) -> torch.Tensor:
-        """Returns S3D features [N, 512] of clips of one second each [N, P, H, W, 3], some clips at
-        a time.
+    def embed_clips(self, clips_NPHWC: Array, name: str = "clips") -> torch.Tensor:
+        """Returns S3D features [N, 512] of clips of one second each [N, P, H, W, 3], uint8 or float
+        in 0..1, some clips at a time.
+
+        Args:
+            name: what to call them in messages.
+        Raises:
+            DataError: another layout, type or range.
+            CheckpointError: no S3D weights.
         """
+        accepted = "uint8, or floats in 0..1, [clips, frames, height, width, 3]"
+        clips_NPHWC = inputs.to_tensor(clips_NPHWC, name, accepted, {5: inputs.FRAMES})
         network = self.need_s3d()
         parts = []
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             for chunk in clips_NPHWC.split(CLIPS_AT_ONCE):
-                clips = unit_range(chunk.movedim(-1, 1), self.dtype)
+                clips = unit_range(chunk.to(self.device).movedim(-1, 1), self.dtype, name)
                 parts.append(network(clips)["video_embedding"])
         features = torch.cat(parts)
         return normalize(features, dim=-1) if self.normalise else features
@@ -181,33 +197,48 @@ class MMPTModel(nn.Module):
     def video_features(self, video: Video, name: str = "the video") -> torch.Tensor:
         """Returns the features [L, 512] of one video on the model's device; features given as such
         pass through.
+
+        Args:
+            video: a path, features or frames, as in `encode_video`.
+            name: what to call an array in messages.
+        Raises:
+            DataError, CheckpointError: as `encode_video`.
         """
+        name = str(video) if isinstance(video, str | Path) else name
         read = read_video(video, name)
-        if isinstance(read, torch.Tensor):
-            if read.shape[1] != (width := self.fusion.video_encoder.input_dim):
-                raise DataError(
-                    f"{name}: features must be {width} wide, as the model is, but are "
-                    f"{read.shape[1]}."
-                )
-            return read.to(self.device, self.dtype)
-        return torch.cat([self.embed_clips(block.to(self.device)) for block in read])
+        if not isinstance(read, torch.Tensor):
+            return torch.cat([self.embed_clips(block, name) for block in read])
+        if read.shape[1] != (width := self.fusion.video_encoder.input_dim):
+            raise DataError(
+                f"{name}: features must be {width} wide, as the model is, but are {read.shape[1]}."
+            )
+        features_LI = read.detach().to(self.device, self.dtype)
+        if not bool(features_LI.isfinite().all()):
+            precision = str(self.dtype).removeprefix("torch.")
+            raise DataError(
+                f"{name}: features must be finite in {precision}, but hold NaN or infinity; "
+                "extract this video again."
+            )
+        return features_LI
 
     @torch.no_grad()
-    def encode_video(self, videos: Video | Sequence[Video], batch_size: int = 64) -> torch.Tensor:
+    def encode_video(self, videos: Videos, batch_size: int = 64) -> torch.Tensor:
         """Embeds videos of any length.
 
         A video of more than F seconds is cut into windows of F seconds, whose vectors are averaged
         by their length.
 
         Args:
-            videos: one video or several: paths of video files or of `.npy` files, features [L,
-                512], frames [L, 30, H, W, 3] (uint8, or float in 0..1); an array with an axis N in
-                front is N videos.
+            videos: one video or several. A video is the path of a video file or of a `.npy` file,
+                features [L, 512] (any float type), or frames [L, 30, H, W, 3] in RGB (uint8, or any
+                float type in 0..1). Several come as a list, tuple, array of paths, pandas Series or
+                other iterable, or as an array with an axis N in front.
             batch_size: windows at once.
         Returns:
             float [N, D] on the model's device, float32 or wider.
         Raises:
-            DataError: something that cannot be read as a video.
+            DataError: something that cannot be read as a video, or numbers beyond the range of the
+                model's type.
             CheckpointError: frames, but no S3D weights.
         """
         several = split_videos(videos)
@@ -215,47 +246,49 @@ class MMPTModel(nn.Module):
         windows = self._windows(several, self.max_video_len, batch_size)
         for video, _, share, vector_D, _ in windows:
             totals[video] = totals[video] + share * vector_D
-        return torch.stack(totals)
+        return self._finite(torch.stack(totals), "videos")
 
     @torch.no_grad()
-    def encode_text(self, texts: str | Sequence[str], batch_size: int = 256) -> torch.Tensor:
+    def encode_text(self, texts: Texts, batch_size: int = 256) -> torch.Tensor:
         """Embeds texts; neither S3D nor the video tower is used.
 
         Args:
-            texts: one text or several; word pieces beyond the T - 3 of the model are cut off.
+            texts: one string, or a list, tuple, array of one axis, pandas Series or other iterable
+                of strings (also NumPy's). An empty string is a text. Word pieces beyond the T - 3
+                of the model are cut off.
             batch_size: texts at once.
         Returns:
             float [N, D] on the model's device, float32 or wider.
         Raises:
             DataError: no text, or something that is not a string.
         """
-        several = [texts] if isinstance(texts, str) else list(texts)
-        if not several or not all(isinstance(text, str) for text in several):
-            found = sorted({type(text).__name__ for text in several}) or ["none"]
-            raise DataError(f"texts must be one or more strings, but are {', '.join(found)}.")
+        several = inputs.to_texts(texts, "texts")
         ids = self.tokenizer(several, add_special_tokens=False)["input_ids"]
-        return embed_texts(
+        vectors_ND = embed_texts(
             self.fusion, ids, self.aligner.special, self.aligner.max_text_len, batch_size
         )
+        return self._finite(vectors_ND, "texts")
 
-    def similarity(
-        self, videos: Video | Sequence[Video], texts: str | Sequence[str] | torch.Tensor
-    ) -> torch.Tensor:
+    def similarity(self, videos: Videos, texts: Texts | Array) -> torch.Tensor:
         """Returns the dot products [videos, texts] that training ranks by.
 
         Args:
             videos: vectors [N, D] as `encode_video` gave them (an array of two axes is taken for
                 these), or what `encode_video` takes; features of one video go in a list.
-            texts: vectors [N, D] as `encode_text` gave them, or what it takes.
+            texts: vectors [N, D] as `encode_text` gave them (an array of numbers is taken for
+                these), or what it takes.
+        Returns:
+            float [videos, texts], float32 or wider, on the device of the videos' vectors.
         Raises:
-            DataError: vectors of another width.
+            DataError: vectors of another width, or not finite, or as `encode_video` and
+                `encode_text`.
         """
-        is_vectors = isinstance(videos, np.ndarray | torch.Tensor) and videos.ndim == 2
-        video_ND = torch.as_tensor(videos) if is_vectors else self.encode_video(videos)
-        if isinstance(texts, np.ndarray | torch.Tensor):
-            text_ND = torch.as_tensor(texts)
-        else:
-            text_ND = self.encode_text(texts)
+        is_vectors = isinstance(videos, Array) and videos.ndim == 2
+        video_ND = inputs.to_vectors(videos, "videos") if is_vectors else self.encode_video(videos)
+        is_numbers = isinstance(texts, torch.Tensor) or (
+            isinstance(texts, np.ndarray) and texts.dtype.kind in "biufc"
+        )
+        text_ND = inputs.to_vectors(texts, "texts") if is_numbers else self.encode_text(texts)
         if video_ND.shape[1] != text_ND.shape[1]:
             raise DataError(
                 f"videos and texts must have vectors of one width, but have {video_ND.shape[1]} "
@@ -267,7 +300,7 @@ class MMPTModel(nn.Module):
     def align(
         self,
         video: Video,
-        sentences: Sequence[str],
+        sentences: Texts,
         *,
         monotone: bool = False,
         epsilon: float = EPSILON,
@@ -279,24 +312,52 @@ class MMPTModel(nn.Module):
         Seconds get their states from windows of F seconds, half a window apart, averaged.
 
         Args:
-            video: see `encode_video`.
-            sentences: in any order, or with `monotone` in the order in which they are to start.
+            video: one video as `encode_video` takes it.
+            sentences: as `encode_text` takes them, in any order, or with `monotone` in the order in
+                which they are to start.
             monotone: let no sentence's peak come before that of an earlier sentence.
-            epsilon: smoothness of the plan.
-            iterations: of Sinkhorn's algorithm.
+            epsilon: smoothness of the plan, above 0.
+            iterations: of Sinkhorn's algorithm, at least 1.
+        Raises:
+            DataError, CheckpointError: as `encode_video` and `encode_text`.
         """
+        if not (epsilon > 0 and iterations >= 1):
+            raise DataError(
+                f"`epsilon` must be above 0 and `iterations` at least 1, but they are {epsilon} "
+                f"and {iterations}."
+            )
+        one = split_videos(video, "video")
+        if len(one) > 1:
+            raise DataError(f"video must be one video, but is {len(one)}; align them one by one.")
+        texts = inputs.to_texts(sentences, "sentences")
         states, spans = [], []
-        for _, span, _, _, states_LD in self._windows([video], max(self.max_video_len // 2, 1)):
+        for _, span, _, _, states_LD in self._windows(one, max(self.max_video_len // 2, 1)):
             states.append(normalize(states_LD, dim=-1).cpu().numpy())
             spans.append(span)
         video_LD = torch.from_numpy(average_windows(states, spans))
-        text_SD = self.encode_text(sentences).cpu()
+        self._finite(video_LD, "video")
+        text_SD = self.encode_text(texts).cpu()
         return align_sentences(
             text_SD, video_LD.to(text_SD), epsilon=epsilon, iterations=iterations, monotone=monotone
         )
 
+    def _finite(self, vectors_ND: torch.Tensor, name: str) -> torch.Tensor:
+        """Returns the vectors of the argument `name`.
+
+        Raises:
+            DataError: NaN or infinity.
+        """
+        if bad := int((~vectors_ND.isfinite().all(dim=1)).sum()):
+            precision = str(self.dtype).removeprefix("torch.")
+            raise DataError(
+                f"{name}: {bad} of {len(vectors_ND)} vectors hold NaN or infinity: numbers exceed "
+                f"the range of {precision}, or weights were set to such values. Load the model in "
+                "a wider type (`dtype`), and divide features by their length."
+            )
+        return vectors_ND
+
     def _windows(
-        self, videos: list[Video], stride: int, batch_size: int = 64
+        self, videos: dict[str, Video], stride: int, batch_size: int = 64
     ) -> Iterator[tuple[int, Span, float, torch.Tensor, torch.Tensor]]:
         """Embeds windows of F seconds, one every `stride`, that cover all of each video.
 
@@ -306,7 +367,7 @@ class MMPTModel(nn.Module):
             Position of the video, start and end (exclusive) in seconds, share of the video's
             seconds, pooled vector [D] and states [seconds, D], both float32 or wider.
         """
-        features = (self.video_features(v, f"video {place}") for place, v in enumerate(videos))
+        features = (self.video_features(video, name) for name, video in videos.items())
         cut = (
             (video, span, features_LI)
             for video, features_LI in enumerate(features)

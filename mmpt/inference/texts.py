@@ -5,6 +5,7 @@ Legend: N items, T text slots, D hidden size.
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from numbers import Integral
 from typing import TypeVar
 
 import torch
@@ -51,10 +52,10 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Cuts a stream into lists of `size`; the last may be shorter.
 
     Raises:
-        DataError: a size below 1.
+        DataError: a size that is no whole number of at least 1.
     """
-    if size < 1:
-        raise DataError(f"`batch_size` must be at least 1, but is {size}.")
+    if not isinstance(size, Integral) or size < 1:
+        raise DataError(f"`batch_size` must be a whole number of at least 1, but is {size}.")
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch

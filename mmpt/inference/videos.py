@@ -4,42 +4,45 @@ or a video file.
 Legend: N videos, L seconds, P frames per second (30), H, W pixels, I width of the features.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from mmpt.errors import DataError
+from mmpt.inference import inputs
+from mmpt.inference.inputs import Array, Video, Videos
 from mmpt.inference.texts import batches
 from mmpt.utils.io import load_npy
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 
-Video = str | Path | np.ndarray | torch.Tensor
-"""A path, features [L, I], or frames [L, P, H, W, 3] (uint8, or float in 0..1)."""
-
 CLIPS_AT_ONCE = 8  # one-second clips through S3D: about 2 GB in float32 at 224 x 224
 FEATURE_AXES, FRAME_AXES = 2, 5
-FLOATS = ("float16", "bfloat16", "float32", "float64")
+NUM_COLOURS = 3
+KINDS = {FEATURE_AXES: inputs.FLOATS, FRAME_AXES: inputs.FRAMES}
 
 
-def split_videos(videos: Video | Sequence[Video]) -> list[Video]:
-    """Returns one entry per video of a single video, a list of them, or an array with a leading
-    axis N.
+def split_videos(videos: Videos, name: str = "videos") -> dict[str, Video]:
+    """Returns one entry per video, by its name in messages, of a single video, several of them, or
+    an array with a leading axis N.
 
+    Args:
+        name: the argument.
     Raises:
         DataError: there is none.
     """
+    videos = inputs.without_axes(videos)
     if isinstance(videos, str | Path):
-        return [videos]
-    if isinstance(videos, np.ndarray | torch.Tensor):
-        several = videos.ndim in (FEATURE_AXES + 1, FRAME_AXES + 1) and len(videos) > 0
-        return list(videos) if several else [videos]
-    if not videos:
-        raise DataError("there must be at least one video, but the list is empty.")
-    return list(videos)
+        return {name: videos}
+    if isinstance(videos, Array) and videos.ndim != 1:
+        if videos.ndim not in (FEATURE_AXES + 1, FRAME_AXES + 1) or not len(videos):
+            return {name: videos}
+    else:
+        videos = inputs.to_list(videos, name, "at least one video (paths, features or frames)")
+    return {f"{name}[{place}]": video for place, video in enumerate(videos)}
 
 
 def read_video(video: Video, name: str) -> torch.Tensor | Iterator[torch.Tensor]:
@@ -53,32 +56,23 @@ def read_video(video: Video, name: str) -> torch.Tensor | Iterator[torch.Tensor]
         if path.suffix != ".npy":
             return _decoded(path)
         video = load_npy(path, "Extract or copy it again.")
-    found, is_known = type(video).__name__, False
-    if isinstance(video, np.ndarray | torch.Tensor):
-        dtype = str(video.dtype).removeprefix("torch.")
-        kinds = {FEATURE_AXES: FLOATS, FRAME_AXES: (*FLOATS, "uint8")}
-        found = f"{dtype} {list(video.shape)}"
-        is_known = dtype in kinds.get(video.ndim, ()) and len(video) > 0
-    if not is_known:
+    is_known = inputs.is_array(video, KINDS) and len(video) > 0
+    if not is_known or (video.ndim == FRAME_AXES and video.shape[-1] != NUM_COLOURS):
         raise DataError(
             f"{name}: must be features, floats [seconds, 512], or frames [seconds, 30, H, W, 3], "
-            f"uint8 or floats in 0..1, of at least one second, but is {found}."
+            f"uint8 or floats in 0..1, of at least one second, but is {inputs.describe(video)}."
         )
-    if isinstance(video, np.ndarray):
-        # Copies what is read-only, as a mapped file is.
-        video = torch.from_numpy(np.require(video, requirements=["W"]))
-    if video.ndim == FRAME_AXES:
-        return iter(video.split(CLIPS_AT_ONCE))
-    if not bool(video.isfinite().all()):
-        raise DataError(
-            f"{name}: features must be finite, but hold NaN or infinity; extract this video again."
-        )
-    return video
+    if video.ndim == FEATURE_AXES:
+        return inputs.contiguous(video)
+    starts = range(0, len(video), CLIPS_AT_ONCE)
+    return (inputs.contiguous(video[start : start + CLIPS_AT_ONCE]) for start in starts)
 
 
-def unit_range(frames: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def unit_range(frames: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
     """Returns frames as floats in 0..1; uint8 is divided by 255.
 
+    Args:
+        name: of the video, for messages.
     Raises:
         DataError: floats outside 0..1, or another type.
     """
@@ -87,8 +81,8 @@ def unit_range(frames: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     low, high = frames.aminmax()
     if not frames.is_floating_point() or not (low >= 0 and high <= 1):
         raise DataError(
-            f"frames must be uint8, or floats in 0..1, but are {frames.dtype} from {low:g} to "
-            f"{high:g}; divide by 255, or pass uint8."
+            f"{name}: frames must be uint8, or floats in 0..1, but are {frames.dtype} from {low:g} "
+            f"to {high:g}; divide by 255, or pass uint8."
         )
     return frames.to(dtype)
 
