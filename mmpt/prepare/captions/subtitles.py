@@ -18,22 +18,25 @@ from mmpt.prepare.captions.caption_list import CaptionList
 from mmpt.prepare.captions.scrolling import Cue, remove_repeats
 
 EXAMPLE = "`00:00:01.000 --> 00:00:03.500`"
-TIME = r"(?:(\d+):)?(\d{1,2}):(\d{1,2})(?:[.,](\d+))?"
-ARROW = r"(?:[-=\u2010-\u2015\u2212][-=\u2010-\u2015\u2212 ]*(?:>|&gt;)|\u2192)"
+TIME = r"(?:\d{1,6} ?: ?)?\d{1,2} ?: ?\d{1,2}(?: ?[.,] ?\d{1,9})?"
+ARROW = r"(?:[-=\u2010-\u2015\u2212][-=\u2010-\u2015\u2212 ]{0,9}(?:>{1,2}|&gt;)|\u2192)"
 """`-->`, or what people and programs write for it."""
-TIMING = re.compile(rf"\s*{TIME}\s*({ARROW})\s*{TIME}(?:\s.*)?")
-NEARLY_TIMING = re.compile(rf"\s*\d+\s*:\s*\d.*{ARROW}.*")
-NUMBER = re.compile(r"\s*\d+\s*")
-COMMENT = re.compile(r"(?:NOTE|STYLE|REGION)(?:\s.*)?")
+TIMING = re.compile(rf"\s*(?P<start>{TIME})\s*(?P<arrow>{ARROW})\s*(?P<end>{TIME})(?P<rest>\s.*)?")
+SETTINGS = re.compile(r"(?:\s+[A-Za-z]\w*:\S*)*\s*")  # WebVTT's `align:start`, SubRip's `X1:10`
+NEARLY_TIMING = re.compile(rf"\s*\d+\s*:\s*\d.*{ARROW}.*|\s*{TIME}\D{{1,9}}{TIME}(?:\s.*)?")
+NUMBER = re.compile(r"\s*\d{1,9}\s*")
+COMMENT = re.compile(r"(?:NOTE|STYLE|REGION|WEBVTT)(?:\s.*)?")  # joined files repeat the header
 NEWLINE = re.compile(r"\r\n|\r|\n")
-WORD_TIME = re.compile(rf"<{TIME}>")
+NO_TEXT = re.compile("[\0\x1a\ufeff]")  # padding, the end of a file of MS-DOS, byte order mark
+WORD_TIME = re.compile(rf"<({TIME})>")
 # Only known tags are markup: `x < 5 and y > 3` is text. SubRip has `{\an8}`, too.
+NAMES = "[bcisu]|ruby|rt|p|em|strong|strike|small|big"
 MARKUP = re.compile(
-    r"</?(?:[bcisu]|ruby|rt|p|em|strong)(?:\.[^<>\s]*)?>|</?(?:v|lang|font|span)\b[^<>]*>"
+    rf"</?(?:{NAMES})(?:\.[^<>\s]*)? ?/?>|</?(?:v|lang|font|span)\b[^<>]*>"
     rf"|{WORD_TIME.pattern}|\{{\\[^{{}}]*\}}",
     re.IGNORECASE,
 )
-LINE_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
+LINE_BREAK = re.compile(r"<br\s*/?>|\\[Nh]")
 HIGHLIGHT_END = re.compile(r"</(?:[bcisu]|font)>", re.IGNORECASE)
 
 Repairs = dict[str, list[int]]
@@ -51,6 +54,7 @@ class _Timing(NamedTuple):
     line: int  # its index
     start: float  # seconds
     end: float  # seconds
+    text: str  # text of the caption in the same line; mostly empty
 
 
 def parse_subtitles(text: str, name: str) -> Subtitles:
@@ -61,13 +65,14 @@ def parse_subtitles(text: str, name: str) -> Subtitles:
     Raises:
         DataError: there are no subtitles, or a timing line is broken. Names the line.
     """
+    text = NO_TEXT.sub("", text)
     is_vtt = text.startswith("WEBVTT")
     lines = NEWLINE.split(text)
     repairs: Repairs = defaultdict(list)
     timings = _find_timings(lines, is_vtt, name, repairs)
     if not timings and text.strip() and not is_vtt:
         raise DataError(f"{name}: must hold subtitles with lines like {EXAMPLE}, but has none.")
-    cues = _Layout(lines, is_vtt, repairs).read_cues(timings)
+    cues = _Layout(lines, timings, is_vtt, repairs).read_cues()
     shown = remove_repeats([cue for cue in cues if cue.words])
     captions: CaptionList = {
         "start": [cue.start for cue in shown],
@@ -81,18 +86,26 @@ def _find_timings(lines: list[str], is_vtt: bool, name: str, repairs: Repairs) -
     """Returns the timing lines; DataError names a broken one by its number."""
     timings = []
     is_text = False  # the line belongs to the text of a cue
+    is_comment = False
     for index, line in enumerate(lines):
-        if match := TIMING.fullmatch(line):
-            fields = match.groups()
-            timings.append(_Timing(index, _seconds(fields[:4]), _seconds(fields[5:])))
-            if (arrow := fields[4]) != "-->":
-                repairs[f"`{arrow}` read as `-->`"].append(index + 1)
+        has_number = index > 0 and NUMBER.fullmatch(lines[index - 1])
+        match = TIMING.fullmatch(line)
+        # `1:30 -> 2:00` may be text.
+        if match and (match["arrow"] == "-->" or has_number or not is_text):
+            rest = match["rest"] or ""
+            text = "" if SETTINGS.fullmatch(rest) else rest
+            timings.append(_Timing(index, _seconds(match["start"]), _seconds(match["end"]), text))
+            if text:
+                repairs["text in a timing line kept"].append(index + 1)
+            if match["arrow"] != "-->":
+                repairs[f"`{match['arrow']}` read as `-->`"].append(index + 1)
             is_text = True
             continue
+        is_comment = bool(line) and (is_comment or (is_vtt and bool(COMMENT.fullmatch(line))))
         # WebVTT forbids arrows in a text. A SubRip text may have one.
-        is_entry = index > 0 and NUMBER.fullmatch(lines[index - 1])
         is_broken = "-->" in line and (is_vtt or not is_text)
-        if is_broken or (NEARLY_TIMING.fullmatch(line) and (is_entry or not is_text)):
+        is_broken |= bool(NEARLY_TIMING.fullmatch(line) and (has_number or not is_text))
+        if is_broken and not is_comment:
             raise DataError(
                 f"{name}: line {index + 1} must read like {EXAMPLE}, but is {line.strip()!r}. "
                 "Correct it."
@@ -101,10 +114,10 @@ def _find_timings(lines: list[str], is_vtt: bool, name: str, repairs: Repairs) -
     return timings
 
 
-def _seconds(fields: tuple[str | None, ...]) -> float:
-    """Returns the seconds of the groups of `TIME`."""
-    hours, minutes, seconds, fraction = (field or "0" for field in fields)
-    return int(hours) * 3600 + int(minutes) * 60 + float(f"{int(seconds)}.{fraction}")
+def _seconds(time: str) -> float:
+    """Returns the seconds of a text that `TIME` matches."""
+    *hours, minutes, seconds = time.replace(" ", "").replace(",", ".").split(":")
+    return int(hours[0] if hours else 0) * 3600 + int(minutes) * 60 + float(seconds)
 
 
 class _Layout:
@@ -115,56 +128,75 @@ class _Layout:
     and converters insert and remove them.
     """
 
-    def __init__(self, lines: list[str], is_vtt: bool, repairs: Repairs) -> None:
+    def __init__(
+        self, lines: list[str], timings: list[_Timing], is_vtt: bool, repairs: Repairs
+    ) -> None:
         self.lines = lines
+        self.timings = timings
         self.is_vtt = is_vtt
         self.repairs = repairs
+        # In WebVTT, lines of blanks belong to a cue, unless the file has no other empty lines.
+        self.keeps_blanks = is_vtt and "" in lines[:-1]
+        # Numbered are files whose first cue has a number, or whose numbers mostly rise by one.
+        starts = [0, *(timing.line for timing in timings)]
+        self.numbers = [self._number_above(*between) for between in pairwise(starts)]
+        num_rises = sum(a is not None and b == a + 1 for a, b in pairwise(self.numbers))
+        has_first = bool(timings) and self.numbers[0] is not None
+        self.is_numbered = has_first or 2 * num_rises >= len(timings) - 1 > 1
 
-    def read_cues(self, timings: list[_Timing]) -> list[Cue]:
+    def read_cues(self) -> list[Cue]:
         """Returns the cues with their text; it may be blank."""
-        starts = [timing.line for timing in timings] + [len(self.lines)]
-        is_numbered = self._read_preface(starts[0])
+        starts = [timing.line for timing in self.timings] + [len(self.lines)]
+        self._check_preface(starts[0])
         cues = []
-        for timing, end in zip(timings, starts[1:], strict=True):
-            identifier = self._find_identifier(timing.line + 1, end, is_numbered)
-            text_end = end if identifier is None else identifier
+        for timing, end in zip(self.timings, starts[1:], strict=True):
+            begin = timing.line + 1
+            name = self._find_name(begin, end)
+            text_end = end if name is None else name
             if end < len(self.lines) and not self._is_empty(text_end - 1):
                 self._report("entry without an empty line before it accepted", [text_end])
-            if end == len(self.lines) and identifier is not None:
-                self._report("number without a caption ignored", [identifier])
-            shown = self._find_text(timing.line + 1, text_end)
+            if end == len(self.lines) and name is not None:
+                self._report("number without a caption ignored", [name])
+            shown = self._find_text(begin, text_end)
             continued = [after for before, after in pairwise(shown) if after > before + 1]
             self._report("text after an empty line kept", continued)
-            cues.append(_make_cue(timing, [self.lines[index] for index in shown]))
+            texts = [timing.text] if timing.text else []
+            cues.append(_make_cue(timing, texts + [self.lines[index] for index in shown]))
         return cues
 
-    def _read_preface(self, end: int) -> bool:
-        """Reads what comes before the first timing line. Returns True if the cues are numbered."""
+    def _check_preface(self, end: int) -> None:
+        """Reports text before the first timing line, which is lost."""
         begin = 0
         if self.is_vtt:  # the header ends at the first empty line
             begin = next(filter(self._is_empty, range(end)), end)
-        identifier = self._find_identifier(begin, end, is_numbered=True)
-        ignored = self._find_text(begin, end if identifier is None else identifier)
+        name = self._find_name(begin, end)
+        ignored = self._find_text(begin, end if name is None else name)
         self._report("text before the first caption ignored", ignored)
-        return identifier is not None and self._is_number(identifier)
 
-    def _find_identifier(self, begin: int, end: int, is_numbered: bool) -> int | None:
+    def _find_name(self, begin: int, end: int) -> int | None:
         """Returns the line from `begin` to `end` that names the cue whose timing line is `end`.
 
         It is the last line with text: a number, or in WebVTT any text in front of the timing line.
-        An empty line comes before it, unless the file has none.
         """
-        last = next((i for i in reversed(range(begin, end)) if self.lines[i].strip()), None)
+        last = self._last_text(begin, end)
         if last is None:
             return None
+        is_number = NUMBER.fullmatch(self.lines[last]) is not None
         follows_empty = last == 0 or self._is_empty(last - 1)
-        precedes_timing = last == end - 1 and end < len(self.lines)
-        if self._is_number(last) and is_numbered:
-            is_identifier = follows_empty or precedes_timing
-        else:
-            is_identifier = follows_empty and precedes_timing
-            is_identifier &= self.is_vtt or self._is_number(last)
-        return last if is_identifier else None
+        if end == len(self.lines):
+            # A file that was cut off ends with the number of the next entry.
+            known = [number for number in self.numbers if number is not None]
+            is_next = is_number and bool(known) and int(self.lines[last]) == known[-1] + 1
+            return last if is_next and follows_empty else None
+        precedes_timing = last == end - 1
+        if is_number and self.is_numbered:
+            return last if follows_empty or precedes_timing else None
+        if not (follows_empty and precedes_timing and (is_number or self.is_vtt)):
+            return None
+        # Where no other text is left for a cue, the line is its text.
+        is_preface = begin <= self.timings[0].line
+        has_text = is_preface or bool(self._find_text(begin, last))
+        return last if is_number or has_text else None
 
     def _find_text(self, begin: int, end: int) -> list[int]:
         """Returns the lines with text from `begin` to `end`, without comments."""
@@ -181,13 +213,19 @@ class _Layout:
                 found.append(index)
         return found
 
-    def _is_number(self, index: int) -> bool:
-        return NUMBER.fullmatch(self.lines[index]) is not None
+    def _number_above(self, begin: int, end: int) -> int | None:
+        """Returns the number in the last line with text from `begin` to `end`."""
+        last = self._last_text(begin, end)
+        is_number = last is not None and NUMBER.fullmatch(self.lines[last])
+        return int(is_number[0]) if is_number else None
+
+    def _last_text(self, begin: int, end: int) -> int | None:
+        """Returns the last line with text from `begin` to `end`."""
+        return next((i for i in reversed(range(begin, end)) if self.lines[i].strip()), None)
 
     def _is_empty(self, index: int) -> bool:
-        """Returns True for an empty line. Lines of blanks belong to the window of a WebVTT cue."""
         line = self.lines[index]
-        return not (line if self.is_vtt else line.strip())
+        return not (line if self.keeps_blanks else line.strip())
 
     def _report(self, what: str, indices: list[int]) -> None:
         """Adds a repair of lines that have text."""
@@ -198,16 +236,18 @@ class _Layout:
 def _make_cue(timing: _Timing, lines: list[str]) -> Cue:
     """Returns a cue with the words of its lines."""
     text = "\n".join(lines)
-    # Only words from the second one of a line on have times.
-    fresh = (
-        match for match in WORD_TIME.finditer(text) if _seconds(match.groups()) >= timing.start
-    )
-    if first := next(fresh, None):
-        new_from = len(_words(text[: first.start()])) - 1
+    new_from = None
+    for match in WORD_TIME.finditer(text):
+        if _seconds(match[1]) >= timing.start:
+            # The first word of a new text mostly has no time.
+            before = _words(text[: match.start()])
+            is_second = bool(_words(text[: match.start()].rpartition("\n")[2]))
+            new_from = len(before) - is_second
+            break
     tag_ends = [match.end() for match in HIGHLIGHT_END.finditer(text)]
     highlight = len(_words(text[: tag_ends[-1]])) if tag_ends and not WORD_TIME.search(text) else 0
     shown = tuple(_words(line) for line in lines)
-    return Cue(timing.start, timing.end, shown, max(new_from, 0) if first else None, highlight)
+    return Cue(timing.start, timing.end, shown, new_from, highlight)
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -197,6 +197,18 @@ def test_youtube():
     assert not repairs
 
 
+def test_dialogs_that_look_like_scrolling_are_left_alone():
+    lines = ["Where were you?", "Out.", "Stop!", "Stop!\nPlease, stop it.", "No.", "Why?"]
+    cues = [(2.0 * place, 2.0 * place + 2, text) for place, text in enumerate(lines)]
+    check([Said(start, end, text.replace("\n", " ")) for start, end, text in cues],
+          write(cues, is_vtt=False))  # fmt: skip
+
+
+def test_quick_speech_is_said_again_after_a_hold_cue():
+    said = [Said(0.5, 1.0, "so we add the salt"), Said(1.0, 1.5, "so we add the salt")]
+    check(said, scroll(said, 1, "srt", "last", clears=True))
+
+
 def test_hold_cues_may_be_long():
     shown = ["a b", "a b", "a b\nc d", "c d", "c d\nd e", "d e"]
     cues = [(float(start), start + 1.0, text) for start, text in enumerate(shown)]

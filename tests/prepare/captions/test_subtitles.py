@@ -40,22 +40,32 @@ BEFORE = "text before the first caption ignored"
         (srt("3", "2").replace("1\n", "", 1).replace("2\n", "", 1), ["3", "2"], {}),
         (srt("a", "", "b"), ["a", "b"], {}),
         (THREE + "\n4\n", WASH, {"number without a caption ignored": [13]}),
+        (THREE.replace("1\n", "", 1).replace("\n\n", "\n"), WASH, {NO_EMPTY: [3, 6]}),
+        (srt("3", "2", "1\n\n42"), ["3", "2", "1 42"], {KEPT: [13]}),
         # Arrows.
         (THREE.replace("-->", "->", 1), WASH, {"`->` read as `-->`": [2]}),
         (THREE.replace("-->", "--&gt;"), WASH, {"`--&gt;` read as `-->`": [2, 6, 10]}),
         (THREE.replace("-->", "\u2013>", 1), WASH, {"`\u2013>` read as `-->`": [2]}),
-        (srt("raw --> cooked", "1 -> 2"), ["raw --> cooked", "1 -> 2"], {}),
+        (srt("raw --> cooked", "x\n1:30 -> 2:00"), ["raw --> cooked", "x 1:30 -> 2:00"], {}),
         (THREE.replace(",000", ""), WASH, {}),
+        (THREE.replace(":0", ": 0"), WASH, {}),
+        # Text in a timing line.
+        (THREE.replace("03,000\n", "03,000 "), WASH, {"text in a timing line kept": [10]}),
+        (VTT.replace("02.000", "02.000 align:start position:0%"), WASH[:1], {}),
         # Markup, and text that looks like it.
         (srt("if x < 5 and y > 3"), ["if x < 5 and y > 3"], {}),
         (srt("x<y and y>z, <3"), ["x<y and y>z, <3"], {}),
         (srt('<i>a</i><br>b <font color="red">c</font>{\\an8} <v Bo>d</v> &lt;e&gt; &amp;'),
          ["a b c d <e> &"], {}),
+        (srt("a < b\\Nc<strike>d</strike>\0", "e\x1a"), ["a < b cd", "e"], {}),
         # Text outside of captions.
         ("Translated by me\n\n" + THREE, WASH, {BEFORE: [1]}),
         (VTT.replace("00:01", "NOTE no caption\nmore of it\n\nintro\n00:01", 1), WASH[:1], {}),
         (VTT.replace("00:01", "lost text\n\n00:01", 1), WASH[:1], {BEFORE: [4]}),
-        (VTT + "\nNOTE no caption\n\nSTYLE\n::cue {}\n", WASH[:1], {}),
+        (VTT + "\nNOTE no --> caption\n\nSTYLE\n::cue {}\n", WASH[:1], {}),
+        (VTT + "\n" + VTT, WASH[:1] * 2, {}),
+        (VTT.replace("wash", "\nboil\n00:03.000 --> 00:04.000\nwash"), ["boil", WASH[0]],
+         {NO_EMPTY: [7]}),
     ],
 )  # fmt: skip
 def test_nothing_is_lost_silently(text, captions, repairs):
@@ -71,6 +81,8 @@ def test_nothing_is_lost_silently(text, captions, repairs):
         (THREE.replace("--> 00:00:02,000", "--> 00:00:xx"), 6),
         (THREE.replace("00:00:01,000 -->", "00:00:01;000 =>"), 6),
         (VTT.replace("--> 00:02.000", "-->"), 4),
+        (THREE.replace("00:00:01,000 -->", "00:00:01,000 --"), 6),
+        (THREE.replace("00:00:00,000", "9" * 50 + ":00:00,000"), 2),
         (THREE.replace("\n\n", "\n").replace("00:00:01,000 -->", "0:0:1:0 ->"), 5),
     ],
 )
