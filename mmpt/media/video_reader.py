@@ -11,8 +11,8 @@ Decoder: PyAV, the Python binding of FFmpeg's libraries.
 - FFmpeg's filters, which made the released features, come with it (frame_graph.py).
 
 Times count from the container's start, as in a player and so in captions: pictures that begin later
-than the sound are preceded by copies of the first one. Pixel aspect ratios are ignored, as in the
-original.
+than the sound are preceded by copies of the first one. A clock that jumps is corrected (clock.py).
+Pixel aspect ratios are ignored, as in the original.
 """
 
 import itertools
@@ -25,14 +25,19 @@ import av
 import numpy as np
 
 from mmpt.errors import DataError
+from mmpt.media.clock import Clock
 from mmpt.media.frame_graph import FPS, SIZE, FrameGraph, layout_of
 
 MAX_GAP_S = 3600
 """Two pictures further apart than this are broken timestamps: each missing second would become a
 clip.
 """
+MAX_STREAM_GAP_S = 300
+"""The same in formats whose clock may start again, as in MPEG-TS: there it is a jump."""
 MAX_DAMAGED_SHARE = 2 / 3
 """Share of a video's packets. FFmpeg's command gives up at the same share."""
+_TS_DISCONT = 0x0200  # flag of such formats in FFmpeg's numbers (AVFMT_TS_DISCONT)
+_NUM_NAMED = 5  # jumps whose places a note names
 _SHORT_S = 1.0  # a video that ends so much before its announced end gets a note
 
 
@@ -58,6 +63,7 @@ class VideoFile:
         self._hflip = hflip
         self._num_threads = num_threads
         self._num_packets = self._num_damaged = self._num_corrupt = 0
+        self._jumps_s: list[float] = []
         self._end_s = 0.0
 
     def clips(self) -> Iterator[np.ndarray]:
@@ -108,17 +114,21 @@ class VideoFile:
         time_base = stream.time_base or Fraction(1, av.time_base)
         rate = stream.average_rate or FPS
         # Times count from the container's start, in units of `time_base`.
-        shift = round(Fraction(file.start_time or 0, av.time_base) / time_base)
+        start = round(Fraction(file.start_time or 0, av.time_base) / time_base)
         usual = max(1, round(1 / ((stream.average_rate or stream.guessed_rate or FPS) * time_base)))
-        due = shift
-        for frame in self._decoded(file, stream):
-            time = next((time for time in (frame.pts, frame.dts) if time is not None), due)
-            if (time - due) * time_base > MAX_GAP_S:
-                raise VideoError(f"its timestamps are broken: they jump by more than {MAX_GAP_S} s")
+        may_jump = bool(file.format.flags & _TS_DISCONT)
+        max_gap_s = MAX_STREAM_GAP_S if may_jump else MAX_GAP_S
+        clock = Clock(start, time_base, max_gap_s=max_gap_s)
+        self._jumps_s = clock.jumps_s
+        frames = itertools.chain(self._decoded(file, stream), [None])
+        for frame, following in itertools.pairwise(frames):
+            assert frame is not None  # only the last `following` is
             frame.duration = frame.duration or usual
-            frame.pts = time - shift
-            due = time + frame.duration
-            self._end_s = float((due - shift) * time_base)
+            shown = clock.place(_time_of(frame), frame.duration, _time_of(following))
+            if clock.is_ahead and not may_jump:
+                raise VideoError(f"its timestamps are broken: they jump by more than {MAX_GAP_S} s")
+            frame.pts = shown
+            self._end_s = float((shown + frame.duration) * time_base)
             found = layout_of(frame)
             if graph is None or found != layout:
                 if graph is not None:
@@ -170,10 +180,28 @@ class VideoFile:
         announced_s = (file.duration or 0) / av.time_base
         if stream.duration and stream.time_base:
             announced_s = float(stream.duration * stream.time_base)
-        if announced_s - self._end_s > max(_SHORT_S, 0.05 * announced_s):
+        elif announced_s > (start_s := max(0, file.start_time or 0) / av.time_base):
+            announced_s -= start_s  # Matroska announces the last time, not the length
+        if num_jumps := len(self._jumps_s):
+            # `announced_s` is then a difference of unrelated times.
+            times = "1 time" if num_jumps == 1 else f"{num_jumps} times"
+            places = ", ".join(f"{at_s:.1f}" for at_s in self._jumps_s[:_NUM_NAMED])
+            more = ", ..." if num_jumps > _NUM_NAMED else ""
+            self.notes.append(
+                f"its clock jumps {times} (at {places}{more} s); the pictures after a jump were "
+                "moved to follow those before it"
+            )
+        elif announced_s - self._end_s > max(_SHORT_S, 0.05 * announced_s):
             self.notes.append(
                 f"its pictures end at {self._end_s:.1f} s, but {announced_s:.1f} s were announced"
             )
+
+
+def _time_of(frame: av.VideoFrame | None) -> int | None:
+    """Returns the time that the file gives a frame, if any."""
+    if frame is None:
+        return None
+    return frame.dts if frame.pts is None else frame.pts
 
 
 def choose_stream(container: av.container.InputContainer) -> av.VideoStream:

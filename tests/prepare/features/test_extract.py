@@ -4,6 +4,7 @@ line.
 
 import os
 import subprocess
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,25 @@ def test_bad_videos_are_named_and_the_rest_is_done(videos, run_extract, tmp_path
     misnamed = {Path(name).stem for name in found["misnamed"]}
     assert misnamed == {"two\nlines", "tail ", os.fsdecode(b"caf\xe9")}
     assert "begins or ends with a space; left out" in caplog.text
+
+
+def test_only_a_clock_that_jumps_is_noted(run_extract, tmp_path):
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    starts = {"again": [10, 10, 10], "gap": [10, 15], "overlap": [10, 11.5], "late": [36_000]}
+    for name, parts in starts.items():
+        path = folder / f"{name}.ts"
+        content = b""
+        for start in parts:
+            times = [Fraction(start) + time for time in regular_times(2)]
+            content += write_video(path, times, SMALL).read_bytes()
+        path.write_bytes(content)
+    assert run_extract(folder, tmp_path / "out") == 0
+    num_rows = {name: len(np.load(tmp_path / "out" / f"{name}.npy")) for name in starts}
+    assert num_rows == {"again": 6, "gap": 7, "overlap": 4, "late": 2}
+    damaged = summary(tmp_path / "out")["damaged"]
+    assert list(damaged) == ["again"]
+    assert "its clock jumps 2 times (at 2.0, 4.0 s)" in damaged["again"][0]
 
 
 def test_nothing_readable_is_an_error(run_extract, tmp_path, capsys):

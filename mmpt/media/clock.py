@@ -1,0 +1,93 @@
+"""The times of a file's pictures, also if the file's clock starts again or jumps.
+
+A picture is due where the one before it ends. The time that the file gives it can differ from that:
+- A gap: the time is later, by up to `max_gap_s`. It is right, and the picture before it stays on
+  show.
+- An overlap: the time is earlier, by at most 10 s and half of the part so far. A stream that was
+  resumed repeats what it had sent. The time is right, and the frame rate filter drops pictures
+  until the clock is again where it was.
+- A stray: the next picture's time is where the clock was. Only this picture's time is wrong, and it
+  is shown when it is due.
+- A jump: everything else. Files were joined, or a recorder was restarted. The picture is shown when
+  it is due, and all later times are moved by as much. (A clock of 33 bits that starts again below
+  the file's first time seems to jump 26.5 hours ahead: FFmpeg believes that it passed zero.)
+- A return: the time is later, but due by the clock as it was before the last jump, as after an
+  inserted advertisement or a damaged run of times. The file continues with that clock.
+
+FFmpeg's command takes each step of more than 0.1 s back or 10 s ahead for a jump. Here overlaps and
+long gaps keep the times that captions refer to.
+"""
+
+from fractions import Fraction
+
+MAX_OVERLAP_S = 10
+_EARLY_S = Fraction(1, 10)  # a picture so much earlier than the last one, or
+_LATE_S = 1  # so much later than it is due, is where the clock was
+
+
+class Clock:
+    """Turns the times that a file gives its successive pictures into times from its start.
+
+    Args:
+        start: the file's first time, in units of `time_base`.
+        time_base: seconds of a unit.
+        max_gap_s: the longest time without a picture that is no jump.
+    """
+
+    def __init__(self, start: int, time_base: Fraction, *, max_gap_s: int):
+        self.jumps_s: list[float] = []
+        """Where the clock jumps or returns, in seconds from the start."""
+        self.is_ahead = False
+        """A jump went ahead by more than `max_gap_s`."""
+        self._time_base = time_base
+        self._early, self._late, self._max_overlap, self._max_gap = (
+            int(seconds / time_base) for seconds in (_EARLY_S, _LATE_S, MAX_OVERLAP_S, max_gap_s)
+        )
+        self._offset = -start
+        self._old_offset = self._offset  # before the last jump
+        self._part_start: int | None = None  # None: no picture yet
+        self._last = self._due = 0
+
+    def place(self, time: int | None, duration: int, following: int | None) -> int:
+        """Returns the time at which a picture is shown, in units of `time_base`.
+
+        Args:
+            time: the picture's time; None: the file gives none, so it is shown when it is due.
+            duration: how long it is shown.
+            following: the next picture's time; None: the file gives none, or there is no picture.
+        """
+        shown = self._due
+        if time is not None:
+            shown = time + self._offset
+            if not self._is_near(shown, self._late):
+                shown = self._find_place(time, following)
+        if self._part_start is None:
+            self._part_start = shown
+        self._last, self._due = shown, shown + duration
+        return shown
+
+    def _is_near(self, shown: int, late: int) -> bool:
+        """Tells whether a time is where the clock was, or at most `late` later."""
+        return self._last - self._early <= shown <= self._due + late
+
+    def _find_place(self, time: int, following: int | None) -> int:
+        """Returns the time at which a picture is shown whose time is not near."""
+        shown = time + self._offset
+        if following is not None and self._is_near(following + self._offset, self._late):
+            return self._due  # a stray
+        if shown > self._due and self._is_near(time + self._old_offset, self._early):
+            return self._jump(time, time + self._old_offset)  # a return
+        overlap = self._max_overlap
+        if self._part_start is not None:
+            overlap = min(overlap, (self._due - self._part_start) // 2)
+        if self._due - overlap <= shown <= self._due + self._max_gap:
+            return shown
+        self.is_ahead |= shown > self._due
+        return self._jump(time, self._due)
+
+    def _jump(self, time: int, shown: int) -> int:
+        """Starts a part: moves `time` to `shown` and later times by as much. Returns `shown`."""
+        self.jumps_s.append(float(self._due * self._time_base))
+        self._offset, self._old_offset = shown - time, self._offset
+        self._part_start = shown
+        return shown

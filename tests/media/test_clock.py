@@ -1,0 +1,166 @@
+"""Files whose clock starts again or jumps: which picture is shown when, and what is noted.
+
+Pictures are numbered through all parts of a file; groups of ten share a grey level.
+"""
+
+from fractions import Fraction
+from itertools import chain, pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from mmpt.media.clock import Clock
+from mmpt.media.video_reader import VideoError, VideoFile
+from tests.made_videos import TIME_BASE, Clip, regular_times, truncate, write_video
+
+GROUP = 10  # pictures of one grey level
+PART = 60  # pictures of a part: 2 s
+HOUR = 3600
+WRAP_S = Fraction(2**33, 90_000)  # MPEG-TS counts 90,000ths of a second in 33 bits
+
+
+def write_part(path: Path, start_s: Fraction | float, first: int, *, sound_s: float = 0) -> bytes:
+    """Encodes pictures `first`, `first + 1` ...; the first one is shown at `start_s`.
+
+    Args:
+        sound_s: there is sound, and it begins so much earlier.
+    """
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=30, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        stream.codec_context.time_base = TIME_BASE
+        stream.codec_context.gop_size, stream.codec_context.max_b_frames = 15, 2
+        sound = file.add_stream("mp2", rate=48_000) if sound_s else None
+        for number in range(PART):
+            picture = np.full((64, 64, 3), 20 + 8 * ((first + number) // GROUP), np.uint8)
+            frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="yuv420p")
+            frame.pts = round((Fraction(start_s) + Fraction(number, 30)) / TIME_BASE)
+            frame.time_base, frame.duration = TIME_BASE, 3000
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+        if sound is not None:
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 2 * 1152), np.int16), "s16", "stereo")
+            silence.sample_rate, silence.time_base = 48_000, Fraction(1, 48_000)
+            for begin in range(0, round((sound_s + 2) * 48_000), 1152):
+                silence.pts = round((start_s - sound_s) * 48_000) + begin
+                file.mux(sound.encode(silence))
+            file.mux(sound.encode(None))
+    return path.read_bytes()
+
+
+def groups(path: Path) -> tuple[list[int], list[str]]:
+    """Returns the group of pictures that each of 30 pictures a second is of, and the notes."""
+    video = VideoFile(path)
+    greys = [frame[112, 112].mean() for frame in video.frames()]
+    return [round((grey - 20) / 8) for grey in greys], video.notes
+
+
+def groups_of(*numbers: range | list[int]) -> list[int]:
+    return [number // GROUP for number in chain(*numbers)]
+
+
+def note(*places: str) -> list[str]:
+    """Returns the note about jumps at these seconds."""
+    times = "1 time" if len(places) == 1 else f"{len(places)} times"
+    return [
+        f"its clock jumps {times} (at {', '.join(places)} s); the pictures after a jump were moved "
+        "to follow those before it"
+    ]
+
+
+FIRST, SECOND, THIRD = range(PART), range(PART, 2 * PART), range(2 * PART, 3 * PART)
+
+# Name -> where the clock starts in each part, which pictures are shown, and what is noted.
+JOINED = {
+    "starts_again.ts": ([10, 10], [FIRST, SECOND], note("2.0")),
+    "starts_twice_again.ts": ([10, 10, 10], [FIRST, SECOND, THIRD], note("2.0", "4.0")),
+    "starts_again.mkv": ([0, 0], [FIRST, SECOND], note("2.0")),
+    # FFmpeg takes the second part for one 26.5 hours after the first one's zero.
+    "starts_again_earlier.ts": ([HOUR, 1], [FIRST, SECOND], note("2.0")),
+    "hours_ahead.ts": ([10, 10 * HOUR], [FIRST, SECOND], note("2.0")),
+    "gap.ts": ([10, 15], [FIRST, [59] * 90, SECOND], []),
+    "gap.mkv": ([0, 5], [FIRST, [59] * 90, SECOND], []),
+    "again_and_gap.ts": ([10, 10, 15], [FIRST, SECOND, [119] * 90, THIRD], note("2.0")),
+    # The frame rate filter has not shown picture 59 when the next one comes.
+    "overlap.ts": ([10, 11.5], [FIRST[:59], SECOND[14:]], []),
+    "late.ts": ([10 * HOUR], [FIRST], []),
+    "late.mkv": ([10 * HOUR], [FIRST], []),
+    "late.mp4": ([10 * HOUR], [FIRST], []),
+    "passes_zero.ts": ([WRAP_S - 1], [FIRST], []),
+    "negative.mkv": ([Fraction(-1, 2)], [FIRST], []),
+}
+
+
+@pytest.mark.parametrize("name", JOINED)
+def test_joined_parts_follow_each_other(tmp_path, name):
+    starts, shown, notes = JOINED[name]
+    path = tmp_path / name
+    parts = [write_part(path, start, PART * number) for number, start in enumerate(starts)]
+    path.write_bytes(b"".join(parts))
+    assert groups(path) == (groups_of(*shown), notes)
+
+
+def test_sound_that_begins_earlier_moves_the_first_part_only(tmp_path):
+    path = tmp_path / "sound.ts"
+    parts = [write_part(path, 10, first, sound_s=0.5) for first in (0, PART)]
+    path.write_bytes(b"".join(parts))
+    assert groups(path) == (groups_of([0] * 15, FIRST, SECOND), note("2.5"))
+
+
+def test_only_some_formats_have_a_clock_that_may_jump_ahead(tmp_path):
+    path = tmp_path / "far.mkv"
+    parts = [write_part(path, start, 0) for start in (0, 2 * HOUR)]
+    path.write_bytes(b"".join(parts))
+    with pytest.raises(VideoError, match="timestamps are broken: they jump by more than 3600 s"):
+        groups(path)
+
+
+def test_a_truncated_file_whose_clock_starts_at_hours(tmp_path):
+    times = [10 * HOUR + time for time in regular_times(4)]
+    whole = write_video(tmp_path / "whole.mkv", times, Clip(width=64, height=64))
+    shown, (reason,) = groups(truncate(whole, tmp_path / "part.mkv", 0.5))
+    assert 30 < len(shown) < 90
+    assert "4.0 s were announced" in reason
+
+
+# ---- the rules, in tenths of a second
+
+
+def placed(times: list[int | None], start: int = 0) -> tuple[list[int], list[float]]:
+    """Returns when pictures of a tenth of a second are shown, and where the clock jumps."""
+    clock = Clock(start, Fraction(1, 10), max_gap_s=300)
+    shown = [clock.place(time, 1, following) for time, following in pairwise([*times, None])]
+    return shown, clock.jumps_s
+
+
+A, B = list(range(100)), list(range(100, 200))
+
+
+@pytest.mark.parametrize(
+    ("times", "shown", "jumps_s"),
+    [
+        (A + A + A, range(300), [10, 20]),
+        (A + list(range(5000, 5100)), range(200), [10]),  # 490 s ahead
+        (A + list(range(3000, 3100)), A + list(range(3000, 3100)), []),  # a gap of 290 s
+        (A + list(range(50, 150)), A + list(range(50, 150)), []),  # an overlap of half the part
+        (A + list(range(49, 149)), range(200), [10]),
+        (A + B + list(range(99, 199)), range(300), [20]),  # over 10 s is no overlap
+        # One picture with a wrong time, a run of them, and an inserted part.
+        ([*A, 3, *B[1:]], range(200), []),
+        ([*A, 9000, *B[1:]], range(200), []),
+        (A + list(range(20)) + B[20:], range(200), [10, 12]),
+        (A + list(range(9000, 9020)) + A, range(220), [10, 12]),
+        # Without times, out of order, and with a variable frame rate.
+        (A + [None] * 5 + B[5:], range(200), []),
+        ([None, 1, 2, None, 4], range(5), []),
+        ([0, 3, 2, 5, 4], [0, 3, 2, 5, 4], []),
+        ([0, 5, 6, 40, 41, 300], [0, 5, 6, 40, 41, 300], []),
+    ],
+)
+def test_rules(times, shown, jumps_s):
+    assert placed(times) == (list(shown), jumps_s)
+    late = [None if time is None else time + 36_000 for time in times]
+    if times[0] is not None:
+        assert placed(late, start=36_000) == (list(shown), jumps_s)
