@@ -44,7 +44,12 @@ def open_network(
         logger.warning("random weights: these features only serve to try the pipeline")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return S3D(words).eval(), "random, seed 0"
+            network = S3D(words).eval()
+            # With torch's own, signals fade and all clips get the same features.
+            for module in network.modules():
+                if isinstance(module, nn.Conv3d):
+                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            return network, "random, seed 0, Kaiming"
     return load_s3d(weights, words), f"sha256 {file_hash(weights)}"
 
 

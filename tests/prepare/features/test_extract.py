@@ -17,7 +17,7 @@ from mmpt.cli.app import Command
 from mmpt.media.video_list import find_videos
 from mmpt.media.video_reader import VideoFile
 from mmpt.prepare.features import extraction
-from mmpt.prepare.features.clip_encoder import ClipEncoder
+from mmpt.prepare.features.clip_encoder import ClipEncoder, open_network
 from mmpt.prepare.features.extraction import Extraction, ExtractionReport
 from tests.jobs import ROOT
 from tests.made_videos import regular_times, truncate, write_audio, write_video
@@ -237,3 +237,12 @@ def test_shell_example_runs_the_command(videos, tmp_path):
         assert (options.vdir, options.type, options.half_precision) == (str(videos), "s3d", 1)
         assert options.random_weights
         assert options.part == ((3, 8) if "slurm" in script else (0, 1))
+
+
+def test_random_weights_give_clips_different_features():
+    network, _ = open_network(Path("none"), random_weights=True)
+    clips = torch.rand(2, 3, 6, 32, 32, generator=torch.Generator().manual_seed(0))
+    clips[1] *= 0.5
+    with torch.no_grad():
+        rows = torch.nn.functional.normalize(network(clips)["video_embedding"], dim=1).half()
+    assert (rows[0] != rows[1]).float().mean() > 0.5  # one in 512 with torch's own weights
