@@ -10,6 +10,7 @@ from mmpt.cli.app import Command, Overrides
 from mmpt.config import load_config
 from mmpt.errors import DataError
 from mmpt.prepare.check.dataset_check import check_dataset
+from mmpt.prepare.check.plausible import describe
 from mmpt.prepare.check.statistics import save_histograms
 from mmpt.utils.io import write_json
 from mmpt.utils.log import get_logger
@@ -28,10 +29,12 @@ def check(
     ] = None,
     workers: Annotated[int, Option(min=1, help="Shards at once.")] = os.cpu_count() or 1,
 ) -> None:
-    """Read everything that a training YAML names, print statistics, and list what is damaged.
+    """Read everything that a training YAML names, print statistics, and list what is damaged or
+    implausible.
 
-    `--out` gets `statistics.json` and `histograms.png`. The exit code is 2 when something is
-    damaged.
+    `--out` gets `statistics.json` and `histograms.png`. A figure outside its plausible range is a
+    warning with the likely cause. The exit code is 2 when something is damaged, or so implausible
+    that training would be senseless.
     """
     config = load_config(yaml, overrides or [])
     report = check_dataset(config, max_shards=max_shards, workers=workers)
@@ -39,11 +42,21 @@ def check(
     write_json(out / "statistics.json", report.to_dict())
     save_histograms(out / "histograms.png", report.splits)
     logger.info("%s: statistics.json and histograms.png", out)
+    findings = report.findings()
+    for text in describe(one for one in findings if one.severity == "warning"):
+        logger.warning("implausible: %s", text)
     lines = [f"\n  - {damage}" for damage in report.damage]
     if len(lines) > MAX_SHOWN:
         lines[MAX_SHOWN:] = [f"\n  and {len(lines) - MAX_SHOWN} more in {out}/statistics.json"]
+    problems = []
     if lines:
-        raise DataError(f"{yaml}: {len(report.damage)} damaged:{''.join(lines)}")
+        problems.append(f"{yaml}: {len(report.damage)} damaged:{''.join(lines)}")
+    senseless = describe(one for one in findings if one.severity == "error")
+    if senseless:
+        texts = "".join(f"\n  {text}" for text in senseless)
+        problems.append(f"{yaml}: training would be senseless:{texts}")
+    if problems:
+        raise DataError("\n".join(problems))
 
 
 main = Command(check, stopped="nothing was written")

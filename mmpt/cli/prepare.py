@@ -142,7 +142,14 @@ def prepare(options: Options) -> None:
         settings = own_videos.fitting_settings(len(train), batch, options.recipe, max_epoch)
         head = f"{MARK}: {len(train)} training and {len(val)} validation videos."
         _write_yaml(options, head, recipe.path, dataset, settings)
-        check(str(options.yaml), out=out / "check", workers=options.workers)
+        try:
+            check(str(options.yaml), out=out / "check", workers=options.workers)
+        except DataError as err:
+            raise DataError(
+                f"{err}\nEverything is written, also {options.yaml}. Correct the captions, or "
+                f"delete wrong features from {features}, and run the same command again: it "
+                "continues, and makes only what is missing or changed."
+            ) from err
     start = load_config(options.yaml).option("checkpoint", "restore_file")
     if start is not None and not Path(start).exists():
         print(f"\nThe recipe starts from {start}, which is not there: mmpt download videoclip")

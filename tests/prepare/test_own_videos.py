@@ -304,6 +304,25 @@ def test_a_second_run_changes_nothing_until_there_are_more_videos(corpus, folder
     assert report_of(folder)["videos_without_captions"] == {}
 
 
+def test_implausible_captions_are_told_when_all_is_written(corpus, folder, capsys):
+    for name in NAMES[:7]:
+        path = next((folder / "captions").rglob(f"{name}.en.vtt"))
+        path.unlink()
+        times = {"start": [500, 2000], "end": [2000, 5500]}  # milliseconds
+        said = {"text": [f"chop the {name}", "put it in the pan"]}
+        (folder / "captions" / f"{name}.json").write_text(json.dumps(times | said))
+    assert run(corpus) == 2
+    err = capsys.readouterr().err
+    assert "milliseconds: divide them by 1000" in err
+    assert "Everything is written, also projects/retri/mine/pretrain.yaml." in err
+    findings = json.loads((folder / "data/mine/check/statistics.json").read_text())["findings"]
+    assert "length of a feature row" in {one["figure"] for one in findings}
+    for path in (folder / "captions").glob("*.json"):
+        captions = json.loads(path.read_text()) | {"start": [0.5, 2.0], "end": [2.0, 5.5]}
+        path.write_text(json.dumps(captions))
+    assert run(corpus) == 0
+
+
 def test_a_trial_of_the_other_recipe_starts_from_bert(corpus, folder):
     assert run(corpus, "--recipe", "videoclip", "--val-share", "0.4", "--random-weights") == 0
     config = load_config("projects/retri/mine/pretrain.yaml")

@@ -4,7 +4,8 @@ what is damaged.
 A thread reads one shard at a time, mapped, and features in blocks of rows, so memory depends on
 neither shards nor seconds of video.
 
-Legend: V listed videos of the shard, C their captions, R feature rows, W slots of word pieces.
+Legend: V listed videos of the shard, C their captions, R feature rows, D their columns, W slots of
+word pieces.
 """
 
 from __future__ import annotations
@@ -24,8 +25,14 @@ from mmpt.batch import Split
 from mmpt.config import RunConfig
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import ConfigError, DataError
-from mmpt.prepare.check.statistics import SplitStatistics, caption_seconds
-from mmpt.processors.tokenizer import special_tokens
+from mmpt.prepare.check.plausible import Finding, find_implausible, full_names, plausible_text
+from mmpt.prepare.check.statistics import (
+    SPAN,
+    SplitStatistics,
+    caption_seconds,
+    measure_rows,
+)
+from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.shards import layout
 from mmpt.shards.shardedtensor import ShardedTensor, open_shard
 from mmpt.shards.video_table import read_id_list
@@ -34,8 +41,6 @@ from mmpt.utils.log import get_logger, progress
 from mmpt.utils.tables import text_table
 
 logger = get_logger(__name__)
-
-BLOCK_ROWS = 8192  # 16 MB as float32
 
 
 class Damage(NamedTuple):
@@ -47,6 +52,22 @@ class Damage(NamedTuple):
 
     def __str__(self) -> str:
         return ": ".join(part for part in self if part)
+
+
+class Vocabulary(NamedTuple):
+    """Properties of a BERT's word pieces."""
+
+    size: int
+    unk: int | None  # id of [UNK]
+    inside: np.ndarray  # bool [size]: the pieces that continue a word
+
+
+def read_vocabulary(bert_name: str) -> Vocabulary:
+    """Returns the vocabulary of `bert_name`; DataError if it cannot be loaded."""
+    tokenizer = load_tokenizer(bert_name)
+    pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    inside = np.array([(piece or "").startswith("##") for piece in pieces])
+    return Vocabulary(len(pieces), tokenizer.unk_token_id, inside)
 
 
 @contextmanager
@@ -61,7 +82,7 @@ def recorded(damage: list[Damage]) -> Iterator[None]:
 
 @dataclass
 class DatasetReport:
-    """Statistics of every split, and what is damaged."""
+    """Statistics of every split, what is damaged, and what is implausible."""
 
     source: str
     splits: dict[str, SplitStatistics] = field(default_factory=dict)
@@ -70,14 +91,24 @@ class DatasetReport:
     def table(self) -> str:
         """Returns the statistics as an aligned table with a column per split."""
         columns = [statistics.rows() for statistics in self.splits.values()]
-        rows = [[title, *(column[title] for column in columns)] for title in columns[0]]
-        return text_table(["", *self.splits], rows)
+        rows = []
+        for title, name in full_names(columns[0]).items():
+            figures = [column[title] for column in columns]
+            plausible = plausible_text(name, figures[0].unit)
+            rows.append([title, *(figure.text for figure in figures), plausible])
+        return text_table(["", *self.splits, "plausible"], rows)
+
+    def findings(self) -> list[Finding]:
+        """Returns every figure that is outside its plausible range."""
+        found = [find_implausible(name, one) for name, one in self.splits.items()]
+        return list(chain.from_iterable(found))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for JSON."""
         splits = {name: statistics.to_dict() for name, statistics in self.splits.items()}
         damage = [one._asdict() for one in self.damage]
-        return {"source": self.source, "splits": splits, "damage": damage}
+        findings = [one._asdict() for one in self.findings()]
+        return {"source": self.source, "splits": splits, "damage": damage, "findings": findings}
 
 
 def check_dataset(
@@ -101,10 +132,10 @@ def check_dataset(
         )
         raise ConfigError(config.path, [problem])
     report = DatasetReport(config.path)
-    vocab_size = None
+    vocabulary = None
     if dataset.bert_name is not None:
         with recorded(report.damage):
-            vocab_size = special_tokens(dataset.bert_name).vocab_size
+            vocabulary = read_vocabulary(dataset.bert_name)
     lists: dict[Split, list[str]] = {split: [] for split, path in paths.items() if path}
     for split in lists:
         with recorded(report.damage):
@@ -123,7 +154,7 @@ def check_dataset(
         numbers = sorted(shards)
         if max_shards is not None and max_shards < len(numbers):
             numbers = [numbers[index * len(numbers) // max_shards] for index in range(max_shards)]
-        read = partial(ShardReader, dataset, split, shards, set(ids), vocab_size)
+        read = partial(ShardReader, dataset, split, shards, set(ids), vocabulary)
         what = f"{split.shard_name} shards read"
         with ThreadPoolExecutor(max_workers=workers) as pool:
             try:
@@ -172,7 +203,7 @@ class ShardReader:
     Args:
         shards: the ids of all shards.
         listed: the videos that the statistics count.
-        vocab_size: word-piece ids must be below it.
+        vocabulary: word-piece ids must be below its size.
         shard: the shard to read.
     """
 
@@ -182,7 +213,7 @@ class ShardReader:
         split: Split,
         shards: Mapping[int, Sequence[str]],
         listed: set[str],
-        vocab_size: int | None,
+        vocabulary: Vocabulary | None,
         shard: int,
     ):
         self.statistics = SplitStatistics(shards_read=1)
@@ -199,7 +230,7 @@ class ShardReader:
                 times, pieces = layout.open_captions(tfeat_dir, split, shard)
                 if seconds_V is not None:
                     layout.check_shard(vfeat_dir, tfeat_dir, split, shard, shards)
-                    self._read_pieces(pieces, vocab_size)
+                    self._read_pieces(pieces, vocabulary)
                     self._read_times(times, seconds_V)
         open_shard.cache_clear()  # or every shard that was read would stay mapped
 
@@ -211,18 +242,32 @@ class ShardReader:
         statistics.seconds += int(seconds_V[self._listed_V].sum())
         tallies["seconds of a video"].add(seconds_V[self._listed_V])
         owners_R = np.repeat(np.arange(len(self._ids), dtype=np.int32), seconds_V)
-        norms_R = np.empty(len(owners_R), dtype=np.float32)
-        for begin in range(0, len(norms_R), BLOCK_ROWS):
-            block = slice(begin, begin + BLOCK_ROWS)
-            norms_R[block] = np.linalg.norm(features.data[block].astype(np.float32), axis=1)
+        norms_R, still_R, constant_D = measure_rows(features.data)
+        still_R[1:] &= owners_R[1:] == owners_R[:-1]
         good_R = np.isfinite(norms_R)
-        tallies["length of a feature row"].add(norms_R[good_R & self._listed_V[owners_R]])
+        listed_R = self._listed_V[owners_R]
+        lengths = norms_R[listed_R & good_R & (norms_R > 0)]
+        tallies["length of a feature row"].add(lengths)
+        statistics.uneven_rows += int((np.abs(lengths - 1) > 0.01).sum())
+        statistics.zero_rows += int((listed_R & (norms_R == 0)).sum())
+        statistics.still_rows += int((listed_R & still_R).sum())
+        if len(seconds_V) > 1:  # one video may be a still picture
+            statistics.columns += len(constant_D)
+            statistics.constant_columns += int(constant_D.sum())
+        keys = []
+        for video in np.flatnonzero(self._listed_V & (seconds_V > 0)).tolist():
+            row = features[video][seconds_V[video] // 2]  # stands for all rows of the video
+            if row.any():
+                keys.append((int(seconds_V[video]), row.tobytes()))
+        statistics.features_alike += len(keys) - len(set(keys))
+        statistics.features_compared += max(len(keys) - 1, 0)
+        statistics.numbers += int(listed_R.sum()) * features.data.shape[1]
         bad_rows = features.data[~good_R]
         statistics.nan += int(np.isnan(bad_rows).sum())
         statistics.infinite += int(np.isinf(bad_rows).sum())
         self._add_damage(features, owners_R[~good_R], "seconds with NaN or infinity")
 
-    def _read_pieces(self, pieces: ShardedTensor, vocab_size: int | None) -> None:
+    def _read_pieces(self, pieces: ShardedTensor, vocabulary: Vocabulary | None) -> None:
         """Counts the word pieces of listed captions; records what is damaged in any."""
         statistics = self.statistics
         owners_C = np.repeat(np.arange(len(self._ids)), pieces.lengths())
@@ -233,10 +278,25 @@ class ShardReader:
         statistics.empty += int((counts == 0).sum())
         below_C = (pieces.data < -1).any(axis=1)
         self._add_damage(pieces, owners_C[below_C], "captions with ids below -1")
-        if vocab_size is not None:
-            unknown_CW = pieces.data >= vocab_size
+        worded_C = listed_C & (pieces.data >= 0).any(axis=1)
+        captions = [hash(row.tobytes()) for row in pieces.data[worded_C]]
+        statistics.captions_alike += len(captions) - len(set(captions))
+        statistics.captions_compared += max(len(captions) - 1, 0)
+        videos = np.unique(owners_C[worded_C]).tolist()
+        texts = [hash(pieces[video].tobytes()) for video in videos]
+        statistics.texts_alike += len(texts) - len(set(texts))
+        statistics.texts_compared += max(len(texts) - 1, 0)
+        if vocabulary is not None:
+            unknown_CW = pieces.data >= vocabulary.size
+            known = pieces.data[listed_C & ~unknown_CW.any(axis=1)]
+            known = known[known >= 0]
+            statistics.known_pieces += len(known)
+            statistics.inside += int(vocabulary.inside[known].sum())
+            statistics.unk += int((known == vocabulary.unk).sum())
             statistics.unknown_pieces += int(unknown_CW[listed_C].sum())
-            what = f"captions with ids that the vocabulary of {vocab_size} pieces does not have"
+            what = (
+                f"captions with ids that the vocabulary of {vocabulary.size} pieces does not have"
+            )
             self._add_damage(pieces, owners_C[unknown_CW.any(axis=1)], what)
 
     def _read_times(self, times: ShardedTensor, seconds_V: np.ndarray) -> None:
@@ -263,6 +323,11 @@ class ShardReader:
         statistics.negative += int((starts_C < 0).sum())
         statistics.late += int((starts_C >= seconds_V[owners_C]).sum())
         statistics.unordered += int(steps_back.sum())
+        first_C = np.flatnonzero(np.diff(owners_C, prepend=-1))  # the first caption of each video
+        if len(first_C):
+            spans_V = np.maximum.reduceat(ends_C, first_C) - np.minimum.reduceat(starts_C, first_C)
+            lengths_V = np.maximum(seconds_V[owners_C[first_C]], 1)
+            tallies[SPAN].add(np.log10(np.maximum(spans_V, 1e-4) / lengths_V))
         tallies["seconds of a caption"].add(durations_C)
         tallies["share of a video with captions"].add(covered_V[real_V] / seconds_V[real_V])
 

@@ -1,6 +1,6 @@
 """Statistics of features and captions, gathered shard by shard and merged.
 
-Legend: V videos, C captions of all of them.
+Legend: V videos, C captions of all of them, R feature rows, D their columns.
 """
 
 from __future__ import annotations
@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mmpt.utils.io import atomic_write
 
+BLOCK_ROWS = 8192  # 16 MB as float32
+SPAN = "log10 of first to last caption / video"
 EDGES: dict[str, np.ndarray] = {
     "seconds of a video": np.linspace(0, 1800, 61),
     "captions per minute": np.linspace(0, 40, 41),
@@ -21,6 +23,7 @@ EDGES: dict[str, np.ndarray] = {
     "word pieces of a caption": np.linspace(-0.5, 64.5, 66),
     "share of a video with captions": np.linspace(0, 1, 41),
     "length of a feature row": np.linspace(0, 2, 81),
+    SPAN: np.linspace(-4.01, 4.01, 402),  # 0 in the middle of a bin
 }
 """What is tallied -> bounds of the bins. Values outside count in the first or last bin."""
 
@@ -59,6 +62,24 @@ class Tally:
         """Mean of all values; None if there are none."""
         return self.total / self.count if self.count else None
 
+    def share(self, low: float, high: float) -> float:
+        """Returns the share of values from `low` to `high`, as exact as the bins; 0 if none."""
+        return float(self._between(low, high).sum()) / max(self.count, 1)
+
+    def median(self, low: float = -np.inf, high: float = np.inf) -> float | None:
+        """Returns the median of the values from `low` to `high`, as exact as the bins; None if
+        there are none.
+        """
+        summed = self._between(low, high).cumsum()
+        if not summed[-1]:
+            return None
+        place = int(np.searchsorted(summed, summed[-1] / 2))
+        return float(self.edges[place : place + 2].mean())
+
+    def _between(self, low: float, high: float) -> np.ndarray:
+        centres = (self.edges[:-1] + self.edges[1:]) / 2
+        return np.where((centres >= low) & (centres <= high), self.counts, 0)
+
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for JSON; null where nothing was counted."""
         return {
@@ -75,6 +96,15 @@ class Tally:
         if self.mean is None:
             return "-"
         return f"{self.mean:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
+
+
+class Figure(NamedTuple):
+    """A row of the table."""
+
+    text: str
+    value: float | None = None
+    """The number that has a plausible range: a mean, a median, or a share in percent."""
+    unit: str = ""  # of the range
 
 
 @dataclass
@@ -101,8 +131,24 @@ class SplitStatistics:
     unordered: int = 0
     empty: int = 0  # captions without a word piece
     unknown_pieces: int = 0  # ids that the vocabulary does not have
-    nan: int = 0  # numbers, in features
+    # Of captions and videos, those equal to an earlier one of their shard, and how many have any.
+    captions_alike: int = 0
+    captions_compared: int = 0
+    texts_alike: int = 0  # videos whose captions equal those of another
+    texts_compared: int = 0
+    features_alike: int = 0  # videos whose features equal those of another
+    features_compared: int = 0
+    known_pieces: int = 0  # ids that the vocabulary has
+    unk: int = 0  # [UNK] among them
+    inside: int = 0  # pieces that continue a word
+    numbers: int = 0  # in features
+    nan: int = 0
     infinite: int = 0
+    zero_rows: int = 0
+    uneven_rows: int = 0  # of another length than 1
+    still_rows: int = 0  # equal to the row before
+    columns: int = 0  # of features, summed over the shards
+    constant_columns: int = 0  # of one value in the whole shard
     tallies: dict[str, Tally] = field(
         default_factory=lambda: {name: Tally(edges) for name, edges in EDGES.items()}
     )
@@ -120,43 +166,77 @@ class SplitStatistics:
         tallies = {name: tally.to_dict() for name, tally in self.tallies.items()}
         return vars(self) | {"tallies": tallies}
 
-    def rows(self) -> dict[str, str]:
-        """Returns what a table shows: title -> text."""
+    def rows(self) -> dict[str, Figure]:
+        """Returns what a table shows: title -> figure."""
+        tallies = self.tallies
         return {
-            "listed videos": f"{self.listed:,}",
-            "  repeated lines": f"{self.repeated:,}",
-            "  also in the other list": f"{self.in_both:,}",
+            "listed videos": Figure(f"{self.listed:,}"),
+            "  repeated lines": _part(self.repeated, self.listed),
+            "  also in the other list": _part(self.in_both, self.listed),
             "  not packed": _part(self.not_packed, self.listed),
-            "shards read": f"{self.shards_read:,} of {self.shards:,}",
-            "videos": f"{self.videos:,}",
+            "shards read": Figure(f"{self.shards_read:,} of {self.shards:,}"),
+            "videos": Figure(f"{self.videos:,}"),
             "  without captions": _part(self.without_captions, self.videos),
-            "hours": f"{self.seconds / 3600:,.1f}",
-            "seconds of a video": self.tallies["seconds of a video"].range(0),
-            "captions": f"{self.captions:,}",
-            "  per minute": f"{60 * self.captions / self.seconds:.1f}" if self.seconds else "-",
+            "  with captions of another": _part(self.texts_alike, self.texts_compared),
+            "  with features of another": _part(self.features_alike, self.features_compared),
+            "hours": Figure(f"{self.seconds / 3600:,.1f}"),
+            "seconds of a video": _mean(tallies["seconds of a video"], 0),
+            "captions": Figure(f"{self.captions:,}"),
+            "  per minute": _per_minute(self.captions, self.seconds),
             "  without a word": _part(self.empty, self.captions),
+            "  equal to another": _part(self.captions_alike, self.captions_compared),
             "  end before they start": _part(self.reversed, self.captions),
             "  start before their video": _part(self.negative, self.captions),
             "  start after their video": _part(self.late, self.captions),
             "  out of order": _part(self.unordered, self.captions),
-            "tokens": f"{self.pieces:,}",
-            "  of a caption": self.tallies["word pieces of a caption"].range(1),
-            "  not in the vocabulary": f"{self.unknown_pieces:,}",
-            "video time with captions": _share(self.covered_s, self.seconds),
+            "seconds of a caption": _mean(tallies["seconds of a caption"], 1),
+            "tokens": Figure(f"{self.pieces:,}"),
+            "  of a caption": _mean(tallies["word pieces of a caption"], 1),
+            "  not in the vocabulary": Figure(f"{self.unknown_pieces:,}"),
+            "  unknown ([UNK])": _part(self.unk, self.known_pieces),
+            "  inside a word": _part(self.inside, self.known_pieces),
+            "first to last caption, of the video": _median_share(tallies[SPAN]),
+            "video time with captions": _share(self.covered_s, self.seconds * bool(self.captions)),
             "caption time on other captions": _share(self.inside_s - self.covered_s, self.inside_s),
             "caption time outside the video": _share(self.spoken_s - self.inside_s, self.spoken_s),
-            "length of a feature row": self.tallies["length of a feature row"].range(3),
-            "  NaN": f"{self.nan:,}",
-            "  infinite": f"{self.infinite:,}",
+            "length of a feature row": _mean(tallies["length of a feature row"], 3),
+            "feature rows": Figure(f"{self.seconds:,}"),
+            "  not of length 1": _part(self.uneven_rows, self.seconds),
+            "  of zeros": _part(self.zero_rows, self.seconds),
+            "  equal to the one before": _part(self.still_rows, self.seconds),
+            "constant feature columns": _share(self.constant_columns, self.columns),
+            "feature numbers": Figure(f"{self.numbers:,}"),
+            "  NaN": _part(self.nan, self.numbers),
+            "  infinite": _part(self.infinite, self.numbers),
         }
 
 
-def _part(count: int, whole: int) -> str:
-    return f"{count:,} ({_share(count, whole)})" if count else "0"
+def _part(count: int, whole: int) -> Figure:
+    share = _share(count, whole)
+    text = f"{count:,} ({share.text})" if count else "0"
+    return Figure(text, share.value, " %")
 
 
-def _share(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.1f} %" if whole else "-"
+def _share(part: float, whole: float) -> Figure:
+    if not whole:
+        return Figure("-", None, " %")
+    value = 100 * part / whole
+    return Figure(f"{value:,.1f} %", value, " %")
+
+
+def _per_minute(count: int, seconds: int) -> Figure:
+    if not count or not seconds:  # other figures report that there are none
+        return Figure("-")
+    return Figure(f"{60 * count / seconds:.1f}", 60 * count / seconds)
+
+
+def _mean(tally: Tally, digits: int) -> Figure:
+    return Figure(tally.range(digits), tally.mean)
+
+
+def _median_share(logs: Tally) -> Figure:
+    middle = logs.median()
+    return _share(0, 0) if middle is None else _share(10**middle, 1)
 
 
 def caption_seconds(
@@ -189,6 +269,27 @@ def caption_seconds(
     return spoken_V, np.bincount(owners_C, weights=new_C, minlength=num_videos)
 
 
+def measure_rows(data_RD: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the length of every row, float32 [R]; whether it equals the row before, bool [R]; and
+    whether a column has one value in all of at least two rows, bool [D].
+
+    Args:
+        data_RD: floats, mapped; read in blocks.
+    """
+    norms_R = np.empty(len(data_RD), dtype=np.float32)
+    still_R = np.zeros(len(data_RD), dtype=bool)
+    varies_D = np.full(data_RD.shape[1], len(data_RD) < 2)
+    for begin in range(0, len(data_RD), BLOCK_ROWS):
+        first = max(begin - 1, 0)  # the block begins with the row before it, to compare with
+        block = data_RD[first : begin + BLOCK_ROWS].astype(np.float32)
+        end = first + len(block)
+        norms_R[first:end] = np.linalg.norm(block, axis=1)
+        same = block[1:] == block[:-1]
+        still_R[first + 1 : end] = same.all(axis=1)
+        varies_D |= ~same.all(axis=0)
+    return norms_R, still_R, ~varies_D
+
+
 def save_histograms(path: str | Path, splits: Mapping[str, SplitStatistics]) -> None:
     """Draws every tally as the share of values per bin, a line per split, and writes `path`.
 
@@ -197,8 +298,10 @@ def save_histograms(path: str | Path, splits: Mapping[str, SplitStatistics]) -> 
     """
     from matplotlib.figure import Figure  # deferred: a second, and only figures need it
 
-    figure = Figure(figsize=(12, 6), layout="constrained")
-    for axis, name in zip(figure.subplots(2, 3).flat, EDGES, strict=True):
+    figure = Figure(figsize=(16, 6), layout="constrained")
+    axes = figure.subplots(2, 4).flat
+    axes[-1].set_axis_off()
+    for axis, name in zip(axes[:-1], EDGES, strict=True):
         for split, statistics in splits.items():
             tally = statistics.tallies[name]
             if tally.count:

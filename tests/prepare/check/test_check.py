@@ -115,7 +115,7 @@ def test_the_command_prints_a_table_and_draws(copy, capsys, monkeypatch):
     monkeypatch.undo()
     assert check(copy) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert lines[0] == ["train", "val"]
+    assert lines[0] == ["train", "val", "plausible"]
     assert ["videos", "32", "8"] in lines
     assert (copy / "check/histograms.png").read_bytes().startswith(b"\x89PNG")
     assert found(copy) == []

@@ -1,0 +1,243 @@
+"""The plausible ranges: mistakes that people make are found with their cause, HowTo100M and the
+demo are free of findings.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmpt.batch import Split
+from mmpt.cli import check as command
+from mmpt.config import load_config
+from mmpt.prepare.check import statistics
+from mmpt.prepare.check.dataset_check import DatasetReport, check_dataset
+from mmpt.prepare.check.plausible import RANGES, describe, full_names
+from mmpt.prepare.check.statistics import SplitStatistics, Tally
+from mmpt.shards.shardedtensor import ShardedTensor, open_shard
+from mmpt.shards.writer import write_shards
+from tests.jobs import NORTON, corpus_overrides
+
+Rows = list[np.ndarray]
+FEATURES, TIMES = "feat/{}", "feat/demo.bert-demo.{}.startends"
+PIECES = "feat/demo.bert-demo.{}.caps_ids"
+UNK = 100  # [UNK] of the demo's vocabulary, as of BERT's
+SHARDS = ("train_0", "train_1", "val_0")
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def copy(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A corpus of one's own."""
+    shutil.copytree(corpus, tmp_path / "demo")
+    open_shard.cache_clear()
+    monkeypatch.setattr(command, "save_histograms", lambda path, splits: None)
+    return tmp_path / "demo"
+
+
+def report_of(folder: Path) -> DatasetReport:
+    return check_dataset(load_config(NORTON, corpus_overrides(folder, folder / "run")))
+
+
+def change(folder: Path, stem: str, edit: Callable[[Rows], Rows]) -> None:
+    """Replace the rows of every shard by what `edit` makes of them."""
+    for shard in SHARDS:
+        path = folder / stem.format(shard)
+        tensor = ShardedTensor.load(path)
+        rows = [np.array(tensor[row]) for row in range(len(tensor))]
+        ShardedTensor.from_list(edit(rows)).save(path)
+
+
+def each(edit: Callable[[np.ndarray], np.ndarray]) -> Callable[[Rows], Rows]:
+    return lambda rows: [edit(row) for row in rows]
+
+
+def odd(edit: Callable[[np.ndarray], np.ndarray]) -> Callable[[Rows], Rows]:
+    return lambda rows: [edit(row) if place % 2 else row for place, row in enumerate(rows)]
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows.astype(float), axis=1, keepdims=True)).astype(np.float16)
+
+
+def noisy(rows: np.ndarray) -> np.ndarray:
+    rows = rows.copy()
+    rows[:, 0] += RNG.normal(0, 0.01, len(rows))
+    return rows
+
+
+def pieces(share: float, ids: list[int]) -> Callable[[Rows], Rows]:
+    """Replaces a share of the word pieces by some of `ids`."""
+
+    def edit(rows: np.ndarray) -> np.ndarray:
+        hit = (rows >= 0) & (RNG.random(rows.shape) < share)
+        return np.where(hit, RNG.choice(ids, rows.shape), rows).astype(np.int32)
+
+    return each(edit)
+
+
+def test_every_range_is_of_a_figure_and_errors_come_first():
+    assert {one.figure for one in RANGES} <= set(full_names(SplitStatistics().rows()).values())
+    seen = set()
+    for one in RANGES:
+        assert one.severity == "warning" or (one.figure, "warning") not in seen
+        seen.add((one.figure, one.severity))
+
+
+def test_median_and_share_of_a_part_of_the_values():
+    tally = Tally(np.arange(0, 101, dtype=float))
+    tally.add(np.array([5.5] * 6 + [70.5] * 3 + [90.5]))
+    assert tally.median() == 5.5
+    assert tally.median(low=50) == 70.5
+    assert tally.share(50, 80) == 0.3
+    assert tally.median(low=95) is None
+
+
+def test_rows_are_measured_across_blocks(monkeypatch):
+    monkeypatch.setattr(statistics, "BLOCK_ROWS", 3)
+    rows = RNG.normal(size=(10, 4)).astype(np.float16)
+    rows[:, 2] = 7
+    rows[6] = rows[5]  # the last row of a block and the first of the next
+    norms, still, constant = statistics.measure_rows(rows)
+    np.testing.assert_allclose(
+        norms, [np.sqrt((row.astype(float) ** 2).sum()) for row in rows], 1e-6
+    )
+    assert np.flatnonzero(still).tolist() == [6]
+    assert constant.tolist() == [False, False, True, False]
+
+
+# ---- what is plausible
+
+
+def test_the_demo_is_plausible(corpus):
+    assert report_of(corpus).findings() == []
+
+
+@pytest.mark.parametrize(
+    ("every_s", "length_s", "words"),
+    [(2.1, 4.0, 4), (3.5, 3.6, 4), (7.0, 5.5, 13)],  # automatic, de-duplicated, sentences
+)
+def test_howto100m_is_plausible(copy, every_s, length_s, words):
+    rng = np.random.default_rng(1)
+    vocabulary = (copy / "bert/vocab.txt").read_text().split()
+    whole = [number for number, word in enumerate(vocabulary) if word.isalpha() and len(word) > 1]
+
+    def videos(split, count):
+        for number in range(count):
+            seconds = int(np.clip(rng.lognormal(5.8, 0.6), 40, 2000))
+            start = np.arange(rng.uniform(0, 15), seconds * rng.uniform(0.85, 1), every_s)
+            end = start + rng.uniform(0.6, 1.4, len(start)) * length_s
+            ids = [rng.choice(whole, rng.integers(1, 2 * words)).tolist() for _ in start]
+            captions = {"start": start.tolist(), "end": end.tolist(), "cap": ids}
+            yield f"{split}{number}", unit(rng.normal(0.3, 1, (seconds, 512))), captions
+
+    for split, count in ((Split.TRAIN, 10), (Split.VALID, 4)):
+        name = split.shard_name
+        write_shards(copy / "feat", f"{copy}/feat/demo.bert-demo.", split, videos(name, count))
+        names = "".join(f"{name}{number}\n" for number in range(count))
+        (copy / f"how2_s3d_{name}.lst").write_text(names)
+    assert describe(report_of(copy).findings()) == []
+
+
+# ---- what is not
+
+
+@pytest.mark.parametrize(
+    ("stem", "edit", "severity", "figure", "cause"),
+    [
+        # another unit or origin of caption times
+        (TIMES, each(lambda t: t * 1000), "error", "outside the video", "milliseconds"),
+        (TIMES, odd(lambda t: t * 1000), "error", "outside the video", "milliseconds"),
+        (TIMES, each(lambda t: t * 30), "error", "first to last", "30 times too large: probably f"),
+        (TIMES, each(lambda t: t * 100), "error", "outside the video", "100 times too large"),
+        (TIMES, each(lambda t: t / 60), "error", "seconds of a caption", "60 times too small"),
+        (TIMES, each(lambda t: t + 3600), "error", "outside the video", "time code"),
+        (TIMES, each(lambda t: t[:, ::-1]), "error", "end before they start", "swapped"),
+        (TIMES, each(lambda t: t[:, :1].repeat(2, 1)), "error", "time with captions", "missing"),
+        # another rate, or of other videos
+        (FEATURES, each(lambda x: x[::2]), "warning", "first to last", "probably 2.0 s apart"),
+        (FEATURES, each(lambda x: x[: len(x) * 2 // 3]), "warning", "outside", "1.5 s apart"),
+        (FEATURES, each(lambda x: noisy(x.repeat(2, 0))), "warning", "first to", "2.0 a second"),
+        (FEATURES, each(lambda x: noisy(x.repeat(25, 0))), "warning", "first to", "one per frame"),
+        (FEATURES, each(lambda x: x.repeat(2, 0)), "warning", "one before", "repeated"),
+        (FEATURES, odd(lambda x: x[:30]), "warning", "outside the video", "cut off"),
+        (FEATURES, lambda rows: [*rows[1:], rows[0]], "warning", "outside", "compare the ids"),
+        (FEATURES, lambda rows: [rows[0]] * len(rows), "warning", "of another", "several videos"),
+        # features
+        (FEATURES, each(lambda x: x * 20), "warning", "length of a feature row", "those of S3D"),
+        (FEATURES, each(lambda x: x / 16), "warning", "length of a feature row", "scaled twice"),
+        (
+            *(FEATURES, each(lambda x: np.ascontiguousarray(x.T).reshape(x.shape))),
+            *("warning", "not of length 1", "not transposed"),
+        ),
+        (FEATURES, each(np.zeros_like), "error", "of zeros", "could not be decoded"),
+        (FEATURES, each(np.ones_like), "error", "constant feature columns", "wrong weights"),
+        (FEATURES, each(lambda x: x * (np.arange(512) < 256)), "warning", "columns", "narrower"),
+        (FEATURES, each(lambda x: x * np.float16(np.inf)), "error", "infinite", "65,504"),
+        # texts
+        (PIECES, each(lambda ids: np.full_like(ids, -1)), "error", "without a word", "not strings"),
+        (PIECES, each(lambda ids: ids * 0 + 105), "error", "equal to another", "one text"),
+        (PIECES, pieces(0.9, [UNK]), "error", "unknown", "another language"),
+        (PIECES, pieces(0.2, [UNK]), "warning", "unknown", "another language"),
+        (PIECES, each(lambda ids: np.where(ids < 0, 105, ids)), "warning", "of a cap", "language"),
+    ],
+)
+def test_mistakes_are_found_with_their_cause(copy, stem, edit, severity, figure, cause):
+    with np.errstate(invalid="ignore"):
+        change(copy, stem, edit)
+    found = [one for one in report_of(copy).findings() if one.split == "train"]
+    assert any(figure in one.figure and cause in one.cause for one in found), found
+    assert ("error" in {one.severity for one in found}) == (severity == "error"), found
+
+
+def test_the_same_captions_in_all_videos(copy):
+    for stem in (TIMES, PIECES):
+        change(copy, stem, lambda rows: [rows[0]] * len(rows))
+    assert "videos: with captions of another" in {one.figure for one in report_of(copy).findings()}
+
+
+def test_a_language_that_the_vocabulary_cuts_into_pieces(copy):
+    words = (copy / "bert/vocab.txt").read_text().split()
+    change(copy, PIECES, pieces(0.5, [n for n, word in enumerate(words) if word.startswith("##")]))
+    (found, _) = report_of(copy).findings()
+    assert found.figure == "tokens: inside a word"
+    assert "another language" in found.cause
+
+
+def run(folder: Path) -> int:
+    overrides = corpus_overrides(folder, folder / "run")
+    return command.main([NORTON, *overrides, "--out", str(folder / "check")])
+
+
+def results(folder: Path) -> dict:
+    return json.loads((folder / "check/statistics.json").read_text())
+
+
+def test_a_warning_keeps_exit_code_0(copy, caplog):
+    change(copy, FEATURES, each(lambda rows: rows * 20))
+    assert run(copy) == 0
+    assert "features are probably not those of S3D" in caplog.text
+    assert "length of a feature row: 20.000 (19.99" in caplog.text
+    assert "(plausible: 0.98 to 1.02)" in caplog.text
+    found = results(copy)["findings"]
+    assert {one["severity"] for one in found} == {"warning"}
+    assert {one["split"] for one in found} == {"train", "val"}
+
+
+def test_all_errors_come_at_once_with_the_damage(copy, capsys):
+    change(copy, TIMES, each(lambda times: times * 1000))
+    change(
+        copy, FEATURES, lambda rows: [rows[0] * np.float16(np.nan), *map(np.zeros_like, rows)][:-1]
+    )
+    assert run(copy) == 2
+    captured = capsys.readouterr()
+    for part in (
+        *("damaged:", "seconds with NaN or infinity", "training would be senseless:"),
+        *("milliseconds: divide them by 1000\n    train: ", "could not be decoded\n    train: "),
+    ):
+        assert part in captured.err
+    (line,) = [line for line in captured.out.splitlines() if "time outside" in line]
+    assert line.endswith("at most 5 %")
