@@ -46,8 +46,10 @@ from mmpt.tasks.steps import step_in_memory
 from mmpt.tasks.task import Task
 from mmpt.utils.distributed import World
 from mmpt.utils.io import DISK_FULL, write_error
+from mmpt.utils.log import get_logger
 from mmpt.utils.metrics_log import MetricsLog
 
+logger = get_logger(__name__)
 LAST_CHECKPOINT = "checkpoint_last.pt"
 PASSED_ON = "seed num_shards shard_id num_workers skip_remainder_batch grouped_shuffling"
 """What fairseq's own iterator takes by the names that the task is called with."""
@@ -89,6 +91,7 @@ class FairseqMMTask(LegacyFairseqTask):
         self.epoch = 1
         self.metrics_log: MetricsLog | None = None  # of the main process, from the first step on
         self.start: tuple[float, float] | None = None  # the share of the run done at what time
+        self.has_updated = False  # in this process
 
     @classmethod
     def setup_task(cls, args: argparse.Namespace, **kwargs: Any) -> FairseqMMTask:
@@ -194,6 +197,9 @@ class FairseqMMTask(LegacyFairseqTask):
     def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
         """Aggregates metrics as fairseq does; writes those of training at every log interval."""
         super().reduce_metrics(logging_outputs, criterion)
+        if criterion.training and not self.has_updated:
+            self.has_updated = True
+            logger.info("first update done; metrics every %d updates", self.args.log_interval)
         if criterion.training and self.batches is not None:
             left = self._minutes_left(self.batches)
             metrics.log_scalar("minutes_left", left, weight=0, priority=96, round=1)
