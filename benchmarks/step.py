@@ -23,11 +23,12 @@ import torch
 from transformers import BertConfig
 
 from loader import generate, training_set
-from loss import NORTON, dense
+from loss import NORTON
 from mmpt.cli.app import choose_device
 from mmpt.losses import MMContraLoss
 from mmpt.models import MMFusionSeparate
 from mmpt.models.freezing import freeze_all_but_layernorm
+from plain_parts import attend_eagerly, dense
 from process_memory import apart
 from results import Figure, Options, record, run_script
 
@@ -62,8 +63,7 @@ def towers(
         config, num_hidden_video_layers=video_layers, max_video_len=16, packed=packed
     )
     if not packed:
-        for tower in (model.video_encoder.bert, model.text_encoder):
-            tower.set_attn_implementation("eager")
+        attend_eagerly(model)
     freeze_all_but_layernorm(model)
     return model.train().to(device, dtype)
 

@@ -7,7 +7,7 @@ import results
 from tests.jobs import ROOT
 
 README = ROOT / "benchmarks" / "README.md"
-HELPERS = {"results", "process_memory", "full_size_data"}
+HELPERS = {"results", "process_memory", "full_size_data", "plain_parts"}
 SCRIPTS = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - HELPERS
 
 
