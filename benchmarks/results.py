@@ -125,8 +125,8 @@ def in_turns(
     return [taken[1:] for taken in seconds]
 
 
-def record(figures: Sequence[Figure]) -> None:
-    """Print the figures as a table and append them to the results file."""
+def record(figures: Sequence[Figure], out: Path | None = None) -> None:
+    """Print the figures as a table and append them to `out`, or else to the results file."""
     assert all(figure.ours for figure in figures), "nothing was measured of a figure"
     script = Path(sys.argv[0])
     run = {
@@ -138,7 +138,7 @@ def record(figures: Sequence[Figure]) -> None:
     }
     line = json.dumps(run)
     print(table([line]))
-    with RESULTS.open("a") as file:
+    with (out or RESULTS).open("a") as file:
         file.write(line + "\n")
 
 

@@ -30,6 +30,7 @@ WRONG = {
     "pretokenize.py --memory 0": "--memory: must be at least 1",
     "shard.py --folder /not/there": "/not/there",
     "sinkhorn.py --clips many": "--clips: invalid number value: 'many'",
+    "whole_job.py --val-videos 0": "--val-videos: must be at least 1",
     "step.py --device cuda:99": "--device cuda:99: not a device of this machine",
 }
 
