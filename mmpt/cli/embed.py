@@ -16,7 +16,7 @@ from mmpt.inference.texts import batches
 from mmpt.media.s3d import S3D_WEIGHTS
 from mmpt.media.video_list import VIDEO_SUFFIXES
 from mmpt.models.checkpoint import weights_fingerprint
-from mmpt.utils.io import atomic_write, read_text
+from mmpt.utils.io import atomic_write, read_lines
 from mmpt.utils.log import get_logger, progress
 
 logger = get_logger(__name__)
@@ -110,7 +110,7 @@ def embed(
     names: list[str] = []
     files: dict[str, Path] = {}
     if texts:
-        lines = read_text(texts, "a file with one text per line,").splitlines()
+        lines = read_lines(texts, "a file with one text per line,")
         names = [line.strip() for line in lines if line.strip()]
         if not names:
             raise DataError(f"{texts}: must hold one text per line, but holds none.")
@@ -138,7 +138,7 @@ def embed(
     logger.info("%s: %d vectors of %d numbers", out, *vectors.shape)
 
 
-main = Command(embed, stopped="nothing was written")
+main = Command(embed, stopped="nothing was written; run the same command again")
 
 
 if __name__ == "__main__":

@@ -197,7 +197,7 @@ def _check(options: Options) -> None:
         raise DataError(
             f"{options.captions}: no such folder. Name where the captions are with `--captions`."
         )
-    text = options.yaml.read_text("utf-8", "replace") if options.yaml.exists() else MARK
+    text = options.yaml.read_text("utf-8-sig", "replace") if options.yaml.exists() else MARK
     if not text.startswith(MARK):
         raise DataError(
             f"{options.yaml}: exists, and was not made by this command. Give another file with "

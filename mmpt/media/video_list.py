@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmpt.errors import DataError
-from mmpt.utils.io import read_text
+from mmpt.utils.io import read_lines
 from mmpt.utils.validation import NotBlank, Row, read_table
 
 _ENDINGS = "3gp avi f4v flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv"
@@ -132,7 +132,7 @@ def _entries(source: Path) -> Iterator[tuple[str, Path, str, str]]:
         paths = [*sorted(source.glob("[!.]*")), *sorted(source.glob("[!.]*/[!.]*"))]
         yield from ((str(path), path, path.stem, "") for path in paths if not path.is_dir())
     elif suffix in (".txt", ".lst"):
-        for number, line in enumerate(read_text(source).splitlines(), start=1):
+        for number, line in enumerate(read_lines(source), start=1):
             if line.strip():
                 video = _locate(line.strip(), source)
                 yield f"{source}, line {number}", video, video.stem, ""

@@ -4,6 +4,7 @@ A hub name is looked up in the local cache first. A machine without a connection
 nor fails if the files are there.
 """
 
+import codecs
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -11,6 +12,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, Field
 
 from mmpt.errors import DataError
+from mmpt.utils.io import read_lines
 from mmpt.utils.log import get_logger
 from mmpt.utils.validation import read_json_as
 
@@ -76,15 +78,21 @@ def _load_folder(folder: Path, use_fast: bool) -> Any:
         raise DataError(
             f"{folder}: a BERT folder must hold vocab.txt, but does not. Download it again."
         )
+    path = folder / "vocab.txt"
+    more: dict[str, Any] = {}
+    words = read_lines(path) if path.is_file() else []
+    if words and path.read_bytes().startswith(codecs.BOM_UTF8):
+        # transformers would take the byte order mark for a part of the first word piece.
+        more["vocab"] = {word: number for number, word in enumerate(words)}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=use_fast, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, use_fast=use_fast, local_files_only=True, **more
+        )
     except Exception as err:  # the tokenizers library raises nothing more specific
         raise DataError(
             f"{folder}: holds no tokenizer that can be read: {first_line(err)}. Download it again."
         ) from err
-    path = folder / "vocab.txt"
     if path.is_file():
-        words = set(path.read_text(encoding="utf-8").splitlines())
         names = ("cls_token", "sep_token", "pad_token", "unk_token")
         special = [getattr(tokenizer, name) for name in names]
         # transformers would add missing ones as new ids.

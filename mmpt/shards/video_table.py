@@ -17,7 +17,7 @@ from mmpt.batch import ShardKey, Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import DataError
 from mmpt.shards.layout import check_shard, meta_path, read_shard_meta
-from mmpt.utils.io import read_text
+from mmpt.utils.io import read_lines
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -91,7 +91,7 @@ def read_id_list(path: str | Path) -> list[str]:
     Raises:
         DataError: missing, not text, or without any id.
     """
-    lines = read_text(path, "a list of one video id per line").splitlines()
+    lines = read_lines(path, "a list of one video id per line")
     ids = [line.strip() for line in lines if line.strip()]
     if not ids:
         raise DataError(f"{path}: must hold one video id per line, but holds none.")

@@ -2,6 +2,7 @@
 only.
 """
 
+import codecs
 import errno
 import hashlib
 import json
@@ -131,21 +132,58 @@ def write_json(path: str | Path, value: Any) -> None:
         file.write("\n")
 
 
-def read_text(path: str | Path, kind: str = "text") -> str:
-    """Returns a file in UTF-8, with or without a byte order mark, its line ends as they are.
+def decode_text(content: bytes, path: str | Path, kind: str = "text") -> str:
+    """Returns the text of a file in UTF-8, or in UTF-16 with a byte order mark. The mark, if there
+    is one, is left out; line ends stay as they are.
 
     Args:
+        path: the file, for messages.
         kind: what it must be, for messages.
     Raises:
-        DataError: missing, or not UTF-8.
+        DataError: another encoding, or no text. Names the byte.
     """
+    utf16 = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) and len(content) > 2
     try:
-        with reading(path), open(path, encoding="utf-8-sig", newline="") as file:
-            return file.read()
+        text = content.decode("utf-16" if utf16 else "utf-8-sig")
     except UnicodeDecodeError as err:
+        line = len(split_lines(content[: err.start].decode("latin-1") + "x"))
         raise DataError(
-            f"{path}: not {kind} in UTF-8 ({err}). Download it again, or correct its path."
+            f"{path}: not {kind} in UTF-8 (line {line}: byte {err.start} is "
+            f"0x{content[err.start]:02x}, {err.reason}). Convert it, for example with `iconv -f "
+            "WINDOWS-1252 -t UTF-8`, make or download it again, or correct its path."
         ) from None
+    if "\0" in text:
+        line = len(split_lines(text[: text.index("\0") + 1]))
+        raise DataError(
+            f"{path}: not {kind}: line {line} holds a zero byte. The file is damaged, or in UTF-16 "
+            "(then convert it with `iconv -f UTF-16LE -t UTF-8`). Make or download it again, or "
+            "correct its path."
+        )
+    return text
+
+
+def split_lines(text: str) -> list[str]:
+    """Returns the lines of a text, without their ends.
+
+    Unlike in `str.splitlines`, only newlines separate lines, not U+2028 and the like. A byte order
+    mark at the beginning of a line, as concatenated files have it, is removed.
+    """
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    if not lines[-1]:
+        lines.pop()
+    return [line.removeprefix("\ufeff") for line in lines]
+
+
+def read_text(path: str | Path, kind: str = "text") -> str:
+    """Returns the text of a file; see `decode_text`. DataError when it is missing, too."""
+    with reading(path):
+        content = Path(path).read_bytes()
+    return decode_text(content, path, kind)
+
+
+def read_lines(path: str | Path, kind: str = "text") -> list[str]:
+    """Returns the lines of a text file; see `split_lines` and `read_text`."""
+    return split_lines(read_text(path, kind))
 
 
 def read_json(path: str | Path) -> Any:
@@ -190,7 +228,7 @@ def load_npy(path: str | Path, remedy: str, *, mmap_mode: Literal["r"] | None = 
 def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
     """Returns the objects of a JSON Lines log, without lines cut short; none without a file."""
     try:
-        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = split_lines(Path(path).read_bytes().decode(errors="replace"))
     except OSError:
         return []
     rows = []

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from mmpt.errors import DataError
-from mmpt.utils.io import read_json, read_text
+from mmpt.utils.io import read_json, read_text, split_lines
 
 T = TypeVar("T")
 R = TypeVar("R", bound="Row")
@@ -125,14 +125,17 @@ def read_table(
     Raises:
         DataError: missing, not text, another file's columns, a bad row, or no rows.
     """
-    text = io.StringIO(read_text(path, "a table"), newline="")
-    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    text = read_text(path, "a table")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     fields = kind.model_fields.items()
     needed = [name for name, field in fields if name != "line" and field.is_required()]
     rows: list[R] = []
+    end = 0  # line
     try:
         for cells in reader:
-            where = f"{path}, line {reader.line_num}"
+            begin, end = end + 1, reader.line_num
+            # A quote that is closed too late makes a row of several lines.
+            where = f"{path}, line {end}" if begin == end else f"{path}, lines {begin} to {end}"
             if not any(map(str.strip, cells)):
                 continue
             if header is None:
@@ -150,14 +153,31 @@ def read_table(
                     f"{where}: must have {len(header)} cells ({', '.join(header)}), but has "
                     f"{len(cells)}. Cells that hold the separator must be quoted."
                 )
-            values = dict(zip(header, cells, strict=True), line=reader.line_num)
+            values = dict(zip(header, cells, strict=True), line=end)
             rows.append(validate(kind, values, where, "Correct or remove the row."))
     except csv.Error as err:
+        if not (line := _line_of_bad_quote(text, delimiter)):
+            raise DataError(
+                f"{path}, line {reader.line_num}: not a table ({err}). Correct the line."
+            ) from None
         raise DataError(
-            f"{path}: not a table ({err}). Download it again, or correct its path."
+            f"{path}, line {line}: not a table (a cell begins with a quote here that does not end "
+            f"where the cell ends: {err}). Close the quote at the end of the cell. A quote that "
+            f'belongs to a text is doubled, and its cell is quoted: "say ""hi""".'
         ) from None
     if not rows:
         raise DataError(
             f"{path}: must hold a row at least, but holds none. Correct the file or its path."
         )
     return rows
+
+
+def _line_of_bad_quote(text: str, delimiter: str) -> int:
+    """Returns the line of the first cell whose quotes do not end where the cell ends, or 0."""
+    end = rf"(?:{re.escape(delimiter)}|\r\n|\r|\n)"
+    cell = re.compile(rf'(?:"[^"]*(?:""[^"]*)*"|(?!")[^{re.escape(delimiter)}\r\n]*){end}')
+    position = 0
+    while match := cell.match(text, position):
+        position = match.end()
+    is_quote = text.startswith('"', position)
+    return len(split_lines(text[: position + 1])) if is_quote else 0

@@ -30,6 +30,40 @@ def test_rows_with_their_lines(tmp_path: Path) -> None:
     assert read_table(path, Captioned) == rows
 
 
+QUOTES = [
+    ('id,text\nv1,a\nv2,"b\nv3,c\nv4,d\n', 3),  # until the end of the file
+    ('id,text\nv1,a\nv2,"b\nv3,c\nv4,"d"\n', 3),  # until another cell's quote
+    ('id,text\nv1,"a\nb"\nv2,"c\nv3,d\n', 4),  # after a cell of two lines
+    ('id,text\r\nv1,"say ""hi"""\r\n\r\nv2,"b\r\n', 4),
+    ('id,text\nv1,a "b" c\nv2,"b" c\n', 3),  # closed too early
+    ('"id,text\nv1,a\n', 1),
+    ('id,text\nv1,"' + "a\n" * 100_000, 2),  # longer than csv's limit
+    ('id,text\u2028\nv1,"a\n', 2),
+]
+
+
+@pytest.mark.parametrize(("content", "line"), QUOTES)
+def test_a_quote_that_is_not_closed_is_named_by_its_line(
+    tmp_path: Path, content: str, line: int
+) -> None:
+    path = write(tmp_path / "a.csv", content)
+    with pytest.raises(DataError, match=rf"a\.csv, line {line}: not a table .*quote"):
+        read_table(path, Captioned)
+
+
+def test_a_long_cell_without_quotes_is_named_by_its_line(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", f"id,text\nv1,a\nv2,{'b' * 200_000}\n")
+    with pytest.raises(DataError, match=r"a\.csv, line 3: not a table .*limit"):
+        read_table(path, Captioned)
+
+
+def test_a_wrong_row_of_several_lines_names_all_of_them(tmp_path: Path) -> None:
+    """A quote that is forgotten may be closed by a later one."""
+    path = write(tmp_path / "a.csv", 'id,text\nv1,a\nv2,"b\nv3,c\nv4,d",x\nv5,e\n')
+    with pytest.raises(DataError, match="lines 3 to 5: must have 2 cells"):
+        read_table(path, Captioned)
+
+
 def test_tabs_and_files_without_a_header(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tsv", "1\ta b\n2\tc\n")
     rows = read_table(path, Text, delimiter="\t", header=["id", "text"])
@@ -50,7 +84,8 @@ def test_tabs_and_files_without_a_header(tmp_path: Path) -> None:
         ("id,text\nv1,a,b\n", "line 2: must have 2 cells"),
         ("id,text\nv1,a\nv2,  \n", r"line 3: `text` must not be empty"),
         ('id,text\nv1,"a\n', r"not a table \("),
-        (b"id,text\nv1,\xff\xfe\n", "not a table in UTF-8"),
+        (b"id,text\nv1,\xff\xfe\n", r"not a table in UTF-8 \(line 2: byte 11 is 0xff"),
+        (b"id,text\nv1,a\nv2,\0\0\n", "not a table: line 3 holds a zero byte"),
     ],
 )
 def test_mistakes(tmp_path: Path, content: str | bytes, message: str) -> None:

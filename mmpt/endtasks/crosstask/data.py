@@ -33,7 +33,7 @@ from mmpt.processors import base
 from mmpt.processors.aligner import video_name
 from mmpt.processors.downstream import TextProcessor, VideoProcessor, keep_with_features
 from mmpt.processors.window_aligner import WindowAligner
-from mmpt.utils.io import read_text
+from mmpt.utils.io import read_text, split_lines
 from mmpt.utils.validation import NotBlank, Row, Seconds, read_table
 
 SPLIT_SEED = 0
@@ -99,7 +99,7 @@ def read_tasks(path: str) -> dict[str, list[str]]:
         DataError: missing or empty, not in blocks of six lines, another number of steps than it
             says, or a task twice.
     """
-    lines = [line.strip() for line in read_text(path).rstrip().splitlines()] or [""]
+    lines = [line.strip() for line in split_lines(read_text(path).rstrip())] or [""]
     tasks: dict[str, list[str]] = {}
     for first in range(0, len(lines), LINES_PER_TASK):
         block = lines[first : first + LINES_PER_TASK]
@@ -123,7 +123,7 @@ def read_segments(path: Path, num_steps: int) -> list[Segment]:
         DataError: missing, rows of anything but step,start,end, a step beyond the task's, or bad
             times.
     """
-    if path.is_file() and not path.read_bytes().strip():
+    if path.is_file() and not read_text(path).strip():
         return []
     segments = read_table(path, Segment, header=("step", "start", "end"))
     for row in segments:

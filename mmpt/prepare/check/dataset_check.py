@@ -36,7 +36,7 @@ from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.shards import layout
 from mmpt.shards.shardedtensor import ShardedTensor, open_shard
 from mmpt.shards.video_table import read_id_list
-from mmpt.utils.io import read_text
+from mmpt.utils.io import read_lines
 from mmpt.utils.log import get_logger, progress
 from mmpt.utils.tables import text_table
 
@@ -145,7 +145,7 @@ def check_dataset(
         statistics = SplitStatistics(listed=len(ids), in_both=len(in_both))
         report.splits[split.shard_name] = statistics
         if ids:
-            lines = read_text(str(paths[split])).splitlines()
+            lines = read_lines(str(paths[split]))
             statistics.repeated = sum(bool(line.strip()) for line in lines) - len(ids)
         shards: dict[int, list[str]] = {}
         with recorded(report.damage):
