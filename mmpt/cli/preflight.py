@@ -4,7 +4,9 @@ start and its parts.
 
 import logging
 import os
+import shlex
 from contextlib import suppress
+from pathlib import Path
 
 from mmpt.batch import Split
 from mmpt.config import RunConfig
@@ -51,7 +53,7 @@ def last_checkpoint(config: RunConfig) -> str | None:
 
 def check_start(config: RunConfig) -> None:
     """Raises CheckpointError unless fairseq can use the checkpoint that the training continues or
-    starts from.
+    starts from. Of a `checkpoint_last.pt` it names the newest checkpoint to use instead.
     """
     from mmpt.models.checkpoint import check_training_checkpoint  # deferred: seconds, for torch
 
@@ -67,7 +69,33 @@ def check_start(config: RunConfig) -> None:
             f"makes its own:\n  {DEMO_COMMANDS}"
         )
     resets = config.option("checkpoint", "reset_optimizer")  # is left out of a run that continues
-    check_training_checkpoint(path, optimizer=bool(last or not resets))
+    try:
+        check_training_checkpoint(path, optimizer=bool(last or not resets))
+    except CheckpointError as err:
+        if last is None:
+            raise
+        raise CheckpointError(f"{err}\n{_way_to_continue(last)}") from err
+
+
+def _way_to_continue(last: str) -> str:
+    """Returns how to continue a run whose last checkpoint cannot be used: from the newest of its
+    others that can be.
+    """
+    from mmpt.models.checkpoint import check_training_checkpoint  # deferred, as above
+
+    others = [path for path in Path(last).parent.glob("checkpoint*.pt") if str(path) != last]
+    for path in sorted(others, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        with suppress(CheckpointError):
+            check_training_checkpoint(path, optimizer=True)
+            command = shlex.join(["cp", str(path), last])
+            return (
+                f"The newest whole checkpoint of this run is {path}. To continue from it, run "
+                f"`{command}` and the same command again."
+            )
+    return (
+        "No other checkpoint of this run is whole. To start the run from its beginning, remove "
+        f"{last} and run the same command again."
+    )
 
 
 def check_parts(config: RunConfig) -> None:

@@ -1,5 +1,7 @@
 """What is checked before a training starts, against files made one by one."""
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,33 @@ def test_the_checkpoint_to_start_from(tmp_path, continues):
     preflight.check_start(config)
     weights.write_bytes(weights.read_bytes()[:-40])
     with pytest.raises(CheckpointError, match="damaged"):
+        preflight.check_start(config)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda whole: b"", lambda whole: whole[:-40], lambda whole: bytes(len(whole))]
+)
+def test_a_damaged_last_checkpoint_names_the_newest_whole_one(tmp_path, damage):
+    entries = {"model": {"w": torch.ones(9)}, "optimizer_history": [], "extra_state": {}}
+    for age, name in enumerate(("_last", "2", "_1_300", "_best", "1")):
+        path = tmp_path / f"checkpoint{name}.pt"
+        torch.save(entries, path)
+        os.utime(path, (1000 - age, 1000 - age))
+    last, newest = tmp_path / "checkpoint_last.pt", tmp_path / "checkpoint_1_300.pt"
+    for path in (last, tmp_path / "checkpoint2.pt"):
+        path.write_bytes(damage(path.read_bytes()))
+        os.utime(path, (2000, 2000))
+    config = RunConfig(path="a.yaml", fairseq={"checkpoint": {"save_dir": str(tmp_path)}})
+    with pytest.raises(CheckpointError) as caught:
+        preflight.check_start(config)
+    assert str(caught.value).startswith(f"{last}: damaged")
+    assert f"newest whole checkpoint of this run is {newest}. " in str(caught.value)
+    assert f"`cp {newest} {last}`" in str(caught.value)
+    shutil.copy(newest, last)  # as told
+    preflight.check_start(config)
+    for path in tmp_path.glob("*.pt"):
+        path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"No other checkpoint of this run is whole.*remove"):
         preflight.check_start(config)
 
 
