@@ -8,8 +8,6 @@ A message says what is wrong, the bound, the value found and the remedy, for exa
 from __future__ import annotations
 
 EXIT_CODE = 2
-INTERRUPTED = 130
-"""Exit code of a command that Ctrl-C ended."""
 
 
 class UserError(ValueError):

@@ -59,4 +59,4 @@ def check(
         raise DataError("\n".join(problems))
 
 
-main = Command(check, stopped="nothing was written")
+main = Command(check, stopped="nothing was written; run the same command again")

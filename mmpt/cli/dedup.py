@@ -51,4 +51,4 @@ def dedup(
         convert_corpus(source, target, dedup=wanted, seed=seed)
 
 
-main = Command(dedup, stopped="nothing was left half-written")
+main = Command(dedup, stopped="nothing was left half-written; run the same command again")

@@ -6,6 +6,7 @@ A job type says how many processes a job has.
 import os
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -46,6 +47,9 @@ wins.
 
 LOCK_NAME = ".lock"
 """File of a `save_dir` whose lock the launcher holds as long as it trains there."""
+
+INTERRUPTS = {128 + signum for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+"""Exit codes of a job that was asked to stop."""
 
 GRACE_S = 30.0
 """Seconds to end a job in; more than `mmpt.cli.processes` gives its own processes."""
@@ -103,6 +107,8 @@ def train(
             if "--cpu" in command:
                 env["CUDA_VISIBLE_DEVICES"] = ""  # fairseq touches every GPU that it sees
             if not dryrun and (code := run_all([command], [env], grace_s=GRACE_S)):
+                if code in INTERRUPTS and not configs[0].is_test:  # an evaluation has said so
+                    raise KeyboardInterrupt(code - 128)
                 return code
     return 0
 

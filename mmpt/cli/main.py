@@ -56,4 +56,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = importlib.import_module(f"mmpt.cli.{COMMANDS[name][0]}")
         return int(module.main(rest, name=f"mmpt {name}"))
 
-    return run_command(run_named, stopped="nothing was done")
+    return run_command(run_named, stopped="nothing was done; run the same command again")

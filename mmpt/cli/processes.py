@@ -17,6 +17,7 @@ from typing import Any
 
 from mmpt.errors import EXIT_CODE
 from mmpt.utils.command import end_with_parent
+from mmpt.utils.killed import end_by_signal
 
 POLL_S = 0.05
 
@@ -29,7 +30,8 @@ def run_all(
     """Runs `commands` at the same time and returns 0, or the exit code of the first that fails; the
     others are ended.
 
-    Of failures at the same moment a user's mistake (exit code 2) counts: the others follow from it.
+    Of failures at the same moment a user's mistake (exit code 2) counts, then the end by a signal,
+    which is reported: the others follow from it.
 
     Ctrl-C, SIGTERM and SIGHUP end every command. Each command is a session of its own, so that its
     helpers (loader workers) end with it and so that Ctrl-C gives one message, not one per process.
@@ -62,9 +64,9 @@ def run_all(
             codes = [process.poll() for process in processes]
             if any(codes):
                 time.sleep(POLL_S)  # peers that fail because of it may have been seen first
-                codes = [process.poll() for process in processes]
-                failed = [code if code > 0 else 128 - code for code in codes if code]
-                return EXIT_CODE if EXIT_CODE in failed else failed[0]
+                if not received:  # else the signal may have reached the processes, too
+                    return _first_failure(processes)
+                break
             if None not in codes:
                 return 0
             time.sleep(POLL_S)
@@ -73,6 +75,21 @@ def run_all(
         _end(processes, grace_s)
         for signum, handler in handlers.items():
             signal.signal(signum, handler)
+
+
+def _first_failure(processes: Sequence[subprocess.Popen[bytes]]) -> int:
+    """Returns the exit code of the failure that counts, and reports those that a signal ended."""
+    codes = [process.poll() for process in processes]
+    if EXIT_CODE in codes:
+        return EXIT_CODE
+    killed = {rank: -code for rank, code in enumerate(codes) if code and code < 0}
+    # A process may abort because another one of its group is gone.
+    first = {rank: signum for rank, signum in killed.items() if signum != signal.SIGABRT} or killed
+    for rank, signum in first.items():
+        which = f"rank {rank} of {len(processes)}" if len(processes) > 1 else "the process"
+        sys.stderr.write(f"error: {which} (pid {processes[rank].pid}) {end_by_signal(signum)}\n")
+    failed = [128 + signum for signum in first.values()]
+    return next(code for code in (*failed, *codes) if code)
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]], grace_s: float) -> None:

@@ -60,7 +60,7 @@ def report(
     print(write_report(run, out or scoring.report_path(config)))
 
 
-main = Command(report, stopped="nothing was written")
+main = Command(report, stopped="nothing was written; run the same command again")
 
 
 if __name__ == "__main__":

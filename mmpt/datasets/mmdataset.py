@@ -5,7 +5,8 @@ and nothing else.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch.utils.data import Dataset, default_collate
+import torch
+from torch.utils.data import Dataset, default_collate, get_worker_info
 
 from mmpt.batch import ClipBatch, Split
 from mmpt.processors.base import ItemAligner, MetaProcessor, TextReader, VideoReader
@@ -64,4 +65,11 @@ def collate(items: Sequence[Mapping[str, object]]) -> Any:
     if not items:
         return {}
     kept = [name for name, value in items[0].items() if value is not None]
-    return default_collate([{name: item[name] for name in kept} for item in items])
+    batch = default_collate([{name: item[name] for name in kept} for item in items])
+    if get_worker_info() is not None:
+        # The worker's queue would do this in a thread, where a full /dev/shm is an error that
+        # nobody gets: the main process would wait for ever.
+        for value in batch.values():
+            if isinstance(value, torch.Tensor):
+                value.share_memory_()
+    return batch

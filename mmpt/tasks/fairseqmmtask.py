@@ -46,6 +46,7 @@ from mmpt.tasks.steps import step_in_memory
 from mmpt.tasks.task import Task
 from mmpt.utils.distributed import World
 from mmpt.utils.io import DISK_FULL, write_error
+from mmpt.utils.killed import worker_failure
 from mmpt.utils.log import get_logger
 from mmpt.utils.metrics_log import MetricsLog
 
@@ -251,6 +252,8 @@ def _report_user_error(
     sys.stdout.flush()
     if isinstance(cause, UserError):
         message = message_of(cause)
+    elif failure := worker_failure(error):
+        message = str(failure)
     elif isinstance(cause, OSError):
         if World.current().is_main:
             _finish_checkpoints(args, cause)

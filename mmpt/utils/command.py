@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from mmpt.errors import EXIT_CODE, INTERRUPTED, UserError, message_of
+from mmpt.errors import EXIT_CODE, UserError, message_of
 from mmpt.utils.io import DISK_FULL, write_error
+from mmpt.utils.killed import worker_failure
 from mmpt.utils.log import setup_logging
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-
-TERMINATED = 128 + signal.SIGTERM
 
 EXTRA_OF = {
     **dict.fromkeys(("av", "json_stream"), "prepare"),
@@ -34,39 +33,56 @@ def run_command(work: Callable[[], int | None], *, stopped: str) -> int:
 
     Args:
         work: returns the exit code; None is 0.
-        stopped: what to say when Ctrl-C or SIGTERM ends it, as in "run the same command again to go
-            on".
+        stopped: what to say when Ctrl-C or another signal ends it, as in "run the same command
+            again to continue". `work` may raise KeyboardInterrupt with the number of the signal.
     """
+    received: list[int] = []
     try:
         setup_logging()
-        with _sigterm_as_interrupt():
+        with _sigterm_as_interrupt(received):
             return work() or 0
-    except UserError as err:
-        problem = f"error: {message_of(err)}"
-    except OSError as err:
-        file = err.filename2 or err.filename  # filename2: the target of a failed rename
-        reason = f"{f'{file}: ' if file else ''}{err.strerror or err}. Fix that and run the same"
-        problem = f"error: {reason} command again."
-        if err.errno in DISK_FULL:
-            problem = f"error: {write_error(err, file or 'a file')}"
-    except ModuleNotFoundError as err:
-        if err.name not in EXTRA_OF:
-            raise
-        extra = f"'mmpt[{EXTRA_OF[err.name]}]'"
-        problem = f"error: {err.name} is not installed. Install it with: pip install {extra}"
     except KeyboardInterrupt as err:
-        sys.stderr.write(f"interrupted; {stopped}\n")
-        return TERMINATED if err.args == (signal.SIGTERM,) else INTERRUPTED
-    sys.stderr.write(f"{problem}\n")
+        return _interrupted(stopped, *err.args)
+    except Exception as err:
+        if received:  # the error comes from what the signal has ended too, such as loader workers
+            return _interrupted(stopped, *received)
+        problem = _describe(err)
+        if problem is None:
+            raise
+    sys.stderr.write(f"error: {problem}\n")
     return EXIT_CODE
 
 
+def _interrupted(stopped: str, signum: int = signal.SIGINT) -> int:
+    sys.stderr.write(f"interrupted; {stopped}\n")
+    return 128 + signum
+
+
+def _describe(err: Exception) -> str | None:
+    """Returns what to say about an error that the user can fix; None for a bug of ours."""
+    if isinstance(err, UserError):
+        return message_of(err)
+    if failure := worker_failure(err):
+        return str(failure)
+    if isinstance(err, OSError):
+        file = err.filename2 or err.filename  # filename2: the target of a failed rename
+        if err.errno in DISK_FULL:
+            return str(write_error(err, file or "a file"))
+        reason = f"{f'{file}: ' if file else ''}{err.strerror or err}"
+        return f"{reason}. Fix that and run the same command again."
+    if isinstance(err, ModuleNotFoundError) and err.name in EXTRA_OF:
+        extra = f"'mmpt[{EXTRA_OF[err.name]}]'"
+        return f"{err.name} is not installed. Install it with: pip install {extra}"
+    return None
+
+
 @contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Raises an interrupt where the main thread is when SIGTERM comes."""
+def _sigterm_as_interrupt(received: list[int]) -> Iterator[None]:
+    """Raises an interrupt where the main thread is when SIGTERM comes, and notes it."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt(signal.SIGTERM)
+        received[:] = [number]
+        raise KeyboardInterrupt(number)
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:

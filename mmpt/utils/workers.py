@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from mmpt.errors import UserError
 from mmpt.utils.command import end_with_parent
+from mmpt.utils.killed import worker_failure
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -39,12 +40,10 @@ def run_tasks(
     try:
         yield from loader
     except RuntimeError as err:
-        if "DataLoader worker (pid" not in str(err):
+        failure = worker_failure(err)
+        if failure is None:
             raise
-        raise UserError(
-            f"one of {workers} worker processes was killed (often: out of memory). Run the "
-            "command again with fewer `--workers`. What is finished is kept."
-        ) from None
+        raise UserError(f"{failure} What is finished is kept.") from None
 
 
 def _start_worker(_: int) -> None:

@@ -4,6 +4,7 @@ replaced.
 
 import shlex
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -75,6 +76,14 @@ def test_what_is_run_is_what_is_printed_and_its_exit_code_is_ours(runs, no_prefl
     runs.codes.append(9)
     assert launch.main([VIDEOCLIP, "--jobtype", "local_single"]) == 9
     assert runs == [last_command(capsys.readouterr().out)]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_stopped_training_says_how_to_continue(runs, no_preflight, capsys, signum):
+    runs.codes.append(128 + signum)
+    assert launch.main([VIDEOCLIP, "--jobtype", "local_small"]) == 128 + signum
+    line = "interrupted; run the same command again to continue"
+    assert capsys.readouterr().err.splitlines().count(line) == 1
 
 
 def test_a_second_training_in_the_same_folder_is_refused(runs, no_preflight, capsys):

@@ -3,6 +3,7 @@ behind.
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -54,6 +55,40 @@ def test_exit_code_of_one(code, expected):
     assert run("pass", code) == expected
 
 
+def kill_rank_1(signum):
+    """Returns code of a rank that kills itself if it is rank 1, and aborts when rank 1 does."""
+    return f"""
+import os, signal, sys, time
+from pathlib import Path
+if sys.argv[-1] == "1":
+    Path("killed").touch()
+    os.kill(os.getpid(), {int(signum)})
+while not Path("killed").exists():
+    time.sleep(0.01)
+os.abort()
+"""
+
+
+@pytest.mark.parametrize(
+    ("signum", "parts"),
+    [
+        (signal.SIGKILL, ["was killed by SIGKILL", "memory was used up", " GiB", "dmesg"]),
+        (signal.SIGBUS, ["was killed by SIGBUS", "/dev/shm"]),
+        (signal.SIGSEGV, ["crashed (SIGSEGV)"]),
+        (signal.SIGTERM, ["was ended from outside by SIGTERM"]),
+    ],
+)
+def test_a_rank_that_a_signal_ends_is_named_with_the_cause(
+    tmp_path, monkeypatch, capfd, signum, parts
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["2", *child(kill_rank_1(signum))]) == 128 + signum
+    error = capfd.readouterr().err
+    assert re.match(r"error: rank 1 of 2 \(pid \d+\) ", error)
+    assert all(part in error for part in parts)
+    assert error.count("\n") == 1
+
+
 def test_who_ignores_sigterm_is_killed(tmp_path):
     deaf = f"open(r'{tmp_path}/deaf', 'x').close()"
     stubborn = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {deaf}; {SLEEP}"
@@ -88,6 +123,17 @@ def test_a_signal_ends_children_and_grandchildren(tmp_path, signum):
     assert starter.returncode == 128 + signum
     assert errors == ""  # no tracebacks
     wait_until(lambda: not any(is_alive(pid) for pid in pids))
+
+
+def test_a_signal_to_all_processes_at_once_is_no_failure(tmp_path):
+    """As batch systems send it."""
+    code = f"import os; from pathlib import Path; Path(r'{tmp_path}', str(os.getpid())).touch()"
+    starter = start(f"{code}; {SLEEP}", stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
+    for pid in (starter.pid, *(int(file.name) for file in tmp_path.iterdir())):
+        os.kill(pid, signal.SIGTERM)
+    _, errors = starter.communicate(timeout=120)
+    assert (starter.returncode, errors) == (128 + signal.SIGTERM, "")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl")

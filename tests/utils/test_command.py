@@ -48,6 +48,25 @@ def test_ends(capsys, work, code, said):
     assert bool(err) == bool(said)
 
 
+def test_other_runtime_errors_keep_their_traceback():
+    with pytest.raises(RuntimeError, match="boom"):
+        run_command(raising(RuntimeError("boom")), stopped="")
+
+
+def test_sigterm_that_ends_loader_workers_too_is_an_interrupt(capsys):
+    """Their end may be seen while the interrupt is handled."""
+
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            threading.Event().wait(60)
+        finally:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated. ")
+
+    assert run_command(work, stopped="run it again") == 143
+    assert capsys.readouterr().err == "interrupted; run it again\n"
+
+
 def test_mistakes_of_ours_keep_their_traceback():
     with pytest.raises(AssertionError):
         run_command(raising(AssertionError()), stopped="")

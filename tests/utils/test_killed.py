@@ -1,0 +1,189 @@
+"""Killed loader workers and a full /dev/shm: which errors are recognised, and what they say."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import psutil
+import pytest
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+
+from mmpt.utils.command import run_command
+from mmpt.utils.killed import memory_limit, worker_failure
+from mmpt.utils.workers import run_tasks
+from tests.jobs import ROOT
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        # As torch 2.13, 1.13 and 0.4, and NCCL put it.
+        (
+            "unable to allocate shared memory(shm) for file </torch_1_2_0>: No space left on device"
+            " (28)",
+            ["/dev/shm", " free now", "--shm-size", "num_workers=0", "num_video_per_batch"],
+        ),
+        ("unable to write to file </torch_18692_1954506624>", ["/dev/shm", "--shm-size"]),
+        ("unable to write to file </torch_1_2>: No space left on device (28)", ["/dev/shm"]),
+        (
+            "NCCL error: Error while creating shared memory segment /dev/shm/nccl-ai2Lcq (size "
+            "9637888), error: No space left on device (28)",
+            ["/dev/shm", "--shm-size"],
+        ),
+        (
+            "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that "
+            "dataloader's workers are out of shared memory.",
+            ["pid 7", "SIGBUS", "/dev/shm", "--shm-size"],
+        ),
+        (
+            "DataLoader worker (pid 42) is killed by signal: Killed. ",
+            ["pid 42", "SIGKILL", "memory was used up", "GiB", "dmesg", "num_workers"],
+        ),
+        ("DataLoader worker (pid 9) is killed by signal: Segmentation fault. ", ["SIGSEGV"]),
+        ("DataLoader worker (pid(s) 7, 8) exited unexpectedly", ["pid 7, 8", "unexpectedly"]),
+    ],
+)
+def test_what_torch_says_gets_its_cause_and_remedy(text: str, parts: list[str]) -> None:
+    failure = worker_failure(RuntimeError(text))
+    for part in parts:
+        assert part in str(failure)
+    outer = RuntimeError("the training failed")
+    outer.__cause__ = RuntimeError(text)
+    assert str(worker_failure(outer)) == str(failure)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("out of resource: shared memory, Required: 147456, Hardware limit: 101376"),
+        RuntimeError("unable to open shared memory object </torch_1_2>: Too many open files (24)"),
+        OSError(errno.ENOSPC, "No space left on device", "/data/a.npy"),
+        ValueError("boom"),
+    ],
+)
+def test_other_errors_are_left_alone(error: Exception) -> None:
+    assert worker_failure(error) is None
+
+
+class Ending(Dataset[int]):
+    """A signal ends the worker that reads it."""
+
+    def __init__(self, signum: int):
+        self.signum = signum
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> int:
+        os.kill(os.getpid(), self.signum)
+        return index
+
+
+def read_in_a_worker(signum: int) -> None:
+    list(DataLoader(Ending(signum), num_workers=1))
+
+
+@pytest.mark.parametrize(
+    ("signum", "part"), [(signal.SIGKILL, "memory was used up"), (signal.SIGBUS, "/dev/shm")]
+)
+def test_a_killed_worker_is_one_message_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str], signum: signal.Signals, part: str
+) -> None:
+    assert run_command(lambda: read_in_a_worker(signum), stopped="") == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: a loader worker (pid ")
+    assert signum.name in message
+    assert part in message
+
+
+def test_a_loader_in_a_thread_is_asked_for_the_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """fairseq reads ahead in a thread, where torch does not know the signal."""
+    ask = _MultiProcessingDataLoaderIter._try_get_data
+    monkeypatch.setattr(ask, "__defaults__", (0.1,))  # seconds
+    caught: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            read_in_a_worker(signal.SIGKILL)
+        except RuntimeError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    thread.join(60)
+    assert "signal" not in str(caught[0])
+    assert "SIGKILL" in str(worker_failure(caught[0]))
+
+
+def end_worker(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_of_the_data_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(lambda: list(run_tasks(end_worker, [1, 2], 2)) and None, stopped="") == 2
+    message = capsys.readouterr().err
+    for part in ("SIGKILL", "`--workers`", "What is finished is kept."):
+        assert part in message
+
+
+def test_the_memory_limit_is_the_machines_or_less() -> None:
+    assert 0 < memory_limit() <= psutil.virtual_memory().total
+
+
+READ = """
+import os, sys, torch
+from torch.utils.data import DataLoader, Dataset
+from mmpt.datasets import collate
+from mmpt.utils.command import run_command
+
+class Items(Dataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        if sys.argv[1] == "large":
+            return {"x": torch.zeros(1_000_000)}
+        fill()
+        return {"x": index}
+
+def fill():
+    file = os.open("/dev/shm/other", os.O_CREAT | os.O_WRONLY)
+    try:
+        while True:
+            os.write(file, bytes(4096))
+    except OSError:
+        pass
+
+def work():
+    if sys.argv[1] == "before":
+        fill()
+    list(DataLoader(Items(), collate_fn=collate, num_workers=1))
+
+sys.exit(run_command(work, stopped=""))
+"""
+
+
+def may_mount() -> bool:
+    mount = ["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/dev/shm"]
+    try:
+        return subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not may_mount(), reason="only root may make a small /dev/shm")
+@pytest.mark.parametrize("what", ["large", "small", "before"])
+def test_a_full_dev_shm_is_named(what: str) -> None:
+    """By a batch, by a number (which the main process would wait for), and before the first."""
+    code = 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"'
+    command = ["unshare", "-m", "sh", "-c", code, "sh", sys.executable, "-c", READ, what]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 2
+    (error,) = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
+    assert error.startswith("error: /dev/shm, through which processes pass batches, was full: it")
+    assert "holds 1.0 MiB, of which " in error
+    assert "--shm-size" in error
