@@ -10,7 +10,6 @@ import re
 import signal
 import traceback
 from contextlib import suppress
-from pathlib import Path
 
 from mmpt.errors import UserError
 
@@ -28,7 +27,6 @@ _WORKER_ENDED = re.compile(
     r"DataLoader worker \(pid(?:\(s\))? (?P<pid>[\d, ]+)\) "
     r"(?:is killed by signal: (?P<signal>[^.]+)|exited unexpectedly)"
 )
-_CGROUP_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
 
 
 def worker_failure(error: BaseException) -> UserError | None:
@@ -85,9 +83,8 @@ def end_by_signal(number: int) -> str:
     name = next((one.name for one in signal.Signals if one == number), f"signal {number}")
     if number == signal.SIGKILL:
         return (
-            f"was killed by {name}, most likely by the kernel because memory was used up: all "
-            f"processes together have {_readable(memory_limit())}. `dmesg | grep -i 'out of "
-            f"memory'` shows whether it was. {LESS}"
+            f"was killed by {name}, most likely by the kernel because memory was used up. `dmesg | "
+            f"grep -i 'out of memory'` shows whether it was. {LESS}"
         )
     if number == signal.SIGBUS:
         return (
@@ -109,23 +106,6 @@ def _no_shared_memory() -> str:
         f"{SHARED_MEMORY}, through which processes pass batches, was full: it {size}. Enlarge "
         "it (Docker: `--shm-size=8g` or `--ipc=host`), or remove what ended programs left in it."
     )
-
-
-def memory_limit() -> int:
-    """Returns the bytes of memory that this process may use: the machine's, or its container's or
-    batch job's if that is less.
-    """
-    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    root = Path("/sys/fs/cgroup")
-    folders = [root]
-    with suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().split():
-            group = root / line.split(":")[-1].lstrip("/")
-            folders += [group, *group.parents]
-    for path in {folder / name for folder in folders for name in _CGROUP_LIMITS}:
-        with suppress(OSError, ValueError):  # no such file, or "max"
-            limits.append(int(path.read_text()))
-    return min(limits)
 
 
 def _readable(size: int) -> str:

@@ -7,13 +7,12 @@ import subprocess
 import sys
 import threading
 
-import psutil
 import pytest
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from mmpt.utils.command import run_command
-from mmpt.utils.killed import memory_limit, worker_failure
+from mmpt.utils.killed import worker_failure
 from mmpt.utils.workers import run_tasks
 from tests.jobs import ROOT
 
@@ -41,7 +40,7 @@ from tests.jobs import ROOT
         ),
         (
             "DataLoader worker (pid 42) is killed by signal: Killed. ",
-            ["pid 42", "SIGKILL", "memory was used up", "GiB", "dmesg", "num_workers"],
+            ["pid 42", "SIGKILL", "memory was used up", "dmesg", "num_workers"],
         ),
         ("DataLoader worker (pid 9) is killed by signal: Segmentation fault. ", ["SIGSEGV"]),
         ("DataLoader worker (pid(s) 7, 8) exited unexpectedly", ["pid 7, 8", "unexpectedly"]),
@@ -128,10 +127,6 @@ def test_a_killed_worker_of_the_data_commands(capsys: pytest.CaptureFixture[str]
     message = capsys.readouterr().err
     for part in ("SIGKILL", "`--workers`", "What is finished is kept."):
         assert part in message
-
-
-def test_the_memory_limit_is_the_machines_or_less() -> None:
-    assert 0 < memory_limit() <= psutil.virtual_memory().total
 
 
 READ = """

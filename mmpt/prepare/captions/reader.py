@@ -1,6 +1,5 @@
 """Reads the captions of one video: WebVTT, SubRip, WhisperX's JSON, or our own columns in JSON."""
 
-import codecs
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from mmpt.errors import DataError
 from mmpt.prepare.captions.caption_list import CaptionList, as_captions, clean_times, describe_flaws
 from mmpt.prepare.captions.language import UNKNOWN, Language, parse_tag
 from mmpt.prepare.captions.subtitles import Repairs, parse_subtitles
-from mmpt.utils.io import parse_json, reading
+from mmpt.utils.io import parse_json, read_text
 from mmpt.utils.validation import validate
 
 CAPTION_SUFFIXES = (".vtt", ".srt", ".json")  # in order of preference
@@ -32,7 +31,7 @@ def read_captions(path: str | Path) -> tuple[CaptionList, list[str]]:
         DataError: missing, not text (names the byte), or of another form.
     """
     path = Path(path)
-    text = _read_text(path)
+    text = read_text(path, "captions")
     repairs: Repairs = {}
     if path.suffix.lower() == ".json":
         found = _from_json(text, str(path))
@@ -66,7 +65,7 @@ def read_language(path: str | Path) -> Language:
     """
     path = Path(path)
     try:
-        text = _read_text(path)
+        text = read_text(path, "captions")
         value = parse_json(text, path) if path.suffix.lower() == ".json" else None
     except DataError:  # which `read_captions` reports
         return UNKNOWN
@@ -84,20 +83,6 @@ def read_language(path: str | Path) -> Language:
 
         language = parse_tag(TO_LANGUAGE_CODE.get(said.lower(), ""))
     return language or UNKNOWN
-
-
-def _read_text(path: Path) -> str:
-    with reading(path):
-        content = path.read_bytes()
-    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    try:
-        return content.decode("utf-16" if is_utf16 else "utf-8-sig")
-    except UnicodeDecodeError as err:
-        byte = f"byte {err.start} is 0x{err.object[err.start]:02x}"
-        raise DataError(
-            f"{path}: must be UTF-8 text, but {byte} ({err.reason}). Convert it, for example with "
-            "`iconv -f WINDOWS-1252 -t UTF-8`."
-        ) from None
 
 
 def _from_json(text: str, name: str) -> CaptionList:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from mmpt.errors import DataError
 from mmpt.prepare.captions.caption_list import CaptionList
 from mmpt.prepare.captions.scrolling import Cue, remove_repeats
+from mmpt.utils.io import split_lines
 
 EXAMPLE = "`00:00:01.000 --> 00:00:03.500`"
 TIME = r"(?:\d{1,6} ?: ?)?\d{1,2} ?: ?\d{1,2}(?: ?[.,] ?\d{1,9})?"
@@ -26,8 +27,7 @@ SETTINGS = re.compile(r"(?:\s+[A-Za-z]\w*:\S*)*\s*")  # WebVTT's `align:start`, 
 NEARLY_TIMING = re.compile(rf"\s*\d+\s*:\s*\d.*{ARROW}.*|\s*{TIME}\D{{1,9}}{TIME}(?:\s.*)?")
 NUMBER = re.compile(r"\s*\d{1,9}\s*")
 COMMENT = re.compile(r"(?:NOTE|STYLE|REGION|WEBVTT)(?:\s.*)?")  # joined files repeat the header
-NEWLINE = re.compile(r"\r\n|\r|\n")
-NO_TEXT = re.compile("[\0\x1a\ufeff]")  # padding, the end of a file of MS-DOS, byte order mark
+END_OF_FILE = "\x1a"  # MS-DOS
 WORD_TIME = re.compile(rf"<({TIME})>")
 # Only known tags are markup: `x < 5 and y > 3` is text. SubRip has `{\an8}`, too.
 NAMES = "[bcisu]|ruby|rt|p|em|strong|strike|small|big"
@@ -65,9 +65,8 @@ def parse_subtitles(text: str, name: str) -> Subtitles:
     Raises:
         DataError: there are no subtitles, or a timing line is broken. Names the line.
     """
-    text = NO_TEXT.sub("", text)
     is_vtt = text.startswith("WEBVTT")
-    lines = NEWLINE.split(text)
+    lines = split_lines(text.replace(END_OF_FILE, ""))
     repairs: Repairs = defaultdict(list)
     timings = _find_timings(lines, is_vtt, name, repairs)
     if not timings and text.strip() and not is_vtt:

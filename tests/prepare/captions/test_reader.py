@@ -89,7 +89,7 @@ def test_no_captions_are_no_error(tmp_path, name, content):
     [
         ("a.vtt", "WEBVTT\n\n00:01 --> soon\nx\n", "line 3 must read like `00:00:01.000 --> "),
         ("a.srt", "just text\n", "must hold subtitles with lines like"),
-        ("a.srt", SUBRIP.encode() + b"caf\xe9", rf"byte {len(SUBRIP) + 3} is 0xe9 .*iconv"),
+        ("a.srt", SUBRIP.encode() + b"caf\xe9", rf"byte {len(SUBRIP) + 3} is 0xe9, .*iconv"),
         ("a.srt", SUBRIP.encode() + b"caf\xc3", rf"byte {len(SUBRIP) + 3} is 0xc3"),
         ("a.json", '{"segments": [', "not valid JSON"),
         ("a.json", '{"segments": ["x"]}', "`segments` must be a list of objects"),

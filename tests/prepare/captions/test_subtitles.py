@@ -57,7 +57,7 @@ BEFORE = "text before the first caption ignored"
         (srt("x<y and y>z, <3"), ["x<y and y>z, <3"], {}),
         (srt('<i>a</i><br>b <font color="red">c</font>{\\an8} <v Bo>d</v> &lt;e&gt; &amp;'),
          ["a b c d <e> &"], {}),
-        (srt("a < b\\Nc<strike>d</strike>\0", "e\x1a"), ["a < b cd", "e"], {}),
+        (srt("a < b\\Nc<strike>d</strike>", "e\x1a"), ["a < b cd", "e"], {}),
         # Text outside of captions.
         ("Translated by me\n\n" + THREE, WASH, {BEFORE: [1]}),
         (VTT.replace("00:01", "NOTE no caption\nmore of it\n\nintro\n00:01", 1), WASH[:1], {}),
