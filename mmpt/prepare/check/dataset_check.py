@@ -42,6 +42,9 @@ from mmpt.utils.tables import text_table
 
 logger = get_logger(__name__)
 
+MIN_ROWS = 30
+"""Fewer feature rows may be alike by chance."""
+
 
 class Damage(NamedTuple):
     """A reason why a file or video cannot be trained on."""
@@ -251,7 +254,7 @@ class ShardReader:
         statistics.uneven_rows += int((np.abs(lengths - 1) > 0.01).sum())
         statistics.zero_rows += int((listed_R & (norms_R == 0)).sum())
         statistics.still_rows += int((listed_R & still_R).sum())
-        if len(seconds_V) > 1:  # one video may be a still picture
+        if len(seconds_V) > 1 and len(owners_R) >= MIN_ROWS:  # one video may be a still picture
             statistics.columns += len(constant_D)
             statistics.constant_columns += int(constant_D.sum())
         keys = []
