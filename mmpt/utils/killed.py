@@ -4,7 +4,6 @@ Loader workers pass their batches on through files in /dev/shm, which is small i
 reports a full /dev/shm and a killed worker in words that name neither the cause nor a remedy.
 """
 
-import errno
 import os
 import re
 import signal
@@ -43,7 +42,9 @@ def worker_failure(error: BaseException) -> UserError | None:
     for match in ended:
         if number := _signal_in_words(match["signal"]) or _signal_of_worker(match["pid"], chain):
             return UserError(f"a loader worker (pid {match['pid']}) {end_by_signal(number)}")
-    if any(map(_NO_SHARED_MEMORY.search, texts)) or any(map(_is_lock_without_room, chain)):
+    if any(map(_is_failed_lock, chain)):  # which fairseq needs even without loader workers
+        return UserError(f"{_no_shared_memory()} Then run the same command again.")
+    if any(map(_NO_SHARED_MEMORY.search, texts)):
         return UserError(f"{_no_shared_memory()} {LESS}")
     if ended:
         return UserError(f"a loader worker (pid {ended[0]['pid']}) ended unexpectedly. {LESS}")
@@ -69,11 +70,11 @@ def _signal_of_worker(pid: str, chain: list[BaseException]) -> int:
     return 0
 
 
-def _is_lock_without_room(error: BaseException) -> bool:
+def _is_failed_lock(error: BaseException) -> bool:
     """Returns True for the error of a lock between processes, which is a file in /dev/shm."""
     frames = traceback.extract_tb(error.__traceback__)
     is_lock = bool(frames) and frames[-1].filename.endswith("multiprocessing/synchronize.py")
-    return is_lock and isinstance(error, OSError) and error.errno == errno.ENOSPC
+    return is_lock and isinstance(error, OSError)
 
 
 def end_by_signal(number: int) -> str:
@@ -102,6 +103,10 @@ def _no_shared_memory() -> str:
         state = os.statvfs(SHARED_MEMORY)
         total, free = (blocks * state.f_frsize for blocks in (state.f_blocks, state.f_bavail))
         size = f"holds {_readable(total)}, of which {_readable(free)} are free now"
+        if state.f_flag & os.ST_RDONLY:
+            return (
+                f"{SHARED_MEMORY}, through which processes pass batches, is read-only. Remount it."
+            )
     return (
         f"{SHARED_MEMORY}, through which processes pass batches, was full: it {size}. Enlarge "
         "it (Docker: `--shm-size=8g` or `--ipc=host`), or remove what ended programs left in it."

@@ -40,13 +40,13 @@ def test_captions_find_their_videos():
     files = [Path(name) for name in (*names, "e.info.json", "c.vtt")]
     pairing = pair_captions(["f", "a", "b", "c.d", "g"], files, parse_wanted(["en"]))
     used = {name: str(file.path) for name, file in pairing.used.items()}
-    assert used == {"f": "f.SRT", "a": "a.vtt", "b": "b.en.vtt", "c.d": "c.d.srt"}
+    assert used == {"f": "f.SRT", "a": "a.vtt", "b": "b.en.vtt", "c.d": "c.d.en.vtt"}
     assert [str(path) for path in pairing.alone] == ["c.vtt", "e.info.json"]
     assert pairing.missing == {"g": "no caption file"}
     assert pairing.unused == {
         "a.json": "a.vtt is preferred",
         "b.en-US.srt": "b.en.vtt is preferred",
-        "c.d.en.vtt": "c.d.srt is preferred",
+        "c.d.srt": "c.d.en.vtt is preferred",
     }
 
 
@@ -69,6 +69,7 @@ def test_captions_find_their_videos():
         ("tea.json tea.mp4.vtt tea.und.srt", "zh", "tea.json"),
         ("tea.mp4.vtt tea.zh.srt tea.ts.vtt", "zh", "tea.zh.srt"),
         ("tea.wav.srt tea.ts.vtt", "en", "tea.wav.srt"),
+        ("tea.srt tea.en.srt tea.a.en.srt", "en", "tea.en.srt"),
     ],
 )
 def test_a_file_in_a_wanted_language_is_used(files, wanted, used):
@@ -78,7 +79,7 @@ def test_a_file_in_a_wanted_language_is_used(files, wanted, used):
 
 def test_the_name_of_a_known_video_is_no_language():
     assert chosen("my my.it", "my.it.vtt my.en.vtt") == {"my": "my.en.vtt", "my.it": "my.it.vtt"}
-    assert chosen("my.it", "my.it.vtt my.it.en.vtt") == {"my.it": "my.it.vtt"}
+    assert chosen("my.it", "my.it.vtt my.it.a.en.vtt") == {"my.it": "my.it.vtt"}
     assert chosen("a.b.en", "a.b.en.vtt a.b.en.de.vtt") == {"a.b.en": "a.b.en.vtt"}
     assert chosen("tea tea.a", "tea.a.en.vtt") == {"tea.a": "tea.a.en.vtt"}
     assert chosen("my", "my.it.vtt") == {}

@@ -20,11 +20,10 @@ MAX_DISTANCE = 8
 scripts more than 50.
 """
 
-_TAG = re.compile(
+_NAME = re.compile(
     r"(?P<automatic>(?:a|asr|auto)[.-])?"
     r"(?P<tag>[a-z]{2,3}(?:[-_][a-z0-9]{2,8})*?)"
     r"(?P<original>-orig)?"
-    r"(?P<source>-[a-z]{2,3}(?:-[A-Z]{2})?)?"
     r"(?P<track>-[a-z0-9_-]{11})?",
     re.IGNORECASE,
 )
@@ -50,20 +49,31 @@ UNKNOWN = Language()
 
 def parse_tag(text: str) -> Language | None:
     """Returns the language that a tag names; None if the text is no language tag."""
-    if not (match := _TAG.fullmatch(text)):
+    if not (match := _NAME.fullmatch(text)):
         return None
-    tag, source = match["tag"], match["source"] or ""
-    # `de` in `en-de` is a source language, but `br` in `pt-br` a region in lower case.
-    is_source = source[:3].islower() and langcodes.tag_is_valid(source[1:])
-    if f"{tag}_{source[1:]}".lower() in locale.locale_alias or not is_source:
-        tag, source = tag + source, ""
+    tag, is_translated = _without_source(match["tag"].replace("_", "-"))
     if not langcodes.tag_is_valid(tag):
         return None
     if (standard := langcodes.standardize_tag(tag)) == "und":  # undetermined
         return UNKNOWN
     is_automatic = match["automatic"] or match["original"]
-    kind = TRANSLATED if source else AUTOMATIC if is_automatic else MANUAL
+    kind = TRANSLATED if is_translated else AUTOMATIC if is_automatic else MANUAL
     return Language(standard, kind, is_track=bool(match["track"]))
+
+
+def _without_source(tag: str) -> tuple[str, bool]:
+    """Returns a tag without the language that it was translated from, and whether there is one.
+
+    `en-de` and `pt-BR-zh-Hans` have one. In `pt-br`, `br` is a region in lower case.
+    """
+    parts = tag.split("-")
+    for place in range(1, len(parts)):
+        target, source = "-".join(parts[:place]), "-".join(parts[place:])
+        is_region = "_".join(parts).lower() in locale.locale_alias
+        is_language = re.fullmatch("[a-z]{2,3}", parts[place]) and langcodes.tag_is_valid(source)
+        if is_language and not is_region:
+            return target, True
+    return tag, False
 
 
 def parse_wanted(values: Sequence[str]) -> list[str]:
@@ -91,10 +101,10 @@ def preference(language: Language, wanted: Sequence[str]) -> tuple[int, ...] | N
     wanted.
 
     Regions of a language stand in for one another, the nearest first; scripts do not. An unknown
-    language is taken for the one that is wanted most.
+    language is taken for the one that is wanted most, but comes after manual captions that name it.
     """
     if not language.tag:
-        return (0, MANUAL, 0, 0)
+        return (0, MANUAL, MAX_DISTANCE, 0)
     for place, tag in enumerate(wanted):
         distance = langcodes.tag_distance(tag, language.tag)
         if distance < MAX_DISTANCE:

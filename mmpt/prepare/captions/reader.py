@@ -1,5 +1,6 @@
 """Reads the captions of one video: WebVTT, SubRip, WhisperX's JSON, or our own columns in JSON."""
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from mmpt.errors import DataError
 from mmpt.prepare.captions.caption_list import CaptionList, as_captions, clean_times, describe_flaws
 from mmpt.prepare.captions.language import UNKNOWN, Language, parse_tag
 from mmpt.prepare.captions.subtitles import Repairs, parse_subtitles
-from mmpt.utils.io import parse_json, read_text
+from mmpt.utils.io import parse_json, read_text, split_lines
 from mmpt.utils.validation import validate
 
 CAPTION_SUFFIXES = (".vtt", ".srt", ".json")  # in order of preference
@@ -71,12 +72,12 @@ def read_language(path: str | Path) -> Language:
         return UNKNOWN
     if isinstance(value, dict):
         said = str(value.get("language") or "")
-    elif text.startswith("WEBVTT"):
-        header = re.split(r"\r?\n\r?\n", text, maxsplit=1)[0]
-        match = re.search(r"^language:[ \t]*(\S+)", header, re.IGNORECASE | re.MULTILINE)
-        said = match[1] if match else ""
     else:
-        return UNKNOWN
+        first, *lines = split_lines(text) or [""]
+        header = itertools.takewhile(lambda line: line.strip() and "-->" not in line, lines)
+        found = [re.match(r"language:[ \t]*(\S+)", line, re.IGNORECASE) for line in header]
+        match = next(filter(None, found), None)
+        said = match[1] if match and first.startswith("WEBVTT") else ""
     language = parse_tag(said)
     if said and not language:  # OpenAI's API writes `english`
         from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE

@@ -65,8 +65,8 @@ def parse_subtitles(text: str, name: str) -> Subtitles:
     Raises:
         DataError: there are no subtitles, or a timing line is broken. Names the line.
     """
-    is_vtt = text.startswith("WEBVTT")
     lines = split_lines(text.replace(END_OF_FILE, ""))
+    is_vtt = bool(lines) and lines[0].startswith("WEBVTT")
     repairs: Repairs = defaultdict(list)
     timings = _find_timings(lines, is_vtt, name, repairs)
     if not timings and text.strip() and not is_vtt:

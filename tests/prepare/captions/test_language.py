@@ -31,6 +31,9 @@ from mmpt.prepare.captions.reader import read_language
         ("en-de", "en (translated)"),
         ("zh-Hans-en", "zh-Hans (translated)"),
         ("de-en-US", "de (translated)"),
+        ("en-zh-Hans", "en (translated)"),
+        ("pt-PT-es-419", "pt-PT (translated)"),
+        ("en-GB-de", "en-GB (translated)"),
         ("en-en-uYU-mmqFLq8", "en (translated)"),
         ("en-JkeT_87f4cc", "en"),  # YouTube's name of a track
         ("und", "without a language"),
@@ -69,7 +72,8 @@ def test_the_preferred_languages_come_first(wanted, ordered, refused):
     for tag in refused.split():
         language = parse_tag(tag)
         assert language in (None, UNKNOWN) or preference(language, wants) is None
-    assert preference(UNKNOWN, wants) <= places[0]
+    best = preference(parse_tag(wants[0]), wants)
+    assert best < preference(UNKNOWN, wants) < preference(parse_tag(f"a.{wants[0]}"), wants)
 
 
 def test_options_are_joined_by_commas_or_repeated():
@@ -93,6 +97,9 @@ def test_no_language_code(value):
             "\ufeffWEBVTT\r\nlanguage:pt-BR\r\n\r\n00:01.000 --> 00:02.000\r\nx\r\n",
             "pt-BR",
         ),
+        ("a.vtt", "WEBVTT\rLanguage: de\r\r00:01.000 --> 00:02.000\rx\r", "de"),
+        ("a.vtt", "\ufeff\ufeffWEBVTT\nLanguage: de\n", "de"),
+        ("a.vtt", "WEBVTT\n00:01.000 --> 00:02.000\nLanguage: de\n", None),
         ("a.vtt", "WEBVTT\n\n00:01.000 --> 00:02.000\nLanguage: de\n", None),
         ("a.vtt", "WEBVTT\nLanguage:\n\n", None),
         ("a.srt", "1\n00:00:01,000 --> 00:00:02,000\nLanguage: de\n", None),
