@@ -25,7 +25,13 @@ from mmpt.batch import Split
 from mmpt.config import RunConfig
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import ConfigError, DataError
-from mmpt.prepare.check.plausible import Finding, find_implausible, full_names, plausible_text
+from mmpt.prepare.check.plausible import (
+    LONG,
+    Finding,
+    find_implausible,
+    full_names,
+    plausible_text,
+)
 from mmpt.prepare.check.statistics import (
     SPAN,
     SplitStatistics,
@@ -42,7 +48,7 @@ from mmpt.utils.tables import text_table
 
 logger = get_logger(__name__)
 
-MIN_ROWS = 30
+MIN_ROWS = 100
 """Fewer feature rows may be alike by chance."""
 
 
@@ -245,7 +251,7 @@ class ShardReader:
         statistics.seconds += int(seconds_V[self._listed_V].sum())
         tallies["seconds of a video"].add(seconds_V[self._listed_V])
         owners_R = np.repeat(np.arange(len(self._ids), dtype=np.int32), seconds_V)
-        norms_R, still_R, constant_D = measure_rows(features.data)
+        norms_R, still_R, constant_D, sum_D = measure_rows(features.data)
         still_R[1:] &= owners_R[1:] == owners_R[:-1]
         good_R = np.isfinite(norms_R)
         listed_R = self._listed_V[owners_R]
@@ -257,6 +263,8 @@ class ShardReader:
         if len(seconds_V) > 1 and len(owners_R) >= MIN_ROWS:  # one video may be a still picture
             statistics.columns += len(constant_D)
             statistics.constant_columns += int(constant_D.sum())
+            statistics.directed_rows += int((good_R & (norms_R > 0)).sum())
+            statistics.direction += float(np.linalg.norm(sum_D))
         keys = []
         for video in np.flatnonzero(self._listed_V & (seconds_V > 0)).tolist():
             row = features[video][seconds_V[video] // 2]  # stands for all rows of the video
@@ -316,22 +324,33 @@ class ShardReader:
         tallies["captions per minute"].add(60.0 * counts_V[real_V] / seconds_V[real_V])
         used_C = self._listed_V[owners_C] & finite_C
         starts_C, ends_C, owners_C = times.data[used_C, 0], times.data[used_C, 1], owners_C[used_C]
+        lengths_C = seconds_V[owners_C]
         durations_C = np.maximum(ends_C.astype(np.float64) - starts_C, 0)
+        counted_C = np.minimum(durations_C, lengths_C)  # or one wrong end would outweigh all others
+        middles_C = starts_C + durations_C / 2
         inside_V, covered_V = caption_seconds(starts_C, ends_C, owners_C, seconds_V)
         steps_back = (starts_C[1:] < starts_C[:-1]) & (owners_C[1:] == owners_C[:-1])
-        statistics.spoken_s += float(durations_C.sum())
+        statistics.spoken_s += float(counted_C.sum())
         statistics.inside_s += float(inside_V.sum())
         statistics.covered_s += float(covered_V.sum())
         statistics.reversed += int((ends_C < starts_C).sum())
+        statistics.instant += int((ends_C == starts_C).sum())
+        statistics.outside += int(((middles_C < 0) | (middles_C > lengths_C)).sum())
         statistics.negative += int((starts_C < 0).sum())
-        statistics.late += int((starts_C >= seconds_V[owners_C]).sum())
+        statistics.late += int((starts_C >= lengths_C).sum())
         statistics.unordered += int(steps_back.sum())
         first_C = np.flatnonzero(np.diff(owners_C, prepend=-1))  # the first caption of each video
         if len(first_C):
-            spans_V = np.maximum.reduceat(ends_C, first_C) - np.minimum.reduceat(starts_C, first_C)
-            lengths_V = np.maximum(seconds_V[owners_C[first_C]], 1)
+            starts_V = np.minimum.reduceat(starts_C, first_C)
+            ends_V = np.maximum.reduceat(starts_C + durations_C, first_C)
+            lengths_V = np.maximum(lengths_C[first_C], 1)
+            statistics.outlasted += int((ends_V - starts_V > LONG * lengths_V).sum())
+            statistics.early += int(((ends_V > 0) & (ends_V < 0.1 * lengths_V)).sum())
+            # The last end may be wrong, so the shortest duration stands for the last one.
+            spans_V = np.maximum.reduceat(starts_C, first_C) - starts_V
+            spans_V += np.minimum.reduceat(durations_C, first_C)
             tallies[SPAN].add(np.log10(np.maximum(spans_V, 1e-4) / lengths_V))
-        tallies["seconds of a caption"].add(durations_C)
+        tallies["seconds of a caption"].add(counted_C)
         tallies["share of a video with captions"].add(covered_V[real_V] / seconds_V[real_V])
 
     def _add_damage(self, tensor: ShardedTensor, owners: np.ndarray, what: str) -> None:

@@ -6,6 +6,7 @@ overlap by up to a half; de-duplicated or made into sentences, they are fewer an
 features are one row of S3D a second, divided by its length.
 
 An error is kept for data from which nothing can be learnt, whatever the features or captions are.
+What is wrong in a part of the videos is a warning.
 """
 
 from __future__ import annotations
@@ -24,6 +25,12 @@ ERROR: Severity = "error"
 LONG, SHORT = 1.15, 0.6  # from first to last caption, in lengths of the video
 
 FEW = "most captions, or their ends, are probably missing"
+ENDS = "ends of single captions are probably wrong, as 99:59:59 for a caption without an end"
+SHIFTED = (
+    "caption times are probably shifted (subtract the time code of the first picture, often one "
+    "hour) or of another speed, ends are wrong, or features were cut off"
+)
+UNITS = (("milliseconds", 1000), ("microseconds", 1_000_000))
 
 
 def cause_of_times(statistics: SplitStatistics, otherwise: str = FEW) -> str:
@@ -34,52 +41,70 @@ def cause_of_times(statistics: SplitStatistics, otherwise: str = FEW) -> str:
     """
     spans = statistics.tallies[SPAN]
     long, short = spans.share(np.log10(LONG), np.inf), spans.share(-np.inf, np.log10(SHORT))
-    if long >= short and long > 0:
-        factor = 10 ** (spans.median(low=np.log10(LONG)) or 0.0)
-        if 500 <= factor <= 2000:
-            return "caption times are probably milliseconds: divide them by 1000"
-        if 20 <= factor <= 80:
-            return (
-                f"caption times are about {factor:.0f} times too large: probably frames (divide "
-                "them by the frame rate), or minutes that were read as hours (divide them by 60)"
-            )
-        if factor > 5:
-            return (
-                f"caption times are about {factor:,.0f} times too large: probably of another unit; "
-                "they must be seconds"
-            )
-        if long > 0.8:
-            return (
-                f"feature rows are probably {factor:.1f} s apart, or features were cut off: one "
-                "row a second is expected"
-            )
-    elif short > 0:
+    if statistics.outside > 0.1 * statistics.captions:
+        otherwise = SHIFTED
+    if short > long:
         if statistics.captions < 3 * statistics.videos:
             return otherwise
         factor = 10 ** -(spans.median(high=np.log10(SHORT)) or 0.0)
         if factor > 15:
             return (
-                "feature rows are probably one per frame, and one a second is expected; or "
-                f"caption times are of another unit, about {factor:,.0f} times too small"
+                f"{_where(short)}feature rows are probably one per frame, and one a second is "
+                f"expected; or caption times are of another unit, about {factor:,.0f} times too "
+                "small"
             )
         if short > 0.8:
             return (
                 f"feature rows are probably {factor:.1f} a second, and one a second is expected; "
                 "or captions are only of a part of the videos"
             )
-    if long + short > 0.2:
+    return cause_of_long_times(statistics, otherwise)
+
+
+def cause_of_long_times(statistics: SplitStatistics, otherwise: str = ENDS) -> str:
+    """Returns why captions are longer than their videos; `otherwise` if hardly any are."""
+    spans = statistics.tallies[SPAN]
+    long = spans.share(np.log10(LONG), np.inf)
+    if long < 0.02:
+        return otherwise
+    times = f"{_where(long)}caption times are"
+    factor = 10 ** (spans.median(low=np.log10(LONG)) or 0.0)
+    for unit, size in UNITS:
+        if size / 2 <= factor <= size * 2:
+            return f"{times} probably {unit}: divide them by {size}"
+    if 20 <= factor <= 80:
+        return (
+            f"{times} about {factor:.0f} times too large: probably frames (divide them by the "
+            "frame rate), or minutes that were read as hours (divide them by 60)"
+        )
+    if factor > 5:
+        return (
+            f"{times} about {float(f'{factor:.2g}'):,.0f} times too large: probably of another "
+            "unit (they must be seconds), or single times are wrong"
+        )
+    if long > 0.8:
+        return (
+            f"feature rows are probably {factor:.1f} s apart, or features were cut off: one row a "
+            "second is expected"
+        )
+    if long > 0.1:
         return (
             "captions are probably of other videos than features: compare the ids; or features or "
             "captions were cut off"
         )
-    if statistics.inside_s < 0.9 * statistics.spoken_s:
-        return (
-            "caption times probably do not begin with the video: subtract the time code of the "
-            "first picture, often one hour"
-        )
     return otherwise
 
 
+def _where(share: float) -> str:
+    """Returns how a cause begins that holds for a share of the videos."""
+    return "" if share > 0.8 else f"in {100 * share:.0f} % of the videos, "
+
+
+cause_of_place = partial(cause_of_times, otherwise=SHIFTED)
+EARLY = (
+    "caption times of these videos are probably minutes or shares of the video, and must be "
+    "seconds; or feature rows are one per frame; or most captions are missing"
+)
 LIST = "the lists were probably joined from lists that overlap"
 IDS = "captions are probably of other videos: compare the ids of captions and lists"
 COPIES = "one file was probably used for several videos, or videos are in the corpus twice"
@@ -96,6 +121,7 @@ SCROLLING = (
 LANGUAGE = (
     "texts are probably of another language or encoding than the vocabulary of `dataset.bert_name`"
 )
+LONG_TEXTS = f"captions are probably long sentences or paragraphs: cut them; or {LANGUAGE}"
 SCALE = (
     "features are probably not those of S3D; or rows were not divided by their length (`mmpt "
     "extract --l2_normalize 1`), were scaled twice, or are [512, seconds] that was reshaped and "
@@ -104,6 +130,10 @@ SCALE = (
 ZEROS = "videos were probably padded, or could not be decoded"
 CONSTANT = (
     "the network probably has wrong weights, or narrower features were filled up with constants"
+)
+COLLAPSED = (
+    "all feature rows are nearly the same: the network probably has wrong weights, or its pictures "
+    "were black or not scaled"
 )
 BROKEN = (
     "numbers above 65,504 probably overflowed float16, or files are damaged: extract these videos "
@@ -127,6 +157,8 @@ RANGES = (
     Range("listed videos: also in the other list", None, 1, WARNING, LIST),
     Range("videos: without captions", None, 99, ERROR, IDS),
     Range("videos: without captions", None, 25, WARNING, IDS),
+    Range("videos: shorter than their captions", None, 2, WARNING, cause_of_long_times),
+    Range("videos: captions end in the first tenth", None, 5, WARNING, EARLY),
     Range("videos: with captions of another", None, 20, WARNING, COPIES),
     Range("videos: with features of another", None, 20, WARNING, COPIES),
     Range("seconds of a video", 5, 7200, WARNING, RATE),
@@ -138,14 +170,17 @@ RANGES = (
     Range("captions: equal to another", None, 99, WARNING, SAME),
     Range("captions: end before they start", None, 50, ERROR, SWAPPED),
     Range("captions: end before they start", None, 1, WARNING, SWAPPED),
-    Range("captions: start before their video", None, 1, WARNING, cause_of_times),
-    Range("captions: start after their video", None, 5, WARNING, cause_of_times),
+    Range("captions: without length", None, 5, WARNING, "ends are probably missing or rounded"),
+    Range("captions: start before their video", None, 1, WARNING, cause_of_place),
+    Range("captions: start after their video", None, 5, WARNING, cause_of_place),
+    Range("captions: outside the video", None, 95, ERROR, cause_of_place),
+    Range("captions: outside the video", None, 5, WARNING, cause_of_place),
     Range("captions: out of order", None, 5, WARNING, "captions were probably not sorted by start"),
     Range("seconds of a caption", 0.1, None, ERROR, partial(cause_of_times, otherwise=WORDS)),
     Range("seconds of a caption", 0.5, None, WARNING, partial(cause_of_times, otherwise=WORDS)),
     Range("seconds of a caption", None, 30, WARNING, partial(cause_of_times, otherwise=PARAGRAPHS)),
     Range("tokens: of a caption", 2, None, WARNING, WORDS),
-    Range("tokens: of a caption", None, 25, WARNING, LANGUAGE),
+    Range("tokens: of a caption", None, 25, WARNING, LONG_TEXTS),
     Range("tokens: unknown ([UNK])", None, 50, ERROR, LANGUAGE),
     Range("tokens: unknown ([UNK])", None, 5, WARNING, LANGUAGE),
     Range("tokens: inside a word", None, 30, WARNING, LANGUAGE),
@@ -154,9 +189,8 @@ RANGES = (
     Range("video time with captions", 0.1, None, ERROR, cause_of_times),
     Range("video time with captions", 10, None, WARNING, cause_of_times),
     Range("caption time on other captions", None, 60, WARNING, SCROLLING),
-    Range("caption time outside the video", None, 95, ERROR, cause_of_times),
-    Range("caption time outside the video", None, 5, WARNING, cause_of_times),
     Range("length of a feature row", 0.98, 1.02, WARNING, SCALE),
+    Range("length of the mean feature row", None, 0.97, WARNING, COLLAPSED),
     Range("feature rows: not of length 1", None, 1, WARNING, SCALE),
     Range("feature rows: of zeros", None, 90, ERROR, ZEROS),
     Range("feature rows: of zeros", None, 1, WARNING, ZEROS),

@@ -23,7 +23,7 @@ EDGES: dict[str, np.ndarray] = {
     "word pieces of a caption": np.linspace(-0.5, 64.5, 66),
     "share of a video with captions": np.linspace(0, 1, 41),
     "length of a feature row": np.linspace(0, 2, 81),
-    SPAN: np.linspace(-4.01, 4.01, 402),  # 0 in the middle of a bin
+    SPAN: np.linspace(-4.01, 7.01, 552),  # 0 in the middle of a bin
 }
 """What is tallied -> bounds of the bins. Values outside count in the first or last bin."""
 
@@ -119,15 +119,19 @@ class SplitStatistics:
     shards_read: int = 0
     videos: int = 0  # listed videos in the shards that were read
     without_captions: int = 0
+    outlasted: int = 0  # videos whose captions last longer, from the first start to the last end
+    early: int = 0  # videos with captions in their first tenth only
     seconds: int = 0
     captions: int = 0
     pieces: int = 0
-    spoken_s: float = 0.0  # sum of the durations of captions
+    spoken_s: float = 0.0  # sum of the durations of captions, none counted longer than its video
     inside_s: float = 0.0  # the same, cut to the videos
     covered_s: float = 0.0  # seconds with at least one caption
     reversed: int = 0  # captions that end before they start
     negative: int = 0  # captions that start before their video
     late: int = 0  # captions that start after their video
+    outside: int = 0  # captions whose middle is not in their video
+    instant: int = 0  # captions that end as they start
     unordered: int = 0
     empty: int = 0  # captions without a word piece
     unknown_pieces: int = 0  # ids that the vocabulary does not have
@@ -147,6 +151,8 @@ class SplitStatistics:
     zero_rows: int = 0
     uneven_rows: int = 0  # of another length than 1
     still_rows: int = 0  # equal to the row before
+    directed_rows: int = 0  # neither zero nor damaged, in shards with enough of them
+    direction: float = 0.0  # length of the sum of these rows, each divided by its length
     columns: int = 0  # of features, summed over the shards
     constant_columns: int = 0  # of one value in the whole shard
     tallies: dict[str, Tally] = field(
@@ -177,6 +183,8 @@ class SplitStatistics:
             "shards read": Figure(f"{self.shards_read:,} of {self.shards:,}"),
             "videos": Figure(f"{self.videos:,}"),
             "  without captions": _part(self.without_captions, self.videos),
+            "  shorter than their captions": _part(self.outlasted, tallies[SPAN].count),
+            "  captions end in the first tenth": _part(self.early, tallies[SPAN].count),
             "  with captions of another": _part(self.texts_alike, self.texts_compared),
             "  with features of another": _part(self.features_alike, self.features_compared),
             "hours": Figure(f"{self.seconds / 3600:,.1f}"),
@@ -186,8 +194,10 @@ class SplitStatistics:
             "  without a word": _part(self.empty, self.captions),
             "  equal to another": _part(self.captions_alike, self.captions_compared),
             "  end before they start": _part(self.reversed, self.captions),
+            "  without length": _part(self.instant, self.captions),
             "  start before their video": _part(self.negative, self.captions),
             "  start after their video": _part(self.late, self.captions),
+            "  outside the video": _part(self.outside, self.captions),
             "  out of order": _part(self.unordered, self.captions),
             "seconds of a caption": _mean(tallies["seconds of a caption"], 1),
             "tokens": Figure(f"{self.pieces:,}"),
@@ -198,8 +208,8 @@ class SplitStatistics:
             "first to last caption, of the video": _median_share(tallies[SPAN]),
             "video time with captions": _share(self.covered_s, self.seconds * bool(self.captions)),
             "caption time on other captions": _share(self.inside_s - self.covered_s, self.inside_s),
-            "caption time outside the video": _share(self.spoken_s - self.inside_s, self.spoken_s),
             "length of a feature row": _mean(tallies["length of a feature row"], 3),
+            "length of the mean feature row": _ratio(self.direction, self.directed_rows),
             "feature rows": Figure(f"{self.seconds:,}"),
             "  not of length 1": _part(self.uneven_rows, self.seconds),
             "  of zeros": _part(self.zero_rows, self.seconds),
@@ -222,6 +232,10 @@ def _share(part: float, whole: float) -> Figure:
         return Figure("-", None, " %")
     value = 100 * part / whole
     return Figure(f"{value:,.1f} %", value, " %")
+
+
+def _ratio(part: float, whole: int) -> Figure:
+    return Figure(f"{part / whole:.3f}", part / whole) if whole else Figure("-")
 
 
 def _per_minute(count: int, seconds: int) -> Figure:
@@ -269,9 +283,10 @@ def caption_seconds(
     return spoken_V, np.bincount(owners_C, weights=new_C, minlength=num_videos)
 
 
-def measure_rows(data_RD: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the length of every row, float32 [R]; whether it equals the row before, bool [R]; and
-    whether a column has one value in all of at least two rows, bool [D].
+def measure_rows(data_RD: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the length of every row, float32 [R]; whether it equals the row before, bool [R];
+    whether a column has one value in all of at least two rows, bool [D]; and the sum of the rows
+    divided by their lengths, without zeros and damaged ones, float64 [D].
 
     Args:
         data_RD: floats, mapped; read in blocks.
@@ -279,6 +294,7 @@ def measure_rows(data_RD: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
     norms_R = np.empty(len(data_RD), dtype=np.float32)
     still_R = np.zeros(len(data_RD), dtype=bool)
     varies_D = np.full(data_RD.shape[1], len(data_RD) < 2)
+    sum_D = np.zeros(data_RD.shape[1])
     for begin in range(0, len(data_RD), BLOCK_ROWS):
         first = max(begin - 1, 0)  # the block begins with the row before it, to compare with
         block = data_RD[first : begin + BLOCK_ROWS].astype(np.float32)
@@ -287,7 +303,10 @@ def measure_rows(data_RD: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
         same = block[1:] == block[:-1]
         still_R[first + 1 : end] = same.all(axis=1)
         varies_D |= ~same.all(axis=0)
-    return norms_R, still_R, ~varies_D
+        norms = norms_R[begin:end]
+        good = np.isfinite(norms) & (norms > 0)
+        sum_D += (1 / norms[good]) @ block[begin - first :][good]
+    return norms_R, still_R, ~varies_D, sum_D
 
 
 def save_histograms(path: str | Path, splits: Mapping[str, SplitStatistics]) -> None:

@@ -55,8 +55,10 @@ def each(edit: Callable[[np.ndarray], np.ndarray]) -> Callable[[Rows], Rows]:
     return lambda rows: [edit(row) for row in rows]
 
 
-def odd(edit: Callable[[np.ndarray], np.ndarray]) -> Callable[[Rows], Rows]:
-    return lambda rows: [edit(row) if place % 2 else row for place, row in enumerate(rows)]
+def one_in(count: int, edit: Callable[[np.ndarray], np.ndarray]) -> Callable[[Rows], Rows]:
+    return lambda rows: [
+        row if (place + 1) % count else edit(row) for place, row in enumerate(rows)
+    ]
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -67,6 +69,16 @@ def noisy(rows: np.ndarray) -> np.ndarray:
     rows = rows.copy()
     rows[:, 0] += RNG.normal(0, 0.01, len(rows))
     return rows
+
+
+def open_end(times: np.ndarray) -> np.ndarray:
+    times = times.copy()
+    times[-1, 1] = 359_999.999  # 99:59:59,999
+    return times
+
+
+def collapsed(rows: np.ndarray) -> np.ndarray:
+    return unit(unit(np.ones((1, 512))) + RNG.normal(0, 0.002, rows.shape))
 
 
 def pieces(share: float, ids: list[int]) -> Callable[[Rows], Rows]:
@@ -101,12 +113,15 @@ def test_rows_are_measured_across_blocks(monkeypatch):
     rows = RNG.normal(size=(10, 4)).astype(np.float16)
     rows[:, 2] = 7
     rows[6] = rows[5]  # the last row of a block and the first of the next
-    norms, still, constant = statistics.measure_rows(rows)
-    np.testing.assert_allclose(
-        norms, [np.sqrt((row.astype(float) ** 2).sum()) for row in rows], 1e-6
-    )
+    rows[8] = np.nan
+    rows[8:, 2] = 7
+    norms, still, constant, total = statistics.measure_rows(rows)
+    naive = [np.sqrt((row.astype(float) ** 2).sum()) for row in rows]
+    np.testing.assert_allclose(norms, naive, 1e-6)
     assert np.flatnonzero(still).tolist() == [6]
     assert constant.tolist() == [False, False, True, False]
+    wanted = [row / length for row, length in zip(rows, naive, strict=True) if length > 0]
+    np.testing.assert_allclose(total, np.sum(wanted, axis=0, dtype=float), 1e-3)
 
 
 # ---- what is plausible
@@ -150,20 +165,35 @@ def test_howto100m_is_plausible(copy, every_s, length_s, words):
     [
         # another unit or origin of caption times
         (TIMES, each(lambda t: t * 1000), "error", "outside the video", "milliseconds"),
-        (TIMES, odd(lambda t: t * 1000), "error", "outside the video", "milliseconds"),
+        (TIMES, each(lambda t: t * 1e6), "error", "outside the video", "microseconds"),
         (TIMES, each(lambda t: t * 30), "error", "first to last", "30 times too large: probably f"),
         (TIMES, each(lambda t: t * 100), "error", "outside the video", "100 times too large"),
         (TIMES, each(lambda t: t / 60), "error", "seconds of a caption", "60 times too small"),
         (TIMES, each(lambda t: t + 3600), "error", "outside the video", "time code"),
         (TIMES, each(lambda t: t[:, ::-1]), "error", "end before they start", "swapped"),
         (TIMES, each(lambda t: t[:, :1].repeat(2, 1)), "error", "time with captions", "missing"),
+        (TIMES, each(lambda t: t * 1.1), "warning", "outside the video", "of another speed"),
+        (TIMES, each(lambda t: t - 20), "warning", "start before their video", "shifted"),
+        # in some videos
+        (
+            *(TIMES, lambda rows: [*rows[:5], *(t * 1000 for t in rows[5:])]),
+            *("error", "first to last", "in 69 % of the videos, caption times are probably milli"),
+        ),
+        (TIMES, one_in(2, lambda t: t * 1000), "warning", "outside", "in 50 % of the videos, cap"),
+        (TIMES, one_in(8, lambda t: t * 1000), "warning", "shorter than", "in 9 % of the videos"),
+        (TIMES, one_in(8, lambda t: t * 25), "warning", "shorter than", "in 9 % of the videos"),
+        (TIMES, each(open_end), "warning", "shorter than their captions", "99:59:59"),
+        (TIMES, one_in(8, lambda t: t / 60), "warning", "first tenth", "probably minutes"),
+        (TIMES, one_in(3, lambda t: t / t.max()), "warning", "first tenth", "shares of the video"),
+        (TIMES, one_in(2, lambda t: t[:, :1].repeat(2, 1)), "warning", "without length", "missing"),
         # another rate, or of other videos
         (FEATURES, each(lambda x: x[::2]), "warning", "first to last", "probably 2.0 s apart"),
         (FEATURES, each(lambda x: x[: len(x) * 2 // 3]), "warning", "outside", "1.5 s apart"),
         (FEATURES, each(lambda x: noisy(x.repeat(2, 0))), "warning", "first to", "2.0 a second"),
         (FEATURES, each(lambda x: noisy(x.repeat(25, 0))), "warning", "first to", "one per frame"),
         (FEATURES, each(lambda x: x.repeat(2, 0)), "warning", "one before", "repeated"),
-        (FEATURES, odd(lambda x: x[:30]), "warning", "outside the video", "cut off"),
+        (FEATURES, one_in(2, lambda x: x[:30]), "warning", "outside the video", "cut off"),
+        (FEATURES, each(lambda x: x[: len(x) * 94 // 100]), "warning", "outside", "were cut off"),
         (FEATURES, lambda rows: [*rows[1:], rows[0]], "warning", "outside", "compare the ids"),
         (FEATURES, lambda rows: [rows[0]] * len(rows), "warning", "of another", "several videos"),
         # features
@@ -174,6 +204,7 @@ def test_howto100m_is_plausible(copy, every_s, length_s, words):
             *("warning", "not of length 1", "not transposed"),
         ),
         (FEATURES, each(np.zeros_like), "error", "of zeros", "could not be decoded"),
+        (FEATURES, each(collapsed), "warning", "length of the mean feature row", "nearly the same"),
         (FEATURES, each(np.ones_like), "error", "constant feature columns", "wrong weights"),
         (FEATURES, each(lambda x: x * (np.arange(512) < 256)), "warning", "columns", "narrower"),
         (FEATURES, each(lambda x: x * np.float16(np.inf)), "error", "infinite", "65,504"),
@@ -182,7 +213,10 @@ def test_howto100m_is_plausible(copy, every_s, length_s, words):
         (PIECES, each(lambda ids: ids * 0 + 105), "error", "equal to another", "one text"),
         (PIECES, pieces(0.9, [UNK]), "error", "unknown", "another language"),
         (PIECES, pieces(0.2, [UNK]), "warning", "unknown", "another language"),
-        (PIECES, each(lambda ids: np.where(ids < 0, 105, ids)), "warning", "of a cap", "language"),
+        (
+            *(PIECES, each(lambda ids: np.where(ids < 0, 105, ids)), "warning", "of a caption"),
+            "long sentences or paragraphs: cut them; or texts are probably of another language",
+        ),
     ],
 )
 def test_mistakes_are_found_with_their_cause(copy, stem, edit, severity, figure, cause):
@@ -191,6 +225,21 @@ def test_mistakes_are_found_with_their_cause(copy, stem, edit, severity, figure,
     found = [one for one in report_of(copy).findings() if one.split == "train"]
     assert any(figure in one.figure and cause in one.cause for one in found), found
     assert ("error" in {one.severity for one in found}) == (severity == "error"), found
+
+
+def test_one_wrong_end_is_a_warning(copy):
+    change(copy, TIMES, one_in(20, open_end))
+    assert run(copy) == 0
+    (found,) = report_of(copy).findings()
+    assert found.figure == "videos: shorter than their captions"
+    assert found.value == "1 (3.1 %)"
+    assert "ends of single captions are probably wrong" in found.cause
+
+
+def test_few_rows_may_have_constant_columns(copy):
+    change(copy, FEATURES, each(lambda rows: np.ones_like(rows[:4])))  # 80 in the largest shard
+    figures = {one.figure for one in report_of(copy).findings()}
+    assert not figures & {"constant feature columns", "length of the mean feature row"}
 
 
 def test_the_same_captions_in_all_videos(copy):
@@ -239,5 +288,5 @@ def test_all_errors_come_at_once_with_the_damage(copy, capsys):
         *("milliseconds: divide them by 1000\n    train: ", "could not be decoded\n    train: "),
     ):
         assert part in captured.err
-    (line,) = [line for line in captured.out.splitlines() if "time outside" in line]
+    (line,) = [line for line in captured.out.splitlines() if "outside the video" in line]
     assert line.endswith("at most 5 %")
