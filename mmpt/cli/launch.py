@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,7 @@ from typer import Argument, Option
 import mmpt
 from mmpt.cli import preflight
 from mmpt.cli.app import Command, Overrides
-from mmpt.cli.processes import run_all
+from mmpt.cli.processes import execute, run_all, run_ranks
 from mmpt.config import RunConfig, load_config
 from mmpt.config.loader import save_resolved, with_run_dir
 from mmpt.config.run import RESETS, fairseq_flags
@@ -39,11 +40,6 @@ INSTALL_FAIRSEQ = (
     "READTHEDOCS=1 pip install --no-deps --no-build-isolation "
     f"-r {PACKAGE / 'requirements-fairseq.txt'}"
 )
-
-FAIRSEQ_WARNINGS = "ignore::UserWarning,ignore::FutureWarning"
-"""What fairseq's use of hydra and torch makes Python say at every start; PYTHONWARNINGS, if set,
-wins.
-"""
 
 LOCK_NAME = ".lock"
 """File of a `save_dir` whose lock the launcher holds as long as it trains there."""
@@ -99,16 +95,12 @@ def train(
     for configs in together:
         with ExitStack() as held:
             if configs[0].is_test:
-                command = [*_predict(configs, bool(settings), dryrun), *options]
+                code = _predict(configs, options, bool(settings), dryrun)
             else:
-                command = _train(configs[0], jobtype, bool(settings), dryrun, held)
-            print(f"launching {shlex.join(command)}", flush=True)
-            env = {"PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", FAIRSEQ_WARNINGS)}
-            if "--cpu" in command:
-                env["CUDA_VISIBLE_DEVICES"] = ""  # fairseq touches every GPU that it sees
-            if not dryrun and (code := run_all([command], [env], grace_s=GRACE_S)):
-                if code in INTERRUPTS and not configs[0].is_test:  # an evaluation has said so
-                    raise KeyboardInterrupt(code - 128)
+                code = _train(configs[0], jobtype, bool(settings), dryrun, held)
+            if code in INTERRUPTS and not configs[0].is_test:  # an evaluation has said so
+                raise KeyboardInterrupt(code - 128)
+            if code:
                 return code
     return 0
 
@@ -122,10 +114,10 @@ main = Command(
 
 def _train(
     config: RunConfig, asked: str | None, overridden: bool, dry_run: bool, held: ExitStack
-) -> list[str]:
-    """Checks a training job, writes its `config.yaml` and returns its command.
+) -> int:
+    """Checks a training job, writes its `config.yaml`, runs it and returns the exit code.
 
-    A dry run checks no data and writes nothing. `held` keeps other jobs from the folder.
+    A dry run only prints the command. `held` keeps other jobs from the folder.
     """
     save_dir = config.save_dir
     last = preflight.last_checkpoint(config)
@@ -133,9 +125,11 @@ def _train(
     saved = os.path.join(save_dir, "config.yaml")
     yaml = saved if overridden else config.path
     job_type = choose_job_type(asked, config)
-    command = training_command(config, yaml, job_type, count_gpus(), resume=bool(last))
+    size, num_gpus = TRAINING_PROCESSES[job_type], count_gpus()
+    command = training_command(config, yaml, job_type, num_gpus, resume=bool(last))
     if not dry_run:
         require_fairseq()
+        num_threads = use_one_thread()
         preflight.check_data(config)
         preflight.check_start(config)
         preflight.check_parts(config)
@@ -152,11 +146,35 @@ def _train(
         logger.info(
             "continuing from %s; choose another fairseq.checkpoint.save_dir to start anew", last
         )
-    return command
+    print(f"launching {shlex.join(job_command(size, command))}", flush=True)
+    if dry_run:
+        return 0
+    if num_gpus:
+        return run_ranks(size, command, execute, GRACE_S)
+    from mmpt.cli.fairseqmmtrain import train  # deferred: seconds
+
+    return run_ranks(size, command, partial(train, num_threads=num_threads), GRACE_S)
 
 
-def _predict(configs: Sequence[RunConfig], overridden: bool, dry_run: bool) -> list[str]:
-    """Checks evaluations and returns their command. With overrides it runs saved copies."""
+@cache
+def use_one_thread() -> int:
+    """Lets torch use one thread in this process, and returns the number of threads before.
+
+    Processes can only be forked while no OpenMP threads have run.
+    """
+    import torch  # deferred: seconds, and a mistake in a YAML needs none of it
+
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    return num_threads
+
+
+def _predict(
+    configs: Sequence[RunConfig], options: Sequence[str], overridden: bool, dry_run: bool
+) -> int:
+    """Checks evaluations, runs them and returns the exit code. With overrides it runs saved
+    copies.
+    """
     paths = []
     for config in configs:
         if not dry_run:
@@ -167,7 +185,23 @@ def _predict(configs: Sequence[RunConfig], overridden: bool, dry_run: bool) -> l
             if not dry_run:
                 save_resolved(config, path)
         paths.append(path)
-    return [_program("python"), "-m", "mmpt.cli.predict", *paths]
+    words = [*paths, *options]
+    command = [_program("python"), "-m", "mmpt.cli.predict", *words]
+    print(f"launching {shlex.join(command)}", flush=True)
+    if dry_run:
+        return 0
+    work = partial(predict, words, use_one_thread())
+    return run_all([partial(execute, command, {}) if count_gpus() else work], GRACE_S)
+
+
+def predict(words: Sequence[str], num_threads: int) -> None:
+    """Does what `mmpt predict` does, in a forked process."""
+    import torch  # deferred: seconds
+
+    from mmpt.cli import predict as command  # deferred, as above
+
+    torch.set_num_threads(num_threads)
+    sys.exit(command.main(words, name="mmpt predict"))
 
 
 def count_gpus() -> int:
@@ -205,7 +239,7 @@ def _count(processes: int) -> str:
 def training_command(
     config: RunConfig, yaml: str, job_type: str, num_gpus: int, *, resume: bool
 ) -> list[str]:
-    """Returns the command line of a training job, one argv item each.
+    """Returns the command line of each process of a training job, one argv item each.
 
     Each process has a GPU. On a machine without any, the processes run on the CPU, without half
     precision.
@@ -231,7 +265,7 @@ def training_command(
         without = f", without {' and '.join(half)}" if half else ""
         logger.info("no GPU: running %s on the CPU%s", _count(size), without)
         drops += half
-    here = os.path.exists("mmpt") and PACKAGE.samefile("mmpt")
+    here = os.path.abspath("mmpt") == str(PACKAGE)
     command = [_program("fairseq-train"), yaml, "--user-dir", "mmpt" if here else str(PACKAGE)]
     command += ["--task", "mmtask", "--arch", "mmarch", "--criterion", "mmloss"]
     if size > 1 or num_gpus > 1:  # one process on many GPUs must be told so
@@ -244,8 +278,13 @@ def training_command(
     if not on_gpu:
         command += [] if "--cpu" in command else ["--cpu"]
         command += ["--distributed-backend", "gloo"] if size > 1 else []
+    return command
+
+
+def job_command(size: int, command: Sequence[str]) -> list[str]:
+    """Returns the command line of a job of `size` processes that each run `command`."""
     if size == 1:
-        return command
+        return list(command)
     return [_program("python"), "-m", "mmpt.cli.processes", str(size), *command]
 
 

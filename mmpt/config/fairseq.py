@@ -10,6 +10,8 @@ import enum
 import logging
 import re
 import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Annotated, Any, Literal
 
@@ -105,24 +107,33 @@ def settings_model(*, import_fairseq: bool) -> type[schema.Settings]:
     return create_model("YamlFile", __base__=bases, fairseq=(fairseq, None))
 
 
+@contextmanager
+def root_logger_kept() -> Iterator[None]:
+    """Keeps the root logger as it is while fairseq is imported, which would give it a handler and
+    the level DEBUG.
+    """
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
 def _fairseq_types() -> dict[str, dict[str, Any]]:
     """Returns the type of each option by group, from fairseq; an empty mapping without fairseq.
 
     The released YAMLs have the options of the optimizer, of the schedule and `ddp_backend` in
     `optimization`. Both places are accepted.
     """
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
     try:
-        from fairseq.dataclass import configs
-        from fairseq.optim import adam
-        from fairseq.optim.lr_scheduler import polynomial_decay_schedule as polynomial
+        with root_logger_kept():
+            from fairseq.dataclass import configs
+            from fairseq.optim import adam
+            from fairseq.optim.lr_scheduler import polynomial_decay_schedule as polynomial
     except ImportError:
         return {}
-    finally:
-        # The import gives the root logger a handler, and the level DEBUG.
-        root.handlers[:] = handlers
-        root.setLevel(level)
     types = {
         "common": _types_of(configs.CommonConfig),
         "common_eval": _types_of(configs.CommonEvalConfig),

@@ -37,14 +37,20 @@ def runs(tmp_path, monkeypatch):
         def __init__(self):
             self.codes = []
 
-        def __call__(self, commands, extra_env, grace_s):
-            self.extend(commands)
-            for command, env in zip(commands, extra_env, strict=True):
-                assert (env.get("CUDA_VISIBLE_DEVICES") == "") == ("--cpu" in command)
+        def train(self, size, command, run, grace_s):
+            return self.add(launch.job_command(size, command))
+
+        def predict(self, works, grace_s):
+            ((words, _),) = (work.args for work in works)
+            return self.add(["python", "-m", "mmpt.cli.predict", *words])
+
+        def add(self, command):
+            self.append(command)
             return self.codes.pop(0) if self.codes else 0
 
     collected = Runs()
-    monkeypatch.setattr(launch, "run_all", collected)
+    monkeypatch.setattr(launch, "run_ranks", collected.train)
+    monkeypatch.setattr(launch, "run_all", collected.predict)
     return collected
 
 
@@ -260,10 +266,7 @@ def test_command_of_one_process(num_gpus, fairseq, flags):
     ],
 )
 def test_command_of_several_processes(job_type, num_gpus, fairseq, flags):
-    python, *argv = command(job_type, num_gpus, fairseq)
-    assert python.startswith("python")
-    assert argv[:2] == ["-m", "mmpt.cli.processes"]
-    assert argv[2:] == [str(launch.TRAINING_PROCESSES[job_type]), *OWN, *flags.split()]
+    assert command(job_type, num_gpus, fairseq) == [*OWN, *flags.split()]
 
 
 def test_running_on_the_cpu_is_logged_with_what_is_left_out(caplog):
@@ -320,7 +323,7 @@ def test_names_of_programs(monkeypatch, tmp_path):
     ):
         monkeypatch.setenv("PATH", path)
         argv = launch.training_command(RunConfig(), "a.yaml", "local_small", 2, resume=False)
-        assert (argv[0], argv[4]) == names
+        assert (launch.job_command(2, argv)[0], argv[0]) == names
 
 
 def test_missing_fairseq(monkeypatch):

@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from mmpt.cli import processes
-from mmpt.cli.processes import main, run_all
+from mmpt.cli.processes import execute, main, run_all
 from tests.jobs import ROOT
 
 
@@ -22,7 +23,7 @@ def child(code):
 
 
 def run(*codes, **more):
-    return run_all([child(code) for code in codes], [{}] * len(codes), **more)
+    return run_all([partial(execute, child(code), {}) for code in codes], **more)
 
 
 SLEEP = "import time; time.sleep(600)"
@@ -166,12 +167,13 @@ def test_every_copy_gets_its_rank(monkeypatch, words, set_before, threads):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     assert main(["3", *words]) == 6
-    ((commands, envs),) = seen
-    address = commands[0][len(words) + 2]
-    for rank, (command, env) in enumerate(zip(commands, envs, strict=True)):
+    ((works, _),) = seen
+    address = works[0].args[0][len(words) + 2]
+    for rank, work in enumerate(works):
+        command, env = work.args
         flags = ["--distributed-no-spawn", "--distributed-init-method", address]
         flags += ["--distributed-rank", str(rank)]
         flags += ["--device-id", str(rank)] if threads is None else []
-        assert command == [*words, *flags]
+        assert (work.func, command) == (execute, [*words, *flags])
         assert env["RANK"] == str(rank)
         assert env.get("OMP_NUM_THREADS") == threads

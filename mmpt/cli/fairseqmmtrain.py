@@ -1,0 +1,48 @@
+"""fairseq-train in a process that the launcher forks after it has imported everything."""
+
+import atexit
+import gc
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from mmpt.config.fairseq import root_logger_kept
+
+with root_logger_kept():
+    import fairseq_cli.train
+import mmpt.tasks.fairseqmmtask  # noqa: F401  what `--user-dir` imports otherwise
+
+FAIRSEQ_FORMAT = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
+
+
+def train(command: Sequence[str], env: Mapping[str, str], num_threads: int) -> None:
+    """Does what the program `fairseq-train` does, and ends like it.
+
+    Args:
+        command: its argv.
+        env: variables to add to the environment. `OMP_NUM_THREADS` counts more than
+        num_threads: threads of torch.
+    """
+    os.environ.update(env)
+    sys.argv = list(command)
+    gc.freeze()  # so that collections do not copy the pages that the processes share
+    torch.set_num_threads(int(env.get("OMP_NUM_THREADS", num_threads)))
+    # As fairseq configures it where it is the main program.
+    level = os.environ.get("LOGLEVEL", "INFO").upper()
+    logging.basicConfig(
+        format=FAIRSEQ_FORMAT,
+        datefmt="%Y-%m-%d %H:%M:%S",
+        level=level,
+        stream=sys.stdout,
+        force=True,
+    )
+    try:
+        fairseq_cli.train.cli_main()
+    except Exception:
+        sys.excepthook(*sys.exc_info())  # the task's, which reports mistakes and exits
+        sys.exit(1)
+    finally:
+        atexit._run_exitfuncs()  # a forked process does not
