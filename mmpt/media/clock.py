@@ -6,13 +6,20 @@ A picture is due where the one before it ends. The time that the file gives it c
 - An overlap: the time is earlier, by at most 10 s and half of the part so far. A stream that was
   resumed repeats what it had sent. The time is right, and the frame rate filter drops pictures
   until the clock is again where it was.
-- A stray: the next picture's time is where the clock was. Only this picture's time is wrong, and it
-  is shown when it is due.
+- A stray: the next picture's time is where the clock was, or does not go on from this one: it is
+  the same, earlier, or (where this would be a jump) much later. This picture's time is wrong, and
+  it is shown when it is due. Runs of equal times are strays, and most pictures in a run of random
+  times.
 - A jump: everything else. Files were joined, or a recorder was restarted. The picture is shown when
   it is due, and all later times are moved by as much. (A clock of 33 bits that starts again below
   the file's first time seems to jump 26.5 hours ahead: FFmpeg believes that it passed zero.)
-- A return: the time is later, but due by the clock as it was before the last jump, as after an
-  inserted advertisement or a damaged run of times. The file continues with that clock.
+- A return: the time is due by the clock as it was before the last jump, as after an inserted
+  advertisement or a damaged run of times. The file continues with that clock. A damaged clock may
+  have run at another speed, so the pictures since the jump are counted, too.
+
+One picture ahead does not tell everything. Two or more wrong times that increase within `max_gap_s`
+of the clock are taken for a gap, and a gap of over a second between a jump and a single picture
+beside it is lost.
 
 FFmpeg's command takes each step of more than 0.1 s back or 10 s ahead for a jump. Here overlaps and
 long gaps keep the times that captions refer to.
@@ -38,13 +45,14 @@ class Clock:
         self.jumps_s: list[float] = []
         """Where the clock jumps or returns, in seconds from the start."""
         self.is_ahead = False
-        """A jump went ahead by more than `max_gap_s`."""
+        """A jump went ahead by more than `max_gap_s`, and more pictures follow."""
         self._time_base = time_base
         self._early, self._late, self._max_overlap, self._max_gap = (
             int(seconds / time_base) for seconds in (_EARLY_S, _LATE_S, MAX_OVERLAP_S, max_gap_s)
         )
         self._offset = -start
-        self._old_offset = self._offset  # before the last jump
+        self._old_offset = self._offset  # before the last jump from a part of over a second
+        self._counted = 0  # where the clock before that jump is, by the number of pictures since
         self._part_start: int | None = None  # None: no picture yet
         self._last = self._due = 0
 
@@ -60,34 +68,45 @@ class Clock:
         if time is not None:
             shown = time + self._offset
             if not self._is_near(shown, self._late):
-                shown = self._find_place(time, following)
+                shown = self._find_place(time, duration, following)
         if self._part_start is None:
             self._part_start = shown
         self._last, self._due = shown, shown + duration
+        self._counted += duration
         return shown
 
     def _is_near(self, shown: int, late: int) -> bool:
         """Tells whether a time is where the clock was, or at most `late` later."""
         return self._last - self._early <= shown <= self._due + late
 
-    def _find_place(self, time: int, following: int | None) -> int:
+    def _find_place(self, time: int, duration: int, following: int | None) -> int:
         """Returns the time at which a picture is shown whose time is not near."""
         shown = time + self._offset
-        if following is not None and self._is_near(following + self._offset, self._late):
+        # Without a next picture, the clock is taken to go on.
+        step = duration if following is None else following - time
+        goes_on = 0 < step <= duration + self._late
+        if step <= 0 or (not goes_on and self._is_near(time + step + self._offset, self._late)):
             return self._due  # a stray
-        if shown > self._due and self._is_near(time + self._old_offset, self._early):
-            return self._jump(time, time + self._old_offset)  # a return
+        returned = time + self._old_offset
+        if self._old_offset != self._offset and (
+            self._is_near(returned, self._early) or abs(returned - self._counted) <= self._early
+        ):
+            return self._jump(time, returned)
         overlap = self._max_overlap
         if self._part_start is not None:
             overlap = min(overlap, (self._due - self._part_start) // 2)
         if self._due - overlap <= shown <= self._due + self._max_gap:
             return shown
-        self.is_ahead |= shown > self._due
+        if not goes_on:
+            return self._due  # a stray
+        self.is_ahead |= shown > self._due and following is not None
         return self._jump(time, self._due)
 
     def _jump(self, time: int, shown: int) -> int:
         """Starts a part: moves `time` to `shown` and later times by as much. Returns `shown`."""
         self.jumps_s.append(float(self._due * self._time_base))
-        self._offset, self._old_offset = shown - time, self._offset
+        if self._part_start is None or self._due - self._part_start > self._late:
+            self._old_offset, self._counted = self._offset, self._due
+        self._offset = shown - time
         self._part_start = shown
         return shown

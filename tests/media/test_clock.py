@@ -21,7 +21,9 @@ HOUR = 3600
 WRAP_S = Fraction(2**33, 90_000)  # MPEG-TS counts 90,000ths of a second in 33 bits
 
 
-def write_part(path: Path, start_s: Fraction | float, first: int, *, sound_s: float = 0) -> bytes:
+def write_part(
+    path: Path, start_s: Fraction | float, first: int, *, count: int = PART, sound_s: float = 0
+) -> bytes:
     """Encodes pictures `first`, `first + 1` ...; the first one is shown at `start_s`.
 
     Args:
@@ -33,7 +35,7 @@ def write_part(path: Path, start_s: Fraction | float, first: int, *, sound_s: fl
         stream.codec_context.time_base = TIME_BASE
         stream.codec_context.gop_size, stream.codec_context.max_b_frames = 15, 2
         sound = file.add_stream("mp2", rate=48_000) if sound_s else None
-        for number in range(PART):
+        for number in range(count):
             picture = np.full((64, 64, 3), 20 + 8 * ((first + number) // GROUP), np.uint8)
             frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="yuv420p")
             frame.pts = round((Fraction(start_s) + Fraction(number, 30)) / TIME_BASE)
@@ -117,6 +119,12 @@ def test_only_some_formats_have_a_clock_that_may_jump_ahead(tmp_path):
         groups(path)
 
 
+def test_a_last_picture_far_ahead_is_shown_when_it_is_due(tmp_path):
+    path = tmp_path / "last.mkv"
+    path.write_bytes(write_part(path, 0, 0) + write_part(path, 2 * HOUR, PART, count=1))
+    assert groups(path) == (groups_of(FIRST, [PART]), note("2.0"))
+
+
 def test_a_truncated_file_whose_clock_starts_at_hours(tmp_path):
     times = [10 * HOUR + time for time in regular_times(4)]
     whole = write_video(tmp_path / "whole.mkv", times, Clip(width=64, height=64))
@@ -152,8 +160,32 @@ A, B = list(range(100)), list(range(100, 200))
         ([*A, 9000, *B[1:]], range(200), []),
         (A + list(range(20)) + B[20:], range(200), [10, 12]),
         (A + list(range(9000, 9020)) + A, range(220), [10, 12]),
+        # Equal times: the first picture's, far ahead, and a gap ahead.
+        ([*A, 0, 0, *B[2:]], range(200), []),
+        (A + [0] * 60 + B[60:], range(200), []),
+        (A + [9000] * 20 + B[20:], range(200), []),
+        (A + [250] * 20 + B[20:], range(200), []),
+        # Unrelated times. Those of 8 are twice as slow as the pictures, those of 6 twice as fast.
+        ([*A, 9000, 20, 7000, 7, 9900, 8000, 3, 40, *B[8:]], range(200), []),
+        (
+            [*A, *[0, 0, 1, 1, 2, 2, 3, 3], *B[8:]],
+            [*A, *[100, 101, 102, 102, 103, 103, 104, 104], *B[8:]],
+            [10.1, 10.5],
+        ),
+        (
+            [*A, *[0, 2, 4, 6, 8, 10], *B[6:]],
+            [*A, *[100, 102, 104, 106, 108, 110], *B[6:]],
+            [10, 11.1],
+        ),
+        # A gap behind the first two pictures of a part, and in front of its last two.
+        ([*A, 0, 1, 40, 41], [*A, 100, 101, 140, 141], [10]),
+        ([*A, 140, 141, 0, 1], [*A, 140, 141, 142, 143], [14.2]),
+        # A short overlap, and a last picture far ahead.
+        (A + list(range(97, 197)), A + list(range(97, 197)), []),
+        ([*A, 9000], range(101), [10]),
         # Without times, out of order, and with a variable frame rate.
         (A + [None] * 5 + B[5:], range(200), []),
+        (A + [None] * 60 + B[60:], range(200), []),
         ([None, 1, 2, None, 4], range(5), []),
         ([0, 3, 2, 5, 4], [0, 3, 2, 5, 4], []),
         ([0, 5, 6, 40, 41, 300], [0, 5, 6, 40, 41, 300], []),

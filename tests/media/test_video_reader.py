@@ -232,7 +232,8 @@ def test_broken_files_say_why(tmp_path, videos):
     write_audio(tmp_path / "audio.mp4")
     truncate(videos / "h264.mp4", tmp_path / "no_index.mp4", 0.5)
     (tmp_path / "folder.mp4").mkdir()
-    write_video(tmp_path / "jump.mp4", [Fraction(0), Fraction(1, 30), Fraction(4000)])
+    far = [start + time for start in (0, 4000) for time in regular_times(1)]
+    write_video(tmp_path / "jump.mp4", far)
     reasons = {
         "empty": "empty",
         "text": "cannot be read",
