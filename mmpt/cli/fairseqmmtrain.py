@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 
@@ -13,7 +14,7 @@ from mmpt.config.fairseq import root_logger_kept
 
 with root_logger_kept():
     import fairseq_cli.train
-import mmpt.tasks.fairseqmmtask  # noqa: F401  what `--user-dir` imports otherwise
+import mmpt.tasks.fairseqmmtask  # what `--user-dir` imports otherwise
 
 FAIRSEQ_FORMAT = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
 
@@ -28,6 +29,8 @@ def train(command: Sequence[str], env: Mapping[str, str], num_threads: int) -> N
     """
     os.environ.update(env)
     sys.argv = list(command)
+    # fairseq compares paths to see that the package is imported already.
+    sys.argv[sys.argv.index("--user-dir") + 1] = str(Path(mmpt.__file__).parent)
     gc.freeze()  # so that collections do not copy the pages that the processes share
     torch.set_num_threads(int(env.get("OMP_NUM_THREADS", num_threads)))
     # As fairseq configures it where it is the main program.

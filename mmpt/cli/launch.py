@@ -265,7 +265,7 @@ def training_command(
         without = f", without {' and '.join(half)}" if half else ""
         logger.info("no GPU: running %s on the CPU%s", _count(size), without)
         drops += half
-    here = os.path.abspath("mmpt") == str(PACKAGE)
+    here = os.path.exists("mmpt") and PACKAGE.samefile("mmpt")
     command = [_program("fairseq-train"), yaml, "--user-dir", "mmpt" if here else str(PACKAGE)]
     command += ["--task", "mmtask", "--arch", "mmarch", "--criterion", "mmloss"]
     if size > 1 or num_gpus > 1:  # one process on many GPUs must be told so

@@ -45,9 +45,9 @@ def make_inputs(folder: Path) -> None:
     rng = random.Random(0)
     corpus = {}
     for name in [*SECONDS, "part", "broken", *(f"x{number}" for number in range(1000))]:
-        start = sorted(round(rng.uniform(0, 3), 2) for _ in range(rng.randint(1, 9)))
+        start = sorted(round(rng.uniform(0, 0.6), 2) for _ in range(rng.randint(1, 9)))
         text = [" ".join(rng.choices(WORDS, k=rng.randint(1, 9))) for _ in start]
-        corpus[name] = {"start": start, "end": [time + 2 for time in start], "text": text}
+        corpus[name] = {"start": start, "end": [time + 0.4 for time in start], "text": text}
         if not name.startswith("x"):
             (folder / "captions" / f"{name}.json").write_text(json.dumps(corpus[name]))
     (folder / "raw_caption.json").write_text(json.dumps(corpus))
