@@ -33,11 +33,11 @@ MAX_GAP_S = 3600
 clip.
 """
 MAX_STREAM_GAP_S = 300
-"""The same in formats whose clock may start again, as in MPEG-TS: there it is a jump."""
+"""The same in formats whose clock may start again, such as MPEG-TS. There it is a jump."""
 MAX_DAMAGED_SHARE = 2 / 3
 """Share of a video's packets. FFmpeg's command gives up at the same share."""
 _TS_DISCONT = 0x0200  # flag of such formats in FFmpeg's numbers (AVFMT_TS_DISCONT)
-_NUM_NAMED = 5  # jumps whose places a note names
+_NUM_NAMED = 5  # a note has the times of so many jumps
 _SHORT_S = 1.0  # a video that ends so much before its announced end gets a note
 
 
@@ -117,8 +117,7 @@ class VideoFile:
         start = round(Fraction(file.start_time or 0, av.time_base) / time_base)
         usual = max(1, round(1 / ((stream.average_rate or stream.guessed_rate or FPS) * time_base)))
         may_jump = bool(file.format.flags & _TS_DISCONT)
-        max_gap_s = MAX_STREAM_GAP_S if may_jump else MAX_GAP_S
-        clock = Clock(start, time_base, max_gap_s=max_gap_s)
+        clock = Clock(start, time_base, max_gap_s=MAX_STREAM_GAP_S if may_jump else MAX_GAP_S)
         self._jumps_s = clock.jumps_s
         frames = itertools.chain(self._decoded(file, stream), [None])
         for frame, following in itertools.pairwise(frames):

@@ -1,4 +1,4 @@
-"""Files whose clock starts again or jumps: which picture is shown when, and what is noted.
+"""Files whose clock starts again or jumps: when each picture is shown, and what is noted.
 
 Pictures are numbered through all parts of a file; groups of ten share a grey level.
 """
@@ -177,7 +177,7 @@ A, B = list(range(100)), list(range(100, 200))
             [*A, *[100, 102, 104, 106, 108, 110], *B[6:]],
             [10, 11.1],
         ),
-        # A gap behind the first two pictures of a part, and in front of its last two.
+        # A gap after the first two pictures of a part, and before its last two.
         ([*A, 0, 1, 40, 41], [*A, 100, 101, 140, 141], [10]),
         ([*A, 140, 141, 0, 1], [*A, 140, 141, 142, 143], [14.2]),
         # A short overlap, and a last picture far ahead.
