@@ -48,15 +48,12 @@ def check(
     lines = [f"\n  - {damage}" for damage in report.damage]
     if len(lines) > MAX_SHOWN:
         lines[MAX_SHOWN:] = [f"\n  and {len(lines) - MAX_SHOWN} more in {out}/statistics.json"]
-    problems = []
-    if lines:
-        problems.append(f"{yaml}: {len(report.damage)} damaged:{''.join(lines)}")
-    senseless = describe(one for one in findings if one.severity == "error")
-    if senseless:
-        texts = "".join(f"\n  {text}" for text in senseless)
-        problems.append(f"{yaml}: training would be senseless:{texts}")
-    if problems:
-        raise DataError("\n".join(problems))
+    errors = describe(one for one in findings if one.severity == "error")
+    senseless = [f"\n  {text}" for text in errors]
+    problems = {f"{len(report.damage)} damaged": lines, "training would be senseless": senseless}
+    texts = [f"{yaml}: {what}:{''.join(lines)}" for what, lines in problems.items() if lines]
+    if texts:
+        raise DataError("\n".join(texts))
 
 
 main = Command(check, stopped="nothing was written; run the same command again")

@@ -25,19 +25,8 @@ from mmpt.batch import Split
 from mmpt.config import RunConfig
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import ConfigError, DataError
-from mmpt.prepare.check.plausible import (
-    LONG,
-    Finding,
-    find_implausible,
-    full_names,
-    plausible_text,
-)
-from mmpt.prepare.check.statistics import (
-    SPAN,
-    SplitStatistics,
-    caption_seconds,
-    measure_rows,
-)
+from mmpt.prepare.check.plausible import LONG, Finding, find_implausible, plausible_text
+from mmpt.prepare.check.statistics import SPAN, SplitStatistics, caption_seconds, measure_rows
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.shards import layout
 from mmpt.shards.shardedtensor import ShardedTensor, open_shard
@@ -49,7 +38,7 @@ from mmpt.utils.tables import text_table
 logger = get_logger(__name__)
 
 MIN_ROWS = 100
-"""Fewer feature rows may be alike by chance."""
+"""Fewer feature rows may be similar by chance."""
 
 
 class Damage(NamedTuple):
@@ -61,22 +50,6 @@ class Damage(NamedTuple):
 
     def __str__(self) -> str:
         return ": ".join(part for part in self if part)
-
-
-class Vocabulary(NamedTuple):
-    """Properties of a BERT's word pieces."""
-
-    size: int
-    unk: int | None  # id of [UNK]
-    inside: np.ndarray  # bool [size]: the pieces that continue a word
-
-
-def read_vocabulary(bert_name: str) -> Vocabulary:
-    """Returns the vocabulary of `bert_name`; DataError if it cannot be loaded."""
-    tokenizer = load_tokenizer(bert_name)
-    pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-    inside = np.array([(piece or "").startswith("##") for piece in pieces])
-    return Vocabulary(len(pieces), tokenizer.unk_token_id, inside)
 
 
 @contextmanager
@@ -101,9 +74,11 @@ class DatasetReport:
         """Returns the statistics as an aligned table with a column per split."""
         columns = [statistics.rows() for statistics in self.splits.values()]
         rows = []
-        for title, name in full_names(columns[0]).items():
-            figures = [column[title] for column in columns]
+        for name in columns[0]:
+            head, colon, tail = name.partition(": ")
+            figures = [column[name] for column in columns]
             plausible = plausible_text(name, figures[0].unit)
+            title = f"  {tail}" if colon else head
             rows.append([title, *(figure.text for figure in figures), plausible])
         return text_table(["", *self.splits, "plausible"], rows)
 
@@ -144,7 +119,8 @@ def check_dataset(
     vocabulary = None
     if dataset.bert_name is not None:
         with recorded(report.damage):
-            vocabulary = read_vocabulary(dataset.bert_name)
+            tokenizer = load_tokenizer(dataset.bert_name)
+            vocabulary = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     lists: dict[Split, list[str]] = {split: [] for split, path in paths.items() if path}
     for split in lists:
         with recorded(report.damage):
@@ -207,12 +183,12 @@ def _compare(
 
 
 class ShardReader:
-    """The statistics of a shard's listed videos, and what is damaged in the shard.
+    """Reads one shard: the statistics of its listed videos, and what is damaged in it.
 
     Args:
         shards: the ids of all shards.
         listed: the videos that the statistics count.
-        vocabulary: word-piece ids must be below its size.
+        vocabulary: the word pieces by id; None: unknown.
         shard: the shard to read.
     """
 
@@ -222,7 +198,7 @@ class ShardReader:
         split: Split,
         shards: Mapping[int, Sequence[str]],
         listed: set[str],
-        vocabulary: Vocabulary | None,
+        vocabulary: Sequence[str] | None,
         shard: int,
     ):
         self.statistics = SplitStatistics(shards_read=1)
@@ -271,43 +247,37 @@ class ShardReader:
             if row.any():
                 keys.append((int(seconds_V[video]), row.tobytes()))
         statistics.features_alike += len(keys) - len(set(keys))
-        statistics.features_compared += max(len(keys) - 1, 0)
-        statistics.numbers += int(listed_R.sum()) * features.data.shape[1]
         bad_rows = features.data[~good_R]
         statistics.nan += int(np.isnan(bad_rows).sum())
         statistics.infinite += int(np.isinf(bad_rows).sum())
         self._add_damage(features, owners_R[~good_R], "seconds with NaN or infinity")
 
-    def _read_pieces(self, pieces: ShardedTensor, vocabulary: Vocabulary | None) -> None:
+    def _read_pieces(self, pieces: ShardedTensor, vocabulary: Sequence[str] | None) -> None:
         """Counts the word pieces of listed captions; records what is damaged in any."""
         statistics = self.statistics
         owners_C = np.repeat(np.arange(len(self._ids)), pieces.lengths())
         listed_C = self._listed_V[owners_C]
-        counts = (pieces.data >= 0).sum(axis=1)[listed_C]  # padding is below zero
-        statistics.tallies["word pieces of a caption"].add(counts)
-        statistics.pieces += int(counts.sum())
-        statistics.empty += int((counts == 0).sum())
+        counts_C = (pieces.data >= 0).sum(axis=1)  # padding is below zero
+        worded_C = listed_C & (counts_C > 0)
+        statistics.tallies["word pieces of a caption"].add(counts_C[listed_C])
+        statistics.pieces += int(counts_C[listed_C].sum())
+        statistics.empty += int((listed_C & ~worded_C).sum())
         below_C = (pieces.data < -1).any(axis=1)
         self._add_damage(pieces, owners_C[below_C], "captions with ids below -1")
-        worded_C = listed_C & (pieces.data >= 0).any(axis=1)
         captions = [hash(row.tobytes()) for row in pieces.data[worded_C]]
         statistics.captions_alike += len(captions) - len(set(captions))
-        statistics.captions_compared += max(len(captions) - 1, 0)
         videos = np.unique(owners_C[worded_C]).tolist()
         texts = [hash(pieces[video].tobytes()) for video in videos]
         statistics.texts_alike += len(texts) - len(set(texts))
-        statistics.texts_compared += max(len(texts) - 1, 0)
         if vocabulary is not None:
-            unknown_CW = pieces.data >= vocabulary.size
-            known = pieces.data[listed_C & ~unknown_CW.any(axis=1)]
-            known = known[known >= 0]
-            statistics.known_pieces += len(known)
-            statistics.inside += int(vocabulary.inside[known].sum())
-            statistics.unk += int((known == vocabulary.unk).sum())
+            unknown_CW = pieces.data >= len(vocabulary)
+            known = pieces.data[(pieces.data >= 0) & ~unknown_CW & listed_C[:, None]]
+            names = np.array(vocabulary, dtype=str)
+            statistics.unk += int((names == "[UNK]")[known].sum())
+            statistics.inside += int(np.char.startswith(names, "##")[known].sum())
             statistics.unknown_pieces += int(unknown_CW[listed_C].sum())
-            what = (
-                f"captions with ids that the vocabulary of {vocabulary.size} pieces does not have"
-            )
+            size = len(vocabulary)
+            what = f"captions with ids that the vocabulary of {size} pieces does not have"
             self._add_damage(pieces, owners_C[unknown_CW.any(axis=1)], what)
 
     def _read_times(self, times: ShardedTensor, seconds_V: np.ndarray) -> None:
@@ -316,8 +286,7 @@ class ShardReader:
         counts_V = times.lengths()
         owners_C = np.repeat(np.arange(len(self._ids)), counts_V)
         finite_C = np.isfinite(times.data).all(axis=1)
-        what = "caption times that are NaN or infinite"
-        self._add_damage(times, owners_C[~finite_C], what)
+        self._add_damage(times, owners_C[~finite_C], "caption times that are NaN or infinite")
         real_V = self._listed_V & (seconds_V > 0)
         statistics.without_captions += int((self._listed_V & (counts_V == 0)).sum())
         statistics.captions += int(counts_V[self._listed_V].sum())
@@ -327,7 +296,6 @@ class ShardReader:
         lengths_C = seconds_V[owners_C]
         durations_C = np.maximum(ends_C.astype(np.float64) - starts_C, 0)
         counted_C = np.minimum(durations_C, lengths_C)  # or one wrong end would outweigh all others
-        middles_C = starts_C + durations_C / 2
         inside_V, covered_V = caption_seconds(starts_C, ends_C, owners_C, seconds_V)
         steps_back = (starts_C[1:] < starts_C[:-1]) & (owners_C[1:] == owners_C[:-1])
         statistics.spoken_s += float(counted_C.sum())
@@ -335,7 +303,6 @@ class ShardReader:
         statistics.covered_s += float(covered_V.sum())
         statistics.reversed += int((ends_C < starts_C).sum())
         statistics.instant += int((ends_C == starts_C).sum())
-        statistics.outside += int(((middles_C < 0) | (middles_C > lengths_C)).sum())
         statistics.negative += int((starts_C < 0).sum())
         statistics.late += int((starts_C >= lengths_C).sum())
         statistics.unordered += int(steps_back.sum())

@@ -28,6 +28,16 @@ EDGES: dict[str, np.ndarray] = {
 """What is tallied -> bounds of the bins. Values outside count in the first or last bin."""
 
 
+class Figure(NamedTuple):
+    """A row of the table."""
+
+    text: str
+    value: float | None = None
+    """A mean, a median, a count, or a share in percent, which has a plausible range."""
+    unit: str = ""
+    """The unit of the range."""
+
+
 class Tally:
     """Count, sum, extremes and a histogram of values, which are not kept."""
 
@@ -62,23 +72,14 @@ class Tally:
         """Mean of all values; None if there are none."""
         return self.total / self.count if self.count else None
 
-    def share(self, low: float, high: float) -> float:
-        """Returns the share of values from `low` to `high`, as exact as the bins; 0 if none."""
-        return float(self._between(low, high).sum()) / max(self.count, 1)
-
-    def median(self, low: float = -np.inf, high: float = np.inf) -> float | None:
-        """Returns the median of the values from `low` to `high`, as exact as the bins; None if
-        there are none.
+    def part(self, low: float = -np.inf, high: float = np.inf) -> tuple[float, float]:
+        """Returns the share of the values from `low` to `high` and their median, both as exact as
+        the bins. If there are no such values, the share is 0 and the median meaningless.
         """
-        summed = self._between(low, high).cumsum()
-        if not summed[-1]:
-            return None
-        place = int(np.searchsorted(summed, summed[-1] / 2))
-        return float(self.edges[place : place + 2].mean())
-
-    def _between(self, low: float, high: float) -> np.ndarray:
         centres = (self.edges[:-1] + self.edges[1:]) / 2
-        return np.where((centres >= low) & (centres <= high), self.counts, 0)
+        counts = np.where((centres >= low) & (centres <= high), self.counts, 0)
+        middle = int(np.searchsorted(counts.cumsum(), counts.sum() / 2))
+        return float(counts.sum()) / max(self.count, 1), float(centres[middle])
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for JSON; null where nothing was counted."""
@@ -91,20 +92,12 @@ class Tally:
             "counts": self.counts.tolist(),
         }
 
-    def range(self, digits: int) -> str:
+    def figure(self, digits: int) -> Figure:
         """Returns mean and extremes for a table."""
         if self.mean is None:
-            return "-"
-        return f"{self.mean:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
-
-
-class Figure(NamedTuple):
-    """A row of the table."""
-
-    text: str
-    value: float | None = None
-    """The number that has a plausible range: a mean, a median, or a share in percent."""
-    unit: str = ""  # of the range
+            return Figure("-")
+        text = f"{self.mean:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
+        return Figure(text, self.mean)
 
 
 @dataclass
@@ -130,23 +123,16 @@ class SplitStatistics:
     reversed: int = 0  # captions that end before they start
     negative: int = 0  # captions that start before their video
     late: int = 0  # captions that start after their video
-    outside: int = 0  # captions whose middle is not in their video
     instant: int = 0  # captions that end as they start
     unordered: int = 0
     empty: int = 0  # captions without a word piece
     unknown_pieces: int = 0  # ids that the vocabulary does not have
-    # Of captions and videos, those equal to an earlier one of their shard, and how many have any.
-    captions_alike: int = 0
-    captions_compared: int = 0
-    texts_alike: int = 0  # videos whose captions equal those of another
-    texts_compared: int = 0
-    features_alike: int = 0  # videos whose features equal those of another
-    features_compared: int = 0
-    known_pieces: int = 0  # ids that the vocabulary has
-    unk: int = 0  # [UNK] among them
+    captions_alike: int = 0  # captions that equal an earlier one of their shard
+    texts_alike: int = 0  # videos whose captions equal those of an earlier one of their shard
+    features_alike: int = 0  # the same for features
+    unk: int = 0  # pieces that are [UNK]
     inside: int = 0  # pieces that continue a word
-    numbers: int = 0  # in features
-    nan: int = 0
+    nan: int = 0  # numbers, in features
     infinite: int = 0
     zero_rows: int = 0
     uneven_rows: int = 0  # of another length than 1
@@ -173,84 +159,72 @@ class SplitStatistics:
         return vars(self) | {"tallies": tallies}
 
     def rows(self) -> dict[str, Figure]:
-        """Returns what a table shows: title -> figure."""
+        """Returns the rows of a table: title -> figure. `videos: ...` belongs under `videos`."""
         tallies = self.tallies
+        spans = tallies[SPAN]
+        # The first one of a shard cannot equal an earlier one.
+        captions_compared = self.captions - self.empty - self.shards_read
+        texts_compared = self.videos - self.without_captions - self.shards_read
+        features_compared = self.videos - self.shards_read
+        known_pieces = self.pieces - self.unknown_pieces
+        # 0 without captions: `videos: without captions` reports that, and other figures are empty.
+        captioned_s = self.seconds * bool(self.captions)
+        damaged = self.nan + self.infinite
         return {
             "listed videos": Figure(f"{self.listed:,}"),
-            "  repeated lines": _part(self.repeated, self.listed),
-            "  also in the other list": _part(self.in_both, self.listed),
-            "  not packed": _part(self.not_packed, self.listed),
+            "listed videos: repeated lines": _part(self.repeated, self.listed),
+            "listed videos: also in the other list": _part(self.in_both, self.listed),
+            "listed videos: not packed": _part(self.not_packed, self.listed),
             "shards read": Figure(f"{self.shards_read:,} of {self.shards:,}"),
             "videos": Figure(f"{self.videos:,}"),
-            "  without captions": _part(self.without_captions, self.videos),
-            "  shorter than their captions": _part(self.outlasted, tallies[SPAN].count),
-            "  captions end in the first tenth": _part(self.early, tallies[SPAN].count),
-            "  with captions of another": _part(self.texts_alike, self.texts_compared),
-            "  with features of another": _part(self.features_alike, self.features_compared),
+            "videos: without captions": _part(self.without_captions, self.videos),
+            "videos: shorter than their captions": _part(self.outlasted, spans.count),
+            "videos: captions end in the first tenth": _part(self.early, spans.count),
+            "videos: with captions of another": _part(self.texts_alike, texts_compared),
+            "videos: with features of another": _part(self.features_alike, features_compared),
             "hours": Figure(f"{self.seconds / 3600:,.1f}"),
-            "seconds of a video": _mean(tallies["seconds of a video"], 0),
+            "seconds of a video": tallies["seconds of a video"].figure(0),
             "captions": Figure(f"{self.captions:,}"),
-            "  per minute": _per_minute(self.captions, self.seconds),
-            "  without a word": _part(self.empty, self.captions),
-            "  equal to another": _part(self.captions_alike, self.captions_compared),
-            "  end before they start": _part(self.reversed, self.captions),
-            "  without length": _part(self.instant, self.captions),
-            "  start before their video": _part(self.negative, self.captions),
-            "  start after their video": _part(self.late, self.captions),
-            "  outside the video": _part(self.outside, self.captions),
-            "  out of order": _part(self.unordered, self.captions),
-            "seconds of a caption": _mean(tallies["seconds of a caption"], 1),
+            "captions: per minute": _ratio(60 * self.captions, captioned_s),
+            "captions: without a word": _part(self.empty, self.captions),
+            "captions: equal to another": _part(self.captions_alike, captions_compared),
+            "captions: end before they start": _part(self.reversed, self.captions),
+            "captions: without length": _part(self.instant, self.captions),
+            "captions: start outside the video": _part(self.negative + self.late, self.captions),
+            "captions: out of order": _part(self.unordered, self.captions),
+            "seconds of a caption": tallies["seconds of a caption"].figure(1),
             "tokens": Figure(f"{self.pieces:,}"),
-            "  of a caption": _mean(tallies["word pieces of a caption"], 1),
-            "  not in the vocabulary": Figure(f"{self.unknown_pieces:,}"),
-            "  unknown ([UNK])": _part(self.unk, self.known_pieces),
-            "  inside a word": _part(self.inside, self.known_pieces),
-            "first to last caption, of the video": _median_share(tallies[SPAN]),
-            "video time with captions": _share(self.covered_s, self.seconds * bool(self.captions)),
+            "tokens: of a caption": tallies["word pieces of a caption"].figure(1),
+            "tokens: not in the vocabulary": Figure(f"{self.unknown_pieces:,}"),
+            "tokens: unknown ([UNK])": _part(self.unk, known_pieces),
+            "tokens: inside a word": _part(self.inside, known_pieces),
+            "first to last caption, of the video": _share(10 ** spans.part()[1], spans.count > 0),
+            "video time with captions": _share(self.covered_s, captioned_s),
             "caption time on other captions": _share(self.inside_s - self.covered_s, self.inside_s),
-            "length of a feature row": _mean(tallies["length of a feature row"], 3),
-            "length of the mean feature row": _ratio(self.direction, self.directed_rows),
+            "length of a feature row": tallies["length of a feature row"].figure(3),
+            "length of the mean feature row": _ratio(self.direction, self.directed_rows, 3),
             "feature rows": Figure(f"{self.seconds:,}"),
-            "  not of length 1": _part(self.uneven_rows, self.seconds),
-            "  of zeros": _part(self.zero_rows, self.seconds),
-            "  equal to the one before": _part(self.still_rows, self.seconds),
+            "feature rows: not of length 1": _part(self.uneven_rows, self.seconds),
+            "feature rows: of zeros": _part(self.zero_rows, self.seconds),
+            "feature rows: equal to the one before": _part(self.still_rows, self.seconds),
+            "feature rows: NaN or infinite numbers": Figure(f"{damaged:,}", damaged),
             "constant feature columns": _share(self.constant_columns, self.columns),
-            "feature numbers": Figure(f"{self.numbers:,}"),
-            "  NaN": _part(self.nan, self.numbers),
-            "  infinite": _part(self.infinite, self.numbers),
         }
+
+
+def _ratio(part: float, whole: float, digits: int = 1, unit: str = "") -> Figure:
+    if whole <= 0:
+        return Figure("-", None, unit)
+    return Figure(f"{part / whole:,.{digits}f}{unit}", part / whole, unit)
+
+
+def _share(part: float, whole: float) -> Figure:
+    return _ratio(100 * part, whole, unit=" %")
 
 
 def _part(count: int, whole: int) -> Figure:
     share = _share(count, whole)
-    text = f"{count:,} ({share.text})" if count else "0"
-    return Figure(text, share.value, " %")
-
-
-def _share(part: float, whole: float) -> Figure:
-    if not whole:
-        return Figure("-", None, " %")
-    value = 100 * part / whole
-    return Figure(f"{value:,.1f} %", value, " %")
-
-
-def _ratio(part: float, whole: int) -> Figure:
-    return Figure(f"{part / whole:.3f}", part / whole) if whole else Figure("-")
-
-
-def _per_minute(count: int, seconds: int) -> Figure:
-    if not count or not seconds:  # other figures report that there are none
-        return Figure("-")
-    return Figure(f"{60 * count / seconds:.1f}", 60 * count / seconds)
-
-
-def _mean(tally: Tally, digits: int) -> Figure:
-    return Figure(tally.range(digits), tally.mean)
-
-
-def _median_share(logs: Tally) -> Figure:
-    middle = logs.median()
-    return _share(0, 0) if middle is None else _share(10**middle, 1)
+    return share._replace(text=f"{count:,} ({share.text})" if count else "0")
 
 
 def caption_seconds(

@@ -45,7 +45,7 @@ def open_network(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             network = S3D(words).eval()
-            # With torch's own, signals fade and all clips get the same features.
+            # With torch's default weights, signals fade, and all clips get nearly equal features.
             for module in network.modules():
                 if isinstance(module, nn.Conv3d):
                     nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

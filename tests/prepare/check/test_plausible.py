@@ -15,7 +15,7 @@ from mmpt.cli import check as command
 from mmpt.config import load_config
 from mmpt.prepare.check import statistics
 from mmpt.prepare.check.dataset_check import DatasetReport, check_dataset
-from mmpt.prepare.check.plausible import RANGES, describe, full_names
+from mmpt.prepare.check.plausible import RANGES, describe
 from mmpt.prepare.check.statistics import SplitStatistics, Tally
 from mmpt.shards.shardedtensor import ShardedTensor, open_shard
 from mmpt.shards.writer import write_shards
@@ -91,21 +91,21 @@ def pieces(share: float, ids: list[int]) -> Callable[[Rows], Rows]:
     return each(edit)
 
 
-def test_every_range_is_of_a_figure_and_errors_come_first():
-    assert {one.figure for one in RANGES} <= set(full_names(SplitStatistics().rows()).values())
-    seen = set()
+def test_every_range_is_of_a_figure_and_within_the_range_of_errors():
+    figures = SplitStatistics().rows()
     for one in RANGES:
-        assert one.severity == "warning" or (one.figure, "warning") not in seen
-        seen.add((one.figure, one.severity))
+        assert one.figure in figures
+        assert one.error_low <= one.low < one.high <= one.error_high
 
 
-def test_median_and_share_of_a_part_of_the_values():
+def test_share_and_median_of_a_part_of_the_values():
     tally = Tally(np.arange(0, 101, dtype=float))
     tally.add(np.array([5.5] * 6 + [70.5] * 3 + [90.5]))
-    assert tally.median() == 5.5
-    assert tally.median(low=50) == 70.5
-    assert tally.share(50, 80) == 0.3
-    assert tally.median(low=95) is None
+    assert tally.part() == (1, 5.5)
+    assert tally.part(low=50) == (0.4, 70.5)
+    assert tally.part(low=50, high=80) == (0.3, 70.5)
+    assert tally.part(low=95)[0] == 0
+    assert Tally(tally.edges).part()[0] == 0
 
 
 def test_rows_are_measured_across_blocks(monkeypatch):
@@ -166,29 +166,27 @@ def test_howto100m_is_plausible(copy, every_s, length_s, words):
         # another unit or origin of caption times
         (TIMES, each(lambda t: t * 1000), "error", "outside the video", "milliseconds"),
         (TIMES, each(lambda t: t * 1e6), "error", "outside the video", "microseconds"),
-        (TIMES, each(lambda t: t * 30), "error", "first to last", "30 times too large: probably f"),
+        (TIMES, each(lambda t: t * 30), "error", "first to last", "30 times too large, probably f"),
         (TIMES, each(lambda t: t * 100), "error", "outside the video", "100 times too large"),
-        (TIMES, each(lambda t: t / 60), "error", "seconds of a caption", "60 times too small"),
+        (TIMES, each(lambda t: t / 60), "error", "seconds of a caption", "probably minutes"),
         (TIMES, each(lambda t: t + 3600), "error", "outside the video", "time code"),
         (TIMES, each(lambda t: t[:, ::-1]), "error", "end before they start", "swapped"),
         (TIMES, each(lambda t: t[:, :1].repeat(2, 1)), "error", "time with captions", "missing"),
-        (TIMES, each(lambda t: t * 1.1), "warning", "outside the video", "of another speed"),
-        (TIMES, each(lambda t: t - 20), "warning", "start before their video", "shifted"),
+        (TIMES, each(lambda t: t * 1.1), "warning", "outside the video", "at another speed"),
+        (TIMES, each(lambda t: t - 20), "warning", "outside the video", "shifted"),
         # in some videos
         (
             *(TIMES, lambda rows: [*rows[:5], *(t * 1000 for t in rows[5:])]),
-            *("error", "first to last", "in 69 % of the videos, caption times are probably milli"),
+            *("error", "first to last", "in 69 % of the videos, caption times are about 1,0"),
         ),
         (TIMES, one_in(2, lambda t: t * 1000), "warning", "outside", "in 50 % of the videos, cap"),
         (TIMES, one_in(8, lambda t: t * 1000), "warning", "shorter than", "in 9 % of the videos"),
-        (TIMES, one_in(8, lambda t: t * 25), "warning", "shorter than", "in 9 % of the videos"),
         (TIMES, each(open_end), "warning", "shorter than their captions", "99:59:59"),
         (TIMES, one_in(8, lambda t: t / 60), "warning", "first tenth", "probably minutes"),
         (TIMES, one_in(3, lambda t: t / t.max()), "warning", "first tenth", "shares of the video"),
         (TIMES, one_in(2, lambda t: t[:, :1].repeat(2, 1)), "warning", "without length", "missing"),
         # another rate, or of other videos
         (FEATURES, each(lambda x: x[::2]), "warning", "first to last", "probably 2.0 s apart"),
-        (FEATURES, each(lambda x: x[: len(x) * 2 // 3]), "warning", "outside", "1.5 s apart"),
         (FEATURES, each(lambda x: noisy(x.repeat(2, 0))), "warning", "first to", "2.0 a second"),
         (FEATURES, each(lambda x: noisy(x.repeat(25, 0))), "warning", "first to", "one per frame"),
         (FEATURES, each(lambda x: x.repeat(2, 0)), "warning", "one before", "repeated"),
@@ -197,7 +195,6 @@ def test_howto100m_is_plausible(copy, every_s, length_s, words):
         (FEATURES, lambda rows: [*rows[1:], rows[0]], "warning", "outside", "compare the ids"),
         (FEATURES, lambda rows: [rows[0]] * len(rows), "warning", "of another", "several videos"),
         # features
-        (FEATURES, each(lambda x: x * 20), "warning", "length of a feature row", "those of S3D"),
         (FEATURES, each(lambda x: x / 16), "warning", "length of a feature row", "scaled twice"),
         (
             *(FEATURES, each(lambda x: np.ascontiguousarray(x.T).reshape(x.shape))),
@@ -215,7 +212,7 @@ def test_howto100m_is_plausible(copy, every_s, length_s, words):
         (PIECES, pieces(0.2, [UNK]), "warning", "unknown", "another language"),
         (
             *(PIECES, each(lambda ids: np.where(ids < 0, 105, ids)), "warning", "of a caption"),
-            "long sentences or paragraphs: cut them; or texts are probably of another language",
+            "long sentences or paragraphs: cut them; or texts are probably in another language",
         ),
     ],
 )
@@ -233,7 +230,7 @@ def test_one_wrong_end_is_a_warning(copy):
     (found,) = report_of(copy).findings()
     assert found.figure == "videos: shorter than their captions"
     assert found.value == "1 (3.1 %)"
-    assert "ends of single captions are probably wrong" in found.cause
+    assert "ends of some captions are probably wrong" in found.cause
 
 
 def test_few_rows_may_have_constant_columns(copy):
@@ -289,4 +286,4 @@ def test_all_errors_come_at_once_with_the_damage(copy, capsys):
     ):
         assert part in captured.err
     (line,) = [line for line in captured.out.splitlines() if "outside the video" in line]
-    assert line.endswith("at most 5 %")
+    assert line.endswith("at most 2 %")
