@@ -1,10 +1,10 @@
-"""Parses WebVTT and SubRip subtitles, also damaged ones.
+"""Parses WebVTT and SubRip subtitles, including damaged ones.
 
-Why not a library: pysubs2 1.8 takes a text line with two word times for a timing line (YouTube's
-automatic subtitles have such lines) and appends WebVTT's comments and identifiers to the caption in
-front of them. webvtt-py 0.6 drops a cue silently when its timing line is broken, or when a SubRip
-cue has no number. Here, nothing is lost silently: a broken timing line is an error, and every
-repair is reported with its line number.
+Why not a library: pysubs2 1.8 reads a text line with two word times as a timing line (YouTube's
+automatic subtitles have such lines) and appends WebVTT's comments and identifiers to the caption
+before them. webvtt-py 0.6 silently drops a cue if its timing line is broken, or if a SubRip cue has
+no number. Here, nothing is lost silently: a broken timing line is an error, and every repair is
+reported with its line number.
 """
 
 import html
@@ -21,7 +21,7 @@ from mmpt.utils.io import split_lines
 EXAMPLE = "`00:00:01.000 --> 00:00:03.500`"
 TIME = r"(?:\d{1,6} ?: ?)?\d{1,2} ?: ?\d{1,2}(?: ?[.,] ?\d{1,9})?"
 ARROW = r"(?:[-=\u2010-\u2015\u2212][-=\u2010-\u2015\u2212 ]{0,9}(?:>{1,2}|&gt;)|\u2192)"
-"""`-->`, or what people and programs write for it."""
+"""`-->`, or what people and programs write instead of it."""
 TIMING = re.compile(rf"\s*(?P<start>{TIME})\s*(?P<arrow>{ARROW})\s*(?P<end>{TIME})(?P<rest>\s.*)?")
 SETTINGS = re.compile(r"(?:\s+[A-Za-z]\w*:\S*)*\s*")  # WebVTT's `align:start`, SubRip's `X1:10`
 NEARLY_TIMING = re.compile(rf"\s*\d+\s*:\s*\d.*{ARROW}.*|\s*{TIME}\D{{1,9}}{TIME}(?:\s.*)?")
@@ -40,25 +40,18 @@ LINE_BREAK = re.compile(r"<br\s*/?>|\\[Nh]")
 HIGHLIGHT_END = re.compile(r"</(?:[bcisu]|font)>", re.IGNORECASE)
 
 Repairs = dict[str, list[int]]
-"""What was repaired -> the numbers of the lines."""
-
-
-class Subtitles(NamedTuple):
-    """The captions of a file, and what was repaired in it."""
-
-    captions: CaptionList
-    repairs: Repairs
+"""Line numbers by the kind of repair."""
 
 
 class _Timing(NamedTuple):
-    line: int  # its index
+    line: int  # index of the line
     start: float  # seconds
     end: float  # seconds
-    text: str  # text of the caption in the same line; mostly empty
+    text: str  # of the caption, if it begins in the same line
 
 
-def parse_subtitles(text: str, name: str) -> Subtitles:
-    """Returns the captions of a WebVTT or SubRip text, in file order.
+def parse_subtitles(text: str, name: str) -> tuple[CaptionList, Repairs]:
+    """Returns the captions of a WebVTT or SubRip text, in file order, and what was repaired.
 
     Args:
         name: the file, for messages.
@@ -78,11 +71,11 @@ def parse_subtitles(text: str, name: str) -> Subtitles:
         "end": [cue.end for cue in shown],
         "text": [" ".join(cue.words) for cue in shown],
     }
-    return Subtitles(captions, dict(repairs))
+    return captions, dict(repairs)
 
 
 def _find_timings(lines: list[str], is_vtt: bool, name: str, repairs: Repairs) -> list[_Timing]:
-    """Returns the timing lines; DataError names a broken one by its number."""
+    """Returns the timing lines. DataError names the number of a broken one."""
     timings = []
     is_text = False  # the line belongs to the text of a cue
     is_comment = False
@@ -122,9 +115,9 @@ def _seconds(time: str) -> float:
 class _Layout:
     """The lines of a file around its timing lines.
 
-    The text of a cue is all that stands between its timing line and the next one, without comments
-    and without the number or identifier of the next cue. Empty lines do not end it, because editors
-    and converters insert and remove them.
+    The text of a cue is everything between its timing line and the next one, except comments and
+    the number or identifier of the next cue. Empty lines do not end it, because editors and
+    converters insert and remove them.
     """
 
     def __init__(
@@ -136,7 +129,7 @@ class _Layout:
         self.repairs = repairs
         # In WebVTT, lines of blanks belong to a cue, unless the file has no other empty lines.
         self.keeps_blanks = is_vtt and "" in lines[:-1]
-        # Numbered are files whose first cue has a number, or whose numbers mostly rise by one.
+        # A file is numbered if its first cue has a number, or if most numbers rise by one.
         starts = [0, *(timing.line for timing in timings)]
         self.numbers = [self._number_above(*between) for between in pairwise(starts)]
         num_rises = sum(a is not None and b == a + 1 for a, b in pairwise(self.numbers))
@@ -145,32 +138,28 @@ class _Layout:
 
     def read_cues(self) -> list[Cue]:
         """Returns the cues with their text; it may be blank."""
-        starts = [timing.line for timing in self.timings] + [len(self.lines)]
-        self._check_preface(starts[0])
+        begins = [0, *(timing.line + 1 for timing in self.timings)]
+        ends = [*(timing.line for timing in self.timings), len(self.lines)]
+        if self.is_vtt:  # the header ends at the first empty line
+            begins[0] = next(filter(self._is_empty, range(ends[0])), ends[0])
         cues = []
-        for timing, end in zip(self.timings, starts[1:], strict=True):
-            begin = timing.line + 1
+        for place, (begin, end) in enumerate(zip(begins, ends, strict=True)):
             name = self._find_name(begin, end)
             text_end = end if name is None else name
+            shown = self._find_text(begin, text_end)
+            if place == 0:
+                self._report("text before the first caption ignored", shown)
+                continue
             if end < len(self.lines) and not self._is_empty(text_end - 1):
                 self._report("entry without an empty line before it accepted", [text_end])
             if end == len(self.lines) and name is not None:
                 self._report("number without a caption ignored", [name])
-            shown = self._find_text(begin, text_end)
             continued = [after for before, after in pairwise(shown) if after > before + 1]
             self._report("text after an empty line kept", continued)
+            timing = self.timings[place - 1]
             texts = [timing.text] if timing.text else []
             cues.append(_make_cue(timing, texts + [self.lines[index] for index in shown]))
         return cues
-
-    def _check_preface(self, end: int) -> None:
-        """Reports text before the first timing line, which is lost."""
-        begin = 0
-        if self.is_vtt:  # the header ends at the first empty line
-            begin = next(filter(self._is_empty, range(end)), end)
-        name = self._find_name(begin, end)
-        ignored = self._find_text(begin, end if name is None else name)
-        self._report("text before the first caption ignored", ignored)
 
     def _find_name(self, begin: int, end: int) -> int | None:
         """Returns the line from `begin` to `end` that names the cue whose timing line is `end`.
@@ -184,15 +173,14 @@ class _Layout:
         follows_empty = last == 0 or self._is_empty(last - 1)
         if end == len(self.lines):
             # A file that was cut off ends with the number of the next entry.
-            known = [number for number in self.numbers if number is not None]
-            is_next = is_number and bool(known) and int(self.lines[last]) == known[-1] + 1
+            is_next = is_number and int(self.lines[last]) - 1 in self.numbers[-1:]
             return last if is_next and follows_empty else None
         precedes_timing = last == end - 1
         if is_number and self.is_numbered:
             return last if follows_empty or precedes_timing else None
         if not (follows_empty and precedes_timing and (is_number or self.is_vtt)):
             return None
-        # Where no other text is left for a cue, the line is its text.
+        # If the cue above has no other text, the line is its text.
         is_preface = begin <= self.timings[0].line
         has_text = is_preface or bool(self._find_text(begin, last))
         return last if is_number or has_text else None

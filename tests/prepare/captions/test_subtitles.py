@@ -69,9 +69,9 @@ BEFORE = "text before the first caption ignored"
     ],
 )  # fmt: skip
 def test_nothing_is_lost_silently(text, captions, repairs):
-    found = parse_subtitles(text, "x")
-    assert found.captions["text"] == captions
-    assert found.repairs == repairs
+    found, found_repairs = parse_subtitles(text, "x")
+    assert found["text"] == captions
+    assert found_repairs == repairs
 
 
 @pytest.mark.parametrize(
