@@ -1,6 +1,5 @@
 """Makes shards and a training YAML from a folder of videos and their captions."""
 
-import itertools
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from mmpt.models.bert_weights import WEIGHT_FILES, read_bert_config
 from mmpt.prepare import own_videos
 from mmpt.prepare.captions.caption_list import CaptionList
 from mmpt.prepare.captions.corpus import write_corpus
-from mmpt.prepare.captions.language import parse_wanted
+from mmpt.prepare.captions.language import Language, parse_wanted
 from mmpt.prepare.captions.pretokenise import tokenise_captions
 from mmpt.prepare.captions.reader import CAPTION_SUFFIXES, read_captions, read_language
 from mmpt.shards.writer import SHARD_SIZE
@@ -36,9 +35,8 @@ logger = get_logger("prepare")
 
 Report = dict[str, Any]
 """What could not be used, and why: a kind of it -> the reasons by id or path, or a list. Also the
-caption files in use, by id, and their number by language.
+caption files in use, by id.
 """
-USED = ("captions_used", "caption_languages")
 MAX_NAMED = 10
 """Unused caption files that the log names."""
 
@@ -82,7 +80,7 @@ def prepare(options: Options) -> None:
 
     Run it again after a break and it continues. Captions (.vtt, .srt, WhisperX's or our .json) are
     named like their videos, perhaps with a language: `tea.mp4`, `tea.en.vtt`. The captions that
-    are used, and what could not be used, with the reason, are listed in `<out>/report.json`.
+    are used, and what could not be used and why, are listed in `<out>/report.json`.
     """
     wanted = parse_wanted(options.language or ["en"])
     recipe = load_config(f"projects/retri/{options.recipe}/how2_pretrain.yaml")
@@ -102,7 +100,6 @@ def prepare(options: Options) -> None:
             "captions_repaired": {},
             "captions_unused": {},
             "captions_used": {},
-            "caption_languages": {},
         }
         try:
             captions = _gather_captions(options.captions, videos, wanted, report)
@@ -111,7 +108,7 @@ def prepare(options: Options) -> None:
             path = out / "report.json"
             write_json(path, report)
             for name, entries in report.items():
-                if entries and name not in USED:
+                if entries and name != "captions_used":
                     logger.warning("%d %s; see %s", len(entries), name.replace("_", " "), path)
         without = report["videos_without_features"]
         ids = [video_id for video_id in captions if video_id not in without]
@@ -211,6 +208,33 @@ def _gather_captions(
     """Reads the captions of every video that has some in a wanted language, from a folder and its
     sub-folders, one level.
     """
+    used = _choose_captions(folder, [job.video_id for job in videos.jobs], wanted, report)
+    captions = {}
+    languages: Counter[str] = Counter()
+    for video_id, file in progress(used.items(), len(used), "caption files read", logger):
+        path, language = file
+        try:
+            found, notes = read_captions(path)
+        except DataError as err:
+            report["videos_without_captions"][video_id] = str(err)
+            continue
+        if notes:
+            report["captions_repaired"][video_id] = f"{path}: {'; '.join(notes)}"
+            logger.warning("%s", report["captions_repaired"][video_id])
+        if found["start"]:
+            captions[video_id] = found
+            report["captions_used"][video_id] = str(path)
+            languages[str(language)] += 1
+        else:
+            report["videos_without_captions"][video_id] = f"{path}: no caption with text"
+    logger.info("caption files used: %s", _counts(languages) or "none")
+    return captions
+
+
+def _choose_captions(
+    folder: Path, ids: Sequence[str], wanted: Sequence[str], report: Report
+) -> dict[str, tuple[Path, Language]]:
+    """Returns the caption file to use and its language, by video id. Reports the other files."""
     entries = sorted(folder.iterdir())
     entries += [path for sub in entries if sub.is_dir() for path in sorted(sub.iterdir())]
     files = [
@@ -218,45 +242,35 @@ def _gather_captions(
         for path in entries
         if path.suffix.lower() in CAPTION_SUFFIXES and path.is_file() and path.name[0] != "."
     ]
-    ids = [job.video_id for job in videos.jobs]
-    pairing = own_videos.pair_captions(ids, files, wanted, read_language)
-    without = pairing.missing
-    report["captions_without_video"] = [str(path) for path in pairing.alone]
-    report["captions_unused"] = pairing.unused
-    report["videos_without_captions"] = without
-    captions = {}
-    used: dict[str, str] = {}
-    languages: Counter[str] = Counter()
-    counted = progress(pairing.used.items(), len(pairing.used), "caption files read", logger)
-    for video_id, file in counted:
-        try:
-            found, notes = read_captions(file.path)
-        except DataError as err:
-            without[video_id] = str(err)
-            continue
-        if notes:
-            report["captions_repaired"][video_id] = f"{file.path}: {'; '.join(notes)}"
-            logger.warning("%s", report["captions_repaired"][video_id])
-        if found["start"]:
-            captions[video_id] = found
-            used[video_id] = str(file.path)
-            languages[str(file.language)] += 1
+    found = own_videos.find_captions(ids, files, read_language)
+    report["captions_without_video"] = [str(path) for path in found.pop(None, {})]
+    unused = report["captions_unused"]
+    chosen = {}
+    languages: Counter[str] = Counter()  # of videos with captions in other languages only
+    names = " or ".join(wanted)
+    for video_id in ids:
+        candidates = found.get(video_id, {})
+        used = own_videos.choose_captions(candidates, wanted)
+        if used:
+            chosen[video_id] = used, candidates.pop(used)
+            reason = f"{used.name} is preferred"
         else:
-            without[video_id] = f"{file.path}: no caption with text"
-    report["captions_used"], report["caption_languages"] = used, dict(languages.most_common())
-    logger.info("caption files used: %s", _counts(languages) or "none")
-    if pairing.unused:
-        more = len(pairing.unused) - MAX_NAMED
-        names = [*list(pairing.unused)[:MAX_NAMED], *([f"{more} more"] if more > 0 else [])]
-        logger.info("caption files not used: %s", ", ".join(names))
-    if pairing.unwanted:
+            others = sorted({language.tag for language in candidates.values()})
+            languages.update(others)
+            reason = f"not in {names}"
+            there = f" in {names}, but in {', '.join(others)}" if others else ""
+            report["videos_without_captions"][video_id] = f"no caption file{there}"
+        unused |= dict.fromkeys(map(str, candidates), reason)
+    if unused:
+        more = ", ..." if len(unused) > MAX_NAMED else ""
+        logger.info("caption files not used: %s%s", ", ".join(list(unused)[:MAX_NAMED]), more)
+    if languages:
         logger.warning(
-            "%d videos have captions in other languages only: %s. Name the languages to use with "
+            "videos with captions in other languages only: %s. Name the languages to use with "
             "`--language`.",
-            len(pairing.unwanted),
-            _counts(Counter(itertools.chain.from_iterable(pairing.unwanted.values()))),
+            _counts(languages),
         )
-    return captions
+    return chosen
 
 
 def _counts(languages: Counter[str]) -> str:

@@ -5,10 +5,9 @@ Validation needs a whole batch of videos too, so a small collection gets small b
 the videos, at most the recipe's 64.
 """
 
-from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mmpt.errors import DataError
 from mmpt.media.video_list import VIDEO_SUFFIXES
@@ -26,87 +25,44 @@ MAX_WARMUP, WARMUP_SHARE = 1000, 10
 MAX_LOG_INTERVAL = 1000
 
 
-class CaptionFile(NamedTuple):
-    """A caption file of a video."""
+def find_captions(
+    ids: Sequence[str], files: Sequence[Path], language_inside: Callable[[Path], Language]
+) -> dict[str | None, dict[Path, Language]]:
+    """Returns the caption files of every video with their languages, in alphabetical order. Files
+    without a video have the key None.
 
-    path: Path
-    language: Language
-    is_named: bool
-    """The language is part of the file's name."""
-
-    def __str__(self) -> str:
-        """Returns the language, and where it comes from if that is not the name."""
-        return self.language.tag + ("" if self.is_named else f" (as {self.path.name} itself says)")
-
-
-@dataclass
-class Pairing:
-    """The caption files of videos, and which of them to use."""
-
-    used: dict[str, CaptionFile] = field(default_factory=dict)
-    """By video id."""
-    unused: dict[str, str] = field(default_factory=dict)
-    """By path of another file of a video: why it is not used."""
-    missing: dict[str, str] = field(default_factory=dict)
-    """Why a video has no captions, by id."""
-    unwanted: dict[str, set[str]] = field(default_factory=dict)
-    """By id of a video that has captions in other languages only: those languages."""
-    alone: list[Path] = field(default_factory=list)
-    """Files of no video."""
-
-
-def pair_captions(
-    ids: Sequence[str],
-    files: Sequence[Path],
-    wanted: Sequence[str],
-    language_inside: Callable[[Path], Language] = lambda path: UNKNOWN,
-) -> Pairing:
-    """Chooses the caption file of every video: of its own name, or its name and a language as in
-    `<id>.en.vtt`.
-
-    The most wanted language comes first; see `preference`. Then come the exact name, `.vtt`,
-    `.srt`, `.json` and the alphabet.
+    The file of a video has its name, or its name and a language as in `<id>.en.vtt`.
 
     Args:
         ids: video ids.
         files: caption files.
-        wanted: language tags, in order of preference.
-        language_inside: reads the language that a file names inside, if its name has none.
+        language_inside: returns the language that a file names inside, for names without one.
     """
-    pairing = Pairing()
     known = set(ids)
-    found: dict[str, list[CaptionFile]] = {}
+    found: dict[str | None, dict[Path, Language]] = {}
     for path in sorted(files):
         owner, language = _owner(path, known)
-        if owner is None:
-            pairing.alone.append(path)
-            continue
-        is_named = bool(language.tag)
-        file = CaptionFile(path, language if is_named else language_inside(path), is_named)
-        found.setdefault(owner, []).append(file)
-    names = " or ".join(wanted)
-    for video_id in ids:
-        ranks: dict[CaptionFile, tuple[int | str, ...]] = {}
-        for file in found.get(video_id, []):
-            if (place := preference(file.language, wanted)) is None:
-                pairing.unused[str(file.path)] = f"its language is {file}, not {names}"
-            else:
-                naming = [file.path.stem == video_id, file.is_named, True].index(True)
-                ending = CAPTION_SUFFIXES.index(file.path.suffix.lower())
-                ranks[file] = (*place, naming, ending, str(file.path))
-        if ranks:
-            chosen, *others = sorted(ranks, key=ranks.__getitem__)
-            pairing.used[video_id] = chosen
-            reason = f"{chosen.path.name} is preferred"
-            pairing.unused |= {str(file.path): reason for file in others}
-        elif video_id in found:
-            has = sorted({str(file) for file in found[video_id]})
-            verb = "is" if len(has) == 1 else "are"
-            pairing.missing[video_id] = f"no caption file in {names}; there {verb} {', '.join(has)}"
-            pairing.unwanted[video_id] = {file.language.tag for file in found[video_id]}
-        else:
-            pairing.missing[video_id] = "no caption file"
-    return pairing
+        if owner and not language.tag:
+            language = language_inside(path)
+        found.setdefault(owner, {})[path] = language
+    return found
+
+
+def choose_captions(files: Mapping[Path, Language], wanted: Sequence[str]) -> Path | None:
+    """Returns the caption file of a video to use, or None if none is in a wanted language.
+
+    The most wanted language comes first; see `preference`. Then come the shortest name, `.vtt`
+    before `.srt` before `.json`, and the alphabet.
+
+    Args:
+        files: in alphabetical order, with their languages.
+        wanted: language tags, in order of preference.
+    """
+    ranks = {}
+    for path, language in files.items():
+        if rank := preference(language, wanted):
+            ranks[path] = (*rank, len(path.stem), CAPTION_SUFFIXES.index(path.suffix.lower()))
+    return min(ranks, key=ranks.__getitem__, default=None)
 
 
 def _owner(path: Path, known: Container[str]) -> tuple[str | None, Language]:

@@ -14,7 +14,13 @@ from mmpt.batch import Split
 from mmpt.cli import prepare
 from mmpt.config import load_config
 from mmpt.prepare.captions.language import UNKNOWN, Language, parse_wanted
-from mmpt.prepare.own_videos import batch_videos, fitting_settings, pair_captions, split_ids
+from mmpt.prepare.own_videos import (
+    batch_videos,
+    choose_captions,
+    find_captions,
+    fitting_settings,
+    split_ids,
+)
 from mmpt.processors import ShardedHow2MetaProcessor, ShardedTextProcessor, ShardedVideoProcessor
 from mmpt.processors.tokenizer import load_tokenizer
 from tests.jobs import ROOT
@@ -29,25 +35,28 @@ NAMES = [f"clip {number}.v{number}" for number in range(8)]
 # ---- decisions
 
 
-def chosen(ids: str, files: str, wanted: str = "en") -> dict[str, str]:
+def chosen(ids: str, files: str, wanted: str = "en", **inside: str) -> dict[str, str]:
+    """Returns the files that are used, by video id.
+
+    Args:
+        inside: languages that files name inside, by the first part of their name.
+    """
     paths = [Path(name) for name in files.split()]
-    pairing = pair_captions(ids.split(), paths, parse_wanted([wanted]))
-    return {name: str(file.path) for name, file in pairing.used.items()}
+    tags = {name: Language(tag) for name, tag in inside.items()}
+    found = find_captions(ids.split(), paths, lambda path: tags.get(path.stem, UNKNOWN))
+    assert sorted(path for group in found.values() for path in group) == sorted(paths)
+    used = {
+        name: choose_captions(group, parse_wanted([wanted]))
+        for name, group in found.items()
+        if name
+    }
+    return {name: str(path) for name, path in used.items() if path}
 
 
 def test_captions_find_their_videos():
-    names = ["a.vtt", "a.json", "b.en.vtt", "b.en-US.srt", "c.d.srt", "c.d.en.vtt", "f.SRT"]
-    files = [Path(name) for name in (*names, "e.info.json", "c.vtt")]
-    pairing = pair_captions(["f", "a", "b", "c.d", "g"], files, parse_wanted(["en"]))
-    used = {name: str(file.path) for name, file in pairing.used.items()}
-    assert used == {"f": "f.SRT", "a": "a.vtt", "b": "b.en.vtt", "c.d": "c.d.en.vtt"}
-    assert [str(path) for path in pairing.alone] == ["c.vtt", "e.info.json"]
-    assert pairing.missing == {"g": "no caption file"}
-    assert pairing.unused == {
-        "a.json": "a.vtt is preferred",
-        "b.en-US.srt": "b.en.vtt is preferred",
-        "c.d.srt": "c.d.en.vtt is preferred",
-    }
+    names = "a.vtt a.json b.en.vtt b.en-US.srt c.d.srt c.d.en.vtt f.SRT e.info.json c.vtt"
+    used = {"f": "f.SRT", "a": "a.vtt", "b": "b.en.vtt", "c.d": "c.d.en.vtt"}
+    assert chosen("f a b c.d g", names) == used
 
 
 @pytest.mark.parametrize(
@@ -70,6 +79,7 @@ def test_captions_find_their_videos():
         ("tea.mp4.vtt tea.zh.srt tea.ts.vtt", "zh", "tea.zh.srt"),
         ("tea.wav.srt tea.ts.vtt", "en", "tea.wav.srt"),
         ("tea.srt tea.en.srt tea.a.en.srt", "en", "tea.en.srt"),
+        ("tea.en-uYU-mmqFLq8.vtt tea.en.srt", "en", "tea.en.srt"),
     ],
 )
 def test_a_file_in_a_wanted_language_is_used(files, wanted, used):
@@ -85,23 +95,11 @@ def test_the_name_of_a_known_video_is_no_language():
     assert chosen("my", "my.it.vtt") == {}
 
 
-def test_videos_in_other_languages_are_reported():
-    files = [Path(name) for name in ("tea.fr.vtt", "tea.de.vtt", "tea.de.srt", "pie.json", "x.vtt")]
-    inside = {"pie.json": Language("de")}
-    pairing = pair_captions(
-        ["tea", "pie", "x"],
-        files,
-        parse_wanted(["en", "es"]),
-        lambda path: inside.get(path.name, UNKNOWN),
-    )
-    assert pairing.missing == {
-        "tea": "no caption file in en or es; there are de, fr",
-        "pie": "no caption file in en or es; there is de (as pie.json itself says)",
+def test_the_language_inside_a_file_counts_if_its_name_has_none():
+    assert chosen("tea", "tea.srt tea.vtt", tea="de") == {}
+    assert chosen("tea pie", "tea.en.vtt tea.srt pie.json", "de", tea="de", pie="fr") == {
+        "tea": "tea.srt"
     }
-    assert pairing.unused["tea.fr.vtt"] == "its language is fr, not en or es"
-    assert set(pairing.unused) == {"tea.fr.vtt", "tea.de.vtt", "tea.de.srt", "pie.json"}
-    assert list(pairing.used) == ["x"]
-    assert pairing.alone == []
 
 
 @pytest.mark.parametrize("recipe", ["norton", "videoclip"])
@@ -244,21 +242,20 @@ def test_the_wanted_language_is_used_and_the_others_are_listed(corpus, folder, c
     assert run(corpus) == 0
     report = report_of(folder)
     assert report["videos_without_captions"] == {
-        NAMES[1]: "no caption file in en; there is de",
-        NAMES[7]: f"no caption file in en; there is fr (as {NAMES[7]}.vtt itself says)",
+        NAMES[1]: "no caption file in en, but in de",
+        NAMES[7]: "no caption file in en, but in fr",
     }
     assert report["captions_unused"] == {
-        f"captions/{NAMES[0]}.de.vtt": "its language is de, not en",
-        f"captions/{NAMES[1]}.de.vtt": "its language is de, not en",
-        f"captions/{NAMES[7]}.vtt": f"its language is fr (as {NAMES[7]}.vtt itself says), not en",
+        f"captions/{NAMES[0]}.de.vtt": f"{NAMES[0]}.en.vtt is preferred",
+        f"captions/{NAMES[1]}.de.vtt": "not in en",
+        f"captions/{NAMES[7]}.vtt": "not in en",
     }
     assert report["captions_used"][NAMES[0]] == f"captions/{NAMES[0]}.en.vtt"
-    assert report["caption_languages"] == {"en": 6}
     assert report["captions_without_video"] == []
     assert "Zwiebel" not in (folder / "data/mine/captions.jsonl").read_text()
     assert "caption files used: 6 en" in caplog.text
     assert f"caption files not used: captions/{NAMES[0]}.de.vtt, captions/" in caplog.text
-    assert "2 videos have captions in other languages only: 1 de, 1 fr. Name the" in caplog.text
+    assert "videos with captions in other languages only: 1 de, 1 fr. Name the" in caplog.text
 
     caplog.clear()
     assert run(corpus, "--language", "de,en", "--language", "fr") == 0

@@ -16,15 +16,15 @@ from mmpt.errors import DataError
 
 MANUAL, AUTOMATIC, TRANSLATED = range(3)  # in order of preference
 MAX_DISTANCE = 8
-"""Tags closer than this, as `langcodes.tag_distance` counts, are one language: regions are 5 apart,
-scripts more than 50.
+"""Tags whose `langcodes.tag_distance` is less than this are one language. Regions of a language are
+5 apart, scripts more than 50.
 """
 
 _NAME = re.compile(
     r"(?P<automatic>(?:a|asr|auto)[.-])?"
     r"(?P<tag>[a-z]{2,3}(?:[-_][a-z0-9]{2,8})*?)"
     r"(?P<original>-orig)?"
-    r"(?P<track>-[a-z0-9_-]{11})?",
+    r"(?:-[a-z0-9_-]{11})?",
     re.IGNORECASE,
 )
 
@@ -33,10 +33,8 @@ class Language(NamedTuple):
     """The language of a caption file."""
 
     tag: str = ""
-    """In the standard form of BCP 47. Empty: unknown."""
+    """In the standard form of BCP 47; empty if unknown."""
     kind: int = MANUAL
-    is_track: bool = False
-    """The file has one of several tracks in this language."""
 
     def __str__(self) -> str:
         if not self.tag:
@@ -48,7 +46,7 @@ UNKNOWN = Language()
 
 
 def parse_tag(text: str) -> Language | None:
-    """Returns the language that a tag names; None if the text is no language tag."""
+    """Returns the language that a tag names, or None if the text is not a language tag."""
     if not (match := _NAME.fullmatch(text)):
         return None
     tag, is_translated = _without_source(match["tag"].replace("_", "-"))
@@ -58,13 +56,13 @@ def parse_tag(text: str) -> Language | None:
         return UNKNOWN
     is_automatic = match["automatic"] or match["original"]
     kind = TRANSLATED if is_translated else AUTOMATIC if is_automatic else MANUAL
-    return Language(standard, kind, is_track=bool(match["track"]))
+    return Language(standard, kind)
 
 
 def _without_source(tag: str) -> tuple[str, bool]:
-    """Returns a tag without the language that it was translated from, and whether there is one.
+    """Returns a tag without the language that it was translated from, and whether it had one.
 
-    `en-de` and `pt-BR-zh-Hans` have one. In `pt-br`, `br` is a region in lower case.
+    `en-de` and `pt-BR-zh-Hans` have one. In `pt-br`, `br` is a region, not Breton.
     """
     parts = tag.split("-")
     for place in range(1, len(parts)):
@@ -77,12 +75,12 @@ def _without_source(tag: str) -> tuple[str, bool]:
 
 
 def parse_wanted(values: Sequence[str]) -> list[str]:
-    """Returns the standard tags of the languages that a command line asks for, most wanted first.
+    """Returns the standard tags of the languages that a command line asks for, in its order.
 
     Args:
-        values: tags, or several joined by commas.
+        values: tags. One value may have several, joined by commas.
     Raises:
-        DataError: one is no tag of a known language.
+        DataError: one is not the tag of a known language.
     """
     wanted = []
     for text in (part.strip() for value in values for part in value.split(",")):
@@ -96,17 +94,18 @@ def parse_wanted(values: Sequence[str]) -> list[str]:
     return wanted
 
 
-def preference(language: Language, wanted: Sequence[str]) -> tuple[int, ...] | None:
-    """Returns the place of a language among the wanted ones, less is better; None if it is not
-    wanted.
+def preference(language: Language, wanted: Sequence[str]) -> tuple[int, int, int] | None:
+    """Returns how far down the list of wanted languages a language is, or None if it is not wanted.
+    The smallest value is preferred.
 
-    Regions of a language stand in for one another, the nearest first; scripts do not. An unknown
-    language is taken for the one that is wanted most, but comes after manual captions that name it.
+    If the wanted region is missing, other regions of the language are used, the nearest first;
+    other scripts are not. An unknown language counts as the first wanted one, but comes after
+    manual captions that name it.
     """
     if not language.tag:
-        return (0, MANUAL, MAX_DISTANCE, 0)
+        return 0, MANUAL, MAX_DISTANCE
     for place, tag in enumerate(wanted):
         distance = langcodes.tag_distance(tag, language.tag)
         if distance < MAX_DISTANCE:
-            return place, language.kind, distance, language.tag != tag or language.is_track
+            return place, language.kind, distance
     return None

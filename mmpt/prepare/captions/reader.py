@@ -1,6 +1,5 @@
 """Reads the captions of one video: WebVTT, SubRip, WhisperX's JSON, or our own columns in JSON."""
 
-import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,7 @@ def read_language(path: str | Path) -> Language:
     """Returns the language that a caption file names inside: `Language: en` in the header of
     WebVTT, or `"language": "en"` in JSON, as WhisperX writes it.
 
-    Returns `UNKNOWN` if there is none, also if the file cannot be read.
+    Returns `UNKNOWN` if it names none or cannot be read.
     """
     path = Path(path)
     try:
@@ -73,11 +72,10 @@ def read_language(path: str | Path) -> Language:
     if isinstance(value, dict):
         said = str(value.get("language") or "")
     else:
-        first, *lines = split_lines(text) or [""]
-        header = itertools.takewhile(lambda line: line.strip() and "-->" not in line, lines)
-        found = [re.match(r"language:[ \t]*(\S+)", line, re.IGNORECASE) for line in header]
-        match = next(filter(None, found), None)
-        said = match[1] if match and first.startswith("WEBVTT") else ""
+        # The header ends with an empty line, or with the first timing line.
+        header = "\n".join(split_lines(text)).partition("\n\n")[0].partition("-->")[0]
+        match = re.search(r"^language:[ \t]*(\S+)", header, re.IGNORECASE | re.MULTILINE)
+        said = match[1] if match and header.startswith("WEBVTT") else ""
     language = parse_tag(said)
     if said and not language:  # OpenAI's API writes `english`
         from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
