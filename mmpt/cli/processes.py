@@ -1,9 +1,8 @@
-"""Runs the processes of a job and ends them together: the first failure's exit code is ours, and
-none stays behind.
+"""Runs the processes of a job. When one of them fails, the others are ended, and its exit code is
+returned.
 
-Processes are forked. On the CPU they are then functions of this process, which has imported
-everything already: that saves seconds. With a GPU, which a forked process cannot use, they execute
-a command.
+Processes are forked. On the CPU, each then runs a function. This saves the seconds of importing
+everything again. With a GPU, which a forked process cannot use, each executes a command.
 
 `python -m mmpt.cli.processes 2 fairseq-train ...` starts two copies of the command with fairseq's
 rank flags.
@@ -26,10 +25,8 @@ from mmpt.utils.command import end_with_parent
 from mmpt.utils.killed import end_by_signal
 
 POLL_S = 0.05
-HIDDEN = (UserWarning, FutureWarning)
-"""Warnings that are not shown; the variable PYTHONWARNINGS, if set, decides instead."""
 Run = Callable[[Sequence[str], Mapping[str, str]], None]
-"""Does what a command (argv) with variables added to its environment does, in a forked process."""
+"""Runs a command (argv) with variables added to its environment, in a forked process."""
 
 
 def execute(command: Sequence[str], env: Mapping[str, str]) -> None:
@@ -42,29 +39,28 @@ def execute(command: Sequence[str], env: Mapping[str, str]) -> None:
 
 
 def run_all(works: Sequence[Callable[[], None]], grace_s: float = 10.0) -> int:
-    """Runs functions, each in a process of its own, at the same time and returns 0, or the exit
-    code of the first that fails; the others are ended.
+    """Runs functions at the same time, each in its own process. When one fails, ends the others.
 
-    Of failures at the same moment a user's mistake (exit code 2) counts, then the end by a signal,
-    which is reported: the others follow from it.
+    If several fail at the same moment, a user's mistake (exit code 2) is returned first, then the
+    end by a signal, which is also reported. The other failures mostly follow from these.
 
-    Ctrl-C, SIGTERM and SIGHUP end every process. Each is a session of its own, so that its helpers
-    (loader workers) end with it and so that Ctrl-C gives one message, not one per process.
+    Ctrl-C, SIGTERM and SIGHUP end every process. Each has its own session, so that its helpers
+    (loader workers) end with it, and so that Ctrl-C gives one message, not one per process.
 
     Args:
-        works: end their process with `SystemExit`, by a return (0), or by executing a program. No
-            OpenMP threads may have run in this process: libgomp would wait for them for ever.
+        works: the functions. Each returns (exit code 0), raises `SystemExit` or executes a program.
+            No OpenMP threads may have run in this process: libgomp would wait for them forever.
         grace_s: seconds between SIGTERM and SIGKILL.
     Returns:
-        The exit code; 128 + s for a process killed by signal s, and for us when signal s asked us
-        to stop.
+        0, or the exit code of the first failure. It is 128 + s for a process that signal s killed,
+        and if this process received signal s.
     """
     fork = multiprocessing.get_context("fork")
     processes: list[BaseProcess] = []
     received: list[int] = []  # signals; what a handler raises inside a fork hook would be lost
     handlers: dict[signal.Signals, Any] = {}
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # One that is ignored, as nohup sets it, stays so.
+        # A signal that is ignored, as under nohup, stays ignored.
         if signal.getsignal(signum) is not signal.SIG_IGN:
             handlers[signum] = signal.signal(signum, lambda number, _: received.append(number))
     try:
@@ -98,25 +94,25 @@ def _run_child(work: Callable[[], None], handled: Sequence[signal.Signals]) -> N
         signal.signal(signum, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
     # fairseq's use of hydra and torch makes Python warn at every start.
     if "PYTHONWARNINGS" not in os.environ:
-        os.environ["PYTHONWARNINGS"] = ",".join(f"ignore::{one.__name__}" for one in HIDDEN)
-        for category in HIDDEN:
-            warnings.simplefilter("ignore", category)
+        os.environ["PYTHONWARNINGS"] = "ignore::UserWarning,ignore::FutureWarning"
+        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore", FutureWarning)
     work()
 
 
 def _first_failure(processes: Sequence[BaseProcess]) -> int:
-    """Returns the exit code of the failure that counts, and reports those that a signal ended."""
-    codes = [process.exitcode for process in processes]
+    """Returns the exit code of the failure that counts, and reports the end by a signal."""
+    codes = [process.exitcode or 0 for process in processes]
+    killed = [rank for rank, code in enumerate(codes) if code < 0]
     if EXIT_CODE in codes:
         return EXIT_CODE
-    killed = {rank: -code for rank, code in enumerate(codes) if code and code < 0}
+    if not killed:
+        return max(codes)
     # A process may abort because another one of its group is gone.
-    first = {rank: signum for rank, signum in killed.items() if signum != signal.SIGABRT} or killed
-    for rank, signum in first.items():
-        which = f"rank {rank} of {len(processes)}" if len(processes) > 1 else "the process"
-        sys.stderr.write(f"error: {which} (pid {processes[rank].pid}) {end_by_signal(signum)}\n")
-    failed = [128 + signum for signum in first.values()]
-    return next(code for code in (*failed, *codes) if code)
+    rank = min(killed, key=lambda rank: codes[rank] == -signal.SIGABRT)
+    which = f"rank {rank} of {len(processes)} (pid {processes[rank].pid})"
+    sys.stderr.write(f"error: {which} {end_by_signal(-codes[rank])}\n")
+    return 128 - codes[rank]
 
 
 def _end(processes: Sequence[BaseProcess], grace_s: float) -> None:
@@ -128,7 +124,7 @@ def _end(processes: Sequence[BaseProcess], grace_s: float) -> None:
         _signal_group(pid, signal.SIGTERM)
     deadline = time.monotonic() + grace_s
     for process in processes:
-        # `join` with a time limit would wait for ever for a process that executes a program.
+        # `join` with a time limit would wait forever for a process that executes a program.
         while process.exitcode is None and time.monotonic() < deadline:
             time.sleep(POLL_S)
         if process.exitcode is None and process.pid:

@@ -4,8 +4,8 @@ Loader workers pass their batches on through files in /dev/shm, which is small i
 reports a full /dev/shm and a killed worker in words that name neither the cause nor a remedy.
 """
 
-import os
 import re
+import shutil
 import signal
 import traceback
 from contextlib import suppress
@@ -18,14 +18,14 @@ LESS = (
     "commands) or smaller batches (`dataset.num_video_per_batch`; `fairseq.dataset.batch_size` in "
     "evaluations), and run the same command again."
 )
-# Of torch, also of earlier versions, and of NCCL. A GPU has shared memory, too.
-_NO_SHARED_MEMORY = re.compile(
-    r"\(shm\)|unable to write to file </torch_|(?:/dev/shm/|</torch_\d).*No space left"
+_NO_SHARED_MEMORY = re.compile(  # of torch and NCCL; a GPU has shared memory, too
+    r"\(shm\)|unable to write to file </torch_|/dev/shm/.*No space left"
 )
 _WORKER_ENDED = re.compile(
     r"DataLoader worker \(pid(?:\(s\))? (?P<pid>[\d, ]+)\) "
     r"(?:is killed by signal: (?P<signal>[^.]+)|exited unexpectedly)"
 )
+_SIGNALS = {signal.strsignal(one): one for one in signal.Signals}
 
 
 def worker_failure(error: BaseException) -> UserError | None:
@@ -34,33 +34,29 @@ def worker_failure(error: BaseException) -> UserError | None:
     """
     chain: list[BaseException] = []
     cause: BaseException | None = error
-    while cause is not None and cause not in chain:
+    while cause is not None:
         chain.append(cause)
         cause = cause.__cause__ or cause.__context__
     texts = [str(one) for one in chain if isinstance(one, RuntimeError)]
-    ended = [match for match in map(_WORKER_ENDED.search, texts) if match]
-    for match in ended:
-        if number := _signal_in_words(match["signal"]) or _signal_of_worker(match["pid"], chain):
-            return UserError(f"a loader worker (pid {match['pid']}) {end_by_signal(number)}")
+    ended = None
+    for text in texts:  # torch names the signal, if at all, in the error that it raises first
+        ended = _WORKER_ENDED.search(text) or ended
+    if ended:
+        worker = f"a loader worker (pid {ended['pid']})"
+        if number := _SIGNALS.get(ended["signal"]) or _signal_of_worker(ended["pid"], chain):
+            return UserError(f"{worker} {end_by_signal(number)}")
     if any(map(_is_failed_lock, chain)):  # which fairseq needs even without loader workers
         return UserError(f"{_no_shared_memory()} Then run the same command again.")
     if any(map(_NO_SHARED_MEMORY.search, texts)):
         return UserError(f"{_no_shared_memory()} {LESS}")
-    if ended:
-        return UserError(f"a loader worker (pid {ended[0]['pid']}) ended unexpectedly. {LESS}")
-    return None
-
-
-def _signal_in_words(words: str | None) -> int:
-    """Returns the signal that the system describes so, or 0."""
-    return next((one for one in signal.valid_signals() if signal.strsignal(one) == words), 0)
+    return UserError(f"{worker} ended unexpectedly. {LESS}") if ended else None
 
 
 def _signal_of_worker(pid: str, chain: list[BaseException]) -> int:
     """Returns the signal that ended a worker, or 0.
 
-    torch names it only where a loader was started in the main thread, which fairseq does not do.
-    But the loader is in the frames of its error, and knows the exit codes of its workers.
+    torch names it only if a loader was started in the main thread, which fairseq does not do. But
+    the frames of the error contain the loader, which knows the exit codes of its workers.
     """
     for error in chain:
         for frame, _ in traceback.walk_tb(error.__traceback__):
@@ -81,7 +77,7 @@ def end_by_signal(number: int) -> str:
     """Returns "was killed by ...", the likely cause and what to do, for a process that a signal
     ended.
     """
-    name = next((one.name for one in signal.Signals if one == number), f"signal {number}")
+    name = signal.Signals(number).name
     if number == signal.SIGKILL:
         return (
             f"was killed by {name}, most likely by the kernel because memory was used up. `dmesg | "
@@ -100,18 +96,10 @@ def end_by_signal(number: int) -> str:
 def _no_shared_memory() -> str:
     size = "does not exist"
     with suppress(OSError):
-        state = os.statvfs(SHARED_MEMORY)
-        total, free = (blocks * state.f_frsize for blocks in (state.f_blocks, state.f_bavail))
-        size = f"holds {_readable(total)}, of which {_readable(free)} are free now"
-        if state.f_flag & os.ST_RDONLY:
-            return (
-                f"{SHARED_MEMORY}, through which processes pass batches, is read-only. Remount it."
-            )
+        usage = shutil.disk_usage(SHARED_MEMORY)
+        size = f"holds {usage.total >> 20} MiB, of which {usage.free >> 20} MiB are free now"
     return (
-        f"{SHARED_MEMORY}, through which processes pass batches, was full: it {size}. Enlarge "
-        "it (Docker: `--shm-size=8g` or `--ipc=host`), or remove what ended programs left in it."
+        f"{SHARED_MEMORY}, through which processes pass batches, was full or not writable: it "
+        f"{size}. Enlarge it (Docker: `--shm-size=8g` or `--ipc=host`), or remove what ended "
+        "programs left in it."
     )
-
-
-def _readable(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB" if size < 2**30 else f"{size / 2**30:.1f} GiB"
