@@ -132,32 +132,29 @@ def write_json(path: str | Path, value: Any) -> None:
         file.write("\n")
 
 
-def decode_text(content: bytes, path: str | Path, kind: str = "text") -> str:
+def read_text(path: str | Path, kind: str = "text") -> str:
     """Returns the text of a file in UTF-8, or in UTF-16 with a byte order mark. The mark, if there
     is one, is left out; line ends stay as they are.
 
     Args:
-        path: the file, for messages.
-        kind: what it must be, for messages.
+        kind: what the file must be, for messages.
     Raises:
-        DataError: another encoding, or no text. Names the byte.
+        DataError: missing, another encoding, or no text. Names the line.
     """
-    utf16 = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) and len(content) > 2
+    with reading(path):
+        content = Path(path).read_bytes()
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        text = content.decode("utf-16" if utf16 else "utf-8-sig")
+        text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
+        place, problem = text.find("\0"), "a zero byte"
     except UnicodeDecodeError as err:
-        line = len(split_lines(content[: err.start].decode("latin-1") + "x"))
+        text, place = content.decode("latin-1"), err.start
+        problem = f"byte {place} is 0x{content[place]:02x}, {err.reason}"
+    if place >= 0:
         raise DataError(
-            f"{path}: not {kind} in UTF-8 (line {line}: byte {err.start} is "
-            f"0x{content[err.start]:02x}, {err.reason}). Convert it, for example with `iconv -f "
-            "WINDOWS-1252 -t UTF-8`, make or download it again, or correct its path."
-        ) from None
-    if "\0" in text:
-        line = len(split_lines(text[: text.index("\0") + 1]))
-        raise DataError(
-            f"{path}: not {kind}: line {line} holds a zero byte. The file is damaged, or in UTF-16 "
-            "(then convert it with `iconv -f UTF-16LE -t UTF-8`). Make or download it again, or "
-            "correct its path."
+            f"{path}: not {kind} in UTF-8 (line {len(split_lines(text[: place + 1]))}: {problem}). "
+            "Convert it, for example with `iconv -t UTF-8 -f WINDOWS-1252` or `-f UTF-16LE`, make "
+            "or download it again, or correct its path."
         )
     return text
 
@@ -172,13 +169,6 @@ def split_lines(text: str) -> list[str]:
     if not lines[-1]:
         lines.pop()
     return [line.removeprefix("\ufeff") for line in lines]
-
-
-def read_text(path: str | Path, kind: str = "text") -> str:
-    """Returns the text of a file; see `decode_text`. DataError when it is missing, too."""
-    with reading(path):
-        content = Path(path).read_bytes()
-    return decode_text(content, path, kind)
 
 
 def read_lines(path: str | Path, kind: str = "text") -> list[str]:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from mmpt.errors import DataError
-from mmpt.utils.io import read_json, read_text, split_lines
+from mmpt.utils.io import read_json, read_text
 
 T = TypeVar("T")
 R = TypeVar("R", bound="Row")
@@ -125,12 +125,12 @@ def read_table(
     Raises:
         DataError: missing, not text, another file's columns, a bad row, or no rows.
     """
-    text = read_text(path, "a table")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    text = io.StringIO(read_text(path, "a table"), newline="")
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
     fields = kind.model_fields.items()
     needed = [name for name, field in fields if name != "line" and field.is_required()]
     rows: list[R] = []
-    end = 0  # line
+    end = 0  # last line of the row before
     try:
         for cells in reader:
             begin, end = end + 1, reader.line_num
@@ -156,28 +156,13 @@ def read_table(
             values = dict(zip(header, cells, strict=True), line=end)
             rows.append(validate(kind, values, where, "Correct or remove the row."))
     except csv.Error as err:
-        if not (line := _line_of_bad_quote(text, delimiter)):
-            raise DataError(
-                f"{path}, line {reader.line_num}: not a table ({err}). Correct the line."
-            ) from None
         raise DataError(
-            f"{path}, line {line}: not a table (a cell begins with a quote here that does not end "
-            f"where the cell ends: {err}). Close the quote at the end of the cell. A quote that "
-            f'belongs to a text is doubled, and its cell is quoted: "say ""hi""".'
+            f"{path}, line {end + 1}: not a table ({err}). A quote at the beginning of a cell must "
+            "be closed at its end. A quote that belongs to a text is doubled, and its cell is "
+            'quoted: "say ""hi""".'
         ) from None
     if not rows:
         raise DataError(
             f"{path}: must hold a row at least, but holds none. Correct the file or its path."
         )
     return rows
-
-
-def _line_of_bad_quote(text: str, delimiter: str) -> int:
-    """Returns the line of the first cell whose quotes do not end where the cell ends, or 0."""
-    end = rf"(?:{re.escape(delimiter)}|\r\n|\r|\n)"
-    cell = re.compile(rf'(?:"[^"]*(?:""[^"]*)*"|(?!")[^{re.escape(delimiter)}\r\n]*){end}')
-    position = 0
-    while match := cell.match(text, position):
-        position = match.end()
-    is_quote = text.startswith('"', position)
-    return len(split_lines(text[: position + 1])) if is_quote else 0
