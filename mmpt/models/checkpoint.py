@@ -82,13 +82,9 @@ def check_training_checkpoint(path: str | Path, *, optimizer: bool = False) -> N
     # A learnable temperature is the loss's.
     require_finite(entries.get("criterion") or {}, path, DIVERGED, what="the loss's weights")
     if optimizer and (state := entries.get("last_optimizer_state")):
-        values = {
-            f"{number}.{name}": value
-            for number, entry in state["state"].items()
-            for name, value in entry.items()
-        }
         remedy = f"Take an earlier checkpoint, or {FRESH_OPTIMIZER}"
-        require_finite(values, path, remedy, what="the optimizer's state")
+        for values in state["state"].values():
+            require_finite(values, path, remedy, what="the optimizer's state")
 
 
 def check_optimizer_state(path: str | Path, trained: Sequence[Tensor], *, flat: bool) -> None:

@@ -126,7 +126,7 @@ def test_every_loader_names_the_file_the_tensor_and_the_number_of_bad_values(
         load(diverged, tmp_path)
     pattern = (
         rf"^\S*{re.escape(name)}: weights must be finite, but 2 of [\d,]+ values are NaN or "
-        rf"infinite, in `(mmmodel\.)?{re.escape(key)}` \(2 of its [\d,]+\)\. .*"
+        rf"infinite, in `(mmmodel\.)?{re.escape(key)}`\. .*"
         r"(copy or download|Download it again|mmpt download s3d)"
     )
     assert re.search(pattern, str(caught.value)), str(caught.value)
@@ -140,21 +140,19 @@ def test_a_state_dict_in_memory_is_checked_too(diverged, tmp_path):
         load_weights(fusion, state)
 
 
-@pytest.mark.parametrize(
-    "dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn]
-)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 def test_each_type_is_checked_as_it_is_stored(dtype):
     largest = torch.finfo(dtype).max
     good = torch.tensor([largest, -largest, 0.0], dtype=dtype)
     whole = {"a": good, "none": good[:0], "b": torch.tensor(3), "step": 7}
     require_finite(whole, "x.pt", "Again.")
-    bad = torch.tensor([1.0, torch.nan], dtype=torch.float32).to(dtype)
+    bad = torch.tensor([1.0, torch.nan], dtype=dtype)
     many = {f"bad{place}": bad for place in range(5)}
     with pytest.raises(CheckpointError) as caught:
         require_finite(whole | many, "x.pt", "Again.")
     assert str(caught.value) == (
-        "x.pt: weights must be finite, but 5 of 14 values are NaN or infinite, in `bad0` (1 of its "
-        "2), `bad1` (1 of its 2), `bad2` (1 of its 2) and 2 more tensors. Again."
+        "x.pt: weights must be finite, but 5 of 14 values are NaN or infinite, in `bad0`, "
+        "`bad1`, `bad2` and 2 more tensors. Again."
     )
 
 
@@ -166,7 +164,7 @@ def test_a_training_does_not_go_on_with_a_broken_optimizer_or_temperature(tmp_pa
     optimizer.step()
     last, other = tmp_path / "checkpoint_last.pt", tmp_path / "other.pt"
     torch.save(entries | {"last_optimizer_state": optimizer.state_dict()}, other)
-    message = r"optimizer's state must be finite, but 2 of 5 .* `0\.exp_avg` .*`reset_optimizer"
+    message = r"optimizer's state must be finite, but 2 of 5 .* `exp_avg`, .*`reset_optimizer"
     with pytest.raises(CheckpointError, match=message):
         start(restore_file=str(other), save_dir=str(tmp_path))
     start(restore_file=str(other), save_dir=str(tmp_path), reset_optimizer=True)
