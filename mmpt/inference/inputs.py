@@ -1,8 +1,5 @@
-"""The arguments of `MMPTModel`'s methods, in whatever form a caller has them, as lists, plain
-strings and contiguous tensors.
-"""
+"""Converts arguments of `MMPTModel`'s methods to lists, plain strings and contiguous tensors."""
 
-import math
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -19,11 +16,10 @@ Video = str | Path | Array
 Videos = Video | Iterable[Video]
 Texts = str | Iterable[str]
 Kinds = Mapping[int, Collection[str]]
-"""Names of the types that an array may have, by its number of axes."""
+"""The type names that are allowed for an array, by its number of axes."""
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 FRAMES = (*FLOATS, "uint8")
-TOKENS = ("int64", "int32", "bool")
 
 
 def to_list(values: Any, name: str, accepted: str) -> list[Any]:
@@ -33,8 +29,8 @@ def to_list(values: Any, name: str, accepted: str) -> list[Any]:
         name: the argument, for messages.
         accepted: what it must be, for messages.
     Raises:
-        DataError: there is no entry, or `values` is anything else. A set has no order; a dict and a
-            DataFrame would give their keys.
+        DataError: there is no entry, or `values` is anything else, such as a set, which has no
+            order, or a dict or DataFrame, whose entries are keys.
     """
     refused = isinstance(values, str | bytes | bytearray | Mapping | set | frozenset)
     if refused or not isinstance(values, Iterable) or getattr(values, "ndim", 1) != 1:
@@ -51,7 +47,6 @@ def to_texts(texts: Any, name: str) -> list[str]:
     Raises:
         DataError: as `to_list`, or an entry is no string.
     """
-    texts = without_axes(texts)
     accepted = "one or more strings"
     entries = [texts] if isinstance(texts, str) else to_list(texts, name, accepted)
     for place, entry in enumerate(entries):
@@ -62,7 +57,7 @@ def to_texts(texts: Any, name: str) -> list[str]:
 
 
 def to_tensor(array: Any, name: str, accepted: str, kinds: Kinds) -> torch.Tensor:
-    """Returns an array or a tensor, on its device, as a contiguous tensor.
+    """Returns an array or a tensor as a contiguous tensor, on its device.
 
     Args:
         name: the argument, for messages.
@@ -82,47 +77,43 @@ def to_vectors(array: Any, name: str) -> torch.Tensor:
         DataError: another layout or type, NaN or infinity.
     """
     vectors_ND = to_tensor(array, name, "vectors, floats [N, D]", {2: FLOATS})
-    if not bool(vectors_ND.isfinite().all()):
-        raise DataError(f"{name}: vectors must be finite, but hold NaN or infinity.")
-    return wide(vectors_ND)
+    return wide(require_finite(vectors_ND, f"{name}: vectors", "embed them again"))
+
+
+def require_finite(rows: torch.Tensor, what: str, remedy: str) -> torch.Tensor:
+    """Returns the rows; DataError if one holds NaN or infinity."""
+    if bad := int((~rows.isfinite().all(dim=1)).sum()):
+        raise DataError(
+            f"{what} must be finite, but {bad} of {len(rows)} hold NaN or infinity; {remedy}."
+        )
+    return rows
 
 
 def is_array(value: Any, kinds: Kinds) -> TypeGuard[Array]:
-    """Returns whether a value is an array or a tensor of one of `kinds`."""
+    """Returns True for an array or a tensor of one of `kinds`."""
     return isinstance(value, Array) and _type_name(value) in kinds.get(value.ndim, ())
 
 
 def contiguous(array: Array) -> torch.Tensor:
-    """Returns an array of any strides and byte order as a contiguous tensor.
+    """Returns an array of any strides and byte order as a contiguous tensor, on its device.
 
-    The layout of numbers so changes no result. An array that needs no change is not copied.
+    Results then do not depend on the layout. An array that needs no change is not copied.
     """
     if isinstance(array, torch.Tensor):
         return array.contiguous()
     native = array.dtype.newbyteorder("=")
     array = np.require(array, native, ["C", "WRITEABLE", "ALIGNED", "ENSUREARRAY"])
-    # For NumPy an axis of length 1 may have any stride. For torch it may not have a negative one.
+    # An axis of length 1 may still have a negative stride, which torch refuses.
     return torch.from_numpy(array.reshape(-1)).reshape(array.shape)
-
-
-def without_axes(value: Any) -> Any:
-    """Returns the entry of an array without axes, and any other value as it is."""
-    return value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
 
 
 def describe(value: Any) -> str:
     """Returns an array's type and shape, or the class of another value, for messages."""
     if isinstance(value, Array):
         return f"{_type_name(value)} {list(value.shape)}"
-    if isinstance(value, float) and math.isnan(value):
-        return "NaN"
     return "None" if value is None else type(value).__name__
 
 
 def _type_name(array: Array) -> str:
-    """Returns the name of an array's type. One that cannot be read as it is has a word in front."""
-    if isinstance(array, torch.Tensor):
-        odd = "meta " if array.is_meta else "" if array.layout == torch.strided else "sparse "
-        return odd + str(array.dtype).removeprefix("torch.")
-    odd = "masked " if isinstance(array, np.ma.MaskedArray) else ""
-    return odd + str(array.dtype.newbyteorder("="))
+    """Returns the name of an array's type, the same for every byte order."""
+    return array.dtype.name if isinstance(array, np.ndarray) else str(array.dtype)[len("torch.") :]

@@ -1,7 +1,7 @@
 """`MMPTModel`: from videos and texts to vectors, scores and alignments, with a pre-trained model.
 
-Wherever a method takes an array, it takes a NumPy array of any strides and byte order, also a
-read-only one, or a torch tensor of any strides, on any device. The layout changes no result.
+Arrays may be NumPy arrays or torch tensors on any device. They may have any strides and byte order,
+and may be read-only. Results do not depend on the layout.
 Vectors are pooled states, not normalised, because training compares them by their dot product.
 Legend: N items, L seconds of a video, F = max_video_len, P frames per second, T text slots, D
 hidden size.
@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import normalize, pad
@@ -37,6 +36,10 @@ from mmpt.processors.window_aligner import Span, average_windows, window_spans
 # On the demo's held-out videos spans overlap the truth by 0.78; by 0.29 at 0.1 and by 0.12 at 1.
 EPSILON = 0.3
 ITERATIONS = 50
+WIDER = (
+    "numbers exceed the range of the model's type, or weights were set to such values. Load the "
+    "model in a wider type (`dtype`), and divide features by their length"
+)
 
 
 class MMPTModel(nn.Module):
@@ -160,10 +163,8 @@ class MMPTModel(nn.Module):
         num, seconds = frames.shape[:2]
         if not 0 < seconds <= self.max_video_len:
             raise DataError(f"video_frames must be {accepted}, but is {inputs.describe(frames)}.")
-        caps = inputs.to_tensor(caps, "caps", "int64 [N, T]", {2: inputs.TOKENS}).to(self.device)
-        cmasks = inputs.to_tensor(cmasks, "cmasks", "bool [N, T]", {2: inputs.TOKENS}).to(
-            self.device
-        )
+        caps = torch.as_tensor(caps, device=self.device)
+        cmasks = torch.as_tensor(cmasks, device=self.device)
         vfeats = self.embed_clips(frames.flatten(0, 1), "video_frames").unflatten(0, (num, seconds))
         vfeats = pad(vfeats, (0, 0, 0, self.max_video_len - seconds))
         vmasks = torch.arange(self.max_video_len, device=vfeats.device).expand(num, -1) < seconds
@@ -213,12 +214,8 @@ class MMPTModel(nn.Module):
                 f"{name}: features must be {width} wide, as the model is, but are {read.shape[1]}."
             )
         features_LI = read.detach().to(self.device, self.dtype)
-        if not bool(features_LI.isfinite().all()):
-            precision = str(self.dtype).removeprefix("torch.")
-            raise DataError(
-                f"{name}: features must be finite in {precision}, but hold NaN or infinity; "
-                "extract this video again."
-            )
+        remedy = "extract this video again, or load the model in a wider type (`dtype`)"
+        inputs.require_finite(features_LI, f"{name}: features", remedy)
         return features_LI
 
     @torch.no_grad()
@@ -246,7 +243,7 @@ class MMPTModel(nn.Module):
         windows = self._windows(several, self.max_video_len, batch_size)
         for video, _, share, vector_D, _ in windows:
             totals[video] = totals[video] + share * vector_D
-        return self._finite(torch.stack(totals), "videos")
+        return inputs.require_finite(torch.stack(totals), "videos: vectors", WIDER)
 
     @torch.no_grad()
     def encode_text(self, texts: Texts, batch_size: int = 256) -> torch.Tensor:
@@ -267,28 +264,25 @@ class MMPTModel(nn.Module):
         vectors_ND = embed_texts(
             self.fusion, ids, self.aligner.special, self.aligner.max_text_len, batch_size
         )
-        return self._finite(vectors_ND, "texts")
+        return inputs.require_finite(vectors_ND, "texts: vectors", WIDER)
 
     def similarity(self, videos: Videos, texts: Texts | Array) -> torch.Tensor:
         """Returns the dot products [videos, texts] that training ranks by.
 
         Args:
-            videos: vectors [N, D] as `encode_video` gave them (an array of two axes is taken for
-                these), or what `encode_video` takes; features of one video go in a list.
-            texts: vectors [N, D] as `encode_text` gave them (an array of numbers is taken for
-                these), or what it takes.
+            videos: vectors [N, D] as `encode_video` returns them, or what it takes. An array of two
+                axes counts as vectors, so the features of one video must be in a list.
+            texts: vectors [N, D] as `encode_text` returns them, or what it takes.
         Returns:
             float [videos, texts], float32 or wider, on the device of the videos' vectors.
         Raises:
             DataError: vectors of another width, or not finite, or as `encode_video` and
                 `encode_text`.
         """
-        is_vectors = isinstance(videos, Array) and videos.ndim == 2
-        video_ND = inputs.to_vectors(videos, "videos") if is_vectors else self.encode_video(videos)
-        is_numbers = isinstance(texts, torch.Tensor) or (
-            isinstance(texts, np.ndarray) and texts.dtype.kind in "biufc"
-        )
-        text_ND = inputs.to_vectors(texts, "texts") if is_numbers else self.encode_text(texts)
+        are_vectors = [isinstance(values, Array) and values.ndim == 2 for values in (videos, texts)]
+        to_vectors = inputs.to_vectors
+        video_ND = to_vectors(videos, "videos") if are_vectors[0] else self.encode_video(videos)
+        text_ND = to_vectors(texts, "texts") if are_vectors[1] else self.encode_text(texts)
         if video_ND.shape[1] != text_ND.shape[1]:
             raise DataError(
                 f"videos and texts must have vectors of one width, but have {video_ND.shape[1]} "
@@ -312,9 +306,9 @@ class MMPTModel(nn.Module):
         Seconds get their states from windows of F seconds, half a window apart, averaged.
 
         Args:
-            video: one video as `encode_video` takes it.
-            sentences: as `encode_text` takes them, in any order, or with `monotone` in the order in
-                which they are to start.
+            video: one video, as in `encode_video`.
+            sentences: as in `encode_text`; in any order, or with `monotone` in the order in which
+                they are to start.
             monotone: let no sentence's peak come before that of an earlier sentence.
             epsilon: smoothness of the plan, above 0.
             iterations: of Sinkhorn's algorithm, at least 1.
@@ -335,26 +329,11 @@ class MMPTModel(nn.Module):
             states.append(normalize(states_LD, dim=-1).cpu().numpy())
             spans.append(span)
         video_LD = torch.from_numpy(average_windows(states, spans))
-        self._finite(video_LD, "video")
+        inputs.require_finite(video_LD, "video: states", WIDER)
         text_SD = self.encode_text(texts).cpu()
         return align_sentences(
             text_SD, video_LD.to(text_SD), epsilon=epsilon, iterations=iterations, monotone=monotone
         )
-
-    def _finite(self, vectors_ND: torch.Tensor, name: str) -> torch.Tensor:
-        """Returns the vectors of the argument `name`.
-
-        Raises:
-            DataError: NaN or infinity.
-        """
-        if bad := int((~vectors_ND.isfinite().all(dim=1)).sum()):
-            precision = str(self.dtype).removeprefix("torch.")
-            raise DataError(
-                f"{name}: {bad} of {len(vectors_ND)} vectors hold NaN or infinity: numbers exceed "
-                f"the range of {precision}, or weights were set to such values. Load the model in "
-                "a wider type (`dtype`), and divide features by their length."
-            )
-        return vectors_ND
 
     def _windows(
         self, videos: dict[str, Video], stride: int, batch_size: int = 64

@@ -5,7 +5,6 @@ own with a section `mmpt` added, so that the folder serves as `bert_name` too; t
 the weights' fingerprint.
 """
 
-import os
 import re
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from safetensors.torch import load_file, save
 
 from mmpt.config import DatasetConfig, ModelConfig, RunConfig, load_config
 from mmpt.errors import CheckpointError, ConfigError
-from mmpt.inference.inputs import describe
 from mmpt.models.bert_weights import read_bert_config
 from mmpt.models.checkpoint import adapt_state, load_weights, weights_fingerprint
 from mmpt.models.mmfusion import MODELS, MMFusionSeparate
@@ -47,10 +45,6 @@ def read_pretrained(source: str | Path, checkpoint: str) -> Pretrained:
         ConfigError: a mistake in the YAML.
         CheckpointError: nothing there, damaged, or weights of another model.
     """
-    if not isinstance(source, str | os.PathLike):
-        raise CheckpointError(
-            f"`source` must be a path or a hub name `owner/model`, but is {describe(source)}."
-        )
     path = Path(source)
     if path.is_file() and path.suffix in YAML_SUFFIXES:
         config = load_config(path, import_fairseq=False)

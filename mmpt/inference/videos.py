@@ -26,15 +26,14 @@ KINDS = {FEATURE_AXES: inputs.FLOATS, FRAME_AXES: inputs.FRAMES}
 
 
 def split_videos(videos: Videos, name: str = "videos") -> dict[str, Video]:
-    """Returns one entry per video, by its name in messages, of a single video, several of them, or
-    an array with a leading axis N.
+    """Returns each video by its name in messages. `videos` is one video, several of them, or an
+    array with a leading axis N.
 
     Args:
         name: the argument.
     Raises:
-        DataError: there is none.
+        DataError: there is no video.
     """
-    videos = inputs.without_axes(videos)
     if isinstance(videos, str | Path):
         return {name: videos}
     if isinstance(videos, Array) and videos.ndim != 1:

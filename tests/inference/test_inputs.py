@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt.errors import CheckpointError, DataError
+from mmpt.errors import DataError
 from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.media.s3d import S3D
 from tests.models.tiny_model import make_run
@@ -156,10 +156,9 @@ def test_texts_come_in_any_sequence(model, container):
     np.testing.assert_array_equal(model.align(features(4), given(TEXTS)).plan, plan)
 
 
-@pytest.mark.parametrize("form", [np.str_, np.array, lambda text: np.array(text, dtype=object)])
-def test_one_text(model, form):
+def test_one_text(model):
     expected = model.encode_text(TEXTS[:1])
-    assert torch.equal(model.encode_text(form(TEXTS[0])), expected)
+    assert torch.equal(model.encode_text(np.str_(TEXTS[0])), expected)
 
 
 def test_half_a_surrogate_pair_is_read_as_in_training(model):
@@ -174,8 +173,7 @@ def test_videos_come_in_any_sequence(model, container, tmp_path):
     paths = [str(tmp_path / "x.npy"), tmp_path / "x.npy"]
     assert torch.equal(model.encode_video(CONTAINERS[container](paths)), expected)
     assert torch.equal(model.encode_video(np.array(paths[:1] * 2)), expected)
-    for path in (np.str_(paths[0]), np.array(paths[0])):
-        assert torch.equal(model.encode_video(path), model.encode_video(rows))
+    assert torch.equal(model.encode_video(np.str_(paths[0])), model.encode_video(rows))
     if container != "dict's keys":
         assert torch.equal(model.encode_video(CONTAINERS[container]([rows, rows])), expected)
 
@@ -203,14 +201,11 @@ class Table:
         (np.array([], dtype=str), "is empty"),
         (b"cut", "is bytes"),
         (3, "is int"),
-        (float("nan"), "is NaN"),
         ({"a": "b"}, "is dict"),
         ({"a"}, "is set"),
         (Table(), "is Table"),
-        (np.array([["a", "b"]]), r"is <U1 \[1, 2\]"),
         (["a", None], r"texts\[1\] is None"),
-        (Series(["a", float("nan")]), r"texts\[1\] is NaN"),
-        (np.array(["a", np.nan], dtype=object), r"texts\[1\] is NaN"),
+        (Series(["a", float("nan")]), r"texts\[1\] is float"),
         (["a", b"b"], r"texts\[1\] is bytes"),
         ([["a"]], r"texts\[0\] is list"),
         (np.array([b"a"]), r"texts\[0\] is bytes_"),
@@ -241,15 +236,12 @@ def test_what_is_no_text_is_one_message_for_all_methods(model, texts, found):
         (features(2).astype(np.int32), r"^videos: .* but is int32 \[2, 512\]\.$"),
         (features(2) > 0, r"^videos: .* but is bool \[2, 512\]\.$"),
         (features(2) + 0j, r"^videos: .* but is complex64 \[2, 512\]\.$"),
-        (np.ma.masked_array(features(2)), r"^videos: .* but is masked float32 \[2, 512\]\.$"),
-        (torch.zeros(2, 512, device="meta"), r"^videos: .* but is meta float32 \[2, 512\]\.$"),
-        (torch.zeros(2, 512).to_sparse(), r"^videos: .* but is sparse float32 \[2, 512\]\.$"),
         (features(2).astype(object), r"^videos: .* but is object \[2, 512\]\.$"),
         (bgr_frames(1).astype(np.int64), r"^videos: .* but is int64 \[1, 2, 32, 32, 3\]\.$"),
         (np.moveaxis(bgr_frames(1), -1, 2), r"^videos: .* but is uint8 \[1, 2, 3, 32, 32\]\.$"),
         (bgr_frames(1).astype(float), r"^videos: frames must be uint8, .* divide by 255"),
-        (np.full((2, 512), 1e300), r"^videos: features must be finite in float32"),
-        (np.full((1, 512), 1e30), r"^videos: 1 of 1 vectors hold NaN or infinity"),
+        (np.full((2, 512), 1e300), r"^videos: features must be finite, but 2 of 2"),
+        (np.full((1, 512), 1e30), r"^videos: .* must be finite, but 1 of 1 hold NaN or infinity"),
     ],
 )
 def test_what_is_no_video_is_one_message_for_all_methods(model, videos, message):
@@ -266,10 +258,12 @@ def test_what_is_no_video_is_one_message_for_all_methods(model, videos, message)
 def test_what_are_no_vectors(model):
     vectors = model.encode_text(TEXTS).numpy()
     message = r"must be vectors, floats \[N, D\], but is "
-    with pytest.raises(DataError, match=rf"^texts {message}float32 \[64\]"):
+    with pytest.raises(DataError, match=r"^texts must be .*, but texts\[0\] is float32\.$"):
         model.similarity(vectors, vectors[0])
     with pytest.raises(DataError, match=rf"^videos {message}int64 \[3, 64\]"):
         model.similarity(vectors.astype(int), vectors)
+    with pytest.raises(DataError, match=rf"^texts {message}str32 \[1, 2\]"):
+        model.similarity(vectors, np.array([["a", "b"]]))
     with pytest.raises(DataError, match=r"^texts: vectors must be finite"):
         model.similarity(vectors, vectors * np.nan)
 
@@ -285,9 +279,6 @@ def test_other_arguments(model):
         model.align([features(2), features(3)], TEXTS)
     with pytest.raises(DataError, match=r"^video_frames must be uint8.* but is None\.$"):
         model(None, None, None)
-    for source in (None, b"run", 3):
-        with pytest.raises(CheckpointError, match=r"`source` must be a path .*, but is "):
-            MMPTModel.from_pretrained(source)
 
 
 def test_a_damaged_file_is_named(model, tmp_path: Path):
@@ -302,5 +293,5 @@ def test_numbers_beyond_the_range_of_the_model_are_reported_instead_of_nan(tmp_p
         layer = model.fusion.text_encoder.encoder.layer[0]
         layer.intermediate.dense.bias.fill_(6e4)
         layer.output.dense.weight.fill_(6e4)
-    with pytest.raises(DataError, match=r"^texts: 3 of 3 vectors .* range of float16.*`dtype`"):
+    with pytest.raises(DataError, match=r"^texts: .* 3 of 3 hold NaN .* wider type \(`dtype`"):
         model.encode_text(TEXTS)
