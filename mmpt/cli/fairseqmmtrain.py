@@ -16,16 +16,14 @@ with root_logger_kept():
     import fairseq_cli.train
 import mmpt.tasks.fairseqmmtask  # what `--user-dir` imports otherwise
 
-FAIRSEQ_FORMAT = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
-
 
 def train(command: Sequence[str], env: Mapping[str, str], num_threads: int) -> None:
-    """Does what the program `fairseq-train` does, and ends like it.
+    """Runs `fairseq-train` in this process, and ends with its exit code.
 
     Args:
-        command: its argv.
-        env: variables to add to the environment. `OMP_NUM_THREADS` counts more than
-        num_threads: threads of torch.
+        command: argv of `fairseq-train`.
+        env: variables to add to the environment.
+        num_threads: threads of torch, unless `env` has `OMP_NUM_THREADS`.
     """
     os.environ.update(env)
     sys.argv = list(command)
@@ -33,12 +31,10 @@ def train(command: Sequence[str], env: Mapping[str, str], num_threads: int) -> N
     sys.argv[sys.argv.index("--user-dir") + 1] = str(Path(mmpt.__file__).parent)
     gc.freeze()  # so that collections do not copy the pages that the processes share
     torch.set_num_threads(int(env.get("OMP_NUM_THREADS", num_threads)))
-    # As fairseq configures it where it is the main program.
-    level = os.environ.get("LOGLEVEL", "INFO").upper()
-    logging.basicConfig(
-        format=FAIRSEQ_FORMAT,
+    logging.basicConfig(  # as fairseq's program does
+        format="%(asctime)s | %(levelname)s | %(name)s | %(message)s",
         datefmt="%Y-%m-%d %H:%M:%S",
-        level=level,
+        level=os.environ.get("LOGLEVEL", "INFO").upper(),
         stream=sys.stdout,
         force=True,
     )

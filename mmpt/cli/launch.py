@@ -158,9 +158,9 @@ def _train(
 
 @cache
 def use_one_thread() -> int:
-    """Lets torch use one thread in this process, and returns the number of threads before.
+    """Limits torch to one thread in this process, and returns the number of threads before.
 
-    Processes can only be forked while no OpenMP threads have run.
+    Processes can only be forked if no OpenMP threads have run.
     """
     import torch  # deferred: seconds, and a mistake in a YAML needs none of it
 
@@ -172,9 +172,7 @@ def use_one_thread() -> int:
 def _predict(
     configs: Sequence[RunConfig], options: Sequence[str], overridden: bool, dry_run: bool
 ) -> int:
-    """Checks evaluations, runs them and returns the exit code. With overrides it runs saved
-    copies.
-    """
+    """Checks evaluations, runs them and returns the exit code. Overrides go into copies."""
     paths = []
     for config in configs:
         if not dry_run:
@@ -195,7 +193,7 @@ def _predict(
 
 
 def predict(words: Sequence[str], num_threads: int) -> None:
-    """Does what `mmpt predict` does, in a forked process."""
+    """Runs `mmpt predict` in a forked process."""
     import torch  # deferred: seconds
 
     from mmpt.cli import predict as command  # deferred, as above

@@ -53,7 +53,7 @@ def last_checkpoint(config: RunConfig) -> str | None:
 
 def check_start(config: RunConfig) -> None:
     """Raises CheckpointError unless fairseq can use the checkpoint that the training continues or
-    starts from. Of a `checkpoint_last.pt` it names the newest checkpoint to use instead.
+    starts from. For a bad `checkpoint_last.pt`, the error names the newest whole checkpoint.
     """
     from mmpt.models.checkpoint import check_training_checkpoint  # deferred: seconds, for torch
 
@@ -68,7 +68,7 @@ def check_start(config: RunConfig) -> None:
             "VideoCLIP before Norton), or download the released one as DATASET.md tells. The demo "
             f"makes its own:\n  {DEMO_COMMANDS}"
         )
-    resets = config.option("checkpoint", "reset_optimizer")  # is left out of a run that continues
+    resets = config.option("checkpoint", "reset_optimizer")  # ignored when a run continues
     try:
         check_training_checkpoint(path, optimizer=bool(last or not resets))
     except CheckpointError as err:
@@ -78,9 +78,7 @@ def check_start(config: RunConfig) -> None:
 
 
 def _way_to_continue(last: str) -> str:
-    """Returns how to continue a run whose last checkpoint cannot be used: from the newest of its
-    others that can be.
-    """
+    """Returns how to continue a run whose last checkpoint cannot be used, as sentences."""
     from mmpt.models.checkpoint import check_training_checkpoint  # deferred, as above
 
     others = [path for path in Path(last).parent.glob("checkpoint*.pt") if str(path) != last]

@@ -40,7 +40,7 @@ def run_command(work: Callable[[], int | None], *, stopped: str) -> int:
 
     Args:
         work: returns the exit code; None is 0.
-        stopped: what to say when Ctrl-C or another signal ends it, as in "run the same command
+        stopped: the message when Ctrl-C or another signal ends it, such as "run the same command
             again to continue". `work` may raise KeyboardInterrupt with the number of the signal.
     """
     received: list[int] = []
@@ -51,7 +51,7 @@ def run_command(work: Callable[[], int | None], *, stopped: str) -> int:
     except KeyboardInterrupt as err:
         return _interrupted(stopped, *err.args)
     except Exception as err:
-        if received:  # the error comes from what the signal has ended too, such as loader workers
+        if received:  # the signal has also ended loader workers, which caused the error
             return _interrupted(stopped, *received)
         problem = _describe(err)
         if problem is None:
@@ -66,7 +66,7 @@ def _interrupted(stopped: str, signum: int = signal.SIGINT) -> int:
 
 
 def _describe(err: Exception) -> str | None:
-    """Returns what to say about an error that the user can fix; None for a bug of ours."""
+    """Returns the message for an error that the user can fix, or None for a bug of ours."""
     if isinstance(err, UserError):
         return message_of(err)
     if failure := worker_failure(err):
@@ -85,7 +85,7 @@ def _describe(err: Exception) -> str | None:
 
 @contextmanager
 def _sigterm_as_interrupt(received: list[int]) -> Iterator[None]:
-    """Raises an interrupt where the main thread is when SIGTERM comes, and notes it."""
+    """Raises KeyboardInterrupt in the main thread on SIGTERM, and puts its number in `received`."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         received[:] = [number]
