@@ -82,11 +82,10 @@ def require_finite(
         return
     num_bad = sum(int((~tensors[name].isfinite()).sum()) for name in bad)
     total = sum(value.numel() for value in tensors.values() if isinstance(value, Tensor))
-    named = ", ".join(f"`{name}`" for name in bad[:MOST_NAMED])
-    more = f" and {len(bad) - MOST_NAMED} more tensors" if len(bad) > MOST_NAMED else ""
+    first = ", ".join(f"`{name}`" for name in bad[:MOST_NAMED])
     raise CheckpointError(
         f"{source}: {what} must be finite, but {num_bad:,} of {total:,} values are NaN or "
-        f"infinite, in {named}{more}. {remedy}"
+        f"infinite, in {len(bad)} tensors (first: {first}). {remedy}"
     )
 
 

@@ -126,7 +126,7 @@ def test_every_loader_names_the_file_the_tensor_and_the_number_of_bad_values(
         load(diverged, tmp_path)
     pattern = (
         rf"^\S*{re.escape(name)}: weights must be finite, but 2 of [\d,]+ values are NaN or "
-        rf"infinite, in `(mmmodel\.)?{re.escape(key)}`\. .*"
+        rf"infinite, in 1 tensors \(first: `(mmmodel\.)?{re.escape(key)}`\)\. .*"
         r"(copy or download|Download it again|mmpt download s3d)"
     )
     assert re.search(pattern, str(caught.value)), str(caught.value)
@@ -151,8 +151,8 @@ def test_each_type_is_checked_as_it_is_stored(dtype):
     with pytest.raises(CheckpointError) as caught:
         require_finite(whole | many, "x.pt", "Again.")
     assert str(caught.value) == (
-        "x.pt: weights must be finite, but 5 of 14 values are NaN or infinite, in `bad0`, "
-        "`bad1`, `bad2` and 2 more tensors. Again."
+        "x.pt: weights must be finite, but 5 of 14 values are NaN or infinite, in 5 tensors "
+        "(first: `bad0`, `bad1`, `bad2`). Again."
     )
 
 
@@ -164,7 +164,7 @@ def test_a_training_does_not_go_on_with_a_broken_optimizer_or_temperature(tmp_pa
     optimizer.step()
     last, other = tmp_path / "checkpoint_last.pt", tmp_path / "other.pt"
     torch.save(entries | {"last_optimizer_state": optimizer.state_dict()}, other)
-    message = r"optimizer's state must be finite, but 2 of 5 .* `exp_avg`, .*`reset_optimizer"
+    message = r"optimizer's state must be finite, but 2 of 5 .*: `exp_avg`, .*`reset_optimizer"
     with pytest.raises(CheckpointError, match=message):
         start(restore_file=str(other), save_dir=str(tmp_path))
     start(restore_file=str(other), save_dir=str(tmp_path), reset_optimizer=True)
