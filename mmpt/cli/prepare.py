@@ -49,11 +49,7 @@ class Options:
     captions: Annotated[Path, Option(help="Folder of captions, named like the videos.")]
     language: Annotated[
         list[str] | None,
-        Option(
-            metavar="CODE[,CODE]",
-            help="Languages of the captions to use, the preferred one first: en,de.",
-            show_default="en",
-        ),
+        Option(help="Caption languages to use, the preferred one first: en,de.", show_default="en"),
     ] = None
     out: Annotated[Path, Option(help="Folder of the lists and shards.")] = Path("data/mine")
     yaml: Annotated[Path, Option(help="The training YAML to write.")] = Path(
