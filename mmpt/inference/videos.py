@@ -51,7 +51,7 @@ def read_video(video: Video, name: str) -> torch.Tensor | Iterator[torch.Tensor]
         DataError: a file that cannot be read, or an array of another layout or type.
     """
     if isinstance(video, str | Path):
-        path, name = Path(video), str(video)
+        path = Path(video)
         if path.suffix != ".npy":
             return _decoded(path)
         video = load_npy(path, "Extract or copy it again.")
