@@ -143,7 +143,8 @@ def read_text(path: str | Path, kind: str = "text") -> str:
     """
     with reading(path):
         content = Path(path).read_bytes()
-    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    # Two bytes alone are no mark of a text.
+    is_utf16 = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) and len(content) > 2
     try:
         text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
         place, problem = text.find("\0"), "a zero byte"
