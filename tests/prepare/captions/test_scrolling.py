@@ -126,7 +126,7 @@ def scroll(said: list[Said], num_lines: int, style: str, hold: str, clears: bool
     return write(texts, is_vtt=style != "srt")
 
 
-def check(said: list[Said], text: str) -> None:
+def assert_said(said: list[Said], text: str) -> None:
     """Every sentence is a caption of its own, within 20 ms of its time; nothing was repaired."""
     found, repairs = parse_subtitles(text, "x")
     assert found["text"] == [one.text for one in said]
@@ -144,13 +144,13 @@ def check(said: list[Said], text: str) -> None:
     st.booleans(),
 )
 def test_scrolling_speech_comes_back_once(said, num_lines, style, hold, clears):
-    check(said, scroll(said, num_lines, style, hold, clears))
+    assert_said(said, scroll(said, num_lines, style, hold, clears))
 
 
 @settings(derandomize=True, deadline=None, max_examples=200)
 @given(speech(), st.integers(1, 4), st.sampled_from(["youtube", "stripped", "vtt", "srt"]))
 def test_scrolling_speech_without_hold_cues_comes_back_once(said, num_lines, style):
-    check(said, scroll(said, num_lines, style, "none", clears=True))
+    assert_said(said, scroll(said, num_lines, style, "none", clears=True))
 
 
 @settings(derandomize=True, deadline=None, max_examples=200)
@@ -160,7 +160,7 @@ def test_subtitles_that_do_not_scroll_are_left_alone(said, is_vtt, has_two_lines
     for one in said:
         text = one.text.replace(" the ", "\nthe ") if has_two_lines else one.text
         cues.append((one.start, one.end, text))
-    check(said, write(cues, is_vtt))
+    assert_said(said, write(cues, is_vtt))
 
 
 @settings(derandomize=True, deadline=None, max_examples=200)
@@ -184,7 +184,7 @@ def test_highlighted_words_come_back_once(said, tags, has_gaps, is_vtt):
             cues.append((start, end, " ".join(marked)))
             if is_silent:
                 cues.append((end, start + step, one.text))
-    check(said, write(cues, is_vtt))
+    assert_said(said, write(cues, is_vtt))
 
 
 def test_youtube():
@@ -200,27 +200,31 @@ def test_youtube():
 def test_dialogs_that_look_like_scrolling_are_left_alone():
     lines = ["Where were you?", "Out.", "Stop!", "Stop!\nPlease, stop it.", "No.", "Why?"]
     cues = [(2.0 * place, 2.0 * place + 2, text) for place, text in enumerate(lines)]
-    check([Said(start, end, text.replace("\n", " ")) for start, end, text in cues],
+    assert_said([Said(start, end, text.replace("\n", " ")) for start, end, text in cues],
           write(cues, is_vtt=False))  # fmt: skip
 
 
 def test_quick_speech_is_said_again_after_a_hold_cue():
     said = [Said(0.5, 1.0, "so we add the salt"), Said(1.0, 1.5, "so we add the salt")]
-    check(said, scroll(said, 1, "srt", "last", clears=True))
+    assert_said(said, scroll(said, 1, "srt", "last", clears=True))
 
 
 def test_hold_cues_may_be_long():
     shown = ["a b", "a b", "a b\nc d", "c d", "c d\nd e", "d e"]
     cues = [(float(start), start + 1.0, text) for start, text in enumerate(shown)]
-    check([Said(0, 2, "a b"), Said(2, 4, "c d"), Said(4, 6, "d e")], write(cues, is_vtt=False))
+    assert_said(
+        [Said(0, 2, "a b"), Said(2, 4, "c d"), Said(4, 6, "d e")], write(cues, is_vtt=False)
+    )
 
 
 def test_lines_may_be_joined():
     shown = [(0, 1.9, "a b c"), (1.9, 2, "a b c"), (2, 3.9, "a b c d e"), (3.9, 4, "d e")]
     shown += [(4, 5.9, "d e f g h"), (5.9, 6, "f g h")]
-    check([Said(0, 2, "a b c"), Said(2, 4, "d e"), Said(4, 6, "f g h")], write(shown, is_vtt=False))
+    assert_said(
+        [Said(0, 2, "a b c"), Said(2, 4, "d e"), Said(4, 6, "f g h")], write(shown, is_vtt=False)
+    )
 
 
 def test_a_caption_that_repeats_after_a_pause_is_new():
     said = [Said(start, start + 4.0, "[Music]") for start in (60.0, 120.0, 300.0)]
-    check(said, scroll(said, 2, "youtube", "last", clears=True))
+    assert_said(said, scroll(said, 2, "youtube", "last", clears=True))

@@ -10,26 +10,15 @@ import numpy as np
 import pytest
 
 from mmpt.batch import Split
-from mmpt.cli import check as command
 from mmpt.cli.check import main
 from mmpt.config import load_config
 from mmpt.prepare.check.dataset_check import check_dataset
 from mmpt.prepare.check.statistics import Tally, caption_seconds
 from mmpt.shards.layout import read_shard_meta
-from mmpt.shards.shardedtensor import ShardedTensor, open_shard
+from mmpt.shards.shardedtensor import ShardedTensor
 from tests.jobs import NORTON, corpus_overrides
 
 Q = "demo.bert-demo.train"
-
-
-@pytest.fixture
-def copy(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A corpus of one's own: 32 training videos in shards of 20 and 12, 8 validation videos."""
-    shutil.copytree(corpus, tmp_path / "demo")
-    open_shard.cache_clear()
-    # Drawing takes most of a check's time on so small a corpus.
-    monkeypatch.setattr(command, "save_histograms", lambda path, splits: None)
-    return tmp_path / "demo"
 
 
 def check(folder: Path, *more: str) -> int:

@@ -3,7 +3,6 @@ demo are free of findings.
 """
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from mmpt.prepare.check import statistics
 from mmpt.prepare.check.dataset_check import DatasetReport, check_dataset
 from mmpt.prepare.check.plausible import RANGES, describe
 from mmpt.prepare.check.statistics import SplitStatistics, Tally
-from mmpt.shards.shardedtensor import ShardedTensor, open_shard
+from mmpt.shards.shardedtensor import ShardedTensor
 from mmpt.shards.writer import write_shards
 from tests.jobs import NORTON, corpus_overrides
 
@@ -27,15 +26,6 @@ PIECES = "feat/demo.bert-demo.{}.caps_ids"
 UNK = 100  # [UNK] of the demo's vocabulary, as of BERT's
 SHARDS = ("train_0", "train_1", "val_0")
 RNG = np.random.default_rng(0)
-
-
-@pytest.fixture
-def copy(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A corpus of one's own."""
-    shutil.copytree(corpus, tmp_path / "demo")
-    open_shard.cache_clear()
-    monkeypatch.setattr(command, "save_histograms", lambda path, splits: None)
-    return tmp_path / "demo"
 
 
 def report_of(folder: Path) -> DatasetReport:
