@@ -7,6 +7,8 @@ A message says what is wrong, the bound, the value found and the remedy, for exa
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 EXIT_CODE = 2
 
 
@@ -50,6 +52,14 @@ class DeviceMemoryError(UserError):
 
 class LaunchError(UserError):
     """The job cannot be started on this machine as asked."""
+
+
+def causes_of(error: BaseException) -> Iterator[BaseException]:
+    """Yields an exception, then those that it was raised from or while handling, newest first."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def message_of(error: UserError) -> str:

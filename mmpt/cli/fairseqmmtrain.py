@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from mmpt.config.fairseq import root_logger_kept
+from mmpt.utils.log import FORMAT
 
 with root_logger_kept():
     import fairseq_cli.train
@@ -32,7 +33,7 @@ def train(command: Sequence[str], env: Mapping[str, str], num_threads: int) -> N
     gc.freeze()  # so that collections do not copy the pages that the processes share
     torch.set_num_threads(int(env.get("OMP_NUM_THREADS", num_threads)))
     logging.basicConfig(  # as fairseq's program does
-        format="%(asctime)s | %(levelname)s | %(name)s | %(message)s",
+        format=FORMAT,
         datefmt="%Y-%m-%d %H:%M:%S",
         level=os.environ.get("LOGLEVEL", "INFO").upper(),
         stream=sys.stdout,

@@ -37,7 +37,7 @@ import mmpt.models.fairseqmmmodel  # noqa: F401  fairseq finds both by name once
 from mmpt.batch import Split
 from mmpt.config import load_config
 from mmpt.datasets.fairseqmmdataset import FairseqMMDataset
-from mmpt.errors import EXIT_CODE, UserError, message_of
+from mmpt.errors import EXIT_CODE, UserError, causes_of, message_of
 from mmpt.models.checkpoint import Use, check_optimizer_state
 from mmpt.models.mmfusion import MMFusionSeparate
 from mmpt.tasks.fairseqmmiterator import PlannedBatchIterator
@@ -244,11 +244,7 @@ def _report_user_error(
     """Exception hook: print a user's mistake without traceback and exit with code 2; show anything
     else as usual.
     """
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, UserError):
-        if isinstance(cause, OSError) and cause.errno in DISK_FULL:
-            break
-        cause = cause.__cause__ or cause.__context__
+    cause = next(filter(_is_from_user, causes_of(error)), None)
     sys.stdout.flush()
     if isinstance(cause, UserError):
         message = message_of(cause)
@@ -267,6 +263,12 @@ def _report_user_error(
         return
     sys.stderr.write(f"error: {message}\n")
     raise SystemExit(EXIT_CODE)
+
+
+def _is_from_user(error: BaseException) -> bool:
+    """Returns True for a user's mistake and for a full disk."""
+    is_disk_full = isinstance(error, OSError) and error.errno in DISK_FULL
+    return isinstance(error, UserError) or is_disk_full
 
 
 def _finish_checkpoints(args: argparse.Namespace, full_disk: OSError) -> None:

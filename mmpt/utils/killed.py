@@ -10,7 +10,7 @@ import signal
 import traceback
 from contextlib import suppress
 
-from mmpt.errors import UserError
+from mmpt.errors import UserError, causes_of
 
 SHARED_MEMORY = "/dev/shm"
 LESS = (
@@ -32,11 +32,7 @@ def worker_failure(error: BaseException) -> UserError | None:
     """Returns the error to show if `error`, or one that it was raised from, is due to a killed
     loader worker or to a full /dev/shm; else None.
     """
-    chain: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None:
-        chain.append(cause)
-        cause = cause.__cause__ or cause.__context__
+    chain = list(causes_of(error))
     texts = [str(one) for one in chain if isinstance(one, RuntimeError)]
     ended = None
     for text in texts:  # torch names the signal, if at all, in the error that it raises first

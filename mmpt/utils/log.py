@@ -9,6 +9,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+FORMAT = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
+"""Format of a log line, which is fairseq's."""
 INTERVAL_S = 5.0
 """Seconds between two lines about a long loop."""
 
@@ -21,7 +23,7 @@ def get_logger(name: str) -> logging.Logger:
 def setup_logging() -> None:
     """Configures the root logger for our own commands (fairseq configures it by itself)."""
     logging.basicConfig(
-        format="%(asctime)s | %(levelname)s | %(name)s | %(message)s",
+        format=FORMAT,
         datefmt="%H:%M:%S",
         level=logging.INFO,
     )
