@@ -139,12 +139,12 @@ def test_no_wait_between_plan_and_gradient() -> None:
     model = towers(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1).to("cuda")
     batch = clips()
     mask = batch["cmasks"].to("cuda")
-    packing = plan_packing(mask)
+    packing = plan_packing(mask, max_padding=8)
     ids, positions = batch["caps"].to("cuda"), torch.arange(SLOTS, device="cuda").expand_as(mask)
     packed = {"input_ids": packing.pack(ids)[None], "position_ids": packing.pack(positions)[None]}
     for _ in range(2):  # what is made once may wait
         with waits() as seen:
-            hidden = model.text_encoder(**packed, runs=packing.runs).last_hidden_state
+            hidden = model.text_encoder(**packed, groups=packing.groups).last_hidden_state
             packing.unpack(hidden[0]).sum().backward()
     assert len(seen) == 0
 

@@ -2,14 +2,18 @@
 at a time.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import BertConfig, BertModel
 
 from mmpt.modules import PACKED, packing, run_packed
+from mmpt.modules.packing import choose_groups, plan_packing
 
 MASK = torch.tensor(
     [[1, 1, 1, 0, 0], [1, 0, 0, 1, 1], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]]
@@ -29,19 +33,61 @@ def bert(num_layers: int = 1, dropout: float = 0.0, **settings: Any) -> BertMode
     return BertModel(config)
 
 
+def run(
+    tower: BertModel, mask: torch.Tensor, positions: torch.Tensor, ids: torch.Tensor, padding: int
+) -> torch.Tensor:
+    """`run_packed` with at most `padding` padded tokens in a group."""
+    packing = plan_packing(mask, padding)
+    packed = {"input_ids": packing.pack(ids)[None], "position_ids": packing.pack(positions)[None]}
+    return packing.unpack(tower(**packed, groups=packing.groups).last_hidden_state[0])
+
+
 @pytest.mark.parametrize("training", [False, True])
-def test_every_sequence_is_computed_as_if_it_were_alone(training: bool) -> None:
+@pytest.mark.parametrize("padding", [0, 2, 100])
+def test_every_sequence_is_computed_as_if_it_were_alone(training: bool, padding: int) -> None:
     tower = bert(num_layers=2).double().train(training)
-    mask = MASK[[0, 1, 2, 4]]
+    mask = MASK
     ids = torch.randint(0, 50, mask.shape)
     positions = torch.arange(5).expand_as(mask)
-    states = run_packed(tower, mask, positions, input_ids=ids)
-    for row in range(len(mask)):
+    states = run(tower, mask, positions, ids, padding)
+    assert not states[3].any()  # the sequence without a token
+    for row in (0, 1, 2, 4):
         real = mask[row]
         inputs = {"input_ids": ids[row, real][None], "position_ids": positions[row, real][None]}
         alone = tower(**inputs).last_hidden_state[0]
         torch.testing.assert_close(states[row, real], alone, rtol=0, atol=1e-13)  # measured 9e-16
         assert not states[row, ~real].any()
+
+
+def test_padding_has_no_influence_and_no_gradient() -> None:
+    tower = bert()
+    ids = torch.randint(0, 50, MASK.shape)
+    positions = torch.arange(5).expand_as(MASK)
+    run(tower, MASK, positions, ids, 100).pow(2).sum().backward()
+    wanted = {name: value.grad for name, value in tower.named_parameters()}
+    tower.zero_grad()
+    others = torch.where(MASK, ids, torch.randint(0, 50, MASK.shape))
+    run(tower, MASK, positions, others, 100).pow(2).sum().backward()
+    for name, value in tower.named_parameters():
+        torch.testing.assert_close(value.grad, wanted[name], rtol=0, atol=0)
+
+
+@given(counts=st.lists(st.integers(0, 20), min_size=1, max_size=12), max_padding=st.integers(0, 60))
+def test_a_group_takes_lengths_as_long_as_its_padding_allows(
+    counts: list[int], max_padding: int
+) -> None:
+    longest = choose_groups(counts, max_padding)
+    assert longest == sorted(set(longest))
+    lengths = [length for length, count in enumerate(counts) for _ in range(count) if length]
+    assert (longest[-1:] or [0]) == [max(lengths, default=0)]
+    for shorter, length in pairwise([0, *longest]):
+        inside = [each for each in lengths if shorter < each <= length]
+        assert length in inside
+        assert sum(length - each for each in inside) <= max_padding
+        # One more length would have been too much.
+        with_next = [each for each in lengths if each == shorter] + inside
+        if shorter:
+            assert sum(length - each for each in with_next) > max_padding
 
 
 def test_cudnn_is_no_choice_while_packed_tokens_attend(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +102,7 @@ def test_cudnn_is_no_choice_while_packed_tokens_attend(monkeypatch: pytest.Monke
     before = torch.backends.cuda.cudnn_sdp_enabled()
     positions = torch.arange(5).expand_as(MASK)
     run_packed(bert(), MASK, positions, input_ids=torch.zeros_like(positions))
-    assert allowed == [False] * 3  # lengths 1, 3 and 5
+    assert allowed == [False]  # one group
     assert torch.backends.cuda.cudnn_sdp_enabled() == before
 
 
