@@ -292,21 +292,16 @@ def measure(lines: Lines, phases: Mapping[str, str]) -> Seconds:
 
 
 @contextlib.contextmanager
-def busy(number: int) -> Iterator[None]:
-    """Run so many other processes that never pause."""
-    others = [
-        subprocess.Popen(
-            [sys.executable, "-c", "while True: pass"],
-            preexec_fn=partial(end_with_parent, signal.SIGKILL),
-        )
-        for _ in range(number)
-    ]
-    try:
-        yield
-    finally:
-        for other in others:
+def busy_core() -> Iterator[None]:
+    """Run another process that never pauses."""
+    with subprocess.Popen(
+        [sys.executable, "-c", "while True: pass"],
+        preexec_fn=partial(end_with_parent, signal.SIGKILL),
+    ) as other:
+        try:
+            yield
+        finally:
             other.kill()
-            other.wait()
 
 
 def save_random_weights(job: Job) -> None:
@@ -403,7 +398,7 @@ def compare(jobs: Sequence[Job], args: Any) -> list[list[Figure]]:
     jobs[0].run(*one_update)
     for number, job, plain in product(range(args.rounds), jobs, sides):
         one = replace(job, plain=plain)
-        with busy((os.cpu_count() or 1) * args.beside_busy):
+        with busy_core() if args.beside_busy else contextlib.nullcontext():
             seconds = measure(one.run(), one.phases)
         taken.setdefault(one, []).append(seconds)
         side = "plain" if plain else "ours"
@@ -426,7 +421,7 @@ def main() -> None:
     parser.add_argument("--refresh", choices=["on", "off"], nargs="+", default=["on", "off"])
     parser.add_argument("--no-baseline", action="store_true", help="measure our side alone")
     parser.add_argument(
-        "--beside-busy", action="store_true", help="with a process per core that never pauses"
+        "--beside-busy", action="store_true", help="next to a program that never pauses"
     )
     parser.number("--rounds", 3)
     parser.number("--videos", None, "training videos (small: 360, base: 96)")

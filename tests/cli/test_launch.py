@@ -2,12 +2,14 @@
 replaced.
 """
 
+import os
 import shlex
 import shutil
 import signal
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mmpt.cli import launch
@@ -32,6 +34,7 @@ def runs(tmp_path, monkeypatch):
     (tmp_path / "projects").symlink_to(ROOT / "projects")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(launch, "count_gpus", lambda: 0)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")  # chosen by the user
 
     class Runs(list):
         def __init__(self):
@@ -334,3 +337,19 @@ def test_missing_fairseq(monkeypatch):
         launch.require_fairseq()
     file = Path(str(error.value).split()[-1])
     assert file.read_text() == (ROOT / "requirements-fairseq.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("percent", "chosen", "policy"),
+    [(20, {}, None), (60, {}, "passive"), (60, {"OMP_WAIT_POLICY": "active"}, "active")],
+)
+def test_threads_that_wait_sleep_next_to_busy_programs(monkeypatch, percent, chosen, policy):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.setenv(name, "")  # so that it is restored after the test
+        monkeypatch.delenv(name)
+    for name, value in chosen.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(psutil, "cpu_count", lambda: 2)
+    monkeypatch.setattr(psutil, "cpu_percent", lambda seconds: percent)
+    launch.yield_busy_cores()
+    assert os.environ.get("OMP_WAIT_POLICY") == policy
