@@ -32,8 +32,8 @@ setup: $(READY)   ## make .venv with the pinned requirements, fairseq and mmpt i
 demo: $(READY)   ## make the demo data, pre-train on it, post-train, print the table of results
 	$(PY) -m mmpt.cli.demo $(ARGS)
 
-test: $(READY)   ## run the tests
-	$(PY) -m pytest $(ARGS)
+test: $(READY)   ## run the tests, on all cores
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 lint: $(READY)   ## check style and formatting (ruff) and types (mypy)
 	$(PY) -m ruff check .
