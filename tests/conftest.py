@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs import ROOT
+from tests.support.paths import ROOT
 
 
 def pytest_configure() -> None:

@@ -16,7 +16,8 @@ import torch
 from mmpt.cli.main import COMMANDS, TRAIN, main
 from mmpt.config import DatasetConfig, ModelConfig, load_config, save_resolved
 from mmpt.models import MMFusionSeparate
-from tests.jobs import ROOT, corpus_overrides
+from tests.support.jobs import corpus_overrides
+from tests.support.paths import ROOT
 
 DOCUMENTS = ("README.md", "pretraining.md", "DATASET.md", "endtask.md", "CONTRIBUTING.md")
 

@@ -13,7 +13,7 @@ import yaml
 
 from mmpt.config import DatasetConfig, ModelConfig
 from mmpt.models import MMFusionSeparate
-from tests.jobs import ROOT
+from tests.support.paths import ROOT
 
 
 def blocks(language: str) -> list[str]:

@@ -17,8 +17,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import mmpt
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ("requirements.txt", "requirements-dev.txt", "requirements-fairseq.txt")
 # Declared by fairseq, never imported by it: requirements-fairseq.txt says why `pip check` names
 # them.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import results
-from tests.jobs import ROOT
+from tests.support.paths import ROOT
 
 WRONG = {
     "candidates.py --videos 10": "must be at most --videos (10), but are 64 and 192",

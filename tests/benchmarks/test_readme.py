@@ -4,7 +4,7 @@ import json
 import re
 
 import results
-from tests.jobs import ROOT
+from tests.support.paths import ROOT
 
 README = ROOT / "benchmarks" / "README.md"
 HELPERS = {"results", "process_memory", "full_size_data", "plain_parts"}

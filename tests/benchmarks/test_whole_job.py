@@ -18,7 +18,7 @@ from mmpt.datasets import collate
 from mmpt.errors import LaunchError
 from mmpt.losses import MMContraLoss
 from mmpt.tasks import Task
-from tests.jobs import ROOT
+from tests.support.paths import ROOT
 from whole_job import PREDICT, SIZES, TRAINING_PHASES, Data, Job
 
 LOG = """launching fairseq-train job.yaml

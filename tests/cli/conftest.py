@@ -6,22 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmpt.config import RunConfig, load_config
 from mmpt.tasks import Task
-from tests.jobs import ROOT, SCORES
-
-
-def evaluation(yaml: str, corpus: Path, truth: str, checkpoint: str, folder: str) -> RunConfig:
-    """Returns an evaluation of the demo on the corpus; `truth` is its key of `dataset`."""
-    overrides = [
-        f"dataset.bert_name={corpus}/bert",
-        f"dataset.vfeat_dir={corpus}/feat",
-        f"dataset.{truth}",
-        f"eval.save_path={folder}",
-        f"fairseq.common_eval.path={checkpoint}",
-        "fairseq.dataset.num_workers=0",
-    ]
-    return load_config(yaml, overrides)
+from tests.support.jobs import SCORES, evaluation
+from tests.support.paths import ROOT
 
 
 @pytest.fixture

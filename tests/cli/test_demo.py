@@ -11,7 +11,8 @@ import pytest
 from mmpt.cli import demo
 from mmpt.config import RunConfig, load_config
 from mmpt.config.yaml_files import write_yaml
-from tests.jobs import NORTON, ROOT, SCORES, VIDEOCLIP
+from tests.support.jobs import NORTON, SCORES, VIDEOCLIP
+from tests.support.paths import ROOT
 
 
 def configs(seed: int, folder: Path) -> list[RunConfig]:

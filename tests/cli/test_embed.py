@@ -11,7 +11,7 @@ import torch
 from mmpt.cli import embed
 from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.media.s3d import S3D
-from tests.models.tiny_model import make_run
+from tests.support.tiny_run import make_run
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_bad_input_is_one_message_and_exit_code_2(run, tmp_path, capsys, argumen
 
 def test_videos_are_decoded_and_embedded(run, tmp_path, capsys):
     pytest.importorskip("av")
-    from tests.made_videos import regular_times, write_video
+    from tests.support.videos import regular_times, write_video
 
     for name in ("good", "bad"):
         (tmp_path / name).mkdir()

@@ -16,8 +16,9 @@ from mmpt.cli import launch
 from mmpt.config import DatasetConfig, RunConfig, load_config
 from mmpt.errors import LaunchError
 from mmpt.utils.lock import exclusive
-from tests.jobs import NORTON, ROOT, VIDEOCLIP
-from tests.jobs import SCORES as PREDICT
+from tests.support.jobs import NORTON, VIDEOCLIP
+from tests.support.jobs import SCORES as PREDICT
+from tests.support.paths import ROOT
 
 ALIGNMENT = "projects/retri/norton/test_how2_demo_align_zs.yaml"
 TRAINING = RunConfig(path="a.yaml", task_type="sweep_big")

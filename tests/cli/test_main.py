@@ -10,7 +10,8 @@ import pytest
 
 import mmpt
 from mmpt.cli.main import COMMANDS, main
-from tests.jobs import ROOT, VIDEOCLIP
+from tests.support.jobs import VIDEOCLIP
+from tests.support.paths import ROOT
 
 PUBLISHED = {
     "locallaunch.py": "train",

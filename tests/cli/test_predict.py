@@ -12,7 +12,7 @@ from mmpt.cli import predict, scoring
 from mmpt.cli.predict import Tables, add_table
 from mmpt.config import EvalConfig, RunConfig, load_config
 from mmpt.errors import ConfigError
-from tests.cli.conftest import evaluation
+from tests.support.jobs import evaluation
 
 
 @pytest.mark.parametrize("save_path", ["run/results", "run/"])

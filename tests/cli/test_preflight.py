@@ -12,7 +12,7 @@ from mmpt.cli import preflight
 from mmpt.config import DatasetConfig, RunConfig, load_config
 from mmpt.errors import CheckpointError, ConfigError, DataError
 from mmpt.tasks import Task
-from tests.jobs import VIDEOCLIP, corpus_overrides
+from tests.support.jobs import VIDEOCLIP, corpus_overrides
 
 
 def missing(dataset):

@@ -15,7 +15,7 @@ import pytest
 
 from mmpt.cli import processes
 from mmpt.cli.processes import execute, main, run_all
-from tests.jobs import ROOT
+from tests.support.paths import ROOT
 
 
 def child(code):

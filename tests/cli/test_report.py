@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmpt.cli import predict, report
-from tests.made_videos import Clip, regular_times, write_video
+from tests.support.videos import Clip, regular_times, write_video
 
 
 def test_scoring_leaves_a_report_of_all_checkpoints(scored: Path) -> None:

@@ -11,8 +11,8 @@ import torch
 from mmpt.cli import scoring
 from mmpt.config import load_config
 from mmpt.errors import CheckpointError, ConfigError, DataError
-from tests.models.tiny_model import F, make_run
-from tests.tiny_bert import tiny_bert
+from tests.support.tiny_bert import tiny_bert
+from tests.support.tiny_run import F, make_run
 
 CPU = torch.device("cpu")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.jobs import ROOT
+from tests.support.paths import ROOT
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from mmpt.config import RunConfig
 from mmpt.config.fairseq import BOUNDS, GROUPS, settings_model
 from mmpt.config.mistakes import validate
 from mmpt.config.run import RESETS, fairseq_flags
-from tests.jobs import ROOT
+from tests.support.paths import ROOT
 
 
 @pytest.fixture

@@ -12,10 +12,9 @@ import pytest
 from mmpt.config import RunConfig, load_config
 from mmpt.config.yaml_files import read_yaml
 from mmpt.tasks import Task
-from tests.jobs import ROOT
+from tests.support.paths import GOLDEN, ROOT
 
 YAMLS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "projects").rglob("*.yaml"))
-GOLDEN = ROOT / "tests" / "parity" / "golden"
 OPTIMIZATION = {
     "lr": [5.0e-05],
     "clip_norm": 2.0,

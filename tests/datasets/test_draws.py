@@ -12,7 +12,7 @@ import pytest
 from mmpt.batch import Split
 from mmpt.datasets import MMDataset
 from mmpt.processors import ALIGNERS
-from tests.processors.shard_data import MANY, ONE, make_data
+from tests.support.shard_data import MANY, ONE, make_data
 
 RECORDED = {
     "FixedLenAligner train True": "baf8cc1640ea45e8",

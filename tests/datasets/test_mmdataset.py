@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from mmpt.batch import Split
 from mmpt.datasets import MMDataset, collate
 from mmpt.processors import VariedLenAligner, VideoRetriOverlappedAligner
-from tests.processors.shard_data import MANY, ONE, make_data
+from tests.support.shard_data import MANY, ONE, make_data
 
 
 def batch_data(config, seed=1):

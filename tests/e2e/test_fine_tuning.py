@@ -1,5 +1,5 @@
 """Fine-tuning from a released-format checkpoint on each kind of benchmark, on the files of
-tests/parity/e2e_data.py, and scoring what comes out.
+tests/support/e2e_data.py, and scoring what comes out.
 """
 
 import re
@@ -16,11 +16,11 @@ from mmpt.endtasks.crosstask.evaluation import CrossTaskMetric, CrossTaskPredict
 from mmpt.errors import CheckpointError
 from mmpt.tasks import Task
 from mmpt.utils.checkpoint_file import load_checkpoint
-from tests.crosstask_data import write_crosstask
-from tests.jobs import ONE_EPOCH, QUICK, ROOT, launch
-from tests.parity.e2e_data import make_e2e_files
-from tests.parity.formula import fill_by_formula
-from tests.tiny_bert import GOLDEN
+from tests.support.crosstask_data import write_crosstask
+from tests.support.e2e_data import make_e2e_files
+from tests.support.formula import fill_by_formula
+from tests.support.jobs import ONE_EPOCH, QUICK, launch
+from tests.support.paths import GOLDEN, ROOT
 
 NORTON, VIDEOCLIP = "projects/retri/norton", "projects/retri/videoclip"
 PRETRAINED = GOLDEN / "checkpoint_norton_tiny.pt"

@@ -25,8 +25,8 @@ from mmpt.models.compilation import compile_layers
 from mmpt.modules.packing import plan_packing
 from mmpt.prepare.features.clip_encoder import ClipEncoder
 from mmpt.utils.checkpoint_file import load_checkpoint
-from tests.jobs import NORTON, ONE_EPOCH, VIDEOCLIP, train
-from tests.norton import norton_loss
+from tests.support.jobs import NORTON, ONE_EPOCH, VIDEOCLIP, train
+from tests.support.norton import norton_loss
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 needs_two = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA GPUs")

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from tests.jobs import ONE_EPOCH, VIDEOCLIP, corpus_overrides, launch, train
+from tests.support.jobs import ONE_EPOCH, VIDEOCLIP, corpus_overrides, launch, train
 
-SMALL_DEVICE = "model.model_cls=tests.small_device.SmallDevice"
+SMALL_DEVICE = "model.model_cls=tests.support.small_device.SmallDevice"
 
 
 def test_one_of_two_processes_repeats_its_steps(corpus: Path, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from mmpt.config.yaml_files import write_yaml
 from mmpt.errors import ConfigError
 from mmpt.tasks import Task
 from mmpt.utils.checkpoint_file import load_checkpoint
-from tests.jobs import ONE_EPOCH, QUICK, ROOT, VIDEOCLIP, corpus_overrides
+from tests.support.jobs import ONE_EPOCH, QUICK, VIDEOCLIP, corpus_overrides
+from tests.support.paths import ROOT
 
 
 def train(corpus: Path, save_dir: Path, *more: str, resume: bool = False) -> list[float]:

@@ -29,10 +29,10 @@ from mmpt.cli.main import main
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.shards.shardedtensor import open_shard
 from mmpt.utils.checkpoint_file import load_checkpoint
-from tests import misbehaving_server as server
-from tests import recipe_data
-from tests.jobs import ROOT
-from tests.recipe_data import BROKEN, MINE, TEST_SETS, TRAIN, VAL
+from tests.support import misbehaving_server as server
+from tests.support import recipe_data
+from tests.support.paths import ROOT
+from tests.support.recipe_data import BROKEN, MINE, TEST_SETS, TRAIN, VAL
 
 PAGE = (ROOT / "DATASET.md").read_text()
 
@@ -124,7 +124,7 @@ def recipe(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
         patch.chdir(root)
         patch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         logging.getLogger().setLevel(logging.INFO)
-        bert = recipe_data.tiny_bert(corpus, tmp_path_factory.mktemp("bert"))
+        bert = recipe_data.save_bert(corpus, tmp_path_factory.mktemp("bert"))
         recipe_data.serve_downloads(site, bert)
         for command in commands:
             run(command, site.url)

@@ -20,17 +20,17 @@ import whole_job
 from mmpt.reporting.training import loss_charts, read_hardness
 from mmpt.utils.checkpoint_file import load_checkpoint
 from mmpt.utils.metrics_log import read_metrics
-from tests.jobs import (
+from tests.support.jobs import (
     NORTON,
     ONE_EPOCH,
     QUICK,
-    ROOT,
     SCORES,
     VIDEOCLIP,
     corpus_overrides,
     launch,
     train,
 )
+from tests.support.paths import ROOT
 
 
 def weights(save_dir: Path, name: str = "checkpoint_last.pt") -> dict[str, torch.Tensor]:

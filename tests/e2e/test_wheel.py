@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs import ROOT, VIDEOCLIP, corpus_overrides
+from tests.support.jobs import VIDEOCLIP, corpus_overrides
+from tests.support.paths import ROOT
 
 # What `[train]` leaves out. (Jinja2 and filelock come with torch.)
 BLOCKED = ("av", "matplotlib", "PIL", "pytest")

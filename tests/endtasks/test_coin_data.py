@@ -22,8 +22,8 @@ from mmpt.endtasks.coin.data import (
 )
 from mmpt.errors import DataError
 from mmpt.processors.window_aligner import window_spans
-from tests.parity.e2e_data import E2E
-from tests.tiny_bert import tiny_bert
+from tests.support.e2e_data import E2E
+from tests.support.tiny_bert import tiny_bert
 
 FILES = E2E["annotation_files"]
 COIN: dict[str, Any] = json.loads(FILES["data/coin/COIN.json"])

@@ -21,7 +21,7 @@ from mmpt.errors import CheckpointError, ConfigError
 from mmpt.evaluators.functional import shared_credit
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.processors.window_aligner import window_spans
-from tests.parity.e2e_data import make_e2e_files
+from tests.support.e2e_data import make_e2e_files
 
 WIDTH, STRIDE = 8, 3
 CPU = torch.device("cpu")

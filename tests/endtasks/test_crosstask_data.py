@@ -18,8 +18,8 @@ from mmpt.endtasks.crosstask.data import (
     CrossTaskVideoProcessor,
 )
 from mmpt.errors import ConfigError, DataError
-from tests.crosstask_data import STEPS, video_ids, write_crosstask
-from tests.tiny_bert import tiny_bert
+from tests.support.crosstask_data import STEPS, video_ids, write_crosstask
+from tests.support.tiny_bert import tiny_bert
 
 
 @pytest.fixture

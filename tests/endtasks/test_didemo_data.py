@@ -12,7 +12,7 @@ from mmpt.batch import Split
 from mmpt.config import DatasetConfig
 from mmpt.endtasks.didemo.data import DiDeMoAligner, DiDeMoKey, DiDeMoMetaProcessor
 from mmpt.errors import DataError
-from tests.tiny_bert import tiny_bert
+from tests.support.tiny_bert import tiny_bert
 
 QUERY = {
     "video": "1@N0_1.avi",

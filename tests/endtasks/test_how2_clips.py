@@ -12,7 +12,7 @@ from mmpt.endtasks.how2_clips import (
     read_clips,
 )
 from mmpt.errors import DataError
-from tests.processors.shard_data import make_data, make_video
+from tests.support.shard_data import make_data, make_video
 
 
 def clip(start, end, text="stir the pot"):

@@ -29,7 +29,7 @@ from mmpt.errors import CheckpointError, DataError
 from mmpt.models.checkpoint import load_weights
 from mmpt.tasks import Task
 from mmpt.utils.rng import item_rng
-from tests.models.tiny_model import F, T, make_run
+from tests.support.tiny_run import F, T, make_run
 
 METRIC = How2AlignMetric()
 

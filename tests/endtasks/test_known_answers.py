@@ -14,10 +14,9 @@ from mmpt.cli.scoring import predict
 from mmpt.config import load_config
 from mmpt.errors import DataError
 from mmpt.reporting import Run
-from tests.endtasks.test_moments import naive_metrics
-from tests.jobs import ROOT
-from tests.oracle import make_oracle, sentence_vectors
-from tests.oracle_bg import ORACLE_BG
+from tests.support.naive_moments import naive_metrics
+from tests.support.oracle import ORACLE_BG, make_oracle, sentence_vectors
+from tests.support.paths import ROOT
 
 PROJECT = "projects/retri/norton"
 WORDS = [f"word{n}" for n in range(40)]

@@ -1,22 +1,19 @@
 """Moment retrieval against plain loops, on random scores and judgements."""
 
-import itertools
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig
 
 from mmpt.config import DatasetConfig
 from mmpt.endtasks.didemo.evaluation import DiDeMoMetric, DiDeMoPredictor, MomentOutputs
 from mmpt.errors import ConfigError
 from mmpt.models import MMFusionSeparate
-from tests.parity.formula import fill_by_formula
+from tests.support.formula import fill_by_formula
+from tests.support.naive_moments import naive_metrics
+from tests.support.tiny_bert import tiny_bert_config
 
-GOLDEN = Path(__file__).resolve().parents[1] / "parity" / "golden"
 RNG = np.random.default_rng(0)
 
 
@@ -30,38 +27,6 @@ def random_outputs(count: int, people: int = 4) -> MomentOutputs:
         times=times,
         video_ids=[f"v{n}" for n in range(count)],
     )
-
-
-def naive_metrics(
-    second_scores: Sequence[Sequence[float]],
-    num_seconds: Sequence[int],
-    times: Sequence[Sequence[Sequence[int]]],
-    *,
-    corrected: bool,
-) -> dict[str, float]:
-    """Of each query: the mean of the three smallest ranks of chosen moments, and of the three
-    largest IoUs of the best one.
-    """
-    ranks, ious = [], []
-    for scores, seconds, chosen in zip(second_scores, num_seconds, times, strict=True):
-        scored = []
-        for a, b in itertools.combinations_with_replacement(range(6), 2):
-            if 5 * (b if corrected else a) < seconds:
-                end = min(5 * b + 5, seconds) if corrected else 5 * b + 5
-                scored.append((float(np.mean(scores[5 * a : end], dtype=np.float64)), [a, b]))
-        order = [moment for _, moment in sorted(scored, reverse=True)]
-        moments = [list(moment) for moment in chosen]
-        found = sorted(order.index(moment) + 1 for moment in moments if moment in order)
-        ranks.append(np.mean(found[:3]) if found else 99)
-        first = set(range(order[0][0], order[0][1] + 1))
-        overlaps = [set(range(a, b + 1)) for a, b in moments]
-        shares = sorted(len(first & other) / len(first | other) for other in overlaps)
-        ious.append(np.mean(shares[-3:]))
-    return {
-        "rank1": float(np.mean(np.array(ranks) <= 1)),
-        "rank5": float(np.mean(np.array(ranks) <= 5)),
-        "miou": float(np.mean(ious)),
-    }
 
 
 @pytest.mark.parametrize("prefix", ["", "real-"])
@@ -115,7 +80,7 @@ def test_a_collapsed_model_is_at_chance() -> None:
 
 def test_states_of_padding_are_computed_although_the_towers_leave_padding_out() -> None:
     """The published form reads them."""
-    config = BertConfig.from_json_file(GOLDEN / "tinybert_config.json")
+    config = tiny_bert_config()
     sizes = {"num_hidden_video_layers": 2, "max_video_len": 32}
     plain, packed = (
         fill_by_formula(MMFusionSeparate(config, **sizes, packed=packed), "hash")

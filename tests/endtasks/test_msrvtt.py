@@ -14,7 +14,7 @@ from mmpt.endtasks.msrvtt import MSRVTTMetaProcessor, MSRVTTTextProcessor
 from mmpt.endtasks.msrvtt_qa import MSRVTTQAMetaProcessor, QAMetric, QAOutputs
 from mmpt.errors import DataError
 from mmpt.processors.downstream import DSAligner, VideoProcessor
-from tests.tiny_bert import tiny_bert
+from tests.support.tiny_bert import tiny_bert
 
 TEST_CSV = (
     "key,vid_key,video_id,sentence\nret0,msr0,video0,cut the tomato\n"

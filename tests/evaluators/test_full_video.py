@@ -7,16 +7,11 @@ from mmpt.evaluators import full_video
 from mmpt.evaluators.full_video import Lengths
 from mmpt.evaluators.functional import ranks_from_scores
 from mmpt.evaluators.warping import Form
-from tests.evaluators import naive_warping
+from tests.support import naive_warping
+from tests.support.naive_warping import blocks_of
 
 # ragged, with several longest videos and single-clip ones; equal; only single clips; one video
 LENGTHS = [[3, 6, 1, 4, 6, 2, 1], [4, 4, 4], [1, 1, 1, 1], [5]]
-
-
-def blocks_of(scores: np.ndarray, rows: list[int], cols: list[int]) -> list[list[np.ndarray]]:
-    """The block of every paragraph and video."""
-    parts = np.split(scores, np.cumsum(rows)[:-1])
-    return [np.split(part, np.cumsum(cols)[:-1], axis=1) for part in parts]
 
 
 def random_scores(lengths: list[int], seed: int) -> np.ndarray:

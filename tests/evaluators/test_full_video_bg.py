@@ -8,8 +8,8 @@ import pytest
 from mmpt.evaluators import full_video
 from mmpt.evaluators.full_video import Lengths
 from mmpt.evaluators.warping import Form
-from tests.evaluators import naive_warping
-from tests.evaluators.test_full_video import blocks_of
+from tests.support import naive_warping
+from tests.support.naive_warping import blocks_of
 
 # captions and windows: ragged; more captions than windows (crops the block that lies on its side);
 # one caption; equal

@@ -13,7 +13,7 @@ from mmpt.evaluators.published import (
     comparability_notes,
     setting_of,
 )
-from tests.jobs import ROOT
+from tests.support.paths import ROOT
 
 EVALUATIONS = sorted(
     path

@@ -11,7 +11,7 @@ import torch
 from mmpt.errors import DataError
 from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.media.s3d import S3D
-from tests.models.tiny_model import make_run
+from tests.support.tiny_run import make_run
 
 TEXTS = ["cut the tomato", "", "mix the flour"]
 

@@ -15,9 +15,9 @@ import torch
 from mmpt.errors import CheckpointError, DataError, UserError
 from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.media.s3d import S3D
-from tests.models.tiny_model import F, make_run
+from tests.support.paths import ROOT
+from tests.support.tiny_run import F, make_run
 
-ROOT = Path(__file__).resolve().parents[2]
 TEXTS = ["cut the tomato", "mix the flour with the pan and heat it", "", "stir " * 60]
 
 
@@ -216,7 +216,7 @@ def test_hub_models_are_fetched_but_may_not_bring_code(model, tmp_path, monkeypa
     fetched = MMPTModel.from_pretrained("me/model")
     assert torch.equal(fetched.encode_text("cut"), model.encode_text("cut"))
     config = json.loads((tmp_path / "mine" / "config.json").read_text())
-    config["mmpt"]["model"]["model_cls"] = "tests.models.tiny_model.make_run"
+    config["mmpt"]["model"]["model_cls"] = "tests.support.tiny_run.make_run"
     (tmp_path / "mine" / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="code of its own"):
         MMPTModel.from_pretrained("me/model")

@@ -11,8 +11,8 @@ from mmpt.config import LossConfig
 from mmpt.errors import ConfigError, UserError
 from mmpt.losses import LOSSES
 from mmpt.utils.distributed import World
-from tests.norton import norton_loss
-from tests.ranks import run_group
+from tests.support.norton import norton_loss
+from tests.support.ranks import run_group
 
 NORTON = norton_loss(threshold=4, sinkhorn_iterations=10, gather_negatives=True)
 CONFIGS = (

@@ -29,7 +29,7 @@ from mmpt.losses.sequence import (
     sequence_blocks,
 )
 from mmpt.losses.sinkhorn import transport
-from tests.norton import norton_loss
+from tests.support.norton import norton_loss
 
 NORTON = norton_loss(threshold=4)
 

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmpt.losses import MMContraLoss
 from mmpt.losses.sinkhorn import bucket_transport, transport
-from tests.norton import norton_loss
+from tests.support.norton import norton_loss
 
 WAITING = {
     "_local_scalar_dense",

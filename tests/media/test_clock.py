@@ -13,7 +13,7 @@ import pytest
 
 from mmpt.media.clock import Clock
 from mmpt.media.video_reader import VideoError, VideoFile
-from tests.made_videos import TIME_BASE, Clip, regular_times, truncate, write_video
+from tests.support.videos import TIME_BASE, Clip, regular_times, truncate, write_video
 
 GROUP = 10  # pictures of one grey level
 PART = 60  # pictures of a part: 2 s

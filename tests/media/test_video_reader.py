@@ -15,7 +15,7 @@ import pytest
 
 from mmpt.media.frame_graph import scaled_size
 from mmpt.media.video_reader import VideoError, VideoFile
-from tests.made_videos import (
+from tests.support.videos import (
     COLOURS,
     NTSC,
     WHITE,

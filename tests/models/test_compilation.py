@@ -16,7 +16,7 @@ from mmpt.losses import MMContraLoss
 from mmpt.models import MMFusionSeparate
 from mmpt.models.compilation import compile_layers
 from mmpt.modules import chunks
-from tests.towers import draw, towers
+from tests.support.towers import draw, towers
 
 CPU = torch.device("cpu")
 

@@ -20,7 +20,7 @@ from mmpt.models.bert_weights import read_bert_weights
 from mmpt.models.checkpoint import Use, load_weights
 from mmpt.models.fairseqmmmodel import FairseqMMModel
 from mmpt.utils.checkpoint_file import load_checkpoint, require_finite
-from tests.models.tiny_model import make_run
+from tests.support.tiny_run import make_run
 
 KEY = "text_encoder.embeddings.word_embeddings.weight"
 BERT_KEY = "embeddings.word_embeddings.weight"

@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmpt.models.freezing import freeze_all_but_layernorm
 from mmpt.utils.device_figures import PEAK_TFLOPS, peak_tflops
-from tests.towers import draw, towers
+from tests.support.towers import draw, towers
 
 
 @pytest.mark.parametrize("frozen", [False, True])

@@ -9,8 +9,8 @@ import torch
 
 from mmpt.losses import MMContraLoss
 from mmpt.models import MMFusionSeparate
-from tests.norton import norton_loss
-from tests.towers import draw, towers
+from tests.support.norton import norton_loss
+from tests.support.towers import draw, towers
 
 
 def loss_and_gradients(

@@ -22,7 +22,7 @@ from mmpt.models import (
 from mmpt.models.checkpoint import Use
 from mmpt.models.fairseqmmmodel import FairseqMMModel
 from mmpt.tasks.fairseqmmtask import FairseqMMTask
-from tests.tiny_bert import tiny_bert
+from tests.support.tiny_bert import tiny_bert
 
 ENCODER, CLASSIFIER = "MMBertForEncoder", "MMBertForTokenClassification"
 TOWERS = [

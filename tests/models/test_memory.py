@@ -8,7 +8,7 @@ import torch
 
 from mmpt.models.freezing import freeze_all_but_layernorm
 from mmpt.modules import run_packed
-from tests.towers import SLOTS, assert_same, draw, outputs_and_gradients, towers
+from tests.support.towers import SLOTS, assert_same, draw, outputs_and_gradients, towers
 
 WIDTH, HEADS, LAYERS = 32, 4, 3
 

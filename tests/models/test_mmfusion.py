@@ -12,7 +12,7 @@ from transformers import BertConfig, BertModel
 from mmpt.config import DatasetConfig, ModelConfig
 from mmpt.errors import CheckpointError, ConfigError, DataError
 from mmpt.models import MMFusionSeparate
-from tests.towers import assert_same, draw, outputs_and_gradients, towers
+from tests.support.towers import assert_same, draw, outputs_and_gradients, towers
 
 BERT = {
     "vocab_size": 120,

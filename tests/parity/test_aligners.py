@@ -14,8 +14,8 @@ from mmpt.endtasks.crosstask.data import CrossTaskAligner, Steps, TaskVideo, rea
 from mmpt.endtasks.msrvtt_qa import MSRVTTQAAligner
 from mmpt.endtasks.youcook import YoucookFullVideoBGAligner
 from mmpt.processors import ALIGNERS
-from tests.parity.recorded import INPUTS, arrays, assert_equal, record
-from tests.tiny_bert import tiny_bert
+from tests.support.recorded import INPUTS, arrays, assert_equal, record
+from tests.support.tiny_bert import tiny_bert
 
 TREES = {"norton": None, "mmpt": False}  # VideoCLIP keeps the order of the draws
 ONE_VIDEO = ["FixedLenAligner", "VariedLenAligner", "StartClipAligner", "OverlappedAligner"]

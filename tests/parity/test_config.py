@@ -14,8 +14,8 @@ from mmpt.config import RunConfig
 from mmpt.config.loader import next_run_dir
 from mmpt.config.run import fairseq_flags
 from mmpt.config.yaml_files import read_yaml
-from tests.jobs import ROOT
-from tests.parity.recorded import record
+from tests.support.paths import ROOT
+from tests.support.recorded import record
 
 NORTON = record("config_norton")
 

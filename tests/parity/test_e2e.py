@@ -12,8 +12,8 @@ import torch
 from mmpt.cli.scoring import predict
 from mmpt.config.yaml_files import read_yaml
 from mmpt.evaluators import METRICS
-from tests.jobs import ROOT
-from tests.parity.e2e_data import E2E, e2e_config, make_e2e_files, recorded, write_hash_checkpoint
+from tests.support.e2e_data import E2E, e2e_config, make_e2e_files, recorded, write_hash_checkpoint
+from tests.support.paths import ROOT
 
 VTT, QA = "test_vtt_zs", "test_vttqa_zs"
 YOUCOOK, FULL, BG = "test_youcook_zs", "test_youcook_fullvideo_zs", "test_youcook_fullvideo_bg_zs"

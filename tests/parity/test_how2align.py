@@ -12,11 +12,11 @@ import torch
 
 from mmpt.cli.scoring import predict
 from mmpt.config import load_config
-from tests.jobs import ROOT
-from tests.parity.e2e_data import write_hash_checkpoint
-from tests.parity.formula import formula_features
-from tests.parity.recorded import record
-from tests.tiny_bert import tiny_bert
+from tests.support.e2e_data import write_hash_checkpoint
+from tests.support.formula import formula_features
+from tests.support.paths import ROOT
+from tests.support.recorded import record
+from tests.support.tiny_bert import tiny_bert
 
 RECORDED = record("htm_align")
 SHIPPED = ROOT / "projects" / "retri" / "norton" / "test_how2align_zs.yaml"

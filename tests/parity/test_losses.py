@@ -19,7 +19,7 @@ from mmpt.losses.sequence import (
     sequence_blocks,
 )
 from mmpt.losses.sinkhorn import transport
-from tests.parity.recorded import arrays, record
+from tests.support.recorded import arrays, record
 
 STATES = ("pooled_video", "pooled_text", "video_outputs", "text_outputs")
 MASKS = ("video_mask_outputs", "text_mask_outputs")

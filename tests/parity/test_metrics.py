@@ -25,7 +25,7 @@ from mmpt.evaluators import (
 from mmpt.evaluators.full_video import Lengths
 from mmpt.evaluators.functional import shared_credit
 from mmpt.processors.window_aligner import average_windows, window_spans
-from tests.parity.recorded import INPUTS, arrays, record
+from tests.support.recorded import INPUTS, arrays, record
 
 ARRAYS, RECORD = arrays("metrics"), record("metrics")
 RESULTS = RECORD["results"]

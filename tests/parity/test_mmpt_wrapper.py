@@ -7,9 +7,9 @@ import torch
 from mmpt.config import DatasetConfig, ModelConfig
 from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.media.s3d import S3D
-from tests.parity.formula import fill_by_formula, hash01
-from tests.parity.recorded import arrays, tiny_towers
-from tests.tiny_bert import tiny_bert
+from tests.support.formula import fill_by_formula, hash01
+from tests.support.recorded import arrays, tiny_towers
+from tests.support.tiny_bert import tiny_bert
 
 SHAPE = (1, 2, 16, 64, 64, 3)
 TEXT = "cut the tomato into small pieces"

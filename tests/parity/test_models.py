@@ -19,8 +19,9 @@ from mmpt.models import (
 from mmpt.models.checkpoint import load_weights
 from mmpt.models.freezing import freeze_all_but_layernorm
 from mmpt.utils.checkpoint_file import load_checkpoint
-from tests.parity.formula import formula_order
-from tests.parity.recorded import GOLDEN, arrays, by_kind, inputs, record, tiny_towers
+from tests.support.formula import formula_order
+from tests.support.paths import GOLDEN
+from tests.support.recorded import arrays, by_kind, inputs, record, tiny_towers
 
 POOLED = ("pooled_video", "pooled_text")
 MASKS = ("video_mask_outputs", "text_mask_outputs")

@@ -15,7 +15,7 @@ from mmpt.retrieval import (
 )
 from mmpt.retrieval.faiss_index import list_of_positions
 from mmpt.utils.distributed import World
-from tests.parity.recorded import arrays
+from tests.support.recorded import arrays
 
 NUM_CANDS, VIDEOS_PER_BATCH, CLIPS = 20, 6, 16
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mmpt.media.s3d import S3D
-from tests.parity.formula import fill_by_formula, formula_order, hash01
-from tests.parity.recorded import arrays, record
+from tests.support.formula import fill_by_formula, formula_order, hash01
+from tests.support.recorded import arrays, record
 
 SHAPES = {"x0": (2, 3, 16, 64, 64), "x1": (1, 3, 30, 32, 48)}
 STAGES = ("conv1", "conv_2c", "maxpool_3a", "mixed_3c", "mixed_4f", "mixed_5c")

@@ -20,8 +20,8 @@ from mmpt.prepare.captions.pretokenise import tokenise_captions
 from mmpt.processors.how2 import ShardedTextProcessor
 from mmpt.shards.layout import write_shard_meta
 from mmpt.shards.shardedtensor import ShardedTensor
-from tests.parity.recorded import arrays, record
-from tests.tiny_bert import tiny_bert
+from tests.support.recorded import arrays, record
+from tests.support.tiny_bert import tiny_bert
 
 RECORDED = record("dedup")
 RAW = RECORDED["raw"]

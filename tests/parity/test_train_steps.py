@@ -17,7 +17,7 @@ from mmpt.config import LossConfig, SequenceContrastConfig
 from mmpt.losses.nce import MMContraLoss
 from mmpt.models import MMFusionSeparate
 from mmpt.models.freezing import freeze_all_but_layernorm
-from tests.parity.recorded import arrays, by_kind, inputs, record, tiny_towers
+from tests.support.recorded import arrays, by_kind, inputs, record, tiny_towers
 
 STEPS, BASE_LR, CLIP_NORM = 5, [1e-2], 2.0
 

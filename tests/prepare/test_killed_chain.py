@@ -4,11 +4,11 @@ import os
 import subprocess
 import sys
 
-from tests.jobs import ROOT
+from tests.support.paths import ROOT
 
 
 def test_killed_at_random_moments_every_command_arrives_at_the_same_files(tmp_path):
-    command = [sys.executable, "-m", "tests.prepare.killed_chain", str(tmp_path), "1"]
+    command = [sys.executable, "-m", "tests.support.killed_chain", str(tmp_path), "1"]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

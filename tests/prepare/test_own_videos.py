@@ -23,7 +23,7 @@ from mmpt.prepare.own_videos import (
 )
 from mmpt.processors import ShardedHow2MetaProcessor, ShardedTextProcessor, ShardedVideoProcessor
 from mmpt.processors.tokenizer import load_tokenizer
-from tests.jobs import ROOT
+from tests.support.paths import ROOT
 
 VTT = (
     "WEBVTT\n\n00:00:00.500 --> 00:00:02.000\nchop the {0}\n\n"

@@ -11,8 +11,9 @@ from mmpt.batch import Captions, ShardKey, Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import ConfigError, DataError
 from mmpt.processors import FixedLenAligner, OverlappedAligner, StartClipAligner, VariedLenAligner
-from tests.processors.shard_data import GOLDEN, make_video
-from tests.tiny_bert import tiny_bert
+from tests.support.paths import GOLDEN
+from tests.support.shard_data import make_video
+from tests.support.tiny_bert import tiny_bert
 
 SIZES = [2 + (5 * i) % 7 for i in range(12)]
 CAPTIONS = Captions(

@@ -7,7 +7,7 @@ from mmpt.batch import Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import DataError
 from mmpt.processors.downstream import DSAligner, TextProcessor, VideoProcessor, keep_with_features
-from tests.tiny_bert import tiny_bert
+from tests.support.tiny_bert import tiny_bert
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])

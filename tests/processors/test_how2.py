@@ -17,7 +17,7 @@ from mmpt.shards.layout import read_shard_meta, write_shard_meta
 from mmpt.shards.shardedtensor import ShardedTensor
 from mmpt.shards.video_table import VideoTable
 from mmpt.shards.writer import write_caption_shard, write_shards
-from tests.processors.shard_data import make_data, make_video
+from tests.support.shard_data import make_data, make_video
 
 META = "feat/train_meta"
 TIMES, IDS = "feat/cap.tiny.train_0.startends", "feat/cap.tiny.train_0.caps_ids"

@@ -6,7 +6,7 @@ import pytest
 from mmpt.batch import Split
 from mmpt.errors import DataError
 from mmpt.processors import ShardedHow2VideoRetriMetaProcessor
-from tests.processors.shard_data import MANY, make_data, make_video
+from tests.support.shard_data import MANY, make_data, make_video
 
 
 def build(tmp_path, num_videos, videos_per_batch):

@@ -5,8 +5,8 @@ import pytest
 
 from mmpt.errors import DataError
 from mmpt.processors.tokenizer import SpecialTokens, load_tokenizer, special_tokens
-from tests.processors.shard_data import GOLDEN
-from tests.tiny_bert import tiny_bert
+from tests.support.paths import GOLDEN
+from tests.support.tiny_bert import tiny_bert
 
 
 @pytest.mark.parametrize("use_fast", [True, False])

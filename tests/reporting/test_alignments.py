@@ -15,8 +15,9 @@ from mmpt.reporting import Run, pictures
 from mmpt.reporting.alignments import align_video, spread
 from mmpt.reporting.retrieval import _figures
 from mmpt.tasks import Task
-from tests.jobs import ROOT, SCORES
-from tests.reporting.made_runs import every_kind
+from tests.support.jobs import SCORES
+from tests.support.paths import ROOT
+from tests.support.sample_runs import every_kind
 
 
 @pytest.fixture

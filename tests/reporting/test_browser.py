@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from mmpt.reporting import write_report
-from tests.reporting.made_runs import NASTY, every_kind, retrieval, write_training
+from tests.support.sample_runs import NASTY, every_kind, retrieval, write_training
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)

@@ -14,7 +14,7 @@ from mmpt.evaluators import ClipId
 from mmpt.media.video_reader import VideoError
 from mmpt.reporting import KeyFrames
 from mmpt.reporting.frames import read_picture
-from tests.made_videos import COLOURS, Clip, regular_times, write_audio, write_video
+from tests.support.videos import COLOURS, Clip, regular_times, write_audio, write_video
 
 TIMES = regular_times(6, 10)
 

@@ -12,8 +12,7 @@ from mmpt.endtasks.coin.evaluation import SegmentationOutputs
 from mmpt.evaluators import Outputs
 from mmpt.reporting import Run, pictures, write_report
 from mmpt.reporting.timelines import OTHER_STEP
-from tests.made_videos import regular_times, write_video
-from tests.reporting.made_runs import (
+from tests.support.sample_runs import (
     NASTY,
     choices,
     every_kind,
@@ -24,6 +23,7 @@ from tests.reporting.made_runs import (
     segments,
     write_training,
 )
+from tests.support.videos import regular_times, write_video
 
 ADDRESSES = ("src", "href", "{http://www.w3.org/1999/xlink}href")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mmpt.reporting.training import hardness_charts, loss_charts, read_curves, read_hardness
 from mmpt.utils.metrics_log import MetricsLog
-from tests.reporting.made_runs import STEPS, term, write_training
+from tests.support.sample_runs import STEPS, term, write_training
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from mmpt.retrieval import faiss_index
 from mmpt.retrieval.faiss_index import fewest_probes
-from tests.vectors import DIM, build
+from tests.support.vectors import DIM, build
 
 
 def known_lists():

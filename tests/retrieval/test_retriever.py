@@ -9,7 +9,7 @@ import torch
 
 from mmpt.errors import ConfigError, DataError
 from mmpt.retrieval import VectorRetriever, all_pairs
-from tests.vectors import DIM, brute_force, build, clustered, share_found
+from tests.support.vectors import DIM, brute_force, build, clustered, share_found
 
 CPU_SETTINGS = [
     {"nprobe": 8},

@@ -10,7 +10,7 @@ import mmpt.utils.distributed as distributed
 from mmpt.errors import DataError
 from mmpt.retrieval import VideoVectorPool, remove_other_vectors
 from mmpt.utils.distributed import World
-from tests.ranks import run_group
+from tests.support.ranks import run_group
 
 KEY = "0123456789abcdef" * 4
 POSITIONS = np.array([4, 5, 0, 1, 2, 3])

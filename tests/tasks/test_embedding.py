@@ -14,8 +14,8 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from mmpt.retrieval import Plan
 from mmpt.tasks import embedding
 from mmpt.utils.distributed import World
-from tests.ranks import run_group
-from tests.retri_task import CLIPS, make_model, make_task
+from tests.support.ranks import run_group
+from tests.support.retri_task import CLIPS, make_model, make_task
 
 NUM_VIDEOS = 32
 

@@ -11,8 +11,8 @@ from mmpt.datasets import MMDataset
 from mmpt.retrieval import Plan
 from mmpt.tasks import Task, VideoRetriTask
 from mmpt.utils.distributed import World
-from tests.ranks import run_group
-from tests.retri_task import make_model, make_task
+from tests.support.ranks import run_group
+from tests.support.retri_task import make_model, make_task
 
 
 def train_set(task: Task) -> MMDataset:

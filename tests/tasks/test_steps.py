@@ -10,8 +10,8 @@ from torch import nn
 from mmpt.losses import MMContraLoss
 from mmpt.models import MMFusionSeparate
 from mmpt.tasks.steps import step_in_memory
-from tests.norton import norton_loss
-from tests.towers import draw, towers
+from tests.support.norton import norton_loss
+from tests.support.towers import draw, towers
 
 CPU = torch.device("cpu")
 NUM, FITS = 24, 6

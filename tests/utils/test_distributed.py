@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 import mmpt.utils.distributed as distributed
 from mmpt.utils.distributed import World
-from tests.ranks import run_ranks
+from tests.support.ranks import run_ranks
 
 SIZE = 3
 PLACES = np.random.default_rng(0).permutation(50)

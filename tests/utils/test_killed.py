@@ -14,7 +14,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from mmpt.utils.command import run_command
 from mmpt.utils.killed import worker_failure
 from mmpt.utils.workers import run_tasks
-from tests.jobs import ROOT
+from tests.support.paths import ROOT
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.shards.video_table import read_id_list
 from mmpt.utils.io import read_json, read_json_lines, read_lines, write_json
 from mmpt.utils.validation import Row, read_table
-from tests.tiny_bert import tiny_bert
+from tests.support.tiny_bert import tiny_bert
 
 Read = Callable[[Path], Any]
 ODD = "a\u2028b\x0bc\x0cd\x1ce\x85f"

@@ -14,7 +14,7 @@ from mmpt.cli.dedup import main
 from mmpt.errors import DataError
 from mmpt.prepare.captions.corpus import iter_corpus
 from mmpt.prepare.captions.dedup import deduplicate
-from tests.jobs import ROOT
+from tests.support.paths import ROOT
 
 VIDEOS = {
     "a/b.c": {

@@ -17,8 +17,8 @@ from mmpt.prepare.captions.pretokenise import caption_ids
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.shards.layout import open_captions, write_shard_meta
 from mmpt.shards.shardedtensor import ShardedTensor, open_shard
-from tests.jobs import ROOT
-from tests.tiny_bert import tiny_bert
+from tests.support.paths import ROOT
+from tests.support.tiny_bert import tiny_bert
 
 WORDS = ["pan", "the", "oven,", "Café", "it's", "naïve-ish", "中文", "unknownword", "a" * 30]
 CONFIG = "scripts/text_token_extractor/configs/bert-base-uncased.yaml"

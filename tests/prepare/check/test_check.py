@@ -16,7 +16,7 @@ from mmpt.prepare.check.dataset_check import check_dataset
 from mmpt.prepare.check.statistics import Tally, caption_seconds
 from mmpt.shards.layout import read_shard_meta
 from mmpt.shards.shardedtensor import ShardedTensor
-from tests.jobs import NORTON, corpus_overrides
+from tests.support.jobs import NORTON, corpus_overrides
 
 Q = "demo.bert-demo.train"
 

@@ -18,7 +18,7 @@ from mmpt.prepare.check.plausible import RANGES, describe
 from mmpt.prepare.check.statistics import SplitStatistics, Tally
 from mmpt.shards.shardedtensor import ShardedTensor
 from mmpt.shards.writer import write_shards
-from tests.jobs import NORTON, corpus_overrides
+from tests.support.jobs import NORTON, corpus_overrides
 
 Rows = list[np.ndarray]
 FEATURES, TIMES = "feat/{}", "feat/demo.bert-demo.{}.startends"

@@ -18,7 +18,7 @@ from mmpt.prepare.demo_corpus import corpus as demo_corpus
 from mmpt.prepare.demo_corpus.words import ing_form, make_vocabulary
 from mmpt.processors import ShardedHow2MetaProcessor, ShardedTextProcessor, ShardedVideoProcessor
 from mmpt.processors.tokenizer import load_tokenizer, special_tokens
-from tests.prepare.shards.feature_files import hashes
+from tests.support.feature_files import hashes
 
 SMALL = ["--num-videos", "7", "--num-val", "4", "--num-tasks", "3", "--shard-size", "3"]
 

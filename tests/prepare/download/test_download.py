@@ -17,10 +17,10 @@ import pytest
 
 from mmpt.cli.download import main
 from mmpt.prepare.download.catalogue import CATALOGUE
-from tests import misbehaving_server as server
-from tests.jobs import ROOT
-from tests.misbehaving_server import Site
-from tests.recipe_data import zipped
+from tests.support import misbehaving_server as server
+from tests.support.misbehaving_server import Site
+from tests.support.paths import ROOT
+from tests.support.recipe_data import zipped
 
 COIN_PATH = "/coin-dataset/annotations/master/COIN.json"
 COIN = b'{"database": "' + random.Random(0).randbytes(12 * 2**20).hex().encode() + b'"}'

@@ -18,9 +18,9 @@ from mmpt.prepare.download import downloader as module
 from mmpt.prepare.download.catalogue import File
 from mmpt.prepare.download.contents import unpack_members
 from mmpt.prepare.download.downloader import Downloader, DownloadError
-from tests import misbehaving_server as server
-from tests.misbehaving_server import Answer, Site
-from tests.recipe_data import tarred, zipped
+from tests.support import misbehaving_server as server
+from tests.support.misbehaving_server import Answer, Site
+from tests.support.recipe_data import tarred, zipped
 
 
 def npy(seed: int) -> bytes:

@@ -19,9 +19,9 @@ from mmpt.media.video_reader import VideoFile
 from mmpt.prepare.features import extraction
 from mmpt.prepare.features.clip_encoder import ClipEncoder, open_network
 from mmpt.prepare.features.extraction import Extraction, ExtractionReport
-from tests.jobs import ROOT
-from tests.made_videos import regular_times, truncate, write_audio, write_video
-from tests.prepare.features.extract_jobs import SECONDS, SMALL, Pooling, contents, summary
+from tests.support.extract_jobs import SECONDS, SMALL, Pooling, contents, summary
+from tests.support.paths import ROOT
+from tests.support.videos import regular_times, truncate, write_audio, write_video
 
 
 def extracted(source: Path, out: Path, network: Pooling, batch_size: int = 1) -> ExtractionReport:

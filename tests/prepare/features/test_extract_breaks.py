@@ -14,8 +14,8 @@ import pytest
 
 from mmpt.errors import DataError
 from mmpt.prepare.features.feature_files import check_settings, extracting
-from tests.made_videos import regular_times, truncate, write_video
-from tests.prepare.features.extract_jobs import SECONDS, SMALL, contents, process, summary
+from tests.support.extract_jobs import SECONDS, SMALL, contents, process, summary
+from tests.support.videos import regular_times, truncate, write_video
 
 
 @pytest.fixture

@@ -10,15 +10,15 @@ from mmpt.batch import Split
 from mmpt.cli.pack import main
 from mmpt.shards.layout import read_shard_meta
 from mmpt.shards.writer import row_stream
-from tests.prepare.shards.feature_files import IDS, LENGTHS, arguments, feature, naive_data, npy
+from tests.support.feature_files import IDS, LENGTHS, arguments, feature, naive_data, npy
+from tests.support.paths import GOLDEN
 
 # ---- the bytes
 
 
 def test_a_stream_of_rows_gives_the_golden_files(tmp_path):
-    root = Path(__file__).parents[2] / "parity" / "golden"
-    golden = np.load(root / "sharded_tensor.npz")
-    described = json.loads((root / "sharded_tensor.json").read_text())
+    golden = np.load(GOLDEN / "sharded_tensor.npz")
+    described = json.loads((GOLDEN / "sharded_tensor.json").read_text())
     with row_stream(f"{tmp_path}/train_0", 3, np.dtype(np.float16)) as stream:
         for item in ("item0", "item1", "item2", "item3"):
             stream.append(golden[item])

@@ -17,7 +17,7 @@ from mmpt.prepare.shards import packing
 from mmpt.shards.layout import read_shard_meta, video_stem
 from mmpt.shards.shardedtensor import ShardedTensor
 from mmpt.shards.writer import RowStream
-from tests.prepare.shards.feature_files import IDS, arguments, feature, hashes
+from tests.support.feature_files import IDS, arguments, feature, hashes
 
 
 @pytest.fixture

@@ -3,6 +3,12 @@
 import numpy as np
 
 
+def blocks_of(scores: np.ndarray, rows: list[int], cols: list[int]) -> list[list[np.ndarray]]:
+    """The block of every paragraph and video."""
+    parts = np.split(scores, np.cumsum(rows)[:-1])
+    return [np.split(part, np.cumsum(cols)[:-1], axis=1) for part in parts]
+
+
 def pad(d: np.ndarray, num_rows: int, num_cols: int, *, border: bool) -> np.ndarray:
     """The released padding, with slices of one matrix. Blocks that are too large are cropped."""
     more_rows, more_cols = num_rows - d.shape[0], num_cols - d.shape[1]

@@ -6,7 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from mmpt.config import RunConfig, load_config
+from tests.support.paths import ROOT
+
 VIDEOCLIP = "projects/retri/videoclip/how2_demo.yaml"
 NORTON = "projects/retri/norton/how2_demo.yaml"
 SCORES = "projects/retri/norton/test_how2_demo_zs.yaml"
@@ -29,6 +31,19 @@ def corpus_overrides(corpus: Path, save_dir: Path) -> list[str]:
         f"fairseq.checkpoint.save_dir={save_dir}",
         f"eval.save_path={save_dir}",
     ]
+
+
+def evaluation(yaml: str, corpus: Path, truth: str, checkpoint: str, folder: str) -> RunConfig:
+    """Returns an evaluation of the demo on the corpus; `truth` is its key of `dataset`."""
+    overrides = [
+        f"dataset.bert_name={corpus}/bert",
+        f"dataset.vfeat_dir={corpus}/feat",
+        f"dataset.{truth}",
+        f"eval.save_path={folder}",
+        f"fairseq.common_eval.path={checkpoint}",
+        "fairseq.dataset.num_workers=0",
+    ]
+    return load_config(yaml, overrides)
 
 
 def launch(

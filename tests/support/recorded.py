@@ -1,18 +1,17 @@
 """The numbers recorded from the original software, and tiny models with weights by formula."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig
 
 from mmpt.models import MMFusionSeparate
-from tests.parity.formula import fill_by_formula
+from tests.support.formula import fill_by_formula
+from tests.support.paths import GOLDEN
+from tests.support.tiny_bert import tiny_bert_config
 
-GOLDEN = Path(__file__).parent / "golden"
 INPUTS = ("caps", "cmasks", "vfeats", "vmasks")
 by_kind = pytest.mark.parametrize("kind", ["sin", "hash"])
 
@@ -37,8 +36,7 @@ def tiny_towers(
     max_video_len: int, kind: str | None = None, cls: type[MMFusionSeparate] = MMFusionSeparate
 ) -> MMFusionSeparate:
     """Return a model of the recorded size, with weights by the formula `kind`, without dropout."""
-    config = BertConfig.from_json_file(GOLDEN / "tinybert_config.json")
-    model = cls(config, num_hidden_video_layers=2, max_video_len=max_video_len).eval()
+    model = cls(tiny_bert_config(), num_hidden_video_layers=2, max_video_len=max_video_len).eval()
     return fill_by_formula(model, kind) if kind else model
 
 

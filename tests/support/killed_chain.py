@@ -1,7 +1,7 @@
 """Runs every command from videos to shards, killed at random moments and run again, beside an
 undisturbed run.
 
-    python -m tests.prepare.killed_chain FOLDER KILLS [SEED]
+    python -m tests.support.killed_chain FOLDER KILLS [SEED]
 
 A process of its own: commands run in forks of it, which saves importing torch for each; every
 command is killed KILLS times with SIGKILL, SIGTERM or SIGINT. Prints one line per difference, and
@@ -20,10 +20,10 @@ from pathlib import Path
 import torch
 
 from mmpt.cli import dedup, extract, pack, prepare, tokenize
-from tests.jobs import ROOT
-from tests.made_videos import regular_times, truncate, write_video
-from tests.prepare.features.extract_jobs import SMALL, Pooling
-from tests.tiny_bert import tiny_bert
+from tests.support.extract_jobs import SMALL, Pooling
+from tests.support.paths import ROOT
+from tests.support.tiny_bert import tiny_bert
+from tests.support.videos import regular_times, truncate, write_video
 
 CONFIG = "scripts/text_token_extractor/configs/bert-base-uncased.yaml"
 WORDS = ["take", "the", "pan", "now", "and", "heat", "it", "slowly", "over", "fire", "until", "oil"]

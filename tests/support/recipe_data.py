@@ -22,8 +22,8 @@ from mmpt.config import DatasetConfig, ModelConfig
 from mmpt.media.s3d import S3D
 from mmpt.models import MMFusionSeparate
 from mmpt.prepare.download.catalogue import CATALOGUE
-from tests import misbehaving_server as server
-from tests.made_videos import Clip, regular_times, truncate, write_video
+from tests.support import misbehaving_server as server
+from tests.support.videos import Clip, regular_times, truncate, write_video
 
 TRAIN, VAL, BROKEN = ["bb_bbbbbbbb", "-aa-aaaaaaa"], ["ccccccccccc"], "ddddddddddd"
 MINE = ["tea", "onion", "pan.v2", "salt"]
@@ -79,7 +79,7 @@ def put_by_hand(root: Path) -> None:
 # ---- what the page downloads
 
 
-def tiny_bert(corpus: Path, folder: Path) -> Path:
+def save_bert(corpus: Path, folder: Path) -> Path:
     """Write a BERT with weights, as the hub has it, with the corpus's vocabulary."""
     tokenizer = AutoTokenizer.from_pretrained(str(corpus / "bert"))
     tokenizer.save_pretrained(folder)

@@ -21,7 +21,8 @@ from mmpt.config import DatasetConfig, ModelConfig
 from mmpt.processors.tokenizer import load_tokenizer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-ORACLE = "tests.oracle.OracleTowers"
+ORACLE = "tests.support.oracle.OracleTowers"
+ORACLE_BG = "tests.support.oracle.OracleWholeVideo"
 
 
 class OracleTowers(nn.Module):
@@ -74,6 +75,20 @@ class OracleTowers(nn.Module):
         return {
             "pooled_text": self.forward_text(caps, cmasks)[0],
             "pooled_video": self.forward_video(vfeats, vmasks, caps, cmasks)[0],
+        }
+
+
+class OracleWholeVideo(OracleTowers):
+    """The oracle for whole videos: S captions and W windows of one video at a time."""
+
+    def forward(
+        self, caps: torch.Tensor, cmasks: torch.Tensor, vfeats: torch.Tensor, vmasks: torch.Tensor
+    ) -> ModelOutput:
+        """Return pooled_text [S, 512] and pooled_video [W, 512] of a batch of one video."""
+        assert len(caps) == len(vfeats) == 1
+        return {
+            "pooled_text": self.forward_text(caps[0], cmasks[0])[0],
+            "pooled_video": self.forward_video(vfeats[0], vmasks[0], vfeats[0], vmasks[0])[0],
         }
 
 

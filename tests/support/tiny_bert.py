@@ -5,7 +5,9 @@ were made with.
 import shutil
 from pathlib import Path
 
-GOLDEN = Path(__file__).parent / "parity" / "golden"
+from transformers import BertConfig
+
+from tests.support.paths import GOLDEN
 
 
 def tiny_bert(folder: Path) -> str:
@@ -14,3 +16,8 @@ def tiny_bert(folder: Path) -> str:
     shutil.copy(GOLDEN / "vocab.txt", folder / "vocab.txt")
     shutil.copy(GOLDEN / "tinybert_config.json", folder / "config.json")
     return str(folder)
+
+
+def tiny_bert_config() -> BertConfig:
+    """Return the sizes: width 64, 4 layers and 383 word pieces."""
+    return BertConfig.from_json_file(GOLDEN / "tinybert_config.json")

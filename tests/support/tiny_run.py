@@ -7,7 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from tests.tiny_bert import GOLDEN, tiny_bert
+from tests.support.paths import GOLDEN
+from tests.support.tiny_bert import tiny_bert
 
 F, T = 16, 32
 

@@ -6,8 +6,8 @@ import torch
 
 from mmpt.config import load_config
 from mmpt.tasks import Task, VideoRetriTask
-from tests.jobs import VIDEOCLIP, corpus_overrides
-from tests.parity.formula import fill_by_formula
+from tests.support.formula import fill_by_formula
+from tests.support.jobs import VIDEOCLIP, corpus_overrides
 
 CLIPS = 16  # of a video
 

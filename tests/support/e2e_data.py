@@ -15,10 +15,10 @@ import torch
 
 from mmpt.config import RunConfig, load_config
 from mmpt.tasks import Task
-from tests.jobs import ROOT
-from tests.parity.formula import fill_by_formula, formula_features, hash01
-from tests.parity.recorded import arrays, record
-from tests.tiny_bert import tiny_bert
+from tests.support.formula import fill_by_formula, formula_features, hash01
+from tests.support.paths import ROOT
+from tests.support.recorded import arrays, record
+from tests.support.tiny_bert import tiny_bert
 
 AS_JSON = "(as json)"
 """Ending of a file's name whose content is recorded as JSON but was a pickle."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 from mmpt.config import LossConfig, load_config
-from tests.jobs import ROOT
+from tests.support.paths import ROOT
 
 
 def norton_loss(*, threshold: int = 8, **changes: Any) -> LossConfig:

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tests.jobs import ROOT
-from tests.made_videos import Clip, regular_times, write_video
+from tests.support.paths import ROOT
+from tests.support.videos import Clip, regular_times, write_video
 
 SECONDS = {"a": 2.5, "b": 1, "c": 4, "d": 0.2, "e": 3}
 SMALL = Clip(width=96, height=64)
@@ -40,7 +40,7 @@ sys.path.insert(0, "{root}")
 import torch
 torch.set_num_threads(1)
 from mmpt.cli import extract
-from tests.prepare.features.extract_jobs import Pooling
+from tests.support.extract_jobs import Pooling
 class Slow(Pooling):
     def forward(self, clips):
         time.sleep({delay})

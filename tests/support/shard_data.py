@@ -9,9 +9,8 @@ from mmpt import processors
 from mmpt.batch import Captions, Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.shards.writer import write_shards
-from tests.tiny_bert import tiny_bert
+from tests.support.tiny_bert import tiny_bert
 
-GOLDEN = Path(__file__).parents[1] / "parity" / "golden"
 VOCAB_SIZE = 383
 ONE = (
     processors.ShardedHow2MetaProcessor,
