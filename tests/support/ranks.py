@@ -11,10 +11,16 @@ import torch.multiprocessing
 
 from mmpt.utils.distributed import World
 
+PRELOADED = [
+    *("pytest", "mmpt.tasks.fairseqmmtask", "mmpt.losses.nce", "mmpt.models.mmfusion"),
+    *("mmpt.retrieval.faiss_index", "mmpt.processors.how2_retri"),
+]
+"""Modules whose import takes seconds. A process has them from the start; torch is one of them."""
+
 
 def run_ranks(work: Callable[..., None], *args: Any, size: int) -> None:
     """Call `work(rank, *args)` in `size` processes at once; fail if one does."""
-    multiprocessing.set_forkserver_preload(["mmpt.tasks"])
+    multiprocessing.set_forkserver_preload(PRELOADED)
     torch.multiprocessing.start_processes(work, args=args, nprocs=size, start_method="forkserver")
 
 
