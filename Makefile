@@ -19,13 +19,14 @@ TORCH_INDEX ?= $(shell [ -e /dev/nvidia0 ] || command -v nvidia-smi >/dev/null |
 	"$(PYTHON)" -c "from urllib.request import urlopen; urlopen('$(CPU_INDEX)/torch/', timeout=5)" 2>/dev/null \
 	&& echo $(CPU_INDEX); })
 
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile
 BENCHMARKS := step loss memory sinkhorn embed candidates loader full_size full_video extract pretokenize shard
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test test-fast lint bench clean
 
 help:   ## list these commands
-	@sed -n 's/^\([a-z]*\): .*## /make \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\): .*## /make \1\t/p' Makefile
 
 setup: $(READY)   ## make .venv with the pinned requirements, fairseq and mmpt itself
 
@@ -33,7 +34,10 @@ demo: $(READY)   ## make the demo data, pre-train on it, post-train, print the t
 	$(PY) -m mmpt.cli.demo $(ARGS)
 
 test: $(READY)   ## run the tests, on all cores
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
+	$(PYTEST) $(ARGS)
+
+test-fast: $(READY)   ## run the tests that start no other programs, in under 90 seconds
+	$(PYTEST) -m "not e2e and not spawn and not browser" $(ARGS)
 
 lint: $(READY)   ## check style and formatting (ruff) and types (mypy)
 	$(PY) -m ruff check .

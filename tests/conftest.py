@@ -1,16 +1,12 @@
-"""A small corpus, made once per test session by the project's own script; signals that tests send
+"""A small corpus, made once per test session by the project's own command; signals that tests send
 are heeded.
 """
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-from tests.support.paths import ROOT
 
 
 def pytest_configure() -> None:
@@ -22,13 +18,23 @@ def pytest_configure() -> None:
             signal.signal(number, lambda *_: None)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests that need a GPU on a machine without one."""
+    if item.get_closest_marker("gpu"):
+        import torch  # late: most single tests start faster without it
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a GPU")
+
+
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """32 training and 8 validation videos with a BERT of width 32, two layers and no dropout."""
+    from mmpt.cli import make_demo_data
+
     out = tmp_path_factory.mktemp("corpus") / "demo"
     sizes = ["--num-videos", "32", "--num-val", "8", "--shard-size", "20"]
-    command = [sys.executable, "scripts/make_demo_data.py", "--out", str(out), "--seed", "3"]
-    subprocess.run([*command, *sizes], cwd=ROOT, check=True, capture_output=True)
+    assert make_demo_data.main(["--out", str(out), "--seed", "3", *sizes]) == 0
     config_path = out / "bert" / "config.json"
     bert = json.loads(config_path.read_text())
     bert |= {"hidden_size": 32, "intermediate_size": 64}

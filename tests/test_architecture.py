@@ -193,6 +193,7 @@ TRAINING = (
 )
 
 
+@pytest.mark.spawn
 @pytest.mark.parametrize(
     ("modules", "absent", "most"),
     [

@@ -119,6 +119,7 @@ def test_the_yaml_of_the_readme_says_what_the_file_says() -> None:
     check(yaml.safe_load(blocks("README.md", "yaml")[0]), whole, "how2_pretrain.yaml")
 
 
+@pytest.mark.e2e
 def test_the_worked_example_trains(corpus: Path, checkout: Path) -> None:
     (checkout / "my_parts.py").write_text(blocks("README.md", "python")[0])
     (checkout / "projects" / "mine.yaml").write_text(blocks("README.md", "yaml")[1])
@@ -129,6 +130,7 @@ def test_the_worked_example_trains(corpus: Path, checkout: Path) -> None:
     assert re.search(r"\| valid \| epoch 001 .* margin ", done.stdout + done.stderr)
 
 
+@pytest.mark.spawn
 def test_the_inference_example_of_the_readme_runs(corpus: Path, tmp_path: Path) -> None:
     model = MMFusionSeparate.from_config(
         DatasetConfig(bert_name=str(corpus / "bert"), max_video_len=16, max_len=48),
@@ -157,6 +159,7 @@ def test_the_inference_example_of_the_readme_runs(corpus: Path, tmp_path: Path) 
     assert done.stdout.strip() == "torch.Size([1, 2]) (2, 40)"
 
 
+@pytest.mark.spawn
 def test_python_examples_of_the_data_page_run(corpus: Path) -> None:
     (example,) = blocks("DATASET.md", "python")
     done = run(["-c", example.replace("data/demo", str(corpus))], ROOT)

@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import yaml
 
 from mmpt.config import DatasetConfig, ModelConfig
 from mmpt.models import MMFusionSeparate
 from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.e2e
 
 
 def blocks(language: str) -> list[str]:

@@ -97,6 +97,7 @@ def test_pins_are_complete_and_fit_each_other() -> None:
     assert checked > 40
 
 
+@pytest.mark.spawn
 def test_pip_check_reports_only_what_is_explained() -> None:
     command = [sys.executable, "-m", "pip", "check"]
     said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
@@ -110,6 +111,7 @@ def assert_runs(code: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.spawn
 def test_fairseq_trains_without_what_it_only_declares() -> None:
     unloaded = "{'torchaudio', 'cffi', 'Cython'}"
     assert_runs(f"import sys, fairseq_cli.train; assert not {unloaded} & set(sys.modules)")
@@ -130,6 +132,7 @@ PREPARE = (
 )
 
 
+@pytest.mark.spawn
 @pytest.mark.parametrize(
     ("extra", "modules"),
     [

@@ -12,6 +12,7 @@ from mmpt.config import load_config
 from mmpt.tasks.task import Task
 
 
+@pytest.mark.e2e
 def test_a_small_run(tmp_path, monkeypatch):
     recorded = []
     monkeypatch.setattr(full_size, "record", recorded.extend)

@@ -67,6 +67,7 @@ def test_a_command_that_fails_is_shown_with_its_last_lines() -> None:
         whole_job.run([sys.executable, "-c", code])
 
 
+@pytest.mark.e2e
 def test_both_sides_take_turns_and_are_recorded(
     data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

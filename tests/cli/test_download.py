@@ -103,6 +103,7 @@ def test_files_without_address_are_explained_and_then_accepted(
     assert run("how2-features") == 2
 
 
+@pytest.mark.spawn
 def test_a_killed_run_continues(site: Site, run: Callable, start: Callable, tmp_path: Path) -> None:
     stalls = server.stalls(PIECE + 100)
     site.serve(COIN_PATH, COIN, stalls, stalls, server.honest)

@@ -66,6 +66,7 @@ def test_a_published_path_is_the_command(path: str, name: str) -> None:
     assert runpy.run_path(str(ROOT / path))["main"] is module.main
 
 
+@pytest.mark.spawn
 @pytest.mark.parametrize(
     ("line", "code"), [("--help", 0), ("train --help", 0), ("train nowhere.yaml", 2)]
 )

@@ -43,6 +43,7 @@ def wait_until(condition, timeout_s=120.0):
         time.sleep(0.02)
 
 
+@pytest.mark.spawn
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
@@ -70,6 +71,7 @@ os.abort()
 """
 
 
+@pytest.mark.spawn
 @pytest.mark.parametrize(
     ("signum", "parts"),
     [
@@ -90,6 +92,7 @@ def test_a_rank_that_a_signal_ends_is_named_with_the_cause(
     assert error.count("\n") == 1
 
 
+@pytest.mark.spawn
 def test_who_ignores_sigterm_is_killed(tmp_path):
     deaf = f"open(r'{tmp_path}/deaf', 'x').close()"
     stubborn = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {deaf}; {SLEEP}"
@@ -108,6 +111,7 @@ def start(code, **more):
     return subprocess.Popen(command, cwd=ROOT, **more)
 
 
+@pytest.mark.spawn
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_children_and_grandchildren(tmp_path, signum):
     family = (
@@ -126,6 +130,7 @@ def test_a_signal_ends_children_and_grandchildren(tmp_path, signum):
     wait_until(lambda: not any(is_alive(pid) for pid in pids))
 
 
+@pytest.mark.spawn
 def test_a_signal_to_all_processes_at_once_is_no_failure(tmp_path):
     """As batch systems send it."""
     code = f"import os; from pathlib import Path; Path(r'{tmp_path}', str(os.getpid())).touch()"
@@ -137,6 +142,7 @@ def test_a_signal_to_all_processes_at_once_is_no_failure(tmp_path):
     assert (starter.returncode, errors) == (128 + signal.SIGTERM, "")
 
 
+@pytest.mark.spawn
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl")
 def test_children_end_when_we_are_killed_outright(tmp_path):
     starter = start(

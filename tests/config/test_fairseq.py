@@ -131,6 +131,7 @@ def test_without_fairseq_only_what_has_bounds_is_checked() -> None:
     ]
 
 
+@pytest.mark.spawn
 def test_the_import_of_fairseq_comes_late_and_leaves_the_logging_alone() -> None:
     code = (
         "import logging, sys\nimport mmpt.config\n"

@@ -22,6 +22,8 @@ from tests.support.formula import fill_by_formula
 from tests.support.jobs import ONE_EPOCH, QUICK, launch
 from tests.support.paths import GOLDEN, ROOT
 
+pytestmark = pytest.mark.e2e
+
 NORTON, VIDEOCLIP = "projects/retri/norton", "projects/retri/videoclip"
 PRETRAINED = GOLDEN / "checkpoint_norton_tiny.pt"
 

@@ -28,9 +28,10 @@ from mmpt.utils.checkpoint_file import load_checkpoint
 from tests.support.jobs import NORTON, ONE_EPOCH, VIDEOCLIP, train
 from tests.support.norton import norton_loss
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+pytestmark = pytest.mark.e2e
+
 needs_two = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA GPUs")
-DEVICES = ("cpu", pytest.param("cuda", marks=needs_gpu))
+DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))
 HALF = ("fp16", "bf16", "memory_efficient_fp16", "memory_efficient_bf16")
 NORTON_LOSS = norton_loss()
 SECONDS, SLOTS = 6, 14
@@ -70,7 +71,7 @@ def states_on_gpu(dtype: torch.dtype) -> dict[str, torch.Tensor]:
     return states
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_loss_waits_for_the_numbers_of_tokens_and_for_its_check(dtype: torch.dtype) -> None:
     loss, batch = MMContraLoss(NORTON_LOSS), states_on_gpu(dtype)
@@ -134,7 +135,7 @@ def test_a_step_is_near_that_in_float64(device: str, dtype: torch.dtype) -> None
     assert (gradients - wanted).norm() < 16 * torch.finfo(dtype).eps * wanted.norm()
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_no_wait_between_plan_and_gradient() -> None:
     model = towers(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1).to("cuda")
     batch = clips()
@@ -149,7 +150,7 @@ def test_no_wait_between_plan_and_gradient() -> None:
     assert len(seen) == 0
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_compiled_layers_give_the_steps_of_eager_ones_and_compile_once() -> None:
     eager = towers().to("cuda")
     compiled = copy.deepcopy(eager)
@@ -163,7 +164,7 @@ def test_compiled_layers_give_the_steps_of_eager_ones_and_compile_once() -> None
         assert (gradients - wanted).norm() < 1e-4 * wanted.norm()
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize(("dtype", "tolerance"), [("fp32", 1e-4), ("fp16", 2e-2), ("bf16", 1e-1)])
 def test_extracted_features_are_those_of_the_cpu(dtype: str, tolerance: float) -> None:
     torch.manual_seed(0)
@@ -175,6 +176,7 @@ def test_extracted_features_are_those_of_the_cpu(dtype: str, tolerance: float) -
     assert np.linalg.norm(ours - wanted) < tolerance * np.linalg.norm(wanted)
 
 
+@pytest.mark.gpu
 @needs_two
 def test_features_of_the_second_gpu_are_waited_for() -> None:
     torch.manual_seed(0)
@@ -191,7 +193,7 @@ def test_features_of_the_second_gpu_are_waited_for() -> None:
 ON_GPU = "fairseq.common.cpu=false"
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", HALF)
 def test_half_precision_trains_refreshes_and_goes_on(
     corpus: Path, tmp_path: Path, precision: str
@@ -207,7 +209,7 @@ def test_half_precision_trains_refreshes_and_goes_on(
     assert "continuing from" in train(VIDEOCLIP, corpus, tmp_path, *options, more)
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_norton_starts_in_half_precision_from_a_float32_checkpoint(
     corpus: Path, tmp_path: Path, precision: str
@@ -220,6 +222,7 @@ def test_norton_starts_in_half_precision_from_a_float32_checkpoint(
     assert re.search(rf"\| train \| .*{terms}", log)
 
 
+@pytest.mark.gpu
 @needs_two
 def test_two_gpus_make_the_updates_of_one_with_twice_the_batches(
     corpus: Path, tmp_path: Path
@@ -233,6 +236,7 @@ def test_two_gpus_make_the_updates_of_one_with_twice_the_batches(
     assert np.mean([float((one[name] - two[name]).abs().mean()) for name in one]) < 1e-4
 
 
+@pytest.mark.gpu
 @needs_two
 def test_two_gpus_contrast_the_clips_of_both(corpus: Path, tmp_path: Path) -> None:
     options = [ON_GPU, ONE_EPOCH, "loss.gather_negatives=true", "fairseq.common.bf16=true"]

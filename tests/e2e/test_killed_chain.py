@@ -4,7 +4,11 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.e2e
 
 
 def test_killed_at_random_moments_every_command_arrives_at_the_same_files(tmp_path):

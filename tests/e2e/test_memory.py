@@ -3,7 +3,11 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.support.jobs import ONE_EPOCH, VIDEOCLIP, corpus_overrides, launch, train
+
+pytestmark = pytest.mark.e2e
 
 SMALL_DEVICE = "model.model_cls=tests.support.small_device.SmallDevice"
 

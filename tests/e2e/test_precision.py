@@ -18,6 +18,8 @@ from mmpt.utils.checkpoint_file import load_checkpoint
 from tests.support.jobs import ONE_EPOCH, QUICK, VIDEOCLIP, corpus_overrides
 from tests.support.paths import ROOT
 
+pytestmark = pytest.mark.e2e
+
 
 def train(corpus: Path, save_dir: Path, *more: str, resume: bool = False) -> list[float]:
     """Train in this precision although there is no GPU, which the launcher would not; return the

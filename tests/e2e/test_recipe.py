@@ -34,6 +34,8 @@ from tests.support import recipe_data
 from tests.support.paths import ROOT
 from tests.support.recipe_data import BROKEN, MINE, TEST_SETS, TRAIN, VAL
 
+pytestmark = pytest.mark.e2e
+
 PAGE = (ROOT / "DATASET.md").read_text()
 
 ADDED = {  # what a command on small data needs, by a part of the command; {site} is the server

@@ -32,6 +32,8 @@ from tests.support.jobs import (
 )
 from tests.support.paths import ROOT
 
+pytestmark = pytest.mark.e2e
+
 
 def weights(save_dir: Path, name: str = "checkpoint_last.pt") -> dict[str, torch.Tensor]:
     return load_checkpoint(save_dir / name)["model"]

@@ -13,6 +13,8 @@ import pytest
 from tests.support.jobs import VIDEOCLIP, corpus_overrides
 from tests.support.paths import ROOT
 
+pytestmark = pytest.mark.e2e
+
 # What `[train]` leaves out. (Jinja2 and filelock come with torch.)
 BLOCKED = ("av", "matplotlib", "PIL", "pytest")
 

@@ -280,6 +280,7 @@ def test_what_is_no_text_is_refused(model, texts):
         model.encode_text(["a"], batch_size=0)
 
 
+@pytest.mark.spawn
 def test_inference_imports_neither_fairseq_nor_faiss(run):
     code = (
         "import sys; from mmpt.models import MMPTModel; import numpy as np;"

@@ -82,6 +82,7 @@ def in_process(world: World, rows: list[int], folder: Path) -> None:
         torch.save(results, folder / "results.pt")
 
 
+@pytest.mark.spawn
 @pytest.mark.parametrize(
     ("rows", "num_idle"), [([16, 16], 0), ([8, 16, 8, 8], 0), ([16], 1), ([8, 16], 1)]
 )
@@ -109,6 +110,7 @@ def refused_in_process(world: World) -> None:
             LOSSES.get(config.loss_cls or "", "loss")(config)(**Towers()(batch))
 
 
+@pytest.mark.spawn
 def test_no_sequence_has_clips_of_two_processes() -> None:
     run_group(refused_in_process, size=2)
 

@@ -89,7 +89,7 @@ def test_training_and_inference_have_their_own_chunks_and_inference_halves_by_it
     torch.testing.assert_close(parts, dict(whole), rtol=0, atol=1e-5)  # measured 1e-6
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_chunks_save_memory_on_a_gpu() -> None:
     """Activations of a chunk and states of all clips, instead of all activations."""
     clips = {name: value.cuda() for name, value in draw(512).items()}

@@ -19,12 +19,7 @@ CPU_SETTINGS = [
 ]
 
 
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-    ),
-]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 @pytest.mark.parametrize("settings", CPU_SETTINGS)
@@ -81,7 +76,7 @@ def test_all_pairs_in_blocks_equal_brute_force(monkeypatch, device, db_type, k):
     np.testing.assert_allclose(scores, expected_scores, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("db_type", ["flatl2", "innerproduct"])
 def test_a_gpu_answers_as_the_cpu(db_type):
     vectors = clustered(3000).astype(np.float16)

@@ -100,5 +100,6 @@ def _gather(world, folder):
         assert np.array_equal(vectors[:, 5], np.arange(NUM) % 1999)
 
 
+@pytest.mark.spawn
 def test_rank_0_gets_all_vectors_and_no_process_needs_more_memory(tmp_path):
     run_group(_gather, tmp_path, size=2)

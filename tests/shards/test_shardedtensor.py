@@ -142,6 +142,7 @@ def _row_sum(shard, row):
     return float(shard[row].sum())
 
 
+@pytest.mark.spawn
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_other_processes_map_the_file_themselves(stem, method):
     mapped = open_shard(stem)

@@ -108,6 +108,7 @@ def test_every_piece_is_dealt_once_and_evenly(size: int, per_chunk: int, num_vid
     assert max(map(len, dealt)) - min(map(len, dealt)) <= at_a_time
 
 
+@pytest.mark.spawn
 @pytest.mark.parametrize("again", [2, 1])
 def test_a_refresh_that_was_killed_goes_on(corpus: Path, tmp_path: Path, again: int) -> None:
     torch.set_num_threads(1)

@@ -36,6 +36,7 @@ def refresh_in_process(
     torch.save(plan.batches, save_dir / f"batches-{world.size}-{world.rank}.pt")
 
 
+@pytest.mark.spawn
 def test_the_plan_is_the_same_for_one_two_and_more_processes_than_pieces(
     corpus: Path, tmp_path: Path
 ) -> None:
@@ -64,7 +65,7 @@ def test_vectors_depend_on_epoch_and_weights_but_not_on_loading(
     assert abs(embed(task, model, 2) - vectors).max() > 1e-3
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_vectors_on_a_gpu(corpus: Path, tmp_path: Path, dtype: torch.dtype) -> None:
     task = make_task(corpus, tmp_path, "fairseq.dataset.num_workers=2")

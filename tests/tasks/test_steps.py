@@ -93,7 +93,7 @@ def test_gradients_of_earlier_batches_stay(in_backward: bool) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_a_gpu_that_is_full_is_given_less() -> None:
     """Real memory errors: the process may have a part of what the step takes at once."""
     model = towers(packed=False).cuda()

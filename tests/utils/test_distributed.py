@@ -72,6 +72,7 @@ def regroup(world: World, folder: Path) -> None:
     assert World.current().broadcast_object(world.rank) == 0
 
 
+@pytest.mark.spawn
 def test_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     run_ranks(in_process, tmp_path, size=SIZE)

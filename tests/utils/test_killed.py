@@ -150,6 +150,7 @@ def may_mount() -> bool:
         return False
 
 
+@pytest.mark.spawn
 @pytest.mark.skipif(not may_mount(), reason="only root may make a small /dev/shm")
 @pytest.mark.parametrize("what", ["large", "small", "before"])
 def test_a_full_dev_shm_is_named(what: str) -> None:

@@ -100,6 +100,7 @@ def test_every_form_gives_the_same_corpus(tmp_path, suffix):
     assert json.loads((tmp_path / "out.made.json").read_text())["videos_without_captions"] == 1
 
 
+@pytest.mark.spawn
 def test_times_are_corrected_and_counted_only_with_dedup(tmp_path):
     flawed = {
         "start": [4, -1.0, 2.0, None],

@@ -121,6 +121,7 @@ def test_only_what_is_not_finished_is_made_again(place):
     assert len(made_now()) == 3
 
 
+@pytest.mark.spawn
 def test_the_processes_of_a_killed_run_end_with_it(place):
     slow = (
         "import sys, time\nfrom mmpt.prepare.captions import pretokenise\n"

@@ -41,6 +41,7 @@ def test_rerun_skips_what_is_whole_and_mends_what_is_not(videos, run_extract, tm
     assert (summary(tmp_path)["written"], summary(tmp_path)["present"]) == (2, 3)
 
 
+@pytest.mark.spawn
 def test_two_parts_at_once_make_the_whole(videos, tmp_path, whole):
     parts = [process(videos, tmp_path, "--shard", f"{part}/2", delay=0.05) for part in range(2)]
     assert [part.wait(300) for part in parts] == [0, 0]
@@ -99,6 +100,7 @@ def test_what_a_killed_run_left_is_removed(videos, run_extract, tmp_path):
     assert [path.name for path in tmp_path.glob(".*.tmp")] == [".of_another_part.npy.abc.tmp"]
 
 
+@pytest.mark.spawn
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_says_so_and_goes_on(videos, run_extract, tmp_path, number, code):
     child = process(videos, tmp_path, delay=0.3)
@@ -122,6 +124,7 @@ def test_interrupted_says_so_and_goes_on(videos, run_extract, tmp_path, number, 
 # ---- disks
 
 
+@pytest.mark.spawn
 def test_a_write_that_breaks_off_leaves_nothing(videos, tmp_path):
     """The system refuses to let any file grow over 700 bytes: the features' header fits, their rows
     do not.

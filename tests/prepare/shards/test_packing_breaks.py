@@ -104,6 +104,7 @@ def run_and_die(raw: Path, moment: int) -> bool:
     return status == 0
 
 
+@pytest.mark.spawn
 def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(raw, tmp_path, whole):
     packed = tmp_path / "packed"
     for moment in range(1, 100, 3):
@@ -142,6 +143,7 @@ def test_a_full_disk_leaves_nothing_half_written(raw, tmp_path, capsys, monkeypa
     assert hashes(tmp_path / "packed") == whole
 
 
+@pytest.mark.spawn
 def test_several_workers_and_several_runs_in_one_folder(raw, tmp_path, whole):
     children = []
     for _ in range(3):
