@@ -1,0 +1,94 @@
+"""The tests mirror the package: `mmpt/a/b.py` is tested by `tests/a/test_b.py`, or listed here."""
+
+from tests.support.paths import ROOT
+
+# Folders of tests/ that belong to no package of mmpt/.
+OTHERS = {"benchmarks", "e2e", "parity", "support"}
+
+# Modules without a test file of their name, and where they are tested instead.
+ELSEWHERE = {
+    # Names, types and plain values.
+    "batch.py": "names of fields and splits; used by the tests of every aligner",
+    "errors.py": "exception classes; every test of a mistake expects one",
+    "registry.py": "tested by tasks/test_task.py with the classes that YAMLs name",
+    "evaluators/base.py": "base classes; tested by evaluators/test_evaluator.py",
+    "losses/base.py": "base class; tested by losses/test_nce.py and parity/test_losses.py",
+    "processors/base.py": "base classes; tested by processors/test_how2.py",
+    "prepare/demo_corpus/settings.py": "settings; tested by prepare/demo_corpus/test_corpus.py",
+    "reporting/run.py": "plain classes; tested by reporting/test_report.py",
+    # Commands, tested together with the package that does their work.
+    "cli/app.py": "the frame of all commands; tested by cli/test_main.py",
+    "cli/check.py": "tested by prepare/check/test_dataset_check.py",
+    "cli/dedup.py": "tested by prepare/captions/test_dedup.py",
+    "cli/extract.py": "tested by prepare/features/test_extraction.py",
+    "cli/fairseqmmtrain.py": "runs in a process of its own; tested by e2e/test_training.py",
+    "cli/make_demo_data.py": "tested by prepare/demo_corpus/test_corpus.py",
+    "cli/pack.py": "tested by prepare/shards/test_packing.py",
+    "cli/prepare.py": "tested by prepare/test_own_videos.py",
+    "cli/tokenize.py": "tested by prepare/captions/test_pretokenise.py",
+    "processors/dedupprocessor.py": "runs `mmpt dedup`; tested by prepare/captions/test_dedup.py",
+    # Parts of a larger module, tested through it.
+    "config/checks.py": "tested by config/test_loader.py, which expects every message",
+    "config/mistakes.py": "tested by config/test_loader.py and test_schema.py",
+    "config/run.py": "tested by config/test_loader.py",
+    "config/yaml_files.py": "tested by config/test_loader.py",
+    "endtasks/msrvtt_qa.py": "tested by endtasks/test_msrvtt.py, which has the same data",
+    "endtasks/didemo/moments.py": "tested by endtasks/didemo/test_evaluation.py",
+    "evaluators/warping.py": "tested by evaluators/test_full_video.py",
+    "inference/pretrained.py": "tested by inference/test_mmptmodel.py",
+    "inference/texts.py": "tested by inference/test_mmptmodel.py and test_inputs.py",
+    "inference/videos.py": "tested by inference/test_inputs.py",
+    "losses/precision.py": "one function; tested by losses/test_nce.py",
+    "losses/sequence.py": "tested by losses/test_nce.py and parity/test_losses.py",
+    "media/frame_graph.py": "tested by media/test_video_reader.py",
+    "media/s3d_layers.py": "tested by media/test_s3d.py and parity/test_s3d.py",
+    "models/bert_weights.py": "tested by models/test_mmfusion.py and test_finite_weights.py",
+    "models/video_bert.py": "tested by models/test_mmfusion.py and parity/test_models.py",
+    "prepare/captions/caption_list.py": "tested by prepare/captions/test_reader.py",
+    "prepare/captions/corpus.py": "tested by prepare/captions/test_dedup.py",
+    "prepare/check/statistics.py": "tested by prepare/check/test_dataset_check.py",
+    "prepare/demo_corpus/words.py": "tested by prepare/demo_corpus/test_corpus.py",
+    "prepare/demo_corpus/world.py": "tested by prepare/demo_corpus/test_video.py",
+    "prepare/download/catalogue.py": "tested by prepare/download/test_downloader.py",
+    "prepare/download/contents.py": "tested by prepare/download/test_downloader.py",
+    "prepare/features/clip_encoder.py": "tested by prepare/features/test_extraction.py",
+    "prepare/features/feature_files.py": "tested by prepare/features/test_extraction_breaks.py",
+    "prepare/shard_jobs.py": "tested by prepare/shards/test_packing_breaks.py",
+    "processors/tensorise.py": "tested by processors/test_aligner.py",
+    "processors/window_aligner.py": "tested by endtasks/coin/test_data.py and crosstask",
+    "reporting/retrieval.py": "tested by reporting/test_report.py and test_alignments.py",
+    "reporting/timelines.py": "tested by reporting/test_report.py",
+    "retrieval/all_pairs.py": "tested by retrieval/test_retriever.py",
+    "shards/layout.py": "tested by processors/test_how2.py and prepare/shards/test_packing.py",
+    "shards/video_table.py": "tested by processors/test_how2.py and utils/test_text_files.py",
+    "shards/writer.py": "tested by prepare/shards/test_packing.py",
+    "utils/checkpoint_file.py": "tested by models/test_checkpoint.py",
+    "utils/device_figures.py": "tested by models/test_flops.py",
+    "utils/tables.py": "tested by evaluators/test_table.py",
+    "utils/workers.py": "tested by utils/test_killed.py and prepare/shards/test_packing_breaks.py",
+    # Classes for fairseq, which only mean something to its trainer.
+    "datasets/fairseqmmdataset.py": "tested by tasks/test_fairseqmmiterator.py",
+    "losses/fairseqmmloss.py": "tested by e2e/test_training.py",
+    "models/fairseqmmmodel.py": "tested by models/test_heads.py and test_finite_weights.py",
+}
+
+MODULES = {
+    path.relative_to(ROOT / "mmpt")
+    for path in (ROOT / "mmpt").rglob("*.py")
+    if path.name not in ("__init__.py", "__main__.py")
+}
+
+
+def test_every_module_has_a_test_file_of_its_name_or_is_listed() -> None:
+    without = set()
+    for module in MODULES:
+        if not (ROOT / "tests" / module.with_name(f"test_{module.name}")).is_file():
+            without.add(module.as_posix())
+    assert without == set(ELSEWHERE), "of one side only: " + str(without ^ set(ELSEWHERE))
+
+
+def test_every_folder_of_tests_is_one_of_the_package() -> None:
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        folder = path.parent.relative_to(ROOT / "tests")
+        is_other = folder.parts[:1] and folder.parts[0] in OTHERS
+        assert is_other or (ROOT / "mmpt" / folder).is_dir(), path
