@@ -2,8 +2,13 @@
 written by hand.
 """
 
+import tempfile
+from pathlib import Path
+
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mmpt.config import RunConfig, load_config, save_resolved
 from mmpt.config.loader import next_run_dir, with_run_dir
@@ -305,6 +310,51 @@ def test_batch_size_is_divided_by_subsampling_and_a_saved_file_means_the_same(tm
     assert again.fairseq["common"]["tensorboard_logdir"] == f"{tmp_path}/s/run_0"
     assert vars(again) == vars(config) | {"path": str(saved)}
     assert list(again.fairseq) == list(config.fairseq)  # the order of the command line
+
+
+# Text without dollar signs, which begin interpolations, and without digits: text such as "1e5"
+# comes back as a number.
+TEXTS = st.text(
+    st.characters(exclude_categories=["C", "Nd", "Zl", "Zp"], exclude_characters="$"), max_size=8
+)
+NUMBERS = st.integers() | st.floats(allow_nan=False)
+OPTIONS = st.recursive(
+    st.booleans() | NUMBERS | TEXTS,
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(TEXTS, values, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=30)
+@given(
+    st.fixed_dictionaries(
+        {
+            "dataset": st.fixed_dictionaries(
+                {
+                    "num_video_per_batch": st.integers(1, 64),
+                    "options": st.dictionaries(TEXTS, OPTIONS),
+                }
+            ),
+            "loss": st.fixed_dictionaries({"gather_negatives": st.booleans()}),
+            "recall": st.floats(0.01, 1),
+            "freeze_plan": st.booleans(),
+            "nprobe": st.just("auto") | st.integers(1, 100),
+            "fairseq": st.fixed_dictionaries(
+                {
+                    "common": st.fixed_dictionaries({"fp16": st.booleans()}),
+                    "checkpoint": st.fixed_dictionaries({"save_dir": TEXTS.filter(str.strip)}),
+                }
+            ),
+        }
+    )
+)
+def test_a_saved_config_is_read_back(values):
+    with tempfile.TemporaryDirectory() as folder:
+        config = load_config(write(Path(folder), values))
+        saved = Path(folder) / "saved.yaml"
+        save_resolved(config, saved)
+        assert load_config(saved).to_dict() == config.to_dict()
+        assert config.dataset.options == values["dataset"]["options"]
 
 
 def test_the_distributed_pool_has_its_own_default():

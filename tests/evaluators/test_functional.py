@@ -1,7 +1,12 @@
 """Ranks and recalls against a sort written out, the tie rule, and chance against simulation."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from mmpt.evaluators import functional
 from mmpt.evaluators.functional import (
@@ -12,22 +17,63 @@ from mmpt.evaluators.functional import (
     shared_credit,
 )
 
-
-def sorted_rank(row: np.ndarray, own: int) -> int:
-    """Place of `own` in descending order, by sorting."""
-    return sorted(range(len(row)), key=lambda column: -row[column]).index(own)
-
-
-def test_ranks_equal_a_sort_when_there_are_no_ties() -> None:
-    scores = np.random.default_rng(0).permutation(31 * 31).reshape(31, 31).astype(np.float32)
-    ranks = ranks_from_scores(scores)
-    assert ranks.tolist() == [sorted_rank(scores[i], i) for i in range(31)]
-    assert len(set(ranks.tolist())) > 10  # the case is not trivial
+# Small whole numbers: float32 holds them and their sums exactly, and many are equal.
+SQUARES = st.integers(1, 12).flatmap(
+    lambda num: arrays(np.float32, (num, num), elements=st.integers(-4, 4))
+)
 
 
-def test_ties_go_by_column() -> None:
-    scores = np.array([[2.0, 2.0, 0.0], [5.0, 5.0, 0.0], [3.0, 4.0, 3.0]])
-    assert ranks_from_scores(scores).tolist() == [0, 1, 2]
+@st.composite
+def distinct_scores(draw: st.DrawFn) -> np.ndarray:
+    """Returns a square matrix of different scores."""
+    num = draw(st.integers(1, 8))
+    order = draw(st.permutations(range(num * num)))
+    return np.array(order, dtype=np.float32).reshape(num, num)
+
+
+@given(SQUARES)
+def test_ranks_equal_a_stable_sort(scores: np.ndarray) -> None:
+    """Ties go by column."""
+    order = [sorted(range(len(row)), key=lambda column, row=row: -row[column]) for row in scores]
+    expected = [columns.index(own) for own, columns in enumerate(order)]
+    assert ranks_from_scores(scores).tolist() == expected
+
+
+@given(SQUARES, st.integers(-100, 100), st.integers(1, 50))
+def test_ranks_do_not_change_with_the_scale_of_scores(
+    scores: np.ndarray, shift: int, factor: int
+) -> None:
+    expected = ranks_from_scores(scores)
+    assert np.array_equal(ranks_from_scores(factor * scores + shift), expected)
+    assert np.array_equal(ranks_from_scores(np.exp(scores)), expected)
+
+
+@given(distinct_scores(), st.data())
+def test_ranks_follow_the_pairs_when_these_are_shuffled(scores: np.ndarray, data: Any) -> None:
+    order = np.array(data.draw(st.permutations(range(len(scores)))))
+    shuffled = ranks_from_scores(scores[np.ix_(order, order)])
+    assert np.array_equal(shuffled, ranks_from_scores(scores)[order])
+
+
+@given(SQUARES)
+def test_recall_grows_with_the_cut_off_and_the_median_lies_among_the_ranks(
+    scores: np.ndarray,
+) -> None:
+    result = retrieval_metrics(ranks_from_scores(scores))
+    assert 0 <= result["R1"] <= result["R5"] <= result["R10"] <= 1
+    assert 1 <= result["MR"] <= len(scores)
+
+
+@given(SQUARES, st.data())
+def test_the_credit_of_all_choices_is_one_and_follows_them_when_they_are_shuffled(
+    scores: np.ndarray, data: Any
+) -> None:
+    num = len(scores)
+    credit = np.array([shared_credit(scores, np.full(num, target)) for target in range(num)])
+    np.testing.assert_allclose(credit.sum(axis=0), 1, rtol=1e-12)
+    order = data.draw(st.permutations(range(num)))
+    shuffled = [shared_credit(scores[:, order], np.full(num, target)) for target in range(num)]
+    assert np.array_equal(shuffled, credit[order])
 
 
 @pytest.mark.parametrize("value", [0.0, 7.5, float("inf"), -float("inf")])

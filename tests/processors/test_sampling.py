@@ -3,8 +3,10 @@ out.
 """
 
 import random
+from typing import Any
 
-import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mmpt.batch import Captions
 from mmpt.processors.sampling import (
@@ -59,20 +61,36 @@ def caption_by_caption(sizes, starts, ends, centre, target, rng, keep_prob):
     return window
 
 
-@pytest.mark.parametrize("keep_prob", [1.0, 0.5])
-@pytest.mark.parametrize("seed", range(50))
-def test_a_text_span_grows_caption_by_caption(seed, keep_prob):
-    draws, ours, slow = random.Random(seed), random.Random(seed), random.Random(seed)
-    sizes = [draws.randint(0, 9) for _ in range(draws.randint(1, 15))]
-    times = sorted(draws.uniform(0, 400) for _ in sizes)
-    ends = [time + draws.uniform(-1, 30) for time in times]
-    for _ in range(20):
-        centre, target = draws.randrange(len(sizes)), draws.randint(1, 40)
-        first, last, left_out = text_span(sizes, times, ends, centre, target, ours, keep_prob)
-        window = caption_by_caption(sizes, times, ends, centre, target, slow, keep_prob)
-        assert [index for index in range(first, last) if index not in left_out] == window
-        assert set(left_out) < set(range(first, last))
-        assert keep_prob < 1 or not left_out
+@st.composite
+def caption_lists(draw: st.DrawFn) -> tuple[list[int], list[float], list[float]]:
+    """Returns sizes, starts and ends of up to 15 captions; starts rise, ends may be anywhere."""
+    sizes = draw(st.lists(st.integers(0, 9), min_size=1, max_size=15))
+    same_number = {"min_size": len(sizes), "max_size": len(sizes)}
+    starts = sorted(draw(st.lists(st.floats(0, 400), **same_number)))
+    durations = draw(st.lists(st.floats(-1, 30), **same_number))
+    ends = [start + duration for start, duration in zip(starts, durations, strict=True)]
+    return sizes, starts, ends
+
+
+@given(caption_lists(), st.data(), st.integers(1, 40), st.sampled_from([1.0, 0.5]), st.integers())
+def test_a_text_span_contains_its_centre_and_grows_caption_by_caption(
+    captions: tuple[list[int], list[float], list[float]],
+    data: Any,
+    target: int,
+    keep_prob: float,
+    seed: int,
+) -> None:
+    sizes = captions[0]
+    centre = data.draw(st.integers(0, len(sizes) - 1))
+    ours, slow = random.Random(seed), random.Random(seed)
+    first, last, left_out = text_span(*captions, centre, target, ours, keep_prob)
+    assert 0 <= first <= centre < last <= len(sizes)
+    assert set(left_out) <= set(range(first, last)) - {centre}
+    assert keep_prob < 1 or not left_out
+    window = [index for index in range(first, last) if index not in left_out]
+    # Without the caption that reached the target, there were fewer word pieces.
+    assert len(window) == 1 or sum(sizes[index] for index in window) < target + max(sizes)
+    assert window == caption_by_caption(*captions, centre, target, slow, keep_prob)
     assert ours.random() == slow.random()
 
 
@@ -93,12 +111,14 @@ def second_by_second(video_len, max_len, centre, rng):
     return start, end
 
 
-@pytest.mark.parametrize("seed", range(50))
-def test_a_video_window_takes_the_draws_of_its_seconds_one_by_one(seed):
-    draws, ours, slow = random.Random(seed), random.Random(seed), random.Random(seed)
-    for _ in range(100):
-        video_len, max_len = draws.randint(1, 200), draws.randint(0, 70)
-        centre = draws.randrange(video_len)
-        case = (video_len, max_len, centre)
-        assert video_window(*case, ours) == second_by_second(*case, slow)
-    assert ours.random() == slow.random()
+@given(st.integers(1, 200), st.integers(0, 70), st.data(), st.integers())
+def test_a_video_window_lies_in_its_video_at_its_centre_and_has_the_wanted_length(
+    video_len: int, max_len: int, data: Any, seed: int
+) -> None:
+    centre = data.draw(st.integers(0, video_len - 1))
+    ours, slow = random.Random(seed), random.Random(seed)
+    start, end = video_window(video_len, max_len, centre, ours)
+    assert 0 <= start <= centre <= end <= video_len
+    assert end - start == min(max_len, video_len)
+    assert (start, end) == second_by_second(video_len, max_len, centre, slow)
+    assert ours.random() == slow.random(), "the same number of draws"

@@ -4,6 +4,8 @@ import random
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mmpt.retrieval import VectorRetriever, plan_batches, plan_hardness, refresh_plan
 from mmpt.utils.stopwatch import Stopwatch
@@ -15,6 +17,30 @@ def test_candidates_by_hand():
     rng = random.Random(3)
     # 3 and 4 candidates are kept in order; with the centre, which did not find itself, there are 5
     assert batches == [[4, 1, 7], [2, 9, 3, 5], rng.sample([5, 6, 0, 1, 8], 4)]
+
+
+@st.composite
+def neighbourhoods(draw):
+    """Returns neighbours int64 [m, k] with -1 for none at the end of a row, and m centres."""
+    num_videos = draw(st.integers(2, 30))
+    k = draw(st.integers(1, num_videos))
+    centres = draw(st.lists(st.integers(0, num_videos - 1), min_size=1, max_size=8, unique=True))
+    neighbours = np.full((len(centres), k), -1)
+    for row in neighbours:
+        found = draw(st.permutations(range(num_videos)))[: draw(st.integers(0, k))]
+        row[: len(found)] = found
+    return neighbours, centres
+
+
+@given(neighbourhoods(), st.integers(1, 10), st.integers())
+def test_every_batch_has_different_candidates_and_the_right_size(searched, per_batch, seed):
+    neighbours, centres = searched
+    batches = plan_batches(neighbours, centres, per_batch, random.Random(seed))
+    assert len(batches) == len(centres)
+    for batch, found, centre in zip(batches, neighbours, centres, strict=True):
+        candidates = {centre, *found.tolist()} - {-1}
+        assert len(set(batch)) == len(batch) == min(per_batch, len(candidates))
+        assert set(batch) <= candidates
 
 
 def test_hardness_equals_the_mean_over_pairs():
