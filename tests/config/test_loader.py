@@ -325,29 +325,28 @@ OPTIONS = st.recursive(
 )
 
 
-@settings(max_examples=30)
-@given(
-    st.fixed_dictionaries(
-        {
-            "dataset": st.fixed_dictionaries(
-                {
-                    "num_video_per_batch": st.integers(1, 64),
-                    "options": st.dictionaries(TEXTS, OPTIONS),
-                }
-            ),
-            "loss": st.fixed_dictionaries({"gather_negatives": st.booleans()}),
-            "recall": st.floats(0.01, 1),
-            "freeze_plan": st.booleans(),
-            "nprobe": st.just("auto") | st.integers(1, 100),
-            "fairseq": st.fixed_dictionaries(
-                {
-                    "common": st.fixed_dictionaries({"fp16": st.booleans()}),
-                    "checkpoint": st.fixed_dictionaries({"save_dir": TEXTS.filter(str.strip)}),
-                }
-            ),
-        }
-    )
+def section(**keys):
+    """Returns a strategy for a section with a value for each of these keys."""
+    return st.fixed_dictionaries(keys)
+
+
+SETTINGS = section(
+    dataset=section(
+        num_video_per_batch=st.integers(1, 64), options=st.dictionaries(TEXTS, OPTIONS)
+    ),
+    loss=section(gather_negatives=st.booleans()),
+    recall=st.floats(0.01, 1),
+    freeze_plan=st.booleans(),
+    nprobe=st.just("auto") | st.integers(1, 100),
+    fairseq=section(
+        common=section(fp16=st.booleans()),
+        checkpoint=section(save_dir=TEXTS.filter(str.strip)),
+    ),
 )
+
+
+@settings(max_examples=30)
+@given(SETTINGS)
 def test_a_saved_config_is_read_back(values):
     with tempfile.TemporaryDirectory() as folder:
         config = load_config(write(Path(folder), values))
