@@ -85,7 +85,11 @@ def test_unplanned_training_sets_draw_anew_each_epoch_too(num_workers: int) -> N
         epoch_iterator = task.get_batch_iterator(
             dataset, max_sentences=1, num_workers=num_workers, epoch=epoch
         )
-        assert {int(batch["value"]) for batch in epoch_iterator.next_epoch_itr()} == {epoch}
+        batches = epoch_iterator.next_epoch_itr()
+        assert {int(batch["value"]) for batch in batches} == {epoch}
+        if num_workers:
+            # fairseq keeps them, and the garbage collector would wait 5 s for each in a later test.
+            batches._itr._shutdown_workers()
 
 
 def test_an_interrupted_epoch_goes_on_with_its_plan() -> None:
