@@ -66,6 +66,7 @@ def test_a_model_that_looks_at_numbers_as_it_is_built_is_left_to_the_processes(
     preflight.check_parts(load_config(VIDEOCLIP, corpus_overrides(corpus, tmp_path)))
 
 
+@pytest.mark.spawn
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a trial on a GPU is left to the processes")
 @inductor.patch({"cpp.cxx": (None, "no-such-compiler")})
 def test_a_missing_compiler_is_found_before_a_process_starts(corpus, tmp_path):

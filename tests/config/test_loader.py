@@ -345,7 +345,7 @@ SETTINGS = section(
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(SETTINGS)
 def test_a_saved_config_is_read_back(values):
     with tempfile.TemporaryDirectory() as folder:

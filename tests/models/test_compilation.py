@@ -35,6 +35,7 @@ def updates(model: MMFusionSeparate, seeds: range) -> tuple[list[float], list[to
     return losses, [each.grad.clone() for each in model.parameters() if each.grad is not None]
 
 
+@pytest.mark.spawn
 @pytest.mark.parametrize("packed", [True, False])
 def test_compiled_training_equals_eager_training_and_compiles_once(packed: bool) -> None:
     # No size of a head may equal a number of positions, which torch would take for the same size.
@@ -78,6 +79,7 @@ def test_a_seed_repeats_dropout_also_in_chunks_that_backward_computes_again(
     torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.spawn
 @inductor.patch({"cpp.cxx": (None, "no-such-compiler")})
 def test_without_a_compiler_there_is_one_message() -> None:
     torch.compiler.reset()  # forgets earlier trials
