@@ -216,7 +216,6 @@ def test_mistakes_are_one_message_and_exit_code_2(videos, tmp_path, capsys, flag
     assert not (tmp_path / "f").exists()
 
 
-@pytest.mark.spawn
 def test_shell_example_runs_the_command(videos, tmp_path):
     """With an interpreter that prints what it is asked to run."""
     echo = tmp_path / "python"
