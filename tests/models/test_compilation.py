@@ -18,6 +18,8 @@ from mmpt.models.compilation import compile_layers
 from mmpt.modules import chunks
 from tests.support.towers import draw, towers
 
+pytestmark = pytest.mark.spawn  # the compiler works in processes
+
 CPU = torch.device("cpu")
 
 
@@ -35,7 +37,6 @@ def updates(model: MMFusionSeparate, seeds: range) -> tuple[list[float], list[to
     return losses, [each.grad.clone() for each in model.parameters() if each.grad is not None]
 
 
-@pytest.mark.spawn
 @pytest.mark.parametrize("packed", [True, False])
 def test_compiled_training_equals_eager_training_and_compiles_once(packed: bool) -> None:
     # No size of a head may equal a number of positions, which torch would take for the same size.
@@ -79,7 +80,6 @@ def test_a_seed_repeats_dropout_also_in_chunks_that_backward_computes_again(
     torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.spawn
 @inductor.patch({"cpp.cxx": (None, "no-such-compiler")})
 def test_without_a_compiler_there_is_one_message() -> None:
     torch.compiler.reset()  # forgets earlier trials
