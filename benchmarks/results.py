@@ -1,7 +1,7 @@
 """What a benchmark measured: printed as a table of median, spread and ratio, and appended to
 benchmarks/results.jsonl.
 
-    python benchmarks/results.py    # the last figures of every benchmark, as in README.md
+    python benchmarks/results.py    # the last figures of every benchmark
 
 A line of the file is one run: date, machine, commit, command, figures. A ratio is plain / ours,
 taken round by round, so that it holds when the machine's speed drifts; its median is quoted.

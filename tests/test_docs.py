@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from mmpt.cli.main import COMMANDS, TRAIN, main
 from mmpt.config import DatasetConfig, ModelConfig, load_config, save_resolved
@@ -19,7 +20,24 @@ from mmpt.models import MMFusionSeparate
 from tests.support.jobs import corpus_overrides
 from tests.support.paths import ROOT
 
-DOCUMENTS = ("README.md", "pretraining.md", "DATASET.md", "endtask.md", "CONTRIBUTING.md")
+DOCUMENTS = (
+    "README.md",
+    "pretraining.md",
+    "DATASET.md",
+    "endtask.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "benchmarks/README.md",
+    "docs/demo.md",
+    "docs/experiments.md",
+    "docs/install.md",
+    "docs/guides/embed-and-search.md",
+    "docs/guides/jobs.md",
+    "docs/guides/new-parts.md",
+)
+README = ROOT / "README.md"
+NEW_PARTS = "docs/guides/new-parts.md"
+EMBED = "docs/guides/embed-and-search.md"
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -96,18 +114,16 @@ def test_every_link_leads_to_a_file_or_heading() -> None:
     for name in DOCUMENTS:
         for target in re.findall(r"\]\((?!http)([^)]+)\)", (ROOT / name).read_text()):
             path, _, heading = target.partition("#")
-            path = path or name
-            assert (ROOT / path).exists(), f"{name}: {target}"
+            file = (ROOT / name).parent / path if path else ROOT / name
+            assert file.exists(), f"{name}: {target}"
             if heading:
-                titles = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(), re.MULTILINE)
+                titles = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
                 words = (re.sub(r"[^a-z0-9 -]", "", title.lower()) for title in titles)
                 slugs = [title.replace(" ", "-") for title in words]
                 assert heading in slugs, f"{name}: {target}"
 
 
-def test_the_yaml_of_the_readme_says_what_the_file_says() -> None:
-    import yaml
-
+def test_the_yaml_of_the_recipe_says_what_the_file_says() -> None:
     def check(part: dict, whole: dict, where: str) -> None:
         for key, value in part.items():
             if isinstance(value, dict):
@@ -116,18 +132,36 @@ def test_the_yaml_of_the_readme_says_what_the_file_says() -> None:
                 assert whole[key] == value, f"{where}.{key}"
 
     whole = yaml.safe_load((ROOT / "projects/retri/norton/how2_pretrain.yaml").read_text())
-    check(yaml.safe_load(blocks("README.md", "yaml")[0]), whole, "how2_pretrain.yaml")
+    check(yaml.safe_load(blocks("pretraining.md", "yaml")[0]), whole, "how2_pretrain.yaml")
 
 
 @pytest.mark.e2e
 def test_the_worked_example_trains(corpus: Path, checkout: Path) -> None:
-    (checkout / "my_parts.py").write_text(blocks("README.md", "python")[0])
-    (checkout / "projects" / "mine.yaml").write_text(blocks("README.md", "yaml")[1])
+    (checkout / "my_parts.py").write_text(blocks(NEW_PARTS, "python")[0])
+    (checkout / "projects" / "mine.yaml").write_text(blocks(NEW_PARTS, "yaml")[0])
     overrides = corpus_overrides(corpus, checkout / "run")
     arguments = ["locallaunch.py", "projects/mine.yaml", "--jobtype", "local_single", *overrides]
     done = run([*arguments, "fairseq.optimization.max_epoch=1"], checkout)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert re.search(r"\| valid \| epoch 001 .* margin ", done.stdout + done.stderr)
+
+
+def test_the_readme_shows_a_part_of_the_worked_example() -> None:
+    readme = blocks("README.md", "python")[1]
+    example = blocks(NEW_PARTS, "python")[0]
+    for statement in readme.strip().split("\n\n\n"):
+        assert statement in example
+    (shown,) = re.findall(r"`projects/mine.yaml` then contains `(.+?)`", README.read_text())
+    whole = yaml.safe_load(blocks(NEW_PARTS, "yaml")[0])
+    assert yaml.safe_load(shown)["loss"] == whole["loss"]
+
+
+def test_the_readme_fits_on_three_screens() -> None:
+    assert len(README.read_text().splitlines()) <= 130
+
+
+def test_the_guide_shows_the_inference_example_of_the_readme() -> None:
+    assert blocks(EMBED, "python")[0] == blocks("README.md", "python")[0]
 
 
 @pytest.mark.spawn
@@ -147,7 +181,7 @@ def test_the_inference_example_of_the_readme_runs(corpus: Path, tmp_path: Path) 
         load_config("projects/retri/norton/test_how2_demo_zs.yaml", overrides),
         tmp_path / "test.yaml",
     )
-    example = blocks("README.md", "python")[1].replace(
+    example = blocks("README.md", "python")[0].replace(
         "projects/retri/norton/test_how2_demo_zs.yaml", "test.yaml"
     )
     features = (

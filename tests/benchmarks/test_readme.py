@@ -1,29 +1,49 @@
-"""benchmarks/README.md shows nothing that was not measured, and every script."""
+"""benchmarks/README.md shows only measured figures, and mentions every script."""
 
 import json
 import re
 
+import pytest
+
 import results
 from tests.support.paths import ROOT
 
-README = ROOT / "benchmarks" / "README.md"
+README = (ROOT / "benchmarks" / "README.md").read_text()
 HELPERS = {"results", "process_memory", "full_size_data", "plain_parts"}
 SCRIPTS = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - HELPERS
+SOURCE = r"^Source: `(?P<command>.+)`, (?P<date>.+), (?P<commit>\S+)\n\n(?P<table>(?:\|.*\n)+)"
 
 
-def test_every_figure_was_recorded() -> None:
-    recorded = [
-        row
-        for line in results.RESULTS.read_text().splitlines()
-        for row in results.rows(json.loads(line))
-    ]
-    table = README.read_text().partition("| command, date, commit |")[2]
-    rows = [line for line in table.splitlines()[2:] if line.startswith("|")]
+def recorded_cells(command: str, date: str, commit: str) -> list[tuple[str, str, str]]:
+    """The medians of both sides, and the ratio with its range, of all figures of some runs."""
+    cells = []
+    for run in map(json.loads, results.RESULTS.read_text().splitlines()):
+        if (run["command"], run["date"][:10], run["commit"]) == (command, date, commit):
+            for figure in run["figures"]:
+                _, ours, plain, ratio, _ = results.cells(figure)
+                cells.append((ours.partition(" (")[0], plain.partition(" (")[0], ratio))
+    return cells
+
+
+TABLES = list(re.finditer(SOURCE, README, re.MULTILINE))
+
+
+@pytest.mark.parametrize("source", TABLES, ids=lambda match: match["command"])
+def test_every_figure_was_recorded(source: re.Match[str]) -> None:
+    recorded = recorded_cells(source["command"], source["date"], source["commit"])
+    rows = source["table"].splitlines()[2:]
     assert rows
-    assert not [row for row in rows if row not in recorded]
+    for row in rows:
+        _, ours, *others = [cell.strip() for cell in row.strip("|").split("|")]
+        plain, ratio = others or ["", ""]
+        assert (ours, plain, ratio) in [tuple(map(str.strip, cells)) for cells in recorded], row
 
 
-def test_every_script_is_run_by_make_bench_or_named_with_the_reason() -> None:
+def test_every_table_names_its_source() -> None:
+    assert README.count("\n| quantity |") == len(TABLES) > 10
+
+
+def test_every_script_is_run_by_make_bench_or_described_as_slow() -> None:
     (listed,) = re.findall(r"^BENCHMARKS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert SCRIPTS - set(listed.split()) == {"learning", "whole_job"}
-    assert all(f"{script}.py" in README.read_text() for script in SCRIPTS)
+    assert all(f"{script}.py" in README for script in SCRIPTS)
