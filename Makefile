@@ -21,6 +21,7 @@ TORCH_INDEX ?= $(shell [ -e /dev/nvidia0 ] || command -v nvidia-smi >/dev/null |
 
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile
 BENCHMARKS := step loss memory sinkhorn embed candidates loader full_size full_video extract pretokenize shard
+TEXTS := $(wildcard *.md *.toml *.txt) Makefile benchmarks docs mmpt projects scripts tests
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast lint bench clean
@@ -39,10 +40,12 @@ test: $(READY)   ## run the tests, on all cores
 test-fast: $(READY)   ## run the tests that start no other programs, in under 90 seconds
 	$(PYTEST) -m "not e2e and not spawn and not browser" $(ARGS)
 
-lint: $(READY)   ## check style and formatting (ruff) and types (mypy)
+lint: $(READY)   ## check style and formatting (ruff), types (mypy), spelling (codespell) and words
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	$(PY) -m codespell_lib $(TEXTS)
+	$(PY) tests/test_words.py
 
 bench: $(READY)   ## measure our speed and memory beside plain implementations (5 minutes), print the table
 	@set -e; for name in $(BENCHMARKS); do \

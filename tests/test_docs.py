@@ -1,6 +1,4 @@
-"""What the documents say to type works: commands resolve, links lead somewhere, the worked example
-trains.
-"""
+"""The instructions in the documents work: commands resolve, links are valid, and examples run."""
 
 import os
 import re

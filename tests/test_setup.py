@@ -168,9 +168,7 @@ esac
 
 
 class Sandbox:
-    """A copy of the Makefile beside a stand-in Python, so that `make` can be watched without
-    installing anything.
-    """
+    """A copy of the Makefile with a fake Python, to test `make` without installing anything."""
 
     def __init__(self, folder: Path):
         self.folder = folder
