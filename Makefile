@@ -24,7 +24,7 @@ BENCHMARKS := step loss memory sinkhorn embed candidates loader full_size full_v
 TEXTS := $(wildcard *.md *.toml *.txt) Makefile benchmarks docs mmpt projects scripts tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint bench clean
+.PHONY: help setup demo test test-fast lint docs bench clean
 
 help:   ## list these commands
 	@sed -n 's/^\([a-z-]*\): .*## /make \1\t/p' Makefile
@@ -47,13 +47,16 @@ lint: $(READY)   ## check style and formatting (ruff), types (mypy), spelling (c
 	$(PY) -m codespell_lib $(TEXTS)
 	$(PY) tests/test_words.py
 
+docs: $(READY)   ## build the documentation site into site/; a broken link is an error
+	$(PY) -m mkdocs build --strict
+
 bench: $(READY)   ## measure our speed and memory beside plain implementations (5 minutes), print the table
 	@set -e; for name in $(BENCHMARKS); do \
 		echo "$(PY) benchmarks/$$name.py"; $(PY) benchmarks/$$name.py; done
 	@$(PY) benchmarks/results.py
 
 clean:   ## remove .venv and caches; data/ and runs/ stay
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last, so an interrupted set-up is done again; --clear, so that nothing of it is left over.

@@ -284,7 +284,7 @@ def test_an_unfit_python_is_refused_before_anything_is_made(
 def test_ci_runs_the_commands_of_the_readme() -> None:
     script = ROOT / ".ci/run"
     assert os.access(script, os.X_OK)
-    assert script.read_text().splitlines()[-2:] == ["make lint", "make test"]
+    assert script.read_text().splitlines()[-3:] == ["make lint", "make docs", "make test"]
 
 
 def test_the_workflow_runs_every_supported_python() -> None:

@@ -7,7 +7,15 @@ section that they read, and never see YAML.
 from contextlib import suppress
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    WithJsonSchema,
+    model_validator,
+)
 
 LARGEST_INT = 2**31 - 1
 """Largest size of a whole number, which an int32 array holds."""
@@ -67,7 +75,7 @@ Positive = Annotated[float, Field(strict=True, gt=0), BeforeValidator(_read_numb
 Share = Annotated[float, Field(strict=True, ge=0, le=1), BeforeValidator(_read_number)]
 PositiveShare = Annotated[float, Field(strict=True, gt=0, le=1), BeforeValidator(_read_number)]
 Switch = StrictBool
-Off = Annotated[bool, BeforeValidator(_refuse_all_but_false)]
+Off = Annotated[bool, BeforeValidator(_refuse_all_but_false), WithJsonSchema({"const": False})]
 
 INPUT = "input"
 """Marks a path that must exist before a job starts."""
