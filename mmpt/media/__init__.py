@@ -1,4 +1,4 @@
-"""Video files and the network that encodes them: decoding, S3D."""
+"""Decodes video files and encodes them with S3D."""
 
 import lazy_loader
 

@@ -1,109 +1,128 @@
-"""The times at which a file's pictures are shown, also if the file's clock starts again or jumps.
+"""Corrects the timestamps of video files whose clock restarts or jumps.
 
-A picture is due when the previous one ends. The time that the file gives it can be different:
-- A gap: the time is up to `max_gap_s` later. It is right, and the previous picture is shown longer.
-- An overlap: the time is earlier, by at most 10 s and at most half of the part so far, as in a
-  stream that was resumed and repeats pictures. The time is right, and the frame rate filter drops
-  pictures until the clock is back where it was.
-- A stray: a wrong time. The next picture's time is where the clock was, or it does not follow this
-  one: it is the same, earlier or (where this time would be a jump) much later. The picture is shown
-  when it is due. Runs of equal times, and most times in a run of random ones, are strays.
-- A jump: everything else. Files were joined, or a recorder was restarted. The picture is shown when
-  it is due, and all later times move by the same amount. (A clock of 33 bits that starts again
-  below the file's first time seems to jump 26.5 hours ahead, because FFmpeg assumes that it passed
-  zero.)
-- A return: the time is due by the clock before the last jump, as after an inserted advertisement or
-  a damaged run of times. The file continues with that clock. A damaged clock may have run at
-  another speed, so that clock is also advanced by the durations of the pictures since the jump.
+A frame is expected at the time at which the previous one ends. If its timestamp differs, there are
+five cases:
 
-One picture ahead is not enough to decide every case. Two or more wrong times that increase within
-`max_gap_s` of the clock are read as a gap, and a gap of over a second next to a part of one picture
-is lost.
+- Gap: the timestamp is later by up to `max_gap_s`. It is correct, and the previous frame is shown
+  longer.
+- Overlap: the timestamp is earlier by at most 10 s and at most half of the segment so far. A
+  stream that was resumed repeats frames in this way. The timestamp is correct, and the frame rate
+  filter drops frames until the clock is back where it was.
+- Outlier: the timestamp is wrong. The next timestamp is where the clock was before, or it does not
+  follow this one: it is equal, earlier or, if this timestamp would be a jump, much later. The frame
+  is shown when it is expected. Runs of equal timestamps are outliers, and so are most timestamps
+  in a run of random ones.
+- Jump: everything else. Files were concatenated, or a recorder was restarted. A new segment begins:
+  the frame is shown when it is expected, and all later timestamps are shifted by the same amount.
+  (A 33-bit clock that restarts below the file's first time seems to jump 26.5 hours ahead, because
+  FFmpeg assumes that it wrapped around.)
+- Return: the timestamp is the one that the clock before the last jump expects, as after an inserted
+  advertisement or a damaged run of timestamps. The file continues with that clock. A damaged clock
+  may have run at another speed. Therefore the old clock is also advanced by the durations of the
+  frames since the jump, and a timestamp may match either.
 
-FFmpeg's command treats each step of more than 0.1 s back or 10 s ahead as a jump. Here overlaps and
-long gaps keep the times that captions refer to.
+Looking one frame ahead does not decide every case. Two or more wrong timestamps that increase
+within `max_gap_s` of the clock are taken for a gap. A gap of over a second is lost if the segment
+before or after it has a single frame.
+
+FFmpeg's command treats every step of more than 0.1 s back or 10 s ahead as a jump. Here, overlaps
+and long gaps keep the times that captions refer to.
 """
 
 import math
 from fractions import Fraction
 
 MAX_OVERLAP_S = 10
-# A time is where the clock was if it is no more than this
-_EARLY_S = Fraction(1, 10)  # earlier than the previous picture's,
-_LATE_S = 1  # or later than due.
+# A timestamp continues the clock if it is at most this much
+_EARLY_S = Fraction(1, 10)  # earlier than the previous frame,
+_LATE_S = 1  # or later than expected.
 
 
 class Clock:
-    """Turns the times that a file gives its successive pictures into times from its start.
+    """Converts the timestamps of successive frames into times from the file's start.
 
     Args:
-        start: the file's first time, in units of `time_base`.
-        time_base: seconds of a unit.
-        max_gap_s: the longest gap; a longer one is a jump.
+        start: the file's first timestamp, in units of `time_base`.
+        time_base: length of a unit in seconds.
+        max_gap_s: longest gap in seconds. A longer one is a jump.
     """
 
     def __init__(self, start: int, time_base: Fraction, *, max_gap_s: int):
         self.jumps_s: list[float] = []
-        """Where the clock jumps or returns, in seconds from the start."""
-        self.is_ahead = False
-        """A jump went ahead by more than `max_gap_s`, and more pictures follow."""
+        """Times at which the clock jumps or returns, in seconds from the start."""
+        self.is_too_far = False
+        """Whether the clock has jumped ahead by more than `max_gap_s` before the last frame."""
         self._time_base = time_base
-        self._early, self._late, self._max_overlap, self._max_gap = (
-            int(seconds / time_base) for seconds in (_EARLY_S, _LATE_S, MAX_OVERLAP_S, max_gap_s)
-        )
-        self._offset = -start
-        self._old_offset = self._offset  # before the last jump from a part of over a second
-        self._counted = 0  # where the clock before that jump is, by the pictures' durations
-        self._part_start = -math.inf  # no picture yet
-        self._last = self._due = 0
+        self._early = int(_EARLY_S / time_base)
+        self._late = int(_LATE_S / time_base)
+        self._max_overlap = int(MAX_OVERLAP_S / time_base)
+        self._max_gap = int(max_gap_s / time_base)
+        self._offset = -start  # added to the timestamps of this segment
+        self._old_offset = self._offset  # that of the last segment of over a second
+        self._old_clock = 0  # end of that segment, plus the durations of the frames since then
+        self._segment_start = -math.inf  # no frame yet
+        self._last = 0  # time of the previous frame
+        self._expected = 0  # end of the previous frame
 
-    def place(self, time: int | None, duration: int, following: int | None) -> int:
-        """Returns the time at which a picture is shown, in units of `time_base`.
+    def place(self, timestamp: int | None, duration: int, following: int | None) -> int:
+        """Returns the time at which a frame is shown, in units of `time_base`.
 
         Args:
-            time: the picture's time; None: the file gives none, so it is shown when it is due.
-            duration: how long it is shown.
-            following: the next picture's time; None: the file gives none, or there is no picture.
+            timestamp: the frame's timestamp. A frame without one (None) is shown when it is
+                expected.
+            duration: how long the frame is shown.
+            following: the next frame's timestamp; None if it has none, or for the last frame.
         """
-        shown = self._due if time is None else self._find_place(time, duration, following)
-        if self._part_start == -math.inf:
-            self._part_start = shown
-        self._last, self._due = shown, shown + duration
-        self._counted += duration
-        return shown
+        if timestamp is None:
+            time = self._expected
+        else:
+            time = self._correct(timestamp, duration, following)
+        if self._segment_start == -math.inf:
+            self._segment_start = time
+        self._last = time
+        self._expected = time + duration
+        self._old_clock += duration
+        return time
 
-    def _find_place(self, time: int, duration: int, following: int | None) -> int:
-        """Returns the time at which a picture with a time of its own is shown."""
-        shown = time + self._offset
-        if self._is_near(shown, self._late):
-            return shown
-        # Without a next picture, the clock is assumed to continue.
-        step = duration if following is None else following - time
+    def _correct(self, timestamp: int, duration: int, following: int | None) -> int:
+        """Returns the time of a frame with a timestamp. Decides between the cases of this file."""
+        time = timestamp + self._offset
+        if self._is_near(time, self._late):
+            return time
+        # Outlier: the next timestamp is not later, or is where the clock was. Without a next
+        # timestamp, the clock is assumed to continue.
+        step = duration if following is None else following - timestamp
         continues = 0 < step <= duration + self._late
-        if step <= 0 or (not continues and self._is_near(shown + step, self._late)):
-            return self._due  # a stray
-        returned = time + self._old_offset
-        if self._old_offset != self._offset and (
-            self._is_near(returned, self._early) or abs(returned - self._counted) <= self._early
-        ):
-            return self._jump(time, returned)
-        overlap = min(self._max_overlap, (self._due - self._part_start) / 2)
-        if self._due - overlap <= shown <= self._due + self._max_gap:
-            return shown
+        if step <= 0 or (not continues and self._is_near(time + step, self._late)):
+            return self._expected
+        # Return to the clock before the last jump.
+        old_time = timestamp + self._old_offset
+        matches_old_clock = (
+            self._is_near(old_time, self._early) or abs(old_time - self._old_clock) <= self._early
+        )
+        if self._old_offset != self._offset and matches_old_clock:
+            return self._jump(timestamp, old_time)
+        # Gap or overlap.
+        overlap = min(self._max_overlap, (self._expected - self._segment_start) / 2)
+        if self._expected - overlap <= time <= self._expected + self._max_gap:
+            return time
+        # Outlier: this would be a jump, but the next timestamp does not follow it.
         if not continues:
-            return self._due  # a stray
-        self.is_ahead |= shown > self._due and following is not None
-        return self._jump(time, self._due)
+            return self._expected
+        self.is_too_far |= time > self._expected and following is not None
+        return self._jump(timestamp, self._expected)
 
-    def _is_near(self, shown: int, late: int) -> bool:
+    def _is_near(self, time: int, late: int) -> bool:
         """Returns whether a time is where the clock was, or at most `late` later."""
-        return self._last - self._early <= shown <= self._due + late
+        return self._last - self._early <= time <= self._expected + late
 
-    def _jump(self, time: int, shown: int) -> int:
-        """Starts a part: moves `time` to `shown` and later times by as much. Returns `shown`."""
-        self.jumps_s.append(float(self._due * self._time_base))
-        if self._due - self._part_start > self._late:
-            self._old_offset, self._counted = self._offset, self._due
-        self._offset = shown - time
-        self._part_start = shown
-        return shown
+    def _jump(self, timestamp: int, time: int) -> int:
+        """Starts a segment whose first frame is shown at `time`. Returns `time`."""
+        self.jumps_s.append(float(self._expected * self._time_base))
+        # A segment of up to a second is not a clock that the file may return to.
+        if self._expected - self._segment_start > self._late:
+            self._old_offset = self._offset
+            self._old_clock = self._expected
+        self._offset = time - timestamp
+        self._segment_start = time
+        return time

@@ -1,10 +1,10 @@
-"""S3D-G, the network that turns a second of video into 512 numbers, and its released HowTo100M
-weights.
+"""S3D-G, the network that embeds one second of video as 512 numbers, and its released weights.
 
-The weights hold a text tower too, which MMPT never uses: without the dictionary of words its
-tensors are left out.
-Legend: N clips, C channels (RGB), T frames, H, W pixels, K width of the embedding.
+The weights were trained on HowTo100M. They also contain a text tower, which MMPT does not use. Its
+tensors are loaded only if its dictionary of words is given.
+
 Source: Miech et al. 2020 (arXiv 1912.06430).
+Legend: N clips, C channels (RGB), T frames, H, W pixels, K width of the embedding.
 """
 
 import re
@@ -22,8 +22,8 @@ from mmpt.utils.io import load_word_array
 
 S3D_WEIGHTS = Path("pretrained_models/s3d_howto100m.pth")
 _REMEDY = "Get it with `mmpt download s3d`; `mmpt download --list` has its addresses."
-NUM_EMBEDDINGS = 66250  # words of the released dictionary, and 0 for padding
-MAX_WORDS = 16
+NUM_EMBEDDINGS = 66250  # the words of the released dictionary, and 0 for padding
+MAX_WORDS = 16  # words of a sentence that are embedded
 
 INCEPTION = {
     "mixed_3b": (64, 96, 128, 16, 32, 32),
@@ -36,27 +36,28 @@ INCEPTION = {
     "mixed_5b": (256, 160, 320, 32, 128, 128),
     "mixed_5c": (384, 192, 384, 48, 128, 128),
 }
-"""Widths of every block's branches: b0, b1a, b1b, b2a, b2b, b3."""
+"""Block -> number of output channels of its convolutions b0, b1a, b1b, b2a, b2b and b3."""
 
 LAYERS = (
     *("conv1", "maxpool_2a", "conv_2b", "conv_2c", "gating", "maxpool_3a", "mixed_3b", "mixed_3c"),
     *("maxpool_4a", "mixed_4b", "mixed_4c", "mixed_4d", "mixed_4e", "mixed_4f"),
     *("maxpool_5a", "mixed_5b", "mixed_5c"),
 )
+"""The layers in the order in which they run."""
 
 
 class S3D(nn.Module):
-    """The network; state-dict names are those of `s3d_howto100m.pth`.
+    """The S3D-G network. Its state-dict keys are the keys of `s3d_howto100m.pth`.
 
     Args:
-        words: the text tower's dictionary, as words or as the path of `s3d_dict.npy`; None: no text
-            tower.
-        num_classes: K.
-        gating: self-gating after every branch.
-        space_to_depth: fold 2x2x2 blocks into channels before the first layer (as in the released
-            weights).
+        words: the dictionary of the text tower, as words or as the path of `s3d_dict.npy`. With
+            None, there is no text tower.
+        num_classes: K, the width of the embedding.
+        gating: apply self-gating after every branch.
+        space_to_depth: move 2x2x2 blocks of pixels into channels before the first layer, as the
+            released weights expect.
     Raises:
-        DataError: the dictionary cannot be read or holds too many words.
+        DataError: the dictionary cannot be read, is empty, or has too many words.
     """
 
     def __init__(
@@ -101,12 +102,13 @@ class S3D(nn.Module):
         """Embeds clips.
 
         Args:
-            clips_NCTHW: float [N, 3, T, H, W] in 0..1, without further normalisation; T, H and W
-                even.
+            clips_NCTHW: float [N, 3, T, H, W] in [0, 1], without further normalisation. T, H and W
+                must be even.
         Returns:
-            `video_embedding` [N, K], which MMPT calls the S3D feature, and `mixed_5c` [N, 1024].
+            `video_embedding`, float [N, K], which MMPT calls the S3D feature, and `mixed_5c`,
+            float [N, 1024], from which it is computed.
         Raises:
-            DataError: another shape.
+            DataError: the clips have another shape.
         """
         shape = clips_NCTHW.shape
         if len(shape) != 5 or shape[1] != 3 or any(n % 2 or not n for n in shape[2:]):
@@ -118,26 +120,25 @@ class S3D(nn.Module):
         for name in LAYERS:
             x_NCTHW = self.get_submodule(name)(x_NCTHW)
             if name == "conv1" and self.space_to_depth:
-                # The even kernel and the padding of conv1 make one place too many.
+                # conv1 has an even kernel, so its padding makes one position too many.
                 x_NCTHW = x_NCTHW[:, :, 1:, 1:, 1:]
         mean_NC = x_NCTHW.mean(dim=(2, 3, 4))
         return {"video_embedding": self.fc(mean_NC), "mixed_5c": mean_NC}
 
     def tokenise(self, sentences: Sequence[str]) -> torch.Tensor:
-        """Returns word ids int64 [N, 16] of the first 16 known words of each sentence; 0 is
-        padding.
+        """Returns the ids of the first 16 known words of each sentence, int64 [N, 16], padded with
+        0.
         """
         ids_NW = torch.zeros(len(sentences), MAX_WORDS, dtype=torch.int64)
         for row, sentence in enumerate(sentences):
             words = re.findall(r"[\w']+", sentence.lower())
-            ids = [self.word_ids[word] for word in words if word in self.word_ids][:MAX_WORDS]
+            known = [self.word_ids[word] for word in words if word in self.word_ids]
+            ids = known[:MAX_WORDS]
             ids_NW[row, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
         return ids_NW
 
     def forward_text(self, sentences: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Returns `text_embedding` [N, K] of sentences; the network must have been built with its
-        words.
-        """
+        """Returns `text_embedding`, float [N, K]. The network must have its words."""
         assert self.word_ids, "this S3D was built without words, so it has no text tower"
         ids_NW = self.tokenise(sentences).to(self.fc.weight.device)
         return {"text_embedding": self.text_module(ids_NW)}
@@ -147,7 +148,7 @@ def read_words(path: str | Path) -> list[str]:
     """Returns the words of `s3d_dict.npy`, in order.
 
     Raises:
-        DataError: missing or not an array of words.
+        DataError: the file is missing, or is not an array of words.
     """
     if not Path(path).is_file():
         raise DataError(f"{path}: no such file. {_REMEDY}")
@@ -158,10 +159,11 @@ def load_s3d(weights: str | Path = S3D_WEIGHTS, words: str | Path | None = None)
     """Returns S3D with the released weights, in eval mode, on the CPU, in float32.
 
     Args:
-        weights: `s3d_howto100m.pth`, a plain state dict, loaded strictly.
-        words: `s3d_dict.npy`; None leaves the text tower out.
+        weights: path of `s3d_howto100m.pth`, a plain state dict. It is loaded strictly.
+        words: path of `s3d_dict.npy`, or None to leave the text tower out.
     Raises:
-        CheckpointError: missing, damaged, other tensors than S3D's, or NaN or infinity.
+        CheckpointError: the weights are missing or damaged, are not those of S3D, or contain NaN or
+            infinity.
         DataError: the dictionary cannot be read.
     """
     path = Path(weights)

@@ -1,8 +1,9 @@
-"""Blocks of S3D-G: separable 3D convolutions, self-gating, TensorFlow-style pooling; released
-weights fix the names.
+"""The blocks of S3D-G: separable 3D convolutions, self-gating and TensorFlow-style pooling.
 
-Source: Xie et al. 2018 (arXiv 1711.11248); the MIL-NCE training of it, Miech et al. 2020 (arXiv
-1912.06430).
+The names of submodules are the keys of the released weights.
+
+Source: Xie et al. 2018 (arXiv 1711.11248). The released weights were trained with MIL-NCE, Miech et
+al. 2020 (arXiv 1912.06430).
 Legend: N clips, C channels, T frames, H, W pixels.
 """
 
@@ -16,15 +17,18 @@ Triple = tuple[int, int, int]
 
 
 class STConv3D(nn.Module):
-    """Convolution, batch norm, ReLU; a separable one does that in space, then again in time.
+    """A 3D convolution with batch norm and ReLU.
+
+    A separable convolution is a convolution in space followed by one in time, each with its own
+    batch norm and ReLU.
 
     Args:
-        in_channels: C of the input.
-        out_channels: C of the output.
-        kernel: (time, height, width).
-        padding: the same three axes.
+        in_channels: number of input channels.
+        out_channels: number of output channels.
+        kernel: kernel size (time, height, width).
+        padding: padding (time, height, width).
         separable: split the kernel into (1, height, width) and (time, 1, 1).
-        stride: of all three axes; must be 1 where separable.
+        stride: stride of all three axes. It must be 1 for separable convolutions.
     """
 
     def __init__(
@@ -60,58 +64,67 @@ class STConv3D(nn.Module):
 
 
 class SelfGating(nn.Module):
-    """Scales every channel by a sigmoid of a linear map of all channels' means."""
+    """Scales every channel by a gate in (0, 1), computed from the means of all channels."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.fc = nn.Linear(channels, channels)
 
     def forward(self, x_NCTHW: torch.Tensor) -> torch.Tensor:
-        """Returns the input, gated."""
+        """Returns the scaled input, float [N, C, T, H, W]."""
         gate_NC = torch.sigmoid(self.fc(x_NCTHW.mean(dim=(2, 3, 4))))
         return x_NCTHW * gate_NC[:, :, None, None, None]
 
 
 class SamePool3D(nn.Module):
-    """Maximum pooling with TensorFlow's "SAME" padding: kernel - stride zeros per axis, the odd one
-    at the end.
+    """Max pooling with TensorFlow's "SAME" padding.
+
+    Every axis is padded with max(kernel - stride, 0) zeros. If this number is odd, the end gets one
+    more than the beginning.
     """
 
     def __init__(self, kernel: Triple, stride: Triple):
         super().__init__()
         self.kernel, self.stride = kernel, stride
-        totals = [max(k - s, 0) for k, s in zip(kernel, stride, strict=True)]
-        # functional.pad counts from the last axis: (W front, W back, H front, ..)
-        self.padding = [
-            side for total in reversed(totals) for side in (total // 2, total - total // 2)
-        ]
+        # functional.pad expects the last axis first: (W front, W back, H front, ..).
+        self.padding: list[int] = []
+        for size, step in zip(reversed(kernel), reversed(stride), strict=True):
+            total = max(size - step, 0)
+            front = total // 2
+            self.padding += [front, total - front]
 
     def forward(self, x_NCTHW: torch.Tensor) -> torch.Tensor:
-        """Returns float [N, C, T', H', W']; the padding's zeros count, which a ReLU in front makes
-        harmless.
+        """Returns float [N, C, T', H', W'].
+
+        The zeros of the padding take part in the maximum. In S3D this changes nothing, because the
+        input of a pooling layer is never negative.
         """
         padded = functional.pad(x_NCTHW, self.padding)
         return functional.max_pool3d(padded, self.kernel, self.stride, ceil_mode=True)
 
 
 class InceptionBlock(nn.Module):
-    """Four gated branches: 1x1x1; twice a separable 3x3x3 after a 1x1x1; a 1x1x1 after a pool.
+    """Four parallel branches whose outputs are concatenated.
+
+    Branch 0 is a 1x1x1 convolution. Branches 1 and 2 are a 1x1x1 convolution followed by a
+    separable 3x3x3 one. Branch 3 is max pooling followed by a 1x1x1 convolution.
 
     Args:
-        in_channels: C of the input.
-        widths: channels of b0, b1a, b1b, b2a, b2b and b3; the output has b0 + b1b + b2b + b3.
-        gating: gate each branch.
+        in_channels: number of input channels.
+        widths: number of output channels of the convolutions b0, b1a, b1b, b2a, b2b and b3. The
+            block has b0 + b1b + b2b + b3 output channels.
+        gating: apply self-gating to each branch.
     """
 
     def __init__(self, in_channels: int, widths: Sequence[int], *, gating: bool = True):
         super().__init__()
         b0, b1a, b1b, b2a, b2b, b3 = widths
-        one, three, around = (1, 1, 1), (3, 3, 3), (1, 1, 1)
+        one, three, padding = (1, 1, 1), (3, 3, 3), (1, 1, 1)
         self.conv_b0 = STConv3D(in_channels, b0, one)
         self.conv_b1_a = STConv3D(in_channels, b1a, one)
-        self.conv_b1_b = STConv3D(b1a, b1b, three, around, separable=True)
+        self.conv_b1_b = STConv3D(b1a, b1b, three, padding, separable=True)
         self.conv_b2_a = STConv3D(in_channels, b2a, one)
-        self.conv_b2_b = STConv3D(b2a, b2b, three, around, separable=True)
+        self.conv_b2_b = STConv3D(b2a, b2b, three, padding, separable=True)
         self.maxpool_b3 = nn.MaxPool3d(three, stride=1, padding=1)
         self.conv_b3_b = STConv3D(in_channels, b3, one)
         branches = (b0, b1b, b2b, b3)
@@ -131,11 +144,10 @@ class InceptionBlock(nn.Module):
 
 
 def space_to_depth(x_NCTHW: torch.Tensor) -> torch.Tensor:
-    """Moves 2x2x2 blocks into channels: [N, C, T, H, W] to [N, 8 C, T/2, H/2, W/2], offsets before
-    colours.
+    """Moves 2x2x2 blocks of pixels into channels: [N, C, T, H, W] to [N, 8 C, T/2, H/2, W/2].
 
-    New channel ((dt * 2 + dh) * 2 + dw) * C + c holds frame 2t + dt, row 2h + dh, column 2w + dw of
-    channel c.
+    The new channel ((dt * 2 + dh) * 2 + dw) * C + c holds frame 2t + dt, row 2h + dh and column
+    2w + dw of the old channel c.
     """
     num, channels, frames, height, width = x_NCTHW.shape
     assert frames % 2 == height % 2 == width % 2 == 0, f"odd sizes {frames}, {height}, {width}"
@@ -146,11 +158,14 @@ def space_to_depth(x_NCTHW: torch.Tensor) -> torch.Tensor:
 
 
 class SentenceModule(nn.Module):
-    """S3D's bag-of-words text tower: word embeddings, ReLU layer, maximum over words, linear layer.
+    """S3D's bag-of-words text tower.
+
+    It consists of word embeddings, a linear layer with ReLU, the maximum over the words, and a
+    linear layer.
 
     Args:
-        num_embeddings: words, with 0 for padding and unknown ones.
-        output_dim: width of the result.
+        num_embeddings: size of the vocabulary, including 0 for padding.
+        output_dim: width of the embedding.
     """
 
     def __init__(self, num_embeddings: int, output_dim: int):
@@ -160,8 +175,12 @@ class SentenceModule(nn.Module):
         self.fc2 = nn.Linear(2048, output_dim)
 
     def forward(self, ids_NW: torch.Tensor) -> torch.Tensor:
-        """Returns float [N, output_dim] of word ids int64 [N, W]; padding takes part in the
-        maximum, as released.
+        """Returns the embeddings of sentences, float [N, output_dim].
+
+        Padding takes part in the maximum, as in the released code.
+
+        Args:
+            ids_NW: word ids, int64 [N, W], padded with 0.
         """
         hidden = functional.relu(self.fc1(self.word_embd(ids_NW)))
         return self.fc2(hidden.amax(dim=1))

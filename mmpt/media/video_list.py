@@ -1,10 +1,13 @@
-"""The videos to extract and their feature files, from folders, lists and CSV files.
+"""Finds the videos to extract in folders, lists and CSV files, and names their feature files.
 
-An id is a file's name without its last extension (or the CSV's `id`). When two videos have the same
-id the later one replaces the earlier, as in the original, and the loss is reported. Order: sources
-as given; in a folder its own files by name, then those of its sub-folders (one level), by name;
-hidden files and files that are no videos are left out. In a list or CSV an id that cannot name a
-file is an error; in a folder that video is left out, with the reason.
+A video's id is its file name without the last extension, or the `id` column of a CSV file. If two
+videos have the same id, the later one replaces the earlier one, as in the original code, and the
+replaced video is reported.
+
+Videos are listed in the order of the sources. A folder gives its own files by name, then the files
+of its sub-folders (one level) by name. Hidden files and files that are not videos are skipped. An
+id that cannot be a file name is an error in a list or CSV file. In a folder, such a video is left
+out, and the reason is reported.
 """
 
 import os
@@ -12,6 +15,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from mmpt.errors import DataError
 from mmpt.utils.io import read_lines
@@ -19,7 +23,7 @@ from mmpt.utils.validation import NotBlank, Row, read_table
 
 _ENDINGS = "3gp avi f4v flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv"
 VIDEO_SUFFIXES = frozenset(f".{ending}" for ending in _ENDINGS.split())
-_MAX_NAME_BYTES = 236  # file systems take 255, of which the name of a temporary file needs 18
+_MAX_NAME_BYTES = 236  # file systems allow 255, and the name of a temporary file needs 18 more
 # Unicode categories: control characters, bytes that are not UTF-8, line and paragraph separators.
 _NOT_IN_IDS = {"Cc", "Cs", "Zl", "Zp"}
 
@@ -36,74 +40,95 @@ class VideoJob:
 
 @dataclass
 class VideoList:
-    """The jobs of a run, in order, and what was left out of it."""
+    """The videos of a run, in order, and the videos that were left out."""
 
     jobs: list[VideoJob] = field(default_factory=list)
     duplicates: dict[str, list[str]] = field(default_factory=dict)
-    """By id: the videos that another one of the same id replaced."""
+    """Id -> paths of the videos that a later one with the same id replaced."""
     misnamed: dict[str, str] = field(default_factory=dict)
-    """By path: why the name of a video in a folder gives no id."""
+    """Path of a video in a folder -> the reason why its name cannot be an id."""
+
+
+class _Entry(NamedTuple):
+    """One entry of a source: a file of a folder, or a line of a list or CSV file."""
+
+    place: str
+    """Where the entry is, for messages."""
+    video: Path
+    video_id: str
+    feature: str = ""
+    """Path of the feature file; empty if the source does not name it."""
 
 
 def find_videos(sources: Sequence[str | Path], feature_dir: str | Path) -> VideoList:
-    """Lists the videos of all `sources`: folders, lists (`.txt`, `.lst`: a path per line) and CSV
-    files, in any mixture.
+    """Lists the videos of all `sources`.
 
-    A CSV needs a column `video_path`; `id` and `feature_path` are optional, and a relative
-    `feature_path` lies in `feature_dir`. Relative videos are looked up from the current folder,
-    then from the list's own.
-
+    Args:
+        sources: folders, single videos, lists (`.txt`, `.lst`: one path per line) and CSV files. A
+            CSV file needs the column `video_path`; `id` and `feature_path` are optional. Relative
+            videos are looked up in the current folder, then in the folder of the list.
+        feature_dir: the folder of the feature files. A relative `feature_path` is a path inside it.
     Raises:
-        DataError: a source is missing, unreadable or has no such column; an id is no good as a
-            file's name; no video.
+        DataError: a source is missing, unreadable or lacks the column; an id cannot be a file name;
+            or there is no video.
     """
     found = VideoList()
     by_id: dict[str, VideoJob] = {}
     for source in map(Path, sources):
         is_folder = source.is_dir()
-        for where, video, video_id, feature in _entries(source):
+        for entry in _read_source(source):
+            video, video_id = entry.video, entry.video_id
             if is_folder and video.suffix.lower() not in VIDEO_SUFFIXES:
                 continue
-            if reason := _problem_of(video_id):
+            if problem := _id_problem(video_id):
                 if is_folder:
-                    found.misnamed[str(video)] = f"its name {reason}"
+                    found.misnamed[str(video)] = f"its name {problem}"
                     continue
                 raise DataError(
-                    f"{where}: the video id {video_id!r} {reason}, so it cannot name a file. Give "
-                    "it another id."
+                    f"{entry.place}: the video id {video_id!r} {problem}, so it cannot name a "
+                    "file. Give it another id."
                 )
             if replaced := by_id.pop(video_id, None):
                 found.duplicates.setdefault(video_id, []).append(str(replaced.video))
-            path = Path(feature_dir) / (feature or f"{video_id}.npy")
+            path = Path(feature_dir) / (entry.feature or f"{video_id}.npy")
             by_id[video_id] = VideoJob(video_id, video, path)
     if not by_id:
         first = min(found.misnamed, default=None)
-        instead = f" {len(found.misnamed)} must be renamed, such as {first!r}." if first else ""
+        renames = f" {len(found.misnamed)} must be renamed, such as {first!r}." if first else ""
         raise DataError(
             f"{', '.join(map(str, sources))}: no video there. Known endings: "
-            f"{' '.join(sorted(VIDEO_SUFFIXES))}.{instead}"
+            f"{' '.join(sorted(VIDEO_SUFFIXES))}.{renames}"
         )
-    owners: dict[Path, str] = {}
-    for job in by_id.values():
-        # A CSV's `feature_path` can name the same file for two ids.
-        if (other := owners.setdefault(job.feature, job.video_id)) != job.video_id:
-            raise DataError(
-                f"the videos {other} and {job.video_id} have the same `feature_path` {job.feature}."
-            )
     found.jobs = list(by_id.values())
+    _check_feature_paths(found.jobs)
     return found
 
 
 def shard_of(jobs: Sequence[VideoJob], shard: int, num_shards: int) -> Sequence[VideoJob]:
-    """Returns part number `shard` (from 0) of contiguous parts of ceil(n / `num_shards`) jobs; the
-    last may be empty.
+    """Returns one of `num_shards` contiguous parts of the jobs.
+
+    Each part has ceil(n / `num_shards`) jobs. The last parts may have fewer or none.
+
+    Args:
+        shard: the number of the part, from 0.
     """
     size = -(-len(jobs) // num_shards)
     return jobs[shard * size : (shard + 1) * size]
 
 
-def _problem_of(video_id: str) -> str:
-    """Says why an id cannot be a file's name and a line of a list; empty when it can."""
+def _check_feature_paths(jobs: Sequence[VideoJob]) -> None:
+    """Raises DataError if two videos have the same feature file, as a CSV file may name it."""
+    owners: dict[Path, str] = {}
+    for job in jobs:
+        other = owners.setdefault(job.feature, job.video_id)
+        if other != job.video_id:
+            raise DataError(
+                f"the videos {other} and {job.video_id} have the same `feature_path` {job.feature}."
+            )
+
+
+def _id_problem(video_id: str) -> str:
+    """Returns why an id cannot be a file name and a line of a list; empty if it can."""
     if not video_id or video_id.startswith("."):
         return "is empty or begins with a dot"
     if {"/", "\\"} & set(video_id) or _NOT_IN_IDS & set(map(unicodedata.category, video_id)):
@@ -116,42 +141,46 @@ def _problem_of(video_id: str) -> str:
 
 
 class _Row(Row):
+    """A row of a CSV file of videos."""
+
     video_path: NotBlank
     id: str = ""
     feature_path: str = ""
 
 
-def _entries(source: Path) -> Iterator[tuple[str, Path, str, str]]:
-    """Yields (place, file, id, feature path or an empty string); of a folder all its files."""
+def _read_source(source: Path) -> Iterator[_Entry]:
+    """Yields the entries of a source. For a folder, these are all its files."""
     suffix = source.suffix.lower()
     if not source.exists():
         raise DataError(
             f"{source}: no such folder or file. Name where the videos are with `--vdir`."
         )
     if source.is_dir():
-        paths = [*sorted(source.glob("[!.]*")), *sorted(source.glob("[!.]*/[!.]*"))]
-        yield from ((str(path), path, path.stem, "") for path in paths if not path.is_dir())
+        for path in [*sorted(source.glob("[!.]*")), *sorted(source.glob("[!.]*/[!.]*"))]:
+            if not path.is_dir():
+                yield _Entry(str(path), path, path.stem)
     elif suffix in (".txt", ".lst"):
         for number, line in enumerate(read_lines(source), start=1):
             if line.strip():
-                video = _locate(line.strip(), source)
-                yield f"{source}, line {number}", video, video.stem, ""
+                video = _find_file(line.strip(), source)
+                yield _Entry(f"{source}, line {number}", video, video.stem)
     elif suffix == ".csv":
         for row in read_table(source, _Row):
-            where, feature = f"{source}, line {row.line}", row.feature_path
+            place, feature = f"{source}, line {row.line}", row.feature_path
             if feature and (not feature.endswith(".npy") or ".." in Path(feature).parts):
                 raise DataError(
-                    f"{where}: `feature_path` must end in .npy and not hold `..`, but is "
+                    f"{place}: `feature_path` must end in .npy and not hold `..`, but is "
                     f"{feature!r}."
                 )
-            video = _locate(row.video_path, source)
-            yield where, video, row.id or Path(feature or video).stem, feature
+            video = _find_file(row.video_path, source)
+            yield _Entry(place, video, row.id or Path(feature or video).stem, feature)
     elif suffix in VIDEO_SUFFIXES:
-        yield str(source), source, source.stem, ""
+        yield _Entry(str(source), source, source.stem)
     else:
         raise DataError(f"{source}: must be a folder, a video, a list (.txt, .lst) or a .csv file.")
 
 
-def _locate(name: str, source: Path) -> Path:
-    video, relative = Path(name), source.parent / name
-    return relative if not video.exists() and relative.exists() else video
+def _find_file(name: str, source: Path) -> Path:
+    """Returns the path of a file in the current folder, or else in the folder of `source`."""
+    path, relative = Path(name), source.parent / name
+    return relative if not path.exists() and relative.exists() else path

@@ -1,18 +1,20 @@
-"""Reads a video file as the one-second clips that S3D takes, a clip at a time.
+"""Reads a video file as the one-second clips that S3D takes, one clip at a time.
 
-Decoder: PyAV, the Python binding of FFmpeg's libraries.
-- Speed: libavcodec itself, about 2,600 frames/s of H.264 at 640 x 360 on one core
-  (benchmarks/extract.py), without the interpreter's lock, so threads decode in parallel. torchcodec
-  calls the same libavcodec and is no faster on CPUs.
-- Wheels: PyAV's hold FFmpeg (for Linux, macOS and Windows); torchcodec's need FFmpeg's shared
-  libraries on the system and a release that matches torch's.
-- Licence: BSD-3-Clause; FFmpeg inside the wheel is LGPL with GPL parts (x264), which is used, never
-  passed on, here.
-- FFmpeg's filters, which made the released features, come with it (frame_graph.py).
+The decoder is PyAV, the Python binding of FFmpeg's libraries:
 
-Times count from the container's start, as in a player and so in captions: pictures that begin later
-than the sound are preceded by copies of the first one. A clock that jumps is corrected (clock.py).
-Pixel aspect ratios are ignored, as in the original.
+- Speed: libavcodec decodes about 2,600 frames/s of H.264 at 640 x 360 on one core
+  (benchmarks/extract.py). It releases the interpreter's lock, so threads decode in parallel.
+  torchcodec calls the same libavcodec and is no faster on CPUs.
+- Installation: PyAV's wheels contain FFmpeg (for Linux, macOS and Windows). torchcodec needs
+  FFmpeg's shared libraries on the system and a release that matches the installed torch.
+- Licence: PyAV is BSD-3-Clause. The FFmpeg inside its wheel is LGPL with GPL parts (x264). MMPT
+  uses it but does not redistribute it.
+- Filters: the released features were made with FFmpeg's filters, and PyAV includes them
+  (frame_graph.py).
+
+Times count from the container's start, as in a video player and therefore as in captions. If the
+video stream begins later than the audio, copies of its first frame fill the beginning. Timestamps
+that jump are corrected (clock.py). Pixel aspect ratios are ignored, as in the original code.
 """
 
 import itertools
@@ -29,68 +31,76 @@ from mmpt.media.clock import Clock
 from mmpt.media.frame_graph import FPS, SIZE, FrameGraph, layout_of
 
 MAX_GAP_S = 3600
-"""Two pictures further apart than this are broken timestamps: each missing second would become a
-clip.
+"""Longest gap between two frames, in seconds. A longer gap means that the timestamps are broken;
+filling it would make a clip of every missing second.
 """
 MAX_STREAM_GAP_S = 300
-"""The same in formats whose clock may start again, such as MPEG-TS. There it is a jump."""
+"""Longest gap, in seconds, in formats whose clock may restart, such as MPEG-TS. There, a longer gap
+is a jump of the clock.
+"""
 MAX_DAMAGED_SHARE = 2 / 3
-"""Share of a video's packets. FFmpeg's command gives up at the same share."""
-_TS_DISCONT = 0x0200  # flag of such formats in FFmpeg's numbers (AVFMT_TS_DISCONT)
-_NUM_NAMED = 5  # a note has the times of so many jumps
-_SHORT_S = 1.0  # a video that ends so much before its announced end gets a note
+"""Share of packets that may fail to decode. FFmpeg's command gives up at the same share."""
+_AVFMT_TS_DISCONT = 0x0200  # FFmpeg's flag of formats whose clock may restart
+_NUM_NAMED = 5  # jumps whose times a note lists
+_SHORT_S = 1.0  # a video that ends this long before its declared end gets a note
 
 
 class VideoError(DataError):
-    """A video file cannot be read; the message has the reason without the file's name."""
+    """A video file that cannot be read. The message is the reason, without the file's name."""
 
 
 class VideoFile:
-    """One video to be read once, from the beginning.
+    """A video that is read once, from the beginning.
 
     Args:
-        path: the file.
-        hflip: mirror the pictures.
-        num_threads: decoder threads.
+        path: the video file.
+        hflip: mirror the frames horizontally.
+        num_threads: number of decoder threads.
     """
 
     def __init__(self, path: str | Path, *, hflip: bool = False, num_threads: int = 1):
         self.path = Path(path)
         self.num_frames = 0
-        """Pictures that came out so far, at 30 per second."""
+        """Number of frames returned so far, at 30 per second."""
         self.notes: list[str] = []
-        """After reading: what was wrong with a file that could be read nevertheless."""
+        """After reading: the problems of a file that could be read nevertheless."""
         self._hflip = hflip
         self._num_threads = num_threads
-        self._num_packets = self._num_damaged = self._num_corrupt = 0
+        self._num_packets = 0
+        self._num_damaged = 0  # packets that could not be decoded
+        self._num_corrupt = 0  # frames that were decoded from damaged data
         self._jumps_s: list[float] = []
-        self._end_s = 0.0
+        self._end_s = 0.0  # end of the last frame
 
     def clips(self) -> Iterator[np.ndarray]:
-        """Yields uint8 [30, 224, 224, 3] for each second; the last one is filled up with black
-        pictures.
+        """Yields uint8 [30, 224, 224, 3] for each second of video.
+
+        Black frames fill up the last clip.
 
         Raises:
-            VideoError: not a video, no picture in it, or broken beyond use; also after some clips.
+            VideoError: the file is not a video, has no frames, or is too damaged. The error may
+                come after some clips.
         """
         frames = self.frames()
         while True:
-            clip, filled = np.zeros((FPS, SIZE, SIZE, 3), dtype=np.uint8), 0
+            clip = np.zeros((FPS, SIZE, SIZE, 3), dtype=np.uint8)
+            num_filled = 0
             for frame in itertools.islice(frames, FPS):
-                clip[filled] = frame
-                filled += 1
-            if not filled:
+                clip[num_filled] = frame
+                num_filled += 1
+            if num_filled == 0:
                 return
             yield clip
 
     def frames(self) -> Iterator[np.ndarray]:
-        """Yields pictures uint8 [224, 224, 3], 30 per second; each is valid until the next one is
-        asked for.
+        """Yields RGB frames, uint8 [224, 224, 3], at 30 per second.
+
+        The memory of a frame is reused once the next one is asked for.
 
         Raises:
             VideoError: as for `clips`.
         """
-        # Local files only: a playlist that calls itself a video must not fetch anything.
+        # Only local files are opened: a playlist with the name of a video must not fetch anything.
         options = {"protocol_whitelist": "file"}
         with as_video_error():
             if self.path.stat().st_size == 0:
@@ -99,55 +109,67 @@ class VideoFile:
                 stream = choose_stream(file)
                 stream.codec_context.thread_count = self._num_threads
                 stream.codec_context.thread_type = "AUTO" if self._num_threads > 1 else "NONE"
-                for frame in self._filtered(file, stream):
+                for frame in self._filter(file, stream):
                     self.num_frames += 1
                     yield frame
-                self._judge(file, stream)
+                self._check_result(file, stream)
 
-    def _filtered(
+    def _filter(
         self, file: av.container.InputContainer, stream: av.VideoStream
     ) -> Iterator[np.ndarray]:
-        """Decodes, and runs frames through a graph; a frame of another size or kind closes it and
-        starts the next.
-        """
-        graph, layout = None, None
+        """Decodes the stream, corrects its timestamps, and yields the frames that S3D takes."""
         time_base = stream.time_base or Fraction(1, av.time_base)
-        rate = stream.average_rate or FPS
-        # Times count from the container's start, in units of `time_base`.
+        frame_rate = stream.average_rate or FPS
+        usual_rate = stream.average_rate or stream.guessed_rate or FPS
+        usual_duration = max(1, round(1 / (usual_rate * time_base)))
+        # All times are integers in units of `time_base` and count from the container's start.
         start = round(Fraction(file.start_time or 0, av.time_base) / time_base)
-        usual = max(1, round(1 / ((stream.average_rate or stream.guessed_rate or FPS) * time_base)))
-        may_jump = bool(file.format.flags & _TS_DISCONT)
+        may_jump = bool(file.format.flags & _AVFMT_TS_DISCONT)
         clock = Clock(start, time_base, max_gap_s=MAX_STREAM_GAP_S if may_jump else MAX_GAP_S)
         self._jumps_s = clock.jumps_s
-        frames = itertools.chain(self._decoded(file, stream), [None])
+        graph, layout = None, None
+        # The clock needs the next timestamp to decide whether this one is wrong.
+        frames = itertools.chain(self._decode(file, stream), [None])
         for frame, following in itertools.pairwise(frames):
-            assert frame is not None  # only the last `following` is
-            frame.duration = frame.duration or usual
-            shown = clock.place(_time_of(frame), frame.duration, _time_of(following))
-            if clock.is_ahead and not may_jump:
+            assert frame is not None  # only the last `following` is None
+            # Step 1: give the frame the time at which it is shown.
+            frame.duration = frame.duration or usual_duration
+            time = clock.place(_timestamp(frame), frame.duration, _timestamp(following))
+            if clock.is_too_far and not may_jump:
                 raise VideoError(f"its timestamps are broken: they jump by more than {MAX_GAP_S} s")
-            frame.pts = shown
-            self._end_s = float((shown + frame.duration) * time_base)
-            found = layout_of(frame)
-            if graph is None or found != layout:
+            frame.pts = time
+            self._end_s = float((time + frame.duration) * time_base)
+            # Step 2: a graph takes frames of one layout. If the layout changes within the stream,
+            # flush the graph, and let a new one continue with the next output frame.
+            new_layout = layout_of(frame)
+            if graph is None or new_layout != layout:
                 if graph is not None:
                     yield from graph.push(None)
-                start_s = self.num_frames / FPS
-                graph = FrameGraph(found, time_base, start_s, hflip=self._hflip, is_fast=rate > FPS)
-                layout = found
+                graph = FrameGraph(
+                    new_layout,
+                    time_base,
+                    self.num_frames / FPS,
+                    hflip=self._hflip,
+                    drops_frames=frame_rate > FPS,
+                )
+                layout = new_layout
+            # Step 3: a frame gives none, one or several output frames.
             yield from graph.push(frame)
         if graph is not None:
             yield from graph.push(None)
 
-    def _decoded(
+    def _decode(
         self, file: av.container.InputContainer, stream: av.VideoStream
     ) -> Iterator[av.VideoFrame]:
-        """Yields frames in the order of showing; what cannot be decoded is counted and left out."""
+        """Yields the frames in display order. Packets that cannot be decoded are skipped and
+        counted.
+        """
         packets = file.demux(stream)
         while True:
             try:
                 packet = next(packets, None)
             except av.FFmpegError as err:
+                # The rest of the file cannot be read. The decoder still holds some frames.
                 self.notes.append(f"reading stops after {self._end_s:.1f} s ({err.strerror})")
                 yield from stream.codec_context.decode(None)
                 return
@@ -163,65 +185,75 @@ class VideoFile:
                 self._num_corrupt += frame.is_corrupt
                 yield frame
 
-    def _judge(self, file: av.container.InputContainer, stream: av.VideoStream) -> None:
-        """Decides whether what came out is the video; notes what is missing."""
+    def _check_result(self, file: av.container.InputContainer, stream: av.VideoStream) -> None:
+        """Raises VideoError if too little was decoded. Otherwise, notes what is missing."""
         if self._num_damaged > MAX_DAMAGED_SHARE * self._num_packets:
             raise VideoError(
                 f"{self._num_damaged} of its {self._num_packets} packets cannot be decoded"
             )
         if not self.num_frames:
-            raise VideoError("no picture could be decoded")
+            raise VideoError("no frame could be decoded")
         if self._num_damaged or self._num_corrupt:
             self.notes.append(
                 f"{self._num_damaged} of {self._num_packets} packets could not be decoded, "
-                f"{self._num_corrupt} pictures are damaged"
+                f"{self._num_corrupt} frames are damaged"
             )
-        announced_s = (file.duration or 0) / av.time_base
-        if stream.duration and stream.time_base:
-            announced_s = float(stream.duration * stream.time_base)
-        elif announced_s > (start_s := max(0, file.start_time or 0) / av.time_base):
-            announced_s -= start_s  # Matroska announces the last time, not the length
+        declared_s = _declared_length(file, stream)
         if num_jumps := len(self._jumps_s):
-            # `announced_s` is then a difference of unrelated times.
+            # The declared length is then a difference of unrelated times, so it is not compared.
             times = "1 time" if num_jumps == 1 else f"{num_jumps} times"
             places = ", ".join(f"{at_s:.1f}" for at_s in self._jumps_s[:_NUM_NAMED])
             more = ", ..." if num_jumps > _NUM_NAMED else ""
             self.notes.append(
-                f"its clock jumps {times} (at {places}{more} s); the pictures after a jump were "
-                "moved to follow those before it"
+                f"its clock jumps {times} (at {places}{more} s); the frames after a jump were "
+                "moved to follow the frames before it"
             )
-        elif announced_s - self._end_s > max(_SHORT_S, 0.05 * announced_s):
+        elif declared_s - self._end_s > max(_SHORT_S, 0.05 * declared_s):
             self.notes.append(
-                f"its pictures end at {self._end_s:.1f} s, but {announced_s:.1f} s were announced"
+                f"its frames end at {self._end_s:.1f} s, but the file declares {declared_s:.1f} s"
             )
 
 
-def _time_of(frame: av.VideoFrame | None) -> int | None:
-    """Returns the time that the file gives a frame, if any."""
+def _declared_length(file: av.container.InputContainer, stream: av.VideoStream) -> float:
+    """Returns the length of a video in seconds, as its file declares it; 0 if it does not."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    length_s = (file.duration or 0) / av.time_base
+    start_s = max(0, file.start_time or 0) / av.time_base
+    # Matroska declares the last time instead of the length.
+    return length_s - start_s if length_s > start_s else length_s
+
+
+def _timestamp(frame: av.VideoFrame | None) -> int | None:
+    """Returns the timestamp that the file gives a frame, or None if it gives none."""
     if frame is None:
         return None
     return frame.dts if frame.pts is None else frame.pts
 
 
 def choose_stream(container: av.container.InputContainer) -> av.VideoStream:
-    """Returns the stream that FFmpeg deems best, or the first that is no cover picture."""
+    """Returns the video stream that FFmpeg prefers, unless it is a cover picture.
+
+    Raises:
+        VideoError: there is no video stream.
+    """
     cover = av.stream.Disposition.attached_pic
     streams = [stream for stream in container.streams.video if not stream.disposition & cover]
     if not streams:
         sound = " (audio only)" if container.streams.audio else ""
-        raise VideoError(f"it holds no pictures{sound}")
+        raise VideoError(f"it has no video stream{sound}")
     best = container.streams.best("video")
     return best if best in streams else streams[0]
 
 
 @contextmanager
 def as_video_error() -> Iterator[None]:
-    """Turns what FFmpeg and the file system raise into `VideoError`."""
+    """Turns the errors of FFmpeg and of the file system into `VideoError`."""
     try:
         yield
     except VideoError:
         raise
     except (av.FFmpegError, OSError, ValueError, MemoryError) as err:
-        # ValueError and MemoryError: sizes and formats that no filter takes.
+        # Filters raise ValueError and MemoryError for sizes and formats that they do not support.
         reason = getattr(err, "strerror", None) or str(err) or type(err).__name__
         raise VideoError(f"it cannot be read ({reason})") from err

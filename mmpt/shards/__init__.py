@@ -1,4 +1,4 @@
-"""The files that training reads: ragged tensors, the layout of shards, their writer."""
+"""The files that training reads: ragged tensors, the layout of shards, and their writer."""
 
 import lazy_loader
 

@@ -1,7 +1,8 @@
-"""The layout of shards: paths, the meta file that maps videos to rows, and checks of a shard.
+"""The layout of shards on disk: paths, the meta file that maps videos to rows, and checks.
 
-Our meta file is JSON, {"format": 1, "shards": [[id, ...], ...]}: entry k lists the videos of shard
-k in row order. The released `{train|val}_meta.pkl` ({k: [id, ...]}) is read where there is no JSON.
+The meta file is JSON, {"format": 1, "shards": [[id, ...], ...]}: entry k lists the videos of shard
+k in row order. The released `{train|val}_meta.pkl` ({k: [id, ...]}) is read if there is no JSON
+file.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,27 +18,37 @@ from mmpt.shards.shardedtensor import ShardedTensor, open_shard
 from mmpt.utils.io import load_plain_pickle, write_json
 from mmpt.utils.validation import read_json_as, validate
 
-NUM_SAMPLED = 4096  # captions per shard whose ids are looked at when a run starts
+NUM_SAMPLED = 4096  # captions per shard whose ids are checked when a run starts
 
 
 def video_stem(vfeat_dir: str | Path, split: Split, shard: int) -> str:
-    """Returns the stem of a feature shard."""
+    """Returns the path stem of a feature shard."""
     return f"{vfeat_dir}/{split.shard_name}_{shard}"
 
 
 def times_stem(tfeat_dir: str | Path, split: Split, shard: int) -> str:
-    """Returns the stem of the captions' times; `tfeat_dir` is a prefix ending in a dot."""
+    """Returns the path stem of the caption times of a shard.
+
+    Args:
+        tfeat_dir: path prefix of the caption files, ending in a dot.
+    """
     return f"{tfeat_dir}{split.shard_name}_{shard}.startends"
 
 
 def ids_stem(tfeat_dir: str | Path, split: Split, shard: int) -> str:
-    """Returns the stem of the captions' word-piece ids."""
+    """Returns the path stem of the word-piece ids of a shard.
+
+    Args:
+        tfeat_dir: path prefix of the caption files, ending in a dot.
+    """
     return f"{tfeat_dir}{split.shard_name}_{shard}.caps_ids"
 
 
 def write_shard_meta(vfeat_dir: str | Path, split: Split, shards: Sequence[Sequence[str]]) -> Path:
-    """Writes `<vfeat_dir>/{train|val}_meta.json`; `shards[k]` lists the ids of shard k in row
-    order.
+    """Writes `<vfeat_dir>/{train|val}_meta.json` and returns its path.
+
+    Args:
+        shards: the video ids of every shard, in row order.
     """
     path = Path(vfeat_dir) / f"{split.shard_name}_meta.json"
     write_json(path, {"format": 1, "shards": [list(ids) for ids in shards]})
@@ -45,14 +56,15 @@ def write_shard_meta(vfeat_dir: str | Path, split: Split, shards: Sequence[Seque
 
 
 def meta_path(vfeat_dir: str | Path, split: Split) -> Path:
-    """Returns the split's meta file: ours, or else the released pickle.
+    """Returns the path of the meta file of a split: the JSON file, or else the released pickle.
 
     Raises:
-        DataError: neither is there.
+        DataError: neither exists.
     """
     names = [f"{split.shard_name}_meta.{suffix}" for suffix in ("json", "pkl")]
     for name in names:
-        if (path := Path(vfeat_dir) / name).is_file():
+        path = Path(vfeat_dir) / name
+        if path.is_file():
             return path
     raise DataError(
         f"{vfeat_dir}: neither {' nor '.join(names)} is there. `dataset.vfeat_dir` must be a "
@@ -61,10 +73,10 @@ def meta_path(vfeat_dir: str | Path, split: Split) -> Path:
 
 
 def read_shard_meta(vfeat_dir: str | Path, split: Split) -> dict[int, list[str]]:
-    """Returns {shard: ids in row order} from the split's meta file.
+    """Returns {shard: video ids in row order}, from the meta file of a split.
 
     Raises:
-        DataError: there is none, or it is of another layout.
+        DataError: there is no meta file, or it has another layout.
     """
     path = meta_path(vfeat_dir, split)
     remedy = "It must list the video ids of every shard. Pack the features again."
@@ -74,17 +86,23 @@ def read_shard_meta(vfeat_dir: str | Path, split: Split) -> dict[int, list[str]]
 
 
 class _Meta(BaseModel):
+    """The content of a JSON meta file."""
+
     format: Literal[1]
     shards: list[list[str]]
 
 
 class ShardCounts(NamedTuple):
-    """Rows of every video of a shard, int64 [videos]."""
+    """The number of feature rows and captions of every video of a shard."""
 
     seconds: np.ndarray
-    captions: np.ndarray | None  # None where no captions are read
-    reversed_times: int = 0  # captions that end before they start
-    outside_times: int = 0  # captions that start before their video or end after it
+    """Feature rows, int64 [videos]."""
+    captions: np.ndarray | None
+    """Captions, int64 [videos]; None if captions are not read."""
+    reversed_times: int = 0
+    """Captions that end before they start."""
+    outside_times: int = 0
+    """Captions that start before their video or end after it."""
 
 
 def check_shard(
@@ -95,12 +113,19 @@ def check_shard(
     shards: Mapping[int, Sequence[str]],
     vocab_size: int | None = None,
 ) -> ShardCounts:
-    """Opens the tensors of one shard and check that they fit each other; no features are read.
+    """Opens the tensors of one shard and checks that they fit each other.
 
-    With `vocab_size`, the ids of the first `NUM_SAMPLED` captions are read too: captions of another
-    BERT are found at once, while reading every id of HowTo100M would delay a start by minutes. A
-    single damaged id further back is found when it is drawn, or by `mmpt check`.
+    No features are read. Word-piece ids are checked for the first `NUM_SAMPLED` captions only. This
+    finds captions that were tokenised for another BERT, while reading all ids of HowTo100M would
+    delay a start by minutes. A single damaged id after them is found when it is drawn, or by `mmpt
+    check`.
 
+    Args:
+        vfeat_dir: folder of the feature shards.
+        tfeat_dir: path prefix of the caption files; None if captions are not read.
+        shard: number of the shard.
+        shards: the video ids of all shards.
+        vocab_size: word-piece ids must be below it; None: ids are not checked.
     Raises:
         DataError: a file is missing or damaged, features are not [seconds, 512] floats, row counts
             differ, or a word-piece id is not below `vocab_size`.
@@ -108,50 +133,77 @@ def check_shard(
     tensors = [open_features(vfeat_dir, split, shard)]
     if tfeat_dir is not None:
         tensors += open_captions(tfeat_dir, split, shard)
+    video_ids = shards[shard]
     for tensor in tensors:
-        if len(tensor) != len(shards[shard]):
+        if len(tensor) != len(video_ids):
             raise DataError(
                 f"{tensor.name}: must have one row per video of {meta_path(vfeat_dir, split)}, "
-                f"{len(shards[shard])}, but has {len(tensor)}. Features, captions and meta file "
+                f"{len(video_ids)}, but has {len(tensor)}. Features, captions and meta file "
                 "must come from the same packing: make them again."
             )
     seconds = tensors[0].lengths()
     if tfeat_dir is None:
         return ShardCounts(seconds, None)
     _, times, ids = tensors
-    if not np.array_equal(times.starts, ids.starts):
-        row = int(np.flatnonzero(times.lengths() != ids.lengths())[0])
-        raise DataError(
-            f"{ids.name}: video {shards[shard][row]} (row {row}) must have one row per time, "
-            f"{times.lengths()[row]}, but has {ids.lengths()[row]}. Tokenise this shard again."
-        )
-    sample = ids.data[:NUM_SAMPLED]
-    if vocab_size is not None and sample.max(initial=0) >= vocab_size:
-        caption = int((sample >= vocab_size).any(axis=1).argmax())
-        row = int(np.searchsorted(ids.starts, caption, side="right")) - 1
-        raise DataError(
-            f"{ids.name}: video {shards[shard][row]} (row {row}) must have word-piece ids below "
-            f"{vocab_size}, the vocabulary of `dataset.bert_name`, but has "
-            f"{sample[caption].max()}. Tokenise the captions with the same BERT, or correct "
-            "`dataset.bert_name`."
-        )
+    _check_caption_counts(times, ids, video_ids)
+    if vocab_size is not None:
+        _check_vocabulary(ids, video_ids, vocab_size)
+    # Times that are reversed or outside of their video are counted, because clips are clamped.
     starts, ends = times.data[:, 0], times.data[:, 1]
-    ends_of_video = np.repeat(seconds, times.lengths())
-    outside = (starts < 0) | (np.maximum(starts, ends) > ends_of_video)
-    return ShardCounts(seconds, times.lengths(), int((ends < starts).sum()), int(outside.sum()))
+    video_ends = np.repeat(seconds, times.lengths())
+    is_outside = (starts < 0) | (np.maximum(starts, ends) > video_ends)
+    num_reversed = int((ends < starts).sum())
+    return ShardCounts(seconds, times.lengths(), num_reversed, int(is_outside.sum()))
+
+
+def _check_caption_counts(
+    times: ShardedTensor, ids: ShardedTensor, video_ids: Sequence[str]
+) -> None:
+    """Raises DataError if a video does not have as many captions as times."""
+    if np.array_equal(times.starts, ids.starts):
+        return
+    row = int(np.flatnonzero(times.lengths() != ids.lengths())[0])
+    raise DataError(
+        f"{ids.name}: video {video_ids[row]} (row {row}) must have one row per time, "
+        f"{times.lengths()[row]}, but has {ids.lengths()[row]}. Tokenise this shard again."
+    )
+
+
+def _check_vocabulary(ids: ShardedTensor, video_ids: Sequence[str], vocab_size: int) -> None:
+    """Raises DataError if one of the first captions has an id that is not in the vocabulary."""
+    sample = ids.data[:NUM_SAMPLED]
+    if sample.max(initial=0) < vocab_size:
+        return
+    caption = int((sample >= vocab_size).any(axis=1).argmax())
+    row = int(np.searchsorted(ids.starts, caption, side="right")) - 1
+    raise DataError(
+        f"{ids.name}: video {video_ids[row]} (row {row}) must have word-piece ids below "
+        f"{vocab_size}, the vocabulary of `dataset.bert_name`, but has "
+        f"{sample[caption].max()}. Tokenise the captions with the same BERT, or correct "
+        "`dataset.bert_name`."
+    )
 
 
 def open_features(vfeat_dir: str, split: Split, shard: int) -> ShardedTensor:
-    """Returns the mapped feature shard; DataError unless it holds floats of width 512."""
+    """Returns the mapped features of a shard, float [seconds, 512] per video.
+
+    Raises:
+        DataError: a file is missing or damaged, or has another dtype or width.
+    """
     features = open_shard(video_stem(vfeat_dir, split, shard))
     remedy = "Extract them with S3D, or correct `dataset.vfeat_dir`."
-    _check_kind(features, "f", f"floats of shape [seconds, {FEATURE_DIM}]", FEATURE_DIM, remedy)
+    _check_rows(features, "f", f"floats of shape [seconds, {FEATURE_DIM}]", FEATURE_DIM, remedy)
     return features
 
 
 def open_captions(tfeat_dir: str, split: Split, shard: int) -> tuple[ShardedTensor, ShardedTensor]:
-    """Returns the mapped times (float [captions, 2], seconds) and ids (int [captions, width], -1
-    padded) of a shard.
+    """Returns the mapped caption times and word-piece ids of a shard.
+
+    Returns:
+        Start and end in seconds, float [captions, 2] per video, and ids, int [captions, width],
+        padded with -1.
+    Raises:
+        DataError: a file is missing or damaged, or has another dtype or width.
     """
     first_file = f"{times_stem(tfeat_dir, split, shard)}_data.npy"
     if not str(tfeat_dir).endswith(".") and not Path(first_file).exists():
@@ -162,15 +214,21 @@ def open_captions(tfeat_dir: str, split: Split, shard: int) -> tuple[ShardedTens
     times = open_shard(times_stem(tfeat_dir, split, shard))
     ids = open_shard(ids_stem(tfeat_dir, split, shard))
     remedy = "Tokenise this shard again, or correct `dataset.tfeat_dir`."
-    _check_kind(times, "f", "floats of shape [captions, 2]", 2, remedy)
-    _check_kind(ids, "i", "signed integers of shape [captions, width]", None, remedy)
+    _check_rows(times, "f", "floats of shape [captions, 2]", 2, remedy)
+    _check_rows(ids, "i", "signed integers of shape [captions, width]", None, remedy)
     return times, ids
 
 
-def _check_kind(
+def _check_rows(
     tensor: ShardedTensor, kind: str, wanted: str, width: int | None, remedy: str
 ) -> None:
-    """Raises DataError unless a tensor holds rows of this kind of number and width."""
+    """Raises DataError unless the rows of a tensor have a kind of dtype and a width.
+
+    Args:
+        kind: the `kind` of the NumPy dtype.
+        wanted: describes the rows, for the message.
+        width: length of a row; None: any.
+    """
     data = tensor.data
     if data.dtype.kind != kind or data.ndim != 2 or width not in (None, data.shape[1]):
         raise DataError(

@@ -1,13 +1,15 @@
-"""Ragged rows in two `.npy` files per stem, mapped rather than read.
+"""Tensors of ragged rows, stored in two `.npy` files and memory-mapped.
 
-Each process has one bounded cache of open maps.
+Why memory maps: mapped pages belong to the kernel's page cache. The kernel shares them between
+processes and frees them when memory is short. The memory of a data loader worker therefore does not
+grow with the rows that it has read. Every process keeps its maps in one bounded cache.
 
-Mapped files are page cache: the kernel shares them between processes and takes them back when
-memory is short, so a worker's own memory does not grow with the rows it has read. The map is
-torch's, because Python's keeps a file descriptor open per map, and HowTo100M (300 shards x 3
-tensors x 2 files) would pass the usual limit of 1,024. The kernel does not take back the page
-tables of a map, 1 GB for HowTo100M's features: a large map is therefore replaced after every
-`ROWS_PER_MAP` rows.
+Two details keep this true for HowTo100M (300 shards x 3 tensors x 2 files):
+
+- The files are mapped by torch. Python's `mmap` keeps a file descriptor open per map and would
+  exceed the usual limit of 1,024.
+- The kernel does not free the page tables of a map, which take 1 GB for HowTo100M's features.
+  Therefore a large map is replaced by a new one after every `ROWS_PER_MAP` rows.
 """
 
 from __future__ import annotations
@@ -25,27 +27,28 @@ from mmpt.utils.io import atomic_write, load_npy
 
 MAX_OPEN_SHARDS = 1024
 ROWS_PER_MAP = 128
-"""Rows read before a large map is replaced: 4 kB of page tables each, so about 0.5 MB a shard."""
+"""Rows read before a large map is replaced. Each row may need 4 kB of page tables, so a map has at
+most about 0.5 MB of them.
+"""
 LARGE_MAP = 256 << 20
-"""Bytes; the page tables of a smaller map take at most 0.5 MB, and it is kept."""
+"""Bytes above which a map counts as large. The page tables of a smaller one take at most 0.5 MB."""
 REMEDY = "Pack this shard again, or download it again."
 
 
 class ShardedTensor:
-    """Ragged rows stored as one concatenated array: row i is `data[starts[i]:starts[i + 1]]` and
-    may be empty.
+    """A tensor of ragged rows, stored as one concatenated array.
+
+    Row i is `data[starts[i]:starts[i + 1]]` and may be empty.
+
+    Args:
+        data: all rows one after another, [total, ...] of any dtype.
+        starts: offset of every row, and the total, [rows + 1] of any integer dtype.
+        name: name of the tensor in messages; its path stem if it was loaded.
+    Raises:
+        DataError: `starts` does not rise from 0 to the length of `data`.
     """
 
     def __init__(self, data: np.ndarray, starts: np.ndarray, name: str = "ShardedTensor"):
-        """Checks the invariants and keep both arrays.
-
-        Args:
-            data: [total, ...] of any dtype, all rows one after another.
-            starts: [rows + 1] of any integer dtype.
-            name: what to call this tensor in messages (its stem).
-        Raises:
-            DataError: `starts` is no list of offsets into `data`.
-        """
         _check_starts(data, starts, name)
         self.data = data
         self.starts = starts
@@ -55,7 +58,7 @@ class ShardedTensor:
 
     @classmethod
     def from_list(cls, rows: Sequence[np.ndarray]) -> ShardedTensor:
-        """Concatenates `rows`, arrays that differ in their first axis only."""
+        """Returns the tensor of `rows`, arrays that differ in the length of their first axis."""
         starts = np.cumsum([0, *(len(row) for row in rows)], dtype=np.int64)
         return cls(np.concatenate(rows), starts)
 
@@ -66,9 +69,9 @@ class ShardedTensor:
         """Opens `<stem>_data.npy` and `<stem>_starts.npy`; the stem may contain dots.
 
         Args:
-            mmap_mode: "r" maps the files read-only, None reads them into memory.
+            mmap_mode: "r" maps the files read-only; None reads them into memory.
         Raises:
-            DataError: a file is missing, truncated or no `.npy` file, or the two disagree.
+            DataError: a file is missing, truncated or not a `.npy` file, or the two do not fit.
         """
         stem = os.fspath(stem)
         read = _map_npy if mmap_mode else partial(load_npy, remedy=REMEDY)
@@ -79,7 +82,7 @@ class ShardedTensor:
     def save(self, stem: str | os.PathLike[str]) -> None:
         """Writes both files under temporary names, then renames them.
 
-        Maps of this process are opened again.
+        The maps of this process are dropped, so that the new files are opened.
         """
         stem = os.fspath(stem)
         with (
@@ -94,16 +97,17 @@ class ShardedTensor:
         return len(self.starts) - 1
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """Returns row `row` as a view.
+        """Returns a row as a view of the data.
 
         Raises:
-            DataError: a large file was replaced by one of another length while it was in use.
+            DataError: the file was replaced by one of another length while it was in use.
         """
         if not 0 <= row < len(self):
             raise IndexError(f"{self.name}: row {row} of {len(self)}")
         self._rows_read += 1
         if self._mapped and self._rows_read % ROWS_PER_MAP == 0 and self.data.nbytes > LARGE_MAP:
-            self.data = _map_npy(f"{self.name}_data.npy")  # rows that are in use keep the old map
+            # Rows that the caller still holds keep the old map alive.
+            self.data = _map_npy(f"{self.name}_data.npy")
             _check_starts(self.data, self.starts, self.name)
         return self.data[self.starts[row] : self.starts[row + 1]]
 
@@ -113,20 +117,20 @@ class ShardedTensor:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._mapped:
-            return open_shard, (self.name,)  # another process maps the file itself: no rows travel
+            return open_shard, (self.name,)  # the other process maps the files itself
         return type(self), (self.data, self.starts, self.name)
 
 
 @lru_cache(maxsize=MAX_OPEN_SHARDS)
 def open_shard(stem: str) -> ShardedTensor:
-    """Returns the mapped tensor at `stem`, opened and checked once per process; forked workers
-    inherit open maps.
+    """Returns the mapped tensor at `stem`. It is opened and checked once per process, and forked
+    workers inherit it.
     """
     return ShardedTensor.load(stem, mmap_mode="r")
 
 
 def _check_starts(data: np.ndarray, starts: np.ndarray, name: str) -> None:
-    """Raises DataError unless `starts` rises from 0 to the number of rows."""
+    """Raises DataError unless `starts` are integers that rise from 0 to the length of `data`."""
     if data.ndim == 0:
         raise DataError(f"{name}_data.npy: must have rows, but is a single number. {REMEDY}")
     if starts.ndim != 1 or len(starts) == 0 or starts.dtype.kind not in "iu":
@@ -145,11 +149,12 @@ def _check_starts(data: np.ndarray, starts: np.ndarray, name: str) -> None:
 
 def _map_npy(path: str) -> np.ndarray:
     """Maps a `.npy` file read-only, without keeping a file descriptor."""
+    # NumPy parses the header, then torch maps the same bytes.
     array = load_npy(path, REMEDY, mmap_mode="r")
     assert isinstance(array, np.memmap)
     size = array.offset + array.nbytes
-    whole = torch.from_file(path, shared=False, size=size, dtype=torch.uint8).numpy()
-    values = whole[array.offset :].view(array.dtype)
+    content = torch.from_file(path, shared=False, size=size, dtype=torch.uint8).numpy()
+    values = content[array.offset :].view(array.dtype)
     mapped = values.reshape(array.shape, order="C" if array.flags.c_contiguous else "F")
     mapped.flags.writeable = False
     return mapped

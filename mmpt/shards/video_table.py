@@ -1,8 +1,8 @@
-"""The videos of a split and their places, as three arrays: a million videos cost 19 MB and no
-Python objects.
+"""The videos of a split with their shards and rows, as three arrays.
 
-Arrays, not lists of strings, because reading a Python object writes its reference count, and a
-forked loader worker would copy every page it reads.
+Arrays are used instead of lists of strings because reading a Python object changes its reference
+count. A forked data loader worker would therefore copy every page that it reads. The arrays of a
+million videos take 19 MB.
 """
 
 from __future__ import annotations
@@ -21,23 +21,27 @@ from mmpt.utils.io import read_lines
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
-NUM_NAMED = 5  # ids shown in a message
+NUM_NAMED = 5  # ids listed in a message
 
 
 @dataclass(frozen=True, eq=False)
 class VideoTable:
-    """Video ids with shard and row."""
+    """A table of N videos: their ids, shards and rows."""
 
     names: np.ndarray
-    """UTF-8 bytes [N] of one width."""
+    """Video ids in UTF-8, bytes [N]."""
     shards: np.ndarray
-    """int32 [N]."""
+    """Shard of every video, int32 [N]."""
     rows: np.ndarray
-    """int32 [N]."""
+    """Row of every video in its shard, int32 [N]."""
 
     @classmethod
     def from_shards(cls, shards: Mapping[int, Sequence[str]]) -> VideoTable:
-        """Returns the table of everything that is packed, in packing order."""
+        """Returns the table of all packed videos, in packing order.
+
+        Args:
+            shards: the video ids of every shard, in row order.
+        """
         names = [name.encode() for ids in shards.values() for name in ids]
         sizes = [len(ids) for ids in shards.values()]
         rows = [np.arange(size, dtype=np.int32) for size in sizes]
@@ -59,37 +63,44 @@ class VideoTable:
         return [name.decode() for name in self.names.tolist()]
 
     def key(self, position: int, index: int) -> ShardKey:
-        """Returns the key of the video at `position`; `index` is what it says of its place in the
-        list.
+        """Returns the key of the video at `position`.
+
+        Args:
+            index: the video's position in the training list, which the key contains.
         """
         return ShardKey(
             self.name(position), index, int(self.shards[position]), int(self.rows[position])
         )
 
     def positions(self, ids: Sequence[str]) -> np.ndarray:
-        """Returns where each id is, int64 [len(ids)]; -1 where it is not, the first place where it
-        is twice.
+        """Returns the position of each id, int64 [len(ids)]; -1 for an id that is not in the table.
 
-        The dictionary lives for this call only: a million videos take a second, and no memory
-        afterwards.
+        If an id is in the table twice, its first position is returned. The dictionary exists during
+        this call only. Building it for a million videos takes a second.
         """
+        # Built from the end, so that the first position of a repeated id is written last.
         backwards = range(len(self) - 1, -1, -1)
-        where = dict(zip(reversed(self.names.tolist()), backwards, strict=True))
-        return np.fromiter(
-            (where.get(name.encode(), -1) for name in ids), dtype=np.int64, count=len(ids)
-        )
+        positions = dict(zip(reversed(self.names.tolist()), backwards, strict=True))
+        found = (positions.get(name.encode(), -1) for name in ids)
+        return np.fromiter(found, dtype=np.int64, count=len(ids))
 
     def take(self, positions: np.ndarray) -> VideoTable:
-        """Returns the table of these positions, in this order, or of those that are True."""
+        """Returns the table of some videos.
+
+        Args:
+            positions: positions in the wanted order, or a bool mask [N].
+        """
         return VideoTable(self.names[positions], self.shards[positions], self.rows[positions])
 
 
 def read_id_list(path: str | Path) -> list[str]:
-    """Returns the ids of a list file: one per line, stripped, blank lines skipped, repeats dropped
-    and counted.
+    """Returns the video ids of a list file, which has one id per line.
+
+    Ids are stripped. Blank lines are skipped. Repeated ids are dropped, with a warning that gives
+    their number.
 
     Raises:
-        DataError: missing, not text, or without any id.
+        DataError: the file is missing, is not text, or has no ids.
     """
     lines = read_lines(path, "a list of one video id per line")
     ids = [line.strip() for line in lines if line.strip()]
@@ -105,63 +116,93 @@ def read_id_list(path: str | Path) -> list[str]:
 def load_video_table(
     list_path: str | Path, config: DatasetConfig, split: Split, vocab_size: int | None = None
 ) -> VideoTable:
-    """Returns the usable videos of a list, in list order, the same in every process.
+    """Returns the usable videos of a list, in list order. It is the same in every process.
 
-    Ids that are not packed are dropped up to a share of `max_missing`; videos without a feature row
-    or without a caption are left out. Both are counted in the log.
+    Videos that are not packed are dropped, up to a share of `max_missing`. Videos without a feature
+    row or without a caption are left out. Both are counted in the log.
 
     Args:
-        config: gives vfeat_dir, max_missing and tfeat_dir, which is None where captions are not
-            read.
-        vocab_size: word-piece ids must be below it; looked at in the first captions of every shard.
+        list_path: a file with one video id per line.
+        config: its `vfeat_dir`, `max_missing` and `tfeat_dir` are used. Without `tfeat_dir` (None),
+            captions are not read.
+        vocab_size: word-piece ids must be below it; see `check_shard`.
     Raises:
-        DataError: more than `max_missing` are not packed, none is usable, or a shard is damaged.
+        DataError: too many videos are not packed, none is usable, or a shard is damaged.
     """
-    vfeat_dir, tfeat_dir, max_missing = config.vfeat_dir, config.tfeat_dir, config.max_missing
-    assert vfeat_dir is not None
+    assert config.vfeat_dir is not None
     ids = read_id_list(list_path)
-    shards = read_shard_meta(vfeat_dir, split)
+    shards = read_shard_meta(config.vfeat_dir, split)
     packed = VideoTable.from_shards(shards)
     positions = packed.positions(ids)
     missing = [ids[index] for index in np.flatnonzero(positions < 0)]
     if missing:
-        share = len(missing) / len(ids)
-        what = (
-            f"{list_path}: {len(missing)} of {len(ids)} videos ({share:.2%}) are not in "
-            f"{meta_path(vfeat_dir, split)} (first: {', '.join(missing[:NUM_NAMED])})"
-        )
-        if share > max_missing:
-            raise DataError(
-                f"{what}; `dataset.max_missing` allows {max_missing:.2%}. Pack their features, "
-                "take them off the list, or raise `dataset.max_missing`."
-            )
-        logger.warning("%s; they are dropped", what)
+        _check_missing(missing, len(ids), list_path, config, split)
     table = packed.take(positions[positions >= 0])
-    # Check every shard, and find the videos without seconds or captions.
-    usable = np.ones(len(table), dtype=bool)
-    num_captions = num_reversed = num_outside = 0
-    for shard in np.unique(table.shards).tolist():
-        counts = check_shard(vfeat_dir, tfeat_dir, split, shard, shards, vocab_size)
-        here = np.flatnonzero(table.shards == shard)
-        usable[here] = counts.seconds[table.rows[here]] > 0
-        if counts.captions is not None:
-            usable[here] &= counts.captions[table.rows[here]] > 0
-            num_captions += int(counts.captions.sum())
-            num_reversed += counts.reversed_times
-            num_outside += counts.outside_times
-    if not usable.any():
+    is_usable = _check_shards(table, shards, config, split, vocab_size)
+    if not is_usable.any():
         raise DataError(
             f"{list_path}: at least one video must have features and captions, but none of "
             f"{len(ids)} has."
         )
-    if not usable.all():
-        empty = table.take(~usable).name_list()
+    if not is_usable.all():
+        empty = table.take(~is_usable).name_list()
         what = "%d videos have no feature row or no caption and are left out (first: %s)"
         logger.warning(what, len(empty), ", ".join(empty[:NUM_NAMED]))
-    if num_reversed or num_outside:
+    return table.take(is_usable)
+
+
+def _check_missing(
+    missing: Sequence[str],
+    num_listed: int,
+    list_path: str | Path,
+    config: DatasetConfig,
+    split: Split,
+) -> None:
+    """Logs the listed videos that are not packed, or raises DataError if they are too many."""
+    assert config.vfeat_dir is not None
+    share = len(missing) / num_listed
+    what = (
+        f"{list_path}: {len(missing)} of {num_listed} videos ({share:.2%}) are not in "
+        f"{meta_path(config.vfeat_dir, split)} (first: {', '.join(missing[:NUM_NAMED])})"
+    )
+    if share > config.max_missing:
+        raise DataError(
+            f"{what}; `dataset.max_missing` allows {config.max_missing:.2%}. Pack their features, "
+            "take them off the list, or raise `dataset.max_missing`."
+        )
+    logger.warning("%s; they are dropped", what)
+
+
+def _check_shards(
+    table: VideoTable,
+    shards: Mapping[int, Sequence[str]],
+    config: DatasetConfig,
+    split: Split,
+    vocab_size: int | None,
+) -> np.ndarray:
+    """Checks every shard of the table and logs captions with wrong times.
+
+    Returns:
+        Whether each video has feature rows and, if captions are read, captions; bool [N].
+    """
+    assert config.vfeat_dir is not None
+    is_usable = np.ones(len(table), dtype=bool)
+    num_captions = num_reversed = num_outside = 0
+    for shard in np.unique(table.shards).tolist():
+        counts = check_shard(config.vfeat_dir, config.tfeat_dir, split, shard, shards, vocab_size)
+        positions = np.flatnonzero(table.shards == shard)
+        rows = table.rows[positions]
+        is_usable[positions] = counts.seconds[rows] > 0
+        if counts.captions is not None:
+            is_usable[positions] &= counts.captions[rows] > 0
+            num_captions += int(counts.captions.sum())
+            num_reversed += counts.reversed_times
+            num_outside += counts.outside_times
+    # A table without usable videos is an error, which the caller raises. It needs no warning.
+    if is_usable.any() and (num_reversed or num_outside):
         what = (
             "%s*: %d of %d captions reach outside their video, %d end before they start; clips are "
             "clamped"
         )
-        logger.warning(what, tfeat_dir, num_outside, num_captions, num_reversed)
-    return table.take(usable)
+        logger.warning(what, config.tfeat_dir, num_outside, num_captions, num_reversed)
+    return is_usable

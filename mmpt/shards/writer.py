@@ -1,4 +1,4 @@
-"""Writes shards: features and captions of many videos, or one ragged tensor row by row."""
+"""Writes shards: the features and captions of many videos, or one ragged tensor item by item."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,34 +14,40 @@ from mmpt.shards.shardedtensor import ShardedTensor, open_shard
 from mmpt.utils.io import atomic_write
 
 SHARD_SIZE = 4096  # videos per shard in the released files
-MAX_CAPTION_IDS = 32  # word pieces kept of a caption
-PADDING = -1
+MAX_CAPTION_IDS = 32  # word pieces of a caption that are kept
+PADDING = -1  # word-piece id of unused slots
 
 
 class RowStream:
-    """The open data file of a ragged tensor. Memory holds one item.
+    """The data file of a ragged tensor while it is written, item by item. Memory holds one item.
 
-    NumPy pads a header so that the first axis can grow in place. The header is therefore written
-    first, for no rows, and again at the end: the bytes are those of `np.save` of the whole.
+    The header of a `.npy` file contains the number of rows, which is known at the end only. NumPy
+    pads the header so that this number can grow in place. Therefore a header for no rows is written
+    first, and overwritten at the end. The file has the same bytes as with `np.save`.
+
+    Args:
+        file: the file, open for writing in binary mode.
+        width: number of columns.
+        dtype: type of the numbers.
     """
 
     def __init__(self, file: IO[bytes], width: int, dtype: np.dtype):
         self.starts = [0]
-        """Rows in front of each item, and of all."""
+        """Offset of every item so far, and the total number of rows."""
         self._file = file
         self._width = width
         self._dtype = dtype
         self.write_header()
 
     def append(self, rows: np.ndarray) -> None:
-        """Writes the next item, [rows, width] of the stream's dtype."""
+        """Writes the next item, an array [rows, width] of the stream's dtype."""
         assert rows.shape == (len(rows), self._width)
         assert rows.dtype == self._dtype
         self._file.write(rows.tobytes())
         self.starts.append(self.starts[-1] + len(rows))
 
     def write_header(self) -> None:
-        """Writes the header for the rows so far to the beginning of the file."""
+        """Writes the header for the rows so far at the beginning of the file."""
         self._file.seek(0)
         descr = np.lib.format.dtype_to_descr(self._dtype)
         shape = (self.starts[-1], self._width)
@@ -51,7 +57,16 @@ class RowStream:
 
 @contextmanager
 def row_stream(stem: str, width: int, dtype: np.dtype) -> Iterator[RowStream]:
-    """Opens `<stem>_data.npy` for streaming. The files get their names when the block ends well."""
+    """Opens a ragged tensor for writing, item by item.
+
+    `<stem>_data.npy` and `<stem>_starts.npy` get their names only if the block ends without an
+    error.
+
+    Args:
+        stem: path stem of the tensor.
+        width: number of columns.
+        dtype: type of the numbers.
+    """
     with atomic_write(f"{stem}_data.npy", "wb") as data:
         stream = RowStream(data, width, dtype)
         yield stream
@@ -64,12 +79,14 @@ def row_stream(stem: str, width: int, dtype: np.dtype) -> Iterator[RowStream]:
 def write_caption_shard(
     tfeat_dir: str | Path, split: Split, shard: int, captions: Sequence[Captions]
 ) -> None:
-    """Writes the captions of one shard: times float32 [n, 2] and ids int32 [n, 32], cut to 32 and
-    padded with -1.
+    """Writes the captions of one shard.
+
+    Times are float32 [captions, 2] per video. Word-piece ids are int32 [captions, 32] per video,
+    cut to 32 or padded with -1.
 
     Args:
-        tfeat_dir: path prefix ending in a dot.
-        captions: per video, in the row order of the feature shard.
+        tfeat_dir: path prefix of the caption files, ending in a dot.
+        captions: the captions of every video, in the row order of the feature shard.
     """
     times = [np.array([one["start"], one["end"]], dtype=np.float32).T for one in captions]
     ShardedTensor.from_list(times).save(times_stem(tfeat_dir, split, shard))
@@ -84,18 +101,23 @@ def write_shards(
     videos: Iterable[tuple[str, np.ndarray, Captions]],
     shard_size: int = SHARD_SIZE,
 ) -> list[list[str]]:
-    """Writes everything a split needs, holding one shard in memory at a time. The meta file is
-    written last.
+    """Writes the features, the captions and the meta file of a split.
+
+    Memory holds one shard at a time. The meta file is written last, so a split with a meta file is
+    complete.
 
     Args:
-        videos: (id, float [seconds, 512], captions) in list order. The dtype of features is kept.
+        vfeat_dir: folder of the feature shards.
+        tfeat_dir: path prefix of the caption files, ending in a dot.
+        videos: (id, features, captions) of every video in list order. Features are float [seconds,
+            512], and their dtype is kept.
         shard_size: videos per shard.
     Returns:
         The ids of every shard, as in the meta file.
     """
     shards: list[list[str]] = []
-    rest = iter(videos)
-    while chunk := list(islice(rest, shard_size)):
+    remaining = iter(videos)
+    while chunk := list(islice(remaining, shard_size)):
         ids, features, captions = zip(*chunk, strict=True)
         ShardedTensor.from_list(features).save(video_stem(vfeat_dir, split, len(shards)))
         write_caption_shard(tfeat_dir, split, len(shards), captions)

@@ -1,6 +1,6 @@
-"""Files whose clock starts again or jumps: when each picture is shown, and what is noted.
+"""Tests of files whose clock restarts or jumps: the time of every frame, and the notes.
 
-Pictures are numbered through all parts of a file; groups of ten share a grey level.
+Frames are numbered through all segments of a file. Each group of ten frames has its own grey level.
 """
 
 from fractions import Fraction
@@ -15,19 +15,19 @@ from mmpt.media.clock import Clock
 from mmpt.media.video_reader import VideoError, VideoFile
 from tests.support.videos import TIME_BASE, Clip, regular_times, truncate, write_video
 
-GROUP = 10  # pictures of one grey level
-PART = 60  # pictures of a part: 2 s
+GROUP = 10  # frames with the same grey level
+SEGMENT = 60  # frames of a segment: 2 s
 HOUR = 3600
-WRAP_S = Fraction(2**33, 90_000)  # MPEG-TS counts 90,000ths of a second in 33 bits
+WRAP_S = Fraction(2**33, 90_000)  # the 33-bit clock of MPEG-TS, in units of 1/90,000 s, wraps here
 
 
-def write_part(
-    path: Path, start_s: Fraction | float, first: int, *, count: int = PART, sound_s: float = 0
+def write_segment(
+    path: Path, start_s: Fraction | float, first: int, *, count: int = SEGMENT, sound_s: float = 0
 ) -> bytes:
-    """Encodes pictures `first`, `first + 1` ...; the first one is shown at `start_s`.
+    """Encodes the frames `first`, `first + 1` ... with timestamps from `start_s` on.
 
     Args:
-        sound_s: there is sound, and it begins so much earlier.
+        sound_s: if positive, there is audio, and it begins this many seconds earlier.
     """
     with av.open(str(path), "w") as file:
         stream = file.add_stream("libx264", rate=30, options={"preset": "ultrafast"})
@@ -36,8 +36,9 @@ def write_part(
         stream.codec_context.gop_size, stream.codec_context.max_b_frames = 15, 2
         sound = file.add_stream("mp2", rate=48_000) if sound_s else None
         for number in range(count):
-            picture = np.full((64, 64, 3), 20 + 8 * ((first + number) // GROUP), np.uint8)
-            frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="yuv420p")
+            grey = 20 + 8 * ((first + number) // GROUP)
+            pixels = np.full((64, 64, 3), grey, np.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, "rgb24").reformat(format="yuv420p")
             frame.pts = round((Fraction(start_s) + Fraction(number, 30)) / TIME_BASE)
             frame.time_base, frame.duration = TIME_BASE, 3000
             file.mux(stream.encode(frame))
@@ -53,7 +54,7 @@ def write_part(
 
 
 def groups(path: Path) -> tuple[list[int], list[str]]:
-    """Returns the group of pictures that each of 30 pictures a second is of, and the notes."""
+    """Reads a video. Returns the group of each output frame (30 per second), and the notes."""
     video = VideoFile(path)
     greys = [frame[112, 112].mean() for frame in video.frames()]
     return [round((grey - 20) / 8) for grey in greys], video.notes
@@ -64,28 +65,30 @@ def groups_of(*numbers: range | list[int]) -> list[int]:
 
 
 def note(*places: str) -> list[str]:
-    """Returns the note about jumps at these seconds."""
+    """Returns the note about jumps at these times, in seconds."""
     times = "1 time" if len(places) == 1 else f"{len(places)} times"
     return [
-        f"its clock jumps {times} (at {', '.join(places)} s); the pictures after a jump were moved "
-        "to follow those before it"
+        f"its clock jumps {times} (at {', '.join(places)} s); the frames after a jump were moved "
+        "to follow the frames before it"
     ]
 
 
-FIRST, SECOND, THIRD = range(PART), range(PART, 2 * PART), range(2 * PART, 3 * PART)
+FIRST = range(SEGMENT)
+SECOND = range(SEGMENT, 2 * SEGMENT)
+THIRD = range(2 * SEGMENT, 3 * SEGMENT)
 
-# Name -> where the clock starts in each part, which pictures are shown, and what is noted.
-JOINED = {
+# Name -> (first timestamp of every segment, frames that are shown, notes).
+CONCATENATED = {
     "starts_again.ts": ([10, 10], [FIRST, SECOND], note("2.0")),
     "starts_twice_again.ts": ([10, 10, 10], [FIRST, SECOND, THIRD], note("2.0", "4.0")),
     "starts_again.mkv": ([0, 0], [FIRST, SECOND], note("2.0")),
-    # FFmpeg takes the second part for one 26.5 hours after the first one's zero.
+    # FFmpeg assumes that the clock wrapped around, so the second segment seems 26.5 hours later.
     "starts_again_earlier.ts": ([HOUR, 1], [FIRST, SECOND], note("2.0")),
     "hours_ahead.ts": ([10, 10 * HOUR], [FIRST, SECOND], note("2.0")),
     "gap.ts": ([10, 15], [FIRST, [59] * 90, SECOND], []),
     "gap.mkv": ([0, 5], [FIRST, [59] * 90, SECOND], []),
     "again_and_gap.ts": ([10, 10, 15], [FIRST, SECOND, [119] * 90, THIRD], note("2.0")),
-    # The frame rate filter has not shown picture 59 when the next one comes.
+    # The frame rate filter has not returned frame 59 yet when the second segment begins.
     "overlap.ts": ([10, 11.5], [FIRST[:59], SECOND[14:]], []),
     "late.ts": ([10 * HOUR], [FIRST], []),
     "late.mkv": ([10 * HOUR], [FIRST], []),
@@ -95,49 +98,51 @@ JOINED = {
 }
 
 
-@pytest.mark.parametrize("name", JOINED)
-def test_joined_parts_follow_each_other(tmp_path, name):
-    starts, shown, notes = JOINED[name]
+@pytest.mark.parametrize("name", CONCATENATED)
+def test_concatenated_segments_follow_each_other(tmp_path, name):
+    starts, shown, notes = CONCATENATED[name]
     path = tmp_path / name
-    parts = [write_part(path, start, PART * number) for number, start in enumerate(starts)]
+    parts = [write_segment(path, start, SEGMENT * n) for n, start in enumerate(starts)]
     path.write_bytes(b"".join(parts))
     assert groups(path) == (groups_of(*shown), notes)
 
 
-def test_sound_that_begins_earlier_moves_the_first_part_only(tmp_path):
+def test_audio_that_begins_earlier_delays_the_first_segment_only(tmp_path):
     path = tmp_path / "sound.ts"
-    parts = [write_part(path, 10, first, sound_s=0.5) for first in (0, PART)]
+    parts = [write_segment(path, 10, first, sound_s=0.5) for first in (0, SEGMENT)]
     path.write_bytes(b"".join(parts))
     assert groups(path) == (groups_of([0] * 15, FIRST, SECOND), note("2.5"))
 
 
-def test_only_some_formats_have_a_clock_that_may_jump_ahead(tmp_path):
+def test_a_jump_ahead_is_an_error_in_formats_with_one_clock(tmp_path):
     path = tmp_path / "far.mkv"
-    parts = [write_part(path, start, 0) for start in (0, 2 * HOUR)]
+    parts = [write_segment(path, start, 0) for start in (0, 2 * HOUR)]
     path.write_bytes(b"".join(parts))
     with pytest.raises(VideoError, match="timestamps are broken: they jump by more than 3600 s"):
         groups(path)
 
 
-def test_a_last_picture_far_ahead_is_shown_when_it_is_due(tmp_path):
+def test_a_last_frame_far_ahead_follows_the_frame_before_it(tmp_path):
     path = tmp_path / "last.mkv"
-    path.write_bytes(write_part(path, 0, 0) + write_part(path, 2 * HOUR, PART, count=1))
-    assert groups(path) == (groups_of(FIRST, [PART]), note("2.0"))
+    first = write_segment(path, 0, 0)
+    last = write_segment(path, 2 * HOUR, SEGMENT, count=1)
+    path.write_bytes(first + last)
+    assert groups(path) == (groups_of(FIRST, [SEGMENT]), note("2.0"))
 
 
-def test_a_truncated_file_whose_clock_starts_at_hours(tmp_path):
+def test_the_note_on_a_truncated_file_does_not_count_the_start_of_its_clock(tmp_path):
     times = [10 * HOUR + time for time in regular_times(4)]
     whole = write_video(tmp_path / "whole.mkv", times, Clip(width=64, height=64))
     shown, (reason,) = groups(truncate(whole, tmp_path / "part.mkv", 0.5))
     assert 30 < len(shown) < 90
-    assert "4.0 s were announced" in reason
+    assert "but the file declares 4.0 s" in reason
 
 
 # ---- the rules, in tenths of a second
 
 
 def placed(times: list[int | None], start: int = 0) -> tuple[list[int], list[float]]:
-    """Returns when pictures of a tenth of a second are shown, and where the clock jumps."""
+    """Returns the times of frames with a duration of 0.1 s, and the times of jumps."""
     clock = Clock(start, Fraction(1, 10), max_gap_s=300)
     shown = [clock.place(time, 1, following) for time, following in pairwise([*times, None])]
     return shown, clock.jumps_s
@@ -152,20 +157,20 @@ A, B = list(range(100)), list(range(100, 200))
         (A + A + A, range(300), [10, 20]),
         (A + list(range(5000, 5100)), range(200), [10]),  # 490 s ahead
         (A + list(range(3000, 3100)), A + list(range(3000, 3100)), []),  # a gap of 290 s
-        (A + list(range(50, 150)), A + list(range(50, 150)), []),  # an overlap of half the part
+        (A + list(range(50, 150)), A + list(range(50, 150)), []),  # half the segment overlaps
         (A + list(range(49, 149)), range(200), [10]),
-        (A + B + list(range(99, 199)), range(300), [20]),  # over 10 s is no overlap
-        # One picture with a wrong time, a run of them, and an inserted part.
+        (A + B + list(range(99, 199)), range(300), [20]),  # more than 10 s is not an overlap
+        # One frame with a wrong timestamp, a run of them, and an inserted segment.
         ([*A, 3, *B[1:]], range(200), []),
         ([*A, 9000, *B[1:]], range(200), []),
         (A + list(range(20)) + B[20:], range(200), [10, 12]),
         (A + list(range(9000, 9020)) + A, range(220), [10, 12]),
-        # Equal times: the first picture's, far ahead, and a gap ahead.
+        # Runs of equal timestamps: the first frame's, far ahead, and a gap ahead.
         ([*A, 0, 0, *B[2:]], range(200), []),
         (A + [0] * 60 + B[60:], range(200), []),
         (A + [9000] * 20 + B[20:], range(200), []),
         (A + [250] * 20 + B[20:], range(200), []),
-        # Unrelated times. Those of 8 are twice as slow as the pictures, those of 6 twice as fast.
+        # Unrelated timestamps; 8 at half the speed of the frames, 6 at twice their speed.
         ([*A, 9000, 20, 7000, 7, 9900, 8000, 3, 40, *B[8:]], range(200), []),
         (
             [*A, *[0, 0, 1, 1, 2, 2, 3, 3], *B[8:]],
@@ -177,13 +182,13 @@ A, B = list(range(100)), list(range(100, 200))
             [*A, *[100, 102, 104, 106, 108, 110], *B[6:]],
             [10, 11.1],
         ),
-        # A gap after the first two pictures of a part, and before its last two.
+        # A gap after the first two frames of a segment, and before its last two.
         ([*A, 0, 1, 40, 41], [*A, 100, 101, 140, 141], [10]),
         ([*A, 140, 141, 0, 1], [*A, 140, 141, 142, 143], [14.2]),
-        # A short overlap, and a last picture far ahead.
+        # A short overlap, and a last frame far ahead.
         (A + list(range(97, 197)), A + list(range(97, 197)), []),
         ([*A, 9000], range(101), [10]),
-        # Without times, out of order, and with a variable frame rate.
+        # Without timestamps, out of order, and with a variable frame rate.
         (A + [None] * 5 + B[5:], range(200), []),
         (A + [None] * 60 + B[60:], range(200), []),
         ([None, 1, 2, None, 4], range(5), []),
@@ -191,7 +196,7 @@ A, B = list(range(100)), list(range(100, 200))
         ([0, 5, 6, 40, 41, 300], [0, 5, 6, 40, 41, 300], []),
     ],
 )
-def test_rules(times, shown, jumps_s):
+def test_timestamps_are_corrected_by_the_rules(times, shown, jumps_s):
     assert placed(times) == (list(shown), jumps_s)
     late = [None if time is None else time + 36_000 for time in times]
     if times[0] is not None:

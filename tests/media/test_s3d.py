@@ -1,6 +1,4 @@
-"""S3D's loading: strictly, with and without its dictionary, and what is said when something is
-missing. Its numbers: tests/parity/test_s3d.py.
-"""
+"""Tests of loading S3D. tests/parity/test_s3d.py tests its numbers."""
 
 import numpy as np
 import pytest
@@ -14,8 +12,9 @@ WORDS = ["cut", "the", "tomato", "it's"]
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory):
-    """Weights and dictionary as they are published, with random numbers; the file holds the text
-    tower.
+    """Returns a network with random weights, and the paths of its weights and dictionary.
+
+    The files have the published form. The weights include the text tower.
     """
     folder = tmp_path_factory.mktemp("s3d")
     network = S3D(WORDS)
@@ -24,7 +23,7 @@ def released(tmp_path_factory):
     return network, folder / "s3d_howto100m.pth", folder / "s3d_dict.npy"
 
 
-def test_with_its_dictionary_every_tensor_is_loaded(released):
+def test_every_tensor_is_loaded_with_the_dictionary(released):
     network, weights, words = released
     loaded = load_s3d(weights, words)
     assert not loaded.training
@@ -35,7 +34,7 @@ def test_with_its_dictionary_every_tensor_is_loaded(released):
 
 
 @torch.no_grad()
-def test_without_its_dictionary_the_text_tower_is_left_out(released):
+def test_the_text_tower_is_left_out_without_the_dictionary(released):
     network, weights, _ = released
     loaded = load_s3d(weights)
     assert len(loaded.state_dict()) == 537 - 5
@@ -44,7 +43,7 @@ def test_without_its_dictionary_the_text_tower_is_left_out(released):
     assert torch.equal(ours, theirs)
 
 
-def test_missing_weights_say_where_they_are(tmp_path):
+def test_the_error_for_missing_files_names_the_download_command(tmp_path):
     with pytest.raises(CheckpointError, match=r"s3d_howto100m\.pth: .* `mmpt download s3d`"):
         load_s3d(tmp_path / "s3d_howto100m.pth")
     with pytest.raises(DataError, match=r"s3d_dict\.npy: .* `mmpt download s3d`"):
@@ -55,7 +54,7 @@ def test_missing_weights_say_where_they_are(tmp_path):
     "change",
     [{"fc.bias": None}, {"fc.scale": torch.ones(1)}, {"fc.bias": torch.zeros(513)}, {"model": {}}],
 )
-def test_other_tensors_are_refused(change, released, tmp_path):
+def test_weights_with_other_keys_or_shapes_are_rejected(change, released, tmp_path):
     state = released[0].state_dict() | change
     present = {name: value for name, value in state.items() if value is not None}
     torch.save(present, tmp_path / "other.pth")
@@ -66,12 +65,12 @@ def test_other_tensors_are_refused(change, released, tmp_path):
 @pytest.mark.parametrize(
     "shape", [(1, 4, 4, 32, 32), (1, 3, 3, 32, 32), (1, 3, 4, 33, 32), (3, 4, 32, 32)]
 )
-def test_clips_of_another_layout_are_refused(shape):
+def test_clips_of_another_shape_are_rejected(shape):
     with pytest.raises(DataError, match="even frames"):
         S3D()(torch.zeros(shape))
 
 
 @torch.no_grad()
-def test_without_space_to_depth_the_sizes_are_the_same():
+def test_output_sizes_are_the_same_without_space_to_depth():
     network = S3D(space_to_depth=False, gating=False, num_classes=7).eval()
     assert network(torch.rand(1, 3, 4, 32, 32))["video_embedding"].shape == (1, 7)

@@ -1,6 +1,4 @@
-"""Which videos are found in folders, lists and CSV files, under which ids, and how they are
-divided.
-"""
+"""Tests of finding videos in folders, lists and CSV files, of their ids, and of dividing them."""
 
 import os
 from pathlib import Path
@@ -21,7 +19,7 @@ def ids_of(videos):
     return [job.video_id for job in videos.jobs]
 
 
-def test_folder_and_one_level_of_folders_in_it(tmp_path):
+def test_a_folder_is_searched_one_level_deep(tmp_path):
     touch(tmp_path, "b.mp4", "a.WEBM", "sub/c.d.mkv", "sub/deep/no.mp4", "a.vtt", ".no.mp4")
     videos = find_videos([tmp_path], "f")
     assert ids_of(videos) == ["a", "b", "c.d"]
@@ -35,19 +33,19 @@ def test_later_duplicates_replace_earlier_ones(tmp_path):
     assert videos.duplicates == {"x": [str(tmp_path / "one/x.mp4")]}
 
 
-def test_list_and_its_own_folder(tmp_path, monkeypatch):
+def test_paths_of_a_list_may_be_relative_to_its_folder(tmp_path, monkeypatch):
     touch(tmp_path, "here/a.mp4", "there/b.mp4")
     lines = tmp_path / "there" / "videos.lst"
     lines.write_text(f"{tmp_path}/here/a.mp4\n\nb.mp4\nmissing.mp4\n")
     videos = find_videos([lines], "f")
-    assert ids_of(videos) == ["a", "b", "missing"]  # reported when it is opened
+    assert ids_of(videos) == ["a", "b", "missing"]  # a missing file is reported when it is opened
     assert [job.video.exists() for job in videos.jobs] == [True, True, False]
     monkeypatch.chdir(tmp_path / "here")
     lines.write_text("a.mp4\n")
     assert find_videos([lines], "f").jobs[0].video.exists()
 
 
-def test_csv_names_ids_and_features(tmp_path):
+def test_a_csv_file_may_name_ids_and_feature_files(tmp_path):
     table = tmp_path / "videos.csv"
     table.write_text(
         "id,video_path,feature_path\nfirst,/raw/a.mp4,\n,/raw/b.c.mp4,\n,/raw/d.mp4,part/e.npy\n"
@@ -58,8 +56,8 @@ def test_csv_names_ids_and_features(tmp_path):
     assert features == ["f/first.npy", "f/b.c.npy", "f/part/e.npy"]
 
 
-def test_names_that_give_no_id_are_left_out_of_folders(tmp_path):
-    """They could not stand in a list; 236 bytes and letters of any language can."""
+def test_videos_whose_names_cannot_be_ids_are_left_out_of_folders(tmp_path):
+    """An id must fit on a line of a list. It may have 236 bytes and letters of any language."""
     good = ["全角\u3000空白", "👩\u200d🍳", "ü" * 118, "-x", "a b", "%d"]
     bad = {"a\nb": "control", "tail ": "a space", "line\u2028end": "control"}
     bad[os.fsdecode(b"caf\xe9")] = "not UTF-8"
@@ -87,7 +85,7 @@ def test_names_that_give_no_id_are_left_out_of_folders(tmp_path):
         ("missing", None, "no such folder"),
     ],
 )
-def test_bad_sources_say_what_is_wrong(tmp_path, name, content, message):
+def test_a_bad_source_is_an_error_that_names_the_problem(tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_text(content, errors="surrogateescape")
     with pytest.raises(DataError, match=message):
@@ -96,7 +94,7 @@ def test_bad_sources_say_what_is_wrong(tmp_path, name, content, message):
 
 @pytest.mark.parametrize("num", [0, 1, 7, 8, 9])
 @pytest.mark.parametrize("num_shards", [1, 2, 4, 10])
-def test_parts_are_contiguous_and_complete(tmp_path, num, num_shards):
+def test_parts_are_contiguous_and_contain_every_video_once(tmp_path, num, num_shards):
     jobs = [VideoJob(str(i), tmp_path, tmp_path) for i in range(num)]
     parts = [shard_of(jobs, part, num_shards) for part in range(num_shards)]
     assert [job for part in parts for job in part] == jobs

@@ -1,5 +1,7 @@
-"""Pictures out of real files: bit for bit FFmpeg's fps, scale, crop and RGB24, and what was drawn
-at those times.
+"""Tests of reading real video files.
+
+Frames must have the same bits as with FFmpeg's fps, scale, crop and RGB24 filters, and must show
+what was drawn at their times.
 """
 
 import random
@@ -27,7 +29,7 @@ from tests.support.videos import (
     write_video,
 )
 
-COLOUR_TOLERANCE = 6  # levels of 255; H.264 and VP9 at this quality and YUV 4:2:0 measure up to 3
+COLOUR_TOLERANCE = 6  # levels of 255; measured up to 3 for H.264 and VP9 with YUV 4:2:0
 PLACE_TOLERANCE = 2.0  # pixels of 224; measured up to 1.0
 
 
@@ -36,7 +38,7 @@ def read_frames(path: Path, **options) -> np.ndarray:
 
 
 def irregular_times(seconds: float, seed: int = 0) -> list[Fraction]:
-    """Times with gaps of 10 to 400 ms, as screen recordings and phones have them."""
+    """Returns times that are 10 to 400 ms apart, as in recordings of screens and phones."""
     rng = random.Random(seed)
     times = [Fraction(0)]
     while times[-1] < seconds:
@@ -76,8 +78,11 @@ def videos(tmp_path_factory) -> Path:
 
 
 def plain_ffmpeg(path: Path, extra: str | None = None) -> np.ndarray:
-    """The original's pictures: all filters in its order, FFmpeg's own formats in between."""
-    pictures = []
+    """Returns the frames of the original pipeline, with its filters in their order.
+
+    FFmpeg chooses the formats between the filters.
+    """
+    frames = []
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         height, width = stream.height, stream.width
@@ -88,22 +93,23 @@ def plain_ffmpeg(path: Path, extra: str | None = None) -> np.ndarray:
         steps = [("fps", "30"), ("scale", f"{wide}:{high}"), *([(extra, "")] if extra else [])]
         steps.append(("crop", f"224:224:{int((wide - 224) / 2)}:{int((high - 224) / 2)}"))
         steps += [("format", "rgb24"), ("buffersink", "")]
-        frames = list(container.decode(stream))
-        source = {"video_size": f"{width}x{height}", "pix_fmt": frames[0].format.name}
-        source |= {"range": str(frames[0].color_range), "time_base": str(stream.time_base)}
+        decoded = list(container.decode(stream))
+        source = {"video_size": f"{width}x{height}", "pix_fmt": decoded[0].format.name}
+        source |= {"range": str(decoded[0].color_range), "time_base": str(stream.time_base)}
         nodes = [graph.add("buffer", **source, pixel_aspect="1/1")]
         graph.link_nodes(*nodes, *(graph.add(*step) for step in steps)).configure()
-        for frame in [*frames, None]:
+        for frame in [*decoded, None]:
             graph.push(frame)
             with suppress(BlockingIOError, EOFError):
                 while True:
-                    pictures.append(graph.vpull().to_ndarray())
-    return np.stack(pictures)
+                    frames.append(graph.vpull().to_ndarray())
+    return np.stack(frames)
 
 
 def expected(picture: np.ndarray) -> np.ndarray:
-    """Shrink and crop a drawn picture by nearest neighbour: where colours and places should be, not
-    exact edges.
+    """Scales and crops a drawn picture by nearest neighbour.
+
+    Colours and positions are correct, but edges are not exact.
     """
     height, width = picture.shape[:2]
     high, wide = scaled_size(height, width)
@@ -117,20 +123,20 @@ def expected(picture: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", VIDEOS)
-def test_pictures_are_ffmpegs_bit_for_bit(videos, name):
+def test_frames_have_the_same_bits_as_with_ffmpegs_filters(videos, name):
     np.testing.assert_array_equal(read_frames(videos / name), plain_ffmpeg(videos / name))
 
 
 @pytest.mark.parametrize(
     "name", ["h264.mp4", "h264_wide.mp4", "h264_odd_target.mp4", "h264_444_odd.mkv"]
 )
-def test_mirrored_pictures_are_ffmpegs_bit_for_bit(videos, name):
+def test_mirrored_frames_have_the_same_bits_as_with_ffmpegs_filters(videos, name):
     mirrored = read_frames(videos / name, hflip=True)
     np.testing.assert_array_equal(mirrored, plain_ffmpeg(videos / name, extra="hflip"))
     assert (mirrored != read_frames(videos / name)).any()
 
 
-def test_decoder_threads_change_nothing(videos):
+def test_the_number_of_decoder_threads_does_not_change_frames(videos):
     frames = read_frames(videos / "h264.mp4", num_threads=3)
     np.testing.assert_array_equal(frames, read_frames(videos / "h264.mp4"))
 
@@ -141,13 +147,14 @@ def test_decoder_threads_change_nothing(videos):
 @pytest.mark.parametrize(
     "name", [name for name in VIDEOS if name not in ("tiny.mp4", "single.mp4")]
 )
-def test_pictures_show_what_was_drawn_at_their_time(videos, name):
+def test_frames_show_what_was_drawn_at_their_times(videos, name):
     times, clip = VIDEOS[name]
     frames = read_frames(videos / name).astype(int)
-    # The frame on show: the last one due by then.
-    due = [round(time * 30 + Fraction(1, 10**9)) for time in times]
+    # An output frame shows the last decoded frame that has begun by then.
+    first_numbers = [round(time * 30 + Fraction(1, 10**9)) for time in times]
     for number in range(0, len(frames), 5):
-        time = times[max(index for index, first in enumerate(due) if first <= number)]
+        shown = max(i for i, first in enumerate(first_numbers) if first <= number)
+        time = times[shown]
         got, wanted = frames[number], expected(draw(float(time), clip.width, clip.height))
         drawn = COLOURS[int(time) % len(COLOURS)]
         colour = np.median(got[(wanted == drawn).all(axis=-1)], axis=0)
@@ -160,24 +167,24 @@ def test_pictures_show_what_was_drawn_at_their_time(videos, name):
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
 @pytest.mark.parametrize("flip", ["", "hflip", "vflip"])
-def test_pictures_are_turned_as_players_turn_them(tmp_path, rotation, flip):
+def test_frames_are_rotated_as_in_a_player(tmp_path, rotation, flip):
     clip = Clip(rotation=rotation, hflip=flip == "hflip", vflip=flip == "vflip")
     path = write_video(tmp_path / "turned.mp4", regular_times(0.2), clip)
     shown = np.rot90(draw(0, clip.width, clip.height), rotation // 90)
     shown = {"": shown, "hflip": shown[:, ::-1], "vflip": shown[::-1]}[flip]
     got = read_frames(path)[0].astype(int)
-    # Measured 2.0; the nearest other orientation gives 10.5.
+    # Measured 2.0. The most similar other orientation gives 10.5.
     assert np.abs(got - expected(shown)).mean() < 4
 
 
-def test_rotation_by_few_degrees_is_done(tmp_path):
+def test_frames_are_rotated_by_any_angle(tmp_path):
     path = write_video(tmp_path / "tilted.mp4", regular_times(0.2), Clip(rotation=5))
     straight = write_video(tmp_path / "straight.mp4", regular_times(0.2), Clip())
     assert (read_frames(path) != read_frames(straight)).any()
 
 
-def test_pictures_later_than_the_sound_wait(tmp_path):
-    """Seconds are the player's: half a second of the first picture comes before the rest."""
+def test_the_first_frame_is_repeated_if_the_audio_begins_earlier(tmp_path):
+    """Times are those of a player: half a second of the first frame comes before the others."""
     late = [Fraction(1, 2) + time for time in regular_times(1)]
     frames = read_frames(write_video(tmp_path / "late.mkv", late, Clip(with_audio=True)))
     assert len(frames) == 45
@@ -185,8 +192,8 @@ def test_pictures_later_than_the_sound_wait(tmp_path):
     assert (frames[16] != frames[0]).any()
 
 
-def test_another_size_in_the_middle_of_a_stream(tmp_path):
-    """Two raw H.264 streams in one file, which has no timestamps either."""
+def test_the_frame_size_may_change_within_a_stream(tmp_path):
+    """The file consists of two raw H.264 streams, which have no timestamps."""
     parts = []
     for number, size in enumerate([(320, 240), (180, 320)]):
         path = tmp_path / f"{number}.h264"
@@ -195,7 +202,7 @@ def test_another_size_in_the_middle_of_a_stream(tmp_path):
     both = tmp_path / "both.mp4"
     both.write_bytes(b"".join(parts))
     frames = read_frames(both)
-    # FFmpeg takes raw H.264 for 25 frames per second.
+    # FFmpeg assumes 25 frames per second for raw H.264.
     assert abs(len(frames) - 2 * 30 * 30 / 25) <= 2
     assert np.abs(frames[-1].astype(int) - expected(draw(29 / 30, 180, 320))).mean() < 4
 
@@ -203,7 +210,7 @@ def test_another_size_in_the_middle_of_a_stream(tmp_path):
 # ---- clips
 
 
-def test_clips_are_seconds_and_the_last_is_filled_with_black(tmp_path):
+def test_clips_are_one_second_and_the_last_is_filled_with_black_frames(tmp_path):
     path = write_video(tmp_path / "a.mp4", regular_times(1 + 7 / 30))
     video, frames = VideoFile(path), read_frames(path)
     clips = list(video.clips())
@@ -215,8 +222,8 @@ def test_clips_are_seconds_and_the_last_is_filled_with_black(tmp_path):
     assert len(list(VideoFile(write_video(tmp_path / "b.mp4", regular_times(1))).clips())) == 1
 
 
-def test_reading_does_not_run_ahead(tmp_path):
-    """Memory stays the same for a long video: only what is asked for is decoded."""
+def test_only_the_requested_clips_are_decoded(tmp_path):
+    """Therefore a long video takes no more memory than a short one."""
     path = write_video(tmp_path / "long.mp4", regular_times(20), Clip(width=64, height=48))
     video = VideoFile(path)
     assert len(list(islice(video.clips(), 2))) == 2
@@ -226,7 +233,7 @@ def test_reading_does_not_run_ahead(tmp_path):
 # ---- broken files
 
 
-def test_broken_files_say_why(tmp_path, videos):
+def test_the_error_for_a_broken_file_names_the_reason(tmp_path, videos):
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("not a video " * 1000)
     write_audio(tmp_path / "audio.mp4")
@@ -248,16 +255,16 @@ def test_broken_files_say_why(tmp_path, videos):
             list(VideoFile(tmp_path / f"{name}.mp4").clips())
 
 
-def test_truncated_video_is_read_as_far_as_it_goes(tmp_path):
+def test_a_truncated_video_is_read_to_its_end(tmp_path):
     whole = write_video(tmp_path / "whole.mkv", regular_times(4))
     video = VideoFile(truncate(whole, tmp_path / "part.mkv", 0.5))
     frames = np.stack([frame.copy() for frame in video.frames()])
     assert 30 < len(frames) < 90
     np.testing.assert_array_equal(frames[:-2], read_frames(whole)[: len(frames) - 2])
-    assert "4.0 s were announced" in video.notes[0]
+    assert "but the file declares 4.0 s" in video.notes[0]
 
 
-def test_damaged_video_is_read_with_a_note(tmp_path):
+def test_a_damaged_video_is_read_with_a_note(tmp_path):
     content = bytearray(write_video(tmp_path / "whole.mkv", regular_times(4)).read_bytes())
     rng = random.Random(0)
     for _ in range(40):
@@ -268,7 +275,7 @@ def test_damaged_video_is_read_with_a_note(tmp_path):
     assert "damaged" in " ".join(video.notes)
 
 
-def test_names_with_colons_and_spaces(tmp_path):
+def test_file_names_may_have_colons_and_spaces(tmp_path):
     path = write_video(tmp_path / "a.mp4", regular_times(0.2))
     odd = path.rename(tmp_path / "http: ü #%.mp4")
     assert len(read_frames(odd)) == 6

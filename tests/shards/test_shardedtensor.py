@@ -1,4 +1,4 @@
-"""Ragged shards: rows come back, damage is named, and neither descriptors nor memory pile up."""
+"""Tests of ragged tensors: reading rows, errors for damaged files, file descriptors and memory."""
 
 import multiprocessing
 import os
@@ -25,7 +25,7 @@ ROWS = [
 
 @pytest.fixture
 def stem(tmp_path):
-    """A saved shard whose stem has dots, as caption shards have."""
+    """Returns the stem of a saved tensor. It has dots, as the stems of caption shards have."""
     path = str(tmp_path / "cap.bert.train_0.startends")
     ShardedTensor.from_list(ROWS).save(path)
     return path
@@ -70,19 +70,19 @@ def test_a_shard_is_two_files_with_numbered_rows(stem, mode):
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.uint64, ">i8"])
-def test_starts_of_any_integer_type(stem, dtype):
+def test_starts_may_have_any_integer_dtype(stem, dtype):
     np.save(f"{stem}_starts.npy", np.array([0, 2, 2, 6], dtype=dtype))
     np.testing.assert_array_equal(ShardedTensor.load(stem, "r")[2], ROWS[2])
     assert ShardedTensor.load(stem, "r").lengths().tolist() == [2, 0, 4]
 
 
-def test_fortran_order_version_2_headers_and_empty_files(tmp_path):
+def test_fortran_order_version_2_headers_and_empty_files_are_read(tmp_path):
     want = np.arange(12, dtype=np.float32).reshape(4, 3)
     with open(tmp_path / "s_data.npy", "wb") as file:
         np.lib.format.write_array(file, np.asfortranarray(want), version=(2, 0))
     np.save(tmp_path / "s_starts.npy", np.array([0, 4]))
     np.testing.assert_array_equal(ShardedTensor.load(tmp_path / "s", "r")[0], want)
-    ShardedTensor.from_list([want[:0]] * 2).save(tmp_path / "s")  # rows that are all empty
+    ShardedTensor.from_list([want[:0]] * 2).save(tmp_path / "s")  # all rows are empty
     assert open_shard(str(tmp_path / "s"))[1].shape == (0, 3)
 
 
@@ -97,7 +97,7 @@ def test_fortran_order_version_2_headers_and_empty_files(tmp_path):
         ([0.0, 6.0], "are float64"),
     ],
 )
-def test_bad_starts_name_the_file(stem, starts, found):
+def test_the_error_for_wrong_starts_names_the_file(stem, starts, found):
     np.save(f"{stem}_starts.npy", np.array(starts) if starts else np.zeros(0, np.int64))
     wanted = rf"_starts.npy: starts and data disagree: .* from 0 to 6, .*, but {found}.*again"
     with pytest.raises(DataError, match=wanted):
@@ -116,17 +116,17 @@ def changed(old: bytes, new: bytes):
         (lambda content: content[:40], "not a complete .npy file"),
         (lambda content: b"", "not a complete .npy file"),
         (changed(b", }", b",  "), "not a complete .npy file"),
-        (changed(b"(6,", b"(-6,"), ""),  # a negative size, in NumPy's words
+        (changed(b"(6,", b"(-6,"), ""),  # a negative size; the reason is NumPy's
     ],
 )
-def test_a_damaged_file_is_named(stem, mode, damage, message):
+def test_the_error_for_a_damaged_file_names_it(stem, mode, damage, message):
     path = Path(f"{stem}_data.npy")
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(DataError, match=rf"^{stem}_data\.npy: .*{message}"):
         ShardedTensor.load(stem, mmap_mode=mode)
 
 
-def test_missing_file_and_objects(stem):
+def test_missing_files_and_python_objects_are_errors(stem):
     np.save(f"{stem}_data.npy", np.array([{}, []], dtype=object), allow_pickle=True)
     with pytest.raises(DataError, match="Python objects"):
         ShardedTensor.load(stem, mmap_mode="r")
@@ -135,16 +135,16 @@ def test_missing_file_and_objects(stem):
         ShardedTensor.load(stem, mmap_mode="r")
 
 
-def test_a_failed_save_leaves_the_old_files(stem):
+def test_a_failed_save_keeps_the_old_files(stem):
     shard = ShardedTensor.from_list(ROWS[:1])
-    shard.starts = np.array(["x"])  # cannot be written, which is found after the data
+    shard.starts = np.array(["x"])  # cannot be written; this fails after the data was written
     with pytest.raises(ValueError, match="invalid literal"):
         shard.save(stem)
     assert ShardedTensor.load(stem).lengths().tolist() == [2, 0, 4]
     assert len(os.listdir(os.path.dirname(stem))) == 2
 
 
-def test_each_shard_is_opened_once_and_never_holds_a_descriptor(tmp_path, monkeypatch):
+def test_each_shard_is_opened_once_and_keeps_no_file_descriptor(tmp_path, monkeypatch):
     opened = []
     real = shardedtensor._map_npy
     monkeypatch.setattr(shardedtensor, "_map_npy", lambda path: opened.append(path) or real(path))
@@ -155,7 +155,7 @@ def test_each_shard_is_opened_once_and_never_holds_a_descriptor(tmp_path, monkey
         for number in range(40):
             assert open_shard(str(tmp_path / f"s{number}"))[2].sum() == 12
     assert len(opened) == 80
-    assert len(os.listdir("/proc/self/fd")) - before <= 0  # 80 with numpy's own maps
+    assert len(os.listdir("/proc/self/fd")) - before <= 0  # would be 80 with NumPy's own maps
     ShardedTensor.from_list(ROWS[:1]).save(tmp_path / "s0")
     assert len(open_shard(str(tmp_path / "s0"))) == 1
 
@@ -166,7 +166,7 @@ def _row_sum(shard, row):
 
 @pytest.mark.spawn
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_other_processes_map_the_file_themselves(stem, method):
+def test_a_mapped_tensor_is_pickled_without_its_rows(stem, method):
     mapped = open_shard(stem)
     assert len(pickle.dumps(mapped)) < 500
     with multiprocessing.get_context(method).Pool(2) as pool:
@@ -181,9 +181,10 @@ def _page_tables_kb():
     return sum(int(line.split()[1]) for line in lines if line.startswith("VmPTE"))
 
 
-def test_rows_read_at_random_give_their_page_tables_back(tmp_path, monkeypatch):
-    """1,024 rows of 1 kB with 2 MB between them, so each has a page of tables of its own; the file
-    has no blocks.
+def test_page_tables_of_a_large_map_are_freed(tmp_path, monkeypatch):
+    """Reads 1,024 rows of 1 kB that are 2 MB apart, so that each needs a page table of its own.
+
+    The file is sparse, so it takes no space on disk.
     """
     lengths = np.tile([1, 2047], 1024)
     header = {"descr": "<f2", "fortran_order": False, "shape": (2 << 20, 512)}
@@ -202,18 +203,18 @@ def test_rows_read_at_random_give_their_page_tables_back(tmp_path, monkeypatch):
         return most
 
     assert growth_kb(64) < 500  # measured 164 kB
-    assert growth_kb(10**9) > 1500  # measured 2,092 kB: the tables of one map for all
+    assert growth_kb(10**9) > 1500  # measured 2,092 kB with one map for all rows
 
 
-def test_a_row_in_use_outlives_the_renewal_of_its_map(stem, monkeypatch):
+def test_rows_stay_valid_when_their_map_is_replaced(stem, monkeypatch):
     monkeypatch.setattr(shardedtensor, "ROWS_PER_MAP", 1)
     monkeypatch.setattr(shardedtensor, "LARGE_MAP", 0)
     shard = open_shard(stem)
     held = [shard[row] for row in (2, 0, 2)]
     for row, view in zip((2, 0, 2), held, strict=True):
         np.testing.assert_array_equal(view, ROWS[row])
-    np.save(f"{stem}_data.npy", np.array(shard.data)[:-1])  # packed again meanwhile
+    np.save(f"{stem}_data.npy", np.array(shard.data)[:-1])  # the file changed in the meantime
     with pytest.raises(DataError, match="starts and data disagree"):
         shard[0]
-    # In memory: no map to replace.
+    # A tensor in memory has no map to replace.
     np.testing.assert_array_equal(ShardedTensor.from_list(ROWS)[0], ROWS[0])
