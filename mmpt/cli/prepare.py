@@ -108,7 +108,7 @@ def prepare(options: Options) -> None:
                     logger.warning("%d %s; see %s", len(entries), name.replace("_", " "), path)
         without = report["videos_without_features"]
         ids = [video_id for video_id in captions if video_id not in without]
-        batch = own_videos.batch_videos(len(ids), options.recipe)
+        batch = own_videos.choose_batch_size(len(ids), options.recipe)
         train, val = own_videos.split_ids(ids, options.val_share, batch)
         for path, listed in ((train_list, train), (val_list, val)):
             with atomic_write(path) as file:

@@ -1,1 +1,1 @@
-"""Preparation of data before training. Only the command lines import it."""
+"""Prepares data before training. Only the commands import this package."""

@@ -1,8 +1,7 @@
-"""Pure decisions about a folder of one's own videos: which captions belong to which, the split, and
-settings that fit.
+"""Decisions about a folder of the user's own videos: captions, split and settings.
 
-Validation needs a whole batch of videos too, so a small collection gets small batches: an eighth of
-the videos, at most the recipe's 64.
+All functions are pure. Validation needs at least one whole batch of videos, too, so a small
+collection gets small batches: an eighth of the videos, at most as many as in the recipe.
 """
 
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -16,46 +15,48 @@ from mmpt.prepare.captions.reader import CAPTION_SUFFIXES
 from mmpt.utils.rng import stable_seed
 
 AUDIO_SUFFIXES = {".aac", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma"}
-MEDIA_SUFFIXES = (VIDEO_SUFFIXES | AUDIO_SUFFIXES) - {".ts"}  # `tea.ts.vtt` is in Tsonga
+# `.ts` is not among them, because `tea.ts.vtt` has captions in Tsonga.
+MEDIA_SUFFIXES = (VIDEO_SUFFIXES | AUDIO_SUFFIXES) - {".ts"}
 MAX_BATCH = {"norton": 64, "videoclip": 32}  # videos per batch in the recipes
 CANDIDATES_PER_VIDEO = {"norton": 3, "videoclip": 2}  # num_cands / num_video_per_batch in them
-BATCH_SHARE = 8  # the split must hold so many batches
+MIN_BATCHES = 8  # a batch has at most this fraction of all videos
 MAX_CENTROIDS, EXAMPLES_PER_CENTROID = 512, 48
-MAX_WARMUP, WARMUP_SHARE = 1000, 10
+MAX_WARMUP, WARMUP_FRACTION = 1000, 10  # updates, and at most this fraction of all updates
 MAX_LOG_INTERVAL = 1000
 
 
 def find_captions(
     ids: Sequence[str], files: Sequence[Path], language_inside: Callable[[Path], Language]
 ) -> dict[str | None, dict[Path, Language]]:
-    """Returns the caption files of every video with their languages, in alphabetical order. Files
-    without a video have the key None.
+    """Returns the caption files of every video with their languages, in alphabetical order.
 
-    The file of a video has its name, or its name and a language as in `<id>.en.vtt`.
+    A caption file has the name of its video, or this name and a language, as in `<id>.en.vtt`.
+    Files without a video have the key None.
 
     Args:
         ids: video ids.
         files: caption files.
-        language_inside: returns the language that a file names inside, for names without one.
+        language_inside: returns the language that a file's content names. It is called for files
+            whose names have no language.
     """
     known = set(ids)
     found: dict[str | None, dict[Path, Language]] = {}
     for path in sorted(files):
-        owner, language = _owner(path, known)
-        if owner and not language.tag:
+        video_id, language = _match_video(path, known)
+        if video_id and not language.tag:
             language = language_inside(path)
-        found.setdefault(owner, {})[path] = language
+        found.setdefault(video_id, {})[path] = language
     return found
 
 
 def choose_captions(files: Mapping[Path, Language], wanted: Sequence[str]) -> Path | None:
-    """Returns the caption file of a video to use, or None if none is in a wanted language.
+    """Returns the caption file to use for a video, or None if none is in a wanted language.
 
-    The most wanted language comes first; see `preference`. Then come the shortest name, `.vtt`
-    before `.srt` before `.json`, and the alphabet.
+    Files are compared by language (see `preference`), then by the length of the name (shorter
+    first), by suffix (`.vtt`, `.srt`, `.json`), and alphabetically.
 
     Args:
-        files: in alphabetical order, with their languages.
+        files: the caption files of the video in alphabetical order, with their languages.
         wanted: language tags, in order of preference.
     """
     ranks = {}
@@ -65,41 +66,52 @@ def choose_captions(files: Mapping[Path, Language], wanted: Sequence[str]) -> Pa
     return min(ranks, key=ranks.__getitem__, default=None)
 
 
-def _owner(path: Path, known: Container[str]) -> tuple[str | None, Language]:
-    """Returns the video of a caption file, and the language in the file's name.
+def _match_video(path: Path, known: Container[str]) -> tuple[str | None, Language]:
+    """Returns the id of the video that a caption file belongs to, and the language in its name.
 
-    A name may end in the suffix of the file that was transcribed, as in `tea.mp4.srt`.
+    The name may also contain the suffix of the file that was transcribed, as in `tea.mp4.srt`.
+
+    Args:
+        known: the ids of all videos.
     """
     if path.stem in known:
         return path.stem, UNKNOWN
-    head, tag = path.stem, ""
-    for _ in range(2):  # `a.en` has two parts
-        head, _, part = head.rpartition(".")
+    # Try the last part of the name as the language tag, then the last two parts: `a.en` is a tag.
+    video_id, tag = path.stem, ""
+    for _ in range(2):
+        video_id, _, part = video_id.rpartition(".")
         tag = f"{part}.{tag}" if tag else part
         language = UNKNOWN if f".{tag}".lower() in MEDIA_SUFFIXES else parse_tag(tag)
-        if head in known and language:
-            return head, language
+        if video_id in known and language:
+            return video_id, language
     return None, UNKNOWN
 
 
-def batch_videos(num_videos: int, recipe: str) -> int:
-    """Return V, the videos of a batch: an eighth of all, at least 2 where there are 4, at most the
-    recipe's.
+def choose_batch_size(num_videos: int, recipe: str) -> int:
+    """Returns V, the number of videos per batch.
+
+    It is an eighth of all videos, but at least 2 if there are 4 videos or more, and at most the
+    number in the recipe.
+
+    Args:
+        num_videos: number of all videos.
+        recipe: a key of `MAX_BATCH`.
     """
-    least = 2 if num_videos >= 4 else 1
-    return min(max(num_videos // BATCH_SHARE, least), MAX_BATCH[recipe])
+    smallest = 2 if num_videos >= 4 else 1
+    return min(max(num_videos // MIN_BATCHES, smallest), MAX_BATCH[recipe])
 
 
 def split_ids(ids: Sequence[str], val_share: float, batch: int) -> tuple[list[str], list[str]]:
-    """Return training and validation ids, each in the given order; both hold at least `batch`.
+    """Returns the training ids and the validation ids, each in the given order.
 
-    Who is held out depends on the ids alone, so a video seldom changes sides when others are added.
+    Videos are chosen by a hash of their ids, so adding videos moves few others to the other side.
 
     Args:
+        ids: video ids.
         val_share: wanted share of validation videos.
-        batch: V.
+        batch: V, videos per batch. Both sides have at least as many.
     Raises:
-        DataError: fewer than two videos.
+        DataError: there are fewer than two videos.
     """
     if len(ids) < 2:
         raise DataError(
@@ -107,32 +119,37 @@ def split_ids(ids: Sequence[str], val_share: float, batch: int) -> tuple[list[st
             f"but there are {len(ids)}."
         )
     num_val = min(max(round(val_share * len(ids)), batch), len(ids) - batch)
-    held_out = set(sorted(ids, key=lambda name: stable_seed("held out", name))[:num_val])
+    by_hash = sorted(ids, key=lambda name: stable_seed("held out", name))
+    held_out = set(by_hash[:num_val])
     train = [name for name in ids if name not in held_out]
-    return train, [name for name in ids if name in held_out]
+    val = [name for name in ids if name in held_out]
+    return train, val
 
 
 def fitting_settings(
     num_train: int, batch: int, recipe: str, max_epoch: int
 ) -> dict[str, dict[str, Any]]:
-    """Return the settings that depend on the number of videos, as `dataset`, `optimization`,
-    `common`, `retrieval`.
+    """Returns the settings that depend on the number of videos, by section of the YAML.
 
     Args:
-        num_train: training videos.
-        batch: V, at most `num_train`.
-        max_epoch: epochs of the recipe.
+        num_train: number of training videos.
+        batch: V, videos per batch; at most `num_train`.
+        recipe: a key of `MAX_BATCH`.
+        max_epoch: number of epochs of the recipe.
     """
     assert 1 <= batch <= num_train
-    per_epoch = num_train // batch
+    updates_per_epoch = num_train // batch
+    num_updates = updates_per_epoch * max_epoch
+    num_cands = min(CANDIDATES_PER_VIDEO[recipe] * batch, num_train)
+    num_centroids = min(MAX_CENTROIDS, num_train // EXAMPLES_PER_CENTROID)
+    log_interval = min(MAX_LOG_INTERVAL, updates_per_epoch // 2)
+    num_warmup = min(MAX_WARMUP, num_updates // WARMUP_FRACTION)
     return {
         "dataset": {"num_video_per_batch": batch},
         "retrieval": {
-            "num_cands": max(batch, min(CANDIDATES_PER_VIDEO[recipe] * batch, num_train)),
-            "centroids": max(1, min(MAX_CENTROIDS, num_train // EXAMPLES_PER_CENTROID)),
+            "num_cands": max(batch, num_cands),
+            "centroids": max(1, num_centroids),
         },
-        "common": {"log_interval": max(1, min(MAX_LOG_INTERVAL, per_epoch // 2))},
-        "optimization": {
-            "warmup_updates": max(1, min(MAX_WARMUP, per_epoch * max_epoch // WARMUP_SHARE))
-        },
+        "common": {"log_interval": max(1, log_interval)},
+        "optimization": {"warmup_updates": max(1, num_warmup)},
     }

@@ -1,4 +1,8 @@
-"""Makes shards in processes. A rerun keeps those whose inputs are unchanged."""
+"""Writes shards in several processes. A rerun keeps the shards whose inputs are unchanged.
+
+Every shard has a note, a small JSON file that is removed before the shard is written, and written
+after it. A shard whose note has the right fingerprint is therefore complete (mmpt/utils/artefact).
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,49 +18,51 @@ Note = dict[str, Any]
 
 
 class ShardJob(NamedTuple):
-    """One shard to make."""
+    """One shard to write."""
 
     note: Path
-    """Written last."""
+    """The note of the shard."""
     stems: tuple[str, ...]
-    """Stems of its ragged tensors."""
-    mark: str
-    """Fingerprint of the inputs."""
+    """Path stems of its ragged tensors."""
+    fingerprint: str
+    """Fingerprint of the shard's inputs."""
     write: Callable[[], Note]
-    """Writes the tensors and returns the content of the note. It must be picklable. With
-    `try_again` in the note, a rerun makes the shard again.
+    """Writes the tensors and returns the content of the note. It must be picklable. If the note has
+    `try_again`, a rerun writes the shard again.
     """
 
     @property
     def artefact(self) -> Artefact:
-        """The shard's files and its note."""
+        """The files of the shard and its note."""
         files = [Path(f"{stem}_{part}.npy") for stem in self.stems for part in ("data", "starts")]
         return Artefact(self.note, tuple(files))
 
 
-def make_missing(
+def write_missing(
     jobs: Sequence[ShardJob], workers: int, what: str, stale: Path | None = None
 ) -> list[Note]:
-    """Makes the shards that are not finished, and returns the notes of all.
+    """Writes the shards that are not complete. Returns the notes of all shards, in order.
 
     Args:
-        workers: processes; each makes one shard at a time.
-        what: what is made, for the log.
-        stale: a file that is removed before the first shard is made.
+        jobs: all shards.
+        workers: number of processes. Each writes one shard at a time.
+        what: what is done, for the log.
+        stale: a file that must not exist while shards are missing. It is removed first.
     """
-    notes = [job.artefact.finished(job.mark) or {"try_again": True} for job in jobs]
+    # A shard that is not complete counts as one that must be tried again.
+    notes = [job.artefact.finished(job.fingerprint) or {"try_again": True} for job in jobs]
     missing = [number for number, note in enumerate(notes) if note.get("try_again")]
     if len(missing) < len(jobs):
         logger.info("%d of %d shards are finished already", len(jobs) - len(missing), len(jobs))
     if missing and stale is not None:
         stale.unlink(missing_ok=True)
-    done = run_tasks(_make, [jobs[number] for number in missing], workers)
-    made = progress(done, len(missing), what, logger)
-    for number, note in zip(missing, made, strict=True):
+    results = run_tasks(_write, [jobs[number] for number in missing], workers)
+    new_notes = progress(results, len(missing), what, logger)
+    for number, note in zip(missing, new_notes, strict=True):
         notes[number] = note
     return notes
 
 
-def _make(job: ShardJob) -> Note:
+def _write(job: ShardJob) -> Note:
     job.artefact.begin()
-    return job.artefact.finish(job.mark, **job.write())
+    return job.artefact.finish(job.fingerprint, **job.write())

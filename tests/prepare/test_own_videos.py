@@ -15,7 +15,7 @@ from mmpt.cli import prepare
 from mmpt.config import load_config
 from mmpt.prepare.captions.language import UNKNOWN, Language, parse_wanted
 from mmpt.prepare.own_videos import (
-    batch_videos,
+    choose_batch_size,
     choose_captions,
     find_captions,
     fitting_settings,
@@ -107,7 +107,7 @@ def test_the_language_inside_a_file_counts_if_its_name_has_none():
 def test_any_number_of_videos_gets_settings_that_fit(recipe, share):
     for num in [*range(2, 70), 127, 128, 511, 512, 1000, 5000]:
         ids = [f"v{index}" for index in range(num)]
-        batch = batch_videos(num, recipe)
+        batch = choose_batch_size(num, recipe)
         train, val = split_ids(ids, share, batch)
         assert sorted(train + val) == sorted(ids)
         assert min(len(train), len(val)) >= batch >= 1
@@ -119,7 +119,7 @@ def test_any_number_of_videos_gets_settings_that_fit(recipe, share):
 
 
 def test_howto100m_gets_the_settings_of_the_recipe():
-    batch = batch_videos(1_200_000, "norton")
+    batch = choose_batch_size(1_200_000, "norton")
     _, val = split_ids([str(index) for index in range(20_000)], 0.05, batch)
     assert len(val) == 1000
     settings = fitting_settings(1_200_000, batch, "norton", 6)

@@ -1,4 +1,4 @@
-"""The timed captions of one video as text, the check of their form, and the correction of times."""
+"""The timed captions of one video: their type, a check of their form, and a correction of times."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -21,11 +21,11 @@ FLAWS = {
     "reversed": "ending before their start (clamped)",
     "untimed": "without a time (dropped)",
 }
-"""The kinds of wrong times -> what is done about them."""
+"""Kind of wrong time -> description, and what `clean_times` does about it."""
 
 
 class CaptionList(TypedDict):
-    """The timed captions of one video: parallel lists, ordered by start once they are clean."""
+    """The timed captions of one video, as parallel lists. Clean captions are ordered by start."""
 
     start: list[float]  # seconds
     end: list[float]  # seconds
@@ -33,12 +33,13 @@ class CaptionList(TypedDict):
 
 
 def as_captions(value: Any, name: str) -> CaptionList:
-    """Returns `value` as captions. JSON text is parsed first: the released pickles hold such texts.
+    """Returns `value` as captions, after checking its form.
 
     Args:
+        value: a dict of three lists, or its JSON text, as in the released pickles.
         name: the file and video, for messages.
     Raises:
-        DataError: not three lists of one length called start, end and text.
+        DataError: there are not three lists `start`, `end` and `text` of the same length.
     """
     if isinstance(value, str):
         value = parse_json(value, name)
@@ -57,10 +58,13 @@ def as_captions(value: Any, name: str) -> CaptionList:
 def clean_times(captions: CaptionList, name: str) -> tuple[CaptionList, Counter[str]]:
     """Returns the captions sorted by start, with 0 <= start <= end, and the number of each flaw.
 
-    Captions without flaws are returned as they are. Captions that overlap are kept: speech does.
+    Captions without flaws are returned as they are. Overlapping captions are not a flaw, because
+    speakers overlap.
 
+    Args:
+        name: the file and video, for messages.
     Raises:
-        DataError: a time is no number.
+        DataError: a time is not a number.
     """
     times = captions["start"] + captions["end"]
     odd = next((time for time in times if type(time) not in (int, float, NoneType)), None)
@@ -83,22 +87,26 @@ def clean_times(captions: CaptionList, name: str) -> tuple[CaptionList, Counter[
     start_N = np.maximum(start_N, 0)
     end_N = np.maximum(end_N, start_N)
     order_N = np.argsort(start_N, kind="stable")
-    places = np.flatnonzero(known_N)[order_N]  # in the captions as they came
+    positions = np.flatnonzero(known_N)[order_N]  # in the lists of `captions`
     corrected: CaptionList = {
         "start": start_N[order_N].tolist(),
         "end": end_N[order_N].tolist(),
-        "text": [captions["text"][place] for place in places],
+        "text": [captions["text"][position] for position in positions],
     }
     return corrected, flaws
 
 
 def describe_flaws(flaws: Mapping[str, int]) -> list[str]:
-    """Returns one sentence on the flaws that `clean_times` has corrected, or nothing."""
+    """Returns a list of one text about the flaws that `clean_times` corrected, or of none."""
     counts = [f"{flaws[name]} {what}" for name, what in FLAWS.items() if flaws[name]]
     return [f"captions {', '.join(counts)}"] if counts else []
 
 
 def warn_of_flaws(flaws: Mapping[str, int], where: str | Path) -> None:
-    """Logs the flaws that `clean_times` has corrected, if there are any."""
+    """Logs the flaws that `clean_times` corrected, if there are any.
+
+    Args:
+        where: the file or split, for the message.
+    """
     for note in describe_flaws(flaws):
         logger.warning("%s: %s", where, note)

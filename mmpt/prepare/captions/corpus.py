@@ -1,8 +1,8 @@
-"""The captions of a whole corpus: reading in file order or by video id, and conversion.
+"""Reads the captions of a whole corpus, in file order or by video id, and converts corpora.
 
-A corpus is a `.json` object {id: captions}, the released pickle of the same form, or JSON Lines:
-one line {"id": .., "start": [..], "end": [..], "text": [..]} per video. JSON Lines is the form that
-we write, because a video can be read from the byte where its line begins.
+A corpus is a `.json` object {id: captions}, the released pickle with the same content, or a JSON
+Lines file with a line {"id": .., "start": [..], "end": [..], "text": [..]} per video. MMPT writes
+JSON Lines, because a single video can be read if the byte offset of its line is known.
 """
 
 import codecs
@@ -37,14 +37,14 @@ T = TypeVar("T")
 logger = get_logger(__name__)
 
 FORMAT = 1
-BLOCK_BYTES = 1 << 20  # so that the progress line counts megabytes
+BLOCK_BYTES = 1 << 20  # one megabyte, which the progress line counts
 SUFFIXES = (".jsonl", ".json", ".pkl")  # in order of preference
 MAX_LINE = 1 << 26
-"""Bytes after which a line is cut: a large JSON object on one line would fill the memory."""
+"""Bytes after which a line is cut. A large JSON object on one line would fill the memory."""
 
 
 def check_suffix(path: Path) -> None:
-    """Raises DataError unless `path` has the suffix of a corpus."""
+    """Raises DataError unless `path` has one of `SUFFIXES`."""
     if path.suffix not in SUFFIXES:
         raise DataError(
             f"{path}: captions must be a {', '.join(SUFFIXES)} file, but this is `{path.suffix}`."
@@ -54,10 +54,10 @@ def check_suffix(path: Path) -> None:
 def find_corpus(path: str | Path) -> Path:
     """Returns the caption file `path`, or else the file next to it with another suffix.
 
-    Old YAMLs name the released pickle; the file that is there may be of another form.
+    Old YAMLs name the released pickle, but the existing file may have another form.
 
     Raises:
-        DataError: there is no such file in any form, or the suffix is unknown.
+        DataError: no file with any suffix exists, or the suffix is unknown.
     """
     path = Path(path)
     check_suffix(path)
@@ -72,7 +72,7 @@ def find_corpus(path: str | Path) -> Path:
 
 
 def byte_blocks(path: Path) -> Iterator[bytes]:
-    """Yields a file's bytes a megabyte at a time and logs the progress.
+    """Yields the bytes of a file in blocks of a megabyte, and logs the progress.
 
     Raises:
         DataError: the file is missing or cannot be read.
@@ -80,7 +80,7 @@ def byte_blocks(path: Path) -> Iterator[bytes]:
     with reading(path), open(path, "rb") as file:
         num_blocks = -(-os.fstat(file.fileno()).st_size // BLOCK_BYTES)
         blocks: Iterator[bytes] = iter(lambda: file.read(BLOCK_BYTES), b"")
-        if num_blocks > 1:  # small files need no progress line
+        if num_blocks > 1:  # a small file needs no progress line
             blocks = progress(blocks, num_blocks, f"megabytes of {path.name} read", logger)
         yield from blocks
 
@@ -89,7 +89,7 @@ def iter_corpus(path: Path) -> Iterator[tuple[str, CaptionList]]:
     """Yields (id, captions) of every video of a `.json`, `.jsonl` or `.pkl` file, in file order.
 
     Raises:
-        DataError: missing, broken, not UTF-8, a video is in it twice, or its captions are of
+        DataError: the file is missing, broken or not UTF-8, has a video twice, or has captions of
             another form.
     """
     entries: Iterable[tuple[str, Any]]
@@ -100,12 +100,12 @@ def iter_corpus(path: Path) -> Iterator[tuple[str, CaptionList]]:
     else:
         remedy = "It must map video ids to captions. Make or download the file again."
         entries = validate(dict[str, Any], load_plain_pickle(path), path, remedy).items()
-    for video_id, value in _once(entries, path):
+    for video_id, value in _check_unique(entries, path):
         yield video_id, as_captions(value, f"{path}, video {video_id}")
 
 
-def _once(entries: Iterable[tuple[str, T]], path: Path) -> Iterator[tuple[str, T]]:
-    """Yields the entries (id, value) of a file; DataError when an id comes again."""
+def _check_unique(entries: Iterable[tuple[str, T]], path: Path) -> Iterator[tuple[str, T]]:
+    """Yields the entries (id, value) of a file. Raises DataError if an id is repeated."""
     numbers: dict[str, int] = {}
     for number, (video_id, value) in enumerate(entries, start=1):
         if (first := numbers.setdefault(video_id, number)) != number:
@@ -117,6 +117,7 @@ def _once(entries: Iterable[tuple[str, T]], path: Path) -> Iterator[tuple[str, T
 
 
 def _text_blocks(path: Path) -> Iterator[str]:
+    """Yields the text of a file in blocks. Raises DataError if it is not UTF-8."""
     try:
         yield from codecs.iterdecode(byte_blocks(path), "utf-8-sig")
     except UnicodeDecodeError as err:
@@ -128,27 +129,35 @@ def _text_blocks(path: Path) -> Iterator[str]:
 
 
 def write_corpus(path: Path, videos: Iterable[tuple[str, CaptionList]]) -> None:
-    """Writes videos as JSON Lines, atomically. A text that is NaN is written as null."""
-    # Half a surrogate pair cannot be encoded in UTF-8. The handler writes JSON's own escape.
+    """Writes videos (id, captions) as JSON Lines, atomically. Texts that are not strings, such as
+    NaN, are written as null.
+    """
+    # A lone surrogate cannot be encoded in UTF-8. The handler writes the escape sequence of JSON.
     with atomic_write(path, errors="backslashreplace") as file:
         for video_id, captions in videos:
-            text = [text if isinstance(text, str) else None for text in captions["text"]]
-            line = {"id": video_id, **captions, "text": text}
+            texts = [text if isinstance(text, str) else None for text in captions["text"]]
+            line = {"id": video_id, **captions, "text": texts}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def index_lines(path: Path) -> dict[str, int]:
-    """Returns the byte at which the line of every video of a JSON Lines file begins.
+    """Returns {id: byte offset of its line} of a JSON Lines file.
 
     Raises:
-        DataError: missing, broken, or a video is in it twice.
+        DataError: the file is missing or broken, or has a video twice.
     """
     entries = ((video_id, offset) for offset, video_id, _ in _iter_lines(path))
-    return dict(_once(entries, path))
+    return dict(_check_unique(entries, path))
 
 
 def read_line(file: IO[bytes], path: Path, offset: int) -> CaptionList:
-    """Returns the captions of the line that begins at byte `offset` of an open JSON Lines file."""
+    """Returns the captions of one line of a JSON Lines file.
+
+    Args:
+        file: the open file.
+        path: its path, for messages.
+        offset: the byte at which the line begins.
+    """
     file.seek(offset)
     video_id, entry = _parse_line(file.readline(), path, offset)
     return as_captions(entry, f"{path}, video {video_id}")
@@ -171,10 +180,10 @@ def _iter_lines(path: Path) -> Iterator[tuple[int, str, Any]]:
 
 
 def _parse_line(line: bytes, path: Path, offset: int) -> tuple[str, Any]:
-    """Returns (id, entry) of a line; DataError when it is no entry."""
+    """Returns (id, entry) of a line. Raises DataError if it is not an object with an `id`."""
     try:
         entry = json.loads(line)
-    except (ValueError, RecursionError) as err:  # also not UTF-8, or too many digits
+    except (ValueError, RecursionError) as err:  # ValueError: also if it is not UTF-8
         raise DataError(
             f"{path}: the line at byte {offset} is not JSON ({err}). Make the file again, or name "
             "it `.json` if it is one JSON object."
@@ -186,22 +195,8 @@ def _parse_line(line: bytes, path: Path, offset: int) -> tuple[str, Any]:
     return entry["id"], entry
 
 
-def convert_corpus(source: Path, output: Path, *, dedup: bool = False, seed: int = 0) -> None:
-    """Writes the videos of `source` to `output`, unless an earlier run has done so.
-
-    `X.made.json`, next to `X.jsonl`, holds the fingerprint of source and settings, the settings and
-    the counts. A second run finds a finished corpus by it.
-
-    Args:
-        source: `.json` {id: captions}, `.jsonl`, or the released `.pkl`.
-        output: a `.jsonl` file.
-        dedup: correct the times and de-duplicate. Otherwise, captions are written as they are.
-        seed: the seed of the generator that de-duplicates all videos, in file order as in the
-            released code.
-    Raises:
-        DataError: the source is missing or broken or holds a video twice, or the output cannot be
-            written.
-    """
+def _check_paths(source: Path, output: Path) -> None:
+    """Raises DataError unless a corpus at `source` can be converted to `output`."""
     check_suffix(source)
     if output.suffix != ".jsonl":
         raise DataError(
@@ -212,6 +207,25 @@ def convert_corpus(source: Path, output: Path, *, dedup: bool = False, seed: int
             f"{output}: source and output must be two files, but are one. Name another with "
             "`--output`."
         )
+
+
+def convert_corpus(source: Path, output: Path, *, dedup: bool = False, seed: int = 0) -> None:
+    """Writes the videos of `source` to `output`, unless an earlier run has done so.
+
+    The note `X.made.json` next to `X.jsonl` holds the fingerprint of the source and the settings,
+    the settings, and the counts. A second run finds a finished corpus by its fingerprint.
+
+    Args:
+        source: a `.json` object {id: captions}, a `.jsonl` file, or the released `.pkl`.
+        output: a `.jsonl` file.
+        dedup: correct the times and de-duplicate. Otherwise, captions are written as they are.
+        seed: seed of the generator that de-duplicates all videos in file order, as in the released
+            code.
+    Raises:
+        DataError: the source is missing or broken or holds a video twice, or the output cannot be
+            written.
+    """
+    _check_paths(source, output)
     settings = {
         "format": FORMAT,
         "change": "CaptionDedupProcessor" if dedup else None,
@@ -228,23 +242,34 @@ def convert_corpus(source: Path, output: Path, *, dedup: bool = False, seed: int
         artefact.begin()
         counts = Counter(videos=0, captions=0, videos_without_captions=0)
         flaws = Counter(dict.fromkeys(caption_list.FLAWS, 0))
-        draw = random.Random(seed).random
-
-        def videos() -> Iterator[tuple[str, CaptionList]]:
-            for video_id, captions in iter_corpus(source):
-                if dedup:
-                    where = f"{source}, video {video_id}"
-                    captions, found = caption_list.clean_times(captions, where)
-                    flaws.update(found)
-                    captions = deduplicate(captions, draw)
-                num = len(captions["start"])
-                counts.update(videos=1, captions=num, videos_without_captions=num == 0)
-                yield video_id, captions
-
-        write_corpus(output, videos())
+        videos = iter_corpus(source)
+        if dedup:
+            videos = _deduplicate_videos(videos, source, seed, flaws)
+        write_corpus(output, _count_captions(videos, counts))
         artefact.finish(mark, **settings, **counts, mended=flaws)
     caption_list.warn_of_flaws(flaws, source)
     if num_without := counts["videos_without_captions"]:
         num_videos = counts["videos"]
         logger.warning("%s: %d of %d videos have no caption", source, num_without, num_videos)
     logger.info("%s: %d videos, %d captions", output, counts["videos"], counts["captions"])
+
+
+def _deduplicate_videos(
+    videos: Iterable[tuple[str, CaptionList]], source: Path, seed: int, flaws: Counter[str]
+) -> Iterator[tuple[str, CaptionList]]:
+    """Yields the videos with corrected times and de-duplicated captions. Adds flaws to `flaws`."""
+    draw = random.Random(seed).random
+    for video_id, captions in videos:
+        captions, found = caption_list.clean_times(captions, f"{source}, video {video_id}")
+        flaws.update(found)
+        yield video_id, deduplicate(captions, draw)
+
+
+def _count_captions(
+    videos: Iterable[tuple[str, CaptionList]], counts: Counter[str]
+) -> Iterator[tuple[str, CaptionList]]:
+    """Yields the videos, and counts them and their captions in `counts`."""
+    for video_id, captions in videos:
+        num = len(captions["start"])
+        counts.update(videos=1, captions=num, videos_without_captions=num == 0)
+        yield video_id, captions

@@ -1,4 +1,4 @@
-"""De-duplicates raw captions, each of which repeats words of the caption before it."""
+"""Removes the words of raw captions that repeat the previous caption."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from mmpt.errors import DataError
 from mmpt.prepare.captions.caption_list import CaptionList
 
-SLACK_S = 0.001  # a caption may start this much after its end
+SLACK_S = 0.001  # a caption may end this much before its start, because of rounding
 
 
 @dataclass
@@ -19,17 +19,20 @@ class Caption:
 
 
 def deduplicate(captions: CaptionList, draw: Callable[[], float]) -> CaptionList:
-    """Returns the captions of one video without the words that they share with their predecessor.
+    """Returns the captions of one video without the words that repeat the previous caption.
 
-    A caption that its predecessor ends with is dropped; one that begins with its predecessor
-    replaces it. Otherwise, the overlap is the *shortest* beginning of the text that the text before
-    it ends with. It may be a single letter: "the pan" and "now" share an n. The published text of
-    VideoCLIP was made this way. One of the two captions keeps the overlap, each with probability
-    1/2, and their times meet where the overlap was.
+    Each caption is compared with the last one that was kept:
+
+    - If the last text ends with the new text, the new caption is dropped.
+    - If the new text begins with the last text, the new caption replaces the last one.
+    - Otherwise, the overlap is the *shortest* beginning of the new text that the last text ends
+      with. It may be a single letter: "the pan" and "now" overlap by an n. One of the two captions
+      keeps the overlap, each with probability 1/2, and their times meet there.
+
+    The published text of VideoCLIP was made this way.
 
     Args:
-        captions: ordered by start; none ends before it starts. Texts that are blank or not strings
-            are left out.
+        captions: ordered by start. Texts that are blank or not strings are left out.
         draw: returns uniform numbers from [0, 1). It is called once per overlap.
     Raises:
         DataError: a caption ends before it starts.
@@ -54,7 +57,7 @@ def deduplicate(captions: CaptionList, draw: Callable[[], float]) -> CaptionList
 
 
 def _add(kept: list[Caption], new: Caption, draw: Callable[[], float]) -> None:
-    """Adds the next caption of a video to those that are kept, and removes what the two share."""
+    """Adds the next caption of a video to the kept ones, without the words that both share."""
     if not kept:
         kept.append(new)
         return
@@ -65,11 +68,13 @@ def _add(kept: list[Caption], new: Caption, draw: Callable[[], float]) -> None:
         kept[-1] = Caption(min(last.start, new.start), max(last.end, new.end), new.text)
     elif (overlap := _overlap(last.text, new.text)) == 0:
         kept.append(new)
-    elif draw() > 0.5:  # the last caption keeps the overlap
+    elif draw() > 0.5:
+        # The last caption keeps the overlap, and the new one begins when it ends.
         last.end = max(last.end, new.start)
         if rest := new.text[overlap:].strip():
             kept.append(Caption(last.end, max(last.end, new.end), rest))
-    else:  # the new caption keeps it
+    else:
+        # The new caption keeps the overlap, and the last one ends when it begins.
         if rest := last.text[: len(last.text) - overlap].strip():
             last.end = min(last.end, new.start)
             last.text = rest
@@ -80,11 +85,11 @@ def _add(kept: list[Caption], new: Caption, draw: Callable[[], float]) -> None:
 
 def _overlap(before: str, text: str) -> int:
     """Returns the smallest k > 0 such that `before` ends with `text[:k]`; 0 if there is none."""
-    # An overlap begins where `before` has the first character of `text`; the last such place is
-    # tried first, because it makes the shortest overlap.
+    # An overlap begins at a position where `before` has the first character of `text`. The last
+    # such position is tried first, because it gives the shortest overlap.
     first = max(0, len(before) - len(text))
-    place = len(before)
-    while (place := before.rfind(text[0], first, place)) >= 0:
-        if text.startswith(before[place:]):
-            return len(before) - place
+    position = len(before)
+    while (position := before.rfind(text[0], first, position)) >= 0:
+        if text.startswith(before[position:]):
+            return len(before) - position
     return 0

@@ -1,4 +1,4 @@
-"""Reads a JSON object of millions of entries with json-stream, one entry at a time."""
+"""Reads a JSON object with millions of entries, one entry at a time, with json-stream."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -11,28 +11,31 @@ from json_stream.base import StreamingJSONObject
 from mmpt.errors import DataError
 
 ESCAPE = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)", re.DOTALL)
-"""An escape sequence or a surrogate pair of two. Group 1 is half a pair without its other half."""
-QUESTION_MARK = r"\u003f"  # as long as the half, so that positions in messages stay correct
+"""An escape sequence, or two that form a surrogate pair. Group 1 is a lone surrogate."""
+QUESTION_MARK = r"\u003f"  # as long as a surrogate, so that positions in messages stay correct
 
 
 def iter_object(blocks: Iterable[str], name: str) -> Iterator[tuple[str, Any]]:
-    """Yields the (key, value) pairs of the JSON object whose text comes in `blocks`.
+    """Yields the (key, value) pairs of a JSON object.
 
-    Memory holds one value and one block. NaN and infinities are read, which Python writes and ijson
-    refuses. Half a surrogate pair becomes `?`, as in `str.encode(errors="replace")`.
+    Memory holds one value and one block. NaN and infinities are allowed, because Python writes them
+    (ijson rejects them). A lone surrogate becomes `?`, as in `str.encode(errors="replace")`.
 
     Args:
-        blocks: the text, cut anywhere.
-        name: the file, for messages.
+        blocks: the text of the object, cut anywhere.
+        name: name of the file, for messages.
     Raises:
-        DataError: not a JSON object, broken or cut off. Names the entry in front of the fault.
+        DataError: the text is not a JSON object, or it is broken or cut off. The message names the
+            last entry before the error.
     """
     failures: list[BaseException] = []
 
     def source() -> Iterator[str]:
+        # json-stream turns an exception of its source into another one with the same message. The
+        # original is kept here, so that it can be raised.
         try:
-            yield from _without_half_pairs(blocks)
-        except BaseException as err:  # json-stream only passes on its message
+            yield from _replace_lone_surrogates(blocks)
+        except BaseException as err:
             failures.append(err)
             raise
 
@@ -59,13 +62,17 @@ def iter_object(blocks: Iterable[str], name: str) -> Iterator[tuple[str, Any]]:
         ) from None
 
 
-def _without_half_pairs(blocks: Iterable[str]) -> Iterator[str]:
-    """Yields the text with `?` for every half of a surrogate pair, which json-stream refuses."""
+def _replace_lone_surrogates(blocks: Iterable[str]) -> Iterator[str]:
+    """Yields the text with `?` instead of lone surrogates, which json-stream rejects.
+
+    A block may end within an escape sequence. Therefore the text is cut after its last comma or
+    space, which no escape sequence contains, and the rest is kept for the next block.
+    """
     rest = ""
     for block in chain(blocks, [""]):
         text = rest + block
-        # No escape sequence holds a comma or a space, so a cut after one leaves all of them whole.
-        cut = max(text.rfind(","), text.rfind(" ")) + 1 if block else len(text)
+        is_last = not block
+        cut = len(text) if is_last else max(text.rfind(","), text.rfind(" ")) + 1
         if cut:
-            yield ESCAPE.sub(lambda found: QUESTION_MARK if found[1] else found[0], text[:cut])
+            yield ESCAPE.sub(lambda match: QUESTION_MARK if match[1] else match[0], text[:cut])
         rest = text[cut:]

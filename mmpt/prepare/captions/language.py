@@ -1,8 +1,8 @@
-"""The languages of caption files: tags in file names, and which language is preferred.
+"""The languages of caption files: tags in file names, and the order of preference.
 
-A tag is one of BCP 47, such as `en`, `eng`, `pt-BR` or `zh-Hans`, or a name that yt-dlp gives to
-YouTube's tracks: `en-orig` and `a.en` are automatic captions, `en-de` is English that a machine
-translated from German, `en-uYU-mmqFLq8` is a further English track.
+A tag is a BCP 47 tag, such as `en`, `eng`, `pt-BR` or `zh-Hans`, or a name that yt-dlp gives to a
+track of YouTube: `en-orig` and `a.en` are automatic captions, `en-de` is a machine translation from
+German to English, and `en-uYU-mmqFLq8` is another English track.
 """
 
 import locale
@@ -16,8 +16,8 @@ from mmpt.errors import DataError
 
 MANUAL, AUTOMATIC, TRANSLATED = range(3)  # in order of preference
 MAX_DISTANCE = 8
-"""Tags whose `langcodes.tag_distance` is less than this are one language. Regions of a language are
-5 apart, scripts more than 50.
+"""Two tags with a smaller `langcodes.tag_distance` are the same language. Regions of one language
+have a distance of 5, scripts more than 50.
 """
 
 _NAME = re.compile(
@@ -33,8 +33,9 @@ class Language(NamedTuple):
     """The language of a caption file."""
 
     tag: str = ""
-    """In the standard form of BCP 47; empty if unknown."""
+    """Tag in the standard form of BCP 47; empty if the language is unknown."""
     kind: int = MANUAL
+    """`MANUAL`, `AUTOMATIC` or `TRANSLATED`."""
 
     def __str__(self) -> str:
         if not self.tag:
@@ -46,10 +47,10 @@ UNKNOWN = Language()
 
 
 def parse_tag(text: str) -> Language | None:
-    """Returns the language that a tag names, or None if the text is not a language tag."""
+    """Returns the language of a tag, or None if the text is not a language tag."""
     if not (match := _NAME.fullmatch(text)):
         return None
-    tag, is_translated = _without_source(match["tag"].replace("_", "-"))
+    tag, is_translated = _split_translation(match["tag"].replace("_", "-"))
     if not langcodes.tag_is_valid(tag):
         return None
     if (standard := langcodes.standardize_tag(tag)) == "und":  # undetermined
@@ -59,53 +60,61 @@ def parse_tag(text: str) -> Language | None:
     return Language(standard, kind)
 
 
-def _without_source(tag: str) -> tuple[str, bool]:
-    """Returns a tag without the language that it was translated from, and whether it had one.
+def _split_translation(tag: str) -> tuple[str, bool]:
+    """Returns the target language of a tag, and whether the tag also names a source language.
 
-    `en-de` and `pt-BR-zh-Hans` have one. In `pt-br`, `br` is a region, not Breton.
+    `en-de` and `pt-BR-zh-Hans` are translations. `pt-br` is not: `br` is a region here, not Breton.
     """
     parts = tag.split("-")
-    for place in range(1, len(parts)):
-        target, source = "-".join(parts[:place]), "-".join(parts[place:])
+    # Find the first part that begins a valid tag, unless the whole is a known locale.
+    for position in range(1, len(parts)):
+        target = "-".join(parts[:position])
+        source = "-".join(parts[position:])
         is_region = "_".join(parts).lower() in locale.locale_alias
-        is_language = re.fullmatch("[a-z]{2,3}", parts[place]) and langcodes.tag_is_valid(source)
+        looks_like_language = re.fullmatch("[a-z]{2,3}", parts[position])
+        is_language = looks_like_language and langcodes.tag_is_valid(source)
         if is_language and not is_region:
             return target, True
     return tag, False
 
 
 def parse_wanted(values: Sequence[str]) -> list[str]:
-    """Returns the standard tags of the languages that a command line asks for, in its order.
+    """Returns the standard tags of the languages that a command line names, in their order.
 
     Args:
-        values: tags. One value may have several, joined by commas.
+        values: language tags. One value may have several, separated by commas.
     Raises:
-        DataError: one is not the tag of a known language.
+        DataError: a tag does not name a known language.
     """
     wanted = []
-    for text in (part.strip() for value in values for part in value.split(",")):
-        language = parse_tag(text)
-        if not language or not language.tag:
-            raise DataError(
-                "`--language` must be codes of languages, perhaps with a region, such as `en` or "
-                f"`en-GB,de`, but one is {text!r}."
-            )
-        wanted.append(language.tag)
+    for value in values:
+        for part in value.split(","):
+            text = part.strip()
+            language = parse_tag(text)
+            if not language or not language.tag:
+                raise DataError(
+                    "`--language` must be codes of languages, perhaps with a region, such as `en` "
+                    f"or `en-GB,de`, but one is {text!r}."
+                )
+            wanted.append(language.tag)
     return wanted
 
 
 def preference(language: Language, wanted: Sequence[str]) -> tuple[int, int, int] | None:
-    """Returns how far down the list of wanted languages a language is, or None if it is not wanted.
-    The smallest value is preferred.
+    """Returns the rank of a language, or None if it is not wanted. The smallest rank is preferred.
 
-    If the wanted region is missing, other regions of the language are used, the nearest first;
-    other scripts are not. An unknown language counts as the first wanted one, but comes after
-    manual captions that name it.
+    The rank is the position in the list of wanted languages, then the kind (manual, automatic,
+    translated), then the distance to the wanted tag. Other regions of a wanted language are also
+    wanted, but other scripts are not. An unknown language has the rank of the first wanted one, but
+    after its manual captions.
+
+    Args:
+        wanted: language tags, in order of preference.
     """
     if not language.tag:
         return 0, MANUAL, MAX_DISTANCE
-    for place, tag in enumerate(wanted):
+    for position, tag in enumerate(wanted):
         distance = langcodes.tag_distance(tag, language.tag)
         if distance < MAX_DISTANCE:
-            return place, language.kind, distance
+            return position, language.kind, distance
     return None

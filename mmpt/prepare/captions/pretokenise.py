@@ -1,14 +1,14 @@
-"""Tokenises the captions of every packed video into the text shards that training reads.
+"""Tokenises the captions of every packed video and writes the text shards that training reads.
 
-Each process makes one shard at a time. It reads a video's line from the JSON Lines corpus and
+Each process writes one shard at a time. It reads a video's line from the JSON Lines corpus and
 appends the video's rows to the shard, so memory holds one video. The note of shard k of split s is
-`.tokenising/<prefix><s>_<k>.json`, with the videos that have no captions. A rerun keeps shards
-whose captions, vocabulary and ids are unchanged.
+`.tokenising/<prefix><s>_<k>.json`. It lists the videos without captions. A rerun keeps the shards
+whose captions, vocabulary and video ids are unchanged.
 """
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from mmpt.batch import Split
 from mmpt.errors import DataError
 from mmpt.prepare.captions import corpus as corpora
 from mmpt.prepare.captions.caption_list import FLAWS, CaptionList, clean_times, warn_of_flaws
-from mmpt.prepare.shard_jobs import Note, ShardJob, make_missing
+from mmpt.prepare.shard_jobs import Note, ShardJob, write_missing
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.shards.layout import ids_stem, meta_path, read_shard_meta, times_stem
 from mmpt.shards.writer import MAX_CAPTION_IDS, pad_ids, row_stream
@@ -30,9 +30,9 @@ from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 
-NOTES = ".tokenising"
-FORMAT = 2
-NUM_NAMED = 5  # ids shown in a message
+NOTES = ".tokenising"  # folder of the notes, inside the target folder
+FORMAT = 2  # increase it when the content of shards changes
+NUM_NAMED = 5  # ids listed in a message
 MAX_LETTERS = 96  # characters of a caption that are tokenised
 SPLITS = (Split.TRAIN, Split.VALID)
 NO_CAPTIONS: CaptionList = {"start": [], "end": [], "text": []}
@@ -46,27 +46,27 @@ def tokenise_captions(
     use_fast: bool = True,
     workers: int = 1,
 ) -> str:
-    """Writes the text shards of every video in `<target_dir>/{train,val}_meta.*`.
+    """Writes the text shards of all videos in `<target_dir>/{train,val}_meta.*`.
 
-    Finished shards are kept. Videos without captions get an empty row; `<prefix>report.json` lists
-    them. A `.json` or `.pkl` corpus is first written as JSON Lines in `<target_dir>/.tokenising/`.
+    Finished shards are kept. Videos without captions get an empty row and are listed in
+    `<prefix>report.json`. A `.json` or `.pkl` corpus is first converted to JSON Lines in
+    `<target_dir>/.tokenising/`.
 
     Args:
         caption_path: a `.jsonl`, `.json` or `.pkl` file. If it is missing, the same name with
             another of these suffixes is used.
+        target_dir: the folder of the feature shards.
         bert_name: the tokenizer: a folder or a hub name.
-        workers: the number of processes, each of which makes one shard at a time.
+        use_fast: use the fast tokenizer.
+        workers: number of processes. Each writes one shard at a time.
     Returns:
-        The beginning of the shards' paths, `dataset.tfeat_dir`.
+        The path prefix of the shards, for `dataset.tfeat_dir`.
     Raises:
         DataError: a file is missing or broken, no packed video has captions, or the target cannot
             be written.
     """
     target = Path(target_dir)
-    splits = [split for split in SPLITS if any(target.glob(f"{split.shard_name}_meta.*"))]
-    if len(splits) == 1:
-        logger.warning("%s: only %s videos are packed here", target, splits[0].shard_name)
-    packed = {split: read_shard_meta(target, split) for split in splits or SPLITS}
+    packed = _read_packed(target)
     vocabulary = load_tokenizer(bert_name, use_fast).backend_tokenizer.to_str()
     corpus = corpora.find_corpus(caption_path)
     if corpus.suffix != ".jsonl":
@@ -78,31 +78,50 @@ def tokenise_captions(
         for folder in (target, target / NOTES):
             remove_leftovers(folder, f"{re.escape(prefix)}.*")
         mark = fingerprint(FORMAT, file_hash(corpus), vocabulary, MAX_LETTERS, MAX_CAPTION_IDS)
-        begins = corpora.index_lines(corpus)
-        jobs = []
-        for split, chunks in packed.items():
-            ids = [video_id for chunk in chunks.values() for video_id in chunk]
-            if ids and begins.keys().isdisjoint(ids):
-                raise DataError(
-                    f"{corpus}: at least one of the {len(ids)} videos of "
-                    f"{meta_path(target, split)} must have captions, but none has (the first is "
-                    f"{ids[0]}). Correct `dataset.caption_pkl_path` or `dataset.target_dir`."
-                )
-            for number, chunk in chunks.items():
-                place = (tfeat_dir, split, number)
-                stems = (times_stem(*place), ids_stem(*place))
-                videos = [(video_id, begins.get(video_id)) for video_id in chunk]
+        offsets = corpora.index_lines(corpus)
+        jobs: list[ShardJob] = []
+        for split, shards in packed.items():
+            _check_overlap(offsets, split, shards, corpus, target)
+            for number, ids in shards.items():
+                stems = times_stem(tfeat_dir, split, number), ids_stem(tfeat_dir, split, number)
+                videos = [(video_id, offsets.get(video_id)) for video_id in ids]
                 job = ShardJob(
                     note=target / NOTES / f"{prefix}{split.shard_name}_{number}.json",
                     stems=stems,
-                    mark=fingerprint(mark, chunk),
+                    fingerprint=fingerprint(mark, ids),
                     write=partial(write_shard, split, *stems, corpus, videos, bert_name, use_fast),
                 )
                 jobs.append(job)
-        del begins, packed  # they hold an object per video
-        notes = make_missing(jobs, workers, "shards of captions tokenised")
-        _report(notes, f"{tfeat_dir}report.json")
+        del offsets, packed  # they hold an object per video
+        notes = write_missing(jobs, workers, "shards of captions tokenised")
+        _write_report(notes, f"{tfeat_dir}report.json")
     return tfeat_dir
+
+
+def _read_packed(target: Path) -> dict[Split, dict[int, list[str]]]:
+    """Returns the video ids of all feature shards by split and shard."""
+    splits = [split for split in SPLITS if any(target.glob(f"{split.shard_name}_meta.*"))]
+    if len(splits) == 1:
+        logger.warning("%s: only %s videos are packed here", target, splits[0].shard_name)
+    # Without any meta file, reading the first one raises the error.
+    return {split: read_shard_meta(target, split) for split in splits or SPLITS}
+
+
+def _check_overlap(
+    offsets: Mapping[str, int],
+    split: Split,
+    shards: Mapping[int, Sequence[str]],
+    corpus: Path,
+    target: Path,
+) -> None:
+    """Raises DataError if no packed video of a split is in the corpus."""
+    ids = [video_id for shard_ids in shards.values() for video_id in shard_ids]
+    if ids and offsets.keys().isdisjoint(ids):
+        raise DataError(
+            f"{corpus}: at least one of the {len(ids)} videos of {meta_path(target, split)} must "
+            f"have captions, but none has (the first is {ids[0]}). Correct "
+            "`dataset.caption_pkl_path` or `dataset.target_dir`."
+        )
 
 
 def write_shard(
@@ -114,16 +133,22 @@ def write_shard(
     bert_name: str,
     use_fast: bool,
 ) -> Note:
-    """Writes the four files of one shard. Returns what the report says of it.
+    """Writes the four files of one shard. Returns its numbers for the report.
 
     Args:
+        split: the split of the shard.
+        times_path: path stem of the caption times.
+        ids_path: path stem of the word-piece ids.
         corpus: the captions, as JSON Lines.
-        videos: id, and the byte at which its line begins; None if it has none.
+        videos: id of every video, and the byte offset of its line in the corpus; None if it is not
+            in the corpus.
+        bert_name: the tokenizer: a folder or a hub name.
+        use_fast: use the fast tokenizer.
     """
-    tokenizer = load_tokenizer(bert_name, use_fast)  # once per process
+    tokenizer = load_tokenizer(bert_name, use_fast)  # cached in each process
     absent: list[str] = []  # videos that are not in the corpus
     empty: list[str] = []  # videos that are in it, but have no caption with a time
-    mended = Counter(dict.fromkeys(FLAWS, 0))
+    all_flaws = Counter(dict.fromkeys(FLAWS, 0))
     with (
         open(corpus, "rb") as file,
         row_stream(times_path, 2, np.dtype(np.float32)) as times,
@@ -136,7 +161,7 @@ def write_shard(
             else:
                 found = corpora.read_line(file, corpus, offset)
                 captions, flaws = clean_times(found, f"{corpus}, video {video_id}")
-                mended.update(flaws)
+                all_flaws.update(flaws)
                 if not captions["start"]:
                     empty.append(video_id)
             times.append(np.array([captions["start"], captions["end"]], dtype=np.float32).T)
@@ -145,7 +170,7 @@ def write_shard(
         "split": split.shard_name,
         "videos": len(videos),
         "captions": times.starts[-1],
-        "mended": mended,
+        "mended": all_flaws,
         "not_in_captions": absent,
         "without_captions": empty,
     }
@@ -158,15 +183,16 @@ def caption_ids(tokenizer: Any, texts: Sequence[Any]) -> np.ndarray:
     and the first 32 word pieces are kept.
 
     Args:
-        tokenizer: of transformers.
-        texts: one that is not a string has no ids.
+        tokenizer: a tokenizer of transformers.
+        texts: the captions. One that is not a string gets no ids.
     """
     if not texts:
         return pad_ids([])
     heads = [text[:MAX_LETTERS] if isinstance(text, str) else "" for text in texts]
+    # The tokenizer rejects lone surrogates, so they are replaced.
+    valid = [head.encode("utf-8", "replace").decode() for head in heads]
     encoded = tokenizer(
-        # The tokenizer refuses half a surrogate pair.
-        [head.encode("utf-8", "replace").decode() for head in heads],
+        valid,
         add_special_tokens=False,
         return_attention_mask=False,
         return_token_type_ids=False,
@@ -174,28 +200,34 @@ def caption_ids(tokenizer: Any, texts: Sequence[Any]) -> np.ndarray:
     return pad_ids(encoded["input_ids"])
 
 
-def _report(notes: Sequence[Note], path: str) -> None:
-    """Writes the report of both splits and logs what it says."""
+def _write_report(notes: Sequence[Note], path: str) -> None:
+    """Writes the sums of the notes of both splits, and logs them."""
     report = {}
     for name in ("train", "val"):
-        total: dict[str, Any] = {
-            "videos": 0,
-            "captions": 0,
-            "mended": Counter(dict.fromkeys(FLAWS, 0)),
-            "not_in_captions": [],
-            "without_captions": [],
-        }
-        for note in notes:
-            if note["split"] == name:
-                total["mended"].update(note["mended"])
-                for key in ("videos", "captions", "not_in_captions", "without_captions"):
-                    total[key] += note[key]
+        total = _sum_notes([note for note in notes if note["split"] == name])
         report[name] = total
-        if num_videos := total["videos"]:
+        num_videos = total["videos"]
+        if num_videos:
             logger.info("%s: %d videos, %d captions", name, num_videos, total["captions"])
         warn_of_flaws(total["mended"], name)
-        if names := total["not_in_captions"] + total["without_captions"]:
-            first = ", ".join(names[:NUM_NAMED])
+        if ids := total["not_in_captions"] + total["without_captions"]:
+            first = ", ".join(ids[:NUM_NAMED])
             what = "%s: %d of %d videos have no captions (first: %s); %s lists them"
-            logger.warning(what, name, len(names), num_videos, first, path)
+            logger.warning(what, name, len(ids), num_videos, first, path)
     write_json(path, report)
+
+
+def _sum_notes(notes: Sequence[Note]) -> dict[str, Any]:
+    """Returns the sums of the counts of several shards, and the concatenation of their lists."""
+    total: dict[str, Any] = {
+        "videos": 0,
+        "captions": 0,
+        "mended": Counter(dict.fromkeys(FLAWS, 0)),
+        "not_in_captions": [],
+        "without_captions": [],
+    }
+    for note in notes:
+        total["mended"].update(note["mended"])
+        for key in ("videos", "captions", "not_in_captions", "without_captions"):
+            total[key] += note[key]
+    return total

@@ -1,16 +1,22 @@
 """Removes the repeated text of subtitles that scroll.
 
-Automatic subtitles scroll: a cue shows the last lines of the cue before it again, and a new line
+Automatic subtitles scroll: a cue shows the last lines of the previous cue again, and a new line
 below them. Between two such cues, YouTube writes a hold cue of about 10 ms, which shows old lines
-only. Some converters drop the word times, the hold cues, or the line breaks. Transcription tools
-that highlight the spoken word write the same text once per word.
+only:
+
+    0.00 - 2.39   peel the onion
+    2.39 - 2.40   peel the onion                  (hold cue)
+    2.40 - 4.10   peel the onion / and chop it
+
+Some converters drop the word times, the hold cues, or the line breaks. Transcription tools that
+highlight the spoken word write the same text once per word.
 
 A repeated text is not always old: speakers repeat themselves, and dialogs and songs have lines
 that look like scrolling. The algorithm therefore has three steps:
 
 1. Compare each cue with the text that was shown before it (`_steps`).
 2. Split the cues at the pauses (`_runs`). A text that is shown again after a pause is new.
-3. Remove the repeats of each run in which they are the rule (`_is_scrolling`).
+3. Remove the repeats of each run in which most cues repeat text (`_is_scrolling`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,23 +24,23 @@ from itertools import accumulate, chain, pairwise
 from typing import Literal, NamedTuple
 
 MAX_GAP_S = 0.05
-"""There is no pause between cues that are at most this far apart."""
+"""Longest gap between two cues that does not count as a pause, in seconds."""
 HOLD_S = 0.05
-"""Cues of at most this length are too short to read. They only hold old text."""
+"""Longest hold cue, in seconds. It is too short to read and shows old text only."""
 WORD_S = 0.07
-"""Shortest time to say a word. Fast speech has 5 words per second."""
+"""Shortest time in which a word can be said, in seconds. Fast speech has 5 words per second."""
 
 Words = tuple[str, ...]
 
 
 class Cue(NamedTuple):
-    """One subtitle with all of its text, or with the new part only."""
+    """One subtitle, with all of its text or with the new part only."""
 
     start: float  # seconds
     end: float  # seconds
     lines: tuple[Words, ...]  # a blank line has no words
-    new_from: int | None = None  # words before the first one that has a time within the cue
-    highlight: int = 0  # words up to the end of the last highlighted one; 0 if there is none
+    new_from: int | None = None  # number of words before the first one that has a word time
+    highlight: int = 0  # number of words up to the last highlighted one; 0 if there is none
 
     @property
     def words(self) -> Words:
@@ -58,13 +64,14 @@ class Cue(NamedTuple):
 
 
 Repeat = Literal["timed", "lines", "hold", "fewer", "same", "none"]
-"""What a cue repeats of the text that was shown before it.
+"""The part of the text shown before that a cue repeats:
 
 - timed: the last lines, followed by new text, in a file with word times. This proves scrolling.
 - lines: the last lines, followed by new text, in a file without word times.
 - hold: text that is certainly old, without new text.
 - fewer: the last lines, without new text; or all lines, in too short a time to say them again.
-- same: all lines, long enough to say them again. This is no sign for or against scrolling.
+- same: all lines, long enough to say them again. This is evidence neither for nor against
+  scrolling.
 - none: nothing.
 """
 
@@ -74,9 +81,9 @@ class Step(NamedTuple):
 
     cue: Cue
     before: Cue | None  # the previous cue
-    num_old: int  # words at the beginning of the cue that repeat the last lines shown
+    num_old: int  # number of words at the beginning of the cue that repeat the last lines shown
     repeat: Repeat
-    has_pause: bool  # between the previous cue and this one
+    has_pause: bool  # there is a pause between the previous cue and this one
 
     @property
     def has_new(self) -> bool:
@@ -96,12 +103,14 @@ def remove_repeats(cues: Sequence[Cue]) -> list[Cue]:
         cues: in file order. Each has at least one word.
     """
     has_highlights = any(0 < cue.highlight < len(cue.words) for cue in cues)
-    if not has_highlights:  # tags around whole cues are only formatting
+    if not has_highlights:  # tags around whole cues are formatting
         cues = [cue._replace(highlight=0) for cue in cues]
+    # Steps 1 and 2: compare the cues, and split them at the pauses.
     steps = _best_steps(cues)
     file_scrolls = _most_repeat([step for step in steps if not step.has_pause])
     kept: list[Cue] = []
     for run in _runs(steps):
+        # Step 3: find the number of old words at the beginning of each cue of the run.
         scrolls = _is_scrolling(run[1:], file_scrolls)
         for step in run:
             cue = step.cue
@@ -110,6 +119,7 @@ def remove_repeats(cues: Sequence[Cue]) -> list[Cue]:
                 num_old = len(cue.words) if is_old else 0
             else:
                 num_old = _num_said_before(step, scrolls)
+            # Keep the new words. If there are none, the previous caption is shown longer.
             if num_old < len(cue.words):
                 kept.append(cue._replace(lines=(cue.words[num_old:],)))
             else:
@@ -120,30 +130,36 @@ def remove_repeats(cues: Sequence[Cue]) -> list[Cue]:
 
 
 def _best_steps(cues: Sequence[Cue]) -> list[Step]:
-    """Returns the steps of a file, compared by whole lines, or by words if that explains more cues.
+    """Returns the steps of a file. Compares cues by lines, or by words if that explains more cues.
 
-    Words must be compared if the line breaks were removed, or if the lines of live captions grow.
+    Comparing words is necessary if the line breaks were removed, or if the lines of live captions
+    grow. It is chosen if the cues that it explains in addition are more than those that lines
+    explain and those that speak against it.
     """
     by_lines = list(_steps(cues, by_lines=True))
     by_words = list(_steps(cues, by_lines=False))
     num_lines, num_words = _num_scrolled(by_lines), _num_scrolled(by_words)
     num_against = 0
     for step in by_words:
-        # In a file without line breaks, the cue after a hold cue has new words.
+        # Without line breaks, the cue after a hold cue must have new words.
         lacks_new = step.follows_hold and not step.has_new and not step.cue.is_hold
         num_against += not step.has_pause and (step.num_old == 0 or lacks_new)
-    # One cue alone proves nothing.
+    # A single cue is not enough evidence.
     explains_more = num_words > 1 and num_words - num_lines > num_lines + num_against
     return by_words if explains_more else by_lines
 
 
 def _num_scrolled(steps: Sequence[Step]) -> int:
-    """Returns the number of cues with old text and new text after it."""
+    """Returns the number of cues that have new text after old text."""
     return sum(step.has_new and step.num_old > 0 and not step.has_pause for step in steps)
 
 
 def _steps(cues: Sequence[Cue], by_lines: bool) -> Iterator[Step]:
-    """Compares every cue with the window: the texts of the last cue that had new text."""
+    """Compares every cue with the window, the texts of the last cue that had new text.
+
+    Args:
+        by_lines: compare whole lines, not words.
+    """
     has_word_times = any(cue.new_from is not None for cue in cues)
     window: list[Words] = []
     before: Cue | None = None
@@ -152,13 +168,15 @@ def _steps(cues: Sequence[Cue], by_lines: bool) -> Iterator[Step]:
         if before:
             gap = round(cue.start - before.end, 3)
             has_pause = cue.start < before.start or gap > MAX_GAP_S
+        # Find the texts at the end of the window that the cue repeats.
         num_texts = _num_repeated(window, cue, by_lines)
         repeated = window[len(window) - num_texts :]
         num_old = sum(map(len, repeated))
         repeat = _classify(cue, num_old, sum(map(len, window)), has_word_times)
         step = Step(cue, before, num_old, repeat, has_pause)
         yield step
-        # Old text alone does not change the window, unless a pause precedes it.
+        # The new window consists of the repeated texts and the new lines. A cue without new text
+        # does not change the window, unless there was a pause.
         if step.has_new or has_pause:
             starts = [num_old, *(end for end in cue.line_ends if end > num_old)]
             new = [cue.words[a:b] for a, b in pairwise(starts)]
@@ -169,16 +187,16 @@ def _steps(cues: Sequence[Cue], by_lines: bool) -> Iterator[Step]:
 def _num_repeated(window: list[Words], cue: Cue, by_lines: bool) -> int:
     """Returns the largest number of texts at the end of the window that the cue begins with.
 
-    Only whole texts count, because a sentence may begin with the last words of the one before it.
+    Only whole texts count, because a sentence may begin with the last words of the previous one.
 
     Args:
         by_lines: the texts must end where a line of the cue ends.
     """
-    # If the upper line is blank and the lower one is not, no old line is shown.
+    # If the first line is blank and the last one is not, no old line is shown.
     if not cue.is_hold and not cue.lines[0] and cue.lines[-1]:
         return 0
     limit = len(cue.words) if cue.new_from is None else cue.new_from
-    # If all lines are the same, the last one is new: the sentence is said again.
+    # If all lines are equal, the last one is new: the sentence is said again.
     last = cue.lines[-1]
     if len(cue.lines) > 1 and set(cue.lines) == {last} and cue.can_be_said:
         limit = min(limit, len(cue.words) - len(last))
@@ -191,7 +209,7 @@ def _num_repeated(window: list[Words], cue: Cue, by_lines: bool) -> int:
 
 
 def _classify(cue: Cue, num_old: int, num_shown: int, has_word_times: bool) -> Repeat:
-    """Returns what a cue repeats.
+    """Returns the kind of repeat of a cue.
 
     Args:
         num_old: number of old words in the cue.
@@ -202,7 +220,8 @@ def _classify(cue: Cue, num_old: int, num_shown: int, has_word_times: bool) -> R
         return "none"
     if num_old < len(cue.words):
         return "timed" if has_word_times else "lines"
-    # The last line is blank, or has no word times although the file has some.
+    # The text is certainly old if the last line is blank, or if it has no word times although the
+    # file has some.
     is_old = not cue.lines[-1] or (has_word_times and len(cue.lines[-1]) > 1)
     if is_old or cue.is_hold:
         return "hold"
@@ -211,7 +230,7 @@ def _classify(cue: Cue, num_old: int, num_shown: int, has_word_times: bool) -> R
 
 
 def _runs(steps: Sequence[Step]) -> Iterator[list[Step]]:
-    """Splits the steps at the pauses.
+    """Yields the runs of steps between pauses.
 
     A cue after a pause continues the run if it shows an old line above a new one.
     """
@@ -227,9 +246,14 @@ def _runs(steps: Sequence[Step]) -> Iterator[list[Step]]:
 
 
 def _is_scrolling(steps: Sequence[Step], file_scrolls: bool) -> bool:
-    """Returns True if repeats are the rule in a run, whose first step is left out.
+    """Returns whether a run scrolls.
 
-    One or two repeats without a hold cue count only if most cues of the file repeat text.
+    It does if a repeat proves it, or if most cues repeat text. In the second case, one or two
+    repeats without a hold cue are enough only if most cues of the file repeat text.
+
+    Args:
+        steps: the steps of the run without the first one, which has nothing to repeat.
+        file_scrolls: most cues of the file repeat text.
     """
     kinds = [step.repeat for step in steps]
     num_repeats = len(kinds) - kinds.count("none") - kinds.count("same")
@@ -238,7 +262,7 @@ def _is_scrolling(steps: Sequence[Step], file_scrolls: bool) -> bool:
 
 
 def _most_repeat(steps: Sequence[Step]) -> bool:
-    """Returns True if more cues repeat text than do not; cues of the kind `same` do not count."""
+    """Returns whether more cues repeat text than do not. Cues of the kind `same` do not count."""
     kinds = [step.repeat for step in steps if step.repeat != "same"]
     return 2 * kinds.count("none") < len(kinds)
 
@@ -256,7 +280,7 @@ def _num_said_before(step: Step, scrolls: bool) -> int:
         return 0
     if step.has_new:
         return step.num_old
-    # The cue shows old text only. The cue after a hold cue always has a new line, so the last line
+    # The cue shows old text only. A cue after a hold cue always has a new line, so the last line
     # was said again.
     last = cue.lines[-1]
     if step.follows_hold and last and cue.can_be_said:
@@ -265,13 +289,15 @@ def _num_said_before(step: Step, scrolls: bool) -> int:
 
 
 def _is_still_said(step: Step, highlight: int, scrolls: bool) -> bool:
-    """Returns False if a cue with the same text as the cue before it says the text again. The file
-    highlights the spoken words.
+    """Returns whether a cue with the same text as the previous cue continues it.
+
+    Otherwise, the text is said again. This is for files that highlight the spoken words.
 
     Args:
-        highlight: words up to the last one that was highlighted.
+        highlight: number of words up to the last one that was highlighted.
+        scrolls: the cue belongs to a run that scrolls.
     """
     if step.cue.highlight:
-        return step.cue.highlight > highlight  # if it jumps back, the text is said again
+        return step.cue.highlight > highlight  # if the highlight jumps back, the text is said again
     # Between two words, nothing is highlighted.
     return not step.has_pause and bool(highlight or scrolls or step.cue.is_hold)

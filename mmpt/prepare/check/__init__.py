@@ -1,1 +1,1 @@
-"""Checks and statistics of prepared data."""
+"""Checks prepared data and computes its statistics."""

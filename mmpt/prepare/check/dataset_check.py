@@ -1,11 +1,10 @@
-"""Reads everything that a training config names, shard by shard, and returns its statistics and
-what is damaged.
+"""Reads all data that a training config names, and returns its statistics and its damage.
 
-A thread reads one shard at a time, mapped, and features in blocks of rows, so memory depends on
-neither shards nor seconds of video.
+Each thread reads one mapped shard at a time, and features in blocks of rows. Memory therefore does
+not depend on the number of shards or on the length of videos.
 
-Legend: V listed videos of the shard, C their captions, R feature rows, D their columns, W slots of
-word pieces.
+Legend: V videos of the shard, C captions of all of them, R feature rows of all of them, D features
+(columns), W word-piece slots of a caption.
 """
 
 from __future__ import annotations
@@ -38,23 +37,25 @@ from mmpt.utils.tables import text_table
 logger = get_logger(__name__)
 
 MIN_ROWS = 100
-"""Fewer feature rows may be similar by chance."""
+"""Smallest number of feature rows that are compared with each other. Fewer may be similar by
+chance.
+"""
 
 
 class Damage(NamedTuple):
-    """A reason why a file or video cannot be trained on."""
+    """A reason why a file or video cannot be used for training."""
 
     file: str
-    video: str  # empty where the whole file is meant
-    what: str
+    video: str  # id; empty if the whole file is damaged
+    what: str  # the reason
 
     def __str__(self) -> str:
         return ": ".join(part for part in self if part)
 
 
 @contextmanager
-def recorded(damage: list[Damage]) -> Iterator[None]:
-    """Adds a DataError of the block, `file: what`, to `damage`."""
+def collect_errors(damage: list[Damage]) -> Iterator[None]:
+    """Adds a DataError of the block to `damage`. Its message must be `file: reason`."""
     try:
         yield
     except DataError as err:
@@ -64,9 +65,10 @@ def recorded(damage: list[Damage]) -> Iterator[None]:
 
 @dataclass
 class DatasetReport:
-    """Statistics of every split, what is damaged, and what is implausible."""
+    """The statistics of every split, and the damage."""
 
     source: str
+    """Path of the training config."""
     splits: dict[str, SplitStatistics] = field(default_factory=dict)
     damage: list[Damage] = field(default_factory=list)
 
@@ -76,14 +78,14 @@ class DatasetReport:
         rows = []
         for name in columns[0]:
             head, colon, tail = name.partition(": ")
-            figures = [column[name] for column in columns]
-            plausible = plausible_text(name, figures[0].unit)
+            statistics = [column[name] for column in columns]
+            plausible = plausible_text(name, statistics[0].unit)
             title = f"  {tail}" if colon else head
-            rows.append([title, *(figure.text for figure in figures), plausible])
+            rows.append([title, *(one.text for one in statistics), plausible])
         return text_table(["", *self.splits, "plausible"], rows)
 
     def findings(self) -> list[Finding]:
-        """Returns every figure that is outside its plausible range."""
+        """Returns the statistics that are outside their plausible ranges."""
         found = [find_implausible(name, one) for name, one in self.splits.items()]
         return list(chain.from_iterable(found))
 
@@ -98,18 +100,19 @@ class DatasetReport:
 def check_dataset(
     config: RunConfig, *, max_shards: int | None = None, workers: int = 1
 ) -> DatasetReport:
-    """Reads lists, meta files, features and captions of the training and validation split.
+    """Reads lists, meta files, features and captions of the training and the validation split.
 
     Args:
         config: a training config with sharded features.
-        max_shards: read only so many shards per split, spread evenly; None reads all.
-        workers: shards read at once.
+        max_shards: number of shards to read per split, spread evenly; None: all.
+        workers: number of shards that are read at the same time.
     Raises:
-        ConfigError: not a training config of sharded features.
+        ConfigError: this is not a training config with sharded features.
     """
     dataset = config.dataset
-    paths = {Split.TRAIN: dataset.train_path, Split.VALID: dataset.val_path}
-    if config.is_test or dataset.vfeat_dir is None or not any(paths.values()):
+    all_paths = {Split.TRAIN: dataset.train_path, Split.VALID: dataset.val_path}
+    paths = {split: str(path) for split, path in all_paths.items() if path}
+    if config.is_test or dataset.vfeat_dir is None or not paths:
         problem = (
             "must be a training config with `dataset.vfeat_dir` and `dataset.train_path`, but is "
             "not."
@@ -118,55 +121,76 @@ def check_dataset(
     report = DatasetReport(config.path)
     vocabulary = None
     if dataset.bert_name is not None:
-        with recorded(report.damage):
+        with collect_errors(report.damage):
             tokenizer = load_tokenizer(dataset.bert_name)
             vocabulary = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-    lists: dict[Split, list[str]] = {split: [] for split, path in paths.items() if path}
-    for split in lists:
-        with recorded(report.damage):
-            lists[split] = read_id_list(str(paths[split]))
+    lists: dict[Split, list[str]] = {split: [] for split in paths}
+    for split, path in paths.items():
+        with collect_errors(report.damage):
+            lists[split] = read_id_list(path)
     in_both = set.intersection(*map(set, lists.values())) if len(lists) == 2 else set()
     for split, ids in lists.items():
         statistics = SplitStatistics(listed=len(ids), in_both=len(in_both))
         report.splits[split.shard_name] = statistics
         if ids:
-            lines = read_lines(str(paths[split]))
+            lines = read_lines(paths[split])
             statistics.repeated = sum(bool(line.strip()) for line in lines) - len(ids)
-        shards: dict[int, list[str]] = {}
-        with recorded(report.damage):
-            shards = layout.read_shard_meta(dataset.vfeat_dir, split)
-            report.damage += _compare(dataset, split, ids, shards, statistics)
-        numbers = sorted(shards)
-        if max_shards is not None and max_shards < len(numbers):
-            numbers = [numbers[index * len(numbers) // max_shards] for index in range(max_shards)]
-        read = partial(ShardReader, dataset, split, shards, set(ids), vocabulary)
-        what = f"{split.shard_name} shards read"
-        with ThreadPoolExecutor(max_workers=workers) as pool:
-            try:
-                for reader in progress(pool.map(read, numbers), len(numbers), what, logger):
-                    statistics.merge(reader.statistics)
-                    report.damage += reader.damage
-            finally:
-                pool.shutdown(cancel_futures=True)
-        usable = statistics.videos - statistics.without_captions
-        wanted = dataset.num_video_per_batch or 0
-        if 0 < len(numbers) == len(shards) and usable < wanted:  # every shard was read
-            problem = (
-                f"`dataset.num_video_per_batch` is {wanted}, but only {usable} videos have "
-                "features and captions"
-            )
-            report.damage.append(Damage(str(paths[split]), "", problem))
+        _check_split(dataset, split, paths[split], ids, vocabulary, report, max_shards, workers)
     return report
 
 
-def _compare(
+def _check_split(
+    dataset: DatasetConfig,
+    split: Split,
+    list_path: str,
+    ids: Sequence[str],
+    vocabulary: Sequence[str] | None,
+    report: DatasetReport,
+    max_shards: int | None,
+    workers: int,
+) -> None:
+    """Reads the meta file and the shards of a split. Adds statistics and damage to `report`.
+
+    Args:
+        ids: the videos of the split's list.
+        vocabulary: the word pieces by id; None: unknown.
+    """
+    statistics = report.splits[split.shard_name]
+    shards: dict[int, list[str]] = {}
+    with collect_errors(report.damage):
+        shards = layout.read_shard_meta(str(dataset.vfeat_dir), split)
+        report.damage += _compare_ids(dataset, split, ids, shards, statistics)
+    numbers = sorted(shards)
+    if max_shards is not None and max_shards < len(numbers):
+        numbers = [numbers[index * len(numbers) // max_shards] for index in range(max_shards)]
+    read = partial(ShardReader, dataset, split, shards, set(ids), vocabulary)
+    what = f"{split.shard_name} shards read"
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        try:
+            for reader in progress(pool.map(read, numbers), len(numbers), what, logger):
+                statistics.merge(reader.statistics)
+                report.damage += reader.damage
+        finally:
+            pool.shutdown(cancel_futures=True)
+    num_usable = statistics.videos - statistics.without_captions
+    num_wanted = dataset.num_video_per_batch or 0
+    is_complete = 0 < len(numbers) == len(shards)  # every shard was read
+    if is_complete and num_usable < num_wanted:
+        problem = (
+            f"`dataset.num_video_per_batch` is {num_wanted}, but only {num_usable} videos have "
+            "features and captions"
+        )
+        report.damage.append(Damage(list_path, "", problem))
+
+
+def _compare_ids(
     dataset: DatasetConfig,
     split: Split,
     ids: Sequence[str],
     shards: Mapping[int, Sequence[str]],
     statistics: SplitStatistics,
 ) -> Iterator[Damage]:
-    """Compares the ids of a list with those of the shards."""
+    """Compares the ids of the list with the ids of the shards."""
     meta = str(layout.meta_path(str(dataset.vfeat_dir), split))
     packed = Counter(chain.from_iterable(shards.values()))
     for name, count in packed.items():
@@ -183,13 +207,17 @@ def _compare(
 
 
 class ShardReader:
-    """Reads one shard: the statistics of its listed videos, and what is damaged in it.
+    """Reads one shard when it is constructed. `statistics` and `damage` are the results.
+
+    The statistics cover the listed videos only. Damage is reported for all videos.
 
     Args:
-        shards: the ids of all shards.
-        listed: the videos that the statistics count.
+        dataset: the `dataset` section of the config.
+        split: the split of the shard.
+        shards: the video ids of all shards.
+        listed: the ids of the split's list.
         vocabulary: the word pieces by id; None: unknown.
-        shard: the shard to read.
+        shard: number of the shard to read.
     """
 
     def __init__(
@@ -207,20 +235,20 @@ class ShardReader:
         self._listed_V = np.array([name in listed for name in self._ids], dtype=bool)
         vfeat_dir, tfeat_dir = str(dataset.vfeat_dir), dataset.tfeat_dir
         seconds_V = None
-        with recorded(self.damage):
+        with collect_errors(self.damage):
             seconds_V = layout.check_shard(vfeat_dir, None, split, shard, shards).seconds
             self._read_features(layout.open_features(vfeat_dir, split, shard))
         if tfeat_dir is not None:
-            with recorded(self.damage):
+            with collect_errors(self.damage):
                 times, pieces = layout.open_captions(tfeat_dir, split, shard)
                 if seconds_V is not None:
                     layout.check_shard(vfeat_dir, tfeat_dir, split, shard, shards)
                     self._read_pieces(pieces, vocabulary)
                     self._read_times(times, seconds_V)
-        open_shard.cache_clear()  # or every shard that was read would stay mapped
+        open_shard.cache_clear()  # otherwise, all shards would stay mapped
 
     def _read_features(self, features: ShardedTensor) -> None:
-        """Counts the feature rows of listed videos; records what is damaged in any."""
+        """Computes the statistics of feature rows, and reports damaged rows."""
         statistics, tallies = self.statistics, self.statistics.tallies
         seconds_V = features.lengths()
         statistics.videos += int(self._listed_V.sum())
@@ -228,47 +256,55 @@ class ShardReader:
         tallies["seconds of a video"].add(seconds_V[self._listed_V])
         owners_R = np.repeat(np.arange(len(self._ids), dtype=np.int32), seconds_V)
         norms_R, still_R, constant_D, sum_D = measure_rows(features.data)
+        # A row is compared with the previous row of the same video only.
         still_R[1:] &= owners_R[1:] == owners_R[:-1]
         good_R = np.isfinite(norms_R)
         listed_R = self._listed_V[owners_R]
+        # Norms, which should be 1.
         lengths = norms_R[listed_R & good_R & (norms_R > 0)]
         tallies["length of a feature row"].add(lengths)
         statistics.uneven_rows += int((np.abs(lengths - 1) > 0.01).sum())
         statistics.zero_rows += int((listed_R & (norms_R == 0)).sum())
         statistics.still_rows += int((listed_R & still_R).sum())
-        if len(seconds_V) > 1 and len(owners_R) >= MIN_ROWS:  # one video may be a still picture
+        # Columns and directions that are the same in the whole shard. A single video is not enough,
+        # because it may show a still picture.
+        if len(seconds_V) > 1 and len(owners_R) >= MIN_ROWS:
             statistics.columns += len(constant_D)
             statistics.constant_columns += int(constant_D.sum())
             statistics.directed_rows += int((good_R & (norms_R > 0)).sum())
             statistics.direction += float(np.linalg.norm(sum_D))
+        # Videos with the same features. The middle row and the length stand for a whole video.
         keys = []
         for video in np.flatnonzero(self._listed_V & (seconds_V > 0)).tolist():
-            row = features[video][seconds_V[video] // 2]  # stands for all rows of the video
+            row = features[video][seconds_V[video] // 2]
             if row.any():
                 keys.append((int(seconds_V[video]), row.tobytes()))
         statistics.features_alike += len(keys) - len(set(keys))
+        # Numbers that are not finite.
         bad_rows = features.data[~good_R]
         statistics.nan += int(np.isnan(bad_rows).sum())
         statistics.infinite += int(np.isinf(bad_rows).sum())
         self._add_damage(features, owners_R[~good_R], "seconds with NaN or infinity")
 
     def _read_pieces(self, pieces: ShardedTensor, vocabulary: Sequence[str] | None) -> None:
-        """Counts the word pieces of listed captions; records what is damaged in any."""
+        """Computes the statistics of word pieces, and reports damaged ids."""
         statistics = self.statistics
         owners_C = np.repeat(np.arange(len(self._ids)), pieces.lengths())
         listed_C = self._listed_V[owners_C]
-        counts_C = (pieces.data >= 0).sum(axis=1)  # padding is below zero
+        counts_C = (pieces.data >= 0).sum(axis=1)  # padding is negative
         worded_C = listed_C & (counts_C > 0)
         statistics.tallies["word pieces of a caption"].add(counts_C[listed_C])
         statistics.pieces += int(counts_C[listed_C].sum())
         statistics.empty += int((listed_C & ~worded_C).sum())
         below_C = (pieces.data < -1).any(axis=1)
         self._add_damage(pieces, owners_C[below_C], "captions with ids below -1")
+        # Equal captions, and videos with equal captions.
         captions = [hash(row.tobytes()) for row in pieces.data[worded_C]]
         statistics.captions_alike += len(captions) - len(set(captions))
         videos = np.unique(owners_C[worded_C]).tolist()
         texts = [hash(pieces[video].tobytes()) for video in videos]
         statistics.texts_alike += len(texts) - len(set(texts))
+        # Word pieces by kind, and ids outside of the vocabulary.
         if vocabulary is not None:
             unknown_CW = pieces.data >= len(vocabulary)
             known = pieces.data[(pieces.data >= 0) & ~unknown_CW & listed_C[:, None]]
@@ -281,21 +317,25 @@ class ShardReader:
             self._add_damage(pieces, owners_C[unknown_CW.any(axis=1)], what)
 
     def _read_times(self, times: ShardedTensor, seconds_V: np.ndarray) -> None:
-        """Counts the captions of listed videos and their times; records what is damaged in any."""
+        """Computes the statistics of captions and their times, and reports damaged times."""
         statistics, tallies = self.statistics, self.statistics.tallies
         counts_V = times.lengths()
         owners_C = np.repeat(np.arange(len(self._ids)), counts_V)
         finite_C = np.isfinite(times.data).all(axis=1)
         self._add_damage(times, owners_C[~finite_C], "caption times that are NaN or infinite")
-        real_V = self._listed_V & (seconds_V > 0)
+        nonempty_V = self._listed_V & (seconds_V > 0)
         statistics.without_captions += int((self._listed_V & (counts_V == 0)).sum())
         statistics.captions += int(counts_V[self._listed_V].sum())
-        tallies["captions per minute"].add(60.0 * counts_V[real_V] / seconds_V[real_V])
+        tallies["captions per minute"].add(60.0 * counts_V[nonempty_V] / seconds_V[nonempty_V])
+        # Everything below is about the finite times of listed videos.
         used_C = self._listed_V[owners_C] & finite_C
-        starts_C, ends_C, owners_C = times.data[used_C, 0], times.data[used_C, 1], owners_C[used_C]
-        lengths_C = seconds_V[owners_C]
+        starts_C, ends_C = times.data[used_C, 0], times.data[used_C, 1]
+        owners_C = owners_C[used_C]
+        lengths_C = seconds_V[owners_C]  # of the caption's video
         durations_C = np.maximum(ends_C.astype(np.float64) - starts_C, 0)
-        counted_C = np.minimum(durations_C, lengths_C)  # or one wrong end would outweigh all others
+        # A caption counts at most as long as its video. Otherwise, a single wrong end would
+        # outweigh all other captions.
+        counted_C = np.minimum(durations_C, lengths_C)
         inside_V, covered_V = caption_seconds(starts_C, ends_C, owners_C, seconds_V)
         steps_back = (starts_C[1:] < starts_C[:-1]) & (owners_C[1:] == owners_C[:-1])
         statistics.spoken_s += float(counted_C.sum())
@@ -306,6 +346,7 @@ class ShardReader:
         statistics.negative += int((starts_C < 0).sum())
         statistics.late += int((starts_C >= lengths_C).sum())
         statistics.unordered += int(steps_back.sum())
+        # The time from the first start to the last end of each video, compared with its length.
         first_C = np.flatnonzero(np.diff(owners_C, prepend=-1))  # the first caption of each video
         if len(first_C):
             starts_V = np.minimum.reduceat(starts_C, first_C)
@@ -313,15 +354,21 @@ class ShardReader:
             lengths_V = np.maximum(lengths_C[first_C], 1)
             statistics.outlasted += int((ends_V - starts_V > LONG * lengths_V).sum())
             statistics.early += int(((ends_V > 0) & (ends_V < 0.1 * lengths_V)).sum())
-            # The last end may be wrong, so the shortest duration stands for the last one.
+            # The span that `diagnose_times` uses. A single end may be wrong, so the last start plus
+            # the shortest duration replaces the last end.
             spans_V = np.maximum.reduceat(starts_C, first_C) - starts_V
             spans_V += np.minimum.reduceat(durations_C, first_C)
             tallies[SPAN].add(np.log10(np.maximum(spans_V, 1e-4) / lengths_V))
         tallies["seconds of a caption"].add(counted_C)
-        tallies["share of a video with captions"].add(covered_V[real_V] / seconds_V[real_V])
+        tallies["share of a video with captions"].add(covered_V[nonempty_V] / seconds_V[nonempty_V])
 
     def _add_damage(self, tensor: ShardedTensor, owners: np.ndarray, what: str) -> None:
-        """Adds one damage per video among `owners`, the videos of the bad rows."""
+        """Reports the damaged rows of a tensor, one damage per video.
+
+        Args:
+            owners: the video of every damaged row.
+            what: what is wrong with them.
+        """
         for video, count in zip(*np.unique(owners, return_counts=True), strict=True):
             self.damage.append(
                 Damage(f"{tensor.name}_data.npy", self._ids[video], f"{count} {what}")

@@ -1,12 +1,12 @@
-"""The plausible range of every figure of the check, and the likely cause of a value outside it.
+"""The plausible range of every statistic, and the likely cause of a value outside it.
 
 The ranges contain HowTo100M as released and leave room for other narrated videos. HowTo100M has 1.2
 million videos of 6.5 minutes on average. Each has about 110 automatic captions of 4 s and 4 words,
 which overlap by up to a half. De-duplicated captions and sentences are fewer and longer. The
-features are one S3D row per second, divided by its length.
+features are one S3D row per second, divided by its L2 norm.
 
-A figure is an error if nothing can be learnt from the data, and a warning if a part of the videos
-is wrong.
+A value is an error if nothing can be learnt from the data, and a warning if a part of the videos is
+wrong.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from mmpt.prepare.check.statistics import SPAN, SplitStatistics
 
-LONG, SHORT = 1.15, 0.6  # from first to last caption, in lengths of the video
+LONG, SHORT = 1.15, 0.6  # time from first to last caption, divided by the length of the video
 
 FEW = "most captions, or their ends, are probably missing"
 ENDS = "ends of some captions are probably wrong, such as 99:59:59 for a caption without an end"
@@ -70,24 +70,26 @@ UNITS = (
     (20, 80, FRAMES),
     (5, np.inf, "of another unit (they must be seconds), or single times are wrong"),
 )
-"""Lowest and highest factor, and the probable unit of caption times that are too large by such a
-factor. The first match counts.
+"""Lowest and highest factor, and the probable unit of caption times that are too large by it. The
+first match counts.
 """
 
 
 class Range(NamedTuple):
-    """The plausible values of a figure, and why a value is outside them."""
+    """The plausible range of a statistic."""
 
     figure: str
+    """Title of the statistic in the table."""
     cause: str
+    """Likely cause of a value outside the range."""
     low: float = -np.inf
     high: float = np.inf
     error_low: float = -np.inf
-    """Training is senseless below this."""
+    """A smaller value is an error, because training would be senseless."""
     error_high: float = np.inf
-    """Training is senseless above this."""
+    """A larger value is an error, because training would be senseless."""
     is_time: bool = False
-    """The cause that `cause_of_times` finds, if any, replaces `cause`."""
+    """If `diagnose_times` finds a cause, it replaces `cause`."""
 
 
 # Shares are in percent.
@@ -128,52 +130,69 @@ RANGES = (
 
 
 class Finding(NamedTuple):
-    """A figure outside its plausible range."""
+    """A statistic outside its plausible range."""
 
     severity: Literal["warning", "error"]
     split: str
     figure: str
+    """Title of the statistic in the table."""
     value: str
     plausible: str
+    """The plausible range, as shown."""
     cause: str
+    """Likely cause."""
 
 
-def cause_of_times(statistics: SplitStatistics) -> str | None:
-    """Returns why captions do not fit their videos in length or place; None if no cause fits."""
+def diagnose_times(statistics: SplitStatistics) -> str | None:
+    """Returns the likely reason why caption times do not fit the videos; None if there is none.
+
+    The histogram of the time from first to last caption, divided by the length of the video, shows
+    how caption times and feature rows are related. Its values are near 1 for most videos of a sound
+    corpus. The share of videos with smaller or larger values, and the median factor of these
+    videos, decide on the reason.
+    """
     spans = statistics.tallies[SPAN]
-    short, log_short = spans.part(high=np.log10(SHORT))
-    long, log_long = spans.part(low=np.log10(LONG))
-    if short > long and statistics.captions >= 3 * statistics.videos:
+    short_share, log_short = spans.share_and_median(high=np.log10(SHORT))
+    long_share, log_long = spans.share_and_median(low=np.log10(LONG))
+    # Captions span too little of the videos. Videos with very few captions do not count.
+    if short_share > long_share and statistics.captions >= 3 * statistics.videos:
         factor = 10**-log_short
         if factor > 15:
             return EARLY
-        if short > 0.8:
+        if short_share > 0.8:
             return (
                 f"feature rows are probably {factor:.1f} a second, and one a second is expected; "
                 "or captions are only of a part of the videos"
             )
+    # Captions span more than the videos. A known factor points to the unit of the times.
     factor = 10**log_long
-    where = "" if long > 0.8 else f"in {100 * long:.0f} % of the videos, "
+    where = "" if long_share > 0.8 else f"in {100 * long_share:.0f} % of the videos, "
     for low, high, unit in UNITS:
-        if long >= 0.02 and low <= factor <= high:
+        if long_share >= 0.02 and low <= factor <= high:
             rounded = float(f"{factor:.2g}")
             return f"{where}caption times are about {rounded:,.0f} times too large, probably {unit}"
-    if long > 0.8:
+    if long_share > 0.8:
         return (
             f"feature rows are probably {factor:.1f} s apart, or features were cut off: one row a "
             "second is expected"
         )
-    if long > 0.1:
+    if long_share > 0.1:
         return (
             "captions and features are probably of different videos: compare the ids; or features "
             "or captions were cut off"
         )
+    # The lengths fit, so times may be shifted.
     is_shifted = statistics.negative + statistics.late > 0.1 * statistics.captions
     return SHIFTED if is_shifted else None
 
 
 def plausible_text(figure: str, unit: str) -> str:
-    """Returns the range of a figure without a warning, for people; empty if every value is."""
+    """Returns the plausible range of a statistic as a text; empty if it has no range.
+
+    Args:
+        figure: title of the statistic.
+        unit: its unit.
+    """
     ranges = [one for one in RANGES if one.figure == figure]
     low = max((one.low for one in ranges), default=-np.inf)
     high = min((one.high for one in ranges), default=np.inf)
@@ -185,23 +204,25 @@ def plausible_text(figure: str, unit: str) -> str:
 
 
 def find_implausible(split: str, statistics: SplitStatistics) -> list[Finding]:
-    """Returns the figures of a split that are outside their ranges, with the likely causes."""
+    """Returns the statistics of a split that are outside their ranges, with the likely causes."""
     found = []
-    figures = statistics.rows()
-    for one in RANGES:
-        text, value, unit = figures[one.figure]
-        if value is None or one.low <= value <= one.high:
+    rows = statistics.rows()
+    for plausible in RANGES:
+        figure = plausible.figure
+        text, value, unit = rows[figure]
+        if value is None or plausible.low <= value <= plausible.high:
             continue
-        is_sensible = one.error_low <= value <= one.error_high
-        cause = (one.is_time and cause_of_times(statistics)) or one.cause
-        plausible = plausible_text(one.figure, unit)
-        severity: Literal["warning", "error"] = "warning" if is_sensible else "error"
-        found.append(Finding(severity, split, one.figure, text, plausible, cause))
+        is_warning = plausible.error_low <= value <= plausible.error_high
+        severity: Literal["warning", "error"] = "warning" if is_warning else "error"
+        cause = plausible.cause
+        if plausible.is_time:
+            cause = diagnose_times(statistics) or cause
+        found.append(Finding(severity, split, figure, text, plausible_text(figure, unit), cause))
     return found
 
 
 def describe(findings: Iterable[Finding]) -> list[str]:
-    """Returns a text per cause: the cause, and below it the figures that show it."""
+    """Returns one text per cause: the cause, and below it the statistics that point to it."""
     by_cause: dict[str, list[str]] = {}
     for _, split, figure, value, plausible, cause in findings:
         line = f"\n    {split}: {figure}: {value} (plausible: {plausible})"

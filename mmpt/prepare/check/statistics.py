@@ -1,6 +1,6 @@
-"""Statistics of features and captions, gathered shard by shard and merged.
+"""Statistics of features and captions, computed per shard and then merged.
 
-Legend: V videos, C captions of all of them, R feature rows, D their columns.
+Legend: V videos, C captions of all videos, R feature rows of all videos, D features (columns).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from mmpt.utils.io import atomic_write
 
-BLOCK_ROWS = 8192  # 16 MB as float32
+BLOCK_ROWS = 8192  # feature rows read at a time; 16 MB as float32
 SPAN = "log10 of first to last caption / video"
 EDGES: dict[str, np.ndarray] = {
     "seconds of a video": np.linspace(0, 1800, 61),
@@ -23,23 +23,28 @@ EDGES: dict[str, np.ndarray] = {
     "word pieces of a caption": np.linspace(-0.5, 64.5, 66),
     "share of a video with captions": np.linspace(0, 1, 41),
     "length of a feature row": np.linspace(0, 2, 81),
-    SPAN: np.linspace(-4.01, 7.01, 552),  # 0 in the middle of a bin
+    SPAN: np.linspace(-4.01, 7.01, 552),  # 0 is in the middle of a bin
 }
-"""What is tallied -> bounds of the bins. Values outside count in the first or last bin."""
+"""Name of a histogram -> edges of its bins. Values outside count in the first or last bin."""
 
 
-class Figure(NamedTuple):
-    """A row of the table."""
+class Statistic(NamedTuple):
+    """One number of the table."""
 
     text: str
+    """The number as shown."""
     value: float | None = None
-    """A mean, a median, a count, or a share in percent, which has a plausible range."""
+    """The mean, median, count or share in percent that has a plausible range; None: it has none."""
     unit: str = ""
-    """The unit of the range."""
+    """Unit of the plausible range."""
 
 
 class Tally:
-    """Count, sum, extremes and a histogram of values, which are not kept."""
+    """A running histogram, with count, sum and extremes. Values are not kept.
+
+    Args:
+        edges: edges of the bins, ascending.
+    """
 
     def __init__(self, edges: np.ndarray):
         self.edges = edges
@@ -50,17 +55,19 @@ class Tally:
         self.high = -np.inf
 
     def add(self, values: np.ndarray) -> None:
-        """Counts finite values, any shape."""
+        """Adds finite values, of any shape."""
         if not values.size:
             return
         self.count += values.size
         self.total += float(values.sum(dtype=np.float64))
         self.low = min(self.low, float(values.min()))
         self.high = max(self.high, float(values.max()))
-        self.counts += np.histogram(np.clip(values, self.edges[0], self.edges[-1]), self.edges)[0]
+        clipped = np.clip(values, self.edges[0], self.edges[-1])
+        counts, _ = np.histogram(clipped, self.edges)
+        self.counts += counts
 
     def merge(self, other: Tally) -> None:
-        """Counts everything that `other`, of the same edges, has counted."""
+        """Adds the values of another tally with the same edges."""
         self.counts += other.counts
         self.count += other.count
         self.total += other.total
@@ -69,12 +76,14 @@ class Tally:
 
     @property
     def mean(self) -> float | None:
-        """Mean of all values; None if there are none."""
+        """The mean of all values; None if there are none."""
         return self.total / self.count if self.count else None
 
-    def part(self, low: float = -np.inf, high: float = np.inf) -> tuple[float, float]:
-        """Returns the share of the values from `low` to `high` and their median, both as exact as
-        the bins. If there are no such values, the share is 0 and the median meaningless.
+    def share_and_median(self, low: float = -np.inf, high: float = np.inf) -> tuple[float, float]:
+        """Returns the share of the values from `low` to `high`, and the median of these values.
+
+        Both are as exact as the bins. Without such values, the share is 0 and the median has no
+        meaning.
         """
         centres = (self.edges[:-1] + self.edges[1:]) / 2
         counts = np.where((centres >= low) & (centres <= high), self.counts, 0)
@@ -82,7 +91,7 @@ class Tally:
         return float(counts.sum()) / max(self.count, 1), float(centres[middle])
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain values for JSON; null where nothing was counted."""
+        """Returns plain values for JSON. Mean and extremes are None if there are no values."""
         return {
             "count": self.count,
             "mean": self.mean,
@@ -92,99 +101,109 @@ class Tally:
             "counts": self.counts.tolist(),
         }
 
-    def figure(self, digits: int) -> Figure:
-        """Returns mean and extremes for a table."""
+    def statistic(self, digits: int) -> Statistic:
+        """Returns the mean, shown with the extremes.
+
+        Args:
+            digits: number of decimals.
+        """
         if self.mean is None:
-            return Figure("-")
+            return Statistic("-")
         text = f"{self.mean:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
-        return Figure(text, self.mean)
+        return Statistic(text, self.mean)
 
 
 @dataclass
 class SplitStatistics:
-    """Counts and tallies of the listed videos of the shards that were read."""
+    """Counts and histograms of a split, for the listed videos in the shards that were read."""
 
-    listed: int = 0
-    repeated: int = 0  # lines of the list that repeat an earlier one
-    in_both: int = 0  # ids that stand in both lists
+    listed: int = 0  # ids in the list
+    repeated: int = 0  # lines of the list that repeat an earlier line
+    in_both: int = 0  # ids in both lists
     not_packed: int = 0  # listed ids that are in no shard
-    shards: int = 0
+    shards: int = 0  # shards of the split
     shards_read: int = 0
     videos: int = 0  # listed videos in the shards that were read
     without_captions: int = 0
-    outlasted: int = 0  # videos whose captions last longer, from the first start to the last end
+    outlasted: int = 0  # videos that are shorter than from their first start to their last end
     early: int = 0  # videos with captions in their first tenth only
-    seconds: int = 0
+    seconds: int = 0  # feature rows
     captions: int = 0
-    pieces: int = 0
-    spoken_s: float = 0.0  # sum of the durations of captions, none counted longer than its video
-    inside_s: float = 0.0  # the same, cut to the videos
-    covered_s: float = 0.0  # seconds with at least one caption
+    pieces: int = 0  # word pieces
+    spoken_s: float = 0.0  # sum of caption durations; each counts at most the length of its video
+    inside_s: float = 0.0  # sum of caption durations within their videos
+    covered_s: float = 0.0  # seconds of video with at least one caption
     reversed: int = 0  # captions that end before they start
     negative: int = 0  # captions that start before their video
     late: int = 0  # captions that start after their video
-    instant: int = 0  # captions that end as they start
-    unordered: int = 0
+    instant: int = 0  # captions that end when they start
+    unordered: int = 0  # captions that start before the previous one
     empty: int = 0  # captions without a word piece
-    unknown_pieces: int = 0  # ids that the vocabulary does not have
+    unknown_pieces: int = 0  # word-piece ids that are not in the vocabulary
     captions_alike: int = 0  # captions that equal an earlier one of their shard
-    texts_alike: int = 0  # videos whose captions equal those of an earlier one of their shard
-    features_alike: int = 0  # the same for features
-    unk: int = 0  # pieces that are [UNK]
-    inside: int = 0  # pieces that continue a word
-    nan: int = 0  # numbers, in features
-    infinite: int = 0
-    zero_rows: int = 0
-    uneven_rows: int = 0  # of another length than 1
-    still_rows: int = 0  # equal to the row before
-    directed_rows: int = 0  # neither zero nor damaged, in shards with enough of them
-    direction: float = 0.0  # length of the sum of these rows, each divided by its length
-    columns: int = 0  # of features, summed over the shards
-    constant_columns: int = 0  # of one value in the whole shard
+    texts_alike: int = 0  # videos whose captions equal those of an earlier video of their shard
+    features_alike: int = 0  # videos whose features equal those of an earlier video
+    unk: int = 0  # word pieces that are [UNK]
+    inside: int = 0  # word pieces that continue a word
+    nan: int = 0  # numbers in features that are NaN
+    infinite: int = 0  # numbers in features that are infinite
+    zero_rows: int = 0  # feature rows of zeros
+    uneven_rows: int = 0  # feature rows whose L2 norm is not 1
+    still_rows: int = 0  # feature rows that equal the previous row
+    directed_rows: int = 0  # rows that are neither zero nor damaged, in shards with enough rows
+    direction: float = 0.0  # L2 norm of the sum of these rows, after dividing each by its norm
+    columns: int = 0  # feature columns, summed over the shards
+    constant_columns: int = 0  # feature columns with a single value in the whole shard
     tallies: dict[str, Tally] = field(
         default_factory=lambda: {name: Tally(edges) for name, edges in EDGES.items()}
     )
 
     def merge(self, other: SplitStatistics) -> None:
-        """Adds everything that `other` has counted."""
+        """Adds the counts and histograms of `other`."""
         for name, tally in self.tallies.items():
             tally.merge(other.tallies[name])
-        for one in fields(self):
-            if one.name != "tallies":
-                setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
+        for count in fields(self):
+            if count.name != "tallies":
+                total = getattr(self, count.name) + getattr(other, count.name)
+                setattr(self, count.name, total)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for JSON."""
         tallies = {name: tally.to_dict() for name, tally in self.tallies.items()}
         return vars(self) | {"tallies": tallies}
 
-    def rows(self) -> dict[str, Figure]:
-        """Returns the rows of a table: title -> figure. `videos: ...` belongs under `videos`."""
+    def rows(self) -> dict[str, Statistic]:
+        """Returns the rows of the table, title -> statistic.
+
+        A row with the title `videos: ...` is shown indented under the row `videos`.
+        """
         tallies = self.tallies
         spans = tallies[SPAN]
-        # The first one of a shard cannot equal an earlier one.
+        # The first item of each shard has no earlier one to equal, so it is not counted.
         captions_compared = self.captions - self.empty - self.shards_read
         texts_compared = self.videos - self.without_captions - self.shards_read
         features_compared = self.videos - self.shards_read
         known_pieces = self.pieces - self.unknown_pieces
-        # 0 without captions: `videos: without captions` reports that, and other figures are empty.
+        # 0 if there are no captions. `videos: without captions` reports this, and the statistics of
+        # captions stay empty.
         captioned_s = self.seconds * bool(self.captions)
         damaged = self.nan + self.infinite
+        _, median_log_span = spans.share_and_median()
         return {
-            "listed videos": Figure(f"{self.listed:,}"),
+            "listed videos": Statistic(f"{self.listed:,}"),
             "listed videos: repeated lines": _part(self.repeated, self.listed),
             "listed videos: also in the other list": _part(self.in_both, self.listed),
             "listed videos: not packed": _part(self.not_packed, self.listed),
-            "shards read": Figure(f"{self.shards_read:,} of {self.shards:,}"),
-            "videos": Figure(f"{self.videos:,}"),
+            "shards read": Statistic(f"{self.shards_read:,} of {self.shards:,}"),
+            "videos": Statistic(f"{self.videos:,}"),
             "videos: without captions": _part(self.without_captions, self.videos),
             "videos: shorter than their captions": _part(self.outlasted, spans.count),
             "videos: captions end in the first tenth": _part(self.early, spans.count),
             "videos: with captions of another": _part(self.texts_alike, texts_compared),
             "videos: with features of another": _part(self.features_alike, features_compared),
-            "hours": Figure(f"{self.seconds / 3600:,.1f}"),
-            "seconds of a video": tallies["seconds of a video"].figure(0),
-            "captions": Figure(f"{self.captions:,}"),
+            "hours": Statistic(f"{self.seconds / 3600:,.1f}"),
+            "seconds of a video": tallies["seconds of a video"].statistic(0),
+            "captions": Statistic(f"{self.captions:,}"),
             "captions: per minute": _ratio(60 * self.captions, captioned_s),
             "captions: without a word": _part(self.empty, self.captions),
             "captions: equal to another": _part(self.captions_alike, captions_compared),
@@ -192,37 +211,40 @@ class SplitStatistics:
             "captions: without length": _part(self.instant, self.captions),
             "captions: start outside the video": _part(self.negative + self.late, self.captions),
             "captions: out of order": _part(self.unordered, self.captions),
-            "seconds of a caption": tallies["seconds of a caption"].figure(1),
-            "tokens": Figure(f"{self.pieces:,}"),
-            "tokens: of a caption": tallies["word pieces of a caption"].figure(1),
-            "tokens: not in the vocabulary": Figure(f"{self.unknown_pieces:,}"),
+            "seconds of a caption": tallies["seconds of a caption"].statistic(1),
+            "tokens": Statistic(f"{self.pieces:,}"),
+            "tokens: of a caption": tallies["word pieces of a caption"].statistic(1),
+            "tokens: not in the vocabulary": Statistic(f"{self.unknown_pieces:,}"),
             "tokens: unknown ([UNK])": _part(self.unk, known_pieces),
             "tokens: inside a word": _part(self.inside, known_pieces),
-            "first to last caption, of the video": _share(10 ** spans.part()[1], spans.count > 0),
+            "first to last caption, of the video": _share(10**median_log_span, spans.count > 0),
             "video time with captions": _share(self.covered_s, captioned_s),
             "caption time on other captions": _share(self.inside_s - self.covered_s, self.inside_s),
-            "length of a feature row": tallies["length of a feature row"].figure(3),
+            "length of a feature row": tallies["length of a feature row"].statistic(3),
             "length of the mean feature row": _ratio(self.direction, self.directed_rows, 3),
-            "feature rows": Figure(f"{self.seconds:,}"),
+            "feature rows": Statistic(f"{self.seconds:,}"),
             "feature rows: not of length 1": _part(self.uneven_rows, self.seconds),
             "feature rows: of zeros": _part(self.zero_rows, self.seconds),
             "feature rows: equal to the one before": _part(self.still_rows, self.seconds),
-            "feature rows: NaN or infinite numbers": Figure(f"{damaged:,}", damaged),
+            "feature rows: NaN or infinite numbers": Statistic(f"{damaged:,}", damaged),
             "constant feature columns": _share(self.constant_columns, self.columns),
         }
 
 
-def _ratio(part: float, whole: float, digits: int = 1, unit: str = "") -> Figure:
+def _ratio(part: float, whole: float, digits: int = 1, unit: str = "") -> Statistic:
+    """Returns `part / whole`; without a value if `whole` is 0."""
     if whole <= 0:
-        return Figure("-", None, unit)
-    return Figure(f"{part / whole:,.{digits}f}{unit}", part / whole, unit)
+        return Statistic("-", None, unit)
+    return Statistic(f"{part / whole:,.{digits}f}{unit}", part / whole, unit)
 
 
-def _share(part: float, whole: float) -> Figure:
+def _share(part: float, whole: float) -> Statistic:
+    """Returns `part / whole` in percent."""
     return _ratio(100 * part, whole, unit=" %")
 
 
-def _part(count: int, whole: int) -> Figure:
+def _part(count: int, whole: int) -> Statistic:
+    """Returns a count with its share of `whole`. The value is the share in percent."""
     share = _share(count, whole)
     return share._replace(text=f"{count:,} ({share.text})" if count else "0")
 
@@ -230,47 +252,57 @@ def _part(count: int, whole: int) -> Figure:
 def caption_seconds(
     starts_C: np.ndarray, ends_C: np.ndarray, owners_C: np.ndarray, seconds_V: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns how long the captions of every video are inside it: added up, and as a union.
+    """Computes how many seconds of every video have captions, as a sum and as a union.
+
+    The union of the intervals of a video is found by sorting them by start. Each interval adds the
+    part of it that begins after the latest end so far.
 
     Args:
-        starts_C: finite seconds, in any order inside a video.
-        ends_C: finite seconds; an end before its start counts as empty.
-        owners_C: int, non-decreasing: the video of each caption.
-        seconds_V: length of every video.
+        starts_C: finite start times in seconds, in any order within a video.
+        ends_C: finite end times in seconds. A caption that ends before it starts counts as empty.
+        owners_C: the video of each caption, int, non-decreasing.
+        seconds_V: length of every video in seconds.
     Returns:
-        float64 [V]: sum of durations inside the video; float64 [V]: seconds with at least one
-            caption.
+        The sum of caption durations within each video, and the number of seconds with at least one
+        caption; both float64 [V].
     """
+    # Cut the captions to their videos, and sort them by video and start.
     lengths_C = seconds_V.astype(np.float64)[owners_C]
     starts_C = np.clip(starts_C.astype(np.float64), 0, lengths_C)
     ends_C = np.maximum(np.clip(ends_C.astype(np.float64), 0, lengths_C), starts_C)
     order_C = np.lexsort((starts_C, owners_C))
     owners_C = owners_C[order_C]
-    # Videos are placed one after another on a line, so that one running maximum serves all.
+    # Place the videos one after another on one time line, so that one running maximum gives the
+    # latest end so far for all videos.
     offsets_V = np.concatenate([[0.0], np.cumsum(seconds_V.astype(np.float64) + 1)])[:-1]
     starts_C = starts_C[order_C] + offsets_V[owners_C]
     ends_C = ends_C[order_C] + offsets_V[owners_C]
-    before_C = np.maximum.accumulate(np.concatenate([[-1.0], ends_C]))[:-1]
-    new_C = np.maximum(ends_C - np.maximum(starts_C, before_C), 0)
+    latest_ends_C = np.maximum.accumulate(np.concatenate([[-1.0], ends_C]))[:-1]
+    new_C = np.maximum(ends_C - np.maximum(starts_C, latest_ends_C), 0)
     num_videos = len(seconds_V)
     spoken_V = np.bincount(owners_C, weights=ends_C - starts_C, minlength=num_videos)
-    return spoken_V, np.bincount(owners_C, weights=new_C, minlength=num_videos)
+    covered_V = np.bincount(owners_C, weights=new_C, minlength=num_videos)
+    return spoken_V, covered_V
 
 
 def measure_rows(data_RD: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the length of every row, float32 [R]; whether it equals the row before, bool [R];
-    whether a column has one value in all of at least two rows, bool [D]; and the sum of the rows
-    divided by their lengths, without zeros and damaged ones, float64 [D].
+    """Measures feature rows, in blocks of `BLOCK_ROWS`.
 
     Args:
-        data_RD: floats, mapped; read in blocks.
+        data_RD: mapped floats.
+    Returns:
+        L2 norm of every row, float32 [R];
+        whether a row equals the previous one, bool [R];
+        whether a column has a single value in all rows (at least two), bool [D];
+        sum of the normalised rows, without zero and damaged rows, float64 [D].
     """
     norms_R = np.empty(len(data_RD), dtype=np.float32)
     still_R = np.zeros(len(data_RD), dtype=bool)
     varies_D = np.full(data_RD.shape[1], len(data_RD) < 2)
     sum_D = np.zeros(data_RD.shape[1])
     for begin in range(0, len(data_RD), BLOCK_ROWS):
-        first = max(begin - 1, 0)  # the block begins with the row before it, to compare with
+        # A block begins with the last row of the previous block, to compare its first row with.
+        first = max(begin - 1, 0)
         block = data_RD[first : begin + BLOCK_ROWS].astype(np.float32)
         end = first + len(block)
         norms_R[first:end] = np.linalg.norm(block, axis=1)
@@ -284,12 +316,13 @@ def measure_rows(data_RD: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def save_histograms(path: str | Path, splits: Mapping[str, SplitStatistics]) -> None:
-    """Draws every tally as the share of values per bin, a line per split, and writes `path`.
+    """Draws all histograms, with one curve per split, and writes them as a PNG file.
 
     Args:
-        splits: split name -> its statistics.
+        path: the file to write.
+        splits: name of a split -> its statistics.
     """
-    from matplotlib.figure import Figure  # deferred: a second, and only figures need it
+    from matplotlib.figure import Figure  # deferred, because the import takes a second
 
     figure = Figure(figsize=(16, 6), layout="constrained")
     axes = figure.subplots(2, 4).flat

@@ -1,8 +1,7 @@
-"""Writes a demo corpus: lists, shards (by the project's own writer), captions, a small BERT, and
-the truth.
+"""Writes a demo corpus: lists, shards, captions, a small BERT, and the ground truth.
 
-`demo.json` is written last and holds the settings and every file's hash. The same settings give the
-same bytes. With other settings, or after a file was damaged, the corpus is made again.
+The same settings give the same bytes. `demo.json` is written last and holds the settings and the
+hash of every file. If the settings change or a file is damaged, the corpus is made again.
 """
 
 import dataclasses
@@ -19,7 +18,7 @@ from pydantic import BaseModel
 from mmpt.batch import Captions, Split
 from mmpt.errors import DataError
 from mmpt.prepare.demo_corpus.settings import CorpusSettings
-from mmpt.prepare.demo_corpus.video import Video, film, make_video
+from mmpt.prepare.demo_corpus.video import Video, make_features, make_video
 from mmpt.prepare.demo_corpus.words import CLEAN, make_vocabulary
 from mmpt.prepare.demo_corpus.world import World, make_world
 from mmpt.processors.tokenizer import load_tokenizer
@@ -30,33 +29,34 @@ from mmpt.utils.log import get_logger, progress
 from mmpt.utils.rng import stable_seed
 from mmpt.utils.validation import read_json_as
 
-CAPTION_LETTERS = 96  # letters of a caption that are tokenised, as in the released preparation
-# videos of the alignment test, as many as HTM-Align has; all of them would take the demo too long
-NUM_ALIGNED = 80
+CAPTION_LETTERS = 96  # characters of a caption that are tokenised, as in the released preparation
+NUM_ALIGNED = 80  # videos of the alignment test, as in HTM-Align; scoring all takes too long
 logger = get_logger(__name__)
 
 
 class _Manifest(BaseModel):
+    """The part of `demo.json` that decides whether the corpus is complete."""
+
     format: Literal[1] = 1
     fingerprint: str = ""
     files: dict[str, str] = {}
 
 
 def make_corpus(out: Path, settings: CorpusSettings) -> None:
-    """Writes the corpus of `settings` to folder `out`, unless it is there.
+    """Writes the corpus of `settings` to the folder `out`, unless it is complete.
 
     Raises:
-        UserError: a writer refuses the data, or the folder cannot be written.
+        UserError: the folder cannot be written.
     """
     with writing(out):
         manifest = out / "demo.json"
         fingerprint = _fingerprint(settings)
         try:
             old = read_json_as(manifest, _Manifest, "")
-        except DataError:  # there is none, or it is damaged
+        except DataError:  # there is no manifest, or it is damaged
             old = _Manifest()
-        there = {name: file_hash(out / name) for name in old.files if (out / name).is_file()}
-        changed = [name for name, known in old.files.items() if there.get(name) != known]
+        hashes = {name: file_hash(out / name) for name in old.files if (out / name).is_file()}
+        changed = [name for name, known in old.files.items() if hashes.get(name) != known]
         if old.fingerprint == fingerprint and not changed:
             logger.info("%s: already made with these settings", out)
             return
@@ -73,7 +73,7 @@ def make_corpus(out: Path, settings: CorpusSettings) -> None:
 
 
 def _fingerprint(settings: CorpusSettings) -> str:
-    """Returns a hash of what makes the corpus: the settings and the generator's own source."""
+    """Returns a hash of the settings and of the source code of the generator."""
     digest = hashlib.sha256(json.dumps(dataclasses.asdict(settings), sort_keys=True).encode())
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
@@ -83,8 +83,10 @@ def _fingerprint(settings: CorpusSettings) -> str:
 def _write_files(
     out: Path, settings: CorpusSettings
 ) -> tuple[list[Path], dict[str, dict[str, Any]]]:
-    """Writes everything but the manifest into `out`; returns the paths and the counts of both
-    splits.
+    """Writes all files except the manifest.
+
+    Returns:
+        The paths, and the counts of both splits.
     """
     world = make_world(settings)
     paths = _write_bert(out / "bert")
@@ -92,8 +94,9 @@ def _write_files(
     val = _write_split(out, world, Split.VALID, settings.num_val, paths)
     alignment = {video.id: _true_alignment(video) for video in val}
     clips = [_true_clips(world, video) for video in val]
+    captions = {video.id: _raw_captions(video) for video in (*train, *val)}
     truth = {
-        "captions.json": {video.id: _raw_captions(video) for video in (*train, *val)},
+        "captions.json": captions,
         "val_clips.json": {"format": 1, "videos": clips},  # mmpt.endtasks.how2_clips reads it
         "true_alignment.json": alignment,
         "test_alignment.json": dict(list(alignment.items())[:NUM_ALIGNED]),
@@ -138,8 +141,13 @@ def _write_bert(folder: Path) -> list[Path]:
 def _write_split(
     out: Path, world: World, split: Split, count: int, paths: list[Path]
 ) -> list[Video]:
-    """Writes the list and shards of a split, one shard in memory at a time; returns its videos and
-    extends `paths`.
+    """Writes the list and the shards of a split, with one shard in memory at a time.
+
+    Args:
+        count: number of videos.
+        paths: the paths of the written files are added here.
+    Returns:
+        The videos.
     """
     tokenizer = load_tokenizer(str(out / "bert"))
     videos: list[Video] = []
@@ -152,7 +160,7 @@ def _write_split(
             texts = [text[:CAPTION_LETTERS] for text in raw["text"]]
             ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
             captions: Captions = {"start": raw["start"], "end": raw["end"], "cap": ids}
-            yield video.id, film(world, video), captions
+            yield video.id, make_features(world, video), captions
 
     vfeat_dir, tfeat_dir = str(out / "feat"), f"{out}/feat/demo.bert-demo."
     shards = write_shards(vfeat_dir, tfeat_dir, split, rows(), world.settings.shard_size)
@@ -168,44 +176,50 @@ def _write_split(
 
 
 def _raw_captions(video: Video) -> dict[str, list[Any]]:
-    columns = ("start", "end", "text")
-    return {column: [getattr(caption, column) for caption in video.captions] for column in columns}
+    """Returns the captions of a video in the form of HowTo100M's caption files."""
+    return {
+        "start": [caption.start for caption in video.captions],
+        "end": [caption.end for caption in video.captions],
+        "text": [caption.text for caption in video.captions],
+    }
 
 
 def _true_clips(world: World, video: Video) -> dict[str, Any]:
-    """Returns what an annotator would: every performed step with its seconds and one clean
-    sentence.
-    """
+    """Returns the annotation of a video: every step shown, its seconds and a clean sentence."""
     rng = random.Random(stable_seed("clips", world.settings.seed, video.id))
     clips = []
     for shown in video.performances:
-        text = world.steps[shown.step].say(rng.choice(CLEAN), shown.kind)
+        text = world.steps[shown.step].fill(rng.choice(CLEAN), shown.kind)
         clips.append({"start": shown.start, "end": shown.end, "text": text})
     return {"id": video.id, "clips": clips}
 
 
 def _true_steps(world: World, videos: Sequence[Video]) -> dict[str, Any]:
-    """Returns COIN's database: the videos with the seconds of each step, numbered from 1 over those
-    that are shown.
+    """Returns the steps of all videos in the form of COIN's database.
+
+    Only the steps that are shown get numbers, from 1 on.
     """
     shown = {performance.step for video in videos for performance in video.performances}
     numbers = {step: place for place, step in enumerate(sorted(shown), start=1)}
     database = {}
     for video in videos:
         segments = []
-        for one in video.performances:
-            step = world.steps[one.step]
-            # No two steps of a craft have this name, whatever kind of thing they are done to.
-            label = step.say("{do} the {thing} with the {tool}", one.kind)
-            segment = [one.start, one.end]
-            segments.append({"id": str(numbers[one.step]), "label": label, "segment": segment})
+        for performance in video.performances:
+            step = world.steps[performance.step]
+            # The label identifies the step, because it does not contain the kind of the thing.
+            label = step.fill("{do} the {thing} with the {tool}", performance.kind)
+            number = str(numbers[performance.step])
+            segment = [performance.start, performance.end]
+            segments.append({"id": number, "label": label, "segment": segment})
         database[video.id] = {"subset": "testing", "annotation": segments}
     return database
 
 
 def _true_alignment(video: Video) -> list[list[Any]]:
-    """Returns HTM-Align's [aligned, start, end, text] per caption: when its step is seen, or else
-    when it is said.
+    """Returns [aligned, start, end, text] for every caption, in the form of HTM-Align.
+
+    The times are those of the caption's step. A caption without a step is not aligned (0) and keeps
+    its own times.
     """
     rows: list[list[Any]] = []
     for caption in video.captions:
@@ -215,19 +229,20 @@ def _true_alignment(video: Video) -> list[list[Any]]:
 
 
 def count_videos(videos: Sequence[Video]) -> dict[str, Any]:
-    """Returns what a split turned out to be; shares are of 1 and rounded to four decimals."""
-    num_captions = num_words = num_about = num_apart = num_told = 0
+    """Returns the counts and shares of a split. Shares are fractions with four decimals."""
+    num_captions = num_words = num_relevant = num_misaligned = num_narrated = 0
     for video in videos:
-        told = set()
+        narrated = set()  # the performances that have a caption
         for caption in video.captions:
             num_captions += 1
             num_words += len(caption.text.split())
             if caption.about is not None:
                 shown = video.performances[caption.about]
-                told.add(caption.about)
-                num_about += 1
-                num_apart += not shown.start <= (caption.start + caption.end) / 2 <= shown.end
-        num_told += len(told)
+                middle = (caption.start + caption.end) / 2
+                narrated.add(caption.about)
+                num_relevant += 1
+                num_misaligned += not shown.start <= middle <= shown.end
+        num_narrated += len(narrated)
     num_performed = sum(len(video.performances) for video in videos)
     return {
         "videos": len(videos),
@@ -235,7 +250,7 @@ def count_videos(videos: Sequence[Video]) -> dict[str, Any]:
         "performances": num_performed,
         "captions": num_captions,
         "words": num_words,
-        "irrelevant": round(1 - num_about / num_captions, 4),
-        "misaligned": round(num_apart / max(num_about, 1), 4),
-        "silent": round(1 - num_told / num_performed, 4),
+        "irrelevant": round(1 - num_relevant / num_captions, 4),
+        "misaligned": round(num_misaligned / max(num_relevant, 1), 4),
+        "silent": round(1 - num_narrated / num_performed, 4),
     }

@@ -1,6 +1,4 @@
-"""Every setting of the demo corpus, with its bounds and a sentence of help; the command line is
-made from them.
-"""
+"""The settings of the demo corpus, with their bounds and the help texts of the command line."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -10,14 +8,18 @@ from mmpt.errors import UserError
 
 
 def _setting(default: float, low: float, high: float, text: str) -> Any:
-    """Return a dataclass field that knows its bounds and help."""
+    """Returns a dataclass field with bounds and a help text as metadata."""
     return dataclasses.field(default=default, metadata={"low": low, "high": high, "help": text})
 
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusSettings:
-    """What corpus to make. Strengths are lengths in units of a step's prototype, shares are of
-    1.
+    """The settings of a corpus.
+
+    Strengths are lengths of vectors; the prototype of a step has length 1. Shares are fractions.
+
+    Raises:
+        UserError: values are out of bounds. The message names all of them.
     """
 
     seed: int = _setting(0, 0, 2**63 - 1, "another seed gives other tasks, videos and sentences")

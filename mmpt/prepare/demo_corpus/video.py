@@ -1,8 +1,6 @@
-"""A demo video: which steps of its task it performs when, what is said, and what its seconds look
-like.
+"""Makes the videos of the demo corpus: the steps that they show, their captions and their features.
 
-Every video is made from (seed, split, index) alone, so a smaller corpus is the beginning of a
-larger one.
+A video depends on (seed, split, index) only, so a smaller corpus is the beginning of a larger one.
 
 Legend: S seconds, L latent size (64), E feature size (512).
 """
@@ -20,41 +18,44 @@ from mmpt.prepare.demo_corpus.world import FEATURE_SIZE, LATENT_SIZE, Performanc
 from mmpt.utils.rng import stable_seed
 
 MEDIAN_S, SPREAD, SHORTEST_S, LONGEST_S = 125, 0.3, 60, 220
-SECONDS_PER_STEP = 7  # a video performs at most one step per so many of its seconds
-GRAIN = 1.0  # noise of every second in all 512 dimensions, easy to filter out
-CUTS_PER_S = 0.1  # in a background stretch the scene changes now and then
+SECONDS_PER_STEP = 7  # smallest number of seconds of a video per step
+GRAIN = 1.0  # strength of the noise in all 512 dimensions, which is easy to filter out
+CUTS_PER_S = 0.1  # probability that the background changes in a second
 ID_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
-SECONDS_PER_SENTENCE = 4.0  # of a step that is spoken about
-WORDS_PER_S = 2.8
-SMALLEST_OFFSET_S = 4.0  # of a step narrated early or late
-JITTER_S = 1.0  # of every other step
-LATEST_SHARE = 0.98  # of a video that may be filled with speech
+SECONDS_PER_SENTENCE = 4.0  # seconds of a step per sentence about it
+WORDS_PER_S = 2.8  # speed of speech
+SMALLEST_OFFSET_S = 4.0  # smallest offset of a step that is narrated early or late
+JITTER_S = 1.0  # largest offset of all other steps
+MAX_SPOKEN_SHARE = 0.98  # largest share of a video that is filled with speech
 
 
 class Caption(NamedTuple):
-    """A sentence said from `start` to `end` (seconds, two decimals) about performance `about`, or
-    None for chat.
-    """
+    """A sentence of the narration."""
 
-    start: float
-    end: float
+    start: float  # seconds, with two decimals
+    end: float  # seconds, with two decimals
     text: str
-    about: int | None
+    about: int | None  # position of the performance that it is about; None: chat
 
 
 class _Sentence(NamedTuple):
-    at: float
+    """A sentence that has no exact time yet."""
+
+    wanted_s: float  # the time at which it should be said
     text: str
     about: int | None = None
 
 
 class Video(NamedTuple):
-    """What happens in a video and what is said; `film` makes its features.
+    """The events of a video. `make_features` computes its features.
 
     Attributes:
-        performances: in time order, not overlapping.
-        captions: in time order, not overlapping.
+        id: eleven letters and digits, like the ids of YouTube.
+        task: position in `World.tasks`.
+        num_seconds: length of the video.
+        performances: the steps shown, ordered by time, without overlaps.
+        captions: the narration, ordered by time, without overlaps.
     """
 
     id: str
@@ -65,28 +66,31 @@ class Video(NamedTuple):
 
 
 def make_video(world: World, split: str, index: int) -> Video:
-    """Makes video `index` of `split`; its task goes round, so that every task has its share of
-    videos.
+    """Makes one video. Videos take turns with the tasks, so all tasks have equally many videos.
+
+    Args:
+        split: name of the split.
+        index: number of the video in the split, from 0.
     """
     seed = world.settings.seed
     rng = random.Random(stable_seed("video", seed, split, index))
     task = index % len(world.tasks)
     drawn_s = rng.lognormvariate(math.log(MEDIAN_S), SPREAD)
     num_seconds = round(min(max(drawn_s, SHORTEST_S), LONGEST_S))
-    performances = _perform(world, task, num_seconds, rng)
+    performances = _draw_performances(world, task, num_seconds, rng)
     captions = _narrate(world, performances, num_seconds, rng)
-    # Like the ids of a video site, another for every (seed, split, index).
+    # The digits of a hash in base 62 are the letters of the id.
     number, base = stable_seed("id", seed, split, index), len(ID_LETTERS)
-    video_id = "".join(ID_LETTERS[number // base**place % base] for place in range(11))
-    return Video(video_id, task, num_seconds, performances, captions)
+    letters = [ID_LETTERS[number // base**place % base] for place in range(11)]
+    return Video("".join(letters), task, num_seconds, performances, captions)
 
 
-def film(world: World, video: Video) -> np.ndarray:
-    """Returns the features of `video`, float16 [S, E]: what is seen, plus its style, plus noise, as
-    unit rows.
+def make_features(world: World, video: Video) -> np.ndarray:
+    """Returns the features of a video, float16 [S, E], as unit rows.
 
-    The sum is done in float64, so that the order in which a BLAS adds can hardly change a rounded
-    bit.
+    Each row is the sum of the look of the step or background that is seen, a style of the video,
+    and noise. It is computed in float64, so that the order of additions, which depends on the BLAS,
+    changes hardly any bit of the result.
     """
     settings = world.settings
     generator = np.random.default_rng(stable_seed("features", settings.seed, video.id))
@@ -94,12 +98,15 @@ def film(world: World, video: Video) -> np.ndarray:
     def noise(rows: int, size: int) -> np.ndarray:
         return generator.standard_normal((rows, size)) / math.sqrt(size)
 
+    # Start with the background, which changes between two scenes.
     scenes_2L = world.backgrounds[generator.integers(len(world.backgrounds), size=2)]
     cuts_S = generator.random(video.num_seconds) < CUTS_PER_S
     seen_SL = scenes_2L[np.cumsum(cuts_S) % 2]
+    # Steps replace the background. Each performance looks a little different.
     for shown in video.performances:
-        manner_L = settings.variation * noise(1, LATENT_SIZE)[0]
-        seen_SL[shown.start : shown.end] = world.prototype(shown.step, shown.kind) + manner_L
+        variation_L = settings.variation * noise(1, LATENT_SIZE)[0]
+        seen_SL[shown.start : shown.end] = world.prototype(shown.step, shown.kind) + variation_L
+    # Add style and noise in the latent space, then grain in the feature space.
     style_1L = settings.style * noise(1, LATENT_SIZE)
     seen_SL += style_1L + settings.noise * noise(video.num_seconds, LATENT_SIZE)
     features_SE = seen_SL @ world.basis + GRAIN * noise(video.num_seconds, FEATURE_SIZE)
@@ -107,30 +114,34 @@ def film(world: World, video: Video) -> np.ndarray:
     return features_SE.astype(np.float16)
 
 
-def _perform(
+def _draw_performances(
     world: World, task: int, num_seconds: int, rng: random.Random
 ) -> tuple[Performance, ...]:
-    """Chooses the steps (some left out, some done again after the next one) and shares the seconds
-    among them.
+    """Draws the steps that a video shows, and their times.
+
+    Some steps of the task are left out, and some are repeated after the next one. There are at
+    least three.
     """
     settings = world.settings
     steps = [step for step in world.tasks[task] if rng.random() >= settings.skip]
     kinds = {step: rng.choice(world.steps[step].kinds) for step in world.tasks[task]}
-    for place in reversed(range(len(steps) - 1)):
+    for position in reversed(range(len(steps) - 1)):
         if rng.random() < settings.repeat:
-            steps.insert(place + 2, steps[place])
+            steps.insert(position + 2, steps[position])
     while len(steps) > num_seconds // SECONDS_PER_STEP:
         steps.pop(rng.randrange(len(steps)))
     if len(steps) < 3:
         steps = list(world.tasks[task][:3])
-    shown = [rng.uniform(0.6, 1.5) for _ in steps]
-    between = [rng.expovariate(1.0) for _ in range(len(steps) + 1)]
-    scale_shown = (1 - settings.background) * num_seconds / sum(shown)
-    scale_between = settings.background * num_seconds / sum(between)
+    # Draw lengths of the steps and of the gaps around them, and scale both so that the background
+    # has its share of the video.
+    lengths = [rng.uniform(0.6, 1.5) for _ in steps]
+    gaps = [rng.expovariate(1.0) for _ in range(len(steps) + 1)]
+    length_scale = (1 - settings.background) * num_seconds / sum(lengths)
+    gap_scale = settings.background * num_seconds / sum(gaps)
     performances, now = [], 0.0
-    for step, length, gap in zip(steps, shown, between, strict=False):
-        begin = now + gap * scale_between
-        now = begin + length * scale_shown
+    for step, length, gap in zip(steps, lengths, gaps, strict=False):
+        begin = now + gap * gap_scale
+        now = begin + length * length_scale
         performances.append(Performance(step, kinds[step], round(begin), round(now)))
     return tuple(performances)
 
@@ -138,25 +149,32 @@ def _perform(
 def _narrate(
     world: World, performances: Sequence[Performance], num_seconds: int, rng: random.Random
 ) -> tuple[Caption, ...]:
-    """Returns what is said: sentences about the performed steps, early or late or left out, and
-    chat; at least one.
+    """Returns the captions of a video: sentences about some of its steps, and chat.
 
-    Sentences get the moment at which they should be said, are sorted by it, and then take their
-    turns: nobody speaks twice at once, so a late sentence pushes the next.
+    There is at least one caption. Each sentence has a time at which it should be said. Sentences
+    are sorted by this time and then moved so that they do not overlap.
     """
-    sentences = []
-    for place, shown in enumerate(performances):
+    sentences: list[_Sentence] = []
+    for position, shown in enumerate(performances):
         if rng.random() >= world.settings.omit:
-            sentences += _tell(world, place, shown, rng)
+            sentences += _narrate_step(world, position, shown, rng)
+    # Add as much chat as makes its share of all sentences.
     share = world.settings.irrelevant
     num_chats = round(len(sentences) * share / (1 - share)) if sentences else 3
     craft = words.CRAFTS[world.steps[performances[0].step].craft]
-    sentences += _chat(num_chats, craft, num_seconds, rng)
-    return _take_turns(sorted(sentences, key=lambda sentence: sentence.at), num_seconds)
+    sentences += _draw_chat(num_chats, craft, num_seconds, rng)
+    sentences.sort(key=lambda sentence: sentence.wanted_s)
+    return _schedule(sentences, num_seconds)
 
 
-def _tell(world: World, place: int, shown: Performance, rng: random.Random) -> list[_Sentence]:
-    """Returns sentences about one performance, spread over its time and moved early or late."""
+def _narrate_step(
+    world: World, position: int, shown: Performance, rng: random.Random
+) -> list[_Sentence]:
+    """Returns sentences about one performance, spread over its time and shifted early or late.
+
+    Args:
+        position: position of the performance in its video.
+    """
     if rng.random() < world.settings.misalign:
         offset = rng.choice((-1, 1)) * rng.uniform(SMALLEST_OFFSET_S, world.settings.max_offset)
     else:
@@ -166,14 +184,17 @@ def _tell(world: World, place: int, shown: Performance, rng: random.Random) -> l
     patterns = itertools.cycle(rng.sample(words.NARRATION, len(words.NARRATION)))
     sentences = []
     for number, pattern in enumerate(itertools.islice(patterns, count)):
-        text = world.steps[shown.step].say(pattern, shown.kind)
-        sentences.append(_Sentence(shown.start + offset + number * length / count, text, place))
+        text = world.steps[shown.step].fill(pattern, shown.kind)
+        wanted_s = shown.start + offset + number * length / count
+        sentences.append(_Sentence(wanted_s, text, position))
     return sentences
 
 
-def _chat(count: int, craft: words.Craft, num_seconds: int, rng: random.Random) -> list[_Sentence]:
-    """Returns a greeting, a farewell and chat in between, which has words of the craft but is not
-    about what is seen.
+def _draw_chat(
+    count: int, craft: words.Craft, num_seconds: int, rng: random.Random
+) -> list[_Sentence]:
+    """Returns a greeting, a farewell and other sentences, with words of the craft, that are not
+    about a step.
     """
     pools = {"do": craft.verbs, "thing": craft.things, "tool": craft.tools, "kind": words.KINDS}
     sentences = []
@@ -184,22 +205,27 @@ def _chat(count: int, craft: words.Craft, num_seconds: int, rng: random.Random) 
             sentences.append(_Sentence(math.inf, rng.choice(words.FAREWELLS)))
         else:
             pattern = rng.choice(words.CHAT)
-            text = pattern.format(**{slot: rng.choice(pool) for slot, pool in pools.items()})
+            filled = {slot: rng.choice(pool) for slot, pool in pools.items()}
+            text = pattern.format(**filled)
             sentences.append(_Sentence(rng.uniform(0, num_seconds), text))
     return sentences
 
 
-def _take_turns(sentences: Sequence[_Sentence], num_seconds: int) -> tuple[Caption, ...]:
-    """Gives sorted sentences times inside the video: each is pushed later by the one before, then
-    earlier by the end.
+def _schedule(sentences: Sequence[_Sentence], num_seconds: int) -> tuple[Caption, ...]:
+    """Returns the captions of sentences that are sorted by their wanted times.
+
+    Captions are inside the video and do not overlap.
     """
+    # If all sentences together are longer than the video, they are spoken faster.
     lengths = [len(sentence.text.split()) / WORDS_PER_S for sentence in sentences]
-    pace = min(1.0, LATEST_SHARE * num_seconds / sum(lengths))
+    pace = min(1.0, MAX_SPOKEN_SHARE * num_seconds / sum(lengths))
     lengths = [length * pace for length in lengths]
+    # Forward: a sentence starts when it should, but not before the previous one has ended.
     starts, free_from = [], 0.0
     for sentence, length in zip(sentences, lengths, strict=True):
-        starts.append(max(free_from, min(sentence.at, num_seconds - length)))
+        starts.append(max(free_from, min(sentence.wanted_s, num_seconds - length)))
         free_from = starts[-1] + length
+    # Backward: a sentence ends before the next one starts, and the last one before the video ends.
     captions: list[Caption] = []
     end = float(num_seconds)
     for sentence, start, length in reversed(list(zip(sentences, starts, lengths, strict=True))):

@@ -1,9 +1,8 @@
-"""The words of the demo corpus: what is done with what in four crafts, and the sentences that say
-it or chat about it.
+"""The words of the demo corpus: verbs and nouns of four crafts, and patterns of sentences.
 
-Verbs and most nouns belong to one craft; qualifiers, manners and a few verbs are shared, so that a
-step is known only from its words together. Sentences have slots: {do} {doing} {thing} {tool} {kind}
-{how}.
+Most verbs and nouns belong to one craft. Kinds, manners and a few verbs are shared, so that a step
+can only be recognised by its words together. Patterns have slots: {do} {doing} {thing} {tool}
+{kind} {how}.
 """
 
 import re
@@ -12,7 +11,7 @@ from typing import NamedTuple
 
 
 class Craft(NamedTuple):
-    """A field of related tasks: its verbs, the things they are done to, and the tools."""
+    """A field of related tasks: its verbs, the objects of the verbs, and the tools."""
 
     verbs: list[str]
     things: list[str]
@@ -45,11 +44,13 @@ CRAFTS = [Craft(*map(str.split, texts)) for texts in _CRAFTS]
 KINDS = str.split("red green white small large round flat fresh old thick soft striped")
 MANNERS = str.split("slowly gently firmly evenly quickly neatly")
 
+# Sentences of an annotator.
 CLEAN = (
     "{do} the {kind} {thing} with the {tool}",
     "{do} the {kind} {thing} {how}",
     "use the {tool} to {do} the {kind} {thing} {how}",
 )
+# Sentences of a narrator about a step.
 NARRATION = (
     "Now {do} the {kind} {thing} with the {tool}.",
     "So we are going to {do} the {thing}, nice and {how}.",
@@ -71,6 +72,7 @@ FAREWELLS = (
     "Thanks for watching and see you next time.",
     "Let me know in the comments what you think.",
 )
+# Sentences of a narrator that are not about a step.
 CHAT = (
     "My grandmother always had a {thing} at home.",
     "You can buy a good {tool} in any store.",
@@ -86,43 +88,47 @@ CHAT = (
     "Do not worry if you are a beginner.",
 )
 
-# Ids of bert-base-uncased.
+# Special tokens with their ids in bert-base-uncased.
 SPECIAL = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]"}
-LONGEST_WHOLE_WORD = 8  # letters
+LONGEST_WHOLE_WORD = 8  # letters; a longer word is split into two pieces
 
 
 def ing_form(verb: str) -> str:
-    """Return `verb` + ing: "chop" -> "chopping", "glue" -> "gluing", "fry" -> "frying"."""
+    """Returns the ing form: "chop" -> "chopping", "glue" -> "gluing", "fry" -> "frying"."""
+    if verb.endswith("ye"):
+        return f"{verb}ing"
     if verb.endswith("e"):
-        return (verb if verb.endswith("ye") else verb[:-1]) + "ing"
-    short = (
+        return f"{verb[:-1]}ing"
+    # A short verb that ends with consonant, vowel, consonant doubles the last letter.
+    doubles_last = (
         len(verb) <= 4
         and verb[-1] not in "aeiouwyx"
         and verb[-2] in "aeiou"
         and verb[-3] not in "aeiou"
     )
-    return verb + (verb[-1] if short else "") + "ing"
+    return f"{verb}{verb[-1]}ing" if doubles_last else f"{verb}ing"
 
 
 def make_vocabulary() -> list[str]:
-    """Returns a word-piece vocabulary in id order, with special tokens where bert-base has them.
+    """Returns a word-piece vocabulary in id order. Special tokens have their ids in bert-base.
 
-    After special and unused tokens come punctuation, digits, letters, then words by alphabet.
-    Rare-looking words are kept in two pieces on purpose (stem + ending, or long words cut in the
-    middle), so that the demo exercises sub-words. With single letters any other text can be
-    spelled.
+    Special and unused tokens are followed by punctuation, digits, letters, and then by words in
+    alphabetical order. Some words are split into two pieces on purpose (stem and ending, or long
+    words in the middle), so that the demo uses sub-words. Any other text can be spelled with single
+    letters.
     """
-    spoken = [*CLEAN, *NARRATION, *GREETINGS, *FAREWELLS, *CHAT, *KINDS, *MANNERS]
+    # Collect all words: those of the patterns without their slots, and those that fill the slots.
+    texts = [*CLEAN, *NARRATION, *GREETINGS, *FAREWELLS, *CHAT, *KINDS, *MANNERS]
     for craft in CRAFTS:
-        spoken += [*craft.verbs, *map(ing_form, craft.verbs), *craft.things, *craft.tools]
-    text = re.sub(r"\{\w+\}", " ", " ".join(spoken)).lower()
+        texts += [*craft.verbs, *map(ing_form, craft.verbs), *craft.things, *craft.tools]
+    text = re.sub(r"\{\w+\}", " ", " ".join(texts)).lower()
     words = set(re.findall(r"[a-z]+", text))
     whole, endings = set(), set()
     for word in words:
         stem, ending = _split(word, words)
         whole.add(stem)
         endings |= {f"##{ending}"} if ending else set()
-    special = [SPECIAL.get(place, f"[unused{place - 1}]") for place in range(104)]
+    special = [SPECIAL.get(number, f"[unused{number - 1}]") for number in range(104)]
     single = [*string.punctuation, *string.digits, *string.ascii_lowercase]
     continued = [f"##{letter}" for letter in (*string.ascii_lowercase, *string.digits)]
     known = {*special, *single, *continued}
@@ -130,10 +136,19 @@ def make_vocabulary() -> list[str]:
 
 
 def _split(word: str, words: set[str]) -> tuple[str, str]:
-    """Returns (stem, ending): at an ending whose stem is a word too, else in the middle of a long
-    word, else whole.
+    """Splits a word into stem and ending, which is empty if the word stays whole.
+
+    A word is split before its ending (-ing, -ly) if the stem is also a word. Otherwise, a long word
+    is split in the middle.
+
+    Args:
+        words: all words of the corpus.
     """
-    cuts = [-4, -3] if word.endswith("ing") else [-2] if word.endswith("ly") else []
+    cuts: list[int] = []
+    if word.endswith("ing"):
+        cuts = [-4, -3]  # with and without a doubled letter
+    elif word.endswith("ly"):
+        cuts = [-2]
     for cut in cuts:
         if word[:cut] in words:
             return word[:cut], word[cut:]

@@ -1,12 +1,14 @@
-"""What the demo corpus knows before any video is made: steps with words and looks, and tasks as
-ordered lists of steps.
+"""The world of the demo corpus: steps with their words and looks, and tasks as lists of steps.
 
-A look is built from its words: prototype = normalise(verb + thing + tool/2 + manner/2 + kind *
-strength), every word being a random direction of a 64-d space that is embedded in the 512 feature
-dimensions. So what is learned about a word in one step helps with every other one, steps that share
-words look alike, and noise drawn in the same 64 dimensions is hard to filter out.
+Every word is a random direction in a latent space of 64 dimensions, which is embedded in the 512
+feature dimensions. The prototype of a step, which its seconds look like, is built from its words:
 
-Legend: L latent size (64), E feature size (512).
+    prototype = normalise(verb + thing + tool / 2 + manner / 2 + kind * strength)
+
+Therefore a model that learns a word in one step also recognises it in other steps, and steps with
+common words look similar. Noise is drawn in the same 64 dimensions, so it is hard to filter out.
+
+Legend: L latent size (64), E feature size (512), W words, K backgrounds.
 """
 
 import itertools
@@ -23,29 +25,35 @@ from mmpt.utils.rng import stable_seed
 LATENT_SIZE = 64
 FEATURE_SIZE = 512
 NUM_BACKGROUNDS = 4
-STEPS_PER_TASK = (6, 9)  # smallest and largest
-SHARED_STEPS = 0.5  # of a task's steps, those taken from the task before it
-KINDS_PER_STEP = (4, 8)  # smallest and largest
+STEPS_PER_TASK = (6, 9)  # smallest and largest number
+SHARED_STEPS = 0.5  # share of a task's steps that the previous task of its craft also has
+KINDS_PER_STEP = (4, 8)  # smallest and largest number
 WORD_WEIGHTS = {"do": 1.0, "thing": 1.0, "tool": 0.5, "how": 0.5}
 
 
 class Step(NamedTuple):
-    """One step of a task: slot -> word, and the kinds of thing that it is seen with."""
+    """One step of a task, described by the words that fill the slots of sentences."""
 
     craft: int
+    """Position in `CRAFTS`."""
     do: str
     thing: str
     tool: str
     how: str
     kinds: list[str]
+    """The kinds of thing that it may be performed with."""
 
-    def say(self, pattern: str, kind: str) -> str:
-        """Returns a pattern of `words` about this step, done to a thing of `kind`."""
+    def fill(self, pattern: str, kind: str) -> str:
+        """Returns a sentence about this step, performed with a thing of `kind`.
+
+        Args:
+            pattern: a sentence with slots, from `words`.
+        """
         return pattern.format(**self._asdict(), doing=ing_form(self.do), kind=kind)
 
 
 class Performance(NamedTuple):
-    """A step shown from second `start` to second `end` (exclusive), with a thing of `kind`."""
+    """A step that a video shows, from second `start` to second `end` (exclusive)."""
 
     step: int
     kind: str
@@ -54,14 +62,15 @@ class Performance(NamedTuple):
 
 
 class World(NamedTuple):
-    """The steps, the tasks and every direction in feature space.
+    """The steps, the tasks, and all directions in feature space.
 
     Attributes:
-        tasks: for every task, its steps as positions in `steps`, in the order in which they are
-            performed.
-        looks: word -> unit vector float64 [L].
-        backgrounds: float64 [K, L], unit rows.
-        basis: float64 [L, E], orthonormal rows.
+        settings: the settings of the corpus.
+        steps: all steps.
+        tasks: the steps of every task, as positions in `steps`, in the order of performance.
+        looks: word -> unit vector, float64 [L].
+        backgrounds: unit vectors of seconds without a step, float64 [K, L].
+        basis: orthonormal rows that embed the latent space, float64 [L, E].
     """
 
     settings: CorpusSettings
@@ -72,7 +81,7 @@ class World(NamedTuple):
     basis: np.ndarray
 
     def prototype(self, step: int, kind: str) -> np.ndarray:
-        """Return the unit vector float64 [L] that `step` looks like when its thing is of `kind`."""
+        """Returns the look of a step with a thing of `kind`, a unit vector, float64 [L]."""
         words = self.steps[step]
         look_L = self.settings.kind_strength * self.looks[kind]
         for slot, weight in WORD_WEIGHTS.items():
@@ -81,7 +90,7 @@ class World(NamedTuple):
 
 
 def make_world(settings: CorpusSettings) -> World:
-    """Draw the steps, tasks and directions of a corpus from `settings.seed` alone."""
+    """Returns the world of a corpus. Steps, tasks and directions depend on the seed only."""
     rng = random.Random(stable_seed("world", settings.seed))
     generator = np.random.default_rng(stable_seed("looks", settings.seed))
     steps, tasks = _draw_tasks(settings.num_tasks, rng)
@@ -100,8 +109,10 @@ def make_world(settings: CorpusSettings) -> World:
 
 
 def _draw_tasks(num_tasks: int, rng: random.Random) -> tuple[list[Step], list[tuple[int, ...]]]:
-    """Draw tasks craft by craft; half the steps of each come from the craft's task before it, in
-    another order.
+    """Draws the steps and tasks. Crafts take turns.
+
+    Half of the steps of a task are taken from the previous task of the same craft, in another
+    order. Tasks can therefore not be told apart by single steps.
     """
     steps: list[Step] = []
     tasks: list[tuple[int, ...]] = []
@@ -109,8 +120,9 @@ def _draw_tasks(num_tasks: int, rng: random.Random) -> tuple[list[Step], list[tu
     for task in range(num_tasks):
         craft = task % len(CRAFTS)
         length = rng.randint(*STEPS_PER_TASK)
-        before = tasks[task - len(CRAFTS)] if task >= len(CRAFTS) else ()
-        chosen = rng.sample(before, min(len(before), round(SHARED_STEPS * length)))
+        previous = tasks[task - len(CRAFTS)] if task >= len(CRAFTS) else ()
+        num_shared = min(len(previous), round(SHARED_STEPS * length))
+        chosen = rng.sample(previous, num_shared)
         while len(chosen) < length:
             chosen.append(len(steps))
             steps.append(next(unused[craft]))
@@ -120,7 +132,7 @@ def _draw_tasks(num_tasks: int, rng: random.Random) -> tuple[list[Step], list[tu
 
 
 def _all_steps(craft: int, rng: random.Random) -> Iterator[Step]:
-    """Yield the steps of a craft in random order: every pair of verb and thing once."""
+    """Yields the steps of a craft in random order. Every pair of verb and thing comes once."""
     words = CRAFTS[craft]
     pairs = list(itertools.product(words.verbs, words.things))
     for do, thing in rng.sample(pairs, len(pairs)):
@@ -129,4 +141,5 @@ def _all_steps(craft: int, rng: random.Random) -> Iterator[Step]:
 
 
 def _unit_rows(rows: np.ndarray) -> np.ndarray:
+    """Returns rows with L2 norm 1."""
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)

@@ -1,1 +1,1 @@
-"""Downloads of checkpoints, weights, lists and annotations to where the YAMLs look for them."""
+"""Downloads checkpoints, weights, lists and annotations to the paths that the YAMLs name."""

@@ -1,4 +1,4 @@
-"""The catalogue of downloads, `catalogue.yaml`: what there is, where it comes from and goes to."""
+"""The catalogue of downloads, `catalogue.yaml`: the items, their addresses and their paths."""
 
 from pathlib import Path
 
@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 
 class _Entry(BaseModel):
+    """A part of the catalogue. Unknown keys are errors."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -19,7 +21,7 @@ class File(_Entry):
 
 
 class Item(_Entry):
-    """The files that one name on the command line stands for."""
+    """The files of one name on the command line. `catalogue.yaml` describes the fields."""
 
     about: str
     source: str
@@ -33,13 +35,14 @@ CATALOGUE = TypeAdapter(dict[str, Item]).validate_python(yaml.safe_load(_YAML))
 
 
 def list_catalogue() -> str:
-    """Returns a text with the items, where their files go, and where they come from."""
+    """Returns a text that lists the items, the paths of their files, and their addresses."""
     lines = []
     indent = " " * 16
     for name, item in CATALOGUE.items():
         lines.append(f"{name:<14} {item.about}")
         for file in item.files:
-            lines += [f"{indent} -> {place}" for place in file.members.values() or [file.target]]
+            paths = file.members.values() or [file.target]
+            lines += [f"{indent} -> {path}" for path in paths]
         for file in item.files:
             lines += [f"{indent} from {url}" for url in file.urls]
         source = f"by hand: {item.by_hand}" if item.by_hand else f"published in: {item.source}"

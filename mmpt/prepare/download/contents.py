@@ -1,4 +1,4 @@
-"""Downloaded files from the inside: checks of their kind, and members of archives."""
+"""Checks the kind of downloaded files, and unpacks members of archives."""
 
 import shutil
 import tarfile
@@ -11,11 +11,11 @@ from typing import Any
 from mmpt.errors import DataError
 from mmpt.utils.io import atomic_write
 
-END_BYTES = 512  # of either end of a file
+END_BYTES = 512  # bytes that are read from the beginning and from the end of a file
 PICKLE = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 ZIP = b"PK\x03\x04"
-# Ending of a name -> the first bytes after white space and a byte order mark. Other files may begin
-# with anything but a web page.
+# Suffix -> allowed first bytes, after white space and a byte order mark. Files with other suffixes
+# may begin with anything except a web page.
 STARTS = {
     ".pt": (ZIP, *PICKLE),
     ".pth": (ZIP, *PICKLE),
@@ -25,23 +25,24 @@ STARTS = {
     ".gz": (b"\x1f\x8b",),
     ".pkl": PICKLE,
 }
-# The last bytes before white space.
+# Suffix -> allowed last bytes, before white space.
 ENDS = {".json": (b"}", b"]"), ".pkl": (b".",)}
-# What a damaged or encrypted archive raises.
+# The errors that a damaged or encrypted archive raises.
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError)
 WEB_PAGES = (b"<!doctype html", b"<html", b"<head", b"<?xml", b"<!--")
 
 
 def check_kind(path: Path, suffix: str) -> None:
-    """Checks that a file is what its name says, by its first and last bytes.
+    """Checks by its first and last bytes that a file has the kind that its name says.
 
-    Many servers answer with a web page instead of a file, or with a part of it as if it were all.
+    Many servers send a web page instead of a file, or only a part of the file, without an error.
 
     Args:
-        suffix: the ending of its name.
+        path: the file.
+        suffix: the suffix of its final name.
     Raises:
-        DataError: an empty file, a web page, a file of another kind, or one without its end. The
-            message does not name the file.
+        DataError: the file is empty, a web page, of another kind, or truncated. The message does
+            not name the file.
     """
     with open(path, "rb") as file:
         head = file.read(END_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -63,14 +64,17 @@ def check_kind(path: Path, suffix: str) -> None:
     raise DataError(f"must be a {suffix} file, but {reason}")
 
 
-def unpack_members(archive: Path, places: Mapping[str, Path]) -> None:
-    """Writes some members of `archive` to their places.
+def unpack_members(archive: Path, paths: Mapping[str, Path]) -> None:
+    """Writes some members of an archive to files.
+
+    Only the names of members are used, not their folders in the archive, so a member can never be
+    written outside of the given paths.
 
     Args:
         archive: a .zip or .tar.gz file.
-        places: name of each member, without its folder in the archive, and where it goes.
+        paths: name of each member, without its folder -> the file to write.
     Raises:
-        DataError: a damaged archive, or one that does not have exactly one member of each name.
+        DataError: the archive is damaged, or does not have exactly one member of each name.
     """
     packed: Any
     try:
@@ -82,8 +86,9 @@ def unpack_members(archive: Path, places: Mapping[str, Path]) -> None:
             names = [member.name for member in packed.getmembers() if member.isfile()]
             read = packed.extractfile
         with packed:
+            # Find all members before the first one is written.
             found = {}
-            for member in places:
+            for member in paths:
                 matching = [name for name in names if PurePosixPath(name).name == member]
                 if len(matching) != 1:
                     shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
@@ -92,8 +97,8 @@ def unpack_members(archive: Path, places: Mapping[str, Path]) -> None:
                         f"members: {shown})."
                     )
                 found[member] = matching[0]
-            for member, place in places.items():
-                with read(found[member]) as source, atomic_write(place, "wb") as target:
+            for member, path in paths.items():
+                with read(found[member]) as source, atomic_write(path, "wb") as target:
                     shutil.copyfileobj(source, target)
     except DAMAGE as err:
         raise DataError(

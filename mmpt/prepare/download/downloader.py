@@ -1,11 +1,17 @@
-"""Downloads files: resumes, checks their kind, records them, and gives them their names last.
+"""Downloads files, continues interrupted downloads, and checks and records every file.
 
-`huggingface_hub` transfers the bytes. They go to `<name>.<version>.part` next to the target, where
-<version> stands for the address and for what the server says about the file (ETag, date, size).
-So the bytes of two versions never mix, and a run that was killed continues with the same command.
+A download has four steps:
 
-Authors publish no hashes. The first download is trusted, and its size, SHA-256 and address are
-recorded in `<root>/downloads.json`. Every later download and check must give the same bytes.
+1. Ask the server about the file (ETag, date, size). These and the address identify a version.
+2. Transfer the bytes to `<name>.<version>.part` next to the target, with `huggingface_hub`. If this
+   file exists, the download continues at its end. The bytes of two versions never mix, because
+   they have different names.
+3. Check the kind of the complete file, compare its SHA-256 with the recorded one, and record it.
+4. Rename the file to its target.
+
+The authors publish no hashes. The first download is therefore trusted, and its size, SHA-256 and
+address are recorded in `<root>/downloads.json`. Every later download and check must give the same
+bytes.
 """
 
 import glob
@@ -39,19 +45,25 @@ HEADERS = {"User-Agent": "mmpt-download", "Accept-Encoding": "identity"}
 
 
 class DownloadError(UserError):
-    """A file cannot be downloaded, or is not the one that it should be."""
+    """A file cannot be downloaded, or has the wrong content."""
 
 
 class Record(BaseModel):
-    """A file: its bytes, their SHA-256, its address (None: put there by hand), the date (UTC)."""
+    """The record of a file."""
 
     size: int
+    """Size in bytes."""
     sha256: str
+    """SHA-256 of the content, in hex."""
     url: str | None
+    """Address that it was downloaded from; None if the user put it there."""
     date: str
+    """Time of the record, in UTC."""
 
 
 class _Records(BaseModel):
+    """The content of `downloads.json`: the records by path."""
+
     format: Literal[1] = 1
     files: dict[str, Record] = {}
 
@@ -65,16 +77,18 @@ def download(
     tries: int = 5,
     timeout_s: int = 30,
 ) -> None:
-    """Downloads the items called `names` to their places under `root`, each as far as possible.
+    """Downloads items of the catalogue. A failure does not stop the other downloads.
 
     Args:
+        names: names of items.
+        root: the folder that paths of the catalogue are relative to.
         mirror: replaces scheme and host of every address, as in https://host/prefix.
-        force: download files again that are there or have changed.
-        tries: how often to ask a server that does not answer.
-        timeout_s: the longest silence of a server, in seconds.
+        force: download files again that exist or have changed.
+        tries: number of attempts with a server that does not answer.
+        timeout_s: longest time to wait for a server, in seconds.
     Raises:
-        UserError: an unknown name, or a mirror that is no address.
-        DownloadError: what failed, one line per file, after all were tried.
+        UserError: a name is unknown, or the mirror is not an address.
+        DownloadError: some downloads failed. The message has one line per file.
     """
     unknown = [name for name in names if name not in CATALOGUE]
     if unknown:
@@ -84,7 +98,7 @@ def download(
             f"`--mirror` must be an address such as https://host/prefix, but is {mirror}."
         )
     constants.HF_HUB_DOWNLOAD_TIMEOUT = timeout_s  # http_get has no argument for it
-    disable_propagation()  # the library's messages have a handler of their own
+    disable_propagation()  # the library has its own handler for its messages
     downloader = Downloader(root, mirror, force, tries)
     problems = []
     for name in dict.fromkeys(names):
@@ -92,8 +106,8 @@ def download(
         if not item.files:
             problems.append(f"{name}: cannot be downloaded by a program. {item.by_hand}")
         try:
-            refusal = "another process is downloading it. Wait until it has ended."
-            with exclusive(root / f".downloads/{name}.lock", "downloading", refusal):
+            busy = "another process is downloading it. Wait until it has ended."
+            with exclusive(root / f".downloads/{name}.lock", "downloading", busy):
                 for file in item.files:
                     try:
                         downloader.get_file(file, item.by_hand)
@@ -109,7 +123,7 @@ def download(
 
 @dataclass(frozen=True)
 class Downloader:
-    """Downloads files to their places under `root`; see `download` for the other fields."""
+    """Downloads files to their paths under `root`. `download` describes the other fields."""
 
     root: Path
     mirror: str | None = None
@@ -117,15 +131,19 @@ class Downloader:
     tries: int = 5
 
     def get_file(self, file: File, by_hand: str = "") -> None:
-        """Downloads `file` and unpacks its members, or checks what is there.
+        """Downloads a file and unpacks its members. Existing files are checked instead.
 
+        Args:
+            file: the file.
+            by_hand: how to get a file without an address, for the message.
         Raises:
-            UserError: no address gives the file, it has another content than recorded, is of
-                another kind, or does not have the members.
+            UserError: no address gives the file, its content is not the recorded one, it has
+                another kind, or it does not have the members.
         """
         target = self.root / file.target
         if not file.urls and not target.exists():
             raise DownloadError(f"cannot be downloaded by a program. {by_hand} Put it at {target}.")
+        # Check the members that exist. If all do, the archive itself is not needed.
         missing = {}
         for member, name in file.members.items():
             if self.force or not (self.root / name).exists():
@@ -133,21 +151,22 @@ class Downloader:
             else:
                 self._check(name)
         if file.members and not missing:
-            return  # the archive itself may be removed
+            return
         if file.urls and (self.force or not target.exists()):
-            self._fetch(file.target, file.urls)
+            self._download(file.target, file.urls)
         else:
             self._check(file.target)
         if missing:
             unpack_members(target, {member: self.root / name for member, name in missing.items()})
         for member, name in missing.items():
-            self._record(name, _record_of(self.root / name, f"{file.urls[0]}#{member}"))
+            self._record(name, _make_record(self.root / name, f"{file.urls[0]}#{member}"))
             logger.info("%s: unpacked", self.root / name)
 
     def _check(self, name: str) -> None:
         """Compares a file with its record. Without one, checks its kind and records it."""
         path = self.root / name
-        known, now = self._records().get(name), _record_of(path, None)
+        known = self._records().get(name)
+        now = _make_record(path, None)
         if known is None:
             try:
                 check_kind(path, path.suffix)
@@ -165,8 +184,8 @@ class Downloader:
                 "is yours."
             )
 
-    def _fetch(self, name: str, urls: Sequence[str]) -> None:
-        """Downloads a file from the first address that gives it."""
+    def _download(self, name: str, urls: Sequence[str]) -> None:
+        """Downloads a file from the first address that works."""
         target = self.root / name
         target.parent.mkdir(parents=True, exist_ok=True)
         problems = []
@@ -174,14 +193,16 @@ class Downloader:
             if self.mirror is not None:
                 url = f"{self.mirror.rstrip('/')}/{url.split('/', 3)[3]}"
             try:
-                self._accept(self._receive(url, target), name, url)
+                part = self._transfer(url, target)
+                self._accept(part, name, url)
                 return
             except (httpx2.HTTPError, httpx2.InvalidURL, OSError, UserError) as err:
                 reason = (str(err).strip() or type(err).__name__).splitlines()[0]
                 problems.append(f"{url}: {reason.rstrip('.')}")
                 logger.warning("%s", problems[-1])
+        # All addresses failed. Partial files are kept for the next run, unless they are empty.
         kept = []
-        for part in _parts_of(target):
+        for part in _partial_files(target):
             if size := part.stat().st_size:
                 kept.append(f"{size / 1e6:.1f} MB in {part}")
             else:
@@ -189,21 +210,30 @@ class Downloader:
         again = f" Kept: {', '.join(kept)}. Run the same command again to continue." if kept else ""
         raise DownloadError(f"{target}: cannot be downloaded. {'; '.join(problems)}.{again}")
 
-    def _receive(self, url: str, target: Path) -> Path:
-        """Downloads `url` next to `target`, continuing an earlier download; returns its path."""
+    def _transfer(self, url: str, target: Path) -> Path:
+        """Downloads `url` to a file next to `target`, or continues an earlier download of it.
+
+        Returns:
+            The path of the downloaded file.
+        """
         wait_s = constants.HF_HUB_DOWNLOAD_TIMEOUT
         head = http_backoff(
             "HEAD", url, max_retries=self.tries - 1, headers=HEADERS, timeout=wait_s
         )
-        # By these marks a server tells one version of a file from another.
-        names = ("ETag", "Last-Modified", "Content-Length")
-        is_usable = not head.is_error and "Content-Encoding" not in head.headers
-        etag, date, size = (head.headers.get(name) if is_usable else None for name in names)
+        # These headers identify a version of the file. If the server compresses the file, they
+        # describe the compressed bytes and are of no use.
+        etag = date = size = None
+        if not head.is_error and "Content-Encoding" not in head.headers:
+            etag = head.headers.get("ETag")
+            date = head.headers.get("Last-Modified")
+            size = head.headers.get("Content-Length")
         version = hashlib.sha256(f"{url} {etag} {date} {size}".encode()).hexdigest()[:8]
         part = target.with_name(f"{target.name}.{version}.part")
         headers = dict(HEADERS)
         if etag and not etag.startswith("W/"):
-            headers["If-Range"] = etag  # should the file change during the transfer
+            # If the file changes during the transfer, the server sends it from the beginning.
+            headers["If-Range"] = etag
+        # A file whose version is unknown is downloaded from the beginning.
         with open(part, "ab" if size and (etag or date) else "wb") as data:
             for attempt in range(1, self.tries + 1):
                 try:
@@ -215,7 +245,7 @@ class Downloader:
                         expected_size=int(size) if size else None,
                     )
                     break
-                except httpx2.ReadError:  # http_get itself retries all other interruptions
+                except httpx2.ReadError:  # http_get retries all other interruptions itself
                     if attempt == self.tries:
                         raise
             data.flush()
@@ -223,9 +253,10 @@ class Downloader:
         return part
 
     def _accept(self, part: Path, name: str, url: str) -> None:
-        """Checks the whole file, records it, and gives it its name. Removes a wrong file."""
+        """Checks and records a complete download, and renames it. Removes a wrong file."""
         target = self.root / name
-        known, now = self._records().get(name), _record_of(part, url)
+        known = self._records().get(name)
+        now = _make_record(part, url)
         try:
             check_kind(part, target.suffix)
             if known is not None and known.sha256 != now.sha256 and not self.force:
@@ -234,17 +265,18 @@ class Downloader:
                     f"{now.sha256} now; take the new file with `--force` if you trust it"
                 )
         except UserError:
-            part.unlink()  # so that running the command again can help
+            part.unlink()  # or the next run would continue with the wrong file
             raise
-        # The record comes first: without one, the file would be taken for one put there by hand.
+        # The record is written first. A file without a record counts as put there by the user.
         self._record(name, now)
         os.replace(part, target)
-        for other in _parts_of(target):  # of other versions and addresses
+        for other in _partial_files(target):  # of other versions and addresses
             other.unlink()
         logger.info("%s: %d bytes, SHA-256 %s", target, now.size, now.sha256)
         logger.info("%s: downloaded", target)
 
     def _records(self) -> dict[str, Record]:
+        """Returns the records by path. Raises DataError if `downloads.json` is broken."""
         path = self.root / "downloads.json"
         if not path.exists():
             return {}
@@ -257,17 +289,19 @@ class Downloader:
             ) from None
 
     def _record(self, name: str, record: Record) -> None:
-        """Writes a record. Several processes may do so at the same time."""
+        """Adds a record to `downloads.json`. Several processes may do so at the same time."""
         with exclusive(self.root / ".downloads/records.lock", "writing downloads.json"):
             files = self._records() | {name: record}
             records = _Records(files=dict(sorted(files.items())))
             write_json(self.root / "downloads.json", records.model_dump())
 
 
-def _record_of(path: Path, url: str | None) -> Record:
+def _make_record(path: Path, url: str | None) -> Record:
+    """Returns the record of a file, with the current time."""
     date = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return Record(size=path.stat().st_size, sha256=file_hash(path), url=url, date=date)
 
 
-def _parts_of(target: Path) -> list[Path]:
+def _partial_files(target: Path) -> list[Path]:
+    """Returns the unfinished downloads of a file."""
     return sorted(target.parent.glob(f"{glob.escape(target.name)}.*.part"))

@@ -1,1 +1,1 @@
-"""Extraction of features from videos."""
+"""Extracts features from videos."""

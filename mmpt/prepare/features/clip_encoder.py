@@ -1,11 +1,11 @@
-"""Clips of pixels to features with S3D, on a CPU or GPU, so that a clip's features do not depend on
-its neighbours.
+"""Encodes clips with S3D, on a CPU or GPU, so that a clip's features do not depend on other clips.
 
-A batch's other clips and its size change the order of a network's sums, and so last bits. A rerun
-after an interruption batches other clips together and still has to give the same bytes, so a GPU
-always gets full batches (the last one is filled up), and a CPU gets one clip at a time, which costs
-nothing there: 1.65 s per clip on one core, alone, 1.73 s in a batch of four. Legend: N clips, T 30
-pictures, H, W 224 pixels, C RGB.
+The size and content of a batch change the order in which a network adds numbers, and thus the last
+bits of its output. A rerun after an interruption combines clips in other batches, but must give the
+same bytes. Therefore a GPU always gets full batches; the last one is padded. A CPU gets one clip
+at a time, which is not slower: 1.65 s per clip on one core, against 1.73 s in a batch of four.
+
+Legend: N clips, T frames (30), H, W pixels (224), C colours (RGB), D features (512).
 """
 
 from collections.abc import Sequence
@@ -24,19 +24,20 @@ from mmpt.utils.log import get_logger
 logger = get_logger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-NORM_FLOOR = 1e-12
+NORM_FLOOR = 1e-12  # smallest L2 norm that a row is divided by
 
 
 def open_network(
     weights: Path, *, words: Path | None = None, random_weights: bool = False
 ) -> tuple[S3D, str]:
-    """Returns S3D in eval mode, and what identifies its weights: their SHA-256, or the seed of
-    random ones.
+    """Returns S3D in eval mode, and a text that identifies its weights.
+
+    The text is the SHA-256 of the weights, or the seed of random weights.
 
     Args:
-        weights: the released weights.
-        words: the text tower's words (`s3d_dict.npy`); features do not need them.
-        random_weights: ignore `weights` and draw random ones, the same in every call.
+        weights: path of the released weights.
+        words: path of the text tower's words (`s3d_dict.npy`). Features do not need them.
+        random_weights: ignore `weights` and draw random ones. Every call draws the same.
     Raises:
         CheckpointError: the weights are missing or do not fit.
     """
@@ -45,7 +46,8 @@ def open_network(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             network = S3D(words).eval()
-            # With torch's default weights, signals fade, and all clips get nearly equal features.
+            # With torch's default initialisation, activations vanish with depth, and all clips get
+            # nearly equal features.
             for module in network.modules():
                 if isinstance(module, nn.Conv3d):
                     nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -54,28 +56,28 @@ def open_network(
 
 
 @dataclass
-class Pending:
-    """A batch that was given to the device; `result` waits for it."""
+class PendingFeatures:
+    """The features of a batch that the device may still be computing."""
 
-    _rows: torch.Tensor  # float32 [N, 512]
-    _num: int
-    _event: torch.cuda.Event | None = None
+    _rows: torch.Tensor  # float32 [N, D], on the CPU
+    _num_clips: int
+    _event: torch.cuda.Event | None = None  # recorded after the copy from the GPU
 
     def result(self) -> np.ndarray:
-        """Returns features float32 [clips given, 512]."""
+        """Waits for the device. Returns the features of the clips, float32 [clips, D]."""
         if self._event is not None:
             self._event.synchronize()
-        return self._rows[: self._num].numpy()
+        return self._rows[: self._num_clips].numpy()
 
 
 class ClipEncoder:
     """Runs a network on batches of clips.
 
     Args:
-        network: float [N, 3, 30, 224, 224] in 0..1 -> a dict with `video_embedding` [N, 512].
-        device: where it runs.
-        dtype: a key of `DTYPES`; weights stay float32, convolutions run in this type.
-        batch_size: clips per batch on a GPU.
+        network: maps float [N, 3, 30, 224, 224] in [0, 1] to a dict with `video_embedding` [N, D].
+        device: the device that it runs on.
+        dtype: a key of `DTYPES`, the type in which convolutions are computed. Weights stay float32.
+        batch_size: number of clips per batch on a GPU.
     """
 
     def __init__(
@@ -87,38 +89,47 @@ class ClipEncoder:
         self._network = network.eval().to(device)
 
     @torch.inference_mode()
-    def start(self, clips: Sequence[np.ndarray]) -> Pending:
-        """Gives up to `batch_size` clips, uint8 [30, 224, 224, 3] each, to the device; returns
-        before a GPU is done.
+    def start(self, clips: Sequence[np.ndarray]) -> PendingFeatures:
+        """Starts to encode clips. On a GPU, returns before the features are computed.
+
+        Args:
+            clips: 1 to `batch_size` clips, each uint8 [30, 224, 224, 3].
         """
         assert 0 < len(clips) <= self.batch_size
         is_gpu = self.device.type == "cuda"
-        pixels_NTHWC = torch.zeros(
-            (self.batch_size, *clips[0].shape), dtype=torch.uint8, pin_memory=is_gpu
-        )
+        # Step 1: copy the clips into a full batch. Slots without a clip stay black.
+        batch_shape = (self.batch_size, *clips[0].shape)
+        pixels_NTHWC = torch.zeros(batch_shape, dtype=torch.uint8, pin_memory=is_gpu)
         for slot, clip in zip(pixels_NTHWC, clips, strict=False):
             slot.copy_(torch.from_numpy(clip))
+        # Step 2: move bytes to the device, and convert them there.
         pixels_NTHWC = pixels_NTHWC.to(self.device, non_blocking=True)
         clips_NCTHW = pixels_NTHWC.permute(0, 4, 1, 2, 3).contiguous().float() / 255
-        exact = self.dtype == torch.float32
+        # Step 3: run the network. Float32 means exact float32, without TF32.
+        is_exact = self.dtype == torch.float32
         with (
-            torch.autocast(self.device.type, dtype=self.dtype, enabled=not exact),
-            torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=not exact),
+            torch.autocast(self.device.type, dtype=self.dtype, enabled=not is_exact),
+            torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=not is_exact),
         ):
             rows_ND = self._network(clips_NCTHW)["video_embedding"].float()
         if not is_gpu:
-            return Pending(rows_ND, len(clips))
-        on_host = torch.empty(rows_ND.shape, dtype=rows_ND.dtype, pin_memory=True)
-        on_host.copy_(rows_ND, non_blocking=True)
+            return PendingFeatures(rows_ND, len(clips))
+        # Step 4: start the copy to the CPU. The event tells when it is complete.
+        on_host_ND = torch.empty(rows_ND.shape, dtype=rows_ND.dtype, pin_memory=True)
+        on_host_ND.copy_(rows_ND, non_blocking=True)
         event = torch.cuda.Event()
-        # Not that of torch's current GPU, which may be another.
+        # The stream of this device, because torch's current GPU may be another one.
         event.record(torch.cuda.current_stream(self.device))
-        return Pending(on_host, len(clips), event)
+        return PendingFeatures(on_host_ND, len(clips), event)
 
 
 def finish_features(rows_ND: np.ndarray, *, l2_normalize: bool, dtype: np.dtype[Any]) -> np.ndarray:
-    """Returns a video's features as they are stored: rows divided by their L2 norms if asked, and
-    cast.
+    """Returns the features of a video as they are stored.
+
+    Args:
+        rows_ND: float32 [seconds, 512].
+        l2_normalize: divide each row by its L2 norm.
+        dtype: type of the result.
     """
     if l2_normalize:
         norms_N1 = np.linalg.norm(rows_ND, axis=1, keepdims=True)

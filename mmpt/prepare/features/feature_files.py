@@ -1,8 +1,8 @@
-"""The feature files of a folder, and what an extraction keeps next to them.
+"""The feature files of a folder, and the files that an extraction keeps next to them.
 
-Several processes may fill a folder, each with a part of the videos of its own (`--shard I/N`): a
-lock keeps a second process out of a part. A feature file gets its name when it is whole, so a rerun
-skips finished videos, whoever made them.
+Several processes may fill a folder, each with its own part of the videos (`--shard I/N`). A lock
+keeps a second process out of a part. A feature file gets its name when it is complete, so a rerun
+skips finished videos, whichever process wrote them.
 """
 
 import json
@@ -28,8 +28,9 @@ LOCK_FILE = ".extract.lock"
 
 
 def is_finished(path: Path, dtype: np.dtype[Any]) -> bool:
-    """Tells whether `path` is a whole feature file [seconds, 512] of this dtype. Reads its header
-    and size only.
+    """Returns whether `path` is a complete feature file, [seconds, 512] of this dtype.
+
+    Only its header and size are read.
     """
     try:
         features = load_npy(path, "", mmap_mode="r")
@@ -41,38 +42,45 @@ def is_finished(path: Path, dtype: np.dtype[Any]) -> bool:
 
 @contextmanager
 def extracting(folder: Path, part: int = 0, num_parts: int = 1) -> Iterator[None]:
-    """Keeps other processes out of one part of the videos of `folder`, which is made if missing.
+    """Keeps other processes out of one part of the videos during the block.
 
+    Args:
+        folder: the folder of the feature files. It is created if it is missing.
+        part: number of the part, from 0.
+        num_parts: number of parts.
     Raises:
         DataError: another process extracts this part, or the folder cannot be written.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".extract_{part}_of_{num_parts}.lock"
-    refusal = (
+    busy = (
         f"{folder}: another process extracts part {part} of {num_parts} of these videos. "
         "Wait for its end, or give each process a part of its own with `--shard I/N`."
     )
-    with exclusive(path, "extracting features", refusal):
+    with exclusive(path, "extracting features", busy):
         yield
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Lets one process at a time write the few files that all who fill `folder` share.
+    """Holds the lock of the files that all processes share that fill `folder`.
 
     Raises:
-        DataError: it cannot be written.
+        DataError: the folder cannot be written.
     """
-    with writing(folder), exclusive(folder / LOCK_FILE, "writing what all extractions share"):
+    with writing(folder), exclusive(folder / LOCK_FILE, "writing files that all extractions share"):
         yield
 
 
 def check_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Records what the features of `folder` are made with, or compares with what is recorded there.
+    """Records the settings of the features in `folder`, or compares them with the recorded ones.
 
+    Args:
+        folder: the folder of the feature files.
+        settings: plain values by name.
     Raises:
-        DataError: its features were made in another way, or it cannot be written.
+        DataError: its features were made with other settings, or it cannot be written.
     """
     path = folder / SETTINGS_FILE
     with locked(folder):
@@ -86,21 +94,27 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> None:
     old = read_json(path)
     if old != settings:
         known = old if isinstance(old, dict) else {}
-        keys = sorted(key for key in {*known, *settings} if known.get(key) != settings.get(key))
-        changes = ", ".join(f"{key} {known.get(key)!r} (now {settings.get(key)!r})" for key in keys)
+        changes = []
+        for key in sorted({*known, *settings}):
+            if known.get(key) != settings.get(key):
+                changes.append(f"{key} {known.get(key)!r} (now {settings.get(key)!r})")
         raise DataError(
-            f"{folder}: its features were made with other settings: {changes}. Give another folder "
-            f"with `--fdir`, or remove this one's features and {SETTINGS_FILE} to make them again."
+            f"{folder}: its features were made with other settings: {', '.join(changes)}. Give "
+            f"another folder with `--fdir`, or remove this one's features and {SETTINGS_FILE} to "
+            "make them again."
         )
 
 
 def add_notes(folder: Path, video_id: str, notes: list[str]) -> None:
-    """Records what was wrong with a video whose features are about to be written to `folder`, or
-    that nothing was.
+    """Records the problems of a video whose features are about to be written.
 
-    A rerun skips such a video and must still name it. A line is written in one piece, so a killed
-    process leaves a whole one or none.
+    A rerun skips this video but must still report its problems. The line is written by one call, so
+    a killed process leaves a complete line or none.
 
+    Args:
+        folder: the folder of the feature files.
+        video_id: the video.
+        notes: its problems; empty if it has none.
     Raises:
         DataError: the folder cannot be written.
     """
@@ -111,7 +125,7 @@ def add_notes(folder: Path, video_id: str, notes: list[str]) -> None:
 
 
 def read_notes(folder: Path) -> dict[str, list[str]]:
-    """Returns the notes of every video that has some. The last line about a video counts."""
+    """Returns the notes of all videos that have any. The last line about a video counts."""
     lines = read_json_lines(folder / NOTES_FILE)
     found = {line["id"]: line["notes"] for line in lines if line.keys() >= {"id", "notes"}}
     return {video_id: notes for video_id, notes in found.items() if notes}

@@ -1,1 +1,1 @@
-"""Packing of features into shards."""
+"""Packs features into shards."""

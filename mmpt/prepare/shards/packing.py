@@ -1,8 +1,11 @@
 """Packs the feature files of a list of videos into shards.
 
-Each process packs one shard at a time and holds one video. The note of shard k of split s is
-`<target>/.packing/<s>_<k>.json`. The meta file is removed before the first shard is written, and
-written when all shards are complete. One run at a time packs into a folder; others wait for it.
+Each process packs one shard at a time. Memory holds one video per process. The note of shard k of
+split s is `<target>/.packing/<s>_<k>.json`.
+
+The meta file names the content of all shards. It is removed before the first shard is written, and
+written again when all shards are complete, so that an interrupted run never leaves a meta file with
+wrong shards. Only one run at a time packs into a folder. Others wait for it.
 """
 
 import os
@@ -14,7 +17,7 @@ import numpy as np
 
 from mmpt.batch import FEATURE_DIM, Split
 from mmpt.errors import DataError
-from mmpt.prepare.shard_jobs import Note, ShardJob, make_missing
+from mmpt.prepare.shard_jobs import Note, ShardJob, write_missing
 from mmpt.shards.layout import video_stem, write_shard_meta
 from mmpt.shards.writer import SHARD_SIZE, row_stream
 from mmpt.utils.artefact import fingerprint
@@ -24,27 +27,30 @@ from mmpt.utils.log import get_logger, progress
 
 logger = get_logger(__name__)
 
-NOTES = ".packing"
-FORMAT = 1
+NOTES = ".packing"  # folder of the notes, inside the target folder
+FORMAT = 1  # increase it when the content of shards changes
 DTYPE = np.dtype(np.float16)
-NUM_NAMED = 5  # ids shown in a message
+NUM_NAMED = 5  # ids listed in a message
 
 
 class FeatureError(Exception):
-    """This video's features cannot be used; `passing` when a later attempt may succeed with the
-    same file.
+    """The features of a video cannot be used.
+
+    Args:
+        reason: why they cannot.
+        is_temporary: a later attempt may succeed with the same file.
     """
 
-    def __init__(self, reason: str, passing: bool = False):
+    def __init__(self, reason: str, is_temporary: bool = False):
         super().__init__(reason)
-        self.passing = passing
+        self.is_temporary = is_temporary
 
 
 def feature_path(folder: Path, video_id: str) -> Path:
-    """Returns where the features of `video_id` lie; an id may hold slashes and dots.
+    """Returns the path of a video's features. An id may contain slashes and dots.
 
     Raises:
-        FeatureError: the id leads out of the folder.
+        FeatureError: the path is outside of the folder.
     """
     if "\0" in video_id or video_id.startswith("/") or ".." in PurePosixPath(video_id).parts:
         raise FeatureError("the id leads out of the feature folder")
@@ -52,20 +58,20 @@ def feature_path(folder: Path, video_id: str) -> Path:
 
 
 def read_features(folder: Path, video_id: str) -> np.ndarray:
-    """Returns a video's features as float16 [seconds, 512]; any float dtype is taken.
+    """Returns the features of a video, float16 [seconds, 512]. The file may have any float dtype.
 
     Raises:
-        FeatureError: missing, unreadable, truncated, of another shape or dtype, without rows, or
-            not finite.
+        FeatureError: the file is missing, unreadable or truncated, has another shape or dtype, has
+            no rows, or has numbers that are not finite in float16.
     """
     try:
         stored = np.load(feature_path(folder, video_id), allow_pickle=False)
     except FileNotFoundError:
         raise FeatureError("no such file") from None
     except OSError as err:
-        raise FeatureError(f"cannot be read ({err.strerror})", passing=True) from None
+        raise FeatureError(f"cannot be read ({err.strerror})", is_temporary=True) from None
     except NPY_ERRORS as err:
-        reason = str(err).partition(". ")[0]  # not NumPy's advice on running code from the file
+        reason = str(err).partition(". ")[0]  # without NumPy's advice to allow pickled code
         raise FeatureError(f"not a complete .npy file ({reason})") from None
     if not isinstance(stored, np.ndarray):
         raise FeatureError("not a .npy file, but several arrays")
@@ -74,7 +80,7 @@ def read_features(folder: Path, video_id: str) -> np.ndarray:
             f"must hold floats of shape [seconds, {FEATURE_DIM}], one second at least, but holds "
             f"{stored.dtype} of shape {list(stored.shape)}"
         )
-    with np.errstate(over="ignore"):  # becomes infinity, which is looked for below
+    with np.errstate(over="ignore"):  # overflow gives infinity, which is checked below
         features = stored.astype(DTYPE, copy=False)
     if not np.isfinite(features).all():
         raise FeatureError("holds NaN, infinity or values beyond float16")
@@ -91,18 +97,22 @@ def pack_features(
     workers: int = 1,
     max_missing: float = 1.0,
 ) -> None:
-    """Packs `<features>/<id>.npy` of every id into `<target>/{train|val}_<k>`, float16.
+    """Packs `<features>/<id>.npy` of every id into `<target>/{train|val}_<k>`, as float16.
 
     Finished shards are kept. Videos that cannot be packed are listed in
     `<target>/{train|val}_not_packed.json` as {id: reason}.
 
     Args:
-        ids: unique, in list order; chunks of `shard_size` make a shard each.
-        workers: shards packed at once.
+        features: folder of the feature files.
+        target: folder of the shards.
+        split: the split that the ids belong to.
+        ids: unique video ids in list order.
+        shard_size: videos per shard.
+        workers: number of shards that are packed at the same time.
         max_missing: largest share of videos that may be left out.
     Raises:
-        DataError: no such folder, no video or too few of them can be packed, or the target cannot
-            be written.
+        DataError: the folder does not exist, no video or too few videos can be packed, or the
+            target cannot be written.
     """
     features, target = Path(features), Path(target)
     if not features.is_dir():
@@ -114,6 +124,7 @@ def pack_features(
     with writing(target), exclusive(notes_folder / "lock", "packing features"):
         for folder in (target, notes_folder):
             remove_leftovers(folder, rf"{name}_\w+\.(npy|json)")
+        # A shard is packed again if the size or the modification time of a feature file changes.
         begins = range(0, len(ids), shard_size)
         jobs = []
         for begin in progress(begins, len(begins), f"{name} shards looked up", logger):
@@ -124,12 +135,12 @@ def pack_features(
             job = ShardJob(
                 note=notes_folder / f"{name}_{number}.json",
                 stems=(stem,),
-                mark=fingerprint(FORMAT, FEATURE_DIM, DTYPE.str, inputs),
+                fingerprint=fingerprint(FORMAT, FEATURE_DIM, DTYPE.str, inputs),
                 write=partial(write_shard, stem, features, chunk),
             )
             jobs.append(job)
         meta = target / f"{name}_meta.json"
-        notes = make_missing(jobs, workers, f"{name} shards packed", stale=meta)
+        notes = write_missing(jobs, workers, f"{name} shards packed", stale=meta)
         skipped: dict[str, str] = {}
         for note in notes:
             skipped |= note["skipped"]
@@ -144,16 +155,16 @@ def pack_features(
 
 
 def _file_state(features: Path, video_id: str) -> tuple[int, int]:
-    """Returns size and time of change of a feature file; zeros if there is none."""
+    """Returns size and modification time of a feature file; zeros if it does not exist."""
     try:
-        found = os.stat(feature_path(features, video_id))
+        status = os.stat(feature_path(features, video_id))
     except (OSError, FeatureError):
         return 0, 0
-    return found.st_size, found.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
 def write_shard(stem: str, features: Path, ids: Sequence[str]) -> Note:
-    """Writes one shard. Returns the ids that got a row, and why the others did not."""
+    """Writes one shard. Returns the ids that were packed, and why the others were not."""
     packed: list[str] = []
     skipped: dict[str, str] = {}
     try_again = False
@@ -164,13 +175,13 @@ def write_shard(stem: str, features: Path, ids: Sequence[str]) -> Note:
                 packed.append(video_id)
             except FeatureError as err:
                 skipped[video_id] = str(err)
-                try_again |= err.passing
+                try_again |= err.is_temporary
     seconds = stream.starts[-1]
     return {"seconds": seconds, "try_again": try_again, "skipped": skipped, "ids": packed}
 
 
 def _remove_surplus(target: Path, split: Split, num_shards: int) -> None:
-    """Removes shards behind the last one, left by smaller shards or of a longer list."""
+    """Removes shards with higher numbers, which earlier runs with other settings have left."""
     for path in (target / NOTES).glob(f"{split.shard_name}_*.json"):
         number = path.stem.rpartition("_")[2]
         if number.isdigit() and int(number) >= num_shards:
@@ -182,7 +193,7 @@ def _remove_surplus(target: Path, split: Split, num_shards: int) -> None:
 def _check_missing(
     skipped: dict[str, str], num_listed: int, videos: str, features: Path, max_missing: float
 ) -> None:
-    """Logs how many videos were left out; DataError if they are too many."""
+    """Logs how many videos were left out. Raises DataError if they are too many."""
     if not skipped:
         return
     share = len(skipped) / num_listed

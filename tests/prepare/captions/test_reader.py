@@ -118,7 +118,7 @@ def test_corrected_times_and_lost_texts_are_counted(tmp_path):
     found, notes = read_captions(path)
     assert found == {"start": [0.0, 3.0, 9.0], "end": [2.0, 5.0, 9.0], "text": ["a", "c", "b"]}
     assert notes == [
-        "1 captions whose text is no text (dropped)",
+        "1 captions whose text is not a string (dropped)",
         "captions 1 out of order (sorted), 1 before second 0 (clamped), 1 ending before their "
         "start (clamped), 1 without a time (dropped)",
     ]

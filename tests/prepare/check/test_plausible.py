@@ -91,11 +91,11 @@ def test_every_range_is_of_a_figure_and_within_the_range_of_errors():
 def test_share_and_median_of_a_part_of_the_values():
     tally = Tally(np.arange(0, 101, dtype=float))
     tally.add(np.array([5.5] * 6 + [70.5] * 3 + [90.5]))
-    assert tally.part() == (1, 5.5)
-    assert tally.part(low=50) == (0.4, 70.5)
-    assert tally.part(low=50, high=80) == (0.3, 70.5)
-    assert tally.part(low=95)[0] == 0
-    assert Tally(tally.edges).part()[0] == 0
+    assert tally.share_and_median() == (1, 5.5)
+    assert tally.share_and_median(low=50) == (0.4, 70.5)
+    assert tally.share_and_median(low=50, high=80) == (0.3, 70.5)
+    assert tally.share_and_median(low=95)[0] == 0
+    assert Tally(tally.edges).share_and_median()[0] == 0
 
 
 def test_rows_are_measured_across_blocks(monkeypatch):

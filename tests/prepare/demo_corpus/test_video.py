@@ -9,7 +9,7 @@ import pytest
 
 from mmpt.prepare.demo_corpus.corpus import count_videos
 from mmpt.prepare.demo_corpus.settings import CorpusSettings
-from mmpt.prepare.demo_corpus.video import film, make_video
+from mmpt.prepare.demo_corpus.video import make_features, make_video
 from mmpt.prepare.demo_corpus.world import make_world
 
 
@@ -28,7 +28,7 @@ def test_seconds_of_a_step_look_like_it(world):
     steps, kinds, background = [], [], []
     for index in range(40):
         video = make_video(world, "train", index)
-        scores = film(world, video).astype(np.float64) @ prototypes.T
+        scores = make_features(world, video).astype(np.float64) @ prototypes.T
         is_shown = np.zeros(video.num_seconds, bool)
         for shown in video.performances:
             is_shown[shown.start : shown.end] = True
@@ -89,7 +89,7 @@ def test_a_smaller_corpus_is_the_beginning_of_a_larger_one():
     small, large = (make_world(CorpusSettings(num_videos=count)) for count in (10, 1000))
     one, other = make_video(small, "train", 4), make_video(large, "train", 4)
     assert one == other
-    np.testing.assert_array_equal(film(small, one), film(large, other))
+    np.testing.assert_array_equal(make_features(small, one), make_features(large, other))
 
 
 # ---- the rates

@@ -104,7 +104,7 @@ def test_bad_videos_are_named_and_the_rest_is_done(videos, run_extract, tmp_path
     found = summary(out)
     assert sorted(found["failed"]) == ["empty", "sound", "text"]
     assert "audio only" in found["failed"]["sound"]
-    assert "announced" in found["damaged"]["part"][0]
+    assert "the file declares" in found["damaged"]["part"][0]
     counts = [found[name] for name in ("videos", "written", "present", "finished")]
     assert counts == [5, 2, 0, True]
     misnamed = {Path(name).stem for name in found["misnamed"]}
