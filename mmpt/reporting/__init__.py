@@ -1,6 +1,6 @@
-"""Reports: a scoring as one HTML file with numbers, training curves, predictions and failures.
+"""Writes the report of an evaluation: one HTML file with numbers, curves, predictions and failures.
 
-Importing it loads neither matplotlib nor Jinja2, which only `write_report` needs.
+Importing this package imports neither matplotlib nor Jinja2. Only `write_report` needs them.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Heat maps of sentences by seconds: similarity and transport plan of a few test videos."""
+"""Heat maps of sentences by seconds: the similarity and the transport plan of a few test videos."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
@@ -17,13 +17,13 @@ NUM_FAILURES = 10
 T = TypeVar("T")
 Span = tuple[float, float]
 Figure = tuple[str, str]
-"""Title and SVG of a video's sentences against its seconds."""
+"""Title and SVG of the heat maps of a video."""
 
 
 def spread(items: Sequence[T], most: int) -> list[T]:
-    """Returns at most `most` items at even distances, the first and the last among them."""
-    places = np.linspace(0, len(items) - 1, min(most, len(items))).astype(int)
-    return [items[place] for place in np.unique(places)]
+    """Returns at most `most` items at even distances, including the first and the last one."""
+    positions = np.linspace(0, len(items) - 1, min(most, len(items))).astype(int)
+    return [items[position] for position in np.unique(positions)]
 
 
 def align_video(
@@ -34,31 +34,37 @@ def align_video(
     truth: Sequence[Span | None],
     end_s: int | None = None,
 ) -> Figure | None:
-    """Aligns sentences with every second of a video; None for a model that is not two towers.
+    """Aligns sentences with the seconds of a video, and draws the result.
 
     Args:
-        video_key: what the video reader takes.
-        truth: start and end of each in seconds, where known.
-        end_s: where the part to look at ends; None: with the video.
+        run: the evaluation.
+        video_id: the video, for the title.
+        video_key: the key of the video in the dataset.
+        sentences: the sentences, in order.
+        truth: start and end in seconds of each sentence; None if they are not known.
+        end_s: only the seconds before this one are shown; None: the whole video.
+    Returns:
+        The title and the SVG, or None if the model does not have two towers.
     """
     if not isinstance(run.model, MMFusionSeparate):
         return None
     model = MMPTModel(run.model, run.config.dataset, run.config.model).eval()
     features = np.array(run.dataset.video(video_key)[:end_s])
-    found = model.align(features, sentences, monotone=True)
+    alignment = model.align(features, sentences, monotone=True)
+    # Mean intersection over union of predicted and true times.
     overlaps = []
-    for true, span in zip(truth, found.spans, strict=True):
+    for true, span in zip(truth, alignment.spans, strict=True):
         if true:
-            common = max(0.0, min(true[1], span[1]) - max(true[0], span[0]))
-            whole = true[1] - true[0] + span[1] - span[0] - common
-            overlaps.append(common / max(whole, 1e-9))
+            intersection = max(0.0, min(true[1], span[1]) - max(true[0], span[0]))
+            union = true[1] - true[0] + span[1] - span[0] - intersection
+            overlaps.append(intersection / max(union, 1e-9))
     known = f", mean overlap of found and true times {np.mean(overlaps):.2f}" if overlaps else ""
     title = f"{video_id}: {len(sentences)} sentences, {len(features)} s{known}"
-    return title, heat_maps(sentences, found, title=title, truth=truth)
+    return title, heat_maps(sentences, alignment, title=title, truth=truth)
 
 
 def alignment_section(figures: Iterable[Figure | None]) -> list[Section]:
-    """Returns the section of heat maps; none without figures."""
+    """Returns the section of heat maps, or an empty list if there are no figures."""
     known = dict(filter(None, figures))
     data = {"figures": known, "epsilon": EPSILON}
     return [Section("Alignment of sentences and seconds", "alignment.html", data)] if known else []

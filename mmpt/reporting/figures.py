@@ -1,7 +1,7 @@
-"""Figures as SVG: lines, heat maps of sentences by seconds, and bars along a video's time.
+"""Draws figures as SVG: line charts, heat maps of sentences by seconds, and bars over time.
 
-matplotlib's global state (pyplot) is not used. Equal data gives equal SVG. Texts stay texts, which
-the browser sets in the page's font.
+Global state of matplotlib (pyplot) is not used, and the same data gives the same SVG. Texts are
+kept as texts, so that the browser shows them in the font of the page.
 """
 
 import io
@@ -22,19 +22,20 @@ from matplotlib.patheffects import withStroke
 from mmpt.inference.alignment import Alignment
 
 _STYLE = ("default", "mmpt.reporting.figures")
-"""matplotlib's own settings, then those of `figures.mplstyle`, whatever the user has set."""
+"""The defaults of matplotlib, then `figures.mplstyle`. Settings of the user have no effect."""
 INK, GRID = "#1f2933", "#e4e9ef"
 COLOURS = ("#2563eb", "#d97706", "#15803d", "#9333ea", "#0891b2", "#be123c")
 GREY = "#8b98a7"
-_FOUND = "#22d3ee"
+_PREDICTED = "#22d3ee"
 _WIDTH = 1120
-"""Of a heat map or of bars, in pixels: the width of a section."""
+"""Width of heat maps and bars in CSS pixels, which is the width of a section."""
 _LONGEST_NAME = 42
-"""Characters of a row's name that are shown."""
+"""Largest number of characters of a row's name. Longer names are cut."""
 _SHORTEST = 0.003
-"""A stretch of time is drawn with at least this share of the axis, so that it can be seen."""
+"""Smallest length of a bar, as a share of the axis, so that it stays visible."""
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
-_TIP = "tip:"
+_TIP = "tip:"  # prefix of the element ids that become tooltips
+# Characters that XML does not allow.
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -46,14 +47,16 @@ class Line(NamedTuple):
     ys: Sequence[float] | np.ndarray
     colour: str
     dots: bool = False
-    """Whether each point is marked; pointing at a mark shows its values."""
+    """Whether each point is marked. A mark shows its values as a tooltip."""
 
 
 def line_chart(title: str, lines: Sequence[Line], x_title: str) -> str:
-    """Returns an SVG of lines over whole numbers.
+    """Returns an SVG of lines. The x axis has integers.
 
     Args:
-        title: for screen readers; the page shows it.
+        title: title for screen readers. The page shows it next to the figure.
+        lines: the lines.
+        x_title: label of the x axis.
     """
     with style.context(_STYLE):
         figure, axes = _figure(360, 215)
@@ -80,14 +83,15 @@ def heat_maps(
     title: str,
     truth: Sequence[tuple[float, float] | None],
 ) -> str:
-    """Returns an SVG of two matrices of sentences by seconds side by side, with times marked.
+    """Returns an SVG of two matrices of sentences by seconds, cosines and transport plan.
+
+    A bar at the bottom of each row shows the predicted time, an outline the true time.
 
     Args:
-        labels: the sentences [S].
-        alignment: the cosines, the transport plan, and the times that the model says: a bar at
-            the foot of each row.
-        title: for screen readers; the page shows it.
-        truth: start and end in seconds of each sentence, where known: outlined.
+        labels: the sentences.
+        alignment: the cosines, the transport plan, and the predicted times.
+        title: title for screen readers. The page shows it next to the figure.
+        truth: start and end in seconds of each sentence; None if they are not known.
     """
     with style.context(_STYLE):
         num_rows, seconds = alignment.plan.shape
@@ -105,7 +109,7 @@ def heat_maps(
                 extent=(0, seconds, num_rows, 0),
             )
             figure.colorbar(image, ax=axes, aspect=40, pad=0.01).outline.set_visible(False)
-            # The true times are outlined in white and black; a bar shows each found time.
+            # Outline the true times in white and black, which is visible on any colour.
             for row, span in enumerate(truth):
                 if span is not None:
                     length = max(span[1] - span[0], _SHORTEST * seconds)
@@ -113,10 +117,19 @@ def heat_maps(
                     outline = Rectangle(corner, length, 0.86, fill=False, edgecolor="white")
                     outline.set_path_effects([withStroke(linewidth=2.4, foreground="black")])
                     axes.add_patch(outline)
+            # Draw a bar for each predicted time.
             starts, ends = np.transpose(alignment.spans)
             lengths = np.maximum(ends - starts, _SHORTEST * seconds)
-            feet = np.arange(num_rows) + 0.86
-            axes.barh(feet, lengths, 0.2, starts, color=_FOUND, edgecolor="black", linewidth=0.5)
+            bottoms = np.arange(num_rows) + 0.86
+            axes.barh(
+                bottoms,
+                lengths,
+                0.2,
+                starts,
+                color=_PREDICTED,
+                edgecolor="black",
+                linewidth=0.5,
+            )
             axes.set(title=name, xlabel="seconds", xlim=(0, seconds), ylim=(num_rows, 0))
             axes.set_yticks([])
         _name_rows(both[0], np.arange(num_rows) + 0.5, labels)
@@ -124,30 +137,30 @@ def heat_maps(
 
 
 class Bar(NamedTuple):
-    """A stretch of time of one colour."""
+    """A coloured interval of time."""
 
     start_s: float
     end_s: float
     colour: str
     label: str
-    """What it is; shown when pointed at."""
+    """Text of the tooltip."""
 
 
 def bars(title: str, rows: Sequence[tuple[str, Sequence[Bar]]], end_s: float) -> str:
     """Returns an SVG of rows of coloured bars over time.
 
     Args:
-        title: for screen readers.
-        rows: a name and its bars, from the top.
-        end_s: where the time axis ends.
+        title: title for screen readers.
+        rows: the name and the bars of each row, from the top.
+        end_s: end of the time axis in seconds.
     """
     with style.context(_STYLE):
         figure, axes = _figure(_WIDTH, 24 * len(rows) + 24)
         axes.barh(range(len(rows)), end_s, color=GRID)
-        for place, (_, row_bars) in enumerate(rows):
+        for row, (_, row_bars) in enumerate(rows):
             for bar in row_bars:
                 length = max(bar.end_s - bar.start_s, _SHORTEST * end_s)
-                (drawn,) = axes.barh(place, length, left=bar.start_s, color=bar.colour)
+                (drawn,) = axes.barh(row, length, left=bar.start_s, color=bar.colour)
                 _set_tip(drawn, f"{bar.label}, {bar.start_s:g} to {bar.end_s:g} s")
         _name_rows(axes, range(len(rows)), [name for name, _ in rows])
         axes.locator_params(axis="x", nbins=8, integer=True)
@@ -157,34 +170,38 @@ def bars(title: str, rows: Sequence[tuple[str, Sequence[Bar]]], end_s: float) ->
 
 
 def _figure(width: int, height: int, columns: int = 1) -> tuple[Figure, Any]:
-    """Returns a figure of a size in CSS pixels, 96 to the inch, and its axes."""
+    """Returns a figure and its axes. The size is in CSS pixels, 96 per inch."""
     figure = Figure((width / 96, height / 96))
     return figure, figure.subplots(1, columns)
 
 
-def _name_rows(axes: Axes, places: Sequence[float] | np.ndarray, names: Sequence[str]) -> None:
-    """Writes the names of rows on one line each, cut to a length; pointing at one shows all."""
-    axes.set_yticks(places, [_shorten(name) for name in names])
+def _name_rows(axes: Axes, positions: Sequence[float] | np.ndarray, names: Sequence[str]) -> None:
+    """Writes the names of rows, each on one line. A tooltip shows a name that is cut."""
+    axes.set_yticks(positions, [_shorten(name) for name in names])
     for label, name in zip(axes.get_yticklabels(), names, strict=True):
         _set_tip(label, name)
         label.set(color=INK)
 
 
 def _shorten(name: str) -> str:
+    """Returns a name on one line, without characters that XML forbids, cut to a length."""
     line = _NOT_XML.sub("?", " ".join(name.split()))
     return line if len(line) <= _LONGEST_NAME else line[: _LONGEST_NAME - 1].rstrip() + "…"
 
 
 def _set_tip(artist: Artist, text: str) -> None:
-    """Gives an artist a text that browsers show when it is pointed at."""
+    """Gives an artist a tooltip. `_svg` turns its id into an SVG title, which browsers show."""
     artist.set_gid(_TIP + _NOT_XML.sub("?", text))
 
 
 def _svg(figure: Figure, title: str) -> str:
-    """Returns the figure as an `<svg>` element for a page: tips become titles, other names go."""
+    """Returns a figure as an `<svg>` element of a page.
+
+    Tooltips become titles. Other ids are removed, because two figures of a page may have the same.
+    """
     buffer = io.StringIO()
     with warnings.catch_warnings():
-        # Matplotlib's font has few; the browser's have more.
+        # matplotlib's font lacks many characters, but the browser's fonts have them.
         warnings.filterwarnings("ignore", "Glyph")
         figure.savefig(
             buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))

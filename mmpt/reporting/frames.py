@@ -1,6 +1,6 @@
-"""Key frames for the gallery: the picture in the middle of a clip as a small JPEG.
+"""Key frames for the gallery: the frame in the middle of a clip as a small JPEG.
 
-PyAV and Pillow are imported when the first picture is read: reports without pictures need neither.
+PyAV and Pillow are imported when the first frame is read. Reports without key frames need neither.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 
 HEIGHT = 112
-"""Of a picture, in pixels; with `_QUALITY` one is about 5 kB."""
+"""Height of a key frame in pixels. With `_QUALITY`, a key frame has about 5 kB."""
 _QUALITY = 72
 
 
 class KeyFrames:
-    """Pictures of clips.
+    """The key frames of clips.
 
     Args:
-        videos: folder of video files, named by their ids; None: no pictures.
+        videos: folder of video files that are named by their ids; None: there are no key frames.
     Raises:
         DataError: there is no video in the folder.
     """
@@ -38,7 +38,7 @@ class KeyFrames:
         self._files = {job.video_id: job.video for job in jobs}
 
     def uri(self, clip: ClipId) -> str | None:
-        """Returns a clip's picture as a `data:` address; None if its video is missing or broken."""
+        """Returns a clip's key frame as a `data:` URI; None if its video is missing or broken."""
         path = self._files.get(clip.video_id)
         if path is None:
             return None
@@ -47,20 +47,23 @@ class KeyFrames:
         middle_s = None if clip.end_s is None else ((clip.start_s or 0) + clip.end_s) / 2
         buffer = io.BytesIO()
         try:
-            read_picture(path, middle_s).save(buffer, "JPEG", quality=_QUALITY)
+            read_frame(path, middle_s).save(buffer, "JPEG", quality=_QUALITY)
         except VideoError as err:
             logger.warning("%s: no key frame: %s", path, err)
             return None
         return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def read_picture(path: str | Path, time_s: float | None = None, height: int = HEIGHT) -> Image:
-    """Returns the picture of a video at a time, upright, `height` high before it is turned.
+def read_frame(path: str | Path, time_s: float | None = None, height: int = HEIGHT) -> Image:
+    """Returns the frame that a video shows at a time, upright.
 
     Args:
-        time_s: seconds from the start; past the end the last picture; None: the middle.
+        path: the video file.
+        time_s: time in seconds from the start; None: the middle. After the end of the video, the
+            last frame is returned.
+        height: height in pixels before the frame is rotated.
     Raises:
-        VideoError: it cannot be read.
+        VideoError: the video cannot be read.
     """
     import av
 
@@ -74,7 +77,8 @@ def read_picture(path: str | Path, time_s: float | None = None, height: int = HE
         start_s = (container.start_time or 0) / av.time_base
         if time_s is None:
             time_s = (container.duration or 0) / av.time_base / 2
-        # To the last full picture before it.
+        # A decoder can start at a key frame only. Seek to the last one before the time, then decode
+        # until a frame is later than the time. The frame before it is shown then.
         container.seek(round((start_s + time_s) * av.time_base))
         shown = None
         for frame in container.decode(stream):
@@ -82,7 +86,7 @@ def read_picture(path: str | Path, time_s: float | None = None, height: int = HE
                 break
             shown = frame
         if shown is None:
-            raise VideoError("no picture could be decoded there")
+            raise VideoError("no frame could be decoded there")
         width = max(2, round(height * shown.width / shown.height))
-        picture: Image = shown.to_image(width=width, height=height)  # type: ignore[no-untyped-call]
-        return picture.rotate(shown.rotation, expand=True)
+        image: Image = shown.to_image(width=width, height=height)  # type: ignore[no-untyped-call]
+        return image.rotate(shown.rotation, expand=True)

@@ -1,4 +1,4 @@
-"""Renders a run's sections into one HTML page, the first of which is the table of numbers."""
+"""Renders the sections of a report as one HTML page. The first section is the table of numbers."""
 
 import time
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from mmpt.utils.io import atomic_write
 
 
 def write_report(run: Run, path: str | Path) -> Path:
-    """Writes the report of `run` as one HTML file, which needs nothing else; returns its path."""
+    """Writes the report of a run as one HTML file that loads no other files. Returns its path."""
     templates = Environment(
         loader=PackageLoader("mmpt.reporting"), autoescape=True, undefined=StrictUndefined
     )
@@ -29,15 +29,16 @@ def write_report(run: Run, path: str | Path) -> Path:
     page = templates.get_template("report.html").render(
         title=f"{run.config.name}: report", facts=_facts(run), sections=bodies
     )
-    # Captions may hold halves of surrogate pairs, which JSON allows and UTF-8 does not.
+    # Captions may contain lone surrogates, which JSON allows and UTF-8 does not.
     with atomic_write(path, errors="replace") as file:
         file.write(page)
     return Path(path)
 
 
 def _facts(run: Run) -> dict[str, str]:
-    """Returns what was scored and when; an empty text is not shown."""
-    benchmark, best = PUBLISHED.get(benchmark_key(run.config.name)), run.rows[run.best]
+    """Returns the facts above the sections, title -> text. Empty texts are not shown."""
+    benchmark = PUBLISHED.get(benchmark_key(run.config.name))
+    best = run.rows[run.best]
     titles = [benchmark.title if benchmark else "", setting_of(run.config.name) or ""]
     paths = [f"{n} ({row['checkpoint']})" for n, row in zip(run.names, run.rows, strict=True)]
     shown = f"{run.names[run.best]}, sha256 {best['fingerprint'][:12]}"
@@ -53,9 +54,9 @@ def _facts(run: Run) -> dict[str, str]:
 
 
 def _numbers_section(run: Run) -> Section:
-    """Returns the table of metrics, with notes on what can be compared.
+    """Returns the section with the table of metrics and notes on what can be compared.
 
-    Where several checkpoints differ, the best value is marked.
+    If several checkpoints have different values, the best value is marked.
     """
     scored: list[ResultsLike] = [row["metrics"] for row in run.rows]
     benchmark = PUBLISHED.get(benchmark_key(run.config.name))
@@ -66,7 +67,9 @@ def _numbers_section(run: Run) -> Section:
         for number in numbers_of(metric, run.columns):
             values = _values(metric, number.name, scored)
             known = {value for value in values if value is not None}
-            best = (min if number.unit == "rank" else max)(known) if len(known) > 1 else None
+            best = None
+            if len(known) > 1:
+                best = min(known) if number.unit == "rank" else max(known)
             by_papers = _values(metric, number.name, papers.values())
             row = {
                 "title": number.title,
@@ -86,4 +89,5 @@ def _numbers_section(run: Run) -> Section:
 
 
 def _values(metric: str, name: str, columns: Iterable[ResultsLike]) -> list[float | None]:
+    """Returns one number of a metric from each column; None if the column does not have it."""
     return [results.get(metric, {}).get(name) for results in columns]

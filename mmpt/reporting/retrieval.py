@@ -24,43 +24,46 @@ from mmpt.reporting.alignments import (
 from mmpt.reporting.run import Run, Section, pictures
 
 MOST_QUERIES = 10_000
-"""Queries that are ranked again for the pictures; of a larger test set the first ones."""
+"""Largest number of queries that are ranked. Of a larger test set, the first queries are used."""
 NUM_EXAMPLES = 6
 NUM_FAILURES = 10
-NUM_HITS = 5
+NUM_HITS = 5  # best clips shown per query
 FEWEST_SENTENCES = 3
-"""Timed captions of a video that make an alignment worth showing."""
+"""Smallest number of timed captions of a video whose alignment is shown."""
 NEAR = 10
-"""Ranks below this count as near misses."""
+"""Largest rank that counts as a near miss."""
 NUM_VIDEOS = 8
 NUM_QUESTIONS = 12
 _PUBLISHED = ("", "DTW-", "OTAM-")
+"""Prefixes of the ways of scoring whole videos that papers report."""
 
 
 @pictures.register
 def retrieval_sections(outputs: RetrievalOutputs, run: Run) -> list[Section]:
-    """Returns the gallery, the worst failures, whole videos where these are scored, alignments."""
+    """Returns the sections of clip retrieval: examples, failures, whole videos, alignments."""
     captions = [str(text) for _, text in run.test_items()]
     clips = outputs.clips
+    # Rank 0 is the best one.
     ranks = ranks_from_vectors(outputs.pooled_text[:MOST_QUERIES], outputs.pooled_video)
     worst = np.argsort(-ranks, kind="stable")[:NUM_FAILURES]
     worst = worst[ranks[worst] > 0].tolist()
-    places = spread(range(len(ranks)), NUM_EXAMPLES)
+    chosen = spread(range(len(ranks)), NUM_EXAMPLES)
     examples = {
-        "queries": [_query(run, outputs, captions, place, NUM_HITS) for place in places],
+        "queries": [_query(run, outputs, captions, query, NUM_HITS) for query in chosen],
         "num_queries": len(ranks),
         "num_clips": len(clips),
         "near": NEAR,
     }
-    missed = [_query(run, outputs, captions, place, num_hits=3) for place in worst]
+    missed = [_query(run, outputs, captions, query, num_hits=3) for query in worst]
     sections = [
         Section("Retrieval gallery", "gallery.html", examples),
         Section("Worst failures", "retrieval_failures.html", {"queries": missed, "near": NEAR}),
     ]
+    # The first caption of each video.
     starts_s = [clip.start_s or 0.0 for clip in clips]
     grouping = group_by_video([clip.video_id for clip in clips], starts_s)
     firsts = grouping.order[np.cumsum(grouping.lengths) - grouping.lengths]
-    first_captions = [captions[place] for place in firsts]
+    first_captions = [captions[position] for position in firsts]
     sections += _whole_video_sections(outputs, run, grouping.videos, first_captions)
     return sections + alignment_section(_figures(outputs, run, captions))
 
@@ -68,15 +71,23 @@ def retrieval_sections(outputs: RetrievalOutputs, run: Run) -> list[Section]:
 def _query(
     run: Run, outputs: RetrievalOutputs, captions: Sequence[str], query: int, num_hits: int
 ) -> dict[str, Any]:
-    """Returns a query with its best clips, and with the right one if it is not among them."""
+    """Returns the variables of one query for the template.
+
+    Its best clips are shown, and the right clip if it is not among them.
+
+    Args:
+        captions: the captions of all clips.
+        query: position of the query, which is also the position of the right clip.
+        num_hits: number of best clips.
+    """
     scores_N = outputs.pooled_video @ outputs.pooled_text[query]
     order = np.argsort(-scores_N, kind="stable").tolist()
     rank = order.index(query)
     cards = []
-    for place in sorted({*range(min(num_hits, len(order))), rank}):
-        clip = order[place]
+    for clip_rank in sorted({*range(min(num_hits, len(order))), rank}):
+        clip = order[clip_rank]
         card = {
-            "rank": place + 1,
+            "rank": clip_rank + 1,
             "score": scores_N[clip],
             "words": captions[clip],
             "clip": outputs.clips[clip],
@@ -89,17 +100,20 @@ def _query(
 
 
 def _figures(outputs: RetrievalOutputs, run: Run, captions: Sequence[str]) -> list[Figure | None]:
-    """Aligns the captions of a few videos that have several with times, up to the last one."""
-    timed: dict[str, list[tuple[float, float, int]]] = {}
-    for place, clip in enumerate(outputs.clips):
+    """Returns the alignments of a few videos that have several timed captions."""
+    timed: dict[str, list[tuple[float, float, int]]] = {}  # start, end, position of each caption
+    for position, clip in enumerate(outputs.clips):
         if clip.start_s is not None and clip.end_s is not None:
-            timed.setdefault(clip.video_id, []).append((clip.start_s, clip.end_s, place))
+            timed.setdefault(clip.video_id, []).append((clip.start_s, clip.end_s, position))
     fitting = [video for video, found in timed.items() if len(found) >= FEWEST_SENTENCES]
     figures = []
     for video in spread(fitting, NUM_FIGURES):
         found = sorted(timed[video])[:MOST_SENTENCES]
         truth = [(start_s, end_s) for start_s, end_s, _ in found]
-        key = (run.item(found[0][2])[0][0], 0, int(max(end_s for _, end_s in truth)))
+        # The key of the part of the video from its start to the end of the last caption.
+        last_end_s = int(max(end_s for _, end_s in truth))
+        (video_key, *_), _ = run.item(found[0][2])
+        key = (video_key, 0, last_end_s)
         words = [captions[row] for _, _, row in found]
         figures.append(align_video(run, video, key, words, truth))
     return figures
@@ -107,28 +121,30 @@ def _figures(outputs: RetrievalOutputs, run: Run, captions: Sequence[str]) -> li
 
 @pictures.register
 def background_sections(outputs: BGRetrievalOutputs, run: Run) -> list[Section]:
-    """Returns the paragraphs that find their video last, and alignments of some videos."""
+    """Returns the paragraphs with the worst ranks, and alignments of some videos."""
     captions = [list(texts) for _, texts in run.test_items()]
     first_captions = [texts[0] for texts in captions]
     sections = _whole_video_sections(outputs, run, outputs.video_ids, first_captions)
     figures = []
-    for place in spread(range(len(captions)), NUM_FIGURES):
-        video, texts = outputs.video_ids[place], captions[place][:MOST_SENTENCES]
+    for index in spread(range(len(captions)), NUM_FIGURES):
+        video = outputs.video_ids[index]
+        texts = captions[index][:MOST_SENTENCES]
+        video_key, _ = run.item(index)
         truth = [None] * len(texts)
-        figures.append(align_video(run, video, run.item(place)[0], texts, truth))
+        figures.append(align_video(run, video, video_key, texts, truth))
     return sections + alignment_section(figures)
 
 
 def _whole_video_sections(
     outputs: Outputs, run: Run, videos: Sequence[str], first_captions: Sequence[str]
 ) -> list[Section]:
-    """Returns the paragraphs that find their video last, where the run scores whole videos.
+    """Returns the paragraphs with the worst ranks, one section per metric of whole videos.
 
     Test sets of more than `MOST_SAVED` captions or clips are left out.
 
     Args:
-        videos: ids in the order of the metric's vectors.
-        first_captions: of each video.
+        videos: video ids, in the order of the metric's vectors.
+        first_captions: the first caption of each video.
     """
     sections = []
     for name in run.config.metric:
@@ -143,15 +159,16 @@ def _whole_video_sections(
         scores = [way.score(scores_NM, lengths) for way in ways]
         ranks = np.stack([ranks_from_scores(scores_nn) for scores_nn in scores])
         firsts = np.stack([scores_nn.argmax(axis=1) for scores_nn in scores])
+        # Sort by the rank of the first way, then of the second, and so on.
         worst = np.lexsort(-ranks[::-1])[:NUM_VIDEOS]
         paragraphs = []
-        for place in worst[ranks[:, worst].any(axis=0)]:
-            preferred = [videos[first] for first in firsts[:, place]]
+        for video in worst[ranks[:, worst].any(axis=0)]:
+            preferred = [videos[first] for first in firsts[:, video]]
             paragraph = {
-                "video": videos[place],
-                "words": first_captions[place],
-                "num_captions": lengths.captions[place],
-                "places": list(zip(ranks[:, place] + 1, preferred, strict=True)),
+                "video": videos[video],
+                "words": first_captions[video],
+                "num_captions": lengths.captions[video],
+                "places": list(zip(ranks[:, video] + 1, preferred, strict=True)),
             }
             paragraphs.append(paragraph)
         titles = [f"rank by {way.title}" for way in ways]

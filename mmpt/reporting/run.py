@@ -1,4 +1,4 @@
-"""What a report is about, and its parts: a `Run`, its `Section`s, and `pictures` of predictions."""
+"""The input and the parts of a report: a `Run`, `Section`s, and `pictures` of predictions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,57 +15,60 @@ from mmpt.reporting.frames import KeyFrames
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One scoring of one or several checkpoints on a test set."""
+    """The evaluation of one or several checkpoints on a test set."""
 
     config: RunConfig
     rows: Sequence[dict[str, Any]]
-    """Of results.json, one per checkpoint."""
+    """The rows of results.json, one per checkpoint."""
     names: Sequence[str]
-    """Of the checkpoints, as in tables."""
+    """The names of the checkpoints in tables."""
     chance: Results
+    """The metrics of random predictions."""
     best: int
-    """Which of the rows is best; the outputs and the model are this one's."""
+    """Position of the best checkpoint. `outputs` and `model` belong to it."""
     best_value: float
-    """The number that checkpoints are compared by."""
+    """The number of the best checkpoint by which checkpoints are compared."""
     outputs: Outputs
+    """The predictions of the best checkpoint."""
     model: nn.Module
+    """The model with the weights of the best checkpoint."""
     dataset: MMDataset
     positions: Sequence[int]
-    """The items of `dataset` that were scored."""
+    """Positions in `dataset` of the items that were scored, in the order of the outputs."""
     frames: KeyFrames = field(default_factory=KeyFrames)
-    """Pictures of clips, where the videos are at hand."""
+    """Key frames of clips, if the videos are available."""
 
     @property
     def columns(self) -> dict[str, Results]:
-        """`chance` and a column per checkpoint, in the order of scoring."""
+        """The columns of the table: `chance`, then the checkpoints in the order of scoring."""
         columns = {"chance": self.chance}
         for name, row in zip(self.names, self.rows, strict=True):
             columns[name] = row["metrics"]
         return columns
 
-    def item(self, place: int) -> tuple[Any, Any]:
-        """Returns video key and text key of one item of the outputs."""
-        return self.dataset.meta[self.positions[place]]
+    def item(self, index: int) -> tuple[Any, Any]:
+        """Returns the video key and the text key of one item of the outputs."""
+        return self.dataset.meta[self.positions[index]]
 
     def test_items(self) -> list[tuple[Any, Any]]:
-        """Returns video key and text key of every item scored, in the order of the outputs."""
-        return [self.item(place) for place in range(len(self.positions))]
+        """Returns the video key and the text key of every item, in the order of the outputs."""
+        return [self.item(index) for index in range(len(self.positions))]
 
 
 class Section(NamedTuple):
-    """A part of a report."""
+    """A section of a report."""
 
     title: str
     template: str
     """Name of a file in `templates/`."""
     data: Mapping[str, Any]
-    """The template's variables; texts are escaped, figures are inserted as they are."""
+    """Variables of the template. Texts are escaped, and figures are inserted as they are."""
 
 
 @singledispatch
 def pictures(outputs: Outputs, run: Run) -> list[Section]:
-    """Returns the sections about predictions; none for outputs of an unknown kind.
+    """Returns the sections that show predictions; an empty list for outputs of an unknown class.
 
-    Another kind of outputs registers a function of its own with `@pictures.register`.
+    A function for another class of outputs is registered with `@pictures.register`.
     """
     return []

@@ -1,4 +1,4 @@
-"""Curves of a training run: its `metrics.jsonl` and the hardness of its retrieved batches."""
+"""Curves of a training run, from its `metrics.jsonl` and its log of retrieval hardness."""
 
 from pathlib import Path
 
@@ -14,18 +14,21 @@ NOT_CURVES = {
     *("memory_gb", "peak_gb", "gb_free", "best_loss", "videos_per_s", "tflops", "share_of_peak"),
     *("data_wait", "minutes_left", "loss_scale"),
 }
-"""Keys of `metrics.jsonl` about speed and bookkeeping; the others are about the loss."""
+"""Keys of `metrics.jsonl` that are not drawn: speed, memory and the like. The others are terms and
+metrics of the loss.
+"""
 LAST = {"accuracy", "temperature"}
 """Metrics that are shown after the terms of the loss."""
 _SPLITS = {"train": ("training", COLOURS[0]), "valid": ("validation", COLOURS[1])}
 
 
 def read_curves(save_dir: str | Path, split: str) -> dict[str, dict[int, float]]:
-    """Returns the terms and metrics of the loss by name, each as update -> value.
+    """Returns the curves of the terms and metrics of the loss, {name: {update: value}}.
 
     Values that are not finite are left out.
 
     Args:
+        save_dir: folder of the training run.
         split: `train` or `valid`.
     """
     curves: dict[str, dict[int, float]] = {}
@@ -38,14 +41,14 @@ def read_curves(save_dir: str | Path, split: str) -> dict[str, dict[int, float]]
 
 
 def read_hardness(save_dir: str | Path) -> list[dict[str, float]]:
-    """Returns the last line of each epoch in the hardness log; none if there is no log."""
+    """Returns the last line of each epoch of the hardness log; an empty list without a log."""
     rows = read_json_lines(Path(save_dir) / "retri" / HARDNESS_LOG)
     by_epoch = {row["epoch"]: row for row in rows if "epoch" in row}
     return [by_epoch[epoch] for epoch in sorted(by_epoch)]
 
 
 def training_section(run: Run) -> list[Section]:
-    """Returns the curves of the checkpoints that lie next to logs; none without any."""
+    """Returns the section of training curves; an empty list if there are no logs."""
     folders = dict.fromkeys(Path(row["checkpoint"]).parent for row in run.rows)
     charts = {str(folder): loss_charts(folder) | hardness_charts(folder) for folder in folders}
     found = any(charts.values())
@@ -53,11 +56,15 @@ def training_section(run: Run) -> list[Section]:
 
 
 def loss_charts(save_dir: Path) -> dict[str, str]:
-    """Returns a chart per loss term and metric that changes, by title, the loss first."""
+    """Returns {title: SVG} of all terms and metrics that change, the loss first.
+
+    Args:
+        save_dir: folder of the training run.
+    """
     splits = {split: read_curves(save_dir, split) for split in _SPLITS}
     names = {name for curves in splits.values() for name in curves}
     if len(names - LAST - {"loss"}) == 1:
-        names.discard("loss")  # there is one term, and it is the loss
+        names.discard("loss")  # the only term equals the loss
     charts = {}
     for name in sorted(names, key=lambda name: (name != "loss", name in LAST, name)):
         lines = []
@@ -65,14 +72,19 @@ def loss_charts(save_dir: Path) -> dict[str, str]:
             if curve := splits[split].get(name):
                 dots = split == "valid"
                 lines.append(Line(title, list(curve), list(curve.values()), colour, dots))
-        if len({value for line in lines for value in line.ys}) > 1:
+        values = {value for line in lines for value in line.ys}
+        if len(values) > 1:
             title = name.replace("_", "-")
             charts[title] = line_chart(title, lines, "updates")
     return charts
 
 
 def hardness_charts(save_dir: Path) -> dict[str, str]:
-    """Returns the chart of retrieval hardness by its title; none when no refresh was logged."""
+    """Returns {title: SVG} of the retrieval hardness; empty if no refresh was logged.
+
+    Args:
+        save_dir: folder of the training run.
+    """
     keys = {"mean_cosine": ("in a batch", COLOURS[0]), "random_mean_cosine": ("at random", GREY)}
     lines = []
     for key, (name, colour) in keys.items():

@@ -13,7 +13,7 @@ from mmpt.errors import DataError
 from mmpt.evaluators import ClipId
 from mmpt.media.video_reader import VideoError
 from mmpt.reporting import KeyFrames
-from mmpt.reporting.frames import read_picture
+from mmpt.reporting.frames import read_frame
 from tests.support.videos import COLOURS, Clip, regular_times, write_audio, write_video
 
 TIMES = regular_times(6, 10)
@@ -39,7 +39,7 @@ def colour_at(picture: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("second", [0.0, 0.5, 1.5, 3.2, 5.9, 60.0, None])
 def test_the_picture_is_the_one_of_that_time(videos: Path, second: float | None) -> None:
-    picture = np.array(read_picture(videos / "wide.mp4", second))
+    picture = np.array(read_frame(videos / "wide.mp4", second))
     assert picture.shape == (112, 149, 3)
     wanted = COLOURS[3 if second is None else min(int(second), 5)]  # None: the middle
     np.testing.assert_allclose(colour_at(picture), wanted, atol=12)  # measured 6: encoding
@@ -48,7 +48,7 @@ def test_the_picture_is_the_one_of_that_time(videos: Path, second: float | None)
 
 
 def test_a_turned_video_stands_upright(videos: Path) -> None:
-    picture = np.array(read_picture(videos / "turned.mp4", 0.5, height=120))
+    picture = np.array(read_frame(videos / "turned.mp4", 0.5, height=120))
     assert picture.shape == (160, 120, 3)  # 320 x 240, a quarter turn counter-clockwise
     # The corner went to the bottom left.
     np.testing.assert_allclose(picture[-20:, :20].mean(axis=(0, 1)), 0, atol=12)
@@ -57,7 +57,7 @@ def test_a_turned_video_stands_upright(videos: Path) -> None:
 @pytest.mark.parametrize("name", ["sound.mp4", "broken.mp4"])
 def test_no_picture(videos: Path, name: str) -> None:
     with pytest.raises(VideoError):
-        read_picture(videos / name, 1.0)
+        read_frame(videos / name, 1.0)
 
 
 def test_clips_get_small_pictures_and_broken_ones_none(videos: Path) -> None:

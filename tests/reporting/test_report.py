@@ -50,8 +50,8 @@ def test_every_kind_is_one_small_sound_file(tmp_path: Path, kind: str) -> None:
 
 def test_retrieval_shows_the_failure_that_was_made(tmp_path: Path) -> None:
     html, words = read(retrieval(), tmp_path)
-    failures = words.partition("The queries whose right clip comes last")[2].partition(
-        "Paragraphs looking"
+    failures = words.partition("The queries with the worst rank")[2].partition(
+        "Paragraphs as queries"
     )[0]
     assert failures.count("right clip at rank") == 1
     assert f"“{NASTY}” right clip at rank 12" in failures
