@@ -46,6 +46,7 @@ ELSEWHERE = {
     "models/video_bert.py": "tested by models/test_mmfusion.py and parity/test_models.py",
     "prepare/captions/caption_list.py": "tested by prepare/captions/test_reader.py",
     "prepare/captions/corpus.py": "tested by prepare/captions/test_dedup.py",
+    "prepare/check/shard_reader.py": "tested by prepare/check/test_dataset_check.py",
     "prepare/check/statistics.py": "tested by prepare/check/test_dataset_check.py",
     "prepare/demo_corpus/words.py": "tested by prepare/demo_corpus/test_corpus.py",
     "prepare/demo_corpus/world.py": "tested by prepare/demo_corpus/test_video.py",

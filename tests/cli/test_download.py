@@ -1,4 +1,4 @@
-"""The download command against a server on this machine: places, exit codes, killed runs."""
+"""Tests of the download command with a local server: paths, exit codes, and killed runs."""
 
 import hashlib
 import json
@@ -35,13 +35,13 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture
 def run(site: Site, tmp_path: Path) -> Callable[..., int]:
-    """The command in this process; the project's folder is `tmp_path`."""
+    """Returns a function that runs the command in this process, with `tmp_path` as the root."""
     return lambda *words: main([*words, "--root", str(tmp_path), "--mirror", site.url])
 
 
 @pytest.fixture
 def start(site: Site, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """The command in a process of its own."""
+    """Returns a function that starts the command in another process."""
     options = ["--root", str(tmp_path), "--mirror", site.url]
     command = [sys.executable, "scripts/download.py", "coin", *options]
     return lambda **how: subprocess.Popen(
@@ -56,7 +56,7 @@ def wait_for_bytes(folder: Path, num_bytes: int) -> None:
         time.sleep(0.01)
 
 
-def test_one_failure_does_not_stop_the_rest(
+def test_one_failure_does_not_stop_the_other_downloads(
     site: Site, run: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.serve(COIN_PATH, COIN)
@@ -69,7 +69,7 @@ def test_one_failure_does_not_stop_the_rest(
     assert record["url"] == site.url + COIN_PATH
 
 
-def test_an_archive_may_be_removed_when_its_members_are_there(
+def test_an_archive_may_be_removed_after_it_was_unpacked(
     site: Site, run: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (file,) = CATALOGUE["msrvtt"].files
@@ -86,7 +86,7 @@ def test_an_archive_may_be_removed_when_its_members_are_there(
     assert "MSRVTT_data.json: has changed since" in capsys.readouterr().err
 
 
-def test_files_without_address_are_explained_and_then_accepted(
+def test_files_without_an_address_are_explained_and_then_accepted(
     run: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("norton") == 2
@@ -123,7 +123,7 @@ def test_a_killed_run_continues(site: Site, run: Callable, start: Callable, tmp_
 
 
 def test_a_full_disk_is_one_error(site: Site, start: Callable) -> None:
-    """A limit on the size of files stands for the disk."""
+    """The disk is simulated by a limit on the size of files."""
     site.serve(COIN_PATH, COIN)
     limits = (20_000, resource.RLIM_INFINITY)
     process = start(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits))
@@ -142,7 +142,7 @@ def test_a_full_disk_is_one_error(site: Site, start: Callable) -> None:
         ([], "name something to download"),
     ],
 )
-def test_mistakes_are_one_message(
+def test_mistakes_give_one_message(
     arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*arguments, "--root", str(tmp_path)]) == 2
@@ -150,7 +150,7 @@ def test_mistakes_are_one_message(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list_contains_all_items_and_addresses(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--list"]) == 0
     shown = capsys.readouterr().out
     for name, item in CATALOGUE.items():

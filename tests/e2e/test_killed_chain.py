@@ -1,4 +1,4 @@
-"""All commands from videos to shards, killed at random moments and run again: the same bytes."""
+"""Test that killed and repeated commands write the same bytes, for all commands of preparation."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from tests.support.paths import ROOT
 pytestmark = pytest.mark.e2e
 
 
-def test_killed_at_random_moments_every_command_arrives_at_the_same_files(tmp_path):
+def test_commands_that_were_killed_and_run_again_write_the_same_files(tmp_path):
     command = [sys.executable, "-m", "tests.support.killed_chain", str(tmp_path), "1"]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""What the tests of extraction and of packing share."""
+"""Fixtures for the tests of extraction and packing."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of five videos, `SECONDS` long."""
+    """Returns a folder of five videos. `SECONDS` has their lengths."""
     from tests.support.extract_jobs import write_videos
 
     folder = tmp_path_factory.mktemp("videos")
@@ -18,7 +18,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_extract(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """The command in this process, with a stand-in for S3D."""
+    """Returns a function that runs the command in this process, with `Pooling` instead of S3D."""
     from mmpt.cli import extract
     from tests.support.extract_jobs import Pooling
 
@@ -31,8 +31,8 @@ def run_extract(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    """A folder of nine feature files; a training list of the first seven and a validation list lie
-    beside it.
+    """Returns a folder of nine feature files. Its parent has a training list with the first seven,
+    and a validation list.
     """
     from tests.support.feature_files import write_features
 

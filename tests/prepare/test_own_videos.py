@@ -1,6 +1,4 @@
-"""One's own videos: captions find their videos, sizes fit, a rerun changes nothing, what is left
-out is listed.
-"""
+"""Tests of preparing a user's own videos: matching captions, settings, reruns and the report."""
 
 import errno
 import json
@@ -36,10 +34,13 @@ NAMES = [f"clip {number}.v{number}" for number in range(8)]
 
 
 def chosen(ids: str, files: str, wanted: str = "en", **inside: str) -> dict[str, str]:
-    """Returns the files that are used, by video id.
+    """Returns {video id: caption file that is used}.
 
     Args:
-        inside: languages that files name inside, by the first part of their name.
+        ids: video ids, separated by spaces.
+        files: caption files, separated by spaces.
+        wanted: wanted languages, separated by commas.
+        inside: the languages that the contents of files name, by file stem.
     """
     paths = [Path(name) for name in files.split()]
     tags = {name: Language(tag) for name, tag in inside.items()}
@@ -53,7 +54,7 @@ def chosen(ids: str, files: str, wanted: str = "en", **inside: str) -> dict[str,
     return {name: str(path) for name, path in used.items() if path}
 
 
-def test_captions_find_their_videos():
+def test_caption_files_are_matched_with_videos_by_name():
     names = "a.vtt a.json b.en.vtt b.en-US.srt c.d.srt c.d.en.vtt f.SRT e.info.json c.vtt"
     used = {"f": "f.SRT", "a": "a.vtt", "b": "b.en.vtt", "c.d": "c.d.en.vtt"}
     assert chosen("f a b c.d g", names) == used
@@ -82,12 +83,12 @@ def test_captions_find_their_videos():
         ("tea.en-uYU-mmqFLq8.vtt tea.en.srt", "en", "tea.en.srt"),
     ],
 )
-def test_a_file_in_a_wanted_language_is_used(files, wanted, used):
+def test_the_file_in_the_preferred_language_is_used(files, wanted, used):
     assert chosen("tea", files, wanted) == {"tea": used}
     assert chosen("tea", " ".join(reversed(files.split())), wanted) == {"tea": used}
 
 
-def test_the_name_of_a_known_video_is_no_language():
+def test_a_part_of_the_id_of_a_known_video_is_not_a_language():
     assert chosen("my my.it", "my.it.vtt my.en.vtt") == {"my": "my.en.vtt", "my.it": "my.it.vtt"}
     assert chosen("my.it", "my.it.vtt my.it.a.en.vtt") == {"my.it": "my.it.vtt"}
     assert chosen("a.b.en", "a.b.en.vtt a.b.en.de.vtt") == {"a.b.en": "a.b.en.vtt"}
@@ -95,7 +96,7 @@ def test_the_name_of_a_known_video_is_no_language():
     assert chosen("my", "my.it.vtt") == {}
 
 
-def test_the_language_inside_a_file_counts_if_its_name_has_none():
+def test_the_language_in_the_content_counts_if_the_name_has_none():
     assert chosen("tea", "tea.srt tea.vtt", tea="de") == {}
     assert chosen("tea pie", "tea.en.vtt tea.srt pie.json", "de", tea="de", pie="fr") == {
         "tea": "tea.srt"
@@ -104,7 +105,7 @@ def test_the_language_inside_a_file_counts_if_its_name_has_none():
 
 @pytest.mark.parametrize("recipe", ["norton", "videoclip"])
 @pytest.mark.parametrize("share", [0.001, 0.05, 0.5, 0.999])
-def test_any_number_of_videos_gets_settings_that_fit(recipe, share):
+def test_settings_fit_any_number_of_videos(recipe, share):
     for num in [*range(2, 70), 127, 128, 511, 512, 1000, 5000]:
         ids = [f"v{index}" for index in range(num)]
         batch = choose_batch_size(num, recipe)
@@ -118,7 +119,7 @@ def test_any_number_of_videos_gets_settings_that_fit(recipe, share):
         assert settings["optimization"]["warmup_updates"] >= 1
 
 
-def test_howto100m_gets_the_settings_of_the_recipe():
+def test_settings_for_howto100m_are_those_of_the_recipe():
     batch = choose_batch_size(1_200_000, "norton")
     _, val = split_ids([str(index) for index in range(20_000)], 0.05, batch)
     assert len(val) == 1000
@@ -132,7 +133,7 @@ def test_howto100m_gets_the_settings_of_the_recipe():
             assert value == recipe.option(group, key)
 
 
-def test_who_is_held_out_hardly_depends_on_the_others():
+def test_adding_a_video_hardly_changes_the_split():
     ids = [f"v{index}" for index in range(100)]
     _, before = split_ids(ids, 0.2, 4)
     _, after = split_ids([*ids, "one more"], 0.2, 4)
@@ -144,8 +145,9 @@ def test_who_is_held_out_hardly_depends_on_the_others():
 
 @pytest.fixture
 def folder(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project folder with eight videos (empty files: extraction is replaced), seven with
-    captions.
+    """Returns a project folder with eight videos, seven of which have captions.
+
+    The videos are empty files, because extraction is replaced.
     """
     shutil.copytree(ROOT / "projects", tmp_path / "projects")
     monkeypatch.chdir(tmp_path)
@@ -183,7 +185,7 @@ def ids_of(folder: Path, split: str) -> list[str]:
     return (folder / f"data/mine/{split}.lst").read_text().splitlines()
 
 
-def test_everything_that_training_reads_is_made(corpus, folder, capsys):
+def test_all_files_that_training_reads_are_written(corpus, folder, capsys):
     assert run(corpus) == 0
     config = load_config("projects/retri/mine/pretrain.yaml")
     assert config.dataset.num_video_per_batch == 2
@@ -214,7 +216,7 @@ def test_everything_that_training_reads_is_made(corpus, folder, capsys):
     assert "mmpt download videoclip" in out
 
 
-def test_what_is_left_out_is_listed(corpus, folder):
+def test_the_report_lists_videos_and_captions_that_are_left_out(corpus, folder):
     (folder / "captions" / "nobody.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nhello\n")
     broken = b"WEBVTT\n\n00:00:01.000 --> 00:00:02.000\n\xff\xfe\xfa\n"
     (folder / "captions" / f"{NAMES[0]}.en.vtt").write_bytes(broken)
@@ -230,7 +232,7 @@ def test_what_is_left_out_is_listed(corpus, folder):
     assert sorted(ids_of(folder, "train") + ids_of(folder, "val")) == NAMES[3:7]
 
 
-def test_the_wanted_language_is_used_and_the_others_are_listed(corpus, folder, caplog):
+def test_the_report_lists_captions_in_other_languages(corpus, folder, caplog):
     for number in (0, 1):
         german = VTT.format("Zwiebel")
         (folder / "captions" / f"{NAMES[number]}.de.vtt").write_text(german)
@@ -268,9 +270,7 @@ def test_the_wanted_language_is_used_and_the_others_are_listed(corpus, folder, c
     assert len(ids_of(folder, "train") + ids_of(folder, "val")) == 6
 
 
-def test_a_folder_of_captions_that_cannot_be_read_is_no_empty_one(
-    corpus, folder, capsys, monkeypatch
-):
+def test_a_caption_folder_that_cannot_be_read_is_an_error(corpus, folder, capsys, monkeypatch):
     iterdir = Path.iterdir
 
     def refused(path):
@@ -283,7 +283,7 @@ def test_a_folder_of_captions_that_cannot_be_read_is_no_empty_one(
     assert capsys.readouterr().err.startswith("error: captions: Permission denied.")
 
 
-def test_a_second_run_changes_nothing_until_there_are_more_videos(corpus, folder):
+def test_a_second_run_changes_nothing_unless_there_are_more_videos(corpus, folder):
     def contents() -> dict[str, bytes]:
         return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -302,7 +302,7 @@ def test_a_second_run_changes_nothing_until_there_are_more_videos(corpus, folder
     assert report_of(folder)["videos_without_captions"] == {}
 
 
-def test_implausible_captions_are_told_when_all_is_written(corpus, folder, capsys):
+def test_implausible_captions_are_reported_after_all_files_are_written(corpus, folder, capsys):
     for name in NAMES[:7]:
         path = next((folder / "captions").rglob(f"{name}.en.vtt"))
         path.unlink()
@@ -321,7 +321,7 @@ def test_implausible_captions_are_told_when_all_is_written(corpus, folder, capsy
     assert run(corpus) == 0
 
 
-def test_a_trial_of_the_other_recipe_starts_from_bert(corpus, folder):
+def test_the_videoclip_recipe_starts_from_bert(corpus, folder):
     assert run(corpus, "--recipe", "videoclip", "--val-share", "0.4", "--random-weights") == 0
     config = load_config("projects/retri/mine/pretrain.yaml")
     recipe = load_config("projects/retri/videoclip/how2_pretrain.yaml")
@@ -340,7 +340,7 @@ def test_a_trial_of_the_other_recipe_starts_from_bert(corpus, folder):
         (["--yaml", "projects/retri/norton/how2_demo.yaml"], "was not made by this command"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_made(corpus, folder, capsys, more, message):
+def test_mistakes_are_reported_before_anything_is_written(corpus, folder, capsys, more, message):
     assert run(corpus, *more) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ")
@@ -348,7 +348,7 @@ def test_mistakes_are_told_before_anything_is_made(corpus, folder, capsys, more,
     assert not (folder / "data/mine/shards").exists()
 
 
-def test_no_video_with_captions(corpus, folder, capsys):
+def test_videos_without_any_captions_are_an_error(corpus, folder, capsys):
     shutil.rmtree(folder / "captions")
     (folder / "captions").mkdir()
     assert run(corpus) == 2

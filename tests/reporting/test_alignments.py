@@ -1,4 +1,4 @@
-"""The heat maps hold what the inference interface computes for the same video and sentences."""
+"""Tests that heat maps show the alignment that the inference interface computes."""
 
 import dataclasses
 from pathlib import Path
@@ -42,7 +42,7 @@ def overlap(a: tuple[float, float], b: tuple[float, float]) -> float:
     return common / (a[1] - a[0] + b[1] - b[0] - common)
 
 
-def test_a_figure_is_what_the_model_aligns(run: Run) -> None:
+def test_figures_show_the_alignment_of_the_model(run: Run) -> None:
     captions = [text for _, text in run.test_items()]
     figures = _figures(run.outputs, run, captions)
     assert len(figures) == 4
@@ -55,11 +55,13 @@ def test_a_figure_is_what_the_model_aligns(run: Run) -> None:
         aligned = model.align(np.array(features), [captions[n] for n in places], monotone=True)
         mean = np.mean([overlap(*pair) for pair in zip(truth, aligned.spans, strict=True)])
         assert title.startswith(f"{video}: {len(places)} sentences, {len(features)} s, mean")
-        assert float(title.split()[-1]) == pytest.approx(mean, abs=0.006)  # two digits are shown
+        assert float(title.split()[-1]) == pytest.approx(
+            mean, abs=0.006
+        )  # the title has two decimals
         assert svg.count(captions[places[0]][:20]) > 0
 
 
-def test_narrations_are_aligned_with_their_part_of_the_video(run: Run) -> None:
+def test_only_the_part_of_the_video_with_sentences_is_shown(run: Run) -> None:
     made = every_kind()["alignments"]
     rows = np.tile(run.dataset.video(run.item(0)[0]), (60, 1))[:60]
     dataset = SimpleNamespace(meta=made.dataset.meta, video=lambda _: rows)
@@ -70,7 +72,7 @@ def test_narrations_are_aligned_with_their_part_of_the_video(run: Run) -> None:
     assert second.startswith("two: 4 sentences, 51 s, mean overlap")
 
 
-def test_a_model_of_another_kind_has_no_figure(run: Run) -> None:
+def test_a_model_without_two_towers_has_no_figure(run: Run) -> None:
     object.__setattr__(run, "model", torch.nn.Identity())
     assert align_video(run, "a", ("a", 0, 1), ["x"], [None]) is None
 
@@ -78,5 +80,5 @@ def test_a_model_of_another_kind_has_no_figure(run: Run) -> None:
 @pytest.mark.parametrize(
     ("num", "most", "wanted"), [(0, 3, []), (2, 3, [0, 1]), (9, 3, [0, 4, 8]), (9, 1, [0])]
 )
-def test_spread(num: int, most: int, wanted: list[int]) -> None:
+def test_spread_returns_items_at_even_distances(num: int, most: int, wanted: list[int]) -> None:
     assert spread(range(num), most) == wanted

@@ -1,8 +1,7 @@
-"""Every kind of report opens in a real browser, offline, without an error, and shows what it
-should.
+"""Tests that every kind of report opens in a real browser, offline and without an error.
 
-A report may run no scripts. The browser therefore opens a page that shows the report in a frame,
-looks at it, and prints what it finds.
+Reports contain no scripts. The browser therefore opens another page, which shows the report in a
+frame, inspects it with a script, and prints the result.
 """
 
 import html
@@ -53,7 +52,7 @@ LOOKING_PAGE = """<iframe src="report.html" style="width:1240px;height:1500px"><
 
 
 def look(folder: Path) -> dict[str, Any]:
-    """Returns what is seen of `report.html`, with the errors on the browser's console."""
+    """Opens `report.html`. Returns what the script found, and the errors on the console."""
     (folder / "look.html").write_text(LOOKING_PAGE)
     page = (folder / "look.html").as_uri()
     command = [str(BROWSER), *FLAGS, f"--user-data-dir={folder}/profile", page]
@@ -64,7 +63,7 @@ def look(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", list(every_kind()))
-def test_it_opens_without_an_error(tmp_path: Path, kind: str) -> None:
+def test_a_report_opens_without_an_error(tmp_path: Path, kind: str) -> None:
     write_report(every_kind()[kind], tmp_path / "report.html")
     seen = look(tmp_path)
     assert seen["errors"] == seen["requests"] == []
@@ -73,7 +72,7 @@ def test_it_opens_without_an_error(tmp_path: Path, kind: str) -> None:
     assert seen["fits"]
 
 
-def test_all_of_a_retrieval_report_is_seen(tmp_path: Path) -> None:
+def test_all_parts_of_a_retrieval_report_are_visible(tmp_path: Path) -> None:
     write_training(tmp_path / "runs" / "new")
     write_report(retrieval(str(tmp_path / "runs")), tmp_path / "report.html")
     seen = look(tmp_path)

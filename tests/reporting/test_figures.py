@@ -1,4 +1,4 @@
-"""Figures show their values in place; pixels of heat maps are read back from the picture itself."""
+"""Tests that figures show their values at the right positions, read from the SVG and its images."""
 
 import base64
 import io
@@ -46,25 +46,25 @@ def texts(svg: str) -> list[str | None]:
     return [text.text for text in ElementTree.fromstring(svg).iter(f"{SVG}text")]
 
 
-def test_a_straight_line_is_straight_and_goes_up() -> None:
+def test_a_straight_line_is_drawn_straight_and_upwards() -> None:
     line = Line("a<b", [0, 1, 2, 4], [0, 10, 20, 40], "#123456", dots=True)
     svg = line_chart("t & t", [line], "steps")
-    way = max(paths(svg, "stroke: #123456"), key=lambda points: np.ptp(points[:, 0]))
-    slopes = np.diff(way[:, 1]) / np.diff(way[:, 0])
+    curve = max(paths(svg, "stroke: #123456"), key=lambda points: np.ptp(points[:, 0]))
+    slopes = np.diff(curve[:, 1]) / np.diff(curve[:, 0])
     np.testing.assert_allclose(slopes, slopes[0], rtol=1e-4)  # measured 1e-6
-    assert slopes[0] < 0  # y grows downwards
+    assert slopes[0] < 0  # y increases downwards in SVG
     assert titles(svg) == [f"a<b: {y} at {x}" for x, y in ((0, 0), (1, 10), (2, 20), (4, 40))]
     assert {"steps", "a<b"} <= set(texts(svg))
     assert ElementTree.fromstring(svg).attrib["aria-label"] == "t & t"
 
 
-def test_long_curves_are_thinned_and_keep_their_extremes() -> None:
+def test_long_curves_are_simplified_and_keep_their_extremes() -> None:
     values = np.random.default_rng(0).normal(size=100_000)
     values[777], values[-1] = 200, 100
     svg = line_chart("t", [Line("a", range(100_000), values, "#123456")], "x")
-    way = max(paths(svg, "#123456"), key=len)
-    assert 300 < len(way) < 2000
-    heights = way[:, 1].max() - way[:, 1]
+    curve = max(paths(svg, "#123456"), key=len)
+    assert 300 < len(curve) < 2000
+    heights = curve[:, 1].max() - curve[:, 1]
     assert heights.max() == pytest.approx(2 * heights[-1], rel=0.05)
 
 
@@ -73,7 +73,7 @@ def aligned(values: np.ndarray, spans: list[tuple[int, int]]) -> Alignment:
     return Alignment(plan=plan, spans=spans, scores=scores, similarity=values)
 
 
-def test_a_heat_map_shows_every_value_and_marks_the_times() -> None:
+def test_a_heat_map_shows_all_values_and_marks_the_times() -> None:
     values = np.array([[0.0, 0.5, 1.0], [0.2, 1.0, 0.0]])
     found = aligned(values, [(0, 1), (2, 3)])
     svg = heat_maps(["one", "two"], found, title="t", truth=[(1, 3), None])
@@ -84,7 +84,9 @@ def test_a_heat_map_shows_every_value_and_marks_the_times() -> None:
     ]
     (pixels, _) = (picture[..., :3] for picture in pictures if picture.shape[:2] == (2, 3))
     wanted = 255 * colormaps["viridis"](values)[..., :3]
-    order = slice(None, None, -1 if np.ptp(pixels[0, 0]) == 0 else 1)  # either side may be up
+    order = slice(
+        None, None, -1 if np.ptp(pixels[0, 0]) == 0 else 1
+    )  # the image may be stored upside down
     np.testing.assert_allclose(pixels[order], wanted, atol=1)
     outline, first, second = *paths(svg, "stroke: #ffffff")[:1], *paths(svg, "fill: #22d3ee")[:2]
     (left, width), (start, length) = extent(outline), extent(first)
@@ -93,17 +95,17 @@ def test_a_heat_map_shows_every_value_and_marks_the_times() -> None:
     assert extent(second)[0] == pytest.approx(start + 2 * length, rel=1e-3)
 
 
-def test_bars_are_as_long_as_their_time() -> None:
+def test_the_lengths_of_bars_are_proportional_to_their_durations() -> None:
     row = [Bar(0, 10, "#aaaaaa", "x"), Bar(10, 40, "#bbbbbb", "<y>"), Bar(40, 40, "#cccccc", "z")]
     svg = bars("t", [("a", row)], 100)
     (short,), (long,), (none,) = (paths(svg, f"fill: {bar.colour}") for bar in row)
     assert extent(long)[1] == pytest.approx(3 * extent(short)[1], rel=1e-4)
     assert extent(long)[0] == pytest.approx(sum(extent(short)), rel=1e-4)
-    assert extent(none)[1] > 1  # it can be seen
+    assert extent(none)[1] > 1  # it is visible
     assert titles(svg) == ["a", "x, 0 to 10 s", "<y>, 10 to 40 s", "z, 40 to 40 s"]
 
 
-def test_hostile_texts_stay_texts_on_one_line() -> None:
+def test_special_characters_are_shown_as_text_on_one_line() -> None:
     found = aligned(np.zeros((len(HOSTILE), 3)), [(0, 1)] * len(HOSTILE))
     maps = heat_maps(HOSTILE, found, title=HOSTILE[1], truth=[None] * len(HOSTILE))
     rows = [(text, [Bar(0, 1, "#aaaaaa", text)]) for text in HOSTILE]
@@ -112,7 +114,7 @@ def test_hostile_texts_stay_texts_on_one_line() -> None:
         assert {HOSTILE[0], HOSTILE[1], "?? half ?", "二つの 文", "two lines"} <= set(texts(svg))
 
 
-def test_long_texts_are_cut_and_shown_in_full_when_pointed_at() -> None:
+def test_long_names_are_cut_and_have_tooltips() -> None:
     name = "a very long name " * 9
     svg = bars("t", [(name, [])], 2)
     assert titles(svg) == [name]
@@ -121,7 +123,7 @@ def test_long_texts_are_cut_and_shown_in_full_when_pointed_at() -> None:
     assert label.endswith("…")
 
 
-def test_equal_data_gives_equal_figures_whatever_the_user_has_set() -> None:
+def test_figures_do_not_depend_on_the_settings_of_the_user() -> None:
     line = Line("a", [1, 2], [3, 4], "#123456", dots=True)
     first = line_chart("t", [line], "x")
     with rc_context({"lines.linewidth": 9, "svg.fonttype": "path", "axes.grid": True}):

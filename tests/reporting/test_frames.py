@@ -1,4 +1,4 @@
-"""Key frames show what was drawn at that time, upright; a broken video costs the picture only."""
+"""Tests that key frames show what was drawn at their times, upright."""
 
 import base64
 import io
@@ -33,12 +33,12 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def colour_at(picture: np.ndarray) -> np.ndarray:
-    """The ground, away from the corner and the square in the middle."""
+    """Returns the colour of the background, away from the corner and from the square."""
     return picture[-8:, -8:].reshape(-1, 3).mean(axis=0)
 
 
 @pytest.mark.parametrize("second", [0.0, 0.5, 1.5, 3.2, 5.9, 60.0, None])
-def test_the_picture_is_the_one_of_that_time(videos: Path, second: float | None) -> None:
+def test_the_frame_at_a_time_is_returned(videos: Path, second: float | None) -> None:
     picture = np.array(read_frame(videos / "wide.mp4", second))
     assert picture.shape == (112, 149, 3)
     wanted = COLOURS[3 if second is None else min(int(second), 5)]  # None: the middle
@@ -47,20 +47,20 @@ def test_the_picture_is_the_one_of_that_time(videos: Path, second: float | None)
     np.testing.assert_allclose(picture[:20, :20].mean(axis=(0, 1)), 0, atol=12)
 
 
-def test_a_turned_video_stands_upright(videos: Path) -> None:
+def test_the_frame_of_a_rotated_video_is_upright(videos: Path) -> None:
     picture = np.array(read_frame(videos / "turned.mp4", 0.5, height=120))
     assert picture.shape == (160, 120, 3)  # 320 x 240, a quarter turn counter-clockwise
-    # The corner went to the bottom left.
+    # The black corner is at the bottom left now.
     np.testing.assert_allclose(picture[-20:, :20].mean(axis=(0, 1)), 0, atol=12)
 
 
 @pytest.mark.parametrize("name", ["sound.mp4", "broken.mp4"])
-def test_no_picture(videos: Path, name: str) -> None:
+def test_a_video_without_frames_is_an_error(videos: Path, name: str) -> None:
     with pytest.raises(VideoError):
         read_frame(videos / name, 1.0)
 
 
-def test_clips_get_small_pictures_and_broken_ones_none(videos: Path) -> None:
+def test_clips_have_small_key_frames_and_broken_videos_have_none(videos: Path) -> None:
     frames = KeyFrames(videos)
     uri = frames.uri(ClipId("wide", 2, 3))
     assert uri is not None
@@ -74,6 +74,6 @@ def test_clips_get_small_pictures_and_broken_ones_none(videos: Path) -> None:
     assert KeyFrames().uri(ClipId("wide", 2, 3)) is None
 
 
-def test_a_folder_without_videos_is_a_mistake(tmp_path: Path) -> None:
+def test_a_folder_without_videos_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no video"):
         KeyFrames(tmp_path)

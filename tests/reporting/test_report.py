@@ -1,4 +1,4 @@
-"""Reports say what the made runs were made to show, in one file that loads nothing."""
+"""Tests that reports show the known results of sample runs, in one file that loads no others."""
 
 import dataclasses
 import re
@@ -29,7 +29,7 @@ ADDRESSES = ("src", "href", "{http://www.w3.org/1999/xlink}href")
 
 
 def read(run: Run, folder: Path) -> tuple[str, str]:
-    """Returns the page and its words, after checking that it is sound and needs nothing else."""
+    """Returns the page and its text. Checks that the page is valid and loads no other files."""
     page = write_report(run, folder / "report.html").read_text()
     root = ElementTree.fromstring(page)  # fails if tags are not closed in order
     for element in root.iter():
@@ -41,14 +41,14 @@ def read(run: Run, folder: Path) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("kind", list(every_kind()))
-def test_every_kind_is_one_small_sound_file(tmp_path: Path, kind: str) -> None:
+def test_every_kind_of_report_is_one_small_valid_file(tmp_path: Path, kind: str) -> None:
     html, words = read(every_kind()[kind], tmp_path)
     assert 3_000 < len(html) < 100_000
     assert "Numbers" in words
     assert "Training" not in words  # there are no logs
 
 
-def test_retrieval_shows_the_failure_that_was_made(tmp_path: Path) -> None:
+def test_a_retrieval_report_shows_the_failure_of_the_run(tmp_path: Path) -> None:
     html, words = read(retrieval(), tmp_path)
     failures = words.partition("The queries with the worst rank")[2].partition(
         "Paragraphs as queries"
@@ -60,7 +60,7 @@ def test_retrieval_shows_the_failure_that_was_made(tmp_path: Path) -> None:
     assert "clip, text to video, R@1 8.3 82.5 91.7" in words  # chance 1/12, and the two checkpoints
 
 
-def test_of_a_large_test_set_the_first_queries_are_ranked(
+def test_only_the_first_queries_of_a_large_test_set_are_ranked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mmpt.reporting.retrieval.MOST_QUERIES", 6)
@@ -69,35 +69,35 @@ def test_of_a_large_test_set_the_first_queries_are_ranked(
     assert "right clip at rank 12" in words
 
 
-def test_a_clip_of_the_same_words_is_marked(tmp_path: Path) -> None:
+def test_a_clip_with_the_same_caption_is_marked(tmp_path: Path) -> None:
     run = retrieval()
     items = [(key, "the same") for key, _ in run.test_items()]
     _, words = read(make_run(run.outputs, items, "RetrievalMetric"), tmp_path)
     assert "(same words)" in words
 
 
-def test_half_a_character_does_not_stop_the_report(tmp_path: Path) -> None:
+def test_a_lone_surrogate_in_a_caption_is_replaced(tmp_path: Path) -> None:
     run = retrieval()
     items = [(key, "broken \ud83d caption") for key, _ in run.test_items()]  # as JSON may hold it
     _, words = read(make_run(run.outputs, items, "RetrievalMetric"), tmp_path)
     assert "broken ? caption" in words
 
 
-def test_curves_come_from_beside_the_checkpoint(tmp_path: Path) -> None:
+def test_training_curves_are_read_from_the_folder_of_the_checkpoint(tmp_path: Path) -> None:
     write_training(tmp_path / "runs" / "new")
     _, words = read(retrieval(str(tmp_path / "runs")), tmp_path)
     for name in ("clip-caption", "video-paragraph", "retrieval hardness", "No training logs in"):
         assert name in words
 
 
-def test_key_frames_where_the_videos_are(tmp_path: Path) -> None:
+def test_key_frames_are_shown_if_videos_are_available(tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     write_video(tmp_path / "videos" / "video1.mp4", regular_times(40, 2))
     html, _ = read(retrieval(videos=tmp_path / "videos"), tmp_path)
     assert html.count('<img src="data:image/jpeg') > 3
 
 
-def test_choices_by_margin(tmp_path: Path) -> None:
+def test_wrong_answers_are_sorted_by_margin(tmp_path: Path) -> None:
     _, words = read(choices(), tmp_path)
     assert re.search(
         r"2 of 4 questions.*video2 wrong by 3\.00.*chosen, score 8\.00.*video3 wrong by 1\.00",
@@ -105,14 +105,14 @@ def test_choices_by_margin(tmp_path: Path) -> None:
     )
 
 
-def test_moments_that_do_not_overlap(tmp_path: Path) -> None:
+def test_moments_without_overlap_are_shown(tmp_path: Path) -> None:
     _, words = read(moments(), tmp_path)
     assert "“a dog comes in” chosen moments at rank" in words
     assert "overlap 0 %" in words
     assert "the cat jumps" not in words
 
 
-def test_segments_and_placements_of_the_worst_video(tmp_path: Path) -> None:
+def test_the_worst_videos_of_segmentation_and_step_localisation_are_shown(tmp_path: Path) -> None:
     _, words = read(segments(), tmp_path)
     assert words.index("halfright: 50.0 % of its seconds are right") < words.index(
         "allright: 100.0 %"
@@ -122,14 +122,14 @@ def test_segments_and_placements_of_the_worst_video(tmp_path: Path) -> None:
     assert "found (task 113)" not in words
 
 
-def test_sentences_far_from_their_time(tmp_path: Path) -> None:
+def test_sentences_far_from_their_times_are_shown(tmp_path: Path) -> None:
     _, words = read(every_kind()["alignments"], tmp_path)
     failures = words.partition("lies farthest from their time.")[2]
     assert "“sentence 1” one 15 to 20 s" in failures
     assert "“sentence 2”" not in failures  # it is not shown, so it has no time
 
 
-def test_published_numbers_stand_beside_ours(tmp_path: Path) -> None:
+def test_published_numbers_are_shown_next_to_ours(tmp_path: Path) -> None:
     run = retrieval()
     scored = make_run(run.outputs, run.test_items(), "RetrievalMetric", task="test_vtt_zs")
     _, words = read(scored, tmp_path)
@@ -138,7 +138,7 @@ def test_published_numbers_stand_beside_ours(tmp_path: Path) -> None:
     assert "was scored on 12 items, Norton's are on 1,000" in words
 
 
-def test_outputs_of_an_unknown_kind_give_the_numbers_alone(tmp_path: Path) -> None:
+def test_a_report_of_unknown_outputs_has_numbers_only(tmp_path: Path) -> None:
     class Mine(Outputs):
         def arrays(self) -> dict[str, np.ndarray]:
             return {}
@@ -148,7 +148,7 @@ def test_outputs_of_an_unknown_kind_give_the_numbers_alone(tmp_path: Path) -> No
     assert "Retrieval gallery" not in read(run, tmp_path)[1]
 
 
-def test_more_steps_than_colours_share_one(tmp_path: Path) -> None:
+def test_steps_without_a_colour_of_their_own_share_one(tmp_path: Path) -> None:
     made = segments()
     many = np.arange(1, 41)
     assert isinstance(made.outputs, SegmentationOutputs)

@@ -1,4 +1,4 @@
-"""Curves come out of the log as they went in, whatever state a kill left the log in."""
+"""Tests of training curves: they are read as they were logged, also after a killed run."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from mmpt.utils.metrics_log import MetricsLog
 from tests.support.sample_runs import STEPS, term, write_training
 
 
-def test_what_was_written_is_read(tmp_path: Path) -> None:
+def test_curves_are_read_as_they_were_logged(tmp_path: Path) -> None:
     write_training(tmp_path)
     curves = read_curves(tmp_path, "train")
     assert set(curves) == {"clip_caption", "video_paragraph", "loss", "temperature"}
@@ -16,14 +16,14 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert read_curves(tmp_path, "nothing") == read_curves(tmp_path / "elsewhere", "train") == {}
 
 
-def test_a_value_that_is_not_finite_is_no_point_of_the_curve(tmp_path: Path) -> None:
+def test_values_that_are_not_finite_are_left_out_of_curves(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path, 0)
     for update, loss in ((1, 2.0), (2, float("nan")), (3, float("inf")), (4, 1.0)):
         log.append("train", 1, update, {"loss": loss})
     assert read_curves(tmp_path, "train") == {"loss": {1: 2.0, 4: 1.0}}
 
 
-def test_hardness_is_the_last_of_each_epoch(tmp_path: Path) -> None:
+def test_the_last_hardness_of_each_epoch_is_read(tmp_path: Path) -> None:
     write_training(tmp_path)
     log = tmp_path / "retri" / "hardness.jsonl"
     with log.open("a") as file:
@@ -33,15 +33,15 @@ def test_hardness_is_the_last_of_each_epoch(tmp_path: Path) -> None:
     assert read_hardness(tmp_path / "elsewhere") == []
 
 
-def test_charts_are_of_what_changes(tmp_path: Path) -> None:
+def test_only_values_that_change_are_drawn(tmp_path: Path) -> None:
     assert loss_charts(tmp_path) == hardness_charts(tmp_path) == {}
     write_training(tmp_path)
-    # neither the fixed temperature nor the speed
+    # The fixed temperature and the speed are left out.
     assert list(loss_charts(tmp_path)) == ["loss", "clip-caption", "video-paragraph"]
     assert len(hardness_charts(tmp_path)) == 1
 
 
-def test_one_term_is_not_drawn_twice(tmp_path: Path) -> None:
+def test_the_loss_is_not_drawn_if_it_equals_its_only_term(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path, 0)
     for step in (1, 2, 3):
         terms = {"loss": round(step / 7, 3), "clip_caption": round(step / 7, 4)}

@@ -42,7 +42,7 @@ def ragged_rows(draw):
 
 @pytest.mark.parametrize("mode", ["r", None])
 @given(rows=ragged_rows())
-def test_any_rows_come_back(mode, rows):
+def test_rows_are_read_as_they_were_saved(mode, rows):
     with tempfile.TemporaryDirectory() as folder:
         ShardedTensor.from_list(rows).save(f"{folder}/train_0")
         shard = ShardedTensor.load(f"{folder}/train_0", mmap_mode=mode)

@@ -1,6 +1,4 @@
-"""Small videos, a stand-in for S3D, and the extraction command in a process of its own; for the
-tests of extraction.
-"""
+"""Helpers for the tests of extraction: small videos, a small network, and a separate process."""
 
 import json
 import os
@@ -19,7 +17,7 @@ SMALL = Clip(width=96, height=64)
 
 
 class Pooling(nn.Module):
-    """Stands in for S3D: 512 means of each clip, so fast that a run takes a moment."""
+    """A fast replacement of S3D. The features of a clip are 512 local means."""
 
     num_clips: list[int]
 
@@ -33,7 +31,7 @@ class Pooling(nn.Module):
         return {"video_embedding": means[:, :512]}
 
 
-# The command in a process of its own with `Pooling`, slowed down so that it can be caught at work.
+# Runs the command with `Pooling`, slowed down so that a test can interrupt it.
 DRIVER = """
 import resource, sys, time
 sys.path.insert(0, "{root}")

@@ -1,4 +1,4 @@
-"""Small feature files to pack, and what packing must make of them; for the tests of packing."""
+"""Small feature files for the tests of packing, and the expected content of shards."""
 
 import hashlib
 import io
@@ -16,8 +16,10 @@ def feature(number: int) -> np.ndarray:
 
 
 def write_features(folder: Path) -> Path:
-    """Make a folder of features, a training list of the first seven and a validation list of the
-    rest.
+    """Writes feature files, a training list with the first seven, and a validation list.
+
+    Returns:
+        The folder of the feature files.
     """
     raw = folder / "raw"
     raw.mkdir()
@@ -44,12 +46,12 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def npy(array: np.ndarray) -> bytes:
-    """What NumPy writes of an array."""
+    """Returns the `.npy` file of an array."""
     file = io.BytesIO()
     np.save(file, array)
     return file.getvalue()
 
 
 def naive_data(numbers: list[int]) -> bytes:
-    """What NumPy writes of the concatenation."""
+    """Returns the `.npy` file of the concatenation of some features."""
     return npy(np.concatenate([feature(number) for number in numbers]))

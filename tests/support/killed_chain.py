@@ -1,11 +1,10 @@
-"""Runs every command from videos to shards, killed at random moments and run again, beside an
-undisturbed run.
+"""Compares preparation that is killed and run again with preparation that is not interrupted.
 
     python -m tests.support.killed_chain FOLDER KILLS [SEED]
 
-A process of its own: commands run in forks of it, which saves importing torch for each; every
-command is killed KILLS times with SIGKILL, SIGTERM or SIGINT. Prints one line per difference, and
-exits with 1 if there is any.
+All commands from videos to shards are run. Each is killed KILLS times at random moments with
+SIGKILL, SIGTERM or SIGINT, and then run to its end. Commands run in forks of this process, so that
+torch is imported only once. Prints the files that differ. The exit code is 1 if there are any.
 """
 
 import json
@@ -32,8 +31,9 @@ Command = Callable[[], int]
 
 
 def make_inputs(folder: Path) -> None:
-    """Videos (one is cut off, one is none), captions of each and of 1,000 others, lists, and a
-    BERT.
+    """Writes videos, their captions and 1,000 other captions, lists, and a BERT.
+
+    One video is truncated, and one is not a video.
     """
     for name in ("raw", "captions"):
         (folder / name).mkdir(parents=True)
@@ -57,7 +57,7 @@ def make_inputs(folder: Path) -> None:
 
 
 def commands(inputs: Path, out: Path) -> dict[str, Command]:
-    """Return every command of the way from `inputs` to shards in `out`."""
+    """Returns all commands, in order, that make the shards in `out` from `inputs`."""
     captions, bert, shards = out / "captions.jsonl", inputs / "bert", out / "shards"
     lists = f"--train-list {inputs}/train.lst --val-list {inputs}/val.lst"
     keys = f"dataset.bert_name={bert} dataset.caption_pkl_path={captions}"
@@ -79,7 +79,7 @@ def commands(inputs: Path, out: Path) -> dict[str, Command]:
 
 
 def start(command: Command, log: Path) -> int:
-    """Run a command in a fork; return its process."""
+    """Runs a command in a fork. Returns the id of the process."""
     process = os.fork()
     if process == 0:
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -90,13 +90,14 @@ def start(command: Command, log: Path) -> int:
 
 
 def finish(command: Command, log: Path) -> None:
-    """Run a command to its end."""
+    """Runs a command to its end."""
     assert os.waitpid(start(command, log), 0)[1] == 0, log.read_text()
 
 
 def results(out: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield what users read. Left out: locks, notes of the commands about times of files, and
-    counts of one run.
+    """Yields (name, content) of the files that must not differ.
+
+    Locks, notes of the commands about modification times, and counts of a single run are left out.
     """
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()
@@ -105,13 +106,14 @@ def results(out: Path) -> Iterator[tuple[str, bytes]]:
             continue
         content = path.read_bytes().replace(str(out).encode(), b"OUT")
         if name.endswith("extract_summary.json"):
-            said = json.loads(content)
-            content = json.dumps([said["finished"], said["failed"], said["damaged"]]).encode()
+            summary = json.loads(content)
+            kept = [summary["finished"], summary["failed"], summary["damaged"]]
+            content = json.dumps(kept).encode()
         yield name, content
 
 
 def main(folder: Path, num_kills: int, seed: int = 0) -> int:
-    """Compare the runs; return 1 if they differ."""
+    """Runs all commands twice, without and with kills. Returns 1 if the results differ."""
     os.chdir(ROOT)
     torch.set_num_threads(1)
     extract.open_network = lambda *_, **__: (Pooling(), "pooling")  # type: ignore[assignment]

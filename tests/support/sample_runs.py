@@ -1,6 +1,4 @@
-"""Scorings made by hand, one per kind of outputs, with known right and wrong answers, and the logs
-of a training.
-"""
+"""Hand-made evaluations with known results, one per kind of outputs, and logs of a training run."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +23,7 @@ from mmpt.retrieval import Plan
 from mmpt.utils.metrics_log import MetricsLog
 
 NASTY = 'stir <b>the</b> "soup" & <script>alert(1)</script>'
-"""A caption that would break a page that does not escape it."""
+"""A caption that breaks a page which does not escape it."""
 
 
 def make_run(
@@ -36,7 +34,7 @@ def make_run(
     folder: str = "runs/a",
     videos: Path | None = None,
 ) -> Run:
-    """Return a scoring by two checkpoints, the second of which is a little better."""
+    """Returns an evaluation of two checkpoints. The second one is a little better."""
     computed = {name: METRICS.get(name, "metric")().compute(outputs) for name in metrics}
     worse = {
         name: {key: value * 0.9 for key, value in numbers.items()}
@@ -71,7 +69,10 @@ def make_run(
 
 
 def retrieval(folder: str = "runs/a", videos: Path | None = None) -> Run:
-    """Three videos of four clips; caption 5 finds its clip last, all others at once."""
+    """Returns a run with three videos of four clips.
+
+    The clip of caption 5 has the last rank. All other clips have the first rank.
+    """
     vectors = np.eye(12, dtype=np.float32)
     text = vectors.copy()
     text[5] = 1 - vectors[5]
@@ -88,7 +89,9 @@ def retrieval(folder: str = "runs/a", videos: Path | None = None) -> Run:
 
 
 def background() -> Run:
-    """Three videos with their background; the paragraph of the third looks like the first."""
+    """Returns a run with three whole videos. The third paragraph is most similar to the first
+    video.
+    """
     vectors = np.repeat(np.eye(3, dtype=np.float32), 4, axis=0)
     text = np.repeat(np.eye(3, dtype=np.float32)[[0, 1, 0]], 2, axis=0)
     text[4:] += 0.1 * np.eye(3, dtype=np.float32)[2]
@@ -107,7 +110,7 @@ def background() -> Run:
 
 
 def choices() -> Run:
-    """Four questions, of which number 2 is answered wrongly by 3 points, and number 3 by 1."""
+    """Returns a run with four questions. Answers 2 and 3 are wrong, by margins of 3 and 1."""
     scores = np.eye(5, dtype=np.float32)[:4] * 5
     scores[2, 4], scores[3, 0] = 8, 6
     outputs = QAOutputs(
@@ -121,8 +124,8 @@ def choices() -> Run:
 
 
 def moments() -> Run:
-    """Two queries: the first finds its moment (piece 2), the second is told piece 5 instead of
-    piece 0.
+    """Returns a run with two queries. The first finds its moment (piece 2). The second finds piece
+    5 instead of piece 0.
     """
     scores = np.zeros((2, 30), dtype=np.float32)
     scores[0, 10:15], scores[1, 25:30] = 3, 3
@@ -134,7 +137,9 @@ def moments() -> Run:
 
 
 def segments() -> Run:
-    """Two videos: every second of the second one is right, half of the first one's."""
+    """Returns a run with two videos. Half of the seconds of the first one are right, and all of the
+    second one.
+    """
     targets = np.repeat([0, 3, 0, 7, 0, 3, 0, 7], 10)
     predictions = targets.copy()
     predictions[:20] = 7
@@ -152,8 +157,8 @@ def segments() -> Run:
 
 
 def placements() -> Run:
-    """Two videos with two steps each: in the first one none is found, in the second one both
-    are.
+    """Returns a run with two videos of two steps. No step of the first one is found, and both of
+    the second one.
     """
     done = np.zeros((20, 2), dtype=np.uint8)
     done[2:6, 0], done[10:15, 1] = 1, 1
@@ -166,7 +171,9 @@ def placements() -> Run:
 
 
 def alignments() -> Run:
-    """Two videos of 60 s; sentence 1 of the first is placed 30 s late, sentence 2 is not shown."""
+    """Returns a run with two videos of 60 s. Sentence 1 is predicted 30 s late, and sentence 2 is
+    not shown in the video.
+    """
     rng = np.random.default_rng(0)
     spans = np.array([[5.0, 12.0], [15.0, 20.0], [30.0, 33.0], [40.0, 50.0]])
     similarity = rng.normal(0, 0.05, (4, 60)).astype(np.float32)
@@ -189,7 +196,7 @@ def alignments() -> Run:
 
 
 def every_kind() -> dict[str, Run]:
-    """Return one run per kind of outputs."""
+    """Returns one run per kind of outputs."""
     return {
         maker.__name__: maker()
         for maker in (retrieval, background, choices, moments, segments, placements, alignments)
@@ -200,7 +207,7 @@ STEPS = range(10, 101, 10)
 
 
 def term(step: int) -> float:
-    """Returns the value of the made loss term at a step."""
+    """Returns the value of the loss term at a step."""
     return 2 + 5 * math.exp(-step / 30)
 
 

@@ -14,8 +14,9 @@ highlight the spoken word write the same text once per word.
 A repeated text is not always old: speakers repeat themselves, and dialogs and songs have lines
 that look like scrolling. The algorithm therefore has three steps:
 
-1. Compare each cue with the text that was shown before it (`_steps`).
-2. Split the cues at the pauses (`_runs`). A text that is shown again after a pause is new.
+1. Compare each cue with the text that was shown before it (`_compare_cues`).
+2. Split the cues at the pauses (`_split_at_pauses`). A text that is shown again after a pause is
+   new.
 3. Remove the repeats of each run in which most cues repeat text (`_is_scrolling`).
 """
 
@@ -106,10 +107,10 @@ def remove_repeats(cues: Sequence[Cue]) -> list[Cue]:
     if not has_highlights:  # tags around whole cues are formatting
         cues = [cue._replace(highlight=0) for cue in cues]
     # Steps 1 and 2: compare the cues, and split them at the pauses.
-    steps = _best_steps(cues)
+    steps = _best_comparison(cues)
     file_scrolls = _most_repeat([step for step in steps if not step.has_pause])
     kept: list[Cue] = []
-    for run in _runs(steps):
+    for run in _split_at_pauses(steps):
         # Step 3: find the number of old words at the beginning of each cue of the run.
         scrolls = _is_scrolling(run[1:], file_scrolls)
         for step in run:
@@ -129,15 +130,15 @@ def remove_repeats(cues: Sequence[Cue]) -> list[Cue]:
     return kept
 
 
-def _best_steps(cues: Sequence[Cue]) -> list[Step]:
+def _best_comparison(cues: Sequence[Cue]) -> list[Step]:
     """Returns the steps of a file. Compares cues by lines, or by words if that explains more cues.
 
     Comparing words is necessary if the line breaks were removed, or if the lines of live captions
     grow. It is chosen if the cues that it explains in addition are more than those that lines
     explain and those that speak against it.
     """
-    by_lines = list(_steps(cues, by_lines=True))
-    by_words = list(_steps(cues, by_lines=False))
+    by_lines = list(_compare_cues(cues, by_lines=True))
+    by_words = list(_compare_cues(cues, by_lines=False))
     num_lines, num_words = _num_scrolled(by_lines), _num_scrolled(by_words)
     num_against = 0
     for step in by_words:
@@ -154,7 +155,7 @@ def _num_scrolled(steps: Sequence[Step]) -> int:
     return sum(step.has_new and step.num_old > 0 and not step.has_pause for step in steps)
 
 
-def _steps(cues: Sequence[Cue], by_lines: bool) -> Iterator[Step]:
+def _compare_cues(cues: Sequence[Cue], by_lines: bool) -> Iterator[Step]:
     """Compares every cue with the window, the texts of the last cue that had new text.
 
     Args:
@@ -229,7 +230,7 @@ def _classify(cue: Cue, num_old: int, num_shown: int, has_word_times: bool) -> R
     return "same" if is_same else "fewer"
 
 
-def _runs(steps: Sequence[Step]) -> Iterator[list[Step]]:
+def _split_at_pauses(steps: Sequence[Step]) -> Iterator[list[Step]]:
     """Yields the runs of steps between pauses.
 
     A cue after a pause continues the run if it shows an old line above a new one.

@@ -204,11 +204,13 @@ class _CueReader:
             is_next = is_number and int(self.lines[last]) - 1 in self.numbers[-1:]
             return last if is_next and follows_empty else None
         precedes_timing = last == end - 1
+        # In a numbered file, a number next to an empty line or a timing line is an identifier.
         if is_number and self.is_numbered:
             return last if follows_empty or precedes_timing else None
+        # In other files, an identifier must stand between an empty line and the timing line.
         if not (follows_empty and precedes_timing and (is_number or self.is_vtt)):
             return None
-        # The line is the text of the cue above if that cue has no other text.
+        # If it is not a number, it is rather the text of the cue above if that has no other text.
         is_preface = begin <= self.timings[0].line
         has_text = is_preface or bool(self._find_text(begin, last))
         return last if is_number or has_text else None

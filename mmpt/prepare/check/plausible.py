@@ -23,7 +23,7 @@ LONG, SHORT = 1.15, 0.6  # time from first to last caption, divided by the lengt
 FEW = "most captions, or their ends, are probably missing"
 ENDS = "ends of some captions are probably wrong, such as 99:59:59 for a caption without an end"
 SHIFTED = (
-    "caption times are probably shifted (subtract the time code of the first picture, often one "
+    "caption times are probably shifted (subtract the time code of the first frame, often one "
     "hour) or run at another speed, ends are wrong, or features were cut off"
 )
 EARLY = (
@@ -56,7 +56,7 @@ ZEROS = "videos were probably padded, or could not be decoded"
 STILL = "rows were probably repeated to get one a second, or videos are still pictures"
 CONSTANT = "the network probably has wrong weights, or narrower features were padded with constants"
 COLLAPSED = (
-    "all feature rows are nearly the same: the network probably has wrong weights, or its pictures "
+    "all feature rows are nearly the same: the network probably has wrong weights, or its frames "
     "were black or not scaled"
 )
 BROKEN = (

@@ -114,7 +114,7 @@ class ClipEncoder:
             rows_ND = self._network(clips_NCTHW)["video_embedding"].float()
         if not is_gpu:
             return PendingFeatures(rows_ND, len(clips))
-        # Step 4: start the copy to the CPU. The event tells when it is complete.
+        # Step 4: start the copy to the CPU. The event is recorded when it is complete.
         on_host_ND = torch.empty(rows_ND.shape, dtype=rows_ND.dtype, pin_memory=True)
         on_host_ND.copy_(rows_ND, non_blocking=True)
         event = torch.cuda.Event()

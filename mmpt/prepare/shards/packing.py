@@ -120,25 +120,10 @@ def pack_features(
             f"{features}: must be a folder of `<id>.npy` features, but is none. Extract them first."
         )
     name = split.shard_name
-    notes_folder = target / NOTES
-    with writing(target), exclusive(notes_folder / "lock", "packing features"):
-        for folder in (target, notes_folder):
+    with writing(target), exclusive(target / NOTES / "lock", "packing features"):
+        for folder in (target, target / NOTES):
             remove_leftovers(folder, rf"{name}_\w+\.(npy|json)")
-        # A shard is packed again if the size or the modification time of a feature file changes.
-        begins = range(0, len(ids), shard_size)
-        jobs = []
-        for begin in progress(begins, len(begins), f"{name} shards looked up", logger):
-            number = begin // shard_size
-            chunk = ids[begin : begin + shard_size]
-            inputs = [(video_id, *_file_state(features, video_id)) for video_id in chunk]
-            stem = video_stem(target, split, number)
-            job = ShardJob(
-                note=notes_folder / f"{name}_{number}.json",
-                stems=(stem,),
-                fingerprint=fingerprint(FORMAT, FEATURE_DIM, DTYPE.str, inputs),
-                write=partial(write_shard, stem, features, chunk),
-            )
-            jobs.append(job)
+        jobs = _make_jobs(features, target, split, ids, shard_size)
         meta = target / f"{name}_meta.json"
         notes = write_missing(jobs, workers, f"{name} shards packed", stale=meta)
         skipped: dict[str, str] = {}
@@ -152,6 +137,31 @@ def pack_features(
     what = "%s: %d of %d videos, %.1f hours, in %d shards"
     num_packed = len(ids) - len(skipped)
     logger.info(what, name, num_packed, len(ids), num_seconds / 3600, len(jobs))
+
+
+def _make_jobs(
+    features: Path, target: Path, split: Split, ids: Sequence[str], shard_size: int
+) -> list[ShardJob]:
+    """Returns the jobs of all shards of a split.
+
+    A shard is packed again if its ids, or the size or modification time of a feature file change.
+    """
+    name = split.shard_name
+    begins = range(0, len(ids), shard_size)
+    jobs = []
+    for begin in progress(begins, len(begins), f"{name} shards looked up", logger):
+        number = begin // shard_size
+        chunk = ids[begin : begin + shard_size]
+        inputs = [(video_id, *_file_state(features, video_id)) for video_id in chunk]
+        stem = video_stem(target, split, number)
+        job = ShardJob(
+            note=target / NOTES / f"{name}_{number}.json",
+            stems=(stem,),
+            fingerprint=fingerprint(FORMAT, FEATURE_DIM, DTYPE.str, inputs),
+            write=partial(write_shard, stem, features, chunk),
+        )
+        jobs.append(job)
+    return jobs
 
 
 def _file_state(features: Path, video_id: str) -> tuple[int, int]:

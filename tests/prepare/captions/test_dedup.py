@@ -1,4 +1,4 @@
-"""De-duplication beside a letter-by-letter version, and the command that writes a corpus."""
+"""Tests of de-duplication against a simple version, and of the command that writes a corpus."""
 
 import json
 import os
@@ -31,8 +31,8 @@ VIDEOS = {
 }
 
 
-def plainly(captions: dict, rng: random.Random) -> list[tuple[float, float, str]]:
-    """The rules of the specification with the overlap sought length by length."""
+def simple_version(captions: dict, rng: random.Random) -> list[tuple[float, float, str]]:
+    """Follows the rules of the specification, and tries all lengths of the overlap."""
     kept: list[list] = []
     for s, e, t in zip(captions["start"], captions["end"], captions["text"], strict=True):
         if not isinstance(t, str) or not (t := t.replace("\n", " ").strip()):
@@ -61,17 +61,17 @@ def plainly(captions: dict, rng: random.Random) -> list[tuple[float, float, str]
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_equals_the_plain_version_on_babble(seed):
+def test_random_texts_are_deduplicated_as_by_a_simple_version(seed):
     rng = random.Random(seed)
     start = sorted(round(rng.uniform(0, 60), 2) for _ in range(30))
     texts = ["".join(rng.choices("ab \n", k=rng.randint(0, 9))) for _ in start]
     texts[seed % 30] = None
     captions = {"start": start, "end": [time + 4 for time in start], "text": texts}
     found = deduplicate(captions, random.Random(seed).random)
-    assert list(zip(*found.values(), strict=True)) == plainly(captions, random.Random(seed))
+    assert list(zip(*found.values(), strict=True)) == simple_version(captions, random.Random(seed))
 
 
-def test_a_caption_that_ends_before_it_starts_is_refused():
+def test_a_caption_that_ends_before_it_starts_is_an_error():
     with pytest.raises(DataError, match=r"'late' starts at 5 s and ends at 2 s"):
         deduplicate({"start": [5.0], "end": [2.0], "text": ["late"]}, lambda: 0.0)
 
@@ -89,12 +89,12 @@ def write_source(folder: Path, suffix: str) -> Path:
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl", ".pkl"])
-def test_every_form_gives_the_same_corpus(tmp_path, suffix):
+def test_all_input_formats_give_the_same_corpus(tmp_path, suffix):
     source, output = write_source(tmp_path, suffix), tmp_path / "out.jsonl"
     assert main(["--input", str(source), "--output", str(output), "--seed", "5"]) == 0
     draw = random.Random(5).random
     expected = {name: deduplicate(video, draw) for name, video in VIDEOS.items()}
-    if suffix == ".json":  # its reader refuses half a surrogate pair
+    if suffix == ".json":  # its reader replaces a lone surrogate
         expected["café"]["text"][-1] = "? half a pair"
     assert dict(iter_corpus(output)) == expected
     assert json.loads((tmp_path / "out.made.json").read_text())["videos_without_captions"] == 1
@@ -119,7 +119,7 @@ def test_times_are_corrected_and_counted_only_with_dedup(tmp_path):
     assert made["mended"] == {"unsorted": 1, "negative": 1, "reversed": 1, "untimed": 1}
 
 
-def test_a_second_run_knows_what_is_made_and_what_changed(tmp_path):
+def test_a_second_run_writes_the_corpus_only_if_something_changed(tmp_path):
     source = write_source(tmp_path, ".json")
     output = tmp_path / "raw_caption_dedup.jsonl"
     inode = None
@@ -154,7 +154,7 @@ GOOD = b'{"a": {"start": [0], "end": [1], "text": ["x"]}}'
         (GOOD[:-1] + b", " + GOOD[1:], "a is entry 1 and entry 2"),
     ],
 )
-def test_broken_input_is_one_message_and_leaves_nothing(tmp_path, capsys, content, message):
+def test_broken_input_gives_one_message_and_no_output(tmp_path, capsys, content, message):
     (tmp_path / "raw_caption.json").write_bytes(content)
     assert main(["--how2dir", str(tmp_path)]) == 2
     error = capsys.readouterr().err
@@ -175,6 +175,6 @@ def test_broken_input_is_one_message_and_leaves_nothing(tmp_path, capsys, conten
         (["--input", "captions.csv"], "must be a .jsonl, .json, .pkl file"),
     ],
 )
-def test_a_wrong_command_line_is_one_message(capsys, arguments, message):
+def test_a_wrong_command_line_gives_one_message(capsys, arguments, message):
     assert main(arguments) == 2
     assert message in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The streaming reader gives what json gives, however the text is cut into blocks."""
+"""Tests that the streaming JSON reader gives the same values as json, for any block size."""
 
 import json
 import random
@@ -32,7 +32,7 @@ def test_equals_json_at_every_block_size(size, style):
 
 
 @pytest.mark.parametrize("size", [1, 3, 8, 1000])
-def test_half_a_surrogate_pair_becomes_a_question_mark(size):
+def test_a_lone_surrogate_becomes_a_question_mark(size):
     texts = ["\ud83d half", "\udf55 other half", "whole \U0001f355", r"\ud83d no half", "\\\ud83d"]
     text = json.dumps({"v": texts})
     replaced = [one.encode("utf-8", "replace").decode() for one in texts]
@@ -61,13 +61,13 @@ def test_a_text_that_ends_early_is_an_error(seed):
     ],
 )
 @pytest.mark.parametrize("size", [1, 100])
-def test_the_place_is_named(text, where, size):
+def test_the_error_names_the_position(text, where, size):
     with pytest.raises(DataError, match=where):
         list(iter_object(cut(text, size), "x"))
 
 
 @pytest.mark.parametrize("error", [DataError("x: byte 7 is wrong"), KeyboardInterrupt()])
-def test_an_exception_of_the_text_comes_out_unchanged(error):
+def test_an_exception_of_the_source_is_raised_unchanged(error):
     def blocks():
         yield '{"a": 1, "b": "x'
         raise error

@@ -1,4 +1,4 @@
-"""Language tags in file names, the language inside a file, and which one is preferred."""
+"""Tests of language tags in file names, languages in file contents, and the preferred language."""
 
 import json
 
@@ -21,7 +21,7 @@ from mmpt.prepare.captions.reader import read_language
         ("yue", "yue"),
         ("en-US", "en-US"),
         ("en_gb", "en-GB"),
-        ("pt-br", "pt-BR"),  # `br` is Breton, too
+        ("pt-br", "pt-BR"),  # `br` is also Breton
         ("zh-Hans", "zh-Hans"),
         ("zh-hant-TW", "zh-Hant-TW"),
         ("es-419", "es-419"),
@@ -44,18 +44,18 @@ def test_a_tag_names_a_language(tag, language):
 
 
 @pytest.mark.parametrize("tag", ["", "e", "info", "v2", "live_chat", "part 1", "a", "en.de", "en-"])
-def test_other_parts_of_a_name_are_no_languages(tag):
+def test_other_parts_of_a_name_are_not_languages(tag):
     assert parse_tag(tag) is None
 
 
 @pytest.mark.parametrize(
     ("wanted", "ordered", "refused"),
     [
-        # Manual captions, those that YouTube recognised, those that a machine translated.
+        # Manual captions come first, then automatic captions, then machine translations.
         ("en", "en en-uYU-mmqFLq8 en-orig a.en-GB en-de", "de de-en und-en fr-en-US"),
         ("en", "en en-US en-orig", "e"),
         ("de,en", "de de-AT de-en en a.en", "fr"),
-        # A region, then the others; another script is another language.
+        # The wanted region comes first, then other regions. Another script is another language.
         ("en-GB", "en_gb en en-US en-GB-orig en-orig", "de"),
         ("en-GB,en", "en-GB en en-US", "de"),
         ("zh-Hans", "zh-Hans-CN zh", "zh-Hant zh-TW"),
@@ -76,14 +76,14 @@ def test_the_preferred_languages_come_first(wanted, ordered, refused):
     assert best < preference(UNKNOWN, wants) < preference(parse_tag(f"a.{wants[0]}"), wants)
 
 
-def test_options_are_joined_by_commas_or_repeated():
+def test_languages_may_be_separated_by_commas_or_repeated():
     assert parse_wanted(["en-gb, DE", "fra"]) == ["en-GB", "de", "fr"]
 
 
 @pytest.mark.parametrize(
     "value", ["", "en,", "xx", "xyz", "english", "en de", "en-", "a", "und", "e"]
 )
-def test_no_language_code(value):
+def test_a_value_that_is_not_a_language_code_is_an_error(value):
     with pytest.raises(DataError, match=r"^`--language` must be codes of languages.* but one is '"):
         parse_wanted([value])
 
@@ -112,7 +112,7 @@ def test_no_language_code(value):
         ("a.vtt", b"WEBVTT\nLanguage: de\n\xff\n", None),
     ],
 )
-def test_a_file_names_its_language_inside(tmp_path, name, content, language):
+def test_the_language_is_read_from_the_content_of_a_file(tmp_path, name, content, language):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     assert read_language(path) == (parse_tag(language) if language else UNKNOWN)

@@ -1,4 +1,4 @@
-"""The command that tokenises captions: shards, what it reports, breaks, and mistakes."""
+"""Tests of the command that tokenises captions: shards, report, interruptions and mistakes."""
 
 import json
 import os
@@ -30,8 +30,9 @@ IDS = {
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder with a BERT, three packed shards, and captions of all videos but one, in another
-    order.
+    """Returns a folder with a BERT, three feature shards and captions.
+
+    The captions are in another order than the videos, and one video has none.
     """
     rng = random.Random(1)
     tiny_bert(tmp_path / "bert")
@@ -94,7 +95,7 @@ def test_videos_without_captions_have_empty_rows_and_are_reported(place):
     np.testing.assert_array_equal(ids, caption_ids(tokenizer, ["heat", "the pan"]))
 
 
-def test_only_what_is_not_finished_is_made_again(place):
+def test_only_shards_with_changed_inputs_are_made_again(place):
     def made_now() -> list[str]:
         paths = sorted((place / "feat").glob("*.caps_ids_starts.npy"))
         before = {path: path.stat().st_ino for path in paths}
@@ -122,7 +123,7 @@ def test_only_what_is_not_finished_is_made_again(place):
 
 
 @pytest.mark.spawn
-def test_the_processes_of_a_killed_run_end_with_it(place):
+def test_worker_processes_end_when_their_parent_is_killed(place):
     slow = (
         "import sys, time\nfrom mmpt.prepare.captions import pretokenise\n"
         "from mmpt.cli.tokenize import main\n"
@@ -154,7 +155,7 @@ def _is_running(pid: str) -> bool:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_batches_equal_captions_tokenised_alone(tmp_path, seed):
+def test_captions_are_tokenised_in_batches_as_they_are_alone(tmp_path, seed):
     rng = random.Random(seed)
     alphabet = (
         "abcABC  \t\n\x00\x1c\x1f\x85\u00a0\u2028\u0301éÉ中文İßΣς'-.,![]##\U0001f355\ufffd\u200b"
@@ -182,7 +183,7 @@ def test_batches_equal_captions_tokenised_alone(tmp_path, seed):
         (["--workers", "0"], "--workers"),
     ],
 )
-def test_mistakes_are_one_message(place, capsys, more, message):
+def test_mistakes_give_one_message(place, capsys, more, message):
     assert run(place, *more) == 2
     assert message in capsys.readouterr().err
 
@@ -203,7 +204,7 @@ GOOD_LINE = b'{"id": "x", "start": [0], "end": [1], "text": ["a"]}'
         (GOOD_LINE.replace(b"x", b"z"), "but none has (the first is x)"),
     ],
 )
-def test_damaged_captions_are_one_message(place, capsys, content, message):
+def test_damaged_captions_give_one_message(place, capsys, content, message):
     (place / "captions.jsonl").write_bytes(content)
     (place / "feat" / "train_meta.json").unlink()
     assert run(place, f"dataset.caption_pkl_path={place}/captions.jsonl") == 2

@@ -1,4 +1,4 @@
-"""Captions of one video from every writer, clean and damaged."""
+"""Tests of reading the captions of one video in all formats, intact and damaged."""
 
 import json
 
@@ -43,7 +43,7 @@ def read(tmp_path, name: str, content: str | bytes):
     return read_captions(path)[0]
 
 
-def test_spoken_repeats_of_written_subtitles_stay(tmp_path):
+def test_repeated_sentences_of_manual_subtitles_are_kept(tmp_path):
     assert read(tmp_path, "a.vtt", WRITTEN) == {
         "start": [62.5, 64.0, 3600.0],
         "end": [64.0, 65.0, 3601.25],
@@ -53,7 +53,7 @@ def test_spoken_repeats_of_written_subtitles_stay(tmp_path):
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_subrip_in_every_encoding(tmp_path, newline, encoding):
+def test_subrip_is_read_in_all_encodings(tmp_path, newline, encoding):
     content = SUBRIP.replace("Second", "Zweite Käse 中").replace("\n", newline).encode(encoding)
     assert read(tmp_path, "a.srt", content) == {
         "start": [1.5, 3.0],
@@ -62,7 +62,7 @@ def test_subrip_in_every_encoding(tmp_path, newline, encoding):
     }
 
 
-def test_whisperx(tmp_path):
+def test_the_json_of_whisperx_is_read(tmp_path):
     segments = [
         {"start": 5.0, "end": 7.5, "text": " and then", "words": [{"word": "and", "start": 5.0}]},
         {"start": 1.25, "end": 4.0, "text": " First of all,\n stir."},
@@ -80,7 +80,7 @@ def test_whisperx(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content"), [("a.vtt", "WEBVTT\n"), ("a.srt", ""), ("a.json", '{"segments": []}')]
 )
-def test_no_captions_are_no_error(tmp_path, name, content):
+def test_a_file_without_captions_is_not_an_error(tmp_path, name, content):
     assert read(tmp_path, name, content) == {"start": [], "end": [], "text": []}
 
 
@@ -100,14 +100,14 @@ def test_no_captions_are_no_error(tmp_path, name, content):
         ("a.json", f'{{"start": [{"9" * 5000}], "end": [1], "text": ["x"]}}', "not valid JSON"),
     ],
 )
-def test_what_cannot_be_read_is_named(tmp_path, name, content, message):
+def test_the_error_for_a_broken_file_names_the_problem(tmp_path, name, content, message):
     with pytest.raises(DataError, match=rf"{name}.*{message}"):
         read(tmp_path, name, content)
     with pytest.raises(DataError, match=r"x\.vtt: no such file"):
         read_captions(tmp_path / "x.vtt")
 
 
-def test_corrected_times_and_lost_texts_are_counted(tmp_path):
+def test_notes_count_corrected_times_and_dropped_texts(tmp_path):
     columns = {
         "start": [-1.0, 9.0, 3.0, float("nan"), 10.0, 11.0],
         "end": [2.0, 8.0, 5.0, 1.0, 11.0, 12.0],
@@ -125,7 +125,7 @@ def test_corrected_times_and_lost_texts_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_cleaning_equals_a_plain_version(seed):
+def test_cleaned_times_equal_those_of_a_simple_version(seed):
     rng = np.random.default_rng(seed)
     start, end = rng.normal(5, 5, size=(2, 12)).round(1)
     start[rng.random(12) < 0.1] = np.nan
@@ -140,7 +140,7 @@ def test_cleaning_equals_a_plain_version(seed):
     assert list(zip(*found.values(), strict=True)) == rows
 
 
-def test_clean_captions_are_left_alone_overlapping_or_not(tmp_path):
+def test_clean_captions_are_not_changed(tmp_path):
     found, flaws = clean_times(CLEAN, "x")
     assert found is CLEAN
     assert not flaws.total()

@@ -1,4 +1,7 @@
-"""Generated speech is shown as automatic subtitles show it; every word must come back once."""
+"""Tests of scrolling subtitles: generated speech is shown as scrolling text and read again.
+
+Every sentence must come back once, with its times.
+"""
 
 from dataclasses import dataclass
 
@@ -19,7 +22,7 @@ SENTENCES = (
     "2 cups",
 )
 
-# Written after the way YouTube's automatic subtitles look: lines roll up, every word is timed.
+# The form of YouTube's automatic subtitles: lines scroll up, and every word has a time.
 YOUTUBE = """WEBVTT
 Kind: captions
 Language: en
@@ -48,7 +51,7 @@ back<00:00:04.500><c> to</c><00:00:05.000><c> baking</c>
 
 @dataclass(frozen=True)
 class Said:
-    """One sentence of the speech."""
+    """One sentence of a speech."""
 
     start: float  # seconds
     end: float
@@ -57,7 +60,7 @@ class Said:
 
 @st.composite
 def speech(draw: st.DrawFn) -> list[Said]:
-    """Sentences with pauses between some of them; many are said several times."""
+    """Draws sentences with pauses between some of them. Many are said several times."""
     said: list[Said] = []
     now = draw(st.sampled_from([0.0, 0.5, 3599.0]))
     for _ in range(draw(st.integers(1, 12))):
@@ -76,7 +79,7 @@ def clock(seconds: float, separator: str) -> str:
 
 
 def write(cues: list[tuple[float, float, str]], is_vtt: bool) -> str:
-    """Returns the file of cues (start, end, text)."""
+    """Returns the content of a subtitle file with cues (start, end, text)."""
     separator = "." if is_vtt else ","
     entries = ["WEBVTT\nKind: captions\nLanguage: en\n"] if is_vtt else []
     for number, (start, end, text) in enumerate(cues, start=1):
@@ -86,7 +89,7 @@ def write(cues: list[tuple[float, float, str]], is_vtt: bool) -> str:
 
 
 def with_word_times(one: Said, end: float) -> str:
-    """Returns a text as YouTube times it: all words but the first."""
+    """Returns a text with word times as in YouTube's files. The first word has none."""
     words = one.text.split()
     step = (end - one.start) / len(words)
     timed = [words[0]]
@@ -96,14 +99,16 @@ def with_word_times(one: Said, end: float) -> str:
 
 
 def scroll(said: list[Said], num_lines: int, style: str, hold: str, clears: bool) -> str:
-    """Returns a track that scrolls.
+    """Returns a subtitle file that scrolls.
 
     Args:
-        num_lines: the height of the window.
-        style: `youtube` has word times, and blank lines, which `stripped` lacks; `vtt` and `srt`
-            have neither.
-        hold: the lines of a hold cue: `last`, `rest` (all that stay in the window), or `none`.
-        clears: the window is cleared in a pause.
+        said: the sentences.
+        num_lines: number of lines that are shown at the same time.
+        style: `youtube` has word times and lines of blanks, `stripped` has word times and empty
+            lines. `vtt` and `srt` have neither.
+        hold: the lines of a hold cue: `last`, `rest` (all lines that stay), or `none` (there are no
+            hold cues).
+        clears: no old line is shown after a pause.
     """
     is_timed = style in ("youtube", "stripped")
     window: list[str] = []
@@ -127,7 +132,7 @@ def scroll(said: list[Said], num_lines: int, style: str, hold: str, clears: bool
 
 
 def assert_said(said: list[Said], text: str) -> None:
-    """Every sentence is a caption of its own, within 20 ms of its time; nothing was repaired."""
+    """Checks that every sentence is one caption, within 20 ms of its times, without repairs."""
     found, repairs = parse_subtitles(text, "x")
     assert found["text"] == [one.text for one in said]
     assert found["start"] == pytest.approx([one.start for one in said], abs=0.02)
@@ -143,19 +148,19 @@ def assert_said(said: list[Said], text: str) -> None:
     st.sampled_from(["last", "rest"]),
     st.booleans(),
 )
-def test_scrolling_speech_comes_back_once(said, num_lines, style, hold, clears):
+def test_scrolling_speech_is_read_once(said, num_lines, style, hold, clears):
     assert_said(said, scroll(said, num_lines, style, hold, clears))
 
 
 @settings(derandomize=True, deadline=None, max_examples=200)
 @given(speech(), st.integers(1, 4), st.sampled_from(["youtube", "stripped", "vtt", "srt"]))
-def test_scrolling_speech_without_hold_cues_comes_back_once(said, num_lines, style):
+def test_scrolling_speech_without_hold_cues_is_read_once(said, num_lines, style):
     assert_said(said, scroll(said, num_lines, style, "none", clears=True))
 
 
 @settings(derandomize=True, deadline=None, max_examples=200)
 @given(speech(), st.booleans(), st.booleans())
-def test_subtitles_that_do_not_scroll_are_left_alone(said, is_vtt, has_two_lines):
+def test_subtitles_that_do_not_scroll_are_not_changed(said, is_vtt, has_two_lines):
     cues = []
     for one in said:
         text = one.text.replace(" the ", "\nthe ") if has_two_lines else one.text
@@ -170,7 +175,7 @@ def test_subtitles_that_do_not_scroll_are_left_alone(said, is_vtt, has_two_lines
     st.booleans(),
     st.booleans(),
 )
-def test_highlighted_words_come_back_once(said, tags, has_gaps, is_vtt):
+def test_text_with_highlighted_words_is_read_once(said, tags, has_gaps, is_vtt):
     cues = []
     for one in said:
         words = one.text.split()
@@ -178,7 +183,7 @@ def test_highlighted_words_come_back_once(said, tags, has_gaps, is_vtt):
         for place, word in enumerate(words):
             start = one.start + place * step
             marked = [*words[:place], f"{tags[0]}{word}{tags[1]}", *words[place + 1 :]]
-            # The last third of a word may be silent: then nothing is highlighted.
+            # There may be silence after two thirds of a word. Then nothing is highlighted.
             is_silent = has_gaps and place + 1 < len(words)
             end = start + step * (2 / 3 if is_silent else 1)
             cues.append((start, end, " ".join(marked)))
@@ -187,7 +192,7 @@ def test_highlighted_words_come_back_once(said, tags, has_gaps, is_vtt):
     assert_said(said, write(cues, is_vtt))
 
 
-def test_youtube():
+def test_a_file_of_youtube():
     found, repairs = parse_subtitles(YOUTUBE, "x")
     assert found == {
         "start": [0.16, 2.399, 4.11],
@@ -197,14 +202,14 @@ def test_youtube():
     assert not repairs
 
 
-def test_dialogs_that_look_like_scrolling_are_left_alone():
+def test_dialogs_that_look_like_scrolling_are_not_changed():
     lines = ["Where were you?", "Out.", "Stop!", "Stop!\nPlease, stop it.", "No.", "Why?"]
     cues = [(2.0 * place, 2.0 * place + 2, text) for place, text in enumerate(lines)]
     assert_said([Said(start, end, text.replace("\n", " ")) for start, end, text in cues],
           write(cues, is_vtt=False))  # fmt: skip
 
 
-def test_quick_speech_is_said_again_after_a_hold_cue():
+def test_a_sentence_that_is_said_again_after_a_hold_cue_is_kept():
     said = [Said(0.5, 1.0, "so we add the salt"), Said(1.0, 1.5, "so we add the salt")]
     assert_said(said, scroll(said, 1, "srt", "last", clears=True))
 
@@ -217,7 +222,7 @@ def test_hold_cues_may_be_long():
     )
 
 
-def test_lines_may_be_joined():
+def test_line_breaks_may_be_missing():
     shown = [(0, 1.9, "a b c"), (1.9, 2, "a b c"), (2, 3.9, "a b c d e"), (3.9, 4, "d e")]
     shown += [(4, 5.9, "d e f g h"), (5.9, 6, "f g h")]
     assert_said(
@@ -225,6 +230,6 @@ def test_lines_may_be_joined():
     )
 
 
-def test_a_caption_that_repeats_after_a_pause_is_new():
+def test_a_text_that_is_repeated_after_a_pause_is_kept():
     said = [Said(start, start + 4.0, "[Music]") for start in (60.0, 120.0, 300.0)]
     assert_said(said, scroll(said, 2, "youtube", "last", clears=True))

@@ -1,4 +1,4 @@
-"""Damaged subtitles lose nothing, and every repair is named by its line."""
+"""Tests of damaged subtitles: no text is lost, and every repair is reported with its line."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from mmpt.prepare.captions.subtitles import parse_subtitles
 
 
 def srt(*entries: str) -> str:
-    """Returns SubRip entries, each a second long, with their numbers and empty lines."""
+    """Returns a SubRip file whose entries are one second long."""
     texts = []
     for place, text in enumerate(entries):
         times = f"00:00:0{place},000 --> 00:00:0{place + 1},000"
@@ -28,14 +28,14 @@ BEFORE = "text before the first caption ignored"
     ("text", "captions", "repairs"),
     [
         (THREE, WASH, {}),
-        # Empty lines: none, one inside a text, two for one.
+        # Empty lines: none at all, one within a text, two instead of one.
         (THREE.replace("\n\n", "\n"), WASH, {NO_EMPTY: [4, 7]}),
         (THREE.replace("rice", "rice\n\nin cold water"), ["wash the rice in cold water", *WASH[1:]],
          {KEPT: [5]}),
         (THREE.replace("\n", "\n\n"), WASH, {}),
         (VTT + "00:03.000 --> 00:04.000\nstir\n", ["wash the rice", "stir"], {NO_EMPTY: [6]}),
         (VTT + "\nin cold water\n", ["wash the rice in cold water"], {KEPT: [7]}),
-        # Numbers: in the text, missing, of an entry that was cut off.
+        # Numbers: within the text, missing, of an entry that was cut off.
         (srt("3", "2\n\n7", "1"), ["3", "2 7", "1"], {KEPT: [9]}),
         (srt("3", "2").replace("1\n", "", 1).replace("2\n", "", 1), ["3", "2"], {}),
         (srt("a", "", "b"), ["a", "b"], {}),
@@ -58,7 +58,7 @@ BEFORE = "text before the first caption ignored"
         (srt('<i>a</i><br>b <font color="red">c</font>{\\an8} <v Bo>d</v> &lt;e&gt; &amp;'),
          ["a b c d <e> &"], {}),
         (srt("a < b\\Nc<strike>d</strike>", "e\x1a"), ["a < b cd", "e"], {}),
-        # Text outside of captions.
+        # Text that does not belong to a caption.
         ("Translated by me\n\n" + THREE, WASH, {BEFORE: [1]}),
         (VTT.replace("00:01", "NOTE no caption\nmore of it\n\nintro\n00:01", 1), WASH[:1], {}),
         (VTT.replace("00:01", "lost text\n\n00:01", 1), WASH[:1], {BEFORE: [4]}),
@@ -91,7 +91,7 @@ def test_a_broken_timing_line_is_an_error(text, line):
         parse_subtitles(text, "x")
 
 
-def test_notes_give_line_numbers(tmp_path):
+def test_notes_contain_line_numbers(tmp_path):
     path = tmp_path / "a.srt"
     path.write_text(THREE.replace("\n\n", "\n") * 3)
     captions, notes = read_captions(path)

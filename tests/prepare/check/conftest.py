@@ -1,4 +1,4 @@
-"""A corpus that a test may damage."""
+"""Fixtures for the tests of the check."""
 
 import shutil
 from pathlib import Path
@@ -11,9 +11,12 @@ from mmpt.shards.shardedtensor import open_shard
 
 @pytest.fixture
 def copy(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A corpus of one's own: 32 training videos in shards of 20 and 12, 8 validation videos."""
+    """Returns a copy of the corpus that a test may damage.
+
+    It has 32 training videos in shards of 20 and 12, and 8 validation videos.
+    """
     shutil.copytree(corpus, tmp_path / "demo")
     open_shard.cache_clear()
-    # Drawing takes most of a check's time on so small a corpus.
+    # Drawing would take most of the time with such a small corpus.
     monkeypatch.setattr(command, "save_histograms", lambda path, splits: None)
     return tmp_path / "demo"

@@ -1,6 +1,4 @@
-"""The check of a data set: its numbers equal naive loops, and every damage made here is found with
-file and video.
-"""
+"""Tests of the check of a data set: its numbers equal simple loops, and it finds all damage."""
 
 import json
 import shutil
@@ -31,7 +29,7 @@ def found(folder: Path, key: str = "damage"):
 
 
 def change(folder: Path, stem: str, part: str, edit) -> None:
-    """Replace an array of the corpus by what `edit` makes of it."""
+    """Replaces an array of the corpus by the result of `edit`."""
     path = folder / "feat" / f"{stem}_{part}.npy"
     np.save(path, edit(np.load(path)))
 
@@ -39,21 +37,21 @@ def change(folder: Path, stem: str, part: str, edit) -> None:
 # ---- the numbers
 
 
-def test_values_outside_the_edges_count_in_the_outer_bins():
+def test_values_outside_the_edges_count_in_the_first_or_last_bin():
     tally = Tally(np.array([0.0, 1.0, 2.0]))
     tally.add(np.array([-5.0, 0.5, 9.0]))
     assert tally.counts.tolist() == [2, 1]
 
 
 def naive_seconds(starts, ends, length):
-    """Sums and unions on a grid of hundredths of a second."""
+    """Computes the sum and the union of captions on a grid with a step of 0.01 s."""
     grid = np.zeros(round(length * 100), dtype=int)
     for start, end in zip(starts, ends, strict=True):
         grid[max(0, round(start * 100)) : max(0, round(end * 100))] += 1
     return grid.sum() / 100, (grid > 0).sum() / 100
 
 
-def test_caption_seconds_equal_a_grid_of_hundredths():
+def test_caption_seconds_equal_those_on_a_grid():
     rng = np.random.default_rng(1)
     seconds = np.array([30, 0, 12, 50, 7])
     counts = [12, 3, 0, 40, 5]
@@ -68,7 +66,7 @@ def test_caption_seconds_equal_a_grid_of_hundredths():
         np.testing.assert_allclose((spoken[video], covered[video]), wanted, atol=1e-9)
 
 
-def test_the_report_equals_naive_loops(corpus):
+def test_statistics_equal_those_of_simple_loops(corpus):
     config = load_config(NORTON, corpus_overrides(corpus, corpus / "run"))
     report = check_dataset(config)
     assert report.damage == []
@@ -86,10 +84,10 @@ def test_the_report_equals_naive_loops(corpus):
         assert statistics.videos == statistics.listed == len(captions)
         assert statistics.seconds == len(norms) == tally.count
         assert statistics.captions == sum(len(one["text"]) for one in captions)
-        # float32 of the shards: measured 2e-7 and 1e-5
+        # Measured 2e-7 and 1e-5, because shards have float32.
         assert tally.mean == pytest.approx(norms.mean(), abs=1e-5)
         assert statistics.spoken_s == pytest.approx(spoken_s, abs=1e-2)
-        # The demo's captions lie apart.
+        # The captions of the demo do not overlap.
         assert statistics.covered_s == pytest.approx(spoken_s, abs=1e-2)
         stem = f"{corpus}/feat/demo.bert-demo.{name}"
         ids = [np.load(f"{stem}_{shard}.caps_ids_data.npy") for shard in shards]
@@ -100,7 +98,7 @@ def test_the_report_equals_naive_loops(corpus):
         assert (tally.low, tally.high) == (pieces.min(), pieces.max())
 
 
-def test_the_command_prints_a_table_and_draws(copy, capsys, monkeypatch):
+def test_the_command_prints_a_table_and_draws_histograms(copy, capsys, monkeypatch):
     monkeypatch.undo()
     assert check(copy) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -110,7 +108,7 @@ def test_the_command_prints_a_table_and_draws(copy, capsys, monkeypatch):
     assert found(copy) == []
 
 
-def test_a_sample_of_the_shards(copy, capsys):
+def test_max_shards_limits_the_shards_that_are_read(copy, capsys):
     assert check(copy, "--max-shards", "1") == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["shards", "read", "1", "of", "2", "1", "of", "1"] in lines
@@ -143,7 +141,7 @@ def put(rows, column, value):
         (f"{Q}_0.startends", "data", lambda rows: rows.astype(int), None, "must hold floats"),
     ],
 )
-def test_damage_is_found_with_file_and_video(copy, capsys, stem, part, edit, row, what):
+def test_damage_is_reported_with_its_file_and_video(copy, capsys, stem, part, edit, row, what):
     change(copy, stem, part, edit)
     assert check(copy) == 2
     (damage,) = found(copy)
@@ -154,7 +152,7 @@ def test_damage_is_found_with_file_and_video(copy, capsys, stem, part, edit, row
     assert "error: " in capsys.readouterr().err
 
 
-def test_all_damage_comes_in_one_list(copy, capsys):
+def test_all_damage_is_reported_at_once(copy, capsys):
     (copy / "feat/train_0_data.npy").unlink()
     (copy / f"feat/{Q}_1.startends_starts.npy").write_bytes(b"x")
     shutil.rmtree(copy / "bert")
@@ -172,7 +170,7 @@ def test_all_damage_comes_in_one_list(copy, capsys):
     assert capsys.readouterr().err.count("\n  - ") == len(found(copy))
 
 
-def test_odd_captions_are_counted_but_no_damage(copy):
+def test_captions_with_wrong_times_are_counted_but_are_not_damage(copy):
     def odd(array):
         array[:3] = [(-2.0, 1.0), (9.0, 8.0), (1e6, 1e6 + 3)]
         return array
@@ -191,15 +189,15 @@ def test_odd_captions_are_counted_but_no_damage(copy):
     for name in ("negative", "reversed", "late", "repeated", "in_both", "not_packed"):
         assert train[name] == 1, name
     assert train["without_captions"] == 1
-    assert train["unordered"] == 1  # the one after the caption that begins at 1e6
+    assert train["unordered"] == 1  # the caption after the one that begins at 1e6
 
 
-def test_fewer_videos_than_a_batch(copy):
+def test_fewer_videos_than_a_batch_are_damage(copy):
     assert check(copy, "dataset.num_video_per_batch=9", "num_cands=9") == 2
     assert "only 8 videos have features and captions" in found(copy)[0]["what"]
 
 
-def test_mistakes_are_told(corpus, tmp_path, capsys):
+def test_mistakes_are_reported(corpus, tmp_path, capsys):
     training = [NORTON, *corpus_overrides(corpus, tmp_path)]
     for arguments, message in (
         ([str(tmp_path / "no.yaml")], "no such file"),

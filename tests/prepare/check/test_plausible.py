@@ -1,5 +1,6 @@
-"""The plausible ranges: mistakes that people make are found with their cause, HowTo100M and the
-demo are free of findings.
+"""Tests of the plausible ranges: common mistakes are found with their cause.
+
+HowTo100M and the demo give no findings.
 """
 
 import json
@@ -33,7 +34,7 @@ def report_of(folder: Path) -> DatasetReport:
 
 
 def change(folder: Path, stem: str, edit: Callable[[Rows], Rows]) -> None:
-    """Replace the rows of every shard by what `edit` makes of them."""
+    """Replaces the rows of every shard by the result of `edit`."""
     for shard in SHARDS:
         path = folder / stem.format(shard)
         tensor = ShardedTensor.load(path)
@@ -72,7 +73,7 @@ def collapsed(rows: np.ndarray) -> np.ndarray:
 
 
 def pieces(share: float, ids: list[int]) -> Callable[[Rows], Rows]:
-    """Replaces a share of the word pieces by some of `ids`."""
+    """Returns an edit that replaces a share of the word pieces by random ones of `ids`."""
 
     def edit(rows: np.ndarray) -> np.ndarray:
         hit = (rows >= 0) & (RNG.random(rows.shape) < share)
@@ -81,14 +82,14 @@ def pieces(share: float, ids: list[int]) -> Callable[[Rows], Rows]:
     return each(edit)
 
 
-def test_every_range_is_of_a_figure_and_within_the_range_of_errors():
+def test_every_range_belongs_to_a_statistic_and_is_within_its_error_range():
     figures = SplitStatistics().rows()
     for one in RANGES:
         assert one.figure in figures
         assert one.error_low <= one.low < one.high <= one.error_high
 
 
-def test_share_and_median_of_a_part_of_the_values():
+def test_share_and_median_of_some_values():
     tally = Tally(np.arange(0, 101, dtype=float))
     tally.add(np.array([5.5] * 6 + [70.5] * 3 + [90.5]))
     assert tally.share_and_median() == (1, 5.5)
@@ -98,7 +99,7 @@ def test_share_and_median_of_a_part_of_the_values():
     assert Tally(tally.edges).share_and_median()[0] == 0
 
 
-def test_rows_are_measured_across_blocks(monkeypatch):
+def test_rows_are_compared_across_blocks(monkeypatch):
     monkeypatch.setattr(statistics, "BLOCK_ROWS", 3)
     rows = RNG.normal(size=(10, 4)).astype(np.float16)
     rows[:, 2] = 7
@@ -114,7 +115,7 @@ def test_rows_are_measured_across_blocks(monkeypatch):
     np.testing.assert_allclose(total, np.sum(wanted, axis=0, dtype=float), 1e-3)
 
 
-# ---- what is plausible
+# ---- plausible data
 
 
 def test_the_demo_is_plausible(corpus):
@@ -147,13 +148,13 @@ def test_howto100m_is_plausible(copy, every_s, length_s, words):
     assert describe(report_of(copy).findings()) == []
 
 
-# ---- what is not
+# ---- implausible data
 
 
 @pytest.mark.parametrize(
     ("stem", "edit", "severity", "figure", "cause"),
     [
-        # another unit or origin of caption times
+        # Caption times in another unit, or shifted.
         (TIMES, each(lambda t: t * 1000), "error", "outside the video", "milliseconds"),
         (TIMES, each(lambda t: t * 1e6), "error", "outside the video", "microseconds"),
         (TIMES, each(lambda t: t * 30), "error", "first to last", "30 times too large, probably f"),
@@ -164,7 +165,7 @@ def test_howto100m_is_plausible(copy, every_s, length_s, words):
         (TIMES, each(lambda t: t[:, :1].repeat(2, 1)), "error", "time with captions", "missing"),
         (TIMES, each(lambda t: t * 1.1), "warning", "outside the video", "at another speed"),
         (TIMES, each(lambda t: t - 20), "warning", "outside the video", "shifted"),
-        # in some videos
+        # Wrong caption times in some videos.
         (
             *(TIMES, lambda rows: [*rows[:5], *(t * 1000 for t in rows[5:])]),
             *("error", "first to last", "in 69 % of the videos, caption times are about 1,0"),
@@ -175,7 +176,7 @@ def test_howto100m_is_plausible(copy, every_s, length_s, words):
         (TIMES, one_in(8, lambda t: t / 60), "warning", "first tenth", "probably minutes"),
         (TIMES, one_in(3, lambda t: t / t.max()), "warning", "first tenth", "shares of the video"),
         (TIMES, one_in(2, lambda t: t[:, :1].repeat(2, 1)), "warning", "without length", "missing"),
-        # another rate, or of other videos
+        # Features with another rate, or of other videos.
         (FEATURES, each(lambda x: x[::2]), "warning", "first to last", "probably 2.0 s apart"),
         (FEATURES, each(lambda x: noisy(x.repeat(2, 0))), "warning", "first to", "2.0 a second"),
         (FEATURES, each(lambda x: noisy(x.repeat(25, 0))), "warning", "first to", "one per frame"),
@@ -184,7 +185,7 @@ def test_howto100m_is_plausible(copy, every_s, length_s, words):
         (FEATURES, each(lambda x: x[: len(x) * 94 // 100]), "warning", "outside", "were cut off"),
         (FEATURES, lambda rows: [*rows[1:], rows[0]], "warning", "outside", "compare the ids"),
         (FEATURES, lambda rows: [rows[0]] * len(rows), "warning", "of another", "several videos"),
-        # features
+        # Wrong features.
         (FEATURES, each(lambda x: x / 16), "warning", "length of a feature row", "scaled twice"),
         (
             *(FEATURES, each(lambda x: np.ascontiguousarray(x.T).reshape(x.shape))),
@@ -195,7 +196,7 @@ def test_howto100m_is_plausible(copy, every_s, length_s, words):
         (FEATURES, each(np.ones_like), "error", "constant feature columns", "wrong weights"),
         (FEATURES, each(lambda x: x * (np.arange(512) < 256)), "warning", "columns", "narrower"),
         (FEATURES, each(lambda x: x * np.float16(np.inf)), "error", "infinite", "65,504"),
-        # texts
+        # Wrong texts.
         (PIECES, each(lambda ids: np.full_like(ids, -1)), "error", "without a word", "not strings"),
         (PIECES, each(lambda ids: ids * 0 + 105), "error", "equal to another", "one text"),
         (PIECES, pieces(0.9, [UNK]), "error", "unknown", "another language"),
@@ -206,7 +207,7 @@ def test_howto100m_is_plausible(copy, every_s, length_s, words):
         ),
     ],
 )
-def test_mistakes_are_found_with_their_cause(copy, stem, edit, severity, figure, cause):
+def test_a_mistake_is_found_with_its_cause(copy, stem, edit, severity, figure, cause):
     with np.errstate(invalid="ignore"):
         change(copy, stem, edit)
     found = [one for one in report_of(copy).findings() if one.split == "train"]
@@ -214,7 +215,7 @@ def test_mistakes_are_found_with_their_cause(copy, stem, edit, severity, figure,
     assert ("error" in {one.severity for one in found}) == (severity == "error"), found
 
 
-def test_one_wrong_end_is_a_warning(copy):
+def test_a_single_wrong_end_is_a_warning(copy):
     change(copy, TIMES, one_in(20, open_end))
     assert run(copy) == 0
     (found,) = report_of(copy).findings()
@@ -223,19 +224,19 @@ def test_one_wrong_end_is_a_warning(copy):
     assert "ends of some captions are probably wrong" in found.cause
 
 
-def test_few_rows_may_have_constant_columns(copy):
+def test_constant_columns_of_few_rows_are_not_reported(copy):
     change(copy, FEATURES, each(lambda rows: np.ones_like(rows[:4])))  # 80 in the largest shard
     figures = {one.figure for one in report_of(copy).findings()}
     assert not figures & {"constant feature columns", "length of the mean feature row"}
 
 
-def test_the_same_captions_in_all_videos(copy):
+def test_equal_captions_of_all_videos_are_found(copy):
     for stem in (TIMES, PIECES):
         change(copy, stem, lambda rows: [rows[0]] * len(rows))
     assert "videos: with captions of another" in {one.figure for one in report_of(copy).findings()}
 
 
-def test_a_language_that_the_vocabulary_cuts_into_pieces(copy):
+def test_captions_in_another_language_are_found_by_their_word_pieces(copy):
     words = (copy / "bert/vocab.txt").read_text().split()
     change(copy, PIECES, pieces(0.5, [n for n, word in enumerate(words) if word.startswith("##")]))
     (found, _) = report_of(copy).findings()
@@ -252,7 +253,7 @@ def results(folder: Path) -> dict:
     return json.loads((folder / "check/statistics.json").read_text())
 
 
-def test_a_warning_keeps_exit_code_0(copy, caplog):
+def test_warnings_give_exit_code_0(copy, caplog):
     change(copy, FEATURES, each(lambda rows: rows * 20))
     assert run(copy) == 0
     assert "features are probably not those of S3D" in caplog.text
@@ -263,7 +264,7 @@ def test_a_warning_keeps_exit_code_0(copy, caplog):
     assert {one["split"] for one in found} == {"train", "val"}
 
 
-def test_all_errors_come_at_once_with_the_damage(copy, capsys):
+def test_errors_are_reported_together_with_the_damage(copy, capsys):
     change(copy, TIMES, each(lambda times: times * 1000))
     change(
         copy, FEATURES, lambda rows: [rows[0] * np.float16(np.nan), *map(np.zeros_like, rows)][:-1]

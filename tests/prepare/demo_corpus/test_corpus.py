@@ -1,4 +1,4 @@
-"""The demo corpus: same bytes for same flags, and readable by the project's own processors."""
+"""Tests of the demo corpus: it is reproducible, and the processors can read it."""
 
 import json
 import re
@@ -25,7 +25,7 @@ SMALL = ["--num-videos", "7", "--num-val", "4", "--num-tasks", "3", "--shard-siz
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """A small corpus on disk."""
+    """Returns the folder of a small corpus."""
     out = tmp_path_factory.mktemp("demo")
     assert main(["--out", str(out), *SMALL]) == 0
     return out
@@ -74,7 +74,7 @@ def test_a_second_run_does_nothing(corpus, caplog):
 
 
 @pytest.mark.parametrize("damage", ["changed", "lost", "manifest"])
-def test_a_damaged_corpus_is_made_anew_with_the_same_bytes(corpus, tmp_path, damage):
+def test_a_damaged_corpus_is_made_again_with_the_same_bytes(corpus, tmp_path, damage):
     main(["--out", str(tmp_path), *SMALL])
     if damage == "changed":
         data = bytearray((tmp_path / "feat/train_0_data.npy").read_bytes())
@@ -95,17 +95,17 @@ def test_other_settings_replace_the_corpus_and_its_extra_shards(corpus, tmp_path
     assert hashes(tmp_path) == hashes(corpus)
 
 
-def test_mistakes_are_told_at_once_and_nothing_is_written(tmp_path, capsys):
+def test_all_mistakes_are_reported_and_nothing_is_written(tmp_path, capsys):
     flags = ["--num-videos", "0", "--misalign", "1.5", "--noise", "nan"]
     assert main(["--out", str(tmp_path / "new"), *flags]) == 2
-    said = capsys.readouterr().err
-    assert "error: `--num-videos` (training videos) must be from 1 to 1000000, but is 0." in said
-    assert "`--misalign`" in said
-    assert "`--noise`" in said
+    errors = capsys.readouterr().err
+    assert "error: `--num-videos` (training videos) must be from 1 to 1000000, but is 0." in errors
+    assert "`--misalign`" in errors
+    assert "`--noise`" in errors
     assert not (tmp_path / "new").exists()
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path, capsys):
+def test_the_error_for_a_folder_that_cannot_be_written_names_it(tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     assert main(["--out", str(tmp_path / "file" / "demo"), *SMALL]) == 2
     assert f"error: {tmp_path}/file/demo/demo.json: cannot be written" in capsys.readouterr().err
@@ -135,7 +135,7 @@ def test_lists_shards_and_captions_agree(corpus, config, split, count):
         assert re.fullmatch(r"[A-Za-z0-9_-]{11}", video_id)
         features, captions = video(key), text(key)
         assert features.dtype == np.float16
-        # unit rows: float16 rounding leaves at most 6e-5 (measured)
+        # The norm of rows is 1. Measured 6e-5, because of rounding to float16.
         norms = np.linalg.norm(features.astype(np.float64), axis=1)
         np.testing.assert_allclose(norms, 1, atol=2e-4)
         for name in ("start", "end"):
@@ -146,14 +146,14 @@ def test_lists_shards_and_captions_agree(corpus, config, split, count):
         assert max(captions["end"]) <= len(features)
 
 
-def test_the_true_clips_load(corpus, config):
+def test_the_true_clips_can_be_loaded(corpus, config):
     clips = How2ClipMetaProcessor(config, Split.TEST)
     truth = read(corpus / "val_clips.json")["videos"]
     assert len(clips) == sum(len(video["clips"]) for video in truth)
     assert [video["id"] for video in truth] == (corpus / "how2_s3d_val.lst").read_text().split()
 
 
-def test_the_true_alignment_is_a_file_of_htm_align_with_a_row_per_caption(corpus):
+def test_the_true_alignment_has_the_format_of_htm_align(corpus):
     raw, truth = read(corpus / "captions.json"), read(corpus / "true_alignment.json")
     videos = {video["id"]: video["clips"] for video in read(corpus / "val_clips.json")["videos"]}
     alignment = read_alignment(f"{corpus}/true_alignment.json")
@@ -167,7 +167,7 @@ def test_the_true_alignment_is_a_file_of_htm_align_with_a_row_per_caption(corpus
             assert row[2] == caption[2]
 
 
-def test_the_true_steps_are_a_file_of_coin(corpus):
+def test_the_true_steps_have_the_format_of_coin(corpus):
     videos = {video["id"]: video["clips"] for video in read(corpus / "val_clips.json")["videos"]}
     path = f"{corpus}/true_steps.json"
     steps, labels = read_coin(path, "testing"), step_labels(path)
@@ -180,18 +180,18 @@ def test_the_true_steps_are_a_file_of_coin(corpus):
             assert {do, thing} <= set(clip["text"].split())
 
 
-def test_no_word_is_unknown_and_some_are_split(corpus):
+def test_no_word_is_unknown_and_some_words_are_split(corpus):
     tokenizer = load_tokenizer(f"{corpus}/bert")
     raw = read(corpus / "captions.json")
     texts = [sentence for captions in raw.values() for sentence in captions["text"]]
     pieces = [tokenizer.tokenize(sentence) for sentence in texts]
     assert not any("[UNK]" in sentence for sentence in pieces)
     assert any(piece.startswith("##") for sentence in pieces for piece in sentence)
-    # 32 pieces are kept of a caption; the longest has 17 (measured)
+    # 32 word pieces of a caption are kept. Measured 17 for the longest caption.
     assert max(map(len, pieces)) <= 24
 
 
-def test_special_tokens_lie_where_bert_base_has_them_and_no_piece_comes_twice(corpus):
+def test_special_tokens_have_the_ids_of_bert_base_and_pieces_are_unique(corpus):
     special, tokenizer = special_tokens(f"{corpus}/bert"), load_tokenizer(f"{corpus}/bert")
     assert (special.pad, special.cls, special.sep) == (0, 101, 102)
     assert (tokenizer.unk_token_id, tokenizer.mask_token_id) == (100, 103)
@@ -203,7 +203,7 @@ def test_special_tokens_lie_where_bert_base_has_them_and_no_piece_comes_twice(co
     assert "chopping" not in vocabulary
 
 
-def test_endings_are_spelled_as_in_english():
+def test_ing_forms_are_spelled_correctly():
     verbs = "chop stir glue dye saw mix boil press trim water"
     forms = "chopping stirring gluing dyeing sawing mixing boiling pressing trimming watering"
     assert [ing_form(verb) for verb in verbs.split()] == forms.split()

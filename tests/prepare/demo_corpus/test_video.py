@@ -1,6 +1,4 @@
-"""The demo's made-up videos: what is shown and said, its order, and the rates that settings ask
-for.
-"""
+"""Tests of the videos of the demo corpus: features, order of steps and captions, and settings."""
 
 from itertools import pairwise
 
@@ -21,8 +19,8 @@ def world():
 # ---- the truth
 
 
-def test_seconds_of_a_step_look_like_it(world):
-    """Nearest prototype, found by brute force, against the truth."""
+def test_the_features_of_a_step_are_nearest_to_its_prototype(world):
+    """Compares the nearest prototype, found by brute force, with the true step."""
     looks = [(place, kind) for place, step in enumerate(world.steps) for kind in step.kinds]
     prototypes = np.stack([world.prototype(*look) for look in looks]) @ world.basis
     steps, kinds, background = [], [], []
@@ -43,7 +41,7 @@ def test_seconds_of_a_step_look_like_it(world):
     assert np.mean(background) < 0.35  # measured 0.28
 
 
-def test_videos_follow_the_order_of_their_task(world):
+def test_videos_show_steps_in_the_order_of_their_task(world):
     for index in range(60):
         video = make_video(world, "val", index)
         order = [world.tasks[video.task].index(shown.step) for shown in video.performances]
@@ -66,7 +64,7 @@ def test_related_tasks_share_steps_in_another_order(world):
     assert np.mean(swapped) >= 0.5
 
 
-def test_captions_are_in_order_and_apart():
+def test_captions_are_ordered_and_do_not_overlap():
     world = make_world(CorpusSettings(misalign=1.0, max_offset=60.0, irrelevant=0.8))
     for index in range(40):
         video = make_video(world, "train", index)
@@ -76,7 +74,7 @@ def test_captions_are_in_order_and_apart():
         assert times[-1] <= video.num_seconds
 
 
-def test_a_caption_names_its_step(world):
+def test_a_caption_contains_words_of_its_step(world):
     for index in range(20):
         video = make_video(world, "train", index)
         for caption in video.captions:
@@ -107,11 +105,11 @@ def test_irrelevant_sets_the_share_of_chat(share):
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_omit_sets_the_share_of_silent_steps(share):
-    # 3 standard deviations of 540 draws.
+    # The tolerance is 3 standard deviations of 540 draws.
     assert rates(omit=share)["silent"] == pytest.approx(share, abs=0.06)
 
 
 def test_misalign_moves_narration_away_from_its_step():
-    apart = [rates(misalign=share, irrelevant=0.1)["misaligned"] for share in (0.0, 0.4, 0.8)]
-    # Measured 0.004, 0.209, 0.406: half of 4 to 12 s is out.
-    assert apart == pytest.approx([0.0, 0.21, 0.41], abs=0.06)
+    found = [rates(misalign=share, irrelevant=0.1)["misaligned"] for share in (0.0, 0.4, 0.8)]
+    # Measured 0.004, 0.209, 0.406. About half of the offsets of 4 to 12 s leave the step.
+    assert found == pytest.approx([0.0, 0.21, 0.41], abs=0.06)

@@ -1,6 +1,4 @@
-"""Downloads from a server on this machine that breaks off and lies: right bytes, or one clear
-error.
-"""
+"""Tests of downloads from a local server that misbehaves: correct bytes, or one clear error."""
 
 import hashlib
 import io
@@ -55,7 +53,7 @@ def serve(site: Site, *answers: Answer, data: bytes = DATA) -> File:
 
 
 def assert_whole(downloader: Downloader, data: bytes = DATA) -> None:
-    """The bytes are right, recorded, and nothing else is left next to them."""
+    """Checks that the file has the right bytes and a record, and no other files next to it."""
     target = downloader.root / "models/s3d.npy"
     assert target.read_bytes() == data
     records = json.loads((downloader.root / "downloads.json").read_text())
@@ -64,7 +62,7 @@ def assert_whole(downloader: Downloader, data: bytes = DATA) -> None:
     assert list(target.parent.iterdir()) == [target]
 
 
-# -- servers from which the file comes in the end
+# -- servers that send the whole file in the end
 RECOVERABLE = {
     "breaks off": [server.breaks_off(20_000), server.breaks_off(20_000), server.honest],
     "resets": [server.resets(20_000), server.honest],
@@ -76,7 +74,9 @@ RECOVERABLE = {
 
 
 @pytest.mark.parametrize("case", RECOVERABLE)
-def test_the_file_comes_in_the_end(case: str, site: Site, downloader: Downloader) -> None:
+def test_the_whole_file_is_downloaded_in_the_end(
+    case: str, site: Site, downloader: Downloader
+) -> None:
     downloader.get_file(serve(site, *RECOVERABLE[case]))
     assert_whole(downloader)
 
@@ -90,7 +90,7 @@ def test_the_file_comes_in_the_end(case: str, site: Site, downloader: Downloader
         (server.honest, b"", r"must be a \.npy file, but is empty"),
     ],
 )
-def test_an_error_names_address_and_reason(
+def test_the_error_names_the_address_and_the_reason(
     answer: Answer, data: bytes, words: str, site: Site, downloader: Downloader
 ) -> None:
     words = rf"s3d\.npy: cannot be downloaded\. {site.url}.*{words}"
@@ -99,7 +99,7 @@ def test_an_error_names_address_and_reason(
     assert list((downloader.root / "models").iterdir()) == []
 
 
-def test_the_next_run_continues(site: Site, downloader: Downloader) -> None:
+def test_the_next_run_continues_the_download(site: Site, downloader: Downloader) -> None:
     file = serve(site, server.breaks_off(20_000), server.status(404), server.honest)
     with pytest.raises(DownloadError, match=r"404 .*\. Kept: 0\.0 MB in .*\.part\. Run the same"):
         downloader.get_file(file)
@@ -108,7 +108,9 @@ def test_the_next_run_continues(site: Site, downloader: Downloader) -> None:
     assert_whole(downloader)
 
 
-def test_another_version_begins_at_its_first_byte(site: Site, downloader: Downloader) -> None:
+def test_another_version_is_downloaded_from_the_beginning(
+    site: Site, downloader: Downloader
+) -> None:
     with pytest.raises(DownloadError):
         downloader.get_file(serve(site, server.breaks_off(20_000), server.status(404)))
     downloader.get_file(serve(site, server.with_etag('"v2"'), data=OTHER))
@@ -116,7 +118,7 @@ def test_another_version_begins_at_its_first_byte(site: Site, downloader: Downlo
     assert_whole(downloader, OTHER)
 
 
-def test_a_run_that_was_killed_before_the_rename_has_all_bytes(
+def test_a_run_that_was_killed_before_the_rename_is_completed(
     site: Site, downloader: Downloader
 ) -> None:
     file = serve(site)
@@ -128,15 +130,15 @@ def test_a_run_that_was_killed_before_the_rename_has_all_bytes(
     assert_whole(downloader)
 
 
-def test_the_second_address_helps(site: Site, downloader: Downloader) -> None:
+def test_the_second_address_is_used_if_the_first_fails(site: Site, downloader: Downloader) -> None:
     wrong = site.serve("/wrong.npy", b"", server.page)
     file = serve(site)
     downloader.get_file(File(target=file.target, urls=(wrong, *file.urls)))
     assert_whole(downloader)
 
 
-# -- files that are there, and records
-def test_a_file_that_is_there_is_only_compared(
+# -- existing files, and records
+def test_an_existing_file_is_compared_with_its_record(
     site: Site, downloader: Downloader, forced: Downloader
 ) -> None:
     file = serve(site)
@@ -186,7 +188,7 @@ def test_damaged_records_are_an_error(text: str, site: Site, downloader: Downloa
 
 # -- archives
 @pytest.mark.parametrize(("name", "pack"), [("data.zip", zipped), ("data.tar.gz", tarred)])
-def test_members_go_to_their_places(name: str, pack: Callable, tmp_path: Path) -> None:
+def test_members_are_unpacked_to_their_paths(name: str, pack: Callable, tmp_path: Path) -> None:
     archive = tmp_path / name
     members = {"msrvtt/a.csv": b"x", "msrvtt/aa.csv": b"y", "../../evil.csv": b"z"}
     archive.write_bytes(pack(members))

@@ -1,6 +1,4 @@
-"""Extraction as a user runs it: right numbers, bad videos named, bounded memory, and the command
-line.
-"""
+"""Tests of extraction: the numbers, broken videos, memory, and the command line."""
 
 import os
 import subprocess
@@ -30,8 +28,11 @@ def extracted(source: Path, out: Path, network: Pooling, batch_size: int = 1) ->
     return Extraction(find_videos([source], out).jobs, encoder, num_threads=2).run()
 
 
-def assert_plain(out: Path, videos: Path) -> None:
-    """Compares with the plain way, from the specification: all frames, padded, normalised, cast."""
+def assert_equals_simple_version(out: Path, videos: Path) -> None:
+    """Compares feature files with a simple version of the specification.
+
+    It reads all frames, pads them to seconds, encodes each second, normalises and casts.
+    """
     for name, seconds in SECONDS.items():
         frames = np.stack([f.copy() for f in VideoFile(videos / f"{name}.mp4").frames()])
         padding = np.zeros((-len(frames) % 30, 224, 224, 3), np.uint8)
@@ -42,29 +43,31 @@ def assert_plain(out: Path, videos: Path) -> None:
         features = np.load(out / f"{name}.npy")
         assert features.dtype == np.float16
         assert features.shape == (int(np.ceil(seconds)), 512)
-        # Measured 0; a norm summed in another order can move the last bit of a float16 (values up
-        # to 0.1).
+        # Measured 0. A norm that is summed in another order can change the last bit of a float16,
+        # whose values are up to 0.1.
         np.testing.assert_allclose(features, rows.astype(np.float16), atol=7e-5, rtol=0)
 
 
 # ---- numbers
 
 
-def test_features_are_those_of_the_plain_way(videos, run_extract, tmp_path):
+def test_features_equal_those_of_a_simple_version(videos, run_extract, tmp_path):
     assert run_extract(videos, tmp_path, "--num_decoding_thread", "3") == 0
-    assert_plain(tmp_path, videos)
+    assert_equals_simple_version(tmp_path, videos)
 
 
-def test_batches_cross_videos_and_are_always_full(videos, tmp_path):
-    """As on a GPU; a clip's features do not depend on the batch that it came in."""
+def test_batches_contain_several_videos_and_are_always_full(videos, tmp_path):
+    """As on a GPU. The features of a clip do not depend on its batch."""
     network = Pooling()
     report = extracted(videos, tmp_path, network, batch_size=4)
     assert network.num_clips == [4, 4, 4]  # 3 + 1 + 4 + 1 + 3 clips
     assert sorted(report.written) == sorted(SECONDS)
-    assert_plain(tmp_path, videos)
+    assert_equals_simple_version(tmp_path, videos)
 
 
-def test_both_spellings_and_float32_without_norm(videos, run_extract, tmp_path):
+def test_flags_may_have_hyphens_and_features_may_be_float32_without_norm(
+    videos, run_extract, tmp_path
+):
     flags = ["--half-precision=0", "--l2-normalize=0", "--batch-size=2", "--num-decoding-thread=1"]
     assert run_extract(videos / "b.mp4", tmp_path, "--type=s3d", "--hflip=1", *flags) == 0
     features = np.load(tmp_path / "b.npy")
@@ -75,8 +78,8 @@ def test_both_spellings_and_float32_without_norm(videos, run_extract, tmp_path):
     np.testing.assert_allclose(features, Pooling()(clips)["video_embedding"], atol=1e-6)
 
 
-def test_the_real_network_runs(videos, tmp_path):
-    """S3D with random weights, in bfloat16, on a second of video."""
+def test_s3d_runs_with_random_weights(videos, tmp_path):
+    """In bfloat16, on one second of video."""
     paths = ["--vdir", str(videos / "d.mp4"), "--fdir", str(tmp_path)]
     assert extract.main([*paths, "--random-weights", "--dtype=bf16", "--device=cpu"]) == 0
     features = np.load(tmp_path / "d.npy").astype(np.float64)
@@ -87,7 +90,7 @@ def test_the_real_network_runs(videos, tmp_path):
 # ---- what can go wrong with videos
 
 
-def test_bad_videos_are_named_and_the_rest_is_done(videos, run_extract, tmp_path, caplog):
+def test_broken_videos_are_reported_and_the_others_extracted(videos, run_extract, tmp_path, caplog):
     folder = tmp_path / "raw"
     folder.mkdir()
     write_audio(folder / "sound.mp4", 1)
@@ -112,7 +115,7 @@ def test_bad_videos_are_named_and_the_rest_is_done(videos, run_extract, tmp_path
     assert "begins or ends with a space; left out" in caplog.text
 
 
-def test_only_a_clock_that_jumps_is_noted(run_extract, tmp_path):
+def test_only_jumps_of_the_clock_are_reported(run_extract, tmp_path):
     folder = tmp_path / "raw"
     folder.mkdir()
     starts = {"again": [10, 10, 10], "gap": [10, 15], "overlap": [10, 11.5], "late": [36_000]}
@@ -131,13 +134,13 @@ def test_only_a_clock_that_jumps_is_noted(run_extract, tmp_path):
     assert "its clock jumps 2 times (at 2.0, 4.0 s)" in damaged["again"][0]
 
 
-def test_nothing_readable_is_an_error(run_extract, tmp_path, capsys):
+def test_a_run_without_any_readable_video_is_an_error(run_extract, tmp_path, capsys):
     (tmp_path / "empty.mp4").touch()
     assert run_extract(tmp_path, tmp_path / "out") == 2
     assert "none of the 1 videos could be read: the file is empty" in capsys.readouterr().err
 
 
-def test_not_finite_features_are_not_written(videos, tmp_path):
+def test_features_that_are_not_finite_are_not_written(videos, tmp_path):
     class Broken(Pooling):
         def forward(self, clips):
             return {"video_embedding": super().forward(clips)["video_embedding"] * float("nan")}
@@ -152,7 +155,7 @@ def test_not_finite_features_are_not_written(videos, tmp_path):
 
 @pytest.fixture
 def made_up_video(tmp_path, monkeypatch):
-    """A function that makes the only video of `tmp_path` consist of these clips."""
+    """Returns a function that sets the clips of the only video in `tmp_path`."""
     (tmp_path / "v.mp4").touch()
 
     def replace(clips):
@@ -163,9 +166,7 @@ def made_up_video(tmp_path, monkeypatch):
 
 
 def test_decoding_waits_for_the_network(tmp_path, made_up_video):
-    """Clips in flight stay within the queue, a batch and one per thread, however long the video
-    is.
-    """
+    """The number of decoded clips in memory does not depend on the length of the video."""
     network, most = Pooling(), []
 
     def clips():
@@ -179,9 +180,7 @@ def test_decoding_waits_for_the_network(tmp_path, made_up_video):
 
 
 def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path, made_up_video):
-    """Rows that each lie on the heap once kept it from shrinking: 18 MB for every second, 1,400 MB
-    here.
-    """
+    """An array per row once kept the heap from shrinking, which cost 18 MB per second of video."""
     sizes = []
 
     def clips():
@@ -208,7 +207,7 @@ def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path, made_up_video
         *(([f"--shard={shard}"], "I/N") for shard in ("1", "2/2", "-1/2", "a/b", "0/0")),
     ],
 )
-def test_mistakes_are_one_message_and_exit_code_2(videos, tmp_path, capsys, flags, message):
+def test_mistakes_give_one_message_and_exit_code_2(videos, tmp_path, capsys, flags, message):
     assert extract.main(["--vdir", str(videos), "--fdir", str(tmp_path / "f"), *flags]) == 2
     error = capsys.readouterr().err
     assert message in error
@@ -216,8 +215,8 @@ def test_mistakes_are_one_message_and_exit_code_2(videos, tmp_path, capsys, flag
     assert not (tmp_path / "f").exists()
 
 
-def test_shell_example_runs_the_command(videos, tmp_path):
-    """With an interpreter that prints what it is asked to run."""
+def test_shell_scripts_run_the_command(videos, tmp_path):
+    """The Python interpreter is replaced by a script that prints its arguments."""
     echo = tmp_path / "python"
     echo.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     echo.chmod(0o755)

@@ -1,5 +1,6 @@
-"""Extraction that is killed, interrupted, shared between processes, or out of disk: nothing lost,
-nothing torn.
+"""Tests of extraction that is killed, interrupted, shared between processes, or out of disk space.
+
+No feature may be lost, and no file may be incomplete.
 """
 
 import errno
@@ -20,7 +21,7 @@ from tests.support.videos import regular_times, truncate, write_video
 
 @pytest.fixture
 def whole(videos, run_extract, tmp_path_factory):
-    """The feature files of an undisturbed run."""
+    """Returns the feature files of a run without interruption."""
     out = tmp_path_factory.mktemp("whole")
     assert run_extract(videos, out) == 0
     return contents(out)
@@ -29,7 +30,7 @@ def whole(videos, run_extract, tmp_path_factory):
 # ---- reruns, parts and other processes
 
 
-def test_rerun_skips_what_is_whole_and_mends_what_is_not(videos, run_extract, tmp_path):
+def test_a_rerun_skips_complete_files_and_replaces_others(videos, run_extract, tmp_path):
     run_extract(videos, tmp_path)
     before = contents(tmp_path)
     times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")}
@@ -42,7 +43,7 @@ def test_rerun_skips_what_is_whole_and_mends_what_is_not(videos, run_extract, tm
 
 
 @pytest.mark.spawn
-def test_two_parts_at_once_make_the_whole(videos, tmp_path, whole):
+def test_two_processes_extract_two_parts_at_the_same_time(videos, tmp_path, whole):
     parts = [process(videos, tmp_path, "--shard", f"{part}/2", delay=0.05) for part in range(2)]
     assert [part.wait(300) for part in parts] == [0, 0]
     for part, count in enumerate([3, 2]):
@@ -50,7 +51,7 @@ def test_two_parts_at_once_make_the_whole(videos, tmp_path, whole):
     assert contents(tmp_path) == whole
 
 
-def test_a_part_that_another_process_has_is_refused(videos, run_extract, tmp_path, capsys):
+def test_a_part_that_another_process_extracts_is_an_error(videos, run_extract, tmp_path, capsys):
     with extracting(tmp_path, 1, 2):
         assert run_extract(videos, tmp_path, "--shard", "1/2") == 2
         message = "another process extracts part 1 of 2 of these videos. Wait"
@@ -59,7 +60,7 @@ def test_a_part_that_another_process_has_is_refused(videos, run_extract, tmp_pat
     assert run_extract(videos, tmp_path, "--shard", "1/2") == 0
 
 
-def test_what_was_wrong_with_a_video_is_still_said_by_reruns(videos, run_extract, tmp_path):
+def test_reruns_still_report_the_problems_of_a_video(videos, run_extract, tmp_path):
     folder, out = tmp_path / "raw", tmp_path / "out"
     folder.mkdir()
     truncate(write_video(tmp_path / "whole.mkv", regular_times(3), SMALL), folder / "part.mkv", 0.6)
@@ -68,16 +69,18 @@ def test_what_was_wrong_with_a_video_is_still_said_by_reruns(videos, run_extract
     first = summary(out)["damaged"]
     assert list(first) == ["part"]
     notes = out / ".extract_notes.jsonl"
-    notes.write_bytes(notes.read_bytes() + b'{"id": "good", "no\n')  # as a full disk cuts it off
+    notes.write_bytes(
+        notes.read_bytes() + b'{"id": "good", "no\n'
+    )  # a line that a full disk has cut
     run_extract(folder, out)
     assert (summary(out)["damaged"], summary(out)["written"]) == (first, 0)
     (out / "part.npy").unlink()
-    (folder / "part.mkv").write_bytes((tmp_path / "whole.mkv").read_bytes())  # downloaded again
+    (folder / "part.mkv").write_bytes((tmp_path / "whole.mkv").read_bytes())  # the user replaced it
     run_extract(folder, out)
     assert summary(out)["damaged"] == {}
 
 
-def test_of_two_settings_at_once_one_is_refused(tmp_path):
+def test_processes_with_different_settings_cannot_use_the_same_folder(tmp_path):
     with ThreadPoolExecutor(8) as threads:
         settings = [{"hflip": number % 2} for number in range(8)]
         checks = [threads.submit(check_settings, tmp_path, one) for one in settings]
@@ -87,13 +90,13 @@ def test_of_two_settings_at_once_one_is_refused(tmp_path):
     ]
 
 
-def test_features_of_other_settings_are_not_mixed(videos, run_extract, tmp_path, capsys):
+def test_features_with_other_settings_are_not_mixed(videos, run_extract, tmp_path, capsys):
     assert run_extract(videos, tmp_path, "--limit", "1") == 0
     assert run_extract(videos, tmp_path, "--l2_normalize", "0") == 2
     assert "l2_normalize 1 (now 0)" in capsys.readouterr().err
 
 
-def test_what_a_killed_run_left_is_removed(videos, run_extract, tmp_path):
+def test_temporary_files_of_killed_runs_are_removed(videos, run_extract, tmp_path):
     (tmp_path / ".c.npy.abc.tmp").write_bytes(b"half")
     (tmp_path / ".of_another_part.npy.abc.tmp").touch()
     assert run_extract(videos, tmp_path) == 0
@@ -102,7 +105,9 @@ def test_what_a_killed_run_left_is_removed(videos, run_extract, tmp_path):
 
 @pytest.mark.spawn
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted_says_so_and_goes_on(videos, run_extract, tmp_path, number, code):
+def test_an_interrupted_run_gives_a_message_and_can_be_continued(
+    videos, run_extract, tmp_path, number, code
+):
     child = process(videos, tmp_path, delay=0.3)
     child.stdout.readline()
     while not list(tmp_path.glob("*.npy")):
@@ -125,10 +130,8 @@ def test_interrupted_says_so_and_goes_on(videos, run_extract, tmp_path, number, 
 
 
 @pytest.mark.spawn
-def test_a_write_that_breaks_off_leaves_nothing(videos, tmp_path):
-    """The system refuses to let any file grow over 700 bytes: the features' header fits, their rows
-    do not.
-    """
+def test_a_write_that_fails_leaves_no_file(videos, tmp_path):
+    """The size of files is limited to 700 bytes, which is enough for a header but not for rows."""
     child = process(videos, tmp_path, limit_bytes=700)
     errors = child.communicate(timeout=120)[1]
     assert child.returncode == 2
@@ -137,14 +140,14 @@ def test_a_write_that_breaks_off_leaves_nothing(videos, tmp_path):
     assert contents(tmp_path) == {}
 
 
-def test_full_disk_says_what_to_do_and_ends_the_threads(
+def test_a_full_disk_gives_a_message_and_ends_the_threads(
     videos, run_extract, tmp_path, capsys, monkeypatch
 ):
     def save(file, features):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(np, "save", save)
-    # Some of other tests and of torch's compiler live as long as the process.
+    # Some threads of other tests and of torch never end.
     before = set(threading.enumerate())
     assert run_extract(videos, tmp_path) == 2
     message = "Make room or choose another folder, and run the same command again"
@@ -153,7 +156,7 @@ def test_full_disk_says_what_to_do_and_ends_the_threads(
     assert set(threading.enumerate()) <= before
 
 
-def test_target_that_is_a_file(videos, run_extract, tmp_path, capsys):
+def test_a_target_that_is_a_file_is_an_error(videos, run_extract, tmp_path, capsys):
     (tmp_path / "out").touch()
     assert run_extract(videos, tmp_path / "out") == 2
     assert "cannot be written" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Packing: the bytes of a naive concatenation; unusable videos are named with a reason."""
+"""Tests of packing: shards equal a simple concatenation, and unusable videos are reported."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.support.paths import GOLDEN
 # ---- the bytes
 
 
-def test_a_stream_of_rows_gives_the_golden_files(tmp_path):
+def test_a_row_stream_writes_the_golden_files(tmp_path):
     golden = np.load(GOLDEN / "sharded_tensor.npz")
     described = json.loads((GOLDEN / "sharded_tensor.json").read_text())
     with row_stream(f"{tmp_path}/train_0", 3, np.dtype(np.float16)) as stream:
@@ -30,7 +30,7 @@ def test_a_stream_of_rows_gives_the_golden_files(tmp_path):
         assert path.read_bytes().startswith(wanted["npy_header"].encode("latin-1"))
 
 
-def test_without_arguments_it_packs_howto100m_as_a_naive_concatenation(raw, tmp_path, monkeypatch):
+def test_default_arguments_pack_howto100m_as_a_simple_concatenation(raw, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data/feat").mkdir(parents=True)
     (tmp_path / "data/how2").mkdir()
@@ -59,7 +59,7 @@ def test_any_float_is_stored_as_float16(raw, tmp_path, dtype):
     assert (tmp_path / "packed/train_0_data.npy").read_bytes() == naive_data([0, 1, 2])
 
 
-def test_ids_with_slashes_and_dots(raw, tmp_path):
+def test_ids_may_have_slashes_and_dots(raw, tmp_path):
     (raw / "folder").mkdir()
     names = ["folder/video.v2", ".hidden", "a.b.c", "ünï côdé"]
     for number, name in enumerate(names):
@@ -72,7 +72,7 @@ def test_ids_with_slashes_and_dots(raw, tmp_path):
     assert skipped == {"../val": reason, "/etc/passwd": reason}
 
 
-def test_repeated_ids_get_one_row_and_a_list_may_begin_with_a_byte_order_mark(raw, tmp_path):
+def test_repeated_ids_get_one_row_and_lists_may_have_a_byte_order_mark(raw, tmp_path):
     content = "video0\nvideo1\n\nvideo0\n video1 \nvideo2\n"
     (tmp_path / "train.lst").write_text(content, encoding="utf-8-sig")
     assert main(arguments(raw)) == 0
@@ -83,7 +83,7 @@ def test_repeated_ids_get_one_row_and_a_list_may_begin_with_a_byte_order_mark(ra
 
 
 def spoil(raw: Path) -> list[str]:
-    """Make six of nine files unusable; return what the reasons say."""
+    """Makes six files unusable. Returns a part of the reason for each."""
     (raw / "video0.npy").unlink()
     (raw / "video1.npy").write_bytes((raw / "video1.npy").read_bytes()[:-1])
     np.save(raw / "video2.npy", np.zeros((3, 1024), np.float16))
@@ -94,14 +94,14 @@ def spoil(raw: Path) -> list[str]:
 
 
 def spoil_otherwise(raw: Path) -> list[str]:
-    """Make the other mistakes."""
+    """Makes six files unusable in other ways. Returns a part of the reason for each."""
     np.save(raw / "video0.npy", np.array([["x"]], dtype=object), allow_pickle=True)
     np.save(raw / "video1.npy", np.full((2, 512), 1e6, np.float32))
     (raw / "video2.npy").unlink()
     (raw / "video2.npy").mkdir()
     (raw / "video3.npy").write_bytes(b"")
     (raw / "video4.npy").write_bytes(b"\x93NUMPY\x09\x00")
-    # NumPy's parser raises a TokenError.
+    # NumPy raises a TokenError for this header.
     (raw / "video5.npy").write_bytes(b"\x93NUMPY\x01\x00\x10\x00{'shape': (1, 51\n")
     return [
         *("Object arrays", "beyond float16", "cannot be read"),
@@ -110,7 +110,7 @@ def spoil_otherwise(raw: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("spoil", [spoil, spoil_otherwise])
-def test_unusable_videos_are_named_and_left_out(raw, tmp_path, caplog, spoil):
+def test_unusable_videos_are_reported_and_left_out(raw, tmp_path, caplog, spoil):
     parts = spoil(raw)
     with caplog.at_level("WARNING"):
         assert main(arguments(raw)) == 0
@@ -123,7 +123,7 @@ def test_unusable_videos_are_named_and_left_out(raw, tmp_path, caplog, spoil):
     assert (tmp_path / "packed/train_2_data.npy").read_bytes() == naive_data([6])
 
 
-def test_a_bound_on_what_is_left_out(raw, tmp_path, capsys):
+def test_too_many_unusable_videos_are_an_error(raw, tmp_path, capsys):
     (raw / "video0.npy").unlink()
     assert main(arguments(raw, "--max-missing", "0.1")) == 2
     assert "1 of 7 listed train videos (14.29%)" in capsys.readouterr().err
@@ -145,7 +145,7 @@ def test_a_bound_on_what_is_left_out(raw, tmp_path, capsys):
         (["--max-missing=1.5"], "--max-missing"),
     ],
 )
-def test_mistakes_are_told(raw, capsys, more, message):
+def test_mistakes_are_reported(raw, capsys, more, message):
     assert main(arguments(raw, *more)) == 2
     assert message in capsys.readouterr().err
 
@@ -159,7 +159,7 @@ def test_mistakes_are_told(raw, capsys, more, message):
         ("x", set()),
     ],
 )
-def test_the_splits_that_are_named_are_packed(raw, tmp_path, splits, made):
+def test_only_the_named_splits_are_packed(raw, tmp_path, splits, made):
     code = main([*arguments(raw, "--splits", *splits.split())])
     assert code == (0 if made else 2)
     assert {path.name.split("_")[0] for path in (tmp_path / "packed").glob("*_meta.json")} == made

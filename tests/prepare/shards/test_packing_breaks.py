@@ -1,5 +1,6 @@
-"""Packing that is killed, out of disk, run again or by two at once: the same bytes, and nothing
-half-written.
+"""Tests of packing that is killed, repeated, out of disk space, or run by several processes.
+
+The result must have the same bytes, and no file may be incomplete.
 """
 
 import errno
@@ -22,7 +23,7 @@ from tests.support.feature_files import IDS, arguments, feature, hashes
 
 @pytest.fixture
 def whole(raw, tmp_path) -> dict[str, str]:
-    """The files that packing `raw` makes."""
+    """Returns the hashes of the files of a run without interruption."""
     assert main(arguments(raw, target="whole")) == 0
     return hashes(tmp_path / "whole")
 
@@ -54,7 +55,7 @@ def test_a_damaged_shard_is_packed_again(raw, tmp_path, whole):
     assert hashes(packed) == whole
 
 
-def test_a_file_that_could_not_be_read_is_tried_again(raw, tmp_path, monkeypatch):
+def test_a_file_that_could_not_be_read_is_read_again_by_a_rerun(raw, tmp_path, monkeypatch):
     load = np.load
 
     def refused(path, **rest):
@@ -78,8 +79,10 @@ def test_larger_shards_replace_smaller_ones(raw, tmp_path):
 
 
 def run_and_die(raw: Path, moment: int) -> bool:
-    """Pack in a forked process that is killed at its `moment`-th read, write or rename; True if it
-    lived to the end.
+    """Packs in a forked process that kills itself before its read, write or rename number `moment`.
+
+    Returns:
+        Whether the process ended without being killed.
     """
     child = os.fork()
     if child == 0:
@@ -105,14 +108,14 @@ def run_and_die(raw: Path, moment: int) -> bool:
 
 
 @pytest.mark.spawn
-def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(raw, tmp_path, whole):
+def test_a_run_that_was_killed_at_any_moment_is_completed_by_a_rerun(raw, tmp_path, whole):
     packed = tmp_path / "packed"
     for moment in range(1, 100, 3):
         for path in sorted(packed.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
         if run_and_die(raw, moment):
             break
-        if (packed / "train_meta.json").exists():  # what is named is whole
+        if (packed / "train_meta.json").exists():  # then all shards are complete
             assert list(read_shard_meta(packed, Split.TRAIN).values()) == [
                 IDS[:3],
                 IDS[3:6],
@@ -123,7 +126,7 @@ def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(raw, tmp_path, 
     assert moment > 30
 
 
-def test_a_full_disk_leaves_nothing_half_written(raw, tmp_path, capsys, monkeypatch, whole):
+def test_a_full_disk_leaves_no_incomplete_files(raw, tmp_path, capsys, monkeypatch, whole):
     append, calls = RowStream.append, []
 
     def full(self, rows):
@@ -144,7 +147,7 @@ def test_a_full_disk_leaves_nothing_half_written(raw, tmp_path, capsys, monkeypa
 
 
 @pytest.mark.spawn
-def test_several_workers_and_several_runs_in_one_folder(raw, tmp_path, whole):
+def test_several_runs_may_pack_into_one_folder_at_the_same_time(raw, tmp_path, whole):
     children = []
     for _ in range(3):
         child = os.fork()
@@ -155,7 +158,7 @@ def test_several_workers_and_several_runs_in_one_folder(raw, tmp_path, whole):
     assert hashes(tmp_path / "packed") == whole
 
 
-def test_memory_holds_one_video_not_a_shard(tmp_path):
+def test_memory_holds_one_video_instead_of_a_shard(tmp_path):
     for number in range(40):  # 40 MB in one shard
         np.save(tmp_path / f"{number}.npy", np.zeros((1000, 512), np.float16))
     ids = [str(number) for number in range(40)]
@@ -163,4 +166,4 @@ def test_memory_holds_one_video_not_a_shard(tmp_path):
     packing.pack_features(tmp_path, tmp_path / "packed", Split.TRAIN, ids, shard_size=40)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 6e6  # measured 3.2 MB: the file, and the test for NaN
+    assert peak < 6e6  # measured 3.2 MB for the file and the check for NaN
