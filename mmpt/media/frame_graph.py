@@ -85,13 +85,15 @@ def _rotation_filters(matrix: tuple[int, ...]) -> list[Filter]:
     degrees = round(math.degrees(radians)) % 360
     if degrees == 90:
         return [("transpose", "cclock_flip" if matrix[3] > 0 else "clock")]
+    vertical_flip = [("vflip", "")] if matrix[4] < 0 else []
     if degrees == 180:
-        return [("hflip", "")] * (matrix[0] < 0) + [("vflip", "")] * (matrix[4] < 0)
+        horizontal_flip = [("hflip", "")] if matrix[0] < 0 else []
+        return horizontal_flip + vertical_flip
     if degrees == 270:
         return [("transpose", "clock_flip" if matrix[3] < 0 else "cclock")]
     if degrees:
         return [("rotate", f"{degrees}*PI/180")]
-    return [("vflip", "")] * (matrix[4] < 0)
+    return vertical_flip
 
 
 def _image_filters(layout: FrameLayout, hflip: bool) -> tuple[list[Filter], int]:

@@ -46,7 +46,8 @@ class STConv3D(nn.Module):
         time_kernel, time_padding = (kernel[0], 1, 1), (padding[0], 0, 0)
         if separable:
             assert stride == 1
-            kernel, padding = (1, *kernel[1:]), (0, *padding[1:])
+            kernel = (1, *kernel[1:])
+            padding = (0, *padding[1:])
         self.conv1 = nn.Conv3d(
             in_channels, out_channels, kernel, stride=stride, padding=padding, bias=False
         )

@@ -62,7 +62,8 @@ def choose_captions(files: Mapping[Path, Language], wanted: Sequence[str]) -> Pa
     ranks = {}
     for path, language in files.items():
         if rank := preference(language, wanted):
-            ranks[path] = (*rank, len(path.stem), CAPTION_SUFFIXES.index(path.suffix.lower()))
+            suffix_rank = CAPTION_SUFFIXES.index(path.suffix.lower())
+            ranks[path] = (*rank, len(path.stem), suffix_rank)
     return min(ranks, key=ranks.__getitem__, default=None)
 
 
@@ -118,7 +119,8 @@ def split_ids(ids: Sequence[str], val_share: float, batch: int) -> tuple[list[st
             "at least 2 videos with captions are needed, one to train on and one to validate on, "
             f"but there are {len(ids)}."
         )
-    num_val = min(max(round(val_share * len(ids)), batch), len(ids) - batch)
+    num_wanted = round(val_share * len(ids))
+    num_val = min(max(num_wanted, batch), len(ids) - batch)
     by_hash = sorted(ids, key=lambda name: stable_seed("held out", name))
     held_out = set(by_hash[:num_val])
     train = [name for name in ids if name not in held_out]

@@ -55,8 +55,10 @@ def align_video(
     overlaps = []
     for true, span in zip(truth, alignment.spans, strict=True):
         if true:
-            intersection = max(0.0, min(true[1], span[1]) - max(true[0], span[0]))
-            union = true[1] - true[0] + span[1] - span[0] - intersection
+            true_start, true_end = true
+            start, end = span
+            intersection = max(0.0, min(true_end, end) - max(true_start, start))
+            union = true_end - true_start + end - start - intersection
             overlaps.append(intersection / max(union, 1e-9))
     known = f", mean overlap of found and true times {np.mean(overlaps):.2f}" if overlaps else ""
     title = f"{video_id}: {len(sentences)} sentences, {len(features)} s{known}"

@@ -62,7 +62,9 @@ def line_chart(title: str, lines: Sequence[Line], x_title: str) -> str:
         figure, axes = _figure(360, 215)
         for line in lines:
             axes.plot(line.xs, line.ys, color=line.colour, label=line.name)
-            for x, y in zip(line.xs, line.ys, strict=True) if line.dots else ():
+            if not line.dots:
+                continue
+            for x, y in zip(line.xs, line.ys, strict=True):
                 (dot,) = axes.plot(x, y, "o", color=line.colour)
                 _set_tip(dot, f"{line.name}: {y:.5g} at {x:,.6g}")
         axes.locator_params(axis="x", nbins=5, integer=True)
@@ -109,20 +111,12 @@ def heat_maps(
                 extent=(0, seconds, num_rows, 0),
             )
             figure.colorbar(image, ax=axes, aspect=40, pad=0.01).outline.set_visible(False)
-            # Outline the true times in white and black, which is visible on any colour.
-            for row, span in enumerate(truth):
-                if span is not None:
-                    length = max(span[1] - span[0], _SHORTEST * seconds)
-                    corner = span[0], row + 0.07
-                    outline = Rectangle(corner, length, 0.86, fill=False, edgecolor="white")
-                    outline.set_path_effects([withStroke(linewidth=2.4, foreground="black")])
-                    axes.add_patch(outline)
+            _outline_true_times(axes, truth, seconds)
             # Draw a bar for each predicted time.
             starts, ends = np.transpose(alignment.spans)
             lengths = np.maximum(ends - starts, _SHORTEST * seconds)
-            bottoms = np.arange(num_rows) + 0.86
             axes.barh(
-                bottoms,
+                np.arange(num_rows) + 0.86,
                 lengths,
                 0.2,
                 starts,
@@ -134,6 +128,21 @@ def heat_maps(
             axes.set_yticks([])
         _name_rows(both[0], np.arange(num_rows) + 0.5, labels)
         return _svg(figure, title)
+
+
+def _outline_true_times(
+    axes: Axes, truth: Sequence[tuple[float, float] | None], seconds: int
+) -> None:
+    """Outlines the true times in white and black, which is visible on any colour."""
+    for row, span in enumerate(truth):
+        if span is None:
+            continue
+        start_s, end_s = span
+        length = max(end_s - start_s, _SHORTEST * seconds)
+        corner = start_s, row + 0.07
+        outline = Rectangle(corner, length, 0.86, fill=False, edgecolor="white")
+        outline.set_path_effects([withStroke(linewidth=2.4, foreground="black")])
+        axes.add_patch(outline)
 
 
 class Bar(NamedTuple):
@@ -186,7 +195,10 @@ def _name_rows(axes: Axes, positions: Sequence[float] | np.ndarray, names: Seque
 def _shorten(name: str) -> str:
     """Returns a name on one line, without characters that XML forbids, cut to a length."""
     line = _NOT_XML.sub("?", " ".join(name.split()))
-    return line if len(line) <= _LONGEST_NAME else line[: _LONGEST_NAME - 1].rstrip() + "…"
+    if len(line) <= _LONGEST_NAME:
+        return line
+    beginning = line[: _LONGEST_NAME - 1].rstrip()
+    return f"{beginning}…"
 
 
 def _set_tip(artist: Artist, text: str) -> None:

@@ -65,7 +65,9 @@ def _add(kept: list[Caption], new: Caption, draw: Callable[[], float]) -> None:
     if last.text.endswith(new.text):
         last.end = max(last.end, new.end)
     elif new.text.startswith(last.text):
-        kept[-1] = Caption(min(last.start, new.start), max(last.end, new.end), new.text)
+        start = min(last.start, new.start)
+        end = max(last.end, new.end)
+        kept[-1] = Caption(start, end, new.text)
     elif (overlap := _overlap(last.text, new.text)) == 0:
         kept.append(new)
     elif draw() > 0.5:

@@ -61,7 +61,8 @@ class Cue(NamedTuple):
     @property
     def can_be_said(self) -> bool:
         """Whether the cue is long enough to say its last line."""
-        return not self.is_hold and self.end - self.start >= WORD_S * len(self.lines[-1])
+        shortest_s = WORD_S * len(self.lines[-1])
+        return not self.is_hold and self.end - self.start >= shortest_s
 
 
 Repeat = Literal["timed", "lines", "hold", "fewer", "same", "none"]
@@ -223,7 +224,8 @@ def _classify(cue: Cue, num_old: int, num_shown: int, has_word_times: bool) -> R
         return "timed" if has_word_times else "lines"
     # The text is certainly old if the last line is blank, or if it has no word times although the
     # file has some.
-    is_old = not cue.lines[-1] or (has_word_times and len(cue.lines[-1]) > 1)
+    last = cue.lines[-1]
+    is_old = not last or (has_word_times and len(last) > 1)
     if is_old or cue.is_hold:
         return "hold"
     is_same = num_old == num_shown and cue.can_be_said and not cue.highlight

@@ -126,7 +126,10 @@ def _find_timings(lines: list[str], is_vtt: bool, name: str, repairs: Repairs) -
 def _seconds(time: str) -> float:
     """Returns the seconds of a time that matches `TIME`."""
     *hours, minutes, seconds = time.replace(" ", "").replace(",", ".").split(":")
-    return int(hours[0] if hours else 0) * 3600 + int(minutes) * 60 + float(seconds)
+    num_minutes = int(minutes)
+    if hours:
+        num_minutes += 60 * int(hours[0])
+    return 60 * num_minutes + float(seconds)
 
 
 class _CueReader:
@@ -155,7 +158,9 @@ class _CueReader:
         # A file is numbered if its first cue has a number, or if most numbers increase by one.
         starts = [0, *(timing.line for timing in timings)]
         self.numbers = [self._number_above(begin, end) for begin, end in pairwise(starts)]
-        num_increments = sum(a is not None and b == a + 1 for a, b in pairwise(self.numbers))
+        num_increments = 0
+        for number, following in pairwise(self.numbers):
+            num_increments += number is not None and following == number + 1
         has_first = bool(timings) and self.numbers[0] is not None
         self.is_numbered = has_first or 2 * num_increments >= len(timings) - 1 > 1
 
@@ -201,8 +206,10 @@ class _CueReader:
         follows_empty = last == 0 or self._is_empty(last - 1)
         if end == len(self.lines):
             # A file that was cut off ends with the number of the next entry.
-            is_next = is_number and int(self.lines[last]) - 1 in self.numbers[-1:]
-            return last if is_next and follows_empty else None
+            if not is_number or not follows_empty:
+                return None
+            previous = int(self.lines[last]) - 1
+            return last if previous in self.numbers[-1:] else None
         precedes_timing = last == end - 1
         # In a numbered file, a number next to an empty line or a timing line is an identifier.
         if is_number and self.is_numbered:

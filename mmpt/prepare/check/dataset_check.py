@@ -95,7 +95,9 @@ def check_dataset(
     for split, path in paths.items():
         with collect_errors(report.damage):
             lists[split] = read_id_list(path)
-    in_both = set.intersection(*map(set, lists.values())) if len(lists) == 2 else set()
+    in_both: set[str] = set()
+    if len(lists) == 2:
+        in_both = set(lists[Split.TRAIN]) & set(lists[Split.VALID])
     for split, ids in lists.items():
         statistics = SplitStatistics(listed=len(ids), in_both=len(in_both))
         report.splits[split.shard_name] = statistics

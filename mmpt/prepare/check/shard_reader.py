@@ -151,7 +151,8 @@ class ShardReader:
         # Word pieces by kind, and ids outside of the vocabulary.
         if vocabulary is not None:
             unknown_CW = pieces.data >= len(vocabulary)
-            known = pieces.data[(pieces.data >= 0) & ~unknown_CW & listed_C[:, None]]
+            known_CW = (pieces.data >= 0) & ~unknown_CW
+            known = pieces.data[known_CW & listed_C[:, None]]
             names = np.array(vocabulary, dtype=str)
             statistics.unk += int((names == "[UNK]")[known].sum())
             statistics.inside += int(np.char.startswith(names, "##")[known].sum())
@@ -181,7 +182,8 @@ class ShardReader:
         # outweigh all other captions.
         counted_C = np.minimum(durations_C, lengths_C)
         inside_V, covered_V = caption_seconds(starts_C, ends_C, owners_C, seconds_V)
-        steps_back = (starts_C[1:] < starts_C[:-1]) & (owners_C[1:] == owners_C[:-1])
+        is_earlier = starts_C[1:] < starts_C[:-1]
+        is_same_video = owners_C[1:] == owners_C[:-1]
         statistics.spoken_s += float(counted_C.sum())
         statistics.inside_s += float(inside_V.sum())
         statistics.covered_s += float(covered_V.sum())
@@ -189,7 +191,7 @@ class ShardReader:
         statistics.instant += int((ends_C == starts_C).sum())
         statistics.negative += int((starts_C < 0).sum())
         statistics.late += int((starts_C >= lengths_C).sum())
-        statistics.unordered += int(steps_back.sum())
+        statistics.unordered += int((is_earlier & is_same_video).sum())
         # The time from the first start to the last end of each video, compared with its length.
         first_C = np.flatnonzero(np.diff(owners_C, prepend=-1))  # the first caption of each video
         if len(first_C):

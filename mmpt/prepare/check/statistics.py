@@ -87,8 +87,9 @@ class Tally:
         """
         centres = (self.edges[:-1] + self.edges[1:]) / 2
         counts = np.where((centres >= low) & (centres <= high), self.counts, 0)
+        share = float(counts.sum()) / max(self.count, 1)
         middle = int(np.searchsorted(counts.cumsum(), counts.sum() / 2))
-        return float(counts.sum()) / max(self.count, 1), float(centres[middle])
+        return share, float(centres[middle])
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for JSON. Mean and extremes are None if there are no values."""
@@ -109,8 +110,10 @@ class Tally:
         """
         if self.mean is None:
             return Statistic("-")
-        text = f"{self.mean:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
-        return Statistic(text, self.mean)
+        mean = f"{self.mean:.{digits}f}"
+        low = f"{self.low:.{digits}f}"
+        high = f"{self.high:.{digits}f}"
+        return Statistic(f"{mean} ({low} to {high})", self.mean)
 
 
 @dataclass
@@ -274,10 +277,12 @@ def caption_seconds(
     owners_C = owners_C[order_C]
     # Place the videos one after another on one time line, so that one running maximum gives the
     # latest end so far for all videos.
-    offsets_V = np.concatenate([[0.0], np.cumsum(seconds_V.astype(np.float64) + 1)])[:-1]
+    lengths_V = seconds_V.astype(np.float64) + 1
+    offsets_V = np.cumsum(lengths_V) - lengths_V
     starts_C = starts_C[order_C] + offsets_V[owners_C]
     ends_C = ends_C[order_C] + offsets_V[owners_C]
-    latest_ends_C = np.maximum.accumulate(np.concatenate([[-1.0], ends_C]))[:-1]
+    previous_ends_C = np.concatenate([[-1.0], ends_C])[:-1]
+    latest_ends_C = np.maximum.accumulate(previous_ends_C)
     new_C = np.maximum(ends_C - np.maximum(starts_C, latest_ends_C), 0)
     num_videos = len(seconds_V)
     spoken_V = np.bincount(owners_C, weights=ends_C - starts_C, minlength=num_videos)
@@ -310,8 +315,9 @@ def measure_rows(data_RD: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
         still_R[first + 1 : end] = same.all(axis=1)
         varies_D |= ~same.all(axis=0)
         norms = norms_R[begin:end]
+        rows = block[begin - first :]
         good = np.isfinite(norms) & (norms > 0)
-        sum_D += (1 / norms[good]) @ block[begin - first :][good]
+        sum_D += (1 / norms[good]) @ rows[good]
     return norms_R, still_R, ~varies_D, sum_D
 
 

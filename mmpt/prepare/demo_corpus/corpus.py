@@ -68,7 +68,8 @@ def make_corpus(out: Path, settings: CorpusSettings) -> None:
         made = {"settings": dataclasses.asdict(settings), "counts": counts, "files": files}
         write_json(manifest, {"format": 1, "fingerprint": fingerprint, **made})
     for split, count in counts.items():
-        logger.info("%s: %s", split, ", ".join(f"{key} {value}" for key, value in count.items()))
+        shown = [f"{key} {value}" for key, value in count.items()]
+        logger.info("%s: %s", split, ", ".join(shown))
     logger.info("%s: made, fingerprint %s", out, fingerprint[:12])
 
 

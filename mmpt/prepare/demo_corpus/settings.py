@@ -54,7 +54,8 @@ class CorpusSettings:
     def __post_init__(self) -> None:
         problems = []
         for field in dataclasses.fields(self):
-            value, (low, high, text) = getattr(self, field.name), field.metadata.values()
+            value = getattr(self, field.name)
+            low, high, text = field.metadata.values()
             if not low <= value <= high:
                 flag = "--" + field.name.replace("_", "-")
                 problems.append(f"`{flag}` ({text}) must be from {low} to {high}, but is {value}.")

@@ -230,6 +230,7 @@ def _schedule(sentences: Sequence[_Sentence], num_seconds: int) -> tuple[Caption
     end = float(num_seconds)
     for sentence, start, length in reversed(list(zip(sentences, starts, lengths, strict=True))):
         end = min(start, end - length)
-        start, stop = (max(0.0, round(time, 2)) for time in (end, end + length))
-        captions.append(Caption(start, stop, sentence.text, sentence.about))
+        rounded_start = max(0.0, round(end, 2))
+        rounded_end = max(0.0, round(end + length, 2))
+        captions.append(Caption(rounded_start, rounded_end, sentence.text, sentence.about))
     return tuple(reversed(captions))

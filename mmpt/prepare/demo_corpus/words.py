@@ -132,7 +132,9 @@ def make_vocabulary() -> list[str]:
     single = [*string.punctuation, *string.digits, *string.ascii_lowercase]
     continued = [f"##{letter}" for letter in (*string.ascii_lowercase, *string.digits)]
     known = {*special, *single, *continued}
-    return [*special, *single, *continued, *sorted(whole - known), *sorted(endings - known)]
+    new_words = sorted(whole - known)
+    new_endings = sorted(endings - known)
+    return [*special, *single, *continued, *new_words, *new_endings]
 
 
 def _split(word: str, words: set[str]) -> tuple[str, str]:

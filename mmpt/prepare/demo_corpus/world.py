@@ -94,8 +94,11 @@ def make_world(settings: CorpusSettings) -> World:
     rng = random.Random(stable_seed("world", settings.seed))
     generator = np.random.default_rng(stable_seed("looks", settings.seed))
     steps, tasks = _draw_tasks(settings.num_tasks, rng)
-    words = [word for craft in CRAFTS for word in (*craft.verbs, *craft.things, *craft.tools)]
-    words = list(dict.fromkeys([*words, *KINDS, *MANNERS]))
+    words: list[str] = []
+    for craft in CRAFTS:
+        words += [*craft.verbs, *craft.things, *craft.tools]
+    words += [*KINDS, *MANNERS]
+    words = list(dict.fromkeys(words))  # crafts share some words
     looks_WL = _unit_rows(generator.standard_normal((len(words), LATENT_SIZE)))
     basis_EL, _ = np.linalg.qr(generator.standard_normal((FEATURE_SIZE, LATENT_SIZE)))
     return World(

@@ -159,8 +159,10 @@ class Downloader:
         if missing:
             unpack_members(target, {member: self.root / name for member, name in missing.items()})
         for member, name in missing.items():
-            self._record(name, _make_record(self.root / name, f"{file.urls[0]}#{member}"))
-            logger.info("%s: unpacked", self.root / name)
+            path = self.root / name
+            record = _make_record(path, f"{file.urls[0]}#{member}")
+            self._record(name, record)
+            logger.info("%s: unpacked", path)
 
     def _check(self, name: str) -> None:
         """Compares a file with its record. Without one, checks its kind and records it."""
@@ -227,7 +229,8 @@ class Downloader:
             etag = head.headers.get("ETag")
             date = head.headers.get("Last-Modified")
             size = head.headers.get("Content-Length")
-        version = hashlib.sha256(f"{url} {etag} {date} {size}".encode()).hexdigest()[:8]
+        version_text = f"{url} {etag} {date} {size}"
+        version = hashlib.sha256(version_text.encode()).hexdigest()[:8]
         part = target.with_name(f"{target.name}.{version}.part")
         headers = dict(HEADERS)
         if etag and not etag.startswith("W/"):
