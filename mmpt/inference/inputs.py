@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from mmpt.errors import DataError
-from mmpt.losses.precision import wide
+from mmpt.losses.precision import upcast
 
 Array = np.ndarray | torch.Tensor
 Video = str | Path | Array
@@ -77,7 +77,7 @@ def to_vectors(array: Any, name: str) -> torch.Tensor:
         DataError: another layout or type, NaN or infinity.
     """
     vectors_ND = to_tensor(array, name, "vectors, floats [N, D]", {2: FLOATS})
-    return wide(require_finite(vectors_ND, f"{name}: vectors", "embed them again"))
+    return upcast(require_finite(vectors_ND, f"{name}: vectors", "embed them again"))
 
 
 def require_finite(rows: torch.Tensor, what: str, remedy: str) -> torch.Tensor:

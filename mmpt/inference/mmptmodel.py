@@ -26,7 +26,7 @@ from mmpt.inference.inputs import Array, Texts, Video, Videos
 from mmpt.inference.pretrained import read_pretrained, write_pretrained
 from mmpt.inference.texts import batches, embed_texts
 from mmpt.inference.videos import CLIPS_AT_ONCE, read_video, split_videos, unit_range
-from mmpt.losses.precision import wide
+from mmpt.losses.precision import upcast
 from mmpt.media.s3d import S3D, S3D_WEIGHTS, load_s3d
 from mmpt.models.mmfusion import MMFusionSeparate
 from mmpt.processors.downstream import DSAligner
@@ -361,7 +361,7 @@ class MMPTModel(nn.Module):
             vmasks = torch.arange(vfeats.shape[1], device=vfeats.device) < lengths[:, None]
             caps_N2 = caps.expand(len(parts), -1)
             pooled, states, _ = self.fusion.forward_video(vfeats, vmasks, caps_N2, caps_N2 >= 0)
-            pooled, states = wide(pooled), wide(states)
+            pooled, states = upcast(pooled), upcast(states)
             for row, (video, span, features_LI) in enumerate(batch):
                 seconds = len(parts[row])
                 share = seconds / len(features_LI)

@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 
 from mmpt.errors import DataError
-from mmpt.losses.precision import wide
+from mmpt.losses.precision import upcast
 from mmpt.models.mmfusion import MMFusionSeparate
 from mmpt.processors.tensorise import stack_texts
 from mmpt.processors.tokenizer import SpecialTokens
@@ -43,7 +43,7 @@ def embed_texts(
         longest = int(cmasks[rows[-1]].sum())
         chunk = slice(rows[0], rows[-1] + 1)
         caps_NT, cmasks_NT = caps[chunk, :longest].to(device), cmasks[chunk, :longest].to(device)
-        parts.append(wide(fusion.forward_text(caps_NT, cmasks_NT)[0]))
+        parts.append(upcast(fusion.forward_text(caps_NT, cmasks_NT)[0]))
     vectors = torch.cat(parts)
     return torch.empty_like(vectors).index_copy_(0, torch.tensor(order, device=device), vectors)
 

@@ -1,4 +1,4 @@
-"""Losses: `nn.Module`s that map the batch and the model's output to named terms."""
+"""Losses: `nn.Module`s that compute named terms from a batch and the model's output."""
 
 import lazy_loader
 

@@ -1,5 +1,7 @@
-"""Losses of the heads that classify every second: cross-entropy (COIN) and binary cross-entropy
-(CrossTask).
+"""Losses of the models that classify every second of a video.
+
+COIN uses the cross-entropy, CrossTask the binary cross-entropy. Legend: N seconds, R real seconds,
+K classes (or steps).
 """
 
 from typing import Any
@@ -8,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from mmpt.losses.base import LOSSES, Loss, LossOutput
-from mmpt.losses.precision import wide
+from mmpt.losses.precision import upcast
 
 IGNORE_INDEX = -100
 """Target of padded seconds."""
@@ -16,39 +18,40 @@ IGNORE_INDEX = -100
 
 @LOSSES.register
 class CrossEntropy(Loss):
-    """Cross-entropy over classes, mean over the seconds whose target is not -100."""
+    """Cross-entropy over classes, averaged over all seconds whose target is not -100."""
 
     needs = ("logits",)
 
     def compute(self, *, logits: Tensor, targets: Tensor, **_: Any) -> LossOutput:
-        """Return term `cross_entropy` and metric `accuracy`.
+        """Returns the term `cross_entropy` and the metric `accuracy`.
 
         Args:
             logits: float [..., K].
-            targets: int64 [...] with as many entries, class numbers or -100.
+            targets: int64 with one entry per second: the class, or -100. It may have more axes
+                than `logits`, as long as the order of the seconds is the same.
         """
-        logits_NK = wide(logits).flatten(0, -2)
+        logits_NK = upcast(logits).flatten(0, -2)
         targets_N = targets.flatten()
-        real_N = targets_N != IGNORE_INDEX
-        right_N = (logits_NK.detach().argmax(1) == targets_N) & real_N
-        return LossOutput(
-            terms={"cross_entropy": cross_entropy(logits_NK, targets_N, ignore_index=IGNORE_INDEX)},
-            metrics={"accuracy": right_N.sum() / real_N.sum()},
-        )
+        term = cross_entropy(logits_NK, targets_N, ignore_index=IGNORE_INDEX)
+
+        is_real_N = targets_N != IGNORE_INDEX
+        is_correct_N = (logits_NK.detach().argmax(1) == targets_N) & is_real_N
+        accuracy = is_correct_N.sum() / is_real_N.sum()
+        return LossOutput(terms={"cross_entropy": term}, metrics={"accuracy": accuracy})
 
 
 @LOSSES.register
 class BCE(Loss):
-    """Binary cross-entropy with logits, mean over all seconds and steps of one video."""
+    """Binary cross-entropy with logits, averaged over all seconds and steps of one video."""
 
     needs = ("logits",)
 
     def compute(self, *, logits: Tensor, targets: Tensor, **_: Any) -> LossOutput:
-        """Return term `binary_cross_entropy`.
+        """Returns the term `binary_cross_entropy`.
 
         Args:
-            logits: float [R, K], real seconds by steps.
+            logits: float [R, K].
             targets: float [1, R, K], 0 or 1.
         """
-        term = binary_cross_entropy_with_logits(wide(logits), wide(targets[0]))
+        term = binary_cross_entropy_with_logits(upcast(logits), upcast(targets[0]))
         return LossOutput({"binary_cross_entropy": term})

@@ -1,14 +1,14 @@
-"""The type that losses compute in: float32 for half precision, else the type that comes in."""
+"""The dtype that losses compute in: half precision is upcast to float32."""
 
 import torch
 from torch import Tensor
 
 
-def wide_type(tensor: Tensor) -> torch.dtype:
-    """Return float32, or float64 if `tensor` is that."""
+def upcast_dtype(tensor: Tensor) -> torch.dtype:
+    """Returns float64 if `tensor` has this dtype, else float32."""
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
-def wide(tensor: Tensor) -> Tensor:
-    """Upcast half precision to float32; keep float32 and float64."""
-    return tensor.to(wide_type(tensor))
+def upcast(tensor: Tensor) -> Tensor:
+    """Returns a half-precision tensor in float32. Tensors in float32 and float64 are unchanged."""
+    return tensor.to(upcast_dtype(tensor))

@@ -1,8 +1,11 @@
-"""Norton's video-paragraph contrast: sequences of clips against sequences of captions, aligned by
-bucket transport.
+"""Norton's video-paragraph contrast: sequences of clips against sequences of captions.
 
-Legend: B clips, L clips per sequence (`threshold`), S = B / L sequences, D hidden size, T and V
-token positions; G is the fused similarity (rows captions, columns clips), rho the bucket value.
+A sequence is L consecutive clips of a batch. Optimal transport with a prompt bucket aligns the
+clips of a sequence with the captions of another one, and the aligned similarities add up to the
+similarity of the two sequences.
+
+Legend: B clips, L clips per sequence (`threshold`), S = B / L sequences, D hidden size. G is the
+fused similarity matrix [B, B] (rows captions, columns clips), rho the value of the bucket.
 """
 
 from collections.abc import Mapping
@@ -15,46 +18,48 @@ from mmpt.batch import ModelOutput
 from mmpt.config.schema import LossConfig
 from mmpt.errors import UserError
 from mmpt.losses.base import LOSSES, Loss, LossOutput, match_accuracy, symmetric_cross_entropy
-from mmpt.losses.precision import wide
+from mmpt.losses.precision import upcast
 from mmpt.losses.sinkhorn import bucket_transport, transport
 from mmpt.losses.tokenscore import MIN_ALPHA, token_similarity
 
 STATES = tuple(ModelOutput.__annotations__)
-"""Names of both towers' states of a batch, which the video-paragraph term reads."""
+"""Names of the model's outputs that the video-paragraph term reads: the states of both towers."""
 
 
 def pooled_similarity(text_BD: Tensor, video_BD: Tensor) -> Tensor:
-    """Return the cosines of pooled states, float [B, B]; a zero vector gives nan."""
+    """Returns the cosines of pooled states, float [B, B]. A zero vector gives NaN."""
     text_BD = text_BD / torch.linalg.vector_norm(text_BD, dim=1, keepdim=True)
     video_BD = video_BD / torch.linalg.vector_norm(video_BD, dim=1, keepdim=True)
     return text_BD @ video_BD.T
 
 
-def min_max(matrix: Tensor) -> Tensor:
-    """Map the smallest entry to 0 and the largest to 1, with gradient through both; a constant
-    matrix gives nan.
+def min_max_normalise(matrix: Tensor) -> Tensor:
+    """Maps the entries of a matrix linearly to [0, 1]. A constant matrix gives NaN.
 
-    Nothing is added to the denominator: a batch without contrast is an error that the loss's
-    finiteness check reports. Source: released Norton code (not in the paper).
+    The gradient also flows through the minimum and the maximum. The denominator has no epsilon:
+    if all similarities of a batch are equal, something is wrong, and the loss reports the NaN.
+
+    Source: released Norton code (not in the paper).
     """
     low = matrix.min()
     return (matrix - low) / (matrix.max() - low)
 
 
 def fused_similarity(config: LossConfig, batch: Mapping[str, Tensor]) -> Tensor:
-    """Return G = (w M + (W1 + W2) / 2) / (w + 1), float32 [B, B]: pooled cosine M and fine-grained
-    scores W1, W2.
+    """Returns the similarity of all captions and clips, G, float32 or float64 [B, B].
 
-    `similarity_norm: released` first maps each of the three to [0, 1] over the whole batch; `paper`
-    takes them as is. Source: Norton (arXiv 2401.16702), Eq. 5; the fusion weight is from the
-    released code.
+    G = (w M + (W1 + W2) / 2) / (w + 1) combines the cosine M of pooled states with the
+    fine-grained similarities W1 and W2. With `similarity_norm: released` each of the three is
+    first mapped to [0, 1] over the whole batch; with `paper` they are used unchanged.
 
     Args:
-        batch: the `STATES`, as in `ModelOutput`.
+        config: `alpha_lse` and `fusion_weight` (w) must be set.
+        batch: the tensors named in `STATES`, as in `ModelOutput`.
+    Source: Norton (arXiv 2401.16702), Eq. 5. The fusion weight is in the released code only.
     """
     assert config.alpha_lse is not None
     assert config.fusion_weight is not None
-    pooled = pooled_similarity(wide(batch["pooled_text"]), wide(batch["pooled_video"]))
+    pooled = pooled_similarity(upcast(batch["pooled_text"]), upcast(batch["pooled_video"]))
     text_to_video, video_to_text = token_similarity(
         batch["text_outputs"],
         batch["text_mask_outputs"],
@@ -64,37 +69,42 @@ def fused_similarity(config: LossConfig, batch: Mapping[str, Tensor]) -> Tensor:
         masked_outer_sum=config.masked_outer_sum == "released",
     )
     if config.similarity_norm == "released":
-        pooled, text_to_video = min_max(pooled), min_max(text_to_video)
-        video_to_text = min_max(video_to_text)
+        pooled = min_max_normalise(pooled)
+        text_to_video = min_max_normalise(text_to_video)
+        video_to_text = min_max_normalise(video_to_text)
     weight = config.fusion_weight
     return (weight * pooled + (text_to_video + video_to_text) / 2) / (weight + 1)
 
 
 def bucket_value(similarity_BB: Tensor, ratio: float) -> Tensor:
-    """Return rho, the k-th smallest similarity of a caption to its own clip, k = max(1, int(ratio *
-    B)).
+    """Returns the value of the prompt bucket, rho, a scalar without gradient.
 
-    That is the bottom `ratio` quantile (the comment in the released YAML says top, wrongly).
+    It is the k-th smallest similarity of a caption with its own clip, k = max(1, int(ratio * B)),
+    which is the bottom `ratio` quantile. (A comment in the released YAML calls it the top one.)
+
     Source: Norton, alignable prompt bucket.
     """
     diagonal_B = similarity_BB.detach().diagonal()
-    return diagonal_B.kthvalue(max(1, int(ratio * len(diagonal_B)))).values
+    k = max(1, int(ratio * len(diagonal_B)))
+    return diagonal_B.kthvalue(k).values
 
 
 def sequence_blocks(similarity_BB: Tensor, length: int) -> Tensor:
-    """View [B, B] as [S, S, L, L]: block (i, j) holds the captions of sequence i against the clips
-    of sequence j.
+    """Returns a view [S, S, L, L] of a matrix [B, B].
+
+    Block (i, j) compares the captions of sequence i with the clips of sequence j.
     """
-    num = len(similarity_BB) // length
-    return similarity_BB.view(num, length, num, length).transpose(1, 2)
+    num_sequences = len(similarity_BB) // length
+    blocks = similarity_BB.view(num_sequences, length, num_sequences, length)
+    return blocks.transpose(1, 2)
 
 
 def block_transport(config: LossConfig, fused_BB: Tensor) -> Tensor:
-    """Return the transport plan of every block of G, [S, S, L, L], without gradient.
+    """Returns the transport plan of every block of G, float [S, S, L, L], without gradient.
 
-    With `prompt_ratio` the plan has a bucket of value rho, else it is plain. `transport_mass:
-    released` rescales each plan to mass L; `paper` leaves it at one per row, less what went into
-    the bucket.
+    With `prompt_ratio` each block gets a prompt bucket of value rho; without, the transport is
+    plain. With `transport_mass: released` each plan is rescaled to a total mass of L. With `paper`
+    it keeps its own mass, one per row less the mass in the bucket.
 
     Source: Norton, Eq. 4 and the alignable prompt bucket.
     """
@@ -115,12 +125,14 @@ def block_transport(config: LossConfig, fused_BB: Tensor) -> Tensor:
 
 
 def paragraph_logits(config: LossConfig, scale: Tensor, fused_BB: Tensor) -> Tensor:
-    """Return X [S, S]: scale * sum of plan * G over each block (rows caption sequences); gradient
-    through G and scale.
+    """Returns the similarity of all pairs of sequences, X, float [S, S]; rows are captions.
+
+    An entry is scale * (sum of plan * G over a block). The gradient flows through G and `scale`,
+    not through the plan.
 
     Args:
         scale: float scalar, 1 / tau.
-        fused_BB: float [B, B], G; B is a multiple of L.
+        fused_BB: float [B, B], G. B must be a multiple of L.
     Raises:
         UserError: B is not a multiple of L.
     """
@@ -139,8 +151,9 @@ def paragraph_logits(config: LossConfig, scale: Tensor, fused_BB: Tensor) -> Ten
 
 @LOSSES.register
 class SequenceContrastLoss(Loss):
-    """The video-paragraph term alone, unweighted. Sequences of the same video are negatives of each
-    other.
+    """The video-paragraph term alone, with weight 1.
+
+    Sequences of the same video are negatives of each other.
     """
 
     contrasts = True
@@ -150,13 +163,14 @@ class SequenceContrastLoss(Loss):
 
     @property
     def rows_together(self) -> int:  # type: ignore[override]  # read only
-        """Clips of a sequence, if there is a video-paragraph term."""
+        """Number of clips in a sequence, or 1 without the video-paragraph term."""
         sequence = self.config.sequence_contrast
         return (sequence and self.has_sequence_term and sequence.threshold) or 1
 
     def find_problems(self) -> list[str]:
-        """Return what the video-paragraph term needs beyond the bounds of single keys, one sentence
-        per mistake.
+        """Returns the mistakes in `config`, one sentence each.
+
+        The schema has checked the bounds of single keys. Here the keys are checked together.
         """
         config, sequence = self.config, self.config.sequence_contrast
         if sequence is None:
@@ -168,10 +182,9 @@ class SequenceContrastLoss(Loss):
             "sequence_contrast.threshold": sequence.threshold,
             "sequence_contrast.scale": sequence.scale,
         }
+        missing = [key for key, value in required.items() if value is None]
         problems = [
-            f"`loss.{key}` must be a number for sequence contrast, but is null."
-            for key, value in required.items()
-            if value is None
+            f"`loss.{key}` must be a number for sequence contrast, but is null." for key in missing
         ]
         if config.alpha_lse is not None and config.alpha_lse < MIN_ALPHA:
             problems.append(
@@ -180,16 +193,19 @@ class SequenceContrastLoss(Loss):
         return problems
 
     def sequence_logits(self, batch: Mapping[str, Tensor], scale: Tensor) -> Tensor:
-        """Return the scores of all pairs of sequences, X [S, S]."""
-        return paragraph_logits(self.config, scale, fused_similarity(self.config, batch))
+        """Returns the similarity of all pairs of sequences, X, float [S, S]."""
+        fused_BB = fused_similarity(self.config, batch)
+        return paragraph_logits(self.config, scale, fused_BB)
 
     def compute(self, **batch: Any) -> LossOutput:
-        """Return term `video_paragraph` and metrics `accuracy` (of sequences) and `temperature`.
+        """Returns the term `video_paragraph` and the metrics `accuracy` and `temperature`.
+
+        The accuracy is that of finding the right sequence.
 
         Args:
-            batch: as `STATES`.
+            batch: the tensors named in `STATES`.
         """
-        scale = self.scale(wide(batch["pooled_video"]))
+        scale = self.scale(upcast(batch["pooled_video"]))
         logits = self.sequence_logits(batch, scale)
         return LossOutput(
             terms={"video_paragraph": symmetric_cross_entropy(logits)},

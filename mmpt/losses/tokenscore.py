@@ -1,12 +1,10 @@
-"""Fine-grained log-sum-exp scores between all captions and all clips, over real tokens only, in
-tiles.
+"""Fine-grained similarity between all captions and all clips, from their token states.
 
-Chosen form: a tile is all pairs of the real tokens of some neighbouring captions with those of some
-neighbouring clips. One matrix product makes it, it serves both directions, and backward makes it
-again instead of keeping it; no tensor over (caption, clip, token, token) ever exists.
+The similarity of a caption and a clip is a log-sum-exp over the cosines of their tokens. It is
+computed in tiles, so that no tensor over (caption, clip, token, token) is ever in memory.
 
-Legend: A captions, B clips, T and V their positions (real and padded), D hidden size; within a
-tile: y, x real caption and clip tokens, a, b captions and clips.
+Legend: A captions, B clips, T and V their token positions (real and padded), D hidden size. In a
+tile: a captions with y real tokens, b clips with x real tokens.
 """
 
 import math
@@ -19,81 +17,115 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mmpt.losses.precision import wide, wide_type
+from mmpt.losses.precision import upcast, upcast_dtype
 
 MIN_ALPHA = 0.02
-"""Below it exp(cosine / alpha) could leave float32."""
+"""Smallest alpha. Below it, exp(cosine / alpha) could leave the range of float32."""
 CPU_TILE_BYTES = 2 << 20
-"""Default size of a tile of token pairs on a CPU; larger ones are no faster."""
+"""Default size of a tile on a CPU. Larger ones are not faster."""
 DEVICE_TILE_BYTES = 128 << 20
-"""Default size of a tile on other devices: few large launches."""
+"""Default size of a tile on other devices, where a few large kernels are fastest."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """Some neighbouring clips (or captions) of a batch and their real tokens."""
+class TokenBlock:
+    """The real tokens of neighbouring items of a batch. An item is a caption or a clip."""
 
-    clips: slice
-    tokens: Tensor  # int64 [tokens]: rows of the states flattened to [clips * positions, D]
-    owners: Tensor  # int64 [tokens]: to which of `clips` each belongs, from 0, never falling
+    items: slice
+    """Positions of the items in the batch."""
+    rows: Tensor
+    """int64 [tokens], rows of the states flattened to [items * positions, D]."""
+    item_of_token: Tensor
+    """int64 [tokens], the item that each token belongs to, in ascending order. The first item of
+    the block is 0."""
+
+    @property
+    def num_items(self) -> int:
+        """Number of items in the block."""
+        return self.items.stop - self.items.start
 
     def sum_rows(self, matrix_yN: Tensor) -> Tensor:
-        """Sum the rows of each clip's tokens: [y, N] to [a, N]."""
-        total_aN = matrix_yN.new_zeros(self.clips.stop - self.clips.start, matrix_yN.shape[1])
-        return total_aN.index_add_(0, self.owners, matrix_yN)
+        """Returns the sum over the tokens of each item: rows [y, N] become [a, N]."""
+        total_aN = matrix_yN.new_zeros(self.num_items, matrix_yN.shape[1])
+        return total_aN.index_add_(0, self.item_of_token, matrix_yN)
 
     def sum_columns(self, matrix_Nx: Tensor) -> Tensor:
-        """Sum the columns of each clip's tokens: [N, x] to [N, b]."""
-        total_Nb = matrix_Nx.new_zeros(matrix_Nx.shape[0], self.clips.stop - self.clips.start)
-        return total_Nb.index_add_(1, self.owners, matrix_Nx)
+        """Returns the sum over the tokens of each item: columns [N, x] become [N, b]."""
+        total_Nb = matrix_Nx.new_zeros(matrix_Nx.shape[0], self.num_items)
+        return total_Nb.index_add_(1, self.item_of_token, matrix_Nx)
 
 
-def cut(mask_BN: Tensor, lengths: list[int], tokens_per_part: int) -> list[Part]:
-    """Cut a batch into parts of about `tokens_per_part` real tokens, one clip or more each.
-
-    The parts are as equal in size as whole clips allow.
+def split_into_blocks(mask_BN: Tensor, counts: list[int], block_size: int) -> list[TokenBlock]:
+    """Splits a batch into blocks of about `block_size` real tokens, each of at least one item.
 
     Args:
-        mask_BN: bool [clips, positions], True = real.
-        lengths: real tokens of each clip, known here so that nothing waits for the device.
-        tokens_per_part: about how many tokens a part has.
+        mask_BN: bool [items, positions], True = real.
+        counts: number of real tokens of each item. The caller knows them on the host, so that
+            nothing here waits for the device.
+        block_size: approximate number of tokens in a block.
     """
-    ends = [0, *accumulate(lengths)]
-    num_parts = max(1, math.ceil(ends[-1] / tokens_per_part))
-    goals = [ends[-1] * number / num_parts for number in range(1, num_parts)]
-    # A part ends with the clip that reaches its goal, the last part with the last clip.
-    stops = sorted({*(bisect_left(ends, goal) for goal in goals), len(lengths)})
+    # Items are not split. Of k blocks, the i-th one ends with the item that reaches i / k of all
+    # tokens, so the blocks are as equal in size as whole items allow.
+    ends = [0, *accumulate(counts)]
+    total = ends[-1]
+    num_blocks = max(1, math.ceil(total / block_size))
+    targets = [total * number / num_blocks for number in range(1, num_blocks)]
+    stops = {bisect_left(ends, target) for target in targets}
+    stops.add(len(counts))
+
+    # The flat positions of all real tokens, in order, followed by those of padding.
     real_first = torch.argsort(~mask_BN.flatten(), stable=True)
-    parts = []
-    for start, stop in pairwise([0, *stops]):
-        tokens = real_first[ends[start] : ends[stop]]
-        parts.append(Part(slice(start, stop), tokens, tokens // mask_BN.shape[1] - start))
-    return parts
+    blocks = []
+    for start, stop in pairwise([0, *sorted(stops)]):
+        rows = real_first[ends[start] : ends[stop]]
+        item_of_token = rows // mask_BN.shape[1] - start
+        blocks.append(TokenBlock(slice(start, stop), rows, item_of_token))
+    return blocks
 
 
-def unit_tokens(states: Tensor, part: Part, alpha: float = 1) -> tuple[Tensor, Tensor]:
-    """Return the part's tokens divided by their norms and alpha, [tokens, D], and the norms;
-    float32 or wider.
+def normalise_tokens(states: Tensor, block: TokenBlock, alpha: float = 1) -> tuple[Tensor, Tensor]:
+    """Returns the tokens of a block as unit vectors divided by `alpha`, and their norms.
+
+    Returns:
+        float [tokens, D] and float [tokens, 1], in float32 or float64.
     """
-    rows = wide(states.flatten(0, 1)[part.tokens])
-    norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    return rows.div_(norms * alpha), norms
+    tokens = upcast(states.flatten(0, 1)[block.rows])
+    norms = torch.linalg.vector_norm(tokens, dim=1, keepdim=True)
+    return tokens.div_(norms * alpha), norms
 
 
-def unit_gradient(unit: Tensor, norms: Tensor, grad_unit: Tensor) -> Tensor:
-    """Return the gradient of the tokens from that of their unit vectors, in the memory of
-    `grad_unit`.
+def normalise_backward(unit: Tensor, norms: Tensor, grad_unit: Tensor) -> Tensor:
+    """Returns the gradient of tokens, given the gradient g of their unit vectors u.
+
+    It is (g - (g . u) u) / norm. `grad_unit` is overwritten with it.
     """
-    along = torch.linalg.vecdot(grad_unit, unit).unsqueeze(1)
-    return grad_unit.addcmul_(unit, along, value=-1).div_(norms)
+    along_unit = torch.linalg.vecdot(grad_unit, unit).unsqueeze(1)
+    return grad_unit.addcmul_(unit, along_unit, value=-1).div_(norms)
 
 
-class _TokenScores(torch.autograd.Function):
-    """Sums over real tokens of both log-sum-exp directions, for every caption a and clip b.
+class _TokenSimilarity(torch.autograd.Function):
+    """Sums both directions of the log-sum-exp over the real tokens of each caption and clip.
 
-    t2v_ab = sum_t alpha log sum_v exp(cos(text_at, video_bv) / alpha) over real t and v; v2t_ab
-    with t and v exchanged.
+    For caption a with tokens y and clip b with tokens x:
+
+        t2v[a, b] = sum over y of alpha * log(sum over x of exp(cosine[y, x] / alpha))
+        v2t[a, b] = sum over x of alpha * log(sum over y of exp(cosine[y, x] / alpha))
     """
+
+    # A tile has the real tokens of some neighbouring captions as its rows and the real tokens of
+    # some neighbouring clips as its columns:
+    #
+    #                    clip 0      clip 1
+    #                  x  x  x  x    x  x
+    #     caption 0  y .  .  .  .    .  .
+    #                y .  .  .  .    .  .
+    #     caption 1  y .  .  .  .    .  .
+    #
+    # One matrix product of unit vectors gives the cosines of a tile. Both directions use it: t2v
+    # sums the columns of each clip, takes the logarithm and sums the rows of each caption; v2t
+    # does the same with rows and columns exchanged. Padding is left out before the product.
+    # Cosines are bounded, so the log-sum-exp needs no maximum (see `MIN_ALPHA`). Backward computes
+    # the tiles again, so only the states are kept.
 
     @staticmethod
     def forward(
@@ -105,61 +137,75 @@ class _TokenScores(torch.autograd.Function):
         alpha: float,
         tile_bytes: int,
     ) -> tuple[Tensor, Tensor]:
-        # One list of numbers, so that the host waits for the device once.
-        lengths = torch.cat([text_mask.sum(1), video_mask.sum(1)]).tolist()
-        # Wide tiles: captions are gathered again for each part of clips.
-        rows = max(1, math.isqrt(tile_bytes // wide_type(text).itemsize // 2))
-        text_parts = cut(text_mask, lengths[: len(text)], rows)
-        video_parts = cut(video_mask, lengths[len(text) :], 2 * rows)
+        # All counts in one list, so that the host waits for the device once.
+        counts = torch.cat([text_mask.sum(1), video_mask.sum(1)]).tolist()
+        text_counts, video_counts = counts[: len(text)], counts[len(text) :]
+
+        # Tiles are twice as wide as high. The captions are normalised again for each block of
+        # clips, and wide tiles have fewer of these.
+        dtype = upcast_dtype(text)
+        height = max(1, math.isqrt(tile_bytes // dtype.itemsize // 2))
+        text_blocks = split_into_blocks(text_mask, text_counts, height)
+        video_blocks = split_into_blocks(video_mask, video_counts, 2 * height)
         ctx.save_for_backward(text, video)
-        ctx.parts, ctx.alpha = (text_parts, video_parts), alpha
-        sums_t2v = text.new_zeros(len(text), len(video), dtype=wide_type(text))
-        sums_v2t = torch.zeros_like(sums_t2v)
+        ctx.text_blocks, ctx.video_blocks, ctx.alpha = text_blocks, video_blocks, alpha
+
+        t2v_AB = text.new_zeros(len(text), len(video), dtype=dtype)
+        v2t_AB = torch.zeros_like(t2v_AB)
         with torch.autocast(text.device.type, enabled=False):  # it would multiply in half precision
-            for video_part in video_parts:
-                unit_xD, _ = unit_tokens(video, video_part)
-                for text_part in text_parts:
-                    scaled_yD, _ = unit_tokens(text, text_part, alpha)
+            for video_block in video_blocks:
+                unit_xD, _ = normalise_tokens(video, video_block)
+                for text_block in text_blocks:
+                    scaled_yD, _ = normalise_tokens(text, text_block, alpha)
                     exp_yx = (scaled_yD @ unit_xD.T).exp_()
-                    t2v_ab = text_part.sum_rows(video_part.sum_columns(exp_yx).log_())
-                    v2t_ab = video_part.sum_columns(text_part.sum_rows(exp_yx).log_())
-                    sums_t2v[text_part.clips, video_part.clips] = t2v_ab.mul_(alpha)
-                    sums_v2t[text_part.clips, video_part.clips] = v2t_ab.mul_(alpha)
-        return sums_t2v, sums_v2t
+                    log_yb = video_block.sum_columns(exp_yx).log_()
+                    log_ax = text_block.sum_rows(exp_yx).log_()
+                    tile = text_block.items, video_block.items
+                    t2v_AB[tile] = text_block.sum_rows(log_yb).mul_(alpha)
+                    v2t_AB[tile] = video_block.sum_columns(log_ax).mul_(alpha)
+        return t2v_AB, v2t_AB
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_t2v: Tensor, grad_v2t: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_t2v_AB: Tensor, grad_v2t_AB: Tensor) -> tuple[Tensor | None, ...]:
         text, video = ctx.saved_tensors
-        text_parts, video_parts = ctx.parts
-        grad_text = torch.zeros_like(text, dtype=wide_type(text))
+        # Each clip token is finished within one pass of the outer loop. A caption token gets a
+        # contribution in every pass, so its gradient is summed in full precision.
+        grad_text = torch.zeros_like(text, dtype=upcast_dtype(text))
         grad_video = torch.zeros_like(video)
-        rows_of_text, rows_of_video = grad_text.flatten(0, 1), grad_video.flatten(0, 1)
+        grad_text_rows = grad_text.flatten(0, 1)
+        grad_video_rows = grad_video.flatten(0, 1)
         with torch.autocast(text.device.type, enabled=False):
-            for video_part in video_parts:
-                unit_xD, norms = unit_tokens(video, video_part)
-                grad_xD = torch.zeros_like(unit_xD)
-                for text_part in text_parts:
-                    scaled_yD, _ = unit_tokens(text, text_part, ctx.alpha)
+            for video_block in ctx.video_blocks:
+                unit_xD, norms = normalise_tokens(video, video_block)
+                grad_unit_xD = torch.zeros_like(unit_xD)
+                for text_block in ctx.text_blocks:
+                    scaled_yD, _ = normalise_tokens(text, text_block, ctx.alpha)
                     exp_yx = (scaled_yD @ unit_xD.T).exp_()
-                    # d t2v_ab / d s_yx = exp_yx / (sum of exp over the tokens of b), and likewise
-                    # over the tokens of a for v2t.
-                    where = text_part.clips, video_part.clips
-                    factor_yb = grad_t2v[where][text_part.owners]
-                    factor_yb.div_(video_part.sum_columns(exp_yx))
-                    factor_ax = grad_v2t[where][:, video_part.owners]
-                    factor_ax.div_(text_part.sum_rows(exp_yx))
-                    factor_yx = factor_yb.index_select(1, video_part.owners)
-                    grad_yx = exp_yx.mul_(factor_ax[text_part.owners].add_(factor_yx))
-                    grad_xD.addmm_(grad_yx.T, scaled_yD, alpha=ctx.alpha)
-                    rows_of_text.index_add_(0, text_part.tokens, grad_yx @ unit_xD)
-                grad_xD = unit_gradient(unit_xD, norms, grad_xD)
-                rows_of_video[video_part.tokens] = grad_xD.to(video.dtype)
-            for text_part in text_parts:
-                unit_yD, norms = unit_tokens(text, text_part)
-                rows_of_text[text_part.tokens] = unit_gradient(
-                    unit_yD, norms, rows_of_text[text_part.tokens]
-                )
+                    # The derivative of t2v[a, b] with respect to cosine[y, x] is
+                    #   exp[y, x] / (sum of exp[y, .] over the tokens of clip b),
+                    # that of v2t[a, b] is
+                    #   exp[y, x] / (sum of exp[., x] over the tokens of caption a).
+                    # Each is multiplied by the incoming gradient of [a, b].
+                    tile = text_block.items, video_block.items
+                    factor_yb = grad_t2v_AB[tile][text_block.item_of_token]
+                    factor_yb.div_(video_block.sum_columns(exp_yx))
+                    factor_ax = grad_v2t_AB[tile][:, video_block.item_of_token]
+                    factor_ax.div_(text_block.sum_rows(exp_yx))
+                    t2v_factor_yx = factor_yb.index_select(1, video_block.item_of_token)
+                    v2t_factor_yx = factor_ax[text_block.item_of_token]
+                    grad_cosine_yx = exp_yx.mul_(v2t_factor_yx.add_(t2v_factor_yx))
+                    # Cosines are products of unit vectors; alpha undoes the scaling of captions.
+                    grad_unit_xD.addmm_(grad_cosine_yx.T, scaled_yD, alpha=ctx.alpha)
+                    grad_text_rows.index_add_(0, text_block.rows, grad_cosine_yx @ unit_xD)
+                grad_xD = normalise_backward(unit_xD, norms, grad_unit_xD)
+                grad_video_rows[video_block.rows] = grad_xD.to(video.dtype)
+            # So far the captions have the gradients of their unit vectors.
+            for text_block in ctx.text_blocks:
+                unit_yD, norms = normalise_tokens(text, text_block)
+                grad_unit_yD = grad_text_rows[text_block.rows]
+                grad_yD = normalise_backward(unit_yD, norms, grad_unit_yD)
+                grad_text_rows[text_block.rows] = grad_yD
         return grad_text.to(text.dtype), None, grad_video, None, None, None
 
 
@@ -173,37 +219,43 @@ def token_similarity(
     masked_outer_sum: bool,
     tile_bytes: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the fine-grained log-sum-exp scores text to video (W1) and video to text (W2), float
-    [A, B] each.
+    """Returns the fine-grained similarity of all captions and clips in both directions.
 
-    W1 averages alpha log sum_v exp(cos / alpha) over a caption's tokens, W2 the same with the roles
-    exchanged. First-order gradients with respect to both states; memory beside the gradients is a
-    few tiles. Forward waits for a GPU once, to learn the number of real tokens of every caption and
-    clip; backward never does.
+    W1 (text to video) is the mean over a caption's tokens of alpha * log(sum over the clip's
+    tokens of exp(cosine / alpha)), a smooth maximum of the cosines. W2 (video to text) has the
+    roles of caption and clip exchanged.
+
+    Both are differentiable once with respect to both states. Memory is needed for the gradients
+    and a few tiles. Forward waits for a GPU once, for the number of real tokens of every caption
+    and clip. Backward never waits.
 
     Args:
-        text_ATD: float [A, T, D], caption token states; half precision is computed in float32.
-        text_mask_AT: bool [A, T], True = real; a caption or clip without a real token has no finite
-            scores.
-        video_BVD: float [B, V, D], clip token states.
+        text_ATD: float [A, T, D], token states of captions. Half precision is computed in float32.
+        text_mask_AT: bool [A, T], True = real. The similarities of a caption or clip without a
+            real token are not finite.
+        video_BVD: float [B, V, D], token states of clips.
         video_mask_BV: bool [B, V].
         alpha: smoothness of the maximum, at least `MIN_ALPHA` in float32.
-        masked_outer_sum: also count padded positions in the outer sum, as the released code does:
-            their cosines are 0, so each adds alpha log n_v (W1) or alpha log n_t (W2), and the
-            score depends on padding. False: the paper.
-        tile_bytes: about how large a tile of token pairs is; the result does not depend on it.
-            None: by device.
+        masked_outer_sum: True: padded positions also count in the outer sum, as in the released
+            code. Their cosines are 0, so each adds alpha * log(number of the other side's real
+            tokens), and the similarity depends on padding. False: they do not, as in the paper.
+        tile_bytes: approximate size of a tile. It does not change the result. None: a default for
+            the device.
+    Returns:
+        W1 and W2, float [A, B] each.
     Source: Norton (arXiv 2401.16702), Eq. 5.
     """
     if tile_bytes is None:
         tile_bytes = CPU_TILE_BYTES if text_ATD.device.type == "cpu" else DEVICE_TILE_BYTES
     text_ATD, video_BVD = text_ATD.contiguous(), video_BVD.contiguous()
-    t2v_AB, v2t_AB = _TokenScores.apply(  # type: ignore[no-untyped-call]
+    t2v_AB, v2t_AB = _TokenSimilarity.apply(  # type: ignore[no-untyped-call]
         text_ATD, text_mask_AT, video_BVD, video_mask_BV, alpha, tile_bytes
     )
     num_text_A1 = text_mask_AT.sum(1, keepdim=True).to(t2v_AB.dtype)
     num_video_B = video_mask_BV.sum(1).to(t2v_AB.dtype)
     if masked_outer_sum:
-        t2v_AB = t2v_AB + (text_mask_AT.shape[1] - num_text_A1) * (alpha * num_video_B.log())
-        v2t_AB = v2t_AB + (video_mask_BV.shape[1] - num_video_B) * (alpha * num_text_A1.log())
+        num_padded_A1 = text_mask_AT.shape[1] - num_text_A1
+        num_padded_B = video_mask_BV.shape[1] - num_video_B
+        t2v_AB = t2v_AB + num_padded_A1 * (alpha * num_video_B.log())
+        v2t_AB = v2t_AB + num_padded_B * (alpha * num_text_A1.log())
     return t2v_AB / num_text_A1, v2t_AB / num_video_B

@@ -1,4 +1,4 @@
-"""Building blocks of the towers. They know neither configuration nor files."""
+"""Building blocks of the towers. They read neither configuration nor files."""
 
 import lazy_loader
 

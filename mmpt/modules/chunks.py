@@ -1,7 +1,7 @@
-"""A network over the rows of a batch, some at a time, and how many rows the device has memory for.
+"""Runs a network on some rows of a batch at a time, as many as fit into the device's memory.
 
-With gradient, a chunk's activations are not kept: backward computes them again. So a training step
-needs memory for the states of all rows and for the activations of one chunk.
+With gradient, the activations of a chunk are not kept; backward computes them again. A training
+step therefore needs memory for the outputs of all rows and for the activations of one chunk.
 """
 
 import gc
@@ -20,10 +20,10 @@ from mmpt.utils.log import get_logger
 logger = get_logger(__name__)
 Result = TypeVar("Result")
 ALL = sys.maxsize
-"""A limit that no batch reaches: nothing is cut into chunks."""
-MOST_ON_CPU = 256
-"""Rows at once that `auto` takes on a CPU, which never says that it is out of memory; more are no
-faster there."""
+"""A chunk size that is larger than any batch: all rows are computed at once."""
+MAX_AUTO_ON_CPU = 256
+"""Largest chunk of `auto` on a CPU. Larger ones are not faster there, and a CPU does not report
+that it is out of memory."""
 SMALLER_BATCH = (
     "Make the batch smaller (`dataset.num_video_per_batch`, `dataset.clip_per_video` or "
     "`fairseq.dataset.batch_size`)."
@@ -31,43 +31,48 @@ SMALLER_BATCH = (
 
 
 class ChunkSize:
-    """How many rows (clips or captions) a network computes at once.
+    """The number of rows (clips or captions) that a network computes at once.
 
-    A number is kept. `auto` starts with `start` rows and halves whenever the device is out of
-    memory, for the rest of the run.
+    A number that the user has set stays. `auto` starts with `start` rows. Whenever the device runs
+    out of memory, it halves the size for the rest of the run.
 
     Args:
-        key: the YAML key that sets it, for messages.
+        key: YAML key of the setting, for messages.
         setting: a number of rows; False: always all rows; "auto".
-        start: rows at once that `auto` begins with, on other devices than a CPU.
+        start: first size of `auto`, except on a CPU.
     """
 
     def __init__(self, key: str, setting: int | str, start: int = ALL):
         self.key = key
         self.setting = setting
         self.is_auto = setting == "auto"
-        self._most = start if isinstance(setting, str) else (setting or ALL)
+        self._limit = start if isinstance(setting, str) else (setting or ALL)
         self._largest = 0
-        """Rows of the largest chunk since the last attempt began."""
+        """Rows of the largest chunk in the current attempt."""
 
     def size(self, num_rows: int, device: torch.device) -> int:
         """Returns how many of `num_rows` rows to compute at once on `device`."""
-        most = min(self._most, MOST_ON_CPU) if self.is_auto and device.type == "cpu" else self._most
-        size = min(num_rows, most)
+        limit = self._limit
+        if self.is_auto and device.type == "cpu":
+            limit = min(limit, MAX_AUTO_ON_CPU)
+        size = min(num_rows, limit)
         self._largest = max(self._largest, size)
         return size
 
     def retry(
         self, run: Callable[[], Result], before_retry: Callable[[], None] | None = None
     ) -> Result:
-        """Returns run(), repeated with half as many rows at once while the device is out of memory.
+        """Returns `run()`. When the device is out of memory, runs it again with half the size.
 
         Args:
-            run: asks `size` each time.
-            before_retry: undoes what a failed attempt may have changed.
+            run: must ask `size` for the size in every attempt.
+            before_retry: undoes the changes that a failed attempt may have made.
         Raises:
-            DeviceMemoryError: the size is fixed, or one row at a time is too much.
+            DeviceMemoryError: the size is fixed, or a single row needs too much memory.
         """
+        # An attempt may use several chunk sizes, for example of clips and of captions. Halving the
+        # largest one that was used is certain to change something: the limit itself may be far
+        # larger than the batch.
         while True:
             self._largest = 0
             try:
@@ -78,10 +83,11 @@ class ChunkSize:
                 if self._largest <= 1:
                     detail = ", even with one clip at a time"
                     raise self.failure(error, SMALLER_BATCH, detail) from error
-            # After the handler: the traceback that it holds keeps the failed attempt's tensors.
-            self._most = self._largest // 2
-            told = "out of memory with %d clips at once; `%s: auto` takes %d from now on"
-            logger.warning(told, self._largest, self.key, self._most)
+            # The memory must be freed outside the `except` block: inside it, the traceback still
+            # holds the tensors of the failed attempt.
+            self._limit = self._largest // 2
+            message = "out of memory with %d clips at once; `%s: auto` takes %d from now on"
+            logger.warning(message, self._largest, self.key, self._limit)
             gc.collect()
             torch.cuda.empty_cache()
             if before_retry is not None:
@@ -90,26 +96,35 @@ class ChunkSize:
     def failure(
         self, error: torch.OutOfMemoryError, remedy: str, detail: str = ""
     ) -> DeviceMemoryError:
-        """Returns the error that says what was tried in vain, and what to do."""
-        said = ". ".join(str(error).split(". ")[:2])  # torch adds how its allocator may be tuned
+        """Returns the error for a device without enough memory.
+
+        Args:
+            error: torch's error.
+            remedy: what to do, as a sentence.
+            detail: what was tried, appended to the setting.
+        """
+        # torch's first two sentences; the others explain how to tune its allocator.
+        reason = ". ".join(str(error).split(". ")[:2])
         setting = f"{self.key}: {str(self.setting).lower()}"
-        return DeviceMemoryError(f"out of memory with `{setting}`{detail} ({said}). {remedy}")
+        return DeviceMemoryError(f"out of memory with `{setting}`{detail} ({reason}). {remedy}")
 
 
 def run_chunks(run: Callable[..., Tensor], size: int, *inputs_N: Tensor) -> Tensor:
-    """Returns run(*inputs_N), computed for `size` rows at a time.
+    """Returns `run(*inputs_N)`, computed for `size` rows at a time.
 
-    Values and gradients are those of one pass; dropout draws chunk by chunk, and backward uses the
-    draws of forward.
+    Values and gradients equal those of one pass. Dropout draws its masks chunk by chunk; backward
+    uses the masks of forward.
 
     Args:
-        run: treats every row by itself.
-        size: at least the number of rows N: everything at once, nothing twice.
+        run: must compute every row independently of the others.
+        size: rows in a chunk. If it is at least N, all rows are computed in one pass, and backward
+            computes nothing again.
         inputs_N: tensors [N, ...].
     """
     if size >= len(inputs_N[0]):
         return run(*inputs_N)
     if torch.is_grad_enabled():
         run = partial(checkpoint, run, use_reentrant=False)
-    chunks = zip(*(values.split(size) for values in inputs_N), strict=True)
-    return torch.cat([run(*chunk) for chunk in chunks])
+    splits = [values.split(size) for values in inputs_N]
+    outputs = [run(*chunk) for chunk in zip(*splits, strict=True)]
+    return torch.cat(outputs)

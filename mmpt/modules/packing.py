@@ -1,16 +1,19 @@
 """Sequences of different lengths with little padding: all tokens of a batch in one row.
 
-Sequences are sorted by length and cut into a few groups of similar lengths. Within a group every
-sequence is padded to the longest one, so that attention over the group is a view of the row with a
-small mask. Every other layer of BERT treats tokens one by one and needs no change. The attention
-function is registered with transformers under `PACKED`. A model whose config names it runs packed
-tokens [1, S, D] with `groups`, and ordinary batches like scaled-dot-product attention.
+Sequences are sorted by length and divided into a few groups of similar lengths. Within a group,
+every sequence is padded to the longest one, so that the group is a view of the row with regular
+shape, and attention within it needs only a small mask. All other layers of BERT process each token
+separately, so they need no change.
 
-torch's own forms do not fit: jagged tensors take longer to dispatch on the host than twenty groups,
-and `varlen_attn` has no dropout.
+The attention function is registered with transformers under the name `PACKED`. A model whose
+config names it accepts packed tokens [1, S, D] together with `groups`. For ordinary padded batches
+it uses scaled-dot-product attention.
 
-Legend: N sequences, P positions, S stored tokens (real ones and the padding of groups), H heads, D
-hidden size, d width of a head.
+torch has two functions for such batches. Neither is suitable: jagged tensors take longer to
+dispatch on the host than twenty groups, and `varlen_attn` has no dropout.
+
+Legend: N sequences, P positions, S stored tokens (real tokens and the padding of groups), H heads,
+D hidden size, d width of a head.
 """
 
 from collections.abc import Sequence
@@ -27,120 +30,137 @@ from transformers.masking_utils import sdpa_mask
 PACKED = "mmpt_packed"
 """Name of the attention function, for `attn_implementation` of a BertConfig."""
 KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-"""All but cuDNN's, which torch may prefer on a GPU: it makes and keeps a plan for every new shape,
-and most groups of a batch have a number of rows that none had before."""
+"""Attention kernels that may be used: all except cuDNN's.
 
-
+torch may prefer cuDNN on a GPU. cuDNN builds and stores a plan for every new shape, and most
+groups of a batch have a shape that did not occur before.
+"""
 GROUP_FLOPS = {"cpu": 1e7, "cuda": 1e10}
-"""Operations that a device can do in the time that one more group takes to start in one layer."""
+"""Cost of one more group in one layer: the operations that the device could do in the time that it
+takes to start the group."""
 
 
 class Group(NamedTuple):
     """Sequences of similar lengths, stored one after another and padded to the longest of them."""
 
-    rows: int
+    num_sequences: int
     length: int
-    mask: Tensor | None  # bool [rows, 1, 1, length], True = real; None: no padding
+    """Tokens of each sequence, including padding."""
+    mask: Tensor | None
+    """bool [num_sequences, 1, 1, length], True = real. None: there is no padding."""
 
 
 class Packing(NamedTuple):
     """The tokens of a batch in the order in which they are computed."""
 
-    positions: Tensor  # int64 [S], n * P + p: sequences by length, real tokens first
-    real: Tensor  # bool [S]
-    groups: tuple[Group, ...]  # shortest sequences first
-    shape: tuple[int, int]  # N, P
+    positions: Tensor
+    """int64 [S], position n * P + p of each stored token in the flat batch. Sequences are in the
+    order of their length. In a sequence the real tokens come first."""
+    is_real: Tensor
+    """bool [S], False for padding."""
+    groups: tuple[Group, ...]
+    """In ascending order of length."""
+    shape: tuple[int, int]
+    """N and P."""
 
     def pack(self, values: Tensor) -> Tensor:
-        """Returns the tokens [S, ...] of values [N, P, ...]."""
+        """Returns the stored tokens [S, ...] of a batch [N, P, ...]."""
         return values.flatten(0, 1)[self.positions]
 
     def unpack(self, packed_SD: Tensor) -> Tensor:
-        """Returns [N, P, D], zero where there is no real token."""
-        num, width = self.shape
-        empty = packed_SD.new_zeros(num * width, packed_SD.shape[1])
-        real_SD = packed_SD.masked_fill(~self.real[:, None], 0)
-        # Not index_copy, whose backward would keep its source.
-        return empty.index_put((self.positions,), real_SD).view(num, width, -1)
+        """Returns the batch [N, P, D] of stored tokens. It is zero where no token is real."""
+        num_sequences, num_positions = self.shape
+        empty = packed_SD.new_zeros(num_sequences * num_positions, packed_SD.shape[1])
+        real_SD = packed_SD.masked_fill(~self.is_real[:, None], 0)
+        # `index_copy` would keep its source for backward; `index_put` does not.
+        flat = empty.index_put((self.positions,), real_SD)
+        return flat.view(num_sequences, num_positions, -1)
 
 
-def choose_groups(counts: Sequence[int], max_padding: float) -> list[int]:
-    """Cuts sequences that are sorted by length into groups, and returns the length of each group.
-
-    Padding costs time, and so does every group. A group of k neighbouring lengths with r sequences
-    each needs r k^2 / 2 tokens of padding. If a group costs as much as c tokens, L lengths cost
-    (L / k) (c + r k^2 / 2), which is least where r k^2 / 2 = c: where the padding of a group costs
-    as much as the group. So sequences join the group of the next longer ones as long as that group
-    has at most c tokens of padding.
+def choose_group_lengths(counts: Sequence[int], max_padding: float) -> list[int]:
+    """Divides sequences into groups of similar lengths, and returns the length of each group.
 
     Args:
         counts: number of sequences of length 0, 1, 2 and so on. Those of length 0 are left out.
-        max_padding: c.
+        max_padding: largest number of padding tokens in a group.
     Returns:
-        lengths in ascending order. A group holds the sequences that are longer than the group
-        before it and at most as long as its length.
+        Lengths in ascending order. A group holds all sequences that are longer than the previous
+        group's length and at most as long as its own.
     """
-    longest: list[int] = []
+    # Both padding and groups cost time. Suppose that each length has r sequences. Then a group of
+    # k neighbouring lengths needs r k^2 / 2 tokens of padding. If a group itself costs as much as
+    # c tokens, L lengths cost (L / k) (c + r k^2 / 2) in all. That is lowest for r k^2 / 2 = c,
+    # where the padding of a group costs as much as the group. Hence this rule: starting with the
+    # longest sequences, a group takes the next shorter ones until its padding exceeds c.
+    lengths: list[int] = []
     padding = 0
     for length in reversed(range(1, len(counts))):
         if not counts[length]:
             continue
-        if longest:
-            padding += counts[length] * (longest[-1] - length)
-        if not longest or padding > max_padding:
-            longest.append(length)
+        if lengths:
+            padding += counts[length] * (lengths[-1] - length)
+        if not lengths or padding > max_padding:
+            lengths.append(length)
             padding = 0
-    return longest[::-1]
+    return lengths[::-1]
 
 
 def plan_packing(mask_NP: Tensor, max_padding: float) -> Packing:
     """Returns the packing of the positions where `mask_NP` (bool) is True.
 
-    Waits for the device once, to learn how many sequences there are of each length.
+    Waits for the device once, for the number of sequences of each length.
 
     Args:
-        max_padding: most padded tokens of a group.
+        max_padding: largest number of padding tokens in a group.
     """
-    num, width = mask_NP.shape
+    # Sort the sequences by length, and count those of each length.
+    num_sequences, num_positions = mask_NP.shape
     lengths_N, order_N = mask_NP.sum(dim=1).sort(stable=True)
-    every_length = torch.arange(width + 1, device=mask_NP.device)
-    counts = (lengths_N == every_length[:, None]).sum(dim=1).tolist()
-    # In each row the positions of the real tokens, in order, and then the others.
-    real_first_NP = (~mask_NP[order_N]).to(torch.uint8).argsort(dim=1, stable=True)
-    positions_NP = real_first_NP + order_N[:, None] * width
-    real_NP = every_length[:width] < lengths_N[:, None]
+    all_lengths = torch.arange(num_positions + 1, device=mask_NP.device)
+    counts = (lengths_N == all_lengths[:, None]).sum(dim=1).tolist()
 
-    positions, real, groups = [], [], []
+    # In each sequence move the real tokens to the front, without changing their order.
+    real_first_NP = (~mask_NP[order_N]).to(torch.uint8).argsort(dim=1, stable=True)
+    positions_NP = real_first_NP + order_N[:, None] * num_positions
+    is_real_NP = all_lengths[:num_positions] < lengths_N[:, None]
+
+    # A group is now a rectangle at the left edge of the sorted batch: its sequences, up to its
+    # length. Sequences without a real token are the first rows, and belong to no group.
+    positions, is_real, groups = [], [], []
     shorter, start = 0, counts[0]
-    for length in choose_groups(counts, max_padding):
-        rows = sum(counts[shorter + 1 : length + 1])
-        block = slice(start, start + rows), slice(length)
-        positions.append(positions_NP[block].flatten())
-        real.append(real_NP[block].flatten())
-        is_padded = rows > counts[length]
-        groups.append(Group(rows, length, real_NP[block][:, None, None] if is_padded else None))
-        shorter, start = length, start + rows
-    return Packing(torch.cat(positions), torch.cat(real), tuple(groups), (num, width))
+    for length in choose_group_lengths(counts, max_padding):
+        num_rows = sum(counts[shorter + 1 : length + 1])
+        stop = start + num_rows
+        real = is_real_NP[start:stop, :length]
+        positions.append(positions_NP[start:stop, :length].flatten())
+        is_real.append(real.flatten())
+        is_padded = num_rows > counts[length]
+        mask = real[:, None, None] if is_padded else None
+        groups.append(Group(num_rows, length, mask))
+        shorter, start = length, stop
+    shape = (num_sequences, num_positions)
+    return Packing(torch.cat(positions), torch.cat(is_real), tuple(groups), shape)
 
 
 def run_packed(
     bert: BertModel, mask_NP: Tensor, position_ids_NP: Tensor, **inputs_NP: Tensor
 ) -> Tensor:
-    """Returns the last hidden states [N, P, D] where the mask is True, and zeros elsewhere.
+    """Returns BERT's last hidden states [N, P, D]. They are zero where the mask is False.
 
     Args:
-        bert: with `PACKED` attention.
-        mask_NP: bool, the real tokens, which attend to each other.
+        bert: a model with `PACKED` attention.
+        mask_NP: bool, True for real tokens. These attend to each other.
         position_ids_NP: int64.
-        inputs_NP: `input_ids` int64 [N, P] or `inputs_embeds` float [N, P, D].
+        inputs_NP: `input_ids`, int64 [N, P], or `inputs_embeds`, float [N, P, D].
     """
-    flops = GROUP_FLOPS["cpu" if mask_NP.device.type == "cpu" else "cuda"]
     # A token takes about 24 D^2 operations in a layer.
-    packing = plan_packing(mask_NP, flops / (24 * bert.config.hidden_size**2))
+    token_flops = 24 * bert.config.hidden_size**2
+    group_flops = GROUP_FLOPS["cpu" if mask_NP.device.type == "cpu" else "cuda"]
+    packing = plan_packing(mask_NP, max_padding=group_flops / token_flops)
     inputs = {name: packing.pack(values)[None] for name, values in inputs_NP.items()}
-    positions = packing.pack(position_ids_NP)[None]
+    position_ids = packing.pack(position_ids_NP)[None]
     with sdpa_kernel(KERNELS):
-        states = bert(**inputs, position_ids=positions, groups=packing.groups)
+        states = bert(**inputs, position_ids=position_ids, groups=packing.groups)
     return packing.unpack(states.last_hidden_state[0])
 
 
@@ -156,33 +176,38 @@ def packed_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attends within each sequence; without `groups`, as scaled-dot-product attention does.
+    """Computes attention within each sequence of packed tokens.
 
     Args:
         query, key, value: float [1, H, S, d].
         attention_mask: None for packed tokens.
-        groups: as in `Packing`.
+        groups: as in `Packing`. None: an ordinary batch, for which transformers' own
+            scaled-dot-product attention is called.
     Returns:
-        float [1, S, H, d], and None for the weights, which are never formed.
+        float [1, S, H, d], and None for the attention weights, which are never computed.
     """
     if groups is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     assert attention_mask is None, "packed tokens need no mask"
-    sizes = [group.rows * group.length for group in groups]
+    sizes = [group.num_sequences * group.length for group in groups]
     assert sum(sizes) == query.shape[2], (sizes, query.shape)
-    # Split, not sliced: the gradient of a slice is as large as the whole, that of a split is not.
-    queries, keys, values = (heads[0].split(sizes, dim=1) for heads in (query, key, value))
-    parts = []
+
+    # `split` instead of slices: the gradient of a slice is as large as the whole tensor.
+    queries = query[0].split(sizes, dim=1)
+    keys = key[0].split(sizes, dim=1)
+    values = value[0].split(sizes, dim=1)
+    outputs = []
     for group, *heads in zip(groups, queries, keys, values, strict=True):
-        # Each is [rows, H, length, d].
-        q, k, v = (x.unflatten(1, (group.rows, group.length)).transpose(0, 1) for x in heads)
+        # [H, tokens, d] becomes [num_sequences, H, length, d].
+        shape = (group.num_sequences, group.length)
+        q, k, v = (tokens.unflatten(1, shape).transpose(0, 1) for tokens in heads)
         attended = scaled_dot_product_attention(
             q, k, v, group.mask, dropout_p=dropout, scale=scaling
         )
-        parts.append(attended.transpose(1, 2).flatten(0, 1))
-    return torch.cat(parts)[None], None
+        outputs.append(attended.transpose(1, 2).flatten(0, 1))
+    return torch.cat(outputs)[None], None
 
 
 AttentionInterface.register(PACKED, packed_attention)

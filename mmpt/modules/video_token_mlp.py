@@ -1,5 +1,4 @@
-"""S3D features to BERT-sized tokens; the order of its layers is VideoCLIP's, whose checkpoints fix
-the names.
+"""Maps S3D features to tokens of BERT's width.
 
 Legend: I width of the features (512), D hidden size.
 """
@@ -9,13 +8,15 @@ from torch import nn
 
 
 class VideoTokenMLP(nn.Module):
-    """Linear, GELU, LayerNorm, Linear: the activation stands before the norm, and the norm's
-    epsilon is 1e-5.
+    """A network of the layers Linear, GELU, LayerNorm and Linear.
+
+    The order of the layers, the names of the parameters and the norm's epsilon of 1e-5 are those
+    of VideoCLIP, so that its checkpoints load.
 
     Args:
         input_dim: I.
         hidden_size: D.
-        initializer_range: standard deviation of the initial weights (biases start at 0).
+        initializer_range: standard deviation of the initial weights. Biases start at 0.
     """
 
     def __init__(self, input_dim: int, hidden_size: int, initializer_range: float = 0.02):
@@ -28,8 +29,9 @@ class VideoTokenMLP(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, vfeats: torch.Tensor) -> torch.Tensor:
-        """Return tokens [..., D] of features [..., I]; features of another float type (float16 on
-        disk) are cast.
+        """Returns tokens [..., D] for features [..., I].
+
+        Features are cast to the dtype of the weights. (On disk they are float16.)
         """
         hidden = nn.functional.gelu(self.linear1(vfeats.to(self.linear1.weight.dtype)))
         return self.linear2(self.LayerNorm(hidden))

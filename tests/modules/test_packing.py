@@ -13,7 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import BertConfig, BertModel
 
 from mmpt.modules import PACKED, packing, run_packed
-from mmpt.modules.packing import choose_groups, plan_packing
+from mmpt.modules.packing import choose_group_lengths, plan_packing
 
 MASK = torch.tensor(
     [[1, 1, 1, 0, 0], [1, 0, 0, 1, 1], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]]
@@ -76,7 +76,7 @@ def test_padding_has_no_influence_and_no_gradient() -> None:
 def test_a_group_takes_lengths_as_long_as_its_padding_allows(
     counts: list[int], max_padding: int
 ) -> None:
-    longest = choose_groups(counts, max_padding)
+    longest = choose_group_lengths(counts, max_padding)
     assert longest == sorted(set(longest))
     lengths = [length for length, count in enumerate(counts) for _ in range(count) if length]
     assert (longest[-1:] or [0]) == [max(lengths, default=0)]

@@ -21,7 +21,7 @@ from mmpt.evaluators import METRICS, PREDICTORS, WHOLE_VIDEO, Metric, Number, Ou
 from mmpt.evaluators.base import Prepared, finite
 from mmpt.evaluators.functional import shared_credit
 from mmpt.inference.texts import embed_texts
-from mmpt.losses.precision import wide
+from mmpt.losses.precision import upcast
 from mmpt.processors.tokenizer import load_tokenizer, special_tokens
 from mmpt.processors.window_aligner import average_windows
 from mmpt.utils.log import get_logger
@@ -78,7 +78,7 @@ class COINPredictor(Predictor[SegmentationOutputs]):
             background: the score of class 0 in every second, if `scores_WFC` are without it.
         """
         spans = self.spans(int(batch["video_len"][0]))
-        scores_LC = average_windows(wide(scores_WFC).cpu().numpy(), spans)
+        scores_LC = average_windows(upcast(scores_WFC).cpu().numpy(), spans)
         finite(torch.from_numpy(scores_LC), "seconds")
         if background is not None:
             scores_LC = np.pad(scores_LC, ((0, 0), (1, 0)), constant_values=background)
@@ -120,7 +120,7 @@ class COINZSPredictor(COINPredictor):
         for batch, inputs in batches:
             windows = {name: value[0] for name, value in inputs.items()}
             states = model.forward_video(**windows, output_hidden_states=True)
-            yield self.classify(batch, wide(states[:, 1:-1]) @ labels_CD.T, bound)
+            yield self.classify(batch, upcast(states[:, 1:-1]) @ labels_CD.T, bound)
 
 
 def background_bound(labels_CD: torch.Tensor) -> float:

@@ -20,7 +20,7 @@ import torch
 
 from mmpt.evaluators import METRICS, PREDICTORS, WHOLE_VIDEO, Metric, Number, Outputs, Predictor
 from mmpt.evaluators.base import Prepared, finite
-from mmpt.losses.precision import wide
+from mmpt.losses.precision import upcast
 from mmpt.processors.window_aligner import Span, average_windows
 
 
@@ -63,7 +63,7 @@ class CrossTaskPredictor(Predictor[LocalisationOutputs]):
     def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
         """Yields the placement of the steps of each video."""
         for batch, inputs in batches:
-            logits_RK = finite(wide(self.run(model, inputs)["logits"]).cpu(), "seconds")
+            logits_RK = finite(upcast(self.run(model, inputs)["logits"]).cpu(), "seconds")
             spans = self.spans(int(batch["video_len"][0]))
             done_LK = average_rows(batch["targets"][0].numpy(), spans) > 0.5
             log_shares_LK = torch.from_numpy(average_rows(logits_RK.numpy(), spans)).double()
