@@ -23,7 +23,7 @@ from mmpt.config import RunConfig, load_config
 from mmpt.datasets import MMDataset, collate
 from mmpt.errors import ConfigError, DataError, UserError
 from mmpt.evaluators.table import checkpoint_names
-from mmpt.models.checkpoint import MOST_LISTED, check_checkpoint, load_weights
+from mmpt.models.checkpoint import MAX_LISTED, check_checkpoint, load_weights
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.reporting import KeyFrames, Run
 from mmpt.tasks import Task
@@ -188,7 +188,7 @@ def _positions_to_score(dataset: MMDataset, allow_missing: bool) -> list[int]:
     if missing and not (allow_missing and positions):
         keys = (key if isinstance(key, str) else str(key[0]) for key in missing.values())
         videos = list(dict.fromkeys(keys))
-        listed = ", ".join(videos[:MOST_LISTED]) + (", ..." if len(videos) > MOST_LISTED else "")
+        listed = ", ".join(videos[:MAX_LISTED]) + (", ..." if len(videos) > MAX_LISTED else "")
         raise DataError(
             f"{dataset.video.need_str('vfeat_dir')}: {len(missing)} of {len(dataset)} test items "
             f"have no features ({len(videos)} videos: {listed}). Extract them, correct "

@@ -9,7 +9,7 @@ _get, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "MMPTModel":  # this is its published place; it lives in `mmpt.inference`
+    if name == "MMPTModel":  # published under this package, defined in `mmpt.inference`
         from mmpt.inference.mmptmodel import MMPTModel
 
         return MMPTModel

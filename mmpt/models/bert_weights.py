@@ -1,5 +1,6 @@
-"""BERT by `dataset.bert_name`, a hub name or a folder: its config and weights, or a message that
-helps.
+"""Reads the config and the weights of BERT, which `dataset.bert_name` names.
+
+The name is a folder or a model on the Hugging Face hub.
 """
 
 from pathlib import Path
@@ -21,15 +22,16 @@ WEIGHT_FILES = (
     "model.safetensors.index.json",
     "pytorch_model.bin.index.json",
 )
+"""Names of weight files in a folder, in the order in which they are looked for."""
 
 
 def read_bert_config(bert_name: str) -> BertConfig:
     """Returns the config of `bert_name`.
 
     Raises:
-        ConfigError: the config of another kind of model, or its sizes do not fit each other.
+        ConfigError: it is the config of another kind of model, or its sizes are inconsistent.
         DataError: config.json is missing or damaged.
-        CheckpointError: neither a folder nor to be had from the hub.
+        CheckpointError: `bert_name` is no folder, and the hub does not provide it.
     """
     try:
         if Path(bert_name).is_dir():
@@ -37,7 +39,7 @@ def read_bert_config(bert_name: str) -> BertConfig:
         else:
             entries, _ = BertConfig.get_config_dict(bert_name)
     except OSError as err:
-        raise _unreachable(bert_name, err) from err
+        raise _unreachable_error(bert_name, err) from err
     if (kind := entries.get("model_type", "bert")) != "bert":
         problem = f"the towers are made of BERT, but {bert_name} is a `{kind}` model."
         raise ConfigError(KEY, [problem])
@@ -49,21 +51,25 @@ def read_bert_config(bert_name: str) -> BertConfig:
                 f"({config.num_attention_heads}), but is {config.hidden_size}"
             )
     except (StrictDataclassError, ValueError, TypeError, ZeroDivisionError) as err:
-        problem = f"the config.json of {bert_name} is not BERT's: {' '.join(str(err).split())}."
-        raise ConfigError(KEY, [problem + " Download it again."]) from err
+        reason = " ".join(str(err).split())
+        problem = f"the config.json of {bert_name} is not BERT's: {reason}. Download it again."
+        raise ConfigError(KEY, [problem]) from err
     return config
 
 
 def read_bert_weights(bert_name: str, config: BertConfig, *, random_init: bool) -> BertModel | None:
-    """Returns BERT with its published weights, or None for a folder without weights when
-    `random_init` allows that.
+    """Returns BERT with its published weights.
 
+    Args:
+        config: BERT's config, as `read_bert_config` returns it.
+        random_init: return None for a folder that holds no weights.
     Raises:
-        CheckpointError: no weights, damaged ones, not finite or of another shape, or no access to
-            the hub.
+        CheckpointError: the weights are missing, damaged, not finite or of another shape, or the
+            hub does not provide them.
     """
     folder = Path(bert_name)
-    file = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+    candidates = (folder / name for name in WEIGHT_FILES)
+    file = next((path for path in candidates if path.is_file()), None)
     if folder.is_dir() and file is None:
         if not random_init:
             raise CheckpointError(
@@ -77,30 +83,31 @@ def read_bert_weights(bert_name: str, config: BertConfig, *, random_init: bool) 
         return None
     try:
         bert, info = BertModel.from_pretrained(bert_name, config=config, output_loading_info=True)
-    except (RuntimeError, ValueError) as err:  # how transformers reports weights of another shape
+    except (RuntimeError, ValueError) as err:  # transformers' errors for weights of another shape
         raise CheckpointError(
             f"`{KEY}`: the weights of {bert_name} do not fit its config.json: {err}"
         ) from err
-    except Exception as err:  # damaged files: safetensors, torch and pickle each raise their own
+    except Exception as err:  # damaged files: safetensors, torch and pickle have different errors
         if file is None and isinstance(err, OSError):
-            raise _unreachable(bert_name, err) from err
-        damaged = f"{file or bert_name}: damaged ({first_line(err)}); download it again."
-        raise CheckpointError(damaged) from err
-    # The pooler is never used.
+            raise _unreachable_error(bert_name, err) from err
+        message = f"{file or bert_name}: damaged ({first_line(err)}); download it again."
+        raise CheckpointError(message) from err
+
+    # The pooler may be missing, because it is never used.
     missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
     if missing:
         raise CheckpointError(
             f"`{KEY}`: the weights of {bert_name} must be a whole BERT, but {len(missing)} tensors "
             f"are missing, among them `{missing[0]}`."
         )
-    require_finite(bert.state_dict(), file or bert_name, "Download it again, or take another BERT.")
+    require_finite(bert.state_dict(), file or bert_name, "Download it again, or use another BERT.")
     return bert
 
 
-def _unreachable(bert_name: str, err: OSError) -> CheckpointError:
+def _unreachable_error(bert_name: str, err: OSError) -> CheckpointError:
     return CheckpointError(
-        f"`{KEY}`: {bert_name} is no folder here and cannot be had from the hub "
-        f"({first_line(err)}). On a machine with network run `huggingface-cli download "
+        f"`{KEY}`: {bert_name} is not a folder, and it cannot be downloaded from the Hugging Face "
+        f"hub ({first_line(err)}). On a machine with network run `huggingface-cli download "
         f"{bert_name} --local-dir <folder>` and set `{KEY}` to that folder, or point HF_HOME to a "
         "cache that holds it."
     )

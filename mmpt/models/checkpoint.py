@@ -1,8 +1,11 @@
-"""Loading of checkpoints: without running code from the file, strictly, finite weights only, and
-with a report.
+"""Loads weights from checkpoints, strictly.
 
-fairseq writes a dict whose `model` entry holds the weights under `mmmodel.`; a bare state dict is
-read too. `harmless` names the few differences that are; any other is an error that lists the keys.
+No code from the file is run, weights must be finite, and keys must match the model's. The few
+differences that are allowed (`why_harmless`) are logged. Any other one is an error that lists the
+keys.
+
+A checkpoint of fairseq is a dict whose entry `model` holds the weights, with the prefix
+`mmmodel.`. A bare state dict is accepted too.
 """
 
 import difflib
@@ -22,11 +25,13 @@ from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 
-MOST_LISTED = 8
+MAX_LISTED = 8
+"""Largest number of keys that a message lists for one kind of problem."""
 TRAINING_ENTRIES = ("model", "optimizer_history", "extra_state")
+"""Entries of a checkpoint that fairseq needs to start a training from it."""
 WRAPPER_PREFIX = "mmmodel."
 DIVERGED = (
-    "The training that wrote this file has diverged, or the file is damaged: take an earlier "
+    "The training that wrote this file has diverged, or the file is damaged: use an earlier "
     "checkpoint, or copy or download this one again."
 )
 FRESH_OPTIMIZER = (
@@ -38,92 +43,107 @@ RENAMED = (
     (r"LayerNorm\.gamma$", "LayerNorm.weight"),  # BERT converted from TensorFlow
     (r"LayerNorm\.beta$", "LayerNorm.bias"),
 )
-"""Old names of tensors (regular expressions) to present ones, applied in this order."""
+"""Regular expressions for old names of tensors, and their replacements. All are applied, in this
+order."""
 
 
 class Use(Enum):
-    """The use of a checkpoint, which decides how far its keys may differ from the model's."""
+    """The purpose of loading a checkpoint. It decides which differences in the keys are allowed."""
 
     INFERENCE = "inference"
+    """The model is evaluated."""
     START = "start"
-    """A training starts from its weights, with a fresh optimizer."""
+    """A new training starts from the weights, with a new optimizer."""
     RESUME = "resume"
     """An interrupted training continues."""
 
 
 def check_checkpoint(path: str | Path) -> None:
-    """Checks that a checkpoint's weights can be read and are finite.
+    """Checks that the weights of a checkpoint can be read and are finite.
 
-    They are mapped, which takes little memory, but a flipped bit among them is not found.
+    The file is memory-mapped. That takes little memory, but checksums are not verified, so a
+    flipped bit in the weights is not found.
 
     Raises:
-        CheckpointError: the file is missing, cut short, no checkpoint, or holds code, NaN or
-            infinity.
+        CheckpointError: the file is missing, truncated or not a checkpoint, or it holds code, NaN
+            or infinity.
     """
     _stored_weights(load_checkpoint(path, mapped=True), str(path))
 
 
 def check_training_checkpoint(path: str | Path, *, optimizer: bool = False) -> None:
-    """Checks that fairseq can start from a checkpoint: it is sound, and has fairseq's own entries.
+    """Checks that fairseq can start a training from a checkpoint.
+
+    Its weights must be readable and finite, and it must have fairseq's own entries.
 
     Args:
-        optimizer: its optimizer's state will be used, too.
+        optimizer: also check the state of the optimizer.
     Raises:
-        CheckpointError: as `check_checkpoint`, or it holds weights alone.
+        CheckpointError: as for `check_checkpoint`; the file holds only weights; or the loss's
+            weights or the optimizer's state are not finite.
     """
     entries = load_checkpoint(path, mapped=True)
-    if missing := [name for name in TRAINING_ENTRIES if name not in entries]:
+    missing = [name for name in TRAINING_ENTRIES if name not in entries]
+    if missing:
         raise CheckpointError(
             f"{path}: training starts from a checkpoint as fairseq saves it, but this one has no "
-            f"{', '.join(missing)}. Weights alone can be scored, not trained on; take the whole "
-            "file."
+            f"{', '.join(missing)}. A file of weights alone can only be evaluated; use the whole "
+            "checkpoint."
         )
     _stored_weights(entries, str(path))
-    # A learnable temperature is the loss's.
+    # The loss has weights if its temperature is learnable.
     require_finite(entries.get("criterion") or {}, path, DIVERGED, what="the loss's weights")
-    if optimizer and (state := entries.get("last_optimizer_state")):
-        remedy = f"Take an earlier checkpoint, or {FRESH_OPTIMIZER}"
+    state = entries.get("last_optimizer_state")
+    if optimizer and state:
+        remedy = f"Use an earlier checkpoint, or {FRESH_OPTIMIZER}"
         for values in state["state"].values():
             require_finite(values, path, remedy, what="the optimizer's state")
 
 
 def check_optimizer_state(path: str | Path, trained: Sequence[Tensor], *, flat: bool) -> None:
-    """Checks, as far as possible, that an optimizer's state is of the parameters trained now.
+    """Checks that a saved optimizer state fits the parameters that are trained now.
+
+    The state holds no names, so only the number of tensors is compared. If the state is for a
+    single tensor, the number of its values is compared.
 
     Args:
-        path: a checkpoint as fairseq saves it; one without such a state is let pass.
-        trained: the parameters.
-        flat: fairseq makes one of all of them, as it does in float16.
+        path: a checkpoint of fairseq. One without an optimizer state passes.
+        trained: the parameters that are trained now.
+        flat: whether fairseq concatenates all parameters to one tensor, as it does in float16.
     Raises:
-        CheckpointError: other numbers of parameters, or the file cannot be read.
+        CheckpointError: the numbers differ, or the file cannot be read.
     """
     state = load_checkpoint(path, mapped=True).get("last_optimizer_state")
     if not state:
         return
-    saved = sum(len(group["params"]) for group in state["param_groups"])
-    now = 1 if flat else len(trained)
-    what = "tensors"
-    if saved == now == 1:  # how large they are tells more
-        entries = [value for entry in state["state"].values() for value in entry.values()]
-        sizes = [value.numel() for value in entries if isinstance(value, Tensor)]
-        saved, what = max(sizes, default=0), "numbers"
-        now = sum(parameter.numel() for parameter in trained)
-    if saved != now:
+    num_saved = sum(len(group["params"]) for group in state["param_groups"])
+    num_now = 1 if flat else len(trained)
+    unit = "tensors"
+    if num_saved == num_now == 1:
+        sizes = [0]
+        for entry in state["state"].values():
+            sizes += [value.numel() for value in entry.values() if isinstance(value, Tensor)]
+        num_saved = max(sizes)
+        num_now = sum(parameter.numel() for parameter in trained)
+        unit = "numbers"
+    if num_saved != num_now:
         raise CheckpointError(
-            f"{path}: the optimizer's state must be of the {now} {what} that train now, but is of "
-            f"{saved}, so the run cannot go on. Set `model.layernorm_only`, "
-            "`loss.learnable_temperature` and the precision (`fairseq.common.fp16`) as they were, "
-            f"or {FRESH_OPTIMIZER}"
+            f"{path}: the optimizer's state must be that of the {num_now} {unit} that are trained "
+            f"now, but is that of {num_saved}, so the run cannot continue. Set "
+            "`model.layernorm_only`, `loss.learnable_temperature` and the precision "
+            f"(`fairseq.common.fp16`) as they were, or {FRESH_OPTIMIZER}"
         )
 
 
 def load_weights(model: nn.Module, checkpoint: str | Path | Mapping[str, Any]) -> None:
-    """Loads a checkpoint file (or what was read from one) for inference, strictly, in the model's
-    dtype and device.
+    """Loads weights into a model for inference. They get the model's dtype and device.
 
+    Args:
+        model: changed in place.
+        checkpoint: a file, or the content of one.
     Raises:
-        CheckpointError: unreadable, not finite, or keys or shapes differ from the model's by more
-            than is harmless.
+        CheckpointError: the file cannot be read, the weights are not finite, or keys or shapes
+            differ from the model's in a way that is not harmless.
     """
     source = "checkpoint"
     if isinstance(checkpoint, str | Path):
@@ -131,14 +151,16 @@ def load_weights(model: nn.Module, checkpoint: str | Path | Mapping[str, Any]) -
     model.load_state_dict(adapt_state(checkpoint, model, source))
 
 
-def harmless(name: str, use: Use, *, in_file: bool) -> str | None:
-    """Returns why it is harmless that a key is on one side only, or None if it is not.
+def why_harmless(name: str, use: Use, *, in_file: bool) -> str | None:
+    """Returns why a key may be present on one side only, or None if it may not.
 
-    A training may start with a fresh step classifier, which learns; scored as it is, it would make
-    random numbers.
+    A training may start with a newly initialised step classifier, which it then trains. An
+    evaluation may not, because its scores would be random.
 
     Args:
-        in_file: the file has it and the model does not, else the other way round.
+        name: the key.
+        use: the purpose of the weights.
+        in_file: True: only the file has the key. False: only the model has it.
     """
     if name.split(".")[-1] == "position_ids":
         return "a constant that newer transformers do not store"
@@ -155,63 +177,95 @@ def adapt_state(
     source: str = "checkpoint",
     use: Use = Use.INFERENCE,
 ) -> dict[str, Tensor]:
-    """Fits a checkpoint's weights to a model; neither is changed.
+    """Returns a checkpoint's weights as a state dict that fits the model exactly.
 
-    Logs how many tensors are loaded, and all that are renamed, cast, ignored or kept.
+    Logs the number of tensors, and which ones are renamed, cast or ignored, or keep the model's
+    own values. Neither the checkpoint nor the model is changed.
 
     Args:
         checkpoint: a whole checkpoint or a state dict, with or without the `mmmodel.` prefix.
-        model: whose state dict (without prefix) gives the names, shapes and dtypes, and the values
-            that are kept.
-        source: what to call the checkpoint in messages.
-        use: what the weights are for.
+        model: the keys, shapes and dtypes of its state dict (without prefix) are required. Where
+            an allowed key is missing in the checkpoint, the model's own value is returned.
+        source: name of the checkpoint, for messages.
+        use: the purpose of the weights.
     Returns:
         A state dict with exactly the keys, shapes and dtypes of the model's.
     Raises:
-        CheckpointError: NaN or infinity, or keys or shapes differ by more than is harmless; all of
-            them are listed.
+        CheckpointError: there is NaN or infinity, or keys or shapes differ in a way that is not
+            harmless. All such keys are listed.
     """
     own = model.state_dict()
-    found, renamed = _tensors(checkpoint, source)
-    ignored = {n: harmless(n, use, in_file=True) for n in found if n not in own}
-    kept = {n: harmless(n, use, in_file=False) for n in own if n not in found}
-    common = [name for name in own if name in found]
-    shapes = [(name, tuple(own[name].shape), tuple(found[name].shape)) for name in common]
-    problems = [
-        *_listing("in the model only", [_with_hint(n, ignored) for n in kept if not kept[n]]),
-        *_listing("in the file only", [_with_hint(n, kept) for n in ignored if not ignored[n]]),
-        *_listing(
-            "of another shape",
-            [f"`{n}` must be {ours}, but is {its}" for n, ours, its in shapes if ours != its],
-        ),
-    ]
-    if problems:
-        raise CheckpointError(
-            "\n".join([f"{source}: the weights do not fit the model.", *problems])
-            + "\nCompare `model.model_cls`, `model.num_hidden_video_layers` and "
-            "`dataset.bert_name` with those of the YAML that the checkpoint was made by."
-        )
-    said = [f"{source}: {len(common)} tensors loaded"]
-    casts = {
-        f"{found[n].dtype} to {own[n].dtype}" for n in common if found[n].dtype != own[n].dtype
+    found, renamed = _current_tensors(checkpoint, source)
+
+    # Keys on one side only, each with the reason why it is harmless, or None.
+    only_in_file = {
+        name: why_harmless(name, use, in_file=True) for name in found if name not in own
     }
+    only_in_model = {
+        name: why_harmless(name, use, in_file=False) for name in own if name not in found
+    }
+    common = [name for name in own if name in found]
+    _check_fit(own, found, common, only_in_model, only_in_file, source)
+
+    report = [f"{source}: {len(common)} tensors loaded"]
+    casts = set()
+    for name in common:
+        if found[name].dtype != own[name].dtype:
+            casts.add(f"{found[name].dtype} to {own[name].dtype}".replace("torch.", ""))
     if casts:
-        said.append(f"cast {', '.join(sorted(casts))}".replace("torch.", ""))
+        report.append(f"cast {', '.join(sorted(casts))}")
     if renamed:
         old, new = next(iter(renamed.items()))
-        said.append(f"{len(renamed)} renamed (as {old} to {new})")
-    for verb, names in (("ignored", ignored), ("kept the model's own", kept)):
+        report.append(f"{len(renamed)} renamed (as {old} to {new})")
+    for verb, names in (("ignored", only_in_file), ("kept the model's own", only_in_model)):
         if names:
-            reasons = "; ".join(sorted({str(reason) for reason in names.values()}))
-            said.append(f"{verb} {', '.join(sorted(names))} ({reasons})")
-    logger.info("%s", ", ".join(said))
-    return {n: found[n].to(own[n].dtype) if n in found else own[n] for n in own}
+            reasons = sorted({str(reason) for reason in names.values()})
+            report.append(f"{verb} {', '.join(sorted(names))} ({'; '.join(reasons)})")
+    logger.info("%s", ", ".join(report))
+    return {
+        name: found[name].to(value.dtype) if name in found else value for name, value in own.items()
+    }
 
 
-def _tensors(
+def _check_fit(
+    own: Mapping[str, Tensor],
+    found: Mapping[str, Tensor],
+    common: Sequence[str],
+    only_in_model: Mapping[str, str | None],
+    only_in_file: Mapping[str, str | None],
+    source: str,
+) -> None:
+    """Raises CheckpointError, with all keys, if a checkpoint does not fit the model."""
+    missing = [name for name, reason in only_in_model.items() if reason is None]
+    unexpected = [name for name, reason in only_in_file.items() if reason is None]
+    misshapen = []
+    for name in common:
+        wanted, shape = tuple(own[name].shape), tuple(found[name].shape)
+        if shape != wanted:
+            misshapen.append(f"`{name}` must be {wanted}, but is {shape}")
+    problems = [
+        *_listing("in the model only", [_with_hint(name, only_in_file) for name in missing]),
+        *_listing("in the file only", [_with_hint(name, only_in_model) for name in unexpected]),
+        *_listing("of another shape", misshapen),
+    ]
+    if problems:
+        lines = [
+            f"{source}: the weights do not fit the model.",
+            *problems,
+            "Compare `model.model_cls`, `model.num_hidden_video_layers` and `dataset.bert_name` "
+            "with those of the YAML that the checkpoint was made by.",
+        ]
+        raise CheckpointError("\n".join(lines))
+
+
+def _current_tensors(
     checkpoint: Mapping[str, Any], source: str
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Returns a checkpoint's tensors by their present names, and old names to present ones."""
+    """Returns a checkpoint's tensors by their current names.
+
+    Returns:
+        The tensors, and the current name of each renamed one by its old name.
+    """
     found: dict[str, Tensor] = {}
     renamed: dict[str, str] = {}
     for old, value in _stored_weights(checkpoint, source).items():
@@ -225,12 +279,13 @@ def _tensors(
 
 
 def _stored_weights(checkpoint: Mapping[str, Any], source: str) -> Mapping[str, Tensor]:
-    """Returns a checkpoint's weights by the names that it gives them.
+    """Returns a checkpoint's weights under the names in the file.
 
-    Every way to load or to check towers comes through here.
+    All functions that load or check the weights of towers call this one.
 
     Raises:
-        CheckpointError: there are none, or something else among them, or NaN or infinity.
+        CheckpointError: there are no weights, there is something else among them, or they hold NaN
+            or infinity.
     """
     state: Any = checkpoint
     for entry in ("state_dict", "model"):
@@ -249,30 +304,36 @@ def _stored_weights(checkpoint: Mapping[str, Any], source: str) -> Mapping[str, 
 
 
 def _with_hint(name: str, others: Collection[str]) -> str:
-    near = difflib.get_close_matches(name, others, n=1, cutoff=0.8)
-    return f"`{name}` (near `{near[0]}`)" if near else f"`{name}`"
+    """Returns a key for a message, together with the most similar key of the other side."""
+    similar = difflib.get_close_matches(name, others, n=1, cutoff=0.8)
+    return f"`{name}` (similar to `{similar[0]}`)" if similar else f"`{name}`"
 
 
-def _listing(what: str, lines: list[str]) -> list[str]:
+def _listing(kind: str, lines: list[str]) -> list[str]:
+    """Returns the lines of a message about one kind of problem; none without problems."""
     if not lines:
         return []
-    more = [f"    and {len(lines) - MOST_LISTED} more"] if len(lines) > MOST_LISTED else []
-    return [f"  {len(lines)} {what}:", *(f"    {line}" for line in lines[:MOST_LISTED]), *more]
+    listing = [f"  {len(lines)} {kind}:"]
+    listing += [f"    {line}" for line in lines[:MAX_LISTED]]
+    if len(lines) > MAX_LISTED:
+        listing.append(f"    and {len(lines) - MAX_LISTED} more")
+    return listing
 
 
 def weights_fingerprint(module: nn.Module, trainable_only: bool = True) -> str:
-    """Returns a SHA-256 over names, dtypes, shapes and bytes of the parameters, the same on every
-    device.
+    """Returns the SHA-256, in hex, of the names, dtypes, shapes and values of the parameters.
+
+    It does not depend on the device.
 
     Args:
-        trainable_only: leave out frozen parameters, which cannot tell two moments of one run apart.
+        trainable_only: leave out frozen parameters, which do not change in the course of a run.
     """
     digest = hashlib.sha256()
-    parameters = [
-        (n, p) for n, p in module.named_parameters() if p.requires_grad or not trainable_only
-    ]
+    parameters = dict(module.named_parameters())
+    if trainable_only:
+        parameters = {name: value for name, value in parameters.items() if value.requires_grad}
     assert parameters, "a fingerprint of no weights would fit every model"
-    for name, parameter in parameters:
+    for name, parameter in parameters.items():
         values = parameter.detach().cpu().contiguous()
         digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
         digest.update(values.reshape(-1).view(torch.uint8).numpy().data)

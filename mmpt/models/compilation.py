@@ -1,11 +1,12 @@
-"""`model.compile`: torch.compile for the parts of BERT's layers that treat tokens one by one, each
-on its own.
+"""`model.compile`: compiles parts of BERT's layers with torch.compile.
 
-These are what surrounds attention: projection, GELU, dropout, residual sum, LayerNorm. Their only
-changing size is the number of tokens, so one graph with a symbolic size serves every batch, packed
-or padded, and every layer of both towers; attention itself, whose runs differ in each batch, stays
-eager. State-dict keys stay as they are. Values equal eager ones to rounding; dropout draws in
-another order, so a seed gives other, equally repeatable draws.
+The compiled parts are those around attention (projection, GELU, dropout, residual sum, LayerNorm).
+They process each token separately, so the number of tokens is their only changing size. One graph
+with a symbolic size serves every batch, packed or padded, and every layer of both towers.
+Attention itself is not compiled, because its groups differ in each batch.
+
+State-dict keys do not change. Values equal those without compilation to rounding. Dropout draws
+its masks in another order: a seed gives other masks, but the same ones in every run.
 """
 
 import torch
@@ -17,48 +18,52 @@ from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 TOKEN_WISE = (BertSelfOutput, BertIntermediate, BertOutput)
+"""Classes of the compiled parts."""
 
 
 def compile_layers(model: nn.Module, device: torch.device) -> int:
-    """Has the token-wise parts of the model's BERT layers compiled when they first run; return
-    their number.
+    """Marks the token-wise parts of the model's BERT layers for compilation at their first call.
 
     Args:
         model: changed in place.
-        device: where it is going to run; a trial shows whether torch can compile for it.
+        device: where the model will run. A small function is compiled for it as a test.
+    Returns:
+        The number of parts.
     Raises:
-        ConfigError: no compiler, or a model without such parts.
+        ConfigError: no compiler is found, or the model has no such parts.
     """
     parts = [module for module in model.modules() if isinstance(module, TOKEN_WISE)]
     if not parts:
-        raise _refuse(
+        raise _requirement_error(
             f"a model of BERT layers, but {type(model).__name__} has none. Leave the key out."
         )
-    is_launcher = next(parts[0].parameters()).is_meta  # which must not take a GPU's memory
+    # The launcher checks a model without data, and must not take memory of a GPU.
+    is_launcher = next(parts[0].parameters()).is_meta
     if device.type == "cpu" or not is_launcher:
-        _try_compiler(device)
+        _check_compiler(device)
     for part in parts:
         part.compile(dynamic=True)
     logger.info("compiling %d parts of BERT's layers; the first batches take longer", len(parts))
     return len(parts)
 
 
-def _try_compiler(device: torch.device) -> None:
-    """Raises ConfigError unless torch can compile for `device`."""
+def _check_compiler(device: torch.device) -> None:
+    """Raises ConfigError if torch cannot compile for `device`."""
     trial = torch.compile(
         lambda values: values.sin() + 1, dynamic=True, options={"fx_graph_cache": False}
     )
     try:
         trial(torch.ones(3, device=device))
-    except RuntimeError as err:  # all of torch.compile's errors are, also those that it wraps
-        raise _refuse(
+    except RuntimeError as err:  # all errors of torch.compile, including those that it wraps
+        reason = str(err).strip().splitlines()[0]
+        raise _requirement_error(
             "a C++ compiler (on a GPU Triton and a C compiler with Python's headers), but torch "
-            f"cannot compile here: {str(err).strip().splitlines()[0]}. "
+            f"cannot compile here: {reason}. "
             "Install one (Debian, Ubuntu: `apt install g++ python3-dev`), name it in the "
             "environment variable CXX (CC for Triton), or leave the key out; it only changes the "
             "speed."
         ) from err
 
 
-def _refuse(needs: str) -> ConfigError:
-    return ConfigError("model", [f"`model.compile: true` needs {needs}"])
+def _requirement_error(requirement: str) -> ConfigError:
+    return ConfigError("model", [f"`model.compile: true` needs {requirement}"])

@@ -1,6 +1,4 @@
-"""Which parameters train: the Norton recipe moves LayerNorm only, and tells it by the module's
-name.
-"""
+"""Selects the parameters that are trained. The Norton recipe trains LayerNorm parameters only."""
 
 from torch import nn
 
@@ -8,16 +6,16 @@ from mmpt.errors import ConfigError
 
 
 def freeze_all_but_layernorm(model: nn.Module) -> list[str]:
-    """Stop the gradient of every parameter whose owning module is not called exactly `LayerNorm`.
+    """Freezes every parameter whose module is not called exactly `LayerNorm`.
 
-    The name decides, not the class: it is the second-last part of the parameter's dotted name. For
-    Norton that leaves 78 tensors of 59,904 numbers, the norm of the video token MLP among them.
-    Frozen layers keep their dropout.
+    The name decides, not the class. It is the second-to-last part of the parameter's dotted name.
+    For Norton, 78 tensors with 59,904 numbers stay trainable, including the norm of the video
+    token MLP. Frozen layers keep their dropout.
 
     Returns:
-        The names of the parameters that still train, in the model's order.
+        The names of the trainable parameters, in the model's order.
     Raises:
-        ConfigError: nothing would train.
+        ConfigError: no parameter would be trainable.
     """
     trainable = []
     for name, parameter in model.named_parameters():
@@ -26,8 +24,9 @@ def freeze_all_but_layernorm(model: nn.Module) -> list[str]:
         elif parameter.requires_grad:
             trainable.append(name)
     if not trainable:
-        has_none = (
-            f"the model {type(model).__name__} must have modules named `LayerNorm`, but has none"
+        problem = (
+            f"the model {type(model).__name__} must have modules named `LayerNorm`, but has none; "
+            "leave the key out."
         )
-        raise ConfigError("model.layernorm_only", [f"{has_none}; leave the key out."])
+        raise ConfigError("model.layernorm_only", [problem])
     return trainable

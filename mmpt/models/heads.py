@@ -1,8 +1,9 @@
-"""Two-tower models that read a whole video at once: full-video retrieval, step segmentation, step
-localisation.
+"""Two-tower models that read a whole video at once.
 
-All have the towers and keys of `MMFusionSeparate`; only segmentation adds weights, a classifier. A
-batch is one video, cut into windows, so every input has a leading axis of 1.
+They are for full-video retrieval, step segmentation and step localisation. All have the towers and
+state-dict keys of `MMFusionSeparate`. Only segmentation has further weights, a classifier.
+A batch is one video, cut into windows, so every input has a leading axis of 1.
+
 Legend: W windows, F seconds of a window, I width of the features (512), S captions (or steps), T
 text slots, R real seconds of all windows, K classes, D hidden size.
 """
@@ -26,7 +27,7 @@ class Logits(TypedDict):
 
 @MODELS.register
 class MMFusionSeparateFullVideoBGRetrieval(MMFusionSeparate):
-    """Embeds all windows and all captions of one video (YouCook2 with background)."""
+    """A model that embeds all windows and all captions of a video (YouCook2 with background)."""
 
     gives = ("pooled_video", "pooled_text")
 
@@ -42,18 +43,18 @@ class MMFusionSeparateFullVideoBGRetrieval(MMFusionSeparate):
             vmasks: bool [1, W, F].
         """
         caps_ST, cmasks_ST, vfeats_WFI, vmasks_WF = _only_video(self, caps, cmasks, vfeats, vmasks)
-        pooled_video = self.forward_video(
-            vfeats_WFI, vmasks_WF, *window_text(caps_ST, len(vfeats_WFI))
-        )[0]
-        return {
-            "pooled_video": pooled_video,
-            "pooled_text": self.forward_text(caps_ST, cmasks_ST)[0],
-        }
+        caps_W2, cmasks_W2 = window_text(caps_ST, len(vfeats_WFI))
+        pooled_video, _, _ = self.forward_video(vfeats_WFI, vmasks_WF, caps_W2, cmasks_W2)
+        pooled_text, _, _ = self.forward_text(caps_ST, cmasks_ST)
+        return {"pooled_video": pooled_video, "pooled_text": pooled_text}
 
 
 @MODELS.register
 class MMFusionSeparateActionSegmentation(MMFusionSeparate):
-    """Classifies every second of all windows (COIN); the text tower is there but takes no part."""
+    """A model that classifies every second of all windows (COIN).
+
+    It has a text tower, because its checkpoints have one, but does not use it.
+    """
 
     video_encoder_cls = MMBertForTokenClassification
     video_encoder: MMBertForTokenClassification
@@ -62,11 +63,11 @@ class MMFusionSeparateActionSegmentation(MMFusionSeparate):
     def forward(  # type: ignore[override]  # logits, where the base class has pooled vectors
         self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **_: Any
     ) -> Logits:
-        """Returns logits [W, F, K]; those of padded seconds mean nothing.
+        """Returns logits [W, F, K]. The values of padded seconds are arbitrary.
 
         Args:
-            caps: int64 [1, W, any]; only [CLS] and [SEP] are read.
-            cmasks: bool [1, W, any]; whether [CLS] and [SEP] may be attended to.
+            caps: int64 [1, W, T]. Only the first two ids, [CLS] and [SEP], are read.
+            cmasks: bool [1, W, T]. The first two are True if [CLS] and [SEP] may be attended to.
             vfeats: float [1, W, F, I].
             vmasks: bool [1, W, F].
         """
@@ -79,14 +80,14 @@ class MMFusionSeparateActionSegmentation(MMFusionSeparate):
 
 @MODELS.register
 class MMFusionSeparateActionLocalization(MMFusionSeparate):
-    """Compares every real second of all windows with the text of every step (CrossTask)."""
+    """A model that compares every second of a video with the text of every step (CrossTask)."""
 
     gives = tuple(Logits.__annotations__)
 
     def forward(  # type: ignore[override]  # logits, where the base class has pooled vectors
         self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **_: Any
     ) -> Logits:
-        """Returns logits [R, S], window after window.
+        """Returns logits [R, S]: the dot products of seconds, window after window, with steps.
 
         Args:
             caps: int64 [1, S, T], one text per step.
@@ -95,24 +96,32 @@ class MMFusionSeparateActionLocalization(MMFusionSeparate):
             vmasks: bool [1, W, F].
         """
         caps_ST, cmasks_ST, vfeats_WFI, vmasks_WF = _only_video(self, caps, cmasks, vfeats, vmasks)
-        text = window_text(caps_ST, len(vfeats_WFI))
-        states = self.forward_video(vfeats_WFI, vmasks_WF, *text, output_hidden_states=True)
+        caps_W2, cmasks_W2 = window_text(caps_ST, len(vfeats_WFI))
+        states = self.forward_video(
+            vfeats_WFI, vmasks_WF, caps_W2, cmasks_W2, output_hidden_states=True
+        )
         seconds_RD = states[:, 1:-1][vmasks_WF]
-        return {"logits": seconds_RD @ self.forward_text(caps_ST, cmasks_ST)[0].T}
+        steps_SD, _, _ = self.forward_text(caps_ST, cmasks_ST)
+        return {"logits": seconds_RD @ steps_SD.T}
 
 
 def window_text(caps_ST: Tensor, num_windows: int) -> tuple[Tensor, Tensor]:
-    """Returns the text of windows that have none: caps int64 [W, 2] and cmasks bool [W, 2].
+    """Returns the text of windows without captions: caps int64 [W, 2] and cmasks bool [W, 2].
 
-    It is [CLS] and [SEP], taken from the head of a caption; the [CLS] key is masked, as released,
-    so that a window's vector differs a little from the one that retrieval of clips gives it.
+    The text is [CLS] and [SEP], copied from the beginning of a caption. As in the released code,
+    [CLS] is masked. A window's vector therefore differs a little from the vector that the same
+    seconds have in the retrieval of clips.
     """
     caps_W2 = caps_ST[:1, :2].expand(num_windows, -1)
     return caps_W2, torch.tensor([False, True], device=caps_W2.device).expand(num_windows, -1)
 
 
 def _only_video(model: MMFusionSeparate, *tensors: Tensor) -> list[Tensor]:
-    """Returns the tensors of the only video of a batch; ConfigError for a batch of clips."""
+    """Returns the tensors of a batch's only video, without the leading axis.
+
+    Raises:
+        ConfigError: the batch holds clips instead of a whole video.
+    """
     vfeats = tensors[2]
     if vfeats.ndim != 4:
         raise ConfigError("model", [wrong_axes(model, "whole videos, float [1, W, F, I]", vfeats)])

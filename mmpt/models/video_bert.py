@@ -1,8 +1,8 @@
-"""The video tower: transformers' own `BertModel` reads [CLS], one token per second of video, [SEP].
+"""The video tower: transformers' `BertModel` on [CLS], one token per second of video, and [SEP].
 
-Nothing of BERT is written again: the tower hands it input embeddings, explicit positions and a
-mask.
-Legend: N clips, F seconds, I width of the features, D hidden size.
+The tower passes input embeddings, positions and a mask to `BertModel`, which is used unchanged.
+
+Legend: N clips, F seconds, I width of the features, D hidden size, R real seconds of all clips.
 """
 
 import torch
@@ -14,17 +14,20 @@ from mmpt.errors import DataError
 from mmpt.modules import VideoTokenMLP, run_packed
 
 NUM_COIN_CLASSES = 779
-"""The 778 steps of COIN, and class 0 for seconds that belong to none; part of the released
-checkpoint's shape.
-"""
+"""Number of classes in the released checkpoint for COIN: 778 steps, and class 0 for seconds that
+belong to no step."""
 
 
 class MMBertForEncoder(nn.Module):
-    """VideoTokenMLP and BERT. State keys are `videomlp.*` and `bert.*`, as in released checkpoints.
+    """A VideoTokenMLP followed by BERT.
+
+    State-dict keys are `videomlp.*` and `bert.*`, as in released checkpoints.
 
     Args:
-        config: of BERT; an extra entry `input_dim` is the width of the features (else 512, S3D).
-        max_video_len: most seconds of a clip; [SEP] stands at position `max_video_len + 1`.
+        config: BERT's config. It may have an additional entry `input_dim`, the width of the
+            features. The default is 512, that of S3D.
+        max_video_len: largest number of seconds in a clip. [SEP] always has position
+            `max_video_len + 1`.
     """
 
     def __init__(self, config: BertConfig, *, max_video_len: int):
@@ -37,15 +40,15 @@ class MMBertForEncoder(nn.Module):
     def forward(
         self, ids_N2: Tensor, vfeats_NFI: Tensor, mask: Tensor, *, packed: bool = False
     ) -> Tensor:
-        """Returns the last hidden states [N, F + 2, D].
+        """Returns the last hidden states, float [N, F + 2, D].
 
         Args:
-            ids_N2: int64, [CLS] and [SEP].
-            vfeats_NFI: float features.
+            ids_N2: int64, the ids of [CLS] and [SEP].
+            vfeats_NFI: float, the features.
             mask: bool [N, F + 2], True where a position may be attended to.
-            packed: compute these positions only; the states of the others are zero.
+            packed: compute only these positions. The states of the others are zero.
         Raises:
-            DataError: features of another width.
+            DataError: the features have another width than `input_dim`.
         """
         num_seconds, width = vfeats_NFI.shape[1:]
         if width != self.input_dim:
@@ -55,21 +58,24 @@ class MMBertForEncoder(nn.Module):
                 "config.json of `dataset.bert_name`."
             )
         assert num_seconds <= self.max_video_len, "aligners cut clips"
-        seconds_NF = mask[:, 1:-1]
-        if packed:  # the tokens of padded seconds are not computed
-            tokens_RD = self.videomlp(vfeats_NFI[seconds_NF])
-            video_NFD = tokens_RD.new_zeros(*seconds_NF.shape, tokens_RD.shape[1])
-            video_NFD = video_NFD.masked_scatter(seconds_NF[..., None], tokens_RD)
+
+        # One token per second. With `packed`, those of padded seconds are left at zero.
+        if packed:
+            is_real_NF = mask[:, 1:-1]
+            tokens_RD = self.videomlp(vfeats_NFI[is_real_NF])
+            empty_NFD = tokens_RD.new_zeros(*is_real_NF.shape, tokens_RD.shape[1])
+            video_NFD = empty_NFD.masked_scatter(is_real_NF[..., None], tokens_RD)
         else:
             video_NFD = self.videomlp(vfeats_NFI)
         words_N2D = self.bert.embeddings.word_embeddings(ids_N2)
         inputs_embeds = torch.cat([words_N2D[:, :1], video_NFD, words_N2D[:, 1:]], dim=1)
+
+        # [SEP] has the same position in clips of every length.
         positions = torch.arange(num_seconds + 2, device=mask.device)
-        positions[-1] = self.max_video_len + 1  # [SEP], however short the video is
+        positions[-1] = self.max_video_len + 1
         if packed:
-            return run_packed(
-                self.bert, mask, positions.expand_as(mask), inputs_embeds=inputs_embeds
-            )
+            position_ids = positions.expand_as(mask)
+            return run_packed(self.bert, mask, position_ids, inputs_embeds=inputs_embeds)
         states = self.bert(
             inputs_embeds=inputs_embeds, position_ids=positions[None], attention_mask=mask
         )
@@ -77,10 +83,10 @@ class MMBertForEncoder(nn.Module):
 
 
 class MMBertForTokenClassification(MMBertForEncoder):
-    """The video tower with a `classifier` of its states into COIN's step classes; it returns the
-    states all the same.
+    """The video tower with a `classifier` for the steps of COIN.
 
-    (The original has a dropout module in between, which it never applies.)
+    `forward` returns the hidden states, as in the base class; the caller applies the classifier to
+    them. (The original also has a dropout module, which it never applies.)
     """
 
     def __init__(self, config: BertConfig, *, max_video_len: int):

@@ -60,7 +60,7 @@ def test_compiled_training_equals_eager_training_and_compiles_once(packed: bool)
     eager.load_state_dict(compiled.state_dict())
 
 
-def test_a_seed_repeats_dropout_also_in_chunks_that_backward_computes_again(
+def test_dropout_is_repeatable_when_chunks_are_recomputed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = towers(dropout=0.1, training=7).double()
@@ -81,7 +81,7 @@ def test_a_seed_repeats_dropout_also_in_chunks_that_backward_computes_again(
 
 
 @inductor.patch({"cpp.cxx": (None, "no-such-compiler")})
-def test_without_a_compiler_there_is_one_message() -> None:
+def test_a_missing_compiler_is_reported() -> None:
     torch.compiler.reset()  # forgets earlier trials
     begin = r"`model.compile: true` needs a C\+\+ compiler [^\n]*, but torch cannot compile here: "
     with pytest.raises(

@@ -156,7 +156,7 @@ def test_each_type_is_checked_as_it_is_stored(dtype):
     )
 
 
-def test_a_training_does_not_go_on_with_a_broken_optimizer_or_temperature(tmp_path):
+def test_training_refuses_an_optimizer_or_temperature_that_is_not_finite(tmp_path):
     entries = {"model": {"a": torch.ones(2)}, "optimizer_history": [], "extra_state": {}}
     parameter = torch.nn.Parameter(torch.ones(2))
     optimizer = torch.optim.Adam([parameter])

@@ -10,7 +10,7 @@ from tests.support.towers import draw, towers
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_operations_of_a_step_are_those_that_torch_counts(frozen: bool) -> None:
+def test_operations_of_a_step_equal_torchs_count(frozen: bool) -> None:
     model, batch = towers(packed=False, hidden_size=64, intermediate_size=96), draw(6)
     if frozen:
         freeze_all_but_layernorm(model)
@@ -30,6 +30,6 @@ def test_operations_of_a_step_are_those_that_torch_counts(frozen: bool) -> None:
     assert float(model.flops(batch["cmasks"][None], batch["vmasks"][None])) == ours  # a whole video
 
 
-def test_the_peak_of_a_cpu_is_not_known() -> None:
+def test_the_peak_of_a_cpu_is_unknown() -> None:
     assert peak_tflops(torch.device("cpu")) is None
     assert min(PEAK_TFLOPS.values()) > 0

@@ -27,6 +27,6 @@ def test_the_name_decides_not_the_class():
     assert freeze_all_but_layernorm(model) == ["LayerNorm.weight", "LayerNorm.bias"]
 
 
-def test_a_model_without_layernorm_is_the_users_mistake():
+def test_a_model_without_layernorm_is_a_user_error():
     with pytest.raises(ConfigError, match=r"layernorm_only.*\n.*named `LayerNorm`"):
         freeze_all_but_layernorm(nn.Linear(2, 2))

@@ -82,7 +82,7 @@ def test_a_fresh_step_classifier_has_bert_like_weights() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize(("cls", "_own"), TOWERS)
-def test_a_model_gives_what_it_says(cls: Any, _own: str) -> None:
+def test_outputs_are_the_declared_ones(cls: Any, _own: str) -> None:
     batch = whole_video()
     if cls is MMFusionSeparate:
         batch = {name: value[0] for name, value in batch.items()}
@@ -106,7 +106,7 @@ def test_windows_of_a_whole_video_have_the_text_that_the_coin_aligner_writes() -
     ("cls", "num_logits"),
     [(MMFusionSeparateActionSegmentation, 779), (MMFusionSeparateActionLocalization, 3)],
 )
-def test_padded_seconds_do_not_show_in_other_seconds(cls: Any, num_logits: int) -> None:
+def test_padded_seconds_do_not_change_real_ones(cls: Any, num_logits: int) -> None:
     model, batch = head(cls), whole_video()
     vmasks = batch["vmasks"]
     first = model(**batch)["logits"]
@@ -119,7 +119,7 @@ def test_padded_seconds_do_not_show_in_other_seconds(cls: Any, num_logits: int) 
 
 
 @pytest.mark.parametrize(("reset_optimizer", "use"), [(True, Use.START), (False, Use.RESUME)])
-def test_a_training_with_a_fresh_optimizer_starts_and_any_other_goes_on(
+def test_a_run_with_a_new_optimizer_starts_and_any_other_one_resumes(
     reset_optimizer: bool, use: Use, tmp_path: Path
 ) -> None:
     path = str(tmp_path / "a.pt")
@@ -131,7 +131,7 @@ def test_a_training_with_a_fresh_optimizer_starts_and_any_other_goes_on(
     assert FairseqMMTask.build_inner_model(task) == (model, path, use)
 
 
-def test_what_fairseq_loads_may_lack_the_classifier_at_the_start_only() -> None:
+def test_fairseq_accepts_a_missing_classifier_only_at_the_start() -> None:
     pretrained = {
         f"mmmodel.{name}": value for name, value in head(MMFusionSeparate).state_dict().items()
     }

@@ -71,7 +71,7 @@ def test_chunks_give_the_outputs_and_gradients_of_one_pass(
     assert_same(*results, atol=1e-12)  # measured 2e-14
 
 
-def test_training_and_inference_have_their_own_chunks_and_inference_halves_by_itself() -> None:
+def test_training_and_inference_have_separate_chunk_sizes() -> None:
     model, clips = towers(std=0.3, packed=False, training=8), draw(19)
     rows: list[int] = []
 

@@ -47,7 +47,7 @@ def test_padding_changes_nothing():
 
 @torch.no_grad()
 @pytest.mark.parametrize("packed", [True, False])
-def test_states_alone_are_those_of_the_outputs_without_packing(packed):
+def test_hidden_states_equal_the_outputs_without_packing(packed):
     model, clips = fusion(), draw(5)
     out = model(**clips)
     model.packed = packed
@@ -118,7 +118,7 @@ def test_both_towers_start_from_bert_and_the_video_tower_from_its_first_layers(b
     assert words[0].data_ptr() != words[1].data_ptr()
 
 
-def test_for_evaluation_no_weights_are_read(bert_folder):
+def test_evaluation_reads_no_bert_weights(bert_folder):
     (bert_folder / "model.safetensors").unlink()
     assert from_config(bert_folder, pretrained=False).text_encoder.config.num_hidden_layers == 3
 
@@ -169,10 +169,10 @@ def test_damaged_weights_are_named(bert_folder, name, content):
         from_config(bert_folder)
 
 
-def test_unreachable_name_tells_the_remedy(monkeypatch):
+def test_an_unreachable_name_gives_the_remedy(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(
-        CheckpointError, match=r"no folder here .*\n?.*huggingface-cli download nobody/no-bert"
+        CheckpointError, match=r"is not a folder, .*\n?.*huggingface-cli download nobody/no-bert"
     ):
         from_config("nobody/no-bert")
 
@@ -196,7 +196,7 @@ def test_unreachable_name_tells_the_remedy(monkeypatch):
         ({}, {"max_len": 48}, "must be at most the 40 positions of .*, but is 41"),
     ],
 )
-def test_config_mistakes(bert_folder, model, dataset, message):
+def test_mistakes_in_the_config_are_reported(bert_folder, model, dataset, message):
     with pytest.raises(ConfigError, match=message):
         from_config(bert_folder, model=model, **dataset)
 
@@ -213,6 +213,6 @@ def test_packed_towers_equal_padded_ones_in_outputs_and_gradients(hide_cls: bool
     assert_same(*results, atol=1e-13)  # measured 9e-15
 
 
-def test_a_yaml_computes_real_tokens_only_unless_it_says_otherwise(bert_folder):
+def test_models_from_a_yaml_are_packed_by_default(bert_folder):
     assert from_config(bert_folder, pretrained=False).packed
     assert not from_config(bert_folder, pretrained=False, model={"packed": False}).packed
