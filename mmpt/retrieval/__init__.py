@@ -1,6 +1,6 @@
-"""Batches of hard negatives: collects video vectors, finds neighbours, plans batches.
+"""Batches of hard negatives: collects video vectors, finds their neighbours and plans batches.
 
-It knows vectors and ids only. Importing it does not load faiss.
+Nothing here knows about models or YAML. Importing the package does not load faiss.
 """
 
 import lazy_loader

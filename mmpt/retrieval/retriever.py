@@ -1,8 +1,9 @@
 """The nearest-neighbour index of the epoch refresh.
 
-`faiss_index` or `all_pairs` finds neighbours. Their matrix products round differently with another
-number of threads or another device. They therefore find a few neighbours more than are wanted. The
-exact distances of these decide which are returned and in which order, equal ones by position.
+Results do not depend on the number of threads or the device. `faiss_index` or `all_pairs` finds
+candidates, a few more than are wanted, because their matrix products round differently on other
+devices. The exact scores of the candidates, computed pair by pair, then decide which ones are
+returned and in which order. Of two equal scores the lower position comes first.
 
 Legend: N vectors, m queries, k neighbours, D hidden size.
 """
@@ -23,35 +24,39 @@ logger = get_logger(__name__)
 CPU = torch.device("cpu")
 
 MIN_EXAMPLES_PER_CENTROID = 39
-"""With fewer training vectors per list, lists are poor (and faiss warns)."""
+"""Smallest number of training vectors per list. With fewer, k-means is poor, and faiss warns."""
 PQ_BYTES = 32
 """Size of a vector's code with `db_type: pq`."""
 PQ_MIN_EXAMPLES = 256
-"""Values of a byte of a code, each of which needs a training vector."""
-SPARE = 8
-"""Neighbours that are searched beyond the wanted ones."""
+"""Smallest number of training vectors with `db_type: pq`: one for each value of a code's byte."""
+EXTRA_NEIGHBOURS = 8
+"""Number of candidates in addition to the wanted neighbours."""
 BLOCK_ROWS = 1 << 16
-"""Vectors converted to float32 at a time."""
+"""Number of vectors that are converted to float32 at a time."""
 
 
 @dataclass(eq=False)
 class VectorRetriever:
-    """Vectors by id, and a search of their nearest neighbours.
+    """Vectors with their ids, and the search for their nearest neighbours.
+
+    Usage: `add` all vectors, `finalize_training`, then `search`.
 
     Args:
         hidden_size: D.
-        cent: lists of the inverted file; fewer are made if there are too few vectors to train them.
+        cent: number of lists of the inverted file. It is reduced if there are too few vectors to
+            train so many.
         db_type: `flatl2` (inverted file, squared L2 distance), `innerproduct` (inverted file, dot
             product), `pq` (inverted file of 32-byte codes, squared L2 distance) or `exact` (no
             inverted file: every query is compared with every vector; squared L2 distance).
         examples_per_cent_to_train: training vectors per list.
-        nprobe: lists searched per query, or `auto`: the fewest with which every query finds its k
-            neighbours, and all of them find the share `recall` of their true neighbours.
-        seed: of the choice of training vectors, of k-means and of the sample behind `auto`.
-        recall: above 0 and at most 1; what `auto` reaches; 1 searches all lists. With `pq`, the
-            true neighbours are the nearest by the codes.
-        device: on a GPU, `nprobe: auto` compares every query with every vector,
-            except with `pq`.
+        nprobe: number of lists searched per query. `auto`: the smallest number with which every
+            query finds k neighbours, and all queries together find the share `recall` of their
+            true neighbours.
+        seed: seed of the choice of training vectors, of k-means, and of the sample that `auto`
+            measures the recall on.
+        recall: the recall that `auto` reaches, above 0 and at most 1. With 1 all lists are
+            searched. With `pq`, the true neighbours are the nearest ones by their codes.
+        device: on a GPU, `nprobe: auto` compares every query with every vector, except with `pq`.
 
     Raises:
         ConfigError: `pq` cannot split vectors of this size.
@@ -67,12 +72,13 @@ class VectorRetriever:
     device: torch.device = CPU
     ids: list[str] = field(init=False, default_factory=list)
     index: Any = field(init=False, default=None)
-    """A `faiss.IndexIVF`; None before `finalize_training`, and where all pairs are compared."""
+    """A `faiss.IndexIVF`. None before `finalize_training`, and if all pairs are compared."""
     last_nprobe: int = field(init=False, default=0)
-    """Lists searched per query by the last search; 0 if all pairs were compared."""
+    """Number of lists per query in the last search. 0 if all pairs were compared."""
     last_recall: float | None = field(init=False, default=None)
-    """Recall of the last search on a sample of its queries; None if it was not measured."""
-    _parts: list[np.ndarray] = field(init=False, default_factory=list)
+    """Recall of the last search on a sample of its queries. None if it was not measured."""
+    _added: list[np.ndarray] = field(init=False, default_factory=list)
+    """Vectors of each call of `add`."""
 
     def __post_init__(self) -> None:
         if self.db_type == "pq" and self.hidden_size % PQ_BYTES:
@@ -92,39 +98,42 @@ class VectorRetriever:
 
     @property
     def num_lists(self) -> int:
-        """Lists of the inverted file; 0 where all pairs are compared."""
+        """Number of lists of the inverted file. 0 if all pairs are compared."""
         return 0 if self.index is None else self.index.nlist
 
     def add(self, vectors_nD: np.ndarray, ids: Sequence[str]) -> None:
-        """Adds vectors under their ids; an id that is there already is ignored.
+        """Adds vectors under their ids. Vectors whose id is present already are ignored.
 
         Args:
-            vectors_nD: float32 or float16, finite. They are kept, not copied: do not change them.
-            ids: n different ones.
+            vectors_nD: float32 or float16, finite. They are not copied and must not be changed.
+            ids: n different ids.
         """
         assert vectors_nD.shape == (len(ids), self.hidden_size)
         known = set(self.ids)
-        fresh = [row for row, name in enumerate(ids) if name not in known]
-        self.ids += [ids[row] for row in fresh]
-        self._parts.append(vectors_nD if len(fresh) == len(ids) else vectors_nD[fresh])
+        new_rows = [row for row, video_id in enumerate(ids) if video_id not in known]
+        self.ids += [ids[row] for row in new_rows]
+        all_are_new = len(new_rows) == len(ids)
+        self._added.append(vectors_nD if all_are_new else vectors_nD[new_rows])
 
     def finalize_training(self, centroids_LD: np.ndarray | None = None) -> None:
-        """Trains the lists on a seeded random choice of the vectors, and adds all vectors to them.
+        """Builds the inverted file. The lists are trained on a random choice of the vectors.
 
         Args:
-            centroids_LD: float32; use these instead of training.
+            centroids_LD: float32. If given, they are used instead of training.
 
         Raises:
-            DataError: no vectors, or too few for `pq`.
+            DataError: there are no vectors, or too few for `pq`.
         """
         if not self.ids:
             raise DataError("there are no vectors to search: no video was embedded.")
-        self._vectors_ND = self._parts[0] if len(self._parts) == 1 else np.concatenate(self._parts)
-        self._parts = []
+        # A single array, which is the usual case, is not copied.
+        self._vectors_ND = self._added[0] if len(self._added) == 1 else np.concatenate(self._added)
+        self._added = []
         if self.is_exact:
             return
         from mmpt.retrieval import faiss_index  # deferred: loads faiss
 
+        # Choose the number of lists and the training vectors.
         num_lists = min(self.cent, max(1, len(self) // MIN_EXAMPLES_PER_CENTROID))
         if centroids_LD is not None:
             num_lists = len(centroids_LD)
@@ -140,12 +149,16 @@ class VectorRetriever:
                 f"`db_type: pq` trains on at least {PQ_MIN_EXAMPLES} vectors, but on {len(chosen)};"
                 " use `flatl2`."
             )
-        # float16 vectors are stored as they are, in half the memory.
-        plain = "SQfp16" if self._vectors_ND.dtype == np.float16 else "Flat"
+
+        # Train, then add all vectors. float16 vectors are stored in float16, in half the memory.
+        if self.db_type == "pq":
+            storage = f"PQ{PQ_BYTES}"
+        else:
+            storage = "SQfp16" if self._vectors_ND.dtype == np.float16 else "Flat"
         self.index = faiss_index.train_index(
             as_float32(self._vectors_ND[chosen]),
             num_lists,
-            f"PQ{PQ_BYTES}" if self.db_type == "pq" else plain,
+            storage,
             is_l2=self._is_l2,
             seed=self.seed,
             centroids_LD=centroids_LD,
@@ -153,49 +166,55 @@ class VectorRetriever:
         begins = range(0, len(self), BLOCK_ROWS)
         for begin in progress(begins, len(self), "vectors indexed", logger, unit=BLOCK_ROWS):
             self.index.add(as_float32(self._vectors_ND[begin : begin + BLOCK_ROWS]))
-        self.index.make_direct_map()  # says which list holds a position
+        self.index.make_direct_map()  # for `list_of_positions`
         logger.info("index of %d vectors: %d lists", len(self), num_lists)
 
     def search(self, queries_mD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the k nearest vectors of every query, by exact score, equal ones by position.
+        """Returns the k nearest vectors of every query.
 
-        With `pq`, the scores of the codes decide.
+        They are ordered by exact score, and by position if scores are equal. With `pq`, they are
+        ordered by the scores of the codes.
 
         Args:
             queries_mD: float32 or float16, at least one.
-            k: neighbours wanted.
+            k: number of neighbours.
 
         Returns:
-            positions int64 [m,k] into `ids`, nearest first, -1 where fewer were found; float32
-            [m,k]: squared L2 distances (infinite where the position is -1) or dot products (minus
+            Positions in `ids`, int64 [m, k], nearest first, -1 where fewer were found; and float32
+            [m, k]: squared L2 distances (infinite where the position is -1) or dot products (minus
             infinity there).
         """
-        queries_mD = np.require(queries_mD, np.float32, ["C", "W"])  # torch wants them writable
-        positions_mk, scores_mk = self._find(queries_mD, min(k, len(self)))
+        queries_mD = np.require(queries_mD, np.float32, ["C", "W"])  # torch needs them writable
+        positions_mk, scores_mk = self._find_candidates(queries_mD, min(k, len(self)))
         if self.db_type != "pq":
             scores_mk = self._exact_scores(queries_mD, positions_mk)
 
-        # Costs are lowest for the nearest. Places without a neighbour come last.
+        # Sort the candidates by cost, which is lowest for the nearest, and keep the first k. Empty
+        # places have an infinite cost, so they come last.
         costs_mk = scores_mk if self._is_l2 else -scores_mk
         costs_mk[positions_mk < 0] = np.inf
         order_mk = np.lexsort((positions_mk, costs_mk), axis=1)[:, :k]
-        missing = ((0, 0), (0, k - order_mk.shape[1]))
         positions_mk = np.take_along_axis(positions_mk, order_mk, axis=1)
-        positions_mk = np.pad(positions_mk, missing, constant_values=-1)
         costs_mk = np.take_along_axis(costs_mk, order_mk, axis=1)
-        costs_mk = np.pad(costs_mk, missing, constant_values=np.inf)
 
-        said = "all pairs"
+        # With fewer than k vectors, fill up the columns.
+        padding = ((0, 0), (0, k - order_mk.shape[1]))
+        positions_mk = np.pad(positions_mk, padding, constant_values=-1)
+        costs_mk = np.pad(costs_mk, padding, constant_values=np.inf)
+
+        report = "all pairs"
         if self.num_lists:
-            said = f"{self.last_nprobe} of {self.num_lists} lists"
+            report = f"{self.last_nprobe} of {self.num_lists} lists"
         if self.last_recall is not None:
-            said += f", recall@{k} {self.last_recall:.3f} on a sample"
-        logger.info("neighbours of %d queries: %s", len(queries_mD), said)
+            report += f", recall@{k} {self.last_recall:.3f} on a sample"
+        logger.info("neighbours of %d queries: %s", len(queries_mD), report)
         return positions_mk, costs_mk if self._is_l2 else -costs_mk
 
-    def _find(self, queries_mD: np.ndarray, wanted: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns positions and scores of the wanted neighbours and a few more."""
-        k = min(wanted + SPARE, len(self))
+    def _find_candidates(
+        self, queries_mD: np.ndarray, wanted: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns positions and scores of the wanted number of neighbours and a few more."""
+        k = min(wanted + EXTRA_NEIGHBOURS, len(self))
         if self.is_exact:
             return all_pairs.search_all(
                 queries_mD, self._vectors_ND, k, is_l2=self._is_l2, device=self.device
@@ -215,7 +234,10 @@ class VectorRetriever:
         return faiss_index.search_lists(self.index, queries_mD, k, self.last_nprobe)
 
     def _exact_scores(self, queries_mD: np.ndarray, positions_mk: np.ndarray) -> np.ndarray:
-        """Returns the scores of these pairs, float32 [m,k], without a matrix product."""
+        """Returns the scores of pairs of queries and vectors, float32 [m, k].
+
+        Each pair is computed by itself, so the rounding does not depend on the other pairs.
+        """
         scores_mk = np.empty(positions_mk.shape, dtype=np.float32)
         for row, query_D in enumerate(queries_mD):
             near_kD = as_float32(self._vectors_ND[positions_mk[row]])
@@ -232,6 +254,6 @@ RETRIEVERS.register(VectorRetriever)
 
 
 def as_float32(vectors: np.ndarray) -> np.ndarray:
-    """Returns float32; torch converts float16 several times faster than NumPy."""
-    writable = np.require(vectors, requirements=["C", "W"])  # else torch warns
+    """Returns the vectors in float32. (torch converts float16 several times faster than NumPy.)"""
+    writable = np.require(vectors, requirements=["C", "W"])  # torch warns about read-only arrays
     return torch.from_numpy(writable).float().numpy()

@@ -1,9 +1,10 @@
 """Collects one vector per video: every process embeds its share, and rank 0 then gets all vectors.
 
-Each process appends its vectors to a file, so that a pass that was killed continues. Vectors are
-rounded to float16, for half the memory, disk space and traffic: 99.9 % of the 24 nearest neighbours
-in the trained demo stay the same, and 99.9 % of 192 neighbours among planted topics. (bfloat16 has
-shorter fractions and keeps 99.7 % and 99.3 %.)
+Each process appends its vectors to a file, so that an interrupted pass can continue. Vectors are
+rounded to float16, which halves memory, disk space and traffic. This changes few neighbours:
+99.9 % of the 24 nearest neighbours in the trained demo stay the same, and so do 99.9 % of 192
+neighbours in synthetic clusters. (With bfloat16, which has fewer bits for the fraction, it would be
+99.7 % and 99.3 %.)
 
 Legend: N videos, n videos of one process or call, C clips, D hidden size.
 """
@@ -19,17 +20,18 @@ from mmpt.utils.distributed import World
 from mmpt.utils.io import writing
 
 LARGEST = float(np.finfo(np.float16).max)
+"""Largest value that a vector may have."""
 KEY_DIGITS = 16
-"""Digits of a pool's key in the names of its files."""
+"""Number of digits of a pool's key in the names of its files."""
 
 
 def video_vectors(
     pooled_video_BD: torch.Tensor, pooled_text_BD: torch.Tensor, clips: int
 ) -> torch.Tensor:
-    """Returns one vector per video: the mean over its clips of (video + text) / 2, not normalised.
+    """Returns one vector per video: the mean of (video + text) / 2 over its clips, not normalised.
 
     Args:
-        pooled_video_BD: float [n*C, D], the clips of a video next to each other.
+        pooled_video_BD: float [n*C, D]. The clips of a video are consecutive rows.
         pooled_text_BD: float [n*C, D].
         clips: C.
 
@@ -38,25 +40,26 @@ def video_vectors(
     """
     assert pooled_video_BD.shape == pooled_text_BD.shape
     assert len(pooled_video_BD) % clips == 0
-    both_BD = (pooled_video_BD.float() + pooled_text_BD.float()) / 2
-    return both_BD.reshape(-1, clips, both_BD.shape[1]).mean(dim=1)
+    clips_BD = (pooled_video_BD.float() + pooled_text_BD.float()) / 2
+    return clips_BD.reshape(-1, clips, clips_BD.shape[1]).mean(dim=1)
 
 
 class VideoVectorPool:
-    """The vectors of the videos that this process embeds, in a file.
+    """A file of the vectors of the videos that this process embeds.
 
-    The file `vectors_<key>_r<rank>.f16` holds the rows one after another. A pool with the same key
-    starts with the rows that are there.
+    The file `vectors_<key>_r<rank>.f16` holds the rows one after another. If a file with the same
+    key exists, the pool starts with its rows.
 
     Args:
-        positions_n: int64, positions of the videos in the training list, in the order in which they
-            are embedded.
+        positions_n: int64, positions of the videos in the training list, in the order in which
+            they are embedded.
         hidden_size: D.
-        folder: where the files are; made if it is missing.
-        key: hexadecimal, identifies everything that decides the vectors and who embeds which.
-        rank: of this process.
-        per_piece: videos that are added at a time, fewer of them at the end. A kill may leave a
-            part of them in the file, which is dropped.
+        folder: folder of the file. It is created if it is missing.
+        key: hexadecimal, a fingerprint of everything that the vectors and their distribution over
+            the processes depend on.
+        rank: rank of this process.
+        per_piece: number of videos in each call of `add`, except that the last call may have
+            fewer. If a killed process has written only a part of them, they are dropped.
 
     Raises:
         DataError: the file cannot be written.
@@ -92,13 +95,13 @@ class VideoVectorPool:
             vectors_nD: float, on any device.
 
         Raises:
-            DataError: a vector with a NaN, an infinity or a value beyond the range of float16; the
+            DataError: a vector holds NaN, infinity or a value outside the range of float16, or the
                 file cannot be written.
         """
         positions_n = self.positions_n[len(self) : len(self) + len(vectors_nD)]
         assert vectors_nD.shape == (len(positions_n), self.hidden_size)
         vectors_nD = vectors_nD.detach().float()
-        # NaN is not <= anything.
+        # `<=` is also False for NaN.
         is_broken_n = ~(vectors_nD.abs().amax(dim=1) <= LARGEST).cpu().numpy()
         if is_broken_n.any():
             raise DataError(
@@ -114,23 +117,28 @@ class VideoVectorPool:
     def gather(self, world: World) -> np.ndarray | None:
         """Returns the vectors of all videos in rank 0, and None in the other processes.
 
+        Call it in every process, after the last video has been added.
+
         Returns:
             float16 [N, D], in the order of the training list.
         """
-        assert len(self) == len(self.positions_n), "gather comes after the last video"
+        assert len(self) == len(self.positions_n), "some videos have not been added"
         rows_nD = np.zeros((0, self.hidden_size), np.float16)
         if len(self):  # an empty file cannot be mapped
             rows_nD = np.memmap(self._path, np.float16, "r").reshape(-1, self.hidden_size)
         return world.gather_rows(rows_nD, self.positions_n)
 
     def discard(self) -> None:
-        """Removes the file."""
+        """Closes and removes the file."""
         self._file.close()
         self._path.unlink(missing_ok=True)
 
 
 class DistributedVideoVectorPool(VideoVectorPool):
-    """The same. The release searched all videos with this class only; here both do."""
+    """The same as `VideoVectorPool`, for YAMLs that name this class.
+
+    In the released code, only this class collects the vectors of all processes. Here both do.
+    """
 
 
 VECTOR_POOLS: Registry[VideoVectorPool] = Registry("vector pool", VideoVectorPool, "mmpt.retrieval")
@@ -139,7 +147,7 @@ VECTOR_POOLS.register(DistributedVideoVectorPool)
 
 
 def remove_other_vectors(folder: str | Path, key: str) -> None:
-    """Removes the files of pools with other keys, which runs that were killed have left."""
+    """Removes the files that killed runs with another key have left."""
     for path in Path(folder).glob("vectors_*_r*.f16"):
         if not path.name.startswith(f"vectors_{key[:KEY_DIGITS]}_"):
             path.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from mmpt.retrieval import VectorRetriever, plan_batches, plan_hardness, refresh
 from mmpt.utils.stopwatch import Stopwatch
 
 
-def test_candidates_by_hand():
+def test_batches_from_neighbours_made_by_hand():
     neighbours = np.array([[4, 1, 7, -1], [2, 9, 3, 5], [6, 0, 1, 8]])
     batches = plan_batches(neighbours, [4, 2, 5], 4, random.Random(3))
     rng = random.Random(3)
@@ -101,7 +101,7 @@ def test_a_plan_depends_on_its_arguments_only():
     assert refresh(vectors, ids, epoch=2).batches != first.batches
 
 
-def test_auto_fills_every_batch_and_a_fixed_number_may_not():
+def test_auto_fills_every_batch_and_a_single_probe_does_not():
     vectors, _, ids = planted(num_clusters=100, size=4)
     # Two lists of 5 videos each.
     vectors[:10] += 1000 * np.repeat(np.eye(16, dtype=np.float32)[:2], 5, axis=0)

@@ -36,12 +36,12 @@ def test_the_fewest_probes_that_reach_the_recall(recall, num_probes, reached):
 @pytest.mark.parametrize(
     ("k", "num_probes"), [(280, 1), (281, 2), (295, 2), (296, 3), (301, 4), (400, 4)]
 )
-def test_the_fewest_probes_with_which_every_query_meets_k_vectors(k, num_probes):
+def test_the_fewest_probes_with_which_every_query_finds_k_vectors(k, num_probes):
     index, queries = known_lists()  # the lists hold 280, 15, 5 and 100 vectors
     assert fewest_probes(index, queries, k, 0.1, seed=0)[0] == num_probes
 
 
-def test_a_sample_reaches_the_recall_of_all_queries_19_times_of_20(monkeypatch):
+def test_all_queries_reach_the_recall_in_19_of_20_samples(monkeypatch):
     rng = np.random.default_rng(0)
     spread = rng.uniform(0.2, 3, (2000, 1))  # queries differ in how far their neighbours lie
     vectors = (spread * rng.standard_normal((2000, 8))).astype(np.float32)
@@ -51,7 +51,7 @@ def test_a_sample_reaches_the_recall_of_all_queries_19_times_of_20(monkeypatch):
     recalls = [
         np.mean([np.isin(*rows).mean() for rows in zip(true, some, strict=True)]) for some in found
     ]
-    monkeypatch.setattr(faiss_index, "SAMPLE", 100)
+    monkeypatch.setattr(faiss_index, "SAMPLE_SIZE", 100)
     reached = []
     for seed in range(100):
         num_probes, _ = fewest_probes(index, vectors, 20, 0.88, seed)

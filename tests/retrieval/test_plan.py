@@ -18,7 +18,7 @@ def test_round_trip(tmp_path):
     assert Plan.load(tmp_path, 3, "abc") == PLAN
 
 
-def test_what_a_kill_left_of_a_plan_goes_when_it_is_made_again(tmp_path):
+def test_leftovers_of_a_killed_process_are_removed(tmp_path):
     half, other = tmp_path / ".plan_e3.json.abc.tmp", tmp_path / ".plan_e4.json.abc.tmp"
     for path in (half, other):
         path.write_text("{")
@@ -26,7 +26,7 @@ def test_what_a_kill_left_of_a_plan_goes_when_it_is_made_again(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "plan_e3.json"]
 
 
-def test_a_plan_just_made_notes_its_hardness(tmp_path):
+def test_saving_a_new_plan_logs_its_hardness(tmp_path):
     known = {"random_mean_cosine": 0.25, "coverage": 0.75}
     for epoch, cosine in ((1, 0.5), (2, float("nan"))):  # nan: no batch of two videos
         replace(PLAN, epoch=epoch, hardness={"mean_cosine": cosine, **known}).save(tmp_path)
@@ -57,7 +57,7 @@ def test_a_changed_plan_is_refused(tmp_path, change):
         Plan.load(tmp_path, 3, "abc")
 
 
-def test_a_missing_or_truncated_plan_and_another_file(tmp_path):
+def test_missing_truncated_and_other_files_are_refused(tmp_path):
     with pytest.raises(DataError, match="no such file"):
         Plan.load(tmp_path, 3, "abc")
     path = PLAN.save(tmp_path)

@@ -34,7 +34,7 @@ def test_all_lists_and_all_pairs_equal_brute_force(settings, dtype):
 
 @pytest.mark.parametrize("db_type", ["flatl2", "innerproduct"])
 @pytest.mark.parametrize("nprobe", [1, 3])
-def test_few_lists_hold_the_nearest_of_their_members(db_type, nprobe):
+def test_few_probes_find_the_nearest_vectors_of_their_lists(db_type, nprobe):
     vectors = clustered(1500)
     retriever = build(vectors, nprobe=nprobe, db_type=db_type)
     positions, scores = retriever.search(vectors[:60], 300)
@@ -78,7 +78,7 @@ def test_all_pairs_in_blocks_equal_brute_force(monkeypatch, device, db_type, k):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("db_type", ["flatl2", "innerproduct"])
-def test_a_gpu_answers_as_the_cpu(db_type):
+def test_gpu_and_cpu_find_the_same_neighbours(db_type):
     vectors = clustered(3000).astype(np.float16)
     found = build(vectors, db_type=db_type, device=torch.device("cuda")).search(vectors[:300], 50)
     expected = build(vectors, db_type=db_type, nprobe=8).search(vectors[:300], 50)
@@ -104,7 +104,7 @@ def threads():
 
 
 @pytest.mark.parametrize("settings", [{"cent": 16, "nprobe": 3}, {"db_type": "exact"}])
-def test_answers_depend_on_neither_other_queries_nor_threads(threads, monkeypatch, settings):
+def test_neighbours_depend_on_neither_other_queries_nor_threads(threads, monkeypatch, settings):
     vectors = clustered(3000, noise=0.9).astype(np.float16)
     answers = []
     for num_threads in (1, 2, 5):
@@ -181,7 +181,7 @@ def test_pq_finds_most_neighbours(capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_settings_and_data_that_cannot_work():
+def test_impossible_settings_and_data_are_refused():
     with pytest.raises(ConfigError, match=r"divisible by 32, but it is 100; use `flatl2`"):
         VectorRetriever(100, 8, db_type="pq")
     with pytest.raises(DataError, match="at least 256 vectors, but on 96"):
@@ -190,7 +190,7 @@ def test_settings_and_data_that_cannot_work():
         VectorRetriever(DIM, 8).finalize_training()
 
 
-def test_which_searches_are_exact():
+def test_settings_that_make_the_search_exact():
     gpu = torch.device("cuda")  # its name only
     assert VectorRetriever(DIM, 8, db_type="exact").is_exact
     assert VectorRetriever(DIM, 8, device=gpu).is_exact

@@ -38,7 +38,7 @@ def test_vectors_come_back_in_the_order_of_the_training_list(tmp_path):
 
 
 @pytest.mark.parametrize(("per_piece", "num_bytes", "kept"), [(2, 24, 4), (2, 23, 2), (1, 23, 3)])
-def test_a_pool_continues_after_the_last_whole_piece(tmp_path, per_piece, num_bytes, kept):
+def test_a_pool_continues_after_the_last_complete_piece(tmp_path, per_piece, num_bytes, kept):
     killed = open_pool(tmp_path)
     killed.add(ROWS)
     (path,) = tmp_path.iterdir()
@@ -101,5 +101,5 @@ def _gather(world, folder):
 
 
 @pytest.mark.spawn
-def test_rank_0_gets_all_vectors_and_no_process_needs_more_memory(tmp_path):
+def test_rank_0_gets_all_vectors_within_the_memory_limits(tmp_path):
     run_group(_gather, tmp_path, size=2)
