@@ -124,7 +124,7 @@ def embed(
         s3d=s3d or S3D_WEIGHTS,
     )
     if videos:
-        loaded.need_s3d()  # which says that the weights are missing before a video is read
+        loaded.get_s3d()  # reports missing weights before a video is read
     if texts:
         parts = list(batches(names, batch_size))
         counted = progress(parts, len(names), "texts embedded", logger, unit=batch_size)

@@ -1,4 +1,4 @@
-"""Inference: `MMPTModel`, which embeds and aligns videos and texts."""
+"""Inference: `MMPTModel` embeds videos and texts, and aligns texts with videos."""
 
 import lazy_loader
 

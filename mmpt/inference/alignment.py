@@ -1,9 +1,9 @@
-"""Alignment of sentences with seconds: per-second states of a video, and a transport plan.
+"""Aligns sentences with the seconds of a video by optimal transport.
 
-Pure functions of tensors. Legend: S sentences, L seconds, W windows, F seconds per window, D hidden
-size.
-Source: Norton (arXiv 2401.16702), Eq. 7 for the transport; TAN's HTM-Align protocol for the
-overlapping windows.
+These are pure functions of tensors and arrays.
+
+Legend: S sentences, L seconds, D hidden size.
+Source: Norton (arXiv 2401.16702), Eq. 7 for the transport.
 """
 
 from dataclasses import dataclass
@@ -14,25 +14,23 @@ import torch
 from mmpt.losses.sinkhorn import transport
 
 EDGE = 0.5
-"""A span reaches as far as the plan stays above this share of its peak."""
+"""A span includes the neighbouring seconds whose mass is at least this share of the peak's."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Alignment:
-    """Sentences set against the seconds of a video."""
+    """The alignment of sentences with the seconds of a video."""
 
     plan: np.ndarray
-    """float [S, L], where each sentence's unit of mass goes; a row sums to about 1, every column to
-    S / L.
-    """
+    """float [S, L], the mass that each sentence gives to each second. Each row sums to about 1,
+    each column to S / L."""
     spans: list[tuple[int, int]]
-    """Start and end (exclusive) of every sentence, in seconds."""
+    """Start and end (exclusive) of each sentence, in seconds."""
     scores: np.ndarray
-    """float [S], mean cosine of the sentence and its span's seconds; low where a sentence is not in
-    the picture.
-    """
+    """float [S], mean cosine of the sentence with the seconds of its span. It is low if the video
+    does not show what the sentence says."""
     similarity: np.ndarray
-    """float [S, L], the cosines."""
+    """float [S, L], cosines of sentences and seconds."""
 
 
 def align_sentences(
@@ -46,15 +44,18 @@ def align_sentences(
     """Aligns sentences with seconds by entropic optimal transport of their cosines.
 
     Args:
-        text_SD: float [S, D], pooled sentences.
-        video_LD: float [L, D], unit-length states of each second.
-        epsilon: smoothness of the plan; the smaller, the sharper.
-        iterations: of Sinkhorn's algorithm.
-        monotone: let sentences start in the order given.
+        text_SD: float [S, D], pooled states of the sentences.
+        video_LD: float [L, D], a state for each second, of length 1.
+        epsilon: smoothness of the plan. A smaller value gives a sharper plan.
+        iterations: iterations of Sinkhorn's algorithm.
+        monotone: require that no sentence has its peak before that of an earlier sentence.
     """
-    similarity_SL = torch.nn.functional.normalize(text_SD, dim=-1) @ video_LD.T
+    text_SD = torch.nn.functional.normalize(text_SD, dim=-1)
+    similarity_SL = text_SD @ video_LD.T
     plan = transport(similarity_SL, iterations, epsilon).cpu().numpy()
     similarity = similarity_SL.cpu().numpy()
+
+    # Each sentence gets the seconds around its peak in the plan.
     peaks = monotone_peaks(plan) if monotone else plan.argmax(axis=1)
     spans = [span_around(row, int(peak)) for row, peak in zip(plan, peaks, strict=True)]
     scores = [row[start:end].mean() for row, (start, end) in zip(similarity, spans, strict=True)]
@@ -62,30 +63,39 @@ def align_sentences(
 
 
 def span_around(row_L: np.ndarray, peak: int) -> tuple[int, int]:
-    """Returns the stretch of seconds around `peak`, end exclusive, where the row stays above `EDGE`
-    of its peak.
+    """Returns start and end (exclusive) of the span around second `peak`.
+
+    It ends on both sides before the first second that is below `EDGE` times the peak's value.
     """
     below = np.flatnonzero(row_L < EDGE * row_L[peak])
     before, after = below[below < peak], below[below > peak]
-    return int(before[-1]) + 1 if len(before) else 0, int(after[0]) if len(after) else len(row_L)
+    start = int(before[-1]) + 1 if len(before) else 0
+    end = int(after[0]) if len(after) else len(row_L)
+    return start, end
 
 
 def monotone_peaks(plan_SL: np.ndarray) -> np.ndarray:
-    """Returns int [S], one second per row, never decreasing, of the largest possible sum of
-    entries.
+    """Returns one second for each sentence, int64 [S], in an order that never decreases.
 
-    Dynamic programming in O(S L): best[s, l] = plan[s, l] + max over k <= l of best[s - 1, k].
+    The sum of the plan's entries at these seconds is the largest possible.
     """
-    num, seconds = plan_SL.shape
-    came_from = np.zeros((num, seconds), dtype=np.int64)
+    # Dynamic programming in O(S L). best[s, l] is the largest sum for sentences 0 to s if sentence
+    # s is at second l:
+    #     best[s, l] = plan[s, l] + max over k <= l of best[s - 1, k]
+    # `came_from[s, l]` is the k of this maximum, from which the path is read backwards at the end.
+    num_sentences, num_seconds = plan_SL.shape
+    came_from = np.zeros((num_sentences, num_seconds), dtype=np.int64)
     best = plan_SL[0].astype(np.float64)
-    for row in range(1, num):
+    for row in range(1, num_sentences):
+        # The running maximum over k, and the second where it was reached last.
         highest = np.maximum.accumulate(best)
         is_new = np.concatenate([[True], best[1:] > highest[:-1]])
-        came_from[row] = np.maximum.accumulate(np.where(is_new, np.arange(seconds), 0))
+        reached_at = np.where(is_new, np.arange(num_seconds), 0)
+        came_from[row] = np.maximum.accumulate(reached_at)
         best = plan_SL[row] + highest
-    peaks = np.zeros(num, dtype=np.int64)
+
+    peaks = np.zeros(num_sentences, dtype=np.int64)
     peaks[-1] = best.argmax()
-    for row in range(num - 1, 0, -1):
+    for row in range(num_sentences - 1, 0, -1):
         peaks[row - 1] = came_from[row, peaks[row]]
     return peaks

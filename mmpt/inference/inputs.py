@@ -15,22 +15,24 @@ Video = str | Path | Array
 """A path, features [L, 512], or frames [L, P, H, W, 3] (uint8, or float in 0..1)."""
 Videos = Video | Iterable[Video]
 Texts = str | Iterable[str]
-Kinds = Mapping[int, Collection[str]]
-"""The type names that are allowed for an array, by its number of axes."""
+DtypesByAxes = Mapping[int, Collection[str]]
+"""Names of the dtypes that an array may have, by its number of axes."""
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
+"""Dtypes of features and vectors."""
 FRAMES = (*FLOATS, "uint8")
+"""Dtypes of frames."""
 
 
 def to_list(values: Any, name: str, accepted: str) -> list[Any]:
     """Returns the entries of a list, tuple, array of one axis, pandas Series or other iterable.
 
     Args:
-        name: the argument, for messages.
-        accepted: what it must be, for messages.
+        name: name of the argument, for messages.
+        accepted: description of accepted values, for messages.
     Raises:
-        DataError: there is no entry, or `values` is anything else, such as a set, which has no
-            order, or a dict or DataFrame, whose entries are keys.
+        DataError: there is no entry, or `values` is something else. Sets are refused because they
+            have no order, dicts and DataFrames because iterating over them gives keys.
     """
     refused = isinstance(values, str | bytes | bytearray | Mapping | set | frozenset)
     if refused or not isinstance(values, Iterable) or getattr(values, "ndim", 1) != 1:
@@ -42,78 +44,90 @@ def to_list(values: Any, name: str, accepted: str) -> list[Any]:
 
 
 def to_texts(texts: Any, name: str) -> list[str]:
-    """Returns one text or several as plain strings; half a surrogate pair becomes `?`.
+    """Returns one text or several as plain strings. Lone surrogates become `?`.
 
     Raises:
-        DataError: as `to_list`, or an entry is no string.
+        DataError: as for `to_list`, or an entry is not a string.
     """
     accepted = "one or more strings"
     entries = [texts] if isinstance(texts, str) else to_list(texts, name, accepted)
-    for place, entry in enumerate(entries):
+    for index, entry in enumerate(entries):
         if not isinstance(entry, str):
-            raise DataError(f"{name} must be {accepted}, but {name}[{place}] is {describe(entry)}.")
-    # The tokenizer refuses half a surrogate pair, and NumPy's class of strings.
+            raise DataError(f"{name} must be {accepted}, but {name}[{index}] is {describe(entry)}.")
+    # The tokenizer accepts neither lone surrogates nor NumPy's class of strings.
     return [entry.encode("utf-8", "replace").decode() for entry in entries]
 
 
-def to_tensor(array: Any, name: str, accepted: str, kinds: Kinds) -> torch.Tensor:
-    """Returns an array or a tensor as a contiguous tensor, on its device.
+def to_tensor(array: Any, name: str, accepted: str, dtypes: DtypesByAxes) -> torch.Tensor:
+    """Returns an array or a tensor as a contiguous tensor on the same device.
 
     Args:
-        name: the argument, for messages.
-        accepted: what it must be, for messages.
+        name: name of the argument, for messages.
+        accepted: description of accepted values, for messages.
+        dtypes: the accepted dtypes.
     Raises:
-        DataError: `array` is none of `kinds`.
+        DataError: `array` is no array, or has another number of axes or another dtype.
     """
-    if not is_array(array, kinds):
+    if not is_array(array, dtypes):
         raise DataError(f"{name} must be {accepted}, but is {describe(array)}.")
     return contiguous(array)
 
 
 def to_vectors(array: Any, name: str) -> torch.Tensor:
-    """Returns vectors [N, D] as a contiguous tensor, float32 or wider.
+    """Returns vectors [N, D] as a contiguous tensor, in float32 or float64.
 
     Raises:
-        DataError: another layout or type, NaN or infinity.
+        DataError: the array has another layout or dtype, or holds NaN or infinity.
     """
     vectors_ND = to_tensor(array, name, "vectors, floats [N, D]", {2: FLOATS})
     return upcast(require_finite(vectors_ND, f"{name}: vectors", "embed them again"))
 
 
 def require_finite(rows: torch.Tensor, what: str, remedy: str) -> torch.Tensor:
-    """Returns the rows; DataError if one holds NaN or infinity."""
-    if bad := int((~rows.isfinite().all(dim=1)).sum()):
+    """Returns the rows unchanged.
+
+    Args:
+        rows: float [N, any].
+        what: description of the rows, for messages.
+        remedy: what to do, for messages.
+    Raises:
+        DataError: a row holds NaN or infinity.
+    """
+    is_finite_N = rows.isfinite().all(dim=1)
+    if num_bad := int((~is_finite_N).sum()):
         raise DataError(
-            f"{what} must be finite, but {bad} of {len(rows)} hold NaN or infinity; {remedy}."
+            f"{what} must be finite, but {num_bad} of {len(rows)} hold NaN or infinity; {remedy}."
         )
     return rows
 
 
-def is_array(value: Any, kinds: Kinds) -> TypeGuard[Array]:
-    """Returns True for an array or a tensor of one of `kinds`."""
-    return isinstance(value, Array) and _type_name(value) in kinds.get(value.ndim, ())
+def is_array(value: Any, dtypes: DtypesByAxes) -> TypeGuard[Array]:
+    """Returns True for an array or a tensor of an accepted number of axes and dtype."""
+    return isinstance(value, Array) and _dtype_name(value) in dtypes.get(value.ndim, ())
 
 
 def contiguous(array: Array) -> torch.Tensor:
-    """Returns an array of any strides and byte order as a contiguous tensor, on its device.
+    """Returns an array of any strides and byte order as a contiguous tensor on the same device.
 
-    Results then do not depend on the layout. An array that needs no change is not copied.
+    Results therefore do not depend on the layout. Data is copied only if necessary.
     """
     if isinstance(array, torch.Tensor):
         return array.contiguous()
     native = array.dtype.newbyteorder("=")
     array = np.require(array, native, ["C", "WRITEABLE", "ALIGNED", "ENSUREARRAY"])
-    # An axis of length 1 may still have a negative stride, which torch refuses.
+    # An axis of length 1 may have a negative stride even now, which torch does not accept.
     return torch.from_numpy(array.reshape(-1)).reshape(array.shape)
 
 
 def describe(value: Any) -> str:
-    """Returns an array's type and shape, or the class of another value, for messages."""
+    """Returns the dtype and shape of an array, or the class of another value, for messages."""
     if isinstance(value, Array):
-        return f"{_type_name(value)} {list(value.shape)}"
+        return f"{_dtype_name(value)} {list(value.shape)}"
     return "None" if value is None else type(value).__name__
 
 
-def _type_name(array: Array) -> str:
-    """Returns the name of an array's type, the same for every byte order."""
-    return array.dtype.name if isinstance(array, np.ndarray) else str(array.dtype)[len("torch.") :]
+def _dtype_name(array: Array) -> str:
+    """Returns the name of an array's dtype, such as `float32`, without its byte order."""
+    if isinstance(array, np.ndarray):
+        return array.dtype.name
+    return str(array.dtype).removeprefix("torch.")

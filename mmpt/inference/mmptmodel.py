@@ -1,17 +1,20 @@
-"""`MMPTModel`: from videos and texts to vectors, scores and alignments, with a pre-trained model.
+"""`MMPTModel`: a pre-trained model that embeds videos and texts, scores pairs and aligns them.
 
 Arrays may be NumPy arrays or torch tensors on any device. They may have any strides and byte order,
 and may be read-only. Results do not depend on the layout.
-Vectors are pooled states, not normalised, because training compares them by their dot product.
+
+Vectors are pooled states. They are not normalised, because training compares them by their dot
+product.
+
 Legend: N items, L seconds of a video, F = max_video_len, P frames per second, T text slots, D
-hidden size.
+hidden size, I width of the features.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -25,7 +28,7 @@ from mmpt.inference.alignment import Alignment, align_sentences
 from mmpt.inference.inputs import Array, Texts, Video, Videos
 from mmpt.inference.pretrained import read_pretrained, write_pretrained
 from mmpt.inference.texts import batches, embed_texts
-from mmpt.inference.videos import CLIPS_AT_ONCE, read_video, split_videos, unit_range
+from mmpt.inference.videos import CLIPS_AT_ONCE, read_video, split_videos, to_unit_range
 from mmpt.losses.precision import upcast
 from mmpt.media.s3d import S3D, S3D_WEIGHTS, load_s3d
 from mmpt.models.mmfusion import MMFusionSeparate
@@ -33,29 +36,46 @@ from mmpt.processors.downstream import DSAligner
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.processors.window_aligner import Span, average_windows, window_spans
 
-# On the demo's held-out videos spans overlap the truth by 0.78; by 0.29 at 0.1 and by 0.12 at 1.
 EPSILON = 0.3
+"""Default smoothness of an alignment. On held-out videos of the demo, spans then overlap the true
+ones by 0.78 on average. With 0.1 the overlap is 0.29, with 1 it is 0.12."""
 ITERATIONS = 50
+"""Default number of Sinkhorn iterations of an alignment."""
 WIDER = (
     "numbers exceed the range of the model's type, or weights were set to such values. Load the "
     "model in a wider type (`dtype`), and divide features by their length"
 )
 
 
-class MMPTModel(nn.Module):
-    """The two towers with S3D in front of one and the tokenizer in front of the other.
+class _Window(NamedTuple):
+    """An embedded window of a video."""
 
-    It unpacks as `model, tokenizer, aligner = MMPTModel.from_pretrained(yaml)`, the original's
-    contract.
+    video: int
+    """Position of the video in the list of videos."""
+    span: Span
+    """Start and end (exclusive) in seconds."""
+    share: float
+    """The window's share of the seconds of the video."""
+    pooled: torch.Tensor
+    """[D], pooled vector, in float32 or float64."""
+    states: torch.Tensor
+    """[seconds, D], state of each second, in float32 or float64."""
+
+
+class MMPTModel(nn.Module):
+    """A two-tower model together with S3D for video frames and a tokenizer for texts.
+
+    As in the original, it can be unpacked:
+    `model, tokenizer, aligner = MMPTModel.from_pretrained(yaml)`.
 
     Args:
         fusion: the two towers.
-        dataset: says how text and video are made into tensors.
-        model: the settings `fusion` was built by.
-        s3d: S3D, or the path of its weights, which are read when frames first come in; features
-            need neither.
-        normalise: give S3D features length 1, as the features are that models are trained on; the
-            released wrapper did not, so False reproduces its scores.
+        dataset: configuration of the conversion of text and video to tensors.
+        model: the configuration that `fusion` was built with.
+        s3d: S3D, or the path of its weights. They are read when frames are embedded for the first
+            time, and not needed for features.
+        normalise: divide S3D features by their length, as it is done with the features for
+            training. The released wrapper does not; False reproduces its scores.
     """
 
     def __init__(
@@ -70,16 +90,15 @@ class MMPTModel(nn.Module):
         super().__init__()
         self.fusion = fusion
         self.s3d: S3D | Path = s3d if isinstance(s3d, S3D) else Path(s3d)
-        self.dataset_config, self.model_config = dataset, model
+        self.dataset_config = dataset
+        self.model_config = model
         self.normalise = normalise
         self.aligner = DSAligner(dataset, Split.TEST)
         self.tokenizer = load_tokenizer(dataset.bert_name or "", dataset.use_fast)
         self.max_video_len = self.aligner.max_video_len
 
     def __iter__(self) -> Iterator[Any]:
-        """Yields the model, its tokenizer and its aligner, so that the model unpacks like the
-        original's tuple.
-        """
+        """Yields the model, its tokenizer and its aligner, for unpacking."""
         return iter((self, self.tokenizer, self.aligner))
 
     @classmethod
@@ -98,21 +117,22 @@ class MMPTModel(nn.Module):
         Args:
             source: a YAML, a folder from `save_pretrained`, a run's folder, a checkpoint next to
                 its config.yaml, or a name on the Hugging Face hub.
-            checkpoint: which of a YAML's or a run folder's checkpoints: a file name (looked for in
-                `eval.save_path`) or a path.
-            device: where to put it; None: the CPU.
-            dtype: precision; None: that of a saved folder, float32 for a checkpoint.
+            checkpoint: the checkpoint to load if `source` is a YAML or a run's folder: a file name
+                (looked up in `eval.save_path`) or a path.
+            device: device of the model. None: the CPU.
+            dtype: dtype of the weights. None: that of a saved folder, float32 for a checkpoint.
             s3d, normalise: see the class.
         Raises:
-            ConfigError: a mistake in the YAML.
-            CheckpointError: weights that are missing, damaged or of another model.
+            ConfigError: there is a mistake in the YAML.
+            CheckpointError: the weights are missing, damaged or of another model.
         """
         model = cls(*read_pretrained(source, checkpoint), s3d=s3d, normalise=normalise)
         return model.to(device=device, dtype=dtype).eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes towers (safetensors), config and tokenizer into a folder that `from_pretrained`
-        takes; S3D is apart.
+        """Writes towers (safetensors), config and tokenizer to a folder for `from_pretrained`.
+
+        S3D is not included.
         """
         write_pretrained(folder, self.fusion, self.dataset_config, self.model_config)
 
@@ -123,14 +143,14 @@ class MMPTModel(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Precision of the towers."""
+        """Dtype of the towers."""
         return next(self.fusion.parameters()).dtype
 
-    def need_s3d(self) -> S3D:
-        """Returns S3D, reading its weights the first time.
+    def get_s3d(self) -> S3D:
+        """Returns S3D. The first call reads its weights.
 
         Raises:
-            CheckpointError: the weights are not there; the message says where to get them.
+            CheckpointError: the weights are missing. The message says how to download them.
         """
         if not isinstance(self.s3d, S3D):
             self.s3d = load_s3d(self.s3d).to(self.device, self.dtype)
@@ -143,17 +163,18 @@ class MMPTModel(nn.Module):
         cmasks: Array,
         return_score: bool = False,
     ) -> ModelOutput | dict[str, torch.Tensor]:
-        """Embeds pairs of a short video and a caption, as the original's wrapper does, for any
-        number of pairs.
+        """Embeds pairs of a short video and a caption, like the original's wrapper.
+
+        Unlike there, the number of pairs may be any.
 
         Args:
             video_frames: uint8, or float in 0..1, [N, L, P, H, W, 3] with L <= F.
-            caps: int64 [N, T], and
-            cmasks: bool [N, T], both from the aligner.
+            caps: int64 [N, T], from the aligner.
+            cmasks: bool [N, T], from the aligner.
             return_score: return {"score": float [N]}, the dot products of the pairs, instead of the
                 model's output.
         Raises:
-            DataError: another layout, or a video longer than F seconds.
+            DataError: the frames have another layout, or a video is longer than F seconds.
         """
         accepted = (
             f"uint8, or floats in 0..1, [videos, 1 to {self.max_video_len} seconds, frames, "
@@ -165,7 +186,8 @@ class MMPTModel(nn.Module):
             raise DataError(f"video_frames must be {accepted}, but is {inputs.describe(frames)}.")
         caps = torch.as_tensor(caps, device=self.device)
         cmasks = torch.as_tensor(cmasks, device=self.device)
-        vfeats = self.embed_clips(frames.flatten(0, 1), "video_frames").unflatten(0, (num, seconds))
+        clip_features = self.embed_clips(frames.flatten(0, 1), "video_frames")
+        vfeats = clip_features.unflatten(0, (num, seconds))
         vfeats = pad(vfeats, (0, 0, 0, self.max_video_len - seconds))
         vmasks = torch.arange(self.max_video_len, device=vfeats.device).expand(num, -1) < seconds
         output = self.fusion(caps=caps, cmasks=cmasks, vfeats=vfeats, vmasks=vmasks)
@@ -174,46 +196,47 @@ class MMPTModel(nn.Module):
         return output
 
     def embed_clips(self, clips_NPHWC: Array, name: str = "clips") -> torch.Tensor:
-        """Returns S3D features [N, 512] of clips of one second each [N, P, H, W, 3], uint8 or float
-        in 0..1, some clips at a time.
+        """Returns S3D features [N, 512] of clips of one second each.
 
         Args:
-            name: what to call them in messages.
+            clips_NPHWC: uint8, or float in 0..1, [N, P, H, W, 3].
+            name: name of the argument, for messages.
         Raises:
-            DataError: another layout, type or range.
-            CheckpointError: no S3D weights.
+            DataError: the clips have another layout, dtype or range.
+            CheckpointError: the weights of S3D are missing.
         """
         accepted = "uint8, or floats in 0..1, [clips, frames, height, width, 3]"
         clips_NPHWC = inputs.to_tensor(clips_NPHWC, name, accepted, {5: inputs.FRAMES})
-        network = self.need_s3d()
-        parts = []
+        network = self.get_s3d()
+        features = []
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             for chunk in clips_NPHWC.split(CLIPS_AT_ONCE):
-                clips = unit_range(chunk.to(self.device).movedim(-1, 1), self.dtype, name)
-                parts.append(network(clips)["video_embedding"])
-        features = torch.cat(parts)
-        return normalize(features, dim=-1) if self.normalise else features
+                channels_first = chunk.to(self.device).movedim(-1, 1)
+                clips = to_unit_range(channels_first, self.dtype, name)
+                features.append(network(clips)["video_embedding"])
+        features_NI = torch.cat(features)
+        return normalize(features_NI, dim=-1) if self.normalise else features_NI
 
     @torch.no_grad()
     def video_features(self, video: Video, name: str = "the video") -> torch.Tensor:
-        """Returns the features [L, 512] of one video on the model's device; features given as such
-        pass through.
+        """Returns the features [L, I] of one video in the model's dtype and on its device.
 
         Args:
-            video: a path, features or frames, as in `encode_video`.
-            name: what to call an array in messages.
+            video: a path, features or frames, as in `encode_video`. S3D is run on frames only.
+            name: name of an array, for messages.
         Raises:
-            DataError, CheckpointError: as `encode_video`.
+            DataError, CheckpointError: as for `encode_video`.
         """
         name = str(video) if isinstance(video, str | Path) else name
-        read = read_video(video, name)
-        if not isinstance(read, torch.Tensor):
-            return torch.cat([self.embed_clips(block, name) for block in read])
-        if read.shape[1] != (width := self.fusion.video_encoder.input_dim):
+        content = read_video(video, name)
+        if not isinstance(content, torch.Tensor):
+            return torch.cat([self.embed_clips(block, name) for block in content])
+        width, found = self.fusion.video_encoder.input_dim, content.shape[1]
+        if found != width:
             raise DataError(
-                f"{name}: features must be {width} wide, as the model is, but are {read.shape[1]}."
+                f"{name}: features must be {width} wide, as the model is, but are {found}."
             )
-        features_LI = read.detach().to(self.device, self.dtype)
+        features_LI = content.detach().to(self.device, self.dtype)
         remedy = "extract this video again, or load the model in a wider type (`dtype`)"
         inputs.require_finite(features_LI, f"{name}: features", remedy)
         return features_LI
@@ -222,67 +245,70 @@ class MMPTModel(nn.Module):
     def encode_video(self, videos: Videos, batch_size: int = 64) -> torch.Tensor:
         """Embeds videos of any length.
 
-        A video of more than F seconds is cut into windows of F seconds, whose vectors are averaged
-        by their length.
+        A video of more than F seconds is cut into windows of F seconds. The vector of the video is
+        the mean of their vectors, weighted by their length.
 
         Args:
             videos: one video or several. A video is the path of a video file or of a `.npy` file,
-                features [L, 512] (any float type), or frames [L, 30, H, W, 3] in RGB (uint8, or any
-                float type in 0..1). Several come as a list, tuple, array of paths, pandas Series or
-                other iterable, or as an array with an axis N in front.
-            batch_size: windows at once.
+                features [L, 512] (any float dtype), or frames [L, 30, H, W, 3] in RGB (uint8, or
+                any float dtype, in 0..1). Several videos are a list, tuple, array of paths, pandas
+                Series or other iterable, or an array with a leading axis N.
+            batch_size: number of windows in a batch.
         Returns:
-            float [N, D] on the model's device, float32 or wider.
+            float32 or float64 [N, D] on the model's device.
         Raises:
-            DataError: something that cannot be read as a video, or numbers beyond the range of the
-                model's type.
-            CheckpointError: frames, but no S3D weights.
+            DataError: something cannot be read as a video, or numbers exceed the range of the
+                model's dtype.
+            CheckpointError: there are frames, but the weights of S3D are missing.
         """
-        several = split_videos(videos)
-        totals: list[Any] = [0.0] * len(several)
-        windows = self._windows(several, self.max_video_len, batch_size)
-        for video, _, share, vector_D, _ in windows:
-            totals[video] = totals[video] + share * vector_D
+        video_by_name = split_videos(videos)
+        totals: list[Any] = [0.0] * len(video_by_name)
+        for window in self._windows(video_by_name, self.max_video_len, batch_size):
+            totals[window.video] = totals[window.video] + window.share * window.pooled
         return inputs.require_finite(torch.stack(totals), "videos: vectors", WIDER)
 
     @torch.no_grad()
     def encode_text(self, texts: Texts, batch_size: int = 256) -> torch.Tensor:
-        """Embeds texts; neither S3D nor the video tower is used.
+        """Embeds texts. Neither S3D nor the video tower is used.
 
         Args:
             texts: one string, or a list, tuple, array of one axis, pandas Series or other iterable
-                of strings (also NumPy's). An empty string is a text. Word pieces beyond the T - 3
-                of the model are cut off.
-            batch_size: texts at once.
+                of strings (also NumPy's). Empty strings are allowed. Word pieces after the first
+                T - 3 are cut off.
+            batch_size: number of texts in a batch.
         Returns:
-            float [N, D] on the model's device, float32 or wider.
+            float32 or float64 [N, D] on the model's device.
         Raises:
-            DataError: no text, or something that is not a string.
+            DataError: there is no text, or something is not a string.
         """
-        several = inputs.to_texts(texts, "texts")
-        ids = self.tokenizer(several, add_special_tokens=False)["input_ids"]
+        strings = inputs.to_texts(texts, "texts")
+        ids = self.tokenizer(strings, add_special_tokens=False)["input_ids"]
         vectors_ND = embed_texts(
             self.fusion, ids, self.aligner.special, self.aligner.max_text_len, batch_size
         )
         return inputs.require_finite(vectors_ND, "texts: vectors", WIDER)
 
     def similarity(self, videos: Videos, texts: Texts | Array) -> torch.Tensor:
-        """Returns the dot products [videos, texts] that training ranks by.
+        """Returns the similarity of all pairs of videos and texts: their dot products.
 
         Args:
-            videos: vectors [N, D] as `encode_video` returns them, or what it takes. An array of two
-                axes counts as vectors, so the features of one video must be in a list.
-            texts: vectors [N, D] as `encode_text` returns them, or what it takes.
+            videos: vectors [N, D] from `encode_video`, or any argument that it accepts. An array of
+                two axes is taken for vectors; put the features of a single video into a list.
+            texts: vectors [N, D] from `encode_text`, or any argument that it accepts.
         Returns:
-            float [videos, texts], float32 or wider, on the device of the videos' vectors.
+            float32 or float64 [videos, texts] on the device of the videos' vectors.
         Raises:
-            DataError: vectors of another width, or not finite, or as `encode_video` and
-                `encode_text`.
+            DataError: the widths of the vectors differ, or vectors are not finite; or as for
+                `encode_video` and `encode_text`.
         """
-        are_vectors = [isinstance(values, Array) and values.ndim == 2 for values in (videos, texts)]
-        to_vectors = inputs.to_vectors
-        video_ND = to_vectors(videos, "videos") if are_vectors[0] else self.encode_video(videos)
-        text_ND = to_vectors(texts, "texts") if are_vectors[1] else self.encode_text(texts)
+        if isinstance(videos, Array) and videos.ndim == 2:
+            video_ND = inputs.to_vectors(videos, "videos")
+        else:
+            video_ND = self.encode_video(videos)
+        if isinstance(texts, Array) and texts.ndim == 2:
+            text_ND = inputs.to_vectors(texts, "texts")
+        else:
+            text_ND = self.encode_text(texts)
         if video_ND.shape[1] != text_ND.shape[1]:
             raise DataError(
                 f"videos and texts must have vectors of one width, but have {video_ND.shape[1]} "
@@ -300,34 +326,39 @@ class MMPTModel(nn.Module):
         epsilon: float = EPSILON,
         iterations: int = ITERATIONS,
     ) -> Alignment:
-        """Returns when in a video each sentence is shown: the transport plan between sentences and
-        seconds.
+        """Finds the seconds of a video that show what each sentence says.
 
-        Seconds get their states from windows of F seconds, half a window apart, averaged.
+        The video is cut into windows of F seconds that overlap by half. The state of a second is
+        the mean of its states in the windows that contain it. Optimal transport between sentences
+        and seconds gives the alignment.
 
         Args:
             video: one video, as in `encode_video`.
-            sentences: as in `encode_text`; in any order, or with `monotone` in the order in which
-                they are to start.
-            monotone: let no sentence's peak come before that of an earlier sentence.
-            epsilon: smoothness of the plan, above 0.
-            iterations: of Sinkhorn's algorithm, at least 1.
+            sentences: texts, as in `encode_text`, in any order. With `monotone`, they must be in
+                the order in which the video shows them.
+            monotone: require that no sentence has its peak before that of an earlier sentence.
+            epsilon: smoothness of the plan, above 0. A smaller value gives a sharper plan.
+            iterations: iterations of Sinkhorn's algorithm, at least 1.
         Raises:
-            DataError, CheckpointError: as `encode_video` and `encode_text`.
+            DataError, CheckpointError: as for `encode_video` and `encode_text`.
         """
         if not (epsilon > 0 and iterations >= 1):
             raise DataError(
                 f"`epsilon` must be above 0 and `iterations` at least 1, but they are {epsilon} "
                 f"and {iterations}."
             )
-        one = split_videos(video, "video")
-        if len(one) > 1:
-            raise DataError(f"video must be one video, but is {len(one)}; align them one by one.")
+        video_by_name = split_videos(video, "video")
+        if len(video_by_name) > 1:
+            raise DataError(
+                f"video must be one video, but is {len(video_by_name)}; align them one by one."
+            )
         texts = inputs.to_texts(sentences, "sentences")
+
+        stride = max(self.max_video_len // 2, 1)
         states, spans = [], []
-        for _, span, _, _, states_LD in self._windows(one, max(self.max_video_len // 2, 1)):
-            states.append(normalize(states_LD, dim=-1).cpu().numpy())
-            spans.append(span)
+        for window in self._windows(video_by_name, stride):
+            states.append(normalize(window.states, dim=-1).cpu().numpy())
+            spans.append(window.span)
         video_LD = torch.from_numpy(average_windows(states, spans))
         inputs.require_finite(video_LD, "video: states", WIDER)
         text_SD = self.encode_text(texts).cpu()
@@ -337,32 +368,35 @@ class MMPTModel(nn.Module):
 
     def _windows(
         self, videos: dict[str, Video], stride: int, batch_size: int = 64
-    ) -> Iterator[tuple[int, Span, float, torch.Tensor, torch.Tensor]]:
-        """Embeds windows of F seconds, one every `stride`, that cover all of each video.
+    ) -> Iterator[_Window]:
+        """Embeds windows of F seconds, one every `stride` seconds, that cover each video.
 
-        A video is read when a batch reaches it. Its last window may be shorter.
-
-        Yields:
-            Position of the video, start and end (exclusive) in seconds, share of the video's
-            seconds, pooled vector [D] and states [seconds, D], both float32 or wider.
+        The last window of a video may be shorter.
         """
-        features = (self.video_features(video, name) for name, video in videos.items())
-        cut = (
-            (video, span, features_LI)
-            for video, features_LI in enumerate(features)
-            for span in window_spans(len(features_LI), stride, self.max_video_len)
-        )
+        # The windows of all videos form one stream, so a batch may contain windows of several
+        # videos. The stream is lazy: a video is read when the batches reach it.
         special = self.aligner.special
         caps = torch.tensor([[special.cls, special.sep]], device=self.device)
-        for batch in batches(cut, batch_size):
-            parts = [features_LI[slice(*span)] for _, span, features_LI in batch]
-            vfeats = nn.utils.rnn.pad_sequence(parts, batch_first=True)
-            lengths = torch.tensor([len(part) for part in parts], device=vfeats.device)
-            vmasks = torch.arange(vfeats.shape[1], device=vfeats.device) < lengths[:, None]
-            caps_N2 = caps.expand(len(parts), -1)
-            pooled, states, _ = self.fusion.forward_video(vfeats, vmasks, caps_N2, caps_N2 >= 0)
+        for batch in batches(self._cut_windows(videos, stride), batch_size):
+            clips = [features_LI[slice(*span)] for _, span, features_LI in batch]
+            vfeats = nn.utils.rnn.pad_sequence(clips, batch_first=True)
+            lengths_N = torch.tensor([len(clip) for clip in clips], device=vfeats.device)
+            vmasks = torch.arange(vfeats.shape[1], device=vfeats.device) < lengths_N[:, None]
+            caps_N2 = caps.expand(len(clips), -1)
+            cmasks_N2 = torch.ones_like(caps_N2, dtype=torch.bool)
+            pooled, states, _ = self.fusion.forward_video(vfeats, vmasks, caps_N2, cmasks_N2)
             pooled, states = upcast(pooled), upcast(states)
             for row, (video, span, features_LI) in enumerate(batch):
-                seconds = len(parts[row])
-                share = seconds / len(features_LI)
-                yield video, span, share, pooled[row], states[row, 1 : 1 + seconds]
+                num_seconds = len(clips[row])
+                share = num_seconds / len(features_LI)
+                states_LD = states[row, 1 : 1 + num_seconds]  # after [CLS]
+                yield _Window(video, span, share, pooled[row], states_LD)
+
+    def _cut_windows(
+        self, videos: dict[str, Video], stride: int
+    ) -> Iterator[tuple[int, Span, torch.Tensor]]:
+        """Yields the windows of each video: its position, the span, and the video's features."""
+        for position, (name, video) in enumerate(videos.items()):
+            features_LI = self.video_features(video, name)
+            for span in window_spans(len(features_LI), stride, self.max_video_len):
+                yield position, span, features_LI

@@ -1,8 +1,9 @@
-"""Loading and saving of trained models: a YAML, a run's folder, a checkpoint, a folder, the hub.
+"""Loads and saves trained models.
 
-A saved folder holds `model.safetensors`, the tokenizer's files, and a `config.json` that is BERT's
-own with a section `mmpt` added, so that the folder serves as `bert_name` too; the config carries
-the weights' fingerprint.
+A model is loaded from a YAML, a run's folder, a checkpoint, a saved folder or the Hugging Face
+hub. A saved folder holds `model.safetensors`, the tokenizer's files and a `config.json`. The latter
+is BERT's with an additional section `mmpt`, so the folder can also be used as `bert_name`. The
+section holds a fingerprint of the weights.
 """
 
 import re
@@ -27,23 +28,23 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 YAML_SUFFIXES = (".yaml", ".yml")
 FILE_SUFFIXES = (*YAML_SUFFIXES, ".pt", ".safetensors")
 DATASET_KEYS = {"max_video_len", "max_len", "use_fast", "options"}
-"""Keys of `dataset:` that a saved model needs; `bert_name` is the folder itself."""
+"""Keys of `dataset:` that are saved with a model. `bert_name` is the folder itself."""
 MODEL_KEYS = {
     *("model_cls", "mm_encoder_cls", "video_encoder_cls", "text_encoder_cls"),
     *("num_hidden_video_layers", "packed", "compile", "options"),
 }
-"""Keys of `model:` that a saved model needs. Other keys, of older folders, are not read."""
+"""Keys of `model:` that are saved with a model. Other keys in older folders are ignored."""
 
 Pretrained = tuple[MMFusionSeparate, DatasetConfig, ModelConfig]
-"""A model with its weights, in eval mode on the CPU, and the settings it was built by."""
+"""A model with its weights, in eval mode on the CPU, and the configuration it was built with."""
 
 
 def read_pretrained(source: str | Path, checkpoint: str) -> Pretrained:
-    """Returns the model that `source` names; see `MMPTModel.from_pretrained`.
+    """Returns the model that `source` names, as described in `MMPTModel.from_pretrained`.
 
     Raises:
-        ConfigError: a mistake in the YAML.
-        CheckpointError: nothing there, damaged, or weights of another model.
+        ConfigError: there is a mistake in the YAML.
+        CheckpointError: the source is missing or damaged, or holds weights of another model.
     """
     path = Path(source)
     if path.is_file() and path.suffix in YAML_SUFFIXES:
@@ -71,26 +72,30 @@ def read_pretrained(source: str | Path, checkpoint: str) -> Pretrained:
 
 
 def _find_checkpoint(config: RunConfig, checkpoint: str) -> Path:
-    """Returns the file called `checkpoint` in `eval.save_path`, else next to the YAML's own
-    checkpoints, else in a training's folder.
+    """Returns the path of a checkpoint.
+
+    A file name is looked up in `eval.save_path`, then in the folders of the checkpoints that the
+    YAML names, then in `save_dir` if the YAML is for a training.
 
     Args:
-        checkpoint: a file name, or a path, which is taken as it stands.
+        checkpoint: a file name, or a path, which is returned unchanged.
     Raises:
-        CheckpointError: it is in none of these places.
+        CheckpointError: the file is in none of these folders.
     """
     if Path(checkpoint).name != checkpoint:
         return Path(checkpoint)
-    named = [Path(path).parent for path in reversed(config.checkpoint_paths)]
-    folders = [config.eval.save_path, *named, None if config.is_test else config.save_dir]
-    places = [Path(folder) / checkpoint for folder in folders if folder]
-    for place in places:
-        if place.is_file():
-            return place
-    looked = ", ".join(dict.fromkeys(map(str, places))) or "nowhere, as the YAML names no folder"
+    folders: list[str | Path | None] = [config.eval.save_path]
+    folders += [Path(path).parent for path in reversed(config.checkpoint_paths)]
+    if not config.is_test:
+        folders.append(config.save_dir)
+    paths = [Path(folder) / checkpoint for folder in folders if folder]
+    for path in paths:
+        if path.is_file():
+            return path
+    tried = ", ".join(dict.fromkeys(map(str, paths))) or "nowhere, as the YAML names no folder"
     raise CheckpointError(
         f"{config.path}: the checkpoint {checkpoint} must be in `eval.save_path`, but is not "
-        f"(looked for {looked}). Train or download it, or give its path as `checkpoint`."
+        f"(looked for {tried}). Train or download it, or give its path as `checkpoint`."
     )
 
 
@@ -112,11 +117,18 @@ def _build(config: RunConfig, checkpoint: Path) -> Pretrained:
 
 
 def _from_saved(folder: Path, *, trusted: bool = True) -> Pretrained:
-    """Builds the model of a saved folder in the precision it was saved in; only a `trusted` one may
-    import its class.
+    """Builds the model of a saved folder, in the dtype that it was saved in.
+
+    Args:
+        trusted: the config may name any class, which is imported. Otherwise only the classes of
+            this package are allowed.
+    Raises:
+        CheckpointError: the folder is damaged or incomplete, of another format, or not trusted.
     """
     config, weights = folder / CONFIG_NAME, folder / WEIGHTS_NAME
     again = "copy or download the whole folder again."
+
+    # Read the configuration.
     try:
         section = read_json(config)[SECTION]
         if section["format"] != FORMAT:
@@ -135,12 +147,15 @@ def _from_saved(folder: Path, *, trusted: bool = True) -> Pretrained:
             f"{folder}: this downloaded model runs code of its own (`{name}`); if you trust it, "
             "copy it to a folder and load that."
         )
+
+    # Build the model, and load the weights in their own dtype.
     fusion = MODELS.get(name, "model.model_cls").from_config(dataset, model, pretrained=False)
     try:
         state = load_file(weights)
     except (SafetensorError, OSError) as err:
         raise CheckpointError(f"{weights}: missing, damaged or cut short ({err}); {again}") from err
-    fusion = fusion.to(next(value.dtype for value in state.values() if value.is_floating_point()))
+    dtype = next(value.dtype for value in state.values() if value.is_floating_point())
+    fusion = fusion.to(dtype)
     fusion.load_state_dict(adapt_state(state, fusion, str(weights)))
     if weights_fingerprint(fusion, trainable_only=False) != section.get("weights"):
         raise CheckpointError(
@@ -151,15 +166,16 @@ def _from_saved(folder: Path, *, trusted: bool = True) -> Pretrained:
 
 
 def _download(repo_id: str) -> Path:
-    from huggingface_hub import snapshot_download  # deferred: only for models of the hub
+    """Downloads a saved folder from the Hugging Face hub, and returns its local path."""
+    from huggingface_hub import snapshot_download  # deferred: only needed for models of the hub
 
     try:
         return Path(snapshot_download(repo_id, allow_patterns=["*.json", "*.txt", "*.safetensors"]))
     except (OSError, ValueError) as err:
         reason = (str(err).strip() or type(err).__name__).splitlines()[0]
         raise CheckpointError(
-            f"{repo_id}: neither a file or folder here, nor to be had from the Hugging Face hub "
-            f"({reason}). On a machine with network run `hf download {repo_id} --local-dir "
+            f"{repo_id}: is not a file or folder, and cannot be downloaded from the Hugging Face "
+            f"hub ({reason}). On a machine with network run `hf download {repo_id} --local-dir "
             "<folder>` and load that folder."
         ) from err
 
@@ -167,11 +183,15 @@ def _download(repo_id: str) -> Path:
 def write_pretrained(
     folder: str | Path, fusion: MMFusionSeparate, dataset: DatasetConfig, model: ModelConfig
 ) -> None:
-    """Writes a folder that `read_pretrained` takes.
+    """Writes a folder that `read_pretrained` can load.
 
-    The config is removed first and written last, so that a half-written folder is not mistaken for
-    a whole one.
+    An old config is removed first, and the new one is written last. A folder with a config is
+    therefore complete.
 
+    Args:
+        folder: created if it is missing.
+        fusion: the model.
+        dataset, model: the configuration it was built with.
     Raises:
         ConfigError: `folder` is a file.
     """
@@ -180,7 +200,7 @@ def write_pretrained(
         raise ConfigError("save_pretrained", [f"{folder} must be a folder, but is a file."])
     assert dataset.bert_name
     config = read_bert_config(dataset.bert_name).to_dict()
-    config.pop(SECTION, None)  # of the folder that the model was loaded from
+    config.pop(SECTION, None)  # present if the model was loaded from a saved folder
     config[SECTION] = {
         "format": FORMAT,
         "dataset": dataset.model_dump(include=DATASET_KEYS, exclude_none=True),

@@ -1,6 +1,6 @@
-"""Texts through the text tower, in batches of any size.
+"""Embeds texts with the text tower, in batches.
 
-Legend: N items, T text slots, D hidden size.
+Legend: N texts, T text slots, D hidden size.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,33 +26,40 @@ def embed_texts(
     num_slots: int,
     batch_size: int = 256,
 ) -> torch.Tensor:
-    """Returns pooled vectors [N, D], float32 or wider, of word-piece ids, of which the first T - 3
-    count.
-
-    Texts of like length share a batch, which is padded no further than its longest one.
+    """Returns the pooled vectors of texts, [N, D], in float32 or float64.
 
     Args:
+        fusion: the two towers.
+        ids: word-piece ids of each text, without special tokens. Only the first T - 3 are used.
+        special: ids of the special tokens.
         num_slots: T.
-        batch_size: texts at once.
+        batch_size: number of texts in a batch.
     """
-    order = sorted(range(len(ids)), key=lambda place: len(ids[place]))
-    caps, cmasks = stack_texts([ids[place] for place in order], num_slots, special)
+    # Texts are sorted by length. A batch then has texts of similar lengths, and is padded only to
+    # its longest text, which is its last one.
+    order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
+    caps, cmasks = stack_texts([ids[index] for index in order], num_slots, special)
     device = next(fusion.parameters()).device
-    parts = []
+    outputs = []
     for rows in batches(range(len(ids)), batch_size):
         longest = int(cmasks[rows[-1]].sum())
         chunk = slice(rows[0], rows[-1] + 1)
-        caps_NT, cmasks_NT = caps[chunk, :longest].to(device), cmasks[chunk, :longest].to(device)
-        parts.append(upcast(fusion.forward_text(caps_NT, cmasks_NT)[0]))
-    vectors = torch.cat(parts)
-    return torch.empty_like(vectors).index_copy_(0, torch.tensor(order, device=device), vectors)
+        caps_NT = caps[chunk, :longest].to(device)
+        cmasks_NT = cmasks[chunk, :longest].to(device)
+        pooled_ND = fusion.forward_text(caps_NT, cmasks_NT)[0]
+        outputs.append(upcast(pooled_ND))
+
+    # Restore the order of the caller.
+    sorted_ND = torch.cat(outputs)
+    original_rows = torch.tensor(order, device=device)
+    return torch.empty_like(sorted_ND).index_copy_(0, original_rows, sorted_ND)
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Cuts a stream into lists of `size`; the last may be shorter.
+    """Yields lists of `size` consecutive items. The last one may be shorter.
 
     Raises:
-        DataError: a size that is no whole number of at least 1.
+        DataError: `size` is not a whole number of at least 1.
     """
     if not isinstance(size, Integral) or size < 1:
         raise DataError(f"`batch_size` must be a whole number of at least 1, but is {size}.")

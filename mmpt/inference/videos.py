@@ -1,7 +1,9 @@
-"""What a caller may give as a video, told apart: S3D features, decoded frames, an `.npy` of either,
-or a video file.
+"""Reads the videos that callers pass to `MMPTModel`.
 
-Legend: N videos, L seconds, P frames per second (30), H, W pixels, I width of the features.
+A video is S3D features, decoded frames, an `.npy` file of either, or a video file.
+
+Legend: N videos, L seconds, l seconds of a block, P frames per second (30), H, W pixels, I width
+of the features.
 """
 
 from collections.abc import Iterator
@@ -19,43 +21,47 @@ from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 
-CLIPS_AT_ONCE = 8  # one-second clips through S3D: about 2 GB in float32 at 224 x 224
+CLIPS_AT_ONCE = 8
+"""Number of one-second clips in a pass of S3D. At 224 x 224 they take about 2 GB in float32."""
 FEATURE_AXES, FRAME_AXES = 2, 5
 NUM_COLOURS = 3
-KINDS = {FEATURE_AXES: inputs.FLOATS, FRAME_AXES: inputs.FRAMES}
+DTYPES_BY_AXES = {FEATURE_AXES: inputs.FLOATS, FRAME_AXES: inputs.FRAMES}
 
 
 def split_videos(videos: Videos, name: str = "videos") -> dict[str, Video]:
-    """Returns each video by its name in messages. `videos` is one video, several of them, or an
-    array with a leading axis N.
+    """Returns single videos, each by the name that it has in messages, such as `videos[3]`.
 
     Args:
-        name: the argument.
+        videos: one video, several of them, or an array with a leading axis N.
+        name: name of the argument.
     Raises:
         DataError: there is no video.
     """
     if isinstance(videos, str | Path):
         return {name: videos}
     if isinstance(videos, Array) and videos.ndim != 1:
-        if videos.ndim not in (FEATURE_AXES + 1, FRAME_AXES + 1) or not len(videos):
+        has_leading_axis = videos.ndim in (FEATURE_AXES + 1, FRAME_AXES + 1)
+        if not has_leading_axis or not len(videos):
             return {name: videos}
     else:
         videos = inputs.to_list(videos, name, "at least one video (paths, features or frames)")
-    return {f"{name}[{place}]": video for place, video in enumerate(videos)}
+    return {f"{name}[{index}]": video for index, video in enumerate(videos)}
 
 
 def read_video(video: Video, name: str) -> torch.Tensor | Iterator[torch.Tensor]:
     """Returns features [L, I] as one tensor, or an iterator over blocks of frames [l, P, H, W, 3].
 
+    Args:
+        name: name of an array, for messages.
     Raises:
-        DataError: a file that cannot be read, or an array of another layout or type.
+        DataError: the file cannot be read, or the array has another layout or dtype.
     """
     if isinstance(video, str | Path):
         path = Path(video)
         if path.suffix != ".npy":
-            return _decoded(path)
+            return _decode(path)
         video = load_npy(path, "Extract or copy it again.")
-    is_known = inputs.is_array(video, KINDS) and len(video) > 0
+    is_known = inputs.is_array(video, DTYPES_BY_AXES) and len(video) > 0
     if not is_known or (video.ndim == FRAME_AXES and video.shape[-1] != NUM_COLOURS):
         raise DataError(
             f"{name}: must be features, floats [seconds, 512], or frames [seconds, 30, H, W, 3], "
@@ -67,13 +73,14 @@ def read_video(video: Video, name: str) -> torch.Tensor | Iterator[torch.Tensor]
     return (inputs.contiguous(video[start : start + CLIPS_AT_ONCE]) for start in starts)
 
 
-def unit_range(frames: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
-    """Returns frames as floats in 0..1; uint8 is divided by 255.
+def to_unit_range(frames: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
+    """Returns frames as floats in 0..1. uint8 is divided by 255.
 
     Args:
-        name: of the video, for messages.
+        dtype: dtype of the result.
+        name: name of the video, for messages.
     Raises:
-        DataError: floats outside 0..1, or another type.
+        DataError: the frames are floats outside 0..1, or have another dtype.
     """
     if frames.dtype == torch.uint8:
         return frames.to(dtype) / 255
@@ -86,9 +93,9 @@ def unit_range(frames: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Ten
     return frames.to(dtype)
 
 
-def _decoded(path: Path) -> Iterator[torch.Tensor]:
-    """Decodes a video file, some seconds at a time, at 30 frames of 224 x 224 per second."""
-    # deferred: needs PyAV, which features do not
+def _decode(path: Path) -> Iterator[torch.Tensor]:
+    """Decodes a video file in blocks of some seconds, at 30 frames of 224 x 224 per second."""
+    # Deferred: it needs PyAV, which is not installed where only features are used.
     from mmpt.media.video_reader import VideoError, VideoFile
 
     video = VideoFile(path)

@@ -23,14 +23,14 @@ def test_monotone_peaks_are_the_best_of_all_orders():
         assert plan[np.arange(4), peaks].sum() == best
 
 
-def test_span_reaches_to_half_of_the_peak():
+def test_a_span_includes_seconds_above_half_of_the_peak():
     row = np.array([0.1, 0.9, 0.5, 1.0, 0.39, 0.8])
     assert span_around(row, 3) == (1, 4)
     assert span_around(row, 5) == (5, 6)
     assert span_around(np.ones(3), 0) == (0, 3)
 
 
-def test_a_hand_made_video_is_taken_apart():
+def test_scenes_of_a_hand_made_video_are_found():
     """Three scenes of 4, 2 and 3 seconds, shown in another order than told; the last sentence is
     not in the picture.
     """

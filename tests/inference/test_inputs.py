@@ -91,7 +91,7 @@ def test_the_layout_of_frames_changes_no_result(model, layout):
     torch.testing.assert_close(model.video_features(unit), expected)
 
 
-def test_colours_turned_round_without_a_copy(model):
+def test_a_reversed_view_of_the_colours_gives_the_result_of_a_copy(model):
     rgb = bgr_frames(9)[..., ::-1]
     assert torch.equal(model.encode_video(rgb), model.encode_video(np.ascontiguousarray(rgb)))
     caps, cmasks = model.aligner.build_text_seq([237, 136])
@@ -109,7 +109,7 @@ def test_the_layout_of_vectors_changes_no_score(model, layout):
     assert torch.equal(model.similarity(change(videos), change(texts)), expected)
 
 
-def test_tensors_that_learn(model):
+def test_gradients_reach_vectors_and_nothing_else(model):
     rows = torch.from_numpy(features(5)).requires_grad_()
     encoded = model.encode_video(rows)
     assert not encoded.requires_grad
@@ -156,12 +156,12 @@ def test_texts_come_in_any_sequence(model, container):
     np.testing.assert_array_equal(model.align(features(4), given(TEXTS)).plan, plan)
 
 
-def test_one_text(model):
+def test_a_single_text_may_be_a_numpy_string(model):
     expected = model.encode_text(TEXTS[:1])
     assert torch.equal(model.encode_text(np.str_(TEXTS[0])), expected)
 
 
-def test_half_a_surrogate_pair_is_read_as_in_training(model):
+def test_a_lone_surrogate_is_read_as_in_training(model):
     assert torch.equal(model.encode_text("cut \ud83d"), model.encode_text("cut ?"))
 
 
@@ -211,7 +211,7 @@ class Table:
         (np.array([b"a"]), r"texts\[0\] is bytes_"),
     ],
 )
-def test_what_is_no_text_is_one_message_for_all_methods(model, texts, found):
+def test_all_methods_have_the_same_message_for_bad_texts(model, texts, found):
     for call in (model.encode_text, lambda t: model.similarity(features(2)[:, :64], t)):
         with pytest.raises(DataError, match=rf"^texts must be one or more strings, but {found}\.$"):
             call(texts)
@@ -244,7 +244,7 @@ def test_what_is_no_text_is_one_message_for_all_methods(model, texts, found):
         (np.full((1, 512), 1e30), r"^videos: .* must be finite, but 1 of 1 hold NaN or infinity"),
     ],
 )
-def test_what_is_no_video_is_one_message_for_all_methods(model, videos, message):
+def test_all_methods_have_the_same_message_for_bad_videos(model, videos, message):
     with pytest.raises(DataError, match=message):
         model.encode_video(videos)
     if not (isinstance(videos, np.ndarray | torch.Tensor) and videos.ndim == 2):
@@ -255,7 +255,7 @@ def test_what_is_no_video_is_one_message_for_all_methods(model, videos, message)
             model.align(videos, TEXTS)
 
 
-def test_what_are_no_vectors(model):
+def test_bad_vectors_are_refused(model):
     vectors = model.encode_text(TEXTS).numpy()
     message = r"must be vectors, floats \[N, D\], but is "
     with pytest.raises(DataError, match=r"^texts must be .*, but texts\[0\] is float32\.$"):
@@ -268,7 +268,7 @@ def test_what_are_no_vectors(model):
         model.similarity(vectors, vectors * np.nan)
 
 
-def test_other_arguments(model):
+def test_other_bad_arguments_are_refused(model):
     for batch_size in (0, 2.5, None):
         with pytest.raises(DataError, match="`batch_size` must be a whole number of at least 1"):
             model.encode_video(features(2), batch_size=batch_size)

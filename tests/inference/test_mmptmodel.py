@@ -60,7 +60,7 @@ def embed_by_hand(
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 256])
-def test_texts_have_the_vectors_of_the_text_tower(model, batch_size):
+def test_encode_text_returns_the_vectors_of_the_text_tower(model, batch_size):
     vectors = model.encode_text(TEXTS, batch_size=batch_size)
     assert vectors.dtype == torch.float32
     wanted = torch.stack([embed_by_hand(model, features(3), text)[1] for text in TEXTS])
@@ -69,7 +69,7 @@ def test_texts_have_the_vectors_of_the_text_tower(model, batch_size):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
-def test_long_videos_are_the_mean_of_their_windows_by_length(model, batch_size):
+def test_a_long_video_is_the_mean_of_its_windows_weighted_by_length(model, batch_size):
     videos = [features(5), features(F, 1), features(2 * F + 3, 2)]
     vectors = model.encode_video(videos, batch_size=batch_size)
     assert vectors.shape == (3, 64)
@@ -81,7 +81,7 @@ def test_long_videos_are_the_mean_of_their_windows_by_length(model, batch_size):
         torch.testing.assert_close(vector, total / len(rows), rtol=0, atol=1e-5)  # measured 2e-6
 
 
-def test_one_video_may_come_in_many_forms(model, tmp_path):
+def test_one_video_can_be_given_in_many_forms(model, tmp_path):
     rows = features(7)
     expected = model.encode_video([rows])
     np.save(tmp_path / "x.npy", rows)
@@ -143,7 +143,7 @@ def test_frames_go_through_s3d_in_float32_and_have_length_one(run, small_s3d):
     torch.testing.assert_close(released.video_features(frames), rows)
 
 
-def test_one_tower_needs_neither_the_other_nor_s3d(run, monkeypatch, tmp_path):
+def test_each_tower_works_without_the_other_and_without_s3d(run, monkeypatch, tmp_path):
     model = MMPTModel.from_pretrained(run)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delattr(model.fusion, "video_encoder")
@@ -177,7 +177,7 @@ def test_every_source_gives_the_same_model(run, model, tmp_path, monkeypatch):
         assert (tmp_path / "again" / name).read_bytes() == (Path(moved) / name).read_bytes(), name
 
 
-def test_precision_is_kept_by_a_saved_folder_and_chosen_by_dtype(run, model, tmp_path):
+def test_a_saved_folder_keeps_its_dtype_unless_another_is_given(run, model, tmp_path):
     half = MMPTModel.from_pretrained(run, dtype=torch.bfloat16)
     half.save_pretrained(tmp_path / "half")
     again = MMPTModel.from_pretrained(tmp_path / "half")
@@ -209,7 +209,7 @@ def test_damaged_folders_are_refused(model, tmp_path):
             MMPTModel.from_pretrained(tmp_path / name)
 
 
-def test_hub_models_are_fetched_but_may_not_bring_code(model, tmp_path, monkeypatch):
+def test_models_from_the_hub_load_but_may_not_contain_code(model, tmp_path, monkeypatch):
     model.save_pretrained(tmp_path / "mine")
     download = "huggingface_hub.snapshot_download"
     monkeypatch.setattr(download, lambda repo_id, **_: str(tmp_path / "mine"))
@@ -222,7 +222,7 @@ def test_hub_models_are_fetched_but_may_not_bring_code(model, tmp_path, monkeypa
         MMPTModel.from_pretrained("me/model")
 
 
-def test_sources_that_are_none_are_refused(run, tmp_path, monkeypatch):
+def test_invalid_sources_are_refused(run, tmp_path, monkeypatch):
     shutil.copy(run / "checkpoint_best.pt", tmp_path / "lonely.pt")
     (tmp_path / "empty").mkdir()
 
@@ -257,7 +257,7 @@ def test_sources_that_are_none_are_refused(run, tmp_path, monkeypatch):
         ([3], "int"),
     ],
 )
-def test_what_is_no_video_is_refused(model, videos, message):
+def test_invalid_videos_are_refused(model, videos, message):
     with pytest.raises(DataError, match=message):
         model.encode_video(videos)
 
@@ -273,7 +273,7 @@ def test_frames_in_another_range_or_number_are_refused(run, small_s3d):
 
 
 @pytest.mark.parametrize("texts", [[], ["a", 3]])
-def test_what_is_no_text_is_refused(model, texts):
+def test_invalid_texts_are_refused(model, texts):
     with pytest.raises(UserError, match="strings"):
         model.encode_text(texts)
     with pytest.raises(UserError, match="batch_size"):
