@@ -1,11 +1,11 @@
-"""MMPT: pre-train video-text models on long, noisy, narrated videos.
+"""MMPT: a framework for pre-training video-text models on long, narrated videos.
 
-Importing this package imports nothing heavy.
+Importing this package loads neither torch nor any other large library.
 """
 
 import logging
 
 __version__ = "1.0.0.dev0"
 
-# faiss would announce every CPU variant that it tries.
+# At its default level, faiss logs every CPU variant that it tries to load.
 logging.getLogger("faiss.loader").setLevel(logging.WARNING)

@@ -1,8 +1,9 @@
-"""What goes wrong because of the user's input: one exception family, one exit code, one grammar.
+"""Exceptions for mistakes that the user can fix.
 
-A message says what is wrong, the bound, the value found and the remedy, for example
-"`dataset.max_len` must be at least `max_video_len` + 3 (19), but is 16."  Our own bugs raise
-`assert`.
+All are subclasses of `UserError`. A command prints their message without a traceback and exits with
+`EXIT_CODE`. A message gives what is wrong, the bound, the value found and the remedy, for example
+"`dataset.max_len` must be at least `max_video_len` + 3 (19), but is 16." Bugs in this project raise
+AssertionError and other exceptions instead.
 """
 
 from __future__ import annotations
@@ -13,49 +14,53 @@ EXIT_CODE = 2
 
 
 class UserError(ValueError):
-    """Something the user can mend; a command prints the message without a traceback and exits with
-    `EXIT_CODE`.
-    """
+    """A mistake that the user can fix."""
 
 
 class ConfigError(UserError):
-    """A YAML file or an override is wrong. `problems` holds every mistake found, one sentence
-    each.
+    """A YAML file, an override or an argument is wrong.
+
+    Args:
+        source: the file, section or key that is wrong.
+        problems: all mistakes found in it, one sentence each.
     """
 
     def __init__(self, source: str, problems: list[str]):
         self.source = source
         self.problems = list(problems)
         count = "1 mistake" if len(self.problems) == 1 else f"{len(self.problems)} mistakes"
-        super().__init__(
-            "\n".join([f"{source}: {count}", *(f"  - {problem}" for problem in self.problems)])
-        )
+        lines = [f"{source}: {count}"]
+        lines += [f"  - {problem}" for problem in self.problems]
+        super().__init__("\n".join(lines))
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[str, list[str]]]:
-        """Pickle by the constructor's own arguments, so that it crosses process borders."""
+        """Pickles the constructor's arguments, so that errors can be sent between processes."""
         return type(self), (self.source, self.problems)
 
 
 class DataError(UserError):
-    """A list, shard, caption or annotation file is missing, damaged or of another kind."""
+    """Data is missing, damaged or of another kind: a list, shard, caption or annotation file."""
 
 
 class CheckpointError(UserError):
-    """A checkpoint is missing, damaged, of another shape, or holds more than tensors and plain
-    settings.
+    """A checkpoint is missing or damaged, does not fit the model, or holds objects that could run
+    code.
     """
 
 
 class DeviceMemoryError(UserError):
-    """The GPU has no memory for what was asked of it, however small the pieces."""
+    """The GPU does not have enough memory, even for small chunks."""
 
 
 class LaunchError(UserError):
-    """The job cannot be started on this machine as asked."""
+    """The job cannot be started on this machine with the given options."""
 
 
 def causes_of(error: BaseException) -> Iterator[BaseException]:
-    """Yields an exception, then those that it was raised from or while handling, newest first."""
+    """Yields an exception and then its causes, newest first.
+
+    Causes are the exceptions that it was raised from, or during whose handling it was raised.
+    """
     cause: BaseException | None = error
     while cause is not None:
         yield cause
@@ -63,10 +68,12 @@ def causes_of(error: BaseException) -> Iterator[BaseException]:
 
 
 def message_of(error: UserError) -> str:
-    """Return the message alone, without the traceback that a loader worker wraps around what it
-    raises.
+    """Returns the message of an error.
+
+    If the error was raised in a loader worker, torch has put the traceback in front of the message.
+    It is removed.
     """
-    message, kind = str(error), type(error).__name__
-    return (
-        message.rpartition(f"{kind}: ")[2].strip() if "Original Traceback" in message else message
-    )
+    message = str(error)
+    if "Original Traceback" not in message:
+        return message
+    return message.rpartition(f"{type(error).__name__}: ")[2].strip()

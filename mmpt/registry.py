@@ -1,5 +1,7 @@
-"""Class names in YAML to classes: a registry per kind of part, and dotted paths for a user's own
-classes.
+"""Finds the classes that a YAML names.
+
+There is a registry for each kind of class, such as aligners or losses. A user's own class is named
+by its dotted path.
 """
 
 import difflib
@@ -15,23 +17,24 @@ T = TypeVar("T")
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
-    """Return " Did you mean `x`?" for the nearest of `known`, or an empty string when none is
-    near.
+    """Returns " Did you mean `x`?" for the most similar known name.
+
+    Returns an empty string if no known name is similar.
     """
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" Did you mean `{near[0]}`?" if near else ""
+    similar = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" Did you mean `{similar[0]}`?" if similar else ""
 
 
 class Registry(Generic[T]):
-    """Classes of one kind by the name that YAMLs use.
+    """A collection of classes of one kind, by name.
 
-    A class is registered when its module is imported, and its module is imported when its name is
-    first looked up, so that a run imports only the classes that its YAML names.
+    A class is registered when its module is imported. The module is imported when the class is
+    looked up for the first time. A run therefore imports only the classes that its YAML names.
 
     Args:
-        kind: what messages call one of them, as in "aligner".
-        base: the base class of all of them, including a user's own.
-        packages: dotted names of the packages that hold such classes. A package lists its public
+        kind: name of the kind in messages, such as "aligner".
+        base: base class of all classes of the kind, including a user's own.
+        packages: dotted names of the packages that define such classes. Each must list its public
             names in `__all__`.
     """
 
@@ -42,8 +45,8 @@ class Registry(Generic[T]):
         self._classes: dict[str, type[T]] = {}
 
     def register(self, cls: type[T]) -> type[T]:
-        """Register `cls` under its own name; a class decorator."""
-        assert issubclass(cls, self.base), f"{cls.__name__} is no {self.kind}"
+        """Registers `cls` under its own name, and returns it. Used as a class decorator."""
+        assert issubclass(cls, self.base), f"{cls.__name__} is not a subclass of {self.base}"
         assert cls.__name__ not in self._classes, f"two classes named {cls.__name__} in {self.kind}"
         self._classes[cls.__name__] = cls
         return cls
@@ -59,15 +62,14 @@ class Registry(Generic[T]):
         return self._find(name) is not None
 
     def get(self, name: str, key: str) -> type[T]:
-        """Return the class called `name`; `package.module.Class` is imported, so that users can
-        bring their own.
+        """Returns the class called `name`.
 
         Args:
-            name: the value found in the YAML.
-            key: the YAML key that holds it, for the message.
+            name: name of a registered class, or `package.module.Class` for a user's own.
+            key: the YAML key that has this value, for messages.
         Raises:
-            ConfigError: no such class, its module cannot be imported, or it is not a subclass of
-                `base`.
+            ConfigError: there is no such class, its module cannot be imported, or it is not a
+                subclass of `base`.
         """
         if known_class := self._find(name):
             return known_class
@@ -78,7 +80,7 @@ class Registry(Generic[T]):
                 key, [f"no {self.kind} is called `{name}`.{hint} Known: {', '.join(known)}."]
             )
         module_name, _, class_name = name.rpartition(".")
-        if os.getcwd() not in sys.path:  # a user's modules are where the commands run
+        if os.getcwd() not in sys.path:  # a user's modules are in the working directory
             sys.path.append(os.getcwd())
         try:
             found = getattr(importlib.import_module(module_name), class_name)
@@ -91,9 +93,7 @@ class Registry(Generic[T]):
         return found
 
     def _find(self, name: str) -> type[T] | None:
-        """Return the class called `name`, importing its module if a package lists it; None if there
-        is none.
-        """
+        """Returns the class called `name`, or None. Imports its module if a package lists it."""
         for package_name in self.packages:
             package = importlib.import_module(package_name)
             if name in package.__all__:

@@ -22,7 +22,7 @@ from typing import Any
 
 from mmpt.errors import EXIT_CODE
 from mmpt.utils.command import end_with_parent
-from mmpt.utils.killed import end_by_signal
+from mmpt.utils.killed import describe_signal
 
 POLL_S = 0.05
 Run = Callable[[Sequence[str], Mapping[str, str]], None]
@@ -111,7 +111,7 @@ def _first_failure(processes: Sequence[BaseProcess]) -> int:
     # A process may abort because another one of its group is gone.
     rank = min(killed, key=lambda rank: codes[rank] == -signal.SIGABRT)
     which = f"rank {rank} of {len(processes)} (pid {processes[rank].pid})"
-    sys.stderr.write(f"error: {which} {end_by_signal(-codes[rank])}\n")
+    sys.stderr.write(f"error: {which} {describe_signal(-codes[rank])}\n")
     return 128 - codes[rank]
 
 

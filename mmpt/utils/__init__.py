@@ -1,5 +1,6 @@
-"""Small tools without knowledge of models or data sets. `ShardedTensor` is imported when asked for:
-it needs torch.
+"""Small tools that know nothing of models or data sets.
+
+`ShardedTensor` is published here too. It is imported on first use, because it needs torch.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
-"""Files that a command makes, with a note of what they were made from, so that a rerun keeps them.
+"""Output files with a note of the inputs that they were made from, so that a rerun can skip them.
 
-The note is a JSON file. It is removed before its files are touched, and written after them. Files
-whose note has the wanted fingerprint are therefore finished, however earlier runs ended.
+The note is a JSON file. It is removed before its files are written, and written after them. Files
+whose note has the expected fingerprint are therefore complete, even if a run was killed.
 """
 
 import hashlib
@@ -15,40 +15,48 @@ from mmpt.utils.io import read_json, write_json
 
 
 def fingerprint(*inputs: Any) -> str:
-    """Returns the SHA-256, in hex, of the plain values that decide what a command makes."""
+    """Returns the SHA-256, in hex, of JSON-serialisable values: everything that an output depends
+    on.
+    """
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """Files that are made together, and the path of their note."""
+    """Files that are written together, and the path of their note."""
 
     note: Path
     files: tuple[Path, ...]
 
-    def finished(self, mark: str) -> dict[str, Any] | None:
-        """Returns the note if it has the fingerprint `mark` and the files' sizes, else None."""
-        wanted = {"fingerprint": mark, "bytes": self._sizes()}
+    def finished(self, inputs_hash: str) -> dict[str, Any] | None:
+        """Returns the note if the files are complete and up to date, else None.
+
+        They are if the note has the fingerprint `inputs_hash` and the sizes that the files have.
+        """
         try:
             note = read_json(self.note)
         except DataError:
             return None
-        return note if isinstance(note, dict) and note | wanted == note else None
+        if not isinstance(note, dict):
+            return None
+        is_current = note.get("fingerprint") == inputs_hash
+        return note if is_current and note.get("bytes") == self._sizes() else None
 
     def begin(self) -> None:
-        """Removes the note. Call it before the files are touched."""
+        """Removes the note. Call it before the files are changed."""
         self.note.unlink(missing_ok=True)
 
-    def finish(self, mark: str, **details: Any) -> dict[str, Any]:
-        """Writes the note of files that are complete, and returns it.
+    def finish(self, inputs_hash: str, **details: Any) -> dict[str, Any]:
+        """Writes the note of complete files, and returns it.
 
         Args:
-            mark: the fingerprint of what they were made from.
-            details: plain values that are kept in the note.
+            inputs_hash: fingerprint of the inputs that the files were made from.
+            details: JSON-serialisable values that are added to the note.
         """
-        note = {"fingerprint": mark, "bytes": self._sizes(), **details}
+        note = {"fingerprint": inputs_hash, "bytes": self._sizes(), **details}
         write_json(self.note, note)
         return note
 
     def _sizes(self) -> list[int]:
+        """Returns the size of each file in bytes, -1 for a missing one."""
         return [path.stat().st_size if path.is_file() else -1 for path in self.files]

@@ -1,11 +1,13 @@
-"""Reads checkpoint files without running code from them, and refuses numbers that are not finite.
+"""Reads checkpoint files without running code from them, and checks that their values are finite.
 
-Every file is read with torch's `weights_only`, which builds tensors, plain values and instances of
-a list of further classes that torch keeps for the whole process. Importing this module adds
-`argparse.Namespace` to that list: fairseq keeps its settings in it, and fairseq's own `torch.load`
-of the same file must accept it, too. The training process (`tasks/fairseqmmtask.py`) adds
-omegaconf's containers, in which fairseq sends a checkpoint to other processes. All of these classes
-only hold values.
+Files are read with torch's `weights_only=True`. It accepts tensors, plain values and instances of
+the classes in a list of torch, which applies to the whole process. Two kinds of classes are added
+to this list, both of which only hold values:
+
+- Importing this module adds `argparse.Namespace`, in which fairseq stores its settings. It must be
+  in the list, because fairseq's own `torch.load` reads the same files.
+- The training process (`tasks/fairseqmmtask.py`) adds OmegaConf's containers, in which fairseq
+  sends a checkpoint to other processes.
 """
 
 import re
@@ -20,22 +22,23 @@ from torch import Tensor
 
 from mmpt.errors import CheckpointError
 
-MOST_NAMED = 3
+MAX_NAMED = 3
+"""Largest number of tensors that a message names."""
 
-torch.serialization.add_safe_globals([Namespace])  # for the whole process; see above
+torch.serialization.add_safe_globals([Namespace])  # for the whole process, as described above
 
 
 def load_checkpoint(path: str | Path, *, mapped: bool = False) -> dict[str, Any]:
-    """Returns all that a checkpoint file holds, on the CPU; nothing in the file can run code.
+    """Returns the content of a checkpoint file, with tensors on the CPU.
 
-    Besides tensors and plain values only the settings classes are built that the head of this file
-    names.
+    Code in the file is never run.
 
     Args:
-        mapped: leave the tensors' numbers in the file until they are used. Files in torch's format
-            of before 1.6 cannot be mapped and are read whole.
+        mapped: map the file into memory, so that values are read when they are used. Files in the
+            format of torch before 1.6 cannot be mapped. They are read as a whole.
     Raises:
-        CheckpointError: missing, damaged, not a checkpoint, or holding other classes or functions.
+        CheckpointError: the file is missing, damaged or not a checkpoint, or it holds other
+            classes or functions than those in the list described above.
     """
     try:
         mapped = mapped and zipfile.is_zipfile(path)
@@ -46,12 +49,12 @@ def load_checkpoint(path: str | Path, *, mapped: bool = False) -> dict[str, Any]
             "(`fairseq.checkpoint.restore_file` in training, `fairseq.common_eval.path` in "
             "evaluation)."
         ) from err
-    except Exception as err:  # damaged bytes make the reader raise almost anything, OSError too
-        if asked := re.search(r"GLOBAL ([\w.]+)", str(err)):
+    except Exception as err:  # with damaged files torch raises almost any error, even OSError
+        if refused := re.search(r"GLOBAL ([\w.]+)", str(err)):
             raise CheckpointError(
                 f"{path}: only tensors and plain settings are read, but the file asks for "
-                f"{asked[1]}, which could run code. If you trust it, load it with `torch.load(..., "
-                "weights_only=False)` yourself, save it without that."
+                f"{refused[1]}, which could run code. If you trust the file, load it yourself with "
+                "`torch.load(..., weights_only=False)`, and save it without that object."
             ) from err
         reason = (str(err).strip() or type(err).__name__).splitlines()[0][:120]
         raise CheckpointError(
@@ -70,19 +73,20 @@ def require_finite(
     """Checks that no tensor holds NaN or infinity.
 
     Args:
-        tensors: by name. Other values than floating-point tensors are ignored.
-        source: the file or folder that they come from, for messages.
+        tensors: tensors by name. Values that are not floating-point tensors are ignored.
+        source: the file or folder of the tensors, for messages.
         remedy: what to do, as a sentence.
-        what: what the tensors are, for messages.
+        what: description of the tensors, for messages.
     Raises:
-        CheckpointError: some do. Names the first tensors, and how many values are bad.
+        CheckpointError: a tensor holds NaN or infinity. The message gives the number of such
+            values and the names of the first tensors.
     """
     bad = [name for name, value in tensors.items() if not _is_finite(value)]
     if not bad:
         return
     num_bad = sum(int((~tensors[name].isfinite()).sum()) for name in bad)
     total = sum(value.numel() for value in tensors.values() if isinstance(value, Tensor))
-    first = ", ".join(f"`{name}`" for name in bad[:MOST_NAMED])
+    first = ", ".join(f"`{name}`" for name in bad[:MAX_NAMED])
     raise CheckpointError(
         f"{source}: {what} must be finite, but {num_bad:,} of {total:,} values are NaN or "
         f"infinite, in {len(bad)} tensors (first: {first}). {remedy}"
@@ -92,6 +96,6 @@ def require_finite(
 def _is_finite(value: Any) -> bool:
     if not isinstance(value, Tensor) or not value.is_floating_point() or not value.numel():
         return True
-    # If one number is NaN, so are both extremes. This is many times faster than `isfinite().all()`.
+    # Minimum and maximum are NaN if any value is. This is much faster than `isfinite().all()`.
     low, high = value.aminmax()
     return bool(low.isfinite() and high.isfinite())

@@ -1,8 +1,10 @@
-"""The frame of a command: what the user can fix is one message and exit code 2, a stop is one line;
-no tracebacks.
+"""Runs a command: sets up logging, and turns errors and signals into a message and an exit code.
 
-SIGTERM, which batch systems send at the end of a job's time, is treated as Ctrl-C: temporary files
-go, and reports of what was done are written.
+An error that the user can fix is one message and exit code 2, without a traceback. An interrupt is
+one line.
+
+SIGTERM, which batch systems send at a job's time limit, is treated like Ctrl-C. The command can
+then remove temporary files and write reports.
 """
 
 import atexit
@@ -19,8 +21,8 @@ from mmpt.utils.io import DISK_FULL, write_error
 from mmpt.utils.killed import worker_failure
 from mmpt.utils.log import setup_logging
 
-# By default, Python looks for garbage after every 700 new objects, a tenth of the time of large
-# imports, and at the end in all modules.
+# By default, Python's garbage collection runs after every 700 new objects, which takes a tenth of
+# the time of large imports, and once more at exit, over all modules.
 gc.set_threshold(50_000, 20, 100)
 atexit.register(gc.freeze)
 
@@ -32,16 +34,17 @@ EXTRA_OF = {
     **dict.fromkeys(("faiss", "tensorboardX", "psutil"), "train"),
     **dict.fromkeys(("jinja2", "matplotlib", "PIL"), "report"),
 }
-"""Import name of a package that only some commands need -> the extra of `mmpt` that installs it."""
+"""The extra of `mmpt` that installs a package, by the import name of the package. Only packages
+that not all commands need are listed."""
 
 
 def run_command(work: Callable[[], int | None], *, stopped: str) -> int:
-    """Do `work` with logging set up, and return the command's exit code.
+    """Runs `work`, and returns the exit code of the command.
 
     Args:
-        work: returns the exit code; None is 0.
-        stopped: the message when Ctrl-C or another signal ends it, such as "run the same command
-            again to continue". `work` may raise KeyboardInterrupt with the number of the signal.
+        work: returns the exit code, or None for 0. It may raise KeyboardInterrupt with the number
+            of the signal as its argument.
+        stopped: message for an interrupt, such as "run the same command again to continue".
     """
     received: list[int] = []
     try:
@@ -51,22 +54,23 @@ def run_command(work: Callable[[], int | None], *, stopped: str) -> int:
     except KeyboardInterrupt as err:
         return _interrupted(stopped, *err.args)
     except Exception as err:
-        if received:  # the signal has also ended loader workers, which caused the error
+        if received:  # loader workers got the signal too, and their end caused this error
             return _interrupted(stopped, *received)
-        problem = _describe(err)
-        if problem is None:
+        message = _user_message(err)
+        if message is None:
             raise
-    sys.stderr.write(f"error: {problem}\n")
+    sys.stderr.write(f"error: {message}\n")
     return EXIT_CODE
 
 
 def _interrupted(stopped: str, signum: int = signal.SIGINT) -> int:
+    """Writes the message for an interrupt, and returns the exit code."""
     sys.stderr.write(f"interrupted; {stopped}\n")
     return 128 + signum
 
 
-def _describe(err: Exception) -> str | None:
-    """Returns the message for an error that the user can fix, or None for a bug of ours."""
+def _user_message(err: Exception) -> str | None:
+    """Returns the message for an error that the user can fix, or None for a bug in this project."""
     if isinstance(err, UserError):
         return message_of(err)
     if failure := worker_failure(err):
@@ -75,8 +79,8 @@ def _describe(err: Exception) -> str | None:
         file = err.filename2 or err.filename  # filename2: the target of a failed rename
         if err.errno in DISK_FULL:
             return str(write_error(err, file or "a file"))
-        reason = f"{f'{file}: ' if file else ''}{err.strerror or err}"
-        return f"{reason}. Fix that and run the same command again."
+        prefix = f"{file}: " if file else ""
+        return f"{prefix}{err.strerror or err}. Fix that and run the same command again."
     if isinstance(err, ModuleNotFoundError) and err.name in EXTRA_OF:
         extra = f"'mmpt[{EXTRA_OF[err.name]}]'"
         return f"{err.name} is not installed. Install it with: pip install {extra}"
@@ -85,7 +89,10 @@ def _describe(err: Exception) -> str | None:
 
 @contextmanager
 def _sigterm_as_interrupt(received: list[int]) -> Iterator[None]:
-    """Raises KeyboardInterrupt in the main thread on SIGTERM, and puts its number in `received`."""
+    """Makes SIGTERM raise KeyboardInterrupt in the main thread during the block.
+
+    The number of the signal is stored in `received`.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         received[:] = [number]
@@ -99,6 +106,6 @@ def _sigterm_as_interrupt(received: list[int]) -> Iterator[None]:
 
 
 def end_with_parent(signum: int) -> None:
-    """Makes the system send `signum` to this process when its parent is killed (Linux)."""
+    """Asks the system to send `signum` to this process when its parent dies (Linux only)."""
     if LIBC is not None:
         LIBC.prctl(PR_SET_PDEATHSIG, signum)

@@ -1,4 +1,4 @@
-"""Figures of a device for the log line of training: memory in use, and the most it can compute."""
+"""Figures for the log line of training: memory in use, and the peak performance of the device."""
 
 import psutil
 import torch
@@ -16,12 +16,14 @@ PEAK_TFLOPS = {
     "V100": 125.0,
     "T4": 65.0,
 }
-"""Dense float16 (for all but the last two also bfloat16) tensor-core TFLOP/s by a part of the
-device's name, from NVIDIA's data sheets; the first that fits counts."""
+"""Dense tensor-core TFLOP/s in float16, by a part of the device's name; the first match is used.
+
+From NVIDIA's data sheets. All but the last two devices have the same figure for bfloat16.
+"""
 
 
 def peak_tflops(device: torch.device) -> float | None:
-    """Returns the device's greatest half-precision TFLOP/s, or None where that is not known."""
+    """Returns the device's peak TFLOP/s in half precision, or None if it is unknown."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
@@ -29,10 +31,10 @@ def peak_tflops(device: torch.device) -> float | None:
 
 
 def memory_gb() -> float:
-    """Returns the GB that this process holds: on the GPU if it uses one, else resident in RAM.
+    """Returns the memory of this process in GB (1e9 bytes): of the GPU if it uses one, else of RAM.
 
-    On a GPU that is what torch has reserved. Its peak is of no use here, because fairseq resets the
-    peak just before it asks.
+    For a GPU it is the memory that torch has reserved. The peak of the allocated memory cannot be
+    used, because fairseq resets it just before it reads the figures.
     """
     if torch.cuda.is_available() and torch.cuda.memory_reserved():
         return torch.cuda.memory_reserved() / 1e9

@@ -1,8 +1,9 @@
-"""The processes of a run as a plain value, and their exchanges; one process needs no group.
+"""The rank and number of processes of a run, and communication between them.
 
-Exchanges use a gloo group of their own, on CPU tensors. Rank 0 may plan for an hour while the
-others wait, which exceeds the time limit of the training group (minutes). No GPU has to hold the
-vectors of all videos.
+A run of one process needs no process group. Otherwise the functions here use a gloo group of their
+own, on CPU tensors, for two reasons. The other processes may wait an hour for rank 0 to plan the
+epoch, longer than the timeout of the training's group. And no GPU needs to hold the vectors of all
+videos.
 """
 
 from __future__ import annotations
@@ -15,33 +16,37 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch.distributed as dist
 
-PATIENCE = timedelta(hours=6)
-"""How long a process waits for another."""
+TIMEOUT = timedelta(hours=6)
+"""Longest time that a process waits for another one."""
 BLOCK_BYTES = 16 << 20
 """Bytes of a matrix that a process sends at a time in `gather_rows`."""
 
-_side_groups: WeakKeyDictionary[dist.ProcessGroup, dist.ProcessGroup] = WeakKeyDictionary()
+_gloo_groups: WeakKeyDictionary[dist.ProcessGroup, dist.ProcessGroup] = WeakKeyDictionary()
+"""The gloo group of this module for each default group."""
 
 
-def _side_group() -> dist.ProcessGroup:
-    """Returns the gloo group, which the first call makes, at the same point in every process."""
+def _gloo_group() -> dist.ProcessGroup:
+    """Returns the gloo group. All processes must make the first call together, which creates it."""
     default = dist.group.WORLD
     assert default is not None, "a world of several processes has a process group"
-    if default not in _side_groups:
-        _side_groups[default] = dist.new_group(backend="gloo", timeout=PATIENCE)
-    return _side_groups[default]
+    if default not in _gloo_groups:
+        _gloo_groups[default] = dist.new_group(backend="gloo", timeout=TIMEOUT)
+    return _gloo_groups[default]
 
 
 @dataclass(frozen=True)
 class World:
-    """This process's place among `size` processes. Every process must take part in an exchange."""
+    """The rank of this process among `size` processes.
+
+    Methods that communicate must be called in every process.
+    """
 
     rank: int = 0
     size: int = 1
 
     @classmethod
     def current(cls) -> World:
-        """The world of the initialised process group, or a world of one."""
+        """Returns the world of the initialised process group, or a world of one process."""
         if dist.is_available() and dist.is_initialized():
             return cls(rank=dist.get_rank(), size=dist.get_world_size())
         return cls()
@@ -52,35 +57,39 @@ class World:
         return self.rank == 0
 
     def broadcast_object(self, value: Any) -> Any:
-        """Return rank 0's `value` in every process."""
+        """Returns the `value` of rank 0 in every process."""
         if self.size == 1:
             return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0, group=_side_group())
-        return box[0]
+        values = [value]
+        dist.broadcast_object_list(values, src=0, group=_gloo_group())
+        return values[0]
 
-    def gather_rows(self, rows_nD: np.ndarray, places_n: np.ndarray) -> np.ndarray | None:
-        """Returns the rows of all processes in rank 0, and None in the other processes.
+    def gather_rows(self, rows_nD: np.ndarray, positions_n: np.ndarray) -> np.ndarray | None:
+        """Returns a matrix of the rows of all processes in rank 0, and None in the other processes.
 
         Args:
-            rows_nD: the rows of this process; the same D and dtype in every process.
-            places_n: int64, the place of each row in the result. All processes together have every
-                place from 0 to N - 1 once.
+            rows_nD: the rows of this process. D and the dtype are the same in every process.
+            positions_n: int64, the position of each row in the matrix. Each position from 0 to
+                N - 1 occurs once in all processes together.
 
         Returns:
-            [N, D]; it takes this much memory and that of a block per process.
+            [N, D], of the dtype of the rows. In addition to it, rank 0 needs memory for one block
+            per process.
         """
-        lengths = [len(rows_nD)] * self.size
+        # The processes may have different numbers of rows. Each sends its rows in blocks; one that
+        # has sent all of its rows sends empty blocks until the largest number is done.
+        counts = [len(rows_nD)] * self.size
         if self.size > 1:
-            dist.all_gather_object(lengths, len(rows_nD), group=_side_group())
-        step = max(1, BLOCK_BYTES // (rows_nD.dtype.itemsize * rows_nD.shape[1]))
-        num_rows = sum(lengths) if self.is_main else 0
-        whole_ND = np.empty((num_rows, rows_nD.shape[1]), rows_nD.dtype)
-        for begin in range(0, max(lengths), step):
-            block = places_n[begin : begin + step], rows_nD[begin : begin + step]
+            dist.all_gather_object(counts, len(rows_nD), group=_gloo_group())
+        num_rows = sum(counts) if self.is_main else 0
+        matrix_ND = np.empty((num_rows, rows_nD.shape[1]), rows_nD.dtype)
+        row_bytes = rows_nD.dtype.itemsize * rows_nD.shape[1]
+        step = max(1, BLOCK_BYTES // row_bytes)
+        for begin in range(0, max(counts), step):
+            block = positions_n[begin : begin + step], rows_nD[begin : begin + step]
             blocks: list[Any] | None = [block] * self.size if self.is_main else None
             if self.size > 1:
-                dist.gather_object(block, blocks, dst=0, group=_side_group())
-            for places, rows in blocks or ():
-                whole_ND[places] = rows
-        return whole_ND if self.is_main else None
+                dist.gather_object(block, blocks, dst=0, group=_gloo_group())
+            for positions, rows in blocks or ():
+                matrix_ND[positions] = rows
+        return matrix_ND if self.is_main else None

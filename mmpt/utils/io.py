@@ -1,5 +1,6 @@
-"""Files: atomic writes, and the only reader of legacy pickles, whose unpickler builds plain values
-only.
+"""Reading and writing of files: atomic writes, text, JSON, `.npy` files and legacy pickles.
+
+This is the only module that reads pickles. It builds plain values from them and never runs code.
 """
 
 import codecs
@@ -25,19 +26,18 @@ DISK_FULL = {
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "the file is larger than `ulimit -f` allows",
 }
-"""The errors of a write that finds no room."""
+"""Error numbers of a write for which there is no space, with their description."""
 NPY_ERRORS = (ValueError, EOFError, OverflowError, MemoryError, SyntaxError, tokenize.TokenError)
-"""What NumPy raises for a `.npy` file whose header is broken; it is Python source, so Python's own
-errors too.
-"""
+"""Exceptions of NumPy for a `.npy` file with a damaged header. The header is a Python expression,
+so errors of Python's parser are among them."""
 
 
 @contextmanager
 def reading(path: str | Path, remedy: str = "Make or download the file again.") -> Iterator[None]:
-    """Turns an OSError of the block, which reads `path`, into one message.
+    """Converts an OSError of the block, which reads `path`, to a DataError.
 
     Args:
-        remedy: what to do about a file that is not there, as a sentence.
+        remedy: what to do about a missing file, as a sentence.
     Raises:
         DataError: the file is missing or cannot be read.
     """
@@ -50,8 +50,8 @@ def reading(path: str | Path, remedy: str = "Make or download the file again.") 
 
 
 @contextmanager
-def writing(place: str | Path) -> Iterator[None]:
-    """Turns an OSError of the block, which writes to `place`, into one message.
+def writing(path: str | Path) -> Iterator[None]:
+    """Converts an OSError of the block, which writes to `path`, to a DataError.
 
     Raises:
         DataError: the file or folder cannot be written.
@@ -59,38 +59,39 @@ def writing(place: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as err:
-        raise write_error(err, err.filename2 or err.filename or place) from err
+        raise write_error(err, err.filename2 or err.filename or path) from err
 
 
-def write_error(err: OSError, place: str | Path) -> DataError:
-    """Returns the error that says why `place` cannot be written, and what to do."""
+def write_error(err: OSError, path: str | Path) -> DataError:
+    """Returns an error with the reason why `path` cannot be written, and what to do."""
     reason = DISK_FULL.get(err.errno or 0)
     if reason is None:
         return DataError(
-            f"{place}: cannot be written ({err.strerror or err}). Choose another folder."
+            f"{path}: cannot be written ({err.strerror or err}). Choose another folder."
         )
     return DataError(
-        f"{place}: cannot be written: {reason} ({err.strerror}). Make room or choose another "
-        "folder, and run the same command again. Nothing half-written was left, and what is "
-        "finished is kept."
+        f"{path}: cannot be written: {reason} ({err.strerror}). Make room or choose another "
+        "folder, and run the same command again. Incomplete files have been removed, complete "
+        "ones are kept."
     )
 
 
 @contextmanager
 def atomic_write(path: str | Path, mode: str = "w", errors: str | None = None) -> Iterator[IO[Any]]:
-    """Opens a temporary file next to `path`, and renames it to `path` when the block ends well.
+    """Opens a temporary file next to `path`. If the block succeeds, the file is renamed to `path`.
 
-    After an error in the block the temporary file is removed.
+    After an error in the block, the temporary file is removed.
 
     Args:
-        errors: what to do with text that is no UTF-8, as for `open`.
+        mode: as for `open`: "w" or "wb".
+        errors: treatment of text that cannot be encoded in UTF-8, as for `open`.
     Raises:
         DataError: the disk is full, or the folder cannot be written.
     """
     path = Path(path)
     temporary = path.parent / f".{path.name}.{uuid4().hex}.tmp"
-    # Opened for reading too, because np.save writes to a write-only file without Python, and then
-    # reports a full disk without its error number.
+    # The file is opened for reading too ("w+"). Otherwise np.save bypasses Python's file object,
+    # and its error for a full disk has no error number.
     encoding = None if "b" in mode else "utf-8"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,49 +112,54 @@ def atomic_write(path: str | Path, mode: str = "w", errors: str | None = None) -
 
 
 def remove_leftovers(folder: Path, names: str | Container[str]) -> None:
-    """Remove what writers that were killed left of files of these names; call it under the lock
-    that writers hold.
+    """Removes temporary files of `atomic_write` that killed processes have left.
+
+    Call it while holding the lock that the writers hold.
 
     Args:
-        folder: need not be there.
-        names: the names that were to be written, or a regular expression of them.
+        folder: may be missing.
+        names: names of the files that were to be written, or a regular expression for them.
     """
     for path in list(folder.glob(".*.*.tmp")):
-        name = path.name[1:].rsplit(".", 2)[0]
-        if re.fullmatch(names, name) if isinstance(names, str) else name in names:
+        name = path.name[1:].rsplit(".", 2)[0]  # `.<name>.<random>.tmp`
+        matches = re.fullmatch(names, name) if isinstance(names, str) else name in names
+        if matches:
             path.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write `value` as JSON, atomically."""
-    # Half a surrogate becomes JSON's own escape.
+    """Writes `value` as JSON, atomically."""
+    # Lone surrogates are written as JSON's own escapes.
     with atomic_write(path, errors="backslashreplace") as file:
         json.dump(value, file, ensure_ascii=False, indent=1)
         file.write("\n")
 
 
 def read_text(path: str | Path, kind: str = "text") -> str:
-    """Returns the text of a file in UTF-8, or in UTF-16 with a byte order mark. The mark, if there
-    is one, is left out; line ends stay as they are.
+    """Returns the text of a file in UTF-8, or in UTF-16 with a byte order mark.
+
+    A byte order mark is removed. Line ends are not changed.
 
     Args:
-        kind: what the file must be, for messages.
+        kind: description of a valid file, for messages.
     Raises:
-        DataError: missing, another encoding, or no text. Names the line.
+        DataError: the file is missing, is not text, or has another encoding. The message names the
+            line.
     """
     with reading(path):
         content = Path(path).read_bytes()
-    # Two bytes alone are no mark of a text.
+    # A file of two bytes is not taken for UTF-16.
     is_utf16 = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) and len(content) > 2
     try:
         text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
-        place, problem = text.find("\0"), "a zero byte"
+        position, problem = text.find("\0"), "a zero byte"
     except UnicodeDecodeError as err:
-        text, place = content.decode("latin-1"), err.start
-        problem = f"byte {place} is 0x{content[place]:02x}, {err.reason}"
-    if place >= 0:
+        text, position = content.decode("latin-1"), err.start  # latin-1 only to count lines
+        problem = f"byte {position} is 0x{content[position]:02x}, {err.reason}"
+    if position >= 0:
+        line = len(split_lines(text[: position + 1]))
         raise DataError(
-            f"{path}: not {kind} in UTF-8 (line {len(split_lines(text[: place + 1]))}: {problem}). "
+            f"{path}: not {kind} in UTF-8 (line {line}: {problem}). "
             "Convert it, for example with `iconv -t UTF-8 -f WINDOWS-1252` or `-f UTF-16LE`, make "
             "or download it again, or correct its path."
         )
@@ -161,10 +167,10 @@ def read_text(path: str | Path, kind: str = "text") -> str:
 
 
 def split_lines(text: str) -> list[str]:
-    """Returns the lines of a text, without their ends.
+    """Returns the lines of a text without line ends.
 
-    Unlike in `str.splitlines`, only newlines separate lines, not U+2028 and the like. A byte order
-    mark at the beginning of a line, as concatenated files have it, is removed.
+    Unlike `str.splitlines`, it splits only at newlines, not at characters such as U+2028. A byte
+    order mark at the beginning of a line, which concatenated files may have, is removed.
     """
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     if not lines[-1]:
@@ -173,43 +179,59 @@ def split_lines(text: str) -> list[str]:
 
 
 def read_lines(path: str | Path, kind: str = "text") -> list[str]:
-    """Returns the lines of a text file; see `split_lines` and `read_text`."""
+    """Returns the lines of a text file, as `read_text` and `split_lines` do."""
     return split_lines(read_text(path, kind))
 
 
 def read_json(path: str | Path) -> Any:
-    """Returns what a JSON file holds; DataError when it is missing or broken."""
+    """Returns the value in a JSON file.
+
+    Raises:
+        DataError: the file is missing or not valid JSON.
+    """
     return parse_json(read_text(path, "valid JSON"), path)
 
 
 def parse_json(text: str, name: str | Path) -> Any:
-    """Returns what JSON text holds; DataError, which begins with `name`, when it is broken."""
+    """Returns the value of a JSON text.
+
+    Args:
+        name: name of the text, with which the error message begins.
+    Raises:
+        DataError: the text is not valid JSON.
+    """
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as err:  # also a number of thousands of digits
+    except (ValueError, RecursionError) as err:  # ValueError also for numbers that are too long
         raise DataError(f"{name}: not valid JSON ({err}); make or download it again.") from None
 
 
 def file_hash(path: str | Path) -> str:
-    """Returns the SHA-256 of a file, in hex; DataError when it is missing or cannot be read."""
+    """Returns the SHA-256 of a file, in hex.
+
+    Raises:
+        DataError: the file is missing or cannot be read.
+    """
     with reading(path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_npy(path: str | Path, remedy: str, *, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
-    """Returns the array of a `.npy` file, read or mapped.
+    """Returns the array of a `.npy` file.
 
     Args:
-        remedy: what to do about a file that is not there or damaged, as a sentence.
-        mmap_mode: as for `np.load`.
+        remedy: what to do about a missing or damaged file, as a sentence.
+        mmap_mode: "r" maps the file into memory, as for `np.load`. None reads it.
     Raises:
-        DataError: missing, unreadable, truncated, or anything but one array of numbers or strings.
+        DataError: the file is missing, unreadable or truncated, or holds something other than one
+            array of numbers or strings.
     """
     with reading(path, remedy):
         try:
             array = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
         except NPY_ERRORS as err:
-            reason = str(err).partition(". ")[0]  # not NumPy's advice on running code from the file
+            # Only the first sentence. In the others NumPy recommends to run code from the file.
+            reason = str(err).partition(". ")[0]
             raise DataError(f"{path}: not a complete .npy file ({reason}). {remedy}") from None
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path}: must be an .npy file, but holds several arrays. {remedy}")
@@ -217,7 +239,10 @@ def load_npy(path: str | Path, remedy: str, *, mmap_mode: Literal["r"] | None = 
 
 
 def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
-    """Returns the objects of a JSON Lines log, without lines cut short; none without a file."""
+    """Returns the objects in a JSON Lines log. Lines that are cut short are left out.
+
+    A missing file gives an empty list.
+    """
     try:
         lines = split_lines(Path(path).read_bytes().decode(errors="replace"))
     except OSError:
@@ -230,8 +255,9 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Builds None, numbers, strings, bytes, lists, tuples, dicts and sets; refuses every class and
-    function.
+    """An unpickler of None, numbers, strings, bytes, lists, tuples, dicts and sets.
+
+    It refuses all classes and functions.
     """
 
     def find_class(self, module: str, name: str) -> Any:
@@ -239,16 +265,15 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def load_plain_pickle(path: str | Path) -> Any:
-    """Read a pickle of plain values (as the released meta and caption files are); refuse anything
-    that is code.
+    """Returns the value in a pickle of plain values, such as the released meta and caption files.
 
     Raises:
-        DataError: missing, truncated, or holding more than plain values.
+        DataError: the file is missing or truncated, or holds other values than plain ones.
     """
     with reading(path), open(path, "rb") as file:
         try:
             return _PlainUnpickler(file).load()
-        except Exception as err:  # damaged bytes make the reader raise almost anything
+        except Exception as err:  # with damaged files pickle raises almost any error
             problem = str(err) or "it is damaged"
             raise DataError(
                 f"{path}: only pickles of plain values (lists, dicts, strings, numbers) are read, "
@@ -257,8 +282,9 @@ def load_plain_pickle(path: str | Path) -> Any:
 
 
 class _WordArrayUnpickler(_PlainUnpickler):
-    """Builds, beside plain values, NumPy arrays of them: the pickled part of an `.npy` file of
-    Python strings.
+    """An unpickler of plain values and NumPy arrays of them.
+
+    It reads the pickled part of an `.npy` file of Python strings.
     """
 
     def find_class(self, module: str, name: str) -> Any:
@@ -270,23 +296,22 @@ class _WordArrayUnpickler(_PlainUnpickler):
 
 
 def load_word_array(path: str | Path) -> list[str]:
-    """Return the words of a 1-D `.npy` file, stored as strings or as pickled Python strings; code
-    is refused.
+    """Returns the words in a 1-D `.npy` file, stored as strings or as pickled Python strings.
 
     Raises:
-        DataError: damaged, or anything but a 1-D array of strings.
+        DataError: the file is damaged, or holds something other than a 1-D array of strings.
     """
     try:
         with open(path, "rb") as file:
             np.lib.format.read_magic(file)
             _, _, dtype = np.lib.format.read_array_header_1_0(file)
             words = _WordArrayUnpickler(file).load() if dtype.hasobject else np.load(path)
-    except Exception as err:  # damaged bytes make the readers raise almost anything
+    except Exception as err:  # with damaged files NumPy and pickle raise almost any error
         raise DataError(
             f"{path}: must be an .npy file with a 1-D array of words, but {err}."
         ) from None
-    is_list = isinstance(words, np.ndarray) and words.ndim == 1
-    values: list[Any] = words.tolist() if is_list else [words]
+    is_1d = isinstance(words, np.ndarray) and words.ndim == 1
+    values: list[Any] = words.tolist() if is_1d else [words]
     if not all(isinstance(value, str) for value in values):
         raise DataError(f"{path}: must hold a 1-D array of words, but holds something else.")
     return values

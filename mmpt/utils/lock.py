@@ -1,5 +1,6 @@
-"""Locks that keep two processes out of one folder. They end with their holder, even if it is
-killed.
+"""Locks that keep two processes from working in the same folder.
+
+A lock is released when its holder ends, even if it is killed.
 """
 
 import errno
@@ -15,21 +16,23 @@ from mmpt.utils.log import get_logger
 logger = get_logger(__name__)
 
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
-"""The errors of file systems without locks, as some network file systems are."""
+"""Error numbers of file systems without locks. Some network file systems are of this kind."""
 
 
 @contextmanager
 def exclusive(path: str | Path, what: str, refusal: str | None = None) -> Iterator[None]:
-    """Holds the lock file `path` during the block. The file is made if it is missing, and stays.
+    """Holds an exclusive lock on the file `path` during the block.
 
-    On a file system without locks, logs a warning and continues.
+    The file is created if it is missing, and is not removed. On a file system without locks, a
+    warning is logged and the block runs without one.
 
     Args:
         what: the activity that the lock protects, for messages.
-        refusal: the error if another process holds the lock; None: wait for its end.
+        refusal: message of the error if another process holds the lock. None: wait until that
+            process releases it.
     Raises:
-        DataError: `refusal`.
-        OSError: the file cannot be made.
+        DataError: another process holds the lock, and `refusal` is given.
+        OSError: the file cannot be created.
     """
     lock = FileLock(path)
     try:

@@ -1,6 +1,4 @@
-"""Loggers and progress lines; everything a run says goes through here, rank 0 is filtered in one
-place.
-"""
+"""Loggers and progress lines."""
 
 import logging
 import time
@@ -10,31 +8,33 @@ from typing import TypeVar
 T = TypeVar("T")
 
 FORMAT = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
-"""Format of a log line, which is fairseq's."""
+"""Format of a log line. It is the one of fairseq."""
 INTERVAL_S = 5.0
-"""Seconds between two lines about a long loop."""
+"""Seconds between two progress lines."""
 
 
 def get_logger(name: str) -> logging.Logger:
-    """Return the logger called `name` (use `__name__`)."""
+    """Returns the logger called `name`. Modules pass `__name__`."""
     return logging.getLogger(name)
 
 
 def setup_logging() -> None:
-    """Configures the root logger for our own commands (fairseq configures it by itself)."""
+    """Configures the root logger. (In training processes, fairseq does it.)"""
     logging.basicConfig(
         format=FORMAT,
         datefmt="%H:%M:%S",
         level=logging.INFO,
     )
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # else a line per request
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # at INFO it logs every request
 
 
 def format_seconds(seconds: float) -> str:
-    """Return `75` as `1:15` and `3700` as `1:01:40`."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    """Returns a duration as text, for example 75 as `1:15` and 3700 as `1:01:40`."""
+    minutes, seconds_left = divmod(int(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    if hours:
+        return f"{hours}:{minutes_left:02d}:{seconds_left:02d}"
+    return f"{minutes}:{seconds_left:02d}"
 
 
 def progress(
@@ -44,13 +44,16 @@ def progress(
     logger: logging.Logger,
     unit: int = 1,
 ) -> Iterator[T]:
-    """Yields `items`, logging count, rate and time left every `INTERVAL_S` seconds, and once at the
-    end.
+    """Yields `items`, and logs the progress every `INTERVAL_S` seconds and at the end.
+
+    A line gives the count, the rate and the estimated time left.
 
     Args:
-        total: how many things there are in all.
-        what: what is counted, as in "videos embedded".
-        unit: how many things one item stands for (a batch size); the last one may stand for fewer.
+        items: the items to iterate over.
+        total: number of things in all items together.
+        what: description of the things, such as "videos embedded".
+        logger: the logger to write to.
+        unit: number of things in an item, such as a batch size. The last item may have fewer.
     """
     begin = last = time.monotonic()
     done = 0
@@ -61,8 +64,11 @@ def progress(
         if now - last >= INTERVAL_S and done < total:
             last = now
             rate = done / (now - begin)
-            share, left = 100 * done / total, format_seconds((total - done) / rate)
-            counts = f"{done} of {total} ({share:.0f}%), {rate:.1f}/s"
-            logger.info("%s: %s, %s left", what, counts, left)
-    took = time.monotonic() - begin
-    logger.info("%s: %d in %s (%.1f/s)", what, done, format_seconds(took), done / max(took, 1e-9))
+            percent = 100 * done / total
+            time_left = format_seconds((total - done) / rate)
+            logger.info(
+                f"{what}: {done} of {total} ({percent:.0f}%), {rate:.1f}/s, {time_left} left"
+            )
+    elapsed_s = time.monotonic() - begin
+    rate = done / max(elapsed_s, 1e-9)
+    logger.info("%s: %d in %s (%.1f/s)", what, done, format_seconds(elapsed_s), rate)

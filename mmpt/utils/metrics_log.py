@@ -1,5 +1,6 @@
-"""`metrics.jsonl`: a training run's metrics, one JSON object per log interval and per
-validation.
+"""The log of a training run's metrics, `metrics.jsonl`.
+
+It has one JSON object per line: one for each log interval and one for each validation.
 """
 
 import json
@@ -15,14 +16,14 @@ METRICS_LOG = "metrics.jsonl"
 
 
 class MetricsLog:
-    """Appends metrics to `<folder>/metrics.jsonl`; one process of a run may hold it.
+    """A writer of `<folder>/metrics.jsonl`. Only one process of a run may have one.
 
-    A run that continues from a checkpoint repeats the updates after it, so the lines of these are
-    removed first. The same goes for a last line that was cut short when the run was killed.
+    A run that continues from a checkpoint repeats the updates after the checkpoint. Their lines
+    are therefore removed first. So is a last line that was cut short when the run was killed.
 
     Args:
         folder: the run's `save_dir`.
-        num_updates: updates that are complete when the run starts or continues.
+        num_updates: number of completed updates when the run starts or continues.
     """
 
     def __init__(self, folder: str | Path, num_updates: int):
@@ -32,23 +33,28 @@ class MetricsLog:
             file.writelines(json.dumps(row) + "\n" for row in kept)
 
     def append(self, split: str, epoch: int, update: int, metrics: Mapping[str, float]) -> None:
-        """Writes one line; a value that is not finite is written as null.
+        """Appends a line. Values that are not finite are written as null.
 
         Args:
-            split: `train` (the mean since the last line of this split) or `valid`.
-            epoch: counted from 1.
-            update: updates that are complete.
-            metrics: name -> value.
+            split: `train` (means since the previous line of this split) or `valid`.
+            epoch: the epoch, counted from 1.
+            update: number of completed updates.
+            metrics: values by name.
         Raises:
             DataError: the disk is full, or the file cannot be written.
         """
-        values = {name: v if math.isfinite(v) else None for name, v in metrics.items()}
-        place = {"split": split, "epoch": epoch, "update": update, "time": round(time.time(), 1)}
+        values = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        header = {"split": split, "epoch": epoch, "update": update, "time": round(time.time(), 1)}
+        # The header comes first in the line, and wins over metrics with the same names.
+        row = header | values | header
         with writing(self._path), open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(place | values | place, allow_nan=False) + "\n")
+            file.write(json.dumps(row, allow_nan=False) + "\n")
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
-    """Returns the lines of `<folder>/metrics.jsonl` in the order of writing; none without a log."""
+    """Returns the lines of `<folder>/metrics.jsonl` in the order in which they were written.
+
+    A missing log gives an empty list.
+    """
     rows = read_json_lines(Path(folder) / METRICS_LOG)
     return [row for row in rows if isinstance(row.get("update"), int)]

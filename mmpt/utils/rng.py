@@ -1,5 +1,6 @@
-"""Generators from (seed, epoch, index): the same item comes out whatever the number of workers or
-processes.
+"""Random generators from (seed, epoch, index).
+
+The samples of an item therefore do not depend on the number of workers or processes.
 """
 
 import hashlib
@@ -7,13 +8,12 @@ import random
 
 
 def stable_seed(*parts: object) -> int:
-    """Return a 64-bit seed that depends on the printed form of `parts` only (not on
-    PYTHONHASHSEED).
-    """
-    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
+    """Returns a 64-bit seed that depends only on `str` of each part (not on PYTHONHASHSEED)."""
+    joined = "\x1f".join(map(str, parts))
+    digest = hashlib.sha256(joined.encode()).digest()
     return int.from_bytes(digest[:8], "little")
 
 
 def item_rng(seed: int, epoch: int, index: int) -> random.Random:
-    """Return the generator of item `index` in epoch `epoch`."""
+    """Returns the random generator of item `index` in epoch `epoch`."""
     return random.Random(stable_seed("item", seed, epoch, index))

@@ -1,4 +1,4 @@
-"""Seconds of the parts of a job, by name, for one line that says where the time went."""
+"""Measures the time of the parts of a job."""
 
 import time
 from collections.abc import Iterator
@@ -6,18 +6,17 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Wall-clock seconds of named parts, in the order in which they were first timed; a name may
-    come several times.
-    """
+    """A stopwatch for the named parts of a job. `str` gives the times of all parts in one line."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        """Wall-clock seconds of each part, in the order in which the parts were first timed."""
         self.remarks: dict[str, str] = {}
-        """What stands behind a part's time, in parentheses."""
+        """Text that follows the time of a part, in parentheses."""
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
-        """Add the time of the block to `part`, also when the block fails."""
+        """Adds the time of the block to `part`, even if the block fails."""
         begin = time.perf_counter()
         try:
             yield
@@ -26,7 +25,7 @@ class Stopwatch:
 
     @property
     def total(self) -> float:
-        """Seconds of all parts."""
+        """Seconds of all parts together."""
         return sum(self.seconds.values())
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Text tables, laid out by rich."""
+"""Formats tables as text, with rich."""
 
 from collections.abc import Sequence
 from io import StringIO
@@ -8,16 +8,14 @@ from rich.console import Console
 from rich.table import Table
 
 GAP = 3
-"""Characters between two columns."""
+"""Number of spaces between two columns."""
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns an aligned table of plain text: the first column to the left, the others to the
-    right.
-    """
+    """Returns a table in plain text. The first column is left-aligned, the others right-aligned."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for place, title in enumerate(header):
-        table.add_column(title, justify="right" if place else "left", no_wrap=True)
+    for column, title in enumerate(header):
+        table.add_column(title, justify="right" if column else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     text = StringIO()

@@ -1,6 +1,6 @@
-"""JSON files and tables as pydantic models. A mistake is named with its file and place.
+"""Reads JSON files and tables into pydantic models.
 
-A caller describes its file by models and gets the file's content in them.
+The caller describes the layout of a file by models. Errors name the file and the place in it.
 """
 
 import csv
@@ -26,7 +26,7 @@ def _not_blank(text: str) -> str:
 
 
 def in_order(pair: tuple[Any, Any]) -> tuple[Any, Any]:
-    """Returns `pair`; a validator that refuses an end before the start."""
+    """Returns `pair` unchanged. A pydantic validator: it refuses an end before the start."""
     if pair[0] > pair[1]:
         raise ValueError("be [start, end] with start <= end")
     return pair
@@ -51,32 +51,35 @@ RULES = {
     "too_short": "have a length of at least {min_length}",
     "too_long": "have a length of at most {max_length}",
     "literal_error": "be {expected}",
-    "value_error": "{error}",  # of a validator of ours
+    "value_error": "{error}",  # raised by a validator of this project
 }
-"""Type of pydantic's errors -> what a value must do. pydantic's own words serve for the others."""
+"""Requirements on a value, by the type of pydantic's error. They complete the sentence "it must
+...". For other types, pydantic's own message is used."""
 
 NotBlank = Annotated[str, AfterValidator(_not_blank)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Stretch = Annotated[tuple[Seconds, Seconds], AfterValidator(in_order)]
+TimeSpan = Annotated[tuple[Seconds, Seconds], AfterValidator(in_order)]
 """Start and end in seconds."""
 
 
 class Row(BaseModel):
-    """A row of a table. A subclass has a field for each column that it reads."""
+    """A row of a table. A subclass has a field for each column that is read."""
 
     model_config = ConfigDict(str_strip_whitespace=True, frozen=True)
     line: int
-    """Line of the file on which the row ends, from 1."""
+    """Line of the file on which the row ends, counted from 1."""
 
 
 def validate(kind: Any, value: Any, where: str | Path, remedy: str) -> Any:
-    """Returns `value` as `kind`, a pydantic model or another type.
+    """Returns `value`, converted to `kind`.
 
     Args:
-        where: the file, and its line or record, for messages.
+        kind: a pydantic model or another type.
+        value: a value as read from JSON.
+        where: the file, and the line or record in it, for messages.
         remedy: what the file must be and what to do, in sentences.
     Raises:
-        DataError: `value` is of another layout. The first mistake is named.
+        DataError: `value` has another layout. The message gives the first mistake.
     """
     try:
         return TypeAdapter(kind).validate_python(value)
@@ -87,18 +90,18 @@ def validate(kind: Any, value: Any, where: str | Path, remedy: str) -> Any:
 
 
 def _describe(error: Any) -> str:
-    """Returns one of pydantic's errors as `place must be ..., but is ...`."""
-    place = ""
-    for part in error["loc"]:
-        place += f"[{part}]" if isinstance(part, int) else f".{part}"
-    place = f"`{place.removeprefix('.')}`" if place else "its content"
+    """Returns one of pydantic's errors as a sentence, "`path` must be ..., but is ..."."""
+    path = ""
+    for key in error["loc"]:
+        path += f"[{key}]" if isinstance(key, int) else f".{key}"
+    path = f"`{path.removeprefix('.')}`" if path else "its content"
     if error["type"] == "missing":
-        return f"{place} must be given, but is not"
-    return f"{place} must {rule_of(error)}, but is {error['input']!r:.80}"
+        return f"{path} must be given, but is not"
+    return f"{path} must {rule_of(error)}, but is {error['input']!r:.80}"
 
 
 def rule_of(error: Any) -> str:
-    """Returns what a value must do for one of pydantic's errors, such as `be at least 1`."""
+    """Returns the requirement that one of pydantic's errors reports, such as "be at least 1"."""
     if error["type"] not in RULES:
         return re.sub(r"^\w+ should ", "", error["msg"])
     rule = RULES[error["type"]].format(**error.get("ctx", {}))
@@ -106,7 +109,7 @@ def rule_of(error: Any) -> str:
 
 
 def read_json_as(path: str | Path, kind: type[T], remedy: str) -> T:
-    """Returns a JSON file as `kind`; see `validate`."""
+    """Returns the content of a JSON file, converted to `kind`; see `validate`."""
     value: T = validate(kind, read_json(path), path, remedy)
     return value
 
@@ -114,35 +117,34 @@ def read_json_as(path: str | Path, kind: type[T], remedy: str) -> T:
 def read_table(
     path: str | Path, kind: type[R], *, delimiter: str = ",", header: Sequence[str] | None = None
 ) -> list[R]:
-    """Reads a table in UTF-8, with or without a byte order mark. Blank lines are skipped.
+    """Returns the rows of a table in UTF-8, at least one. Blank lines are skipped.
 
     Args:
-        kind: model of a row. The table may have other columns too.
+        kind: model of a row. The table may have further columns.
         delimiter: the separator of cells.
         header: names of all columns, for a file whose first line is not a header.
-    Returns:
-        The rows in their order, at least one.
     Raises:
-        DataError: missing, not text, another file's columns, a bad row, or no rows.
+        DataError: the file is missing or not text, columns are missing, a row is wrong, or there
+            are no rows.
     """
     text = io.StringIO(read_text(path, "a table"), newline="")
     reader = csv.reader(text, delimiter=delimiter, strict=True)
     fields = kind.model_fields.items()
     needed = [name for name, field in fields if name != "line" and field.is_required()]
     rows: list[R] = []
-    end = 0  # last line of the row before
+    end = 0  # last line of the previous row
     try:
         for cells in reader:
+            # A row may have several lines, for example if a quote is closed too late.
             begin, end = end + 1, reader.line_num
-            # A quote that is closed too late makes a row of several lines.
             where = f"{path}, line {end}" if begin == end else f"{path}, lines {begin} to {end}"
             if not any(map(str.strip, cells)):
                 continue
             if header is None:
                 header = [name.strip() for name in cells]
-                if absent := [name for name in needed if name not in header]:
+                if missing := [name for name in needed if name not in header]:
                     raise DataError(
-                        f"{path}: must have the columns {', '.join(absent)} (cells separated by "
+                        f"{path}: must have the columns {', '.join(missing)} (cells separated by "
                         f"{delimiter!r}), but its first line is "
                         f"{delimiter.join(header)!r:.100}. This may be another data set's "
                         "file: correct its path."
@@ -163,6 +165,6 @@ def read_table(
         ) from None
     if not rows:
         raise DataError(
-            f"{path}: must hold a row at least, but holds none. Correct the file or its path."
+            f"{path}: must hold at least one row, but holds none. Correct the file or its path."
         )
     return rows

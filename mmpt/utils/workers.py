@@ -1,4 +1,4 @@
-"""Runs tasks in processes that end with their parent."""
+"""Runs tasks in worker processes, which end when their parent ends."""
 
 import os
 import signal
@@ -18,22 +18,23 @@ Result = TypeVar("Result")
 def run_tasks(
     function: Callable[[Task], Result], tasks: Sequence[Task], workers: int
 ) -> Iterator[Result]:
-    """Yields the result of every task, in the order of the tasks.
+    """Yields the results of all tasks, in the order of the tasks.
 
-    The processes are those of torch's DataLoader.
+    The workers are those of a torch DataLoader.
 
     Args:
-        function: does a task.
-        workers: the largest number of processes. With 1, tasks run in this process.
+        function: computes the result of a task.
+        tasks: the tasks.
+        workers: largest number of worker processes. With 1, tasks run in this process.
     Raises:
-        UserError: a worker was killed. Errors of `function` pass.
+        UserError: a worker was killed. Errors of `function` are raised unchanged.
     """
     workers = min(workers, len(tasks))
     loader: DataLoader[Any] = DataLoader(
         tasks,  # type: ignore[arg-type]
         batch_size=None,
         num_workers=workers if workers > 1 else 0,
-        # Workers call this on one task at a time.
+        # Without batches, workers call this with a single task.
         collate_fn=function,  # type: ignore[arg-type]
         worker_init_fn=_start_worker,
     )
@@ -43,9 +44,9 @@ def run_tasks(
         failure = worker_failure(err)
         if failure is None:
             raise
-        raise UserError(f"{failure} What is finished is kept.") from None
+        raise UserError(f"{failure} Finished tasks are kept.") from None
 
 
 def _start_worker(_: int) -> None:
     end_with_parent(signal.SIGKILL)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # processes already run in parallel

@@ -68,7 +68,7 @@ def assert_close_to(value: Any, expected: Any, rtol: float = 2e-8) -> None:
     )
 
 
-def test_worked_numbers_of_values() -> None:
+def test_values_equal_the_worked_example() -> None:
     batch = formula_batch()
     assert_close_to(batch["pooled_video"][0, :3], [0.5928335172, 0.7604237753, 0.9047511532])
     assert_close_to(T2VContraLoss(LossConfig())(**batch).total, 3.5060501746)
@@ -100,14 +100,14 @@ def test_worked_numbers_of_values() -> None:
         (SequenceContrastLoss, 1.0013541648, 0.8638118401),
     ],
 )
-def test_worked_numbers_of_gradients(cls: Any, norm_video: float, norm_text: float) -> None:
+def test_gradients_equal_the_worked_example(cls: Any, norm_video: float, norm_text: float) -> None:
     batch = formula_batch()
     cls(NORTON)(**batch).total.backward()
     assert_close_to(batch["video_outputs"].grad.norm(), norm_video)
     assert_close_to(batch["text_outputs"].grad.norm(), norm_text)
 
 
-def test_outer_sums_of_the_paper() -> None:
+def test_paper_outer_sums_do_not_count_padding() -> None:
     batch, config = formula_batch(), NORTON.replace(masked_outer_sum="paper")
     assert_close_to(SequenceContrastLoss(config)(**batch).total, 4.4875646629)
     assert_close_to(bucket_value(fused_similarity(config, batch), 0.3), 0.4241598688)
@@ -127,7 +127,7 @@ def test_similarities_of_the_paper_are_not_normalised() -> None:
     assert released.max() <= 1
 
 
-def test_mass_of_a_block() -> None:
+def test_released_mass_rescales_the_plan_of_the_paper() -> None:
     fused = fused_similarity(NORTON, formula_batch())
     released = block_transport(NORTON, fused)
     paper = block_transport(NORTON.replace(transport_mass="paper"), fused)
@@ -161,14 +161,14 @@ def test_clip_temperature_of_the_paper_divides_the_logits_only() -> None:
 @pytest.mark.parametrize(
     "config", [NORTON.replace(sequence_contrast=None), with_sequence(sequence_contrast_weight=None)]
 )
-def test_null_leaves_the_sequence_term_out(config: LossConfig) -> None:
+def test_null_removes_the_sequence_term(config: LossConfig) -> None:
     batch = formula_batch()
     output = MMContraLoss(config)(**{key: batch[key] for key in STATES[:2]})
     assert set(output.terms) == {"clip_caption"}
     assert_close_to(output.total, 6.3964446860)
 
 
-def test_bucket_is_at_least_the_smallest() -> None:
+def test_bucket_value_is_at_least_the_smallest_similarity() -> None:
     matrix = torch.diag(torch.tensor([0.5, 0.2, 0.9]))
     assert bucket_value(matrix, 0.3) == 0.2  # int(0.3 * 3) = 0 in the released code, an error there
     assert bucket_value(matrix, 0.7) == 0.5
@@ -281,7 +281,7 @@ def test_a_batch_without_contrast_is_an_error() -> None:
         SequenceContrastLoss(NORTON)(**batch)
 
 
-def test_what_is_kept_for_backward_is_a_few_matrices() -> None:
+def test_only_a_few_matrices_are_kept_for_backward() -> None:
     num = 64
     mask = torch.ones(num, 20, dtype=torch.bool)
     batch = {"video_mask_outputs": mask, "text_mask_outputs": mask}

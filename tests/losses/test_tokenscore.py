@@ -87,7 +87,7 @@ def test_scores_and_gradients_equal_the_definition(
 
 @pytest.mark.parametrize("empty", [[0], [2], [3], [2, 3], [0, 1, 2, 3]])
 @pytest.mark.parametrize("tile_bytes", [1, 1 << 20])
-def test_without_a_real_token_no_score_is_finite(empty: list[int], tile_bytes: int) -> None:
+def test_scores_without_a_real_token_are_not_finite(empty: list[int], tile_bytes: int) -> None:
     text, text_mask, video, video_mask = ragged(4, 4, 5, 6, 8, seed=6)
     no_text, no_video = text_mask.clone(), video_mask.clone()
     no_text[empty], no_video[empty] = False, False

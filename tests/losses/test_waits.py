@@ -66,7 +66,7 @@ def norton_batch(num: int = 16) -> dict[str, Tensor]:
     return batch
 
 
-def test_transports_make_nothing_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transport_never_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     similarity = torch.rand(3, 4, 8, 8)
     with Waits(monkeypatch) as waits:
         transport(similarity, 50)
@@ -75,7 +75,7 @@ def test_transports_make_nothing_on_the_host(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("learnable", [False, True])
-def test_the_loss_waits_for_the_numbers_of_tokens_and_for_its_check(
+def test_norton_loss_waits_for_the_device_twice(
     learnable: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loss = MMContraLoss(norton_loss(threshold=4, learnable_temperature=learnable))

@@ -43,7 +43,7 @@ def results(tower: Tower, states: torch.Tensor) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize(("size", "calls"), [(8, [7]), (7, [7]), (3, [3, 3, 1, 1, 3, 3])])
-def test_values_and_gradients_are_those_of_one_pass(size: int, calls: list[int]) -> None:
+def test_chunks_give_the_values_and_gradients_of_one_pass(size: int, calls: list[int]) -> None:
     tower = Tower()
     expected = results(tower, tower(*inputs()))
     tower.rows = []
@@ -52,7 +52,7 @@ def test_values_and_gradients_are_those_of_one_pass(size: int, calls: list[int])
     torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)  # measured 2e-14
 
 
-def test_what_is_computed_again_has_the_dropout_that_it_had() -> None:
+def test_recomputation_repeats_the_dropout_masks() -> None:
     tower = Tower(dropout=0.5).train()
     torch.manual_seed(5)
     found = results(tower, run_chunks(tower, 3, *inputs()))
@@ -66,7 +66,7 @@ def test_what_is_computed_again_has_the_dropout_that_it_had() -> None:
 @pytest.mark.parametrize(
     ("setting", "on_gpu", "on_cpu"), [("auto", 512, 256), (100, 100, 100), (False, 5000, 5000)]
 )
-def test_the_first_size(setting: int | str, on_gpu: int, on_cpu: int) -> None:
+def test_initial_chunk_size(setting: int | str, on_gpu: int, on_cpu: int) -> None:
     chunk = ChunkSize("key", setting, start=512)
     assert [chunk.size(5000, device) for device in (GPU, CPU)] == [on_gpu, on_cpu]
     assert chunk.size(3, GPU) == chunk.size(3, CPU) == 3
@@ -87,7 +87,7 @@ class Memory:
         return "done"
 
 
-def test_auto_halves_what_does_not_fit_and_stays_there(caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_halves_the_size_and_keeps_it(caplog: pytest.LogCaptureFixture) -> None:
     chunk = ChunkSize("model.some_key", "auto")
     memory, undone = Memory(chunk, 60), []
     with caplog.at_level(logging.WARNING):
@@ -111,7 +111,7 @@ def test_auto_halves_what_does_not_fit_and_stays_there(caplog: pytest.LogCapture
         (False, r"with `model.key: false` \(CUDA .*\)\. Set it to `auto`\.$"),
     ],
 )
-def test_what_never_fits_is_one_error_that_names_the_key(setting: int | str, message: str) -> None:
+def test_the_error_names_the_key_if_no_size_fits(setting: int | str, message: str) -> None:
     chunk = ChunkSize("model.key", setting)
     memory = Memory(chunk, 0)
     with pytest.raises(DeviceMemoryError, match=message):
@@ -119,7 +119,7 @@ def test_what_never_fits_is_one_error_that_names_the_key(setting: int | str, mes
     assert memory.tried == {"auto": [9, 4, 2, 1], 4: [4], False: [9]}[setting]
 
 
-def test_an_attempt_is_freed_before_the_next_begins() -> None:
+def test_memory_of_a_failed_attempt_is_freed_before_the_next() -> None:
     """Tensors of a failed attempt would take the memory that the next one needs."""
     chunk = ChunkSize("key", "auto")
     alive: list[int] = []

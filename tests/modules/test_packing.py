@@ -44,7 +44,7 @@ def run(
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("padding", [0, 2, 100])
-def test_every_sequence_is_computed_as_if_it_were_alone(training: bool, padding: int) -> None:
+def test_packed_states_equal_those_of_single_sequences(training: bool, padding: int) -> None:
     tower = bert(num_layers=2).double().train(training)
     mask = MASK
     ids = torch.randint(0, 50, mask.shape)
@@ -73,7 +73,7 @@ def test_padding_has_no_influence_and_no_gradient() -> None:
 
 
 @given(counts=st.lists(st.integers(0, 20), min_size=1, max_size=12), max_padding=st.integers(0, 60))
-def test_a_group_takes_lengths_as_long_as_its_padding_allows(
+def test_groups_are_as_large_as_the_padding_limit_allows(
     counts: list[int], max_padding: int
 ) -> None:
     longest = choose_group_lengths(counts, max_padding)
@@ -90,7 +90,7 @@ def test_a_group_takes_lengths_as_long_as_its_padding_allows(
             assert sum(length - each for each in with_next) > max_padding
 
 
-def test_cudnn_is_no_choice_while_packed_tokens_attend(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cudnn_attention_is_disabled_for_packed_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would make a plan for every new number of rows."""
     allowed = []
 
@@ -106,7 +106,7 @@ def test_cudnn_is_no_choice_while_packed_tokens_attend(monkeypatch: pytest.Monke
     assert torch.backends.cuda.cudnn_sdp_enabled() == before
 
 
-def test_dropout_falls_on_packed_tokens_as_often_and_as_hard_as_on_padded_ones() -> None:
+def test_dropout_has_the_same_distribution_with_and_without_packing() -> None:
     """The draws differ, their distribution does not: means and variances of the states over many
     copies of a batch.
     """
@@ -127,7 +127,7 @@ def test_dropout_falls_on_packed_tokens_as_often_and_as_hard_as_on_padded_ones()
     torch.testing.assert_close(ours.var(0).mean(1), theirs.var(0).mean(1), rtol=0.1, atol=0)
 
 
-def test_the_host_waits_for_the_lengths_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packing_waits_for_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensors without data refuse every operation that needs it, and every one with tensors of
     another device.
     """

@@ -83,9 +83,7 @@ def test_training_line(fresh, monkeypatch, capsys, name, job_type, gpus):
     assert not Path("runs").exists()  # the release writes config.yaml in a dry run
 
 
-def test_one_process_on_a_machine_with_many_gpus_differs_by_the_world_size_only(
-    fresh, monkeypatch, capsys
-):
+def test_one_process_on_many_gpus_differs_only_in_the_world_size(fresh, monkeypatch, capsys):
     words = shlex.split(dry_run(monkeypatch, capsys, "how2_pretrain", "local_single", 8))
     at = words.index("--distributed-world-size")
     assert words[at + 1] == "1"

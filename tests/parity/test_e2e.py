@@ -112,7 +112,7 @@ def test_segmentation(task: str, files: Path) -> None:
 
 
 @pytest.mark.parametrize("task", [VTT, QA, YOUCOOK, FULL, BG, COIN, COIN_FT])
-def test_the_yaml_has_the_recorded_settings(task: str) -> None:
+def test_the_shipped_yaml_has_the_recorded_settings(task: str) -> None:
     ours = read_yaml(f"projects/retri/norton/{task}.yaml")
     folder = "runs/retri/norton/" + ("coin/" if task == COIN_FT else "")
     assert ours["fairseq"].pop("common_eval") == {"path": f"{folder}checkpoint_best.pt"}

@@ -92,7 +92,7 @@ def test_recorded_caption_shards_read_back(tmp_path):
                     assert found[field] == np.array(RAW[name][field], np.float32).tolist()
 
 
-def test_a_ragged_tensor_its_files_and_what_they_read_back(tmp_path):
+def test_files_of_a_ragged_tensor_equal_the_recorded_ones_and_read_back(tmp_path):
     golden = arrays("sharded_tensor")
     shard = ShardedTensor.from_list([golden[f"item{i}"] for i in range(4)])
     assert shard.lengths().tolist() == golden["lengths"].tolist()

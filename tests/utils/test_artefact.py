@@ -17,7 +17,7 @@ def artefact(tmp_path: Path) -> Artefact:
     return made
 
 
-def test_finished_files_are_known_by_their_inputs(artefact: Artefact) -> None:
+def test_files_are_finished_for_the_same_inputs_only(artefact: Artefact) -> None:
     note = artefact.finished(fingerprint("x"))
     assert note is not None
     assert note["count"] == 2
@@ -27,7 +27,7 @@ def test_finished_files_are_known_by_their_inputs(artefact: Artefact) -> None:
 
 
 @pytest.mark.parametrize("damage", ["short", "lost", "note", "list"])
-def test_damage_is_not_finished(artefact: Artefact, damage: str) -> None:
+def test_damaged_files_are_not_finished(artefact: Artefact, damage: str) -> None:
     if damage == "short":
         artefact.files[0].write_text("a")
     elif damage == "lost":

@@ -41,7 +41,7 @@ def raising(error: BaseException):
         (raising(KeyboardInterrupt()), 130, "interrupted; run it again\n"),
     ],
 )
-def test_ends(capsys, work, code, said):
+def test_exit_codes_and_messages(capsys, work, code, said):
     assert run_command(work, stopped="run it again") == code
     err = capsys.readouterr().err
     assert err.startswith(said)
@@ -53,7 +53,7 @@ def test_other_runtime_errors_keep_their_traceback():
         run_command(raising(RuntimeError("boom")), stopped="")
 
 
-def test_sigterm_that_ends_loader_workers_too_is_an_interrupt(capsys):
+def test_sigterm_that_also_ends_loader_workers_is_an_interrupt(capsys):
     """Their end may be seen while the interrupt is handled."""
 
     def work() -> None:
@@ -67,12 +67,12 @@ def test_sigterm_that_ends_loader_workers_too_is_an_interrupt(capsys):
     assert capsys.readouterr().err == "interrupted; run it again\n"
 
 
-def test_mistakes_of_ours_keep_their_traceback():
+def test_assertion_errors_keep_their_traceback():
     with pytest.raises(AssertionError):
         run_command(raising(AssertionError()), stopped="")
 
 
-def test_sigterm_cleans_up_and_what_handled_it_before_comes_back(capsys):
+def test_sigterm_cleans_up_and_the_previous_handler_is_restored(capsys):
     before = signal.getsignal(signal.SIGTERM)
     cleaned = []
 

@@ -18,7 +18,7 @@ PLACES_OF_RANK = PLACES[:17], PLACES[17:17], PLACES[17:]  # one process has none
 ROWS = np.random.default_rng(1).standard_normal((50, 4)).astype(np.float32)
 
 
-def test_a_world_of_one_exchanges_with_nobody() -> None:
+def test_a_single_process_needs_no_communication() -> None:
     world = World.current()
     assert (world, world.is_main) == (World(rank=0, size=1), True)
     value = object()
@@ -48,7 +48,7 @@ def exchange(world: World) -> None:
             assert np.array_equal(whole, ROWS.astype(dtype))
         else:
             assert whole is None
-    assert len(distributed._side_groups) == 1, "one group serves all exchanges"
+    assert len(distributed._gloo_groups) == 1, "one group is used for all communication"
 
 
 def wait_long(world: World) -> None:
@@ -61,7 +61,7 @@ def wait_long(world: World) -> None:
 
 def regroup(world: World, folder: Path) -> None:
     dist.destroy_process_group()
-    assert len(distributed._side_groups) == 0, "the side group ends with the group it belongs to"
+    assert len(distributed._gloo_groups) == 0, "the gloo group ends together with the default group"
     dist.init_process_group(
         "gloo",
         init_method=f"file://{folder}/second",
@@ -73,6 +73,6 @@ def regroup(world: World, folder: Path) -> None:
 
 
 @pytest.mark.spawn
-def test_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_communication_between_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     run_ranks(in_process, tmp_path, size=SIZE)

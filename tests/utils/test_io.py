@@ -17,7 +17,7 @@ from mmpt.errors import DataError
 from mmpt.utils.io import atomic_write, load_plain_pickle, load_word_array, read_json, write_json
 
 
-def test_a_file_appears_whole_and_in_a_folder_that_is_made(tmp_path: Path) -> None:
+def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "new" / "file.txt"
     with atomic_write(path) as file:
         file.write("größer")
@@ -27,7 +27,7 @@ def test_a_file_appears_whole_and_in_a_folder_that_is_made(tmp_path: Path) -> No
     assert [entry.name for entry in path.parent.iterdir()] == ["file.txt"]
 
 
-def test_an_interrupt_just_after_the_renaming_stays_an_interrupt(
+def test_an_interrupt_after_the_renaming_is_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rename = os.replace
@@ -68,7 +68,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(
         (errno.EFBIG, "the file is larger than `ulimit -f` allows"),
     ],
 )
-def test_a_write_without_room_says_what_to_do(tmp_path: Path, number: int, words: str) -> None:
+def test_a_full_disk_is_reported_with_the_remedy(tmp_path: Path, number: int, words: str) -> None:
     def fail_half_way() -> None:
         with atomic_write(tmp_path / "file", "wb"):
             raise OSError(number, os.strerror(number))
@@ -79,13 +79,13 @@ def test_a_write_without_room_says_what_to_do(tmp_path: Path, number: int, words
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_takes_no_file_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"file/x\.json: cannot be written \(.*\)\. Choose another"):
         write_json(tmp_path / "file" / "x.json", [])
 
 
-def test_the_file_gets_the_rights_that_open_would_give(tmp_path: Path) -> None:
+def test_a_file_gets_the_permissions_that_open_would_give(tmp_path: Path) -> None:
     with atomic_write(tmp_path / "ours") as file:
         file.write("x")
     (tmp_path / "plain").write_text("x")
@@ -93,7 +93,7 @@ def test_the_file_gets_the_rights_that_open_would_give(tmp_path: Path) -> None:
     assert ours == plain
 
 
-def test_json_comes_back(tmp_path: Path) -> None:
+def test_json_round_trip(tmp_path: Path) -> None:
     value = {"video": ["ä", 1, 2.5, None, True]}
     write_json(tmp_path / "a.json", value)
     assert read_json(tmp_path / "a.json") == value
@@ -103,7 +103,7 @@ def test_json_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe\x00", b"[" * 100_000, b"1" * 5000])
-def test_broken_json_is_named(tmp_path: Path, content: bytes) -> None:
+def test_invalid_json_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(DataError, match=r"a\.json: not valid JSON"):
         read_json(tmp_path / "a.json")
@@ -115,7 +115,9 @@ PLAIN = {"ids": ["a", "b"], "spans": [(0, 1.5), (2, 3)], "none": None, "big": 1 
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_plain_values_come_back_from_any_protocol(tmp_path: Path, protocol: int) -> None:
+def test_plain_values_are_read_from_pickles_of_every_protocol(
+    tmp_path: Path, protocol: int
+) -> None:
     plain: dict[str, Any] = dict(PLAIN)
     if protocol >= 4:  # bytes and sets were calls of functions before
         plain |= {"raw": b"x", "set": {1, 2}}
@@ -149,7 +151,7 @@ def test_a_pickle_with_a_class_is_refused(tmp_path: Path, value: object) -> None
         load_plain_pickle(tmp_path / "a.pkl")
 
 
-def test_a_pickle_that_is_cut_short_or_missing(tmp_path: Path) -> None:
+def test_truncated_and_missing_pickles_are_refused(tmp_path: Path) -> None:
     whole = pickle.dumps(PLAIN)
     for length in (0, 1, len(whole) // 2, len(whole) - 1):
         (tmp_path / "a.pkl").write_bytes(whole[:length])
@@ -164,7 +166,7 @@ def test_a_pickle_that_is_cut_short_or_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.str_, object])
-def test_words_come_back_from_both_kinds_of_array(tmp_path: Path, dtype: type) -> None:
+def test_words_are_read_from_both_kinds_of_array(tmp_path: Path, dtype: type) -> None:
     np.save(tmp_path / "words.npy", np.array(["cut", "größer"], dtype=dtype))
     assert load_word_array(tmp_path / "words.npy") == ["cut", "größer"]
 

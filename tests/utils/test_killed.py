@@ -44,7 +44,7 @@ from tests.support.paths import ROOT
         ("DataLoader worker (pid(s) 7, 8) exited unexpectedly", ["pid 7, 8", "unexpectedly"]),
     ],
 )
-def test_what_torch_says_gets_its_cause_and_remedy(text: str, parts: list[str]) -> None:
+def test_torch_messages_get_a_cause_and_a_remedy(text: str, parts: list[str]) -> None:
     failure = worker_failure(RuntimeError(text))
     for part in parts:
         assert part in str(failure)
@@ -62,7 +62,7 @@ def test_what_torch_says_gets_its_cause_and_remedy(text: str, parts: list[str]) 
         ValueError("boom"),
     ],
 )
-def test_other_errors_are_left_alone(error: Exception) -> None:
+def test_other_errors_are_not_explained(error: Exception) -> None:
     assert worker_failure(error) is None
 
 
@@ -77,7 +77,9 @@ class Ending(Dataset[int]):
         return index
 
 
-def test_a_loader_in_a_thread_is_asked_for_the_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_signal_is_found_if_the_loader_runs_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """fairseq reads ahead in a thread, where torch does not know the signal."""
     ask = _MultiProcessingDataLoaderIter._try_get_data
     monkeypatch.setattr(ask, "__defaults__", (0.1,))  # seconds
@@ -105,7 +107,7 @@ def test_a_killed_worker_is_one_message_and_exit_code_2(
     )
     message = capsys.readouterr().err
     assert message.startswith("error: a loader worker (pid ")
-    for part in ("SIGKILL", "`--workers`", "What is finished is kept."):
+    for part in ("SIGKILL", "`--workers`", "Finished tasks are kept."):
         assert part in message
 
 

@@ -26,7 +26,9 @@ def test_one_holder_at_a_time(tmp_path: Path) -> None:
     assert is_free(path)
 
 
-def test_others_wait_and_say_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_processes_log_that_they_wait(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     order = []
 
     def wait() -> None:
@@ -43,7 +45,7 @@ def test_others_wait_and_say_so(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert order == ["first", "second"]
 
 
-def test_a_file_system_without_locks_refuses_nobody(
+def test_a_file_system_without_locks_gives_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def no_locks(*_: int) -> None:

@@ -22,7 +22,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records]
 
 
-def test_progress_says_count_rate_and_time_left(
+def test_progress_logs_count_rate_and_time_left(
     clock: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -38,7 +38,7 @@ def test_progress_says_count_rate_and_time_left(
     ]
 
 
-def test_progress_counts_what_an_item_stands_for(
+def test_progress_counts_the_things_in_an_item(
     clock: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -51,7 +51,7 @@ def test_progress_counts_what_an_item_stands_for(
     ]
 
 
-def test_progress_is_lazy_and_nothing_is_one_line(
+def test_progress_is_lazy_and_logs_one_line_for_no_items(
     clock: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -68,5 +68,5 @@ def test_progress_is_lazy_and_nothing_is_one_line(
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0:00"), (59.9, "0:59"), (75, "1:15"), (3700, "1:01:40")]
 )
-def test_seconds(seconds: float, text: str) -> None:
+def test_durations_as_text(seconds: float, text: str) -> None:
     assert log.format_seconds(seconds) == text

@@ -19,7 +19,7 @@ def write_run(folder: Path, first: int, last: int) -> None:
         log.append("train", 1, update, {"loss": 1 / update})
 
 
-def test_every_line_is_strict_json_with_its_place_and_all_metrics(tmp_path: Path) -> None:
+def test_every_line_is_strict_json_with_header_and_metrics(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path, 0)
     log.append("train", 1, 10, {"loss": 0.5, "gnorm": float("nan"), "time": 9.0})
     log.append("valid", 2, 20, {"loss": float("inf")})
@@ -35,14 +35,16 @@ def test_every_line_is_strict_json_with_its_place_and_all_metrics(tmp_path: Path
 
 
 @pytest.mark.parametrize("checkpoint", [0, 4, 6, 9])
-def test_a_run_that_continues_replaces_what_it_repeats(tmp_path: Path, checkpoint: int) -> None:
+def test_a_continued_run_replaces_the_lines_of_repeated_updates(
+    tmp_path: Path, checkpoint: int
+) -> None:
     write_run(tmp_path, 0, 6)
     write_run(tmp_path, checkpoint, 8)
     assert updates(tmp_path) == [*range(1, min(checkpoint, 6) + 1), *range(checkpoint + 1, 9)]
 
 
 @pytest.mark.parametrize("cut", [1, 20, 40])
-def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path: Path, cut: int) -> None:
+def test_a_truncated_line_is_ignored(tmp_path: Path, cut: int) -> None:
     write_run(tmp_path, 0, 3)
     path = tmp_path / METRICS_LOG
     path.write_bytes(path.read_bytes()[:-cut])
@@ -55,6 +57,6 @@ def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path: Path, cut: int) -> Non
 @pytest.mark.parametrize(
     "content", [b"", b"\xff\xfe", b"[1]\n3\nnull\n", b'{"update": "x"}\n{"loss": 1}\n']
 )
-def test_a_foreign_file_is_no_log(tmp_path: Path, content: bytes) -> None:
+def test_other_files_are_read_as_an_empty_log(tmp_path: Path, content: bytes) -> None:
     (tmp_path / METRICS_LOG).write_bytes(content)
     assert read_metrics(tmp_path) == []

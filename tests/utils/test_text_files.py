@@ -55,7 +55,7 @@ READERS: dict[str, tuple[str, Read, str, Any]] = {
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_a_mark_and_line_ends_are_no_part_of_a_line_and_other_characters_are(
+def test_byte_order_marks_and_line_ends_are_removed_and_other_characters_kept(
     tmp_path: Path, name: str, newline: str, encoding: str
 ) -> None:
     file, read, content, expected = READERS[name]
@@ -64,7 +64,7 @@ def test_a_mark_and_line_ends_are_no_part_of_a_line_and_other_characters_are(
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_other_encodings_and_damage_are_named_with_the_line(tmp_path: Path, name: str) -> None:
+def test_other_encodings_and_damage_are_reported_with_the_line(tmp_path: Path, name: str) -> None:
     file, read, content, _ = READERS[name]
     path, begin = tmp_path / file, content.split("\n", maxsplit=1)[0] + "\r\n"
     path.write_bytes(f"{begin}café\n".encode("latin-1", "replace"))
@@ -79,18 +79,18 @@ def test_other_encodings_and_damage_are_named_with_the_line(tmp_path: Path, name
         read(path)
 
 
-def test_concatenated_files_have_marks_within(tmp_path: Path) -> None:
+def test_byte_order_marks_within_a_file_are_removed(tmp_path: Path) -> None:
     (tmp_path / "a.lst").write_bytes(b"\xef\xbb\xbfx\n" + b"\xef\xbb\xbfy\n")
     assert read_id_list(tmp_path / "a.lst") == ["x", "y"]
 
 
-def test_a_list_with_a_video_whose_name_is_no_id_names_its_line(tmp_path: Path) -> None:
+def test_a_video_with_an_invalid_name_is_reported_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "a.lst").write_text("/x/x.mp4\n/x/line\u2028end.mp4\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"line 2: the video id 'line.*control character"):
         find_videos([tmp_path / "a.lst"], "feat")
 
 
-def test_our_logs_keep_odd_characters(tmp_path: Path) -> None:
+def test_json_lines_keep_unusual_line_separators(tmp_path: Path) -> None:
     text = json.dumps({"id": ODD.replace("\x0b", "")}, ensure_ascii=False)
     (tmp_path / "a.jsonl").write_text(f"{text}\n{text[:-1]}", encoding="utf-8")
     (row,) = read_json_lines(tmp_path / "a.jsonl")
@@ -98,7 +98,9 @@ def test_our_logs_keep_odd_characters(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("use_fast", [True, False])
-def test_a_vocabulary_with_a_mark_gives_the_same_ids(tmp_path: Path, use_fast: bool) -> None:
+def test_a_vocabulary_with_a_byte_order_mark_gives_the_same_ids(
+    tmp_path: Path, use_fast: bool
+) -> None:
     plain, marked = tiny_bert(tmp_path / "plain"), tiny_bert(tmp_path / "marked")
     path = Path(marked) / "vocab.txt"
     path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
@@ -108,17 +110,17 @@ def test_a_vocabulary_with_a_mark_gives_the_same_ids(tmp_path: Path, use_fast: b
     assert ours("cut the tomato")["input_ids"] == theirs("cut the tomato")["input_ids"]
 
 
-def test_a_yaml_with_a_mark(tmp_path: Path) -> None:
+def test_a_yaml_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_bytes(codecs.BOM_UTF8 + b"task: x\r\n")
     assert read_yaml(tmp_path / "a.yaml") == {"task": "x"}
 
 
-def test_an_annotation_of_a_mark_alone_has_no_segments(tmp_path: Path) -> None:
+def test_an_annotation_of_only_a_byte_order_mark_has_no_segments(tmp_path: Path) -> None:
     (tmp_path / "1_x.csv").write_bytes(codecs.BOM_UTF8 + b"\r\n")
     assert read_segments(tmp_path / "1_x.csv", 3) == []
 
 
-def test_no_mark_is_written(tmp_path: Path) -> None:
+def test_no_byte_order_mark_is_written(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(codecs.BOM_UTF8 + b'["x"]')
     write_json(tmp_path / "b.json", read_json(tmp_path / "a.json"))
     assert (tmp_path / "b.json").read_bytes()[:1] == b"["

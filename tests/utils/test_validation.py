@@ -21,7 +21,7 @@ def write(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def test_rows_with_their_lines(tmp_path: Path) -> None:
+def test_rows_know_their_lines(tmp_path: Path) -> None:
     """A byte order mark, Windows line ends, quoted separators, spaces and blank lines are no
     mistakes.
     """
@@ -44,7 +44,7 @@ QUOTES = [
 
 
 @pytest.mark.parametrize(("content", "line"), QUOTES)
-def test_a_quote_that_is_not_closed_is_named_by_its_line(
+def test_an_unclosed_quote_is_reported_with_its_line(
     tmp_path: Path, content: str, line: int
 ) -> None:
     path = write(tmp_path / "a.csv", content)
@@ -52,14 +52,14 @@ def test_a_quote_that_is_not_closed_is_named_by_its_line(
         read_table(path, Captioned)
 
 
-def test_a_wrong_row_of_several_lines_names_all_of_them(tmp_path: Path) -> None:
+def test_a_wrong_row_of_several_lines_is_reported_with_all_of_them(tmp_path: Path) -> None:
     """A quote that is forgotten may be closed by a later one."""
     path = write(tmp_path / "a.csv", 'id,text\nv1,a\nv2,"b\nv3,c\nv4,d",x\nv5,e\n')
     with pytest.raises(DataError, match="lines 3 to 5: must have 2 cells"):
         read_table(path, Captioned)
 
 
-def test_tabs_and_files_without_a_header(tmp_path: Path) -> None:
+def test_tables_with_tabs_and_without_a_header(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tsv", "1\ta b\n2\tc\n")
     rows = read_table(path, Text, delimiter="\t", header=["id", "text"])
     assert [row.text for row in rows] == ["a b", "c"]
@@ -68,13 +68,13 @@ def test_tabs_and_files_without_a_header(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "must hold a row at least"),
+        ("", "must hold at least one row"),
         (
             "video,caption\nv1,a\n",
             r"must have the columns text, id .*first line is 'video,caption'.*another data set",
         ),
         ("id\ttext\nv1\ta\n", r"\(cells separated by ','\), but its first line is"),
-        ("id,text\n", "must hold a row at least"),
+        ("id,text\n", "must hold at least one row"),
         ("id,text\nv1,a\nv2\n", r"line 3: must have 2 cells \(id, text\), but has 1"),
         ("id,text\nv1,a,b\n", "line 2: must have 2 cells"),
         ("id,text\nv1,a\nv2,  \n", r"line 3: `text` must not be empty"),
@@ -90,7 +90,7 @@ def test_mistakes(tmp_path: Path, content: str | bytes, message: str) -> None:
     assert str(path) in str(caught.value)
 
 
-def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
+def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         read_table(tmp_path / "none.csv", Text)
     with pytest.raises(DataError, match="cannot be read"):

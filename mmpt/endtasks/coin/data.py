@@ -23,7 +23,7 @@ from mmpt.processors import base
 from mmpt.processors.aligner import video_name
 from mmpt.processors.downstream import keep_with_features, warn_of_equal_captions
 from mmpt.processors.window_aligner import WindowAligner
-from mmpt.utils.validation import NotBlank, Stretch, read_json_as
+from mmpt.utils.validation import NotBlank, TimeSpan, read_json_as
 
 NUM_STEPS = 778
 IGNORE_INDEX = -100
@@ -36,7 +36,7 @@ class Step(BaseModel):
     """A step of a video in the file."""
 
     id: Annotated[int, Field(ge=1, le=NUM_STEPS)]
-    segment: Stretch
+    segment: TimeSpan
     label: NotBlank
 
 
