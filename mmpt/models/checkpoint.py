@@ -243,11 +243,11 @@ def _check_fit(
         wanted, shape = tuple(own[name].shape), tuple(found[name].shape)
         if shape != wanted:
             misshapen.append(f"`{name}` must be {wanted}, but is {shape}")
-    problems = [
-        *_listing("in the model only", [_with_hint(name, only_in_file) for name in missing]),
-        *_listing("in the file only", [_with_hint(name, only_in_model) for name in unexpected]),
-        *_listing("of another shape", misshapen),
-    ]
+    problems = _listing("in the model only", [_with_hint(name, only_in_file) for name in missing])
+    problems += _listing(
+        "in the file only", [_with_hint(name, only_in_model) for name in unexpected]
+    )
+    problems += _listing("of another shape", misshapen)
     if problems:
         lines = [
             f"{source}: the weights do not fit the model.",

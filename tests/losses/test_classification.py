@@ -1,4 +1,4 @@
-"""Classification losses against sums written out by hand."""
+"""Classification losses against their definitions, written out."""
 
 import torch
 
@@ -8,7 +8,7 @@ from mmpt.losses import BCE, CrossEntropy
 
 def test_cross_entropy_skips_padded_seconds() -> None:
     logits = torch.tensor([[[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]], [[0.0, 0.0, 3.0], [9.0, 9.0, 0.0]]])
-    # A leading axis of one video, as the batch has it.
+    # Targets have a leading axis of one video, as in a batch.
     targets = torch.tensor([[[0, 0], [2, -100]]])
     output = CrossEntropy(LossConfig())(logits=logits, targets=targets, video_len=3)
     probabilities = logits.exp() / logits.exp().sum(-1, keepdim=True)

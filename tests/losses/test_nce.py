@@ -1,5 +1,6 @@
-"""Loss modules: numbers worked out in the specification, options, ill-fitting configurations,
-precision, failures.
+"""The contrastive losses: a worked example, options, wrong configurations, dtypes and failures.
+
+The worked example is that of the specification. It has ten digits.
 """
 
 import math
@@ -39,9 +40,10 @@ def with_sequence(**changes: Any) -> LossConfig:
 
 
 def formula_batch(dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
-    """16 clips, 6 video and 9 text positions, 12 numbers: sines and cosines; and their masks.
+    """Returns the batch of the worked example: sums of sines and cosines, and masks.
 
-    Pooled states are masked means. Gradients reach `video_outputs` and `text_outputs`.
+    It has 16 clips, 6 video positions, 9 text positions and a hidden size of 12. Pooled states are
+    masked means. The states of tokens require a gradient.
     """
     b, v, t, d = (torch.arange(n, dtype=torch.float64) for n in (16, 6, 9, 12))
     clips = b[:, None, None]
@@ -59,7 +61,10 @@ def formula_batch(dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
 
 
 def assert_close_to(value: Any, expected: Any, rtol: float = 2e-8) -> None:
-    """Ten digits are given; the recorded tau is a float32, hence 2e-8. Measured: at most 1.4e-8."""
+    """Compares with numbers of ten digits.
+
+    The recorded tau is a float32, so the tolerance is 2e-8. Measured: at most 1.4e-8.
+    """
     torch.testing.assert_close(
         torch.as_tensor(value).detach().double(),
         torch.as_tensor(expected, dtype=torch.float64),
@@ -115,7 +120,7 @@ def test_paper_outer_sums_do_not_count_padding() -> None:
 
 def test_similarities_of_the_paper_are_not_normalised() -> None:
     batch = formula_batch()
-    # So large that only pooled cosines are left.
+    # With such a weight, only the pooled cosines remain.
     config = NORTON.replace(similarity_norm="paper", fusion_weight=1e12)
     fused = fused_similarity(config, batch)
     cosines = torch.cosine_similarity(
@@ -179,8 +184,8 @@ def test_accuracy_counts_both_directions() -> None:
     video = torch.eye(4)
     text = torch.eye(4)[[0, 1, 2, 0]]
     output = MMContraLoss(LossConfig())(pooled_video=video, pooled_text=text)
-    # rows: clips 0, 1, 2 find their caption, clip 3 scores 0 everywhere (the first wins); columns:
-    # captions 0, 1, 2
+    # Clips 0, 1 and 2 find their caption. Clip 3 scores 0 everywhere, so the first caption wins.
+    # Captions 0, 1 and 2 find their clip. Caption 3 finds clip 0.
     assert output.metrics["accuracy"] == 6 / 8
     assert set(output.metrics) == {"accuracy"}
 

@@ -1,4 +1,4 @@
-"""Transport against textbook Sinkhorn-Knopp scaling of exp(kernel) in NumPy, and its marginals."""
+"""Transport plans against the textbook form of Sinkhorn's algorithm in NumPy."""
 
 import math
 
@@ -10,7 +10,7 @@ from mmpt.losses.sinkhorn import bucket_transport, transport
 
 
 def scaling(kernel: np.ndarray, mu: np.ndarray, nu: np.ndarray, iterations: int) -> np.ndarray:
-    """Sinkhorn-Knopp on one matrix, in the exponential domain."""
+    """Returns the plan of one matrix by Sinkhorn-Knopp scaling of exp(kernel)."""
     gibbs, b = np.exp(kernel), np.ones(len(nu))
     for _ in range(iterations):
         a = mu / (gibbs @ b)
@@ -51,8 +51,8 @@ def test_bucket_transport_is_sinkhorn_knopp_of_the_padded_matrix(
 def test_float32_equals_log_domain_updates_in_float64(
     spread: float, bound: float, iterations: int
 ) -> None:
-    """Kernels whose exponentials leave float32 by far; columns and rows that nothing is close
-    to.
+    """The exponentials of the kernel are far outside the range of float32. The kernel also has a
+    row with only small entries and a column with only large ones.
     """
     kernel = spread * (random(2, 40, 30, seed=3) - 0.5)
     kernel[:, 7] -= spread

@@ -1,5 +1,6 @@
-"""Fine-grained scores against the dense definition over (caption, clip, token, token), gradients,
-tiles and memory.
+"""Fine-grained similarities against their definition over (caption, clip, token, token).
+
+Gradients, the size of tiles and memory are tested too.
 """
 
 from typing import Any
@@ -17,8 +18,9 @@ SHAPES = [(1, 1, 1, 1, 3), (5, 3, 4, 6, 2), (7, 12, 9, 5, 8), (16, 16, 6, 8, 5)]
 def ragged(
     a: int, b: int, t: int, v: int, d: int, seed: int, dtype: torch.dtype = torch.float64
 ) -> tuple[Tensor, ...]:
-    """Random states and random masks (holes allowed) in which every caption and clip keeps at least
-    one token.
+    """Returns random states and masks of captions and clips.
+
+    Masks may have holes. Every caption and clip has at least one real token.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -34,8 +36,10 @@ def ragged(
 def dense(
     text: Tensor, text_mask: Tensor, video: Tensor, video_mask: Tensor, alpha: float, released: bool
 ) -> tuple[Tensor, Tensor]:
-    """W1 and W2 as they are defined: masked cosines are 0, exp(0) = 1 is subtracted from the inner
-    sum again.
+    """Returns W1 and W2 by their definition.
+
+    The cosines of padded tokens are set to 0. In the inner sum they count exp(0) = 1 each, which is
+    subtracted.
     """
     text, video = (x / x.norm(dim=-1, keepdim=True) for x in (text, video))
     both = text_mask[:, None, :, None] & video_mask[None, :, None, :]
@@ -48,7 +52,7 @@ def dense(
 
 
 def paper(states: Any, alpha: float = 1.0, tile_bytes: int | None = None) -> tuple[Tensor, Tensor]:
-    """Scores of (text, text mask, video, video mask) as in the paper."""
+    """Returns the similarities of (text, text mask, video, video mask) as in the paper."""
     return token_similarity(*states, alpha=alpha, masked_outer_sum=False, tile_bytes=tile_bytes)
 
 
@@ -72,9 +76,9 @@ def test_scores_and_gradients_equal_the_definition(
         2, shape[0], shape[1], generator=torch.Generator().manual_seed(9), dtype=torch.float64
     )
     results = []
-    for closed in (True, False):
+    for tiled in (True, False):
         y, x = text.clone().requires_grad_(), video.clone().requires_grad_()
-        if closed:
+        if tiled:
             options = {"alpha": alpha, "masked_outer_sum": released, "tile_bytes": 512}
             scores = token_similarity(y, text_mask, x, video_mask, **options)
         else:
@@ -143,7 +147,7 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
 
 
 class LargestTensor(TorchDispatchMode):
-    """Remembers the largest number of elements of any tensor that an operation returns."""
+    """Records the largest number of elements of any tensor that an operation returns."""
 
     numel = 0
 
@@ -169,4 +173,4 @@ def test_no_tensor_over_all_token_pairs_exists() -> None:
     assert seen.numel < clips * clips * t * v / 20
     with LargestTensor() as seen_dense:
         dense(y, text_mask, x, video_mask, 1.0, True)
-    assert seen_dense.numel == clips * clips * t * v  # the probe sees what it should
+    assert seen_dense.numel == clips * clips * t * v  # so such a tensor would be seen

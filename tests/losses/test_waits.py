@@ -1,6 +1,4 @@
-"""What makes the host wait for a device: nothing in the transports, two exchanges in the whole of
-Norton's loss.
-"""
+"""Counts how often the losses make the host wait for a device."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,25 +19,24 @@ WAITING = {
     "equal",
     "is_nonzero",
 }
-"""Operations whose outcome, or its size, the host needs; item(), bool() and int() of a tensor are
-the first.
-"""
+"""Operations whose result, or its size, is needed on the host. The first one is called by item(),
+bool() and int() of a tensor."""
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
-"""These wait when an index is a mask."""
-CROSSING = ("tolist", "cpu", "numpy", "new_tensor")
+"""Operations that wait if an index is a mask."""
+COPYING = ("tolist", "cpu", "numpy", "new_tensor")
 """Methods that copy from or to the host and wait for the copy."""
 
 
 class Waits(TorchDispatchMode):
-    """Notes every operation that would wait for a device, also where it runs on the CPU."""
+    """Records every operation that would wait for a device, even if it runs on the CPU."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         super().__init__()
         self.seen: list[str] = []
-        for name in CROSSING:
-            patch.setattr(Tensor, name, self.noted(name, getattr(Tensor, name)))
+        for name in COPYING:
+            patch.setattr(Tensor, name, self.recorded(name, getattr(Tensor, name)))
 
-    def noted(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    def recorded(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             self.seen.append(name)
             return method(*args, **kwargs)
@@ -79,7 +76,8 @@ def test_norton_loss_waits_for_the_device_twice(
     learnable: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loss = MMContraLoss(norton_loss(threshold=4, learnable_temperature=learnable))
-    loss(**norton_batch()).total.backward()  # the first call tries the products once
+    loss(**norton_batch()).total.backward()  # without what happens only in the first call
     with Waits(monkeypatch) as waits:
         loss(**norton_batch()).total.backward()
+    # Once for the numbers of tokens, once for the check that the loss is finite.
     assert waits.seen == ["tolist", "_local_scalar_dense"]

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole, old, damaged, hostile or another model's."""
+"""Loading of complete, old, damaged and malicious checkpoints, and of those of other models."""
 
 import argparse
 import os
@@ -38,7 +38,7 @@ def fusion(seed: int = 0, layers: int = 1, **changes) -> MMFusionSeparate:
 
 
 def saved(path, model, **more):
-    """Writes what fairseq writes: prefixed weights, settings and other states."""
+    """Writes a checkpoint as fairseq does: weights with a prefix, settings and other entries."""
     state = OrderedDict((f"mmmodel.{name}", value) for name, value in model.state_dict().items())
     torch.save(
         {"args": None, "cfg": {"model": argparse.Namespace(arch="mmarch")}, "model": state, **more},
@@ -96,7 +96,7 @@ def test_position_ids_and_old_layernorm_names_are_accepted(caplog):
 
 
 CLASSIFIER = ["video_encoder.classifier.bias", "video_encoder.classifier.weight"]
-SAID = f"{', '.join(CLASSIFIER)} (the step classifier, which only COIN models have)"
+CLASSIFIER_REPORT = f"{', '.join(CLASSIFIER)} (the step classifier, which only COIN models have)"
 
 
 def coin() -> MMFusionSeparate:
@@ -111,16 +111,16 @@ def test_a_new_training_may_add_or_drop_the_step_classifier(caplog):
     given = {f"mmmodel.{name}": value for name, value in plain.state_dict().items()}
     before = {name: value.clone() for name, value in target.state_dict().items()}
     state = adapt_state(given, target, use=Use.START)
-    assert f", kept the model's own {SAID}" in caplog.text
+    assert f", kept the model's own {CLASSIFIER_REPORT}" in caplog.text
     assert {value.dtype for value in state.values()} == {torch.float32}
-    # Neither is changed.
+    # Neither the checkpoint nor the model is changed.
     assert all(name.startswith("mmmodel.") for name in given)
     assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
     target.load_state_dict(state)
     assert all(torch.equal(target.state_dict()[name], before[name]) for name in CLASSIFIER)
     assert equal(plain.float(), target)
     adapt_state(target.state_dict(), plain, use=Use.START)
-    assert f", ignored {SAID}" in caplog.text
+    assert f", ignored {CLASSIFIER_REPORT}" in caplog.text
 
 
 def test_inference_needs_a_trained_step_classifier_and_ignores_an_unused_one(caplog):
@@ -131,7 +131,7 @@ def test_inference_needs_a_trained_step_classifier_and_ignores_an_unused_one(cap
     ):
         load_weights(coin(), fusion(1).state_dict())
     load_weights(fusion(3), coin().state_dict())
-    assert f", ignored {SAID}" in caplog.text
+    assert f", ignored {CLASSIFIER_REPORT}" in caplog.text
 
 
 def test_resuming_requires_the_same_step_classifier():
@@ -172,11 +172,11 @@ def test_another_depth_is_refused_and_the_model_is_unchanged():
 @pytest.mark.parametrize("read", [load_checkpoint, check_checkpoint])
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_file_with_code_is_refused_and_does_not_run(tmp_path, zipped, read):
-    class Hostile:
+    class Malicious:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "ran"),)
 
-    content = {"model": fusion().state_dict(), "extra_state": Hostile()}
+    content = {"model": fusion().state_dict(), "extra_state": Malicious()}
     torch.save(content, tmp_path / "c.pt", _use_new_zipfile_serialization=zipped)
     with pytest.raises(
         CheckpointError, match=r"the file asks for posix.mkdir, which could run code"
@@ -226,7 +226,10 @@ def test_fairseq_settings_are_accepted_and_other_classes_refused(tmp_path):
 
 
 def optimizer_state(path, sizes):
-    """A checkpoint after one step of Adam on parameters of these sizes, or without an optimizer."""
+    """Writes a checkpoint after one step of Adam on parameters of these sizes.
+
+    If `sizes` is None, the checkpoint has no optimizer state.
+    """
     if sizes is None:
         torch.save({"model": {}}, path)
         return path
@@ -251,7 +254,7 @@ def optimizer_state(path, sizes):
         ),
         ([5], [2, 3], True, None),
         ([5], [2], True, "must be that of the 2 numbers that are trained now, but is that of 5"),
-        # half precision before, none now
+        # The saved run had half precision, the present one has not.
         ([5], [2, 3], False, "of the 2 tensors that are trained now, but is that of 1"),
         (None, [2], False, None),
     ],

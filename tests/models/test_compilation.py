@@ -1,5 +1,6 @@
-"""Compiled layers against eager ones over a few updates, how often they compile, and a machine
-without a compiler.
+"""Compiled layers against eager ones over a few updates.
+
+The number of compilations and a machine without a compiler are tested too.
 """
 
 import copy
@@ -24,7 +25,11 @@ CPU = torch.device("cpu")
 
 
 def updates(model: MMFusionSeparate, seeds: range) -> tuple[list[float], list[torch.Tensor]]:
-    """Train on a batch per seed, which differ in size; return the losses and the last gradients."""
+    """Trains on one batch for each seed. The batches have different sizes.
+
+    Returns:
+        The losses of all batches, and the gradients of the last one.
+    """
     loss = MMContraLoss(LossConfig())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     losses = []
@@ -39,7 +44,8 @@ def updates(model: MMFusionSeparate, seeds: range) -> tuple[list[float], list[to
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_compiled_training_equals_eager_training_and_compiles_once(packed: bool) -> None:
-    # No size of a head may equal a number of positions, which torch would take for the same size.
+    # The sizes of the heads must differ from all numbers of positions. Otherwise torch would assume
+    # that the two are always the same.
     eager = towers(packed=packed, num_attention_heads=2).double()
     compiled = copy.deepcopy(eager)
     torch.compiler.reset()
@@ -49,9 +55,8 @@ def test_compiled_training_equals_eager_training_and_compiles_once(packed: bool)
     wanted, wanted_gradients = updates(eager, range(6))
     first, _ = updates(compiled, range(1))
     graphs = counters["stats"]["unique_graphs"]
-    assert graphs == 1 + 3, (
-        "the trial's, and one for each kind of part whatever the layer and tower"
-    )
+    # One of the trial, and one for each kind of part in all layers of both towers.
+    assert graphs == 1 + 3
     with dynamo.patch(error_on_recompile=True):
         rest, gradients = updates(compiled, range(1, 6))
     assert counters["stats"]["unique_graphs"] == graphs
@@ -82,7 +87,7 @@ def test_dropout_is_repeatable_when_chunks_are_recomputed(
 
 @inductor.patch({"cpp.cxx": (None, "no-such-compiler")})
 def test_a_missing_compiler_is_reported() -> None:
-    torch.compiler.reset()  # forgets earlier trials
+    torch.compiler.reset()  # forgets earlier compilations
     begin = r"`model.compile: true` needs a C\+\+ compiler [^\n]*, but torch cannot compile here: "
     with pytest.raises(
         ConfigError, match=begin + r"[^\n]*no-such-compiler[^\n]* leave the key out[^\n]*$"

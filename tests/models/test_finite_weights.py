@@ -1,4 +1,4 @@
-"""Weights with NaN or infinity are refused by everything that loads weights."""
+"""All functions and commands that load weights refuse NaN and infinity."""
 
 import contextlib
 import io
@@ -27,7 +27,7 @@ BERT_KEY = "embeddings.word_embeddings.weight"
 
 
 def spoil(weights: dict[str, torch.Tensor], key: str) -> None:
-    """Puts a NaN and an infinity into one tensor."""
+    """Writes a NaN and an infinity into one tensor."""
     with torch.no_grad():
         weights[key].view(-1)[1] = torch.nan
         weights[key].view(-1)[4] = -torch.inf
@@ -35,7 +35,7 @@ def spoil(weights: dict[str, torch.Tensor], key: str) -> None:
 
 @pytest.fixture(scope="module")
 def diverged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run's folder whose checkpoint holds two values that are not finite."""
+    """The folder of a run whose checkpoint holds two values that are not finite."""
     run = make_run(tmp_path_factory.mktemp("diverged") / "run")
     checkpoint = load_checkpoint(run / "checkpoint_best.pt")
     spoil(checkpoint["model"], f"mmmodel.{KEY}")
@@ -80,7 +80,7 @@ def start(**options: object) -> None:
 
 
 def command(main: Callable[[list[str]], int], *arguments: object) -> None:
-    """Runs a command, whose message must come with exit code 2."""
+    """Runs a command that must exit with code 2, and raises its message as an error."""
     errors = io.StringIO()
     with contextlib.redirect_stderr(errors):
         assert main([*map(str, arguments), "--device", "cpu"]) == 2

@@ -1,4 +1,4 @@
-"""The count of operations against torch's own counter on whole steps."""
+"""The number of operations against torch's own counter, for a whole training step."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""LayerNorm-only training: which parameters, how many numbers, and who still gets a gradient."""
+"""LayerNorm-only training: the trainable parameters and the number of their values."""
 
 import pytest
 import torch

@@ -1,5 +1,6 @@
-"""Towers in half precision on the CPU, packed and padded: a float32 loss, and gradients near those
-of float32.
+"""Towers in half precision on the CPU, with packed and padded batches.
+
+The loss is computed in float32, and loss and gradients are close to those of float32 towers.
 """
 
 import copy

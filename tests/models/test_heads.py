@@ -1,5 +1,6 @@
-"""The downstream models as a YAML and a training see them; their numbers are compared in
-tests/parity/test_heads.py.
+"""The downstream models: configuration, outputs and loading.
+
+Their numbers are compared with the released code in tests/parity/test_models.py.
 """
 
 from pathlib import Path
@@ -41,7 +42,7 @@ def head(cls: type[MMFusionSeparate]) -> MMFusionSeparate:
 
 
 def whole_video() -> dict[str, torch.Tensor]:
-    """Three windows, the last of two seconds, and two texts."""
+    """Returns a video of three windows, the last of two seconds, and three texts."""
     caps = torch.tensor([[[7, 8, 5, 6, 8, 0], [7, 8, 9, 8, 0, 0], [7, 8, 5, 8, 0, 0]]])
     vmasks = torch.ones(1, 3, 4, dtype=torch.bool)
     vmasks[0, 2, 2:] = False
@@ -94,10 +95,10 @@ def test_windows_of_a_whole_video_have_the_text_that_the_coin_aligner_writes() -
     model, batch = head(MMFusionSeparateFullVideoBGRetrieval), whole_video()
     vfeats, vmasks = batch["vfeats"][0], batch["vmasks"][0]
     out = model(**batch)["pooled_video"]
-    written = torch.tensor([[7, 8, 0, 8]] * 3)
+    coin_text = torch.tensor([[7, 8, 0, 8]] * 3)
     masks = torch.tensor([[False, True, False, True]] * 3)
-    assert torch.equal(out, model.forward_video(vfeats, vmasks, written, masks)[0])
-    plain = model.forward_video(vfeats, vmasks, written, torch.ones_like(masks))[0]
+    assert torch.equal(out, model.forward_video(vfeats, vmasks, coin_text, masks)[0])
+    plain = model.forward_video(vfeats, vmasks, coin_text, torch.ones_like(masks))[0]
     assert not torch.allclose(out, plain)  # [CLS] is masked
 
 

@@ -1,4 +1,4 @@
-"""Memory of the towers: what is stored for backward, chunks, and a device that is too small."""
+"""Memory of the towers: tensors that are stored for backward, and computation in chunks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,10 @@ WIDTH, HEADS, LAYERS = 32, 4, 3
 
 
 def saved_bytes(model: torch.nn.Module, run: Callable[[], torch.Tensor]) -> int:
-    """Bytes that a forward pass stores for backward, each storage once, parameters left out."""
+    """Returns the bytes that a forward pass stores for backward.
+
+    Each storage counts once. Parameters do not count.
+    """
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     saved: dict[int, torch.UntypedStorage] = {}
 
@@ -32,27 +35,27 @@ def saved_bytes(model: torch.nn.Module, run: Callable[[], torch.Tensor]) -> int:
 
 @pytest.mark.parametrize("layernorm_only", [True, False])
 def test_a_frozen_layer_stores_nothing_for_its_weights(layernorm_only: bool) -> None:
-    """A layer needs query, key, value and output of attention, the inputs of GELU and of two norms:
-    10 D a token.
+    """For backward, a layer stores 10 D values per token: query, key, value and output of
+    attention, the inputs of GELU (4 D) and of two norms.
 
-    Where its weights train, it needs the inputs of their products too: 7 D more.
+    A layer with trainable weights also stores the inputs of their products: 7 D more.
     """
     model, clips = towers(std=0.3, intermediate_size=4 * WIDTH), draw(16)
     if layernorm_only:
         freeze_all_but_layernorm(model)
-    mask = torch.ones_like(clips["cmasks"])  # no padding, which would be stored, too
+    mask = torch.ones_like(clips["cmasks"])  # no padding, because it would be stored too
     positions = torch.arange(SLOTS).expand_as(mask)
     found = saved_bytes(
         model, lambda: run_packed(model.text_encoder, mask, positions, input_ids=clips["caps"])
     )
     tokens = int(mask.sum())
-    # Log-sum-exp of each head; mean and deviation of norms.
+    # The log-sum-exp of each head, and mean and deviation of the norms.
     layer = (10 if layernorm_only else 17) * WIDTH + HEADS + 4
-    # Int64: where tokens go back to; embeddings' ids and positions.
-    places = 8 if layernorm_only else 32
-    # For BERT's pooler, which has weights that would train if anything read it.
+    # int64: positions for unpacking, and the ids and positions of the embeddings.
+    indices = 8 if layernorm_only else 32
+    # The input of BERT's pooler, whose weights are trainable although nothing reads its output.
     last = 0 if layernorm_only else WIDTH
-    expected = tokens * (4 * (LAYERS * layer + WIDTH + 2 + last) + places)
+    expected = tokens * (4 * (LAYERS * layer + WIDTH + 2 + last) + indices)
     # Measured 783,680 of 783,360 and 1,328,960 of 1,328,640.
     assert found == pytest.approx(expected, rel=0.01)
 
@@ -91,12 +94,12 @@ def test_training_and_inference_have_separate_chunk_sizes() -> None:
 
 @pytest.mark.gpu
 def test_chunks_save_memory_on_a_gpu() -> None:
-    """Activations of a chunk and states of all clips, instead of all activations."""
+    """Memory is needed for the activations of a chunk and the states of all clips."""
     clips = {name: value.cuda() for name, value in draw(512).items()}
     peaks = []
     for chunk in (False, 16):
         model = towers(training=chunk).cuda()
-        for _ in range(2):  # the first step makes workspaces
+        for _ in range(2):  # the first step allocates workspaces
             before = torch.cuda.memory_allocated()
             torch.cuda.reset_peak_memory_stats()
             output = model(**clips)

@@ -1,6 +1,4 @@
-"""The two-tower model on its own: padding, masks, dtypes, gradients, and building it from a
-config.
-"""
+"""The two-tower model: padding, masks, gradients, packing, and building it from a config."""
 
 import json
 import shutil
@@ -71,8 +69,8 @@ def test_all_but_the_poolers_get_a_gradient():
     model = fusion().train()
     out = model(**draw(2))
     (out["pooled_video"] * out["pooled_text"]).sum().backward()
-    idle = {name for name, p in model.named_parameters() if p.grad is None}
-    assert idle == {
+    without_gradient = {name for name, p in model.named_parameters() if p.grad is None}
+    assert without_gradient == {
         f"{tower}.pooler.dense.{kind}"
         for tower in ("video_encoder.bert", "text_encoder")
         for kind in ("weight", "bias")
@@ -81,15 +79,15 @@ def test_all_but_the_poolers_get_a_gradient():
 
 def test_features_of_another_shape_are_refused():
     clips = draw(2)
-    wide = clips | {"vfeats": torch.cat([clips["vfeats"]] * 2, -1)}
+    doubled = clips | {"vfeats": torch.cat([clips["vfeats"]] * 2, -1)}
     with pytest.raises(DataError, match=r"must be 512 wide, but are 1024"):
-        fusion()(**wide)
-    assert fusion(input_dim=1024)(**wide)["pooled_video"].shape == (2, 32)
+        fusion()(**doubled)
+    assert fusion(input_dim=1024)(**doubled)["pooled_video"].shape == (2, 32)
 
 
 @pytest.fixture
 def bert_folder(tmp_path):
-    """A folder as the hub gives it, with weights."""
+    """A folder with config and weights, as downloaded from the hub."""
     torch.manual_seed(1)
     BertModel(BertConfig(**BERT)).save_pretrained(tmp_path / "bert")
     return tmp_path / "bert"

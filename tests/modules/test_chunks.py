@@ -1,4 +1,4 @@
-"""Chunks against one pass, and the size of chunks on a device that runs out of memory."""
+"""Computation in chunks against one pass, and chunk sizes on a device that runs out of memory."""
 
 import logging
 
@@ -12,7 +12,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
 class Tower(torch.nn.Module):
-    """Treats rows by themselves, and notes how many it was called with."""
+    """A network that processes rows independently and records the number of rows of each call."""
 
     def __init__(self, dropout: float = 0.0):
         super().__init__()
@@ -33,7 +33,7 @@ def inputs() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def weighted(states: torch.Tensor) -> torch.Tensor:
-    """A sum in which every row and place counts differently."""
+    """Returns a sum in which every element has another weight."""
     return (states * torch.arange(states.numel()).view_as(states)).sum()
 
 
@@ -73,7 +73,7 @@ def test_initial_chunk_size(setting: int | str, on_gpu: int, on_cpu: int) -> Non
 
 
 class Memory:
-    """A device that holds `rows` rows; notes the size of every attempt."""
+    """A device with memory for `rows` rows. It records the size of every attempt."""
 
     def __init__(self, chunk: ChunkSize, rows: int):
         self.chunk = chunk
@@ -120,7 +120,7 @@ def test_the_error_names_the_key_if_no_size_fits(setting: int | str, message: st
 
 
 def test_memory_of_a_failed_attempt_is_freed_before_the_next() -> None:
-    """Tensors of a failed attempt would take the memory that the next one needs."""
+    """Otherwise its tensors would occupy the memory that the next attempt needs."""
     chunk = ChunkSize("key", "auto")
     alive: list[int] = []
 

@@ -1,6 +1,4 @@
-"""Packing against loops over sequences, and the attention function against BERT run on one sequence
-at a time.
-"""
+"""Packed tokens against BERT run on one sequence at a time, and the choice of groups."""
 
 from itertools import pairwise
 from typing import Any
@@ -36,7 +34,7 @@ def bert(num_layers: int = 1, dropout: float = 0.0, **settings: Any) -> BertMode
 def run(
     tower: BertModel, mask: torch.Tensor, positions: torch.Tensor, ids: torch.Tensor, padding: int
 ) -> torch.Tensor:
-    """`run_packed` with at most `padding` padded tokens in a group."""
+    """Does the same as `run_packed`, with at most `padding` padded tokens in a group."""
     packing = plan_packing(mask, padding)
     packed = {"input_ids": packing.pack(ids)[None], "position_ids": packing.pack(positions)[None]}
     return packing.unpack(tower(**packed, groups=packing.groups).last_hidden_state[0])
@@ -84,14 +82,14 @@ def test_groups_are_as_large_as_the_padding_limit_allows(
         inside = [each for each in lengths if shorter < each <= length]
         assert length in inside
         assert sum(length - each for each in inside) <= max_padding
-        # One more length would have been too much.
+        # With the next shorter length, the padding would exceed the limit.
         with_next = [each for each in lengths if each == shorter] + inside
         if shorter:
             assert sum(length - each for each in with_next) > max_padding
 
 
 def test_cudnn_attention_is_disabled_for_packed_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would make a plan for every new number of rows."""
+    """cuDNN would build a plan for every new number of sequences."""
     allowed = []
 
     def attend(*args: Any, **kwargs: Any) -> torch.Tensor:
@@ -107,8 +105,9 @@ def test_cudnn_attention_is_disabled_for_packed_tokens(monkeypatch: pytest.Monke
 
 
 def test_dropout_has_the_same_distribution_with_and_without_packing() -> None:
-    """The draws differ, their distribution does not: means and variances of the states over many
-    copies of a batch.
+    """The masks differ, but their distribution does not.
+
+    Compares means and variances of the states over many copies of a batch.
     """
     copies = 2000
     more = {"attention_probs_dropout_prob": 0.5, "initializer_range": 0.5}
@@ -123,14 +122,12 @@ def test_dropout_has_the_same_distribution_with_and_without_packing() -> None:
         padded = tower(**inputs).last_hidden_state
     ours, theirs = (each.view(copies, -1, 16)[:, real] for each in (states, padded))
     apart = (ours.mean(0) - theirs.mean(0)) / ((ours.var(0) + theirs.var(0)) / copies).sqrt()
-    assert 0.8 < float(apart.pow(2).mean()) < 1.25  # 1 if they differ by chance
+    assert 0.8 < float(apart.pow(2).mean()) < 1.25  # 1 if they differ only by chance
     torch.testing.assert_close(ours.var(0).mean(1), theirs.var(0).mean(1), rtol=0.1, atol=0)
 
 
 def test_packing_waits_for_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tensors without data refuse every operation that needs it, and every one with tensors of
-    another device.
-    """
+    """Runs on the meta device, where every operation fails that needs data on the host."""
     read = []
     monkeypatch.setattr(
         torch.Tensor, "tolist", lambda counts: read.append(counts.shape) or [1, 1, 0, 2, 0, 1]

@@ -1,4 +1,4 @@
-"""Masked means against a loop."""
+"""Masked means against a loop over the rows."""
 
 import pytest
 import torch

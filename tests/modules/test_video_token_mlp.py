@@ -1,4 +1,7 @@
-"""Dtypes and fresh weights of the video token MLP; its outputs are compared with the release's."""
+"""Dtypes and initial weights of the video token MLP.
+
+Its outputs are compared with the released code in tests/parity/test_models.py.
+"""
 
 import torch
 
@@ -10,7 +13,7 @@ def test_half_features_are_cast_to_the_weights():
     assert VideoTokenMLP(6, 4).bfloat16()(torch.ones(1, 2, 6)).dtype == torch.bfloat16
 
 
-def test_fresh_weights():
+def test_initial_weights():
     torch.manual_seed(0)
     mlp = VideoTokenMLP(512, 256)
     for linear in (mlp.linear1, mlp.linear2):
