@@ -1,6 +1,4 @@
-"""Transport between sentences and seconds: pure parts against brute force, the whole against a
-hand-made video.
-"""
+"""Alignment of sentences with seconds, against brute force and for a video made by hand."""
 
 import itertools
 
@@ -31,8 +29,9 @@ def test_a_span_includes_seconds_above_half_of_the_peak():
 
 
 def test_scenes_of_a_hand_made_video_are_found():
-    """Three scenes of 4, 2 and 3 seconds, shown in another order than told; the last sentence is
-    not in the picture.
+    """The video has three scenes of 4, 2 and 3 seconds.
+
+    The sentences describe them in another order. The last sentence describes none of them.
     """
     scenes = torch.eye(4)[[0, 0, 0, 0, 1, 1, 2, 2, 2]]
     result = align_sentences(
@@ -42,8 +41,8 @@ def test_scenes_of_a_hand_made_video_are_found():
     np.testing.assert_allclose(result.scores[:3], 1, rtol=1e-6)
     assert abs(result.scores[3]) < 1e-6
     np.testing.assert_allclose(result.plan.sum(axis=0), 4 / 9, rtol=1e-5)
-    told = align_sentences(
+    monotone = align_sentences(
         torch.eye(4)[[2, 0, 1]], scenes, epsilon=0.3, iterations=50, monotone=True
     )
-    starts = [start for start, _ in told.spans]
+    starts = [start for start, _ in monotone.spans]
     assert starts == sorted(starts)

@@ -1,5 +1,6 @@
-"""The forms in which videos and texts may come: each gives the numbers of a plain contiguous copy,
-or one message.
+"""The forms in which videos and texts can be passed to `MMPTModel`.
+
+Accepted forms give the results of a plain contiguous copy. All others give one message.
 """
 
 from pathlib import Path
@@ -47,7 +48,7 @@ def read_only(array: np.ndarray) -> np.ndarray:
 
 
 class Named(np.ndarray):
-    """A subclass, as libraries return them."""
+    """A subclass of ndarray, as some libraries return them."""
 
 
 LAYOUTS = {
@@ -121,7 +122,7 @@ def test_gradients_reach_vectors_and_nothing_else(model):
 
 
 class Series:
-    """What pandas' Series looks like: one axis, entries by iteration, no truth value."""
+    """An object like a pandas Series: it has one axis, is iterable and has no truth value."""
 
     ndim = 1
 
@@ -185,7 +186,7 @@ def test_align_takes_a_list_of_one_video(model):
 
 
 class Table:
-    """What pandas' DataFrame looks like; it iterates over the names of its columns."""
+    """An object like a pandas DataFrame, which iterates over the names of its columns."""
 
     ndim = 2
 

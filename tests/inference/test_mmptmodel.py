@@ -1,6 +1,4 @@
-"""Inference: vectors against the towers run by hand, windows, alignment, saving and loading, and
-what is refused.
-"""
+"""`MMPTModel`: vectors against direct calls of the towers, alignment, saving, loading, errors."""
 
 import json
 import shutil
@@ -45,9 +43,7 @@ def features(seconds: int, seed: int = 0) -> np.ndarray:
 def embed_by_hand(
     model: MMPTModel, rows: np.ndarray, text: str = "cut"
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pooled video and text of one window and one text, by the aligner and the whole model, one
-    item at a time.
-    """
+    """Returns the pooled video and text of one window and one text, by aligner and towers."""
     caps, cmasks = model.aligner.build_text_seq(
         model.tokenizer(text, add_special_tokens=False)["input_ids"]
     )

@@ -1,5 +1,7 @@
-"""Every aligner gives the recorded tensors of both code bases, bit for bit, from the same generator
-state.
+"""The tensors of every aligner equal the recorded ones bit for bit.
+
+They were recorded from both original code bases, Norton's and VideoCLIP's (`mmpt`). The random
+generator has the same state.
 """
 
 import random
@@ -17,7 +19,8 @@ from mmpt.processors import ALIGNERS
 from tests.support.recorded import INPUTS, arrays, assert_equal, record
 from tests.support.tiny_bert import tiny_bert
 
-TREES = {"norton": None, "mmpt": False}  # VideoCLIP keeps the order of the draws
+TREES = {"norton": None, "mmpt": False}
+"""The value of `sort_clips` for each code base. VideoCLIP does not sort the sampled clips."""
 ONE_VIDEO = ["FixedLenAligner", "VariedLenAligner", "StartClipAligner", "OverlappedAligner"]
 MANY_VIDEOS = ["VideoRetriAligner", "VideoRetriOverlappedAligner"]
 SPANS = ("video_start", "video_end", "text_start", "text_end")

@@ -1,6 +1,4 @@
-"""Configuration and launch against what the released code printed and wrote
-(config_norton.json).
-"""
+"""Configuration and launch against recorded output of the released code (config_norton.json)."""
 
 import os
 import shlex
@@ -21,12 +19,12 @@ NORTON = record("config_norton")
 
 
 def golden_line(name):
-    """Return the line that the release printed at the end of a dry run."""
+    """Returns the last line that the released code prints in a dry run."""
     return NORTON["dryrun"][name]["stdout"][-1]
 
 
 def dry_run(monkeypatch, capsys, name, job_type, gpus):
-    """Return the last line that our dry run prints on a machine with so many GPUs."""
+    """Returns the last line of a dry run on a machine with `gpus` GPUs."""
     monkeypatch.setattr("mmpt.cli.launch.count_gpus", lambda: gpus)
     yaml = f"projects/retri/norton/{name}.yaml"
     assert main([yaml, "--jobtype", job_type, "--dryrun"]) == 0
@@ -35,9 +33,7 @@ def dry_run(monkeypatch, capsys, name, job_type, gpus):
 
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
-    """A folder like the project's root, but without runs, as the current one, in an activated
-    environment.
-    """
+    """A working directory like the project's root without runs, in an activated environment."""
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     for name in ("projects", "mmpt"):
         (tmp_path / name).symlink_to(ROOT / name)
@@ -100,7 +96,7 @@ def test_flags_of_an_evaluation():
 
 
 def test_a_sweep_needs_a_job_type(fresh, capsys):
-    # A KeyError in the release.
+    # The released code fails with a KeyError.
     assert NORTON["dryrun"]["how2_pretrain --jobtype None"]["returncode"] == 1
     assert main(["projects/retri/norton/how2_pretrain.yaml", "--dryrun"]) == 2
     assert (

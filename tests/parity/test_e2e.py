@@ -1,5 +1,6 @@
-"""Shipped evaluations through the scoring command's own path, against what the original saved and
-printed.
+"""The shipped evaluations against the recorded predictions and output of the original.
+
+They are run with the function behind the scoring command.
 """
 
 import json
@@ -33,11 +34,10 @@ def _in_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def score(task: str, files: Path, *more: str) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Score the recorded weights; return the saved predictions and the numbers. One record of
-    YouCook2 has no features.
-    """
+    """Scores the recorded weights, and returns the saved predictions and the metrics."""
     config = e2e_config(task, files, *more)
     write_hash_checkpoint(config)
+    # One video of YouCook2 has no features in the recording.
     scores = predict(config, device=CPU, keep_predictions=True, allow_missing=True)
     (path,) = (files / task).glob("*.npz")
     with np.load(path, allow_pickle=False) as arrays:
@@ -45,7 +45,7 @@ def score(task: str, files: Path, *more: str) -> tuple[dict[str, np.ndarray], di
 
 
 def printed(task: str) -> list[str]:
-    """Return the last lines that the original printed."""
+    """Returns the last lines that the original printed."""
     return E2E["results"][task]["stdout_tail"]
 
 
@@ -75,7 +75,7 @@ def test_multiple_choice(files: Path, batch_size: int) -> None:
 def test_whole_videos(task: str, files: Path) -> None:
     arrays, numbers = score(task, files)
     golden, scores = recorded(task), arrays["scores"]
-    if task == BG:  # the original took the videos in another order
+    if task == BG:  # the original processed the videos in another order
         ids = arrays["video_id"].tolist()
         order = [ids.index(video) for video in golden["video_order"].tolist()]
         scores = scores[
@@ -94,7 +94,11 @@ def test_whole_videos(task: str, files: Path) -> None:
 
 
 def positions(counts: np.ndarray, order: list[int]) -> np.ndarray:
-    """Return the positions of the rows of each video, videos in `order`."""
+    """Returns the positions of the rows of all videos, in the given order of videos.
+
+    Args:
+        counts: number of rows of each video.
+    """
     starts = np.cumsum(counts) - counts
     return np.concatenate([np.arange(starts[v], starts[v] + counts[v]) for v in order])
 
@@ -117,11 +121,11 @@ def test_the_shipped_yaml_has_the_recorded_settings(task: str) -> None:
     folder = "runs/retri/norton/" + ("coin/" if task == COIN_FT else "")
     assert ours["fairseq"].pop("common_eval") == {"path": f"{folder}checkpoint_best.pt"}
     assert ours.pop("eval")["save_path"] in (folder, f"{folder}youcook/")
-    # The recorded YAML with the released BERT, depth and paths in place of the recording's.
+    # The recording has another BERT, depth and paths. Use those of the released YAML instead.
     was = json.loads(json.dumps(E2E["results"][task]["config"]))
     was["dataset"]["bert_name"] = "bert-base-uncased"
     was["model"]["num_hidden_video_layers"] = 6
     del was["fairseq"]["common_eval"], was["eval"]
-    if task in (VTT, QA):  # an empty group says nothing
+    if task in (VTT, QA):  # an empty section has no effect
         ours["fairseq"] = {key: value for key, value in ours["fairseq"].items() if value}
     assert ours == was

@@ -1,5 +1,6 @@
-"""HTM-Align against what the original's own script printed: hash weights, features by formula, its
-released YAML.
+"""HTM-Align against the recorded output of the original's script.
+
+Weights and features are computed by formula. The configuration is the released YAML.
 """
 
 import ast
@@ -24,7 +25,7 @@ SHIPPED = ROOT / "projects" / "retri" / "norton" / "test_how2align_zs.yaml"
 
 @pytest.fixture(autouse=True)
 def _data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The files of the recording, in the working directory."""
+    """Writes the files of the recording to the working directory."""
     monkeypatch.chdir(tmp_path)
     Path("released.yaml").write_text(RECORDED["config"])
     tiny_bert(Path("tinybert"))

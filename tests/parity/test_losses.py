@@ -1,5 +1,6 @@
-"""The losses give the numbers recorded from the original, with their gradients; measured errors
-beside the bounds.
+"""Values and gradients of the losses against those recorded from the original.
+
+The measured errors are in comments next to the tolerances.
 """
 
 from typing import Any
@@ -77,7 +78,7 @@ def test_sequence_term_alone(case: str) -> None:
     # Measured: 1.3e-8.
     np.testing.assert_allclose(output.total.item(), golden["sequence_f64"], rtol=1e-7)
     for key in STATES[:2]:
-        # 5.9e-9.
+        # Measured: 5.9e-9.
         np.testing.assert_allclose(
             batch[key].grad.numpy(), golden[f"seq_grad_{key}"], rtol=1e-5, atol=1e-8
         )
@@ -90,14 +91,14 @@ def test_intermediate_values(case: str) -> None:
     plan = transport(
         dot_products(batch["pooled_video"], batch["pooled_text"]), config.sinkhorn_iterations
     )
-    # Stored as float32.
+    # The recorded plan is rounded to float32.
     np.testing.assert_allclose(plan.numpy(), golden["clip_transport_Q"], rtol=1e-6, atol=1e-10)
     fused = fused_similarity(config, batch).detach()
     np.testing.assert_allclose(
         bucket_value(fused, config.sequence_contrast.prompt_ratio), golden["bucket_value"]
     )
     blocks = sequence_blocks(fused, length).reshape(-1, length, length)
-    # 3e-8, stored as float32.
+    # Measured: 3e-8. The recorded blocks are rounded to float32.
     np.testing.assert_allclose(blocks, golden["fused_clip_logit_blocks"], rtol=1e-6)
     logits = paragraph_logits(config, torch.tensor(LOG_SCALE, dtype=torch.float64).exp(), fused)
     np.testing.assert_allclose(logits, golden["sequence_logits"], rtol=1e-7)  # measured: 9.5e-9

@@ -1,6 +1,4 @@
-"""Metrics, and what they are computed from, against numbers recorded from the original
-implementation (metrics.*, downstream.*).
-"""
+"""Metrics and their inputs against numbers recorded from the original (metrics.*, downstream.*)."""
 
 from functools import partial
 from types import SimpleNamespace
@@ -36,7 +34,7 @@ FULL_VIDEO_CASES = {
 
 
 def outputs_of(scores: np.ndarray, video_ids: list[str]) -> RetrievalOutputs:
-    rows = scores.astype(np.float32)  # times the identity: exactly these scores
+    rows = scores.astype(np.float32)  # the product with the identity gives exactly these scores
     clips = [ClipId(video_id) for video_id in video_ids]
     return RetrievalOutputs(
         pooled_text=rows, pooled_video=np.eye(len(rows), dtype=np.float32), clips=clips
@@ -58,7 +56,7 @@ def test_retrieval_metric() -> None:
     [("qa", "QAMetric", "acc"), ("coin", "COINActionSegmentationMetric", "frame_acc")],
 )
 def test_accuracies(kind: str, metric: str, number: str) -> None:
-    scores = np.eye(1000)[ARRAYS[f"{kind}_outputs"]]  # the predicted one is best
+    scores = np.eye(1000)[ARRAYS[f"{kind}_outputs"]]  # the recorded prediction has the best score
     accuracy = shared_credit(scores, ARRAYS[f"{kind}_targets"]).mean()
     assert accuracy == pytest.approx(RESULTS[metric][number], abs=1e-12)
 

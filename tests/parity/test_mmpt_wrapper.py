@@ -1,4 +1,4 @@
-"""The inference wrapper, S3D and towers together, against the scores recorded from the release."""
+"""The inference wrapper (S3D and towers) against the scores recorded from the released code."""
 
 import numpy as np
 import pytest
@@ -23,8 +23,8 @@ def golden():
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> MMPTModel:
     bert = tiny_bert(tmp_path_factory.mktemp("wrapper") / "bert")
-    # Formula numbers follow the sorted names, where `text_module` comes last: without it the others
-    # keep theirs.
+    # Values by formula depend on the position of a tensor in the sorted names. `text_module`, which
+    # is missing here, comes last, so the positions of the others are the recorded ones.
     return MMPTModel(
         tiny_towers(32, "hash"),
         DatasetConfig(bert_name=bert, max_video_len=32, max_len=96),

@@ -1,5 +1,6 @@
-"""The towers and the downstream models against the outputs, names and numbers recorded from the
-release (transformers 3.4).
+"""The towers and the downstream models against the released code (with transformers 3.4).
+
+Outputs, names of parameters and numbers of values are compared.
 """
 
 import argparse
@@ -28,7 +29,7 @@ MASKS = ("video_mask_outputs", "text_mask_outputs")
 
 
 def assert_near(ours, golden, names, prefix="", atol=1e-5):
-    """Assert that the outputs `names` are the recorded ones; measured at most 5e-6."""
+    """Asserts that the outputs `names` are close to the recorded ones. Measured: at most 5e-6."""
     for name in names:
         np.testing.assert_allclose(
             ours[name], golden[prefix + name], rtol=0, atol=atol, err_msg=name
@@ -137,7 +138,7 @@ def test_parameters_and_trainable_set_come_in_the_released_order():
     assert freeze_all_but_layernorm(model) == golden["trainable_layernorm_only"]
 
 
-# Recorded in float64 from the release with a third set of weights; see `spec_model`.
+# Outputs of the released code in float64, with the weights of `spec_model`.
 SPEC_NUMBERS = {
     "pooled_video": [
         [1.3090997596, -0.0702586425, -1.0148975568],
@@ -194,5 +195,5 @@ def test_float64_outputs_equal_the_release_to_ten_digits():
         "dummy_text": model.forward_video(vfeats, vmasks, dummy_caps, dummy_masks)[0][:, :3],
     }
     for name, expected in SPEC_NUMBERS.items():
-        # Got 5e-11.
+        # Measured 5e-11.
         np.testing.assert_allclose(ours[name], expected, rtol=0, atol=1e-9, err_msg=name)

@@ -1,4 +1,4 @@
-"""Neighbours, batches and video vectors as the original computed them (golden/retrieval.npz)."""
+"""Neighbours, batches and video vectors against those of the original (golden/retrieval.npz)."""
 
 import random
 
@@ -30,7 +30,10 @@ def names(begin, end):
 
 
 def filled(vectors, **settings):
-    """Add the vectors in the three overlapping parts in which the original got them."""
+    """Returns a retriever with all vectors, added in three overlapping parts as in the recording.
+
+    Also returns the number of vectors after each part.
+    """
     retriever = VectorRetriever(16, 4, examples_per_cent_to_train=10, **settings)
     sizes = []
     for begin, end in [(0, 30), (25, 70), (70, 120)]:
@@ -47,7 +50,7 @@ def with_stored_centroids(golden, nprobe):
 
 def test_known_ids_are_ignored(golden):
     retriever, sizes = filled(golden["vectors"])
-    # The original counts 0 while the first 30 vectors wait for training. Later the counts agree.
+    # In the original the count is 0 until the index has been trained. The other counts are equal.
     assert golden["db_sizes_after_each_add"].tolist() == [0, *sizes[1:]]
     assert retriever.ids == names(0, 120)
 
@@ -86,7 +89,8 @@ def test_neighbours_by_inner_product(golden):
     for query, row, expected in zip(
         golden["query_index"], found, golden["innerproduct_exhaustive_top10"], strict=True
     ):
-        # A vector need not have the largest product with itself; the original lists it first.
+        # The original lists the query first, though another vector may have a larger product with
+        # it than it has with itself.
         assert [query, *row[row != query]] == expected.tolist()
     assert (np.diff(scores, axis=1) <= 0).all()
 

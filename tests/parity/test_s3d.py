@@ -1,6 +1,4 @@
-"""S3D against the outputs, names and shapes recorded from the released network, with weights by
-formula.
-"""
+"""S3D with weights by formula against outputs, names and shapes of the released network."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,6 @@
-"""De-duplicated captions, token ids and shard files equal the recorded ones, byte for byte where
-they are files, and recorded shards read back.
+"""De-duplicated captions, token ids and shard files against the recorded ones.
+
+Files are compared byte for byte. Recorded shards must also be readable.
 """
 
 import io
@@ -44,8 +45,9 @@ def test_dedup_of_one_video_with_its_own_seed(name):
 
 
 def write_corpus(folder: Path, suffix: str) -> None:
-    """Write the recorded raw captions as `cap.<suffix>`, and the meta files of their shards; with a
-    pickle both have the released form.
+    """Writes the recorded raw captions as `cap.<suffix>`, and the meta files of their shards.
+
+    With the suffix `pkl`, both have the released format.
     """
     videos = {name: json.dumps(video) for name, video in RAW.items()}
     if suffix == "pkl":

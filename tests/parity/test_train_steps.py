@@ -1,6 +1,4 @@
-"""Five optimiser steps on one batch, driven by fairseq's own Adam and schedule, against those of
-the release.
-"""
+"""Five training steps on one batch, with fairseq's Adam and schedule, against the released code."""
 
 from collections.abc import Iterator
 
@@ -31,8 +29,9 @@ def recorded_loss() -> MMContraLoss:
 def train(
     model: MMFusionSeparate, batch: dict[str, torch.Tensor]
 ) -> Iterator[tuple[float, float, float]]:
-    """Yield loss, total gradient norm before clipping, and learning rate of each step; gradients
-    stand unclipped.
+    """Yields the loss, the total gradient norm and the learning rate of each step.
+
+    It yields before clipping, so the gradients of the parameters are not clipped then.
     """
     loss_of = recorded_loss()
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -85,8 +84,8 @@ def test_steps_equal_the_release(tag, kind, loss_rtol):
         # Measured 8e-6.
         np.testing.assert_allclose(after, golden[f"{case}_params_after5_flat"], rtol=0, atol=1e-4)
     else:
-        # The gradient of a key's bias is zero in exact arithmetic, so Adam moves it by rounding
-        # noise alone.
+        # In exact arithmetic the gradient of a key's bias is zero. Adam therefore changes it by
+        # rounding errors only, and it is not compared.
         real = [
             not name.endswith("attention.self.key.bias") for name, _ in model.named_parameters()
         ]

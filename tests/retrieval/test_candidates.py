@@ -1,4 +1,4 @@
-"""Batches from hand-made neighbours and from planted clusters."""
+"""Batches from neighbours made by hand, and from vectors in clusters."""
 
 import random
 
@@ -15,7 +15,8 @@ def test_batches_from_neighbours_made_by_hand():
     neighbours = np.array([[4, 1, 7, -1], [2, 9, 3, 5], [6, 0, 1, 8]])
     batches = plan_batches(neighbours, [4, 2, 5], 4, random.Random(3))
     rng = random.Random(3)
-    # 3 and 4 candidates are kept in order; with the centre, which did not find itself, there are 5
+    # The first two batches have 3 and 4 candidates, which keep their order. The third one has 5
+    # (its centre is not among its own neighbours), of which 4 are sampled.
     assert batches == [[4, 1, 7], [2, 9, 3, 5], rng.sample([5, 6, 0, 1, 8], 4)]
 
 

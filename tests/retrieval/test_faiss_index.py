@@ -1,4 +1,4 @@
-"""The number of probes, by hand and on many samples."""
+"""The number of probes, for an index made by hand and for many samples."""
 
 import faiss
 import numpy as np
@@ -10,7 +10,10 @@ from tests.support.vectors import DIM, build
 
 
 def known_lists():
-    """An index of 4 lists on a line, and queries whose 100 neighbours lie 80, 15, 5, 0 in these."""
+    """Returns an index of 4 lists on a line, and queries.
+
+    The lists hold 80, 15, 5 and 0 of the 100 nearest neighbours of each query.
+    """
     centroids = np.zeros((4, DIM), np.float32)
     centroids[:, 0] = 0, 10, 21, 33
     vectors = np.zeros((400, DIM), np.float32)
@@ -18,7 +21,7 @@ def known_lists():
     vectors[80:95, 0] = np.linspace(6, 10, 15)
     vectors[95:100, 0] = np.linspace(16, 18, 5)
     vectors[100:200, 0] = 33
-    vectors[200:, 1] = 31  # in the first list, farther than the neighbours in the third
+    vectors[200:, 1] = 31  # in the first list, but farther away than the neighbours in the third
     queries = np.zeros((40, DIM), np.float32)
     queries[:, 2] = np.linspace(0, 1, 40)
     return build(vectors, cent=4, centroids=centroids).index, queries
@@ -43,7 +46,7 @@ def test_the_fewest_probes_with_which_every_query_finds_k_vectors(k, num_probes)
 
 def test_all_queries_reach_the_recall_in_19_of_20_samples(monkeypatch):
     rng = np.random.default_rng(0)
-    spread = rng.uniform(0.2, 3, (2000, 1))  # queries differ in how far their neighbours lie
+    spread = rng.uniform(0.2, 3, (2000, 1))  # so the neighbours of queries differ in their distance
     vectors = (spread * rng.standard_normal((2000, 8))).astype(np.float32)
     index = build(vectors, cent=30, examples_per_cent_to_train=2000).index
     true = faiss.knn(vectors, vectors, 20)[1]

@@ -1,4 +1,4 @@
-"""A plan file is read as it was written, and refused when it is foreign or was changed."""
+"""Plan files: a round trip, and refusal of changed files and of those of other runs."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,7 @@
-"""Neighbours against brute force, and what may not change them: other queries, threads, storage."""
+"""Neighbours against brute force.
+
+They must not depend on other queries, the number of threads, the device or the storage.
+"""
 
 import logging
 
@@ -46,7 +49,7 @@ def test_few_probes_find_the_nearest_vectors_of_their_lists(db_type, nprobe):
         best, best_scores = brute_force(vectors[members], vectors[row : row + 1], 300, db_type)
         num_found = min(300, len(members))
         is_same = positions[row, :num_found] == members[best[0]]
-        assert is_same.mean() > 0.99  # two may be equally near in float32
+        assert is_same.mean() > 0.99  # two distances may be equal in float32
         np.testing.assert_allclose(scores[row, :num_found], best_scores[0], rtol=1e-5, atol=1e-6)
         assert (positions[row, num_found:] == -1).all()
         assert np.isinf(scores[row, num_found:]).all()
@@ -97,7 +100,7 @@ def test_vectors_and_queries_may_be_read_only():
 
 @pytest.fixture
 def threads():
-    """A function that sets the number of threads of faiss; the old number comes back."""
+    """A function that sets the number of threads of faiss. It is restored after the test."""
     before = faiss.omp_get_max_threads()
     yield faiss.omp_set_num_threads
     faiss.omp_set_num_threads(before)
@@ -142,8 +145,8 @@ def test_auto_fills_every_list_and_reaches_the_recall_with_the_fewest_probes(cap
     assert 0.95 <= recall < 1  # measured: 0.953; all lists would give 1
     assert retriever.last_recall == pytest.approx(recall)  # the sample has all queries
     num_probes = retriever.last_nprobe
-    said = f"neighbours of 200 queries: {num_probes} of 40 lists, recall@150 {recall:.3f} on a "
-    assert said in caplog.text
+    report = f"neighbours of 200 queries: {num_probes} of 40 lists, recall@150 {recall:.3f} on a "
+    assert report in caplog.text
     one_less, _ = build(vectors, cent=40, nprobe=num_probes - 1).search(vectors[::10], 150)
     assert share_found(one_less, expected) < 0.95 or (one_less < 0).any()
 
@@ -191,7 +194,7 @@ def test_impossible_settings_and_data_are_refused():
 
 
 def test_settings_that_make_the_search_exact():
-    gpu = torch.device("cuda")  # its name only
+    gpu = torch.device("cuda")  # no GPU is used
     assert VectorRetriever(DIM, 8, db_type="exact").is_exact
     assert VectorRetriever(DIM, 8, device=gpu).is_exact
     assert not VectorRetriever(DIM, 8, device=gpu, nprobe=1).is_exact

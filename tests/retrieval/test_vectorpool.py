@@ -1,4 +1,4 @@
-"""Video vectors against loops written here, the files of a pool, and the gathering of processes."""
+"""The files of a vector pool, and the gathering of the vectors of all processes."""
 
 import tracemalloc
 

@@ -1,8 +1,7 @@
-"""The files that the end-to-end predictions were recorded on, made anew: annotations, features,
-BERT, checkpoints.
+"""The input files of the recorded end-to-end predictions: annotations, features, BERT, checkpoints.
 
-`e2e_config(task, folder)` is a shipped evaluation YAML pointed at them; `recorded(task)` is what
-the original saved.
+`make_e2e_files` writes them, `e2e_config` loads a shipped evaluation YAML that uses them, and
+`recorded` returns the predictions that the original saved.
 """
 
 import json
@@ -21,14 +20,15 @@ from tests.support.recorded import arrays, record
 from tests.support.tiny_bert import tiny_bert
 
 AS_JSON = "(as json)"
-"""Ending of a file's name whose content is recorded as JSON but was a pickle."""
+"""Suffix of the names of recorded files that are pickles. Their content is recorded as JSON."""
 E2E: dict[str, Any] = record("e2e_predict")
 FILE_KEYS = ("test_path", "trainval_annotation", "vfeat_dir")
 
 
 def make_e2e_files(folder: Path) -> Path:
-    """Write tinybert/, data/ (annotations and features of all recorded data sets) under `folder`;
-    return it.
+    """Writes the files to `folder`, and returns it.
+
+    They are in tinybert/ (BERT) and data/ (annotations and features of all recorded data sets).
     """
     tiny_bert(folder / "tinybert")
     for name, text in E2E["annotation_files"].items():
@@ -52,11 +52,13 @@ def make_e2e_files(folder: Path) -> Path:
 
 
 def e2e_config(task: str, folder: Path, *more: str) -> RunConfig:
-    """Load projects/retri/norton/<task>.yaml with the recorded files and sizes; `more` are further
-    overrides.
+    """Loads projects/retri/norton/<task>.yaml with the recorded files and sizes.
 
-    The checkpoint is `folder`/<task>/checkpoint_best.pt, results go to `folder`/<task>. The working
-    directory must be the project's root if the YAML includes others.
+    The checkpoint is `folder`/<task>/checkpoint_best.pt. Results are written to `folder`/<task>.
+    If the YAML includes others, the working directory must be the project's root.
+
+    Args:
+        more: further overrides.
     """
     was: dict[str, Any] = E2E["results"][task]["config"]
     paths = {key: was["dataset"][key] for key in FILE_KEYS if key in was["dataset"]}
@@ -72,9 +74,7 @@ def e2e_config(task: str, folder: Path, *more: str) -> RunConfig:
 
 
 def write_hash_checkpoint(config: RunConfig) -> Path:
-    """Write the checkpoint that `config` names, with the model's `hash` weights; return its
-    path.
-    """
+    """Writes the checkpoint that `config` names, with `hash` weights, and returns its path."""
     model = fill_by_formula(Task.from_config(config).build_model(pretrained=False), "hash")
     path = Path(config.checkpoint_paths[0])
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,9 +83,7 @@ def write_hash_checkpoint(config: RunConfig) -> Path:
 
 
 def recorded(task: str) -> dict[str, np.ndarray]:
-    """Return the arrays that the original saved for `task`: `merged`, or `Y_pred` and `Y_true`, and
-    such.
-    """
+    """Returns the arrays that the original saved for `task`, such as `merged` or `Y_pred`."""
     golden = arrays("e2e_predict")
     return {name.partition("/")[2]: golden[name] for name in golden if name.startswith(f"{task}/")}
 

@@ -1,4 +1,4 @@
-"""Weights and features by formula, so that recorded outputs need no recorded weights."""
+"""Weights and features by formula. Recorded outputs therefore need no recorded weights."""
 
 import re
 
@@ -10,7 +10,7 @@ NEAR_ONE = re.compile(r"(LayerNorm\.weight|bn[0-9]\.weight|running_var)$")
 
 
 def hash01(i: np.ndarray, k: int) -> np.ndarray:
-    """Return float64 in [0, 1) from positions `i` (uint64) and a stream number `k`."""
+    """Returns hash values as float64 in [0, 1), for positions `i` (uint64) and stream `k`."""
     low = np.uint64(0xFFFFFFFF)
     h = (
         i * np.uint64(2654435761) + np.uint64(k) * np.uint64(2246822519) + np.uint64(374761393)
@@ -24,8 +24,10 @@ def hash01(i: np.ndarray, k: int) -> np.ndarray:
 
 
 def formula_values(kind: str, shape: tuple[int, ...], k: int) -> np.ndarray:
-    """Return float64 values of tensor number `k`: `sin` (rank 2), `hash`, or `hash2` (larger
-    matrices).
+    """Returns the values of tensor number `k`, float64.
+
+    Args:
+        kind: `sin` (matrices of rank 2), `hash`, or `hash2` (with larger values in matrices).
     """
     numel = int(np.prod(shape))
     i = np.arange(numel, dtype=np.uint64)
@@ -37,16 +39,15 @@ def formula_values(kind: str, shape: tuple[int, ...], k: int) -> np.ndarray:
 
 
 def formula_order(model: nn.Module) -> list[str]:
-    """Return the floating-point names of the state dict, sorted; a tensor's place in it is its
-    number.
+    """Returns the sorted names of the floating-point tensors in the state dict.
+
+    The position of a tensor in this list is its number.
     """
     return sorted(name for name, value in model.state_dict().items() if value.is_floating_point())
 
 
 def fill_by_formula(model: nn.Module, kind: str) -> nn.Module:
-    """Give every floating-point tensor of `model` its formula values, in place; return the
-    model.
-    """
+    """Sets all floating-point tensors of `model` to values by formula, and returns the model."""
     state = model.state_dict()
     for k, name in enumerate(formula_order(model)):
         values = formula_values(kind, tuple(state[name].shape), k) + (
@@ -57,8 +58,10 @@ def fill_by_formula(model: nn.Module, kind: str) -> nn.Module:
 
 
 def formula_features(q: int, seconds: int) -> np.ndarray:
-    """Return the float16 features [seconds, 512] of video number `q` of the recorded end-to-end
-    data.
+    """Returns the features of video number `q` in the recorded end-to-end data.
+
+    Returns:
+        float16 [seconds, 512].
     """
     base = (
         np.floor(8 * hash01(np.arange(seconds * 512, dtype=np.uint64), 5000 + q)).reshape(

@@ -1,4 +1,4 @@
-"""The numbers recorded from the original software, and tiny models with weights by formula."""
+"""Numbers recorded from the original software, and tiny models with weights by formula."""
 
 import json
 from typing import Any
@@ -17,31 +17,35 @@ by_kind = pytest.mark.parametrize("kind", ["sin", "hash"])
 
 
 def arrays(name: str) -> dict[str, np.ndarray]:
-    """Return the arrays of golden/`name`.npz."""
+    """Returns the arrays in golden/`name`.npz."""
     with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as file:
         return dict(file)
 
 
 def record(name: str) -> Any:
-    """Return the content of golden/`name`.json."""
+    """Returns the content of golden/`name`.json."""
     return json.loads((GOLDEN / f"{name}.json").read_text())
 
 
 def inputs(golden: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    """Return the recorded batch of a model."""
+    """Returns the recorded input batch of a model."""
     return {name: torch.from_numpy(golden[name]) for name in INPUTS}
 
 
 def tiny_towers(
     max_video_len: int, kind: str | None = None, cls: type[MMFusionSeparate] = MMFusionSeparate
 ) -> MMFusionSeparate:
-    """Return a model of the recorded size, with weights by the formula `kind`, without dropout."""
+    """Returns a model of the recorded size in eval mode.
+
+    Args:
+        kind: formula of the weights. None: random weights.
+    """
     model = cls(tiny_bert_config(), num_hidden_video_layers=2, max_video_len=max_video_len).eval()
     return fill_by_formula(model, kind) if kind else model
 
 
 def assert_equal(ours: Any, golden: dict[str, np.ndarray], prefix: str, names: Any) -> None:
-    """Assert that tensors have the types and the values recorded as `prefix`/name."""
+    """Asserts that tensors equal those recorded as `prefix`/name, in dtype and values."""
     for name in names:
         wanted, found = golden[f"{prefix}/{name}"], ours[name].numpy()
         assert found.dtype == wanted.dtype, f"{prefix}/{name}"

@@ -1,4 +1,4 @@
-"""Notes of finished files: valid for the same inputs and whole files only."""
+"""Notes of finished files are valid only for the same inputs and complete files."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The frame of commands: exit codes, one line instead of a traceback, and signals that clean up."""
+"""Exit codes and messages of commands, and cleaning up after signals."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ def raising(error: BaseException):
 
 
 @pytest.mark.parametrize(
-    ("work", "code", "said"),
+    ("work", "code", "message"),
     [
         (lambda: None, 0, ""),
         (lambda: 2, 2, ""),
@@ -41,11 +41,11 @@ def raising(error: BaseException):
         (raising(KeyboardInterrupt()), 130, "interrupted; run it again\n"),
     ],
 )
-def test_exit_codes_and_messages(capsys, work, code, said):
+def test_exit_codes_and_messages(capsys, work, code, message):
     assert run_command(work, stopped="run it again") == code
     err = capsys.readouterr().err
-    assert err.startswith(said)
-    assert bool(err) == bool(said)
+    assert err.startswith(message)
+    assert bool(err) == bool(message)
 
 
 def test_other_runtime_errors_keep_their_traceback():
@@ -54,7 +54,7 @@ def test_other_runtime_errors_keep_their_traceback():
 
 
 def test_sigterm_that_also_ends_loader_workers_is_an_interrupt(capsys):
-    """Their end may be seen while the interrupt is handled."""
+    """The error of the loader may be raised while the interrupt is handled."""
 
     def work() -> None:
         try:

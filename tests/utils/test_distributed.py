@@ -1,4 +1,4 @@
-"""Exchanges of several processes, against a single list of all rows; and how long they wait."""
+"""Communication between processes, against a single array of all rows; and timeouts."""
 
 import time
 from datetime import timedelta
@@ -13,8 +13,8 @@ from mmpt.utils.distributed import World
 from tests.support.ranks import run_ranks
 
 SIZE = 3
-PLACES = np.random.default_rng(0).permutation(50)
-PLACES_OF_RANK = PLACES[:17], PLACES[17:17], PLACES[17:]  # one process has none
+POSITIONS = np.random.default_rng(0).permutation(50)
+POSITIONS_OF_RANK = POSITIONS[:17], POSITIONS[17:17], POSITIONS[17:]  # one process has none
 ROWS = np.random.default_rng(1).standard_normal((50, 4)).astype(np.float32)
 
 
@@ -23,11 +23,11 @@ def test_a_single_process_needs_no_communication() -> None:
     assert (world, world.is_main) == (World(rank=0, size=1), True)
     value = object()
     assert world.broadcast_object(value) is value
-    assert np.array_equal(world.gather_rows(ROWS[PLACES], PLACES), ROWS)
+    assert np.array_equal(world.gather_rows(ROWS[POSITIONS], POSITIONS), ROWS)
 
 
 def in_process(rank: int, folder: Path) -> None:
-    """Do everything below."""
+    """Runs all checks below in one process of the group."""
     distributed.BLOCK_BYTES = 7 * ROWS[0].nbytes  # several blocks of 7 rows
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=SIZE
@@ -41,9 +41,9 @@ def in_process(rank: int, folder: Path) -> None:
 def exchange(world: World) -> None:
     assert (world.size, world.is_main) == (SIZE, world.rank == 0)
     assert world.broadcast_object({"from": world.rank}) == {"from": 0}
-    places = PLACES_OF_RANK[world.rank]
+    positions = POSITIONS_OF_RANK[world.rank]
     for dtype in (np.float32, np.float16):
-        whole = world.gather_rows(ROWS[places].astype(dtype), places)
+        whole = world.gather_rows(ROWS[positions].astype(dtype), positions)
         if world.is_main:
             assert np.array_equal(whole, ROWS.astype(dtype))
         else:
@@ -52,7 +52,7 @@ def exchange(world: World) -> None:
 
 
 def wait_long(world: World) -> None:
-    """Wait for longer than the group's own limit."""
+    """Waits longer than the timeout of the default group."""
     for late in range(SIZE):
         if world.rank == late:
             time.sleep(1.5)

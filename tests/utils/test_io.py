@@ -1,6 +1,4 @@
-"""Files that are whole or absent, JSON, and pickles of plain values; a pickle that holds code does
-not run.
-"""
+"""Atomic writes, JSON, and pickles of plain values. Code in a pickle is never run."""
 
 import collections
 import errno
@@ -119,14 +117,14 @@ def test_plain_values_are_read_from_pickles_of_every_protocol(
     tmp_path: Path, protocol: int
 ) -> None:
     plain: dict[str, Any] = dict(PLAIN)
-    if protocol >= 4:  # bytes and sets were calls of functions before
+    if protocol >= 4:  # older protocols store bytes and sets as calls of functions
         plain |= {"raw": b"x", "set": {1, 2}}
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(plain, protocol=protocol))
     assert load_plain_pickle(tmp_path / "a.pkl") == plain
 
 
-class Hostile:
-    """Makes a folder when it is unpickled."""
+class Malicious:
+    """An object that creates a folder when it is unpickled."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -136,7 +134,7 @@ class Hostile:
 
 
 def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
-    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"train": [Hostile(tmp_path / "ran")]}))
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"train": [Malicious(tmp_path / "ran")]}))
     with pytest.raises(
         DataError, match=r"a\.pkl: only pickles of plain values .* it asks for posix\.mkdir"
     ):
@@ -157,7 +155,7 @@ def test_truncated_and_missing_pickles_are_refused(tmp_path: Path) -> None:
         (tmp_path / "a.pkl").write_bytes(whole[:length])
         with pytest.raises(DataError, match=r"a\.pkl: "):
             load_plain_pickle(tmp_path / "a.pkl")
-    # A memo of two thousand million places.
+    # A pickle that asks for a memo of two thousand million entries.
     (tmp_path / "a.pkl").write_bytes(b"\x80\x04Nr\xff\xff\xff\x7f.")
     with pytest.raises(DataError, match="but it is damaged"):
         load_plain_pickle(tmp_path / "a.pkl")
@@ -172,7 +170,7 @@ def test_words_are_read_from_both_kinds_of_array(tmp_path: Path, dtype: type) ->
 
 
 def test_an_array_with_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
-    np.save(tmp_path / "words.npy", np.array(["cut", Hostile(tmp_path / "ran")], dtype=object))
+    np.save(tmp_path / "words.npy", np.array(["cut", Malicious(tmp_path / "ran")], dtype=object))
     with pytest.raises(DataError, match=r"words\.npy: must be an \.npy file"):
         load_word_array(tmp_path / "words.npy")
     assert not (tmp_path / "ran").exists()

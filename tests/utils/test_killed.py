@@ -1,4 +1,4 @@
-"""Killed loader workers and a full /dev/shm: which errors are recognised, and what they say."""
+"""Recognition of killed loader workers and of a full /dev/shm, and the messages about them."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ from tests.support.paths import ROOT
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        # As torch and NCCL put it.
+        # Messages of torch and NCCL.
         (
             "unable to allocate shared memory(shm) for file </torch_1_2_0>: No space left on device"
             " (28)",
@@ -67,7 +67,7 @@ def test_other_errors_are_not_explained(error: Exception) -> None:
 
 
 class Ending(Dataset[int]):
-    """The worker that reads it is killed."""
+    """A data set that kills the worker that reads from it."""
 
     def __len__(self) -> int:
         return 4
@@ -80,7 +80,7 @@ class Ending(Dataset[int]):
 def test_the_signal_is_found_if_the_loader_runs_in_a_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """fairseq reads ahead in a thread, where torch does not know the signal."""
+    """fairseq runs the loader in a thread, where torch does not know the signal."""
     ask = _MultiProcessingDataLoaderIter._try_get_data
     monkeypatch.setattr(ask, "__defaults__", (0.1,))  # seconds
     caught: list[BaseException] = []
@@ -156,7 +156,7 @@ def may_mount() -> bool:
 @pytest.mark.skipif(not may_mount(), reason="only root may make a small /dev/shm")
 @pytest.mark.parametrize("what", ["large", "small", "before"])
 def test_a_full_dev_shm_is_named(what: str) -> None:
-    """By a batch, by a number (which the main process would wait for), and before the first."""
+    """It is filled by a large batch, before a batch of one number, and before the loader starts."""
     code = 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"'
     command = ["unshare", "-m", "sh", "-c", code, "sh", sys.executable, "-c", READ, what]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)

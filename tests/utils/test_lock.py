@@ -1,4 +1,4 @@
-"""Locks: one holder at a time; others wait for it, or are refused."""
+"""Locks have one holder at a time. Other processes wait for it or are refused."""
 
 import errno
 import fcntl

@@ -1,4 +1,4 @@
-"""What is said, by whom, and how often; the clock is moved by hand."""
+"""Progress lines, with a clock that the tests control."""
 
 import logging
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The log of metrics is valid JSON Lines, survives a kill, and holds every update once."""
+"""The log of metrics: valid JSON Lines, with one line per update even if a run was killed."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ def updates(folder: Path) -> list[int]:
 
 
 def write_run(folder: Path, first: int, last: int) -> None:
-    """Writes what a run logs that continues after update `first`."""
+    """Writes the log of a run that continues after update `first`."""
     log = MetricsLog(folder, first)
     for update in range(first + 1, last + 1):
         log.append("train", 1, update, {"loss": 1 / update})
@@ -29,7 +29,7 @@ def test_every_line_is_strict_json_with_header_and_metrics(tmp_path: Path) -> No
 
     lines = (tmp_path / METRICS_LOG).read_text().splitlines()
     train, valid = (json.loads(line, parse_constant=refuse) for line in lines)
-    assert train.pop("time") > 1e9  # when it was written, whatever a metric is called
+    assert train.pop("time") > 1e9  # the time of writing, not the metric of this name
     assert train == {"split": "train", "epoch": 1, "update": 10, "loss": 0.5, "gnorm": None}
     assert valid["loss"] is None
 
@@ -48,7 +48,7 @@ def test_a_truncated_line_is_ignored(tmp_path: Path, cut: int) -> None:
     write_run(tmp_path, 0, 3)
     path = tmp_path / METRICS_LOG
     path.write_bytes(path.read_bytes()[:-cut])
-    left = [1, 2, 3] if cut == 1 else [1, 2]  # without its newline a line is still whole
+    left = [1, 2, 3] if cut == 1 else [1, 2]  # a line without its newline is complete
     assert updates(tmp_path) == left
     write_run(tmp_path, 2, 4)
     assert updates(tmp_path) == [1, 2, 3, 4]

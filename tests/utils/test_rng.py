@@ -1,4 +1,4 @@
-"""Seeds that every process, Python version and run agrees on."""
+"""Seeds are the same in every process, Python version and run."""
 
 import hashlib
 

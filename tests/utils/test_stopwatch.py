@@ -1,4 +1,4 @@
-"""Times of parts, by a clock that the test moves."""
+"""Times of the parts of a job, with a clock that the test controls."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Every reader of a user's text files: byte order marks, line ends, encodings."""
+"""Byte order marks, line ends and encodings in all readers of text files."""
 
 import codecs
 import json
@@ -20,7 +20,7 @@ from tests.support.tiny_bert import tiny_bert
 
 Read = Callable[[Path], Any]
 ODD = "a\u2028b\x0bc\x0cd\x1ce\x85f"
-"""At each of these `str.splitlines` begins another line."""
+"""A text with characters at which `str.splitlines` would begin a new line."""
 
 
 class Text(Row):
@@ -37,7 +37,7 @@ def videos(path: Path) -> list[str]:
 
 
 READERS: dict[str, tuple[str, Read, str, Any]] = {
-    # name: file, reader, content, what is read
+    # name: (name of the file, reader, content of the file, expected result)
     "lines": ("a.txt", read_lines, f"x\n{ODD}\n\ny", ["x", ODD, "", "y"]),
     "ids": ("a.lst", read_id_list, f"x\n{ODD}\n\ny", ["x", ODD, "y"]),
     "videos": ("a.lst", videos, f"/x.mp4\n\n/{ODD}/y.mp4", ["/x.mp4", f"/{ODD}/y.mp4"]),

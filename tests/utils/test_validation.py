@@ -1,4 +1,4 @@
-"""Annotation tables: what is read, and what each mistake says."""
+"""Reading of tables into models, and the messages about mistakes in them."""
 
 from pathlib import Path
 
@@ -22,17 +22,15 @@ def write(path: Path, content: str | bytes) -> Path:
 
 
 def test_rows_know_their_lines(tmp_path: Path) -> None:
-    """A byte order mark, Windows line ends, quoted separators, spaces and blank lines are no
-    mistakes.
-    """
+    """Byte order marks, Windows line ends, quoted separators and blank lines are allowed."""
     path = write(tmp_path / "a.csv", '\ufeffid, text ,note\r\nv1,"a, b",\r\n\r\n v2 ,c,x\r\n')
     rows = [Captioned(line=2, id="v1", text="a, b"), Captioned(line=4, id="v2", text="c")]
     assert read_table(path, Captioned) == rows
 
 
 QUOTES = [
-    ('id,text\nv1,a\nv2,"b\nv3,c\nv4,d\n', 3),  # until the end of the file
-    ('id,text\nv1,a\nv2,"b\nv3,c\nv4,"d"\n', 3),  # until another cell's quote
+    ('id,text\nv1,a\nv2,"b\nv3,c\nv4,d\n', 3),  # open until the end of the file
+    ('id,text\nv1,a\nv2,"b\nv3,c\nv4,"d"\n', 3),  # open until the quote of another cell
     ('id,text\nv1,"a\nb"\nv2,"c\nv3,d\n', 4),  # after a cell of two lines
     ('id,text\r\nv1,"say ""hi"""\r\n\r\nv2,"b\r\n', 4),
     ('id,text\nv1,a "b" c\nv2,"b" c\n', 3),  # closed too early
@@ -53,7 +51,7 @@ def test_an_unclosed_quote_is_reported_with_its_line(
 
 
 def test_a_wrong_row_of_several_lines_is_reported_with_all_of_them(tmp_path: Path) -> None:
-    """A quote that is forgotten may be closed by a later one."""
+    """If a closing quote is missing, a later quote may close the cell."""
     path = write(tmp_path / "a.csv", 'id,text\nv1,a\nv2,"b\nv3,c\nv4,d",x\nv5,e\n')
     with pytest.raises(DataError, match="lines 3 to 5: must have 2 cells"):
         read_table(path, Captioned)
