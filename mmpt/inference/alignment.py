@@ -57,8 +57,11 @@ def align_sentences(
 
     # Each sentence gets the seconds around its peak in the plan.
     peaks = monotone_peaks(plan) if monotone else plan.argmax(axis=1)
-    spans = [span_around(row, int(peak)) for row, peak in zip(plan, peaks, strict=True)]
-    scores = [row[start:end].mean() for row, (start, end) in zip(similarity, spans, strict=True)]
+    spans, scores = [], []
+    for sentence, peak in enumerate(peaks.tolist()):
+        start, end = span_around(plan[sentence], peak)
+        spans.append((start, end))
+        scores.append(similarity[sentence, start:end].mean())
     return Alignment(plan=plan, spans=spans, scores=np.array(scores), similarity=similarity)
 
 

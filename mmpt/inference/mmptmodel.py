@@ -381,7 +381,8 @@ class MMPTModel(nn.Module):
             clips = [features_LI[slice(*span)] for _, span, features_LI in batch]
             vfeats = nn.utils.rnn.pad_sequence(clips, batch_first=True)
             lengths_N = torch.tensor([len(clip) for clip in clips], device=vfeats.device)
-            vmasks = torch.arange(vfeats.shape[1], device=vfeats.device) < lengths_N[:, None]
+            seconds = torch.arange(vfeats.shape[1], device=vfeats.device)
+            vmasks = seconds < lengths_N[:, None]
             caps_N2 = caps.expand(len(clips), -1)
             cmasks_N2 = torch.ones_like(caps_N2, dtype=torch.bool)
             pooled, states, _ = self.fusion.forward_video(vfeats, vmasks, caps_N2, cmasks_N2)

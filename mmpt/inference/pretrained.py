@@ -208,7 +208,8 @@ def write_pretrained(
         "weights": weights_fingerprint(fusion, trainable_only=False),
     }
     tokenizer = load_tokenizer(dataset.bert_name, dataset.use_fast)
-    state = {name: value.detach().cpu().contiguous() for name, value in fusion.state_dict().items()}
+    state = fusion.state_dict()
+    state = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG_NAME).unlink(missing_ok=True)
     tokenizer.save_pretrained(folder)

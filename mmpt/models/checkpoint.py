@@ -211,9 +211,9 @@ def adapt_state(
     casts = set()
     for name in common:
         if found[name].dtype != own[name].dtype:
-            casts.add(f"{found[name].dtype} to {own[name].dtype}".replace("torch.", ""))
+            casts.add(f"{found[name].dtype} to {own[name].dtype}")
     if casts:
-        report.append(f"cast {', '.join(sorted(casts))}")
+        report.append("cast " + ", ".join(sorted(casts)).replace("torch.", ""))
     if renamed:
         old, new = next(iter(renamed.items()))
         report.append(f"{len(renamed)} renamed (as {old} to {new})")
@@ -240,7 +240,8 @@ def _check_fit(
     unexpected = [name for name, reason in only_in_file.items() if reason is None]
     misshapen = []
     for name in common:
-        wanted, shape = tuple(own[name].shape), tuple(found[name].shape)
+        wanted = tuple(own[name].shape)
+        shape = tuple(found[name].shape)
         if shape != wanted:
             misshapen.append(f"`{name}` must be {wanted}, but is {shape}")
     problems = _listing("in the model only", [_with_hint(name, only_in_file) for name in missing])

@@ -68,7 +68,8 @@ class MMBertForEncoder(nn.Module):
         else:
             video_NFD = self.videomlp(vfeats_NFI)
         words_N2D = self.bert.embeddings.word_embeddings(ids_N2)
-        inputs_embeds = torch.cat([words_N2D[:, :1], video_NFD, words_N2D[:, 1:]], dim=1)
+        cls_N1D, sep_N1D = words_N2D.split(1, dim=1)
+        inputs_embeds = torch.cat([cls_N1D, video_NFD, sep_N1D], dim=1)
 
         # [SEP] has the same position in clips of every length.
         positions = torch.arange(num_seconds + 2, device=mask.device)

@@ -126,8 +126,10 @@ class VectorRetriever:
         """
         if not self.ids:
             raise DataError("there are no vectors to search: no video was embedded.")
-        # A single array, which is the usual case, is not copied.
-        self._vectors_ND = self._added[0] if len(self._added) == 1 else np.concatenate(self._added)
+        if len(self._added) == 1:  # the usual case, in which nothing is copied
+            (self._vectors_ND,) = self._added
+        else:
+            self._vectors_ND = np.concatenate(self._added)
         self._added = []
         if self.is_exact:
             return

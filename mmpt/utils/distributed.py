@@ -86,7 +86,8 @@ class World:
         row_bytes = rows_nD.dtype.itemsize * rows_nD.shape[1]
         step = max(1, BLOCK_BYTES // row_bytes)
         for begin in range(0, max(counts), step):
-            block = positions_n[begin : begin + step], rows_nD[begin : begin + step]
+            part = slice(begin, begin + step)
+            block = positions_n[part], rows_nD[part]
             blocks: list[Any] | None = [block] * self.size if self.is_main else None
             if self.size > 1:
                 dist.gather_object(block, blocks, dst=0, group=_gloo_group())

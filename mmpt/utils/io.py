@@ -148,8 +148,9 @@ def read_text(path: str | Path, kind: str = "text") -> str:
     """
     with reading(path):
         content = Path(path).read_bytes()
-    # A file of two bytes is not taken for UTF-16.
-    is_utf16 = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) and len(content) > 2
+    # A byte order mark alone is not taken for UTF-16.
+    has_mark = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    is_utf16 = has_mark and len(content) > 2
     try:
         text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
         position, problem = text.find("\0"), "a zero byte"
