@@ -66,7 +66,7 @@ def to_tensor(array: Any, name: str, accepted: str, dtypes: DtypesByAxes) -> tor
         accepted: description of accepted values, for messages.
         dtypes: the accepted dtypes.
     Raises:
-        DataError: `array` is no array, or has another number of axes or another dtype.
+        DataError: `array` is not an array, or has another number of axes or another dtype.
     """
     if not is_array(array, dtypes):
         raise DataError(f"{name} must be {accepted}, but is {describe(array)}.")

@@ -31,7 +31,7 @@ def read_bert_config(bert_name: str) -> BertConfig:
     Raises:
         ConfigError: it is the config of another kind of model, or its sizes are inconsistent.
         DataError: config.json is missing or damaged.
-        CheckpointError: `bert_name` is no folder, and the hub does not provide it.
+        CheckpointError: `bert_name` is not a folder, and the hub does not provide it.
     """
     try:
         if Path(bert_name).is_dir():

@@ -1,6 +1,6 @@
 """Reads JSON files and tables into pydantic models.
 
-The caller describes the layout of a file by models. Errors name the file and the place in it.
+The caller describes the layout of a file as models. Errors name the file and the place in it.
 """
 
 import csv

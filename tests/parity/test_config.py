@@ -32,7 +32,7 @@ def dry_run(monkeypatch, capsys, name, job_type, gpus):
 
 
 @pytest.fixture
-def fresh(tmp_path, monkeypatch):
+def clean_root(tmp_path, monkeypatch):
     """A working directory like the project's root without runs, in an activated environment."""
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     for name in ("projects", "mmpt"):
@@ -68,7 +68,7 @@ def test_run_dir_suffix(tmp_path, monkeypatch):
         ("coin_ft", "local_single", 1),
     ],
 )
-def test_training_line(fresh, monkeypatch, capsys, name, job_type, gpus):
+def test_training_line(clean_root, monkeypatch, capsys, name, job_type, gpus):
     line = dry_run(monkeypatch, capsys, name, job_type, gpus)
     processes = TRAINING_PROCESSES[job_type]
     if processes > 1:
@@ -79,7 +79,7 @@ def test_training_line(fresh, monkeypatch, capsys, name, job_type, gpus):
     assert not Path("runs").exists()  # the release writes config.yaml in a dry run
 
 
-def test_one_process_on_many_gpus_differs_only_in_the_world_size(fresh, monkeypatch, capsys):
+def test_one_process_on_many_gpus_differs_only_in_the_world_size(clean_root, monkeypatch, capsys):
     words = shlex.split(dry_run(monkeypatch, capsys, "how2_pretrain", "local_single", 8))
     at = words.index("--distributed-world-size")
     assert words[at + 1] == "1"
@@ -95,7 +95,7 @@ def test_flags_of_an_evaluation():
     assert fairseq_flags(config) == golden.split()
 
 
-def test_a_sweep_needs_a_job_type(fresh, capsys):
+def test_a_sweep_needs_a_job_type(clean_root, capsys):
     # The released code fails with a KeyError.
     assert NORTON["dryrun"]["how2_pretrain --jobtype None"]["returncode"] == 1
     assert main(["projects/retri/norton/how2_pretrain.yaml", "--dryrun"]) == 2

@@ -43,11 +43,11 @@ def exchange(world: World) -> None:
     assert world.broadcast_object({"from": world.rank}) == {"from": 0}
     positions = POSITIONS_OF_RANK[world.rank]
     for dtype in (np.float32, np.float16):
-        whole = world.gather_rows(ROWS[positions].astype(dtype), positions)
+        matrix = world.gather_rows(ROWS[positions].astype(dtype), positions)
         if world.is_main:
-            assert np.array_equal(whole, ROWS.astype(dtype))
+            assert np.array_equal(matrix, ROWS.astype(dtype))
         else:
-            assert whole is None
+            assert matrix is None
     assert len(distributed._gloo_groups) == 1, "one group is used for all communication"
 
 
