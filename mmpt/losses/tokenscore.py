@@ -64,7 +64,7 @@ def split_into_blocks(mask_BN: Tensor, counts: list[int], block_size: int) -> li
             nothing here waits for the device.
         block_size: approximate number of tokens in a block.
     """
-    # Items are not split. Of k blocks, the i-th one ends with the item that reaches i / k of all
+    # Items are not split. The i-th of k blocks ends with the item that reaches i / k of all
     # tokens, so the blocks are as equal in size as whole items allow.
     ends = [0, *accumulate(counts)]
     total = ends[-1]
@@ -73,7 +73,7 @@ def split_into_blocks(mask_BN: Tensor, counts: list[int], block_size: int) -> li
     stops = {bisect_left(ends, target) for target in targets}
     stops.add(len(counts))
 
-    # The flat positions of all real tokens, in order, followed by those of padding.
+    # The flat positions of all real tokens, in order, then the positions of padding.
     real_first = torch.argsort(~mask_BN.flatten(), stable=True)
     blocks = []
     for start, stop in pairwise([0, *sorted(stops)]):

@@ -254,7 +254,7 @@ def _check_fit(
             f"{source}: the weights do not fit the model.",
             *problems,
             "Compare `model.model_cls`, `model.num_hidden_video_layers` and `dataset.bert_name` "
-            "with those of the YAML that the checkpoint was made by.",
+            "with the YAML that the checkpoint was made by.",
         ]
         raise CheckpointError("\n".join(lines))
 

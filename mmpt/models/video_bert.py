@@ -59,7 +59,7 @@ class MMBertForEncoder(nn.Module):
             )
         assert num_seconds <= self.max_video_len, "aligners cut clips"
 
-        # One token per second. With `packed`, those of padded seconds are left at zero.
+        # One token per second. With `packed`, the tokens of padded seconds are zero.
         if packed:
             is_real_NF = mask[:, 1:-1]
             tokens_RD = self.videomlp(vfeats_NFI[is_real_NF])

@@ -112,7 +112,7 @@ class ChunkSize:
 def run_chunks(run: Callable[..., Tensor], size: int, *inputs_N: Tensor) -> Tensor:
     """Returns `run(*inputs_N)`, computed for `size` rows at a time.
 
-    Values and gradients equal those of one pass. Dropout draws its masks chunk by chunk; backward
+    Values and gradients equal the results of one pass. Dropout draws its masks by chunk; backward
     uses the masks of forward.
 
     Args:

@@ -81,7 +81,7 @@ def choose_group_lengths(counts: Sequence[int], max_padding: float) -> list[int]
     """Divides sequences into groups of similar lengths, and returns the length of each group.
 
     Args:
-        counts: number of sequences of length 0, 1, 2 and so on. Those of length 0 are left out.
+        counts: number of sequences of length 0, 1, 2 and so on. Empty sequences are left out.
         max_padding: largest number of padding tokens in a group.
     Returns:
         Lengths in ascending order. A group holds all sequences that are longer than the previous
@@ -113,7 +113,7 @@ def plan_packing(mask_NP: Tensor, max_padding: float) -> Packing:
     Args:
         max_padding: largest number of padding tokens in a group.
     """
-    # Sort the sequences by length, and count those of each length.
+    # Sort the sequences by length, and count them by length.
     num_sequences, num_positions = mask_NP.shape
     lengths_N, order_N = mask_NP.sum(dim=1).sort(stable=True)
     all_lengths = torch.arange(num_positions + 1, device=mask_NP.device)

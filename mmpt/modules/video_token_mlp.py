@@ -10,8 +10,8 @@ from torch import nn
 class VideoTokenMLP(nn.Module):
     """A network of the layers Linear, GELU, LayerNorm and Linear.
 
-    The order of the layers, the names of the parameters and the norm's epsilon of 1e-5 are those
-    of VideoCLIP, so that its checkpoints load.
+    The order of the layers, the names of the parameters and the norm's epsilon of 1e-5 are the
+    same as in VideoCLIP, so that its checkpoints load.
 
     Args:
         input_dim: I.

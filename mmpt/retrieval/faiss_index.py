@@ -21,7 +21,7 @@ from faiss.contrib.big_batch_search import big_batch_search
 from faiss.contrib.inspect_tools import get_invlist_sizes
 
 MAX_DISTANCES = 1 << 27
-"""Largest number of distances in memory, those of a block of queries to all vectors of one list
+"""Largest number of distances in memory, for a block of queries to all vectors of one list
 (512 MB)."""
 SAMPLE_SIZE = 256
 """Number of queries on which the recall is measured."""

@@ -3,7 +3,7 @@
 Results do not depend on the number of threads or the device. `faiss_index` or `all_pairs` finds
 candidates, a few more than are wanted, because their matrix products round differently on other
 devices. The exact scores of the candidates, computed pair by pair, then decide which ones are
-returned and in which order. Of two equal scores the lower position comes first.
+returned and in which order. If two scores are equal, the lower position is first.
 
 Legend: N vectors, m queries, k neighbours, D hidden size.
 """

@@ -39,7 +39,7 @@ def worker_failure(error: BaseException) -> UserError | None:
     chain = list(causes_of(error))
     texts = [str(cause) for cause in chain if isinstance(cause, RuntimeError)]
 
-    # 1. A worker has ended, and the signal is known. Of several messages the earliest is used (the
+    # 1. A worker has ended, and the signal is known. The earliest of several messages is used (the
     #    last one in the chain), because torch names the signal there if at all.
     worker: str | None = None
     number = 0

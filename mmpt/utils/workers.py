@@ -20,7 +20,7 @@ def run_tasks(
 ) -> Iterator[Result]:
     """Yields the results of all tasks, in the order of the tasks.
 
-    The workers are those of a torch DataLoader.
+    The workers belong to a torch DataLoader.
 
     Args:
         function: computes the result of a task.
