@@ -43,8 +43,9 @@ def measure(size: str, num_clips: int, clips_per_chunk: int, threads: int) -> fl
     torch.manual_seed(0)
     changes, video_layers = MODELS[size]
     sizes = {"num_hidden_video_layers": video_layers, "max_video_len": SECONDS}
-    model = MMFusionSeparate(BertConfig(**changes), **sizes, packed=True)
-    model.set_chunks(clips_per_chunk)
+    model = MMFusionSeparate(
+        BertConfig(**changes), **sizes, packed=True, checkpoint_activations=clips_per_chunk
+    )
     freeze_all_but_layernorm(model)
     model.train()
     loss = MMContraLoss(NORTON)

@@ -26,11 +26,11 @@ class PaddedTowers(MMFusionSeparate):
 
     @classmethod
     def from_config(
-        cls, dataset: DatasetConfig, model: ModelConfig, *, pretrained: bool
+        cls, dataset: DatasetConfig, model: ModelConfig, **settings: Any
     ) -> MMFusionSeparate:
         """Build the model that a YAML describes, without packing."""
         model = model.model_copy(update={"packed": False})
-        towers = super().from_config(dataset, model, pretrained=pretrained)
+        towers = super().from_config(dataset, model, **settings)
         attend_eagerly(towers)
         return towers
 
@@ -39,7 +39,7 @@ class DenseLoss(Loss):
     """Norton's two terms with the numbers of the recipe, dense."""
 
     contrasts = True
-    needs = tuple(ModelOutput.__annotations__)
+    inputs = tuple(ModelOutput.__annotations__)
 
     def compute(self, **batch: Any) -> LossOutput:
         """Return the terms `clip_caption` and `video_paragraph`."""

@@ -1,7 +1,9 @@
-"""What every loss is: an `nn.Module` from the batch and the model's output to named terms, checked
-to be finite.
+"""The base class of losses, their registry, and two functions that several losses share.
 
-Legend (all of losses/): B clips, L clips per sequence, S = B / L sequences, D hidden size.
+A loss maps a batch and the model's output to named terms. It raises an error if a term is not
+finite.
+
+Legend (all of losses/): B clips, L clips per sequence, S = B / L sequences, D hidden size, N rows.
 """
 
 import math
@@ -19,21 +21,21 @@ from mmpt.losses.gather import join_batches
 from mmpt.registry import Registry
 
 LOG_SCALE = math.log(1 / 0.07)
-"""theta: tau = exp(-theta) = 0.07."""
+"""Initial value of theta: tau = exp(-theta) = 0.07."""
 MAX_LOG_SCALE = 4.6052
-"""theta is clamped to [0, this]: tau between 0.01 and 1."""
+"""theta is clamped to [0, MAX_LOG_SCALE], so tau stays between 0.01 and 1."""
 
 
 class NonFiniteLossError(ArithmeticError):
-    """A term of the loss is nan or infinite; training on would destroy the weights."""
+    """A term of the loss is NaN or infinite. Further training would destroy the weights."""
 
 
 @dataclass(frozen=True)
 class LossOutput:
-    """What a loss returns."""
+    """The result of a loss."""
 
     terms: dict[str, Tensor]
-    """Scalars with gradient, already weighted."""
+    """Weighted scalars with gradient."""
     metrics: dict[str, Tensor] = field(default_factory=dict)
     """Scalars without gradient, for the log."""
 
@@ -44,42 +46,41 @@ class LossOutput:
 
 
 class Loss(nn.Module):
-    """Base of losses. A subclass gives `compute(**batch)`, keyword arguments from the batch and the
-    model's output.
+    """A base class of losses.
 
-    It computes in float32 (or float64, if that comes in) whatever the inputs or autocast are, holds
-    no state but the optional `logit_scale`, and does the same in training and evaluation. Negatives
-    are the local batch, as released, unless `gather_negatives` joins the batches of all processes
-    in training (in evaluation they stay local, so that a validation loss does not depend on the
-    number of processes).
+    A subclass implements `compute(**batch)`. Its keyword arguments are entries of the batch and of
+    the model's output.
+
+    A loss computes in float32, or in float64 if its inputs are float64, also under autocast. Its
+    only state is the optional `logit_scale`. Training and evaluation compute the same.
+
+    Negatives are the other clips of the local batch, as in the release. With `gather_negatives`,
+    training takes the clips of all processes. Evaluation keeps to the local batch, so that a
+    validation loss does not depend on the number of processes.
     """
 
     contrasts: ClassVar[bool] = False
-    """True for losses whose negatives are the other clips of the batch: what they need has a row
-    per clip.
-    """
-    needs: tuple[str, ...] = ()
-    """What `compute` reads of the model's output; a model says what it gives under `gives`."""
+    """True if the negatives are the other clips of the batch. All `inputs` then have a row per
+    clip."""
+    inputs: tuple[str, ...] = ()
+    """Names of the model's outputs that `compute` reads. A model lists its own as `outputs`."""
     uses_temperature: bool = False
-    """Whether tau is in some term of the loss as configured."""
+    """True if tau is part of the loss as configured."""
     rows_together: int = 1
-    """How many neighbouring rows of a batch belong together: those of a sequence, where there are
-    any."""
-    is_idle: bool = False
-    """Whether this process has no batch left for this step and runs one only to keep step with
-    others, whose negatives it does not join and whose gradient is thrown away. Set by the task."""
+    """Number of neighbouring rows of a batch that belong together: the clips of a sequence. 1 if
+    there are no sequences."""
 
     compute: Callable[..., LossOutput]
 
     def __init__(self, config: LossConfig):
-        """Keep what `config`, the `loss` section, says and check it.
+        """Checks the `loss` section of a YAML and keeps it.
 
         Raises:
-            ConfigError: naming every mistake in the section.
+            ConfigError: lists every mistake in the section.
         """
         super().__init__()
         self.config = config
-        assert self.needs or not self.contrasts, "what a loss contrasts must be named"
+        assert self.inputs or not self.contrasts, "a loss with negatives must name its inputs"
         problems = self.find_problems()
         if config.learnable_temperature and not self.uses_temperature:
             problems.append(
@@ -95,33 +96,42 @@ class Loss(nn.Module):
         if problems:
             raise ConfigError("loss", problems)
         if config.learnable_temperature:
-            # One axis: fairseq reduces no bare scalar.
+            # A vector of one element, because fairseq cannot reduce a 0-d tensor.
             self.logit_scale = nn.Parameter(torch.tensor([LOG_SCALE]))
 
     def find_problems(self) -> list[str]:
-        """Returns the mistakes in `config`, one sentence each; a loss without checks has none."""
+        """Returns the mistakes in `config`, one sentence each. The base class finds none."""
         return []
 
     def scale(self, like: Tensor) -> Tensor:
-        """Return 1 / tau as a scalar of `like`'s type: a constant, or with gradient when it is
-        learnable.
+        """Returns 1 / tau as a scalar of the dtype and device of `like`.
+
+        It is a constant, or has a gradient if the temperature is learnable.
         """
         learnable = self.config.learnable_temperature
         theta = self.logit_scale[0].to(like.dtype) if learnable else like.new_full((), LOG_SCALE)
         return theta.clamp(0, MAX_LOG_SCALE).exp()
 
-    def forward(self, **batch: Any) -> LossOutput:
-        """Return the terms and metrics of a batch; keys that the loss does not read are ignored.
+    def forward(self, *, is_dummy_step: bool = False, **batch: Any) -> LossOutput:
+        """Returns the terms and metrics of a batch.
 
-        A GPU is waited for once, to see that the terms are finite; once more where tokens are
-        contrasted, for their numbers; and once where batches are joined.
+        The host waits for the GPU once, to check that the terms are finite. It waits once more if
+        tokens are contrasted, and once more if batches are joined.
 
+        Args:
+            is_dummy_step: True if this process has no batch left and computes an arbitrary one,
+                because the other processes wait for it. Its gradient is discarded, and its clips
+                are not joined to the batches of the others.
+            batch: entries of the batch and of the model's output. Entries that the loss does not
+                read are ignored.
         Raises:
-            NonFiniteLossError: a term is nan or infinite.
+            NonFiniteLossError: a term is NaN or infinite.
             UserError: the batch does not fit the configuration.
         """
         if self.config.gather_negatives and self.training:
-            batch = join_batches(batch, self.needs, self.rows_together, lends=not self.is_idle)
+            batch = join_batches(
+                batch, self.inputs, self.rows_together, is_dummy_step=is_dummy_step
+            )
         device = next(value.device for value in batch.values() if isinstance(value, Tensor))
         with torch.autocast(device.type, enabled=False):
             output = self.compute(**batch)
@@ -133,8 +143,9 @@ LOSSES: Registry[Loss] = Registry("loss", Loss, "mmpt.losses")
 
 
 def symmetric_cross_entropy(logits_NN: Tensor) -> Tensor:
-    """Return CE over rows plus CE over columns, each a mean, with the diagonal as targets. Not
-    halved.
+    """Returns the cross-entropy over rows plus that over columns. The targets are the diagonal.
+
+    Each of the two is a mean. Their sum is not halved.
     """
     targets = torch.arange(len(logits_NN), device=logits_NN.device)
     return cross_entropy(logits_NN, targets) + cross_entropy(logits_NN.T, targets)
@@ -142,17 +153,16 @@ def symmetric_cross_entropy(logits_NN: Tensor) -> Tensor:
 
 @torch.no_grad()
 def match_accuracy(logits_NN: Tensor) -> Tensor:
-    """Return the share of rows and columns whose own counterpart (the diagonal) scores highest,
-    mean of the two.
-    """
+    """Returns the share of rows and columns whose largest value lies on the diagonal."""
     own = torch.arange(len(logits_NN), device=logits_NN.device)
     rows, columns = logits_NN.argmax(1) == own, logits_NN.argmax(0) == own
     return torch.cat([rows, columns]).to(logits_NN.dtype).mean()
 
 
 def _require_finite(output: LossOutput, batch: dict[str, Any]) -> None:
-    """Raise NonFiniteLossError unless every term is finite; one host synchronisation when all is
-    well.
+    """Raises NonFiniteLossError unless every term is finite.
+
+    The host waits for the device once if all terms are finite.
     """
     values = torch.stack([term.detach() for term in output.terms.values()])
     if bool(torch.isfinite(values).all()):

@@ -20,7 +20,7 @@ IGNORE_INDEX = -100
 class CrossEntropy(Loss):
     """Cross-entropy over classes, averaged over all seconds whose target is not -100."""
 
-    needs = ("logits",)
+    inputs = ("logits",)
 
     def compute(self, *, logits: Tensor, targets: Tensor, **_: Any) -> LossOutput:
         """Returns the term `cross_entropy` and the metric `accuracy`.
@@ -44,7 +44,7 @@ class CrossEntropy(Loss):
 class BCE(Loss):
     """Binary cross-entropy with logits, averaged over all seconds and steps of one video."""
 
-    needs = ("logits",)
+    inputs = ("logits",)
 
     def compute(self, *, logits: Tensor, targets: Tensor, **_: Any) -> LossOutput:
         """Returns the term `binary_cross_entropy`.

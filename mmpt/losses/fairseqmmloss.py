@@ -1,9 +1,8 @@
-"""fairseq's `mmloss`: runs the (possibly distributed) model it is handed, and logs every loss term
-and the pace.
+"""fairseq's criterion `mmloss`: runs the model and the loss, and logs the terms and the speed.
 
-The pace of training: clips and videos per second, TFLOP/s of the towers on real tokens (and their
-share of the device's peak where that is known), the share of time in which training waits for data,
-memory, minutes left.
+Logged in training: clips and videos per second, TFLOP/s of the towers on real tokens (and their
+share of the device's peak, if that is known), the share of time that training waits for data, and
+memory.
 """
 
 from typing import Any
@@ -19,51 +18,62 @@ from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 BOOKKEEPING = ["loss", "ntokens", "nsentences", "sample_size", "videos", "flops", "data_wait"]
+"""Entries of a log that are not averaged as terms of the loss or its metrics are."""
 
 
 @register_criterion("mmloss")
 class MMCriterion(FairseqCriterion):
-    """The task's loss as a fairseq criterion; a loss with parameters is trained and saved with the
-    model.
+    """The task's loss as a fairseq criterion.
+
+    The parameters of a loss are trained and saved with the model.
     """
 
     def __init__(self, task: Any):
         super().__init__(task)
-        self.loss = task.inner.build_loss()
+        self.loss = task.loss
         self.flatten = task.inner.flatten
         self.clips_per_video: int | None = task.inner.config.dataset.clip_per_video
 
     def forward(
-        self, model: nn.Module, sample: dict[str, Any], reduce: bool = True
+        self,
+        model: nn.Module,
+        sample: dict[str, Any],
+        reduce: bool = True,
+        is_dummy_step: bool = False,
     ) -> tuple[torch.Tensor, int, dict[str, Any]]:
-        """Return the loss of one batch, its weight (always 1) and what to log.
+        """Returns the loss of one batch, its weight (always 1) and the values to log.
 
-        The model is the wrapper that fairseq hands in, so that any gradient synchronisation of its
-        own takes part.
+        Args:
+            model: fairseq's wrapper of the model, which may synchronise gradients.
+            sample: a batch.
+            reduce: not used; part of fairseq's interface.
+            is_dummy_step: see `Loss.forward`.
         """
-        batch = self.flatten(sample)
-        output = model(**batch)
-        result = self.loss(**{**batch, **output})
+        sample = self.flatten(sample)
+        output = model(**sample)
+        result = self.loss(is_dummy_step=is_dummy_step, **{**sample, **output})
+        num_clips = len(sample["caps"])
         log: dict[str, Any] = {"loss": result.total.detach(), "sample_size": 1}
-        log["nsentences"] = len(batch["caps"])
-        log["ntokens"] = batch["caps"].numel() + batch["vmasks"].numel()
+        log["nsentences"] = num_clips
+        log["ntokens"] = sample["caps"].numel() + sample["vmasks"].numel()
         log.update({name: term.detach() for name, term in (result.terms | result.metrics).items()})
         if not self.training:
             return result.total, 1, log
-        # The pace of training; nothing here waits for the GPU.
+        # The speed of training. Nothing here waits for the GPU.
         if self.task.batches is not None:
             log["data_wait"] = self.task.batches.take_waited_s()
         if self.clips_per_video:
-            log["videos"] = len(batch["caps"]) / self.clips_per_video
+            log["videos"] = num_clips / self.clips_per_video
         if hasattr(self.task.model, "flops"):
-            log["flops"] = self.task.model.flops(batch["cmasks"], batch["vmasks"])
+            log["flops"] = self.task.model.flops(sample["cmasks"], sample["vmasks"])
         return result.total, 1, log
 
     def load_state_dict(
         self, state_dict: dict[str, Any] | None, strict: bool = True, assign: bool = False
     ) -> Any:
-        """Load a trained temperature; a checkpoint without one (as all released are) leaves it at
-        its start.
+        """Loads a trained temperature.
+
+        A checkpoint without one, such as the released ones, leaves the initial value.
         """
         if state_dict is None:
             logger.info("the checkpoint holds no temperature: it starts at 0.07")
@@ -72,7 +82,7 @@ class MMCriterion(FairseqCriterion):
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
-        """Log means over batches of all processes, their pace, and this process's memory."""
+        """Logs means over the batches of all processes, their speed, and this process's memory."""
         total = sum(int(log.get("sample_size", 0)) for log in logging_outputs)
         if total == 0:
             return
@@ -97,5 +107,5 @@ class MMCriterion(FairseqCriterion):
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
-        """True: everything logged is a number or a tensor of one."""
+        """Returns True: all logged values are numbers or scalar tensors."""
         return True

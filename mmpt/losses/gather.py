@@ -1,9 +1,9 @@
-"""The joined batch of all processes, with gradient, so that every process contrasts its clips with
-everybody's.
+"""Joins the batches of all processes, with gradient, so that each contrasts its clips with all.
 
-Every process computes the loss of the joined batch, so all have the same value. Gradients reach
-each process's own rows, times the number of processes that have rows: data-parallel training then
-takes the mean over these, and what comes out is the gradient of the one loss on the joined batch.
+Every process computes the loss of the joined batch, so all have the same value. The gradient of a
+process's own rows is multiplied by the number of processes that contribute rows. Data-parallel
+training then averages over these processes, which gives the gradient of the loss of the joined
+batch.
 """
 
 from typing import Any
@@ -17,27 +17,33 @@ from mmpt.utils.distributed import World
 
 
 def join_batches(
-    batch: dict[str, Any], names: tuple[str, ...], rows_together: int = 1, *, lends: bool = True
+    batch: dict[str, Any],
+    names: tuple[str, ...],
+    rows_together: int = 1,
+    *,
+    is_dummy_step: bool = False,
 ) -> dict[str, Any]:
-    """Return `batch` with the tensors called `names` joined along their first axis, in order of
-    rank.
+    """Returns `batch` with the tensors called `names` joined along their first axis, rank by rank.
 
-    Every process must take part, at the same step. Rows may differ in number, all else may not.
-    Waits for the device once, to learn the numbers of rows.
+    Every process must take part in the same step. The processes may have different numbers of rows.
+    The other axes must be equal. The host waits for the device once, to learn the numbers of rows.
 
     Args:
-        batch: what the loss is handed.
-        names: the tensors to join, those that are there; float or bool, one row per clip.
-        rows_together: how many neighbouring rows make a sequence; none may have rows of two
-            processes.
-        lends: False in a process whose batch is not to be trained on: it joins without rows.
+        batch: the keyword arguments of a loss.
+        names: the float or bool tensors to join, with one row per clip. Names that `batch` does not
+            have are ignored.
+        rows_together: number of neighbouring rows that form a sequence, which must not have rows of
+            two processes.
+        is_dummy_step: True if this process must not contribute rows.
     Raises:
-        UserError: in every process, when some batch is not a multiple of `rows_together`.
+        UserError: in every process, if some batch is not a multiple of `rows_together`.
     """
     world = World.current()
-    joined = {name: batch[name] if lends else batch[name][:0] for name in names if name in batch}
+    joined = {name: batch[name] for name in names if name in batch}
     if world.size == 1 or not joined:
         return batch
+    if is_dummy_step:
+        joined = {name: value[:0] for name, value in joined.items()}
     first = next(iter(joined.values()))
     num_rows = torch.tensor([len(first)], device=first.device)
     every = [torch.empty_like(num_rows) for _ in range(world.size)]
@@ -57,11 +63,15 @@ def join_batches(
 
 
 class _Join(torch.autograd.Function):
+    """Concatenates the rows of all processes. Backward returns the gradient of the own rows."""
+
     @staticmethod
     def forward(ctx: Any, rows: Tensor, sizes: list[int], rank: int) -> Tensor:
         begin = sum(sizes[:rank])
-        ctx.own, ctx.num_lending = slice(begin, begin + sizes[rank]), sum(map(bool, sizes))
+        ctx.own = slice(begin, begin + sizes[rank])
+        ctx.num_contributing = sum(size > 0 for size in sizes)
         sent = rows.to(torch.uint8) if rows.dtype == torch.bool else rows
+        # `all_gather` needs tensors of one size: each process pads its rows to the largest number.
         padded = sent.new_zeros(max(sizes), *sent.shape[1:])
         padded[: len(sent)] = sent
         received = [torch.empty_like(padded) for _ in sizes]
@@ -71,4 +81,4 @@ class _Join(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.num_lending * gradients[0][ctx.own], None, None
+        return ctx.num_contributing * gradients[0][ctx.own], None, None

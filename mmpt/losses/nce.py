@@ -54,7 +54,7 @@ class _OneDirectionLoss(Loss):
     """Base class of `T2VContraLoss` and `V2TContraLoss`."""
 
     contrasts = True
-    needs = POOLED
+    inputs = POOLED
     text_to_video: bool
     """Whether captions search for clips. If False, clips search for captions."""
 
@@ -110,7 +110,7 @@ class MMContraLoss(SequenceContrastLoss):
     """
 
     @property
-    def needs(self) -> tuple[str, ...]:  # type: ignore[override]  # read only
+    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # read only
         """The pooled states. The video-paragraph term also reads the token states."""
         return STATES if self.has_sequence_term else POOLED
 

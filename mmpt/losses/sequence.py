@@ -157,7 +157,7 @@ class SequenceContrastLoss(Loss):
     """
 
     contrasts = True
-    needs = STATES
+    inputs = STATES
     uses_temperature = True
     has_sequence_term = True
 

@@ -1,5 +1,5 @@
-"""fairseq's `mmmodel`: holds the model under the name that released checkpoints use, and loads
-those strictly.
+"""fairseq's model `mmmodel`: wraps our model under the name that released checkpoints use, and
+loads checkpoints strictly.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from mmpt.models.checkpoint import WRAPPER_PREFIX, Use, adapt_state
 
 @register_model("mmmodel")
 class FairseqMMModel(BaseFairseqModel):
-    """Wraps any of our models; state keys are `mmmodel.<key of the model>`.
+    """A wrapper of any of our models. Its state keys are `mmmodel.<key of the model>`.
 
     Args:
-        model: what is trained.
-        source: the checkpoint that fairseq is going to load, for messages.
-        use: what for; a resumed training must find exactly what it saved.
+        model: the model that is trained.
+        source: path of the checkpoint that fairseq will load, for messages.
+        use: the use of that checkpoint. A resumed training must find exactly the keys that it
+            saved.
     """
 
     def __init__(self, model: nn.Module, source: str = "checkpoint", use: Use = Use.START):
@@ -32,16 +33,18 @@ class FairseqMMModel(BaseFairseqModel):
 
     @classmethod
     def build_model(cls, args: Namespace, task: Any) -> FairseqMMModel:
-        """Build the model that the task's YAML describes."""
+        """Builds the model that the task's YAML describes."""
         return cls(*task.build_inner_model())
 
     def forward(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Run the model on a flattened batch."""
+        """Runs the model on a batch."""
         return self.mmmodel(**batch)
 
     def upgrade_state_dict_named(self, state_dict: dict[str, torch.Tensor], name: str) -> None:
-        """Bring a checkpoint's keys to today's names in place; CheckpointError for anything that
-        does not fit.
+        """Renames the keys of a checkpoint in place.
+
+        Raises:
+            CheckpointError: the weights do not fit the model.
         """
         state = adapt_state(state_dict, self.mmmodel, self.source, self.use)
         state_dict.clear()
@@ -50,9 +53,9 @@ class FairseqMMModel(BaseFairseqModel):
 
 @register_model_architecture("mmmodel", "mmarch")
 def mmarch(args: Namespace) -> None:
-    """The one architecture; everything about the network stands in the YAML.
+    """Fills in the settings of the only architecture. The YAML holds those of the network.
 
-    fairseq takes `--bf16` for `--tpu` and would look for one; this is the last thing that it asks
-    before it starts.
+    fairseq calls such a function last, after it has parsed its options. `--bf16` implies `--tpu`
+    there, with which fairseq would look for a TPU.
     """
     args.tpu = False

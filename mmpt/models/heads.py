@@ -29,7 +29,7 @@ class Logits(TypedDict):
 class MMFusionSeparateFullVideoBGRetrieval(MMFusionSeparate):
     """A model that embeds all windows and all captions of a video (YouCook2 with background)."""
 
-    gives = ("pooled_video", "pooled_text")
+    outputs = ("pooled_video", "pooled_text")
 
     def forward(
         self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **_: Any
@@ -58,7 +58,7 @@ class MMFusionSeparateActionSegmentation(MMFusionSeparate):
 
     video_encoder_cls = MMBertForTokenClassification
     video_encoder: MMBertForTokenClassification
-    gives = tuple(Logits.__annotations__)
+    outputs = tuple(Logits.__annotations__)
 
     def forward(  # type: ignore[override]  # logits, where the base class has pooled vectors
         self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **_: Any
@@ -82,7 +82,7 @@ class MMFusionSeparateActionSegmentation(MMFusionSeparate):
 class MMFusionSeparateActionLocalization(MMFusionSeparate):
     """A model that compares every second of a video with the text of every step (CrossTask)."""
 
-    gives = tuple(Logits.__annotations__)
+    outputs = tuple(Logits.__annotations__)
 
     def forward(  # type: ignore[override]  # logits, where the base class has pooled vectors
         self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **_: Any

@@ -1,8 +1,8 @@
-"""The two-tower model: a video BERT and a text BERT that meet only in the loss (VideoCLIP, Norton).
+"""The two-tower model of VideoCLIP and Norton: a video BERT and a text BERT that share no layers.
 
 Legend: N clips, F seconds, I width of the features (512), T text slots, D hidden size. Masks are
 bool, True = real. A clip's `caps` row is [CLS] [SEP] pieces.. [SEP] [PAD]..: the first [SEP] closes
-the video, the second the text.
+the video, the second one the text.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 CLIPS_PER_FORWARD = 1024
-"""Clips computed at once without gradient that `auto` begins with: more are no faster."""
+"""Number of clips that `clips_per_forward: auto` starts with. Larger numbers are no faster."""
 
 
 def wrong_axes(model: nn.Module, wanted: str, vfeats: Tensor) -> str:
-    """Say that `dataset.aligner` makes batches for another model."""
+    """Returns the message for a batch that `dataset.aligner` makes for another model."""
     return (
         f"`model.model_cls: {type(model).__name__}` takes {wanted}, but `dataset.aligner` makes "
         f"features of shape {list(vfeats.shape)}. Take aligner and model from one of the shipped "
@@ -41,22 +41,27 @@ def wrong_axes(model: nn.Module, wanted: str, vfeats: Tensor) -> str:
 
 
 class MMFusionSeparate(nn.Module):
-    """Video tower of `num_hidden_video_layers` layers and text tower of all of BERT's; similarity
-    is a dot product.
+    """Two towers whose pooled outputs are compared by a dot product.
+
+    The video tower has the first layers of BERT, the text tower has all of them.
 
     Args:
-        bert_config: of the text tower; the video tower differs in depth only.
+        bert_config: configuration of the text tower. The video tower differs only in depth.
         num_hidden_video_layers: layers of the video tower.
-        max_video_len: most seconds of a clip, which fixes the position of the video's [SEP].
-        packed: compute real tokens only; the states of padding, which nothing reads, are then zero.
+        max_video_len: largest number of seconds of a clip. It fixes the position of the video's
+            [SEP].
+        packed: compute real tokens only. The states of padding, which nothing reads, are zero.
+        checkpoint_activations: number of clips whose activations training keeps at once. The
+            backward pass computes them again, chunk by chunk. False keeps the activations of all
+            clips. "auto" keeps as many as the device has memory for.
+        clips_per_forward: number of clips that a pass without gradient computes at once. "auto" is
+            `CLIPS_PER_FORWARD`, and is halved when the device is out of memory.
     """
 
     video_encoder_cls: ClassVar[type[MMBertForEncoder]] = MMBertForEncoder
-    """Class of the video tower, which a YAML's `model.video_encoder_cls` must name if it names
-    one.
-    """
-    gives: ClassVar[tuple[str, ...]] = tuple(ModelOutput.__annotations__)
-    """Names of what `forward` returns; a loss says what it needs under `needs`."""
+    """Class of the video tower. If a YAML sets `model.video_encoder_cls`, it must be its name."""
+    outputs: ClassVar[tuple[str, ...]] = tuple(ModelOutput.__annotations__)
+    """Names of the values that `forward` returns. A loss lists those that it reads as `inputs`."""
 
     def __init__(
         self,
@@ -65,10 +70,17 @@ class MMFusionSeparate(nn.Module):
         num_hidden_video_layers: int,
         max_video_len: int,
         packed: bool = False,
+        checkpoint_activations: int | str = "auto",
+        clips_per_forward: int | str = "auto",
     ):
         super().__init__()
         self.packed = packed
-        self.set_chunks()
+        # A pass without gradient repeats itself with smaller chunks when memory is short. Training
+        # must repeat the whole step, so the training loop calls `chunk_in_training.retry`.
+        self.chunk_in_training = ChunkSize("model.checkpoint_activations", checkpoint_activations)
+        self._chunk_in_inference = ChunkSize(
+            "clips_per_forward", clips_per_forward, CLIPS_PER_FORWARD
+        )
         bert_config = copy.deepcopy(bert_config)
         bert_config._attn_implementation = PACKED  # which treats padded batches as "sdpa" does
         video_config = copy.deepcopy(bert_config)
@@ -78,15 +90,53 @@ class MMFusionSeparate(nn.Module):
 
     @classmethod
     def from_config(
-        cls, dataset: DatasetConfig, model: ModelConfig, *, pretrained: bool
+        cls,
+        dataset: DatasetConfig,
+        model: ModelConfig,
+        *,
+        pretrained: bool,
+        clips_per_forward: int | str = "auto",
     ) -> MMFusionSeparate:
-        """Build the model that a YAML describes.
+        """Builds the model that a YAML describes.
 
         Args:
-            pretrained: start from BERT's weights; False leaves them random, for a checkpoint to be
-                loaded.
+            pretrained: start from BERT's weights. False leaves random weights, for a checkpoint
+                that is loaded later.
+            clips_per_forward: as in the constructor.
         Raises:
-            ConfigError: keys are missing or do not fit the model or each other.
+            ConfigError: as `check_config`.
+            CheckpointError: BERT cannot be read.
+        """
+        bert_config = cls.check_config(dataset, model)
+        assert dataset.bert_name is not None, "checked by the config"
+        assert dataset.max_video_len is not None, "checked by the config"
+        assert model.num_hidden_video_layers is not None, "checked above"
+        fusion = cls(
+            bert_config,
+            num_hidden_video_layers=model.num_hidden_video_layers,
+            max_video_len=dataset.max_video_len,
+            packed=model.packed,
+            checkpoint_activations=model.checkpoint_activations,
+            clips_per_forward=clips_per_forward,
+        )
+        if pretrained:
+            bert = read_bert_weights(dataset.bert_name, bert_config, random_init=model.random_init)
+            if bert is not None:
+                # The video tower gets BERT's first layers. Its `videomlp` keeps random weights.
+                weights, tower = bert.state_dict(), fusion.video_encoder.bert
+                fusion.text_encoder.load_state_dict(weights)
+                tower.load_state_dict({name: weights[name] for name in tower.state_dict()})
+                logger.info("both towers start from %s", dataset.bert_name)
+        return fusion
+
+    @classmethod
+    def check_config(cls, dataset: DatasetConfig, model: ModelConfig) -> BertConfig:
+        """Checks that the settings fit the model, BERT and each other. Builds nothing.
+
+        Returns:
+            The configuration of `dataset.bert_name`.
+        Raises:
+            ConfigError: lists every mistake.
             CheckpointError: BERT cannot be read.
         """
         bert_name, seconds = dataset.bert_name, dataset.max_video_len
@@ -105,6 +155,7 @@ class MMFusionSeparate(nn.Module):
             if (named := getattr(model, key)) not in (None, ours.__name__):
                 problems.append(f"`model.{key}` must be `{ours.__name__}`, but is `{named}`.")
 
+        # (setting, its value, the limit, what the limit counts)
         bert_config = read_bert_config(bert_name)
         positions = bert_config.max_position_embeddings
         limits = [
@@ -112,45 +163,24 @@ class MMFusionSeparate(nn.Module):
             ("dataset.max_video_len + 2", seconds + 2, positions, "positions"),
         ]
         if dataset.max_len is not None:
-            what = "dataset.max_len - dataset.max_video_len - 1"
-            limits.append((what, dataset.max_text_len - 1, positions, "positions"))
-        problems += [
-            f"`{what}` must be at most the {most} {kind} of {bert_name}, but is {value}."
-            for what, value, most, kind in limits
-            if value > most
-        ]
-        if problems or layers is None:
+            setting = "dataset.max_len - dataset.max_video_len - 1"
+            limits.append((setting, dataset.max_text_len - 1, positions, "positions"))
+        for setting, value, most, kind in limits:
+            if value > most:
+                problems.append(
+                    f"`{setting}` must be at most the {most} {kind} of {bert_name}, but is {value}."
+                )
+        if problems:
             raise ConfigError(cls.__name__, problems)
-        fusion = cls(
-            bert_config, num_hidden_video_layers=layers, max_video_len=seconds, packed=model.packed
-        )
-        if pretrained:
-            bert = read_bert_weights(bert_name, bert_config, random_init=model.random_init)
-            if bert is not None:  # the video tower gets its first layers; `videomlp` stays fresh
-                weights, tower = bert.state_dict(), fusion.video_encoder.bert
-                fusion.text_encoder.load_state_dict(weights)
-                tower.load_state_dict({name: weights[name] for name in tower.state_dict()})
-                logger.info("both towers start from %s", bert_name)
-        return fusion
-
-    def set_chunks(self, training: int | str = "auto", inference: int | str = "auto") -> None:
-        """Sets how many clips (captions) are computed at once.
-
-        Args:
-            training: clips whose activations are held at once; backward computes them again. False:
-                those of all clips; "auto": as many as the device has memory for.
-            inference: clips of a pass without gradient; "auto": `CLIPS_PER_FORWARD`, and fewer on a
-                device without memory for these.
-        """
-        # Inference retries by itself. Training must repeat the whole step, so whoever trains calls
-        # `retry` of this one.
-        self.chunk_in_training = ChunkSize("model.checkpoint_activations", training)
-        self._chunk_in_inference = ChunkSize("clips_per_forward", inference, CLIPS_PER_FORWARD)
+        return bert_config
 
     @torch.no_grad()
     def flops(self, cmasks: Tensor, vmasks: Tensor) -> Tensor:
-        """Return the operations of a training step on clips with these masks, bool [.., T] and [..,
-        F], as a scalar.
+        """Returns the floating-point operations of a training step, as a scalar.
+
+        Args:
+            cmasks: bool [..., T].
+            vmasks: bool [..., F].
         """
         video = tower_flops(self.video_encoder.bert, vmasks.sum(-1) + 2)
         return video + tower_flops(self.text_encoder, cmasks.sum(-1) - 1)
@@ -163,17 +193,18 @@ class MMFusionSeparate(nn.Module):
         cmasks: Tensor,
         output_hidden_states: bool = False,
     ) -> Any:
-        """Embed clips; the video tokens and the [SEP] are pooled, [CLS] is not.
+        """Embeds clips. The seconds and the [SEP] are pooled, the [CLS] is not.
 
         Args:
             vfeats: float [N, F, I].
             vmasks: bool [N, F].
-            caps: int64 [N, T]; only the first two ids are read.
-            cmasks: bool [N, T]; the first two say whether [CLS] and [SEP] may be attended to. (One
-                that may not is pooled all the same; its state is zero if `packed`.)
-            output_hidden_states: return the states only, those of padding too.
+            caps: int64 [N, T]. Only the first two ids are read.
+            cmasks: bool [N, T]. The first two say whether [CLS] and [SEP] can be attended to. A
+                [SEP] that cannot be attended to is still pooled. Its state is zero if `packed`.
+            output_hidden_states: return the states only, including those of padding.
         Returns:
-            pooled [N, D], states [N, F + 2, D] and pooling mask bool [N, F + 2]; or the states.
+            Pooled states [N, D], states [N, F + 2, D] and the mask of pooled positions, bool
+            [N, F + 2]. With `output_hidden_states`, only the states.
         """
         attended = torch.cat([cmasks[:, :1], vmasks, cmasks[:, 1:2]], dim=1)
         packed = self.packed and not output_hidden_states
@@ -186,14 +217,15 @@ class MMFusionSeparate(nn.Module):
         return masked_mean(states, pooled_positions), states, pooled_positions
 
     def forward_text(self, caps: Tensor, cmasks: Tensor, output_hidden_states: bool = False) -> Any:
-        """Embed captions; the pieces and the closing [SEP] are pooled, [CLS] is not.
+        """Embeds captions. The word pieces and the last [SEP] are pooled, the [CLS] is not.
 
         Args:
-            caps: int64 [N, T]; the video's [SEP] at index 1 is left out.
+            caps: int64 [N, T]. The video's [SEP] at index 1 is left out.
             cmasks: bool [N, T].
-            output_hidden_states: return the states only, those of padding too.
+            output_hidden_states: return the states only, including those of padding.
         Returns:
-            pooled [N, D], states [N, T - 1, D] and pooling mask bool [N, T - 1]; or the states.
+            Pooled states [N, D], states [N, T - 1, D] and the mask of pooled positions, bool
+            [N, T - 1]. With `output_hidden_states`, only the states.
         """
         ids = torch.cat([caps[:, :1], caps[:, 2:]], dim=1)
         attended = torch.cat([cmasks[:, :1], cmasks[:, 2:]], dim=1)
@@ -211,7 +243,7 @@ class MMFusionSeparate(nn.Module):
         return run_packed(self.text_encoder, mask_NT, positions, input_ids=ids_NT)
 
     def _in_chunks(self, run: Callable[..., Tensor], *inputs_N: Tensor) -> Tensor:
-        """Run a tower on inputs [N, ...], some clips at a time."""
+        """Runs a tower on inputs [N, ...], a chunk of clips at a time."""
         num_clips, device = len(inputs_N[0]), inputs_N[0].device
         if torch.is_grad_enabled():
             size = self.chunk_in_training.size(num_clips, device)
@@ -222,8 +254,9 @@ class MMFusionSeparate(nn.Module):
     def forward(
         self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **_: Any
     ) -> ModelOutput:
-        """Run both towers on a batch (see `forward_video` and `forward_text`); its other entries
-        are not read.
+        """Runs both towers on a batch. See `forward_video` and `forward_text`.
+
+        Other entries of the batch are ignored.
 
         Raises:
             ConfigError: the batch is a whole video.
@@ -245,5 +278,6 @@ class MMFusionSeparate(nn.Module):
 
 
 MODELS: Registry[MMFusionSeparate] = Registry("model", nn.Module, "mmpt.models")
-"""A YAML names a class of these, or a torch module of the user's with the same methods."""
+"""The classes that `model.model_cls` can name. It can also name a torch module of the user's own
+that has the same methods."""
 MODELS.register(MMFusionSeparate)

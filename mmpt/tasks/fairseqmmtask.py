@@ -1,9 +1,8 @@
-"""fairseq's `mmtask`: reads the YAML, hands fairseq its data sets, and plans each epoch when its
-batches are asked for.
+"""fairseq's task `mmtask`: reads the YAML, gives fairseq the data sets, the model and the loss, and
+plans the batches of each epoch.
 
-The user's mistakes end the process with one message and exit code 2 wherever in fairseq they
-surface: an exception hook finds them at the end of the chain of exceptions that fairseq wraps
-around them.
+A user's mistake ends the process with one message and exit code 2, wherever in fairseq it is
+raised. An exception hook finds it in the chain of exceptions that fairseq wraps around it.
 """
 
 from __future__ import annotations
@@ -53,11 +52,10 @@ from mmpt.utils.metrics_log import MetricsLog
 logger = get_logger(__name__)
 LAST_CHECKPOINT = "checkpoint_last.pt"
 PASSED_ON = "seed num_shards shard_id num_workers skip_remainder_batch grouped_shuffling"
-"""What fairseq's own iterator takes by the names that the task is called with."""
+"""Arguments of `get_batch_iterator` that fairseq's iterator takes by the same names."""
 NOT_FLAT = ("bf16", "memory_efficient_fp16", "memory_efficient_bf16", "fp16_no_flatten_grads")
-"""Options with which fairseq keeps parameters apart, as in float32; with `fp16` alone it makes one
-of them all.
-"""
+"""Options with which fairseq trains each parameter by itself, as in float32. With `fp16` alone it
+joins all parameters to one."""
 GATHERED = (
     "With `loss.gather_negatives` the processes wait for each other in a step, so that none can "
     "repeat it alone: set `model.checkpoint_activations` to a number of clips (for example 64), or "
@@ -67,7 +65,7 @@ LOST_PEER = re.compile(
     r"Connection (closed|reset|refused)|Broken pipe|Socket closed|socket has been closed|TCPStore"
 )
 
-# rank 0 sends a checkpoint to the others with fairseq's settings as omegaconf
+# Rank 0 sends a checkpoint to the others, with fairseq's settings as OmegaConf objects.
 SETTINGS: list[Any] = [DictConfig, ListConfig, AnyNode, ContainerMetadata, Metadata]
 PLAIN: list[Any] = [defaultdict, dict, list, int, Any, _TensorPlaceholder]
 torch.serialization.add_safe_globals([*SETTINGS, *PLAIN])
@@ -75,58 +73,62 @@ torch.serialization.add_safe_globals([*SETTINGS, *PLAIN])
 
 @register_task("mmtask")
 class FairseqMMTask(LegacyFairseqTask):
-    """The bridge between fairseq and `Task`, which does the work under the name `inner`."""
+    """An adapter between fairseq and `inner`, the `Task` that the YAML names."""
 
     @staticmethod
     def add_args(parser: argparse.ArgumentParser) -> None:
-        """Add the one positional argument."""
+        """Adds the one positional argument."""
         parser.add_argument("taskconfig", metavar="FILE", help="YAML that describes the run")
 
     def __init__(self, args: argparse.Namespace):
         super().__init__(args)
         config = load_config(args.taskconfig)
+        self.world = World.current()
         self.inner = Task.from_config(config, seed=args.seed)
+        self.loss = self.inner.build_loss()
         self.model: nn.Module | None = None
-        self.batches: PlannedBatchIterator | None = None  # of this epoch's training
-        self.num_updates = 0  # before the update at hand
+        self.batches: PlannedBatchIterator | None = None  # of the current epoch's training
+        self.num_updates = 0  # completed before the current update
         self.epoch = 1
-        self.metrics_log: MetricsLog | None = None  # of the main process, from the first step on
-        self.start: tuple[float, float] | None = None  # the share of the run done at what time
+        self.metrics_log: MetricsLog | None = None  # in the main process, from the first step on
+        self.start: tuple[float, float] | None = None  # (share of the run that is done, time)
         self.has_updated = False  # in this process
 
     @classmethod
     def setup_task(cls, args: argparse.Namespace, **kwargs: Any) -> FairseqMMTask:
-        """Build the task; from here on the user's mistakes end the process cleanly."""
+        """Returns the task, and installs the exception hook that reports the user's mistakes."""
         sys.excepthook = partial(_report_user_error, args)
         atexit.register(_leave_process_group)
-        if not World.current().is_main:  # rank 0 logs what is the same in every process
+        if not World.current().is_main:  # rank 0 logs messages that are the same in every process
             logging.getLogger("mmpt").setLevel(logging.ERROR)
         return cls(args)
 
     def build_inner_model(self) -> tuple[nn.Module, str, Use]:
-        """Build the network, name the checkpoint that follows (without one, BERT's weights are
-        read) and its use.
+        """Builds the network.
 
+        BERT's weights are read only if no checkpoint is loaded later.
+
+        Returns:
+            The network, the path of the checkpoint that fairseq will load, and its use.
         Raises:
-            CheckpointError: the checkpoint's optimizer state is not of today's parameters.
+            CheckpointError: the checkpoint's optimizer state belongs to other parameters.
         """
         args = self.args
-        path = Path(args.restore_file)  # the launcher has checked that there is such a file
+        path = Path(args.restore_file)  # the launcher has checked that the file exists
         if args.restore_file == LAST_CHECKPOINT:
             path = Path(args.save_dir) / LAST_CHECKPOINT
         self.model = self.inner.build_model(pretrained=not path.is_file())
         if args.reset_optimizer:
             return self.model, str(path), Use.START
-        if path.is_file() and World.current().is_main:
-            parameters = chain(self.model.parameters(), self.inner.build_loss().parameters())
+        if path.is_file() and self.world.is_main:
+            parameters = chain(self.model.parameters(), self.loss.parameters())
             trained = [parameter for parameter in parameters if parameter.requires_grad]
             flat = args.fp16 and not any(getattr(args, name) for name in NOT_FLAT)
             check_optimizer_state(path, trained, flat=flat)
         return self.model, str(path), Use.RESUME
 
     def load_dataset(self, split: str, **kwargs: Any) -> None:
-        """Build the data set called train, valid or test; one that the YAML does not name is
-        skipped.
+        """Builds the data set `train`, `valid` or `test`, if the YAML names its source.
 
         Raises:
             ValueError: another name.
@@ -136,12 +138,10 @@ class FairseqMMTask(LegacyFairseqTask):
             self.datasets[split] = FairseqMMDataset(dataset, training=split == "train")
 
     def get_batch_iterator(self, dataset: FairseqMMDataset, **kwargs: Any) -> Any:
-        """Return fairseq's iterator, or for a training set with planned batches one that plans
-        them.
+        """Returns fairseq's iterator, or for planned training batches a `PlannedBatchIterator`.
 
-        The plan of epoch e is made when the first batch of e is asked for: by then the checkpoint
-        has said whether an interrupted epoch is to be continued, in which case its plan is read
-        back instead of computed.
+        The plan of an epoch is made when its first batch is needed. By then the checkpoint has been
+        loaded. If an interrupted epoch continues, its plan is read instead of computed.
         """
         if not (dataset.training and isinstance(self.inner, RetriTask)):
             return super().get_batch_iterator(dataset, **kwargs)
@@ -149,7 +149,7 @@ class FairseqMMTask(LegacyFairseqTask):
         dataset.set_epoch(kwargs["epoch"])
         self.batches = PlannedBatchIterator(
             dataset,
-            plan=partial(self.inner.plan_epoch, dataset.dataset, self.model, world=World.current()),
+            plan=partial(self.inner.plan_epoch, dataset.dataset, self.model, world=self.world),
             epoch=kwargs["epoch"],
             batch_size=kwargs["max_sentences"] or 1,
             buffer_size=kwargs["data_buffer_size"],
@@ -168,21 +168,24 @@ class FairseqMMTask(LegacyFairseqTask):
     ) -> Any:
         """Runs forward and backward as fairseq does, in smaller chunks if memory is short.
 
+        Args:
+            ignore_grad: True if this process has no batch left and runs a dummy step.
         Raises:
-            DeviceMemoryError: the device is out of memory and chunks cannot be smaller, or other
-                processes would have to repeat the step, too.
+            DeviceMemoryError: the device is out of memory, and chunks cannot be smaller, or the
+                other processes would have to repeat the step, too.
         """
         self.num_updates = update_num
-        if self.metrics_log is None and World.current().is_main:
+        if self.metrics_log is None and self.world.is_main:
             self.metrics_log = MetricsLog(self.args.save_dir, update_num)
-        criterion.loss.is_idle = ignore_grad
+        # fairseq's train_step calls criterion(model, sample).
+        criterion_of_step = partial(criterion, is_dummy_step=ignore_grad)
         step = partial(
-            super().train_step, sample, model, criterion, optimizer, update_num, ignore_grad
+            super().train_step, sample, model, criterion_of_step, optimizer, update_num, ignore_grad
         )
         if not isinstance(self.model, MMFusionSeparate):
             return step()
         chunk = self.model.chunk_in_training
-        if criterion.loss.config.gather_negatives and World.current().size > 1:
+        if self.loss.config.gather_negatives and self.world.size > 1:
             try:
                 return step()
             except torch.OutOfMemoryError as error:
@@ -191,12 +194,14 @@ class FairseqMMTask(LegacyFairseqTask):
         return step_in_memory(step, chunk, parameters, parameters[0].device)
 
     def begin_epoch(self, epoch: int, model: nn.Module) -> None:
-        """Notes which epoch begins."""
+        """Stores the number of the epoch that begins."""
         super().begin_epoch(epoch, model)
         self.epoch = epoch
 
     def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
-        """Aggregates metrics as fairseq does; writes those of training at every log interval."""
+        """Aggregates metrics as fairseq does, and writes those of training at every log
+        interval.
+        """
         super().reduce_metrics(logging_outputs, criterion)
         if criterion.training and not self.has_updated:
             self.has_updated = True
@@ -209,7 +214,7 @@ class FairseqMMTask(LegacyFairseqTask):
             self._log_metrics("train", update, metrics.get_smoothed_values("train_inner"))
 
     def post_validate(self, model: nn.Module, stats: dict[str, Any], agg: Any) -> None:
-        """Writes the metrics of a validation; fairseq calls this after each."""
+        """Writes the metrics of a validation. fairseq calls this after each validation."""
         self._log_metrics("valid", stats["num_updates"], stats)
 
     def _log_metrics(self, split: str, update: int, stats: dict[str, Any]) -> None:
@@ -219,8 +224,9 @@ class FairseqMMTask(LegacyFairseqTask):
             self.metrics_log.append(split, self.epoch, update, values)
 
     def _minutes_left(self, batches: PlannedBatchIterator) -> float:
-        """Minutes to the end of the run at its pace so far; 0 at the first update, or without an
-        end.
+        """Returns the estimated minutes to the end of the run.
+
+        The estimate is 0 at the first update, and if the run has no end.
         """
         shares = [0.0]
         if self.args.max_epoch:
@@ -241,8 +247,9 @@ def _report_user_error(
     error: BaseException,
     trace: TracebackType | None,
 ) -> None:
-    """Exception hook: print a user's mistake without traceback and exit with code 2; show anything
-    else as usual.
+    """Prints a user's mistake without a traceback, and exits with code 2. An exception hook.
+
+    Other exceptions are printed as usual.
     """
     cause = next(filter(_is_from_user, causes_of(error)), None)
     sys.stdout.flush()
@@ -255,7 +262,7 @@ def _report_user_error(
             _finish_checkpoints(args, cause)
         message = str(write_error(cause, cause.filename2 or cause.filename or args.save_dir))
     elif World.current().size > 1 and LOST_PEER.search(str(error)):
-        # This process fails only because another one of the group has.
+        # This process fails only because another one of the group has failed.
         sys.stderr.write("error: another process of this run has ended.\n")
         raise SystemExit(1)
     else:
@@ -272,11 +279,14 @@ def _is_from_user(error: BaseException) -> bool:
 
 
 def _finish_checkpoints(args: argparse.Namespace, full_disk: OSError) -> None:
-    """Leave no checkpoint cut short: what was being written goes, what was being copied takes the
-    place of its copy.
+    """Leaves no incomplete checkpoint after the disk was full.
 
-    At the first save it becomes `checkpoint_last.pt`, from which a rerun goes on. Only the process
-    that writes checkpoints may do this; the launcher keeps other trainings out of the folder.
+    A checkpoint that was being written is removed. fairseq writes a checkpoint once and copies it
+    to its other names; if a copy is incomplete, the original takes its place. If there is no
+    `checkpoint_last.pt` yet, the original becomes it, so that a rerun continues from there.
+
+    Only the process that writes checkpoints may do this. The launcher keeps other trainings out of
+    the folder.
     """
     save_dir = Path(args.save_dir)
     last = save_dir / LAST_CHECKPOINT
@@ -284,14 +294,15 @@ def _finish_checkpoints(args: argparse.Namespace, full_disk: OSError) -> None:
         path.unlink()
     source, copy = full_disk.filename, full_disk.filename2
     if copy is not None and Path(copy).parent == save_dir and Path(source).exists():
-        os.replace(source, copy)  # takes no room
+        os.replace(source, copy)  # needs no space
         if not last.exists() and not args.no_last_checkpoints:
             os.replace(copy, last)
 
 
 def _leave_process_group() -> None:
-    """Close a gloo group in order: its threads can abort an exiting process otherwise. (NCCL might
-    wait for peers.)
+    """Closes a gloo group, whose threads could otherwise abort the process as it exits.
+
+    Other groups are left alone: NCCL could wait for the other processes.
     """
     if dist.is_initialized() and dist.get_backend() == "gloo":
         dist.destroy_process_group()

@@ -144,9 +144,10 @@ class Task:
         """
         config = self.config.model
         model_cls = MODELS.get(config.model_cls or "", "model.model_cls")
-        model = model_cls.from_config(self.config.dataset, config, pretrained=pretrained)
-        if isinstance(model, MMFusionSeparate):  # others compute whole batches
-            model.set_chunks(config.checkpoint_activations, self.config.clips_per_forward)
+        settings: dict[str, Any] = {"pretrained": pretrained}
+        if issubclass(model_cls, MMFusionSeparate):  # others compute whole batches
+            settings["clips_per_forward"] = self.config.clips_per_forward
+        model = model_cls.from_config(self.config.dataset, config, **settings)
         if config.layernorm_only:
             names = freeze_all_but_layernorm(model)
             logger.info("training LayerNorm only: %d tensors", len(names))
@@ -166,11 +167,12 @@ class Task:
         name = self.config.loss.loss_cls or ""
         loss = LOSSES.get(name, "loss.loss_cls")(self.config.loss)
         model_cls = MODELS.get(self.config.model.model_cls or "", "model.model_cls")
-        gives = getattr(model_cls, "gives", loss.needs)  # a model of the user's own need not say
-        if missing := [name for name in loss.needs if name not in gives]:
+        # A user's own model need not list its outputs.
+        outputs = getattr(model_cls, "outputs", loss.inputs)
+        if missing := [name for name in loss.inputs if name not in outputs]:
             problem = (
                 f"`loss.loss_cls: {name}` needs {', '.join(missing)}, but "
-                f"`model.model_cls: {self.config.model.model_cls}` gives {', '.join(gives)}."
+                f"`model.model_cls: {self.config.model.model_cls}` returns {', '.join(outputs)}."
             )
             raise ConfigError(str(self.config.path), [problem])
         return loss

@@ -1,4 +1,4 @@
-"""Losses of several processes against the loss of the joined batch in one, value and gradient."""
+"""Compares losses of several processes with the loss of the joined batch in one process."""
 
 from pathlib import Path
 
@@ -52,30 +52,29 @@ class Towers(nn.Module):
 
 
 def run(
-    config: LossConfig, batch: dict[str, torch.Tensor], *, is_idle: bool = False
+    config: LossConfig, batch: dict[str, torch.Tensor], *, is_dummy_step: bool = False
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Return loss and gradients; those of an idle process count 0, as in fairseq."""
+    """Returns loss and gradients. Those of a dummy step are multiplied by 0, as in fairseq."""
     model, loss = Towers(), LOSSES.get(config.loss_cls or "", "loss")(config)
-    loss.is_idle = is_idle
-    total = loss(**model(batch)).total
-    (total * (0 if is_idle else 1)).backward()
+    total = loss(**model(batch), is_dummy_step=is_dummy_step).total
+    (total * (0 if is_dummy_step else 1)).backward()
     return total.detach(), [parameter.grad for parameter in model.parameters()]
 
 
 def average(gradients: list[torch.Tensor], num_batches: int) -> None:
-    """Average over processes that have a batch, as data-parallel training does."""
+    """Averages over the processes that have a batch, as data-parallel training does."""
     for gradient in gradients:
         dist.all_reduce(gradient)
         gradient /= num_batches
 
 
 def in_process(world: World, rows: list[int], folder: Path) -> None:
-    """Processes beyond those with rows run the first one's batch, to keep step."""
-    is_idle = world.rank >= len(rows)
-    mine = 0 if is_idle else world.rank
+    """Runs the losses. Processes without rows of their own run the first one's batch."""
+    is_dummy_step = world.rank >= len(rows)
+    mine = 0 if is_dummy_step else world.rank
     begin = sum(rows[:mine])
     batch = {name: value[begin : begin + rows[mine]] for name, value in inputs().items()}
-    results = [run(config, batch, is_idle=is_idle) for config in CONFIGS]
+    results = [run(config, batch, is_dummy_step=is_dummy_step) for config in CONFIGS]
     for _, gradients in results:
         average(gradients, len(rows))
     if world.is_main:
@@ -84,15 +83,13 @@ def in_process(world: World, rows: list[int], folder: Path) -> None:
 
 @pytest.mark.spawn
 @pytest.mark.parametrize(
-    ("rows", "num_idle"), [([16, 16], 0), ([8, 16, 8, 8], 0), ([16], 1), ([8, 16], 1)]
+    ("rows", "num_dummies"), [([16, 16], 0), ([8, 16, 8, 8], 0), ([16], 1), ([8, 16], 1)]
 )
 def test_several_processes_train_on_the_loss_of_the_joined_batch(
-    rows: list[int], num_idle: int, tmp_path: Path
+    rows: list[int], num_dummies: int, tmp_path: Path
 ) -> None:
-    """Also with batches of different sizes, and with a process that has no batch: it lends no
-    negatives.
-    """
-    run_group(in_process, rows, tmp_path, size=len(rows) + num_idle)
+    """The batches may differ in size. A process without a batch contributes no negatives."""
+    run_group(in_process, rows, tmp_path, size=len(rows) + num_dummies)
     joined = {name: value[: sum(rows)] for name, value in inputs().items()}
     for config, (loss, gradients) in zip(CONFIGS, torch.load(tmp_path / "results.pt"), strict=True):
         expected_loss, expected = run(config, joined)

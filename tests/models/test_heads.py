@@ -23,6 +23,7 @@ from mmpt.models import (
 from mmpt.models.checkpoint import Use
 from mmpt.models.fairseqmmmodel import FairseqMMModel
 from mmpt.tasks.fairseqmmtask import FairseqMMTask
+from mmpt.utils.distributed import World
 from tests.support.tiny_bert import tiny_bert
 
 ENCODER, CLASSIFIER = "MMBertForEncoder", "MMBertForTokenClassification"
@@ -87,7 +88,7 @@ def test_outputs_are_the_declared_ones(cls: Any, _own: str) -> None:
     batch = whole_video()
     if cls is MMFusionSeparate:
         batch = {name: value[0] for name, value in batch.items()}
-    assert set(head(cls)(**batch)) == set(cls.gives)
+    assert set(head(cls)(**batch)) == set(cls.outputs)
 
 
 @torch.no_grad()
@@ -126,8 +127,8 @@ def test_a_run_with_a_new_optimizer_starts_and_any_other_one_resumes(
     path = str(tmp_path / "a.pt")
     model, args = nn.Linear(1, 1), SimpleNamespace(restore_file=path)
     args.reset_optimizer, args.fp16 = reset_optimizer, False
-    inner: Any = SimpleNamespace(build_model=lambda *, pretrained: model, build_loss=nn.Module)
-    task: Any = SimpleNamespace(args=args, inner=inner)
+    inner: Any = SimpleNamespace(build_model=lambda *, pretrained: model)
+    task: Any = SimpleNamespace(args=args, inner=inner, loss=nn.Module(), world=World())
     torch.save({"model": {}}, path)
     assert FairseqMMTask.build_inner_model(task) == (model, path, use)
 

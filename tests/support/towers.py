@@ -35,9 +35,13 @@ def towers(
         attention_probs_dropout_prob=dropout,
     )
     model = MMFusionSeparate(
-        config, num_hidden_video_layers=2, max_video_len=SECONDS, packed=packed
+        config,
+        num_hidden_video_layers=2,
+        max_video_len=SECONDS,
+        packed=packed,
+        checkpoint_activations=training,
+        clips_per_forward=inference,
     )
-    model.set_chunks(training, inference)
     if std:
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=std)

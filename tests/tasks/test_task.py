@@ -115,15 +115,15 @@ BACKGROUND = "MMFusionSeparateFullVideoBGRetrieval"
         (
             "MMFusionSeparateActionSegmentation",
             LossConfig(loss_cls="T2VContraLoss"),
-            "needs pooled_video, pooled_text, but .* gives logits",
+            "needs pooled_video, pooled_text, but .* returns logits",
         ),
         (
             "MMFusionSeparate",
             LossConfig(loss_cls="CrossEntropy"),
-            "needs logits, but .*MMFusionSeparate` gives pooled_video",
+            "needs logits, but .*MMFusionSeparate` returns pooled_video",
         ),
         # Only the video-paragraph term needs more than pooled states.
-        (BACKGROUND, NORTON, "needs video_outputs, .* but .* gives pooled_video, pooled_text"),
+        (BACKGROUND, NORTON, "needs video_outputs, .* but .* returns pooled_video, pooled_text"),
         (BACKGROUND, LossConfig(loss_cls="MMContraLoss"), None),
     ],
 )
