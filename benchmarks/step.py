@@ -44,12 +44,12 @@ INPUTS = ("caps", "cmasks", "vfeats", "vmasks")
 
 
 def batches(folder: Path, num_videos: int, count: int) -> list[dict[str, torch.Tensor]]:
-    """Return `count` flattened batches of `num_videos` x 16 clips."""
+    """Return `count` batches of `num_videos` x 16 clips."""
     config = generate(folder, num_videos * count)
     data = training_set(config.replace(num_video_per_batch=num_videos))
     items = [data.item(number % len(data), epoch=number) for number in range(count)]
-    flat = [{name: item[name].flatten(0, 1) for name in INPUTS} for item in items]
-    return [{**batch, "vfeats": batch["vfeats"].float()} for batch in flat]
+    drawn = [{name: item[name] for name in INPUTS} for item in items]
+    return [{**batch, "vfeats": batch["vfeats"].float()} for batch in drawn]
 
 
 def towers(

@@ -1,7 +1,7 @@
-"""The vocabulary that every layer shares: splits, shard keys, and the shape of every batch.
+"""Types that all packages share: splits, keys of videos, captions, and the entries of a batch.
 
-Legend: V videos per item, C clips per video, B = V*C clips, F video slots (seconds), T text slots,
-D hidden size. Masks are bool with True = real.
+Legend: V videos per batch, C clips per video, B = V*C clips, F video slots (seconds), T text slots,
+D hidden size. Masks are bool, True = real.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     import torch  # takes seconds, and only the types below need it
 
 FEATURE_DIM = 512
-"""Width of S3D features, one row per second."""
+"""Width of S3D features. There is one row per second."""
 
 
 class Split(str, Enum):
-    """Which part of a data set is read."""
+    """A part of a data set."""
 
     TRAIN = "train"
     VALID = "valid"
@@ -30,8 +30,9 @@ class Split(str, Enum):
 
 
 class ShardKey(NamedTuple):
-    """Where a video lives: `row` of file `shard`; `index` is its place in the list (-1 in retrieved
-    batches).
+    """The place of a video: row `row` of the shard number `shard`.
+
+    `index` is its position in the list. It is -1 for videos of planned batches.
     """
 
     video_id: str
@@ -41,7 +42,7 @@ class ShardKey(NamedTuple):
 
 
 class Captions(TypedDict):
-    """Timed captions of one video: parallel lists ordered by time."""
+    """The timed captions of one video: parallel lists, ordered by time."""
 
     start: list[float]  # seconds
     end: list[float]  # seconds
@@ -49,22 +50,26 @@ class Captions(TypedDict):
 
 
 class ClipBatch(TypedDict, total=False):
-    """What an aligner makes. Leading axes: none for one clip, C, (V, C), and B once flattened."""
+    """The tensors of clips, as an aligner makes them.
 
-    caps: torch.Tensor  # int64 [..., T]: [CLS] [SEP] ids.. [SEP] [PAD]..
-    cmasks: torch.Tensor  # bool [..., T]
-    vfeats: torch.Tensor  # float32 or float16 [..., F, 512]
-    vmasks: torch.Tensor  # bool [..., F]
-    video_start: torch.Tensor  # int64 [...]: seconds
-    video_end: torch.Tensor  # int64 [...]: seconds, exclusive
-    text_start: torch.Tensor  # int64 [...]: caption index
-    text_end: torch.Tensor  # int64 [...]: caption index, exclusive
+    The leading axis counts the B clips. Clip c of video v is row v*C + c. A clip of a benchmark's
+    test set has no leading axis.
+    """
+
+    caps: torch.Tensor  # int64 [B, T]: [CLS] [SEP] ids.. [SEP] [PAD]..
+    cmasks: torch.Tensor  # bool [B, T]
+    vfeats: torch.Tensor  # float32 or float16 [B, F, 512]
+    vmasks: torch.Tensor  # bool [B, F]
+    video_start: torch.Tensor  # int64 [B]: seconds
+    video_end: torch.Tensor  # int64 [B]: seconds, exclusive
+    text_start: torch.Tensor  # int64 [B]: caption index
+    text_end: torch.Tensor  # int64 [B]: caption index, exclusive
     video_id: Any  # str, or list of V str
     idx: Any  # position in the data set
 
 
 class ModelOutput(TypedDict, total=False):
-    """What a two-tower model returns."""
+    """The output of a two-tower model."""
 
     pooled_video: torch.Tensor  # float [B, D], not normalised
     pooled_text: torch.Tensor  # float [B, D], not normalised

@@ -1,6 +1,4 @@
-"""An MMDataset as fairseq wants to see it: sized, batched by count, and rebuilt every epoch when
-its plan changes.
-"""
+"""A wrapper that lets fairseq read an `MMDataset`."""
 
 from typing import Any
 
@@ -9,17 +7,16 @@ from fairseq.data import FairseqDataset
 from torch.utils.data import Dataset
 
 from mmpt.batch import ClipBatch
-from mmpt.datasets.mmdataset import MMDataset, collate
+from mmpt.datasets.mmdataset import MMDataset
 
 
 class FairseqMMDataset(FairseqDataset):
-    """Wraps an `MMDataset`; one item is already one batch of V videos in pre-training.
+    """An `MMDataset` for fairseq. In pre-training, one item is one batch of V videos.
 
     Args:
         dataset: the wrapped data set.
-        training: items (and planned batches) change from epoch to epoch, so that neither the epoch
-            iterator nor its loader workers (which hold a copy of the data set) may outlive their
-            epoch.
+        training: True if items and planned batches change from epoch to epoch. fairseq must then
+            make a new iterator for each epoch, as its loader workers hold a copy of the data set.
     Raises:
         TypeError: `dataset` is not a torch data set.
     """
@@ -32,13 +29,13 @@ class FairseqMMDataset(FairseqDataset):
 
     @property
     def can_reuse_epoch_itr_across_epochs(self) -> bool:
-        """False in training: fairseq would keep the first epoch's batches, workers and draws for
-        the whole run.
+        """False in training. fairseq would otherwise keep the batches, workers and draws of the
+        first epoch for the whole run.
         """
         return not self.training
 
     def set_epoch(self, epoch: int) -> None:
-        """Remember the epoch; every item's random draws depend on it."""
+        """Sets the epoch, on which the random draws of every item depend."""
         self.dataset.set_epoch(epoch)
 
     def __getitem__(self, index: int) -> ClipBatch:
@@ -48,11 +45,11 @@ class FairseqMMDataset(FairseqDataset):
         return len(self.dataset)
 
     def size(self, index: int) -> int:
-        """Every item counts as 1: there is no batching by tokens."""
+        """Returns 1 for every item: batches are not made by number of tokens."""
         return 1
 
     def num_tokens(self, index: int) -> int:
-        """Every item counts as 1: there is no batching by tokens."""
+        """Returns 1 for every item: batches are not made by number of tokens."""
         return 1
 
     def batch_by_size(
@@ -62,15 +59,14 @@ class FairseqMMDataset(FairseqDataset):
         max_sentences: int | None = None,
         required_batch_size_multiple: int = 1,
     ) -> list[list[int]]:
-        """Cut `indices` into batches of `max_sentences`, keeping a short last one (fairseq would
-        drop it).
+        """Splits `indices` into batches of `max_sentences`.
+
+        The last batch may be smaller. (fairseq's own method would drop it.)
         """
         size = max_sentences or 1
         order = [int(index) for index in indices]
         return [order[begin : begin + size] for begin in range(0, len(order), size)]
 
     def collater(self, samples: list[ClipBatch]) -> dict[str, Any]:
-        """Collate items; no items give an empty batch, for which fairseq runs its dummy batch with
-        weight zero.
-        """
-        return collate(samples)
+        """Returns a batch of items. No items give an empty one, which starts a dummy step."""
+        return self.dataset.collate(samples)

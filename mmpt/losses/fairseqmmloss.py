@@ -31,7 +31,6 @@ class MMCriterion(FairseqCriterion):
     def __init__(self, task: Any):
         super().__init__(task)
         self.loss = task.loss
-        self.flatten = task.inner.flatten
         self.clips_per_video: int | None = task.inner.config.dataset.clip_per_video
 
     def forward(
@@ -49,7 +48,6 @@ class MMCriterion(FairseqCriterion):
             reduce: not used; part of fairseq's interface.
             is_dummy_step: see `Loss.forward`.
         """
-        sample = self.flatten(sample)
         output = model(**sample)
         result = self.loss(is_dummy_step=is_dummy_step, **{**sample, **output})
         num_clips = len(sample["caps"])

@@ -124,7 +124,7 @@ class FixedLenAligner(Aligner):
     caption to the end of its last one.
     """
 
-    clip_axes = 1
+    has_clip_axis = True
 
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)

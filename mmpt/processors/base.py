@@ -90,10 +90,9 @@ class TextReader(Processor, ABC):
 class ItemAligner(Processor, ABC):
     """A maker of the tensors of an item."""
 
-    clip_axes: ClassVar[int] = 0
-    """Number of leading axes of an item that count clips: 1 for the clips of a video, 2 for videos
-    and clips. The task merges them with the batch's own axis. With 0 the model gets a batch as it
-    was collated.
+    has_clip_axis: ClassVar[bool] = False
+    """True if the tensors of an item have a leading axis of clips, along which a batch joins the
+    items. Otherwise items are stacked on a new axis.
     """
     fills_batch: ClassVar[bool] = False
     """True if items differ in size, so that a batch holds one."""

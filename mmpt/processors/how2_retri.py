@@ -105,10 +105,13 @@ class ShardedVideoRetriVideoProcessor(base.VideoReader):
 
     takes_batches = True
 
+    def __init__(self, config: DatasetConfig, split: Split):
+        super().__init__(config, split)
+        self.read_one = how2.ShardedVideoProcessor(config, split)
+
     def __call__(self, key: Sequence[ShardKey]) -> list[np.ndarray]:
         """Returns one float [seconds, 512] per key."""
-        read = how2.ShardedVideoProcessor(self.config, self.split)
-        return [read(one) for one in key]
+        return [self.read_one(one) for one in key]
 
 
 @base.TEXT_PROCESSORS.register
@@ -117,30 +120,34 @@ class ShardedVideoRetriTextProcessor(base.TextReader):
 
     takes_batches = True
 
+    def __init__(self, config: DatasetConfig, split: Split):
+        super().__init__(config, split)
+        self.read_one = how2.ShardedTextProcessor(config, split)
+
     def __call__(self, key: Sequence[ShardKey]) -> list[Captions]:
         """Returns the captions of every key."""
-        read = how2.ShardedTextProcessor(self.config, self.split)
-        return [read(one) for one in key]
+        return [self.read_one(one) for one in key]
 
 
 class _BatchAligner(FixedLenAligner):
     """An aligner for lists of V videos, which are aligned one after another."""
 
     takes_batches = True
-    clip_axes = 2
 
     def __call__(
         self, video_key: Any, video_feature: Any, text_feature: Any, rng: random.Random
     ) -> ClipBatch:
-        """Returns tensors with leading axes (V, C) and the list of V ids."""
+        """Returns tensors with the leading axis B = V * C and the list of V ids.
+
+        Clip c of video v is row v * C + c.
+        """
         items: list[Any] = []
         for key, feature, captions in zip(video_key, video_feature, text_feature, strict=True):
             items.append(super().__call__(key, feature, captions, rng))
         batch: dict[str, Any] = {}
         for name, value in items[0].items():
             values = [item[name] for item in items]
-            # Unlike torch's default_collate, this copies nothing into shared memory in a worker.
-            batch[name] = torch.stack(values) if isinstance(value, torch.Tensor) else values
+            batch[name] = torch.cat(values) if isinstance(value, torch.Tensor) else values
         return cast(ClipBatch, batch)
 
 

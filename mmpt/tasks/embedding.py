@@ -1,11 +1,13 @@
-"""The embedding pass: one vector for every training video, in pieces that fit into memory.
+"""The embedding pass: computes one vector for every training video, in pieces that fit into memory.
 
-A piece is as many consecutive videos as `clips_per_forward` allows. Pieces are cut by position
-alone, so `infer_scale`, the number of processes or loader workers, and interruptions do not change
-which clips share a matrix product: with the same device and number of threads, the vectors are
-equal to the bit. Another device, number of threads or `clips_per_forward`, and a device that runs
-out of memory and computes a piece in parts, change the rounding of matrix products (1e-6), most of
-which disappears in float16.
+A piece is as many consecutive videos as `clips_per_forward` allows. Only positions decide where
+pieces begin. So `infer_scale`, the number of processes or loader workers, and interruptions do not
+change which clips share a matrix product: with the same device and number of threads, the vectors
+are equal to the bit.
+
+Another device, number of threads or `clips_per_forward` changes the rounding of matrix products by
+about 1e-6. The same happens if a device runs out of memory and computes a piece in parts. Most of
+the difference disappears in float16.
 """
 
 import time
@@ -16,9 +18,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmpt.datasets import MMDataset, collate
+from mmpt.datasets import MMDataset
 from mmpt.retrieval import VideoVectorPool, video_vectors
-from mmpt.tasks.task import merge_leading
 from mmpt.utils.distributed import World
 from mmpt.utils.log import get_logger, progress
 
@@ -32,27 +33,29 @@ _MODEL_INPUTS = ("caps", "cmasks", "vfeats", "vmasks")
 def deal_pieces(num_videos: int, per_piece: int, per_chunk: int, world: World) -> list[range]:
     """Returns the positions of the pieces that this process embeds.
 
-    Piece p has the positions from p * `per_piece` on. Pieces are dealt in turns: each process gets
-    the pieces of `per_chunk` videos at a time, or fewer where another would get none otherwise.
+    Piece p begins at position p * `per_piece`. The processes take turns: each gets `per_chunk`
+    videos at a time. It gets fewer if another process would otherwise get none.
     """
     num_pieces = -(-num_videos // per_piece)
-    fair = -(-num_pieces // world.size)
-    at_a_time = max(1, min(per_chunk // per_piece, fair))
+    fair_share = -(-num_pieces // world.size)
+    at_a_time = max(1, min(per_chunk // per_piece, fair_share))
     starts = np.arange(num_pieces)
     mine = starts[starts // at_a_time % world.size == world.rank] * per_piece
     return [range(start, min(start + per_piece, num_videos)) for start in mine.tolist()]
 
 
 @torch.no_grad()
-def embed(model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
-    """Returns the vectors float32 [n, D] of the n videos of a collated batch, on the model's
-    device.
+def embed(model: nn.Module, batch: dict[str, Any], clips_per_video: int) -> torch.Tensor:
+    """Returns the vectors float32 [n, D] of the n videos of a batch, on the model's device.
+
+    Args:
+        batch: n * `clips_per_video` clips, those of a video next to each other.
     """
-    clips = batch["caps"].shape[1]
-    flat = merge_leading({key: batch[key] for key in _MODEL_INPUTS}, 2)
     device = device_of(model)
-    output = model(**{key: value.to(device, non_blocking=True) for key, value in flat.items()})
-    return video_vectors(output["pooled_video"].float(), output["pooled_text"].float(), clips)
+    inputs = {key: batch[key].to(device, non_blocking=True) for key in _MODEL_INPUTS}
+    output = model(**inputs)
+    pooled_video, pooled_text = output["pooled_video"].float(), output["pooled_text"].float()
+    return video_vectors(pooled_video, pooled_text, clips_per_video)
 
 
 def fill_pool(
@@ -60,16 +63,19 @@ def fill_pool(
     model: nn.Module,
     dataset: MMDataset,
     pieces: list[range],
+    *,
+    clips_per_video: int,
     num_workers: int,
 ) -> tuple[int, float]:
     """Embeds the videos of this process that are not in its pool yet.
 
     Args:
-        dataset: one video per item, C clips each; at the epoch that is to be embedded.
-        pieces: all that this process embeds, as `deal_pieces` gives them.
-        num_workers: loader processes.
+        dataset: one video per item, with C clips. Its epoch must be set.
+        pieces: positions of the videos that this process embeds, from `deal_pieces`.
+        clips_per_video: C.
+        num_workers: number of loader processes.
     Returns:
-        The number of videos embedded, and the seconds in which the towers waited for the loader.
+        The number of videos embedded, and the seconds that the towers waited for the loader.
     """
     if len(pool):
         total = len(pool.positions_n)
@@ -80,16 +86,16 @@ def fill_pool(
     loader: DataLoader[Any] = DataLoader(
         dataset,
         batch_sampler=[list(piece) for piece in pieces],
-        collate_fn=collate,
+        collate_fn=dataset.collate,
         num_workers=min(num_workers, len(pieces)),
         prefetch_factor=PREFETCH if num_workers and pieces else None,
         pin_memory=device_of(model).type == "cuda",
-        generator=torch.Generator(),  # else the loader would advance the global one
+        generator=torch.Generator(),  # otherwise the loader would advance the global one
     )
     waited_s, asked_at = 0.0, time.monotonic()
     for batch in progress(loader, num_videos, "videos embedded", logger, unit=per_piece):
         waited_s += time.monotonic() - asked_at
-        pool.add(embed(model, batch))
+        pool.add(embed(model, batch, clips_per_video))
         asked_at = time.monotonic()
     return num_videos, waited_s
 

@@ -15,7 +15,7 @@ from torch import nn
 from mmpt import processors, retrieval
 from mmpt.batch import Split
 from mmpt.config import RunConfig
-from mmpt.datasets import MMDataset, collate
+from mmpt.datasets import MMDataset
 from mmpt.errors import DataError
 from mmpt.models.checkpoint import weights_fingerprint
 from mmpt.models.mmfusion import CLIPS_PER_FORWARD
@@ -163,6 +163,12 @@ class RetriTask(Task):
         )
 
     @property
+    def _clips_per_video(self) -> int:
+        clips = self.config.dataset.clip_per_video
+        assert clips is not None, "checked by the config"
+        return clips
+
+    @property
     def _video_ids(self) -> list[str]:
         """All usable training videos, in list order: the order of vectors and plans."""
         meta = self.embedding_dataset.meta
@@ -189,7 +195,7 @@ class RetriTask(Task):
         config, dataset, was_training = self.config, self.embedding_dataset, model.training
         # Not the model's own chunk, which may have halved: all processes must cut the same pieces.
         chunk = ChunkSize("clips_per_forward", config.clips_per_forward, CLIPS_PER_FORWARD)
-        clips = config.dataset.clip_per_video or 1
+        clips = self._clips_per_video
         per_piece = max(1, chunk.size(ALL, device_of(model)) // clips)
         per_chunk = (config.dataset.num_video_per_batch or 1) * config.retrieval.infer_scale
         pieces = deal_pieces(len(dataset), per_piece, per_chunk, world)
@@ -198,7 +204,14 @@ class RetriTask(Task):
         try:
             with watch.timed("embed"):
                 pool = self._open_pool(model, epoch, world, pieces, (per_piece, per_chunk))
-                done, waited_s = fill_pool(pool, model, dataset, pieces, config.num_workers)
+                done, waited_s = fill_pool(
+                    pool,
+                    model,
+                    dataset,
+                    pieces,
+                    clips_per_video=clips,
+                    num_workers=config.num_workers,
+                )
         finally:
             model.train(was_training)
         rate = done / watch.seconds["embed"]
@@ -230,7 +243,9 @@ class RetriTask(Task):
         retrieval.remove_other_vectors(self.plan_dir, key)
         name = self.config.retrieval.vectorpool_cls or "VideoVectorPool"
         positions = np.array([place for piece in pieces for place in piece], np.int64)
-        hidden_size = embed(model, collate([self.embedding_dataset[0]])).shape[1]
+        dataset = self.embedding_dataset
+        first = embed(model, dataset.collate([dataset[0]]), self._clips_per_video)
+        hidden_size = first.shape[1]
         pool_cls = retrieval.VECTOR_POOLS.get(name, "vectorpool_cls")
         return pool_cls(positions, hidden_size, self.plan_dir, key, world.rank, sizes[0])
 

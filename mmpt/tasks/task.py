@@ -177,25 +177,6 @@ class Task:
             raise ConfigError(str(self.config.path), [problem])
         return loss
 
-    def flatten(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Merge the axes of a batch that count items, videos and clips into one, if its aligner
-        draws clips.
-
-        Clip c of video v becomes row v*C + c. Tensors without these axes are left alone, and so are
-        whole batches of the downstream aligners, whose models take them as they were collated.
-        """
-        clip_axes = self._part_classes()["aligner"].clip_axes
-        return merge_leading(batch, 1 + clip_axes) if clip_axes else batch
-
 
 TASKS: Registry[Task] = Registry("task", Task, "mmpt.tasks")
 TASKS.register(Task)
-
-
-def merge_leading(batch: dict[str, Any], num_axes: int) -> dict[str, Any]:
-    """Merge the first `num_axes` axes of every tensor whose sizes there are those of `caps`."""
-    merged, sizes = dict(batch), batch["caps"].shape[:num_axes]
-    for key, value in batch.items():
-        if isinstance(value, torch.Tensor) and value.shape[:num_axes] == sizes:
-            merged[key] = value.flatten(0, num_axes - 1)
-    return merged

@@ -14,7 +14,6 @@ import whole_job
 from mmpt.batch import Split
 from mmpt.cli.preflight import check_parts
 from mmpt.config import load_config
-from mmpt.datasets import collate
 from mmpt.errors import LaunchError
 from mmpt.losses import MMContraLoss
 from mmpt.tasks import Task
@@ -123,7 +122,7 @@ def test_the_plain_job_has_our_loss(data: Data, monkeypatch: pytest.MonkeyPatch)
         model, loss = task.build_model(pretrained=False).eval(), task.build_loss()
         dataset = task.build_dataset(Split.TRAIN)
         assert dataset is not None
-        batch = task.flatten(collate([dataset[0]]))
+        batch = dataset.collate([dataset[0]])
         with torch.no_grad():
             terms.append(loss(**{**batch, **model(**batch)}).terms)
         assert isinstance(loss, MMContraLoss) != plain

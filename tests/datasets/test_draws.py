@@ -57,6 +57,8 @@ def digest(data: MMDataset) -> str:
         for index in range(len(data)):
             item = data.item(index, epoch)
             for value in (*(item[name] for name in FIELDS), item["vfeats"][..., :2]):
+                if data.aligner.takes_batches:  # recorded with the axes [V, C]
+                    value = value.unflatten(0, (data.meta.num_videos, -1))
                 whole.update(f"{value.dtype} {list(value.shape)}".encode())
                 whole.update(value.contiguous().numpy().tobytes())
             whole.update(repr(item["video_id"]).encode())

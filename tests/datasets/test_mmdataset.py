@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from mmpt.batch import Split
 from mmpt.datasets import MMDataset, collate
-from mmpt.processors import VariedLenAligner, VideoRetriOverlappedAligner
+from mmpt.processors import DSAligner, VariedLenAligner, VideoRetriOverlappedAligner
 from tests.support.shard_data import MANY, ONE, make_data
 
 
@@ -62,7 +62,7 @@ def test_the_test_split_does_not_know_epochs(config):
 def test_the_number_of_workers_changes_nothing(config, num_workers):
     data = batch_data(config)
     data.set_epoch(2)
-    loader = DataLoader(data, batch_size=1, collate_fn=collate, num_workers=num_workers)
+    loader = DataLoader(data, batch_size=1, collate_fn=data.collate, num_workers=num_workers)
     batches = list(loader)
     assert len(batches) == len(data) == 5
     for index, batch in enumerate(batches):
@@ -70,7 +70,7 @@ def test_the_number_of_workers_changes_nothing(config, num_workers):
         assert batch["idx"].tolist() == [index]
         assert batch["video_id"] == [(name,) for name in want["video_id"]]
         for name in ("caps", "cmasks", "vfeats", "vmasks", "video_start", "text_end"):
-            assert torch.equal(batch[name][0], want[name])
+            assert torch.equal(batch[name], want[name])
 
 
 def test_no_global_generator_is_read_or_written(config):
@@ -85,23 +85,45 @@ def test_no_global_generator_is_read_or_written(config):
     assert same(data.item(0, 0), first)
 
 
-def test_shapes_of_a_collated_batch(config):
-    batch = collate([batch_data(config).item(0, 0)])
+def test_a_batch_has_one_leading_axis_of_clips(config):
+    data = batch_data(config)
+    batch = data.collate([data.item(0, 0)])
     found = {
         name: (*value.shape, value.dtype) for name, value in batch.items() if name != "video_id"
     }
     spans = [f"{kind}_{end}" for kind in ("video", "text") for end in ("start", "end")]
     assert found == {
-        "caps": (1, 4, 3, 18, torch.int64),
-        "cmasks": (1, 4, 3, 18, torch.bool),
-        "vfeats": (1, 4, 3, 6, 512, torch.float16),
-        "vmasks": (1, 4, 3, 6, torch.bool),
-        **dict.fromkeys(spans, (1, 4, 3, torch.int64)),
+        "caps": (12, 18, torch.int64),
+        "cmasks": (12, 18, torch.bool),
+        "vfeats": (12, 6, 512, torch.float16),
+        "vmasks": (12, 6, torch.bool),
+        **dict.fromkeys(spans, (12, torch.int64)),
         "idx": (1, torch.int64),
     }
-    batch = collate([video_data(config).item(index, 0) for index in range(5)])
-    assert batch["vfeats"].shape == (5, 3, 6, 512)
+
+
+def test_clip_c_of_video_v_is_row_v_clips_plus_c(config):
+    data = video_data(config)
+    items = [data.item(index, 0) for index in range(5)]
+    batch = data.collate(items)
+    assert batch["vfeats"].shape == (15, 6, 512)
     assert batch["video_id"] == [f"video{index:04d}" for index in range(5)]
+    assert batch["idx"].tolist() == list(range(5))
+    for video, item in enumerate(items):
+        for clip in range(3):
+            for name in ("caps", "vfeats", "video_start"):
+                assert torch.equal(batch[name][3 * video + clip], item[name][clip])
+    # Feature [t, 1] is the number of the video.
+    assert batch["vfeats"][:, 0, 1].tolist() == [video for video in range(5) for _ in range(3)]
+
+
+def test_items_without_an_axis_of_clips_are_stacked(config):
+    data = MMDataset(
+        *(part(config, Split.TRAIN) for part in ONE), DSAligner(config, Split.TRAIN), seed=1
+    )
+    item = {"caps": torch.ones(4, 8), "vfeats": torch.ones(4, 8, 512)}
+    assert data.collate([item])["caps"].shape == (1, 4, 8)
+    assert data.collate([]) == batch_data(config).collate([]) == {}
 
 
 def test_collate_leaves_out_none_and_takes_nothing():

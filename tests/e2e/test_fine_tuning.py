@@ -11,7 +11,7 @@ import torch
 from mmpt.batch import Split
 from mmpt.cli.scoring import predict
 from mmpt.config import load_config
-from mmpt.datasets import MMDataset, collate
+from mmpt.datasets import MMDataset
 from mmpt.endtasks.crosstask.evaluation import CrossTaskMetric, CrossTaskPredictor
 from mmpt.errors import CheckpointError
 from mmpt.tasks import Task
@@ -109,7 +109,7 @@ def test_multiple_choice_is_trained_on_captions_for_videos(files: Path) -> None:
     assert validation is not None
     assert (len(training), len(validation)) == (8 * 20, 24)
     model = fill_by_formula(task.build_model(pretrained=False), "hash").eval()
-    batch = task.flatten(collate([training.item(index, 1) for index in range(8)]))
+    batch = training.collate([training.item(index, 1) for index in range(8)])
     output = model(**batch)
     loss = task.build_loss()(**batch, **output).total
     scores = (output["pooled_video"] @ output["pooled_text"].T).detach().double()
@@ -191,7 +191,7 @@ def test_crosstask_learns_what_the_features_show(files: Path) -> None:
     for split in (Split.TRAIN, Split.VALID):
         items = task.build_dataset(split)
         assert isinstance(items, MMDataset)
-        batches[split] = [task.flatten(collate([items[index]])) for index in range(len(items))]
+        batches[split] = [items.collate([items[index]]) for index in range(len(items))]
     for _ in range(8):
         for batch in batches[Split.TRAIN]:
             optimizer.zero_grad()

@@ -88,8 +88,7 @@ def test_a_video_with_more_clips_than_fit_is_embedded_in_parts(
             lambda _module, _args, inputs, _output: clips.append(inputs["position_ids"].shape),
             with_kwargs=True,
         )
-        batch = embedding.collate([task.embedding_dataset[5]])
-        vectors.append(embedding.embed(model, batch))
+        vectors.append(embedding.embed(model, {**task.embedding_dataset[5]}, CLIPS))
     assert len(clips) == 3 + 1
     torch.testing.assert_close(*vectors, rtol=0, atol=1e-5)  # measured: 5e-7
 

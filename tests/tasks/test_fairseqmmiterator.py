@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from fairseq.tasks import LegacyFairseqTask
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from mmpt.datasets.fairseqmmdataset import FairseqMMDataset
 from mmpt.tasks.fairseqmmiterator import PlannedBatchIterator
@@ -36,6 +36,9 @@ class PlannedValues(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {"value": torch.tensor(self.values[index])}
+
+    def collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+        return default_collate(items)
 
 
 def iterator(

@@ -173,14 +173,3 @@ def test_before_retri_epoch_videos_are_grouped_at_random(corpus: Path, tmp_path:
         groups.append(dataset.meta.cands)  # type: ignore[attr-defined]
     assert groups[0] == groups[2] != groups[1]
     assert sorted(name for group in groups[0] for name in group) == sorted(task._video_ids)
-
-
-def test_flattening_puts_clip_c_of_video_v_in_row_v_clips_plus_c(
-    corpus: Path, tmp_path: Path
-) -> None:
-    caps = torch.arange(3 * 16 * 5).view(1, 3, 16, 5)
-    batch = {"caps": caps, "video_start": caps[..., 0], "idx": torch.tensor([7]), "video_id": "abc"}
-    flat = make_task(corpus, tmp_path).flatten(batch)
-    assert torch.equal(flat["caps"], caps[0].reshape(48, 5))
-    assert torch.equal(flat["video_start"], flat["caps"][:, 0])
-    assert (flat["idx"], flat["video_id"]) == (batch["idx"], "abc")

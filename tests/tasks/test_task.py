@@ -5,7 +5,6 @@ at once.
 from __future__ import annotations
 
 import pytest
-import torch
 from torch import nn
 
 from mmpt.batch import Split
@@ -139,19 +138,6 @@ def test_a_loss_must_fit_the_model(model: str, loss: LossConfig, words: str | No
 def test_a_split_without_a_source_has_no_data_set() -> None:
     task = Task.from_config(CONFIG)
     assert [task.build_dataset(split) for split in Split] == [None, None, None]
-
-
-@pytest.mark.parametrize(
-    "aligner", ["DSAligner", "COINActionSegmentationAligner", "CrossTaskAligner"]
-)
-def test_downstream_batches_are_left_alone_even_where_sizes_agree(aligner: str) -> None:
-    config = CONFIG.replace(dataset=DATASET.replace(aligner=aligner))
-    batch = {
-        "caps": torch.ones(1, 4, 8),
-        "vfeats": torch.ones(1, 4, 8, 512),
-        "video_targets": torch.ones(1, 4),
-    }
-    assert Task.from_config(config).flatten(batch) is batch
 
 
 def test_whole_videos_come_one_at_a_time() -> None:
