@@ -132,11 +132,12 @@ def plan_figures(train: MMDataset, folder: Path) -> list[Figure]:
     ids = meta.videos.name_list()
     with watch.timed("random grouping"):
         meta.random_candidates(random.Random(0))
-    plan = Plan(1, "fingerprint", len(ids), tuple(map(tuple, meta.cands)))
+    batches = tuple(tuple(batch.tolist()) for batch in meta.batches)
+    plan = Plan(1, "fingerprint", "list", len(ids), batches)
     with watch.timed("saving"):
-        path = plan.save(folder / "retri")
+        path = plan.save(folder / "retri", ids)
     with watch.timed("loading"):
-        loaded = Plan.load(folder / "retri", 1, "fingerprint")
+        loaded = Plan.load(folder / "retri", 1, "fingerprint", "list")
     with watch.timed("taking up"):
         meta.set_candidates(loaded.batches)
     megabytes = path.stat().st_size / MB
@@ -266,6 +267,7 @@ def refresh_figures(folder: Path, num_videos: int) -> list[Figure]:
         num_cands=retrieval.num_cands,
         retriever=retriever,
         fingerprint="fingerprint",
+        list_fingerprint="list",
         watch=watch,
     )
     pool.discard()

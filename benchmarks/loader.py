@@ -157,7 +157,7 @@ def plain_item(
             clips.append(plain_clip(window, feature[clip.video_start : clip.video_end]))
         videos.append([torch.stack(column) for column in zip(*clips, strict=True)])
     columns = zip(TENSORS, zip(*videos, strict=True), strict=True)
-    return {name: torch.stack(column) for name, column in columns}
+    return {name: torch.cat(column) for name, column in columns}
 
 
 class PlainItems(Dataset):

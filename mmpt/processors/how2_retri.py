@@ -7,7 +7,6 @@ that is too short for 8 batches keeps every whole batch. Retrieved plans are use
 
 import random
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any, cast
 
 import numpy as np
@@ -26,7 +25,10 @@ NO_INDEX = -1  # the index in the keys: a video of a batch has no index of its o
 
 @base.META_PROCESSORS.register
 class ShardedHow2VideoRetriMetaProcessor(base.MetaProcessor):
-    """Batches of videos. Both keys are a list of (id, -1, shard, row)."""
+    """Batches of videos. Both keys are a list of (id, -1, shard, row).
+
+    `videos` is the table of the usable videos, and `batches` holds int32 positions in it.
+    """
 
     takes_batches = True
 
@@ -45,19 +47,18 @@ class ShardedHow2VideoRetriMetaProcessor(base.MetaProcessor):
                 f"`dataset.num_video_per_batch` ({self.num_videos}) must be usable, but "
                 f"{len(self.videos)} are. List more, or lower it."
             )
-        # The positions in `self.videos` of each batch.
-        self._batches = self._group(np.arange(len(self.videos)))
+        self.batches = self._group(np.arange(len(self.videos)))
 
     @property
     def cands(self) -> list[list[str]]:
         """The ids of every batch. Each call makes a new list."""
-        return [list(map(self.videos.name, batch)) for batch in self._batches]
+        return [list(map(self.videos.name, batch)) for batch in self.batches]
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self.batches)
 
     def __getitem__(self, index: int) -> tuple[list[ShardKey], list[ShardKey]]:
-        keys = [self.videos.key(position, NO_INDEX) for position in self._batches[index]]
+        keys = [self.videos.key(position, NO_INDEX) for position in self.batches[index]]
         return keys, keys
 
     def random_candidates(self, rng: random.Random) -> None:
@@ -68,27 +69,28 @@ class ShardedHow2VideoRetriMetaProcessor(base.MetaProcessor):
         """
         order = list(range(len(self.videos)))
         rng.shuffle(order)
-        self._batches = self._group(np.array(order))
+        self.batches = self._group(np.array(order))
 
-    def set_candidates(self, batches: Sequence[Sequence[str]]) -> None:
-        """Replaces the plan.
+    def set_candidates(self, batches: Sequence[Sequence[int]]) -> None:
+        """Replaces the batches.
 
         Args:
-            batches: ids of videos; any number of batches, of any size.
+            batches: positions in `videos`. The number and sizes of batches are arbitrary.
         Raises:
-            DataError: ids that are not among the usable videos.
+            DataError: a position is not in the list.
         """
-        ids = list(chain.from_iterable(batches))
-        positions = self.videos.positions(ids)
-        unknown = [ids[place] for place in np.flatnonzero(positions < 0)]
+        planned = [np.array(batch, dtype=np.int64) for batch in batches]
+        num_videos = len(self.videos)
+        outside = [batch[(batch < 0) | (batch >= num_videos)] for batch in planned]
+        unknown = np.concatenate(outside).tolist() if outside else []
         if unknown:
             raise DataError(
-                f"retrieved batches: every id must be a usable video of {self.list_path()}, but "
-                f"{len(unknown)} are not (first: {', '.join(unknown[:NUM_NAMED])}). The plan "
-                "belongs to another list: retrieve again."
+                f"planned batches: every position must be below {num_videos}, the number of usable "
+                f"videos of {self.list_path()}, but {len(unknown)} are not (first: "
+                f"{', '.join(map(str, unknown[:NUM_NAMED]))}). The plan belongs to another list: "
+                "retrieve again."
             )
-        ends = np.cumsum([len(batch) for batch in batches])
-        self._batches = np.split(positions.astype(np.int32), ends[:-1])
+        self.batches = [batch.astype(np.int32) for batch in planned]
 
     def _group(self, order: np.ndarray) -> list[np.ndarray]:
         """Returns batches of V consecutive positions of `order`."""

@@ -1,4 +1,4 @@
-"""Turns neighbours into batches: each batch is a sample of the neighbourhood of one centre.
+"""Turns neighbours into batches. Each batch is a sample of the neighbourhood of one video.
 
 Legend: N videos, V videos per batch, m = floor(N/V) centres and batches, k neighbours, D hidden
 size.
@@ -17,7 +17,7 @@ from mmpt.utils.stopwatch import Stopwatch
 logger = get_logger(__name__)
 
 MAX_JUDGED_BATCHES = 2000
-"""Batches on which the hardness of a plan is measured."""
+"""Largest number of batches on which the hardness of a plan is measured."""
 
 
 def plan_batches(
@@ -25,12 +25,15 @@ def plan_batches(
 ) -> list[list[int]]:
     """Returns one batch of different positions for each centre.
 
-    The candidates are the centre and its neighbours, nearest first. If there are more than V, V of
-    them are drawn; the centre may be lost in this, as in the release. If there are fewer, the batch
-    is short.
+    The candidates are the centre and its neighbours, nearest first. If there are more than V of
+    them, V are drawn at random. The centre may then be left out, as in the release. If there are
+    fewer, the batch is short.
 
     Args:
-        neighbours_mk: int64, positions, nearest first; -1 for none.
+        neighbours_mk: int64, positions, nearest first, -1 where fewer were found.
+        centres: m positions.
+        videos_per_batch: V.
+        rng: draws a number for every batch that is sampled.
     """
     assert len(neighbours_mk) == len(centres)
     batches = []
@@ -49,9 +52,9 @@ def plan_hardness(
     """Measures how similar the videos of a batch are.
 
     Returns:
-        mean_cosine: mean cosine of two different videos of one batch, of at most
+        mean_cosine: mean cosine of two different videos of one batch. It is measured on at most
             `MAX_JUDGED_BATCHES` batches.
-        random_mean_cosine: the same for batches of the same sizes drawn at random.
+        random_mean_cosine: the same for random batches of the same sizes.
         coverage: share of all videos that occur in at least one batch.
     """
     num_videos = len(vectors_ND)
@@ -76,6 +79,7 @@ def refresh_plan(
     num_cands: int,
     retriever: VectorRetriever,
     fingerprint: str,
+    list_fingerprint: str,
     watch: Stopwatch,
 ) -> Plan:
     """Plans the batches of an epoch from the vectors of all videos.
@@ -83,13 +87,15 @@ def refresh_plan(
     Args:
         vectors_ND: float16 or float32, finite (the pool checks this), in the order of the training
             list.
-        ids: N different video ids in the same order.
-        epoch: e; all draws come from a generator seeded with e * e.
-        num_cands: neighbours searched for each centre; the centre itself is one of them.
-        retriever: an empty index; it is filled, trained and searched here.
+        ids: N different video ids in the same order, which the retriever stores.
+        epoch: e. All draws come from a generator seeded with e * e.
+        num_cands: neighbours searched for each centre. The centre itself is one of them.
+        retriever: an empty index. It is filled, trained and searched here.
         fingerprint: `plan_fingerprint` of the settings, the list and the weights.
+        list_fingerprint: `ids_fingerprint` of the list.
         watch: measures the time of the parts `index`, `search` and `plan`.
     """
+    # The order of the draws is part of the result: first all centres, then each batch in turn.
     assert len(retriever) == 0, "refresh_plan fills an empty index"
     assert len(set(ids)) == len(ids) == len(vectors_ND)
     assert num_cands >= videos_per_batch, "checked by the config"
@@ -109,15 +115,16 @@ def refresh_plan(
             f"{hardness['mean_cosine']:.3f} (at random {hardness['random_mean_cosine']:.3f}), "
             f"{hardness['coverage']:.1%} of {len(ids)} videos covered"
         )
-        listed = [tuple(ids[position] for position in batch) for batch in batches]
-    return Plan(epoch, fingerprint, len(ids), tuple(listed), hardness)
+    planned = tuple(tuple(batch) for batch in batches)
+    return Plan(epoch, fingerprint, list_fingerprint, len(ids), planned, hardness)
 
 
 def _mean_cosine(vectors_ND: np.ndarray, batches: Sequence[Sequence[int]]) -> float:
-    """Returns the mean over batches of the mean cosine of two members; NaN without batches.
+    """Returns the mean over batches of the mean cosine of two members, or NaN without batches.
 
-    The sum s of the n unit vectors of a batch gives the mean over its pairs without computing each:
-    (|s|^2 - n) / (n^2 - n).
+    Let s be the sum of the n unit vectors of a batch. |s|^2 is the sum of all n^2 products, n of
+    which are those of a vector with itself. So the mean over the pairs is (|s|^2 - n) / (n^2 - n),
+    and no single pair is computed.
     """
     means = []
     for batch in batches:

@@ -1,6 +1,7 @@
-"""The plan of an epoch as a file: the videos of each batch, and a fingerprint of what decided them.
+"""The plan of an epoch: the videos of each batch, and fingerprints of what decided them.
 
-A plan file is used only if its fingerprint is the expected one, never because it exists.
+A plan holds positions in the training list. Its file also has the video ids, for people who read
+it. A plan file is used only if its fingerprints are the expected ones, never because it exists.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from typing import Any
 from mmpt.errors import DataError
 from mmpt.utils.io import atomic_write, read_json, remove_leftovers
 
-FORMAT = 1
+FORMAT = 2
+"""Version of plan files. Format 1 had ids only; its files are refused, and their epoch is planned
+again."""
 HARDNESS_LOG = "hardness.jsonl"
 """A file next to the plans with one JSON line per plan: how similar the videos of a batch are."""
 
@@ -28,27 +31,38 @@ class Plan:
 
     epoch: int
     fingerprint: str
+    """`plan_fingerprint` of everything that decided the batches."""
+    list_fingerprint: str
+    """`ids_fingerprint` of the training list."""
     num_videos: int
-    batches: tuple[tuple[str, ...], ...]
-    """Video ids, different within a batch."""
+    """Length of the training list."""
+    batches: tuple[tuple[int, ...], ...]
+    """Positions in the training list. Those of a batch are different."""
     hardness: dict[str, float] | None = field(default=None, compare=False)
-    """As `plan_hardness` measures it; None for a plan that was read from a file."""
+    """Result of `plan_hardness`. None for a plan that was read from a file."""
 
     @staticmethod
     def path(folder: str | Path, epoch: int) -> Path:
         """Returns the path of the plan of `epoch`."""
         return Path(folder) / f"plan_e{epoch}.json"
 
-    def save(self, folder: str | Path) -> Path:
-        """Writes `plan_e<epoch>.json` and logs its hardness; returns its path."""
+    def save(self, folder: str | Path, ids: Sequence[str]) -> Path:
+        """Writes `plan_e<epoch>.json`, logs the hardness, and returns the path.
+
+        Args:
+            ids: the training list.
+        """
         path = self.path(folder, self.epoch)
+        named = [[ids[position] for position in batch] for batch in self.batches]
         value = {
             "format": FORMAT,
             "epoch": self.epoch,
             "fingerprint": self.fingerprint,
+            "list_fingerprint": self.list_fingerprint,
             "num_videos": self.num_videos,
-            "checksum": _hash(self.batches),
-            "batches": self.batches,
+            "checksum": _hash([named, self.batches]),
+            "batches": named,
+            "positions": self.batches,
         }
         remove_leftovers(path.parent, re.escape(path.name))
         with atomic_write(path) as file:
@@ -60,27 +74,35 @@ class Plan:
         return path
 
     @classmethod
-    def load(cls, folder: str | Path, epoch: int, fingerprint: str) -> Plan:
+    def load(cls, folder: str | Path, epoch: int, fingerprint: str, list_fingerprint: str) -> Plan:
         """Reads the plan of `epoch`.
 
         Args:
-            fingerprint: the expected one. It covers the training list, too.
+            fingerprint: the expected one.
+            list_fingerprint: that of the present training list.
 
         Raises:
             DataError: the file is missing, was made from something else, or was changed.
         """
         path = cls.path(folder, epoch)
         value = read_json(path)
-        expected = {"format": FORMAT, "epoch": epoch, "fingerprint": fingerprint}
-        is_whole = isinstance(value, dict) and value.get("checksum") == _hash(value.get("batches"))
+        expected = {
+            "format": FORMAT,
+            "epoch": epoch,
+            "fingerprint": fingerprint,
+            "list_fingerprint": list_fingerprint,
+        }
+        is_whole = isinstance(value, dict) and value.get("checksum") == _hash(
+            [value.get("batches"), value.get("positions")]
+        )
         if not is_whole or any(value.get(key) != wanted for key, wanted in expected.items()):
             raise DataError(
                 f"{path}: must be the plan of epoch {epoch} with the fingerprint {fingerprint}, as "
                 "it was written, but was made from something else or changed; the epoch is planned "
                 "again."
             )
-        batches = tuple(tuple(batch) for batch in value["batches"])
-        return cls(epoch, fingerprint, value["num_videos"], batches)
+        batches = tuple(tuple(batch) for batch in value["positions"])
+        return cls(epoch, fingerprint, list_fingerprint, value["num_videos"], batches)
 
 
 def ids_fingerprint(ids: Iterable[str]) -> str:

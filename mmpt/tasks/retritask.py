@@ -102,7 +102,9 @@ class RetriTask(Task):
             if world.is_main and wanted is not None and wanted.startswith(prefix):
                 try:
                     name = wanted.removeprefix(prefix)
-                    plan = retrieval.Plan.load(self.plan_dir, plan_epoch, name)
+                    plan = retrieval.Plan.load(
+                        self.plan_dir, plan_epoch, name, self._ids_fingerprint
+                    )
                 except DataError as err:
                     logger.warning("%s", err)
             plan = world.broadcast_object(plan)
@@ -132,18 +134,20 @@ class RetriTask(Task):
                 recall=settings.recall,
                 device=device_of(model),
             )
+            ids = self._video_ids
             plan = retrieval.refresh_plan(
                 vectors_ND,
-                self._video_ids,
+                ids,
                 epoch=epoch,
                 videos_per_batch=dataset.num_video_per_batch,
                 num_cands=settings.num_cands,
                 retriever=retriever,
                 fingerprint=self._fingerprint(epoch, weights_fingerprint(model)),
+                list_fingerprint=self._ids_fingerprint,
                 watch=watch,
             )
             with watch.timed("save"):
-                plan.save(self.plan_dir)
+                plan.save(self.plan_dir, ids)
             said = f"{plan.num_videos} videos in {watch.total:.1f} s: {watch}"
             logger.info("refresh of epoch %d: %s", epoch, said)
         plan = world.broadcast_object(plan)

@@ -40,7 +40,7 @@ def test_the_made_up_data_is_what_the_recipe_reads(tmp_path):
     config = load_config(full_size.YAML, overrides(tmp_path))
     data = Task.from_config(config).build_dataset(Split.TRAIN)
     item = data[0]
-    assert item["vfeats"].shape == (64, 16, 16, 512)
+    assert item["vfeats"].shape == (64 * 16, 16, 512)
     assert item["video_id"] == video_ids(5000, seed=0)[:64]
     assert len(set(video_ids(5000, seed=0)) | set(video_ids(5000, seed=1))) == 10_000
     key = data.meta[0][0][0]

@@ -221,4 +221,5 @@ def write_training(save_dir: Path) -> None:
             log.append(split, 1, step, {"loss": 1.1 * term(step)} | terms | speed)
     for epoch in (1, 2, 3):
         hardness = {"mean_cosine": 0.6 + 0.1 * epoch, "random_mean_cosine": 0.5, "coverage": 0.7}
-        Plan(epoch, "fingerprint", 2, (("a", "b"),), hardness).save(save_dir / "retri")
+        plan = Plan(epoch, "fingerprint", "list", 2, ((0, 1),), hardness)
+        plan.save(save_dir / "retri", ["a", "b"])

@@ -114,11 +114,12 @@ def test_planned_batches_are_whole_and_written_last(corpus: Path, tmp_path: Path
     task = make_task(corpus, tmp_path)
     dataset = train_set(task)
     identity = task.plan_epoch(dataset, make_model(task), 1, World())
-    plan = Plan.load(tmp_path / "retri", 1, identity.rsplit("-")[-1])
+    fingerprint = identity.rsplit("-")[-1]
+    plan = Plan.load(tmp_path / "retri", 1, fingerprint, task._ids_fingerprint)
     assert [len(set(batch)) for batch in plan.batches] == [4] * 8
-    assert [dataset[number]["video_id"] for number in range(8)] == [
-        list(batch) for batch in plan.batches
-    ]
+    ids = task._video_ids
+    for number, batch in enumerate(plan.batches):
+        assert dataset[number]["video_id"] == [ids[position] for position in batch]
 
 
 def test_the_plan_of_an_interrupted_epoch_is_read_back_and_a_foreign_one_is_not(
