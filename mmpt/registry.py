@@ -44,11 +44,16 @@ class Registry(Generic[T]):
         self.packages = packages
         self._classes: dict[str, type[T]] = {}
 
-    def register(self, cls: type[T]) -> type[T]:
-        """Registers `cls` under its own name, and returns it. Used as a class decorator."""
+    def register(self, cls: type[T], name: str | None = None) -> type[T]:
+        """Registers `cls`, and returns it. Used as a class decorator.
+
+        Args:
+            name: a second name of a registered class. Default: the class's own name.
+        """
+        name = name or cls.__name__
         assert issubclass(cls, self.base), f"{cls.__name__} is not a subclass of {self.base}"
-        assert cls.__name__ not in self._classes, f"two classes named {cls.__name__} in {self.kind}"
-        self._classes[cls.__name__] = cls
+        assert name not in self._classes, f"two classes named {name} in {self.kind}"
+        self._classes[name] = cls
         return cls
 
     def __iter__(self) -> Iterator[str]:

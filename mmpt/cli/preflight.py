@@ -1,5 +1,5 @@
-"""What is checked before a job starts: the files that its config names, and, of a training, its
-start and its parts.
+"""Checks before a job starts: the files that its config names, and for a training also its
+checkpoint and its parts.
 """
 
 import logging
@@ -97,30 +97,25 @@ def _way_to_continue(last: str) -> str:
 
 
 def check_parts(config: RunConfig) -> None:
-    """Builds all parts of a training before any process starts, the model without memory for its
-    weights.
+    """Checks the parts of a training before any process starts.
 
-    So every class is looked up, the list, the shards and the captions of every split are opened, an
-    item is made where that is quick, and sizes of the model and the loss are checked.
+    Every class is looked up. The list, the shards and the captions of every split are opened, and
+    an item is made if that is quick. The settings of the model and the loss are checked. The model
+    is not built.
 
     Raises:
-        UserError: whatever a part finds wrong.
+        UserError: a part finds a mistake.
     """
-    import torch  # deferred: seconds, and a mistake in the YAML needs none of it
+    from mmpt.tasks import Task, checks  # deferred: seconds, for torch
 
-    from mmpt.cli.scoring import make_item  # deferred, as above
-    from mmpt.tasks import Task  # deferred, as above
-
-    logging.disable(logging.WARNING)  # the training processes log it
+    logging.disable(logging.WARNING)  # the training processes log the same
     try:
         task = Task.from_config(config)
         for split in (Split.TRAIN, Split.VALID):
             dataset = task.build_dataset(split)
             if dataset and not dataset.aligner.takes_batches:
-                make_item(config, dataset, 0)
+                checks.make_item(config, dataset, 0)
         task.build_loss()
-        # A user's own model may look at numbers as it is built.
-        with torch.device("meta"), suppress(RuntimeError):
-            task.build_model(pretrained=False)
+        checks.check_model(config)
     finally:
         logging.disable(logging.NOTSET)

@@ -27,7 +27,7 @@ from mmpt.models.checkpoint import MAX_LISTED, check_checkpoint, load_weights
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.reporting import KeyFrames, Run
 from mmpt.tasks import Task
-from mmpt.tasks.task import PARTS
+from mmpt.tasks.checks import make_item, named_parts
 from mmpt.utils.io import file_hash
 from mmpt.utils.log import get_logger
 
@@ -212,29 +212,6 @@ def report_path(config: RunConfig) -> Path:
     return results_folder(config) / f"{config.name}-report.html"
 
 
-def make_item(config: RunConfig, dataset: MMDataset, position: int) -> dict[str, Any]:
-    """Returns one item of a data set.
-
-    Raises:
-        ConfigError: the parts under `dataset` cannot make it.
-        DataError: its features or its text are damaged.
-    """
-    try:
-        return {**dataset[position]}
-    except UserError:
-        raise
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as err:
-        problem = (
-            f"{_parts(config)} must belong together, but cannot make an item "
-            f"({type(err).__name__}: {err})."
-        )
-        raise ConfigError(config.path, [problem]) from err
-
-
-def _parts(config: RunConfig) -> str:
-    return ", ".join(f"`{kind}: {getattr(config.dataset, kind)}`" for kind in PARTS)
-
-
 def check_parts_fit(
     config: RunConfig, predictor: evaluators.Predictor[Any], dataset: MMDataset, position: int
 ) -> None:
@@ -253,7 +230,7 @@ def check_parts_fit(
     if wrong:
         problem = (
             f"`predictor: {config.predictor}` needs items with {', '.join(wrong)}, which "
-            f"{_parts(config)} do not make. Take all five from one of the shipped YAMLs."
+            f"{named_parts(config)} do not make. Take all five from one of the shipped YAMLs."
         )
         raise ConfigError(config.path, [problem])
 

@@ -37,17 +37,14 @@ def compile_layers(model: nn.Module, device: torch.device) -> int:
         raise _requirement_error(
             f"a model of BERT layers, but {type(model).__name__} has none. Leave the key out."
         )
-    # The launcher checks a model without data, and must not take memory of a GPU.
-    is_launcher = next(parts[0].parameters()).is_meta
-    if device.type == "cpu" or not is_launcher:
-        _check_compiler(device)
+    check_compiler(device)
     for part in parts:
         part.compile(dynamic=True)
     logger.info("compiling %d parts of BERT's layers; the first batches take longer", len(parts))
     return len(parts)
 
 
-def _check_compiler(device: torch.device) -> None:
+def check_compiler(device: torch.device) -> None:
     """Raises ConfigError if torch cannot compile for `device`."""
     trial = torch.compile(
         lambda values: values.sin() + 1, dynamic=True, options={"fx_graph_cache": False}

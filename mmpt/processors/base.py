@@ -109,3 +109,10 @@ META_PROCESSORS: Registry[MetaProcessor] = Registry("meta processor", MetaProces
 VIDEO_PROCESSORS: Registry[VideoReader] = Registry("video processor", VideoReader, *PACKAGES)
 TEXT_PROCESSORS: Registry[TextReader] = Registry("text processor", TextReader, *PACKAGES)
 ALIGNERS: Registry[ItemAligner] = Registry("aligner", ItemAligner, *PACKAGES)
+PARTS: dict[str, Registry[Any]] = {
+    "meta_processor": META_PROCESSORS,
+    "video_processor": VIDEO_PROCESSORS,
+    "text_processor": TEXT_PROCESSORS,
+    "aligner": ALIGNERS,
+}
+"""The parts of an item by their keys under `dataset`, in the order of `MMDataset`'s arguments."""

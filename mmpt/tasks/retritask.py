@@ -42,22 +42,15 @@ INDEX_KEYS = "num_cands centroids examples_per_cent_to_train db_type nprobe reca
 
 @TASKS.register
 class RetriTask(Task):
-    """A task whose training batches are planned anew before each epoch."""
+    """A task that plans the training batches before each epoch."""
+
+    plans_batches = True
 
     def __init__(self, config: RunConfig, *, seed: int = 1):
         super().__init__(config, seed=seed)
         self._videos: VideoTable | None = None
         # epoch and identity of the plan that the training set holds
         self._planned: tuple[int, str] | None = None
-
-    def find_misfits(self) -> list[str]:
-        """As for every task; besides, the training items must be batches that can be planned."""
-        meta = self._part_classes()["meta_processor"]
-        if self.config.is_test or issubclass(meta, processors.ShardedHow2VideoRetriMetaProcessor):
-            return super().find_misfits()
-        wanted = processors.ShardedHow2VideoRetriMetaProcessor.__name__
-        found = f"`task: {self.config.task}`, but is `{meta.__name__}`"
-        return [f"`dataset.meta_processor` must be `{wanted}` with {found}."]
 
     def build_dataset(self, split: Split) -> MMDataset | None:
         """Builds the data set of `split`; keeps the training videos for the embedding pass."""
@@ -90,7 +83,7 @@ class RetriTask(Task):
         """
         settings, meta = self.config.retrieval, dataset.meta
         assert isinstance(meta, processors.ShardedHow2VideoRetriMetaProcessor), (
-            "checked by find_misfits"
+            "checked by check_classes"
         )
         if settings.retri_epoch is None or epoch < settings.retri_epoch:
             meta.random_candidates(random.Random(stable_seed("grouping", self.seed, epoch)))
@@ -269,6 +262,6 @@ class RetriTask(Task):
         return retrieval.ids_fingerprint(self._video_ids)
 
 
-@TASKS.register
-class VideoRetriTask(RetriTask):
-    """The same by the name that pre-training YAMLs use: several clips of every video."""
+VideoRetriTask = RetriTask
+"""The name by which pre-training YAMLs select `RetriTask`."""
+TASKS.register(RetriTask, "VideoRetriTask")

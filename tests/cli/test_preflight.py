@@ -57,12 +57,11 @@ def test_sizes_of_the_model_are_checked_before_a_process_starts(corpus, tmp_path
         preflight.check_parts(config)
 
 
-def test_a_model_that_looks_at_numbers_as_it_is_built_is_left_to_the_processes(
-    corpus, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(
-        Task, "build_model", lambda task, *, pretrained: torch.linspace(0, 1, 3).tolist()
-    )
+def test_the_model_is_not_built_before_a_process_starts(corpus, tmp_path, monkeypatch):
+    def build_model(task, *, pretrained):
+        raise AssertionError("this was not to be called")
+
+    monkeypatch.setattr(Task, "build_model", build_model)
     preflight.check_parts(load_config(VIDEOCLIP, corpus_overrides(corpus, tmp_path)))
 
 
