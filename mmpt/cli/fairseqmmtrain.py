@@ -1,7 +1,6 @@
-"""fairseq-train in a process that the launcher forks after it has imported everything."""
+"""Runs fairseq-train in a process that the launcher forks after it has imported everything."""
 
 import atexit
-import gc
 import logging
 import os
 import sys
@@ -15,7 +14,10 @@ from mmpt.utils.log import FORMAT
 
 with root_logger_kept():
     import fairseq_cli.train
-import mmpt.tasks.fairseqmmtask  # what `--user-dir` imports otherwise
+import mmpt.tasks.fairseqmmtask  # otherwise imported because of `--user-dir`
+from mmpt.tasks.fairseqmmiterator import keep_inherited_memory_shared
+
+keep_inherited_memory_shared()  # before the launcher forks
 
 
 def train(command: Sequence[str], env: Mapping[str, str], num_threads: int) -> None:
@@ -28,9 +30,8 @@ def train(command: Sequence[str], env: Mapping[str, str], num_threads: int) -> N
     """
     os.environ.update(env)
     sys.argv = list(command)
-    # fairseq compares paths to see that the package is imported already.
+    # fairseq compares paths to find out that the package is imported already.
     sys.argv[sys.argv.index("--user-dir") + 1] = str(Path(mmpt.__file__).parent)
-    gc.freeze()  # so that collections do not copy the pages that the processes share
     torch.set_num_threads(int(env.get("OMP_NUM_THREADS", num_threads)))
     logging.basicConfig(  # as fairseq's program does
         format=FORMAT,
@@ -45,4 +46,4 @@ def train(command: Sequence[str], env: Mapping[str, str], num_threads: int) -> N
         sys.excepthook(*sys.exc_info())  # the task's, which reports mistakes and exits
         sys.exit(1)
     finally:
-        atexit._run_exitfuncs()  # a forked process does not
+        atexit._run_exitfuncs()  # Python does not run them in a forked process
