@@ -56,14 +56,22 @@ class ShardedHow2MetaProcessor(base.MetaProcessor):
 class ShardedVideoProcessor(base.VideoReader):
     """A reader of features from `<vfeat_dir>/{train|val}_<shard>`."""
 
+    def __init__(self, config: DatasetConfig, split: Split):
+        super().__init__(config, split)
+        self.vfeat_dir = self.need_str("vfeat_dir")
+
     def __call__(self, key: ShardKey) -> np.ndarray:
         """Returns float [seconds, 512], a view of the mapped file."""
-        return open_features(self.need_str("vfeat_dir"), self.split, key.shard)[key.row]
+        return open_features(self.vfeat_dir, self.split, key.shard)[key.row]
 
 
 @base.TEXT_PROCESSORS.register
 class ShardedTextProcessor(base.TextReader):
     """A reader of captions from `<tfeat_dir>{train|val}_<shard>.startends` and `.caps_ids`."""
+
+    def __init__(self, config: DatasetConfig, split: Split):
+        super().__init__(config, split)
+        self.tfeat_dir = self.need_str("tfeat_dir")
 
     def __call__(self, key: ShardKey) -> Captions:
         """Returns the captions without their padding.
@@ -72,8 +80,7 @@ class ShardedTextProcessor(base.TextReader):
             DataError: a time is not finite, an id is below -1, or the two files disagree about this
                 video.
         """
-        tfeat_dir = self.need_str("tfeat_dir")
-        all_times, all_ids = open_captions(tfeat_dir, self.split, key.shard)
+        all_times, all_ids = open_captions(self.tfeat_dir, self.split, key.shard)
         times_n2, ids_nW = all_times[key.row], all_ids[key.row]
         problem = ""
         if len(times_n2) != len(ids_nW):
@@ -84,7 +91,7 @@ class ShardedTextProcessor(base.TextReader):
         elif ids_nW.min(initial=0) < -1:
             problem = f"word-piece ids of at least -1, but has {ids_nW.min()}. Tokenise it again."
         if problem:
-            stem = times_stem(tfeat_dir, self.split, key.shard)
+            stem = times_stem(self.tfeat_dir, self.split, key.shard)
             raise DataError(f"{stem}: video {key.video_id} (row {key.row}) must have {problem}")
         start, end = times_n2.T.tolist()
         return Captions(start=start, end=end, cap=[ids[ids >= 0].tolist() for ids in ids_nW])
