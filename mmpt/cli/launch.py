@@ -53,7 +53,7 @@ FREE_CORES = 0.5
 """Most cores that other programs use on a machine that counts as free."""
 
 GRACE_S = 30.0
-"""Seconds to end a job in; more than `mmpt.cli.processes` gives its own processes."""
+"""Seconds that a job has to end before it is killed. `mmpt.cli.processes` waits a shorter time."""
 
 
 def train(
@@ -75,15 +75,15 @@ def train(
 ) -> int:
     """Train or evaluate what YAML files describe.
 
-    Evaluations also take the options of `mmpt predict`, such as --allow-missing; those with a value
-    as --device=cpu.
+    Evaluations also take the options of `mmpt predict`, such as --allow-missing. Write options that
+    have a value with an equals sign, such as --device=cpu.
     """
     yield_busy_cores()
     words = [yamls, *(overrides or ())]  # unknown options are among them, wherever they stood
     options = [word for word in words if word.startswith("-")]
     paths, *settings = [word for word in words if not word.startswith("-")] or [""]
-    # All are checked before the first one runs. Evaluations that follow one another share a start
-    # and a table.
+    # All YAMLs are checked before the first one runs. Evaluations that follow one another run in
+    # one process, and share a table.
     together: list[list[RunConfig]] = []
     for path in paths.split(","):
         if not path.endswith((".yaml", ".yml")):
@@ -104,7 +104,7 @@ def train(
                 code = _predict(configs, options, bool(settings), dryrun)
             else:
                 code = _train(configs[0], jobtype, bool(settings), dryrun, held)
-            if code in INTERRUPTS and not configs[0].is_test:  # an evaluation has said so
+            if code in INTERRUPTS and not configs[0].is_test:  # an evaluation has reported it
                 raise KeyboardInterrupt(code - 128)
             if code:
                 return code
@@ -150,7 +150,8 @@ def _train(
         save_resolved(config, saved)
     if last:
         logger.info(
-            "continuing from %s; choose another fairseq.checkpoint.save_dir to start anew", last
+            "continuing from %s; to start a new run, choose another fairseq.checkpoint.save_dir",
+            last,
         )
     print(f"launching {shlex.join(job_command(size, command))}", flush=True)
     if dry_run:
@@ -270,7 +271,7 @@ def training_command(
     Args:
         yaml: the file that the training processes read.
         num_gpus: GPUs of this machine that may be used.
-        resume: continue from `checkpoint_last.pt`: leave out what would start anew.
+        resume: continue from `checkpoint_last.pt`. Options that would start a new run are left out.
     Raises:
         LaunchError: there are GPUs, but fewer than processes.
     """
@@ -291,7 +292,7 @@ def training_command(
     here = os.path.exists("mmpt") and PACKAGE.samefile("mmpt")
     command = [_program("fairseq-train"), yaml, "--user-dir", "mmpt" if here else str(PACKAGE)]
     command += ["--task", "mmtask", "--arch", "mmarch", "--criterion", "mmloss"]
-    if size > 1 or num_gpus > 1:  # one process on many GPUs must be told so
+    if size > 1 or num_gpus > 1:  # fairseq would otherwise use all GPUs
         command += ["--distributed-world-size", str(size)]
     command += fairseq_flags(config, without=drops)
     if config.dataset.val_path is None and "--disable-validation" not in command:

@@ -65,8 +65,8 @@ def check_start(config: RunConfig) -> None:
         raise CheckpointError(
             f"{path}: no such file; `fairseq.checkpoint.restore_file` of {config.path} names it as "
             "the weights to start from. Train it first (its folder is another run's `save_dir`: "
-            "VideoCLIP before Norton), or download the released one as DATASET.md tells. The demo "
-            f"makes its own:\n  {DEMO_COMMANDS}"
+            "VideoCLIP before Norton), or download the released one as DATASET.md explains. The "
+            f"demo makes its own:\n  {DEMO_COMMANDS}"
         )
     resets = config.option("checkpoint", "reset_optimizer")  # ignored when a run continues
     try:

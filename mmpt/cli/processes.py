@@ -45,7 +45,7 @@ def run_all(works: Sequence[Callable[[], None]], grace_s: float = 10.0) -> int:
     end by a signal, which is also reported. The other failures mostly follow from these.
 
     Ctrl-C, SIGTERM and SIGHUP end every process. Each has its own session, so that its helpers
-    (loader workers) end with it, and so that Ctrl-C gives one message, not one per process.
+    (loader workers) end with it, and so that Ctrl-C causes one message, not one per process.
 
     Args:
         works: the functions. Each returns (exit code 0), raises `SystemExit` or executes a program.

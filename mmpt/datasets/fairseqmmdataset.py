@@ -68,5 +68,5 @@ class FairseqMMDataset(FairseqDataset):
         return [order[begin : begin + size] for begin in range(0, len(order), size)]
 
     def collater(self, samples: list[ClipBatch]) -> dict[str, Any]:
-        """Returns a batch of items. No items give an empty one, which starts a dummy step."""
+        """Returns a batch of items. Without items it is empty, and fairseq runs a dummy step."""
         return self.dataset.collate(samples)

@@ -2,7 +2,7 @@
 
 Every process computes the loss of the joined batch, so all have the same value. The gradient of a
 process's own rows is multiplied by the number of processes that contribute rows. Data-parallel
-training then averages over these processes, which gives the gradient of the loss of the joined
+training then averages over these processes. The result is the gradient of the loss of the joined
 batch.
 """
 

@@ -45,9 +45,9 @@ class Processor:
 
 
 class MetaProcessor(Processor):
-    """A sequence of items: it maps an index to a video key and a text key.
+    """A sequence of items, which maps an index to a video key and a text key.
 
-    These are those of `items`, unless a subclass overrides it.
+    The keys are read from `items`, unless a subclass overrides the methods.
     """
 
     items: Sequence[tuple[Any, Any]] = ()

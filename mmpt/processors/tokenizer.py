@@ -64,8 +64,8 @@ def load_tokenizer(bert_name: str, use_fast: bool = True) -> Any:
             logger.info("%s: not in the local cache; asking the Hugging Face hub", bert_name)
     raise DataError(
         f"`dataset.bert_name` is `{bert_name}`, which is neither a folder here nor in the local "
-        f"cache, and the Hugging Face hub did not give it ({reason}). Check the name, run once "
-        "with a connection, or give a folder holding config.json and vocab.txt."
+        f"cache, and the Hugging Face hub did not return it ({reason}). Check the name, run once "
+        "with a connection, or name a folder with config.json and vocab.txt."
     )
 
 

@@ -37,7 +37,7 @@ class Plan:
     num_videos: int
     """Length of the training list."""
     batches: tuple[tuple[int, ...], ...]
-    """Positions in the training list. Those of a batch are different."""
+    """Positions in the training list. The positions of a batch are different."""
     hardness: dict[str, float] | None = field(default=None, compare=False)
     """Result of `plan_hardness`. None for a plan that was read from a file."""
 

@@ -43,7 +43,7 @@ def check_classes(config: RunConfig, tasks: Registry[Any]) -> None:
     Raises:
         ConfigError: lists every unknown name with the nearest known one, or every misfit.
     """
-    # Whether classes work together can only be said once all are known.
+    # Classes can only be compared once all of them are known.
     problems = list(_unknown_names(config, tasks)) or list(_misfits(config, tasks))
     if problems:
         raise ConfigError(str(config.path), problems)

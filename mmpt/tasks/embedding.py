@@ -49,7 +49,7 @@ def embed(model: nn.Module, batch: dict[str, Any], clips_per_video: int) -> torc
     """Returns the vectors float32 [n, D] of the n videos of a batch, on the model's device.
 
     Args:
-        batch: n * `clips_per_video` clips, those of a video next to each other.
+        batch: n * `clips_per_video` clips. The clips of a video are next to each other.
     """
     device = device_of(model)
     inputs = {key: batch[key].to(device, non_blocking=True) for key in _MODEL_INPUTS}

@@ -1,8 +1,9 @@
-"""The epoch refresh: embeds every video, finds neighbours, plans batches of hard negatives.
+"""The refresh before an epoch: embeds every video, finds neighbours, plans batches of hard
+negatives.
 
-Every process embeds its share of the videos. Rank 0 then searches all of them and plans; the others
-receive its plan. Until the plan is saved, the vectors are in files of `<save_dir>/retri/`, so that
-a refresh that was killed continues when the same command is run again.
+Every process embeds its share of the videos. Rank 0 then searches the neighbours and plans. The
+other processes receive its plan. Until the plan is saved, the vectors are in files of
+`<save_dir>/retri/`, so that a refresh that was killed continues when the same command is run again.
 """
 
 import random
@@ -30,14 +31,14 @@ from mmpt.utils.stopwatch import Stopwatch
 
 logger = get_logger(__name__)
 SETTINGS_DIGITS = 16
-"""Digits of the settings' hash in a plan's identity."""
+"""Number of digits of the settings' hash in a plan's identity."""
 VECTOR_KEYS = (
     "max_video_len max_len clip_per_video num_video_per_batch sampled_min_len sampled_max_len "
     "sort_clips bert_name vfeat_dir tfeat_dir"
 )
-"""Keys under `dataset` that decide the vectors, or that a plan depends on."""
+"""Keys under `dataset` on which the vectors or a plan depend."""
 INDEX_KEYS = "num_cands centroids examples_per_cent_to_train db_type nprobe recall retriever_cls"
-"""Keys of the retrieval that decide a plan, given the vectors."""
+"""Keys of the retrieval on which a plan depends, besides the vectors."""
 
 
 @TASKS.register
@@ -53,7 +54,7 @@ class RetriTask(Task):
         self._planned: tuple[int, str] | None = None
 
     def build_dataset(self, split: Split) -> MMDataset | None:
-        """Builds the data set of `split`; keeps the training videos for the embedding pass."""
+        """Returns the data set of `split`. Keeps the training videos for the embedding pass."""
         dataset = super().build_dataset(split)
         if dataset is not None and split is Split.TRAIN:
             assert isinstance(dataset.meta, processors.ShardedHow2VideoRetriMetaProcessor)
@@ -62,7 +63,7 @@ class RetriTask(Task):
 
     @property
     def plan_dir(self) -> Path:
-        """Where plans are kept."""
+        """Folder of the plans."""
         return Path(self.config.save_dir) / "retri"
 
     def plan_epoch(
@@ -73,13 +74,16 @@ class RetriTask(Task):
         world: World,
         wanted: str | None = None,
     ) -> str:
-        """Gives the training set its batches for `epoch` and returns the identity of the plan.
+        """Sets the batches of the training set for `epoch` and returns the identity of the plan.
+
+        Before `retri_epoch`, the videos are grouped at random. Later, batches are planned by
+        retrieval. A plan is computed again for each epoch, unless `freeze_plan` is set.
 
         Args:
-            dataset: the training set; its candidates are replaced.
+            dataset: the training set. Its candidates are replaced.
             model: two-tower model on the device to embed with.
-            wanted: identity of the plan that a checkpoint was training on. It is used if it was
-                made from the same settings and list, and its file is there.
+            wanted: identity of the plan that a checkpoint was training on. It is read from its file
+                if it was made from the same settings and list, and the file still exists.
         """
         settings, meta = self.config.retrieval, dataset.meta
         assert isinstance(meta, processors.ShardedHow2VideoRetriMetaProcessor), (
@@ -90,6 +94,9 @@ class RetriTask(Task):
             return f"random-{epoch}-{self.seed}"
         plan_epoch = settings.retri_epoch if settings.freeze_plan else epoch
         if self._planned is None or self._planned[0] != plan_epoch:
+            # An identity has the hash of epoch, settings and list, and then the fingerprint of the
+            # plan, which also covers the weights. Weights move during the epoch, so that only the
+            # first hash can be compared when an interrupted epoch continues.
             prefix = f"plan-{plan_epoch}-{self._fingerprint(plan_epoch)[:SETTINGS_DIGITS]}-"
             plan = None
             if world.is_main and wanted is not None and wanted.startswith(prefix):
@@ -141,15 +148,15 @@ class RetriTask(Task):
             )
             with watch.timed("save"):
                 plan.save(self.plan_dir, ids)
-            said = f"{plan.num_videos} videos in {watch.total:.1f} s: {watch}"
-            logger.info("refresh of epoch %d: %s", epoch, said)
+            summary = f"{plan.num_videos} videos in {watch.total:.1f} s: {watch}"
+            logger.info("refresh of epoch %d: %s", epoch, summary)
         plan = world.broadcast_object(plan)
         pool.discard()
         return plan
 
     @cached_property
     def embedding_dataset(self) -> MMDataset:
-        """The training list one video at a time, with text-driven clips."""
+        """The training list, one video per item. The video window of a clip is that of its text."""
         config, split = self.config.dataset, Split.TRAIN
         return MMDataset(
             processors.ShardedHow2MetaProcessor(config, split, videos=self._videos),
@@ -167,7 +174,7 @@ class RetriTask(Task):
 
     @property
     def _video_ids(self) -> list[str]:
-        """All usable training videos, in list order: the order of vectors and plans."""
+        """The usable training videos. Positions of vectors and plans refer to this order."""
         meta = self.embedding_dataset.meta
         assert isinstance(meta, processors.ShardedHow2MetaProcessor)
         return meta.video_ids
@@ -176,7 +183,7 @@ class RetriTask(Task):
         """Returns the vectors of all training videos in rank 0, and None in the other processes.
 
         A vector is the mean over C clips of (pooled_video + pooled_text) / 2, not normalised. The
-        clip draws depend on the epoch and the video's position only.
+        draws of the clips depend only on the epoch and the video's position.
 
         Returns:
             float16 [N, D], in list order.
@@ -190,7 +197,8 @@ class RetriTask(Task):
     ) -> tuple[retrieval.VideoVectorPool, np.ndarray | None]:
         """Returns the pool of this process and, in rank 0, all vectors."""
         config, dataset, was_training = self.config, self.embedding_dataset, model.training
-        # Not the model's own chunk, which may have halved: all processes must cut the same pieces.
+        # All processes must cut the same pieces. The model's own chunk size may have been halved in
+        # one of them, so a fresh one is made.
         chunk = ChunkSize("clips_per_forward", config.clips_per_forward, CLIPS_PER_FORWARD)
         clips = self._clips_per_video
         per_piece = max(1, chunk.size(ALL, device_of(model)) // clips)
@@ -229,8 +237,12 @@ class RetriTask(Task):
     ) -> retrieval.VideoVectorPool:
         """Returns the pool of this process, with the vectors that an interrupted pass has left.
 
-        Their identity is that of a plan without its retrieval, with all weights, and with what
-        decides who embeds which videos: the number of processes and the `sizes` of shares.
+        The key of the files covers epoch, list, settings of the vectors and all weights. It also
+        covers the number of processes and the sizes of pieces, which decide the videos that each
+        process embeds.
+
+        Args:
+            sizes: videos per piece, and videos that a process gets at a time.
         """
         key = ""
         if world.is_main:
@@ -249,7 +261,7 @@ class RetriTask(Task):
     def _fingerprint(
         self, epoch: int, weights: str = "", index_keys: str = INDEX_KEYS, **more: object
     ) -> str:
-        """Identity of a plan: epoch, list of videos, settings, and the weights that embed."""
+        """Returns the identity of a plan: a hash of epoch, list, settings and weights."""
         settings = {key: getattr(self.config.dataset, key) for key in VECTOR_KEYS.split()}
         settings |= {key: getattr(self.config.retrieval, key) for key in index_keys.split()}
         ids = self._ids_fingerprint

@@ -19,16 +19,16 @@ def step_in_memory(
 ) -> Result:
     """Returns step(), repeated with smaller chunks while the device is out of memory.
 
-    Loss and gradients are those of a step that had the last size of chunk from the start: the
-    gradients of a failed attempt are thrown away, and the random numbers of dropout are drawn
-    again. Nothing else changes in a step: the towers keep no running statistics, and the update of
-    the weights comes after it.
+    Loss and gradients equal those of a step that had the last chunk size from the start. The
+    gradients of a failed attempt are discarded, and dropout draws the same random numbers again.
+    A step changes nothing else: the towers keep no running statistics, and the weights are updated
+    later.
 
     Args:
-        step: forward and backward of one batch, without collective calls: other processes do not
-            know that this one repeats it.
-        chunk: what the model's chunks are computed by.
-        parameters: all whose gradients the step adds to.
+        step: forward and backward of one batch. It must not contain collective calls, because the
+            other processes do not repeat it.
+        chunk: the chunk size of the model.
+        parameters: all parameters to whose gradients the step adds.
         device: the model's.
     Raises:
         DeviceMemoryError: see `ChunkSize.retry`.
@@ -36,7 +36,7 @@ def step_in_memory(
     random_state = torch.get_rng_state()
     device_state = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     # Earlier batches of the same update (`update_freq`) may have left gradients. They are set
-    # aside, so that what a failed attempt has added cannot mix with them.
+    # aside, so that a failed attempt cannot add to them.
     earlier = [parameter.grad for parameter in parameters]
 
     def clear() -> None:

@@ -109,7 +109,7 @@ def test_every_piece_is_dealt_once_and_evenly(size: int, per_chunk: int, num_vid
 
 @pytest.mark.spawn
 @pytest.mark.parametrize("again", [2, 1])
-def test_a_refresh_that_was_killed_goes_on(corpus: Path, tmp_path: Path, again: int) -> None:
+def test_a_refresh_that_was_killed_continues(corpus: Path, tmp_path: Path, again: int) -> None:
     torch.set_num_threads(1)
     task = make_task(corpus, tmp_path / "whole")
     task.refresh(make_model(task), 2, World())

@@ -1,5 +1,5 @@
 """The batches trained on in an epoch are that epoch's plan, in loader workers too; an interrupted
-epoch goes on.
+epoch continues.
 """
 
 import gc
@@ -80,7 +80,7 @@ class EpochOfItem(PlannedValues):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_unplanned_training_sets_draw_anew_each_epoch_too(num_workers: int) -> None:
+def test_unplanned_training_sets_draw_again_each_epoch(num_workers: int) -> None:
     """As fairseq's own task makes iterators: kept workers would repeat the first epoch's draws."""
     task = LegacyFairseqTask(Namespace())
     dataset = FairseqMMDataset(EpochOfItem(), training=True)
@@ -95,7 +95,7 @@ def test_unplanned_training_sets_draw_anew_each_epoch_too(num_workers: int) -> N
             batches._itr._shutdown_workers()
 
 
-def test_an_interrupted_epoch_goes_on_with_its_plan() -> None:
+def test_an_interrupted_epoch_continues_with_its_plan() -> None:
     data = PlannedValues()
     first = iterator(data, 2, 0)
     batches = first.next_epoch_itr(shuffle=True)
@@ -121,7 +121,7 @@ def test_an_interrupted_epoch_begins_again_when_its_plan_is_gone() -> None:
     assert sorted(values_of(resumed)) == [200 + place for place in range(7)]
 
 
-def test_a_new_epoch_is_planned_when_it_begins_and_hears_of_the_checkpoints_plan() -> None:
+def test_a_new_epoch_is_planned_when_it_begins_and_gets_the_plan_of_the_checkpoint() -> None:
     """That is how a frozen plan survives a restart between epochs."""
     data = PlannedValues()
     resumed = iterator(data, 2)
@@ -145,17 +145,17 @@ def test_the_end_of_an_epoch_is_the_start_of_the_next() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "done", "goes_on_at"), [(1, 2, 3, 1), (2, 1, 1, 2), (2, 2, 2, 2)]
+    ("before", "now", "done", "continues_at"), [(1, 2, 3, 1), (2, 1, 1, 2), (2, 2, 2, 2)]
 )
-def test_an_interrupted_epoch_goes_on_with_another_number_of_processes(
-    before: int, now: int, done: int, goes_on_at: int
+def test_an_interrupted_epoch_continues_with_another_number_of_processes(
+    before: int, now: int, done: int, continues_at: int
 ) -> None:
     data = PlannedValues()
     resumed = iterator(data, 3, num_shards=now, shard_id=0)
     state = {"version": 2, "epoch": 3, "iterations_in_epoch": done, "shuffle": False}
     resumed.load_state_dict(state | {"plan": "plan-3", "num_shards": before})
     seen = [int(batch["value"]) for batch in resumed.next_epoch_itr(shuffle=False)]
-    assert seen == list(range(300, 308))[goes_on_at * now :: now]
+    assert seen == list(range(300, 308))[continues_at * now :: now]
 
 
 def test_batches_keep_the_short_last_one() -> None:

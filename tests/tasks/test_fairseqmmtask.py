@@ -1,4 +1,4 @@
-"""What the bridge to fairseq tells the user: how much time is left, and that a disk is full."""
+"""Reports of the fairseq task: the minutes that are left, and a full disk."""
 
 import errno
 from argparse import Namespace
@@ -54,7 +54,7 @@ def test_minutes_left_at_the_pace_so_far(
             ["checkpoint2.pt", "checkpoint_last.pt"],
             {"checkpoint1.pt": "1", "checkpoint_last.pt": "2"},
         ),
-        # The first checkpoint is one to go on from, if the run keeps it.
+        # A run can continue from its first checkpoint, if it keeps the last one.
         (
             {"checkpoint1.pt": "1", "checkpoint_best.pt": "half"},
             ["checkpoint1.pt", "checkpoint_best.pt"],
@@ -73,7 +73,7 @@ def test_minutes_left_at_the_pace_so_far(
         ),
     ],
 )
-def test_a_full_disk_is_told_without_a_traceback_and_cuts_no_checkpoint_short(
+def test_a_full_disk_is_reported_without_a_traceback_and_cuts_no_checkpoint_short(
     files: dict[str, str],
     failed: list[str],
     kept: dict[str, str],

@@ -59,7 +59,7 @@ def test_the_task_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     assert type(Task.from_config(CONFIG.replace(task=f"{__name__}.OwnTask"))).__name__ == "OwnTask"
 
 
-def test_unknown_names_and_foreign_classes_are_told_together() -> None:
+def test_unknown_names_and_foreign_classes_are_reported_together() -> None:
     wrong = CONFIG.replace(
         task="VideoRetriTsk",
         dataset=DATASET.replace(
