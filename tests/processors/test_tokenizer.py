@@ -33,7 +33,7 @@ def test_an_incomplete_folder_is_named(tmp_path, name, message):
         load_tokenizer(folder)
 
 
-def test_an_unreachable_hub_is_the_users_to_mend(monkeypatch):
+def test_an_unreachable_hub_is_the_users_to_fix(monkeypatch):
     from transformers import AutoTokenizer
 
     def refuse(name, *, use_fast, local_files_only=False):
@@ -41,7 +41,7 @@ def test_an_unreachable_hub_is_the_users_to_mend(monkeypatch):
 
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", refuse)
     with pytest.raises(
-        DataError, match=r"`no-such/bert`.*\(We couldn't connect to the hub\).*give a folder"
+        DataError, match=r"`no-such/bert`.*\(We couldn't connect to the hub\).*name a folder"
     ):
         load_tokenizer("no-such/bert")
 
