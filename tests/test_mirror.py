@@ -29,6 +29,7 @@ ELSEWHERE = {
     "processors/dedupprocessor.py": "runs `mmpt dedup`; tested by prepare/captions/test_dedup.py",
     # Parts of a larger module, tested through it.
     "config/checks.py": "tested by config/test_loader.py, which expects every message",
+    "tasks/checks.py": "tested by tasks/test_task.py and cli/test_preflight.py",
     "config/mistakes.py": "tested by config/test_loader.py and test_schema.py",
     "config/run.py": "tested by config/test_loader.py",
     "config/yaml_files.py": "tested by config/test_loader.py",
