@@ -56,10 +56,8 @@ SENTENCES = {
 NOT_REWRITTEN: tuple[str, ...] = (
     "Makefile",
     "benchmarks",
-    "mmpt/batch.py",
     "mmpt/cli",
     "mmpt/config",
-    "mmpt/datasets",
     "mmpt/endtasks",
     "mmpt/errors.py",
     "mmpt/evaluators",
@@ -73,7 +71,6 @@ NOT_REWRITTEN: tuple[str, ...] = (
     "mmpt/reporting",
     "mmpt/retrieval",
     "mmpt/shards",
-    "mmpt/tasks",
     "mmpt/utils",
     "projects",
     "scripts",

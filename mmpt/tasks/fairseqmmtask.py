@@ -199,9 +199,7 @@ class FairseqMMTask(LegacyFairseqTask):
         self.epoch = epoch
 
     def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
-        """Aggregates metrics as fairseq does, and writes those of training at every log
-        interval.
-        """
+        """Aggregates metrics as fairseq does. Writes training metrics at every log interval."""
         super().reduce_metrics(logging_outputs, criterion)
         if criterion.training and not self.has_updated:
             self.has_updated = True

@@ -38,7 +38,7 @@ VECTOR_KEYS = (
 )
 """Keys under `dataset` on which the vectors or a plan depend."""
 INDEX_KEYS = "num_cands centroids examples_per_cent_to_train db_type nprobe recall retriever_cls"
-"""Keys of the retrieval on which a plan depends, besides the vectors."""
+"""Keys of the retrieval on which a plan depends, in addition to the vectors."""
 
 
 @TASKS.register

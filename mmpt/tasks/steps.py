@@ -19,10 +19,9 @@ def step_in_memory(
 ) -> Result:
     """Returns step(), repeated with smaller chunks while the device is out of memory.
 
-    Loss and gradients equal those of a step that had the last chunk size from the start. The
-    gradients of a failed attempt are discarded, and dropout draws the same random numbers again.
-    A step changes nothing else: the towers keep no running statistics, and the weights are updated
-    later.
+    Loss and gradients are as in a step that had the last chunk size from the start. The gradients
+    of a failed attempt are discarded, and dropout draws the same random numbers again. A step
+    changes nothing else: the towers keep no running statistics, and the weights are updated later.
 
     Args:
         step: forward and backward of one batch. It must not contain collective calls, because the

@@ -14,6 +14,7 @@ from mmpt.config.loader import save_resolved
 from tests.support.jobs import NORTON, QUICK, corpus_overrides
 from tests.support.paths import ROOT
 
+pytestmark = pytest.mark.e2e
 PAGE = ROOT / "docs/concepts/the-way-of-a-batch.md"
 HELPERS = ("mmpt/utils/", "mmpt/config/", "mmpt/errors.py", "mmpt/registry.py")
 """Files that the page leaves out: settings, and small helpers that the whole package uses."""
