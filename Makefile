@@ -1,17 +1,22 @@
-# MMPT's commands; plain `make` lists them. Each does the set-up in .venv first if it is missing or out of date.
+# The commands of the project; `make` without a target lists them. Each command first makes .venv, or makes it again if
+# the requirements have changed.
 #
-# PYTHON       the interpreter to build .venv with; default: the first that is 3.11 or newer of those listed below
-# TORCH_INDEX  a package index that pip may take torch from, besides PyPI; empty for PyPI alone. Default: PyTorch's
-#              CPU-only one if this machine has no NVIDIA GPU and can reach it (PyPI's torch for Linux brings gigabytes
-#              of CUDA; pip prefers "2.13.0+cpu" to "2.13.0")
-# ARGS         further arguments for pytest or the demo, as in `make test ARGS="-k retrieval"`
+# Variables:
+# PYTHON       The interpreter to make .venv with. Default: the first one of python3.11, python3.12, python3.13 and
+#              python3 that is 3.11 or newer.
+# TORCH_INDEX  A package index for torch, in addition to PyPI; empty for PyPI alone. Default: PyTorch's index of CPU
+#              builds if this machine has no NVIDIA GPU and can reach it, else empty. The torch on PyPI brings gigabytes
+#              of CUDA libraries on Linux. With both indexes, pip prefers the CPU build: "2.13.0+cpu" is newer than
+#              "2.13.0" in its order of versions.
+# ARGS         Further arguments for pytest or the demo, as in `make test ARGS="-k retrieval"`.
 
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-ifndef PYTHON   # the base interpreter, not that of an activated environment: that may be the .venv to be cleared
+# Use the base interpreter and not one of an activated environment, which may be the .venv that is made again.
+ifndef PYTHON
 PYTHON := $(or $(shell for python in python3.11 python3.12 python3.13 python3; do $$python -c \
 	"import sys; sys.version_info < (3, 11) or print(sys._base_executable)" 2>/dev/null; done | head -n 1),python3)
 endif
@@ -26,12 +31,12 @@ TEXTS := $(wildcard *.md *.toml *.txt) Makefile benchmarks docs mmpt projects sc
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast lint docs bench clean
 
-help:   ## list these commands
+help:   ## list the commands
 	@sed -n 's/^\([a-z-]*\): .*## /make \1\t/p' Makefile
 
-setup: $(READY)   ## make .venv with the pinned requirements, fairseq and mmpt itself
+setup: $(READY)   ## make .venv with the pinned requirements, fairseq and mmpt
 
-demo: $(READY)   ## make the demo data, pre-train on it, post-train, print the table of results
+demo: $(READY)   ## make the demo data, train VideoCLIP and Norton on it, print the table of results
 	$(PY) -m mmpt.cli.demo $(ARGS)
 
 test: $(READY)   ## run the tests, on all cores
@@ -50,16 +55,16 @@ lint: $(READY)   ## check style and formatting (ruff), types (mypy), spelling (c
 docs: $(READY)   ## build the documentation site into site/; a broken link is an error
 	$(PY) -m mkdocs build --strict
 
-bench: $(READY)   ## measure our speed and memory beside plain implementations (5 minutes), print the table
+bench: $(READY)   ## measure speed and memory next to plain implementations (5 minutes), print the table
 	@set -e; for name in $(BENCHMARKS); do \
 		echo "$(PY) benchmarks/$$name.py"; $(PY) benchmarks/$$name.py; done
 	@$(PY) benchmarks/results.py
 
-clean:   ## remove .venv and caches; data/ and runs/ stay
+clean:   ## remove .venv and caches, but not data/ and runs/
 	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamp is written last, so an interrupted set-up is done again; --clear, so that nothing of it is left over.
+# The file .venv/.ready is written last, so that an interrupted set-up is repeated. `--clear` removes its remains.
 $(READY): requirements.txt requirements-dev.txt requirements-fairseq.txt pyproject.toml
 	@"$(PYTHON)" -c "import sys; sys.exit(sys.version_info < (3, 11))" || { echo \
 		"MMPT needs Python 3.11 or newer, but $(PYTHON) is $$("$(PYTHON)" --version 2>&1)." \

@@ -1,5 +1,6 @@
-"""Train or evaluate what a YAML file describes: `python locallaunch.py YAML --jobtype local_small
-[key=value ..]`.
+"""Trains or evaluates what YAML files describe; the same as `mmpt train`.
+
+python locallaunch.py YAML[,YAML..] --jobtype local_small [key=value ..]
 """
 
 import sys

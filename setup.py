@@ -1,3 +1,4 @@
+# All settings are in pyproject.toml.
 from setuptools import setup
 
 setup()

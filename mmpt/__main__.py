@@ -1,4 +1,4 @@
-"""`python -m mmpt` is the command `mmpt`."""
+"""Runs the command `mmpt` as `python -m mmpt`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The published place of `mmpt check`."""
+"""Runs `mmpt check`, at the path of the released software."""
 
 import sys
 

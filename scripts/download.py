@@ -1,4 +1,4 @@
-"""The published place of `mmpt download`."""
+"""Runs `mmpt download`, at the path of the released software."""
 
 import sys
 

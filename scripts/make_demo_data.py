@@ -1,4 +1,4 @@
-"""The published place of `mmpt make-demo-data`."""
+"""Runs `mmpt make-demo-data`, at the path of the released software."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The published place of `mmpt prepare`."""
+"""Runs `mmpt prepare`, at the path of the released software."""
 
 import sys
 

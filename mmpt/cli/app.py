@@ -1,4 +1,4 @@
-"""The frame of every command: typer reads the arguments, `run_command` reports errors."""
+"""The common parts of all commands: typer parses the arguments, `run_command` reports errors."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -17,25 +17,26 @@ CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 
 Overrides = Annotated[
     list[str] | None,
-    Argument(metavar="key=value", help="Settings on top of the YAML, such as dataset.max_len=48."),
+    Argument(metavar="key=value", help="Overrides of YAML keys, such as dataset.max_len=48."),
 ]
 Device = Annotated[
-    str | None, Option(help="cpu, cuda or cuda:1. Default: the first GPU, else the CPU.")
+    str | None,
+    Option(help="cpu, cuda or cuda:1. Default: the first GPU, or the CPU if there is none."),
 ]
 
 
 def choose_device(name: str | None) -> "torch.device":
-    """Returns the device called `name`, or the first GPU, else the CPU.
+    """Returns the device called `name`. The default is the first GPU, or the CPU without one.
 
     Raises:
-        LaunchError: this machine has none such.
+        LaunchError: this machine has no such device.
     """
-    import torch  # deferred: seconds, and most commands need none of it
+    import torch  # deferred: takes seconds, and most commands do not need it
 
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.ones(1, device=device).item()  # which `meta` has not
-    except (RuntimeError, AssertionError) as err:  # unknown name, or a build of torch without it
+        torch.ones(1, device=device).item()  # a `meta` tensor has no value, so this refuses `meta`
+    except (RuntimeError, AssertionError) as err:  # unknown name, or a torch build without it
         raise LaunchError(
             f"--device {name}: not a device of this machine ({str(err).splitlines()[0]})."
         ) from err
@@ -43,7 +44,7 @@ def choose_device(name: str | None) -> "torch.device":
 
 
 def new_app(**settings: Any) -> typer.Typer:
-    """Returns an app without commands. Its help is plain, as rich's cuts the names of options."""
+    """Returns an app without commands. Its help is plain text, as rich truncates long options."""
     plain: dict[str, Any] = {"rich_markup_mode": None, "context_settings": CONTEXT_SETTINGS}
     return typer.Typer(add_completion=False, pretty_exceptions_enable=False, **plain | settings)
 
@@ -52,8 +53,8 @@ def run(app: typer.Typer, argv: Sequence[str] | None = None, name: str | None = 
     """Runs an app on `argv` and returns the exit code, which is 2 for a wrong command line.
 
     Args:
-        argv: the arguments; None takes the process's own.
-        name: name of the program in messages; None takes that of the process.
+        argv: the arguments. None uses the arguments of the process.
+        name: name of the program in messages. None uses the name of the process.
     """
     try:
         app(None if argv is None else list(argv), prog_name=name)
@@ -63,20 +64,20 @@ def run(app: typer.Typer, argv: Sequence[str] | None = None, name: str | None = 
 
 
 class Command:
-    """A command line around a function. Call it with arguments to get the exit code.
+    """A command line for a function. Calling it parses arguments and returns the exit code.
 
     Args:
-        work: the command. Its parameters are the arguments and options, its docstring is the help,
-            and what it returns is the exit code; None is 0.
-        stopped: what to print after an interrupt, such as "run the same command again to continue".
-        options: a dataclass whose fields are the arguments and options. `work` then takes one such
-            object.
-        context_settings: further ones of typer's command.
+        function: the command. Its parameters are the arguments and options, and its docstring is
+            the help text. It returns the exit code; None is 0.
+        stopped: the message after an interrupt, such as "run the same command again to continue".
+        options: a dataclass whose fields are the arguments and options. `function` then takes one
+            object of this class.
+        context_settings: additional context settings of the typer command.
     """
 
     def __init__(
         self,
-        work: Callable[..., int | None],
+        function: Callable[..., int | None],
         *,
         stopped: str,
         options: type | None = None,
@@ -84,10 +85,11 @@ class Command:
     ):
         def command(**values: Any) -> None:
             arguments = {"options": options(**values)} if options else values
-            raise typer.Exit(run_command(lambda: work(**arguments), stopped=stopped))
+            raise typer.Exit(run_command(lambda: function(**arguments), stopped=stopped))
 
-        command.__doc__ = work.__doc__
-        command.__signature__ = inspect.signature(options or work)  # type: ignore[attr-defined]
+        # Typer reads the help and the options from these two attributes.
+        command.__doc__ = function.__doc__
+        command.__signature__ = inspect.signature(options or function)  # type: ignore[attr-defined]
         self.app = new_app(context_settings=CONTEXT_SETTINGS | context_settings)
         self.app.command()(command)
 

@@ -1,4 +1,4 @@
-"""Reads everything that a training YAML names, prints statistics, and lists what is damaged."""
+"""`mmpt check`: reads all data that a training YAML names and reports statistics and damage."""
 
 import os
 from pathlib import Path
@@ -9,13 +9,14 @@ from typer import Argument, Option
 from mmpt.cli.app import Command, Overrides
 from mmpt.config import load_config
 from mmpt.errors import DataError
-from mmpt.prepare.check.dataset_check import check_dataset
+from mmpt.prepare.check.dataset_check import DatasetReport, check_dataset
 from mmpt.prepare.check.plausible import describe
 from mmpt.prepare.check.statistics import save_histograms
 from mmpt.utils.io import write_json
 from mmpt.utils.log import get_logger
 
 MAX_SHOWN = 50
+"""Damaged places that the error message lists. `statistics.json` lists all of them."""
 logger = get_logger("check")
 
 
@@ -23,18 +24,21 @@ def check(
     yaml: Annotated[str, Argument(metavar="YAML", help="A training YAML.")],
     overrides: Overrides = None,
     *,
-    out: Annotated[Path, Option(help="Folder of the results.")] = Path("runs/check"),
+    out: Annotated[Path, Option(help="Folder to write the results to.")] = Path("runs/check"),
     max_shards: Annotated[
-        int | None, Option(min=1, help="Read so many shards per split, spread evenly.")
+        int | None,
+        Option(min=1, help="Read only this many shards of each split, spread evenly."),
     ] = None,
-    workers: Annotated[int, Option(min=1, help="Shards at once.")] = os.cpu_count() or 1,
+    workers: Annotated[
+        int, Option(min=1, help="Number of shards to read at the same time.")
+    ] = os.cpu_count() or 1,
 ) -> None:
-    """Read everything that a training YAML names, print statistics, and list what is damaged or
-    implausible.
+    """Check the data of a training YAML and print its statistics.
 
-    `--out` gets `statistics.json` and `histograms.png`. A figure outside its plausible range is a
-    warning with the likely cause. The exit code is 2 when something is damaged, or so implausible
-    that training would be senseless.
+    Reads the lists, features and captions that the YAML names. Writes `statistics.json` and
+    `histograms.png` to `--out`. A figure outside its plausible range is logged as a warning with
+    the likely cause. The exit code is 2 if something is damaged, or so implausible that training
+    would be senseless.
     """
     config = load_config(yaml, overrides or [])
     report = check_dataset(config, max_shards=max_shards, workers=workers)
@@ -42,18 +46,27 @@ def check(
     write_json(out / "statistics.json", report.to_dict())
     save_histograms(out / "histograms.png", report.splits)
     logger.info("%s: statistics.json and histograms.png", out)
-    findings = report.findings()
-    for text in describe(one for one in findings if one.severity == "warning"):
+    warnings = [finding for finding in report.findings() if finding.severity == "warning"]
+    for text in describe(warnings):
         logger.warning("implausible: %s", text)
-    lines = [f"\n  - {damage}" for damage in report.damage]
-    if len(lines) > MAX_SHOWN:
-        lines[MAX_SHOWN:] = [f"\n  and {len(lines) - MAX_SHOWN} more in {out}/statistics.json"]
-    errors = describe(one for one in findings if one.severity == "error")
-    senseless = [f"\n  {text}" for text in errors]
-    problems = {f"{len(report.damage)} damaged": lines, "training would be senseless": senseless}
-    texts = [f"{yaml}: {what}:{''.join(lines)}" for what, lines in problems.items() if lines]
-    if texts:
-        raise DataError("\n".join(texts))
+    if problems := _problems(report, out):
+        raise DataError("\n".join(f"{yaml}: {problem}" for problem in problems))
+
+
+def _problems(report: DatasetReport, out: Path) -> list[str]:
+    """Returns the paragraphs of the error message: what is damaged and what is senseless."""
+    problems = []
+    if report.damage:
+        lines = [f"\n  - {damage}" for damage in report.damage[:MAX_SHOWN]]
+        if len(report.damage) > MAX_SHOWN:
+            num_hidden = len(report.damage) - MAX_SHOWN
+            lines.append(f"\n  and {num_hidden} more in {out}/statistics.json")
+        problems.append(f"{len(report.damage)} damaged:{''.join(lines)}")
+    errors = [finding for finding in report.findings() if finding.severity == "error"]
+    if errors:
+        lines = [f"\n  {text}" for text in describe(errors)]
+        problems.append(f"training would be senseless:{''.join(lines)}")
+    return problems
 
 
 main = Command(check, stopped="nothing was written; run the same command again")

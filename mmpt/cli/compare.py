@@ -1,7 +1,7 @@
-"""Shows runs side by side with what the papers report, one table per benchmark.
+"""`mmpt compare`: prints runs next to the numbers of the papers, one table per benchmark.
 
-Rows of results files are grouped by the evaluation YAML that made them, so zero-shot and
-fine-tuned stay apart.
+Results are grouped by the evaluation YAML that produced them. Zero-shot and fine-tuned results are
+therefore never in the same table.
 """
 
 import json
@@ -21,33 +21,36 @@ RESULTS = "results.json"
 
 
 def _read_rows(paths: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns every row of the results files. A file named twice is read once.
+    """Returns all rows of the results files. A file that is named twice is read once.
 
     Args:
-        paths: results files, or folders that hold one called results.json.
+        paths: results files, or folders that contain a file called results.json.
     Raises:
-        DataError: no such file, or something else in it.
+        DataError: a file does not exist or is not a results file, or there are no rows.
     """
-    files: dict[Path, Path] = {}
+    files: dict[Path, Path] = {}  # resolved path -> path as the user wrote it
     for path in paths:
         file = Path(path) / RESULTS if Path(path).is_dir() else Path(path)
         if not file.is_file():
             raise DataError(
-                f"{file}: no such file. Name results files, or folders that hold one "
+                f"{file}: no such file. Name results files, or folders that contain one "
                 "(`eval.save_path` of a YAML that was scored)."
             )
         files[file.resolve()] = file
-    rows = [row for file in files.values() for row in read_results(file)]
+    rows: list[dict[str, Any]] = []
+    for file in files.values():
+        rows += read_results(file)
     if not rows:
         raise DataError(f"{', '.join(paths)}: holds no results. Score a checkpoint first.")
     return rows
 
 
 def _describe(key: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the rows of one benchmark in one setting as `--json` prints them.
+    """Returns one benchmark with its runs, published numbers and notes, as `--json` prints it.
 
     Args:
-        key: of the benchmark.
+        key: key of the benchmark in `PUBLISHED`, or any other name of an evaluation.
+        rows: the rows of the results files that belong to it.
     """
     benchmark = published.PUBLISHED.get(key)
     setting = published.setting_of(key)
@@ -55,7 +58,7 @@ def _describe(key: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     names = checkpoint_names([Path(row["checkpoint"]) for row in rows])
     runs = dict(zip(names, rows, strict=True))
     for row in rows:
-        row.pop("settings", None)  # long
+        row.pop("settings", None)  # the whole config, too long to print
     notes = published.comparability_notes(benchmark, runs)
     return {
         "benchmark": key,
@@ -67,19 +70,23 @@ def _describe(key: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _as_text(group: dict[str, Any], *, markdown: bool) -> str:
-    """Returns a heading, a table and notes.
-
-    The table has chance, the runs, and the numbers of every paper that reports any.
-    """
+def _columns(group: dict[str, Any]) -> dict[str, Results]:
+    """Returns the columns of a table: chance, then the runs, then the papers."""
     rows = group["runs"]
     columns: dict[str, Results] = {}
     for row in rows.values():
         if chance := row.get("chance"):
             columns["chance"] = columns.get("chance", {}) | chance
-    columns |= {name: row["metrics"] for name, row in rows.items()}
+    for name, row in rows.items():
+        columns[name] = row["metrics"]
     for method, results in group["published"].items():
         columns[f"{method} (paper)"] = results
+    return columns
+
+
+def _as_text(group: dict[str, Any], *, markdown: bool) -> str:
+    """Returns a heading, a table and notes about one benchmark."""
+    columns = _columns(group)
     title, table, mark = group["title"], render_table(columns), ""
     if markdown:
         title, table, mark = f"## {title}", render_markdown(columns), "- "
@@ -89,16 +96,22 @@ def _as_text(group: dict[str, Any], *, markdown: bool) -> str:
 
 def compare(
     runs: Annotated[
-        list[str], Argument(metavar="RUN", help=f"Folders with a {RESULTS}, or such files.")
+        list[str],
+        Argument(metavar="RUN", help=f"Results files, or folders that contain a {RESULTS}."),
     ],
     *,
     markdown: Annotated[bool, Option("--markdown", help="Print tables as Markdown.")] = False,
     to_json: Annotated[bool, Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Show runs side by side with the numbers that the papers report, one table per benchmark."""
+    """Compare runs with each other and with the numbers that the papers report.
+
+    Prints one table per benchmark and setting (zero-shot or fine-tuned), and notes about results
+    that are not comparable. Writes no files.
+    """
     if markdown and to_json:
         raise LaunchError("`--markdown` and `--json` exclude each other; give one of them.")
-    by_key: dict[str, list[Any]] = {key: [] for key in published.PUBLISHED}  # in this order
+    # Published benchmarks come first, in the order of PUBLISHED.
+    by_key: dict[str, list[Any]] = {key: [] for key in published.PUBLISHED}
     for row in _read_rows(runs):
         key = published.benchmark_key(row.get("task", "not recorded"))
         by_key.setdefault(key, []).append(row)

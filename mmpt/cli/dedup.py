@@ -1,4 +1,4 @@
-"""Writes a corpus of raw captions as JSON Lines, de-duplicated or as it is."""
+"""`mmpt dedup`: converts a corpus of captions to JSON Lines, with or without de-duplication."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,15 +10,16 @@ from mmpt.errors import DataError
 from mmpt.prepare.captions.corpus import SUFFIXES, convert_corpus
 
 SENTENCES, RAW = "sentencified_htm_1200k", "raw_caption"
-"""The corpora of Norton and of VideoCLIP, without `.json`."""
+"""Names of the corpora of Norton and of VideoCLIP, without a suffix."""
 
 
 def dedup(
     how2dir: Annotated[
-        Path, Option(help=f"Folder with {SENTENCES}.json and/or {RAW}.json.")
+        Path, Option(help=f"Folder that contains {SENTENCES}.json, {RAW}.json, or both.")
     ] = Path("data/how2"),
     input: Annotated[
-        Path | None, Option(help=f"One file ({', '.join(SUFFIXES)}) in place of the folder.")
+        Path | None,
+        Option(help=f"Convert this one file ({', '.join(SUFFIXES)}) instead of the folder."),
     ] = None,
     output: Annotated[
         Path | None,
@@ -28,27 +29,45 @@ def dedup(
     ] = None,
     dedup: Annotated[
         bool | None,
-        Option("--dedup/--no-dedup", help=f"De-duplicate or not. Default: only {RAW}.*"),
+        Option(
+            "--dedup/--no-dedup",
+            help=f"De-duplicate or not. Default: de-duplicate only {RAW}.*",
+        ),
     ] = None,
-    seed: Annotated[int, Option(help="Seed of the de-duplication's draws.")] = 0,
+    seed: Annotated[int, Option(help="Seed of the random choices of the de-duplication.")] = 0,
 ) -> None:
-    """Write a corpus of raw captions as JSON Lines, de-duplicated or as it is."""
+    """Convert a corpus of captions to JSON Lines, with or without de-duplication.
+
+    Raw captions repeat parts of their neighbours, which the de-duplication removes. The output has
+    one video per line. Without `--input`, every corpus in `--how2dir` is converted.
+    """
     if output and not input:
         raise DataError("`--output` names one file, so it needs `--input`.")
-    sources = [input] if input else []
-    for stem in () if input else (SENTENCES, RAW):
-        forms = [how2dir / f"{stem}{suffix}" for suffix in (".json", ".pkl")]
-        sources += [path for path in forms if path.is_file()][:1]
-    if not sources:
-        raise DataError(
-            f"{how2dir}: must hold {SENTENCES}.json or {RAW}.json, but holds neither. Download one "
-            "(DATASET.md), correct `--how2dir`, or name a file with `--input`."
-        )
-    for source in sources:
+    for source in [input] if input else _find_corpora(how2dir):
         wanted = source.stem == RAW if dedup is None else dedup
         suffix = "_dedup.jsonl" if wanted else ".jsonl"
         target = output or source.with_name(source.stem + suffix)
         convert_corpus(source, target, dedup=wanted, seed=seed)
+
+
+def _find_corpora(folder: Path) -> list[Path]:
+    """Returns the corpora in a folder. A .json file takes precedence over a .pkl file.
+
+    Raises:
+        DataError: there is none.
+    """
+    corpora = []
+    for stem in (SENTENCES, RAW):
+        for path in (folder / f"{stem}.json", folder / f"{stem}.pkl"):
+            if path.is_file():
+                corpora.append(path)
+                break
+    if not corpora:
+        raise DataError(
+            f"{folder}: must hold {SENTENCES}.json or {RAW}.json, but holds neither. Download one "
+            "(DATASET.md), correct `--how2dir`, or name a file with `--input`."
+        )
+    return corpora
 
 
 main = Command(dedup, stopped="nothing was left half-written; run the same command again")

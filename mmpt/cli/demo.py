@@ -1,7 +1,8 @@
-"""The main job on a small corpus, end to end: prints and runs four commands.
+"""`mmpt demo`: makes the demo data, trains on it, and scores the checkpoints.
 
-With seed 0 they are the commands of the README. Another seed gives another corpus, other initial
-weights and other folders, by copies of the same YAMLs.
+It prints and runs four `mmpt` commands. With seed 0, these are the commands of the README. Any
+other seed gives another corpus, other initial weights and other folders. The commands then use
+copies of the same YAMLs.
 """
 
 import json
@@ -20,36 +21,36 @@ from mmpt.errors import LaunchError
 
 VIDEOCLIP = "projects/retri/videoclip/how2_demo.yaml"
 NORTON = "projects/retri/norton/how2_demo.yaml"
-SCORES = (
+EVALUATIONS = (
     "projects/retri/norton/test_how2_demo_zs.yaml",
     "projects/retri/norton/test_how2_demo_bg_zs.yaml",
     "projects/retri/norton/test_how2_demo_steps_zs.yaml",
     "projects/retri/norton/test_how2_demo_align_zs.yaml",
 )
-YAMLS = (VIDEOCLIP, NORTON, *SCORES)
+YAMLS = (VIDEOCLIP, NORTON, *EVALUATIONS)
 
 
 def demo_commands(seed: int) -> list[list[str]]:
-    """Returns the four commands of the demo, without `mmpt`."""
-    scores = ",".join(yaml_path(path, seed) for path in SCORES)
+    """Returns the arguments of `mmpt` in the four commands of the demo."""
+    evaluations = ",".join(yaml_path(path, seed) for path in EVALUATIONS)
     return [
         ["make-demo-data", "--out", f"data/demo{seed or ''}", "--seed", str(seed)],
         ["train", yaml_path(VIDEOCLIP, seed), "--jobtype", "local_small"],
         ["train", yaml_path(NORTON, seed), "--jobtype", "local_small"],
-        ["train", scores, "--jobtype", "local_predict"],
+        ["train", evaluations, "--jobtype", "local_predict"],
     ]
 
 
 def yaml_path(path: str, seed: int) -> str:
-    """Returns the YAML to run in place of a shipped one: itself for seed 0, else its copy."""
+    """Returns the YAML that the demo runs: for seed 0 the shipped one, else the copy of it."""
     return path.replace("projects/retri", f"runs/demo{seed}/yaml") if seed else path
 
 
 def demo_yamls(seed: int) -> dict[str, dict[str, Any]]:
-    """Returns copies of the shipped YAMLs with another seed and folders of their own, by path.
+    """Returns the copies of the shipped YAMLs, by path, with another seed and other folders.
 
     Raises:
-        ConfigError: a shipped YAML is not there.
+        ConfigError: a shipped YAML does not exist.
     """
     copies = {}
     for path in YAMLS:
@@ -58,26 +59,30 @@ def demo_yamls(seed: int) -> dict[str, dict[str, Any]]:
             text = text.replace(folder, f"{folder}{seed}")
         values = json.loads(text)
         if "train_path" in values["dataset"]:
-            values["fairseq"]["common"]["seed"] = seed + 1  # 1 is fairseq's own
+            # fairseq's default seed is 1, which the demo uses for seed 0.
+            values["fairseq"]["common"]["seed"] = seed + 1
         copies[yaml_path(path, seed)] = values
     return copies
 
 
 def demo(
-    seed: Annotated[int, Option(help="Seed of the corpus and of training.")] = 0,
+    seed: Annotated[int, Option(help="Seed of the corpus and of the training runs.")] = 0,
 ) -> int:
-    """Run the main job on the demo data, end to end: make the data, pre-train, post-train, score.
+    """Make the demo data, train VideoCLIP and then Norton on it, and print the scores.
 
-    Run it again after a break and it continues. It needs the YAMLs of `projects/`.
+    Writes the corpus to `data/demo` and everything else to `runs/demo`. With `--seed 3`, the
+    folders are `data/demo3` and `runs/demo3`. The YAMLs of `projects/` must be in the current
+    directory. Run the command again after an interruption to continue.
     """
     begin = time.monotonic()
     if missing := [path for path in YAMLS if not os.path.exists(path)]:
         raise LaunchError(
             f"{missing[0]}: no such file. Run the demo in a checkout of MMPT, or copy its folder "
-            "`projects` to this one."
+            "`projects` into the current directory."
         )
-    for path, values in demo_yamls(seed).items() if seed else ():
-        write_yaml(path, values)
+    if seed:
+        for path, values in demo_yamls(seed).items():
+            write_yaml(path, values)
     for command in demo_commands(seed):
         print(f"\n$ mmpt {shlex.join(command)}", flush=True)
         code = subprocess.run([sys.executable, "-m", "mmpt", *command], check=False).returncode

@@ -1,4 +1,4 @@
-"""Embeds a folder of videos or features, or a text file."""
+"""`mmpt embed`: writes the vectors of a folder of videos or features, or of a text file."""
 
 import sys
 from collections.abc import Collection
@@ -23,10 +23,12 @@ logger = get_logger(__name__)
 
 
 def find_files(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
-    """Returns files of these kinds by id, sorted: the path in `folder` without its extension.
+    """Returns the files with these suffixes by id, sorted.
+
+    The id of a file is its path in `folder` without the extension.
 
     Raises:
-        DataError: no such folder, nothing in it, or two files of one id.
+        DataError: the folder does not exist, has no such file, or two files have the same id.
     """
     files: dict[str, Path] = {}
     for path in folder.rglob("*"):
@@ -41,13 +43,35 @@ def find_files(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
     return dict(sorted(files.items()))
 
 
+def read_texts(path: Path) -> list[str]:
+    """Returns the lines of a text file without empty ones.
+
+    Raises:
+        DataError: the file cannot be read, is not UTF-8, or has no text.
+    """
+    lines = read_lines(path, "a file with one text per line,")
+    texts = [line.strip() for line in lines if line.strip()]
+    if not texts:
+        raise DataError(f"{path}: must hold one text per line, but holds none.")
+    return texts
+
+
+def embed_texts(model: MMPTModel, texts: list[str], batch_size: int) -> torch.Tensor:
+    """Returns the vectors [N, D] of texts."""
+    parts = list(batches(texts, batch_size))
+    counted = progress(parts, len(texts), "texts embedded", logger, unit=batch_size)
+    return torch.cat([model.encode_text(part, batch_size).cpu() for part in counted])
+
+
 def embed_files(
     model: MMPTModel, files: dict[str, Path], batch_size: int, skip_broken: bool
 ) -> tuple[list[str], torch.Tensor]:
-    """Embeds files, reading one by one, so that a broken one is named; returns ids and vectors.
+    """Returns the ids and the vectors [N, D] of files.
+
+    Files are read one at a time, so that the error can name a broken one.
 
     Raises:
-        DataError: a file cannot be read and `skip_broken` is False, or none can.
+        DataError: a file cannot be read and `skip_broken` is False, or no file can be read.
     """
     names: list[str] = []
     vectors: list[torch.Tensor] = []
@@ -71,21 +95,34 @@ def embed_files(
     return names, torch.cat(vectors)
 
 
+def save_vectors(out: Path, names: list[str], vectors: torch.Tensor, model: MMPTModel) -> None:
+    """Writes ids, vectors and the fingerprint of the weights of `model` to an .npz file."""
+    fingerprint = np.array(weights_fingerprint(model.fusion, trainable_only=False))
+    rows = vectors.float().numpy()
+    with atomic_write(out, "wb") as file:
+        np.savez(file, ids=np.array(names), vectors=rows, fingerprint=fingerprint)
+    logger.info("%s: %d vectors of %d numbers", out, *vectors.shape)
+
+
 def embed(
     *,
     model: Annotated[
-        str, Option(help="YAML, saved folder, run folder, checkpoint, or name on the hub.")
+        str,
+        Option(help="A YAML, saved folder, run folder, checkpoint, or name on the hub."),
     ],
     checkpoint: Annotated[
-        str, Option(help="Which checkpoint of a YAML or run folder.")
+        str, Option(help="File name of the checkpoint in a run folder, or for a YAML.")
     ] = "checkpoint_best.pt",
-    videos: Annotated[Path | None, Option(help="Folder of video files.")] = None,
+    videos: Annotated[Path | None, Option(help="Folder of videos to embed.")] = None,
     features: Annotated[
-        Path | None, Option(help="Folder of <id>.npy: S3D features [seconds, 512].")
+        Path | None,
+        Option(help="Folder of S3D features to embed: files <id>.npy, [seconds, 512]."),
     ] = None,
-    texts: Annotated[Path | None, Option(help="UTF-8 file, one text per line.")] = None,
-    out: Annotated[Path, Option(help="The .npz to write: ids, vectors, fingerprint.")],
-    batch_size: Annotated[int, Option(min=1, help="Windows or texts at once.")] = 64,
+    texts: Annotated[
+        Path | None, Option(help="UTF-8 file of texts to embed, one per line.")
+    ] = None,
+    out: Annotated[Path, Option(help="The .npz file to write: ids, vectors, fingerprint.")],
+    batch_size: Annotated[int, Option(min=1, help="Number of windows or texts per batch.")] = 64,
     device: Device = None,
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16", "float64"],
@@ -98,22 +135,20 @@ def embed(
         bool, Option("--skip-broken", help="Leave unreadable files out, and count them.")
     ] = False,
 ) -> None:
-    """Turn videos, features or texts into vectors.
+    """Embed videos, features or texts, and save the vectors.
 
-    The file holds `ids` [N], `vectors` float32 [N, D], and `fingerprint`, that of the weights. It
-    is written at the end, in one piece: an interrupted run leaves nothing behind.
+    Writes the arrays `ids` [N] and `vectors` float32 [N, D], and `fingerprint`, the hash of the
+    weights, to `--out`. The file is written at the end, so an interrupted run leaves nothing.
     """
     if sum(source is not None for source in (videos, features, texts)) != 1:
         raise LaunchError("give exactly one of `--videos`, `--features` and `--texts`.")
     if out.suffix != ".npz" or out.is_dir():
         raise LaunchError(f"`--out` must name a file that ends in .npz, but is {out}.")
-    names: list[str] = []
+    # Mistakes in the inputs are reported before the model is loaded, which takes longer.
+    sentences: list[str] = []
     files: dict[str, Path] = {}
     if texts:
-        lines = read_lines(texts, "a file with one text per line,")
-        names = [line.strip() for line in lines if line.strip()]
-        if not names:
-            raise DataError(f"{texts}: must hold one text per line, but holds none.")
+        sentences = read_texts(texts)
     elif folder := videos or features:
         files = find_files(folder, VIDEO_SUFFIXES if videos else (".npy",))
     loaded = MMPTModel.from_pretrained(
@@ -124,18 +159,12 @@ def embed(
         s3d=s3d or S3D_WEIGHTS,
     )
     if videos:
-        loaded.get_s3d()  # reports missing weights before a video is read
+        loaded.get_s3d()  # reports missing weights before any video is decoded
     if texts:
-        parts = list(batches(names, batch_size))
-        counted = progress(parts, len(names), "texts embedded", logger, unit=batch_size)
-        vectors = torch.cat([loaded.encode_text(part, batch_size).cpu() for part in counted])
+        names, vectors = sentences, embed_texts(loaded, sentences, batch_size)
     else:
         names, vectors = embed_files(loaded, files, batch_size, skip_broken)
-    fingerprint = np.array(weights_fingerprint(loaded.fusion, trainable_only=False))
-    rows = vectors.float().numpy()
-    with atomic_write(out, "wb") as file:
-        np.savez(file, ids=np.array(names), vectors=rows, fingerprint=fingerprint)
-    logger.info("%s: %d vectors of %d numbers", out, *vectors.shape)
+    save_vectors(out, names, vectors, loaded)
 
 
 main = Command(embed, stopped="nothing was written; run the same command again")

@@ -1,4 +1,4 @@
-"""Extracts S3D features of videos: one float16 file [seconds, 512] per video."""
+"""`mmpt extract`: writes the S3D features of videos, one float16 file [seconds, 512] per video."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ from mmpt.utils.log import get_logger
 logger = get_logger("extract")
 
 
-def _released(name: str, text: str, least: int = 0, most: int | None = None) -> Any:
-    """Returns an option that is also called as in the release, with underscores."""
+def _underscored(name: str, text: str, least: int = 0, most: int | None = None) -> Any:
+    """Returns an option with two spellings: the release's, with underscores, and with hyphens."""
     return Option(f"--{name}", f"--{name.replace('_', '-')}", min=least, max=most, help=text)
 
 
@@ -31,35 +31,45 @@ def _released(name: str, text: str, least: int = 0, most: int | None = None) -> 
 class Options:
     """The options of the command."""
 
-    vdir: Annotated[str, Option(help="Folders, lists or CSV files of videos, comma-separated.")]
-    fdir: Annotated[Path, Option(help="Folder to write features to.")]
+    vdir: Annotated[str, Option(help="Folders, lists or CSV files of videos, separated by commas.")]
+    fdir: Annotated[Path, Option(help="Folder to write the features to.")]
     type: Annotated[
         Literal["s3d"], Option(help="The network. MMPT trains on S3D features only.")
     ] = "s3d"
-    batch_size: Annotated[int, _released("batch_size", "Clips per batch on a GPU.", 1)] = 64
-    half_precision: Annotated[int, _released("half_precision", "1: write float16.", most=1)] = 1
+    batch_size: Annotated[int, _underscored("batch_size", "Clips per batch on a GPU.", 1)] = 64
+    half_precision: Annotated[
+        int, _underscored("half_precision", "1: write float16; 0: write float32.", most=1)
+    ] = 1
     num_decoding_thread: Annotated[
-        int, _released("num_decoding_thread", "Decoding threads.", 1)
+        int, _underscored("num_decoding_thread", "Number of decoding threads.", 1)
     ] = 4
-    l2_normalize: Annotated[int, _released("l2_normalize", "1: rows of length 1.", most=1)] = 1
+    l2_normalize: Annotated[
+        int, _underscored("l2_normalize", "1: divide every row by its length.", most=1)
+    ] = 1
     hflip: Annotated[int, Option(min=0, max=1, help="1: mirror the videos.")] = 0
     shard: Annotated[
-        str, Option(metavar="I/N", help="Only part I (from 0) of N of the videos.")
+        str, Option(metavar="I/N", help="Extract only part I (from 0) of N of the videos.")
     ] = "0/1"
-    limit: Annotated[int | None, Option(min=1, help="Only the first so many videos.")] = None
+    limit: Annotated[
+        int | None, Option(min=1, help="Extract only this many videos, from the first on.")
+    ] = None
     device: Device = None
-    dtype: Annotated[
-        Literal["fp32", "bf16", "fp16"], Option(help="What the network computes in.")
-    ] = "fp32"
-    weights: Annotated[Path, Option(help="S3D's weights.")] = S3D_WEIGHTS
+    dtype: Annotated[Literal["fp32", "bf16", "fp16"], Option(help="Precision of the network.")] = (
+        "fp32"
+    )
+    weights: Annotated[Path, Option(help="File of the S3D weights.")] = S3D_WEIGHTS
     words: Annotated[
         Path | None,
-        Option("--dict", help="The text tower's words (s3d_dict.npy). Features do not need them."),
+        Option(
+            "--dict",
+            help="Vocabulary of S3D's text tower (s3d_dict.npy). Features do not need it.",
+        ),
     ] = None
     random_weights: Annotated[
         bool,
         Option(
-            "--random-weights", help="Try the pipeline without the weights; features are useless."
+            "--random-weights",
+            help="Use random weights to try the pipeline. The features are useless.",
         ),
     ] = False
 
@@ -75,13 +85,14 @@ class Options:
 
 
 def extract(options: Options) -> None:
-    """Extract S3D features: one float16 file [seconds, 512] per video.
+    """Extract the S3D features of videos: one float16 file [seconds, 512] per video.
 
-    Run it again after a break and it continues. `--vdir` takes a folder (and its sub-folders, one
-    level), a list of paths (.txt, .lst), a CSV (`video_path`, optionally `id` and `feature_path`),
-    or several of them with commas between. `<fdir>/extract_summary.json` lists the videos that
-    could not be read, with reasons, and those that were damaged. Several processes may fill one
-    `--fdir`, each with a `--shard` of its own.
+    `--vdir` is a folder (with its sub-folders, one level), a list of paths (.txt, .lst), a CSV
+    file (`video_path`, optionally `id` and `feature_path`), or several of them separated by
+    commas. Writes `<fdir>/<id>.npy` for every video. `<fdir>/extract_summary.json` lists the
+    videos that could not be read, with reasons, and the damaged ones. Several processes may write
+    to one `--fdir`, each with its own `--shard`. Run the command again after an interruption to
+    continue.
     """
     sources = [options.vdir]
     if not Path(options.vdir).exists():
@@ -110,27 +121,29 @@ def extract(options: Options) -> None:
 def extract_jobs(
     options: Options, videos: VideoList, jobs: Sequence[VideoJob]
 ) -> tuple[ExtractionReport, Path]:
-    """Extracts the features of `jobs`, which are some of `videos`, and writes
-    `extract_summary.json`, for a part `extract_summary_I_of_N.json`. Keeps other processes from
-    this part.
+    """Extracts the features of `jobs`, some of the `videos`, and writes a summary.
+
+    The summary is `extract_summary.json`, or `extract_summary_I_of_N.json` for one part of the
+    videos. A lock keeps other processes from extracting the same part.
 
     Returns:
-        What became of the jobs, and the path of the summary.
+        The report on all jobs, and the path of the summary.
     Raises:
-        UserError: no such device, no weights, another process, or features of other settings.
+        UserError: the device or the weights do not exist, another process extracts this part, or
+            the folder contains features that were extracted with other settings.
     """
     device = choose_device(options.device)
     network, weights = open_network(
         options.weights, words=options.words, random_weights=options.random_weights
     )
-    made_with = {"type": options.type, "fps": FPS, "size": SIZE, "weights": weights}
+    settings = {"type": options.type, "fps": FPS, "size": SIZE, "weights": weights}
     for name in ("dtype", "half_precision", "l2_normalize", "hflip"):
-        made_with[name] = getattr(options, name)
+        settings[name] = getattr(options, name)
     part, num_parts = options.part
     suffix = "" if num_parts == 1 else f"_{part}_of_{num_parts}"
     path = options.fdir / f"extract_summary{suffix}.json"
     with extracting(options.fdir, part, num_parts):
-        check_settings(options.fdir, made_with)
+        check_settings(options.fdir, settings)
         extraction = Extraction(
             jobs,
             ClipEncoder(network, device, options.dtype, options.batch_size),
@@ -143,22 +156,25 @@ def extract_jobs(
         try:
             extraction.run()
             finished = True
-        finally:  # after an interrupt, too
-            summary = {
-                "finished": finished,
-                "videos": report.num_videos,
-                "written": len(report.written),
-                "present": report.num_present,
-                "seconds_written": report.seconds,
-                "failed": dict(sorted(report.failed.items())),
-                "misnamed": videos.misnamed,
-                "damaged": dict(sorted(report.notes.items())),
-                "replaced_duplicates": videos.duplicates,
-            }
+        finally:  # also after an interrupt
             with locked(options.fdir):
                 remove_leftovers(options.fdir, r"extract_\w+\.json")
-                write_json(path, summary)
+                write_json(path, {"finished": finished, **_summary(report, videos)})
     return report, path
+
+
+def _summary(report: ExtractionReport, videos: VideoList) -> dict[str, Any]:
+    """Returns the contents of the summary file."""
+    return {
+        "videos": report.num_videos,
+        "written": len(report.written),
+        "present": report.num_present,
+        "seconds_written": report.seconds,
+        "failed": dict(sorted(report.failed.items())),
+        "misnamed": videos.misnamed,
+        "damaged": dict(sorted(report.notes.items())),
+        "replaced_duplicates": videos.duplicates,
+    }
 
 
 main = Command(extract, options=Options, stopped="run the same command again to continue")

@@ -1,4 +1,4 @@
-"""The command `mmpt`: lists its subcommands, and imports the module of the one that is run."""
+"""The command `mmpt`: lists the subcommands, and imports only the module of the one that runs."""
 
 import importlib
 import sys
@@ -14,22 +14,22 @@ from mmpt.utils.command import run_command
 TRAIN, DATA, DEMO = "Train and evaluate", "Prepare data", "Demo"
 
 COMMANDS = {
-    "train": ("launch", TRAIN, "Train or evaluate what YAML files describe."),
+    "train": ("launch", TRAIN, "Train a model or score checkpoints, as YAML files say."),
     "predict": ("predict", TRAIN, "Score checkpoints on the test sets of evaluation YAMLs."),
     "report": ("report", TRAIN, "Write the HTML report of an evaluation again."),
-    "compare": ("compare", TRAIN, "Show runs side by side with the published numbers."),
-    "embed": ("embed", TRAIN, "Turn videos, features or texts into vectors."),
+    "compare": ("compare", TRAIN, "Compare runs with each other and with the papers."),
+    "embed": ("embed", TRAIN, "Embed videos, features or texts, and save the vectors."),
     "prepare": ("prepare", DATA, "Make shards and a training YAML from your own videos."),
     "download": ("download", DATA, "Download checkpoints, weights, lists and annotations."),
-    "extract": ("extract", DATA, "Extract S3D features of videos."),
+    "extract": ("extract", DATA, "Extract the S3D features of videos."),
     "pack": ("pack", DATA, "Pack feature files into shards."),
-    "dedup": ("dedup", DATA, "Convert raw captions, with or without de-duplication."),
+    "dedup": ("dedup", DATA, "Convert captions, with or without de-duplication."),
     "tokenize": ("tokenize", DATA, "Tokenise captions into text shards."),
     "check": ("check", DATA, "Check the data of a training YAML and print its statistics."),
-    "demo": ("demo", DEMO, "Run the main job on the demo data, end to end."),
-    "make-demo-data": ("make_demo_data", DEMO, "Make the demo data."),
+    "demo": ("demo", DEMO, "Make the demo data, train on it, and print the scores."),
+    "make-demo-data": ("make_demo_data", DEMO, "Make the demo data, a synthetic corpus."),
 }
-"""Name of a command -> its module in `mmpt.cli`, its panel in the help, its line of help."""
+"""Name of a command -> its module in `mmpt.cli`, the heading above it in the help, and its help."""
 
 
 app = new_app(rich_markup_mode="rich", no_args_is_help=True, invoke_without_command=True)
@@ -47,10 +47,10 @@ def _group(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs `mmpt`; returns the command's exit code."""
+    """Runs `mmpt` and returns the exit code of the command."""
     name, *rest = (sys.argv[1:] if argv is None else argv) or [""]
     if name not in COMMANDS:
-        return run(app, argv, name="mmpt")  # the help, the version, or a mistake
+        return run(app, argv, name="mmpt")  # prints the help, the version, or an error
 
     def run_named() -> int:
         module = importlib.import_module(f"mmpt.cli.{COMMANDS[name][0]}")

@@ -1,4 +1,4 @@
-"""Makes the demo data: a small HowTo100M-like corpus whose truth is known."""
+"""`mmpt make-demo-data`: writes a small synthetic corpus like HowTo100M, with known truth."""
 
 import dataclasses
 from pathlib import Path
@@ -12,12 +12,13 @@ from mmpt.prepare.demo_corpus.settings import CorpusSettings
 
 
 def _option(field: dataclasses.Field[Any]) -> tuple[str, Any, dataclasses.Field[Any]]:
-    """Returns the option of a setting, as a field of the command's options."""
+    """Returns a field of `Options` for a field of `CorpusSettings`: name, type, default."""
     option = Option(help=field.metadata["help"])
     kind: Any = type(field.default)
     return field.name, Annotated[kind, option], dataclasses.field(default=field.default)
 
 
+# The command has an option for each setting of the corpus, and `--out`.
 Options = dataclasses.make_dataclass(
     "Options",
     [
@@ -33,13 +34,14 @@ Options = dataclasses.make_dataclass(
 
 
 def make_demo_data(options: Any) -> None:
-    """Make the demo data: a small HowTo100M-like corpus whose truth is known.
+    """Make the demo data: a small synthetic corpus like HowTo100M.
 
-    Equal options give equal bytes. `demo.json` is written last and holds the options and every
-    file's hash: a second run has nothing to do, other options (or a damaged file) make the corpus
-    again.
+    The corpus consists of features, captions and the truth about both: which steps a video shows,
+    and when. The same options give the same bytes. `demo.json` is written last and contains the
+    options and a hash of every file. If it matches, the command does nothing; with other options,
+    or if a file is damaged, the command makes the corpus again.
     """
-    settings = vars(options) | {}
+    settings = dict(vars(options))
     make_corpus(settings.pop("out"), CorpusSettings(**settings))
 
 

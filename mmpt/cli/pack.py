@@ -1,4 +1,4 @@
-"""Packs one feature file per video into shards, which training maps into memory."""
+"""`mmpt pack`: packs feature files, one per video, into shards that training memory-maps."""
 
 import os
 from enum import Enum
@@ -15,7 +15,7 @@ from mmpt.shards.writer import SHARD_SIZE
 
 
 class SplitName(str, Enum):
-    """A split by its name in the names of shards."""
+    """A split, by its name in the file names of shards."""
 
     TRAIN = "train"
     VAL = "val"
@@ -25,35 +25,46 @@ SplitNames = list[SplitName] | None
 
 
 def pack(
-    # `--splits train val`: typer's options take one value each, so the second name comes here.
+    # The release writes `--splits train val`. A typer option takes one value, so `val` is an
+    # argument.
     more_splits: Annotated[SplitNames, Argument(hidden=True, metavar="SPLIT")] = None,
     *,
-    features: Annotated[Path, Option(help="Folder of <id>.npy.")] = Path("data/feat/feat_how2_s3d"),
-    target: Annotated[Path, Option(help="Folder of the shards.")] = Path(
+    features: Annotated[Path, Option(help="Folder of the feature files <id>.npy.")] = Path(
+        "data/feat/feat_how2_s3d"
+    ),
+    target: Annotated[Path, Option(help="Folder to write the shards to.")] = Path(
         "data/feat/feat_how2_s3d_shard_small"
     ),
-    train_list: Annotated[Path, Option(help="Training ids.")] = Path(
-        "data/how2/how2_s3d_train.lst"
+    train_list: Annotated[
+        Path, Option(help="List of the training videos, one id per line.")
+    ] = Path("data/how2/how2_s3d_train.lst"),
+    val_list: Annotated[Path, Option(help="List of the validation videos.")] = Path(
+        "data/how2/how2_s3d_val.lst"
     ),
-    val_list: Annotated[Path, Option(help="Validation ids.")] = Path("data/how2/how2_s3d_val.lst"),
     splits: Annotated[
         SplitNames, Option(help="Splits to pack: train, val, or both.  [default: train val]")
     ] = None,
-    shard_size: Annotated[int, Option(min=1, help="Videos per shard.")] = SHARD_SIZE,
-    workers: Annotated[int, Option(min=1, help="Shards at once.")] = os.cpu_count() or 1,
+    shard_size: Annotated[int, Option(min=1, help="Number of videos per shard.")] = SHARD_SIZE,
+    workers: Annotated[
+        int, Option(min=1, help="Number of shards to pack at the same time.")
+    ] = os.cpu_count() or 1,
     max_missing: Annotated[
-        float, Option(min=0, max=1, help="Largest share of videos to leave out; 1: any.")
+        float,
+        Option(min=0, max=1, help="Largest share of listed videos that may be left out."),
     ] = 1.0,
 ) -> None:
-    """Pack one feature file per video into shards, which training maps into memory.
+    """Pack feature files, one per video, into shards that training memory-maps.
 
-    Run it again after a break and it continues. Without arguments it packs HowTo100M from and to
-    the places that the YAMLs name. Listed videos without usable features are left out; their ids
-    and the reasons are in `<target>/{train,val}_not_packed.json`.
+    Without arguments it packs HowTo100M, with the paths that the YAMLs name. Listed videos
+    without usable features are left out. `<target>/{train,val}_not_packed.json` lists them with
+    the reasons. Run the command again after an interruption to continue.
     """
     chosen = [*(splits or ()), *(more_splits or ())] or list(SplitName)
-    lists = {Split.TRAIN: train_list, Split.VALID: val_list}
-    ids = {s: read_id_list(path) for s, path in lists.items() if s.shard_name in chosen}
+    # Both lists are read first, so that a mistake in the second one is reported at once.
+    ids = {}
+    for split, path in ((Split.TRAIN, train_list), (Split.VALID, val_list)):
+        if split.shard_name in chosen:
+            ids[split] = read_id_list(path)
     for split, listed in ids.items():
         pack_features(
             features,

@@ -1,4 +1,4 @@
-"""Scores checkpoints on the test sets of YAMLs, as `--jobtype local_predict` does."""
+"""`mmpt predict`: scores checkpoints on the test sets of YAMLs, like `--jobtype local_predict`."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from typer import Argument, Option
 from mmpt import reporting
 from mmpt.cli import scoring
 from mmpt.cli.app import Command, Device, choose_device
-from mmpt.config import load_config
+from mmpt.config import RunConfig, load_config
 from mmpt.errors import LaunchError
 from mmpt.evaluators import Results, render_markdown, render_table
 from mmpt.utils.log import get_logger
@@ -18,7 +18,7 @@ logger = get_logger(__name__)
 
 
 Tables = list[tuple[Sequence[str], dict[str, Results]]]
-"""The checkpoints of each table; its columns, which are `chance` and a column per checkpoint."""
+"""For each table, its checkpoints and its columns: `chance`, then a column per checkpoint."""
 
 
 def score(
@@ -29,29 +29,28 @@ def score(
     *,
     taskconfig: Annotated[
         list[str] | None,
-        Option(metavar="YAML", help="The same, as the release documents HTM-Align."),
+        Option(metavar="YAML", help="Same as YAML; the release uses this form for HTM-Align."),
     ] = None,
     device: Device = None,
     all_checkpoints: Annotated[
         bool,
         Option(
             "--all-checkpoints",
-            help="Score every checkpoint*.pt in the folder above eval.save_path.",
+            help="Also score every checkpoint*.pt in the folder above eval.save_path.",
         ),
     ] = False,
     save_predictions: Annotated[
-        bool, Option("--save-predictions", help="Keep scores and vectors as .npz.")
+        bool,
+        Option("--save-predictions", help="Save scores and vectors as .npz next to results.json."),
     ] = False,
     allow_missing: Annotated[
         bool,
-        Option("--allow-missing", help="Score the videos that have features when some have none."),
+        Option("--allow-missing", help="Leave out test items without features."),
     ] = False,
-    markdown: Annotated[
-        bool, Option("--markdown", help="Print the table as Markdown, to paste into a README.")
-    ] = False,
+    markdown: Annotated[bool, Option("--markdown", help="Print the table as Markdown.")] = False,
     videos: Annotated[
         str | None,
-        Option(metavar="DIR", help="The test set's videos, for key frames in the report."),
+        Option(metavar="DIR", help="Folder of the test videos, for key frames in the report."),
     ] = None,
     no_report: Annotated[
         bool, Option("--no-report", help="Write no HTML report next to results.json.")
@@ -59,24 +58,26 @@ def score(
 ) -> None:
     """Score checkpoints on the test sets of evaluation YAMLs.
 
-    What was scored is printed even if a later evaluation fails.
+    Prints a table. Adds a row per checkpoint to `<eval.save_path>/results.json`, and writes an
+    HTML report next to it. If an evaluation fails, the table of the earlier ones is printed.
     """
     paths = [*(yamls or ()), *(taskconfig or ())]
     if not paths:
         raise LaunchError("name at least one evaluation YAML.")
+    # These imports only report a missing package before scoring begins.
     if not no_report:
-        import matplotlib  # noqa: F401  if it is missing, that is reported before scoring
+        import matplotlib  # noqa: F401
     if videos:
-        import av  # noqa: F401  the same
-    configs = [load_config(path) for path in paths]  # all are read before the first is scored
-    chosen = choose_device(device)
+        import av  # noqa: F401
+    configs = [load_config(path) for path in paths]  # reports mistakes before scoring begins
+    chosen_device = choose_device(device)
     tables: Tables = []
     notes: list[str] = []
     try:
         for config in configs:
             run = scoring.predict(
                 config,
-                device=chosen,
+                device=chosen_device,
                 all_checkpoints=all_checkpoints,
                 keep_predictions=save_predictions,
                 allow_missing=allow_missing,
@@ -85,15 +86,8 @@ def score(
             if not no_report:
                 path = reporting.write_report(run, scoring.report_path(config))
                 logger.info("report: %s", path)
-            checkpoints = [row["checkpoint"] for row in run.rows]
-            add_table(tables, checkpoints, run.columns)
-            scored, whole = len(run.positions), len(run.dataset)
-            if scored < whole:
-                coverage = f"scored on {scored} of {whole} test items: the others have no features"
-                notes += ["", f"{config.path}: {coverage}"]
-            if all_checkpoints:
-                best = f"{checkpoints[run.best]} ({config.metric[0]} {run.best_value:.4f})"
-                notes += ["", f"{config.path}: {scoring.selection_rule(config)}", f"best: {best}"]
+            add_table(tables, [row["checkpoint"] for row in run.rows], run.columns)
+            notes += _notes(config, run, all_checkpoints)
     finally:
         if tables:
             render = render_markdown if markdown else render_table
@@ -102,8 +96,10 @@ def score(
 
 
 def add_table(tables: Tables, checkpoints: Sequence[str], columns: Mapping[str, Results]) -> None:
-    """Adds the rows of an evaluation to the last table if that is of the same checkpoints and of
-    other metrics; else a table.
+    """Adds the results of an evaluation to the tables.
+
+    The rows join the last table if it has the same checkpoints and none of the metrics. Otherwise
+    they start a new table.
     """
     if tables and tables[-1][0] == checkpoints:
         joined = tables[-1][1]
@@ -112,6 +108,20 @@ def add_table(tables: Tables, checkpoints: Sequence[str], columns: Mapping[str, 
                 joined[name] |= results
             return
     tables.append((checkpoints, {name: dict(results) for name, results in columns.items()}))
+
+
+def _notes(config: RunConfig, run: reporting.Run, all_checkpoints: bool) -> list[str]:
+    """Returns the lines below the tables about one evaluation: missing items, best checkpoint."""
+    notes = []
+    num_scored, num_items = len(run.positions), len(run.dataset)
+    if num_scored < num_items:
+        coverage = f"scored on {num_scored} of {num_items} test items: the others have no features"
+        notes += ["", f"{config.path}: {coverage}"]
+    if all_checkpoints:
+        checkpoint = run.rows[run.best]["checkpoint"]
+        best = f"{checkpoint} ({config.metric[0]} {run.best_value:.4f})"
+        notes += ["", f"{config.path}: {scoring.selection_rule(config)}", f"best: {best}"]
+    return notes
 
 
 main = Command(score, stopped="run it again")

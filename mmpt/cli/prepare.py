@@ -1,4 +1,4 @@
-"""Makes shards and a training YAML from a folder of videos and their captions."""
+"""`mmpt prepare`: makes shards and a training YAML from a folder of videos and their captions."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -13,7 +13,7 @@ from mmpt.cli import extract
 from mmpt.cli.app import Command
 from mmpt.cli.check import check
 from mmpt.cli.pack import pack
-from mmpt.config import load_config
+from mmpt.config import RunConfig, load_config
 from mmpt.errors import DataError
 from mmpt.media.s3d import S3D_WEIGHTS
 from mmpt.media.video_list import VideoList, find_videos
@@ -30,15 +30,15 @@ from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger, progress
 
 MARK = "# Made by mmpt prepare"
-"""Beginning of the YAMLs that this command may overwrite."""
+"""First words of a YAML that this command wrote. It overwrites no other files."""
 logger = get_logger("prepare")
 
 Report = dict[str, Any]
-"""What could not be used, and why: a kind of it -> the reasons by id or path, or a list. Also the
-caption files in use, by id.
+"""The contents of `report.json`. A key such as `videos_without_captions` holds the reasons by video
+id or path, or a list of paths. `captions_used` holds the caption file of each video.
 """
 MAX_NAMED = 10
-"""Unused caption files that the log names."""
+"""Unused caption files that the log names. `report.json` lists all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,16 +49,25 @@ class Options:
     captions: Annotated[Path, Option(help="Folder of captions, named like the videos.")]
     language: Annotated[
         list[str] | None,
-        Option(help="Caption languages to use, the preferred one first: en,de.", show_default="en"),
+        Option(
+            help="Languages of captions to use, the preferred one first, such as en,de.",
+            show_default="en",
+        ),
     ] = None
-    out: Annotated[Path, Option(help="Folder of the lists and shards.")] = Path("data/mine")
+    out: Annotated[Path, Option(help="Folder to write lists and shards to.")] = Path("data/mine")
     yaml: Annotated[Path, Option(help="The training YAML to write.")] = Path(
         "projects/retri/mine/pretrain.yaml"
     )
-    recipe: Annotated[Literal["norton", "videoclip"], Option(help="What to train.")] = "norton"
-    bert_name: Annotated[str, Option(help="Name on the hub, or a folder.")] = "bert-base-uncased"
-    val_share: Annotated[float, Option(min=0, max=1, help="Share of validation videos.")] = 0.05
-    weights: Annotated[Path, Option(help="S3D's weights.")] = S3D_WEIGHTS
+    recipe: Annotated[
+        Literal["norton", "videoclip"], Option(help="The recipe that the YAML includes.")
+    ] = "norton"
+    bert_name: Annotated[
+        str, Option(help="BERT to train from: a name on the hub, or a folder.")
+    ] = "bert-base-uncased"
+    val_share: Annotated[
+        float, Option(min=0, max=1, help="Share of the videos to validate on.")
+    ] = 0.05
+    weights: Annotated[Path, Option(help="File of the S3D weights.")] = S3D_WEIGHTS
     random_weights: Annotated[
         bool,
         Option(
@@ -66,126 +75,71 @@ class Options:
             help="Try the pipeline: random S3D weights, and a YAML that starts from BERT.",
         ),
     ] = False
-    shard_size: Annotated[int, Option(min=1, help="Videos per shard.")] = SHARD_SIZE
-    decoders: Annotated[int, Option(min=1, help="Videos decoded at once.")] = 4
-    workers: Annotated[int, Option(min=1, help="Shards at once.")] = 1
+    shard_size: Annotated[int, Option(min=1, help="Number of videos per shard.")] = SHARD_SIZE
+    decoders: Annotated[int, Option(min=1, help="Number of videos to decode at the same time.")] = 4
+    workers: Annotated[int, Option(min=1, help="Number of shards to write at the same time.")] = 1
+
+    @property
+    def features(self) -> Path:
+        """Folder of the feature files."""
+        return self.out / "feat"
+
+    @property
+    def shards(self) -> Path:
+        """Folder of the shards of features and captions."""
+        return self.out / "shards"
+
+    @property
+    def train_list(self) -> Path:
+        """List of the training videos."""
+        return self.out / "train.lst"
+
+    @property
+    def val_list(self) -> Path:
+        """List of the validation videos."""
+        return self.out / "val.lst"
+
+    @property
+    def corpus(self) -> Path:
+        """All captions as JSON Lines."""
+        return self.out / "captions.jsonl"
 
 
 def prepare(options: Options) -> None:
     """Make shards and a training YAML from a folder of videos and their captions.
 
-    Run it again after a break and it continues. Captions (.vtt, .srt, WhisperX's or our .json) are
-    named like their videos, perhaps with a language: `tea.mp4`, `tea.en.vtt`. The captions that
-    are used, and what could not be used and why, are listed in `<out>/report.json`.
+    Extracts S3D features, splits the videos into training and validation, packs features and
+    captions into shards, writes a YAML, and checks the result. Caption files (.vtt, .srt, or the
+    .json of WhisperX or of MMPT) have the name of their video and optionally a language:
+    `tea.mp4`, `tea.en.vtt`. `<out>/report.json` lists the captions in use, and what could not be
+    used with the reasons. Run the command again after an interruption to continue.
     """
     wanted = parse_wanted(options.language or ["en"])
     recipe = load_config(f"projects/retri/{options.recipe}/how2_pretrain.yaml")
-    _check(options)
-    out, features, shards = options.out, options.out / "feat", options.out / "shards"
-    train_list, val_list = out / "train.lst", out / "val.lst"
-    videos = find_videos([str(options.videos)], features)
-    with exclusive(out / ".prepare.lock", "preparing these videos"):
-        remove_leftovers(out, {"report.json", "captions.jsonl", "train.lst", "val.lst"})
+    _check_options(options)
+    videos = find_videos([str(options.videos)], options.features)
+    with exclusive(options.out / ".prepare.lock", "preparing these videos"):
+        remove_leftovers(options.out, {"report.json", "captions.jsonl", "train.lst", "val.lst"})
         remove_leftovers(options.yaml.parent, {options.yaml.name})
-        report: Report = {
-            "videos_without_captions": {},
-            "videos_without_features": {},
-            "videos_misnamed": videos.misnamed,
-            "videos_damaged": {},
-            "captions_without_video": [],
-            "captions_repaired": {},
-            "captions_unused": {},
-            "captions_used": {},
-        }
-        try:
-            captions = _gather_captions(options.captions, videos, wanted, report)
-            extract_videos(options, videos, captions, report)
-        finally:
-            path = out / "report.json"
-            write_json(path, report)
-            for name, entries in report.items():
-                if entries and name != "captions_used":
-                    logger.warning("%d %s; see %s", len(entries), name.replace("_", " "), path)
-        without = report["videos_without_features"]
-        ids = [video_id for video_id in captions if video_id not in without]
-        batch = own_videos.choose_batch_size(len(ids), options.recipe)
-        train, val = own_videos.split_ids(ids, options.val_share, batch)
-        for path, listed in ((train_list, train), (val_list, val)):
-            with atomic_write(path) as file:
-                file.writelines(f"{video_id}\n" for video_id in listed)
-        pack(
-            features=features,
-            target=shards,
-            train_list=train_list,
-            val_list=val_list,
-            shard_size=options.shard_size,
-            workers=options.workers,
-        )
-        corpus = out / "captions.jsonl"
-        write_corpus(corpus, captions.items())
-        tfeat_dir = tokenise_captions(corpus, shards, options.bert_name, workers=options.workers)
-        dataset = {
-            "bert_name": options.bert_name,
-            "train_path": str(train_list),
-            "val_path": str(val_list),
-            "vfeat_dir": str(shards),
-            "tfeat_dir": tfeat_dir,
-        }
+        captions, ids = _gather(options, videos, wanted)
+        videos_per_batch = own_videos.choose_batch_size(len(ids), options.recipe)
+        train, val = own_videos.split_ids(ids, options.val_share, videos_per_batch)
+        tfeat_dir = _write_shards(options, captions, train, val)
         max_epoch = recipe.option("optimization", "max_epoch", 0)
-        settings = own_videos.fitting_settings(len(train), batch, options.recipe, max_epoch)
+        settings = own_videos.fitting_settings(
+            len(train), videos_per_batch, options.recipe, max_epoch
+        )
         head = f"{MARK}: {len(train)} training and {len(val)} validation videos."
-        _write_yaml(options, head, recipe.path, dataset, settings)
-        try:
-            check(str(options.yaml), out=out / "check", workers=options.workers)
-        except DataError as err:
-            raise DataError(
-                f"{err}\nEverything is written, also {options.yaml}. Correct the captions, or "
-                f"delete wrong features from {features}, and run the same command again: it "
-                "continues, and makes only what is missing or changed."
-            ) from err
+        _write_yaml(options, head, recipe, tfeat_dir, settings)
+        _check_result(options)
     start = load_config(options.yaml).option("checkpoint", "restore_file")
     if start is not None and not Path(start).exists():
         print(f"\nThe recipe starts from {start}, which is not there: mmpt download videoclip")
     print(f"\nTo train:\n  mmpt train {options.yaml} --jobtype local_single")
 
 
-def _write_yaml(
-    options: Options, head: str, base: str, dataset: dict[str, Any], settings: dict[str, Any]
-) -> None:
-    """Writes the training YAML.
-
-    Args:
-        head: its first line.
-        base: the recipe that it includes.
-        dataset: its keys of `dataset` that name files, and `bert_name`.
-        settings: those of `own_videos.fitting_settings`.
-    """
-    checkpoint = {"save_dir": f"runs/{options.out.name}/{options.recipe}"}
-    values = {
-        "includes": base,
-        "dataset": dataset | settings["dataset"],
-        "fairseq": {
-            "common": settings["common"],
-            "optimization": settings["optimization"],
-            "checkpoint": checkpoint | ({"restore_file": None} if options.random_weights else {}),
-        },
-        "task_type": "local_single",
-        "eval": {"save_path": checkpoint["save_dir"]},
-        **settings["retrieval"],
-    }
-    if model := _model_keys(options.bert_name):
-        values["model"] = model
-    with atomic_write(options.yaml) as file:
-        file.write(
-            f"{head}\n# Running it again overwrites this file. Put changes into a YAML that "
-            f"`includes` it.\n#\n# Run:   mmpt train {options.yaml} --jobtype local_single\n"
-            f"# Makes: {checkpoint['save_dir']}/checkpoint_best.pt\n\n"
-        )
-        yaml.safe_dump(values, file, sort_keys=False, allow_unicode=True)
-
-
-def _check(options: Options) -> None:
-    """Refuses what would fail late."""
+def _check_options(options: Options) -> None:
+    """Raises an error for options that the command would otherwise reject only hours later."""
     if not options.captions.is_dir():
         raise DataError(
             f"{options.captions}: no such folder. Name where the captions are with `--captions`."
@@ -198,15 +152,134 @@ def _check(options: Options) -> None:
         )
 
 
+def _gather(
+    options: Options, videos: VideoList, wanted: Sequence[str]
+) -> tuple[dict[str, CaptionList], list[str]]:
+    """Reads the captions, extracts the features of the videos with captions, and reports both.
+
+    Args:
+        wanted: language tags, in order of preference.
+
+    Returns:
+        The captions by video id, and the ids of the videos that have captions and features.
+    """
+    report: Report = {
+        "videos_without_captions": {},
+        "videos_without_features": {},
+        "videos_misnamed": videos.misnamed,
+        "videos_damaged": {},
+        "captions_without_video": [],
+        "captions_repaired": {},
+        "captions_unused": {},
+        "captions_used": {},
+    }
+    try:
+        captions = _gather_captions(options.captions, videos, wanted, report)
+        extract_videos(options, videos, captions, report)
+    finally:  # the report is also useful after an error or an interrupt
+        path = options.out / "report.json"
+        write_json(path, report)
+        for name, entries in report.items():
+            if entries and name != "captions_used":
+                logger.warning("%d %s; see %s", len(entries), name.replace("_", " "), path)
+    without_features = report["videos_without_features"]
+    return captions, [video_id for video_id in captions if video_id not in without_features]
+
+
+def _write_shards(
+    options: Options, captions: dict[str, CaptionList], train: list[str], val: list[str]
+) -> str:
+    """Writes the lists and the shards of both splits. Returns `dataset.tfeat_dir`."""
+    for path, listed in ((options.train_list, train), (options.val_list, val)):
+        with atomic_write(path) as file:
+            file.writelines(f"{video_id}\n" for video_id in listed)
+    pack(
+        features=options.features,
+        target=options.shards,
+        train_list=options.train_list,
+        val_list=options.val_list,
+        shard_size=options.shard_size,
+        workers=options.workers,
+    )
+    write_corpus(options.corpus, captions.items())
+    return tokenise_captions(
+        options.corpus, options.shards, options.bert_name, workers=options.workers
+    )
+
+
+def _write_yaml(
+    options: Options, head: str, recipe: RunConfig, tfeat_dir: str, settings: dict[str, Any]
+) -> None:
+    """Writes the training YAML.
+
+    Args:
+        head: first line of the file.
+        recipe: the config that the YAML includes.
+        tfeat_dir: prefix of the text shards.
+        settings: the settings of `own_videos.fitting_settings`.
+    """
+    dataset = {
+        "bert_name": options.bert_name,
+        "train_path": str(options.train_list),
+        "val_path": str(options.val_list),
+        "vfeat_dir": str(options.shards),
+        "tfeat_dir": tfeat_dir,
+    }
+    save_dir = f"runs/{options.out.name}/{options.recipe}"
+    checkpoint: dict[str, Any] = {"save_dir": save_dir}
+    if options.random_weights:
+        checkpoint["restore_file"] = None
+    values = {
+        "includes": recipe.path,
+        "dataset": dataset | settings["dataset"],
+        "fairseq": {
+            "common": settings["common"],
+            "optimization": settings["optimization"],
+            "checkpoint": checkpoint,
+        },
+        "task_type": "local_single",
+        "eval": {"save_path": save_dir},
+        **settings["retrieval"],
+    }
+    if model := _model_keys(options.bert_name):
+        values["model"] = model
+    with atomic_write(options.yaml) as file:
+        file.write(
+            f"{head}\n# Running it again overwrites this file. Put changes into a YAML that "
+            f"`includes` it.\n#\n# Run:   mmpt train {options.yaml} --jobtype local_single\n"
+            f"# Makes: {save_dir}/checkpoint_best.pt\n\n"
+        )
+        yaml.safe_dump(values, file, sort_keys=False, allow_unicode=True)
+
+
+def _check_result(options: Options) -> None:
+    """Checks the data of the new YAML.
+
+    Raises:
+        DataError: the data are damaged or implausible.
+    """
+    try:
+        check(str(options.yaml), out=options.out / "check", workers=options.workers)
+    except DataError as err:
+        raise DataError(
+            f"{err}\nEverything is written, also {options.yaml}. Correct the captions, or delete "
+            f"wrong features from {options.features}, and run the same command again: it "
+            "continues, and makes only what is missing or changed."
+        ) from err
+
+
 def _gather_captions(
     folder: Path, videos: VideoList, wanted: Sequence[str], report: Report
 ) -> dict[str, CaptionList]:
-    """Reads the captions of every video that has some in a wanted language, from a folder and its
-    sub-folders, one level.
+    """Returns the captions of every video that has captions in a wanted language, by video id.
+
+    Args:
+        folder: folder of caption files; its sub-folders are read too, one level.
+        report: gets the files that cannot be used, with reasons.
     """
     used = _choose_captions(folder, [job.video_id for job in videos.jobs], wanted, report)
     captions = {}
-    languages: Counter[str] = Counter()
+    num_used: Counter[str] = Counter()  # language -> number of files
     for video_id, file in progress(used.items(), len(used), "caption files read", logger):
         path, language = file
         try:
@@ -220,29 +293,39 @@ def _gather_captions(
         if found["start"]:
             captions[video_id] = found
             report["captions_used"][video_id] = str(path)
-            languages[str(language)] += 1
+            num_used[str(language)] += 1
         else:
             report["videos_without_captions"][video_id] = f"{path}: no caption with text"
-    logger.info("caption files used: %s", _counts(languages) or "none")
+    logger.info("caption files used: %s", _counts(num_used) or "none")
     return captions
+
+
+def _caption_files(folder: Path) -> list[Path]:
+    """Returns the caption files in a folder and its sub-folders, one level, without hidden ones."""
+    entries = sorted(folder.iterdir())
+    for entry in list(entries):
+        if entry.is_dir():
+            entries += sorted(entry.iterdir())
+    return [
+        path
+        for path in entries
+        if path.suffix.lower() in CAPTION_SUFFIXES and path.is_file() and path.name[0] != "."
+    ]
 
 
 def _choose_captions(
     folder: Path, ids: Sequence[str], wanted: Sequence[str], report: Report
 ) -> dict[str, tuple[Path, Language]]:
-    """Returns the caption file to use and its language, by video id. Reports the other files."""
-    entries = sorted(folder.iterdir())
-    entries += [path for sub in entries if sub.is_dir() for path in sorted(sub.iterdir())]
-    files = [
-        path
-        for path in entries
-        if path.suffix.lower() in CAPTION_SUFFIXES and path.is_file() and path.name[0] != "."
-    ]
-    found = own_videos.find_captions(ids, files, read_language)
+    """Returns the caption file to use and its language, by video id.
+
+    A video may have several files: other languages, or copies in other formats. The first of the
+    wanted languages that it has is used, and `report` gets the other files.
+    """
+    found = own_videos.find_captions(ids, _caption_files(folder), read_language)
     report["captions_without_video"] = [str(path) for path in found.pop(None, {})]
     unused = report["captions_unused"]
     chosen = {}
-    languages: Counter[str] = Counter()  # of videos with captions in other languages only
+    num_other: Counter[str] = Counter()  # language -> number of videos without a wanted language
     names = " or ".join(wanted)
     for video_id in ids:
         candidates = found.get(video_id, {})
@@ -252,7 +335,7 @@ def _choose_captions(
             reason = f"{used.name} is preferred"
         else:
             others = sorted({language.tag for language in candidates.values()})
-            languages.update(others)
+            num_other.update(others)
             reason = f"not in {names}"
             there = f" in {names}, but in {', '.join(others)}" if others else ""
             report["videos_without_captions"][video_id] = f"no caption file{there}"
@@ -260,27 +343,28 @@ def _choose_captions(
     if unused:
         more = ", ..." if len(unused) > MAX_NAMED else ""
         logger.info("caption files not used: %s%s", ", ".join(list(unused)[:MAX_NAMED]), more)
-    if languages:
+    if num_other:
         logger.warning(
             "videos with captions in other languages only: %s. Name the languages to use with "
             "`--language`.",
-            _counts(languages),
+            _counts(num_other),
         )
     return chosen
 
 
 def _counts(languages: Counter[str]) -> str:
+    """Returns the counts as text, such as "6 en, 2 de"."""
     return ", ".join(f"{count} {language}" for language, count in languages.most_common())
 
 
 def extract_videos(
     options: Options, videos: VideoList, ids: Collection[str], report: Report
 ) -> None:
-    """Makes `<out>/feat/<id>.npy` of those of `ids` that have none; reports broken videos."""
+    """Extracts the missing features of the videos in `ids`, and reports the unreadable videos."""
     if jobs := [job for job in videos.jobs if job.video_id in ids]:
         settings = extract.Options(
             vdir=str(options.videos),
-            fdir=options.out / "feat",
+            fdir=options.features,
             weights=options.weights,
             random_weights=options.random_weights,
             num_decoding_thread=options.decoders,
@@ -290,7 +374,7 @@ def extract_videos(
 
 
 def _model_keys(bert_name: str) -> dict[str, Any]:
-    """Returns what a small BERT, or one without weights, asks of `model`."""
+    """Returns the keys of `model` that a BERT with few layers or without weights needs."""
     folder = Path(bert_name)
     if not folder.is_dir():
         return {}

@@ -1,16 +1,16 @@
-"""Writes the report of a scoring again, for example with key frames."""
+"""`mmpt report`: writes the HTML report of an evaluation again, for example with key frames."""
 
 import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
 from mmpt.cli import scoring
 from mmpt.cli.app import Command, Device, choose_device
-from mmpt.config import load_config
+from mmpt.config import RunConfig, load_config
 from mmpt.errors import DataError
 from mmpt.evaluators import METRICS, read_results
 from mmpt.evaluators.table import checkpoint_names
@@ -21,7 +21,7 @@ def report(
     yaml: Annotated[str, Argument(metavar="YAML", help="An evaluation YAML.")],
     *,
     videos: Annotated[
-        str | None, Option(metavar="DIR", help="The test set's videos, for key frames.")
+        str | None, Option(metavar="DIR", help="Folder of the test videos, for key frames.")
     ] = None,
     out: Annotated[
         Path | None, Option(metavar="FILE", help="File to write. Default: next to results.json.")
@@ -30,17 +30,12 @@ def report(
 ) -> None:
     """Write the HTML report of an evaluation again, for example with key frames.
 
-    The numbers are those of results.json. The best checkpoint predicts again, for the pictures.
+    The numbers come from results.json. The best checkpoint is run again for the pictures. Prints
+    the path of the report.
     """
     config = load_config(yaml)
     results = scoring.results_folder(config) / "results.json"
-    settings = json.loads(json.dumps(config.to_dict()))
-    rows = [row for row in read_results(results) if row.get("settings") == settings]
-    if not rows:
-        raise DataError(
-            f"{results}: must hold a row with the settings of {config.path}, but holds none. Score "
-            f"it first: mmpt predict {config.path}"
-        )
+    rows = _rows_of(config, results)
     metric = METRICS.get(config.metric[0], "metric")()
     values = [metric.deciding_value(row["metrics"]) for row in rows]
     best = values.index(max(values))
@@ -52,12 +47,29 @@ def report(
         videos=videos,
         keep_results=False,
     )
+    # The pictures must belong to the numbers, so neither the weights nor the data may have changed.
     for key, what in (("fingerprint", checkpoint), ("data_fingerprint", "the test set")):
         if run.rows[0][key] != rows[best][key]:
             raise DataError(f"{results}: {what} has changed since it was scored. Score it again.")
     names = checkpoint_names([Path(row["checkpoint"]) for row in rows])
     run = replace(run, config=config, rows=rows, names=names, best=best, best_value=values[best])
     print(write_report(run, out or scoring.report_path(config)))
+
+
+def _rows_of(config: RunConfig, results: Path) -> list[dict[str, Any]]:
+    """Returns the rows of a results file that were scored with the settings of `config`.
+
+    Raises:
+        DataError: there is none.
+    """
+    settings = json.loads(json.dumps(config.to_dict()))  # tuples become lists, as in the file
+    rows = [row for row in read_results(results) if row.get("settings") == settings]
+    if not rows:
+        raise DataError(
+            f"{results}: must hold a row with the settings of {config.path}, but holds none. Score "
+            f"it first: mmpt predict {config.path}"
+        )
+    return rows
 
 
 main = Command(report, stopped="nothing was written; run the same command again")

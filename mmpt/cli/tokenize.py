@@ -1,4 +1,4 @@
-"""Tokenises the captions of every packed video into text shards."""
+"""`mmpt tokenize`: tokenises the captions of all packed videos into text shards."""
 
 import os
 from typing import Annotated
@@ -24,9 +24,11 @@ class TokenConfig(Section):
     bert_name: str = ""
     """Tokenizer: a name on the Hugging Face hub, or a folder. Required."""
     caption_pkl_path: str = ""
-    """The captions: .jsonl, .json or .pkl, whichever form is there. Required."""
+    """File of captions. The suffix may be .jsonl, .json or .pkl: the file that exists is read.
+    Required.
+    """
     target_dir: str = ""
-    """Folder of the packed features, where the text shards are written. Required."""
+    """Folder of the feature shards, to which the text shards are written. Required."""
     use_fast: Switch = True
     """Use the compiled tokenizer."""
 
@@ -35,7 +37,25 @@ class TokenFile(Section):
     """All keys of the YAML file."""
 
     dataset: TokenConfig = TokenConfig()
-    """The captions and where they go."""
+    """The captions, the tokenizer and the output folder."""
+
+
+def _load_settings(path: str, overrides: list[str]) -> TokenConfig:
+    """Returns the settings in a YAML file with overrides.
+
+    Raises:
+        ConfigError: the file or an override has mistakes. The error lists all of them.
+    """
+    values, problems = parse_overrides(overrides)
+    whole = read_yaml(path, values)
+    good, mistakes = validate(TokenFile, whole)
+    section = whole.get("dataset", {})
+    if isinstance(section, dict):
+        missing = [key for key in REQUIRED if section.get(key) is None]
+        mistakes += [f"`dataset.{key}` must be set, but is not." for key in missing]
+    if problems + mistakes:
+        raise ConfigError(path, problems + mistakes)
+    return TokenFile(**good).dataset
 
 
 def tokenize(
@@ -44,23 +64,17 @@ def tokenize(
     ],
     overrides: Overrides = None,
     *,
-    workers: Annotated[int, Option(min=1, help="Shards at once.")] = os.cpu_count() or 1,
+    workers: Annotated[
+        int, Option(min=1, help="Number of shards to write at the same time.")
+    ] = os.cpu_count() or 1,
 ) -> None:
-    """Tokenise the captions of every packed video into text shards.
+    """Tokenise the captions of all packed videos into text shards.
 
-    Run it again after a break and it continues. Videos without captions get an empty row, which
-    training leaves out; they are listed in `<target_dir>/<prefix>report.json`.
+    Writes the shards next to the feature shards. A video without captions gets an empty row, and
+    training leaves it out; `<target_dir>/<prefix>report.json` lists these videos. Run the command
+    again after an interruption to continue.
     """
-    values, problems = parse_overrides(overrides or [])
-    whole = read_yaml(config, values)
-    good, mistakes = validate(TokenFile, whole)
-    section = whole.get("dataset", {})
-    if isinstance(section, dict):
-        missing = [key for key in REQUIRED if section.get(key) is None]
-        mistakes += [f"`dataset.{key}` must be set, but is not." for key in missing]
-    if problems + mistakes:
-        raise ConfigError(config, problems + mistakes)
-    settings = TokenFile(**good).dataset
+    settings = _load_settings(config, overrides or [])
     tfeat_dir = tokenise_captions(
         settings.caption_pkl_path,
         settings.target_dir,

@@ -1,4 +1,4 @@
-"""The published place of `mmpt tokenize`."""
+"""Runs `mmpt tokenize`, at the path of the released software."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The published place of `mmpt extract`."""
+"""Runs `mmpt extract`, at the path of the released software."""
 
 import sys
 

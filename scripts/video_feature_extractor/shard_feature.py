@@ -1,4 +1,4 @@
-"""The published place of `mmpt pack`."""
+"""Runs `mmpt pack`, at the path of the released software."""
 
 import sys
 

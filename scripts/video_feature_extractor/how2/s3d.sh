@@ -1,6 +1,7 @@
 #!/bin/sh
-# S3D features of HowTo100M's videos on one machine: `RAW=/path/to/videos sh scripts/video_feature_extractor/how2/s3d.sh`
-# from the project's root. Further arguments go to extract.py. Run it again after a break and it goes on.
+# Extracts S3D features of HowTo100M's videos on one machine. Run it from the project's root:
+#     RAW=/path/to/videos sh scripts/video_feature_extractor/how2/s3d.sh
+# Further arguments are passed to extract.py. Run it again after an interruption to continue.
 set -eu
 exec "${PYTHON:-python}" scripts/video_feature_extractor/extract.py \
     --vdir "${RAW:?set RAW to the folder, list or CSV of your videos}" \

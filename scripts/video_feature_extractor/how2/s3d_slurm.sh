@@ -1,7 +1,8 @@
 #!/bin/sh
-# The same on a Slurm cluster: 64 parts, each on one GPU with the cores that decode for it.
+# Extracts S3D features of HowTo100M's videos on a Slurm cluster, in 64 parts. Each part has a GPU and 16 cores, which
+# decode the videos.
 #     RAW=/path/to/videos sbatch scripts/video_feature_extractor/how2/s3d_slurm.sh
-# Submit it again for parts that ran out of time: finished videos are skipped.
+# Submit it again if parts ran out of time. Finished videos are skipped.
 #SBATCH --job-name=s3d
 #SBATCH --array=0-63
 #SBATCH --gres=gpu:1
