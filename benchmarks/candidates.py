@@ -1,12 +1,13 @@
-"""Candidate search of the epoch refresh: all centres at once (ours) and one query at a time.
+"""Search for the candidates of a refresh: all centres at once (ours) and one query at a time.
 
     python benchmarks/candidates.py                     # 100,000 videos, under a minute
     python benchmarks/candidates.py --videos 1200000    # HowTo100M: 6 GB of memory, minutes
 
-Vectors are clusters in a 48-dimensional subspace plus noise, in float16 as the pool keeps them.
-Both sides search the same lists of the same index, as many as `nprobe: auto` finds necessary. One
-at a time is measured on a sample of the centres, another one each round, and scaled to all. Recall
-is measured against an exact search of faiss.
+A refresh looks for the nearest neighbours of randomly chosen videos, the centres. The vectors here
+are clusters in a 48-dimensional subspace with noise, in float16 like those of the pool. Both sides
+search the same index and the same number of its lists, which is the number that `nprobe: auto`
+chooses. The plain side searches a sample of the centres, another one in each round, and its time is
+scaled to all centres. Recall is measured against an exact search by faiss.
 """
 
 import logging
@@ -26,47 +27,95 @@ BLOCK = 100_000
 
 
 def make_vectors(num: int, dim: int, seed: int) -> np.ndarray:
-    """Return float16 [num, dim]."""
+    """Returns generated vectors, float16 [num, dim]."""
     vectors = np.empty((num, dim), dtype=np.float16)
     for begin, block in vector_blocks(num, dim, BLOCK, seed):
         vectors[begin : begin + len(block)] = block
     return vectors
 
 
-def one_by_one(index: Any, queries: np.ndarray, k: int) -> np.ndarray:
-    """Searches as the release does, one centre after another.
+def build(retriever: VectorRetriever, vectors: np.ndarray) -> None:
+    """Trains the index and fills its lists."""
+    ids = [str(number) for number in range(len(vectors))]
+    retriever.add(vectors, ids)
+    retriever.finalize_training()
 
-    The release also rebuilds the direct map every time.
+
+def search_one_by_one(index: Any, queries: np.ndarray, k: int) -> np.ndarray:
+    """Returns the positions of neighbours [N, k], searching for one query at a time.
+
+    The release does the same. In addition, it rebuilds the direct map for every query.
     """
-    return np.concatenate(
-        [index.search(queries[row : row + 1], k)[1] for row in range(len(queries))]
-    )
+    found = [index.search(query[None], k)[1] for query in queries]
+    return np.concatenate(found)
 
 
-def exact_search(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
-    """Return the positions of the true neighbours."""
+def search_exactly(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
+    """Returns the positions of the true neighbours [N, k]."""
     begins = range(0, len(vectors), BLOCK)
     blocks = (vectors[begin : begin + BLOCK].astype(np.float32) for begin in begins)
     return knn_ground_truth(queries, blocks, k)[1]
 
 
 def recall(found: np.ndarray, true: np.ndarray) -> float:
-    """Return the mean share of the true neighbours that were found."""
-    pairs = zip(found, true, strict=True)
-    return float(
-        np.mean([len(np.intersect1d(ours, theirs)) / len(theirs) for ours, theirs in pairs])
-    )
+    """Returns the mean share of the true neighbours that were found."""
+    shares = []
+    for ours, theirs in zip(found, true, strict=True):
+        shares.append(len(np.intersect1d(ours, theirs)) / len(theirs))
+    return float(np.mean(shares))
+
+
+def measure(args: Any) -> list[Figure]:
+    """Builds an index, searches it in both ways in turns, and returns the figures."""
+    vectors = make_vectors(args.videos, args.dim, args.seed)
+    reset_peak()
+    rng = np.random.default_rng(args.seed)
+    centres = rng.choice(args.videos, args.videos // args.batch, replace=False)
+    queries = vectors[centres].astype(np.float32)
+    retriever = VectorRetriever(args.dim, args.centroids, seed=args.seed)
+    build_s, _ = timed(build, retriever, vectors)
+    first_s, (found, _) = timed(retriever.search, queries, args.cands)
+    index = retriever.index  # the index keeps the number of lists that this search chose
+
+    # Later searches use the number of lists of the first one, without choosing it again.
+    retriever.nprobe = retriever.last_nprobe
+    ours, single, same = [], [], []
+    for _ in range(args.rounds):
+        ours.append(timed(retriever.search, queries, args.cands)[0])
+        rows = rng.choice(len(queries), min(args.single, len(queries)), replace=False)
+        seconds, singly = timed(search_one_by_one, index, queries[rows], args.cands)
+        single.append(seconds * len(queries) / len(rows))
+        same.append((found[rows] == singly).mean())
+    peak = peak_memory() / MB
+
+    # Recall of our search, and of a search of one list only, as in the release.
+    sample = slice(0, args.single)
+    true = search_exactly(vectors, queries[sample], args.cands)
+    lists = f"{retriever.last_nprobe} of {retriever.num_lists} lists"
+    retriever.nprobe = 1
+    released = recall(retriever.search(queries[sample], args.cands)[0], true)
+    size = f"{args.videos:,} x {args.dim}, {len(queries):,} centres"
+    note = f"{lists}, {statistics.mean(same):.4%} of neighbours the same"
+    return [
+        Figure(f"candidates: search, {size}", "s", ours=ours, plain=single, note=note),
+        Figure("candidates: train and fill the lists", "s", ours=[build_s]),
+        Figure("candidates: decide nprobe and search", "s", ours=[first_s]),
+        Figure("candidates: all of it", "s", ours=[build_s + first_s]),
+        Figure("candidates: peak memory, vectors included", "MB", ours=[peak]),
+        Figure(f"candidates: recall@{args.cands}", "", ours=[recall(found[sample], true)]),
+        Figure(f"candidates: recall@{args.cands}, nprobe 1 (released)", "", ours=[released]),
+    ]
 
 
 def main() -> None:
-    """Build, search in turns, compare, record."""
+    """Runs the benchmark."""
     parser = Options(__doc__)
-    parser.number("--videos", 100_000)
-    parser.number("--dim", 768)
+    parser.number("--videos", 100_000, "number of vectors")
+    parser.number("--dim", 768, "length of a vector")
     parser.number("--batch", 64, "videos per batch; there are videos/batch centres")
-    parser.number("--single", 300, "centres that are searched one by one, each round")
-    parser.number("--cands", 192)
-    parser.number("--centroids", 512)
+    parser.number("--single", 300, "centres that the plain side searches in each round")
+    parser.number("--cands", 192, "neighbours of each centre")
+    parser.number("--centroids", 512, "lists of the index")
     parser.number("--rounds", 5)
     parser.number("--seed", 0, least=0)
     args = parser.parse_args()
@@ -76,50 +125,7 @@ def main() -> None:
             f"and {args.cands}."
         )
     logging.getLogger().setLevel(logging.INFO)
-
-    vectors = make_vectors(args.videos, args.dim, args.seed)
-    reset_peak()
-    rng = np.random.default_rng(args.seed)
-    centres = rng.choice(args.videos, args.videos // args.batch, replace=False)
-    queries = vectors[centres].astype(np.float32)
-    retriever = VectorRetriever(args.dim, args.centroids, seed=args.seed)
-    build_s, _ = timed(build, retriever, vectors)
-    first_s, (found, _) = timed(retriever.search, queries, args.cands)
-    index = retriever.index  # it has kept the number of lists of this search
-
-    retriever.nprobe = retriever.last_nprobe
-    ours, single, same = [], [], []
-    for _ in range(args.rounds):
-        ours.append(timed(retriever.search, queries, args.cands)[0])
-        rows = rng.choice(len(queries), min(args.single, len(queries)), replace=False)
-        seconds, singly = timed(one_by_one, index, queries[rows], args.cands)
-        single.append(seconds * len(queries) / len(rows))
-        same.append((found[rows] == singly).mean())
-    sample = slice(0, args.single)
-    peak = peak_memory() / MB
-    true = exact_search(vectors, queries[sample], args.cands)
-    lists = f"{retriever.last_nprobe} of {retriever.num_lists} lists"
-    retriever.nprobe = 1
-    released = recall(retriever.search(queries[sample], args.cands)[0], true)
-    size = f"{args.videos:,} x {args.dim}, {len(queries):,} centres"
-    note = f"{lists}, {statistics.mean(same):.4%} of neighbours the same"
-    record(
-        [
-            Figure(f"candidates: search, {size}", "s", ours=ours, plain=single, note=note),
-            Figure("candidates: train and fill the lists", "s", ours=[build_s]),
-            Figure("candidates: decide nprobe and search", "s", ours=[first_s]),
-            Figure("candidates: all of it", "s", ours=[build_s + first_s]),
-            Figure("candidates: peak memory, vectors included", "MB", ours=[peak]),
-            Figure(f"candidates: recall@{args.cands}", "", ours=[recall(found[sample], true)]),
-            Figure(f"candidates: recall@{args.cands}, nprobe 1 (released)", "", ours=[released]),
-        ]
-    )
-
-
-def build(retriever: VectorRetriever, vectors: np.ndarray) -> None:
-    """Train and fill the index."""
-    retriever.add(vectors, [str(number) for number in range(len(vectors))])
-    retriever.finalize_training()
+    record(measure(args))
 
 
 if __name__ == "__main__":

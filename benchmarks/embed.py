@@ -1,18 +1,18 @@
-"""The embedding pass of the refresh, beside one padded video at a time with eager attention, in one
-run.
+"""The embedding pass of a refresh: ours, and padded towers that embed one video at a time.
 
     python benchmarks/embed.py    # demo size; half a minute on 2 cores
     python benchmarks/embed.py --model base --videos 32 --rounds 3    # BERT-base; a few minutes
     # on a GPU:
     python benchmarks/embed.py --model base --videos 4096 --device cuda --dtype float16 --workers 8
 
-Ours is the task's own pass: drawing of clips, loader, towers on real tokens, float16 rows in a file
-that survives a kill. The plain side draws the same clips in the same process and runs padded towers
-on them. Rounds are interleaved, each embeds all videos of a generated corpus, and the vectors must
-agree.
+Our side is the pass of the task: it samples clips, loads batches, runs the towers without padding,
+and writes float16 rows to a file that survives a crash. The plain side samples the same clips in
+the same process and runs padded towers with eager attention. Both sides embed all videos of a
+generated corpus in turns, and their vectors must agree.
 """
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +24,12 @@ from mmpt.cli.app import choose_device
 from mmpt.config import ModelConfig, RetrievalConfig, RunConfig
 from mmpt.tasks import VideoRetriTask
 from mmpt.utils.distributed import World
-from results import Figure, Options, in_turns, record, run_script
+from results import Figure, Options, record, run_script, time_in_turns
 from step import DTYPES, INPUTS, MODELS, towers
 
 
-def task_of(folder: Path, num_videos: int, workers: int) -> VideoRetriTask:
-    """Generate a corpus and return the task that embeds it."""
+def make_task(folder: Path, num_videos: int, workers: int) -> VideoRetriTask:
+    """Generates a corpus and returns the task that embeds it."""
     options = {"checkpoint": {"save_dir": f"{folder}/run"}, "dataset": {"num_workers": workers}}
     config = RunConfig(
         dataset=generate(folder, num_videos),
@@ -40,60 +40,77 @@ def task_of(folder: Path, num_videos: int, workers: int) -> VideoRetriTask:
     return VideoRetriTask(config)
 
 
-def ours(task: VideoRetriTask, model: nn.Module, epoch: int) -> np.ndarray:
-    """Return the vectors float16 [N, D] of the task's pass."""
+def embed_ours(task: VideoRetriTask, model: nn.Module, epoch: int) -> np.ndarray:
+    """Returns the vectors of the task's embedding pass, float16 [N, D]."""
     vectors = task.embed_videos(model, epoch, World())
     assert vectors is not None
     return vectors
 
 
 @torch.no_grad()
-def plain(task: VideoRetriTask, model: nn.Module, epoch: int) -> np.ndarray:
-    """Return the same vectors, video by video, float32."""
+def embed_plainly(task: VideoRetriTask, model: nn.Module, epoch: int) -> np.ndarray:
+    """Returns the same vectors, computed one video at a time, float32 [N, D].
+
+    The vector of a video is the mean of its clips' pooled video and text states.
+    """
     first, data, rows = next(model.parameters()), task.embedding_dataset, []
     model.eval()
     for number in range(len(data)):
         item = data.item(number, epoch)
         batch = {name: item[name].to(first.device) for name in INPUTS}
-        output = model(**{**batch, "vfeats": batch["vfeats"].to(first.dtype)})
+        batch["vfeats"] = batch["vfeats"].to(first.dtype)
+        output = model(**batch)
         both = output["pooled_video"].float() + output["pooled_text"].float()
         rows.append((both / 2).mean(dim=0).cpu())
     return torch.stack(rows).numpy()
 
 
+def vector_check(
+    dtype: torch.dtype, errors: list[float]
+) -> Callable[[np.ndarray, np.ndarray], None]:
+    """Returns a function that compares two sets of vectors and appends the error to `errors`."""
+    tolerance = 1e-3 if dtype == torch.float32 else 2e-2
+
+    def check(found: np.ndarray, wanted: np.ndarray) -> None:
+        errors.append(float(np.abs(found - wanted).max() / np.abs(wanted).max()))
+        assert errors[-1] < tolerance, errors
+
+    return check
+
+
 def main() -> None:
-    """Read the options, measure in turns, compare, record."""
+    """Runs the benchmark."""
     parser = Options(__doc__)
     parser.add_argument("--model", choices=sorted(MODELS), default="demo")
-    parser.number("--videos", 256)
+    parser.number("--videos", 256, "videos of the corpus")
     parser.number("--rounds", 5)
     parser.number("--workers", 0, "loader processes of our side", least=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     args = parser.parse_args()
     device, dtype = choose_device(args.device), getattr(torch, args.dtype)
-    packed, padded = (
-        towers(args.model, packed=packed, device=device, dtype=dtype) for packed in (True, False)
-    )
-    off: list[float] = []
-
-    def check(found: np.ndarray, wanted: np.ndarray) -> None:
-        off.append(float(np.abs(found - wanted).max() / np.abs(wanted).max()))
-        assert off[-1] < (1e-3 if dtype == torch.float32 else 2e-2), off
-
+    packed = towers(args.model, packed=True, device=device, dtype=dtype)
+    padded = towers(args.model, packed=False, device=device, dtype=dtype)
+    errors: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        task = task_of(Path(folder), args.videos, args.workers)
-        seconds = in_turns(
+        task = make_task(Path(folder), args.videos, args.workers)
+        ours, plain = time_in_turns(
             args.rounds,
-            lambda epoch: ours(task, packed, epoch),
-            lambda epoch: plain(task, padded, epoch),
-            check=check,
+            lambda epoch: embed_ours(task, packed, epoch),
+            lambda epoch: embed_plainly(task, padded, epoch),
+            check=vector_check(dtype, errors),
         )
-    rates = ([args.videos / each for each in side] for side in seconds)
     size = f"{args.videos:,} videos x {C} clips"
     what = f"embedding pass, {args.model}, {size}, {args.dtype}, {args.device}"
-    note = f"vectors equal to {max(off):.0e} of the largest (float16 rows)"
-    record([Figure(what, "videos/s", *rates, note=f"{note}; plain: padded, a video at a time")])
+    note = f"vectors equal to {max(errors):.0e} of the largest (float16 rows)"
+    figure = Figure(
+        what,
+        "videos/s",
+        ours=[args.videos / seconds for seconds in ours],
+        plain=[args.videos / seconds for seconds in plain],
+        note=f"{note}; plain: padded, a video at a time",
+    )
+    record([figure])
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
-"""Extraction speed: decode, preprocess, network and whole (ours) beside a plain loop over one video
-at a time.
+"""Speed of feature extraction and of its parts: ours, and a plain loop over videos.
 
     python benchmarks/extract.py                                # about a minute on 2 cores
     python benchmarks/extract.py --device cuda --seconds 60     # with a GPU, on longer videos
 
-Both sides decode with PyAV on one thread and make 30 pictures a second of 224 x 224. The plain loop
-converts each frame to RGB at full size and shrinks it with torch (bicubic with antialiasing, as
-FFmpeg's scaler does it); "bilinear" is the same loop with torch's cheapest filter, which gives
-other pictures. Decode and preprocess are CPU time of one core, the taken in turns; network and
-whole are wall-clock time on all cores, with random weights.
+Both sides decode with PyAV in one thread, and make 30 frames of 224 x 224 pixels per second of
+video. The plain loop converts each frame to RGB at full size and resizes it with torch. Its filter
+is bicubic with antialiasing, like that of FFmpeg. A third side uses torch's cheapest filter,
+bilinear, which gives different frames.
+
+Decoding and preprocessing are measured in CPU time of one core. The sides take turns. The network
+and the whole extraction are measured in wall-clock time on all cores, with random weights.
 """
 
 import os
@@ -31,7 +32,7 @@ from mmpt.media.video_list import find_videos
 from mmpt.media.video_reader import VideoFile
 from mmpt.prepare.features.clip_encoder import DTYPES, ClipEncoder, finish_features
 from mmpt.prepare.features.extraction import Extraction
-from results import Figure, Options, in_turns, record, run_script, timed
+from results import Figure, Options, record, run_script, time_in_turns, timed
 
 KINDS = {
     "h264_360p_30": (640, 360, 30, "libx264"),
@@ -46,7 +47,7 @@ OPTIONS = {
 
 
 def make_video(path: Path, width: int, height: int, fps: int, codec: str, seconds: float) -> None:
-    """Film a textured wall with a camera that moves."""
+    """Writes a video of a textured wall, filmed by a moving camera."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (1, 3, height // 8 + 20, width // 8 + 20)).astype(np.float32)
     fine = functional.interpolate(torch.from_numpy(coarse), scale_factor=8, mode="bicubic")
@@ -65,7 +66,7 @@ def make_video(path: Path, width: int, height: int, fps: int, codec: str, second
 
 
 def count_frames(path: Path) -> int:
-    """Decode the file and count its frames."""
+    """Returns the number of frames in the file."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
@@ -73,10 +74,12 @@ def count_frames(path: Path) -> int:
 
 
 def plain_frames(path: Path, mode: str = "bicubic") -> Iterator[torch.Tensor]:
-    """Yield float [3, 224, 224] in 0..1, 30 per second: each frame in full size, shrunk, cropped,
-    repeated if due.
+    """Yields 30 frames per second of video, float [3, 224, 224] from 0 to 1.
+
+    Each frame of the file is converted at full size, resized and cropped. It is then yielded once
+    for every 1/30 s that it is shown.
     """
-    due = 0
+    num_frames = 0  # yielded so far
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
@@ -89,44 +92,45 @@ def plain_frames(path: Path, mode: str = "bicubic") -> Iterator[torch.Tensor]:
             )
             top, left = (height - SIZE) // 2, (width - SIZE) // 2
             picture = picture[0, :, top : top + SIZE, left : left + SIZE].clamp(0, 255) / 255
-            while due <= round((frame.time + 1 / stream.average_rate) * FPS) - 1:
-                due += 1
+            end_s = frame.time + 1 / stream.average_rate
+            while num_frames < round(end_s * FPS):
+                num_frames += 1
                 yield picture
 
 
 def count_plain(path: Path, mode: str = "bicubic") -> int:
-    """Returns the number of frames that the plain reader gives."""
+    """Returns the number of frames that the plain reader yields."""
     return sum(1 for _ in plain_frames(path, mode))
 
 
 def count_ours(path: Path) -> int:
-    """Returns the number of frames that our reader gives."""
+    """Returns the number of frames that our reader yields."""
     return FPS * sum(1 for _ in VideoFile(path).clips())
 
 
 def plain_features(path: Path, network: S3D, device: torch.device, batch_size: int) -> np.ndarray:
-    """Return one video's features: read it all, then run the network."""
+    """Returns the features of a video, whose frames are all read before the network runs."""
     frames = torch.stack(list(plain_frames(path)))
     frames = functional.pad(frames, (0, 0, 0, 0, 0, 0, 0, -len(frames) % FPS))
     clips = frames.view(-1, FPS, 3, SIZE, SIZE).transpose(1, 2)
-    rows = [
-        network(part.to(device))["video_embedding"].float().cpu()
-        for part in clips.split(batch_size)
-    ]
+    rows = []
+    for part in clips.split(batch_size):
+        rows.append(network(part.to(device))["video_embedding"].float().cpu())
     return finish_features(torch.cat(rows).numpy(), l2_normalize=True, dtype=np.dtype(np.float16))
 
 
 def compare_preprocessing(path: Path, repeats: int) -> list[Figure]:
-    """Measure frames per second of one core."""
+    """Measures decoding and preprocessing, in frames per second of one core."""
     frames = count_frames(path)
-    seconds = in_turns(
+    seconds = time_in_turns(
         repeats,
         lambda _: count_ours(path),
         lambda _: count_plain(path),
         lambda _: count_plain(path, "bilinear"),
         clock=time.process_time,
     )
-    ours, plain, bilinear = ([frames / each for each in side] for side in seconds)
+    rates = [[frames / each for each in side] for side in seconds]
+    ours, plain, bilinear = rates
     what = f"decode and preprocess {path.stem}, one core"
     note = "plain: a bilinear filter, other pictures"
     return [
@@ -136,7 +140,7 @@ def compare_preprocessing(path: Path, repeats: int) -> list[Figure]:
 
 
 def compare_whole(args: Namespace, device: torch.device, folder: Path) -> list[Figure]:
-    """Measure seconds of video per second, of the network alone and of everything."""
+    """Measures the network alone and the whole extraction, in seconds of video per second."""
     torch.manual_seed(0)
     network = S3D().eval().to(device)
     encoder = ClipEncoder(network, device, args.dtype, args.batch_size)
@@ -156,14 +160,17 @@ def compare_whole(args: Namespace, device: torch.device, folder: Path) -> list[F
             torch.autocast(device.type, dtype=DTYPES[args.dtype], enabled=not exact),
             torch.backends.cudnn.flags(enabled=True, allow_tf32=not exact),
         ):
-            return [
-                plain_features(job.video, network, device, args.batch_size) for job in videos.jobs
-            ]
+            found = []
+            for job in videos.jobs:
+                found.append(plain_features(job.video, network, device, args.batch_size))
+            return found
 
     took, features = timed(plain)
     cosines = []
     for job, other in zip(videos.jobs, features, strict=True):
-        cosines.append((np.load(job.feature).astype(float) * other.astype(float)).sum(1).min())
+        # Rows have length 1, so that their dot products are cosines.
+        ours = np.load(job.feature).astype(float)
+        cosines.append((ours * other.astype(float)).sum(1).min())
     where, unit = f"{args.device}, {args.dtype}", "s of video/s"
     note = f"smallest cosine of a second's features, ours with plain, {min(cosines):.4f}"
     return [
@@ -173,14 +180,14 @@ def compare_whole(args: Namespace, device: torch.device, folder: Path) -> list[F
 
 
 def main() -> None:
-    """Run the benchmark."""
+    """Runs the benchmark."""
     parser = Options(__doc__)
     parser.number("--seconds", 3.0, "length of each video", least=0.1)
     parser.number("--repeats", 3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp32")
-    parser.number("--batch-size", 32)
-    parser.number("--threads", os.cpu_count() or 1, "decoding threads of the whole run")
+    parser.number("--batch-size", 32, "clips per batch")
+    parser.number("--threads", os.cpu_count() or 1, "decoding threads of the whole extraction")
     args = parser.parse_args()
     device = choose_device(args.device)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,13 +1,15 @@
-"""The recipe's loader and epoch refresh at the size of HowTo100M: time and memory of every part.
+"""Time and memory of Norton's data loading and epoch refresh at the size of HowTo100M.
 
     python benchmarks/full_size.py                     # 20,000 videos, under a minute
     python benchmarks/full_size.py --videos 1200000    # HowTo100M: 11 GB of disk during the run
 
-The task, the data set, the epoch's iterator with its worker processes, the vector pool, the index,
-the choice of candidates and the plan's file are real, with the settings of
-projects/retri/norton/how2_pretrain.yaml. The data and the video vectors are generated
-(full_size_data.py). Each part runs in a process of its own; process_memory.py says what counts as
-memory. The wait for data is that of a step that takes 0.1 s and no CPU, as one on a GPU does.
+It runs the code and the settings of projects/retri/norton/how2_pretrain.yaml: the task, the data
+set, the iterator of an epoch with its worker processes, the pool of vectors, the index, the choice
+of candidates, and the file of the plan. Only the data and the video vectors are generated
+(full_size_data.py).
+
+Each part runs in its own process. process_memory.py explains the kinds of memory. The wait for data
+is measured with steps that take 0.1 s and no CPU time, like a step on a GPU.
 """
 
 import multiprocessing
@@ -26,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from full_size_data import build, claim, overrides, vector_blocks, video_ids
+from full_size_data import build, claim_folder, overrides, vector_blocks, video_ids
 from mmpt.batch import Split
 from mmpt.config import RunConfig, load_config
 from mmpt.datasets import MMDataset
@@ -38,39 +40,46 @@ from mmpt.tasks.fairseqmmiterator import PlannedBatchIterator
 from mmpt.tasks.task import Task
 from mmpt.utils.distributed import World
 from mmpt.utils.stopwatch import Stopwatch
-from process_memory import MB, Memory, apart, cpu_s, peak_memory, reset_peak
+from process_memory import MB, Memory, cpu_s, peak_memory, reset_peak, run_in_new_process
 from results import Figure, Options, record, run_script, timed
 
 YAML = Path(__file__).parent.parent / "projects/retri/norton/how2_pretrain.yaml"
 STEP_S = 0.1
 NUM_STEPS = 40
-NUM_SAMPLES = 40  # of memory, in an epoch
-READ_AHEAD = 32  # batches that may be ready before they are asked for
-# Read as fast as they come; with fewer, workers may be done before the second sample.
+NUM_SAMPLES = 40
+"""Number of times that memory is measured in an epoch."""
+READ_AHEAD = 32
+"""Batches that may be ready before they are needed."""
 MIN_ITEMS = READ_AHEAD + 8
+"""Least number of batches to measure the rate on. With fewer, the workers may end before the second
+sample of their memory.
+"""
 HIDDEN_SIZE = 768
-CHUNK = 1024  # videos that the pool gets at once
+CHUNK = 1024
+"""Number of videos that are added to the pool at a time."""
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Build the data, run both parts, record their figures, remove the data."""
+    """Runs the benchmark."""
     parser = Options(__doc__)
-    parser.number("--videos", 20_000)
-    parser.number("--items", None, "batches of 64 videos that are read (default: the whole epoch)")
-    parser.number("--workers", None, "loader processes (default: as the YAML says)")
-    parser.add_argument("--part", choices=("loader", "refresh"), help="only this one")
-    parser.add_argument("--folder", type=Path, help="of the data (default: a temporary one)")
-    parser.add_argument("--keep", action="store_true", help="leave the data for the next run")
+    parser.number("--videos", 20_000, "number of training videos")
+    parser.number("--items", None, "batches of 64 videos to read (default: the whole epoch)")
+    parser.number("--workers", None, "loader processes (default: the number in the YAML)")
+    parser.add_argument("--part", choices=("loader", "refresh"), help="run only this part")
+    parser.add_argument("--folder", type=Path, help="folder of the data (default: a temporary one)")
+    parser.add_argument("--keep", action="store_true", help="keep the data for the next run")
     args = parser.parse_args(argv)
     folder = args.folder or Path(tempfile.gettempdir()) / f"mmpt_full_size_{args.videos}"
-    claim(folder, args.videos)
+    claim_folder(folder, args.videos)
     try:
         figures = []
         if args.part != "refresh":
             check_length(args.videos // 64, args.items)
-            figures += apart(loader_figures, folder, args.videos, args.items, args.workers)
+            figures += run_in_new_process(
+                loader_figures, folder, args.videos, args.items, args.workers
+            )
         if args.part != "loader":
-            figures += apart(refresh_figures, folder, args.videos)
+            figures += run_in_new_process(refresh_figures, folder, args.videos)
     finally:
         if not args.keep:
             shutil.rmtree(folder)
@@ -78,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def check_length(num_batches: int, num_items: int | None) -> None:
-    """Raise UserError when too little of the epoch would be left for the loader's rate."""
+    """Raises UserError if too few batches are left to measure the rate of the loader."""
     left = min(num_items or num_batches, num_batches) - 1 - min(NUM_STEPS, num_batches // 8)
     if left < MIN_ITEMS:
         raise UserError(
@@ -90,24 +99,28 @@ def check_length(num_batches: int, num_items: int | None) -> None:
 
 @dataclass(frozen=True)
 class Sample:
-    """The loader after so many batches: the parent's and every worker's memory."""
+    """The state of the loader after a number of batches."""
 
     item: int
+    """Number of batches that were read before."""
     at_s: float
+    """Time of the sample."""
     cpu_s: float
+    """CPU time of all workers so far."""
     memory: list[Memory]
+    """The memory of the parent, then of every worker."""
 
 
 def loader_figures(
     folder: Path, num_videos: int, num_items: int | None, num_workers: int | None
 ) -> list[Figure]:
-    """Start the data sets, plan, and read an epoch."""
-    print(f"data of {num_videos:,} videos is written to {folder}", file=sys.stderr, flush=True)
+    """Measures the start of the data sets, a plan, and an epoch of batches."""
+    print(f"writing data of {num_videos:,} videos to {folder}", file=sys.stderr, flush=True)
     build(folder, num_videos)
     config = load_config(YAML, overrides(folder))
-    torch.zeros(1)
+    torch.zeros(1)  # loads libraries
     base = Memory.of(os.getpid()).own
-    started_s, (train, valid) = timed(start, config)
+    started_s, (train, valid) = timed(build_datasets, config)
     sizes = f"{len(_planned(train).videos):,} + {len(_planned(valid).videos):,} videos"
     own = Memory.of(os.getpid()).own - base
     return [
@@ -119,15 +132,15 @@ def loader_figures(
     ]
 
 
-def start(config: RunConfig) -> list[MMDataset]:
-    """Build both data sets."""
+def build_datasets(config: RunConfig) -> list[MMDataset]:
+    """Returns the data sets of both splits."""
     task = Task.from_config(config)
-    sets = [task.build_dataset(split) for split in (Split.TRAIN, Split.VALID)]
-    return [each for each in sets if each is not None]
+    datasets = [task.build_dataset(split) for split in (Split.TRAIN, Split.VALID)]
+    return [dataset for dataset in datasets if dataset is not None]
 
 
 def plan_figures(train: MMDataset, folder: Path) -> list[Figure]:
-    """Write, read and take up a plan of random batches that has the size of a retrieved one."""
+    """Measures a plan of random batches, which is as large as a plan of retrieved ones."""
     meta, watch = _planned(train), Stopwatch()
     ids = meta.videos.name_list()
     with watch.timed("random grouping"):
@@ -146,21 +159,22 @@ def plan_figures(train: MMDataset, folder: Path) -> list[Figure]:
 
 
 def part_figures(name: str, watch: Stopwatch, **notes: str) -> list[Figure]:
-    """Return a figure for every part that was timed."""
-    return [
-        Figure(f"{name}, {part}", "s", [seconds], note=notes.get(part, ""))
-        for part, seconds in watch.seconds.items()
-    ]
+    """Returns a figure for every part that was timed."""
+    figures = []
+    for part, seconds in watch.seconds.items():
+        figures.append(Figure(f"{name}, {part}", "s", [seconds], note=notes.get(part, "")))
+    return figures
 
 
 def _planned(dataset: MMDataset) -> ShardedHow2VideoRetriMetaProcessor:
+    """Returns the meta processor of a data set whose batches follow a plan."""
     assert isinstance(dataset.meta, ShardedHow2VideoRetriMetaProcessor)
     return dataset.meta
 
 
 def epoch_figures(train: MMDataset, num_workers: int, num_items: int | None) -> list[Figure]:
-    """Reads batches as fairseq does, first with steps of `STEP_S`, then as fast as they come."""
-    # More workers than cores, no GPU to pin memory for.
+    """Measures an epoch of batches: first with a step of `STEP_S` for each, then without steps."""
+    # torch warns about more workers than cores, and about pinned memory without a GPU.
     warnings.filterwarnings("ignore", module="torch.utils.data")
     iterator = PlannedBatchIterator(
         FairseqMMDataset(train, training=True),
@@ -192,9 +206,9 @@ def epoch_figures(train: MMDataset, num_workers: int, num_items: int | None) -> 
 
 
 def stream_figures(batches: Iterator[Any], num_workers: int, num_items: int) -> list[Figure]:
-    """Read `num_items` as fast as they come; rates and memory from samples at even distances."""
+    """Reads `num_items` batches without steps, and measures rate and memory at even distances."""
     pids = [os.getpid(), *(child.pid for child in multiprocessing.active_children() if child.pid)]
-    num_sampled = num_items - READ_AHEAD  # later on, workers may be done and gone
+    num_sampled = num_items - READ_AHEAD  # after these, workers may have ended
     step = max(1, num_sampled // NUM_SAMPLES)
     samples = []
     for item in range(num_items):
@@ -216,18 +230,21 @@ def stream_figures(batches: Iterator[Any], num_workers: int, num_items: int) -> 
 
 
 def memory_figures(samples: list[Sample]) -> list[Figure]:
-    """Memory at the end of an epoch, and how it has grown since a quarter of it was read."""
+    """Returns the memory at the end of an epoch, and its growth after the first quarter."""
     figures = []
     items = np.array([sample.item for sample in samples])
     late = items >= items[-1] / 4
-    for name, places in (("parent", [0]), ("a worker", range(1, len(samples[0].memory)))):
-        means = [np.mean([each.memory[place].own for place in places]) for each in samples]
-        own = np.array(means) / MB
+    # One row per sample: the own memory of the parent, then of the workers, in MB.
+    own_rows = [[memory.own for memory in sample.memory] for sample in samples]
+    own_SP = np.array(own_rows) / MB
+    for name, own in (("parent", own_SP[:, 0]), ("a worker", own_SP[:, 1:].mean(axis=1))):
         slope = np.polyfit(items[late], own[late], 1)[0] if late.sum() > 1 else 0.0
         note = f"{1000 * slope:+.2f} MB per 1,000 batches"
         figures.append(Figure(f"loader, own memory of {name}", "MB", [own[-1]], note=note))
-    whole = [sum(memory.own + memory.batches for memory in sample.memory) for sample in samples]
-    mapped = [sum(memory.mapped for memory in sample.memory) for sample in samples]
+    whole, mapped = [], []
+    for sample in samples:
+        whole.append(sum(memory.own + memory.batches for memory in sample.memory))
+        mapped.append(sum(memory.mapped for memory in sample.memory))
     return [
         *figures,
         Figure("loader, all processes, own memory and batches, peak", "MB", [max(whole) / MB]),
@@ -236,7 +253,7 @@ def memory_figures(samples: list[Sample]) -> list[Figure]:
 
 
 def refresh_figures(folder: Path, num_videos: int) -> list[Figure]:
-    """Pool the vectors of all videos as the refresh does, index them, search, plan."""
+    """Measures the parts of a refresh: the pool of vectors, the index, the search and the plan."""
     settings, watch = load_config(YAML), Stopwatch()
     dataset, retrieval = settings.dataset, settings.retrieval
     assert dataset.num_video_per_batch

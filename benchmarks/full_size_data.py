@@ -1,10 +1,10 @@
-"""Data of the real layout and size for full_size.py: features as sparse files, captions as real
-ones; video vectors.
+"""Generated data for full_size.py, with the file layout and the size of HowTo100M.
 
-The features of 1.2 million videos of 400 s would be 490 GB; their files have that size but hold no
-blocks, so that they read as zeros. Captions are written in full: 68 a video, as in HowTo100M's 80
-million sentences, of 136 bytes each, 11 GB in all. Files that are there are kept, so a build that
-was interrupted goes on. Video vectors are clusters of 200 in a 48-dimensional subspace, plus noise.
+The features of 1.2 million videos of 400 s take 490 GB. They are therefore sparse files: they have
+this size, but no blocks on the disk, and read as zeros. Captions are written in full: 68 per video
+as in HowTo100M's 80 million sentences, with 136 bytes each, 11 GB in all. Existing files are kept,
+so that an interrupted build continues. The vectors of videos are clusters of 200 in a
+48-dimensional subspace, with noise.
 """
 
 import json
@@ -21,9 +21,9 @@ from mmpt.shards.writer import MAX_CAPTION_IDS, SHARD_SIZE
 MEAN_SECONDS = 400
 CAPTIONS = 68
 VALID_SHARE = 50
-"""One video of so many is in the validation list, as in HowTo100M's."""
+"""There is a validation video for this many training videos, as in HowTo100M."""
 PATTERN_ROWS = 1 << 17
-"""Different captions; a shard takes them from a place of its own on."""
+"""Number of different captions. Each shard repeats them, from a random one on."""
 NUM_WORDS = 30522
 CLUSTER_SIZE, SUBSPACE = 200, 48
 ALPHABET = np.frombuffer(
@@ -31,15 +31,16 @@ ALPHABET = np.frombuffer(
 )
 
 
-def claim(folder: Path, num_videos: int) -> None:
-    """Make `folder`, or take up what an earlier run has left there.
+def claim_folder(folder: Path, num_videos: int) -> None:
+    """Makes `folder`, or checks that it contains the data of an earlier run.
 
     Raises:
-        SystemExit: it holds something else, which the end of the run would remove.
+        SystemExit: it contains something else, which the end of the run would remove.
     """
     stamp, wanted = folder / "made.json", {"videos": num_videos, "captions": CAPTIONS}
     folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()) and not (stamp.exists() and json.loads(stamp.read_text()) == wanted):
+    is_ours = stamp.exists() and json.loads(stamp.read_text()) == wanted
+    if any(folder.iterdir()) and not is_ours:
         raise SystemExit(
             f"{folder} holds other things than data of {num_videos} videos; name another by "
             "--folder."
@@ -48,15 +49,14 @@ def claim(folder: Path, num_videos: int) -> None:
 
 
 def build(folder: Path, num_videos: int) -> None:
-    """Write lists, meta files, shards and a BERT folder into `folder`, as far as they are not
-    there.
+    """Writes the lists, meta files and shards of both splits and a BERT folder into `folder`.
+
+    Shards that exist are not written again.
     """
     write_bert(folder / "bert")
     pattern = _caption_pattern()
-    for split, count in (
-        (Split.TRAIN, num_videos),
-        (Split.VALID, max(64, num_videos // VALID_SHARE)),
-    ):
+    num_valid = max(64, num_videos // VALID_SHARE)
+    for split, count in ((Split.TRAIN, num_videos), (Split.VALID, num_valid)):
         ids = video_ids(count, seed=list(Split).index(split))
         (folder / f"{split.value}.lst").write_text("".join(f"{name}\n" for name in ids))
         shards = [ids[begin : begin + SHARD_SIZE] for begin in range(0, count, SHARD_SIZE)]
@@ -66,7 +66,7 @@ def build(folder: Path, num_videos: int) -> None:
 
 
 def overrides(folder: Path) -> list[str]:
-    """Return what makes how2_pretrain.yaml read `folder`."""
+    """Returns the overrides with which how2_pretrain.yaml reads `folder`."""
     paths = {
         "train_path": "train.lst",
         "val_path": "valid.lst",
@@ -78,7 +78,7 @@ def overrides(folder: Path) -> list[str]:
 
 
 def write_bert(folder: Path) -> None:
-    """Write a vocabulary of 30,522 made-up words, with the special ones where BERT has them."""
+    """Writes a vocabulary of 30,522 made-up words, with special tokens at BERT's positions."""
     folder.mkdir(parents=True, exist_ok=True)
     words = [f"word{number}" for number in range(NUM_WORDS)]
     words[0], words[100:104] = "[PAD]", ["[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -87,20 +87,22 @@ def write_bert(folder: Path) -> None:
 
 
 def video_ids(count: int, seed: int) -> list[str]:
-    """Return different ids of 11 characters, as YouTube's: six at random, then a number."""
+    """Returns different ids of 11 characters like YouTube's: six random ones, then a number."""
     digits = np.random.default_rng(seed).integers(0, 64, size=(count, 11), dtype=np.uint8)
+    # The last five characters are the video's number in base 64, so that no id occurs twice.
     for place in range(5):
         digits[:, 6 + place] = (np.arange(count) >> (6 * place)) & 63
-    return [
-        name.decode() for name in np.ascontiguousarray(ALPHABET[digits]).view("S11")[:, 0].tolist()
-    ]
+    names = np.ascontiguousarray(ALPHABET[digits]).view("S11")[:, 0]
+    return [name.decode() for name in names.tolist()]
 
 
 def vector_blocks(
     num: int, size: int, rows: int, seed: int = 0
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the first position and the vectors float32 [rows, size] of block after block of `num`
-    videos.
+    """Yields the vectors of `num` videos in blocks.
+
+    Yields:
+        The position of the first video of a block, and its vectors, float32 [rows, size].
     """
     rng = np.random.default_rng(seed)
     basis = rng.standard_normal((SUBSPACE, size), dtype=np.float32) / np.float32(SUBSPACE**0.5)
@@ -115,7 +117,10 @@ def vector_blocks(
 def _write_shard(
     folder: Path, split: Split, shard: int, num_videos: int, pattern: np.ndarray
 ) -> None:
-    """Write the three tensors of one shard, the starts of the captions' ids last."""
+    """Writes the three ragged tensors of one shard: features, caption times and caption ids.
+
+    The row starts of the caption ids are written last. If their file exists, the shard is whole.
+    """
     prefix = f"{folder}/cap."
     stems = [
         video_stem(folder, split, shard),
@@ -128,29 +133,28 @@ def _write_shard(
     seconds = rng.integers(MEAN_SECONDS // 4, 2 * MEAN_SECONDS - MEAN_SECONDS // 4, size=num_videos)
     counts = seconds * CAPTIONS // MEAN_SECONDS
     owners = np.repeat(np.arange(num_videos), counts)
+    # The captions of a video begin at regular intervals, with random shifts.
     spacing = MEAN_SECONDS / CAPTIONS
+    number_in_video = np.arange(len(owners)) - _starts(counts)[owners]
     times = np.empty((len(owners), 2), dtype=np.float32)
-    times[:, 0] = (
-        np.arange(len(owners)) - _starts(counts)[owners] + 0.5 * rng.random(len(owners))
-    ) * spacing
+    times[:, 0] = (number_in_video + 0.5 * rng.random(len(owners))) * spacing
     times[:, 1] = np.minimum(times[:, 0] + rng.uniform(2, 8, len(owners)), seconds[owners])
-    _write_holes(f"{stems[0]}_data.npy", (int(seconds.sum()), 512))
+    _write_sparse(f"{stems[0]}_data.npy", (int(seconds.sum()), 512))
     np.save(f"{stems[1]}_data.npy", times)
-    turned = np.roll(pattern, -int(rng.integers(len(pattern))), axis=0)
+    rolled = np.roll(pattern, -int(rng.integers(len(pattern))), axis=0)
     repeats = math.ceil(len(owners) / len(pattern))
-    np.save(f"{stems[2]}_data.npy", np.concatenate([turned] * repeats)[: len(owners)])
+    np.save(f"{stems[2]}_data.npy", np.concatenate([rolled] * repeats)[: len(owners)])
     for stem, lengths in zip(stems, (seconds, counts, counts), strict=True):
         np.save(f"{stem}_starts.npy", _starts(lengths))
 
 
 def _starts(lengths: np.ndarray) -> np.ndarray:
+    """Returns the first position of every row of a ragged tensor, and the end of the last row."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
-def _write_holes(path: str, shape: tuple[int, int]) -> None:
-    """Write the header of a float16 array and make the file as long as its numbers would, without
-    blocks.
-    """
+def _write_sparse(path: str, shape: tuple[int, int]) -> None:
+    """Writes a float16 array of zeros as a sparse .npy file."""
     with open(path, "wb") as file:
         np.lib.format.write_array_header_1_0(
             file, {"descr": "<f2", "fortran_order": False, "shape": shape}
@@ -159,7 +163,7 @@ def _write_holes(path: str, shape: tuple[int, int]) -> None:
 
 
 def _caption_pattern() -> np.ndarray:
-    """Return int32 [PATTERN_ROWS, 32]: captions of 4 to 20 word pieces, padded with -1."""
+    """Returns captions of 4 to 20 word pieces, int32 [PATTERN_ROWS, 32], padded with -1."""
     rng = np.random.default_rng(0)
     ids = rng.integers(1000, NUM_WORDS, size=(PATTERN_ROWS, MAX_CAPTION_IDS), dtype=np.int32)
     ids[np.arange(MAX_CAPTION_IDS) >= rng.integers(4, 21, size=PATTERN_ROWS)[:, None]] = -1

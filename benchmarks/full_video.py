@@ -1,12 +1,12 @@
-"""Scores of paragraphs against whole videos: many pairs at once (ours) beside a plain double loop
-over pairs.
+"""Scores of paragraphs against whole videos: many pairs at once (ours), and a loop over pairs.
 
     python benchmarks/full_video.py    # 436 videos of 3 to 16 clips, as YouCook2; under a minute
-    # extra memory of caption average at that many clips:
+    # extra memory of caption average with this many clips:
     python benchmarks/full_video.py --memory 100000
 
-The loop is written in the plain way, a pair and a cell at a time on NumPy arrays, runs on a sample
-of the pairs and is scaled up; both give the same scores, which is checked.
+The plain side computes one pair of paragraph and video at a time, and one cell of its matrix at a
+time, on NumPy arrays. It runs on a sample of the pairs, and its time is scaled to all pairs. Both
+sides must give the same scores.
 """
 
 from collections.abc import Callable
@@ -19,16 +19,22 @@ from mmpt.evaluators import full_video
 from mmpt.evaluators.full_video import Lengths
 from mmpt.evaluators.warping import Form
 from process_memory import MB, peak_memory
-from results import Figure, Options, in_turns, record, run_script, timed
+from results import Figure, Options, record, run_script, time_in_turns, timed
 
 
 def loop_average(block: np.ndarray, _: Lengths) -> float:
-    """Caption average of one pair."""
-    return float(np.mean([row.max() for row in block]))
+    """Returns the caption average of one pair: the mean over captions of their best clip."""
+    best = [row.max() for row in block]
+    return float(np.mean(best))
 
 
 def loop_dtw(block: np.ndarray, lengths: Lengths, form: Form) -> float:
-    """DTW of one pair."""
+    """Returns the DTW score of one pair.
+
+    DTW aligns captions and clips in order, at the lowest total distance. `total[r, c]` is the
+    lowest distance of an alignment of the first r + 1 captions and the first c + 1 clips. It
+    extends the best of the alignments that end one caption earlier, one clip earlier, or both.
+    """
     d = -block * scale(block, lengths)
     if form == "released":
         d = pad(d, lengths.most)
@@ -36,14 +42,21 @@ def loop_dtw(block: np.ndarray, lengths: Lengths, form: Form) -> float:
     for r in range(d.shape[0]):
         for c in range(d.shape[1]):
             if r and c:
-                total[r, c] = d[r, c] + min(total[r - 1, c - 1], total[r - 1, c], total[r, c - 1])
+                before = min(total[r - 1, c - 1], total[r - 1, c], total[r, c - 1])
+            elif r:
+                before = total[r - 1, c]
             else:
-                total[r, c] = d[r, c] + (total[r - 1, c] if r else total[r, c - 1] if c else 0)
+                before = total[r, c - 1] if c else 0
+            total[r, c] = d[r, c] + before
     return -float(total[-1, -1])
 
 
 def loop_otam(block: np.ndarray, lengths: Lengths, form: Form) -> float:
-    """OTAM of one pair."""
+    """Returns the OTAM score of one pair: the sum over both directions.
+
+    OTAM is DTW in which an alignment may begin and end at any clip. A column of zeros on either
+    side makes this possible: an alignment may stay in it without cost.
+    """
     score, sign = 0.0, -1 if form == "released" else 1
     for side in (block, block.T):
         d = np.pad(-side * scale(block, lengths), ((0, 0), (1, 1)))
@@ -52,17 +65,19 @@ def loop_otam(block: np.ndarray, lengths: Lengths, form: Form) -> float:
         total, last = np.zeros_like(d), d.shape[1] - 1
         total[0, 1:] = np.cumsum(d[0, 1:])
         for r in range(1, d.shape[0]):
-            total[r, 1] = d[r, 1] + sign * min(total[r - 1, 0], total[r - 1, 1], total[r, 0])
+            before = min(total[r - 1, 0], total[r - 1, 1], total[r, 0])
+            total[r, 1] = d[r, 1] + sign * before
             for c in range(2, last + 1):
-                total[r, c] = d[r, c] + min(
-                    total[r - 1, c - 1], total[r, c - 1], *total[r - 1, c : c + (c == last)]
-                )
+                before = min(total[r - 1, c - 1], total[r, c - 1])
+                if c == last:  # only here may an alignment stay in its column
+                    before = min(before, total[r - 1, c])
+                total[r, c] = d[r, c] + before
         score -= float(total[-1, -1])
     return score
 
 
 def loop_transport(block: np.ndarray, _: Lengths) -> float:
-    """Sinkhorn of one pair."""
+    """Returns the optimal transport score of one pair, by Sinkhorn's algorithm."""
     kernel = np.exp(block.astype(np.float64) / full_video.EPSILON)
     v = np.ones(block.shape[1])
     for _ in range(full_video.ITERATIONS):
@@ -72,12 +87,12 @@ def loop_transport(block: np.ndarray, _: Lengths) -> float:
 
 
 def scale(block: np.ndarray, lengths: Lengths) -> np.float32:
-    """What distances are multiplied with."""
+    """Returns the factor of the distances, which compares pairs of different lengths."""
     return np.float32(lengths.most[0] * lengths.most[1] / block.size)
 
 
 def pad(d: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Pad as the release does."""
+    """Returns distances padded to `size` like those of the release."""
     more_rows, more_cols = size[0] - d.shape[0], size[1] - d.shape[1]
     padded = np.pad(d, ((0, more_rows), (0, more_cols)), constant_values=np.inf)
     padded[-more_rows - 1 :, -more_cols:] = 0
@@ -94,8 +109,8 @@ LOOPS: dict[str, Callable[[np.ndarray, Lengths], float]] = {
 }
 
 
-def ways(*, background: bool) -> dict[str, full_video.Score]:
-    """Return the ways to score, without or with background."""
+def score_functions(*, background: bool) -> dict[str, full_video.Score]:
+    """Returns the scores of whole videos by name, without or with background."""
     dtw = partial(full_video.dtw, background=background)
     otam = partial(full_video.otam, background=background)
     return {
@@ -108,9 +123,18 @@ def ways(*, background: bool) -> dict[str, full_video.Score]:
 
 
 def compare_speed(num_videos: int, num_sampled: int, repeats: int) -> None:
-    """Record a figure per way to score."""
+    """Records a figure per score."""
     rng = np.random.default_rng(0)
-    num_clips = np.append(16, rng.integers(3, 13, num_videos - 1))
+    num_clips = np.append(16, rng.integers(3, 13, num_videos - 1))  # of each video
+    figures = figures_without_background(num_clips, num_sampled, repeats, rng)
+    record(figures + figures_with_background(num_clips, repeats, rng))
+
+
+def figures_without_background(
+    num_clips: np.ndarray, num_sampled: int, repeats: int, rng: np.random.Generator
+) -> list[Figure]:
+    """Measures both sides on the matrix of all captions and all clips."""
+    num_videos = len(num_clips)
     lengths = Lengths.of(num_clips)
     scores = rng.normal(0, 3, (num_clips.sum(), num_clips.sum())).astype(np.float32)
     note = f"equal scores; {num_clips.sum()} clips; plain is scaled from {num_sampled}^2 pairs"
@@ -118,56 +142,68 @@ def compare_speed(num_videos: int, num_sampled: int, repeats: int) -> None:
     spans = [slice(starts[v], starts[v] + num_clips[v]) for v in range(num_sampled)]
 
     def by_loop(name: str) -> list[list[float]]:
-        loop = LOOPS[name]
-        return [[loop(scores[rows, columns], lengths) for columns in spans] for rows in spans]
+        found = []
+        for rows in spans:
+            found.append([LOOPS[name](scores[rows, columns], lengths) for columns in spans])
+        return found
 
     def check(result: np.ndarray, wanted: list[list[float]]) -> None:
         ours = result[:num_sampled, :num_sampled]
         np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-3)
 
     figures = []
-    plain_ways = {"caption average": full_video.caption_average} | ways(background=False)
-    for name, way in plain_ways.items():
-        ours, sampled = in_turns(
+    functions = {"caption average": full_video.caption_average}
+    functions |= score_functions(background=False)
+    for name, function in functions.items():
+        ours, sampled = time_in_turns(
             repeats,
-            lambda _, way=way: way(scores, lengths),
+            lambda _, function=function: function(scores, lengths),
             lambda _, name=name: by_loop(name),
             check=check,
         )
         plain = [seconds * (num_videos / num_sampled) ** 2 for seconds in sampled]
         what = f"{num_videos} x {num_videos} videos, {name}"
         figures.append(Figure(what, "s", ours, plain, note))
-    num_windows = np.append(50, rng.integers(5, 45, num_videos - 1))
-    bg_lengths = Lengths.of(num_clips, num_windows)
-    bg_scores = rng.normal(0, 3, (num_clips.sum(), num_windows.sum())).astype(np.float32)
+    return figures
+
+
+def figures_with_background(
+    num_clips: np.ndarray, repeats: int, rng: np.random.Generator
+) -> list[Figure]:
+    """Measures our side on the matrix of all captions and all windows of whole videos."""
+    num_windows = np.append(50, rng.integers(5, 45, len(num_clips) - 1))
+    lengths = Lengths.of(num_clips, num_windows)
+    scores = rng.normal(0, 3, (num_clips.sum(), num_windows.sum())).astype(np.float32)
     note = f"{num_windows.sum()} windows"
-    for name, way in ways(background=True).items():
-        (taken,) = in_turns(repeats, lambda _, way=way: way(bg_scores, bg_lengths))
+    figures = []
+    for name, function in score_functions(background=True).items():
+        (taken,) = time_in_turns(repeats, lambda _, function=function: function(scores, lengths))
         figures.append(Figure(f"with background, {name}", "s", taken, note=note))
-    record(figures)
+    return figures
 
 
 def rank(text: np.ndarray, video: np.ndarray, lengths: Lengths) -> np.ndarray:
-    """Rank all paragraphs by caption average, as many at a time as the metric does."""
-    ways = {"": full_video.caption_average}
-    return full_video.paragraph_ranks(text, video, lengths, ways)[""]
+    """Returns the ranks of all paragraphs by caption average, computed in parts like the metric."""
+    return full_video.paragraph_ranks(text, video, lengths, {"": full_video.caption_average})[""]
 
 
 def measure_memory(num_clips: int, hidden_size: int) -> None:
-    """Record what ranking by caption average takes beside the vectors, at two sizes of which one is
-    a quarter.
+    """Records the extra memory of ranking by caption average, next to that of the vectors.
+
+    It is measured with `num_clips` clips and with a quarter of them.
     """
     before, figures = peak_memory(), []
     for size in (num_clips // 4, num_clips):
         rng = np.random.default_rng(0)
         lengths = Lengths.of(np.full(size // 8, 8))
-        text, video = (
-            rng.standard_normal((size // 8 * 8, hidden_size), dtype=np.float32) for _ in range(2)
-        )
+        shape = (size // 8 * 8, hidden_size)
+        text = rng.standard_normal(shape, dtype=np.float32)
+        video = rng.standard_normal(shape, dtype=np.float32)
         took, ranks = timed(rank, text, video, lengths)
         vectors = (text.nbytes + video.nbytes) / MB
         assert len(ranks) == size // 8
-        extra, what = (peak_memory() - before) / MB - vectors, f"ranking {size:,} x {size:,} clips"
+        extra = (peak_memory() - before) / MB - vectors
+        what = f"ranking {size:,} x {size:,} clips"
         figures.append(Figure(what, "s", [took]))
         note = f"beside {vectors:.0f} MB of vectors; plain is the size of the whole matrix"
         figures.append(Figure(what, "MB", [extra], [4 * size * size / MB], note))
@@ -175,13 +211,13 @@ def measure_memory(num_clips: int, hidden_size: int) -> None:
 
 
 def main() -> None:
-    """Run the benchmark."""
+    """Runs the benchmark."""
     parser = Options(__doc__)
-    parser.number("--videos", 436)
+    parser.number("--videos", 436, "number of videos")
     parser.number("--sample", 20, "videos whose pairs the loop scores")
     parser.number("--repeats", 3)
     parser.number("--memory", None, "clips at which memory is measured, instead of speed", least=32)
-    parser.number("--dim", 768)
+    parser.number("--dim", 768, "length of a vector")
     args = parser.parse_args()
     if args.sample > args.videos:
         raise UserError(f"--sample must be at most --videos ({args.videos}), but is {args.sample}.")

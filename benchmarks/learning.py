@@ -1,14 +1,16 @@
-"""What the demo learns in equal updates, over seeds: towers without padding (ours) beside padded
-ones.
+"""What the demo learns in the same number of updates: towers without padding (ours), and padded.
 
     python benchmarks/learning.py    # about 20 minutes on 2 cores; run again, it continues
     python benchmarks/learning.py --ours model.checkpoint_activations=16    # another setting
 
-First, loss curves: both sides train VideoCLIP and Norton without dropout in float32, from equal
-weights and on the plan of the first epoch (later ones follow from weights, and one neighbour more
-or less is another batch). Then retrieval: for each seed (of corpus, initial weights, batches and
-dropout) both sides train with dropout, which falls on other numbers, so single seeds differ by
-chance. Checkpoints are scored zero-shot on the demo's held-out videos.
+The first part compares loss curves. Both sides train VideoCLIP and Norton in float32 without
+dropout, from the same weights and with the plan of the first epoch. (Later plans depend on the
+weights. A single different neighbour would give different batches.)
+
+The second part compares retrieval. For each seed, both sides train with dropout. The seed decides
+the corpus, the initial weights, the batches and the dropout. Both sides drop different values, so
+that the scores of a single seed differ by chance. The checkpoints are scored zero-shot on the
+held-out videos of the demo.
 """
 
 import json
@@ -35,8 +37,9 @@ STAGES = ("VideoCLIP", "Norton")
 
 
 def run(*command: object, log: Path) -> str:
-    """Run a command of the project and return its log; the log of a finished command is returned as
-    it is.
+    """Runs a command of the project and returns its log.
+
+    If the log exists, the command has finished in an earlier run, and is not run again.
     """
     if log.exists():
         return log.read_text()
@@ -52,7 +55,7 @@ def run(*command: object, log: Path) -> str:
 
 
 def make_data(folder: Path, seed: int, *, dropout: bool) -> Path:
-    """Make the demo's data; return its folder."""
+    """Makes the demo data, with a BERT without dropout if asked for; returns its folder."""
     data = folder / f"data{seed}{'' if dropout else '-no-dropout'}"
     command = ("scripts/make_demo_data.py", "--out", data, "--seed", seed)
     run(*command, log=folder / f"{data.name}.log")
@@ -66,8 +69,13 @@ def make_data(folder: Path, seed: int, *, dropout: bool) -> Path:
 def train(
     data: Path, folder: Path, seed: int, options: list[str], start: Path | None = None
 ) -> list[str]:
-    """Train both stages, Norton from the checkpoint `start` or else from VideoCLIP's best; return
-    their logs.
+    """Trains VideoCLIP and then Norton, and returns the logs of both.
+
+    Args:
+        data: folder of the demo data.
+        folder: folder of the runs.
+        options: overrides of both YAMLs.
+        start: checkpoint from which Norton starts. Default: the best one of the VideoCLIP run.
     """
     common = [
         "--jobtype",
@@ -95,37 +103,37 @@ def train(
 
 
 def losses(log: str) -> list[float]:
-    """Return the training loss of every update."""
+    """Returns the training loss of every update."""
     return [float(value) for value in re.findall(r"\| train_inner \| .*? loss=([\d.]+)", log)]
 
 
 def held_out_loss(log: str) -> float:
-    """Return the loss on the validation videos after the last update."""
+    """Returns the loss on the validation videos after the last update."""
     return float(re.findall(r"\| valid \| .*? loss ([\d.]+)", log)[-1])
 
 
 def compare_curves(folder: Path, seed: int, ours: list[str]) -> list[Figure]:
-    """Train both sides without dropout; return how far their losses are apart."""
+    """Trains both sides without dropout and returns the largest differences of their losses."""
     data = make_data(folder, seed, dropout=False)
+    # Both Norton runs start from our VideoCLIP checkpoint.
     start = folder / "curve-ours" / "VideoCLIP" / "checkpoint_best.pt"
-    sides = [
-        train(data, folder / f"curve-{name}", seed, [*options, "freeze_plan=true"], start)
-        for name, options in (("ours", ours), ("plain", PLAIN))
-    ]
+    options = "freeze_plan=true"
+    our_logs = train(data, folder / "curve-ours", seed, [*ours, options], start)
+    plain_logs = train(data, folder / "curve-plain", seed, [*PLAIN, options], start)
     figures = []
-    for stage, log, other in zip(STAGES, *sides, strict=True):
+    for stage, log, other in zip(STAGES, our_logs, plain_logs, strict=True):
         curve, plain = losses(log), losses(other)
         assert len(curve) == len(plain) > 0, (stage, len(curve), len(plain))
-        apart = max(abs(a - b) / b for a, b in zip(curve, plain, strict=True))
+        difference = max(abs(a - b) / b for a, b in zip(curve, plain, strict=True))
         what = f"{stage} without dropout, seed {seed}, {len(curve)} updates"
         note = f"last losses {curve[-1]} and {plain[-1]}"
-        figure = Figure(f"{what}: largest difference of a loss", "%", [100 * apart], note=note)
+        figure = Figure(f"{what}: largest difference of a loss", "%", [100 * difference], note=note)
         figures.append(figure)
     return figures
 
 
 def score(data: Path, folder: Path) -> dict[str, float]:
-    """Score both stages' checkpoints; return percentages by stage and metric."""
+    """Scores the checkpoints of both stages; returns the percentages by metric and stage."""
     paths = ",".join(f"{folder}/{stage}/checkpoint_best.pt" for stage in STAGES)
     overrides = [
         f"dataset.bert_name={data}/bert",
@@ -137,17 +145,17 @@ def score(data: Path, folder: Path) -> dict[str, float]:
     command = ("locallaunch.py", SCORES, "--jobtype", "local_predict", *overrides)
     run(*command, log=folder / "scores.log")
     rows = json.loads((folder / "scores" / "results.json").read_text())
-    return {
-        f"{name} after {stage}": 100 * row["metrics"][metric][key]
-        for stage, row in zip(STAGES, rows, strict=True)
-        for name, (metric, key) in METRICS.items()
-    }
+    percentages = {}
+    for stage, row in zip(STAGES, rows, strict=True):
+        for name, (metric, key) in METRICS.items():
+            percentages[f"{name} after {stage}"] = 100 * row["metrics"][metric][key]
+    return percentages
 
 
 def compare_retrieval(folder: Path, seeds: list[int], ours: list[str]) -> list[Figure]:
-    """Train and score both sides with dropout for every seed."""
-    scores: list[list[dict[str, float]]] = [[], []]
-    held_out: list[list[list[float]]] = [[], []]
+    """Trains and scores both sides with dropout, for every seed."""
+    scores: list[list[dict[str, float]]] = [[], []]  # by side and seed: percentages
+    held_out: list[list[list[float]]] = [[], []]  # by side, seed and stage: losses
     for seed in seeds:
         data = make_data(folder, seed, dropout=True)
         for side, (name, options) in enumerate((("ours", ours), ("plain", PLAIN))):
@@ -157,12 +165,14 @@ def compare_retrieval(folder: Path, seeds: list[int], ours: list[str]) -> list[F
             scores[side].append(score(data, place))
     figures = []
     for number, stage in enumerate(STAGES):
-        mine, padded = ([losses[number] for losses in side] for side in held_out)
-        apart = ", ".join(f"{a - b:+.3f}" for a, b in zip(mine, padded, strict=True))
-        note = f"seeds {seeds}, ours less padded: {apart}"
+        mine = [stage_losses[number] for stage_losses in held_out[0]]
+        padded = [stage_losses[number] for stage_losses in held_out[1]]
+        differences = ", ".join(f"{a - b:+.3f}" for a, b in zip(mine, padded, strict=True))
+        note = f"seeds {seeds}, ours less padded: {differences}"
         figures.append(Figure(f"loss on held-out videos after {stage}", "", mine, padded, note))
     for what in scores[0][0]:
-        mine, padded = ([numbers[what] for numbers in side] for side in scores)
+        mine = [percentages[what] for percentages in scores[0]]
+        padded = [percentages[what] for percentages in scores[1]]
         each = "; ".join(f"{a:.1f}, {b:.1f}" for a, b in zip(mine, padded, strict=True))
         means = f"{statistics.mean(mine):.1f} and {statistics.mean(padded):.1f}"
         note = f"seeds {seeds}, ours and padded: {each}; means {means}"
@@ -171,12 +181,14 @@ def compare_retrieval(folder: Path, seeds: list[int], ours: list[str]) -> list[F
 
 
 def main() -> None:
-    """Read the options, train, score, record."""
+    """Runs the benchmark."""
     parser = Options(__doc__)
     work = Path(tempfile.gettempdir()) / "mmpt-learning"
     parser.add_argument("--seeds", type=at_least(0), nargs="+", default=[0, 1, 2])
-    parser.add_argument("--ours", nargs="*", default=[], metavar="KEY=VALUE", help="our overrides")
-    parser.add_argument("--work", type=Path, default=work, help="kept")
+    parser.add_argument(
+        "--ours", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of our runs"
+    )
+    parser.add_argument("--work", type=Path, default=work, help="folder of the runs, which is kept")
     args = parser.parse_args()
     folder = args.work.resolve() / ("-".join(args.ours) or "default")
     curves = compare_curves(folder, args.seeds[0], args.ours)

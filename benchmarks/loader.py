@@ -1,13 +1,15 @@
-"""Videos per second and core of the training data set, beside a plain loop that reopens files and
-slices clip by clip.
+"""Videos per second and core that the training data set delivers: ours, and a plain loop.
 
     python benchmarks/loader.py    # below a minute
 
-Both sides read the same generated shards (V = 64 videos of about 200 s, C = 16 clips, Norton's
-ranges), draw the same numbers and must give equal tensors. They take turns item by item, and CPU
-time is measured (pages are in the cache, so that is the time of one free core). Then each side
-works in a process of fairseq's loader, the plain one with torch's own collation; that adds what it
-takes to hand a batch over, and in the parent to take it and to copy its features once.
+The plain loop opens the files of every video again and makes the tensors clip by clip. Both sides
+read the same generated shards (V = 64 videos of about 200 s, C = 16 clips, the ranges of Norton's
+recipe) and draw the same random numbers. They must return equal tensors.
+
+First, the sides take turns item by item in this process. CPU time is measured. All pages are in the
+cache, so this is the time of one free core. Then each side runs in a worker process of torch's
+loader, the plain one with torch's own collation. This adds the time to hand a batch to the parent
+process. A third figure adds the time of the parent to receive a batch and copy its features once.
 """
 
 import math
@@ -15,7 +17,7 @@ import multiprocessing
 import random
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -35,7 +37,7 @@ from mmpt.shards.writer import write_shards
 from mmpt.tasks import Task
 from mmpt.utils.rng import item_rng
 from process_memory import cpu_s
-from results import Figure, Options, in_turns, record, run_script
+from results import Figure, Options, record, run_script, time_in_turns
 
 V, C, F, T = 64, 16, 16, 32
 SEED = 0
@@ -43,26 +45,15 @@ TENSORS = ("caps", "cmasks", "vfeats", "vmasks")
 
 
 def generate(folder: Path, num_videos: int) -> DatasetConfig:
-    """Write shards of random features and captions, a list, and a BERT folder of 30,522 made-up
-    words.
+    """Writes a corpus of random videos, and returns the config that reads it.
+
+    The corpus consists of shards of features and captions, a list, and the folder of a BERT with a
+    vocabulary of 30,522 made-up words.
     """
-    rng = np.random.default_rng(SEED)
-
-    def videos():
-        for number in range(num_videos):
-            seconds = int(rng.integers(100, 300))
-            starts = np.sort(rng.uniform(0, seconds - 5, size=seconds // 5))
-            caps = [
-                rng.integers(1000, 30000, size=size).tolist()
-                for size in rng.integers(4, 20, size=len(starts))
-            ]
-            ends = np.minimum(starts + rng.uniform(2, 6, size=len(starts)), seconds)
-            feature = rng.standard_normal((seconds, 512), dtype=np.float32).astype(np.float16)
-            captions = Captions(start=starts.tolist(), end=ends.tolist(), cap=caps)
-            yield f"video{number:06d}", feature, captions
-
-    shards = write_shards(folder, f"{folder}/cap.bert.", Split.TRAIN, videos(), shard_size=128)
-    (folder / "train.lst").write_text("\n".join(name for ids in shards for name in ids))
+    videos = random_videos(num_videos)
+    shards = write_shards(folder, f"{folder}/cap.bert.", Split.TRAIN, videos, shard_size=128)
+    names = [name for ids in shards for name in ids]
+    (folder / "train.lst").write_text("\n".join(names))
     write_bert(folder)
     return DatasetConfig(
         meta_processor="ShardedHow2VideoRetriMetaProcessor",
@@ -84,22 +75,37 @@ def generate(folder: Path, num_videos: int) -> DatasetConfig:
     )
 
 
+def random_videos(num_videos: int) -> Iterator[tuple[str, np.ndarray, Captions]]:
+    """Yields id, features and captions of videos of 100 to 300 s with a caption every 5 s."""
+    rng = np.random.default_rng(SEED)
+    for number in range(num_videos):
+        seconds = int(rng.integers(100, 300))
+        starts = np.sort(rng.uniform(0, seconds - 5, size=seconds // 5))
+        caps = []
+        for size in rng.integers(4, 20, size=len(starts)):
+            caps.append(rng.integers(1000, 30000, size=size).tolist())
+        ends = np.minimum(starts + rng.uniform(2, 6, size=len(starts)), seconds)
+        feature = rng.standard_normal((seconds, 512), dtype=np.float32).astype(np.float16)
+        captions = Captions(start=starts.tolist(), end=ends.tolist(), cap=caps)
+        yield f"video{number:06d}", feature, captions
+
+
 def training_set(config: DatasetConfig) -> MMDataset:
-    """Return the data set of a generated folder."""
+    """Returns the training data set of a generated corpus."""
     data = Task(RunConfig(dataset=config), seed=SEED).build_dataset(Split.TRAIN)
     assert data is not None
     return data
 
 
 def plain_read(stem: str, row: int) -> np.ndarray:
-    """Open both files of a ragged tensor for one row."""
+    """Returns one row of a ragged tensor, opening both of its files."""
     data = np.load(f"{stem}_data.npy", mmap_mode="r")
     starts = np.load(f"{stem}_starts.npy", mmap_mode="r")
     return data[starts[row] : starts[row + 1]]
 
 
 def plain_clip(ids: list[int], rows: np.ndarray) -> tuple[torch.Tensor, ...]:
-    """Make the tensors of one clip by itself."""
+    """Returns caps, cmasks, vfeats and vmasks of one clip."""
     ids = [101, 102, *ids[: T - 3], 102]
     caps = torch.LongTensor(ids + [0] * (T - len(ids)))
     cmasks = torch.zeros(T, dtype=torch.bool)
@@ -114,15 +120,22 @@ def plain_clip(ids: list[int], rows: np.ndarray) -> tuple[torch.Tensor, ...]:
 def plain_clips(
     aligner: VideoRetriOverlappedAligner, seconds: int, captions: Captions, rng: random.Random
 ) -> list[Clip]:
-    """Draw the clips of a video number by number."""
+    """Returns the sorted clips of a video, drawn like those of the aligner.
+
+    Each clip is a text window around a random caption, and a video window around a random second
+    of the text window.
+    """
     sizes, clips = [len(ids) for ids in captions["cap"]], []
     for _ in range(C):
+        # The text window.
         centre = rng.randint(0, len(sizes) - 1)
         target = rng.randint(aligner.sampled_min_len, aligner.sampled_max_len)
         first, last, _ = text_span(sizes, captions["start"], captions["end"], centre, target, rng)
+        # A second of it, inside the video.
         low, high = math.floor(captions["start"][first]), math.ceil(captions["end"][last - 1])
         middle = rng.randint(low, high) if low < high else (low + high) // 2
         middle = max(0, min(middle, seconds - 1))
+        # The video window grows by a second at a time, to a random side.
         wanted = rng.randint(aligner.sampled_video_min_len, aligner.sampled_video_max_len)
         begin = end = middle
         for _ in range(min(wanted, seconds)):
@@ -142,26 +155,34 @@ def plain_item(
     keys: list[ShardKey],
     rng: random.Random,
 ) -> dict[str, torch.Tensor]:
-    """Make the item of `keys` video by video and clip by clip, opening the files of every video."""
+    """Returns the item of `keys`, made video by video and clip by clip."""
     videos = []
     for key in keys:
         feature = plain_read(video_stem(str(config.vfeat_dir), Split.TRAIN, key.shard), key.row)
-        times = plain_read(times_stem(str(config.tfeat_dir), Split.TRAIN, key.shard), key.row)
-        ids = plain_read(ids_stem(str(config.tfeat_dir), Split.TRAIN, key.shard), key.row)
-        cap = [[int(token) for token in row if token != -1] for row in ids]
-        start, end = ([float(t) for t in column] for column in np.array(times).T)
-        captions = Captions(start=start, end=end, cap=cap)
+        captions = plain_captions(str(config.tfeat_dir), key)
         clips = []
         for clip in plain_clips(aligner, len(feature), captions, rng):
-            window = [token for ids in cap[clip.text_start : clip.text_end] for token in ids]
+            window = []
+            for ids in captions["cap"][clip.text_start : clip.text_end]:
+                window += ids
             clips.append(plain_clip(window, feature[clip.video_start : clip.video_end]))
         videos.append([torch.stack(column) for column in zip(*clips, strict=True)])
-    columns = zip(TENSORS, zip(*videos, strict=True), strict=True)
-    return {name: torch.cat(column) for name, column in columns}
+    columns = zip(*videos, strict=True)
+    return {name: torch.cat(column) for name, column in zip(TENSORS, columns, strict=True)}
+
+
+def plain_captions(prefix: str, key: ShardKey) -> Captions:
+    """Returns the captions of one video."""
+    times = plain_read(times_stem(prefix, Split.TRAIN, key.shard), key.row)
+    cap = []
+    for row in plain_read(ids_stem(prefix, Split.TRAIN, key.shard), key.row):
+        cap.append([int(token) for token in row if token != -1])  # -1 is padding
+    start, end = np.array(times).T
+    return Captions(start=[float(s) for s in start], end=[float(s) for s in end], cap=cap)
 
 
 class PlainItems(Dataset):
-    """The plain items as a data set."""
+    """A data set that makes the items of another one in the plain way."""
 
     def __init__(self, data: MMDataset, config: DatasetConfig):
         self.data = data
@@ -176,18 +197,20 @@ class PlainItems(Dataset):
 
 
 def check_equal(ours: dict[str, torch.Tensor], plain: dict[str, torch.Tensor]) -> None:
-    """Assert that two items have the same tensors."""
+    """Asserts that two items have the same tensors."""
     for name in TENSORS:
         assert torch.equal(ours[name], plain[name]), name
 
 
-def in_worker(dataset: Dataset, collate_fn: Callable, num_items: int) -> tuple[float, float]:
-    """Return the CPU seconds per item of a loader's one process, and of it and its parent, which
-    reads the features.
+def loader_seconds(dataset: Dataset, collate_fn: Callable, num_items: int) -> tuple[float, float]:
+    """Measures a loader with one worker process, whose parent copies the features.
+
+    Returns:
+        The CPU seconds per item of the worker, and of the worker and its parent together.
     """
     order = [[index % len(dataset)] for index in range(num_items + 4)]
     batches = iter(DataLoader(dataset, batch_sampler=order, collate_fn=collate_fn, num_workers=1))
-    copy = torch.empty_like(next(batches)["vfeats"])  # it has begun
+    copy = torch.empty_like(next(batches)["vfeats"])  # now the worker has started
     (worker,) = multiprocessing.active_children()
     begin, parent_begin = cpu_s(worker.pid), time.process_time()
     for _ in range(num_items):
@@ -198,10 +221,10 @@ def in_worker(dataset: Dataset, collate_fn: Callable, num_items: int) -> tuple[f
 
 
 def main() -> None:
-    """Generate, measure in turns, compare, record."""
+    """Runs the benchmark."""
     parser = Options(__doc__)
-    parser.number("--items", 20, "items of 64 videos measured on each side")
-    parser.number("--videos", 256, "videos generated (0.2 MB each)", least=V)
+    parser.number("--items", 20, "items of 64 videos that each side makes")
+    parser.number("--videos", 256, "videos of the corpus (0.2 MB each)", least=V)
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -213,27 +236,38 @@ def main() -> None:
             data.set_epoch(turn)
             return side[turn % len(data)]
 
-        sides = (partial(item, side) for side in (data, plain))
-        # The warming turn fills the page cache.
-        took = in_turns(args.items, *sides, check=check_equal, clock=time.process_time)
-        rounds = [
-            (in_worker(data, data.collate, 40), in_worker(plain, default_collate, 10))
-            for _ in range(3)
-        ]
-    in_ms = ([1000 * seconds for seconds in side] for side in took)
-    figures = [Figure("an item of 64 videos", "ms", *in_ms, note="equal tensors")]
-    ours, others = zip(*rounds, strict=True)
-    in_process, with_parent = (
-        [[seconds[place] for seconds in side] for side in (ours, others)] for place in (0, 1)
-    )
+        # The first round also fills the page cache.
+        called = time_in_turns(
+            args.items,
+            partial(item, data),
+            partial(item, plain),
+            check=check_equal,
+            clock=time.process_time,
+        )
+        in_worker, with_parent = measure_workers(data, plain)
+    milliseconds = [[1000 * seconds for seconds in side] for side in called]
+    figures = [Figure("an item of 64 videos", "ms", *milliseconds, note="equal tensors")]
     for what, sides in (
-        ("loader, a core", took),
-        ("loader, a core, in its process", in_process),
+        ("loader, a core", called),
+        ("loader, a core, in its process", in_worker),
         ("loader, a core, with its parent", with_parent),
     ):
-        rates = ([V / seconds for seconds in side] for side in sides)
+        rates = [[V / seconds for seconds in side] for side in sides]
         figures.append(Figure(what, "videos/s", *rates))
     record(figures)
+
+
+def measure_workers(data: MMDataset, plain: PlainItems) -> tuple[list[list[float]], ...]:
+    """Returns the CPU seconds per item in a worker, and in worker and parent, of both sides."""
+    in_worker: list[list[float]] = [[], []]
+    with_parent: list[list[float]] = [[], []]
+    sides = ((data, data.collate, 40), (plain, default_collate, 10))
+    for _ in range(3):
+        for place, (dataset, collate_fn, num_items) in enumerate(sides):
+            worker_s, both_s = loader_seconds(dataset, collate_fn, num_items)
+            in_worker[place].append(worker_s)
+            with_parent[place].append(both_s)
+    return in_worker, with_parent
 
 
 if __name__ == "__main__":

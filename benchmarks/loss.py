@@ -1,13 +1,13 @@
-"""Norton's loss, forward and backward: ours beside a plain dense implementation of the same
-equations, in one run.
+"""Norton's loss, forward and backward: ours, and a dense implementation of the same equations.
 
-    python benchmarks/loss.py    # 256 clips beside dense, ours alone at 1024; under a minute
+    python benchmarks/loss.py    # both at 256 clips, ours alone at 1024; under a minute
 
-Times are interleaved rounds in one process, each with a batch of its own. Extra memory is the
-growth of the peak resident size over that with the inputs in place, in one step of a fresh process
-(Linux); it includes the gradients of the states, which every implementation must make. Shapes are
-those of pre-training: 31 text and 18 video positions, hidden 768, 8 to 32 pieces (cut to 29) and 3
-to 16 seconds.
+Both sides take turns in one process, with a new batch in each round. Extra memory is the growth of
+the peak resident memory during one step in a fresh process (Linux), when the inputs are in memory
+already. It includes the gradients of the inputs, which every implementation must compute.
+
+The shapes are those of pre-training: 31 text and 18 video positions, hidden size 768, captions of 8
+to 32 word pieces (cut to 29) and clips of 3 to 16 seconds.
 """
 
 from collections.abc import Callable
@@ -20,8 +20,8 @@ from mmpt.config import load_config
 from mmpt.errors import UserError
 from mmpt.losses import MMContraLoss
 from plain_parts import Batch, dense
-from process_memory import MB, apart, peak_memory
-from results import Figure, Options, in_turns, record, run_script, timed
+from process_memory import MB, peak_memory, run_in_new_process
+from results import Figure, Options, record, run_script, time_in_turns, timed
 
 TEXT_POSITIONS, VIDEO_POSITIONS, HIDDEN = 31, 18, 768
 RECIPE = load_config(Path(__file__).parent.parent / "projects/retri/norton/how2_pretrain.yaml")
@@ -31,12 +31,13 @@ LossFunction = Callable[[Batch], Tensor]
 
 
 def draw_batch(num_clips: int, seed: int = 0) -> Batch:
-    """Random states and pooled states that ask for gradients, and masks with lengths as the
-    samplers draw them.
+    """Returns random inputs of the loss, which require gradients.
+
+    The masks have lengths from the ranges of the samplers.
     """
     generator = torch.Generator().manual_seed(seed)
-    # Pieces and [SEP].
-    num_text = torch.randint(8, 33, (num_clips, 1), generator=generator).clamp(max=29) + 1
+    num_pieces = torch.randint(8, 33, (num_clips, 1), generator=generator).clamp(max=29)
+    num_text = num_pieces + 1  # with [SEP]
     num_video = torch.randint(3, 17, (num_clips, 1), generator=generator)
     text_place, video_place = torch.arange(TEXT_POSITIONS), torch.arange(VIDEO_POSITIONS)
     text_mask = (text_place >= 1) & (text_place <= num_text)
@@ -57,7 +58,7 @@ def draw_batch(num_clips: int, seed: int = 0) -> Batch:
 
 
 def ours(batch: Batch) -> Tensor:
-    """The loss as it is trained with."""
+    """Returns the loss as training computes it."""
     return MMContraLoss(NORTON)(**batch).total
 
 
@@ -65,7 +66,7 @@ VARIANTS: dict[str, LossFunction] = {"ours": ours, "dense": dense}
 
 
 def step(loss: LossFunction, batch: Batch) -> tuple[float, list[Tensor]]:
-    """Run forward and backward once; return the loss and the gradients of all states."""
+    """Runs forward and backward once; returns the loss and the gradients of all inputs."""
     for tensor in batch.values():
         tensor.grad = None
     total = loss(batch)
@@ -75,9 +76,9 @@ def step(loss: LossFunction, batch: Batch) -> tuple[float, list[Tensor]]:
 
 
 def step_alone(name: str, num_clips: int, threads: int) -> tuple[float, float]:
-    """In a fresh process: return (seconds, extra MB) of one step."""
+    """Returns the seconds and the extra MB of one step. To be called in a fresh process."""
     torch.set_num_threads(threads)
-    VARIANTS[name](draw_batch(16)).backward()  # libraries and thread pools load
+    VARIANTS[name](draw_batch(16)).backward()  # loads libraries and starts threads
     batch = draw_batch(num_clips)
     before = peak_memory()
     seconds, _ = timed(lambda: VARIANTS[name](batch).backward())
@@ -85,43 +86,53 @@ def step_alone(name: str, num_clips: int, threads: int) -> tuple[float, float]:
 
 
 def compare(num_clips: int, rounds: int, threads: int) -> list[Figure]:
-    """Measure times, memory and agreement of both variants."""
+    """Returns time and memory of both variants, and how closely they agree."""
     batches = [draw_batch(num_clips, seed=number) for number in range(rounds + 1)]
-    off: list[tuple[float, float]] = []
+    loss_errors: list[float] = []
+    gradient_errors: list[float] = []
 
-    def check(*sides: tuple[float, list[Tensor]]) -> None:
-        (value, wanted), (gradient, exact) = zip(*sides, strict=True)
-        difference = torch.cat(gradient) - torch.cat(exact)
-        off.append((abs(value / wanted - 1), float(difference.norm() / torch.cat(exact).norm())))
+    def check(found: tuple[float, list[Tensor]], wanted: tuple[float, list[Tensor]]) -> None:
+        loss_errors.append(abs(found[0] / wanted[0] - 1))
+        gradient, exact = torch.cat(found[1]), torch.cat(wanted[1])
+        gradient_errors.append(float((gradient - exact).norm() / exact.norm()))
 
-    seconds = in_turns(
+    seconds = time_in_turns(
         rounds,
         lambda number: step(ours, batches[number]),
         lambda number: step(dense, batches[number]),
         check=check,
     )
-    worst, worst_gradient = map(max, zip(*off, strict=True))
-    agreement = f"dense; losses equal to {worst:.0e}, gradients to {worst_gradient:.0e}"
-    memory = [[apart(step_alone, name, num_clips, threads)[1]] for name in VARIANTS]
-    both = gradient_mb(num_clips)
-    beside = [[extra - both] for (extra,) in memory]
-    note = f"which both make ({both:.0f} MB)"
+    agreement = (
+        f"dense; losses equal to {max(loss_errors):.0e}, gradients to {max(gradient_errors):.0e}"
+    )
+    gradients = gradient_mb(num_clips)
+    memory, without_gradients = [], []
+    for name in VARIANTS:
+        _, extra_mb = run_in_new_process(step_alone, name, num_clips, threads)
+        memory.append([extra_mb])
+        without_gradients.append([extra_mb - gradients])
     what = f"loss, {num_clips} clips"
     extra = f"{what}, extra memory"
     return [
         Figure(f"{what}, forward and backward", "s", *seconds, note=agreement),
         Figure(extra, "MB", *memory),
-        Figure(f"{extra} beside the gradients of the states", "MB", *beside, note=note),
+        Figure(
+            f"{extra} beside the gradients of the states",
+            "MB",
+            *without_gradients,
+            note=f"which both make ({gradients:.0f} MB)",
+        ),
     ]
 
 
 def gradient_mb(num_clips: int) -> float:
-    """Size of the gradients of all states."""
-    return num_clips * (TEXT_POSITIONS + VIDEO_POSITIONS + 2) * HIDDEN * 4 / MB
+    """Returns the size of the gradients of all inputs in MB."""
+    num_states = num_clips * (TEXT_POSITIONS + VIDEO_POSITIONS + 2)
+    return num_states * HIDDEN * 4 / MB
 
 
 def main() -> None:
-    """Read the options and measure."""
+    """Runs the benchmark."""
     parser = Options(__doc__)
     parser.number("--clips", 256, "clips of the comparison with dense; 0 skips it", least=0)
     parser.number("--large", 1024, "clips of the run of ours alone; 0 skips it", least=0)
@@ -133,7 +144,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     figures = compare(args.clips, args.rounds, args.threads) if args.clips else []
     if args.large:
-        seconds, extra = apart(step_alone, "ours", args.large, args.threads)
+        seconds, extra = run_in_new_process(step_alone, "ours", args.large, args.threads)
         note = f"of it {gradient_mb(args.large):.0f} MB are the gradients of the states"
         figures += [
             Figure(f"loss, {args.large} clips, forward and backward", "s", [seconds]),

@@ -1,13 +1,12 @@
-"""Memory of a training step: activations computed again in backward beside all of them kept, in one
-run.
+"""Memory of a training step: activations computed again in the backward pass, or all of them kept.
 
     python benchmarks/memory.py                              # demo size, below a minute on 2 cores
     python benchmarks/memory.py --model base --clips 128     # several minutes on 2 cores
 
-A step is forward, loss and backward with LayerNorm parameters trained and dropout on, on clips
-whose lengths are drawn with the ranges of how2_pretrain.yaml. Extra memory is the growth of the
-peak resident size over that with model and batch in place, each variant in a fresh process (Linux);
-on a CPU the allocator keeps part of what is freed.
+A step is forward, loss and backward with dropout, and trains the LayerNorm parameters. The lengths
+of clips are drawn from the ranges of how2_pretrain.yaml. Extra memory is the growth of the peak
+resident memory during the step, when the model and the batch are in memory already. Each variant
+runs in a fresh process (Linux). On a CPU, the allocator keeps a part of the memory that is freed.
 """
 
 import torch
@@ -17,15 +16,15 @@ from loss import NORTON
 from mmpt.losses import MMContraLoss
 from mmpt.models import MMFusionSeparate
 from mmpt.models.freezing import freeze_all_but_layernorm
-from process_memory import MB, apart, peak_memory
+from process_memory import MB, peak_memory, run_in_new_process
 from results import Figure, Options, record, run_script
 from step import MODELS
 
 SECONDS, SLOTS = 16, 32
 
 
-def draw(num_clips: int) -> dict[str, torch.Tensor]:
-    """Random features and word pieces: 3 to 16 seconds, 8 to 29 pieces."""
+def make_batch(num_clips: int) -> dict[str, torch.Tensor]:
+    """Returns random features of 3 to 16 seconds and captions of 8 to 29 word pieces."""
     generator = torch.Generator().manual_seed(0)
     seconds = torch.randint(3, SECONDS + 1, (num_clips, 1), generator=generator)
     pieces = torch.randint(8, 33, (num_clips, 1), generator=generator).clamp(max=SLOTS - 3)
@@ -38,7 +37,7 @@ def draw(num_clips: int) -> dict[str, torch.Tensor]:
 
 
 def measure(size: str, num_clips: int, clips_per_chunk: int, threads: int) -> float:
-    """Returns the extra MB of a step in a fresh process, after a small one to load libraries."""
+    """Returns the extra memory of a step in MB. To be called in a fresh process."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     changes, video_layers = MODELS[size]
@@ -51,33 +50,36 @@ def measure(size: str, num_clips: int, clips_per_chunk: int, threads: int) -> fl
     loss = MMContraLoss(NORTON)
 
     def step(batch: dict[str, torch.Tensor]) -> None:
-        loss(**{**batch, **model(**batch)}).total.backward()
+        output = model(**batch)
+        loss(**{**batch, **output}).total.backward()
 
-    step(draw(16))
-    batch = draw(num_clips)
+    step(make_batch(16))  # loads libraries
+    batch = make_batch(num_clips)
     before = peak_memory()
     step(batch)
     return (peak_memory() - before) / MB
 
 
 def main() -> None:
-    """Read the options, measure, record."""
+    """Runs the benchmark."""
     parser = Options(__doc__)
     parser.add_argument("--model", choices=sorted(MODELS), default="demo")
-    parser.number("--clips", 1024)
-    parser.number("--chunk", 64, "clips whose activations are made at once")
+    parser.number("--clips", 1024, "clips of a batch")
+    parser.number("--chunk", 64, "clips whose activations are computed at the same time")
     parser.number("--rounds", 1)
     parser.number("--threads", torch.get_num_threads())
     args = parser.parse_args()
-    ours, plain = (
-        [apart(measure, args.model, args.clips, chunk, args.threads) for _ in range(args.rounds)]
-        for chunk in (args.chunk, False)
-    )
+    sides = []
+    for chunk in (args.chunk, False):  # False keeps all activations
+        values = []
+        for _ in range(args.rounds):
+            values.append(run_in_new_process(measure, args.model, args.clips, chunk, args.threads))
+        sides.append(values)
     what = (
         f"step of {args.clips} clips, {args.model} size, activations again in chunks of "
         f"{args.chunk}, beside all kept"
     )
-    record([Figure(what, "MB", ours, plain, "growth of the process's peak")])
+    record([Figure(what, "MB", *sides, note="growth of the process's peak")])
 
 
 if __name__ == "__main__":

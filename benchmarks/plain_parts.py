@@ -1,7 +1,7 @@
-"""The plain side of training steps and of whole jobs: padded towers that attend eagerly, and the
-dense loss.
+"""The plain side of training steps and whole jobs: padded towers, eager attention, a dense loss.
 
-A YAML names the classes as `benchmarks.plain_parts.PaddedTowers` and `.DenseLoss`.
+A YAML selects them as `benchmarks.plain_parts.PaddedTowers` and `benchmarks.plain_parts.DenseLoss`.
+The loss is written from the equations of the Norton paper, with the numbers of the recipe.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ Batch = dict[str, Tensor]
 
 
 class PaddedTowers(MMFusionSeparate):
-    """Two towers that compute padding too, with attention written out."""
+    """Two towers that also compute the padding, with eager attention."""
 
     @classmethod
     def from_config(
         cls, dataset: DatasetConfig, model: ModelConfig, **settings: Any
     ) -> MMFusionSeparate:
-        """Build the model that a YAML describes, without packing."""
+        """Builds the model that a YAML describes, without packing."""
         model = model.model_copy(update={"packed": False})
         towers = super().from_config(dataset, model, **settings)
         attend_eagerly(towers)
@@ -36,61 +36,82 @@ class PaddedTowers(MMFusionSeparate):
 
 
 class DenseLoss(Loss):
-    """Norton's two terms with the numbers of the recipe, dense."""
+    """Both terms of Norton's loss, computed on dense tensors."""
 
     contrasts = True
     inputs = tuple(ModelOutput.__annotations__)
 
     def compute(self, **batch: Any) -> LossOutput:
-        """Return the terms `clip_caption` and `video_paragraph`."""
+        """Returns the terms `clip_caption` and `video_paragraph`."""
         return LossOutput(dense_terms(batch))
 
 
 def attend_eagerly(towers: MMFusionSeparate) -> None:
-    """Make both towers multiply queries and keys, as BERT did before fused attention."""
+    """Makes both towers compute the attention matrix, as BERT did before fused attention."""
     for tower in (towers.video_encoder.bert, towers.text_encoder):
         tower.set_attn_implementation("eager")
 
 
 def dense(batch: Batch) -> Tensor:
-    """The loss's equations written out, with tensors over (caption, clip, token, token)."""
+    """Returns Norton's loss, with tensors over (caption, clip, token, token)."""
     return torch.stack(list(dense_terms(batch).values())).sum()
 
 
 def dense_terms(batch: Batch) -> dict[str, Tensor]:
-    """The weighted terms of `dense`."""
-    video, text, num_clips = batch["pooled_video"], batch["pooled_text"], len(batch["pooled_video"])
+    """Returns the weighted terms of `dense`."""
+    return {
+        "clip_caption": dense_clip_caption(batch["pooled_video"], batch["pooled_text"]),
+        "video_paragraph": 0.1 * dense_video_paragraph(batch),
+    }
+
+
+def dense_clip_caption(video: Tensor, text: Tensor) -> Tensor:
+    """Returns the contrast of clips and captions, with targets that optimal transport softens."""
+    num_clips = len(video)
     dots = video @ text.T
     uniform = dots.new_full((num_clips,), -math.log(2 * num_clips))
     plan = dense_plan(dots, uniform, uniform) * (2 * num_clips)
     targets = 0.3 * plan + 0.7 * torch.eye(num_clips)
-    clip = (
-        -(targets * dots.log_softmax(1)).sum(1).mean()
-        - (targets.T * dots.T.log_softmax(1)).sum(1).mean()
-    )
+    to_text = -(targets * dots.log_softmax(1)).sum(1).mean()
+    to_video = -(targets.T * dots.T.log_softmax(1)).sum(1).mean()
+    return to_text + to_video
 
-    fused = (0.5 * dense_min_max(unit(text) @ unit(video).T) + dense_token_similarity(batch)) / 1.5
-    rho = fused.detach().diagonal().sort().values[int(0.3 * num_clips) - 1]
+
+def dense_video_paragraph(batch: Batch) -> Tensor:
+    """Returns the contrast of sequences of 8 clips with sequences of 8 captions."""
+    video, text, num_clips = batch["pooled_video"], batch["pooled_text"], len(batch["pooled_video"])
+    # The similarity of a caption and a clip is a weighted mean of pooled and token similarity.
+    pooled = dense_min_max(unit(text) @ unit(video).T)
+    fused = (0.5 * pooled + dense_token_similarity(batch)) / 1.5
     blocks = fused.view(num_clips // 8, 8, num_clips // 8, 8).transpose(1, 2)
+    # A prompt bucket, which has half of the mass, takes captions and clips without a counterpart.
+    # Its similarity is the 30 % quantile of those of true pairs.
+    rho = fused.detach().diagonal().sort().values[int(0.3 * num_clips) - 1]
     padded = rho.expand(*blocks.shape[:2], 9, 9).clone()
     padded[..., :8, :8] = blocks.detach()
     mass = torch.full((9,), -math.log(16))
     mass[8] += math.log(8)
     plans = dense_plan(padded / 0.1, mass, mass)[..., :8, :8]
     plans = plans * (8 / plans.sum((2, 3), keepdim=True))
+    # The score of two sequences is their similarity under the plan.
     logits = (plans * blocks).sum((2, 3)) / 0.07
     own = torch.arange(len(logits))
-    paragraph = functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)
-    return {"clip_caption": clip, "video_paragraph": 0.1 * paragraph}
+    return functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)
 
 
 def dense_token_similarity(batch: Batch) -> Tensor:
-    """(W1 + W2) / 2, each min-max normalised."""
+    """Returns the token similarity of all captions and clips, [captions, clips].
+
+    It is the mean of text-to-video and video-to-text, each normalised to [0, 1]. Each of them takes
+    a soft maximum over the tokens of the other side, then a mean over its own tokens.
+    """
     text_mask, video_mask = batch["text_mask_outputs"], batch["video_mask_outputs"]
     text, video = unit(batch["text_outputs"]), unit(batch["video_outputs"])
     cosines = torch.einsum("atd,bvd->abtv", text, video)
     real = text_mask[:, None, :, None] & video_mask[None, :, None, :]
-    exp = cosines.masked_fill(~real, 0).exp()  # with alpha = 1
+    # The soft maximum is a log-sum-exp with alpha = 1. A masked token contributes exp(0) = 1, which
+    # is subtracted.
+    exp = cosines.masked_fill(~real, 0).exp()
     t2v = (exp.sum(3) - (~video_mask).sum(1)[None, :, None]).log().sum(2)
     v2t = (exp.sum(2) - (~text_mask).sum(1)[:, None, None]).log().sum(2)
     t2v, v2t = t2v / text_mask.sum(1)[:, None], v2t / video_mask.sum(1)
@@ -98,18 +119,24 @@ def dense_token_similarity(batch: Batch) -> Tensor:
 
 
 def unit(states: Tensor) -> Tensor:
-    """Divide by the norm."""
+    """Returns the states divided by their norms."""
     return states / states.norm(dim=-1, keepdim=True)
 
 
 def dense_min_max(matrix: Tensor) -> Tensor:
-    """Map to [0, 1]."""
+    """Returns the matrix scaled and shifted to [0, 1]."""
     return (matrix - matrix.min()) / (matrix.max() - matrix.min())
 
 
 @torch.no_grad()
 def dense_plan(kernel: Tensor, log_mu: Tensor, log_nu: Tensor) -> Tensor:
-    """Fifty log-domain Sinkhorn updates."""
+    """Returns transport plans after 50 Sinkhorn updates in the log domain.
+
+    Args:
+        kernel: similarities divided by epsilon, [..., M, N].
+        log_mu: logarithms of the sums of the rows, [M].
+        log_nu: logarithms of the sums of the columns, [N].
+    """
     u, v = torch.zeros_like(kernel[..., 0]), torch.zeros_like(kernel[..., 0, :])
     for _ in range(50):
         u = log_mu - (kernel + v[..., None, :]).logsumexp(-1)

@@ -1,13 +1,15 @@
-"""Captions tokenised a second, beside a plain loop that tokenises one at a time; with --memory,
-peak memory by scale.
+"""Captions per second of the tokenisation: ours, and a loop over single captions.
 
     python benchmarks/pretokenize.py
     python benchmarks/pretokenize.py --memory 100000 300000
 
-Both sides read the same captions (made up: 100 a video, words of a Zipf distribution over 60,000 of
-which BERT's vocabulary has 30,000 whole), call the same tokenizer, and must write equal files.
---memory makes a raw caption file of that many videos (15 captions each, 0.9 KB), runs both commands
-on it, and prints their largest resident size.
+Both sides read the same generated captions, call the same tokenizer, and must write equal files. A
+video has 100 captions. Their words come from a Zipf distribution over 60,000 words, and 30,000 of
+these are in the vocabulary.
+
+With --memory, the benchmark measures the peak memory of `mmpt dedup` and `mmpt tokenize` instead.
+For every given number of videos, it makes a file of raw captions (15 per video, 0.9 KB), runs both
+commands on it, and prints their peak resident memory.
 """
 
 import json
@@ -17,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +29,7 @@ from mmpt.prepare.captions.pretokenise import tokenise_captions
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.shards.layout import write_shard_meta
 from mmpt.shards.writer import write_caption_shard
-from results import Figure, Options, at_least, in_turns, record, run_script, timed
+from results import Figure, Options, at_least, record, run_script, time_in_turns, timed
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_WORDS, NUM_WHOLE = 60_000, 30_000
@@ -35,19 +38,17 @@ SHARD_SIZE = 250
 
 
 def make_words(rng: np.random.Generator) -> list[str]:
-    """Return made-up words, two to nine letters each."""
+    """Returns made-up words of two to nine letters."""
     lengths = rng.integers(2, 10, size=NUM_WORDS)
     letters = rng.integers(len(LETTERS), size=(NUM_WORDS, 9))
-    return [
-        "".join(LETTERS[i] for i in row[:length])
-        for row, length in zip(letters, lengths, strict=True)
-    ]
+    words = []
+    for row, length in zip(letters, lengths, strict=True):
+        words.append("".join(LETTERS[i] for i in row[:length]))
+    return words
 
 
 def write_bert(folder: Path, words: list[str]) -> None:
-    """Write a BERT folder that knows the more frequent words whole and the others by their
-    letters.
-    """
+    """Writes the folder of a BERT whose vocabulary has the more frequent words, and all letters."""
     folder.mkdir()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     inner = [f"##{letter}" for letter in LETTERS]
@@ -59,53 +60,53 @@ def write_bert(folder: Path, words: list[str]) -> None:
 def write_captions(
     path: Path, words: list[str], num_videos: int, num_captions: int, rng: np.random.Generator
 ) -> None:
-    """Write a raw caption file as HowTo100M's, captions overlapping their neighbours."""
+    """Writes a file of raw captions like HowTo100M's, whose captions overlap their neighbours."""
+    # The cumulative distribution of Zipf's law: the probability of word n is proportional to 1/n.
     share = 1 / np.arange(1, NUM_WORDS + 1)
     share = np.cumsum(share / share.sum())
     with open(path, "w") as file:
-        for number in range(num_videos):
+        for video_number in range(num_videos):
             sizes = rng.integers(3, 13, size=num_captions)
             numbers = np.searchsorted(share, rng.random(sizes.sum())).clip(max=NUM_WORDS - 1)
-            drawn = iter(numbers.tolist())
-            text = [" ".join(words[next(drawn)] for _ in range(size)) for size in sizes]
+            drawn = iter([words[number] for number in numbers.tolist()])
+            text = [" ".join(islice(drawn, int(size))) for size in sizes]
             start = np.cumsum(rng.uniform(1, 4, size=num_captions)).round(2)
             video = {"start": start.tolist(), "end": (start + 4).round(2).tolist(), "text": text}
-            file.write(f'{", " if number else "{"}"video{number:08d}": {json.dumps(video)}')
+            separator = ", " if video_number else "{"
+            file.write(f'{separator}"video{video_number:08d}": {json.dumps(video)}')
         file.write("}")
 
 
 def write_meta(folder: Path, num_videos: int, shard_size: int) -> None:
-    """Write the meta file of training features."""
+    """Writes the meta file of the packed training features."""
     ids = [f"video{number:08d}" for number in range(num_videos)]
-    write_shard_meta(
-        folder, Split.TRAIN, [ids[at : at + shard_size] for at in range(0, num_videos, shard_size)]
-    )
+    shards = [ids[begin : begin + shard_size] for begin in range(0, num_videos, shard_size)]
+    write_shard_meta(folder, Split.TRAIN, shards)
 
 
 def plain(captions: Path, folder: Path, bert: Path, num_videos: int) -> None:
-    """Tokenise caption after caption, with all captions in memory."""
+    """Tokenises one caption after the other, with all captions in memory."""
     tokenizer = load_tokenizer(str(bert))
     videos = list(json.loads(captions.read_text()).values())
     for shard, begin in enumerate(range(0, num_videos, SHARD_SIZE)):
         rows: list[Captions] = []
         for video in videos[begin : begin + SHARD_SIZE]:
-            cap = [
-                tokenizer(text[:96], add_special_tokens=False)["input_ids"]
-                for text in video["text"]
-            ]
+            cap = []
+            for text in video["text"]:
+                cap.append(tokenizer(text[:96], add_special_tokens=False)["input_ids"])
             rows.append({"start": video["start"], "end": video["end"], "cap": cap})
         write_caption_shard(f"{folder}/plain.bert.", Split.TRAIN, shard, rows)
 
 
 def compare_speed(folder: Path, num_videos: int, rounds: int) -> None:
-    """Record captions a second of both sides, whole jobs, and check that the files are equal."""
+    """Records the captions per second of both sides, and checks that their files are equal."""
     rng = np.random.default_rng(0)
     words = make_words(rng)
     bert, captions = folder / "bert", folder / "captions.json"
     write_bert(bert, words)
     write_captions(captions, words, num_videos, 100, rng)
-    load_tokenizer(str(bert))
-    processes = sorted({1, os.cpu_count() or 1})
+    load_tokenizer(str(bert))  # the tokenizer is cached, so that no side loads it
+    num_processes = sorted({1, os.cpu_count() or 1})
 
     def ours(workers: int, _: int) -> None:
         target = folder / f"ours{workers}"
@@ -116,27 +117,29 @@ def compare_speed(folder: Path, num_videos: int, rounds: int) -> None:
     def check(*_: None) -> None:
         for path in (folder / "plain").glob("*.npy"):
             same = path.name.replace("plain.", "captions.", 1)
-            for workers in processes:
+            for workers in num_processes:
                 other = folder / f"ours{workers}" / same
                 assert path.read_bytes() == other.read_bytes(), same
 
-    one_by_one, *taken = in_turns(
+    one_by_one, *taken = time_in_turns(
         rounds,
         lambda _: plain(captions, folder / "plain", bert, num_videos),
-        *(partial(ours, workers) for workers in processes),
+        *(partial(ours, workers) for workers in num_processes),
         check=check,
     )
     note = "equal files; plain tokenises caption after caption"
-    rates = [[100 * num_videos / seconds for seconds in side] for side in (one_by_one, *taken)]
+    num_captions = 100 * num_videos
+    plain_rates = [num_captions / seconds for seconds in one_by_one]
     figures = []
-    for workers, side in zip(processes, rates[1:], strict=True):
+    for workers, side in zip(num_processes, taken, strict=True):
+        rates = [num_captions / seconds for seconds in side]
         what = f"tokenising, {workers} processes"
-        figures.append(Figure(what, "captions/s", side, rates[0], note))
+        figures.append(Figure(what, "captions/s", rates, plain_rates, note))
     record(figures)
 
 
 def peak_megabytes(arguments: list[str]) -> float:
-    """Run a command of ours; return its peak resident size, workers included one by one."""
+    """Runs a command; returns the peak resident memory of its largest process in MB."""
     child = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)
     assert status == 0, arguments
@@ -144,7 +147,7 @@ def peak_megabytes(arguments: list[str]) -> float:
 
 
 def measure_memory(folder: Path, scales: list[int]) -> None:
-    """Print the peak memory of both commands for every number of videos."""
+    """Prints the peak memory of both commands for every number of videos."""
     rng = np.random.default_rng(0)
     words = make_words(rng)
     write_bert(folder / "bert", words)
@@ -172,12 +175,14 @@ def measure_memory(folder: Path, scales: list[int]) -> None:
 
 
 def main() -> None:
-    """Measure what is asked for."""
+    """Runs the benchmark."""
     parser = Options(__doc__)
     parser.number("--videos", 2000, "videos of 100 captions for the comparison")
     parser.number("--rounds", 3)
-    parser.add_argument("--memory", type=at_least(1), nargs="+", metavar="VIDEOS", help="instead")
-    parser.add_argument("--folder", help="of the made-up files; default: the temporary folder")
+    parser.add_argument(
+        "--memory", type=at_least(1), nargs="+", metavar="VIDEOS", help="measure memory instead"
+    )
+    parser.add_argument("--folder", help="of the generated files; default: the temporary folder")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         if args.memory:

@@ -1,11 +1,15 @@
-"""Memory and CPU time of a process, as Linux tells them, and processes whose memory is nobody
-else's.
+"""Memory and CPU time of processes, as the Linux kernel counts them.
 
-- own memory: anonymous memory and page tables, each page that processes share counted in equal
-  parts;
-- batches: what lies in memory shared between a loader worker and the process that it works for;
-- mapped pages: page cache that the process has mapped; the kernel takes it back when memory is
-  short.
+`Memory` divides the memory of a process into three kinds:
+
+- own: anonymous memory and page tables. A page that several processes share is counted in equal
+  parts.
+- batches: memory that a loader worker shares with the process that it works for.
+- mapped: files of the page cache that the process has mapped. The kernel takes these pages back
+  when memory is short.
+
+`run_in_new_process` runs a function in a fresh process, so that its peak memory contains nothing of
+earlier work.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ MB = 1_000_000
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of a process."""
+    """The memory of a process, in bytes."""
 
     own: int
     batches: int
@@ -33,43 +37,52 @@ class Memory:
 
     @classmethod
     def of(cls, pid: int) -> Memory:
-        """Ask the kernel."""
+        """Returns the current memory of a process."""
         sums, status = _fields(f"/proc/{pid}/smaps_rollup"), _fields(f"/proc/{pid}/status")
-        return cls(sums["Pss_Anon"] + status["VmPTE"], sums["Pss_Shmem"], sums["Pss_File"])
+        return cls(
+            own=sums["Pss_Anon"] + status["VmPTE"],
+            batches=sums["Pss_Shmem"],
+            mapped=sums["Pss_File"],
+        )
 
 
-def apart(function: Callable[..., Result], *args: object) -> Result:
-    """Return `function(*args)` of a new process."""
-    with ProcessPoolExecutor(
-        1, multiprocessing.get_context("spawn"), initializer=_fork_workers
-    ) as pool:
+def run_in_new_process(function: Callable[..., Result], *args: object) -> Result:
+    """Returns `function(*args)`, computed in a new process."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn, initializer=_fork_workers) as pool:
         return pool.submit(function, *args).result()
 
 
 def _fork_workers() -> None:
-    """Let this process start its own as a training run does, not as it was started itself."""
+    """Makes the new process fork its loader workers, as a training process does."""
     multiprocessing.set_start_method("fork", force=True)
 
 
 def peak_memory() -> int:
-    """Return the most anonymous and mapped memory of this process since its start or `reset_peak`.
+    """Returns the peak resident memory of this process since its start or `reset_peak`, in bytes.
 
-    (What getrusage says is inherited from the parent.)
+    It counts anonymous memory and mapped files. (The peak of getrusage is unsuitable, as a process
+    inherits it from its parent.)
     """
     return _fields("/proc/self/status")["VmHWM"]
 
 
 def reset_peak() -> None:
-    """Begin to measure the peak anew."""
+    """Sets the peak of `peak_memory` to the current memory."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
 def _fields(path: str) -> dict[str, int]:
-    lines = (line.split() for line in Path(path).read_text().splitlines())
-    return {words[0].rstrip(":"): int(words[1]) * 1024 for words in lines if words[-1] == "kB"}
+    """Returns the fields of a file in /proc whose unit is kB, in bytes."""
+    fields = {}
+    for line in Path(path).read_text().splitlines():
+        name, *values = line.split()
+        if values and values[-1] == "kB":
+            fields[name.rstrip(":")] = int(values[0]) * 1024
+    return fields
 
 
 def cpu_s(pid: int) -> float:
-    """Returns the seconds of CPU that a process has used."""
+    """Returns the CPU seconds that a process has used."""
     times = psutil.Process(pid).cpu_times()
     return times.user + times.system

@@ -1,10 +1,13 @@
-"""What a benchmark measured: printed as a table of median, spread and ratio, and appended to
-benchmarks/results.jsonl.
+"""Measures, prints and records the figures of benchmarks.
 
-    python benchmarks/results.py    # the last figures of every benchmark
+    python benchmarks/results.py    # prints the last figures of every benchmark
 
-A line of the file is one run: date, machine, commit, command, figures. A ratio is plain / ours,
-taken round by round, so that it holds when the machine's speed drifts; its median is quoted.
+A figure has a value per round for our implementation and, usually, for a plain one. It is printed
+as median, range and ratio. Every run is appended to benchmarks/results.jsonl, one run per line:
+date, machine, commit, command and figures.
+
+A ratio is plain / ours, computed round by round, because the speed of a machine may drift from one
+round to the next. The table shows the median of the ratios.
 """
 
 import argparse
@@ -34,36 +37,43 @@ RESULTS = Path(__file__).with_name("results.jsonl")
 
 @dataclass(frozen=True)
 class Figure:
-    """One quantity, measured in rounds on our side and, in turns with it, on a plain
-    implementation.
-    """
+    """A quantity that was measured in rounds, for our implementation and for a plain one."""
 
     what: str
+    """The name of the quantity."""
     unit: str
     ours: Sequence[float]
+    """Our values, one per round."""
     plain: Sequence[float] = ()
-    """Values of the other side, round by round; empty when there is none."""
+    """The values of the plain implementation, one per round; empty if there is none."""
     note: str = ""
-    """What the figure is to be read with: agreement of the results, what bounds it."""
+    """A remark that belongs to the figure, such as how closely the results agree."""
 
     @property
     def ratios(self) -> list[float]:
-        """How many times more the plain side takes (of a rate, `.../s`: gives less) in each round.
+        """How many times better ours is in each round.
 
-        There are none of shares, nor of what was too little to be measured.
+        This is plain / ours for a time or a size, and ours / plain for a rate (a unit that ends in
+        `/s`). It is empty for percentages, without plain values, and if a value is 0.
         """
-        if self.unit == "%" or 0 in (*self.ours, *self.plain):
+        if not self.plain or self.unit == "%" or 0 in (*self.ours, *self.plain):
             return []
-        pairs = list(zip(self.ours, self.plain, strict=True)) if self.plain else []
-        return [ours / plain if self.unit.endswith("/s") else plain / ours for ours, plain in pairs]
+        ratios = []
+        for ours, plain in zip(self.ours, self.plain, strict=True):
+            ratios.append(ours / plain if self.unit.endswith("/s") else plain / ours)
+        return ratios
+
+
+# ---- command lines
 
 
 def at_least(least: Number) -> Callable[[str], Number]:
-    """Return a `type` of an option: a number of the kind of `least`, and not below it."""
+    """Returns a `type` for argparse: a number of the type of `least` that is not below it."""
 
-    def number(text: str) -> Number:  # argparse calls it by this name when there is none
+    # argparse puts the name of this function into its message about text that is not a number.
+    def number(text: str) -> Number:
         value = type(least)(text)
-        if not value >= least:
+        if not value >= least:  # also true for NaN
             raise argparse.ArgumentTypeError(f"must be at least {least}, but is {text}")
         return value
 
@@ -71,7 +81,7 @@ def at_least(least: Number) -> Callable[[str], Number]:
 
 
 class Options(argparse.ArgumentParser):
-    """The command line of a script, whose docstring is its help."""
+    """The command line of a benchmark. The docstring of the script is the help text."""
 
     def __init__(self, description: str | None):
         super().__init__(
@@ -79,39 +89,46 @@ class Options(argparse.ArgumentParser):
         )
 
     def number(self, name: str, default: Any, help: str = "", *, least: float = 1) -> None:
-        """Add an option that takes a number of at least `least`."""
+        """Adds an option that takes a number of at least `least`."""
         self.add_argument(name, type=at_least(least), default=default, help=help)
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """End a script as the project's commands end: what the user can fix is one message and exit
-    code 2.
+    """Runs a benchmark and ends the process like a command of the project.
+
+    A mistake of the user ends it with one message and exit code 2.
     """
-    # Warnings, as without it; run_command would show progress too.
+    # Show warnings only. The logging of run_command would also show progress.
     logging.basicConfig(format="%(message)s")
     sys.exit(run_command(main, stopped="nothing was recorded"))
 
 
+# ---- measuring
+
+
 def timed(function: Callable[..., Result], *args: Any) -> tuple[float, Result]:
-    """Return the wall-clock seconds of `function(*args)`, and its result."""
+    """Returns the wall-clock seconds of `function(*args)`, and its result."""
     begin = time.perf_counter()
     result = function(*args)
     return time.perf_counter() - begin, result
 
 
-def in_turns(
+def time_in_turns(
     rounds: int,
     *sides: Callable[[int], Any],
     check: Callable[..., None] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[list[float]]:
-    """Return the seconds that each side takes in each round, after a first one that warms up.
+    """Returns the seconds that each side takes in each round.
+
+    In a round, all sides run one after the other. A change of the machine's speed then affects all
+    of them. An additional first round warms up and is not counted.
 
     Args:
-        rounds: how many are counted.
-        sides: called one after the other with the number of the round, 0 for the first.
-        check: called with the results of all sides in every round.
-        clock: what tells the seconds.
+        rounds: number of rounds that are counted.
+        sides: functions of the number of the round, which is 0 for the warm-up.
+        check: called with the results of all sides after every round.
+        clock: returns the current time in seconds.
     """
     seconds: list[list[float]] = [[] for _ in sides]
     for number in range(rounds + 1):
@@ -125,9 +142,12 @@ def in_turns(
     return [taken[1:] for taken in seconds]
 
 
+# ---- recording
+
+
 def record(figures: Sequence[Figure], out: Path | None = None) -> None:
-    """Print the figures as a table and append them to `out`, or else to the results file."""
-    assert all(figure.ours for figure in figures), "nothing was measured of a figure"
+    """Prints the figures as a table and appends the run to `out` (default: the results file)."""
+    assert all(figure.ours for figure in figures), "a figure has no values"
     script = Path(sys.argv[0])
     run = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -143,68 +163,84 @@ def record(figures: Sequence[Figure], out: Path | None = None) -> None:
 
 
 def machine() -> str:
-    """Processor and cores, GPU if there is one, Python and torch."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    """Returns the processor and its cores, the GPU if there is one, and Python and torch."""
+    processor = platform.machine()
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                processor = line.partition(":")[2].strip()
+                break
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    cores = f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores{gpu}"
-    return f"{cores}, Python {platform.python_version()}, torch {torch.__version__}"
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{processor}, {os.cpu_count()} cores{gpu}, {versions}"
 
 
 def commit() -> str:
-    """The commit that was measured, with `+` when files differ from it."""
-    folder = Path(__file__).parent
+    """Returns the current commit, with a `+` if files differ from it."""
+    changes = ["status", "--porcelain", "--untracked-files=no", ":!results.jsonl", ":!README.md"]
+    return _git("rev-parse", "--short", "HEAD") + ("+" if _git(*changes) else "")
 
-    def git(*args: str) -> str:
-        return subprocess.run(
-            ["git", *args], cwd=folder, capture_output=True, text=True, check=False
-        ).stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no", ":!results.jsonl", ":!README.md")
-    return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
+def _git(*args: str) -> str:
+    """Returns the output of a git command in this folder."""
+    command, folder = ["git", *args], Path(__file__).parent
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+# ---- tables
+
+
+def table(lines: Sequence[str]) -> str:
+    """Returns a Markdown table of the last run of every command, in the order of the first runs.
+
+    Args:
+        lines: lines of the results file.
+    """
+    last = {run["command"]: run for run in map(json.loads, lines)}
+    text = [
+        "| command, date, commit | what | ours | plain | ratio | |",
+        "|---|---|---|---|---|---|",
+    ]
+    for run in last.values():
+        text += rows(run)
+    return "\n".join(text)
+
+
+def rows(run: dict[str, Any]) -> list[str]:
+    """Returns a row per figure of a run. The first row also names the command."""
+    source = f"`{run['command']}`, {run['date'][:10]}, {run['commit']}"
+    found = []
+    for figure in run["figures"]:
+        found.append(f"| {' | '.join([source, *cells(figure)])} |")
+        source = ""
+    return found
 
 
 def cells(figure: dict[str, Any]) -> list[str]:
-    """What, ours, plain, ratio and note of a figure, as text."""
+    """Returns name, ours, plain, ratio and note of a figure as text."""
     ratios = Figure(**figure).ratios
     sides = [spread(figure[side], figure["unit"]) for side in ("ours", "plain")]
     return [figure["what"], *sides, spread(ratios, "times"), figure["note"]]
 
 
 def spread(values: Sequence[float], unit: str) -> str:
-    """Median and range, with three significant digits."""
+    """Returns median and range as text, such as `2.00 s (1.90 to 2.10)`."""
     if not values:
         return ""
-    median, low, high = (
-        significant(value) for value in (statistics.median(values), min(values), max(values))
-    )
-    return f"{median} {unit}" + (f" ({low} to {high})" if len(values) > 1 else "")
+    median = f"{significant(statistics.median(values))} {unit}"
+    if len(values) == 1:
+        return median
+    return f"{median} ({significant(min(values))} to {significant(max(values))})"
 
 
 def significant(value: float) -> str:
-    """Three significant digits, without an exponent; whole numbers in full."""
+    """Returns a number with three significant digits, without an exponent.
+
+    Larger numbers are rounded to whole numbers and not further.
+    """
     digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
     return f"{value:,.{digits}f}"
-
-
-def table(lines: Sequence[str]) -> str:
-    """Return the last run of every command as rows of a Markdown table, in the order of their first
-    runs.
-    """
-    last = {run["command"]: run for run in map(json.loads, lines)}
-    head = [
-        "| command, date, commit | what | ours | plain | ratio | |",
-        "|---|---|---|---|---|---|",
-    ]
-    return "\n".join(head + [row for run in last.values() for row in rows(run)])
-
-
-def rows(run: dict[str, Any]) -> list[str]:
-    """Return a row for each figure of a run; the first says where they come from."""
-    source = f"`{run['command']}`, {run['date'][:10]}, {run['commit']}"
-    sources = [source] + [""] * (len(run["figures"]) - 1)
-    figures = zip(sources, map(cells, run["figures"]), strict=True)
-    return ["| " + " | ".join([first, *others]) + " |" for first, others in figures]
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""MB/s of packing feature files into shards, beside a plain copy of the same bytes, in one run.
+"""MB/s of packing feature files into shards, and of a plain copy of the same bytes.
 
     python benchmarks/shard.py    # 0.8 GB in the temporary folder
 
-Writes videos of 100 to 300 seconds as `.npy`. The copy appends their bytes to one file, unread, and
-calls fsync as packing does; packing also parses, casts to float16, looks for NaN and writes
-manifests and the meta file. They take turns. Files come from the page cache after the first turn,
-so the disk's part is the writing.
+The input is one .npy file per video of 100 to 300 seconds. The plain side appends the bytes of all
+files to one file and calls fsync, like packing. Packing also parses the files, casts them to
+float16, checks for NaN, and writes manifests and the meta file. The sides take turns. After the
+first round the input is in the page cache, so that the disk only affects the writing.
 """
 
 import os
@@ -18,14 +18,14 @@ import numpy as np
 
 from mmpt.batch import Split
 from mmpt.prepare.shards.packing import pack_features
-from results import Figure, Options, in_turns, record, run_script
+from results import Figure, Options, record, run_script, time_in_turns
 
 ROUNDS = 3
 BUFFER = 1 << 20
 
 
 def generate(folder: Path, num_videos: int, dtype: str) -> list[str]:
-    """Write random features; return the ids."""
+    """Writes random features and returns the ids of the videos."""
     rng = np.random.default_rng(0)
     ids = [f"video{number:06d}" for number in range(num_videos)]
     for name in ids:
@@ -35,7 +35,7 @@ def generate(folder: Path, num_videos: int, dtype: str) -> list[str]:
 
 
 def plain_copy(folder: Path, ids: list[str], target: Path) -> None:
-    """Append all files to one."""
+    """Appends all files to one."""
     target.mkdir(parents=True)
     with open(target / "all", "wb") as whole:
         for name in ids:
@@ -46,12 +46,12 @@ def plain_copy(folder: Path, ids: list[str], target: Path) -> None:
 
 
 def main() -> None:
-    """Generate, measure in turns, record."""
+    """Runs the benchmark."""
     cores, dtypes = os.cpu_count() or 1, ("float16", "float32", "float64")
     parser = Options(__doc__)
-    parser.number("--videos", 4096, "videos generated (0.2 MB each)")
+    parser.number("--videos", 4096, "number of videos (0.2 MB each)")
     parser.number("--shard-size", 2048, "videos per shard")
-    parser.number("--workers", cores, "shards at once")
+    parser.number("--workers", cores, "shards that are packed at the same time")
     parser.add_argument("--dtype", choices=dtypes, default="float16", help="of the feature files")
     parser.add_argument("--folder", help="on the disk to measure (default: the temporary folder)")
     args = parser.parse_args()
@@ -60,25 +60,30 @@ def main() -> None:
         raw.mkdir()
         ids = generate(raw, args.videos, args.dtype)
         megabytes = sum(path.stat().st_size for path in raw.iterdir()) / 1e6
-        workers = sorted({1, args.workers})
+        num_workers = sorted({1, args.workers})
 
-        def pack(count: int, _: int) -> None:
-            to = target / str(count)
-            pack_features(raw, to, Split.TRAIN, ids, shard_size=args.shard_size, workers=count)
+        def pack(workers: int, _: int) -> None:
+            pack_features(
+                raw,
+                target / str(workers),
+                Split.TRAIN,
+                ids,
+                shard_size=args.shard_size,
+                workers=workers,
+            )
 
-        # The warming round fills the page cache.
-        copied, *packed = in_turns(
+        copied, *packed = time_in_turns(
             ROUNDS,
             lambda _: plain_copy(raw, ids, target / "copy"),
-            *(partial(pack, count) for count in workers),
-            check=lambda *_: shutil.rmtree(target),
+            *(partial(pack, workers) for workers in num_workers),
+            check=lambda *_: shutil.rmtree(target),  # the next round writes again
         )
     note = f"{megabytes:.0f} MB in {args.videos} files of {args.dtype}; plain only copies the bytes"
     plain = [megabytes / seconds for seconds in copied]
     figures = []
-    for count, taken in zip(workers, packed, strict=True):
+    for workers, taken in zip(num_workers, packed, strict=True):
         rates = [megabytes / seconds for seconds in taken]
-        figures.append(Figure(f"packing, {count} processes", "MB/s", rates, plain, note))
+        figures.append(Figure(f"packing, {workers} processes", "MB/s", rates, plain, note))
     record(figures)
 
 

@@ -1,25 +1,31 @@
-"""Optimal transport of a training step: ours, batched, beside the log-domain updates written out
-block by block.
+"""Optimal transport of a training step: ours, batched, and log-domain Sinkhorn block by block.
 
     python benchmarks/sinkhorn.py    # 1024 clips in sequences of 8; under half a minute
 
-Clip-caption targets: one plain plan of 1024 x 1024 dot products. Video-paragraph contrast: 128 x
-128 plans of 8 x 8 similarities with a bucket. The plain side updates one matrix at a time; of the
-blocks it does a sample, another one in each round, and its time is scaled to all. Both take 50
-iterations in float32.
+A step of 1024 clips has two kinds of transport problems. The targets of the clip-caption term are
+one plan of 1024 x 1024 dot products. The video-paragraph contrast has 128 x 128 plans of 8 x 8
+similarities, each with a prompt bucket. The plain side computes one plan at a time. It computes a
+sample of the small plans, another one in each round, and its time is scaled to all of them. Both
+sides run 50 iterations in float32.
 """
 
 import torch
 from torch import Tensor
 
 from mmpt.losses.sinkhorn import bucket_transport, transport
-from results import Figure, Options, in_turns, record, run_script
+from results import Figure, Options, record, run_script, time_in_turns
 
 ITERATIONS, LENGTH, EPSILON = 50, 8, 0.1
 
 
 def plain_plan(kernel: Tensor, mu: Tensor, nu: Tensor) -> Tensor:
-    """Log-domain Sinkhorn updates of one matrix, as they stand in textbooks."""
+    """Returns the transport plan of one matrix by Sinkhorn's algorithm in the log domain.
+
+    Args:
+        kernel: similarities divided by epsilon, [M, N].
+        mu: sums of the rows, [M].
+        nu: sums of the columns, [N].
+    """
     u, v = torch.zeros(len(mu)), torch.zeros(len(nu))
     for _ in range(ITERATIONS):
         u = mu.log() - torch.logsumexp(kernel + v, 1)
@@ -28,48 +34,54 @@ def plain_plan(kernel: Tensor, mu: Tensor, nu: Tensor) -> Tensor:
 
 
 def plain_targets(dots: Tensor) -> Tensor:
-    """Plan of clip-caption targets: rows and columns sum to 1."""
+    """Returns the plan of the clip-caption targets, whose rows and columns sum to 1."""
     uniform = torch.full((len(dots),), 1 / len(dots))
     return plain_plan(dots, uniform, uniform) * len(dots)
 
 
 def plain_blocks(blocks: Tensor, rho: Tensor) -> Tensor:
-    """Plans with a bucket, one block after the other."""
+    """Returns the plans of blocks with a prompt bucket, one block after the other.
+
+    The bucket is an additional row and column of the similarity `rho`. It has half of the mass.
+    """
     mass = torch.full((LENGTH + 1,), 1 / (2 * LENGTH))
     mass[LENGTH] = 0.5
     plans = []
     for block in blocks:
         padded = rho.repeat(LENGTH + 1, LENGTH + 1)
         padded[:LENGTH, :LENGTH] = block
-        plans.append(plain_plan(padded / EPSILON, mass, mass)[:LENGTH, :LENGTH] * 2 * LENGTH)
+        plan = plain_plan(padded / EPSILON, mass, mass)
+        plans.append(plan[:LENGTH, :LENGTH] * 2 * LENGTH)
     return torch.stack(plans)
 
 
-def difference(ours: Tensor, plain: Tensor) -> float:
-    """The largest difference of two plans."""
+def largest_difference(ours: Tensor, plain: Tensor) -> float:
+    """Returns the largest absolute difference of two plans."""
     return float((ours - plain).abs().max())
 
 
 def measure_targets(num_clips: int, rounds: int) -> Figure:
-    """The plan of clip-caption targets."""
-    seeds = (torch.Generator().manual_seed(number) for number in range(rounds + 1))
-    dots = [28 * torch.randn(num_clips, num_clips, generator=seed) for seed in seeds]
-    off: list[float] = []
-    ours, plain = in_turns(
+    """Measures the plan of the clip-caption targets."""
+    dots = []
+    for number in range(rounds + 1):
+        generator = torch.Generator().manual_seed(number)
+        dots.append(28 * torch.randn(num_clips, num_clips, generator=generator))
+    errors: list[float] = []
+    ours, plain = time_in_turns(
         rounds,
         lambda number: transport(dots[number], ITERATIONS),
         lambda number: plain_targets(dots[number]),
-        check=lambda *plans: off.append(difference(*plans)),
+        check=lambda *plans: errors.append(largest_difference(*plans)),
     )
-    note = f"log-domain updates; plans equal to {max(off):.0e}"
+    note = f"log-domain updates; plans equal to {max(errors):.0e}"
     return Figure(f"transport of {num_clips} x {num_clips}", "s", ours, plain, note)
 
 
 def measure_blocks(num_clips: int, rounds: int, sample: int) -> Figure:
-    """The plans of video-paragraph contrast."""
+    """Measures the plans of the video-paragraph contrast."""
     side, rho = num_clips // LENGTH, torch.tensor(0.4)
-    off: list[float] = []
-    draws = []
+    errors: list[float] = []
+    draws = []  # the blocks of each round, and the positions of those that the plain side computes
     for number in range(rounds + 1):
         generator = torch.Generator().manual_seed(number)
         blocks = torch.rand(side, side, LENGTH, LENGTH, generator=generator)
@@ -83,21 +95,24 @@ def measure_blocks(num_clips: int, rounds: int, sample: int) -> Figure:
         blocks, chosen = draws[number]
         return plain_blocks(blocks.flatten(0, 1)[chosen], rho)
 
-    taken, plain_taken = in_turns(
-        rounds, ours, plain, check=lambda *plans: off.append(difference(*plans))
+    taken, plain_taken = time_in_turns(
+        rounds,
+        ours,
+        plain,
+        check=lambda *plans: errors.append(largest_difference(*plans)),
     )
-    done = min(sample, side * side)
-    note = f"block by block, scaled from {done} blocks; plans equal to {max(off):.0e}"
+    num_sampled = min(sample, side * side)
+    scaled = [seconds * side * side / num_sampled for seconds in plain_taken]
+    note = f"block by block, scaled from {num_sampled} blocks; plans equal to {max(errors):.0e}"
     what = f"transport of {side} x {side} blocks of {LENGTH} x {LENGTH} with a bucket"
-    scaled = [seconds * side * side / done for seconds in plain_taken]
     return Figure(what, "s", taken, scaled, note)
 
 
 def main() -> None:
-    """Read the options and measure."""
+    """Runs the benchmark."""
     parser = Options(__doc__)
     parser.number("--clips", 1024, "clips of a batch, a multiple of 8", least=LENGTH)
-    parser.number("--sample", 256, "blocks that the plain side does in each round")
+    parser.number("--sample", 256, "blocks that the plain side computes in each round")
     parser.number("--rounds", 5)
     parser.number("--threads", torch.get_num_threads())
     args = parser.parse_args()

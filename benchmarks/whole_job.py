@@ -1,17 +1,20 @@
-"""Where the wall time of a whole command goes: one epoch of training, or an evaluation.
+"""Wall-clock time of a whole command, by phase: one epoch of training, or an evaluation.
 
     python benchmarks/whole_job.py    # small size, both job types; half an hour on 2 cores
     python benchmarks/whole_job.py --jobtype local_single --refresh on --beside-busy
     python benchmarks/whole_job.py --size base --jobtype local_single --refresh on
     python benchmarks/whole_job.py --jobtype local_predict
 
-Each job is `python locallaunch.py YAML --jobtype ...` in a folder of its own, on a corpus that the
-demo's maker writes (seed 0, kept in --work). The plain side is the same job with padded towers,
-eager attention and the dense loss. A phase ends when the command prints the line that ends it, so
-that no clock runs inside the job. Jobs take turns, after one that fills the file cache.
+Each job is `python locallaunch.py YAML --jobtype ...` in an empty folder, on a corpus of `mmpt
+make-demo-data` (seed 0, kept in --work). The plain side is the same job with padded towers, eager
+attention and the dense loss. A phase ends when the command prints a certain line, so that nothing
+is measured inside the job. The jobs take turns. A first job, which is not counted, fills the file
+cache.
 
-Small: BERT of width 128, 4 + 2 layers, all weights trained, 45 updates of 8 videos x 16 clips.
-Base: BERT-base, 12 + 6 layers, LayerNorm trained as in Norton's recipe, 6 updates of 16 x 16.
+Small: BERT with hidden size 128 and 4 + 2 layers. All weights are trained, in 45 updates of 8
+videos x 16 clips.
+Base: BERT-base with 12 + 6 layers. The LayerNorm parameters are trained as in Norton's recipe, in 6
+updates of 16 videos x 16 clips.
 """
 
 import contextlib
@@ -47,7 +50,7 @@ from mmpt.prepare.demo_corpus.settings import CorpusSettings
 from mmpt.tasks import Task
 from mmpt.utils.command import end_with_parent
 from mmpt.utils.tables import text_table
-from process_memory import apart
+from process_memory import run_in_new_process
 from results import Figure, Options, record, run_script, significant
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,7 +61,7 @@ JOB_TYPES = ("local_single", "local_small", PREDICT)
 ENDED = "the command has ended"
 
 Lines = list[tuple[float, str]]
-"""What a command printed: seconds since its start, line."""
+"""The lines that a command printed, each with the seconds since the start of the command."""
 Seconds = dict[str, float]
 """Phase -> seconds."""
 
@@ -73,7 +76,9 @@ TRAINING_PHASES = {
     "checkpoint": r"done training in",
     "exit": ENDED,
 }
-"""Phase -> the line that ends it. A group holds the seconds that have gone by since."""
+"""Phase -> pattern of the line that ends it. If the pattern has a group, it matches a number of
+seconds, and the phase ended that long before the line.
+"""
 SCORING_PHASES = {
     "checks": r"^launching ",
     "imports, data, model": r" scored in ([\d.]+) s$",
@@ -82,6 +87,7 @@ SCORING_PHASES = {
     "results, report, table": r"^ +chance ",
     "exit": ENDED,
 }
+# Sums of phases that are reported, too.
 START = ("checks", "imports", "data and model", "refresh", "first update")
 EPOCH = ("first update", "other updates", "validation", "checkpoint")
 TRAINING_SUMS = {"launch to first update": START, "updates, validation, checkpoint": EPOCH}
@@ -93,7 +99,7 @@ class Size:
     """A model and the batches that it is trained on."""
 
     bert: Mapping[str, int]
-    """Changes to the configuration of the corpus's BERT."""
+    """Changes to the configuration of the BERT in the corpus."""
     video_layers: int
     layernorm_only: bool
     videos_per_batch: int
@@ -122,18 +128,18 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Data:
-    """What the jobs of one size read, in folder `work`.
-
-    Args:
-        num_val: videos that a training is validated on; the corpus may have more of them, on which
-            an evaluation is scored.
-    """
+    """The input files of the jobs of one size."""
 
     work: Path
+    """Folder of the files."""
     corpus: Path
+    """Folder of the corpus."""
     size: str
+    """Key of `SIZES`."""
     num_videos: int
+    """Number of training videos."""
     num_val: int
+    """Number of validation videos in training. The corpus may have more, for the evaluations."""
 
     @property
     def bert(self) -> Path:
@@ -142,24 +148,25 @@ class Data:
 
     @property
     def checkpoint(self) -> Path:
-        """A checkpoint with random weights."""
+        """Path of a checkpoint with random weights."""
         return self.work / f"random-{self.size}.pt"
 
     def list_of(self, split: str, num: int) -> Path:
-        """Write and return the list of the first `num` videos of a split."""
+        """Writes a list of the first `num` videos of a split; returns its path."""
         ids = (self.corpus / f"how2_s3d_{split}.lst").read_text().splitlines()
         path = self.work / f"{self.size}-{split}.lst"
         path.write_text("\n".join(ids[:num]) + "\n")
         return path
 
     def write_bert(self) -> None:
-        """Write the folder `bert`: the corpus's word pieces, another configuration."""
+        """Writes the folder `bert`: the vocabulary of the corpus with another configuration."""
         shutil.copytree(self.corpus / "bert", self.bert, dirs_exist_ok=True)
         path = self.bert / "config.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | dict(SIZES[self.size].bert)))
+        config = json.loads(path.read_text()) | dict(SIZES[self.size].bert)
+        path.write_text(json.dumps(config))
 
     def settings(self) -> dict[str, Any]:
-        """Return the part of a YAML that training and scoring share."""
+        """Returns the part of a YAML that is the same for training and evaluation."""
         dataset = {"bert_name": str(self.bert), "vfeat_dir": f"{self.corpus}/feat"}
         model = {"num_hidden_video_layers": SIZES[self.size].video_layers}
         return {"dataset": dataset, "model": model}
@@ -167,21 +174,19 @@ class Data:
 
 @dataclass(frozen=True)
 class Job:
-    """One command.
-
-    Args:
-        refresh: embed all videos and plan the epoch; else batches are random groups.
-        plain: padded towers, eager attention and the dense loss.
-    """
+    """A command to measure."""
 
     data: Data
     job_type: str
+    """Value of `--jobtype`."""
     refresh: bool
+    """Embed all videos and retrieve the batches. If False, batches are random groups of videos."""
     plain: bool = False
+    """Use padded towers, eager attention and the dense loss."""
 
     @property
     def name(self) -> str:
-        """Name of the job, equal for both sides."""
+        """The name of the job, which is the same for both sides."""
         name = f"{self.data.size}, {self.job_type}"
         if self.job_type == PREDICT:
             return name
@@ -189,12 +194,12 @@ class Job:
 
     @property
     def phases(self) -> Mapping[str, str]:
-        """The phases of the command, with the lines that end them."""
+        """The phases of the command and the patterns of the lines that end them."""
         phases = SCORING_PHASES if self.job_type == PREDICT else TRAINING_PHASES
         return {name: line for name, line in phases.items() if self.refresh or name != "refresh"}
 
     def write_yaml(self) -> Path:
-        """Write and return the YAML; the job's folder is empty afterwards."""
+        """Writes the YAML and empties the folder of the job; returns the path of the YAML."""
         folder = self.data.work / "run"
         shutil.rmtree(folder, ignore_errors=True)
         values = self.data.settings() | {"eval": {"save_path": str(folder)}}
@@ -209,12 +214,14 @@ class Job:
         return path
 
     def _evaluate(self, values: dict[str, Any]) -> None:
+        """Adds the settings of an evaluation."""
         values["includes"] = SCORING
         values["dataset"]["test_path"] = f"{self.data.corpus}/val_clips.json"
         path = {"path": [str(self.data.checkpoint)]}
         values["fairseq"] = {"common_eval": path, "dataset": {"num_workers": 2}}
 
     def _train(self, values: dict[str, Any], folder: Path) -> None:
+        """Adds the settings of a training job, which writes to `folder`."""
         data, size = self.data, SIZES[self.data.size]
         values["includes"] = TRAINING
         values["dataset"] |= {
@@ -235,17 +242,18 @@ class Job:
             values["loss"] = {"loss_cls": "benchmarks.plain_parts.DenseLoss"}
 
     def run(self, *more: str) -> Lines:
-        """Run the command, with overrides `more`; return what it printed, and when."""
+        """Runs the command with the overrides `more`, and returns the lines that it printed."""
         command = ["locallaunch.py", str(self.write_yaml()), "--jobtype", self.job_type, *more]
         return run([sys.executable, *command])
 
 
 def run(command: Sequence[str]) -> Lines:
-    """Run a command in the project's folder, on the code in it; return its output, and when a line
-    came.
+    """Runs a command in the root of the project, with the code in it.
 
+    Returns:
+        The lines that the command printed, and `ENDED` at the end.
     Raises:
-        LaunchError: it fails.
+        LaunchError: the exit code is not 0.
     """
     paths = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
     begin, lines = time.monotonic(), []
@@ -263,7 +271,7 @@ def run(command: Sequence[str]) -> Lines:
                 lines.append((time.monotonic() - begin, line.rstrip("\n")))
             code = process.wait()
         except BaseException:
-            process.terminate()  # the launcher then ends what it started
+            process.terminate()  # the launcher then ends its own processes
             raise
     lines.append((time.monotonic() - begin, ENDED))
     if code:
@@ -273,27 +281,37 @@ def run(command: Sequence[str]) -> Lines:
 
 
 def measure(lines: Lines, phases: Mapping[str, str]) -> Seconds:
-    """Return the seconds of each phase, and of the whole command.
+    """Returns the seconds of each phase, and of the whole command.
 
+    Args:
+        lines: the lines that the command printed.
+        phases: phase -> pattern of the line that ends it, in order.
     Raises:
         LaunchError: the line that ends a phase is missing.
     """
     ends = [0.0]
     for phase, pattern in phases.items():
-        found = ((at, re.search(pattern, line)) for at, line in lines)
-        at, match = next(((at, match) for at, match in found if match), (0.0, None))
-        if match is None:
+        end_s = find_end(lines, pattern)
+        if end_s is None:
             raise LaunchError(f"the command printed no line `{pattern}`, which ends `{phase}`.")
-        since = match[1] if match.re.groups else None
-        # Seconds that a line gives are rounded, so that a phase could end before it begins.
-        ends.append(max(ends[-1], at - float(since or 0)))
+        # The seconds in a line are rounded. Without `max`, a phase could end before it begins.
+        ends.append(max(ends[-1], end_s))
     taken = [end - begin for begin, end in pairwise(ends)]
     return dict(zip(phases, taken, strict=True)) | {WHOLE: ends[-1]}
 
 
+def find_end(lines: Lines, pattern: str) -> float | None:
+    """Returns the time of the first line that matches `pattern`, less the seconds in its group."""
+    for at_s, line in lines:
+        if match := re.search(pattern, line):
+            since_s = match[1] if match.re.groups else None
+            return at_s - float(since_s or 0)
+    return None
+
+
 @contextlib.contextmanager
 def busy_core() -> Iterator[None]:
-    """Run another process that never pauses."""
+    """Runs another process that keeps a core busy."""
     with subprocess.Popen(
         [sys.executable, "-c", "while True: pass"],
         preexec_fn=partial(end_with_parent, signal.SIGKILL),
@@ -305,8 +323,8 @@ def busy_core() -> Iterator[None]:
 
 
 def save_random_weights(job: Job) -> None:
-    """Write the checkpoint that an evaluation scores."""
-    with contextlib.chdir(ROOT):  # the YAML includes one of the project's
+    """Writes the checkpoint that an evaluation scores."""
+    with contextlib.chdir(ROOT):  # the YAML includes one by its relative path
         task = Task.from_config(load_config(job.write_yaml()))
     torch.manual_seed(0)
     weights = task.build_model(pretrained=False).state_dict()
@@ -314,9 +332,7 @@ def save_random_weights(job: Job) -> None:
 
 
 def network_s(path: Path) -> float:
-    """Return the seconds that the network of an evaluation takes for all batches, ready in
-    memory.
-    """
+    """Returns the seconds of the network of an evaluation, with all batches in memory."""
     with contextlib.chdir(ROOT):
         config = load_config(path)
     task = Task.from_config(config)
@@ -325,39 +341,41 @@ def network_s(path: Path) -> float:
     batches = list(DataLoader(dataset, config.batch_size, collate_fn=collate))
     predictor = PREDICTORS.get(str(config.predictor), "predictor")(config.dataset)
     device = torch.device("cpu")
-    predictor(model, batches[:1], device)
+    predictor(model, batches[:1], device)  # warms up
     begin = time.perf_counter()
     predictor(model, batches, device)
     return time.perf_counter() - begin
 
 
 def figures_of(job: Job, ours: Sequence[Seconds], plain: Sequence[Seconds]) -> list[Figure]:
-    """Return a figure for every phase of a job, for sums of phases, and for the whole command."""
-    sums = {} if job.job_type == PREDICT else TRAINING_SUMS
-    parts = {**{name: (name,) for name in (*job.phases, WHOLE)}, **sums}
+    """Returns a figure for each phase of a job, for sums of phases, and for the whole command."""
+    parts: dict[str, Sequence[str]] = {name: (name,) for name in (*job.phases, WHOLE)}
+    if job.job_type != PREDICT:
+        parts |= TRAINING_SUMS
 
-    def total(each: Seconds, names: Sequence[str]) -> float:
-        return sum(each.get(name, 0.0) for name in names)
+    def total(seconds: Seconds, names: Sequence[str]) -> float:
+        return sum(seconds.get(name, 0.0) for name in names)
 
-    return [
-        Figure(
+    figures = []
+    for what, names in parts.items():
+        figure = Figure(
             f"{job.name}: {what}",
             "s",
-            [total(each, names) for each in ours],
-            [total(each, names) for each in plain],
+            ours=[total(seconds, names) for seconds in ours],
+            plain=[total(seconds, names) for seconds in plain],
         )
-        for what, names in parts.items()
-    ]
+        figures.append(figure)
+    return figures
 
 
 def summary(job: Job, figures: Sequence[Figure]) -> str:
-    """Return the medians of a job as a table."""
-    whole = statistics.median(next(f.ours for f in figures if f.what == f"{job.name}: {WHOLE}"))
-    rows = []
+    """Returns a table with the medians of the figures of a job."""
+    medians = {}
     for figure in figures:
-        median = statistics.median(figure.ours)
-        row = [figure.what.removeprefix(f"{job.name}: "), f"{median:.2f}"]
-        row.append(f"{100 * median / whole:.0f} %")
+        medians[figure.what.removeprefix(f"{job.name}: ")] = statistics.median(figure.ours)
+    rows = []
+    for figure, (what, median) in zip(figures, medians.items(), strict=True):
+        row = [what, f"{median:.2f}", f"{100 * median / medians[WHOLE]:.0f} %"]
         row.append(f"{statistics.median(figure.plain):.2f}" if figure.plain else "")
         row.append(significant(statistics.median(figure.ratios)) if figure.ratios else "")
         rows.append(row)
@@ -365,7 +383,7 @@ def summary(job: Job, figures: Sequence[Figure]) -> str:
 
 
 def prepare(size: str, args: Any) -> Data:
-    """Write the corpus and the BERT of a size."""
+    """Writes the corpus and the BERT of a size."""
     num_videos = args.videos or SIZES[size].num_videos
     num_val = args.val_videos or SIZES[size].num_val
     all_val = max(num_val, args.test_videos if PREDICT in args.jobtype else 0)
@@ -378,12 +396,11 @@ def prepare(size: str, args: Any) -> Data:
 
 
 def jobs_of(data: Data, args: Any) -> list[Job]:
-    """Return our side's jobs of a size."""
-    trainings = [name for name in args.jobtype if name != PREDICT]
-    jobs = [
-        Job(data, job_type, refresh == "on")
-        for job_type, refresh in product(trainings, args.refresh)
-    ]
+    """Returns the jobs of a size, for our side."""
+    jobs = []
+    for job_type, refresh in product(args.jobtype, args.refresh):
+        if job_type != PREDICT:
+            jobs.append(Job(data, job_type, refresh == "on"))
     if PREDICT in args.jobtype:
         jobs.append(Job(data, PREDICT, refresh=False))
         save_random_weights(jobs[-1])
@@ -391,10 +408,11 @@ def jobs_of(data: Data, args: Any) -> list[Job]:
 
 
 def compare(jobs: Sequence[Job], args: Any) -> list[list[Figure]]:
-    """Run both sides of the jobs in turns; return the figures of each job."""
+    """Runs both sides of the jobs in turns; returns the figures of each job."""
     sides = [False] if args.no_baseline else [False, True]
     taken: dict[Job, list[Seconds]] = {}
-    one_update = ["fairseq.optimization.max_update=1"] * (jobs[0].job_type != PREDICT)
+    # The first run fills the file cache. It is as short as possible.
+    one_update = ["fairseq.optimization.max_update=1"] if jobs[0].job_type != PREDICT else []
     jobs[0].run(*one_update)
     for number, job, plain in product(range(args.rounds), jobs, sides):
         one = replace(job, plain=plain)
@@ -407,13 +425,13 @@ def compare(jobs: Sequence[Job], args: Any) -> list[list[Figure]]:
     for job in jobs:
         figures.append(figures_of(job, taken[job], taken.get(replace(job, plain=True), [])))
         if job.job_type == PREDICT:
-            rounds = [apart(network_s, job.write_yaml()) for _ in range(args.rounds)]
+            rounds = [run_in_new_process(network_s, job.write_yaml()) for _ in range(args.rounds)]
             figures[-1].append(Figure(f"{job.name}: network alone", "s", rounds))
     return figures
 
 
 def main() -> None:
-    """Read the options, run the jobs, record."""
+    """Runs the benchmark."""
     parser = Options(__doc__)
     work = Path(tempfile.gettempdir()) / "mmpt-whole-job"
     parser.add_argument("--size", choices=sorted(SIZES), nargs="+", default=["small"])
@@ -421,13 +439,15 @@ def main() -> None:
     parser.add_argument("--refresh", choices=["on", "off"], nargs="+", default=["on", "off"])
     parser.add_argument("--no-baseline", action="store_true", help="measure our side alone")
     parser.add_argument(
-        "--beside-busy", action="store_true", help="next to a program that never pauses"
+        "--beside-busy", action="store_true", help="keep a core busy with another process"
     )
     parser.number("--rounds", 3)
     parser.number("--videos", None, "training videos (small: 360, base: 96)")
     parser.number("--val-videos", None, "videos to validate on (small: 40, base: 16)")
     parser.number("--test-videos", 256, "videos to score on")
-    parser.add_argument("--work", type=Path, default=work, help="folder of corpora, kept")
+    parser.add_argument(
+        "--work", type=Path, default=work, help="folder of the corpora, which are kept"
+    )
     parser.add_argument("--out", type=Path, default=results.RESULTS, help="file to append to")
     args = parser.parse_args()
     every = []

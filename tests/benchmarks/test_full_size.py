@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import full_size
-from full_size_data import build, claim, overrides, video_ids
+from full_size_data import build, claim_folder, overrides, video_ids
 from mmpt.batch import Split
 from mmpt.config import load_config
 from mmpt.tasks.task import Task
@@ -29,7 +29,7 @@ def test_a_small_run(tmp_path, monkeypatch):
 
 
 def test_the_made_up_data_is_what_the_recipe_reads(tmp_path):
-    claim(tmp_path, 5000)
+    claim_folder(tmp_path, 5000)
     build(tmp_path, 5000)
     files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")}
     build(tmp_path, 5000)
