@@ -120,7 +120,7 @@ def plain_clip(ids: list[int], rows: np.ndarray) -> tuple[torch.Tensor, ...]:
 def plain_clips(
     aligner: VideoRetriOverlappedAligner, seconds: int, captions: Captions, rng: random.Random
 ) -> list[Clip]:
-    """Returns the sorted clips of a video, drawn like those of the aligner.
+    """Returns the sorted clips of a video, drawn as in the aligner.
 
     Each clip is a text window around a random caption, and a video window around a random second
     of the text window.

@@ -6,8 +6,8 @@ Both sides take turns in one process, with a new batch in each round. Extra memo
 the peak resident memory during one step in a fresh process (Linux), when the inputs are in memory
 already. It includes the gradients of the inputs, which every implementation must compute.
 
-The shapes are those of pre-training: 31 text and 18 video positions, hidden size 768, captions of 8
-to 32 word pieces (cut to 29) and clips of 3 to 16 seconds.
+The shapes are the same as in pre-training: 31 text and 18 video positions, hidden size 768,
+captions of 8 to 32 word pieces (cut to 29) and clips of 3 to 16 seconds.
 """
 
 from collections.abc import Callable

@@ -85,7 +85,7 @@ def dense_video_paragraph(batch: Batch) -> Tensor:
     fused = (0.5 * pooled + dense_token_similarity(batch)) / 1.5
     blocks = fused.view(num_clips // 8, 8, num_clips // 8, 8).transpose(1, 2)
     # A prompt bucket, which has half of the mass, takes captions and clips without a counterpart.
-    # Its similarity is the 30 % quantile of those of true pairs.
+    # Its similarity is the 30 % quantile of the similarities of true pairs.
     rho = fused.detach().diagonal().sort().values[int(0.3 * num_clips) - 1]
     padded = rho.expand(*blocks.shape[:2], 9, 9).clone()
     padded[..., :8, :8] = blocks.detach()

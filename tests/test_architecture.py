@@ -1,6 +1,4 @@
-"""Proves the layering: walks every import of the project with ast and compares it with the order
-written here.
-"""
+"""Checks the layers of the project: every import must follow the order that is written here."""
 
 import ast
 import re
@@ -21,49 +19,49 @@ LAYERS = (
     *("endtasks", "tasks", "reporting", "prepare", "cli"),
 )
 DATA = {"shards", "media", "processors", "datasets"}
-# Layers that know even less than the order allows.
-UNKNOWN_TO = {
+# Layers that a layer must not import although the order allows it.
+FORBIDDEN = {
     "processors": {"media"},
     "modules": {"config", *DATA},  # nn building blocks: no configuration
     "retrieval": {*DATA, "modules", "models", "losses"},  # vectors and ids only
     "prepare": {"tasks", "evaluators", "endtasks", "reporting"},
 }
-# Published names whose code lives elsewhere: (module, layer that it may import although it stands
-# further down).
+# Modules at published paths whose code is in a later layer: (module, layer that it may import).
 PUBLISHED = {
     ("models/__init__.py", "inference"),  # `from mmpt.models import MMPTModel`
     ("utils/__init__.py", "shards"),  # `from mmpt.utils import ShardedTensor`
     ("processors/dedupprocessor.py", "cli"),  # `python -m mmpt.processors.dedupprocessor`
 }
-# Packages that only certain files of mmpt/ may import (a file's name, or its path relative to
-# mmpt/).
+# Package -> the files of mmpt/ that may import it, by name or by path relative to mmpt/.
 CONFINED = {
     "fairseq": ("fairseqmm*.py", "config/fairseq.py"),
     "fairseq_cli": ("fairseqmm*.py",),
     "faiss": ("retrieval/faiss_index.py",),
-    "argparse": ("cli/*.py", "fairseqmm*.py"),  # fairseq's interface has parsers in it
+    "argparse": ("cli/*.py", "fairseqmm*.py"),  # fairseq's interface uses parsers
     "typer": ("cli/*.py",),
     "subprocess": ("cli/*.py",),
     "pickle": ("utils/io.py",),
     **dict.fromkeys(("scripts", "tests", "benchmarks", "locallaunch"), ()),
 }
-# Named from a confined package anywhere: the plain object in which fairseq keeps a checkpoint's
-# settings.
+# Names of these packages that every file may import. fairseq stores the settings of a checkpoint as
+# a Namespace.
 FREE = {"argparse.Namespace"}
-# Arguments that let a data file run code when it is loaded.
+# Arguments with which loading a file may run code in it.
 UNSAFE_ARGUMENTS = {"weights_only=False", "allow_pickle=True"}
 
 
 def imported_modules(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[int, str]]:
-    """Yield (line, dotted name) for all imports of a module in `package`, also lazy, relative and
-    importlib's.
+    """Yields (line, dotted name) for all imports in the code of a module in `package`.
+
+    Imports in functions, relative imports and calls of `import_module` are included.
     """
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
+            # A level of 1 is the package itself, 2 its parent, and so on.
             base = package[: len(package) - node.level + 1] if node.level else ()
-            module = ".".join((*base, *((node.module,) if node.module else ())))
+            module = ".".join(filter(None, (*base, node.module)))
             yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
         elif isinstance(node, ast.Call):
             lazy = ast.unparse(node.func).endswith(("import_module", "__import__"))
@@ -72,7 +70,7 @@ def imported_modules(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[
 
 
 def unsafe_loads(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Yield (line, argument) for calls that switch a loader's protection off."""
+    """Yields (line, argument) for calls that turn off the protection of a loader."""
     for node in ast.walk(tree):
         if isinstance(node, ast.keyword):
             argument = f"{node.arg}={ast.unparse(node.value)}"
@@ -81,17 +79,22 @@ def unsafe_loads(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def may_import(path: Path, patterns: tuple[str, ...]) -> bool:
-    """Tell whether a path relative to mmpt/ fits one of the patterns; one without a folder is about
-    the file's name.
+    """Returns whether a path relative to mmpt/ matches one of the patterns.
+
+    A pattern without a folder is compared with the name of the file.
     """
-    return any(
-        fnmatch(path.as_posix() if "/" in pattern else path.name, pattern) for pattern in patterns
-    )
+    for pattern in patterns:
+        if fnmatch(path.as_posix() if "/" in pattern else path.name, pattern):
+            return True
+    return False
 
 
 def violations(relative: str, source: str) -> list[str]:
-    """Return what is wrong with the imports of the module `relative` (a path inside mmpt/), one
-    line for each.
+    """Returns a line for each forbidden import in the source of a module.
+
+    Args:
+        relative: path of the module inside mmpt/.
+        source: its code.
     """
     path = Path(relative)
     own = path.parts[0].removesuffix(".py")
@@ -101,23 +104,21 @@ def violations(relative: str, source: str) -> list[str]:
     if own == "__main__":
         known = ("cli",)
     tree = ast.parse(source, filename=relative)
-    found = [
-        f"mmpt/{relative}:{line}: {argument} lets a file run code"
-        for line, argument in unsafe_loads(tree)
-    ]
+    found = []
+    for line, argument in unsafe_loads(tree):
+        found.append(f"mmpt/{relative}:{line}: {argument} lets a file run code")
     for line, name in imported_modules(tree, ("mmpt", *path.parent.parts)):
         where = f"mmpt/{relative}:{line}: imports {name}"
         top, _, rest = name.partition(".")
         layer = rest.partition(".")[0]
         if name not in FREE and not may_import(path, CONFINED.get(top, ("*",))):
-            found.append(
-                f"{where}, which only {' or '.join(CONFINED[top]) or 'its own folder'} may import"
-            )
+            allowed = " or ".join(CONFINED[top]) or "its own folder"
+            found.append(f"{where}, which only {allowed} may import")
         is_ours = top == "mmpt" and layer not in ("", "__version__")
         if (relative, layer) in PUBLISHED:
             continue
-        if is_ours and (layer not in known or layer in UNKNOWN_TO.get(own, ())):
-            found.append(f"{where}, but {own} must not know {layer}")
+        if is_ours and (layer not in known or layer in FORBIDDEN.get(own, ())):
+            found.append(f"{where}, but {own} must not import {layer}")
     return found
 
 

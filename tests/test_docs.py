@@ -51,7 +51,7 @@ def commands(prefix: str, documents: tuple[str, ...] = DOCUMENTS) -> list[str]:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A folder that looks like the project's root, in which commands may write."""
+    """A folder that looks like the project's root, to which commands may write."""
     for name in ("projects", "scripts"):
         shutil.copytree(ROOT / name, tmp_path / name)
     shutil.copy(ROOT / "locallaunch.py", tmp_path)
@@ -70,13 +70,13 @@ def test_every_launch_command_of_the_documents_resolves(
 ) -> None:
     monkeypatch.chdir(checkout)
     lines = commands("mmpt train", tuple(name for name in DOCUMENTS if name != "DATASET.md"))
-    # DATASET.md's run in tests/e2e/test_recipe.py, on what the lines before them made.
+    # The commands of DATASET.md need earlier results. tests/e2e/test_recipe.py runs them.
     assert len(lines) >= 6
     for line in lines:
         code = main([*shlex.split(line)[1:], "--dryrun"])
-        said = capsys.readouterr()
-        assert code == 0, line + said.err
-        assert said.out.splitlines()[-1].startswith("launching "), line
+        captured = capsys.readouterr()
+        assert code == 0, line + captured.err
+        assert captured.out.splitlines()[-1].startswith("launching "), line
 
 
 def test_every_command_of_the_documents_has_its_options(capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,8 +94,8 @@ def test_every_command_that_the_text_names_exists() -> None:
             assert command in COMMANDS, f"{name}: mmpt {command}"
 
 
-def test_every_data_command_stands_in_the_data_page() -> None:
-    """There, tests/e2e/test_recipe.py runs it."""
+def test_every_data_command_is_in_the_data_page() -> None:
+    """The commands of the data page are run by tests/e2e/test_recipe.py."""
     lines = [line for line in commands("mmpt ") if COMMANDS[line.split()[1]][1] != TRAIN]
     assert len(lines) > 10
     assert set(lines) <= set(commands("mmpt ", ("DATASET.md",)))

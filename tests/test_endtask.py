@@ -25,7 +25,7 @@ def blocks(language: str) -> list[str]:
     )
 
 
-def test_a_benchmark_of_ones_own_is_scored(corpus: Path, tmp_path: Path) -> None:
+def test_the_example_benchmark_is_scored(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "my_benchmark.py").write_text(blocks("python")[0])
     config = yaml.safe_load(blocks("yaml")[0])
     rng = np.random.default_rng(0)

@@ -1,6 +1,4 @@
-"""The set-up holds together: pins against the ranges of pyproject.toml and each other, and the
-Makefile's decisions.
-"""
+"""The set-up: pinned versions, what the extras install, and the decisions of the Makefile."""
 
 import os
 import re
@@ -20,17 +18,15 @@ import mmpt
 from tests.support.paths import ROOT
 
 REQUIREMENTS = ("requirements.txt", "requirements-dev.txt", "requirements-fairseq.txt")
-# Declared by fairseq, never imported by it: requirements-fairseq.txt says why `pip check` names
-# them.
+# fairseq declares these packages, but does not import them. `pip check` reports them; see
+# requirements-fairseq.txt.
 UNMET = {"cffi", "cython", "torchaudio"}
-# What a CUDA build of torch brings and pins by itself.
+# Packages that a CUDA build of torch installs and pins.
 CUDA = re.compile(r"nvidia-|cuda-|triton$")
 
 
 def read_pins(*files: str) -> dict[str, str]:
-    """Return package name -> version of the pin lines of requirement files; a second pin of a
-    package is an error.
-    """
+    """Returns package name -> version from requirement files. Each package is pinned once."""
     pins: dict[str, str] = {}
     for line in "\n".join((ROOT / file).read_text() for file in files).splitlines():
         words = line.partition(" #")[0].split()
@@ -47,9 +43,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 
 
 def ranges(*extras: str) -> list[Requirement]:
-    """Return the requirements of the core and of some extras, without those that name other
-    extras.
-    """
+    """Returns the requirements of the core and of some extras, without references to extras."""
     texts = [*PROJECT["dependencies"], *(text for extra in extras for text in EXTRAS[extra])]
     return [need for need in map(Requirement, texts) if need.name != "mmpt"]
 
@@ -74,9 +68,10 @@ def test_dev_takes_every_other_extra() -> None:
     assert need.extras == set(EXTRAS) - {"dev"}
 
 
-def test_pins_are_complete_and_fit_each_other() -> None:
-    """Whatever a pinned package needs is pinned too, in a version that it accepts (read from this
-    environment).
+def test_pins_are_complete_and_compatible() -> None:
+    """The requirements of every pinned package are pinned too, in a version that it accepts.
+
+    The requirements are read from this environment.
     """
     pins = read_pins(*REQUIREMENTS)
     checked = 0
@@ -100,9 +95,9 @@ def test_pins_are_complete_and_fit_each_other() -> None:
 @pytest.mark.spawn
 def test_pip_check_reports_only_what_is_explained() -> None:
     command = [sys.executable, "-m", "pip", "check"]
-    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    ours = [line for line in said.splitlines() if line.startswith(("fairseq", "mmpt", "torch "))]
-    assert {line.split(" requires ")[1].split(",")[0] for line in ours} <= UNMET, said
+    output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    ours = [line for line in output.splitlines() if line.startswith(("fairseq", "mmpt", "torch "))]
+    assert {line.split(" requires ")[1].split(",")[0] for line in ours} <= UNMET, output
 
 
 def assert_runs(code: str) -> None:
@@ -112,12 +107,12 @@ def assert_runs(code: str) -> None:
 
 
 @pytest.mark.spawn
-def test_fairseq_trains_without_what_it_only_declares() -> None:
+def test_fairseq_trains_without_its_unused_requirements() -> None:
     unloaded = "{'torchaudio', 'cffi', 'Cython'}"
     assert_runs(f"import sys, fairseq_cli.train; assert not {unloaded} & set(sys.modules)")
 
 
-# Import names of what each extra adds, without what torch and fairseq bring in any case.
+# Import names of the packages of each extra, without those that torch and fairseq install anyway.
 ADDED = {
     "train": {"faiss", "fairseq", "hydra", "psutil", "sacrebleu", "sklearn", "tensorboardX"},
     "prepare": {"av", "json_stream", "langcodes", "matplotlib"},
@@ -142,7 +137,7 @@ PREPARE = (
         ("report", "cli.report reporting.figures reporting.frames"),
     ],
 )
-def test_each_extra_holds_what_its_commands_import(extra: str, modules: str) -> None:
+def test_each_extra_installs_what_its_commands_import(extra: str, modules: str) -> None:
     hidden = set().union(*ADDED.values()) - ADDED.get(extra, set())
     imports = ", ".join(f"mmpt.{module}" for module in modules.split())
     assert_runs(f"import sys\nsys.modules.update(dict.fromkeys({hidden}))\nimport {imports}")
@@ -152,8 +147,7 @@ def test_citation_names_the_version_of_the_package() -> None:
     assert f"\nversion: {mmpt.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
-# A stand-in for Python that writes down how it was called: `-m venv` makes a folder with itself as
-# .venv/bin/python.
+# A fake Python that records how it was called. `-m venv` copies it to .venv/bin/python.
 FAKE_PYTHON = """#!/bin/sh
 echo "$@" >> "$CALLS"
 case "$*" in
@@ -179,11 +173,11 @@ class Sandbox:
         (folder / "python").chmod(0o755)
 
     def make(
-        self, *arguments: str, path: str = os.defpath, **world: int
+        self, *arguments: str, path: str = os.defpath, **exit_codes: int
     ) -> subprocess.CompletedProcess:
-        """Run make with the stand-in's answers set by `world` (exit codes)."""
+        """Runs make. `exit_codes` are the answers of the fake Python, by variable."""
         self.calls.write_text("")
-        answers = {"OLD": 0, "NO_VENV": 0, "OFFLINE": 1, "BROKEN": 0} | world
+        answers = {"OLD": 0, "NO_VENV": 0, "OFFLINE": 1, "BROKEN": 0} | exit_codes
         env = {name: str(code) for name, code in answers.items()}
         env |= {"PATH": path, "CALLS": str(self.calls)}
         command = ["make", f"PYTHON={self.folder}/python", *arguments]
@@ -192,7 +186,7 @@ class Sandbox:
         )
 
     def pip_calls(self) -> list[str]:
-        """Return the arguments of the calls of pip, in order."""
+        """Returns the arguments of the calls of pip, in order."""
         calls = self.calls.read_text().splitlines()
         return [line for line in calls if line.startswith("-m pip install")]
 
@@ -232,7 +226,7 @@ def test_interrupted_setup_is_redone(sandbox: Sandbox) -> None:
     assert (sandbox.folder / ".venv/bin/python").exists()
     assert sandbox.make("test").returncode == 0
     assert len(sandbox.pip_calls()) == 3
-    # Nothing of the interrupted one is left over.
+    # Nothing of the interrupted set-up remains.
     assert "-m venv --clear .venv" in sandbox.calls.read_text()
     assert "-m pytest" in sandbox.calls.read_text()
 
@@ -255,7 +249,7 @@ def test_torch_comes_from_the_cpu_index_if_it_answers(
 
 
 def test_torch_comes_from_pypi_on_a_machine_with_a_gpu(sandbox: Sandbox) -> None:
-    """An nvidia-smi on the PATH stands for the GPU."""
+    """A program called nvidia-smi on the PATH is the sign of a GPU."""
     (sandbox.folder / "nvidia-smi").symlink_to("/bin/true")
     sandbox.make("setup", path=f"{sandbox.folder}:{os.defpath}", OFFLINE=0)
     assert "install -r" in sandbox.pip_calls()[0]
@@ -263,7 +257,7 @@ def test_torch_comes_from_pypi_on_a_machine_with_a_gpu(sandbox: Sandbox) -> None
 
 
 @pytest.mark.parametrize(
-    ("world", "message"),
+    ("exit_codes", "message"),
     [
         (
             {"OLD": 1},
@@ -272,10 +266,10 @@ def test_torch_comes_from_pypi_on_a_machine_with_a_gpu(sandbox: Sandbox) -> None
         ({"NO_VENV": 1}, "has no venv module. Install it .*python3-venv"),
     ],
 )
-def test_an_unfit_python_is_refused_before_anything_is_made(
-    sandbox: Sandbox, world: dict[str, int], message: str
+def test_an_unsuitable_python_is_an_error_before_anything_is_made(
+    sandbox: Sandbox, exit_codes: dict[str, int], message: str
 ) -> None:
-    done = sandbox.make("demo", **world)
+    done = sandbox.make("demo", **exit_codes)
     assert done.returncode == 2
     assert re.search(message, done.stderr)
     assert not (sandbox.folder / ".venv").exists()

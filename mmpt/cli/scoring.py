@@ -328,8 +328,8 @@ def check_checkpoint_fits(config: RunConfig, checkpoint: Path) -> None:
         )
     if not same:
         problem = (
-            f"`dataset.bert_name` must have the word pieces that {checkpoint} was trained with, "
-            f"those of `{other}` ({path}), but is `{bert}`, whose word pieces differ. Score it "
-            f"with `dataset.bert_name={other}`."
+            f"`dataset.bert_name` must have the same word pieces as `{other}`, with which "
+            f"{checkpoint} was trained ({path}), but is `{bert}`, whose word pieces differ. Score "
+            f"it with `dataset.bert_name={other}`."
         )
         raise ConfigError(config.path, [problem])

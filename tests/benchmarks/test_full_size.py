@@ -1,4 +1,4 @@
-"""The simulation at the full size works, on 3,000 videos."""
+"""benchmarks/full_size.py works with 3,000 videos."""
 
 import json
 
@@ -28,12 +28,12 @@ def test_a_small_run(tmp_path, monkeypatch):
     assert not (tmp_path / "data").exists()
 
 
-def test_the_made_up_data_is_what_the_recipe_reads(tmp_path):
+def test_the_recipe_reads_the_generated_data(tmp_path):
     claim_folder(tmp_path, 5000)
     build(tmp_path, 5000)
     files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")}
     build(tmp_path, 5000)
-    # What is there is kept.
+    # Existing files are kept.
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")} == files
     held = sum(path.stat().st_blocks * 512 for path in files)
     assert sum(path.stat().st_size for path in files) > 2e9 > 1e8 > held
@@ -50,7 +50,7 @@ def test_the_made_up_data_is_what_the_recipe_reads(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mine", "made.json"])
-def test_a_folder_with_other_things_is_left_alone(tmp_path, name):
+def test_a_folder_with_other_files_is_not_changed(tmp_path, name):
     (tmp_path / name).write_text(json.dumps({"videos": 11, "captions": 68}))
     with pytest.raises(SystemExit, match="holds other things"):
         full_size.main(["--videos", "10", "--folder", str(tmp_path)])

@@ -1,6 +1,4 @@
-"""A wrong option of a benchmark is one message and exit code 2, before anything is made or
-measured.
-"""
+"""A wrong option of a benchmark gives one message and exit code 2, and no file is written."""
 
 import runpy
 import sys
@@ -48,8 +46,8 @@ def test_a_wrong_option_is_refused(
     monkeypatch.setattr(sys, "argv", [script, *options])
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(ROOT / "benchmarks" / script), run_name="__main__")
-    said = capsys.readouterr()
+    captured = capsys.readouterr()
     assert end.value.code == 2
-    assert WRONG[command] in said.err.splitlines()[-1]
-    assert not said.out
-    assert not list(tmp_path.glob("*mmpt*"))  # folders of full_size and learning
+    assert WRONG[command] in captured.err.splitlines()[-1]
+    assert not captured.out
+    assert not list(tmp_path.glob("*mmpt*"))  # the folders of full_size.py and learning.py

@@ -1,4 +1,4 @@
-"""The record of benchmarks: what is printed, appended and tabulated."""
+"""The record of benchmarks: the printed table, and the line in the results file."""
 
 import json
 import sys
@@ -47,15 +47,13 @@ def test_the_table_shows_the_last_run_of_a_command(file: Path) -> None:
     assert "10.0 MB" not in row
 
 
-def test_sides_of_unequal_length_are_refused(file: Path) -> None:
+def test_sides_of_different_length_are_an_error(file: Path) -> None:
     with pytest.raises(ValueError, match="shorter"):
         record([Figure("step", "s", ours=[1.0, 2.0], plain=[1.0])])
     assert not file.exists()
 
 
-def test_what_was_too_little_to_be_measured_has_no_ratio(
-    file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_value_of_zero_has_no_ratio(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record([Figure("memory", "MB", ours=[0.0], plain=[3.0])])
     assert capsys.readouterr().out.splitlines()[-1].endswith("| memory | 0 MB | 3.00 MB |  |  |")
 

@@ -1,4 +1,4 @@
-"""The measurement of whole commands, on a command that only prints."""
+"""The benchmark of whole jobs, with commands that only print lines."""
 
 import argparse
 import json
@@ -33,13 +33,13 @@ LOG = """launching fairseq-train job.yaml
 
 @pytest.fixture(scope="module")
 def data(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Data:
-    """The jobs' data on the small corpus."""
+    """The input files of the jobs, with the small corpus."""
     data = Data(tmp_path_factory.mktemp("jobs"), corpus, "small", num_videos=16, num_val=8)
     data.write_bert()
     return data
 
 
-def test_phases_lie_between_the_lines_that_end_them() -> None:
+def test_a_phase_ends_with_its_line() -> None:
     times = [1.0, 3.0, 6.5, 6.5, 7.0, 9.0, 10.0, 12.0]
     log = [line.replace("0.0 s", "2.5 s") for line in LOG]
     lines = [*zip(times, log, strict=True), (15.0, whole_job.ENDED)]
@@ -60,20 +60,20 @@ def test_phases_lie_between_the_lines_that_end_them() -> None:
         whole_job.measure(lines[:6] + lines[7:], TRAINING_PHASES)
 
 
-def test_a_command_that_fails_is_shown_with_its_last_lines() -> None:
+def test_the_error_of_a_failed_command_has_its_last_lines() -> None:
     code = "print('no such thing'); raise SystemExit(3)"
     with pytest.raises(LaunchError, match=r"exit code 3:\nno such thing"):
         whole_job.run([sys.executable, "-c", code])
 
 
 @pytest.mark.e2e
-def test_both_sides_take_turns_and_are_recorded(
+def test_both_sides_run_in_turns_and_are_recorded(
     data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = []
+    started = []
 
     def run(job: Job, *more: str) -> whole_job.Lines:
-        asked.append(("plain" if job.plain else "ours", *more))
+        started.append(("plain" if job.plain else "ours", *more))
         code = "import sys; print(*sys.argv[1:], sep='\\n')"
         return whole_job.run([sys.executable, "-c", code, *LOG])
 
@@ -82,7 +82,7 @@ def test_both_sides_take_turns_and_are_recorded(
     job = Job(data, "local_small", refresh=True)
     (figures,) = whole_job.compare([job], args)
     warm_up = ("ours", "fairseq.optimization.max_update=1")
-    assert asked == [warm_up, ("ours",), ("plain",), ("ours",), ("plain",)]
+    assert started == [warm_up, ("ours",), ("plain",), ("ours",), ("plain",)]
     assert all(len(figure.ours) == len(figure.plain) == 2 for figure in figures)
     names = [figure.what for figure in figures]
     assert "small, local_small, with refresh: launch to first update" in names
@@ -96,7 +96,7 @@ def test_both_sides_take_turns_and_are_recorded(
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_yamls_of_both_sides_are_fit_to_be_launched(
+def test_the_yamls_of_both_sides_can_be_launched(
     data: Data, size: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
@@ -112,7 +112,7 @@ def test_the_yamls_of_both_sides_are_fit_to_be_launched(
         assert ("PaddedTowers" in str(scoring.model.model_cls)) == plain
 
 
-def test_the_plain_job_has_our_loss(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plain_job_computes_the_same_loss(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     terms = []
     for plain in (False, True):

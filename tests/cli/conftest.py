@@ -1,4 +1,4 @@
-"""An evaluation of the small corpus, ready to be scored."""
+"""Fixtures: an evaluation of the small corpus, with checkpoints to score."""
 
 import json
 from pathlib import Path
@@ -13,8 +13,9 @@ from tests.support.paths import ROOT
 
 @pytest.fixture
 def scored(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An evaluation YAML for the corpus in a folder beside two checkpoints, random and of one
-    constant vector.
+    """The path of an evaluation YAML for the small corpus, in a folder with two checkpoints.
+
+    checkpoint_b has random weights, and checkpoint_a gives all texts the same vector.
     """
     monkeypatch.chdir(ROOT)
     checkpoint, folder = f"{tmp_path}/run/checkpoint_b.pt", f"{tmp_path}/run/results"
@@ -23,7 +24,7 @@ def scored(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     model = Task.from_config(config).build_model(pretrained=False)
     (tmp_path / "run").mkdir()
     torch.save(model.state_dict(), tmp_path / "run" / "checkpoint_b.pt")
-    # Every text gets the same vector, so that no caption finds its clip.
+    # All texts get the same vector, so that captions cannot find their clips.
     torch.nn.init.zeros_(model.text_encoder.encoder.layer[-1].output.LayerNorm.weight)
     torch.save(model.state_dict(), tmp_path / "run" / "checkpoint_a.pt")
     path = tmp_path / "scores.yaml"

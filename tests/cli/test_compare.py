@@ -1,4 +1,4 @@
-"""Comparing results files: who stands beside whom, what is said about it, and what is refused."""
+"""`mmpt compare`: the columns of its tables, its notes, and errors."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,9 @@ def write(folder: Path, *rows: dict[str, Any]) -> str:
     return str(folder)
 
 
-def test_runs_stand_beside_the_papers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_are_shown_next_to_the_papers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     one = write(tmp_path / "one", row("test_vtt_zs", "mine", 0.111))
     two = write(tmp_path / "two", row("test_vtt_zs", "yours", 0.122))
     assert compare.main([one, f"{two}/results.json", "--markdown"]) == 0
@@ -42,7 +44,7 @@ def test_runs_stand_beside_the_papers(tmp_path: Path, capsys: pytest.CaptureFixt
     assert not any("not comparable" in line for line in lines)
 
 
-def test_settings_and_benchmarks_stay_apart(
+def test_each_benchmark_and_setting_has_its_own_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [
@@ -66,33 +68,33 @@ def test_settings_and_benchmarks_stay_apart(
     assert groups[0]["runs"]["b"]["metrics"]["RetrievalMetric"]["R1"] == 0.1
 
 
-def test_other_data_and_missing_videos_are_said(
+def test_notes_report_other_data_and_missing_videos(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [row("test_vtt_zs", "a", 0.1), row("test_vtt_zs", "b", 0.2, data_fingerprint="e" * 64)]
     rows.append(row("test_vtt_zs", "c", 0.3, num_items=990, num_missing=10))
     assert compare.main([write(tmp_path, *rows)]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert (
         "not comparable: the runs were scored on different data (a, c on dddddddddddd; b on "
-        "eeeeeeeeeeee)." in said
+        "eeeeeeeeeeee)." in output
     )
-    assert "not comparable: c was scored on 990 of 1,000 test items" in said
+    assert "not comparable: c was scored on 990 of 1,000 test items" in output
 
 
-def test_rows_of_one_checkpoint_have_names_of_their_own(
+def test_rows_of_the_same_checkpoint_get_different_names(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = write(tmp_path / "one", row("test_vtt_zs", "same", 0.1))
     two = write(tmp_path / "two", row("test_vtt_zs", "same", 0.2), row("test_vtt_zs", "same", 0.3))
     assert compare.main([one, two, one, "--json"]) == 0
     (group,) = json.loads(capsys.readouterr().out)
-    # The file that is named twice counts once.
+    # A file that is named twice is read once.
     assert list(group["runs"]) == ["1. same", "2. same", "3. same"]
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (None, "results.json: no such file. Name results files"),
         ("[]", "holds no results"),
@@ -102,7 +104,7 @@ def test_rows_of_one_checkpoint_have_names_of_their_own(
     ],
 )
 def test_mistakes_end_with_2(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, says: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, message: str
 ) -> None:
     path = tmp_path / "results.json"
     if content is not None:
@@ -111,4 +113,4 @@ def test_mistakes_end_with_2(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("error: ")
-    assert says in captured.err
+    assert message in captured.err

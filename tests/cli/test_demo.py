@@ -1,5 +1,6 @@
-"""The demo's four commands: the README's for seed 0, and the same on other folders for any other
-seed.
+"""`mmpt demo`: its four commands are the README's for seed 0.
+
+With any other seed, only the seed and the folders differ.
 """
 
 import shlex
@@ -16,12 +17,15 @@ from tests.support.paths import ROOT
 
 
 def configs(seed: int, folder: Path) -> list[RunConfig]:
-    """The YAMLs of the demo's commands, in their order; copies are written to `folder`."""
+    """Returns the configs of the demo's commands, in order. Copies are written to `folder`."""
     copies = demo.demo_yamls(seed) if seed else {}
     for path, values in copies.items():
         write_yaml(folder / path, values)
-    paths = [path for _, yamls, *_ in demo.demo_commands(seed)[1:] for path in yamls.split(",")]
-    return [load_config(folder / path if path in copies else path) for path in paths]
+    found = []
+    for _, yamls, *_ in demo.demo_commands(seed)[1:]:
+        for path in yamls.split(","):
+            found.append(load_config(folder / path if path in copies else path))
+    return found
 
 
 def test_seed_0_runs_the_commands_of_the_readme() -> None:
@@ -34,23 +38,23 @@ def test_seed_0_runs_the_commands_of_the_readme() -> None:
         assert f"\n{command}\n" in readme
 
 
-def test_another_seed_differs_by_the_seed_and_the_folders(
+def test_another_seed_changes_only_the_seed_and_the_folders(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(ROOT)
     assert demo.demo_commands(7)[0][1:] == ["--out", "data/demo7", "--seed", "7"]
-    mine, theirs = configs(7, tmp_path), configs(0, tmp_path)
-    assert len(mine) == len(theirs) == 6
-    for config, standard in zip(mine, theirs, strict=True):
-        texts, others = str(config.to_dict()), str(standard.to_dict())
-        assert texts.count("demo7/") == others.count("demo/") > 0
-        assert "demo/" not in texts
-        if not config.is_test:
-            assert config.option("common", "seed") == 8
-            one = standard.with_option("common", "seed", 8)
-            others = str(one.to_dict())
-        assert texts.replace("demo7/", "demo/") == others
-    videoclip, norton, *scores = mine
+    copies, originals = configs(7, tmp_path), configs(0, tmp_path)
+    assert len(copies) == len(originals) == 6
+    for copy, original in zip(copies, originals, strict=True):
+        text = str(copy.to_dict())
+        assert text.count("demo7/") == str(original.to_dict()).count("demo/") > 0
+        assert "demo/" not in text
+        wanted = original
+        if not copy.is_test:
+            assert copy.option("common", "seed") == 8
+            wanted = original.with_option("common", "seed", 8)
+        assert text.replace("demo7/", "demo/") == str(wanted.to_dict())
+    videoclip, norton, *scores = copies
     best = str(Path(videoclip.save_dir) / "checkpoint_best.pt")
     assert norton.option("checkpoint", "restore_file") == best
     for score in scores:
@@ -63,20 +67,20 @@ def test_the_first_failure_ends_the_demo(
 ) -> None:
     codes = [0, 2]
 
-    def finish(command: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+    def fake_run(command: list[str], check: bool) -> subprocess.CompletedProcess[str]:
         assert len(list((tmp_path / "runs" / "demo3" / "yaml").rglob("*.yaml"))) == 6
         return subprocess.CompletedProcess(command, codes.pop(0))
 
     (tmp_path / "projects").symlink_to(ROOT / "projects")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(demo.subprocess, "run", finish)
+    monkeypatch.setattr(demo.subprocess, "run", fake_run)
     assert demo.main(["--seed", "3"]) == 2
-    said = capsys.readouterr()
-    assert said.out.count("$ mmpt") == 2
-    assert "error: this command ended with exit code 2" in said.err
+    captured = capsys.readouterr()
+    assert captured.out.count("$ mmpt") == 2
+    assert "error: this command ended with exit code 2" in captured.err
 
 
-def test_outside_the_project_it_says_so(
+def test_missing_yamls_are_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

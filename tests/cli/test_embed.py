@@ -1,6 +1,4 @@
-"""The embedding command: files and texts to one .npz, what stops it, and what it leaves behind
-then.
-"""
+"""`mmpt embed`: the vectors that it writes, and errors, which leave no file."""
 
 from pathlib import Path
 
@@ -56,7 +54,7 @@ def test_texts_get_the_vectors_of_encode_text(run, tmp_path):
     np.testing.assert_allclose(out["vectors"], expected, rtol=0, atol=1e-5)
 
 
-def test_a_broken_file_is_named_and_stops_or_is_left_out(run, folder, tmp_path, capsys, caplog):
+def test_a_broken_file_is_an_error_or_is_left_out(run, folder, tmp_path, capsys, caplog):
     (folder / "b.npy").write_bytes(b"\x93NUMPY broken")
     out = tmp_path / "out.npz"
     assert call(run, out, "--features", folder) == 2
@@ -84,7 +82,7 @@ def test_a_broken_file_is_named_and_stops_or_is_left_out(run, folder, tmp_path, 
         ("--texts {tmp}/good.txt --out {tmp}/out.csv", "npz"),
     ],
 )
-def test_bad_input_is_one_message_and_exit_code_2(run, tmp_path, capsys, arguments, message):
+def test_a_mistake_is_one_message_and_exit_code_2(run, tmp_path, capsys, arguments, message):
     (tmp_path / "latin.txt").write_bytes("é".encode("latin-1"))
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "good.txt").write_text("cut\n")

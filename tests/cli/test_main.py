@@ -1,4 +1,4 @@
-"""The command `mmpt`: what it lists, what it imports, and how it refuses a command line."""
+"""The command `mmpt`: its help, its imports, and errors in the command line."""
 
 import runpy
 import subprocess
@@ -55,13 +55,13 @@ def test_every_command_has_a_help_page_and_refuses_unknown_options(
 @pytest.mark.parametrize("line", ["", "trian x.yaml", "train", "predict", "embed --model x"])
 def test_a_wrong_command_line_ends_with_2(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(line.split()) == 2
-    said = capsys.readouterr()
-    assert said.out + said.err
-    assert "Traceback" not in said.err
+    captured = capsys.readouterr()
+    assert captured.out + captured.err
+    assert "Traceback" not in captured.err
 
 
 @pytest.mark.parametrize(("path", "name"), PUBLISHED.items())
-def test_a_published_path_is_the_command(path: str, name: str) -> None:
+def test_a_published_path_runs_the_command(path: str, name: str) -> None:
     module = import_module(f"mmpt.cli.{COMMANDS[name][0]}")
     assert runpy.run_path(str(ROOT / path))["main"] is module.main
 
@@ -70,7 +70,7 @@ def test_a_published_path_is_the_command(path: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("line", "code"), [("--help", 0), ("train --help", 0), ("train nowhere.yaml", 2)]
 )
-def test_python_dash_m_is_the_command_and_imports_torch_where_it_is_needed(
+def test_python_dash_m_mmpt_does_not_import_torch_for_help_and_mistakes(
     line: str, code: int
 ) -> None:
     command = [sys.executable, "-v", "-m", "mmpt", *line.split()]
@@ -80,7 +80,7 @@ def test_python_dash_m_is_the_command_and_imports_torch_where_it_is_needed(
     assert "import 'torch" not in done.stderr
 
 
-def test_a_missing_package_is_named_with_the_extra_that_installs_it(
+def test_a_missing_package_is_reported_with_the_extra_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     for name in list(sys.modules):

@@ -1,6 +1,4 @@
-"""The scoring command on the small corpus: which checkpoints it takes, what it writes and what it
-prints, of one evaluation or of several in one process.
-"""
+"""`mmpt predict` on the small corpus: the checkpoints that it scores, its files and its output."""
 
 import json
 from pathlib import Path
@@ -37,7 +35,7 @@ def test_which_checkpoints_are_scored(
         chosen(every=False)
 
 
-def test_predictions_have_names_of_their_own() -> None:
+def test_predictions_of_different_checkpoints_have_different_names() -> None:
     for files, names in (
         (("a/c1.pt", "a/c2.pt"), ["vtt-a-c1", "vtt-a-c2"]),
         (("/x/a/c.pt", "/y/a/c.pt"), ["vtt-x-a-c", "vtt-y-a-c"]),
@@ -45,24 +43,26 @@ def test_predictions_have_names_of_their_own() -> None:
         assert scoring.prediction_names("vtt", [Path(file) for file in files]) == names
 
 
-def test_all_checkpoints_are_scored_and_the_best_is_named(
+def test_all_checkpoints_are_scored_and_the_best_is_printed(
     scored: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--all-checkpoints", "--markdown", "--save-predictions", "--no-report"]
     assert predict.main([str(scored), "--device", "cpu", *flags]) == 0
-    said = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()
     run = scored.parent / "run"
     rows = json.loads((run / "results" / "results.json").read_text())
     assert [Path(row["checkpoint"]).name for row in rows] == ["checkpoint_a.pt", "checkpoint_b.pt"]
     constant, random = (row["metrics"]["RetrievalMetric"] for row in rows)
-    assert said[0] == "|  | chance | checkpoint_a | checkpoint_b |"
-    assert f"| {100 * constant['R1']:.1f} | {100 * random['R1']:.1f} |" in said[2]
-    best, value = max((("a", constant["R1"]), ("b", random["R1"])), key=lambda pair: pair[1])
-    assert said[-1] == f"best: {run}/checkpoint_{best}.pt (RetrievalMetric {value:.4f})"
-    assert said[-2].startswith(f"{scored}: scored every checkpoint*.pt in {run} ")
-    assert "on this test set itself" in said[-2]
+    assert lines[0] == "|  | chance | checkpoint_a | checkpoint_b |"
+    assert f"| {100 * constant['R1']:.1f} | {100 * random['R1']:.1f} |" in lines[2]
+    values = {"a": constant["R1"], "b": random["R1"]}
+    best = max(values, key=values.__getitem__)
+    value = values[best]
+    assert lines[-1] == f"best: {run}/checkpoint_{best}.pt (RetrievalMetric {value:.4f})"
+    assert lines[-2].startswith(f"{scored}: scored every checkpoint*.pt in {run} ")
+    assert "on this test set itself" in lines[-2]
     with np.load(run / "results" / "scores-run-checkpoint_a.npz") as arrays:
-        # Measured 0: the same for every text.
+        # All texts have the same vector. Measured difference: 0.
         assert np.ptp(arrays["pooled_text"], axis=0).max() < 1e-5
         assert arrays["scores"].shape == (len(arrays["video_id"]),) * 2
 
@@ -71,9 +71,9 @@ def test_by_default_one_checkpoint_and_a_plain_table(
     scored: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert predict.main([str(scored), "--device", "cpu", "--no-report"]) == 0
-    said = capsys.readouterr().out
-    assert said.splitlines()[0].split() == ["chance", "run"]
-    assert "best:" not in said
+    output = capsys.readouterr().out
+    assert output.splitlines()[0].split() == ["chance", "run"]
+    assert "best:" not in output
     results = scored.parent / "run" / "results"
     assert len(json.loads((results / "results.json").read_text())) == 1
     assert {path.name for path in results.glob("[!.]*")} == {"results.json"}
@@ -86,7 +86,7 @@ def test_by_default_one_checkpoint_and_a_plain_table(
         ("{scored} --device foo", "--device foo: not a device of this machine"),
         ("{scored} --device meta", "--device meta: not a device of this machine"),
         ("{scored} --videos /no/such", "/no/such: no such folder"),
-        ("{scored} none.yaml", "none.yaml"),  # all are read before the first is scored
+        ("{scored} none.yaml", "none.yaml"),  # all YAMLs are read before scoring begins
         ("--taskconfig none.yaml", "none.yaml"),
         ("", "name at least one evaluation YAML"),
     ],
@@ -95,16 +95,16 @@ def test_mistakes_end_with_2(
     scored: Path, arguments: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert predict.main(arguments.format(scored=scored).split()) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert message in said.err
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
     assert not (scored.parent / "run" / "results").exists()
 
 
 # ---- several evaluations
 
 
-def test_evaluations_of_the_same_checkpoints_by_other_metrics_share_a_table() -> None:
+def test_evaluations_of_the_same_checkpoints_with_other_metrics_share_a_table() -> None:
     tables: Tables = []
     for checkpoint, metric in (("x", "A"), ("x", "B"), ("x", "A"), ("y", "C")):
         add_table(tables, [checkpoint], {name: {metric: {"a": 1.0}} for name in ("chance", "run")})
@@ -114,7 +114,7 @@ def test_evaluations_of_the_same_checkpoints_by_other_metrics_share_a_table() ->
 
 @pytest.fixture
 def together(corpus: Path, scored: Path) -> list[str]:
-    """The demo's evaluations on the small corpus and a random checkpoint."""
+    """The YAMLs of the demo's evaluations, for the small corpus and a random checkpoint."""
     (checkpoint,) = load_config(scored).checkpoint_paths
     paths = [str(scored)]
     for name, truth in (
@@ -135,8 +135,8 @@ def test_the_demos_evaluations_print_one_table(
     together: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert predict.main([*together, "--device", "cpu", "--no-report"]) == 0
-    said = capsys.readouterr().out
-    assert said.count("chance") == 1
+    output = capsys.readouterr().out
+    assert output.count("chance") == 1
     for start in (
         "clip, text to video",
         "full video, DTW",
@@ -144,20 +144,20 @@ def test_the_demos_evaluations_print_one_table(
         "step segmentation",
         "alignment",
     ):
-        assert any(line.startswith(start) for line in said.splitlines())
+        assert any(line.startswith(start) for line in output.splitlines())
     for path in together:
         folder = load_config(path).eval.save_path
         (row,) = json.loads(Path(f"{folder}/results.json").read_text())
         assert row["metrics"]
 
 
-def test_what_was_scored_is_printed_though_a_later_evaluation_fails(
+def test_results_are_printed_even_if_a_later_evaluation_fails(
     together: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     values = json.loads(Path(together[3]).read_text())
     values["dataset"]["anno_path"] = values["dataset"]["bert_name"] + "/config.json"
     Path(together[3]).write_text(json.dumps(values))
     assert predict.main([together[0], together[3], "--device", "cpu", "--no-report"]) == 2
-    said = capsys.readouterr()
-    assert "clip, text to video, R@1" in said.out
-    assert "must be HTM-Align's file" in said.err
+    captured = capsys.readouterr()
+    assert "clip, text to video, R@1" in captured.out
+    assert "must be HTM-Align's file" in captured.err

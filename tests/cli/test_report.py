@@ -1,4 +1,4 @@
-"""The report that scoring leaves, and the command that writes it anew."""
+"""The report of an evaluation, and `mmpt report`, which writes it again."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from mmpt.cli import predict, report
 from tests.support.videos import Clip, regular_times, write_video
 
 
-def test_scoring_leaves_a_report_of_all_checkpoints(scored: Path) -> None:
+def test_scoring_writes_a_report_of_all_checkpoints(scored: Path) -> None:
     assert predict.main([str(scored), "--device", "cpu", "--all-checkpoints"]) == 0
     results = scored.parent / "run" / "results"
     html = (results / "scores-report.html").read_text()
@@ -23,7 +23,7 @@ def test_scoring_leaves_a_report_of_all_checkpoints(scored: Path) -> None:
     assert len(html) < 300_000
 
 
-def test_it_is_written_anew_with_key_frames(
+def test_a_report_is_written_again_with_key_frames(
     scored: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert predict.main([str(scored), "--device", "cpu", "--all-checkpoints", "--no-report"]) == 0
@@ -43,7 +43,7 @@ def test_it_is_written_anew_with_key_frames(
     assert not (scored.parent / "run" / "results" / "scores-report.html").exists()
 
 
-def test_what_was_not_scored_or_has_changed_is_refused(
+def test_unscored_or_changed_checkpoints_are_an_error(
     scored: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert report.main([str(scored), "--device", "cpu"]) == 2
@@ -54,8 +54,8 @@ def test_what_was_not_scored_or_has_changed_is_refused(
     first = next(iter(state))
     torch.save(state | {first: state[first] + 1}, checkpoint)
     assert report.main([str(scored), "--device", "cpu"]) == 2
-    said = capsys.readouterr().err
-    assert "checkpoint_b.pt has changed since it was scored. Score it again." in said
+    error = capsys.readouterr().err
+    assert "checkpoint_b.pt has changed since it was scored. Score it again." in error
     config = json.loads(scored.read_text())
     config["fairseq"]["dataset"]["batch_size"] = 3
     scored.write_text(json.dumps(config))

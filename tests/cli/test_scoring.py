@@ -1,5 +1,6 @@
-"""What keeps an evaluation from being scored is found before the first checkpoint is, and leaves no
-file behind.
+"""Mistakes in an evaluation are reported before the first checkpoint is scored.
+
+No file is written then.
 """
 
 import shutil
@@ -19,7 +20,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def unscored(scored: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The evaluation `scored`, of which no checkpoint may be loaded."""
+    """The evaluation `scored`, in which loading a checkpoint fails the test."""
 
     def load_weights(*_: object) -> None:
         raise AssertionError("a checkpoint was loaded to be scored")
@@ -46,7 +47,7 @@ def unscored(scored: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("dataset.aligner=os.getcwd", "the aligner `os.getcwd` must be a subclass of"),
     ],
 )
-def test_parts_that_do_not_belong_together(unscored: Path, overrides: str, message: str) -> None:
+def test_parts_that_do_not_fit_each_other(unscored: Path, overrides: str, message: str) -> None:
     settings = "fairseq.dataset.batch_size=1 dataset.max_video_len=30 dataset.max_len=62"
     config = load_config(unscored, [*settings.split(), *overrides.split()])
     with pytest.raises(ConfigError) as error:
@@ -55,7 +56,7 @@ def test_parts_that_do_not_belong_together(unscored: Path, overrides: str, messa
     assert not (unscored.parent / "run" / "results").exists()
 
 
-def test_a_model_of_clips_does_not_take_whole_videos(scored: Path) -> None:
+def test_a_model_of_clips_does_not_accept_whole_videos(scored: Path) -> None:
     overrides = (
         "fairseq.dataset.batch_size=1 predictor=BGRetrievalPredictor "
         "metric=FullVideoBGRetrievalMetric dataset.meta_processor=How2FullVideoMetaProcessor "
@@ -70,7 +71,7 @@ def test_a_model_of_clips_does_not_take_whole_videos(scored: Path) -> None:
         scoring.predict(config, device=CPU)
 
 
-def test_a_checkpoint_that_is_not_there_is_found_before_the_others_are_scored(
+def test_a_missing_checkpoint_is_reported_before_the_others_are_scored(
     unscored: Path,
 ) -> None:
     paths = [f"{unscored.parent}/run/checkpoint_{name}.pt" for name in "bc"]
@@ -79,7 +80,7 @@ def test_a_checkpoint_that_is_not_there_is_found_before_the_others_are_scored(
         scoring.predict(config, device=CPU)
 
 
-def test_a_damaged_results_file_is_found_first_and_kept(unscored: Path) -> None:
+def test_a_damaged_results_file_is_reported_first_and_kept(unscored: Path) -> None:
     path = unscored.parent / "run" / "results" / "results.json"
     path.parent.mkdir()
     path.write_text("[{")
@@ -93,7 +94,7 @@ def test_a_damaged_results_file_is_found_first_and_kept(unscored: Path) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run's folder: checkpoint_best.pt, and config.yaml, which can also score it."""
+    """A run folder with checkpoint_best.pt and config.yaml, which can also be evaluated."""
     return make_run(tmp_path / "run")
 
 
@@ -115,9 +116,7 @@ def test_a_copy_of_the_bert_fits(run: Path, tmp_path: Path) -> None:
     check(run, f"dataset.bert_name={shutil.copytree(run / 'bert', tmp_path / 'copied')}")
 
 
-def test_scoring_with_other_word_pieces_is_refused_before_anything_is_read(
-    run: Path, tmp_path: Path
-) -> None:
+def test_a_bert_with_another_vocabulary_is_an_error(run: Path, tmp_path: Path) -> None:
     bert = Path(tiny_bert(tmp_path / "other"))
     *pieces, first, second = (bert / "vocab.txt").read_text().splitlines()
     (bert / "vocab.txt").write_text("\n".join([*pieces, second, first]) + "\n")
@@ -125,11 +124,12 @@ def test_scoring_with_other_word_pieces_is_refused_before_anything_is_read(
     with pytest.raises(ConfigError) as error:
         scoring.predict(config, device=CPU)
     message = str(error.value)
-    assert f"those of `{run / 'bert'}` ({run / 'config.yaml'}), but is `{bert}`" in message
+    assert f"the same word pieces as `{run / 'bert'}`" in message
+    assert f"was trained ({run / 'config.yaml'}), but is `{bert}`" in message
     assert f"Score it with `dataset.bert_name={run / 'bert'}`." in message
 
 
-def test_a_bert_that_is_gone_cannot_be_compared(
+def test_a_missing_bert_cannot_be_compared(
     run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     moved = shutil.move(run / "bert", tmp_path / "moved")
@@ -141,7 +141,7 @@ def test_a_bert_that_is_gone_cannot_be_compared(
 @pytest.mark.parametrize(
     "text", ["[1, 2]", "dataset: 3", "a: [", "dataset: {bert_name: 3, max_video_len: x}", None]
 )
-def test_a_config_of_another_program_or_none_is_passed_over(run: Path, text: str | None) -> None:
+def test_a_missing_or_foreign_config_is_ignored(run: Path, text: str | None) -> None:
     config = load_config(run / "config.yaml")
     (run / "config.yaml").unlink()
     if text is not None:

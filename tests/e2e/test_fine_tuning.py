@@ -1,5 +1,6 @@
-"""Fine-tuning from a released-format checkpoint on each kind of benchmark, on the files of
-tests/support/e2e_data.py, and scoring what comes out.
+"""Fine-tuning on each benchmark from a checkpoint in the release's format, and scoring the result.
+
+The data are the files of tests/support/e2e_data.py.
 """
 
 import re
@@ -41,7 +42,7 @@ def _in_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def small(files: Path, benchmark: str, **paths: str) -> list[str]:
-    """Overrides that fit a YAML to the size of `PRETRAINED` and to files of a benchmark."""
+    """Returns overrides that fit a YAML to the sizes of `PRETRAINED` and to generated files."""
     return [
         f"dataset.bert_name={files}/tinybert",
         "model.num_hidden_video_layers=2",
@@ -51,8 +52,10 @@ def small(files: Path, benchmark: str, **paths: str) -> list[str]:
 
 
 def tune(yaml: str, save_dir: Path, overrides: list[str]) -> tuple[str, set[str]]:
-    """Train on the CPU from `PRETRAINED`; return the log, and the names of the tensors that moved
-    and of those that are new.
+    """Trains on the CPU from `PRETRAINED`.
+
+    Returns:
+        The log, and the names of the tensors that are new or have changed.
     """
     training = [
         f"fairseq.checkpoint.restore_file={PRETRAINED}",
@@ -66,10 +69,11 @@ def tune(yaml: str, save_dir: Path, overrides: list[str]) -> tuple[str, set[str]
     assert run.returncode == 0, log[-3000:]
     before = load_checkpoint(PRETRAINED)["model"]
     after = load_checkpoint(save_dir / "checkpoint_last.pt")["model"]
-    changed = [
-        name for name in after if name not in before or not torch.equal(before[name], after[name])
-    ]
-    return log, {name.removeprefix("mmmodel.") for name in changed}
+    changed = set()
+    for name, tensor in after.items():
+        if name not in before or not torch.equal(before[name], tensor):
+            changed.add(name.removeprefix("mmmodel."))
+    return log, changed
 
 
 def score(yaml: str, checkpoint: Path, folder: Path, overrides: list[str]) -> dict[str, float]:
@@ -100,7 +104,7 @@ def test_msrvtt(files: Path, tmp_path: Path) -> None:
     assert 0 <= numbers["R1"] <= numbers["R10"] <= 1
 
 
-def test_multiple_choice_is_trained_on_captions_for_videos(files: Path) -> None:
+def test_multiple_choice_trains_to_find_the_caption_of_a_video(files: Path) -> None:
     task = Task.from_config(
         load_config(f"{NORTON}/vttqa_ft.yaml", small(files, "msrvtt", **MSRVTT))
     )
@@ -138,28 +142,28 @@ def test_youcook(files: Path, tmp_path: Path) -> None:
     assert 0 <= numbers["R1"] < numbers["R10"] <= 1
 
 
-def test_coin_head_starts_afresh_and_is_scored(files: Path, tmp_path: Path) -> None:
+def test_coin_trains_a_new_head_and_scores_it(files: Path, tmp_path: Path) -> None:
     common = small(files, "coin", vfeat_dir="coin_feature_fps30_512")
     splits = small(files, "coin", train_path="COIN.json", val_path="COIN.json")
-    two = "fairseq.optimization.max_epoch=2"  # the first update has a learning rate of 0
+    two = "fairseq.optimization.max_epoch=2"  # the learning rate of the first update is 0
     log, changed = tune(f"{NORTON}/coin_ft.yaml", tmp_path, [*common, *splits, two])
     head = [f"video_encoder.classifier.{name}" for name in ("bias", "weight")]
     assert f"kept the model's own {', '.join(head)}" in log
     assert re.search(r"\| train \| .*cross_entropy .*accuracy .*num_updates 2\b", log)
     assert re.search(r"\| valid \| .*cross_entropy ", log)
     assert set(head) < changed
-    # The text tower takes no part.
+    # The text tower is not trained.
     assert {name.partition(".")[0] for name in changed} == {"video_encoder"}
 
     tests = [*common, f"dataset.test_path={files}/data/coin/COIN.json"]
     last = tmp_path / "checkpoint_last.pt"
     assert 0 <= score(f"{NORTON}/test_coin_ft", last, tmp_path, tests)["frame_acc"] <= 1
-    score(f"{NORTON}/test_coin_zs", last, tmp_path, tests)  # the classifier is left aside
+    score(f"{NORTON}/test_coin_zs", last, tmp_path, tests)  # ignores the classifier
     with pytest.raises(CheckpointError, match=r"2 in the model only:\n.*video_encoder\.classifier"):
-        score(f"{NORTON}/test_coin_ft", PRETRAINED, tmp_path, tests)  # it was never trained
+        score(f"{NORTON}/test_coin_ft", PRETRAINED, tmp_path, tests)  # has no trained classifier
 
 
-# Files of `write_crosstask` are named after the keys.
+# The files of `write_crosstask` have the names of the keys.
 CROSSTASK_KEYS = ("train_csv_path", "val_csv_path", "primary_path", "related_path")
 CROSSTASK = {key: key for key in (*CROSSTASK_KEYS, "annotation_path", "vfeat_dir")}
 SPLITS = {"train_path": "train_csv_path", "val_path": "train_csv_path"}

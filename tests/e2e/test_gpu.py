@@ -1,8 +1,7 @@
-"""What only a GPU can show: the numbers of the CPU, few waits, half precision, compiled layers,
-memory, NCCL.
+"""Tests on a GPU: agreement with the CPU, synchronisation, half precision, compilation and NCCL.
 
-Where a reference in float64 exists, the same test also runs on the CPU, so that its code is known
-to work.
+Tests that compare with a float64 reference also run on the CPU, so that their code is known to
+work.
 """
 
 import copy
@@ -38,8 +37,8 @@ SECONDS, SLOTS = 6, 14
 
 
 @contextmanager
-def waits() -> Iterator[list[warnings.WarningMessage]]:
-    """Collect a warning for every wait for the GPU."""
+def count_syncs() -> Iterator[list[warnings.WarningMessage]]:
+    """Collects a warning for each time that the CPU waits for the GPU."""
     mode = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings(record=True) as seen:
         warnings.filterwarnings("ignore")
@@ -52,7 +51,7 @@ def waits() -> Iterator[list[warnings.WarningMessage]]:
 
 
 def states_on_gpu(dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """What towers give for four videos of 16 clips."""
+    """Returns random outputs of the towers for four videos of 16 clips."""
     generator = torch.Generator().manual_seed(1)
     shapes = {
         "pooled_video": (64, 48),
@@ -73,12 +72,14 @@ def states_on_gpu(dtype: torch.dtype) -> dict[str, torch.Tensor]:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_loss_waits_for_the_numbers_of_tokens_and_for_its_check(dtype: torch.dtype) -> None:
+def test_the_loss_syncs_once_for_the_numbers_of_tokens_and_once_for_its_check(
+    dtype: torch.dtype,
+) -> None:
     loss, batch = MMContraLoss(NORTON_LOSS), states_on_gpu(dtype)
-    loss(**batch).total.backward()  # what is made once may wait
-    with waits() as in_forward:
+    loss(**batch).total.backward()  # the first step may sync
+    with count_syncs() as in_forward:
         total = loss(**batch).total
-    with waits() as in_backward:
+    with count_syncs() as in_backward:
         total.backward()
     assert (len(in_forward), len(in_backward)) == (2, 0)
 
@@ -110,7 +111,7 @@ def clips(num: int = 64) -> dict[str, torch.Tensor]:
 
 
 def train_once(model: MMFusionSeparate, num: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the loss of a step and all gradients in one vector, float64 on the CPU."""
+    """Returns the loss of a step and all gradients in one vector, float64 on the CPU."""
     first = next(model.parameters())
     batch = {name: value.to(first.device) for name, value in clips(num).items()}
     batch["vfeats"] = batch["vfeats"].to(first.dtype)
@@ -118,15 +119,16 @@ def train_once(model: MMFusionSeparate, num: int = 64) -> tuple[torch.Tensor, to
     loss = MMContraLoss(NORTON_LOSS).to(first.device)
     total = loss(**batch | model(**batch)).total
     total.backward()
-    gradients = [
-        each.grad.flatten().double().cpu() for each in model.parameters() if each.grad is not None
-    ]
+    gradients = []
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            gradients.append(parameter.grad.flatten().double().cpu())
     return total.detach().double().cpu(), torch.cat(gradients)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_a_step_is_near_that_in_float64(device: str, dtype: torch.dtype) -> None:
+def test_a_step_is_close_to_one_in_float64(device: str, dtype: torch.dtype) -> None:
     model = towers().to(dtype)
     loss, gradients = train_once(copy.deepcopy(model).to(device))
     wanted_loss, wanted = train_once(model.double())
@@ -136,22 +138,22 @@ def test_a_step_is_near_that_in_float64(device: str, dtype: torch.dtype) -> None
 
 
 @pytest.mark.gpu
-def test_no_wait_between_plan_and_gradient() -> None:
+def test_packed_layers_do_not_sync() -> None:
     model = towers(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1).to("cuda")
     batch = clips()
     mask = batch["cmasks"].to("cuda")
     packing = plan_packing(mask, max_padding=8)
     ids, positions = batch["caps"].to("cuda"), torch.arange(SLOTS, device="cuda").expand_as(mask)
     packed = {"input_ids": packing.pack(ids)[None], "position_ids": packing.pack(positions)[None]}
-    for _ in range(2):  # what is made once may wait
-        with waits() as seen:
+    for _ in range(2):  # the first step may sync
+        with count_syncs() as seen:
             hidden = model.text_encoder(**packed, groups=packing.groups).last_hidden_state
             packing.unpack(hidden[0]).sum().backward()
     assert len(seen) == 0
 
 
 @pytest.mark.gpu
-def test_compiled_layers_give_the_steps_of_eager_ones_and_compile_once() -> None:
+def test_compiled_layers_equal_eager_ones_and_compile_once() -> None:
     eager = towers().to("cuda")
     compiled = copy.deepcopy(eager)
     compile_layers(compiled, torch.device("cuda"))
@@ -166,7 +168,7 @@ def test_compiled_layers_give_the_steps_of_eager_ones_and_compile_once() -> None
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(("dtype", "tolerance"), [("fp32", 1e-4), ("fp16", 2e-2), ("bf16", 1e-1)])
-def test_extracted_features_are_those_of_the_cpu(dtype: str, tolerance: float) -> None:
+def test_extracted_features_equal_those_of_the_cpu(dtype: str, tolerance: float) -> None:
     torch.manual_seed(0)
     network = S3D().eval()
     rows = np.random.default_rng(0).integers(0, 256, (2, 30, 224, 224, 3), dtype=np.uint8)
@@ -178,7 +180,7 @@ def test_extracted_features_are_those_of_the_cpu(dtype: str, tolerance: float) -
 
 @pytest.mark.gpu
 @needs_two
-def test_features_of_the_second_gpu_are_waited_for() -> None:
+def test_features_of_the_second_gpu_equal_those_of_the_first() -> None:
     torch.manual_seed(0)
     network = S3D().eval()
     rows = list(np.random.default_rng(0).integers(0, 256, (16, 30, 224, 224, 3), dtype=np.uint8))
@@ -195,7 +197,7 @@ ON_GPU = "fairseq.common.cpu=false"
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", HALF)
-def test_half_precision_trains_refreshes_and_goes_on(
+def test_half_precision_trains_refreshes_and_continues(
     corpus: Path, tmp_path: Path, precision: str
 ) -> None:
     options = [ON_GPU, f"fairseq.common.{precision}=true", "model.compile=true"]
@@ -224,21 +226,21 @@ def test_norton_starts_in_half_precision_from_a_float32_checkpoint(
 
 @pytest.mark.gpu
 @needs_two
-def test_two_gpus_make_the_updates_of_one_with_twice_the_batches(
+def test_two_gpus_make_the_same_updates_as_one_with_twice_the_batches(
     corpus: Path, tmp_path: Path
 ) -> None:
     common = [ON_GPU, ONE_EPOCH, "fairseq.common.seed=5"]
     train(VIDEOCLIP, corpus, tmp_path / "two", *common, jobtype="local_small")
     train(VIDEOCLIP, corpus, tmp_path / "one", *common, "fairseq.optimization.update_freq=[2]")
-    one, two = (
-        load_checkpoint(tmp_path / name / "checkpoint_last.pt")["model"] for name in ("one", "two")
-    )
-    assert np.mean([float((one[name] - two[name]).abs().mean()) for name in one]) < 1e-4
+    one = load_checkpoint(tmp_path / "one" / "checkpoint_last.pt")["model"]
+    two = load_checkpoint(tmp_path / "two" / "checkpoint_last.pt")["model"]
+    differences = [float((one[name] - two[name]).abs().mean()) for name in one]
+    assert np.mean(differences) < 1e-4
 
 
 @pytest.mark.gpu
 @needs_two
-def test_two_gpus_contrast_the_clips_of_both(corpus: Path, tmp_path: Path) -> None:
+def test_two_gpus_gather_their_clips_as_negatives(corpus: Path, tmp_path: Path) -> None:
     options = [ON_GPU, ONE_EPOCH, "loss.gather_negatives=true", "fairseq.common.bf16=true"]
     log = train(VIDEOCLIP, corpus, tmp_path, *options, jobtype="local_small")
     assert re.search(r"\| train \| .*clip_caption [\d.]+", log)

@@ -1,4 +1,4 @@
-"""Whole jobs on a device that is out of memory: they repeat steps, or end with one message."""
+"""Whole jobs on a device that runs out of memory: steps are repeated, or one message is printed."""
 
 import re
 from pathlib import Path
@@ -24,13 +24,15 @@ def test_one_of_two_processes_repeats_its_steps(corpus: Path, tmp_path: Path) ->
         MMPT_TEST_FITS="20",
     )
     key = "model.checkpoint_activations"
-    told = rf"out of memory with (\d+) clips at once; `{key}: auto` takes (\d+) from now on"
-    assert re.findall(told, log) == [("64", "32"), ("32", "16")]
+    line = rf"out of memory with (\d+) clips at once; `{key}: auto` takes (\d+) from now on"
+    assert re.findall(line, log) == [("64", "32"), ("32", "16")]
     assert re.search(r"\| valid \|.* loss [\d.]+", log)
 
 
 def test_with_gathered_negatives_no_step_is_repeated(corpus: Path, tmp_path: Path) -> None:
     overrides = [*corpus_overrides(corpus, tmp_path), SMALL_DEVICE, "loss.gather_negatives=true"]
     run = launch([VIDEOCLIP, "--jobtype", "local_small", *overrides], MMPT_TEST_FITS="20")
-    assert run.returncode in (1, 2), run.stderr[-3000:]  # of the process that ends first
+    assert run.returncode in (1, 2), run.stderr[
+        -3000:
+    ]  # the exit code of the process that ends first
     assert "With `loss.gather_negatives` the processes wait for each other in a step" in run.stderr

@@ -1,5 +1,6 @@
-"""Whole jobs in half precision on the CPU, one of them compiled; what they save serves eager
-float32 runs.
+"""Whole jobs in half precision on the CPU, one of them compiled.
+
+Their checkpoints also load into eager float32 models.
 """
 
 import re
@@ -22,8 +23,10 @@ pytestmark = pytest.mark.e2e
 
 
 def train(corpus: Path, save_dir: Path, *more: str, resume: bool = False) -> list[float]:
-    """Train in this precision although there is no GPU, which the launcher would not; return the
-    loss of each epoch.
+    """Trains in half precision without a GPU, which the launcher does not do.
+
+    Returns:
+        The loss of each epoch.
     """
     curves = f"fairseq.common.tensorboard_logdir={save_dir}/run"
     config = load_config(
@@ -42,26 +45,24 @@ def train(corpus: Path, save_dir: Path, *more: str, resume: bool = False) -> lis
     return [float(loss) for loss in re.findall(r"\| train \| .*?\| loss ([\d.]+)", log)]
 
 
-def test_a_compiled_bfloat16_run_learns_and_goes_on_eagerly(corpus: Path, tmp_path: Path) -> None:
+def test_a_compiled_bfloat16_run_learns_and_continues_eagerly(corpus: Path, tmp_path: Path) -> None:
     half = "fairseq.common.bf16=true"
     (first,) = train(corpus, tmp_path, half, "model.compile=true", ONE_EPOCH)
     assert first == pytest.approx(8.701, abs=0.05)  # float32 gives 8.701; measured 8.715
     (second,) = train(corpus, tmp_path, half, "fairseq.optimization.max_epoch=2", resume=True)
     assert second < first
-    load_into_float32(corpus, tmp_path)
+    check_loads_into_float32(corpus, tmp_path)
 
 
 def test_a_float16_run_learns(corpus: Path, tmp_path: Path) -> None:
     options = ["fairseq.common.memory_efficient_fp16=true", ONE_EPOCH]
     (loss,) = train(corpus, tmp_path, *options)
     assert loss == pytest.approx(8.701, abs=0.01)  # measured 8.700
-    load_into_float32(corpus, tmp_path)
+    check_loads_into_float32(corpus, tmp_path)
 
 
-def load_into_float32(corpus: Path, save_dir: Path) -> None:
-    """The checkpoint is one of float32 weights under the keys of a model that is neither half nor
-    compiled.
-    """
+def check_loads_into_float32(corpus: Path, save_dir: Path) -> None:
+    """Asserts that the weights are float32 and have the names of a model that is not compiled."""
     saved = load_checkpoint(save_dir / "checkpoint_last.pt")["model"]
     assert {weight.dtype for weight in saved.values()} == {torch.float32}
     model = Task.from_config(
@@ -72,6 +73,6 @@ def load_into_float32(corpus: Path, save_dir: Path) -> None:
     )
 
 
-def test_mixed_precision_that_fairseq_itself_brings_is_refused() -> None:
+def test_the_mixed_precision_of_fairseq_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"`fairseq.common.amp` must be false: .* set"):
         load_config(ROOT / VIDEOCLIP, ["fairseq.common.amp=true"])

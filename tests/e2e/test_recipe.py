@@ -1,9 +1,8 @@
-"""DATASET.md, typed by a user whose data are small: every command of it, in order, does what the
-page says.
+"""All commands of DATASET.md, run in order on small data, do what the page says.
 
-Videos, captions and annotations are tiny; everything that the page downloads comes from a server on
-this machine, with S3D's and BERT's weights drawn at random. So the commands run as they stand, but
-for what `ADDED` adds.
+Videos, captions and annotations are tiny. All downloads come from a server on this machine, and the
+weights of S3D and BERT are random. The commands run as they are written, with the additional
+arguments in `ADDED`.
 """
 
 import io
@@ -38,7 +37,8 @@ pytestmark = pytest.mark.e2e
 
 PAGE = (ROOT / "DATASET.md").read_text()
 
-ADDED = {  # what a command on small data needs, by a part of the command; {site} is the server
+# Part of a command -> arguments that it needs on small data. {site} is the server.
+ADDED = {
     "make-demo-data": "--num-videos 16 --num-val 8",
     "mmpt download [^-]": "--mirror {site}",
     "mmpt check .*/how2": "dataset.num_video_per_batch=1 num_cands=1 dataset.max_missing=0.5",
@@ -50,7 +50,7 @@ ADDED = {  # what a command on small data needs, by a part of the command; {site
 
 @dataclass
 class Command:
-    """A command of the page, the output that the page shows for it, and what came of running it."""
+    """A command of the page, the output that the page shows for it, and its result."""
 
     text: str
     shown: list[str] = field(default_factory=list)
@@ -59,8 +59,9 @@ class Command:
 
 
 def read_page() -> list[Command]:
-    """Return the commands of all `bash` blocks; a `text` block shows output of the last one before
-    it.
+    """Returns the commands of all `bash` blocks of the page.
+
+    A `text` block shows output of the last command before it.
     """
     commands: list[Command] = []
     for language, block in re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL):
@@ -72,12 +73,14 @@ def read_page() -> list[Command]:
     return commands
 
 
-# ---- the user types
+# ---- running the commands
 
 
 def run(command: Command, site_url: str) -> None:
-    """Run it in this process, as importing torch takes seconds; the launcher starts processes, so
-    it gets its own.
+    """Runs a command and stores its result.
+
+    It runs in this process, because importing torch takes seconds. The launcher starts processes
+    and therefore runs in its own process.
     """
     arguments = shlex.split(command.text)
     for part, added in ADDED.items():
@@ -112,7 +115,7 @@ class Recipe:
 
 @pytest.fixture(scope="module")
 def recipe(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recipe]:
-    """The whole page, run in a folder that looks like the project's root."""
+    """The commands of the page, after they ran in a folder that looks like the project's root."""
     root = tmp_path_factory.mktemp("checkout")
     for name in ("projects", "scripts"):
         shutil.copytree(ROOT / name, root / name)
@@ -134,7 +137,7 @@ def recipe(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
                 break
         yield Recipe(root, commands, site.url)
     logging.getLogger().setLevel(level)
-    load_tokenizer.cache_clear()  # by names that mean something else elsewhere
+    load_tokenizer.cache_clear()  # other tests use the same names for other files
     open_shard.cache_clear()
 
 
@@ -144,19 +147,19 @@ def test_every_command_runs(recipe: Recipe) -> None:
     assert len(recipe.commands) >= 20
 
 
-def test_what_is_added_is_added_to_something() -> None:
+def test_every_addition_belongs_to_a_command() -> None:
     for part in ADDED:
         assert any(re.search(part, command.text) for command in read_page()), part
 
 
-def test_commands_stand_in_blocks() -> None:
-    """Only there are they run."""
+def test_all_commands_are_in_blocks() -> None:
+    """A command outside of a block is not run by these tests."""
     outside = re.sub(r"^```.*?^```", "", PAGE, flags=re.MULTILINE | re.DOTALL)
     assert re.findall(r"`(?:mmpt|python|sh|make|pip|[A-Z]+=\S+) [^`]*`", outside) == []
 
 
 def test_commands_print_what_the_page_shows(recipe: Recipe) -> None:
-    """The same words, with other numbers."""
+    """The words are the same, and the numbers differ."""
     shown = [(command, line) for command in recipe.commands for line in command.shown]
     assert len(shown) >= 6
     for command, line in shown:
@@ -181,7 +184,7 @@ def test_one_feature_file_for_every_video(recipe: Recipe) -> None:
             assert np.linalg.norm(features[0].astype(np.float32)) == pytest.approx(1, abs=1e-3)
 
 
-def test_what_could_not_be_used_is_named(recipe: Recipe) -> None:
+def test_unusable_videos_are_listed(recipe: Recipe) -> None:
     features = recipe.root / "data/feat"
     summary = json.loads((features / "feat_how2_s3d/extract_summary.json").read_text())
     assert list(summary["failed"]) == [BROKEN]
@@ -189,9 +192,9 @@ def test_what_could_not_be_used_is_named(recipe: Recipe) -> None:
     assert list(json.loads(unpacked)) == [BROKEN]
 
 
-def test_everything_lies_where_the_yamls_look(recipe: Recipe) -> None:
-    """Every path below data/ of every YAML under projects/."""
-    looked_at = set()
+def test_the_page_makes_every_file_that_the_yamls_name(recipe: Recipe) -> None:
+    """The commands make every path below data/ that a YAML in projects/ names."""
+    found = set()
     for path in sorted((ROOT / "projects").rglob("*.yaml")):
         dataset = (yaml.safe_load(path.read_text()) or {}).get("dataset") or {}
         for key, value in dataset.items():
@@ -200,11 +203,11 @@ def test_everything_lies_where_the_yamls_look(recipe: Recipe) -> None:
                 assert list(recipe.root.glob(f"{value}*")), (
                     f"{where}, which DATASET.md does not make"
                 )
-                looked_at.add(value)
-    assert len(looked_at) >= 9
+                found.add(value)
+    assert len(found) >= 9
 
 
-def test_training_on_ones_own_videos_leaves_a_checkpoint(recipe: Recipe) -> None:
+def test_training_on_own_videos_writes_a_checkpoint(recipe: Recipe) -> None:
     weights = load_checkpoint(recipe.root / "runs/mine/norton/checkpoint_last.pt")["model"]
     start = load_checkpoint(recipe.root / "runs/retri/videoclip/checkpoint_best.pt")["model"]
     before = {name: start[name.removeprefix("mmmodel.")] for name in weights}
@@ -215,17 +218,15 @@ def test_training_on_ones_own_videos_leaves_a_checkpoint(recipe: Recipe) -> None
 
 
 def made_files(root: Path) -> dict[Path, bytes]:
-    """All data and YAMLs, without what says how the last run went."""
+    """Returns the contents of all data files and YAMLs, without reports about the last run."""
     suffixes = (".npy", ".lst", ".jsonl", ".csv", ".yaml", "_meta.json", ".zip", ".pth", ".pkl")
     folders = (root / name for name in ("data", "pretrained_models", "projects"))
     paths = (path for folder in folders for path in folder.rglob("*"))
     return {path: path.read_bytes() for path in paths if path.name.endswith(suffixes)}
 
 
-def test_run_again_nothing_changes(recipe: Recipe) -> None:
-    """As the page's beginning says; the last test, as it runs the page once more, but for the
-    training.
-    """
+def test_a_second_run_changes_nothing(recipe: Recipe) -> None:
+    """All commands but training and checks run again. This must be the last test."""
     before = made_files(recipe.root)
     assert len(before) > 60
     for command in read_page():

@@ -1,6 +1,4 @@
-"""Whole jobs through `locallaunch.py`: training, resuming, scoring, one against two processes, the
-user's mistakes.
-"""
+"""Whole jobs with `locallaunch.py`: training, resuming, scoring, two processes, and mistakes."""
 
 import json
 import os
@@ -41,12 +39,12 @@ def weights(save_dir: Path, name: str = "checkpoint_last.pt") -> dict[str, torch
 
 @pytest.fixture(scope="module")
 def videoclip(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A VideoCLIP run of two epochs in one process: its folder and its log."""
+    """The folder and the log of a VideoCLIP run of two epochs in one process."""
     save_dir = tmp_path_factory.mktemp("runs") / "videoclip"
     return save_dir, train(VIDEOCLIP, corpus, save_dir, "fairseq.optimization.max_epoch=2")
 
 
-def test_a_run_logs_its_terms_and_keeps_its_config(videoclip: tuple[Path, str]) -> None:
+def test_a_run_logs_its_terms_and_saves_its_config(videoclip: tuple[Path, str]) -> None:
     save_dir, log = videoclip
     pace = ("clips_per_s", "videos_per_s", "tflops", "data_wait", "minutes_left", "memory_gb")
     for name in ("clip_caption", "accuracy", *pace):
@@ -65,11 +63,11 @@ def test_a_run_logs_its_terms_and_keeps_its_config(videoclip: tuple[Path, str]) 
 
 def test_metrics_are_logged_once_per_update_and_validation(videoclip: tuple[Path, str]) -> None:
     rows = read_metrics(videoclip[0])
-    train, valid = ([row for row in rows if row["split"] == split] for split in ("train", "valid"))
+    train = [row for row in rows if row["split"] == "train"]
+    valid = [row for row in rows if row["split"] == "valid"]
     per_epoch = len(train) // 2
-    assert [(row["epoch"], row["update"]) for row in train] == [
-        (1 + update // per_epoch, update + 1) for update in range(2 * per_epoch)
-    ]
+    wanted = [(1 + update // per_epoch, update + 1) for update in range(2 * per_epoch)]
+    assert [(row["epoch"], row["update"]) for row in train] == wanted
     assert [row["update"] for row in valid] == [per_epoch, 2 * per_epoch]
     names = {"loss", "clip_caption", "accuracy"}
     pace = {"lr", "gnorm", "videos_per_s", "tflops", "memory_gb"}
@@ -77,9 +75,9 @@ def test_metrics_are_logged_once_per_update_and_validation(videoclip: tuple[Path
     assert names <= valid[0].keys()
 
 
-def test_a_report_finds_the_curves_of_the_run(videoclip: tuple[Path, str]) -> None:
+def test_a_report_shows_the_curves_of_the_run(videoclip: tuple[Path, str]) -> None:
     save_dir, _ = videoclip
-    # the one term of the loss, and nothing about speed
+    # The only term of the loss, its accuracy, and no figures about speed.
     assert list(loss_charts(save_dir)) == ["clip-caption", "accuracy"]
     hardness = read_hardness(save_dir)
     assert [row["epoch"] for row in hardness] == [1, 2]
@@ -102,10 +100,10 @@ def test_norton_trains_layernorm_and_a_temperature_from_the_videoclip_checkpoint
     assert abs(float(scale) - np.log(1 / 0.07)) > 1e-4
 
 
-def test_a_run_cannot_go_on_with_other_trained_parameters(
+def test_a_run_cannot_continue_with_other_trained_parameters(
     corpus: Path, videoclip: tuple[Path, str], tmp_path: Path
 ) -> None:
-    """The training process finds it, and ends the job with one message."""
+    """The training process finds the mistake, and the job ends with one message."""
     shutil.copy(videoclip[0] / "checkpoint_last.pt", tmp_path)
     log = train(VIDEOCLIP, corpus, tmp_path, "model.layernorm_only=true", exit_code=2)
     assert "Traceback" not in log
@@ -131,8 +129,8 @@ def test_scoring_writes_a_row_per_checkpoint_and_prints_the_table(
     assert re.search(r"^ +chance +checkpoint_best +checkpoint_last$", run.stdout, re.MULTILINE)
     assert "full video, DTW as published, R@1" in run.stdout
     for line in whole_job.SCORING_PHASES.values():
-        said = run.stdout + run.stderr
-        assert line == whole_job.ENDED or re.search(line, said, re.MULTILINE), line
+        output = run.stdout + run.stderr
+        assert line == whole_job.ENDED or re.search(line, output, re.MULTILINE), line
     rows = json.loads((tmp_path / "results.json").read_text())
     assert [row["checkpoint"] for row in rows] == [str(best), str(last)]
     videos = json.loads((corpus / "val_clips.json").read_text())["videos"]
@@ -140,28 +138,30 @@ def test_scoring_writes_a_row_per_checkpoint_and_prints_the_table(
     assert rows[0]["chance"]["RetrievalMetric"]["R1"] == pytest.approx(1 / clips)
 
 
-def test_two_processes_make_the_updates_of_one_with_twice_the_batches(
+def test_two_processes_make_the_same_updates_as_one_with_twice_the_batches(
     corpus: Path, tmp_path: Path
 ) -> None:
-    """Without dropout, averaging gradients over processes equals averaging them over accumulated
-    batches.
+    """Gradients averaged over processes equal gradients averaged over accumulated batches.
+
+    The BERT of the small corpus has no dropout.
     """
     common = [ONE_EPOCH, "fairseq.common.seed=5"]
     train(VIDEOCLIP, corpus, tmp_path / "two", *common, jobtype="local_small")
     train(VIDEOCLIP, corpus, tmp_path / "one", *common, "fairseq.optimization.update_freq=[2]")
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     worst = max(float((one[name] - two[name]).abs().max()) for name in one)
-    # Adam turns rounding of tiny gradients into steps of up to lr; see the next line.
+    # Adam may turn the rounding error of a tiny gradient into a step of up to lr, but seldom does.
     assert worst < 2e-4
-    assert np.mean([float((one[name] - two[name]).abs().mean()) for name in one]) < 1e-5
+    differences = [float((one[name] - two[name]).abs().mean()) for name in one]
+    assert np.mean(differences) < 1e-5
     rows = read_metrics(tmp_path / "two")
-    # One process writes.
+    # Only one process writes.
     assert len(rows) == len({(row["split"], row["update"]) for row in rows}) > 2
     plans = [(tmp_path / name / "retri" / "plan_e1.json").read_text() for name in ("one", "two")]
     assert json.loads(plans[0])["batches"] == json.loads(plans[1])["batches"]
 
 
-def test_a_killed_run_goes_on_where_it_stopped(
+def test_a_killed_run_continues_where_it_stopped(
     corpus: Path, videoclip: tuple[Path, str], tmp_path: Path
 ) -> None:
     options = ["fairseq.optimization.max_epoch=2", "fairseq.checkpoint.save_interval_updates=3"]
@@ -181,7 +181,7 @@ def test_a_killed_run_goes_on_where_it_stopped(
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
     assert load_checkpoint(saved)["extra_state"]["train_iterator"]["iterations_in_epoch"] == 3
-    # The kill may fall into its copying.
+    # The process may have been killed while it copied this file.
     shutil.copy(saved, tmp_path / "checkpoint_last.pt")
     plan = tmp_path / "retri" / "plan_e1.json"
     written = plan.stat().st_mtime_ns
@@ -191,17 +191,19 @@ def test_a_killed_run_goes_on_where_it_stopped(
     assert plan.stat().st_mtime_ns == written, "the plan of epoch 1 was computed again"
     same, other = weights(videoclip[0]), weights(tmp_path)
     assert max(float((same[name] - other[name]).abs().max()) for name in same) < 1e-6
-    # Every update once, with the loss (three digits) of the run that was not interrupted. That one
+    # Every update is recorded once, with the loss (three digits) of the uninterrupted run. That run
     # has no validations within epochs.
-    whole, broken = (
-        [(row["split"], row["update"], row["loss"]) for row in read_metrics(folder)]
-        for folder in (videoclip[0], tmp_path)
-    )
+    whole, broken = recorded_losses(videoclip[0]), recorded_losses(tmp_path)
     assert len(set(broken)) == len(broken)
     assert [row for row in broken if row[0] == "train" or row in whole] == whole
 
 
-def test_broken_features_found_by_a_loader_worker_are_one_message_and_exit_code_2(
+def recorded_losses(save_dir: Path) -> list[tuple[str, int, float]]:
+    """Returns split, update and loss of every row of metrics."""
+    return [(row["split"], row["update"], row["loss"]) for row in read_metrics(save_dir)]
+
+
+def test_broken_features_in_a_loader_worker_are_one_message_and_exit_code_2(
     corpus: Path, tmp_path: Path
 ) -> None:
     damaged = tmp_path / "corpus"

@@ -1,4 +1,4 @@
-"""A wheel in a fresh environment makes the demo data and trains on them, in an empty folder."""
+"""In a fresh environment and an empty folder, the wheel makes the demo data and trains on it."""
 
 import os
 import shutil
@@ -15,12 +15,12 @@ from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.e2e
 
-# What `[train]` leaves out. (Jinja2 and filelock come with torch.)
+# Packages that `[train]` does not install. (Jinja2 and filelock come with torch.)
 BLOCKED = ("av", "matplotlib", "PIL", "pytest")
 
 
 def run(*command: object, folder: Path) -> str:
-    """Runs a command that must succeed, without this environment's variables."""
+    """Runs a command without the variables of this environment; returns its output."""
     env = {"PATH": os.defpath, "HOME": str(folder), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*map(str, command)], cwd=folder, env=env, capture_output=True, text=True, check=False
@@ -31,7 +31,10 @@ def run(*command: object, folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of a fresh environment with the wheel, and what it needs from this one."""
+    """The folder of programs of a fresh environment with the wheel.
+
+    The packages that the wheel needs come from the environment of the tests.
+    """
     top = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
 
@@ -42,18 +45,18 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, source)
     run(*pip, "wheel", "--no-deps", "--no-build-isolation", source, "-w", top, folder=top)
 
-    # A path file lends the packages of this environment, but does not read the path files among
-    # them, so that an editable mmpt is not found. A second one hides what `[train]` leaves out.
+    # A path file adds the packages of this environment. Path files among them are not read, so that
+    # an editable mmpt is not found. A second path file hides what `[train]` does not install.
     venv.create(top / "env", with_pip=False, symlinks=True)
     programs = top / "env" / "bin"
     (site,) = (top / "env").glob("lib/python*/site-packages")
-    (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (site / "packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
     (site / "hide.pth").write_text(f"import sys; sys.modules.update(dict.fromkeys({BLOCKED}))\n")
     (wheel,) = top.glob("mmpt-*.whl")
     target = ("--python", programs / "python")
     run(*pip, *target, "install", "--no-deps", "--ignore-installed", wheel, folder=top)
 
-    # fairseq's one command would give the environment this script.
+    # An installation of fairseq would create this script.
     lines = (Path(sys.executable).parent / "fairseq-train").read_text().splitlines()
     trainer = programs / "fairseq-train"
     trainer.write_text("\n".join([f"#!{programs / 'python'}", *lines[1:]]))
@@ -82,8 +85,8 @@ def test_an_empty_folder_trains(programs: Path, tmp_path: Path) -> None:
     run(mmpt, "make-demo-data", "--out", "data/demo", *sizes, folder=tmp_path)
     overrides = corpus_overrides(Path("data/demo"), Path("runs/demo"))
     command = [mmpt, "train", VIDEOCLIP, "--jobtype", "local_small", *overrides]
-    said = run(*command, "fairseq.optimization.max_epoch=1", folder=tmp_path)
-    assert f"--user-dir {programs.parent}/lib/" in said
-    assert "| valid | epoch 001 " in said
+    output = run(*command, "fairseq.optimization.max_epoch=1", folder=tmp_path)
+    assert f"--user-dir {programs.parent}/lib/" in output
+    assert "| valid | epoch 001 " in output
     assert (tmp_path / "runs/demo/checkpoint_best.pt").is_file()
     assert {path.name for path in tmp_path.iterdir()} <= {"projects", "data", "runs", ".cache"}
