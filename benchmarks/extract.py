@@ -32,7 +32,7 @@ from mmpt.media.video_list import find_videos
 from mmpt.media.video_reader import VideoFile
 from mmpt.prepare.features.clip_encoder import DTYPES, ClipEncoder, finish_features
 from mmpt.prepare.features.extraction import Extraction
-from results import Figure, Options, record, run_script, time_in_turns, timed
+from results import Figure, Options, rates, record, run_script, time_in_turns, timed
 
 KINDS = {
     "h264_360p_30": (640, 360, 30, "libx264"),
@@ -49,10 +49,13 @@ OPTIONS = {
 def make_video(path: Path, width: int, height: int, fps: int, codec: str, seconds: float) -> None:
     """Writes a video of a textured wall, filmed by a moving camera."""
     rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 256, (1, 3, height // 8 + 20, width // 8 + 20)).astype(np.float32)
-    fine = functional.interpolate(torch.from_numpy(coarse), scale_factor=8, mode="bicubic")
+    # A smooth pattern with noise, larger than the picture by the way of the camera.
+    coarse_size = (1, 3, height // 8 + 20, width // 8 + 20)
+    coarse = torch.from_numpy(rng.integers(0, 256, coarse_size).astype(np.float32))
+    fine = functional.interpolate(coarse, scale_factor=8, mode="bicubic")
     wall = fine[0].permute(1, 2, 0).numpy()
-    wall = np.clip(wall + rng.integers(-8, 8, wall.shape), 0, 255).astype(np.uint8)
+    noise = rng.integers(-8, 8, wall.shape)
+    wall = np.clip(wall + noise, 0, 255).astype(np.uint8)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=fps, options=OPTIONS[codec])
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
@@ -129,8 +132,7 @@ def compare_preprocessing(path: Path, repeats: int) -> list[Figure]:
         lambda _: count_plain(path, "bilinear"),
         clock=time.process_time,
     )
-    rates = [[frames / each for each in side] for side in seconds]
-    ours, plain, bilinear = rates
+    ours, plain, bilinear = [rates(frames, side) for side in seconds]
     what = f"decode and preprocess {path.stem}, one core"
     note = "plain: a bilinear filter, other pictures"
     return [

@@ -88,7 +88,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def check_length(num_batches: int, num_items: int | None) -> None:
     """Raises UserError if too few batches are left to measure the rate of the loader."""
-    left = min(num_items or num_batches, num_batches) - 1 - min(NUM_STEPS, num_batches // 8)
+    num_read = min(num_items or num_batches, num_batches)
+    num_steps = min(NUM_STEPS, num_batches // 8)
+    left = num_read - 1 - num_steps  # after the first batch and those with steps
     if left < MIN_ITEMS:
         raise UserError(
             f"--videos and --items must leave at least {MIN_ITEMS} batches of 64 videos to "
@@ -207,7 +209,8 @@ def epoch_figures(train: MMDataset, num_workers: int, num_items: int | None) -> 
 
 def stream_figures(batches: Iterator[Any], num_workers: int, num_items: int) -> list[Figure]:
     """Reads `num_items` batches without steps, and measures rate and memory at even distances."""
-    pids = [os.getpid(), *(child.pid for child in multiprocessing.active_children() if child.pid)]
+    workers = multiprocessing.active_children()
+    pids = [os.getpid(), *(worker.pid for worker in workers if worker.pid)]
     num_sampled = num_items - READ_AHEAD  # after these, workers may have ended
     step = max(1, num_sampled // NUM_SAMPLES)
     samples = []
@@ -235,7 +238,9 @@ def memory_figures(samples: list[Sample]) -> list[Figure]:
     items = np.array([sample.item for sample in samples])
     late = items >= items[-1] / 4
     # One row per sample: the own memory of the parent, then of the workers, in MB.
-    own_rows = [[memory.own for memory in sample.memory] for sample in samples]
+    own_rows = []
+    for sample in samples:
+        own_rows.append([memory.own for memory in sample.memory])
     own_SP = np.array(own_rows) / MB
     for name, own in (("parent", own_SP[:, 0]), ("a worker", own_SP[:, 1:].mean(axis=1))):
         slope = np.polyfit(items[late], own[late], 1)[0] if late.sum() > 1 else 0.0

@@ -93,7 +93,8 @@ def scale(block: np.ndarray, lengths: Lengths) -> np.float32:
 
 def pad(d: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Returns distances padded to `size` as in the release."""
-    more_rows, more_cols = size[0] - d.shape[0], size[1] - d.shape[1]
+    more_rows = size[0] - d.shape[0]
+    more_cols = size[1] - d.shape[1]
     padded = np.pad(d, ((0, more_rows), (0, more_cols)), constant_values=np.inf)
     padded[-more_rows - 1 :, -more_cols:] = 0
     return padded

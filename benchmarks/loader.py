@@ -37,7 +37,7 @@ from mmpt.shards.writer import write_shards
 from mmpt.tasks import Task
 from mmpt.utils.rng import item_rng
 from process_memory import cpu_s
-from results import Figure, Options, record, run_script, time_in_turns
+from results import Figure, Options, rates, record, run_script, time_in_turns
 
 V, C, F, T = 64, 16, 16, 32
 SEED = 0
@@ -132,7 +132,8 @@ def plain_clips(
         target = rng.randint(aligner.sampled_min_len, aligner.sampled_max_len)
         first, last, _ = text_span(sizes, captions["start"], captions["end"], centre, target, rng)
         # A second of it, inside the video.
-        low, high = math.floor(captions["start"][first]), math.ceil(captions["end"][last - 1])
+        low = math.floor(captions["start"][first])
+        high = math.ceil(captions["end"][last - 1])
         middle = rng.randint(low, high) if low < high else (low + high) // 2
         middle = max(0, min(middle, seconds - 1))
         # The video window grows by a second at a time, to a random side.
@@ -177,8 +178,8 @@ def plain_captions(prefix: str, key: ShardKey) -> Captions:
     cap = []
     for row in plain_read(ids_stem(prefix, Split.TRAIN, key.shard), key.row):
         cap.append([int(token) for token in row if token != -1])  # -1 is padding
-    start, end = np.array(times).T
-    return Captions(start=[float(s) for s in start], end=[float(s) for s in end], cap=cap)
+    start, end = np.array(times, dtype=np.float64).T
+    return Captions(start=start.tolist(), end=end.tolist(), cap=cap)
 
 
 class PlainItems(Dataset):
@@ -192,7 +193,8 @@ class PlainItems(Dataset):
         return len(self.data)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        keys, rng = self.data.meta[index][0], item_rng(SEED, self.data.epoch, index)
+        keys = self.data.meta[index][0]
+        rng = item_rng(SEED, self.data.epoch, index)
         return plain_item(self.data.aligner, self.config, keys, rng)
 
 
@@ -245,15 +247,17 @@ def main() -> None:
             clock=time.process_time,
         )
         in_worker, with_parent = measure_workers(data, plain)
-    milliseconds = [[1000 * seconds for seconds in side] for side in called]
-    figures = [Figure("an item of 64 videos", "ms", *milliseconds, note="equal tensors")]
+    ours, others = np.array(called) * 1000
+    figures = [
+        Figure("an item of 64 videos", "ms", ours.tolist(), others.tolist(), note="equal tensors")
+    ]
     for what, sides in (
         ("loader, a core", called),
         ("loader, a core, in its process", in_worker),
         ("loader, a core, with its parent", with_parent),
     ):
-        rates = [[V / seconds for seconds in side] for side in sides]
-        figures.append(Figure(what, "videos/s", *rates))
+        ours, others = sides
+        figures.append(Figure(what, "videos/s", rates(V, ours), rates(V, others)))
     record(figures)
 
 

@@ -79,14 +79,16 @@ def dense_clip_caption(video: Tensor, text: Tensor) -> Tensor:
 
 def dense_video_paragraph(batch: Batch) -> Tensor:
     """Returns the contrast of sequences of 8 clips with sequences of 8 captions."""
-    video, text, num_clips = batch["pooled_video"], batch["pooled_text"], len(batch["pooled_video"])
+    video, text = batch["pooled_video"], batch["pooled_text"]
+    num_clips = len(video)
     # The similarity of a caption and a clip is a weighted mean of pooled and token similarity.
     pooled = dense_min_max(unit(text) @ unit(video).T)
     fused = (0.5 * pooled + dense_token_similarity(batch)) / 1.5
     blocks = fused.view(num_clips // 8, 8, num_clips // 8, 8).transpose(1, 2)
     # A prompt bucket, which has half of the mass, takes captions and clips without a counterpart.
     # Its similarity is the 30 % quantile of the similarities of true pairs.
-    rho = fused.detach().diagonal().sort().values[int(0.3 * num_clips) - 1]
+    true_pairs = fused.detach().diagonal().sort().values
+    rho = true_pairs[int(0.3 * num_clips) - 1]
     padded = rho.expand(*blocks.shape[:2], 9, 9).clone()
     padded[..., :8, :8] = blocks.detach()
     mass = torch.full((9,), -math.log(16))
@@ -112,9 +114,12 @@ def dense_token_similarity(batch: Batch) -> Tensor:
     # The soft maximum is a log-sum-exp with alpha = 1. A masked token contributes exp(0) = 1, which
     # is subtracted.
     exp = cosines.masked_fill(~real, 0).exp()
-    t2v = (exp.sum(3) - (~video_mask).sum(1)[None, :, None]).log().sum(2)
-    v2t = (exp.sum(2) - (~text_mask).sum(1)[:, None, None]).log().sum(2)
-    t2v, v2t = t2v / text_mask.sum(1)[:, None], v2t / video_mask.sum(1)
+    num_masked_video = (~video_mask).sum(1)[None, :, None]
+    num_masked_text = (~text_mask).sum(1)[:, None, None]
+    t2v = (exp.sum(3) - num_masked_video).log().sum(2)
+    v2t = (exp.sum(2) - num_masked_text).log().sum(2)
+    t2v = t2v / text_mask.sum(1)[:, None]
+    v2t = v2t / video_mask.sum(1)
     return (dense_min_max(t2v) + dense_min_max(v2t)) / 2
 
 
@@ -137,7 +142,8 @@ def dense_plan(kernel: Tensor, log_mu: Tensor, log_nu: Tensor) -> Tensor:
         log_mu: logarithms of the sums of the rows, [M].
         log_nu: logarithms of the sums of the columns, [N].
     """
-    u, v = torch.zeros_like(kernel[..., 0]), torch.zeros_like(kernel[..., 0, :])
+    u = torch.zeros_like(kernel[..., 0])
+    v = torch.zeros_like(kernel[..., 0, :])
     for _ in range(50):
         u = log_mu - (kernel + v[..., None, :]).logsumexp(-1)
         v = log_nu - (kernel + u[..., None]).logsumexp(-2)

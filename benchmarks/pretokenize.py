@@ -29,7 +29,7 @@ from mmpt.prepare.captions.pretokenise import tokenise_captions
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.shards.layout import write_shard_meta
 from mmpt.shards.writer import write_caption_shard
-from results import Figure, Options, at_least, record, run_script, time_in_turns, timed
+from results import Figure, Options, at_least, rates, record, run_script, time_in_turns, timed
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_WORDS, NUM_WHOLE = 60_000, 30_000
@@ -129,12 +129,11 @@ def compare_speed(folder: Path, num_videos: int, rounds: int) -> None:
     )
     note = "equal files; plain tokenises caption after caption"
     num_captions = 100 * num_videos
-    plain_rates = [num_captions / seconds for seconds in one_by_one]
+    plain_rates = rates(num_captions, one_by_one)
     figures = []
     for workers, side in zip(num_processes, taken, strict=True):
-        rates = [num_captions / seconds for seconds in side]
         what = f"tokenising, {workers} processes"
-        figures.append(Figure(what, "captions/s", rates, plain_rates, note))
+        figures.append(Figure(what, "captions/s", rates(num_captions, side), plain_rates, note))
     record(figures)
 
 

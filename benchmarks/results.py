@@ -16,6 +16,7 @@ import logging
 import math
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -113,6 +114,11 @@ def timed(function: Callable[..., Result], *args: Any) -> tuple[float, Result]:
     return time.perf_counter() - begin, result
 
 
+def rates(amount: float, seconds: Sequence[float]) -> list[float]:
+    """Returns the rate of every round: `amount` divided by its seconds."""
+    return [amount / each for each in seconds]
+
+
 def time_in_turns(
     rounds: int,
     *sides: Callable[[int], Any],
@@ -166,10 +172,8 @@ def machine() -> str:
     """Returns the processor and its cores, the GPU if there is one, and Python and torch."""
     processor = platform.machine()
     if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                processor = line.partition(":")[2].strip()
-                break
+        found = re.search(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+        processor = found[1] if found else processor
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
     return f"{processor}, {os.cpu_count()} cores{gpu}, {versions}"

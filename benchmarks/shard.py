@@ -18,7 +18,7 @@ import numpy as np
 
 from mmpt.batch import Split
 from mmpt.prepare.shards.packing import pack_features
-from results import Figure, Options, record, run_script, time_in_turns
+from results import Figure, Options, rates, record, run_script, time_in_turns
 
 ROUNDS = 3
 BUFFER = 1 << 20
@@ -79,11 +79,11 @@ def main() -> None:
             check=lambda *_: shutil.rmtree(target),  # the next round writes again
         )
     note = f"{megabytes:.0f} MB in {args.videos} files of {args.dtype}; plain only copies the bytes"
-    plain = [megabytes / seconds for seconds in copied]
+    plain = rates(megabytes, copied)
     figures = []
     for workers, taken in zip(num_workers, packed, strict=True):
-        rates = [megabytes / seconds for seconds in taken]
-        figures.append(Figure(f"packing, {workers} processes", "MB/s", rates, plain, note))
+        what = f"packing, {workers} processes"
+        figures.append(Figure(what, "MB/s", rates(megabytes, taken), plain, note))
     record(figures)
 
 

@@ -153,26 +153,17 @@ def compare(
     shares = [real_share(batch, MODELS[size][1], text_layers) for batch in drawn]
     real_percent = 100 * statistics.mean(shares)
     what = f"training step, {size} size, {num_videos} videos x 16 clips, {device.type}, {dtype}"
-    figures = [
-        Figure(
-            what,
-            "s",
-            ours=[each.seconds for each in our_steps],
-            plain=[each.seconds for each in plain_steps],
-            note=f"losses equal to {tolerance:g}; {real_percent:.0f} % of the padded token-layers "
-            "are real",
-        )
-    ]
+    note = (
+        f"losses equal to {tolerance:g}; {real_percent:.0f} % of the padded token-layers are real"
+    )
+    our_seconds = [each.seconds for each in our_steps]
+    plain_seconds = [each.seconds for each in plain_steps]
+    figures = [Figure(what, "s", our_seconds, plain_seconds, note)]
     if device.type == "cuda":
-        figures.append(
-            Figure(
-                f"{what}: memory",
-                "GB",
-                ours=[each.peak_gb for each in our_steps],
-                plain=[each.peak_gb for each in plain_steps],
-                note=f"plain in {plain_dtype}; weights of both included",
-            )
-        )
+        note = f"plain in {plain_dtype}; weights of both included"
+        our_peaks = [each.peak_gb for each in our_steps]
+        plain_peaks = [each.peak_gb for each in plain_steps]
+        figures.append(Figure(f"{what}: memory", "GB", our_peaks, plain_peaks, note))
     return figures
 
 

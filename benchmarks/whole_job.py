@@ -358,13 +358,9 @@ def figures_of(job: Job, ours: Sequence[Seconds], plain: Sequence[Seconds]) -> l
 
     figures = []
     for what, names in parts.items():
-        figure = Figure(
-            f"{job.name}: {what}",
-            "s",
-            ours=[total(seconds, names) for seconds in ours],
-            plain=[total(seconds, names) for seconds in plain],
-        )
-        figures.append(figure)
+        our_totals = [total(seconds, names) for seconds in ours]
+        plain_totals = [total(seconds, names) for seconds in plain]
+        figures.append(Figure(f"{job.name}: {what}", "s", our_totals, plain_totals))
     return figures
 
 

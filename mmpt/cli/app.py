@@ -17,7 +17,9 @@ CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 
 Overrides = Annotated[
     list[str] | None,
-    Argument(metavar="key=value", help="Overrides of YAML keys, such as dataset.max_len=48."),
+    Argument(
+        metavar="key=value", help="Values that replace keys of the YAML: dataset.bert_name=my_bert."
+    ),
 ]
 Device = Annotated[
     str | None,

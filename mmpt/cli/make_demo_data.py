@@ -36,10 +36,10 @@ Options = dataclasses.make_dataclass(
 def make_demo_data(options: Any) -> None:
     """Make the demo data: a small synthetic corpus like HowTo100M.
 
-    The corpus consists of features, captions and the truth about both: which steps a video shows,
-    and when. The same options give the same bytes. `demo.json` is written last and contains the
-    options and a hash of every file. If it matches, the command does nothing; with other options,
-    or if a file is damaged, the command makes the corpus again.
+    The corpus consists of features, captions and exact annotations: which steps a video shows, and
+    when. The same options give the same bytes. `demo.json` is written last and contains the options
+    and a hash of every file. If both match, the command does nothing. With other options, or if a
+    file is damaged, the command makes the corpus again.
     """
     settings = dict(vars(options))
     make_corpus(settings.pop("out"), CorpusSettings(**settings))

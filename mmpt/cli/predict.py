@@ -107,7 +107,8 @@ def add_table(tables: Tables, checkpoints: Sequence[str], columns: Mapping[str, 
             for name, results in columns.items():
                 joined[name] |= results
             return
-    tables.append((checkpoints, {name: dict(results) for name, results in columns.items()}))
+    copy = {name: dict(results) for name, results in columns.items()}  # may get more rows
+    tables.append((checkpoints, copy))
 
 
 def _notes(config: RunConfig, run: reporting.Run, all_checkpoints: bool) -> list[str]:

@@ -111,8 +111,9 @@ def prepare(options: Options) -> None:
     Extracts S3D features, splits the videos into training and validation, packs features and
     captions into shards, writes a YAML, and checks the result. Caption files (.vtt, .srt, or the
     .json of WhisperX or of MMPT) have the name of their video and optionally a language:
-    `tea.mp4`, `tea.en.vtt`. `<out>/report.json` lists the captions in use, and what could not be
-    used with the reasons. Run the command again after an interruption to continue.
+    `tea.mp4`, `tea.en.vtt`. `<out>/report.json` lists the captions in use, and the videos and
+    captions that could not be used, with reasons. Run the command again after an interruption to
+    continue.
     """
     wanted = parse_wanted(options.language or ["en"])
     recipe = load_config(f"projects/retri/{options.recipe}/how2_pretrain.yaml")

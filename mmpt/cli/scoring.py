@@ -256,7 +256,9 @@ def _positions_to_score(dataset: MMDataset, allow_missing: bool) -> list[int]:
     positions = [index for index in range(len(dataset)) if index not in missing]
     if missing and not (allow_missing and positions):
         videos = _video_ids(missing.values())
-        listed = ", ".join(videos[:MAX_LISTED]) + (", ..." if len(videos) > MAX_LISTED else "")
+        listed = ", ".join(videos[:MAX_LISTED])
+        if len(videos) > MAX_LISTED:
+            listed += ", ..."
         raise DataError(
             f"{dataset.video.need_str('vfeat_dir')}: {len(missing)} of {len(dataset)} test items "
             f"have no features ({len(videos)} videos: {listed}). Extract them, correct "
