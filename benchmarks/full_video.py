@@ -206,7 +206,7 @@ def measure_memory(num_clips: int, hidden_size: int) -> None:
         extra = (peak_memory() - before) / MB - vectors
         what = f"ranking {size:,} x {size:,} clips"
         figures.append(Figure(what, "s", [took]))
-        note = f"beside {vectors:.0f} MB of vectors; plain is the size of the whole matrix"
+        note = f"in addition to {vectors:.0f} MB of vectors; plain is the size of the whole matrix"
         figures.append(Figure(what, "MB", [extra], [4 * size * size / MB], note))
     record(figures)
 

@@ -1,4 +1,4 @@
-"""What the demo learns in the same number of updates: towers without padding (ours), and padded.
+"""Learning on the demo in the same number of updates: towers without padding (ours), and padded.
 
     python benchmarks/learning.py    # about 20 minutes on 2 cores; run again, it continues
     python benchmarks/learning.py --ours model.checkpoint_activations=16    # another setting

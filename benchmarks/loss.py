@@ -117,7 +117,7 @@ def compare(num_clips: int, rounds: int, threads: int) -> list[Figure]:
         Figure(f"{what}, forward and backward", "s", *seconds, note=agreement),
         Figure(extra, "MB", *memory),
         Figure(
-            f"{extra} beside the gradients of the states",
+            f"{extra} without the gradients of the states",
             "MB",
             *without_gradients,
             note=f"which both make ({gradients:.0f} MB)",

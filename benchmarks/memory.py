@@ -77,7 +77,7 @@ def main() -> None:
         sides.append(values)
     what = (
         f"step of {args.clips} clips, {args.model} size, activations again in chunks of "
-        f"{args.chunk}, beside all kept"
+        f"{args.chunk}, compared with all kept"
     )
     record([Figure(what, "MB", *sides, note="growth of the process's peak")])
 

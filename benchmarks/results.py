@@ -52,10 +52,10 @@ class Figure:
 
     @property
     def ratios(self) -> list[float]:
-        """How many times better ours is in each round.
+        """The factor by which ours is better, in each round.
 
-        This is plain / ours for a time or a size, and ours / plain for a rate (a unit that ends in
-        `/s`). It is empty for percentages, without plain values, and if a value is 0.
+        It is plain / ours for a time or a size, and ours / plain for a rate (a unit that ends in
+        `/s`). There are no ratios for percentages, without plain values, and if a value is 0.
         """
         if not self.plain or self.unit == "%" or 0 in (*self.ours, *self.plain):
             return []

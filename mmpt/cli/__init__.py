@@ -1,1 +1,1 @@
-"""What a user starts from a shell; the only package that parses arguments or starts processes."""
+"""The commands of `mmpt`. Only this package parses arguments or starts processes."""

@@ -61,8 +61,8 @@ def test_a_phase_ends_with_its_line() -> None:
 
 
 def test_the_error_of_a_failed_command_has_its_last_lines() -> None:
-    code = "print('no such thing'); raise SystemExit(3)"
-    with pytest.raises(LaunchError, match=r"exit code 3:\nno such thing"):
+    code = "print('no such file'); raise SystemExit(3)"
+    with pytest.raises(LaunchError, match=r"exit code 3:\nno such file"):
         whole_job.run([sys.executable, "-c", code])
 
 
