@@ -6,7 +6,7 @@ therefore never in the same table.
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,9 +18,13 @@ from mmpt.evaluators import Results, published, read_results, render_markdown, r
 from mmpt.evaluators.table import checkpoint_names
 
 RESULTS = "results.json"
+Row = dict[str, Any]
+"""A row of a results file."""
+Group = dict[str, Any]
+"""A benchmark in one setting, with its runs, as `--json` prints it."""
 
 
-def _read_rows(paths: Sequence[str]) -> list[dict[str, Any]]:
+def _read_rows(paths: Sequence[str]) -> list[Row]:
     """Returns all rows of the results files. A file that is named twice is read once.
 
     Args:
@@ -37,7 +41,7 @@ def _read_rows(paths: Sequence[str]) -> list[dict[str, Any]]:
                 "(`eval.save_path` of a YAML that was scored)."
             )
         files[file.resolve()] = file
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for file in files.values():
         rows += read_results(file)
     if not rows:
@@ -45,8 +49,8 @@ def _read_rows(paths: Sequence[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def _describe(key: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Returns one benchmark with its runs, published numbers and notes, as `--json` prints it.
+def _describe(key: str, rows: Sequence[Row]) -> Group:
+    """Returns one benchmark with its runs, published numbers and notes.
 
     Args:
         key: key of the benchmark in `PUBLISHED`, or any other name of an evaluation.
@@ -54,23 +58,28 @@ def _describe(key: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """
     benchmark = published.PUBLISHED.get(key)
     setting = published.setting_of(key)
-    described = f"{benchmark.title}, " if benchmark else ""
+    title = f"{key}: {setting or 'setting unknown'}"
     names = checkpoint_names([Path(row["checkpoint"]) for row in rows])
     runs = dict(zip(names, rows, strict=True))
     for row in rows:
         row.pop("settings", None)  # the whole config, too long to print
     notes = published.comparability_notes(benchmark, runs)
+    papers: Mapping[str, Results] = {}
+    if benchmark:
+        title = f"{key}: {benchmark.title}, {setting or 'setting unknown'}"
+        notes += benchmark.notes
+        papers = benchmark.papers
     return {
         "benchmark": key,
-        "title": f"{key}: {described}{setting or 'setting unknown'}",
+        "title": title,
         "setting": setting,
         "runs": runs,
-        "published": benchmark.papers if benchmark else {},
-        "notes": [*notes, *(benchmark.notes if benchmark else ())],
+        "published": papers,
+        "notes": notes,
     }
 
 
-def _columns(group: dict[str, Any]) -> dict[str, Results]:
+def _columns(group: Group) -> dict[str, Results]:
     """Returns the columns of a table: chance, then the runs, then the papers."""
     rows = group["runs"]
     columns: dict[str, Results] = {}
@@ -84,7 +93,7 @@ def _columns(group: dict[str, Any]) -> dict[str, Results]:
     return columns
 
 
-def _as_text(group: dict[str, Any], *, markdown: bool) -> str:
+def _as_text(group: Group, *, markdown: bool) -> str:
     """Returns a heading, a table and notes about one benchmark."""
     columns = _columns(group)
     title, table, mark = group["title"], render_table(columns), ""
@@ -111,7 +120,7 @@ def compare(
     if markdown and to_json:
         raise LaunchError("`--markdown` and `--json` exclude each other; give one of them.")
     # Published benchmarks come first, in the order of PUBLISHED.
-    by_key: dict[str, list[Any]] = {key: [] for key in published.PUBLISHED}
+    by_key: dict[str, list[Row]] = {key: [] for key in published.PUBLISHED}
     for row in _read_rows(runs):
         key = published.benchmark_key(row.get("task", "not recorded"))
         by_key.setdefault(key, []).append(row)
