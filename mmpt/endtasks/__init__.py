@@ -1,6 +1,24 @@
-"""The downstream benchmarks. Each brings its data, its predictor and its metric."""
+"""The downstream benchmarks, one folder each.
 
-import lazy_loader
+A folder holds everything that belongs to its benchmark: the reader of its files, its aligner,
+predictor and metrics, the sections of its report, and the numbers that papers report. Removing the
+folder removes the benchmark.
+"""
 
-# `__init__.pyi` lists the public names. A name's module is imported when the name is first used.
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+_FOLDER_OF = {}
+for _info in iter_modules(__path__):
+    _folder = import_module(f"{__name__}.{_info.name}")
+    # A folder's `__init__.pyi` lists its public names, so its modules are not imported here.
+    _FOLDER_OF.update(dict.fromkeys(_folder.__all__, _folder))
+__all__ = list(_FOLDER_OF)
+
+
+def __getattr__(name: str) -> Any:
+    """Returns a public name of a benchmark. Its module is imported when it is first used."""
+    if name not in _FOLDER_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(_FOLDER_OF[name], name)

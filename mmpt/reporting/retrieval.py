@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mmpt.endtasks.msrvtt_qa import QAOutputs
+from mmpt.endtasks.msrvtt_qa.evaluation import QAOutputs
 from mmpt.evaluators import METRICS, BGRetrievalOutputs, ClipId, Outputs, RetrievalOutputs
 from mmpt.evaluators.full_video import group_by_video
 from mmpt.evaluators.functional import ranks_from_scores, ranks_from_vectors

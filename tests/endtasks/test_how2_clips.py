@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmpt.batch import Split
-from mmpt.endtasks.how2_clips import (
+from mmpt.endtasks.how2_clips.data import (
     How2ClipMetaProcessor,
     How2ClipVideoProcessor,
     How2FullVideoMetaProcessor,

@@ -10,8 +10,9 @@ import pytest
 from mmpt.batch import Split
 from mmpt.config import DatasetConfig
 from mmpt.datasets import MMDataset, collate
-from mmpt.endtasks.msrvtt import MSRVTTMetaProcessor, MSRVTTTextProcessor
-from mmpt.endtasks.msrvtt_qa import MSRVTTQAMetaProcessor, QAMetric, QAOutputs
+from mmpt.endtasks.msrvtt.data import MSRVTTMetaProcessor, MSRVTTTextProcessor
+from mmpt.endtasks.msrvtt_qa.data import MSRVTTQAMetaProcessor
+from mmpt.endtasks.msrvtt_qa.evaluation import QAMetric, QAOutputs
 from mmpt.errors import DataError
 from mmpt.processors.downstream import DSAligner, VideoProcessor
 from tests.support.tiny_bert import tiny_bert

@@ -12,7 +12,7 @@ import pytest
 
 from mmpt.batch import Split
 from mmpt.config.schema import DatasetConfig
-from mmpt.endtasks.youcook import (
+from mmpt.endtasks.youcook.data import (
     YoucookFullVideoBGMetaProcessor,
     YoucookMetaProcessor,
     YoucookVideoProcessor,

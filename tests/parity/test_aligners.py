@@ -13,8 +13,8 @@ from mmpt.batch import Captions, ShardKey, Split
 from mmpt.config import DatasetConfig
 from mmpt.endtasks.coin.data import COINActionSegmentationAligner, Step
 from mmpt.endtasks.crosstask.data import CrossTaskAligner, Steps, TaskVideo, read_segments
-from mmpt.endtasks.msrvtt_qa import MSRVTTQAAligner
-from mmpt.endtasks.youcook import YoucookFullVideoBGAligner
+from mmpt.endtasks.msrvtt_qa.data import MSRVTTQAAligner
+from mmpt.endtasks.youcook.data import YoucookFullVideoBGAligner
 from mmpt.processors import ALIGNERS
 from tests.support.recorded import INPUTS, arrays, assert_equal, record
 from tests.support.tiny_bert import tiny_bert

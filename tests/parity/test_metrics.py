@@ -9,7 +9,7 @@ import torch
 
 from mmpt.endtasks.crosstask.evaluation import CrossTaskMetric, LocalisationOutputs, PlacedVideo
 from mmpt.endtasks.didemo import moments
-from mmpt.endtasks.msrvtt_qa import answer_scores
+from mmpt.endtasks.msrvtt_qa.evaluation import answer_scores
 from mmpt.evaluators import (
     BGRetrievalOutputs,
     ClipId,

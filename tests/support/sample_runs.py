@@ -16,7 +16,7 @@ from mmpt.endtasks.crosstask.evaluation import LocalisationOutputs, PlacedVideo
 from mmpt.endtasks.didemo.evaluation import MomentOutputs
 from mmpt.endtasks.how2align.data import Sentence
 from mmpt.endtasks.how2align.evaluation import AlignedVideo, How2AlignOutputs
-from mmpt.endtasks.msrvtt_qa import QAOutputs
+from mmpt.endtasks.msrvtt_qa.evaluation import QAOutputs
 from mmpt.evaluators import METRICS, BGRetrievalOutputs, ClipId, Outputs, RetrievalOutputs
 from mmpt.reporting import KeyFrames, Run
 from mmpt.retrieval import Plan

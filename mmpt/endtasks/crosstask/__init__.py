@@ -1,1 +1,6 @@
-"""CrossTask: step localisation."""
+"""CrossTask: step localisation, the second at which each step of a task is done."""
+
+import lazy_loader
+
+# `__init__.pyi` lists the public names. A name's module is imported when the name is first used.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

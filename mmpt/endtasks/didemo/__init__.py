@@ -1,1 +1,6 @@
-"""DiDeMo: moment retrieval."""
+"""DiDeMo: moment retrieval, the part of a video that a sentence describes."""
+
+import lazy_loader
+
+# `__init__.pyi` lists the public names. A name's module is imported when the name is first used.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,1 +1,6 @@
-"""HTM-Align: alignment of narrations with videos."""
+"""HTM-Align: alignment of the sentences of a narration with the seconds of its video."""
+
+import lazy_loader
+
+# `__init__.pyi` lists the public names. A name's module is imported when the name is first used.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -12,7 +12,7 @@ from mmpt.batch import Split
 from mmpt.cli.make_demo_data import main
 from mmpt.config.schema import DatasetConfig
 from mmpt.endtasks.coin.data import read_coin, step_labels
-from mmpt.endtasks.how2_clips import How2ClipMetaProcessor
+from mmpt.endtasks.how2_clips.data import How2ClipMetaProcessor
 from mmpt.endtasks.how2align.data import read_alignment
 from mmpt.prepare.demo_corpus import corpus as demo_corpus
 from mmpt.prepare.demo_corpus.words import ing_form, make_vocabulary

@@ -1,0 +1,6 @@
+"""HowTo100M-like clips and whole videos: retrieval on shards, as in the demo."""
+
+import lazy_loader
+
+# `__init__.pyi` lists the public names. A name's module is imported when the name is first used.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

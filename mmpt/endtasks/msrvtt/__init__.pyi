@@ -1,0 +1,6 @@
+from .data import MSRVTTMetaProcessor, MSRVTTTextProcessor
+
+__all__ = [
+    "MSRVTTMetaProcessor",
+    "MSRVTTTextProcessor",
+]
