@@ -1,19 +1,25 @@
-"""The numbers that the papers report, from `published.yaml`, and when not to compare with them."""
+"""The numbers that the papers report, and notes on when not to compare with them.
+
+Each benchmark has a file `mmpt/endtasks/<benchmark>/published.yaml`, which maps the name of an
+evaluation YAML, without `test_`, to a `Benchmark`. None of the numbers was measured again here.
+Sources: VideoCLIP (arXiv 2109.14084), TempCLR (arXiv 2212.13738), Norton (arXiv 2401.16702).
+"""
 
 from dataclasses import dataclass
-from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import TypeAdapter
 
+import mmpt
 from mmpt.evaluators.base import Results
 
 METHODS = ("VideoCLIP", "TempCLR", "Norton")
 
 Setting = Literal["zero-shot", "fine-tuned"]
 Percents = tuple[float | None, float | None, float | None]
-"""Of each of `METHODS`; None where a paper reports nothing."""
+"""The number that each of `METHODS` reports, in percent. None: the paper has no such number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,17 +29,17 @@ class Benchmark:
     title: str
     setting: Setting
     metric: str
-    """Name of the metric class."""
+    """Name of the metric class that computes the same numbers here."""
     numbers: dict[str, Percents]
-    """Name of the number -> its percents."""
+    """Name of a number, as the metric class has it -> its percents."""
     num_items: int | None = None
-    """Size of the test set that Norton reports on, where known."""
+    """Size of the test set of Norton's paper, if it is known."""
     notes: tuple[str, ...] = ()
-    """What to know before comparing."""
+    """Facts to know before comparing, in sentences."""
 
     @property
     def papers(self) -> dict[str, Results]:
-        """The numbers of every method as fractions; none where it reports none."""
+        """The numbers of every method as fractions. A method without numbers has an empty dict."""
         found: dict[str, Results] = {}
         for column, method in enumerate(METHODS):
             percents = {name: values[column] for name, values in self.numbers.items()}
@@ -42,32 +48,40 @@ class Benchmark:
         return found
 
 
-PUBLISHED: dict[str, Benchmark] = TypeAdapter(dict[str, Benchmark]).validate_python(
-    yaml.safe_load((files(__package__) / "published.yaml").read_text(encoding="utf-8"))
-)
+def _read_published() -> dict[str, Benchmark]:
+    """Returns the published numbers of all benchmarks, benchmark by benchmark."""
+    parse = TypeAdapter(dict[str, Benchmark]).validate_python
+    published: dict[str, Benchmark] = {}
+    for path in sorted((Path(mmpt.__file__).parent / "endtasks").glob("*/published.yaml")):
+        published |= parse(yaml.safe_load(path.read_text(encoding="utf-8")))
+    return published
+
+
+PUBLISHED = _read_published()
+"""Name of an evaluation YAML, without `test_` -> the published numbers."""
 
 
 def benchmark_key(task: str) -> str:
-    """Returns the key in `PUBLISHED` for the stem of a YAML. The key need not be there.
+    """Returns the key of `PUBLISHED` for the stem of a YAML. There may be nothing under it.
 
-    `test_vtt_zs` is `vtt_zs`; `test_vtt_ft`, and VideoCLIP's name `test_vtt_videoclip` for the
-    same, are `vtt_ft`.
+    For example, `test_vtt_zs` becomes `vtt_zs`. Both `test_vtt_ft` and `test_vtt_videoclip`, its
+    name among VideoCLIP's YAMLs, become `vtt_ft`.
     """
     name = task.removeprefix("test_").removesuffix("_videoclip")
     return f"{name}_ft" if f"{name}_ft" in PUBLISHED else name
 
 
 def setting_of(task: str) -> str:
-    """Returns `zero-shot`, `fine-tuned`, or nothing where the name of the YAML does not say it."""
+    """Returns `zero-shot` or `fine-tuned` from the name of a YAML, or "" if it says neither."""
     return {"zs": "zero-shot", "ft": "fine-tuned"}.get(benchmark_key(task).rpartition("_")[2], "")
 
 
 def comparability_notes(benchmark: Benchmark | None, rows: dict[str, dict[str, Any]]) -> list[str]:
-    """Returns why runs should not be compared with each other or with the papers, in sentences.
+    """Returns the reasons not to compare runs with each other or with the papers, in sentences.
 
     Args:
-        benchmark: what is published, if anything.
-        rows: name -> row of a results file, all of one benchmark.
+        benchmark: the published numbers, if there are any.
+        rows: name of a run -> its row of a results file. All rows are of one benchmark.
     """
     notes = []
     by_data: dict[str, list[str]] = {}
