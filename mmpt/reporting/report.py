@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 import mmpt
 from mmpt.evaluators.published import PUBLISHED, benchmark_key, comparability_notes, setting_of
 from mmpt.evaluators.table import ResultsLike, format_value, numbers_of
-from mmpt.reporting import alignments, retrieval, timelines  # noqa: F401  these register pictures
+from mmpt.reporting import retrieval  # noqa: F401  it registers pictures
 from mmpt.reporting.run import Run, Section, pictures
 from mmpt.reporting.training import training_section
 from mmpt.utils.io import atomic_write
@@ -18,9 +18,9 @@ from mmpt.utils.io import atomic_write
 
 def write_report(run: Run, path: str | Path) -> Path:
     """Writes the report of a run as one HTML file that loads no other files. Returns its path."""
-    templates = Environment(
-        loader=PackageLoader("mmpt.reporting"), autoescape=True, undefined=StrictUndefined
-    )
+    # A template of a benchmark is named with its folder, as in `coin/segments.html`.
+    loader = ChoiceLoader([PackageLoader("mmpt.reporting"), PackageLoader("mmpt", "endtasks")])
+    templates = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     sections = [_numbers_section(run), *training_section(run), *pictures(run.outputs, run)]
     bodies = [
         (section.title, templates.get_template(section.template).render(section.data))

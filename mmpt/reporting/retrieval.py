@@ -1,14 +1,11 @@
-"""Retrieval in pictures: queries with their hits, the worst failures, whole videos mistaken; and
-multiple choice: wrong answers that score furthest above the right one.
-"""
+"""Retrieval in pictures: queries with their hits, the worst failures, whole videos mistaken."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from mmpt.endtasks.msrvtt_qa.evaluation import QAOutputs
-from mmpt.evaluators import METRICS, BGRetrievalOutputs, ClipId, Outputs, RetrievalOutputs
+from mmpt.evaluators import METRICS, BGRetrievalOutputs, Outputs, RetrievalOutputs
 from mmpt.evaluators.full_video import group_by_video
 from mmpt.evaluators.functional import ranks_from_scores, ranks_from_vectors
 from mmpt.evaluators.metrics import WholeVideoMetric
@@ -33,7 +30,6 @@ FEWEST_SENTENCES = 3
 NEAR = 10
 """Largest rank that counts as a near miss."""
 NUM_VIDEOS = 8
-NUM_QUESTIONS = 12
 _PUBLISHED = ("", "DTW-", "OTAM-")
 """Prefixes of the ways of scoring whole videos that papers report."""
 
@@ -175,27 +171,3 @@ def _whole_video_sections(
         data = {"ways": titles, "num_videos": len(videos), "paragraphs": paragraphs}
         sections.append(Section("Whole videos mistaken", "whole_videos.html", data))
     return sections
-
-
-@pictures.register
-def choice_sections(outputs: QAOutputs, run: Run) -> list[Section]:
-    """Returns the wrong answers by how far the chosen answer is above the right one."""
-    rows = np.arange(len(outputs.answers))
-    right, chosen = outputs.answers, outputs.predictions
-    margins = outputs.scores[rows, chosen] - outputs.scores[rows, right]
-    questions = []
-    for row in np.argsort(-margins, kind="stable")[:NUM_QUESTIONS]:
-        if chosen[row] != right[row]:
-            video, (_, answers) = run.item(int(row))
-            question = {
-                "video": video,
-                "frame": run.frames.uri(ClipId(outputs.video_ids[row])),
-                "answers": list(zip(answers, outputs.scores[row], strict=True)),
-                "chosen": chosen[row],
-                "right": right[row],
-                "margin": margins[row],
-            }
-            questions.append(question)
-    num_wrong = int((chosen != right).sum())
-    data = {"questions": questions, "num_questions": len(rows), "num_wrong": num_wrong}
-    return [Section("Worst failures", "choices.html", data)]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from mmpt.endtasks.coin.evaluation import SegmentationOutputs
+from mmpt.endtasks.coin.report import OTHER_STEP
 from mmpt.evaluators import Outputs
 from mmpt.reporting import Run, pictures, write_report
-from mmpt.reporting.timelines import OTHER_STEP
 from tests.support.sample_runs import (
     NASTY,
     choices,

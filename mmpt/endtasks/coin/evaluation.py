@@ -24,6 +24,7 @@ from mmpt.inference.texts import embed_texts
 from mmpt.losses.precision import upcast
 from mmpt.processors.tokenizer import load_tokenizer, special_tokens
 from mmpt.processors.window_aligner import average_windows
+from mmpt.reporting import Run, Section, pictures
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -171,3 +172,10 @@ class COINActionSegmentationMetric(Metric[SegmentationOutputs]):
             "predicted_O": chance,
             "true_O": float((outputs.targets == 0).mean()),
         }
+
+
+@pictures.register
+def _pictures(outputs: SegmentationOutputs, run: Run) -> list[Section]:
+    from mmpt.endtasks.coin.report import segmentation_sections  # deferred: matplotlib
+
+    return segmentation_sections(outputs, run)

@@ -22,6 +22,7 @@ from mmpt.evaluators import METRICS, PREDICTORS, WHOLE_VIDEO, Metric, Number, Ou
 from mmpt.evaluators.base import Prepared, finite
 from mmpt.losses.precision import upcast
 from mmpt.processors.window_aligner import Span, average_windows
+from mmpt.reporting import Run, Section, pictures
 
 
 class PlacedVideo(NamedTuple):
@@ -168,3 +169,10 @@ def expected_hits(done_LK: np.ndarray) -> float:
     before_LK = choose(np.arange(num_seconds)[:, None], np.arange(num_steps))
     after_LK = before_LK[::-1, ::-1]
     return float((done_LK * before_LK * after_LK).sum() / math.comb(num_seconds, num_steps))
+
+
+@pictures.register
+def _pictures(outputs: LocalisationOutputs, run: Run) -> list[Section]:
+    from mmpt.endtasks.crosstask.report import localisation_sections  # deferred: matplotlib
+
+    return localisation_sections(outputs, run)

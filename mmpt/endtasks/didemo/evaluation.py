@@ -19,6 +19,7 @@ from mmpt.endtasks.didemo.moments import MOMENTS, NUM_SECONDS, Form
 from mmpt.errors import ConfigError
 from mmpt.evaluators import CLIPS, METRICS, PREDICTORS, Metric, Number, Outputs, Predictor
 from mmpt.evaluators.base import Prepared, finite, prefixed
+from mmpt.reporting import Run, Section, pictures
 
 _CHANCE_DRAWS = 50
 
@@ -134,3 +135,10 @@ def _both_forms(ranking: Callable[[Form], np.ndarray], times_NA2: np.ndarray) ->
     """Returns the metrics of the published ranking and, as `real-...`, of the corrected one."""
     real = moments.moment_metrics(ranking("corrected"), times_NA2)
     return moments.moment_metrics(ranking("released"), times_NA2) | prefixed("real-", real)
+
+
+@pictures.register
+def _pictures(outputs: MomentOutputs, run: Run) -> list[Section]:
+    from mmpt.endtasks.didemo.report import moment_sections  # deferred: matplotlib
+
+    return moment_sections(outputs, run)

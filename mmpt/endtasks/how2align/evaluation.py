@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 from mmpt.endtasks.how2align import alignment_scores
 from mmpt.evaluators import METRICS, PREDICTORS, WHOLE_VIDEO, Metric, Number, Outputs, Predictor
 from mmpt.evaluators.base import Prepared, finite
+from mmpt.reporting import Run, Section, pictures
 
 
 class AlignedVideo(NamedTuple):
@@ -159,3 +160,10 @@ class How2AlignMetric(Metric[How2AlignOutputs]):
             recall = float(np.concatenate(hits)[outputs.aligned].mean())
             result |= {f"Recall{suffix}": recall, f"AUC{suffix}": auc}
         return result
+
+
+@pictures.register
+def _pictures(outputs: How2AlignOutputs, run: Run) -> list[Section]:
+    from mmpt.endtasks.how2align.report import align_sections  # deferred: matplotlib
+
+    return align_sections(outputs, run)

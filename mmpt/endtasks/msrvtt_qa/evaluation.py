@@ -16,6 +16,7 @@ import torch
 from mmpt.evaluators import CLIPS, METRICS, PREDICTORS, Metric, Number, Outputs, Predictor
 from mmpt.evaluators.base import Prepared, finite
 from mmpt.evaluators.functional import shared_credit
+from mmpt.reporting import Run, Section, pictures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,3 +92,10 @@ class QAMetric(Metric[QAOutputs]):
     def chance(self, outputs: QAOutputs) -> dict[str, float]:
         """Returns one divided by the number of answers."""
         return {"acc": 1 / outputs.scores.shape[1]}
+
+
+@pictures.register
+def _pictures(outputs: QAOutputs, run: Run) -> list[Section]:
+    from mmpt.endtasks.msrvtt_qa.report import choice_sections  # deferred: matplotlib
+
+    return choice_sections(outputs, run)
