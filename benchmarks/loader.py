@@ -55,7 +55,7 @@ def generate(folder: Path, num_videos: int) -> DatasetConfig:
     names = [name for ids in shards for name in ids]
     (folder / "train.lst").write_text("\n".join(names))
     write_bert(folder)
-    return DatasetConfig(
+    return VideoRetriOverlappedAligner.Config(
         meta_processor="ShardedHow2VideoRetriMetaProcessor",
         video_processor="ShardedVideoRetriVideoProcessor",
         text_processor="ShardedVideoRetriTextProcessor",

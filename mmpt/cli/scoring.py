@@ -151,7 +151,8 @@ def predict(
     results = results_folder(config) / "results.json"
     if keep_results:
         evaluators.check_results(results)
-    dataset = _build_test_set(task)
+    dataset = task.build_dataset(Split.TEST)
+    assert dataset is not None, "an evaluation config has a test split"
     positions = _positions_to_score(dataset, allow_missing)
     check_parts_fit(config, evaluator.predictor, dataset, positions[0])
 
@@ -192,15 +193,6 @@ def _build_evaluator(config: RunConfig) -> evaluators.Evaluator:
     predictor_class = evaluators.PREDICTORS.get(config.predictor or "", "predictor")
     metrics = [evaluators.METRICS.get(name, "metric")() for name in config.metric]
     return evaluators.Evaluator(predictor_class(config.dataset), metrics)
-
-
-def _build_test_set(task: Task) -> MMDataset:
-    """Returns the test set; ConfigError if the YAML names none."""
-    dataset = task.build_dataset(Split.TEST)
-    if dataset is None:
-        problem = "`dataset.test_path` is required for scoring, but is missing."
-        raise ConfigError(task.config.path, [problem])
-    return dataset
 
 
 def _build_loader(

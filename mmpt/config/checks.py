@@ -69,7 +69,8 @@ def _check_sizes(config: RunConfig) -> Iterator[str]:
         ("num_cands", retrieval.num_cands, "`dataset.num_video_per_batch`", videos),
     ]
     for kind in ("sampled", "sampled_video"):
-        low, high = getattr(dataset, f"{kind}_min_len"), getattr(dataset, f"{kind}_max_len")
+        # Some aligners do not have these keys.
+        low, high = (getattr(dataset, f"{kind}_{end}_len", None) for end in ("min", "max"))
         relations.append((f"dataset.{kind}_max_len", high, f"`{kind}_min_len`", low))
     batch_size = config.option("dataset", "batch_size")
     divisor = ("`dataset.subsampling`", dataset.subsampling)

@@ -4,6 +4,9 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from pydantic import create_model
 
 from mmpt.config.checks import check_whole, inert_keys
 from mmpt.config.fairseq import settings_model
@@ -11,6 +14,7 @@ from mmpt.config.mistakes import validate
 from mmpt.config.released import fill_htm_align
 from mmpt.config.run import RunConfig
 from mmpt.config.schema import RetrievalConfig
+from mmpt.config.sections import section_models
 from mmpt.config.yaml_files import parse_overrides, read_yaml, write_yaml
 from mmpt.errors import ConfigError
 from mmpt.utils.log import get_logger
@@ -39,7 +43,10 @@ def load_config(
     values, filled = fill_htm_align(read_yaml(path, override_values))
     if values.get("base_dir") is not None:
         raise ConfigError(str(path), [JOB_FILE])
-    good, mistakes = validate(settings_model(import_fairseq=import_fairseq), values)
+    models = section_models(values)
+    good, mistakes = validate(_whole_model(models, import_fairseq), values)
+    for section in good.keys() & models.keys():
+        good[section] = models[section](**good[section])
     retrieval = {key: good.pop(key) for key in RetrievalConfig.model_fields if key in good}
     config = RunConfig(**{"retrieval": retrieval, **good, "path": str(path)})
     problems += [*mistakes, *check_whole(config, values)]
@@ -51,6 +58,14 @@ def load_config(
     if inert := inert_keys(config):
         logger.info("%s: these keys have no effect here: %s", path, ", ".join(inert))
     return config
+
+
+def _whole_model(models: dict[str, Any], import_fairseq: bool) -> Any:
+    """Returns the model of a YAML file with these models of its sections."""
+    fields: dict[str, Any] = {name: (model, model()) for name, model in models.items()}
+    fields["loss"] = (models["loss"] | None, None)
+    base = settings_model(import_fairseq=import_fairseq)
+    return create_model("YamlFile", __base__=base, **fields)
 
 
 def save_resolved(config: RunConfig, path: str | Path) -> None:

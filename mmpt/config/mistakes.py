@@ -9,9 +9,13 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from mmpt.config.fairseq import REFUSED
-from mmpt.config.schema import REMOVED_KEYS
+from mmpt.config.schema import REMOVED_KEYS, Settings
+from mmpt.config.sections import readers_of
 from mmpt.registry import did_you_mean
 from mmpt.utils.validation import rule_of
+
+MOST_NAMED = 2
+"""Number of classes that a message about a foreign key names."""
 
 
 def validate(
@@ -48,7 +52,10 @@ def validate(
             # The default of another key may depend on this one, and fails with it.
             errors = [e for e in err.errors() if e["type"] != "default_factory_not_called"]
             if errors[0]["type"] in ("extra_forbidden", "invalid_key"):
-                problems.append(_unknown_key(whole, at, str(key)))
+                readers = readers_of(at, str(key)) if issubclass(whole, Settings) else []
+                # Null unsets a key of an included file, also one that no class reads any more.
+                if not (readers and value is None):
+                    problems.append(_unknown_key(whole, at, str(key), readers))
             else:
                 problems.append(f"`{name}` must {_rule(errors)}, but is {value!r:.60}.")
     return good, problems
@@ -75,8 +82,12 @@ def _rule(errors: list[ErrorDetails]) -> str:
     return " or ".join(rules).replace(" or be ", " or ")
 
 
-def _unknown_key(whole: type[BaseModel], at: str, key: str) -> str:
-    """Returns the sentence for a key that nobody reads: its place, or the nearest known name."""
+def _unknown_key(whole: type[BaseModel], at: str, key: str, readers: list[str]) -> str:
+    """Returns the sentence for an unknown key: its place, its readers, or the nearest known name.
+
+    Args:
+        readers: the classes that read the key, none of which the file names.
+    """
     path = f"{at}.{key}" if at else key
     if path in REMOVED_KEYS:
         return f"`{path}` is no longer a key: {REMOVED_KEYS[path]}."
@@ -90,6 +101,14 @@ def _unknown_key(whole: type[BaseModel], at: str, key: str) -> str:
     if places:
         belongs = " or ".join(f"under `{home}`" if home else "at the top level" for home in places)
         return f"`{path}` is not a known key; `{key}` belongs {belongs}."
+    if readers:
+        names = ", ".join(f"`{name}`" for name in readers[:MOST_NAMED])
+        others = len(readers) - MOST_NAMED
+        more = f" and {others} more" if others > 0 else ""
+        return (
+            f"`{path}` is a key of {names}{more}, but this file names no such class; leave the key "
+            "out, or set it to null."
+        )
     hint = did_you_mean(key, homes[at]) or did_you_mean(key, [*chain(*homes.values())])
     return f"`{path}` is not a known key.{hint}"
 

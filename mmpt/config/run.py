@@ -82,7 +82,7 @@ class RunConfig(Settings):
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all settings that have a value, defaults included, as plain values for a YAML."""
-        plain: Any = {"mode": "json", "exclude_none": True}
+        plain: Any = {"mode": "json", "exclude_none": True, "serialize_as_any": True}
         whole: dict[str, Any] = self.model_dump(exclude={"path", "retrieval"}, **plain)
         if self.retrieval != RetrievalConfig():
             whole |= self.retrieval.model_dump(**plain)

@@ -1,7 +1,8 @@
-"""All keys of a YAML file as pydantic models: type, bounds, default and a sentence for each.
+"""The keys of a YAML file as pydantic models: type, bounds, default and a sentence for each.
 
-Attribute names are the YAML keys. Checks over several keys are in `checks.py`. Components take the
-section that they read, and never see YAML.
+Attribute names are the YAML keys. The keys that a single class reads are declared there; see
+`sections.py`. Checks over several keys are in `checks.py`. Components take the section that they
+read, and never see YAML.
 """
 
 from contextlib import suppress
@@ -87,11 +88,16 @@ VlmKey = Annotated[bool | int | float | str | None, INERT]
 LauncherKey = Annotated[Any, INERT, Field(exclude=True)]
 """Setting of a cluster launcher or of a job file."""
 Released = Literal["released", "paper"]
+OWN_KEYS = (
+    "your class declares its keys in a section `Config` (see README.md), and the YAML has them "
+    "next to the others"
+)
 REMOVED_KEYS = {
     "memory": "its work is done by `model.checkpoint_activations` (`auto`, false or clips per "
     "chunk) and `clips_per_forward` (`auto` or a number of clips); leave `memory` out",
     "model.tf32": "float32 is computed in float32; to let torch multiply in TF32, leave the key "
     "out and set TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1 in the environment",
+    **dict.fromkeys(("dataset.options", "model.options", "loss.options"), OWN_KEYS),
     "bank": "the vectors of all videos are kept in files; leave it out",
     "keep_centre": "a batch is a sample of a centre's neighbours, as in the release; leave it out",
     "resolved": "leave it out, and give the `batch_size` that `subsampling` has not divided yet",
@@ -104,7 +110,8 @@ FairseqOptions = dict[str, dict[str, Any]]
 class DatasetConfig(Section):
     """`dataset:` the videos, features and captions, and how an item is made of them.
 
-    A key without a default is not set unless the YAML sets it.
+    These keys are shared. Further ones are declared by the classes that read them; see
+    `sections.py`. A key without a default is not set unless the YAML sets it.
     """
 
     meta_processor: str | None = None
@@ -142,49 +149,9 @@ class DatasetConfig(Section):
     """C: clips drawn from one video."""
     num_video_per_batch: Count | None = None
     """V: videos per item. An item is one batch."""
-    sampled_min_len: Count | None = None
-    """Smallest target length of a text window, in word pieces."""
-    sampled_max_len: Count | None = None
-    """Largest target length of a text window, in word pieces."""
-    sampled_video_min_len: Count | None = None
-    """Smallest length of a video window, in seconds."""
-    sampled_video_max_len: Count | None = None
-    """Largest length of a video window, in seconds."""
     max_missing: Share = 0.01
     """Share of the listed training or validation videos that may lack features. More is an
     error. Default: one in a hundred."""
-    sort_clips: Switch = True
-    """Sort the clips of a video by time. Default: true, as in Norton; VideoCLIP does not."""
-    sliding_window: Count | None = None
-    """Stride of evaluation windows, in seconds."""
-    sliding_window_size: Count | None = None
-    """Width of evaluation windows, in seconds."""
-    trainval_annotation: str | None = None
-    """YouCook2: `youcookii_annotations_trainval.json`. Not read if the clips come from a CSV."""
-    use_annotation_text: Switch | None = None
-    """YouCook2: take the sentence from the annotation. Default: from the pickle."""
-    json_path: InputPath = None
-    """MSR-VTT: captions for training."""
-    jsfusion_path: str | None = None
-    """MSR-VTT: ids of the test split, which are left out of training."""
-    full_test_path: InputPath = None
-    """MSR-VTT: the full test split. Its other ids are added to training."""
-    dup: Count | None = None
-    """MSR-VTT: number of times that the training table is repeated. Default: once."""
-    anno_path: InputPath = None
-    """HTM-Align: `htm_align.json`."""
-    train_csv_path: InputPath = None
-    """CrossTask: `videos.csv`."""
-    val_csv_path: InputPath = None
-    """CrossTask: `videos_val.csv`."""
-    primary_path: InputPath = None
-    """CrossTask: `tasks_primary.txt`."""
-    related_path: InputPath = None
-    """CrossTask: `tasks_related.txt`."""
-    annotation_path: InputPath = None
-    """CrossTask: folder with the annotation CSVs."""
-    n_train: Count | None = None
-    """CrossTask: number of training videos per primary task."""
     num_iso_layer: VlmKey = None
     """Isolation depth of single-encoder models. No effect on two towers."""
     lazy_vfeat_mask: VlmKey = None
@@ -199,12 +166,6 @@ class DatasetConfig(Section):
     """A key of VLM without effect here."""
     mm_type: VlmKey = None
     """A key of VLM without effect here."""
-    caption_pkl_path: str | None = None
-    """Tokenising: the caption file."""
-    target_dir: str | None = None
-    """Tokenising: folder for the caption shards."""
-    options: dict[Any, Any] = Field(default_factory=dict)
-    """Free settings for your own processors and aligners. No class of MMPT reads them."""
 
     @property
     def max_text_len(self) -> int:
@@ -242,8 +203,6 @@ class ModelConfig(Section):
     the number when the device is out of memory."""
     random_init: Switch = False
     """Start from random weights if `bert_name` is a folder without weights, as in the demo."""
-    options: dict[Any, Any] = Field(default_factory=dict)
-    """Free settings for your own model."""
 
 
 class SequenceContrastConfig(Section):
@@ -290,8 +249,6 @@ class LossConfig(Section):
     released."""
     learnable_temperature: Switch = False
     """Train the temperature and save it, as the paper says. Default: 0.07, as released."""
-    options: dict[Any, Any] = Field(default_factory=dict)
-    """Free settings for your own loss."""
 
 
 def _default_centroids(known: dict[str, Any]) -> int:

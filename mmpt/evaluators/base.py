@@ -15,7 +15,6 @@ from torch import nn
 
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import CheckpointError, ConfigError, DataError
-from mmpt.processors.window_aligner import Span, window_spans
 from mmpt.registry import Registry
 from mmpt.utils.log import get_logger, progress
 
@@ -55,6 +54,8 @@ class Predictor(ABC, Generic[O]):
         config: the YAML's `dataset` section: window sizes, names of annotation files, tokenizer.
     """
 
+    Config: ClassVar[type[DatasetConfig]] = DatasetConfig
+    """The keys under `dataset` that the class reads. A subclass of `DatasetConfig` adds keys."""
     makes: ClassVar[type[Outputs]]
     """Class of the outputs, which the metrics of a YAML must take."""
     reads: ClassVar[Mapping[str, int]] = {}
@@ -103,11 +104,6 @@ class Predictor(ABC, Generic[O]):
             )
             raise ConfigError("model", [problem])
         return output
-
-    def spans(self, num_seconds: int) -> list[Span]:
-        """Returns the windows of a video as a `WindowAligner` cuts them, in seconds."""
-        stride, width = self.config.sliding_window, self.config.sliding_window_size
-        return window_spans(num_seconds, stride or 0, width or 0)
 
 
 def _join(values: list[Any]) -> Any:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from mmpt.config import DatasetConfig, ModelConfig, RunConfig, load_config
+from mmpt.config.sections import config_of
 from mmpt.errors import CheckpointError, ConfigError
 from mmpt.models.bert_weights import read_bert_config
 from mmpt.models.checkpoint import adapt_state, load_weights, weights_fingerprint
@@ -27,13 +28,13 @@ FORMAT = 1
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 YAML_SUFFIXES = (".yaml", ".yml")
 FILE_SUFFIXES = (*YAML_SUFFIXES, ".pt", ".safetensors")
-DATASET_KEYS = {"max_video_len", "max_len", "use_fast", "options"}
-"""Keys of `dataset:` that are saved with a model. `bert_name` is the folder itself."""
+DATASET_KEYS = {"max_video_len", "max_len", "use_fast"}
+"""Keys of `dataset:` that a saved model needs; `bert_name` is the folder itself."""
 MODEL_KEYS = {
     *("model_cls", "mm_encoder_cls", "video_encoder_cls", "text_encoder_cls"),
-    *("num_hidden_video_layers", "packed", "compile", "options"),
+    *("num_hidden_video_layers", "packed", "compile"),
 }
-"""Keys of `model:` that are saved with a model. Other keys in older folders are ignored."""
+"""Shared keys of `model:` that a saved model needs. Other keys, of older folders, are not read."""
 
 Pretrained = tuple[MMFusionSeparate, DatasetConfig, ModelConfig]
 """A model with its weights, in eval mode on the CPU, and the configuration it was built with."""
@@ -133,7 +134,9 @@ def _from_saved(folder: Path, *, trusted: bool = True) -> Pretrained:
         section = read_json(config)[SECTION]
         if section["format"] != FORMAT:
             raise ValueError(f"it is of format {section['format']}, not {FORMAT}")
-        dataset = DatasetConfig(**section["dataset"], bert_name=str(folder))
+        saved = section["dataset"]
+        needed = {key: saved[key] for key in saved.keys() & DATASET_KEYS}
+        dataset = DatasetConfig(**needed, bert_name=str(folder))
         saved = section["model"]
         model = ModelConfig(**{key: saved[key] for key in saved.keys() & MODEL_KEYS})
     except (TypeError, KeyError, AttributeError, ValueError) as err:
@@ -149,7 +152,11 @@ def _from_saved(folder: Path, *, trusted: bool = True) -> Pretrained:
         )
 
     # Build the model, and load the weights in their own dtype.
-    fusion = MODELS.get(name, "model.model_cls").from_config(dataset, model, pretrained=False)
+    model_cls = MODELS.get(name, "model.model_cls")
+    config_cls = config_of("model", model_cls)
+    own = {key: saved[key] for key in saved.keys() & _own_keys(config_cls)}
+    model = config_cls(**dict(model), **own)
+    fusion = model_cls.from_config(dataset, model, pretrained=False)
     try:
         state = load_file(weights)
     except (SafetensorError, OSError) as err:
@@ -163,6 +170,11 @@ def _from_saved(folder: Path, *, trusted: bool = True) -> Pretrained:
             f"differs; {again}"
         )
     return fusion.eval(), dataset, model
+
+
+def _own_keys(config_cls: type[ModelConfig]) -> set[str]:
+    """Returns the keys that a model's class declares besides the shared ones."""
+    return config_cls.model_fields.keys() - ModelConfig.model_fields.keys()
 
 
 def _download(repo_id: str) -> Path:
@@ -204,7 +216,7 @@ def write_pretrained(
     config[SECTION] = {
         "format": FORMAT,
         "dataset": dataset.model_dump(include=DATASET_KEYS, exclude_none=True),
-        "model": model.model_dump(include=MODEL_KEYS, exclude_none=True),
+        "model": model.model_dump(include=MODEL_KEYS | _own_keys(type(model)), exclude_none=True),
         "weights": weights_fingerprint(fusion, trainable_only=False),
     }
     tokenizer = load_tokenizer(dataset.bert_name, dataset.use_fast)

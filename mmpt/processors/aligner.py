@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from mmpt.batch import Captions, ClipBatch, ShardKey, Split
-from mmpt.config.schema import DatasetConfig
+from mmpt.config.schema import Count, DatasetConfig, Switch
 from mmpt.errors import DataError
 from mmpt.processors.base import ALIGNERS, ItemAligner
 from mmpt.processors.sampling import text_span, video_window
@@ -124,9 +124,16 @@ class FixedLenAligner(Aligner):
     caption to the end of its last one.
     """
 
+    class Config(DatasetConfig):
+        """The keys of the aligner."""
+
+        sort_clips: Switch = True
+        """Sort the clips of a video by time. Default: true, as in Norton; VideoCLIP does not."""
+
+    config: Config
     has_clip_axis = True
 
-    def __init__(self, config: DatasetConfig, split: Split):
+    def __init__(self, config: Config, split: Split):
         super().__init__(config, split)
         key = "subsampling" if config.clip_per_video is None else "clip_per_video"
         self.num_clips = self.need_int(key)
@@ -194,7 +201,17 @@ class VariedLenAligner(FixedLenAligner):
     The length is uniform from `sampled_min_len` to `sampled_max_len` word pieces.
     """
 
-    def __init__(self, config: DatasetConfig, split: Split):
+    class Config(FixedLenAligner.Config):
+        """The keys of the aligner."""
+
+        sampled_min_len: Count | None = None
+        """Smallest target length of a text window, in word pieces."""
+        sampled_max_len: Count | None = None
+        """Largest target length of a text window, in word pieces."""
+
+    config: Config
+
+    def __init__(self, config: Config, split: Split):
         super().__init__(config, split)
         self.sampled_min_len = self.need_int("sampled_min_len")
         self.sampled_max_len = self.need_int("sampled_max_len", self.sampled_min_len)
@@ -222,7 +239,17 @@ class StartClipAligner(VariedLenAligner):
 class OverlappedAligner(VariedLenAligner):
     """A `VariedLenAligner` whose video window grows around a random second of the text window."""
 
-    def __init__(self, config: DatasetConfig, split: Split):
+    class Config(VariedLenAligner.Config):
+        """The keys of the aligner."""
+
+        sampled_video_min_len: Count | None = None
+        """Smallest length of a video window, in seconds."""
+        sampled_video_max_len: Count | None = None
+        """Largest length of a video window, in seconds."""
+
+    config: Config
+
+    def __init__(self, config: Config, split: Split):
         super().__init__(config, split)
         low = self.sampled_video_min_len = self.need_int("sampled_video_min_len")
         self.sampled_video_max_len = self.need_int("sampled_video_max_len", low)

@@ -19,6 +19,8 @@ from mmpt.registry import Registry
 class Processor:
     """A part of an item. It holds the configuration and the split, and reads nothing yet."""
 
+    Config: ClassVar[type[DatasetConfig]] = DatasetConfig
+    """The keys under `dataset` that the class reads. A subclass of `DatasetConfig` adds keys."""
     takes_batches: ClassVar[bool] = False
     """True if keys, features and captions are lists over the V videos of a batch."""
 

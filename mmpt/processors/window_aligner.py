@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from mmpt.batch import ClipBatch, Split
-from mmpt.config.schema import DatasetConfig
+from mmpt.config.schema import Count, DatasetConfig
 from mmpt.errors import ConfigError, DataError
 from mmpt.processors.aligner import Aligner
 from mmpt.processors.tensorise import stack_clips
@@ -64,9 +64,24 @@ class WindowAligner(Aligner):
     They last `dataset.sliding_window_size` seconds and start every `dataset.sliding_window`.
     """
 
+    class Config(DatasetConfig):
+        """The keys of the aligner. Predictors that put windows together read them, too."""
+
+        sliding_window: Count | None = None
+        """Stride of evaluation windows, in seconds."""
+        sliding_window_size: Count | None = None
+        """Width of evaluation windows, in seconds."""
+
+        def spans(self, num_seconds: int) -> list[Span]:
+            """Returns the windows of a video, in seconds."""
+            assert self.sliding_window is not None, "checked by the aligner"
+            assert self.sliding_window_size is not None, "checked by the aligner"
+            return window_spans(num_seconds, self.sliding_window, self.sliding_window_size)
+
+    config: Config
     fills_batch = True
 
-    def __init__(self, config: DatasetConfig, split: Split):
+    def __init__(self, config: Config, split: Split):
         super().__init__(config, split)
         self.stride = self.need_int("sliding_window")
         self.width = self.need_int("sliding_window_size")

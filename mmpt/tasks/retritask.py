@@ -47,6 +47,8 @@ class RetriTask(Task):
 
     plans_batches = True
 
+    Config = processors.VariedLenAligner.Config
+
     def __init__(self, config: RunConfig, *, seed: int = 1):
         super().__init__(config, seed=seed)
         self._videos: VideoTable | None = None
@@ -158,6 +160,7 @@ class RetriTask(Task):
     def embedding_dataset(self) -> MMDataset:
         """The training list, one video per item. The video window of a clip is that of its text."""
         config, split = self.config.dataset, Split.TRAIN
+        assert isinstance(config, self.Config), "checked by the config"
         return MMDataset(
             processors.ShardedHow2MetaProcessor(config, split, videos=self._videos),
             processors.ShardedVideoProcessor(config, split),

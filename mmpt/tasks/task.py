@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from mmpt.batch import Split
-from mmpt.config import RunConfig
+from mmpt.config import DatasetConfig, RunConfig
 from mmpt.datasets import MMDataset
 from mmpt.losses import LOSSES, Loss
 from mmpt.models import MODELS, MMFusionSeparate
@@ -30,6 +30,8 @@ class Task:
         seed: base of all random draws of the data sets.
     """
 
+    Config: ClassVar[type[DatasetConfig]] = DatasetConfig
+    """The keys under `dataset` that the task itself reads."""
     plans_batches: ClassVar[bool] = False
     """True if the training batches are planned by retrieval."""
 
@@ -50,12 +52,12 @@ class Task:
     def build_dataset(self, split: Split) -> MMDataset | None:
         """Returns the data set of `split`, or None if the config names no source for it."""
         dataset = self.config.dataset
-        paths = {
-            Split.TRAIN: dataset.train_path,
-            Split.VALID: dataset.val_path,
-            Split.TEST: dataset.test_path or dataset.anno_path,
+        wanted = {
+            Split.TRAIN: dataset.train_path is not None,
+            Split.VALID: dataset.val_path is not None,
+            Split.TEST: self.config.is_test,
         }
-        if paths[split] is None:
+        if not wanted[split]:
             return None
         parts = (part(dataset, split) for part in checks.part_classes(self.config).values())
         return MMDataset(*parts, seed=self.seed)

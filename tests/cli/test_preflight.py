@@ -9,14 +9,15 @@ import torch
 from torch._inductor import config as inductor
 
 from mmpt.cli import preflight
-from mmpt.config import DatasetConfig, RunConfig, load_config
+from mmpt.config import RunConfig, load_config
+from mmpt.endtasks import MSRVTTTextProcessor
 from mmpt.errors import CheckpointError, ConfigError, DataError
 from mmpt.tasks import Task
 from tests.support.jobs import VIDEOCLIP, corpus_overrides
 
 
 def missing(dataset):
-    config = RunConfig(path="a.yaml", dataset=DatasetConfig(**dataset))
+    config = RunConfig(path="a.yaml", dataset=MSRVTTTextProcessor.Config(**dataset))
     with pytest.raises(DataError) as caught:
         preflight.check_data(config)
     text = str(caught.value)

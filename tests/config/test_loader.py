@@ -57,7 +57,6 @@ def test_overrides_have_yaml_types_and_win():
         "loss.sequence_contrast=null",
         "model.layernorm_only=false",
         "nprobe=3",
-        "dataset.options.mine=[1,2]",
         "centroids='8'",
     )
     assert config.dataset.num_video_per_batch == 4
@@ -65,7 +64,6 @@ def test_overrides_have_yaml_types_and_win():
     assert config.loss.sequence_contrast is None
     assert config.model.layernorm_only is False
     assert (config.retrieval.nprobe, config.retrieval.centroids) == (3, 8)
-    assert config.dataset.options == {"mine": [1, 2]}
 
 
 def write(folder, values):
@@ -182,6 +180,10 @@ def test_all_mistakes_at_once():
         ("bank=ram", "is no longer a key: the vectors of all videos are kept in files; "),
         ("keep_centre=true", "is no longer a key: a batch is a sample"),
         ("resolved=true", "is no longer a key: leave it out"),
+        (
+            "loss.options={margin: 3}",
+            "is no longer a key: your class declares its keys in a section",
+        ),
         # Relations between keys.
         ("dataset.tfeat_dir=null", "is missing; `task: VideoRetriTask` needs it."),
         ("num_cands=null", "is missing; `retri_epoch` needs it."),

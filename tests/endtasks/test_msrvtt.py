@@ -9,6 +9,7 @@ import pytest
 
 from mmpt.batch import Split
 from mmpt.config import DatasetConfig
+from mmpt.config.sections import joined
 from mmpt.datasets import MMDataset, collate
 from mmpt.endtasks.msrvtt.data import MSRVTTMetaProcessor, MSRVTTTextProcessor
 from mmpt.endtasks.msrvtt_qa.data import MSRVTTQAMetaProcessor
@@ -61,7 +62,7 @@ def test_training_items(tmp_path: Path) -> None:
         ({"full_test_path": full}, [5, 6]),
         ({"full_test_path": full, "jsfusion_path": tested}, [5, 6, 7, 8]),
     ):
-        config = DatasetConfig(train_path=train, vfeat_dir=vfeat_dir, dup=2, **extra)
+        config = MSRVTTMetaProcessor.Config(train_path=train, vfeat_dir=vfeat_dir, dup=2, **extra)
         videos = [f"video{n}" for n in expected]
         assert MSRVTTMetaProcessor(config, Split.TRAIN).items == [(v, v) for v in videos] * 2
 
@@ -73,7 +74,7 @@ def training_set(folder: Path) -> MMDataset:
         for n in (0, 1)
         for caption in ("cut the tomato", " ", "cut the salt", "cut the onion")
     ]
-    config = DatasetConfig(
+    config = joined(MSRVTTMetaProcessor.Config, MSRVTTTextProcessor.Config)(
         bert_name=tiny_bert(folder),
         vfeat_dir=features(folder, 0, 1),
         train_path=write(folder / "train.csv", "video_id\nvideo0\nvideo1\n"),
@@ -102,7 +103,7 @@ def test_training_draws_depend_on_epoch_and_index_only(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["[]", '{"sentences": []}', '{"sentences": [3]}', "x"])
 def test_other_caption_files(tmp_path: Path, content: str) -> None:
-    config = DatasetConfig(json_path=write(tmp_path / "captions.json", content))
+    config = MSRVTTTextProcessor.Config(json_path=write(tmp_path / "captions.json", content))
     with pytest.raises(DataError, match=r"It must be MSR-VTT's file|not valid JSON"):
         MSRVTTTextProcessor(config, Split.TRAIN)
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from mmpt.batch import Split
-from mmpt.config.schema import DatasetConfig
 from mmpt.endtasks.youcook.data import (
+    YoucookConfig,
     YoucookFullVideoBGMetaProcessor,
     YoucookMetaProcessor,
     YoucookVideoProcessor,
@@ -64,7 +64,7 @@ def write_annotation(folder: Path, database: Any) -> None:
     (folder / "trainval.json").write_text(json.dumps({"database": database}))
 
 
-def config_of(folder: Path, name: str = "val.json", **more: Any) -> DatasetConfig:
+def config_of(folder: Path, name: str = "val.json", **more: Any) -> YoucookConfig:
     path = str(folder / name)
     values: dict[str, Any] = {
         "test_path": path,
@@ -73,7 +73,7 @@ def config_of(folder: Path, name: str = "val.json", **more: Any) -> DatasetConfi
         "use_annotation_text": True,
         "vfeat_dir": str(folder),
     }
-    return DatasetConfig(**(values | more))
+    return YoucookConfig(**(values | more))
 
 
 def clips_of(folder: Path, name: str = "val.json", split: Split = Split.TEST, **more: Any) -> Any:

@@ -5,14 +5,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
+from mmpt.config import ModelConfig
 from mmpt.errors import CheckpointError, DataError, UserError
 from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.media.s3d import S3D
+from mmpt.models import MMFusionSeparate
 from tests.support.paths import ROOT
 from tests.support.tiny_run import F, make_run
 
@@ -183,6 +187,34 @@ def test_a_saved_folder_keeps_its_dtype_unless_another_is_given(run, model, tmp_
     cosine = torch.cosine_similarity(half.encode_text(TEXTS), model.encode_text(TEXTS))
     assert half.encode_text(TEXTS).dtype == torch.float32
     assert cosine.min() > 0.999  # measured 0.99996
+
+
+class SharpModel(MMFusionSeparate):
+    """A user's own model, with a key of its own."""
+
+    class Config(ModelConfig):
+        sharpness: int = 1
+        """Any number."""
+
+    @classmethod
+    def from_config(cls, dataset, model, *, pretrained):
+        fusion = super().from_config(dataset, model, pretrained=pretrained)
+        fusion.sharpness = model.sharpness
+        return fusion
+
+
+def test_the_keys_of_a_users_model_are_saved_with_it(run, tmp_path, monkeypatch):
+    module = ModuleType("own_model")
+    module.SharpModel = SharpModel
+    monkeypatch.setitem(sys.modules, "own_model", module)
+    values = yaml.safe_load((run / "config.yaml").read_text())
+    values["model"] |= {"model_cls": "own_model.SharpModel", "sharpness": 3}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
+    model = MMPTModel.from_pretrained(
+        tmp_path / "run.yaml", checkpoint=str(run / "checkpoint_best.pt")
+    )
+    model.save_pretrained(tmp_path / "saved")
+    assert MMPTModel.from_pretrained(tmp_path / "saved").fusion.sharpness == 3
 
 
 def test_damaged_folders_are_refused(model, tmp_path):

@@ -35,9 +35,10 @@ def bert(tmp_path_factory):
 def build(name, tree, bert):
     config = record(f"aligners_{tree}")
     settings = config.get(f"config/{name}", config["config/FixedLenAligner"])
-    values = {key: value for key, value in settings.items() if key in DatasetConfig.model_fields}
-    values.update(bert_name=bert, sort_clips=TREES[tree], split=None)
-    return ALIGNERS.get(name, "dataset.aligner")(DatasetConfig(**values), Split.TRAIN)
+    cls = ALIGNERS.get(name, "dataset.aligner")
+    settings = {**settings, "bert_name": bert, "sort_clips": TREES[tree], "split": None}
+    values = {key: value for key, value in settings.items() if key in cls.Config.model_fields}
+    return cls(cls.Config(**values), Split.TRAIN)
 
 
 def captions_of(golden, count, last_end=float("inf")):
@@ -97,7 +98,9 @@ def test_multiple_choice(tree, bert):
 
 def test_whole_videos(bert):
     sizes = {"max_video_len": 8, "max_len": 32, "sliding_window": 4, "sliding_window_size": 8}
-    aligner = YoucookFullVideoBGAligner(DatasetConfig(bert_name=bert, **sizes), Split.TEST)
+    aligner = YoucookFullVideoBGAligner(
+        YoucookFullVideoBGAligner.Config(bert_name=bert, **sizes), Split.TEST
+    )
     golden, texts = arrays("aligners_norton"), [[110, 111], [112], [113, 114, 115]]
     item = aligner("vidA", golden["in_video_feature"][:22], texts, random.Random(0))
     assert_equal(item, golden, "YoucookFullVideoBGAligner", INPUTS)
@@ -116,7 +119,7 @@ def test_steps_of_a_video(cls, bert, tmp_path):
         video, labels = "a", []
         for start, end, step in zip(*columns, strict=True):
             labels.append(Step(id=step, segment=(start, end), label="x"))
-    aligner = cls(DatasetConfig(**{**texts["config"], "bert_name": bert}), Split.TEST)
+    aligner = cls(cls.Config(**{**texts["config"], "bert_name": bert}), Split.TEST)
     item = aligner(video, golden["video_feature_37x8"], labels, random.Random(0))
     names = [key.partition("/")[2] for key in golden if key.startswith(f"{cls.__name__}/")]
     assert len(names) >= 5

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from mmpt.batch import Captions, ShardKey, Split
-from mmpt.config.schema import DatasetConfig
 from mmpt.errors import ConfigError, DataError
 from mmpt.processors import FixedLenAligner, OverlappedAligner, StartClipAligner, VariedLenAligner
 from tests.support.paths import GOLDEN
@@ -57,7 +56,7 @@ def config(tmp_path_factory):
     (folder / "vocab.txt").write_text("\n".join(words) + "\n")
     bert = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(bert | {"vocab_size": 2200}))
-    return DatasetConfig(
+    return OverlappedAligner.Config(
         bert_name=str(folder),
         max_video_len=16,
         max_len=48,

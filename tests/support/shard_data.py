@@ -7,7 +7,7 @@ import numpy as np
 
 from mmpt import processors
 from mmpt.batch import Captions, Split
-from mmpt.config.schema import DatasetConfig
+from mmpt.processors import OverlappedAligner
 from mmpt.shards.writer import write_shards
 from tests.support.tiny_bert import tiny_bert
 
@@ -45,7 +45,7 @@ def make_video(number: int, seconds: int = 0) -> tuple[str, np.ndarray, Captions
 
 def make_data(
     folder: Path, num_videos: int = 20, shard_size: int = 8, **changes: object
-) -> DatasetConfig:
+) -> OverlappedAligner.Config:
     """Write train and val shards and lists, and return a config that reads them (V = 4, C = 3, F =
     6, T = 18).
     """
@@ -53,7 +53,7 @@ def make_data(
         videos = [make_video(first + number) for number in range(num_videos)]
         write_shards(folder / "feat", folder / "feat" / "cap.tiny.", split, videos, shard_size)
         (folder / f"{split.value}.lst").write_text("".join(f"{name}\n" for name, _, _ in videos))
-    config = DatasetConfig(
+    config = OverlappedAligner.Config(
         bert_name=tiny_bert(folder / "bert"),
         train_path=str(folder / "train.lst"),
         val_path=str(folder / "valid.lst"),

@@ -23,7 +23,7 @@ from mmpt.evaluators.functional import shared_credit
 from mmpt.inference.texts import embed_texts
 from mmpt.losses.precision import upcast
 from mmpt.processors.tokenizer import load_tokenizer, special_tokens
-from mmpt.processors.window_aligner import average_windows
+from mmpt.processors.window_aligner import WindowAligner, average_windows
 from mmpt.reporting import Run, Section, pictures
 from mmpt.utils.log import get_logger
 
@@ -61,6 +61,8 @@ class COINPredictor(Predictor[SegmentationOutputs]):
     `COINActionSegmentationAligner` makes them.
     """
 
+    Config = WindowAligner.Config
+    config: WindowAligner.Config
     makes = SegmentationOutputs
     reads = WHOLE_VIDEO | {"video_targets": 1}
     needs: ClassVar[Mapping[str, str]] = {"logits": "MMFusionSeparateActionSegmentation"}
@@ -78,7 +80,7 @@ class COINPredictor(Predictor[SegmentationOutputs]):
         Args:
             background: the score of class 0 in every second, if `scores_WFC` are without it.
         """
-        spans = self.spans(int(batch["video_len"][0]))
+        spans = self.config.spans(int(batch["video_len"][0]))
         scores_LC = average_windows(upcast(scores_WFC).cpu().numpy(), spans)
         finite(torch.from_numpy(scores_LC), "seconds")
         if background is not None:

@@ -27,7 +27,7 @@ import torch
 from pydantic import Field, model_validator
 
 from mmpt.batch import Split
-from mmpt.config.schema import DatasetConfig
+from mmpt.config.schema import Count, DatasetConfig, InputPath
 from mmpt.errors import DataError
 from mmpt.processors import base
 from mmpt.processors.aligner import video_name
@@ -139,7 +139,25 @@ def read_segments(path: Path, num_steps: int) -> list[Segment]:
 class CrossTaskMetaProcessor(base.MetaProcessor):
     """One annotated video per item: its id and task, and the task's steps with their times."""
 
-    def __init__(self, config: DatasetConfig, split: Split):
+    class Config(DatasetConfig):
+        """The keys of the class."""
+
+        train_csv_path: InputPath = None
+        """`videos.csv`."""
+        val_csv_path: InputPath = None
+        """`videos_val.csv`: videos that are used neither for training nor for testing."""
+        primary_path: InputPath = None
+        """`tasks_primary.txt`."""
+        related_path: InputPath = None
+        """`tasks_related.txt`."""
+        annotation_path: InputPath = None
+        """Folder with the annotation CSVs."""
+        n_train: Count | None = None
+        """Number of training videos per primary task."""
+
+    config: Config
+
+    def __init__(self, config: Config, split: Split):
         super().__init__(config, split)
         self.annotations = Path(self.need_str("annotation_path"))
         primary = read_tasks(self.need_str("primary_path"))

@@ -21,7 +21,7 @@ import torch
 from mmpt.evaluators import METRICS, PREDICTORS, WHOLE_VIDEO, Metric, Number, Outputs, Predictor
 from mmpt.evaluators.base import Prepared, finite
 from mmpt.losses.precision import upcast
-from mmpt.processors.window_aligner import Span, average_windows
+from mmpt.processors.window_aligner import Span, WindowAligner, average_windows
 from mmpt.reporting import Run, Section, pictures
 
 
@@ -57,6 +57,8 @@ class CrossTaskPredictor(Predictor[LocalisationOutputs]):
     them.
     """
 
+    Config = WindowAligner.Config
+    config: WindowAligner.Config
     makes = LocalisationOutputs
     reads = WHOLE_VIDEO | {"targets": 2, "task": 0}
     needs: ClassVar[Mapping[str, str]] = {"logits": "MMFusionSeparateActionLocalization"}
@@ -65,7 +67,7 @@ class CrossTaskPredictor(Predictor[LocalisationOutputs]):
         """Yields the placement of the steps of each video."""
         for batch, inputs in batches:
             logits_RK = finite(upcast(self.run(model, inputs)["logits"]).cpu(), "seconds")
-            spans = self.spans(int(batch["video_len"][0]))
+            spans = self.config.spans(int(batch["video_len"][0]))
             done_LK = average_rows(batch["targets"][0].numpy(), spans) > 0.5
             log_shares_LK = torch.from_numpy(average_rows(logits_RK.numpy(), spans)).double()
             placed_LK = place_steps(-log_shares_LK.log_softmax(dim=1).numpy())

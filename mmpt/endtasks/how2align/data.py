@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 
 from mmpt.batch import Split
-from mmpt.config.schema import DatasetConfig
+from mmpt.config.schema import DatasetConfig, InputPath
 from mmpt.processors import base
 from mmpt.processors.aligner import video_name
 from mmpt.processors.downstream import TextProcessor, warn_of_equal_captions
@@ -51,7 +51,15 @@ Step = tuple[int, int, int]
 class How2AlignMetaProcessor(base.MetaProcessor):
     """One video per item, in order of their ids: the id and its sentences."""
 
-    def __init__(self, config: DatasetConfig, split: Split):
+    class Config(DatasetConfig):
+        """The keys of the class."""
+
+        anno_path: InputPath = None
+        """`htm_align.json`."""
+
+    config: Config
+
+    def __init__(self, config: Config, split: Split):
         super().__init__(config, split)
         self.items = sorted(read_alignment(self.need_str("anno_path")).items())
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from mmpt.batch import Split
-from mmpt.config.schema import DatasetConfig
+from mmpt.config.schema import Count, DatasetConfig, InputPath
 from mmpt.errors import DataError
 from mmpt.processors import base, downstream
 from mmpt.utils.validation import NotBlank, Row, read_json_as, read_table
@@ -43,7 +43,19 @@ class MSRVTTMetaProcessor(base.MetaProcessor):
     is the video id, else the sentence.
     """
 
-    def __init__(self, config: DatasetConfig, split: Split):
+    class Config(DatasetConfig):
+        """The keys of the class."""
+
+        jsfusion_path: str | None = None
+        """CSV with the ids of the test split, which are left out of training."""
+        full_test_path: InputPath = None
+        """CSV of the full test split. Its other videos are added to training."""
+        dup: Count | None = None
+        """Number of times that the training list is repeated. Default: once."""
+
+    config: Config
+
+    def __init__(self, config: Config, split: Split):
         super().__init__(config, split)
         path = self.list_path()
         if split is Split.TRAIN:
@@ -71,7 +83,15 @@ class MSRVTTTextProcessor(downstream.TextProcessor):
     video.
     """
 
-    def __init__(self, config: DatasetConfig, split: Split):
+    class Config(DatasetConfig):
+        """The keys of the class."""
+
+        json_path: InputPath = None
+        """`MSRVTT_data.json`: captions for training."""
+
+    config: Config
+
+    def __init__(self, config: Config, split: Split):
         super().__init__(config, split)
         training = split is Split.TRAIN
         self.captions = read_captions(self.need_str("json_path")) if training else {}

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, Field
 
 from mmpt.batch import Split
-from mmpt.config.schema import DatasetConfig
+from mmpt.config.schema import DatasetConfig, Switch
 from mmpt.errors import ConfigError, DataError
 from mmpt.evaluators.full_video import group_by_video
 from mmpt.processors import base, downstream
@@ -31,6 +31,15 @@ logger = get_logger(__name__)
 
 ClipKey = tuple[str, int, int]
 """Video id, start and end (exclusive) in seconds."""
+
+
+class YoucookConfig(DatasetConfig):
+    """The keys of YouCook2."""
+
+    trainval_annotation: str | None = None
+    """`youcookii_annotations_trainval.json`. Not read if the clips come from a CSV."""
+    use_annotation_text: Switch | None = None
+    """Take the sentence from the annotation. Default: from the list of clips."""
 
 
 class YoucookClip(NamedTuple):
@@ -48,7 +57,9 @@ class YoucookMetaProcessor(base.MetaProcessor):
     caption.
     """
 
-    def __init__(self, config: DatasetConfig, split: Split):
+    Config = YoucookConfig
+
+    def __init__(self, config: YoucookConfig, split: Split):
         super().__init__(config, split)
         clips = read_clips(self.list_path(), config, split)
         # Count the clips that reach beyond their video's features in one warning.
@@ -80,7 +91,9 @@ class YoucookFullVideoBGMetaProcessor(base.MetaProcessor):
     time order.
     """
 
-    def __init__(self, config: DatasetConfig, split: Split):
+    Config = YoucookConfig
+
+    def __init__(self, config: YoucookConfig, split: Split):
         super().__init__(config, split)
         clips = read_clips(self.list_path(), config, split)
         starts_s = [clip.start_s for clip in clips]
@@ -154,7 +167,7 @@ class _Annotation(BaseModel):
     database: Annotated[dict[str, _Video], Field(min_length=1)]
 
 
-def read_clips(path: str, config: DatasetConfig, split: Split) -> list[YoucookClip]:
+def read_clips(path: str, config: YoucookConfig, split: Split) -> list[YoucookClip]:
     """Returns the clips of an annotation file in its order; of training and validation those that
     have features.
 
@@ -195,7 +208,7 @@ def _read_records(path: str) -> list[_Record]:
 
 
 def _clips_of_records(
-    path: str, records: list[_Record], config: DatasetConfig, reader: downstream.VideoProcessor
+    path: str, records: list[_Record], config: YoucookConfig, reader: downstream.VideoProcessor
 ) -> list[YoucookClip]:
     """Looks the records up in the annotation."""
     annotation = config.trainval_annotation

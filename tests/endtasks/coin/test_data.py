@@ -84,7 +84,7 @@ def test_targets_equal_a_plain_walk_over_windows_and_steps(tmp_path: Path, seed:
         start = rng.choice([rng.uniform(0, seconds + 5), float(rng.randint(0, seconds))])
         end = start + rng.choice([0.0, 0.3, 1.0, rng.uniform(0, 20)])
         steps.append(Step(id=rng.randint(1, 778), segment=(start, end), label="x"))
-    config = DatasetConfig(
+    config = COINActionSegmentationAligner.Config(
         bert_name=tiny_bert(tmp_path),
         max_video_len=16,
         max_len=32,

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from mmpt.config import DatasetConfig
 from mmpt.endtasks.coin.data import step_labels
 from mmpt.endtasks.coin.evaluation import (
     COINActionSegmentationMetric,
@@ -20,7 +19,7 @@ from mmpt.endtasks.coin.evaluation import (
 from mmpt.errors import CheckpointError, ConfigError
 from mmpt.evaluators.functional import shared_credit
 from mmpt.processors.tokenizer import load_tokenizer
-from mmpt.processors.window_aligner import window_spans
+from mmpt.processors.window_aligner import WindowAligner, window_spans
 from tests.support.e2e_data import make_e2e_files
 
 WIDTH, STRIDE = 8, 3
@@ -65,8 +64,8 @@ def batch_of(feature_LD: torch.Tensor, targets: list[int], name: str) -> dict[st
     }
 
 
-def config(**more: Any) -> DatasetConfig:
-    return DatasetConfig(sliding_window=STRIDE, sliding_window_size=WIDTH, **more)
+def config(**more: Any) -> WindowAligner.Config:
+    return WindowAligner.Config(sliding_window=STRIDE, sliding_window_size=WIDTH, **more)
 
 
 def test_the_best_class_of_every_second_is_predicted() -> None:

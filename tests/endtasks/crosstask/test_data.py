@@ -11,6 +11,7 @@ import pytest
 
 from mmpt.batch import Split
 from mmpt.config import DatasetConfig
+from mmpt.config.sections import joined
 from mmpt.endtasks.crosstask.data import (
     CrossTaskAligner,
     CrossTaskMetaProcessor,
@@ -28,7 +29,8 @@ def files(tmp_path: Path) -> dict[str, str]:
 
 
 def meta(files: dict[str, str], split: Split, **more: Any) -> CrossTaskMetaProcessor:
-    return CrossTaskMetaProcessor(DatasetConfig(**{**files, "n_train": 5, **more}), split)
+    config = CrossTaskMetaProcessor.Config(**{**files, "n_train": 5, **more})
+    return CrossTaskMetaProcessor(config, split)
 
 
 def ids(processor: CrossTaskMetaProcessor) -> list[str]:
@@ -74,7 +76,7 @@ def test_videos_without_features_are_not_drawn_for_training_and_stay_in_the_test
     whole = meta(files, Split.TEST)
     assert [name for name in ids(whole) if name not in gone] == test
     assert set(gone) < set(ids(whole))  # so that scoring names them
-    reader = CrossTaskVideoProcessor(DatasetConfig(**files), Split.TEST)
+    reader = CrossTaskVideoProcessor(DatasetConfig(vfeat_dir=files["vfeat_dir"]), Split.TEST)
     assert [key.video_id for key, _ in whole.items if not reader.has(key)] == gone
     with pytest.raises(DataError, match="2 of the 3 videos of the valid split have no features"):
         meta(files, Split.VALID)
@@ -83,7 +85,8 @@ def test_videos_without_features_are_not_drawn_for_training_and_stay_in_the_test
 def test_items_carry_the_steps_of_their_task(files: dict[str, str], tmp_path: Path) -> None:
     """The tensors are compared with the release's in tests/parity/test_e2e.py."""
     sizes = {"max_video_len": 8, "max_len": 18, "sliding_window": 4, "sliding_window_size": 8}
-    config = DatasetConfig(**files, **sizes, bert_name=tiny_bert(tmp_path / "bert"), n_train=5)
+    config_cls = joined(CrossTaskMetaProcessor.Config, CrossTaskAligner.Config)
+    config = config_cls(**files, **sizes, bert_name=tiny_bert(tmp_path / "bert"), n_train=5)
     video, steps = CrossTaskMetaProcessor(config, Split.TEST)[0]
     assert (video.task, steps.texts) == ("101", STEPS["101"])
     pieces = CrossTaskTextProcessor(config, Split.TEST)(steps)

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from mmpt.config import DatasetConfig
 from mmpt.endtasks.crosstask.evaluation import (
     CrossTaskMetric,
     CrossTaskPredictor,
@@ -126,7 +125,7 @@ def batch_of(feature_LK: torch.Tensor, done_LK: torch.Tensor, name: str) -> dict
     }
 
 
-CONFIG = DatasetConfig(sliding_window=3, sliding_window_size=8)
+CONFIG = CrossTaskPredictor.Config(sliding_window=3, sliding_window_size=8)
 
 
 def test_steps_are_placed_where_their_share_of_probability_is_highest() -> None:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from mmpt.batch import Split
-from mmpt.config.schema import DatasetConfig
 from mmpt.endtasks.how2align.data import (
     How2AlignMetaProcessor,
     Sentence,
@@ -27,7 +26,7 @@ def write(folder: Path, value: Any) -> str:
 
 
 def test_videos_come_in_order_of_their_ids(tmp_path: Path) -> None:
-    config = DatasetConfig(anno_path=write(tmp_path, {"b": GOOD, "a": GOOD[:1]}))
+    config = How2AlignMetaProcessor.Config(anno_path=write(tmp_path, {"b": GOOD, "a": GOOD[:1]}))
     meta = How2AlignMetaProcessor(config, Split.TEST)
     assert [meta[k][0] for k in range(len(meta))] == ["a", "b"]
     assert meta[1][1] == [tuple(row) for row in GOOD]

@@ -11,7 +11,6 @@ import torch
 
 from mmpt.batch import Split
 from mmpt.config import load_config
-from mmpt.config.schema import DatasetConfig
 from mmpt.datasets import collate
 from mmpt.endtasks.how2align.data import (
     How2AlignAligner,
@@ -37,7 +36,7 @@ METRIC = How2AlignMetric()
 class Tiny(NamedTuple):
     """The recorded tiny checkpoint, with windows of 16 seconds."""
 
-    config: DatasetConfig
+    config: How2AlignAligner.Config
     model: Any
 
     def predict(self, *items: Any) -> How2AlignOutputs:
@@ -51,7 +50,8 @@ def tiny(tmp_path: Path) -> Tiny:
     model = Task.from_config(load_config(run / "config.yaml")).build_model(pretrained=False)
     load_weights(model, run / "checkpoint_best.pt")
     windows = {"sliding_window": 4, "sliding_window_size": F}
-    config = DatasetConfig(bert_name=str(run / "bert"), max_video_len=F, max_len=F + T, **windows)
+    sizes = {"max_video_len": F, "max_len": F + T}
+    config = How2AlignAligner.Config(bert_name=str(run / "bert"), **sizes, **windows)
     return Tiny(config, model)
 
 
@@ -60,7 +60,7 @@ def sentences() -> list[Sentence]:
     return [Sentence(k % 2 == 0, 7.0 * k, 7.0 * k + 3, text) for k, text in enumerate(texts)]
 
 
-def item(config: DatasetConfig, video_id: str, num_seconds: int):
+def item(config: How2AlignAligner.Config, video_id: str, num_seconds: int):
     feature = np.random.default_rng(num_seconds).normal(size=(num_seconds, 512)).astype(np.float16)
     text = How2AlignTextProcessor(config, Split.TEST)(sentences())
     return feature, How2AlignAligner(config, Split.TEST)(video_id, feature, text, item_rng(0, 0, 0))

@@ -1,0 +1,148 @@
+"""The keys of `dataset`, `model` and `loss`. They belong to the classes that a YAML names.
+
+Every section has some keys that all classes share (`DatasetConfig`, `ModelConfig`, `LossConfig`). A
+class that reads further keys declares them in a class attribute `Config`, a subclass of these:
+
+    class MarginLoss(Loss):
+        class Config(LossConfig):
+            margin: float = 0.5
+            \"\"\"Wanted difference of scores.\"\"\"
+
+The section of a run is an instance of the `Config` of every class that reads it. So each class
+takes the same section, and finds its own keys in it.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from pkgutil import resolve_name
+from typing import Any
+
+from pydantic import create_model
+
+from mmpt.config.schema import DatasetConfig, LossConfig, ModelConfig, Section
+from mmpt.errors import ConfigError
+
+SHARED: dict[str, type[Section]] = {
+    "dataset": DatasetConfig,
+    "model": ModelConfig,
+    "loss": LossConfig,
+}
+READERS = {
+    "dataset": {
+        "dataset.meta_processor": "mmpt.processors:META_PROCESSORS",
+        "dataset.video_processor": "mmpt.processors:VIDEO_PROCESSORS",
+        "dataset.text_processor": "mmpt.processors:TEXT_PROCESSORS",
+        "dataset.aligner": "mmpt.processors:ALIGNERS",
+        "task": "mmpt.tasks:TASKS",
+        "predictor": "mmpt.evaluators:PREDICTORS",
+    },
+    "model": {"model.model_cls": "mmpt.models:MODELS"},
+    "loss": {"loss.loss_cls": "mmpt.losses:LOSSES"},
+}
+"""Section -> keys that name the classes which read it -> their registry. Registries are found by
+name, because their packages import this one."""
+
+
+class AnyKeys(Section, extra="allow"):
+    """A section that accepts all keys. It stands for a class that is not found."""
+
+
+def section_models(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns the model of each section for the classes that a YAML names.
+
+    Args:
+        values: the YAML as plain values.
+    """
+    models = {}
+    for section, registries in READERS.items():
+        configs = {SHARED[section]: None}  # a set that keeps its order
+        if isinstance(values.get(section), dict):
+            for key, place in registries.items():
+                name = _value_at(values, key)
+                configs |= dict.fromkeys(_configs_for(section, key, resolve_name(place), name))
+        # pydantic takes the settings of a model from its last base.
+        models[section] = joined(*sorted(configs, key=lambda config: config is AnyKeys))
+    return models
+
+
+def _configs_for(section: str, key: str, registry: Any, name: Any) -> list[type[Section]]:
+    """Returns the `Config` of the class that `key` names.
+
+    If the class is not found, `AnyKeys` accepts its keys. The name is reported when all classes are
+    looked up to be built. If no name is given where one must be, the keys of all classes are known.
+
+    Args:
+        name: the value of `key`.
+    """
+    if isinstance(name, str):
+        try:
+            cls = registry.get(name, key)
+        except ConfigError:
+            return [AnyKeys]
+        return [config_of(section, cls)]
+    if not key.startswith(section):  # a run may have no task or predictor
+        return []
+    return [config for _, config in _known_configs(section, registry)]
+
+
+def config_of(section: str, cls: Any) -> Any:
+    """Returns the section that a class declares, or the shared one.
+
+    Raises:
+        ConfigError: `Config` does not have the shared keys, or a key has no default.
+    """
+    shared, problem = SHARED[section], ""
+    config = getattr(cls, "Config", shared)
+    if not (isinstance(config, type) and issubclass(config, shared)):
+        problem = f"be a subclass of `mmpt.config.{shared.__name__}`, but is {config!r}"
+    elif required := [key for key, field in config.model_fields.items() if field.is_required()]:
+        problem = f"have a default for each key, such as None, but has none for `{required[0]}`"
+    if problem:
+        raise ConfigError(section, [f"`{cls.__name__}.Config` must {problem}."])
+    return config
+
+
+class _Joined(Section):
+    """A section of several classes. Its own class has no module, so it is pickled by its bases."""
+
+    def __reduce__(self) -> Any:
+        return _restore, (type(self).__bases__[1:], dict(self))
+
+
+def _restore(configs: tuple[type[Section], ...], values: dict[str, Any]) -> Any:
+    return joined(*configs)(**values)
+
+
+def joined(*configs: type[Section]) -> Any:
+    """Returns a section that has the keys of all `configs`."""
+    bases = []
+    for config in configs:
+        if not any(other is not config and issubclass(other, config) for other in configs):
+            bases.append(config)
+    return bases[0] if len(bases) == 1 else _subclass(tuple(bases))
+
+
+@cache  # the same bases give the same class, so that equal sections are equal
+def _subclass(bases: tuple[type[Section], ...]) -> Any:
+    return create_model("JoinedConfig", __base__=(_Joined, *bases))
+
+
+def readers_of(section: str, key: str) -> list[str]:
+    """Returns the names of all registered classes that read `key` of a section."""
+    names = []
+    for place in READERS.get(section, {}).values():
+        for name, config in _known_configs(section, resolve_name(place)):
+            if key in config.model_fields:
+                names.append(name)
+    return names
+
+
+def _value_at(values: Any, path: str) -> Any:
+    for key in path.split("."):
+        values = values.get(key) if isinstance(values, dict) else None
+    return values
+
+
+def _known_configs(section: str, registry: Any) -> Iterator[tuple[str, type[Section]]]:
+    for name in list(registry):
+        yield name, config_of(section, registry.get(name, section))

@@ -1,0 +1,175 @@
+"""The keys of a section belong to the classes that the YAML names."""
+
+import pickle
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from mmpt.config import DatasetConfig, LossConfig, RunConfig, load_config, save_resolved
+from mmpt.config.sections import READERS, config_of, joined, readers_of, resolve_name
+from mmpt.errors import ConfigError
+from mmpt.losses import Loss
+from mmpt.processors import DSAligner, MetaProcessor, OverlappedAligner, VariedLenAligner
+
+TRAINING = "projects/retri/norton/how2_pretrain.yaml"
+TEST = "projects/retri/norton/test_vtt_zs.yaml"
+
+
+class OwnAligner(DSAligner):
+    """A user's own, with a key of its own."""
+
+    class Config(DatasetConfig):
+        shift_s: int = 3
+        """Seconds."""
+
+
+class OwnMeta(MetaProcessor):
+    """A user's own, with another key."""
+
+    class Config(DatasetConfig):
+        column: str | None = None
+        """Name."""
+
+
+class OwnLoss(Loss):
+    """A user's own."""
+
+    class Config(LossConfig):
+        margin: float = 0.5
+        """Difference of scores."""
+
+
+class NoDefault(DSAligner):
+    """A key of it has no default."""
+
+    class Config(DatasetConfig):
+        wanted: int
+        """Number."""
+
+
+class Broken(DSAligner):
+    """Its keys do not extend the shared ones."""
+
+    Config = dict  # type: ignore[assignment]
+
+
+PARTS = (OwnAligner, OwnMeta, OwnLoss, NoDefault, Broken)
+
+
+@pytest.fixture(autouse=True)
+def _own_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("own_parts")
+    vars(module).update({each.__name__: each for each in PARTS})
+    monkeypatch.setitem(sys.modules, "own_parts", module)
+
+
+def load(*overrides: str, base: str = TEST) -> RunConfig:
+    return load_config(base, overrides, import_fairseq=False)
+
+
+def problems_of(*overrides: str, base: str = TEST) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(*overrides, base=base)
+    return caught.value.problems
+
+
+OWN = ("dataset.aligner=own_parts.OwnAligner", "dataset.meta_processor=own_parts.OwnMeta")
+
+
+def test_a_section_is_the_config_of_every_class_that_reads_it() -> None:
+    dataset: Any = load(*OWN, "dataset.shift_s=4", "dataset.column=a").dataset
+    assert isinstance(dataset, OwnAligner.Config)
+    assert isinstance(dataset, OwnMeta.Config)
+    assert (dataset.shift_s, dataset.column) == (4, "a")
+    loss: Any = load("loss.loss_cls=own_parts.OwnLoss", "loss.margin=0.1").loss
+    assert isinstance(loss, OwnLoss.Config)
+    assert loss.margin == 0.1
+
+
+def test_own_keys_have_defaults_and_are_checked() -> None:
+    dataset: Any = load(*OWN, "dataset.shift_s=null").dataset
+    assert (dataset.shift_s, dataset.column) == (3, None)
+    assert problems_of(*OWN, "dataset.shift_s=far", "dataset.colum=a", "dataset.max_len=x") == [
+        "`dataset.max_len` must be a whole number, but is 'x'.",
+        "`dataset.shift_s` must be a whole number, but is 'far'.",
+        "`dataset.colum` is not a known key. Did you mean `column`?",
+    ]
+
+
+def test_a_saved_file_means_the_same(tmp_path: Path) -> None:
+    config = load(*OWN, "dataset.shift_s=4")
+    save_resolved(config, tmp_path / "config.yaml")
+    again = load(base=str(tmp_path / "config.yaml"))
+    assert again.dataset == config.dataset
+
+
+def test_a_section_survives_the_way_to_another_process() -> None:
+    aligner = "dataset.aligner=COINActionSegmentationAligner"
+    dataset = load(aligner, "dataset.sliding_window=4").dataset
+    assert pickle.loads(pickle.dumps(dataset)) == dataset
+
+
+def test_a_foreign_key_is_a_mistake_that_names_its_readers() -> None:
+    assert problems_of("dataset.n_train=3", "dataset.max_ln=3") == [
+        "`dataset.n_train` is a key of `CrossTaskMetaProcessor`, but this file names no such "
+        "class; leave the key out, or set it to null.",
+        "`dataset.max_ln` is not a known key. Did you mean `max_len`?",
+    ]
+    (problem,) = problems_of("dataset.sliding_window=3")
+    assert "is a key of `COINActionSegmentationAligner`, `CrossTaskAligner` and " in problem
+
+
+def test_null_unsets_a_key_of_an_included_file() -> None:
+    sampled = [f"dataset.sampled_video_{end}_len" for end in ("min", "max")]
+    override = "dataset.aligner=VideoRetriAligner"
+    assert len(problems_of(override, base=TRAINING)) == 2
+    load(override, *(f"{key}=null" for key in sampled), base=TRAINING)
+
+
+def test_keys_of_a_class_that_is_not_found_are_no_mistakes() -> None:
+    """The mistake is the name. It is reported when classes are looked up to be built."""
+    dataset: Any = load("dataset.aligner=MyAligner", "dataset.my_key=3").dataset
+    assert dataset.my_key == 3
+    (problem,) = problems_of("dataset.aligner=3", "dataset.sliding_window=3")
+    assert problem == "`dataset.aligner` must be text, but is 3."
+
+
+def test_a_section_that_the_file_does_not_have_has_the_shared_keys() -> None:
+    assert load().loss is None
+
+
+def test_a_config_must_extend_the_shared_keys() -> None:
+    (problem,) = problems_of("dataset.aligner=own_parts.Broken")
+    assert problem.startswith("`Broken.Config` must be a subclass of `mmpt.config.DatasetConfig`, ")
+
+
+def test_every_key_must_have_a_default() -> None:
+    (problem,) = problems_of("dataset.aligner=own_parts.NoDefault")
+    assert problem.startswith("`NoDefault.Config` must have a default for each key, such as None")
+
+
+def test_joined_sections_leave_out_what_others_extend() -> None:
+    configs = (DatasetConfig, VariedLenAligner.Config, OverlappedAligner.Config)
+    assert joined(*configs) is OverlappedAligner.Config
+    both = joined(OwnAligner.Config, OwnMeta.Config)
+    assert both is joined(OwnAligner.Config, OwnMeta.Config)
+    assert {"shift_s", "column", "bert_name"} <= both.model_fields.keys()
+
+
+def test_every_key_of_a_class_has_a_sentence() -> None:
+    for section, registries in READERS.items():
+        for place in registries.values():
+            registry = resolve_name(place)
+            for name in list(registry):
+                fields = config_of(section, registry.get(name, section)).model_fields
+                for key, field in fields.items():
+                    assert (field.description or "").endswith("."), f"{name}: {key}"
+
+
+def test_readers_of_a_shared_key_are_all_classes() -> None:
+    assert "DSAligner" in readers_of("dataset", "bert_name")
+    assert readers_of("dataset", "n_train") == ["CrossTaskMetaProcessor"]
+    assert readers_of("dataset", "nobody") == []
