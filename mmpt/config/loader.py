@@ -11,7 +11,7 @@ from pydantic import create_model
 from mmpt.config.checks import check_whole, inert_keys
 from mmpt.config.fairseq import settings_model
 from mmpt.config.mistakes import validate
-from mmpt.config.released import fill_htm_align
+from mmpt.config.released import fill_released
 from mmpt.config.run import RunConfig
 from mmpt.config.schema import RetrievalConfig
 from mmpt.config.sections import section_models
@@ -40,7 +40,7 @@ def load_config(
         ConfigError: with every mistake found.
     """
     override_values, problems = parse_overrides(overrides)
-    values, filled = fill_htm_align(read_yaml(path, override_values))
+    values, filled = fill_released(read_yaml(path, override_values))
     if values.get("base_dir") is not None:
         raise ConfigError(str(path), [JOB_FILE])
     models = section_models(values)
@@ -53,7 +53,7 @@ def load_config(
     if problems:
         raise ConfigError(str(path), problems)
     if filled:
-        what = "filled in as the released HTM-Align script does"
+        what = "filled in as the released script does"
         logger.info("%s: %s: %s", path, what, ", ".join(filled))
     if inert := inert_keys(config):
         logger.info("%s: these keys have no effect here: %s", path, ", ".join(inert))

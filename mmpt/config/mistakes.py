@@ -102,11 +102,12 @@ def _unknown_key(whole: type[BaseModel], at: str, key: str, readers: list[str]) 
         belongs = " or ".join(f"under `{home}`" if home else "at the top level" for home in places)
         return f"`{path}` is not a known key; `{key}` belongs {belongs}."
     if readers:
-        names = ", ".join(f"`{name}`" for name in readers[:MOST_NAMED])
-        others = len(readers) - MOST_NAMED
-        more = f" and {others} more" if others > 0 else ""
+        *names, last = [f"`{name}`" for name in readers]
+        if len(readers) > MOST_NAMED:
+            names, last = names[:MOST_NAMED], f"{len(readers) - MOST_NAMED} more"
+        classes = f"{', '.join(names)} and {last}" if names else last
         return (
-            f"`{path}` is a key of {names}{more}, but this file names no such class; leave the key "
+            f"`{path}` is a key of {classes}, but this file names no such class; leave the key "
             "out, or set it to null."
         )
     hint = did_you_mean(key, homes[at]) or did_you_mean(key, [*chain(*homes.values())])

@@ -1,46 +1,51 @@
-"""The settings that a released HTM-Align YAML leaves out: its classes, checkpoint and metric."""
+"""The settings that released YAMLs leave out because the release has them in a script.
+
+A benchmark lists its own in `mmpt/endtasks/<benchmark>/released.yaml`.
+"""
 
 import os
+from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-HTM_ALIGN: dict[str, Any] = {
-    "dataset.meta_processor": "How2AlignMetaProcessor",
-    "dataset.video_processor": "VideoProcessor",
-    "dataset.text_processor": "How2AlignTextProcessor",
-    "dataset.aligner": "How2AlignAligner",
-    "dataset.sliding_window": 8,
-    "dataset.sliding_window_size": 32,
-    "metric": ["How2AlignMetric"],
-    "predictor": "How2AlignPredictor",
-}
-"""Key -> value in the released script."""
+import mmpt
+from mmpt.config.yaml_files import read_yaml
+
 BATCH_SIZE = "fairseq.dataset.batch_size"
+CHECKPOINT = "fairseq.common_eval.path"
 
 
-def fill_htm_align(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Returns the YAML with all settings for HTM-Align, and the added ones as `key: value`.
+def fill_released(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Returns a YAML with the settings that it leaves out, and the added ones as `key: value`.
 
-    The checkpoint is `checkpoint_best.pt` in `eval.save_path`. A file without a meta processor also
-    gets a batch size of 1, because the released script takes one video at a time.
+    Only evaluations that have the key `only_with` of a `released.yaml` get its settings. They also
+    get a checkpoint, `checkpoint_best.pt` in `eval.save_path`. A YAML without a meta processor gets
+    a batch size of 1, because the released script takes one video at a time.
 
     Args:
-        values: a YAML with includes and overrides. It is not changed. Only evaluations with
-            `dataset.anno_path` get settings.
+        values: a YAML with includes and overrides. It is not changed.
     """
-    dataset, result = values.get("dataset"), values.get("eval")
+    dataset = values.get("dataset")
     if not isinstance(dataset, dict) or dataset.get("split") != "test":
         return values, []
-    if dataset.get("anno_path") is None:
-        return values, []
-    settings = dict(HTM_ALIGN)
-    if isinstance(result, dict) and isinstance(result.get("save_path"), str):
-        checkpoint = os.path.join(result["save_path"], "checkpoint_best.pt")
-        settings["fairseq.common_eval.path"] = checkpoint
-    added = []
-    given, missing = OmegaConf.create(values), OmegaConf.create()
-    if dataset.get("meta_processor") is None and OmegaConf.select(given, BATCH_SIZE) is not None:
+    given = OmegaConf.create(values)
+    for path in sorted((Path(mmpt.__file__).parent / "endtasks").glob("*/released.yaml")):
+        released = read_yaml(path)
+        if OmegaConf.select(given, released["only_with"]) is not None:
+            return _filled(given, released["settings"])
+    return values, []
+
+
+def _filled(given: DictConfig, released: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Returns the values of `given` on top of `released`, and the added ones as `key: value`."""
+    settings = _leaves(released)
+    save_path = OmegaConf.select(given, "eval.save_path")
+    if isinstance(save_path, str):
+        settings[CHECKPOINT] = os.path.join(save_path, "checkpoint_best.pt")
+    added, missing = [], OmegaConf.create()
+    no_meta_processor = OmegaConf.select(given, "dataset.meta_processor") is None
+    if no_meta_processor and OmegaConf.select(given, BATCH_SIZE) is not None:
         OmegaConf.update(given, BATCH_SIZE, 1)
         added.append(f"{BATCH_SIZE}: 1")
     for key, value in settings.items():
@@ -50,3 +55,14 @@ def fill_htm_align(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     # A section of `given` that is no mapping stays as it is, so that the loader reports it.
     whole: Any = OmegaConf.to_container(OmegaConf.merge(missing, given))
     return whole, added
+
+
+def _leaves(values: dict[str, Any], at: str = "") -> dict[str, Any]:
+    """Returns the values that are no mappings, by their dotted keys."""
+    leaves: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            leaves |= _leaves(value, f"{at}{key}.")
+        else:
+            leaves[at + key] = value
+    return leaves

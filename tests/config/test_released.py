@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mmpt.config import load_config
-from mmpt.config.released import fill_htm_align
+from mmpt.config.released import fill_released
 from mmpt.errors import ConfigError
 
 RELEASED: dict[str, Any] = {
@@ -29,7 +29,7 @@ RELEASED: dict[str, Any] = {
 
 def test_what_is_missing_is_filled_in_and_told() -> None:
     before = copy.deepcopy(RELEASED)
-    values, said = fill_htm_align(RELEASED)
+    values, said = fill_released(RELEASED)
     assert before == RELEASED
     assert values["fairseq"]["common_eval"]["path"] == "runs/x/checkpoint_best.pt"
     assert values["fairseq"]["dataset"] == {"batch_size": 1, "num_workers": 2}
@@ -43,7 +43,7 @@ def test_what_is_there_stays() -> None:
     values["dataset"] |= {"meta_processor": "Mine", "sliding_window": 4}
     values |= {"metric": ["MyMetric"]}
     values["fairseq"]["common_eval"] = {"path": "mine.pt"}
-    filled, said = fill_htm_align(values)
+    filled, said = fill_released(values)
     assert filled["dataset"]["meta_processor"] == "Mine"
     assert filled["dataset"]["sliding_window"] == 4
     # Refused later, in the user's own words.
@@ -55,7 +55,7 @@ def test_what_is_there_stays() -> None:
 @pytest.mark.parametrize("change", [{"split": None}, {"anno_path": None}])
 def test_other_yamls_are_left_alone(change: dict[str, None]) -> None:
     values = {**RELEASED, "dataset": {**RELEASED["dataset"], **change}}
-    assert fill_htm_align(values) == (values, [])
+    assert fill_released(values) == (values, [])
 
 
 @pytest.mark.parametrize(
