@@ -1,7 +1,7 @@
-"""The parts of an evaluation: a predictor turns a model and a test set into outputs, a metric turns
-outputs into numbers.
+"""The parts of an evaluation: predictors and metrics.
 
-A benchmark brings an `Outputs` class, a predictor that makes it and a metric that takes it.
+A predictor turns a model and a test set into outputs. A metric turns outputs into numbers. A
+benchmark has a class of outputs, a predictor that makes them and a metric that takes them.
 """
 
 from abc import ABC, abstractmethod
@@ -45,13 +45,13 @@ WHOLE_VIDEO = {"caps": 2, "cmasks": 2, "vfeats": 3, "vmasks": 2}
 
 
 class Predictor(ABC, Generic[O]):
-    """Runs a model over a test set.
+    """A class that runs a model over a test set.
 
-    A subclass implements `predict`, and overrides `collect` where the concatenated parts are not
-    yet the fields of its outputs.
+    A subclass implements `predict`. It overrides `collect` if the concatenated parts are not yet
+    the fields of its outputs.
 
     Args:
-        config: the YAML's `dataset` section: window sizes, names of annotation files, tokenizer.
+        config: the YAML's `dataset` section, such as window sizes, annotation files and tokenizer.
     """
 
     Config: ClassVar[type[DatasetConfig]] = DatasetConfig
@@ -59,22 +59,24 @@ class Predictor(ABC, Generic[O]):
     makes: ClassVar[type[Outputs]]
     """Class of the outputs, which the metrics of a YAML must take."""
     reads: ClassVar[Mapping[str, int]] = {}
-    """Entries that an aligner's items must hold, and the number of axes of each."""
-    needs: ClassVar[Mapping[str, str]] = {}
-    """Entries that the model's output must hold, and a model that gives each."""
+    """Entries that the items of the aligner must have -> the number of axes of each."""
+    model_outputs: ClassVar[Mapping[str, str]] = {}
+    """Entries that the model's output must have -> a model that has the entry."""
 
     def __init__(self, config: DatasetConfig):
         self.config = config
 
     def __call__(self, model: nn.Module, loader: Any, device: torch.device) -> O:
-        """Runs `model` over `loader` without gradients. The model stays on `device`, in eval mode.
+        """Returns the outputs of `model` on the batches of `loader`.
+
+        The model is moved to `device` and set to eval mode.
 
         Args:
             loader: collated batches with a length, such as a DataLoader or a list.
         Raises:
-            ConfigError: the model gives other outputs than this predictor reads.
+            ConfigError: the model does not have the outputs that this predictor reads.
             DataError: the test set is empty.
-            CheckpointError: the model gives numbers that are not finite.
+            CheckpointError: an output is not finite.
         """
         model.to(device).eval()
         with torch.inference_mode():
@@ -94,20 +96,24 @@ class Predictor(ABC, Generic[O]):
         return self.makes(**columns)  # type: ignore[return-value]
 
     def run(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Returns the model's output; ConfigError when it lacks an entry that is needed."""
+        """Returns the model's output.
+
+        Raises:
+            ConfigError: an entry that is needed is missing.
+        """
         output: dict[str, torch.Tensor] = model(**inputs)
-        if missing := [name for name in self.needs if name not in output]:
+        if missing := [name for name in self.model_outputs if name not in output]:
             problem = (
-                f"`predictor: {type(self).__name__}` needs a model that gives "
-                f"{', '.join(missing)}, such as {self.needs[missing[0]]}, but `model.model_cls` "
-                f"gives {', '.join(output)}."
+                f"`predictor: {type(self).__name__}` needs a model that returns "
+                f"{', '.join(missing)}, such as {self.model_outputs[missing[0]]}, but "
+                f"`model.model_cls` returns {', '.join(output)}."
             )
             raise ConfigError("model", [problem])
         return output
 
 
 def _join(values: list[Any]) -> Any:
-    """Concatenates tensors or arrays to an array, and chains lists."""
+    """Returns tensors or arrays as one concatenated array, and lists as one list."""
     if isinstance(values[0], list):
         return list(chain.from_iterable(values))
     return np.concatenate([np.asarray(value) for value in values])
@@ -149,7 +155,10 @@ class Number(NamedTuple):
 
 
 class Metric(ABC, Generic[O]):
-    """Numbers of one kind. The first of `numbers` decides which of several checkpoints is best."""
+    """A class that computes numbers from outputs.
+
+    The first of `numbers` decides which of several checkpoints is best.
+    """
 
     takes: ClassVar[type[Outputs]]
     """Class of the outputs that `compute` reads."""
@@ -157,21 +166,21 @@ class Metric(ABC, Generic[O]):
 
     @abstractmethod
     def compute(self, outputs: O) -> dict[str, float]:
-        """Returns a value for each of `numbers`; tables leave out values under other names."""
+        """Returns a value for each of `numbers`. Tables leave out values with other names."""
 
     @abstractmethod
     def chance(self, outputs: O) -> dict[str, float]:
-        """Returns the expected values of random scores on the same test set, as far as known."""
+        """Returns the expected numbers of random scores on the same test set, if they are known."""
 
     def summary(self, result: Mapping[str, float]) -> str:
         """Returns the numbers of `result` on one line, for the log."""
         return " - ".join(f"{name}: {result[name]:.4f}" for name, *_ in self.numbers)
 
     def deciding_value(self, results: Results) -> float:
-        """Returns the value of the first of `numbers`, which checkpoints are compared by.
+        """Returns the value that checkpoints are compared by, the first of `numbers`.
 
         Args:
-            results: of one checkpoint, by the name of the metric's class.
+            results: the results of one checkpoint.
         """
         return results[type(self).__name__][self.numbers[0].name]
 

@@ -1,4 +1,4 @@
-"""One checkpoint on one test set: predict once, compute every metric, keep rows of results."""
+"""Evaluates a checkpoint on a test set, and keeps the results as rows of a JSON file."""
 
 import hashlib
 import json
@@ -25,11 +25,11 @@ logger = get_logger(__name__)
 
 
 class Evaluator:
-    """Runs a predictor and computes metrics from its outputs.
+    """A predictor, which runs once per checkpoint, and the metrics of its outputs.
 
     Args:
         predictor: makes the outputs.
-        metrics: at least one, all for these outputs; the first decides which checkpoint is best.
+        metrics: at least one, each for these outputs. The first decides which checkpoint is best.
     """
 
     def __init__(self, predictor: Predictor[Any], metrics: Sequence[Metric[Any]]):
@@ -67,9 +67,9 @@ class Evaluator:
 
 
 class FingerprintingLoader:
-    """Passes batches on and hashes their tensors, key by key.
+    """A loader that passes batches on and hashes their tensors, key by key.
 
-    The hash identifies the data that a model was tested on, however it was batched.
+    The hash identifies the data that a model was tested on. It does not depend on the batch size.
     """
 
     def __init__(self, loader: Any):
@@ -97,10 +97,10 @@ class FingerprintingLoader:
 
 
 def check_results(path: str | Path) -> None:
-    """Raises what would keep `write_results` from writing, to be called before scoring.
+    """Checks before scoring that `write_results` will be able to write.
 
     Raises:
-        DataError: `path` holds something else, or nothing can be written there.
+        DataError: the file is not a results file, or nothing can be written there.
     """
     path = Path(path)
     if path.exists():
@@ -131,7 +131,7 @@ def write_results(
             every row.
         chance: expected results of random scores; kept in every row.
     Raises:
-        DataError: `path` holds something else.
+        DataError: the file is not a results file.
     """
     plain = json.loads(json.dumps(settings))  # as it comes back from the file, to compare with
     new = [{**row, "settings": plain, "chance": chance} for row in rows]
@@ -153,7 +153,11 @@ class _Row(BaseModel):
 
 
 def read_results(path: str | Path) -> list[dict[str, Any]]:
-    """Returns the rows of a results file; DataError when it is not one."""
+    """Returns the rows of a results file.
+
+    Raises:
+        DataError: the file is not a results file.
+    """
     try:
         rows: list[dict[str, Any]] = read_json(path)
         validate(list[_Row], rows, path, "")

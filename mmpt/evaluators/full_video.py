@@ -1,18 +1,20 @@
-"""Scores between paragraphs and whole videos: caption average, DTW, OTAM and optimal transport.
+"""Scores of paragraphs and whole videos: caption average, DTW, OTAM and optimal transport.
 
-They are computed from clip scores. Pairs whose blocks have one size are computed together, so that
-only what the release pads is padded.
-Legend: R captions of the p paragraphs at hand, M clips (or windows) of all n videos, S captions and
-W clips of one pair, P pairs, T and L: most captions of a paragraph and most clips of a video. A
-paragraph's captions are consecutive rows, a video's clips consecutive columns, both in time order;
-paragraph i belongs to video i.
+All are computed from the matrix of clip scores. A paragraph's captions are consecutive rows of it,
+and a video's clips are consecutive columns, both in time order. So each pair of a paragraph and a
+video has a block of the matrix. Paragraph i belongs to video i. Blocks of equal size are computed
+together, so that nothing is padded but what the release pads.
 
-DTW and OTAM scale a block's distances by T*L/(S*W) and use the negated score as the distance
-(TempCLR: one minus it).
+DTW and OTAM use the negated score as the distance (TempCLR: one minus the score), and scale the
+distances of a block by T*L/(S*W).
 
-With `background` a video is all its windows, with or without a caption. Before a paragraph is
-aligned with it, the windows farthest from every caption are dropped; k windows of a pair are kept.
-The caption average needs no dropping.
+With `background`, a video consists of all its windows, with and without a caption. Before a
+paragraph is aligned with it, the windows that are farthest from all captions are dropped. The
+caption average does not need this.
+
+Legend: R captions of p paragraphs, M clips (or windows) of all n videos, S captions and W clips of
+a pair, k windows that are kept, P pairs, T captions of the longest paragraph, L clips of the
+longest video.
 Sources: TempCLR (arXiv 2212.13738); Norton (arXiv 2401.16702), section 4.1.
 """
 
@@ -46,9 +48,9 @@ _LEAST_LOG = -300.0
 
 @dataclass(frozen=True)
 class Lengths:
-    """Numbers of captions and clips."""
+    """The numbers of captions and clips."""
 
-    captions: np.ndarray  # int64 [p]: per paragraph at hand
+    captions: np.ndarray  # int64 [p]: per paragraph
     clips: np.ndarray  # int64 [n]: per video
     most: Size  # (T, L), over all paragraphs and videos
 
@@ -60,7 +62,7 @@ class Lengths:
 
 
 class Grouping(NamedTuple):
-    """The order of clips in which this file's functions take them."""
+    """The order of clips that the functions of this file need."""
 
     order: np.ndarray  # int64 [N]: take these rows (and columns)
     lengths: np.ndarray  # int64 [n]: clips per video
@@ -72,13 +74,13 @@ Score = Callable[[np.ndarray, Lengths], np.ndarray]
 
 
 def group_by_video(video_ids: Sequence[str], starts_s: Sequence[float]) -> Grouping:
-    """Returns the order that brings the clips of each video together.
+    """Returns the order that groups clips by video.
 
-    Videos come by first appearance, clips by start.
+    Videos are sorted by first appearance, and clips by start.
 
     Args:
-        video_ids: the video of each clip [N]; ids are one video's when they are equal.
-        starts_s: begin of each clip in seconds [N].
+        video_ids: the video of each clip [N].
+        starts_s: start of each clip in seconds [N].
     """
     place = {video: index for index, video in enumerate(dict.fromkeys(video_ids))}
     group_N = np.array([place[video] for video in video_ids], dtype=np.int64)
@@ -89,18 +91,19 @@ def group_by_video(video_ids: Sequence[str], starts_s: Sequence[float]) -> Group
 def paragraph_ranks(
     text_ND: np.ndarray, video_MD: np.ndarray, lengths: Lengths, scores: Mapping[str, Score]
 ) -> dict[str, np.ndarray]:
-    """Returns the ranks (0 is best) of all paragraphs looking for their video, by name of score.
+    """Returns the rank of each paragraph's own video (0 is best), by name of score.
 
-    Clip scores of some paragraphs are made at a time. They take about 64 MB. A paragraph stays
-    whole, so a very long one takes more.
+    The clip scores of some paragraphs are computed at a time. They take about 64 MB, or more for a
+    very long paragraph, because a paragraph is not divided.
 
     Args:
-        text_ND, video_MD: float32 vectors of all captions and of all clips, grouped and in time
-            order.
-        scores: ways to score.
+        text_ND: float32 vectors of all captions, grouped by video and in time order.
+        video_MD: float32 vectors of all clips, likewise.
+        scores: name -> function that scores paragraphs and videos.
     """
     ranks: dict[str, list[np.ndarray]] = {name: [] for name in scores}
     ends = np.cumsum(lengths.captions)
+    # Paragraphs whose last captions fall into the same 64 MB of scores are computed together.
     chunk_of = ends * len(video_MD) // _SCORES_PER_CHUNK
     numbers = np.unique(chunk_of)
     for number in progress(numbers, len(numbers), "parts of the paragraphs scored", logger):
@@ -113,7 +116,7 @@ def paragraph_ranks(
 
 
 def caption_average(scores_RM: np.ndarray, lengths: Lengths) -> np.ndarray:
-    """Returns the mean over paragraph i's captions of the best score in video j, float [p, n]."""
+    """Returns the mean over a paragraph's captions of the best score in a video, float [p, n]."""
     best_Rn = np.maximum.reduceat(scores_RM, _starts(lengths.clips), axis=1)
     sums_pn = np.add.reduceat(best_Rn, _starts(lengths.captions), axis=0)
     return sums_pn / lengths.captions[:, None].astype(scores_RM.dtype)
@@ -125,8 +128,9 @@ def dtw(
     """Returns minus the cost of dynamic time warping of every pair, float32 [p, n].
 
     Args:
-        background: keep the nearest windows only. A distance is then 3 minus the score, as
-            released.
+        form: see `dtw_cost`.
+        background: keep the nearest windows only. As in the release, a distance is then 3 minus
+            the score.
     """
 
     def score(scores_SWP: np.ndarray) -> np.ndarray:
@@ -143,8 +147,9 @@ def otam(
     paragraph, float32 [p, n].
 
     Args:
-        background: keep the nearest windows only. Distances are then scaled by max(T, L)/max(S, k),
-            as released.
+        form: see `otam_cost`.
+        background: keep the nearest windows only. As in the release, distances are then scaled by
+            max(T, L)/max(S, k).
     """
 
     def score(scores_SWP: np.ndarray) -> np.ndarray:
@@ -160,12 +165,13 @@ def otam(
 def optimal_transport(
     scores_RM: np.ndarray, lengths: Lengths, epsilon: float = EPSILON, *, background: bool = False
 ) -> np.ndarray:
-    """Returns the mean score under the plan that transports captions to clips, float32 [p, n];
-    knows no order.
+    """Returns the mean score under the plan that transports captions to clips, float32 [p, n].
 
-    An extension: the release names such numbers, and prints zeros.
+    The plan does not depend on the order of captions or clips. This score is an extension. The
+    release has a name for it, but prints zeros.
 
     Args:
+        epsilon: smoothness of the plan.
         background: keep the nearest windows only.
     """
 
@@ -177,9 +183,10 @@ def optimal_transport(
 
 
 def nearest_windows(distance_SWP: np.ndarray) -> np.ndarray:
-    """Returns float [S, k, P]: the int(1.3 * S) windows nearest to any caption, in time order.
+    """Returns the distances of the windows that are nearest to any caption, float [S, k, P].
 
-    All windows of shorter videos are kept; of equally near windows the earlier one is.
+    int(1.3 * S) windows of a pair are kept, in time order. If two windows are equally near, the
+    earlier one is kept. Videos with fewer windows keep all of them.
     """
     num_rows, num_cols = distance_SWP.shape[:2]
     num_kept = int(KEPT_PER_CAPTION * num_rows)
@@ -196,17 +203,20 @@ def score_pairs(
     """Returns the score of every pair, float32 [p, n].
 
     Args:
-        score: scores [P] of the blocks of P pairs of one size, float32 [S, W, P].
+        score: returns the scores [P] of P pairs from their blocks, float32 [S, W, P].
     """
+    # For each number of captions S and of clips W, the blocks of all pairs of this size are
+    # gathered into one array, pairs last. The functions that score them walk the cells of a block
+    # and compute all pairs per cell.
     assert scores_RM.shape == (lengths.captions.sum(), lengths.clips.sum())
     row_starts, col_starts = _starts(lengths.captions), _starts(lengths.clips)
     result_pn = np.empty((len(row_starts), len(col_starts)), dtype=np.float32)
-    # All pairs of one block size, some of them at a time.
     for num_rows in np.unique(lengths.captions):
         for num_cols in np.unique(lengths.clips):
             these_i = np.flatnonzero(lengths.captions == num_rows)
             these_j = np.flatnonzero(lengths.clips == num_cols)
             num_cells = max(int(num_rows * num_cols), lengths.most[0] * lengths.most[1])
+            # Some of these pairs are computed at a time, so that their blocks stay in the cache.
             num_pairs, step = len(these_i) * len(these_j), max(1, _CELLS_PER_CHUNK // num_cells)
             for begin in range(0, num_pairs, step):
                 a_P, b_P = np.divmod(np.arange(begin, min(begin + step, num_pairs)), len(these_j))
@@ -221,16 +231,16 @@ def score_pairs(
 def transport_score(
     scores_SWP: np.ndarray, epsilon: float = EPSILON, iterations: int = ITERATIONS
 ) -> np.ndarray:
-    """Returns sum(Q * score) [P], Q being the entropic transport plan between uniform masses, of
-    sum 1.
+    """Returns the mean score under the entropic transport plan of each pair, float64 [P].
 
-    Q = diag(u) exp(score / epsilon) diag(v) by Sinkhorn's scaling, a row then a column update.
-    Equal scores give exactly that score.
+    The plan Q transports uniform masses of sum 1, and the result is sum(Q * score). It is Q =
+    diag(u) exp(score / epsilon) diag(v). Sinkhorn's algorithm finds u and v by updating the rows
+    and then the columns. If all scores of a pair are equal, the result is exactly that score.
 
     Args:
         scores_SWP: float.
         epsilon: smoothness, in units of a score.
-        iterations: pairs of updates; there is no early stop.
+        iterations: number of updates of rows and columns.
     Source: Cuturi 2013; Norton (arXiv 2401.16702), section 3.2, without its bucket.
     """
     # Scale the kernel so that it neither overflows nor vanishes: u and v absorb the factors.

@@ -1,6 +1,6 @@
 """Metrics as pure functions of arrays.
 
-Ties go by column, so a model whose scores are all equal is at chance.
+Equal scores are ranked by column, so a model whose scores are all equal is at chance.
 
 Legend: N captions and N clips (pair n is caption n with clip n), R some of their rows, C columns, D
 hidden size, k the cut-off of a recall. Shares are fractions 0..1.
@@ -15,16 +15,15 @@ _SCORES_PER_CHUNK = 1 << 24  # 64 MB of float32
 def ranks_from_scores(scores_RN: np.ndarray, first: int = 0) -> np.ndarray:
     """Returns the rank of each row's own column.
 
-    The rank is the number of larger scores plus the number of equal ones further left.
-
-    This is the place in a stable descending sort, and the release's wherever its order of ties is
-    specified. All-equal scores give the ranks 0..N-1, which is chance. A score that is not a number
-    counts as larger than any other.
+    The rank is the number of larger scores plus the number of equal ones further left. This is the
+    place in a stable descending sort. The release has the same ranks wherever its order of equal
+    scores is specified. If all scores are equal, the ranks are 0..N-1, which is chance. A NaN
+    counts as larger than any other score.
 
     Args:
-        scores_RN: float [R, N], rows are queries, columns are candidates; the right one of row r is
-            `first` + r.
-        first: which query the first row is, for a matrix that is made some rows at a time.
+        scores_RN: float [R, N]. Rows are queries and columns are candidates. The right candidate of
+            row r is `first` + r.
+        first: number of the query in the first row, if the matrix is computed some rows at a time.
     Returns:
         int64 [R], 0 is best.
     """
@@ -38,11 +37,12 @@ def ranks_from_scores(scores_RN: np.ndarray, first: int = 0) -> np.ndarray:
 def ranks_from_vectors(queries_ND: np.ndarray, candidates_ND: np.ndarray) -> np.ndarray:
     """Returns the ranks of the scores `queries @ candidates.T`, computed some rows at a time.
 
-    Equal candidates are scored once, since a matrix product may round them differently in different
-    columns.
+    Equal candidates are scored once, because a matrix product may round them differently in
+    different columns.
 
     Args:
-        queries_ND, candidates_ND: float32 [N, D]; the right candidate of query n is candidate n.
+        queries_ND: float32 [N, D]. The right candidate of query n is candidate n.
+        candidates_ND: float32 [N, D].
     Returns:
         int64 [N], 0 is best.
     """
@@ -75,16 +75,16 @@ def chance_metrics(num_candidates: int) -> dict[str, float]:
 
 
 def shared_credit(scores_RC: np.ndarray, targets_R: np.ndarray) -> np.ndarray:
-    """Returns float64 [R]: 1/k where the target is one of the k columns with the best score, else
-    0.
+    """Returns the credit of each row, float64 [R].
 
-    This is the expectation of a random choice between the best. A model that scores all columns
-    alike is therefore at chance. Without equal scores the credit is 1 where the maximum is right,
-    as released.
+    The credit is 1/k if the target is one of the k columns with the best score, and else 0. This is
+    the expectation of a random choice among the best columns, so a model that scores all columns
+    alike is at chance. Without equal scores the credit is 1 if the maximum is right, as in the
+    release.
 
     Args:
         scores_RC: float, the answers of a question, or the classes of a second.
-        targets_R: int, the right columns; one that is not among the C columns is never right.
+        targets_R: int, the right columns. A target that is not among the C columns is never right.
     """
     best_RC = scores_RC == scores_RC.max(axis=1, keepdims=True)
     known_R = (targets_R >= 0) & (targets_R < scores_RC.shape[1])

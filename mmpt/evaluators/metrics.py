@@ -21,7 +21,7 @@ def recall_numbers(title: str, prefix: str) -> tuple[Number, ...]:
 
 @METRICS.register
 class RetrievalMetric(Metric[RetrievalOutputs]):
-    """Recall and median rank of text to video (R1..) and of video to text (v2t-R1..)."""
+    """The recall and median rank from text to video (R1..) and from video to text (v2t-R1..)."""
 
     takes = RetrievalOutputs
     numbers = (
@@ -49,7 +49,7 @@ class RetrievalMetric(Metric[RetrievalOutputs]):
 
 
 class Way(NamedTuple):
-    """One way to score a paragraph against a whole video."""
+    """A way to score a paragraph against a whole video."""
 
     prefix: str
     """Prefix of the names of its numbers."""
@@ -79,11 +79,11 @@ def _numbers(ways: tuple[Way, ...], what: str) -> tuple[Number, ...]:
 
 
 class WholeVideoMetric(Metric[Any]):
-    """Recall of whole paragraphs looking for their video, in several ways.
+    """The recall of paragraphs that look for their video, by several ways to score them.
 
-    The plain names (R1.., DTW-R1.., OTAM-R1..) are the published numbers, with the padding defects
-    of the release in DTW and OTAM; the `corrected` ones are without. OT (plain Sinkhorn, epsilon 1)
-    is an extension, published nowhere.
+    The plain names (R1.., DTW-R1.., OTAM-R1..) are the published numbers. In the release, DTW and
+    OTAM have defects in their padding, which the `corrected` numbers do not have. OT (plain
+    Sinkhorn with epsilon 1) is an extension without published numbers.
     """
 
     ways: ClassVar[tuple[Way, ...]]
@@ -105,7 +105,7 @@ class WholeVideoMetric(Metric[Any]):
         return result
 
     def chance(self, outputs: Any) -> dict[str, float]:
-        """Returns k/n for n videos, which is exact when paragraphs are of equal length."""
+        """Returns k/n for n videos. This is exact if all paragraphs have the same length."""
         chance = functional.chance_metrics(len(set(outputs.video_ids)))
         return {f"{way.prefix}R{k}": chance[f"R{k}"] for way in self.ways for k in RECALL_AT}
 
@@ -117,14 +117,14 @@ class WholeVideoMetric(Metric[Any]):
 
 @METRICS.register
 class FullVideoRetrievalMetric(WholeVideoMetric):
-    """Paragraphs against whole videos without background: the clips with captions."""
+    """The recall of whole videos without background, that is of their clips with captions."""
 
     takes = RetrievalOutputs
     ways = _ways(background=False)
     numbers = _numbers(ways, "full video")
 
     def vectors(self, outputs: RetrievalOutputs) -> tuple[np.ndarray, np.ndarray, Lengths]:
-        """Returns both vectors, brought into the order of videos and of time."""
+        """Returns both vectors, sorted by video and by time."""
         starts_s = [clip.start_s or 0.0 for clip in outputs.clips]
         order, lengths, _ = full_video.group_by_video(outputs.video_ids, starts_s)
         return outputs.pooled_text[order], outputs.pooled_video[order], Lengths.of(lengths)
@@ -132,7 +132,7 @@ class FullVideoRetrievalMetric(WholeVideoMetric):
 
 @METRICS.register
 class FullVideoBGRetrievalMetric(WholeVideoMetric):
-    """Paragraphs against whole videos with their background, as windows of the whole video."""
+    """The recall of whole videos with their background, that is of windows of the whole video."""
 
     takes = BGRetrievalOutputs
     ways = _ways(background=True)

@@ -1,8 +1,9 @@
-"""Retrieval: a predictor embeds every caption and every clip or window of a test set once. Scores
-are computed from the vectors on demand.
+"""Retrieval: predictors that embed every caption and every clip or window of a test set once.
 
-Legend: B pairs of a batch, N captions, M clips or windows (N clips, where clip n is that of caption
-n), n videos, S captions and W windows of a video, T text slots, F video slots (seconds), D hidden
+Scores are computed from the vectors on demand.
+
+Legend: B pairs of a batch, N captions, M clips or windows (M = N if clip n belongs to caption n),
+n videos, S captions and W windows of a video, T text slots, F video slots (seconds), D hidden
 size.
 """
 
@@ -22,7 +23,7 @@ MOST_SAVED = 10_000
 
 
 class ClipId(NamedTuple):
-    """Which seconds of which video a clip is. Without times it is the whole video."""
+    """A video and the seconds of a clip. Without times, the clip is the whole video."""
 
     video_id: str
     start_s: float | None = None
@@ -38,7 +39,9 @@ class VectorOutputs(Outputs):
 
     @property
     def scores(self) -> np.ndarray:
-        """Captions x clips, float32 [N, M]. For 100,000 pairs this is 40 GB: take rows instead."""
+        """Scores of captions and clips, float32 [N, M]. For 100,000 pairs these are 40 GB: compute
+        some rows at a time instead.
+        """
         return self.pooled_text @ self.pooled_video.T
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -51,7 +54,7 @@ class VectorOutputs(Outputs):
 
 @dataclass(frozen=True, kw_only=True)
 class RetrievalOutputs(VectorOutputs):
-    """Vectors of every caption and its clip."""
+    """The vectors of every caption and its clip."""
 
     clips: list[ClipId]  # [N]
 
@@ -69,7 +72,7 @@ class RetrievalOutputs(VectorOutputs):
 
 @dataclass(frozen=True, kw_only=True)
 class BGRetrievalOutputs(VectorOutputs):
-    """Vectors of every caption and every window, video by video."""
+    """The vectors of every caption and every window, video by video."""
 
     num_captions: np.ndarray  # int64 [n]: per video
     num_windows: np.ndarray  # int64 [n]: per video
@@ -83,7 +86,7 @@ class BGRetrievalOutputs(VectorOutputs):
 
 @PREDICTORS.register
 class RetrievalPredictor(Predictor[RetrievalOutputs]):
-    """Pooled vectors of pairs of a caption and a clip.
+    """A predictor of the pooled vectors of captions and their clips.
 
     The model's forward(caps=, cmasks=, vfeats=, vmasks=) returns pooled_text and pooled_video,
     float [B, D]. Batches hold caps int64 [B, T], cmasks bool [B, T], vfeats float16/32 [B, F, 512],
@@ -92,7 +95,7 @@ class RetrievalPredictor(Predictor[RetrievalOutputs]):
 
     makes = RetrievalOutputs
     reads = CLIPS
-    needs = dict.fromkeys(POOLED, "MMFusionSeparate")
+    model_outputs = dict.fromkeys(POOLED, "MMFusionSeparate")
 
     def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
         """Yields the vectors, captions and clip ids of each batch."""
@@ -101,9 +104,9 @@ class RetrievalPredictor(Predictor[RetrievalOutputs]):
             yield pooled_vectors(self.run(model, inputs)) | ids
 
     def collect(self, columns: dict[str, Any]) -> RetrievalOutputs:
-        """Returns the outputs, in which equal captions have the vector of their first.
+        """Returns the outputs. Equal captions share the vector of the first of them.
 
-        The rounding of a vector depends on its batch, so equal captions could get different ranks.
+        Otherwise they could get different ranks, because rounding depends on the batch.
         """
         captions_NT = columns.pop("captions")
         _, first_U, place_N = np.unique(captions_NT, axis=0, return_index=True, return_inverse=True)
@@ -113,7 +116,7 @@ class RetrievalPredictor(Predictor[RetrievalOutputs]):
 
 @PREDICTORS.register
 class BGRetrievalPredictor(Predictor[BGRetrievalOutputs]):
-    """Pooled vectors of all windows and all captions of whole videos, one video per batch.
+    """A predictor of the pooled vectors of all windows and captions of a video, one per batch.
 
     The model returns pooled_text [S, D] and pooled_video [W, D] for caps int64 [1, S, T], cmasks
     bool [1, S, T], vfeats float16/32 [1, W, F, 512] and vmasks bool [1, W, F].
@@ -121,7 +124,7 @@ class BGRetrievalPredictor(Predictor[BGRetrievalOutputs]):
 
     makes = BGRetrievalOutputs
     reads = WHOLE_VIDEO
-    needs = dict.fromkeys(POOLED, "MMFusionSeparateFullVideoBGRetrieval")
+    model_outputs = dict.fromkeys(POOLED, "MMFusionSeparateFullVideoBGRetrieval")
 
     def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
         """Yields the vectors of each video."""

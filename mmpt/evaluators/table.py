@@ -33,7 +33,7 @@ def render_table(columns: Mapping[str, ResultsLike]) -> str:
 
 
 def render_markdown(columns: Mapping[str, ResultsLike]) -> str:
-    """Returns the same as a markdown table with right-aligned numbers.
+    """Returns a Markdown table with right-aligned numbers.
 
     Args:
         columns: column name (`chance`, a checkpoint) -> its results, in the order to show.
@@ -58,7 +58,7 @@ def _cells(columns: Mapping[str, ResultsLike]) -> list[list[str]]:
 
 
 def checkpoint_names(paths: Sequence[Path]) -> list[str]:
-    """Returns column titles: the shortest kind of name that tells all checkpoints apart."""
+    """Returns column titles: the shortest kind of name that differs for all checkpoints."""
     kinds = (
         [path.parent.name for path in paths],
         [path.stem for path in paths],
@@ -70,7 +70,7 @@ def checkpoint_names(paths: Sequence[Path]) -> list[str]:
 
 
 def numbers_of(metric: str, columns: Mapping[str, ResultsLike]) -> Sequence[Number]:
-    """Returns what a metric declares, or all that was measured for a class that is not ours."""
+    """Returns the numbers that a metric declares, or all that were measured if it is unknown."""
     if metric in METRICS:
         return METRICS.get(metric, "metric").numbers
     names = dict.fromkeys(name for results in columns.values() for name in results.get(metric, {}))
@@ -85,5 +85,5 @@ def format_value(value: float | None, number: Number) -> str:
 
 
 def _shorten(name: str) -> str:
-    """Keeps the end of a long name, where checkpoints differ."""
+    """Returns the end of a long name, because checkpoints differ there."""
     return name if len(name) <= _MAX_NAME else "…" + name[1 - _MAX_NAME :]

@@ -104,18 +104,17 @@ class DSAligner(Aligner):
 def keep_with_features(
     items: Sequence[Item], video_of: Callable[[Item], str], config: DatasetConfig, split: Split
 ) -> list[Item]:
-    """Returns the items whose video has features, in their order; of a test split, all items.
+    """Returns the items whose video has features, in their order.
 
-    Videos without features are counted in one warning. None is left out of a test split: scoring
-    names them and refuses.
+    Videos without features are counted in one warning. A test split keeps all its items, because
+    scoring names the videos without features and stops.
 
     Args:
-        items: of any kind; several may belong to one video.
-        video_of: an item's video id, whose features are in `<vfeat_dir>/<id>.npy`.
-        config: gives vfeat_dir and max_missing, the largest share of videos that may be without
-            features.
+        items: items of any kind. Several may belong to one video.
+        video_of: returns the id of an item's video, whose features are in `<vfeat_dir>/<id>.npy`.
+        config: has vfeat_dir and max_missing, the largest share of videos that may lack features.
     Raises:
-        DataError: too many videos have no features, or none has.
+        DataError: too many videos have no features, or no video has any.
     """
     if split is Split.TEST:
         return list(items)
@@ -140,7 +139,7 @@ def keep_with_features(
 
 
 def warn_of_equal_captions(path: str, captions: Iterable[str]) -> None:
-    """Warns of captions that several rows share: no model can tell their videos apart."""
+    """Warns of captions that several rows share, because no model can distinguish their videos."""
     counts = Counter(captions)
     shared = [caption for caption, count in counts.items() if count > 1]
     if shared:
@@ -151,7 +150,7 @@ def warn_of_equal_captions(path: str, captions: Iterable[str]) -> None:
 
 
 def check_listed_once(path: str, kind: str, names: Iterable[str]) -> None:
-    """Raises DataError if a name occurs twice. `kind` says what is listed, for the message."""
+    """Raises DataError if a name occurs twice. `kind` is the kind of names, for the message."""
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise DataError(

@@ -1,9 +1,8 @@
-"""COIN: which of 778 steps, or none, is done in every second of a video; the whole video is read in
-sliding windows.
+"""COIN: the reader of its file, and the windows of a video with the step of every second.
 
-The file is {"database": {video id: {"subset": "training" or "testing", "annotation": [{"id": "1" to
-"778", "segment": [start, end], "label": str}, ...]}}}, times in seconds. Class 0 ("O") is a second
-without a step; later segments overwrite earlier ones.
+There are 778 steps. The file is {"database": {video id: {"subset": "training" or "testing",
+"annotation": [{"id": "1" to "778", "segment": [start, end], "label": str}, ...]}}}, times in
+seconds. A second without a step has class 0 ("O"). If segments overlap, the later one counts.
 
 Legend: W windows, F video slots (seconds), L seconds of a video.
 """
@@ -70,11 +69,10 @@ def read_coin(path: str, subset: str) -> dict[str, list[Step]]:
 
 
 def step_labels(path: str) -> list[str]:
-    """Returns the words of steps 1, 2, ... of the testing subset; equal ones are counted in a
-    warning.
+    """Returns the words of steps 1, 2, ... of the testing subset. Warns of equal ones.
 
     Raises:
-        DataError: as `read_coin`, or a step below the last one has no words.
+        DataError: as `read_coin`, or a step before the last one has no words.
     """
     labels: dict[int, str] = {}
     for steps in read_coin(path, SUBSETS[Split.TEST]).values():
@@ -94,7 +92,7 @@ Steps = list[Step]
 
 @base.META_PROCESSORS.register
 class COINActionSegmentationMetaProcessor(base.MetaProcessor):
-    """One video of the split's subset per item: its id and its steps."""
+    """The videos of the split's subset. An item is a video's id and its steps."""
 
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
@@ -104,8 +102,8 @@ class COINActionSegmentationMetaProcessor(base.MetaProcessor):
 
 @base.TEXT_PROCESSORS.register
 class COINActionSegmentationTextProcessor(base.TextReader):
-    """The steps as they are: their words are the same for every video, and belong to the
-    predictor.
+    """A reader that passes the steps on. Their words are the same for every video, so the predictor
+    reads them.
     """
 
     def __call__(self, key: Steps) -> Steps:
@@ -115,12 +113,12 @@ class COINActionSegmentationTextProcessor(base.TextReader):
 
 @base.ALIGNERS.register
 class COINActionSegmentationAligner(WindowAligner):
-    """Windows of a video, and the step of every second."""
+    """An aligner that cuts a video into windows and adds the step of every second."""
 
     def __call__(
         self, video_key: str, video_feature: np.ndarray, text_feature: Steps, rng: random.Random
     ) -> Any:
-        """Returns the windows with a text of special tokens only; nothing is drawn.
+        """Returns the windows with a text of special tokens only. It draws nothing.
 
         caps and cmasks are [W, 4], vfeats [W, F, 512], vmasks [W, F], targets int64 [W, F] (step, 0
         for none, IGNORE_INDEX on padding), video_targets int64 [L] (step, 0 for none), video_len L.
@@ -145,7 +143,7 @@ class COINActionSegmentationAligner(WindowAligner):
 
 
 def steps_by_second(steps: Steps, num_seconds: int) -> np.ndarray:
-    """Returns the step of every second, int64 [num_seconds]: the last one that touches it, or 0."""
+    """Returns the last step that touches each second, or 0, int64 [num_seconds]."""
     steps_L = np.zeros(num_seconds, dtype=np.int64)
     for step in steps:
         start_s, end_s = step.segment

@@ -1,9 +1,9 @@
-"""Step segmentation (COIN): a class for every second of a video, by a trained classifier or by the
-words of steps.
+"""Step segmentation (COIN): predicts a class for every second of a video.
 
-Classes are 0 ("O", no step) and the steps from 1 on. Where several classes share the best score,
-the first is predicted, as released, but a right one among k of them counts 1/k. So equal scores for
-all classes reach chance.
+The scores come from a trained classifier, or from the words of the steps. Classes are 0 ("O", no
+step) and the steps from 1 on. If several classes share the best score, the first is predicted, as
+in the release. If the right class is one of k such classes, the second counts 1/k, so a model that
+scores all classes alike reaches chance.
 
 Legend: W windows of a video, F seconds of a window, L seconds of a video, R seconds of all videos,
 C classes, D hidden size.
@@ -32,12 +32,12 @@ logger = get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationOutputs(Outputs):
-    """The class predicted for every second of every video, one video after the other."""
+    """The predicted class of every second. The seconds of all videos are concatenated."""
 
     predictions: np.ndarray  # int64 [R]
     targets: np.ndarray  # int64 [R]
-    credits: np.ndarray  # float64 [R]: 1 where right, 1/k where right among k equal ones, else 0
-    step_credits: np.ndarray  # float64 [R]: the same if class 0 cannot be chosen
+    credits: np.ndarray  # float64 [R]: 1 if right, 1/k if right among k equal ones, else 0
+    step_credits: np.ndarray  # float64 [R]: the same, without class 0 as a choice
     num_classes: int
     video_ids: list[str]
     video_lengths: list[int]
@@ -54,10 +54,10 @@ class SegmentationOutputs(Outputs):
 
 @PREDICTORS.register
 class COINPredictor(Predictor[SegmentationOutputs]):
-    """The classes that a trained classifier of seconds scores highest.
+    """A predictor of the classes that a trained classifier scores highest.
 
-    Overlapping windows of whole videos are scored, and the scores of each second averaged. The
-    model returns `logits`, float [W, F, C]. Batches are of one video, as
+    It scores overlapping windows of a whole video, and averages the scores of each second. The
+    model returns `logits`, float [W, F, C]. Batches hold one video each, as
     `COINActionSegmentationAligner` makes them.
     """
 
@@ -65,20 +65,21 @@ class COINPredictor(Predictor[SegmentationOutputs]):
     config: WindowAligner.Config
     makes = SegmentationOutputs
     reads = WHOLE_VIDEO | {"video_targets": 1}
-    needs: ClassVar[Mapping[str, str]] = {"logits": "MMFusionSeparateActionSegmentation"}
+    model_outputs: ClassVar[Mapping[str, str]] = {"logits": "MMFusionSeparateActionSegmentation"}
 
     def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
-        """Yields the classes of every second of each video."""
+        """Yields the classes of the seconds of each video."""
         for batch, inputs in batches:
             yield self.classify(batch, self.run(model, inputs)["logits"])
 
     def classify(
         self, batch: Mapping[str, Any], scores_WFC: torch.Tensor, background: float | None = None
     ) -> dict[str, Any]:
-        """Returns the classes of every second of a video from the mean of its windows' scores.
+        """Returns the classes of the seconds of a video, and how many of them are right.
 
         Args:
-            background: the score of class 0 in every second, if `scores_WFC` are without it.
+            scores_WFC: scores of the windows. Where windows overlap, their scores are averaged.
+            background: score of class 0 in every second, if `scores_WFC` do not have that class.
         """
         spans = self.config.spans(int(batch["video_len"][0]))
         scores_LC = average_windows(upcast(scores_WFC).cpu().numpy(), spans)
@@ -103,11 +104,12 @@ class COINPredictor(Predictor[SegmentationOutputs]):
 
 @PREDICTORS.register
 class COINZSPredictor(COINPredictor):
-    """The step whose words are nearest to a second, if nearer than the words of any two steps are.
+    """A predictor that chooses the step whose words score highest with a second.
 
-    That bound is the release's. It alone decides on "O", is the same for all seconds, and is so
-    high with VideoCLIP's weights that users report every second as "O". Look at the share of
-    predicted "O" next to the accuracy. The model is a two-tower model such as `MMFusionSeparate`.
+    A second is "O" if that score is not above a bound. As in the release, the bound is the largest
+    score between the words of two different steps. It is so high with VideoCLIP's weights that
+    users report every second as "O": look at the share of predicted "O" next to the accuracy. The
+    model is a two-tower model such as `MMFusionSeparate`.
     """
 
     def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
@@ -127,16 +129,14 @@ class COINZSPredictor(COINPredictor):
 
 
 def background_bound(labels_CD: torch.Tensor) -> float:
-    """Returns the largest dot product of two different rows; -inf if there is but one."""
+    """Returns the largest dot product of two different rows; -inf if there is only one row."""
     products_CC = labels_CD @ labels_CD.T
     return float(products_CC.fill_diagonal_(float("-inf")).max())
 
 
 @METRICS.register
 class COINActionSegmentationMetric(Metric[SegmentationOutputs]):
-    """Share of seconds with the right class, with and without those that belong to no step, and the
-    share of "O".
-    """
+    """The shares of seconds with the right class, with and without background, and of "O"."""
 
     takes = SegmentationOutputs
     numbers = (
@@ -150,10 +150,10 @@ class COINActionSegmentationMetric(Metric[SegmentationOutputs]):
     def compute(self, outputs: SegmentationOutputs) -> dict[str, float]:
         """Returns frame_acc, step_frame_acc, step_choice_acc, predicted_O and true_O, fractions.
 
-        frame_acc counts the background as a class like any other, so that predicting nothing but
-        background reaches true_O. step_frame_acc leaves background seconds out. step_choice_acc
-        does so too and compares steps only, which tells what a model knows whose every second is
-        predicted as background.
+        frame_acc counts background as a class like any other, so a model that predicts only
+        background reaches true_O. step_frame_acc leaves out the seconds of the background.
+        step_choice_acc also leaves out background as a choice. It shows what a model knows about
+        steps even if it predicts background everywhere.
         """
         with_step_R = outputs.targets != 0
         return {
@@ -165,7 +165,7 @@ class COINActionSegmentationMetric(Metric[SegmentationOutputs]):
         }
 
     def chance(self, outputs: SegmentationOutputs) -> dict[str, float]:
-        """Returns what a class drawn at random for every second reaches."""
+        """Returns the expected numbers if the class of every second is drawn at random."""
         chance = 1 / outputs.num_classes
         return {
             "frame_acc": chance,

@@ -1,14 +1,14 @@
-"""CrossTask: when each of a task's ordered steps is done in a video; the whole video is read in
-sliding windows.
+"""CrossTask: the readers of its files, and the windows of a video with the steps of its task.
 
 Files: `videos.csv` (task,video,url), tasks in blocks of six lines (id, title, url, number of steps,
 the steps between commas, a blank line), and one `<task>_<video>.csv` per annotated video (step from
 1,start,end in seconds).
 
-Training and test are drawn as released: of the annotated videos with features that `val_csv_path`
-does not name, `n_train` videos of every primary task that has more of them train, by NumPy's
-generator with seed 0, and the rest test; all videos of the other tasks train. The draw depends on
-which features are there: train and test on one folder.
+Training and test videos are drawn as in the release, from the annotated videos that `val_csv_path`
+does not name. If a primary task has more than `n_train` videos with features, NumPy's generator
+with seed 0 draws `n_train` of them for training, and the others are for testing. All videos of
+other tasks are for training. The draw depends on the features that are there, so train and test on
+one folder.
 
 Legend: W windows, F video slots (seconds), L seconds of a video, R real seconds of all windows, K
 steps, T text slots.
@@ -69,7 +69,7 @@ class Segment(Row):
 
 
 class Steps(NamedTuple):
-    """The steps of a task, and where they are done in one video."""
+    """The steps of a task, and the segments of one video in which they are done."""
 
     texts: Sequence[Any]
     """The words of each step, or its word-piece ids."""
@@ -137,7 +137,7 @@ def read_segments(path: Path, num_steps: int) -> list[Segment]:
 
 @base.META_PROCESSORS.register
 class CrossTaskMetaProcessor(base.MetaProcessor):
-    """One annotated video per item: its id and task, and the task's steps with their times."""
+    """The annotated videos. An item is a video's id and task, and the steps with their times."""
 
     class Config(DatasetConfig):
         """The keys of the class."""
@@ -205,12 +205,12 @@ class CrossTaskMetaProcessor(base.MetaProcessor):
 
 @base.VIDEO_PROCESSORS.register
 class CrossTaskVideoProcessor(VideoProcessor):
-    """Features of a video from `<vfeat_dir>/<id>.npy`, whatever its task."""
+    """A reader of features from `<vfeat_dir>/<id>.npy`, whatever a video's task."""
 
 
 @base.TEXT_PROCESSORS.register
 class CrossTaskTextProcessor(TextProcessor):
-    """Word pieces of every step of a task."""
+    """A reader of the steps of a task as word-piece ids."""
 
     def __call__(self, key: Steps) -> Steps:
         """Returns the tokenised steps, with their times."""
@@ -219,15 +219,15 @@ class CrossTaskTextProcessor(TextProcessor):
 
 @base.ALIGNERS.register
 class CrossTaskAligner(WindowAligner):
-    """Windows of a video, one caption per step, and which step is done in every second of every
-    window.
+    """An aligner that cuts a video into windows, with a caption per step and the steps of every
+    second.
     """
 
     def __call__(
         self, video_key: Any, video_feature: np.ndarray, text_feature: Steps, rng: random.Random
     ) -> Any:
         """Returns caps and cmasks [K, T], vfeats [W, F, 512], vmasks [W, F], task, video_len L, and
-        targets float32 [R, K]: 1 where a step is done, window after window. Nothing is drawn.
+        targets float32 [R, K]: 1 where a step is done, window after window. It draws nothing.
         """
         texts, segments = text_feature
         name = video_name(video_key)

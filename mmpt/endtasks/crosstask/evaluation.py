@@ -1,10 +1,10 @@
-"""Step localisation (CrossTask): every step of a task is placed at one second, in order, where it
-scores highest.
+"""Step localisation (CrossTask): places every step of a task at one second of a video.
 
-Where several placements cost the same, the rule of `place_steps` decides, as in the release; so a
-model that scores all seconds alike puts the last step at the video's end and the others side by
-side at its beginning. A video with fewer seconds than steps has no placement: all its steps count
-as missed.
+The steps are placed in order, so that their scores are as high as possible. If several placements
+have the same score, the rule of `place_steps` decides, as in the release. A model that scores all
+seconds alike therefore places the last step at the end of the video, and the others at consecutive
+seconds at its beginning. A video with fewer seconds than steps has no placement, and all its steps
+count as missed.
 
 Legend: R real seconds of all windows of a video, L its seconds, K steps of its task.
 """
@@ -26,7 +26,7 @@ from mmpt.reporting import Run, Section, pictures
 
 
 class PlacedVideo(NamedTuple):
-    """The steps of a video: where they are, and where they were placed."""
+    """A video with the true and the predicted places of its steps."""
 
     task: str
     video_id: str
@@ -51,17 +51,17 @@ class LocalisationOutputs(Outputs):
 
 @PREDICTORS.register
 class CrossTaskPredictor(Predictor[LocalisationOutputs]):
-    """Averages the logits of overlapping windows and places the steps by their log-probabilities.
+    """A predictor that places steps by their log-probabilities.
 
-    The model returns `logits`, float [R, K]. Batches are of one video, as `CrossTaskAligner` makes
-    them.
+    The logits of overlapping windows are averaged. The model returns `logits`, float [R, K].
+    Batches hold one video each, as `CrossTaskAligner` makes them.
     """
 
     Config = WindowAligner.Config
     config: WindowAligner.Config
     makes = LocalisationOutputs
     reads = WHOLE_VIDEO | {"targets": 2, "task": 0}
-    needs: ClassVar[Mapping[str, str]] = {"logits": "MMFusionSeparateActionLocalization"}
+    model_outputs: ClassVar[Mapping[str, str]] = {"logits": "MMFusionSeparateActionLocalization"}
 
     def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
         """Yields the placement of the steps of each video."""
@@ -76,7 +76,12 @@ class CrossTaskPredictor(Predictor[LocalisationOutputs]):
 
 
 def average_rows(rows_RK: np.ndarray, spans: list[Span]) -> np.ndarray:
-    """Returns float32 [L, K], each second's mean over the windows, of rows window after window."""
+    """Returns the mean of each second over the windows that cover it, float32 [L, K].
+
+    Args:
+        rows_RK: the rows of the first window, then those of the second, and so on.
+        spans: seconds of the windows.
+    """
     ends = np.cumsum([end - start for start, end in spans])
     return average_windows(np.split(rows_RK, ends[:-1]), spans)
 
@@ -124,7 +129,7 @@ def place_steps(cost_LK: np.ndarray) -> np.ndarray:
 
 @METRICS.register
 class CrossTaskMetric(Metric[LocalisationOutputs]):
-    """Share of a task's steps that are placed in a second where they are done, mean over tasks."""
+    """The share of steps that are placed at a second where they are done, as a mean over tasks."""
 
     takes = LocalisationOutputs
     numbers = (Number("recall", "step localisation, recall, mean over tasks"),)
@@ -135,14 +140,15 @@ class CrossTaskMetric(Metric[LocalisationOutputs]):
         return recall_by_task(outputs.videos, hits)
 
     def chance(self, outputs: LocalisationOutputs) -> dict[str, float]:
-        """Returns what steps reach that are placed in order at seconds drawn uniformly."""
+        """Returns the expected recall if steps are placed in order at uniformly drawn seconds."""
         hits = [expected_hits(video.done) for video in outputs.videos]
         return recall_by_task(outputs.videos, hits)
 
 
 def recall_by_task(videos: Sequence[PlacedVideo], hits: Sequence[float]) -> dict[str, float]:
-    """Returns hits per step for every task that has steps in its videos, and `recall`, their mean
-    (NaN if no task has any).
+    """Returns the recall of every task that has steps in its videos, and `recall`, their mean.
+
+    The mean is NaN if no task has any.
 
     Args:
         hits: number of steps of each video that are placed where they are done.

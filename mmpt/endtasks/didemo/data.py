@@ -1,8 +1,7 @@
-"""DiDeMo: which of the 21 moments of a half-minute video a sentence describes, judged by several
-people.
+"""DiDeMo: the reader of its file, and the tensors of a video with a sentence.
 
-A video has six pieces of five seconds; a moment is a run of pieces, (first, last) inclusive, from
-0.
+Several people have judged which of the 21 moments of a video a sentence describes. A video has six
+pieces of five seconds. A moment is a run of pieces, (first, last) inclusive, from 0.
 """
 
 import random
@@ -43,7 +42,7 @@ class Query(BaseModel):
 
 
 def read_queries(path: str) -> list[Query]:
-    """Returns the queries, in order; warns of those that occur twice.
+    """Returns the queries, in order. Warns of those that occur twice.
 
     Raises:
         DataError: another layout, an empty description, or moments outside the six pieces.
@@ -69,11 +68,11 @@ class DiDeMoKey(NamedTuple):
 
 @base.META_PROCESSORS.register
 class DiDeMoMetaProcessor(base.MetaProcessor):
-    """A description per item; the video key is a `DiDeMoKey`.
+    """The descriptions of the file. The video key of a description is a `DiDeMoKey`.
 
-    The annotations name a video with its file's ending, and some with two (`x.mov` here, `x.mp4`
-    there). Features may be named by any of these (`x.mp4.npy`) or, as
-    `mmpt extract` does, without (`x.npy`).
+    The file names videos with their endings, and some with different ones in different places
+    (`x.mov`, `x.mp4`). Features may have any of these names (`x.mp4.npy`), or the name without an
+    ending (`x.npy`), as `mmpt extract` writes it.
     """
 
     def __init__(self, config: DatasetConfig, split: Split):
@@ -105,12 +104,12 @@ def feature_names(names: Sequence[str], reader: downstream.VideoProcessor) -> di
 
 @base.TEXT_PROCESSORS.register
 class DiDeMoTextProcessor(downstream.TextProcessor):
-    """Word-piece ids of a description."""
+    """A reader of descriptions as word-piece ids."""
 
 
 @base.ALIGNERS.register
 class DiDeMoAligner(downstream.DSAligner):
-    """The first F seconds, the description, and the moments that people chose."""
+    """An aligner of the first F seconds with a description and the moments that people chose."""
 
     def __call__(
         self, video_key: DiDeMoKey, video_feature: np.ndarray, text_feature: Any, rng: random.Random

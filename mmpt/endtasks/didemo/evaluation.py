@@ -1,5 +1,4 @@
-"""DiDeMo: second-by-second scores of a sentence in a video, and how well the ranking of moments
-agrees with people.
+"""DiDeMo: scores of a sentence with every second of a video, and the ranking of moments by them.
 
 Legend: B queries of a batch, N queries in all, F video slots, S seconds in which moments lie (30),
 M moments (21), A people who judged a query, D hidden size.
@@ -26,7 +25,7 @@ _CHANCE_DRAWS = 50
 
 @dataclass(frozen=True, kw_only=True)
 class MomentOutputs(Outputs):
-    """Scores of every second for each query, from which moments are scored and ranked."""
+    """The scores of every second for each query. Moments are scored and ranked from them."""
 
     second_scores: np.ndarray  # float32 [N, S]: dot products with the sentence, also for padding
     num_seconds: np.ndarray  # int64 [N]: real seconds of the first S, at least 1
@@ -34,16 +33,14 @@ class MomentOutputs(Outputs):
     video_ids: list[str]  # [N]
 
     def ranking(self, form: Form) -> np.ndarray:
-        """Returns the numbers of the moments, best first, int64 [N, M]; -1 at the end for those
-        left out.
+        """Returns the numbers of the moments, best first, int64 [N, M]. A row ends with -1 for each
+        moment that is left out.
         """
         scores_NM = moments.moment_scores(self.second_scores, self.num_seconds, form)
         return moments.rank_moments(scores_NM, self.num_seconds, form)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Returns the fields, the moments [M, 2] and the published ranking of their numbers, -1 for
-        none.
-        """
+        """Returns the fields, the moments [M, 2], and the published ranking of their numbers."""
         return {
             "second_scores": self.second_scores,
             "num_seconds": self.num_seconds,
@@ -56,7 +53,7 @@ class MomentOutputs(Outputs):
 
 @PREDICTORS.register
 class DiDeMoPredictor(Predictor[MomentOutputs]):
-    """Dot products of every second's hidden state with the pooled sentence.
+    """A predictor of the dot products of every second's hidden state with the pooled sentence.
 
     The model is a two-tower model such as `MMFusionSeparate`. Batches hold caps int64 [B, T],
     cmasks bool [B, T], vfeats float16/32 [B, F, 512], vmasks bool [B, F], times int64 [B, A, 2] and
@@ -99,10 +96,11 @@ class DiDeMoPredictor(Predictor[MomentOutputs]):
 
 @METRICS.register
 class DiDeMoMetric(Metric[MomentOutputs]):
-    """Mean rank of the chosen moments at most 1 (rank1) or 5 (rank5), and mean IoU of the first
-    moment (miou).
+    """The agreement of a ranking of moments with the judgements of people.
 
-    Of the four or more judgements of a query the three nearest count, as in Hendricks et al. (arXiv
+    rank1 and rank5 are the shares of queries whose chosen moments have a mean rank of at most 1 or
+    5. miou is the mean intersection over union of the first moment with the chosen ones. A query
+    has four or more judgements, and the three nearest ones count, as in Hendricks et al. (arXiv
     1708.01641).
     """
 
@@ -117,11 +115,11 @@ class DiDeMoMetric(Metric[MomentOutputs]):
     )
 
     def compute(self, outputs: MomentOutputs) -> dict[str, float]:
-        """Returns the shares and the mean, fractions, in both forms."""
+        """Returns rank1, rank5 and miou (fractions) in both forms."""
         return _both_forms(outputs.ranking, outputs.times)
 
     def chance(self, outputs: MomentOutputs) -> dict[str, float]:
-        """Returns the mean over 50 draws of random scores for every query, from a fixed seed."""
+        """Returns the mean over 50 draws of random scores, from a fixed seed."""
         rng = np.random.default_rng(1)
         results = []
         for _ in range(_CHANCE_DRAWS):

@@ -1,12 +1,13 @@
-"""Moment retrieval as pure functions of arrays: 21 runs of five-second pieces, ranked by how a
-sentence fits them.
+"""Moment retrieval as pure functions of arrays. The 21 moments are runs of five-second pieces.
 
-The published form averages a moment over all its seconds, padding included, and leaves out moments
-that lie wholly in padding, also when people chose them; the corrected form averages over real
-seconds, and ranks last the moments that end in a piece of mere padding (over real seconds they are
-the same as shorter ones). Equal scores are ordered at random from a fixed seed, so a model whose
-scores are all equal is at chance (by order of moments it would not be: people mark early and short
-ones).
+There are two forms. The published form averages the score of a moment over all its seconds,
+including padding. It leaves out moments that lie wholly in padding, even if people chose them. The
+corrected form averages over real seconds. It ranks moments last whose last piece is only padding,
+because their real seconds are those of a shorter moment.
+
+Moments with equal scores are ordered at random from a fixed seed, so that a model whose scores are
+all equal is at chance. It would be better than chance in the order of moments, because people mark
+early and short ones more often.
 
 Legend: N queries, S seconds (30), P pieces (6), M moments (21), A people who judged.
 """
@@ -26,7 +27,7 @@ MOMENTS = [
 ]
 """(first, last) piece, inclusive; a moment's number is its place here."""
 MOST_AGREEING = 3
-"""Judgements that count of a query: the nearest ones (the others may be outliers)."""
+"""Number of judgements of a query that count. These are the nearest; others may be outliers."""
 
 
 _FIRST_M, _LAST_M = np.array(MOMENTS).T

@@ -1,5 +1,4 @@
-"""Videos of the validation shards and their clips with a known sentence, for evaluation on
-HowTo100M-like data.
+"""Evaluation on data like HowTo100M: videos of the validation shards, and clips with a sentence.
 
 The file is {"format": 1, "videos": [{"id": str, "clips": [{"start": s, "end": s, "text": str},
 ...]}, ...]}, start and end in whole seconds, end exclusive, the clips of a video in time order.
@@ -67,7 +66,7 @@ def read_clips(path: str) -> list[tuple[ClipKey, str]]:
 
 @META_PROCESSORS.register
 class How2ClipMetaProcessor(MetaProcessor):
-    """One clip per item: the key is (id, start, end), the text key is the sentence."""
+    """The clips of the file. A clip's key is (id, start, end), and its text key is its sentence."""
 
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
@@ -76,8 +75,8 @@ class How2ClipMetaProcessor(MetaProcessor):
 
 @META_PROCESSORS.register
 class How2FullVideoMetaProcessor(MetaProcessor):
-    """One video per item: the key is its id, the text key is the list of its sentences in time
-    order.
+    """The videos of the file. A video's key is its id, and its text key is the list of its
+    sentences in time order.
     """
 
     def __init__(self, config: DatasetConfig, split: Split):
@@ -88,7 +87,7 @@ class How2FullVideoMetaProcessor(MetaProcessor):
 
 @VIDEO_PROCESSORS.register
 class How2VideoProcessor(VideoReader):
-    """Whole videos from the `val` shards in `vfeat_dir`."""
+    """A reader of whole videos from the `val` shards in `vfeat_dir`."""
 
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
@@ -110,7 +109,7 @@ class How2VideoProcessor(VideoReader):
 
 @VIDEO_PROCESSORS.register
 class How2ClipVideoProcessor(How2VideoProcessor):
-    """Seconds [start, end) of a video from the `val` shards in `vfeat_dir`."""
+    """A reader of the seconds [start, end) of a video from the `val` shards in `vfeat_dir`."""
 
     def __call__(self, key: ClipKey) -> np.ndarray:
         """Returns float [end - start, 512].

@@ -1,10 +1,10 @@
-"""HTM-Align: which sentences of a narration are in the picture, and when; a video is read in
-overlapping windows.
+"""HTM-Align: the reader of its file, and the windows of a video with the sentences to compare.
 
-The file is {video id: [[alignable 0 or 1, start, end, text], ...]}, times in seconds: where an
-alignable sentence is seen, and where any other is said. Which sentences a window is compared with
-is found from the latter alone, so that no annotated time is used. Source: Temporal Alignment
-Networks (arXiv 2204.02968), as released with Norton.
+A sentence of a narration is alignable if it is shown in the video. The file is {video id:
+[[alignable 0 or 1, start, end, text], ...]}, times in seconds. The times of an alignable sentence
+are annotated and say when it is shown. The times of the others say when they are spoken. Only the
+latter decide which sentences a window is compared with, so no annotated time is used. Source:
+Temporal Alignment Networks (arXiv 2204.02968), as released with Norton.
 
 Legend: n sentences of a video, W windows, F video slots (seconds), T text slots.
 """
@@ -26,8 +26,8 @@ from mmpt.processors.window_aligner import WindowAligner
 from mmpt.utils.validation import NotBlank, Seconds, read_json_as
 
 EDGE_STEPS = 4
-"""So many first windows are compared with every earlier sentence, and so many last ones with every
-later one.
+"""Number of first windows that are compared with all earlier sentences, too, and of last windows
+that are compared with all later ones.
 """
 
 
@@ -35,7 +35,7 @@ class Sentence(NamedTuple):
     """A sentence of a narration."""
 
     aligned: bool
-    """Seen in the video from `start_s` to `end_s`; otherwise these say when it is said."""
+    """True if it is shown from `start_s` to `end_s`. Otherwise it is spoken at that time."""
     start_s: Seconds
     end_s: Seconds
     text: NotBlank
@@ -49,7 +49,7 @@ Step = tuple[int, int, int]
 
 @base.META_PROCESSORS.register
 class How2AlignMetaProcessor(base.MetaProcessor):
-    """One video per item, in order of their ids: the id and its sentences."""
+    """The videos in order of their ids. An item is a video's id and its sentences."""
 
     class Config(DatasetConfig):
         """The keys of the class."""
@@ -66,7 +66,7 @@ class How2AlignMetaProcessor(base.MetaProcessor):
 
 @base.TEXT_PROCESSORS.register
 class How2AlignTextProcessor(TextProcessor):
-    """Word pieces of every sentence of a video."""
+    """A reader of the sentences of a video as word-piece ids."""
 
     def __call__(self, key: Sequence[Sentence]) -> Narration:
         """Returns the tokenised sentences, with their times."""
@@ -75,15 +75,15 @@ class How2AlignTextProcessor(TextProcessor):
 
 @base.ALIGNERS.register
 class How2AlignAligner(WindowAligner):
-    """Windows of `sliding_window_size` seconds every `sliding_window`, each with its range of
-    sentences.
+    """An aligner that cuts a video into windows, each with the range of sentences to compare it
+    with.
     """
 
     def __call__(
         self, video_key: str, video_feature: np.ndarray, text_feature: Narration, rng: random.Random
     ) -> Any:
-        """Returns one caption per sentence and those windows that are compared with any; nothing is
-        drawn.
+        """Returns one caption per sentence, and the windows that are compared with any. It draws
+        nothing.
 
         caps and cmasks are [n, T], vfeats [W, F, 512], vmasks [W, F], aligned bool [n], sentence_s
         float64 [n, 2] (start and end), windows int64 [W, 3] (`Step`s), video_len int64 [].
@@ -109,13 +109,13 @@ class How2AlignAligner(WindowAligner):
 def comparisons(
     sentences: Sequence[Sentence], num_seconds: int, stride: int = 8, width: int = 32
 ) -> list[Step]:
-    """Returns which windows of a video are compared with which of its sentences, by the rule of the
-    release.
+    """Returns the windows of a video and the sentences that each is compared with, as released.
 
-    A window begins every `stride` seconds while more than half of one is left. It is compared with
-    the sentences from the first to the last of those that are not alignable and said (by their
-    middle) from `width` seconds before its begin to 2 `width` after; windows without any are left
-    out.
+    A window begins every `stride` seconds as long as more than half a window is left. It is
+    compared with a range of sentences. To find the range, look at the sentences that are not
+    alignable and whose middle is at most `width` seconds before the window's begin and at most 2
+    `width` after it. The range goes from the first to the last of them. Windows for which there are
+    none are left out.
     """
     middles_n = np.array([(sentence.start_s + sentence.end_s) / 2 for sentence in sentences])
     said_n = np.array([not sentence.aligned for sentence in sentences])
@@ -140,7 +140,7 @@ _File = Annotated[dict[str, Annotated[list[Sentence], Field(min_length=1)]], Fie
 
 
 def read_alignment(path: str) -> dict[str, list[Sentence]]:
-    """Returns the sentences of every video, in their order; warns of equal ones of a video.
+    """Returns the sentences of every video, in their order. Warns of equal ones in a video.
 
     Raises:
         DataError: another layout, an empty text, or impossible times.

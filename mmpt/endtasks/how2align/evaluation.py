@@ -1,5 +1,4 @@
-"""HTM-Align: cosines between every sentence and every second of a video, and the recall and ROC-AUC
-made of them.
+"""HTM-Align: cosines of every sentence with every second of a video, and recall and ROC-AUC.
 
 Legend: n sentences and W windows of a video, L seconds, F video slots, T text slots, D hidden size.
 """
@@ -19,13 +18,13 @@ from mmpt.reporting import Run, Section, pictures
 
 
 class AlignedVideo(NamedTuple):
-    """A video with its sentences set against its seconds."""
+    """A video with the similarities of its sentences and its seconds."""
 
     video_id: str
     similarity: np.ndarray  # float32 [n, L]: mean cosine over windows, 0 where none was compared
     covered: np.ndarray  # bool [n, L]: whether any was
     aligned: np.ndarray  # bool [n]: the sentence is seen in the video
-    spans_s: np.ndarray  # float64 [n, 2]: start and end; when said, if the sentence is not seen
+    spans_s: np.ndarray  # float64 [n, 2]: start and end, shown or else spoken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +44,7 @@ class How2AlignOutputs(Outputs):
         return np.concatenate([video.covered.sum(axis=1) for video in self.videos])
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Returns the videos one after another: similarity and covered are those of [n, L] each,
-        row by row.
-        """
+        """Returns the arrays of all videos, concatenated. Matrices are flattened row by row."""
         return {
             "video_id": np.array([video.video_id for video in self.videos]),
             "num_sentences": np.array([video.similarity.shape[0] for video in self.videos]),
@@ -61,11 +58,11 @@ class How2AlignOutputs(Outputs):
 
 @PREDICTORS.register
 class How2AlignPredictor(Predictor[How2AlignOutputs]):
-    """Encodes every sentence and every window once, and averages the cosines of overlapping
-    windows.
+    """A predictor of the cosines of sentences and seconds.
 
-    The model is a two-tower model with forward_video and forward_text. Batches are of one video, as
-    `How2AlignAligner` makes them.
+    It encodes every sentence and every window once, and averages the cosines of overlapping
+    windows. The model is a two-tower model with forward_video and forward_text. Batches hold one
+    video each, as `How2AlignAligner` makes them.
     """
 
     makes = How2AlignOutputs
@@ -114,11 +111,12 @@ def encode_windows(model: Any, inputs: Mapping[str, torch.Tensor]) -> list[torch
 
 @METRICS.register
 class How2AlignMetric(Metric[How2AlignOutputs]):
-    """Recall of the moments of alignable sentences, and ROC-AUC of telling these from the others.
+    """The recall of alignable sentences, and the ROC-AUC of telling them from the others.
 
-    As published, a cosine of exactly 0 counts as never covered, the first of equal maxima wins, and
-    a sentence that no window was compared with is put at second 0. Corrected, what was compared is
-    remembered, equally good seconds share a hit, and a sentence that was never compared is a miss.
+    In the published form, a cosine of exactly 0 counts as never compared, the first of equal maxima
+    wins, and a sentence that was never compared is placed at second 0. The corrected form remembers
+    what was compared, lets equally good seconds share a hit, and counts a sentence that was never
+    compared as a miss.
     """
 
     takes = How2AlignOutputs
@@ -130,8 +128,8 @@ class How2AlignMetric(Metric[How2AlignOutputs]):
     )
 
     def compute(self, outputs: How2AlignOutputs) -> dict[str, float]:
-        """Returns recall and ROC-AUC (fractions) of both forms, and the share of sentences never
-        compared.
+        """Returns recall and ROC-AUC (fractions) in both forms, and the share of sentences that
+        were never compared.
         """
         aligned_N = outputs.aligned
         videos = outputs.videos
@@ -147,9 +145,7 @@ class How2AlignMetric(Metric[How2AlignOutputs]):
         return result | {"never-compared": float((outputs.num_covered == 0).mean())}
 
     def chance(self, outputs: How2AlignOutputs) -> dict[str, float]:
-        """Returns the expectation for cosines drawn independently for every sentence and second
-        compared.
-        """
+        """Returns the expected numbers if every cosine is drawn independently."""
         auc = alignment_scores.chance_auc(outputs.num_covered, outputs.aligned)
         result: dict[str, float] = {}
         for suffix in ("", "-corrected"):

@@ -1,8 +1,7 @@
-"""MSR-VTT retrieval: a sentence per test video, about twenty per training video.
+"""MSR-VTT retrieval: a sentence per test video, and about twenty per training video.
 
-In training a video's text is one of its captions, drawn again every epoch by the aligner from the
-item's own generator (the release drew it in the text processor from a global one); `DSAligner`
-draws when it gets several captions.
+In training, the text of a video is one of its captions. `DSAligner` draws it in every epoch from
+the item's own generator. (In the release, the text processor draws it from a global one.)
 """
 
 from typing import Annotated, Any
@@ -35,12 +34,12 @@ class _Captions(BaseModel):
 
 @base.META_PROCESSORS.register
 class MSRVTTMetaProcessor(base.MetaProcessor):
-    """Videos of a CSV with the column video_id; validation and test files have their captions in
-    the column sentence.
+    """The videos of a CSV with the column video_id.
 
-    The training list is `train_path`, extended (when both paths are given) by those videos of
-    `full_test_path` that `jsfusion_path` does not test on, and repeated `dup` times. Its text key
-    is the video id, else the sentence.
+    Validation and test files have the captions in the column sentence, which is the text key. The
+    training list is `train_path`. If `full_test_path` and `jsfusion_path` are given, the videos of
+    the first that are not in the second are added. The list is repeated `dup` times, and its text
+    key is the video id.
     """
 
     class Config(DatasetConfig):
@@ -79,9 +78,7 @@ def video_ids(path: str) -> list[str]:
 
 @base.TEXT_PROCESSORS.register
 class MSRVTTTextProcessor(downstream.TextProcessor):
-    """Word-piece ids: of a sentence, or in training of every caption that `json_path` has for a
-    video.
-    """
+    """A reader of a sentence as word-piece ids, or in training of all captions of a video."""
 
     class Config(DatasetConfig):
         """The keys of the class."""
@@ -98,7 +95,7 @@ class MSRVTTTextProcessor(downstream.TextProcessor):
         self.known: dict[str, list[list[int]]] = {}  # `dup` brings a video up many times
 
     def __call__(self, key: str) -> Any:
-        """Returns the ids of the sentence `key`; in training, a list of them per caption of the
+        """Returns the ids of the sentence `key`; in training, a list of ids for each caption of the
         video `key`.
 
         Raises:

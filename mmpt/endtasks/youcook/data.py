@@ -1,5 +1,4 @@
-"""YouCook2: a clip per caption, or a whole video and all its captions; annotations as released or
-as a CSV.
+"""YouCook2: clips with a caption each, or whole videos with all their captions.
 
 `dataset.test_path` (`train_path`, `val_path`) is the released pickle of records {"id":
 "<video>_<k>", "caption": text}, the same list as JSON, or a CSV with the columns video_id, start,
@@ -53,7 +52,7 @@ class YoucookClip(NamedTuple):
 
 @base.META_PROCESSORS.register
 class YoucookMetaProcessor(base.MetaProcessor):
-    """One clip per item, in the file's order: the key is (video, start, end), the text key is the
+    """The clips in the file's order. A clip's key is (video, start, end), and its text key is the
     caption.
     """
 
@@ -75,7 +74,7 @@ class YoucookMetaProcessor(base.MetaProcessor):
 
 @base.VIDEO_PROCESSORS.register
 class YoucookVideoProcessor(downstream.VideoProcessor):
-    """The seconds of a clip, cut from its video's `<vfeat_dir>/<id>.npy`."""
+    """A reader of the seconds of a clip from its video's `<vfeat_dir>/<id>.npy`."""
 
     def __call__(self, key: ClipKey) -> np.ndarray:
         """Returns float [seconds, 512]; fewer than the clip's, or none, where the features end
@@ -87,9 +86,7 @@ class YoucookVideoProcessor(downstream.VideoProcessor):
 
 @base.META_PROCESSORS.register
 class YoucookFullVideoBGMetaProcessor(base.MetaProcessor):
-    """One video per item, videos by first appearance: the text key is the list of its captions in
-    time order.
-    """
+    """The videos by first appearance. Their text keys are lists of captions in time order."""
 
     Config = YoucookConfig
 
@@ -105,12 +102,12 @@ class YoucookFullVideoBGMetaProcessor(base.MetaProcessor):
 
 @base.VIDEO_PROCESSORS.register
 class YoucookFullVideoBGProcessor(downstream.VideoProcessor):
-    """All seconds of a video, whether or not a caption speaks of them."""
+    """A reader of all seconds of a video, with and without a caption."""
 
 
 @base.TEXT_PROCESSORS.register
 class YoucookFullVideoBGTextProcessor(downstream.TextProcessor):
-    """Word-piece ids of every caption of a video."""
+    """A reader of the captions of a video as word-piece ids."""
 
     def __call__(self, key: Sequence[str]) -> list[list[int]]:
         """Returns a list of ids per caption."""
@@ -119,13 +116,13 @@ class YoucookFullVideoBGTextProcessor(downstream.TextProcessor):
 
 @base.ALIGNERS.register
 class YoucookFullVideoBGAligner(WindowAligner):
-    """All captions of a video, and windows of all its seconds."""
+    """An aligner of all captions of a video with windows of all its seconds."""
 
     def __call__(
         self, video_key: str, video_feature: np.ndarray, text_feature: Any, rng: random.Random
     ) -> Any:
         """Returns caps and cmasks [S, T] of S captions, vfeats [W, F, 512] and vmasks [W, F] of W
-        windows, and video_len in seconds; nothing is drawn.
+        windows, and video_len in seconds. It draws nothing.
         """
         name = video_name(video_key)
         batch, _ = self.build_item(video_key, video_feature, text_feature, name=name)
@@ -168,11 +165,10 @@ class _Annotation(BaseModel):
 
 
 def read_clips(path: str, config: YoucookConfig, split: Split) -> list[YoucookClip]:
-    """Returns the clips of an annotation file in its order; of training and validation those that
-    have features.
+    """Returns the clips of an annotation file in its order.
 
-    A test video that has neither features nor times is kept, with the times 0 to 0: scoring names
-    and counts it.
+    In training and validation, clips without features are left out. A test video that has neither
+    features nor times is kept, with the times 0 to 0, because scoring names and counts it.
 
     Raises:
         ConfigError: records without `dataset.trainval_annotation`.
@@ -210,7 +206,7 @@ def _read_records(path: str) -> list[_Record]:
 def _clips_of_records(
     path: str, records: list[_Record], config: YoucookConfig, reader: downstream.VideoProcessor
 ) -> list[YoucookClip]:
-    """Looks the records up in the annotation."""
+    """Returns the clips of the records, with times and words from the annotation."""
     annotation = config.trainval_annotation
     if not annotation:
         problem = (
