@@ -67,7 +67,7 @@ def test_options_have_the_names_types_and_choices_of_fairseq() -> None:
     assert problem == "`fairseq.dataset.batchsize` is not a known key. Did you mean `batch_size`?"
 
 
-def test_what_mmpt_does_not_run_on_is_unknown() -> None:
+def test_options_for_unsupported_devices_are_unknown() -> None:
     for name in ("tpu", "zero_sharding", "pipeline_balance", "cpu_offload", "_name"):
         (problem,) = problems_in(distributed_training={name: "x"})
         assert problem.startswith(f"`fairseq.distributed_training.{name}` is not a known key")
@@ -158,7 +158,7 @@ def test_the_import_of_fairseq_comes_late_and_leaves_the_logging_alone() -> None
         ({"reset_optimizer": True, "save_dir": "b", "restore_file": "a"}, "--save-dir b"),
     ],
 )
-def test_flags_without_those_that_start_anew(options: dict[str, Any], expected: str) -> None:
+def test_a_resumed_run_has_no_flags_that_reset_it(options: dict[str, Any], expected: str) -> None:
     config = RunConfig(fairseq={"optimization": options, "common": {"seed": 1}})
     flags = fairseq_flags(config, without=RESETS.split())
     assert " ".join(flags) == f"{expected} --seed 1"

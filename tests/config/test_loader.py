@@ -81,7 +81,7 @@ def test_retrieval_may_be_a_section(tmp_path):
     assert load("retrieval=null").retrieval == load().retrieval
 
 
-def test_a_setting_stands_once(tmp_path):
+def test_a_setting_must_not_be_given_twice(tmp_path):
     path = write(tmp_path, {"nprobe": 2, "retrieval": {"nprobe": 3}})
     assert problems_of(base=path) == [
         "`nprobe` and `retrieval.nprobe` are one setting; remove either."
@@ -273,7 +273,7 @@ def test_config_errors_are_value_errors():
         load("fairseq.checkpoint=null")
 
 
-def test_what_an_evaluation_needs():
+def test_an_evaluation_needs_a_predictor():
     assert problems_of("predictor=null", base=TEST) == [
         "`predictor` is missing; an evaluation config (`dataset.split: test`) needs it."
     ]

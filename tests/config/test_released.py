@@ -1,5 +1,5 @@
-"""A released HTM-Align YAML names no classes, checkpoint or metric; they are filled in, and nothing
-else is touched.
+"""A released HTM-Align YAML names no classes, checkpoint or metric. They are filled in, and nothing
+else is changed.
 """
 
 import copy
@@ -27,29 +27,29 @@ RELEASED: dict[str, Any] = {
 }
 
 
-def test_what_is_missing_is_filled_in_and_told() -> None:
+def test_missing_settings_are_filled_in_and_listed() -> None:
     before = copy.deepcopy(RELEASED)
-    values, said = fill_released(RELEASED)
+    values, added = fill_released(RELEASED)
     assert before == RELEASED
     assert values["fairseq"]["common_eval"]["path"] == "runs/x/checkpoint_best.pt"
     assert values["fairseq"]["dataset"] == {"batch_size": 1, "num_workers": 2}
     assert values["metric"] == ["How2AlignMetric"]
-    assert "dataset.aligner: How2AlignAligner" in said
-    assert "fairseq.dataset.batch_size: 1" in said
+    assert "dataset.aligner: How2AlignAligner" in added
+    assert "fairseq.dataset.batch_size: 1" in added
 
 
-def test_what_is_there_stays() -> None:
+def test_given_settings_are_kept() -> None:
     values = copy.deepcopy(RELEASED)
     values["dataset"] |= {"meta_processor": "Mine", "sliding_window": 4}
     values |= {"metric": ["MyMetric"]}
     values["fairseq"]["common_eval"] = {"path": "mine.pt"}
-    filled, said = fill_released(values)
+    filled, added = fill_released(values)
     assert filled["dataset"]["meta_processor"] == "Mine"
     assert filled["dataset"]["sliding_window"] == 4
     # Refused later, in the user's own words.
     assert filled["fairseq"]["dataset"]["batch_size"] == 256
     assert (filled["metric"], filled["fairseq"]["common_eval"]["path"]) == (["MyMetric"], "mine.pt")
-    assert not any(line.startswith(("dataset.meta", "metric", "fairseq")) for line in said)
+    assert not any(line.startswith(("dataset.meta", "metric", "fairseq")) for line in added)
 
 
 @pytest.mark.parametrize("change", [{"split": None}, {"anno_path": None}])
@@ -61,7 +61,7 @@ def test_other_yamls_are_left_alone(change: dict[str, None]) -> None:
 @pytest.mark.parametrize(
     "mistake", [{"fairseq": "x"}, {"eval": None}, {"eval": {"save_path": 3}}, {"dataset": "x"}]
 )
-def test_mistakes_are_told_by_the_loader_not_here(mistake: dict[str, Any], tmp_path: Path) -> None:
+def test_mistakes_are_reported_by_the_loader(mistake: dict[str, Any], tmp_path: Path) -> None:
     import yaml
 
     path = tmp_path / "run.yaml"

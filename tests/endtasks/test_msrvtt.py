@@ -1,4 +1,4 @@
-"""MSR-VTT's lists, captions and questions: what an item is, and what each mistake says."""
+"""The items of MSR-VTT's lists, captions and questions, and messages about mistakes."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,7 @@ def items_of(folder: Path, content: str) -> list[Any]:
 
 
 def test_test_items(tmp_path: Path) -> None:
-    """Videos without features stay: scoring names them."""
+    """Videos without features are kept, because scoring names them."""
     expected = [("video0", "cut the tomato"), ("video1", "now we add salt")]
     assert items_of(tmp_path, TEST_CSV) == expected
 

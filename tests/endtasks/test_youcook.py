@@ -1,5 +1,6 @@
-"""YouCook2's files in all their forms, the clips and whole videos made of them, and what is said
-about mistakes. Items are compared with the release's in tests/parity/test_e2e.py.
+"""YouCook2's files in all their forms, the items made of them, and messages about mistakes.
+
+Items are compared with those of the release in tests/parity/test_e2e.py.
 """
 
 import json
@@ -107,7 +108,9 @@ def test_whole_videos_come_by_first_appearance_with_captions_in_time_order(files
     ]
 
 
-def test_a_test_video_without_features_is_kept_and_denied_by_the_reader(files: Path) -> None:
+def test_a_test_video_without_features_is_kept_although_the_reader_does_not_have_it(
+    files: Path,
+) -> None:
     (files / "c.npy").unlink()
     records = [*RECORDS, {"id": "not_annotated_0", "caption": "x"}]
     (files / "val.json").write_text(json.dumps(records))
@@ -117,7 +120,7 @@ def test_a_test_video_without_features_is_kept_and_denied_by_the_reader(files: P
     assert [video_id for video_id, _ in whole.items] == ["a_b", "c", "not_annotated"]
 
 
-def test_training_leaves_out_what_has_no_features(files: Path) -> None:
+def test_training_leaves_out_videos_without_features(files: Path) -> None:
     (files / "c.npy").unlink()
     with pytest.raises(DataError, match="1 of the 2 videos of the train split have no features"):
         clips_of(files, split=Split.TRAIN)

@@ -84,7 +84,7 @@ def test_a_collapsed_model_is_exactly_at_chance(num: int, value: float) -> None:
     ) == chance_metrics(num)
 
 
-def test_a_score_that_is_no_number_never_helps() -> None:
+def test_a_nan_never_improves_a_rank() -> None:
     scores = np.eye(4, dtype=np.float32)
     scores[1, 1] = np.nan  # its own score: last
     scores[2, 0] = np.nan  # another one: counted as ranked before

@@ -6,7 +6,7 @@ CLIP = {"R1": 0.2421, "R5": 0.5, "R10": 1.0, "MR": 3.5, "v2t-R1": 0.0}
 CHANCE = {"R1": 0.01, "R5": 0.05, "R10": 0.1, "MR": 50.5, "v2t-R1": 0.01}
 
 
-def test_text_table_is_aligned_and_leaves_out_what_nobody_has() -> None:
+def test_text_table_is_aligned_and_leaves_out_rows_without_numbers() -> None:
     table = render_table(
         {"chance": {"RetrievalMetric": CHANCE}, "norton": {"RetrievalMetric": CLIP}}
     )
@@ -43,7 +43,7 @@ def test_many_long_names_stay_within_the_width() -> None:
     assert table.count("24.2") == 7
 
 
-def test_a_metric_of_ones_own_is_shown_under_its_name() -> None:
+def test_the_metric_of_a_user_is_shown_under_its_name() -> None:
     assert (
         render_markdown({"a": {"MyMetric": {"hits": 0.5}}}).splitlines()[2]
         == "| MyMetric hits | 50.0 |"

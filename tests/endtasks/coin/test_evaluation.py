@@ -28,8 +28,8 @@ METRIC = COINActionSegmentationMetric()
 
 
 class Echo(nn.Module):
-    """Gives its features as logits, and as the states of the video tower; a text is the sum of its
-    words.
+    """A model whose logits, and whose states of the video tower, are the features. The vector of a
+    text is the sum of its words.
     """
 
     def __init__(self) -> None:
