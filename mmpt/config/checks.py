@@ -79,7 +79,7 @@ def _check_sizes(config: RunConfig) -> Iterator[str]:
         if value is not None and bound is not None and value < bound:
             yield f"`{key}` must be at least {bound_name} ({bound}), but is {value}."
     loss, clips = config.loss, dataset.clip_per_video
-    if loss and (sequence := loss.sequence_contrast):
+    if loss and (sequence := getattr(loss, "sequence_contrast", None)):  # only some losses have it
         length, weight = sequence.threshold, sequence.sequence_contrast_weight
         has_term = weight is not None or loss.loss_cls == "SequenceContrastLoss"
         if has_term and length and clips and clips % length:

@@ -219,31 +219,10 @@ class SequenceContrastConfig(Section):
 
 
 class LossConfig(Section):
-    """`loss:` the objective.
-
-    Options with the values `released` and `paper` choose between the published code and the paper.
-    """
+    """`loss:` the objective. These keys are shared by all losses."""
 
     loss_cls: str | None = None
     """Loss class."""
-    sequence_contrast: SequenceContrastConfig | None = None
-    """Video-paragraph term. Default: none."""
-    sinkhorn_iterations: Count | None = None
-    """Iterations of the transport. Default: no transport, which is VideoCLIP's loss."""
-    beta: Share | None = None
-    """Weight of the transport in the soft targets."""
-    alpha_lse: Positive | None = None
-    """alpha of the log-sum-exp score."""
-    fusion_weight: NotNegative | None = None
-    """w: weight of the mean-pooled similarity, which is added to the fine-grained one."""
-    masked_outer_sum: Released = "released"
-    """Outer sums of the log-sum-exp score: `released` has masked positions, `paper` does not."""
-    similarity_norm: Released = "released"
-    """Min-max normalisation of similarities in a batch: `released` does it, `paper` does not."""
-    transport_mass: Released = "released"
-    """Mass of a block's transport: `released` scales it to L, `paper` does not."""
-    clip_temperature: Released = "released"
-    """Temperature of the clip-caption term: `released` has none, `paper` divides by tau."""
     gather_negatives: Switch = False
     """Contrast each clip with the clips of all processes. Default: with those of its process, as
     released."""

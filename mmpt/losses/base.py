@@ -59,6 +59,8 @@ class Loss(nn.Module):
     validation loss does not depend on the number of processes.
     """
 
+    Config: ClassVar[type[LossConfig]] = LossConfig
+    """The keys under `loss` that the class reads. A subclass of `LossConfig` adds keys."""
     contrasts: ClassVar[bool] = False
     """True if the negatives are the other clips of the batch. All `inputs` then have a row per
     clip."""
@@ -79,6 +81,7 @@ class Loss(nn.Module):
             ConfigError: lists every mistake in the section.
         """
         super().__init__()
+        assert isinstance(config, self.Config), f"{type(self).__name__} takes its own Config"
         self.config = config
         assert self.inputs or not self.contrasts, "a loss with negatives must name its inputs"
         problems = self.find_problems()

@@ -2,7 +2,7 @@
 
 Two kinds are defined here: the plain text-video NCE of VideoCLIP, and Norton's clip-caption term,
 whose targets come from optimal transport. Where the released code and the paper differ, the
-released form is the default, because the published numbers depend on it. Options in `LossConfig`
+released form is the default, because the published numbers depend on it. Keys in `Config`
 select the paper's form.
 
 Legend: B clips, D hidden size. A = video @ text^T is the similarity matrix [B, B]; its rows are
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from mmpt.config.schema import Released, Share
 from mmpt.losses.base import LOSSES, Loss, LossOutput, match_accuracy, symmetric_cross_entropy
 from mmpt.losses.precision import upcast
-from mmpt.losses.sequence import STATES, SequenceContrastLoss
+from mmpt.losses.sequence import STATES, SequenceConfig, SequenceContrastLoss
 from mmpt.losses.sinkhorn import transport
 
 POOLED = ("pooled_video", "pooled_text")
@@ -108,6 +109,16 @@ class MMContraLoss(SequenceContrastLoss):
 
     Source: VideoCLIP (arXiv 2109.14084), Eq. 1-3; Norton (arXiv 2401.16702), Eq. 3-7.
     """
+
+    class Config(SequenceConfig):
+        """The keys of the loss."""
+
+        beta: Share | None = None
+        """Weight of the transport in the soft targets."""
+        clip_temperature: Released = "released"
+        """Temperature of the clip-caption term: `released` has none, `paper` divides by tau."""
+
+    config: Config
 
     @property
     def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # read only

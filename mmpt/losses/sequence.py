@@ -15,7 +15,14 @@ import torch
 from torch import Tensor
 
 from mmpt.batch import ModelOutput
-from mmpt.config.schema import LossConfig
+from mmpt.config.schema import (
+    Count,
+    LossConfig,
+    NotNegative,
+    Positive,
+    Released,
+    SequenceContrastConfig,
+)
 from mmpt.errors import UserError
 from mmpt.losses.base import LOSSES, Loss, LossOutput, match_accuracy, symmetric_cross_entropy
 from mmpt.losses.precision import upcast
@@ -24,6 +31,28 @@ from mmpt.losses.tokenscore import MIN_ALPHA, token_similarity
 
 STATES = tuple(ModelOutput.__annotations__)
 """Names of the model's outputs that the video-paragraph term reads: the states of both towers."""
+
+
+class SequenceConfig(LossConfig):
+    """The keys of the video-paragraph term, and of the transport and the similarities in it.
+
+    Keys with the values `released` and `paper` choose between the published code and the paper.
+    """
+
+    sequence_contrast: SequenceContrastConfig | None = None
+    """Video-paragraph term. Default: none."""
+    sinkhorn_iterations: Count | None = None
+    """Iterations of the transport. Default: no transport, which is VideoCLIP's loss."""
+    alpha_lse: Positive | None = None
+    """alpha of the log-sum-exp score."""
+    fusion_weight: NotNegative | None = None
+    """w: weight of the mean-pooled similarity, which is added to the fine-grained one."""
+    masked_outer_sum: Released = "released"
+    """Outer sums of the log-sum-exp score: `released` has masked positions, `paper` does not."""
+    similarity_norm: Released = "released"
+    """Min-max normalisation of similarities in a batch: `released` does it, `paper` does not."""
+    transport_mass: Released = "released"
+    """Mass of a block's transport: `released` scales it to L, `paper` does not."""
 
 
 def pooled_similarity(text_BD: Tensor, video_BD: Tensor) -> Tensor:
@@ -45,7 +74,7 @@ def min_max_normalise(matrix: Tensor) -> Tensor:
     return (matrix - low) / (matrix.max() - low)
 
 
-def fused_similarity(config: LossConfig, batch: Mapping[str, Tensor]) -> Tensor:
+def fused_similarity(config: SequenceConfig, batch: Mapping[str, Tensor]) -> Tensor:
     """Returns the similarity of all captions and clips, G, float32 or float64 [B, B].
 
     G = (w M + (W1 + W2) / 2) / (w + 1) combines the cosine M of pooled states with the
@@ -99,7 +128,7 @@ def sequence_blocks(similarity_BB: Tensor, length: int) -> Tensor:
     return blocks.transpose(1, 2)
 
 
-def block_transport(config: LossConfig, fused_BB: Tensor) -> Tensor:
+def block_transport(config: SequenceConfig, fused_BB: Tensor) -> Tensor:
     """Returns the transport plan of every block of G, float [S, S, L, L], without gradient.
 
     With `prompt_ratio` each block gets a prompt bucket of value rho; without, the transport is
@@ -124,7 +153,7 @@ def block_transport(config: LossConfig, fused_BB: Tensor) -> Tensor:
     return plan
 
 
-def paragraph_logits(config: LossConfig, scale: Tensor, fused_BB: Tensor) -> Tensor:
+def paragraph_logits(config: SequenceConfig, scale: Tensor, fused_BB: Tensor) -> Tensor:
     """Returns the similarity of all pairs of sequences, X, float [S, S]; rows are captions.
 
     An entry is scale * (sum of plan * G over a block). The gradient flows through G and `scale`,
@@ -156,6 +185,8 @@ class SequenceContrastLoss(Loss):
     Sequences of the same video are negatives of each other.
     """
 
+    Config = SequenceConfig
+    config: SequenceConfig
     contrasts = True
     inputs = STATES
     uses_temperature = True

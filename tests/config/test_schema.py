@@ -7,7 +7,7 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from mmpt.config import LossConfig, RetrievalConfig, load_config, schema
+from mmpt.config import RetrievalConfig, load_config, schema
 from mmpt.config.yaml_files import read_yaml
 from mmpt.errors import ConfigError
 
@@ -42,12 +42,12 @@ def test_accepted(key: str, value: Any, expected: Any) -> None:
 
 
 def test_sections_are_frozen_and_copies_are_checked() -> None:
-    config = LossConfig(beta=0.3)
+    config = RetrievalConfig(recall=0.3)
     with pytest.raises(ValidationError, match="frozen"):
-        config.beta = 0.4  # type: ignore[misc]
-    assert (config.replace(beta=0.4).beta, config.beta) == (0.4, 0.3)
+        config.recall = 0.4  # type: ignore[misc]
+    assert (config.replace(recall=0.4).recall, config.recall) == (0.4, 0.3)
     with pytest.raises(ValidationError, match="less than or equal to 1"):
-        config.replace(beta=2)
+        config.replace(recall=2)
 
 
 def leaves(values: dict[str, Any], at: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

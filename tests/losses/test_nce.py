@@ -35,7 +35,7 @@ from tests.support.norton import norton_loss
 NORTON = norton_loss(threshold=4)
 
 
-def with_sequence(**changes: Any) -> LossConfig:
+def with_sequence(**changes: Any) -> MMContraLoss.Config:
     return NORTON.replace(sequence_contrast=NORTON.sequence_contrast.replace(**changes))
 
 
@@ -78,7 +78,7 @@ def test_values_equal_the_worked_example() -> None:
     assert_close_to(batch["pooled_video"][0, :3], [0.5928335172, 0.7604237753, 0.9047511532])
     assert_close_to(T2VContraLoss(LossConfig())(**batch).total, 3.5060501746)
     assert_close_to(V2TContraLoss(LossConfig())(**batch).total, 3.5255120538)
-    assert_close_to(MMContraLoss(LossConfig())(**batch).total, 7.0315622283)
+    assert_close_to(MMContraLoss(MMContraLoss.Config())(**batch).total, 7.0315622283)
     dots = dot_products(batch["pooled_video"], batch["pooled_text"]).detach()
     assert_close_to(dots[0, :2], [-3.8168946182, 1.7948711560])
     plan = transport(dots, 50)
@@ -166,7 +166,7 @@ def test_clip_temperature_of_the_paper_divides_the_logits_only() -> None:
 @pytest.mark.parametrize(
     "config", [NORTON.replace(sequence_contrast=None), with_sequence(sequence_contrast_weight=None)]
 )
-def test_null_removes_the_sequence_term(config: LossConfig) -> None:
+def test_null_removes_the_sequence_term(config: MMContraLoss.Config) -> None:
     batch = formula_batch()
     output = MMContraLoss(config)(**{key: batch[key] for key in STATES[:2]})
     assert set(output.terms) == {"clip_caption"}
@@ -183,7 +183,7 @@ def test_bucket_value_is_at_least_the_smallest_similarity() -> None:
 def test_accuracy_counts_both_directions() -> None:
     video = torch.eye(4)
     text = torch.eye(4)[[0, 1, 2, 0]]
-    output = MMContraLoss(LossConfig())(pooled_video=video, pooled_text=text)
+    output = MMContraLoss(MMContraLoss.Config())(pooled_video=video, pooled_text=text)
     # Clips 0, 1 and 2 find their caption. Clip 3 scores 0 everywhere, so the first caption wins.
     # Captions 0, 1 and 2 find their clip. Caption 3 finds clip 0.
     assert output.metrics["accuracy"] == 6 / 8
@@ -242,10 +242,13 @@ def test_a_batch_that_does_not_divide_into_sequences() -> None:
         (NORTON.replace(beta=None), ["loss.beta", "null"]),
         (NORTON.replace(alpha_lse=0.001), ["loss.alpha_lse", "0.02", "0.001"]),
         (NORTON.replace(sinkhorn_iterations=None), ["loss.sinkhorn_iterations", "is null"]),
-        (LossConfig(learnable_temperature=True), ["learnable_temperature", "MMContraLoss"]),
+        (
+            MMContraLoss.Config(learnable_temperature=True),
+            ["learnable_temperature", "MMContraLoss"],
+        ),
     ],
 )
-def test_mistakes_in_the_configuration(config: LossConfig, words: list[str]) -> None:
+def test_mistakes_in_the_configuration(config: MMContraLoss.Config, words: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         MMContraLoss(config)
     assert all(word in str(caught.value) for word in words), str(caught.value)
@@ -256,7 +259,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         MMContraLoss(NORTON.replace(beta=None, fusion_weight=None, alpha_lse=0.001))
     assert len(caught.value.problems) == 3
     with pytest.raises(ConfigError, match="sequence_contrast"):
-        SequenceContrastLoss(LossConfig())
+        SequenceContrastLoss(SequenceContrastLoss.Config())
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from torch._dynamo import config as dynamo
 from torch._dynamo.utils import counters
 from torch._inductor import config as inductor
 
-from mmpt.config.schema import LossConfig
 from mmpt.errors import ConfigError
 from mmpt.losses import MMContraLoss
 from mmpt.models import MMFusionSeparate
@@ -30,7 +29,7 @@ def updates(model: MMFusionSeparate, seeds: range) -> tuple[list[float], list[to
     Returns:
         The losses of all batches, and the gradients of the last one.
     """
-    loss = MMContraLoss(LossConfig())
+    loss = MMContraLoss(MMContraLoss.Config())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     losses = []
     for seed in seeds:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt.config import LossConfig
 from mmpt.losses import MMContraLoss, SequenceContrastLoss, T2VContraLoss, V2TContraLoss
 from mmpt.losses.base import LOG_SCALE
 from mmpt.losses.nce import dot_products
@@ -35,9 +34,9 @@ by_case = pytest.mark.parametrize("case", ["a", "b", "c"])
 
 def norton(
     case: str, dtype: torch.dtype
-) -> tuple[dict[str, np.ndarray], LossConfig, dict[str, torch.Tensor]]:
+) -> tuple[dict[str, np.ndarray], MMContraLoss.Config, dict[str, torch.Tensor]]:
     golden, recorded = arrays(f"loss_norton_{case}"), record("loss_norton_config")[case]
-    config = LossConfig(
+    config = MMContraLoss.Config(
         sequence_contrast={key: recorded[name] for key, name in SEQUENCE_KEYS.items()},
         sinkhorn_iterations=recorded["sinkhorn"],
         beta=recorded["beta"],
@@ -127,7 +126,7 @@ def test_contrastive_losses_of_videoclip(cls: Any, file: str, value: str, gradie
     video, text = (
         torch.tensor(golden[key], dtype=torch.float64, requires_grad=True) for key in STATES[:2]
     )
-    total = cls(LossConfig())(pooled_video=video, pooled_text=text).total
+    total = cls(cls.Config())(pooled_video=video, pooled_text=text).total
     total.backward()
     np.testing.assert_allclose(total.item(), golden[value], rtol=1e-12)  # measured: 0
     for name, states in (("video", video), ("text", text)):

@@ -11,7 +11,7 @@ from fairseq.optim.lr_scheduler.polynomial_decay_schedule import (
     PolynomialDecayLRScheduleConfig,
 )
 
-from mmpt.config import LossConfig, SequenceContrastConfig
+from mmpt.config import SequenceContrastConfig
 from mmpt.losses.nce import MMContraLoss
 from mmpt.models import MMFusionSeparate
 from mmpt.models.freezing import freeze_all_but_layernorm
@@ -23,7 +23,7 @@ STEPS, BASE_LR, CLIP_NORM = 5, [1e-2], 2.0
 def recorded_loss() -> MMContraLoss:
     keys = record("train_steps")["config"]["loss"]
     sequence = SequenceContrastConfig(**keys.pop("sequence_contrast"))
-    return MMContraLoss(LossConfig(**keys, sequence_contrast=sequence))
+    return MMContraLoss(MMContraLoss.Config(**keys, sequence_contrast=sequence))
 
 
 def train(

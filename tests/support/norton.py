@@ -2,16 +2,17 @@
 
 from typing import Any
 
-from mmpt.config import LossConfig, load_config
+from mmpt.config import load_config
+from mmpt.losses import MMContraLoss
 from tests.support.paths import ROOT
 
 
-def norton_loss(*, threshold: int = 8, **changes: Any) -> LossConfig:
+def norton_loss(*, threshold: int = 8, **changes: Any) -> MMContraLoss.Config:
     """Return the YAML's `loss`, with sequences of `threshold` clips and other values of its keys
     where given.
     """
     loss = load_config(ROOT / "projects/retri/norton/how2_pretrain.yaml").loss
-    assert loss is not None
+    assert isinstance(loss, MMContraLoss.Config)
     assert loss.sequence_contrast is not None
     return loss.replace(
         sequence_contrast=loss.sequence_contrast.replace(threshold=threshold), **changes

@@ -98,7 +98,7 @@ def test_a_model_may_be_any_torch_module_that_is_made_from_a_config() -> None:
 
 
 def test_a_loss_of_ones_own_is_built_from_the_section() -> None:
-    config = CONFIG.replace(loss=LossConfig(loss_cls=f"{__name__}.OwnLoss"))
+    config = CONFIG.replace(loss=OwnLoss.Config(loss_cls=f"{__name__}.OwnLoss"))
     loss = Task.from_config(config).build_loss()
     assert type(loss).__name__ == "OwnLoss"
     assert loss.config is config.loss
@@ -123,7 +123,7 @@ BACKGROUND = "MMFusionSeparateFullVideoBGRetrieval"
         ),
         # Only the video-paragraph term needs more than pooled states.
         (BACKGROUND, NORTON, "needs video_outputs, .* but .* returns pooled_video, pooled_text"),
-        (BACKGROUND, LossConfig(loss_cls="MMContraLoss"), None),
+        (BACKGROUND, MMContraLoss.Config(loss_cls="MMContraLoss"), None),
     ],
 )
 def test_a_loss_must_fit_the_model(model: str, loss: LossConfig, words: str | None) -> None:
