@@ -128,13 +128,13 @@ def _subclass(bases: tuple[type[Section], ...]) -> Any:
 
 
 def readers_of(section: str, key: str) -> list[str]:
-    """Returns the names of all registered classes that read `key` of a section."""
+    """Returns the names of all registered classes that read `key` of a section, sorted."""
     names = []
     for place in READERS.get(section, {}).values():
         for name, config in _known_configs(section, resolve_name(place)):
             if key in config.model_fields:
                 names.append(name)
-    return names
+    return sorted(names)
 
 
 def _value_at(values: Any, path: str) -> Any:

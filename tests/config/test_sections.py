@@ -119,7 +119,7 @@ def test_a_foreign_key_is_a_mistake_that_names_its_readers() -> None:
         "`dataset.max_ln` is not a known key. Did you mean `max_len`?",
     ]
     (problem,) = problems_of("dataset.sliding_window=3")
-    assert "is a key of `COINActionSegmentationAligner`, `CrossTaskAligner` and " in problem
+    assert "is a key of `COINActionSegmentationAligner`, `COINPredictor` and 5 more," in problem
 
 
 def test_null_unsets_a_key_of_an_included_file() -> None:
