@@ -51,6 +51,7 @@ def public_names(folder: Path) -> set[str]:
     return set(last)
 
 
+@pytest.mark.spawn
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_removing_its_folder_removes_a_benchmark(folder: Path, tmp_path: Path) -> None:
     skipped = shutil.ignore_patterns("__pycache__", "*.pyc")
