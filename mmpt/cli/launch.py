@@ -79,7 +79,7 @@ def train(
     have a value with an equals sign, such as --device=cpu.
     """
     yield_busy_cores()
-    words = [yamls, *(overrides or ())]  # unknown options are among them, wherever they stood
+    words = [yamls, *(overrides or ())]  # unknown options are among them, at any place
     options = [word for word in words if word.startswith("-")]
     paths, *settings = [word for word in words if not word.startswith("-")] or [""]
     # All YAMLs are checked before the first one runs. Evaluations that follow one another run in

@@ -104,7 +104,7 @@ def _check_precision(config: RunConfig) -> Iterator[str]:
 
 
 def _check_schedule(config: RunConfig) -> Iterator[str]:
-    # An option may stand in several groups; the first one counts.
+    # An option may be in several groups. The first one counts.
     options: list[tuple[str, str, Any]] = []
     for group, values in config.fairseq.items():
         options += [(f"fairseq.{group}.{name}", name, value) for name, value in values.items()]

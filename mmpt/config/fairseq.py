@@ -1,6 +1,6 @@
 """The options of a YAML's `fairseq:` groups.
 
-Their names, types and choices are those of fairseq's own dataclasses; bounds are added here.
+Names, types and choices come from fairseq's own dataclasses. Bounds are added here.
 fairseq is imported when options are checked. Without it only the options in `BOUNDS` are checked.
 """
 

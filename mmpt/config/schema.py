@@ -224,8 +224,8 @@ class LossConfig(Section):
     loss_cls: str | None = None
     """Loss class."""
     gather_negatives: Switch = False
-    """Contrast each clip with the clips of all processes. Default: with those of its process, as
-    released."""
+    """Contrast each clip with the clips of all processes. Default: with the clips of its
+    own process, as released."""
     learnable_temperature: Switch = False
     """Train the temperature and save it, as the paper says. Default: 0.07, as released."""
 
@@ -235,7 +235,7 @@ def _default_centroids(known: dict[str, Any]) -> int:
 
 
 class RetrievalConfig(Section):
-    """The epoch refresh. Its keys stand at the top level, or in a section `retrieval`."""
+    """The epoch refresh. Its keys are at the top level, or in a section `retrieval`."""
 
     retri_epoch: Count | None = None
     """First epoch, counted from 1, with retrieved batches. Earlier ones group videos at random."""

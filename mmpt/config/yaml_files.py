@@ -13,7 +13,7 @@ from mmpt.utils.io import atomic_write
 
 Values = dict[str, Any]
 YAML_ERRORS = (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError)
-"""What OmegaConf raises for text that is no YAML. It refuses duplicate keys, too."""
+"""Exceptions of OmegaConf for text that is no YAML. It also refuses duplicate keys."""
 
 
 def read_yaml(path: str | Path, overrides: Values | None = None) -> Values:
@@ -21,7 +21,7 @@ def read_yaml(path: str | Path, overrides: Values | None = None) -> Values:
 
     Args:
         path: the file. `includes` in it is one path, relative to the current directory.
-        overrides: goes on top. Mappings are merged key by key; other values replace.
+        overrides: merged last. Mappings are merged key by key; other values replace.
     Raises:
         ConfigError: a file is missing or broken, includes itself in the end, or an interpolation
             `${section.key}` names nothing.

@@ -55,7 +55,7 @@ def pad(block_RKP: np.ndarray, size: Size) -> np.ndarray:
     """Returns blocks that are padded to `size` as in the release. Larger blocks are cropped.
 
     New cells are inf. Then the new columns become zero from the last real row on. The slices are
-    those of the release, including their meaning for 0 and for negative numbers: in a block without
+    as in the release, including their meaning for 0 and for negative numbers: in a block without
     new columns, the slice of the new columns selects *all* columns, so the last real row is
     overwritten with zeros.
     """

@@ -173,7 +173,7 @@ def _from_saved(folder: Path, *, trusted: bool = True) -> Pretrained:
 
 
 def _own_keys(config_cls: type[ModelConfig]) -> set[str]:
-    """Returns the keys that a model's class declares besides the shared ones."""
+    """Returns the keys that a model's class declares in addition to the shared ones."""
     return config_cls.model_fields.keys() - ModelConfig.model_fields.keys()
 
 

@@ -162,8 +162,8 @@ def load_s3d(weights: str | Path = S3D_WEIGHTS, words: str | Path | None = None)
         weights: path of `s3d_howto100m.pth`, a plain state dict. It is loaded strictly.
         words: path of `s3d_dict.npy`, or None to leave the text tower out.
     Raises:
-        CheckpointError: the weights are missing or damaged, are not those of S3D, or contain NaN or
-            infinity.
+        CheckpointError: the weights are missing or damaged, belong to another network, or contain
+            NaN or infinity.
         DataError: the dictionary cannot be read.
     """
     path = Path(weights)

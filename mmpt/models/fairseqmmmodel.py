@@ -53,7 +53,7 @@ class FairseqMMModel(BaseFairseqModel):
 
 @register_model_architecture("mmmodel", "mmarch")
 def mmarch(args: Namespace) -> None:
-    """Fills in the settings of the only architecture. The YAML holds those of the network.
+    """Fills in the settings of the only architecture. The YAML holds the network's.
 
     fairseq calls such a function last, after it has parsed its options. `--bf16` implies `--tpu`
     there, with which fairseq would look for a TPU.

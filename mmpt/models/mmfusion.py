@@ -201,7 +201,7 @@ class MMFusionSeparate(nn.Module):
             caps: int64 [N, T]. Only the first two ids are read.
             cmasks: bool [N, T]. The first two say whether [CLS] and [SEP] can be attended to. A
                 [SEP] that cannot be attended to is still pooled. Its state is zero if `packed`.
-            output_hidden_states: return the states only, including those of padding.
+            output_hidden_states: return only the states, also of padding.
         Returns:
             Pooled states [N, D], states [N, F + 2, D] and the mask of pooled positions, bool
             [N, F + 2]. With `output_hidden_states`, only the states.
@@ -222,7 +222,7 @@ class MMFusionSeparate(nn.Module):
         Args:
             caps: int64 [N, T]. The video's [SEP] at index 1 is left out.
             cmasks: bool [N, T].
-            output_hidden_states: return the states only, including those of padding.
+            output_hidden_states: return only the states, also of padding.
         Returns:
             Pooled states [N, D], states [N, T - 1, D] and the mask of pooled positions, bool
             [N, T - 1]. With `output_hidden_states`, only the states.

@@ -1,6 +1,6 @@
 """Windows over captions and over seconds, as pure functions of lengths and a random generator.
 
-The number and the order of the draws equal those of the released code, so the same state of the
+The number and the order of the draws are as in the released code, so the same state of the
 generator gives the same items. Two properties of that code are kept on purpose. `text_span` draws
 twice per step, although the second number only matters if `keep_prob` is below 1. A window of
 `video_window` may end at its centre second, and then does not contain it.

@@ -21,7 +21,7 @@ from mmpt.reporting.alignments import (
 from mmpt.reporting.run import Run, Section, pictures
 
 MOST_QUERIES = 10_000
-"""Largest number of queries that are ranked. Of a larger test set, the first queries are used."""
+"""Largest number of queries that are ranked. Only the first ones of a larger test set are used."""
 NUM_EXAMPLES = 6
 NUM_FAILURES = 10
 NUM_HITS = 5  # best clips shown per query

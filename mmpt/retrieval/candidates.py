@@ -123,7 +123,7 @@ def _mean_cosine(vectors_ND: np.ndarray, batches: Sequence[Sequence[int]]) -> fl
     """Returns the mean over batches of the mean cosine of two members, or NaN without batches.
 
     Let s be the sum of the n unit vectors of a batch. |s|^2 is the sum of all n^2 products, n of
-    which are those of a vector with itself. So the mean over the pairs is (|s|^2 - n) / (n^2 - n),
+    which multiply a vector by itself. So the mean over the pairs is (|s|^2 - n) / (n^2 - n),
     and no single pair is computed.
     """
     means = []

@@ -79,7 +79,7 @@ def average_rows(rows_RK: np.ndarray, spans: list[Span]) -> np.ndarray:
     """Returns the mean of each second over the windows that cover it, float32 [L, K].
 
     Args:
-        rows_RK: the rows of the first window, then those of the second, and so on.
+        rows_RK: the rows of the first window, then of the second, and so on.
         spans: seconds of the windows.
     """
     ends = np.cumsum([end - start for start, end in spans])
@@ -90,7 +90,7 @@ def place_steps(cost_LK: np.ndarray) -> np.ndarray:
     """Returns uint8 [L, K] with one 1 per step, at increasing seconds of least total cost.
 
     All entries are 0 if L < K. Background costs nothing and lasts any time, a step lasts one
-    second. Of predecessors with equal cost a state takes the first of: itself (background only),
+    second. If predecessors have equal cost, a state takes the first of: itself (background only),
     the one before, the one two before (steps only). A video ends in the last step rather than in
     background if these cost the same.
 

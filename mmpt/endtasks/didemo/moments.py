@@ -3,7 +3,7 @@
 There are two forms. The published form averages the score of a moment over all its seconds,
 including padding. It leaves out moments that lie wholly in padding, even if people chose them. The
 corrected form averages over real seconds. It ranks moments last whose last piece is only padding,
-because their real seconds are those of a shorter moment.
+because a shorter moment has the same real seconds.
 
 Moments with equal scores are ordered at random from a fixed seed, so that a model whose scores are
 all equal is at chance. It would be better than chance in the order of moments, because people mark
