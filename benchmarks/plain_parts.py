@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from mmpt.batch import ModelOutput
 from mmpt.config import DatasetConfig, ModelConfig
+from mmpt.losses import MMContraLoss
 from mmpt.losses.base import Loss, LossOutput
 from mmpt.models.mmfusion import MMFusionSeparate
 
@@ -38,6 +39,7 @@ class PaddedTowers(MMFusionSeparate):
 class DenseLoss(Loss):
     """Both terms of Norton's loss, computed on dense tensors."""
 
+    Config = MMContraLoss.Config
     contrasts = True
     inputs = tuple(ModelOutput.__annotations__)
 

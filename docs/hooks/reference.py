@@ -8,6 +8,7 @@ import ast
 import importlib
 import re
 import typing
+from collections.abc import Sequence
 from html import escape
 from inspect import cleandoc
 from pathlib import Path
@@ -72,8 +73,9 @@ ends a command with one message and exit code 2.
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages of the reference."""
     pages = {"configuration": keys_page(), "commands": commands_page()}
-    for stub in sorted((ROOT / "mmpt").glob("*/__init__.pyi")):
-        pages[stub.parent.name] = api_page(stub)
+    for package in sorted((ROOT / "mmpt").iterdir()):
+        if stubs := sorted(package.rglob("__init__.pyi")):
+            pages[package.name] = api_page(package, stubs)
     for name, text in pages.items():
         files.append(File.generated(config, f"reference/{name}.md", content=text))
     return files
@@ -235,12 +237,17 @@ def command_section(name: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def api_page(stub: Path) -> str:
-    """Returns the page of a package, with a directive for each public name."""
-    package = f"mmpt.{stub.parent.name}"
-    source = ast.parse(stub.with_suffix(".py").read_text(encoding="utf-8"))
-    parts = [f"# {package}", ast.get_docstring(source) or ""]
-    for node in ast.parse(stub.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ImportFrom):
-            parts += [f"::: {package}.{node.module}.{name.name}" for name in node.names]
+def api_page(package: Path, stubs: Sequence[Path]) -> str:
+    """Returns the page of a package, with a directive for each public name.
+
+    Args:
+        stubs: the `__init__.pyi` of the package and of its folders, which list the public names.
+    """
+    source = ast.parse((package / "__init__.py").read_text(encoding="utf-8"))
+    parts = [f"# mmpt.{package.name}", ast.get_docstring(source) or ""]
+    for stub in stubs:
+        folder = ".".join(stub.parent.relative_to(ROOT).parts)
+        for node in ast.parse(stub.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ImportFrom):
+                parts += [f"::: {folder}.{node.module}.{name.name}" for name in node.names]
     return "\n\n".join(parts) + "\n"
