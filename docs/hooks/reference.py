@@ -111,11 +111,12 @@ def section_parts(path: str, section: type[BaseModel], head: str) -> list[str]:
 
 
 def class_keys(path: str, shared: type[BaseModel]) -> list[str]:
-    """Returns a table of the keys of a section that only some classes read.
+    """Returns a table of the keys of a section that only some classes read, and sections in it.
 
     A class declares them in a model `Config`, which extends the model of the section.
     """
     rows: dict[tuple[str, ...], list[str]] = {}  # cells of a key -> names of its classes
+    inner: dict[str, type[BaseModel]] = {}  # path of a section among the keys -> its model
     for registry in CLASSES.get(path, ()):
         for name in sorted(registry):
             config = getattr(registry.get(name, path), "Config", shared)
@@ -123,13 +124,19 @@ def class_keys(path: str, shared: type[BaseModel]) -> list[str]:
             for key in config.model_fields.keys() - shared.model_fields.keys():
                 cells = key_cells(key, config.model_fields[key], schemas[key])
                 rows.setdefault(cells, []).append(f"`{name}`")
+                section = section_of(config.model_fields[key])
+                if section is not None:
+                    inner[f"{path}.{key}"] = section
     if not rows:
         return []
     table = ["| key | values | default | | read by |", "|---|---|---|---|---|"]
     for cells in sorted(rows):
         table.append(f"| {' | '.join([*cells, ', '.join(rows[cells])])} |")
     head = "These keys are known only if the YAML names one of the classes that read them."
-    return [f"### Keys of single classes in `{path}`\n", head + "\n", "\n".join(table) + "\n"]
+    parts = [f"### Keys of single classes in `{path}`\n", head + "\n", "\n".join(table) + "\n"]
+    for name, section in inner.items():
+        parts += section_parts(name, section, doc_of(section))
+    return parts
 
 
 def key_cells(key: str, field: FieldInfo, value: dict[str, Any]) -> tuple[str, ...]:
