@@ -1,7 +1,7 @@
 """The timed captions of one video: their type, a check of their form, and a correction of times."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypedDict
@@ -32,6 +32,21 @@ class CaptionList(TypedDict):
     text: list[Any]  # str; None or NaN where the original has no text
 
 
+def from_rows(rows: Iterable[tuple[float, float, Any]]) -> CaptionList:
+    """Returns rows (start, end, text) as captions."""
+    captions: CaptionList = {"start": [], "end": [], "text": []}
+    for start, end, text in rows:
+        captions["start"].append(start)
+        captions["end"].append(end)
+        captions["text"].append(text)
+    return captions
+
+
+def iter_rows(captions: CaptionList) -> Iterator[tuple[float, float, Any]]:
+    """Returns an iterator over the rows (start, end, text) of captions."""
+    return zip(captions["start"], captions["end"], captions["text"], strict=True)
+
+
 def as_captions(value: Any, name: str) -> CaptionList:
     """Returns `value` as captions, after checking its form.
 
@@ -43,11 +58,13 @@ def as_captions(value: Any, name: str) -> CaptionList:
     """
     if isinstance(value, str):
         value = parse_json(value, name)
+    if not isinstance(value, dict):
+        value = {}
     sizes = []
     for column in COLUMNS:
-        found = value.get(column) if isinstance(value, dict) else None
+        found = value.get(column)
         sizes.append(len(found) if isinstance(found, list) else None)
-    if sizes[0] is None or len(set(sizes)) > 1:
+    if None in sizes or len(set(sizes)) > 1:
         raise DataError(
             f"{name}: captions must be three lists of one length, `start`, `end` and `text`, but "
             f"their lengths are {sizes} (None: no list)."
@@ -67,19 +84,22 @@ def clean_times(captions: CaptionList, name: str) -> tuple[CaptionList, Counter[
         DataError: a time is not a number.
     """
     times = captions["start"] + captions["end"]
-    odd = next((time for time in times if type(time) not in (int, float, NoneType)), None)
-    if odd is not None:
-        raise DataError(f"{name}: times must be numbers (seconds), but one is {odd!r}.")
+    for time in times:
+        if type(time) not in (int, float, NoneType):
+            raise DataError(f"{name}: times must be numbers (seconds), but one is {time!r}.")
     try:
         times_2N = np.array(times, dtype=np.float64).reshape(2, -1)  # None becomes NaN
     except OverflowError:
         raise DataError(f"{name}: times must be seconds, but one is too large.") from None
     known_N = np.isfinite(times_2N).all(axis=0)
     start_N, end_N = times_2N[:, known_N]
+    is_earlier = start_N[1:] < start_N[:-1]
+    is_negative_N = (start_N < 0) | (end_N < 0)
+    is_reversed_N = end_N < start_N
     flaws = Counter(
-        unsorted=int((start_N[1:] < start_N[:-1]).sum()),
-        negative=int(((start_N < 0) | (end_N < 0)).sum()),
-        reversed=int((end_N < start_N).sum()),
+        unsorted=int(is_earlier.sum()),
+        negative=int(is_negative_N.sum()),
+        reversed=int(is_reversed_N.sum()),
         untimed=int((~known_N).sum()),
     )
     if not flaws.total():
@@ -87,7 +107,8 @@ def clean_times(captions: CaptionList, name: str) -> tuple[CaptionList, Counter[
     start_N = np.maximum(start_N, 0)
     end_N = np.maximum(end_N, start_N)
     order_N = np.argsort(start_N, kind="stable")
-    positions = np.flatnonzero(known_N)[order_N]  # in the lists of `captions`
+    known_positions = np.flatnonzero(known_N)
+    positions = known_positions[order_N]  # in the lists of `captions`
     corrected: CaptionList = {
         "start": start_N[order_N].tolist(),
         "end": end_N[order_N].tolist(),
@@ -96,10 +117,16 @@ def clean_times(captions: CaptionList, name: str) -> tuple[CaptionList, Counter[
     return corrected, flaws
 
 
-def describe_flaws(flaws: Mapping[str, int]) -> list[str]:
-    """Returns a list of one text about the flaws that `clean_times` corrected, or of none."""
-    counts = [f"{flaws[name]} {what}" for name, what in FLAWS.items() if flaws[name]]
-    return [f"captions {', '.join(counts)}"] if counts else []
+def describe_flaws(flaws: Mapping[str, int]) -> str:
+    """Returns a text about the flaws that `clean_times` corrected; empty if there are none."""
+    counts = []
+    for kind, what in FLAWS.items():
+        if flaws[kind]:
+            counts.append(f"{flaws[kind]} {what}")
+    if not counts:
+        return ""
+    listed = ", ".join(counts)
+    return f"captions {listed}"
 
 
 def warn_of_flaws(flaws: Mapping[str, int], where: str | Path) -> None:
@@ -108,5 +135,6 @@ def warn_of_flaws(flaws: Mapping[str, int], where: str | Path) -> None:
     Args:
         where: the file or split, for the message.
     """
-    for note in describe_flaws(flaws):
+    note = describe_flaws(flaws)
+    if note:
         logger.warning("%s: %s", where, note)

@@ -7,6 +7,7 @@ JSON Lines, because a single video can be read if the byte offset of its line is
 
 import codecs
 import json
+import math
 import os
 import random
 from collections import Counter
@@ -46,9 +47,8 @@ MAX_LINE = 1 << 26
 def check_suffix(path: Path) -> None:
     """Raises DataError unless `path` has one of `SUFFIXES`."""
     if path.suffix not in SUFFIXES:
-        raise DataError(
-            f"{path}: captions must be a {', '.join(SUFFIXES)} file, but this is `{path.suffix}`."
-        )
+        allowed = ", ".join(SUFFIXES)
+        raise DataError(f"{path}: captions must be a {allowed} file, but this is `{path.suffix}`.")
 
 
 def find_corpus(path: str | Path) -> Path:
@@ -65,9 +65,9 @@ def find_corpus(path: str | Path) -> Path:
     for found in (path, *others):
         if found.is_file():
             return found
+    names = " or ".join(other.name for other in others)
     raise DataError(
-        f"{path}: no such file, nor {' or '.join(other.name for other in others)}. Download the "
-        "captions, or correct the path."
+        f"{path}: no such file, nor {names}. Download the captions, or correct the path."
     )
 
 
@@ -78,10 +78,12 @@ def byte_blocks(path: Path) -> Iterator[bytes]:
         DataError: the file is missing or cannot be read.
     """
     with reading(path), open(path, "rb") as file:
-        num_blocks = -(-os.fstat(file.fileno()).st_size // BLOCK_BYTES)
+        num_bytes = os.fstat(file.fileno()).st_size
+        num_blocks = math.ceil(num_bytes / BLOCK_BYTES)
         blocks: Iterator[bytes] = iter(lambda: file.read(BLOCK_BYTES), b"")
         if num_blocks > 1:  # a small file needs no progress line
-            blocks = progress(blocks, num_blocks, f"megabytes of {path.name} read", logger)
+            what = f"megabytes of {path.name} read"
+            blocks = progress(blocks, num_blocks, what, logger)
         yield from blocks
 
 
@@ -92,23 +94,32 @@ def iter_corpus(path: Path) -> Iterator[tuple[str, CaptionList]]:
         DataError: the file is missing, broken or not UTF-8, has a video twice, or has captions of
             another form.
     """
-    entries: Iterable[tuple[str, Any]]
+    for video_id, entry in _check_unique(_iter_entries(path), path):
+        where = f"{path}, video {video_id}"
+        yield video_id, as_captions(entry, where)
+
+
+def _iter_entries(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yields (id, entry) of every video of a file, in file order."""
     if path.suffix == ".json":
-        entries = iter_object(_text_blocks(path), str(path))
+        text = _text_blocks(path)
+        yield from iter_object(text, str(path))
     elif path.suffix == ".jsonl":
-        entries = ((video_id, entry) for _, video_id, entry in _iter_lines(path))
+        for _, video_id, entry in _iter_lines(path):
+            yield video_id, entry
     else:
+        content = load_plain_pickle(path)
         remedy = "It must map video ids to captions. Make or download the file again."
-        entries = validate(dict[str, Any], load_plain_pickle(path), path, remedy).items()
-    for video_id, value in _check_unique(entries, path):
-        yield video_id, as_captions(value, f"{path}, video {video_id}")
+        videos = validate(dict[str, Any], content, path, remedy)
+        yield from videos.items()
 
 
 def _check_unique(entries: Iterable[tuple[str, T]], path: Path) -> Iterator[tuple[str, T]]:
     """Yields the entries (id, value) of a file. Raises DataError if an id is repeated."""
     numbers: dict[str, int] = {}
     for number, (video_id, value) in enumerate(entries, start=1):
-        if (first := numbers.setdefault(video_id, number)) != number:
+        first = numbers.setdefault(video_id, number)
+        if first != number:
             raise DataError(
                 f"{path}: a video must be there once, but {video_id} is entry {first} and entry "
                 f"{number}. Remove one of them."
@@ -121,10 +132,10 @@ def _text_blocks(path: Path) -> Iterator[str]:
     try:
         yield from codecs.iterdecode(byte_blocks(path), "utf-8-sig")
     except UnicodeDecodeError as err:
-        byte = f"byte 0x{err.object[err.start]:02x} ({err.reason})"
+        byte = err.object[err.start]
         raise DataError(
-            f"{path}: must be UTF-8 text, but holds {byte}. Convert it, for example with "
-            "`iconv -f WINDOWS-1252 -t UTF-8`."
+            f"{path}: must be UTF-8 text, but holds byte 0x{byte:02x} ({err.reason}). Convert it, "
+            "for example with `iconv -f WINDOWS-1252 -t UTF-8`."
         ) from None
 
 
@@ -136,8 +147,9 @@ def write_corpus(path: Path, videos: Iterable[tuple[str, CaptionList]]) -> None:
     with atomic_write(path, errors="backslashreplace") as file:
         for video_id, captions in videos:
             texts = [text if isinstance(text, str) else None for text in captions["text"]]
-            line = {"id": video_id, **captions, "text": texts}
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            entry = {"id": video_id, **captions, "text": texts}
+            line = json.dumps(entry, ensure_ascii=False)
+            file.write(line + "\n")
 
 
 def index_lines(path: Path) -> dict[str, int]:
@@ -159,40 +171,44 @@ def read_line(file: IO[bytes], path: Path, offset: int) -> CaptionList:
         offset: the byte at which the line begins.
     """
     file.seek(offset)
-    video_id, entry = _parse_line(file.readline(), path, offset)
+    line = file.readline()
+    video_id, entry = _parse_line(line, path, offset)
     return as_captions(entry, f"{path}, video {video_id}")
 
 
 def _iter_lines(path: Path) -> Iterator[tuple[int, str, Any]]:
     """Yields (byte offset, id, entry) of every line that is not blank."""
-    offset = 0
-    rest = b""
+    offset = 0  # of the first line that is not complete yet
+    rest = b""  # the part of this line that has been read
     for block in byte_blocks(path):
-        *lines, rest = (rest + block).split(b"\n")
+        unread = rest + block
+        *lines, rest = unread.split(b"\n")
         for line in lines:
             if line.strip():
-                yield offset, *_parse_line(line, path, offset)
-            offset += len(line) + 1
+                video_id, entry = _parse_line(line, path, offset)
+                yield offset, video_id, entry
+            offset += len(line) + 1  # with the line break
         if len(rest) > MAX_LINE:
             break
     if rest.strip():
-        yield offset, *_parse_line(rest, path, offset)
+        video_id, entry = _parse_line(rest, path, offset)
+        yield offset, video_id, entry
 
 
 def _parse_line(line: bytes, path: Path, offset: int) -> tuple[str, Any]:
     """Returns (id, entry) of a line. Raises DataError if it is not an object with an `id`."""
+    where = f"{path}: the line at byte {offset}"
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError) as err:  # ValueError: also if it is not UTF-8
         raise DataError(
-            f"{path}: the line at byte {offset} is not JSON ({err}). Make the file again, or name "
-            "it `.json` if it is one JSON object."
+            f"{where} is not JSON ({err}). Make the file again, or name it `.json` if it is one "
+            "JSON object."
         ) from None
-    if not isinstance(entry, dict) or not isinstance(entry.get("id"), str):
-        raise DataError(
-            f"{path}: the line at byte {offset} must be an object with an `id`, but is not."
-        )
-    return entry["id"], entry
+    video_id = entry.get("id") if isinstance(entry, dict) else None
+    if not isinstance(video_id, str):
+        raise DataError(f"{where} must be an object with an `id`, but is not.")
+    return video_id, entry
 
 
 def _check_paths(source: Path, output: Path) -> None:
@@ -246,12 +262,13 @@ def convert_corpus(source: Path, output: Path, *, dedup: bool = False, seed: int
         if dedup:
             videos = _deduplicate_videos(videos, source, seed, flaws)
         write_corpus(output, _count_captions(videos, counts))
-        artefact.finish(mark, **settings, **counts, mended=flaws)
+        artefact.finish(mark, **settings, **counts, fixed=flaws)
     caption_list.warn_of_flaws(flaws, source)
-    if num_without := counts["videos_without_captions"]:
-        num_videos = counts["videos"]
+    num_videos = counts["videos"]
+    num_without = counts["videos_without_captions"]
+    if num_without:
         logger.warning("%s: %d of %d videos have no caption", source, num_without, num_videos)
-    logger.info("%s: %d videos, %d captions", output, counts["videos"], counts["captions"])
+    logger.info("%s: %d videos, %d captions", output, num_videos, counts["captions"])
 
 
 def _deduplicate_videos(
@@ -260,7 +277,8 @@ def _deduplicate_videos(
     """Yields the videos with corrected times and de-duplicated captions. Adds flaws to `flaws`."""
     draw = random.Random(seed).random
     for video_id, captions in videos:
-        captions, found = caption_list.clean_times(captions, f"{source}, video {video_id}")
+        where = f"{source}, video {video_id}"
+        captions, found = caption_list.clean_times(captions, where)
         flaws.update(found)
         yield video_id, deduplicate(captions, draw)
 
@@ -270,6 +288,9 @@ def _count_captions(
 ) -> Iterator[tuple[str, CaptionList]]:
     """Yields the videos, and counts them and their captions in `counts`."""
     for video_id, captions in videos:
-        num = len(captions["start"])
-        counts.update(videos=1, captions=num, videos_without_captions=num == 0)
+        num_captions = len(captions["start"])
+        counts["videos"] += 1
+        counts["captions"] += num_captions
+        if num_captions == 0:
+            counts["videos_without_captions"] += 1
         yield video_id, captions

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mmpt.errors import DataError
-from mmpt.prepare.captions.caption_list import CaptionList
+from mmpt.prepare.captions.caption_list import CaptionList, from_rows, iter_rows
 
 SLACK_S = 0.001  # a caption may end this much before its start, because of rounding
 
@@ -38,8 +38,10 @@ def deduplicate(captions: CaptionList, draw: Callable[[], float]) -> CaptionList
         DataError: a caption ends before it starts.
     """
     kept: list[Caption] = []
-    for start, end, text in zip(captions["start"], captions["end"], captions["text"], strict=True):
-        text = text.replace("\n", " ").strip() if isinstance(text, str) else ""
+    for start, end, text in iter_rows(captions):
+        if not isinstance(text, str):
+            continue
+        text = text.replace("\n", " ").strip()
         if not text:
             continue
         _add(kept, Caption(start, end, text), draw)
@@ -49,11 +51,7 @@ def deduplicate(captions: CaptionList, draw: Callable[[], float]) -> CaptionList
                 f"captions must not end before they start, but {last.text!r} starts at "
                 f"{last.start:g} s and ends at {last.end:g} s. Clean the times first."
             )
-    return {
-        "start": [caption.start for caption in kept],
-        "end": [caption.end for caption in kept],
-        "text": [caption.text for caption in kept],
-    }
+    return from_rows((caption.start, caption.end, caption.text) for caption in kept)
 
 
 def _add(kept: list[Caption], new: Caption, draw: Callable[[], float]) -> None:
@@ -64,20 +62,26 @@ def _add(kept: list[Caption], new: Caption, draw: Callable[[], float]) -> None:
     last = kept[-1]
     if last.text.endswith(new.text):
         last.end = max(last.end, new.end)
-    elif new.text.startswith(last.text):
+        return
+    if new.text.startswith(last.text):
         start = min(last.start, new.start)
         end = max(last.end, new.end)
         kept[-1] = Caption(start, end, new.text)
-    elif (overlap := _overlap(last.text, new.text)) == 0:
+        return
+    overlap = _overlap(last.text, new.text)
+    if overlap == 0:
         kept.append(new)
     elif draw() > 0.5:
         # The last caption keeps the overlap, and the new one begins when it ends.
         last.end = max(last.end, new.start)
-        if rest := new.text[overlap:].strip():
-            kept.append(Caption(last.end, max(last.end, new.end), rest))
+        rest = new.text[overlap:].strip()
+        if rest:
+            end = max(last.end, new.end)
+            kept.append(Caption(last.end, end, rest))
     else:
         # The new caption keeps the overlap, and the last one ends when it begins.
-        if rest := last.text[: len(last.text) - overlap].strip():
+        rest = last.text[:-overlap].strip()
+        if rest:
             last.end = min(last.end, new.start)
             last.text = rest
         else:
@@ -90,8 +94,10 @@ def _overlap(before: str, text: str) -> int:
     # An overlap begins at a position where `before` has the first character of `text`. The last
     # such position is tried first, because it gives the shortest overlap.
     first = max(0, len(before) - len(text))
-    position = len(before)
-    while (position := before.rfind(text[0], first, position)) >= 0:
+    letter = text[0]
+    position = before.rfind(letter, first)
+    while position >= 0:
         if text.startswith(before[position:]):
             return len(before) - position
+        position = before.rfind(letter, first, position)
     return 0

@@ -48,16 +48,20 @@ UNKNOWN = Language()
 
 def parse_tag(text: str) -> Language | None:
     """Returns the language of a tag, or None if the text is not a language tag."""
-    if not (match := _NAME.fullmatch(text)):
+    match = _NAME.fullmatch(text)
+    if not match:
         return None
     tag, is_translated = _split_translation(match["tag"].replace("_", "-"))
     if not langcodes.tag_is_valid(tag):
         return None
-    if (standard := langcodes.standardize_tag(tag)) == "und":  # undetermined
+    standard = langcodes.standardize_tag(tag)
+    if standard == "und":  # undetermined
         return UNKNOWN
-    is_automatic = match["automatic"] or match["original"]
-    kind = TRANSLATED if is_translated else AUTOMATIC if is_automatic else MANUAL
-    return Language(standard, kind)
+    if is_translated:
+        return Language(standard, TRANSLATED)
+    if match["automatic"] or match["original"]:
+        return Language(standard, AUTOMATIC)
+    return Language(standard, MANUAL)
 
 
 def _split_translation(tag: str) -> tuple[str, bool]:

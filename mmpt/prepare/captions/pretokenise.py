@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from mmpt.utils.log import get_logger
 logger = get_logger(__name__)
 
 NOTES = ".tokenising"  # folder of the notes, inside the target folder
-FORMAT = 2  # increase it when the content of shards changes
+FORMAT = 3  # increase it when the content of shards or of their notes changes
 NUM_NAMED = 5  # ids listed in a message
 MAX_LETTERS = 96  # characters of a caption that are tokenised
 SPLITS = (Split.TRAIN, Split.VALID)
@@ -66,16 +67,20 @@ def tokenise_captions(
             be written.
     """
     target = Path(target_dir)
+    notes_dir = target / NOTES
     packed = _read_packed(target)
     vocabulary = load_tokenizer(bert_name, use_fast).backend_tokenizer.to_str()
     corpus = corpora.find_corpus(caption_path)
     if corpus.suffix != ".jsonl":
-        source, corpus = corpus, target / NOTES / f"{corpus.stem}.jsonl"
+        source = corpus
+        corpus = notes_dir / f"{source.stem}.jsonl"
         corpora.convert_corpus(source, corpus)
-    prefix = f"{Path(caption_path).stem}.{Path(bert_name).name}."
+    caption_name = Path(caption_path).stem
+    tokenizer_name = Path(bert_name).name
+    prefix = f"{caption_name}.{tokenizer_name}."
     tfeat_dir = f"{target}/{prefix}"
-    with writing(target), exclusive(target / NOTES / "lock", "tokenising captions"):
-        for folder in (target, target / NOTES):
+    with writing(target), exclusive(notes_dir / "lock", "tokenising captions"):
+        for folder in (target, notes_dir):
             remove_leftovers(folder, f"{re.escape(prefix)}.*")
         mark = fingerprint(FORMAT, file_hash(corpus), vocabulary, MAX_LETTERS, MAX_CAPTION_IDS)
         offsets = corpora.index_lines(corpus)
@@ -83,13 +88,23 @@ def tokenise_captions(
         for split, shards in packed.items():
             _check_overlap(offsets, split, shards, corpus, target)
             for number, ids in shards.items():
-                stems = times_stem(tfeat_dir, split, number), ids_stem(tfeat_dir, split, number)
+                times_path = times_stem(tfeat_dir, split, number)
+                ids_path = ids_stem(tfeat_dir, split, number)
                 videos = [(video_id, offsets.get(video_id)) for video_id in ids]
                 job = ShardJob(
-                    note=target / NOTES / f"{prefix}{split.shard_name}_{number}.json",
-                    stems=stems,
+                    note=notes_dir / f"{prefix}{split.shard_name}_{number}.json",
+                    stems=(times_path, ids_path),
                     fingerprint=fingerprint(mark, ids),
-                    write=partial(write_shard, split, *stems, corpus, videos, bert_name, use_fast),
+                    write=partial(
+                        write_shard,
+                        split,
+                        times_path,
+                        ids_path,
+                        corpus,
+                        videos,
+                        bert_name,
+                        use_fast,
+                    ),
                 )
                 jobs.append(job)
         del offsets, packed  # they hold an object per video
@@ -100,7 +115,11 @@ def tokenise_captions(
 
 def _read_packed(target: Path) -> dict[Split, dict[int, list[str]]]:
     """Returns the video ids of all feature shards by split and shard."""
-    splits = [split for split in SPLITS if any(target.glob(f"{split.shard_name}_meta.*"))]
+    splits = []
+    for split in SPLITS:
+        meta_files = target.glob(f"{split.shard_name}_meta.*")
+        if any(meta_files):
+            splits.append(split)
     if len(splits) == 1:
         logger.warning("%s: only %s videos are packed here", target, splits[0].shard_name)
     # Without any meta file, reading the first one raises the error.
@@ -115,7 +134,7 @@ def _check_overlap(
     target: Path,
 ) -> None:
     """Raises DataError if no packed video of a split is in the corpus."""
-    ids = [video_id for shard_ids in shards.values() for video_id in shard_ids]
+    ids = list(chain.from_iterable(shards.values()))
     if ids and offsets.keys().isdisjoint(ids):
         raise DataError(
             f"{corpus}: at least one of the {len(ids)} videos of {meta_path(target, split)} must "
@@ -160,17 +179,19 @@ def write_shard(
                 absent.append(video_id)
             else:
                 found = corpora.read_line(file, corpus, offset)
-                captions, flaws = clean_times(found, f"{corpus}, video {video_id}")
+                where = f"{corpus}, video {video_id}"
+                captions, flaws = clean_times(found, where)
                 all_flaws.update(flaws)
                 if not captions["start"]:
                     empty.append(video_id)
-            times.append(np.array([captions["start"], captions["end"]], dtype=np.float32).T)
+            times_2C = np.array([captions["start"], captions["end"]], dtype=np.float32)
+            times.append(times_2C.T)
             ids.append(caption_ids(tokenizer, captions["text"]))
     return {
         "split": split.shard_name,
         "videos": len(videos),
         "captions": times.starts[-1],
-        "mended": all_flaws,
+        "fixed": all_flaws,
         "not_in_captions": absent,
         "without_captions": empty,
     }
@@ -188,11 +209,14 @@ def caption_ids(tokenizer: Any, texts: Sequence[Any]) -> np.ndarray:
     """
     if not texts:
         return pad_ids([])
-    heads = [text[:MAX_LETTERS] if isinstance(text, str) else "" for text in texts]
-    # The tokenizer rejects lone surrogates, so they are replaced.
-    valid = [head.encode("utf-8", "replace").decode() for head in heads]
+    heads = []
+    for text in texts:
+        head = text[:MAX_LETTERS] if isinstance(text, str) else ""
+        # The tokenizer rejects lone surrogates, so they are replaced.
+        as_bytes = head.encode("utf-8", "replace")
+        heads.append(as_bytes.decode())
     encoded = tokenizer(
-        valid,
+        heads,
         add_special_tokens=False,
         return_attention_mask=False,
         return_token_type_ids=False,
@@ -204,13 +228,15 @@ def _write_report(notes: Sequence[Note], path: str) -> None:
     """Writes the sums of the notes of both splits, and logs them."""
     report = {}
     for name in ("train", "val"):
-        total = _sum_notes([note for note in notes if note["split"] == name])
+        split_notes = [note for note in notes if note["split"] == name]
+        total = _sum_notes(split_notes)
         report[name] = total
         num_videos = total["videos"]
         if num_videos:
             logger.info("%s: %d videos, %d captions", name, num_videos, total["captions"])
-        warn_of_flaws(total["mended"], name)
-        if ids := total["not_in_captions"] + total["without_captions"]:
+        warn_of_flaws(total["fixed"], name)
+        ids = total["not_in_captions"] + total["without_captions"]
+        if ids:
             first = ", ".join(ids[:NUM_NAMED])
             what = "%s: %d of %d videos have no captions (first: %s); %s lists them"
             logger.warning(what, name, len(ids), num_videos, first, path)
@@ -222,12 +248,12 @@ def _sum_notes(notes: Sequence[Note]) -> dict[str, Any]:
     total: dict[str, Any] = {
         "videos": 0,
         "captions": 0,
-        "mended": Counter(dict.fromkeys(FLAWS, 0)),
+        "fixed": Counter(dict.fromkeys(FLAWS, 0)),
         "not_in_captions": [],
         "without_captions": [],
     }
     for note in notes:
-        total["mended"].update(note["mended"])
+        total["fixed"].update(note["fixed"])
         for key in ("videos", "captions", "not_in_captions", "without_captions"):
             total[key] += note[key]
     return total

@@ -116,7 +116,7 @@ def test_times_are_corrected_and_counted_only_with_dedup(tmp_path):
     ((_, captions),) = iter_corpus(tmp_path / "raw_caption_dedup.jsonl")
     assert captions == {"start": [0.0, 4.0], "end": [1.0, 4.0], "text": ["a", "b b"]}
     made = json.loads((tmp_path / "raw_caption_dedup.made.json").read_text())
-    assert made["mended"] == {"unsorted": 1, "negative": 1, "reversed": 1, "untimed": 1}
+    assert made["fixed"] == {"unsorted": 1, "negative": 1, "reversed": 1, "untimed": 1}
 
 
 def test_a_second_run_writes_the_corpus_only_if_something_changed(tmp_path):

@@ -79,7 +79,7 @@ def test_videos_without_captions_have_empty_rows_and_are_reported(place):
     assert report["train"]["videos"] == 50
     assert report["train"]["not_in_captions"] == ["a/v.3"]
     assert report["train"]["without_captions"] == ["v41"]
-    assert report["train"]["mended"] == {"unsorted": 1, "negative": 0, "reversed": 0, "untimed": 0}
+    assert report["train"]["fixed"] == {"unsorted": 1, "negative": 0, "reversed": 0, "untimed": 0}
     assert report["val"]["not_in_captions"] == report["val"]["without_captions"] == []
     corpus = json.loads((place / "captions.json").read_text())
     prefix = f"{place}/feat/captions.bert."
