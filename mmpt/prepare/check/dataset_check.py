@@ -6,7 +6,7 @@ Each thread reads one shard at a time, so memory does not depend on the number o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +18,7 @@ from mmpt.config import RunConfig
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import ConfigError
 from mmpt.prepare.check.plausible import Finding, find_implausible, plausible_text
-from mmpt.prepare.check.shard_reader import Damage, ShardReader, collect_errors
+from mmpt.prepare.check.shard_reader import Damage, collect_errors, read_shard
 from mmpt.prepare.check.statistics import SplitStatistics
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.shards import layout
@@ -43,25 +43,29 @@ class DatasetReport:
         """Returns the statistics as an aligned table with a column per split."""
         columns = [statistics.rows() for statistics in self.splits.values()]
         rows = []
-        for name in columns[0]:
-            head, colon, tail = name.partition(": ")
-            statistics = [column[name] for column in columns]
-            plausible = plausible_text(name, statistics[0].unit)
-            title = f"  {tail}" if colon else head
-            rows.append([title, *(one.text for one in statistics), plausible])
+        for name, first in columns[0].items():
+            group, colon, detail = name.partition(": ")
+            title = f"  {detail}" if colon else group
+            values = [column[name].text for column in columns]
+            plausible = plausible_text(name, first.unit)
+            rows.append([title, *values, plausible])
         return text_table(["", *self.splits, "plausible"], rows)
 
     def findings(self) -> list[Finding]:
         """Returns the statistics that are outside their plausible ranges."""
-        found = [find_implausible(name, one) for name, one in self.splits.items()]
-        return list(chain.from_iterable(found))
+        found = []
+        for split, statistics in self.splits.items():
+            found += find_implausible(split, statistics)
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for JSON."""
-        splits = {name: statistics.to_dict() for name, statistics in self.splits.items()}
-        damage = [one._asdict() for one in self.damage]
-        findings = [one._asdict() for one in self.findings()]
-        return {"source": self.source, "splits": splits, "damage": damage, "findings": findings}
+        return {
+            "source": self.source,
+            "splits": {split: statistics.to_dict() for split, statistics in self.splits.items()},
+            "damage": [damage._asdict() for damage in self.damage],
+            "findings": [finding._asdict() for finding in self.findings()],
+        }
 
 
 def check_dataset(
@@ -77,8 +81,10 @@ def check_dataset(
         ConfigError: this is not a training config with sharded features.
     """
     dataset = config.dataset
-    all_paths = {Split.TRAIN: dataset.train_path, Split.VALID: dataset.val_path}
-    paths = {split: str(path) for split, path in all_paths.items() if path}
+    paths = {}
+    for split, path in ((Split.TRAIN, dataset.train_path), (Split.VALID, dataset.val_path)):
+        if path:
+            paths[split] = str(path)
     if config.is_test or dataset.vfeat_dir is None or not paths:
         problem = (
             "must be a training config with `dataset.vfeat_dir` and `dataset.train_path`, but is "
@@ -86,90 +92,112 @@ def check_dataset(
         )
         raise ConfigError(config.path, [problem])
     report = DatasetReport(config.path)
-    vocabulary = None
-    if dataset.bert_name is not None:
-        with collect_errors(report.damage):
-            tokenizer = load_tokenizer(dataset.bert_name)
-            vocabulary = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    check = _Check(dataset, report, max_shards, workers)
+    check.read_vocabulary()
     lists: dict[Split, list[str]] = {split: [] for split in paths}
     for split, path in paths.items():
         with collect_errors(report.damage):
             lists[split] = read_id_list(path)
-    in_both: set[str] = set()
+    num_in_both = 0
     if len(lists) == 2:
-        in_both = set(lists[Split.TRAIN]) & set(lists[Split.VALID])
+        in_both = set(lists[Split.TRAIN]).intersection(lists[Split.VALID])
+        num_in_both = len(in_both)
     for split, ids in lists.items():
-        statistics = SplitStatistics(listed=len(ids), in_both=len(in_both))
-        report.splits[split.shard_name] = statistics
+        statistics = SplitStatistics(listed=len(ids), in_both=num_in_both)
         if ids:
             lines = read_lines(paths[split])
-            statistics.repeated = sum(bool(line.strip()) for line in lines) - len(ids)
-        _check_split(dataset, split, paths[split], ids, vocabulary, report, max_shards, workers)
+            num_lines = sum(bool(line.strip()) for line in lines)
+            statistics.repeated = num_lines - len(ids)
+        report.splits[split.shard_name] = statistics
+        check.read_split(split, paths[split], ids)
     return report
 
 
-def _check_split(
-    dataset: DatasetConfig,
-    split: Split,
-    list_path: str,
-    ids: Sequence[str],
-    vocabulary: Sequence[str] | None,
-    report: DatasetReport,
-    max_shards: int | None,
-    workers: int,
-) -> None:
-    """Reads the meta file and the shards of a split. Adds statistics and damage to `report`.
+@dataclass
+class _Check:
+    """Reads the shards of the splits. Adds statistics and damage to `report`."""
+
+    dataset: DatasetConfig
+    report: DatasetReport
+    max_shards: int | None
+    """Number of shards to read per split; None: all."""
+    workers: int
+    """Number of shards that are read at the same time."""
+    vocabulary: Sequence[str] | None = None
+    """The word pieces by id; None: unknown."""
+
+    def read_vocabulary(self) -> None:
+        """Reads the word pieces of the tokenizer, if there is one."""
+        if self.dataset.bert_name is None:
+            return
+        with collect_errors(self.report.damage):
+            tokenizer = load_tokenizer(self.dataset.bert_name)
+            self.vocabulary = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+
+    def read_split(self, split: Split, list_path: str, ids: Sequence[str]) -> None:
+        """Reads the meta file and the shards of a split.
+
+        Args:
+            list_path: path of the split's list.
+            ids: the videos of the list.
+        """
+        statistics = self.report.splits[split.shard_name]
+        shards: dict[int, list[str]] = {}
+        with collect_errors(self.report.damage):
+            shards = layout.read_shard_meta(str(self.dataset.vfeat_dir), split)
+            self._compare_ids(split, ids, shards)
+        numbers = sorted(shards)
+        if self.max_shards is not None and self.max_shards < len(numbers):
+            numbers = _spread(numbers, self.max_shards)
+        read = partial(read_shard, self.dataset, split, shards, set(ids), self.vocabulary)
+        what = f"{split.shard_name} shards read"
+        with ThreadPoolExecutor(max_workers=self.workers) as pool:
+            try:
+                results = pool.map(read, numbers)
+                for result in progress(results, len(numbers), what, logger):
+                    statistics.merge(result.statistics)
+                    self.report.damage += result.damage
+            finally:
+                pool.shutdown(cancel_futures=True)
+        # A batch needs enough videos. Without any shard, another damage has been reported.
+        is_complete = 0 < len(numbers) == len(shards)
+        num_usable = statistics.videos - statistics.without_captions
+        num_wanted = self.dataset.num_video_per_batch or 0
+        if is_complete and num_usable < num_wanted:
+            problem = (
+                f"`dataset.num_video_per_batch` is {num_wanted}, but only {num_usable} videos have "
+                "features and captions"
+            )
+            self.report.damage.append(Damage(list_path, "", problem))
+
+    def _compare_ids(
+        self, split: Split, ids: Sequence[str], shards: Mapping[int, Sequence[str]]
+    ) -> None:
+        """Compares the ids of the list with the ids of the shards."""
+        damage = self.report.damage
+        statistics = self.report.splits[split.shard_name]
+        meta = str(layout.meta_path(str(self.dataset.vfeat_dir), split))
+        packed = Counter(chain.from_iterable(shards.values()))
+        for name, count in packed.items():
+            if count > 1:
+                damage.append(Damage(meta, name, "is packed twice"))
+        num_missing = sum(name not in packed for name in ids)
+        statistics.shards = len(shards)
+        statistics.not_packed = num_missing
+        max_missing = self.dataset.max_missing
+        if num_missing > max_missing * len(ids):
+            problem = (
+                f"{num_missing} of {len(ids)} listed videos are not packed; `dataset.max_missing` "
+                f"is {max_missing:.2%}"
+            )
+            damage.append(Damage(meta, "", problem))
+
+
+def _spread(numbers: Sequence[int], count: int) -> list[int]:
+    """Returns some of the numbers, spread evenly.
 
     Args:
-        ids: the videos of the split's list.
-        vocabulary: the word pieces by id; None: unknown.
+        count: number of numbers to return, at most `len(numbers)`.
     """
-    statistics = report.splits[split.shard_name]
-    shards: dict[int, list[str]] = {}
-    with collect_errors(report.damage):
-        shards = layout.read_shard_meta(str(dataset.vfeat_dir), split)
-        report.damage += _compare_ids(dataset, split, ids, shards, statistics)
-    numbers = sorted(shards)
-    if max_shards is not None and max_shards < len(numbers):
-        numbers = [numbers[index * len(numbers) // max_shards] for index in range(max_shards)]
-    read = partial(ShardReader, dataset, split, shards, set(ids), vocabulary)
-    what = f"{split.shard_name} shards read"
-    with ThreadPoolExecutor(max_workers=workers) as pool:
-        try:
-            for reader in progress(pool.map(read, numbers), len(numbers), what, logger):
-                statistics.merge(reader.statistics)
-                report.damage += reader.damage
-        finally:
-            pool.shutdown(cancel_futures=True)
-    num_usable = statistics.videos - statistics.without_captions
-    num_wanted = dataset.num_video_per_batch or 0
-    is_complete = 0 < len(numbers) == len(shards)  # every shard was read
-    if is_complete and num_usable < num_wanted:
-        problem = (
-            f"`dataset.num_video_per_batch` is {num_wanted}, but only {num_usable} videos have "
-            "features and captions"
-        )
-        report.damage.append(Damage(list_path, "", problem))
-
-
-def _compare_ids(
-    dataset: DatasetConfig,
-    split: Split,
-    ids: Sequence[str],
-    shards: Mapping[int, Sequence[str]],
-    statistics: SplitStatistics,
-) -> Iterator[Damage]:
-    """Compares the ids of the list with the ids of the shards."""
-    meta = str(layout.meta_path(str(dataset.vfeat_dir), split))
-    packed = Counter(chain.from_iterable(shards.values()))
-    for name, count in packed.items():
-        if count > 1:
-            yield Damage(meta, name, "is packed twice")
-    statistics.shards = len(shards)
-    statistics.not_packed = sum(name not in packed for name in ids)
-    if statistics.not_packed > dataset.max_missing * len(ids):
-        problem = (
-            f"{statistics.not_packed} of {len(ids)} listed videos are not packed; "
-            f"`dataset.max_missing` is {dataset.max_missing:.2%}"
-        )
-        yield Damage(meta, "", problem)
+    positions = [index * len(numbers) // count for index in range(count)]
+    return [numbers[position] for position in positions]

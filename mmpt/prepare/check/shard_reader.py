@@ -9,7 +9,7 @@ Legend: V videos of the shard, C captions of all of them, R feature rows of all 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -18,8 +18,9 @@ import numpy as np
 from mmpt.batch import Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import DataError
+from mmpt.prepare.check.measures import RowMeasures, caption_seconds, measure_rows
 from mmpt.prepare.check.plausible import LONG
-from mmpt.prepare.check.statistics import SPAN, SplitStatistics, caption_seconds, measure_rows
+from mmpt.prepare.check.statistics import SPAN, SplitStatistics
 from mmpt.shards import layout
 from mmpt.shards.shardedtensor import ShardedTensor, open_shard
 
@@ -47,13 +48,29 @@ def collect_errors(damage: list[Damage]) -> Iterator[None]:
         yield
     except DataError as err:
         file, _, what = str(err).partition(": ")
-        damage.append(Damage(file, "", what) if what else Damage("", "", file))
+        if not what:  # the message names no file
+            file, what = "", file
+        damage.append(Damage(file, "", what))
 
 
-class ShardReader:
-    """Reads one shard when it is constructed. `statistics` and `damage` are the results.
+class ShardReport(NamedTuple):
+    """The results of reading a shard."""
 
-    The statistics cover the listed videos only. Damage is reported for all videos.
+    statistics: SplitStatistics
+    """Statistics of the listed videos."""
+    damage: list[Damage]
+    """Damage of all videos."""
+
+
+def read_shard(
+    dataset: DatasetConfig,
+    split: Split,
+    shards: Mapping[int, Sequence[str]],
+    listed: Container[str],
+    vocabulary: Sequence[str] | None,
+    shard: int,
+) -> ShardReport:
+    """Reads the features and captions of one shard.
 
     Args:
         dataset: the `dataset` section of the config.
@@ -63,150 +80,242 @@ class ShardReader:
         vocabulary: the word pieces by id; None: unknown.
         shard: number of the shard to read.
     """
+    vfeat_dir = str(dataset.vfeat_dir)
+    tfeat_dir = dataset.tfeat_dir
+    reader = _ShardReader(shards[shard], listed)
+    seconds_V = None
+    with collect_errors(reader.damage):
+        seconds_V = layout.check_shard(vfeat_dir, None, split, shard, shards).seconds
+        features = layout.open_features(vfeat_dir, split, shard)
+        reader.read_features(features)
+    if tfeat_dir is not None:
+        with collect_errors(reader.damage):
+            times, pieces = layout.open_captions(tfeat_dir, split, shard)
+            if seconds_V is not None:
+                layout.check_shard(vfeat_dir, tfeat_dir, split, shard, shards)
+                reader.read_pieces(pieces)
+                if vocabulary is not None:
+                    reader.read_vocabulary(pieces, vocabulary)
+                reader.read_times(times, seconds_V)
+    open_shard.cache_clear()  # otherwise, all shards would stay mapped
+    return ShardReport(reader.statistics, reader.damage)
 
-    def __init__(
-        self,
-        dataset: DatasetConfig,
-        split: Split,
-        shards: Mapping[int, Sequence[str]],
-        listed: set[str],
-        vocabulary: Sequence[str] | None,
-        shard: int,
-    ):
+
+class _ShardReader:
+    """Collects the statistics of the listed videos of a shard, and the damage of all of its videos.
+
+    Args:
+        ids: the videos of the shard.
+        listed: the ids of the split's list.
+    """
+
+    def __init__(self, ids: Sequence[str], listed: Container[str]):
         self.statistics = SplitStatistics(shards_read=1)
         self.damage: list[Damage] = []
-        self._ids = shards[shard]
-        self._listed_V = np.array([name in listed for name in self._ids], dtype=bool)
-        vfeat_dir, tfeat_dir = str(dataset.vfeat_dir), dataset.tfeat_dir
-        seconds_V = None
-        with collect_errors(self.damage):
-            seconds_V = layout.check_shard(vfeat_dir, None, split, shard, shards).seconds
-            self._read_features(layout.open_features(vfeat_dir, split, shard))
-        if tfeat_dir is not None:
-            with collect_errors(self.damage):
-                times, pieces = layout.open_captions(tfeat_dir, split, shard)
-                if seconds_V is not None:
-                    layout.check_shard(vfeat_dir, tfeat_dir, split, shard, shards)
-                    self._read_pieces(pieces, vocabulary)
-                    self._read_times(times, seconds_V)
-        open_shard.cache_clear()  # otherwise, all shards would stay mapped
+        self.ids = ids
+        self.listed_V = np.array([name in listed for name in ids], dtype=bool)
 
-    def _read_features(self, features: ShardedTensor) -> None:
+    def read_features(self, features: ShardedTensor) -> None:
         """Computes the statistics of feature rows, and reports damaged rows."""
-        statistics, tallies = self.statistics, self.statistics.tallies
-        seconds_V = features.lengths()
-        statistics.videos += int(self._listed_V.sum())
-        statistics.seconds += int(seconds_V[self._listed_V].sum())
-        tallies["seconds of a video"].add(seconds_V[self._listed_V])
-        owners_R = np.repeat(np.arange(len(self._ids), dtype=np.int32), seconds_V)
-        norms_R, still_R, constant_D, sum_D = measure_rows(features.data)
-        # A row is compared with the previous row of the same video only.
-        still_R[1:] &= owners_R[1:] == owners_R[:-1]
-        good_R = np.isfinite(norms_R)
-        listed_R = self._listed_V[owners_R]
-        # Norms, which should be 1.
-        lengths = norms_R[listed_R & good_R & (norms_R > 0)]
-        tallies["length of a feature row"].add(lengths)
-        statistics.uneven_rows += int((np.abs(lengths - 1) > 0.01).sum())
-        statistics.zero_rows += int((listed_R & (norms_R == 0)).sum())
-        statistics.still_rows += int((listed_R & still_R).sum())
-        # Columns and directions that are the same in the whole shard. A single video is not enough,
-        # because it may show a still picture.
-        if len(seconds_V) > 1 and len(owners_R) >= MIN_ROWS:
-            statistics.columns += len(constant_D)
-            statistics.constant_columns += int(constant_D.sum())
-            statistics.directed_rows += int((good_R & (norms_R > 0)).sum())
-            statistics.direction += float(np.linalg.norm(sum_D))
-        # Videos with the same features. The middle row and the length stand for a whole video.
-        keys = []
-        for video in np.flatnonzero(self._listed_V & (seconds_V > 0)).tolist():
-            row = features[video][seconds_V[video] // 2]
-            if row.any():
-                keys.append((int(seconds_V[video]), row.tobytes()))
-        statistics.features_alike += len(keys) - len(set(keys))
-        # Numbers that are not finite.
-        bad_rows = features.data[~good_R]
-        statistics.nan += int(np.isnan(bad_rows).sum())
-        statistics.infinite += int(np.isinf(bad_rows).sum())
-        self._add_damage(features, owners_R[~good_R], "seconds with NaN or infinity")
-
-    def _read_pieces(self, pieces: ShardedTensor, vocabulary: Sequence[str] | None) -> None:
-        """Computes the statistics of word pieces, and reports damaged ids."""
         statistics = self.statistics
-        owners_C = np.repeat(np.arange(len(self._ids)), pieces.lengths())
-        listed_C = self._listed_V[owners_C]
+        seconds_V = features.lengths()
+        listed_seconds = seconds_V[self.listed_V]
+        statistics.videos = _num_true(self.listed_V)
+        statistics.seconds = int(listed_seconds.sum())
+        statistics.tallies["seconds of a video"].add(listed_seconds)
+        owners_R = self._owners(features)
+        rows = measure_rows(features.data)
+        self._count_rows(rows, owners_R)
+        # A single video may show a still picture, so it is not enough to compare rows.
+        if len(seconds_V) > 1 and len(owners_R) >= MIN_ROWS:
+            self._compare_rows(rows)
+        self._compare_videos(features, seconds_V)
+        # Numbers that are not finite.
+        damaged_R = ~np.isfinite(rows.norms)
+        damaged_rows = features.data[damaged_R]
+        statistics.nan = _num_true(np.isnan(damaged_rows))
+        statistics.infinite = _num_true(np.isinf(damaged_rows))
+        self._add_damage(features, owners_R[damaged_R], "seconds with NaN or infinity")
+
+    def _count_rows(self, rows: RowMeasures, owners_R: np.ndarray) -> None:
+        """Counts rows of zeros, rows that repeat the previous one, and norms other than 1.
+
+        Args:
+            owners_R: the video of each row.
+        """
+        statistics = self.statistics
+        listed_R = self.listed_V[owners_R]
+        zero_R = rows.norms == 0
+        statistics.zero_rows = _num_true(listed_R & zero_R)
+        # A row is compared with the previous row of the same video only.
+        still_R = rows.is_still
+        still_R[1:] &= owners_R[1:] == owners_R[:-1]
+        statistics.still_rows = _num_true(listed_R & still_R)
+        measured_R = listed_R & _has_direction(rows)
+        norms = rows.norms[measured_R]
+        statistics.tallies["length of a feature row"].add(norms)
+        deviations = np.abs(norms - 1)
+        statistics.uneven_rows = _num_true(deviations > 0.01)
+
+    def _compare_rows(self, rows: RowMeasures) -> None:
+        """Counts columns that are constant in the whole shard, and sums directions."""
+        statistics = self.statistics
+        statistics.columns = len(rows.is_constant)
+        statistics.constant_columns = _num_true(rows.is_constant)
+        statistics.directed_rows = _num_true(_has_direction(rows))
+        statistics.direction = float(np.linalg.norm(rows.direction))
+
+    def _compare_videos(self, features: ShardedTensor, seconds_V: np.ndarray) -> None:
+        """Counts videos with the features of another one. Length and middle row are compared."""
+        keys = []
+        compared_V = self.listed_V & (seconds_V > 0)
+        for video in np.flatnonzero(compared_V).tolist():
+            num_seconds = int(seconds_V[video])
+            middle_row = features[video][num_seconds // 2]
+            if middle_row.any():
+                keys.append((num_seconds, middle_row.tobytes()))
+        self.statistics.features_alike = _num_repeated(keys)
+
+    def read_pieces(self, pieces: ShardedTensor) -> None:
+        """Computes the statistics of word pieces that need no vocabulary."""
+        statistics = self.statistics
+        owners_C = self._owners(pieces)
+        listed_C = self.listed_V[owners_C]
         counts_C = (pieces.data >= 0).sum(axis=1)  # padding is negative
-        worded_C = listed_C & (counts_C > 0)
-        statistics.tallies["word pieces of a caption"].add(counts_C[listed_C])
-        statistics.pieces += int(counts_C[listed_C].sum())
-        statistics.empty += int((listed_C & ~worded_C).sum())
+        listed_counts = counts_C[listed_C]
+        statistics.pieces = int(listed_counts.sum())
+        statistics.empty = _num_true(listed_counts == 0)
+        statistics.tallies["word pieces of a caption"].add(listed_counts)
         below_C = (pieces.data < -1).any(axis=1)
         self._add_damage(pieces, owners_C[below_C], "captions with ids below -1")
         # Equal captions, and videos with equal captions.
+        worded_C = listed_C & (counts_C > 0)
         captions = [hash(row.tobytes()) for row in pieces.data[worded_C]]
-        statistics.captions_alike += len(captions) - len(set(captions))
+        statistics.captions_alike = _num_repeated(captions)
         videos = np.unique(owners_C[worded_C]).tolist()
         texts = [hash(pieces[video].tobytes()) for video in videos]
-        statistics.texts_alike += len(texts) - len(set(texts))
-        # Word pieces by kind, and ids outside of the vocabulary.
-        if vocabulary is not None:
-            unknown_CW = pieces.data >= len(vocabulary)
-            known_CW = (pieces.data >= 0) & ~unknown_CW
-            known = pieces.data[known_CW & listed_C[:, None]]
-            names = np.array(vocabulary, dtype=str)
-            statistics.unk += int((names == "[UNK]")[known].sum())
-            statistics.inside += int(np.char.startswith(names, "##")[known].sum())
-            statistics.unknown_pieces += int(unknown_CW[listed_C].sum())
-            size = len(vocabulary)
-            what = f"captions with ids that the vocabulary of {size} pieces does not have"
-            self._add_damage(pieces, owners_C[unknown_CW.any(axis=1)], what)
+        statistics.texts_alike = _num_repeated(texts)
 
-    def _read_times(self, times: ShardedTensor, seconds_V: np.ndarray) -> None:
-        """Computes the statistics of captions and their times, and reports damaged times."""
-        statistics, tallies = self.statistics, self.statistics.tallies
+    def read_vocabulary(self, pieces: ShardedTensor, vocabulary: Sequence[str]) -> None:
+        """Counts word pieces by kind, and reports ids outside the vocabulary."""
+        statistics = self.statistics
+        owners_C = self._owners(pieces)
+        listed_C = self.listed_V[owners_C]
+        size = len(vocabulary)
+        unknown_CW = pieces.data >= size
+        known_CW = (pieces.data >= 0) & ~unknown_CW
+        ids = pieces.data[known_CW & listed_C[:, None]]
+        # Look the kind of every piece up in a table.
+        names = np.array(vocabulary, dtype=str)
+        is_unk = names == "[UNK]"
+        is_inside = np.char.startswith(names, "##")
+        statistics.unk = _num_true(is_unk[ids])
+        statistics.inside = _num_true(is_inside[ids])
+        statistics.unknown_pieces = _num_true(unknown_CW[listed_C])
+        damaged_C = unknown_CW.any(axis=1)
+        what = f"captions with ids that the vocabulary of {size} pieces does not have"
+        self._add_damage(pieces, owners_C[damaged_C], what)
+
+    def read_times(self, times: ShardedTensor, seconds_V: np.ndarray) -> None:
+        """Computes the statistics of captions and their times, and reports damaged times.
+
+        Args:
+            seconds_V: length of every video in seconds.
+        """
+        statistics = self.statistics
         counts_V = times.lengths()
-        owners_C = np.repeat(np.arange(len(self._ids)), counts_V)
+        uncaptioned_V = self.listed_V & (counts_V == 0)
+        statistics.without_captions = _num_true(uncaptioned_V)
+        statistics.captions = int(counts_V[self.listed_V].sum())
+        owners_C = self._owners(times)
         finite_C = np.isfinite(times.data).all(axis=1)
         self._add_damage(times, owners_C[~finite_C], "caption times that are NaN or infinite")
-        nonempty_V = self._listed_V & (seconds_V > 0)
-        statistics.without_captions += int((self._listed_V & (counts_V == 0)).sum())
-        statistics.captions += int(counts_V[self._listed_V].sum())
-        tallies["captions per minute"].add(60.0 * counts_V[nonempty_V] / seconds_V[nonempty_V])
         # Everything below is about the finite times of listed videos.
-        used_C = self._listed_V[owners_C] & finite_C
-        starts_C, ends_C = times.data[used_C, 0], times.data[used_C, 1]
+        used_C = self.listed_V[owners_C] & finite_C
+        starts_C = times.data[used_C, 0]
+        ends_C = times.data[used_C, 1]
         owners_C = owners_C[used_C]
         lengths_C = seconds_V[owners_C]  # of the caption's video
         durations_C = np.maximum(ends_C.astype(np.float64) - starts_C, 0)
+        self._count_times(starts_C, ends_C, owners_C, lengths_C)
+        self._compare_spans(starts_C, durations_C, owners_C, lengths_C)
         # A caption counts at most as long as its video. Otherwise, a single wrong end would
         # outweigh all other captions.
         counted_C = np.minimum(durations_C, lengths_C)
         inside_V, covered_V = caption_seconds(starts_C, ends_C, owners_C, seconds_V)
+        statistics.spoken_s = float(counted_C.sum())
+        statistics.inside_s = float(inside_V.sum())
+        statistics.covered_s = float(covered_V.sum())
+        nonempty_V = self.listed_V & (seconds_V > 0)
+        lengths_s = seconds_V[nonempty_V]
+        tallies = statistics.tallies
+        tallies["captions per minute"].add(60.0 * counts_V[nonempty_V] / lengths_s)
+        tallies["seconds of a caption"].add(counted_C)
+        tallies["share of a video with captions"].add(covered_V[nonempty_V] / lengths_s)
+
+    def _count_times(
+        self,
+        starts_C: np.ndarray,
+        ends_C: np.ndarray,
+        owners_C: np.ndarray,
+        lengths_C: np.ndarray,
+    ) -> None:
+        """Counts captions with wrong times.
+
+        Args:
+            starts_C: start times in seconds.
+            ends_C: end times in seconds.
+            owners_C: the video of each caption.
+            lengths_C: length of this video in seconds.
+        """
+        statistics = self.statistics
+        statistics.reversed = _num_true(ends_C < starts_C)
+        statistics.instant = _num_true(ends_C == starts_C)
+        statistics.negative = _num_true(starts_C < 0)
+        statistics.late = _num_true(starts_C >= lengths_C)
         is_earlier = starts_C[1:] < starts_C[:-1]
         is_same_video = owners_C[1:] == owners_C[:-1]
-        statistics.spoken_s += float(counted_C.sum())
-        statistics.inside_s += float(inside_V.sum())
-        statistics.covered_s += float(covered_V.sum())
-        statistics.reversed += int((ends_C < starts_C).sum())
-        statistics.instant += int((ends_C == starts_C).sum())
-        statistics.negative += int((starts_C < 0).sum())
-        statistics.late += int((starts_C >= lengths_C).sum())
-        statistics.unordered += int((is_earlier & is_same_video).sum())
-        # The time from the first start to the last end of each video, compared with its length.
-        first_C = np.flatnonzero(np.diff(owners_C, prepend=-1))  # the first caption of each video
-        if len(first_C):
-            starts_V = np.minimum.reduceat(starts_C, first_C)
-            ends_V = np.maximum.reduceat(starts_C + durations_C, first_C)
-            lengths_V = np.maximum(lengths_C[first_C], 1)
-            statistics.outlasted += int((ends_V - starts_V > LONG * lengths_V).sum())
-            statistics.early += int(((ends_V > 0) & (ends_V < 0.1 * lengths_V)).sum())
-            # The span that `diagnose_times` uses. A single end may be wrong, so the last start plus
-            # the shortest duration replaces the last end.
-            spans_V = np.maximum.reduceat(starts_C, first_C) - starts_V
-            spans_V += np.minimum.reduceat(durations_C, first_C)
-            tallies[SPAN].add(np.log10(np.maximum(spans_V, 1e-4) / lengths_V))
-        tallies["seconds of a caption"].add(counted_C)
-        tallies["share of a video with captions"].add(covered_V[nonempty_V] / seconds_V[nonempty_V])
+        statistics.unordered = _num_true(is_earlier & is_same_video)
+
+    def _compare_spans(
+        self,
+        starts_C: np.ndarray,
+        durations_C: np.ndarray,
+        owners_C: np.ndarray,
+        lengths_C: np.ndarray,
+    ) -> None:
+        """Compares the time from the first to the last caption of each video with its length.
+
+        Args:
+            starts_C: start times in seconds.
+            durations_C: durations in seconds.
+            owners_C: the video of each caption, non-decreasing.
+            lengths_C: length of this video in seconds.
+        """
+        statistics = self.statistics
+        is_first_C = np.diff(owners_C, prepend=-1) != 0
+        first_C = np.flatnonzero(is_first_C)  # the first caption of each video
+        if not len(first_C):
+            return
+        lengths_V = np.maximum(lengths_C[first_C], 1)
+        first_starts_V = np.minimum.reduceat(starts_C, first_C)
+        last_starts_V = np.maximum.reduceat(starts_C, first_C)
+        last_ends_V = np.maximum.reduceat(starts_C + durations_C, first_C)
+        outlasted_V = last_ends_V - first_starts_V > LONG * lengths_V
+        statistics.outlasted = _num_true(outlasted_V)
+        early_V = (last_ends_V > 0) & (last_ends_V < 0.1 * lengths_V)
+        statistics.early = _num_true(early_V)
+        # The span that `diagnose_times` uses. A single end may be wrong, so the last start plus
+        # the shortest duration replaces the last end.
+        spans_V = last_starts_V - first_starts_V
+        spans_V += np.minimum.reduceat(durations_C, first_C)
+        factors_V = np.maximum(spans_V, 1e-4) / lengths_V
+        statistics.tallies[SPAN].add(np.log10(factors_V))
+
+    def _owners(self, tensor: ShardedTensor) -> np.ndarray:
+        """Returns the video of each row of a tensor, int32."""
+        videos = np.arange(len(self.ids), dtype=np.int32)
+        return np.repeat(videos, tensor.lengths())
 
     def _add_damage(self, tensor: ShardedTensor, owners: np.ndarray, what: str) -> None:
         """Reports the damaged rows of a tensor, one damage per video.
@@ -215,7 +324,23 @@ class ShardReader:
             owners: the video of every damaged row.
             what: what is wrong with them.
         """
-        for video, count in zip(*np.unique(owners, return_counts=True), strict=True):
-            self.damage.append(
-                Damage(f"{tensor.name}_data.npy", self._ids[video], f"{count} {what}")
-            )
+        file = f"{tensor.name}_data.npy"
+        videos, counts = np.unique(owners, return_counts=True)
+        for video, count in zip(videos, counts, strict=True):
+            damage = Damage(file, self.ids[video], f"{count} {what}")
+            self.damage.append(damage)
+
+
+def _has_direction(rows: RowMeasures) -> np.ndarray:
+    """Returns whether a feature row is neither zero nor damaged, bool [R]."""
+    return np.isfinite(rows.norms) & (rows.norms > 0)
+
+
+def _num_true(mask: np.ndarray) -> int:
+    """Returns the number of true values."""
+    return int(mask.sum())
+
+
+def _num_repeated(values: Sequence[Hashable]) -> int:
+    """Returns the number of values that are equal to an earlier one."""
+    return len(values) - len(set(values))

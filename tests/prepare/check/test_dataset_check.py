@@ -11,7 +11,6 @@ from mmpt.batch import Split
 from mmpt.cli.check import main
 from mmpt.config import load_config
 from mmpt.prepare.check.dataset_check import check_dataset
-from mmpt.prepare.check.statistics import Tally, caption_seconds
 from mmpt.shards.layout import read_shard_meta
 from mmpt.shards.shardedtensor import ShardedTensor
 from tests.support.jobs import NORTON, corpus_overrides
@@ -35,35 +34,6 @@ def change(folder: Path, stem: str, part: str, edit) -> None:
 
 
 # ---- the numbers
-
-
-def test_values_outside_the_edges_count_in_the_first_or_last_bin():
-    tally = Tally(np.array([0.0, 1.0, 2.0]))
-    tally.add(np.array([-5.0, 0.5, 9.0]))
-    assert tally.counts.tolist() == [2, 1]
-
-
-def naive_seconds(starts, ends, length):
-    """Computes the sum and the union of captions on a grid with a step of 0.01 s."""
-    grid = np.zeros(round(length * 100), dtype=int)
-    for start, end in zip(starts, ends, strict=True):
-        grid[max(0, round(start * 100)) : max(0, round(end * 100))] += 1
-    return grid.sum() / 100, (grid > 0).sum() / 100
-
-
-def test_caption_seconds_equal_those_on_a_grid():
-    rng = np.random.default_rng(1)
-    seconds = np.array([30, 0, 12, 50, 7])
-    counts = [12, 3, 0, 40, 5]
-    owners = np.repeat(np.arange(5), counts)
-    starts = np.round(rng.uniform(-5, 55, len(owners)), 2)
-    ends = np.round(starts + rng.uniform(-1, 8, len(owners)), 2)
-    spoken, covered = caption_seconds(starts, ends, owners, seconds)
-    for video in range(5):
-        mine = owners == video
-        wanted = naive_seconds(starts[mine], np.maximum(ends, starts)[mine], seconds[video])
-        # Measured 2e-13.
-        np.testing.assert_allclose((spoken[video], covered[video]), wanted, atol=1e-9)
 
 
 def test_statistics_equal_those_of_simple_loops(corpus):

@@ -13,10 +13,9 @@ import pytest
 from mmpt.batch import Split
 from mmpt.cli import check as command
 from mmpt.config import load_config
-from mmpt.prepare.check import statistics
 from mmpt.prepare.check.dataset_check import DatasetReport, check_dataset
 from mmpt.prepare.check.plausible import RANGES, describe
-from mmpt.prepare.check.statistics import SplitStatistics, Tally
+from mmpt.prepare.check.statistics import SplitStatistics
 from mmpt.shards.shardedtensor import ShardedTensor
 from mmpt.shards.writer import write_shards
 from tests.support.jobs import NORTON, corpus_overrides
@@ -87,32 +86,6 @@ def test_every_range_belongs_to_a_statistic_and_is_within_its_error_range():
     for one in RANGES:
         assert one.figure in figures
         assert one.error_low <= one.low < one.high <= one.error_high
-
-
-def test_share_and_median_of_some_values():
-    tally = Tally(np.arange(0, 101, dtype=float))
-    tally.add(np.array([5.5] * 6 + [70.5] * 3 + [90.5]))
-    assert tally.share_and_median() == (1, 5.5)
-    assert tally.share_and_median(low=50) == (0.4, 70.5)
-    assert tally.share_and_median(low=50, high=80) == (0.3, 70.5)
-    assert tally.share_and_median(low=95)[0] == 0
-    assert Tally(tally.edges).share_and_median()[0] == 0
-
-
-def test_rows_are_compared_across_blocks(monkeypatch):
-    monkeypatch.setattr(statistics, "BLOCK_ROWS", 3)
-    rows = RNG.normal(size=(10, 4)).astype(np.float16)
-    rows[:, 2] = 7
-    rows[6] = rows[5]  # the last row of a block and the first of the next
-    rows[8] = np.nan
-    rows[8:, 2] = 7
-    norms, still, constant, total = statistics.measure_rows(rows)
-    naive = [np.sqrt((row.astype(float) ** 2).sum()) for row in rows]
-    np.testing.assert_allclose(norms, naive, 1e-6)
-    assert np.flatnonzero(still).tolist() == [6]
-    assert constant.tolist() == [False, False, True, False]
-    wanted = [row / length for row, length in zip(rows, naive, strict=True) if length > 0]
-    np.testing.assert_allclose(total, np.sum(wanted, axis=0, dtype=float), 1e-3)
 
 
 # ---- plausible data
