@@ -61,9 +61,10 @@ def choose_captions(files: Mapping[Path, Language], wanted: Sequence[str]) -> Pa
     """
     ranks = {}
     for path, language in files.items():
-        if rank := preference(language, wanted):
+        language_rank = preference(language, wanted)
+        if language_rank is not None:
             suffix_rank = CAPTION_SUFFIXES.index(path.suffix.lower())
-            ranks[path] = (*rank, len(path.stem), suffix_rank)
+            ranks[path] = (*language_rank, len(path.stem), suffix_rank)
     return min(ranks, key=ranks.__getitem__, default=None)
 
 
@@ -78,12 +79,15 @@ def _match_video(path: Path, known: Container[str]) -> tuple[str | None, Languag
     if path.stem in known:
         return path.stem, UNKNOWN
     # Try the last part of the name as the language tag, then the last two parts: `a.en` is a tag.
-    video_id, tag = path.stem, ""
-    for _ in range(2):
-        video_id, _, part = video_id.rpartition(".")
-        tag = f"{part}.{tag}" if tag else part
-        language = UNKNOWN if f".{tag}".lower() in MEDIA_SUFFIXES else parse_tag(tag)
-        if video_id in known and language:
+    for num_parts in (1, 2):
+        video_id, *parts = path.stem.rsplit(".", num_parts)
+        if video_id not in known:
+            continue
+        tag = ".".join(parts)
+        if f".{tag}".lower() in MEDIA_SUFFIXES:
+            return video_id, UNKNOWN
+        language = parse_tag(tag)
+        if language:
             return video_id, language
     return None, UNKNOWN
 
@@ -99,7 +103,8 @@ def choose_batch_size(num_videos: int, recipe: str) -> int:
         recipe: a key of `MAX_BATCH`.
     """
     smallest = 2 if num_videos >= 4 else 1
-    return min(max(num_videos // MIN_BATCHES, smallest), MAX_BATCH[recipe])
+    wanted = max(smallest, num_videos // MIN_BATCHES)
+    return min(wanted, MAX_BATCH[recipe])
 
 
 def split_ids(ids: Sequence[str], val_share: float, batch: int) -> tuple[list[str], list[str]]:
@@ -119,8 +124,10 @@ def split_ids(ids: Sequence[str], val_share: float, batch: int) -> tuple[list[st
             "at least 2 videos with captions are needed, one to train on and one to validate on, "
             f"but there are {len(ids)}."
         )
+    # Each side gets at least one batch.
     num_wanted = round(val_share * len(ids))
-    num_val = min(max(num_wanted, batch), len(ids) - batch)
+    num_val = max(num_wanted, batch)
+    num_val = min(num_val, len(ids) - batch)
     by_hash = sorted(ids, key=lambda name: stable_seed("held out", name))
     held_out = set(by_hash[:num_val])
     train = [name for name in ids if name not in held_out]
@@ -142,14 +149,14 @@ def fitting_settings(
     assert 1 <= batch <= num_train
     updates_per_epoch = num_train // batch
     num_updates = updates_per_epoch * max_epoch
-    num_cands = min(CANDIDATES_PER_VIDEO[recipe] * batch, num_train)
+    num_cands = CANDIDATES_PER_VIDEO[recipe] * batch
     num_centroids = min(MAX_CENTROIDS, num_train // EXAMPLES_PER_CENTROID)
     log_interval = min(MAX_LOG_INTERVAL, updates_per_epoch // 2)
     num_warmup = min(MAX_WARMUP, num_updates // WARMUP_FRACTION)
     return {
         "dataset": {"num_video_per_batch": batch},
         "retrieval": {
-            "num_cands": max(batch, num_cands),
+            "num_cands": min(num_cands, num_train),
             "centroids": max(1, num_centroids),
         },
         "common": {"log_interval": max(1, log_interval)},

@@ -34,7 +34,9 @@ class ShardJob(NamedTuple):
     @property
     def artefact(self) -> Artefact:
         """The files of the shard and its note."""
-        files = [Path(f"{stem}_{part}.npy") for stem in self.stems for part in ("data", "starts")]
+        files: list[Path] = []
+        for stem in self.stems:
+            files += (Path(f"{stem}_data.npy"), Path(f"{stem}_starts.npy"))
         return Artefact(self.note, tuple(files))
 
 
@@ -52,11 +54,13 @@ def write_missing(
     # A shard that is not complete counts as one that must be tried again.
     notes = [job.artefact.finished(job.fingerprint) or {"try_again": True} for job in jobs]
     missing = [number for number, note in enumerate(notes) if note.get("try_again")]
-    if len(missing) < len(jobs):
-        logger.info("%d of %d shards are finished already", len(jobs) - len(missing), len(jobs))
+    num_finished = len(jobs) - len(missing)
+    if num_finished:
+        logger.info("%d of %d shards are finished already", num_finished, len(jobs))
     if missing and stale is not None:
         stale.unlink(missing_ok=True)
-    results = run_tasks(_write, [jobs[number] for number in missing], workers)
+    missing_jobs = [jobs[number] for number in missing]
+    results = run_tasks(_write, missing_jobs, workers)
     new_notes = progress(results, len(missing), what, logger)
     for number, note in zip(missing, new_notes, strict=True):
         notes[number] = note
@@ -64,5 +68,7 @@ def write_missing(
 
 
 def _write(job: ShardJob) -> Note:
-    job.artefact.begin()
-    return job.artefact.finish(job.fingerprint, **job.write())
+    artefact = job.artefact
+    artefact.begin()
+    details = job.write()
+    return artefact.finish(job.fingerprint, **details)

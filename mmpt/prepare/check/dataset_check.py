@@ -82,9 +82,10 @@ def check_dataset(
     """
     dataset = config.dataset
     paths = {}
-    for split, path in ((Split.TRAIN, dataset.train_path), (Split.VALID, dataset.val_path)):
-        if path:
-            paths[split] = str(path)
+    if dataset.train_path:
+        paths[Split.TRAIN] = str(dataset.train_path)
+    if dataset.val_path:
+        paths[Split.VALID] = str(dataset.val_path)
     if config.is_test or dataset.vfeat_dir is None or not paths:
         problem = (
             "must be a training config with `dataset.vfeat_dir` and `dataset.train_path`, but is "
@@ -92,23 +93,10 @@ def check_dataset(
         )
         raise ConfigError(config.path, [problem])
     report = DatasetReport(config.path)
-    check = _Check(dataset, report, max_shards, workers)
+    check = _Check(dataset, str(dataset.vfeat_dir), report, max_shards, workers)
     check.read_vocabulary()
-    lists: dict[Split, list[str]] = {split: [] for split in paths}
-    for split, path in paths.items():
-        with collect_errors(report.damage):
-            lists[split] = read_id_list(path)
-    num_in_both = 0
-    if len(lists) == 2:
-        in_both = set(lists[Split.TRAIN]).intersection(lists[Split.VALID])
-        num_in_both = len(in_both)
+    lists = check.read_lists(paths)
     for split, ids in lists.items():
-        statistics = SplitStatistics(listed=len(ids), in_both=num_in_both)
-        if ids:
-            lines = read_lines(paths[split])
-            num_lines = sum(bool(line.strip()) for line in lines)
-            statistics.repeated = num_lines - len(ids)
-        report.splits[split.shard_name] = statistics
         check.read_split(split, paths[split], ids)
     return report
 
@@ -118,6 +106,7 @@ class _Check:
     """Reads the shards of the splits. Adds statistics and damage to `report`."""
 
     dataset: DatasetConfig
+    vfeat_dir: str
     report: DatasetReport
     max_shards: int | None
     """Number of shards to read per split; None: all."""
@@ -132,7 +121,33 @@ class _Check:
             return
         with collect_errors(self.report.damage):
             tokenizer = load_tokenizer(self.dataset.bert_name)
-            self.vocabulary = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+            ids = range(len(tokenizer))
+            self.vocabulary = tokenizer.convert_ids_to_tokens(ids)
+
+    def read_lists(self, paths: Mapping[Split, str]) -> dict[Split, list[str]]:
+        """Returns the ids of the lists, and begins the statistics of the splits.
+
+        Args:
+            paths: paths of the lists.
+        """
+        lists: dict[Split, list[str]] = {}
+        for split, path in paths.items():
+            lists[split] = []
+            statistics = SplitStatistics()
+            self.report.splits[split.shard_name] = statistics
+            with collect_errors(self.report.damage):
+                ids = read_id_list(path)
+                lines = [line for line in read_lines(path) if line.strip()]
+                lists[split] = ids
+                statistics.listed = len(ids)
+                statistics.repeated = len(lines) - len(ids)
+        # Ids that are in both lists.
+        if len(lists) == 2:
+            train_ids, val_ids = map(set, lists.values())
+            num_in_both = len(train_ids & val_ids)
+            for statistics in self.report.splits.values():
+                statistics.in_both = num_in_both
+        return lists
 
     def read_split(self, split: Split, list_path: str, ids: Sequence[str]) -> None:
         """Reads the meta file and the shards of a split.
@@ -144,12 +159,13 @@ class _Check:
         statistics = self.report.splits[split.shard_name]
         shards: dict[int, list[str]] = {}
         with collect_errors(self.report.damage):
-            shards = layout.read_shard_meta(str(self.dataset.vfeat_dir), split)
+            shards = layout.read_shard_meta(self.vfeat_dir, split)
             self._compare_ids(split, ids, shards)
         numbers = sorted(shards)
         if self.max_shards is not None and self.max_shards < len(numbers):
             numbers = _spread(numbers, self.max_shards)
-        read = partial(read_shard, self.dataset, split, shards, set(ids), self.vocabulary)
+        listed = set(ids)
+        read = partial(read_shard, self.dataset, split, shards, listed, self.vocabulary)
         what = f"{split.shard_name} shards read"
         with ThreadPoolExecutor(max_workers=self.workers) as pool:
             try:
@@ -159,7 +175,7 @@ class _Check:
                     self.report.damage += result.damage
             finally:
                 pool.shutdown(cancel_futures=True)
-        # A batch needs enough videos. Without any shard, another damage has been reported.
+        # A batch needs enough videos. This can be checked only if every shard was read.
         is_complete = 0 < len(numbers) == len(shards)
         num_usable = statistics.videos - statistics.without_captions
         num_wanted = self.dataset.num_video_per_batch or 0
@@ -176,7 +192,7 @@ class _Check:
         """Compares the ids of the list with the ids of the shards."""
         damage = self.report.damage
         statistics = self.report.splits[split.shard_name]
-        meta = str(layout.meta_path(str(self.dataset.vfeat_dir), split))
+        meta = str(layout.meta_path(self.vfeat_dir, split))
         packed = Counter(chain.from_iterable(shards.values()))
         for name, count in packed.items():
             if count > 1:
@@ -199,5 +215,8 @@ def _spread(numbers: Sequence[int], count: int) -> list[int]:
     Args:
         count: number of numbers to return, at most `len(numbers)`.
     """
-    positions = [index * len(numbers) // count for index in range(count)]
-    return [numbers[position] for position in positions]
+    some = []
+    for index in range(count):
+        position = index * len(numbers) // count
+        some.append(numbers[position])
+    return some

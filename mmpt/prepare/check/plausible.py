@@ -48,7 +48,7 @@ LANGUAGE = (
 )
 LONG_TEXTS = f"captions are probably long sentences or paragraphs: cut them; or {LANGUAGE}"
 SCALE = (
-    "features are probably not those of S3D; or rows were not divided by their length (`mmpt "
+    "features were probably not computed by S3D; or rows were not divided by their length (`mmpt "
     "extract --l2_normalize 1`), were scaled twice, or are [512, seconds] that was reshaped and "
     "not transposed"
 )

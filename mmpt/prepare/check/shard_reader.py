@@ -148,8 +148,9 @@ class _ShardReader:
         zero_R = rows.norms == 0
         statistics.zero_rows = _num_true(listed_R & zero_R)
         # A row is compared with the previous row of the same video only.
-        still_R = rows.is_still
-        still_R[1:] &= owners_R[1:] == owners_R[:-1]
+        still_R = rows.is_still.copy()
+        is_same_video = owners_R[1:] == owners_R[:-1]
+        still_R[1:] &= is_same_video
         statistics.still_rows = _num_true(listed_R & still_R)
         measured_R = listed_R & _has_direction(rows)
         norms = rows.norms[measured_R]
@@ -186,7 +187,8 @@ class _ShardReader:
         statistics.pieces = int(listed_counts.sum())
         statistics.empty = _num_true(listed_counts == 0)
         statistics.tallies["word pieces of a caption"].add(listed_counts)
-        below_C = (pieces.data < -1).any(axis=1)
+        below_CW = pieces.data < -1
+        below_C = below_CW.any(axis=1)
         self._add_damage(pieces, owners_C[below_C], "captions with ids below -1")
         # Equal captions, and videos with equal captions.
         worded_C = listed_C & (counts_C > 0)
@@ -204,7 +206,8 @@ class _ShardReader:
         size = len(vocabulary)
         unknown_CW = pieces.data >= size
         known_CW = (pieces.data >= 0) & ~unknown_CW
-        ids = pieces.data[known_CW & listed_C[:, None]]
+        counted_CW = known_CW & listed_C[:, None]
+        ids = pieces.data[counted_CW]
         # Look the kind of every piece up in a table.
         names = np.array(vocabulary, dtype=str)
         is_unk = names == "[UNK]"
@@ -236,7 +239,8 @@ class _ShardReader:
         ends_C = times.data[used_C, 1]
         owners_C = owners_C[used_C]
         lengths_C = seconds_V[owners_C]  # of the caption's video
-        durations_C = np.maximum(ends_C.astype(np.float64) - starts_C, 0)
+        differences_C = ends_C.astype(np.float64) - starts_C
+        durations_C = np.maximum(differences_C, 0)
         self._count_times(starts_C, ends_C, owners_C, lengths_C)
         self._compare_spans(starts_C, durations_C, owners_C, lengths_C)
         # A caption counts at most as long as its video. Otherwise, a single wrong end would
@@ -248,10 +252,12 @@ class _ShardReader:
         statistics.covered_s = float(covered_V.sum())
         nonempty_V = self.listed_V & (seconds_V > 0)
         lengths_s = seconds_V[nonempty_V]
+        rates = 60.0 * counts_V[nonempty_V] / lengths_s
+        shares = covered_V[nonempty_V] / lengths_s
         tallies = statistics.tallies
-        tallies["captions per minute"].add(60.0 * counts_V[nonempty_V] / lengths_s)
+        tallies["captions per minute"].add(rates)
         tallies["seconds of a caption"].add(counted_C)
-        tallies["share of a video with captions"].add(covered_V[nonempty_V] / lengths_s)
+        tallies["share of a video with captions"].add(shares)
 
     def _count_times(
         self,

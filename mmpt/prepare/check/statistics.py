@@ -77,8 +77,10 @@ class SplitStatistics:
         """Adds the counts and histograms of `other`."""
         for name, tally in self.tallies.items():
             tally.merge(other.tallies[name])
-        counts = [count.name for count in fields(self) if count.name != "tallies"]
-        for name in counts:
+        for count in fields(self):
+            name = count.name
+            if name == "tallies":
+                continue
             total = getattr(self, name) + getattr(other, name)
             setattr(self, name, total)
 
@@ -203,8 +205,9 @@ def _share(part: float, whole: float) -> Statistic:
 def _part(count: int, whole: int) -> Statistic:
     """Returns a count with its share of `whole`. The value is the share in percent."""
     share = _share(count, whole)
-    text = f"{count:,} ({share.text})" if count else "0"
-    return share._replace(text=text)
+    if count == 0:
+        return share._replace(text="0")
+    return share._replace(text=f"{count:,} ({share.text})")
 
 
 def save_histograms(path: str | Path, splits: Mapping[str, SplitStatistics]) -> None:

@@ -27,7 +27,8 @@ class Tally:
 
     def __init__(self, edges: np.ndarray):
         self.edges = edges
-        self.counts = np.zeros(len(edges) - 1, dtype=np.int64)
+        num_bins = len(edges) - 1
+        self.counts = np.zeros(num_bins, dtype=np.int64)
         self.count = 0
         self.total = 0.0
         self.low = np.inf
@@ -42,7 +43,8 @@ class Tally:
         self.low = min(self.low, float(values.min()))
         self.high = max(self.high, float(values.max()))
         # Values outside count in the first or last bin.
-        clipped = np.clip(values, self.edges[0], self.edges[-1])
+        first, last = self.edges[[0, -1]]
+        clipped = np.clip(values, first, last)
         counts, _ = np.histogram(clipped, self.edges)
         self.counts += counts
 
@@ -57,7 +59,9 @@ class Tally:
     @property
     def mean(self) -> float | None:
         """The mean of all values; None if there are none."""
-        return self.total / self.count if self.count else None
+        if not self.count:
+            return None
+        return self.total / self.count
 
     def share_and_median(self, low: float = -np.inf, high: float = np.inf) -> tuple[float, float]:
         """Returns the share of the values from `low` to `high`, and the median of these values.

@@ -229,7 +229,7 @@ def results(folder: Path) -> dict:
 def test_warnings_give_exit_code_0(copy, caplog):
     change(copy, FEATURES, each(lambda rows: rows * 20))
     assert run(copy) == 0
-    assert "features are probably not those of S3D" in caplog.text
+    assert "features were probably not computed by S3D" in caplog.text
     assert "length of a feature row: 20.000 (19.99" in caplog.text
     assert "(plausible: 0.98 to 1.02)" in caplog.text
     found = results(copy)["findings"]
