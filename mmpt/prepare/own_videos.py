@@ -126,12 +126,15 @@ def split_ids(ids: Sequence[str], val_share: float, batch: int) -> tuple[list[st
         )
     # Each side gets at least one batch.
     num_wanted = round(val_share * len(ids))
-    num_val = max(num_wanted, batch)
-    num_val = min(num_val, len(ids) - batch)
-    by_hash = sorted(ids, key=lambda name: stable_seed("held out", name))
+    max_val = len(ids) - batch
+    num_val = min(max(num_wanted, batch), max_val)
+    by_hash = sorted(ids, key=lambda video_id: stable_seed("held out", video_id))
     held_out = set(by_hash[:num_val])
-    train = [name for name in ids if name not in held_out]
-    val = [name for name in ids if name in held_out]
+    train = []
+    val = []
+    for video_id in ids:
+        side = val if video_id in held_out else train
+        side.append(video_id)
     return train, val
 
 

@@ -158,8 +158,9 @@ def index_lines(path: Path) -> dict[str, int]:
     Raises:
         DataError: the file is missing or broken, or has a video twice.
     """
-    entries = ((video_id, offset) for offset, video_id, _ in _iter_lines(path))
-    return dict(_check_unique(entries, path))
+    lines = _iter_lines(path)
+    offsets = ((video_id, offset) for offset, video_id, _ in lines)
+    return dict(_check_unique(offsets, path))
 
 
 def read_line(file: IO[bytes], path: Path, offset: int) -> CaptionList:

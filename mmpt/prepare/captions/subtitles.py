@@ -146,8 +146,9 @@ class _CueReader:
         precedes_timing = last == end - 1
         if end == len(self.lines):
             # A file that was cut off ends with the number of the next entry.
-            follows_last = number is not None and self.numbers[-1:] == [number - 1]
-            is_identifier = follows_last and follows_empty
+            last_number = self.numbers[-1] if self.numbers else None
+            is_next = last_number is not None and number == last_number + 1
+            is_identifier = is_next and follows_empty
         elif is_number and self.is_numbered:
             # In a numbered file, a number next to an empty line or a timing line is an identifier.
             is_identifier = follows_empty or precedes_timing
@@ -183,7 +184,8 @@ class _CueReader:
         """Returns whether a comment of WebVTT begins in a line. It follows an empty line."""
         if not self.is_vtt or not self._is_empty(index - 1):
             return False
-        return COMMENT.fullmatch(self.lines[index]) is not None
+        line = self.lines[index]
+        return COMMENT.fullmatch(line) is not None
 
     def _number_above(self, begin: int, end: int) -> int | None:
         """Returns the number in the last line with text from `begin` to `end`, or None."""

@@ -49,14 +49,15 @@ def find_timings(lines: list[str], is_vtt: bool, name: str, repairs: Repairs) ->
     is_text = False  # the line belongs to the text of a cue
     is_comment = False  # the line belongs to a comment of WebVTT
     above = ""
-    for index, line in enumerate(lines):
+    for number, line in enumerate(lines, start=1):
         follows_number = NUMBER.fullmatch(above) is not None
         above = line
         may_be_timing = follows_number or not is_text
         # With another arrow, as in `1:30 -> 2:00`, a line within a text is text.
         match = TIMING.fullmatch(line)
         if match and (match["arrow"] == "-->" or may_be_timing):
-            timings.append(_read_timing(match, index, repairs))
+            timing = _read_timing(match, number, repairs)
+            timings.append(timing)
             is_text = True
             continue
         # A comment ends with an empty line.
@@ -70,7 +71,7 @@ def find_timings(lines: list[str], is_vtt: bool, name: str, repairs: Repairs) ->
         is_nearly_timing = may_be_timing and NEARLY_TIMING.fullmatch(line)
         if (has_wrong_arrow or is_nearly_timing) and not is_comment:
             raise DataError(
-                f"{name}: line {index + 1} must read like {EXAMPLE}, but is {line.strip()!r}. "
+                f"{name}: line {number} must read like {EXAMPLE}, but is {line.strip()!r}. "
                 "Correct it."
             )
         if not line.strip():
@@ -78,22 +79,23 @@ def find_timings(lines: list[str], is_vtt: bool, name: str, repairs: Repairs) ->
     return timings
 
 
-def _read_timing(match: re.Match[str], index: int, repairs: Repairs) -> Timing:
-    """Returns the timing line with an index. Adds what is unusual about it to `repairs`.
+def _read_timing(match: re.Match[str], number: int, repairs: Repairs) -> Timing:
+    """Returns a timing line. Adds what is unusual about it to `repairs`.
 
     Args:
         match: the match of `TIMING`.
+        number: number of the line, from 1.
     """
     rest = match["rest"] or ""
     text = "" if SETTINGS.fullmatch(rest) else rest
     if text:
-        repairs["text in a timing line kept"].append(index + 1)
+        repairs["text in a timing line kept"].append(number)
     arrow = match["arrow"]
     if arrow != "-->":
-        repairs[f"`{arrow}` read as `-->`"].append(index + 1)
+        repairs[f"`{arrow}` read as `-->`"].append(number)
     start = to_seconds(match["start"])
     end = to_seconds(match["end"])
-    return Timing(index, start, end, text)
+    return Timing(number - 1, start, end, text)
 
 
 def to_seconds(time: str) -> float:

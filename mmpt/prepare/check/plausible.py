@@ -155,7 +155,8 @@ def diagnose_times(statistics: SplitStatistics) -> str | None:
     short_share, log_short = spans.share_and_median(high=np.log10(SHORT))
     long_share, log_long = spans.share_and_median(low=np.log10(LONG))
     # Captions span too little of the videos. Videos with very few captions do not count.
-    if short_share > long_share and statistics.captions >= 3 * statistics.videos:
+    has_enough_captions = statistics.captions >= 3 * statistics.videos
+    if short_share > long_share and has_enough_captions:
         factor = 10**-log_short
         if factor > 15:
             return EARLY
@@ -166,7 +167,9 @@ def diagnose_times(statistics: SplitStatistics) -> str | None:
             )
     # Captions span more than the videos. A known factor points to the unit of the times.
     factor = 10**log_long
-    where = "" if long_share > 0.8 else f"in {100 * long_share:.0f} % of the videos, "
+    where = ""
+    if long_share <= 0.8:
+        where = f"in {100 * long_share:.0f} % of the videos, "
     for low, high, unit in UNITS:
         if long_share >= 0.02 and low <= factor <= high:
             rounded = float(f"{factor:.2g}")
@@ -182,8 +185,10 @@ def diagnose_times(statistics: SplitStatistics) -> str | None:
             "or captions were cut off"
         )
     # The lengths fit, so times may be shifted.
-    is_shifted = statistics.negative + statistics.late > 0.1 * statistics.captions
-    return SHIFTED if is_shifted else None
+    num_outside = statistics.negative + statistics.late
+    if num_outside > 0.1 * statistics.captions:
+        return SHIFTED
+    return None
 
 
 def plausible_text(figure: str, unit: str) -> str:
@@ -193,14 +198,21 @@ def plausible_text(figure: str, unit: str) -> str:
         figure: title of the statistic.
         unit: its unit.
     """
-    ranges = [one for one in RANGES if one.figure == figure]
-    low = max((one.low for one in ranges), default=-np.inf)
-    high = min((one.high for one in ranges), default=np.inf)
-    if low > -np.inf and high < np.inf:
+    # A statistic may have one range with a lower and another with an upper bound.
+    low, high = -np.inf, np.inf
+    for plausible in RANGES:
+        if plausible.figure == figure:
+            low = max(low, plausible.low)
+            high = min(high, plausible.high)
+    has_low = low > -np.inf
+    has_high = high < np.inf
+    if has_low and has_high:
         return f"{low:,} to {high:,}{unit}"
-    if high < np.inf:
+    if has_high:
         return f"at most {high:,}{unit}"
-    return f"at least {low:,}{unit}" if low > -np.inf else ""
+    if has_low:
+        return f"at least {low:,}{unit}"
+    return ""
 
 
 def find_implausible(split: str, statistics: SplitStatistics) -> list[Finding]:
@@ -212,19 +224,21 @@ def find_implausible(split: str, statistics: SplitStatistics) -> list[Finding]:
         text, value, unit = rows[figure]
         if value is None or plausible.low <= value <= plausible.high:
             continue
-        is_warning = plausible.error_low <= value <= plausible.error_high
-        severity: Literal["warning", "error"] = "warning" if is_warning else "error"
+        severity: Literal["warning", "error"] = "error"
+        if plausible.error_low <= value <= plausible.error_high:
+            severity = "warning"
         cause = plausible.cause
         if plausible.is_time:
             cause = diagnose_times(statistics) or cause
-        found.append(Finding(severity, split, figure, text, plausible_text(figure, unit), cause))
+        bounds = plausible_text(figure, unit)
+        found.append(Finding(severity, split, figure, text, bounds, cause))
     return found
 
 
 def describe(findings: Iterable[Finding]) -> list[str]:
     """Returns one text per cause: the cause, and below it the statistics that point to it."""
-    by_cause: dict[str, list[str]] = {}
+    texts: dict[str, str] = {}  # cause -> text
     for _, split, figure, value, plausible, cause in findings:
         line = f"\n    {split}: {figure}: {value} (plausible: {plausible})"
-        by_cause.setdefault(cause, []).append(line)
-    return [f"{cause}{''.join(lines)}" for cause, lines in by_cause.items()]
+        texts[cause] = texts.get(cause, cause) + line
+    return list(texts.values())
