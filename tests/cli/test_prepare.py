@@ -1,0 +1,287 @@
+"""Tests of `mmpt prepare` with made-up features: its files, its report, reruns and mistakes."""
+
+import errno
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmpt.batch import Split
+from mmpt.cli import prepare
+from mmpt.config import load_config
+from mmpt.processors import ShardedHow2MetaProcessor, ShardedTextProcessor, ShardedVideoProcessor
+from mmpt.processors.tokenizer import load_tokenizer
+from tests.support.paths import ROOT
+
+VTT = (
+    "WEBVTT\n\n00:00:00.500 --> 00:00:02.000\nchop the {0}\n\n"
+    "00:00:02.000 --> 00:00:05.500\nput the {0} in the pan\n"
+)
+NAMES = [f"clip {number}.v{number}" for number in range(8)]
+THINGS = ["onion", "carrot"] * 4  # what each video is about
+
+
+@pytest.fixture
+def folder(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Returns a project folder with eight videos, seven of which have captions.
+
+    The videos are empty files, because extraction is replaced.
+    """
+    shutil.copytree(ROOT / "projects", tmp_path / "projects")
+    monkeypatch.chdir(tmp_path)
+    for name in ("raw", "captions", "captions/more"):
+        (tmp_path / name).mkdir()
+    for name in NAMES:
+        (tmp_path / "raw" / f"{name}.mp4").touch()
+    for name, thing in zip(NAMES[:7], THINGS, strict=False):
+        place = "captions/more" if name == NAMES[3] else "captions"
+        path = tmp_path / place / f"{name}.en.vtt"
+        path.write_text(VTT.format(thing))
+    monkeypatch.setattr(prepare, "extract_videos", made_up_features)
+    return tmp_path
+
+
+def made_up_features(options, videos, ids, report) -> None:
+    (options.out / "feat").mkdir(parents=True, exist_ok=True)
+    for job in videos.jobs:
+        if job.video.stat().st_size:
+            report["videos_without_features"][job.video_id] = "not empty"
+        elif job.video_id in ids and not job.feature.exists():
+            rng = np.random.default_rng(len(job.video_id))
+            rows = rng.standard_normal((6, 512))
+            np.save(job.feature, rows.astype(np.float16))
+
+
+def run(corpus: Path, *more: str) -> int:
+    options = ["--videos", "raw", "--captions", "captions", "--bert-name", f"{corpus}/bert"]
+    return prepare.main([*options, *more])
+
+
+def report_of(folder: Path) -> dict:
+    path = folder / "data/mine/report.json"
+    return json.loads(path.read_text())
+
+
+def ids_of(folder: Path, split: str) -> list[str]:
+    path = folder / f"data/mine/{split}.lst"
+    return path.read_text().splitlines()
+
+
+def all_ids(folder: Path) -> list[str]:
+    """Returns the ids of both lists, sorted."""
+    ids = ids_of(folder, "train") + ids_of(folder, "val")
+    return sorted(ids)
+
+
+def write_captions(folder: Path, name: str, text: str) -> None:
+    """Writes a caption file, of which only the name is given."""
+    path = folder / "captions" / name
+    path.write_text(text)
+
+
+def test_all_files_that_training_reads_are_written(corpus, folder, capsys):
+    assert run(corpus) == 0
+    config = load_config("projects/retri/mine/pretrain.yaml")
+    assert config.dataset.num_video_per_batch == 2
+    assert config.task_type == "local_single"
+    assert config.model.random_init
+    assert config.model.num_hidden_video_layers == 2
+    assert config.save_dir == "runs/mine/norton"
+    out = capsys.readouterr().out
+    assert "mmpt train projects/retri/mine/pretrain.yaml" in out
+    assert "mmpt download videoclip" in out
+
+
+def test_the_processors_read_the_written_files(corpus, folder):
+    assert run(corpus) == 0
+    dataset = load_config("projects/retri/mine/pretrain.yaml").dataset
+    tokenizer = load_tokenizer(f"{corpus}/bert")
+    names = []
+    for split in (Split.TRAIN, Split.VALID):
+        meta = ShardedHow2MetaProcessor(dataset, split)
+        video = ShardedVideoProcessor(dataset, split)
+        text = ShardedTextProcessor(dataset, split)
+        for index in range(len(meta)):
+            key, _ = meta[index]
+            name = key.video_id
+            names.append(name)
+            thing = THINGS[NAMES.index(name)]
+            said = [f"chop the {thing}", f"put the {thing} in the pan"]
+            ids = tokenizer(said, add_special_tokens=False)["input_ids"]
+            assert text(key) == {"start": [0.5, 2.0], "end": [2.0, 5.5], "cap": ids}
+            features = np.load(f"data/mine/feat/{name}.npy")
+            np.testing.assert_array_equal(video(key), features)
+    assert sorted(names) == NAMES[:7]
+
+
+def test_the_report_lists_videos_and_captions_that_are_left_out(corpus, folder):
+    write_captions(folder, "nobody.srt", "1\n00:00:01,000 --> 00:00:02,000\nhello\n")
+    broken, empty, undecodable = NAMES[:3]
+    not_utf8 = b"WEBVTT\n\n00:00:01.000 --> 00:00:02.000\n\xff\xfe\xfa\n"
+    (folder / "captions" / f"{broken}.en.vtt").write_bytes(not_utf8)
+    write_captions(folder, f"{empty}.en.vtt", "WEBVTT\n\n")
+    (folder / "raw" / f"{undecodable}.mp4").write_text("broken")
+    assert run(corpus) == 0
+    report = report_of(folder)
+    without_captions = report["videos_without_captions"]
+    assert set(without_captions) == {broken, empty, NAMES[7]}
+    assert "no caption" in without_captions[empty]
+    assert without_captions[NAMES[7]] == "no caption file"
+    assert report["videos_without_features"] == {undecodable: "not empty"}
+    assert report["captions_without_video"] == ["captions/nobody.srt"]
+    assert all_ids(folder) == NAMES[3:7]
+
+
+@pytest.fixture
+def languages(folder: Path) -> Path:
+    """Returns the project folder with captions in several languages.
+
+    Video 0 has English and German captions, video 1 German ones, video 7 French ones, and the
+    others English ones. Only the content of the French file names its language.
+    """
+    for number in (0, 1):
+        write_captions(folder, f"{NAMES[number]}.de.vtt", VTT.format("Zwiebel"))
+    (folder / "captions" / f"{NAMES[1]}.en.vtt").unlink()
+    header = "WEBVTT\nKind: captions\nLanguage: fr\n"
+    french = VTT.format("oignon").replace("WEBVTT\n", header)
+    write_captions(folder, f"{NAMES[7]}.vtt", french)
+    return folder
+
+
+def num_german(folder: Path) -> int:
+    """Returns the number of German captions in the corpus."""
+    path = folder / "data/mine/captions.jsonl"
+    return path.read_text().count("Zwiebel")
+
+
+def test_the_report_lists_captions_in_other_languages(corpus, languages):
+    assert run(corpus) == 0
+    report = report_of(languages)
+    assert report["videos_without_captions"] == {
+        NAMES[1]: "no caption file in en, but in de",
+        NAMES[7]: "no caption file in en, but in fr",
+    }
+    assert report["captions_unused"] == {
+        f"captions/{NAMES[0]}.de.vtt": f"{NAMES[0]}.en.vtt is preferred",
+        f"captions/{NAMES[1]}.de.vtt": "not in en",
+        f"captions/{NAMES[7]}.vtt": "not in en",
+    }
+    first = NAMES[0]
+    assert report["captions_used"][first] == f"captions/{first}.en.vtt"
+    assert report["captions_without_video"] == []
+    assert num_german(languages) == 0
+
+
+def test_the_log_counts_captions_by_language(corpus, languages, caplog):
+    caplog.set_level("INFO")
+    assert run(corpus) == 0
+    assert "caption files used: 6 en" in caplog.text
+    assert f"caption files not used: captions/{NAMES[0]}.de.vtt, captions/" in caplog.text
+    assert "videos with captions in other languages only: 1 de, 1 fr. Name the" in caplog.text
+
+
+def test_wanted_languages_may_change_between_runs(corpus, languages, caplog):
+    caplog.set_level("INFO")
+    assert run(corpus, "--language", "de,en", "--language", "fr") == 0
+    assert "caption files used: 5 en, 2 de, 1 fr" in caplog.text
+    assert report_of(languages)["videos_without_captions"] == {}
+    assert num_german(languages) == 4
+    assert run(corpus) == 0
+    assert num_german(languages) == 0
+    assert len(all_ids(languages)) == 6
+
+
+def test_a_caption_folder_that_cannot_be_read_is_an_error(corpus, folder, capsys, monkeypatch):
+    iterdir = Path.iterdir
+
+    def refused(path):
+        if path.name == "captions":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    assert run(corpus) == 2
+    assert capsys.readouterr().err.startswith("error: captions: Permission denied.")
+
+
+def test_files_of_a_killed_run_are_removed(corpus, folder):
+    out = folder / "data/mine"
+    out.mkdir(parents=True)
+    for name in (".report.json.abc_123.tmp", ".val.lst.x.tmp", ".other.tmp"):
+        (out / name).write_text("{")
+    assert run(corpus) == 0
+    assert list(out.glob(".*.tmp")) == [out / ".other.tmp"]
+
+
+def test_a_second_run_changes_nothing_unless_there_are_more_videos(corpus, folder):
+    def contents() -> dict[Path, bytes]:
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        return {path: path.read_bytes() for path in files}
+
+    assert run(corpus) == 0
+    before = contents()
+    assert run(corpus) == 0
+    assert contents() == before
+    write_captions(folder, f"{NAMES[7]}.vtt", VTT.format("onion"))
+    assert run(corpus) == 0
+    assert len(ids_of(folder, "train")) == 6
+    assert report_of(folder)["videos_without_captions"] == {}
+
+
+def test_implausible_captions_are_reported_after_all_files_are_written(corpus, folder, capsys):
+    for path in (folder / "captions").rglob("*.en.vtt"):
+        path.unlink()
+    times = {"start": [500, 2000], "end": [2000, 5500]}  # milliseconds
+    for name in NAMES[:7]:
+        captions = times | {"text": [f"chop the {name}", "put it in the pan"]}
+        write_captions(folder, f"{name}.json", json.dumps(captions))
+    assert run(corpus) == 2
+    err = capsys.readouterr().err
+    assert "milliseconds: divide them by 1000" in err
+    assert "Everything is written, also projects/retri/mine/pretrain.yaml." in err
+    statistics = json.loads((folder / "data/mine/check/statistics.json").read_text())
+    figures = {finding["figure"] for finding in statistics["findings"]}
+    assert "length of a feature row" in figures
+    # With times in seconds, only warnings are left.
+    for path in (folder / "captions").glob("*.json"):
+        captions = json.loads(path.read_text())
+        captions |= {"start": [0.5, 2.0], "end": [2.0, 5.5]}
+        path.write_text(json.dumps(captions))
+    assert run(corpus) == 0
+
+
+def test_the_videoclip_recipe_starts_from_bert(corpus, folder):
+    assert run(corpus, "--recipe", "videoclip", "--val-share", "0.4", "--random-weights") == 0
+    config = load_config("projects/retri/mine/pretrain.yaml")
+    recipe = load_config("projects/retri/videoclip/how2_pretrain.yaml")
+    assert config.save_dir == "runs/mine/videoclip"
+    assert config.loss.loss_cls == recipe.loss.loss_cls
+    assert config.option("checkpoint", "restore_file") is None
+    assert len(ids_of(folder, "val")) == 3
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--captions", "no/such"], "no/such: no such folder."),
+        (["--videos", "no/such"], "no/such: no such folder"),
+        (["--language", "english"], "`--language` must be codes of languages"),
+        (["--yaml", "projects/retri/norton/how2_demo.yaml"], "was not made by this command"),
+    ],
+)
+def test_mistakes_are_reported_before_anything_is_written(corpus, folder, capsys, more, message):
+    assert run(corpus, *more) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert message in err
+    assert not (folder / "data/mine/shards").exists()
+
+
+def test_videos_without_any_captions_are_an_error(corpus, folder, capsys):
+    shutil.rmtree(folder / "captions")
+    (folder / "captions").mkdir()
+    assert run(corpus) == 2
+    assert "at least 2 videos with captions are needed" in capsys.readouterr().err
+    assert len(report_of(folder)["videos_without_captions"]) == 8
