@@ -19,17 +19,47 @@ from mmpt.prepare.check.statistics import SplitStatistics
 from mmpt.shards.shardedtensor import ShardedTensor
 from mmpt.shards.writer import write_shards
 from tests.support.jobs import NORTON, corpus_overrides
+from tests.support.shard_edits import (
+    Rows,
+    collapsed,
+    each,
+    every_other,
+    first_rows,
+    full_captions,
+    milliseconds,
+    minutes,
+    narrow,
+    no_pieces,
+    of_first_video,
+    of_next_video,
+    one_in,
+    open_end,
+    pieces,
+    repeated,
+    same_piece,
+    scaled,
+    shares,
+    shifted,
+    swapped,
+    transposed_wrongly,
+    unit,
+    without_length,
+)
 
-Rows = list[np.ndarray]
 FEATURES, TIMES = "feat/{}", "feat/demo.bert-demo.{}.startends"
 PIECES = "feat/demo.bert-demo.{}.caps_ids"
 UNK = 100  # [UNK] of the demo's vocabulary, as of BERT's
 SHARDS = ("train_0", "train_1", "val_0")
-RNG = np.random.default_rng(0)
+LONG_TEXTS = "long sentences or paragraphs: cut them; or texts are probably in another language"
 
 
 def report_of(folder: Path) -> DatasetReport:
     return check_dataset(load_config(NORTON, corpus_overrides(folder, folder / "run")))
+
+
+def figures_of(folder: Path) -> set[str]:
+    """Returns the titles of the implausible statistics."""
+    return {finding.figure for finding in report_of(folder).findings()}
 
 
 def change(folder: Path, stem: str, edit: Callable[[Rows], Rows]) -> None:
@@ -38,47 +68,8 @@ def change(folder: Path, stem: str, edit: Callable[[Rows], Rows]) -> None:
         path = folder / stem.format(shard)
         tensor = ShardedTensor.load(path)
         rows = [np.array(tensor[row]) for row in range(len(tensor))]
-        ShardedTensor.from_list(edit(rows)).save(path)
-
-
-def each(edit: Callable[[np.ndarray], np.ndarray]) -> Callable[[Rows], Rows]:
-    return lambda rows: [edit(row) for row in rows]
-
-
-def one_in(count: int, edit: Callable[[np.ndarray], np.ndarray]) -> Callable[[Rows], Rows]:
-    return lambda rows: [
-        row if (place + 1) % count else edit(row) for place, row in enumerate(rows)
-    ]
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    return (rows / np.linalg.norm(rows.astype(float), axis=1, keepdims=True)).astype(np.float16)
-
-
-def noisy(rows: np.ndarray) -> np.ndarray:
-    rows = rows.copy()
-    rows[:, 0] += RNG.normal(0, 0.01, len(rows))
-    return rows
-
-
-def open_end(times: np.ndarray) -> np.ndarray:
-    times = times.copy()
-    times[-1, 1] = 359_999.999  # 99:59:59,999
-    return times
-
-
-def collapsed(rows: np.ndarray) -> np.ndarray:
-    return unit(unit(np.ones((1, 512))) + RNG.normal(0, 0.002, rows.shape))
-
-
-def pieces(share: float, ids: list[int]) -> Callable[[Rows], Rows]:
-    """Returns an edit that replaces a share of the word pieces by random ones of `ids`."""
-
-    def edit(rows: np.ndarray) -> np.ndarray:
-        hit = (rows >= 0) & (RNG.random(rows.shape) < share)
-        return np.where(hit, RNG.choice(ids, rows.shape), rows).astype(np.int32)
-
-    return each(edit)
+        edited = edit(rows)
+        ShardedTensor.from_list(edited).save(path)
 
 
 def test_every_range_belongs_to_a_statistic_and_is_within_its_error_range():
@@ -102,22 +93,33 @@ def test_the_demo_is_plausible(corpus):
 def test_howto100m_is_plausible(copy, every_s, length_s, words):
     rng = np.random.default_rng(1)
     vocabulary = (copy / "bert/vocab.txt").read_text().split()
-    whole = [number for number, word in enumerate(vocabulary) if word.isalpha() and len(word) > 1]
+    whole_words = []
+    for number, word in enumerate(vocabulary):
+        if word.isalpha() and len(word) > 1:
+            whole_words.append(number)
 
-    def videos(split, count):
-        for number in range(count):
+    def videos(ids):
+        for video_id in ids:
             seconds = int(np.clip(rng.lognormal(5.8, 0.6), 40, 2000))
-            start = np.arange(rng.uniform(0, 15), seconds * rng.uniform(0.85, 1), every_s)
+            first_s = rng.uniform(0, 15)
+            last_s = seconds * rng.uniform(0.85, 1)
+            start = np.arange(first_s, last_s, every_s)
             end = start + rng.uniform(0.6, 1.4, len(start)) * length_s
-            ids = [rng.choice(whole, rng.integers(1, 2 * words)).tolist() for _ in start]
-            captions = {"start": start.tolist(), "end": end.tolist(), "cap": ids}
-            yield f"{split}{number}", unit(rng.normal(0.3, 1, (seconds, 512))), captions
+            pieces = []
+            for _ in start:
+                num_words = rng.integers(1, 2 * words)
+                pieces.append(rng.choice(whole_words, num_words).tolist())
+            captions = {"start": start.tolist(), "end": end.tolist(), "cap": pieces}
+            features = rng.normal(0.3, 1, (seconds, 512))
+            yield video_id, unit(features), captions
 
+    tfeat_dir = f"{copy}/feat/demo.bert-demo."
     for split, count in ((Split.TRAIN, 10), (Split.VALID, 4)):
         name = split.shard_name
-        write_shards(copy / "feat", f"{copy}/feat/demo.bert-demo.", split, videos(name, count))
-        names = "".join(f"{name}{number}\n" for number in range(count))
-        (copy / f"how2_s3d_{name}.lst").write_text(names)
+        ids = [f"{name}{number}" for number in range(count)]
+        write_shards(copy / "feat", tfeat_dir, split, videos(ids))
+        list_path = copy / f"how2_s3d_{name}.lst"
+        list_path.write_text("\n".join(ids))
     assert describe(report_of(copy).findings()) == []
 
 
@@ -128,64 +130,68 @@ def test_howto100m_is_plausible(copy, every_s, length_s, words):
     ("stem", "edit", "severity", "figure", "cause"),
     [
         # Caption times in another unit, or shifted.
-        (TIMES, each(lambda t: t * 1000), "error", "outside the video", "milliseconds"),
-        (TIMES, each(lambda t: t * 1e6), "error", "outside the video", "microseconds"),
-        (TIMES, each(lambda t: t * 30), "error", "first to last", "30 times too large, probably f"),
-        (TIMES, each(lambda t: t * 100), "error", "outside the video", "100 times too large"),
-        (TIMES, each(lambda t: t / 60), "error", "seconds of a caption", "probably minutes"),
-        (TIMES, each(lambda t: t + 3600), "error", "outside the video", "time code"),
-        (TIMES, each(lambda t: t[:, ::-1]), "error", "end before they start", "swapped"),
-        (TIMES, each(lambda t: t[:, :1].repeat(2, 1)), "error", "time with captions", "missing"),
-        (TIMES, each(lambda t: t * 1.1), "warning", "outside the video", "at another speed"),
-        (TIMES, each(lambda t: t - 20), "warning", "outside the video", "shifted"),
+        (TIMES, each(milliseconds), "error", "outside the video", "milliseconds"),
+        (TIMES, scaled(1e6), "error", "outside the video", "microseconds"),
+        (TIMES, scaled(30), "error", "first to last", "30 times too large, probably f"),
+        (TIMES, scaled(100), "error", "outside the video", "100 times too large"),
+        (TIMES, each(minutes), "error", "seconds of a caption", "probably minutes"),
+        (TIMES, shifted(3600), "error", "outside the video", "time code"),
+        (TIMES, each(swapped), "error", "end before they start", "swapped"),
+        (TIMES, each(without_length), "error", "time with captions", "missing"),
+        (TIMES, scaled(1.1), "warning", "outside the video", "at another speed"),
+        (TIMES, shifted(-20), "warning", "outside the video", "shifted"),
         # Wrong caption times in some videos.
-        (
-            *(TIMES, lambda rows: [*rows[:5], *(t * 1000 for t in rows[5:])]),
-            *("error", "first to last", "in 69 % of the videos, caption times are about 1,0"),
-        ),
-        (TIMES, one_in(2, lambda t: t * 1000), "warning", "outside", "in 50 % of the videos, cap"),
-        (TIMES, one_in(8, lambda t: t * 1000), "warning", "shorter than", "in 9 % of the videos"),
+        (TIMES, one_in(2, milliseconds), "warning", "outside", "in 50 % of the videos, cap"),
+        (TIMES, one_in(8, milliseconds), "warning", "shorter than", "in 9 % of the videos"),
         (TIMES, each(open_end), "warning", "shorter than their captions", "99:59:59"),
-        (TIMES, one_in(8, lambda t: t / 60), "warning", "first tenth", "probably minutes"),
-        (TIMES, one_in(3, lambda t: t / t.max()), "warning", "first tenth", "shares of the video"),
-        (TIMES, one_in(2, lambda t: t[:, :1].repeat(2, 1)), "warning", "without length", "missing"),
+        (TIMES, one_in(8, minutes), "warning", "first tenth", "probably minutes"),
+        (TIMES, one_in(3, shares), "warning", "first tenth", "shares of the video"),
+        (TIMES, one_in(2, without_length), "warning", "without length", "missing"),
         # Features with another rate, or of other videos.
-        (FEATURES, each(lambda x: x[::2]), "warning", "first to last", "probably 2.0 s apart"),
-        (FEATURES, each(lambda x: noisy(x.repeat(2, 0))), "warning", "first to", "2.0 a second"),
-        (FEATURES, each(lambda x: noisy(x.repeat(25, 0))), "warning", "first to", "one per frame"),
-        (FEATURES, each(lambda x: x.repeat(2, 0)), "warning", "one before", "repeated"),
-        (FEATURES, one_in(2, lambda x: x[:30]), "warning", "outside the video", "cut off"),
-        (FEATURES, each(lambda x: x[: len(x) * 94 // 100]), "warning", "outside", "were cut off"),
-        (FEATURES, lambda rows: [*rows[1:], rows[0]], "warning", "outside", "compare the ids"),
-        (FEATURES, lambda rows: [rows[0]] * len(rows), "warning", "of another", "several videos"),
+        (FEATURES, each(every_other), "warning", "first to last", "probably 2.0 s apart"),
+        (FEATURES, repeated(2, seed=0), "warning", "first to", "2.0 a second"),
+        (FEATURES, repeated(25, seed=0), "warning", "first to", "one per frame"),
+        (FEATURES, repeated(2), "warning", "one before", "repeated"),
+        (FEATURES, one_in(2, lambda rows: rows[:30]), "warning", "outside the video", "cut off"),
+        (FEATURES, first_rows(0.94), "warning", "outside", "were cut off"),
+        (FEATURES, of_next_video, "warning", "outside", "compare the ids"),
+        (FEATURES, of_first_video, "warning", "of another", "several videos"),
         # Wrong features.
-        (FEATURES, each(lambda x: x / 16), "warning", "length of a feature row", "scaled twice"),
-        (
-            *(FEATURES, each(lambda x: np.ascontiguousarray(x.T).reshape(x.shape))),
-            *("warning", "not of length 1", "not transposed"),
-        ),
+        (FEATURES, scaled(1 / 16), "warning", "length of a feature row", "scaled twice"),
+        (FEATURES, each(transposed_wrongly), "warning", "not of length 1", "not transposed"),
         (FEATURES, each(np.zeros_like), "error", "of zeros", "could not be decoded"),
         (FEATURES, each(collapsed), "warning", "length of the mean feature row", "nearly the same"),
         (FEATURES, each(np.ones_like), "error", "constant feature columns", "wrong weights"),
-        (FEATURES, each(lambda x: x * (np.arange(512) < 256)), "warning", "columns", "narrower"),
-        (FEATURES, each(lambda x: x * np.float16(np.inf)), "error", "infinite", "65,504"),
+        (FEATURES, each(narrow), "warning", "columns", "narrower"),
+        (FEATURES, scaled(np.float16(np.inf)), "error", "infinite", "65,504"),
         # Wrong texts.
-        (PIECES, each(lambda ids: np.full_like(ids, -1)), "error", "without a word", "not strings"),
-        (PIECES, each(lambda ids: ids * 0 + 105), "error", "equal to another", "one text"),
+        (PIECES, each(no_pieces), "error", "without a word", "not strings"),
+        (PIECES, each(same_piece), "error", "equal to another", "one text"),
         (PIECES, pieces(0.9, [UNK]), "error", "unknown", "another language"),
         (PIECES, pieces(0.2, [UNK]), "warning", "unknown", "another language"),
-        (
-            *(PIECES, each(lambda ids: np.where(ids < 0, 105, ids)), "warning", "of a caption"),
-            "long sentences or paragraphs: cut them; or texts are probably in another language",
-        ),
+        (PIECES, each(full_captions), "warning", "of a caption", LONG_TEXTS),
     ],
 )
 def test_a_mistake_is_found_with_its_cause(copy, stem, edit, severity, figure, cause):
     with np.errstate(invalid="ignore"):
         change(copy, stem, edit)
-    found = [one for one in report_of(copy).findings() if one.split == "train"]
-    assert any(figure in one.figure and cause in one.cause for one in found), found
-    assert ("error" in {one.severity for one in found}) == (severity == "error"), found
+    found = [finding for finding in report_of(copy).findings() if finding.split == "train"]
+    causes = [finding.cause for finding in found if figure in finding.figure]
+    assert any(cause in one for one in causes), found
+    has_errors = "error" in {finding.severity for finding in found}
+    assert has_errors == (severity == "error"), found
+
+
+def test_the_share_of_videos_with_wrong_times_is_reported(copy):
+    def wrong_after_five(rows: Rows) -> Rows:
+        return [*rows[:5], *map(milliseconds, rows[5:])]
+
+    change(copy, TIMES, wrong_after_five)
+    found = [finding for finding in report_of(copy).findings() if finding.split == "train"]
+    causes = {finding.figure: finding.cause for finding in found}
+    cause = causes["first to last caption, of the video"]
+    assert cause.startswith("in 69 % of the videos, caption times are about 1,0")
+    assert "error" in {finding.severity for finding in found}
 
 
 def test_a_single_wrong_end_is_a_warning(copy):
@@ -199,19 +205,21 @@ def test_a_single_wrong_end_is_a_warning(copy):
 
 def test_constant_columns_of_few_rows_are_not_reported(copy):
     change(copy, FEATURES, each(lambda rows: np.ones_like(rows[:4])))  # 80 in the largest shard
-    figures = {one.figure for one in report_of(copy).findings()}
-    assert not figures & {"constant feature columns", "length of the mean feature row"}
+    figures = figures_of(copy)
+    assert "constant feature columns" not in figures
+    assert "length of the mean feature row" not in figures
 
 
 def test_equal_captions_of_all_videos_are_found(copy):
     for stem in (TIMES, PIECES):
-        change(copy, stem, lambda rows: [rows[0]] * len(rows))
-    assert "videos: with captions of another" in {one.figure for one in report_of(copy).findings()}
+        change(copy, stem, of_first_video)
+    assert "videos: with captions of another" in figures_of(copy)
 
 
 def test_captions_in_another_language_are_found_by_their_word_pieces(copy):
     words = (copy / "bert/vocab.txt").read_text().split()
-    change(copy, PIECES, pieces(0.5, [n for n, word in enumerate(words) if word.startswith("##")]))
+    inside_words = [number for number, word in enumerate(words) if word.startswith("##")]
+    change(copy, PIECES, pieces(0.5, inside_words))
     (found, _) = report_of(copy).findings()
     assert found.figure == "tokens: inside a word"
     assert "another language" in found.cause
@@ -223,31 +231,34 @@ def run(folder: Path) -> int:
 
 
 def results(folder: Path) -> dict:
-    return json.loads((folder / "check/statistics.json").read_text())
+    path = folder / "check/statistics.json"
+    return json.loads(path.read_text())
 
 
 def test_warnings_give_exit_code_0(copy, caplog):
-    change(copy, FEATURES, each(lambda rows: rows * 20))
+    change(copy, FEATURES, scaled(20))
     assert run(copy) == 0
     assert "features were probably not computed by S3D" in caplog.text
     assert "length of a feature row: 20.000 (19.99" in caplog.text
     assert "(plausible: 0.98 to 1.02)" in caplog.text
-    found = results(copy)["findings"]
-    assert {one["severity"] for one in found} == {"warning"}
-    assert {one["split"] for one in found} == {"train", "val"}
+    findings = results(copy)["findings"]
+    assert {finding["severity"] for finding in findings} == {"warning"}
+    assert {finding["split"] for finding in findings} == {"train", "val"}
 
 
 def test_errors_are_reported_together_with_the_damage(copy, capsys):
-    change(copy, TIMES, each(lambda times: times * 1000))
-    change(
-        copy, FEATURES, lambda rows: [rows[0] * np.float16(np.nan), *map(np.zeros_like, rows)][:-1]
-    )
+    def nan_and_zeros(rows: Rows) -> Rows:
+        damaged = rows[0] * np.float16(np.nan)
+        return [damaged, *map(np.zeros_like, rows[1:])]
+
+    change(copy, TIMES, each(milliseconds))
+    change(copy, FEATURES, nan_and_zeros)
     assert run(copy) == 2
     captured = capsys.readouterr()
-    for part in (
-        *("damaged:", "seconds with NaN or infinity", "training would be senseless:"),
-        *("milliseconds: divide them by 1000\n    train: ", "could not be decoded\n    train: "),
-    ):
-        assert part in captured.err
+    assert "damaged:" in captured.err
+    assert "seconds with NaN or infinity" in captured.err
+    assert "training would be senseless:" in captured.err
+    assert "milliseconds: divide them by 1000\n    train: " in captured.err
+    assert "could not be decoded\n    train: " in captured.err
     (line,) = [line for line in captured.out.splitlines() if "outside the video" in line]
     assert line.endswith("at most 2 %")
