@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from mmpt.batch import Split
 from mmpt.cli.check import main
 from mmpt.config import load_config
-from mmpt.prepare.check.dataset_check import check_dataset
+from mmpt.prepare.check.dataset_check import DatasetReport, check_dataset
 from mmpt.shards.layout import read_shard_meta
 from mmpt.shards.shardedtensor import ShardedTensor
 from tests.support.jobs import NORTON, corpus_overrides
@@ -24,48 +25,91 @@ def check(folder: Path, *more: str) -> int:
 
 
 def found(folder: Path, key: str = "damage"):
-    return json.loads((folder / "check/statistics.json").read_text())[key]
+    path = folder / "check/statistics.json"
+    return json.loads(path.read_text())[key]
 
 
 def change(folder: Path, stem: str, part: str, edit) -> None:
     """Replaces an array of the corpus by the result of `edit`."""
     path = folder / "feat" / f"{stem}_{part}.npy"
-    np.save(path, edit(np.load(path)))
+    array = np.load(path)
+    np.save(path, edit(array))
 
 
 # ---- the numbers
 
 
-def test_statistics_equal_those_of_simple_loops(corpus):
+@pytest.fixture(scope="session")
+def report(corpus: Path) -> DatasetReport:
+    """Returns the report of the corpus, which is not damaged."""
     config = load_config(NORTON, corpus_overrides(corpus, corpus / "run"))
     report = check_dataset(config)
     assert report.damage == []
+    return report
+
+
+def read_arrays(corpus: Path, split: Split, stem: str) -> np.ndarray:
+    """Returns the concatenated arrays of all shards of a split.
+
+    Args:
+        stem: name of the arrays, with `{}` for the name of the shard.
+    """
+    arrays = []
+    for shard in read_shard_meta(corpus / "feat", split):
+        name = stem.format(f"{split.shard_name}_{shard}")
+        arrays.append(np.load(corpus / "feat" / name))
+    return np.concatenate(arrays)
+
+
+def test_several_workers_give_the_same_report(corpus, report):
+    config = load_config(NORTON, corpus_overrides(corpus, corpus / "run"))
     assert check_dataset(config, workers=4).to_dict() == report.to_dict()
+
+
+@pytest.mark.parametrize("split", [Split.TRAIN, Split.VALID])
+def test_statistics_of_features_equal_a_simple_version(corpus, report, split):
+    statistics = report.splits[split.shard_name]
+    features = read_arrays(corpus, split, "{}_data.npy")
+    norms = np.linalg.norm(features.astype(float), axis=1)
+    tally = statistics.tallies["length of a feature row"]
+    assert statistics.seconds == len(norms)
+    assert tally.count == len(norms)
+    # Measured 2e-7.
+    assert tally.mean == pytest.approx(norms.mean(), abs=1e-5)
+
+
+@pytest.mark.parametrize("split", [Split.TRAIN, Split.VALID])
+def test_statistics_of_captions_equal_simple_loops(corpus, report, split):
+    statistics = report.splits[split.shard_name]
     raw = json.loads((corpus / "captions.json").read_text())
-    for split in (Split.TRAIN, Split.VALID):
-        name = split.shard_name
-        statistics = report.splits[name]
-        shards = read_shard_meta(corpus / "feat", split)
-        features = [np.load(f"{corpus}/feat/{name}_{k}_data.npy").astype(float) for k in shards]
-        norms = np.linalg.norm(np.concatenate(features), axis=1)
-        captions = [raw[video_id] for ids in shards.values() for video_id in ids]
-        spoken_s = sum(np.subtract(one["end"], one["start"]).sum() for one in captions)
-        tally = statistics.tallies["length of a feature row"]
-        assert statistics.videos == statistics.listed == len(captions)
-        assert statistics.seconds == len(norms) == tally.count
-        assert statistics.captions == sum(len(one["text"]) for one in captions)
-        # Measured 2e-7 and 1e-5, because shards have float32.
-        assert tally.mean == pytest.approx(norms.mean(), abs=1e-5)
-        assert statistics.spoken_s == pytest.approx(spoken_s, abs=1e-2)
-        # The captions of the demo do not overlap.
-        assert statistics.covered_s == pytest.approx(spoken_s, abs=1e-2)
-        stem = f"{corpus}/feat/demo.bert-demo.{name}"
-        ids = [np.load(f"{stem}_{shard}.caps_ids_data.npy") for shard in shards]
-        pieces = (np.concatenate(ids) >= 0).sum(axis=1)
-        tally = statistics.tallies["word pieces of a caption"]
-        assert statistics.pieces == pieces.sum()
-        assert tally.counts.tolist() == np.histogram(pieces, tally.edges)[0].tolist()
-        assert (tally.low, tally.high) == (pieces.min(), pieces.max())
+    shards = read_shard_meta(corpus / "feat", split)
+    num_captions = 0
+    spoken_s = 0.0
+    ids = list(chain.from_iterable(shards.values()))
+    for video_id in ids:
+        captions = raw[video_id]
+        num_captions += len(captions["text"])
+        spoken_s += sum(captions["end"]) - sum(captions["start"])
+    assert statistics.videos == len(ids)
+    assert statistics.listed == len(ids)
+    assert statistics.captions == num_captions
+    # Measured 1e-5, because shards have float32.
+    assert statistics.spoken_s == pytest.approx(spoken_s, abs=1e-2)
+    # The captions of the demo do not overlap.
+    assert statistics.covered_s == pytest.approx(spoken_s, abs=1e-2)
+
+
+@pytest.mark.parametrize("split", [Split.TRAIN, Split.VALID])
+def test_statistics_of_word_pieces_equal_a_simple_version(corpus, report, split):
+    statistics = report.splits[split.shard_name]
+    ids = read_arrays(corpus, split, "demo.bert-demo.{}.caps_ids_data.npy")
+    pieces = (ids >= 0).sum(axis=1)
+    tally = statistics.tallies["word pieces of a caption"]
+    counts, _ = np.histogram(pieces, tally.edges)
+    assert statistics.pieces == pieces.sum()
+    assert tally.counts.tolist() == counts.tolist()
+    assert tally.low == pieces.min()
+    assert tally.high == pieces.max()
 
 
 def test_the_command_prints_a_table_and_draws_histograms(copy, capsys, monkeypatch):
@@ -115,7 +159,8 @@ def test_damage_is_reported_with_its_file_and_video(copy, capsys, stem, part, ed
     change(copy, stem, part, edit)
     assert check(copy) == 2
     (damage,) = found(copy)
-    ids = read_shard_meta(copy / "feat", Split.TRAIN)[int(stem.split("_")[1][0])]
+    shard = 1 if "_1" in stem else 0
+    ids = read_shard_meta(copy / "feat", Split.TRAIN)[shard]
     assert damage["video"] == ("" if row is None else ids[row])
     assert stem in damage["file"]
     assert what in damage["what"]
@@ -127,39 +172,56 @@ def test_all_damage_is_reported_at_once(copy, capsys):
     (copy / f"feat/{Q}_1.startends_starts.npy").write_bytes(b"x")
     shutil.rmtree(copy / "bert")
     change(copy, "val_0", "data", put([0], 0, np.nan))
-    meta = json.loads((copy / "feat/val_meta.json").read_text())
-    meta["shards"][0][1] = meta["shards"][0][0]
-    (copy / "feat/val_meta.json").write_text(json.dumps(meta))
+    meta_path = copy / "feat/val_meta.json"
+    meta = json.loads(meta_path.read_text())
+    ids = meta["shards"][0]
+    ids[1] = ids[0]
+    meta_path.write_text(json.dumps(meta))
     assert check(copy) == 2
-    whats = " | ".join(f"{one['file']} {one['what']}" for one in found(copy))
-    for part in (
-        *("/bert", "train_0_data.npy", "not a complete .npy file"),
-        *("NaN", "is packed twice", "are not packed"),
-    ):
-        assert part in whats
-    assert capsys.readouterr().err.count("\n  - ") == len(found(copy))
+    damage = found(copy)
+    text = "\n".join(f"{one['file']} {one['what']}" for one in damage)
+    assert "/bert" in text
+    assert "train_0_data.npy" in text
+    assert "not a complete .npy file" in text
+    assert "NaN" in text
+    assert "is packed twice" in text
+    assert "are not packed" in text
+    assert capsys.readouterr().err.count("\n  - ") == len(damage)
 
 
 def test_captions_with_wrong_times_are_counted_but_are_not_damage(copy):
-    def odd(array):
-        array[:3] = [(-2.0, 1.0), (9.0, 8.0), (1e6, 1e6 + 3)]
-        return array
+    times = [(-2.0, 1.0), (9.0, 8.0), (1e6, 1e6 + 3)]
+    change(copy, f"{Q}_0.startends", "data", put([0, 1, 2], slice(None), times))
+    assert check(copy) == 0
+    train = found(copy, "splits")["train"]
+    assert train["negative"] == 1
+    assert train["reversed"] == 1
+    assert train["late"] == 1
+    assert train["unordered"] == 1  # the caption after the one that begins at 1e6
 
-    change(copy, f"{Q}_0.startends", "data", odd)
+
+def test_a_video_without_captions_is_counted(copy):
     for part in ("startends", "caps_ids"):
         stem = copy / f"feat/{Q}_1.{part}"
-        whole = ShardedTensor.load(stem)
-        rows = [whole[0][:0], *(whole[row] for row in range(1, len(whole)))]
+        tensor = ShardedTensor.load(stem)
+        rows = [tensor[row] for row in range(len(tensor))]
+        rows[0] = rows[0][:0]
         ShardedTensor.from_list(rows).save(stem)
-    with open(copy / "how2_s3d_train.lst", "a") as file:
-        file.write((copy / "how2_s3d_train.lst").read_text().split()[0] + "\n")
-        file.write((copy / "how2_s3d_val.lst").read_text().split()[0] + "\n")
+    assert check(copy) == 0
+    assert found(copy, "splits")["train"]["without_captions"] == 1
+
+
+def test_ids_that_are_repeated_or_in_both_lists_are_counted(copy):
+    train_list = copy / "how2_s3d_train.lst"
+    train_ids = train_list.read_text().split()
+    val_ids = (copy / "how2_s3d_val.lst").read_text().split()
+    listed = [*train_ids, train_ids[0], val_ids[0]]
+    train_list.write_text("\n".join(listed))
     assert check(copy, "dataset.max_missing=0.1") == 0
     train = found(copy, "splits")["train"]
-    for name in ("negative", "reversed", "late", "repeated", "in_both", "not_packed"):
-        assert train[name] == 1, name
-    assert train["without_captions"] == 1
-    assert train["unordered"] == 1  # the caption after the one that begins at 1e6
+    assert train["repeated"] == 1
+    assert train["in_both"] == 1
+    assert train["not_packed"] == 1
 
 
 def test_fewer_videos_than_a_batch_are_damage(copy):
@@ -167,13 +229,16 @@ def test_fewer_videos_than_a_batch_are_damage(copy):
     assert "only 8 videos have features and captions" in found(copy)[0]["what"]
 
 
-def test_mistakes_are_reported(corpus, tmp_path, capsys):
-    training = [NORTON, *corpus_overrides(corpus, tmp_path)]
-    for arguments, message in (
-        ([str(tmp_path / "no.yaml")], "no such file"),
-        ([*training, "--workers", "0"], "--workers"),
-        (["projects/retri/norton/test_how2_demo_zs.yaml"], "must be a training config"),
-        ([*training, "--out", "/dev/null/here"], "/dev/null"),
-    ):
-        assert main(arguments) == 2
-        assert message in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("yaml", "more", "message"),
+    [
+        ("no.yaml", [], "no such file"),
+        (NORTON, ["--workers", "0"], "--workers"),
+        ("projects/retri/norton/test_how2_demo_zs.yaml", [], "must be a training config"),
+        (NORTON, ["--out", "/dev/null/here"], "/dev/null"),
+    ],
+)
+def test_mistakes_are_reported(corpus, tmp_path, capsys, yaml, more, message):
+    overrides = corpus_overrides(corpus, tmp_path) if yaml == NORTON else []
+    assert main([yaml, *overrides, *more]) == 2
+    assert message in capsys.readouterr().err
