@@ -33,42 +33,50 @@ VIDEOS = {
 
 def simple_version(captions: dict, rng: random.Random) -> list[tuple[float, float, str]]:
     """Follows the rules of the specification, and tries all lengths of the overlap."""
-    kept: list[list] = []
-    for s, e, t in zip(captions["start"], captions["end"], captions["text"], strict=True):
-        if not isinstance(t, str) or not (t := t.replace("\n", " ").strip()):
+    kept: list[tuple[float, float, str]] = []
+    for start, end, text in zip(*captions.values(), strict=True):
+        text = text.replace("\n", " ").strip() if isinstance(text, str) else ""
+        if not text:
             continue
-        p = kept[-1][2] if kept else None
-        k = next((k for k in range(1, len(t) + 1) if p and p.endswith(t[:k])), 0)
-        if p is None:
-            kept.append([s, e, t])
-        elif p.endswith(t):
-            kept[-1][1] = max(kept[-1][1], e)
-        elif t.startswith(p):
-            kept[-1] = [min(kept[-1][0], s), max(kept[-1][1], e), t]
-        elif k == 0:
-            kept.append([s, e, t])
+        if not kept:
+            kept.append((start, end, text))
+            continue
+        last_start, last_end, last_text = kept.pop()
+        sizes = [size for size in range(1, len(text) + 1) if last_text.endswith(text[:size])]
+        if last_text.endswith(text):
+            kept.append((last_start, max(last_end, end), last_text))
+        elif text.startswith(last_text):
+            kept.append((min(last_start, start), max(last_end, end), text))
+        elif not sizes:
+            kept += [(last_start, last_end, last_text), (start, end, text)]
         elif rng.random() > 0.5:
-            kept[-1][1] = begin = max(kept[-1][1], s)
-            if t[k:].strip():
-                kept.append([begin, max(e, begin), t[k:].strip()])
+            middle = max(last_end, start)
+            rest = text[sizes[0] :].strip()
+            kept.append((last_start, middle, last_text))
+            if rest:
+                kept.append((middle, max(end, middle), rest))
         else:
-            if p[:-k].strip():
-                kept[-1] = [kept[-1][0], min(kept[-1][1], s), p[:-k].strip()]
-            else:
-                kept.pop()
-            kept.append([s, e, t])
-    return [tuple(caption) for caption in kept]
+            rest = last_text[: -sizes[0]].strip()
+            if rest:
+                kept.append((last_start, min(last_end, start), rest))
+            kept.append((start, end, text))
+    return kept
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_random_texts_are_deduplicated_as_by_a_simple_version(seed):
     rng = random.Random(seed)
     start = sorted(round(rng.uniform(0, 60), 2) for _ in range(30))
-    texts = ["".join(rng.choices("ab \n", k=rng.randint(0, 9))) for _ in start]
+    end = [time + 4 for time in start]
+    texts = []
+    for _ in start:
+        letters = rng.choices("ab \n", k=rng.randint(0, 9))
+        texts.append("".join(letters))
     texts[seed % 30] = None
-    captions = {"start": start, "end": [time + 4 for time in start], "text": texts}
+    captions = {"start": start, "end": end, "text": texts}
     found = deduplicate(captions, random.Random(seed).random)
-    assert list(zip(*found.values(), strict=True)) == simple_version(captions, random.Random(seed))
+    rows = list(zip(*found.values(), strict=True))
+    assert rows == simple_version(captions, random.Random(seed))
 
 
 def test_a_caption_that_ends_before_it_starts_is_an_error():
@@ -79,7 +87,8 @@ def test_a_caption_that_ends_before_it_starts_is_an_error():
 def write_source(folder: Path, suffix: str) -> Path:
     path = folder / f"raw_caption{suffix}"
     if suffix == ".pkl":
-        path.write_bytes(pickle.dumps({name: json.dumps(video) for name, video in VIDEOS.items()}))
+        texts = {name: json.dumps(video) for name, video in VIDEOS.items()}
+        path.write_bytes(pickle.dumps(texts))
     elif suffix == ".jsonl":
         lines = [json.dumps({"id": name} | video) for name, video in VIDEOS.items()]
         path.write_text("\n\n".join(lines))
@@ -90,14 +99,16 @@ def write_source(folder: Path, suffix: str) -> Path:
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl", ".pkl"])
 def test_all_input_formats_give_the_same_corpus(tmp_path, suffix):
-    source, output = write_source(tmp_path, suffix), tmp_path / "out.jsonl"
+    source = write_source(tmp_path, suffix)
+    output = tmp_path / "out.jsonl"
     assert main(["--input", str(source), "--output", str(output), "--seed", "5"]) == 0
     draw = random.Random(5).random
     expected = {name: deduplicate(video, draw) for name, video in VIDEOS.items()}
     if suffix == ".json":  # its reader replaces a lone surrogate
         expected["café"]["text"][-1] = "? half a pair"
     assert dict(iter_corpus(output)) == expected
-    assert json.loads((tmp_path / "out.made.json").read_text())["videos_without_captions"] == 1
+    note = json.loads((tmp_path / "out.made.json").read_text())
+    assert note["videos_without_captions"] == 1
 
 
 @pytest.mark.spawn
@@ -107,8 +118,9 @@ def test_times_are_corrected_and_counted_only_with_dedup(tmp_path):
         "end": [3.0, 1.0, 5.0, 9.0],
         "text": ["b b", "a", 7, "untimed"],
     }
-    for name in ("sentencified_htm_1200k", "raw_caption"):
-        (tmp_path / f"{name}.json").write_text(json.dumps({"x": flawed}))
+    for name in ("sentencified_htm_1200k.json", "raw_caption.json"):
+        path = tmp_path / name
+        path.write_text(json.dumps({"x": flawed}))
     command = [sys.executable, "-m", "mmpt.processors.dedupprocessor", "--how2dir", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     ((_, captions),) = iter_corpus(tmp_path / "sentencified_htm_1200k.jsonl")
@@ -123,18 +135,26 @@ def test_a_second_run_writes_the_corpus_only_if_something_changed(tmp_path):
     source = write_source(tmp_path, ".json")
     output = tmp_path / "raw_caption_dedup.jsonl"
     inode = None
-    for change, seed, made in (
-        (lambda: None, "0", True),
-        (lambda: None, "0", False),
-        (lambda: output.write_bytes(output.read_bytes()[:-1]), "0", True),
-        (lambda: source.write_text(json.dumps(VIDEOS | {"new": VIDEOS["none"]})), "0", True),
-        (lambda: (tmp_path / "raw_caption_dedup.made.json").unlink(), "0", True),
-        (lambda: None, "1", True),
-    ):
-        change()
+
+    def is_written(seed: str = "0") -> bool:
+        """Runs the command. Returns whether the output is a new file."""
+        nonlocal inode
         assert main(["--how2dir", str(tmp_path), "--seed", seed]) == 0
-        assert (output.stat().st_ino != inode) == made
+        previous = inode
         inode = output.stat().st_ino
+        return inode != previous
+
+    assert is_written()
+    assert not is_written()
+    content = output.read_bytes()
+    output.write_bytes(content[:-1])
+    assert is_written()
+    more_videos = VIDEOS | {"new": VIDEOS["none"]}
+    source.write_text(json.dumps(more_videos))
+    assert is_written()
+    (tmp_path / "raw_caption_dedup.made.json").unlink()
+    assert is_written()
+    assert is_written(seed="1")
 
 
 GOOD = b'{"a": {"start": [0], "end": [1], "text": ["x"]}}'

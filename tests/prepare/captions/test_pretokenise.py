@@ -28,6 +28,18 @@ IDS = {
 }
 
 
+def random_captions(rng: random.Random) -> dict[str, list]:
+    """Returns one to nine captions of random words."""
+    num_captions = rng.randint(1, 9)
+    start = sorted(round(rng.uniform(0, 80), 2) for _ in range(num_captions))
+    end = [time + 5 for time in start]
+    texts = []
+    for _ in start:
+        words = rng.choices(WORDS, k=rng.randint(0, 20))
+        texts.append(" ".join(words))
+    return {"start": start, "end": end, "text": texts}
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """Returns a folder with a BERT, three feature shards and captions.
@@ -36,31 +48,43 @@ def place(tmp_path: Path) -> Path:
     """
     rng = random.Random(1)
     tiny_bert(tmp_path / "bert")
+    features = np.zeros((90, 512), dtype=np.float16)
     corpus = {}
     for split, shards in IDS.items():
         write_shard_meta(tmp_path / "feat", split, shards)
         for number, ids in enumerate(shards):
-            features = [np.zeros((90, 512), dtype=np.float16) for _ in ids]
             stem = tmp_path / "feat" / f"{split.shard_name}_{number}"
-            ShardedTensor.from_list(features).save(stem)
+            ShardedTensor.from_list([features] * len(ids)).save(stem)
             for video_id in ids:
-                start = sorted(round(rng.uniform(0, 80), 2) for _ in range(rng.randint(1, 9)))
-                text = [" ".join(rng.choices(WORDS, k=rng.randint(0, 20))) for _ in start]
-                end = [time + 5 for time in start]
-                corpus[video_id] = {"start": start, "end": end, "text": text}
+                corpus[video_id] = random_captions(rng)
     corpus["v40"]["text"][0] = None
     corpus["v41"] = {"start": [], "end": [], "text": []}
     corpus["v42"] = {"start": [9.0, 2.0], "end": [12.0, 4.0], "text": ["the pan", "heat"]}
     del corpus["a/v.3"]
     names = list(corpus)
     rng.shuffle(names)
-    (tmp_path / "captions.json").write_text(json.dumps({name: corpus[name] for name in names}))
+    write_captions(tmp_path, {name: corpus[name] for name in names})
     return tmp_path
 
 
+def read_corpus(place: Path) -> dict[str, dict]:
+    path = place / "captions.json"
+    return json.loads(path.read_text())
+
+
+def write_captions(place: Path, corpus: dict[str, dict]) -> None:
+    path = place / "captions.json"
+    path.write_text(json.dumps(corpus))
+
+
 def arguments(place: Path, *more: str) -> list[str]:
-    keys = {"bert_name": "bert", "caption_pkl_path": "captions.pkl", "target_dir": "feat"}
-    return [CONFIG, *(f"dataset.{key}={place / name}" for key, name in keys.items()), *more]
+    return [
+        CONFIG,
+        f"dataset.bert_name={place}/bert",
+        f"dataset.caption_pkl_path={place}/captions.pkl",
+        f"dataset.target_dir={place}/feat",
+        *more,
+    ]
 
 
 def run(place: Path, *more: str) -> int:
@@ -73,36 +97,55 @@ def files(place: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in paths}
 
 
-def test_videos_without_captions_have_empty_rows_and_are_reported(place):
+def test_videos_without_captions_are_reported(place):
     assert run(place) == 0
     report = json.loads((place / "feat" / "captions.bert.report.json").read_text())
-    assert report["train"]["videos"] == 50
-    assert report["train"]["not_in_captions"] == ["a/v.3"]
-    assert report["train"]["without_captions"] == ["v41"]
-    assert report["train"]["fixed"] == {"unsorted": 1, "negative": 0, "reversed": 0, "untimed": 0}
-    assert report["val"]["not_in_captions"] == report["val"]["without_captions"] == []
-    corpus = json.loads((place / "captions.json").read_text())
-    prefix = f"{place}/feat/captions.bert."
+    train = report["train"]
+    assert train["videos"] == 50
+    assert train["not_in_captions"] == ["a/v.3"]
+    assert train["without_captions"] == ["v41"]
+    assert train["fixed"] == {"unsorted": 1, "negative": 0, "reversed": 0, "untimed": 0}
+    val = report["val"]
+    assert val["not_in_captions"] == []
+    assert val["without_captions"] == []
+
+
+def test_every_video_has_a_row_with_its_captions(place):
+    assert run(place) == 0
+    corpus = read_corpus(place)
+    corpus["a/v.3"] = {"start": []}  # it is not in the captions
     for split, shards in IDS.items():
         for number, ids in enumerate(shards):
-            times, rows = open_captions(prefix, split, number)
-            counts = [len(corpus.get(name, {"start": []})["start"]) for name in ids]
-            assert times.lengths().tolist() == rows.lengths().tolist() == counts
-    times, rows = open_captions(prefix, Split.TRAIN, 1)
-    sorted_times, ids = times[42 - 30], rows[42 - 30]
-    assert sorted_times.tolist() == [[2.0, 4.0], [9.0, 12.0]]
+            times, pieces = open_captions(f"{place}/feat/captions.bert.", split, number)
+            counts = [len(corpus[name]["start"]) for name in ids]
+            assert times.lengths().tolist() == counts
+            assert pieces.lengths().tolist() == counts
+
+
+def test_captions_are_sorted_by_their_start(place):
+    assert run(place) == 0
+    times, pieces = open_captions(f"{place}/feat/captions.bert.", Split.TRAIN, 1)
+    row = IDS[Split.TRAIN][1].index("v42")
+    assert times[row].tolist() == [[2.0, 4.0], [9.0, 12.0]]
     tokenizer = load_tokenizer(str(place / "bert"))
-    np.testing.assert_array_equal(ids, caption_ids(tokenizer, ["heat", "the pan"]))
+    expected = caption_ids(tokenizer, ["heat", "the pan"])
+    np.testing.assert_array_equal(pieces[row], expected)
 
 
 def test_only_shards_with_changed_inputs_are_made_again(place):
+    def inodes() -> dict[str, int]:
+        paths = sorted((place / "feat").glob("*.caps_ids_starts.npy"))
+        return {path.name: path.stat().st_ino for path in paths}
+
     def made_now() -> list[str]:
-        paths = sorted((place / "feat").glob("*.caps_ids_starts.npy"))
-        before = {path: path.stat().st_ino for path in paths}
+        """Runs the command. Returns the names of the shards that it writes."""
+        before = inodes()
         assert run(place) == 0
-        paths = sorted((place / "feat").glob("*.caps_ids_starts.npy"))
-        new = [path.name for path in paths if before.get(path) != path.stat().st_ino]
-        return [name.split(".")[2] for name in new]
+        made = []
+        for name, inode in inodes().items():
+            if inode != before.get(name):
+                made.append(name.split(".")[2])
+        return made
 
     assert made_now() == ["train_0", "train_1", "val_0"]
     first = files(place)
@@ -110,14 +153,17 @@ def test_only_shards_with_changed_inputs_are_made_again(place):
     (place / "feat" / "captions.bert.val_0.startends_starts.npy").unlink()
     assert made_now() == ["val_0"]
     assert files(place) == first
-    write_shard_meta(place / "feat", Split.TRAIN, [IDS[Split.TRAIN][0], IDS[Split.TRAIN][1][::-1]])
+    first_ids, second_ids = IDS[Split.TRAIN]
+    write_shard_meta(place / "feat", Split.TRAIN, [first_ids, second_ids[::-1]])
     assert made_now() == ["train_1"]
-    corpus = json.loads((place / "captions.json").read_text())
+    corpus = read_corpus(place)
     corpus["x"]["text"][0] = "heat"
-    (place / "captions.json").write_text(json.dumps(corpus))
+    write_captions(place, corpus)
     assert len(made_now()) == 3
     vocabulary = place / "bert" / "vocab.txt"
-    vocabulary.write_text("\n".join([*vocabulary.read_text().splitlines()[:-1], "newpiece"]) + "\n")
+    pieces = vocabulary.read_text().splitlines()
+    pieces[-1] = "newpiece"
+    vocabulary.write_text("\n".join(pieces) + "\n")
     load_tokenizer.cache_clear()
     assert len(made_now()) == 3
 
@@ -162,13 +208,23 @@ def test_captions_are_tokenised_in_batches_as_they_are_alone(tmp_path, seed):
     )
     pieces = [*alphabet, " [SEP] ", "[MASK]", "the", "pan ", "\ud800"]
     tokenizer = load_tokenizer(tiny_bert(tmp_path))
-    texts = ["".join(rng.choices(pieces, k=rng.randint(0, 60))) for _ in range(100)]
-    whole = [text[:96].encode("utf-8", "replace").decode() for text in texts]
-    expected = [tokenizer(text, add_special_tokens=False)["input_ids"][:32] for text in whole]
+    texts = []
+    for _ in range(100):
+        chosen = rng.choices(pieces, k=rng.randint(0, 60))
+        texts.append("".join(chosen))
     found = caption_ids(tokenizer, texts)
     assert found.dtype == np.int32
-    assert [[token for token in row if token != -1] for row in found.tolist()] == expected
-    assert (caption_ids(tokenizer, [float("nan"), None, ""]) == -1).all()
+    for row, text in zip(found, texts, strict=True):
+        valid = text[:96].encode("utf-8", "replace").decode()
+        alone = tokenizer(valid, add_special_tokens=False)["input_ids"]
+        assert row[row != -1].tolist() == alone[:32]
+
+
+def test_values_that_are_not_texts_get_no_ids(tmp_path):
+    tokenizer = load_tokenizer(tiny_bert(tmp_path))
+    found = caption_ids(tokenizer, [float("nan"), None, ""])
+    assert found.shape == (3, 32)
+    assert (found == -1).all()
 
 
 @pytest.mark.parametrize(
