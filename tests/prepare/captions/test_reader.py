@@ -103,6 +103,9 @@ def test_a_file_without_captions_is_not_an_error(tmp_path, name, content):
 def test_the_error_for_a_broken_file_names_the_problem(tmp_path, name, content, message):
     with pytest.raises(DataError, match=rf"{name}.*{message}"):
         read(tmp_path, name, content)
+
+
+def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"x\.vtt: no such file"):
         read_captions(tmp_path / "x.vtt")
 
@@ -132,11 +135,21 @@ def test_cleaned_times_equal_those_of_a_simple_version(seed):
     end[rng.random(12) < 0.1] = np.inf
     captions = {"start": start.tolist(), "end": end.tolist(), "text": list("abcdefghijkl")}
     found, flaws = clean_times(captions, "x")
-    rows = [row for row in zip(*captions.values(), strict=True) if np.isfinite(row[:2]).all()]
-    assert flaws["untimed"] == 12 - len(rows)
-    assert flaws["negative"] == sum(min(row[:2]) < 0 for row in rows)
-    assert flaws["reversed"] == sum(row[1] < row[0] for row in rows)
-    rows = sorted(((max(s, 0.0), max(e, s, 0.0), t) for s, e, t in rows), key=lambda row: row[0])
+    rows = []
+    counts = dict.fromkeys(("untimed", "negative", "reversed", "unsorted"), 0)
+    previous = float("-inf")
+    for start_s, end_s, text in zip(*captions.values(), strict=True):
+        if not np.isfinite([start_s, end_s]).all():
+            counts["untimed"] += 1
+            continue
+        counts["negative"] += min(start_s, end_s) < 0
+        counts["reversed"] += end_s < start_s
+        counts["unsorted"] += start_s < previous
+        previous = start_s
+        begin = max(start_s, 0.0)
+        rows.append((begin, max(end_s, begin), text))
+    rows.sort(key=lambda row: row[0])
+    assert flaws == counts
     assert list(zip(*found.values(), strict=True)) == rows
 
 

@@ -65,37 +65,48 @@ def speech(draw: st.DrawFn) -> list[Said]:
     now = draw(st.sampled_from([0.0, 0.5, 3599.0]))
     for _ in range(draw(st.integers(1, 12))):
         text = draw(st.sampled_from(SENTENCES))
+        num_words = len(text.split())
         seconds_per_word = draw(st.sampled_from([0.2, 0.3, 0.45]))
-        end = round(now + max(0.5, seconds_per_word * len(text.split())), 3)
+        duration = max(0.5, seconds_per_word * num_words)
+        end = round(now + duration, 3)
         said.append(Said(now, end, text))
-        now = round(end + draw(st.sampled_from([0, 0, 0, 0.1, 0.7, 6, 80])), 3)
+        pause = draw(st.sampled_from([0, 0, 0, 0.1, 0.7, 6, 80]))
+        now = round(end + pause, 3)
     return said
 
 
 def clock(seconds: float, separator: str) -> str:
-    minutes, milliseconds = divmod(round(seconds * 1000), 60_000)
+    milliseconds = round(seconds * 1000)
+    minutes, milliseconds = divmod(milliseconds, 60_000)
+    hours, minutes = divmod(minutes, 60)
     whole, fraction = divmod(milliseconds, 1000)
-    return f"{minutes // 60:02}:{minutes % 60:02}:{whole:02}{separator}{fraction:03}"
+    return f"{hours:02}:{minutes:02}:{whole:02}{separator}{fraction:03}"
 
 
 def write(cues: list[tuple[float, float, str]], is_vtt: bool) -> str:
     """Returns the content of a subtitle file with cues (start, end, text)."""
     separator = "." if is_vtt else ","
-    entries = ["WEBVTT\nKind: captions\nLanguage: en\n"] if is_vtt else []
+    entries = []
+    if is_vtt:
+        entries.append("WEBVTT\nKind: captions\nLanguage: en\n")
     for number, (start, end, text) in enumerate(cues, start=1):
         times = f"{clock(start, separator)} --> {clock(end, separator)}"
-        entries.append(f"{times}\n{text}\n" if is_vtt else f"{number}\n{times}\n{text}\n")
+        if is_vtt:
+            entries.append(f"{times}\n{text}\n")
+        else:
+            entries.append(f"{number}\n{times}\n{text}\n")
     return "\n".join(entries)
 
 
 def with_word_times(one: Said, end: float) -> str:
     """Returns a text with word times as in YouTube's files. The first word has none."""
-    words = one.text.split()
-    step = (end - one.start) / len(words)
-    timed = [words[0]]
-    for place, word in enumerate(words[1:], start=1):
-        timed.append(f"<{clock(one.start + place * step, '.')}><c> {word}</c>")
-    return "".join(timed)
+    first, *others = one.text.split()
+    step = (end - one.start) / (1 + len(others))
+    timed = first
+    for place, word in enumerate(others, start=1):
+        time = clock(one.start + place * step, ".")
+        timed += f"<{time}><c> {word}</c>"
+    return timed
 
 
 def scroll(said: list[Said], num_lines: int, style: str, hold: str, clears: bool) -> str:
@@ -111,24 +122,29 @@ def scroll(said: list[Said], num_lines: int, style: str, hold: str, clears: bool
         clears: no old line is shown after a pause.
     """
     is_timed = style in ("youtube", "stripped")
-    window: list[str] = []
+    blank = []
+    if is_timed and num_lines > 1:
+        blank = ["" if style == "stripped" else " "]
+    num_old = num_lines - 1
+    window: list[str] = []  # the lines that are shown
     cues = []
-    for place, one in enumerate(said):
-        if clears and place and one.start > said[place - 1].end:
+    last_end = 0.0
+    for one in said:
+        if clears and one.start > last_end:
             window = []
-        old = window[max(0, len(window) - num_lines + 1) :]
+        last_end = one.end
+        old = window[-num_old:] if num_old else []
         window = [*old, one.text]
         end = one.end if hold == "none" else round(one.end - HOLD_S, 3)
-        blank = [" "] if is_timed and num_lines > 1 else []
         new = with_word_times(one, end) if is_timed else one.text
-        cues.append((one.start, end, [*(old or blank), new]))
-        stays = window[-1:] if hold == "last" or num_lines == 1 else window[1 - num_lines :]
-        if hold != "none":
-            cues.append((end, one.end, [*stays, *blank]))
-    if style == "stripped":
-        cues = [(start, end, [line.strip() for line in lines]) for start, end, lines in cues]
-    texts = [(start, end, "\n".join(lines)) for start, end, lines in cues]
-    return write(texts, is_vtt=style != "srt")
+        lines = [*(old or blank), new]
+        cues.append((one.start, end, "\n".join(lines)))
+        if hold == "none":
+            continue
+        num_stay = 1 if hold == "last" else max(1, num_old)
+        lines = [*window[-num_stay:], *blank]
+        cues.append((end, one.end, "\n".join(lines)))
+    return write(cues, is_vtt=style != "srt")
 
 
 def assert_said(said: list[Said], text: str) -> None:
@@ -182,13 +198,18 @@ def test_text_with_highlighted_words_is_read_once(said, tags, has_gaps, is_vtt):
         step = (one.end - one.start) / len(words)
         for place, word in enumerate(words):
             start = one.start + place * step
-            marked = [*words[:place], f"{tags[0]}{word}{tags[1]}", *words[place + 1 :]]
-            # There may be silence after two thirds of a word. Then nothing is highlighted.
-            is_silent = has_gaps and place + 1 < len(words)
-            end = start + step * (2 / 3 if is_silent else 1)
-            cues.append((start, end, " ".join(marked)))
-            if is_silent:
-                cues.append((end, start + step, one.text))
+            end = start + step
+            marked = words.copy()
+            marked[place] = f"{tags[0]}{word}{tags[1]}"
+            text = " ".join(marked)
+            is_last = place + 1 == len(words)
+            if has_gaps and not is_last:
+                # There is silence after two thirds of the word. Then nothing is highlighted.
+                silent_from = start + step * (2 / 3)
+                cues.append((start, silent_from, text))
+                cues.append((silent_from, end, one.text))
+            else:
+                cues.append((start, end, text))
     assert_said(said, write(cues, is_vtt))
 
 
@@ -203,10 +224,14 @@ def test_a_file_of_youtube():
 
 
 def test_dialogs_that_look_like_scrolling_are_not_changed():
-    lines = ["Where were you?", "Out.", "Stop!", "Stop!\nPlease, stop it.", "No.", "Why?"]
-    cues = [(2.0 * place, 2.0 * place + 2, text) for place, text in enumerate(lines)]
-    assert_said([Said(start, end, text.replace("\n", " ")) for start, end, text in cues],
-          write(cues, is_vtt=False))  # fmt: skip
+    texts = ["Where were you?", "Out.", "Stop!", "Stop!\nPlease, stop it.", "No.", "Why?"]
+    cues = []
+    said = []
+    for place, text in enumerate(texts):
+        start = 2.0 * place
+        cues.append((start, start + 2, text))
+        said.append(Said(start, start + 2, text.replace("\n", " ")))
+    assert_said(said, write(cues, is_vtt=False))
 
 
 def test_a_sentence_that_is_said_again_after_a_hold_cue_is_kept():
@@ -216,18 +241,22 @@ def test_a_sentence_that_is_said_again_after_a_hold_cue_is_kept():
 
 def test_hold_cues_may_be_long():
     shown = ["a b", "a b", "a b\nc d", "c d", "c d\nd e", "d e"]
-    cues = [(float(start), start + 1.0, text) for start, text in enumerate(shown)]
-    assert_said(
-        [Said(0, 2, "a b"), Said(2, 4, "c d"), Said(4, 6, "d e")], write(cues, is_vtt=False)
-    )
+    cues = [(start, start + 1, text) for start, text in enumerate(shown)]
+    said = [Said(0, 2, "a b"), Said(2, 4, "c d"), Said(4, 6, "d e")]
+    assert_said(said, write(cues, is_vtt=False))
 
 
 def test_line_breaks_may_be_missing():
-    shown = [(0, 1.9, "a b c"), (1.9, 2, "a b c"), (2, 3.9, "a b c d e"), (3.9, 4, "d e")]
-    shown += [(4, 5.9, "d e f g h"), (5.9, 6, "f g h")]
-    assert_said(
-        [Said(0, 2, "a b c"), Said(2, 4, "d e"), Said(4, 6, "f g h")], write(shown, is_vtt=False)
-    )
+    cues = [
+        (0, 1.9, "a b c"),
+        (1.9, 2, "a b c"),
+        (2, 3.9, "a b c d e"),
+        (3.9, 4, "d e"),
+        (4, 5.9, "d e f g h"),
+        (5.9, 6, "f g h"),
+    ]
+    said = [Said(0, 2, "a b c"), Said(2, 4, "d e"), Said(4, 6, "f g h")]
+    assert_said(said, write(cues, is_vtt=False))
 
 
 def test_a_text_that_is_repeated_after_a_pause_is_kept():
