@@ -130,8 +130,8 @@ def split_ids(ids: Sequence[str], val_share: float, batch: int) -> tuple[list[st
     num_val = min(max(num_wanted, batch), max_val)
     by_hash = sorted(ids, key=lambda video_id: stable_seed("held out", video_id))
     held_out = set(by_hash[:num_val])
-    train = []
-    val = []
+    train: list[str] = []
+    val: list[str] = []
     for video_id in ids:
         side = val if video_id in held_out else train
         side.append(video_id)

@@ -70,11 +70,7 @@ def tokenise_captions(
     notes_dir = target / NOTES
     packed = _read_packed(target)
     vocabulary = load_tokenizer(bert_name, use_fast).backend_tokenizer.to_str()
-    corpus = corpora.find_corpus(caption_path)
-    if corpus.suffix != ".jsonl":
-        source = corpus
-        corpus = notes_dir / f"{source.stem}.jsonl"
-        corpora.convert_corpus(source, corpus)
+    corpus = _as_json_lines(corpora.find_corpus(caption_path), notes_dir)
     caption_name = Path(caption_path).stem
     tokenizer_name = Path(bert_name).name
     prefix = f"{caption_name}.{tokenizer_name}."
@@ -88,29 +84,28 @@ def tokenise_captions(
         for split, shards in packed.items():
             _check_overlap(offsets, split, shards, corpus, target)
             for number, ids in shards.items():
-                times_path = times_stem(tfeat_dir, split, number)
-                ids_path = ids_stem(tfeat_dir, split, number)
+                stems = times_stem(tfeat_dir, split, number), ids_stem(tfeat_dir, split, number)
                 videos = [(video_id, offsets.get(video_id)) for video_id in ids]
                 job = ShardJob(
                     note=notes_dir / f"{prefix}{split.shard_name}_{number}.json",
-                    stems=(times_path, ids_path),
+                    stems=stems,
                     fingerprint=fingerprint(mark, ids),
-                    write=partial(
-                        write_shard,
-                        split,
-                        times_path,
-                        ids_path,
-                        corpus,
-                        videos,
-                        bert_name,
-                        use_fast,
-                    ),
+                    write=partial(write_shard, split, stems, corpus, videos, bert_name, use_fast),
                 )
                 jobs.append(job)
         del offsets, packed  # they hold an object per video
         notes = write_missing(jobs, workers, "shards of captions tokenised")
         _write_report(notes, f"{tfeat_dir}report.json")
     return tfeat_dir
+
+
+def _as_json_lines(corpus: Path, folder: Path) -> Path:
+    """Returns the path of a corpus as JSON Lines. Another form is converted into `folder`."""
+    if corpus.suffix == ".jsonl":
+        return corpus
+    converted = folder / f"{corpus.stem}.jsonl"
+    corpora.convert_corpus(corpus, converted)
+    return converted
 
 
 def _read_packed(target: Path) -> dict[Split, dict[int, list[str]]]:
@@ -145,8 +140,7 @@ def _check_overlap(
 
 def write_shard(
     split: Split,
-    times_path: str,
-    ids_path: str,
+    stems: tuple[str, str],
     corpus: Path,
     videos: Sequence[tuple[str, int | None]],
     bert_name: str,
@@ -156,8 +150,7 @@ def write_shard(
 
     Args:
         split: the split of the shard.
-        times_path: path stem of the caption times.
-        ids_path: path stem of the word-piece ids.
+        stems: path stems of the caption times and of the word-piece ids.
         corpus: the captions, as JSON Lines.
         videos: id of every video, and the byte offset of its line in the corpus; None if it is not
             in the corpus.
@@ -168,6 +161,7 @@ def write_shard(
     absent: list[str] = []  # videos that are not in the corpus
     empty: list[str] = []  # videos that are in it, but have no caption with a time
     all_flaws = Counter(dict.fromkeys(FLAWS, 0))
+    times_path, ids_path = stems
     with (
         open(corpus, "rb") as file,
         row_stream(times_path, 2, np.dtype(np.float32)) as times,

@@ -18,7 +18,8 @@ from mmpt.config import RunConfig
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import ConfigError
 from mmpt.prepare.check.plausible import Finding, find_implausible, plausible_text
-from mmpt.prepare.check.shard_reader import Damage, collect_errors, read_shard
+from mmpt.prepare.check.shard_reader import read_shard
+from mmpt.prepare.check.shard_report import Damage, collect_errors
 from mmpt.prepare.check.statistics import SplitStatistics
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.shards import layout

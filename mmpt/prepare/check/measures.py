@@ -3,6 +3,7 @@
 Legend: V videos, C captions of all videos, R feature rows of all videos, D features (columns).
 """
 
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -95,3 +96,13 @@ def measure_rows(data_RD: np.ndarray, block_rows: int = BLOCK_ROWS) -> RowMeasur
         is_good = np.isfinite(norms) & (norms > 0)
         sum_D += (1 / norms[is_good]) @ rows[is_good]
     return RowMeasures(norms_R, still_R, ~varies_D, sum_D)
+
+
+def num_true(mask: np.ndarray) -> int:
+    """Returns the number of true values."""
+    return int(mask.sum())
+
+
+def num_repeated(values: Sequence[Hashable]) -> int:
+    """Returns the number of values that are equal to an earlier one."""
+    return len(values) - len(set(values))
