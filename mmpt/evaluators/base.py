@@ -20,8 +20,10 @@ from mmpt.utils.log import get_logger, progress
 
 logger = get_logger(__name__)
 
-Results = dict[str, dict[str, float]]
-"""Metric class name -> number name -> value."""
+Numbers = dict[str, float]
+"""Number name -> value."""
+Results = dict[str, Numbers]
+"""Metric class name -> its numbers."""
 
 
 class Outputs(ABC):
@@ -35,7 +37,8 @@ class Outputs(ABC):
 O = TypeVar("O", bound=Outputs)  # noqa: E741
 
 
-Prepared = tuple[Mapping[str, Any], dict[str, torch.Tensor]]
+Tensors = dict[str, torch.Tensor]
+Prepared = tuple[Mapping[str, Any], Tensors]
 """A batch, and the model's inputs from it on the model's device."""
 
 CLIPS = {"caps": 1, "cmasks": 1, "vfeats": 2, "vmasks": 1}
@@ -85,7 +88,11 @@ class Predictor(ABC, Generic[O]):
             parts = list(self.predict(model, batches))
         if not parts:
             raise DataError("The test set is empty; check the files that `dataset` names.")
-        return self.collect({name: _join([part[name] for part in parts]) for name in parts[0]})
+        columns = {}
+        for name in parts[0]:
+            values = [part[name] for part in parts]
+            columns[name] = _join(values)
+        return self.collect(columns)
 
     @abstractmethod
     def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
@@ -95,18 +102,21 @@ class Predictor(ABC, Generic[O]):
         """Returns the outputs from all parts, whose arrays are concatenated and lists joined."""
         return self.makes(**columns)  # type: ignore[return-value]
 
-    def run(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def run(self, model: nn.Module, inputs: Tensors) -> Tensors:
         """Returns the model's output.
 
         Raises:
             ConfigError: an entry that is needed is missing.
         """
-        output: dict[str, torch.Tensor] = model(**inputs)
-        if missing := [name for name in self.model_outputs if name not in output]:
+        output: Tensors = model(**inputs)
+        missing = [name for name in self.model_outputs if name not in output]
+        if missing:
+            wanted = ", ".join(missing)
+            found = ", ".join(output)
+            suitable = self.model_outputs[missing[0]]
             problem = (
-                f"`predictor: {type(self).__name__}` needs a model that returns "
-                f"{', '.join(missing)}, such as {self.model_outputs[missing[0]]}, but "
-                f"`model.model_cls` returns {', '.join(output)}."
+                f"`predictor: {type(self).__name__}` needs a model that returns {wanted}, such as "
+                f"{suitable}, but `model.model_cls` returns {found}."
             )
             raise ConfigError("model", [problem])
         return output
@@ -116,14 +126,14 @@ def _join(values: list[Any]) -> Any:
     """Returns tensors or arrays as one concatenated array, and lists as one list."""
     if isinstance(values[0], list):
         return list(chain.from_iterable(values))
-    return np.concatenate([np.asarray(value) for value in values])
+    arrays = [np.asarray(value) for value in values]
+    return np.concatenate(arrays)
 
 
-def model_inputs(
-    batch: Mapping[str, Any], model: nn.Module, device: torch.device
-) -> dict[str, torch.Tensor]:
+def model_inputs(batch: Mapping[str, Any], model: nn.Module, device: torch.device) -> Tensors:
     """Returns caps, cmasks, vfeats and vmasks on `device`, features in the model's dtype."""
-    dtype = next((weight.dtype for weight in model.parameters()), torch.float32)
+    weight = next(model.parameters(), None)
+    dtype = torch.float32 if weight is None else weight.dtype
     inputs = {name: batch[name].to(device) for name in CLIPS}
     inputs["vfeats"] = inputs["vfeats"].to(dtype)  # files hold float16
     return inputs
@@ -135,12 +145,13 @@ def finite(rows_ND: torch.Tensor, what: str) -> torch.Tensor:
     Raises:
         CheckpointError: a row holds NaN or infinity.
     """
-    bad = int((~rows_ND.isfinite().all(dim=1)).sum())
-    if bad:
+    good_N = rows_ND.isfinite().all(dim=1)
+    num_bad = int((~good_N).sum())
+    if num_bad:
         raise CheckpointError(
-            f"In one batch, the numbers of {bad} of {len(rows_ND)} {what} are not finite, so the "
-            "checkpoint has diverged or the features are damaged; evaluate an earlier checkpoint "
-            "or check `dataset.vfeat_dir`."
+            f"In one batch, the numbers of {num_bad} of {len(rows_ND)} {what} are not finite, so "
+            "the checkpoint has diverged or the features are damaged; evaluate an earlier "
+            "checkpoint or check `dataset.vfeat_dir`."
         )
     return rows_ND
 
@@ -165,16 +176,20 @@ class Metric(ABC, Generic[O]):
     numbers: ClassVar[tuple[Number, ...]]
 
     @abstractmethod
-    def compute(self, outputs: O) -> dict[str, float]:
+    def compute(self, outputs: O) -> Numbers:
         """Returns a value for each of `numbers`. Tables leave out values with other names."""
 
     @abstractmethod
-    def chance(self, outputs: O) -> dict[str, float]:
+    def chance(self, outputs: O) -> Numbers:
         """Returns the expected numbers of random scores on the same test set, if they are known."""
 
     def summary(self, result: Mapping[str, float]) -> str:
         """Returns the numbers of `result` on one line, for the log."""
-        return " - ".join(f"{name}: {result[name]:.4f}" for name, *_ in self.numbers)
+        parts = []
+        for number in self.numbers:
+            value = result[number.name]
+            parts.append(f"{number.name}: {value:.4f}")
+        return " - ".join(parts)
 
     def deciding_value(self, results: Results) -> float:
         """Returns the value that checkpoints are compared by, the first of `numbers`.
@@ -182,10 +197,12 @@ class Metric(ABC, Generic[O]):
         Args:
             results: the results of one checkpoint.
         """
-        return results[type(self).__name__][self.numbers[0].name]
+        own = results[type(self).__name__]
+        deciding = self.numbers[0]
+        return own[deciding.name]
 
 
-def prefixed(prefix: str, numbers: Mapping[str, float]) -> dict[str, float]:
+def prefixed(prefix: str, numbers: Mapping[str, float]) -> Numbers:
     """Returns the numbers with `prefix` before their names."""
     return {prefix + name: value for name, value in numbers.items()}
 

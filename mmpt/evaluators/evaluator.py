@@ -47,14 +47,16 @@ class Evaluator:
         outputs = self.predictor(model, loader, device)
         results = {}
         for name, metric in self.metrics.items():
-            results[name] = metric.compute(outputs)
-            logger.info("%s: %s", name, metric.summary(results[name]))
-            if undefined := [key for key, value in results[name].items() if math.isnan(value)]:
+            numbers = metric.compute(outputs)
+            logger.info("%s: %s", name, metric.summary(numbers))
+            undefined = [key for key, value in numbers.items() if math.isnan(value)]
+            if undefined:
                 raise DataError(
                     f"`metric: {name}` must have what it counts in the scored items, but there is "
                     f"nothing for {', '.join(undefined)}. Annotations and features may not belong "
                     "together: check the files under `dataset`."
                 )
+            results[name] = numbers
         return outputs, results
 
     def chance(self, outputs: Outputs) -> Results:
@@ -63,7 +65,8 @@ class Evaluator:
 
     def best(self, results: Results) -> float:
         """Returns the value that checkpoints are compared by, which is one of the first metric."""
-        return next(iter(self.metrics.values())).deciding_value(results)
+        first, *_ = self.metrics.values()
+        return first.deciding_value(results)
 
 
 class FingerprintingLoader:
@@ -91,8 +94,9 @@ class FingerprintingLoader:
     def fingerprint(self) -> str:
         """Returns the SHA-256, in hex, of all tensors of the last pass."""
         whole = hashlib.sha256()
-        for name in sorted(self._hashes):
-            whole.update(f"{name} {self._hashes[name].hexdigest()}\n".encode())
+        for name, tensor_hash in sorted(self._hashes.items()):
+            line = f"{name} {tensor_hash.hexdigest()}\n"
+            whole.update(line.encode())
         return whole.hexdigest()
 
 
@@ -106,7 +110,8 @@ def check_results(path: str | Path) -> None:
     if path.exists():
         read_results(path)
     folder = next(parent for parent in path.parents if parent.exists())
-    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+    writable = folder.is_dir() and os.access(folder, os.W_OK)
+    if not writable:
         raise DataError(
             f"{path}: cannot be written, since {folder} is no folder to write in. Correct "
             "`eval.save_path`."
@@ -133,12 +138,17 @@ def write_results(
     Raises:
         DataError: the file is not a results file.
     """
+    path = Path(path)
     plain = json.loads(json.dumps(settings))  # as it comes back from the file, to compare with
-    new = [{**row, "settings": plain, "chance": chance} for row in rows]
-    replaced = [(row["fingerprint"], plain) for row in new]
-    with exclusive(Path(path).with_name(f".{Path(path).name}.lock"), "adding rows"):
-        old = read_results(path) if Path(path).exists() else []
-        kept = [row for row in old if (row["fingerprint"], row.get("settings")) not in replaced]
+    scored = [row["fingerprint"] for row in rows]
+    kept = []
+    with exclusive(path.with_name(f".{path.name}.lock"), "adding rows"):
+        old = read_results(path) if path.exists() else []
+        for row in old:
+            replaced = row["fingerprint"] in scored and row.get("settings") == plain
+            if not replaced:
+                kept.append(row)
+        new = [{**row, "settings": plain, "chance": chance} for row in rows]
         write_json(path, kept + new)
 
 

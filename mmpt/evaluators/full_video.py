@@ -20,13 +20,15 @@ Sources: TempCLR (arXiv 2212.13738); Norton (arXiv 2401.16702), section 4.1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
-from mmpt.evaluators.functional import ranks_from_scores
+from mmpt.evaluators.functional import SCORES_PER_CHUNK, ranks_from_scores
 from mmpt.evaluators.warping import Form, Size, dtw_cost, otam_cost
 from mmpt.utils.log import get_logger, progress
 
@@ -40,8 +42,8 @@ KEPT_PER_CAPTION = 1.3
 """Windows that are kept of a video with its background, as a share of the captions."""
 BG_DTW_OFFSET = np.float32(3)
 
-_CELLS_PER_CHUNK = 1 << 18  # of pairs' blocks: 1 MB of float32, so that they stay in cache
-_SCORES_PER_CHUNK = 1 << 24  # 64 MB of float32
+CELLS_PER_CHUNK = 1 << 18
+"""Cells of the pairs' blocks that are computed at a time: 1 MB of float32, to stay in the cache."""
 # A share of e^-300 is nothing, and the product of two such numbers still is a float64.
 _LEAST_LOG = -300.0
 
@@ -57,8 +59,10 @@ class Lengths:
     @classmethod
     def of(cls, captions: np.ndarray, clips: np.ndarray | None = None) -> Lengths:
         """Returns the lengths of all paragraphs and videos; by default one clip per caption."""
-        clips = captions if clips is None else clips
-        return cls(captions, clips, (int(captions.max()), int(clips.max())))
+        if clips is None:
+            clips = captions
+        most = int(captions.max()), int(clips.max())
+        return cls(captions, clips, most)
 
 
 class Grouping(NamedTuple):
@@ -71,6 +75,8 @@ class Grouping(NamedTuple):
 
 Score = Callable[[np.ndarray, Lengths], np.ndarray]
 """Clip scores float32 [R, M] and lengths -> scores of paragraphs and videos, float [p, n]."""
+BlockScore = Callable[[np.ndarray], np.ndarray]
+"""Blocks of P pairs, float32 [S, W, P] -> scores [P]."""
 
 
 def group_by_video(video_ids: Sequence[str], starts_s: Sequence[float]) -> Grouping:
@@ -82,36 +88,47 @@ def group_by_video(video_ids: Sequence[str], starts_s: Sequence[float]) -> Group
         video_ids: the video of each clip [N].
         starts_s: start of each clip in seconds [N].
     """
-    place = {video: index for index, video in enumerate(dict.fromkeys(video_ids))}
-    group_N = np.array([place[video] for video in video_ids], dtype=np.int64)
-    order_N = np.lexsort((np.asarray(starts_s), group_N))
-    return Grouping(order_N, np.bincount(group_N, minlength=len(place)), list(place))
+    videos = list(dict.fromkeys(video_ids))
+    number_of = {video: number for number, video in enumerate(videos)}
+    number_N = np.array([number_of[video] for video in video_ids], dtype=np.int64)
+    order_N = np.lexsort((np.asarray(starts_s), number_N))
+    lengths_n = np.bincount(number_N, minlength=len(videos))
+    return Grouping(order_N, lengths_n, videos)
 
 
 def paragraph_ranks(
-    text_ND: np.ndarray, video_MD: np.ndarray, lengths: Lengths, scores: Mapping[str, Score]
+    text_ND: np.ndarray,
+    video_MD: np.ndarray,
+    lengths: Lengths,
+    scores: Mapping[str, Score],
+    scores_per_chunk: int = SCORES_PER_CHUNK,
 ) -> dict[str, np.ndarray]:
     """Returns the rank of each paragraph's own video (0 is best), by name of score.
 
-    The clip scores of some paragraphs are computed at a time. They take about 64 MB, or more for a
-    very long paragraph, because a paragraph is not divided.
+    The clip scores of some paragraphs are computed at a time. There are about `scores_per_chunk` of
+    them, or more for a very long paragraph, because a paragraph is not divided.
 
     Args:
         text_ND: float32 vectors of all captions, grouped by video and in time order.
         video_MD: float32 vectors of all clips, likewise.
         scores: name -> function that scores paragraphs and videos.
     """
-    ranks: dict[str, list[np.ndarray]] = {name: [] for name in scores}
+    ranks: dict[str, list[np.ndarray]] = defaultdict(list)
     ends = np.cumsum(lengths.captions)
-    # Paragraphs whose last captions fall into the same 64 MB of scores are computed together.
-    chunk_of = ends * len(video_MD) // _SCORES_PER_CHUNK
-    numbers = np.unique(chunk_of)
-    for number in progress(numbers, len(numbers), "parts of the paragraphs scored", logger):
-        first, last = np.flatnonzero(chunk_of == number)[[0, -1]]
-        part = replace(lengths, captions=lengths.captions[first : last + 1])
-        scores_RM = text_ND[ends[first] - lengths.captions[first] : ends[last]] @ video_MD.T
+    begins = ends - lengths.captions
+    # Cut the rows of the matrix of clip scores into equal chunks. Paragraphs whose last captions
+    # are in the same chunk are computed together.
+    chunk_of = ends * len(video_MD) // scores_per_chunk
+    chunks = np.unique(chunk_of)
+    for chunk in progress(chunks, len(chunks), "parts of the paragraphs scored", logger):
+        inside = np.flatnonzero(chunk_of == chunk)
+        first, last = inside[0], inside[-1]
+        part = replace(lengths, captions=lengths.captions[inside])
+        captions_RD = text_ND[begins[first] : ends[last]]
+        scores_RM = captions_RD @ video_MD.T
         for name, score in scores.items():
-            ranks[name].append(ranks_from_scores(score(scores_RM, part), first))
+            scores_pn = score(scores_RM, part)
+            ranks[name].append(ranks_from_scores(scores_pn, first))
     return {name: np.concatenate(parts) for name, parts in ranks.items()}
 
 
@@ -119,7 +136,8 @@ def caption_average(scores_RM: np.ndarray, lengths: Lengths) -> np.ndarray:
     """Returns the mean over a paragraph's captions of the best score in a video, float [p, n]."""
     best_Rn = np.maximum.reduceat(scores_RM, _starts(lengths.clips), axis=1)
     sums_pn = np.add.reduceat(best_Rn, _starts(lengths.captions), axis=0)
-    return sums_pn / lengths.captions[:, None].astype(scores_RM.dtype)
+    num_captions_p = lengths.captions.astype(scores_RM.dtype)
+    return sums_pn / num_captions_p[:, None]
 
 
 def dtw(
@@ -134,8 +152,11 @@ def dtw(
     """
 
     def score(scores_SWP: np.ndarray) -> np.ndarray:
-        distance = nearest_windows(BG_DTW_OFFSET - scores_SWP) if background else -scores_SWP
-        return -dtw_cost(distance * _scale(distance, lengths), lengths.most, form)
+        distance_SkP = -scores_SWP
+        if background:
+            distance_SkP = nearest_windows(BG_DTW_OFFSET - scores_SWP)
+        scale = _scale(distance_SkP, lengths)
+        return -dtw_cost(distance_SkP * scale, lengths.most, form)
 
     return score_pairs(scores_RM, lengths, score)
 
@@ -153,11 +174,14 @@ def otam(
     """
 
     def score(scores_SWP: np.ndarray) -> np.ndarray:
-        distance, scale = -scores_SWP, _scale(scores_SWP, lengths)
+        distance_SkP = -scores_SWP
         if background:
-            distance = nearest_windows(distance)
-            scale = np.float32(max(lengths.most) / max(distance.shape[:2]))
-        return -otam_cost(distance * scale, lengths.most, form)
+            distance_SkP = nearest_windows(distance_SkP)
+            longer_side = max(distance_SkP.shape[:2])
+            scale = np.float32(max(lengths.most) / longer_side)
+        else:
+            scale = _scale(distance_SkP, lengths)
+        return -otam_cost(distance_SkP * scale, lengths.most, form)
 
     return score_pairs(scores_RM, lengths, score)
 
@@ -176,8 +200,9 @@ def optimal_transport(
     """
 
     def score(scores_SWP: np.ndarray) -> np.ndarray:
-        kept_SkP = -nearest_windows(-scores_SWP) if background else scores_SWP
-        return transport_score(kept_SkP, epsilon)
+        if background:
+            scores_SWP = -nearest_windows(-scores_SWP)
+        return transport_score(scores_SWP, epsilon)
 
     return score_pairs(scores_RM, lengths, score)
 
@@ -188,44 +213,67 @@ def nearest_windows(distance_SWP: np.ndarray) -> np.ndarray:
     int(1.3 * S) windows of a pair are kept, in time order. If two windows are equally near, the
     earlier one is kept. Videos with fewer windows keep all of them.
     """
-    num_rows, num_cols = distance_SWP.shape[:2]
+    num_rows, num_cols, _ = distance_SWP.shape
     num_kept = int(KEPT_PER_CAPTION * num_rows)
     if num_cols <= num_kept:
         return distance_SWP
-    order_PW = np.argsort(distance_SWP.min(axis=0).T, axis=1, kind="stable")
-    kept_kP = np.sort(order_PW[:, :num_kept], axis=1).T
-    return np.take_along_axis(distance_SWP, kept_kP[None], axis=1)
+    nearest_PW = distance_SWP.min(axis=0).T
+    order_PW = np.argsort(nearest_PW, axis=1, kind="stable")
+    kept_Pk = np.sort(order_PW[:, :num_kept], axis=1)
+    return np.take_along_axis(distance_SWP, kept_Pk.T[None], axis=1)
 
 
 def score_pairs(
-    scores_RM: np.ndarray, lengths: Lengths, score: Callable[[np.ndarray], np.ndarray]
+    scores_RM: np.ndarray,
+    lengths: Lengths,
+    score: BlockScore,
+    cells_per_chunk: int = CELLS_PER_CHUNK,
 ) -> np.ndarray:
     """Returns the score of every pair, float32 [p, n].
 
     Args:
-        score: returns the scores [P] of P pairs from their blocks, float32 [S, W, P].
+        score: scores the blocks of pairs of equal size.
+        cells_per_chunk: see `_pairs_of_equal_size`.
     """
-    # For each number of captions S and of clips W, the blocks of all pairs of this size are
-    # gathered into one array, pairs last. The functions that score them walk the cells of a block
-    # and compute all pairs per cell.
     assert scores_RM.shape == (lengths.captions.sum(), lengths.clips.sum())
-    row_starts, col_starts = _starts(lengths.captions), _starts(lengths.clips)
+    row_starts = _starts(lengths.captions)
+    col_starts = _starts(lengths.clips)
     result_pn = np.empty((len(row_starts), len(col_starts)), dtype=np.float32)
-    for num_rows in np.unique(lengths.captions):
-        for num_cols in np.unique(lengths.clips):
-            these_i = np.flatnonzero(lengths.captions == num_rows)
-            these_j = np.flatnonzero(lengths.clips == num_cols)
-            num_cells = max(int(num_rows * num_cols), lengths.most[0] * lengths.most[1])
-            # Some of these pairs are computed at a time, so that their blocks stay in the cache.
-            num_pairs, step = len(these_i) * len(these_j), max(1, _CELLS_PER_CHUNK // num_cells)
-            for begin in range(0, num_pairs, step):
-                a_P, b_P = np.divmod(np.arange(begin, min(begin + step, num_pairs)), len(these_j))
-                i_P, j_P = these_i[a_P], these_j[b_P]
-                row_SP = row_starts[i_P] + np.arange(num_rows)[:, None]
-                col_WP = col_starts[j_P] + np.arange(num_cols)[:, None]
-                block_SWP = scores_RM[row_SP[:, None], col_WP].astype(np.float32, copy=False)
-                result_pn[i_P, j_P] = score(block_SWP)
+    for i_P, j_P in _pairs_of_equal_size(lengths, cells_per_chunk):
+        # Gather the blocks of the pairs into one array, pairs last. The functions that score them
+        # walk the cells of a block and compute all pairs per cell.
+        num_rows = lengths.captions[i_P[0]]
+        num_cols = lengths.clips[j_P[0]]
+        row_SP = np.add.outer(np.arange(num_rows), row_starts[i_P])
+        col_WP = np.add.outer(np.arange(num_cols), col_starts[j_P])
+        block_SWP = scores_RM[row_SP[:, None], col_WP]
+        block_SWP = block_SWP.astype(np.float32, copy=False)
+        result_pn[i_P, j_P] = score(block_SWP)
     return result_pn
+
+
+def _pairs_of_equal_size(
+    lengths: Lengths, cells_per_chunk: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields all pairs in chunks whose blocks have one size: paragraphs i [P] and videos j [P].
+
+    Args:
+        cells_per_chunk: largest number of cells in the blocks of a chunk, including the padding of
+            the release. A chunk has at least one pair.
+    """
+    # No block is larger than the padded one.
+    cells_per_pair = math.prod(lengths.most)
+    pairs_per_chunk = max(1, cells_per_chunk // cells_per_pair)
+    for num_rows in np.unique(lengths.captions):
+        paragraphs = np.flatnonzero(lengths.captions == num_rows)
+        for num_cols in np.unique(lengths.clips):
+            videos = np.flatnonzero(lengths.clips == num_cols)
+            num_pairs = len(paragraphs) * len(videos)
+            for begin in range(0, num_pairs, pairs_per_chunk):
+                end = min(begin + pairs_per_chunk, num_pairs)
+                # Pairs are numbered paragraph by paragraph.
+                row_P, col_P = np.divmod(np.arange(begin, end), len(videos))
+                yield paragraphs[row_P], videos[col_P]
 
 
 def transport_score(
@@ -243,24 +291,31 @@ def transport_score(
         iterations: number of updates of rows and columns.
     Source: Cuturi 2013; Norton (arXiv 2401.16702), section 3.2, without its bucket.
     """
-    # Scale the kernel so that it neither overflows nor vanishes: u and v absorb the factors.
+    # The masses sum to 1, so the best score of a pair can be added at the end.
     best_P = scores_SWP.max(axis=(0, 1))
     below_SWP = scores_SWP.astype(np.float64) - best_P
+    # Scale the kernel so that it neither overflows nor vanishes: first every row by its largest
+    # entry, then every column. u and v absorb the factors.
     log_kernel_SWP = below_SWP / epsilon
     log_kernel_SWP -= log_kernel_SWP.max(axis=1, keepdims=True)
     log_v_WP = log_kernel_SWP.max(axis=0)
     log_kernel_SWP -= log_v_WP
-    kernel_SWP, v_WP = (np.exp(np.maximum(log, _LEAST_LOG)) for log in (log_kernel_SWP, log_v_WP))
-    num_rows, num_cols = kernel_SWP.shape[:2]
+    kernel_SWP = np.exp(np.maximum(log_kernel_SWP, _LEAST_LOG))
+    v_WP = np.exp(np.maximum(log_v_WP, _LEAST_LOG))
+    num_rows, num_cols, _ = kernel_SWP.shape
     for _ in range(iterations):
-        u_SP = 1 / (num_rows * np.einsum("swp,wp->sp", kernel_SWP, v_WP))
-        v_WP = 1 / (num_cols * np.einsum("swp,sp->wp", kernel_SWP, u_SP))
+        # The rows of the plan sum to 1 / num_rows, then its columns to 1 / num_cols.
+        row_sums_SP = np.einsum("swp,wp->sp", kernel_SWP, v_WP)
+        u_SP = 1 / (num_rows * row_sums_SP)
+        col_sums_WP = np.einsum("swp,sp->wp", kernel_SWP, u_SP)
+        v_WP = 1 / (num_cols * col_sums_WP)
     return best_P + np.einsum("swp,swp,sp,wp->p", below_SWP, kernel_SWP, u_SP, v_WP)
 
 
 def _scale(block_SWP: np.ndarray, lengths: Lengths) -> np.float32:
-    num_rows, num_cols = block_SWP.shape[:2]
-    return np.float32(lengths.most[0] * lengths.most[1] / (num_rows * num_cols))
+    """Returns T*L/(S*W), the factor of a block's distances in DTW and OTAM."""
+    num_rows, num_cols, _ = block_SWP.shape
+    return np.float32(math.prod(lengths.most) / (num_rows * num_cols))
 
 
 def _starts(lengths: np.ndarray) -> np.ndarray:

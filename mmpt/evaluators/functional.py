@@ -9,7 +9,7 @@ hidden size, k the cut-off of a recall. Shares are fractions 0..1.
 import numpy as np
 
 RECALL_AT = (1, 5, 10)
-_SCORES_PER_CHUNK = 1 << 24  # 64 MB of float32
+SCORES_PER_CHUNK = 1 << 24  # 64 MB of float32
 
 
 def ranks_from_scores(scores_RN: np.ndarray, first: int = 0) -> np.ndarray:
@@ -29,12 +29,20 @@ def ranks_from_scores(scores_RN: np.ndarray, first: int = 0) -> np.ndarray:
     """
     num_rows, num_columns = scores_RN.shape
     assert first + num_rows <= num_columns, (scores_RN.shape, first)
-    own_R1 = np.diagonal(scores_RN, offset=first)[:, None]
-    num_larger_R = (~(scores_RN <= own_R1)).sum(axis=1) - np.isnan(own_R1[:, 0])
-    return num_larger_R + np.tril(scores_RN == own_R1, k=first - 1).sum(axis=1)
+    own_R = np.diagonal(scores_RN, offset=first)
+    own_R1 = own_R[:, None]
+    # All scores that are not at most the own one count as larger, which includes NaN. If the own
+    # score is NaN, it would count itself.
+    num_at_most_R = (scores_RN <= own_R1).sum(axis=1)
+    num_larger_R = num_columns - num_at_most_R - np.isnan(own_R)
+    # Row r's own column is `first` + r. The triangle keeps the columns left of it.
+    equal_and_left_RN = np.tril(scores_RN == own_R1, k=first - 1)
+    return num_larger_R + equal_and_left_RN.sum(axis=1)
 
 
-def ranks_from_vectors(queries_ND: np.ndarray, candidates_ND: np.ndarray) -> np.ndarray:
+def ranks_from_vectors(
+    queries_ND: np.ndarray, candidates_ND: np.ndarray, scores_per_chunk: int = SCORES_PER_CHUNK
+) -> np.ndarray:
     """Returns the ranks of the scores `queries @ candidates.T`, computed some rows at a time.
 
     Equal candidates are scored once, because a matrix product may round them differently in
@@ -43,26 +51,33 @@ def ranks_from_vectors(queries_ND: np.ndarray, candidates_ND: np.ndarray) -> np.
     Args:
         queries_ND: float32 [N, D]. The right candidate of query n is candidate n.
         candidates_ND: float32 [N, D].
+        scores_per_chunk: largest number of scores to compute at a time, but at least one row.
     Returns:
         int64 [N], 0 is best.
     """
-    num_rows = max(1, _SCORES_PER_CHUNK // len(candidates_ND))
+    rows_per_chunk = max(1, scores_per_chunk // len(candidates_ND))
     unique_UD, place_N = np.unique(candidates_ND, axis=0, return_inverse=True)
-    chunks = [
-        ranks_from_scores((queries_ND[first : first + num_rows] @ unique_UD.T)[:, place_N], first)
-        for first in range(0, len(queries_ND), num_rows)
-    ]
+    chunks = []
+    for first in range(0, len(queries_ND), rows_per_chunk):
+        queries_RD = queries_ND[first : first + rows_per_chunk]
+        scores_RU = queries_RD @ unique_UD.T
+        chunks.append(ranks_from_scores(scores_RU[:, place_N], first))
     return np.concatenate(chunks)
 
 
 def recalls(ranks_N: np.ndarray) -> dict[str, float]:
     """Returns R1, R5, R10: the share of ranks (0 is best) among the k best."""
-    return {f"R{k}": float((ranks_N < k).mean()) for k in RECALL_AT}
+    shares: dict[str, float] = {}
+    for k in RECALL_AT:
+        found_N = ranks_N < k
+        shares[f"R{k}"] = float(found_N.mean())
+    return shares
 
 
 def retrieval_metrics(ranks_N: np.ndarray) -> dict[str, float]:
     """Returns R1, R5, R10 (fractions) and MR (median rank, 1 is best) of ranks (0 is best)."""
-    return {**recalls(ranks_N), "MR": float(np.median(ranks_N)) + 1.0}
+    median_rank = float(np.median(ranks_N)) + 1.0
+    return recalls(ranks_N) | {"MR": median_rank}
 
 
 def chance_metrics(num_candidates: int) -> dict[str, float]:
@@ -70,8 +85,11 @@ def chance_metrics(num_candidates: int) -> dict[str, float]:
 
     It is R@k = k/N, and the median rank (N + 1)/2.
     """
-    chance = {f"R{k}": min(k / num_candidates, 1.0) for k in RECALL_AT}
-    return {**chance, "MR": (num_candidates + 1) / 2}
+    chance = {}
+    for k in RECALL_AT:
+        chance[f"R{k}"] = min(k / num_candidates, 1.0)
+    chance["MR"] = (num_candidates + 1) / 2
+    return chance
 
 
 def shared_credit(scores_RC: np.ndarray, targets_R: np.ndarray) -> np.ndarray:
@@ -86,7 +104,10 @@ def shared_credit(scores_RC: np.ndarray, targets_R: np.ndarray) -> np.ndarray:
         scores_RC: float, the answers of a question, or the classes of a second.
         targets_R: int, the right columns. A target that is not among the C columns is never right.
     """
+    num_rows, num_columns = scores_RC.shape
     best_RC = scores_RC == scores_RC.max(axis=1, keepdims=True)
-    known_R = (targets_R >= 0) & (targets_R < scores_RC.shape[1])
-    right_R = best_RC[np.arange(len(best_RC)), np.where(known_R, targets_R, 0)] & known_R
+    # An unknown target looks at column 0, and `known_R` removes its credit.
+    known_R = (targets_R >= 0) & (targets_R < num_columns)
+    column_R = np.where(known_R, targets_R, 0)
+    right_R = best_RC[np.arange(num_rows), column_R] & known_R
     return right_R / best_RC.sum(axis=1)

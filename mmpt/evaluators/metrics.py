@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from mmpt.evaluators import full_video, functional
-from mmpt.evaluators.base import METRICS, Metric, Number, prefixed
+from mmpt.evaluators.base import METRICS, Metric, Number, Numbers, prefixed
 from mmpt.evaluators.full_video import Lengths, Score
 from mmpt.evaluators.functional import RECALL_AT, ranks_from_vectors
 from mmpt.evaluators.predictors import BGRetrievalOutputs, RetrievalOutputs
@@ -16,7 +16,10 @@ from mmpt.evaluators.predictors import BGRetrievalOutputs, RetrievalOutputs
 
 def recall_numbers(title: str, prefix: str) -> tuple[Number, ...]:
     """Returns `<prefix>R1`, `<prefix>R5` and `<prefix>R10`, shown as `<title>, R@1` and so on."""
-    return tuple(Number(f"{prefix}R{k}", f"{title}, R@{k}") for k in RECALL_AT)
+    numbers = []
+    for k in RECALL_AT:
+        numbers.append(Number(f"{prefix}R{k}", f"{title}, R@{k}"))
+    return tuple(numbers)
 
 
 @METRICS.register
@@ -31,21 +34,23 @@ class RetrievalMetric(Metric[RetrievalOutputs]):
         Number("v2t-MR", "clip, video to text, median rank", "rank"),
     )
 
-    def compute(self, outputs: RetrievalOutputs) -> dict[str, float]:
+    def compute(self, outputs: RetrievalOutputs) -> Numbers:
         """Returns R1, R5, R10 (fractions) and MR (1 is best) of both directions."""
         text_ND, video_ND = outputs.pooled_text, outputs.pooled_video
-        to_video = functional.retrieval_metrics(ranks_from_vectors(text_ND, video_ND))
-        to_text = functional.retrieval_metrics(ranks_from_vectors(video_ND, text_ND))
-        return to_video | prefixed("v2t-", to_text)
+        to_video_N = ranks_from_vectors(text_ND, video_ND)
+        to_text_N = ranks_from_vectors(video_ND, text_ND)
+        to_text = functional.retrieval_metrics(to_text_N)
+        return functional.retrieval_metrics(to_video_N) | prefixed("v2t-", to_text)
 
-    def chance(self, outputs: RetrievalOutputs) -> dict[str, float]:
+    def chance(self, outputs: RetrievalOutputs) -> Numbers:
         """Returns the expectation for independent random scores."""
         chance = functional.chance_metrics(len(outputs.clips))
         return chance | prefixed("v2t-", chance)
 
     def summary(self, result: Mapping[str, float]) -> str:
         """Returns the text-to-video line of the release."""
-        return f"{_recall_line(result, '')} - Median R: {result['MR']:.1f}"
+        recalls = _recall_line(result, prefix="")
+        return f"{recalls} - Median R: {result['MR']:.1f}"
 
 
 class Way(NamedTuple):
@@ -73,9 +78,16 @@ def _ways(*, background: bool) -> tuple[Way, ...]:
 
 
 def _numbers(ways: tuple[Way, ...], what: str) -> tuple[Number, ...]:
-    return tuple(
-        number for way in ways for number in recall_numbers(f"{what}, {way.title}", way.prefix)
-    )
+    numbers: tuple[Number, ...] = ()
+    for way in ways:
+        numbers += recall_numbers(f"{what}, {way.title}", way.prefix)
+    return numbers
+
+
+Vectors = tuple[np.ndarray, np.ndarray, Lengths]
+"""Captions float32 [N, D], clips or windows float32 [M, D], and lengths. Both are grouped by video
+and in time order.
+"""
 
 
 class WholeVideoMetric(Metric[Any]):
@@ -89,30 +101,36 @@ class WholeVideoMetric(Metric[Any]):
     ways: ClassVar[tuple[Way, ...]]
 
     @abstractmethod
-    def vectors(self, outputs: Any) -> tuple[np.ndarray, np.ndarray, Lengths]:
-        """Returns captions float32 [N, D], clips or windows float32 [M, D], and lengths.
+    def vectors(self, outputs: Any) -> Vectors:
+        """Returns the vectors of the test set, grouped and in order."""
 
-        Both are grouped by video and in time order.
-        """
-
-    def compute(self, outputs: Any) -> dict[str, float]:
+    def compute(self, outputs: Any) -> Numbers:
         """Returns R1, R5, R10 (fractions) of every way."""
+        text_ND, video_MD, lengths = self.vectors(outputs)
         scores = {way.prefix: way.score for way in self.ways}
-        result: dict[str, float] = {}
-        ranks = full_video.paragraph_ranks(*self.vectors(outputs), scores)
+        ranks = full_video.paragraph_ranks(text_ND, video_MD, lengths, scores)
+        result: Numbers = {}
         for prefix, ranks_n in ranks.items():
-            result |= prefixed(prefix, functional.recalls(ranks_n))
+            recalls = functional.recalls(ranks_n)
+            result |= prefixed(prefix, recalls)
         return result
 
-    def chance(self, outputs: Any) -> dict[str, float]:
+    def chance(self, outputs: Any) -> Numbers:
         """Returns k/n for n videos. This is exact if all paragraphs have the same length."""
-        chance = functional.chance_metrics(len(set(outputs.video_ids)))
-        return {f"{way.prefix}R{k}": chance[f"R{k}"] for way in self.ways for k in RECALL_AT}
+        num_videos = len(set(outputs.video_ids))
+        chance = functional.chance_metrics(num_videos)
+        del chance["MR"]
+        result: Numbers = {}
+        for way in self.ways:
+            result |= prefixed(way.prefix, chance)
+        return result
 
     def summary(self, result: Mapping[str, float]) -> str:
         """Returns one line with a part per published way to score."""
-        titles = (("Caption Average", ""), ("DTW", "DTW-"), ("OTAM", "OTAM-"))
-        return " | ".join(f"{title}: {_recall_line(result, prefix)}" for title, prefix in titles)
+        average = _recall_line(result, "")
+        dtw = _recall_line(result, "DTW-")
+        otam = _recall_line(result, "OTAM-")
+        return f"Caption Average: {average} | DTW: {dtw} | OTAM: {otam}"
 
 
 @METRICS.register
@@ -123,11 +141,14 @@ class FullVideoRetrievalMetric(WholeVideoMetric):
     ways = _ways(background=False)
     numbers = _numbers(ways, "full video")
 
-    def vectors(self, outputs: RetrievalOutputs) -> tuple[np.ndarray, np.ndarray, Lengths]:
+    def vectors(self, outputs: RetrievalOutputs) -> Vectors:
         """Returns both vectors, sorted by video and by time."""
         starts_s = [clip.start_s or 0.0 for clip in outputs.clips]
-        order, lengths, _ = full_video.group_by_video(outputs.video_ids, starts_s)
-        return outputs.pooled_text[order], outputs.pooled_video[order], Lengths.of(lengths)
+        grouping = full_video.group_by_video(outputs.video_ids, starts_s)
+        lengths = Lengths.of(grouping.lengths)
+        text_ND = outputs.pooled_text[grouping.order]
+        video_ND = outputs.pooled_video[grouping.order]
+        return text_ND, video_ND, lengths
 
 
 @METRICS.register
@@ -138,11 +159,16 @@ class FullVideoBGRetrievalMetric(WholeVideoMetric):
     ways = _ways(background=True)
     numbers = _numbers(ways, "full video with background")
 
-    def vectors(self, outputs: BGRetrievalOutputs) -> tuple[np.ndarray, np.ndarray, Lengths]:
+    def vectors(self, outputs: BGRetrievalOutputs) -> Vectors:
         """Returns the vectors as they are."""
         lengths = Lengths.of(outputs.num_captions, outputs.num_windows)
         return outputs.pooled_text, outputs.pooled_video, lengths
 
 
 def _recall_line(result: Mapping[str, float], prefix: str) -> str:
-    return " - ".join(f"R@{k}: {result[f'{prefix}R{k}']:.4f}" for k in RECALL_AT)
+    """Returns the recalls whose names have a prefix, on one line."""
+    parts = []
+    for k in RECALL_AT:
+        recall = result[f"{prefix}R{k}"]
+        parts.append(f"R@{k}: {recall:.4f}")
+    return " - ".join(parts)

@@ -47,7 +47,8 @@ class VectorOutputs(Outputs):
     def arrays(self) -> dict[str, np.ndarray]:
         """Returns pooled_text and pooled_video, and scores of at most `MOST_SAVED` rows."""
         arrays = {"pooled_text": self.pooled_text, "pooled_video": self.pooled_video}
-        if max(map(len, arrays.values())) <= MOST_SAVED:
+        num_rows = max(len(self.pooled_text), len(self.pooled_video))
+        if num_rows <= MOST_SAVED:
             arrays["scores"] = self.scores
         return arrays
 
@@ -66,8 +67,12 @@ class RetrievalOutputs(VectorOutputs):
     def arrays(self) -> dict[str, np.ndarray]:
         """Returns vectors, scores, video_id, start_s and end_s (NaN where there are no times)."""
         ids, starts_s, ends_s = zip(*self.clips, strict=True)
-        times = {"start_s": np.array(starts_s, float), "end_s": np.array(ends_s, float)}
-        return super().arrays() | {"video_id": np.array(ids)} | times
+        return {
+            **super().arrays(),
+            "video_id": np.array(ids),
+            "start_s": np.array(starts_s, float),
+            "end_s": np.array(ends_s, float),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +85,12 @@ class BGRetrievalOutputs(VectorOutputs):
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Returns vectors, scores, num_captions, num_windows and video_id."""
-        counts = {"num_captions": self.num_captions, "num_windows": self.num_windows}
-        return super().arrays() | counts | {"video_id": np.array(self.video_ids)}
+        return {
+            **super().arrays(),
+            "num_captions": self.num_captions,
+            "num_windows": self.num_windows,
+            "video_id": np.array(self.video_ids),
+        }
 
 
 @PREDICTORS.register
@@ -100,8 +109,12 @@ class RetrievalPredictor(Predictor[RetrievalOutputs]):
     def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
         """Yields the vectors, captions and clip ids of each batch."""
         for batch, inputs in batches:
-            ids = {"captions": batch["caps"].int(), "clips": clip_ids(batch["video_id"])}
-            yield pooled_vectors(self.run(model, inputs)) | ids
+            output = self.run(model, inputs)
+            yield {
+                **pooled_vectors(output),
+                "captions": batch["caps"].int(),
+                "clips": clip_ids(batch["video_id"]),
+            }
 
     def collect(self, columns: dict[str, Any]) -> RetrievalOutputs:
         """Returns the outputs. Equal captions share the vector of the first of them.
@@ -110,8 +123,8 @@ class RetrievalPredictor(Predictor[RetrievalOutputs]):
         """
         captions_NT = columns.pop("captions")
         _, first_U, place_N = np.unique(captions_NT, axis=0, return_index=True, return_inverse=True)
-        columns["pooled_text"] = columns["pooled_text"][first_U[place_N]]
-        return RetrievalOutputs(**columns)
+        text_ND = columns.pop("pooled_text")
+        return RetrievalOutputs(**columns, pooled_text=text_ND[first_U[place_N]])
 
 
 @PREDICTORS.register
@@ -129,7 +142,8 @@ class BGRetrievalPredictor(Predictor[BGRetrievalOutputs]):
     def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
         """Yields the vectors of each video."""
         for batch, inputs in batches:
-            vectors = pooled_vectors(self.run(model, inputs))
+            output = self.run(model, inputs)
+            vectors = pooled_vectors(output)
             yield {
                 **vectors,
                 "num_captions": np.array([len(vectors["pooled_text"])]),
@@ -140,7 +154,11 @@ class BGRetrievalPredictor(Predictor[BGRetrievalOutputs]):
 
 def pooled_vectors(output: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """Returns pooled_text and pooled_video of a model's output as float32 on the CPU."""
-    return {name: finite(output[name].float(), f"rows of `{name}`").cpu() for name in POOLED}
+    vectors = {}
+    for name in POOLED:
+        rows_ND = finite(output[name].float(), f"rows of `{name}`")
+        vectors[name] = rows_ND.cpu()
+    return vectors
 
 
 def clip_ids(collated: Sequence[Any]) -> list[ClipId]:
@@ -152,5 +170,6 @@ def clip_ids(collated: Sequence[Any]) -> list[ClipId]:
     """
     if isinstance(collated[-1], torch.Tensor):
         videos, starts, ends = collated
-        return list(map(ClipId, videos, starts.tolist(), ends.tolist()))
-    return list(map(ClipId, collated))
+        clips = zip(videos, starts.tolist(), ends.tolist(), strict=True)
+        return [ClipId(*clip) for clip in clips]
+    return [ClipId(video) for video in collated]

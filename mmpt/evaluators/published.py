@@ -42,18 +42,23 @@ class Benchmark:
         """The numbers of every method as fractions. A method without numbers has an empty dict."""
         found: dict[str, Results] = {}
         for column, method in enumerate(METHODS):
-            percents = {name: values[column] for name, values in self.numbers.items()}
-            shares = {name: value / 100 for name, value in percents.items() if value}
+            shares = {}
+            for name, percents in self.numbers.items():
+                percent = percents[column]
+                if percent is not None:
+                    shares[name] = percent / 100
             found[method] = {self.metric: shares}
         return found
 
 
 def _read_published() -> dict[str, Benchmark]:
     """Returns the published numbers of all benchmarks, benchmark by benchmark."""
-    parse = TypeAdapter(dict[str, Benchmark]).validate_python
+    benchmarks = TypeAdapter(dict[str, Benchmark])
+    endtasks = Path(mmpt.__file__).parent / "endtasks"
     published: dict[str, Benchmark] = {}
-    for path in sorted((Path(mmpt.__file__).parent / "endtasks").glob("*/published.yaml")):
-        published |= parse(yaml.safe_load(path.read_text(encoding="utf-8")))
+    for path in sorted(endtasks.glob("*/published.yaml")):
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        published |= benchmarks.validate_python(content)
     return published
 
 
@@ -68,12 +73,18 @@ def benchmark_key(task: str) -> str:
     name among VideoCLIP's YAMLs, become `vtt_ft`.
     """
     name = task.removeprefix("test_").removesuffix("_videoclip")
-    return f"{name}_ft" if f"{name}_ft" in PUBLISHED else name
+    fine_tuned = f"{name}_ft"
+    return fine_tuned if fine_tuned in PUBLISHED else name
 
 
 def setting_of(task: str) -> str:
     """Returns `zero-shot` or `fine-tuned` from the name of a YAML, or "" if it says neither."""
-    return {"zs": "zero-shot", "ft": "fine-tuned"}.get(benchmark_key(task).rpartition("_")[2], "")
+    *_, ending = benchmark_key(task).split("_")
+    if ending == "zs":
+        return "zero-shot"
+    if ending == "ft":
+        return "fine-tuned"
+    return ""
 
 
 def comparability_notes(benchmark: Benchmark | None, rows: dict[str, dict[str, Any]]) -> list[str]:
@@ -85,10 +96,13 @@ def comparability_notes(benchmark: Benchmark | None, rows: dict[str, dict[str, A
     """
     notes = []
     by_data: dict[str, list[str]] = {}
+    expected = benchmark.num_items if benchmark else None
     for name, row in rows.items():
-        scored, missing = row.get("num_items"), row.get("num_missing", 0)
+        scored = row.get("num_items")
+        missing = row.get("num_missing", 0)
         if "data_fingerprint" in row:
-            by_data.setdefault(row["data_fingerprint"], []).append(name)
+            same_data = by_data.setdefault(row["data_fingerprint"], [])
+            same_data.append(name)
         else:
             notes.append(f"{name} did not record the data it was scored on; score it again.")
         if missing:
@@ -96,11 +110,13 @@ def comparability_notes(benchmark: Benchmark | None, rows: dict[str, dict[str, A
                 f"{name} was scored on {scored:,} of {scored + missing:,} test items; the others "
                 "have no features."
             )
-        elif benchmark and benchmark.num_items and scored not in (None, benchmark.num_items):
-            notes.append(
-                f"{name} was scored on {scored:,} items, Norton's are on {benchmark.num_items:,}."
-            )
+        elif expected and scored and scored != expected:
+            notes.append(f"{name} was scored on {scored:,} items, Norton's are on {expected:,}.")
     if len(by_data) > 1:
-        groups = [f"{', '.join(names)} on {data[:12]}" for data, names in by_data.items()]
-        notes.append(f"the runs were scored on different data ({'; '.join(groups)}).")
+        groups = []
+        for data, names in by_data.items():
+            listed = ", ".join(names)
+            groups.append(f"{listed} on {data[:12]}")
+        listed = "; ".join(groups)
+        notes.append(f"the runs were scored on different data ({listed}).")
     return [f"not comparable: {note}" for note in notes]

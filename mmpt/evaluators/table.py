@@ -1,6 +1,6 @@
 """Results as a table for people: a number per row, a checkpoint per column, recalls in percent."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mmpt.evaluators.base import METRICS, Number
@@ -21,14 +21,15 @@ def render_table(columns: Mapping[str, ResultsLike]) -> str:
     Args:
         columns: column name (`chance`, a checkpoint) -> its results, in the order to show.
     """
-    cells = _cells(columns)
-    widest_title = max(len(row[0]) for row in cells)
-    widest_cell = max(len(cell) for row in cells for cell in row[1:])
-    per_block = max(1, (MAX_WIDTH - widest_title) // (widest_cell + GAP))
+    rows = _rows(columns)
+    title_width = max(len(title) for title, *_ in rows)
+    cell_width = max(len(cell) for row in rows for cell in row[1:])
+    columns_per_block = max(1, (MAX_WIDTH - title_width) // (cell_width + GAP))
     blocks = []
-    for first in range(1, len(cells[0]), per_block):
-        header, *rows = [[row[0], *row[first : first + per_block]] for row in cells]
-        blocks.append(text_table(header, rows))
+    for first in range(0, len(columns), columns_per_block):
+        shown = slice(first, first + columns_per_block)
+        header, *body = [[title, *cells[shown]] for title, *cells in rows]
+        blocks.append(text_table(header, body))
     return "\n\n".join(blocks)
 
 
@@ -38,52 +39,74 @@ def render_markdown(columns: Mapping[str, ResultsLike]) -> str:
     Args:
         columns: column name (`chance`, a checkpoint) -> its results, in the order to show.
     """
-    header, *rows = _cells(columns)
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    lines = [f"| {' | '.join(row)} |".replace("\n", " ") for row in (header, rule, *rows)]
+    header, *body = _rows(columns)
+    rule = ["---", *["---:"] * len(columns)]
+    lines = []
+    for row in (header, rule, *body):
+        cells = " | ".join(row).replace("\n", " ")
+        lines.append(f"| {cells} |")
     return "\n".join(lines)
 
 
-def _cells(columns: Mapping[str, ResultsLike]) -> list[list[str]]:
+def _rows(columns: Mapping[str, ResultsLike]) -> list[list[str]]:
     """Returns header and rows as strings, without the rows that no column has."""
     assert columns, "a table needs a column"
-    cells = [["", *map(_shorten, columns)]]
-    metrics = dict.fromkeys(metric for results in columns.values() for metric in results)
+    rows = [["", *map(_shorten, columns)]]
+    metrics: dict[str, None] = {}  # an ordered set
+    for results in columns.values():
+        metrics |= dict.fromkeys(results)
     for metric in metrics:
         for number in numbers_of(metric, columns):
-            values = [results.get(metric, {}).get(number.name) for results in columns.values()]
+            values = values_of(metric, number.name, columns.values())
+            cells = [format_value(value, number) for value in values]
             if set(values) != {None}:
-                cells.append([number.title, *(format_value(value, number) for value in values)])
-    return cells
+                rows.append([number.title, *cells])
+    return rows
 
 
 def checkpoint_names(paths: Sequence[Path]) -> list[str]:
     """Returns column titles: the shortest kind of name that differs for all checkpoints."""
-    kinds = (
-        [path.parent.name for path in paths],
-        [path.stem for path in paths],
-        [f"{path.parent.name}/{path.stem}" for path in paths],
-        [str(path) for path in paths],
-    )
-    numbered = [f"{number}. {path.parent.name}" for number, path in enumerate(paths, start=1)]
-    return next((names for names in kinds if len(set(names)) == len(names)), numbered)
+    folders = [path.parent.name for path in paths]
+    files = [path.stem for path in paths]
+    both = [f"{folder}/{file}" for folder, file in zip(folders, files, strict=True)]
+    whole = [str(path) for path in paths]
+    for names in (folders, files, both, whole):
+        if len(set(names)) == len(names):
+            return names
+    return [f"{number}. {folder}" for number, folder in enumerate(folders, start=1)]
 
 
 def numbers_of(metric: str, columns: Mapping[str, ResultsLike]) -> Sequence[Number]:
     """Returns the numbers that a metric declares, or all that were measured if it is unknown."""
     if metric in METRICS:
         return METRICS.get(metric, "metric").numbers
-    names = dict.fromkeys(name for results in columns.values() for name in results.get(metric, {}))
+    names: dict[str, None] = {}  # an ordered set
+    for results in columns.values():
+        names |= dict.fromkeys(results.get(metric, {}))
     return [Number(name, f"{metric} {name}") for name in names]
+
+
+def values_of(metric: str, name: str, columns: Iterable[ResultsLike]) -> list[float | None]:
+    """Returns one number of a metric from each column; None if the column does not have it."""
+    values = []
+    for results in columns:
+        numbers = results.get(metric, {})
+        values.append(numbers.get(name))
+    return values
 
 
 def format_value(value: float | None, number: Number) -> str:
     """Returns a share in percent, a rank as it is, and `-` for none."""
     if value is None:
         return "-"
-    return f"{value:.1f}" if number.unit == "rank" else f"{100 * value:.1f}"
+    if number.unit == "share":
+        value = 100 * value
+    return f"{value:.1f}"
 
 
 def _shorten(name: str) -> str:
     """Returns the end of a long name, because checkpoints differ there."""
-    return name if len(name) <= _MAX_NAME else "…" + name[1 - _MAX_NAME :]
+    if len(name) <= _MAX_NAME:
+        return name
+    end = name[1 - _MAX_NAME :]
+    return f"…{end}"

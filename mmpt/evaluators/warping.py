@@ -29,7 +29,8 @@ def dtw_cost(distance_RKP: np.ndarray, size: Size, form: Form = "released") -> n
     """
     if form == "released":
         distance_RKP = pad(distance_RKP, size)
-    return cumulate_dtw(distance_RKP)[-1, -1]
+    total_RKP = cumulate_dtw(distance_RKP)
+    return total_RKP[-1, -1]
 
 
 def otam_cost(distance_RKP: np.ndarray, size: Size, form: Form = "released") -> np.ndarray:
@@ -42,13 +43,19 @@ def otam_cost(distance_RKP: np.ndarray, size: Size, form: Form = "released") -> 
             transposed, and subtracts the minimum in the first column. `corrected` adds the minimum,
             and ends in the last cell of the block itself.
     """
-    released = form == "released"
-    total_P = np.zeros(distance_RKP.shape[2], dtype=np.float32)
-    for side in (distance_RKP, distance_RKP.swapaxes(0, 1)):
-        bordered = np.pad(side, ((0, 0), (1, 1), (0, 0)))
-        padded = pad(bordered, (size[0], size[1] + 2)) if released else bordered
-        total_P = total_P + cumulate_otam(padded, first_sign=-1 if released else 1)[-1, -1]
-    return total_P
+    num_pairs = distance_RKP.shape[2]
+    cost_P = np.zeros(num_pairs, dtype=np.float32)
+    for side_RKP in (distance_RKP, distance_RKP.swapaxes(0, 1)):
+        # A border column of zeros on each side lets a path begin and end at any column.
+        bordered_RKP = np.pad(side_RKP, ((0, 0), (1, 1), (0, 0)))
+        if form == "released":
+            most_rows, most_cols = size
+            padded_RKP = pad(bordered_RKP, (most_rows, most_cols + 2))
+            total_RKP = cumulate_otam(padded_RKP, first_sign=-1)
+        else:
+            total_RKP = cumulate_otam(bordered_RKP, first_sign=1)
+        cost_P = cost_P + total_RKP[-1, -1]
+    return cost_P
 
 
 def pad(block_RKP: np.ndarray, size: Size) -> np.ndarray:
@@ -59,12 +66,22 @@ def pad(block_RKP: np.ndarray, size: Size) -> np.ndarray:
     new columns, the slice of the new columns selects *all* columns, so the last real row is
     overwritten with zeros.
     """
-    more_rows, more_cols = size[0] - block_RKP.shape[0], size[1] - block_RKP.shape[1]
-    padded = np.full((*size, block_RKP.shape[2]), np.inf, dtype=block_RKP.dtype)
-    kept = block_RKP[: size[0], : size[1]]
-    padded[: kept.shape[0], : kept.shape[1]] = kept
-    padded[-more_rows - 1 :, -more_cols:] = 0
-    return padded
+    num_rows, num_cols, num_pairs = block_RKP.shape
+    most_rows, most_cols = size
+    padded_RKP = np.full((most_rows, most_cols, num_pairs), np.inf, dtype=block_RKP.dtype)
+    kept_RKP = block_RKP[:most_rows, :most_cols]
+    kept_rows, kept_cols, _ = kept_RKP.shape
+    padded_RKP[:kept_rows, :kept_cols] = kept_RKP
+    new_rows = most_rows - num_rows
+    new_cols = most_cols - num_cols
+    padded_RKP[-new_rows - 1 :, -new_cols:] = 0
+    return padded_RKP
+
+
+# DTW and OTAM are both filled row by row. The cost of a cell is its distance plus the cost of its
+# cheapest predecessor. Predecessors are in the row above or directly to the left. The row above is
+# complete, so its cheapest predecessors are found for a whole row at once. The left ones are not:
+# `_fill_row` walks along the row.
 
 
 def cumulate_dtw(distance_RKP: np.ndarray) -> np.ndarray:
@@ -72,16 +89,16 @@ def cumulate_dtw(distance_RKP: np.ndarray) -> np.ndarray:
 
     A path takes steps to the right, down, and diagonally.
     """
+    num_rows = len(distance_RKP)
     # The first row and column can only be reached along themselves.
     total_RKP = np.empty_like(distance_RKP)
     total_RKP[0] = np.cumsum(distance_RKP[0], axis=0)
     total_RKP[:, 0] = np.cumsum(distance_RKP[:, 0], axis=0)
-    for r in range(1, distance_RKP.shape[0]):
-        above_KP, here_KP = total_RKP[r - 1], total_RKP[r]
-        # The better of the two predecessors in the row above, for all columns at once.
-        diagonal_or_up_KP = np.minimum(above_KP[:-1], above_KP[1:])
-        for c in range(1, distance_RKP.shape[1]):
-            here_KP[c] = distance_RKP[r, c] + np.minimum(diagonal_or_up_KP[c - 1], here_KP[c - 1])
+    for r in range(1, num_rows):
+        above_KP = total_RKP[r - 1]
+        # A cell can be reached diagonally (one column to the left) or from directly above.
+        from_above_KP = np.minimum(above_KP[:-1], above_KP[1:])
+        _fill_row(total_RKP[r], distance_RKP[r], from_above_KP, first=1)
     return total_RKP
 
 
@@ -97,16 +114,33 @@ def cumulate_otam(distance_RKP: np.ndarray, *, first_sign: Literal[-1, 1]) -> np
         distance_RKP: float32, distances with their border columns.
         first_sign: 1, or -1 as in the release.
     """
-    num_rows, num_cols = distance_RKP.shape[:2]
+    num_rows = len(distance_RKP)
     total_RKP = np.zeros_like(distance_RKP)
     total_RKP[0, 1:] = np.cumsum(distance_RKP[0, 1:], axis=0)
     for r in range(1, num_rows):
-        above_KP, here_KP = total_RKP[r - 1], total_RKP[r]
-        # The predecessors in the row above: the diagonal one, and in the last column the upper one.
-        diagonal_or_up_KP = above_KP[:-1].copy()
-        diagonal_or_up_KP[-1] = np.minimum(above_KP[-2], above_KP[-1])
+        above_KP = total_RKP[r - 1]
+        here_KP = total_RKP[r]
         # In column 1 the other two predecessors are in column 0, whose cost is 0.
-        here_KP[1] = distance_RKP[r, 1] + first_sign * np.minimum(above_KP[1], 0)
-        for c in range(2, num_cols):
-            here_KP[c] = distance_RKP[r, c] + np.minimum(diagonal_or_up_KP[c - 1], here_KP[c - 1])
+        cheapest_P = np.minimum(above_KP[1], 0)
+        here_KP[1] = distance_RKP[r, 1] + first_sign * cheapest_P
+        # The others are reached diagonally, and the last column from directly above, too.
+        from_above_KP = above_KP[:-1].copy()
+        from_above_KP[-1] = np.minimum(above_KP[-2], above_KP[-1])
+        _fill_row(here_KP, distance_RKP[r], from_above_KP, first=2)
     return total_RKP
+
+
+def _fill_row(
+    total_KP: np.ndarray, distance_KP: np.ndarray, from_above_KP: np.ndarray, first: int
+) -> None:
+    """Fills a row of costs in place, from column `first` on.
+
+    Args:
+        total_KP: the row. The columns before `first` are known.
+        distance_KP: the distances of the row.
+        from_above_KP: cost of the best predecessor in the row above, for columns 1, 2, ...
+        first: the first column to fill.
+    """
+    for c in range(first, len(total_KP)):
+        cheapest_P = np.minimum(from_above_KP[c - 1], total_KP[c - 1])
+        total_KP[c] = distance_KP[c] + cheapest_P

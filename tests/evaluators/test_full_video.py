@@ -31,10 +31,7 @@ def test_caption_average_equals_a_loop(lengths: list[int]) -> None:
 @pytest.mark.parametrize("form", ["released", "corrected"])
 @pytest.mark.parametrize("kind", ["dtw", "otam"])
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
-def test_alignment_scores_equal_a_loop(
-    lengths: list[int], kind: str, form: Form, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(full_video, "_CELLS_PER_CHUNK", 72)  # pairs must not depend on their chunk
+def test_alignment_scores_equal_a_loop(lengths: list[int], kind: str, form: Form) -> None:
     scores = random_scores(lengths, 2)
     result = getattr(full_video, kind)(scores, Lengths.of(np.array(lengths)), form)
     assert result.dtype == np.float32
@@ -45,6 +42,24 @@ def test_alignment_scores_equal_a_loop(
             distance = -block.astype(np.float64) * longest**2 / block.size
             expected[i, j] = naive_warping.score(distance, kind, form, longest, longest)
     np.testing.assert_allclose(result, expected, rtol=1e-6, atol=1e-5)  # 8.7e-6 of 164: float32
+
+
+@pytest.mark.parametrize(("cells_per_chunk", "most_pairs"), [(1, 1), (72, 2), (1 << 18, 4)])
+def test_scores_of_pairs_do_not_depend_on_how_many_are_scored_at_a_time(
+    cells_per_chunk: int, most_pairs: int
+) -> None:
+    lengths = LENGTHS[0]  # at most two paragraphs and two videos of a length, padded to 36 cells
+    scores = random_scores(lengths, 3)
+    num_pairs = []
+
+    def largest(scores_SWP: np.ndarray) -> np.ndarray:
+        num_pairs.append(scores_SWP.shape[2])
+        return scores_SWP.max(axis=(0, 1))
+
+    result = full_video.score_pairs(scores, Lengths.of(np.array(lengths)), largest, cells_per_chunk)
+    expected = [[block.max() for block in row] for row in blocks_of(scores, lengths, lengths)]
+    assert result.tolist() == np.array(expected).tolist()
+    assert max(num_pairs) == most_pairs
 
 
 def loop_transport(block: np.ndarray, epsilon: float) -> float:
@@ -76,16 +91,14 @@ def test_transport_of_certain_scores_finds_the_matching_and_does_not_overflow() 
     assert equal.item() == 0.3  # just that score
 
 
-@pytest.mark.parametrize(("limit", "num_chunks"), [(1, 30), (2000, 5), (1 << 24, 1)])
+@pytest.mark.parametrize(("scores_per_chunk", "num_chunks"), [(1, 30), (2000, 5), (1 << 24, 1)])
 def test_ranks_do_not_depend_on_how_many_paragraphs_are_scored_at_a_time(
-    limit: int, num_chunks: int, monkeypatch: pytest.MonkeyPatch
+    scores_per_chunk: int, num_chunks: int
 ) -> None:
     rng = np.random.default_rng(5)
     lengths = Lengths.of(rng.integers(1, 5, 30), rng.integers(1, 9, 30))
-    text, video = (
-        rng.normal(size=(total.sum(), 6)).round(1) for total in (lengths.captions, lengths.clips)
-    )
-    monkeypatch.setattr(full_video, "_SCORES_PER_CHUNK", limit)
+    text = rng.normal(size=(lengths.captions.sum(), 6)).round(1)
+    video = rng.normal(size=(lengths.clips.sum(), 6)).round(1)
     seen = []
 
     def average(scores: np.ndarray, part: Lengths) -> np.ndarray:
@@ -93,11 +106,12 @@ def test_ranks_do_not_depend_on_how_many_paragraphs_are_scored_at_a_time(
         return full_video.caption_average(scores, part)
 
     ways = {"average": average, "dtw": full_video.dtw}
-    ranks = full_video.paragraph_ranks(text, video, lengths, ways)
+    ranks = full_video.paragraph_ranks(text, video, lengths, ways, scores_per_chunk)
     assert len(seen) == num_chunks
-    assert max(seen) < limit + 5 * len(video)
+    assert max(seen) < scores_per_chunk + 5 * len(video)
     for name, way in ways.items():
-        whole = ranks_from_scores(way(text @ video.T, lengths))
+        scores = way(text @ video.T, lengths)
+        whole = ranks_from_scores(scores)
         assert ranks[name].tolist() == whole.tolist()
         assert len(set(whole.tolist())) > 5  # the case is not trivial
 
