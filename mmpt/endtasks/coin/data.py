@@ -59,8 +59,11 @@ def read_coin(path: str, subset: str) -> dict[str, list[Step]]:
         'It must be COIN\'s file, {"database": {video id: {"subset": ..., "annotation": [...]}}}. '
         "Download it again, or correct its path under `dataset`."
     )
-    database = read_json_as(path, _File, remedy).database
-    videos = {name: video.annotation for name, video in database.items() if video.subset == subset}
+    file = read_json_as(path, _File, remedy)
+    videos = {}
+    for video_id, video in file.database.items():
+        if video.subset == subset:
+            videos[video_id] = video.annotation
     if not videos:
         raise DataError(
             f"{path}: must hold videos of the subset {subset}, but holds none. Download it again."
@@ -76,15 +79,18 @@ def step_labels(path: str) -> list[str]:
     """
     labels: dict[int, str] = {}
     for steps in read_coin(path, SUBSETS[Split.TEST]).values():
-        labels |= {step.id: step.label for step in steps}
+        for step in steps:
+            labels[step.id] = step.label
     last = max(labels, default=1)
-    if without := [str(step) for step in range(1, last + 1) if step not in labels]:
+    without = [str(number) for number in range(1, last + 1) if number not in labels]
+    if without:
+        first = ", ".join(without[:5])
         raise DataError(
             f"{path}: every step from 1 to {last} must have a label in the testing subset, but "
-            f"{len(without)} have none (first: {', '.join(without[:5])}). Download it again."
+            f"{len(without)} have none (first: {first}). Download it again."
         )
     warn_of_equal_captions(path, labels.values())
-    return [labels[step] for step in sorted(labels)]
+    return [label for _, label in sorted(labels.items())]
 
 
 Steps = list[Step]
@@ -147,5 +153,6 @@ def steps_by_second(steps: Steps, num_seconds: int) -> np.ndarray:
     steps_L = np.zeros(num_seconds, dtype=np.int64)
     for step in steps:
         start_s, end_s = step.segment
-        steps_L[math.floor(start_s) : math.ceil(end_s)] = step.id
+        first, end = math.floor(start_s), math.ceil(end_s)
+        steps_L[first:end] = step.id
     return steps_L

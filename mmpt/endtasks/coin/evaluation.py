@@ -70,7 +70,8 @@ class COINPredictor(Predictor[SegmentationOutputs]):
     def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
         """Yields the classes of the seconds of each video."""
         for batch, inputs in batches:
-            yield self.classify(batch, self.run(model, inputs)["logits"])
+            output = self.run(model, inputs)
+            yield self.classify(batch, output["logits"])
 
     def classify(
         self, batch: Mapping[str, Any], scores_WFC: torch.Tensor, background: float | None = None
@@ -99,7 +100,8 @@ class COINPredictor(Predictor[SegmentationOutputs]):
 
     def collect(self, columns: dict[str, Any]) -> SegmentationOutputs:
         """Returns the outputs."""
-        return SegmentationOutputs(**columns | {"num_classes": columns["num_classes"][0]})
+        num_classes, *_ = columns.pop("num_classes")
+        return SegmentationOutputs(**columns, num_classes=num_classes)
 
 
 @PREDICTORS.register
@@ -114,24 +116,32 @@ class COINZSPredictor(COINPredictor):
 
     def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
         """Yields the classes of every second of each video."""
-        bert_name, use_fast = self.config.bert_name or "", self.config.use_fast
-        tokenizer = load_tokenizer(bert_name, use_fast)
-        ids = tokenizer(step_labels(self.config.test_path or ""), add_special_tokens=False)
-        special, slots = special_tokens(bert_name, use_fast), self.config.max_text_len
-        labels_CD = embed_texts(model, ids["input_ids"], special, slots)
-        bound = background_bound(finite(labels_CD, "step labels"))
+        labels_CD = self.embed_labels(model)
+        bound = background_bound(labels_CD)
         what = "%d steps; a second must score more than %.4f to be one of them"
         logger.info(what, len(labels_CD), bound)
         for batch, inputs in batches:
             windows = {name: value[0] for name, value in inputs.items()}
             states = model.forward_video(**windows, output_hidden_states=True)
-            yield self.classify(batch, upcast(states[:, 1:-1]) @ labels_CD.T, bound)
+            states_WFD = upcast(states[:, 1:-1])  # [CLS] is first, [SEP] is last
+            yield self.classify(batch, states_WFD @ labels_CD.T, bound)
+
+    def embed_labels(self, model: Any) -> torch.Tensor:
+        """Returns the vectors of the words of steps 1, 2, ..., float32 [C - 1, D]."""
+        bert_name = self.config.bert_name or ""
+        tokenizer = load_tokenizer(bert_name, self.config.use_fast)
+        labels = step_labels(self.config.test_path or "")
+        ids = tokenizer(labels, add_special_tokens=False)["input_ids"]
+        special = special_tokens(bert_name, self.config.use_fast)
+        labels_CD = embed_texts(model, ids, special, self.config.max_text_len)
+        return finite(labels_CD, "step labels")
 
 
 def background_bound(labels_CD: torch.Tensor) -> float:
     """Returns the largest dot product of two different rows; -inf if there is only one row."""
     products_CC = labels_CD @ labels_CD.T
-    return float(products_CC.fill_diagonal_(float("-inf")).max())
+    products_CC.fill_diagonal_(float("-inf"))
+    return float(products_CC.max())
 
 
 @METRICS.register
@@ -156,23 +166,25 @@ class COINActionSegmentationMetric(Metric[SegmentationOutputs]):
         steps even if it predicts background everywhere.
         """
         with_step_R = outputs.targets != 0
+        predicted_O_R = outputs.predictions == 0
         return {
             "frame_acc": float(outputs.credits.mean()),
             "step_frame_acc": float(outputs.credits[with_step_R].mean()),
             "step_choice_acc": float(outputs.step_credits[with_step_R].mean()),
-            "predicted_O": float((outputs.predictions == 0).mean()),
+            "predicted_O": float(predicted_O_R.mean()),
             "true_O": float(1 - with_step_R.mean()),
         }
 
     def chance(self, outputs: SegmentationOutputs) -> dict[str, float]:
         """Returns the expected numbers if the class of every second is drawn at random."""
         chance = 1 / outputs.num_classes
+        true_O_R = outputs.targets == 0
         return {
             "frame_acc": chance,
             "step_frame_acc": chance,
             "step_choice_acc": 1 / (outputs.num_classes - 1),
             "predicted_O": chance,
-            "true_O": float((outputs.targets == 0).mean()),
+            "true_O": float(true_O_R.mean()),
         }
 
 

@@ -18,17 +18,21 @@ NO_STEP, OTHER_STEP = "#dfe4ea", "#a9b4c0"
 def segmentation_sections(outputs: SegmentationOutputs, run: Run) -> list[Section]:
     """Returns the videos with the worst accuracy of seconds and one of the best."""
     ends = np.cumsum(outputs.video_lengths)[:-1]
-    accuracy = np.array([credits.mean() for credits in np.split(outputs.credits, ends)])
-    truth, found = np.split(outputs.targets, ends), np.split(outputs.predictions, ends)
+    truth = np.split(outputs.targets, ends)
+    found = np.split(outputs.predictions, ends)
+    credit = np.split(outputs.credits, ends)
+    accuracy = np.array([credit_L.mean() for credit_L in credit])
     labels = {}
     # The words of the steps are in COIN's file. Other readers may have none.
-    if isinstance(run.dataset.meta, COINActionSegmentationMetaProcessor):
-        labels = dict(enumerate(step_labels(run.dataset.meta.list_path()), start=1))
+    meta = run.dataset.meta
+    if isinstance(meta, COINActionSegmentationMetaProcessor):
+        labels = dict(enumerate(step_labels(meta.list_path()), start=1))
     order = np.argsort(accuracy, kind="stable")
+    worst, others = order[:NUM_VIDEOS], order[NUM_VIDEOS:]
     timelines = []
-    for video in [*order[:NUM_VIDEOS], *order[NUM_VIDEOS:][-1:]]:
-        right = f"{100 * accuracy[video]:.1f} % of its seconds are right"
-        title = f"{outputs.video_ids[video]}: {right}"
+    for video in [*worst, *others[-1:]]:
+        percent = 100 * accuracy[video]
+        title = f"{outputs.video_ids[video]}: {percent:.1f} % of its seconds are right"
         timelines.append(_segments(title, truth[video], found[video], labels))
     return [Section("Worst failures", "coin/segments.html", {"timelines": timelines})]
 
@@ -41,18 +45,25 @@ def _segments(
     The steps of the truth get colours first, then the predicted ones, the most frequent first.
     Steps for which no colour is left share one.
     """
-    often = [step for step, _ in Counter(found_L.tolist()).most_common()]
-    steps = [step for step in dict.fromkeys([*truth_L.tolist(), *often]) if step]
-    colours = dict.fromkeys(steps, OTHER_STEP) | dict(zip(steps, STEP_COLOURS, strict=False))
-    names = {step: labels.get(step, f"step {step}") for step in steps}
+    predicted = Counter(found_L.tolist())
+    often = [step for step, _ in predicted.most_common()]
+    steps = dict.fromkeys([*truth_L.tolist(), *often])  # an ordered set
+    steps.pop(0, None)
+    colours, names, legend = {0: NO_STEP}, {0: "no step"}, []
+    for number, step in enumerate(steps):
+        colours[step] = OTHER_STEP
+        names[step] = labels.get(step, f"step {step}")
+        if number < len(STEP_COLOURS):
+            colours[step] = STEP_COLOURS[number]
+            legend.append((colours[step], names[step]))
+    num_others = len(steps) - len(legend)
+    if num_others:
+        legend.append((OTHER_STEP, f"{num_others} other steps"))
     rows = []
     for name, values_L in (("truth", truth_L), ("predicted", found_L)):
-        row_bars = [
-            Bar(start, end, colours.get(step, NO_STEP), names.get(step, "no step"))
-            for start, end, step in runs_of(values_L)
-        ]
+        row_bars = []
+        for start, end, step in runs_of(values_L):
+            row_bars.append(Bar(start, end, colours[step], names[step]))
         rows.append((name, row_bars))
-    legend = [(colours[step], names[step]) for step in steps[: len(STEP_COLOURS)]]
-    if len(steps) > len(legend):
-        legend.append((OTHER_STEP, f"{len(steps) - len(legend)} other steps"))
-    return {"title": title, "figure": bars(title, rows, len(truth_L)), "legend": legend}
+    figure = bars(title, rows, len(truth_L))
+    return {"title": title, "figure": figure, "legend": legend}

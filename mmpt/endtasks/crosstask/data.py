@@ -103,14 +103,17 @@ def read_tasks(path: str) -> dict[str, list[str]]:
     tasks: dict[str, list[str]] = {}
     for first in range(0, len(lines), LINES_PER_TASK):
         block = lines[first : first + LINES_PER_TASK]
-        task, _, _, count, text, blank = (*block, *[""] * LINES_PER_TASK)[:LINES_PER_TASK]
+        # The last block has no blank line, and a damaged one may have fewer lines.
+        num_absent = LINES_PER_TASK - len(block)
+        task, _, _, count, text, blank = [*block, *[""] * num_absent]
         steps = [step.strip() for step in text.split(",")]
         well_formed = task.isdecimal() and count == str(len(steps)) and all(steps) and not blank
         if not well_formed or task in tasks:
+            found = " / ".join(block)
             raise DataError(
                 f"{path}, line {first + 1}: a task must be six lines: id (once in the file), "
                 "title, url, number of steps, as many steps between commas, a blank line; but here "
-                f"is {' / '.join(block)!r:.120}. Download CrossTask's file again."
+                f"is {found!r:.120}. Download CrossTask's file again."
             )
         tasks[task] = steps
     return tasks
@@ -182,21 +185,27 @@ class CrossTaskMetaProcessor(base.MetaProcessor):
     ) -> tuple[list[TaskVideo], list[TaskVideo]]:
         """Returns the training and the test videos of `tasks`, with or without features."""
         held_out = read_videos(self.need_str("val_csv_path"))
-        reader, n_train = VideoProcessor(self.config, self.split), self.need_int("n_train")
+        n_train = self.need_int("n_train")
+        reader = VideoProcessor(self.config, self.split)
         rng = np.random.RandomState(SPLIT_SEED)
         train: list[TaskVideo] = []
         test: list[TaskVideo] = []
         for task, names in read_videos(self.need_str("train_csv_path")).items():
             if task not in tasks:
                 continue
-            usable = [TaskVideo(name, task) for name in names if name not in held_out.get(task, ())]
-            videos = [video for video in usable if self._annotation(video).is_file()]
-            there = [video.video_id for video in videos if reader.has(video)]
-            chosen = {video.video_id for video in videos}
-            if task in primary and len(there) > n_train:
-                chosen = set(rng.choice(there, n_train, replace=False).tolist())
-            train += [video for video in videos if video.video_id in chosen]
-            test += [video for video in videos if video.video_id not in chosen]
+            videos = []
+            for name in names:
+                video = TaskVideo(name, task)
+                if name not in held_out.get(task, ()) and self._annotation(video).is_file():
+                    videos.append(video)
+            # All videos are for training, unless there are enough to draw from.
+            chosen = [video.video_id for video in videos]
+            with_features = [video.video_id for video in videos if reader.has(video)]
+            if task in primary and len(with_features) > n_train:
+                chosen = rng.choice(with_features, n_train, replace=False).tolist()
+            for video in videos:
+                listed = train if video.video_id in chosen else test
+                listed.append(video)
         return train, test
 
     def _annotation(self, video: TaskVideo) -> Path:
@@ -214,7 +223,8 @@ class CrossTaskTextProcessor(TextProcessor):
 
     def __call__(self, key: Steps) -> Steps:
         """Returns the tokenised steps, with their times."""
-        return Steps([self.encode(text) for text in key.texts], key.segments)
+        ids = [self.encode(text) for text in key.texts]
+        return Steps(ids, key.segments)
 
 
 @base.ALIGNERS.register
@@ -230,12 +240,17 @@ class CrossTaskAligner(WindowAligner):
         targets float32 [R, K]: 1 where a step is done, window after window. It draws nothing.
         """
         texts, segments = text_feature
+        num_seconds = len(video_feature)
         name = video_name(video_key)
         batch, spans = self.build_item(video_key.video_id, video_feature, texts, name=name)
-        done_LK = steps_done(segments, len(video_feature), len(texts))
+        done_LK = steps_done(segments, num_seconds, len(texts))
         targets_RK = np.concatenate([done_LK[start:end] for start, end in spans])
-        targets = {"targets": torch.from_numpy(targets_RK), "task": video_key.task}
-        return {**batch, **targets, "video_len": len(video_feature)}
+        return {
+            **batch,
+            "targets": torch.from_numpy(targets_RK),
+            "task": video_key.task,
+            "video_len": num_seconds,
+        }
 
 
 def steps_done(segments: list[Segment], num_seconds: int, num_steps: int) -> np.ndarray:
@@ -244,5 +259,6 @@ def steps_done(segments: list[Segment], num_seconds: int, num_steps: int) -> np.
     """
     done_LK = np.zeros((num_seconds, num_steps), dtype=np.float32)
     for segment in segments:
-        done_LK[math.floor(segment.start) : math.ceil(segment.end), segment.step - 1] = 1
+        first, end = math.floor(segment.start), math.ceil(segment.end)
+        done_LK[first:end, segment.step - 1] = 1
     return done_LK

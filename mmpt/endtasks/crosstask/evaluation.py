@@ -66,13 +66,19 @@ class CrossTaskPredictor(Predictor[LocalisationOutputs]):
     def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
         """Yields the placement of the steps of each video."""
         for batch, inputs in batches:
-            logits_RK = finite(upcast(self.run(model, inputs)["logits"]).cpu(), "seconds")
+            logits_RK = upcast(self.run(model, inputs)["logits"])
+            logits_RK = finite(logits_RK.cpu(), "seconds")
             spans = self.config.spans(int(batch["video_len"][0]))
+            logits_LK = average_rows(logits_RK.numpy(), spans)
+            log_shares_LK = torch.from_numpy(logits_LK).double().log_softmax(dim=1)
             done_LK = average_rows(batch["targets"][0].numpy(), spans) > 0.5
-            log_shares_LK = torch.from_numpy(average_rows(logits_RK.numpy(), spans)).double()
-            placed_LK = place_steps(-log_shares_LK.log_softmax(dim=1).numpy())
-            task, video_id = batch["task"][0], batch["video_id"][0]
-            yield {"videos": [PlacedVideo(task, video_id, done_LK.astype(np.uint8), placed_LK)]}
+            video = PlacedVideo(
+                task=batch["task"][0],
+                video_id=batch["video_id"][0],
+                done=done_LK.astype(np.uint8),
+                placed=place_steps(-log_shares_LK.numpy()),
+            )
+            yield {"videos": [video]}
 
 
 def average_rows(rows_RK: np.ndarray, spans: list[Span]) -> np.ndarray:
@@ -82,8 +88,10 @@ def average_rows(rows_RK: np.ndarray, spans: list[Span]) -> np.ndarray:
         rows_RK: the rows of the first window, then of the second, and so on.
         spans: seconds of the windows.
     """
-    ends = np.cumsum([end - start for start, end in spans])
-    return average_windows(np.split(rows_RK, ends[:-1]), spans)
+    lengths = [end - start for start, end in spans]
+    ends = np.cumsum(lengths)
+    windows = np.split(rows_RK, ends[:-1])
+    return average_windows(windows, spans)
 
 
 def place_steps(cost_LK: np.ndarray) -> np.ndarray:
@@ -102,27 +110,32 @@ def place_steps(cost_LK: np.ndarray) -> np.ndarray:
     if num_seconds < num_steps:
         return placed_LK
     # Viterbi's algorithm over the states background, step 1, background, ..., step K, background:
-    # even states are background, odd ones are steps.
+    # even states are background, odd ones are steps. `background` and `steps` are the least costs
+    # of being in each state after the seconds so far:
+    #   background[k] = min(background[k], steps[k-1])
+    #   steps[k] = cost[k] + min(background[k], steps[k-1])
+    # where steps[-1] is infinite. So both have the same two predecessors.
+    background = np.full(num_steps + 1, np.inf)
+    background[0] = 0
+    steps = np.full(num_steps, np.inf)
+    # How many states to go back to the predecessor, from every state in every second.
     num_states = 2 * num_steps + 1
-    total = np.full(num_states, np.inf)
-    total[0] = 0
-    back_by_S = np.empty((num_seconds, num_states), dtype=np.int8)
+    back = np.empty((num_seconds, num_states), dtype=np.int8)
     for second in range(num_seconds):
-        steps, background = total[1::2], total[0::2]
-        # The step before each background. It is also the predecessor of the step after it.
-        from_step = np.concatenate(([np.inf], steps))
-        back_by_S[second, 0::2] = from_step < background
-        back_by_S[second, 1::2] = np.where(from_step[:-1] < background[:-1], 2, 1)
-        new_background = np.minimum(background, from_step)
-        new_steps = np.minimum(background[:-1], from_step[:-1]) + cost_LK[second]
-        total = np.empty(num_states)
-        total[0::2], total[1::2] = new_background, new_steps
-    # Walk back from the cheaper of the two last states.
-    state = num_states - 2 if total[-2] <= total[-1] else num_states - 1
+        step_before = np.concatenate(([np.inf], steps))
+        from_step = step_before < background  # equal costs: from background
+        back[second, 0::2] = from_step
+        back[second, 1::2] = from_step[:-1] + 1
+        background = np.minimum(background, step_before)
+        steps = background[:-1] + cost_LK[second]
+    # Walk back from the cheaper of the two last states, the last step if they are equal.
+    state = num_states - 1
+    if steps[-1] <= background[-1]:
+        state = num_states - 2
     for second in reversed(range(num_seconds)):
         if state % 2:
             placed_LK[second, state // 2] = 1
-        state -= back_by_S[second, state]
+        state -= back[second, state]
     assert state == 0, state
     return placed_LK
 
@@ -136,7 +149,7 @@ class CrossTaskMetric(Metric[LocalisationOutputs]):
 
     def compute(self, outputs: LocalisationOutputs) -> dict[str, float]:
         """Returns recall, and the recall of every task under its id; fractions."""
-        hits = [float((video.done * video.placed).sum()) for video in outputs.videos]
+        hits = [float(num_hits(video)) for video in outputs.videos]
         return recall_by_task(outputs.videos, hits)
 
     def chance(self, outputs: LocalisationOutputs) -> dict[str, float]:
@@ -153,13 +166,29 @@ def recall_by_task(videos: Sequence[PlacedVideo], hits: Sequence[float]) -> dict
     Args:
         hits: number of steps of each video that are placed where they are done.
     """
-    num_hits: dict[str, float] = defaultdict(float)
-    num_steps: dict[str, int] = defaultdict(int)
-    for video, hit in zip(videos, hits, strict=True):
-        num_hits[video.task] += hit
-        num_steps[video.task] += int(video.done.any(axis=0).sum())
-    recalls = {task: num_hits[task] / steps for task, steps in num_steps.items() if steps}
-    return recalls | {"recall": float(np.mean(list(recalls.values())))}
+    total_hits: dict[str, float] = defaultdict(float)
+    total_steps: dict[str, int] = defaultdict(int)
+    for video, video_hits in zip(videos, hits, strict=True):
+        total_hits[video.task] += video_hits
+        total_steps[video.task] += num_steps_done(video)
+    recalls = {}
+    for task, num_steps in total_steps.items():
+        if num_steps:
+            recalls[task] = total_hits[task] / num_steps
+    mean = float(np.mean(list(recalls.values())))
+    return recalls | {"recall": mean}
+
+
+def num_hits(video: PlacedVideo) -> int:
+    """Returns the number of steps that are placed at a second where they are done."""
+    hits_LK = video.done * video.placed
+    return int(hits_LK.sum())
+
+
+def num_steps_done(video: PlacedVideo) -> int:
+    """Returns the number of steps that are done at any second."""
+    done_K = video.done.any(axis=0)
+    return int(done_K.sum())
 
 
 def expected_hits(done_LK: np.ndarray) -> float:
@@ -174,9 +203,11 @@ def expected_hits(done_LK: np.ndarray) -> float:
     if num_seconds < num_steps:
         return 0.0
     choose = np.vectorize(math.comb, otypes=[np.float64])
+    # Ways to choose the seconds of the steps before step k, and of those after it.
     before_LK = choose(np.arange(num_seconds)[:, None], np.arange(num_steps))
     after_LK = before_LK[::-1, ::-1]
-    return float((done_LK * before_LK * after_LK).sum() / math.comb(num_seconds, num_steps))
+    ways_LK = done_LK * before_LK * after_LK
+    return float(ways_LK.sum() / math.comb(num_seconds, num_steps))
 
 
 @pictures.register

@@ -5,6 +5,7 @@ pieces of five seconds. A moment is a run of pieces, (first, last) inclusive, fr
 """
 
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -53,9 +54,8 @@ def read_queries(path: str) -> list[Query]:
     )
     kind = Annotated[list[Query], Field(min_length=1)]
     queries: list[Query] = validate(kind, read_json(path), path, remedy)
-    downstream.warn_of_equal_captions(
-        path, (f"{query.video}: {query.description}" for query in queries)
-    )
+    names = [f"{query.video}: {query.description}" for query in queries]
+    downstream.warn_of_equal_captions(path, names)
     return queries
 
 
@@ -78,14 +78,14 @@ class DiDeMoMetaProcessor(base.MetaProcessor):
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
         queries = read_queries(self.list_path())
-        ids = feature_names(
-            [query.video for query in queries], downstream.VideoProcessor(config, split)
-        )
+        reader = downstream.VideoProcessor(config, split)
+        ids = feature_names([query.video for query in queries], reader)
         most = max(len(query.times) for query in queries)
         items = []
         for query in queries:
-            padding = (NO_MOMENT,) * (most - len(query.times))
-            key = DiDeMoKey(ids[query.video], query.times + padding)
+            num_absent = most - len(query.times)
+            times = query.times + (NO_MOMENT,) * num_absent
+            key = DiDeMoKey(ids[query.video], times)
             items.append((key, query.description))
         self.items = downstream.keep_with_features(
             items, lambda item: item[0].video_id, config, split
@@ -94,11 +94,15 @@ class DiDeMoMetaProcessor(base.MetaProcessor):
 
 def feature_names(names: Sequence[str], reader: downstream.VideoProcessor) -> dict[str, str]:
     """Returns the id of each video's features: its name, that with another ending, or without."""
+    # Names with one stem are one video with different endings.
     stems = {name: name.rpartition(".")[0] or name for name in names}
+    names_of: dict[str, list[str]] = defaultdict(list)
+    for name, stem in stems.items():
+        names_of[stem].append(name)
     found = {}
     for name, stem in stems.items():
-        same = [other for other in stems if stems[other] == stem]
-        found[name] = next(filter(reader.has, [name, *same]), stem)
+        candidates = [name, *names_of[stem]]
+        found[name] = next(filter(reader.has, candidates), stem)
     return found
 
 

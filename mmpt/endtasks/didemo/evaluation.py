@@ -4,6 +4,7 @@ Legend: B queries of a batch, N queries in all, F video slots, S seconds in whic
 M moments (21), A people who judged a query, D hidden size.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -82,10 +83,11 @@ class DiDeMoPredictor(Predictor[MomentOutputs]):
                 rows = {name: value[new] for name, value in inputs.items()}
                 states_bTD = model.forward_video(**rows, output_hidden_states=True)
                 states_bSD = states_bTD[:, 1 : NUM_SECONDS + 1].float()  # [CLS] is first
-                known_SD.update(zip([videos[row] for row in new], states_bSD, strict=True))
+                for row, states_SD in zip(new, states_bSD, strict=True):
+                    known_SD[videos[row]] = states_SD
             states_BSD = torch.stack([known_SD[video] for video in videos])
-            text_BD = model.forward_text(inputs["caps"], inputs["cmasks"])[0].float()
-            scores_BS = torch.einsum("bsd,bd->bs", states_BSD, text_BD)
+            pooled_BD, *_ = model.forward_text(inputs["caps"], inputs["cmasks"])
+            scores_BS = torch.einsum("bsd,bd->bs", states_BSD, pooled_BD.float())
             yield {
                 "second_scores": finite(scores_BS, "queries").cpu(),
                 "num_seconds": batch["vmasks"][:, :NUM_SECONDS].sum(dim=1),
@@ -121,18 +123,21 @@ class DiDeMoMetric(Metric[MomentOutputs]):
     def chance(self, outputs: MomentOutputs) -> dict[str, float]:
         """Returns the mean over 50 draws of random scores, from a fixed seed."""
         rng = np.random.default_rng(1)
-        results = []
+        num_queries = len(outputs.times)
+        draws: dict[str, list[float]] = defaultdict(list)
         for _ in range(_CHANCE_DRAWS):
-            scores_NM = rng.random((len(outputs.times), len(MOMENTS)))
+            scores_NM = rng.random((num_queries, len(MOMENTS)))
             rank = partial(moments.rank_moments, scores_NM, outputs.num_seconds)
-            results.append(_both_forms(rank, outputs.times))
-        return {name: float(np.mean([result[name] for result in results])) for name in results[0]}
+            for name, value in _both_forms(rank, outputs.times).items():
+                draws[name].append(value)
+        return {name: float(np.mean(values)) for name, values in draws.items()}
 
 
 def _both_forms(ranking: Callable[[Form], np.ndarray], times_NA2: np.ndarray) -> dict[str, float]:
     """Returns the metrics of the published ranking and, as `real-...`, of the corrected one."""
-    real = moments.moment_metrics(ranking("corrected"), times_NA2)
-    return moments.moment_metrics(ranking("released"), times_NA2) | prefixed("real-", real)
+    released = moments.moment_metrics(ranking("released"), times_NA2)
+    corrected = moments.moment_metrics(ranking("corrected"), times_NA2)
+    return released | prefixed("real-", corrected)
 
 
 @pictures.register

@@ -12,6 +12,7 @@ early and short ones more often.
 Legend: N queries, S seconds (30), P pieces (6), M moments (21), A people who judged.
 """
 
+from itertools import combinations
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -21,10 +22,8 @@ from mmpt.endtasks.didemo.data import NUM_PIECES
 Form = Literal["released", "corrected"]
 PIECE_S = 5
 NUM_SECONDS = NUM_PIECES * PIECE_S
-MOMENTS = [
-    *((piece, piece) for piece in range(NUM_PIECES)),
-    *((first, last) for first in range(NUM_PIECES) for last in range(first + 1, NUM_PIECES)),
-]
+MOMENTS = [(piece, piece) for piece in range(NUM_PIECES)]
+MOMENTS += combinations(range(NUM_PIECES), 2)
 """(first, last) piece, inclusive; a moment's number is its place here."""
 MOST_AGREEING = 3
 """Number of judgements of a query that count. These are the nearest; others may be outliers."""
@@ -34,11 +33,12 @@ _FIRST_M, _LAST_M = np.array(MOMENTS).T
 NUMBER_PP = np.full((NUM_PIECES, NUM_PIECES), -1)
 """Number of a moment, -1 where first > last."""
 NUMBER_PP[_FIRST_M, _LAST_M] = np.arange(len(MOMENTS))
-_SECOND_S1 = np.arange(NUM_SECONDS)[:, None]
-INSIDE_SM = ((_SECOND_S1 >= PIECE_S * _FIRST_M) & (_SECOND_S1 < PIECE_S * (_LAST_M + 1))) * 1.0
+_END_M = _LAST_M + 1
+_PIECE_S1 = np.arange(NUM_SECONDS)[:, None] // PIECE_S
+INSIDE_SM = ((_PIECE_S1 >= _FIRST_M) & (_PIECE_S1 < _END_M)).astype(np.float64)
 """1 where a second is in a moment, else 0."""
-_COMMON_MM = np.minimum.outer(_LAST_M, _LAST_M) + 1 - np.maximum.outer(_FIRST_M, _FIRST_M)
-_SPAN_MM = np.maximum.outer(_LAST_M, _LAST_M) + 1 - np.minimum.outer(_FIRST_M, _FIRST_M)
+_COMMON_MM = np.minimum.outer(_END_M, _END_M) - np.maximum.outer(_FIRST_M, _FIRST_M)
+_SPAN_MM = np.maximum.outer(_END_M, _END_M) - np.minimum.outer(_FIRST_M, _FIRST_M)
 IOU_MM = _COMMON_MM.clip(0) / _SPAN_MM
 """Intersection over union of two moments."""
 
@@ -70,10 +70,13 @@ def moment_scores(
             moment without any.
     """
     if form == "released":
-        return second_scores_NS.astype(np.float64) @ INSIDE_SM / INSIDE_SM.sum(axis=0)
+        sums_NM = second_scores_NS.astype(np.float64) @ INSIDE_SM
+        return sums_NM / INSIDE_SM.sum(axis=0)
     real_NS = np.arange(NUM_SECONDS) < num_seconds_N[:, None]
     real_scores_NS = np.where(real_NS, second_scores_NS, 0).astype(np.float64)
-    return real_scores_NS @ INSIDE_SM / (real_NS @ INSIDE_SM).clip(1)
+    sums_NM = real_scores_NS @ INSIDE_SM
+    num_real_NM = real_NS @ INSIDE_SM
+    return sums_NM / num_real_NM.clip(1)
 
 
 def rank_moments(scores_NM: np.ndarray, num_seconds_N: np.ndarray, form: Form) -> np.ndarray:
@@ -85,12 +88,14 @@ def rank_moments(scores_NM: np.ndarray, num_seconds_N: np.ndarray, form: Form) -
         form: `released`: moments whose first piece has no real second are left out; `corrected`:
             those whose last piece has none come last.
     """
-    deciding_M = np.array(MOMENTS)[:, 0 if form == "released" else 1]
+    deciding_M = _FIRST_M if form == "released" else _LAST_M
     absent_NM = PIECE_S * deciding_M >= num_seconds_N[:, None]
+    # Sort absent moments last, then by falling score, then at random.
     noise_NM = np.random.default_rng(0).random(scores_NM.shape)
     order_NM = np.lexsort((noise_NM, -scores_NM, absent_NM), axis=1)
     if form == "released":
-        order_NM[np.take_along_axis(absent_NM, order_NM, axis=1)] = -1
+        left_out_NM = np.take_along_axis(absent_NM, order_NM, axis=1)
+        order_NM[left_out_NM] = -1
     return order_NM
 
 
@@ -104,20 +109,27 @@ def agreement(ranking_NM: np.ndarray, times_NA2: np.ndarray) -> Agreement:
         times_NA2: int [N, A, 2], first and last piece, -1 where there is no judgement; one at least
             per query.
     """
-    judged_NA = times_NA2[:, :, 0] >= 0
-    chosen_NA = NUMBER_PP[times_NA2[:, :, 0], times_NA2[:, :, 1]]
+    first_NA, last_NA = np.moveaxis(times_NA2, 2, 0)
+    judged_NA = first_NA >= 0
+    chosen_NA = NUMBER_PP[first_NA, last_NA]
+    # The rank of a chosen moment is its place in the ranking.
     hit_NAM = (ranking_NM[:, None, :] == chosen_NA[:, :, None]) & judged_NA[:, :, None]
-    ranks_NA = np.where(hit_NAM.any(axis=2), hit_NAM.argmax(axis=2) + 1.0, np.inf)
-    ious_NA = np.where(judged_NA, IOU_MM[ranking_NM[:, :1], chosen_NA], -np.inf)
-    return Agreement(_mean_of_smallest(ranks_NA), -_mean_of_smallest(-ious_NA))
+    places_NA = hit_NAM.argmax(axis=2)
+    ranks_NA = np.where(hit_NAM.any(axis=2), places_NA + 1.0, np.inf)
+    # Overlaps are negated, because the smallest values count and a missing one is infinite.
+    best_N1 = ranking_NM[:, :1]
+    overlaps_NA = IOU_MM[best_N1, chosen_NA]
+    negated_NA = np.where(judged_NA, -overlaps_NA, np.inf)
+    return Agreement(ranks=_mean_of_smallest(ranks_NA), ious=-_mean_of_smallest(negated_NA))
 
 
 def _mean_of_smallest(values_NA: np.ndarray) -> np.ndarray:
     """Returns the mean of each row's `MOST_AGREEING` smallest finite values, else infinity."""
     smallest = np.sort(values_NA, axis=1)[:, :MOST_AGREEING]
     finite = np.isfinite(smallest)
-    count = finite.sum(axis=1)
-    return np.where(count > 0, np.where(finite, smallest, 0).sum(axis=1) / count.clip(1), np.inf)
+    sums_N = np.where(finite, smallest, 0).sum(axis=1)
+    counts_N = finite.sum(axis=1)
+    return np.where(counts_N > 0, sums_N / counts_N.clip(1), np.inf)
 
 
 def moment_metrics(ranking_NM: np.ndarray, times_NA2: np.ndarray) -> dict[str, float]:

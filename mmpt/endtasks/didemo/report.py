@@ -17,14 +17,14 @@ def moment_sections(outputs: MomentOutputs, run: Run) -> list[Section]:
     found = agreement(ranking_NM, outputs.times)
     worst = np.lexsort((-found.ranks, found.ious))[:NUM_MOMENTS]
     queries = []
-    for place in worst[found.ious[worst] < 1].tolist():
-        times = [time for time in outputs.times[place].tolist() if time[0] >= 0]
-        moments = [("found", MOMENTS[ranking_NM[place, 0]], COLOURS[1])]
-        moments += [(f"person {n}", time, COLOURS[0]) for n, time in enumerate(times, 1)]
-        rows = [
-            (name, [Bar(PIECE_S * pieces[0], PIECE_S * (pieces[-1] + 1), colour, "moment")])
-            for name, pieces, colour in moments
-        ]
+    for place in worst.tolist():
+        if found.ious[place] == 1:
+            continue
+        best = ranking_NM[place, 0]
+        rows = [("found", [_bar(*MOMENTS[best], COLOURS[1])])]
+        for person, (first, last) in enumerate(outputs.times[place].tolist(), start=1):
+            if first >= 0:
+                rows.append((f"person {person}", [_bar(first, last, COLOURS[0])]))
         video = outputs.video_ids[place]
         query = {
             "words": run.item(place)[1],
@@ -37,3 +37,8 @@ def moment_sections(outputs: MomentOutputs, run: Run) -> list[Section]:
         }
         queries.append(query)
     return [Section("Worst failures", "didemo/moments.html", {"queries": queries})]
+
+
+def _bar(first: int, last: int, colour: str) -> Bar:
+    """Returns a bar for a moment from its first to its last piece."""
+    return Bar(PIECE_S * first, PIECE_S * (last + 1), colour, "moment")

@@ -4,7 +4,7 @@ The file is {"format": 1, "videos": [{"id": str, "clips": [{"start": s, "end": s
 ...]}, ...]}, start and end in whole seconds, end exclusive, the clips of a video in time order.
 """
 
-from itertools import groupby
+from collections import defaultdict
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from mmpt.batch import Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import DataError
+from mmpt.processors.aligner import first_of
 from mmpt.processors.base import META_PROCESSORS, VIDEO_PROCESSORS, MetaProcessor, VideoReader
 from mmpt.processors.downstream import check_listed_once
 from mmpt.shards.layout import open_features, read_shard_meta
@@ -81,8 +82,10 @@ class How2FullVideoMetaProcessor(MetaProcessor):
 
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
-        by_video = groupby(read_clips(self.list_path()), key=lambda item: item[0][0])
-        self.items = [(video, [text for _, text in clips]) for video, clips in by_video]
+        texts: dict[str, list[str]] = defaultdict(list)
+        for (video, _, _), text in read_clips(self.list_path()):
+            texts[video].append(text)
+        self.items = list(texts.items())
 
 
 @VIDEO_PROCESSORS.register
@@ -92,10 +95,10 @@ class How2VideoProcessor(VideoReader):
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
         self.vfeat_dir = self.need_str("vfeat_dir")
-        shards = read_shard_meta(self.vfeat_dir, Split.VALID)
-        self.where = {
-            name: (shard, row) for shard, ids in shards.items() for row, name in enumerate(ids)
-        }
+        self.where = {}
+        for shard, ids in read_shard_meta(self.vfeat_dir, Split.VALID).items():
+            for row, video_id in enumerate(ids):
+                self.where[video_id] = shard, row
 
     def __call__(self, key: Any) -> np.ndarray:
         """Returns float [seconds, 512] for a video id that `has` knows."""
@@ -104,7 +107,7 @@ class How2VideoProcessor(VideoReader):
 
     def has(self, key: Any) -> bool:
         """Returns True if the video of an id, or of a key whose first element is one, is packed."""
-        return (key if isinstance(key, str) else key[0]) in self.where
+        return first_of(key) in self.where
 
 
 @VIDEO_PROCESSORS.register

@@ -21,7 +21,8 @@ def true_seconds(spans_n2: np.ndarray, num_seconds: int) -> np.ndarray:
     the release.
     """
     second_L = np.arange(num_seconds)
-    return (second_L >= np.floor(spans_n2[:, :1])) & (second_L <= np.ceil(spans_n2[:, 1:]))
+    start_n1, end_n1 = np.hsplit(spans_n2, 2)
+    return (second_L >= np.floor(start_n1)) & (second_L <= np.ceil(end_n1))
 
 
 def place_released(similarity_nL: np.ndarray, spans_n2: np.ndarray) -> Placement:
@@ -35,11 +36,13 @@ def place_released(similarity_nL: np.ndarray, spans_n2: np.ndarray) -> Placement
         similarity_nL: float [n, L], 0 where nothing was compared.
         spans_n2: float [n, 2], true start and end in seconds.
     """
+    num_rows, num_seconds = similarity_nL.shape
     filled_nL = np.where(similarity_nL == 0, NEVER_COVERED, similarity_nL)
-    best_n = filled_nL.argmax(axis=1)
-    rows = np.arange(len(best_n))
-    hits_n = true_seconds(spans_n2, similarity_nL.shape[1])[rows, best_n]
-    return hits_n.astype(np.float64), filled_nL[rows, best_n].astype(np.float64)
+    best_n = np.arange(num_rows), filled_nL.argmax(axis=1)
+    true_nL = true_seconds(spans_n2, num_seconds)
+    hits_n = true_nL[best_n].astype(np.float64)
+    peaks_n = filled_nL[best_n].astype(np.float64)
+    return hits_n, peaks_n
 
 
 def place_corrected(
@@ -54,9 +57,11 @@ def place_corrected(
         spans_n2: float [n, 2], true start and end in seconds.
     """
     filled_nL = np.where(covered_nL, similarity_nL, -np.inf)
-    peaks_n = filled_nL.max(axis=1)
-    best_nL = covered_nL & (filled_nL == peaks_n[:, None])
-    return _share(best_nL, spans_n2), peaks_n.astype(np.float64)
+    peaks_n1 = filled_nL.max(axis=1, keepdims=True)
+    # A sentence without any covered second has no best one, although its maxima are equal.
+    best_nL = covered_nL & (filled_nL == peaks_n1)
+    hits_n = _share(best_nL, spans_n2)
+    return hits_n, peaks_n1[:, 0].astype(np.float64)
 
 
 def chance_hits(covered_nL: np.ndarray, spans_n2: np.ndarray, *, released: bool) -> np.ndarray:
@@ -69,17 +74,19 @@ def chance_hits(covered_nL: np.ndarray, spans_n2: np.ndarray, *, released: bool)
         released: a sentence that is never covered is put at second 0, as published; otherwise it
             misses.
     """
-    places_nL = covered_nL
+    places_nL = covered_nL.copy()
     if released:
-        places_nL = covered_nL.copy()
-        places_nL[~covered_nL.any(axis=1), 0] = True
+        never_n = ~covered_nL.any(axis=1)
+        places_nL[never_n, 0] = True
     return _share(places_nL, spans_n2)
 
 
 def _share(places_nL: np.ndarray, spans_n2: np.ndarray) -> np.ndarray:
     """Returns the share of true seconds among the marked ones, 0 where none is marked."""
-    true_nL = true_seconds(spans_n2, places_nL.shape[1])
-    return (places_nL & true_nL).sum(axis=1) / np.maximum(places_nL.sum(axis=1), 1)
+    _, num_seconds = places_nL.shape
+    right_nL = places_nL & true_seconds(spans_n2, num_seconds)
+    num_places_n = places_nL.sum(axis=1)
+    return right_nL.sum(axis=1) / np.maximum(num_places_n, 1)
 
 
 def roc_auc(scores_N: np.ndarray, positive_N: np.ndarray) -> float:
@@ -92,11 +99,16 @@ def roc_auc(scores_N: np.ndarray, positive_N: np.ndarray) -> float:
     """
     num_positive = int(positive_N.sum())
     num_negative = len(positive_N) - num_positive
+    # Rank the scores from 1, the smallest. Equal scores get the mean of their ranks.
     _, place_N, counts = np.unique(scores_N, return_inverse=True, return_counts=True)
-    # From 1; tied scores share the mean of their ranks.
-    mean_rank_N = (np.cumsum(counts) - (counts - 1) / 2)[place_N]
-    above = mean_rank_N[positive_N].sum() - num_positive * (num_positive + 1) / 2
-    return float(above / (num_positive * num_negative))
+    last_ranks = np.cumsum(counts)
+    mean_ranks = last_ranks - (counts - 1) / 2
+    positive_ranks = mean_ranks[place_N][positive_N]
+    # The rank of a positive counts the negatives below it, and also the positives up to itself:
+    # 1 + 2 + ... over all positives.
+    among_positives = num_positive * (num_positive + 1) / 2
+    num_wins = positive_ranks.sum() - among_positives
+    return float(num_wins / (num_positive * num_negative))
 
 
 def chance_auc(covered_N: np.ndarray, positive_N: np.ndarray) -> float:
@@ -110,8 +122,11 @@ def chance_auc(covered_N: np.ndarray, positive_N: np.ndarray) -> float:
         covered_N: int [P + M], seconds compared with each sentence.
         positive_N: bool [P + M], with at least one of each kind.
     """
+    # Many sentences have the same number of draws, so only pairs of different numbers are computed.
     a, num_a = np.unique(covered_N[positive_N], return_counts=True)
     b, num_b = np.unique(covered_N[~positive_N], return_counts=True)
-    both = a[:, None] + b
-    wins = np.where(both > 0, a[:, None] / np.maximum(both, 1), 0.5)
-    return float(num_a @ wins @ num_b / (num_a.sum() * num_b.sum()))
+    a_column = a[:, None]
+    both = a_column + b
+    wins = np.where(both > 0, a_column / np.maximum(both, 1), 0.5)
+    num_pairs = num_a.sum() * num_b.sum()
+    return float(num_a @ wins @ num_b / num_pairs)

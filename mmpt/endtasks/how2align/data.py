@@ -117,17 +117,19 @@ def comparisons(
     `width` after it. The range goes from the first to the last of them. Windows for which there are
     none are left out.
     """
-    middles_n = np.array([(sentence.start_s + sentence.end_s) / 2 for sentence in sentences])
-    said_n = np.array([not sentence.aligned for sentence in sentences])
     starts = range(0, num_seconds - width // 2, stride)
     steps = []
     for number, start in enumerate(starts):
-        near = np.flatnonzero(
-            said_n & (middles_n >= start - width) & (middles_n <= start + 2 * width)
-        )
-        if not len(near):
+        near = []
+        for position, sentence in enumerate(sentences):
+            middle = (sentence.start_s + sentence.end_s) / 2
+            inside = start - width <= middle <= start + 2 * width
+            if inside and not sentence.aligned:
+                near.append(position)
+        if not near:
             continue
-        first, last = int(near[0]), int(near[-1]) + 1
+        first, last = near[0], near[-1] + 1
+        # The first windows are compared with all earlier sentences, the last ones with all later.
         if number < EDGE_STEPS:
             first = 0
         elif number >= len(starts) - EDGE_STEPS:
@@ -136,7 +138,8 @@ def comparisons(
     return steps
 
 
-_File = Annotated[dict[str, Annotated[list[Sentence], Field(min_length=1)]], Field(min_length=1)]
+_Sentences = Annotated[list[Sentence], Field(min_length=1)]
+_File = Annotated[dict[str, _Sentences], Field(min_length=1)]
 
 
 def read_alignment(path: str) -> dict[str, list[Sentence]]:
@@ -151,7 +154,9 @@ def read_alignment(path: str) -> dict[str, list[Sentence]]:
     )
     videos = read_json_as(path, _File, remedy)
     shown = []
-    for video, rows in videos.items():
-        shown += [f"{video}: {sentence.text}" for sentence in rows if sentence.aligned]
+    for video, sentences in videos.items():
+        for sentence in sentences:
+            if sentence.aligned:
+                shown.append(f"{video}: {sentence.text}")
     warn_of_equal_captions(path, shown)
     return videos

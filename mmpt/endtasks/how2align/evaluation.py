@@ -11,7 +11,13 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from mmpt.endtasks.how2align import alignment_scores
+from mmpt.endtasks.how2align.alignment_scores import (
+    chance_auc,
+    chance_hits,
+    place_corrected,
+    place_released,
+    roc_auc,
+)
 from mmpt.evaluators import METRICS, PREDICTORS, WHOLE_VIDEO, Metric, Number, Outputs, Predictor
 from mmpt.evaluators.base import Prepared, finite
 from mmpt.reporting import Run, Section, pictures
@@ -41,18 +47,21 @@ class How2AlignOutputs(Outputs):
     @property
     def num_covered(self) -> np.ndarray:
         """Number of seconds that each sentence was compared with, int64, video after video."""
-        return np.concatenate([video.covered.sum(axis=1) for video in self.videos])
+        counts = [video.covered.sum(axis=1) for video in self.videos]
+        return np.concatenate(counts)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Returns the arrays of all videos, concatenated. Matrices are flattened row by row."""
+        ids, similarities, covered, aligned, spans_s = zip(*self.videos, strict=True)
+        shapes = np.array([similarity_nL.shape for similarity_nL in similarities])
         return {
-            "video_id": np.array([video.video_id for video in self.videos]),
-            "num_sentences": np.array([video.similarity.shape[0] for video in self.videos]),
-            "num_seconds": np.array([video.similarity.shape[1] for video in self.videos]),
-            "similarity": np.concatenate([video.similarity.ravel() for video in self.videos]),
-            "covered": np.concatenate([video.covered.ravel() for video in self.videos]),
-            "aligned": self.aligned,
-            "span_s": np.concatenate([video.spans_s for video in self.videos]),
+            "video_id": np.array(ids),
+            "num_sentences": shapes[:, 0],
+            "num_seconds": shapes[:, 1],
+            "similarity": np.concatenate(similarities, axis=None),
+            "covered": np.concatenate(covered, axis=None),
+            "aligned": np.concatenate(aligned),
+            "span_s": np.concatenate(spans_s),
         }
 
 
@@ -72,17 +81,17 @@ class How2AlignPredictor(Predictor[How2AlignOutputs]):
         """Yields the cosines of each video."""
         for batch, inputs in batches:
             only = {name: value[0] for name, value in inputs.items()}
-            pooled_nD = model.forward_text(only["caps"], only["cmasks"])[0].float()
-            text_nD = normalize(finite(pooled_nD, "sentences"), dim=-1)
+            pooled_nD, *_ = model.forward_text(only["caps"], only["cmasks"])
+            text_nD = normalize(finite(pooled_nD.float(), "sentences"), dim=-1)
             total_nL = text_nD.new_zeros(len(text_nD), int(batch["video_len"]))
             count_nL = torch.zeros_like(total_nL)
             # Add the cosines of every window and the sentences that it is compared with.
             windows = encode_windows(model, only)
             compared = batch["windows"][0].tolist()
             for (start, first, last), window_sD in zip(compared, windows, strict=True):
-                place = slice(first, last), slice(start, start + len(window_sD))
-                total_nL[place] += text_nD[first:last] @ window_sD.T
-                count_nL[place] += 1
+                end = start + len(window_sD)
+                total_nL[first:last, start:end] += text_nD[first:last] @ window_sD.T
+                count_nL[first:last, start:end] += 1
             video = AlignedVideo(
                 video_id=batch["video_id"][0],
                 similarity=(total_nL / count_nL.clamp(min=1)).cpu().numpy(),
@@ -100,13 +109,20 @@ def encode_windows(model: Any, inputs: Mapping[str, torch.Tensor]) -> list[torch
         inputs: caps and cmasks [n, T], vfeats [W, F, 512], vmasks [W, F].
     """
     vmasks_WF = inputs["vmasks"]
-    if not len(vmasks_WF):
+    num_windows, num_slots = vmasks_WF.shape
+    if not num_windows:
         return []
     # [CLS] and [SEP] are the same for every window.
-    text = [inputs[name][:1].expand(len(vmasks_WF), -1) for name in ("caps", "cmasks")]
-    states = model.forward_video(inputs["vfeats"], vmasks_WF, *text, output_hidden_states=True)
-    real_RD = finite(states[:, 1 : 1 + vmasks_WF.shape[1]][vmasks_WF].float(), "seconds")
-    return list(normalize(real_RD, dim=-1).split(vmasks_WF.sum(dim=1).tolist()))
+    caps_WT = inputs["caps"][:1].expand(num_windows, -1)
+    cmasks_WT = inputs["cmasks"][:1].expand(num_windows, -1)
+    states = model.forward_video(
+        inputs["vfeats"], vmasks_WF, caps_WT, cmasks_WT, output_hidden_states=True
+    )
+    states_WFD = states[:, 1 : num_slots + 1]  # [CLS] is first
+    # Normalise the real seconds of all windows, R rows, then divide them among the windows.
+    real_RD = finite(states_WFD[vmasks_WF].float(), "seconds")
+    num_seconds_W = vmasks_WF.sum(dim=1)
+    return list(normalize(real_RD, dim=-1).split(num_seconds_W.tolist()))
 
 
 @METRICS.register
@@ -131,30 +147,32 @@ class How2AlignMetric(Metric[How2AlignOutputs]):
         """Returns recall and ROC-AUC (fractions) in both forms, and the share of sentences that
         were never compared.
         """
+        released, corrected = [], []
+        for video in outputs.videos:
+            similarity_nL, spans_s = video.similarity, video.spans_s
+            released.append(place_released(similarity_nL, spans_s))
+            corrected.append(place_corrected(similarity_nL, video.covered, spans_s))
         aligned_N = outputs.aligned
-        videos = outputs.videos
-        released = [alignment_scores.place_released(v.similarity, v.spans_s) for v in videos]
-        corrected = [
-            alignment_scores.place_corrected(v.similarity, v.covered, v.spans_s) for v in videos
-        ]
         result = {}
-        for suffix, placed in (("", released), ("-corrected", corrected)):
-            hits_N, peaks_N = map(np.concatenate, zip(*placed, strict=True))
+        for suffix, placements in (("", released), ("-corrected", corrected)):
+            hits, peaks = zip(*placements, strict=True)
+            hits_N, peaks_N = np.concatenate(hits), np.concatenate(peaks)
             result[f"Recall{suffix}"] = float(hits_N[aligned_N].mean())
-            result[f"AUC{suffix}"] = alignment_scores.roc_auc(peaks_N, aligned_N)
-        return result | {"never-compared": float((outputs.num_covered == 0).mean())}
+            result[f"AUC{suffix}"] = roc_auc(peaks_N, aligned_N)
+        never_N = outputs.num_covered == 0
+        return result | {"never-compared": float(never_N.mean())}
 
     def chance(self, outputs: How2AlignOutputs) -> dict[str, float]:
         """Returns the expected numbers if every cosine is drawn independently."""
-        auc = alignment_scores.chance_auc(outputs.num_covered, outputs.aligned)
+        auc = chance_auc(outputs.num_covered, outputs.aligned)
         result: dict[str, float] = {}
         for suffix in ("", "-corrected"):
-            hits = [
-                alignment_scores.chance_hits(video.covered, video.spans_s, released=not suffix)
-                for video in outputs.videos
-            ]
-            recall = float(np.concatenate(hits)[outputs.aligned].mean())
-            result |= {f"Recall{suffix}": recall, f"AUC{suffix}": auc}
+            hits = []
+            for video in outputs.videos:
+                hits.append(chance_hits(video.covered, video.spans_s, released=not suffix))
+            hits_N = np.concatenate(hits)
+            result[f"Recall{suffix}"] = float(hits_N[outputs.aligned].mean())
+            result[f"AUC{suffix}"] = auc
         return result
 
 

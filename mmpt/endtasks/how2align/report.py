@@ -1,11 +1,17 @@
 """The report's sections about HTM-Align: heat maps of some videos, and misplaced sentences."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
-from mmpt.endtasks.how2align.evaluation import How2AlignOutputs
+from mmpt.endtasks.how2align.data import Sentence
+from mmpt.endtasks.how2align.evaluation import AlignedVideo, How2AlignOutputs
 from mmpt.reporting.alignments import (
     MOST_SENTENCES,
     NUM_FIGURES,
+    Figure,
+    Span,
     align_video,
     alignment_section,
     spread,
@@ -17,33 +23,48 @@ NUM_FAILURES = 10
 
 def align_sections(outputs: How2AlignOutputs, run: Run) -> list[Section]:
     """Returns heat maps of some videos, and the sentences placed farthest from their time."""
-    texts = {}
-    figures = []
     items = run.test_items()
-    for video, sentences in items:
-        texts[video] = [sentence.text for sentence in sentences]
-    for video, sentences in spread(items, NUM_FIGURES):
-        first = sentences[:MOST_SENTENCES]
-        truth = [(s.start_s, s.end_s) if s.aligned else None for s in first]
-        end_s = int(max(sentence.end_s for sentence in first)) + 1
-        words = texts[video][:MOST_SENTENCES]
-        figures.append(align_video(run, video, video, words, truth, end_s))
+    figures = []
+    for video_id, sentences in spread(items, NUM_FIGURES):
+        figures.append(_figure(run, video_id, sentences[:MOST_SENTENCES]))
+    sentences_of = dict(items)
     misses = []
     for video in outputs.videos:
-        cosines = np.where(video.covered, video.similarity, -np.inf)
-        for row in np.flatnonzero(video.aligned & video.covered.any(axis=1)):
-            at, (start, end) = int(cosines[row].argmax()), video.spans_s[row]
-            miss = {
-                "video": video.video_id,
-                "words": texts[video.video_id][row],
-                "start_s": start,
-                "end_s": end,
-                "found_s": at,
-                "off_s": max(start - at, at - end, 0.0),
-                "cosine": cosines[row, at],
-            }
-            misses.append(miss)
+        misses += _misses(video, sentences_of[video.video_id])
     misses.sort(key=lambda miss: -miss["off_s"])
-    worst = [miss for miss in misses[:NUM_FAILURES] if miss["off_s"]]
+    worst = misses[:NUM_FAILURES]
     failures = Section("Worst failures", "how2align/misses.html", {"misses": worst})
     return [*alignment_section(figures), failures]
+
+
+def _figure(run: Run, video_id: str, sentences: Sequence[Sentence]) -> Figure | None:
+    """Returns the heat maps of a video's first sentences, up to the end of the last of them."""
+    words = [sentence.text for sentence in sentences]
+    truth: list[Span | None] = []
+    for sentence in sentences:
+        truth.append((sentence.start_s, sentence.end_s) if sentence.aligned else None)
+    last_s = max(sentence.end_s for sentence in sentences)
+    return align_video(run, video_id, video_id, words, truth, end_s=int(last_s) + 1)
+
+
+def _misses(video: AlignedVideo, sentences: Sequence[Sentence]) -> list[dict[str, Any]]:
+    """Returns the variables of the template for each sentence placed outside its time."""
+    misses = []
+    cosines = np.where(video.covered, video.similarity, -np.inf)
+    placed = video.aligned & video.covered.any(axis=1)
+    for row in np.flatnonzero(placed):
+        start_s, end_s = video.spans_s[row]
+        found_s = int(cosines[row].argmax())
+        if start_s <= found_s <= end_s:
+            continue
+        miss = {
+            "video": video.video_id,
+            "words": sentences[row].text,
+            "start_s": start_s,
+            "end_s": end_s,
+            "found_s": found_s,
+            "off_s": max(start_s - found_s, found_s - end_s),
+            "cosine": cosines[row, found_s],
+        }
+        misses.append(miss)
+    return misses

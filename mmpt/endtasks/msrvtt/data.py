@@ -58,17 +58,37 @@ class MSRVTTMetaProcessor(base.MetaProcessor):
         super().__init__(config, split)
         path = self.list_path()
         if split is Split.TRAIN:
-            videos = video_ids(path)
-            if config.full_test_path and config.jsfusion_path:
-                tested = set(video_ids(config.jsfusion_path))
-                videos += [name for name in video_ids(config.full_test_path) if name not in tested]
-            items = [(video, video) for video in videos]
+            items = [(video, video) for video in training_videos(path, config)]
         else:
-            items = [(row.video_id, row.sentence) for row in read_table(path, _Sentence)]
-            downstream.check_listed_once(path, "`video_id`", (video for video, _ in items))
-            downstream.warn_of_equal_captions(path, (sentence for _, sentence in items))
-        items = downstream.keep_with_features(items, lambda item: item[0], config, split)
-        self.items = items * (config.dup or 1) if split is Split.TRAIN else items
+            items = read_sentences(path)
+        self.items = downstream.keep_with_features(items, lambda item: item[0], config, split)
+        if split is Split.TRAIN and config.dup:
+            self.items *= config.dup
+
+
+def read_sentences(path: str) -> list[tuple[str, str]]:
+    """Returns the video id and the sentence of each row of a validation or test file.
+
+    Raises:
+        DataError: a missing or wrong table, or a video listed twice.
+    """
+    items = []
+    for row in read_table(path, _Sentence):
+        items.append((row.video_id, row.sentence))
+    downstream.check_listed_once(path, "`video_id`", (video for video, _ in items))
+    downstream.warn_of_equal_captions(path, (sentence for _, sentence in items))
+    return items
+
+
+def training_videos(path: str, config: MSRVTTMetaProcessor.Config) -> list[str]:
+    """Returns the videos of the training list and those of the full test split that are added."""
+    videos = video_ids(path)
+    if config.full_test_path and config.jsfusion_path:
+        tested = set(video_ids(config.jsfusion_path))
+        for video in video_ids(config.full_test_path):
+            if video not in tested:
+                videos.append(video)
+    return videos
 
 
 def video_ids(path: str) -> list[str]:
@@ -90,8 +110,9 @@ class MSRVTTTextProcessor(downstream.TextProcessor):
 
     def __init__(self, config: Config, split: Split):
         super().__init__(config, split)
-        training = split is Split.TRAIN
-        self.captions = read_captions(self.need_str("json_path")) if training else {}
+        self.captions: dict[str, list[str]] = {}
+        if split is Split.TRAIN:
+            self.captions = read_captions(self.need_str("json_path"))
         self.known: dict[str, list[list[int]]] = {}  # `dup` brings a video up many times
 
     def __call__(self, key: str) -> Any:
@@ -126,5 +147,6 @@ def read_captions(path: str) -> dict[str, list[str]]:
     captions: dict[str, list[str]] = {}
     for sentence in read_json_as(path, _Captions, remedy).sentences:
         if sentence.caption.strip():
-            captions.setdefault(sentence.video_id, []).append(sentence.caption)
+            of_video = captions.setdefault(sentence.video_id, [])
+            of_video.append(sentence.caption)
     return captions

@@ -40,8 +40,9 @@ class MSRVTTQAMetaProcessor(MetaProcessor):
         super().__init__(config, split)
         items: list[tuple[str, Question]] = []
         for row in read_table(self.list_path(), _Question, delimiter="\t"):
+            video_id = row.vid_key.replace("msr", "video")
             answers = [row.a1, row.a2, row.a3, row.a4, row.a5]
-            items.append((row.vid_key.replace("msr", "video"), (row.answer, answers)))
+            items.append((video_id, (row.answer, answers)))
         self.items = keep_with_features(items, lambda item: item[0], config, split)
 
 

@@ -34,8 +34,12 @@ class QAOutputs(Outputs):
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Returns scores, predictions, answers and video_id."""
-        choices = {"predictions": self.predictions, "answers": self.answers}
-        return {"scores": self.scores, **choices, "video_id": np.array(self.video_ids)}
+        return {
+            "scores": self.scores,
+            "predictions": self.predictions,
+            "answers": self.answers,
+            "video_id": np.array(self.video_ids),
+        }
 
 
 @PREDICTORS.register
@@ -68,12 +72,16 @@ def answer_scores(model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tenso
         inputs: caps and cmasks [B, A, T], vfeats [B, F, 512], vmasks [B, F].
     """
     caps_BAT, cmasks_BAT = inputs["caps"], inputs["cmasks"]
+    num_videos, num_answers, _ = caps_BAT.shape
     # The video tower reads only [CLS] and [SEP] of the text, which all answers share.
-    video = inputs["vfeats"], inputs["vmasks"], caps_BAT[:, 0], cmasks_BAT[:, 0]
-    video_BD = model.forward_video(*video)[0].float()
-    text_ND = model.forward_text(caps_BAT.flatten(0, 1), cmasks_BAT.flatten(0, 1))[0].float()
-    text_BAD = text_ND.unflatten(0, caps_BAT.shape[:2])
-    return finite(torch.einsum("bd,bad->ba", video_BD, text_BAD), "questions")
+    first_caps_BT, first_cmasks_BT = caps_BAT[:, 0], cmasks_BAT[:, 0]
+    video_BD, *_ = model.forward_video(
+        inputs["vfeats"], inputs["vmasks"], first_caps_BT, first_cmasks_BT
+    )
+    text_ND, *_ = model.forward_text(caps_BAT.flatten(0, 1), cmasks_BAT.flatten(0, 1))
+    text_BAD = text_ND.float().unflatten(0, (num_videos, num_answers))
+    scores_BA = torch.einsum("bd,bad->ba", video_BD.float(), text_BAD)
+    return finite(scores_BA, "questions")
 
 
 @METRICS.register
@@ -87,7 +95,8 @@ class QAMetric(Metric[QAOutputs]):
         """Returns acc, the share of questions whose right answer has the largest score. Answers
         with equal scores share the credit.
         """
-        return {"acc": float(shared_credit(outputs.scores, outputs.answers).mean())}
+        credit_N = shared_credit(outputs.scores, outputs.answers)
+        return {"acc": float(credit_N.mean())}
 
     def chance(self, outputs: QAOutputs) -> dict[str, float]:
         """Returns one divided by the number of answers."""

@@ -11,22 +11,27 @@ NUM_QUESTIONS = 12
 
 def choice_sections(outputs: QAOutputs, run: Run) -> list[Section]:
     """Returns the wrong answers, sorted by how far the chosen answer scores above the right one."""
-    rows = np.arange(len(outputs.answers))
     right, chosen = outputs.answers, outputs.predictions
+    rows = np.arange(len(right))
     margins = outputs.scores[rows, chosen] - outputs.scores[rows, right]
+    wrong = chosen != right
+    worst = np.argsort(-margins, kind="stable")[:NUM_QUESTIONS]
     questions = []
-    for row in np.argsort(-margins, kind="stable")[:NUM_QUESTIONS]:
-        if chosen[row] != right[row]:
-            video, (_, answers) = run.item(int(row))
-            question = {
-                "video": video,
-                "frame": run.frames.uri(ClipId(outputs.video_ids[row])),
-                "answers": list(zip(answers, outputs.scores[row], strict=True)),
-                "chosen": chosen[row],
-                "right": right[row],
-                "margin": margins[row],
-            }
-            questions.append(question)
-    num_wrong = int((chosen != right).sum())
-    data = {"questions": questions, "num_questions": len(rows), "num_wrong": num_wrong}
+    for row in worst[wrong[worst]].tolist():
+        video, (_, answers) = run.item(row)
+        clip = ClipId(outputs.video_ids[row])
+        question = {
+            "video": video,
+            "frame": run.frames.uri(clip),
+            "answers": list(zip(answers, outputs.scores[row], strict=True)),
+            "chosen": chosen[row],
+            "right": right[row],
+            "margin": margins[row],
+        }
+        questions.append(question)
+    data = {
+        "questions": questions,
+        "num_questions": len(wrong),
+        "num_wrong": int(wrong.sum()),
+    }
     return [Section("Worst failures", "msrvtt_qa/choices.html", data)]

@@ -8,7 +8,6 @@ end (seconds) and text. Records need the times, and with `use_annotation_text` t
 
 import random
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -18,7 +17,6 @@ from pydantic import AfterValidator, BaseModel, Field
 from mmpt.batch import Split
 from mmpt.config.schema import DatasetConfig, Switch
 from mmpt.errors import ConfigError, DataError
-from mmpt.evaluators.full_video import group_by_video
 from mmpt.processors import base, downstream
 from mmpt.processors.aligner import video_name
 from mmpt.processors.window_aligner import WindowAligner
@@ -61,15 +59,23 @@ class YoucookMetaProcessor(base.MetaProcessor):
     def __init__(self, config: YoucookConfig, split: Split):
         super().__init__(config, split)
         clips = read_clips(self.list_path(), config, split)
-        # Count the clips that reach beyond their video's features in one warning.
         reader = downstream.VideoProcessor(config, split)
-        videos = {clip.video_id for clip in clips if reader.has(clip.video_id)}
-        num_seconds = {video: len(reader(video)) for video in videos}
-        cut = [clip for clip in clips if clip.end_s > num_seconds.get(clip.video_id, clip.end_s)]
+        num_seconds: dict[str, int] = {}  # of the videos that have features
+        for clip in clips:
+            video = clip.video_id
+            if video not in num_seconds and reader.has(video):
+                num_seconds[video] = len(reader(video))
+        # Count the clips that reach beyond their video's features in one warning.
+        self.items = []
+        cut = []
+        for clip in clips:
+            key = clip.video_id, clip.start_s, clip.end_s
+            self.items.append((key, clip.text))
+            if clip.end_s > num_seconds.get(clip.video_id, clip.end_s):
+                cut.append(clip.video_id)
         if cut:
             what = "%s: %d of %d clips end after their video's features (first: %s), are cut there"
-            logger.warning(what, config.vfeat_dir, len(cut), len(clips), cut[0].video_id)
-        self.items = [((clip.video_id, clip.start_s, clip.end_s), clip.text) for clip in clips]
+            logger.warning(what, config.vfeat_dir, len(cut), len(clips), cut[0])
 
 
 @base.VIDEO_PROCESSORS.register
@@ -93,11 +99,15 @@ class YoucookFullVideoBGMetaProcessor(base.MetaProcessor):
     def __init__(self, config: YoucookConfig, split: Split):
         super().__init__(config, split)
         clips = read_clips(self.list_path(), config, split)
-        starts_s = [clip.start_s for clip in clips]
-        grouping = group_by_video([clip.video_id for clip in clips], starts_s)
-        in_time = [clips[place] for place in grouping.order]
-        by_video = groupby(in_time, key=lambda clip: clip.video_id)
-        self.items = [(video, [clip.text for clip in listed]) for video, listed in by_video]
+        # `sorted` keeps the order of the file among equal starts.
+        by_video: dict[str, list[YoucookClip]] = {}
+        for clip in clips:
+            listed = by_video.setdefault(clip.video_id, [])
+            listed.append(clip)
+        self.items = []
+        for video, listed in by_video.items():
+            in_time = sorted(listed, key=lambda clip: clip.start_s)
+            self.items.append((video, [clip.text for clip in in_time]))
 
 
 @base.VIDEO_PROCESSORS.register
@@ -176,11 +186,7 @@ def read_clips(path: str, config: YoucookConfig, split: Split) -> list[YoucookCl
             times, or too many videos without features.
     """
     if Path(path).suffix.lower() == ".csv":
-        clips = []
-        for row in read_table(path, _ClipRow):
-            where, remedy = f"{path}, line {row.line}", "Correct or remove the row."
-            start_s, end_s = validate(_Segment, (row.start, row.end), where, remedy)
-            clips.append(YoucookClip(row.video_id, start_s, end_s, row.text))
+        clips = _clips_of_table(path)
         names = [f"{clip.video_id} {clip.start_s} {clip.end_s} {clip.text!r}" for clip in clips]
     else:
         records = _read_records(path)
@@ -192,8 +198,21 @@ def read_clips(path: str, config: YoucookConfig, split: Split) -> list[YoucookCl
     return clips
 
 
+def _clips_of_table(path: str) -> list[YoucookClip]:
+    """Returns the clips of a CSV."""
+    clips = []
+    for row in read_table(path, _ClipRow):
+        where = f"{path}, line {row.line}"
+        span = row.start, row.end
+        start_s, end_s = validate(_Segment, span, where, "Correct or remove the row.")
+        clips.append(YoucookClip(row.video_id, start_s, end_s, row.text))
+    return clips
+
+
 def _read_records(path: str) -> list[_Record]:
-    value = read_json(path) if Path(path).suffix.lower() == ".json" else load_plain_pickle(path)
+    """Returns the records of a JSON file or a pickle."""
+    is_json = Path(path).suffix.lower() == ".json"
+    value = read_json(path) if is_json else load_plain_pickle(path)
     remedy = (
         'It must be a list of records {"id": "<video>_<number>", "caption": text}. This may be '
         "another data set's file: correct its path under `dataset`."
@@ -218,7 +237,6 @@ def _clips_of_records(
         'end], "sentence": text}, ...]}}}. Correct `dataset.trainval_annotation`.'
     )
     database = read_json_as(annotation, _Annotation, remedy).database
-    key = "sentence" if config.use_annotation_text else "caption"
     clips = []
     for record in records:
         video_id, _, number = record.id.rpartition("_")
@@ -226,9 +244,11 @@ def _clips_of_records(
         if int(number) < len(entries):
             place = f"{annotation}: video {video_id}, entry {number}"
             entry: _Entry = validate(_Entry, entries[int(number)], place, "Download it again.")
-            text = getattr(entry if config.use_annotation_text else record, key)
+            key, text = "caption", record.caption
+            if config.use_annotation_text:
+                key, text = "sentence", entry.sentence
             where = f"{path}: record {record.id}: `{key}`"
-            validate(NotBlank, text, where, "Correct or remove the record.")
+            text = validate(NotBlank, text, where, "Correct or remove the record.")
             clips.append(YoucookClip(video_id, *entry.segment, text))
         elif not reader.has(video_id):
             clips.append(YoucookClip(video_id, 0, 0, ""))
