@@ -40,6 +40,8 @@ O = TypeVar("O", bound=Outputs)  # noqa: E741
 Tensors = dict[str, torch.Tensor]
 Prepared = tuple[Mapping[str, Any], Tensors]
 """A batch, and the model's inputs from it on the model's device."""
+Part = dict[str, Any]
+"""Predictions for one batch: tensors, arrays or lists by name."""
 
 CLIPS = {"caps": 1, "cmasks": 1, "vfeats": 2, "vmasks": 1}
 """Number of axes of an item that is a clip and its caption, for `Predictor.reads`."""
@@ -95,8 +97,8 @@ class Predictor(ABC, Generic[O]):
         return self.collect(columns)
 
     @abstractmethod
-    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
-        """Yields what `model` predicts for each batch: tensors, arrays or lists by name."""
+    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[Part]:
+        """Yields what `model` predicts for each batch."""
 
     def collect(self, columns: dict[str, Any]) -> O:
         """Returns the outputs from all parts, whose arrays are concatenated and lists joined."""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from mmpt.evaluators import CLIPS, PREDICTORS, WHOLE_VIDEO, Outputs, Predictor
-from mmpt.evaluators.base import Prepared, finite
+from mmpt.evaluators.base import Part, Prepared, finite
 
 POOLED = ("pooled_text", "pooled_video")
 MOST_SAVED = 10_000
@@ -106,7 +106,7 @@ class RetrievalPredictor(Predictor[RetrievalOutputs]):
     reads = CLIPS
     model_outputs = dict.fromkeys(POOLED, "MMFusionSeparate")
 
-    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
+    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[Part]:
         """Yields the vectors, captions and clip ids of each batch."""
         for batch, inputs in batches:
             output = self.run(model, inputs)
@@ -139,7 +139,7 @@ class BGRetrievalPredictor(Predictor[BGRetrievalOutputs]):
     reads = WHOLE_VIDEO
     model_outputs = dict.fromkeys(POOLED, "MMFusionSeparateFullVideoBGRetrieval")
 
-    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
+    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[Part]:
         """Yields the vectors of each video."""
         for batch, inputs in batches:
             output = self.run(model, inputs)

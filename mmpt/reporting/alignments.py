@@ -20,7 +20,8 @@ Figure = tuple[str, str]
 
 def spread(items: Sequence[T], most: int) -> list[T]:
     """Returns at most `most` items at even distances, including the first and the last one."""
-    positions = np.linspace(0, len(items) - 1, min(most, len(items))).astype(int)
+    num_items = min(most, len(items))
+    positions = np.linspace(0, len(items) - 1, num_items).astype(int)
     return [items[position] for position in np.unique(positions)]
 
 
@@ -49,22 +50,29 @@ def align_video(
     model = MMPTModel(run.model, run.config.dataset, run.config.model).eval()
     features = np.array(run.dataset.video(video_key)[:end_s])
     alignment = model.align(features, sentences, monotone=True)
-    # Mean intersection over union of predicted and true times.
+    title = f"{video_id}: {len(sentences)} sentences, {len(features)} s"
     overlaps = []
-    for true, span in zip(truth, alignment.spans, strict=True):
-        if true:
-            true_start, true_end = true
-            start, end = span
-            intersection = max(0.0, min(true_end, end) - max(true_start, start))
-            union = true_end - true_start + end - start - intersection
-            overlaps.append(intersection / max(union, 1e-9))
-    known = f", mean overlap of found and true times {np.mean(overlaps):.2f}" if overlaps else ""
-    title = f"{video_id}: {len(sentences)} sentences, {len(features)} s{known}"
+    for true_span, span in zip(truth, alignment.spans, strict=True):
+        if true_span:
+            overlaps.append(_overlap(true_span, span))
+    if overlaps:
+        title += f", mean overlap of found and true times {np.mean(overlaps):.2f}"
     return title, heat_maps(sentences, alignment, title=title, truth=truth)
+
+
+def _overlap(true_span: Span, span: Span) -> float:
+    """Returns the intersection over union of two spans."""
+    true_start, true_end = true_span
+    start, end = span
+    intersection = max(0.0, min(true_end, end) - max(true_start, start))
+    union = true_end - true_start + end - start - intersection
+    return intersection / max(union, 1e-9)
 
 
 def alignment_section(figures: Iterable[Figure | None]) -> list[Section]:
     """Returns the section of heat maps, or an empty list if there are no figures."""
     known = dict(filter(None, figures))
+    if not known:
+        return []
     data = {"figures": known, "epsilon": EPSILON}
-    return [Section("Alignment of sentences and seconds", "alignment.html", data)] if known else []
+    return [Section("Alignment of sentences and seconds", "alignment.html", data)]

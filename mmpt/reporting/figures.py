@@ -95,39 +95,49 @@ def heat_maps(
         title: title for screen readers. The page shows it next to the figure.
         truth: start and end in seconds of each sentence; None if they are not known.
     """
+    num_rows, seconds = alignment.plan.shape
     with style.context(_STYLE):
-        num_rows, seconds = alignment.plan.shape
-        figure, both = _figure(_WIDTH, 22 * num_rows + 70, columns=2)
-        panels = (
-            ("cosine", alignment.similarity, "viridis"),
-            ("transport plan", alignment.plan, "Reds"),
-        )
-        for axes, (name, values, colours) in zip(both, panels, strict=True):
-            image = axes.imshow(
-                values,
-                cmap=colours,
-                aspect="auto",
-                interpolation="none",
-                extent=(0, seconds, num_rows, 0),
-            )
-            figure.colorbar(image, ax=axes, aspect=40, pad=0.01).outline.set_visible(False)
+        figure, (left, right) = _figure(_WIDTH, 22 * num_rows + 70, columns=2)
+        for axes, name, values, colours in (
+            (left, "cosine", alignment.similarity, "viridis"),
+            (right, "transport plan", alignment.plan, "Reds"),
+        ):
+            _draw_matrix(axes, values, colours)
             _outline_true_times(axes, truth, seconds)
-            # Draw a bar for each predicted time.
-            starts, ends = np.transpose(alignment.spans)
-            lengths = np.maximum(ends - starts, _SHORTEST * seconds)
-            axes.barh(
-                np.arange(num_rows) + 0.86,
-                lengths,
-                0.2,
-                starts,
-                color=_PREDICTED,
-                edgecolor="black",
-                linewidth=0.5,
-            )
+            _draw_predicted_times(axes, alignment.spans, seconds)
             axes.set(title=name, xlabel="seconds", xlim=(0, seconds), ylim=(num_rows, 0))
             axes.set_yticks([])
-        _name_rows(both[0], np.arange(num_rows) + 0.5, labels)
+        _name_rows(left, np.arange(num_rows) + 0.5, labels)
         return _svg(figure, title)
+
+
+def _draw_matrix(axes: Axes, values: np.ndarray, colours: str) -> None:
+    """Draws a matrix of sentences by seconds, with a bar of its colours."""
+    num_rows, seconds = values.shape
+    image = axes.imshow(
+        values,
+        cmap=colours,
+        aspect="auto",
+        interpolation="none",
+        extent=(0, seconds, num_rows, 0),
+    )
+    colour_bar = axes.figure.colorbar(image, ax=axes, aspect=40, pad=0.01)
+    colour_bar.outline.set_visible(False)
+
+
+def _draw_predicted_times(axes: Axes, spans: Sequence[tuple[float, float]], seconds: int) -> None:
+    """Draws a bar for each predicted time at the bottom of its row."""
+    starts, ends = np.transpose(spans)
+    lengths = np.maximum(ends - starts, _SHORTEST * seconds)
+    axes.barh(
+        np.arange(len(spans)) + 0.86,
+        lengths,
+        0.2,
+        starts,
+        color=_PREDICTED,
+        edgecolor="black",
+        linewidth=0.5,
+    )
 
 
 def _outline_true_times(
@@ -164,17 +174,18 @@ def bars(title: str, rows: Sequence[tuple[str, Sequence[Bar]]], end_s: float) ->
         end_s: end of the time axis in seconds.
     """
     with style.context(_STYLE):
-        figure, axes = _figure(_WIDTH, 24 * len(rows) + 24)
-        axes.barh(range(len(rows)), end_s, color=GRID)
+        num_rows = len(rows)
+        figure, axes = _figure(_WIDTH, 24 * num_rows + 24)
+        axes.barh(range(num_rows), end_s, color=GRID)
         for row, (_, row_bars) in enumerate(rows):
             for bar in row_bars:
                 length = max(bar.end_s - bar.start_s, _SHORTEST * end_s)
                 (drawn,) = axes.barh(row, length, left=bar.start_s, color=bar.colour)
                 _set_tip(drawn, f"{bar.label}, {bar.start_s:g} to {bar.end_s:g} s")
-        _name_rows(axes, range(len(rows)), [name for name, _ in rows])
+        _name_rows(axes, range(num_rows), [name for name, _ in rows])
         axes.locator_params(axis="x", nbins=8, integer=True)
         axes.xaxis.set_major_formatter("{x:g} s")
-        axes.set(xlim=(0, end_s), ylim=(len(rows) - 0.5, -0.5))
+        axes.set(xlim=(0, end_s), ylim=(num_rows - 0.5, -0.5))
         return _svg(figure, title)
 
 
@@ -212,12 +223,11 @@ def _svg(figure: Figure, title: str) -> str:
     Tooltips become titles. Other ids are removed, because two figures of a page may have the same.
     """
     buffer = io.StringIO()
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with warnings.catch_warnings():
         # matplotlib's font lacks many characters, but the browser's fonts have them.
         warnings.filterwarnings("ignore", "Glyph")
-        figure.savefig(
-            buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        )
+        figure.savefig(buffer, format="svg", metadata=no_metadata)
     root = ElementTree.fromstring(buffer.getvalue())
     for group in root.iter(f"{{{_SVG}}}g"):
         name = group.attrib.pop("id", "")

@@ -44,14 +44,19 @@ class KeyFrames:
             return None
         from mmpt.media.video_reader import VideoError
 
-        middle_s = None if clip.end_s is None else ((clip.start_s or 0) + clip.end_s) / 2
-        buffer = io.BytesIO()
+        middle_s = None
+        if clip.end_s is not None:
+            start_s = clip.start_s or 0
+            middle_s = (start_s + clip.end_s) / 2
         try:
-            read_frame(path, middle_s).save(buffer, "JPEG", quality=_QUALITY)
+            frame = read_frame(path, middle_s)
         except VideoError as err:
             logger.warning("%s: no key frame: %s", path, err)
             return None
-        return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        buffer = io.BytesIO()
+        frame.save(buffer, "JPEG", quality=_QUALITY)
+        encoded = base64.b64encode(buffer.getvalue()).decode()
+        return f"data:image/jpeg;base64,{encoded}"
 
 
 def read_frame(path: str | Path, time_s: float | None = None, height: int = HEIGHT) -> Image:

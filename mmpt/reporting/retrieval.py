@@ -1,5 +1,6 @@
 """Retrieval in pictures: queries with their hits, the worst failures, whole videos mistaken."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,33 +36,37 @@ _PUBLISHED = ("", "DTW-", "OTAM-")
 
 
 @pictures.register
-def retrieval_sections(outputs: RetrievalOutputs, run: Run) -> list[Section]:
+def retrieval_sections(
+    outputs: RetrievalOutputs, run: Run, most_queries: int = MOST_QUERIES
+) -> list[Section]:
     """Returns the sections of clip retrieval: examples, failures, whole videos, alignments."""
     captions = [str(text) for _, text in run.test_items()]
-    clips = outputs.clips
     # Rank 0 is the best one.
-    ranks = ranks_from_vectors(outputs.pooled_text[:MOST_QUERIES], outputs.pooled_video)
-    worst = np.argsort(-ranks, kind="stable")[:NUM_FAILURES]
-    worst = worst[ranks[worst] > 0].tolist()
+    ranks = ranks_from_vectors(outputs.pooled_text[:most_queries], outputs.pooled_video)
     chosen = spread(range(len(ranks)), NUM_EXAMPLES)
     examples = {
         "queries": [_query(run, outputs, captions, query, NUM_HITS) for query in chosen],
         "num_queries": len(ranks),
-        "num_clips": len(clips),
+        "num_clips": len(outputs.clips),
         "near": NEAR,
     }
-    missed = [_query(run, outputs, captions, query, num_hits=3) for query in worst]
-    sections = [
-        Section("Retrieval gallery", "gallery.html", examples),
-        Section("Worst failures", "retrieval_failures.html", {"queries": missed, "near": NEAR}),
-    ]
+    worst = np.argsort(-ranks, kind="stable")[:NUM_FAILURES]
+    missed = worst[ranks[worst] > 0].tolist()
+    failures = {
+        "queries": [_query(run, outputs, captions, query, num_hits=3) for query in missed],
+        "near": NEAR,
+    }
     # The first caption of each video.
-    starts_s = [clip.start_s or 0.0 for clip in clips]
-    grouping = group_by_video([clip.video_id for clip in clips], starts_s)
-    firsts = grouping.order[np.cumsum(grouping.lengths) - grouping.lengths]
-    first_captions = [captions[position] for position in firsts]
-    sections += _whole_video_sections(outputs, run, grouping.videos, first_captions)
-    return sections + alignment_section(_figures(outputs, run, captions))
+    starts_s = [clip.start_s or 0.0 for clip in outputs.clips]
+    grouping = group_by_video(outputs.video_ids, starts_s)
+    begins = np.cumsum(grouping.lengths) - grouping.lengths
+    first_captions = [captions[position] for position in grouping.order[begins]]
+    return [
+        Section("Retrieval gallery", "gallery.html", examples),
+        Section("Worst failures", "retrieval_failures.html", failures),
+        *_whole_video_sections(outputs, run, grouping.videos, first_captions),
+        *alignment_section(_figures(outputs, run, captions)),
+    ]
 
 
 def _query(
@@ -78,39 +83,43 @@ def _query(
     """
     scores_N = outputs.pooled_video @ outputs.pooled_text[query]
     order = np.argsort(-scores_N, kind="stable").tolist()
-    rank = order.index(query)
+    words = captions[query]
+    right_rank = order.index(query) + 1
+    shown = list(enumerate(order[:num_hits], start=1))
+    if right_rank > num_hits:
+        shown.append((right_rank, query))
     cards = []
-    for clip_rank in sorted({*range(min(num_hits, len(order))), rank}):
-        clip = order[clip_rank]
+    for rank, clip in shown:
+        is_right = clip == query
         card = {
-            "rank": clip_rank + 1,
+            "rank": rank,
             "score": scores_N[clip],
             "words": captions[clip],
             "clip": outputs.clips[clip],
-            "same_words": clip != query and captions[clip] == captions[query],
+            "same_words": captions[clip] == words and not is_right,
             "frame": run.frames.uri(outputs.clips[clip]),
-            "right": clip == query,
+            "right": is_right,
         }
         cards.append(card)
-    return {"words": captions[query], "rank": rank + 1, "cards": cards}
+    return {"words": words, "rank": right_rank, "cards": cards}
 
 
 def _figures(outputs: RetrievalOutputs, run: Run, captions: Sequence[str]) -> list[Figure | None]:
     """Returns the alignments of a few videos that have several timed captions."""
-    timed: dict[str, list[tuple[float, float, int]]] = {}  # start, end, position of each caption
+    timed: dict[str, list[tuple[float, float, int]]] = defaultdict(list)
     for position, clip in enumerate(outputs.clips):
         if clip.start_s is not None and clip.end_s is not None:
-            timed.setdefault(clip.video_id, []).append((clip.start_s, clip.end_s, position))
+            timed[clip.video_id].append((clip.start_s, clip.end_s, position))
     fitting = [video for video, found in timed.items() if len(found) >= FEWEST_SENTENCES]
     figures = []
     for video in spread(fitting, NUM_FIGURES):
         found = sorted(timed[video])[:MOST_SENTENCES]
-        truth = [(start_s, end_s) for start_s, end_s, _ in found]
+        starts_s, ends_s, positions = zip(*found, strict=True)
+        truth = list(zip(starts_s, ends_s, strict=True))
         # The key of the part of the video from its start to the end of the last caption.
-        last_end_s = int(max(end_s for _, end_s in truth))
-        (video_key, *_), _ = run.item(found[0][2])
-        key = (video_key, 0, last_end_s)
-        words = [captions[row] for _, _, row in found]
+        (video_key, *_), _ = run.item(positions[0])
+        key = (video_key, 0, int(max(ends_s)))
+        words = [captions[position] for position in positions]
         figures.append(align_video(run, video, key, words, truth))
     return figures
 
@@ -148,26 +157,33 @@ def _whole_video_sections(
         if not isinstance(metric, WholeVideoMetric):
             continue
         text_ND, video_MD, lengths = metric.vectors(outputs)
-        ways = [way for way in metric.ways if way.prefix in _PUBLISHED]
         if max(len(text_ND), len(video_MD)) > MOST_SAVED:
             continue
         scores_NM = text_ND @ video_MD.T
-        scores = [way.score(scores_NM, lengths) for way in ways]
-        ranks = np.stack([ranks_from_scores(scores_nn) for scores_nn in scores])
-        firsts = np.stack([scores_nn.argmax(axis=1) for scores_nn in scores])
-        # Sort by the rank of the first way, then of the second, and so on.
-        worst = np.lexsort(-ranks[::-1])[:NUM_VIDEOS]
+        titles, ranks, firsts = [], [], []
+        for way in metric.ways:
+            if way.prefix in _PUBLISHED:
+                scores_nn = way.score(scores_NM, lengths)
+                titles.append(f"rank by {way.title}")
+                ranks.append(ranks_from_scores(scores_nn))
+                firsts.append(scores_nn.argmax(axis=1))
+        # `lexsort` sorts by its last key first. Sort by the rank of the first way, then of the
+        # second, and so on.
+        keys = [-ranks_n for ranks_n in reversed(ranks)]
+        worst = np.lexsort(keys)[:NUM_VIDEOS]
         paragraphs = []
-        for video in worst[ranks[:, worst].any(axis=0)]:
-            preferred = [videos[first] for first in firsts[:, video]]
+        for video in worst:
+            places = []
+            for ranks_n, firsts_n in zip(ranks, firsts, strict=True):
+                places.append((ranks_n[video] + 1, videos[firsts_n[video]]))
             paragraph = {
                 "video": videos[video],
                 "words": first_captions[video],
                 "num_captions": lengths.captions[video],
-                "places": list(zip(ranks[:, video] + 1, preferred, strict=True)),
+                "places": places,
             }
-            paragraphs.append(paragraph)
-        titles = [f"rank by {way.title}" for way in ways]
+            if any(rank > 1 for rank, _ in places):
+                paragraphs.append(paragraph)
         data = {"ways": titles, "num_videos": len(videos), "paragraphs": paragraphs}
         sections.append(Section("Whole videos mistaken", "whole_videos.html", data))
     return sections

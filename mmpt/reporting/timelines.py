@@ -14,5 +14,6 @@ STEP_COLOURS = (
 
 def runs_of(values_L: np.ndarray) -> list[tuple[int, int, int]]:
     """Returns (start, end, value) of every stretch of equal values, end exclusive."""
-    edges = [0, *(np.flatnonzero(np.diff(values_L)) + 1).tolist(), len(values_L)]
+    changes = np.flatnonzero(np.diff(values_L)) + 1
+    edges = [0, *changes.tolist(), len(values_L)]
     return [(start, end, int(values_L[start])) for start, end in pairwise(edges)]

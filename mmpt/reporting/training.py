@@ -1,5 +1,6 @@
 """Curves of a training run, from its `metrics.jsonl` and its log of retrieval hardness."""
 
+from collections import defaultdict
 from pathlib import Path
 
 from mmpt.reporting.figures import COLOURS, GREY, Line, line_chart
@@ -31,12 +32,13 @@ def read_curves(save_dir: str | Path, split: str) -> dict[str, dict[int, float]]
         save_dir: folder of the training run.
         split: `train` or `valid`.
     """
-    curves: dict[str, dict[int, float]] = {}
+    curves: dict[str, dict[int, float]] = defaultdict(dict)
     for row in read_metrics(save_dir):
-        if row.get("split") == split:
-            for name in row.keys() - NOT_CURVES:
-                if row[name] is not None:
-                    curves.setdefault(name, {})[row["update"]] = row[name]
+        if row.get("split") != split:
+            continue
+        for name, value in row.items():
+            if name not in NOT_CURVES and value is not None:
+                curves[name][row["update"]] = value
     return curves
 
 
@@ -44,15 +46,19 @@ def read_hardness(save_dir: str | Path) -> list[dict[str, float]]:
     """Returns the last line of each epoch of the hardness log; an empty list without a log."""
     rows = read_json_lines(Path(save_dir) / "retri" / HARDNESS_LOG)
     by_epoch = {row["epoch"]: row for row in rows if "epoch" in row}
-    return [by_epoch[epoch] for epoch in sorted(by_epoch)]
+    return [row for _, row in sorted(by_epoch.items())]
 
 
 def training_section(run: Run) -> list[Section]:
     """Returns the section of training curves; an empty list if there are no logs."""
-    folders = dict.fromkeys(Path(row["checkpoint"]).parent for row in run.rows)
-    charts = {str(folder): loss_charts(folder) | hardness_charts(folder) for folder in folders}
-    found = any(charts.values())
-    return [Section("Training", "training.html", {"charts": charts})] if found else []
+    charts = {}
+    for row in run.rows:
+        folder = Path(row["checkpoint"]).parent
+        if str(folder) not in charts:
+            charts[str(folder)] = loss_charts(folder) | hardness_charts(folder)
+    if not any(charts.values()):
+        return []
+    return [Section("Training", "training.html", {"charts": charts})]
 
 
 def loss_charts(save_dir: Path) -> dict[str, str]:
@@ -61,18 +67,22 @@ def loss_charts(save_dir: Path) -> dict[str, str]:
     Args:
         save_dir: folder of the training run.
     """
-    splits = {split: read_curves(save_dir, split) for split in _SPLITS}
-    names = {name for curves in splits.values() for name in curves}
-    if len(names - LAST - {"loss"}) == 1:
+    curves = {split: read_curves(save_dir, split) for split in _SPLITS}
+    names = curves["train"].keys() | curves["valid"].keys()
+    terms = names - LAST - {"loss"}
+    if len(terms) == 1:
         names.discard("loss")  # the only term equals the loss
     charts = {}
     for name in sorted(names, key=lambda name: (name != "loss", name in LAST, name)):
         lines = []
+        values: set[float] = set()
         for split, (title, colour) in _SPLITS.items():
-            if curve := splits[split].get(name):
-                dots = split == "valid"
-                lines.append(Line(title, list(curve), list(curve.values()), colour, dots))
-        values = {value for line in lines for value in line.ys}
+            curve = curves[split].get(name, {})
+            if not curve:
+                continue
+            updates, ys = zip(*curve.items(), strict=True)
+            lines.append(Line(title, updates, ys, colour, dots=split == "valid"))
+            values.update(ys)
         if len(values) > 1:
             title = name.replace("_", "-")
             charts[title] = line_chart(title, lines, "updates")
@@ -85,12 +95,19 @@ def hardness_charts(save_dir: Path) -> dict[str, str]:
     Args:
         save_dir: folder of the training run.
     """
-    keys = {"mean_cosine": ("in a batch", COLOURS[0]), "random_mean_cosine": ("at random", GREY)}
+    keys = (
+        ("mean_cosine", "in a batch", COLOURS[0]),
+        ("random_mean_cosine", "at random", GREY),
+    )
+    rows = read_hardness(save_dir)
     lines = []
-    for key, (name, colour) in keys.items():
-        points = [(row["epoch"], row[key]) for row in read_hardness(save_dir) if key in row]
-        if points:
-            epochs, values = zip(*points, strict=True)
+    for key, name, colour in keys:
+        known = [row for row in rows if key in row]
+        if known:
+            epochs = [row["epoch"] for row in known]
+            values = [row[key] for row in known]
             lines.append(Line(name, epochs, values, colour, dots=True))
+    if not lines:
+        return {}
     title = "retrieval hardness: mean cosine of two videos"
-    return {title: line_chart(title, lines, "epoch")} if lines else {}
+    return {title: line_chart(title, lines, "epoch")}

@@ -18,7 +18,7 @@ import torch
 
 from mmpt.endtasks.coin.data import step_labels
 from mmpt.evaluators import METRICS, PREDICTORS, WHOLE_VIDEO, Metric, Number, Outputs, Predictor
-from mmpt.evaluators.base import Prepared, finite
+from mmpt.evaluators.base import Numbers, Part, Prepared, finite
 from mmpt.evaluators.functional import shared_credit
 from mmpt.inference.texts import embed_texts
 from mmpt.losses.precision import upcast
@@ -67,7 +67,7 @@ class COINPredictor(Predictor[SegmentationOutputs]):
     reads = WHOLE_VIDEO | {"video_targets": 1}
     model_outputs: ClassVar[Mapping[str, str]] = {"logits": "MMFusionSeparateActionSegmentation"}
 
-    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
+    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[Part]:
         """Yields the classes of the seconds of each video."""
         for batch, inputs in batches:
             output = self.run(model, inputs)
@@ -114,7 +114,7 @@ class COINZSPredictor(COINPredictor):
     model is a two-tower model such as `MMFusionSeparate`.
     """
 
-    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
+    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[Part]:
         """Yields the classes of every second of each video."""
         labels_CD = self.embed_labels(model)
         bound = background_bound(labels_CD)
@@ -157,7 +157,7 @@ class COINActionSegmentationMetric(Metric[SegmentationOutputs]):
         Number("true_O", "step segmentation, seconds that are background"),
     )
 
-    def compute(self, outputs: SegmentationOutputs) -> dict[str, float]:
+    def compute(self, outputs: SegmentationOutputs) -> Numbers:
         """Returns frame_acc, step_frame_acc, step_choice_acc, predicted_O and true_O, fractions.
 
         frame_acc counts background as a class like any other, so a model that predicts only
@@ -175,7 +175,7 @@ class COINActionSegmentationMetric(Metric[SegmentationOutputs]):
             "true_O": float(1 - with_step_R.mean()),
         }
 
-    def chance(self, outputs: SegmentationOutputs) -> dict[str, float]:
+    def chance(self, outputs: SegmentationOutputs) -> Numbers:
         """Returns the expected numbers if the class of every second is drawn at random."""
         chance = 1 / outputs.num_classes
         true_O_R = outputs.targets == 0

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from mmpt.evaluators import METRICS, PREDICTORS, WHOLE_VIDEO, Metric, Number, Outputs, Predictor
-from mmpt.evaluators.base import Prepared, finite
+from mmpt.evaluators.base import Numbers, Part, Prepared, finite
 from mmpt.losses.precision import upcast
 from mmpt.processors.window_aligner import Span, WindowAligner, average_windows
 from mmpt.reporting import Run, Section, pictures
@@ -63,7 +63,7 @@ class CrossTaskPredictor(Predictor[LocalisationOutputs]):
     reads = WHOLE_VIDEO | {"targets": 2, "task": 0}
     model_outputs: ClassVar[Mapping[str, str]] = {"logits": "MMFusionSeparateActionLocalization"}
 
-    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
+    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[Part]:
         """Yields the placement of the steps of each video."""
         for batch, inputs in batches:
             logits_RK = upcast(self.run(model, inputs)["logits"])
@@ -147,18 +147,18 @@ class CrossTaskMetric(Metric[LocalisationOutputs]):
     takes = LocalisationOutputs
     numbers = (Number("recall", "step localisation, recall, mean over tasks"),)
 
-    def compute(self, outputs: LocalisationOutputs) -> dict[str, float]:
+    def compute(self, outputs: LocalisationOutputs) -> Numbers:
         """Returns recall, and the recall of every task under its id; fractions."""
         hits = [float(num_hits(video)) for video in outputs.videos]
         return recall_by_task(outputs.videos, hits)
 
-    def chance(self, outputs: LocalisationOutputs) -> dict[str, float]:
+    def chance(self, outputs: LocalisationOutputs) -> Numbers:
         """Returns the expected recall if steps are placed in order at uniformly drawn seconds."""
         hits = [expected_hits(video.done) for video in outputs.videos]
         return recall_by_task(outputs.videos, hits)
 
 
-def recall_by_task(videos: Sequence[PlacedVideo], hits: Sequence[float]) -> dict[str, float]:
+def recall_by_task(videos: Sequence[PlacedVideo], hits: Sequence[float]) -> Numbers:
     """Returns the recall of every task that has steps in its videos, and `recall`, their mean.
 
     The mean is NaN if no task has any.

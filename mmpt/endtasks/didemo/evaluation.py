@@ -18,7 +18,7 @@ from mmpt.endtasks.didemo import moments
 from mmpt.endtasks.didemo.moments import MOMENTS, NUM_SECONDS, Form
 from mmpt.errors import ConfigError
 from mmpt.evaluators import CLIPS, METRICS, PREDICTORS, Metric, Number, Outputs, Predictor
-from mmpt.evaluators.base import Prepared, finite, prefixed
+from mmpt.evaluators.base import Numbers, Part, Prepared, finite, prefixed
 from mmpt.reporting import Run, Section, pictures
 
 _CHANCE_DRAWS = 50
@@ -73,7 +73,7 @@ class DiDeMoPredictor(Predictor[MomentOutputs]):
             )
             raise ConfigError("dataset", [problem])
 
-    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
+    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[Part]:
         """Yields the scores of the seconds for each batch of queries."""
         known_SD: dict[str, torch.Tensor] = {}  # the states of a video, which four queries share
         for batch, inputs in batches:
@@ -116,11 +116,11 @@ class DiDeMoMetric(Metric[MomentOutputs]):
         Number("real-miou", "moment, mean IoU, corrected"),
     )
 
-    def compute(self, outputs: MomentOutputs) -> dict[str, float]:
+    def compute(self, outputs: MomentOutputs) -> Numbers:
         """Returns rank1, rank5 and miou (fractions) in both forms."""
         return _both_forms(outputs.ranking, outputs.times)
 
-    def chance(self, outputs: MomentOutputs) -> dict[str, float]:
+    def chance(self, outputs: MomentOutputs) -> Numbers:
         """Returns the mean over 50 draws of random scores, from a fixed seed."""
         rng = np.random.default_rng(1)
         num_queries = len(outputs.times)
@@ -133,7 +133,7 @@ class DiDeMoMetric(Metric[MomentOutputs]):
         return {name: float(np.mean(values)) for name, values in draws.items()}
 
 
-def _both_forms(ranking: Callable[[Form], np.ndarray], times_NA2: np.ndarray) -> dict[str, float]:
+def _both_forms(ranking: Callable[[Form], np.ndarray], times_NA2: np.ndarray) -> Numbers:
     """Returns the metrics of the published ranking and, as `real-...`, of the corrected one."""
     released = moments.moment_metrics(ranking("released"), times_NA2)
     corrected = moments.moment_metrics(ranking("corrected"), times_NA2)

@@ -17,12 +17,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from mmpt.endtasks.didemo.data import NUM_PIECES
+from mmpt.endtasks.didemo.data import NUM_PIECES, Moment
 
 Form = Literal["released", "corrected"]
 PIECE_S = 5
 NUM_SECONDS = NUM_PIECES * PIECE_S
-MOMENTS = [(piece, piece) for piece in range(NUM_PIECES)]
+MOMENTS: list[Moment] = [(piece, piece) for piece in range(NUM_PIECES)]
 MOMENTS += combinations(range(NUM_PIECES), 2)
 """(first, last) piece, inclusive; a moment's number is its place here."""
 MOST_AGREEING = 3

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from mmpt.endtasks.didemo.data import Moment
 from mmpt.endtasks.didemo.evaluation import MomentOutputs
 from mmpt.endtasks.didemo.moments import MOMENTS, NUM_SECONDS, PIECE_S, agreement
 from mmpt.evaluators import ClipId
@@ -21,10 +22,10 @@ def moment_sections(outputs: MomentOutputs, run: Run) -> list[Section]:
         if found.ious[place] == 1:
             continue
         best = ranking_NM[place, 0]
-        rows = [("found", [_bar(*MOMENTS[best], COLOURS[1])])]
+        rows = [("found", [_bar(MOMENTS[best], COLOURS[1])])]
         for person, (first, last) in enumerate(outputs.times[place].tolist(), start=1):
             if first >= 0:
-                rows.append((f"person {person}", [_bar(first, last, COLOURS[0])]))
+                rows.append((f"person {person}", [_bar((first, last), COLOURS[0])]))
         video = outputs.video_ids[place]
         query = {
             "words": run.item(place)[1],
@@ -39,6 +40,7 @@ def moment_sections(outputs: MomentOutputs, run: Run) -> list[Section]:
     return [Section("Worst failures", "didemo/moments.html", {"queries": queries})]
 
 
-def _bar(first: int, last: int, colour: str) -> Bar:
-    """Returns a bar for a moment from its first to its last piece."""
+def _bar(moment: Moment, colour: str) -> Bar:
+    """Returns a bar from the start of a moment's first piece to the end of its last one."""
+    first, last = moment
     return Bar(PIECE_S * first, PIECE_S * (last + 1), colour, "moment")

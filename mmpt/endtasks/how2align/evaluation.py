@@ -19,7 +19,7 @@ from mmpt.endtasks.how2align.alignment_scores import (
     roc_auc,
 )
 from mmpt.evaluators import METRICS, PREDICTORS, WHOLE_VIDEO, Metric, Number, Outputs, Predictor
-from mmpt.evaluators.base import Prepared, finite
+from mmpt.evaluators.base import Numbers, Part, Prepared, finite
 from mmpt.reporting import Run, Section, pictures
 
 
@@ -77,7 +77,7 @@ class How2AlignPredictor(Predictor[How2AlignOutputs]):
     makes = How2AlignOutputs
     reads = WHOLE_VIDEO | {"windows": 2}
 
-    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
+    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[Part]:
         """Yields the cosines of each video."""
         for batch, inputs in batches:
             only = {name: value[0] for name, value in inputs.items()}
@@ -143,7 +143,7 @@ class How2AlignMetric(Metric[How2AlignOutputs]):
         Number("AUC-corrected", "alignment, ROC-AUC, corrected"),
     )
 
-    def compute(self, outputs: How2AlignOutputs) -> dict[str, float]:
+    def compute(self, outputs: How2AlignOutputs) -> Numbers:
         """Returns recall and ROC-AUC (fractions) in both forms, and the share of sentences that
         were never compared.
         """
@@ -162,10 +162,10 @@ class How2AlignMetric(Metric[How2AlignOutputs]):
         never_N = outputs.num_covered == 0
         return result | {"never-compared": float(never_N.mean())}
 
-    def chance(self, outputs: How2AlignOutputs) -> dict[str, float]:
+    def chance(self, outputs: How2AlignOutputs) -> Numbers:
         """Returns the expected numbers if every cosine is drawn independently."""
         auc = chance_auc(outputs.num_covered, outputs.aligned)
-        result: dict[str, float] = {}
+        result: Numbers = {}
         for suffix in ("", "-corrected"):
             hits = []
             for video in outputs.videos:

@@ -52,7 +52,7 @@ def _misses(video: AlignedVideo, sentences: Sequence[Sentence]) -> list[dict[str
     misses = []
     cosines = np.where(video.covered, video.similarity, -np.inf)
     placed = video.aligned & video.covered.any(axis=1)
-    for row in np.flatnonzero(placed):
+    for row in np.flatnonzero(placed).tolist():
         start_s, end_s = video.spans_s[row]
         found_s = int(cosines[row].argmax())
         if start_s <= found_s <= end_s:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from mmpt.evaluators import CLIPS, METRICS, PREDICTORS, Metric, Number, Outputs, Predictor
-from mmpt.evaluators.base import Prepared, finite
+from mmpt.evaluators.base import Numbers, Part, Prepared, finite
 from mmpt.evaluators.functional import shared_credit
 from mmpt.reporting import Run, Section, pictures
 
@@ -54,7 +54,7 @@ class QAPredictor(Predictor[QAOutputs]):
     makes = QAOutputs
     reads = CLIPS | {"caps": 2, "cmasks": 2, "answers": 1}
 
-    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[dict[str, Any]]:
+    def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[Part]:
         """Yields the scores of each batch, with the right answers."""
         for batch, inputs in batches:
             yield {
@@ -91,14 +91,14 @@ class QAMetric(Metric[QAOutputs]):
     takes = QAOutputs
     numbers = (Number("acc", "multiple choice, accuracy"),)
 
-    def compute(self, outputs: QAOutputs) -> dict[str, float]:
+    def compute(self, outputs: QAOutputs) -> Numbers:
         """Returns acc, the share of questions whose right answer has the largest score. Answers
         with equal scores share the credit.
         """
         credit_N = shared_credit(outputs.scores, outputs.answers)
         return {"acc": float(credit_N.mean())}
 
-    def chance(self, outputs: QAOutputs) -> dict[str, float]:
+    def chance(self, outputs: QAOutputs) -> Numbers:
         """Returns one divided by the number of answers."""
         return {"acc": 1 / outputs.scores.shape[1]}
 
