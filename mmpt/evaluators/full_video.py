@@ -90,9 +90,9 @@ def group_by_video(video_ids: Sequence[str], starts_s: Sequence[float]) -> Group
     """
     videos = list(dict.fromkeys(video_ids))
     number_of = {video: number for number, video in enumerate(videos)}
-    number_N = np.array([number_of[video] for video in video_ids], dtype=np.int64)
-    order_N = np.lexsort((np.asarray(starts_s), number_N))
-    lengths_n = np.bincount(number_N, minlength=len(videos))
+    numbers = [number_of[video] for video in video_ids]
+    order_N = np.lexsort((starts_s, numbers))
+    lengths_n = np.bincount(numbers, minlength=len(videos))
     return Grouping(order_N, lengths_n, videos)
 
 
@@ -238,7 +238,8 @@ def score_pairs(
     assert scores_RM.shape == (lengths.captions.sum(), lengths.clips.sum())
     row_starts = _starts(lengths.captions)
     col_starts = _starts(lengths.clips)
-    result_pn = np.empty((len(row_starts), len(col_starts)), dtype=np.float32)
+    size = len(row_starts), len(col_starts)
+    result_pn = np.empty(size, dtype=np.float32)
     for i_P, j_P in _pairs_of_equal_size(lengths, cells_per_chunk):
         # Gather the blocks of the pairs into one array, pairs last. The functions that score them
         # walk the cells of a block and compute all pairs per cell.

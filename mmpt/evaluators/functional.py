@@ -61,7 +61,8 @@ def ranks_from_vectors(
     for first in range(0, len(queries_ND), rows_per_chunk):
         queries_RD = queries_ND[first : first + rows_per_chunk]
         scores_RU = queries_RD @ unique_UD.T
-        chunks.append(ranks_from_scores(scores_RU[:, place_N], first))
+        scores_RN = scores_RU[:, place_N]
+        chunks.append(ranks_from_scores(scores_RN, first))
     return np.concatenate(chunks)
 
 
@@ -69,8 +70,8 @@ def recalls(ranks_N: np.ndarray) -> dict[str, float]:
     """Returns R1, R5, R10: the share of ranks (0 is best) among the k best."""
     shares: dict[str, float] = {}
     for k in RECALL_AT:
-        found_N = ranks_N < k
-        shares[f"R{k}"] = float(found_N.mean())
+        is_found_N = ranks_N < k
+        shares[f"R{k}"] = float(is_found_N.mean())
     return shares
 
 

@@ -97,7 +97,8 @@ def heat_maps(
     """
     num_rows, seconds = alignment.plan.shape
     with style.context(_STYLE):
-        figure, (left, right) = _figure(_WIDTH, 22 * num_rows + 70, columns=2)
+        height = 22 * num_rows + 70
+        figure, (left, right) = _figure(_WIDTH, height, columns=2)
         for axes, name, values, colours in (
             (left, "cosine", alignment.similarity, "viridis"),
             (right, "transport plan", alignment.plan, "Reds"),
@@ -181,7 +182,8 @@ def bars(title: str, rows: Sequence[tuple[str, Sequence[Bar]]], end_s: float) ->
             for bar in row_bars:
                 length = max(bar.end_s - bar.start_s, _SHORTEST * end_s)
                 (drawn,) = axes.barh(row, length, left=bar.start_s, color=bar.colour)
-                _set_tip(drawn, f"{bar.label}, {bar.start_s:g} to {bar.end_s:g} s")
+                times = f"{bar.start_s:g} to {bar.end_s:g} s"
+                _set_tip(drawn, f"{bar.label}, {times}")
         _name_rows(axes, range(num_rows), [name for name, _ in rows])
         axes.locator_params(axis="x", nbins=8, integer=True)
         axes.xaxis.set_major_formatter("{x:g} s")

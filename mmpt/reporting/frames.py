@@ -87,7 +87,8 @@ def read_frame(path: str | Path, time_s: float | None = None, height: int = HEIG
         container.seek(round((start_s + time_s) * av.time_base))
         shown = None
         for frame in container.decode(stream):
-            if shown is not None and frame.time is not None and frame.time - start_s > time_s:
+            is_later = frame.time is not None and frame.time - start_s > time_s
+            if is_later and shown is not None:
                 break
             shown = frame
         if shown is None:

@@ -22,8 +22,9 @@ def write_report(run: Run, path: str | Path) -> Path:
     # A template of a benchmark is named with its folder, as in `coin/segments.html`.
     loader = ChoiceLoader([PackageLoader("mmpt.reporting"), PackageLoader("mmpt", "endtasks")])
     templates = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    sections = [_numbers_section(run), *training_section(run), *pictures(run.outputs, run)]
     bodies = []
-    for section in (_numbers_section(run), *training_section(run), *pictures(run.outputs, run)):
+    for section in sections:
         template = templates.get_template(section.template)
         bodies.append((section.title, template.render(section.data)))
     page = templates.get_template("report.html").render(
@@ -46,7 +47,8 @@ def _facts(run: Run) -> dict[str, str]:
         paths.append(f"{name} ({row['checkpoint']})")
     shown = ""
     if len(run.rows) > 1:
-        shown = f"{run.names[run.best]}, sha256 {best['fingerprint'][:12]}"
+        checkpoint = best["fingerprint"][:12]
+        shown = f"{run.names[run.best]}, sha256 {checkpoint}"
     num_scored = best["num_items"]
     num_items = num_scored + best["num_missing"]
     data = best["data_fingerprint"][:12]
@@ -88,7 +90,8 @@ def _numbers_section(run: Run) -> Section:
 
 def _row(run: Run, metric: str, number: Number, papers: Iterable[ResultsLike]) -> dict[str, Any]:
     """Returns the variables of a row of the table: one number of a metric in every column."""
-    values = values_of(metric, number.name, [row["metrics"] for row in run.rows])
+    scored = [row["metrics"] for row in run.rows]
+    values = values_of(metric, number.name, scored)
     known = {value for value in values if value is not None}
     best = None
     if len(known) > 1:
@@ -97,10 +100,11 @@ def _row(run: Run, metric: str, number: Number, papers: Iterable[ResultsLike]) -
     for value in values:
         is_best = value is not None and value == best
         scores.append((format_value(value, number), is_best))
+    by_chance = run.chance[metric].get(number.name)
     by_papers = values_of(metric, number.name, papers)
     return {
         "title": number.title,
-        "chance": format_value(run.chance[metric].get(number.name), number),
+        "chance": format_value(by_chance, number),
         "scores": scores,
         "papers": [format_value(value, number) for value in by_papers],
     }

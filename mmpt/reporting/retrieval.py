@@ -175,7 +175,8 @@ def _whole_video_sections(
         for video in worst:
             places = []
             for ranks_n, firsts_n in zip(ranks, firsts, strict=True):
-                places.append((ranks_n[video] + 1, videos[firsts_n[video]]))
+                first = firsts_n[video]
+                places.append((ranks_n[video] + 1, videos[first]))
             paragraph = {
                 "video": videos[video],
                 "words": first_captions[video],

@@ -73,7 +73,7 @@ def loss_charts(save_dir: Path) -> dict[str, str]:
     if len(terms) == 1:
         names.discard("loss")  # the only term equals the loss
     charts = {}
-    for name in sorted(names, key=lambda name: (name != "loss", name in LAST, name)):
+    for name in sorted(names, key=_order):
         lines = []
         values: set[float] = set()
         for split, (title, colour) in _SPLITS.items():
@@ -87,6 +87,11 @@ def loss_charts(save_dir: Path) -> dict[str, str]:
             title = name.replace("_", "-")
             charts[title] = line_chart(title, lines, "updates")
     return charts
+
+
+def _order(name: str) -> tuple[bool, bool, str]:
+    """Returns the key that sorts names: the loss first, then its terms, then other metrics."""
+    return name != "loss", name in LAST, name
 
 
 def hardness_charts(save_dir: Path) -> dict[str, str]:

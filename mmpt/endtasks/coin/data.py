@@ -82,9 +82,9 @@ def step_labels(path: str) -> list[str]:
         for step in steps:
             labels[step.id] = step.label
     last = max(labels, default=1)
-    without = [str(number) for number in range(1, last + 1) if number not in labels]
+    without = sorted(set(range(1, last + 1)) - labels.keys())
     if without:
-        first = ", ".join(without[:5])
+        first = ", ".join(map(str, without[:5]))
         raise DataError(
             f"{path}: every step from 1 to {last} must have a label in the testing subset, but "
             f"{len(without)} have none (first: {first}). Download it again."

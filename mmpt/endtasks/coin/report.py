@@ -33,7 +33,8 @@ def segmentation_sections(outputs: SegmentationOutputs, run: Run) -> list[Sectio
     for video in [*worst, *others[-1:]]:
         percent = 100 * accuracy[video]
         title = f"{outputs.video_ids[video]}: {percent:.1f} % of its seconds are right"
-        timelines.append(_segments(title, truth[video], found[video], labels))
+        timeline = _segments(title, truth[video], found[video], labels)
+        timelines.append(timeline)
     return [Section("Worst failures", "coin/segments.html", {"timelines": timelines})]
 
 

@@ -99,14 +99,15 @@ def read_tasks(path: str) -> dict[str, list[str]]:
         DataError: missing or empty, not in blocks of six lines, another number of steps than it
             says, or a task twice.
     """
-    lines = [line.strip() for line in split_lines(read_text(path).rstrip())] or [""]
+    text = read_text(path).rstrip()
+    lines = [line.strip() for line in split_lines(text)] or [""]
     tasks: dict[str, list[str]] = {}
     for first in range(0, len(lines), LINES_PER_TASK):
         block = lines[first : first + LINES_PER_TASK]
         # The last block has no blank line, and a damaged one may have fewer lines.
         num_absent = LINES_PER_TASK - len(block)
-        task, _, _, count, text, blank = [*block, *[""] * num_absent]
-        steps = [step.strip() for step in text.split(",")]
+        task, _, _, count, listed, blank = block + [""] * num_absent
+        steps = [step.strip() for step in listed.split(",")]
         well_formed = task.isdecimal() and count == str(len(steps)) and all(steps) and not blank
         if not well_formed or task in tasks:
             found = " / ".join(block)
@@ -196,7 +197,8 @@ class CrossTaskMetaProcessor(base.MetaProcessor):
             videos = []
             for name in names:
                 video = TaskVideo(name, task)
-                if name not in held_out.get(task, ()) and self._annotation(video).is_file():
+                is_held_out = name in held_out.get(task, ())
+                if self._annotation(video).is_file() and not is_held_out:
                     videos.append(video)
             # All videos are for training, unless there are enough to draw from.
             chosen = [video.video_id for video in videos]
@@ -259,6 +261,7 @@ def steps_done(segments: list[Segment], num_seconds: int, num_steps: int) -> np.
     """
     done_LK = np.zeros((num_seconds, num_steps), dtype=np.float32)
     for segment in segments:
-        first, end = math.floor(segment.start), math.ceil(segment.end)
+        first = math.floor(segment.start)
+        end = math.ceil(segment.end)
         done_LK[first:end, segment.step - 1] = 1
     return done_LK

@@ -113,9 +113,10 @@ def agreement(ranking_NM: np.ndarray, times_NA2: np.ndarray) -> Agreement:
     judged_NA = first_NA >= 0
     chosen_NA = NUMBER_PP[first_NA, last_NA]
     # The rank of a chosen moment is its place in the ranking.
-    hit_NAM = (ranking_NM[:, None, :] == chosen_NA[:, :, None]) & judged_NA[:, :, None]
-    places_NA = hit_NAM.argmax(axis=2)
-    ranks_NA = np.where(hit_NAM.any(axis=2), places_NA + 1.0, np.inf)
+    equal_NAM = ranking_NM[:, None, :] == chosen_NA[:, :, None]
+    ranked_NA = equal_NAM.any(axis=2) & judged_NA
+    places_NA = equal_NAM.argmax(axis=2)
+    ranks_NA = np.where(ranked_NA, places_NA + 1.0, np.inf)
     # Overlaps are negated, because the smallest values count and a missing one is infinite.
     best_N1 = ranking_NM[:, :1]
     overlaps_NA = IOU_MM[best_N1, chosen_NA]

@@ -22,10 +22,11 @@ def moment_sections(outputs: MomentOutputs, run: Run) -> list[Section]:
         if found.ious[place] == 1:
             continue
         best = ranking_NM[place, 0]
-        rows = [("found", [_bar(MOMENTS[best], COLOURS[1])])]
-        for person, (first, last) in enumerate(outputs.times[place].tolist(), start=1):
+        rows = [_row("found", MOMENTS[best], COLOURS[1])]
+        for person, moment in enumerate(outputs.times[place], start=1):
+            first, last = moment.tolist()
             if first >= 0:
-                rows.append((f"person {person}", [_bar((first, last), COLOURS[0])]))
+                rows.append(_row(f"person {person}", (first, last), COLOURS[0]))
         video = outputs.video_ids[place]
         query = {
             "words": run.item(place)[1],
@@ -40,7 +41,9 @@ def moment_sections(outputs: MomentOutputs, run: Run) -> list[Section]:
     return [Section("Worst failures", "didemo/moments.html", {"queries": queries})]
 
 
-def _bar(moment: Moment, colour: str) -> Bar:
-    """Returns a bar from the start of a moment's first piece to the end of its last one."""
+def _row(name: str, moment: Moment, colour: str) -> tuple[str, list[Bar]]:
+    """Returns a row with a bar from the start of a moment's first piece to its last one's end."""
     first, last = moment
-    return Bar(PIECE_S * first, PIECE_S * (last + 1), colour, "moment")
+    start_s = PIECE_S * first
+    end_s = PIECE_S * (last + 1)
+    return name, [Bar(start_s, end_s, colour, "moment")]

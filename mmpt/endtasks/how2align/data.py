@@ -128,7 +128,8 @@ def comparisons(
                 near.append(position)
         if not near:
             continue
-        first, last = near[0], near[-1] + 1
+        first = near[0]
+        last = near[-1] + 1
         # The first windows are compared with all earlier sentences, the last ones with all later.
         if number < EDGE_STEPS:
             first = 0

@@ -1,6 +1,7 @@
 """HTM-Align: cosines of every sentence with every second of a video, and recall and ROC-AUC.
 
-Legend: n sentences and W windows of a video, L seconds, F video slots, T text slots, D hidden size.
+Legend: n sentences and W windows of a video, L seconds, F video slots, T text slots, D hidden size,
+k sentences that are compared with the s seconds of a window.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -90,7 +91,8 @@ class How2AlignPredictor(Predictor[How2AlignOutputs]):
             compared = batch["windows"][0].tolist()
             for (start, first, last), window_sD in zip(compared, windows, strict=True):
                 end = start + len(window_sD)
-                total_nL[first:last, start:end] += text_nD[first:last] @ window_sD.T
+                cosines_ks = text_nD[first:last] @ window_sD.T
+                total_nL[first:last, start:end] += cosines_ks
                 count_nL[first:last, start:end] += 1
             video = AlignedVideo(
                 video_id=batch["video_id"][0],

@@ -74,12 +74,14 @@ def answer_scores(model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tenso
     caps_BAT, cmasks_BAT = inputs["caps"], inputs["cmasks"]
     num_videos, num_answers, _ = caps_BAT.shape
     # The video tower reads only [CLS] and [SEP] of the text, which all answers share.
-    first_caps_BT, first_cmasks_BT = caps_BAT[:, 0], cmasks_BAT[:, 0]
     video_BD, *_ = model.forward_video(
-        inputs["vfeats"], inputs["vmasks"], first_caps_BT, first_cmasks_BT
+        inputs["vfeats"], inputs["vmasks"], caps_BAT[:, 0], cmasks_BAT[:, 0]
     )
-    text_ND, *_ = model.forward_text(caps_BAT.flatten(0, 1), cmasks_BAT.flatten(0, 1))
-    text_BAD = text_ND.float().unflatten(0, (num_videos, num_answers))
+    # The text tower takes the answers of all videos as one batch of R texts.
+    caps_RT = caps_BAT.flatten(0, 1)
+    cmasks_RT = cmasks_BAT.flatten(0, 1)
+    text_RD, *_ = model.forward_text(caps_RT, cmasks_RT)
+    text_BAD = text_RD.float().unflatten(0, (num_videos, num_answers))
     scores_BA = torch.einsum("bd,bad->ba", video_BD.float(), text_BAD)
     return finite(scores_BA, "questions")
 

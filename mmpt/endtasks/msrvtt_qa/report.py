@@ -13,7 +13,9 @@ def choice_sections(outputs: QAOutputs, run: Run) -> list[Section]:
     """Returns the wrong answers, sorted by how far the chosen answer scores above the right one."""
     right, chosen = outputs.answers, outputs.predictions
     rows = np.arange(len(right))
-    margins = outputs.scores[rows, chosen] - outputs.scores[rows, right]
+    chosen_scores = outputs.scores[rows, chosen]
+    right_scores = outputs.scores[rows, right]
+    margins = chosen_scores - right_scores
     wrong = chosen != right
     worst = np.argsort(-margins, kind="stable")[:NUM_QUESTIONS]
     questions = []

@@ -187,7 +187,7 @@ def read_clips(path: str, config: YoucookConfig, split: Split) -> list[YoucookCl
     """
     if Path(path).suffix.lower() == ".csv":
         clips = _clips_of_table(path)
-        names = [f"{clip.video_id} {clip.start_s} {clip.end_s} {clip.text!r}" for clip in clips]
+        names = [f"{video_id} {start} {end} {text!r}" for video_id, start, end, text in clips]
     else:
         records = _read_records(path)
         names = [record.id for record in records]
