@@ -34,7 +34,11 @@ def _in_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def sentences(count: int, seed: int = 0) -> list[str]:
     rng = np.random.default_rng(seed)
-    return [" ".join(rng.choice(WORDS[:20], size=6)) for _ in range(count)]
+    made = []
+    for _ in range(count):
+        words = rng.choice(WORDS[:20], size=6)
+        made.append(" ".join(words))
+    return made
 
 
 def run(name: str, annotations: Path, features: Path, overrides: list[str], **options: bool) -> Run:
@@ -44,20 +48,22 @@ def run(name: str, annotations: Path, features: Path, overrides: list[str], **op
 
 
 def write_videos(folder: Path, vectors: dict[str, np.ndarray]) -> None:
-    """Write features that are `vectors[id]` on average, one to 40 seconds; only the first 16 count
-    in every task.
-    """
+    """Writes features of 1 to 15 seconds. Their mean is `vectors[id]`."""
     folder.mkdir()
     rng = np.random.default_rng(3)
     for video, vector in vectors.items():
-        wobble = rng.standard_normal((rng.integers(1, 16), len(vector)))
-        np.save(folder / f"{video}.npy", (vector + wobble - wobble.mean(axis=0)).astype(np.float32))
+        num_seconds = rng.integers(1, 16)
+        noise = rng.standard_normal((num_seconds, len(vector)))
+        feature = vector + noise - noise.mean(axis=0)
+        np.save(folder / f"{video}.npy", feature.astype(np.float32))
 
 
 def msrvtt_file(folder: Path, texts: list[str]) -> Path:
+    lines = ["key,vid_key,video_id,sentence"]
+    for n, text in enumerate(texts):
+        lines.append(f"ret{n},msr{n},video{n},{text}")
     path = folder / "msrvtt.csv"
-    rows = [f"ret{n},msr{n},video{n},{text}\n" for n, text in enumerate(texts)]
-    path.write_text("".join(["key,vid_key,video_id,sentence\n", *rows]))
+    path.write_text("\n".join(lines) + "\n")
     return path
 
 
@@ -66,8 +72,9 @@ def test_retrieval(tmp_path: Path) -> None:
     texts = sentences(42)
     overrides = make_oracle(tmp_path, texts)
     text_nD = sentence_vectors(tmp_path / "bert", texts)
+    next_text_nD = np.roll(text_nD, -1, axis=0)
     video_nD = text_nD.copy()
-    video_nD[::4] = 0.9 * np.roll(text_nD, -1, axis=0)[::4]
+    video_nD[::4] = 0.9 * next_text_nD[::4]
     write_videos(tmp_path / "features", {f"video{n}": row for n, row in enumerate(video_nD)})
     annotations = msrvtt_file(tmp_path, texts)
     result = run("test_vtt_zs", annotations, tmp_path / "features", overrides)
@@ -75,9 +82,11 @@ def test_retrieval(tmp_path: Path) -> None:
     ranks = []
     for n, query in enumerate(text_nD):
         scores = [float(query @ video) for video in video_nD]
-        ranks.append(sum(score > scores[n] + 1e-6 for score in scores))
+        larger = [score for score in scores if score > scores[n] + 1e-6]
+        ranks.append(len(larger))
     for k in (1, 5, 10):
-        assert numbers[f"R{k}"] == pytest.approx(np.mean([rank < k for rank in ranks]), abs=1e-12)
+        share = np.mean([rank < k for rank in ranks])
+        assert numbers[f"R{k}"] == pytest.approx(share, abs=1e-12)
     assert numbers["MR"] == np.median(ranks) + 1 == 1
     assert numbers["R1"] == pytest.approx(31 / 42)  # all but every fourth
 
@@ -93,7 +102,12 @@ def test_multiple_choice(tmp_path: Path) -> None:
     path.write_text("".join(lines))
     overrides = make_oracle(tmp_path, texts)
     text_n5D = sentence_vectors(tmp_path / "bert", texts).reshape(20, 5, -1)
-    shown = {f"video{n}": text_n5D[n, (n % 5 + (n % 3 == 0)) % 5] for n in range(20)}
+    shown = {}
+    for n in range(20):
+        right = n % 5
+        wrong = (right + 1) % 5
+        answer = right if n % 3 else wrong
+        shown[f"video{n}"] = text_n5D[n, answer]
     write_videos(tmp_path / "features", shown)
     result = run("test_vttqa_zs", path, tmp_path / "features", overrides)
     assert result.rows[0]["metrics"]["QAMetric"]["acc"] == pytest.approx(13 / 20)
@@ -103,40 +117,31 @@ def test_moments(tmp_path: Path) -> None:
     """Each query's pieces get known scores, from which the published numbers follow by plain
     loops.
     """
-    folder, queries = tmp_path, didemo_queries(60)
-    annotations = folder / "didemo.json"
+    queries = didemo_queries(60)
+    annotations = tmp_path / "didemo.json"
     annotations.write_text(json.dumps(queries))
     texts = [query["description"] for query in queries]
-    overrides = make_oracle(folder, texts)
-    text_nD = sentence_vectors(folder / "bert", texts)
-    of_video: dict[str, list[int]] = {}
-    for n, query in enumerate(queries):
-        of_video.setdefault(stem(query), []).append(n)
+    overrides = make_oracle(tmp_path, texts)
+    text_nD = sentence_vectors(tmp_path / "bert", texts)
+    features = tmp_path / "features"
+    features.mkdir()
     rng = np.random.default_rng(5)
-    (folder / "features").mkdir()
-    seconds, pieces = {}, {}
-    for v, (video, members) in enumerate(of_video.items()):
-        for n in members:
-            pieces[n] = rng.permutation(6) + rng.random(6) / 4
-            # Most queries find the piece that was chosen.
-            pieces[n][queries[n]["times"][0][0]] += 6 * (n % 5 != 0)
-        # A query asked twice has one score.
-        first = {text_nD[n].tobytes(): n for n in reversed(members)}
-        distinct = sorted(first.values())
-        # [512, members]: features with exactly these scores.
-        solve = np.linalg.pinv(text_nD[distinct])
-        feature = (solve @ np.stack([np.repeat(pieces[n], 5) for n in distinct])).T
-        seconds[video] = 30 if v % 7 else 17
-        pieces |= {n: pieces[first[text_nD[n].tobytes()]] for n in members}
-        name = video if v % 2 else queries[members[0]]["video"]  # both ways to name a file
-        np.save(folder / "features" / f"{name}.npy", feature[: seconds[video]].astype(np.float32))
-    result = run("test_didemo_zs", annotations, folder / "features", overrides)
-    numbers = result.rows[0]["metrics"]["DiDeMoMetric"]
     second_scores, num_seconds = [], []
-    for n, query in enumerate(queries):
-        num_seconds.append(seconds[stem(query)])
-        padding = np.zeros(30 - num_seconds[n])  # the oracle's padding scores zero
-        second_scores.append([*np.repeat(pieces[n], 5)[: num_seconds[n]], *padding])
+    for first in range(0, 60, 3):  # three queries belong to a video
+        members = range(first, first + 3)
+        score_n30 = np.stack([piece_scores(queries[n], n, rng).repeat(5) for n in members])
+        # Features [30, 512] with exactly these scores.
+        feature = (np.linalg.pinv(text_nD[members]) @ score_n30).T
+        seconds = 30 if first % 7 else 17
+        score_n30[:, seconds:] = 0  # the oracle's padding scores zero
+        second_scores += score_n30.tolist()
+        num_seconds += [seconds] * 3
+        # Both ways to name a file, with and without the ending.
+        video = queries[first]["video"]
+        name = video if first % 2 else video.removesuffix(".avi")
+        np.save(features / f"{name}.npy", feature[:seconds].astype(np.float32))
+    result = run("test_didemo_zs", annotations, features, overrides)
+    numbers = result.rows[0]["metrics"]["DiDeMoMetric"]
     times = [query["times"] for query in queries]
     published = naive_metrics(second_scores, num_seconds, times, corrected=False)
     for name, value in published.items():
@@ -145,23 +150,30 @@ def test_moments(tmp_path: Path) -> None:
     assert numbers["real-rank1"] > result.chance["DiDeMoMetric"]["real-rank1"]
 
 
-def stem(query: dict) -> str:
-    return query["video"].rpartition(".")[0]
+def piece_scores(query: dict, number: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns the scores of the six pieces. Most queries find a piece that was chosen."""
+    scores = rng.permutation(6) + rng.random(6) / 4
+    first, _ = query["times"][0]
+    if number % 5:
+        scores[first] += 6
+    return scores
 
 
 def didemo_queries(count: int) -> list[dict]:
+    """Returns queries of three per video. Three people agree, and one to three others do not."""
     rng = np.random.default_rng(2)
-    return [
-        {
+    queries = []
+    for n, text in enumerate(sentences(count, seed=1)):
+        first = n % 6
+        last = min(first + n % 2, 5)
+        others = np.sort(rng.integers(0, 6, (n % 3 + 1, 2)))
+        query = {
             "video": f"{n // 3}@N0.{n // 3}.avi",
             "description": text,
-            "times": [
-                *[[n % 6, min(n % 6 + n % 2, 5)]] * 3,
-                *np.sort(rng.integers(0, 6, (n % 3 + 1, 2))).tolist(),
-            ],
+            "times": [[first, last]] * 3 + others.tolist(),
         }
-        for n, text in enumerate(sentences(count, seed=1))
-    ]
+        queries.append(query)
+    return queries
 
 
 def test_videos_without_features_are_named_and_scored_around(tmp_path: Path) -> None:
@@ -180,10 +192,11 @@ def test_videos_without_features_are_named_and_scored_around(tmp_path: Path) -> 
 
 
 def write_csv(path: Path, clips: Clips) -> Path:
-    rows = [
-        f"{e},{s},226,{text},{video}" for video, listed in clips.items() for s, e, text in listed
-    ]
-    path.write_text("\n".join(["end,start,task,text,video_id", *rows]) + "\n")
+    lines = ["end,start,task,text,video_id"]
+    for video, listed in clips.items():
+        for start, end, text in listed:
+            lines.append(f"{end},{start},226,{text},{video}")
+    path.write_text("\n".join(lines) + "\n")
     return path
 
 
@@ -194,12 +207,24 @@ def random_clips(num_videos: int) -> Clips:
     rng = np.random.default_rng(1)
     clips: Clips = {}
     for v in range(num_videos):
-        starts = 16 * np.cumsum(rng.integers(2, 4, rng.integers(3, 8)))
-        texts = [" ".join(rng.choice(WORDS, 5, replace=False)) for _ in starts]
-        clips[f"video{v:06d}"] = [
-            (int(s), int(s) + 16, text) for s, text in zip(starts, texts, strict=True)
-        ]
+        num_clips = rng.integers(3, 8)
+        starts = 16 * np.cumsum(rng.integers(2, 4, num_clips))
+        listed = []
+        for start in starts.tolist():
+            words = rng.choice(WORDS, 5, replace=False)
+            listed.append((start, start + 16, " ".join(words)))
+        clips[f"video{v:06d}"] = listed
     return clips
+
+
+def caption_vectors(folder: Path, clips: Clips) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Returns the overrides of an oracle that knows all captions, and their vectors."""
+    texts = []
+    for listed in clips.values():
+        texts += [text for _, _, text in listed]
+    overrides = make_oracle(folder, texts)
+    vectors = sentence_vectors(folder / "bert", texts)
+    return overrides, dict(zip(texts, vectors, strict=True))
 
 
 def write_features(folder: Path, clips: Clips, shown: Callable[[str, int], np.ndarray]) -> None:
@@ -209,7 +234,8 @@ def write_features(folder: Path, clips: Clips, shown: Callable[[str, int], np.nd
     folder.mkdir()
     rng = np.random.default_rng(2)
     for video, listed in clips.items():
-        feature = 0.1 * rng.standard_normal((max(end for _, end, _ in listed) + 9, 512)) / 512**0.5
+        last_s = max(end for _, end, _ in listed)
+        feature = 0.1 * rng.standard_normal((last_s + 9, 512)) / 512**0.5
         for k, (start, end, _) in enumerate(listed):
             feature[start:end] = shown(video, k)
         np.save(folder / f"{video}.npy", feature.astype(np.float32))
@@ -218,8 +244,10 @@ def write_features(folder: Path, clips: Clips, shown: Callable[[str, int], np.nd
 def youcook_metrics(
     name: str, annotations: Path, features: Path, overrides: list[str]
 ) -> dict[str, dict[str, float]]:
-    model = [f"model.model_cls={ORACLE_BG}"] if name.endswith("bg_zs") else []
-    return run(name, annotations, features, [*overrides, *model]).rows[0]["metrics"]
+    if name.endswith("bg_zs"):
+        overrides = [*overrides, f"model.model_cls={ORACLE_BG}"]
+    result = run(name, annotations, features, overrides)
+    return result.rows[0]["metrics"]
 
 
 def test_paragraphs_find_their_video_unless_another_shows_their_captions(tmp_path: Path) -> None:
@@ -229,15 +257,15 @@ def test_paragraphs_find_their_video_unless_another_shows_their_captions(tmp_pat
     clips = random_clips(23)
     videos = list(clips)
     source = {video: video for video in videos}
-    for v in range(0, len(videos) - 1, 5):
-        source[videos[v]], source[videos[v + 1]] = videos[v + 1], videos[v]
-    texts = [text for listed in clips.values() for _, _, text in listed]
-    overrides = make_oracle(tmp_path, texts)
-    vector = dict(zip(texts, sentence_vectors(tmp_path / "bert", texts), strict=True))
+    for first, second in zip(videos[::5], videos[1::5], strict=True):
+        source[first], source[second] = second, first
+    overrides, vector = caption_vectors(tmp_path, clips)
 
     def shown(video: str, k: int) -> np.ndarray:
         captions = clips[source[video]]
-        return vector[captions[k * len(captions) // len(clips[video])][2]]
+        place = k * len(captions) // len(clips[video])
+        _, _, text = captions[place]
+        return vector[text]
 
     write_features(tmp_path / "features", clips, shown)
     path = write_csv(tmp_path / "val.csv", clips)
@@ -247,22 +275,26 @@ def test_paragraphs_find_their_video_unless_another_shows_their_captions(tmp_pat
     for name in (*UNORDERED, *ORDERED):
         assert metrics[FULL][name] == metrics[BG][name] == pytest.approx(13 / 23)
     num_right = sum(len(clips[video]) for video in videos if source[video] == video)
+    num_clips = sum(map(len, clips.values()))
     numbers = metrics["RetrievalMetric"]
-    assert numbers["R1"] == numbers["v2t-R1"] == pytest.approx(num_right / len(texts))
+    assert numbers["R1"] == numbers["v2t-R1"] == pytest.approx(num_right / num_clips)
 
 
 def test_only_ordered_ways_tell_a_video_from_the_same_clips_backwards(tmp_path: Path) -> None:
     clips: Clips = {}
     for video, listed in random_clips(10).items():
-        texts = [text for _, _, text in listed]
+        backwards = []
+        for (start, end, _), (_, _, text) in zip(listed, reversed(listed), strict=True):
+            backwards.append((start, end, text))
         clips[video] = listed
-        clips[f"{video}-back"] = [
-            (s, e, text) for (s, e, _), text in zip(listed, reversed(texts), strict=True)
-        ]
-    texts = [text for listed in clips.values() for _, _, text in listed]
-    overrides = make_oracle(tmp_path, texts)
-    vector = dict(zip(texts, sentence_vectors(tmp_path / "bert", texts), strict=True))
-    write_features(tmp_path / "features", clips, lambda video, k: vector[clips[video][k][2]])
+        clips[f"{video}-back"] = backwards
+    overrides, vector = caption_vectors(tmp_path, clips)
+
+    def shown(video: str, k: int) -> np.ndarray:
+        _, _, text = clips[video][k]
+        return vector[text]
+
+    write_features(tmp_path / "features", clips, shown)
     path = write_csv(tmp_path / "val.csv", clips)
     name = "test_youcook_fullvideo_zs"
     numbers = youcook_metrics(name, path, tmp_path / "features", overrides)[FULL]

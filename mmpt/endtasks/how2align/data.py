@@ -117,19 +117,17 @@ def comparisons(
     `width` after it. The range goes from the first to the last of them. Windows for which there are
     none are left out.
     """
+    middles_n = np.array([(sentence.start_s + sentence.end_s) / 2 for sentence in sentences])
+    spoken_n = np.array([not sentence.aligned for sentence in sentences])
     starts = range(0, num_seconds - width // 2, stride)
     steps = []
     for number, start in enumerate(starts):
-        near = []
-        for position, sentence in enumerate(sentences):
-            middle = (sentence.start_s + sentence.end_s) / 2
-            inside = start - width <= middle <= start + 2 * width
-            if inside and not sentence.aligned:
-                near.append(position)
-        if not near:
+        near_n = (middles_n >= start - width) & (middles_n <= start + 2 * width)
+        found = np.flatnonzero(spoken_n & near_n).tolist()
+        if not found:
             continue
-        first = near[0]
-        last = near[-1] + 1
+        first = found[0]
+        last = found[-1] + 1
         # The first windows are compared with all earlier sentences, the last ones with all later.
         if number < EDGE_STEPS:
             first = 0
