@@ -46,7 +46,7 @@ def test_subsets_and_steps(tmp_path: Path) -> None:
     for name in COIN["database"]:
         np.save(tmp_path / f"{name}.npy", np.zeros((3, 512), np.float16))
     config = DatasetConfig(train_path=path, val_path=path, test_path=path, vfeat_dir=str(tmp_path))
-    train, valid, test = (COINActionSegmentationMetaProcessor(config, split) for split in Split)
+    train, valid, test = [COINActionSegmentationMetaProcessor(config, split) for split in Split]
     assert [key for key, _ in train.items] == ["coin04"]
     assert [key for key, _ in test.items] == ["coin00", "coin01", "coin02", "coin03", "coin05"]
     assert valid.items == test.items
@@ -100,8 +100,9 @@ def test_targets_equal_a_plain_walk_over_windows_and_steps(tmp_path: Path, seed:
         for step in steps:
             start, end = step.segment
             if begin < end and start < stop:
-                first, last = math.floor(start) - begin, math.ceil(end) - begin
-                row[max(0, first) : min(stop - begin, last)] = step.id
+                first = max(begin, math.floor(start))
+                last = min(stop, math.ceil(end))
+                row[first - begin : last - begin] = step.id
     np.testing.assert_array_equal(item["targets"], expected)
     np.testing.assert_array_equal(item["video_targets"], steps_by_second(steps, seconds))
 

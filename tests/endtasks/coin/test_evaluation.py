@@ -1,5 +1,6 @@
 """Step segmentation against plain loops, on a model whose states are the features themselves."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -46,20 +47,24 @@ class Echo(nn.Module):
 
     def forward_text(self, caps: torch.Tensor, cmasks: torch.Tensor) -> tuple[torch.Tensor]:
         self.num_texts += len(caps)
-        return ((self.words(caps) * cmasks[..., None]).sum(dim=1) / 5,)
+        words = self.words(caps) * cmasks[..., None]
+        return (words.sum(dim=1) / 5,)
 
 
 def batch_of(feature_LD: torch.Tensor, targets: list[int], name: str) -> dict[str, Any]:
-    rows = [feature_LD[start:end] for start, end in window_spans(len(feature_LD), STRIDE, WIDTH)]
-    vfeats = torch.stack([nn.functional.pad(row, (0, 0, 0, WIDTH - len(row))) for row in rows])
-    caps = torch.ones(1, len(vfeats), 4, dtype=torch.long)
+    num_seconds, width = feature_LD.shape
+    spans = window_spans(num_seconds, STRIDE, WIDTH)
+    vfeats = torch.zeros(1, len(spans), WIDTH, width)
+    for window, (start, end) in zip(vfeats[0], spans, strict=True):
+        window[: end - start] = feature_LD[start:end]
+    caps = torch.ones(1, len(spans), 4, dtype=torch.long)
     return {
         "caps": caps,
         "cmasks": caps > 0,
-        "vfeats": vfeats[None],
-        "vmasks": vfeats[None].any(-1),
+        "vfeats": vfeats,
+        "vmasks": vfeats.any(-1),
         "video_targets": torch.tensor([targets]),
-        "video_len": torch.tensor([len(feature_LD)]),
+        "video_len": torch.tensor([num_seconds]),
         "video_id": [name],
     }
 
@@ -70,16 +75,18 @@ def config(**more: Any) -> WindowAligner.Config:
 
 def test_the_best_class_of_every_second_is_predicted() -> None:
     torch.manual_seed(0)
-    targets = torch.randint(0, 6, (2, 20)).tolist()
-    features = [torch.randn(20, 6), torch.randn(5, 6)]
-    batches = [batch_of(features[0], targets[0], "a"), batch_of(features[1], targets[1][:5], "b")]
-    outputs = COINPredictor(config())(Echo(), batches, CPU)
-    scores = torch.cat(features).numpy()  # `Echo` says the same of a second in all its windows
+    targets = torch.randint(0, 6, (25,))
+    feature = torch.randn(25, 6)  # `Echo` returns the same for a second in all its windows
+    first = batch_of(feature[:20], targets[:20].tolist(), "a")
+    second = batch_of(feature[20:], targets[20:].tolist(), "b")
+    outputs = COINPredictor(config())(Echo(), [first, second], CPU)
+    scores = feature.numpy()
     best = scores.argmax(1)
     np.testing.assert_array_equal(outputs.predictions, best)
-    np.testing.assert_array_equal(outputs.targets, targets[0] + targets[1][:5])
+    np.testing.assert_array_equal(outputs.targets, targets)
     assert (outputs.video_ids, outputs.video_lengths) == (["a", "b"], [20, 5])
-    right, with_step = best == outputs.targets, outputs.targets > 0
+    right = best == outputs.targets
+    with_step = outputs.targets > 0
     right_step = scores[:, 1:].argmax(1) + 1 == outputs.targets
     expected = {
         "frame_acc": right.mean(),
@@ -107,17 +114,24 @@ def test_a_step_must_beat_the_most_similar_pair_of_steps(tmp_path: Path) -> None
     files = make_e2e_files(tmp_path)
     names = {"test_path": f"{files}/data/coin/COIN.json", "bert_name": f"{files}/tinybert"}
     predictor = COINZSPredictor(config(**names, max_video_len=WIDTH, max_len=WIDTH + 16))
-    model, feature = Echo(), 3 * torch.randn(30, 5)
+    model = Echo()
+    feature = 3 * torch.randn(30, 5)
     targets = torch.randint(0, 13, (30,)).tolist()
     batches = [batch_of(feature, targets, "a"), batch_of(feature[:7], targets[:7], "b")]
     outputs = predictor(model, batches, CPU)
     assert model.num_texts == 12  # once, not once per video
-    words = load_tokenizer(names["bert_name"])(step_labels(names["test_path"]))["input_ids"]
-    captions = [torch.tensor([[cls, 102, *ids]]) for cls, *ids in words]
-    labels = torch.cat([model.forward_text(caps, caps > 0)[0] for caps in captions]).detach()
-    pairs = [float(labels[i] @ labels[j]) for i in range(12) for j in range(12) if i != j]
-    scores = feature @ labels.T
-    expected = [int(row.argmax()) + 1 if row.max() > max(pairs) else 0 for row in scores]
+    tokenizer = load_tokenizer(names["bert_name"])
+    labels = []
+    for cls, *ids in tokenizer(step_labels(names["test_path"]))["input_ids"]:
+        caps = torch.tensor([[cls, 102, *ids]])
+        (label,) = model.forward_text(caps, caps > 0)[0].detach()
+        labels.append(label)
+    bound = max(float(a @ b) for a, b in itertools.permutations(labels, 2))
+    expected = []
+    for second in feature:
+        scores = [float(second @ label) for label in labels]
+        best = max(scores)
+        expected.append(scores.index(best) + 1 if best > bound else 0)
     assert 0 < expected.count(0) < 30  # both happen
     np.testing.assert_array_equal(outputs.predictions, expected + expected[:7])
     assert outputs.num_classes == 13
@@ -129,7 +143,8 @@ def test_the_bound_leaves_a_step_and_itself_out() -> None:
 
 
 def test_equal_scores_for_all_classes_are_chance() -> None:
-    targets, scores = np.array([0, 0, 3, 1, 4]), np.ones((5, 5))
+    targets = np.array([0, 0, 3, 1, 4])
+    scores = np.ones((5, 5))
     outputs = SegmentationOutputs(
         predictions=scores.argmax(1),
         targets=targets,
@@ -139,7 +154,8 @@ def test_equal_scores_for_all_classes_are_chance() -> None:
         video_ids=["a"],
         video_lengths=[5],
     )
-    numbers, chance = METRIC.compute(outputs), METRIC.chance(outputs)
+    numbers = METRIC.compute(outputs)
+    chance = METRIC.chance(outputs)
     for name in ("frame_acc", "step_frame_acc", "step_choice_acc", "true_O"):
         assert numbers[name] == pytest.approx(chance[name])
 

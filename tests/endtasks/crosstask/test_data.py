@@ -34,7 +34,7 @@ def meta(files: dict[str, str], split: Split, **more: Any) -> CrossTaskMetaProce
 
 
 def ids(processor: CrossTaskMetaProcessor) -> list[str]:
-    return [processor[n][0].video_id for n in range(len(processor))]
+    return [video.video_id for video, _ in processor.items]
 
 
 def released_split(there: list[list[str]], n_train: int) -> tuple[list[str], list[str]]:
@@ -76,7 +76,8 @@ def test_videos_without_features_are_not_drawn_for_training_and_stay_in_the_test
     whole = meta(files, Split.TEST)
     assert [name for name in ids(whole) if name not in gone] == test
     assert set(gone) < set(ids(whole))  # so that scoring names them
-    reader = CrossTaskVideoProcessor(DatasetConfig(vfeat_dir=files["vfeat_dir"]), Split.TEST)
+    config = DatasetConfig(vfeat_dir=files["vfeat_dir"])
+    reader = CrossTaskVideoProcessor(config, Split.TEST)
     assert [key.video_id for key, _ in whole.items if not reader.has(key)] == gone
     with pytest.raises(DataError, match="2 of the 3 videos of the valid split have no features"):
         meta(files, Split.VALID)

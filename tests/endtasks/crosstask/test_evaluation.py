@@ -22,31 +22,38 @@ CPU = torch.device("cpu")
 METRIC = CrossTaskMetric()
 
 
-def totals_of_placements(values_LK: np.ndarray) -> dict[tuple[int, ...], float]:
-    """The sum of the values at every increasing choice of a second per step."""
+def totals_of_placements(values_LK: np.ndarray) -> list[float]:
+    """Returns the sum of the values at every increasing choice of a second per step."""
     num_seconds, num_steps = values_LK.shape
-    placements = itertools.combinations(range(num_seconds), num_steps)
-    return {one: float(values_LK[list(one), range(num_steps)].sum()) for one in placements}
+    steps = range(num_steps)
+    totals = []
+    for seconds in itertools.combinations(range(num_seconds), num_steps):
+        totals.append(float(values_LK[list(seconds), steps].sum()))
+    return totals
 
 
-def walk_by_states(cost: np.ndarray) -> list[int]:
-    """The seconds of the steps by the recursion state by state, predecessors tried in the stated
-    order.
+def walk_by_states(cost_LK: np.ndarray) -> list[int]:
+    """Returns the seconds of the steps by the recursion state by state.
+
+    The predecessors of a state are tried in the stated order, and the first of equal ones is taken.
     """
-    num_seconds, num_steps = cost.shape
-    best = [0.0] + [float("inf")] * (2 * num_steps)
+    num_seconds, num_steps = cost_LK.shape
+    num_states = 2 * num_steps + 1
+    best = [0.0] + [float("inf")] * (num_states - 1)
     came_from = []
     for second in range(num_seconds):
         new, origin = [], []
-        for state in range(2 * num_steps + 1):
-            tried = [state, state - 1] if state % 2 == 0 else [state - 1, state - 2]
-            # The first of equal ones.
-            chosen = min((one for one in tried if one >= 0), key=lambda one: best[one])
-            new.append(best[chosen] + (cost[second, state // 2] if state % 2 else 0))
+        for state in range(num_states):
+            step, is_step = divmod(state, 2)
+            tried = [state - 1, state - 2] if is_step else [state, state - 1]
+            possible = [one for one in tried if one >= 0]
+            chosen = min(possible, key=best.__getitem__)
+            cost = cost_LK[second, step] if is_step else 0
+            new.append(best[chosen] + cost)
             origin.append(chosen)
         best = new
         came_from.append(origin)
-    state = 2 * num_steps - 1 if best[-2] <= best[-1] else 2 * num_steps
+    state = num_states - 2 if best[-2] <= best[-1] else num_states - 1
     seconds = []
     for second in reversed(range(num_seconds)):
         if state % 2:
@@ -64,7 +71,7 @@ def test_the_cheapest_placement_in_order_is_found(num_seconds: int, num_steps: i
         cost = rng.integers(0, 3, size=(num_seconds, num_steps)).astype(float)
         placed = place_steps(cost)
         assert placed.argmax(axis=0).tolist() == walk_by_states(cost)
-        assert (placed * cost).sum() == min(totals_of_placements(cost).values())
+        assert (placed * cost).sum() == min(totals_of_placements(cost))
         assert (placed.sum(axis=0) == 1).all()
         assert placed.dtype == np.uint8
 
@@ -73,7 +80,7 @@ def test_expected_hits_equal_the_mean_over_all_placements() -> None:
     rng = np.random.default_rng(3)
     for num_seconds, num_steps in ((1, 1), (5, 5), (8, 3), (9, 4)):
         done = rng.integers(0, 2, size=(num_seconds, num_steps))
-        mean = np.mean(list(totals_of_placements(done).values()))
+        mean = np.mean(totals_of_placements(done))
         assert expected_hits(done) == pytest.approx(mean, abs=1e-12)
     assert expected_hits(np.ones((2, 3))) == 0
     assert expected_hits(np.ones((3000, 12))) == pytest.approx(12, abs=1e-9)  # no overflow
@@ -93,7 +100,8 @@ def test_recall_is_the_mean_over_tasks_of_hits_over_steps_that_are_there() -> No
     ]
     numbers = METRIC.compute(LocalisationOutputs(videos=videos))
     assert numbers == {"1": 1 / 3, "2": 0.0, "recall": 1 / 6}
-    assert np.isnan(METRIC.compute(LocalisationOutputs(videos=videos[3:]))["recall"])
+    nothing = METRIC.compute(LocalisationOutputs(videos=videos[3:]))
+    assert np.isnan(nothing["recall"])
 
 
 class Echo(nn.Module):
@@ -106,21 +114,25 @@ class Echo(nn.Module):
     def forward(
         self, vfeats: torch.Tensor, vmasks: torch.Tensor, **_: Any
     ) -> dict[str, torch.Tensor]:
-        return {"logits": vfeats[0][vmasks[0]] * self.scale}
+        logits_RK = vfeats[vmasks]
+        return {"logits": logits_RK * self.scale}
 
 
 def batch_of(feature_LK: torch.Tensor, done_LK: torch.Tensor, name: str) -> dict[str, Any]:
-    spans = window_spans(len(feature_LK), 3, 8)
+    num_seconds, num_steps = feature_LK.shape
+    spans = window_spans(num_seconds, 3, 8)
     rows = [feature_LK[start:end] for start, end in spans]
-    lengths = torch.tensor([len(row) for row in rows])
+    targets = [done_LK[start:end] for start, end in spans]
+    vmasks = [torch.ones(len(row), dtype=torch.bool) for row in rows]
+    caps = torch.ones(1, num_steps, 4, dtype=torch.long)
     return {
-        "caps": torch.ones(1, feature_LK.shape[1], 4, dtype=torch.long),
-        "cmasks": torch.ones(1, feature_LK.shape[1], 4, dtype=torch.bool),
+        "caps": caps,
+        "cmasks": caps > 0,
         "vfeats": nn.utils.rnn.pad_sequence(rows, batch_first=True)[None],
-        "vmasks": (torch.arange(int(lengths.max())) < lengths[:, None])[None],
-        "targets": torch.cat([done_LK[start:end] for start, end in spans])[None],
+        "vmasks": nn.utils.rnn.pad_sequence(vmasks, batch_first=True)[None],
+        "targets": torch.cat(targets)[None],
         "task": ["77"],
-        "video_len": torch.tensor([len(feature_LK)]),
+        "video_len": torch.tensor([num_seconds]),
         "video_id": [name],
     }
 
@@ -130,7 +142,8 @@ CONFIG = CrossTaskPredictor.Config(sliding_window=3, sliding_window_size=8)
 
 def test_steps_are_placed_where_their_share_of_probability_is_highest() -> None:
     torch.manual_seed(0)
-    feature, done = torch.randn(21, 4), (torch.rand(21, 4) > 0.7).float()
+    feature = torch.randn(21, 4)
+    done = (torch.rand(21, 4) > 0.7).float()
     batches = [batch_of(feature, done, "a"), batch_of(feature[:3], done[:3], "short")]
     outputs = CrossTaskPredictor(CONFIG)(Echo(), batches, CPU)
     first, short = outputs.videos
@@ -138,5 +151,5 @@ def test_steps_are_placed_where_their_share_of_probability_is_highest() -> None:
     log_share = torch.log_softmax(feature.double(), dim=1).numpy()
     assert first.placed.argmax(axis=0).tolist() == walk_by_states(-log_share)
     assert not short.placed.any()
-    names = {f"{array}/77/{video}" for array in ("Y_pred", "Y_true") for video in ("a", "short")}
+    names = {"Y_pred/77/a", "Y_true/77/a", "Y_pred/77/short", "Y_true/77/short"}
     assert outputs.arrays().keys() == names

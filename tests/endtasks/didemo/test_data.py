@@ -29,9 +29,8 @@ def meta_of(
     path.write_text(json.dumps([QUERY | change for change in changes]))
     for name in names:
         (folder / f"{name}.npy").touch()
-    return DiDeMoMetaProcessor(
-        DatasetConfig(test_path=str(path), vfeat_dir=str(folder)), Split.TEST
-    )
+    config = DatasetConfig(test_path=str(path), vfeat_dir=str(folder))
+    return DiDeMoMetaProcessor(config, Split.TEST)
 
 
 def test_items_have_as_many_moments_as_the_query_with_most(tmp_path: Path) -> None:
@@ -45,16 +44,15 @@ def test_items_have_as_many_moments_as_the_query_with_most(tmp_path: Path) -> No
 def test_features_by_the_name_with_an_ending_or_without(tmp_path: Path) -> None:
     """Some videos are annotated under two endings, and were downloaded under one."""
     videos = ["a.mov", "b.avi", "c.mp4", "c.mov", "d.", "e"]
-    found = meta_of(
-        tmp_path, *({"video": video} for video in videos), names=("a.mov", "b", "c.mov", "e")
-    )
-    assert [found[n][0].video_id for n in range(6)] == ["a.mov", "b", "c.mov", "c.mov", "d", "e"]
+    queries = [{"video": video} for video in videos]
+    meta = meta_of(tmp_path, *queries, names=("a.mov", "b", "c.mov", "e"))
+    found = [key.video_id for key, _ in meta.items]
+    assert found == ["a.mov", "b", "c.mov", "c.mov", "d", "e"]
 
 
 def test_aligner(tmp_path: Path) -> None:
-    aligner = DiDeMoAligner(
-        DatasetConfig(bert_name=tiny_bert(tmp_path), max_video_len=4, max_len=14), Split.TEST
-    )
+    config = DatasetConfig(bert_name=tiny_bert(tmp_path), max_video_len=4, max_len=14)
+    aligner = DiDeMoAligner(config, Split.TEST)
     key = DiDeMoKey("a", ((1, 1), (-1, -1)))
     batch = aligner(key, np.ones((9, 512), np.float16), [110, 111], random.Random(0))
     assert batch["video_id"] == "a"

@@ -48,8 +48,9 @@ def test_numbers_by_loops(prefix: str) -> None:
 
 
 def test_fewer_judgements_than_count_and_none_that_is_ranked() -> None:
+    piece_scores = np.array([[6.0, 5, 4, 3, 2, 1]] * 2, np.float32)
     outputs = MomentOutputs(
-        second_scores=np.repeat(np.array([[6.0, 5, 4, 3, 2, 1]] * 2, np.float32), 5, axis=1),
+        second_scores=piece_scores.repeat(5, axis=1),
         num_seconds=np.array([30, 5]),
         times=np.array([[[0, 0], [0, 1], [-1, -1]], [[4, 4], [5, 5], [-1, -1]]]),
         video_ids=["a", "b"],
@@ -71,7 +72,8 @@ def test_a_collapsed_model_is_at_chance() -> None:
         times=times,
         video_ids=["v"] * count,
     )
-    numbers, chance = DiDeMoMetric().compute(outputs), DiDeMoMetric().chance(outputs)
+    numbers = DiDeMoMetric().compute(outputs)
+    chance = DiDeMoMetric().chance(outputs)
     # 50 draws of 4000: standard error 5e-4.
     assert chance["rank1"] == pytest.approx(1 / 21, abs=2e-3)
     assert chance["rank5"] == pytest.approx(5 / 21, abs=4e-3)
@@ -82,10 +84,8 @@ def test_states_of_padding_are_computed_although_the_towers_leave_padding_out() 
     """The published form reads them."""
     config = tiny_bert_config()
     sizes = {"num_hidden_video_layers": 2, "max_video_len": 32}
-    plain, packed = (
-        fill_by_formula(MMFusionSeparate(config, **sizes, packed=packed), "hash")
-        for packed in (False, True)
-    )
+    plain = fill_by_formula(MMFusionSeparate(config, **sizes, packed=False), "hash")
+    packed = fill_by_formula(MMFusionSeparate(config, **sizes, packed=True), "hash")
     inputs = {
         "caps": torch.zeros(2, 5, dtype=torch.int64),
         "cmasks": torch.ones(2, 5, dtype=torch.bool),

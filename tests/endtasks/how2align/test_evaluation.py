@@ -47,11 +47,16 @@ class Tiny(NamedTuple):
 @pytest.fixture
 def tiny(tmp_path: Path) -> Tiny:
     run = make_run(tmp_path / "run")
-    model = Task.from_config(load_config(run / "config.yaml")).build_model(pretrained=False)
+    task = Task.from_config(load_config(run / "config.yaml"))
+    model = task.build_model(pretrained=False)
     load_weights(model, run / "checkpoint_best.pt")
-    windows = {"sliding_window": 4, "sliding_window_size": F}
-    sizes = {"max_video_len": F, "max_len": F + T}
-    config = How2AlignAligner.Config(bert_name=str(run / "bert"), **sizes, **windows)
+    config = How2AlignAligner.Config(
+        bert_name=str(run / "bert"),
+        max_video_len=F,
+        max_len=F + T,
+        sliding_window=4,
+        sliding_window_size=F,
+    )
     return Tiny(config, model)
 
 
@@ -61,37 +66,44 @@ def sentences() -> list[Sentence]:
 
 
 def item(config: How2AlignAligner.Config, video_id: str, num_seconds: int):
-    feature = np.random.default_rng(num_seconds).normal(size=(num_seconds, 512)).astype(np.float16)
+    rng = np.random.default_rng(num_seconds)
+    feature = rng.normal(size=(num_seconds, 512)).astype(np.float16)
     text = How2AlignTextProcessor(config, Split.TEST)(sentences())
-    return feature, How2AlignAligner(config, Split.TEST)(video_id, feature, text, item_rng(0, 0, 0))
+    aligner = How2AlignAligner(config, Split.TEST)
+    return feature, aligner(video_id, feature, text, item_rng(0, 0, 0))
 
 
 def test_windows_together_are_windows_one_by_one(tiny: Tiny) -> None:
     feature, aligner_item = item(tiny.config, "v", 53)
     (video,) = tiny.predict(aligner_item).videos
-    total, count = np.zeros((5, 53)), np.zeros((5, 53))
+    total = np.zeros((5, 53))
+    count = np.zeros((5, 53))
     for start, first, last in comparisons(sentences(), 53, 4, F):
+        window = torch.from_numpy(feature[start : start + F])
+        length = len(window)
         rows = torch.zeros(1, F, 512)
-        length = min(F, 53 - start)
-        rows[0, :length] = torch.from_numpy(feature[start : start + length].astype(np.float32))
+        rows[0, :length] = window
         mask = torch.arange(F)[None] < length
         for k in range(first, last):
             text = aligner_item["caps"][k : k + 1], aligner_item["cmasks"][k : k + 1]
             with torch.no_grad():
-                states = tiny.model.forward_video(rows, mask, *text, True)[0, 1:-1]
-                vector = tiny.model.forward_text(*text)[0][0]
+                (states,) = tiny.model.forward_video(rows, mask, *text, True)
+                (vector,), *_ = tiny.model.forward_text(*text)
             for second in range(length):
-                cosine = torch.cosine_similarity(states[second], vector, dim=0)
+                state = states[1 + second]  # [CLS] is first
+                cosine = torch.cosine_similarity(state, vector, dim=0)
                 total[k, start + second] += float(cosine)
                 count[k, start + second] += 1
     np.testing.assert_array_equal(video.covered, count > 0)
     assert 0 < video.covered.sum() < video.covered.size
-    # Measured 3e-7.
-    np.testing.assert_allclose(video.similarity, total / np.maximum(count, 1), atol=2e-6)
+    expected = total / np.maximum(count, 1)
+    np.testing.assert_allclose(video.similarity, expected, atol=2e-6)  # 3e-7
 
 
 def test_a_video_too_short_for_a_window_is_never_compared(tiny: Tiny) -> None:
-    outputs = tiny.predict(item(tiny.config, "short", 8)[1], item(tiny.config, "long", 40)[1])
+    _, short_item = item(tiny.config, "short", 8)
+    _, long_item = item(tiny.config, "long", 40)
+    outputs = tiny.predict(short_item, long_item)
     short, long = outputs.videos
     assert not short.covered.any()
     assert long.covered.any()
@@ -104,26 +116,35 @@ def test_a_video_too_short_for_a_window_is_never_compared(tiny: Tiny) -> None:
 
 
 def test_a_diverged_checkpoint_is_refused(tiny: Tiny) -> None:
+    last_layer = tiny.model.video_encoder.bert.encoder.layer[-1]
     with torch.no_grad():
-        tiny.model.video_encoder.bert.encoder.layer[-1].output.LayerNorm.bias.fill_(float("nan"))
+        last_layer.output.LayerNorm.bias.fill_(float("nan"))
+    _, aligner_item = item(tiny.config, "v", 40)
     with pytest.raises(CheckpointError, match="seconds are not finite"):
-        tiny.predict(item(tiny.config, "v", 40)[1])
+        tiny.predict(aligner_item)
 
 
 def outputs_of(similarity: np.ndarray, aligned: list[bool], spans: Any) -> How2AlignOutputs:
-    covered = np.ones(similarity.shape, bool)
     video = AlignedVideo(
-        "v", similarity.astype(np.float32), covered, np.array(aligned), np.array(spans, float)
+        video_id="v",
+        similarity=similarity.astype(np.float32),
+        covered=np.ones(similarity.shape, bool),
+        aligned=np.array(aligned),
+        spans_s=np.array(spans, float),
     )
     return How2AlignOutputs(videos=[video])
 
 
 def test_known_answers() -> None:
     similarity = np.full((4, 10), -0.5)
-    similarity[0, 4], similarity[1, 8], similarity[2, 5], similarity[3, 1] = 0.9, 0.8, 0.1, 0.85
+    similarity[0, 4] = 0.9
+    similarity[1, 8] = 0.8
+    similarity[2, 5] = 0.1
+    similarity[3, 1] = 0.85
     spans = [(3.5, 5), (1, 2), (0, 1), (8, 9)]
     outputs = outputs_of(similarity, [True, True, False, False], spans)
-    found, chance = METRIC.compute(outputs), METRIC.chance(outputs)
+    found = METRIC.compute(outputs)
+    chance = METRIC.chance(outputs)
     # The second sentence is found 6 s late.
     assert found["Recall"] == found["Recall-corrected"] == 0.5
     # Of four pairs, 0.8 against 0.85 is wrong.
@@ -134,9 +155,12 @@ def test_known_answers() -> None:
 
 
 def test_a_model_without_an_opinion_is_at_chance_in_the_corrected_form() -> None:
-    spans = np.sort(np.random.default_rng(0).uniform(0, 30, (20, 2)), axis=1)
-    outputs = outputs_of(np.zeros((20, 30)), [k % 3 == 0 for k in range(20)], spans)
-    found, chance = METRIC.compute(outputs), METRIC.chance(outputs)
+    times = np.random.default_rng(0).uniform(0, 30, (20, 2))
+    spans = np.sort(times, axis=1)
+    aligned = [k % 3 == 0 for k in range(20)]
+    outputs = outputs_of(np.zeros((20, 30)), aligned, spans)
+    found = METRIC.compute(outputs)
+    chance = METRIC.chance(outputs)
     assert found["Recall-corrected"] == pytest.approx(chance["Recall-corrected"], abs=1e-12)
     assert found["AUC-corrected"] == chance["AUC-corrected"] == 0.5
 
