@@ -21,17 +21,24 @@ SIZES = [
 ]
 
 
-def loop_keep(d: np.ndarray) -> np.ndarray:
-    """The int(1.3 * captions) nearest windows, in time order."""
-    nearest = sorted(range(d.shape[1]), key=lambda w: (d[:, w].min(), w))
-    return d[:, sorted(nearest[: int(1.3 * d.shape[0])])]
+def loop_keep(distance: np.ndarray) -> np.ndarray:
+    """Returns the int(1.3 * captions) nearest windows, in time order."""
+    num_captions, num_windows = distance.shape
+    nearest_to = distance.min(axis=0)
+    order = sorted(range(num_windows), key=lambda window: (nearest_to[window], window))
+    kept = order[: int(1.3 * num_captions)]
+    return distance[:, sorted(kept)]
 
 
 def loop_score(block: np.ndarray, kind: str, form: Form, rows: int, cols: int) -> float:
-    """One pair; `rows` and `cols` are the most captions and windows of any video."""
+    """Returns the score of a pair; `rows` and `cols` are the most captions and windows."""
     block = block.astype(np.float64)
-    kept = loop_keep(3 - block if kind == "dtw" else -block)
-    scale = rows * cols / kept.size if kind == "dtw" else max(rows, cols) / max(kept.shape)
+    if kind == "dtw":
+        kept = loop_keep(3 - block)
+        scale = rows * cols / kept.size
+    else:
+        kept = loop_keep(-block)
+        scale = max(rows, cols) / max(kept.shape)
     return naive_warping.score(kept * scale, kind, form, rows, cols)
 
 
@@ -41,24 +48,20 @@ def loop_score(block: np.ndarray, kind: str, form: Form, rows: int, cols: int) -
 def test_alignment_scores_equal_a_loop(
     captions: list[int], windows: list[int], kind: str, form: Form
 ) -> None:
-    scores = (
-        np.random.default_rng(2)
-        .normal(0.5, 2.0, size=(sum(captions), sum(windows)))
-        .astype(np.float32)
-    )
+    rng = np.random.default_rng(2)
+    scores = rng.normal(0.5, 2.0, size=(sum(captions), sum(windows))).astype(np.float32)
     lengths = Lengths.of(np.array(captions), np.array(windows))
     result = getattr(full_video, kind)(scores, lengths, form, background=True)
-    expected = [
-        [loop_score(block, kind, form, max(captions), max(windows)) for block in row]
-        for row in blocks_of(scores, captions, windows)
-    ]
+    expected = []
+    for row in blocks_of(scores, captions, windows):
+        expected.append([loop_score(block, kind, form, *lengths.most) for block in row])
     np.testing.assert_allclose(result, expected, rtol=1e-6, atol=1e-5)  # 3.1e-5 of 999: float32
 
 
 def test_the_nearest_windows_are_kept_in_time_order() -> None:
-    distance = np.array([[5, 1, 9, 2, 9, 0], [9, 9, 3, 9, 9, 9]], dtype=np.float32)[:, :, None]
-    # Int(1.3 * 2) = 2 windows: the last and the second.
-    kept = full_video.nearest_windows(distance)
+    distance = np.array([[5, 1, 9, 2, 9, 0], [9, 9, 3, 9, 9, 9]], dtype=np.float32)
+    # int(1.3 * 2) = 2 windows: the last and the second.
+    kept = full_video.nearest_windows(distance[:, :, None])
     assert kept[:, :, 0].tolist() == [[1, 0], [9, 9]]
     ten = np.arange(14, dtype=np.float32)[None, :, None].repeat(10, axis=0)
     assert full_video.nearest_windows(ten).shape == (10, 13, 1)
@@ -71,7 +74,5 @@ def test_transport_reads_the_kept_windows_only() -> None:
     scores = np.array([[8.0, -50.0, 1.0, -50.0], [0.0, -50.0, 9.0, -50.0]])
     lengths = Lengths.of(np.array([2]), np.array([4]))
     with_background = full_video.optimal_transport(scores, lengths, background=True)
-    kept_only = full_video.optimal_transport(
-        scores[:, [0, 2]], Lengths.of(np.array([2]), np.array([2])), background=True
-    )
+    kept_only = full_video.optimal_transport(scores[:, [0, 2]], Lengths.of(np.array([2])))
     assert with_background.item() == kept_only.item() == pytest.approx(8.5, abs=0.01)

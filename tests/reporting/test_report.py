@@ -38,7 +38,8 @@ def read(run: Run, folder: Path) -> tuple[str, str]:
         addresses = [element.get(name, "#") for name in ADDRESSES]
         assert all(address.startswith(("data:", "#")) for address in addresses)
     assert page.count("url(") == page.count("url(#")  # clip paths of the same page
-    return page, " ".join(" ".join(root.itertext()).split())
+    text = " ".join(root.itertext())
+    return page, " ".join(text.split())
 
 
 @pytest.mark.parametrize("kind", list(every_kind()))
@@ -51,9 +52,8 @@ def test_every_kind_of_report_is_one_small_valid_file(tmp_path: Path, kind: str)
 
 def test_a_retrieval_report_shows_the_failure_of_the_run(tmp_path: Path) -> None:
     html, words = read(retrieval(), tmp_path)
-    failures = words.partition("The queries with the worst rank")[2].partition(
-        "Paragraphs as queries"
-    )[0]
+    _, _, failures = words.partition("The queries with the worst rank")
+    failures, _, _ = failures.partition("Paragraphs as queries")
     assert failures.count("right clip at rank") == 1
     assert f"“{NASTY}” right clip at rank 12" in failures
     assert "video1, 10 to 18 s" in failures
@@ -114,9 +114,9 @@ def test_moments_without_overlap_are_shown(tmp_path: Path) -> None:
 
 def test_the_worst_videos_of_segmentation_and_step_localisation_are_shown(tmp_path: Path) -> None:
     _, words = read(segments(), tmp_path)
-    assert words.index("halfright: 50.0 % of its seconds are right") < words.index(
-        "allright: 100.0 %"
-    )
+    worse = words.index("halfright: 50.0 % of its seconds are right")
+    better = words.index("allright: 100.0 %")
+    assert worse < better
     _, words = read(placements(), tmp_path)
     assert "missed (task 113): 0 of 2 steps found" in words
     assert "found (task 113)" not in words
