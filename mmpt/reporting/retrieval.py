@@ -160,31 +160,42 @@ def _whole_video_sections(
         if max(len(text_ND), len(video_MD)) > MOST_SAVED:
             continue
         scores_NM = text_ND @ video_MD.T
-        titles, ranks, firsts = [], [], []
-        for way in metric.ways:
-            if way.prefix in _PUBLISHED:
-                scores_nn = way.score(scores_NM, lengths)
-                titles.append(f"rank by {way.title}")
-                ranks.append(ranks_from_scores(scores_nn))
-                firsts.append(scores_nn.argmax(axis=1))
-        # `lexsort` sorts by its last key first. Sort by the rank of the first way, then of the
-        # second, and so on.
-        keys = [-ranks_n for ranks_n in reversed(ranks)]
-        worst = np.lexsort(keys)[:NUM_VIDEOS]
+        ways = [way for way in metric.ways if way.prefix in _PUBLISHED]
+        scores = [way.score(scores_NM, lengths) for way in ways]
         paragraphs = []
-        for video in worst:
-            places = []
-            for ranks_n, firsts_n in zip(ranks, firsts, strict=True):
-                first = firsts_n[video]
-                places.append((ranks_n[video] + 1, videos[first]))
+        for video, places in _mistaken(scores):
             paragraph = {
                 "video": videos[video],
                 "words": first_captions[video],
                 "num_captions": lengths.captions[video],
-                "places": places,
+                "places": [(rank, videos[first]) for rank, first in places],
             }
-            if any(rank > 1 for rank, _ in places):
-                paragraphs.append(paragraph)
+            paragraphs.append(paragraph)
+        titles = [f"rank by {way.title}" for way in ways]
         data = {"ways": titles, "num_videos": len(videos), "paragraphs": paragraphs}
         sections.append(Section("Whole videos mistaken", "whole_videos.html", data))
     return sections
+
+
+def _mistaken(scores: Sequence[np.ndarray]) -> list[tuple[int, list[tuple[int, int]]]]:
+    """Returns the paragraphs with the worst ranks of their own videos, without perfect ones.
+
+    They are sorted by their rank of the first way, then of the second, and so on.
+
+    Args:
+        scores: for each way, the scores of all paragraphs and videos [n, n].
+    Returns:
+        Each paragraph with its places: for each way, the rank from 1, and the best video.
+    """
+    ranks = [ranks_from_scores(scores_nn) + 1 for scores_nn in scores]
+    firsts = [scores_nn.argmax(axis=1) for scores_nn in scores]
+    # `lexsort` sorts by its last key first.
+    keys = [-ranks_n for ranks_n in reversed(ranks)]
+    found = []
+    for paragraph in np.lexsort(keys)[:NUM_VIDEOS].tolist():
+        places = []
+        for ranks_n, firsts_n in zip(ranks, firsts, strict=True):
+            places.append((ranks_n[paragraph], firsts_n[paragraph]))
+        if any(rank > 1 for rank, _ in places):
+            found.append((paragraph, places))
+    return found

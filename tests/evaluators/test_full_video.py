@@ -6,6 +6,7 @@ import pytest
 from mmpt.evaluators import full_video
 from mmpt.evaluators.full_video import Lengths
 from mmpt.evaluators.functional import ranks_from_scores
+from mmpt.evaluators.transport import transport_score
 from mmpt.evaluators.warping import Form
 from tests.support import naive_warping
 from tests.support.naive_warping import blocks_of
@@ -93,8 +94,8 @@ def test_transport_equals_a_loop(lengths: list[int], epsilon: float) -> None:
 def test_transport_of_certain_scores_finds_the_matching_and_does_not_overflow() -> None:
     scores = np.full((3, 3), -5000.0)
     scores[[0, 1, 2], [2, 0, 1]] = 7000.0  # exp(12000) is no number
-    assert full_video.transport_score(scores[:, :, None]) == pytest.approx(7000)
-    equal = full_video.transport_score(np.full((2, 5, 1), 0.3))
+    assert transport_score(scores[:, :, None]) == pytest.approx(7000)
+    equal = transport_score(np.full((2, 5, 1), 0.3))
     assert equal.item() == 0.3  # just that score
 
 

@@ -128,13 +128,15 @@ def place_steps(cost_LK: np.ndarray) -> np.ndarray:
         back[second, 1::2] = from_step[:-1] + 1
         background = np.minimum(background, step_before)
         steps = background[:-1] + cost_LK[second]
-    # Walk back from the cheaper of the two last states, the last step if they are equal.
+    # Start at the cheaper of the two last states, at the last step if they are equal.
     state = num_states - 1
     if steps[-1] <= background[-1]:
         state = num_states - 2
+    # Walk back from the last second, and place the steps on the way.
     for second in reversed(range(num_seconds)):
-        if state % 2:
-            placed_LK[second, state // 2] = 1
+        step, is_step = divmod(state, 2)
+        if is_step:
+            placed_LK[second, step] = 1
         state -= back[second, state]
     assert state == 0, state
     return placed_LK

@@ -81,7 +81,7 @@ def read_sentences(path: str) -> list[tuple[str, str]]:
 
 
 def training_videos(path: str, config: MSRVTTMetaProcessor.Config) -> list[str]:
-    """Returns the videos of the training list and those of the full test split that are added."""
+    """Returns the videos of the training list, then the videos of the full test split to add."""
     videos = video_ids(path)
     if config.full_test_path and config.jsfusion_path:
         tested = set(video_ids(config.jsfusion_path))
