@@ -117,7 +117,8 @@ def paragraph_ranks(
     chunks = np.unique(chunk_of)
     for chunk in progress(chunks, len(chunks), "parts of the paragraphs scored", logger):
         inside = np.flatnonzero(chunk_of == chunk)
-        first, last = inside[0], inside[-1]
+        first = inside[0]
+        last = inside[-1]
         part = replace(lengths, captions=lengths.captions[inside])
         captions_RD = text_ND[begins[first] : ends[last]]
         scores_RM = captions_RD @ video_MD.T

@@ -36,7 +36,8 @@ class RetrievalMetric(Metric[RetrievalOutputs]):
 
     def compute(self, outputs: RetrievalOutputs) -> Numbers:
         """Returns R1, R5, R10 (fractions) and MR (1 is best) of both directions."""
-        text_ND, video_ND = outputs.pooled_text, outputs.pooled_video
+        text_ND = outputs.pooled_text
+        video_ND = outputs.pooled_video
         to_video_N = ranks_from_vectors(text_ND, video_ND)
         to_text_N = ranks_from_vectors(video_ND, text_ND)
         to_text = functional.retrieval_metrics(to_text_N)

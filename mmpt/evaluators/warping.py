@@ -120,13 +120,14 @@ def cumulate_otam(distance_RKP: np.ndarray, *, first_sign: Literal[-1, 1]) -> np
     for r in range(1, num_rows):
         above_KP = total_RKP[r - 1]
         here_KP = total_RKP[r]
+        row_KP = distance_RKP[r]
         # In column 1 the other two predecessors are in column 0, whose cost is 0.
         cheapest_P = np.minimum(above_KP[1], 0)
-        here_KP[1] = distance_RKP[r, 1] + first_sign * cheapest_P
+        here_KP[1] = row_KP[1] + first_sign * cheapest_P
         # The others are reached diagonally, and the last column from directly above, too.
         from_above_KP = above_KP[:-1].copy()
         from_above_KP[-1] = np.minimum(above_KP[-2], above_KP[-1])
-        _fill_row(here_KP, distance_RKP[r], from_above_KP, first=2)
+        _fill_row(here_KP, row_KP, from_above_KP, first=2)
     return total_RKP
 
 

@@ -153,6 +153,7 @@ def steps_by_second(steps: Steps, num_seconds: int) -> np.ndarray:
     steps_L = np.zeros(num_seconds, dtype=np.int64)
     for step in steps:
         start_s, end_s = step.segment
-        first, end = math.floor(start_s), math.ceil(end_s)
+        first = math.floor(start_s)
+        end = math.ceil(end_s)
         steps_L[first:end] = step.id
     return steps_L

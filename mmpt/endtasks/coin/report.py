@@ -28,9 +28,10 @@ def segmentation_sections(outputs: SegmentationOutputs, run: Run) -> list[Sectio
     if isinstance(meta, COINActionSegmentationMetaProcessor):
         labels = dict(enumerate(step_labels(meta.list_path()), start=1))
     order = np.argsort(accuracy, kind="stable")
-    worst, others = order[:NUM_VIDEOS], order[NUM_VIDEOS:]
+    worst = order[:NUM_VIDEOS]
+    best = order[NUM_VIDEOS:][-1:]  # none if all videos are among the worst
     timelines = []
-    for video in [*worst, *others[-1:]]:
+    for video in [*worst, *best]:
         percent = 100 * accuracy[video]
         title = f"{outputs.video_ids[video]}: {percent:.1f} % of its seconds are right"
         timeline = _segments(title, truth[video], found[video], labels)
@@ -50,7 +51,9 @@ def _segments(
     often = [step for step, _ in predicted.most_common()]
     steps = dict.fromkeys([*truth_L.tolist(), *often])  # an ordered set
     steps.pop(0, None)
-    colours, names, legend = {0: NO_STEP}, {0: "no step"}, []
+    colours = {0: NO_STEP}
+    names = {0: "no step"}
+    legend = []
     for number, step in enumerate(steps):
         colours[step] = OTHER_STEP
         names[step] = labels.get(step, f"step {step}")

@@ -158,7 +158,8 @@ class How2AlignMetric(Metric[How2AlignOutputs]):
         result = {}
         for suffix, placements in (("", released), ("-corrected", corrected)):
             hits, peaks = zip(*placements, strict=True)
-            hits_N, peaks_N = np.concatenate(hits), np.concatenate(peaks)
+            hits_N = np.concatenate(hits)
+            peaks_N = np.concatenate(peaks)
             result[f"Recall{suffix}"] = float(hits_N[aligned_N].mean())
             result[f"AUC{suffix}"] = roc_auc(peaks_N, aligned_N)
         never_N = outputs.num_covered == 0
