@@ -6,7 +6,6 @@ import pytest
 from mmpt.evaluators import full_video
 from mmpt.evaluators.full_video import Lengths
 from mmpt.evaluators.functional import ranks_from_scores
-from mmpt.evaluators.transport import transport_score
 from mmpt.evaluators.warping import Form
 from tests.support import naive_warping
 from tests.support.naive_warping import blocks_of
@@ -66,37 +65,6 @@ def test_scores_of_pairs_do_not_depend_on_how_many_are_scored_at_a_time(
         for j, block in enumerate(row):
             assert result[i, j] == block.max()
     assert max(num_pairs) == most_pairs
-
-
-def loop_transport(block: np.ndarray, epsilon: float) -> float:
-    """Returns the score of a pair by Sinkhorn's algorithm on the kernel itself, 50 iterations."""
-    rows, cols = block.shape
-    kernel = np.exp(block.astype(np.float64) / epsilon)
-    v = np.ones(cols)
-    for _ in range(50):
-        u = (1 / rows) / (kernel @ v)
-        v = (1 / cols) / (kernel.T @ u)
-    plan = u[:, None] * kernel * v
-    return float((plan * block).sum())
-
-
-@pytest.mark.parametrize("epsilon", [1.0, 0.1])
-@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
-def test_transport_equals_a_loop(lengths: list[int], epsilon: float) -> None:
-    scores = random_scores(lengths, 4)
-    result = full_video.optimal_transport(scores, Lengths.of(np.array(lengths)), epsilon)
-    expected = []
-    for row in blocks_of(scores, lengths, lengths):
-        expected.append([loop_transport(block, epsilon) for block in row])
-    np.testing.assert_allclose(result, expected, rtol=1e-6, atol=1e-6)  # 1.2e-7: float32 results
-
-
-def test_transport_of_certain_scores_finds_the_matching_and_does_not_overflow() -> None:
-    scores = np.full((3, 3), -5000.0)
-    scores[[0, 1, 2], [2, 0, 1]] = 7000.0  # exp(12000) is no number
-    assert transport_score(scores[:, :, None]) == pytest.approx(7000)
-    equal = transport_score(np.full((2, 5, 1), 0.3))
-    assert equal.item() == 0.3  # just that score
 
 
 @pytest.mark.parametrize(("scores_per_chunk", "num_chunks"), [(1, 30), (2000, 5), (1 << 24, 1)])
