@@ -22,9 +22,9 @@ def render_table(columns: Mapping[str, ResultsLike]) -> str:
         columns: column name (`chance`, a checkpoint) -> its results, in the order to show.
     """
     rows = _rows(columns)
-    title_width = max(len(title) for title, *_ in rows)
-    cell_width = max(len(cell) for row in rows for cell in row[1:])
-    columns_per_block = max(1, (MAX_WIDTH - title_width) // (cell_width + GAP))
+    title_width, *widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    cell_width = max(widths) + GAP
+    columns_per_block = max(1, (MAX_WIDTH - title_width) // cell_width)
     blocks = []
     for first in range(0, len(columns), columns_per_block):
         shown = slice(first, first + columns_per_block)

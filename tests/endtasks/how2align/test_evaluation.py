@@ -61,8 +61,13 @@ def tiny(tmp_path: Path) -> Tiny:
 
 
 def sentences() -> list[Sentence]:
-    texts = ("cut the onion", "hello", "stir", "let me know what you think of it all", "fry it")
-    return [Sentence(k % 2 == 0, 7.0 * k, 7.0 * k + 3, text) for k, text in enumerate(texts)]
+    return [
+        Sentence(True, 0.0, 3.0, "cut the onion"),
+        Sentence(False, 7.0, 10.0, "hello"),
+        Sentence(True, 14.0, 17.0, "stir"),
+        Sentence(False, 21.0, 24.0, "let me know what you think of it all"),
+        Sentence(True, 28.0, 31.0, "fry it"),
+    ]
 
 
 def item(config: How2AlignAligner.Config, video_id: str, num_seconds: int):

@@ -1,6 +1,7 @@
 """The items of MSR-VTT's lists, captions and questions, and messages about mistakes."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,10 @@ def test_training_items(tmp_path: Path) -> None:
 
 def training_set(folder: Path) -> MMDataset:
     """Two videos with three captions each, and an empty one, repeated ten times."""
-    sentences = [
-        {"video_id": f"video{n}", "caption": caption}
-        for n in (0, 1)
-        for caption in ("cut the tomato", " ", "cut the salt", "cut the onion")
-    ]
+    sentences = []
+    for video_id in ("video0", "video1"):
+        for caption in ("cut the tomato", " ", "cut the salt", "cut the onion"):
+            sentences.append({"video_id": video_id, "caption": caption})
     config = joined(MSRVTTMetaProcessor.Config, MSRVTTTextProcessor.Config)(
         bert_name=tiny_bert(folder),
         vfeat_dir=features(folder, 0, 1),
@@ -89,9 +89,13 @@ def training_set(folder: Path) -> MMDataset:
 
 def test_training_draws_depend_on_epoch_and_index_only(tmp_path: Path) -> None:
     dataset = training_set(tmp_path)
-    first = [dataset.item(n, 1)["caps"].tolist() for n in range(20)]
-    assert [dataset.item(n, 1)["caps"].tolist() for n in reversed(range(20))] == first[::-1]
-    assert [dataset.item(n, 2)["caps"].tolist() for n in range(20)] != first
+
+    def captions(order: Iterable[int], epoch: int) -> list[list[int]]:
+        return [dataset.item(n, epoch)["caps"].tolist() for n in order]
+
+    first = captions(range(20), epoch=1)
+    assert captions(reversed(range(20)), epoch=1) == first[::-1]
+    assert captions(range(20), epoch=2) != first
     assert len({tuple(caps) for caps in first}) == 3  # the empty caption is left out
     batch = collate([dataset[n] for n in range(20)])
     assert batch["caps"].shape == (20, 16)
