@@ -201,7 +201,7 @@ TRAINING = (
         ("mmpt", {"torch", "numpy", "transformers", "yaml", "fairseq", "faiss"}, None),
         ("mmpt.config", {"torch", "fairseq"}, None),
         ("mmpt.models, mmpt.processors, mmpt.evaluators, mmpt.losses", {"fairseq", "faiss"}, None),
-        ("mmpt.retrieval.candidates, mmpt.tasks.task", {"faiss"}, None),
+        ("mmpt.retrieval.plan, mmpt.tasks.task", {"faiss"}, None),
         ("mmpt.cli.predict", {"fairseq", "matplotlib"}, None),
         ("mmpt.processors.sampling", {"mmpt.endtasks"}, 5),
         (TRAINING, {"mmpt.endtasks"}, 90),

@@ -1,5 +1,12 @@
-from .candidates import plan_batches, plan_hardness, refresh_plan
-from .plan import HARDNESS_LOG, Plan, ids_fingerprint, plan_fingerprint
+from .plan import (
+    HARDNESS_LOG,
+    Plan,
+    ids_fingerprint,
+    plan_batches,
+    plan_fingerprint,
+    plan_hardness,
+    refresh_plan,
+)
 from .retriever import RETRIEVERS, VectorRetriever
 from .vectorpool import (
     VECTOR_POOLS,

@@ -20,11 +20,8 @@ import numpy as np
 from faiss.contrib.big_batch_search import big_batch_search
 from faiss.contrib.inspect_tools import get_invlist_sizes
 
-MAX_DISTANCES = 1 << 27
-"""Largest number of distances in memory, for a block of queries to all vectors of one list
-(512 MB)."""
-SAMPLE_SIZE = 256
-"""Number of queries on which the recall is measured."""
+from mmpt.retrieval.all_pairs import Neighbours
+
 CONFIDENCE = 1.645
 """Number of standard errors by which the recall of the sample must exceed the wanted one. The
 recall of all queries is then high enough in 95 % of all cases (the one-sided 95 % quantile of the
@@ -52,7 +49,8 @@ def train_index(
         centroids_LD: float32. If given, they are used instead of training.
     """
     metric = faiss.METRIC_L2 if is_l2 else faiss.METRIC_INNER_PRODUCT
-    index: Any = faiss.index_factory(training_nD.shape[1], f"IVF{num_lists},{storage}", metric)
+    hidden_size = training_nD.shape[1]
+    index: Any = faiss.index_factory(hidden_size, f"IVF{num_lists},{storage}", metric)
     clusterings = [index.cp]
     if storage == "SQfp16":
         # The vectors are float16, so they are stored exactly. Differences to centroids are not.
@@ -74,43 +72,56 @@ def train_index(
 def list_of_positions(index: Any) -> np.ndarray:
     """Returns the number of the list that holds each vector, int64 [N]."""
     # An entry of the direct map is 64 bits: the list in the upper half, the offset in the lower.
-    return faiss.vector_to_array(index.direct_map.array) >> 32
+    entries = faiss.vector_to_array(index.direct_map.array)
+    return entries >> 32
 
 
 def search_lists(
-    index: Any, queries_mD: np.ndarray, k: int, num_probes: int
-) -> tuple[np.ndarray, np.ndarray]:
+    index: Any,
+    queries_mD: np.ndarray,
+    k: int,
+    num_probes: int,
+    max_distances: int = 1 << 27,
+) -> Neighbours:
     """Returns the k nearest vectors of every query in its nearest lists.
 
     Args:
         queries_mD: float32.
         num_probes: P, the number of lists that a query is compared with.
-    Returns:
-        Positions, int64 [m, k], nearest first, -1 where the lists hold fewer than k vectors; and
-        float32 [m, k], squared L2 distances or dot products.
+        max_distances: largest number of distances in memory (512 MB), for a block of queries to
+            all vectors of one list.
     """
     # `big_batch_search` reads each list once and compares it with all queries that probe it, in
     # one matrix product. `index.search` would read the list again for every query.
     index.nprobe = num_probes
-    positions_mk = np.empty((len(queries_mD), k), dtype=np.int64)
-    scores_mk = np.empty((len(queries_mD), k), dtype=np.float32)
-    longest_list = int(get_invlist_sizes(index.invlists).max())
-    num_rows = max(1, MAX_DISTANCES // longest_list)
-    for begin in range(0, len(queries_mD), num_rows):
+    num_queries = len(queries_mD)
+    positions_mk = np.empty((num_queries, k), dtype=np.int64)
+    scores_mk = np.empty((num_queries, k), dtype=np.float32)
+    sizes_L = get_invlist_sizes(index.invlists)
+    longest_list = int(sizes_L.max())
+    num_rows = max(1, max_distances // longest_list)
+    for begin in range(0, num_queries, num_rows):
         rows = slice(begin, begin + num_rows)
         queries = queries_mD[rows]
-        if len(queries) * num_probes <= index.nlist + 1:  # too few for big_batch_search
-            scores_mk[rows], positions_mk[rows] = index.search(queries, k)
-            continue
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints progress even with verbose=0
-            scores_mk[rows], positions_mk[rows] = big_batch_search(
-                index, queries, k, method="pairwise_distances"
-            )
-    return positions_mk, scores_mk
+        num_comparisons = len(queries) * num_probes
+        if num_comparisons <= index.nlist + 1:  # too few for big_batch_search
+            scores, positions = index.search(queries, k)
+        else:
+            # It prints progress even with verbose=0.
+            with contextlib.redirect_stdout(io.StringIO()):
+                scores, positions = big_batch_search(index, queries, k, method="pairwise_distances")
+        scores_mk[rows] = scores
+        positions_mk[rows] = positions
+    return Neighbours(positions_mk, scores_mk)
 
 
 def fewest_probes(
-    index: Any, queries_mD: np.ndarray, k: int, recall: float, seed: int
+    index: Any,
+    queries_mD: np.ndarray,
+    k: int,
+    recall: float,
+    seed: int,
+    sample_size: int = 256,
 ) -> tuple[int, float]:
     """Returns the smallest number of probes that finds enough neighbours, and its recall.
 
@@ -122,46 +133,72 @@ def fewest_probes(
         k: at most N.
         recall: above 0 and at most 1.
         seed: seed of the choice of the sample.
+        sample_size: s, the number of queries on which the recall is measured.
     Returns:
         The number of probes, and the recall of the sample with it.
-    Source: Cochran, Sampling Techniques (1977), 2.6: standard error of the mean of a sample from
-        a finite population.
     """
+    num_queries = len(queries_mD)
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permutation(num_queries)
+    sample = np.sort(shuffled[:sample_size])
+    needed_sk = _needed_probes(index, queries_mD[sample], k)
+    for_recall = _fewest_for_recall(needed_sk, num_queries, index.nlist, recall)
+    num_probes = _fewest_for_size(index, queries_mD, k, for_recall)
+    is_found_sk = needed_sk <= num_probes
+    return num_probes, float(is_found_sk.mean())
+
+
+def _needed_probes(index: Any, queries_sD: np.ndarray, k: int) -> np.ndarray:
+    """Returns how many probes find each of the k true neighbours of every query, int64 [s, k]."""
     # The recall need not be measured by searching with each number of probes. One search of all
     # lists gives the true neighbours of a sample of the queries. The list of a neighbour is, say,
     # the third nearest one of the query; then the neighbour is found with three or more probes.
     # So the ranks of these lists give the recall for every number of probes.
-
-    # Find the true neighbours of the sample.
-    num_queries, num_lists = len(queries_mD), index.nlist
-    shuffled = np.random.default_rng(seed).permutation(num_queries)
-    sample_sD = queries_mD[np.sort(shuffled[:SAMPLE_SIZE])]
-    true_sk, _ = search_lists(index, sample_sD, k, num_lists)
-
-    # Look up the rank of each neighbour's list. `argsort` inverts a permutation.
-    _, order_sL = index.quantizer.search(sample_sD, num_lists)
-    rank_sL = np.argsort(order_sL, axis=1)
+    num_lists = index.nlist
+    true_sk, _ = search_lists(index, queries_sD, k, num_lists)
     list_sk = list_of_positions(index)[true_sk]
-    needed_sk = np.take_along_axis(rank_sL, list_sk, axis=1) + 1
+    _, order_sL = index.quantizer.search(queries_sD, num_lists)
+    rank_sL = np.argsort(order_sL, axis=1)  # `argsort` inverts a permutation
+    rank_sk = np.take_along_axis(rank_sL, list_sk, axis=1)
+    return rank_sk + 1
 
-    # Choose the fewest probes whose recall is high enough, with a margin for the error of the
-    # sample. The error is 0 if the sample contains all queries.
-    for num_probes in range(1, num_lists + 1):
-        recall_s = (needed_sk <= num_probes).mean(axis=1)
-        error = recall_s.std() * np.sqrt(1 / len(sample_sD) - 1 / num_queries)
-        if recall_s.mean() - CONFIDENCE * error >= recall:
-            break
 
-    # Increase the number until the nearest lists of every query hold at least k vectors. It is not
-    # known how many lists that takes, so twice as many are looked up each time.
+def _fewest_for_recall(
+    needed_sk: np.ndarray, num_queries: int, num_lists: int, recall: float
+) -> int:
+    """Returns the fewest probes whose recall is high enough, with a margin for the sample's error.
+
+    Args:
+        needed_sk: result of `_needed_probes` for a sample.
+        num_queries: m, from which the sample was drawn. The error is 0 if it contains all of them.
+    Source: Cochran, Sampling Techniques (1977), 2.6: standard error of the mean of a sample from
+        a finite population.
+    """
+    num_sampled = len(needed_sk)
+    correction = np.sqrt(1 / num_sampled - 1 / num_queries)
+    for num_probes in range(1, num_lists):
+        is_found_sk = needed_sk <= num_probes
+        recall_s = is_found_sk.mean(axis=1)
+        error = recall_s.std() * correction
+        lower_bound = recall_s.mean() - CONFIDENCE * error
+        if lower_bound >= recall:
+            return num_probes
+    return num_lists
+
+
+def _fewest_for_size(index: Any, queries_mD: np.ndarray, k: int, at_least: int) -> int:
+    """Returns the fewest probes, `at_least` or more, with which each query sees k vectors."""
+    # It is not known how many lists that takes, so twice as many are looked up each time. All
+    # lists together hold N >= k vectors.
     sizes_L = get_invlist_sizes(index.invlists)
-    num_ordered = num_probes
+    num_ordered = at_least
     while True:
         _, probes_mP = index.quantizer.search(queries_mD, num_ordered)
-        is_short_mP = sizes_L[probes_mP].cumsum(axis=1) < k
-        if not is_short_mP[:, -1].any():  # at the latest with all lists, which hold N >= k vectors
+        num_seen_mP = sizes_L[probes_mP].cumsum(axis=1)
+        is_short_mP = num_seen_mP < k
+        if not is_short_mP[:, -1].any():
             break
-        num_ordered = min(2 * num_ordered, num_lists)
-    most_short = int(is_short_mP.sum(axis=1).max())
-    num_probes = max(num_probes, most_short + 1)
-    return num_probes, float((needed_sk <= num_probes).mean())
+        num_ordered = min(2 * num_ordered, index.nlist)
+    num_short_m = is_short_mP.sum(axis=1)
+    most_short = int(num_short_m.max())
+    return max(at_least, most_short + 1)

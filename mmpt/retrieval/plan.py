@@ -1,7 +1,12 @@
-"""The plan of an epoch: the videos of each batch, and fingerprints of what decided them.
+"""The plan of an epoch: draws the batches from neighbours, and keeps them in a file.
 
-A plan holds positions in the training list. Its file also has the video ids, for people who read
-it. A plan file is used only if its fingerprints are the expected ones, never because it exists.
+Each batch is a sample of the neighbourhood of one video, its centre. A plan holds positions in the
+training list. Its file also has the video ids, for people who read it, and fingerprints of what
+decided the batches. A plan file is used only if its fingerprints are the expected ones, never
+because it exists.
+
+Legend: N videos, V videos per batch, m = floor(N/V) centres and batches, k neighbours, n videos of
+one batch, D hidden size.
 """
 
 from __future__ import annotations
@@ -9,14 +14,22 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import random
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mmpt.errors import DataError
+from mmpt.retrieval.retriever import VectorRetriever
 from mmpt.utils.io import atomic_write, read_json, remove_leftovers
+from mmpt.utils.log import get_logger
+from mmpt.utils.stopwatch import Stopwatch
+
+logger = get_logger(__name__)
 
 FORMAT = 2
 """Version of plan files. Format 1 had ids only; its files are refused, and their epoch is planned
@@ -53,7 +66,9 @@ class Plan:
             ids: the training list.
         """
         path = self.path(folder, self.epoch)
-        named = [[ids[position] for position in batch] for batch in self.batches]
+        named = []
+        for batch in self.batches:
+            named.append([ids[position] for position in batch])
         value = {
             "format": FORMAT,
             "epoch": self.epoch,
@@ -68,9 +83,12 @@ class Plan:
         with atomic_write(path) as file:
             file.write(_compact(value) + "\n")
         if self.hardness is not None:
-            known = {name: value for name, value in self.hardness.items() if math.isfinite(value)}
+            line: dict[str, float] = {"epoch": self.epoch}
+            for name, number in self.hardness.items():
+                if math.isfinite(number):
+                    line[name] = number
             with open(path.parent / HARDNESS_LOG, "a", encoding="utf-8") as log:
-                log.write(_compact({"epoch": self.epoch, **known}) + "\n")
+                log.write(_compact(line) + "\n")
         return path
 
     @classmethod
@@ -86,23 +104,155 @@ class Plan:
         """
         path = cls.path(folder, epoch)
         value = read_json(path)
+        if not isinstance(value, dict):
+            value = {}
+        contents = [value.get("batches"), value.get("positions")]
         expected = {
             "format": FORMAT,
             "epoch": epoch,
             "fingerprint": fingerprint,
             "list_fingerprint": list_fingerprint,
+            "checksum": _hash(contents),
         }
-        is_whole = isinstance(value, dict) and value.get("checksum") == _hash(
-            [value.get("batches"), value.get("positions")]
-        )
-        if not is_whole or any(value.get(key) != wanted for key, wanted in expected.items()):
+        found = {key: value.get(key) for key in expected}
+        if found != expected:
             raise DataError(
                 f"{path}: must be the plan of epoch {epoch} with the fingerprint {fingerprint}, as "
                 "it was written, but was made from something else or changed; the epoch is planned "
                 "again."
             )
-        batches = tuple(tuple(batch) for batch in value["positions"])
+        batches = tuple(map(tuple, value["positions"]))
         return cls(epoch, fingerprint, list_fingerprint, value["num_videos"], batches)
+
+
+def refresh_plan(
+    vectors_ND: np.ndarray,
+    ids: Sequence[str],
+    *,
+    epoch: int,
+    videos_per_batch: int,
+    num_cands: int,
+    retriever: VectorRetriever,
+    fingerprint: str,
+    list_fingerprint: str,
+    watch: Stopwatch,
+) -> Plan:
+    """Plans the batches of an epoch from the vectors of all videos.
+
+    Args:
+        vectors_ND: float16 or float32, finite (the pool checks this), in the order of the training
+            list.
+        ids: N different video ids in the same order, which the retriever stores.
+        epoch: e. All draws come from a generator seeded with e * e.
+        num_cands: neighbours searched for each centre. The centre itself is one of them.
+        retriever: an empty index. It is filled, trained and searched here.
+        fingerprint: `plan_fingerprint` of the settings, the list and the weights.
+        list_fingerprint: `ids_fingerprint` of the list.
+        watch: measures the time of the parts `index`, `search` and `plan`.
+    """
+    assert len(retriever) == 0, "refresh_plan fills an empty index"
+    assert num_cands >= videos_per_batch, "checked by the config"
+    num_videos = len(ids)
+    assert len(vectors_ND) == num_videos
+    assert len(set(ids)) == num_videos
+    # The order of the draws is part of the result: first all centres, then each batch in turn.
+    seed = epoch * epoch
+    rng = random.Random(seed)
+    num_batches = num_videos // videos_per_batch
+    centres = rng.sample(range(num_videos), num_batches)
+    with watch.timed("index"):
+        retriever.add(vectors_ND, ids)
+        retriever.finalize_training()
+    with watch.timed("search"):
+        neighbours = retriever.search(vectors_ND[centres], num_cands)
+    with watch.timed("plan"):
+        batches = plan_batches(neighbours.positions_mk, centres, videos_per_batch, rng)
+        hardness = plan_hardness(vectors_ND, batches, random.Random(seed))
+    short = [batch for batch in batches if len(batch) < videos_per_batch]
+    logger.info(
+        f"epoch {epoch}: {num_batches} batches ({len(short)} short), cosine within a batch "
+        f"{hardness['mean_cosine']:.3f} (at random {hardness['random_mean_cosine']:.3f}), "
+        f"{hardness['coverage']:.1%} of {num_videos} videos covered"
+    )
+    planned = tuple(map(tuple, batches))
+    return Plan(epoch, fingerprint, list_fingerprint, num_videos, planned, hardness)
+
+
+def plan_batches(
+    neighbours_mk: np.ndarray, centres: Sequence[int], videos_per_batch: int, rng: random.Random
+) -> list[list[int]]:
+    """Returns one batch of different positions for each centre.
+
+    The candidates are the centre and its neighbours, nearest first. If there are more than V of
+    them, V are drawn at random. The centre may then be left out, as in the release. If there are
+    fewer, the batch is short.
+
+    Args:
+        neighbours_mk: int64, positions, nearest first, -1 where fewer were found.
+        centres: m positions.
+        videos_per_batch: V.
+        rng: draws a number for every batch that is sampled.
+    """
+    batches = []
+    for centre, neighbours in zip(centres, neighbours_mk.tolist(), strict=True):
+        others = [position for position in neighbours if position not in (centre, -1)]
+        batch = [centre, *others]
+        if len(batch) > videos_per_batch:
+            batch = rng.sample(batch, videos_per_batch)
+        batches.append(batch)
+    return batches
+
+
+def plan_hardness(
+    vectors_ND: np.ndarray,
+    batches: Sequence[Sequence[int]],
+    rng: random.Random,
+    max_judged: int = 2000,
+) -> dict[str, float]:
+    """Measures how similar the videos of a batch are.
+
+    Args:
+        max_judged: largest number of batches whose cosines are measured.
+    Returns:
+        mean_cosine: mean cosine of two different videos of one batch. NaN if no batch has two.
+        random_mean_cosine: the same for random batches of the same sizes.
+        coverage: share of all videos that occur in at least one batch.
+    """
+    num_videos = len(vectors_ND)
+    judged = list(batches)
+    if len(judged) > max_judged:
+        judged = rng.sample(judged, max_judged)
+    cosines = []
+    random_cosines = []
+    for batch in judged:
+        if len(batch) > 1:
+            at_random = rng.sample(range(num_videos), len(batch))
+            cosines.append(_mean_cosine(vectors_ND[list(batch)]))
+            random_cosines.append(_mean_cosine(vectors_ND[at_random]))
+    covered = set().union(*batches)
+    return {
+        "mean_cosine": float(np.mean(cosines)) if cosines else math.nan,
+        "random_mean_cosine": float(np.mean(random_cosines)) if cosines else math.nan,
+        "coverage": len(covered) / num_videos,
+    }
+
+
+def _mean_cosine(vectors_nD: np.ndarray) -> float:
+    """Returns the mean cosine of two different vectors of a batch.
+
+    Let s be the sum of the n unit vectors of a batch. |s|^2 is the sum of all n^2 products, n of
+    which multiply a vector by itself. So the mean over the pairs is (|s|^2 - n) / (n^2 - n),
+    and no single pair is computed.
+    """
+    num_vectors = len(vectors_nD)
+    unit_nD = vectors_nD.astype(np.float64)
+    lengths_n1 = np.linalg.norm(unit_nD, axis=1, keepdims=True)
+    unit_nD /= np.maximum(lengths_n1, 1e-12)
+    total_D = unit_nD.sum(axis=0)
+    # The sum of the squares is n, except for rounding and for vectors of zeros.
+    sum_of_squares = np.square(unit_nD).sum()
+    num_pairs = num_vectors * (num_vectors - 1)
+    return (total_D @ total_D - sum_of_squares) / num_pairs
 
 
 def ids_fingerprint(ids: Iterable[str]) -> str:

@@ -9,7 +9,6 @@ Legend: N vectors, m queries, k neighbours, D hidden size.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import torch
 
 from mmpt.errors import ConfigError, DataError
 from mmpt.registry import Registry
-from mmpt.retrieval import all_pairs
+from mmpt.retrieval.all_pairs import Neighbours, search_all
 from mmpt.utils.log import get_logger, progress
 
 logger = get_logger(__name__)
@@ -35,7 +34,6 @@ BLOCK_ROWS = 1 << 16
 """Number of vectors that are converted to float32 at a time."""
 
 
-@dataclass(eq=False)
 class VectorRetriever:
     """Vectors with their ids, and the search for their nearest neighbours.
 
@@ -57,34 +55,49 @@ class VectorRetriever:
         recall: the recall that `auto` reaches, above 0 and at most 1. With 1 all lists are
             searched. With `pq`, the true neighbours are the nearest ones by their codes.
         device: on a GPU, `nprobe: auto` compares every query with every vector, except with `pq`.
+        max_distances: largest number of distances in memory at a time (512 MB).
 
     Raises:
         ConfigError: `pq` cannot split vectors of this size.
     """
 
-    hidden_size: int
-    cent: int
-    db_type: str = "flatl2"
-    examples_per_cent_to_train: int = 48
-    nprobe: int | str = "auto"
-    seed: int = 0
-    recall: float = 0.95
-    device: torch.device = CPU
-    ids: list[str] = field(init=False, default_factory=list)
-    index: Any = field(init=False, default=None)
-    """A `faiss.IndexIVF`. None before `finalize_training`, and if all pairs are compared."""
-    last_nprobe: int = field(init=False, default=0)
-    """Number of lists per query in the last search. 0 if all pairs were compared."""
-    last_recall: float | None = field(init=False, default=None)
-    """Recall of the last search on a sample of its queries. None if it was not measured."""
-    _added: list[np.ndarray] = field(init=False, default_factory=list)
-    """Vectors of each call of `add`."""
-
-    def __post_init__(self) -> None:
-        if self.db_type == "pq" and self.hidden_size % PQ_BYTES:
-            problem = f"needs a hidden size divisible by {PQ_BYTES}, but it is {self.hidden_size}"
-            raise ConfigError("retrieval", [f"`db_type: pq` {problem}; use `flatl2`."])
-        self._is_l2 = self.db_type != "innerproduct"
+    def __init__(
+        self,
+        hidden_size: int,
+        cent: int,
+        db_type: str = "flatl2",
+        examples_per_cent_to_train: int = 48,
+        nprobe: int | str = "auto",
+        seed: int = 0,
+        recall: float = 0.95,
+        device: torch.device = CPU,
+        max_distances: int = 1 << 27,
+    ):
+        if db_type == "pq" and hidden_size % PQ_BYTES:
+            problem = (
+                f"`db_type: pq` needs a hidden size divisible by {PQ_BYTES}, but it is "
+                f"{hidden_size}; use `flatl2`."
+            )
+            raise ConfigError("retrieval", [problem])
+        self.hidden_size = hidden_size
+        self.cent = cent
+        self.db_type = db_type
+        self.examples_per_cent_to_train = examples_per_cent_to_train
+        self.nprobe = nprobe
+        self.seed = seed
+        self.recall = recall
+        self.device = device
+        self.max_distances = max_distances
+        self.ids: list[str] = []
+        self.index: Any = None
+        """A `faiss.IndexIVF`. None before `finalize_training`, and if all pairs are compared."""
+        self.last_nprobe = 0
+        """Number of lists per query in the last search. 0 if all pairs were compared."""
+        self.last_recall: float | None = None
+        """Recall of the last search on a sample of its queries. None if it was not measured."""
+        self._is_l2 = db_type != "innerproduct"
+        self._added: list[np.ndarray] = []
+        """Vectors of each call of `add`."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -92,9 +105,9 @@ class VectorRetriever:
     @property
     def is_exact(self) -> bool:
         """True if every query is compared with every vector."""
-        return self.db_type == "exact" or (
-            self.device.type != "cpu" and self.nprobe == "auto" and self.db_type != "pq"
-        )
+        if self.db_type in ("exact", "pq"):
+            return self.db_type == "exact"
+        return self.device.type != "cpu" and self.nprobe == "auto"
 
     @property
     def num_lists(self) -> int:
@@ -110,10 +123,14 @@ class VectorRetriever:
         """
         assert vectors_nD.shape == (len(ids), self.hidden_size)
         known = set(self.ids)
-        new_rows = [row for row, video_id in enumerate(ids) if video_id not in known]
-        self.ids += [ids[row] for row in new_rows]
-        all_are_new = len(new_rows) == len(ids)
-        self._added.append(vectors_nD if all_are_new else vectors_nD[new_rows])
+        new_rows = []
+        for row, video_id in enumerate(ids):
+            if video_id not in known:
+                new_rows.append(row)
+                self.ids.append(video_id)
+        if len(new_rows) < len(ids):
+            vectors_nD = vectors_nD[new_rows]
+        self._added.append(vectors_nD)
 
     def finalize_training(self, centroids_LD: np.ndarray | None = None) -> None:
         """Builds the inverted file. The lists are trained on a random choice of the vectors.
@@ -127,51 +144,65 @@ class VectorRetriever:
         if not self.ids:
             raise DataError("there are no vectors to search: no video was embedded.")
         if len(self._added) == 1:  # the usual case, in which nothing is copied
-            (self._vectors_ND,) = self._added
+            self._vectors_ND = self._added[0]
         else:
             self._vectors_ND = np.concatenate(self._added)
         self._added = []
-        if self.is_exact:
-            return
+        if not self.is_exact:
+            self._build_index(centroids_LD)
+
+    def _build_index(self, centroids_LD: np.ndarray | None) -> None:
+        """Trains the lists of the inverted file, then adds all vectors."""
         from mmpt.retrieval import faiss_index  # deferred: loads faiss
 
         # Choose the number of lists and the training vectors.
-        num_lists = min(self.cent, max(1, len(self) // MIN_EXAMPLES_PER_CENTROID))
+        num_vectors = len(self)
         if centroids_LD is not None:
             num_lists = len(centroids_LD)
+        else:
+            most_lists = max(1, num_vectors // MIN_EXAMPLES_PER_CENTROID)
+            num_lists = min(self.cent, most_lists)
         if num_lists < self.cent:
             logger.warning(
-                f"{len(self)} vectors are too few to train {self.cent} lists "
+                f"{num_vectors} vectors are too few to train {self.cent} lists "
                 f"({MIN_EXAMPLES_PER_CENTROID} vectors each); training {num_lists} lists"
             )
-        chosen = np.random.default_rng(self.seed).permutation(len(self))
-        chosen = np.sort(chosen[: num_lists * self.examples_per_cent_to_train])
-        if self.db_type == "pq" and len(chosen) < PQ_MIN_EXAMPLES:
+        rng = np.random.default_rng(self.seed)
+        shuffled = rng.permutation(num_vectors)
+        most_examples = num_lists * self.examples_per_cent_to_train
+        chosen = np.sort(shuffled[:most_examples])
+        num_examples = len(chosen)
+        if self.db_type == "pq" and num_examples < PQ_MIN_EXAMPLES:
             raise DataError(
-                f"`db_type: pq` trains on at least {PQ_MIN_EXAMPLES} vectors, but on {len(chosen)};"
-                " use `flatl2`."
+                f"`db_type: pq` trains on at least {PQ_MIN_EXAMPLES} vectors, but on "
+                f"{num_examples}; use `flatl2`."
             )
 
-        # Train, then add all vectors. float16 vectors are stored in float16, in half the memory.
+        # float16 vectors are stored in float16, in half the memory.
         if self.db_type == "pq":
             storage = f"PQ{PQ_BYTES}"
+        elif self._vectors_ND.dtype == np.float16:
+            storage = "SQfp16"
         else:
-            storage = "SQfp16" if self._vectors_ND.dtype == np.float16 else "Flat"
+            storage = "Flat"
+        training_nD = as_float32(self._vectors_ND[chosen])
         self.index = faiss_index.train_index(
-            as_float32(self._vectors_ND[chosen]),
+            training_nD,
             num_lists,
             storage,
             is_l2=self._is_l2,
             seed=self.seed,
             centroids_LD=centroids_LD,
         )
-        begins = range(0, len(self), BLOCK_ROWS)
-        for begin in progress(begins, len(self), "vectors indexed", logger, unit=BLOCK_ROWS):
-            self.index.add(as_float32(self._vectors_ND[begin : begin + BLOCK_ROWS]))
+        begins = range(0, num_vectors, BLOCK_ROWS)
+        for begin in progress(begins, num_vectors, "vectors indexed", logger, unit=BLOCK_ROWS):
+            end = begin + BLOCK_ROWS
+            block_nD = as_float32(self._vectors_ND[begin:end])
+            self.index.add(block_nD)
         self.index.make_direct_map()  # for `list_of_positions`
-        logger.info("index of %d vectors: %d lists", len(self), num_lists)
+        logger.info("index of %d vectors: %d lists", num_vectors, num_lists)
 
-    def search(self, queries_mD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def search(self, queries_mD: np.ndarray, k: int) -> Neighbours:
         """Returns the k nearest vectors of every query.
 
         They are ordered by exact score, and by position if scores are equal. With `pq`, they are
@@ -182,27 +213,17 @@ class VectorRetriever:
             k: number of neighbours.
 
         Returns:
-            Positions in `ids`, int64 [m, k], nearest first, -1 where fewer were found; and float32
-            [m, k]: squared L2 distances (infinite where the position is -1) or dot products (minus
-            infinity there).
+            Positions in `ids`. The distance is infinite, or the dot product minus infinity, where
+            fewer neighbours were found.
         """
         queries_mD = np.require(queries_mD, np.float32, ["C", "W"])  # torch needs them writable
-        positions_mk, scores_mk = self._find_candidates(queries_mD, min(k, len(self)))
+        wanted = min(k, len(self))
+        positions_mk, scores_mk = self._find_candidates(queries_mD, wanted)
         if self.db_type != "pq":
             scores_mk = self._exact_scores(queries_mD, positions_mk)
-
-        # Sort the candidates by cost, which is lowest for the nearest, and keep the first k. Empty
-        # places have an infinite cost, so they come last.
         costs_mk = scores_mk if self._is_l2 else -scores_mk
-        costs_mk[positions_mk < 0] = np.inf
-        order_mk = np.lexsort((positions_mk, costs_mk), axis=1)[:, :k]
-        positions_mk = np.take_along_axis(positions_mk, order_mk, axis=1)
-        costs_mk = np.take_along_axis(costs_mk, order_mk, axis=1)
-
-        # With fewer than k vectors, fill up the columns.
-        padding = ((0, 0), (0, k - order_mk.shape[1]))
-        positions_mk = np.pad(positions_mk, padding, constant_values=-1)
-        costs_mk = np.pad(costs_mk, padding, constant_values=np.inf)
+        nearest_mk, costs_mk = _nearest(positions_mk, costs_mk, k)
+        scores_mk = costs_mk if self._is_l2 else -costs_mk
 
         report = "all pairs"
         if self.num_lists:
@@ -210,16 +231,19 @@ class VectorRetriever:
         if self.last_recall is not None:
             report += f", recall@{k} {self.last_recall:.3f} on a sample"
         logger.info("neighbours of %d queries: %s", len(queries_mD), report)
-        return positions_mk, costs_mk if self._is_l2 else -costs_mk
+        return Neighbours(nearest_mk, scores_mk)
 
-    def _find_candidates(
-        self, queries_mD: np.ndarray, wanted: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _find_candidates(self, queries_mD: np.ndarray, wanted: int) -> Neighbours:
         """Returns positions and scores of the wanted number of neighbours and a few more."""
         k = min(wanted + EXTRA_NEIGHBOURS, len(self))
         if self.is_exact:
-            return all_pairs.search_all(
-                queries_mD, self._vectors_ND, k, is_l2=self._is_l2, device=self.device
+            return search_all(
+                queries_mD,
+                self._vectors_ND,
+                k,
+                is_l2=self._is_l2,
+                device=self.device,
+                max_distances=self.max_distances,
             )
         from mmpt.retrieval import faiss_index  # deferred: loads faiss
 
@@ -233,7 +257,9 @@ class VectorRetriever:
             self.last_nprobe, self.last_recall = faiss_index.fewest_probes(
                 self.index, queries_mD, wanted, self.recall, self.seed
             )
-        return faiss_index.search_lists(self.index, queries_mD, k, self.last_nprobe)
+        return faiss_index.search_lists(
+            self.index, queries_mD, k, self.last_nprobe, self.max_distances
+        )
 
     def _exact_scores(self, queries_mD: np.ndarray, positions_mk: np.ndarray) -> np.ndarray:
         """Returns the scores of pairs of queries and vectors, float32 [m, k].
@@ -242,7 +268,8 @@ class VectorRetriever:
         """
         scores_mk = np.empty(positions_mk.shape, dtype=np.float32)
         for row, query_D in enumerate(queries_mD):
-            near_kD = as_float32(self._vectors_ND[positions_mk[row]])
+            positions_k = positions_mk[row]
+            near_kD = as_float32(self._vectors_ND[positions_k])
             if self._is_l2:
                 near_kD -= query_D
                 scores_mk[row] = np.einsum("kd,kd->k", near_kD, near_kD)
@@ -253,6 +280,26 @@ class VectorRetriever:
 
 RETRIEVERS: Registry[VectorRetriever] = Registry("retriever", VectorRetriever, "mmpt.retrieval")
 RETRIEVERS.register(VectorRetriever)
+
+
+def _nearest(positions_mk: np.ndarray, costs_mk: np.ndarray, k: int) -> Neighbours:
+    """Sorts the candidates of every query by cost, which is lowest for the nearest; returns k.
+
+    Places without a candidate, whose position is -1, come last, with an infinite cost.
+    """
+    is_empty_mk = positions_mk < 0
+    costs_mk[is_empty_mk] = np.inf
+    order_mk = np.lexsort((positions_mk, costs_mk), axis=1)
+    order_mk = order_mk[:, :k]
+    positions_mk = np.take_along_axis(positions_mk, order_mk, axis=1)
+    costs_mk = np.take_along_axis(costs_mk, order_mk, axis=1)
+
+    # With fewer than k candidates, fill up the columns.
+    num_absent = k - order_mk.shape[1]
+    padding = ((0, 0), (0, num_absent))
+    positions_mk = np.pad(positions_mk, padding, constant_values=-1)
+    costs_mk = np.pad(costs_mk, padding, constant_values=np.inf)
+    return Neighbours(positions_mk, costs_mk)
 
 
 def as_float32(vectors: np.ndarray) -> np.ndarray:

@@ -41,7 +41,8 @@ def video_vectors(
     assert pooled_video_BD.shape == pooled_text_BD.shape
     assert len(pooled_video_BD) % clips == 0
     clips_BD = (pooled_video_BD.float() + pooled_text_BD.float()) / 2
-    return clips_BD.reshape(-1, clips, clips_BD.shape[1]).mean(dim=1)
+    clips_nCD = clips_BD.unflatten(0, (-1, clips))
+    return clips_nCD.mean(dim=1)
 
 
 class VideoVectorPool:
@@ -76,14 +77,16 @@ class VideoVectorPool:
     ):
         self.positions_n = positions_n
         self.hidden_size = hidden_size
-        self._path = Path(folder) / f"vectors_{key[:KEY_DIGITS]}_r{rank}.f16"
+        short_key = key[:KEY_DIGITS]
+        self._path = Path(folder) / f"vectors_{short_key}_r{rank}.f16"
         with writing(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self._path, "ab")  # noqa: SIM115, closed by discard
-            self._num_rows = self._file.tell() // (2 * hidden_size)
+            row_bytes = 2 * hidden_size
+            self._num_rows = self._file.tell() // row_bytes
             if self._num_rows < len(positions_n):
                 self._num_rows -= self._num_rows % per_piece
-            self._file.truncate(self._num_rows * 2 * hidden_size)
+            self._file.truncate(self._num_rows * row_bytes)
 
     def __len__(self) -> int:
         return self._num_rows
@@ -98,21 +101,24 @@ class VideoVectorPool:
             DataError: a vector holds NaN, infinity or a value outside the range of float16, or the
                 file cannot be written.
         """
-        positions_n = self.positions_n[len(self) : len(self) + len(vectors_nD)]
+        num_rows = self._num_rows + len(vectors_nD)
+        positions_n = self.positions_n[self._num_rows : num_rows]
         assert vectors_nD.shape == (len(positions_n), self.hidden_size)
         vectors_nD = vectors_nD.detach().float()
-        # `<=` is also False for NaN.
-        is_broken_n = ~(vectors_nD.abs().amax(dim=1) <= LARGEST).cpu().numpy()
-        if is_broken_n.any():
+        largest_n = vectors_nD.abs().amax(dim=1)
+        is_good_n = largest_n <= LARGEST  # False for NaN, too
+        if not is_good_n.all():
+            broken = positions_n[~is_good_n.cpu().numpy()]
             raise DataError(
-                f"{is_broken_n.sum()} of {len(positions_n)} video vectors are not finite or beyond "
-                f"{LARGEST:.0f} (first at list position {positions_n[is_broken_n].min()}); look "
-                "for broken features there, or weights that have diverged."
+                f"{len(broken)} of {len(positions_n)} video vectors are not finite or beyond "
+                f"{LARGEST:.0f} (first at list position {broken.min()}); look for broken features "
+                "there, or weights that have diverged."
             )
+        rows_nD = vectors_nD.half().cpu().numpy()
         with writing(self._path):
-            self._file.write(vectors_nD.half().cpu().numpy().data)
+            self._file.write(rows_nD.data)
             self._file.flush()
-        self._num_rows += len(positions_n)
+        self._num_rows = num_rows
 
     def gather(self, world: World) -> np.ndarray | None:
         """Returns the vectors of all videos in rank 0, and None in the other processes.
@@ -123,9 +129,10 @@ class VideoVectorPool:
             float16 [N, D], in the order of the training list.
         """
         assert len(self) == len(self.positions_n), "some videos have not been added"
-        rows_nD = np.zeros((0, self.hidden_size), np.float16)
+        numbers = np.zeros(0, np.float16)
         if len(self):  # an empty file cannot be mapped
-            rows_nD = np.memmap(self._path, np.float16, "r").reshape(-1, self.hidden_size)
+            numbers = np.memmap(self._path, np.float16, "r")
+        rows_nD = numbers.reshape(-1, self.hidden_size)
         return world.gather_rows(rows_nD, self.positions_n)
 
     def discard(self) -> None:
@@ -148,6 +155,7 @@ VECTOR_POOLS.register(DistributedVideoVectorPool)
 
 def remove_other_vectors(folder: str | Path, key: str) -> None:
     """Removes the files that killed runs with another key have left."""
+    own = f"vectors_{key[:KEY_DIGITS]}_"
     for path in Path(folder).glob("vectors_*_r*.f16"):
-        if not path.name.startswith(f"vectors_{key[:KEY_DIGITS]}_"):
+        if not path.name.startswith(own):
             path.unlink(missing_ok=True)

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from mmpt.errors import ConfigError, DataError
-from mmpt.retrieval import VectorRetriever, all_pairs
+from mmpt.retrieval import VectorRetriever
+from mmpt.retrieval.all_pairs import search_all
 from tests.support.vectors import DIM, brute_force, build, clustered, share_found
 
 CPU_SETTINGS = [
@@ -66,13 +67,16 @@ def test_float16_vectors_are_stored_without_loss():
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("db_type", ["flatl2", "innerproduct"])
 @pytest.mark.parametrize("k", [1, 40, 240])
-def test_all_pairs_in_blocks_equal_brute_force(monkeypatch, device, db_type, k):
-    monkeypatch.setattr(all_pairs, "QUERY_ROWS", 70)
-    monkeypatch.setattr(all_pairs, "VECTOR_ROWS", 99)  # the last block is smaller, some k larger
+def test_all_pairs_in_blocks_equal_brute_force(device, db_type, k):
     vectors = clustered(240 if k > 200 else 1230).astype(np.float16)
-    queries, is_l2 = vectors[:150].astype(np.float32), db_type == "flatl2"
-    positions, scores = all_pairs.search_all(
-        queries, vectors, k, is_l2=is_l2, device=torch.device(device)
+    queries = vectors[:150].astype(np.float32)
+    positions, scores = search_all(
+        queries,
+        vectors,
+        k,
+        is_l2=db_type == "flatl2",
+        device=torch.device(device),
+        max_block=99,  # the last block is smaller, and one k is larger
     )
     expected, expected_scores = brute_force(vectors, queries, k, db_type)
     assert (positions == expected).mean() > 0.999  # measured: 1; the rest would be rounding
@@ -107,14 +111,14 @@ def threads():
 
 
 @pytest.mark.parametrize("settings", [{"cent": 16, "nprobe": 3}, {"db_type": "exact"}])
-def test_neighbours_depend_on_neither_other_queries_nor_threads(threads, monkeypatch, settings):
+def test_neighbours_depend_on_neither_other_queries_nor_threads(threads, settings):
     vectors = clustered(3000, noise=0.9).astype(np.float16)
     answers = []
     for num_threads in (1, 2, 5):
         threads(num_threads)
         retriever = build(vectors, **settings)
         answers.append(retriever.search(vectors[:200], 50))
-    monkeypatch.setattr("mmpt.retrieval.faiss_index.MAX_DISTANCES", 1000)  # one query at a time
+    retriever = build(vectors, **settings, max_distances=1000)  # in small blocks
     answers.append(retriever.search(vectors[:200], 50))
     for positions, scores in answers[1:]:
         assert np.array_equal(answers[0][0], positions)
