@@ -53,14 +53,22 @@ class MMDataset(Dataset[ClipBatch]):
 
     def without_features(self) -> dict[int, Any]:
         """Returns the video keys that the reader has no features for, by index."""
-        keys = {index: self.meta[index][0] for index in range(len(self))}
-        return {index: key for index, key in keys.items() if not self.video.has(key)}
+        missing = {}
+        for index in range(len(self)):
+            video_key, _ = self.meta[index]
+            if not self.video.has(video_key):
+                missing[index] = video_key
+        return missing
 
     def item(self, index: int, epoch: int) -> ClipBatch:
         """Returns item `index` of `epoch`. Its key `idx` is the index."""
+        if self.meta.split is Split.TEST:
+            epoch = 0
+        rng = item_rng(self.seed, epoch, index)
         video_key, text_key = self.meta[index]
-        rng = item_rng(self.seed, 0 if self.meta.split is Split.TEST else epoch, index)
-        batch = self.aligner(video_key, self.video(video_key), self.text(text_key), rng)
+        video_feature = self.video(video_key)
+        text_feature = self.text(text_key)
+        batch = self.aligner(video_key, video_feature, text_feature, rng)
         batch["idx"] = index
         return batch
 
@@ -70,42 +78,41 @@ class MMDataset(Dataset[ClipBatch]):
         Items that have an axis of clips are joined along it, so that the batch has one leading
         axis. Other items are stacked.
         """
-        return join(items) if self.aligner.has_clip_axis else collate(items)
+        return collate(items, join=self.aligner.has_clip_axis)
 
 
-def join(items: Sequence[Mapping[str, object]]) -> dict[str, Any]:
-    """Joins the tensors of items along their first axis. Other values are collated."""
-    if not items:
-        return {}
-    names = [name for name, value in items[0].items() if isinstance(value, torch.Tensor)]
-    batch = collate([{name: item[name] for name in item if name not in names} for item in items])
-    for name in names:
-        values: list[Any] = [item[name] for item in items]
-        batch[name] = torch.cat(values) if len(values) > 1 else values[0]
-    return _share(batch)
-
-
-def collate(items: Sequence[Mapping[str, object]]) -> dict[str, Any]:
-    """Collates items key by key: tensors on a new first axis, numbers to tensors, strings to lists.
+def collate(items: Sequence[Mapping[str, object]], *, join: bool = False) -> dict[str, Any]:
+    """Collates items key by key: numbers to tensors, strings to lists, tensors to larger ones.
 
     Keys whose first value is None are left out. No items make an empty batch, in place of which
     fairseq runs a dummy step.
+
+    Args:
+        join: join tensors along their first axis. By default they are stacked on a new one.
     """
-    if not items:
-        return {}
-    kept = [name for name, value in items[0].items() if value is not None]
-    batch: dict[str, Any] = default_collate([{name: item[name] for name in kept} for item in items])
-    return _share(batch)
+    batch: dict[str, Any] = {}
+    names = items[0].keys() if items else ()
+    for name in names:
+        values: list[Any] = [item[name] for item in items]
+        if values[0] is None:
+            continue
+        if not join or not isinstance(values[0], torch.Tensor):
+            batch[name] = default_collate(values)
+        elif len(values) == 1:  # in pre-training, and nothing is copied
+            batch[name] = values[0]
+        else:
+            batch[name] = torch.cat(values)
+    if get_worker_info() is not None:
+        _share(batch)
+    return batch
 
 
-def _share(batch: dict[str, Any]) -> dict[str, Any]:
-    """Moves the tensors of a batch to shared memory, if this is a loader worker.
+def _share(batch: dict[str, Any]) -> None:
+    """Moves the tensors of a loader worker's batch to shared memory.
 
     The worker's queue would do this later, in a thread. There, a full /dev/shm would raise an error
     that nobody receives, and the main process would wait forever.
     """
-    if get_worker_info() is not None:
-        for value in batch.values():
-            if isinstance(value, torch.Tensor):
-                value.share_memory_()
-    return batch
+    for value in batch.values():
+        if isinstance(value, torch.Tensor):
+            value.share_memory_()

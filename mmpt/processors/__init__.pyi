@@ -13,11 +13,9 @@ from .downstream import DSAligner, TextProcessor, VideoProcessor
 from .how2 import (
     How2MetaProcessor,
     ShardedHow2MetaProcessor,
+    ShardedHow2VideoRetriMetaProcessor,
     ShardedTextProcessor,
     ShardedVideoProcessor,
-)
-from .how2_retri import (
-    ShardedHow2VideoRetriMetaProcessor,
     ShardedVideoRetriTextProcessor,
     ShardedVideoRetriVideoProcessor,
     VideoRetriAligner,

@@ -66,8 +66,8 @@ class Aligner(ItemAligner):
             name: the text, for messages.
         """
         if isinstance(text_feature, Mapping):
-            cap = text_feature["cap"]
-            text_feature = list(chain.from_iterable(cap[index] for index in clip_indices))
+            chosen = [text_feature["cap"][index] for index in clip_indices]
+            text_feature = list(chain.from_iterable(chosen))
         caps_1T, cmasks_1T = self.build_texts([text_feature], name=name)
         return caps_1T[0], cmasks_1T[0]
 
@@ -82,11 +82,13 @@ class Aligner(ItemAligner):
             DataError: a word piece lies outside BERT's vocabulary.
         """
         caps, cmasks = stack_texts(texts, self.max_text_len, self.special)
-        if caps.max() >= self.special.vocab_size:
+        vocab_size = self.special.vocab_size
+        largest = int(caps.max())
+        if largest >= vocab_size:
             raise DataError(
-                f"{name}: word-piece ids must be below {self.special.vocab_size}, the vocabulary "
-                f"of `{self.config.bert_name}`, but {int(caps.max())} is there. Tokenise the "
-                "captions with the same BERT, or correct `dataset.bert_name`."
+                f"{name}: word-piece ids must be below {vocab_size}, the vocabulary of "
+                f"`{self.config.bert_name}`, but {largest} is there. Tokenise the captions with "
+                "the same BERT, or correct `dataset.bert_name`."
             )
         return caps, cmasks
 
@@ -107,13 +109,16 @@ class Aligner(ItemAligner):
             DataError: features of another form, or not finite.
         """
         if clips is not None:
-            video_feature = np.concatenate([video_feature[start:end] for start, end in clips])
-        spans = [(0, self.max_video_len)]
-        vfeats_1FE, vmasks_1F = stack_clips(video_feature, spans, self.max_video_len, name)
+            pieces = [video_feature[start:end] for start, end in clips]
+            video_feature = np.concatenate(pieces)
+        num_slots = self.max_video_len
+        spans = [(0, num_slots)]
+        vfeats_1FE, vmasks_1F = stack_clips(video_feature, spans, num_slots, name)
         return vfeats_1FE[0], vmasks_1F[0]
 
     # The names that the documented calls of the released code use.
-    _build_text_seq, _build_video_seq = build_text_seq, build_video_seq
+    _build_text_seq = build_text_seq
+    _build_video_seq = build_video_seq
 
 
 @ALIGNERS.register
@@ -150,48 +155,70 @@ class FixedLenAligner(Aligner):
             DataError: no captions, no features, or features that are not finite [seconds, E]
                 floats.
         """
-        name, starts, ends = video_name(video_key), text_feature["start"], text_feature["end"]
-        cap, video_len = text_feature["cap"], len(video_feature)
-        if not cap or not video_len:
+        name = video_name(video_key)
+        cap = text_feature["cap"]
+        if not cap or not len(video_feature):
             found = "no captions" if not cap else "no feature rows"
             raise DataError(
                 f"{name}: must have captions and feature rows, but has {found}. Take it off the "
                 "list."
             )
-        sizes = [len(ids) for ids in cap]
+        clips = self.draw_clips(len(video_feature), text_feature, rng)
+        texts = []
+        spans = []
+        for clip in clips:
+            drawn = cap[clip.text_start : clip.text_end]
+            texts.append(list(chain.from_iterable(drawn)))
+            spans.append((clip.video_start, clip.video_end))
+        caps, cmasks = self.build_texts(texts, name=name)
+        vfeats, vmasks = stack_clips(video_feature, spans, self.max_video_len, name)
+        fields_4C = torch.tensor(clips).T.contiguous()
+        text_start, video_start, text_end, video_end = fields_4C
+        return ClipBatch(
+            caps=caps,
+            cmasks=cmasks,
+            vfeats=vfeats,
+            vmasks=vmasks,
+            text_start=text_start,
+            video_start=video_start,
+            text_end=text_end,
+            video_end=video_end,
+            video_id=first_of(video_key),
+        )
+
+    def draw_clips(self, video_len: int, captions: Captions, rng: random.Random) -> list[Clip]:
+        """Draws C clips of a video of `video_len` seconds."""
+        starts = captions["start"]
+        ends = captions["end"]
+        sizes = [len(ids) for ids in captions["cap"]]
         clips = []
         for _ in range(self.num_clips):
-            centre, target = self.text_target(len(cap), rng)
+            centre, target = self.text_target(len(sizes), rng)
             first, last, _ = text_span(sizes, starts, ends, centre, target, rng)
-            start, end = self.video_span(video_len, starts[first], ends[last - 1], rng)
+            low_s = starts[first]
+            high_s = ends[last - 1]
+            start, end = self.video_span(video_len, low_s, high_s, rng)
             clips.append(Clip(first, start, last, end))
         if self.config.sort_clips:  # as Norton does; VideoCLIP keeps the order of the draws
             clips.sort()
-        texts = [list(chain.from_iterable(cap[clip.text_start : clip.text_end])) for clip in clips]
-        caps, cmasks = self.build_texts(texts, name=name)
-        spans = [(clip.video_start, clip.video_end) for clip in clips]
-        vfeats, vmasks = stack_clips(video_feature, spans, self.max_video_len, name)
-        batch = ClipBatch(caps=caps, cmasks=cmasks, vfeats=vfeats, vmasks=vmasks)
-        columns: Any = zip(Clip._fields, torch.tensor(clips).T.contiguous(), strict=True)
-        batch.update(columns)
-        batch["video_id"] = first_of(video_key)
-        return batch
+        return clips
 
     def text_target(self, num_captions: int, rng: random.Random) -> tuple[int, int]:
         """Draws the caption around which a text window grows; returns it and the word pieces
         wanted.
         """
-        return rng.randint(0, num_captions - 1), self.max_text_len - NUM_SPECIAL
+        centre = rng.randint(0, num_captions - 1)
+        return centre, self.max_text_len - NUM_SPECIAL
 
     def video_span(
         self, video_len: int, low_s: float, high_s: float, rng: random.Random
     ) -> tuple[int, int]:
         """Returns the seconds of a clip, half-open, for text from `low_s` to `high_s`."""
         end = min(math.ceil(high_s), video_len)
+        start = min(math.floor(low_s), end)
         # Text that ends before it starts, or before the video starts, makes an empty clip. A
         # negative end would count from the end of the features.
-        start = max(min(math.floor(low_s), end), 0)
-        return start, max(end, 0)
+        return max(start, 0), max(end, 0)
 
 
 @ALIGNERS.register
@@ -219,7 +246,8 @@ class VariedLenAligner(FixedLenAligner):
     def text_target(self, num_captions: int, rng: random.Random) -> tuple[int, int]:
         """Draws both, as released: up to sampled_max_len word pieces, though T - 3 fit."""
         centre, _ = super().text_target(num_captions, rng)
-        return centre, rng.randint(self.sampled_min_len, self.sampled_max_len)
+        target = rng.randint(self.sampled_min_len, self.sampled_max_len)
+        return centre, target
 
 
 @ALIGNERS.register
@@ -251,14 +279,16 @@ class OverlappedAligner(VariedLenAligner):
 
     def __init__(self, config: Config, split: Split):
         super().__init__(config, split)
-        low = self.sampled_video_min_len = self.need_int("sampled_video_min_len")
-        self.sampled_video_max_len = self.need_int("sampled_video_max_len", low)
+        shortest = self.need_int("sampled_video_min_len")
+        self.sampled_video_min_len = shortest
+        self.sampled_video_max_len = self.need_int("sampled_video_max_len", shortest)
 
     def video_span(
         self, video_len: int, low_s: float, high_s: float, rng: random.Random
     ) -> tuple[int, int]:
         """Draws the centre and the length of the video window, then the window."""
-        low, high = math.floor(low_s), math.ceil(high_s)
+        low = math.floor(low_s)
+        high = math.ceil(high_s)
         centre = rng.randint(low, high) if low < high else (low + high) // 2
         centre = max(0, min(centre, video_len - 1))
         max_len = rng.randint(self.sampled_video_min_len, self.sampled_video_max_len)
@@ -272,5 +302,7 @@ def first_of(key: Any) -> Any:
 
 def video_name(key: Any) -> str:
     """Returns the name of a key's video for messages, with its place if it is packed."""
-    place = f" (row {key.row} of shard {key.shard})" if isinstance(key, ShardKey) else ""
-    return f"video {first_of(key)}{place}"
+    name = f"video {first_of(key)}"
+    if isinstance(key, ShardKey):
+        name += f" (row {key.row} of shard {key.shard})"
+    return name

@@ -41,8 +41,11 @@ class Processor:
         value = getattr(self.config, key)
         if value is None or value < at_least:
             found = "is not set" if value is None else f"is {value}"
-            wanted = f"at least {at_least} for {type(self).__name__}"
-            raise ConfigError("dataset", [f"`dataset.{key}` must be {wanted}, but {found}."])
+            problem = (
+                f"`dataset.{key}` must be at least {at_least} for {type(self).__name__}, "
+                f"but {found}."
+            )
+            raise ConfigError("dataset", [problem])
         return value
 
 
@@ -64,7 +67,8 @@ class MetaProcessor(Processor):
     def list_path(self) -> str:
         """Returns the split's list or annotation file."""
         keys = {Split.TRAIN: "train_path", Split.VALID: "val_path", Split.TEST: "test_path"}
-        return self.need_str(keys[self.split])
+        key = keys[self.split]
+        return self.need_str(key)
 
 
 class VideoReader(Processor, ABC):

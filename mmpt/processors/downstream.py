@@ -27,7 +27,7 @@ logger = get_logger(__name__)
 
 Item = TypeVar("Item")
 MOST_NAMED = 5
-_FLOATS = [np.dtype(order + kind) for kind in ("f2", "f4", "f8") for order in "<>"]
+_FLOATS = ("<f2", "<f4", "<f8", ">f2", ">f4", ">f8")
 
 
 @VIDEO_PROCESSORS.register
@@ -43,13 +43,15 @@ class VideoProcessor(VideoReader):
         path = self.path(key)
         remedy = "Extract this video's features, or take it off the list."
         feature = load_npy(path, remedy, mmap_mode="r")  # only the seconds that are used are read
-        if feature.ndim != 2 or feature.shape[1] != FEATURE_DIM or feature.dtype not in _FLOATS:
+        shape = list(feature.shape)
+        is_table = len(shape) == 2 and shape[1] == FEATURE_DIM
+        if not is_table or feature.dtype not in _FLOATS:
             raise DataError(
                 f"{path}: features must be floats of shape [seconds, {FEATURE_DIM}], but are "
-                f"{feature.dtype} of shape {list(feature.shape)}. Extract them with S3D."
+                f"{feature.dtype} of shape {shape}. Extract them with S3D."
             )
-        # Torch knows no other order of bytes.
-        return feature.astype(feature.dtype.newbyteorder("="), copy=False)
+        native = feature.dtype.newbyteorder("=")  # torch knows no other order of bytes
+        return feature.astype(native, copy=False)
 
     def has(self, key: Any) -> bool:
         """Returns True if the video's file exists."""
@@ -57,7 +59,8 @@ class VideoProcessor(VideoReader):
 
     def path(self, key: Any) -> Path:
         """Returns the feature file of an id, or of a key whose first element is one."""
-        return Path(self.need_str("vfeat_dir")) / f"{first_of(key)}.npy"
+        folder = Path(self.need_str("vfeat_dir"))
+        return folder / f"{first_of(key)}.npy"
 
 
 @TEXT_PROCESSORS.register
@@ -70,7 +73,8 @@ class TextProcessor(TextReader):
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of `text`."""
-        tokenizer = load_tokenizer(self.need_str("bert_name"), self.config.use_fast)
+        bert_name = self.need_str("bert_name")
+        tokenizer = load_tokenizer(bert_name, self.config.use_fast)
         return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
@@ -91,11 +95,15 @@ class DSAligner(Aligner):
         """
         name = video_name(video_key)
         if text_feature and isinstance(text_feature[0], list):
+            num_texts = len(text_feature)
             if self.split is Split.TEST:
-                takes = f"`dataset.aligner: {type(self).__name__}` takes one text per test item"
-                makes = f"`dataset.text_processor: {self.config.text_processor}` makes"
-                raise ConfigError("dataset", [f"{takes}, but {makes} {len(text_feature)}."])
-            text_feature = text_feature[rng.randint(0, len(text_feature) - 1)]
+                problem = (
+                    f"`dataset.aligner: {type(self).__name__}` takes one text per test item, but "
+                    f"`dataset.text_processor: {self.config.text_processor}` makes {num_texts}."
+                )
+                raise ConfigError("dataset", [problem])
+            chosen = rng.randint(0, num_texts - 1)
+            text_feature = text_feature[chosen]
         caps, cmasks = self.build_text_seq(text_feature, name=name)
         vfeats, vmasks = self.build_video_seq(video_feature, name=name)
         return ClipBatch(caps=caps, cmasks=cmasks, vfeats=vfeats, vmasks=vmasks, video_id=video_key)
@@ -119,23 +127,28 @@ def keep_with_features(
     if split is Split.TEST:
         return list(items)
     reader = VideoProcessor(config, split)
-    has_features = {video: reader.has(video) for video in dict.fromkeys(map(video_of, items))}
+    videos = [video_of(item) for item in items]
+    has_features = {video: reader.has(video) for video in dict.fromkeys(videos)}
     missing = [video for video, there in has_features.items() if not there]
     if not missing:
         return list(items)
-    listed = ", ".join(missing[:MOST_NAMED]) + (", ..." if len(missing) > MOST_NAMED else "")
+    num_missing = len(missing)
+    num_videos = len(has_features)
+    listed = ", ".join(missing[:MOST_NAMED])
+    if num_missing > MOST_NAMED:
+        listed += ", ..."
     problem = (
-        f"{config.vfeat_dir}: {len(missing)} of the {len(has_features)} videos of the "
+        f"{config.vfeat_dir}: {num_missing} of the {num_videos} videos of the "
         f"{split.value} split have no features ({listed})"
     )
-    share = len(missing) / len(has_features)
+    share = num_missing / num_videos
     if share > config.max_missing or share == 1:
         raise DataError(
             f"{problem}, but at most {config.max_missing:.0%} may be missing. Extract "
             "them, correct `dataset.vfeat_dir`, or raise `dataset.max_missing`."
         )
     logger.warning("%s; left out", problem)
-    return [item for item in items if has_features[video_of(item)]]
+    return [item for item, video in zip(items, videos, strict=True) if has_features[video]]
 
 
 def warn_of_equal_captions(path: str, captions: Iterable[str]) -> None:

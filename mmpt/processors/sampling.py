@@ -113,12 +113,13 @@ class TextClipSamplingProcessor:
             target: word pieces wanted; None means `max_text_len`.
         """
         sizes = [len(ids) for ids in captions["cap"]]
+        starts = captions["start"]
+        ends = captions["end"]
         if centre is None:
             centre = rng.randint(0, len(sizes) - 1)
-        target = self.max_text_len if target is None else target
-        first, last, skipped = text_span(
-            sizes, captions["start"], captions["end"], centre, target, rng, self.keep_prob
-        )
+        if target is None:
+            target = self.max_text_len
+        first, last, skipped = text_span(sizes, starts, ends, centre, target, rng, self.keep_prob)
         return [index for index in range(first, last) if index not in skipped]
 
 

@@ -23,13 +23,16 @@ def stack_texts(
         texts: word-piece ids of each text, of which the first T - 3 are taken.
         num_slots: T.
     """
-    caps_ST = np.full((len(texts), num_slots), special.pad, dtype=np.int64)
-    lengths_S = np.zeros(len(texts), dtype=np.int64)
+    num_texts = len(texts)
+    num_ids = num_slots - NUM_SPECIAL
+    caps_ST = np.full((num_texts, num_slots), special.pad, dtype=np.int64)
+    cmasks_ST = np.zeros((num_texts, num_slots), dtype=bool)
     for row, ids in enumerate(texts):
-        tokens = [special.cls, special.sep, *ids[: num_slots - NUM_SPECIAL], special.sep]
-        caps_ST[row, : len(tokens)] = tokens
-        lengths_S[row] = len(tokens)
-    return torch.from_numpy(caps_ST), _masks(lengths_S, num_slots)
+        tokens = [special.cls, special.sep, *ids[:num_ids], special.sep]
+        length = len(tokens)
+        caps_ST[row, :length] = tokens
+        cmasks_ST[row, :length] = True
+    return torch.from_numpy(caps_ST), torch.from_numpy(cmasks_ST)
 
 
 def stack_clips(
@@ -45,32 +48,44 @@ def stack_clips(
     Raises:
         DataError: `feature` is not a float array of two axes, or a drawn number is not finite.
     """
-    if not isinstance(feature, np.ndarray) or feature.ndim != 2 or feature.dtype.kind != "f":
-        found = type(feature).__name__
-        if isinstance(feature, np.ndarray):
-            found = f"{feature.dtype} of shape {list(feature.shape)}"
-        raise DataError(
-            f"{name}: features must be a float array [seconds, width], but are {found}. Extract "
-            "them again."
-        )
-    vfeats_BFE = np.zeros((len(spans), num_slots, feature.shape[1]), feature.dtype)
-    lengths_B = np.zeros(len(spans), dtype=np.int64)
+    _check_form(feature, name)
+    num_clips = len(spans)
+    width = feature.shape[1]
+    vfeats_BFE = np.zeros((num_clips, num_slots, width), feature.dtype)
+    vmasks_BF = np.zeros((num_clips, num_slots), dtype=bool)
     for clip, (start, end) in enumerate(spans):
-        rows = feature[start : min(end, start + num_slots)]
-        vfeats_BFE[clip, : len(rows)] = rows
-        lengths_B[clip] = len(rows)
+        last = min(end, start + num_slots)
+        rows = feature[start:last]
+        length = len(rows)
+        vfeats_BFE[clip, :length] = rows
+        vmasks_BF[clip, :length] = True
     vfeats = torch.from_numpy(vfeats_BFE)
+    _check_finite(vfeats, name)
+    return vfeats, torch.from_numpy(vmasks_BF)
+
+
+def _check_form(feature: np.ndarray, name: str) -> None:
+    """Raises DataError unless `feature` is a float array of two axes."""
+    found = type(feature).__name__
+    if isinstance(feature, np.ndarray):
+        if feature.ndim == 2 and feature.dtype.kind == "f":
+            return
+        found = f"{feature.dtype} of shape {list(feature.shape)}"
+    raise DataError(
+        f"{name}: features must be a float array [seconds, width], but are {found}. Extract "
+        "them again."
+    )
+
+
+def _check_finite(vfeats: torch.Tensor, name: str) -> None:
+    """Raises DataError unless all numbers are finite."""
     # The largest magnitude of numbers with a NaN among them is NaN.
-    if vfeats.numel() and not vfeats.abs().max().isfinite():
-        num_bad = int((~vfeats.isfinite()).sum())
-        raise DataError(
-            f"{name}: features must be finite, but {num_bad} of the {vfeats.numel()} drawn "
-            "numbers are NaN or infinite. Extract this video's features again, or take it off the "
-            "list."
-        )
-    return vfeats, _masks(lengths_B, num_slots)
-
-
-def _masks(lengths: np.ndarray, num_slots: int) -> torch.Tensor:
-    """Returns bool [rows, num_slots]; the first `length` slots of each row are True."""
-    return torch.from_numpy(np.arange(num_slots) < lengths[:, None])
+    if vfeats.numel() == 0 or vfeats.abs().max().isfinite():
+        return
+    is_bad = ~vfeats.isfinite()
+    num_bad = int(is_bad.sum())
+    raise DataError(
+        f"{name}: features must be finite, but {num_bad} of the {vfeats.numel()} drawn "
+        "numbers are NaN or infinite. Extract this video's features again, or take it off the "
+        "list."
+    )

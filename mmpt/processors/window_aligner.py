@@ -25,8 +25,9 @@ def window_spans(num_seconds: int, stride: int, width: int) -> list[Span]:
     """
     spans: list[Span] = []
     for start in range(0, num_seconds, stride):
-        spans.append((start, min(start + width, num_seconds)))
-        if start + width >= num_seconds:
+        end = start + width
+        spans.append((start, min(end, num_seconds)))
+        if end >= num_seconds:
             break
     return spans
 
@@ -39,11 +40,13 @@ def average_windows(windows: Sequence[np.ndarray] | np.ndarray, spans: list[Span
             rows are read.
         spans: as `window_spans` makes them: together they cover every second.
     """
-    num_seconds = spans[-1][1]
-    total = np.zeros((num_seconds, windows[0].shape[1]), dtype=np.float32)
+    _, num_seconds = spans[-1]
+    num_values = windows[0].shape[1]
+    total = np.zeros((num_seconds, num_values), dtype=np.float32)
     count = np.zeros((num_seconds, 1), dtype=np.float32)
     for values_FK, (start, end) in zip(windows, spans, strict=True):
-        total[start:end] += values_FK[: end - start]
+        length = end - start
+        total[start:end] += values_FK[:length]
         count[start:end] += 1
     assert count.all(), "windows leave seconds out"
     return total / count
@@ -106,7 +109,8 @@ class WindowAligner(Aligner):
         check_not_empty(video_feature, name)
         if spans is None:
             spans = window_spans(len(video_feature), self.stride, self.width)
-        return *stack_clips(video_feature, spans, self.max_video_len, name), spans
+        vfeats, vmasks = stack_clips(video_feature, spans, self.max_video_len, name)
+        return vfeats, vmasks, spans
 
     def build_item(
         self,

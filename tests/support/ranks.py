@@ -13,7 +13,7 @@ from mmpt.utils.distributed import World
 
 PRELOADED = [
     *("pytest", "mmpt.tasks.fairseqmmtask", "mmpt.losses.nce", "mmpt.models.mmfusion"),
-    *("mmpt.retrieval.faiss_index", "mmpt.processors.how2_retri"),
+    *("mmpt.retrieval.faiss_index", "mmpt.processors.how2"),
 ]
 """Modules whose import takes seconds. A process has them from the start; torch is one of them."""
 
