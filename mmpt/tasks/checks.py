@@ -4,7 +4,7 @@
 checks the model's sizes, so that a mistake is reported before the training processes start.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -28,11 +28,11 @@ def part_classes(config: RunConfig) -> dict[str, Any]:
     Raises:
         ConfigError: an unknown name.
     """
-    dataset = config.dataset
-    return {
-        key: registry.get(getattr(dataset, key) or "", f"dataset.{key}")
-        for key, registry in PARTS.items()
-    }
+    classes = {}
+    for key, registry in PARTS.items():
+        name = getattr(config.dataset, key) or ""
+        classes[key] = registry.get(name, f"dataset.{key}")
+    return classes
 
 
 def check_classes(config: RunConfig, tasks: Registry[Any]) -> None:
@@ -44,55 +44,43 @@ def check_classes(config: RunConfig, tasks: Registry[Any]) -> None:
         ConfigError: lists every unknown name with the nearest known one, or every misfit.
     """
     # Classes can only be compared once all of them are known.
-    problems = list(_unknown_names(config, tasks)) or list(_misfits(config, tasks))
+    problems = list(_unknown_names(config, tasks))
+    if not problems:
+        problems = list(_misfits(config, tasks))
     if problems:
         raise ConfigError(str(config.path), problems)
 
 
 def _unknown_names(config: RunConfig, tasks: Registry[Any]) -> Iterator[str]:
-    dataset, retrieval, loss = config.dataset, config.retrieval, config.loss
-    names: list[tuple[Registry[Any], str | None, str]] = [(tasks, config.task, "task")]
+    """Yields a sentence for every class that does not exist."""
+    yield from _problems_of(tasks, config.task, "task")
     for key, registry in PARTS.items():
-        names.append((registry, getattr(dataset, key), f"dataset.{key}"))
-    names += [
-        (MODELS, config.model.model_cls, "model.model_cls"),
-        (LOSSES, loss.loss_cls if loss else None, "loss.loss_cls"),
-        (VECTOR_POOLS, retrieval.vectorpool_cls, "vectorpool_cls"),
-        (RETRIEVERS, retrieval.retriever_cls, "retriever_cls"),
-        (PREDICTORS, config.predictor, "predictor"),
-    ]
-    names += [(METRICS, name, "metric") for name in config.metric]
-    for registry, name, key in names:
-        try:
-            if name is not None:
-                registry.get(name, key)
-        except ConfigError as err:
-            yield from (f"`{key}`: {problem}" for problem in err.problems)
+        name = getattr(config.dataset, key)
+        yield from _problems_of(registry, name, f"dataset.{key}")
+    yield from _problems_of(MODELS, config.model.model_cls, "model.model_cls")
+    if config.loss is not None:
+        yield from _problems_of(LOSSES, config.loss.loss_cls, "loss.loss_cls")
+    yield from _problems_of(VECTOR_POOLS, config.retrieval.vectorpool_cls, "vectorpool_cls")
+    yield from _problems_of(RETRIEVERS, config.retrieval.retriever_cls, "retriever_cls")
+    yield from _problems_of(PREDICTORS, config.predictor, "predictor")
+    for name in config.metric:
+        yield from _problems_of(METRICS, name, "metric")
+
+
+def _problems_of(registry: Registry[Any], name: str | None, key: str) -> list[str]:
+    """Returns a sentence for each mistake in the class name at `key`. None names no class."""
+    if name is None:
+        return []
+    try:
+        registry.get(name, key)
+    except ConfigError as err:
+        return [f"`{key}`: {problem}" for problem in err.problems]
+    return []
 
 
 def _misfits(config: RunConfig, tasks: Registry[Any]) -> Iterator[str]:
     """Yields a sentence for classes that exist but do not work together."""
-    parts = part_classes(config)
-    meta, aligner = parts["meta_processor"], parts["aligner"]
-    batched = [key for key, part in parts.items() if part.takes_batches]
-    if 0 < len(batched) < len(parts):
-        names = ", ".join(f"`{key}: {getattr(config.dataset, key)}`" for key in batched)
-        yield (
-            f"under `dataset`, {names} work on whole batches of videos, but the other parts on "
-            "single videos."
-        )
-    if config.batch_size != 1 and aligner.fills_batch:
-        yield (
-            f"`fairseq.dataset.batch_size` must be 1 with `dataset.aligner: {aligner.__name__}`, "
-            f"whose items are whole videos of any length, but is {config.batch_size}."
-        )
-    task_cls = tasks.get(config.task or "Task", "task")
-    planned = ShardedHow2VideoRetriMetaProcessor
-    if task_cls.plans_batches and not config.is_test and not issubclass(meta, planned):
-        yield (
-            f"`dataset.meta_processor` must be `{planned.__name__}` with `task: {config.task}`, "
-            f"but is `{meta.__name__}`."
-        )
+    yield from _part_misfits(config, tasks)
     if config.predictor is not None:
         makes = PREDICTORS.get(config.predictor, "predictor").makes
         for name in config.metric:
@@ -103,25 +91,56 @@ def _misfits(config: RunConfig, tasks: Registry[Any]) -> Iterator[str]:
                     f"{config.predictor}` makes {makes.__name__}."
                 )
     model = config.model.model_cls
-    if model and not hasattr(MODELS.get(model, "model.model_cls"), "from_config"):
+    if model:
+        model_cls = MODELS.get(model, "model.model_cls")
+        if not hasattr(model_cls, "from_config"):
+            yield (
+                f"`model.model_cls: {model}` must have a class method `from_config`, as "
+                "`MMFusionSeparate` has."
+            )
+
+
+def _part_misfits(config: RunConfig, tasks: Registry[Any]) -> Iterator[str]:
+    """Yields a sentence for parts of an item that do not fit each other or the task."""
+    parts = part_classes(config)
+    batched = [key for key, part in parts.items() if part.takes_batches]
+    if 0 < len(batched) < len(parts):
         yield (
-            f"`model.model_cls: {model}` must have a class method `from_config`, as "
-            "`MMFusionSeparate` has."
+            f"under `dataset`, {named_parts(config, batched)} work on whole batches of videos, but "
+            "the other parts on single videos."
+        )
+    aligner = parts["aligner"]
+    if config.batch_size != 1 and aligner.fills_batch:
+        yield (
+            f"`fairseq.dataset.batch_size` must be 1 with `dataset.aligner: {aligner.__name__}`, "
+            f"whose items are whole videos of any length, but is {config.batch_size}."
+        )
+    task_cls = tasks.get(config.task or "Task", "task")
+    meta = parts["meta_processor"]
+    planned = ShardedHow2VideoRetriMetaProcessor
+    plans_batches = task_cls.plans_batches and not config.is_test
+    if plans_batches and not issubclass(meta, planned):
+        yield (
+            f"`dataset.meta_processor` must be `{planned.__name__}` with `task: {config.task}`, "
+            f"but is `{meta.__name__}`."
         )
 
 
 def check_loss(config: RunConfig, loss: Loss) -> None:
     """Raises ConfigError unless the model returns everything that the loss reads."""
-    name = config.model.model_cls
-    model_cls = MODELS.get(name or "", "model.model_cls")
+    model_name = config.model.model_cls
+    model_cls = MODELS.get(model_name or "", "model.model_cls")
     outputs = getattr(model_cls, "outputs", None)
     if outputs is None:  # a user's own model need not list them
         return
-    if missing := [name for name in loss.inputs if name not in outputs]:
+    missing = [name for name in loss.inputs if name not in outputs]
+    if missing:
         assert config.loss is not None, "checked by the config"
+        needed = ", ".join(missing)
+        returned = ", ".join(outputs)
         problem = (
-            f"`loss.loss_cls: {config.loss.loss_cls}` needs {', '.join(missing)}, but "
-            f"`model.model_cls: {name}` returns {', '.join(outputs)}."
+            f"`loss.loss_cls: {config.loss.loss_cls}` needs {needed}, but `model.model_cls: "
+            f"{model_name}` returns {returned}."
         )
         raise ConfigError(str(config.path), [problem])
 
@@ -146,8 +165,10 @@ def check_model(config: RunConfig) -> None:
 
 def training_device(config: RunConfig) -> torch.device:
     """Returns the kind of device on which a run trains."""
-    on_gpu = torch.cuda.is_available() and not config.option("common", "cpu", False)
-    return torch.device("cuda" if on_gpu else "cpu")
+    asks_for_cpu = config.option("common", "cpu", False)
+    if asks_for_cpu or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda")
 
 
 def make_item(config: RunConfig, dataset: MMDataset, position: int) -> dict[str, Any]:
@@ -169,6 +190,10 @@ def make_item(config: RunConfig, dataset: MMDataset, position: int) -> dict[str,
         raise ConfigError(config.path, [problem]) from err
 
 
-def named_parts(config: RunConfig) -> str:
-    """Returns the four parts of an item as the YAML names them, for messages."""
-    return ", ".join(f"`{key}: {getattr(config.dataset, key)}`" for key in PARTS)
+def named_parts(config: RunConfig, keys: Iterable[str] = tuple(PARTS)) -> str:
+    """Returns parts of an item, by default all four, as the YAML names them, for messages."""
+    parts = []
+    for key in keys:
+        name = getattr(config.dataset, key)
+        parts.append(f"`{key}: {name}`")
+    return ", ".join(parts)

@@ -10,10 +10,10 @@ about 1e-6. The same happens if a device runs out of memory and computes a piece
 the difference disappears in float16.
 """
 
+import math
 import time
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
@@ -36,12 +36,17 @@ def deal_pieces(num_videos: int, per_piece: int, per_chunk: int, world: World) -
     Piece p begins at position p * `per_piece`. The processes take turns: each gets `per_chunk`
     videos at a time. It gets fewer if another process would otherwise get none.
     """
-    num_pieces = -(-num_videos // per_piece)
-    fair_share = -(-num_pieces // world.size)
-    at_a_time = max(1, min(per_chunk // per_piece, fair_share))
-    starts = np.arange(num_pieces)
-    mine = starts[starts // at_a_time % world.size == world.rank] * per_piece
-    return [range(start, min(start + per_piece, num_videos)) for start in mine.tolist()]
+    num_pieces = math.ceil(num_videos / per_piece)
+    fair_share = math.ceil(num_pieces / world.size)
+    pieces_per_turn = max(1, min(per_chunk // per_piece, fair_share))
+    pieces = []
+    for number in range(num_pieces):
+        turn = number // pieces_per_turn
+        if turn % world.size == world.rank:
+            start = number * per_piece
+            end = min(start + per_piece, num_videos)
+            pieces.append(range(start, end))
+    return pieces
 
 
 @torch.no_grad()
@@ -52,10 +57,11 @@ def embed(model: nn.Module, batch: dict[str, Any], clips_per_video: int) -> torc
         batch: n * `clips_per_video` clips. The clips of a video are next to each other.
     """
     device = device_of(model)
-    inputs = {key: batch[key].to(device, non_blocking=True) for key in _MODEL_INPUTS}
+    inputs = {}
+    for key in _MODEL_INPUTS:
+        inputs[key] = batch[key].to(device, non_blocking=True)
     output = model(**inputs)
-    pooled_video, pooled_text = output["pooled_video"].float(), output["pooled_text"].float()
-    return video_vectors(pooled_video, pooled_text, clips_per_video)
+    return video_vectors(output["pooled_video"], output["pooled_text"], clips_per_video)
 
 
 def fill_pool(
@@ -77,29 +83,54 @@ def fill_pool(
     Returns:
         The number of videos embedded, and the seconds that the towers waited for the loader.
     """
-    if len(pool):
-        total = len(pool.positions_n)
-        logger.info("%d of %d videos are embedded already; continuing", len(pool), total)
     per_piece = max(map(len, pieces), default=1)
-    pieces = pieces[-(-len(pool) // per_piece) :]  # only the last piece may be smaller
+    num_known = len(pool)
+    if num_known:
+        total = len(pool.positions_n)
+        logger.info("%d of %d videos are embedded already; continuing", num_known, total)
+    # Only the last piece may be smaller.
+    num_pieces_known = math.ceil(num_known / per_piece)
+    pieces = pieces[num_pieces_known:]
     num_videos = sum(map(len, pieces))
+    num_workers = min(num_workers, len(pieces))
+    device = device_of(model)
     loader: DataLoader[Any] = DataLoader(
         dataset,
         batch_sampler=[list(piece) for piece in pieces],
         collate_fn=dataset.collate,
-        num_workers=min(num_workers, len(pieces)),
-        prefetch_factor=PREFETCH if num_workers and pieces else None,
-        pin_memory=device_of(model).type == "cuda",
+        num_workers=num_workers,
+        prefetch_factor=PREFETCH if num_workers else None,
+        pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # otherwise the loader would advance the global one
     )
-    waited_s, asked_at = 0.0, time.monotonic()
+    waited_s = 0.0
+    asked_at = time.monotonic()
     for batch in progress(loader, num_videos, "videos embedded", logger, unit=per_piece):
         waited_s += time.monotonic() - asked_at
-        pool.add(embed(model, batch, clips_per_video))
+        vectors_nD = embed(model, batch, clips_per_video)
+        pool.add(vectors_nD)
         asked_at = time.monotonic()
     return num_videos, waited_s
 
 
+def vector_size(model: nn.Module, dataset: MMDataset, clips_per_video: int) -> int:
+    """Returns the size D of a vector, from the vector of the first video."""
+    batch = dataset.collate([dataset[0]])
+    vectors_1D = embed(model, batch, clips_per_video)
+    return vectors_1D.shape[1]
+
+
+def speed_of_pass(num_videos: int, clips_per_video: int, seconds: float, world: World) -> str:
+    """Returns the speed of an embedding pass in words, for the log."""
+    videos_per_s = num_videos / seconds
+    clips_per_s = videos_per_s * clips_per_video
+    speed = f"{videos_per_s:,.0f} videos/s, {clips_per_s:,.0f} clips/s"
+    if world.size > 1:
+        speed += " in each process"
+    return speed
+
+
 def device_of(model: nn.Module) -> torch.device:
     """Returns the device of the model's weights."""
-    return next(model.parameters()).device
+    parameter = next(model.parameters())
+    return parameter.device

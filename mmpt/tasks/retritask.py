@@ -7,7 +7,9 @@ other processes receive its plan. Until the plan is saved, the vectors are in fi
 """
 
 import random
+from collections.abc import Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from mmpt.models.checkpoint import weights_fingerprint
 from mmpt.models.mmfusion import CLIPS_PER_FORWARD
 from mmpt.modules.chunks import ALL, ChunkSize
 from mmpt.shards.video_table import VideoTable
-from mmpt.tasks.embedding import deal_pieces, device_of, embed, fill_pool
+from mmpt.tasks.embedding import deal_pieces, device_of, fill_pool, speed_of_pass, vector_size
 from mmpt.tasks.task import TASKS, Task
 from mmpt.utils.distributed import World
 from mmpt.utils.log import get_logger
@@ -33,11 +35,27 @@ logger = get_logger(__name__)
 SETTINGS_DIGITS = 16
 """Number of digits of the settings' hash in a plan's identity."""
 VECTOR_KEYS = (
-    "max_video_len max_len clip_per_video num_video_per_batch sampled_min_len sampled_max_len "
-    "sort_clips bert_name vfeat_dir tfeat_dir"
+    "max_video_len",
+    "max_len",
+    "clip_per_video",
+    "num_video_per_batch",
+    "sampled_min_len",
+    "sampled_max_len",
+    "sort_clips",
+    "bert_name",
+    "vfeat_dir",
+    "tfeat_dir",
 )
 """Keys under `dataset` on which the vectors or a plan depend."""
-INDEX_KEYS = "num_cands centroids examples_per_cent_to_train db_type nprobe recall retriever_cls"
+INDEX_KEYS = (
+    "num_cands",
+    "centroids",
+    "examples_per_cent_to_train",
+    "db_type",
+    "nprobe",
+    "recall",
+    "retriever_cls",
+)
 """Keys of the retrieval on which a plan depends, in addition to the vectors."""
 
 
@@ -53,7 +71,8 @@ class RetriTask(Task):
         super().__init__(config, seed=seed)
         self._videos: VideoTable | None = None
         # epoch and identity of the plan that the training set holds
-        self._planned: tuple[int, str] | None = None
+        self._planned_epoch: int | None = None
+        self._identity = ""
 
     def build_dataset(self, split: Split) -> MMDataset | None:
         """Returns the data set of `split`. Keeps the training videos for the embedding pass."""
@@ -87,34 +106,42 @@ class RetriTask(Task):
             wanted: identity of the plan that a checkpoint was training on. It is read from its file
                 if it was made from the same settings and list, and the file still exists.
         """
-        settings, meta = self.config.retrieval, dataset.meta
+        settings = self.config.retrieval
+        meta = dataset.meta
         assert isinstance(meta, processors.ShardedHow2VideoRetriMetaProcessor), (
             "checked by check_classes"
         )
         if settings.retri_epoch is None or epoch < settings.retri_epoch:
-            meta.random_candidates(random.Random(stable_seed("grouping", self.seed, epoch)))
+            grouping_seed = stable_seed("grouping", self.seed, epoch)
+            meta.random_candidates(random.Random(grouping_seed))
             return f"random-{epoch}-{self.seed}"
         plan_epoch = settings.retri_epoch if settings.freeze_plan else epoch
-        if self._planned is None or self._planned[0] != plan_epoch:
-            # An identity has the hash of epoch, settings and list, and then the fingerprint of the
-            # plan, which also covers the weights. Weights move during the epoch, so that only the
-            # first hash can be compared when an interrupted epoch continues.
-            prefix = f"plan-{plan_epoch}-{self._fingerprint(plan_epoch)[:SETTINGS_DIGITS]}-"
-            plan = None
-            if world.is_main and wanted is not None and wanted.startswith(prefix):
-                try:
-                    name = wanted.removeprefix(prefix)
-                    plan = retrieval.Plan.load(
-                        self.plan_dir, plan_epoch, name, self._ids_fingerprint
-                    )
-                except DataError as err:
-                    logger.warning("%s", err)
-            plan = world.broadcast_object(plan)
-            if plan is None:
-                plan = self.refresh(model, plan_epoch, world)
-            meta.set_candidates(plan.batches)
-            self._planned = plan_epoch, prefix + plan.fingerprint
-        return self._planned[1]
+        if plan_epoch == self._planned_epoch:
+            return self._identity
+
+        # An identity has the hash of epoch, settings and list, and then the fingerprint of the
+        # plan, which also covers the weights. Weights move during the epoch, so that only the
+        # first hash can be compared when an interrupted epoch continues.
+        settings_hash = self._fingerprint(plan_epoch)[:SETTINGS_DIGITS]
+        prefix = f"plan-{plan_epoch}-{settings_hash}-"
+        plan = None
+        if world.is_main and wanted is not None and wanted.startswith(prefix):
+            plan = self._read_plan(plan_epoch, wanted.removeprefix(prefix))
+        plan = world.broadcast_object(plan)
+        if plan is None:
+            plan = self.refresh(model, plan_epoch, world)
+        meta.set_candidates(plan.batches)
+        self._planned_epoch = plan_epoch
+        self._identity = prefix + plan.fingerprint
+        return self._identity
+
+    def _read_plan(self, epoch: int, fingerprint: str) -> retrieval.Plan | None:
+        """Returns the plan of `epoch`, or None with a warning if its file cannot be used."""
+        try:
+            return retrieval.Plan.load(self.plan_dir, epoch, fingerprint, self._ids_fingerprint)
+        except DataError as err:
+            logger.warning("%s", err)
+            return None
 
     def refresh(self, model: nn.Module, epoch: int, world: World) -> retrieval.Plan:
         """Embeds all videos and plans the epoch; returns the same plan in every process."""
@@ -122,38 +149,48 @@ class RetriTask(Task):
         pool, vectors_ND = self._collect(model, epoch, world, watch)
         plan = None
         if vectors_ND is not None:
-            dataset, settings = self.config.dataset, self.config.retrieval
-            assert dataset.num_video_per_batch is not None, "checked by the config"
-            assert settings.num_cands is not None, "checked by the config"
-            name = settings.retriever_cls or "VectorRetriever"
-            retriever = retrieval.RETRIEVERS.get(name, "retriever_cls")(
-                vectors_ND.shape[1],
-                settings.centroids,
-                db_type=settings.db_type,
-                examples_per_cent_to_train=settings.examples_per_cent_to_train,
-                nprobe=settings.nprobe,
-                seed=epoch,
-                recall=settings.recall,
-                device=device_of(model),
-            )
-            ids = self._video_ids
-            plan = retrieval.refresh_plan(
-                vectors_ND,
-                ids,
-                epoch=epoch,
-                videos_per_batch=dataset.num_video_per_batch,
-                num_cands=settings.num_cands,
-                retriever=retriever,
-                fingerprint=self._fingerprint(epoch, weights_fingerprint(model)),
-                list_fingerprint=self._ids_fingerprint,
-                watch=watch,
-            )
-            with watch.timed("save"):
-                plan.save(self.plan_dir, ids)
-            summary = f"{plan.num_videos} videos in {watch.total:.1f} s: {watch}"
-            logger.info("refresh of epoch %d: %s", epoch, summary)
+            plan = self._make_plan(model, epoch, vectors_ND, watch)
         plan = world.broadcast_object(plan)
         pool.discard()
+        return plan
+
+    def _make_plan(
+        self, model: nn.Module, epoch: int, vectors_ND: np.ndarray, watch: Stopwatch
+    ) -> retrieval.Plan:
+        """Plans the epoch from the vectors of all videos, and saves the plan."""
+        settings = self.config.retrieval
+        videos_per_batch = self.config.dataset.num_video_per_batch
+        assert videos_per_batch is not None, "checked by the config"
+        assert settings.num_cands is not None, "checked by the config"
+        name = settings.retriever_cls or "VectorRetriever"
+        retriever_cls = retrieval.RETRIEVERS.get(name, "retriever_cls")
+        retriever = retriever_cls(
+            vectors_ND.shape[1],
+            settings.centroids,
+            db_type=settings.db_type,
+            examples_per_cent_to_train=settings.examples_per_cent_to_train,
+            nprobe=settings.nprobe,
+            seed=epoch,
+            recall=settings.recall,
+            device=device_of(model),
+        )
+        ids = self._video_ids
+        weights = weights_fingerprint(model)
+        plan = retrieval.refresh_plan(
+            vectors_ND,
+            ids,
+            epoch=epoch,
+            videos_per_batch=videos_per_batch,
+            num_cands=settings.num_cands,
+            retriever=retriever,
+            fingerprint=self._fingerprint(epoch, weights),
+            list_fingerprint=self._ids_fingerprint,
+            watch=watch,
+        )
+        with watch.timed("save"):
+            plan.save(self.plan_dir, ids)
+        summary = f"{plan.num_videos} videos in {watch.total:.1f} s: {watch}"
+        logger.info("refresh of epoch %d: %s", epoch, summary)
         return plan
 
     @cached_property
@@ -199,19 +236,22 @@ class RetriTask(Task):
         self, model: nn.Module, epoch: int, world: World, watch: Stopwatch
     ) -> tuple[retrieval.VideoVectorPool, np.ndarray | None]:
         """Returns the pool of this process and, in rank 0, all vectors."""
-        config, dataset, was_training = self.config, self.embedding_dataset, model.training
+        config = self.config
+        dataset = self.embedding_dataset
+        was_training = model.training
         # All processes must cut the same pieces. The model's own chunk size may have been halved in
         # one of them, so a fresh one is made.
         chunk = ChunkSize("clips_per_forward", config.clips_per_forward, CLIPS_PER_FORWARD)
         clips = self._clips_per_video
-        per_piece = max(1, chunk.size(ALL, device_of(model)) // clips)
+        clips_per_piece = chunk.size(ALL, device_of(model))
+        per_piece = max(1, clips_per_piece // clips)
         per_chunk = (config.dataset.num_video_per_batch or 1) * config.retrieval.infer_scale
         pieces = deal_pieces(len(dataset), per_piece, per_chunk, world)
         dataset.set_epoch(epoch)
         model.eval()
         try:
             with watch.timed("embed"):
-                pool = self._open_pool(model, epoch, world, pieces, (per_piece, per_chunk))
+                pool = self._open_pool(model, epoch, world, pieces, per_piece, per_chunk)
                 done, waited_s = fill_pool(
                     pool,
                     model,
@@ -222,13 +262,12 @@ class RetriTask(Task):
                 )
         finally:
             model.train(was_training)
-        rate = done / watch.seconds["embed"]
-        each = " in each process" if world.size > 1 else ""
-        speed = f"{rate:,.0f} videos/s, {rate * clips:,.0f} clips/s{each}"
-        waited = waited_s / watch.seconds["embed"]
-        watch.remarks["embed"] = f"{speed}, {waited:.0%} waiting for data"
+        seconds = watch.seconds["embed"]
+        speed = speed_of_pass(done, clips, seconds, world)
+        watch.remarks["embed"] = f"{speed}, {waited_s / seconds:.0%} waiting for data"
         with watch.timed("gather"):
-            return pool, pool.gather(world)
+            vectors_ND = pool.gather(world)
+        return pool, vectors_ND
 
     def _open_pool(
         self,
@@ -236,7 +275,8 @@ class RetriTask(Task):
         epoch: int,
         world: World,
         pieces: list[range],
-        sizes: tuple[int, int],
+        per_piece: int,
+        per_chunk: int,
     ) -> retrieval.VideoVectorPool:
         """Returns the pool of this process, with the vectors that an interrupted pass has left.
 
@@ -245,31 +285,41 @@ class RetriTask(Task):
         process embeds.
 
         Args:
-            sizes: videos per piece, and videos that a process gets at a time.
+            per_piece: videos per piece.
+            per_chunk: videos that a process gets at a time.
         """
         key = ""
         if world.is_main:
             weights = weights_fingerprint(model, trainable_only=False)
-            key = self._fingerprint(epoch, weights, index_keys="", shares=(world.size, *sizes))
+            shares = (world.size, per_piece, per_chunk)
+            key = self._fingerprint(epoch, weights, index_keys=(), shares=shares)
         key = world.broadcast_object(key)
         retrieval.remove_other_vectors(self.plan_dir, key)
+        positions = list(chain.from_iterable(pieces))
+        hidden_size = vector_size(model, self.embedding_dataset, self._clips_per_video)
         name = self.config.retrieval.vectorpool_cls or "VideoVectorPool"
-        positions = np.array([place for piece in pieces for place in piece], np.int64)
-        dataset = self.embedding_dataset
-        first = embed(model, dataset.collate([dataset[0]]), self._clips_per_video)
-        hidden_size = first.shape[1]
         pool_cls = retrieval.VECTOR_POOLS.get(name, "vectorpool_cls")
-        return pool_cls(positions, hidden_size, self.plan_dir, key, world.rank, sizes[0])
+        positions_n = np.array(positions, np.int64)
+        return pool_cls(positions_n, hidden_size, self.plan_dir, key, world.rank, per_piece)
 
     def _fingerprint(
-        self, epoch: int, weights: str = "", index_keys: str = INDEX_KEYS, **more: object
+        self,
+        epoch: int,
+        weights: str = "",
+        index_keys: Sequence[str] = INDEX_KEYS,
+        **more: object,
     ) -> str:
         """Returns the identity of a plan: a hash of epoch, list, settings and weights."""
-        settings = {key: getattr(self.config.dataset, key) for key in VECTOR_KEYS.split()}
-        settings |= {key: getattr(self.config.retrieval, key) for key in index_keys.split()}
-        ids = self._ids_fingerprint
+        config = self.config
+        settings = {key: getattr(config.dataset, key) for key in VECTOR_KEYS}
+        settings |= {key: getattr(config.retrieval, key) for key in index_keys}
         return retrieval.plan_fingerprint(
-            epoch=epoch, ids=ids, weights=weights, seed=self.seed, **settings, **more
+            epoch=epoch,
+            ids=self._ids_fingerprint,
+            weights=weights,
+            seed=self.seed,
+            **settings,
+            **more,
         )
 
     @cached_property

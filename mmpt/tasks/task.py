@@ -47,7 +47,8 @@ class Task:
             ConfigError: as `checks.check_classes`.
         """
         checks.check_classes(config, TASKS)
-        return TASKS.get(config.task or "Task", "task")(config, seed=seed)
+        task_cls = TASKS.get(config.task or "Task", "task")
+        return task_cls(config, seed=seed)
 
     def build_dataset(self, split: Split) -> MMDataset | None:
         """Returns the data set of `split`, or None if the config names no source for it."""
@@ -59,7 +60,8 @@ class Task:
         }
         if not wanted[split]:
             return None
-        parts = (part(dataset, split) for part in checks.part_classes(self.config).values())
+        classes = checks.part_classes(self.config)
+        parts = [part_cls(dataset, split) for part_cls in classes.values()]
         return MMDataset(*parts, seed=self.seed)
 
     def build_model(self, *, pretrained: bool) -> nn.Module:
@@ -78,7 +80,8 @@ class Task:
             names = freeze_all_but_layernorm(model)
             logger.info("training LayerNorm only: %d tensors", len(names))
         if config.compile:
-            compile_layers(model, checks.training_device(self.config))
+            device = checks.training_device(self.config)
+            compile_layers(model, device)
         return model
 
     def build_loss(self) -> Loss:
@@ -90,7 +93,8 @@ class Task:
         """
         assert self.config.loss is not None, "checked by the config"
         name = self.config.loss.loss_cls or ""
-        loss = LOSSES.get(name, "loss.loss_cls")(self.config.loss)
+        loss_cls = LOSSES.get(name, "loss.loss_cls")
+        loss = loss_cls(self.config.loss)
         checks.check_loss(self.config, loss)
         return loss
 
