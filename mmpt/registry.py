@@ -76,22 +76,30 @@ class Registry(Generic[T]):
             ConfigError: there is no such class, its module cannot be imported, or it is not a
                 subclass of `base`.
         """
-        if known_class := self._find(name):
+        known_class = self._find(name)
+        if known_class is not None:
             return known_class
-        if "." not in name:
-            known = sorted(self)
-            hint = did_you_mean(name, known)
-            raise ConfigError(
-                key, [f"no {self.kind} is called `{name}`.{hint} Known: {', '.join(known)}."]
-            )
+        if "." in name:
+            return self._import_own(name, key)
+        known = sorted(self)
+        hint = did_you_mean(name, known)
+        listed = ", ".join(known)
+        problem = f"no {self.kind} is called `{name}`.{hint} Known: {listed}."
+        raise ConfigError(key, [problem])
+
+    def _import_own(self, name: str, key: str) -> type[T]:
+        """Returns a user's own class; arguments and errors as for `get`."""
+        folder = os.getcwd()
+        if folder not in sys.path:  # a user's modules are in the working directory
+            sys.path.append(folder)
         module_name, _, class_name = name.rpartition(".")
-        if os.getcwd() not in sys.path:  # a user's modules are in the working directory
-            sys.path.append(os.getcwd())
         try:
-            found = getattr(importlib.import_module(module_name), class_name)
+            module = importlib.import_module(module_name)
+            found = getattr(module, class_name)
         except (ImportError, AttributeError) as err:
-            raise ConfigError(key, [f"cannot import the {self.kind} `{name}`: {err}."]) from err
-        if not (isinstance(found, type) and issubclass(found, self.base)):
+            problem = f"cannot import the {self.kind} `{name}`: {err}."
+            raise ConfigError(key, [problem]) from err
+        if not isinstance(found, type) or not issubclass(found, self.base):
             base = f"{self.base.__module__}.{self.base.__qualname__}"
             problem = f"the {self.kind} `{name}` must be a subclass of `{base}`, but is not."
             raise ConfigError(key, [problem])

@@ -90,16 +90,17 @@ def collate(items: Sequence[Mapping[str, object]], *, join: bool = False) -> dic
     Args:
         join: join tensors along their first axis. By default they are stacked on a new one.
     """
+    if not items:
+        return {}
     batch: dict[str, Any] = {}
-    names = items[0].keys() if items else ()
-    for name in names:
-        values: list[Any] = [item[name] for item in items]
-        if values[0] is None:
+    for name, first in items[0].items():
+        if first is None:
             continue
-        if not join or not isinstance(values[0], torch.Tensor):
+        values: list[Any] = [item[name] for item in items]
+        if not join or not isinstance(first, torch.Tensor):
             batch[name] = default_collate(values)
-        elif len(values) == 1:  # in pre-training, and nothing is copied
-            batch[name] = values[0]
+        elif len(items) == 1:  # the usual case, in which nothing is copied
+            batch[name] = first
         else:
             batch[name] = torch.cat(values)
     if get_worker_info() is not None:

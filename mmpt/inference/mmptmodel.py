@@ -33,8 +33,9 @@ from mmpt.losses.precision import upcast
 from mmpt.media.s3d import S3D, S3D_WEIGHTS, load_s3d
 from mmpt.models.mmfusion import MMFusionSeparate
 from mmpt.processors.downstream import DSAligner
+from mmpt.processors.sampling import Span
 from mmpt.processors.tokenizer import load_tokenizer
-from mmpt.processors.window_aligner import Span, average_windows, window_spans
+from mmpt.processors.window_aligner import average_windows, window_spans
 
 EPSILON = 0.3
 """Default smoothness of an alignment. On held-out videos of the demo, spans then overlap the true

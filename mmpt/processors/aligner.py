@@ -24,8 +24,8 @@ from mmpt.batch import Captions, ClipBatch, ShardKey, Split
 from mmpt.config.schema import Count, DatasetConfig, Switch
 from mmpt.errors import DataError
 from mmpt.processors.base import ALIGNERS, ItemAligner
-from mmpt.processors.sampling import text_span, video_window
-from mmpt.processors.tensorise import NUM_SPECIAL, stack_clips, stack_texts
+from mmpt.processors.sampling import Span, text_span, video_window
+from mmpt.processors.tensorise import NUM_SPECIAL, Padded, stack_clips, stack_texts
 from mmpt.processors.tokenizer import special_tokens
 
 
@@ -47,9 +47,11 @@ class Aligner(ItemAligner):
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
         self.max_video_len = self.need_int("max_video_len")
-        max_len = self.need_int("max_len", self.max_video_len + NUM_SPECIAL + 1)
+        shortest = self.max_video_len + NUM_SPECIAL + 1
+        max_len = self.need_int("max_len", shortest)
         self.max_text_len = max_len - self.max_video_len
-        self.special = special_tokens(self.need_str("bert_name"), config.use_fast)
+        bert_name = self.need_str("bert_name")
+        self.special = special_tokens(bert_name, config.use_fast)
 
     def build_text_seq(
         self,
@@ -57,7 +59,7 @@ class Aligner(ItemAligner):
         clip_indices: Sequence[int] = (0,),
         *,
         name: str = "the text",
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> Padded:
         """Returns caps int64 [T] and cmasks bool [T] of one text.
 
         Args:
@@ -66,14 +68,13 @@ class Aligner(ItemAligner):
             name: the text, for messages.
         """
         if isinstance(text_feature, Mapping):
-            chosen = [text_feature["cap"][index] for index in clip_indices]
+            cap = text_feature["cap"]
+            chosen = [cap[index] for index in clip_indices]
             text_feature = list(chain.from_iterable(chosen))
         caps_1T, cmasks_1T = self.build_texts([text_feature], name=name)
         return caps_1T[0], cmasks_1T[0]
 
-    def build_texts(
-        self, texts: Sequence[list[int]], *, name: str
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def build_texts(self, texts: Sequence[list[int]], *, name: str) -> Padded:
         """Returns caps int64 [S, T] and cmasks bool [S, T] of S lists of word-piece ids.
 
         Args:
@@ -95,15 +96,15 @@ class Aligner(ItemAligner):
     def build_video_seq(
         self,
         video_feature: np.ndarray,
-        clips: Sequence[tuple[int, int]] | None = None,
+        clips: Sequence[Span] | None = None,
         *,
         name: str = "the video",
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> Padded:
         """Returns vfeats float [F, E] and vmasks bool [F] of one video.
 
         Args:
             video_feature: float [seconds, E].
-            clips: (start, end) of the seconds to join; None means the first F seconds.
+            clips: the seconds to join; None means the first F seconds.
             name: the video, for messages.
         Raises:
             DataError: features of another form, or not finite.
@@ -157,13 +158,16 @@ class FixedLenAligner(Aligner):
         """
         name = video_name(video_key)
         cap = text_feature["cap"]
-        if not cap or not len(video_feature):
+        video_len = len(video_feature)
+        if not cap or not video_len:
             found = "no captions" if not cap else "no feature rows"
             raise DataError(
                 f"{name}: must have captions and feature rows, but has {found}. Take it off the "
                 "list."
             )
-        clips = self.draw_clips(len(video_feature), text_feature, rng)
+
+        # Draw the windows, then cut out and pad what they cover.
+        clips = self.draw_clips(video_len, text_feature, rng)
         texts = []
         spans = []
         for clip in clips:
@@ -172,6 +176,7 @@ class FixedLenAligner(Aligner):
             spans.append((clip.video_start, clip.video_end))
         caps, cmasks = self.build_texts(texts, name=name)
         vfeats, vmasks = stack_clips(video_feature, spans, self.max_video_len, name)
+        # One tensor of C numbers for each field of the clips.
         fields_4C = torch.tensor(clips).T.contiguous()
         text_start, video_start, text_end, video_end = fields_4C
         return ClipBatch(
@@ -191,14 +196,18 @@ class FixedLenAligner(Aligner):
         starts = captions["start"]
         ends = captions["end"]
         sizes = [len(ids) for ids in captions["cap"]]
+        num_captions = len(sizes)
         clips = []
         for _ in range(self.num_clips):
-            centre, target = self.text_target(len(sizes), rng)
+            # Grow the text window around its caption.
+            centre, target = self.text_target(num_captions, rng)
             first, last, _ = text_span(sizes, starts, ends, centre, target, rng)
+            # Choose the video window from the time of the text.
             low_s = starts[first]
             high_s = ends[last - 1]
             start, end = self.video_span(video_len, low_s, high_s, rng)
-            clips.append(Clip(first, start, last, end))
+            clip = Clip(first, start, last, end)
+            clips.append(clip)
         if self.config.sort_clips:  # as Norton does; VideoCLIP keeps the order of the draws
             clips.sort()
         return clips
@@ -210,10 +219,8 @@ class FixedLenAligner(Aligner):
         centre = rng.randint(0, num_captions - 1)
         return centre, self.max_text_len - NUM_SPECIAL
 
-    def video_span(
-        self, video_len: int, low_s: float, high_s: float, rng: random.Random
-    ) -> tuple[int, int]:
-        """Returns the seconds of a clip, half-open, for text from `low_s` to `high_s`."""
+    def video_span(self, video_len: int, low_s: float, high_s: float, rng: random.Random) -> Span:
+        """Returns the seconds of a clip for text from `low_s` to `high_s`."""
         end = min(math.ceil(high_s), video_len)
         start = min(math.floor(low_s), end)
         # Text that ends before it starts, or before the video starts, makes an empty clip. A
@@ -283,9 +290,7 @@ class OverlappedAligner(VariedLenAligner):
         self.sampled_video_min_len = shortest
         self.sampled_video_max_len = self.need_int("sampled_video_max_len", shortest)
 
-    def video_span(
-        self, video_len: int, low_s: float, high_s: float, rng: random.Random
-    ) -> tuple[int, int]:
+    def video_span(self, video_len: int, low_s: float, high_s: float, rng: random.Random) -> Span:
         """Draws the centre and the length of the video window, then the window."""
         low = math.floor(low_s)
         high = math.ceil(high_s)

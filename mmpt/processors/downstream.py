@@ -128,8 +128,12 @@ def keep_with_features(
         return list(items)
     reader = VideoProcessor(config, split)
     videos = [video_of(item) for item in items]
-    has_features = {video: reader.has(video) for video in dict.fromkeys(videos)}
-    missing = [video for video, there in has_features.items() if not there]
+    has_features = {}
+    missing = []
+    for video in dict.fromkeys(videos):
+        has_features[video] = reader.has(video)
+        if not has_features[video]:
+            missing.append(video)
     if not missing:
         return list(items)
     num_missing = len(missing)
@@ -148,7 +152,11 @@ def keep_with_features(
             "them, correct `dataset.vfeat_dir`, or raise `dataset.max_missing`."
         )
     logger.warning("%s; left out", problem)
-    return [item for item, video in zip(items, videos, strict=True) if has_features[video]]
+    kept = []
+    for item, video in zip(items, videos, strict=True):
+        if has_features[video]:
+            kept.append(item)
+    return kept
 
 
 def warn_of_equal_captions(path: str, captions: Iterable[str]) -> None:
@@ -164,7 +172,8 @@ def warn_of_equal_captions(path: str, captions: Iterable[str]) -> None:
 
 def check_listed_once(path: str, kind: str, names: Iterable[str]) -> None:
     """Raises DataError if a name occurs twice. `kind` is the kind of names, for the message."""
-    repeated = [name for name, count in Counter(names).items() if count > 1]
+    counts = Counter(names)
+    repeated = [name for name, count in counts.items() if count > 1]
     if repeated:
         raise DataError(
             f"{path}: each {kind} must be listed once, but {len(repeated)} are listed again "

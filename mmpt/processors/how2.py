@@ -10,6 +10,7 @@ Legend: n captions, W slots for word pieces.
 
 import random
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, cast
 
 import numpy as np
@@ -49,7 +50,9 @@ class ShardedHow2MetaProcessor(base.MetaProcessor):
             videos: the table of a processor that has read the list already.
         """
         super().__init__(config, split)
-        self.videos = self._read_list() if videos is None else videos
+        if videos is None:
+            videos = self._read_list()
+        self.videos = videos
 
     def _read_list(self) -> VideoTable:
         config = self.config
@@ -165,14 +168,16 @@ class ShardedHow2VideoRetriMetaProcessor(base.MetaProcessor):
         """The ids of every batch. Each call makes a new list."""
         named = []
         for batch in self.batches:
-            named.append([self.videos.name(position) for position in batch])
+            ids = [self.videos.name(position) for position in batch]
+            named.append(ids)
         return named
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __getitem__(self, index: int) -> tuple[list[ShardKey], list[ShardKey]]:
-        keys = [self.videos.key(position, NO_INDEX) for position in self.batches[index]]
+        positions = self.batches[index]
+        keys = [self.videos.key(position, NO_INDEX) for position in positions]
         return keys, keys
 
     def random_candidates(self, rng: random.Random) -> None:
@@ -181,7 +186,8 @@ class ShardedHow2VideoRetriMetaProcessor(base.MetaProcessor):
         Args:
             rng: seeded with the epoch in the released code.
         """
-        order = list(range(len(self.videos)))
+        num_videos = len(self.videos)
+        order = list(range(num_videos))
         rng.shuffle(order)
         self.batches = self._group(np.array(order))
 
@@ -194,9 +200,10 @@ class ShardedHow2VideoRetriMetaProcessor(base.MetaProcessor):
             DataError: a position is not in the list.
         """
         num_videos = len(self.videos)
-        unknown: list[int] = []
-        for batch in batches:
-            unknown += [position for position in batch if not 0 <= position < num_videos]
+        unknown = []
+        for position in chain.from_iterable(batches):
+            if not 0 <= position < num_videos:
+                unknown.append(position)
         if unknown:
             first = ", ".join(map(str, unknown[:NUM_NAMED]))
             raise DataError(
@@ -213,7 +220,8 @@ class ShardedHow2VideoRetriMetaProcessor(base.MetaProcessor):
             num_batches -= num_batches % BATCH_MULTIPLE
         num_grouped = num_batches * self.num_videos
         grouped = order[:num_grouped].astype(np.int32)
-        return list(grouped.reshape(num_batches, self.num_videos))
+        batches = grouped.reshape(num_batches, self.num_videos)
+        return list(batches)
 
 
 @base.VIDEO_PROCESSORS.register

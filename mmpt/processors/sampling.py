@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 from mmpt.batch import Captions
 
+Span = tuple[int, int]
+"""Start and end, exclusive, of a window in seconds."""
 MAX_TEXT_WINDOW_S = 256.0  # a text window stops growing at this duration
 
 
@@ -41,7 +43,8 @@ def text_span(
     """
     num_captions = len(sizes)
     assert 0 <= centre < num_captions, f"centre {centre} of {num_captions} captions"
-    left, right = centre, centre + 1  # the window is [left, right)
+    left = centre
+    right = centre + 1  # the window is [left, right)
     num_pieces = sizes[centre]
     skipped: list[int] = []
     while (
@@ -67,7 +70,7 @@ def text_span(
     return left, right, skipped
 
 
-def video_window(video_len: int, max_len: int, centre: int, rng: random.Random) -> tuple[int, int]:
+def video_window(video_len: int, max_len: int, centre: int, rng: random.Random) -> Span:
     """Grows a window of seconds from an empty one at `centre` until it lasts `max_len` seconds.
 
     Each step adds one second, on the left or on the right at random. At an end of the video, the
@@ -78,11 +81,12 @@ def video_window(video_len: int, max_len: int, centre: int, rng: random.Random) 
         max_len: seconds wanted.
         centre: 0 <= centre < video_len. The window may end at it.
     Returns:
-        (start, end), half-open, of length min(max_len, video_len).
+        A window of length min(max_len, video_len).
     """
     assert 0 <= centre < video_len, f"centre {centre} of a video of {video_len} s"
     start = end = centre
-    for _ in range(min(max_len, video_len)):
+    length = min(max_len, video_len)
+    for _ in range(length):
         if start == 0:
             end += 1
         elif end == video_len or rng.random() <= 0.5:
@@ -126,8 +130,6 @@ class TextClipSamplingProcessor:
 class VideoClipSamplingProcessor:
     """Draws windows of seconds; see `video_window`."""
 
-    def __call__(
-        self, video_len: int, max_len: int, centre: int, rng: random.Random
-    ) -> tuple[int, int]:
+    def __call__(self, video_len: int, max_len: int, centre: int, rng: random.Random) -> Span:
         """Returns (start, end) in seconds, half-open."""
         return video_window(video_len, max_len, centre, rng)

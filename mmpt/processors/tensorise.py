@@ -9,35 +9,35 @@ import numpy as np
 import torch
 
 from mmpt.errors import DataError
+from mmpt.processors.sampling import Span
 from mmpt.processors.tokenizer import SpecialTokens
 
+Padded = tuple[torch.Tensor, torch.Tensor]
+"""A padded tensor, and the mask that is True at its real positions."""
 NUM_SPECIAL = 3  # [CLS], the [SEP] of the video side, and the final [SEP]
 
 
-def stack_texts(
-    texts: Sequence[Sequence[int]], num_slots: int, special: SpecialTokens
-) -> tuple[torch.Tensor, torch.Tensor]:
+def stack_texts(texts: Sequence[Sequence[int]], num_slots: int, special: SpecialTokens) -> Padded:
     """Returns caps int64 [S, T] and cmasks bool [S, T]: [CLS] [SEP] ids.. [SEP] [PAD]..
 
     Args:
         texts: word-piece ids of each text, of which the first T - 3 are taken.
         num_slots: T.
     """
-    num_texts = len(texts)
-    num_ids = num_slots - NUM_SPECIAL
-    caps_ST = np.full((num_texts, num_slots), special.pad, dtype=np.int64)
-    cmasks_ST = np.zeros((num_texts, num_slots), dtype=bool)
+    shape = (len(texts), num_slots)
+    caps_ST = np.full(shape, special.pad, dtype=np.int64)
+    cmasks_ST = np.zeros(shape, dtype=bool)
+    most_ids = num_slots - NUM_SPECIAL
     for row, ids in enumerate(texts):
-        tokens = [special.cls, special.sep, *ids[:num_ids], special.sep]
+        kept = ids[:most_ids]
+        tokens = [special.cls, special.sep, *kept, special.sep]
         length = len(tokens)
         caps_ST[row, :length] = tokens
         cmasks_ST[row, :length] = True
     return torch.from_numpy(caps_ST), torch.from_numpy(cmasks_ST)
 
 
-def stack_clips(
-    feature: np.ndarray, spans: Sequence[tuple[int, int]], num_slots: int, name: str
-) -> tuple[torch.Tensor, torch.Tensor]:
+def stack_clips(feature: np.ndarray, spans: Sequence[Span], num_slots: int, name: str) -> Padded:
     """Returns vfeats float [B, F, E], padded with zeros, and vmasks bool [B, F] of one video.
 
     Args:
@@ -49,10 +49,10 @@ def stack_clips(
         DataError: `feature` is not a float array of two axes, or a drawn number is not finite.
     """
     _check_form(feature, name)
-    num_clips = len(spans)
+    shape = (len(spans), num_slots)
     width = feature.shape[1]
-    vfeats_BFE = np.zeros((num_clips, num_slots, width), feature.dtype)
-    vmasks_BF = np.zeros((num_clips, num_slots), dtype=bool)
+    vfeats_BFE = np.zeros((*shape, width), feature.dtype)
+    vmasks_BF = np.zeros(shape, dtype=bool)
     for clip, (start, end) in enumerate(spans):
         last = min(end, start + num_slots)
         rows = feature[start:last]
@@ -79,8 +79,11 @@ def _check_form(feature: np.ndarray, name: str) -> None:
 
 def _check_finite(vfeats: torch.Tensor, name: str) -> None:
     """Raises DataError unless all numbers are finite."""
+    if vfeats.numel() == 0:
+        return
     # The largest magnitude of numbers with a NaN among them is NaN.
-    if vfeats.numel() == 0 or vfeats.abs().max().isfinite():
+    largest = vfeats.abs().max()
+    if largest.isfinite():
         return
     is_bad = ~vfeats.isfinite()
     num_bad = int(is_bad.sum())

@@ -12,10 +12,8 @@ from mmpt.batch import ClipBatch, Split
 from mmpt.config.schema import Count, DatasetConfig
 from mmpt.errors import ConfigError, DataError
 from mmpt.processors.aligner import Aligner
+from mmpt.processors.sampling import Span
 from mmpt.processors.tensorise import stack_clips
-
-Span = tuple[int, int]
-"""Start and end, exclusive, of a window in seconds."""
 
 
 def window_spans(num_seconds: int, stride: int, width: int) -> list[Span]:
@@ -42,6 +40,7 @@ def average_windows(windows: Sequence[np.ndarray] | np.ndarray, spans: list[Span
     """
     _, num_seconds = spans[-1]
     num_values = windows[0].shape[1]
+    # Add up the values of every second, and count its windows.
     total = np.zeros((num_seconds, num_values), dtype=np.float32)
     count = np.zeros((num_seconds, 1), dtype=np.float32)
     for values_FK, (start, end) in zip(windows, spans, strict=True):
@@ -89,10 +88,10 @@ class WindowAligner(Aligner):
         self.stride = self.need_int("sliding_window")
         self.width = self.need_int("sliding_window_size")
         if not self.stride <= self.width <= self.max_video_len:
-            found = f"{self.stride}, {self.width} and {self.max_video_len}"
             problem = (
                 "`dataset.sliding_window` <= `sliding_window_size` <= `max_video_len` must hold, "
-                f"so that windows cover every second and fit, but they are {found}."
+                "so that windows cover every second and fit, but they are "
+                f"{self.stride}, {self.width} and {self.max_video_len}."
             )
             raise ConfigError("dataset", [problem])
 
@@ -108,7 +107,8 @@ class WindowAligner(Aligner):
         """
         check_not_empty(video_feature, name)
         if spans is None:
-            spans = window_spans(len(video_feature), self.stride, self.width)
+            num_seconds = len(video_feature)
+            spans = window_spans(num_seconds, self.stride, self.width)
         vfeats, vmasks = stack_clips(video_feature, spans, self.max_video_len, name)
         return vfeats, vmasks, spans
 
@@ -132,5 +132,6 @@ class WindowAligner(Aligner):
         """
         vfeats, vmasks, spans = self.build_windows(video_feature, name=name, spans=spans)
         caps, cmasks = self.build_texts(texts, name=name)
-        batch = ClipBatch(caps=caps, cmasks=cmasks, vfeats=vfeats, vmasks=vmasks, video_id=video_id)
+        batch = ClipBatch(caps=caps, cmasks=cmasks, vfeats=vfeats, vmasks=vmasks)
+        batch["video_id"] = video_id
         return batch, spans

@@ -68,7 +68,8 @@ class Plan:
         path = self.path(folder, self.epoch)
         named = []
         for batch in self.batches:
-            named.append([ids[position] for position in batch])
+            names = [ids[position] for position in batch]
+            named.append(names)
         value = {
             "format": FORMAT,
             "epoch": self.epoch,
@@ -87,7 +88,8 @@ class Plan:
             for name, number in self.hardness.items():
                 if math.isfinite(number):
                     line[name] = number
-            with open(path.parent / HARDNESS_LOG, "a", encoding="utf-8") as log:
+            log_path = path.parent / HARDNESS_LOG
+            with open(log_path, "a", encoding="utf-8") as log:
                 log.write(_compact(line) + "\n")
         return path
 
@@ -195,8 +197,10 @@ def plan_batches(
     """
     batches = []
     for centre, neighbours in zip(centres, neighbours_mk.tolist(), strict=True):
-        others = [position for position in neighbours if position not in (centre, -1)]
-        batch = [centre, *others]
+        batch = [centre]
+        for position in neighbours:
+            if position not in (centre, -1):
+                batch.append(position)
         if len(batch) > videos_per_batch:
             batch = rng.sample(batch, videos_per_batch)
         batches.append(batch)
@@ -227,31 +231,35 @@ def plan_hardness(
     for batch in judged:
         if len(batch) > 1:
             at_random = rng.sample(range(num_videos), len(batch))
-            cosines.append(_mean_cosine(vectors_ND[list(batch)]))
-            random_cosines.append(_mean_cosine(vectors_ND[at_random]))
+            cosines.append(_mean_cosine(vectors_ND, batch))
+            random_cosines.append(_mean_cosine(vectors_ND, at_random))
+    mean_cosine = random_mean_cosine = math.nan
+    if cosines:
+        mean_cosine = float(np.mean(cosines))
+        random_mean_cosine = float(np.mean(random_cosines))
     covered = set().union(*batches)
     return {
-        "mean_cosine": float(np.mean(cosines)) if cosines else math.nan,
-        "random_mean_cosine": float(np.mean(random_cosines)) if cosines else math.nan,
+        "mean_cosine": mean_cosine,
+        "random_mean_cosine": random_mean_cosine,
         "coverage": len(covered) / num_videos,
     }
 
 
-def _mean_cosine(vectors_nD: np.ndarray) -> float:
-    """Returns the mean cosine of two different vectors of a batch.
+def _mean_cosine(vectors_ND: np.ndarray, batch: Sequence[int]) -> float:
+    """Returns the mean cosine of two different members of a batch.
 
     Let s be the sum of the n unit vectors of a batch. |s|^2 is the sum of all n^2 products, n of
     which multiply a vector by itself. So the mean over the pairs is (|s|^2 - n) / (n^2 - n),
     and no single pair is computed.
     """
-    num_vectors = len(vectors_nD)
+    vectors_nD = vectors_ND[list(batch)]
     unit_nD = vectors_nD.astype(np.float64)
     lengths_n1 = np.linalg.norm(unit_nD, axis=1, keepdims=True)
     unit_nD /= np.maximum(lengths_n1, 1e-12)
     total_D = unit_nD.sum(axis=0)
     # The sum of the squares is n, except for rounding and for vectors of zeros.
     sum_of_squares = np.square(unit_nD).sum()
-    num_pairs = num_vectors * (num_vectors - 1)
+    num_pairs = len(batch) * (len(batch) - 1)
     return (total_D @ total_D - sum_of_squares) / num_pairs
 
 

@@ -105,14 +105,17 @@ class VectorRetriever:
     @property
     def is_exact(self) -> bool:
         """True if every query is compared with every vector."""
-        if self.db_type in ("exact", "pq"):
-            return self.db_type == "exact"
-        return self.device.type != "cpu" and self.nprobe == "auto"
+        if self.db_type == "exact":
+            return True
+        is_on_gpu = self.device.type != "cpu"
+        return is_on_gpu and self.nprobe == "auto" and self.db_type != "pq"
 
     @property
     def num_lists(self) -> int:
         """Number of lists of the inverted file. 0 if all pairs are compared."""
-        return 0 if self.index is None else self.index.nlist
+        if self.index is None:
+            return 0
+        return self.index.nlist
 
     def add(self, vectors_nD: np.ndarray, ids: Sequence[str]) -> None:
         """Adds vectors under their ids. Vectors whose id is present already are ignored.
@@ -235,7 +238,8 @@ class VectorRetriever:
 
     def _find_candidates(self, queries_mD: np.ndarray, wanted: int) -> Neighbours:
         """Returns positions and scores of the wanted number of neighbours and a few more."""
-        k = min(wanted + EXTRA_NEIGHBOURS, len(self))
+        num_vectors = len(self)
+        k = min(wanted + EXTRA_NEIGHBOURS, num_vectors)
         if self.is_exact:
             return search_all(
                 queries_mD,
