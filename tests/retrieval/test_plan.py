@@ -1,6 +1,8 @@
 """Batches from neighbours made by hand and from vectors in clusters, and the file of a plan."""
 
+import itertools
 import json
+import math
 import random
 from dataclasses import replace
 
@@ -29,33 +31,44 @@ PLAN = Plan(
 
 
 def test_round_trip(tmp_path):
-    assert PLAN.save(tmp_path, IDS) == tmp_path / "plan_e3.json"
-    assert [path.name for path in tmp_path.iterdir()] == ["plan_e3.json"]
+    path = PLAN.save(tmp_path, IDS)
+    assert path == tmp_path / "plan_e3.json"
+    assert list(tmp_path.iterdir()) == [path]
     assert Plan.load(tmp_path, 3, "abc", "list") == PLAN
 
 
 def test_the_file_names_the_videos_for_people(tmp_path):
-    written = json.loads(PLAN.save(tmp_path, IDS).read_text())
+    path = PLAN.save(tmp_path, IDS)
+    written = json.loads(path.read_text())
     assert written["batches"] == [["a", "ü"], ["b", "d", "a"]]
     assert written["positions"] == [[0, 2], [1, 3, 0]]
 
 
 def test_leftovers_of_a_killed_process_are_removed(tmp_path):
-    half, other = tmp_path / ".plan_e3.json.abc.tmp", tmp_path / ".plan_e4.json.abc.tmp"
-    for path in (half, other):
-        path.write_text("{")
-    PLAN.save(tmp_path, IDS)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "plan_e3.json"]
+    half = tmp_path / ".plan_e3.json.abc.tmp"
+    other = tmp_path / ".plan_e4.json.abc.tmp"
+    half.write_text("{")
+    other.write_text("{")
+    path = PLAN.save(tmp_path, IDS)
+    assert set(tmp_path.iterdir()) == {path, other}
 
 
 def test_saving_a_new_plan_logs_its_hardness(tmp_path):
     known = {"random_mean_cosine": 0.25, "coverage": 0.75}
-    for epoch, cosine in ((1, 0.5), (2, float("nan"))):  # nan: no batch of two videos
-        replace(PLAN, epoch=epoch, hardness={"mean_cosine": cosine, **known}).save(tmp_path, IDS)
-    lines = [json.loads(line) for line in (tmp_path / HARDNESS_LOG).read_text().splitlines()]
+    first = replace(PLAN, epoch=1, hardness={"mean_cosine": 0.5, **known})
+    unknown = replace(PLAN, epoch=2, hardness={"mean_cosine": math.nan, **known})
+    first.save(tmp_path, IDS)
+    unknown.save(tmp_path, IDS)
+    log = (tmp_path / HARDNESS_LOG).read_text()
+    lines = [json.loads(line) for line in log.splitlines()]
     assert lines == [{"epoch": 1, "mean_cosine": 0.5, **known}, {"epoch": 2, **known}]
-    assert Plan.load(tmp_path, 1, "abc", "list").hardness is None
-    PLAN.save(tmp_path / "other", IDS)
+
+
+def test_a_plan_that_was_read_has_no_hardness_to_log(tmp_path):
+    replace(PLAN, hardness={"mean_cosine": 0.5}).save(tmp_path, IDS)
+    read = Plan.load(tmp_path, 3, "abc", "list")
+    assert read.hardness is None
+    read.save(tmp_path / "other", IDS)
     assert not (tmp_path / "other" / HARDNESS_LOG).exists()
 
 
@@ -83,7 +96,8 @@ def test_a_foreign_or_renamed_plan_is_refused(tmp_path):
 )
 def test_a_changed_plan_is_refused(tmp_path, change):
     path = PLAN.save(tmp_path, IDS)
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    written = json.loads(path.read_text())
+    path.write_text(json.dumps(written | change))
     with pytest.raises(DataError, match="must be the plan of epoch 3"):
         Plan.load(tmp_path, 3, "abc", "list")
 
@@ -92,24 +106,35 @@ def test_missing_truncated_and_other_files_are_refused(tmp_path):
     with pytest.raises(DataError, match="no such file"):
         Plan.load(tmp_path, 3, "abc", "list")
     path = PLAN.save(tmp_path, IDS)
-    for content, message in ((path.read_bytes()[:-20], "not valid JSON"), (b"[]", "must be the")):
-        path.write_bytes(content)
-        with pytest.raises(DataError, match=message):
-            Plan.load(tmp_path, 3, "abc", "list")
+    truncated = path.read_bytes()[:-20]
+    path.write_bytes(truncated)
+    with pytest.raises(DataError, match="not valid JSON"):
+        Plan.load(tmp_path, 3, "abc", "list")
+    path.write_bytes(b"[]")
+    with pytest.raises(DataError, match="must be the plan"):
+        Plan.load(tmp_path, 3, "abc", "list")
 
 
-def test_fingerprint_depends_on_everything_but_the_order_of_settings():
-    settings = {"epoch": 1, "num_cands": 192, "nprobe": "auto"}
+SETTINGS = {"epoch": 1, "num_cands": 192, "nprobe": "auto"}
+
+
+def test_a_fingerprint_depends_on_every_setting_the_list_and_the_weights():
     ids = ids_fingerprint(IDS)
-    base = plan_fingerprint(ids=ids, weights="w0", **settings)
-    assert base == plan_fingerprint(ids=ids, weights="w0", **dict(reversed(settings.items())))
-    others = [
-        plan_fingerprint(ids=ids, weights="w1", **settings),
-        plan_fingerprint(ids=ids_fingerprint(IDS[::-1]), weights="w0", **settings),
-        plan_fingerprint(ids=ids_fingerprint(["ab", *IDS[2:]]), weights="w0", **settings),
-        *(plan_fingerprint(ids=ids, weights="w0", **(settings | {key: 7})) for key in settings),
-    ]
-    assert len({base, *others}) == 7
+    fingerprints = {plan_fingerprint(ids=ids, weights="w0", **SETTINGS)}
+    fingerprints.add(plan_fingerprint(ids=ids, weights="w1", **SETTINGS))
+    for other_list in (IDS[::-1], ["ab", *IDS[2:]]):
+        other_ids = ids_fingerprint(other_list)
+        fingerprints.add(plan_fingerprint(ids=other_ids, weights="w0", **SETTINGS))
+    for key in SETTINGS:
+        changed = SETTINGS | {key: 7}
+        fingerprints.add(plan_fingerprint(ids=ids, weights="w0", **changed))
+    assert len(fingerprints) == 7
+
+
+def test_a_fingerprint_does_not_depend_on_the_order_of_settings():
+    turned = dict(reversed(SETTINGS.items()))
+    one = plan_fingerprint(ids="ids", weights="w0", **SETTINGS)
+    assert plan_fingerprint(ids="ids", weights="w0", **turned) == one
 
 
 def test_batches_from_neighbours_made_by_hand():
@@ -129,8 +154,9 @@ def neighbourhoods(draw):
     centres = draw(st.lists(st.integers(0, num_videos - 1), min_size=1, max_size=8, unique=True))
     neighbours = np.full((len(centres), k), -1)
     for row in neighbours:
-        found = draw(st.permutations(range(num_videos)))[: draw(st.integers(0, k))]
-        row[: len(found)] = found
+        order = draw(st.permutations(range(num_videos)))
+        num_found = draw(st.integers(0, k))
+        row[:num_found] = order[:num_found]
     return neighbours, centres
 
 
@@ -141,32 +167,58 @@ def test_every_batch_has_different_candidates_and_the_right_size(searched, per_b
     assert len(batches) == len(centres)
     for batch, found, centre in zip(batches, neighbours, centres, strict=True):
         candidates = {centre, *found.tolist()} - {-1}
-        assert len(set(batch)) == len(batch) == min(per_batch, len(candidates))
+        assert len(batch) == min(per_batch, len(candidates))
+        assert len(set(batch)) == len(batch)
         assert set(batch) <= candidates
 
 
 def test_hardness_equals_the_mean_over_pairs():
-    vectors = np.random.default_rng(0).standard_normal((30, 8)).astype(np.float32) + 0.5
-    batches = [[0, 1, 2, 3], [4, 5, 6, 1], [9, 3]]
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((30, 8)).astype(np.float32) + 0.5
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    means = [
-        np.mean([unit[a] @ unit[b] for a in batch for b in batch if a != b]) for batch in batches
-    ]
+    batches = [[0, 1, 2, 3], [4, 5, 6, 1], [9, 3]]
+    means = []
+    for batch in batches:
+        cosines = [unit[a] @ unit[b] for a, b in itertools.permutations(batch, 2)]
+        means.append(np.mean(cosines))
     hardness = plan_hardness(vectors, batches, random.Random(0))
     assert hardness["mean_cosine"] == pytest.approx(np.mean(means), abs=1e-6)  # measured: 0
     assert hardness["coverage"] == 8 / 30
 
 
+def test_the_hardness_of_many_batches_is_measured_on_a_sample():
+    vectors = np.eye(4, dtype=np.float32)
+    vectors[1] = vectors[0]
+    batches = [[0, 1], [2, 3]]  # with the cosines 1 and 0
+    all_batches = plan_hardness(vectors, batches, random.Random(0))
+    assert all_batches["mean_cosine"] == 0.5
+    one_batch = plan_hardness(vectors, batches, random.Random(0), max_judged=1)
+    assert one_batch["mean_cosine"] in (0, 1)
+    assert one_batch["coverage"] == 1
+
+
+def test_batches_of_one_video_have_no_cosine():
+    hardness = plan_hardness(np.eye(4, dtype=np.float32), [[0], [1]], random.Random(0))
+    assert math.isnan(hardness["mean_cosine"])
+    assert math.isnan(hardness["random_mean_cosine"])
+    assert hardness["coverage"] == 0.5
+
+
 def planted(num_clusters=25, size=32, dim=16):
+    """Returns vectors in clusters, the cluster of each, and their ids."""
+    num_videos = num_clusters * size
     rng = np.random.default_rng(0)
-    labels = np.repeat(np.arange(num_clusters), size)[rng.permutation(num_clusters * size)]
-    vectors = 5 * rng.standard_normal((num_clusters, dim))[labels] + rng.standard_normal(
-        (len(labels), dim)
-    )
-    return vectors.astype(np.float32), labels, [f"video{number}" for number in range(len(labels))]
+    order = rng.permutation(num_videos)
+    labels = np.repeat(np.arange(num_clusters), size)[order]
+    centres = 5 * rng.standard_normal((num_clusters, dim))
+    noise = rng.standard_normal((num_videos, dim))
+    vectors = centres[labels] + noise
+    ids = [f"video{number}" for number in range(num_videos)]
+    return vectors.astype(np.float32), labels, ids
 
 
 def refresh(vectors, ids, epoch=1, num_cands=32, **settings):
+    """Plans batches of 8 videos."""
     retriever = VectorRetriever(vectors.shape[1], 16, **settings)
     return refresh_plan(
         vectors,
@@ -187,10 +239,12 @@ def test_batches_are_planted_clusters():
     assert len(plan.batches) == len(ids) // 8
     for batch in plan.batches:
         assert len(set(batch)) == 8
-        assert len(set(labels[list(batch)])) == 1
+        clusters = labels[list(batch)]
+        assert len(set(clusters)) == 1
+    covered = set().union(*plan.batches)
     assert plan.hardness["mean_cosine"] > 0.9  # measured: 0.956
     assert abs(plan.hardness["random_mean_cosine"]) < 0.1  # measured: 0.032
-    assert plan.hardness["coverage"] == len(set().union(*plan.batches)) / 800
+    assert plan.hardness["coverage"] == len(covered) / 800
 
 
 def test_a_plan_depends_on_its_arguments_only():
@@ -203,16 +257,14 @@ def test_a_plan_depends_on_its_arguments_only():
     assert refresh(vectors, ids, epoch=2).batches != first.batches
 
 
-def test_auto_fills_every_batch_and_a_single_probe_does_not():
+@pytest.mark.parametrize(("settings", "sizes"), [({"nprobe": 1}, {5, 8}), ({}, {8})])
+def test_auto_fills_every_batch_and_a_single_probe_does_not(settings, sizes):
     vectors, _, ids = planted(num_clusters=100, size=4)
     # Two lists of 5 videos each.
-    vectors[:10] += 1000 * np.repeat(np.eye(16, dtype=np.float32)[:2], 5, axis=0)
-    sizes = [
-        {
-            len(batch)
-            for epoch in range(1, 6)
-            for batch in refresh(vectors, ids, epoch, **more).batches
-        }
-        for more in ({"nprobe": 1}, {})
-    ]
-    assert sizes == [{5, 8}, {8}]
+    axes = np.eye(16, dtype=np.float32)[:2]
+    vectors[:10] += 1000 * np.repeat(axes, 5, axis=0)
+    found = set()
+    for epoch in range(1, 6):
+        plan = refresh(vectors, ids, epoch, **settings)
+        found.update(map(len, plan.batches))
+    assert found == sizes

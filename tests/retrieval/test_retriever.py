@@ -30,8 +30,10 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_all_lists_and_all_pairs_equal_brute_force(settings, dtype):
     vectors = clustered(1500).astype(dtype)
-    positions, scores = build(vectors, **settings).search(vectors[::7], 40)
-    expected, expected_scores = brute_force(vectors, vectors[::7], 40, settings.get("db_type"))
+    queries = vectors[::7]
+    retriever = build(vectors, **settings)
+    positions, scores = retriever.search(queries, 40)
+    expected, expected_scores = brute_force(vectors, queries, 40, settings.get("db_type"))
     assert np.array_equal(positions, expected)
     np.testing.assert_allclose(scores, expected_scores, rtol=1e-5, atol=1e-6)  # measured: 3e-7
 
@@ -40,18 +42,22 @@ def test_all_lists_and_all_pairs_equal_brute_force(settings, dtype):
 @pytest.mark.parametrize("nprobe", [1, 3])
 def test_few_probes_find_the_nearest_vectors_of_their_lists(db_type, nprobe):
     vectors = clustered(1500)
+    queries = vectors[:60]
     retriever = build(vectors, nprobe=nprobe, db_type=db_type)
-    positions, scores = retriever.search(vectors[:60], 300)
+    positions, scores = retriever.search(queries, 300)
     centroids = retriever.index.quantizer.reconstruct_n(0, retriever.num_lists)
-    nearest_lists, _ = brute_force(centroids, vectors[:60], nprobe, db_type)
+    nearest_lists, _ = brute_force(centroids, queries, nprobe, db_type)
     list_of, _ = brute_force(centroids, vectors, 1, db_type)
     for row, lists in enumerate(nearest_lists):
-        members = np.flatnonzero(np.isin(list_of[:, 0], lists))
-        best, best_scores = brute_force(vectors[members], vectors[row : row + 1], 300, db_type)
-        num_found = min(300, len(members))
-        is_same = positions[row, :num_found] == members[best[0]]
+        is_member = np.isin(list_of[:, 0], lists)
+        members = np.flatnonzero(is_member)
+        best, best_scores = brute_force(vectors[members], queries[row : row + 1], 300, db_type)
+        num_found = best.shape[1]
+        found = positions[row, :num_found]
+        is_same = found == members[best[0]]
         assert is_same.mean() > 0.99  # two distances may be equal in float32
-        np.testing.assert_allclose(scores[row, :num_found], best_scores[0], rtol=1e-5, atol=1e-6)
+        found_scores = scores[row, :num_found]
+        np.testing.assert_allclose(found_scores, best_scores[0], rtol=1e-5, atol=1e-6)
         assert (positions[row, num_found:] == -1).all()
         assert np.isinf(scores[row, num_found:]).all()
 
@@ -61,14 +67,16 @@ def test_float16_vectors_are_stored_without_loss():
     index = build(vectors).index
     assert isinstance(index, faiss.IndexIVFScalarQuantizer)
     assert index.code_size == 2 * DIM
-    assert np.array_equal(index.reconstruct_n(0, len(vectors)), vectors.astype(np.float32))
+    stored = index.reconstruct_n(0, len(vectors))
+    assert np.array_equal(stored, vectors.astype(np.float32))
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("db_type", ["flatl2", "innerproduct"])
 @pytest.mark.parametrize("k", [1, 40, 240])
 def test_all_pairs_in_blocks_equal_brute_force(device, db_type, k):
-    vectors = clustered(240 if k > 200 else 1230).astype(np.float16)
+    num_vectors = 240 if k > 200 else 1230
+    vectors = clustered(num_vectors).astype(np.float16)
     queries = vectors[:150].astype(np.float32)
     positions, scores = search_all(
         queries,
@@ -79,7 +87,8 @@ def test_all_pairs_in_blocks_equal_brute_force(device, db_type, k):
         max_block=99,  # the last block is smaller, and one k is larger
     )
     expected, expected_scores = brute_force(vectors, queries, k, db_type)
-    assert (positions == expected).mean() > 0.999  # measured: 1; the rest would be rounding
+    is_same = positions == expected
+    assert is_same.mean() > 0.999  # measured: 1; the rest would be rounding
     np.testing.assert_allclose(scores, expected_scores, rtol=1e-4, atol=1e-3)
 
 
@@ -87,72 +96,102 @@ def test_all_pairs_in_blocks_equal_brute_force(device, db_type, k):
 @pytest.mark.parametrize("db_type", ["flatl2", "innerproduct"])
 def test_gpu_and_cpu_find_the_same_neighbours(db_type):
     vectors = clustered(3000).astype(np.float16)
-    found = build(vectors, db_type=db_type, device=torch.device("cuda")).search(vectors[:300], 50)
-    expected = build(vectors, db_type=db_type, nprobe=8).search(vectors[:300], 50)
-    assert np.array_equal(found[0], expected[0])
-    assert np.array_equal(found[1], expected[1])
+    queries = vectors[:300]
+    on_gpu = build(vectors, db_type=db_type, device=torch.device("cuda"))
+    on_cpu = build(vectors, db_type=db_type, nprobe=8)
+    positions, scores = on_gpu.search(queries, 50)
+    expected, expected_scores = on_cpu.search(queries, 50)
+    assert np.array_equal(positions, expected)
+    assert np.array_equal(scores, expected_scores)
 
 
 @pytest.mark.filterwarnings("error")
-def test_vectors_and_queries_may_be_read_only():
+@pytest.mark.parametrize("settings", [{"nprobe": 8}, {"db_type": "exact"}])
+def test_vectors_and_queries_may_be_read_only(settings):
     vectors = clustered(300).astype(np.float16)
     vectors.setflags(write=False)
-    expected = brute_force(vectors, vectors[:40], 9)[0]
-    for settings in ({"nprobe": 8}, {"db_type": "exact"}):
-        assert np.array_equal(build(vectors, **settings).search(vectors[:40], 9)[0], expected)
+    queries = vectors[:40]
+    positions, _ = build(vectors, **settings).search(queries, 9)
+    expected, _ = brute_force(vectors, queries, 9)
+    assert np.array_equal(positions, expected)
 
 
 @pytest.fixture
 def threads():
-    """A function that sets the number of threads of faiss. It is restored after the test."""
+    """Returns a function that sets the number of threads of faiss until the end of the test."""
     before = faiss.omp_get_max_threads()
     yield faiss.omp_set_num_threads
     faiss.omp_set_num_threads(before)
 
 
-@pytest.mark.parametrize("settings", [{"cent": 16, "nprobe": 3}, {"db_type": "exact"}])
-def test_neighbours_depend_on_neither_other_queries_nor_threads(threads, settings):
+SEARCHES = [{"cent": 16, "nprobe": 3}, {"db_type": "exact"}]
+
+
+@pytest.fixture(params=SEARCHES)
+def searched(request, threads):
+    """Vectors, settings, and the 50 neighbours of the first 200 vectors with one thread."""
+    threads(1)
     vectors = clustered(3000, noise=0.9).astype(np.float16)
-    answers = []
-    for num_threads in (1, 2, 5):
-        threads(num_threads)
-        retriever = build(vectors, **settings)
-        answers.append(retriever.search(vectors[:200], 50))
-    retriever = build(vectors, **settings, max_distances=1000)  # in small blocks
-    answers.append(retriever.search(vectors[:200], 50))
-    for positions, scores in answers[1:]:
-        assert np.array_equal(answers[0][0], positions)
-        assert np.array_equal(answers[0][1], scores)
-    rows = range(0, 200, 4)
-    one_by_one = [retriever.search(vectors[row : row + 1], 50)[0][0] for row in rows]
-    assert np.array_equal(answers[0][0][::4], one_by_one)
+    retriever = build(vectors, **request.param)
+    return vectors, request.param, retriever.search(vectors[:200], 50)
+
+
+@pytest.mark.parametrize("num_threads", [2, 5])
+def test_neighbours_do_not_depend_on_the_number_of_threads(searched, threads, num_threads):
+    vectors, settings, expected = searched
+    threads(num_threads)
+    positions, scores = build(vectors, **settings).search(vectors[:200], 50)
+    assert np.array_equal(positions, expected.positions_mk)
+    assert np.array_equal(scores, expected.scores_mk)
+
+
+def test_neighbours_do_not_depend_on_the_size_of_blocks(searched):
+    vectors, settings, expected = searched
+    retriever = build(vectors, **settings, max_distances=1000)
+    positions, scores = retriever.search(vectors[:200], 50)
+    assert np.array_equal(positions, expected.positions_mk)
+    assert np.array_equal(scores, expected.scores_mk)
+
+
+def test_neighbours_do_not_depend_on_other_queries(searched):
+    vectors, settings, expected = searched
+    retriever = build(vectors, **settings)
+    for row in range(0, 200, 4):
+        positions, scores = retriever.search(vectors[row : row + 1], 50)
+        assert np.array_equal(positions[0], expected.positions_mk[row])
+        assert np.array_equal(scores[0], expected.scores_mk[row])
 
 
 @pytest.mark.parametrize("settings", [{"db_type": "exact"}, {"cent": 5, "nprobe": 5}])
 def test_equally_near_vectors_are_ordered_by_position(settings):
-    vectors = np.repeat(clustered(50), 4, axis=0)[np.random.default_rng(0).permutation(200)]
+    order = np.random.default_rng(0).permutation(200)
+    vectors = np.repeat(clustered(50), 4, axis=0)[order]
     positions, distances = build(vectors, **settings).search(vectors[:20], 4)
     for query, found in enumerate(positions):
-        equal = np.flatnonzero((vectors == vectors[query]).all(axis=1))
-        assert found.tolist() == equal.tolist()
+        is_equal = (vectors == vectors[query]).all(axis=1)
+        assert np.array_equal(found, np.flatnonzero(is_equal))
     assert not distances.any()
 
 
 def test_auto_fills_every_list_and_reaches_the_recall_with_the_fewest_probes(caplog):
     vectors = clustered(2000, clusters=100, noise=1.5)
+    queries = vectors[::10]
     retriever = build(vectors, cent=40)
     with caplog.at_level(logging.INFO):
-        positions, _ = retriever.search(vectors[::10], 150)
+        positions, _ = retriever.search(queries, 150)
     assert (positions >= 0).all()
-    expected, _ = brute_force(vectors, vectors[::10], 150)
+    expected, _ = brute_force(vectors, queries, 150)
     recall = share_found(positions, expected)
     assert 0.95 <= recall < 1  # measured: 0.953; all lists would give 1
     assert retriever.last_recall == pytest.approx(recall)  # the sample has all queries
     num_probes = retriever.last_nprobe
     report = f"neighbours of 200 queries: {num_probes} of 40 lists, recall@150 {recall:.3f} on a "
     assert report in caplog.text
-    one_less, _ = build(vectors, cent=40, nprobe=num_probes - 1).search(vectors[::10], 150)
-    assert share_found(one_less, expected) < 0.95 or (one_less < 0).any()
+
+    with_less = build(vectors, cent=40, nprobe=num_probes - 1)
+    positions, _ = with_less.search(queries, 150)
+    is_short = (positions < 0).any()
+    assert is_short or share_found(positions, expected) < 0.95
 
 
 @pytest.mark.parametrize("settings", [{}, {"nprobe": 1}, {"db_type": "exact"}])
@@ -161,8 +200,9 @@ def test_few_queries_and_more_neighbours_than_vectors(settings):
     retriever = build(vectors, cent=1, **settings)
     for num in (1, 3):
         positions, distances = retriever.search(vectors[:num], 100)
-        assert positions.shape == distances.shape == (num, 100)
-        assert (np.sort(positions[:, :60], axis=1) == np.arange(60)).all()
+        assert distances.shape == (num, 100)
+        everything = np.sort(positions[:, :60], axis=1)
+        assert (everything == np.arange(60)).all()
         assert (positions[:, 60:] == -1).all()
 
 
@@ -170,11 +210,10 @@ def test_few_vectors_make_fewer_lists_and_nothing_is_printed(caplog, capfd):
     vectors = clustered(200)
     retriever = build(vectors, cent=64)
     assert retriever.num_lists == 200 // 39
-    assert (retriever.search(vectors, 20)[0] >= 0).all()
-    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert [
-        "200 vectors are too few to train 64 lists" in record.message for record in warnings
-    ] == [True]
+    positions, _ = retriever.search(vectors, 20)
+    assert (positions >= 0).all()
+    (warning,) = (record for record in caplog.records if record.levelno == logging.WARNING)
+    assert "200 vectors are too few to train 64 lists" in warning.message
     assert capfd.readouterr() == ("", "")  # faiss prints warnings and progress
 
 
@@ -197,10 +236,18 @@ def test_impossible_settings_and_data_are_refused():
         VectorRetriever(DIM, 8).finalize_training()
 
 
-def test_settings_that_make_the_search_exact():
-    gpu = torch.device("cuda")  # no GPU is used
-    assert VectorRetriever(DIM, 8, db_type="exact").is_exact
-    assert VectorRetriever(DIM, 8, device=gpu).is_exact
-    assert not VectorRetriever(DIM, 8, device=gpu, nprobe=1).is_exact
-    assert not VectorRetriever(DIM, 8, device=gpu, db_type="pq").is_exact
-    assert not VectorRetriever(DIM, 8, device=torch.device("cpu")).is_exact
+GPU = torch.device("cuda")  # no GPU is used
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_exact"),
+    [
+        ({}, False),
+        ({"db_type": "exact"}, True),
+        ({"device": GPU}, True),
+        ({"device": GPU, "nprobe": 1}, False),
+        ({"device": GPU, "db_type": "pq"}, False),
+    ],
+)
+def test_settings_that_make_the_search_exact(settings, is_exact):
+    assert VectorRetriever(DIM, 8, **settings).is_exact == is_exact
