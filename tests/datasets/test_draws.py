@@ -71,7 +71,7 @@ def digest(data: MMDataset) -> str:
 def test_recorded_items(name, split, sort_clips, config):
     config = config.replace(sort_clips=sort_clips)
     aligner = ALIGNERS.get(name, "dataset.aligner")(config, split)
-    parts = (part(config, split) for part in (MANY if aligner.takes_batches else ONE))
-    assert (
-        digest(MMDataset(*parts, aligner, seed=3)) == RECORDED[f"{name} {split.value} {sort_clips}"]
-    )
+    classes = MANY if aligner.takes_batches else ONE
+    parts = [part_cls(config, split) for part_cls in classes]
+    data = MMDataset(*parts, aligner, seed=3)
+    assert digest(data) == RECORDED[f"{name} {split.value} {sort_clips}"]

@@ -1,5 +1,6 @@
 """Items depend on (seed, epoch, index) alone, whatever the workers."""
 
+import itertools
 import random
 
 import pytest
@@ -12,14 +13,17 @@ from mmpt.processors import DSAligner, VariedLenAligner, VideoRetriOverlappedAli
 from tests.support.shard_data import MANY, ONE, make_data
 
 
-def batch_data(config, seed=1):
-    parts = (part(config, Split.TRAIN) for part in (*MANY, VideoRetriOverlappedAligner))
+def data_set(config, classes, split=Split.TRAIN, seed=1):
+    parts = [part_cls(config, split) for part_cls in classes]
     return MMDataset(*parts, seed=seed)
 
 
+def batch_data(config, seed=1):
+    return data_set(config, (*MANY, VideoRetriOverlappedAligner), seed=seed)
+
+
 def video_data(config, split=Split.TRAIN):
-    parts = (part(config, split) for part in (*ONE, VariedLenAligner))
-    return MMDataset(*parts, seed=1)
+    return data_set(config, (*ONE, VariedLenAligner), split)
 
 
 @pytest.fixture(scope="module")
@@ -28,26 +32,42 @@ def config(tmp_path_factory):
 
 
 def same(one, other):
-    return one.keys() == other.keys() and all(
-        torch.equal(value, other[name]) if isinstance(value, torch.Tensor) else value == other[name]
-        for name, value in one.items()
-    )
+    """Returns True if two items have the same keys, tensors and other values."""
+    if one.keys() != other.keys():
+        return False
+    for name, value in one.items():
+        if isinstance(value, torch.Tensor):
+            is_same = torch.equal(value, other[name])
+        else:
+            is_same = value == other[name]
+        if not is_same:
+            return False
+    return True
 
 
 def test_an_item_is_its_seed_epoch_and_index(config):
     data = batch_data(config)
-    items = {
-        (epoch, index): data.item(index, epoch) for epoch in (0, 1) for index in range(len(data))
-    }
+    items = {}
+    for epoch, index in itertools.product((0, 1), range(len(data))):
+        items[epoch, index] = data.item(index, epoch)
     again = batch_data(config)
     random.seed(3)
-    for epoch, index in reversed(list(items)):
+    for epoch, index in reversed(items):
         assert same(again.item(index, epoch), items[epoch, index])
     assert not same(items[0, 0], items[1, 0])
-    assert not same(batch_data(config, seed=2).item(0, 0), items[0, 0])
-    again.set_epoch(1)
-    assert same(again[2], items[1, 2])
     assert items[0, 4]["idx"] == 4
+
+
+def test_another_seed_gives_other_items(config):
+    one = batch_data(config, seed=1).item(0, 0)
+    other = batch_data(config, seed=2).item(0, 0)
+    assert not same(one, other)
+
+
+def test_the_index_operator_gives_items_of_the_epoch_that_is_set(config):
+    data = batch_data(config)
+    data.set_epoch(1)
+    assert same(data[2], data.item(2, 1))
 
 
 def test_the_test_split_does_not_know_epochs(config):
@@ -77,7 +97,8 @@ def test_no_global_generator_is_read_or_written(config):
     data = batch_data(config)
     random.seed(5)
     torch.manual_seed(5)
-    state, torch_state = random.getstate(), torch.get_rng_state()
+    state = random.getstate()
+    torch_state = torch.get_rng_state()
     first = data.item(0, 0)
     assert random.getstate() == state
     assert torch.equal(torch.get_rng_state(), torch_state)
@@ -88,16 +109,17 @@ def test_no_global_generator_is_read_or_written(config):
 def test_a_batch_has_one_leading_axis_of_clips(config):
     data = batch_data(config)
     batch = data.collate([data.item(0, 0)])
-    found = {
-        name: (*value.shape, value.dtype) for name, value in batch.items() if name != "video_id"
-    }
-    spans = [f"{kind}_{end}" for kind in ("video", "text") for end in ("start", "end")]
+    del batch["video_id"]
+    found = {name: (*value.shape, value.dtype) for name, value in batch.items()}
     assert found == {
         "caps": (12, 18, torch.int64),
         "cmasks": (12, 18, torch.bool),
         "vfeats": (12, 6, 512, torch.float16),
         "vmasks": (12, 6, torch.bool),
-        **dict.fromkeys(spans, (12, torch.int64)),
+        "video_start": (12, torch.int64),
+        "video_end": (12, torch.int64),
+        "text_start": (12, torch.int64),
+        "text_end": (12, torch.int64),
         "idx": (1, torch.int64),
     }
 
@@ -107,26 +129,41 @@ def test_clip_c_of_video_v_is_row_v_clips_plus_c(config):
     items = [data.item(index, 0) for index in range(5)]
     batch = data.collate(items)
     assert batch["vfeats"].shape == (15, 6, 512)
-    assert batch["video_id"] == [f"video{index:04d}" for index in range(5)]
-    assert batch["idx"].tolist() == list(range(5))
-    for video, item in enumerate(items):
-        for clip in range(3):
-            for name in ("caps", "vfeats", "video_start"):
-                assert torch.equal(batch[name][3 * video + clip], item[name][clip])
+    assert batch["video_id"] == ["video0000", "video0001", "video0002", "video0003", "video0004"]
+    assert batch["idx"].tolist() == [0, 1, 2, 3, 4]
+    for video, clip in itertools.product(range(5), range(3)):
+        row = 3 * video + clip
+        for name in ("caps", "vfeats", "video_start"):
+            assert torch.equal(batch[name][row], items[video][name][clip])
     # Feature [t, 1] is the number of the video.
-    assert batch["vfeats"][:, 0, 1].tolist() == [video for video in range(5) for _ in range(3)]
+    numbers = batch["vfeats"][:, 0, 1]
+    assert numbers.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]
 
 
 def test_items_without_an_axis_of_clips_are_stacked(config):
-    data = MMDataset(
-        *(part(config, Split.TRAIN) for part in ONE), DSAligner(config, Split.TRAIN), seed=1
-    )
+    data = data_set(config, (*ONE, DSAligner))
     item = {"caps": torch.ones(4, 8), "vfeats": torch.ones(4, 8, 512)}
-    assert data.collate([item])["caps"].shape == (1, 4, 8)
-    assert data.collate([]) == batch_data(config).collate([]) == {}
+    batch = data.collate([item])
+    assert batch["caps"].shape == (1, 4, 8)
+    assert batch["vfeats"].shape == (1, 4, 8, 512)
 
 
-def test_collate_leaves_out_none_and_takes_nothing():
-    assert collate([]) == {}
-    assert collate([{"a": None, "b": 1}, {"a": None, "b": 2}])["b"].tolist() == [1, 2]
-    assert list(collate([{"a": None, "b": 1}])) == ["b"]
+@pytest.mark.parametrize("join", [False, True])
+def test_no_items_make_an_empty_batch(join):
+    assert collate([], join=join) == {}
+
+
+@pytest.mark.parametrize("join", [False, True])
+def test_keys_whose_first_value_is_none_are_left_out(join):
+    batch = collate([{"a": None, "b": 1}, {"a": 3, "b": 2}], join=join)
+    assert list(batch) == ["b"]
+    assert batch["b"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(("join", "shape"), [(False, (2, 3, 4)), (True, (6, 4))])
+def test_a_loader_worker_shares_the_tensors_of_a_batch(monkeypatch, join, shape):
+    monkeypatch.setattr("mmpt.datasets.mmdataset.get_worker_info", lambda: "a worker")
+    items = [{"caps": torch.ones(3, 4)}, {"caps": torch.zeros(3, 4)}]
+    batch = collate(items, join=join)
+    assert batch["caps"].shape == shape
+    assert batch["caps"].is_shared()

@@ -25,22 +25,23 @@ def names(positions):
 def test_batches_follow_the_list(tmp_path, num_videos, videos_per_batch, num_batches):
     meta = build(tmp_path, num_videos, videos_per_batch)
     assert len(meta) == num_batches
-    assert meta.cands == [
-        names(range(batch * videos_per_batch, (batch + 1) * videos_per_batch))
-        for batch in range(num_batches)
-    ]
+    for number, ids in enumerate(meta.cands):
+        begin = number * videos_per_batch
+        assert ids == names(range(begin, begin + videos_per_batch))
     keys, text_keys = meta[num_batches - 1]
     assert keys == text_keys
     assert [key.video_id for key in keys] == meta.cands[-1]
-    assert all(key.index == -1 and key.shard * 8 + key.row == int(key.video_id[5:]) for key in keys)
+    for key in keys:
+        position = int(key.video_id.removeprefix("video"))
+        assert (key.shard, key.row) == divmod(position, 8)
+        assert key.index == -1
     with pytest.raises(IndexError):
         meta[num_batches]
 
 
 def test_fewer_videos_than_one_batch(tmp_path):
-    with pytest.raises(
-        DataError, match=r"fewer videos than one batch: .*\(4\) must be usable, but 3 are"
-    ):
+    message = r"fewer videos than one batch: .*\(4\) must be usable, but 3 are"
+    with pytest.raises(DataError, match=message):
         build(tmp_path, 3, 4)
 
 
@@ -50,7 +51,8 @@ def test_random_candidates_shuffle_the_list_like_the_release(tmp_path):
         meta.random_candidates(random.Random(epoch))
         ids = names(range(20))
         random.Random(epoch).shuffle(ids)
-        assert meta.cands == [ids[2 * batch : 2 * batch + 2] for batch in range(8)]
+        pairs = list(zip(ids[0:16:2], ids[1:16:2], strict=True))
+        assert [tuple(batch) for batch in meta.cands] == pairs
 
 
 def test_set_candidates_takes_any_batches(tmp_path):
@@ -59,7 +61,8 @@ def test_set_candidates_takes_any_batches(tmp_path):
     meta.set_candidates(batches)
     assert len(meta) == 3
     assert meta.cands == [names(batch) for batch in batches]
-    assert [key.video_id for key in meta[0][0]] == names(batches[0])
+    keys, _ = meta[0]
+    assert [key.video_id for key in keys] == names([3, 1, 19])
 
 
 def test_a_plan_of_another_list(tmp_path):
@@ -72,9 +75,12 @@ def test_a_plan_of_another_list(tmp_path):
 
 def test_features_and_captions_of_a_batch(tmp_path):
     config = make_data(tmp_path).replace(num_video_per_batch=2)
-    meta, video, text = (part(config, Split.VALID) for part in MANY)
+    meta, video, text = (part_cls(config, Split.VALID) for part_cls in MANY)
     keys, text_keys = meta[4]
-    for number, feature, captions in zip((8, 9), video(keys), text(text_keys), strict=True):
-        _, want, want_captions = make_video(1000 + number)
-        np.testing.assert_array_equal(feature, want)
-        assert captions["cap"] == want_captions["cap"]
+    features = video(keys)
+    captions = text(text_keys)
+    assert len(features) == len(captions) == 2
+    for number in (0, 1):
+        _, want, want_captions = make_video(1008 + number)
+        np.testing.assert_array_equal(features[number], want)
+        assert captions[number]["cap"] == want_captions["cap"]
