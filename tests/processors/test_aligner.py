@@ -72,20 +72,30 @@ SPAN = ("text_start", "video_start", "text_end", "video_end")
 
 
 def spans_of(batch):
-    return list(zip(*(batch[field].tolist() for field in SPAN), strict=True))
+    columns = [batch[field].tolist() for field in SPAN]
+    return list(zip(*columns, strict=True))
+
+
+def first_slots(length):
+    """The mask of `length` real slots among F."""
+    return [slot < length for slot in range(16)]
 
 
 def naive_text(ids, num_slots):
     """The text layout written out token by token."""
     tokens = [101, 102, *ids[: num_slots - 3], 102]
-    padding = num_slots - len(tokens)
-    return tokens + [0] * padding, [True] * len(tokens) + [False] * padding
+    num_tokens = len(tokens)
+    padding = num_slots - num_tokens
+    caps = tokens + [0] * padding
+    cmasks = [True] * num_tokens + [False] * padding
+    return caps, cmasks
 
 
 @pytest.mark.parametrize("cls", RECORDED)
 def test_recorded_draws(cls, config):
     rng = random.Random(7)
-    batch = cls(config, Split.TRAIN)("video", VIDEO, CAPTIONS, rng)
+    aligner = cls(config, Split.TRAIN)
+    batch = aligner("video", VIDEO, CAPTIONS, rng)
     spans, text_lens, video_lens, next_draw = RECORDED[cls]
     assert spans_of(batch) == spans
     assert batch["cmasks"].sum(1).tolist() == text_lens
@@ -97,7 +107,8 @@ def test_recorded_draws(cls, config):
 @pytest.mark.parametrize("cls", RECORDED)
 def test_tensors_are_the_rows_and_ids_of_the_spans(cls, seed, config):
     _, video, captions = make_video(seed)
-    batch = cls(config, Split.TRAIN)("video", video, captions, random.Random(seed))
+    aligner = cls(config, Split.TRAIN)
+    batch = aligner("video", video, captions, random.Random(seed))
     spans = spans_of(batch)
     assert spans == sorted(spans)
     for clip, (text_start, video_start, text_end, video_end) in enumerate(spans):
@@ -108,36 +119,58 @@ def test_tensors_are_the_rows_and_ids_of_the_spans(cls, seed, config):
         assert sum(cmasks) == min(len(ids), 29) + 3
         assert 0 <= video_start <= video_end <= len(video)
         rows = video[video_start:video_end][:16]
-        np.testing.assert_array_equal(batch["vfeats"][clip, : len(rows)].numpy(), rows)
-        assert not batch["vfeats"][clip, len(rows) :].any()
-        assert batch["vmasks"][clip].tolist() == [slot < len(rows) for slot in range(16)]
+        num_rows = len(rows)
+        vfeats = batch["vfeats"][clip].numpy()
+        np.testing.assert_array_equal(vfeats[:num_rows], rows)
+        assert not vfeats[num_rows:].any()
+        assert batch["vmasks"][clip].tolist() == first_slots(num_rows)
         if cls is not OverlappedAligner:
-            assert video_end == min(math.ceil(captions["end"][text_end - 1]), len(video))
+            text_end_s = captions["end"][text_end - 1]
+            assert video_end == min(math.ceil(text_end_s), len(video))
 
 
-def test_captions_without_ids_and_explicit_sequences(config):
+def test_captions_without_ids(config):
     aligner = FixedLenAligner(config, Split.TRAIN)
-    batch = aligner("video", VIDEO, Captions(start=[1.0], end=[2.0], cap=[[]]), random.Random(0))
-    assert batch["caps"][0].tolist() == naive_text([], 32)[0]
+    captions = Captions(start=[1.0], end=[2.0], cap=[[]])
+    batch = aligner("video", VIDEO, captions, random.Random(0))
+    caps, _ = naive_text([], 32)
+    assert batch["caps"][0].tolist() == caps
+
+
+def test_chosen_captions_are_joined(config):
+    aligner = FixedLenAligner(config, Split.TRAIN)
     caps, cmasks = aligner.build_text_seq(CAPTIONS, [3, 1])
     ids = CAPTIONS["cap"][3] + CAPTIONS["cap"][1]
     assert (caps.tolist(), cmasks.tolist()) == naive_text(ids, 32)
+
+
+def test_chosen_seconds_are_joined(config):
+    aligner = FixedLenAligner(config, Split.TRAIN)
     vfeats, vmasks = aligner.build_video_seq(VIDEO, [(2, 5), (30, 90), (4, 4), (0, 30)])
     rows = np.concatenate([VIDEO[2:5], VIDEO[30:37], VIDEO[0:6]])
     np.testing.assert_array_equal(vfeats.numpy(), rows)
     assert vmasks.all()
-    assert aligner.build_video_seq(VIDEO[:3])[1].tolist() == [slot < 3 for slot in range(16)]
 
 
-def test_times_that_cannot_be_right_are_clamped(config):
+def test_a_short_video_is_padded(config):
+    aligner = FixedLenAligner(config, Split.TRAIN)
+    vfeats, vmasks = aligner.build_video_seq(VIDEO[:3])
+    np.testing.assert_array_equal(vfeats[:3].numpy(), VIDEO[:3])
+    assert not vfeats[3:].any()
+    assert vmasks.tolist() == first_slots(3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("cls", [VariedLenAligner, OverlappedAligner])
+def test_times_that_cannot_be_right_are_clamped(cls, seed, config):
     captions = Captions(start=[30.0, 90.0, -5.0], end=[20.0, 95.0, -1.0], cap=[[1], [2], [3]])
-    for cls in (VariedLenAligner, OverlappedAligner):
-        aligner = cls(config, Split.TRAIN)
-        for seed in range(5):
-            batch = aligner("odd", VIDEO, captions, random.Random(seed))
-            assert (batch["video_start"] >= 0).all()
-            assert (batch["video_start"] <= batch["video_end"]).all()
-            assert (batch["video_end"] <= 37).all()
+    aligner = cls(config, Split.TRAIN)
+    batch = aligner("odd", VIDEO, captions, random.Random(seed))
+    start = batch["video_start"]
+    end = batch["video_end"]
+    assert (start >= 0).all()
+    assert (start <= end).all()
+    assert (end <= 37).all()
 
 
 def broken(row, value):

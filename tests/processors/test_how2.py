@@ -33,9 +33,11 @@ def meta_of(config, split=Split.TRAIN):
 
 
 def test_caption_times_that_cannot_be_right_are_counted(tmp_path, caplog):
-    config, stem = make_data(tmp_path, num_videos=8), str(tmp_path / TIMES)
+    config = make_data(tmp_path, num_videos=8)
+    stem = str(tmp_path / TIMES)
     times = ShardedTensor.load(stem)
-    data = np.tile(np.array([1.0, 2.0], np.float32), (len(times.data), 1))
+    data = np.zeros((len(times.data), 2), np.float32)
+    data[:] = [1.0, 2.0]
     data[:5] = [[9.0, 3.0], [500.0, 501.0], [600.0, 602.0], [-1.0, 2.0], [1.0, 500.0]]
     ShardedTensor(data, np.array(times.starts), stem).save(stem)
     with caplog.at_level(logging.WARNING):
@@ -47,10 +49,12 @@ def test_caption_times_that_cannot_be_right_are_counted(tmp_path, caplog):
 @pytest.mark.parametrize("split", [Split.TRAIN, Split.VALID])
 def test_every_video_comes_back(config, split):
     meta = meta_of(config, split)
-    video, text = ShardedVideoProcessor(config, split), ShardedTextProcessor(config, split)
+    video = ShardedVideoProcessor(config, split)
+    text = ShardedTextProcessor(config, split)
+    first = 0 if split is Split.TRAIN else 1000
     assert len(meta) == len(meta.video_ids) == 20
     for index in range(20):
-        name, features, captions = make_video(index + (0 if split is Split.TRAIN else 1000))
+        name, features, captions = make_video(first + index)
         assert meta.video_ids[index] == name
         key, text_key = meta[index]
         assert key == text_key == (name, index, index // 8, index % 8)
@@ -65,7 +69,9 @@ def test_every_video_comes_back(config, split):
 
 def test_test_split_reads_the_val_shards(config):
     meta = meta_of(config.replace(test_path=config.val_path), Split.TEST)
-    assert ShardedVideoProcessor(config, Split.TEST)(meta[3][0])[0, 1] == 1003
+    key, _ = meta[3]
+    features = ShardedVideoProcessor(config, Split.TEST)(key)
+    assert features[0, 1] == 1003
 
 
 def test_the_released_pickle_is_read_where_there_is_no_json(config, tmp_path):
@@ -97,7 +103,8 @@ def test_list_files_are_cleaned(config, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert meta_of(config).video_ids == ["video0003", "video0001", "video0002"]
         plain = How2MetaProcessor(config, Split.TRAIN)
-        assert (len(plain), plain[1]) == (3, ("video0001", "video0001"))
+    assert len(plain) == 3
+    assert plain[1] == ("video0001", "video0001")
     assert "1 of 4 lines repeat an earlier id and are dropped" in caplog.text
 
 
@@ -137,8 +144,10 @@ def test_missing_videos_are_dropped_up_to_the_bound(config, tmp_path, caplog):
 
 def test_empty_videos_are_left_out(tmp_path, caplog):
     videos = [make_video(number) for number in range(6)]
-    videos[1] = (videos[1][0], videos[1][1][:0], videos[1][2])
-    videos[4] = (videos[4][0], videos[4][1], Captions(start=[], end=[], cap=[]))
+    name, features, captions = videos[1]
+    videos[1] = (name, features[:0], captions)
+    name, features, _ = videos[4]
+    videos[4] = (name, features, Captions(start=[], end=[], cap=[]))
     config = make_data(tmp_path)
     write_shards(config.vfeat_dir, config.tfeat_dir, Split.TRAIN, videos, 4)
     (tmp_path / "train.lst").write_text("\n".join(name for name, _, _ in videos))
@@ -156,7 +165,9 @@ def test_empty_videos_are_left_out(tmp_path, caplog):
 def resave(tmp_path, stem, change):
     path = tmp_path / stem
     shard = ShardedTensor.load(path)
-    ShardedTensor.from_list(change([shard[row] for row in range(len(shard))])).save(path)
+    rows = [shard[row] for row in range(len(shard))]
+    changed = ShardedTensor.from_list(change(rows))
+    changed.save(path)
 
 
 def spoil(value):
@@ -264,8 +275,8 @@ def test_a_video_table_finds_what_a_dictionary_finds():
     packed = [name for ids in shards.values() for name in ids]
     table = VideoTable.from_shards(shards)
     asked = ["c", "a", "b", "ä-long-name", "zz", "", "c-much-longer-than-any"]
-    first = {name: i for i, name in reversed(list(enumerate(packed)))}
-    assert table.positions(asked).tolist() == [first.get(name, -1) for name in asked]
+    expected = [packed.index(name) if name in packed else -1 for name in asked]
+    assert table.positions(asked).tolist() == expected
     assert table.name_list() == packed
     assert table.key(3, 9) == ("a", 9, 2, 0)
     assert VideoTable.from_shards({}).positions(["a"]).tolist() == [-1]

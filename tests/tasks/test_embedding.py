@@ -1,9 +1,11 @@
 """The embedding pass takes bounded pieces; one that was killed continues to the same plan."""
 
 import logging
+import math
 import os
 import re
 import signal
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -80,31 +82,39 @@ def test_pieces_fit_into_memory_whatever_infer_scale_says(
 def test_a_video_with_more_clips_than_fit_is_embedded_in_parts(
     corpus: Path, tmp_path: Path
 ) -> None:
-    vectors, clips = [], []
+    passes = []
+
+    def note(_module: torch.nn.Module, _args: Any, _output: Any) -> None:
+        passes.append("text")
+
+    vectors = []
     for at_once in (7, CLIPS):
         task = make_task(corpus, tmp_path, f"clips_per_forward={at_once}")
         model = make_model(task).eval()
-        model.text_encoder.register_forward_hook(
-            lambda _module, _args, inputs, _output: clips.append(inputs["position_ids"].shape),
-            with_kwargs=True,
-        )
-        vectors.append(embedding.embed(model, {**task.embedding_dataset[5]}, CLIPS))
-    assert len(clips) == 3 + 1
-    torch.testing.assert_close(*vectors, rtol=0, atol=1e-5)  # measured: 5e-7
+        model.text_encoder.register_forward_hook(note)
+        batch = dict(task.embedding_dataset[5])
+        vectors.append(embedding.embed(model, batch, CLIPS))
+    in_parts, at_once_1D = vectors
+    assert len(passes) == 3 + 1
+    torch.testing.assert_close(in_parts, at_once_1D, rtol=0, atol=1e-5)  # measured: 5e-7
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 @pytest.mark.parametrize("per_chunk", [1, 12, 10**6])
 @pytest.mark.parametrize("num_videos", [0, 3, 97, 100])
 def test_every_piece_is_dealt_once_and_evenly(size: int, per_chunk: int, num_videos: int) -> None:
-    dealt = [
-        embedding.deal_pieces(num_videos, 4, per_chunk, World(rank, size)) for rank in range(size)
-    ]
-    together = sorted((piece for pieces in dealt for piece in pieces), key=lambda p: p.start)
-    starts = range(0, num_videos, 4)
-    assert together == [range(start, min(start + 4, num_videos)) for start in starts]
-    at_a_time = max(1, min(per_chunk // 4, -(-len(together) // size)))
-    assert max(map(len, dealt)) - min(map(len, dealt)) <= at_a_time
+    dealt = []
+    for rank in range(size):
+        pieces = embedding.deal_pieces(num_videos, 4, per_chunk, World(rank, size))
+        dealt.append(pieces)
+    together = sorted(chain.from_iterable(dealt), key=lambda piece: piece.start)
+    begins = range(0, num_videos, 4)
+    assert together == [range(begin, min(begin + 4, num_videos)) for begin in begins]
+
+    num_pieces = [len(pieces) for pieces in dealt]
+    fair_share = math.ceil(len(together) / size)
+    pieces_per_turn = max(1, min(per_chunk // 4, fair_share))
+    assert max(num_pieces) - min(num_pieces) <= pieces_per_turn
 
 
 @pytest.mark.spawn
@@ -121,7 +131,10 @@ def test_a_refresh_that_was_killed_continues(corpus: Path, tmp_path: Path, again
     assert not Plan.path(broken / "retri", 2).exists()
 
     run_group(refresh_in_process, None, corpus, broken, size=again)
-    embedded = sum(int((broken / f"videos-{again}-{rank}").read_text()) for rank in range(again))
+    embedded = 0
+    for rank in range(again):
+        num_videos = (broken / f"videos-{again}-{rank}").read_text()
+        embedded += int(num_videos)
     if again == 2:
         # The killed process had done three pieces of three videos.
         assert embedded <= NUM_VIDEOS - 9
@@ -154,7 +167,8 @@ def test_what_was_embedded_counts_for_the_same_clips_and_weights_only(
     with caplog.at_level(logging.INFO, logger="mmpt"):
         task.refresh(model, epoch, World())
     assert sum(videos) == 1 + NUM_VIDEOS - known
-    assert ("15 of 32 videos are embedded already" in caplog.text) == (known > 0)
+    continues = "15 of 32 videos are embedded already" in caplog.text
+    assert continues == (known > 0)
     assert vector_files(tmp_path) == []
 
 

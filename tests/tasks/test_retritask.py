@@ -1,5 +1,6 @@
 """The refresh gives one plan over all videos, the same for every number of processes."""
 
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -37,19 +38,25 @@ def refresh_in_process(
 
 
 @pytest.mark.spawn
-def test_the_plan_is_the_same_for_one_two_and_more_processes_than_pieces(
-    corpus: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("size", "videos_at_once", "infer_scale"),
+    [(2, 3, 1), (3, 16, 100000)],  # the last has fewer pieces than processes
+)
+def test_the_plan_is_the_same_for_one_and_several_processes(
+    corpus: Path, tmp_path: Path, size: int, videos_at_once: int, infer_scale: int
 ) -> None:
     torch.set_num_threads(1)
     task = make_task(corpus, tmp_path / "of1", "infer_scale=1")
     alone = task.refresh(make_model(task), 2, World())
-    for size, videos_at_once, infer_scale in ((2, 3, 1), (3, 16, 100000)):
-        run_group(refresh_in_process, videos_at_once, infer_scale, corpus, tmp_path, size=size)
-        for rank in range(size):
-            assert torch.load(tmp_path / f"batches-{size}-{rank}.pt") == alone.batches
-        stored = (tmp_path / f"of{size}" / "retri" / "plan_e2.json").read_bytes()
-        assert stored == (tmp_path / "of1" / "retri" / "plan_e2.json").read_bytes()
-        assert [path.name for path in (tmp_path / f"of{size}" / "retri").glob("*vectors*")] == []
+    run_group(refresh_in_process, videos_at_once, infer_scale, corpus, tmp_path, size=size)
+    for rank in range(size):
+        batches = torch.load(tmp_path / f"batches-{size}-{rank}.pt")
+        assert batches == alone.batches
+    of_one = Plan.path(tmp_path / "of1" / "retri", 2)
+    folder = tmp_path / f"of{size}" / "retri"
+    of_many = Plan.path(folder, 2)
+    assert of_many.read_bytes() == of_one.read_bytes()
+    assert list(folder.glob("*vectors*")) == []
 
 
 def test_vectors_depend_on_epoch_and_weights_but_not_on_loading(
@@ -60,9 +67,14 @@ def test_vectors_depend_on_epoch_and_weights_but_not_on_loading(
     vectors = embed(task, model, 1)
     assert vectors.shape == (32, 32)
     for more in (("infer_scale=5", "fairseq.dataset.num_workers=2"), ("infer_scale=100000",)):
-        again = embed(make_task(corpus, tmp_path, *more), model, 1)
-        assert np.array_equal(again, vectors), "to the bit"
-    assert abs(embed(task, model, 2) - vectors).max() > 1e-3
+        other_loading = make_task(corpus, tmp_path, *more)
+        assert np.array_equal(embed(other_loading, model, 1), vectors), "to the bit"
+    other_epoch = embed(task, model, 2)
+    assert abs(other_epoch - vectors).max() > 1e-3
+    with torch.no_grad():
+        next(model.parameters()).add_(0.05)
+    other_weights = embed(task, model, 1)
+    assert abs(other_weights - vectors).max() > 1e-3
 
 
 @pytest.mark.gpu
@@ -71,9 +83,10 @@ def test_vectors_on_a_gpu(corpus: Path, tmp_path: Path, dtype: torch.dtype) -> N
     task = make_task(corpus, tmp_path, "fairseq.dataset.num_workers=2")
     model = make_model(task)
     vectors = embed(task, model, 1).astype(np.float32)
-    on_gpu = embed(task, model.to("cuda", dtype), 1).astype(np.float32)
-    # Float16 rows, values up to 3.
-    assert abs(on_gpu - vectors).max() < (4e-3 if dtype == torch.float32 else 5e-2)
+    model.to("cuda", dtype)
+    on_gpu = embed(task, model, 1).astype(np.float32)
+    tolerance = 4e-3 if dtype == torch.float32 else 5e-2  # float16 rows, values up to 3
+    assert abs(on_gpu - vectors).max() < tolerance
 
 
 def test_a_vector_is_the_mean_over_the_clips_of_its_video(corpus: Path, tmp_path: Path) -> None:
@@ -82,13 +95,20 @@ def test_a_vector_is_the_mean_over_the_clips_of_its_video(corpus: Path, tmp_path
     vectors = embed(task, model, 3)
     item = task.embedding_dataset.item(17, 3)
     total = torch.zeros(32)
-    for c in range(16):
-        clip = {k: item[k][c : c + 1] for k in ("caps", "cmasks", "vfeats", "vmasks")}
+    for number in range(16):
+        clip = slice(number, number + 1)
         with torch.no_grad():
-            output = model(**clip)
-        total += (output["pooled_video"] + output["pooled_text"])[0] / 2
+            output = model(
+                caps=item["caps"][clip],
+                cmasks=item["cmasks"][clip],
+                vfeats=item["vfeats"][clip],
+                vmasks=item["vmasks"][clip],
+            )
+        both = output["pooled_video"][0] + output["pooled_text"][0]
+        total += both / 2
+    mean = total.numpy() / 16
     # half a step of float16 at values up to 4; measured: 7e-4
-    assert abs(vectors[17] - total.numpy() / 16).max() < 2**-10
+    assert abs(vectors[17] - mean).max() < 2**-10
 
 
 def test_the_refresh_leaves_training_mode_and_generator_as_they_were(
@@ -114,12 +134,14 @@ def test_planned_batches_are_whole_and_written_last(corpus: Path, tmp_path: Path
     task = make_task(corpus, tmp_path)
     dataset = train_set(task)
     identity = task.plan_epoch(dataset, make_model(task), 1, World())
-    fingerprint = identity.rsplit("-")[-1]
+    *_, fingerprint = identity.split("-")
     plan = Plan.load(tmp_path / "retri", 1, fingerprint, task._ids_fingerprint)
-    assert [len(set(batch)) for batch in plan.batches] == [4] * 8
+    assert len(plan.batches) == 8
     ids = task._video_ids
     for number, batch in enumerate(plan.batches):
-        assert dataset[number]["video_id"] == [ids[position] for position in batch]
+        assert len(set(batch)) == 4
+        planned_ids = [ids[position] for position in batch]
+        assert dataset[number]["video_id"] == planned_ids
 
 
 def test_the_plan_of_an_interrupted_epoch_is_read_back_and_a_foreign_one_is_not(
@@ -133,10 +155,13 @@ def test_the_plan_of_an_interrupted_epoch_is_read_back_and_a_foreign_one_is_not(
 
     again = make_task(corpus, tmp_path)
     again.refresh = _must_not_run  # type: ignore[method-assign]
-    assert again.plan_epoch(train_set(again), moved, 1, World(), identity) == identity
+    read = again.plan_epoch(train_set(again), moved, 1, World(), identity)
+    assert read == identity
 
     other = make_task(corpus, tmp_path)
-    assert other.plan_epoch(train_set(other), moved, 1, World(), identity[:-1] + "x") != identity
+    foreign = identity[:-1] + "x"
+    planned = other.plan_epoch(train_set(other), moved, 1, World(), foreign)
+    assert planned not in (identity, foreign)
 
 
 def test_the_plan_of_other_settings_is_not_taken_up(corpus: Path, tmp_path: Path) -> None:
@@ -144,33 +169,44 @@ def test_the_plan_of_other_settings_is_not_taken_up(corpus: Path, tmp_path: Path
     identity = task.plan_epoch(train_set(task), make_model(task), 1, World())
     changed = make_task(corpus, tmp_path, "dataset.num_video_per_batch=2", "recall=0.9")
     dataset = train_set(changed)
-    assert changed.plan_epoch(dataset, make_model(changed), 1, World(), identity) != identity
+    planned = changed.plan_epoch(dataset, make_model(changed), 1, World(), identity)
+    assert planned != identity
     assert len(dataset[0]["video_id"]) == 2
-    same = make_task(
-        corpus, tmp_path / "elsewhere", "infer_scale=3", "vectorpool_cls=DistributedVideoVectorPool"
-    )
+
+
+def test_settings_that_change_no_plan_are_not_in_its_fingerprint(
+    corpus: Path, tmp_path: Path
+) -> None:
+    more = ("infer_scale=3", "vectorpool_cls=DistributedVideoVectorPool")
+    task = make_task(corpus, tmp_path)
+    same = make_task(corpus, tmp_path / "elsewhere", *more)
     assert same._fingerprint(1) == task._fingerprint(1)
 
 
 def test_a_frozen_plan_serves_every_epoch(corpus: Path, tmp_path: Path) -> None:
     task = make_task(corpus, tmp_path, "freeze_plan=true")
-    dataset, model = train_set(task), make_model(task)
+    dataset = train_set(task)
+    model = make_model(task)
     first = task.plan_epoch(dataset, model, 1, World())
     batches = dataset.meta.cands  # type: ignore[attr-defined]
     assert task.plan_epoch(dataset, model, 2, World()) == first
     assert dataset.meta.cands == batches  # type: ignore[attr-defined]
     resumed = make_task(corpus, tmp_path, "freeze_plan=true")
     resumed.refresh = _must_not_run  # type: ignore[method-assign]
-    assert resumed.plan_epoch(train_set(resumed), model, 3, World(), first) == first
+    read = resumed.plan_epoch(train_set(resumed), model, 3, World(), first)
+    assert read == first
 
 
 def test_before_retri_epoch_videos_are_grouped_at_random(corpus: Path, tmp_path: Path) -> None:
     task = make_task(corpus, tmp_path, "retri_epoch=3")
     task.refresh = _must_not_run  # type: ignore[method-assign]
-    dataset, model = train_set(task), make_model(task)
+    dataset = train_set(task)
+    model = make_model(task)
     groups = []
     for epoch in (1, 2, 1):
         task.plan_epoch(dataset, model, epoch, World())
         groups.append(dataset.meta.cands)  # type: ignore[attr-defined]
-    assert groups[0] == groups[2] != groups[1]
-    assert sorted(name for group in groups[0] for name in group) == sorted(task._video_ids)
+    assert groups[0] == groups[2]
+    assert groups[0] != groups[1]
+    grouped = chain.from_iterable(groups[0])
+    assert sorted(grouped) == sorted(task._video_ids)
