@@ -172,8 +172,10 @@ class FixedLenAligner(Aligner):
         spans = []
         for clip in clips:
             drawn = cap[clip.text_start : clip.text_end]
-            texts.append(list(chain.from_iterable(drawn)))
-            spans.append((clip.video_start, clip.video_end))
+            ids = list(chain.from_iterable(drawn))
+            span = (clip.video_start, clip.video_end)
+            texts.append(ids)
+            spans.append(span)
         caps, cmasks = self.build_texts(texts, name=name)
         vfeats, vmasks = stack_clips(video_feature, spans, self.max_video_len, name)
         # One tensor of C numbers for each field of the clips.
@@ -200,7 +202,8 @@ class FixedLenAligner(Aligner):
         clips = []
         for _ in range(self.num_clips):
             # Grow the text window around its caption.
-            centre, target = self.text_target(num_captions, rng)
+            centre = self.draw_caption(num_captions, rng)
+            target = self.draw_text_len(rng)
             first, last, _ = text_span(sizes, starts, ends, centre, target, rng)
             # Choose the video window from the time of the text.
             low_s = starts[first]
@@ -212,12 +215,13 @@ class FixedLenAligner(Aligner):
             clips.sort()
         return clips
 
-    def text_target(self, num_captions: int, rng: random.Random) -> tuple[int, int]:
-        """Draws the caption around which a text window grows; returns it and the word pieces
-        wanted.
-        """
-        centre = rng.randint(0, num_captions - 1)
-        return centre, self.max_text_len - NUM_SPECIAL
+    def draw_caption(self, num_captions: int, rng: random.Random) -> int:
+        """Draws the caption around which a text window grows."""
+        return rng.randint(0, num_captions - 1)
+
+    def draw_text_len(self, rng: random.Random) -> int:
+        """Returns the target length of a text window, in word pieces."""
+        return self.max_text_len - NUM_SPECIAL
 
     def video_span(self, video_len: int, low_s: float, high_s: float, rng: random.Random) -> Span:
         """Returns the seconds of a clip for text from `low_s` to `high_s`."""
@@ -250,11 +254,9 @@ class VariedLenAligner(FixedLenAligner):
         self.sampled_min_len = self.need_int("sampled_min_len")
         self.sampled_max_len = self.need_int("sampled_max_len", self.sampled_min_len)
 
-    def text_target(self, num_captions: int, rng: random.Random) -> tuple[int, int]:
-        """Draws both, as released: up to sampled_max_len word pieces, though T - 3 fit."""
-        centre, _ = super().text_target(num_captions, rng)
-        target = rng.randint(self.sampled_min_len, self.sampled_max_len)
-        return centre, target
+    def draw_text_len(self, rng: random.Random) -> int:
+        """Draws a length up to sampled_max_len, as released, though T - 3 word pieces fit."""
+        return rng.randint(self.sampled_min_len, self.sampled_max_len)
 
 
 @ALIGNERS.register
@@ -264,10 +266,15 @@ class StartClipAligner(VariedLenAligner):
     They have about T - 3 word pieces. Caption and length are drawn, as released, but not used.
     """
 
-    def text_target(self, num_captions: int, rng: random.Random) -> tuple[int, int]:
-        """Draws both, and returns caption 0 and T - 3 word pieces."""
-        super().text_target(num_captions, rng)
-        return 0, self.max_text_len - NUM_SPECIAL
+    def draw_caption(self, num_captions: int, rng: random.Random) -> int:
+        """Draws a caption, and returns 0."""
+        super().draw_caption(num_captions, rng)
+        return 0
+
+    def draw_text_len(self, rng: random.Random) -> int:
+        """Draws a length, and returns T - 3."""
+        super().draw_text_len(rng)
+        return self.max_text_len - NUM_SPECIAL
 
 
 @ALIGNERS.register
@@ -302,7 +309,9 @@ class OverlappedAligner(VariedLenAligner):
 
 def first_of(key: Any) -> Any:
     """Returns the video id in a key: the key itself if it is text, else its first element."""
-    return key if isinstance(key, str) else key[0]
+    if isinstance(key, str):
+        return key
+    return key[0]
 
 
 def video_name(key: Any) -> str:

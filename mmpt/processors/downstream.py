@@ -162,20 +162,26 @@ def keep_with_features(
 def warn_of_equal_captions(path: str, captions: Iterable[str]) -> None:
     """Warns of captions that several rows share, because no model can distinguish their videos."""
     counts = Counter(captions)
-    shared = [caption for caption, count in counts.items() if count > 1]
+    shared = _repeated(counts)
     if shared:
         num_rows = sum(counts[caption] for caption in shared)
         listed = "; ".join(shared[:MOST_NAMED])
-        what = "%s: %d of %d rows share their caption with another (%s)"
-        logger.warning(what, path, num_rows, counts.total(), listed)
+        logger.warning(
+            f"{path}: {num_rows} of {counts.total()} rows share their caption with another "
+            f"({listed})"
+        )
 
 
 def check_listed_once(path: str, kind: str, names: Iterable[str]) -> None:
     """Raises DataError if a name occurs twice. `kind` is the kind of names, for the message."""
-    counts = Counter(names)
-    repeated = [name for name, count in counts.items() if count > 1]
+    repeated = _repeated(Counter(names))
     if repeated:
         raise DataError(
             f"{path}: each {kind} must be listed once, but {len(repeated)} are listed again "
             f"(first: {repeated[0]}). Keep one of each."
         )
+
+
+def _repeated(counts: Counter[str]) -> list[str]:
+    """Returns the texts that were counted more than once."""
+    return [text for text, count in counts.items() if count > 1]

@@ -112,6 +112,7 @@ class ShardedTextProcessor(base.TextReader):
             stem = times_stem(self.tfeat_dir, self.split, key.shard)
             raise DataError(f"{stem}: video {key.video_id} (row {key.row}) must have {problem}")
         start, end = times_n2.T.tolist()
+        # Padding is -1.
         cap = []
         for ids_W in ids_nW:
             ids = ids_W[ids_W >= 0]
@@ -199,6 +200,7 @@ class ShardedHow2VideoRetriMetaProcessor(base.MetaProcessor):
         Raises:
             DataError: a position is not in the list.
         """
+        # Check all positions before anything is replaced.
         num_videos = len(self.videos)
         unknown = []
         for position in chain.from_iterable(batches):
@@ -266,10 +268,12 @@ class _BatchAligner(FixedLenAligner):
 
         Clip c of video v is row v * C + c.
         """
+        # Align the videos one after another, with the same generator.
         items: list[Any] = []
         for key, feature, captions in zip(video_key, video_feature, text_feature, strict=True):
             item = super().__call__(key, feature, captions, rng)
             items.append(item)
+        # Join their tensors along the axis of clips.
         batch: dict[str, Any] = {}
         for name in items[0]:
             values = [item[name] for item in items]

@@ -119,8 +119,9 @@ class TextClipSamplingProcessor:
         sizes = [len(ids) for ids in captions["cap"]]
         starts = captions["start"]
         ends = captions["end"]
+        num_captions = len(sizes)
         if centre is None:
-            centre = rng.randint(0, len(sizes) - 1)
+            centre = rng.randint(0, num_captions - 1)
         if target is None:
             target = self.max_text_len
         first, last, skipped = text_span(sizes, starts, ends, centre, target, rng, self.keep_prob)

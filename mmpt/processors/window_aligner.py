@@ -23,9 +23,9 @@ def window_spans(num_seconds: int, stride: int, width: int) -> list[Span]:
     """
     spans: list[Span] = []
     for start in range(0, num_seconds, stride):
-        end = start + width
-        spans.append((start, min(end, num_seconds)))
-        if end >= num_seconds:
+        end = min(start + width, num_seconds)
+        spans.append((start, end))
+        if end == num_seconds:
             break
     return spans
 
@@ -107,8 +107,7 @@ class WindowAligner(Aligner):
         """
         check_not_empty(video_feature, name)
         if spans is None:
-            num_seconds = len(video_feature)
-            spans = window_spans(num_seconds, self.stride, self.width)
+            spans = self.config.spans(len(video_feature))
         vfeats, vmasks = stack_clips(video_feature, spans, self.max_video_len, name)
         return vfeats, vmasks, spans
 

@@ -50,10 +50,12 @@ def search_all(
     # is the same for all vectors and is added at the end.
     queries = torch.from_numpy(queries_mD).to(device)
     num_queries = len(queries)
-    costs_mk = queries.new_full((num_queries, k), torch.inf)
+    shape = (num_queries, k)
+    costs_mk = queries.new_full(shape, torch.inf)
     positions_mk = torch.full_like(costs_mk, -1, dtype=torch.int64)
     factor = -2 if is_l2 else -1
-    num_rows = max(1, min(max_block, max_distances // num_queries))
+    most_rows = max(1, max_distances // num_queries)
+    num_rows = min(max_block, most_rows)
     for begin in range(0, len(vectors_ND), num_rows):
         end = begin + num_rows
         block_nD = np.array(vectors_ND[begin:end])  # torch needs it writable

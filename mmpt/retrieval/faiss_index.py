@@ -95,8 +95,9 @@ def search_lists(
     # one matrix product. `index.search` would read the list again for every query.
     index.nprobe = num_probes
     num_queries = len(queries_mD)
-    positions_mk = np.empty((num_queries, k), dtype=np.int64)
-    scores_mk = np.empty((num_queries, k), dtype=np.float32)
+    shape = (num_queries, k)
+    positions_mk = np.empty(shape, dtype=np.int64)
+    scores_mk = np.empty(shape, dtype=np.float32)
     sizes_L = get_invlist_sizes(index.invlists)
     longest_list = int(sizes_L.max())
     num_rows = max(1, max_distances // longest_list)
@@ -137,11 +138,14 @@ def fewest_probes(
     Returns:
         The number of probes, and the recall of the sample with it.
     """
+    # Measure on a sample how many probes its true neighbours need, and choose as many as the
+    # recall asks for. Then choose more if a query sees fewer than k vectors with them.
     num_queries = len(queries_mD)
     rng = np.random.default_rng(seed)
     shuffled = rng.permutation(num_queries)
     sample = np.sort(shuffled[:sample_size])
-    needed_sk = _needed_probes(index, queries_mD[sample], k)
+    sample_sD = queries_mD[sample]
+    needed_sk = _needed_probes(index, sample_sD, k)
     for_recall = _fewest_for_recall(needed_sk, num_queries, index.nlist, recall)
     num_probes = _fewest_for_size(index, queries_mD, k, for_recall)
     is_found_sk = needed_sk <= num_probes
@@ -175,7 +179,8 @@ def _fewest_for_recall(
         a finite population.
     """
     num_sampled = len(needed_sk)
-    correction = np.sqrt(1 / num_sampled - 1 / num_queries)
+    variance_share = 1 / num_sampled - 1 / num_queries
+    correction = np.sqrt(variance_share)
     for num_probes in range(1, num_lists):
         is_found_sk = needed_sk <= num_probes
         recall_s = is_found_sk.mean(axis=1)
@@ -196,7 +201,8 @@ def _fewest_for_size(index: Any, queries_mD: np.ndarray, k: int, at_least: int) 
         _, probes_mP = index.quantizer.search(queries_mD, num_ordered)
         num_seen_mP = sizes_L[probes_mP].cumsum(axis=1)
         is_short_mP = num_seen_mP < k
-        if not is_short_mP[:, -1].any():
+        is_short_m = is_short_mP[:, -1]
+        if not is_short_m.any():
             break
         num_ordered = min(2 * num_ordered, index.nlist)
     num_short_m = is_short_mP.sum(axis=1)

@@ -80,6 +80,7 @@ class Plan:
             "batches": named,
             "positions": self.batches,
         }
+        # A killed process may have left a temporary file.
         remove_leftovers(path.parent, re.escape(path.name))
         with atomic_write(path) as file:
             file.write(_compact(value) + "\n")
@@ -166,7 +167,8 @@ def refresh_plan(
         retriever.add(vectors_ND, ids)
         retriever.finalize_training()
     with watch.timed("search"):
-        neighbours = retriever.search(vectors_ND[centres], num_cands)
+        queries_mD = vectors_ND[centres]
+        neighbours = retriever.search(queries_mD, num_cands)
     with watch.timed("plan"):
         batches = plan_batches(neighbours.positions_mk, centres, videos_per_batch, rng)
         hardness = plan_hardness(vectors_ND, batches, random.Random(seed))
@@ -230,6 +232,7 @@ def plan_hardness(
     random_cosines = []
     for batch in judged:
         if len(batch) > 1:
+            # A random batch of the same size, to compare with.
             at_random = rng.sample(range(num_videos), len(batch))
             cosines.append(_mean_cosine(vectors_ND, batch))
             random_cosines.append(_mean_cosine(vectors_ND, at_random))
@@ -259,7 +262,8 @@ def _mean_cosine(vectors_ND: np.ndarray, batch: Sequence[int]) -> float:
     total_D = unit_nD.sum(axis=0)
     # The sum of the squares is n, except for rounding and for vectors of zeros.
     sum_of_squares = np.square(unit_nD).sum()
-    num_pairs = len(batch) * (len(batch) - 1)
+    num_vectors = len(batch)
+    num_pairs = num_vectors * (num_vectors - 1)
     return (total_D @ total_D - sum_of_squares) / num_pairs
 
 
@@ -267,7 +271,8 @@ def ids_fingerprint(ids: Iterable[str]) -> str:
     """Returns a SHA-256 (hex) of the training list, in order."""
     listed = hashlib.sha256()
     for name in ids:
-        listed.update(_compact(name).encode() + b"\n")
+        line = _compact(name) + "\n"
+        listed.update(line.encode())
     return listed.hexdigest()
 
 
@@ -283,7 +288,8 @@ def plan_fingerprint(*, ids: str, weights: str, **settings: Any) -> str:
 
 
 def _hash(value: Any) -> str:
-    return hashlib.sha256(_compact(value).encode()).hexdigest()
+    content = _compact(value).encode()
+    return hashlib.sha256(content).hexdigest()
 
 
 def _compact(value: Any) -> str:

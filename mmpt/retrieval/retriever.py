@@ -107,8 +107,9 @@ class VectorRetriever:
         """True if every query is compared with every vector."""
         if self.db_type == "exact":
             return True
-        is_on_gpu = self.device.type != "cpu"
-        return is_on_gpu and self.nprobe == "auto" and self.db_type != "pq"
+        if self.db_type == "pq" or self.nprobe != "auto":
+            return False
+        return self.device.type != "cpu"
 
     @property
     def num_lists(self) -> int:

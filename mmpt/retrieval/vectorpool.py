@@ -77,16 +77,18 @@ class VideoVectorPool:
     ):
         self.positions_n = positions_n
         self.hidden_size = hidden_size
-        short_key = key[:KEY_DIGITS]
-        self._path = Path(folder) / f"vectors_{short_key}_r{rank}.f16"
+        file_name = f"vectors_{key[:KEY_DIGITS]}_r{rank}.f16"
+        self._path = Path(folder) / file_name
         with writing(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self._path, "ab")  # noqa: SIM115, closed by discard
             row_bytes = 2 * hidden_size
-            self._num_rows = self._file.tell() // row_bytes
-            if self._num_rows < len(positions_n):
-                self._num_rows -= self._num_rows % per_piece
-            self._file.truncate(self._num_rows * row_bytes)
+            # Drop an incomplete row at the end, and the rows of an incomplete piece.
+            num_rows = self._file.tell() // row_bytes
+            if num_rows < len(positions_n):
+                num_rows -= num_rows % per_piece
+            self._file.truncate(num_rows * row_bytes)
+        self._num_rows = num_rows
 
     def __len__(self) -> int:
         return self._num_rows
@@ -108,7 +110,8 @@ class VideoVectorPool:
         largest_n = vectors_nD.abs().amax(dim=1)
         is_good_n = largest_n <= LARGEST  # False for NaN, too
         if not is_good_n.all():
-            broken = positions_n[~is_good_n.cpu().numpy()]
+            is_broken_n = ~is_good_n.cpu().numpy()
+            broken = positions_n[is_broken_n]
             raise DataError(
                 f"{len(broken)} of {len(positions_n)} video vectors are not finite or beyond "
                 f"{LARGEST:.0f} (first at list position {broken.min()}); look for broken features "
