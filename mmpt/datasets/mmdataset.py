@@ -13,6 +13,9 @@ from mmpt.batch import ClipBatch, Split
 from mmpt.processors.base import ItemAligner, MetaProcessor, TextReader, VideoReader
 from mmpt.utils.rng import item_rng
 
+Batch = dict[str, Any]
+"""Collated items: their tensors, and lists of their other values, by key."""
+
 
 class MMDataset(Dataset[ClipBatch]):
     """The items of one split. Items of the test split are the same in every epoch.
@@ -72,7 +75,7 @@ class MMDataset(Dataset[ClipBatch]):
         batch["idx"] = index
         return batch
 
-    def collate(self, items: Sequence[Mapping[str, object]]) -> dict[str, Any]:
+    def collate(self, items: Sequence[Mapping[str, object]]) -> Batch:
         """Returns a batch of items.
 
         Items that have an axis of clips are joined along it, so that the batch has one leading
@@ -81,7 +84,7 @@ class MMDataset(Dataset[ClipBatch]):
         return collate(items, join=self.aligner.has_clip_axis)
 
 
-def collate(items: Sequence[Mapping[str, object]], *, join: bool = False) -> dict[str, Any]:
+def collate(items: Sequence[Mapping[str, object]], *, join: bool = False) -> Batch:
     """Collates items key by key: numbers to tensors, strings to lists, tensors to larger ones.
 
     Keys whose first value is None are left out. No items make an empty batch, in place of which
@@ -92,7 +95,7 @@ def collate(items: Sequence[Mapping[str, object]], *, join: bool = False) -> dic
     """
     if not items:
         return {}
-    batch: dict[str, Any] = {}
+    batch: Batch = {}
     for name, first in items[0].items():
         if first is None:
             continue
@@ -108,7 +111,7 @@ def collate(items: Sequence[Mapping[str, object]], *, join: bool = False) -> dic
     return batch
 
 
-def _share(batch: dict[str, Any]) -> None:
+def _share(batch: Batch) -> None:
     """Moves the tensors of a loader worker's batch to shared memory.
 
     The worker's queue would do this later, in a thread. There, a full /dev/shm would raise an error

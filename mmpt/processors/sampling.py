@@ -43,15 +43,16 @@ def text_span(
     """
     num_captions = len(sizes)
     assert 0 <= centre < num_captions, f"centre {centre} of {num_captions} captions"
+    # The window is [left, right). Its first caption is the centre.
     left = centre
-    right = centre + 1  # the window is [left, right)
+    right = centre + 1
     num_pieces = sizes[centre]
     skipped: list[int] = []
-    while (
-        num_pieces < target
-        and (left > 0 or right < num_captions)
-        and ends[right - 1] - starts[left] < MAX_TEXT_WINDOW_S
-    ):
+    while num_pieces < target:
+        covers_all = left == 0 and right == num_captions
+        duration_s = ends[right - 1] - starts[left]
+        if covers_all or duration_s >= MAX_TEXT_WINDOW_S:
+            break
         to_right = rng.random() > 0.5
         skip = rng.random() > keep_prob
         # At an end of the list, the window grows in the other direction.

@@ -49,6 +49,7 @@ def stack_clips(feature: np.ndarray, spans: Sequence[Span], num_slots: int, name
         DataError: `feature` is not a float array of two axes, or a drawn number is not finite.
     """
     _check_form(feature, name)
+    # Copy the rows of each clip; the slots after them stay zero.
     shape = (len(spans), num_slots)
     width = feature.shape[1]
     vfeats_BFE = np.zeros((*shape, width), feature.dtype)

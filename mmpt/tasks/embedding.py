@@ -38,7 +38,8 @@ def deal_pieces(num_videos: int, per_piece: int, per_chunk: int, world: World) -
     """
     num_pieces = math.ceil(num_videos / per_piece)
     fair_share = math.ceil(num_pieces / world.size)
-    pieces_per_turn = max(1, min(per_chunk // per_piece, fair_share))
+    wanted = per_chunk // per_piece
+    pieces_per_turn = max(1, min(wanted, fair_share))
     pieces = []
     for number in range(num_pieces):
         turn = number // pieces_per_turn
