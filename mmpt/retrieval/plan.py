@@ -85,14 +85,17 @@ class Plan:
         with atomic_write(path) as file:
             file.write(_compact(value) + "\n")
         if self.hardness is not None:
-            line: dict[str, float] = {"epoch": self.epoch}
-            for name, number in self.hardness.items():
-                if math.isfinite(number):
-                    line[name] = number
-            log_path = path.parent / HARDNESS_LOG
-            with open(log_path, "a", encoding="utf-8") as log:
-                log.write(_compact(line) + "\n")
+            self._log_hardness(path.parent / HARDNESS_LOG, self.hardness)
         return path
+
+    def _log_hardness(self, path: Path, hardness: dict[str, float]) -> None:
+        """Appends a line with the finite numbers of the hardness to the log."""
+        line: dict[str, float] = {"epoch": self.epoch}
+        for name, number in hardness.items():
+            if math.isfinite(number):
+                line[name] = number
+        with open(path, "a", encoding="utf-8") as log:
+            log.write(_compact(line) + "\n")
 
     @classmethod
     def load(cls, folder: str | Path, epoch: int, fingerprint: str, list_fingerprint: str) -> Plan:
