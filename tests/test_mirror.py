@@ -60,6 +60,7 @@ ELSEWHERE = {
     "prepare/check/shard_report.py": "tested by prepare/check/test_dataset_check.py",
     "prepare/check/shard_reader.py": "tested by prepare/check/test_dataset_check.py",
     "prepare/check/statistics.py": "tested by prepare/check/test_dataset_check.py",
+    "prepare/demo_corpus/narration.py": "tested by prepare/demo_corpus/test_video.py",
     "prepare/demo_corpus/words.py": "tested by prepare/demo_corpus/test_corpus.py",
     "prepare/demo_corpus/world.py": "tested by prepare/demo_corpus/test_video.py",
     "prepare/download/catalogue.py": "tested by prepare/download/test_downloader.py",

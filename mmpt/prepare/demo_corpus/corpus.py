@@ -4,11 +4,11 @@ The same settings give the same bytes. `demo.json` is written last and holds the
 hash of every file. If the settings change or a file is damaged, the corpus is made again.
 """
 
-import dataclasses
 import hashlib
 import json
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,33 +49,52 @@ def make_corpus(out: Path, settings: CorpusSettings) -> None:
         UserError: the folder cannot be written.
     """
     with writing(out):
-        manifest = out / "demo.json"
+        manifest_path = out / "demo.json"
         fingerprint = _fingerprint(settings)
         try:
-            old = read_json_as(manifest, _Manifest, "")
+            old = read_json_as(manifest_path, _Manifest, "")
         except DataError:  # there is no manifest, or it is damaged
             old = _Manifest()
-        hashes = {name: file_hash(out / name) for name in old.files if (out / name).is_file()}
-        changed = [name for name, known in old.files.items() if hashes.get(name) != known]
-        if old.fingerprint == fingerprint and not changed:
+        if old.fingerprint == fingerprint and _is_intact(out, old.files):
             logger.info("%s: already made with these settings", out)
             return
-        manifest.unlink(missing_ok=True)
+        manifest_path.unlink(missing_ok=True)
         paths, counts = _write_files(out, settings)
-        files = {path.relative_to(out).as_posix(): file_hash(path) for path in sorted(paths)}
-        for stale in set(old.files) - set(files):
+        hashes = {}
+        for path in sorted(paths):
+            name = path.relative_to(out).as_posix()
+            hashes[name] = file_hash(path)
+        for stale in old.files.keys() - hashes.keys():
             (out / stale).unlink(missing_ok=True)
-        made = {"settings": dataclasses.asdict(settings), "counts": counts, "files": files}
-        write_json(manifest, {"format": 1, "fingerprint": fingerprint, **made})
-    for split, count in counts.items():
-        shown = [f"{key} {value}" for key, value in count.items()]
+        manifest = {
+            "format": 1,
+            "fingerprint": fingerprint,
+            "settings": asdict(settings),
+            "counts": counts,
+            "files": hashes,
+        }
+        write_json(manifest_path, manifest)
+    for split, split_counts in counts.items():
+        shown = [f"{name} {count}" for name, count in split_counts.items()]
         logger.info("%s: %s", split, ", ".join(shown))
     logger.info("%s: made, fingerprint %s", out, fingerprint[:12])
 
 
+def _is_intact(out: Path, hashes: dict[str, str]) -> bool:
+    """Returns whether every file exists and has its hash."""
+    for name, known in hashes.items():
+        path = out / name
+        if not path.is_file():
+            return False
+        if file_hash(path) != known:
+            return False
+    return True
+
+
 def _fingerprint(settings: CorpusSettings) -> str:
     """Returns a hash of the settings and of the source code of the generator."""
-    digest = hashlib.sha256(json.dumps(dataclasses.asdict(settings), sort_keys=True).encode())
+    settings_json = json.dumps(asdict(settings), sort_keys=True)
+    digest = hashlib.sha256(settings_json.encode())
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
     return digest.hexdigest()
@@ -93,19 +112,22 @@ def _write_files(
     paths = _write_bert(out / "bert")
     train = _write_split(out, world, Split.TRAIN, settings.num_videos, paths)
     val = _write_split(out, world, Split.VALID, settings.num_val, paths)
-    alignment = {video.id: _true_alignment(video) for video in val}
+    # Write the ground truth.
     clips = [_true_clips(world, video) for video in val]
     captions = {video.id: _raw_captions(video) for video in (*train, *val)}
+    alignment = {video.id: _true_alignment(video) for video in val}
+    test_alignment = {video.id: alignment[video.id] for video in val[:NUM_ALIGNED]}
     truth = {
         "captions.json": captions,
         "val_clips.json": {"format": 1, "videos": clips},  # mmpt.endtasks.how2_clips reads it
         "true_alignment.json": alignment,
-        "test_alignment.json": dict(list(alignment.items())[:NUM_ALIGNED]),
+        "test_alignment.json": test_alignment,
         "true_steps.json": {"database": _true_steps(world, val)},
     }
     for name, value in truth.items():
-        write_json(out / name, value)
-        paths.append(out / name)
+        path = out / name
+        write_json(path, value)
+        paths.append(path)
     return paths, {"train": count_videos(train), "val": count_videos(val)}
 
 
@@ -130,13 +152,21 @@ def _write_bert(folder: Path) -> list[Path]:
         "num_hidden_layers": 2,
     }
     tokenizer = {"do_lower_case": True, "model_max_length": 512, "tokenizer_class": "BertTokenizer"}
-    paths = [folder / name for name in ("vocab.txt", "config.json", "tokenizer_config.json")]
-    with atomic_write(paths[0]) as file:
-        file.writelines(f"{piece}\n" for piece in vocabulary)
-    write_json(paths[1], config)
-    write_json(paths[2], tokenizer)
+    vocabulary_path = folder / "vocab.txt"
+    config_path = folder / "config.json"
+    tokenizer_path = folder / "tokenizer_config.json"
+    _write_lines(vocabulary_path, vocabulary)
+    write_json(config_path, config)
+    write_json(tokenizer_path, tokenizer)
     load_tokenizer.cache_clear()  # an older vocabulary may have been read from this folder
-    return paths
+    return [vocabulary_path, config_path, tokenizer_path]
+
+
+def _write_lines(path: Path, lines: Sequence[str]) -> None:
+    """Writes a text file."""
+    with atomic_write(path) as file:
+        for line in lines:
+            file.write(f"{line}\n")
 
 
 def _write_split(
@@ -150,47 +180,58 @@ def _write_split(
     Returns:
         The videos.
     """
+    name = split.shard_name
+    videos = [make_video(world, name, index) for index in range(count)]
+    vfeat_dir = str(out / "feat")
+    tfeat_dir = f"{out}/feat/demo.bert-demo."
     tokenizer = load_tokenizer(str(out / "bert"))
-    videos: list[Video] = []
-
-    def rows() -> Iterator[tuple[str, np.ndarray, Captions]]:
-        for index in progress(range(count), count, f"{split.shard_name} videos made", logger):
-            video = make_video(world, split.shard_name, index)
-            videos.append(video)
-            raw = _raw_captions(video)
-            texts = [text[:CAPTION_LETTERS] for text in raw["text"]]
-            ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
-            captions: Captions = {"start": raw["start"], "end": raw["end"], "cap": ids}
-            yield video.id, make_features(world, video), captions
-
-    vfeat_dir, tfeat_dir = str(out / "feat"), f"{out}/feat/demo.bert-demo."
-    shards = write_shards(vfeat_dir, tfeat_dir, split, rows(), world.settings.shard_size)
-    list_path = out / f"how2_s3d_{split.shard_name}.lst"
-    with atomic_write(list_path) as file:
-        file.writelines(f"{video.id}\n" for video in videos)
+    packed = _pack_videos(world, videos, tokenizer)
+    rows = progress(packed, count, f"{name} videos made", logger)
+    shards = write_shards(vfeat_dir, tfeat_dir, split, rows, world.settings.shard_size)
+    list_path = out / f"how2_s3d_{name}.lst"
+    _write_lines(list_path, [video.id for video in videos])
     paths += [list_path, meta_path(vfeat_dir, split)]
     for shard in range(len(shards)):
-        stems = [video_stem(vfeat_dir, split, shard)]
-        stems += [times_stem(tfeat_dir, split, shard), ids_stem(tfeat_dir, split, shard)]
-        paths += [Path(f"{stem}_{part}.npy") for stem in stems for part in ("data", "starts")]
+        stems = [
+            video_stem(vfeat_dir, split, shard),
+            times_stem(tfeat_dir, split, shard),
+            ids_stem(tfeat_dir, split, shard),
+        ]
+        for stem in stems:
+            paths += [Path(f"{stem}_data.npy"), Path(f"{stem}_starts.npy")]
     return videos
+
+
+def _pack_videos(
+    world: World, videos: Sequence[Video], tokenizer: Any
+) -> Iterator[tuple[str, np.ndarray, Captions]]:
+    """Yields the id, the features and the tokenised captions of each video."""
+    for video in videos:
+        raw = _raw_captions(video)
+        texts = [text[:CAPTION_LETTERS] for text in raw["text"]]
+        ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        captions: Captions = {"start": raw["start"], "end": raw["end"], "cap": ids}
+        yield video.id, make_features(world, video), captions
 
 
 def _raw_captions(video: Video) -> dict[str, list[Any]]:
     """Returns the captions of a video in the form of HowTo100M's caption files."""
-    return {
-        "start": [caption.start for caption in video.captions],
-        "end": [caption.end for caption in video.captions],
-        "text": [caption.text for caption in video.captions],
-    }
+    raw: dict[str, list[Any]] = {"start": [], "end": [], "text": []}
+    for caption in video.captions:
+        raw["start"].append(caption.start)
+        raw["end"].append(caption.end)
+        raw["text"].append(caption.text)
+    return raw
 
 
 def _true_clips(world: World, video: Video) -> dict[str, Any]:
     """Returns the annotation of a video: every step shown, its seconds and a clean sentence."""
-    rng = random.Random(stable_seed("clips", world.settings.seed, video.id))
+    seed = stable_seed("clips", world.settings.seed, video.id)
+    rng = random.Random(seed)
     clips = []
     for shown in video.performances:
-        text = world.steps[shown.step].fill(rng.choice(CLEAN), shown.kind)
+        step = world.steps[shown.step]
+        text = step.fill(rng.choice(CLEAN), shown.kind)
         clips.append({"start": shown.start, "end": shown.end, "text": text})
     return {"id": video.id, "clips": clips}
 
@@ -200,8 +241,10 @@ def _true_steps(world: World, videos: Sequence[Video]) -> dict[str, Any]:
 
     Only the steps that are shown get numbers, from 1 on.
     """
-    shown = {performance.step for video in videos for performance in video.performances}
-    numbers = {step: place for place, step in enumerate(sorted(shown), start=1)}
+    shown = set()
+    for video in videos:
+        shown.update(performance.step for performance in video.performances)
+    numbers = {step: number for number, step in enumerate(sorted(shown), start=1)}
     database = {}
     for video in videos:
         segments = []
@@ -209,9 +252,12 @@ def _true_steps(world: World, videos: Sequence[Video]) -> dict[str, Any]:
             step = world.steps[performance.step]
             # The label identifies the step, because it does not contain the kind of the thing.
             label = step.fill("{do} the {thing} with the {tool}", performance.kind)
-            number = str(numbers[performance.step])
-            segment = [performance.start, performance.end]
-            segments.append({"id": number, "label": label, "segment": segment})
+            segment = {
+                "id": str(numbers[performance.step]),
+                "label": label,
+                "segment": [performance.start, performance.end],
+            }
+            segments.append(segment)
         database[video.id] = {"subset": "testing", "annotation": segments}
     return database
 
@@ -224,34 +270,44 @@ def _true_alignment(video: Video) -> list[list[Any]]:
     """
     rows: list[list[Any]] = []
     for caption in video.captions:
-        seen = caption if caption.about is None else video.performances[caption.about]
-        rows.append([int(seen is not caption), seen.start, seen.end, caption.text])
+        if caption.about is None:
+            rows.append([0, caption.start, caption.end, caption.text])
+        else:
+            shown = video.performances[caption.about]
+            rows.append([1, shown.start, shown.end, caption.text])
     return rows
 
 
 def count_videos(videos: Sequence[Video]) -> dict[str, Any]:
     """Returns the counts and shares of a split. Shares are fractions with four decimals."""
-    num_captions = num_words = num_relevant = num_misaligned = num_narrated = 0
+    num_seconds = num_performed = num_narrated = 0
+    num_captions = num_words = num_relevant = num_misaligned = 0
     for video in videos:
+        num_seconds += video.num_seconds
+        num_performed += len(video.performances)
+        num_captions += len(video.captions)
         narrated = set()  # the performances that have a caption
         for caption in video.captions:
-            num_captions += 1
             num_words += len(caption.text.split())
-            if caption.about is not None:
-                shown = video.performances[caption.about]
-                middle = (caption.start + caption.end) / 2
-                narrated.add(caption.about)
-                num_relevant += 1
-                num_misaligned += not shown.start <= middle <= shown.end
+            if caption.about is None:
+                continue
+            narrated.add(caption.about)
+            num_relevant += 1
+            shown = video.performances[caption.about]
+            middle = (caption.start + caption.end) / 2
+            if not shown.start <= middle <= shown.end:
+                num_misaligned += 1
         num_narrated += len(narrated)
-    num_performed = sum(len(video.performances) for video in videos)
+    relevant_share = num_relevant / num_captions
+    misaligned_share = num_misaligned / max(num_relevant, 1)
+    narrated_share = num_narrated / num_performed
     return {
         "videos": len(videos),
-        "hours": round(sum(video.num_seconds for video in videos) / 3600, 2),
+        "hours": round(num_seconds / 3600, 2),
         "performances": num_performed,
         "captions": num_captions,
         "words": num_words,
-        "irrelevant": round(1 - num_relevant / num_captions, 4),
-        "misaligned": round(num_misaligned / max(num_relevant, 1), 4),
-        "silent": round(1 - num_narrated / num_performed, 4),
+        "irrelevant": round(1 - relevant_share, 4),
+        "misaligned": round(misaligned_share, 4),
+        "silent": round(1 - narrated_share, 4),
     }

@@ -8,7 +8,7 @@ from mmpt.errors import UserError
 
 
 def _setting(default: float, low: float, high: float, text: str) -> Any:
-    """Returns a dataclass field with bounds and a help text as metadata."""
+    """Returns a dataclass field with bounds (inclusive) and a help text as metadata."""
     return dataclasses.field(default=default, metadata={"low": low, "high": high, "help": text})
 
 
@@ -22,42 +22,111 @@ class CorpusSettings:
         UserError: values are out of bounds. The message names all of them.
     """
 
-    seed: int = _setting(0, 0, 2**63 - 1, "another seed gives other tasks, videos and sentences")
-    num_videos: int = _setting(400, 1, 1_000_000, "training videos")
-    num_val: int = _setting(256, 1, 100_000, "validation videos")
-    num_tasks: int = _setting(
-        20, 1, 60, "tasks; neighbouring tasks of a craft share steps in another order"
+    seed: int = _setting(
+        default=0,
+        low=0,
+        high=2**63 - 1,
+        text="Seed of all random choices. Another seed gives other tasks, videos and sentences.",
     )
-    shard_size: int = _setting(150, 1, 1_000_000, "videos per shard")
+    num_videos: int = _setting(
+        default=400, low=1, high=1_000_000, text="Number of training videos."
+    )
+    num_val: int = _setting(default=256, low=1, high=100_000, text="Number of validation videos.")
+    num_tasks: int = _setting(
+        default=20,
+        low=1,
+        high=60,
+        text="Number of tasks, from 1 to 60. A video shows the steps of one task. Related tasks "
+        "share half of their steps, in another order.",
+    )
+    shard_size: int = _setting(
+        default=150,
+        low=1,
+        high=1_000_000,
+        text="Number of videos in a shard. The last shard of a split may have fewer.",
+    )
     misalign: float = _setting(
-        0.4, 0.0, 1.0, "share of performed steps that are narrated early or late"
+        default=0.4,
+        low=0.0,
+        high=1.0,
+        text="Fraction of the narrated steps, from 0 to 1, that the speaker describes before or "
+        "after they are shown.",
     )
     max_offset: float = _setting(
-        12.0, 4.0, 60.0, "how early or late at most, in seconds (at least 4)"
+        default=12.0,
+        low=4.0,
+        high=60.0,
+        text="Largest number of seconds, from 4 to 60, by which such a description comes too early "
+        "or too late. The smallest is 4 seconds.",
     )
-    irrelevant: float = _setting(0.35, 0.0, 0.95, "share of captions that chat about other things")
-    omit: float = _setting(0.15, 0.0, 0.95, "share of performed steps that nobody speaks about")
-    skip: float = _setting(0.05, 0.0, 0.8, "share of a task's steps that a video leaves out")
+    irrelevant: float = _setting(
+        default=0.35,
+        low=0.0,
+        high=0.95,
+        text="Fraction of the captions, from 0 to 0.95, that are not about a step of the video.",
+    )
+    omit: float = _setting(
+        default=0.15,
+        low=0.0,
+        high=0.95,
+        text="Fraction of the shown steps, from 0 to 0.95, that no caption describes.",
+    )
+    skip: float = _setting(
+        default=0.05,
+        low=0.0,
+        high=0.8,
+        text="Fraction of the steps of a task, from 0 to 0.8, that a video does not show.",
+    )
     repeat: float = _setting(
-        0.03, 0.0, 0.5, "share of performed steps that are done again after the next one"
+        default=0.03,
+        low=0.0,
+        high=0.5,
+        text="Fraction of the shown steps, from 0 to 0.5, that are shown again after the next "
+        "step.",
     )
-    background: float = _setting(0.3, 0.0, 0.6, "share of a video in which no step is performed")
+    background: float = _setting(
+        default=0.3,
+        low=0.0,
+        high=0.6,
+        text="Fraction of the length of a video, from 0 to 0.6, in which no step is shown.",
+    )
     kind_strength: float = _setting(
-        1.0, 0.0, 5.0, "how much a step looks like its kind (colour, size)"
+        default=1.0,
+        low=0.0,
+        high=5.0,
+        text="Weight of the kind of an object, such as its colour or size, in the features of a "
+        "step, from 0 to 5. The weight of a verb or an object is 1.",
     )
-    noise: float = _setting(1.0, 0.0, 20.0, "feature noise, new every second")
+    noise: float = _setting(
+        default=1.0,
+        low=0.0,
+        high=20.0,
+        text="Length of the random vector that is added to each second, from 0 to 20. The feature "
+        "vector of a step has length 1.",
+    )
     variation: float = _setting(
-        0.7, 0.0, 20.0, "how differently the same step looks each time it is performed"
+        default=0.7,
+        low=0.0,
+        high=20.0,
+        text="Length of the random vector that is added to all seconds of a shown step, from 0 to "
+        "20. A step therefore looks different each time it is shown.",
     )
-    style: float = _setting(0.5, 0.0, 20.0, "how differently the same step looks in each video")
+    style: float = _setting(
+        default=0.5,
+        low=0.0,
+        high=20.0,
+        text="Length of the random vector that is added to all seconds of a video, from 0 to 20. "
+        "A step therefore looks different in each video.",
+    )
 
     def __post_init__(self) -> None:
         problems = []
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            low, high, text = field.metadata.values()
+            low = field.metadata["low"]
+            high = field.metadata["high"]
             if not low <= value <= high:
                 flag = "--" + field.name.replace("_", "-")
-                problems.append(f"`{flag}` ({text}) must be from {low} to {high}, but is {value}.")
+                problems.append(f"`{flag}` must be from {low} to {high}, but is {value}.")
         if problems:
             raise UserError("\n".join(problems))

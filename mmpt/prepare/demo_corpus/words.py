@@ -18,29 +18,32 @@ class Craft(NamedTuple):
     tools: list[str]
 
 
-_CRAFTS = (
-    (
-        "chop stir pour fry boil knead season mix clean press",
-        "onion carrot batter dough sauce noodle potato mushroom pepper broth dumpling cabbage",
-        "knife spoon skillet whisk spatula blender",
-    ),
-    (
-        "plant water prune dig rake mulch trim mix clean press",
-        "seedling hedge tomato soil rose compost lettuce shrub bulb lawn cucumber strawberry",
-        "shovel trowel sprinkler shears bucket wheelbarrow",
-    ),
-    (
-        "saw sand drill glue paint clamp trim mix clean press",
-        "board shelf drawer panel hinge table cabinet handle bracket plywood dowel frame",
-        "hammer chisel sander brush router screwdriver",
-    ),
-    (
-        "stitch knit fold steam pin dye trim mix clean press",
-        "sleeve collar pocket scarf button ribbon zipper lining curtain quilt jacket sweater",
-        "needle scissors thimble bobbin hook hoop",
-    ),
+def _craft(verbs: str, things: str, tools: str) -> Craft:
+    """Returns a craft from its words, separated by spaces."""
+    return Craft(verbs.split(), things.split(), tools.split())
+
+
+COOKING = _craft(
+    verbs="chop stir pour fry boil knead season mix clean press",
+    things="onion carrot batter dough sauce noodle potato mushroom pepper broth dumpling cabbage",
+    tools="knife spoon skillet whisk spatula blender",
 )
-CRAFTS = [Craft(*map(str.split, texts)) for texts in _CRAFTS]
+GARDENING = _craft(
+    verbs="plant water prune dig rake mulch trim mix clean press",
+    things="seedling hedge tomato soil rose compost lettuce shrub bulb lawn cucumber strawberry",
+    tools="shovel trowel sprinkler shears bucket wheelbarrow",
+)
+WOODWORK = _craft(
+    verbs="saw sand drill glue paint clamp trim mix clean press",
+    things="board shelf drawer panel hinge table cabinet handle bracket plywood dowel frame",
+    tools="hammer chisel sander brush router screwdriver",
+)
+SEWING = _craft(
+    verbs="stitch knit fold steam pin dye trim mix clean press",
+    things="sleeve collar pocket scarf button ribbon zipper lining curtain quilt jacket sweater",
+    tools="needle scissors thimble bobbin hook hoop",
+)
+CRAFTS = (COOKING, GARDENING, WOODWORK, SEWING)
 KINDS = str.split("red green white small large round flat fresh old thick soft striped")
 MANNERS = str.split("slowly gently firmly evenly quickly neatly")
 
@@ -90,6 +93,7 @@ CHAT = (
 
 # Special tokens with their ids in bert-base-uncased.
 SPECIAL = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]"}
+NUM_SPECIAL = 104  # special and unused tokens
 LONGEST_WHOLE_WORD = 8  # letters; a longer word is split into two pieces
 
 
@@ -106,7 +110,9 @@ def ing_form(verb: str) -> str:
         and verb[-2] in "aeiou"
         and verb[-3] not in "aeiou"
     )
-    return f"{verb}{verb[-1]}ing" if doubles_last else f"{verb}ing"
+    if doubles_last:
+        return f"{verb}{verb[-1]}ing"
+    return f"{verb}ing"
 
 
 def make_vocabulary() -> list[str]:
@@ -120,17 +126,28 @@ def make_vocabulary() -> list[str]:
     # Collect all words: those of the patterns without their slots, and those that fill the slots.
     texts = [*CLEAN, *NARRATION, *GREETINGS, *FAREWELLS, *CHAT, *KINDS, *MANNERS]
     for craft in CRAFTS:
-        texts += [*craft.verbs, *map(ing_form, craft.verbs), *craft.things, *craft.tools]
-    text = re.sub(r"\{\w+\}", " ", " ".join(texts)).lower()
-    words = set(re.findall(r"[a-z]+", text))
-    whole, endings = set(), set()
+        texts += craft.verbs
+        texts += map(ing_form, craft.verbs)
+        texts += craft.things
+        texts += craft.tools
+    joined = " ".join(texts).lower()
+    without_slots = re.sub(r"\{\w+\}", " ", joined)
+    words = set(re.findall(r"[a-z]+", without_slots))
+    # Split them into pieces.
+    whole = set()
+    endings = set()
     for word in words:
         stem, ending = _split(word, words)
         whole.add(stem)
-        endings |= {f"##{ending}"} if ending else set()
-    special = [SPECIAL.get(number, f"[unused{number - 1}]") for number in range(104)]
+        if ending:
+            endings.add(f"##{ending}")
+    # List all pieces in the order of their ids.
+    special = [f"[unused{number - 1}]" for number in range(NUM_SPECIAL)]
+    for number, token in SPECIAL.items():
+        special[number] = token
     single = [*string.punctuation, *string.digits, *string.ascii_lowercase]
-    continued = [f"##{letter}" for letter in (*string.ascii_lowercase, *string.digits)]
+    letters = string.ascii_lowercase + string.digits
+    continued = [f"##{letter}" for letter in letters]
     known = {*special, *single, *continued}
     new_words = sorted(whole - known)
     new_endings = sorted(endings - known)
@@ -154,5 +171,7 @@ def _split(word: str, words: set[str]) -> tuple[str, str]:
     for cut in cuts:
         if word[:cut] in words:
             return word[:cut], word[cut:]
-    middle = len(word) // 2 if len(word) > LONGEST_WHOLE_WORD else len(word)
+    if len(word) <= LONGEST_WHOLE_WORD:
+        return word, ""
+    middle = len(word) // 2
     return word[:middle], word[middle:]

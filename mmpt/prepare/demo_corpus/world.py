@@ -49,7 +49,14 @@ class Step(NamedTuple):
         Args:
             pattern: a sentence with slots, from `words`.
         """
-        return pattern.format(**self._asdict(), doing=ing_form(self.do), kind=kind)
+        return pattern.format(
+            do=self.do,
+            doing=ing_form(self.do),
+            thing=self.thing,
+            tool=self.tool,
+            how=self.how,
+            kind=kind,
+        )
 
 
 class Performance(NamedTuple):
@@ -85,30 +92,50 @@ class World(NamedTuple):
         words = self.steps[step]
         look_L = self.settings.kind_strength * self.looks[kind]
         for slot, weight in WORD_WEIGHTS.items():
-            look_L = look_L + weight * self.looks[getattr(words, slot)]
+            word = getattr(words, slot)
+            look_L = look_L + weight * self.looks[word]
         return look_L / np.linalg.norm(look_L)
 
 
 def make_world(settings: CorpusSettings) -> World:
     """Returns the world of a corpus. Steps, tasks and directions depend on the seed only."""
-    rng = random.Random(stable_seed("world", settings.seed))
-    generator = np.random.default_rng(stable_seed("looks", settings.seed))
-    steps, tasks = _draw_tasks(settings.num_tasks, rng)
-    words: list[str] = []
-    for craft in CRAFTS:
-        words += [*craft.verbs, *craft.things, *craft.tools]
-    words += [*KINDS, *MANNERS]
-    words = list(dict.fromkeys(words))  # crafts share some words
-    looks_WL = _unit_rows(generator.standard_normal((len(words), LATENT_SIZE)))
-    basis_EL, _ = np.linalg.qr(generator.standard_normal((FEATURE_SIZE, LATENT_SIZE)))
+    world_seed = stable_seed("world", settings.seed)
+    steps, tasks = _draw_tasks(settings.num_tasks, random.Random(world_seed))
+    words = _distinct_words()
+    looks_seed = stable_seed("looks", settings.seed)
+    generator = np.random.default_rng(looks_seed)
+    looks_WL = _draw_unit_rows(generator, len(words))
+    # The columns of the Q factor of a random matrix are random orthonormal vectors.
+    gaussian_EL = generator.standard_normal((FEATURE_SIZE, LATENT_SIZE))
+    basis_EL, _ = np.linalg.qr(gaussian_EL)
+    backgrounds_KL = _draw_unit_rows(generator, NUM_BACKGROUNDS)
     return World(
         settings=settings,
         steps=tuple(steps),
         tasks=tuple(tasks),
         looks=dict(zip(words, looks_WL, strict=True)),
-        backgrounds=_unit_rows(generator.standard_normal((NUM_BACKGROUNDS, LATENT_SIZE))),
+        backgrounds=backgrounds_KL,
         basis=np.ascontiguousarray(basis_EL.T),
     )
+
+
+def _distinct_words() -> list[str]:
+    """Returns every word that has a look, once. Crafts share some words."""
+    words: list[str] = []
+    for craft in CRAFTS:
+        words += craft.verbs
+        words += craft.things
+        words += craft.tools
+    words += KINDS
+    words += MANNERS
+    return list(dict.fromkeys(words))
+
+
+def _draw_unit_rows(generator: np.random.Generator, num_rows: int) -> np.ndarray:
+    """Returns random directions in the latent space, float64 [num_rows, L] with L2 norm 1."""
+    rows = generator.standard_normal((num_rows, LATENT_SIZE))
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / norms
 
 
 def _draw_tasks(num_tasks: int, rng: random.Random) -> tuple[list[Step], list[tuple[int, ...]]]:
@@ -117,15 +144,20 @@ def _draw_tasks(num_tasks: int, rng: random.Random) -> tuple[list[Step], list[tu
     Half of the steps of a task are taken from the previous task of the same craft, in another
     order. Tasks can therefore not be told apart by single steps.
     """
+    num_crafts = len(CRAFTS)
     steps: list[Step] = []
     tasks: list[tuple[int, ...]] = []
-    unused = [_all_steps(craft, rng) for craft in range(len(CRAFTS))]
+    unused = [_all_steps(craft, rng) for craft in range(num_crafts)]
     for task in range(num_tasks):
-        craft = task % len(CRAFTS)
+        craft = task % num_crafts
         length = rng.randint(*STEPS_PER_TASK)
-        previous = tasks[task - len(CRAFTS)] if task >= len(CRAFTS) else ()
+        # Take steps of the previous task of this craft, if there is one.
+        previous: tuple[int, ...] = ()
+        if task >= num_crafts:
+            previous = tasks[task - num_crafts]
         num_shared = min(len(previous), round(SHARED_STEPS * length))
         chosen = rng.sample(previous, num_shared)
+        # The other steps are new.
         while len(chosen) < length:
             chosen.append(len(steps))
             steps.append(next(unused[craft]))
@@ -139,10 +171,8 @@ def _all_steps(craft: int, rng: random.Random) -> Iterator[Step]:
     words = CRAFTS[craft]
     pairs = list(itertools.product(words.verbs, words.things))
     for do, thing in rng.sample(pairs, len(pairs)):
-        kinds = rng.sample(KINDS, rng.randint(*KINDS_PER_STEP))
-        yield Step(craft, do, thing, rng.choice(words.tools), rng.choice(MANNERS), kinds)
-
-
-def _unit_rows(rows: np.ndarray) -> np.ndarray:
-    """Returns rows with L2 norm 1."""
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        num_kinds = rng.randint(*KINDS_PER_STEP)
+        kinds = rng.sample(KINDS, num_kinds)
+        tool = rng.choice(words.tools)
+        how = rng.choice(MANNERS)
+        yield Step(craft, do, thing, tool, how, kinds)

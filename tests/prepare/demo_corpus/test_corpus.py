@@ -99,7 +99,7 @@ def test_all_mistakes_are_reported_and_nothing_is_written(tmp_path, capsys):
     flags = ["--num-videos", "0", "--misalign", "1.5", "--noise", "nan"]
     assert main(["--out", str(tmp_path / "new"), *flags]) == 2
     errors = capsys.readouterr().err
-    assert "error: `--num-videos` (training videos) must be from 1 to 1000000, but is 0." in errors
+    assert "error: `--num-videos` must be from 1 to 1000000, but is 0." in errors
     assert "`--misalign`" in errors
     assert "`--noise`" in errors
     assert not (tmp_path / "new").exists()
