@@ -23,7 +23,11 @@ from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 NORM_FLOOR = 1e-12  # smallest L2 norm that a row is divided by
 
 
@@ -43,16 +47,22 @@ def open_network(
     """
     if random_weights:
         logger.warning("random weights: these features only serve to try the pipeline")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            network = S3D(words).eval()
-            # With torch's default initialisation, activations vanish with depth, and all clips get
-            # nearly equal features.
-            for module in network.modules():
-                if isinstance(module, nn.Conv3d):
-                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            return network, "random, seed 0, Kaiming"
-    return load_s3d(weights, words), f"sha256 {file_hash(weights)}"
+        return _random_s3d(words), "random, seed 0, Kaiming"
+    network = load_s3d(weights, words)
+    return network, f"sha256 {file_hash(weights)}"
+
+
+def _random_s3d(words: Path | None) -> S3D:
+    """Returns S3D with the same random weights in every call."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = S3D(words)
+        # With torch's default initialisation, activations vanish with depth, and all clips get
+        # nearly equal features.
+        for module in network.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    return network.eval()
 
 
 @dataclass
@@ -67,7 +77,8 @@ class PendingFeatures:
         """Waits for the device. Returns the features of the clips, float32 [clips, D]."""
         if self._event is not None:
             self._event.synchronize()
-        return self._rows[: self._num_clips].numpy()
+        rows_ND = self._rows[: self._num_clips]  # without the padding of the batch
+        return rows_ND.numpy()
 
 
 class ClipEncoder:
@@ -85,7 +96,9 @@ class ClipEncoder:
     ):
         self.device = device
         self.dtype = DTYPES[dtype]
-        self.batch_size = batch_size if device.type == "cuda" else 1
+        self.batch_size = 1
+        if device.type == "cuda":
+            self.batch_size = batch_size
         self._network = network.eval().to(device)
 
     @torch.inference_mode()
@@ -95,7 +108,8 @@ class ClipEncoder:
         Args:
             clips: 1 to `batch_size` clips, each uint8 [30, 224, 224, 3].
         """
-        assert 0 < len(clips) <= self.batch_size
+        num_clips = len(clips)
+        assert 0 < num_clips <= self.batch_size
         is_gpu = self.device.type == "cuda"
         # Step 1: copy the clips into a full batch. Slots without a clip stay black.
         batch_shape = (self.batch_size, *clips[0].shape)
@@ -104,23 +118,25 @@ class ClipEncoder:
             slot.copy_(torch.from_numpy(clip))
         # Step 2: move bytes to the device, and convert them there.
         pixels_NTHWC = pixels_NTHWC.to(self.device, non_blocking=True)
-        clips_NCTHW = pixels_NTHWC.permute(0, 4, 1, 2, 3).contiguous().float() / 255
+        pixels_NCTHW = pixels_NTHWC.permute(0, 4, 1, 2, 3).contiguous()
+        clips_NCTHW = pixels_NCTHW.float() / 255
         # Step 3: run the network. Float32 means exact float32, without TF32.
         is_exact = self.dtype == torch.float32
         with (
             torch.autocast(self.device.type, dtype=self.dtype, enabled=not is_exact),
             torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=not is_exact),
         ):
-            rows_ND = self._network(clips_NCTHW)["video_embedding"].float()
+            outputs = self._network(clips_NCTHW)
+            rows_ND = outputs["video_embedding"].float()
         if not is_gpu:
-            return PendingFeatures(rows_ND, len(clips))
+            return PendingFeatures(rows_ND, num_clips)
         # Step 4: start the copy to the CPU. The event is recorded when it is complete.
         on_host_ND = torch.empty(rows_ND.shape, dtype=rows_ND.dtype, pin_memory=True)
         on_host_ND.copy_(rows_ND, non_blocking=True)
         event = torch.cuda.Event()
-        # The stream of this device, because torch's current GPU may be another one.
-        event.record(torch.cuda.current_stream(self.device))
-        return PendingFeatures(on_host_ND, len(clips), event)
+        stream = torch.cuda.current_stream(self.device)  # torch's current GPU may be another one
+        event.record(stream)
+        return PendingFeatures(on_host_ND, num_clips, event)
 
 
 def finish_features(rows_ND: np.ndarray, *, l2_normalize: bool, dtype: np.dtype[Any]) -> np.ndarray:
@@ -133,5 +149,6 @@ def finish_features(rows_ND: np.ndarray, *, l2_normalize: bool, dtype: np.dtype[
     """
     if l2_normalize:
         norms_N1 = np.linalg.norm(rows_ND, axis=1, keepdims=True)
-        rows_ND = rows_ND / np.maximum(norms_N1, NORM_FLOOR)
+        norms_N1 = np.maximum(norms_N1, NORM_FLOOR)
+        rows_ND = rows_ND / norms_N1
     return rows_ND.astype(dtype)

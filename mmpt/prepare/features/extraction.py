@@ -15,13 +15,15 @@ Memory is bounded by the batch size and the number of threads, not by the length
 broken video is reported with a reason and never stops the others.
 """
 
+import math
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import KW_ONLY, dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,6 +38,7 @@ from mmpt.utils.log import format_seconds, get_logger
 logger = get_logger(__name__)
 
 _INTERVAL_S = 10.0  # between two progress lines
+_ROW_BYTES = 4 * FEATURE_DIM
 
 
 @dataclass
@@ -61,14 +64,21 @@ class _VideoProgress:
 
     job: VideoJob
     file: VideoFile | None = None  # None: not opened, or its features exist already
-    clips: Iterator[np.ndarray] = field(default_factory=lambda: iter(()))  # the remaining ones
+    clips: Iterator[np.ndarray] = field(init=False)  # the clips that are not decoded yet
     num_clips: int = 0  # decoded so far
-    notes: list[str] | None = None  # its problems; None before its last clip is decoded
+    is_decoded: bool = False  # there are no more clips
     rows: bytearray = field(default_factory=bytearray)
     """Its features so far, float32 [clips, 512], in one growing block of memory. An array per row
     would lie on the heap between the large arrays of the network, and keep the allocator from
     reusing their memory. With a small network this cost 18 MB per second of video.
     """
+
+
+class _Clip(NamedTuple):
+    """One second of a video."""
+
+    video: _VideoProgress
+    pixels: np.ndarray  # uint8 [30, 224, 224, 3]
 
 
 @dataclass
@@ -95,10 +105,14 @@ class Extraction:
     dtype: str = "float16"
 
     def __post_init__(self) -> None:
-        self.report = ExtractionReport(num_videos=len(self.jobs))
-        self._num_open = max(1, min(self.num_threads, len(self.jobs)))
+        num_videos = len(self.jobs)
+        self.report = ExtractionReport(num_videos)
+        self._dtype = np.dtype(self.dtype)
+        # Number of videos that are decoded at the same time.
+        self._num_open = max(1, min(self.num_threads, num_videos))
         # Together, the threads decode one batch while another one is in the network.
-        self._clips_per_task = max(2, -(-self.encoder.batch_size // self._num_open))
+        clips_per_thread = math.ceil(self.encoder.batch_size / self._num_open)
+        self._clips_per_task = max(2, clips_per_thread)
 
     def run(self) -> ExtractionReport:
         """Extracts the features. `report` also has the result if this is interrupted (Ctrl-C).
@@ -109,72 +123,79 @@ class Extraction:
             DataError: features cannot be written (full disk, no permission). Finished ones stay.
         """
         self._prepare_folders()
-        waiting: tuple[PendingFeatures, list[_VideoProgress]] | None = None
+        running: deque[tuple[PendingFeatures, list[_VideoProgress]]] = deque()
         with ThreadPoolExecutor(self._num_open) as pool:
-            for videos, clips in self._batches(pool):
+            for batch in self._batches(pool):
                 # Start this batch before waiting for the one before it.
-                started = self.encoder.start(clips), videos
-                if waiting is not None:
-                    self._store_rows(*waiting)
-                waiting = started
-            if waiting is not None:
-                self._store_rows(*waiting)
+                pending = self.encoder.start([clip.pixels for clip in batch])
+                videos = [clip.video for clip in batch]
+                running.append((pending, videos))
+                if len(running) > 1:
+                    self._store_rows(*running.popleft())
+            for pending, videos in running:
+                self._store_rows(pending, videos)
         return self.report
 
     def _prepare_folders(self) -> None:
         """Removes temporary files of killed runs, and reads the notes of earlier runs."""
-        files: dict[Path, dict[str, str]] = {}  # folder -> name of the feature file -> id
+        jobs_by_folder: dict[Path, list[VideoJob]] = defaultdict(list)
         for job in self.jobs:
-            files.setdefault(job.feature.parent, {})[job.feature.name] = job.video_id
-        for folder, names in files.items():
+            jobs_by_folder[job.feature.parent].append(job)
+        for folder, jobs in jobs_by_folder.items():
+            names = {job.feature.name for job in jobs}
             remove_leftovers(folder, names)
-            ids = set(names.values())
-            for video_id, notes in read_notes(folder).items():
-                if video_id in ids:
-                    self.report.notes[video_id] = notes
+            old_notes = read_notes(folder)
+            for job in jobs:
+                if job.video_id in old_notes:
+                    self.report.notes[job.video_id] = old_notes[job.video_id]
 
-    def _batches(
-        self, pool: ThreadPoolExecutor
-    ) -> Iterator[tuple[list[_VideoProgress], list[np.ndarray]]]:
-        """Yields full batches, then a partial one: the clips, and the video of each clip."""
-        videos: list[_VideoProgress] = []  # of the clips that are not in a batch yet
-        clips: list[np.ndarray] = []
-        begin = last_log = time.monotonic()
+    def _batches(self, pool: ThreadPoolExecutor) -> Iterator[list[_Clip]]:
+        """Yields full batches of clips, then a partial one."""
         size = self.encoder.batch_size
+        begin = last_log = time.monotonic()
+        clips: list[_Clip] = []  # not in a batch yet
         unopened = deque(self.jobs)
         tasks: dict[Future[list[np.ndarray]], _VideoProgress] = {}
         while unopened or tasks:
             # Give every thread a task before the network runs.
             while unopened and len(tasks) < self._num_open:
                 video = _VideoProgress(unopened.popleft())
-                tasks[pool.submit(self._decode, video)] = video
+                task = pool.submit(self._decode, video)
+                tasks[task] = video
             while len(clips) >= size:
-                yield videos[:size], clips[:size]
-                del videos[:size], clips[:size]
+                yield clips[:size]
+                del clips[:size]
             # Collect the clips of finished tasks. A video that has more gets another task.
-            for task in wait(tasks, return_when=FIRST_COMPLETED).done:
+            finished = wait(tasks, return_when=FIRST_COMPLETED).done
+            for task in finished:
                 video = tasks.pop(task)
                 try:
                     decoded = task.result()
                 except VideoError as err:
                     self._fail(video.job, str(err))
                     continue
-                video.num_clips += len(decoded)
-                videos += [video] * len(decoded)
-                clips += decoded
-                if len(decoded) == self._clips_per_task:
-                    tasks[pool.submit(self._decode, video)] = video
-                elif video.file is None:
-                    self.report.num_present += 1
-                else:
-                    video.notes = video.file.notes
-                    self._write_if_complete(video)
+                clips += [_Clip(video, pixels) for pixels in decoded]
+                self._count_clips(video, len(decoded))
+                if not video.is_decoded:
+                    task = pool.submit(self._decode, video)
+                    tasks[task] = video
             now = time.monotonic()
             if now - last_log > _INTERVAL_S:
                 last_log = now
                 self._log_progress(now - begin)
-        for first in range(0, len(clips), size):
-            yield videos[first : first + size], clips[first : first + size]
+        while clips:
+            yield clips[:size]
+            del clips[:size]
+
+    def _count_clips(self, video: _VideoProgress, num_new: int) -> None:
+        """Counts the clips that a task has decoded, and ends the video after the last one."""
+        video.num_clips += num_new
+        if num_new == self._clips_per_task:
+            return
+        if video.file is None:
+            self.report.num_present += 1
+        video.is_decoded = True
+        self._write_if_complete(video)
 
     def _decode(self, video: _VideoProgress) -> list[np.ndarray]:
         """Returns the next clips of a video. Runs in a thread.
@@ -183,12 +204,14 @@ class Extraction:
         features exist already.
         """
         if video.file is None:
-            if is_finished(video.job.feature, np.dtype(self.dtype)):
+            job = video.job
+            if is_finished(job.feature, self._dtype):
                 return []
             num_threads = max(1, self.num_threads // self._num_open)
-            video.file = VideoFile(video.job.video, hflip=self.hflip, num_threads=num_threads)
+            video.file = VideoFile(job.video, hflip=self.hflip, num_threads=num_threads)
             video.clips = video.file.clips()
-        return list(islice(video.clips, self._clips_per_task))
+        next_clips = islice(video.clips, self._clips_per_task)
+        return list(next_clips)
 
     def _fail(self, job: VideoJob, reason: str) -> None:
         """Reports a video without features."""
@@ -204,42 +227,49 @@ class Extraction:
 
     def _write_if_complete(self, video: _VideoProgress) -> None:
         """Writes the feature file of a video if all its clips are decoded and encoded."""
-        num_rows = len(video.rows) // (4 * FEATURE_DIM)
-        if video.notes is None or num_rows < video.num_clips:
+        num_rows = len(video.rows) // _ROW_BYTES
+        if video.file is None or not video.is_decoded:
             return
+        if num_rows < video.num_clips:
+            return
+        job = video.job
         rows_ND = np.frombuffer(video.rows, np.float32).reshape(num_rows, FEATURE_DIM)
-        features = finish_features(
-            rows_ND, l2_normalize=self.l2_normalize, dtype=np.dtype(self.dtype)
-        )
-        job, notes = video.job, self.report.notes
+        features = finish_features(rows_ND, l2_normalize=self.l2_normalize, dtype=self._dtype)
         if not np.isfinite(features).all():
             self._fail(job, "its features are not finite; try `--dtype fp32`")
             return
-        if video.notes:
-            logger.warning("%s: %s", job.video, "; ".join(video.notes))
-        # Notes are written before the features: a rerun skips this video, but reports its notes. A
-        # video that was replaced by an intact one loses its notes.
-        if video.notes != notes.pop(job.video_id, []):
-            add_notes(job.feature.parent, job.video_id, video.notes)
-        if video.notes:
-            notes[job.video_id] = video.notes
+        # Notes are written before the features: a rerun skips this video, but reports its notes.
+        self._replace_notes(job, video.file.notes)
         with atomic_write(job.feature, "wb") as file:
             np.save(file, features)
         self.report.written.append(job.video_id)
         self.report.seconds += len(features)
 
+    def _replace_notes(self, job: VideoJob, notes: list[str]) -> None:
+        """Records the problems of a video. One that was replaced by an intact video loses them."""
+        old_notes = self.report.notes.pop(job.video_id, [])
+        if notes != old_notes:
+            add_notes(job.feature.parent, job.video_id, notes)
+        if notes:
+            logger.warning("%s: %s", job.video, "; ".join(notes))
+            self.report.notes[job.video_id] = notes
+
     def _log_progress(self, took_s: float) -> None:
         """Logs counts, speed and the time left, which depends on the videos of this run only."""
         report = self.report
-        num_new = len(report.written) + len(report.failed)
+        num_failed = len(report.failed)
+        num_new = len(report.written) + num_failed
         num_done = num_new + report.num_present
-        left_s = (report.num_videos - num_done) * took_s / max(num_new, 1)
+        num_left = report.num_videos - num_done
+        time_left = "unknown time"
+        if num_new:
+            time_left = format_seconds(num_left * took_s / num_new)
         logger.info(
             "%d of %d videos (%.0f%%), %.1f s of video/s, %d failed, %s left",
             num_done,
             report.num_videos,
             100 * num_done / report.num_videos,
             report.seconds / took_s,
-            len(report.failed),
-            format_seconds(left_s) if num_new else "unknown time",
+            num_failed,
+            time_left,
         )

@@ -6,7 +6,6 @@ skips finished videos, whichever process wrote them.
 """
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,8 +35,9 @@ def is_finished(path: Path, dtype: np.dtype[Any]) -> bool:
         features = load_npy(path, "", mmap_mode="r")
     except DataError:
         return False
-    shape = features.shape
-    return features.dtype == dtype and shape[1:] == (FEATURE_DIM,) and shape[0] > 0
+    if features.dtype != dtype:
+        return False
+    return features.shape[1:] == (FEATURE_DIM,) and len(features) > 0
 
 
 @contextmanager
@@ -54,11 +54,11 @@ def extracting(folder: Path, part: int = 0, num_parts: int = 1) -> Iterator[None
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".extract_{part}_of_{num_parts}.lock"
-    busy = (
+    message = (
         f"{folder}: another process extracts part {part} of {num_parts} of these videos. "
         "Wait for its end, or give each process a part of its own with `--shard I/N`."
     )
-    with exclusive(path, "extracting features", busy):
+    with exclusive(path, "extracting features", message):
         yield
 
 
@@ -69,7 +69,8 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         DataError: the folder cannot be written.
     """
-    with writing(folder), exclusive(folder / LOCK_FILE, "writing files that all extractions share"):
+    path = folder / LOCK_FILE
+    with writing(folder), exclusive(path, "writing files that all extractions share"):
         yield
 
 
@@ -85,24 +86,27 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> None:
     path = folder / SETTINGS_FILE
     with locked(folder):
         if not path.exists():
-            if any(entry.name.endswith(".npy") for entry in os.scandir(folder)):
-                logger.warning(
-                    "%s: has features of unknown settings; they are kept as they are", folder
-                )
+            if any(folder.glob("*.npy")):
+                what = "%s: has features of unknown settings; they are kept as they are"
+                logger.warning(what, folder)
             write_json(path, settings)
             return
-    old = read_json(path)
-    if old != settings:
-        known = old if isinstance(old, dict) else {}
-        changes = []
-        for key in sorted({*known, *settings}):
-            if known.get(key) != settings.get(key):
-                changes.append(f"{key} {known.get(key)!r} (now {settings.get(key)!r})")
-        raise DataError(
-            f"{folder}: its features were made with other settings: {', '.join(changes)}. Give "
-            f"another folder with `--fdir`, or remove this one's features and {SETTINGS_FILE} to "
-            "make them again."
-        )
+    recorded = read_json(path)
+    if recorded == settings:
+        return
+    if not isinstance(recorded, dict):
+        recorded = {}
+    changes = []
+    for key in sorted({*recorded, *settings}):
+        old = recorded.get(key)
+        new = settings.get(key)
+        if old != new:
+            changes.append(f"{key} {old!r} (now {new!r})")
+    raise DataError(
+        f"{folder}: its features were made with other settings: {', '.join(changes)}. Give "
+        f"another folder with `--fdir`, or remove this one's features and {SETTINGS_FILE} to "
+        "make them again."
+    )
 
 
 def add_notes(folder: Path, video_id: str, notes: list[str]) -> None:
@@ -118,14 +122,16 @@ def add_notes(folder: Path, video_id: str, notes: list[str]) -> None:
     Raises:
         DataError: the folder cannot be written.
     """
-    line = json.dumps({"id": video_id, "notes": notes}).encode() + b"\n"
+    line = json.dumps({"id": video_id, "notes": notes}) + "\n"
     path = folder / NOTES_FILE
     with writing(path), open(path, "ab", buffering=0) as file:
-        file.write(line)
+        file.write(line.encode())
 
 
 def read_notes(folder: Path) -> dict[str, list[str]]:
     """Returns the notes of all videos that have any. The last line about a video counts."""
-    lines = read_json_lines(folder / NOTES_FILE)
-    found = {line["id"]: line["notes"] for line in lines if line.keys() >= {"id", "notes"}}
-    return {video_id: notes for video_id, notes in found.items() if notes}
+    notes: dict[str, list[str]] = {}
+    for line in read_json_lines(folder / NOTES_FILE):
+        if "id" in line and "notes" in line:
+            notes[line["id"]] = line["notes"]
+    return {video_id: problems for video_id, problems in notes.items() if problems}
