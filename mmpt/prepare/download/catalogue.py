@@ -30,8 +30,15 @@ class Item(_Entry):
     if_gone: str = ""
 
 
-_YAML = Path(__file__).with_name("catalogue.yaml").read_text(encoding="utf-8")
-CATALOGUE = TypeAdapter(dict[str, Item]).validate_python(yaml.safe_load(_YAML))
+def _read_catalogue() -> dict[str, Item]:
+    """Returns the items by name."""
+    path = Path(__file__).with_name("catalogue.yaml")
+    text = path.read_text(encoding="utf-8")
+    content = yaml.safe_load(text)
+    return TypeAdapter(dict[str, Item]).validate_python(content)
+
+
+CATALOGUE = _read_catalogue()
 
 
 def list_catalogue() -> str:
@@ -42,9 +49,13 @@ def list_catalogue() -> str:
         lines.append(f"{name:<14} {item.about}")
         for file in item.files:
             paths = file.members.values() or [file.target]
-            lines += [f"{indent} -> {path}" for path in paths]
+            for path in paths:
+                lines.append(f"{indent} -> {path}")
         for file in item.files:
-            lines += [f"{indent} from {url}" for url in file.urls]
-        source = f"by hand: {item.by_hand}" if item.by_hand else f"published in: {item.source}"
-        lines.append(f"{indent} {source}")
+            for url in file.urls:
+                lines.append(f"{indent} from {url}")
+        if item.by_hand:
+            lines.append(f"{indent} by hand: {item.by_hand}")
+        else:
+            lines.append(f"{indent} published in: {item.source}")
     return "\n".join(lines)

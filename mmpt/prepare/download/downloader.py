@@ -92,7 +92,8 @@ def download(
     """
     unknown = [name for name in names if name not in CATALOGUE]
     if unknown:
-        raise UserError(f"{', '.join(unknown)}: not known. There is: {', '.join(CATALOGUE)}.")
+        known = ", ".join(CATALOGUE)
+        raise UserError(f"{', '.join(unknown)}: not known. There is: {known}.")
     if mirror is not None and not re.match(r"https?://[^/]", mirror):
         raise UserError(
             f"`--mirror` must be an address such as https://host/prefix, but is {mirror}."
@@ -146,22 +147,25 @@ class Downloader:
         # Check the members that exist. If all do, the archive itself is not needed.
         missing = {}
         for member, name in file.members.items():
-            if self.force or not (self.root / name).exists():
-                missing[member] = name
-            else:
+            path = self.root / name
+            if path.exists() and not self.force:
                 self._check(name)
+            else:
+                missing[member] = name
         if file.members and not missing:
             return
-        if file.urls and (self.force or not target.exists()):
+        is_wanted = self.force or not target.exists()
+        if file.urls and is_wanted:
             self._download(file.target, file.urls)
         else:
             self._check(file.target)
         if missing:
-            unpack_members(target, {member: self.root / name for member, name in missing.items()})
+            paths = {member: self.root / name for member, name in missing.items()}
+            unpack_members(target, paths)
         for member, name in missing.items():
             path = self.root / name
-            record = _make_record(path, f"{file.urls[0]}#{member}")
-            self._record(name, record)
+            url = f"{file.urls[0]}#{member}"
+            self._record(name, _make_record(path, url))
             logger.info("%s: unpacked", path)
 
     def _check(self, name: str) -> None:
@@ -193,23 +197,30 @@ class Downloader:
         problems = []
         for url in urls:
             if self.mirror is not None:
-                url = f"{self.mirror.rstrip('/')}/{url.split('/', 3)[3]}"
+                _, _, _, path = url.split("/", 3)  # https://host/path
+                url = f"{self.mirror.rstrip('/')}/{path}"
             try:
                 part = self._transfer(url, target)
                 self._accept(part, name, url)
                 return
             except (httpx2.HTTPError, httpx2.InvalidURL, OSError, UserError) as err:
-                reason = (str(err).strip() or type(err).__name__).splitlines()[0]
-                problems.append(f"{url}: {reason.rstrip('.')}")
-                logger.warning("%s", problems[-1])
+                message = str(err).strip() or type(err).__name__
+                reason = message.splitlines()[0].rstrip(".")
+                problem = f"{url}: {reason}"
+                problems.append(problem)
+                logger.warning("%s", problem)
         # All addresses failed. Partial files are kept for the next run, unless they are empty.
         kept = []
         for part in _partial_files(target):
-            if size := part.stat().st_size:
-                kept.append(f"{size / 1e6:.1f} MB in {part}")
-            else:
+            size = part.stat().st_size
+            if size == 0:
                 part.unlink()
-        again = f" Kept: {', '.join(kept)}. Run the same command again to continue." if kept else ""
+                continue
+            megabytes = size / 1e6
+            kept.append(f"{megabytes:.1f} MB in {part}")
+        again = ""
+        if kept:
+            again = f" Kept: {', '.join(kept)}. Run the same command again to continue."
         raise DownloadError(f"{target}: cannot be downloaded. {'; '.join(problems)}.{again}")
 
     def _transfer(self, url: str, target: Path) -> Path:
@@ -219,25 +230,28 @@ class Downloader:
             The path of the downloaded file.
         """
         wait_s = constants.HF_HUB_DOWNLOAD_TIMEOUT
-        head = http_backoff(
-            "HEAD", url, max_retries=self.tries - 1, headers=HEADERS, timeout=wait_s
-        )
+        max_retries = self.tries - 1
+        head = http_backoff("HEAD", url, max_retries=max_retries, headers=HEADERS, timeout=wait_s)
         # These headers identify a version of the file. If the server compresses the file, they
         # describe the compressed bytes and are of no use.
-        etag = date = size = None
+        etag = None
+        date = None
+        size = None
         if not head.is_error and "Content-Encoding" not in head.headers:
             etag = head.headers.get("ETag")
             date = head.headers.get("Last-Modified")
             size = head.headers.get("Content-Length")
-        version_text = f"{url} {etag} {date} {size}"
-        version = hashlib.sha256(version_text.encode()).hexdigest()[:8]
-        part = target.with_name(f"{target.name}.{version}.part")
+        version = f"{url} {etag} {date} {size}"
+        digest = hashlib.sha256(version.encode()).hexdigest()
+        part = target.with_name(f"{target.name}.{digest[:8]}.part")
         headers = dict(HEADERS)
         if etag and not etag.startswith("W/"):
             # If the file changes during the transfer, the server sends it from the beginning.
             headers["If-Range"] = etag
         # A file whose version is unknown is downloaded from the beginning.
-        with open(part, "ab" if size and (etag or date) else "wb") as data:
+        is_known = size and (etag or date)
+        mode = "ab" if is_known else "wb"
+        with open(part, mode) as data:
             for attempt in range(1, self.tries + 1):
                 try:
                     http_get(
@@ -293,18 +307,27 @@ class Downloader:
 
     def _record(self, name: str, record: Record) -> None:
         """Adds a record to `downloads.json`. Several processes may do so at the same time."""
-        with exclusive(self.root / ".downloads/records.lock", "writing downloads.json"):
-            files = self._records() | {name: record}
-            records = _Records(files=dict(sorted(files.items())))
+        lock = self.root / ".downloads/records.lock"
+        with exclusive(lock, "writing downloads.json"):
+            files = self._records()
+            files[name] = record
+            sorted_files = dict(sorted(files.items()))
+            records = _Records(files=sorted_files)
             write_json(self.root / "downloads.json", records.model_dump())
 
 
 def _make_record(path: Path, url: str | None) -> Record:
     """Returns the record of a file, with the current time."""
-    date = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return Record(size=path.stat().st_size, sha256=file_hash(path), url=url, date=date)
+    now = datetime.now(UTC)
+    return Record(
+        size=path.stat().st_size,
+        sha256=file_hash(path),
+        url=url,
+        date=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
 
 
 def _partial_files(target: Path) -> list[Path]:
     """Returns the unfinished downloads of a file."""
-    return sorted(target.parent.glob(f"{glob.escape(target.name)}.*.part"))
+    name = glob.escape(target.name)
+    return sorted(target.parent.glob(f"{name}.*.part"))

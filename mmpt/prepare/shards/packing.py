@@ -8,7 +8,7 @@ written again when all shards are complete, so that an interrupted run never lea
 wrong shards. Only one run at a time packs into a folder. Others wait for it.
 """
 
-import os
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -52,7 +52,9 @@ def feature_path(folder: Path, video_id: str) -> Path:
     Raises:
         FeatureError: the path is outside of the folder.
     """
-    if "\0" in video_id or video_id.startswith("/") or ".." in PurePosixPath(video_id).parts:
+    id_path = PurePosixPath(video_id)
+    leads_out = id_path.is_absolute() or ".." in id_path.parts
+    if leads_out or "\0" in video_id:
         raise FeatureError("the id leads out of the feature folder")
     return folder / f"{video_id}.npy"
 
@@ -64,18 +66,21 @@ def read_features(folder: Path, video_id: str) -> np.ndarray:
         FeatureError: the file is missing, unreadable or truncated, has another shape or dtype, has
             no rows, or has numbers that are not finite in float16.
     """
+    path = feature_path(folder, video_id)
     try:
-        stored = np.load(feature_path(folder, video_id), allow_pickle=False)
+        stored = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise FeatureError("no such file") from None
     except OSError as err:
         raise FeatureError(f"cannot be read ({err.strerror})", is_temporary=True) from None
     except NPY_ERRORS as err:
-        reason = str(err).partition(". ")[0]  # without NumPy's advice to allow pickled code
+        reason, _, _ = str(err).partition(". ")  # without NumPy's advice to allow pickled code
         raise FeatureError(f"not a complete .npy file ({reason})") from None
     if not isinstance(stored, np.ndarray):
         raise FeatureError("not a .npy file, but several arrays")
-    if stored.dtype.kind != "f" or stored.shape[1:] != (FEATURE_DIM,) or not len(stored):
+    is_float = stored.dtype.kind == "f"
+    has_rows = stored.shape[1:] == (FEATURE_DIM,) and len(stored) > 0
+    if not (is_float and has_rows):
         raise FeatureError(
             f"must hold floats of shape [seconds, {FEATURE_DIM}], one second at least, but holds "
             f"{stored.dtype} of shape {list(stored.shape)}"
@@ -114,29 +119,42 @@ def pack_features(
         DataError: the folder does not exist, no video or too few videos can be packed, or the
             target cannot be written.
     """
-    features, target = Path(features), Path(target)
+    features = Path(features)
+    target = Path(target)
     if not features.is_dir():
         raise DataError(
             f"{features}: must be a folder of `<id>.npy` features, but is none. Extract them first."
         )
     name = split.shard_name
-    with writing(target), exclusive(target / NOTES / "lock", "packing features"):
-        for folder in (target, target / NOTES):
+    notes_folder = target / NOTES
+    with writing(target), exclusive(notes_folder / "lock", "packing features"):
+        # Remove temporary files of killed runs.
+        for folder in (target, notes_folder):
             remove_leftovers(folder, rf"{name}_\w+\.(npy|json)")
+        # Write the shards whose inputs have changed. The meta file is removed first.
         jobs = _make_jobs(features, target, split, ids, shard_size)
         meta = target / f"{name}_meta.json"
-        notes = write_missing(jobs, workers, f"{name} shards packed", stale=meta)
+        what = f"{name} shards packed"
+        notes = write_missing(jobs, workers, what, stale=meta)
+        # Report the videos that are not in a shard.
         skipped: dict[str, str] = {}
         for note in notes:
             skipped |= note["skipped"]
         write_json(target / f"{name}_not_packed.json", skipped)
-        _check_missing(skipped, len(ids), f"{name} videos", features, max_missing)
+        if skipped:
+            _check_missing(skipped, len(ids), f"{name} videos", features, max_missing)
+        # Everything is complete, so the meta file can be written again.
         _remove_surplus(target, split, len(jobs))
         write_shard_meta(target, split, [note["ids"] for note in notes])
     num_seconds = sum(note["seconds"] for note in notes)
-    what = "%s: %d of %d videos, %.1f hours, in %d shards"
-    num_packed = len(ids) - len(skipped)
-    logger.info(what, name, num_packed, len(ids), num_seconds / 3600, len(jobs))
+    logger.info(
+        "%s: %d of %d videos, %.1f hours, in %d shards",
+        name,
+        len(ids) - len(skipped),
+        len(ids),
+        num_seconds / 3600,
+        len(jobs),
+    )
 
 
 def _make_jobs(
@@ -147,12 +165,16 @@ def _make_jobs(
     A shard is packed again if its ids, or the size or modification time of a feature file change.
     """
     name = split.shard_name
-    begins = range(0, len(ids), shard_size)
+    num_shards = math.ceil(len(ids) / shard_size)
     jobs = []
-    for begin in progress(begins, len(begins), f"{name} shards looked up", logger):
-        number = begin // shard_size
+    what = f"{name} shards looked up"
+    for number in progress(range(num_shards), num_shards, what, logger):
+        begin = number * shard_size
         chunk = ids[begin : begin + shard_size]
-        inputs = [(video_id, *_file_state(features, video_id)) for video_id in chunk]
+        inputs = []
+        for video_id in chunk:
+            size, modified_ns = _file_state(features, video_id)
+            inputs.append((video_id, size, modified_ns))
         stem = video_stem(target, split, number)
         job = ShardJob(
             note=target / NOTES / f"{name}_{number}.json",
@@ -167,7 +189,7 @@ def _make_jobs(
 def _file_state(features: Path, video_id: str) -> tuple[int, int]:
     """Returns size and modification time of a feature file; zeros if it does not exist."""
     try:
-        status = os.stat(feature_path(features, video_id))
+        status = feature_path(features, video_id).stat()
     except (OSError, FeatureError):
         return 0, 0
     return status.st_size, status.st_mtime_ns
@@ -181,38 +203,47 @@ def write_shard(stem: str, features: Path, ids: Sequence[str]) -> Note:
     with row_stream(stem, FEATURE_DIM, DTYPE) as stream:
         for video_id in ids:
             try:
-                stream.append(read_features(features, video_id))
-                packed.append(video_id)
+                rows = read_features(features, video_id)
             except FeatureError as err:
                 skipped[video_id] = str(err)
                 try_again |= err.is_temporary
-    seconds = stream.starts[-1]
-    return {"seconds": seconds, "try_again": try_again, "skipped": skipped, "ids": packed}
+                continue
+            stream.append(rows)
+            packed.append(video_id)
+    return {
+        "seconds": stream.starts[-1],
+        "try_again": try_again,
+        "skipped": skipped,
+        "ids": packed,
+    }
 
 
 def _remove_surplus(target: Path, split: Split, num_shards: int) -> None:
     """Removes shards with higher numbers, which earlier runs with other settings have left."""
     for path in (target / NOTES).glob(f"{split.shard_name}_*.json"):
-        number = path.stem.rpartition("_")[2]
-        if number.isdigit() and int(number) >= num_shards:
-            path.unlink()
-            for part in ("data", "starts"):
-                Path(f"{video_stem(target, split, int(number))}_{part}.npy").unlink(missing_ok=True)
+        _, _, number = path.stem.rpartition("_")
+        if not number.isdigit() or int(number) < num_shards:
+            continue
+        path.unlink()
+        stem = video_stem(target, split, int(number))
+        for part in ("data", "starts"):
+            shard_file = Path(f"{stem}_{part}.npy")
+            shard_file.unlink(missing_ok=True)
 
 
 def _check_missing(
     skipped: dict[str, str], num_listed: int, videos: str, features: Path, max_missing: float
 ) -> None:
     """Logs how many videos were left out. Raises DataError if they are too many."""
-    if not skipped:
-        return
-    share = len(skipped) / num_listed
+    num_skipped = len(skipped)
+    share = num_skipped / num_listed
     reasons = [f"{video_id}: {reason}" for video_id, reason in skipped.items()]
+    first_reasons = "; ".join(reasons[:NUM_NAMED])
     what = (
-        f"{features}: {len(skipped)} of {num_listed} listed {videos} ({share:.2%}) have no usable "
-        f"features ({'; '.join(reasons[:NUM_NAMED])})"
+        f"{features}: {num_skipped} of {num_listed} listed {videos} ({share:.2%}) have no usable "
+        f"features ({first_reasons})"
     )
-    if len(skipped) == num_listed or share > max_missing:
+    if num_skipped == num_listed or share > max_missing:
         raise DataError(
             f"{what}, but at least one must, and at most {max_missing:.2%} may be left out. "
             "Extract them, correct the paths, or raise `--max-missing`."
