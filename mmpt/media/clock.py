@@ -89,36 +89,56 @@ class Clock:
         time = timestamp + self._offset
         if self._is_near(time, self._late):
             return time
-        # Outlier: the next timestamp is not later, or is where the clock was. Without a next
+        # The next timestamp follows this one if it is later, but not much. Without a next
         # timestamp, the clock is assumed to continue.
-        step = duration if following is None else following - timestamp
-        continues = 0 < step <= duration + self._late
-        if step <= 0 or (not continues and self._is_near(time + step, self._late)):
+        step = duration
+        if following is not None:
+            step = following - timestamp
+        is_followed = 0 < step <= duration + self._late
+        # Outlier: the next timestamp is not later, or is where the clock was.
+        if step <= 0:
+            return self._expected
+        next_time = time + step
+        if not is_followed and self._is_near(next_time, self._late):
             return self._expected
         # Return to the clock before the last jump.
         old_time = timestamp + self._old_offset
-        matches_old_clock = (
-            self._is_near(old_time, self._early) or abs(old_time - self._old_clock) <= self._early
-        )
-        if self._old_offset != self._offset and matches_old_clock:
+        if self._old_offset != self._offset and self._matches_old_clock(old_time):
             return self._jump(timestamp, old_time)
         # Gap or overlap.
-        overlap = min(self._max_overlap, (self._expected - self._segment_start) / 2)
-        if self._expected - overlap <= time <= self._expected + self._max_gap:
+        segment_length = self._expected - self._segment_start
+        max_overlap = min(self._max_overlap, segment_length / 2)
+        earliest = self._expected - max_overlap
+        latest = self._expected + self._max_gap
+        if earliest <= time <= latest:
             return time
         # Outlier: this would be a jump, but the next timestamp does not follow it.
-        if not continues:
+        if not is_followed:
             return self._expected
-        self.is_too_far |= time > self._expected and following is not None
+        # Jump. A single frame at the end may be far ahead.
+        if time > self._expected and following is not None:
+            self.is_too_far = True
         return self._jump(timestamp, self._expected)
 
     def _is_near(self, time: int, late: int) -> bool:
         """Returns whether a time is where the clock was, or at most `late` later."""
-        return self._last - self._early <= time <= self._expected + late
+        earliest = self._last - self._early
+        latest = self._expected + late
+        return earliest <= time <= latest
+
+    def _matches_old_clock(self, old_time: int) -> bool:
+        """Returns whether the clock before the last jump expects a frame at `old_time`.
+
+        It may have stood still since the jump, or have run as long as the frames since then.
+        """
+        if self._is_near(old_time, self._early):
+            return True
+        return abs(old_time - self._old_clock) <= self._early
 
     def _jump(self, timestamp: int, time: int) -> int:
         """Starts a segment whose first frame is shown at `time`. Returns `time`."""
-        self.jumps_s.append(float(self._expected * self._time_base))
+        jump_s = self._expected * self._time_base
+        self.jumps_s.append(float(jump_s))
         # A segment of up to a second is not a clock that the file may return to.
         if self._expected - self._segment_start > self._late:
             self._old_offset = self._offset

@@ -39,8 +39,10 @@ Filter = tuple[str, str]
 def scaled_size(height: int, width: int) -> tuple[int, int]:
     """Returns (height, width) with 224 for the shorter side and the longer one rounded down."""
     if height >= width:
-        return int(height * SIZE / width), SIZE
-    return SIZE, int(width * SIZE / height)
+        scaled_height = int(height * SIZE / width)
+        return scaled_height, SIZE
+    scaled_width = int(width * SIZE / height)
+    return SIZE, scaled_width
 
 
 class FrameLayout(NamedTuple):
@@ -57,14 +59,16 @@ class FrameLayout(NamedTuple):
 def layout_of(frame: av.VideoFrame) -> FrameLayout:
     """Returns the layout of a decoded frame."""
     side_data: Any = frame.side_data.get("DISPLAYMATRIX")
-    matrix = tuple(memoryview(side_data).cast("i").tolist()) if side_data else ()
+    matrix: list[int] = []
+    if side_data:
+        matrix = memoryview(side_data).cast("i").tolist()
     return FrameLayout(
-        frame.width,
-        frame.height,
-        frame.format.name,
-        frame.colorspace,
-        frame.color_range,
-        matrix,
+        width=frame.width,
+        height=frame.height,
+        pix_fmt=frame.format.name,
+        colour_space=frame.colorspace,
+        colour_range=frame.color_range,
+        display_matrix=tuple(matrix),
     )
 
 
@@ -76,24 +80,31 @@ def _rotation_filters(matrix: tuple[int, ...]) -> list[Filter]:
     Args:
         matrix: 3 x 3 numbers, row by row, or empty.
     """
-    # The rotation is the angle of the first row, after each column is divided by its length.
-    columns = [matrix[0::3][:2], matrix[1::3][:2]]
-    lengths = [math.hypot(*column) for column in columns]
-    if not all(lengths):
+    if not matrix:
         return []
-    radians = math.atan2(matrix[1] / lengths[1], matrix[0] / lengths[0])
+    # A pixel (x, y) is shown at (a x + c y, b x + d y).
+    a, b, _, c, d = matrix[:5]
+    first_length = math.hypot(a, c)
+    second_length = math.hypot(b, d)
+    if first_length == 0 or second_length == 0:
+        return []
+    # The rotation is the angle of the first row, after each column is divided by its length.
+    radians = math.atan2(b / second_length, a / first_length)
     degrees = round(math.degrees(radians)) % 360
+    # Right angles need no interpolation: pixels change places. The signs of the other numbers say
+    # whether the frame is also mirrored.
     if degrees == 90:
-        return [("transpose", "cclock_flip" if matrix[3] > 0 else "clock")]
-    vertical_flip = [("vflip", "")] if matrix[4] < 0 else []
-    if degrees == 180:
-        horizontal_flip = [("hflip", "")] if matrix[0] < 0 else []
-        return horizontal_flip + vertical_flip
+        return [("transpose", "cclock_flip" if c > 0 else "clock")]
     if degrees == 270:
-        return [("transpose", "clock_flip" if matrix[3] < 0 else "cclock")]
-    if degrees:
+        return [("transpose", "clock_flip" if c < 0 else "cclock")]
+    if degrees not in (0, 180):
         return [("rotate", f"{degrees}*PI/180")]
-    return vertical_flip
+    flips = []
+    if degrees == 180 and a < 0:
+        flips.append(("hflip", ""))
+    if d < 0:
+        flips.append(("vflip", ""))
+    return flips
 
 
 def _image_filters(layout: FrameLayout, hflip: bool) -> tuple[list[Filter], int]:
@@ -102,35 +113,40 @@ def _image_filters(layout: FrameLayout, hflip: bool) -> tuple[list[Filter], int]
     Returns:
         The filters, and the number of surplus columns on each side of the resulting RGB frames.
     """
-    rotation = _rotation_filters(layout.display_matrix)
-    is_transposed = any(name == "transpose" for name, _ in rotation)
-    if is_transposed:
+    # Turn the frame upright. A quarter turn exchanges its sides.
+    filters = _rotation_filters(layout.display_matrix)
+    height, width = scaled_size(layout.height, layout.width)
+    if any(name == "transpose" for name, _ in filters):
         height, width = scaled_size(layout.width, layout.height)
-    else:
-        height, width = scaled_size(layout.height, layout.width)
+    # The crop is the middle of the scaled frame.
     left = int((width - SIZE) / 2)
     top = int((height - SIZE) / 2)
     mirror = [("hflip", "")] if hflip else []
     surplus = 0
-    if layout.pix_fmt == "yuv420p" and layout.colour_range != _JPEG_RANGE and width % 2 == 0:
-        # The fast way, through YUV 4:2:2. Two columns share their chroma, so a crop must begin at
-        # an even column. If it does not, one more column is kept on each side.
+    has_limited_range = layout.colour_range != _JPEG_RANGE
+    if layout.pix_fmt == "yuv420p" and has_limited_range and width % 2 == 0:
+        # The fast way: scale to YUV 4:2:2, crop, and convert what is left to RGB. Two columns share
+        # their chroma, so a crop must begin at an even column. If it does not, one more column is
+        # kept on each side.
         surplus = left % 2
+        left -= surplus
         crop_width = SIZE + 2 * surplus
-        steps = [
+        filters += [
             ("scale", f"{width}:{height}:flags={_EXACT}"),
             ("format", "yuv422p"),
             *mirror,
-            ("crop", f"{crop_width}:{SIZE}:{left - surplus}:{top}"),
+            ("crop", f"{crop_width}:{SIZE}:{left}:{top}"),
             ("scale", f"{crop_width}:{SIZE}:flags={_EXACT}"),
         ]
     else:
-        steps = [
+        # The way of the original: FFmpeg converts to RGB while it scales.
+        filters += [
             ("scale", f"{width}:{height}"),
             *mirror,
             ("crop", f"{SIZE}:{SIZE}:{left}:{top}"),
         ]
-    return [*rotation, *steps, ("format", "rgb24")], surplus
+    filters.append(("format", "rgb24"))
+    return filters, surplus
 
 
 class FrameGraph:
@@ -153,13 +169,15 @@ class FrameGraph:
         hflip: bool = False,
         drops_frames: bool = False,
     ):
+        # A graph is a chain: the source takes decoded frames, each filter passes its output to the
+        # next one, and the sink returns RGB frames. The frame rate filter drops and repeats frames
+        # so that there are 30 per second. It comes where the fewest frames are scaled.
         image_filters, self._surplus = _image_filters(layout, hflip)
         rate_filter = ("fps", f"fps={FPS}:start_time={start_s:.9f}")
-        filters = [*image_filters, rate_filter]
+        filters = [*image_filters, rate_filter, ("buffersink", "")]
         if drops_frames:
-            filters = [rate_filter, *image_filters]
-        self._graph = av.filter.Graph()
-        self._graph.threads = 1
+            filters = [rate_filter, *image_filters, ("buffersink", "")]
+        # The source must know the layout of the frames.
         source = {
             "video_size": f"{layout.width}x{layout.height}",
             "pix_fmt": layout.pix_fmt,
@@ -169,9 +187,13 @@ class FrameGraph:
         }
         if layout.colour_space != _UNSPECIFIED:
             source["colorspace"] = str(layout.colour_space)
-        nodes = [self._graph.add("buffer", **source)]
-        nodes += [self._graph.add(*step) for step in [*filters, ("buffersink", "")]]
-        self._graph.link_nodes(*nodes).configure()
+        graph = av.filter.Graph()
+        graph.threads = 1
+        nodes = [graph.add("buffer", **source)]
+        for name, arguments in filters:
+            nodes.append(graph.add(name, arguments))
+        graph.link_nodes(*nodes).configure()
+        self._graph = graph
 
     def push(self, frame: av.VideoFrame | None) -> Iterator[np.ndarray]:
         """Adds a decoded frame and yields the output frames that are complete.
@@ -185,8 +207,10 @@ class FrameGraph:
                 output = self._graph.vpull()
             except (BlockingIOError, EOFError):
                 return
-            plane = output.planes[0]
-            rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(SIZE, plane.line_size)
             # A row has surplus columns on both sides and may have padding at its end.
-            left = 3 * self._surplus
-            yield rows[:, left : left + 3 * SIZE].reshape(SIZE, SIZE, 3)
+            plane = output.planes[0]
+            values = np.frombuffer(memoryview(plane), dtype=np.uint8)
+            rows = values.reshape(SIZE, plane.line_size)
+            begin = 3 * self._surplus
+            end = begin + 3 * SIZE
+            yield rows[:, begin:end].reshape(SIZE, SIZE, 3)

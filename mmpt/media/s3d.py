@@ -14,9 +14,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from mmpt.batch import FEATURE_DIM
 from mmpt.errors import CheckpointError, DataError
-from mmpt.media import s3d_layers
-from mmpt.media.s3d_layers import InceptionBlock, SamePool3D, SelfGating, STConv3D
+from mmpt.media.s3d_layers import (
+    InceptionBlock,
+    SamePool3D,
+    SelfGating,
+    SentenceModule,
+    STConv3D,
+    space_to_depth,
+)
 from mmpt.utils.checkpoint_file import load_checkpoint, require_finite
 from mmpt.utils.io import load_word_array
 
@@ -39,9 +46,23 @@ INCEPTION = {
 """Block -> number of output channels of its convolutions b0, b1a, b1b, b2a, b2b and b3."""
 
 LAYERS = (
-    *("conv1", "maxpool_2a", "conv_2b", "conv_2c", "gating", "maxpool_3a", "mixed_3b", "mixed_3c"),
-    *("maxpool_4a", "mixed_4b", "mixed_4c", "mixed_4d", "mixed_4e", "mixed_4f"),
-    *("maxpool_5a", "mixed_5b", "mixed_5c"),
+    "conv1",
+    "maxpool_2a",
+    "conv_2b",
+    "conv_2c",
+    "gating",
+    "maxpool_3a",
+    "mixed_3b",
+    "mixed_3c",
+    "maxpool_4a",
+    "mixed_4b",
+    "mixed_4c",
+    "mixed_4d",
+    "mixed_4e",
+    "mixed_4f",
+    "maxpool_5a",
+    "mixed_5b",
+    "mixed_5c",
 )
 """The layers in the order in which they run."""
 
@@ -52,51 +73,31 @@ class S3D(nn.Module):
     Args:
         words: the dictionary of the text tower, as words or as the path of `s3d_dict.npy`. With
             None, there is no text tower.
-        num_classes: K, the width of the embedding.
-        gating: apply self-gating after every branch.
-        space_to_depth: move 2x2x2 blocks of pixels into channels before the first layer, as the
-            released weights expect.
     Raises:
         DataError: the dictionary cannot be read, is empty, or has too many words.
     """
 
-    def __init__(
-        self,
-        words: str | Path | Sequence[str] | None = None,
-        num_classes: int = 512,
-        gating: bool = True,
-        space_to_depth: bool = True,
-    ):
+    def __init__(self, words: str | Path | Sequence[str] | None = None):
         super().__init__()
-        self.space_to_depth = space_to_depth
-        if space_to_depth:
-            self.conv1 = STConv3D(24, 64, (2, 4, 4), (1, 2, 2))
-        else:
-            self.conv1 = STConv3D(3, 64, (3, 7, 7), (1, 3, 3), stride=2)
-        self.conv_2b = STConv3D(64, 64, (1, 1, 1))
-        self.conv_2c = STConv3D(64, 192, (3, 3, 3), (1, 1, 1), separable=True)
-        self.gating = SelfGating(192) if gating else nn.Identity()
-        self.maxpool_2a = SamePool3D((1, 3, 3), (1, 2, 2))
-        self.maxpool_3a = SamePool3D((1, 3, 3), (1, 2, 2))
-        self.maxpool_4a = SamePool3D((3, 3, 3), (2, 2, 2))
-        self.maxpool_5a = SamePool3D((2, 2, 2), (2, 2, 2))
+        # The first layer takes 2x2x2 blocks of RGB pixels as 24 channels.
+        self.conv1 = STConv3D(24, 64, kernel=(2, 4, 4), padding=(1, 2, 2))
+        self.conv_2b = STConv3D(64, 64, kernel=(1, 1, 1))
+        self.conv_2c = STConv3D(64, 192, kernel=(3, 3, 3), padding=(1, 1, 1), separable=True)
+        self.gating = SelfGating(192)
+        self.maxpool_2a = SamePool3D(kernel=(1, 3, 3), stride=(1, 2, 2))
+        self.maxpool_3a = SamePool3D(kernel=(1, 3, 3), stride=(1, 2, 2))
+        self.maxpool_4a = SamePool3D(kernel=(3, 3, 3), stride=(2, 2, 2))
+        self.maxpool_5a = SamePool3D(kernel=(2, 2, 2), stride=(2, 2, 2))
         channels = 192
         for name, widths in INCEPTION.items():
-            block = InceptionBlock(channels, widths, gating=gating)
+            block = InceptionBlock(channels, widths)
             self.add_module(name, block)
             channels = block.out_channels
-        self.fc = nn.Linear(channels, num_classes)
+        self.fc = nn.Linear(channels, FEATURE_DIM)
         self.word_ids: dict[str, int] = {}
         if words is not None:
-            if isinstance(words, str | Path):
-                words = read_words(words)
-            if not 0 < len(words) < NUM_EMBEDDINGS:
-                raise DataError(
-                    f"the dictionary must hold 1 to {NUM_EMBEDDINGS - 1} words, but holds "
-                    f"{len(words)}."
-                )
-            self.word_ids = {str(word): number for number, word in enumerate(words, start=1)}
-            self.text_module = s3d_layers.SentenceModule(NUM_EMBEDDINGS, num_classes)
+            self.word_ids = _number_words(words)
+            self.text_module = SentenceModule(NUM_EMBEDDINGS, FEATURE_DIM)
 
     def forward(self, clips_NCTHW: torch.Tensor) -> dict[str, torch.Tensor]:
         """Embeds clips.
@@ -110,16 +111,19 @@ class S3D(nn.Module):
         Raises:
             DataError: the clips have another shape.
         """
-        shape = clips_NCTHW.shape
-        if len(shape) != 5 or shape[1] != 3 or any(n % 2 or not n for n in shape[2:]):
+        shape = list(clips_NCTHW.shape)
+        is_clip = len(shape) == 5 and shape[1] == 3
+        has_even_sizes = all(size > 0 and size % 2 == 0 for size in shape[2:])
+        if not (is_clip and has_even_sizes):
             raise DataError(
                 "clips for S3D must be [clips, 3, frames, height, width] with even frames, height "
-                f"and width (30 x 224 x 224 in HowTo100M features), but are {list(shape)}."
+                f"and width (30 x 224 x 224 in HowTo100M features), but are {shape}."
             )
-        x_NCTHW = s3d_layers.space_to_depth(clips_NCTHW) if self.space_to_depth else clips_NCTHW
+        x_NCTHW = space_to_depth(clips_NCTHW)
         for name in LAYERS:
-            x_NCTHW = self.get_submodule(name)(x_NCTHW)
-            if name == "conv1" and self.space_to_depth:
+            layer = self.get_submodule(name)
+            x_NCTHW = layer(x_NCTHW)
+            if name == "conv1":
                 # conv1 has an even kernel, so its padding makes one position too many.
                 x_NCTHW = x_NCTHW[:, :, 1:, 1:, 1:]
         mean_NC = x_NCTHW.mean(dim=(2, 3, 4))
@@ -129,19 +133,31 @@ class S3D(nn.Module):
         """Returns the ids of the first 16 known words of each sentence, int64 [N, 16], padded with
         0.
         """
-        ids_NW = torch.zeros(len(sentences), MAX_WORDS, dtype=torch.int64)
-        for row, sentence in enumerate(sentences):
+        ids_NW = torch.zeros((len(sentences), MAX_WORDS), dtype=torch.int64)
+        for ids_W, sentence in zip(ids_NW, sentences, strict=True):
             words = re.findall(r"[\w']+", sentence.lower())
             known = [self.word_ids[word] for word in words if word in self.word_ids]
             ids = known[:MAX_WORDS]
-            ids_NW[row, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
+            ids_W[: len(ids)] = torch.tensor(ids, dtype=torch.int64)
         return ids_NW
 
     def forward_text(self, sentences: Sequence[str]) -> dict[str, torch.Tensor]:
         """Returns `text_embedding`, float [N, K]. The network must have its words."""
         assert self.word_ids, "this S3D was built without words, so it has no text tower"
-        ids_NW = self.tokenise(sentences).to(self.fc.weight.device)
+        ids_NW = self.tokenise(sentences)
+        ids_NW = ids_NW.to(self.fc.weight.device)
         return {"text_embedding": self.text_module(ids_NW)}
+
+
+def _number_words(words: str | Path | Sequence[str]) -> dict[str, int]:
+    """Returns the ids of the words of a dictionary, from 1 on."""
+    if isinstance(words, str | Path):
+        words = read_words(words)
+    if not 0 < len(words) < NUM_EMBEDDINGS:
+        raise DataError(
+            f"the dictionary must hold 1 to {NUM_EMBEDDINGS - 1} words, but holds {len(words)}."
+        )
+    return {str(word): number for number, word in enumerate(words, start=1)}
 
 
 def read_words(path: str | Path) -> list[str]:
@@ -171,14 +187,16 @@ def load_s3d(weights: str | Path = S3D_WEIGHTS, words: str | Path | None = None)
         raise CheckpointError(f"{path}: S3D's weights are not there. {_REMEDY}")
     state = load_checkpoint(path)
     if words is None:
-        state = {name: state[name] for name in state if not str(name).startswith("text_module.")}
+        text_names = [name for name in state if str(name).startswith("text_module.")]
+        for name in text_names:
+            del state[name]
     network = S3D(words)
     try:
         network.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as err:  # other names, shapes, or no tensors
-        reason = " ".join(str(err).split())[:300]
+        reason = " ".join(str(err).split())
         raise CheckpointError(
-            f"{path}: these are not S3D's weights ({reason} ..). {_REMEDY}"
+            f"{path}: these are not S3D's weights ({reason[:300]} ..). {_REMEDY}"
         ) from err
     require_finite(state, path, _REMEDY)
     return network.eval()

@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn import functional
 
 Triple = tuple[int, int, int]
+ONE = (1, 1, 1)
+THREE = (3, 3, 3)
 
 
 class STConv3D(nn.Module):
@@ -28,7 +30,6 @@ class STConv3D(nn.Module):
         kernel: kernel size (time, height, width).
         padding: padding (time, height, width).
         separable: split the kernel into (1, height, width) and (time, 1, 1).
-        stride: stride of all three axes. It must be 1 for separable convolutions.
     """
 
     def __init__(
@@ -39,29 +40,36 @@ class STConv3D(nn.Module):
         padding: Triple = (0, 0, 0),
         *,
         separable: bool = False,
-        stride: int = 1,
     ):
         super().__init__()
         self.separable = separable
-        time_kernel, time_padding = (kernel[0], 1, 1), (padding[0], 0, 0)
+        num_frames, height, width = kernel
+        frame_padding, row_padding, column_padding = padding
         if separable:
-            assert stride == 1
-            kernel = (1, *kernel[1:])
-            padding = (0, *padding[1:])
-        self.conv1 = nn.Conv3d(
-            in_channels, out_channels, kernel, stride=stride, padding=padding, bias=False
-        )
+            kernel = (1, height, width)
+            padding = (0, row_padding, column_padding)
+        self.conv1 = nn.Conv3d(in_channels, out_channels, kernel, padding=padding, bias=False)
         self.bn1 = nn.BatchNorm3d(out_channels)
         if separable:
             self.conv2 = nn.Conv3d(
-                out_channels, out_channels, time_kernel, padding=time_padding, bias=False
+                out_channels,
+                out_channels,
+                kernel_size=(num_frames, 1, 1),
+                padding=(frame_padding, 0, 0),
+                bias=False,
             )
             self.bn2 = nn.BatchNorm3d(out_channels)
 
     def forward(self, x_NCTHW: torch.Tensor) -> torch.Tensor:
         """Returns float [N, out_channels, T', H', W']."""
-        x_NCTHW = functional.relu(self.bn1(self.conv1(x_NCTHW)))
-        return functional.relu(self.bn2(self.conv2(x_NCTHW))) if self.separable else x_NCTHW
+        x_NCTHW = self.conv1(x_NCTHW)
+        x_NCTHW = self.bn1(x_NCTHW)
+        x_NCTHW = functional.relu(x_NCTHW)
+        if self.separable:
+            x_NCTHW = self.conv2(x_NCTHW)
+            x_NCTHW = self.bn2(x_NCTHW)
+            x_NCTHW = functional.relu(x_NCTHW)
+        return x_NCTHW
 
 
 class SelfGating(nn.Module):
@@ -73,8 +81,10 @@ class SelfGating(nn.Module):
 
     def forward(self, x_NCTHW: torch.Tensor) -> torch.Tensor:
         """Returns the scaled input, float [N, C, T, H, W]."""
-        gate_NC = torch.sigmoid(self.fc(x_NCTHW.mean(dim=(2, 3, 4))))
-        return x_NCTHW * gate_NC[:, :, None, None, None]
+        mean_NC = x_NCTHW.mean(dim=(2, 3, 4))
+        gate_NC = torch.sigmoid(self.fc(mean_NC))
+        gate_NC111 = gate_NC[:, :, None, None, None]
+        return x_NCTHW * gate_NC111
 
 
 class SamePool3D(nn.Module):
@@ -86,13 +96,15 @@ class SamePool3D(nn.Module):
 
     def __init__(self, kernel: Triple, stride: Triple):
         super().__init__()
-        self.kernel, self.stride = kernel, stride
+        self.kernel = kernel
+        self.stride = stride
         # functional.pad expects the last axis first: (W front, W back, H front, ..).
         self.padding: list[int] = []
         for size, step in zip(reversed(kernel), reversed(stride), strict=True):
             total = max(size - step, 0)
             front = total // 2
-            self.padding += [front, total - front]
+            back = total - front
+            self.padding += [front, back]
 
     def forward(self, x_NCTHW: torch.Tensor) -> torch.Tensor:
         """Returns float [N, C, T', H', W'].
@@ -108,39 +120,44 @@ class InceptionBlock(nn.Module):
     """Four parallel branches whose outputs are concatenated.
 
     Branch 0 is a 1x1x1 convolution. Branches 1 and 2 are a 1x1x1 convolution followed by a
-    separable 3x3x3 one. Branch 3 is max pooling followed by a 1x1x1 convolution.
+    separable 3x3x3 one. Branch 3 is max pooling followed by a 1x1x1 convolution. Each branch ends
+    with self-gating.
 
     Args:
         in_channels: number of input channels.
         widths: number of output channels of the convolutions b0, b1a, b1b, b2a, b2b and b3. The
             block has b0 + b1b + b2b + b3 output channels.
-        gating: apply self-gating to each branch.
     """
 
-    def __init__(self, in_channels: int, widths: Sequence[int], *, gating: bool = True):
+    def __init__(self, in_channels: int, widths: Sequence[int]):
         super().__init__()
         b0, b1a, b1b, b2a, b2b, b3 = widths
-        one, three, padding = (1, 1, 1), (3, 3, 3), (1, 1, 1)
-        self.conv_b0 = STConv3D(in_channels, b0, one)
-        self.conv_b1_a = STConv3D(in_channels, b1a, one)
-        self.conv_b1_b = STConv3D(b1a, b1b, three, padding, separable=True)
-        self.conv_b2_a = STConv3D(in_channels, b2a, one)
-        self.conv_b2_b = STConv3D(b2a, b2b, three, padding, separable=True)
-        self.maxpool_b3 = nn.MaxPool3d(three, stride=1, padding=1)
-        self.conv_b3_b = STConv3D(in_channels, b3, one)
-        branches = (b0, b1b, b2b, b3)
-        gates: list[nn.Module] = [
-            SelfGating(width) if gating else nn.Identity() for width in branches
-        ]
-        self.gating_b0, self.gating_b1, self.gating_b2, self.gating_b3 = gates
-        self.out_channels = sum(branches)
+        self.out_channels = b0 + b1b + b2b + b3
+        self.conv_b0 = STConv3D(in_channels, b0, ONE)
+        self.conv_b1_a = STConv3D(in_channels, b1a, ONE)
+        self.conv_b1_b = STConv3D(b1a, b1b, THREE, padding=ONE, separable=True)
+        self.conv_b2_a = STConv3D(in_channels, b2a, ONE)
+        self.conv_b2_b = STConv3D(b2a, b2b, THREE, padding=ONE, separable=True)
+        self.maxpool_b3 = nn.MaxPool3d(THREE, stride=1, padding=1)
+        self.conv_b3_b = STConv3D(in_channels, b3, ONE)
+        self.gating_b0 = SelfGating(b0)
+        self.gating_b1 = SelfGating(b1b)
+        self.gating_b2 = SelfGating(b2b)
+        self.gating_b3 = SelfGating(b3)
 
     def forward(self, x_NCTHW: torch.Tensor) -> torch.Tensor:
         """Returns float [N, out_channels, T, H, W]."""
-        b0 = self.gating_b0(self.conv_b0(x_NCTHW))
-        b1 = self.gating_b1(self.conv_b1_b(self.conv_b1_a(x_NCTHW)))
-        b2 = self.gating_b2(self.conv_b2_b(self.conv_b2_a(x_NCTHW)))
-        b3 = self.gating_b3(self.conv_b3_b(self.maxpool_b3(x_NCTHW)))
+        b0 = self.conv_b0(x_NCTHW)
+        b0 = self.gating_b0(b0)
+        b1 = self.conv_b1_a(x_NCTHW)
+        b1 = self.conv_b1_b(b1)
+        b1 = self.gating_b1(b1)
+        b2 = self.conv_b2_a(x_NCTHW)
+        b2 = self.conv_b2_b(b2)
+        b2 = self.gating_b2(b2)
+        b3 = self.maxpool_b3(x_NCTHW)
+        b3 = self.conv_b3_b(b3)
+        b3 = self.gating_b3(b3)
         return torch.cat([b0, b1, b2, b3], dim=1)
 
 
@@ -150,12 +167,12 @@ def space_to_depth(x_NCTHW: torch.Tensor) -> torch.Tensor:
     The new channel ((dt * 2 + dh) * 2 + dw) * C + c holds frame 2t + dt, row 2h + dh and column
     2w + dw of the old channel c.
     """
-    num, channels, frames, height, width = x_NCTHW.shape
-    assert frames % 2 == height % 2 == width % 2 == 0, f"odd sizes {frames}, {height}, {width}"
-    blocks = x_NCTHW.reshape(num, channels, frames // 2, 2, height // 2, 2, width // 2, 2)
-    return blocks.permute(0, 3, 5, 7, 1, 2, 4, 6).reshape(
-        num, 8 * channels, frames // 2, height // 2, width // 2
-    )
+    # Split each axis into (position of the block, place in the block), move the three places in
+    # front of the channels, and join them with the channels.
+    blocks = x_NCTHW.unflatten(4, (-1, 2)).unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
+    num, channels, frames, _, height, _, width, _ = blocks.shape
+    places_first = blocks.permute(0, 3, 5, 7, 1, 2, 4, 6)
+    return places_first.reshape(num, 8 * channels, frames, height, width)
 
 
 class SentenceModule(nn.Module):
@@ -183,5 +200,7 @@ class SentenceModule(nn.Module):
         Args:
             ids_NW: word ids, int64 [N, W], padded with 0.
         """
-        hidden = functional.relu(self.fc1(self.word_embd(ids_NW)))
-        return self.fc2(hidden.amax(dim=1))
+        words = self.word_embd(ids_NW)
+        hidden = functional.relu(self.fc1(words))
+        sentences = hidden.amax(dim=1)
+        return self.fc2(sentences)

@@ -10,9 +10,10 @@ id that cannot be a file name is an error in a list or CSV file. In a folder, su
 out, and the reason is reported.
 """
 
+import math
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -21,8 +22,27 @@ from mmpt.errors import DataError
 from mmpt.utils.io import read_lines
 from mmpt.utils.validation import NotBlank, Row, read_table
 
-_ENDINGS = "3gp avi f4v flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv"
-VIDEO_SUFFIXES = frozenset(f".{ending}" for ending in _ENDINGS.split())
+VIDEO_SUFFIXES = frozenset(
+    [
+        ".3gp",
+        ".avi",
+        ".f4v",
+        ".flv",
+        ".m2ts",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".ogv",
+        ".ts",
+        ".vob",
+        ".webm",
+        ".wmv",
+    ]
+)
 _MAX_NAME_BYTES = 236  # file systems allow 255, and the name of a temporary file needs 18 more
 # Unicode categories: control characters, bytes that are not UTF-8, line and paragraph separators.
 _NOT_IN_IDS = {"Cc", "Cs", "Zl", "Zp"}
@@ -77,7 +97,8 @@ def find_videos(sources: Sequence[str | Path], feature_dir: str | Path) -> Video
     for source in map(Path, sources):
         is_folder = source.is_dir()
         for entry in _read_source(source):
-            video, video_id = entry.video, entry.video_id
+            video = entry.video
+            video_id = entry.video_id
             if is_folder and video.suffix.lower() not in VIDEO_SUFFIXES:
                 continue
             if problem := _id_problem(video_id):
@@ -88,20 +109,28 @@ def find_videos(sources: Sequence[str | Path], feature_dir: str | Path) -> Video
                     f"{entry.place}: the video id {video_id!r} {problem}, so it cannot name a "
                     "file. Give it another id."
                 )
+            # A later video with the same id takes the place of the earlier one.
             if replaced := by_id.pop(video_id, None):
-                found.duplicates.setdefault(video_id, []).append(str(replaced.video))
-            path = Path(feature_dir) / (entry.feature or f"{video_id}.npy")
-            by_id[video_id] = VideoJob(video_id, video, path)
+                duplicates = found.duplicates.setdefault(video_id, [])
+                duplicates.append(str(replaced.video))
+            feature_name = entry.feature or f"{video_id}.npy"
+            feature = Path(feature_dir) / feature_name
+            by_id[video_id] = VideoJob(video_id, video, feature)
     if not by_id:
-        first = min(found.misnamed, default=None)
-        renames = f" {len(found.misnamed)} must be renamed, such as {first!r}." if first else ""
-        raise DataError(
-            f"{', '.join(map(str, sources))}: no video there. Known endings: "
-            f"{' '.join(sorted(VIDEO_SUFFIXES))}.{renames}"
-        )
+        raise _no_video_error(sources, found.misnamed)
     found.jobs = list(by_id.values())
     _check_feature_paths(found.jobs)
     return found
+
+
+def _no_video_error(sources: Sequence[str | Path], misnamed: Collection[str]) -> DataError:
+    """Returns the error for sources without a usable video."""
+    named = ", ".join(map(str, sources))
+    endings = " ".join(sorted(VIDEO_SUFFIXES))
+    message = f"{named}: no video there. Known endings: {endings}."
+    if misnamed:
+        message += f" {len(misnamed)} must be renamed, such as {min(misnamed)!r}."
+    return DataError(message)
 
 
 def shard_of(jobs: Sequence[VideoJob], shard: int, num_shards: int) -> Sequence[VideoJob]:
@@ -112,8 +141,9 @@ def shard_of(jobs: Sequence[VideoJob], shard: int, num_shards: int) -> Sequence[
     Args:
         shard: the number of the part, from 0.
     """
-    size = -(-len(jobs) // num_shards)
-    return jobs[shard * size : (shard + 1) * size]
+    size = math.ceil(len(jobs) / num_shards)
+    begin = shard * size
+    return jobs[begin : begin + size]
 
 
 def _check_feature_paths(jobs: Sequence[VideoJob]) -> None:
@@ -131,7 +161,9 @@ def _id_problem(video_id: str) -> str:
     """Returns why an id cannot be a file name and a line of a list; empty if it can."""
     if not video_id or video_id.startswith("."):
         return "is empty or begins with a dot"
-    if {"/", "\\"} & set(video_id) or _NOT_IN_IDS & set(map(unicodedata.category, video_id)):
+    categories = set(map(unicodedata.category, video_id))
+    has_slash = "/" in video_id or "\\" in video_id
+    if has_slash or categories & _NOT_IN_IDS:
         return "holds a slash, a control character, or bytes that are not UTF-8"
     if video_id != video_id.strip():
         return "begins or ends with a space"
@@ -156,31 +188,46 @@ def _read_source(source: Path) -> Iterator[_Entry]:
             f"{source}: no such folder or file. Name where the videos are with `--vdir`."
         )
     if source.is_dir():
-        for path in [*sorted(source.glob("[!.]*")), *sorted(source.glob("[!.]*/[!.]*"))]:
+        own = sorted(source.glob("[!.]*"))
+        nested = sorted(source.glob("[!.]*/[!.]*"))
+        for path in own + nested:
             if not path.is_dir():
                 yield _Entry(str(path), path, path.stem)
     elif suffix in (".txt", ".lst"):
         for number, line in enumerate(read_lines(source), start=1):
-            if line.strip():
-                video = _find_file(line.strip(), source)
+            name = line.strip()
+            if name:
+                video = _find_file(name, source)
                 yield _Entry(f"{source}, line {number}", video, video.stem)
     elif suffix == ".csv":
         for row in read_table(source, _Row):
-            place, feature = f"{source}, line {row.line}", row.feature_path
-            if feature and (not feature.endswith(".npy") or ".." in Path(feature).parts):
-                raise DataError(
-                    f"{place}: `feature_path` must end in .npy and not hold `..`, but is "
-                    f"{feature!r}."
-                )
-            video = _find_file(row.video_path, source)
-            yield _Entry(place, video, row.id or Path(feature or video).stem, feature)
+            yield _csv_entry(row, source)
     elif suffix in VIDEO_SUFFIXES:
         yield _Entry(str(source), source, source.stem)
     else:
         raise DataError(f"{source}: must be a folder, a video, a list (.txt, .lst) or a .csv file.")
 
 
+def _csv_entry(row: _Row, source: Path) -> _Entry:
+    """Returns the entry of a row of the CSV file `source`."""
+    place = f"{source}, line {row.line}"
+    video = _find_file(row.video_path, source)
+    video_id = video.stem
+    if row.feature_path:
+        feature = Path(row.feature_path)
+        if not row.feature_path.endswith(".npy") or ".." in feature.parts:
+            raise DataError(
+                f"{place}: `feature_path` must end in .npy and not hold `..`, but is "
+                f"{row.feature_path!r}."
+            )
+        video_id = feature.stem
+    return _Entry(place, video, row.id or video_id, row.feature_path)
+
+
 def _find_file(name: str, source: Path) -> Path:
     """Returns the path of a file in the current folder, or else in the folder of `source`."""
-    path, relative = Path(name), source.parent / name
-    return relative if not path.exists() and relative.exists() else path
+    path = Path(name)
+    in_source_folder = source.parent / name
+    if not path.exists() and in_source_folder.exists():
+        return in_source_folder
+    return path

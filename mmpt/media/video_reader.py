@@ -18,7 +18,7 @@ that jump are corrected (clock.py). Pixel aspect ratios are ignored, as in the o
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -107,8 +107,9 @@ class VideoFile:
                 raise VideoError("the file is empty")
             with av.open(f"file:{self.path}", metadata_errors="ignore", options=options) as file:
                 stream = choose_stream(file)
-                stream.codec_context.thread_count = self._num_threads
-                stream.codec_context.thread_type = "AUTO" if self._num_threads > 1 else "NONE"
+                decoder = stream.codec_context
+                decoder.thread_count = self._num_threads
+                decoder.thread_type = "AUTO" if self._num_threads > 1 else "NONE"
                 for frame in self._filter(file, stream):
                     self.num_frames += 1
                     yield frame
@@ -118,27 +119,35 @@ class VideoFile:
         self, file: av.container.InputContainer, stream: av.VideoStream
     ) -> Iterator[np.ndarray]:
         """Decodes the stream, corrects its timestamps, and yields the frames that S3D takes."""
-        time_base = stream.time_base or Fraction(1, av.time_base)
-        frame_rate = stream.average_rate or FPS
-        usual_rate = stream.average_rate or stream.guessed_rate or FPS
-        usual_duration = max(1, round(1 / (usual_rate * time_base)))
+        # A file is read from its first packet to its last one, without seeking: many files have no
+        # usable index, and every second is wanted. Each decoded frame gets a corrected time, and
+        # FFmpeg's filters turn frames at any times into frames at 30 per second.
+        #
         # All times are integers in units of `time_base` and count from the container's start.
-        start = round(Fraction(file.start_time or 0, av.time_base) / time_base)
+        time_base = stream.time_base or Fraction(1, av.time_base)
+        usual_rate = stream.average_rate or stream.guessed_rate or FPS
+        usual_duration = round(1 / (usual_rate * time_base))
+        usual_duration = max(1, usual_duration)
+        start_s = Fraction(file.start_time or 0, av.time_base)
+        start = round(start_s / time_base)
         may_jump = bool(file.format.flags & _AVFMT_TS_DISCONT)
-        clock = Clock(start, time_base, max_gap_s=MAX_STREAM_GAP_S if may_jump else MAX_GAP_S)
+        max_gap_s = MAX_STREAM_GAP_S if may_jump else MAX_GAP_S
+        clock = Clock(start, time_base, max_gap_s=max_gap_s)
         self._jumps_s = clock.jumps_s
-        graph, layout = None, None
+        frame_rate = stream.average_rate or FPS
+        graph = None
+        layout = None
         # The clock needs the next timestamp to decide whether this one is wrong.
         frames = itertools.chain(self._decode(file, stream), [None])
         for frame, following in itertools.pairwise(frames):
             assert frame is not None  # only the last `following` is None
             # Step 1: give the frame the time at which it is shown.
             frame.duration = frame.duration or usual_duration
-            time = clock.place(_timestamp(frame), frame.duration, _timestamp(following))
+            frame.pts = clock.place(_timestamp(frame), frame.duration, _timestamp(following))
             if clock.is_too_far and not may_jump:
                 raise VideoError(f"its timestamps are broken: they jump by more than {MAX_GAP_S} s")
-            frame.pts = time
-            self._end_s = float((time + frame.duration) * time_base)
+            end = frame.pts + frame.duration
+            self._end_s = float(end * time_base)
             # Step 2: a graph takes frames of one layout. If the layout changes within the stream,
             # flush the graph, and let a new one continue with the next output frame.
             new_layout = layout_of(frame)
@@ -155,6 +164,7 @@ class VideoFile:
                 layout = new_layout
             # Step 3: a frame gives none, one or several output frames.
             yield from graph.push(frame)
+        # Step 4: the rate filter still holds the last frame.
         if graph is not None:
             yield from graph.push(None)
 
@@ -199,29 +209,39 @@ class VideoFile:
                 f"{self._num_corrupt} frames are damaged"
             )
         declared_s = _declared_length(file, stream)
-        if num_jumps := len(self._jumps_s):
+        missing_s = declared_s - self._end_s
+        if self._jumps_s:
             # The declared length is then a difference of unrelated times, so it is not compared.
-            times = "1 time" if num_jumps == 1 else f"{num_jumps} times"
-            places = ", ".join(f"{at_s:.1f}" for at_s in self._jumps_s[:_NUM_NAMED])
-            more = ", ..." if num_jumps > _NUM_NAMED else ""
-            self.notes.append(
-                f"its clock jumps {times} (at {places}{more} s); the frames after a jump were "
-                "moved to follow the frames before it"
-            )
-        elif declared_s - self._end_s > max(_SHORT_S, 0.05 * declared_s):
+            self.notes.append(_describe_jumps(self._jumps_s))
+        elif missing_s > max(_SHORT_S, 0.05 * declared_s):
             self.notes.append(
                 f"its frames end at {self._end_s:.1f} s, but the file declares {declared_s:.1f} s"
             )
+
+
+def _describe_jumps(jumps_s: Sequence[float]) -> str:
+    """Returns a note about the times at which the clock of a file jumps."""
+    num_jumps = len(jumps_s)
+    times = "1 time" if num_jumps == 1 else f"{num_jumps} times"
+    places = [f"{at_s:.1f}" for at_s in jumps_s[:_NUM_NAMED]]
+    if num_jumps > _NUM_NAMED:
+        places.append("...")
+    return (
+        f"its clock jumps {times} (at {', '.join(places)} s); the frames after a jump were moved "
+        "to follow the frames before it"
+    )
 
 
 def _declared_length(file: av.container.InputContainer, stream: av.VideoStream) -> float:
     """Returns the length of a video in seconds, as its file declares it; 0 if it does not."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
-    length_s = (file.duration or 0) / av.time_base
-    start_s = max(0, file.start_time or 0) / av.time_base
+    length = file.duration or 0
+    start = max(0, file.start_time or 0)
     # Matroska declares the last time instead of the length.
-    return length_s - start_s if length_s > start_s else length_s
+    if length > start:
+        length -= start
+    return length / av.time_base
 
 
 def _timestamp(frame: av.VideoFrame | None) -> int | None:
@@ -237,8 +257,10 @@ def choose_stream(container: av.container.InputContainer) -> av.VideoStream:
     Raises:
         VideoError: there is no video stream.
     """
-    cover = av.stream.Disposition.attached_pic
-    streams = [stream for stream in container.streams.video if not stream.disposition & cover]
+    streams = []
+    for stream in container.streams.video:
+        if not stream.disposition & av.stream.Disposition.attached_pic:
+            streams.append(stream)
     if not streams:
         sound = " (audio only)" if container.streams.audio else ""
         raise VideoError(f"it has no video stream{sound}")

@@ -18,8 +18,6 @@ from mmpt.shards.shardedtensor import ShardedTensor, open_shard
 from mmpt.utils.io import load_plain_pickle, write_json
 from mmpt.utils.validation import read_json_as, validate
 
-NUM_SAMPLED = 4096  # captions per shard whose ids are checked when a run starts
-
 
 def video_stem(vfeat_dir: str | Path, split: Split, shard: int) -> str:
     """Returns the path stem of a feature shard."""
@@ -51,7 +49,8 @@ def write_shard_meta(vfeat_dir: str | Path, split: Split, shards: Sequence[Seque
         shards: the video ids of every shard, in row order.
     """
     path = Path(vfeat_dir) / f"{split.shard_name}_meta.json"
-    write_json(path, {"format": 1, "shards": [list(ids) for ids in shards]})
+    content = {"format": 1, "shards": [list(ids) for ids in shards]}
+    write_json(path, content)
     return path
 
 
@@ -61,13 +60,13 @@ def meta_path(vfeat_dir: str | Path, split: Split) -> Path:
     Raises:
         DataError: neither exists.
     """
-    names = [f"{split.shard_name}_meta.{suffix}" for suffix in ("json", "pkl")]
-    for name in names:
-        path = Path(vfeat_dir) / name
+    stem = f"{split.shard_name}_meta"
+    for suffix in ("json", "pkl"):
+        path = Path(vfeat_dir) / f"{stem}.{suffix}"
         if path.is_file():
             return path
     raise DataError(
-        f"{vfeat_dir}: neither {' nor '.join(names)} is there. `dataset.vfeat_dir` must be a "
+        f"{vfeat_dir}: neither {stem}.json nor {stem}.pkl is there. `dataset.vfeat_dir` must be a "
         "folder of packed features: run `mmpt pack`, or correct the path."
     )
 
@@ -81,8 +80,10 @@ def read_shard_meta(vfeat_dir: str | Path, split: Split) -> dict[int, list[str]]
     path = meta_path(vfeat_dir, split)
     remedy = "It must list the video ids of every shard. Pack the features again."
     if path.suffix == ".json":
-        return dict(enumerate(read_json_as(path, _Meta, remedy).shards))
-    return validate(dict[int, list[str]], load_plain_pickle(path), path, remedy)
+        meta = read_json_as(path, _Meta, remedy)
+        return dict(enumerate(meta.shards))
+    content = load_plain_pickle(path)
+    return validate(dict[int, list[str]], content, path, remedy)
 
 
 class _Meta(BaseModel):
@@ -112,13 +113,13 @@ def check_shard(
     shard: int,
     shards: Mapping[int, Sequence[str]],
     vocab_size: int | None = None,
+    num_sampled: int = 4096,
 ) -> ShardCounts:
     """Opens the tensors of one shard and checks that they fit each other.
 
-    No features are read. Word-piece ids are checked for the first `NUM_SAMPLED` captions only. This
-    finds captions that were tokenised for another BERT, while reading all ids of HowTo100M would
-    delay a start by minutes. A single damaged id after them is found when it is drawn, or by `mmpt
-    check`.
+    No features are read. Word-piece ids are checked for the first captions only. This finds
+    captions that were tokenised for another BERT, while reading all ids of HowTo100M would delay a
+    start by minutes. A single damaged id after them is found when it is drawn, or by `mmpt check`.
 
     Args:
         vfeat_dir: folder of the feature shards.
@@ -126,6 +127,7 @@ def check_shard(
         shard: number of the shard.
         shards: the video ids of all shards.
         vocab_size: word-piece ids must be below it; None: ids are not checked.
+        num_sampled: number of captions whose ids are checked.
     Raises:
         DataError: a file is missing or damaged, features are not [seconds, 512] floats, row counts
             differ, or a word-piece id is not below `vocab_size`.
@@ -134,11 +136,12 @@ def check_shard(
     if tfeat_dir is not None:
         tensors += open_captions(tfeat_dir, split, shard)
     video_ids = shards[shard]
+    num_videos = len(video_ids)
     for tensor in tensors:
-        if len(tensor) != len(video_ids):
+        if len(tensor) != num_videos:
             raise DataError(
                 f"{tensor.name}: must have one row per video of {meta_path(vfeat_dir, split)}, "
-                f"{len(video_ids)}, but has {len(tensor)}. Features, captions and meta file "
+                f"{num_videos}, but has {len(tensor)}. Features, captions and meta file "
                 "must come from the same packing: make them again."
             )
     seconds = tensors[0].lengths()
@@ -147,40 +150,55 @@ def check_shard(
     _, times, ids = tensors
     _check_caption_counts(times, ids, video_ids)
     if vocab_size is not None:
-        _check_vocabulary(ids, video_ids, vocab_size)
+        _check_vocabulary(ids, video_ids, vocab_size, num_sampled)
     # Times that are reversed or outside of their video are counted, because clips are clamped.
-    starts, ends = times.data[:, 0], times.data[:, 1]
-    video_ends = np.repeat(seconds, times.lengths())
+    num_captions = times.lengths()
+    video_ends = np.repeat(seconds, num_captions)
+    starts = times.data[:, 0]
+    ends = times.data[:, 1]
+    is_reversed = ends < starts
     is_outside = (starts < 0) | (np.maximum(starts, ends) > video_ends)
-    num_reversed = int((ends < starts).sum())
-    return ShardCounts(seconds, times.lengths(), num_reversed, int(is_outside.sum()))
+    return ShardCounts(
+        seconds=seconds,
+        captions=num_captions,
+        reversed_times=int(is_reversed.sum()),
+        outside_times=int(is_outside.sum()),
+    )
 
 
 def _check_caption_counts(
     times: ShardedTensor, ids: ShardedTensor, video_ids: Sequence[str]
 ) -> None:
     """Raises DataError if a video does not have as many captions as times."""
-    if np.array_equal(times.starts, ids.starts):
+    num_times = times.lengths()
+    num_ids = ids.lengths()
+    differs = num_times != num_ids
+    if not differs.any():
         return
-    row = int(np.flatnonzero(times.lengths() != ids.lengths())[0])
+    row = int(differs.argmax())
     raise DataError(
         f"{ids.name}: video {video_ids[row]} (row {row}) must have one row per time, "
-        f"{times.lengths()[row]}, but has {ids.lengths()[row]}. Tokenise this shard again."
+        f"{num_times[row]}, but has {num_ids[row]}. Tokenise this shard again."
     )
 
 
-def _check_vocabulary(ids: ShardedTensor, video_ids: Sequence[str], vocab_size: int) -> None:
+def _check_vocabulary(
+    ids: ShardedTensor, video_ids: Sequence[str], vocab_size: int, num_sampled: int
+) -> None:
     """Raises DataError if one of the first captions has an id that is not in the vocabulary."""
-    sample = ids.data[:NUM_SAMPLED]
+    sample = ids.data[:num_sampled]
     if sample.max(initial=0) < vocab_size:
         return
-    caption = int((sample >= vocab_size).any(axis=1).argmax())
-    row = int(np.searchsorted(ids.starts, caption, side="right")) - 1
+    # Find the first such caption, and the video that it belongs to.
+    is_unknown = sample >= vocab_size
+    caption = int(is_unknown.any(axis=1).argmax())
+    next_row = np.searchsorted(ids.starts, caption, side="right")
+    row = int(next_row) - 1
+    largest = sample[caption].max()
     raise DataError(
         f"{ids.name}: video {video_ids[row]} (row {row}) must have word-piece ids below "
-        f"{vocab_size}, the vocabulary of `dataset.bert_name`, but has "
-        f"{sample[caption].max()}. Tokenise the captions with the same BERT, or correct "
-        "`dataset.bert_name`."
+        f"{vocab_size}, the vocabulary of `dataset.bert_name`, but has {largest}. Tokenise the "
+        "captions with the same BERT, or correct `dataset.bert_name`."
     )
 
 
@@ -191,8 +209,9 @@ def open_features(vfeat_dir: str, split: Split, shard: int) -> ShardedTensor:
         DataError: a file is missing or damaged, or has another dtype or width.
     """
     features = open_shard(video_stem(vfeat_dir, split, shard))
+    wanted = f"floats of shape [seconds, {FEATURE_DIM}]"
     remedy = "Extract them with S3D, or correct `dataset.vfeat_dir`."
-    _check_rows(features, "f", f"floats of shape [seconds, {FEATURE_DIM}]", FEATURE_DIM, remedy)
+    _check_rows(features, "f", wanted, FEATURE_DIM, remedy)
     return features
 
 
@@ -205,13 +224,14 @@ def open_captions(tfeat_dir: str, split: Split, shard: int) -> tuple[ShardedTens
     Raises:
         DataError: a file is missing or damaged, or has another dtype or width.
     """
-    first_file = f"{times_stem(tfeat_dir, split, shard)}_data.npy"
-    if not str(tfeat_dir).endswith(".") and not Path(first_file).exists():
+    stem = times_stem(tfeat_dir, split, shard)
+    first_file = Path(f"{stem}_data.npy")
+    if not tfeat_dir.endswith(".") and not first_file.exists():
         raise DataError(
             f"{first_file}: no such file. `dataset.tfeat_dir` is the beginning of file names and "
             f"must end in `.`, but is `{tfeat_dir}`."
         )
-    times = open_shard(times_stem(tfeat_dir, split, shard))
+    times = open_shard(stem)
     ids = open_shard(ids_stem(tfeat_dir, split, shard))
     remedy = "Tokenise this shard again, or correct `dataset.tfeat_dir`."
     _check_rows(times, "f", "floats of shape [captions, 2]", 2, remedy)
@@ -230,7 +250,8 @@ def _check_rows(
         width: length of a row; None: any.
     """
     data = tensor.data
-    if data.dtype.kind != kind or data.ndim != 2 or width not in (None, data.shape[1]):
+    is_table = data.dtype.kind == kind and data.ndim == 2
+    if not is_table or width not in (None, data.shape[1]):
         raise DataError(
             f"{tensor.name}_data.npy: must hold {wanted}, but holds {data.dtype} of shape "
             f"{list(data.shape)}. {remedy}"

@@ -9,14 +9,14 @@ Two details keep this true for HowTo100M (300 shards x 3 tensors x 2 files):
 - The files are mapped by torch. Python's `mmap` keeps a file descriptor open per map and would
   exceed the usual limit of 1,024.
 - The kernel does not free the page tables of a map, which take 1 GB for HowTo100M's features.
-  Therefore a large map is replaced by a new one after every `ROWS_PER_MAP` rows.
+  Therefore a large map is replaced by a new one after every `rows_per_map` rows.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -26,12 +26,6 @@ from mmpt.errors import DataError
 from mmpt.utils.io import atomic_write, load_npy
 
 MAX_OPEN_SHARDS = 1024
-ROWS_PER_MAP = 128
-"""Rows read before a large map is replaced. Each row may need 4 kB of page tables, so a map has at
-most about 0.5 MB of them.
-"""
-LARGE_MAP = 256 << 20
-"""Bytes above which a map counts as large. The page tables of a smaller one take at most 0.5 MB."""
 REMEDY = "Pack this shard again, or download it again."
 
 
@@ -53,30 +47,47 @@ class ShardedTensor:
         self.data = data
         self.starts = starts
         self.name = name
-        self._mapped = False
+        self._is_mapped = False
+        self._rows_per_map: int | None = None  # None: the map is not replaced
         self._rows_read = 0
 
     @classmethod
     def from_list(cls, rows: Sequence[np.ndarray]) -> ShardedTensor:
         """Returns the tensor of `rows`, arrays that differ in the length of their first axis."""
-        starts = np.cumsum([0, *(len(row) for row in rows)], dtype=np.int64)
-        return cls(np.concatenate(rows), starts)
+        lengths = [len(row) for row in rows]
+        starts = np.cumsum([0, *lengths], dtype=np.int64)
+        data = np.concatenate(rows)
+        return cls(data, starts)
 
     @classmethod
     def load(
-        cls, stem: str | os.PathLike[str], mmap_mode: Literal["r"] | None = None
+        cls,
+        stem: str | os.PathLike[str],
+        mmap_mode: Literal["r"] | None = None,
+        *,
+        rows_per_map: int = 128,
+        large_map: int = 256 << 20,
     ) -> ShardedTensor:
         """Opens `<stem>_data.npy` and `<stem>_starts.npy`; the stem may contain dots.
 
         Args:
             mmap_mode: "r" maps the files read-only; None reads them into memory.
+            rows_per_map: rows read before a large map is replaced. Each row may need 4 kB of page
+                tables, so a map has at most about 0.5 MB of them.
+            large_map: bytes above which a map counts as large. The page tables of a smaller one
+                take at most 0.5 MB.
         Raises:
             DataError: a file is missing, truncated or not a `.npy` file, or the two do not fit.
         """
         stem = os.fspath(stem)
-        read = _map_npy if mmap_mode else partial(load_npy, remedy=REMEDY)
-        shard = cls(read(f"{stem}_data.npy"), read(f"{stem}_starts.npy"), name=stem)
-        shard._mapped = mmap_mode == "r"
+        data_path = f"{stem}_data.npy"
+        starts_path = f"{stem}_starts.npy"
+        if mmap_mode is None:
+            return cls(load_npy(data_path, REMEDY), load_npy(starts_path, REMEDY), name=stem)
+        shard = cls(_map_npy(data_path), _map_npy(starts_path), name=stem)
+        shard._is_mapped = True
+        if shard.data.nbytes > large_map:
+            shard._rows_per_map = rows_per_map
         return shard
 
     def save(self, stem: str | os.PathLike[str]) -> None:
@@ -89,8 +100,10 @@ class ShardedTensor:
             atomic_write(f"{stem}_data.npy", "wb") as data,
             atomic_write(f"{stem}_starts.npy", "wb") as starts,
         ):
-            np.save(data, np.ascontiguousarray(self.data), allow_pickle=False)
-            np.save(starts, self.starts.astype(np.int64), allow_pickle=False)
+            contiguous = np.ascontiguousarray(self.data)
+            np.save(data, contiguous, allow_pickle=False)
+            starts_int64 = self.starts.astype(np.int64)
+            np.save(starts, starts_int64, allow_pickle=False)
         open_shard.cache_clear()
 
     def __len__(self) -> int:
@@ -102,21 +115,25 @@ class ShardedTensor:
         Raises:
             DataError: the file was replaced by one of another length while it was in use.
         """
-        if not 0 <= row < len(self):
-            raise IndexError(f"{self.name}: row {row} of {len(self)}")
+        num_rows = len(self)
+        if not 0 <= row < num_rows:
+            raise IndexError(f"{self.name}: row {row} of {num_rows}")
         self._rows_read += 1
-        if self._mapped and self._rows_read % ROWS_PER_MAP == 0 and self.data.nbytes > LARGE_MAP:
+        if self._rows_per_map is not None and self._rows_read % self._rows_per_map == 0:
             # Rows that the caller still holds keep the old map alive.
             self.data = _map_npy(f"{self.name}_data.npy")
             _check_starts(self.data, self.starts, self.name)
-        return self.data[self.starts[row] : self.starts[row + 1]]
+        begin = self.starts[row]
+        end = self.starts[row + 1]
+        return self.data[begin:end]
 
     def lengths(self) -> np.ndarray:
         """Returns the length of every row, int64 [rows]."""
-        return np.diff(self.starts.astype(np.int64, copy=False))
+        starts = self.starts.astype(np.int64, copy=False)
+        return np.diff(starts)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self._mapped:
+        if self._is_mapped:
             return open_shard, (self.name,)  # the other process maps the files itself
         return type(self), (self.data, self.starts, self.name)
 
@@ -133,18 +150,29 @@ def _check_starts(data: np.ndarray, starts: np.ndarray, name: str) -> None:
     """Raises DataError unless `starts` are integers that rise from 0 to the length of `data`."""
     if data.ndim == 0:
         raise DataError(f"{name}_data.npy: must have rows, but is a single number. {REMEDY}")
-    if starts.ndim != 1 or len(starts) == 0 or starts.dtype.kind not in "iu":
-        found = f"are {starts.dtype} of shape {starts.shape}"
-    elif starts[0] != 0 or starts[-1] != len(data):
-        found = f"go from {starts[0]} to {starts[-1]}"
-    elif len(drops := np.flatnonzero(starts[1:] < starts[:-1])):
-        found = f"fall to {starts[drops[0] + 1]} at position {drops[0] + 1}"
-    else:
+    found = _starts_problem(starts, len(data))
+    if not found:
         return
     raise DataError(
         f"{name}_starts.npy: starts and data disagree: starts must be integers that rise from 0 to "
         f"{len(data)}, the rows of {name}_data.npy, but {found}. {REMEDY}"
     )
+
+
+def _starts_problem(starts: np.ndarray, total: int) -> str:
+    """Returns what is wrong with `starts`, or an empty string."""
+    is_integer = starts.dtype.kind in "iu"
+    if starts.ndim != 1 or len(starts) == 0 or not is_integer:
+        return f"are {starts.dtype} of shape {starts.shape}"
+    first = starts[0]
+    last = starts[-1]
+    if first != 0 or last != total:
+        return f"go from {first} to {last}"
+    falls = starts[1:] < starts[:-1]
+    if falls.any():
+        position = int(falls.argmax()) + 1
+        return f"fall to {starts[position]} at position {position}"
+    return ""
 
 
 def _map_npy(path: str) -> np.ndarray:
@@ -153,8 +181,9 @@ def _map_npy(path: str) -> np.ndarray:
     array = load_npy(path, REMEDY, mmap_mode="r")
     assert isinstance(array, np.memmap)
     size = array.offset + array.nbytes
-    content = torch.from_file(path, shared=False, size=size, dtype=torch.uint8).numpy()
-    values = content[array.offset :].view(array.dtype)
+    file_bytes = torch.from_file(path, shared=False, size=size, dtype=torch.uint8)
+    data_bytes = file_bytes.numpy()[array.offset :]
+    values = data_bytes.view(array.dtype)
     mapped = values.reshape(array.shape, order="C" if array.flags.c_contiguous else "F")
     mapped.flags.writeable = False
     return mapped

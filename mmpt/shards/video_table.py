@@ -42,13 +42,17 @@ class VideoTable:
         Args:
             shards: the video ids of every shard, in row order.
         """
-        names = [name.encode() for ids in shards.values() for name in ids]
-        sizes = [len(ids) for ids in shards.values()]
-        rows = [np.arange(size, dtype=np.int32) for size in sizes]
+        names: list[bytes] = []
+        shard_numbers: list[int] = []
+        rows: list[int] = []
+        for shard, ids in shards.items():
+            names += map(str.encode, ids)
+            shard_numbers += [shard] * len(ids)
+            rows += range(len(ids))
         return cls(
-            np.array(names, dtype=np.bytes_),
-            np.repeat(np.array(list(shards), dtype=np.int32), sizes),
-            np.concatenate([*rows, np.zeros(0, dtype=np.int32)]),
+            names=np.array(names, dtype=np.bytes_),
+            shards=np.array(shard_numbers, dtype=np.int32),
+            rows=np.array(rows, dtype=np.int32),
         )
 
     def __len__(self) -> int:
@@ -56,7 +60,8 @@ class VideoTable:
 
     def name(self, position: int) -> str:
         """Returns the id at `position`."""
-        return self.names[position].decode()
+        name = self.names[position]
+        return name.decode()
 
     def name_list(self) -> list[str]:
         """Returns all ids, in order."""
@@ -68,9 +73,9 @@ class VideoTable:
         Args:
             index: the video's position in the training list, which the key contains.
         """
-        return ShardKey(
-            self.name(position), index, int(self.shards[position]), int(self.rows[position])
-        )
+        shard = int(self.shards[position])
+        row = int(self.rows[position])
+        return ShardKey(self.name(position), index, shard, row)
 
     def positions(self, ids: Sequence[str]) -> np.ndarray:
         """Returns the position of each id, int64 [len(ids)]; -1 for an id that is not in the table.
@@ -78,11 +83,11 @@ class VideoTable:
         If an id is in the table twice, its first position is returned. The dictionary exists during
         this call only. Building it for a million videos takes a second.
         """
-        # Built from the end, so that the first position of a repeated id is written last.
-        backwards = range(len(self) - 1, -1, -1)
-        positions = dict(zip(reversed(self.names.tolist()), backwards, strict=True))
-        found = (positions.get(name.encode(), -1) for name in ids)
-        return np.fromiter(found, dtype=np.int64, count=len(ids))
+        position_of: dict[bytes, int] = {}
+        for position, name in enumerate(self.names.tolist()):
+            position_of.setdefault(name, position)
+        found = [position_of.get(name.encode(), -1) for name in ids]
+        return np.array(found, dtype=np.int64)
 
     def take(self, positions: np.ndarray) -> VideoTable:
         """Returns the table of some videos.
@@ -90,7 +95,11 @@ class VideoTable:
         Args:
             positions: positions in the wanted order, or a bool mask [N].
         """
-        return VideoTable(self.names[positions], self.shards[positions], self.rows[positions])
+        return VideoTable(
+            names=self.names[positions],
+            shards=self.shards[positions],
+            rows=self.rows[positions],
+        )
 
 
 def read_id_list(path: str | Path) -> list[str]:
@@ -103,13 +112,15 @@ def read_id_list(path: str | Path) -> list[str]:
         DataError: the file is missing, is not text, or has no ids.
     """
     lines = read_lines(path, "a list of one video id per line")
-    ids = [line.strip() for line in lines if line.strip()]
+    stripped = map(str.strip, lines)
+    ids = [line for line in stripped if line]
     if not ids:
         raise DataError(f"{path}: must hold one video id per line, but holds none.")
     unique = list(dict.fromkeys(ids))
-    if len(unique) < len(ids):
+    num_repeated = len(ids) - len(unique)
+    if num_repeated:
         what = "%s: %d of %d lines repeat an earlier id and are dropped"
-        logger.warning(what, path, len(ids) - len(unique), len(ids))
+        logger.warning(what, path, num_repeated, len(ids))
     return unique
 
 
@@ -132,12 +143,15 @@ def load_video_table(
     assert config.vfeat_dir is not None
     ids = read_id_list(list_path)
     shards = read_shard_meta(config.vfeat_dir, split)
+    # Find the videos of the list in the shards.
     packed = VideoTable.from_shards(shards)
     positions = packed.positions(ids)
-    missing = [ids[index] for index in np.flatnonzero(positions < 0)]
-    if missing:
+    is_packed = positions >= 0
+    if not is_packed.all():
+        missing = [ids[index] for index in np.flatnonzero(~is_packed)]
         _check_missing(missing, len(ids), list_path, config, split)
-    table = packed.take(positions[positions >= 0])
+    table = packed.take(positions[is_packed])
+    # Leave out the videos without features or captions.
     is_usable = _check_shards(table, shards, config, split, vocab_size)
     if not is_usable.any():
         raise DataError(
@@ -146,8 +160,9 @@ def load_video_table(
         )
     if not is_usable.all():
         empty = table.take(~is_usable).name_list()
+        first_ids = ", ".join(empty[:NUM_NAMED])
         what = "%d videos have no feature row or no caption and are left out (first: %s)"
-        logger.warning(what, len(empty), ", ".join(empty[:NUM_NAMED]))
+        logger.warning(what, len(empty), first_ids)
     return table.take(is_usable)
 
 
@@ -161,9 +176,11 @@ def _check_missing(
     """Logs the listed videos that are not packed, or raises DataError if they are too many."""
     assert config.vfeat_dir is not None
     share = len(missing) / num_listed
+    meta = meta_path(config.vfeat_dir, split)
+    first_ids = ", ".join(missing[:NUM_NAMED])
     what = (
-        f"{list_path}: {len(missing)} of {num_listed} videos ({share:.2%}) are not in "
-        f"{meta_path(config.vfeat_dir, split)} (first: {', '.join(missing[:NUM_NAMED])})"
+        f"{list_path}: {len(missing)} of {num_listed} videos ({share:.2%}) are not in {meta} "
+        f"(first: {first_ids})"
     )
     if share > config.max_missing:
         raise DataError(
@@ -190,11 +207,11 @@ def _check_shards(
     num_captions = num_reversed = num_outside = 0
     for shard in np.unique(table.shards).tolist():
         counts = check_shard(config.vfeat_dir, config.tfeat_dir, split, shard, shards, vocab_size)
-        positions = np.flatnonzero(table.shards == shard)
-        rows = table.rows[positions]
-        is_usable[positions] = counts.seconds[rows] > 0
+        in_shard = table.shards == shard
+        rows = table.rows[in_shard]
+        is_usable[in_shard] = counts.seconds[rows] > 0
         if counts.captions is not None:
-            is_usable[positions] &= counts.captions[rows] > 0
+            is_usable[in_shard] &= counts.captions[rows] > 0
             num_captions += int(counts.captions.sum())
             num_reversed += counts.reversed_times
             num_outside += counts.outside_times

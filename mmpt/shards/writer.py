@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+from numpy.lib import format as npy_format
 
 from mmpt.batch import Captions, Split
 from mmpt.shards.layout import ids_stem, times_stem, video_stem, write_shard_meta
@@ -44,15 +45,18 @@ class RowStream:
         assert rows.shape == (len(rows), self._width)
         assert rows.dtype == self._dtype
         self._file.write(rows.tobytes())
-        self.starts.append(self.starts[-1] + len(rows))
+        num_rows = self.starts[-1] + len(rows)
+        self.starts.append(num_rows)
 
     def write_header(self) -> None:
         """Writes the header for the rows so far at the beginning of the file."""
         self._file.seek(0)
-        descr = np.lib.format.dtype_to_descr(self._dtype)
-        shape = (self.starts[-1], self._width)
-        header = {"descr": descr, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self._file, header)
+        header = {
+            "descr": npy_format.dtype_to_descr(self._dtype),
+            "fortran_order": False,
+            "shape": (self.starts[-1], self._width),
+        }
+        npy_format.write_array_header_1_0(self._file, header)
 
 
 @contextmanager
@@ -72,7 +76,8 @@ def row_stream(stem: str, width: int, dtype: np.dtype) -> Iterator[RowStream]:
         yield stream
         stream.write_header()
         with atomic_write(f"{stem}_starts.npy", "wb") as starts:
-            np.save(starts, np.array(stream.starts, dtype=np.int64), allow_pickle=False)
+            offsets = np.array(stream.starts, dtype=np.int64)
+            np.save(starts, offsets, allow_pickle=False)
     open_shard.cache_clear()
 
 
@@ -88,9 +93,13 @@ def write_caption_shard(
         tfeat_dir: path prefix of the caption files, ending in a dot.
         captions: the captions of every video, in the row order of the feature shard.
     """
-    times = [np.array([one["start"], one["end"]], dtype=np.float32).T for one in captions]
+    times = []
+    ids = []
+    for video_captions in captions:
+        start_end_2C = np.array([video_captions["start"], video_captions["end"]], dtype=np.float32)
+        times.append(start_end_2C.T)
+        ids.append(pad_ids(video_captions["cap"]))
     ShardedTensor.from_list(times).save(times_stem(tfeat_dir, split, shard))
-    ids = [pad_ids(one["cap"]) for one in captions]
     ShardedTensor.from_list(ids).save(ids_stem(tfeat_dir, split, shard))
 
 
@@ -118,9 +127,10 @@ def write_shards(
     shards: list[list[str]] = []
     remaining = iter(videos)
     while chunk := list(islice(remaining, shard_size)):
+        shard = len(shards)
         ids, features, captions = zip(*chunk, strict=True)
-        ShardedTensor.from_list(features).save(video_stem(vfeat_dir, split, len(shards)))
-        write_caption_shard(tfeat_dir, split, len(shards), captions)
+        ShardedTensor.from_list(features).save(video_stem(vfeat_dir, split, shard))
+        write_caption_shard(tfeat_dir, split, shard, captions)
         shards.append(list(ids))
     write_shard_meta(vfeat_dir, split, shards)
     return shards
@@ -128,7 +138,8 @@ def write_shards(
 
 def pad_ids(captions: Sequence[Sequence[int]]) -> np.ndarray:
     """Returns the word-piece ids of captions, int32 [captions, 32], cut or padded with -1."""
-    rows = np.full((len(captions), MAX_CAPTION_IDS), PADDING, dtype=np.int32)
+    shape = (len(captions), MAX_CAPTION_IDS)
+    rows = np.full(shape, PADDING, dtype=np.int32)
     for row, ids in zip(rows, captions, strict=True):
         kept = ids[:MAX_CAPTION_IDS]
         row[: len(kept)] = kept

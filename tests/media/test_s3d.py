@@ -68,9 +68,3 @@ def test_weights_with_other_keys_or_shapes_are_rejected(change, released, tmp_pa
 def test_clips_of_another_shape_are_rejected(shape):
     with pytest.raises(DataError, match="even frames"):
         S3D()(torch.zeros(shape))
-
-
-@torch.no_grad()
-def test_output_sizes_are_the_same_without_space_to_depth():
-    network = S3D(space_to_depth=False, gating=False, num_classes=7).eval()
-    assert network(torch.rand(1, 3, 4, 32, 32))["video_embedding"].shape == (1, 7)

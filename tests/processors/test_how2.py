@@ -1,5 +1,6 @@
 import logging
 import pickle
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from mmpt.processors import (
     ShardedTextProcessor,
     ShardedVideoProcessor,
 )
-from mmpt.shards.layout import read_shard_meta, write_shard_meta
+from mmpt.shards.layout import check_shard, read_shard_meta, write_shard_meta
 from mmpt.shards.shardedtensor import ShardedTensor
 from mmpt.shards.video_table import VideoTable
 from mmpt.shards.writer import write_caption_shard, write_shards
@@ -235,17 +236,22 @@ def test_a_caption_prefix_without_its_dot(config):
         meta_of(config.replace(tfeat_dir=config.tfeat_dir.removesuffix(".")))
 
 
-@pytest.mark.parametrize("num_sampled", [4096, 1])
-def test_captions_of_another_bert_are_found(config, tmp_path, monkeypatch, num_sampled):
+def test_captions_of_another_bert_are_found(config, tmp_path):
     resave(tmp_path, IDS, spoil(30521))
-    monkeypatch.setattr("mmpt.shards.layout.NUM_SAMPLED", num_sampled)
-    if num_sampled == 1:
-        assert len(meta_of(config)) == 20  # found when drawn
-        return
     message = r"caps_ids: video video0003 \(row 3\) must .* below 383, .* but has 30521"
     with pytest.raises(DataError, match=message):
         meta_of(config)
     assert len(meta_of(config.replace(bert_name=None))) == 20
+
+
+def test_only_the_first_captions_of_a_shard_are_checked(config, tmp_path):
+    """A single wrong id after them is found when it is drawn."""
+    resave(tmp_path, IDS, spoil(30521))
+    shards = read_shard_meta(config.vfeat_dir, Split.TRAIN)
+    check = partial(check_shard, config.vfeat_dir, config.tfeat_dir, Split.TRAIN, 0, shards, 383)
+    with pytest.raises(DataError, match="but has 30521"):
+        check()
+    assert len(check(num_sampled=1).seconds) == len(shards[0])
 
 
 @pytest.mark.parametrize(

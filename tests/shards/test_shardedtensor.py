@@ -181,7 +181,7 @@ def _page_tables_kb():
     return sum(int(line.split()[1]) for line in lines if line.startswith("VmPTE"))
 
 
-def test_page_tables_of_a_large_map_are_freed(tmp_path, monkeypatch):
+def test_page_tables_of_a_large_map_are_freed(tmp_path):
     """Reads 1,024 rows of 1 kB that are 2 MB apart, so that each needs a page table of its own.
 
     The file is sparse, so it takes no space on disk.
@@ -194,9 +194,9 @@ def test_page_tables_of_a_large_map_are_freed(tmp_path, monkeypatch):
     np.save(tmp_path / "s_starts.npy", np.concatenate([[0], np.cumsum(lengths)]))
 
     def growth_kb(rows_per_map):
-        monkeypatch.setattr(shardedtensor, "ROWS_PER_MAP", rows_per_map)
-        shard = ShardedTensor.load(tmp_path / "s", "r")
-        before, most = _page_tables_kb(), 0
+        shard = ShardedTensor.load(tmp_path / "s", "r", rows_per_map=rows_per_map)
+        before = _page_tables_kb()
+        most = 0
         for row in range(0, 2048, 2):
             assert shard[row][0, 0] == 0
             most = max(most, _page_tables_kb() - before)
@@ -206,10 +206,8 @@ def test_page_tables_of_a_large_map_are_freed(tmp_path, monkeypatch):
     assert growth_kb(10**9) > 1500  # measured 2,092 kB with one map for all rows
 
 
-def test_rows_stay_valid_when_their_map_is_replaced(stem, monkeypatch):
-    monkeypatch.setattr(shardedtensor, "ROWS_PER_MAP", 1)
-    monkeypatch.setattr(shardedtensor, "LARGE_MAP", 0)
-    shard = open_shard(stem)
+def test_rows_stay_valid_when_their_map_is_replaced(stem):
+    shard = ShardedTensor.load(stem, "r", rows_per_map=1, large_map=0)
     held = [shard[row] for row in (2, 0, 2)]
     for row, view in zip((2, 0, 2), held, strict=True):
         np.testing.assert_array_equal(view, ROWS[row])
