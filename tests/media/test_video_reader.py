@@ -34,7 +34,8 @@ PLACE_TOLERANCE = 2.0  # pixels of 224; measured up to 1.0
 
 
 def read_frames(path: Path, **options) -> np.ndarray:
-    return np.stack([frame.copy() for frame in VideoFile(path, **options).frames()])
+    video = VideoFile(path, **options)
+    return np.stack([frame.copy() for frame in video.frames()])
 
 
 def irregular_times(seconds: float, seed: int = 0) -> list[Fraction]:
@@ -42,7 +43,8 @@ def irregular_times(seconds: float, seed: int = 0) -> list[Fraction]:
     rng = random.Random(seed)
     times = [Fraction(0)]
     while times[-1] < seconds:
-        times.append(times[-1] + Fraction(rng.choice([10, 20, 33, 50, 100, 400]), 1000))
+        distance_ms = rng.choice([10, 20, 33, 50, 100, 400])
+        times.append(times[-1] + Fraction(distance_ms, 1000))
     return times
 
 
@@ -85,19 +87,31 @@ def plain_ffmpeg(path: Path, extra: str | None = None) -> np.ndarray:
     frames = []
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        height, width = stream.height, stream.width
-        high, wide = (int(height * 224 / width), 224)
-        if height < width:
-            high, wide = (224, int(width * 224 / height))
-        graph = av.filter.Graph()
-        steps = [("fps", "30"), ("scale", f"{wide}:{high}"), *([(extra, "")] if extra else [])]
-        steps.append(("crop", f"224:224:{int((wide - 224) / 2)}:{int((high - 224) / 2)}"))
-        steps += [("format", "rgb24"), ("buffersink", "")]
+        height = stream.height
+        width = stream.width
+        high = 224 if height < width else int(height * 224 / width)
+        wide = int(width * 224 / height) if height < width else 224
+        left = int((wide - 224) / 2)
+        top = int((high - 224) / 2)
+        steps = [("fps", "30"), ("scale", f"{wide}:{high}")]
+        if extra:
+            steps.append((extra, ""))
+        steps.append(("crop", f"224:224:{left}:{top}"))
+        steps.append(("format", "rgb24"))
+        steps.append(("buffersink", ""))
         decoded = list(container.decode(stream))
-        source = {"video_size": f"{width}x{height}", "pix_fmt": decoded[0].format.name}
-        source |= {"range": str(decoded[0].color_range), "time_base": str(stream.time_base)}
-        nodes = [graph.add("buffer", **source, pixel_aspect="1/1")]
-        graph.link_nodes(*nodes, *(graph.add(*step) for step in steps)).configure()
+        source = {
+            "video_size": f"{width}x{height}",
+            "pix_fmt": decoded[0].format.name,
+            "range": str(decoded[0].color_range),
+            "time_base": str(stream.time_base),
+            "pixel_aspect": "1/1",
+        }
+        graph = av.filter.Graph()
+        nodes = [graph.add("buffer", **source)]
+        for step in steps:
+            nodes.append(graph.add(*step))
+        graph.link_nodes(*nodes).configure()
         for frame in [*decoded, None]:
             graph.push(frame)
             with suppress(BlockingIOError, EOFError):
@@ -113,10 +127,19 @@ def expected(picture: np.ndarray) -> np.ndarray:
     """
     height, width = picture.shape[:2]
     high, wide = scaled_size(height, width)
-    rows = ((np.arange(high) + 0.5) * height / high).astype(int)
-    columns = ((np.arange(wide) + 0.5) * width / wide).astype(int)
-    top, left = (high - 224) // 2, (wide - 224) // 2
-    return picture[rows][:, columns][top : top + 224, left : left + 224]
+    row_middles = np.arange(high) + 0.5
+    rows = (row_middles * height / high).astype(int)
+    column_middles = np.arange(wide) + 0.5
+    columns = (column_middles * width / wide).astype(int)
+    scaled = picture[rows][:, columns]
+    top = (high - 224) // 2
+    left = (wide - 224) // 2
+    return scaled[top : top + 224, left : left + 224]
+
+
+def middle_of(mask: np.ndarray) -> np.ndarray:
+    """Returns the mean row and column of the True pixels."""
+    return np.argwhere(mask).mean(axis=0)
 
 
 # ---- the same as FFmpeg
@@ -124,7 +147,8 @@ def expected(picture: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("name", VIDEOS)
 def test_frames_have_the_same_bits_as_with_ffmpegs_filters(videos, name):
-    np.testing.assert_array_equal(read_frames(videos / name), plain_ffmpeg(videos / name))
+    path = videos / name
+    np.testing.assert_array_equal(read_frames(path), plain_ffmpeg(path))
 
 
 @pytest.mark.parametrize(
@@ -153,16 +177,21 @@ def test_frames_show_what_was_drawn_at_their_times(videos, name):
     # An output frame shows the last decoded frame that has begun by then.
     first_numbers = [round(time * 30 + Fraction(1, 10**9)) for time in times]
     for number in range(0, len(frames), 5):
-        shown = max(i for i, first in enumerate(first_numbers) if first <= number)
-        time = times[shown]
-        got, wanted = frames[number], expected(draw(float(time), clip.width, clip.height))
+        begun = [time for time, first in zip(times, first_numbers, strict=True) if first <= number]
+        time = float(begun[-1])
+        got = frames[number]
+        wanted = expected(draw(time, clip.width, clip.height))
+        # The background has the right colour.
         drawn = COLOURS[int(time) % len(COLOURS)]
-        colour = np.median(got[(wanted == drawn).all(axis=-1)], axis=0)
+        is_background = (wanted == drawn).all(axis=-1)
+        colour = np.median(got[is_background], axis=0)
         assert np.abs(colour - drawn).max() <= COLOUR_TOLERANCE, number
-        square, seen = (wanted == WHITE).all(axis=-1), (got > 215).all(axis=-1)
+        # The white square is at the right place, if enough of it is in the picture.
+        square = (wanted == WHITE).all(axis=-1)
+        seen = (got > 215).all(axis=-1)
         if square.sum() > 400:
-            middles = [np.argwhere(mask).mean(axis=0) for mask in (square, seen)]
-            assert np.abs(middles[0] - middles[1]).max() <= PLACE_TOLERANCE, number
+            distance = np.abs(middle_of(square) - middle_of(seen)).max()
+            assert distance <= PLACE_TOLERANCE, number
 
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
@@ -170,8 +199,12 @@ def test_frames_show_what_was_drawn_at_their_times(videos, name):
 def test_frames_are_rotated_as_in_a_player(tmp_path, rotation, flip):
     clip = Clip(rotation=rotation, hflip=flip == "hflip", vflip=flip == "vflip")
     path = write_video(tmp_path / "turned.mp4", regular_times(0.2), clip)
-    shown = np.rot90(draw(0, clip.width, clip.height), rotation // 90)
-    shown = {"": shown, "hflip": shown[:, ::-1], "vflip": shown[::-1]}[flip]
+    drawn = draw(0, clip.width, clip.height)
+    shown = np.rot90(drawn, rotation // 90)
+    if flip == "hflip":
+        shown = shown[:, ::-1]
+    elif flip == "vflip":
+        shown = shown[::-1]
     got = read_frames(path)[0].astype(int)
     # Measured 2.0. The most similar other orientation gives 10.5.
     assert np.abs(got - expected(shown)).mean() < 4
@@ -195,16 +228,19 @@ def test_the_first_frame_is_repeated_if_the_audio_begins_earlier(tmp_path):
 def test_the_frame_size_may_change_within_a_stream(tmp_path):
     """The file consists of two raw H.264 streams, which have no timestamps."""
     parts = []
-    for number, size in enumerate([(320, 240), (180, 320)]):
-        path = tmp_path / f"{number}.h264"
-        write_video(path, regular_times(1), Clip(width=size[0], height=size[1], num_b_frames=0))
+    for width, height in ((320, 240), (180, 320)):
+        path = tmp_path / f"{width}.h264"
+        write_video(path, regular_times(1), Clip(width=width, height=height, num_b_frames=0))
         parts.append(path.read_bytes())
     both = tmp_path / "both.mp4"
     both.write_bytes(b"".join(parts))
     frames = read_frames(both)
     # FFmpeg assumes 25 frames per second for raw H.264.
-    assert abs(len(frames) - 2 * 30 * 30 / 25) <= 2
-    assert np.abs(frames[-1].astype(int) - expected(draw(29 / 30, 180, 320))).mean() < 4
+    num_expected = 2 * 30 * 30 / 25
+    assert abs(len(frames) - num_expected) <= 2
+    last = frames[-1].astype(int)
+    drawn = expected(draw(29 / 30, 180, 320))
+    assert np.abs(last - drawn).mean() < 4
 
 
 # ---- clips
@@ -212,14 +248,17 @@ def test_the_frame_size_may_change_within_a_stream(tmp_path):
 
 def test_clips_are_one_second_and_the_last_is_filled_with_black_frames(tmp_path):
     path = write_video(tmp_path / "a.mp4", regular_times(1 + 7 / 30))
-    video, frames = VideoFile(path), read_frames(path)
-    clips = list(video.clips())
+    video = VideoFile(path)
+    frames = read_frames(path)
+    first, second = video.clips()
     assert video.notes == []
-    assert [clip.shape for clip in clips] == [(30, 224, 224, 3)] * 2
+    assert first.shape == second.shape == (30, 224, 224, 3)
     assert len(frames) == 37
-    np.testing.assert_array_equal(np.concatenate(clips)[:37], frames)
-    assert not clips[1][7:].any()
-    assert len(list(VideoFile(write_video(tmp_path / "b.mp4", regular_times(1))).clips())) == 1
+    np.testing.assert_array_equal(first, frames[:30])
+    np.testing.assert_array_equal(second[:7], frames[30:])
+    assert not second[7:].any()
+    one_second = write_video(tmp_path / "b.mp4", regular_times(1))
+    assert len(list(VideoFile(one_second).clips())) == 1
 
 
 def test_only_the_requested_clips_are_decoded(tmp_path):
@@ -239,8 +278,9 @@ def test_the_error_for_a_broken_file_names_the_reason(tmp_path, videos):
     write_audio(tmp_path / "audio.mp4")
     truncate(videos / "h264.mp4", tmp_path / "no_index.mp4", 0.5)
     (tmp_path / "folder.mp4").mkdir()
-    far = [start + time for start in (0, 4000) for time in regular_times(1)]
-    write_video(tmp_path / "jump.mp4", far)
+    near = regular_times(1)
+    far = [4000 + time for time in near]
+    write_video(tmp_path / "jump.mp4", near + far)
     reasons = {
         "empty": "empty",
         "text": "cannot be read",
@@ -260,7 +300,8 @@ def test_a_truncated_video_is_read_to_its_end(tmp_path):
     video = VideoFile(truncate(whole, tmp_path / "part.mkv", 0.5))
     frames = np.stack([frame.copy() for frame in video.frames()])
     assert 30 < len(frames) < 90
-    np.testing.assert_array_equal(frames[:-2], read_frames(whole)[: len(frames) - 2])
+    intact = frames[:-2]
+    np.testing.assert_array_equal(intact, read_frames(whole)[: len(intact)])
     assert "but the file declares 4.0 s" in video.notes[0]
 
 
