@@ -47,13 +47,34 @@ def read(path: Path):
     return json.loads(path.read_text())
 
 
+def read_list(path: Path) -> list[str]:
+    return path.read_text().split()
+
+
+def times_of(folder: Path) -> dict[Path, int]:
+    """Returns the modification time of every file."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def true_clips(corpus: Path) -> dict[str, list[dict]]:
+    """Returns the annotation of every validation video."""
+    videos = read(corpus / "val_clips.json")["videos"]
+    return {video["id"]: video["clips"] for video in videos}
+
+
+def letters_of(text: str) -> str:
+    """Returns a text without spaces and punctuation, in small letters."""
+    return re.sub(r"\W", "", text).lower()
+
+
 # ---- the command
 
 
 def test_another_seed_gives_other_videos(corpus, tmp_path):
     assert main(["--out", str(tmp_path), *SMALL, "--seed", "1"]) == 0
-    ids, others = ((out / "how2_s3d_train.lst").read_text() for out in (corpus, tmp_path))
-    assert not set(ids.split()) & set(others.split())
+    ids = read_list(corpus / "how2_s3d_train.lst")
+    others = read_list(tmp_path / "how2_s3d_train.lst")
+    assert not set(ids) & set(others)
 
 
 def test_the_manifest_names_every_file_with_its_hash(corpus):
@@ -66,20 +87,21 @@ def test_the_manifest_names_every_file_with_its_hash(corpus):
 
 
 def test_a_second_run_does_nothing(corpus, caplog):
-    before = {path: path.stat().st_mtime_ns for path in corpus.rglob("*")}
+    before = times_of(corpus)
     with caplog.at_level("INFO"):
         assert main(["--out", str(corpus), *SMALL]) == 0
     assert "already made" in caplog.text
-    assert {path: path.stat().st_mtime_ns for path in corpus.rglob("*")} == before
+    assert times_of(corpus) == before
 
 
 @pytest.mark.parametrize("damage", ["changed", "lost", "manifest"])
 def test_a_damaged_corpus_is_made_again_with_the_same_bytes(corpus, tmp_path, damage):
     main(["--out", str(tmp_path), *SMALL])
     if damage == "changed":
-        data = bytearray((tmp_path / "feat/train_0_data.npy").read_bytes())
+        shard = tmp_path / "feat/train_0_data.npy"
+        data = bytearray(shard.read_bytes())
         data[-1] ^= 1
-        (tmp_path / "feat/train_0_data.npy").write_bytes(data)
+        shard.write_bytes(data)
     elif damage == "lost":
         (tmp_path / "bert/vocab.txt").unlink()
     else:
@@ -89,26 +111,29 @@ def test_a_damaged_corpus_is_made_again_with_the_same_bytes(corpus, tmp_path, da
 
 
 def test_other_settings_replace_the_corpus_and_its_extra_shards(corpus, tmp_path):
-    assert main(["--out", str(tmp_path), *SMALL, "--num-videos", "9", "--shard-size", "2"]) == 0
+    other_settings = ["--num-videos", "9", "--shard-size", "2"]
+    assert main(["--out", str(tmp_path), *SMALL, *other_settings]) == 0
     assert (tmp_path / "feat/train_4_data.npy").exists()
     assert main(["--out", str(tmp_path), *SMALL]) == 0
     assert hashes(tmp_path) == hashes(corpus)
 
 
 def test_all_mistakes_are_reported_and_nothing_is_written(tmp_path, capsys):
+    out = tmp_path / "new"
     flags = ["--num-videos", "0", "--misalign", "1.5", "--noise", "nan"]
-    assert main(["--out", str(tmp_path / "new"), *flags]) == 2
+    assert main(["--out", str(out), *flags]) == 2
     errors = capsys.readouterr().err
     assert "error: `--num-videos` must be from 1 to 1000000, but is 0." in errors
     assert "`--misalign`" in errors
     assert "`--noise`" in errors
-    assert not (tmp_path / "new").exists()
+    assert not out.exists()
 
 
 def test_the_error_for_a_folder_that_cannot_be_written_names_it(tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
-    assert main(["--out", str(tmp_path / "file" / "demo"), *SMALL]) == 2
-    assert f"error: {tmp_path}/file/demo/demo.json: cannot be written" in capsys.readouterr().err
+    out = tmp_path / "file" / "demo"
+    assert main(["--out", str(out), *SMALL]) == 2
+    assert f"error: {out}/demo.json: cannot be written" in capsys.readouterr().err
 
 
 def test_ctrl_c_leaves_no_manifest_and_exits_with_130(tmp_path, capsys):
@@ -124,75 +149,93 @@ def test_ctrl_c_leaves_no_manifest_and_exits_with_130(tmp_path, capsys):
 @pytest.mark.parametrize(("split", "count"), [(Split.TRAIN, 7), (Split.VALID, 4)])
 def test_lists_shards_and_captions_agree(corpus, config, split, count):
     meta = ShardedHow2MetaProcessor(config, split)
-    video, text = ShardedVideoProcessor(config, split), ShardedTextProcessor(config, split)
+    video = ShardedVideoProcessor(config, split)
+    text = ShardedTextProcessor(config, split)
     raw = read(corpus / "captions.json")
     tokenizer = load_tokenizer(f"{corpus}/bert")
-    listed = (corpus / f"how2_s3d_{split.shard_name}.lst").read_text().split()
+    listed = read_list(corpus / f"how2_s3d_{split.shard_name}.lst")
     assert len(meta) == len(set(listed)) == count
     for index, video_id in enumerate(listed):
         key, _ = meta[index]
         assert key.video_id == video_id
         assert re.fullmatch(r"[A-Za-z0-9_-]{11}", video_id)
-        features, captions = video(key), text(key)
+        features = video(key)
+        captions = text(key)
+        wanted = raw[video_id]
         assert features.dtype == np.float16
         # The norm of rows is 1. Measured 6e-5, because of rounding to float16.
         norms = np.linalg.norm(features.astype(np.float64), axis=1)
         np.testing.assert_allclose(norms, 1, atol=2e-4)
         for name in ("start", "end"):
             times = np.float32(captions[name])
-            np.testing.assert_array_equal(times, np.float32(raw[video_id][name]))
-        words = [re.sub(r"\W", "", tokenizer.decode(ids)) for ids in captions["cap"]]
-        assert words == [re.sub(r"\W", "", sentence).lower() for sentence in raw[video_id]["text"]]
+            np.testing.assert_array_equal(times, np.float32(wanted[name]))
+        for ids, sentence in zip(captions["cap"], wanted["text"], strict=True):
+            assert letters_of(tokenizer.decode(ids)) == letters_of(sentence)
         assert max(captions["end"]) <= len(features)
 
 
 def test_the_true_clips_can_be_loaded(corpus, config):
     clips = How2ClipMetaProcessor(config, Split.TEST)
-    truth = read(corpus / "val_clips.json")["videos"]
-    assert len(clips) == sum(len(video["clips"]) for video in truth)
-    assert [video["id"] for video in truth] == (corpus / "how2_s3d_val.lst").read_text().split()
+    truth = true_clips(corpus)
+    assert len(clips) == sum(map(len, truth.values()))
+    assert list(truth) == read_list(corpus / "how2_s3d_val.lst")
 
 
 def test_the_true_alignment_has_the_format_of_htm_align(corpus):
-    raw, truth = read(corpus / "captions.json"), read(corpus / "true_alignment.json")
-    videos = {video["id"]: video["clips"] for video in read(corpus / "val_clips.json")["videos"]}
+    raw = read(corpus / "captions.json")
+    truth = read(corpus / "true_alignment.json")
+    videos = true_clips(corpus)
     alignment = read_alignment(f"{corpus}/true_alignment.json")
     assert list(truth) == list(alignment) == list(videos)
     assert read_alignment(f"{corpus}/test_alignment.json") == alignment
     for video_id, rows in truth.items():
-        shown = {(clip["start"], clip["end"]) for clip in videos[video_id]}
-        said = zip(*(raw[video_id][name] for name in ("start", "end", "text")), strict=True)
-        for (aligned, *row), caption in zip(rows, said, strict=True):
-            assert tuple(row[:2]) in shown if aligned else tuple(row) == caption
-            assert row[2] == caption[2]
+        shown = [[clip["start"], clip["end"]] for clip in videos[video_id]]
+        said = raw[video_id]
+        for number, (aligned, start, end, text) in enumerate(rows):
+            assert text == said["text"][number]
+            if aligned:
+                assert [start, end] in shown
+            else:
+                assert start == said["start"][number]
+                assert end == said["end"][number]
+        assert len(rows) == len(said["text"])
 
 
 def test_the_true_steps_have_the_format_of_coin(corpus):
-    videos = {video["id"]: video["clips"] for video in read(corpus / "val_clips.json")["videos"]}
+    videos = true_clips(corpus)
     path = f"{corpus}/true_steps.json"
-    steps, labels = read_coin(path, "testing"), step_labels(path)
+    steps = read_coin(path, "testing")
+    labels = step_labels(path)
     assert list(steps) == list(videos)
     assert len(set(labels)) == len(labels)
     for video_id, clips in videos.items():
         for step, clip in zip(steps[video_id], clips, strict=True):
             assert step.segment == (clip["start"], clip["end"])
-            do, _, thing, *_ = labels[step.id - 1].split()  # "chop the onion with the knife"
+            label = labels[step.id - 1]  # "chop the onion with the knife"
+            do, _, thing, *_ = label.split()
             assert {do, thing} <= set(clip["text"].split())
 
 
 def test_no_word_is_unknown_and_some_words_are_split(corpus):
     tokenizer = load_tokenizer(f"{corpus}/bert")
     raw = read(corpus / "captions.json")
-    texts = [sentence for captions in raw.values() for sentence in captions["text"]]
-    pieces = [tokenizer.tokenize(sentence) for sentence in texts]
-    assert not any("[UNK]" in sentence for sentence in pieces)
-    assert any(piece.startswith("##") for sentence in pieces for piece in sentence)
+    pieces = set()
+    longest = 0
+    for captions in raw.values():
+        for sentence in captions["text"]:
+            tokens = tokenizer.tokenize(sentence)
+            pieces.update(tokens)
+            longest = max(longest, len(tokens))
+    assert "[UNK]" not in pieces
+    assert any(piece.startswith("##") for piece in pieces)
     # 32 word pieces of a caption are kept. Measured 17 for the longest caption.
-    assert max(map(len, pieces)) <= 24
+    assert longest <= 24
 
 
 def test_special_tokens_have_the_ids_of_bert_base_and_pieces_are_unique(corpus):
-    special, tokenizer = special_tokens(f"{corpus}/bert"), load_tokenizer(f"{corpus}/bert")
+    bert = f"{corpus}/bert"
+    special = special_tokens(bert)
+    tokenizer = load_tokenizer(bert)
     assert (special.pad, special.cls, special.sep) == (0, 101, 102)
     assert (tokenizer.unk_token_id, tokenizer.mask_token_id) == (100, 103)
     assert read(corpus / "bert/config.json")["vocab_size"] == special.vocab_size
@@ -206,4 +249,5 @@ def test_special_tokens_have_the_ids_of_bert_base_and_pieces_are_unique(corpus):
 def test_ing_forms_are_spelled_correctly():
     verbs = "chop stir glue dye saw mix boil press trim water"
     forms = "chopping stirring gluing dyeing sawing mixing boiling pressing trimming watering"
-    assert [ing_form(verb) for verb in verbs.split()] == forms.split()
+    for verb, form in zip(verbs.split(), forms.split(), strict=True):
+        assert ing_form(verb) == form

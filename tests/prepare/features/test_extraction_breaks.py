@@ -34,20 +34,27 @@ def test_a_rerun_skips_complete_files_and_replaces_others(videos, run_extract, t
     run_extract(videos, tmp_path)
     before = contents(tmp_path)
     times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")}
-    (tmp_path / "c.npy").write_bytes(before["c.npy"][:-7])
-    np.save(tmp_path / "e.npy", np.zeros((3, 100), np.float16))
+    truncated = before["c.npy"][:-7]
+    (tmp_path / "c.npy").write_bytes(truncated)
+    too_narrow = np.zeros((3, 100), np.float16)
+    np.save(tmp_path / "e.npy", too_narrow)
     assert run_extract(videos, tmp_path) == 0
     assert contents(tmp_path) == before
-    assert {path.stem for path, at in times.items() if path.stat().st_mtime_ns != at} == {"c", "e"}
-    assert (summary(tmp_path)["written"], summary(tmp_path)["present"]) == (2, 3)
+    changed = {path.stem for path, at in times.items() if path.stat().st_mtime_ns != at}
+    assert changed == {"c", "e"}
+    assert summary(tmp_path)["written"] == 2
+    assert summary(tmp_path)["present"] == 3
 
 
 @pytest.mark.spawn
 def test_two_processes_extract_two_parts_at_the_same_time(videos, tmp_path, whole):
-    parts = [process(videos, tmp_path, "--shard", f"{part}/2", delay=0.05) for part in range(2)]
-    assert [part.wait(300) for part in parts] == [0, 0]
+    first = process(videos, tmp_path, "--shard", "0/2", delay=0.05)
+    second = process(videos, tmp_path, "--shard", "1/2", delay=0.05)
+    assert first.wait(300) == 0
+    assert second.wait(300) == 0
     for part, count in enumerate([3, 2]):
-        assert summary(tmp_path, f"extract_summary_{part}_of_2.json")["written"] == count
+        report = summary(tmp_path, f"extract_summary_{part}_of_2.json")
+        assert report["written"] == count
     assert contents(tmp_path) == whole
 
 
@@ -61,21 +68,25 @@ def test_a_part_that_another_process_extracts_is_an_error(videos, run_extract, t
 
 
 def test_reruns_still_report_the_problems_of_a_video(videos, run_extract, tmp_path):
-    folder, out = tmp_path / "raw", tmp_path / "out"
+    folder = tmp_path / "raw"
+    out = tmp_path / "out"
     folder.mkdir()
-    truncate(write_video(tmp_path / "whole.mkv", regular_times(3), SMALL), folder / "part.mkv", 0.6)
+    whole = write_video(tmp_path / "whole.mkv", regular_times(3), SMALL)
+    truncate(whole, folder / "part.mkv", 0.6)
     (folder / "good.mp4").write_bytes((videos / "b.mp4").read_bytes())
     run_extract(folder, out)
     first = summary(out)["damaged"]
     assert list(first) == ["part"]
     notes = out / ".extract_notes.jsonl"
-    notes.write_bytes(
-        notes.read_bytes() + b'{"id": "good", "no\n'
-    )  # a line that a full disk has cut
+    cut_line = b'{"id": "good", "no\n'  # by a full disk
+    notes.write_bytes(notes.read_bytes() + cut_line)
     run_extract(folder, out)
-    assert (summary(out)["damaged"], summary(out)["written"]) == (first, 0)
+    second = summary(out)
+    assert second["damaged"] == first
+    assert second["written"] == 0
+    # The user replaces the video by an intact one.
     (out / "part.npy").unlink()
-    (folder / "part.mkv").write_bytes((tmp_path / "whole.mkv").read_bytes())  # the user replaced it
+    (folder / "part.mkv").write_bytes(whole.read_bytes())
     run_extract(folder, out)
     assert summary(out)["damaged"] == {}
 
@@ -85,9 +96,9 @@ def test_processes_with_different_settings_cannot_use_the_same_folder(tmp_path):
         settings = [{"hflip": number % 2} for number in range(8)]
         checks = [threads.submit(check_settings, tmp_path, one) for one in settings]
     kept = json.loads((tmp_path / "extract_settings.json").read_text())
-    assert [type(check.exception()) is DataError for check in checks] == [
-        one != kept for one in settings
-    ]
+    for one, check in zip(settings, checks, strict=True):
+        is_refused = isinstance(check.exception(), DataError)
+        assert is_refused == (one != kept)
 
 
 def test_features_with_other_settings_are_not_mixed(videos, run_extract, tmp_path, capsys):
@@ -122,8 +133,9 @@ def test_an_interrupted_run_gives_a_message_and_can_be_continued(
     done = len(list(tmp_path.glob("*.npy")))
     assert 0 < done < len(SECONDS)
     assert run_extract(videos, tmp_path) == 0
-    counts = [summary(tmp_path)[name] for name in ("present", "written")]
-    assert counts == [done, len(SECONDS) - done]
+    report = summary(tmp_path)
+    assert report["present"] == done
+    assert report["written"] == len(SECONDS) - done
 
 
 # ---- disks

@@ -116,22 +116,21 @@ def test_a_run_that_was_killed_at_any_moment_is_completed_by_a_rerun(raw, tmp_pa
         if run_and_die(raw, moment):
             break
         if (packed / "train_meta.json").exists():  # then all shards are complete
-            assert list(read_shard_meta(packed, Split.TRAIN).values()) == [
-                IDS[:3],
-                IDS[3:6],
-                IDS[6:7],
-            ]
+            shards = read_shard_meta(packed, Split.TRAIN)
+            assert shards == {0: IDS[:3], 1: IDS[3:6], 2: IDS[6:7]}
         assert main(arguments(raw)) == 0
         assert hashes(packed) == whole, moment
     assert moment > 30
 
 
 def test_a_full_disk_leaves_no_incomplete_files(raw, tmp_path, capsys, monkeypatch, whole):
-    append, calls = RowStream.append, []
+    append = RowStream.append
+    num_calls = 0
 
     def full(self, rows):
-        calls.append(rows)
-        if len(calls) == 5:
+        nonlocal num_calls
+        num_calls += 1
+        if num_calls == 5:
             raise OSError(errno.ENOSPC, "No space left on device")
         append(self, rows)
 
@@ -154,16 +153,19 @@ def test_several_runs_may_pack_into_one_folder_at_the_same_time(raw, tmp_path, w
         if child == 0:
             os._exit(main(arguments(raw, "--workers", 3)))
         children.append(child)
-    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+    for child in children:
+        _, status = os.waitpid(child, 0)
+        assert status == 0
     assert hashes(tmp_path / "packed") == whole
 
 
 def test_memory_holds_one_video_instead_of_a_shard(tmp_path):
-    for number in range(40):  # 40 MB in one shard
-        np.save(tmp_path / f"{number}.npy", np.zeros((1000, 512), np.float16))
-    ids = [str(number) for number in range(40)]
+    ids = [str(number) for number in range(40)]  # 40 MB in one shard
+    features = np.zeros((1000, 512), np.float16)
+    for video_id in ids:
+        np.save(tmp_path / f"{video_id}.npy", features)
     tracemalloc.start()
     packing.pack_features(tmp_path, tmp_path / "packed", Split.TRAIN, ids, shard_size=40)
-    peak = tracemalloc.get_traced_memory()[1]
+    _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 6e6  # measured 3.2 MB for the file and the check for NaN
