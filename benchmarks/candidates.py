@@ -12,6 +12,7 @@ scaled to all centres. Recall is measured against an exact search by faiss.
 
 import logging
 import statistics
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -46,22 +47,30 @@ def search_one_by_one(index: Any, queries: np.ndarray, k: int) -> np.ndarray:
 
     The release does the same. In addition, it rebuilds the direct map for every query.
     """
-    found = [index.search(query[None], k)[1] for query in queries]
+    found = []
+    for query in queries:
+        _, positions = index.search(query[None], k)
+        found.append(positions)
     return np.concatenate(found)
 
 
 def search_exactly(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
     """Returns the positions of the true neighbours [N, k]."""
-    begins = range(0, len(vectors), BLOCK)
-    blocks = (vectors[begin : begin + BLOCK].astype(np.float32) for begin in begins)
-    return knn_ground_truth(queries, blocks, k)[1]
+
+    def blocks() -> Iterator[np.ndarray]:
+        for begin in range(0, len(vectors), BLOCK):
+            yield vectors[begin : begin + BLOCK].astype(np.float32)
+
+    _, positions = knn_ground_truth(queries, blocks(), k)
+    return positions
 
 
 def recall(found: np.ndarray, true: np.ndarray) -> float:
     """Returns the mean share of the true neighbours that were found."""
     shares = []
     for ours, theirs in zip(found, true, strict=True):
-        shares.append(len(np.intersect1d(ours, theirs)) / len(theirs))
+        num_common = len(np.intersect1d(ours, theirs))
+        shares.append(num_common / len(theirs))
     return float(np.mean(shares))
 
 
@@ -70,7 +79,8 @@ def measure(args: Any) -> list[Figure]:
     vectors = make_vectors(args.videos, args.dim, args.seed)
     reset_peak()
     rng = np.random.default_rng(args.seed)
-    centres = rng.choice(args.videos, args.videos // args.batch, replace=False)
+    num_centres = args.videos // args.batch
+    centres = rng.choice(args.videos, num_centres, replace=False)
     queries = vectors[centres].astype(np.float32)
     retriever = VectorRetriever(args.dim, args.centroids, seed=args.seed)
     build_s, _ = timed(build, retriever, vectors)
@@ -79,22 +89,27 @@ def measure(args: Any) -> list[Figure]:
 
     # Later searches use the number of lists of the first one, without choosing it again.
     retriever.nprobe = retriever.last_nprobe
+    num_sampled = min(args.single, num_centres)
     ours, single, same = [], [], []
     for _ in range(args.rounds):
-        ours.append(timed(retriever.search, queries, args.cands)[0])
-        rows = rng.choice(len(queries), min(args.single, len(queries)), replace=False)
+        seconds, _ = timed(retriever.search, queries, args.cands)
+        ours.append(seconds)
+        rows = rng.choice(num_centres, num_sampled, replace=False)
         seconds, singly = timed(search_one_by_one, index, queries[rows], args.cands)
-        single.append(seconds * len(queries) / len(rows))
-        same.append((found[rows] == singly).mean())
+        single.append(seconds * num_centres / num_sampled)
+        is_same = found[rows] == singly
+        same.append(is_same.mean())
     peak = peak_memory() / MB
 
     # Recall of our search, and of a search of one list only, as in the release.
-    sample = slice(0, args.single)
-    true = search_exactly(vectors, queries[sample], args.cands)
+    sample = queries[: args.single]
+    true = search_exactly(vectors, sample, args.cands)
+    our_recall = recall(found[: args.single], true)
     lists = f"{retriever.last_nprobe} of {retriever.num_lists} lists"
     retriever.nprobe = 1
-    released = recall(retriever.search(queries[sample], args.cands)[0], true)
-    size = f"{args.videos:,} x {args.dim}, {len(queries):,} centres"
+    found_in_one_list, _ = retriever.search(sample, args.cands)
+    released = recall(found_in_one_list, true)
+    size = f"{args.videos:,} x {args.dim}, {num_centres:,} centres"
     note = f"{lists}, {statistics.mean(same):.4%} of neighbours the same"
     return [
         Figure(f"candidates: search, {size}", "s", ours=ours, plain=single, note=note),
@@ -102,7 +117,7 @@ def measure(args: Any) -> list[Figure]:
         Figure("candidates: decide nprobe and search", "s", ours=[first_s]),
         Figure("candidates: all of it", "s", ours=[build_s + first_s]),
         Figure("candidates: peak memory, vectors included", "MB", ours=[peak]),
-        Figure(f"candidates: recall@{args.cands}", "", ours=[recall(found[sample], true)]),
+        Figure(f"candidates: recall@{args.cands}", "", ours=[our_recall]),
         Figure(f"candidates: recall@{args.cands}, nprobe 1 (released)", "", ours=[released]),
     ]
 
@@ -125,7 +140,7 @@ def main() -> None:
             f"and {args.cands}."
         )
     logging.getLogger().setLevel(logging.INFO)
-    record(measure(args))
+    record(measure(args), args.out)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import os
 import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -51,19 +51,26 @@ def make_video(path: Path, width: int, height: int, fps: int, codec: str, second
     rng = np.random.default_rng(0)
     # A smooth pattern with noise, larger than the picture by the way of the camera.
     coarse_size = (1, 3, height // 8 + 20, width // 8 + 20)
-    coarse = torch.from_numpy(rng.integers(0, 256, coarse_size).astype(np.float32))
+    levels = rng.integers(0, 256, coarse_size)
+    coarse = torch.from_numpy(levels.astype(np.float32))
     fine = functional.interpolate(coarse, scale_factor=8, mode="bicubic")
     wall = fine[0].permute(1, 2, 0).numpy()
     noise = rng.integers(-8, 8, wall.shape)
     wall = np.clip(wall + noise, 0, 255).astype(np.uint8)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=fps, options=OPTIONS[codec])
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for number in range(round(seconds * fps)):
-            x, y = 2 * number % 160, number % 160
-            picture = np.ascontiguousarray(wall[y : y + height, x : x + width])
+        stream.width = width
+        stream.height = height
+        stream.pix_fmt = "yuv420p"
+        num_frames = round(seconds * fps)
+        for number in range(num_frames):
+            x = 2 * number % 160
+            y = number % 160
+            view = wall[y : y + height, x : x + width]
+            picture = np.ascontiguousarray(view)
             frame = av.VideoFrame.from_ndarray(picture, "rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, fps)
+            frame.pts = number
+            frame.time_base = Fraction(1, fps)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
 
@@ -88,15 +95,18 @@ def plain_frames(path: Path, mode: str = "bicubic") -> Iterator[torch.Tensor]:
         stream.codec_context.thread_count = 1
         for frame in container.decode(stream):
             pixels = torch.from_numpy(frame.to_ndarray(format="rgb24"))
-            picture = pixels.permute(2, 0, 1)[None].float()
-            height, width = size = scaled_size(frame.height, frame.width)
-            picture = functional.interpolate(
-                picture, size=size, mode=mode, antialias=mode == "bicubic"
+            whole = pixels.permute(2, 0, 1)[None].float()
+            height, width = scaled_size(frame.height, frame.width)
+            (scaled,) = functional.interpolate(
+                whole, size=(height, width), mode=mode, antialias=mode == "bicubic"
             )
-            top, left = (height - SIZE) // 2, (width - SIZE) // 2
-            picture = picture[0, :, top : top + SIZE, left : left + SIZE].clamp(0, 255) / 255
+            top = (height - SIZE) // 2
+            left = (width - SIZE) // 2
+            crop = scaled[:, top : top + SIZE, left : left + SIZE]
+            picture = crop.clamp(0, 255) / 255
             end_s = frame.time + 1 / stream.average_rate
-            while num_frames < round(end_s * FPS):
+            end = round(end_s * FPS)
+            while num_frames < end:
                 num_frames += 1
                 yield picture
 
@@ -114,12 +124,15 @@ def count_ours(path: Path) -> int:
 def plain_features(path: Path, network: S3D, device: torch.device, batch_size: int) -> np.ndarray:
     """Returns the features of a video, whose frames are all read before the network runs."""
     frames = torch.stack(list(plain_frames(path)))
-    frames = functional.pad(frames, (0, 0, 0, 0, 0, 0, 0, -len(frames) % FPS))
+    num_missing = -len(frames) % FPS  # to whole seconds
+    frames = functional.pad(frames, (0, 0, 0, 0, 0, 0, 0, num_missing))
     clips = frames.view(-1, FPS, 3, SIZE, SIZE).transpose(1, 2)
     rows = []
     for part in clips.split(batch_size):
-        rows.append(network(part.to(device))["video_embedding"].float().cpu())
-    return finish_features(torch.cat(rows).numpy(), l2_normalize=True, dtype=np.dtype(np.float16))
+        output = network(part.to(device))
+        rows.append(output["video_embedding"].float().cpu())
+    features = torch.cat(rows).numpy()
+    return finish_features(features, l2_normalize=True, dtype=np.dtype(np.float16))
 
 
 def compare_preprocessing(path: Path, repeats: int) -> list[Figure]:
@@ -132,7 +145,10 @@ def compare_preprocessing(path: Path, repeats: int) -> list[Figure]:
         lambda _: count_plain(path, "bilinear"),
         clock=time.process_time,
     )
-    ours, plain, bilinear = [rates(frames, side) for side in seconds]
+    ours_s, plain_s, bilinear_s = seconds
+    ours = rates(frames, ours_s)
+    plain = rates(frames, plain_s)
+    bilinear = rates(frames, bilinear_s)
     what = f"decode and preprocess {path.stem}, one core"
     note = "plain: a bilinear filter, other pictures"
     return [
@@ -147,12 +163,16 @@ def compare_whole(args: Namespace, device: torch.device, folder: Path) -> list[F
     network = S3D().eval().to(device)
     encoder = ClipEncoder(network, device, args.dtype, args.batch_size)
     videos = find_videos([folder], folder / "features")
-    clip = next(VideoFile(videos.jobs[0].video).clips())
-    encoder.start([clip]).result()
+    # The network alone, on three batches of the same clip.
+    first_video = VideoFile(videos.jobs[0].video)
+    clip = next(first_video.clips())
+    encoder.start([clip]).result()  # warms up
     batch = [clip] * encoder.batch_size
     took, _ = timed(lambda: [encoder.start(batch).result() for _ in range(3)])
     alone = 3 * len(batch) / took
-    took, report = timed(Extraction(videos.jobs, encoder, num_threads=args.threads).run)
+    # The whole extraction.
+    extraction = Extraction(videos.jobs, encoder, num_threads=args.threads)
+    took, report = timed(extraction.run)
     whole = report.seconds / took
 
     def plain() -> list[np.ndarray]:
@@ -168,17 +188,28 @@ def compare_whole(args: Namespace, device: torch.device, folder: Path) -> list[F
             return found
 
     took, features = timed(plain)
-    cosines = []
-    for job, other in zip(videos.jobs, features, strict=True):
-        # Rows have length 1, so that their dot products are cosines.
-        ours = np.load(job.feature).astype(float)
-        cosines.append((ours * other.astype(float)).sum(1).min())
-    where, unit = f"{args.device}, {args.dtype}", "s of video/s"
-    note = f"smallest cosine of a second's features, ours with plain, {min(cosines):.4f}"
+    plain_whole = report.seconds / took
+    smallest = smallest_cosine([job.feature for job in videos.jobs], features)
+    where = f"{args.device}, {args.dtype}"
+    unit = "s of video/s"
+    note = f"smallest cosine of a second's features, ours with plain, {smallest:.4f}"
     return [
         Figure(f"network alone, {where}", unit, [alone]),
-        Figure(f"extraction, {where}", unit, [whole], [report.seconds / took], note),
+        Figure(f"extraction, {where}", unit, [whole], [plain_whole], note),
     ]
+
+
+def smallest_cosine(paths: Sequence[Path], features: Sequence[np.ndarray]) -> float:
+    """Returns the smallest cosine of a row of our feature files and of the plain features.
+
+    Rows have length 1, so that their dot products are cosines.
+    """
+    smallest = []
+    for path, plain in zip(paths, features, strict=True):
+        ours = np.load(path).astype(float)
+        cosines = (ours * plain.astype(float)).sum(1)
+        smallest.append(cosines.min())
+    return float(min(smallest))
 
 
 def main() -> None:
@@ -202,7 +233,8 @@ def main() -> None:
         for path in paths.values():
             figures += compare_preprocessing(path, args.repeats)
         torch.set_num_threads(num_threads)
-        record(figures + compare_whole(args, device, Path(folder)))
+        figures += compare_whole(args, device, Path(folder))
+    record(figures, args.out)
 
 
 if __name__ == "__main__":

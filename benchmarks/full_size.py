@@ -12,7 +12,6 @@ Each part runs in its own process. process_memory.py explains the kinds of memor
 is measured with steps that take 0.1 s and no CPU time, like a step on a GPU.
 """
 
-import multiprocessing
 import os
 import random
 import shutil
@@ -20,15 +19,13 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from full_size_data import build, claim_folder, overrides, vector_blocks, video_ids
+from full_size_stream import READ_AHEAD, stream_figures
 from mmpt.batch import Split
 from mmpt.config import RunConfig, load_config
 from mmpt.datasets import MMDataset
@@ -40,16 +37,12 @@ from mmpt.tasks.fairseqmmiterator import PlannedBatchIterator
 from mmpt.tasks.task import Task
 from mmpt.utils.distributed import World
 from mmpt.utils.stopwatch import Stopwatch
-from process_memory import MB, Memory, cpu_s, peak_memory, reset_peak, run_in_new_process
+from process_memory import MB, Memory, peak_memory, reset_peak, run_in_new_process
 from results import Figure, Options, record, run_script, timed
 
 YAML = Path(__file__).parent.parent / "projects/retri/norton/how2_pretrain.yaml"
 STEP_S = 0.1
 NUM_STEPS = 40
-NUM_SAMPLES = 40
-"""Number of times that memory is measured in an epoch."""
-READ_AHEAD = 32
-"""Batches that may be ready before they are needed."""
 MIN_ITEMS = READ_AHEAD + 8
 """Least number of batches to measure the rate on. With fewer, the workers may end before the second
 sample of their memory.
@@ -83,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
     finally:
         if not args.keep:
             shutil.rmtree(folder)
-    record(figures)
+    record(figures, args.out)
 
 
 def check_length(num_batches: int, num_items: int | None) -> None:
@@ -99,20 +92,6 @@ def check_length(num_batches: int, num_items: int | None) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Sample:
-    """The state of the loader after a number of batches."""
-
-    item: int
-    """Number of batches that were read before."""
-    at_s: float
-    """Time of the sample."""
-    cpu_s: float
-    """CPU time of all workers so far."""
-    memory: list[Memory]
-    """The memory of the parent, then of every worker."""
-
-
 def loader_figures(
     folder: Path, num_videos: int, num_items: int | None, num_workers: int | None
 ) -> list[Figure]:
@@ -124,26 +103,32 @@ def loader_figures(
     base = Memory.of(os.getpid()).own
     started_s, (train, valid) = timed(build_datasets, config)
     sizes = f"{len(_planned(train).videos):,} + {len(_planned(valid).videos):,} videos"
-    own = Memory.of(os.getpid()).own - base
-    return [
+    own_mb = (Memory.of(os.getpid()).own - base) / MB
+    peak_mb = peak_memory() / MB
+    figures = [
         Figure("start, both data sets", "s", [started_s], note=sizes),
-        Figure("start, peak memory with mapped pages", "MB", [peak_memory() / MB]),
-        Figure("start, own memory", "MB", [own / MB]),
-        *plan_figures(train, folder),
-        *epoch_figures(train, num_workers or config.num_workers, num_items),
+        Figure("start, peak memory with mapped pages", "MB", [peak_mb]),
+        Figure("start, own memory", "MB", [own_mb]),
     ]
+    figures += plan_figures(train, folder)
+    figures += epoch_figures(train, num_workers or config.num_workers, num_items)
+    return figures
 
 
 def build_datasets(config: RunConfig) -> list[MMDataset]:
     """Returns the data sets of both splits."""
     task = Task.from_config(config)
-    datasets = [task.build_dataset(split) for split in (Split.TRAIN, Split.VALID)]
-    return [dataset for dataset in datasets if dataset is not None]
+    train = task.build_dataset(Split.TRAIN)
+    valid = task.build_dataset(Split.VALID)
+    assert train is not None
+    assert valid is not None
+    return [train, valid]
 
 
 def plan_figures(train: MMDataset, folder: Path) -> list[Figure]:
     """Measures a plan of random batches, which is as large as a plan of retrieved ones."""
-    meta, watch = _planned(train), Stopwatch()
+    meta = _planned(train)
+    watch = Stopwatch()
     ids = meta.videos.name_list()
     with watch.timed("random grouping"):
         meta.random_candidates(random.Random(0))
@@ -197,85 +182,40 @@ def epoch_figures(train: MMDataset, num_workers: int, num_items: int | None) -> 
         time.sleep(STEP_S)
         next(batches)
         waited_s += iterator.take_waited_s()
-    share = 100 * waited_s / (waited_s + STEP_S * num_steps)
-    what, note = f"loader, wait for data at {STEP_S} s a step", f"{num_steps} steps"
-    left = min(num_items or len(batches), len(batches)) - batches.n
-    return [
+    whole_s = waited_s + STEP_S * num_steps
+    waited_percent = 100 * waited_s / whole_s
+    what = f"loader, wait for data at {STEP_S} s a step"
+    figures = [
         Figure(f"loader, start of {num_workers} workers to the first batch", "s", [first_s]),
-        Figure(what, "%", [share], note=note),
-        *stream_figures(batches, num_workers, left),
+        Figure(what, "%", [waited_percent], note=f"{num_steps} steps"),
     ]
-
-
-def stream_figures(batches: Iterator[Any], num_workers: int, num_items: int) -> list[Figure]:
-    """Reads `num_items` batches without steps, and measures rate and memory at even distances."""
-    workers = multiprocessing.active_children()
-    pids = [os.getpid(), *(worker.pid for worker in workers if worker.pid)]
-    num_sampled = num_items - READ_AHEAD  # after these, workers may have ended
-    step = max(1, num_sampled // NUM_SAMPLES)
-    samples = []
-    for item in range(num_items):
-        next(batches)
-        if item % step == 0 and item < num_sampled:
-            worked_s = sum(map(cpu_s, pids[1:]))
-            memory = [Memory.of(pid) for pid in pids]
-            samples.append(Sample(item, time.perf_counter(), worked_s, memory))
-    first, last = samples[0], samples[-1]
-    num_read = last.item - first.item
-    rate = 64 * num_read / (last.at_s - first.at_s)
-    rate_a_core = 64 * num_read / (last.cpu_s - first.cpu_s)
-    note = f"{num_read:,} batches on {os.cpu_count()} cores"
-    return [
-        Figure(f"loader, {num_workers} workers", "videos/s", [rate], note=note),
-        Figure("loader, a core of workers", "videos/s", [rate_a_core]),
-        *memory_figures(samples),
-    ]
-
-
-def memory_figures(samples: list[Sample]) -> list[Figure]:
-    """Returns the memory at the end of an epoch, and its growth after the first quarter."""
-    figures = []
-    items = np.array([sample.item for sample in samples])
-    late = items >= items[-1] / 4
-    # One row per sample: the own memory of the parent, then of the workers, in MB.
-    own_rows = []
-    for sample in samples:
-        own_rows.append([memory.own for memory in sample.memory])
-    own_SP = np.array(own_rows) / MB
-    for name, own in (("parent", own_SP[:, 0]), ("a worker", own_SP[:, 1:].mean(axis=1))):
-        slope = np.polyfit(items[late], own[late], 1)[0] if late.sum() > 1 else 0.0
-        note = f"{1000 * slope:+.2f} MB per 1,000 batches"
-        figures.append(Figure(f"loader, own memory of {name}", "MB", [own[-1]], note=note))
-    whole, mapped = [], []
-    for sample in samples:
-        whole.append(sum(memory.own + memory.batches for memory in sample.memory))
-        mapped.append(sum(memory.mapped for memory in sample.memory))
-    return [
-        *figures,
-        Figure("loader, all processes, own memory and batches, peak", "MB", [max(whole) / MB]),
-        Figure("loader, all processes, mapped pages, peak", "MB", [max(mapped) / MB]),
-    ]
+    num_wanted = min(num_items or len(batches), len(batches))
+    figures += stream_figures(batches, num_workers, num_wanted - batches.n)
+    return figures
 
 
 def refresh_figures(folder: Path, num_videos: int) -> list[Figure]:
     """Measures the parts of a refresh: the pool of vectors, the index, the search and the plan."""
-    settings, watch = load_config(YAML), Stopwatch()
-    dataset, retrieval = settings.dataset, settings.retrieval
+    settings = load_config(YAML)
+    dataset = settings.dataset
+    retrieval = settings.retrieval
+    watch = Stopwatch()
     assert dataset.num_video_per_batch
     assert retrieval.num_cands
-    shape = (num_videos, HIDDEN_SIZE)
     reset_peak()
     pool = VideoVectorPool(np.arange(num_videos), HIDDEN_SIZE, folder / "retri", key="full size")
-    for _, vectors in vector_blocks(*shape, CHUNK):
+    for _, vectors in vector_blocks(num_videos, HIDDEN_SIZE, CHUNK):
         with watch.timed("pool"):
             pool.add(torch.from_numpy(vectors))
     with watch.timed("pool"):
         vectors_ND = pool.gather(World())
     assert vectors_ND is not None
     size = f"{num_videos:,} x {HIDDEN_SIZE}"
+    pool_s = watch.seconds.pop("pool")
+    pool_mb = peak_memory() / MB
     figures = [
-        Figure("refresh, pool of vectors", "s", [watch.seconds.pop("pool")], note=size),
-        Figure("refresh, pool of vectors, peak memory", "MB", [peak_memory() / MB]),
+        Figure("refresh, pool of vectors", "s", [pool_s], note=size),
+        Figure("refresh, pool of vectors, peak memory", "MB", [pool_mb]),
     ]
     reset_peak()
     retriever = VectorRetriever(
@@ -297,7 +237,9 @@ def refresh_figures(folder: Path, num_videos: int) -> list[Figure]:
     if retriever.last_recall is not None:
         what += f", recall@{retrieval.num_cands} {retriever.last_recall:.3f}"
     figures += part_figures("refresh", watch, search=what)
-    return [*figures, Figure("refresh, index to plan, peak memory", "MB", [peak_memory() / MB])]
+    plan_mb = peak_memory() / MB
+    figures.append(Figure("refresh, index to plan, peak memory", "MB", [plan_mb]))
+    return figures
 
 
 if __name__ == "__main__":

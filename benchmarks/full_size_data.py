@@ -25,7 +25,8 @@ VALID_SHARE = 50
 PATTERN_ROWS = 1 << 17
 """Number of different captions. Each shard repeats them, from a random one on."""
 NUM_WORDS = 30522
-CLUSTER_SIZE, SUBSPACE = 200, 48
+CLUSTER_SIZE = 200
+SUBSPACE = 48  # number of dimensions
 ALPHABET = np.frombuffer(
     b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_", dtype="S1"
 )
@@ -37,7 +38,8 @@ def claim_folder(folder: Path, num_videos: int) -> None:
     Raises:
         SystemExit: it contains something else, which the end of the run would remove.
     """
-    stamp, wanted = folder / "made.json", {"videos": num_videos, "captions": CAPTIONS}
+    stamp = folder / "made.json"
+    wanted = {"videos": num_videos, "captions": CAPTIONS}
     folder.mkdir(parents=True, exist_ok=True)
     is_ours = stamp.exists() and json.loads(stamp.read_text()) == wanted
     if any(folder.iterdir()) and not is_ours:
@@ -57,11 +59,15 @@ def build(folder: Path, num_videos: int) -> None:
     pattern = _caption_pattern()
     num_valid = max(64, num_videos // VALID_SHARE)
     for split, count in ((Split.TRAIN, num_videos), (Split.VALID, num_valid)):
-        ids = video_ids(count, seed=list(Split).index(split))
-        (folder / f"{split.value}.lst").write_text("".join(f"{name}\n" for name in ids))
-        shards = [ids[begin : begin + SHARD_SIZE] for begin in range(0, count, SHARD_SIZE)]
-        for shard, names in enumerate(shards):
-            _write_shard(folder, split, shard, len(names), pattern)
+        split_number = list(Split).index(split)
+        ids = video_ids(count, seed=split_number)
+        lines = [f"{name}\n" for name in ids]
+        (folder / f"{split.value}.lst").write_text("".join(lines))
+        shards = []
+        for begin in range(0, count, SHARD_SIZE):
+            names = ids[begin : begin + SHARD_SIZE]
+            _write_shard(folder, split, len(shards), len(names), pattern)
+            shards.append(names)
         write_shard_meta(folder, split, shards)
 
 
@@ -81,18 +87,23 @@ def write_bert(folder: Path) -> None:
     """Writes a vocabulary of 30,522 made-up words, with special tokens at BERT's positions."""
     folder.mkdir(parents=True, exist_ok=True)
     words = [f"word{number}" for number in range(NUM_WORDS)]
-    words[0], words[100:104] = "[PAD]", ["[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words[0] = "[PAD]"
+    words[100:104] = ["[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     (folder / "vocab.txt").write_text("\n".join(words))
     (folder / "config.json").write_text('{"model_type": "bert"}')
 
 
 def video_ids(count: int, seed: int) -> list[str]:
     """Returns different ids of 11 characters like YouTube's: six random ones, then a number."""
-    digits = np.random.default_rng(seed).integers(0, 64, size=(count, 11), dtype=np.uint8)
+    rng = np.random.default_rng(seed)
+    digits = rng.integers(0, 64, size=(count, 11), dtype=np.uint8)
     # The last five characters are the video's number in base 64, so that no id occurs twice.
+    numbers = np.arange(count)
     for place in range(5):
-        digits[:, 6 + place] = (np.arange(count) >> (6 * place)) & 63
-    names = np.ascontiguousarray(ALPHABET[digits]).view("S11")[:, 0]
+        shifted = numbers >> (6 * place)
+        digits[:, 6 + place] = shifted & 63
+    letters = np.ascontiguousarray(ALPHABET[digits])
+    names = letters.view("S11")[:, 0]
     return [name.decode() for name in names.tolist()]
 
 
@@ -105,13 +116,20 @@ def vector_blocks(
         The position of the first video of a block, and its vectors, float32 [rows, size].
     """
     rng = np.random.default_rng(seed)
-    basis = rng.standard_normal((SUBSPACE, size), dtype=np.float32) / np.float32(SUBSPACE**0.5)
-    centres = rng.standard_normal((max(1, num // CLUSTER_SIZE), SUBSPACE), dtype=np.float32)
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape, dtype=np.float32)
+
+    basis = normal(SUBSPACE, size) / np.float32(SUBSPACE**0.5)
+    num_clusters = max(1, num // CLUSTER_SIZE)
+    centres = normal(num_clusters, SUBSPACE)
     for begin in range(0, num, rows):
-        inner = centres[rng.integers(0, len(centres), min(rows, num - begin))]
-        inner += np.float32(0.5) * rng.standard_normal(inner.shape, dtype=np.float32)
-        noise = rng.standard_normal((len(inner), size), dtype=np.float32)
-        yield begin, inner @ basis + np.float32(0.1) * noise
+        num_rows = min(rows, num - begin)
+        clusters = rng.integers(0, num_clusters, num_rows)
+        inner = centres[clusters]
+        inner += np.float32(0.5) * normal(num_rows, SUBSPACE)
+        noise = np.float32(0.1) * normal(num_rows, size)
+        yield begin, inner @ basis + noise
 
 
 def _write_shard(
@@ -122,49 +140,74 @@ def _write_shard(
     The row starts of the caption ids are written last. If their file exists, the shard is whole.
     """
     prefix = f"{folder}/cap."
-    stems = [
-        video_stem(folder, split, shard),
-        times_stem(prefix, split, shard),
-        ids_stem(prefix, split, shard),
-    ]
-    if Path(f"{stems[2]}_starts.npy").exists():
+    features = video_stem(folder, split, shard)
+    times = times_stem(prefix, split, shard)
+    ids = ids_stem(prefix, split, shard)
+    if Path(f"{ids}_starts.npy").exists():
         return
-    rng = np.random.default_rng([list(Split).index(split), shard])
-    seconds = rng.integers(MEAN_SECONDS // 4, 2 * MEAN_SECONDS - MEAN_SECONDS // 4, size=num_videos)
+    split_number = list(Split).index(split)
+    rng = np.random.default_rng([split_number, shard])
+    # Videos have from a quarter of the mean length to seven quarters.
+    shortest = MEAN_SECONDS // 4
+    seconds = rng.integers(shortest, 2 * MEAN_SECONDS - shortest, size=num_videos)
     counts = seconds * CAPTIONS // MEAN_SECONDS
-    owners = np.repeat(np.arange(num_videos), counts)
-    # The captions of a video begin at regular intervals, with random shifts.
-    spacing = MEAN_SECONDS / CAPTIONS
-    number_in_video = np.arange(len(owners)) - _starts(counts)[owners]
-    times = np.empty((len(owners), 2), dtype=np.float32)
-    times[:, 0] = (number_in_video + 0.5 * rng.random(len(owners))) * spacing
-    times[:, 1] = np.minimum(times[:, 0] + rng.uniform(2, 8, len(owners)), seconds[owners])
-    _write_sparse(f"{stems[0]}_data.npy", (int(seconds.sum()), 512))
-    np.save(f"{stems[1]}_data.npy", times)
-    rolled = np.roll(pattern, -int(rng.integers(len(pattern))), axis=0)
-    repeats = math.ceil(len(owners) / len(pattern))
-    np.save(f"{stems[2]}_data.npy", np.concatenate([rolled] * repeats)[: len(owners)])
-    for stem, lengths in zip(stems, (seconds, counts, counts), strict=True):
-        np.save(f"{stem}_starts.npy", _starts(lengths))
+    seconds_starts = _starts(seconds)
+    counts_starts = _starts(counts)
+    times_C2 = _caption_times(seconds, counts, rng)
+    num_captions = len(times_C2)
+    # Each shard repeats the same captions, from a random one on.
+    first = int(rng.integers(len(pattern)))
+    rolled = np.roll(pattern, -first, axis=0)
+    num_repeats = math.ceil(num_captions / len(pattern))
+    repeated = np.concatenate([rolled] * num_repeats)
+    _write_sparse(f"{features}_data.npy", (int(seconds.sum()), 512))
+    np.save(f"{times}_data.npy", times_C2)
+    np.save(f"{ids}_data.npy", repeated[:num_captions])
+    np.save(f"{features}_starts.npy", seconds_starts)
+    np.save(f"{times}_starts.npy", counts_starts)
+    np.save(f"{ids}_starts.npy", counts_starts)
+
+
+def _caption_times(seconds: np.ndarray, counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Returns start and end of all captions of a shard, float32 [captions, 2].
+
+    The captions of a video begin at regular intervals, with random shifts.
+
+    Args:
+        seconds: length of every video.
+        counts: number of captions of every video.
+    """
+    owners = np.repeat(np.arange(len(seconds)), counts)
+    num_captions = len(owners)
+    number_in_video = np.arange(num_captions) - _starts(counts)[owners]
+    shifts = 0.5 * rng.random(num_captions)
+    lengths = rng.uniform(2, 8, num_captions)
+    times = np.empty((num_captions, 2), dtype=np.float32)
+    times[:, 0] = (number_in_video + shifts) * (MEAN_SECONDS / CAPTIONS)
+    times[:, 1] = np.minimum(times[:, 0] + lengths, seconds[owners])
+    return times
 
 
 def _starts(lengths: np.ndarray) -> np.ndarray:
     """Returns the first position of every row of a ragged tensor, and the end of the last row."""
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    ends = np.cumsum(lengths)
+    return np.concatenate([[0], ends]).astype(np.int64)
 
 
 def _write_sparse(path: str, shape: tuple[int, int]) -> None:
     """Writes a float16 array of zeros as a sparse .npy file."""
+    header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+    num_bytes = 2 * math.prod(shape)
     with open(path, "wb") as file:
-        np.lib.format.write_array_header_1_0(
-            file, {"descr": "<f2", "fortran_order": False, "shape": shape}
-        )
-        file.truncate(file.tell() + 2 * math.prod(shape))
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(file.tell() + num_bytes)
 
 
 def _caption_pattern() -> np.ndarray:
     """Returns captions of 4 to 20 word pieces, int32 [PATTERN_ROWS, 32], padded with -1."""
     rng = np.random.default_rng(0)
     ids = rng.integers(1000, NUM_WORDS, size=(PATTERN_ROWS, MAX_CAPTION_IDS), dtype=np.int32)
-    ids[np.arange(MAX_CAPTION_IDS) >= rng.integers(4, 21, size=PATTERN_ROWS)[:, None]] = -1
+    lengths = rng.integers(4, 21, size=PATTERN_ROWS)
+    is_padding = np.arange(MAX_CAPTION_IDS) >= lengths[:, None]
+    ids[is_padding] = -1
     return ids

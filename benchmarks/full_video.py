@@ -38,15 +38,18 @@ def loop_dtw(block: np.ndarray, lengths: Lengths, form: Form) -> float:
     d = -block * scale(block, lengths)
     if form == "released":
         d = pad(d, lengths.most)
+    num_rows, num_columns = d.shape
     total = np.zeros_like(d)
-    for r in range(d.shape[0]):
-        for c in range(d.shape[1]):
+    for r in range(num_rows):
+        for c in range(num_columns):
             if r and c:
                 before = min(total[r - 1, c - 1], total[r - 1, c], total[r, c - 1])
             elif r:
                 before = total[r - 1, c]
+            elif c:
+                before = total[r, c - 1]
             else:
-                before = total[r, c - 1] if c else 0
+                before = 0
             total[r, c] = d[r, c] + before
     return -float(total[-1, -1])
 
@@ -57,44 +60,57 @@ def loop_otam(block: np.ndarray, lengths: Lengths, form: Form) -> float:
     OTAM is DTW in which an alignment may begin and end at any clip. A column of zeros on either
     side makes this possible: an alignment may stay in it without cost.
     """
-    score, sign = 0.0, -1 if form == "released" else 1
+    factor = scale(block, lengths)
+    score = 0.0
     for side in (block, block.T):
-        d = np.pad(-side * scale(block, lengths), ((0, 0), (1, 1)))
+        d = np.pad(-side * factor, ((0, 0), (1, 1)))
         if form == "released":
-            d = pad(d, (lengths.most[0], lengths.most[1] + 2))
-        total, last = np.zeros_like(d), d.shape[1] - 1
-        total[0, 1:] = np.cumsum(d[0, 1:])
-        for r in range(1, d.shape[0]):
-            before = min(total[r - 1, 0], total[r - 1, 1], total[r, 0])
-            total[r, 1] = d[r, 1] + sign * before
-            for c in range(2, last + 1):
-                before = min(total[r - 1, c - 1], total[r, c - 1])
-                if c == last:  # only here may an alignment stay in its column
-                    before = min(before, total[r - 1, c])
-                total[r, c] = d[r, c] + before
-        score -= float(total[-1, -1])
+            most_rows, most_columns = lengths.most
+            d = pad(d, (most_rows, most_columns + 2))
+        score -= otam_distance(d, form)
     return score
+
+
+def otam_distance(d: np.ndarray, form: Form) -> float:
+    """Returns the lowest distance of an OTAM alignment, given the padded distances."""
+    num_rows, num_columns = d.shape
+    last = num_columns - 1
+    sign = -1 if form == "released" else 1
+    total = np.zeros_like(d)
+    total[0, 1:] = np.cumsum(d[0, 1:])
+    for r in range(1, num_rows):
+        before = min(total[r - 1, 0], total[r - 1, 1], total[r, 0])
+        total[r, 1] = d[r, 1] + sign * before
+        for c in range(2, num_columns):
+            before = min(total[r - 1, c - 1], total[r, c - 1])
+            if c == last:  # only here may an alignment stay in its column
+                before = min(before, total[r - 1, c])
+            total[r, c] = d[r, c] + before
+    return float(total[-1, -1])
 
 
 def loop_transport(block: np.ndarray, _: Lengths) -> float:
     """Returns the optimal transport score of one pair, by Sinkhorn's algorithm."""
+    num_captions, num_clips = block.shape
     kernel = np.exp(block.astype(np.float64) / full_video.EPSILON)
-    v = np.ones(block.shape[1])
+    v = np.ones(num_clips)
     for _ in range(full_video.ITERATIONS):
-        u = 1 / (len(block) * (kernel @ v))
-        v = 1 / (len(v) * (u @ kernel))
+        u = 1 / (num_captions * (kernel @ v))
+        v = 1 / (num_clips * (u @ kernel))
     return float(u @ (kernel * block) @ v)
 
 
 def scale(block: np.ndarray, lengths: Lengths) -> np.float32:
     """Returns the factor of the distances, which compares pairs of different lengths."""
-    return np.float32(lengths.most[0] * lengths.most[1] / block.size)
+    most_captions, most_clips = lengths.most
+    return np.float32(most_captions * most_clips / block.size)
 
 
 def pad(d: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Returns distances padded to `size` as in the release."""
-    more_rows = size[0] - d.shape[0]
-    more_cols = size[1] - d.shape[1]
+    rows, columns = size
+    more_rows = rows - d.shape[0]
+    more_cols = columns - d.shape[1]
     padded = np.pad(d, ((0, more_rows), (0, more_cols)), constant_values=np.inf)
     padded[-more_rows - 1 :, -more_cols:] = 0
     return padded
@@ -123,12 +139,14 @@ def score_functions(*, background: bool) -> dict[str, full_video.Score]:
     }
 
 
-def compare_speed(num_videos: int, num_sampled: int, repeats: int) -> None:
-    """Records a figure per score."""
+def compare_speed(num_videos: int, num_sampled: int, repeats: int) -> list[Figure]:
+    """Returns a figure per score."""
     rng = np.random.default_rng(0)
-    num_clips = np.append(16, rng.integers(3, 13, num_videos - 1))  # of each video
+    others = rng.integers(3, 13, num_videos - 1)
+    num_clips = np.append(16, others)  # of each video
     figures = figures_without_background(num_clips, num_sampled, repeats, rng)
-    record(figures + figures_with_background(num_clips, repeats, rng))
+    figures += figures_with_background(num_clips, repeats, rng)
+    return figures
 
 
 def figures_without_background(
@@ -137,15 +155,19 @@ def figures_without_background(
     """Measures both sides on the matrix of all captions and all clips."""
     num_videos = len(num_clips)
     lengths = Lengths.of(num_clips)
-    scores = rng.normal(0, 3, (num_clips.sum(), num_clips.sum())).astype(np.float32)
-    note = f"equal scores; {num_clips.sum()} clips; plain is scaled from {num_sampled}^2 pairs"
-    starts = np.cumsum(num_clips) - num_clips
-    spans = [slice(starts[v], starts[v] + num_clips[v]) for v in range(num_sampled)]
+    total = num_clips.sum()
+    scores = rng.normal(0, 3, (total, total)).astype(np.float32)
+    note = f"equal scores; {total} clips; plain is scaled from {num_sampled}^2 pairs"
+    num_pairs_ratio = (num_videos / num_sampled) ** 2
+    ends = np.cumsum(num_clips)
+    starts = ends - num_clips
+    spans = [slice(starts[v], ends[v]) for v in range(num_sampled)]
 
     def by_loop(name: str) -> list[list[float]]:
+        score = LOOPS[name]
         found = []
         for rows in spans:
-            found.append([LOOPS[name](scores[rows, columns], lengths) for columns in spans])
+            found.append([score(scores[rows, columns], lengths) for columns in spans])
         return found
 
     def check(result: np.ndarray, wanted: list[list[float]]) -> None:
@@ -162,7 +184,7 @@ def figures_without_background(
             lambda _, name=name: by_loop(name),
             check=check,
         )
-        plain = [seconds * (num_videos / num_sampled) ** 2 for seconds in sampled]
+        plain = [seconds * num_pairs_ratio for seconds in sampled]
         what = f"{num_videos} x {num_videos} videos, {name}"
         figures.append(Figure(what, "s", ours, plain, note))
     return figures
@@ -172,9 +194,11 @@ def figures_with_background(
     num_clips: np.ndarray, repeats: int, rng: np.random.Generator
 ) -> list[Figure]:
     """Measures our side on the matrix of all captions and all windows of whole videos."""
-    num_windows = np.append(50, rng.integers(5, 45, len(num_clips) - 1))
+    others = rng.integers(5, 45, len(num_clips) - 1)
+    num_windows = np.append(50, others)
     lengths = Lengths.of(num_clips, num_windows)
-    scores = rng.normal(0, 3, (num_clips.sum(), num_windows.sum())).astype(np.float32)
+    shape = (num_clips.sum(), num_windows.sum())
+    scores = rng.normal(0, 3, shape).astype(np.float32)
     note = f"{num_windows.sum()} windows"
     figures = []
     for name, function in score_functions(background=True).items():
@@ -185,30 +209,34 @@ def figures_with_background(
 
 def rank(text: np.ndarray, video: np.ndarray, lengths: Lengths) -> np.ndarray:
     """Returns the ranks of all paragraphs by caption average, computed in parts like the metric."""
-    return full_video.paragraph_ranks(text, video, lengths, {"": full_video.caption_average})[""]
+    ranks = full_video.paragraph_ranks(text, video, lengths, {"": full_video.caption_average})
+    return ranks[""]
 
 
-def measure_memory(num_clips: int, hidden_size: int) -> None:
-    """Records the extra memory of ranking by caption average, next to that of the vectors.
+def measure_memory(num_clips: int, hidden_size: int) -> list[Figure]:
+    """Returns the extra memory of ranking by caption average, next to that of the vectors.
 
     It is measured with `num_clips` clips and with a quarter of them.
     """
-    before, figures = peak_memory(), []
+    before = peak_memory()
+    figures = []
     for size in (num_clips // 4, num_clips):
         rng = np.random.default_rng(0)
-        lengths = Lengths.of(np.full(size // 8, 8))
-        shape = (size // 8 * 8, hidden_size)
+        num_videos = size // 8
+        lengths = Lengths.of(np.full(num_videos, 8))
+        shape = (8 * num_videos, hidden_size)
         text = rng.standard_normal(shape, dtype=np.float32)
         video = rng.standard_normal(shape, dtype=np.float32)
         took, ranks = timed(rank, text, video, lengths)
+        assert len(ranks) == num_videos
         vectors = (text.nbytes + video.nbytes) / MB
-        assert len(ranks) == size // 8
-        extra = (peak_memory() - before) / MB - vectors
+        growth = (peak_memory() - before) / MB
+        matrix = 4 * size * size / MB
         what = f"ranking {size:,} x {size:,} clips"
         figures.append(Figure(what, "s", [took]))
         note = f"in addition to {vectors:.0f} MB of vectors; plain is the size of the whole matrix"
-        figures.append(Figure(what, "MB", [extra], [4 * size * size / MB], note))
-    record(figures)
+        figures.append(Figure(what, "MB", [growth - vectors], [matrix], note))
+    return figures
 
 
 def main() -> None:
@@ -223,9 +251,10 @@ def main() -> None:
     if args.sample > args.videos:
         raise UserError(f"--sample must be at most --videos ({args.videos}), but is {args.sample}.")
     if args.memory:
-        measure_memory(args.memory, args.dim)
+        figures = measure_memory(args.memory, args.dim)
     else:
-        compare_speed(args.videos, args.sample, args.repeats)
+        figures = compare_speed(args.videos, args.sample, args.repeats)
+    record(figures, args.out)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from pathlib import Path
 
 from results import Figure, Options, at_least, record, run_script
@@ -46,23 +47,31 @@ def run(*command: object, log: Path) -> str:
     print(f"{log.parent.name}: {log.stem}", flush=True)
     log.parent.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
-        [sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         sys.exit(done.stdout[-2000:] + done.stderr[-4000:])
-    log.write_text(done.stdout + done.stderr)
-    return log.read_text()
+    printed = done.stdout + done.stderr
+    log.write_text(printed)
+    return printed
 
 
 def make_data(folder: Path, seed: int, *, dropout: bool) -> Path:
     """Makes the demo data, with a BERT without dropout if asked for; returns its folder."""
-    data = folder / f"data{seed}{'' if dropout else '-no-dropout'}"
+    suffix = "" if dropout else "-no-dropout"
+    data = folder / f"data{seed}{suffix}"
     command = ("scripts/make_demo_data.py", "--out", data, "--seed", seed)
     run(*command, log=folder / f"{data.name}.log")
     if not dropout:
         path = data / "bert" / "config.json"
-        off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-        path.write_text(json.dumps(json.loads(path.read_text()) | off))
+        config = json.loads(path.read_text())
+        config["hidden_dropout_prob"] = 0.0
+        config["attention_probs_dropout_prob"] = 0.0
+        path.write_text(json.dumps(config))
     return data
 
 
@@ -104,12 +113,14 @@ def train(
 
 def losses(log: str) -> list[float]:
     """Returns the training loss of every update."""
-    return [float(value) for value in re.findall(r"\| train_inner \| .*? loss=([\d.]+)", log)]
+    values = re.findall(r"\| train_inner \| .*? loss=([\d.]+)", log)
+    return [float(value) for value in values]
 
 
 def held_out_loss(log: str) -> float:
     """Returns the loss on the validation videos after the last update."""
-    return float(re.findall(r"\| valid \| .*? loss ([\d.]+)", log)[-1])
+    values = re.findall(r"\| valid \| .*? loss ([\d.]+)", log)
+    return float(values[-1])
 
 
 def compare_curves(folder: Path, seed: int, ours: list[str]) -> list[Figure]:
@@ -122,12 +133,17 @@ def compare_curves(folder: Path, seed: int, ours: list[str]) -> list[Figure]:
     plain_logs = train(data, folder / "curve-plain", seed, [*PLAIN, options], start)
     figures = []
     for stage, log, other in zip(STAGES, our_logs, plain_logs, strict=True):
-        curve, plain = losses(log), losses(other)
+        curve = losses(log)
+        plain = losses(other)
         assert len(curve) == len(plain) > 0, (stage, len(curve), len(plain))
-        difference = max(abs(a - b) / b for a, b in zip(curve, plain, strict=True))
-        what = f"{stage} without dropout, seed {seed}, {len(curve)} updates"
-        note = f"last losses {curve[-1]} and {plain[-1]}"
-        figure = Figure(f"{what}: largest difference of a loss", "%", [100 * difference], note=note)
+        differences = [abs(a - b) / b for a, b in zip(curve, plain, strict=True)]
+        run_text = f"{stage} without dropout, seed {seed}, {len(curve)} updates"
+        figure = Figure(
+            f"{run_text}: largest difference of a loss",
+            "%",
+            ours=[100 * max(differences)],
+            note=f"last losses {curve[-1]} and {plain[-1]}",
+        )
         figures.append(figure)
     return figures
 
@@ -144,7 +160,8 @@ def score(data: Path, folder: Path) -> dict[str, float]:
     ]
     command = ("locallaunch.py", SCORES, "--jobtype", "local_predict", *overrides)
     run(*command, log=folder / "scores.log")
-    rows = json.loads((folder / "scores" / "results.json").read_text())
+    results = folder / "scores" / "results.json"
+    rows = json.loads(results.read_text())
     percentages = {}
     for stage, row in zip(STAGES, rows, strict=True):
         for name, (metric, key) in METRICS.items():
@@ -154,28 +171,33 @@ def score(data: Path, folder: Path) -> dict[str, float]:
 
 def compare_retrieval(folder: Path, seeds: list[int], ours: list[str]) -> list[Figure]:
     """Trains and scores both sides with dropout, for every seed."""
-    scores: list[list[dict[str, float]]] = [[], []]  # by side and seed: percentages
-    held_out: list[list[list[float]]] = [[], []]  # by side, seed and stage: losses
+    our_scores: dict[str, list[float]] = defaultdict(list)  # metric -> percentage of each seed
+    padded_scores: dict[str, list[float]] = defaultdict(list)
+    our_losses: dict[str, list[float]] = defaultdict(list)  # stage -> held-out loss of each seed
+    padded_losses: dict[str, list[float]] = defaultdict(list)
+    sides = (("ours", ours, our_losses, our_scores), ("plain", PLAIN, padded_losses, padded_scores))
     for seed in seeds:
         data = make_data(folder, seed, dropout=True)
-        for side, (name, options) in enumerate((("ours", ours), ("plain", PLAIN))):
+        for name, options, side_losses, side_scores in sides:
             place = folder / f"seed{seed}-{name}"
             logs = train(data, place, seed, options)
-            held_out[side].append([held_out_loss(log) for log in logs])
-            scores[side].append(score(data, place))
+            for stage, log in zip(STAGES, logs, strict=True):
+                side_losses[stage].append(held_out_loss(log))
+            for what, percentage in score(data, place).items():
+                side_scores[what].append(percentage)
     figures = []
-    for number, stage in enumerate(STAGES):
-        mine = [stage_losses[number] for stage_losses in held_out[0]]
-        padded = [stage_losses[number] for stage_losses in held_out[1]]
-        differences = ", ".join(f"{a - b:+.3f}" for a, b in zip(mine, padded, strict=True))
-        note = f"seeds {seeds}, ours less padded: {differences}"
+    for stage, mine in our_losses.items():
+        padded = padded_losses[stage]
+        differences = [f"{a - b:+.3f}" for a, b in zip(mine, padded, strict=True)]
+        note = f"seeds {seeds}, ours less padded: {', '.join(differences)}"
         figures.append(Figure(f"loss on held-out videos after {stage}", "", mine, padded, note))
-    for what in scores[0][0]:
-        mine = [percentages[what] for percentages in scores[0]]
-        padded = [percentages[what] for percentages in scores[1]]
-        each = "; ".join(f"{a:.1f}, {b:.1f}" for a, b in zip(mine, padded, strict=True))
-        means = f"{statistics.mean(mine):.1f} and {statistics.mean(padded):.1f}"
-        note = f"seeds {seeds}, ours and padded: {each}; means {means}"
+    for what, mine in our_scores.items():
+        padded = padded_scores[what]
+        pairs = [f"{a:.1f}, {b:.1f}" for a, b in zip(mine, padded, strict=True)]
+        our_mean = statistics.mean(mine)
+        padded_mean = statistics.mean(padded)
+        means = f"{our_mean:.1f} and {padded_mean:.1f}"
+        note = f"seeds {seeds}, ours and padded: {'; '.join(pairs)}; means {means}"
         figures.append(Figure(what, "%", mine, padded, note))
     return figures
 
@@ -190,9 +212,11 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, default=work, help="folder of the runs, which is kept")
     args = parser.parse_args()
-    folder = args.work.resolve() / ("-".join(args.ours) or "default")
-    curves = compare_curves(folder, args.seeds[0], args.ours)
-    record(curves + compare_retrieval(folder, args.seeds, args.ours))
+    name = "-".join(args.ours) or "default"
+    folder = args.work.resolve() / name
+    figures = compare_curves(folder, args.seeds[0], args.ours)
+    figures += compare_retrieval(folder, args.seeds, args.ours)
+    record(figures, args.out)
 
 
 if __name__ == "__main__":

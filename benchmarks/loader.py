@@ -39,7 +39,10 @@ from mmpt.utils.rng import item_rng
 from process_memory import cpu_s
 from results import Figure, Options, rates, record, run_script, time_in_turns
 
-V, C, F, T = 64, 16, 16, 32
+V = 64  # videos of an item
+C = 16  # clips of a video
+F = 16  # seconds of a clip
+T = 32  # word pieces of a clip
 SEED = 0
 TENSORS = ("caps", "cmasks", "vfeats", "vmasks")
 
@@ -83,16 +86,19 @@ def random_videos(num_videos: int) -> Iterator[tuple[str, np.ndarray, Captions]]
         starts = np.sort(rng.uniform(0, seconds - 5, size=seconds // 5))
         caps = []
         for size in rng.integers(4, 20, size=len(starts)):
-            caps.append(rng.integers(1000, 30000, size=size).tolist())
-        ends = np.minimum(starts + rng.uniform(2, 6, size=len(starts)), seconds)
-        feature = rng.standard_normal((seconds, 512), dtype=np.float32).astype(np.float16)
+            ids = rng.integers(1000, 30000, size=size)
+            caps.append(ids.tolist())
+        lengths = rng.uniform(2, 6, size=len(starts))
+        ends = np.minimum(starts + lengths, seconds)
+        feature = rng.standard_normal((seconds, 512), dtype=np.float32)
         captions = Captions(start=starts.tolist(), end=ends.tolist(), cap=caps)
-        yield f"video{number:06d}", feature, captions
+        yield f"video{number:06d}", feature.astype(np.float16), captions
 
 
 def training_set(config: DatasetConfig) -> MMDataset:
     """Returns the training data set of a generated corpus."""
-    data = Task(RunConfig(dataset=config), seed=SEED).build_dataset(Split.TRAIN)
+    task = Task(RunConfig(dataset=config), seed=SEED)
+    data = task.build_dataset(Split.TRAIN)
     assert data is not None
     return data
 
@@ -101,20 +107,24 @@ def plain_read(stem: str, row: int) -> np.ndarray:
     """Returns one row of a ragged tensor, opening both of its files."""
     data = np.load(f"{stem}_data.npy", mmap_mode="r")
     starts = np.load(f"{stem}_starts.npy", mmap_mode="r")
-    return data[starts[row] : starts[row + 1]]
+    begin = starts[row]
+    end = starts[row + 1]
+    return data[begin:end]
 
 
 def plain_clip(ids: list[int], rows: np.ndarray) -> tuple[torch.Tensor, ...]:
     """Returns caps, cmasks, vfeats and vmasks of one clip."""
     ids = [101, 102, *ids[: T - 3], 102]
-    caps = torch.LongTensor(ids + [0] * (T - len(ids)))
+    padding = [0] * (T - len(ids))
+    caps = torch.LongTensor(ids + padding)
     cmasks = torch.zeros(T, dtype=torch.bool)
     cmasks[: len(ids)] = True
     video = torch.from_numpy(np.array(rows[:F]))
     vmasks = torch.zeros(F, dtype=torch.bool)
     vmasks[: len(video)] = True
-    padding = torch.zeros((F - len(video), 512), dtype=video.dtype)
-    return caps, cmasks, torch.cat([video, padding]), vmasks
+    black = torch.zeros((F - len(video), 512), dtype=video.dtype)
+    vfeats = torch.cat([video, black])
+    return caps, cmasks, vfeats, vmasks
 
 
 def plain_clips(
@@ -125,15 +135,18 @@ def plain_clips(
     Each clip is a text window around a random caption, and a video window around a random second
     of the text window.
     """
-    sizes, clips = [len(ids) for ids in captions["cap"]], []
+    starts = captions["start"]
+    ends = captions["end"]
+    sizes = [len(ids) for ids in captions["cap"]]
+    clips = []
     for _ in range(C):
         # The text window.
         centre = rng.randint(0, len(sizes) - 1)
         target = rng.randint(aligner.sampled_min_len, aligner.sampled_max_len)
-        first, last, _ = text_span(sizes, captions["start"], captions["end"], centre, target, rng)
+        first, last, _ = text_span(sizes, starts, ends, centre, target, rng)
         # A second of it, inside the video.
-        low = math.floor(captions["start"][first])
-        high = math.ceil(captions["end"][last - 1])
+        low = math.floor(starts[first])
+        high = math.ceil(ends[last - 1])
         middle = rng.randint(low, high) if low < high else (low + high) // 2
         middle = max(0, min(middle, seconds - 1))
         # The video window grows by a second at a time, to a random side.
@@ -159,14 +172,16 @@ def plain_item(
     """Returns the item of `keys`, made video by video and clip by clip."""
     videos = []
     for key in keys:
-        feature = plain_read(video_stem(str(config.vfeat_dir), Split.TRAIN, key.shard), key.row)
+        stem = video_stem(str(config.vfeat_dir), Split.TRAIN, key.shard)
+        feature = plain_read(stem, key.row)
         captions = plain_captions(str(config.tfeat_dir), key)
         clips = []
         for clip in plain_clips(aligner, len(feature), captions, rng):
             window = []
             for ids in captions["cap"][clip.text_start : clip.text_end]:
                 window += ids
-            clips.append(plain_clip(window, feature[clip.video_start : clip.video_end]))
+            rows = feature[clip.video_start : clip.video_end]
+            clips.append(plain_clip(window, rows))
         videos.append([torch.stack(column) for column in zip(*clips, strict=True)])
     columns = zip(*videos, strict=True)
     return {name: torch.cat(column) for name, column in zip(TENSORS, columns, strict=True)}
@@ -175,8 +190,9 @@ def plain_item(
 def plain_captions(prefix: str, key: ShardKey) -> Captions:
     """Returns the captions of one video."""
     times = plain_read(times_stem(prefix, Split.TRAIN, key.shard), key.row)
+    rows = plain_read(ids_stem(prefix, Split.TRAIN, key.shard), key.row)
     cap = []
-    for row in plain_read(ids_stem(prefix, Split.TRAIN, key.shard), key.row):
+    for row in rows:
         cap.append([int(token) for token in row if token != -1])  # -1 is padding
     start, end = np.array(times, dtype=np.float64).T
     return Captions(start=start.tolist(), end=end.tolist(), cap=cap)
@@ -214,7 +230,8 @@ def loader_seconds(dataset: Dataset, collate_fn: Callable, num_items: int) -> tu
     batches = iter(DataLoader(dataset, batch_sampler=order, collate_fn=collate_fn, num_workers=1))
     copy = torch.empty_like(next(batches)["vfeats"])  # now the worker has started
     (worker,) = multiprocessing.active_children()
-    begin, parent_begin = cpu_s(worker.pid), time.process_time()
+    begin = cpu_s(worker.pid)
+    parent_begin = time.process_time()
     for _ in range(num_items):
         copy.copy_(next(batches)["vfeats"])
     in_parent = time.process_time() - parent_begin
@@ -247,18 +264,18 @@ def main() -> None:
             clock=time.process_time,
         )
         in_worker, with_parent = measure_workers(data, plain)
-    ours, others = np.array(called) * 1000
-    figures = [
-        Figure("an item of 64 videos", "ms", ours.tolist(), others.tolist(), note="equal tensors")
-    ]
-    for what, sides in (
-        ("loader, a core", called),
-        ("loader, a core, in its process", in_worker),
-        ("loader, a core, with its parent", with_parent),
-    ):
-        ours, others = sides
-        figures.append(Figure(what, "videos/s", rates(V, ours), rates(V, others)))
-    record(figures)
+    our_s, plain_s = called
+    our_ms = [1000 * seconds for seconds in our_s]
+    plain_ms = [1000 * seconds for seconds in plain_s]
+    figures = [Figure("an item of 64 videos", "ms", our_ms, plain_ms, note="equal tensors")]
+    sides = {
+        "loader, a core": called,
+        "loader, a core, in its process": in_worker,
+        "loader, a core, with its parent": with_parent,
+    }
+    for what, (our_s, plain_s) in sides.items():
+        figures.append(Figure(what, "videos/s", rates(V, our_s), rates(V, plain_s)))
+    record(figures, args.out)
 
 
 def measure_workers(data: MMDataset, plain: PlainItems) -> tuple[list[list[float]], ...]:

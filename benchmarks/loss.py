@@ -36,16 +36,18 @@ def draw_batch(num_clips: int, seed: int = 0) -> Batch:
     The masks have lengths from the ranges of the samplers.
     """
     generator = torch.Generator().manual_seed(seed)
-    num_pieces = torch.randint(8, 33, (num_clips, 1), generator=generator).clamp(max=29)
-    num_text = num_pieces + 1  # with [SEP]
+    num_pieces = torch.randint(8, 33, (num_clips, 1), generator=generator)
+    num_text = num_pieces.clamp(max=29) + 1  # with [SEP]
     num_video = torch.randint(3, 17, (num_clips, 1), generator=generator)
-    text_place, video_place = torch.arange(TEXT_POSITIONS), torch.arange(VIDEO_POSITIONS)
+    text_place = torch.arange(TEXT_POSITIONS)
+    video_place = torch.arange(VIDEO_POSITIONS)
     text_mask = (text_place >= 1) & (text_place <= num_text)
     video_mask = (video_place >= 1) & (video_place <= num_video)
     video_mask[:, -1] = True
 
     def states(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator).requires_grad_()
+        drawn = torch.randn(*shape, generator=generator)
+        return drawn.requires_grad_()
 
     return {
         "pooled_video": states(num_clips, HIDDEN),
@@ -71,7 +73,10 @@ def step(loss: LossFunction, batch: Batch) -> tuple[float, list[Tensor]]:
         tensor.grad = None
     total = loss(batch)
     total.backward()
-    gradients = [tensor.grad.flatten() for tensor in batch.values() if tensor.grad is not None]
+    gradients = []
+    for tensor in batch.values():
+        if tensor.grad is not None:
+            gradients.append(tensor.grad.flatten())
     return total.item(), gradients
 
 
@@ -82,7 +87,8 @@ def step_alone(name: str, num_clips: int, threads: int) -> tuple[float, float]:
     batch = draw_batch(num_clips)
     before = peak_memory()
     seconds, _ = timed(lambda: VARIANTS[name](batch).backward())
-    return seconds, (peak_memory() - before) / MB
+    extra = peak_memory() - before
+    return seconds, extra / MB
 
 
 def compare(num_clips: int, rounds: int, threads: int) -> list[Figure]:
@@ -92,9 +98,13 @@ def compare(num_clips: int, rounds: int, threads: int) -> list[Figure]:
     gradient_errors: list[float] = []
 
     def check(found: tuple[float, list[Tensor]], wanted: tuple[float, list[Tensor]]) -> None:
-        loss_errors.append(abs(found[0] / wanted[0] - 1))
-        gradient, exact = torch.cat(found[1]), torch.cat(wanted[1])
-        gradient_errors.append(float((gradient - exact).norm() / exact.norm()))
+        loss, gradients = found
+        exact_loss, exact_gradients = wanted
+        loss_errors.append(abs(loss / exact_loss - 1))
+        exact = torch.cat(exact_gradients)
+        difference = torch.cat(gradients) - exact
+        error = difference.norm() / exact.norm()
+        gradient_errors.append(float(error))
 
     seconds = time_in_turns(
         rounds,
@@ -142,7 +152,9 @@ def main() -> None:
     if not (args.clips or args.large):
         raise UserError("--clips 0 and --large 0 leave nothing to measure; give one of them clips.")
     torch.set_num_threads(args.threads)
-    figures = compare(args.clips, args.rounds, args.threads) if args.clips else []
+    figures = []
+    if args.clips:
+        figures += compare(args.clips, args.rounds, args.threads)
     if args.large:
         seconds, extra = run_in_new_process(step_alone, "ours", args.large, args.threads)
         note = f"of it {gradient_mb(args.large):.0f} MB are the gradients of the states"
@@ -150,7 +162,7 @@ def main() -> None:
             Figure(f"loss, {args.large} clips, forward and backward", "s", [seconds]),
             Figure(f"loss, {args.large} clips, extra memory", "MB", [extra], note=note),
         ]
-    record(figures)
+    record(figures, args.out)
 
 
 if __name__ == "__main__":

@@ -27,10 +27,11 @@ def make_batch(num_clips: int) -> dict[str, torch.Tensor]:
     """Returns random features of 3 to 16 seconds and captions of 8 to 29 word pieces."""
     generator = torch.Generator().manual_seed(0)
     seconds = torch.randint(3, SECONDS + 1, (num_clips, 1), generator=generator)
-    pieces = torch.randint(8, 33, (num_clips, 1), generator=generator).clamp(max=SLOTS - 3)
+    drawn = torch.randint(8, 33, (num_clips, 1), generator=generator)
+    num_tokens = drawn.clamp(max=SLOTS - 3) + 3  # with the special tokens
     return {
         "caps": torch.randint(5, 1000, (num_clips, SLOTS), generator=generator),
-        "cmasks": torch.arange(SLOTS) < pieces + 3,
+        "cmasks": torch.arange(SLOTS) < num_tokens,
         "vfeats": torch.randn(num_clips, SECONDS, 512, generator=generator),
         "vmasks": torch.arange(SECONDS) < seconds,
     }
@@ -41,9 +42,12 @@ def measure(size: str, num_clips: int, clips_per_chunk: int, threads: int) -> fl
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     changes, video_layers = MODELS[size]
-    sizes = {"num_hidden_video_layers": video_layers, "max_video_len": SECONDS}
     model = MMFusionSeparate(
-        BertConfig(**changes), **sizes, packed=True, checkpoint_activations=clips_per_chunk
+        BertConfig(**changes),
+        num_hidden_video_layers=video_layers,
+        max_video_len=SECONDS,
+        packed=True,
+        checkpoint_activations=clips_per_chunk,
     )
     freeze_all_but_layernorm(model)
     model.train()
@@ -51,7 +55,8 @@ def measure(size: str, num_clips: int, clips_per_chunk: int, threads: int) -> fl
 
     def step(batch: dict[str, torch.Tensor]) -> None:
         output = model(**batch)
-        loss(**{**batch, **output}).total.backward()
+        total = loss(**{**batch, **output}).total
+        total.backward()
 
     step(make_batch(16))  # loads libraries
     batch = make_batch(num_clips)
@@ -73,13 +78,15 @@ def main() -> None:
     for chunk in (args.chunk, False):  # False keeps all activations
         values = []
         for _ in range(args.rounds):
-            values.append(run_in_new_process(measure, args.model, args.clips, chunk, args.threads))
+            extra = run_in_new_process(measure, args.model, args.clips, chunk, args.threads)
+            values.append(extra)
         sides.append(values)
     what = (
         f"step of {args.clips} clips, {args.model} size, activations again in chunks of "
         f"{args.chunk}, compared with all kept"
     )
-    record([Figure(what, "MB", *sides, note="growth of the process's peak")])
+    figure = Figure(what, "MB", *sides, note="growth of the process's peak")
+    record([figure], args.out)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,8 @@ def attend_eagerly(towers: MMFusionSeparate) -> None:
 
 def dense(batch: Batch) -> Tensor:
     """Returns Norton's loss, with tensors over (caption, clip, token, token)."""
-    return torch.stack(list(dense_terms(batch).values())).sum()
+    terms = dense_terms(batch)
+    return torch.stack(list(terms.values())).sum()
 
 
 def dense_terms(batch: Batch) -> dict[str, Tensor]:
@@ -74,33 +75,45 @@ def dense_clip_caption(video: Tensor, text: Tensor) -> Tensor:
     uniform = dots.new_full((num_clips,), -math.log(2 * num_clips))
     plan = dense_plan(dots, uniform, uniform) * (2 * num_clips)
     targets = 0.3 * plan + 0.7 * torch.eye(num_clips)
-    to_text = -(targets * dots.log_softmax(1)).sum(1).mean()
-    to_video = -(targets.T * dots.T.log_softmax(1)).sum(1).mean()
+    to_text = soft_cross_entropy(dots, targets)
+    to_video = soft_cross_entropy(dots.T, targets.T)
     return to_text + to_video
+
+
+def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Returns the mean cross entropy of rows of logits with targets that are distributions."""
+    log_shares = logits.log_softmax(1)
+    return -(targets * log_shares).sum(1).mean()
 
 
 def dense_video_paragraph(batch: Batch) -> Tensor:
     """Returns the contrast of sequences of 8 clips with sequences of 8 captions."""
-    video, text = batch["pooled_video"], batch["pooled_text"]
+    video = unit(batch["pooled_video"])
+    text = unit(batch["pooled_text"])
     num_clips = len(video)
+    num_sequences = num_clips // 8
     # The similarity of a caption and a clip is a weighted mean of pooled and token similarity.
-    pooled = dense_min_max(unit(text) @ unit(video).T)
+    pooled = dense_min_max(text @ video.T)
     fused = (0.5 * pooled + dense_token_similarity(batch)) / 1.5
-    blocks = fused.view(num_clips // 8, 8, num_clips // 8, 8).transpose(1, 2)
+    blocks = fused.view(num_sequences, 8, num_sequences, 8).transpose(1, 2)
     # A prompt bucket, which has half of the mass, takes captions and clips without a counterpart.
     # Its similarity is the 30 % quantile of the similarities of true pairs.
     true_pairs = fused.detach().diagonal().sort().values
     rho = true_pairs[int(0.3 * num_clips) - 1]
-    padded = rho.expand(*blocks.shape[:2], 9, 9).clone()
+    padded = rho.expand(num_sequences, num_sequences, 9, 9).clone()
     padded[..., :8, :8] = blocks.detach()
     mass = torch.full((9,), -math.log(16))
     mass[8] += math.log(8)
-    plans = dense_plan(padded / 0.1, mass, mass)[..., :8, :8]
+    with_bucket = dense_plan(padded / 0.1, mass, mass)
+    plans = with_bucket[..., :8, :8]
     plans = plans * (8 / plans.sum((2, 3), keepdim=True))
     # The score of two sequences is their similarity under the plan.
-    logits = (plans * blocks).sum((2, 3)) / 0.07
-    own = torch.arange(len(logits))
-    return functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)
+    similarities = (plans * blocks).sum((2, 3))
+    logits = similarities / 0.07
+    own = torch.arange(num_sequences)
+    to_paragraph = functional.cross_entropy(logits, own)
+    to_video = functional.cross_entropy(logits.T, own)
+    return to_paragraph + to_video
 
 
 def dense_token_similarity(batch: Batch) -> Tensor:
@@ -109,30 +122,37 @@ def dense_token_similarity(batch: Batch) -> Tensor:
     It is the mean of text-to-video and video-to-text, each normalised to [0, 1]. Each of them takes
     a soft maximum over the tokens of the other side, then a mean over its own tokens.
     """
-    text_mask, video_mask = batch["text_mask_outputs"], batch["video_mask_outputs"]
-    text, video = unit(batch["text_outputs"]), unit(batch["video_outputs"])
+    text_mask = batch["text_mask_outputs"]
+    video_mask = batch["video_mask_outputs"]
+    text = unit(batch["text_outputs"])
+    video = unit(batch["video_outputs"])
     cosines = torch.einsum("atd,bvd->abtv", text, video)
     real = text_mask[:, None, :, None] & video_mask[None, :, None, :]
     # The soft maximum is a log-sum-exp with alpha = 1. A masked token contributes exp(0) = 1, which
     # is subtracted.
     exp = cosines.masked_fill(~real, 0).exp()
-    num_masked_video = (~video_mask).sum(1)[None, :, None]
-    num_masked_text = (~text_mask).sum(1)[:, None, None]
-    t2v = (exp.sum(3) - num_masked_video).log().sum(2)
-    v2t = (exp.sum(2) - num_masked_text).log().sum(2)
-    t2v = t2v / text_mask.sum(1)[:, None]
-    v2t = v2t / video_mask.sum(1)
+    num_masked_video = (~video_mask).sum(1)
+    num_masked_text = (~text_mask).sum(1)
+    text_maxima = (exp.sum(3) - num_masked_video[None, :, None]).log()
+    video_maxima = (exp.sum(2) - num_masked_text[:, None, None]).log()
+    num_text = text_mask.sum(1)
+    num_video = video_mask.sum(1)
+    t2v = text_maxima.sum(2) / num_text[:, None]
+    v2t = video_maxima.sum(2) / num_video
     return (dense_min_max(t2v) + dense_min_max(v2t)) / 2
 
 
 def unit(states: Tensor) -> Tensor:
     """Returns the states divided by their norms."""
-    return states / states.norm(dim=-1, keepdim=True)
+    norms = states.norm(dim=-1, keepdim=True)
+    return states / norms
 
 
 def dense_min_max(matrix: Tensor) -> Tensor:
     """Returns the matrix scaled and shifted to [0, 1]."""
-    return (matrix - matrix.min()) / (matrix.max() - matrix.min())
+    low = matrix.min()
+    high = matrix.max()
+    return (matrix - low) / (high - low)
 
 
 @torch.no_grad()
@@ -149,5 +169,8 @@ def dense_plan(kernel: Tensor, log_mu: Tensor, log_nu: Tensor) -> Tensor:
     for _ in range(50):
         u = log_mu - (kernel + v[..., None, :]).logsumexp(-1)
         v = log_nu - (kernel + u[..., None]).logsumexp(-2)
-    plan = (kernel + u[..., None] + v[..., None, :]).exp()
-    return plan if plan.dim() == 2 else plan * 16
+    log_plan = kernel + u[..., None] + v[..., None, :]
+    plan = log_plan.exp()
+    if plan.dim() == 2:
+        return plan
+    return plan * 16

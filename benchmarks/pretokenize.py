@@ -43,7 +43,8 @@ def make_words(rng: np.random.Generator) -> list[str]:
     letters = rng.integers(len(LETTERS), size=(NUM_WORDS, 9))
     words = []
     for row, length in zip(letters, lengths, strict=True):
-        words.append("".join(LETTERS[i] for i in row[:length]))
+        word = [LETTERS[i] for i in row[:length]]
+        words.append("".join(word))
     return words
 
 
@@ -53,7 +54,8 @@ def write_bert(folder: Path, words: list[str]) -> None:
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     inner = [f"##{letter}" for letter in LETTERS]
     pieces = dict.fromkeys([*special, *LETTERS, *inner, *words[:NUM_WHOLE]])
-    (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces))
+    lines = [f"{piece}\n" for piece in pieces]
+    (folder / "vocab.txt").write_text("".join(lines))
     (folder / "config.json").write_text('{"model_type": "bert"}')
 
 
@@ -67,11 +69,14 @@ def write_captions(
     with open(path, "w") as file:
         for video_number in range(num_videos):
             sizes = rng.integers(3, 13, size=num_captions)
-            numbers = np.searchsorted(share, rng.random(sizes.sum())).clip(max=NUM_WORDS - 1)
+            numbers = np.searchsorted(share, rng.random(sizes.sum()))
+            numbers = numbers.clip(max=NUM_WORDS - 1)
             drawn = iter([words[number] for number in numbers.tolist()])
             text = [" ".join(islice(drawn, int(size))) for size in sizes]
-            start = np.cumsum(rng.uniform(1, 4, size=num_captions)).round(2)
-            video = {"start": start.tolist(), "end": (start + 4).round(2).tolist(), "text": text}
+            start = np.cumsum(rng.uniform(1, 4, size=num_captions))
+            start = start.round(2)
+            end = (start + 4).round(2)
+            video = {"start": start.tolist(), "end": end.tolist(), "text": text}
             separator = ", " if video_number else "{"
             file.write(f'{separator}"video{video_number:08d}": {json.dumps(video)}')
         file.write("}")
@@ -80,29 +85,34 @@ def write_captions(
 def write_meta(folder: Path, num_videos: int, shard_size: int) -> None:
     """Writes the meta file of the packed training features."""
     ids = [f"video{number:08d}" for number in range(num_videos)]
-    shards = [ids[begin : begin + shard_size] for begin in range(0, num_videos, shard_size)]
+    shards = []
+    for begin in range(0, num_videos, shard_size):
+        shards.append(ids[begin : begin + shard_size])
     write_shard_meta(folder, Split.TRAIN, shards)
 
 
 def plain(captions: Path, folder: Path, bert: Path, num_videos: int) -> None:
     """Tokenises one caption after the other, with all captions in memory."""
     tokenizer = load_tokenizer(str(bert))
-    videos = list(json.loads(captions.read_text()).values())
+    content = json.loads(captions.read_text())
+    videos = list(content.values())
     for shard, begin in enumerate(range(0, num_videos, SHARD_SIZE)):
         rows: list[Captions] = []
         for video in videos[begin : begin + SHARD_SIZE]:
             cap = []
             for text in video["text"]:
-                cap.append(tokenizer(text[:96], add_special_tokens=False)["input_ids"])
+                encoded = tokenizer(text[:96], add_special_tokens=False)
+                cap.append(encoded["input_ids"])
             rows.append({"start": video["start"], "end": video["end"], "cap": cap})
         write_caption_shard(f"{folder}/plain.bert.", Split.TRAIN, shard, rows)
 
 
-def compare_speed(folder: Path, num_videos: int, rounds: int) -> None:
-    """Records the captions per second of both sides, and checks that their files are equal."""
+def compare_speed(folder: Path, num_videos: int, rounds: int) -> list[Figure]:
+    """Returns the captions per second of both sides, and checks that their files are equal."""
     rng = np.random.default_rng(0)
     words = make_words(rng)
-    bert, captions = folder / "bert", folder / "captions.json"
+    bert = folder / "bert"
+    captions = folder / "captions.json"
     write_bert(bert, words)
     write_captions(captions, words, num_videos, 100, rng)
     load_tokenizer(str(bert))  # the tokenizer is cached, so that no side loads it
@@ -133,13 +143,15 @@ def compare_speed(folder: Path, num_videos: int, rounds: int) -> None:
     figures = []
     for workers, side in zip(num_processes, taken, strict=True):
         what = f"tokenising, {workers} processes"
-        figures.append(Figure(what, "captions/s", rates(num_captions, side), plain_rates, note))
-    record(figures)
+        our_rates = rates(num_captions, side)
+        figures.append(Figure(what, "captions/s", our_rates, plain_rates, note))
+    return figures
 
 
 def peak_megabytes(arguments: list[str]) -> float:
     """Runs a command; returns the peak resident memory of its largest process in MB."""
-    child = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
+    command = [sys.executable, *arguments]
+    child = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)
     assert status == 0, arguments
     return usage.ru_maxrss * 1024 / 1e6
@@ -154,9 +166,10 @@ def measure_memory(folder: Path, scales: list[int]) -> None:
     for num_videos in scales:
         place = folder / str(num_videos)
         place.mkdir()
-        write_captions(place / "raw_caption.json", words, num_videos, 15, rng)
+        captions = place / "raw_caption.json"
+        write_captions(captions, words, num_videos, 15, rng)
         write_meta(place / "feat", num_videos, 4096)
-        size = (place / "raw_caption.json").stat().st_size / 1e6
+        size = captions.stat().st_size / 1e6
         overrides = [
             f"dataset.bert_name={folder / 'bert'}",
             f"dataset.target_dir={place / 'feat'}",
@@ -164,10 +177,11 @@ def measure_memory(folder: Path, scales: list[int]) -> None:
         ]
         scripts = "scripts/text_token_extractor"
         yaml = f"{scripts}/configs/bert-base-uncased.yaml"
-        for name, arguments in (
-            ("dedupprocessor", ["-m", "mmpt.processors.dedupprocessor", "--how2dir", str(place)]),
-            ("pretokenization", [f"{scripts}/pretokenization.py", yaml, *overrides]),
-        ):
+        commands = {
+            "dedupprocessor": ["-m", "mmpt.processors.dedupprocessor", "--how2dir", str(place)],
+            "pretokenization": [f"{scripts}/pretokenization.py", yaml, *overrides],
+        }
+        for name, arguments in commands.items():
             seconds, peak = timed(peak_megabytes, arguments)
             row = f"{num_videos:>9,}{size:>7,.0f} MB{name:>19}{peak:>6.0f} MB{seconds:>9.1f}"
             print(row, flush=True)
@@ -187,7 +201,8 @@ def main() -> None:
         if args.memory:
             measure_memory(Path(folder), args.memory)
         else:
-            compare_speed(Path(folder), args.videos, args.rounds)
+            figures = compare_speed(Path(folder), args.videos, args.rounds)
+            record(figures, args.out)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,8 @@ class Memory:
     @classmethod
     def of(cls, pid: int) -> Memory:
         """Returns the current memory of a process."""
-        sums, status = _fields(f"/proc/{pid}/smaps_rollup"), _fields(f"/proc/{pid}/status")
+        sums = _fields(f"/proc/{pid}/smaps_rollup")
+        status = _fields(f"/proc/{pid}/status")
         return cls(
             own=sums["Pss_Anon"] + status["VmPTE"],
             batches=sums["Pss_Shmem"],
@@ -50,7 +51,8 @@ def run_in_new_process(function: Callable[..., Result], *args: object) -> Result
     """Returns `function(*args)`, computed in a new process."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, spawn, initializer=_fork_workers) as pool:
-        return pool.submit(function, *args).result()
+        future = pool.submit(function, *args)
+        return future.result()
 
 
 def _fork_workers() -> None:
@@ -75,7 +77,8 @@ def reset_peak() -> None:
 def _fields(path: str) -> dict[str, int]:
     """Returns the fields of a file in /proc whose unit is kB, in bytes."""
     fields = {}
-    for line in Path(path).read_text().splitlines():
+    lines = Path(path).read_text().splitlines()
+    for line in lines:
         name, *values = line.split()
         if values and values[-1] == "kB":
             fields[name.rstrip(":")] = int(values[0]) * 1024

@@ -59,9 +59,11 @@ class Figure:
         """
         if not self.plain or self.unit == "%" or 0 in (*self.ours, *self.plain):
             return []
+        is_rate = self.unit.endswith("/s")
         ratios = []
         for ours, plain in zip(self.ours, self.plain, strict=True):
-            ratios.append(ours / plain if self.unit.endswith("/s") else plain / ours)
+            ratio = ours / plain if is_rate else plain / ours
+            ratios.append(ratio)
         return ratios
 
 
@@ -82,12 +84,16 @@ def at_least(least: Number) -> Callable[[str], Number]:
 
 
 class Options(argparse.ArgumentParser):
-    """The command line of a benchmark. The docstring of the script is the help text."""
+    """The command line of a benchmark. The docstring of the script is the help text.
+
+    Every benchmark has the option `--out`, the file that `record` appends to.
+    """
 
     def __init__(self, description: str | None):
         super().__init__(
             description=description, formatter_class=argparse.RawDescriptionHelpFormatter
         )
+        self.add_argument("--out", type=Path, default=RESULTS, help="file to append the run to")
 
     def number(self, name: str, default: Any, help: str = "", *, least: float = 1) -> None:
         """Adds an option that takes a number of at least `least`."""
@@ -141,8 +147,9 @@ def time_in_turns(
         results = []
         for side, taken in zip(sides, seconds, strict=True):
             begin = clock()
-            results.append(side(number))
+            result = side(number)
             taken.append(clock() - begin)
+            results.append(result)
         if check:
             check(*results)
     return [taken[1:] for taken in seconds]
@@ -151,20 +158,20 @@ def time_in_turns(
 # ---- recording
 
 
-def record(figures: Sequence[Figure], out: Path | None = None) -> None:
-    """Prints the figures as a table and appends the run to `out` (default: the results file)."""
+def record(figures: Sequence[Figure], out: Path) -> None:
+    """Prints the figures as a table and appends the run to `out`."""
     assert all(figure.ours for figure in figures), "a figure has no values"
-    script = Path(sys.argv[0])
+    script = Path(sys.argv[0]).name
     run = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "commit": commit(),
-        "command": " ".join(["python", f"benchmarks/{script.name}", *sys.argv[1:]]),
+        "command": " ".join(["python", f"benchmarks/{script}", *sys.argv[1:]]),
         "figures": [asdict(figure) for figure in figures],
     }
     line = json.dumps(run)
     print(table([line]))
-    with (out or RESULTS).open("a") as file:
+    with out.open("a") as file:
         file.write(line + "\n")
 
 
@@ -172,23 +179,35 @@ def machine() -> str:
     """Returns the processor and its cores, the GPU if there is one, and Python and torch."""
     processor = platform.machine()
     if sys.platform == "linux":
-        found = re.search(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
-        processor = found[1] if found else processor
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
-    return f"{processor}, {os.cpu_count()} cores{gpu}, {versions}"
+        cpu_info = Path("/proc/cpuinfo").read_text()
+        if found := re.search(r"^model name\s*:\s*(.*)$", cpu_info, re.M):
+            processor = found[1]
+    parts = [processor, f"{os.cpu_count()} cores"]
+    if torch.cuda.is_available():
+        parts.append(torch.cuda.get_device_name())
+    parts.append(f"Python {platform.python_version()}")
+    parts.append(f"torch {torch.__version__}")
+    return ", ".join(parts)
 
 
 def commit() -> str:
     """Returns the current commit, with a `+` if files differ from it."""
-    changes = ["status", "--porcelain", "--untracked-files=no", ":!results.jsonl", ":!README.md"]
-    return _git("rev-parse", "--short", "HEAD") + ("+" if _git(*changes) else "")
+    number = _git("rev-parse", "--short", "HEAD")
+    ignored = (":!results.jsonl", ":!README.md")
+    if _git("status", "--porcelain", "--untracked-files=no", *ignored):
+        number += "+"
+    return number
 
 
 def _git(*args: str) -> str:
     """Returns the output of a git command in this folder."""
-    command, folder = ["git", *args], Path(__file__).parent
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", *args],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return done.stdout.strip()
 
 
@@ -201,7 +220,10 @@ def table(lines: Sequence[str]) -> str:
     Args:
         lines: lines of the results file.
     """
-    last = {run["command"]: run for run in map(json.loads, lines)}
+    last = {}
+    for line in lines:
+        run = json.loads(line)
+        last[run["command"]] = run
     text = [
         "| command, date, commit | what | ours | plain | ratio | |",
         "|---|---|---|---|---|---|",
@@ -216,7 +238,8 @@ def rows(run: dict[str, Any]) -> list[str]:
     source = f"`{run['command']}`, {run['date'][:10]}, {run['commit']}"
     found = []
     for figure in run["figures"]:
-        found.append(f"| {' | '.join([source, *cells(figure)])} |")
+        row = " | ".join([source, *cells(figure)])
+        found.append(f"| {row} |")
         source = ""
     return found
 
@@ -224,18 +247,26 @@ def rows(run: dict[str, Any]) -> list[str]:
 def cells(figure: dict[str, Any]) -> list[str]:
     """Returns name, ours, plain, ratio and note of a figure as text."""
     ratios = Figure(**figure).ratios
-    sides = [spread(figure[side], figure["unit"]) for side in ("ours", "plain")]
-    return [figure["what"], *sides, spread(ratios, "times"), figure["note"]]
+    unit = figure["unit"]
+    return [
+        figure["what"],
+        spread(figure["ours"], unit),
+        spread(figure["plain"], unit),
+        spread(ratios, "times"),
+        figure["note"],
+    ]
 
 
 def spread(values: Sequence[float], unit: str) -> str:
     """Returns median and range as text, such as `2.00 s (1.90 to 2.10)`."""
     if not values:
         return ""
-    median = f"{significant(statistics.median(values))} {unit}"
+    median = significant(statistics.median(values))
     if len(values) == 1:
-        return median
-    return f"{median} ({significant(min(values))} to {significant(max(values))})"
+        return f"{median} {unit}"
+    low = significant(min(values))
+    high = significant(max(values))
+    return f"{median} {unit} ({low} to {high})"
 
 
 def significant(value: float) -> str:
@@ -243,7 +274,10 @@ def significant(value: float) -> str:
 
     Larger numbers are rounded to whole numbers and not further.
     """
-    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
+    digits = 0
+    if value:
+        exponent = math.floor(math.log10(abs(value)))
+        digits = max(0, 2 - exponent)
     return f"{value:,.{digits}f}"
 
 

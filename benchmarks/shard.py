@@ -29,7 +29,8 @@ def generate(folder: Path, num_videos: int, dtype: str) -> list[str]:
     rng = np.random.default_rng(0)
     ids = [f"video{number:06d}" for number in range(num_videos)]
     for name in ids:
-        feature = rng.standard_normal((int(rng.integers(100, 300)), 512), np.float32)
+        seconds = int(rng.integers(100, 300))
+        feature = rng.standard_normal((seconds, 512), np.float32)
         np.save(folder / f"{name}.npy", feature.astype(dtype))
     return ids
 
@@ -47,7 +48,8 @@ def plain_copy(folder: Path, ids: list[str], target: Path) -> None:
 
 def main() -> None:
     """Runs the benchmark."""
-    cores, dtypes = os.cpu_count() or 1, ("float16", "float32", "float64")
+    cores = os.cpu_count() or 1
+    dtypes = ("float16", "float32", "float64")
     parser = Options(__doc__)
     parser.number("--videos", 4096, "number of videos (0.2 MB each)")
     parser.number("--shard-size", 2048, "videos per shard")
@@ -56,7 +58,8 @@ def main() -> None:
     parser.add_argument("--folder", help="on the disk to measure (default: the temporary folder)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
-        raw, target = Path(name) / "raw", Path(name) / "packed"
+        raw = Path(name) / "raw"
+        target = Path(name) / "packed"
         raw.mkdir()
         ids = generate(raw, args.videos, args.dtype)
         megabytes = sum(path.stat().st_size for path in raw.iterdir()) / 1e6
@@ -84,7 +87,7 @@ def main() -> None:
     for workers, taken in zip(num_workers, packed, strict=True):
         what = f"packing, {workers} processes"
         figures.append(Figure(what, "MB/s", rates(megabytes, taken), plain, note))
-    record(figures)
+    record(figures, args.out)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,9 @@ from torch import Tensor
 from mmpt.losses.sinkhorn import bucket_transport, transport
 from results import Figure, Options, record, run_script, time_in_turns
 
-ITERATIONS, LENGTH, EPSILON = 50, 8, 0.1
+ITERATIONS = 50
+LENGTH = 8  # clips and captions of a sequence
+EPSILON = 0.1
 
 
 def plain_plan(kernel: Tensor, mu: Tensor, nu: Tensor) -> Tensor:
@@ -26,17 +28,21 @@ def plain_plan(kernel: Tensor, mu: Tensor, nu: Tensor) -> Tensor:
         mu: sums of the rows, [M].
         nu: sums of the columns, [N].
     """
-    u, v = torch.zeros(len(mu)), torch.zeros(len(nu))
+    u = torch.zeros(len(mu))
+    v = torch.zeros(len(nu))
     for _ in range(ITERATIONS):
         u = mu.log() - torch.logsumexp(kernel + v, 1)
         v = nu.log() - torch.logsumexp(kernel + u[:, None], 0)
-    return (kernel + u[:, None] + v).exp()
+    log_plan = kernel + u[:, None] + v
+    return log_plan.exp()
 
 
 def plain_targets(dots: Tensor) -> Tensor:
     """Returns the plan of the clip-caption targets, whose rows and columns sum to 1."""
-    uniform = torch.full((len(dots),), 1 / len(dots))
-    return plain_plan(dots, uniform, uniform) * len(dots)
+    num_clips = len(dots)
+    uniform = torch.full((num_clips,), 1 / num_clips)
+    plan = plain_plan(dots, uniform, uniform)
+    return plan * num_clips
 
 
 def plain_blocks(blocks: Tensor, rho: Tensor) -> Tensor:
@@ -51,7 +57,8 @@ def plain_blocks(blocks: Tensor, rho: Tensor) -> Tensor:
         padded = rho.repeat(LENGTH + 1, LENGTH + 1)
         padded[:LENGTH, :LENGTH] = block
         plan = plain_plan(padded / EPSILON, mass, mass)
-        plans.append(plan[:LENGTH, :LENGTH] * 2 * LENGTH)
+        without_bucket = plan[:LENGTH, :LENGTH]
+        plans.append(without_bucket * 2 * LENGTH)
     return torch.stack(plans)
 
 
@@ -65,7 +72,8 @@ def measure_targets(num_clips: int, rounds: int) -> Figure:
     dots = []
     for number in range(rounds + 1):
         generator = torch.Generator().manual_seed(number)
-        dots.append(28 * torch.randn(num_clips, num_clips, generator=generator))
+        normal = torch.randn(num_clips, num_clips, generator=generator)
+        dots.append(28 * normal)
     errors: list[float] = []
     ours, plain = time_in_turns(
         rounds,
@@ -79,21 +87,26 @@ def measure_targets(num_clips: int, rounds: int) -> Figure:
 
 def measure_blocks(num_clips: int, rounds: int, sample: int) -> Figure:
     """Measures the plans of the video-paragraph contrast."""
-    side, rho = num_clips // LENGTH, torch.tensor(0.4)
+    side = num_clips // LENGTH
+    num_blocks = side * side
+    rho = torch.tensor(0.4)
     errors: list[float] = []
     draws = []  # the blocks of each round, and the positions of those that the plain side computes
     for number in range(rounds + 1):
         generator = torch.Generator().manual_seed(number)
         blocks = torch.rand(side, side, LENGTH, LENGTH, generator=generator)
-        draws.append((blocks, torch.randperm(side * side, generator=generator)[:sample]))
+        order = torch.randperm(num_blocks, generator=generator)
+        draws.append((blocks, order[:sample]))
 
     def ours(number: int) -> Tensor:
         blocks, chosen = draws[number]
-        return bucket_transport(blocks, rho, ITERATIONS, EPSILON).flatten(0, 1)[chosen]
+        plans = bucket_transport(blocks, rho, ITERATIONS, EPSILON)
+        return plans.flatten(0, 1)[chosen]
 
     def plain(number: int) -> Tensor:
         blocks, chosen = draws[number]
-        return plain_blocks(blocks.flatten(0, 1)[chosen], rho)
+        sampled = blocks.flatten(0, 1)[chosen]
+        return plain_blocks(sampled, rho)
 
     taken, plain_taken = time_in_turns(
         rounds,
@@ -101,8 +114,8 @@ def measure_blocks(num_clips: int, rounds: int, sample: int) -> Figure:
         plain,
         check=lambda *plans: errors.append(largest_difference(*plans)),
     )
-    num_sampled = min(sample, side * side)
-    scaled = [seconds * side * side / num_sampled for seconds in plain_taken]
+    num_sampled = min(sample, num_blocks)
+    scaled = [seconds * num_blocks / num_sampled for seconds in plain_taken]
     note = f"block by block, scaled from {num_sampled} blocks; plans equal to {max(errors):.0e}"
     what = f"transport of {side} x {side} blocks of {LENGTH} x {LENGTH} with a bucket"
     return Figure(what, "s", taken, scaled, note)
@@ -118,7 +131,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     targets = measure_targets(args.clips, args.rounds)
-    record([targets, measure_blocks(args.clips, args.rounds, args.sample)])
+    blocks = measure_blocks(args.clips, args.rounds, args.sample)
+    record([targets, blocks], args.out)
 
 
 if __name__ == "__main__":

@@ -33,8 +33,12 @@ from plain_parts import attend_eagerly, dense
 from process_memory import run_in_new_process
 from results import Figure, Options, record, run_script
 
-DEMO_BERT = {"hidden_size": 128, "num_hidden_layers": 2}
-DEMO_BERT |= {"num_attention_heads": 4, "intermediate_size": 256}
+DEMO_BERT = {
+    "hidden_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 256,
+}
 MODELS = {
     "base": ({}, 6),
     "demo": (DEMO_BERT, 2),
@@ -115,10 +119,12 @@ def real_share(batch: dict[str, torch.Tensor], video_layers: int, text_layers: i
     The video tower adds two tokens, [CLS] and [SEP]. The text tower leaves out the first slot of
     a caption.
     """
-    num_clips, seconds = batch["vmasks"].shape
-    real = video_layers * (batch["vmasks"].sum() + 2 * num_clips)
-    real = real + text_layers * (batch["cmasks"].sum() - num_clips)
-    slots = video_layers * (seconds + 2) + text_layers * (batch["cmasks"].shape[1] - 1)
+    num_clips, num_seconds = batch["vmasks"].shape
+    _, num_slots = batch["cmasks"].shape
+    real_video = batch["vmasks"].sum() + 2 * num_clips
+    real_text = batch["cmasks"].sum() - num_clips
+    real = video_layers * real_video + text_layers * real_text
+    slots = video_layers * (num_seconds + 2) + text_layers * (num_slots - 1)
     return float(real / (slots * num_clips))
 
 
@@ -126,7 +132,9 @@ def dense_float(output: dict[str, torch.Tensor]) -> torch.Tensor:
     """Returns the dense loss in float32, computed on the device of the outputs."""
     upcast = {}
     for name, value in output.items():
-        upcast[name] = value.float() if value.is_floating_point() else value
+        if value.is_floating_point():
+            value = value.float()
+        upcast[name] = value
     with upcast["pooled_video"].device:
         return dense(upcast)
 
@@ -135,7 +143,8 @@ def compare(
     size: str, num_videos: int, rounds: int, device: torch.device, dtype: torch.dtype
 ) -> list[Figure]:
     """Measures both sides with a model of this size."""
-    norton, exact = MMContraLoss(NORTON), dtype == torch.float32
+    norton = MMContraLoss(NORTON)
+    exact = dtype == torch.float32
     plain_dtype = torch.float32 if exact or device.type == "cpu" else torch.float16
     ours = towers(size, packed=True, device=device, dtype=dtype)
     plain = towers(size, packed=False, device=device, dtype=plain_dtype)
@@ -146,11 +155,13 @@ def compare(
     for batch in drawn:
         our_steps.append(step(ours, lambda output: norton(**output).total, batch))
         plain_steps.append(step(plain, dense_float, batch))
-        value, wanted = our_steps[-1].loss, plain_steps[-1].loss
+        value = our_steps[-1].loss
+        wanted = plain_steps[-1].loss
         assert abs(value - wanted) < tolerance * abs(wanted), (value, wanted)
     del our_steps[0], plain_steps[0]  # the first round warms up
+    _, video_layers = MODELS[size]
     text_layers = ours.text_encoder.config.num_hidden_layers
-    shares = [real_share(batch, MODELS[size][1], text_layers) for batch in drawn]
+    shares = [real_share(batch, video_layers, text_layers) for batch in drawn]
     real_percent = 100 * statistics.mean(shares)
     what = f"training step, {size} size, {num_videos} videos x 16 clips, {device.type}, {dtype}"
     note = (
@@ -176,12 +187,13 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="ours")
     args = parser.parse_args()
-    device, dtype = choose_device(args.device), getattr(torch, args.dtype)
+    device = choose_device(args.device)
+    dtype = getattr(torch, args.dtype)
     figures = []
     for size in args.models:
         videos = args.videos or {"base": 8, "demo": 16}[size]
         figures += run_in_new_process(compare, size, videos, args.rounds, device, dtype)
-    record(figures)
+    record(figures, args.out)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,7 @@ updates of 16 videos x 16 clips.
 """
 
 import contextlib
-import json
-import os
 import re
-import shutil
 import signal
 import statistics
 import subprocess
@@ -29,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
@@ -38,10 +35,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-import results
+from job_commands import JOB_TYPES, PREDICT, ROOT, SIZES, Data, Job, Lines
 from mmpt.batch import Split
 from mmpt.config import load_config
-from mmpt.config.yaml_files import write_yaml
 from mmpt.datasets import collate
 from mmpt.errors import LaunchError
 from mmpt.evaluators import PREDICTORS
@@ -53,231 +49,13 @@ from mmpt.utils.tables import text_table
 from process_memory import run_in_new_process
 from results import Figure, Options, record, run_script, significant
 
-ROOT = Path(__file__).resolve().parents[1]
-TRAINING = "projects/retri/norton/how2_demo.yaml"
-SCORING = "projects/retri/norton/test_how2_demo_zs.yaml"
-PREDICT = "local_predict"
-JOB_TYPES = ("local_single", "local_small", PREDICT)
-ENDED = "the command has ended"
-
-Lines = list[tuple[float, str]]
-"""The lines that a command printed, each with the seconds since the start of the command."""
 Seconds = dict[str, float]
 """Phase -> seconds."""
-
-TRAINING_PHASES = {
-    "checks": r"^launching ",
-    "imports": r"^\d{4}-\d\d-\d\d ",  # the launcher's own lines have no date
-    "data and model": r"refresh of epoch 1: .* videos in ([\d.]+) s|Start iterating over samples",
-    "refresh": r"refresh of epoch 1|Start iterating over samples",
-    "first update": r"first update done",
-    "other updates": r"begin validation on",
-    "validation": r"Preparing to save checkpoint",
-    "checkpoint": r"done training in",
-    "exit": ENDED,
-}
-"""Phase -> pattern of the line that ends it. If the pattern has a group, it matches a number of
-seconds, and the phase ended that long before the line.
-"""
-SCORING_PHASES = {
-    "checks": r"^launching ",
-    "imports, data, model": r" scored in ([\d.]+) s$",
-    "network": r"test batches scored: \d+ in",
-    "metrics": r" scored in [\d.]+ s$",
-    "results, report, table": r"^ +chance ",
-    "exit": ENDED,
-}
 # Sums of phases that are reported, too.
 START = ("checks", "imports", "data and model", "refresh", "first update")
 EPOCH = ("first update", "other updates", "validation", "checkpoint")
 TRAINING_SUMS = {"launch to first update": START, "updates, validation, checkpoint": EPOCH}
 WHOLE = "whole command"
-
-
-@dataclass(frozen=True)
-class Size:
-    """A model and the batches that it is trained on."""
-
-    bert: Mapping[str, int]
-    """Changes to the configuration of the BERT in the corpus."""
-    video_layers: int
-    layernorm_only: bool
-    videos_per_batch: int
-    num_videos: int
-    num_val: int
-
-
-SIZES = {
-    "small": Size({"num_hidden_layers": 4}, 2, False, 8, 360, 40),
-    "base": Size(
-        {
-            "hidden_size": 768,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
-            "intermediate_size": 3072,
-            "vocab_size": 30522,
-        },
-        6,
-        True,
-        16,
-        96,
-        16,
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Data:
-    """The input files of the jobs of one size."""
-
-    work: Path
-    """Folder of the files."""
-    corpus: Path
-    """Folder of the corpus."""
-    size: str
-    """Key of `SIZES`."""
-    num_videos: int
-    """Number of training videos."""
-    num_val: int
-    """Number of validation videos in training. The corpus may have more, for the evaluations."""
-
-    @property
-    def bert(self) -> Path:
-        """Folder of the BERT of this size."""
-        return self.work / f"bert-{self.size}"
-
-    @property
-    def checkpoint(self) -> Path:
-        """Path of a checkpoint with random weights."""
-        return self.work / f"random-{self.size}.pt"
-
-    def list_of(self, split: str, num: int) -> Path:
-        """Writes a list of the first `num` videos of a split; returns its path."""
-        ids = (self.corpus / f"how2_s3d_{split}.lst").read_text().splitlines()
-        path = self.work / f"{self.size}-{split}.lst"
-        path.write_text("\n".join(ids[:num]) + "\n")
-        return path
-
-    def write_bert(self) -> None:
-        """Writes the folder `bert`: the vocabulary of the corpus with another configuration."""
-        shutil.copytree(self.corpus / "bert", self.bert, dirs_exist_ok=True)
-        path = self.bert / "config.json"
-        config = json.loads(path.read_text()) | dict(SIZES[self.size].bert)
-        path.write_text(json.dumps(config))
-
-    def settings(self) -> dict[str, Any]:
-        """Returns the part of a YAML that is the same for training and evaluation."""
-        dataset = {"bert_name": str(self.bert), "vfeat_dir": f"{self.corpus}/feat"}
-        model = {"num_hidden_video_layers": SIZES[self.size].video_layers}
-        return {"dataset": dataset, "model": model}
-
-
-@dataclass(frozen=True)
-class Job:
-    """A command to measure."""
-
-    data: Data
-    job_type: str
-    """Value of `--jobtype`."""
-    refresh: bool
-    """Embed all videos and retrieve the batches. If False, batches are random groups of videos."""
-    plain: bool = False
-    """Use padded towers, eager attention and the dense loss."""
-
-    @property
-    def name(self) -> str:
-        """The name of the job, which is the same for both sides."""
-        name = f"{self.data.size}, {self.job_type}"
-        if self.job_type == PREDICT:
-            return name
-        return f"{name}, {'with' if self.refresh else 'without'} refresh"
-
-    @property
-    def phases(self) -> Mapping[str, str]:
-        """The phases of the command and the patterns of the lines that end them."""
-        phases = SCORING_PHASES if self.job_type == PREDICT else TRAINING_PHASES
-        return {name: line for name, line in phases.items() if self.refresh or name != "refresh"}
-
-    def write_yaml(self) -> Path:
-        """Writes the YAML and empties the folder of the job; returns the path of the YAML."""
-        folder = self.data.work / "run"
-        shutil.rmtree(folder, ignore_errors=True)
-        values = self.data.settings() | {"eval": {"save_path": str(folder)}}
-        if self.job_type == PREDICT:
-            self._evaluate(values)
-        else:
-            self._train(values, folder)
-        if self.plain:
-            values["model"]["model_cls"] = "benchmarks.plain_parts.PaddedTowers"
-        path = self.data.work / "job.yaml"
-        write_yaml(path, values)
-        return path
-
-    def _evaluate(self, values: dict[str, Any]) -> None:
-        """Adds the settings of an evaluation."""
-        values["includes"] = SCORING
-        values["dataset"]["test_path"] = f"{self.data.corpus}/val_clips.json"
-        path = {"path": [str(self.data.checkpoint)]}
-        values["fairseq"] = {"common_eval": path, "dataset": {"num_workers": 2}}
-
-    def _train(self, values: dict[str, Any], folder: Path) -> None:
-        """Adds the settings of a training job, which writes to `folder`."""
-        data, size = self.data, SIZES[self.data.size]
-        values["includes"] = TRAINING
-        values["dataset"] |= {
-            "train_path": str(data.list_of("train", data.num_videos)),
-            "val_path": str(data.list_of("val", data.num_val)),
-            "tfeat_dir": f"{data.corpus}/feat/demo.bert-demo.",
-            "num_video_per_batch": size.videos_per_batch,
-        }
-        values["model"]["layernorm_only"] = size.layernorm_only
-        values["fairseq"] = {
-            "dataset": {"num_workers": 2},
-            "optimization": {"max_epoch": 1},
-            "checkpoint": {"restore_file": None, "save_dir": str(folder)},
-        }
-        values["retri_epoch"] = 1 if self.refresh else None
-        values["num_cands"] = 3 * size.videos_per_batch  # as in the recipe
-        if self.plain:
-            values["loss"] = {"loss_cls": "benchmarks.plain_parts.DenseLoss"}
-
-    def run(self, *more: str) -> Lines:
-        """Runs the command with the overrides `more`, and returns the lines that it printed."""
-        command = ["locallaunch.py", str(self.write_yaml()), "--jobtype", self.job_type, *more]
-        return run([sys.executable, *command])
-
-
-def run(command: Sequence[str]) -> Lines:
-    """Runs a command in the root of the project, with the code in it.
-
-    Returns:
-        The lines that the command printed, and `ENDED` at the end.
-    Raises:
-        LaunchError: the exit code is not 0.
-    """
-    paths = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
-    begin, lines = time.monotonic(), []
-    with subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                lines.append((time.monotonic() - begin, line.rstrip("\n")))
-            code = process.wait()
-        except BaseException:
-            process.terminate()  # the launcher then ends its own processes
-            raise
-    lines.append((time.monotonic() - begin, ENDED))
-    if code:
-        last = "\n".join(line for _, line in lines[-30:-1])
-        raise LaunchError(f"{' '.join(command)} ended with exit code {code}:\n{last}")
-    return lines
 
 
 def measure(lines: Lines, phases: Mapping[str, str]) -> Seconds:
@@ -296,16 +74,22 @@ def measure(lines: Lines, phases: Mapping[str, str]) -> Seconds:
             raise LaunchError(f"the command printed no line `{pattern}`, which ends `{phase}`.")
         # The seconds in a line are rounded. Without `max`, a phase could end before it begins.
         ends.append(max(ends[-1], end_s))
-    taken = [end - begin for begin, end in pairwise(ends)]
-    return dict(zip(phases, taken, strict=True)) | {WHOLE: ends[-1]}
+    seconds = {}
+    for phase, (begin, end) in zip(phases, pairwise(ends), strict=True):
+        seconds[phase] = end - begin
+    seconds[WHOLE] = ends[-1]
+    return seconds
 
 
 def find_end(lines: Lines, pattern: str) -> float | None:
     """Returns the time of the first line that matches `pattern`, less the seconds in its group."""
     for at_s, line in lines:
-        if match := re.search(pattern, line):
-            since_s = match[1] if match.re.groups else None
-            return at_s - float(since_s or 0)
+        match = re.search(pattern, line)
+        if match is None:
+            continue
+        if match.re.groups and match[1]:
+            return at_s - float(match[1])
+        return at_s
     return None
 
 
@@ -336,10 +120,12 @@ def network_s(path: Path) -> float:
     with contextlib.chdir(ROOT):
         config = load_config(path)
     task = Task.from_config(config)
-    dataset, model = task.build_dataset(Split.TEST), task.build_model(pretrained=False)
+    dataset = task.build_dataset(Split.TEST)
+    model = task.build_model(pretrained=False)
     assert dataset is not None
     batches = list(DataLoader(dataset, config.batch_size, collate_fn=collate))
-    predictor = PREDICTORS.get(str(config.predictor), "predictor")(config.dataset)
+    predictor_class = PREDICTORS.get(str(config.predictor), "predictor")
+    predictor = predictor_class(config.dataset)
     device = torch.device("cpu")
     predictor(model, batches[:1], device)  # warms up
     begin = time.perf_counter()
@@ -368,13 +154,17 @@ def summary(job: Job, figures: Sequence[Figure]) -> str:
     """Returns a table with the medians of the figures of a job."""
     medians = {}
     for figure in figures:
-        medians[figure.what.removeprefix(f"{job.name}: ")] = statistics.median(figure.ours)
+        what = figure.what.removeprefix(f"{job.name}: ")
+        medians[what] = statistics.median(figure.ours)
     rows = []
     for figure, (what, median) in zip(figures, medians.items(), strict=True):
-        row = [what, f"{median:.2f}", f"{100 * median / medians[WHOLE]:.0f} %"]
-        row.append(f"{statistics.median(figure.plain):.2f}" if figure.plain else "")
-        row.append(significant(statistics.median(figure.ratios)) if figure.ratios else "")
-        rows.append(row)
+        percent = 100 * median / medians[WHOLE]
+        plain = ratio = ""
+        if figure.plain:
+            plain = f"{statistics.median(figure.plain):.2f}"
+        if figure.ratios:
+            ratio = significant(statistics.median(figure.ratios))
+        rows.append([what, f"{median:.2f}", f"{percent:.0f} %", plain, ratio])
     return text_table([job.name, "ours, s", "share", "plain, s", "times"], rows)
 
 
@@ -382,7 +172,9 @@ def prepare(size: str, args: Any) -> Data:
     """Writes the corpus and the BERT of a size."""
     num_videos = args.videos or SIZES[size].num_videos
     num_val = args.val_videos or SIZES[size].num_val
-    all_val = max(num_val, args.test_videos if PREDICT in args.jobtype else 0)
+    all_val = num_val
+    if PREDICT in args.jobtype:
+        all_val = max(num_val, args.test_videos)
     work = args.work.resolve()
     corpus = work / f"corpus-{num_videos}-{all_val}"
     make_corpus(corpus, CorpusSettings(num_videos=num_videos, num_val=all_val))
@@ -408,21 +200,28 @@ def compare(jobs: Sequence[Job], args: Any) -> list[list[Figure]]:
     sides = [False] if args.no_baseline else [False, True]
     taken: dict[Job, list[Seconds]] = {}
     # The first run fills the file cache. It is as short as possible.
-    one_update = ["fairseq.optimization.max_update=1"] if jobs[0].job_type != PREDICT else []
-    jobs[0].run(*one_update)
+    first = jobs[0]
+    if first.job_type == PREDICT:
+        first.run()
+    else:
+        first.run("fairseq.optimization.max_update=1")
     for number, job, plain in product(range(args.rounds), jobs, sides):
         one = replace(job, plain=plain)
-        with busy_core() if args.beside_busy else contextlib.nullcontext():
+        neighbour = busy_core() if args.beside_busy else contextlib.nullcontext()
+        with neighbour:
             seconds = measure(one.run(), one.phases)
         taken.setdefault(one, []).append(seconds)
         side = "plain" if plain else "ours"
         print(f"round {number + 1}, {one.name}, {side}: {seconds[WHOLE]:.1f} s", flush=True)
     figures = []
     for job in jobs:
-        figures.append(figures_of(job, taken[job], taken.get(replace(job, plain=True), [])))
+        plain_job = replace(job, plain=True)
+        job_figures = figures_of(job, taken[job], taken.get(plain_job, []))
         if job.job_type == PREDICT:
-            rounds = [run_in_new_process(network_s, job.write_yaml()) for _ in range(args.rounds)]
-            figures[-1].append(Figure(f"{job.name}: network alone", "s", rounds))
+            yaml = job.write_yaml()
+            rounds = [run_in_new_process(network_s, yaml) for _ in range(args.rounds)]
+            job_figures.append(Figure(f"{job.name}: network alone", "s", rounds))
+        figures.append(job_figures)
     return figures
 
 
@@ -444,15 +243,17 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, default=work, help="folder of the corpora, which are kept"
     )
-    parser.add_argument("--out", type=Path, default=results.RESULTS, help="file to append to")
     args = parser.parse_args()
-    every = []
+    all_figures = []
+    summaries = []
     for size in args.size:
         jobs = jobs_of(prepare(size, args), args)
-        every += list(zip(jobs, compare(jobs, args), strict=True))
-    record([figure for _, figures in every for figure in figures], args.out)
-    for job, figures in every:
-        print(f"\n{summary(job, figures)}")
+        for job, figures in zip(jobs, compare(jobs, args), strict=True):
+            all_figures += figures
+            summaries.append(summary(job, figures))
+    record(all_figures, args.out)
+    for text in summaries:
+        print(f"\n{text}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import results
 from tests.support.paths import ROOT
 
 WRONG = {
@@ -41,13 +40,14 @@ def test_a_wrong_option_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     script, *options = command.split()
-    monkeypatch.setattr(results, "RESULTS", tmp_path / "results.jsonl")
+    out = tmp_path / "results.jsonl"
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(sys, "argv", [script, *options])
+    monkeypatch.setattr(sys, "argv", [script, *options, "--out", str(out)])
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(ROOT / "benchmarks" / script), run_name="__main__")
     captured = capsys.readouterr()
     assert end.value.code == 2
     assert WRONG[command] in captured.err.splitlines()[-1]
     assert not captured.out
+    assert not out.exists()
     assert not list(tmp_path.glob("*mmpt*"))  # the folders of full_size.py and learning.py

@@ -12,17 +12,15 @@ from results import Figure, record
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "results.jsonl"
-    monkeypatch.setattr(results, "RESULTS", path)
     monkeypatch.setattr(sys, "argv", ["/somewhere/loss.py", "--clips", "16"])
-    return path
+    return tmp_path / "results.jsonl"
 
 
 def test_a_run_is_printed_and_appended_with_its_source(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    record([Figure("step", "s", ours=[0.5, 0.25, 0.75], plain=[1.0, 1.0, 3.0], note="equal")])
-    record([Figure("rate", "items/s", ours=[3000.0], plain=[1500.0])])
+    record([Figure("step", "s", ours=[0.5, 0.25, 0.75], plain=[1.0, 1.0, 3.0], note="equal")], file)
+    record([Figure("rate", "items/s", ours=[3000.0], plain=[1500.0])], file)
     first, second = map(json.loads, file.read_text().splitlines())
     source = f"| `python benchmarks/loss.py --clips 16`, {first['date'][:10]}, {first['commit']} |"
     head = [
@@ -39,8 +37,8 @@ def test_a_run_is_printed_and_appended_with_its_source(
 
 
 def test_the_table_shows_the_last_run_of_a_command(file: Path) -> None:
-    record([Figure("peak", "MB", ours=[10.0])])
-    record([Figure("peak", "MB", ours=[20.0])])
+    record([Figure("peak", "MB", ours=[10.0])], file)
+    record([Figure("peak", "MB", ours=[20.0])], file)
     *_, row = results.table(file.read_text().splitlines()).splitlines()
     assert "`python benchmarks/loss.py --clips 16`" in row
     assert "20.0 MB" in row
@@ -49,12 +47,12 @@ def test_the_table_shows_the_last_run_of_a_command(file: Path) -> None:
 
 def test_sides_of_different_length_are_an_error(file: Path) -> None:
     with pytest.raises(ValueError, match="shorter"):
-        record([Figure("step", "s", ours=[1.0, 2.0], plain=[1.0])])
+        record([Figure("step", "s", ours=[1.0, 2.0], plain=[1.0])], file)
     assert not file.exists()
 
 
 def test_a_value_of_zero_has_no_ratio(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    record([Figure("memory", "MB", ours=[0.0], plain=[3.0])])
+    record([Figure("memory", "MB", ours=[0.0], plain=[3.0])], file)
     assert capsys.readouterr().out.splitlines()[-1].endswith("| memory | 0 MB | 3.00 MB |  |  |")
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+import job_commands
 import results
 import whole_job
+from job_commands import PREDICT, SIZES, TRAINING_PHASES, Data, Job, Lines
 from mmpt.batch import Split
 from mmpt.cli.preflight import check_parts
 from mmpt.config import load_config
@@ -18,7 +20,6 @@ from mmpt.errors import LaunchError
 from mmpt.losses import MMContraLoss
 from mmpt.tasks import Task
 from tests.support.paths import ROOT
-from whole_job import PREDICT, SIZES, TRAINING_PHASES, Data, Job
 
 LOG = """launching fairseq-train job.yaml
 2026-11-28 21:58:36 | INFO | fairseq_cli.train | {}
@@ -42,7 +43,7 @@ def data(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Data:
 def test_a_phase_ends_with_its_line() -> None:
     times = [1.0, 3.0, 6.5, 6.5, 7.0, 9.0, 10.0, 12.0]
     log = [line.replace("0.0 s", "2.5 s") for line in LOG]
-    lines = [*zip(times, log, strict=True), (15.0, whole_job.ENDED)]
+    lines = [*zip(times, log, strict=True), (15.0, job_commands.ENDED)]
     taken = whole_job.measure(lines, TRAINING_PHASES)
     assert taken == {
         "checks": 1.0,
@@ -63,7 +64,7 @@ def test_a_phase_ends_with_its_line() -> None:
 def test_the_error_of_a_failed_command_has_its_last_lines() -> None:
     code = "print('no such file'); raise SystemExit(3)"
     with pytest.raises(LaunchError, match=r"exit code 3:\nno such file"):
-        whole_job.run([sys.executable, "-c", code])
+        job_commands.run([sys.executable, "-c", code])
 
 
 @pytest.mark.e2e
@@ -72,10 +73,10 @@ def test_both_sides_run_in_turns_and_are_recorded(
 ) -> None:
     started = []
 
-    def run(job: Job, *more: str) -> whole_job.Lines:
+    def run(job: Job, *more: str) -> Lines:
         started.append(("plain" if job.plain else "ours", *more))
         code = "import sys; print(*sys.argv[1:], sep='\\n')"
-        return whole_job.run([sys.executable, "-c", code, *LOG])
+        return job_commands.run([sys.executable, "-c", code, *LOG])
 
     monkeypatch.setattr(Job, "run", run)
     args = argparse.Namespace(rounds=2, no_baseline=False, beside_busy=True)
