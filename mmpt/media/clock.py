@@ -129,7 +129,7 @@ class Clock:
     def _matches_old_clock(self, old_time: int) -> bool:
         """Returns whether the clock before the last jump expects a frame at `old_time`.
 
-        It may have stood still since the jump, or have run as long as the frames since then.
+        It may have stopped at the jump, or have continued for as long as the frames since then.
         """
         if self._is_near(old_time, self._early):
             return True

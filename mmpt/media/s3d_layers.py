@@ -82,7 +82,8 @@ class SelfGating(nn.Module):
     def forward(self, x_NCTHW: torch.Tensor) -> torch.Tensor:
         """Returns the scaled input, float [N, C, T, H, W]."""
         mean_NC = x_NCTHW.mean(dim=(2, 3, 4))
-        gate_NC = torch.sigmoid(self.fc(mean_NC))
+        logits_NC = self.fc(mean_NC)
+        gate_NC = torch.sigmoid(logits_NC)
         gate_NC111 = gate_NC[:, :, None, None, None]
         return x_NCTHW * gate_NC111
 
@@ -169,7 +170,9 @@ def space_to_depth(x_NCTHW: torch.Tensor) -> torch.Tensor:
     """
     # Split each axis into (position of the block, place in the block), move the three places in
     # front of the channels, and join them with the channels.
-    blocks = x_NCTHW.unflatten(4, (-1, 2)).unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
+    blocks = x_NCTHW
+    for axis in (4, 3, 2):
+        blocks = blocks.unflatten(axis, (-1, 2))
     num, channels, frames, _, height, _, width, _ = blocks.shape
     places_first = blocks.permute(0, 3, 5, 7, 1, 2, 4, 6)
     return places_first.reshape(num, 8 * channels, frames, height, width)
@@ -201,6 +204,7 @@ class SentenceModule(nn.Module):
             ids_NW: word ids, int64 [N, W], padded with 0.
         """
         words = self.word_embd(ids_NW)
-        hidden = functional.relu(self.fc1(words))
+        hidden = self.fc1(words)
+        hidden = functional.relu(hidden)
         sentences = hidden.amax(dim=1)
         return self.fc2(sentences)

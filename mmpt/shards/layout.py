@@ -48,9 +48,10 @@ def write_shard_meta(vfeat_dir: str | Path, split: Split, shards: Sequence[Seque
     Args:
         shards: the video ids of every shard, in row order.
     """
-    path = Path(vfeat_dir) / f"{split.shard_name}_meta.json"
-    content = {"format": 1, "shards": [list(ids) for ids in shards]}
-    write_json(path, content)
+    name = f"{split.shard_name}_meta.json"
+    path = Path(vfeat_dir) / name
+    lists = [list(ids) for ids in shards]
+    write_json(path, {"format": 1, "shards": lists})
     return path
 
 
@@ -157,7 +158,8 @@ def check_shard(
     starts = times.data[:, 0]
     ends = times.data[:, 1]
     is_reversed = ends < starts
-    is_outside = (starts < 0) | (np.maximum(starts, ends) > video_ends)
+    latest = np.maximum(starts, ends)
+    is_outside = (starts < 0) | (latest > video_ends)
     return ShardCounts(
         seconds=seconds,
         captions=num_captions,

@@ -83,8 +83,12 @@ class ShardedTensor:
         data_path = f"{stem}_data.npy"
         starts_path = f"{stem}_starts.npy"
         if mmap_mode is None:
-            return cls(load_npy(data_path, REMEDY), load_npy(starts_path, REMEDY), name=stem)
-        shard = cls(_map_npy(data_path), _map_npy(starts_path), name=stem)
+            data = load_npy(data_path, REMEDY)
+            starts = load_npy(starts_path, REMEDY)
+            return cls(data, starts, name=stem)
+        data = _map_npy(data_path)
+        starts = _map_npy(starts_path)
+        shard = cls(data, starts, name=stem)
         shard._is_mapped = True
         if shard.data.nbytes > large_map:
             shard._rows_per_map = rows_per_map
@@ -184,6 +188,7 @@ def _map_npy(path: str) -> np.ndarray:
     file_bytes = torch.from_file(path, shared=False, size=size, dtype=torch.uint8)
     data_bytes = file_bytes.numpy()[array.offset :]
     values = data_bytes.view(array.dtype)
-    mapped = values.reshape(array.shape, order="C" if array.flags.c_contiguous else "F")
+    order: Literal["C", "F"] = "C" if array.flags.c_contiguous else "F"
+    mapped = values.reshape(array.shape, order=order)
     mapped.flags.writeable = False
     return mapped

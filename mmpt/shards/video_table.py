@@ -86,7 +86,10 @@ class VideoTable:
         position_of: dict[bytes, int] = {}
         for position, name in enumerate(self.names.tolist()):
             position_of.setdefault(name, position)
-        found = [position_of.get(name.encode(), -1) for name in ids]
+        found = []
+        for video_id in ids:
+            position = position_of.get(video_id.encode(), -1)
+            found.append(position)
         return np.array(found, dtype=np.int64)
 
     def take(self, positions: np.ndarray) -> VideoTable:

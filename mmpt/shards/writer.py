@@ -42,7 +42,8 @@ class RowStream:
 
     def append(self, rows: np.ndarray) -> None:
         """Writes the next item, an array [rows, width] of the stream's dtype."""
-        assert rows.shape == (len(rows), self._width)
+        assert rows.ndim == 2
+        assert rows.shape[1] == self._width
         assert rows.dtype == self._dtype
         self._file.write(rows.tobytes())
         num_rows = self.starts[-1] + len(rows)
@@ -96,11 +97,14 @@ def write_caption_shard(
     times = []
     ids = []
     for video_captions in captions:
-        start_end_2C = np.array([video_captions["start"], video_captions["end"]], dtype=np.float32)
-        times.append(start_end_2C.T)
+        start_and_end = [video_captions["start"], video_captions["end"]]
+        times_2C = np.array(start_and_end, dtype=np.float32)
+        times.append(times_2C.T)
         ids.append(pad_ids(video_captions["cap"]))
-    ShardedTensor.from_list(times).save(times_stem(tfeat_dir, split, shard))
-    ShardedTensor.from_list(ids).save(ids_stem(tfeat_dir, split, shard))
+    times_tensor = ShardedTensor.from_list(times)
+    times_tensor.save(times_stem(tfeat_dir, split, shard))
+    ids_tensor = ShardedTensor.from_list(ids)
+    ids_tensor.save(ids_stem(tfeat_dir, split, shard))
 
 
 def write_shards(
@@ -129,7 +133,8 @@ def write_shards(
     while chunk := list(islice(remaining, shard_size)):
         shard = len(shards)
         ids, features, captions = zip(*chunk, strict=True)
-        ShardedTensor.from_list(features).save(video_stem(vfeat_dir, split, shard))
+        feature_tensor = ShardedTensor.from_list(features)
+        feature_tensor.save(video_stem(vfeat_dir, split, shard))
         write_caption_shard(tfeat_dir, split, shard, captions)
         shards.append(list(ids))
     write_shard_meta(vfeat_dir, split, shards)

@@ -241,7 +241,7 @@ def _true_steps(world: World, videos: Sequence[Video]) -> dict[str, Any]:
 
     Only the steps that are shown get numbers, from 1 on.
     """
-    shown = set()
+    shown: set[int] = set()
     for video in videos:
         shown.update(performance.step for performance in video.performances)
     numbers = {step: number for number, step in enumerate(sorted(shown), start=1)}
@@ -265,8 +265,8 @@ def _true_steps(world: World, videos: Sequence[Video]) -> dict[str, Any]:
 def _true_alignment(video: Video) -> list[list[Any]]:
     """Returns [aligned, start, end, text] for every caption, in the form of HTM-Align.
 
-    The times are those of the caption's step. A caption without a step is not aligned (0) and keeps
-    its own times.
+    An aligned caption (1) has the times of its step. A caption without a step is not aligned (0)
+    and keeps its own times.
     """
     rows: list[list[Any]] = []
     for caption in video.captions:

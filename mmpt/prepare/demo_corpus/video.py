@@ -150,7 +150,8 @@ def _draw_performances(
     times = _draw_times(len(shown), num_seconds, settings.background, rng)
     performances = []
     for step, (start, end) in zip(shown, times, strict=True):
-        performances.append(Performance(step, kinds[step], start, end))
+        performance = Performance(step, kinds[step], start, end)
+        performances.append(performance)
     return tuple(performances)
 
 

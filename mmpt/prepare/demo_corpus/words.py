@@ -123,7 +123,7 @@ def make_vocabulary() -> list[str]:
     words in the middle), so that the demo uses sub-words. Any other text can be spelled with single
     letters.
     """
-    # Collect all words: those of the patterns without their slots, and those that fill the slots.
+    # Collect the words of the patterns, without their slots, and the words that fill the slots.
     texts = [*CLEAN, *NARRATION, *GREETINGS, *FAREWELLS, *CHAT, *KINDS, *MANNERS]
     for craft in CRAFTS:
         texts += craft.verbs

@@ -142,7 +142,7 @@ def _draw_tasks(num_tasks: int, rng: random.Random) -> tuple[list[Step], list[tu
     """Draws the steps and tasks. Crafts take turns.
 
     Half of the steps of a task are taken from the previous task of the same craft, in another
-    order. Tasks can therefore not be told apart by single steps.
+    order. Single steps therefore do not identify a task.
     """
     num_crafts = len(CRAFTS)
     steps: list[Step] = []

@@ -250,8 +250,7 @@ class Downloader:
             headers["If-Range"] = etag
         # A file whose version is unknown is downloaded from the beginning.
         is_known = size and (etag or date)
-        mode = "ab" if is_known else "wb"
-        with open(part, mode) as data:
+        with open(part, "ab" if is_known else "wb") as data:
             for attempt in range(1, self.tries + 1):
                 try:
                     http_get(

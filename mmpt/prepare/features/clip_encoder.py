@@ -112,7 +112,8 @@ class ClipEncoder:
         assert 0 < num_clips <= self.batch_size
         is_gpu = self.device.type == "cuda"
         # Step 1: copy the clips into a full batch. Slots without a clip stay black.
-        batch_shape = (self.batch_size, *clips[0].shape)
+        clip_shape = clips[0].shape
+        batch_shape = (self.batch_size, *clip_shape)
         pixels_NTHWC = torch.zeros(batch_shape, dtype=torch.uint8, pin_memory=is_gpu)
         for slot, clip in zip(pixels_NTHWC, clips, strict=False):
             slot.copy_(torch.from_numpy(clip))

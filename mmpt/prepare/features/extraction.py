@@ -146,8 +146,8 @@ class Extraction:
             remove_leftovers(folder, names)
             old_notes = read_notes(folder)
             for job in jobs:
-                if job.video_id in old_notes:
-                    self.report.notes[job.video_id] = old_notes[job.video_id]
+                if notes := old_notes.get(job.video_id):
+                    self.report.notes[job.video_id] = notes
 
     def _batches(self, pool: ThreadPoolExecutor) -> Iterator[list[_Clip]]:
         """Yields full batches of clips, then a partial one."""
@@ -247,12 +247,13 @@ class Extraction:
 
     def _replace_notes(self, job: VideoJob, notes: list[str]) -> None:
         """Records the problems of a video. One that was replaced by an intact video loses them."""
-        old_notes = self.report.notes.pop(job.video_id, [])
-        if notes != old_notes:
+        known = self.report.notes
+        if notes != known.pop(job.video_id, []):
             add_notes(job.feature.parent, job.video_id, notes)
         if notes:
-            logger.warning("%s: %s", job.video, "; ".join(notes))
-            self.report.notes[job.video_id] = notes
+            joined = "; ".join(notes)
+            logger.warning("%s: %s", job.video, joined)
+            known[job.video_id] = notes
 
     def _log_progress(self, took_s: float) -> None:
         """Logs counts, speed and the time left, which depends on the videos of this run only."""

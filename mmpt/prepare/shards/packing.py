@@ -136,7 +136,7 @@ def pack_features(
         meta = target / f"{name}_meta.json"
         what = f"{name} shards packed"
         notes = write_missing(jobs, workers, what, stale=meta)
-        # Report the videos that are not in a shard.
+        # List the videos that are not in a shard.
         skipped: dict[str, str] = {}
         for note in notes:
             skipped |= note["skipped"]
@@ -146,15 +146,19 @@ def pack_features(
         # Everything is complete, so the meta file can be written again.
         _remove_surplus(target, split, len(jobs))
         write_shard_meta(target, split, [note["ids"] for note in notes])
-    num_seconds = sum(note["seconds"] for note in notes)
-    logger.info(
-        "%s: %d of %d videos, %.1f hours, in %d shards",
-        name,
-        len(ids) - len(skipped),
-        len(ids),
-        num_seconds / 3600,
-        len(jobs),
-    )
+    _log_result(name, notes, len(ids))
+
+
+def _log_result(name: str, notes: Sequence[Note], num_listed: int) -> None:
+    """Logs how much of a split was packed."""
+    num_packed = 0
+    num_seconds = 0
+    for note in notes:
+        num_packed += len(note["ids"])
+        num_seconds += note["seconds"]
+    hours = num_seconds / 3600
+    what = "%s: %d of %d videos, %.1f hours, in %d shards"
+    logger.info(what, name, num_packed, num_listed, hours, len(notes))
 
 
 def _make_jobs(
