@@ -163,7 +163,10 @@ def figures_without_background(
     starts = ends - num_clips
     spans = [slice(starts[v], ends[v]) for v in range(num_sampled)]
 
-    def by_loop(name: str) -> list[list[float]]:
+    def at_once(function: full_video.Score, _: int) -> np.ndarray:
+        return function(scores, lengths)
+
+    def by_loop(name: str, _: int) -> list[list[float]]:
         score = LOOPS[name]
         found = []
         for rows in spans:
@@ -180,8 +183,8 @@ def figures_without_background(
     for name, function in functions.items():
         ours, sampled = time_in_turns(
             repeats,
-            lambda _, function=function: function(scores, lengths),
-            lambda _, name=name: by_loop(name),
+            partial(at_once, function),
+            partial(by_loop, name),
             check=check,
         )
         plain = [seconds * num_pairs_ratio for seconds in sampled]
@@ -201,8 +204,12 @@ def figures_with_background(
     scores = rng.normal(0, 3, shape).astype(np.float32)
     note = f"{num_windows.sum()} windows"
     figures = []
+
+    def at_once(function: full_video.Score, _: int) -> np.ndarray:
+        return function(scores, lengths)
+
     for name, function in score_functions(background=True).items():
-        (taken,) = time_in_turns(repeats, lambda _, function=function: function(scores, lengths))
+        (taken,) = time_in_turns(repeats, partial(at_once, function))
         figures.append(Figure(f"with background, {name}", "s", taken, note=note))
     return figures
 

@@ -125,14 +125,9 @@ class VideoFile:
         #
         # All times are integers in units of `time_base` and count from the container's start.
         time_base = stream.time_base or Fraction(1, av.time_base)
-        usual_rate = stream.average_rate or stream.guessed_rate or FPS
-        usual_duration = round(1 / (usual_rate * time_base))
-        usual_duration = max(1, usual_duration)
-        start_s = Fraction(file.start_time or 0, av.time_base)
-        start = round(start_s / time_base)
+        usual_duration = _usual_duration(stream, time_base)
         may_jump = bool(file.format.flags & _AVFMT_TS_DISCONT)
-        max_gap_s = MAX_STREAM_GAP_S if may_jump else MAX_GAP_S
-        clock = Clock(start, time_base, max_gap_s=max_gap_s)
+        clock = _new_clock(file, time_base, may_jump)
         self._jumps_s = clock.jumps_s
         frame_rate = stream.average_rate or FPS
         graph = None
@@ -208,6 +203,7 @@ class VideoFile:
                 f"{self._num_damaged} of {self._num_packets} packets could not be decoded, "
                 f"{self._num_corrupt} frames are damaged"
             )
+        # Compare the end of the frames with what the file declares.
         declared_s = _declared_length(file, stream)
         missing_s = declared_s - self._end_s
         if self._jumps_s:
@@ -217,6 +213,25 @@ class VideoFile:
             self.notes.append(
                 f"its frames end at {self._end_s:.1f} s, but the file declares {declared_s:.1f} s"
             )
+
+
+def _usual_duration(stream: av.VideoStream, time_base: Fraction) -> int:
+    """Returns the duration of a frame at the stream's frame rate, in units of `time_base`."""
+    rate = stream.average_rate or stream.guessed_rate or FPS
+    duration = round(1 / (rate * time_base))
+    return max(1, duration)
+
+
+def _new_clock(file: av.container.InputContainer, time_base: Fraction, may_jump: bool) -> Clock:
+    """Returns a clock that counts from the start of the file.
+
+    Args:
+        may_jump: the clock of this format may restart.
+    """
+    start_s = Fraction(file.start_time or 0, av.time_base)
+    start = round(start_s / time_base)
+    max_gap_s = MAX_STREAM_GAP_S if may_jump else MAX_GAP_S
+    return Clock(start, time_base, max_gap_s=max_gap_s)
 
 
 def _describe_jumps(jumps_s: Sequence[float]) -> str:

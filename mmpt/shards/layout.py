@@ -133,6 +133,7 @@ def check_shard(
         DataError: a file is missing or damaged, features are not [seconds, 512] floats, row counts
             differ, or a word-piece id is not below `vocab_size`.
     """
+    # All tensors of the shard must have one row per video.
     tensors = [open_features(vfeat_dir, split, shard)]
     if tfeat_dir is not None:
         tensors += open_captions(tfeat_dir, split, shard)
@@ -148,6 +149,7 @@ def check_shard(
     seconds = tensors[0].lengths()
     if tfeat_dir is None:
         return ShardCounts(seconds, None)
+    # Times and ids must belong to the same captions.
     _, times, ids = tensors
     _check_caption_counts(times, ids, video_ids)
     if vocab_size is not None:

@@ -181,7 +181,8 @@ def _starts_problem(starts: np.ndarray, total: int) -> str:
 
 def _map_npy(path: str) -> np.ndarray:
     """Maps a `.npy` file read-only, without keeping a file descriptor."""
-    # NumPy parses the header, then torch maps the same bytes.
+    # NumPy parses the header, then torch maps the same bytes and closes the file. The numbers begin
+    # after the header.
     array = load_npy(path, REMEDY, mmap_mode="r")
     assert isinstance(array, np.memmap)
     size = array.offset + array.nbytes

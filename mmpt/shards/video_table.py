@@ -210,6 +210,7 @@ def _check_shards(
     num_captions = num_reversed = num_outside = 0
     for shard in np.unique(table.shards).tolist():
         counts = check_shard(config.vfeat_dir, config.tfeat_dir, split, shard, shards, vocab_size)
+        # The counts are in row order. Bring them into the order of the table.
         in_shard = table.shards == shard
         rows = table.rows[in_shard]
         is_usable[in_shard] = counts.seconds[rows] > 0

@@ -72,6 +72,7 @@ def row_stream(stem: str, width: int, dtype: np.dtype) -> Iterator[RowStream]:
         width: number of columns.
         dtype: type of the numbers.
     """
+    # Both files are renamed at the end of their blocks, the starts first.
     with atomic_write(f"{stem}_data.npy", "wb") as data:
         stream = RowStream(data, width, dtype)
         yield stream
@@ -130,6 +131,7 @@ def write_shards(
     """
     shards: list[list[str]] = []
     remaining = iter(videos)
+    # Take the videos of one shard at a time, and turn them into one list per column.
     while chunk := list(islice(remaining, shard_size)):
         shard = len(shards)
         ids, features, captions = zip(*chunk, strict=True)
