@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from mmpt.errors import DataError
-from mmpt.losses.precision import upcast
+from mmpt.losses.base import upcast
 
 Array = np.ndarray | torch.Tensor
 Video = str | Path | Array

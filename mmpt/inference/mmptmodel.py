@@ -29,7 +29,7 @@ from mmpt.inference.inputs import Array, Texts, Video, Videos
 from mmpt.inference.pretrained import read_pretrained, write_pretrained
 from mmpt.inference.texts import batches, embed_texts
 from mmpt.inference.videos import CLIPS_AT_ONCE, read_video, split_videos, to_unit_range
-from mmpt.losses.precision import upcast
+from mmpt.losses.base import upcast
 from mmpt.media.s3d import S3D, S3D_WEIGHTS, load_s3d
 from mmpt.models.mmfusion import MMFusionSeparate
 from mmpt.processors.downstream import DSAligner

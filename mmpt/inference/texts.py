@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 
 from mmpt.errors import DataError
-from mmpt.losses.precision import upcast
+from mmpt.losses.base import upcast
 from mmpt.models.mmfusion import MMFusionSeparate
 from mmpt.processors.tensorise import stack_texts
 from mmpt.processors.tokenizer import SpecialTokens

@@ -1,4 +1,4 @@
-"""The base class of losses, their registry, and two functions that several losses share.
+"""The base class of losses, their registry, and functions that several losses share.
 
 A loss maps a batch and the model's output to named terms. It raises an error if a term is not
 finite.
@@ -143,6 +143,16 @@ class Loss(nn.Module):
 
 
 LOSSES: Registry[Loss] = Registry("loss", Loss, "mmpt.losses")
+
+
+def upcast_dtype(tensor: Tensor) -> torch.dtype:
+    """Returns the dtype that losses compute in: float64 for a float64 tensor, else float32."""
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def upcast(tensor: Tensor) -> Tensor:
+    """Returns a half-precision tensor in float32. Tensors in float32 and float64 are unchanged."""
+    return tensor.to(upcast_dtype(tensor))
 
 
 def symmetric_cross_entropy(logits_NN: Tensor) -> Tensor:

@@ -9,8 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from mmpt.losses.base import LOSSES, Loss, LossOutput
-from mmpt.losses.precision import upcast
+from mmpt.losses.base import LOSSES, Loss, LossOutput, upcast
 
 IGNORE_INDEX = -100
 """Target of padded seconds."""

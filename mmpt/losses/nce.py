@@ -16,8 +16,14 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from mmpt.config.schema import Released, Share
-from mmpt.losses.base import LOSSES, Loss, LossOutput, match_accuracy, symmetric_cross_entropy
-from mmpt.losses.precision import upcast
+from mmpt.losses.base import (
+    LOSSES,
+    Loss,
+    LossOutput,
+    match_accuracy,
+    symmetric_cross_entropy,
+    upcast,
+)
 from mmpt.losses.sequence import STATES, SequenceConfig, SequenceContrastLoss
 from mmpt.losses.sinkhorn import transport
 

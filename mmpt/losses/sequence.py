@@ -24,8 +24,14 @@ from mmpt.config.schema import (
     SequenceContrastConfig,
 )
 from mmpt.errors import UserError
-from mmpt.losses.base import LOSSES, Loss, LossOutput, match_accuracy, symmetric_cross_entropy
-from mmpt.losses.precision import upcast
+from mmpt.losses.base import (
+    LOSSES,
+    Loss,
+    LossOutput,
+    match_accuracy,
+    symmetric_cross_entropy,
+    upcast,
+)
 from mmpt.losses.sinkhorn import bucket_transport, transport
 from mmpt.losses.tokenscore import MIN_ALPHA, token_similarity
 

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from mmpt.losses.precision import upcast
+from mmpt.losses.base import upcast
 
 ITERATIONS_PER_PLAN = 4
 """Iterations that rescale one plan before the potentials are updated.

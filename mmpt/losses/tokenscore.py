@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mmpt.losses.precision import upcast, upcast_dtype
+from mmpt.losses.base import upcast, upcast_dtype
 
 MIN_ALPHA = 0.02
 """Smallest alpha. Below it, exp(cosine / alpha) could leave the range of float32."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from huggingface_hub.errors import StrictDataclassError
 from transformers import BertConfig, BertModel
 
+from mmpt.config import DatasetConfig, ModelConfig
 from mmpt.errors import CheckpointError, ConfigError
 from mmpt.processors.tokenizer import first_line, read_folder_config
 from mmpt.utils.checkpoint_file import require_finite
@@ -55,6 +56,29 @@ def read_bert_config(bert_name: str) -> BertConfig:
         problem = f"the config.json of {bert_name} is not BERT's: {reason}. Download it again."
         raise ConfigError(KEY, [problem]) from err
     return config
+
+
+def find_size_problems(bert: BertConfig, dataset: DatasetConfig, model: ModelConfig) -> list[str]:
+    """Returns a sentence for each setting of a YAML that exceeds the size of BERT."""
+    assert dataset.max_video_len is not None, "checked by the config"
+    # (setting, its value, the limit, what the limit counts)
+    num_layers = model.num_hidden_video_layers or 0
+    num_positions = bert.max_position_embeddings
+    limits = [
+        ("model.num_hidden_video_layers", num_layers, bert.num_hidden_layers, "layers"),
+        ("dataset.max_video_len + 2", dataset.max_video_len + 2, num_positions, "positions"),
+    ]
+    if dataset.max_len is not None:
+        setting = "dataset.max_len - dataset.max_video_len - 1"
+        limits.append((setting, dataset.max_text_len - 1, num_positions, "positions"))
+    problems = []
+    for setting, value, most, kind in limits:
+        if value > most:
+            problems.append(
+                f"`{setting}` must be at most the {most} {kind} of {dataset.bert_name}, but is "
+                f"{value}."
+            )
+    return problems
 
 
 def read_bert_weights(bert_name: str, config: BertConfig, *, random_init: bool) -> BertModel | None:

@@ -19,10 +19,9 @@ from transformers import BertConfig, BertModel
 from mmpt.batch import ModelOutput
 from mmpt.config import DatasetConfig, ModelConfig
 from mmpt.errors import ConfigError
-from mmpt.models.bert_weights import read_bert_config, read_bert_weights
-from mmpt.models.flops import tower_flops
+from mmpt.models.bert_weights import find_size_problems, read_bert_config, read_bert_weights
 from mmpt.models.video_bert import MMBertForEncoder
-from mmpt.modules import PACKED, ChunkSize, masked_mean, run_chunks, run_packed
+from mmpt.modules import PACKED, ChunkSize, run_chunks, run_packed
 from mmpt.registry import Registry
 from mmpt.utils.log import get_logger
 
@@ -38,6 +37,49 @@ def wrong_axes(model: nn.Module, wanted: str, vfeats: Tensor) -> str:
         f"features of shape {list(vfeats.shape)}. Take aligner and model from one of the shipped "
         "YAMLs."
     )
+
+
+def masked_mean(hidden_NPD: Tensor, mask_NP: Tensor) -> Tensor:
+    """Returns the mean over the positions where the mask is True, [N, D].
+
+    It is computed in the dtype of `hidden_NPD`.
+
+    Args:
+        hidden_NPD: float, the states of P positions.
+        mask_NP: bool. A row without any True gives NaN.
+    """
+    is_real_NP = mask_NP.to(hidden_NPD.dtype)
+    weights_NP = is_real_NP / is_real_NP.sum(dim=1, keepdim=True)
+    return torch.bmm(weights_NP[:, None], hidden_NPD)[:, 0]
+
+
+def tower_flops(bert: BertModel, lengths: Tensor) -> Tensor:
+    """Returns the floating-point operations of a training step, a scalar float64.
+
+    Counted are the matrix products of the transformer layers on real tokens, with two operations
+    per multiply-add. Embeddings, norms and the loss are not counted, nor is what is computed again
+    to save memory. The figure is therefore comparable between implementations.
+
+    Args:
+        lengths: integers of any shape, the number of real tokens of each sequence.
+    """
+    width = bert.config.hidden_size
+    inner = bert.config.intermediate_size
+    lengths = lengths.double()
+
+    # Each token is multiplied with four matrices of D x D (query, key, value, output of attention)
+    # and with two of D x inner size (feed-forward).
+    num_weights = 4 * width * width + 2 * width * inner
+    weight_flops = 2 * num_weights * lengths.sum()
+    # Each pair of tokens takes two products of width D (attention scores, and the sum of values).
+    attention_flops = 4 * width * (lengths**2).sum()
+
+    # Backward has two products for each one of forward, or one if the weights are frozen and need
+    # no gradient.
+    is_trained = bert.encoder.layer[0].attention.self.query.weight.requires_grad
+    weight_passes = 3 if is_trained else 2
+    layer_flops = weight_flops * weight_passes + attention_flops * 3
+    return bert.config.num_hidden_layers * layer_flops
 
 
 class MMFusionSeparate(nn.Module):
@@ -123,9 +165,11 @@ class MMFusionSeparate(nn.Module):
             bert = read_bert_weights(dataset.bert_name, bert_config, random_init=model.random_init)
             if bert is not None:
                 # The video tower gets BERT's first layers. Its `videomlp` keeps random weights.
-                weights, tower = bert.state_dict(), fusion.video_encoder.bert
+                weights = bert.state_dict()
                 fusion.text_encoder.load_state_dict(weights)
-                tower.load_state_dict({name: weights[name] for name in tower.state_dict()})
+                video_bert = fusion.video_encoder.bert
+                first_layers = {name: weights[name] for name in video_bert.state_dict()}
+                video_bert.load_state_dict(first_layers)
                 logger.info("both towers start from %s", dataset.bert_name)
         return fusion
 
@@ -139,11 +183,8 @@ class MMFusionSeparate(nn.Module):
             ConfigError: lists every mistake.
             CheckpointError: BERT cannot be read.
         """
-        bert_name, seconds = dataset.bert_name, dataset.max_video_len
-        assert bert_name is not None, "checked by the config"
-        assert seconds is not None, "checked by the config"
-        layers, problems = model.num_hidden_video_layers, []
-        if layers is None:
+        problems = []
+        if model.num_hidden_video_layers is None:
             problems.append("`model.num_hidden_video_layers` must be set, but is not.")
         if model.mm_encoder_cls is not None:
             problems.append(
@@ -151,25 +192,14 @@ class MMFusionSeparate(nn.Module):
                 "single-encoder (VLM) models are not part of this framework."
             )
         encoders = {"video_encoder_cls": cls.video_encoder_cls, "text_encoder_cls": BertModel}
-        for key, ours in encoders.items():
-            if (named := getattr(model, key)) not in (None, ours.__name__):
-                problems.append(f"`model.{key}` must be `{ours.__name__}`, but is `{named}`.")
+        for key, encoder in encoders.items():
+            name = getattr(model, key)
+            if name is not None and name != encoder.__name__:
+                problems.append(f"`model.{key}` must be `{encoder.__name__}`, but is `{name}`.")
 
-        # (setting, its value, the limit, what the limit counts)
-        bert_config = read_bert_config(bert_name)
-        positions = bert_config.max_position_embeddings
-        limits = [
-            ("model.num_hidden_video_layers", layers or 0, bert_config.num_hidden_layers, "layers"),
-            ("dataset.max_video_len + 2", seconds + 2, positions, "positions"),
-        ]
-        if dataset.max_len is not None:
-            setting = "dataset.max_len - dataset.max_video_len - 1"
-            limits.append((setting, dataset.max_text_len - 1, positions, "positions"))
-        for setting, value, most, kind in limits:
-            if value > most:
-                problems.append(
-                    f"`{setting}` must be at most the {most} {kind} of {bert_name}, but is {value}."
-                )
+        assert dataset.bert_name is not None, "checked by the config"
+        bert_config = read_bert_config(dataset.bert_name)
+        problems += find_size_problems(bert_config, dataset, model)
         if problems:
             raise ConfigError(cls.__name__, problems)
         return bert_config
@@ -182,8 +212,12 @@ class MMFusionSeparate(nn.Module):
             cmasks: bool [..., T].
             vmasks: bool [..., F].
         """
-        video = tower_flops(self.video_encoder.bert, vmasks.sum(-1) + 2)
-        return video + tower_flops(self.text_encoder, cmasks.sum(-1) - 1)
+        # Clips also have [CLS] and [SEP]. The text tower leaves out the video's [SEP].
+        num_video_tokens = vmasks.sum(-1) + 2
+        num_text_tokens = cmasks.sum(-1) - 1
+        video_flops = tower_flops(self.video_encoder.bert, num_video_tokens)
+        text_flops = tower_flops(self.text_encoder, num_text_tokens)
+        return video_flops + text_flops
 
     def forward_video(
         self,
@@ -206,14 +240,15 @@ class MMFusionSeparate(nn.Module):
             Pooled states [N, D], states [N, F + 2, D] and the mask of pooled positions, bool
             [N, F + 2]. With `output_hidden_states`, only the states.
         """
-        attended = torch.cat([cmasks[:, :1], vmasks, cmasks[:, 1:2]], dim=1)
-        packed = self.packed and not output_hidden_states
-        run = partial(self.video_encoder, packed=packed)
-        states = self._in_chunks(run, caps[:, :2], vfeats, attended)
+        cls_attended, sep_attended = cmasks[:, :2].split(1, dim=1)
+        attended = torch.cat([cls_attended, vmasks, sep_attended], dim=1)
+        encode = partial(self.video_encoder, packed=self.packed and not output_hidden_states)
+        states = self._in_chunks(encode, caps[:, :2], vfeats, attended)
         if output_hidden_states:
             return states
-        no, yes = torch.zeros_like(cmasks[:, :1]), torch.ones_like(cmasks[:, :1])
-        pooled_positions = torch.cat([no, vmasks, yes], dim=1)
+        cls_pooled = torch.zeros_like(cls_attended)
+        sep_pooled = torch.ones_like(sep_attended)
+        pooled_positions = torch.cat([cls_pooled, vmasks, sep_pooled], dim=1)
         return masked_mean(states, pooled_positions), states, pooled_positions
 
     def forward_text(self, caps: Tensor, cmasks: Tensor, output_hidden_states: bool = False) -> Any:
@@ -227,29 +262,38 @@ class MMFusionSeparate(nn.Module):
             Pooled states [N, D], states [N, T - 1, D] and the mask of pooled positions, bool
             [N, T - 1]. With `output_hidden_states`, only the states.
         """
+        cls_attended = cmasks[:, :1]
+        words_attended = cmasks[:, 2:]
         ids = torch.cat([caps[:, :1], caps[:, 2:]], dim=1)
-        attended = torch.cat([cmasks[:, :1], cmasks[:, 2:]], dim=1)
-        packed = self.packed and not output_hidden_states
-        states = self._in_chunks(partial(self._encode_text, packed=packed), ids, attended)
+        attended = torch.cat([cls_attended, words_attended], dim=1)
+        encode = partial(self._encode_text, packed=self.packed and not output_hidden_states)
+        states = self._in_chunks(encode, ids, attended)
         if output_hidden_states:
             return states
-        pooled_positions = torch.cat([torch.zeros_like(cmasks[:, :1]), cmasks[:, 2:]], dim=1)
+        cls_pooled = torch.zeros_like(cls_attended)
+        pooled_positions = torch.cat([cls_pooled, words_attended], dim=1)
         return masked_mean(states, pooled_positions), states, pooled_positions
 
     def _encode_text(self, ids_NT: Tensor, mask_NT: Tensor, *, packed: bool) -> Tensor:
-        if not packed:
-            return self.text_encoder(input_ids=ids_NT, attention_mask=mask_NT).last_hidden_state
-        positions = torch.arange(ids_NT.shape[1], device=ids_NT.device).expand_as(ids_NT)
-        return run_packed(self.text_encoder, mask_NT, positions, input_ids=ids_NT)
+        if packed:
+            positions_T = torch.arange(ids_NT.shape[1], device=ids_NT.device)
+            positions_NT = positions_T.expand_as(ids_NT)
+            return run_packed(self.text_encoder, mask_NT, positions_NT, input_ids=ids_NT)
+        output = self.text_encoder(input_ids=ids_NT, attention_mask=mask_NT)
+        return output.last_hidden_state
 
     def _in_chunks(self, run: Callable[..., Tensor], *inputs_N: Tensor) -> Tensor:
         """Runs a tower on inputs [N, ...], a chunk of clips at a time."""
-        num_clips, device = len(inputs_N[0]), inputs_N[0].device
-        if torch.is_grad_enabled():
-            size = self.chunk_in_training.size(num_clips, device)
+        num_clips = len(inputs_N[0])
+        device = inputs_N[0].device
+
+        def attempt(chunk: ChunkSize) -> Tensor:
+            size = chunk.size(num_clips, device)
             return run_chunks(run, size, *inputs_N)
-        chunk = self._chunk_in_inference
-        return chunk.retry(lambda: run_chunks(run, chunk.size(num_clips, device), *inputs_N))
+
+        if torch.is_grad_enabled():
+            return attempt(self.chunk_in_training)
+        return self._chunk_in_inference.retry(partial(attempt, self._chunk_in_inference))
 
     def forward(
         self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **_: Any
@@ -263,17 +307,15 @@ class MMFusionSeparate(nn.Module):
         """
         if vfeats.ndim != 3:
             raise ConfigError("model", [wrong_axes(self, "clips, float [N, F, I]", vfeats)])
-        pooled_video, video_outputs, video_mask_outputs = self.forward_video(
-            vfeats, vmasks, caps, cmasks
-        )
-        pooled_text, text_outputs, text_mask_outputs = self.forward_text(caps, cmasks)
+        pooled_video, video_states, video_mask = self.forward_video(vfeats, vmasks, caps, cmasks)
+        pooled_text, text_states, text_mask = self.forward_text(caps, cmasks)
         return {
             "pooled_video": pooled_video,
             "pooled_text": pooled_text,
-            "video_outputs": video_outputs,
-            "text_outputs": text_outputs,
-            "video_mask_outputs": video_mask_outputs,
-            "text_mask_outputs": text_mask_outputs,
+            "video_outputs": video_states,
+            "text_outputs": text_states,
+            "video_mask_outputs": video_mask,
+            "text_mask_outputs": text_mask,
         }
 
 

@@ -7,15 +7,47 @@ Legend: N clips, F seconds, I width of the features, D hidden size, R real secon
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import gelu
 from transformers import BertConfig, BertModel
 
 from mmpt.batch import FEATURE_DIM
 from mmpt.errors import DataError
-from mmpt.modules import VideoTokenMLP, run_packed
+from mmpt.modules import run_packed
 
 NUM_COIN_CLASSES = 779
 """Number of classes in the released checkpoint for COIN: 778 steps, and class 0 for seconds that
 belong to no step."""
+
+
+class VideoTokenMLP(nn.Module):
+    """A network that maps features to tokens: Linear, GELU, LayerNorm and Linear.
+
+    The order of the layers, the names of the parameters and the norm's epsilon of 1e-5 are the
+    same as in VideoCLIP, so that its checkpoints load.
+
+    Args:
+        input_dim: I.
+        hidden_size: D.
+        initializer_range: standard deviation of the initial weights. Biases start at 0.
+    """
+
+    def __init__(self, input_dim: int, hidden_size: int, initializer_range: float = 0.02):
+        super().__init__()
+        self.linear1 = nn.Linear(input_dim, hidden_size)
+        self.LayerNorm = nn.LayerNorm(hidden_size)
+        self.linear2 = nn.Linear(hidden_size, hidden_size)
+        for linear in (self.linear1, self.linear2):
+            nn.init.normal_(linear.weight, std=initializer_range)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, vfeats: Tensor) -> Tensor:
+        """Returns tokens [..., D] for features [..., I].
+
+        Features are cast to the dtype of the weights. (On disk they are float16.)
+        """
+        features = vfeats.to(self.linear1.weight.dtype)
+        hidden = gelu(self.linear1(features))
+        return self.linear2(self.LayerNorm(hidden))
 
 
 class MMBertForEncoder(nn.Module):

@@ -1,6 +1,4 @@
-from .chunks import ChunkSize, run_chunks
+from .chunks import ChunkSize, run_chunks, step_in_memory
 from .packing import PACKED, run_packed
-from .pooling import masked_mean
-from .video_token_mlp import VideoTokenMLP
 
-__all__ = ["PACKED", "ChunkSize", "VideoTokenMLP", "masked_mean", "run_chunks", "run_packed"]
+__all__ = ["PACKED", "ChunkSize", "run_chunks", "run_packed", "step_in_memory"]

@@ -1,17 +1,18 @@
 """Runs a network on some rows of a batch at a time, as many as fit into the device's memory.
 
 With gradient, the activations of a chunk are not kept; backward computes them again. A training
-step therefore needs memory for the outputs of all rows and for the activations of one chunk.
+step therefore needs memory for the outputs of all rows and for the activations of one chunk. If
+that is too much, the step is repeated with smaller chunks.
 """
 
 import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmpt.errors import DeviceMemoryError
@@ -128,3 +129,51 @@ def run_chunks(run: Callable[..., Tensor], size: int, *inputs_N: Tensor) -> Tens
     splits = [values.split(size) for values in inputs_N]
     outputs = [run(*chunk) for chunk in zip(*splits, strict=True)]
     return torch.cat(outputs)
+
+
+def step_in_memory(
+    step: Callable[[], Result],
+    chunk: ChunkSize,
+    parameters: Sequence[nn.Parameter],
+    device: torch.device,
+) -> Result:
+    """Returns step(), repeated with smaller chunks while the device is out of memory.
+
+    Loss and gradients are as in a step that had the last chunk size from the start. The gradients
+    of a failed attempt are discarded, and dropout draws the same random numbers again. A step
+    changes nothing else: the towers keep no running statistics, and the weights are updated later.
+
+    Args:
+        step: forward and backward of one batch. It must not contain collective calls, because the
+            other processes do not repeat it.
+        chunk: the chunk size of the model.
+        parameters: all parameters to whose gradients the step adds.
+        device: the model's.
+    Raises:
+        DeviceMemoryError: see `ChunkSize.retry`.
+    """
+    random_state = torch.get_rng_state()
+    device_state = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    # Earlier batches of the same update (`update_freq`) may have left gradients. They are set
+    # aside, so that a failed attempt cannot add to them.
+    earlier = [parameter.grad for parameter in parameters]
+
+    def clear() -> None:
+        for parameter in parameters:
+            parameter.grad = None
+
+    def start_again() -> None:
+        clear()
+        torch.set_rng_state(random_state)
+        if device_state is not None:
+            torch.cuda.set_rng_state(device_state, device)
+
+    clear()
+    result = chunk.retry(step, start_again)
+    for parameter, gradient in zip(parameters, earlier, strict=True):
+        if gradient is None:
+            continue
+        if parameter.grad is not None:
+            gradient = gradient.add_(parameter.grad)
+        parameter.grad = gradient
+    return result

@@ -39,9 +39,9 @@ from mmpt.datasets.fairseqmmdataset import FairseqMMDataset
 from mmpt.errors import EXIT_CODE, UserError, causes_of, message_of
 from mmpt.models.checkpoint import Use, check_optimizer_state
 from mmpt.models.mmfusion import MMFusionSeparate
+from mmpt.modules.chunks import step_in_memory
 from mmpt.tasks.fairseqmmiterator import PlannedBatchIterator
 from mmpt.tasks.retritask import RetriTask
-from mmpt.tasks.steps import step_in_memory
 from mmpt.tasks.task import Task
 from mmpt.utils.distributed import World
 from mmpt.utils.io import DISK_FULL, write_error

@@ -20,7 +20,7 @@ import torch
 
 from mmpt.evaluators import METRICS, PREDICTORS, WHOLE_VIDEO, Metric, Number, Outputs, Predictor
 from mmpt.evaluators.base import Numbers, Part, Prepared, finite
-from mmpt.losses.precision import upcast
+from mmpt.losses.base import upcast
 from mmpt.processors.sampling import Span
 from mmpt.processors.window_aligner import WindowAligner, average_windows
 from mmpt.reporting import Run, Section, pictures
