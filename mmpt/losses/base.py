@@ -81,20 +81,20 @@ class Loss(nn.Module):
             ConfigError: lists every mistake in the section.
         """
         super().__init__()
-        assert isinstance(config, self.Config), f"{type(self).__name__} takes its own Config"
+        assert isinstance(config, self.Config), "a loss takes its own Config"
         self.config = config
         assert self.inputs or not self.contrasts, "a loss with negatives must name its inputs"
+        name = type(self).__name__
         problems = self.find_problems()
         if config.learnable_temperature and not self.uses_temperature:
             problems.append(
                 "`loss.learnable_temperature` needs a loss with a temperature: the video-paragraph "
                 "term, or `loss.clip_temperature: paper` in the Norton loss; "
-                f"{type(self).__name__} as configured has none."
+                f"{name} as configured has none."
             )
         if config.gather_negatives and not self.contrasts:
             problems.append(
-                f"`loss.gather_negatives` needs a loss with negatives; {type(self).__name__} has "
-                "none."
+                f"`loss.gather_negatives` needs a loss with negatives; {name} has none."
             )
         if problems:
             raise ConfigError("loss", problems)
@@ -111,8 +111,10 @@ class Loss(nn.Module):
 
         It is a constant, or has a gradient if the temperature is learnable.
         """
-        learnable = self.config.learnable_temperature
-        theta = self.logit_scale[0].to(like.dtype) if learnable else like.new_full((), LOG_SCALE)
+        if self.config.learnable_temperature:
+            theta = self.logit_scale[0].to(like.dtype)
+        else:
+            theta = like.new_full((), LOG_SCALE)
         return theta.clamp(0, MAX_LOG_SCALE).exp()
 
     def forward(self, *, is_dummy_step: bool = False, **batch: Any) -> LossOutput:
@@ -161,15 +163,19 @@ def symmetric_cross_entropy(logits_NN: Tensor) -> Tensor:
     Each of the two is a mean. Their sum is not halved.
     """
     targets = torch.arange(len(logits_NN), device=logits_NN.device)
-    return cross_entropy(logits_NN, targets) + cross_entropy(logits_NN.T, targets)
+    row_loss = cross_entropy(logits_NN, targets)
+    column_loss = cross_entropy(logits_NN.T, targets)
+    return row_loss + column_loss
 
 
 @torch.no_grad()
 def match_accuracy(logits_NN: Tensor) -> Tensor:
     """Returns the share of rows and columns whose largest value lies on the diagonal."""
     own = torch.arange(len(logits_NN), device=logits_NN.device)
-    rows, columns = logits_NN.argmax(1) == own, logits_NN.argmax(0) == own
-    return torch.cat([rows, columns]).to(logits_NN.dtype).mean()
+    row_hits = logits_NN.argmax(1) == own
+    column_hits = logits_NN.argmax(0) == own
+    hits = torch.cat([row_hits, column_hits])
+    return hits.to(logits_NN.dtype).mean()
 
 
 def _require_finite(output: LossOutput, batch: dict[str, Any]) -> None:
@@ -178,24 +184,25 @@ def _require_finite(output: LossOutput, batch: dict[str, Any]) -> None:
     The host waits for the device once if all terms are finite.
     """
     values = torch.stack([term.detach() for term in output.terms.values()])
-    if bool(torch.isfinite(values).all()):
+    if values.isfinite().all():
         return
-    terms = [f"{name} is {term.item()}" for name, term in output.terms.items()]
-    shapes, bad_inputs = [], []
+    shapes = []
+    bad_inputs = []
     for key, value in batch.items():
         if isinstance(value, Tensor) and value.is_floating_point():
             shapes.append(f"{key} {list(value.shape)}")
-            if not bool(torch.isfinite(value).all()):
+            if not value.isfinite().all():
                 bad_inputs.append(key)
-    cause = (
-        "The inputs are finite, so there is a zero vector, a clip without a real token, or no "
-        "contrast at all."
-    )
     if bad_inputs:
+        names = ", ".join(bad_inputs)
         cause = (
-            f"Not finite already: {', '.join(bad_inputs)}; lower the learning rate, or the loss "
-            "scale under fp16."
+            f"Not finite already: {names}; lower the learning rate, or the loss scale under fp16."
         )
-    raise NonFiniteLossError(
-        f"loss: {', '.join(terms)}, over a batch of {', '.join(shapes)}. {cause}"
-    )
+    else:
+        cause = (
+            "The inputs are finite, so there is a zero vector, a clip without a real token, or no "
+            "contrast at all."
+        )
+    terms = ", ".join(f"{name} is {term.item()}" for name, term in output.terms.items())
+    batch_shapes = ", ".join(shapes)
+    raise NonFiniteLossError(f"loss: {terms}, over a batch of {batch_shapes}. {cause}")

@@ -33,8 +33,9 @@ class CrossEntropy(Loss):
         targets_N = targets.flatten()
         term = cross_entropy(logits_NK, targets_N, ignore_index=IGNORE_INDEX)
 
+        # Padded seconds are never correct: -100 is no class.
         is_real_N = targets_N != IGNORE_INDEX
-        is_correct_N = (logits_NK.detach().argmax(1) == targets_N) & is_real_N
+        is_correct_N = logits_NK.detach().argmax(1) == targets_N
         accuracy = is_correct_N.sum() / is_real_N.sum()
         return LossOutput(terms={"cross_entropy": term}, metrics={"accuracy": accuracy})
 

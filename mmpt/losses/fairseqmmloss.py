@@ -5,6 +5,7 @@ share of the device's peak, if that is known), the share of time that training w
 memory.
 """
 
+from collections import defaultdict
 from typing import Any
 
 import torch
@@ -48,23 +49,31 @@ class MMCriterion(FairseqCriterion):
             reduce: not used; part of fairseq's interface.
             is_dummy_step: see `Loss.forward`.
         """
-        output = model(**sample)
-        result = self.loss(is_dummy_step=is_dummy_step, **{**sample, **output})
+        batch = sample | model(**sample)
+        result = self.loss(is_dummy_step=is_dummy_step, **batch)
+        loss = result.total
         num_clips = len(sample["caps"])
-        log: dict[str, Any] = {"loss": result.total.detach(), "sample_size": 1}
-        log["nsentences"] = num_clips
-        log["ntokens"] = sample["caps"].numel() + sample["vmasks"].numel()
-        log.update({name: term.detach() for name, term in (result.terms | result.metrics).items()})
+        log: dict[str, Any] = {
+            "loss": loss.detach(),
+            "sample_size": 1,
+            "nsentences": num_clips,
+            "ntokens": sample["caps"].numel() + sample["vmasks"].numel(),
+        }
+        scalars = result.terms | result.metrics
+        for name, scalar in scalars.items():
+            log[name] = scalar.detach()
         if not self.training:
-            return result.total, 1, log
+            return loss, 1, log
+
         # The speed of training. Nothing here waits for the GPU.
-        if self.task.batches is not None:
-            log["data_wait"] = self.task.batches.take_waited_s()
+        task = self.task
+        if task.batches is not None:
+            log["data_wait"] = task.batches.take_waited_s()
         if self.clips_per_video:
             log["videos"] = num_clips / self.clips_per_video
-        if hasattr(self.task.model, "flops"):
-            log["flops"] = self.task.model.flops(sample["cmasks"], sample["vmasks"])
-        return result.total, 1, log
+        if hasattr(task.model, "flops"):
+            log["flops"] = task.model.flops(sample["cmasks"], sample["vmasks"])
+        return loss, 1, log
 
     def load_state_dict(
         self, state_dict: dict[str, Any] | None, strict: bool = True, assign: bool = False
@@ -81,26 +90,36 @@ class MMCriterion(FairseqCriterion):
     @classmethod
     def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
         """Logs means over the batches of all processes, their speed, and this process's memory."""
-        total = sum(int(log.get("sample_size", 0)) for log in logging_outputs)
-        if total == 0:
+        # Sums of tensors stay tensors, so nothing here waits for the GPU.
+        sums: dict[str, Any] = defaultdict(int)
+        for log in logging_outputs:
+            for name, value in log.items():
+                sums[name] = sums[name] + value
+        num_batches = int(sums["sample_size"])
+        if num_batches == 0:
             return
-        names = dict.fromkeys(name for log in logging_outputs for name in log)
-        sums = {name: sum(log.get(name, 0) for log in logging_outputs) for name in names}
-        for name in ["loss", *(name for name in sums if name not in BOOKKEEPING)]:
-            mean = sums[name] / total  # a tensor stays one: no wait for the GPU
-            metrics.log_scalar(name, mean, total, round=3 if name == "loss" else 4)
-        metrics.log_speed("clips_per_s", int(sums["nsentences"]), priority=91, round=1)
+
+        # Means over the batches.
+        metrics.log_scalar("loss", sums["loss"] / num_batches, num_batches, round=3)
+        for name, value in sums.items():
+            if name not in BOOKKEEPING:
+                metrics.log_scalar(name, value / num_batches, num_batches, round=4)
+
+        # Rates per second, and this process's memory.
         num_processes = World.current().size
+        metrics.log_speed("clips_per_s", int(sums["nsentences"]), priority=91, round=1)
         if "videos" in sums:
             metrics.log_speed("videos_per_s", sums["videos"], priority=92, round=1)
         if "flops" in sums:
-            metrics.log_speed("tflops", sums["flops"] / 1e12, priority=93, round=3)
+            tflops = sums["flops"] / 1e12
+            metrics.log_speed("tflops", tflops, priority=93, round=3)
             peak = peak_tflops(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
             if peak is not None:
                 share = sums["flops"] / (1e12 * peak * num_processes)
                 metrics.log_speed("share_of_peak", share, priority=94, round=3)
         if "data_wait" in sums:
-            metrics.log_speed("data_wait", sums["data_wait"] / num_processes, priority=95, round=3)
+            data_wait = sums["data_wait"] / num_processes
+            metrics.log_speed("data_wait", data_wait, priority=95, round=3)
         metrics.log_scalar("memory_gb", memory_gb(), weight=0, priority=1400, round=2)
 
     @staticmethod

@@ -39,16 +39,20 @@ def join_batches(
         UserError: in every process, if some batch is not a multiple of `rows_together`.
     """
     world = World.current()
-    joined = {name: batch[name] for name in names if name in batch}
-    if world.size == 1 or not joined:
+    present = [name for name in names if name in batch]
+    if world.size == 1 or not present:
         return batch
+    joined = dict(batch)
     if is_dummy_step:
-        joined = {name: value[:0] for name, value in joined.items()}
-    first = next(iter(joined.values()))
+        for name in present:
+            joined[name] = batch[name][:0]
+
+    # Learn the numbers of rows of all processes.
+    first = joined[present[0]]
     num_rows = torch.tensor([len(first)], device=first.device)
-    every = [torch.empty_like(num_rows) for _ in range(world.size)]
-    dist.all_gather(every, num_rows)
-    sizes = torch.cat(every).tolist()
+    gathered_sizes = num_rows.new_empty(world.size)
+    dist.all_gather_into_tensor(gathered_sizes, num_rows)
+    sizes = gathered_sizes.tolist()
     if any(size % rows_together for size in sizes):
         raise UserError(
             "with `loss.gather_negatives` the batch of every process must be a multiple of "
@@ -56,10 +60,10 @@ def join_batches(
             f"clips of two, but they have {sizes} clips; make `dataset.clip_per_video` a multiple "
             "of it."
         )
-    gathered = dict(batch)
-    for name, value in joined.items():
-        gathered[name] = _Join.apply(value, sizes, world.rank)  # type: ignore[no-untyped-call]
-    return gathered
+    for name in present:
+        rows = joined[name]
+        joined[name] = _Join.apply(rows, sizes, world.rank)  # type: ignore[no-untyped-call]
+    return joined
 
 
 class _Join(torch.autograd.Function):
@@ -68,17 +72,26 @@ class _Join(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, sizes: list[int], rank: int) -> Tensor:
         begin = sum(sizes[:rank])
-        ctx.own = slice(begin, begin + sizes[rank])
+        end = begin + sizes[rank]
+        ctx.own = slice(begin, end)
         ctx.num_contributing = sum(size > 0 for size in sizes)
-        sent = rows.to(torch.uint8) if rows.dtype == torch.bool else rows
-        # `all_gather` needs tensors of one size: each process pads its rows to the largest number.
-        padded = sent.new_zeros(max(sizes), *sent.shape[1:])
-        padded[: len(sent)] = sent
-        received = [torch.empty_like(padded) for _ in sizes]
-        dist.all_gather(received, padded)
-        parts = [part[:size] for part, size in zip(received, sizes, strict=True)]
+
+        # Processes exchange tensors of one size: each pads its rows to the largest number.
+        dtype = torch.uint8 if rows.dtype == torch.bool else rows.dtype
+        most = max(sizes)
+        shape = rows.shape[1:]
+        padded = rows.new_zeros(most, *shape, dtype=dtype)
+        padded[: len(rows)] = rows
+        received = padded.new_empty(len(sizes) * most, *shape)
+        dist.all_gather_into_tensor(received, padded)
+
+        parts = []
+        for part, size in zip(received.split(most), sizes, strict=True):
+            parts.append(part[:size])
         return torch.cat(parts).to(rows.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.num_contributing * gradients[0][ctx.own], None, None
+        (gradient,) = gradients
+        own_gradient = ctx.num_contributing * gradient[ctx.own]
+        return own_gradient, None, None

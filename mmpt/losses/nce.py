@@ -146,7 +146,9 @@ class MMContraLoss(SequenceContrastLoss):
 
     def find_problems(self) -> list[str]:
         """Returns the mistakes in `config`, one sentence each."""
-        problems = super().find_problems() if self.has_sequence_term else []
+        problems = []
+        if self.has_sequence_term:
+            problems += super().find_problems()
         if self.config.sinkhorn_iterations is not None and self.config.beta is None:
             problems.append(
                 "`loss.beta` must be a number from 0 to 1 if `loss.sinkhorn_iterations` is set, "

@@ -11,8 +11,8 @@ fused similarity matrix [B, B] (rows captions, columns clips), rho the value of 
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from mmpt.batch import ModelOutput
 from mmpt.config.schema import (
@@ -63,9 +63,9 @@ class SequenceConfig(LossConfig):
 
 def pooled_similarity(text_BD: Tensor, video_BD: Tensor) -> Tensor:
     """Returns the cosines of pooled states, float [B, B]. A zero vector gives NaN."""
-    text_BD = text_BD / torch.linalg.vector_norm(text_BD, dim=1, keepdim=True)
-    video_BD = video_BD / torch.linalg.vector_norm(video_BD, dim=1, keepdim=True)
-    return text_BD @ video_BD.T
+    text_norms_B1 = vector_norm(text_BD, dim=1, keepdim=True)
+    video_norms_B1 = vector_norm(video_BD, dim=1, keepdim=True)
+    return (text_BD / text_norms_B1) @ (video_BD / video_norms_B1).T
 
 
 def min_max_normalise(matrix: Tensor) -> Tensor:
@@ -77,7 +77,8 @@ def min_max_normalise(matrix: Tensor) -> Tensor:
     Source: released Norton code (not in the paper).
     """
     low = matrix.min()
-    return (matrix - low) / (matrix.max() - low)
+    spread = matrix.max() - low
+    return (matrix - low) / spread
 
 
 def fused_similarity(config: SequenceConfig, batch: Mapping[str, Tensor]) -> Tensor:
@@ -94,7 +95,9 @@ def fused_similarity(config: SequenceConfig, batch: Mapping[str, Tensor]) -> Ten
     """
     assert config.alpha_lse is not None
     assert config.fusion_weight is not None
-    pooled = pooled_similarity(upcast(batch["pooled_text"]), upcast(batch["pooled_video"]))
+    pooled_text_BD = upcast(batch["pooled_text"])
+    pooled_video_BD = upcast(batch["pooled_video"])
+    pooled = pooled_similarity(pooled_text_BD, pooled_video_BD)
     text_to_video, video_to_text = token_similarity(
         batch["text_outputs"],
         batch["text_mask_outputs"],
@@ -107,8 +110,9 @@ def fused_similarity(config: SequenceConfig, batch: Mapping[str, Tensor]) -> Ten
         pooled = min_max_normalise(pooled)
         text_to_video = min_max_normalise(text_to_video)
         video_to_text = min_max_normalise(video_to_text)
+    fine_grained = (text_to_video + video_to_text) / 2
     weight = config.fusion_weight
-    return (weight * pooled + (text_to_video + video_to_text) / 2) / (weight + 1)
+    return (weight * pooled + fine_grained) / (weight + 1)
 
 
 def bucket_value(similarity_BB: Tensor, ratio: float) -> Tensor:
@@ -155,7 +159,8 @@ def block_transport(config: SequenceConfig, fused_BB: Tensor) -> Tensor:
         rho = bucket_value(fused_BB, sequence.prompt_ratio)
         plan = bucket_transport(blocks, rho, config.sinkhorn_iterations, sequence.scale)
     if config.transport_mass == "released":
-        plan = plan * (sequence.threshold / plan.sum((-2, -1), keepdim=True))
+        mass = plan.sum((-2, -1), keepdim=True)
+        plan = plan * (sequence.threshold / mass)
     return plan
 
 
@@ -173,14 +178,16 @@ def paragraph_logits(config: SequenceConfig, scale: Tensor, fused_BB: Tensor) ->
     """
     assert config.sequence_contrast is not None
     assert config.sequence_contrast.threshold is not None
-    num_clips, length = len(fused_BB), config.sequence_contrast.threshold
+    length = config.sequence_contrast.threshold
+    num_clips = len(fused_BB)
     if num_clips % length:
         raise UserError(
             "a batch (`dataset.num_video_per_batch` * `dataset.clip_per_video` clips) must be a "
             f"multiple of `loss.sequence_contrast.threshold` ({length}) clips, but has "
             f"{num_clips}; change one of the three."
         )
-    aligned = block_transport(config, fused_BB) * sequence_blocks(fused_BB, length)
+    plan = block_transport(config, fused_BB)
+    aligned = plan * sequence_blocks(fused_BB, length)
     return scale * aligned.sum((-2, -1))
 
 
@@ -202,14 +209,17 @@ class SequenceContrastLoss(Loss):
     def rows_together(self) -> int:  # type: ignore[override]  # read only
         """Number of clips in a sequence, or 1 without the video-paragraph term."""
         sequence = self.config.sequence_contrast
-        return (sequence and self.has_sequence_term and sequence.threshold) or 1
+        if sequence is None or sequence.threshold is None or not self.has_sequence_term:
+            return 1
+        return sequence.threshold
 
     def find_problems(self) -> list[str]:
         """Returns the mistakes in `config`, one sentence each.
 
         The schema has checked the bounds of single keys. Here the keys are checked together.
         """
-        config, sequence = self.config, self.config.sequence_contrast
+        config = self.config
+        sequence = config.sequence_contrast
         if sequence is None:
             return ["`loss.sequence_contrast` must be a section, but is null."]
         required = {
@@ -219,10 +229,12 @@ class SequenceContrastLoss(Loss):
             "sequence_contrast.threshold": sequence.threshold,
             "sequence_contrast.scale": sequence.scale,
         }
-        missing = [key for key, value in required.items() if value is None]
-        problems = [
-            f"`loss.{key}` must be a number for sequence contrast, but is null." for key in missing
-        ]
+        problems = []
+        for key, value in required.items():
+            if value is None:
+                problems.append(
+                    f"`loss.{key}` must be a number for sequence contrast, but is null."
+                )
         if config.alpha_lse is not None and config.alpha_lse < MIN_ALPHA:
             problems.append(
                 f"`loss.alpha_lse` must be at least {MIN_ALPHA}, but is {config.alpha_lse}."

@@ -49,20 +49,25 @@ def log_sinkhorn(kernel: Tensor, log_mu: Tensor, log_nu: Tensor, iterations: int
     # potentials.
     assert iterations > 0
 
-    # The first iteration is in the log domain, so that the first plan is in range.
-    u = log_mu - torch.logsumexp(kernel, dim=-1)
-    v = log_nu - torch.logsumexp(kernel + u.unsqueeze(-1), dim=-2)
+    # All values of rows have the shape [..., m, 1], those of columns [..., 1, n].
+    log_mu = log_mu.unsqueeze(-1)
+    mu = log_mu.exp()
+    nu = log_nu.exp()
 
-    mu, nu = log_mu.exp(), log_nu.exp()
-    for done in range(1, iterations, ITERATIONS_PER_PLAN):
-        plan = (kernel + u.unsqueeze(-1)).add_(v.unsqueeze(-2)).exp_()
+    # The first iteration is in the log domain, so that the first plan is in range.
+    u = log_mu - kernel.logsumexp(dim=-1, keepdim=True)
+    v = log_nu - (kernel + u).logsumexp(dim=-2, keepdim=True)
+
+    for num_done in range(1, iterations, ITERATIONS_PER_PLAN):
+        num_left = iterations - num_done
+        plan = (kernel + u).add_(v).exp_()
         column_scale = torch.ones_like(v)
-        for _ in range(min(ITERATIONS_PER_PLAN, iterations - done)):
-            row_scale = mu / (plan * column_scale.unsqueeze(-2)).sum(-1)
-            column_scale = nu / (plan * row_scale.unsqueeze(-1)).sum(-2)
+        for _ in range(min(ITERATIONS_PER_PLAN, num_left)):
+            row_scale = mu / (plan * column_scale).sum(-1, keepdim=True)
+            column_scale = nu / (plan * row_scale).sum(-2, keepdim=True)
         u = u + row_scale.log()
         v = v + column_scale.log()
-    return kernel + u.unsqueeze(-1) + v.unsqueeze(-2)
+    return kernel + u + v
 
 
 @torch.no_grad()
@@ -105,8 +110,9 @@ def bucket_transport(
     """
     similarity = upcast(similarity)
     m, n = similarity.shape[-2:]
-    padded_shape = (*similarity.shape[:-2], m + 1, n + 1)
-    padded = bucket.to(similarity.dtype).expand(padded_shape).clone()
+    batch_axes = similarity.shape[:-2]
+    bucket = bucket.to(similarity.dtype)
+    padded = bucket.expand(*batch_axes, m + 1, n + 1).clone()
     padded[..., :m, :n] = similarity
 
     # A row or column has a mass of 1. The bucket can take all of the other side: the bucket's row
@@ -116,6 +122,7 @@ def bucket_transport(
     log_mu[m] += math.log(n)
     log_nu = similarity.new_full((n + 1,), -log_total)
     log_nu[n] += math.log(m)
-    log_plan = log_sinkhorn(padded / epsilon, log_mu, log_nu, iterations)
+    kernel = padded / epsilon
+    log_plan = log_sinkhorn(kernel, log_mu, log_nu, iterations)
     plan = (log_plan + log_total).exp()
     return plan[..., :m, :n]

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.linalg import vecdot, vector_norm
 
 from mmpt.losses.base import upcast, upcast_dtype
 
@@ -46,12 +47,14 @@ class TokenBlock:
 
     def sum_rows(self, matrix_yN: Tensor) -> Tensor:
         """Returns the sum over the tokens of each item: rows [y, N] become [a, N]."""
-        total_aN = matrix_yN.new_zeros(self.num_items, matrix_yN.shape[1])
+        num_columns = matrix_yN.shape[1]
+        total_aN = matrix_yN.new_zeros(self.num_items, num_columns)
         return total_aN.index_add_(0, self.item_of_token, matrix_yN)
 
     def sum_columns(self, matrix_Nx: Tensor) -> Tensor:
         """Returns the sum over the tokens of each item: columns [N, x] become [N, b]."""
-        total_Nb = matrix_Nx.new_zeros(matrix_Nx.shape[0], self.num_items)
+        num_rows = matrix_Nx.shape[0]
+        total_Nb = matrix_Nx.new_zeros(num_rows, self.num_items)
         return total_Nb.index_add_(1, self.item_of_token, matrix_Nx)
 
 
@@ -66,19 +69,22 @@ def split_into_blocks(mask_BN: Tensor, counts: list[int], block_size: int) -> li
     """
     # Items are not split. The i-th of k blocks ends with the item that reaches i / k of all
     # tokens, so the blocks are as equal in size as whole items allow.
+    num_items, num_positions = mask_BN.shape
     ends = [0, *accumulate(counts)]
     total = ends[-1]
     num_blocks = max(1, math.ceil(total / block_size))
-    targets = [total * number / num_blocks for number in range(1, num_blocks)]
-    stops = {bisect_left(ends, target) for target in targets}
-    stops.add(len(counts))
+    borders = {0, num_items}
+    for number in range(1, num_blocks):
+        target = total * number / num_blocks
+        borders.add(bisect_left(ends, target))
 
     # The flat positions of all real tokens, in order, then the positions of padding.
-    real_first = torch.argsort(~mask_BN.flatten(), stable=True)
+    is_padding = ~mask_BN.flatten()
+    real_first = is_padding.argsort(stable=True)
     blocks = []
-    for start, stop in pairwise([0, *sorted(stops)]):
+    for start, stop in pairwise(sorted(borders)):
         rows = real_first[ends[start] : ends[stop]]
-        item_of_token = rows // mask_BN.shape[1] - start
+        item_of_token = rows // num_positions - start
         blocks.append(TokenBlock(slice(start, stop), rows, item_of_token))
     return blocks
 
@@ -89,8 +95,9 @@ def normalise_tokens(states: Tensor, block: TokenBlock, alpha: float = 1) -> tup
     Returns:
         float [tokens, D] and float [tokens, 1], in float32 or float64.
     """
-    tokens = upcast(states.flatten(0, 1)[block.rows])
-    norms = torch.linalg.vector_norm(tokens, dim=1, keepdim=True)
+    all_tokens = states.flatten(0, 1)
+    tokens = upcast(all_tokens[block.rows])
+    norms = vector_norm(tokens, dim=1, keepdim=True)
     return tokens.div_(norms * alpha), norms
 
 
@@ -99,8 +106,54 @@ def normalise_backward(unit: Tensor, norms: Tensor, grad_unit: Tensor) -> Tensor
 
     It is (g - (g . u) u) / norm. `grad_unit` is overwritten with it.
     """
-    along_unit = torch.linalg.vecdot(grad_unit, unit).unsqueeze(1)
+    along_unit = vecdot(grad_unit, unit).unsqueeze(1)
     return grad_unit.addcmul_(unit, along_unit, value=-1).div_(norms)
+
+
+def tile_forward(
+    exp_yx: Tensor, text_block: TokenBlock, video_block: TokenBlock, alpha: float
+) -> tuple[Tensor, Tensor]:
+    """Returns t2v and v2t of a tile, as `_TokenSimilarity` defines them, float [a, b] each.
+
+    Args:
+        exp_yx: exponentials of the cosines divided by alpha.
+    """
+    log_yb = video_block.sum_columns(exp_yx).log_()
+    log_ax = text_block.sum_rows(exp_yx).log_()
+    t2v_ab = text_block.sum_rows(log_yb)
+    v2t_ab = video_block.sum_columns(log_ax)
+    return t2v_ab.mul_(alpha), v2t_ab.mul_(alpha)
+
+
+def tile_backward(
+    exp_yx: Tensor,
+    text_block: TokenBlock,
+    video_block: TokenBlock,
+    grad_t2v_ab: Tensor,
+    grad_v2t_ab: Tensor,
+) -> Tensor:
+    """Returns the gradient of the cosines of a tile, as `_TokenSimilarity` defines it.
+
+    The derivative of t2v[a, b] with respect to cosine[y, x] is
+
+        exp[y, x] / (sum of exp[y, .] over the tokens of clip b),
+
+    that of v2t[a, b] is
+
+        exp[y, x] / (sum of exp[., x] over the tokens of caption a).
+
+    Each is multiplied by the incoming gradient of [a, b].
+
+    Args:
+        exp_yx: exponentials of the cosines divided by alpha. Overwritten with the result.
+    """
+    factor_yb = grad_t2v_ab[text_block.item_of_token]
+    factor_yb.div_(video_block.sum_columns(exp_yx))
+    factor_ax = grad_v2t_ab[:, video_block.item_of_token]
+    factor_ax.div_(text_block.sum_rows(exp_yx))
+    t2v_factor_yx = factor_yb.index_select(1, video_block.item_of_token)
+    v2t_factor_yx = factor_ax[text_block.item_of_token]
+    return exp_yx.mul_(v2t_factor_yx.add_(t2v_factor_yx))
 
 
 class _TokenSimilarity(torch.autograd.Function):
@@ -138,19 +191,24 @@ class _TokenSimilarity(torch.autograd.Function):
         tile_bytes: int,
     ) -> tuple[Tensor, Tensor]:
         # All counts in one list, so that the host waits for the device once.
+        num_captions = len(text)
         counts = torch.cat([text_mask.sum(1), video_mask.sum(1)]).tolist()
-        text_counts, video_counts = counts[: len(text)], counts[len(text) :]
+        text_counts = counts[:num_captions]
+        video_counts = counts[num_captions:]
 
         # Tiles are twice as wide as high. The captions are normalised again for each block of
         # clips, and wide tiles have fewer of these.
         dtype = upcast_dtype(text)
-        height = max(1, math.isqrt(tile_bytes // dtype.itemsize // 2))
+        num_cosines = tile_bytes // dtype.itemsize
+        height = max(1, math.isqrt(num_cosines // 2))
         text_blocks = split_into_blocks(text_mask, text_counts, height)
         video_blocks = split_into_blocks(video_mask, video_counts, 2 * height)
         ctx.save_for_backward(text, video)
-        ctx.text_blocks, ctx.video_blocks, ctx.alpha = text_blocks, video_blocks, alpha
+        ctx.text_blocks = text_blocks
+        ctx.video_blocks = video_blocks
+        ctx.alpha = alpha
 
-        t2v_AB = text.new_zeros(len(text), len(video), dtype=dtype)
+        t2v_AB = text.new_zeros(num_captions, len(video), dtype=dtype)
         v2t_AB = torch.zeros_like(t2v_AB)
         with torch.autocast(text.device.type, enabled=False):  # it would multiply in half precision
             for video_block in video_blocks:
@@ -158,11 +216,10 @@ class _TokenSimilarity(torch.autograd.Function):
                 for text_block in text_blocks:
                     scaled_yD, _ = normalise_tokens(text, text_block, alpha)
                     exp_yx = (scaled_yD @ unit_xD.T).exp_()
-                    log_yb = video_block.sum_columns(exp_yx).log_()
-                    log_ax = text_block.sum_rows(exp_yx).log_()
                     tile = text_block.items, video_block.items
-                    t2v_AB[tile] = text_block.sum_rows(log_yb).mul_(alpha)
-                    v2t_AB[tile] = video_block.sum_columns(log_ax).mul_(alpha)
+                    t2v_AB[tile], v2t_AB[tile] = tile_forward(
+                        exp_yx, text_block, video_block, alpha
+                    )
         return t2v_AB, v2t_AB
 
     @staticmethod
@@ -182,19 +239,10 @@ class _TokenSimilarity(torch.autograd.Function):
                 for text_block in ctx.text_blocks:
                     scaled_yD, _ = normalise_tokens(text, text_block, ctx.alpha)
                     exp_yx = (scaled_yD @ unit_xD.T).exp_()
-                    # The derivative of t2v[a, b] with respect to cosine[y, x] is
-                    #   exp[y, x] / (sum of exp[y, .] over the tokens of clip b),
-                    # that of v2t[a, b] is
-                    #   exp[y, x] / (sum of exp[., x] over the tokens of caption a).
-                    # Each is multiplied by the incoming gradient of [a, b].
                     tile = text_block.items, video_block.items
-                    factor_yb = grad_t2v_AB[tile][text_block.item_of_token]
-                    factor_yb.div_(video_block.sum_columns(exp_yx))
-                    factor_ax = grad_v2t_AB[tile][:, video_block.item_of_token]
-                    factor_ax.div_(text_block.sum_rows(exp_yx))
-                    t2v_factor_yx = factor_yb.index_select(1, video_block.item_of_token)
-                    v2t_factor_yx = factor_ax[text_block.item_of_token]
-                    grad_cosine_yx = exp_yx.mul_(v2t_factor_yx.add_(t2v_factor_yx))
+                    grad_cosine_yx = tile_backward(
+                        exp_yx, text_block, video_block, grad_t2v_AB[tile], grad_v2t_AB[tile]
+                    )
                     # Cosines are products of unit vectors; alpha undoes the scaling of captions.
                     grad_unit_xD.addmm_(grad_cosine_yx.T, scaled_yD, alpha=ctx.alpha)
                     grad_text_rows.index_add_(0, text_block.rows, grad_cosine_yx @ unit_xD)
@@ -206,7 +254,8 @@ class _TokenSimilarity(torch.autograd.Function):
                 grad_unit_yD = grad_text_rows[text_block.rows]
                 grad_yD = normalise_backward(unit_yD, norms, grad_unit_yD)
                 grad_text_rows[text_block.rows] = grad_yD
-        return grad_text.to(text.dtype), None, grad_video, None, None, None
+        grad_text = grad_text.to(text.dtype)
+        return grad_text, None, grad_video, None, None, None
 
 
 def token_similarity(
@@ -247,15 +296,19 @@ def token_similarity(
     """
     if tile_bytes is None:
         tile_bytes = CPU_TILE_BYTES if text_ATD.device.type == "cpu" else DEVICE_TILE_BYTES
-    text_ATD, video_BVD = text_ATD.contiguous(), video_BVD.contiguous()
+    text_ATD = text_ATD.contiguous()
+    video_BVD = video_BVD.contiguous()
     t2v_AB, v2t_AB = _TokenSimilarity.apply(  # type: ignore[no-untyped-call]
         text_ATD, text_mask_AT, video_BVD, video_mask_BV, alpha, tile_bytes
     )
-    num_text_A1 = text_mask_AT.sum(1, keepdim=True).to(t2v_AB.dtype)
-    num_video_B = video_mask_BV.sum(1).to(t2v_AB.dtype)
+    dtype = t2v_AB.dtype
+    num_text_A1 = text_mask_AT.sum(1, keepdim=True).to(dtype)
+    num_video_B = video_mask_BV.sum(1).to(dtype)
     if masked_outer_sum:
         num_padded_A1 = text_mask_AT.shape[1] - num_text_A1
         num_padded_B = video_mask_BV.shape[1] - num_video_B
-        t2v_AB = t2v_AB + num_padded_A1 * (alpha * num_video_B.log())
-        v2t_AB = v2t_AB + num_padded_B * (alpha * num_text_A1.log())
+        t2v_padding_B = alpha * num_video_B.log()
+        v2t_padding_A1 = alpha * num_text_A1.log()
+        t2v_AB = t2v_AB + num_padded_A1 * t2v_padding_B
+        v2t_AB = v2t_AB + num_padded_B * v2t_padding_A1
     return t2v_AB / num_text_A1, v2t_AB / num_video_B
