@@ -47,7 +47,10 @@ class ChunkSize:
         self.key = key
         self.setting = setting
         self.is_auto = setting == "auto"
-        self._limit = start if isinstance(setting, str) else (setting or ALL)
+        if isinstance(setting, str):
+            self._limit = start
+        else:
+            self._limit = setting or ALL
         self._largest = 0
         """Rows of the largest chunk in the current attempt."""
 
@@ -104,8 +107,9 @@ class ChunkSize:
             remedy: what to do, as a sentence.
             detail: what was tried, appended to the setting.
         """
-        # torch's first two sentences; the others explain how to tune its allocator.
-        reason = ". ".join(str(error).split(". ")[:2])
+        # The first two sentences of torch; the others explain how to tune its allocator.
+        sentences = str(error).split(". ")
+        reason = ". ".join(sentences[:2])
         setting = f"{self.key}: {str(self.setting).lower()}"
         return DeviceMemoryError(f"out of memory with `{setting}`{detail} ({reason}). {remedy}")
 
@@ -127,7 +131,9 @@ def run_chunks(run: Callable[..., Tensor], size: int, *inputs_N: Tensor) -> Tens
     if torch.is_grad_enabled():
         run = partial(checkpoint, run, use_reentrant=False)
     splits = [values.split(size) for values in inputs_N]
-    outputs = [run(*chunk) for chunk in zip(*splits, strict=True)]
+    outputs = []
+    for chunk in zip(*splits, strict=True):
+        outputs.append(run(*chunk))
     return torch.cat(outputs)
 
 

@@ -35,7 +35,8 @@ KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBacken
 torch may prefer cuDNN on a GPU. cuDNN builds and stores a plan for every new shape, and most
 groups of a batch have a shape that did not occur before.
 """
-GROUP_FLOPS = {"cpu": 1e7, "cuda": 1e10}
+CPU_GROUP_FLOPS = 1e7
+GPU_GROUP_FLOPS = 1e10
 """Cost of one more group in one layer: the operations that the device could do in the time that it
 takes to start the group."""
 
@@ -48,6 +49,11 @@ class Group(NamedTuple):
     """Tokens of each sequence, including padding."""
     mask: Tensor | None
     """bool [num_sequences, 1, 1, length], True = real. None: there is no padding."""
+
+    def separate(self, tokens: Tensor) -> Tensor:
+        """Returns the group's tokens [H, num_tokens, d] as [num_sequences, H, length, d]."""
+        sequences = tokens.unflatten(1, (self.num_sequences, self.length))
+        return sequences.transpose(0, 1)
 
 
 class Packing(NamedTuple):
@@ -70,11 +76,13 @@ class Packing(NamedTuple):
     def unpack(self, packed_SD: Tensor) -> Tensor:
         """Returns the batch [N, P, D] of stored tokens. It is zero where no token is real."""
         num_sequences, num_positions = self.shape
-        empty = packed_SD.new_zeros(num_sequences * num_positions, packed_SD.shape[1])
-        real_SD = packed_SD.masked_fill(~self.is_real[:, None], 0)
+        hidden_size = packed_SD.shape[1]
+        is_padding = ~self.is_real
+        real_SD = packed_SD.masked_fill(is_padding[:, None], 0)
+        empty = packed_SD.new_zeros(num_sequences * num_positions, hidden_size)
         # `index_copy` would keep its source for backward; `index_put` does not.
         flat = empty.index_put((self.positions,), real_SD)
-        return flat.view(num_sequences, num_positions, -1)
+        return flat.view(num_sequences, num_positions, hidden_size)
 
 
 def choose_group_lengths(counts: Sequence[int], max_padding: float) -> list[int]:
@@ -95,10 +103,11 @@ def choose_group_lengths(counts: Sequence[int], max_padding: float) -> list[int]
     lengths: list[int] = []
     padding = 0
     for length in reversed(range(1, len(counts))):
-        if not counts[length]:
+        num_sequences = counts[length]
+        if num_sequences == 0:
             continue
         if lengths:
-            padding += counts[length] * (lengths[-1] - length)
+            padding += num_sequences * (lengths[-1] - length)
         if not lengths or padding > max_padding:
             lengths.append(length)
             padding = 0
@@ -117,29 +126,42 @@ def plan_packing(mask_NP: Tensor, max_padding: float) -> Packing:
     num_sequences, num_positions = mask_NP.shape
     lengths_N, order_N = mask_NP.sum(dim=1).sort(stable=True)
     all_lengths = torch.arange(num_positions + 1, device=mask_NP.device)
-    counts = (lengths_N == all_lengths[:, None]).sum(dim=1).tolist()
+    has_length = lengths_N == all_lengths[:, None]
+    counts = has_length.sum(dim=1).tolist()
 
     # In each sequence move the real tokens to the front, without changing their order.
-    real_first_NP = (~mask_NP[order_N]).to(torch.uint8).argsort(dim=1, stable=True)
-    positions_NP = real_first_NP + order_N[:, None] * num_positions
+    is_padding_NP = ~mask_NP[order_N]
+    real_first_NP = is_padding_NP.to(torch.uint8).argsort(dim=1, stable=True)
+    starts_N = order_N * num_positions
+    positions_NP = real_first_NP + starts_N[:, None]
     is_real_NP = all_lengths[:num_positions] < lengths_N[:, None]
 
     # A group is now a rectangle at the left edge of the sorted batch: its sequences, up to its
     # length. Sequences without a real token are the first rows, and belong to no group.
-    positions, is_real, groups = [], [], []
-    shorter, start = 0, counts[0]
+    positions = []
+    is_real = []
+    groups = []
+    shorter = 0
+    start = counts[0]
     for length in choose_group_lengths(counts, max_padding):
         num_rows = sum(counts[shorter + 1 : length + 1])
         stop = start + num_rows
-        real = is_real_NP[start:stop, :length]
-        positions.append(positions_NP[start:stop, :length].flatten())
-        is_real.append(real.flatten())
-        is_padded = num_rows > counts[length]
-        mask = real[:, None, None] if is_padded else None
+        rectangle = slice(start, stop), slice(length)
+        is_real_in_group = is_real_NP[rectangle]
+        positions.append(positions_NP[rectangle].flatten())
+        is_real.append(is_real_in_group.flatten())
+        mask = None
+        if num_rows > counts[length]:  # some sequences are shorter
+            mask = is_real_in_group[:, None, None]
         groups.append(Group(num_rows, length, mask))
-        shorter, start = length, stop
-    shape = (num_sequences, num_positions)
-    return Packing(torch.cat(positions), torch.cat(is_real), tuple(groups), shape)
+        shorter = length
+        start = stop
+    return Packing(
+        positions=torch.cat(positions),
+        is_real=torch.cat(is_real),
+        groups=tuple(groups),
+        shape=(num_sequences, num_positions),
+    )
 
 
 def run_packed(
@@ -155,13 +177,19 @@ def run_packed(
     """
     # A token takes about 24 D^2 operations in a layer.
     token_flops = 24 * bert.config.hidden_size**2
-    group_flops = GROUP_FLOPS["cpu" if mask_NP.device.type == "cpu" else "cuda"]
+    is_cpu = mask_NP.device.type == "cpu"
+    group_flops = CPU_GROUP_FLOPS if is_cpu else GPU_GROUP_FLOPS
     packing = plan_packing(mask_NP, max_padding=group_flops / token_flops)
-    inputs = {name: packing.pack(values)[None] for name, values in inputs_NP.items()}
-    position_ids = packing.pack(position_ids_NP)[None]
+
+    # BERT gets a batch of one row.
+    inputs_NP["position_ids"] = position_ids_NP
+    row = {}
+    for name, values in inputs_NP.items():
+        row[name] = packing.pack(values)[None]
     with sdpa_kernel(KERNELS):
-        states = bert(**inputs, position_ids=position_ids, groups=packing.groups)
-    return packing.unpack(states.last_hidden_state[0])
+        output = bert(**row, groups=packing.groups)
+    packed_SD = output.last_hidden_state[0]
+    return packing.unpack(packed_SD)
 
 
 def packed_attention(
@@ -199,13 +227,16 @@ def packed_attention(
     keys = key[0].split(sizes, dim=1)
     values = value[0].split(sizes, dim=1)
     outputs = []
-    for group, *heads in zip(groups, queries, keys, values, strict=True):
-        # [H, tokens, d] becomes [num_sequences, H, length, d].
-        shape = (group.num_sequences, group.length)
-        q, k, v = (tokens.unflatten(1, shape).transpose(0, 1) for tokens in heads)
+    for group, q, k, v in zip(groups, queries, keys, values, strict=True):
         attended = scaled_dot_product_attention(
-            q, k, v, group.mask, dropout_p=dropout, scale=scaling
+            group.separate(q),
+            group.separate(k),
+            group.separate(v),
+            group.mask,
+            dropout_p=dropout,
+            scale=scaling,
         )
+        # Back to one row of tokens, [tokens, H, d].
         outputs.append(attended.transpose(1, 2).flatten(0, 1))
     return torch.cat(outputs)[None], None
 
