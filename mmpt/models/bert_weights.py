@@ -41,7 +41,8 @@ def read_bert_config(bert_name: str) -> BertConfig:
             entries, _ = BertConfig.get_config_dict(bert_name)
     except OSError as err:
         raise _unreachable_error(bert_name, err) from err
-    if (kind := entries.get("model_type", "bert")) != "bert":
+    kind = entries.get("model_type", "bert")
+    if kind != "bert":
         problem = f"the towers are made of BERT, but {bert_name} is a `{kind}` model."
         raise ConfigError(KEY, [problem])
     try:
@@ -92,8 +93,8 @@ def read_bert_weights(bert_name: str, config: BertConfig, *, random_init: bool) 
             hub does not provide them.
     """
     folder = Path(bert_name)
-    candidates = (folder / name for name in WEIGHT_FILES)
-    file = next((path for path in candidates if path.is_file()), None)
+    files = [folder / name for name in WEIGHT_FILES]
+    file = next(filter(Path.is_file, files), None)
     if folder.is_dir() and file is None:
         if not random_init:
             raise CheckpointError(

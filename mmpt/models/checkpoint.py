@@ -83,12 +83,11 @@ def check_training_checkpoint(path: str | Path, *, optimizer: bool = False) -> N
             weights or the optimizer's state are not finite.
     """
     entries = load_checkpoint(path, mapped=True)
-    missing = [name for name in TRAINING_ENTRIES if name not in entries]
+    missing = ", ".join(name for name in TRAINING_ENTRIES if name not in entries)
     if missing:
         raise CheckpointError(
             f"{path}: training starts from a checkpoint as fairseq saves it, but this one has no "
-            f"{', '.join(missing)}. A file of weights alone can only be evaluated; use the whole "
-            "checkpoint."
+            f"{missing}. A file of weights alone can only be evaluated; use the whole checkpoint."
         )
     _stored_weights(entries, str(path))
     # The loss has weights if its temperature is learnable.
@@ -116,16 +115,18 @@ def check_optimizer_state(path: str | Path, trained: Sequence[Tensor], *, flat: 
     state = load_checkpoint(path, mapped=True).get("last_optimizer_state")
     if not state:
         return
+    unit = "tensors"
     num_saved = sum(len(group["params"]) for group in state["param_groups"])
     num_now = 1 if flat else len(trained)
-    unit = "tensors"
     if num_saved == num_now == 1:
-        sizes = [0]
-        for entry in state["state"].values():
-            sizes += [value.numel() for value in entry.values() if isinstance(value, Tensor)]
-        num_saved = max(sizes)
-        num_now = sum(parameter.numel() for parameter in trained)
+        # The largest of its tensors has an entry for each value; others are scalars.
         unit = "numbers"
+        num_saved = 0
+        for entry in state["state"].values():
+            for value in entry.values():
+                if isinstance(value, Tensor):
+                    num_saved = max(num_saved, value.numel())
+        num_now = sum(parameter.numel() for parameter in trained)
     if num_saved != num_now:
         raise CheckpointError(
             f"{path}: the optimizer's state must be that of the {num_now} {unit} that are trained "
@@ -164,9 +165,8 @@ def why_harmless(name: str, use: Use, *, in_file: bool) -> str | None:
     """
     if name.split(".")[-1] == "position_ids":
         return "a constant that newer transformers do not store"
-    if name.startswith("video_encoder.classifier.") and (
-        use is Use.START or (in_file and use is Use.INFERENCE)
-    ):
+    may_differ = use is Use.START or (in_file and use is Use.INFERENCE)
+    if may_differ and name.startswith("video_encoder.classifier."):
         return "the step classifier, which only COIN models have"
     return None
 
@@ -196,59 +196,70 @@ def adapt_state(
     """
     own = model.state_dict()
     found, renamed = _current_tensors(checkpoint, source)
+    only_in_file = [name for name in found if name not in own]
+    only_in_model = [name for name in own if name not in found]
+    ignored = {name: why_harmless(name, use, in_file=True) for name in only_in_file}
+    kept = {name: why_harmless(name, use, in_file=False) for name in only_in_model}
+    _check_fit(own, found, kept, ignored, source)
 
-    # Keys on one side only, each with the reason why it is harmless, or None.
-    only_in_file = {
-        name: why_harmless(name, use, in_file=True) for name in found if name not in own
-    }
-    only_in_model = {
-        name: why_harmless(name, use, in_file=False) for name in own if name not in found
-    }
-    common = [name for name in own if name in found]
-    _check_fit(own, found, common, only_in_model, only_in_file, source)
-
-    report = [f"{source}: {len(common)} tensors loaded"]
+    # Take the tensors of the file in the dtypes of the model.
+    state = {}
     casts = set()
-    for name in common:
-        if found[name].dtype != own[name].dtype:
-            casts.add(f"{found[name].dtype} to {own[name].dtype}")
+    for name, value in own.items():
+        if name in found:
+            stored = found[name]
+            value = stored.to(value.dtype)
+            if stored.dtype != value.dtype:
+                casts.add(f"{stored.dtype} to {value.dtype}".replace("torch.", ""))
+        state[name] = value
+
+    report = [f"{source}: {len(own) - len(kept)} tensors loaded"]
     if casts:
-        report.append("cast " + ", ".join(sorted(casts)).replace("torch.", ""))
+        report.append("cast " + ", ".join(sorted(casts)))
     if renamed:
         old, new = next(iter(renamed.items()))
         report.append(f"{len(renamed)} renamed (as {old} to {new})")
-    for verb, names in (("ignored", only_in_file), ("kept the model's own", only_in_model)):
-        if names:
-            reasons = sorted({str(reason) for reason in names.values()})
-            report.append(f"{verb} {', '.join(sorted(names))} ({'; '.join(reasons)})")
+    for verb, reasons in (("ignored", ignored), ("kept the model's own", kept)):
+        if reasons:
+            names = ", ".join(sorted(reasons))
+            distinct = sorted(set(map(str, reasons.values())))
+            report.append(f"{verb} {names} ({'; '.join(distinct)})")
     logger.info("%s", ", ".join(report))
-    return {
-        name: found[name].to(value.dtype) if name in found else value for name, value in own.items()
-    }
+    return state
 
 
 def _check_fit(
     own: Mapping[str, Tensor],
     found: Mapping[str, Tensor],
-    common: Sequence[str],
     only_in_model: Mapping[str, str | None],
     only_in_file: Mapping[str, str | None],
     source: str,
 ) -> None:
-    """Raises CheckpointError, with all keys, if a checkpoint does not fit the model."""
-    missing = [name for name, reason in only_in_model.items() if reason is None]
-    unexpected = [name for name, reason in only_in_file.items() if reason is None]
+    """Raises CheckpointError, with all keys, if a checkpoint does not fit the model.
+
+    Args:
+        only_in_model, only_in_file: keys of one side, each with the reason why it is harmless, or
+            None.
+    """
+    missing = []
+    for name, reason in only_in_model.items():
+        if reason is None:
+            missing.append(_with_hint(name, only_in_file))
+    unexpected = []
+    for name, reason in only_in_file.items():
+        if reason is None:
+            unexpected.append(_with_hint(name, only_in_model))
     misshapen = []
-    for name in common:
+    for name in own:
         wanted = tuple(own[name].shape)
-        shape = tuple(found[name].shape)
+        shape = tuple(found[name].shape) if name in found else wanted
         if shape != wanted:
             misshapen.append(f"`{name}` must be {wanted}, but is {shape}")
-    problems = _listing("in the model only", [_with_hint(name, only_in_file) for name in missing])
-    problems += _listing(
-        "in the file only", [_with_hint(name, only_in_model) for name in unexpected]
-    )
-    problems += _listing("of another shape", misshapen)
+    problems = [
+        *_listing("in the model only", missing),
+        *_listing("in the file only", unexpected),
+        *_listing("of another shape", misshapen),
+    ]
     if problems:
         lines = [
             f"{source}: the weights do not fit the model.",
@@ -290,8 +301,9 @@ def _stored_weights(checkpoint: Mapping[str, Any], source: str) -> Mapping[str, 
     """
     state: Any = checkpoint
     for entry in ("state_dict", "model"):
-        if isinstance(state, Mapping) and isinstance(state.get(entry), Mapping):
-            state = state[entry]
+        inner = state.get(entry)
+        if isinstance(inner, Mapping):
+            state = inner
     if not state:
         raise CheckpointError(f"{source}: a checkpoint must hold weights, but this one is empty.")
     for name, value in state.items():
@@ -307,7 +319,9 @@ def _stored_weights(checkpoint: Mapping[str, Any], source: str) -> Mapping[str, 
 def _with_hint(name: str, others: Collection[str]) -> str:
     """Returns a key for a message, together with the most similar key of the other side."""
     similar = difflib.get_close_matches(name, others, n=1, cutoff=0.8)
-    return f"`{name}` (similar to `{similar[0]}`)" if similar else f"`{name}`"
+    if similar:
+        return f"`{name}` (similar to `{similar[0]}`)"
+    return f"`{name}`"
 
 
 def _listing(kind: str, lines: list[str]) -> list[str]:
@@ -330,12 +344,15 @@ def weights_fingerprint(module: nn.Module, trainable_only: bool = True) -> str:
         trainable_only: leave out frozen parameters, which do not change in the course of a run.
     """
     digest = hashlib.sha256()
-    parameters = dict(module.named_parameters())
-    if trainable_only:
-        parameters = {name: value for name, value in parameters.items() if value.requires_grad}
-    assert parameters, "a fingerprint of no weights would fit every model"
-    for name, parameter in parameters.items():
+    num_parameters = 0
+    for name, parameter in module.named_parameters():
+        if trainable_only and not parameter.requires_grad:
+            continue
+        num_parameters += 1
         values = parameter.detach().cpu().contiguous()
-        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
-        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+        header = f"{name} {values.dtype} {tuple(values.shape)}\n"
+        digest.update(header.encode())
+        content = values.flatten().view(torch.uint8)
+        digest.update(content.numpy().data)
+    assert num_parameters, "a fingerprint of no weights would fit every model"
     return digest.hexdigest()

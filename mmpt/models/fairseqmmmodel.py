@@ -34,7 +34,8 @@ class FairseqMMModel(BaseFairseqModel):
     @classmethod
     def build_model(cls, args: Namespace, task: Any) -> FairseqMMModel:
         """Builds the model that the task's YAML describes."""
-        return cls(*task.build_inner_model())
+        model, source, use = task.build_inner_model()
+        return cls(model, source, use)
 
     def forward(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """Runs the model on a batch."""
@@ -48,7 +49,8 @@ class FairseqMMModel(BaseFairseqModel):
         """
         state = adapt_state(state_dict, self.mmmodel, self.source, self.use)
         state_dict.clear()
-        state_dict.update({WRAPPER_PREFIX + key: value for key, value in state.items()})
+        for key, value in state.items():
+            state_dict[WRAPPER_PREFIX + key] = value
 
 
 @register_model_architecture("mmmodel", "mmarch")

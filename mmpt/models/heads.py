@@ -75,7 +75,8 @@ class MMFusionSeparateActionSegmentation(MMFusionSeparate):
         states = self.forward_video(
             vfeats_WFI, vmasks_WF, caps_WT, cmasks_WT, output_hidden_states=True
         )
-        return {"logits": self.video_encoder.classifier(states[:, 1:-1])}
+        seconds_WFD = states[:, 1:-1]  # between [CLS] and [SEP]
+        return {"logits": self.video_encoder.classifier(seconds_WFD)}
 
 
 @MODELS.register
@@ -100,7 +101,8 @@ class MMFusionSeparateActionLocalization(MMFusionSeparate):
         states = self.forward_video(
             vfeats_WFI, vmasks_WF, caps_W2, cmasks_W2, output_hidden_states=True
         )
-        seconds_RD = states[:, 1:-1][vmasks_WF]
+        seconds_WFD = states[:, 1:-1]  # between [CLS] and [SEP]
+        seconds_RD = seconds_WFD[vmasks_WF]
         steps_SD, _, _ = self.forward_text(caps_ST, cmasks_ST)
         return {"logits": seconds_RD @ steps_SD.T}
 
@@ -112,8 +114,9 @@ def window_text(caps_ST: Tensor, num_windows: int) -> tuple[Tensor, Tensor]:
     [CLS] is masked. A window's vector therefore differs a little from the vector that the same
     seconds have in the retrieval of clips.
     """
-    caps_W2 = caps_ST[:1, :2].expand(num_windows, -1)
-    return caps_W2, torch.tensor([False, True], device=caps_W2.device).expand(num_windows, -1)
+    caps_12 = caps_ST[:1, :2]
+    cmasks_2 = torch.tensor([False, True], device=caps_ST.device)
+    return caps_12.expand(num_windows, -1), cmasks_2.expand(num_windows, -1)
 
 
 def _only_video(model: MMFusionSeparate, *tensors: Tensor) -> list[Tensor]:
@@ -124,6 +127,7 @@ def _only_video(model: MMFusionSeparate, *tensors: Tensor) -> list[Tensor]:
     """
     vfeats = tensors[2]
     if vfeats.ndim != 4:
-        raise ConfigError("model", [wrong_axes(model, "whole videos, float [1, W, F, I]", vfeats)])
+        problem = wrong_axes(model, "whole videos, float [1, W, F, I]", vfeats)
+        raise ConfigError("model", [problem])
     assert all(len(tensor) == 1 for tensor in tensors), "a batch holds one video"
     return [tensor[0] for tensor in tensors]

@@ -76,7 +76,8 @@ def tower_flops(bert: BertModel, lengths: Tensor) -> Tensor:
 
     # Backward has two products for each one of forward, or one if the weights are frozen and need
     # no gradient.
-    is_trained = bert.encoder.layer[0].attention.self.query.weight.requires_grad
+    first_attention = bert.encoder.layer[0].attention.self
+    is_trained = first_attention.query.weight.requires_grad
     weight_passes = 3 if is_trained else 2
     layer_flops = weight_flops * weight_passes + attention_flops * 3
     return bert.config.num_hidden_layers * layer_flops
@@ -242,10 +243,11 @@ class MMFusionSeparate(nn.Module):
         """
         cls_attended, sep_attended = cmasks[:, :2].split(1, dim=1)
         attended = torch.cat([cls_attended, vmasks, sep_attended], dim=1)
-        encode = partial(self.video_encoder, packed=self.packed and not output_hidden_states)
-        states = self._in_chunks(encode, caps[:, :2], vfeats, attended)
+        clips = caps[:, :2], vfeats, attended
         if output_hidden_states:
-            return states
+            return self._in_chunks(self.video_encoder, *clips)
+        encode = partial(self.video_encoder, packed=self.packed)
+        states = self._in_chunks(encode, *clips)
         cls_pooled = torch.zeros_like(cls_attended)
         sep_pooled = torch.ones_like(sep_attended)
         pooled_positions = torch.cat([cls_pooled, vmasks, sep_pooled], dim=1)
@@ -266,15 +268,16 @@ class MMFusionSeparate(nn.Module):
         words_attended = cmasks[:, 2:]
         ids = torch.cat([caps[:, :1], caps[:, 2:]], dim=1)
         attended = torch.cat([cls_attended, words_attended], dim=1)
-        encode = partial(self._encode_text, packed=self.packed and not output_hidden_states)
-        states = self._in_chunks(encode, ids, attended)
         if output_hidden_states:
-            return states
+            return self._in_chunks(self._encode_text, ids, attended)
+        encode = partial(self._encode_text, packed=self.packed)
+        states = self._in_chunks(encode, ids, attended)
         cls_pooled = torch.zeros_like(cls_attended)
         pooled_positions = torch.cat([cls_pooled, words_attended], dim=1)
         return masked_mean(states, pooled_positions), states, pooled_positions
 
-    def _encode_text(self, ids_NT: Tensor, mask_NT: Tensor, *, packed: bool) -> Tensor:
+    def _encode_text(self, ids_NT: Tensor, mask_NT: Tensor, *, packed: bool = False) -> Tensor:
+        """Returns the last hidden states of the text tower, [N, T - 1, D]."""
         if packed:
             positions_T = torch.arange(ids_NT.shape[1], device=ids_NT.device)
             positions_NT = positions_T.expand_as(ids_NT)

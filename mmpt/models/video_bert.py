@@ -94,8 +94,10 @@ class MMBertForEncoder(nn.Module):
         # One token per second. With `packed`, the tokens of padded seconds are zero.
         if packed:
             is_real_NF = mask[:, 1:-1]
-            tokens_RD = self.videomlp(vfeats_NFI[is_real_NF])
-            empty_NFD = tokens_RD.new_zeros(*is_real_NF.shape, tokens_RD.shape[1])
+            real_RI = vfeats_NFI[is_real_NF]
+            tokens_RD = self.videomlp(real_RI)
+            hidden_size = tokens_RD.shape[1]
+            empty_NFD = tokens_RD.new_zeros(*is_real_NF.shape, hidden_size)
             video_NFD = empty_NFD.masked_scatter(is_real_NF[..., None], tokens_RD)
         else:
             video_NFD = self.videomlp(vfeats_NFI)
