@@ -11,8 +11,8 @@ from typer import Option
 
 from mmpt.cli.app import Command, Device, choose_device
 from mmpt.errors import DataError, LaunchError
+from mmpt.inference.embedding import batches
 from mmpt.inference.mmptmodel import MMPTModel
-from mmpt.inference.texts import batches
 from mmpt.media.s3d import S3D_WEIGHTS
 from mmpt.media.video_list import VIDEO_SUFFIXES
 from mmpt.models.checkpoint import weights_fingerprint

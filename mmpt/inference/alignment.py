@@ -9,7 +9,8 @@ Source: Norton (arXiv 2401.16702), Eq. 7 for the transport.
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+from torch import Tensor
+from torch.nn.functional import normalize
 
 from mmpt.losses.sinkhorn import transport
 
@@ -34,8 +35,8 @@ class Alignment:
 
 
 def align_sentences(
-    text_SD: torch.Tensor,
-    video_LD: torch.Tensor,
+    text_SD: Tensor,
+    video_LD: Tensor,
     *,
     epsilon: float,
     iterations: int,
@@ -50,19 +51,26 @@ def align_sentences(
         iterations: iterations of Sinkhorn's algorithm.
         monotone: require that no sentence has its peak before that of an earlier sentence.
     """
-    text_SD = torch.nn.functional.normalize(text_SD, dim=-1)
+    text_SD = normalize(text_SD, dim=-1)
     similarity_SL = text_SD @ video_LD.T
     plan = transport(similarity_SL, iterations, epsilon).cpu().numpy()
     similarity = similarity_SL.cpu().numpy()
 
     # Each sentence gets the seconds around its peak in the plan.
     peaks = monotone_peaks(plan) if monotone else plan.argmax(axis=1)
-    spans, scores = [], []
+    spans = []
+    scores = []
     for sentence, peak in enumerate(peaks.tolist()):
         start, end = span_around(plan[sentence], peak)
+        cosines = similarity[sentence, start:end]
         spans.append((start, end))
-        scores.append(similarity[sentence, start:end].mean())
-    return Alignment(plan=plan, spans=spans, scores=np.array(scores), similarity=similarity)
+        scores.append(cosines.mean())
+    return Alignment(
+        plan=plan,
+        spans=spans,
+        scores=np.array(scores),
+        similarity=similarity,
+    )
 
 
 def span_around(row_L: np.ndarray, peak: int) -> tuple[int, int]:
@@ -70,10 +78,14 @@ def span_around(row_L: np.ndarray, peak: int) -> tuple[int, int]:
 
     It ends on both sides before the first second that is below `EDGE` times the peak's value.
     """
-    below = np.flatnonzero(row_L < EDGE * row_L[peak])
-    before, after = below[below < peak], below[below > peak]
-    start = int(before[-1]) + 1 if len(before) else 0
-    end = int(after[0]) if len(after) else len(row_L)
+    start = 0
+    end = len(row_L)
+    for second in np.flatnonzero(row_L < EDGE * row_L[peak]).tolist():
+        if second < peak:
+            start = second + 1
+        else:
+            end = second
+            break
     return start, end
 
 
@@ -87,18 +99,21 @@ def monotone_peaks(plan_SL: np.ndarray) -> np.ndarray:
     #     best[s, l] = plan[s, l] + max over k <= l of best[s - 1, k]
     # `came_from[s, l]` is the k of this maximum, from which the path is read backwards at the end.
     num_sentences, num_seconds = plan_SL.shape
+    seconds = np.arange(num_seconds)
     came_from = np.zeros((num_sentences, num_seconds), dtype=np.int64)
     best = plan_SL[0].astype(np.float64)
     for row in range(1, num_sentences):
         # The running maximum over k, and the second where it was reached last.
         highest = np.maximum.accumulate(best)
-        is_new = np.concatenate([[True], best[1:] > highest[:-1]])
-        reached_at = np.where(is_new, np.arange(num_seconds), 0)
+        is_new = np.ones(num_seconds, dtype=bool)
+        is_new[1:] = best[1:] > highest[:-1]
+        reached_at = np.where(is_new, seconds, 0)
         came_from[row] = np.maximum.accumulate(reached_at)
         best = plan_SL[row] + highest
 
+    peak = best.argmax()
     peaks = np.zeros(num_sentences, dtype=np.int64)
-    peaks[-1] = best.argmax()
-    for row in range(num_sentences - 1, 0, -1):
-        peaks[row - 1] = came_from[row, peaks[row]]
+    for row in reversed(range(num_sentences)):
+        peaks[row] = peak
+        peak = came_from[row, peak]
     return peaks

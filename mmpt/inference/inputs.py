@@ -6,11 +6,12 @@ from typing import Any, TypeGuard
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mmpt.errors import DataError
 from mmpt.losses.base import upcast
 
-Array = np.ndarray | torch.Tensor
+Array = np.ndarray | Tensor
 Video = str | Path | Array
 """A path, features [L, 512], or frames [L, P, H, W, 3] (uint8, or float in 0..1)."""
 Videos = Video | Iterable[Video]
@@ -18,6 +19,8 @@ Texts = str | Iterable[str]
 DtypesByAxes = Mapping[int, Collection[str]]
 """Names of the dtypes that an array may have, by its number of axes."""
 
+REFUSED = (str, bytes, bytearray, Mapping, set, frozenset)
+"""Iterables that are no list of values."""
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 """Dtypes of features and vectors."""
 FRAMES = (*FLOATS, "uint8")
@@ -34,8 +37,9 @@ def to_list(values: Any, name: str, accepted: str) -> list[Any]:
         DataError: there is no entry, or `values` is something else. Sets are refused because they
             have no order, dicts and DataFrames because iterating over them gives keys.
     """
-    refused = isinstance(values, str | bytes | bytearray | Mapping | set | frozenset)
-    if refused or not isinstance(values, Iterable) or getattr(values, "ndim", 1) != 1:
+    is_list = isinstance(values, Iterable) and not isinstance(values, REFUSED)
+    num_axes = getattr(values, "ndim", 1)
+    if not is_list or num_axes != 1:
         raise DataError(f"{name} must be {accepted}, but is {describe(values)}.")
     entries = list(values)
     if not entries:
@@ -50,15 +54,19 @@ def to_texts(texts: Any, name: str) -> list[str]:
         DataError: as for `to_list`, or an entry is not a string.
     """
     accepted = "one or more strings"
-    entries = [texts] if isinstance(texts, str) else to_list(texts, name, accepted)
-    for index, entry in enumerate(entries):
+    if isinstance(texts, str):
+        texts = [texts]
+    plain = []
+    for index, entry in enumerate(to_list(texts, name, accepted)):
         if not isinstance(entry, str):
             raise DataError(f"{name} must be {accepted}, but {name}[{index}] is {describe(entry)}.")
-    # The tokenizer accepts neither lone surrogates nor NumPy's class of strings.
-    return [entry.encode("utf-8", "replace").decode() for entry in entries]
+        # The tokenizer accepts neither lone surrogates nor NumPy's class of strings.
+        encoded = entry.encode("utf-8", "replace")
+        plain.append(encoded.decode())
+    return plain
 
 
-def to_tensor(array: Any, name: str, accepted: str, dtypes: DtypesByAxes) -> torch.Tensor:
+def to_tensor(array: Any, name: str, accepted: str, dtypes: DtypesByAxes) -> Tensor:
     """Returns an array or a tensor as a contiguous tensor on the same device.
 
     Args:
@@ -73,17 +81,18 @@ def to_tensor(array: Any, name: str, accepted: str, dtypes: DtypesByAxes) -> tor
     return contiguous(array)
 
 
-def to_vectors(array: Any, name: str) -> torch.Tensor:
+def to_vectors(array: Any, name: str) -> Tensor:
     """Returns vectors [N, D] as a contiguous tensor, in float32 or float64.
 
     Raises:
         DataError: the array has another layout or dtype, or holds NaN or infinity.
     """
     vectors_ND = to_tensor(array, name, "vectors, floats [N, D]", {2: FLOATS})
-    return upcast(require_finite(vectors_ND, f"{name}: vectors", "embed them again"))
+    require_finite(vectors_ND, f"{name}: vectors", "embed them again")
+    return upcast(vectors_ND)
 
 
-def require_finite(rows: torch.Tensor, what: str, remedy: str) -> torch.Tensor:
+def require_finite(rows: Tensor, what: str, remedy: str) -> Tensor:
     """Returns the rows unchanged.
 
     Args:
@@ -94,7 +103,8 @@ def require_finite(rows: torch.Tensor, what: str, remedy: str) -> torch.Tensor:
         DataError: a row holds NaN or infinity.
     """
     is_finite_N = rows.isfinite().all(dim=1)
-    if num_bad := int((~is_finite_N).sum()):
+    num_bad = len(rows) - int(is_finite_N.sum())
+    if num_bad:
         raise DataError(
             f"{what} must be finite, but {num_bad} of {len(rows)} hold NaN or infinity; {remedy}."
         )
@@ -103,27 +113,33 @@ def require_finite(rows: torch.Tensor, what: str, remedy: str) -> torch.Tensor:
 
 def is_array(value: Any, dtypes: DtypesByAxes) -> TypeGuard[Array]:
     """Returns True for an array or a tensor of an accepted number of axes and dtype."""
-    return isinstance(value, Array) and _dtype_name(value) in dtypes.get(value.ndim, ())
+    if not isinstance(value, Array):
+        return False
+    accepted = dtypes.get(value.ndim, ())
+    return _dtype_name(value) in accepted
 
 
-def contiguous(array: Array) -> torch.Tensor:
+def contiguous(array: Array) -> Tensor:
     """Returns an array of any strides and byte order as a contiguous tensor on the same device.
 
     Results therefore do not depend on the layout. Data is copied only if necessary.
     """
-    if isinstance(array, torch.Tensor):
+    if isinstance(array, Tensor):
         return array.contiguous()
     native = array.dtype.newbyteorder("=")
     array = np.require(array, native, ["C", "WRITEABLE", "ALIGNED", "ENSUREARRAY"])
     # An axis of length 1 may have a negative stride even now, which torch does not accept.
-    return torch.from_numpy(array.reshape(-1)).reshape(array.shape)
+    flat = torch.from_numpy(array.reshape(-1))
+    return flat.reshape(array.shape)
 
 
 def describe(value: Any) -> str:
     """Returns the dtype and shape of an array, or the class of another value, for messages."""
     if isinstance(value, Array):
         return f"{_dtype_name(value)} {list(value.shape)}"
-    return "None" if value is None else type(value).__name__
+    if value is None:
+        return "None"
+    return type(value).__name__
 
 
 def _dtype_name(array: Array) -> str:

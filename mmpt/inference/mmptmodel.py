@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
 
 from mmpt.batch import ModelOutput, Split
@@ -25,17 +25,16 @@ from mmpt.config import DatasetConfig, ModelConfig
 from mmpt.errors import DataError
 from mmpt.inference import inputs
 from mmpt.inference.alignment import Alignment, align_sentences
+from mmpt.inference.embedding import Window, embed_texts, embed_windows
 from mmpt.inference.inputs import Array, Texts, Video, Videos
 from mmpt.inference.pretrained import read_pretrained, write_pretrained
-from mmpt.inference.texts import batches, embed_texts
-from mmpt.inference.videos import CLIPS_AT_ONCE, read_video, split_videos, to_unit_range
-from mmpt.losses.base import upcast
+from mmpt.inference.videos import read_video, run_s3d, split_videos
 from mmpt.media.s3d import S3D, S3D_WEIGHTS, load_s3d
 from mmpt.models.mmfusion import MMFusionSeparate
 from mmpt.processors.downstream import DSAligner
 from mmpt.processors.sampling import Span
 from mmpt.processors.tokenizer import load_tokenizer
-from mmpt.processors.window_aligner import average_windows, window_spans
+from mmpt.processors.window_aligner import average_windows
 
 EPSILON = 0.3
 """Default smoothness of an alignment. On held-out videos of the demo, spans then overlap the true
@@ -46,21 +45,6 @@ WIDER = (
     "numbers exceed the range of the model's type, or weights were set to such values. Load the "
     "model in a wider type (`dtype`), and divide features by their length"
 )
-
-
-class _Window(NamedTuple):
-    """An embedded window of a video."""
-
-    video: int
-    """Position of the video in the list of videos."""
-    span: Span
-    """Start and end (exclusive) in seconds."""
-    share: float
-    """The window's share of the seconds of the video."""
-    pooled: torch.Tensor
-    """[D], pooled vector, in float32 or float64."""
-    states: torch.Tensor
-    """[seconds, D], state of each second, in float32 or float64."""
 
 
 class MMPTModel(nn.Module):
@@ -127,7 +111,8 @@ class MMPTModel(nn.Module):
             ConfigError: there is a mistake in the YAML.
             CheckpointError: the weights are missing, damaged or of another model.
         """
-        model = cls(*read_pretrained(source, checkpoint), s3d=s3d, normalise=normalise)
+        fusion, dataset, config = read_pretrained(source, checkpoint)
+        model = cls(fusion, dataset, config, s3d=s3d, normalise=normalise)
         return model.to(device=device, dtype=dtype).eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -163,7 +148,7 @@ class MMPTModel(nn.Module):
         caps: Array,
         cmasks: Array,
         return_score: bool = False,
-    ) -> ModelOutput | dict[str, torch.Tensor]:
+    ) -> ModelOutput | dict[str, Tensor]:
         """Embeds pairs of a short video and a caption, like the original's wrapper.
 
         Unlike there, the number of pairs may be any.
@@ -182,21 +167,28 @@ class MMPTModel(nn.Module):
             "height, width, 3] (`encode_video` takes longer videos)"
         )
         frames = inputs.to_tensor(video_frames, "video_frames", accepted, {6: inputs.FRAMES})
-        num, seconds = frames.shape[:2]
-        if not 0 < seconds <= self.max_video_len:
+        num_videos, num_seconds = frames.shape[:2]
+        num_padded = self.max_video_len - num_seconds
+        if num_seconds == 0 or num_padded < 0:
             raise DataError(f"video_frames must be {accepted}, but is {inputs.describe(frames)}.")
-        caps = torch.as_tensor(caps, device=self.device)
-        cmasks = torch.as_tensor(cmasks, device=self.device)
+
+        # Embed the seconds of all videos, then pad the videos to F seconds.
         clip_features = self.embed_clips(frames.flatten(0, 1), "video_frames")
-        vfeats = clip_features.unflatten(0, (num, seconds))
-        vfeats = pad(vfeats, (0, 0, 0, self.max_video_len - seconds))
-        vmasks = torch.arange(self.max_video_len, device=vfeats.device).expand(num, -1) < seconds
-        output = self.fusion(caps=caps, cmasks=cmasks, vfeats=vfeats, vmasks=vmasks)
+        vfeats = clip_features.unflatten(0, (num_videos, num_seconds))
+        vfeats = pad(vfeats, (0, 0, 0, num_padded))
+        is_real_F = torch.arange(self.max_video_len, device=vfeats.device) < num_seconds
+        output = self.fusion(
+            caps=torch.as_tensor(caps, device=self.device),
+            cmasks=torch.as_tensor(cmasks, device=self.device),
+            vfeats=vfeats,
+            vmasks=is_real_F.expand(num_videos, -1),
+        )
         if return_score:
-            return {"score": (output["pooled_video"] * output["pooled_text"]).sum(dim=-1)}
+            products = output["pooled_video"] * output["pooled_text"]
+            return {"score": products.sum(dim=-1)}
         return output
 
-    def embed_clips(self, clips_NPHWC: Array, name: str = "clips") -> torch.Tensor:
+    def embed_clips(self, clips_NPHWC: Array, name: str = "clips") -> Tensor:
         """Returns S3D features [N, 512] of clips of one second each.
 
         Args:
@@ -207,19 +199,14 @@ class MMPTModel(nn.Module):
             CheckpointError: the weights of S3D are missing.
         """
         accepted = "uint8, or floats in 0..1, [clips, frames, height, width, 3]"
-        clips_NPHWC = inputs.to_tensor(clips_NPHWC, name, accepted, {5: inputs.FRAMES})
-        network = self.get_s3d()
-        features = []
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            for chunk in clips_NPHWC.split(CLIPS_AT_ONCE):
-                channels_first = chunk.to(self.device).movedim(-1, 1)
-                clips = to_unit_range(channels_first, self.dtype, name)
-                features.append(network(clips)["video_embedding"])
-        features_NI = torch.cat(features)
-        return normalize(features_NI, dim=-1) if self.normalise else features_NI
+        clips = inputs.to_tensor(clips_NPHWC, name, accepted, {5: inputs.FRAMES})
+        features_NI = run_s3d(self.get_s3d(), clips, name)
+        if self.normalise:
+            features_NI = normalize(features_NI, dim=-1)
+        return features_NI
 
     @torch.no_grad()
-    def video_features(self, video: Video, name: str = "the video") -> torch.Tensor:
+    def video_features(self, video: Video, name: str = "the video") -> Tensor:
         """Returns the features [L, I] of one video in the model's dtype and on its device.
 
         Args:
@@ -228,11 +215,14 @@ class MMPTModel(nn.Module):
         Raises:
             DataError, CheckpointError: as for `encode_video`.
         """
-        name = str(video) if isinstance(video, str | Path) else name
+        if isinstance(video, str | Path):
+            name = str(video)
         content = read_video(video, name)
-        if not isinstance(content, torch.Tensor):
-            return torch.cat([self.embed_clips(block, name) for block in content])
-        width, found = self.fusion.video_encoder.input_dim, content.shape[1]
+        if not isinstance(content, Tensor):
+            blocks = [self.embed_clips(block, name) for block in content]
+            return torch.cat(blocks)
+        width = self.fusion.video_encoder.input_dim
+        found = content.shape[1]
         if found != width:
             raise DataError(
                 f"{name}: features must be {width} wide, as the model is, but are {found}."
@@ -243,7 +233,7 @@ class MMPTModel(nn.Module):
         return features_LI
 
     @torch.no_grad()
-    def encode_video(self, videos: Videos, batch_size: int = 64) -> torch.Tensor:
+    def encode_video(self, videos: Videos, batch_size: int = 64) -> Tensor:
         """Embeds videos of any length.
 
         A video of more than F seconds is cut into windows of F seconds. The vector of the video is
@@ -265,11 +255,13 @@ class MMPTModel(nn.Module):
         video_by_name = split_videos(videos)
         totals: list[Any] = [0.0] * len(video_by_name)
         for window in self._windows(video_by_name, self.max_video_len, batch_size):
-            totals[window.video] = totals[window.video] + window.share * window.pooled
-        return inputs.require_finite(torch.stack(totals), "videos: vectors", WIDER)
+            weighted = window.share * window.pooled
+            totals[window.video] = totals[window.video] + weighted
+        vectors_ND = torch.stack(totals)
+        return inputs.require_finite(vectors_ND, "videos: vectors", WIDER)
 
     @torch.no_grad()
-    def encode_text(self, texts: Texts, batch_size: int = 256) -> torch.Tensor:
+    def encode_text(self, texts: Texts, batch_size: int = 256) -> Tensor:
         """Embeds texts. Neither S3D nor the video tower is used.
 
         Args:
@@ -289,7 +281,7 @@ class MMPTModel(nn.Module):
         )
         return inputs.require_finite(vectors_ND, "texts: vectors", WIDER)
 
-    def similarity(self, videos: Videos, texts: Texts | Array) -> torch.Tensor:
+    def similarity(self, videos: Videos, texts: Texts | Array) -> Tensor:
         """Returns the similarity of all pairs of videos and texts: their dot products.
 
         Args:
@@ -310,10 +302,12 @@ class MMPTModel(nn.Module):
             text_ND = inputs.to_vectors(texts, "texts")
         else:
             text_ND = self.encode_text(texts)
-        if video_ND.shape[1] != text_ND.shape[1]:
+        video_width = video_ND.shape[1]
+        text_width = text_ND.shape[1]
+        if video_width != text_width:
             raise DataError(
-                f"videos and texts must have vectors of one width, but have {video_ND.shape[1]} "
-                f"and {text_ND.shape[1]}; put features of one video in a list."
+                f"videos and texts must have vectors of one width, but have {video_width} and "
+                f"{text_width}; put features of one video in a list."
             )
         return video_ND @ text_ND.to(video_ND).T
 
@@ -356,9 +350,11 @@ class MMPTModel(nn.Module):
         texts = inputs.to_texts(sentences, "sentences")
 
         stride = max(self.max_video_len // 2, 1)
-        states, spans = [], []
+        states = []
+        spans = []
         for window in self._windows(video_by_name, stride):
-            states.append(normalize(window.states, dim=-1).cpu().numpy())
+            unit_states = normalize(window.states, dim=-1)
+            states.append(unit_states.cpu().numpy())
             spans.append(window.span)
         video_LD = torch.from_numpy(average_windows(states, spans))
         inputs.require_finite(video_LD, "video: states", WIDER)
@@ -369,36 +365,14 @@ class MMPTModel(nn.Module):
 
     def _windows(
         self, videos: dict[str, Video], stride: int, batch_size: int = 64
-    ) -> Iterator[_Window]:
-        """Embeds windows of F seconds, one every `stride` seconds, that cover each video.
-
-        The last window of a video may be shorter.
-        """
-        # The windows of all videos form one stream, so a batch may contain windows of several
-        # videos. The stream is lazy: a video is read when the batches reach it.
-        special = self.aligner.special
-        caps = torch.tensor([[special.cls, special.sep]], device=self.device)
-        for batch in batches(self._cut_windows(videos, stride), batch_size):
-            clips = [features_LI[slice(*span)] for _, span, features_LI in batch]
-            vfeats = nn.utils.rnn.pad_sequence(clips, batch_first=True)
-            lengths_N = torch.tensor([len(clip) for clip in clips], device=vfeats.device)
-            seconds = torch.arange(vfeats.shape[1], device=vfeats.device)
-            vmasks = seconds < lengths_N[:, None]
-            caps_N2 = caps.expand(len(clips), -1)
-            cmasks_N2 = torch.ones_like(caps_N2, dtype=torch.bool)
-            pooled, states, _ = self.fusion.forward_video(vfeats, vmasks, caps_N2, cmasks_N2)
-            pooled, states = upcast(pooled), upcast(states)
-            for row, (video, span, features_LI) in enumerate(batch):
-                num_seconds = len(clips[row])
-                share = num_seconds / len(features_LI)
-                states_LD = states[row, 1 : 1 + num_seconds]  # after [CLS]
-                yield _Window(video, span, share, pooled[row], states_LD)
-
-    def _cut_windows(
-        self, videos: dict[str, Video], stride: int
-    ) -> Iterator[tuple[int, Span, torch.Tensor]]:
-        """Yields the windows of each video: its position, the span, and the video's features."""
-        for position, (name, video) in enumerate(videos.items()):
-            features_LI = self.video_features(video, name)
-            for span in window_spans(len(features_LI), stride, self.max_video_len):
-                yield position, span, features_LI
+    ) -> Iterator[Window]:
+        """Embeds windows of F seconds, one every `stride` seconds, that cover each video."""
+        features = (self.video_features(video, name) for name, video in videos.items())
+        return embed_windows(
+            self.fusion,
+            features,
+            self.aligner.special,
+            length=self.max_video_len,
+            stride=stride,
+            batch_size=batch_size,
+        )

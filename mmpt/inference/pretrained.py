@@ -8,6 +8,7 @@ section holds a fingerprint of the weights.
 
 import re
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -35,6 +36,8 @@ MODEL_KEYS = {
     *("num_hidden_video_layers", "packed", "compile"),
 }
 """Shared keys of `model:` that a saved model needs. Other keys, of older folders, are not read."""
+
+AGAIN = "copy or download the whole folder again."
 
 Pretrained = tuple[MMFusionSeparate, DatasetConfig, ModelConfig]
 """A model with its weights, in eval mode on the CPU, and the configuration it was built with."""
@@ -86,17 +89,21 @@ def _find_checkpoint(config: RunConfig, checkpoint: str) -> Path:
     if Path(checkpoint).name != checkpoint:
         return Path(checkpoint)
     folders: list[str | Path | None] = [config.eval.save_path]
-    folders += [Path(path).parent for path in reversed(config.checkpoint_paths)]
+    for path in reversed(config.checkpoint_paths):
+        folders.append(Path(path).parent)
     if not config.is_test:
         folders.append(config.save_dir)
-    paths = [Path(folder) / checkpoint for folder in folders if folder]
-    for path in paths:
-        if path.is_file():
-            return path
-    tried = ", ".join(dict.fromkeys(map(str, paths))) or "nowhere, as the YAML names no folder"
+    tried = []
+    for folder in filter(None, folders):
+        file = Path(folder) / checkpoint
+        if file.is_file():
+            return file
+        if str(file) not in tried:
+            tried.append(str(file))
+    looked_for = ", ".join(tried) or "nowhere, as the YAML names no folder"
     raise CheckpointError(
         f"{config.path}: the checkpoint {checkpoint} must be in `eval.save_path`, but is not "
-        f"(looked for {tried}). Train or download it, or give its path as `checkpoint`."
+        f"(looked for {looked_for}). Train or download it, or give its path as `checkpoint`."
     )
 
 
@@ -111,7 +118,8 @@ def _from_checkpoint(path: Path) -> Pretrained:
 
 
 def _build(config: RunConfig, checkpoint: Path) -> Pretrained:
-    model_cls = MODELS.get(config.model.model_cls or "", "model.model_cls")
+    name = config.model.model_cls or ""
+    model_cls = MODELS.get(name, "model.model_cls")
     fusion = model_cls.from_config(config.dataset, config.model, pretrained=False)
     load_weights(fusion, checkpoint)
     return fusion.eval(), config.dataset, config.model
@@ -126,50 +134,68 @@ def _from_saved(folder: Path, *, trusted: bool = True) -> Pretrained:
     Raises:
         CheckpointError: the folder is damaged or incomplete, of another format, or not trusted.
     """
-    config, weights = folder / CONFIG_NAME, folder / WEIGHTS_NAME
-    again = "copy or download the whole folder again."
-
-    # Read the configuration.
-    try:
-        section = read_json(config)[SECTION]
-        if section["format"] != FORMAT:
-            raise ValueError(f"it is of format {section['format']}, not {FORMAT}")
-        saved = section["dataset"]
-        needed = {key: saved[key] for key in saved.keys() & DATASET_KEYS}
-        dataset = DatasetConfig(**needed, bert_name=str(folder))
-        saved = section["model"]
-        model = ModelConfig(**{key: saved[key] for key in saved.keys() & MODEL_KEYS})
-    except (TypeError, KeyError, AttributeError, ValueError) as err:
-        raise CheckpointError(
-            f"{config}: must have a section `{SECTION}` as this version's save_pretrained writes "
-            f"it ({type(err).__name__}: {err}); save the model again, or {again}"
-        ) from err
-    name = model.model_cls or ""
+    # Build the model.
+    section, dataset, shared = _read_section(folder)
+    name = shared.model_cls or ""
     if not trusted and name not in MODELS:
         raise CheckpointError(
             f"{folder}: this downloaded model runs code of its own (`{name}`); if you trust it, "
             "copy it to a folder and load that."
         )
-
-    # Build the model, and load the weights in their own dtype.
     model_cls = MODELS.get(name, "model.model_cls")
     config_cls = config_of("model", model_cls)
-    own = {key: saved[key] for key in saved.keys() & _own_keys(config_cls)}
-    model = config_cls(**dict(model), **own)
+    own_values = _select(section["model"], _own_keys(config_cls))
+    model = config_cls(**dict(shared), **own_values)
     fusion = model_cls.from_config(dataset, model, pretrained=False)
+
+    # Load the weights in their own dtype.
+    path = folder / WEIGHTS_NAME
     try:
-        state = load_file(weights)
+        state = load_file(path)
     except (SafetensorError, OSError) as err:
-        raise CheckpointError(f"{weights}: missing, damaged or cut short ({err}); {again}") from err
+        raise CheckpointError(f"{path}: missing, damaged or cut short ({err}); {AGAIN}") from err
     dtype = next(value.dtype for value in state.values() if value.is_floating_point())
     fusion = fusion.to(dtype)
-    fusion.load_state_dict(adapt_state(state, fusion, str(weights)))
+    state = adapt_state(state, fusion, str(path))
+    fusion.load_state_dict(state)
     if weights_fingerprint(fusion, trainable_only=False) != section.get("weights"):
         raise CheckpointError(
-            f"{weights}: must be the file that {CONFIG_NAME} was written with, but its content "
-            f"differs; {again}"
+            f"{path}: must be the file that {CONFIG_NAME} was written with, but its content "
+            f"differs; {AGAIN}"
         )
     return fusion.eval(), dataset, model
+
+
+def _read_section(folder: Path) -> tuple[dict[str, Any], DatasetConfig, ModelConfig]:
+    """Reads the section of a saved folder's config.
+
+    Returns:
+        The whole section, and the configuration in it. The latter has only the shared keys of the
+        model, because the others depend on its class.
+    Raises:
+        CheckpointError: the config is missing or damaged, or of another format.
+    """
+    path = folder / CONFIG_NAME
+    try:
+        section = read_json(path)[SECTION]
+        if section["format"] != FORMAT:
+            raise ValueError(f"it is of format {section['format']}, not {FORMAT}")
+        dataset_values = _select(section["dataset"], DATASET_KEYS)
+        model_values = _select(section["model"], MODEL_KEYS)
+        dataset = DatasetConfig(**dataset_values, bert_name=str(folder))
+        model = ModelConfig(**model_values)
+    except (TypeError, KeyError, AttributeError, ValueError) as err:
+        reason = f"{type(err).__name__}: {err}"
+        raise CheckpointError(
+            f"{path}: must have a section `{SECTION}` as this version's save_pretrained writes it "
+            f"({reason}); save the model again, or {AGAIN}"
+        ) from err
+    return section, dataset, model
+
+
+def _select(values: dict[str, Any], keys: set[str]) -> dict[str, Any]:
+    """Returns the entries of `values` whose key is one of `keys`."""
+    return {key: values[key] for key in values.keys() & keys}
 
 
 def _own_keys(config_cls: type[ModelConfig]) -> set[str]:
@@ -182,14 +208,16 @@ def _download(repo_id: str) -> Path:
     from huggingface_hub import snapshot_download  # deferred: only needed for models of the hub
 
     try:
-        return Path(snapshot_download(repo_id, allow_patterns=["*.json", "*.txt", "*.safetensors"]))
+        folder = snapshot_download(repo_id, allow_patterns=["*.json", "*.txt", "*.safetensors"])
     except (OSError, ValueError) as err:
-        reason = (str(err).strip() or type(err).__name__).splitlines()[0]
+        message = str(err).strip() or type(err).__name__
+        reason = message.splitlines()[0]
         raise CheckpointError(
             f"{repo_id}: is not a file or folder, and cannot be downloaded from the Hugging Face "
             f"hub ({reason}). On a machine with network run `hf download {repo_id} --local-dir "
             "<folder>` and load that folder."
         ) from err
+    return Path(folder)
 
 
 def write_pretrained(
@@ -213,15 +241,17 @@ def write_pretrained(
     assert dataset.bert_name
     config = read_bert_config(dataset.bert_name).to_dict()
     config.pop(SECTION, None)  # present if the model was loaded from a saved folder
+    model_keys = MODEL_KEYS | _own_keys(type(model))
     config[SECTION] = {
         "format": FORMAT,
         "dataset": dataset.model_dump(include=DATASET_KEYS, exclude_none=True),
-        "model": model.model_dump(include=MODEL_KEYS | _own_keys(type(model)), exclude_none=True),
+        "model": model.model_dump(include=model_keys, exclude_none=True),
         "weights": weights_fingerprint(fusion, trainable_only=False),
     }
     tokenizer = load_tokenizer(dataset.bert_name, dataset.use_fast)
-    state = fusion.state_dict()
-    state = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    state = {}
+    for name, value in fusion.state_dict().items():
+        state[name] = value.detach().cpu().contiguous()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG_NAME).unlink(missing_ok=True)
     tokenizer.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Reads the videos that callers pass to `MMPTModel`.
+"""Reads the videos that callers pass to `MMPTModel`, and runs S3D on their frames.
 
 A video is S3D features, decoded frames, an `.npy` file of either, or a video file.
 
@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mmpt.errors import DataError
 from mmpt.inference import inputs
+from mmpt.inference.embedding import batches
 from mmpt.inference.inputs import Array, Video, Videos
-from mmpt.inference.texts import batches
+from mmpt.media.s3d import S3D
 from mmpt.utils.io import load_npy
 from mmpt.utils.log import get_logger
 
@@ -41,14 +43,17 @@ def split_videos(videos: Videos, name: str = "videos") -> dict[str, Video]:
         return {name: videos}
     if isinstance(videos, Array) and videos.ndim != 1:
         has_leading_axis = videos.ndim in (FEATURE_AXES + 1, FRAME_AXES + 1)
-        if not has_leading_axis or not len(videos):
+        if not has_leading_axis or len(videos) == 0:
             return {name: videos}
     else:
         videos = inputs.to_list(videos, name, "at least one video (paths, features or frames)")
-    return {f"{name}[{index}]": video for index, video in enumerate(videos)}
+    by_name = {}
+    for index, video in enumerate(videos):
+        by_name[f"{name}[{index}]"] = video
+    return by_name
 
 
-def read_video(video: Video, name: str) -> torch.Tensor | Iterator[torch.Tensor]:
+def read_video(video: Video, name: str) -> Tensor | Iterator[Tensor]:
     """Returns features [L, I] as one tensor, or an iterator over blocks of frames [l, P, H, W, 3].
 
     Args:
@@ -61,19 +66,38 @@ def read_video(video: Video, name: str) -> torch.Tensor | Iterator[torch.Tensor]
         if path.suffix != ".npy":
             return _decode(path)
         video = load_npy(path, "Extract or copy it again.")
-    is_known = inputs.is_array(video, DTYPES_BY_AXES) and len(video) > 0
-    if not is_known or (video.ndim == FRAME_AXES and video.shape[-1] != NUM_COLOURS):
-        raise DataError(
-            f"{name}: must be features, floats [seconds, 512], or frames [seconds, 30, H, W, 3], "
-            f"uint8 or floats in 0..1, of at least one second, but is {inputs.describe(video)}."
-        )
-    if video.ndim == FEATURE_AXES:
+    is_valid = inputs.is_array(video, DTYPES_BY_AXES) and len(video) > 0
+    if is_valid and video.ndim == FEATURE_AXES:
         return inputs.contiguous(video)
-    starts = range(0, len(video), CLIPS_AT_ONCE)
-    return (inputs.contiguous(video[start : start + CLIPS_AT_ONCE]) for start in starts)
+    if is_valid and video.shape[-1] == NUM_COLOURS:
+        return _frame_blocks(video)
+    raise DataError(
+        f"{name}: must be features, floats [seconds, 512], or frames [seconds, 30, H, W, 3], "
+        f"uint8 or floats in 0..1, of at least one second, but is {inputs.describe(video)}."
+    )
 
 
-def to_unit_range(frames: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
+def run_s3d(network: S3D, clips_NPHWC: Tensor, name: str) -> Tensor:
+    """Returns the features [N, 512] of clips of one second each.
+
+    Args:
+        network: S3D. The clips are converted to its dtype, and computed on its device.
+        clips_NPHWC: uint8, or float in 0..1.
+        name: name of the video, for messages.
+    Raises:
+        DataError: the clips have another dtype or range.
+    """
+    weights = next(network.parameters())
+    features = []
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        for block in clips_NPHWC.split(CLIPS_AT_ONCE):
+            channels_first = block.to(weights.device).movedim(-1, 1)
+            clips = to_unit_range(channels_first, weights.dtype, name)
+            features.append(network(clips)["video_embedding"])
+    return torch.cat(features)
+
+
+def to_unit_range(frames: Tensor, dtype: torch.dtype, name: str) -> Tensor:
     """Returns frames as floats in 0..1. uint8 is divided by 255.
 
     Args:
@@ -85,7 +109,8 @@ def to_unit_range(frames: torch.Tensor, dtype: torch.dtype, name: str) -> torch.
     if frames.dtype == torch.uint8:
         return frames.to(dtype) / 255
     low, high = frames.aminmax()
-    if not frames.is_floating_point() or not (low >= 0 and high <= 1):
+    is_in_range = low >= 0 and high <= 1
+    if not frames.is_floating_point() or not is_in_range:
         raise DataError(
             f"{name}: frames must be uint8, or floats in 0..1, but are {frames.dtype} from {low:g} "
             f"to {high:g}; divide by 255, or pass uint8."
@@ -93,7 +118,14 @@ def to_unit_range(frames: torch.Tensor, dtype: torch.dtype, name: str) -> torch.
     return frames.to(dtype)
 
 
-def _decode(path: Path) -> Iterator[torch.Tensor]:
+def _frame_blocks(frames: Array) -> Iterator[Tensor]:
+    """Yields an array of frames in blocks of some seconds."""
+    for start in range(0, len(frames), CLIPS_AT_ONCE):
+        block = frames[start : start + CLIPS_AT_ONCE]
+        yield inputs.contiguous(block)
+
+
+def _decode(path: Path) -> Iterator[Tensor]:
     """Decodes a video file in blocks of some seconds, at 30 frames of 224 x 224 per second."""
     # Deferred: it needs PyAV, which is not installed where only features are used.
     from mmpt.media.video_reader import VideoError, VideoFile
@@ -101,7 +133,8 @@ def _decode(path: Path) -> Iterator[torch.Tensor]:
     video = VideoFile(path)
     try:
         for clips in batches(video.clips(), CLIPS_AT_ONCE):
-            yield torch.from_numpy(np.stack(clips))
+            block = np.stack(clips)
+            yield torch.from_numpy(block)
     except VideoError as err:
         raise DataError(f"{path}: {err}.") from err
     for note in video.notes:

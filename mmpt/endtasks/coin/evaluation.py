@@ -20,7 +20,7 @@ from mmpt.endtasks.coin.data import step_labels
 from mmpt.evaluators import METRICS, PREDICTORS, WHOLE_VIDEO, Metric, Number, Outputs, Predictor
 from mmpt.evaluators.base import Numbers, Part, Prepared, finite
 from mmpt.evaluators.functional import shared_credit
-from mmpt.inference.texts import embed_texts
+from mmpt.inference.embedding import embed_texts
 from mmpt.losses.base import upcast
 from mmpt.processors.tokenizer import load_tokenizer, special_tokens
 from mmpt.processors.window_aligner import WindowAligner, average_windows
