@@ -88,13 +88,15 @@ def _find_checkpoint(config: RunConfig, checkpoint: str) -> Path:
     """
     if Path(checkpoint).name != checkpoint:
         return Path(checkpoint)
-    folders: list[str | Path | None] = [config.eval.save_path]
+    folders: list[str | Path] = []
+    if config.eval.save_path:
+        folders.append(config.eval.save_path)
     for path in reversed(config.checkpoint_paths):
         folders.append(Path(path).parent)
-    if not config.is_test:
+    if config.save_dir and not config.is_test:
         folders.append(config.save_dir)
     tried = []
-    for folder in filter(None, folders):
+    for folder in folders:
         file = Path(folder) / checkpoint
         if file.is_file():
             return file

@@ -137,8 +137,8 @@ class Loss(nn.Module):
             batch = join_batches(
                 batch, self.inputs, self.rows_together, is_dummy_step=is_dummy_step
             )
-        device = next(value.device for value in batch.values() if isinstance(value, Tensor))
-        with torch.autocast(device.type, enabled=False):
+        tensors = [value for value in batch.values() if isinstance(value, Tensor)]
+        with torch.autocast(tensors[0].device.type, enabled=False):
             output = self.compute(**batch)
         _require_finite(output, batch)
         return output
@@ -203,6 +203,7 @@ def _require_finite(output: LossOutput, batch: dict[str, Any]) -> None:
             "The inputs are finite, so there is a zero vector, a clip without a real token, or no "
             "contrast at all."
         )
-    terms = ", ".join(f"{name} is {term.item()}" for name, term in output.terms.items())
-    batch_shapes = ", ".join(shapes)
-    raise NonFiniteLossError(f"loss: {terms}, over a batch of {batch_shapes}. {cause}")
+    terms = [f"{name} is {term.item()}" for name, term in output.terms.items()]
+    term_values = ", ".join(terms)
+    input_shapes = ", ".join(shapes)
+    raise NonFiniteLossError(f"loss: {term_values}, over a batch of {input_shapes}. {cause}")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.logging import metrics
-from torch import nn
+from torch import Tensor, nn
 
 from mmpt.utils.device_figures import memory_gb, peak_tflops
 from mmpt.utils.distributed import World
@@ -40,7 +40,7 @@ class MMCriterion(FairseqCriterion):
         sample: dict[str, Any],
         reduce: bool = True,
         is_dummy_step: bool = False,
-    ) -> tuple[torch.Tensor, int, dict[str, Any]]:
+    ) -> tuple[Tensor, int, dict[str, Any]]:
         """Returns the loss of one batch, its weight (always 1) and the values to log.
 
         Args:

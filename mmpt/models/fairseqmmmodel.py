@@ -7,9 +7,8 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-import torch
 from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
-from torch import nn
+from torch import Tensor, nn
 
 from mmpt.models.checkpoint import WRAPPER_PREFIX, Use, adapt_state
 
@@ -37,11 +36,11 @@ class FairseqMMModel(BaseFairseqModel):
         model, source, use = task.build_inner_model()
         return cls(model, source, use)
 
-    def forward(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(self, **batch: Tensor) -> dict[str, Tensor]:
         """Runs the model on a batch."""
         return self.mmmodel(**batch)
 
-    def upgrade_state_dict_named(self, state_dict: dict[str, torch.Tensor], name: str) -> None:
+    def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
         """Renames the keys of a checkpoint in place.
 
         Raises:

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from mmpt.config import LossConfig
 from mmpt.errors import ConfigError, UserError
-from mmpt.losses import LOSSES
+from mmpt.losses import LOSSES, Loss
 from mmpt.utils.distributed import World
 from tests.support.norton import norton_loss
 from tests.support.ranks import run_group
@@ -22,11 +22,12 @@ CONFIGS = (
 )
 
 
-def inputs() -> dict[str, torch.Tensor]:
+def inputs() -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    num = 40
-    mask = torch.arange(5) < torch.randint(1, 6, (num, 1), generator=generator)
-    video, text = torch.randn(2, num, 5, 6, generator=generator).double()
+    num_clips = 40
+    lengths = torch.randint(1, 6, (num_clips, 1), generator=generator)
+    mask = torch.arange(5) < lengths
+    video, text = torch.randn(2, num_clips, 5, 6, generator=generator).double()
     return {
         "video_outputs": video,
         "text_outputs": text,
@@ -35,33 +36,51 @@ def inputs() -> dict[str, torch.Tensor]:
     }
 
 
+def select(begin: int, end: int) -> dict[str, Tensor]:
+    """Returns some rows of the inputs."""
+    return {name: value[begin:end] for name, value in inputs().items()}
+
+
 class Towers(nn.Module):
     """A weight for each tower, which all processes share."""
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(1)
-        self.video, self.text = (nn.Linear(6, 6).double() for _ in range(2))
+        self.video = nn.Linear(6, 6).double()
+        self.text = nn.Linear(6, 6).double()
 
-    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        output = dict(batch)
-        for name in ("video", "text"):
-            states = getattr(self, name)(batch[f"{name}_outputs"])
-            output |= {f"{name}_outputs": states, f"pooled_{name}": states.mean(1)}
-        return output
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        video = self.video(batch["video_outputs"])
+        text = self.text(batch["text_outputs"])
+        return {
+            **batch,
+            "video_outputs": video,
+            "text_outputs": text,
+            "pooled_video": video.mean(1),
+            "pooled_text": text.mean(1),
+        }
+
+
+def make_loss(config: LossConfig) -> Loss:
+    loss_cls = LOSSES.get(config.loss_cls or "", "loss")
+    return loss_cls(config)
 
 
 def run(
-    config: LossConfig, batch: dict[str, torch.Tensor], *, is_dummy_step: bool = False
-) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    config: LossConfig, batch: dict[str, Tensor], *, is_dummy_step: bool = False
+) -> tuple[Tensor, list[Tensor]]:
     """Returns loss and gradients. Those of a dummy step are multiplied by 0, as in fairseq."""
-    model, loss = Towers(), LOSSES.get(config.loss_cls or "", "loss")(config)
+    model = Towers()
+    loss = make_loss(config)
     total = loss(**model(batch), is_dummy_step=is_dummy_step).total
-    (total * (0 if is_dummy_step else 1)).backward()
-    return total.detach(), [parameter.grad for parameter in model.parameters()]
+    weight = 0 if is_dummy_step else 1
+    (total * weight).backward()
+    gradients = [parameter.grad for parameter in model.parameters()]
+    return total.detach(), gradients
 
 
-def average(gradients: list[torch.Tensor], num_batches: int) -> None:
+def average(gradients: list[Tensor], num_batches: int) -> None:
     """Averages over the processes that have a batch, as data-parallel training does."""
     for gradient in gradients:
         dist.all_reduce(gradient)
@@ -73,10 +92,12 @@ def in_process(world: World, rows: list[int], folder: Path) -> None:
     is_dummy_step = world.rank >= len(rows)
     mine = 0 if is_dummy_step else world.rank
     begin = sum(rows[:mine])
-    batch = {name: value[begin : begin + rows[mine]] for name, value in inputs().items()}
-    results = [run(config, batch, is_dummy_step=is_dummy_step) for config in CONFIGS]
-    for _, gradients in results:
+    batch = select(begin, begin + rows[mine])
+    results = []
+    for config in CONFIGS:
+        loss, gradients = run(config, batch, is_dummy_step=is_dummy_step)
         average(gradients, len(rows))
+        results.append((loss, gradients))
     if world.is_main:
         torch.save(results, folder / "results.pt")
 
@@ -90,28 +111,42 @@ def test_several_processes_train_on_the_loss_of_the_joined_batch(
 ) -> None:
     """The batches may differ in size. A process without a batch contributes no negatives."""
     run_group(in_process, rows, tmp_path, size=len(rows) + num_dummies)
-    joined = {name: value[: sum(rows)] for name, value in inputs().items()}
-    for config, (loss, gradients) in zip(CONFIGS, torch.load(tmp_path / "results.pt"), strict=True):
+    results = torch.load(tmp_path / "results.pt")
+    joined = select(0, sum(rows))
+    for config, (loss, gradients) in zip(CONFIGS, results, strict=True):
         expected_loss, expected = run(config, joined)
         torch.testing.assert_close(loss, expected_loss, rtol=0, atol=1e-12)  # measured 0
         torch.testing.assert_close(gradients, expected, rtol=0, atol=1e-12)  # measured 1e-15
-        # A bias may cancel.
-        assert all(gradient.dim() == 1 or gradient.abs().max() > 1e-4 for gradient in expected)
+        for gradient in expected:
+            is_bias = gradient.dim() == 1  # which may cancel
+            assert is_bias or gradient.abs().max() > 1e-4
 
 
-def refused_in_process(world: World) -> None:
+def refused_in_process(world: World, folder: Path) -> None:
+    """Writes the messages of the losses that have sequences."""
     rows = [6, 10]  # 16 clips make 4 sequences, but the second would have clips of both processes
-    batch = {name: value[: rows[world.rank]] for name, value in inputs().items()}
+    batch = select(0, rows[world.rank])
+    messages = []
     for config in CONFIGS[:2]:
-        with pytest.raises(UserError, match=r"threshold` \(4\).*they have \[6, 10\] clips"):
-            LOSSES.get(config.loss_cls or "", "loss")(config)(**Towers()(batch))
+        loss = make_loss(config)
+        output = Towers()(batch)
+        with pytest.raises(UserError) as caught:
+            loss(**output)
+        messages.append(str(caught.value))
+    torch.save(messages, folder / f"{world.rank}.pt")
 
 
 @pytest.mark.spawn
-def test_no_sequence_has_clips_of_two_processes() -> None:
-    run_group(refused_in_process, size=2)
+def test_no_sequence_has_clips_of_two_processes(tmp_path: Path) -> None:
+    run_group(refused_in_process, tmp_path, size=2)
+    for rank in range(2):
+        messages = torch.load(tmp_path / f"{rank}.pt")
+        assert len(messages) == 2
+        for message in messages:
+            assert "`loss.sequence_contrast.threshold` (4) clips" in message
+            assert "they have [6, 10] clips" in message
 
 
 def test_a_loss_without_negatives_refuses() -> None:
     with pytest.raises(ConfigError, match="gather_negatives"):
-        LOSSES.get("BCE", "loss")(LossConfig(loss_cls="BCE", gather_negatives=True))
+        make_loss(LossConfig(loss_cls="BCE", gather_negatives=True))
