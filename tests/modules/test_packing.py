@@ -36,8 +36,12 @@ def run(
 ) -> torch.Tensor:
     """Does the same as `run_packed`, with at most `padding` padded tokens in a group."""
     packing = plan_packing(mask, padding)
-    packed = {"input_ids": packing.pack(ids)[None], "position_ids": packing.pack(positions)[None]}
-    return packing.unpack(tower(**packed, groups=packing.groups).last_hidden_state[0])
+    output = tower(
+        input_ids=packing.pack(ids)[None],
+        position_ids=packing.pack(positions)[None],
+        groups=packing.groups,
+    )
+    return packing.unpack(output.last_hidden_state[0])
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -51,41 +55,49 @@ def test_packed_states_equal_those_of_single_sequences(training: bool, padding: 
     assert not states[3].any()  # the sequence without a token
     for row in (0, 1, 2, 4):
         real = mask[row]
-        inputs = {"input_ids": ids[row, real][None], "position_ids": positions[row, real][None]}
-        alone = tower(**inputs).last_hidden_state[0]
+        own_ids = ids[row, real]
+        own_positions = positions[row, real]
+        output = tower(input_ids=own_ids[None], position_ids=own_positions[None])
+        alone = output.last_hidden_state[0]
         torch.testing.assert_close(states[row, real], alone, rtol=0, atol=1e-13)  # measured 9e-16
         assert not states[row, ~real].any()
 
 
 def test_padding_has_no_influence_and_no_gradient() -> None:
-    tower = bert()
     ids = torch.randint(0, 50, MASK.shape)
-    positions = torch.arange(5).expand_as(MASK)
-    run(tower, MASK, positions, ids, 100).pow(2).sum().backward()
-    wanted = {name: value.grad for name, value in tower.named_parameters()}
-    tower.zero_grad()
     others = torch.where(MASK, ids, torch.randint(0, 50, MASK.shape))
-    run(tower, MASK, positions, others, 100).pow(2).sum().backward()
-    for name, value in tower.named_parameters():
-        torch.testing.assert_close(value.grad, wanted[name], rtol=0, atol=0)
+    assert not torch.equal(ids, others)
+    positions = torch.arange(5).expand_as(MASK)
+    results = []
+    for each in (ids, others):
+        tower = bert()
+        states = run(tower, MASK, positions, each, 100)
+        states.pow(2).sum().backward()
+        gradients = {name: value.grad for name, value in tower.named_parameters()}
+        results.append((states, gradients))
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)
 
 
 @given(counts=st.lists(st.integers(0, 20), min_size=1, max_size=12), max_padding=st.integers(0, 60))
 def test_groups_are_as_large_as_the_padding_limit_allows(
     counts: list[int], max_padding: int
 ) -> None:
-    longest = choose_group_lengths(counts, max_padding)
-    assert longest == sorted(set(longest))
-    lengths = [length for length, count in enumerate(counts) for _ in range(count) if length]
-    assert (longest[-1:] or [0]) == [max(lengths, default=0)]
-    for shorter, length in pairwise([0, *longest]):
+    borders = [0, *choose_group_lengths(counts, max_padding)]
+    assert borders == sorted(set(borders))
+    lengths: list[int] = []
+    for length, count in enumerate(counts):
+        if length > 0:
+            lengths += [length] * count
+    assert borders[-1] == max(lengths, default=0)
+    for shorter, length in pairwise(borders):
         inside = [each for each in lengths if shorter < each <= length]
         assert length in inside
-        assert sum(length - each for each in inside) <= max_padding
+        padding = sum(length - each for each in inside)
+        assert padding <= max_padding
         # With the next shorter length, the padding would exceed the limit.
-        with_next = [each for each in lengths if each == shorter] + inside
-        if shorter:
-            assert sum(length - each for each in with_next) > max_padding
+        if shorter > 0:
+            padding += counts[shorter] * (length - shorter)
+            assert padding > max_padding
 
 
 def test_cudnn_attention_is_disabled_for_packed_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,20 +122,27 @@ def test_dropout_has_the_same_distribution_with_and_without_packing() -> None:
     Compares means and variances of the states over many copies of a batch.
     """
     copies = 2000
-    more = {"attention_probs_dropout_prob": 0.5, "initializer_range": 0.5}
-    tower = bert(num_layers=2, dropout=0.1, **more).train()
+    tower = bert(
+        num_layers=2, dropout=0.1, attention_probs_dropout_prob=0.5, initializer_range=0.5
+    ).train()
     mask = MASK[[0, 1, 2, 4]]
-    real = mask.flatten()
+    masks = mask.repeat(copies, 1)
     ids = torch.randint(0, 50, mask.shape).repeat(copies, 1)
-    masks, positions = mask.repeat(copies, 1), torch.arange(5).expand(len(ids), 5)
+    positions = torch.arange(5).expand_as(ids)
     with torch.no_grad():
-        states = run_packed(tower, masks, positions, input_ids=ids)
-        inputs = {"input_ids": ids, "position_ids": positions, "attention_mask": masks}
-        padded = tower(**inputs).last_hidden_state
-    ours, theirs = (each.view(copies, -1, 16)[:, real] for each in (states, padded))
-    apart = (ours.mean(0) - theirs.mean(0)) / ((ours.var(0) + theirs.var(0)) / copies).sqrt()
-    assert 0.8 < float(apart.pow(2).mean()) < 1.25  # 1 if they differ only by chance
-    torch.testing.assert_close(ours.var(0).mean(1), theirs.var(0).mean(1), rtol=0.1, atol=0)
+        packed = run_packed(tower, masks, positions, input_ids=ids)
+        padded = tower(input_ids=ids, position_ids=positions, attention_mask=masks)
+
+    # The states of real tokens, [copies, tokens, D].
+    ours = packed[masks].view(copies, -1, 16)
+    theirs = padded.last_hidden_state[masks].view(copies, -1, 16)
+    our_variance = ours.var(0)
+    their_variance = theirs.var(0)
+    difference = ours.mean(0) - theirs.mean(0)
+    expected_variance = (our_variance + their_variance) / copies
+    apart = difference.pow(2) / expected_variance
+    assert 0.8 < float(apart.mean()) < 1.25  # 1 if they differ only by chance
+    torch.testing.assert_close(our_variance.mean(1), their_variance.mean(1), rtol=0.1, atol=0)
 
 
 def test_packing_waits_for_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
