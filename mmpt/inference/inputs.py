@@ -40,7 +40,7 @@ def to_list(values: Any, name: str, accepted: str) -> list[Any]:
     is_list = isinstance(values, Iterable) and not isinstance(values, REFUSED)
     num_axes = getattr(values, "ndim", 1)
     if not is_list or num_axes != 1:
-        raise DataError(f"{name} must be {accepted}, but is {describe(values)}.")
+        raise refusal(name, accepted, values)
     entries = list(values)
     if not entries:
         raise DataError(f"{name} must be {accepted}, but is empty.")
@@ -77,7 +77,7 @@ def to_tensor(array: Any, name: str, accepted: str, dtypes: DtypesByAxes) -> Ten
         DataError: `array` is not an array, or has another number of axes or another dtype.
     """
     if not is_array(array, dtypes):
-        raise DataError(f"{name} must be {accepted}, but is {describe(array)}.")
+        raise refusal(name, accepted, array)
     return contiguous(array)
 
 
@@ -131,6 +131,11 @@ def contiguous(array: Array) -> Tensor:
     # An axis of length 1 may have a negative stride even now, which torch does not accept.
     flat = torch.from_numpy(array.reshape(-1))
     return flat.reshape(array.shape)
+
+
+def refusal(name: str, accepted: str, value: Any) -> DataError:
+    """Returns the error for an argument of another kind than the accepted ones."""
+    return DataError(f"{name} must be {accepted}, but is {describe(value)}.")
 
 
 def describe(value: Any) -> str:

@@ -170,7 +170,7 @@ class MMPTModel(nn.Module):
         num_videos, num_seconds = frames.shape[:2]
         num_padded = self.max_video_len - num_seconds
         if num_seconds == 0 or num_padded < 0:
-            raise DataError(f"video_frames must be {accepted}, but is {inputs.describe(frames)}.")
+            raise inputs.refusal("video_frames", accepted, frames)
 
         # Embed the seconds of all videos, then pad the videos to F seconds.
         clip_features = self.embed_clips(frames.flatten(0, 1), "video_frames")

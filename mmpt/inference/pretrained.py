@@ -93,7 +93,7 @@ def _find_checkpoint(config: RunConfig, checkpoint: str) -> Path:
         folders.append(config.eval.save_path)
     for path in reversed(config.checkpoint_paths):
         folders.append(Path(path).parent)
-    if config.save_dir and not config.is_test:
+    if not config.is_test and config.save_dir:
         folders.append(config.save_dir)
     tried = []
     for folder in folders:

@@ -26,7 +26,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> MMPTModel:
 
 def features(seconds: int, dtype: str = "float32") -> np.ndarray:
     rows = np.random.default_rng(0).standard_normal((seconds, 512))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(dtype)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows.astype(dtype)
 
 
 def bgr_frames(seconds: int) -> np.ndarray:
@@ -77,8 +78,9 @@ def test_the_layout_of_features_changes_no_result(model, layout, dtype, seconds)
     assert torch.equal(model.encode_video(given), model.encode_video(rows))
     assert torch.equal(model.encode_video([rows, given]), model.encode_video([rows, rows]))
     assert torch.equal(model.similarity([given], TEXTS), model.similarity([rows], TEXTS))
-    aligned, plain = (model.align(video, TEXTS) for video in (given, rows))
-    np.testing.assert_array_equal(aligned.plan, plain.plan)
+    alignment = model.align(given, TEXTS)
+    expected = model.align(rows, TEXTS)
+    np.testing.assert_array_equal(alignment.plan, expected.plan)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -94,17 +96,21 @@ def test_the_layout_of_frames_changes_no_result(model, layout):
 
 def test_a_reversed_view_of_the_colours_gives_the_result_of_a_copy(model):
     rgb = bgr_frames(9)[..., ::-1]
-    assert torch.equal(model.encode_video(rgb), model.encode_video(np.ascontiguousarray(rgb)))
+    copy = np.ascontiguousarray(rgb)
+    assert torch.equal(model.encode_video(rgb), model.encode_video(copy))
+
     caps, cmasks = model.aligner.build_text_seq([237, 136])
+    caps, cmasks = caps[None], cmasks[None]
     with torch.no_grad():
-        wanted = model(torch.tensor(rgb[None].copy()), caps[None], cmasks[None], return_score=True)
-        given = model(rgb[None], caps[None].numpy(), cmasks[None].numpy(), return_score=True)
+        wanted = model(torch.tensor(copy[None]), caps, cmasks, return_score=True)
+        given = model(rgb[None], caps.numpy(), cmasks.numpy(), return_score=True)
     assert torch.equal(given["score"], wanted["score"])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_layout_of_vectors_changes_no_score(model, layout):
-    videos, texts = (features(num)[:, :64].copy() for num in (5, 3))
+    videos = features(5)[:, :64].copy()
+    texts = features(3)[:, :64].copy()
     expected = torch.from_numpy(videos) @ torch.from_numpy(texts).T
     change = LAYOUTS[layout]
     assert torch.equal(model.similarity(change(videos), change(texts)), expected)

@@ -41,20 +41,23 @@ def small_s3d() -> S3D:
 
 def features(seconds: int, seed: int = 0) -> np.ndarray:
     rows = np.random.default_rng(seed).standard_normal((seconds, 512))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows.astype(np.float16)
 
 
 def embed_by_hand(
     model: MMPTModel, rows: np.ndarray, text: str = "cut"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the pooled video and text of one window and one text, by aligner and towers."""
-    caps, cmasks = model.aligner.build_text_seq(
-        model.tokenizer(text, add_special_tokens=False)["input_ids"]
-    )
+    ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+    caps, cmasks = model.aligner.build_text_seq(ids)
     vfeats, vmasks = model.aligner.build_video_seq(rows)
     with torch.no_grad():
         out = model.fusion(
-            caps=caps[None], cmasks=cmasks[None], vfeats=vfeats[None].float(), vmasks=vmasks[None]
+            caps=caps[None],
+            cmasks=cmasks[None],
+            vfeats=vfeats[None].float(),
+            vmasks=vmasks[None],
         )
     return out["pooled_video"][0], out["pooled_text"][0]
 
@@ -63,9 +66,11 @@ def embed_by_hand(
 def test_encode_text_returns_the_vectors_of_the_text_tower(model, batch_size):
     vectors = model.encode_text(TEXTS, batch_size=batch_size)
     assert vectors.dtype == torch.float32
-    wanted = torch.stack([embed_by_hand(model, features(3), text)[1] for text in TEXTS])
-    torch.testing.assert_close(vectors, wanted, rtol=0, atol=1e-5)  # measured 2e-6
-    assert torch.equal(model.encode_text(TEXTS[0])[0], model.encode_text(TEXTS[:1])[0])
+    for text, vector in zip(TEXTS, vectors, strict=True):
+        _, wanted = embed_by_hand(model, features(3), text)
+        torch.testing.assert_close(vector, wanted, rtol=0, atol=1e-5)  # measured 2e-6
+    one_text = model.encode_text(TEXTS[0])
+    assert torch.equal(one_text, model.encode_text(TEXTS[:1]))
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
@@ -74,30 +79,33 @@ def test_a_long_video_is_the_mean_of_its_windows_weighted_by_length(model, batch
     vectors = model.encode_video(videos, batch_size=batch_size)
     assert vectors.shape == (3, 64)
     for rows, vector in zip(videos, vectors, strict=True):
-        total = sum(
-            len(rows[start : start + F]) * embed_by_hand(model, rows[start : start + F])[0]
-            for start in range(0, len(rows), F)
-        )
+        total = torch.zeros(64)
+        for start in range(0, len(rows), F):
+            window = rows[start : start + F]
+            pooled, _ = embed_by_hand(model, window)
+            total += len(window) * pooled
         torch.testing.assert_close(vector, total / len(rows), rtol=0, atol=1e-5)  # measured 2e-6
 
 
 def test_one_video_can_be_given_in_many_forms(model, tmp_path):
     rows = features(7)
     expected = model.encode_video([rows])
-    np.save(tmp_path / "x.npy", rows)
-    read_only = np.load(tmp_path / "x.npy", mmap_mode="r")
-    arrays = (rows, torch.from_numpy(rows), rows[None], read_only)
-    for form in (*arrays, str(tmp_path / "x.npy"), [tmp_path / "x.npy"]):
+    path = tmp_path / "x.npy"
+    np.save(path, rows)
+    read_only = np.load(path, mmap_mode="r")
+    for form in (rows, torch.from_numpy(rows), rows[None], read_only, str(path), [path]):
         assert torch.equal(model.encode_video(form), expected)
-    assert model.encode_video(np.stack([rows, rows])).shape == (2, 64)
+    two_videos = np.stack([rows, rows])
+    assert model.encode_video(two_videos).shape == (2, 64)
 
 
 def test_similarity_is_the_dot_product(model):
     videos = [features(5), features(9, 1)]
-    expected = model.encode_video(videos) @ model.encode_text(TEXTS).T
+    video_vectors = model.encode_video(videos)
+    text_vectors = model.encode_text(TEXTS)
+    expected = video_vectors @ text_vectors.T
     assert torch.equal(model.similarity(videos, TEXTS), expected)
-    vectors = model.encode_video(videos), model.encode_text(TEXTS)
-    assert torch.equal(model.similarity(*vectors), expected)
+    assert torch.equal(model.similarity(video_vectors, text_vectors), expected)
     with pytest.raises(DataError, match="in a list"):
         model.similarity(features(5), TEXTS)
 
@@ -107,17 +115,19 @@ def test_align_gives_the_plan_of_states_averaged_over_half_overlapping_windows(m
     result = model.align(rows, TEXTS)
     assert result.plan.shape == (4, 27)
     np.testing.assert_allclose(result.plan.sum(axis=0), 4 / 27, rtol=1e-4)
-    text = torch.nn.functional.normalize(model.encode_text(TEXTS[1]), dim=-1)[0]
-    caps, cmasks = torch.tensor([[101, 102]]), torch.ones(1, 2, dtype=torch.bool)
-    seen = [[] for _ in rows]
+    (text,) = model.encode_text(TEXTS[1])
+    caps = torch.tensor([[101, 102]])
+    cmasks = torch.ones(1, 2, dtype=torch.bool)
+    cosines = [[] for _ in rows]  # of each second
     for start in (0, 8, 16):
-        part = torch.from_numpy(rows[start : start + F])[None]
-        mask = torch.ones(1, part.shape[1], dtype=torch.bool)
+        window = torch.from_numpy(rows[start : start + F])
+        mask = torch.ones(1, len(window), dtype=torch.bool)
         with torch.no_grad():
-            states = model.fusion.forward_video(part, mask, caps, cmasks, True)[0]
-        for place, state in enumerate(states[1:-1]):
-            seen[start + place].append(float(text @ (state / state.norm())))
-    wanted = [np.mean(cosines) for cosines in seen]
+            (states,) = model.fusion.forward_video(window[None], mask, caps, cmasks, True)
+        for second, state in enumerate(states[1:-1], start):
+            cosine = torch.cosine_similarity(text, state, dim=0)
+            cosines[second].append(cosine.item())
+    wanted = [np.mean(values) for values in cosines]
     np.testing.assert_allclose(result.similarity[1], wanted, rtol=0, atol=1e-5)  # measured 3e-7
     for (start, end), row in zip(result.spans, result.plan, strict=True):
         assert start <= row.argmax() < end
@@ -128,9 +138,9 @@ def test_frames_go_through_s3d_in_float32_and_have_length_one(run, small_s3d):
     small_s3d.register_forward_pre_hook(lambda *_: allowed.append(torch.backends.cudnn.allow_tf32))
     model = MMPTModel.from_pretrained(run, s3d=small_s3d)
     frames = np.random.default_rng(0).integers(0, 256, size=(3, 4, 32, 32, 3), dtype=np.uint8)
+    scaled = torch.from_numpy(frames).float() / 255
     with torch.no_grad():
-        clips = torch.from_numpy(frames).permute(0, 4, 1, 2, 3).float() / 255
-        rows = small_s3d(clips)["video_embedding"]
+        rows = small_s3d(scaled.movedim(-1, 1))["video_embedding"]
     unit = rows / rows.norm(dim=1, keepdim=True)
     allowed.clear()
     with torch.backends.cudnn.flags(allow_tf32=True):
@@ -138,7 +148,7 @@ def test_frames_go_through_s3d_in_float32_and_have_length_one(run, small_s3d):
     assert allowed == [False]
     vectors = model.encode_video(frames)
     torch.testing.assert_close(vectors, model.encode_video(unit), rtol=0, atol=1e-5)
-    torch.testing.assert_close(model.encode_video(clips.permute(0, 2, 3, 4, 1)), vectors)
+    torch.testing.assert_close(vectors, model.encode_video(scaled))
     released = MMPTModel.from_pretrained(run, s3d=small_s3d, normalise=False)
     torch.testing.assert_close(released.video_features(frames), rows)
 
@@ -151,41 +161,55 @@ def test_each_tower_works_without_the_other_and_without_s3d(run, monkeypatch, tm
     model = MMPTModel.from_pretrained(run)
     monkeypatch.delattr(model.fusion, "text_encoder")
     assert model.encode_video(features(4)).shape == (1, 64)
+    frames = np.zeros((1, 4, 32, 32, 3), dtype=np.uint8)
     with pytest.raises(CheckpointError, match=r"mmpt download s3d"):
-        model.encode_video(np.zeros((1, 4, 32, 32, 3), dtype=np.uint8))
+        model.encode_video(frames)
 
 
 def test_every_source_gives_the_same_model(run, model, tmp_path, monkeypatch):
     expected = model.encode_text(TEXTS)
     model.save_pretrained(tmp_path / "saved")
-    names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
-    assert names <= {path.name for path in (tmp_path / "saved").iterdir()}
-    moved = shutil.move(tmp_path / "saved", tmp_path / "elsewhere")
+    moved = tmp_path / "elsewhere"
+    shutil.move(tmp_path / "saved", moved)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    yaml_file = run / "config.yaml"
     checkpoint = run / "checkpoint_best.pt"
-    saved = (moved, Path(moved) / "model.safetensors")
-    for source in (run / "config.yaml", str(run), checkpoint, *saved):
-        assert torch.equal(MMPTModel.from_pretrained(source).encode_text(TEXTS), expected), source
-    by_path = MMPTModel.from_pretrained(run / "config.yaml", checkpoint=str(checkpoint))
+    for source in (yaml_file, str(run), checkpoint, str(moved), moved / "model.safetensors"):
+        loaded = MMPTModel.from_pretrained(source)
+        assert torch.equal(loaded.encode_text(TEXTS), expected), source
+    by_path = MMPTModel.from_pretrained(yaml_file, checkpoint=str(checkpoint))
     assert torch.equal(by_path.encode_text(TEXTS), expected)
-    loaded = MMPTModel.from_pretrained(moved)
-    theirs, ours = model.fusion.state_dict(), loaded.fusion.state_dict()
+
+
+def test_a_loaded_model_is_saved_to_the_same_bytes(model, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    model.save_pretrained(first)
+    loaded = MMPTModel.from_pretrained(first)
+    theirs = model.fusion.state_dict()
+    ours = loaded.fusion.state_dict()
     assert list(theirs) == list(ours)
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    loaded.save_pretrained(tmp_path / "again")
-    for name in names:
-        assert (tmp_path / "again" / name).read_bytes() == (Path(moved) / name).read_bytes(), name
+    for name, value in theirs.items():
+        assert torch.equal(ours[name], value), name
+    loaded.save_pretrained(second)
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
 
 
 def test_a_saved_folder_keeps_its_dtype_unless_another_is_given(run, model, tmp_path):
+    folder = tmp_path / "half"
+    rows = features(4)
     half = MMPTModel.from_pretrained(run, dtype=torch.bfloat16)
-    half.save_pretrained(tmp_path / "half")
-    again = MMPTModel.from_pretrained(tmp_path / "half")
+    half.save_pretrained(folder)
+    again = MMPTModel.from_pretrained(folder)
     assert again.dtype == torch.bfloat16
-    assert torch.equal(again.encode_video(features(4)), half.encode_video(features(4)))
-    assert MMPTModel.from_pretrained(tmp_path / "half", dtype=torch.float32).dtype == torch.float32
-    cosine = torch.cosine_similarity(half.encode_text(TEXTS), model.encode_text(TEXTS))
-    assert half.encode_text(TEXTS).dtype == torch.float32
+    assert torch.equal(again.encode_video(rows), half.encode_video(rows))
+    single = MMPTModel.from_pretrained(folder, dtype=torch.float32)
+    assert single.dtype == torch.float32
+
+    half_vectors = half.encode_text(TEXTS)
+    assert half_vectors.dtype == torch.float32
+    cosine = torch.cosine_similarity(half_vectors, model.encode_text(TEXTS))
     assert cosine.min() > 0.999  # measured 0.99996
 
 
@@ -223,14 +247,17 @@ def test_damaged_folders_are_refused(model, tmp_path):
         return tmp_path / name
 
     other = saved("other")
-    MMPTModel.from_pretrained(other, dtype=torch.float16).save_pretrained(tmp_path / "half")
+    half = MMPTModel.from_pretrained(other, dtype=torch.float16)
+    half.save_pretrained(tmp_path / "half")
     shutil.copy(tmp_path / "half" / "model.safetensors", other / "model.safetensors")
     cut = saved("cut") / "model.safetensors"
     cut.write_bytes(cut.read_bytes()[:-100])
-    (saved("absent") / "model.safetensors").unlink()
-    config = json.loads((saved("old") / "config.json").read_text())
+    absent = saved("absent") / "model.safetensors"
+    absent.unlink()
+    old = saved("old") / "config.json"
+    config = json.loads(old.read_text())
     config["mmpt"]["format"] = 99
-    (tmp_path / "old" / "config.json").write_text(json.dumps(config))
+    old.write_text(json.dumps(config))
     reasons = {"other": "content differs", "cut": "damaged", "absent": "missing", "old": "not 1"}
     for name, reason in reasons.items():
         with pytest.raises(CheckpointError, match=reason):
@@ -238,14 +265,16 @@ def test_damaged_folders_are_refused(model, tmp_path):
 
 
 def test_models_from_the_hub_load_but_may_not_contain_code(model, tmp_path, monkeypatch):
-    model.save_pretrained(tmp_path / "mine")
-    download = "huggingface_hub.snapshot_download"
-    monkeypatch.setattr(download, lambda repo_id, **_: str(tmp_path / "mine"))
+    folder = tmp_path / "mine"
+    model.save_pretrained(folder)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda repo_id, **_: str(folder))
     fetched = MMPTModel.from_pretrained("me/model")
     assert torch.equal(fetched.encode_text("cut"), model.encode_text("cut"))
-    config = json.loads((tmp_path / "mine" / "config.json").read_text())
+
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
     config["mmpt"]["model"]["model_cls"] = "tests.support.tiny_run.make_run"
-    (tmp_path / "mine" / "config.json").write_text(json.dumps(config))
+    path.write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="code of its own"):
         MMPTModel.from_pretrained("me/model")
 
@@ -292,8 +321,9 @@ def test_invalid_videos_are_refused(model, videos, message):
 
 def test_frames_in_another_range_or_number_are_refused(run, small_s3d):
     model = MMPTModel.from_pretrained(run, s3d=small_s3d)
+    bright = np.full((1, 4, 32, 32, 3), 200, np.float32)
     with pytest.raises(DataError, match="divide by 255"):
-        model.encode_video(np.full((1, 4, 32, 32, 3), 200, np.float32))
+        model.encode_video(bright)
     caps, cmasks = model.aligner._build_text_seq([5])
     too_long = torch.zeros(1, F + 1, 4, 32, 32, 3)
     with pytest.raises(DataError, match="encode_video"):
