@@ -65,12 +65,12 @@ def from_yaml(cls: type[MMFusionSeparate], bert: str, **model: Any) -> MMFusionS
 @pytest.mark.parametrize(("cls", "own"), TOWERS)
 def test_each_model_has_its_own_video_tower(cls: Any, own: str, tmp_path: Path) -> None:
     bert = tiny_bert(tmp_path)
-    foreign = CLASSIFIER if own == ENCODER else ENCODER
     for named in (own, None):
-        assert type(from_yaml(cls, bert, video_encoder_cls=named).video_encoder).__name__ == own
-    with pytest.raises(
-        ConfigError, match=f"`model.video_encoder_cls` must be `{own}`, but is `{foreign}`"
-    ):
+        model = from_yaml(cls, bert, video_encoder_cls=named)
+        assert type(model.video_encoder).__name__ == own
+    foreign = CLASSIFIER if own == ENCODER else ENCODER
+    message = f"`model.video_encoder_cls` must be `{own}`, but is `{foreign}`"
+    with pytest.raises(ConfigError, match=message):
         from_yaml(cls, bert, video_encoder_cls=foreign)
 
 
@@ -93,14 +93,18 @@ def test_outputs_are_the_declared_ones(cls: Any, _own: str) -> None:
 
 @torch.no_grad()
 def test_windows_of_a_whole_video_have_the_text_that_the_coin_aligner_writes() -> None:
-    model, batch = head(MMFusionSeparateFullVideoBGRetrieval), whole_video()
-    vfeats, vmasks = batch["vfeats"][0], batch["vmasks"][0]
-    out = model(**batch)["pooled_video"]
+    model = head(MMFusionSeparateFullVideoBGRetrieval)
+    batch = whole_video()
+    found = model(**batch)["pooled_video"]
+
+    (vfeats,) = batch["vfeats"]
+    (vmasks,) = batch["vmasks"]
     coin_text = torch.tensor([[7, 8, 0, 8]] * 3)
     masks = torch.tensor([[False, True, False, True]] * 3)
-    assert torch.equal(out, model.forward_video(vfeats, vmasks, coin_text, masks)[0])
-    plain = model.forward_video(vfeats, vmasks, coin_text, torch.ones_like(masks))[0]
-    assert not torch.allclose(out, plain)  # [CLS] is masked
+    expected, _, _ = model.forward_video(vfeats, vmasks, coin_text, masks)
+    assert torch.equal(found, expected)
+    unmasked, _, _ = model.forward_video(vfeats, vmasks, coin_text, torch.ones_like(masks))
+    assert not torch.allclose(found, unmasked)  # [CLS] is masked
 
 
 @torch.no_grad()
@@ -109,13 +113,16 @@ def test_windows_of_a_whole_video_have_the_text_that_the_coin_aligner_writes() -
     [(MMFusionSeparateActionSegmentation, 779), (MMFusionSeparateActionLocalization, 3)],
 )
 def test_padded_seconds_do_not_change_real_ones(cls: Any, num_logits: int) -> None:
-    model, batch = head(cls), whole_video()
+    model = head(cls)
+    batch = whole_video()
     vmasks = batch["vmasks"]
     first = model(**batch)["logits"]
-    second = model(**batch | {"vfeats": batch["vfeats"].masked_fill(~vmasks[..., None], 5.0)})
-    second = second["logits"]
+    is_padding = ~vmasks[..., None]
+    batch["vfeats"] = batch["vfeats"].masked_fill(is_padding, 5.0)
+    second = model(**batch)["logits"]
     if cls is MMFusionSeparateActionSegmentation:
-        first, second = first[vmasks[0]], second[vmasks[0]]
+        first = first[vmasks[0]]
+        second = second[vmasks[0]]
     assert first.shape == (10, num_logits)
     torch.testing.assert_close(first, second, rtol=0, atol=1e-6)
 
@@ -125,8 +132,8 @@ def test_a_run_with_a_new_optimizer_starts_and_any_other_one_resumes(
     reset_optimizer: bool, use: Use, tmp_path: Path
 ) -> None:
     path = str(tmp_path / "a.pt")
-    model, args = nn.Linear(1, 1), SimpleNamespace(restore_file=path)
-    args.reset_optimizer, args.fp16 = reset_optimizer, False
+    model = nn.Linear(1, 1)
+    args = SimpleNamespace(restore_file=path, reset_optimizer=reset_optimizer, fp16=False)
     inner: Any = SimpleNamespace(build_model=lambda *, pretrained: model)
     task: Any = SimpleNamespace(args=args, inner=inner, loss=nn.Module(), world=World())
     torch.save({"model": {}}, path)
@@ -134,12 +141,16 @@ def test_a_run_with_a_new_optimizer_starts_and_any_other_one_resumes(
 
 
 def test_fairseq_accepts_a_missing_classifier_only_at_the_start() -> None:
-    pretrained = {
-        f"mmmodel.{name}": value for name, value in head(MMFusionSeparate).state_dict().items()
-    }
+    pretrained = FairseqMMModel(head(MMFusionSeparate)).state_dict()
     coin = head(MMFusionSeparateActionSegmentation)
+
+    start = FairseqMMModel(coin, "a.pt", Use.START)
     state = dict(pretrained)
-    FairseqMMModel(coin, "a.pt", Use.START).upgrade_state_dict_named(state, "")
-    assert state.keys() == {f"mmmodel.{name}" for name in coin.state_dict()}
+    start.upgrade_state_dict_named(state, "")
+    assert state.keys() == start.state_dict().keys()
+    assert all(name.startswith("mmmodel.") for name in state)
+
+    resume = FairseqMMModel(coin, "a.pt", Use.RESUME)
+    state = dict(pretrained)
     with pytest.raises(CheckpointError, match=r"a\.pt: .*\n.*2 in the model only:\n.*classifier"):
-        FairseqMMModel(coin, "a.pt", Use.RESUME).upgrade_state_dict_named(dict(pretrained), "")
+        resume.upgrade_state_dict_named(state, "")

@@ -9,8 +9,10 @@ from mmpt.models.video_bert import VideoTokenMLP
 
 
 def test_half_features_are_cast_to_the_weights():
-    assert VideoTokenMLP(6, 4)(torch.ones(1, 2, 6, dtype=torch.float16)).dtype == torch.float32
-    assert VideoTokenMLP(6, 4).bfloat16()(torch.ones(1, 2, 6)).dtype == torch.bfloat16
+    features = torch.ones(1, 2, 6)
+    mlp = VideoTokenMLP(6, 4)
+    assert mlp(features.half()).dtype == torch.float32
+    assert mlp.bfloat16()(features).dtype == torch.bfloat16
 
 
 def test_initial_weights():
