@@ -1,5 +1,7 @@
 """S3D with weights by formula against outputs, names and shapes of the released network."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -27,19 +29,22 @@ def networks(golden) -> dict[str, S3D]:
 
 
 def clips(kind: str, name: str) -> torch.Tensor:
-    i = np.arange(np.prod(SHAPES[name]), dtype=np.uint64)
-    values = (
-        0.5 + 0.5 * np.sin(0.37 * i + 1300) if kind == "sin" else hash01(i, 1000 + int(name[1]))
-    )
-    return torch.from_numpy(values.reshape(SHAPES[name]).astype(np.float32))
+    shape = SHAPES[name]
+    i = np.arange(np.prod(shape), dtype=np.uint64)
+    if kind == "sin":
+        values = 0.5 + 0.5 * np.sin(0.37 * i + 1300)
+    else:
+        values = hash01(i, 1000 + int(name[1]))
+    values = values.reshape(shape).astype(np.float32)
+    return torch.from_numpy(values)
 
 
 def test_state_dict_has_the_released_names_shapes_types_and_order(networks):
     network = networks["sin"]
-    ours = [
-        [name, list(value.shape), str(value.dtype).removeprefix("torch.")]
-        for name, value in network.state_dict().items()
-    ]
+    ours = []
+    for name, value in network.state_dict().items():
+        dtype = str(value.dtype).removeprefix("torch.")
+        ours.append([name, list(value.shape), dtype])
     assert len(ours) == 537
     assert sorted(ours) == sorted(record("s3d_statedict"))
     assert formula_order(network) == record("s3d_formula_order")
@@ -51,24 +56,27 @@ def test_state_dict_has_the_released_names_shapes_types_and_order(networks):
 @by_kind
 @torch.no_grad()
 def test_outputs_of_every_stage_equal_the_release(kind, name, networks, golden):
-    network, seen = networks[kind], {}
-    hooks = [
-        network.get_submodule(stage).register_forward_hook(
-            lambda _, __, out, stage=stage: seen.update({stage: out})
-        )
-        for stage in STAGES
-    ]
+    network = networks[kind]
+    seen = {}
+    hooks = []
+    for stage in STAGES:
+        module = network.get_submodule(stage)
+        keep = partial(lambda stage, _module, _args, output: seen.update({stage: output}), stage)
+        hooks.append(module.register_forward_hook(keep))
     out = network(clips(kind, name))
     for hook in hooks:
         hook.remove()
     prefix = f"{kind}_{name}"
-    for stage in STAGES:
-        assert list(seen[stage].shape) == golden[f"{prefix}_stage_{stage}_shape"].tolist()
-        expected = golden[f"{prefix}_stage_{stage}_meanabs"]
-        np.testing.assert_allclose(seen[stage].abs().mean(), expected, rtol=1e-3)
+    for stage, output in seen.items():
+        expected_shape = golden[f"{prefix}_stage_{stage}_shape"]
+        expected_mean = golden[f"{prefix}_stage_{stage}_meanabs"]
+        assert list(output.shape) == expected_shape.tolist()
+        np.testing.assert_allclose(output.abs().mean(), expected_mean, rtol=1e-3)
+    assert list(seen) == list(STAGES)
     for key in ("video_embedding", "mixed_5c"):
         expected = golden[f"{prefix}_{key}"]
-        error = np.abs(out[key].numpy() - expected).max() / np.abs(expected).max()
+        difference = out[key].numpy() - expected
+        error = np.abs(difference).max() / np.abs(expected).max()
         # Measured 8.4e-4 (hash2, whose activations grow) and 5.7e-7 (sin).
         assert error < 2e-3, (key, error)
 

@@ -49,17 +49,21 @@ def write_corpus(folder: Path, suffix: str) -> None:
 
     With the suffix `pkl`, both have the released format.
     """
-    videos = {name: json.dumps(video) for name, video in RAW.items()}
+    captions = folder / f"cap.{suffix}"
     if suffix == "pkl":
-        (folder / "cap.pkl").write_bytes(pickle.dumps(videos))
+        videos = {name: json.dumps(video) for name, video in RAW.items()}
+        captions.write_bytes(pickle.dumps(videos))
         (folder / "shards").mkdir()
         for split, shards in SHARDS.items():
-            content = pickle.dumps(dict(enumerate(shards)), pickle.HIGHEST_PROTOCOL)
-            (folder / f"shards/{split.shard_name}_meta.pkl").write_bytes(content)
+            meta = folder / f"shards/{split.shard_name}_meta.pkl"
+            content = dict(enumerate(shards))
+            meta.write_bytes(pickle.dumps(content, pickle.HIGHEST_PROTOCOL))
         return
-    lines = (json.dumps({"id": name} | video) + "\n" for name, video in RAW.items())
-    text = json.dumps(RAW) if suffix == "json" else "".join(lines)
-    (folder / f"cap.{suffix}").write_text(text)
+    if suffix == "json":
+        captions.write_text(json.dumps(RAW))
+    else:
+        lines = [json.dumps({"id": name} | video) for name, video in RAW.items()]
+        captions.write_text("\n".join(lines) + "\n")
     for split, shards in SHARDS.items():
         write_shard_meta(folder / "shards", split, shards)
 
@@ -67,7 +71,8 @@ def write_corpus(folder: Path, suffix: str) -> None:
 @pytest.mark.parametrize("use_fast", [True, False])
 @pytest.mark.parametrize("suffix", ["json", "jsonl", "pkl"])
 def test_caption_shards(tmp_path, suffix, use_fast):
-    bert, target = tiny_bert(tmp_path / "tinybert"), tmp_path / "shards"
+    bert = tiny_bert(tmp_path / "tinybert")
+    target = tmp_path / "shards"
     write_corpus(tmp_path, suffix)
     prefix = tokenise_captions(tmp_path / "cap.pkl", target, f"{bert}/", use_fast=use_fast)
     assert prefix == f"{target}/cap.tinybert."
@@ -83,15 +88,16 @@ def test_caption_shards(tmp_path, suffix, use_fast):
 def test_recorded_caption_shards_read_back(tmp_path):
     for name, array in arrays("pretokenized").items():
         np.save(tmp_path / f"{name}.npy", array)
+    config = DatasetConfig(tfeat_dir=f"{tmp_path}/cap.tinybert.")
     ids = record("pretokenized")["token_ids_use_fast_True"]
     for split, shards in SHARDS.items():
-        read = ShardedTextProcessor(DatasetConfig(tfeat_dir=f"{tmp_path}/cap.tinybert."), split)
+        read = ShardedTextProcessor(config, split)
         for shard, names in enumerate(shards):
             for row, name in enumerate(names):
                 found = read(ShardKey(name, row, shard, row))
                 assert found["cap"] == [pieces[:32] for pieces in ids[name]]
-                for field in ("start", "end"):
-                    assert found[field] == np.array(RAW[name][field], np.float32).tolist()
+                np.testing.assert_array_equal(found["start"], np.float32(RAW[name]["start"]))
+                np.testing.assert_array_equal(found["end"], np.float32(RAW[name]["end"]))
 
 
 def test_files_of_a_ragged_tensor_equal_the_recorded_ones_and_read_back(tmp_path):
@@ -100,13 +106,18 @@ def test_files_of_a_ragged_tensor_equal_the_recorded_ones_and_read_back(tmp_path
     assert shard.lengths().tolist() == golden["lengths"].tolist()
     shard.save(tmp_path / "train_0")
     for part in ("data", "starts"):
-        name, array = f"train_0_{part}.npy", golden[part]
-        file, content = record("sharded_tensor")[name], (tmp_path / name).read_bytes()
-        header = file["npy_header"].encode("latin-1")
-        assert len(content) == file["bytes"]
+        name = f"train_0_{part}.npy"
+        recorded = record("sharded_tensor")[name]
+        content = (tmp_path / name).read_bytes()
+        assert len(content) == recorded["bytes"]
+
+        # A file is a header, blanks up to a round size, a line break and the values.
+        header = recorded["npy_header"].encode("latin-1")
+        values = golden[part].tobytes()
+        padding = content[len(header) : -len(values)]
         assert content.startswith(header)
-        assert content[len(header) : -array.nbytes].strip(b" ") == b"\n"
-        assert content[-array.nbytes :] == array.tobytes()
+        assert padding.strip(b" ") == b"\n"
+        assert content.endswith(values)
     for mode in ("r", None):
         read = ShardedTensor.load(tmp_path / "train_0", mmap_mode=mode)
         assert len(read) == 4
