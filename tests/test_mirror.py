@@ -48,6 +48,7 @@ ELSEWHERE = {
     "media/frame_graph.py": "tested by media/test_video_reader.py",
     "media/s3d_layers.py": "tested by media/test_s3d.py and parity/test_s3d.py",
     "models/bert_weights.py": "tested by models/test_mmfusion.py and test_finite_weights.py",
+    "models/mismatch.py": "tested by models/test_checkpoint.py",
     "prepare/captions/caption_list.py": "tested by prepare/captions/test_reader.py",
     "prepare/captions/corpus.py": "tested by prepare/captions/test_dedup.py",
     "prepare/captions/cue.py": "tested by prepare/captions/test_scrolling.py",

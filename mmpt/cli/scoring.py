@@ -25,7 +25,8 @@ from mmpt.config import RunConfig, load_config
 from mmpt.datasets import MMDataset, collate
 from mmpt.errors import ConfigError, DataError, UserError
 from mmpt.evaluators.table import checkpoint_names
-from mmpt.models.checkpoint import MAX_LISTED, check_checkpoint, load_weights
+from mmpt.models.checkpoint import check_checkpoint, load_weights
+from mmpt.models.mismatch import MAX_LISTED
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.reporting import KeyFrames, Run
 from mmpt.tasks import Task

@@ -49,7 +49,7 @@ def log_sinkhorn(kernel: Tensor, log_mu: Tensor, log_nu: Tensor, iterations: int
     # potentials.
     assert iterations > 0
 
-    # All values of rows have the shape [..., m, 1], those of columns [..., 1, n].
+    # Values of rows have the shape [..., m, 1], and values of columns [..., 1, n].
     log_mu = log_mu.unsqueeze(-1)
     mu = log_mu.exp()
     nu = log_nu.exp()

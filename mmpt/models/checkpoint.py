@@ -8,10 +8,9 @@ A checkpoint of fairseq is a dict whose entry `model` holds the weights, with th
 `mmmodel.`. A bare state dict is accepted too.
 """
 
-import difflib
 import hashlib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, cast
@@ -20,13 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.errors import CheckpointError
+from mmpt.models.mismatch import check_fit
 from mmpt.utils.checkpoint_file import load_checkpoint, require_finite
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 
-MAX_LISTED = 8
-"""Largest number of keys that a message lists for one kind of problem."""
 TRAINING_ENTRIES = ("model", "optimizer_history", "extra_state")
 """Entries of a checkpoint that fairseq needs to start a training from it."""
 WRAPPER_PREFIX = "mmmodel."
@@ -200,7 +198,7 @@ def adapt_state(
     only_in_model = [name for name in own if name not in found]
     ignored = {name: why_harmless(name, use, in_file=True) for name in only_in_file}
     kept = {name: why_harmless(name, use, in_file=False) for name in only_in_model}
-    _check_fit(own, found, kept, ignored, source)
+    check_fit(own, found, kept, ignored, source)
 
     # Take the tensors of the file in the dtypes of the model.
     state = {}
@@ -226,48 +224,6 @@ def adapt_state(
             report.append(f"{verb} {names} ({'; '.join(distinct)})")
     logger.info("%s", ", ".join(report))
     return state
-
-
-def _check_fit(
-    own: Mapping[str, Tensor],
-    found: Mapping[str, Tensor],
-    only_in_model: Mapping[str, str | None],
-    only_in_file: Mapping[str, str | None],
-    source: str,
-) -> None:
-    """Raises CheckpointError, with all keys, if a checkpoint does not fit the model.
-
-    Args:
-        only_in_model, only_in_file: keys of one side, each with the reason why it is harmless, or
-            None.
-    """
-    missing = []
-    for name, reason in only_in_model.items():
-        if reason is None:
-            missing.append(_with_hint(name, only_in_file))
-    unexpected = []
-    for name, reason in only_in_file.items():
-        if reason is None:
-            unexpected.append(_with_hint(name, only_in_model))
-    misshapen = []
-    for name in own:
-        wanted = tuple(own[name].shape)
-        shape = tuple(found[name].shape) if name in found else wanted
-        if shape != wanted:
-            misshapen.append(f"`{name}` must be {wanted}, but is {shape}")
-    problems = [
-        *_listing("in the model only", missing),
-        *_listing("in the file only", unexpected),
-        *_listing("of another shape", misshapen),
-    ]
-    if problems:
-        lines = [
-            f"{source}: the weights do not fit the model.",
-            *problems,
-            "Compare `model.model_cls`, `model.num_hidden_video_layers` and `dataset.bert_name` "
-            "with the YAML that the checkpoint was made by.",
-        ]
-        raise CheckpointError("\n".join(lines))
 
 
 def _current_tensors(
@@ -314,25 +270,6 @@ def _stored_weights(checkpoint: Mapping[str, Any], source: str) -> Mapping[str, 
             )
     require_finite(state, source, DIVERGED)
     return cast("Mapping[str, Tensor]", state)
-
-
-def _with_hint(name: str, others: Collection[str]) -> str:
-    """Returns a key for a message, together with the most similar key of the other side."""
-    similar = difflib.get_close_matches(name, others, n=1, cutoff=0.8)
-    if similar:
-        return f"`{name}` (similar to `{similar[0]}`)"
-    return f"`{name}`"
-
-
-def _listing(kind: str, lines: list[str]) -> list[str]:
-    """Returns the lines of a message about one kind of problem; none without problems."""
-    if not lines:
-        return []
-    listing = [f"  {len(lines)} {kind}:"]
-    listing += [f"    {line}" for line in lines[:MAX_LISTED]]
-    if len(lines) > MAX_LISTED:
-        listing.append(f"    and {len(lines) - MAX_LISTED} more")
-    return listing
 
 
 def weights_fingerprint(module: nn.Module, trainable_only: bool = True) -> str:

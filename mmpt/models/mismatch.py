@@ -1,0 +1,76 @@
+"""Checks that the tensors of a checkpoint are those of a model, and lists the differences."""
+
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
+
+from torch import Tensor
+
+from mmpt.errors import CheckpointError
+
+MAX_LISTED = 8
+"""Largest number of keys that a message lists for one kind of problem."""
+
+
+def check_fit(
+    own: Mapping[str, Tensor],
+    found: Mapping[str, Tensor],
+    only_in_model: Mapping[str, str | None],
+    only_in_file: Mapping[str, str | None],
+    source: str,
+) -> None:
+    """Raises CheckpointError, with all keys, if a checkpoint does not fit the model.
+
+    Args:
+        own: the state dict of the model.
+        found: the tensors of the checkpoint.
+        only_in_model, only_in_file: keys of one side, each with the reason why it is harmless, or
+            None.
+        source: name of the checkpoint, for messages.
+    """
+    misshapen = []
+    for name, value in own.items():
+        if name not in found:
+            continue
+        wanted = tuple(value.shape)
+        shape = tuple(found[name].shape)
+        if shape != wanted:
+            misshapen.append(f"`{name}` must be {wanted}, but is {shape}")
+    problems = [
+        *_listing("in the model only", _unexplained(only_in_model, only_in_file)),
+        *_listing("in the file only", _unexplained(only_in_file, only_in_model)),
+        *_listing("of another shape", misshapen),
+    ]
+    if problems:
+        lines = [
+            f"{source}: the weights do not fit the model.",
+            *problems,
+            "Compare `model.model_cls`, `model.num_hidden_video_layers` and `dataset.bert_name` "
+            "with the YAML that the checkpoint was made by.",
+        ]
+        raise CheckpointError("\n".join(lines))
+
+
+def _unexplained(reasons: Mapping[str, str | None], others: Collection[str]) -> list[str]:
+    """Returns the keys without a reason, each with the most similar key of the other side."""
+    lines = []
+    for name, reason in reasons.items():
+        if reason is not None:
+            continue
+        line = f"`{name}`"
+        for similar in get_close_matches(name, others, n=1, cutoff=0.8):
+            line += f" (similar to `{similar}`)"
+        lines.append(line)
+    return lines
+
+
+def _listing(kind: str, lines: list[str]) -> list[str]:
+    """Returns the lines of a message about one kind of problem; none without problems."""
+    if not lines:
+        return []
+    listing = [f"  {len(lines)} {kind}:"]
+    for line in lines[:MAX_LISTED]:
+        listing.append(f"    {line}")
+    num_more = len(lines) - MAX_LISTED
+    if num_more > 0:
+        listing.append(f"    and {num_more} more")
+    return listing
