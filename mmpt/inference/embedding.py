@@ -66,7 +66,7 @@ def embed_texts(
         longest = lengths[rows[-1]]
         caps_NT = caps[rows, :longest].to(device)
         cmasks_NT = cmasks[rows, :longest].to(device)
-        pooled_ND, _, _ = fusion.forward_text(caps_NT, cmasks_NT)
+        pooled_ND = fusion.forward_text(caps_NT, cmasks_NT)[0]
         outputs.append(upcast(pooled_ND))
 
     # Restore the order of the caller.
