@@ -16,9 +16,10 @@ from torch.nn.utils.rnn import pad_sequence
 from mmpt.errors import DataError
 from mmpt.losses.base import upcast
 from mmpt.models.mmfusion import MMFusionSeparate
+from mmpt.processors.sampling import Span
 from mmpt.processors.tensorise import stack_texts
 from mmpt.processors.tokenizer import SpecialTokens
-from mmpt.processors.window_aligner import Span, window_spans
+from mmpt.processors.window_aligner import window_spans
 
 T = TypeVar("T")
 

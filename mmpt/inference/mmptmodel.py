@@ -32,7 +32,6 @@ from mmpt.inference.videos import read_video, run_s3d, split_videos
 from mmpt.media.s3d import S3D, S3D_WEIGHTS, load_s3d
 from mmpt.models.mmfusion import MMFusionSeparate
 from mmpt.processors.downstream import DSAligner
-from mmpt.processors.sampling import Span
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.processors.window_aligner import average_windows
 
