@@ -54,39 +54,52 @@ def _missing(config: RunConfig, values: dict[str, Any]) -> Iterator[str]:
     for path, reason in needed.items():
         found: Any = values
         for key in path.split("."):
-            # A section that is no mapping is a mistake of its own.
-            found = found.get(key) if isinstance(found, dict) else found
+            if not isinstance(found, dict):  # a mistake of its own, or a missing section
+                break
+            found = found.get(key)
         if found is None:
             yield f"`{path}` is missing; {reason}."
 
 
 def _check_sizes(config: RunConfig) -> Iterator[str]:
-    dataset, retrieval = config.dataset, config.retrieval
-    slots = None if dataset.max_video_len is None else dataset.max_video_len + 3
-    videos = dataset.num_video_per_batch if retrieval.retri_epoch else None
-    relations = [
-        ("dataset.max_len", dataset.max_len, "`max_video_len` + 3", slots),
-        ("num_cands", retrieval.num_cands, "`dataset.num_video_per_batch`", videos),
-    ]
+    dataset = config.dataset
+    batch_size = config.option("dataset", "batch_size")
+    if dataset.max_video_len is not None:
+        slots = dataset.max_video_len + 3
+        yield from _at_least("dataset.max_len", dataset.max_len, "`max_video_len` + 3", slots)
+    if config.retrieval.retri_epoch:
+        videos = dataset.num_video_per_batch
+        num_cands = config.retrieval.num_cands
+        yield from _at_least("num_cands", num_cands, "`dataset.num_video_per_batch`", videos)
     for kind in ("sampled", "sampled_video"):
         # Some aligners do not have these keys.
-        low, high = (getattr(dataset, f"{kind}_{end}_len", None) for end in ("min", "max"))
-        relations.append((f"dataset.{kind}_max_len", high, f"`{kind}_min_len`", low))
-    batch_size = config.option("dataset", "batch_size")
-    divisor = ("`dataset.subsampling`", dataset.subsampling)
-    relations.append(("fairseq.dataset.batch_size", batch_size, *divisor))
-    for key, value, bound_name, bound in relations:
-        if value is not None and bound is not None and value < bound:
-            yield f"`{key}` must be at least {bound_name} ({bound}), but is {value}."
-    loss, clips = config.loss, dataset.clip_per_video
-    if loss and (sequence := getattr(loss, "sequence_contrast", None)):  # only some losses have it
-        length, weight = sequence.threshold, sequence.sequence_contrast_weight
-        has_term = weight is not None or loss.loss_cls == "SequenceContrastLoss"
-        if has_term and length and clips and clips % length:
-            yield (
-                "`dataset.clip_per_video` must be a multiple of `loss.sequence_contrast.threshold` "
-                f"({length}), but is {clips}."
-            )
+        low = getattr(dataset, f"{kind}_min_len", None)
+        high = getattr(dataset, f"{kind}_max_len", None)
+        yield from _at_least(f"dataset.{kind}_max_len", high, f"`{kind}_min_len`", low)
+    divisor = dataset.subsampling
+    key = "fairseq.dataset.batch_size"
+    yield from _at_least(key, batch_size, "`dataset.subsampling`", divisor)
+    yield from _check_sequences(config)
+
+
+def _at_least(key: str, value: Any, bound_name: str, bound: Any) -> Iterator[str]:
+    """Yields a mistake if both numbers are set and `value` is below `bound`."""
+    if value is not None and bound is not None and value < bound:
+        yield f"`{key}` must be at least {bound_name} ({bound}), but is {value}."
+
+
+def _check_sequences(config: RunConfig) -> Iterator[str]:
+    sequence = getattr(config.loss, "sequence_contrast", None)  # only some losses have it
+    if config.loss is None or sequence is None:
+        return
+    has_weight = sequence.sequence_contrast_weight is not None
+    has_term = has_weight or config.loss.loss_cls == "SequenceContrastLoss"
+    length, clips = sequence.threshold, config.dataset.clip_per_video
+    if has_term and length and clips and clips % length:
+        yield (
+            "`dataset.clip_per_video` must be a multiple of `loss.sequence_contrast.threshold` "
+            f"({length}), but is {clips}."
+        )
 
 
 def _check_precision(config: RunConfig) -> Iterator[str]:
@@ -106,9 +119,11 @@ def _check_precision(config: RunConfig) -> Iterator[str]:
 def _check_schedule(config: RunConfig) -> Iterator[str]:
     # An option may be in several groups. The first one counts.
     options: list[tuple[str, str, Any]] = []
+    first: dict[str, Any] = {}
     for group, values in config.fairseq.items():
-        options += [(f"fairseq.{group}.{name}", name, value) for name, value in values.items()]
-    first = {name: value for _, name, value in reversed(options)}
+        for name, value in values.items():
+            options.append((f"fairseq.{group}.{name}", name, value))
+            first.setdefault(name, value)
     if first.get("lr_scheduler") != "polynomial_decay":
         for path, name, _ in options:
             if name in DECAY_ONLY:
@@ -146,10 +161,12 @@ def _check_training(config: RunConfig) -> Iterator[str]:
 def inert_keys(config: RunConfig) -> list[str]:
     """Returns the names of settings that have no effect in this run. Old YAMLs have many."""
     names = []
-    for prefix, section in (("", config), ("dataset.", config.dataset), ("model.", config.model)):
+    sections = {"": config, "dataset.": config.dataset, "model.": config.model}
+    for prefix, section in sections.items():
         for name, field in type(section).model_fields.items():
-            if INERT in field.metadata and getattr(section, name) is not None:
-                names.append(f"{prefix}{name}")
+            is_inert = INERT in field.metadata
+            if is_inert and getattr(section, name) is not None:
+                names.append(prefix + name)
     if config.retrieval.retri_epoch and (config.is_test or config.task in (None, "Task")):
         names.append("retri_epoch")
     return names

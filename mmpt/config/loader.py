@@ -15,8 +15,9 @@ from mmpt.config.released import fill_released
 from mmpt.config.run import RunConfig
 from mmpt.config.schema import RetrievalConfig
 from mmpt.config.sections import section_models
-from mmpt.config.yaml_files import parse_overrides, read_yaml, write_yaml
+from mmpt.config.yaml_files import parse_overrides, read_yaml, to_yaml
 from mmpt.errors import ConfigError
+from mmpt.utils.io import atomic_write
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -47,7 +48,9 @@ def load_config(
     good, mistakes = validate(_whole_model(models, import_fairseq), values)
     for section in good.keys() & models.keys():
         good[section] = models[section](**good[section])
-    retrieval = {key: good.pop(key) for key in RetrievalConfig.model_fields if key in good}
+    # The keys of retrieval are at the top level of a file, and in a section of the config.
+    at_top = good.keys() & RetrievalConfig.model_fields.keys()
+    retrieval = {key: good.pop(key) for key in at_top}
     config = RunConfig(**{"retrieval": retrieval, **good, "path": str(path)})
     problems += [*mistakes, *check_whole(config, values)]
     if problems:
@@ -55,7 +58,8 @@ def load_config(
     if filled:
         what = "filled in as the released script does"
         logger.info("%s: %s: %s", path, what, ", ".join(filled))
-    if inert := inert_keys(config):
+    inert = inert_keys(config)
+    if inert:
         logger.info("%s: these keys have no effect here: %s", path, ", ".join(inert))
     return config
 
@@ -70,7 +74,9 @@ def _whole_model(models: dict[str, Any], import_fairseq: bool) -> Any:
 
 def save_resolved(config: RunConfig, path: str | Path) -> None:
     """Writes a YAML file, atomically, that `load_config` reads as the same config."""
-    write_yaml(path, config.to_dict())
+    text = to_yaml(config.to_dict())
+    with atomic_write(path) as file:
+        file.write(text)
 
 
 def with_run_dir(config: RunConfig) -> RunConfig:
@@ -91,6 +97,10 @@ def next_run_dir(save_dir: str, name: str) -> str:
     an underscore. Entries such as `run_foo` have none.
     """
     pattern = re.compile(rf"{re.escape(name)}[^_]*(?:_(\d+)(?=_|$)|$)")
-    entries = os.listdir(save_dir) if os.path.isdir(save_dir) else []
-    indices = [int(found[1] or 0) for found in map(pattern.match, entries) if found]
-    return os.path.join(save_dir, f"{name}_{max(indices, default=-1) + 1}")
+    last = -1
+    for entry in os.listdir(save_dir) if os.path.isdir(save_dir) else []:
+        found = pattern.match(entry)
+        if found:
+            index = int(found[1] or 0)
+            last = max(last, index)
+    return os.path.join(save_dir, f"{name}_{last + 1}")

@@ -4,19 +4,18 @@ A benchmark lists its own in `mmpt/endtasks/<benchmark>/released.yaml`.
 """
 
 import os
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 import mmpt
-from mmpt.config.yaml_files import read_yaml
+from mmpt.config.yaml_files import Values, read_yaml, value_at
 
 BATCH_SIZE = "fairseq.dataset.batch_size"
 CHECKPOINT = "fairseq.common_eval.path"
 
 
-def fill_released(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def fill_released(values: Values) -> tuple[Values, list[str]]:
     """Returns a YAML with the settings that it leaves out, and the added ones as `key: value`.
 
     Only evaluations that have the key `only_with` of a `released.yaml` get its settings. They also
@@ -26,40 +25,54 @@ def fill_released(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     Args:
         values: a YAML with includes and overrides. It is not changed.
     """
-    dataset = values.get("dataset")
-    if not isinstance(dataset, dict) or dataset.get("split") != "test":
+    if value_at(values, "dataset.split") != "test":
         return values, []
-    given = OmegaConf.create(values)
-    for path in sorted((Path(mmpt.__file__).parent / "endtasks").glob("*/released.yaml")):
+    endtasks = Path(mmpt.__file__).parent / "endtasks"
+    for path in sorted(endtasks.glob("*/released.yaml")):
         released = read_yaml(path)
-        if OmegaConf.select(given, released["only_with"]) is not None:
-            return _filled(given, released["settings"])
+        if value_at(values, released["only_with"]) is not None:
+            return _filled(values, released["settings"])
     return values, []
 
 
-def _filled(given: DictConfig, released: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _filled(given: Values, released: Values) -> tuple[Values, list[str]]:
     """Returns the values of `given` on top of `released`, and the added ones as `key: value`."""
     settings = _leaves(released)
-    save_path = OmegaConf.select(given, "eval.save_path")
+    save_path = value_at(given, "eval.save_path")
     if isinstance(save_path, str):
         settings[CHECKPOINT] = os.path.join(save_path, "checkpoint_best.pt")
-    added, missing = [], OmegaConf.create()
-    no_meta_processor = OmegaConf.select(given, "dataset.meta_processor") is None
-    if no_meta_processor and OmegaConf.select(given, BATCH_SIZE) is not None:
-        OmegaConf.update(given, BATCH_SIZE, 1)
+    whole = deepcopy(given)
+    added = []
+    meta_processor = value_at(given, "dataset.meta_processor")
+    batch_size = value_at(given, BATCH_SIZE)
+    if meta_processor is None and batch_size is not None:
+        whole["fairseq"]["dataset"]["batch_size"] = 1
         added.append(f"{BATCH_SIZE}: 1")
     for key, value in settings.items():
-        if OmegaConf.select(given, key) is None:
-            OmegaConf.update(missing, key, value)
+        if value_at(given, key) is None:
+            _put(whole, key, value)
             added.append(f"{key}: {value}")
-    # A section of `given` that is no mapping stays as it is, so that the loader reports it.
-    whole: Any = OmegaConf.to_container(OmegaConf.merge(missing, given))
     return whole, added
 
 
-def _leaves(values: dict[str, Any], at: str = "") -> dict[str, Any]:
+def _put(values: Values, path: str, value: Any) -> None:
+    """Sets the value of a dotted key.
+
+    A section that is no mapping stays as it is, so that the loader reports it.
+    """
+    *sections, last = path.split(".")
+    for key in sections:
+        if values.get(key) is None:
+            values[key] = {}
+        values = values[key]
+        if not isinstance(values, dict):
+            return
+    values[last] = value
+
+
+def _leaves(values: Values, at: str = "") -> Values:
     """Returns the values that are no mappings, by their dotted keys."""
-    leaves: dict[str, Any] = {}
+    leaves: Values = {}
     for key, value in values.items():
         if isinstance(value, dict):
             leaves |= _leaves(value, f"{at}{key}.")

@@ -36,14 +36,17 @@ class RunConfig(Settings):
         """Stem of the YAML file. For a copy with overrides it is the stem of the original."""
         stem = Path(self.path).stem
         copy = _COPY.fullmatch(stem)
-        return copy[1] if copy else stem
+        if copy is not None:
+            return copy[1]
+        return stem
 
     @property
     def copy_name(self) -> str:
         """File name for a copy with overrides. Different settings give different names, so that two
         jobs can share a folder."""
         settings = json.dumps(self.to_dict(), sort_keys=True, default=str)
-        return f"predict_{self.name}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}.yaml"
+        settings_hash = hashlib.sha256(settings.encode()).hexdigest()
+        return f"predict_{self.name}-{settings_hash[:8]}.yaml"
 
     @property
     def is_test(self) -> bool:
@@ -103,14 +106,15 @@ def fairseq_flags(config: RunConfig, *, without: Collection[str] = ()) -> list[s
             if name in without or value is None or value is False:
                 continue
             flags.append("--" + name.replace("_", "-"))
+            if value is True:
+                continue
             if name == "batch_size":
                 value = config.batch_size
             elif name == "lr":
                 value = value[0]
-            elif isinstance(value, list) and name == "adam_betas":
+            elif name == "adam_betas" and isinstance(value, list):
                 value = tuple(value)
-            elif isinstance(value, list) and name == "path":
+            elif name == "path" and isinstance(value, list):
                 value = ":".join(value)
-            if value is not True:
-                flags.append(str(value))
+            flags.append(str(value))
     return flags

@@ -12,7 +12,6 @@ The section of a run is an instance of the `Config` of every class that reads it
 takes the same section, and finds its own keys in it.
 """
 
-from collections.abc import Iterator
 from functools import cache
 from pkgutil import resolve_name
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 from pydantic import create_model
 
 from mmpt.config.schema import DatasetConfig, LossConfig, ModelConfig, Section
+from mmpt.config.yaml_files import value_at
 from mmpt.errors import ConfigError
 
 SHARED: dict[str, type[Section]] = {
@@ -41,6 +41,21 @@ READERS = {
 }
 """Section -> keys that name the classes which read it -> their registry. Registries are found by
 name, because their packages import this one."""
+SHIPPED = {
+    "task": {
+        "Task": "mmpt.config:DatasetConfig",
+        "RetriTask": "mmpt.processors:VariedLenAligner.Config",
+        "VideoRetriTask": "mmpt.processors:VariedLenAligner.Config",
+    },
+    "model.model_cls": {
+        "MMFusionSeparate": "mmpt.config:ModelConfig",
+        "MMFusionSeparateActionLocalization": "mmpt.config:ModelConfig",
+        "MMFusionSeparateActionSegmentation": "mmpt.config:ModelConfig",
+        "MMFusionSeparateFullVideoBGRetrieval": "mmpt.config:ModelConfig",
+    },
+}
+"""`Config` of the shipped tasks and models by name. Importing these classes takes seconds, so that
+the message about a mistake in a YAML would come late."""
 
 
 class AnyKeys(Section, extra="allow"):
@@ -55,34 +70,38 @@ def section_models(values: dict[str, Any]) -> dict[str, Any]:
     """
     models = {}
     for section, registries in READERS.items():
-        configs = {SHARED[section]: None}  # a set that keeps its order
+        configs = [SHARED[section]]
         if isinstance(values.get(section), dict):
             for key, place in registries.items():
-                name = _value_at(values, key)
-                configs |= dict.fromkeys(_configs_for(section, key, resolve_name(place), name))
+                configs += _configs_for(section, key, place, value_at(values, key))
         # pydantic takes the settings of a model from its last base.
-        models[section] = joined(*sorted(configs, key=lambda config: config is AnyKeys))
+        configs.sort(key=lambda config: config is AnyKeys)
+        models[section] = joined(*dict.fromkeys(configs))
     return models
 
 
-def _configs_for(section: str, key: str, registry: Any, name: Any) -> list[type[Section]]:
+def _configs_for(section: str, key: str, place: str, name: Any) -> list[type[Section]]:
     """Returns the `Config` of the class that `key` names.
 
     If the class is not found, `AnyKeys` accepts its keys. The name is reported when all classes are
     looked up to be built. If no name is given where one must be, the keys of all classes are known.
 
     Args:
+        place: place of the registry of the classes.
         name: the value of `key`.
     """
-    if isinstance(name, str):
-        try:
-            cls = registry.get(name, key)
-        except ConfigError:
-            return [AnyKeys]
-        return [config_of(section, cls)]
-    if not key.startswith(section):  # a run may have no task or predictor
-        return []
-    return [config for _, config in _known_configs(section, registry)]
+    if not isinstance(name, str):
+        is_optional = not key.startswith(section)  # a run may have no task or predictor
+        return [] if is_optional else list(_known_configs(section, key, place).values())
+    shipped = SHIPPED.get(key, {})
+    if name in shipped:
+        return [resolve_name(shipped[name])]
+    registry = resolve_name(place)
+    try:
+        cls = registry.get(name, key)
+    except ConfigError:
+        return [AnyKeys]
+    return [config_of(section, cls)]
 
 
 def config_of(section: str, cls: Any) -> Any:
@@ -91,14 +110,16 @@ def config_of(section: str, cls: Any) -> Any:
     Raises:
         ConfigError: `Config` does not have the shared keys, or a key has no default.
     """
-    shared, problem = SHARED[section], ""
+    shared = SHARED[section]
     config = getattr(cls, "Config", shared)
+    name = f"{cls.__name__}.Config"
     if not (isinstance(config, type) and issubclass(config, shared)):
-        problem = f"be a subclass of `mmpt.config.{shared.__name__}`, but is {config!r}"
-    elif required := [key for key, field in config.model_fields.items() if field.is_required()]:
-        problem = f"have a default for each key, such as None, but has none for `{required[0]}`"
-    if problem:
-        raise ConfigError(section, [f"`{cls.__name__}.Config` must {problem}."])
+        base = f"mmpt.config.{shared.__name__}"
+        raise ConfigError(section, [f"`{name}` must be a subclass of `{base}`, but is {config!r}."])
+    for key, field in config.model_fields.items():
+        if field.is_required():
+            rule = f"must have a default for each key, such as None, but has none for `{key}`"
+            raise ConfigError(section, [f"`{name}` {rule}."])
     return config
 
 
@@ -115,10 +136,11 @@ def _restore(configs: tuple[type[Section], ...], values: dict[str, Any]) -> Any:
 
 def joined(*configs: type[Section]) -> Any:
     """Returns a section that has the keys of all `configs`."""
-    bases = []
+    bases = list(configs)
     for config in configs:
-        if not any(other is not config and issubclass(other, config) for other in configs):
-            bases.append(config)
+        others = [other for other in configs if other is not config]
+        if any(issubclass(other, config) for other in others):
+            bases.remove(config)
     return bases[0] if len(bases) == 1 else _subclass(tuple(bases))
 
 
@@ -130,19 +152,21 @@ def _subclass(bases: tuple[type[Section], ...]) -> Any:
 def readers_of(section: str, key: str) -> list[str]:
     """Returns the names of all registered classes that read `key` of a section, sorted."""
     names = []
-    for place in READERS.get(section, {}).values():
-        for name, config in _known_configs(section, resolve_name(place)):
+    for naming_key, place in READERS.get(section, {}).items():
+        for name, config in _known_configs(section, naming_key, place).items():
             if key in config.model_fields:
                 names.append(name)
     return sorted(names)
 
 
-def _value_at(values: Any, path: str) -> Any:
-    for key in path.split("."):
-        values = values.get(key) if isinstance(values, dict) else None
-    return values
+def _known_configs(section: str, key: str, place: str) -> dict[str, type[Section]]:
+    """Returns the section of each registered class, by the name of the class.
 
-
-def _known_configs(section: str, registry: Any) -> Iterator[tuple[str, type[Section]]]:
-    for name in list(registry):
-        yield name, config_of(section, registry.get(name, section))
+    Args:
+        key: the key that names one of the classes.
+        place: place of their registry.
+    """
+    if key in SHIPPED:
+        return {name: resolve_name(config) for name, config in SHIPPED[key].items()}
+    registry = resolve_name(place)
+    return {name: config_of(section, registry.get(name, section)) for name in list(registry)}

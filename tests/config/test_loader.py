@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mmpt.config import RunConfig, load_config, save_resolved
@@ -314,40 +314,39 @@ def test_batch_size_is_divided_by_subsampling_and_a_saved_file_means_the_same(tm
     assert list(again.fairseq) == list(config.fairseq)  # the order of the command line
 
 
-# Text without dollar signs, which begin interpolations, and without digits: text such as "1e5"
-# comes back as a number.
-TEXTS = st.text(
-    st.characters(exclude_categories=["C", "Nd", "Zl", "Zp"], exclude_characters="$"), max_size=8
-)
+ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+# Text that YAML readers take for numbers, and text with interpolations and escapes.
+NUMBERS = st.from_regex(r"[-+]?[0-9_]*\.?[0-9_]*([eE][-+]?[0-9]+)?", fullmatch=True)
+SPECIAL = st.text(st.sampled_from("${}\\'\"x:#~ -"), max_size=8)
+TEXTS = ANY_TEXT | NUMBERS | SPECIAL
 
 
-def section(**keys):
-    """Returns a strategy for a section with a value for each of these keys."""
-    return st.fixed_dictionaries(keys)
-
-
-SETTINGS = section(
-    dataset=section(num_video_per_batch=st.integers(1, 64), tfeat_dir=TEXTS.filter(str.strip)),
-    loss=section(gather_negatives=st.booleans()),
-    recall=st.floats(0.01, 1),
-    freeze_plan=st.booleans(),
-    nprobe=st.just("auto") | st.integers(1, 100),
-    fairseq=section(
-        common=section(fp16=st.booleans()),
-        checkpoint=section(save_dir=TEXTS.filter(str.strip)),
-    ),
-)
-
-
-@settings(max_examples=20)
-@given(SETTINGS)
-def test_a_saved_config_is_read_back(values):
+@settings(max_examples=50)
+@given(text=TEXTS, flag=st.booleans(), recall=st.floats(0.01, 1), probes=st.integers(1, 100))
+@example("1e5", True, 0.5, 1)
+@example("${dataset.vfeat_dir}", True, 0.5, 1)
+@example("\\${x}", True, 0.5, 1)
+def test_a_saved_config_is_read_back(text, flag, recall, probes):
+    config = load()
+    changes = {
+        "dataset": config.dataset.replace(tfeat_dir=text),
+        "loss": config.loss.replace(gather_negatives=flag),
+        "retrieval": config.retrieval.replace(recall=recall, nprobe=probes, freeze_plan=flag),
+    }
+    config = config.model_copy(update=changes).with_option("checkpoint", "save_dir", text)
     with tempfile.TemporaryDirectory() as folder:
-        config = load_config(write(Path(folder), values))
-        saved = Path(folder) / "saved.yaml"
-        save_resolved(config, saved)
-        assert load_config(saved).to_dict() == config.to_dict()
-        assert config.dataset.tfeat_dir == values["dataset"]["tfeat_dir"]
+        path = Path(folder) / "saved.yaml"
+        save_resolved(config, path)
+        again = load_config(path)
+    assert again.to_dict() == config.to_dict()
+    assert again.dataset.tfeat_dir == again.save_dir == text
+
+
+def test_a_filled_in_evaluation_may_contain_dollar_signs(tmp_path):
+    path = tmp_path / "test.yaml"
+    path.write_text(r"includes: projects/retri/norton/test_how2align_zs.yaml")
+    config = load(r"eval.save_path=runs/\${x}", base=path)
+    assert config.eval.save_path == "runs/${x}"
 
 
 def test_the_distributed_pool_has_its_own_default():

@@ -1,6 +1,7 @@
 """The keys of a section belong to the classes that the YAML names."""
 
 import pickle
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -8,11 +9,27 @@ from typing import Any
 
 import pytest
 
-from mmpt.config import DatasetConfig, LossConfig, RunConfig, load_config, save_resolved
-from mmpt.config.sections import READERS, config_of, joined, readers_of, resolve_name
+from mmpt.config import (
+    DatasetConfig,
+    LossConfig,
+    ModelConfig,
+    RunConfig,
+    load_config,
+    save_resolved,
+)
+from mmpt.config.sections import (
+    READERS,
+    SHIPPED,
+    config_of,
+    joined,
+    readers_of,
+    resolve_name,
+)
 from mmpt.errors import ConfigError
 from mmpt.losses import Loss
+from mmpt.models import MODELS, MMFusionSeparate
 from mmpt.processors import DSAligner, MetaProcessor, OverlappedAligner, VariedLenAligner
+from mmpt.tasks import TASKS
 
 TRAINING = "projects/retri/norton/how2_pretrain.yaml"
 TEST = "projects/retri/norton/test_vtt_zs.yaml"
@@ -42,6 +59,14 @@ class OwnLoss(Loss):
         """Difference of scores."""
 
 
+class OwnModel(MMFusionSeparate):
+    """A user's own."""
+
+    class Config(ModelConfig):
+        depth: int = 1
+        """Number of layers."""
+
+
 class NoDefault(DSAligner):
     """A key of it has no default."""
 
@@ -56,7 +81,7 @@ class Broken(DSAligner):
     Config = dict  # type: ignore[assignment]
 
 
-PARTS = (OwnAligner, OwnMeta, OwnLoss, NoDefault, Broken)
+PARTS = (OwnAligner, OwnMeta, OwnLoss, OwnModel, NoDefault, Broken)
 
 
 @pytest.fixture(autouse=True)
@@ -167,6 +192,34 @@ def test_every_key_of_a_class_has_a_sentence() -> None:
                 fields = config_of(section, registry.get(name, section)).model_fields
                 for key, field in fields.items():
                     assert (field.description or "").endswith("."), f"{name}: {key}"
+
+
+def test_the_table_of_shipped_sections_is_complete() -> None:
+    declared: dict[str, dict[str, Any]] = {"task": {}, "model.model_cls": {}}
+    for name in list(TASKS):
+        declared["task"][name] = TASKS.get(name, "task").Config
+    for name in list(MODELS):
+        declared["model.model_cls"][name] = config_of("model", MODELS.get(name, "model"))
+    for key, configs in SHIPPED.items():
+        found = {name: resolve_name(place) for name, place in configs.items()}
+        assert found == declared[key]
+
+
+def test_an_own_model_may_have_keys() -> None:
+    model: Any = load("model.model_cls=own_parts.OwnModel", "model.depth=2").model
+    assert model.depth == 2
+    (problem,) = problems_of("model.depth=2")
+    assert problem.startswith("`model.depth` is not a known key.")
+
+
+@pytest.mark.spawn
+def test_reading_a_yaml_does_not_import_transformers() -> None:
+    program = (
+        "import sys; from mmpt.config import load_config; "
+        f"load_config({TRAINING!r}); load_config({TEST!r}); print('transformers' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
 
 
 def test_readers_of_a_shared_key_are_all_classes() -> None:
