@@ -18,7 +18,8 @@ def fingerprint(*inputs: Any) -> str:
     """Returns the SHA-256, in hex, of JSON-serialisable values: everything that an output depends
     on.
     """
-    return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
+    text = json.dumps(inputs)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Artefact:
         if not isinstance(note, dict):
             return None
         is_current = note.get("fingerprint") == inputs_hash
-        return note if is_current and note.get("bytes") == self._sizes() else None
+        is_complete = note.get("bytes") == self._sizes()
+        return note if is_current and is_complete else None
 
     def begin(self) -> None:
         """Removes the note. Call it before the files are changed."""

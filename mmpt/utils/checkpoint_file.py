@@ -24,6 +24,8 @@ from mmpt.errors import CheckpointError
 
 MAX_NAMED = 3
 """Largest number of tensors that a message names."""
+MAX_REASON = 120
+"""Largest number of characters of torch's message that an error repeats."""
 
 torch.serialization.add_safe_globals([Namespace])  # for the whole process, as described above
 
@@ -56,7 +58,8 @@ def load_checkpoint(path: str | Path, *, mapped: bool = False) -> dict[str, Any]
                 f"{refused[1]}, which could run code. If you trust the file, load it yourself with "
                 "`torch.load(..., weights_only=False)`, and save it without that object."
             ) from err
-        reason = (str(err).strip() or type(err).__name__).splitlines()[0][:120]
+        message = str(err).strip() or type(err).__name__
+        reason = message.splitlines()[0][:MAX_REASON]
         raise CheckpointError(
             f"{path}: damaged, cut short or not a checkpoint ({reason}); copy or download it again."
         ) from err
@@ -84,7 +87,10 @@ def require_finite(
     bad = [name for name, value in tensors.items() if not _is_finite(value)]
     if not bad:
         return
-    num_bad = sum(int((~tensors[name].isfinite()).sum()) for name in bad)
+    num_bad = 0
+    for name in bad:
+        is_bad = ~tensors[name].isfinite()
+        num_bad += int(is_bad.sum())
     total = sum(value.numel() for value in tensors.values() if isinstance(value, Tensor))
     first = ", ".join(f"`{name}`" for name in bad[:MAX_NAMED])
     raise CheckpointError(

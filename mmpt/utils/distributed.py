@@ -82,13 +82,16 @@ class World:
         if self.size > 1:
             dist.all_gather_object(counts, len(rows_nD), group=_gloo_group())
         num_rows = sum(counts) if self.is_main else 0
-        matrix_ND = np.empty((num_rows, rows_nD.shape[1]), rows_nD.dtype)
-        row_bytes = rows_nD.dtype.itemsize * rows_nD.shape[1]
-        step = max(1, BLOCK_BYTES // row_bytes)
-        for begin in range(0, max(counts), step):
-            part = slice(begin, begin + step)
-            block = positions_n[part], rows_nD[part]
-            blocks: list[Any] | None = [block] * self.size if self.is_main else None
+        row_size = rows_nD.shape[1]
+        matrix_ND = np.empty((num_rows, row_size), rows_nD.dtype)
+        row_bytes = rows_nD.dtype.itemsize * row_size
+        block_rows = max(1, BLOCK_BYTES // row_bytes)
+        for begin in range(0, max(counts), block_rows):
+            end = begin + block_rows
+            block = positions_n[begin:end], rows_nD[begin:end]
+            blocks: list[Any] | None = None
+            if self.is_main:  # rank 0 receives one block per process
+                blocks = [block] * self.size
             if self.size > 1:
                 dist.gather_object(block, blocks, dst=0, group=_gloo_group())
             for positions, rows in blocks or ():

@@ -27,6 +27,8 @@ DISK_FULL = {
     errno.EFBIG: "the file is larger than `ulimit -f` allows",
 }
 """Error numbers of a write for which there is no space, with their description."""
+MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
+"""Names of a module of NumPy in pickles: up to NumPy 1, and since NumPy 2."""
 NPY_ERRORS = (ValueError, EOFError, OverflowError, MemoryError, SyntaxError, tokenize.TokenError)
 """Exceptions of NumPy for a `.npy` file with a damaged header. The header is a Python expression,
 so errors of Python's parser are among them."""
@@ -66,9 +68,8 @@ def write_error(err: OSError, path: str | Path) -> DataError:
     """Returns an error with the reason why `path` cannot be written, and what to do."""
     reason = DISK_FULL.get(err.errno or 0)
     if reason is None:
-        return DataError(
-            f"{path}: cannot be written ({err.strerror or err}). Choose another folder."
-        )
+        details = err.strerror or err
+        return DataError(f"{path}: cannot be written ({details}). Choose another folder.")
     return DataError(
         f"{path}: cannot be written: {reason} ({err.strerror}). Make room or choose another "
         "folder, and run the same command again. Incomplete files have been removed, complete "
@@ -102,7 +103,8 @@ def atomic_write(path: str | Path, mode: str = "w", errors: str | None = None) -
         with file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            descriptor = file.fileno()
+            os.fsync(descriptor)
         os.replace(temporary, path)
     except BaseException as err:
         temporary.unlink(missing_ok=True)
@@ -121,9 +123,12 @@ def remove_leftovers(folder: Path, names: str | Container[str]) -> None:
         names: names of the files that were to be written, or a regular expression for them.
     """
     for path in list(folder.glob(".*.*.tmp")):
-        name = path.name[1:].rsplit(".", 2)[0]  # `.<name>.<random>.tmp`
-        matches = re.fullmatch(names, name) if isinstance(names, str) else name in names
-        if matches:
+        name, _, _ = path.name[1:].rsplit(".", 2)  # `.<name>.<random>.tmp`
+        if isinstance(names, str):
+            is_leftover = re.fullmatch(names, name) is not None
+        else:
+            is_leftover = name in names
+        if is_leftover:
             path.unlink(missing_ok=True)
 
 
@@ -150,15 +155,19 @@ def read_text(path: str | Path, kind: str = "text") -> str:
         content = Path(path).read_bytes()
     # A byte order mark alone is not taken for UTF-16.
     has_mark = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    is_utf16 = has_mark and len(content) > 2
+    encoding = "utf-16" if has_mark and len(content) > 2 else "utf-8-sig"
     try:
-        text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
-        position, problem = text.find("\0"), "a zero byte"
+        text = content.decode(encoding)
+        bad_position = text.find("\0")
+        problem = "a zero byte"
     except UnicodeDecodeError as err:
-        text, position = content.decode("latin-1"), err.start  # latin-1 only to count lines
-        problem = f"byte {position} is 0x{content[position]:02x}, {err.reason}"
-    if position >= 0:
-        line = len(split_lines(text[: position + 1]))
+        text = content.decode("latin-1")  # only to count lines
+        bad_position = err.start
+        bad_byte = content[bad_position]
+        problem = f"byte {bad_position} is 0x{bad_byte:02x}, {err.reason}"
+    if bad_position >= 0:
+        until_there = text[: bad_position + 1]
+        line = len(split_lines(until_there))
         raise DataError(
             f"{path}: not {kind} in UTF-8 (line {line}: {problem}). "
             "Convert it, for example with `iconv -t UTF-8 -f WINDOWS-1252` or `-f UTF-16LE`, make "
@@ -173,7 +182,8 @@ def split_lines(text: str) -> list[str]:
     Unlike `str.splitlines`, it splits only at newlines, not at characters such as U+2028. A byte
     order mark at the beginning of a line, which concatenated files may have, is removed.
     """
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    lines = text.split("\n")
     if not lines[-1]:
         lines.pop()
     return [line.removeprefix("\ufeff") for line in lines]
@@ -245,14 +255,17 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
     A missing file gives an empty list.
     """
     try:
-        lines = split_lines(Path(path).read_bytes().decode(errors="replace"))
+        content = Path(path).read_bytes()
     except OSError:
         return []
+    text = content.decode(errors="replace")
     rows = []
-    for line in lines:
+    for line in split_lines(text):
         with suppress(ValueError):
-            rows.append(json.loads(line))
-    return [row for row in rows if isinstance(row, dict)]
+            row = json.loads(line)
+            if isinstance(row, dict):
+                rows.append(row)
+    return rows
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -289,10 +302,11 @@ class _WordArrayUnpickler(_PlainUnpickler):
     """
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
+        if module == "numpy" and name in ("ndarray", "dtype"):
             return getattr(np, name)
-        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return np.ndarray.__reduce__(np.empty(0))[0]
+        if module in MULTIARRAY and name == "_reconstruct":
+            reconstruct, *_ = np.empty(0).__reduce__()
+            return reconstruct
         return super().find_class(module, name)
 
 
@@ -311,8 +325,9 @@ def load_word_array(path: str | Path) -> list[str]:
         raise DataError(
             f"{path}: must be an .npy file with a 1-D array of words, but {err}."
         ) from None
-    is_1d = isinstance(words, np.ndarray) and words.ndim == 1
-    values: list[Any] = words.tolist() if is_1d else [words]
+    values: list[Any] = [None]
+    if isinstance(words, np.ndarray) and words.ndim == 1:
+        values = words.tolist()
     if not all(isinstance(value, str) for value in values):
         raise DataError(f"{path}: must hold a 1-D array of words, but holds something else.")
     return values

@@ -13,6 +13,7 @@ from typing import Any
 from mmpt.utils.io import atomic_write, read_json_lines, writing
 
 METRICS_LOG = "metrics.jsonl"
+Row = dict[str, Any]
 
 
 class MetricsLog:
@@ -28,9 +29,12 @@ class MetricsLog:
 
     def __init__(self, folder: str | Path, num_updates: int):
         self._path = Path(folder) / METRICS_LOG
-        kept = [row for row in read_metrics(folder) if row["update"] <= num_updates]
+        rows = read_metrics(folder)
         with atomic_write(self._path) as file:
-            file.writelines(json.dumps(row) + "\n" for row in kept)
+            for row in rows:
+                if row["update"] <= num_updates:
+                    line = json.dumps(row)
+                    file.write(line + "\n")
 
     def append(self, split: str, epoch: int, update: int, metrics: Mapping[str, float]) -> None:
         """Appends a line. Values that are not finite are written as null.
@@ -43,18 +47,22 @@ class MetricsLog:
         Raises:
             DataError: the disk is full, or the file cannot be written.
         """
-        values = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        header = {"split": split, "epoch": epoch, "update": update, "time": round(time.time(), 1)}
-        # The header comes first in the line, and wins over metrics with the same names.
-        row = header | values | header
+        now = round(time.time(), 1)
+        row: Row = {"split": split, "epoch": epoch, "update": update, "time": now}
+        for name, value in metrics.items():
+            # Metrics called like a part of the header are left out.
+            is_finite = math.isfinite(value)
+            row.setdefault(name, value if is_finite else None)
+        line = json.dumps(row, allow_nan=False)
         with writing(self._path), open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
+            file.write(line + "\n")
 
 
-def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
+def read_metrics(folder: str | Path) -> list[Row]:
     """Returns the lines of `<folder>/metrics.jsonl` in the order in which they were written.
 
     A missing log gives an empty list.
     """
-    rows = read_json_lines(Path(folder) / METRICS_LOG)
+    path = Path(folder) / METRICS_LOG
+    rows = read_json_lines(path)
     return [row for row in rows if isinstance(row.get("update"), int)]

@@ -21,7 +21,8 @@ class Stopwatch:
         try:
             yield
         finally:
-            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - begin
+            earlier = self.seconds.get(part, 0.0)
+            self.seconds[part] = earlier + time.perf_counter() - begin
 
     @property
     def total(self) -> float:

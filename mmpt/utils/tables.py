@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from io import StringIO
+from typing import Literal
 
 from rich import box
 from rich.console import Console
@@ -15,10 +16,12 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Returns a table in plain text. The first column is left-aligned, the others right-aligned."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column, title in enumerate(header):
-        table.add_column(title, justify="right" if column else "left", no_wrap=True)
+        justify: Literal["left", "right"] = "left" if column == 0 else "right"
+        table.add_column(title, justify=justify, no_wrap=True)
     for row in rows:
         table.add_row(*row)
     text = StringIO()
     console = Console(file=text, width=10_000, markup=False, emoji=False, highlight=False)
     console.print(table)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+    lines = text.getvalue().splitlines()
+    return "\n".join(line.rstrip() for line in lines)

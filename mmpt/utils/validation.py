@@ -6,7 +6,7 @@ The caller describes the layout of a file as models. Errors name the file and th
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -94,7 +94,8 @@ def _describe(error: Any) -> str:
     path = ""
     for key in error["loc"]:
         path += f"[{key}]" if isinstance(key, int) else f".{key}"
-    path = f"`{path.removeprefix('.')}`" if path else "its content"
+    path = path.removeprefix(".")
+    path = f"`{path}`" if path else "its content"
     if error["type"] == "missing":
         return f"{path} must be given, but is not"
     return f"{path} must {rule_of(error)}, but is {error['input']!r:.80}"
@@ -104,8 +105,11 @@ def rule_of(error: Any) -> str:
     """Returns the requirement that one of pydantic's errors reports, such as "be at least 1"."""
     if error["type"] not in RULES:
         return re.sub(r"^\w+ should ", "", error["msg"])
-    rule = RULES[error["type"]].format(**error.get("ctx", {}))
-    return rule.replace("'", "`") if error["type"] == "literal_error" else rule
+    limits = error.get("ctx", {})
+    rule = RULES[error["type"]].format(**limits)
+    if error["type"] == "literal_error":
+        rule = rule.replace("'", "`")
+    return rule
 
 
 def read_json_as(path: str | Path, kind: type[T], remedy: str) -> T:
@@ -129,42 +133,60 @@ def read_table(
     """
     text = io.StringIO(read_text(path, "a table"), newline="")
     reader = csv.reader(text, delimiter=delimiter, strict=True)
-    fields = kind.model_fields.items()
-    needed = [name for name, field in fields if name != "line" and field.is_required()]
     rows: list[R] = []
+    for where, line, cells in _lines_of_cells(path, reader):
+        if header is None:
+            header = [name.strip() for name in cells]
+            _check_header(path, kind, header, delimiter)
+            continue
+        if len(cells) != len(header):
+            names = ", ".join(header)
+            raise DataError(
+                f"{where}: must have {len(header)} cells ({names}), but has {len(cells)}. Cells "
+                "that hold the separator must be quoted."
+            )
+        values = dict(zip(header, cells, strict=True), line=line)
+        row = validate(kind, values, where, "Correct or remove the row.")
+        rows.append(row)
+    if not rows:
+        raise DataError(
+            f"{path}: must hold at least one row, but holds none. Correct the file or its path."
+        )
+    return rows
+
+
+def _lines_of_cells(path: str | Path, reader: Any) -> Iterator[tuple[str, int, list[str]]]:
+    """Yields the place of each row for messages, its last line, and its cells.
+
+    Raises:
+        DataError: the text is not a table.
+    """
     end = 0  # last line of the previous row
     try:
         for cells in reader:
             # A row may have several lines, for example if a quote is closed too late.
             begin, end = end + 1, reader.line_num
             where = f"{path}, line {end}" if begin == end else f"{path}, lines {begin} to {end}"
-            if not any(map(str.strip, cells)):
-                continue
-            if header is None:
-                header = [name.strip() for name in cells]
-                if missing := [name for name in needed if name not in header]:
-                    raise DataError(
-                        f"{path}: must have the columns {', '.join(missing)} (cells separated by "
-                        f"{delimiter!r}), but its first line is "
-                        f"{delimiter.join(header)!r:.100}. This may be another data set's "
-                        "file: correct its path."
-                    )
-                continue
-            if len(cells) != len(header):
-                raise DataError(
-                    f"{where}: must have {len(header)} cells ({', '.join(header)}), but has "
-                    f"{len(cells)}. Cells that hold the separator must be quoted."
-                )
-            values = dict(zip(header, cells, strict=True), line=end)
-            rows.append(validate(kind, values, where, "Correct or remove the row."))
+            if any(map(str.strip, cells)):
+                yield where, end, cells
     except csv.Error as err:
         raise DataError(
             f"{path}, line {end + 1}: not a table ({err}). A quote at the beginning of a cell must "
             "be closed at its end. A quote that belongs to a text is doubled, and its cell is "
             'quoted: "say ""hi""".'
         ) from None
-    if not rows:
+
+
+def _check_header(path: str | Path, kind: type[Row], header: list[str], delimiter: str) -> None:
+    """Raises DataError if columns that `kind` needs are missing."""
+    missing = []
+    for name, field in kind.model_fields.items():
+        if name != "line" and field.is_required() and name not in header:
+            missing.append(name)
+    if missing:
+        needed, first_line = ", ".join(missing), delimiter.join(header)
         raise DataError(
-            f"{path}: must hold at least one row, but holds none. Correct the file or its path."
+            f"{path}: must have the columns {needed} (cells separated by {delimiter!r}), but its "
+            f"first line is {first_line!r:.100}. This may be another data set's file: correct its "
+            "path."
         )
-    return rows
