@@ -1,12 +1,10 @@
 """`mmpt prepare`: makes shards and a training YAML from a folder of videos and their captions."""
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from typer import Option
 
 from mmpt.cli import extract
@@ -14,6 +12,7 @@ from mmpt.cli.app import Command
 from mmpt.cli.check import check
 from mmpt.cli.pack import pack
 from mmpt.config import RunConfig, load_config
+from mmpt.config.yaml_files import to_yaml
 from mmpt.errors import DataError
 from mmpt.media.s3d import S3D_WEIGHTS
 from mmpt.media.video_list import VideoList, find_videos
@@ -21,24 +20,19 @@ from mmpt.models.bert_weights import WEIGHT_FILES, read_bert_config
 from mmpt.prepare import own_videos
 from mmpt.prepare.captions.caption_list import CaptionList
 from mmpt.prepare.captions.corpus import write_corpus
-from mmpt.prepare.captions.language import Language, parse_wanted
+from mmpt.prepare.captions.language import parse_wanted
 from mmpt.prepare.captions.pretokenise import tokenise_captions
-from mmpt.prepare.captions.reader import CAPTION_SUFFIXES, read_captions, read_language
+from mmpt.prepare.own_captions import Report, gather_captions, new_report
 from mmpt.shards.writer import SHARD_SIZE
 from mmpt.utils.io import atomic_write, remove_leftovers, write_json
 from mmpt.utils.lock import exclusive
-from mmpt.utils.log import get_logger, progress
+from mmpt.utils.log import get_logger
 
 MARK = "# Made by mmpt prepare"
 """First words of a YAML that this command wrote. It overwrites no other files."""
+VIDEO_LAYERS = 6
+"""Layers of the video tower in the recipes."""
 logger = get_logger("prepare")
-
-Report = dict[str, Any]
-"""The contents of `report.json`. A key such as `videos_without_captions` holds the reasons by video
-id or path, or a list of paths. `captions_used` holds the caption file of each video.
-"""
-MAX_NAMED = 10
-"""Unused caption files that the log names. `report.json` lists all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,14 +120,17 @@ def prepare(options: Options) -> None:
         videos_per_batch = own_videos.choose_batch_size(len(ids), options.recipe)
         train, val = own_videos.split_ids(ids, options.val_share, videos_per_batch)
         tfeat_dir = _write_shards(options, captions, train, val)
-        max_epoch = recipe.option("optimization", "max_epoch", 0)
         settings = own_videos.fitting_settings(
-            len(train), videos_per_batch, options.recipe, max_epoch
+            num_train=len(train),
+            batch=videos_per_batch,
+            recipe=options.recipe,
+            max_epoch=recipe.option("optimization", "max_epoch", 0),
         )
         head = f"{MARK}: {len(train)} training and {len(val)} validation videos."
         _write_yaml(options, head, recipe, tfeat_dir, settings)
         _check_result(options)
-    start = load_config(options.yaml).option("checkpoint", "restore_file")
+    config = load_config(options.yaml)
+    start = config.option("checkpoint", "restore_file")
     if start is not None and not Path(start).exists():
         print(f"\nThe recipe starts from {start}, which is not there: mmpt download videoclip")
     print(f"\nTo train:\n  mmpt train {options.yaml} --jobtype local_single")
@@ -145,7 +142,9 @@ def _check_options(options: Options) -> None:
         raise DataError(
             f"{options.captions}: no such folder. Name where the captions are with `--captions`."
         )
-    text = options.yaml.read_text("utf-8-sig", "replace") if options.yaml.exists() else MARK
+    if not options.yaml.exists():
+        return
+    text = options.yaml.read_text("utf-8-sig", "replace")
     if not text.startswith(MARK):
         raise DataError(
             f"{options.yaml}: exists, and was not made by this command. Give another file with "
@@ -164,18 +163,11 @@ def _gather(
     Returns:
         The captions by video id, and the ids of the videos that have captions and features.
     """
-    report: Report = {
-        "videos_without_captions": {},
-        "videos_without_features": {},
-        "videos_misnamed": videos.misnamed,
-        "videos_damaged": {},
-        "captions_without_video": [],
-        "captions_repaired": {},
-        "captions_unused": {},
-        "captions_used": {},
-    }
+    report = new_report()
+    report["videos_misnamed"] = videos.misnamed
     try:
-        captions = _gather_captions(options.captions, videos, wanted, report)
+        ids = [job.video_id for job in videos.jobs]
+        captions = gather_captions(options.captions, ids, wanted, report)
         extract_videos(options, videos, captions, report)
     finally:  # the report is also useful after an error or an interrupt
         path = options.out / "report.json"
@@ -242,15 +234,19 @@ def _write_yaml(
         "eval": {"save_path": save_dir},
         **settings["retrieval"],
     }
-    if model := _model_keys(options.bert_name):
-        values["model"] = model
+    model_keys = _model_keys(options.bert_name)
+    if model_keys:
+        values["model"] = model_keys
+    header = f"""\
+{head}
+# Running it again overwrites this file. Put changes into a YAML that `includes` it.
+#
+# Run:   mmpt train {options.yaml} --jobtype local_single
+# Makes: {save_dir}/checkpoint_best.pt
+
+"""
     with atomic_write(options.yaml) as file:
-        file.write(
-            f"{head}\n# Running it again overwrites this file. Put changes into a YAML that "
-            f"`includes` it.\n#\n# Run:   mmpt train {options.yaml} --jobtype local_single\n"
-            f"# Makes: {save_dir}/checkpoint_best.pt\n\n"
-        )
-        yaml.safe_dump(values, file, sort_keys=False, allow_unicode=True)
+        file.write(header + to_yaml(values))
 
 
 def _check_result(options: Options) -> None:
@@ -269,109 +265,23 @@ def _check_result(options: Options) -> None:
         ) from err
 
 
-def _gather_captions(
-    folder: Path, videos: VideoList, wanted: Sequence[str], report: Report
-) -> dict[str, CaptionList]:
-    """Returns the captions of every video that has captions in a wanted language, by video id.
-
-    Args:
-        folder: folder of caption files; its sub-folders are read too, one level.
-        report: gets the files that cannot be used, with reasons.
-    """
-    used = _choose_captions(folder, [job.video_id for job in videos.jobs], wanted, report)
-    captions = {}
-    num_used: Counter[str] = Counter()  # language -> number of files
-    for video_id, file in progress(used.items(), len(used), "caption files read", logger):
-        path, language = file
-        try:
-            found, notes = read_captions(path)
-        except DataError as err:
-            report["videos_without_captions"][video_id] = str(err)
-            continue
-        if notes:
-            report["captions_repaired"][video_id] = f"{path}: {'; '.join(notes)}"
-            logger.warning("%s", report["captions_repaired"][video_id])
-        if found["start"]:
-            captions[video_id] = found
-            report["captions_used"][video_id] = str(path)
-            num_used[str(language)] += 1
-        else:
-            report["videos_without_captions"][video_id] = f"{path}: no caption with text"
-    logger.info("caption files used: %s", _counts(num_used) or "none")
-    return captions
-
-
-def _caption_files(folder: Path) -> list[Path]:
-    """Returns the caption files in a folder and its sub-folders, one level, without hidden ones."""
-    entries = sorted(folder.iterdir())
-    for entry in list(entries):
-        if entry.is_dir():
-            entries += sorted(entry.iterdir())
-    return [
-        path
-        for path in entries
-        if path.suffix.lower() in CAPTION_SUFFIXES and path.is_file() and path.name[0] != "."
-    ]
-
-
-def _choose_captions(
-    folder: Path, ids: Sequence[str], wanted: Sequence[str], report: Report
-) -> dict[str, tuple[Path, Language]]:
-    """Returns the caption file to use and its language, by video id.
-
-    A video may have several files: other languages, or copies in other formats. The first of the
-    wanted languages that it has is used, and `report` gets the other files.
-    """
-    found = own_videos.find_captions(ids, _caption_files(folder), read_language)
-    report["captions_without_video"] = [str(path) for path in found.pop(None, {})]
-    unused = report["captions_unused"]
-    chosen = {}
-    num_other: Counter[str] = Counter()  # language -> number of videos without a wanted language
-    names = " or ".join(wanted)
-    for video_id in ids:
-        candidates = found.get(video_id, {})
-        used = own_videos.choose_captions(candidates, wanted)
-        if used:
-            chosen[video_id] = used, candidates.pop(used)
-            reason = f"{used.name} is preferred"
-        else:
-            others = sorted({language.tag for language in candidates.values()})
-            num_other.update(others)
-            reason = f"not in {names}"
-            there = f" in {names}, but in {', '.join(others)}" if others else ""
-            report["videos_without_captions"][video_id] = f"no caption file{there}"
-        unused |= dict.fromkeys(map(str, candidates), reason)
-    if unused:
-        more = ", ..." if len(unused) > MAX_NAMED else ""
-        logger.info("caption files not used: %s%s", ", ".join(list(unused)[:MAX_NAMED]), more)
-    if num_other:
-        logger.warning(
-            "videos with captions in other languages only: %s. Name the languages to use with "
-            "`--language`.",
-            _counts(num_other),
-        )
-    return chosen
-
-
-def _counts(languages: Counter[str]) -> str:
-    """Returns the counts as text, such as "6 en, 2 de"."""
-    return ", ".join(f"{count} {language}" for language, count in languages.most_common())
-
-
 def extract_videos(
     options: Options, videos: VideoList, ids: Collection[str], report: Report
 ) -> None:
     """Extracts the missing features of the videos in `ids`, and reports the unreadable videos."""
-    if jobs := [job for job in videos.jobs if job.video_id in ids]:
-        settings = extract.Options(
-            vdir=str(options.videos),
-            fdir=options.features,
-            weights=options.weights,
-            random_weights=options.random_weights,
-            num_decoding_thread=options.decoders,
-        )
-        found, _ = extract.extract_jobs(settings, videos, jobs)
-        report["videos_without_features"], report["videos_damaged"] = found.failed, found.notes
+    jobs = [job for job in videos.jobs if job.video_id in ids]
+    if not jobs:
+        return
+    settings = extract.Options(
+        vdir=str(options.videos),
+        fdir=options.features,
+        weights=options.weights,
+        random_weights=options.random_weights,
+        num_decoding_thread=options.decoders,
+    )
+    found, _ = extract.extract_jobs(settings, videos, jobs)
+    report["videos_without_features"] = found.failed
+    report["videos_damaged"] = found.notes
 
 
 def _model_keys(bert_name: str) -> dict[str, Any]:
@@ -380,9 +290,11 @@ def _model_keys(bert_name: str) -> dict[str, Any]:
     if not folder.is_dir():
         return {}
     keys: dict[str, Any] = {}
-    if (layers := read_bert_config(bert_name).num_hidden_layers) < 6:
-        keys["num_hidden_video_layers"] = layers
-    if not any((folder / name).is_file() for name in WEIGHT_FILES):
+    num_layers = read_bert_config(bert_name).num_hidden_layers
+    if num_layers < VIDEO_LAYERS:
+        keys["num_hidden_video_layers"] = num_layers
+    has_weights = any((folder / name).is_file() for name in WEIGHT_FILES)
+    if not has_weights:
         logger.warning("%s holds no weights: the YAML says `random_init: true`", folder)
         keys["random_init"] = True
     return keys
