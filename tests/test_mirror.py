@@ -24,6 +24,7 @@ ELSEWHERE = {
     "cli/fairseqmmtrain.py": "runs in a process of its own; tested by e2e/test_training.py",
     "cli/make_demo_data.py": "tested by prepare/demo_corpus/test_corpus.py",
     "cli/pack.py": "tested by prepare/shards/test_packing.py",
+    "cli/scoring_checks.py": "tested by cli/test_scoring.py",
     "cli/tokenize.py": "tested by prepare/captions/test_pretokenise.py",
     "processors/dedupprocessor.py": "runs `mmpt dedup`; tested by prepare/captions/test_dedup.py",
     # Parts of a larger module, tested through it.

@@ -34,7 +34,9 @@ def _read_rows(paths: Sequence[str]) -> list[Row]:
     """
     files: dict[Path, Path] = {}  # resolved path -> path as the user wrote it
     for path in paths:
-        file = Path(path) / RESULTS if Path(path).is_dir() else Path(path)
+        file = Path(path)
+        if file.is_dir():
+            file /= RESULTS
         if not file.is_file():
             raise DataError(
                 f"{file}: no such file. Name results files, or folders that contain one "
@@ -58,7 +60,7 @@ def _describe(key: str, rows: Sequence[Row]) -> Group:
     """
     benchmark = published.PUBLISHED.get(key)
     setting = published.setting_of(key)
-    title = f"{key}: {setting or 'setting unknown'}"
+    description = setting or "setting unknown"
     names = checkpoint_names([Path(row["checkpoint"]) for row in rows])
     runs = dict(zip(names, rows, strict=True))
     for row in rows:
@@ -66,12 +68,12 @@ def _describe(key: str, rows: Sequence[Row]) -> Group:
     notes = published.comparability_notes(benchmark, runs)
     papers: Mapping[str, Results] = {}
     if benchmark:
-        title = f"{key}: {benchmark.title}, {setting or 'setting unknown'}"
+        description = f"{benchmark.title}, {description}"
         notes += benchmark.notes
         papers = benchmark.papers
     return {
         "benchmark": key,
-        "title": title,
+        "title": f"{key}: {description}",
         "setting": setting,
         "runs": runs,
         "published": papers,
@@ -81,12 +83,13 @@ def _describe(key: str, rows: Sequence[Row]) -> Group:
 
 def _columns(group: Group) -> dict[str, Results]:
     """Returns the columns of a table: chance, then the runs, then the papers."""
-    rows = group["runs"]
+    runs = group["runs"]
     columns: dict[str, Results] = {}
-    for row in rows.values():
-        if chance := row.get("chance"):
+    for row in runs.values():
+        chance = row.get("chance")
+        if chance:
             columns["chance"] = columns.get("chance", {}) | chance
-    for name, row in rows.items():
+    for name, row in runs.items():
         columns[name] = row["metrics"]
     for method, results in group["published"].items():
         columns[f"{method} (paper)"] = results
@@ -96,11 +99,18 @@ def _columns(group: Group) -> dict[str, Results]:
 def _as_text(group: Group, *, markdown: bool) -> str:
     """Returns a heading, a table and notes about one benchmark."""
     columns = _columns(group)
-    title, table, mark = group["title"], render_table(columns), ""
     if markdown:
-        title, table, mark = f"## {title}", render_markdown(columns), "- "
-    notes = "\n".join(mark + note for note in group["notes"])
-    return "\n\n".join(filter(None, (title, table, notes)))
+        title = f"## {group['title']}"
+        table = render_markdown(columns)
+        notes = [f"- {note}" for note in group["notes"]]
+    else:
+        title = group["title"]
+        table = render_table(columns)
+        notes = group["notes"]
+    paragraphs = [title, table]
+    if notes:
+        paragraphs.append("\n".join(notes))
+    return "\n\n".join(paragraphs)
 
 
 def compare(
@@ -128,7 +138,8 @@ def compare(
     if to_json:
         print(json.dumps(groups, ensure_ascii=False, indent=1))
     else:
-        print("\n\n".join(_as_text(group, markdown=markdown) for group in groups))
+        texts = [_as_text(group, markdown=markdown) for group in groups]
+        print("\n\n".join(texts))
 
 
 main = Command(compare, stopped="run it again")

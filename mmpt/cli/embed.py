@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -32,11 +33,13 @@ def find_files(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
     """
     files: dict[str, Path] = {}
     for path in folder.rglob("*"):
-        if path.suffix.lower() in suffixes and path.is_file():
-            name = path.relative_to(folder).with_suffix("").as_posix()
-            if name in files:
-                raise DataError(f"{path}: has the same id as {files[name]}; rename one of them.")
-            files[name] = path
+        if path.suffix.lower() not in suffixes or not path.is_file():
+            continue
+        relative = path.relative_to(folder)
+        name = relative.with_suffix("").as_posix()
+        if name in files:
+            raise DataError(f"{path}: has the same id as {files[name]}; rename one of them.")
+        files[name] = path
     if not files:
         kinds = " ".join(sorted(suffixes))
         raise DataError(f"{folder}: must be a folder with files of the kinds {kinds}, but is not.")
@@ -58,9 +61,10 @@ def read_texts(path: Path) -> list[str]:
 
 def embed_texts(model: MMPTModel, texts: list[str], batch_size: int) -> torch.Tensor:
     """Returns the vectors [N, D] of texts."""
-    parts = list(batches(texts, batch_size))
+    parts = batches(texts, batch_size)
     counted = progress(parts, len(texts), "texts embedded", logger, unit=batch_size)
-    return torch.cat([model.encode_text(part, batch_size).cpu() for part in counted])
+    vectors = [model.encode_text(part, batch_size).cpu() for part in counted]
+    return torch.cat(vectors)
 
 
 def embed_files(
@@ -87,10 +91,12 @@ def embed_files(
                 logger.warning("left out: %s", err)
         if features:
             names += features
-            vectors.append(model.encode_video(list(features.values()), batch_size).cpu())
+            encoded = model.encode_video(list(features.values()), batch_size)
+            vectors.append(encoded.cpu())
     if not names:
         raise DataError(f"at least one of the {len(files)} files must be readable, but none is.")
-    if broken := len(files) - len(names):
+    broken = len(files) - len(names)
+    if broken:
         logger.warning("%d of %d files could not be read and were left out", broken, len(files))
     return names, torch.cat(vectors)
 
@@ -104,70 +110,80 @@ def save_vectors(out: Path, names: list[str], vectors: torch.Tensor, model: MMPT
     logger.info("%s: %d vectors of %d numbers", out, *vectors.shape)
 
 
-def embed(
-    *,
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of the command."""
+
     model: Annotated[
         str,
         Option(help="A YAML, saved folder, run folder, checkpoint, or name on the hub."),
-    ],
+    ]
     checkpoint: Annotated[
         str, Option(help="File name of the checkpoint in a run folder, or for a YAML.")
-    ] = "checkpoint_best.pt",
-    videos: Annotated[Path | None, Option(help="Folder of videos to embed.")] = None,
+    ] = "checkpoint_best.pt"
+    videos: Annotated[Path | None, Option(help="Folder of videos to embed.")] = None
     features: Annotated[
         Path | None,
         Option(help="Folder of S3D features to embed: files <id>.npy, [seconds, 512]."),
-    ] = None,
-    texts: Annotated[
-        Path | None, Option(help="UTF-8 file of texts to embed, one per line.")
-    ] = None,
-    out: Annotated[Path, Option(help="The .npz file to write: ids, vectors, fingerprint.")],
-    batch_size: Annotated[int, Option(min=1, help="Number of windows or texts per batch.")] = 64,
-    device: Device = None,
+    ] = None
+    texts: Annotated[Path | None, Option(help="UTF-8 file of texts to embed, one per line.")] = None
+    out: Annotated[Path, Option(help="The .npz file to write: ids, vectors, fingerprint.")]
+    batch_size: Annotated[int, Option(min=1, help="Number of windows or texts per batch.")] = 64
+    device: Device = None
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16", "float64"],
         Option(help="Precision of the networks."),
-    ] = "float32",
+    ] = "float32"
     s3d: Annotated[
         Path | None, Option(help="S3D weights for --videos. Default: pretrained_models/.")
-    ] = None,
+    ] = None
     skip_broken: Annotated[
         bool, Option("--skip-broken", help="Leave unreadable files out, and count them.")
-    ] = False,
-) -> None:
+    ] = False
+
+
+def embed(options: Options) -> None:
     """Embed videos, features or texts, and save the vectors.
 
     Writes the arrays `ids` [N] and `vectors` float32 [N, D], and `fingerprint`, the hash of the
     weights, to `--out`. The file is written at the end, so an interrupted run leaves nothing.
     """
-    if sum(source is not None for source in (videos, features, texts)) != 1:
-        raise LaunchError("give exactly one of `--videos`, `--features` and `--texts`.")
-    if out.suffix != ".npz" or out.is_dir():
-        raise LaunchError(f"`--out` must name a file that ends in .npz, but is {out}.")
+    _check_options(options)
     # Mistakes in the inputs are reported before the model is loaded, which takes longer.
-    sentences: list[str] = []
+    texts: list[str] = []
     files: dict[str, Path] = {}
-    if texts:
-        sentences = read_texts(texts)
-    elif folder := videos or features:
-        files = find_files(folder, VIDEO_SUFFIXES if videos else (".npy",))
-    loaded = MMPTModel.from_pretrained(
-        model,
-        checkpoint,
-        device=choose_device(device),
-        dtype=getattr(torch, dtype),
-        s3d=s3d or S3D_WEIGHTS,
+    if options.texts:
+        texts = read_texts(options.texts)
+    elif options.videos:
+        files = find_files(options.videos, VIDEO_SUFFIXES)
+    elif options.features:
+        files = find_files(options.features, (".npy",))
+    model = MMPTModel.from_pretrained(
+        options.model,
+        options.checkpoint,
+        device=choose_device(options.device),
+        dtype=getattr(torch, options.dtype),
+        s3d=options.s3d or S3D_WEIGHTS,
     )
-    if videos:
-        loaded.get_s3d()  # reports missing weights before any video is decoded
-    if texts:
-        names, vectors = sentences, embed_texts(loaded, sentences, batch_size)
+    if options.videos:
+        model.get_s3d()  # reports missing weights before any video is decoded
+    if options.texts:
+        names, vectors = texts, embed_texts(model, texts, options.batch_size)
     else:
-        names, vectors = embed_files(loaded, files, batch_size, skip_broken)
-    save_vectors(out, names, vectors, loaded)
+        names, vectors = embed_files(model, files, options.batch_size, options.skip_broken)
+    save_vectors(options.out, names, vectors, model)
 
 
-main = Command(embed, stopped="nothing was written; run the same command again")
+def _check_options(options: Options) -> None:
+    """Raises LaunchError for a wrong combination of options."""
+    sources = (options.videos, options.features, options.texts)
+    if sum(source is not None for source in sources) != 1:
+        raise LaunchError("give exactly one of `--videos`, `--features` and `--texts`.")
+    if options.out.suffix != ".npz" or options.out.is_dir():
+        raise LaunchError(f"`--out` must name a file that ends in .npz, but is {options.out}.")
+
+
+main = Command(embed, options=Options, stopped="nothing was written; run the same command again")
 
 
 if __name__ == "__main__":

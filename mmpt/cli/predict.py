@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 from typer import Argument, Option
@@ -21,78 +22,82 @@ Tables = list[tuple[Sequence[str], dict[str, Results]]]
 """For each table, its checkpoints and its columns: `chance`, then a column per checkpoint."""
 
 
-def score(
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of the command."""
+
     yamls: Annotated[
         list[str] | None,
         Argument(metavar="YAML", help="Evaluation YAMLs, scored one after another."),
-    ] = None,
-    *,
+    ] = None
     taskconfig: Annotated[
         list[str] | None,
         Option(metavar="YAML", help="Same as YAML; the release uses this form for HTM-Align."),
-    ] = None,
-    device: Device = None,
+    ] = None
+    device: Device = None
     all_checkpoints: Annotated[
         bool,
         Option(
             "--all-checkpoints",
             help="Also score every checkpoint*.pt in the folder above eval.save_path.",
         ),
-    ] = False,
+    ] = False
     save_predictions: Annotated[
         bool,
         Option("--save-predictions", help="Save scores and vectors as .npz next to results.json."),
-    ] = False,
+    ] = False
     allow_missing: Annotated[
         bool,
         Option("--allow-missing", help="Leave out test items without features."),
-    ] = False,
-    markdown: Annotated[bool, Option("--markdown", help="Print the table as Markdown.")] = False,
+    ] = False
+    markdown: Annotated[bool, Option("--markdown", help="Print the table as Markdown.")] = False
     videos: Annotated[
         str | None,
         Option(metavar="DIR", help="Folder of the test videos, for key frames in the report."),
-    ] = None,
+    ] = None
     no_report: Annotated[
         bool, Option("--no-report", help="Write no HTML report next to results.json.")
-    ] = False,
-) -> None:
+    ] = False
+
+
+def score(options: Options) -> None:
     """Score checkpoints on the test sets of evaluation YAMLs.
 
     Prints a table. Adds a row per checkpoint to `<eval.save_path>/results.json`, and writes an
     HTML report next to it. If an evaluation fails, the table of the earlier ones is printed.
     """
-    paths = [*(yamls or ()), *(taskconfig or ())]
+    paths = [*(options.yamls or ()), *(options.taskconfig or ())]
     if not paths:
         raise LaunchError("name at least one evaluation YAML.")
     # These imports only report a missing package before scoring begins.
-    if not no_report:
+    if not options.no_report:
         import matplotlib  # noqa: F401
-    if videos:
+    if options.videos:
         import av  # noqa: F401
     configs = [load_config(path) for path in paths]  # reports mistakes before scoring begins
-    chosen_device = choose_device(device)
+    device = choose_device(options.device)
     tables: Tables = []
     notes: list[str] = []
     try:
         for config in configs:
             run = scoring.predict(
                 config,
-                device=chosen_device,
-                all_checkpoints=all_checkpoints,
-                keep_predictions=save_predictions,
-                allow_missing=allow_missing,
-                videos=videos,
+                device=device,
+                all_checkpoints=options.all_checkpoints,
+                keep_predictions=options.save_predictions,
+                allow_missing=options.allow_missing,
+                videos=options.videos,
             )
-            if not no_report:
+            if not options.no_report:
                 path = reporting.write_report(run, scoring.report_path(config))
                 logger.info("report: %s", path)
             add_table(tables, [row["checkpoint"] for row in run.rows], run.columns)
-            notes += _notes(config, run, all_checkpoints)
+            notes += _notes(config, run, options.all_checkpoints)
     finally:
         if tables:
-            render = render_markdown if markdown else render_table
-            text = "\n\n".join(render(columns) for _, columns in tables)
-            print(text, *notes, sep="\n", flush=True)
+            render = render_markdown if options.markdown else render_table
+            texts = [render(columns) for _, columns in tables]
+            print("\n\n".join(texts), *notes, sep="\n", flush=True)
 
 
 def add_table(tables: Tables, checkpoints: Sequence[str], columns: Mapping[str, Results]) -> None:
@@ -101,11 +106,12 @@ def add_table(tables: Tables, checkpoints: Sequence[str], columns: Mapping[str, 
     The rows join the last table if it has the same checkpoints and none of the metrics. Otherwise
     they start a new table.
     """
-    if tables and tables[-1][0] == checkpoints:
-        joined = tables[-1][1]
-        if not joined["chance"].keys() & columns["chance"].keys():
+    if tables:
+        last_checkpoints, last_columns = tables[-1]
+        common_metrics = last_columns["chance"].keys() & columns["chance"].keys()
+        if last_checkpoints == checkpoints and not common_metrics:
             for name, results in columns.items():
-                joined[name] |= results
+                last_columns[name] |= results
             return
     copy = {name: dict(results) for name, results in columns.items()}  # may get more rows
     tables.append((checkpoints, copy))
@@ -125,7 +131,7 @@ def _notes(config: RunConfig, run: reporting.Run, all_checkpoints: bool) -> list
     return notes
 
 
-main = Command(score, stopped="run it again")
+main = Command(score, options=Options, stopped="run it again")
 
 
 if __name__ == "__main__":

@@ -38,21 +38,23 @@ def report(
     rows = _rows_of(config, results)
     metric = METRICS.get(config.metric[0], "metric")()
     values = [metric.deciding_value(row["metrics"]) for row in rows]
-    best = values.index(max(values))
-    checkpoint = rows[best]["checkpoint"]
+    best_value = max(values)
+    best = values.index(best_value)
+    best_row = rows[best]
+    checkpoint = best_row["checkpoint"]
     run = scoring.predict(
         config.with_option("common_eval", "path", [checkpoint]),
         device=choose_device(device),
-        allow_missing=bool(rows[best]["num_missing"]),
+        allow_missing=bool(best_row["num_missing"]),
         videos=videos,
         keep_results=False,
     )
     # The pictures must belong to the numbers, so neither the weights nor the data may have changed.
     for key, what in (("fingerprint", checkpoint), ("data_fingerprint", "the test set")):
-        if run.rows[0][key] != rows[best][key]:
+        if run.rows[0][key] != best_row[key]:
             raise DataError(f"{results}: {what} has changed since it was scored. Score it again.")
     names = checkpoint_names([Path(row["checkpoint"]) for row in rows])
-    run = replace(run, config=config, rows=rows, names=names, best=best, best_value=values[best])
+    run = replace(run, config=config, rows=rows, names=names, best=best, best_value=best_value)
     print(write_report(run, out or scoring.report_path(config)))
 
 

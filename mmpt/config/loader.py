@@ -15,9 +15,8 @@ from mmpt.config.released import fill_released
 from mmpt.config.run import RunConfig
 from mmpt.config.schema import RetrievalConfig
 from mmpt.config.sections import section_models
-from mmpt.config.yaml_files import parse_overrides, read_yaml, to_yaml
+from mmpt.config.yaml_files import parse_overrides, read_yaml, write_yaml
 from mmpt.errors import ConfigError
-from mmpt.utils.io import atomic_write
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -74,9 +73,7 @@ def _whole_model(models: dict[str, Any], import_fairseq: bool) -> Any:
 
 def save_resolved(config: RunConfig, path: str | Path) -> None:
     """Writes a YAML file, atomically, that `load_config` reads as the same config."""
-    text = to_yaml(config.to_dict())
-    with atomic_write(path) as file:
-        file.write(text)
+    write_yaml(path, config.to_dict())
 
 
 def with_run_dir(config: RunConfig) -> RunConfig:

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mmpt.errors import ConfigError
+from mmpt.utils.io import atomic_write
 
 Values = dict[str, Any]
 YAML_ERRORS = (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError)
@@ -138,8 +139,18 @@ def parse_overrides(overrides: Sequence[str]) -> tuple[Values, list[str]]:
     return values, problems
 
 
+def write_yaml(path: str | Path, values: Values) -> None:
+    """Writes a mapping as YAML, in its own order, atomically.
+
+    `read_yaml` reads the same mapping.
+    """
+    text = to_yaml(values)
+    with atomic_write(path) as file:
+        file.write(text)
+
+
 def to_yaml(values: Values) -> str:
-    """Returns a mapping as YAML, in its own order, which `read_yaml` reads as the same mapping."""
+    """Returns a mapping as the text of a YAML file; see `write_yaml`."""
     escaped = _escape_interpolations(values)
     return yaml.dump(escaped, Dumper=_QuotingDumper, sort_keys=False, allow_unicode=True)
 

@@ -64,13 +64,16 @@ class World:
         dist.broadcast_object_list(values, src=0, group=_gloo_group())
         return values[0]
 
-    def gather_rows(self, rows_nD: np.ndarray, positions_n: np.ndarray) -> np.ndarray | None:
+    def gather_rows(
+        self, rows_nD: np.ndarray, positions_n: np.ndarray, block_bytes: int | None = None
+    ) -> np.ndarray | None:
         """Returns a matrix of the rows of all processes in rank 0, and None in the other processes.
 
         Args:
             rows_nD: the rows of this process. D and the dtype are the same in every process.
             positions_n: int64, the position of each row in the matrix. Each position from 0 to
                 N - 1 occurs once in all processes together.
+            block_bytes: bytes of rows that a process sends at a time. Default: `BLOCK_BYTES`.
 
         Returns:
             [N, D], of the dtype of the rows. In addition to it, rank 0 needs memory for one block
@@ -85,7 +88,7 @@ class World:
         row_size = rows_nD.shape[1]
         matrix_ND = np.empty((num_rows, row_size), rows_nD.dtype)
         row_bytes = rows_nD.dtype.itemsize * row_size
-        block_rows = max(1, BLOCK_BYTES // row_bytes)
+        block_rows = max(1, (block_bytes or BLOCK_BYTES) // row_bytes)
         for begin in range(0, max(counts), block_rows):
             end = begin + block_rows
             block = positions_n[begin:end], rows_nD[begin:end]

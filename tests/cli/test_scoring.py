@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mmpt.cli import scoring
+from mmpt.cli.scoring_checks import check_checkpoint_fits
 from mmpt.config import load_config
 from mmpt.errors import CheckpointError, ConfigError, DataError
 from tests.support.tiny_bert import tiny_bert
@@ -99,9 +100,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def check(run: Path, *overrides: str) -> None:
-    scoring.check_checkpoint_fits(
-        load_config(run / "config.yaml", overrides), run / "checkpoint_best.pt"
-    )
+    check_checkpoint_fits(load_config(run / "config.yaml", overrides), run / "checkpoint_best.pt")
 
 
 def test_another_max_video_len_is_logged(run: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -112,8 +111,12 @@ def test_another_max_video_len_is_logged(run: Path, caplog: pytest.LogCaptureFix
     assert f"trained with `dataset.max_video_len` {F}, scored with {2 * F}" in caplog.text
 
 
-def test_a_copy_of_the_bert_fits(run: Path, tmp_path: Path) -> None:
-    check(run, f"dataset.bert_name={shutil.copytree(run / 'bert', tmp_path / 'copied')}")
+def test_a_copy_of_the_bert_fits(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copied = shutil.copytree(run / "bert", tmp_path / "copied")
+    check(run, f"dataset.bert_name={copied}")
+    assert not caplog.records, "the two were compared, and are equal"
 
 
 def test_a_bert_with_another_vocabulary_is_an_error(run: Path, tmp_path: Path) -> None:
@@ -139,11 +142,20 @@ def test_a_missing_bert_cannot_be_compared(
 
 
 @pytest.mark.parametrize(
-    "text", ["[1, 2]", "dataset: 3", "a: [", "dataset: {bert_name: 3, max_video_len: x}", None]
+    "text", ["[1, 2]", "dataset: 3", "a: [", "dataset: {bert_name: 3, max_video_len: x}"]
 )
-def test_a_missing_or_foreign_config_is_ignored(run: Path, text: str | None) -> None:
+def test_a_foreign_config_is_only_logged(
+    run: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = load_config(run / "config.yaml")
+    (run / "config.yaml").write_text(text)
+    check_checkpoint_fits(config, run / "checkpoint_best.pt")
+    (record,) = caplog.records
+    assert "cannot be compared with this evaluation: " in record.getMessage()
+
+
+def test_a_missing_config_is_ignored(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = load_config(run / "config.yaml")
     (run / "config.yaml").unlink()
-    if text is not None:
-        (run / "config.yaml").write_text(text)
-    scoring.check_checkpoint_fits(config, run / "checkpoint_best.pt")
+    check_checkpoint_fits(config, run / "checkpoint_best.pt")
+    assert not caplog.records

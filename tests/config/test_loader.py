@@ -262,9 +262,16 @@ def test_fairseq_options_at_their_bounds():
     config = load(*overrides, "fairseq.common.seed=0")
     assert config.fairseq["optimization"].items() >= options.items()
     assert config.option("common", "seed", 1) == 0
-    del options["total_num_update"]
-    group = {"optimizer": "adam", "lr": [1], "lr_scheduler": "polynomial_decay", "max_update": 10}
-    load("fairseq.optimization=null", f"fairseq.optimization={options | group}")
+
+
+def test_the_schedule_may_end_with_the_last_update():
+    no_total = "fairseq.optimization.total_num_update=null"
+    max_update = "fairseq.optimization.max_update=1000"  # the number of warm-up updates
+    config = load(no_total, max_update)
+    assert config.option("optimization", "total_num_update") is None
+    assert config.option("optimization", "max_update") == 1000
+    (problem,) = problems_of(no_total, "fairseq.optimization.max_update=999")
+    assert problem.endswith("must be at most `total_num_update` (999), but is 1000.")
 
 
 def test_config_errors_are_value_errors():

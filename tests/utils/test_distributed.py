@@ -28,7 +28,6 @@ def test_a_single_process_needs_no_communication() -> None:
 
 def in_process(rank: int, folder: Path) -> None:
     """Runs all checks below in one process of the group."""
-    distributed.BLOCK_BYTES = 7 * ROWS[0].nbytes  # several blocks of 7 rows
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=SIZE
     )
@@ -36,6 +35,7 @@ def in_process(rank: int, folder: Path) -> None:
     regroup(World.current(), folder)
     wait_long(World.current())
     dist.destroy_process_group()
+    (folder / f"finished_{rank}").touch()
 
 
 def exchange(world: World) -> None:
@@ -43,7 +43,8 @@ def exchange(world: World) -> None:
     assert world.broadcast_object({"from": world.rank}) == {"from": 0}
     positions = POSITIONS_OF_RANK[world.rank]
     for dtype in (np.float32, np.float16):
-        matrix = world.gather_rows(ROWS[positions].astype(dtype), positions)
+        rows = ROWS[positions].astype(dtype)
+        matrix = world.gather_rows(rows, positions, block_bytes=7 * ROWS[0].nbytes)
         if world.is_main:
             assert np.array_equal(matrix, ROWS.astype(dtype))
         else:
@@ -76,3 +77,5 @@ def regroup(world: World, folder: Path) -> None:
 def test_communication_between_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     run_ranks(in_process, tmp_path, size=SIZE)
+    finished = {path.name for path in tmp_path.glob("finished_*")}
+    assert finished == {"finished_0", "finished_1", "finished_2"}
