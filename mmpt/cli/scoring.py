@@ -117,7 +117,7 @@ class _Evaluation:
 def _check_evaluation(config: RunConfig, all_checkpoints: bool, allow_missing: bool) -> _Evaluation:
     """Finds mistakes before the first checkpoint is scored, which may take hours.
 
-    The arguments and the errors are those of `predict`.
+    Arguments and errors: as for `predict`.
     """
     task = Task.from_config(config, seed=config.option("common", "seed", 1))
     evaluator = _build_evaluator(config)

@@ -326,15 +326,16 @@ ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 NUMBERS = st.from_regex(r"[-+]?[0-9_]*\.?[0-9_]*([eE][-+]?[0-9]+)?", fullmatch=True)
 SPECIAL = st.text(st.sampled_from("${}\\'\"x:#~ -"), max_size=8)
 TEXTS = ANY_TEXT | NUMBERS | SPECIAL
+SAVED = load()
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(text=TEXTS, flag=st.booleans(), recall=st.floats(0.01, 1), probes=st.integers(1, 100))
 @example("1e5", True, 0.5, 1)
 @example("${dataset.vfeat_dir}", True, 0.5, 1)
 @example("\\${x}", True, 0.5, 1)
 def test_a_saved_config_is_read_back(text, flag, recall, probes):
-    config = load()
+    config = SAVED
     changes = {
         "dataset": config.dataset.replace(tfeat_dir=text),
         "loss": config.loss.replace(gather_negatives=flag),

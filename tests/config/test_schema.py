@@ -1,10 +1,11 @@
 """The schema itself, and how values of a YAML become those of its fields."""
 
+import copy
+import json
 import random
 from typing import Any
 
 import pytest
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from mmpt.config import RetrievalConfig, load_config, schema
@@ -58,14 +59,15 @@ def leaves(values: dict[str, Any], at: tuple[str, ...] = ()) -> list[tuple[str, 
     return paths
 
 
-def test_200_mutations_are_named(tmp_path) -> None:
+def test_mutations_are_named(tmp_path) -> None:
     """A misspelt key, a value of another type, or a number out of bounds, one at a time."""
     rng = random.Random(0)
-    good = yaml.safe_dump(read_yaml("projects/retri/norton/how2_pretrain.yaml"), sort_keys=False)
+    good = read_yaml("projects/retri/norton/how2_pretrain.yaml")
+    del good["slurm_config"]  # may have any value
     path = tmp_path / "run.yaml"
-    for _ in range(200):
-        values = yaml.safe_load(good)
-        *sections, key = rng.choice([leaf for leaf in leaves(values) if leaf[0] != "slurm_config"])
+    for _ in range(60):
+        values = copy.deepcopy(good)
+        *sections, key = rng.choice(leaves(values))
         section = values
         for name in sections:
             section = section[name]
@@ -82,7 +84,7 @@ def test_200_mutations_are_named(tmp_path) -> None:
         else:
             section[key] = {"a": 1}
             expected = f"`{dotted}` must be "
-        path.write_text(yaml.safe_dump(values, sort_keys=False))
+        path.write_text(json.dumps(values))  # JSON is YAML
         with pytest.raises(ConfigError) as caught:
             load_config(path)
         first = caught.value.problems[0]
