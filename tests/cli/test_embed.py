@@ -107,11 +107,12 @@ def test_videos_are_decoded_and_embedded(run, tmp_path, caplog):
     write_video(videos / "clip.mp4", regular_times(0.5))
     torch.manual_seed(0)
     weights = tmp_path / "s3d.pth"
-    torch.save(S3D().state_dict(), weights)
+    network = S3D()
+    torch.save(network.state_dict(), weights)
     out = tmp_path / "out.npz"
     assert call(run, out, "--s3d", weights, "--videos", videos, "--skip-broken") == 0
     assert "1 of 2 files could not be read" in caplog.text
-    model = MMPTModel.from_pretrained(run, s3d=weights)
+    model = MMPTModel.from_pretrained(run, s3d=network.eval())
     rows = model.video_features(videos / "clip.mp4")
     assert rows.shape == (1, 512)
     torch.testing.assert_close(rows.norm(dim=1), torch.ones(1))
