@@ -32,7 +32,6 @@ ELSEWHERE = {
     "tasks/checks.py": "tested by tasks/test_task.py and cli/test_preflight.py",
     "config/mistakes.py": "tested by config/test_loader.py and test_schema.py",
     "config/run.py": "tested by config/test_loader.py",
-    "config/yaml_files.py": "tested by config/test_loader.py",
     "endtasks/coin/report.py": "tested by reporting/test_report.py",
     "endtasks/crosstask/report.py": "tested by reporting/test_report.py",
     "endtasks/didemo/report.py": "tested by reporting/test_report.py",

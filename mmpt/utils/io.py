@@ -305,8 +305,7 @@ class _WordArrayUnpickler(_PlainUnpickler):
         if module == "numpy" and name in ("ndarray", "dtype"):
             return getattr(np, name)
         if module in MULTIARRAY and name == "_reconstruct":
-            reconstruct, *_ = np.empty(0).__reduce__()
-            return reconstruct
+            return np.empty(0).__reduce__()[0]
         return super().find_class(module, name)
 
 
