@@ -28,9 +28,11 @@ class ConfigError(UserError):
     def __init__(self, source: str, problems: list[str]):
         self.source = source
         self.problems = list(problems)
-        count = "1 mistake" if len(self.problems) == 1 else f"{len(self.problems)} mistakes"
+        num_problems = len(self.problems)
+        count = "1 mistake" if num_problems == 1 else f"{num_problems} mistakes"
         lines = [f"{source}: {count}"]
-        lines += [f"  - {problem}" for problem in self.problems]
+        for problem in self.problems:
+            lines.append(f"  - {problem}")
         super().__init__("\n".join(lines))
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[str, list[str]]]:
@@ -76,4 +78,6 @@ def message_of(error: UserError) -> str:
     message = str(error)
     if "Original Traceback" not in message:
         return message
-    return message.rpartition(f"{type(error).__name__}: ")[2].strip()
+    name = type(error).__name__
+    _traceback, _, text = message.rpartition(f"{name}: ")
+    return text.strip()

@@ -39,10 +39,13 @@ def load_config(
     Raises:
         ConfigError: with every mistake found.
     """
+    # The file as plain values. Mistakes in its syntax, or in that of an included file, end here.
     override_values, problems = parse_overrides(overrides)
-    values, filled = fill_released(read_yaml(path, override_values))
+    written = read_yaml(path, override_values)
+    values, filled = fill_released(written)
     if values.get("base_dir") is not None:
         raise ConfigError(str(path), [JOB_FILE])
+    # Each key alone. The classes that the file names say which keys its sections may have.
     models = section_models(values)
     good, mistakes = validate(_whole_model(models, import_fairseq), values)
     for section in good.keys() & models.keys():
@@ -51,12 +54,13 @@ def load_config(
     at_top = good.keys() & RetrievalConfig.model_fields.keys()
     retrieval = {key: good.pop(key) for key in at_top}
     config = RunConfig(**{"retrieval": retrieval, **good, "path": str(path)})
+    # Relations of keys. A mistaken key has its default in `config`.
     problems += [*mistakes, *check_whole(config, values)]
     if problems:
         raise ConfigError(str(path), problems)
     if filled:
-        what = "filled in as the released script does"
-        logger.info("%s: %s: %s", path, what, ", ".join(filled))
+        keys = ", ".join(filled)
+        logger.info("%s: filled in as the released script does: %s", path, keys)
     inert = inert_keys(config)
     if inert:
         logger.info("%s: these keys have no effect here: %s", path, ", ".join(inert))

@@ -136,6 +136,7 @@ def _restore(configs: tuple[type[Section], ...], values: dict[str, Any]) -> Any:
 
 def joined(*configs: type[Section]) -> Any:
     """Returns a section that has the keys of all `configs`."""
+    # Python refuses a class as a base in front of its own subclass, which has its keys anyway.
     bases = list(configs)
     for config in configs:
         others = [other for other in configs if other is not config]

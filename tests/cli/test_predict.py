@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,17 @@ from mmpt.cli.predict import Tables, add_table
 from mmpt.config import EvalConfig, RunConfig, load_config
 from mmpt.errors import ConfigError
 from tests.support.jobs import evaluation
+
+
+def call(*arguments: object) -> int:
+    """Runs `mmpt predict` on the CPU and returns the exit code."""
+    words = [str(argument) for argument in arguments]
+    return predict.main([*words, "--device", "cpu"])
+
+
+def rows_of(results: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((results / "results.json").read_text())
+    return rows
 
 
 @pytest.mark.parametrize("save_path", ["run/results", "run/"])
@@ -25,11 +37,13 @@ def test_which_checkpoints_are_scored(
 
     monkeypatch.chdir(tmp_path)
     Path("run").mkdir()
-    names = [f"run/{name}.pt" for name in ("checkpoint2", "checkpoint_best", "checkpoint_last")]
-    for name in (*names, "run/other.pt"):
+    names = ["run/checkpoint2.pt", "run/checkpoint_best.pt", "run/checkpoint_last.pt"]
+    other = "run/other.pt"
+    for name in (*names, other):
         Path(name).touch()
-    assert chosen("run/other.pt", names[0], every=False) == ["run/other.pt", names[0]]
-    assert chosen(str(tmp_path / names[1]), "run/other.pt", every=True) == [*names, "run/other.pt"]
+    assert chosen(other, names[0], every=False) == [other, names[0]]
+    absolute = str(tmp_path / names[1])
+    assert chosen(absolute, other, every=True) == [*names, other]
     assert chosen(every=True) == names
     with pytest.raises(ConfigError, match=r"`fairseq.common_eval.path` must name"):
         chosen(every=False)
@@ -47,35 +61,39 @@ def test_all_checkpoints_are_scored_and_the_best_is_printed(
     scored: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--all-checkpoints", "--markdown", "--save-predictions", "--no-report"]
-    assert predict.main([str(scored), "--device", "cpu", *flags]) == 0
+    assert call(scored, *flags) == 0
     lines = capsys.readouterr().out.splitlines()
     run = scored.parent / "run"
-    rows = json.loads((run / "results" / "results.json").read_text())
-    assert [Path(row["checkpoint"]).name for row in rows] == ["checkpoint_a.pt", "checkpoint_b.pt"]
-    constant, random = (row["metrics"]["RetrievalMetric"] for row in rows)
+    row_a, row_b = rows_of(run / "results")
+    assert Path(row_a["checkpoint"]).name == "checkpoint_a.pt"
+    assert Path(row_b["checkpoint"]).name == "checkpoint_b.pt"
+    recall_a = row_a["metrics"]["RetrievalMetric"]["R1"]
+    recall_b = row_b["metrics"]["RetrievalMetric"]["R1"]
     assert lines[0] == "|  | chance | checkpoint_a | checkpoint_b |"
-    assert f"| {100 * constant['R1']:.1f} | {100 * random['R1']:.1f} |" in lines[2]
-    values = {"a": constant["R1"], "b": random["R1"]}
-    best = max(values, key=values.__getitem__)
-    value = values[best]
+    assert f"| {100 * recall_a:.1f} | {100 * recall_b:.1f} |" in lines[2]
+    best = "b" if recall_b > recall_a else "a"
+    value = max(recall_a, recall_b)
     assert lines[-1] == f"best: {run}/checkpoint_{best}.pt (RetrievalMetric {value:.4f})"
     assert lines[-2].startswith(f"{scored}: scored every checkpoint*.pt in {run} ")
     assert "on this test set itself" in lines[-2]
     with np.load(run / "results" / "scores-run-checkpoint_a.npz") as arrays:
         # All texts have the same vector. Measured difference: 0.
-        assert np.ptp(arrays["pooled_text"], axis=0).max() < 1e-5
-        assert arrays["scores"].shape == (len(arrays["video_id"]),) * 2
+        spread = np.ptp(arrays["pooled_text"], axis=0)
+        assert spread.max() < 1e-5
+        num_items = len(arrays["video_id"])
+        assert arrays["scores"].shape == (num_items, num_items)
 
 
 def test_by_default_one_checkpoint_and_a_plain_table(
     scored: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert predict.main([str(scored), "--device", "cpu", "--no-report"]) == 0
+    assert call(scored, "--no-report") == 0
     output = capsys.readouterr().out
-    assert output.splitlines()[0].split() == ["chance", "run"]
+    first_line = output.splitlines()[0]
+    assert first_line.split() == ["chance", "run"]
     assert "best:" not in output
     results = scored.parent / "run" / "results"
-    assert len(json.loads((results / "results.json").read_text())) == 1
+    assert len(rows_of(results)) == 1
     assert {path.name for path in results.glob("[!.]*")} == {"results.json"}
 
 
@@ -107,7 +125,8 @@ def test_mistakes_end_with_2(
 def test_evaluations_of_the_same_checkpoints_with_other_metrics_share_a_table() -> None:
     tables: Tables = []
     for checkpoint, metric in (("x", "A"), ("x", "B"), ("x", "A"), ("y", "C")):
-        add_table(tables, [checkpoint], {name: {metric: {"a": 1.0}} for name in ("chance", "run")})
+        results = {metric: {"a": 1.0}}
+        add_table(tables, [checkpoint], {"chance": results, "run": results})
     found = [(*checkpoints, *columns["run"]) for checkpoints, columns in tables]
     assert found == [("x", "A", "B"), ("x", "A"), ("y", "C")]
 
@@ -134,7 +153,7 @@ def together(corpus: Path, scored: Path) -> list[str]:
 def test_the_demos_evaluations_print_one_table(
     together: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert predict.main([*together, "--device", "cpu", "--no-report"]) == 0
+    assert call(*together, "--no-report") == 0
     output = capsys.readouterr().out
     assert output.count("chance") == 1
     for start in (
@@ -144,20 +163,21 @@ def test_the_demos_evaluations_print_one_table(
         "step segmentation",
         "alignment",
     ):
-        assert any(line.startswith(start) for line in output.splitlines())
+        assert f"\n{start}" in output
     for path in together:
-        folder = load_config(path).eval.save_path
-        (row,) = json.loads(Path(f"{folder}/results.json").read_text())
+        folder = load_config(path).eval.save_path or ""
+        (row,) = rows_of(Path(folder))
         assert row["metrics"]
 
 
 def test_results_are_printed_even_if_a_later_evaluation_fails(
     together: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    values = json.loads(Path(together[3]).read_text())
+    good, *_, bad = together
+    values = json.loads(Path(bad).read_text())
     values["dataset"]["anno_path"] = values["dataset"]["bert_name"] + "/config.json"
-    Path(together[3]).write_text(json.dumps(values))
-    assert predict.main([together[0], together[3], "--device", "cpu", "--no-report"]) == 2
+    Path(bad).write_text(json.dumps(values))
+    assert call(good, bad, "--no-report") == 2
     captured = capsys.readouterr()
     assert "clip, text to video, R@1" in captured.out
     assert "must be HTM-Align's file" in captured.err

@@ -10,13 +10,22 @@ from mmpt.cli import predict, report
 from tests.support.videos import Clip, regular_times, write_video
 
 
+def call_predict(scored: Path, *options: str) -> int:
+    return predict.main([str(scored), "--device", "cpu", *options])
+
+
+def call_report(scored: Path, *options: str) -> int:
+    return report.main([str(scored), "--device", "cpu", *options])
+
+
 def test_scoring_writes_a_report_of_all_checkpoints(scored: Path) -> None:
-    assert predict.main([str(scored), "--device", "cpu", "--all-checkpoints"]) == 0
+    assert call_predict(scored, "--all-checkpoints") == 0
     results = scored.parent / "run" / "results"
     html = (results / "scores-report.html").read_text()
     rows = json.loads((results / "results.json").read_text())
     for row in rows:
-        assert f">{100 * row['metrics']['RetrievalMetric']['R5']:.1f}</td>" in html
+        recall = row["metrics"]["RetrievalMetric"]["R5"]
+        assert f">{100 * recall:.1f}</td>" in html
     titles = "Retrieval gallery|Worst failures|Whole videos mistaken|Alignment of sentences"
     for title in titles.split("|"):
         assert title in html
@@ -26,15 +35,16 @@ def test_scoring_writes_a_report_of_all_checkpoints(scored: Path) -> None:
 def test_a_report_is_written_again_with_key_frames(
     scored: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert predict.main([str(scored), "--device", "cpu", "--all-checkpoints", "--no-report"]) == 0
+    assert call_predict(scored, "--all-checkpoints", "--no-report") == 0
     capsys.readouterr()
     videos = scored.parent / "videos"
     videos.mkdir()
-    for video in json.loads((corpus / "val_clips.json").read_text())["videos"]:
-        write_video(videos / f"{video['id']}.mp4", regular_times(20, 2), Clip(width=64, height=48))
+    times, small = regular_times(20, 2), Clip(width=64, height=48)
+    truth = json.loads((corpus / "val_clips.json").read_text())
+    for video in truth["videos"]:
+        write_video(videos / f"{video['id']}.mp4", times, small)
     out = scored.parent / "new.html"
-    more = ["--videos", str(videos), "--out", str(out)]
-    assert report.main([str(scored), "--device", "cpu", *more]) == 0
+    assert call_report(scored, "--videos", str(videos), "--out", str(out)) == 0
     assert capsys.readouterr().out.strip() == str(out)
     html = out.read_text()
     assert html.count("data:image/jpeg") > 20
@@ -46,18 +56,18 @@ def test_a_report_is_written_again_with_key_frames(
 def test_unscored_or_changed_checkpoints_are_an_error(
     scored: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert report.main([str(scored), "--device", "cpu"]) == 2
+    assert call_report(scored) == 2
     assert "no such file" in capsys.readouterr().err
-    assert predict.main([str(scored), "--device", "cpu", "--no-report"]) == 0
+    assert call_predict(scored, "--no-report") == 0
     checkpoint = scored.parent / "run" / "checkpoint_b.pt"
     state = torch.load(checkpoint, weights_only=True)
     first = next(iter(state))
     torch.save(state | {first: state[first] + 1}, checkpoint)
-    assert report.main([str(scored), "--device", "cpu"]) == 2
+    assert call_report(scored) == 2
     error = capsys.readouterr().err
     assert "checkpoint_b.pt has changed since it was scored. Score it again." in error
     config = json.loads(scored.read_text())
     config["fairseq"]["dataset"]["batch_size"] = 3
     scored.write_text(json.dumps(config))
-    assert report.main([str(scored), "--device", "cpu"]) == 2
+    assert call_report(scored) == 2
     assert "must hold a row with the settings of" in capsys.readouterr().err
