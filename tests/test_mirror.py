@@ -49,7 +49,7 @@ ELSEWHERE = {
     "media/s3d_layers.py": "tested by media/test_s3d.py and parity/test_s3d.py",
     "models/bert_weights.py": "tested by models/test_mmfusion.py and test_finite_weights.py",
     "models/mismatch.py": "tested by models/test_checkpoint.py",
-    "prepare/own_captions.py": "tested by prepare/test_own_videos.py, with the whole command",
+    "prepare/own_captions.py": "tested by cli/test_prepare.py, with the whole command",
     "prepare/captions/caption_list.py": "tested by prepare/captions/test_reader.py",
     "prepare/captions/corpus.py": "tested by prepare/captions/test_dedup.py",
     "prepare/captions/cue.py": "tested by prepare/captions/test_scrolling.py",
