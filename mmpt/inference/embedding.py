@@ -7,7 +7,7 @@ size, I width of the features.
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from numbers import Integral
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,11 +15,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mmpt.errors import DataError
 from mmpt.losses.base import upcast
-from mmpt.models.mmfusion import MMFusionSeparate
 from mmpt.processors.sampling import Span
 from mmpt.processors.tensorise import stack_texts
 from mmpt.processors.tokenizer import SpecialTokens
 from mmpt.processors.window_aligner import window_spans
+
+if TYPE_CHECKING:  # the import takes seconds, and evaluations are checked without a model
+    from mmpt.models.mmfusion import MMFusionSeparate
 
 T = TypeVar("T")
 
@@ -40,7 +42,7 @@ class Window(NamedTuple):
 
 
 def embed_texts(
-    fusion: MMFusionSeparate,
+    fusion: "MMFusionSeparate",
     ids: Sequence[list[int]],
     special: SpecialTokens,
     num_slots: int,
@@ -78,7 +80,7 @@ def embed_texts(
 
 
 def embed_windows(
-    fusion: MMFusionSeparate,
+    fusion: "MMFusionSeparate",
     videos: Iterable[Tensor],
     special: SpecialTokens,
     *,

@@ -216,7 +216,9 @@ def test_an_own_model_may_have_keys() -> None:
 def test_reading_a_yaml_does_not_import_transformers() -> None:
     program = (
         "import sys; from mmpt.config import load_config; "
-        f"load_config({TRAINING!r}); load_config({TEST!r}); print('transformers' in sys.modules)"
+        f"load_config({TRAINING!r}); load_config({TEST!r}); "
+        "from mmpt.config.sections import readers_of; assert readers_of('dataset', 'n_train'); "
+        "print('transformers' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr
