@@ -1,5 +1,5 @@
-"""A small corpus, made once per test session by the project's own command; signals that tests send
-are heeded.
+"""Fixtures: a small corpus, which the project's own command makes once per test session, and the
+default handling of signals, because tests send some.
 """
 
 import json

@@ -2,15 +2,14 @@
 
 `PHRASES` lists words and phrases to avoid, each with a replacement.
 
-    python tests/test_words.py             # check, and count phrases in the folders not checked yet
-    python tests/test_words.py mmpt/cli    # print also all phrases in a folder not checked yet
+    python tests/test_words.py    # lists them, with file and line
 """
 
 import io
 import re
 import sys
 import tokenize
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,12 +52,6 @@ SENTENCES = {
 }
 """The same for the beginning of a sentence or docstring. Case matters here."""
 
-NOT_REWRITTEN: tuple[str, ...] = (
-    "mmpt/prepare/demo_corpus",
-    "tests",
-)
-"""Folders and files that are not checked yet. Remove each when its text is rewritten. Add none."""
-
 FOLDERS = ("benchmarks", "docs", "mmpt", "projects", "scripts", "tests")
 KINDS = {".html", ".md", ".py", ".pyi", ".sh", ".toml", ".yaml", ".yml"}
 
@@ -73,16 +66,6 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}: {self.phrase!r} -> {self.replacement}"
-
-    @property
-    def is_checked(self) -> bool:
-        """Whether the finding is an error, because the text of its folder is rewritten."""
-        return not is_in(self.path, NOT_REWRITTEN)
-
-
-def is_in(path: str, places: Sequence[str]) -> bool:
-    """Whether a path is one of some files, or in one of some folders."""
-    return any(path == place or path.startswith(f"{place}/") for place in places)
 
 
 def python_passages(source: str) -> Iterator[tuple[int, str]]:
@@ -156,7 +139,7 @@ def find_all() -> list[Finding]:
 
 
 def test_the_text_is_written_in_plain_words() -> None:
-    found = [finding for finding in find_all() if finding.is_checked]
+    found = find_all()
     assert not found, "\n".join(map(str, found))
 
 
@@ -172,17 +155,13 @@ def test_code_in_a_document_is_not_checked() -> None:
     assert [(f.line, f.phrase) for f in found] == [(7, "beside"), (7, "Of")]
 
 
-def main(places: Sequence[str]) -> int:
-    """Prints the phrases to avoid in checked text and in other places. Returns an exit code."""
+def main() -> int:
+    """Prints the phrases to avoid and returns an exit code."""
     found = find_all()
-    shown = [finding for finding in found if is_in(finding.path, places) or finding.is_checked]
-    for finding in shown:
+    for finding in found:
         print(finding)
-    for place in NOT_REWRITTEN:
-        count = sum(is_in(finding.path, [place]) for finding in found)
-        print(f"{place}: {count} phrases to rewrite")
-    return int(any(finding.is_checked for finding in found))
+    return int(bool(found))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Checks that the tensors of a checkpoint are those of a model, and lists the differences."""
+"""Compares the tensors of a checkpoint with the tensors of a model, and lists the differences."""
 
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches

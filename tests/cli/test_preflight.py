@@ -1,4 +1,4 @@
-"""What is checked before a training starts, against files made one by one."""
+"""Tests of the checks before a training starts, with files that are made one by one."""
 
 import os
 import shutil
@@ -118,7 +118,7 @@ def test_a_damaged_last_checkpoint_names_the_newest_whole_one(tmp_path, damage):
     assert str(caught.value).startswith(f"{last}: damaged")
     assert f"newest whole checkpoint of this run is {newest}. " in str(caught.value)
     assert f"`cp {newest} {last}`" in str(caught.value)
-    shutil.copy(newest, last)  # as told
+    shutil.copy(newest, last)  # as the message says
     preflight.check_start(config)
     for path in tmp_path.glob("*.pt"):
         path.write_bytes(b"")

@@ -1,5 +1,5 @@
-"""run_all with small children: exit codes, the end of the others, signals, and nobody left
-behind.
+"""run_all with small children: exit codes, the end of the others, signals, and no process left
+over.
 """
 
 import os

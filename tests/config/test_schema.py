@@ -1,4 +1,4 @@
-"""The schema itself, and how values of a YAML become those of its fields."""
+"""Tests of the schema, and of how values of a YAML become values of its fields."""
 
 import copy
 import json

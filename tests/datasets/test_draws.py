@@ -1,5 +1,5 @@
-"""Items of every aligner, training and validation, are those of the first release of this code,
-number by number.
+"""Tests that the items of every aligner, in training and validation, equal the items of the first
+release of this code, number by number.
 
 The digests were recorded when captions were lists and every number was drawn by a call of its own;
 that code was compared with the original's (tests/parity/test_aligners.py still is).

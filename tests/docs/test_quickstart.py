@@ -18,7 +18,7 @@ SMALLER = {
     "--num-val 32": "--num-val 8",
     "max_epoch: 6": "max_epoch: 1",
 }
-"""What the test changes, so that it takes seconds."""
+"""Changes of the test to the notebook, so that it takes seconds."""
 
 
 def test_the_notebook_has_no_output() -> None:

@@ -70,7 +70,7 @@ def make_loss(config: LossConfig) -> Loss:
 def run(
     config: LossConfig, batch: dict[str, Tensor], *, is_dummy_step: bool = False
 ) -> tuple[Tensor, list[Tensor]]:
-    """Returns loss and gradients. Those of a dummy step are multiplied by 0, as in fairseq."""
+    """Returns loss and gradients. In a dummy step they are multiplied by 0, as in fairseq."""
     model = Towers()
     loss = make_loss(config)
     total = loss(**model(batch), is_dummy_step=is_dummy_step).total

@@ -1,4 +1,4 @@
-"""Loading of complete, old, damaged and malicious checkpoints, and of those of other models."""
+"""Tests of loading complete, old, damaged and malicious checkpoints, also of other models."""
 
 import argparse
 import os

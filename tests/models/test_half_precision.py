@@ -1,6 +1,6 @@
-"""Towers in half precision on the CPU, with packed and padded batches.
+"""Tests of towers in half precision on the CPU, with packed and padded batches.
 
-The loss is computed in float32, and loss and gradients are close to those of float32 towers.
+The loss is computed in float32. Loss and gradients are close to the results of float32 towers.
 """
 
 import copy

@@ -1,6 +1,6 @@
 """The shipped evaluations against the recorded predictions and output of the original.
 
-They are run with the function behind the scoring command.
+They are run with the function that the scoring command calls.
 """
 
 import json
@@ -137,7 +137,7 @@ def test_the_shipped_yaml_has_the_recorded_settings(task: str) -> None:
     folder = "runs/retri/norton/" + ("coin/" if task == COIN_FT else "")
     assert ours["fairseq"].pop("common_eval") == {"path": f"{folder}checkpoint_best.pt"}
     assert ours.pop("eval")["save_path"] in (folder, f"{folder}youcook/")
-    # The recording has another BERT, depth and paths. Use those of the released YAML instead.
+    # The recording has another BERT, depth and paths. Use the values of the released YAML instead.
     was = json.loads(json.dumps(E2E["results"][task]["config"]))
     was["dataset"]["bert_name"] = "bert-base-uncased"
     was["model"]["num_hidden_video_layers"] = 6

@@ -1,4 +1,4 @@
-"""Neighbours, batches and video vectors against those of the original (golden/retrieval.npz)."""
+"""Compares neighbours, batches and video vectors with the original (golden/retrieval.npz)."""
 
 import random
 

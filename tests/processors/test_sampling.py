@@ -43,7 +43,7 @@ def test_recorded_video_windows():
 
 
 def caption_by_caption(sizes, starts, ends, centre, target, rng, keep_prob):
-    """The window as the specification tells it."""
+    """The window as the specification describes it."""
     a = centre
     b = centre + 1
     window = [centre]
@@ -104,7 +104,7 @@ def test_a_text_span_contains_its_centre_and_grows_caption_by_caption(
 
 
 def second_by_second(video_len, max_len, centre, rng):
-    """The window as the specification tells it."""
+    """The window as the specification describes it."""
     start = end = centre
     steps = 0
     while (start > 0 or end < video_len) and steps < max_len:

@@ -26,7 +26,7 @@ def task_block(task: str) -> str:
 def write_crosstask(folder: Path, held_out: tuple[str, ...] = ("v101-03",)) -> dict[str, str]:
     """Write all files and features under `folder`; return the `dataset` settings that name them.
 
-    Of every annotated video, second 4s+2 to 4s+5 belong to step s (from 1); step s is strong in
+    In every annotated video, seconds 4s+2 to 4s+5 belong to step s (from 1). Step s is strong in
     features 8s to 8s+7.
     """
     listed = [(task, video) for task in STEPS for video in video_ids(task)]

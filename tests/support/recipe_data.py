@@ -68,7 +68,7 @@ def make_captions(folder: Path) -> None:
 
 
 def put_by_hand(root: Path) -> None:
-    """What `download.py` cannot fetch for the sets of the page."""
+    """Writes the files of the page that `download.py` cannot fetch."""
     (root / "data/msrvtt").mkdir(parents=True)
     (root / "data/msrvtt/MSR_MC_test.csv").write_text(
         "\tkey\tvid_key\ta1\ta2\ta3\ta4\ta5\tanswer\n"
@@ -124,7 +124,7 @@ def captions_of(ids: list[str]) -> bytes:
 
 
 def downloads(bert: Path) -> dict[str, bytes]:
-    """Return what lies behind each address, by the end of its path."""
+    """Returns the content of each address, by the end of its path."""
     dataset = DatasetConfig(bert_name=str(bert), max_video_len=16, max_len=48)
     start = MMFusionSeparate.from_config(
         dataset, ModelConfig(num_hidden_video_layers=2), pretrained=True

@@ -2,8 +2,8 @@
 decoding can be checked.
 
 The picture at time t has one of eight colours (a new one every second), a white square that crosses
-it from left to right once a second, and a black corner at the top left that tells rotations and
-mirrors apart.
+it from left to right once a second, and a black corner at the top left that distinguishes
+rotations and mirrored pictures.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ OPTIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """How a video is encoded."""
+    """The encoding of a video."""
 
     width: int = 320
     height: int = 240

@@ -13,7 +13,7 @@ from mmpt.tasks.fairseqmmtask import FairseqMMTask
 
 
 class Batches(SimpleNamespace):
-    """Where an epoch of 10 batches stands."""
+    """The progress of an epoch of 10 batches."""
 
     def __len__(self) -> int:
         return 10

@@ -1,5 +1,5 @@
-"""Class names of a config to classes: those of the project, a user's own, and all that are unknown
-at once.
+"""Tests of looking up the classes that a config names: classes of the project, a user's own, and
+unknown names, which are reported all at once.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ def test_known_answers() -> None:
     chance = METRIC.chance(outputs)
     # The second sentence is found 6 s late.
     assert found["Recall"] == found["Recall-corrected"] == 0.5
-    # Of four pairs, 0.8 against 0.85 is wrong.
+    # One of four pairs, 0.8 against 0.85, is wrong.
     assert found["AUC"] == found["AUC-corrected"] == 0.75
     assert chance["Recall"] == pytest.approx((3 + 2) / 2 / 10)
     assert chance["AUC"] == 0.5

@@ -1,6 +1,6 @@
 """YouCook2's files in all their forms, the items made of them, and messages about mistakes.
 
-Items are compared with those of the release in tests/parity/test_e2e.py.
+The items are compared with the items of the release in tests/parity/test_e2e.py.
 """
 
 import json
