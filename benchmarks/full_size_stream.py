@@ -14,6 +14,8 @@ from results import Figure
 
 NUM_SAMPLES = 40
 """Number of times that memory is measured in an epoch."""
+CPU_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+"""Resolution of CPU times. Workers that read ahead may have worked for less between two samples."""
 READ_AHEAD = 32
 """Batches that may be ready before they are needed."""
 
@@ -49,7 +51,8 @@ def stream_figures(batches: Iterator[Any], num_workers: int, num_items: int) -> 
     num_read = last.item - first.item
     num_videos = 64 * num_read
     rate = num_videos / (last.at_s - first.at_s)
-    rate_a_core = num_videos / (last.cpu_s - first.cpu_s)
+    worked_s = max(last.cpu_s - first.cpu_s, CPU_TICK_S)
+    rate_a_core = num_videos / worked_s
     note = f"{num_read:,} batches on {os.cpu_count()} cores"
     return [
         Figure(f"loader, {num_workers} workers", "videos/s", [rate], note=note),

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-import whole_job
+import job_commands
 from mmpt.reporting.training import loss_charts, read_hardness
 from mmpt.utils.checkpoint_file import load_checkpoint
 from mmpt.utils.metrics_log import read_metrics
@@ -52,8 +52,8 @@ def test_a_run_logs_its_terms_and_saves_its_config(videoclip: tuple[Path, str]) 
     assert re.search(r"\| valid \| epoch 002 .*loss ", log)
     assert "cosine within a batch" in log
     assert log.count("first update done") == 1
-    for line in whole_job.TRAINING_PHASES.values():
-        assert line == whole_job.ENDED or re.search(line, log, re.MULTILINE), line
+    for line in job_commands.TRAINING_PHASES.values():
+        assert line == job_commands.ENDED or re.search(line, log, re.MULTILINE), line
     assert (save_dir / "config.yaml").is_file()
     assert sorted(path.name for path in (save_dir / "retri").glob("plan_*")) == [
         "plan_e1.json",
@@ -128,9 +128,9 @@ def test_scoring_writes_a_row_per_checkpoint_and_prints_the_table(
     assert run.returncode == 0, run.stderr
     assert re.search(r"^ +chance +checkpoint_best +checkpoint_last$", run.stdout, re.MULTILINE)
     assert "full video, DTW as published, R@1" in run.stdout
-    for line in whole_job.SCORING_PHASES.values():
+    for line in job_commands.SCORING_PHASES.values():
         output = run.stdout + run.stderr
-        assert line == whole_job.ENDED or re.search(line, output, re.MULTILINE), line
+        assert line == job_commands.ENDED or re.search(line, output, re.MULTILINE), line
     rows = json.loads((tmp_path / "results.json").read_text())
     assert [row["checkpoint"] for row in rows] == [str(best), str(last)]
     videos = json.loads((corpus / "val_clips.json").read_text())["videos"]
