@@ -16,7 +16,7 @@ from tests.support.paths import ROOT
 LAYERS = (
     *("errors", "registry", "batch", "utils", "config", "shards", "media", "processors"),
     *("datasets", "modules", "losses", "models", "retrieval", "inference", "evaluators"),
-    *("reporting", "endtasks", "tasks", "prepare", "cli"),
+    *("reporting", "endtasks", "tasks", "prepare", "cli", "train"),
 )
 DATA = {"shards", "media", "processors", "datasets"}
 # Layers that a layer must not import although the order allows it.

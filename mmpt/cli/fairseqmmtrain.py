@@ -1,13 +1,11 @@
-"""Runs fairseq-train in a process that the launcher forks after it has imported everything."""
+"""Runs fairseq-train in this process. The launcher may import this module before it forks."""
 
 import atexit
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-import torch
 
 from mmpt.config.fairseq import root_logger_kept
 from mmpt.utils.log import FORMAT
@@ -20,19 +18,15 @@ from mmpt.tasks.fairseqmmiterator import keep_inherited_memory_shared
 keep_inherited_memory_shared()  # before the launcher forks
 
 
-def train(command: Sequence[str], env: Mapping[str, str], num_threads: int) -> None:
-    """Runs `fairseq-train` in this process, and ends with its exit code.
+def train(command: Sequence[str]) -> None:
+    """Runs `fairseq-train` in this process, and exits if it fails.
 
     Args:
         command: argv of `fairseq-train`.
-        env: variables to add to the environment.
-        num_threads: threads of torch, unless `env` has `OMP_NUM_THREADS`.
     """
-    os.environ.update(env)
     sys.argv = list(command)
     # fairseq compares paths to find out that the package is imported already.
     sys.argv[sys.argv.index("--user-dir") + 1] = str(Path(mmpt.__file__).parent)
-    torch.set_num_threads(int(env.get("OMP_NUM_THREADS", num_threads)))
     logging.basicConfig(  # as fairseq's program does
         format=FORMAT,
         datefmt="%Y-%m-%d %H:%M:%S",

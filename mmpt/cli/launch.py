@@ -1,28 +1,34 @@
 """`mmpt train`: makes, prints and runs the command line of a YAML and a job type.
 
-A job type says how many processes a job has.
+A job type says how many processes a job has on each machine.
 """
 
+import importlib
 import os
+import re
 import shlex
-import shutil
 import signal
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import cache, partial
-from pathlib import Path
+from dataclasses import replace
+from functools import cache
 from typing import Annotated
 
 from typer import Argument, Option
 
-import mmpt
 from mmpt.cli import preflight
+from mmpt.cli.agreement import CONFIG_VARIABLE, config_fingerprint
 from mmpt.cli.app import Command, Overrides
-from mmpt.cli.processes import execute, run_all, run_ranks
+from mmpt.cli.nodes import ONE_NODE, TIMEOUT_S, Nodes
+from mmpt.cli.training_command import (
+    count_processes,
+    job_command,
+    program,
+    require_fairseq,
+    training_command,
+)
 from mmpt.config import RunConfig, load_config
 from mmpt.config.loader import save_resolved, with_run_dir
-from mmpt.config.run import RESETS, fairseq_flags
 from mmpt.errors import LaunchError
 from mmpt.registry import did_you_mean
 from mmpt.utils.io import writing
@@ -33,14 +39,7 @@ logger = get_logger(__name__)
 
 PREDICT = "local_predict"
 TRAINING_PROCESSES = {"local_single": 1, "local_small": 2, "local_big": 8}
-JOB_TYPES = (*TRAINING_PROCESSES, PREDICT)
-HALF_PRECISION = ("fp16", "bf16", "memory_efficient_fp16", "memory_efficient_bf16")
-PACKAGE = Path(mmpt.__file__).parent
-INSTALL_FAIRSEQ = (
-    "READTHEDOCS=1 pip install --no-deps --no-build-isolation "
-    f"-r {PACKAGE / 'requirements-fairseq.txt'}"
-)
-
+JOB_TYPES = (*TRAINING_PROCESSES, "local_N", PREDICT)
 LOCK_NAME = ".lock"
 """File of a `save_dir` whose lock the launcher holds as long as it trains there."""
 
@@ -51,9 +50,6 @@ LOOK_S = 0.1
 """Seconds in which the use of the cores is measured before a job starts."""
 FREE_CORES = 0.5
 """Most cores that other programs use on a machine that counts as free."""
-
-GRACE_S = 30.0
-"""Seconds that a job has to end before it is killed. `mmpt.cli.processes` waits a shorter time."""
 
 
 def train(
@@ -72,6 +68,24 @@ def train(
     dryrun: Annotated[
         bool, Option("--dryrun", help="Print the command; check no data, write and run nothing.")
     ] = False,
+    nnodes: Annotated[
+        str, Option(metavar="N|MIN:MAX", help="Number of machines. Run the command on each.")
+    ] = "1",
+    node_rank: Annotated[
+        int | None, Option(metavar="K", help="Number of this machine, 0 on the endpoint's.")
+    ] = None,
+    rdzv_endpoint: Annotated[
+        str, Option(metavar="HOST:PORT", help="Machine 0 and a free port, where all meet.")
+    ] = "",
+    rdzv_id: Annotated[str, Option(metavar="NAME", help="Name of the job, if a port has two.")] = (
+        ONE_NODE.run_id
+    ),
+    rdzv_timeout: Annotated[
+        int, Option(metavar="SECONDS", help="Longest time to wait for the other machines.")
+    ] = TIMEOUT_S,
+    max_restarts: Annotated[
+        int, Option(metavar="N", help="Times to continue from the last checkpoint on a failure.")
+    ] = 0,
 ) -> int:
     """Train or evaluate what YAML files describe.
 
@@ -79,6 +93,8 @@ def train(
     have a value with an equals sign, such as --device=cpu.
     """
     yield_busy_cores()
+    nodes = Nodes.parse(nnodes, node_rank, rdzv_endpoint, rdzv_id, max_restarts, rdzv_timeout)
+    nodes.set_environment()
     words = [yamls, *(overrides or ())]  # unknown options are among them, at any place
     options = [word for word in words if word.startswith("-")]
     paths, *settings = [word for word in words if not word.startswith("-")] or [""]
@@ -90,6 +106,8 @@ def train(
             raise LaunchError(f"{path or 'an empty name'}: only .yaml files can be launched.")
         config = load_config(path, settings)
         choose_job_type(jobtype, config)
+        if config.is_test and nodes.largest > 1:
+            raise LaunchError(f"--nnodes {nnodes}: evaluations run on one machine.")
         if options and not config.is_test:
             raise LaunchError(
                 f"unknown options: {' '.join(options)}; evaluations alone take `mmpt predict`'s."
@@ -98,12 +116,14 @@ def train(
             together[-1].append(config)
         else:
             together.append([config])
-    for configs in together:
+    for number, configs in enumerate(together):
+        # Each training is a meeting of its own, on the same port.
+        meeting = replace(nodes, run_id=f"{rdzv_id}-{number}" if number else rdzv_id)
         with ExitStack() as held:
             if configs[0].is_test:
                 code = _predict(configs, options, bool(settings), dryrun)
             else:
-                code = _train(configs[0], jobtype, bool(settings), dryrun, held)
+                code = _train(configs[0], jobtype, meeting, bool(settings), dryrun, held)
             if code in INTERRUPTS and not configs[0].is_test:  # an evaluation has reported it
                 raise KeyboardInterrupt(code - 128)
             if code:
@@ -119,26 +139,73 @@ main = Command(
 
 
 def _train(
-    config: RunConfig, asked: str | None, overridden: bool, dry_run: bool, held: ExitStack
+    config: RunConfig,
+    asked: str | None,
+    nodes: Nodes,
+    overridden: bool,
+    dry_run: bool,
+    held: ExitStack,
 ) -> int:
-    """Checks a training job, writes its `config.yaml`, runs it and returns the exit code.
+    """Prepares a training job, runs it and returns the exit code. A dry run prints the command."""
+    size, num_gpus = num_processes(choose_job_type(asked, config)), count_gpus()
+    num_threads = None
+    if not (num_gpus or dry_run):
+        num_threads = use_one_thread()
+    command = prepare(
+        config,
+        size,
+        size * nodes.largest,
+        overridden,
+        held,
+        leads=nodes.leads,
+        dry_run=dry_run,
+    )
+    print(f"launching {shlex.join(job_command(size, nodes, command))}", flush=True)
+    if dry_run:
+        return 0
+    from mmpt.cli import processes  # deferred: seconds
 
-    A dry run only prints the command. `held` keeps other jobs from the folder.
+    if num_threads:
+        importlib.import_module("mmpt.cli.fairseqmmtrain")  # before processes are forked
+    os.environ[CONFIG_VARIABLE] = config_fingerprint(config)
+    return processes.run("mmpt.train", command, size, nodes, num_threads=num_threads)
+
+
+def prepare(
+    config: RunConfig,
+    size: int,
+    total: int,
+    overridden: bool,
+    held: ExitStack,
+    *,
+    leads: bool = True,
+    dry_run: bool = False,
+) -> list[str]:
+    """Checks a training job, writes its `config.yaml` and returns the command line of a process.
+
+    Args:
+        config: the job.
+        size: number of processes on this machine.
+        total: number of processes on all machines.
+        overridden: overrides change settings of the YAML. The processes then read `config.yaml`.
+        held: keeps other jobs from the folder until it is closed.
+        leads: on one machine only. It holds the lock of the folder and writes the file.
+        dry_run: neither check nor write anything.
+    Raises:
+        UserError: the job cannot run.
     """
     save_dir = config.save_dir
     last = preflight.last_checkpoint(config)
     config = with_run_dir(config)
     saved = os.path.join(save_dir, "config.yaml")
     yaml = saved if overridden else config.path
-    job_type = choose_job_type(asked, config)
-    size, num_gpus = TRAINING_PROCESSES[job_type], count_gpus()
-    command = training_command(config, yaml, job_type, num_gpus, resume=bool(last))
+    command = training_command(config, yaml, size, total, count_gpus(), resume=bool(last))
     if not dry_run:
         require_fairseq()
-        num_threads = use_one_thread()
         preflight.check_data(config)
         preflight.check_start(config)
         preflight.check_parts(config)
+    if leads and not dry_run:
         lock = os.path.join(save_dir, LOCK_NAME)
         # Two jobs would write over each other's checkpoints and vectors.
         refusal = (
@@ -153,14 +220,7 @@ def _train(
             "continuing from %s; to start a new run, choose another fairseq.checkpoint.save_dir",
             last,
         )
-    print(f"launching {shlex.join(job_command(size, command))}", flush=True)
-    if dry_run:
-        return 0
-    if num_gpus:
-        return run_ranks(size, command, execute, GRACE_S)
-    from mmpt.cli.fairseqmmtrain import train  # deferred: seconds
-
-    return run_ranks(size, command, partial(train, num_threads=num_threads), GRACE_S)
+    return command
 
 
 def yield_busy_cores() -> None:
@@ -210,22 +270,14 @@ def _predict(
                 save_resolved(config, path)
         paths.append(path)
     words = [*paths, *options]
-    command = [_program("python"), "-m", "mmpt.cli.predict", *words]
+    command = [program("python"), "-m", "mmpt.cli.predict", *words]
     print(f"launching {shlex.join(command)}", flush=True)
     if dry_run:
         return 0
-    work = partial(predict, words, use_one_thread())
-    return run_all([partial(execute, command, {}) if count_gpus() else work], GRACE_S)
+    num_threads = None if count_gpus() else use_one_thread()
+    from mmpt.cli import processes  # deferred: seconds
 
-
-def predict(words: Sequence[str], num_threads: int) -> None:
-    """Runs `mmpt predict` in a forked process."""
-    import torch  # deferred: seconds
-
-    from mmpt.cli import predict as command  # deferred, as above
-
-    torch.set_num_threads(num_threads)
-    sys.exit(command.main(words, name="mmpt predict"))
+    return processes.run("mmpt.cli.predict", words, num_threads=num_threads)
 
 
 def count_gpus() -> int:
@@ -246,8 +298,9 @@ def choose_job_type(asked: str | None, config: RunConfig) -> str:
     kind, fitting = "a training", TRAINING_PROCESSES
     if config.is_test:
         kind, fitting = "an evaluation", {PREDICT: 1}
-    if job_type not in fitting:
-        types = ", ".join(f"{name} ({_count(size)})" for name, size in fitting.items())
+    if job_type not in fitting and (config.is_test or not num_processes(job_type)):
+        types = ", ".join(f"{name} ({count_processes(size)})" for name, size in fitting.items())
+        types += "" if config.is_test else ", local_N (N processes)"
         raise LaunchError(
             f"{config.path} is {kind} config (evaluations have `dataset.split: test`), which the "
             f"job type `{job_type}` does not run.{did_you_mean(job_type, list(fitting))} Say where "
@@ -256,81 +309,7 @@ def choose_job_type(asked: str | None, config: RunConfig) -> str:
     return job_type
 
 
-def _count(processes: int) -> str:
-    return "1 process" if processes == 1 else f"{processes} processes"
-
-
-def training_command(
-    config: RunConfig, yaml: str, job_type: str, num_gpus: int, *, resume: bool
-) -> list[str]:
-    """Returns the command line of each process of a training job, one argv item each.
-
-    Each process has a GPU. On a machine without any, the processes run on the CPU, without half
-    precision.
-
-    Args:
-        yaml: the file that the training processes read.
-        num_gpus: GPUs of this machine that may be used.
-        resume: continue from `checkpoint_last.pt`. Options that would start a new run are left out.
-    Raises:
-        LaunchError: there are GPUs, but fewer than processes.
-    """
-    size = TRAINING_PROCESSES[job_type]
-    on_gpu = num_gpus > 0 and not config.option("common", "cpu")
-    drops = RESETS.split() if resume else []
-    if on_gpu and num_gpus < size:
-        fitting = [name for name, count in TRAINING_PROCESSES.items() if count <= num_gpus]
-        raise LaunchError(
-            f"--jobtype {job_type} needs {size} GPUs, but this machine has {num_gpus}; use "
-            f"--jobtype {fitting[-1]}."
-        )
-    if not on_gpu:
-        half = [name for name in HALF_PRECISION if config.option("common", name)]
-        without = f", without {' and '.join(half)}" if half else ""
-        logger.info("no GPU: running %s on the CPU%s", _count(size), without)
-        drops += half
-    here = os.path.exists("mmpt") and PACKAGE.samefile("mmpt")
-    command = [_program("fairseq-train"), yaml, "--user-dir", "mmpt" if here else str(PACKAGE)]
-    command += ["--task", "mmtask", "--arch", "mmarch", "--criterion", "mmloss"]
-    if size > 1 or num_gpus > 1:  # fairseq would otherwise use all GPUs
-        command += ["--distributed-world-size", str(size)]
-    command += fairseq_flags(config, without=drops)
-    if config.dataset.val_path is None and "--disable-validation" not in command:
-        command += ["--disable-validation"]
-    if size > 1 and "--ddp-backend" not in command:
-        command += ["--ddp-backend", "no_c10d"]
-    if not on_gpu:
-        command += [] if "--cpu" in command else ["--cpu"]
-        command += ["--distributed-backend", "gloo"] if size > 1 else []
-    return command
-
-
-def job_command(size: int, command: Sequence[str]) -> list[str]:
-    """Returns the command line of a job of `size` processes that each run `command`."""
-    if size == 1:
-        return list(command)
-    return [_program("python"), "-m", "mmpt.cli.processes", str(size), *command]
-
-
-def require_fairseq() -> None:
-    """Raises LaunchError with the install command when there is no `fairseq-train`."""
-    if shutil.which(_program("fairseq-train")) is None:
-        raise LaunchError(
-            "fairseq is not installed (no `fairseq-train` found); install it with\n  "
-            f"{INSTALL_FAIRSEQ}"
-        )
-
-
-def _program(name: str) -> str:
-    """Returns the path of a program of this environment, `python` or one next to it; its `name`
-    alone when PATH finds this one, or when there is none.
-    """
-    own = Path(sys.executable)
-    if name != "python":
-        own = own.with_name(name)
-    if not own.exists():
-        return name
-    found = Path(shutil.which(name) or "/")
-    # In a virtual environment, python is a link to one that has other packages.
-    same = found.samefile(own) and found.parent.samefile(own.parent)
-    return name if same else str(own)
+def num_processes(job_type: str) -> int:
+    """Returns the number of processes of a training's job type on each machine, or 0."""
+    number = re.fullmatch(r"local_(\d{1,4})", job_type)
+    return int(number[1]) if number else TRAINING_PROCESSES.get(job_type, 0)

@@ -1,183 +1,278 @@
-"""Runs the processes of a job. When one of them fails, the others are ended, and its exit code is
-returned.
+"""Runs the processes of a job with torch's elastic launcher, the engine of `torchrun`.
 
-Processes are forked. On the CPU, each then runs a function. This saves the seconds of importing
-everything again. With a GPU, which a forked process cannot use, each executes a command.
+The launcher meets the launchers of other machines, starts the processes of this one, watches them,
+and ends or restarts all of them when one fails. This module adds the following:
 
-`python -m mmpt.cli.processes 2 fairseq-train ...` starts two copies of the command with fairseq's
-rank flags.
+- A job on one machine needs no network and no host name. Its only listener is on 127.0.0.1.
+- On the CPU, processes are forked. This saves the seconds of importing everything again. A GPU
+  cannot be used in a forked process, so with GPUs each process executes Python.
+- A signal ends the job with one message. The processes also end if the launcher is killed.
+- The exit code is that of the failure that caused the others.
+
+`python -m mmpt.cli.processes MODULE WORD...` is the program of a process.
 """
 
-import multiprocessing
+import importlib
+import logging
 import os
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from multiprocessing.process import BaseProcess
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 
+import psutil
+import torch
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.elastic.rendezvous import (
+    RendezvousHandler,
+    RendezvousInfo,
+    RendezvousParameters,
+    RendezvousStoreInfo,
+    rendezvous_handler_registry,
+)
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from mmpt.cli.nodes import ONE_NODE, Nodes
 from mmpt.errors import EXIT_CODE
-from mmpt.utils.command import end_with_parent
+from mmpt.utils.command import adopt_orphans, end_with_parent
 from mmpt.utils.killed import describe_signal
 
-POLL_S = 0.05
-Run = Callable[[Sequence[str], Mapping[str, str]], None]
-"""Runs a command (argv) with variables added to its environment, in a forked process."""
+HERE = "127.0.0.1"
+POLL_S = 0.1
+"""Seconds between two looks at the processes."""
+GRACE_S = 30
+"""Seconds that a job has to end before it is killed."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a job."""
 
 
-def execute(command: Sequence[str], env: Mapping[str, str]) -> None:
-    """Replaces this process by a program."""
-    try:
-        os.execvpe(command[0], list(command), os.environ | env)
-    except OSError as err:
-        sys.stderr.write(f"error: {command[0]}: {err.strerror}.\n")
-        sys.exit(EXIT_CODE)
+class LocalRendezvous(RendezvousHandler):
+    """The meeting of the launchers of a job on one machine, where there is only one launcher.
+
+    torch's own handlers listen on every network interface and look up the host's name.
+    """
+
+    def __init__(self, params: RendezvousParameters):
+        self._run_id = params.run_id
+
+    def next_rendezvous(self) -> RendezvousInfo:
+        """Opens a new store, through which the processes find each other, on a free port."""
+        listener = socket.create_server((HERE, 0))
+        port = listener.getsockname()[1]
+        # The store owns the listener from now on, and ends with the last reference to it.
+        store = TCPStore(
+            HERE, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach()
+        )
+        return RendezvousInfo(store, 0, 1, RendezvousStoreInfo(HERE, port))
+
+    def get_backend(self) -> str:
+        """Returns the name that selects this class."""
+        return "local"
+
+    def get_run_id(self) -> str:
+        """Returns the id of the job."""
+        return self._run_id
+
+    @property
+    def use_agent_store(self) -> bool:
+        """True: the launcher's store also serves the processes."""
+        return True
+
+    def num_nodes_waiting(self) -> int:
+        """Returns 0: no other machine joins."""
+        return 0
+
+    def is_closed(self) -> bool:
+        """Returns False: nobody closes it."""
+        return False
+
+    def set_closed(self) -> None:
+        """Does nothing, as there is no other launcher."""
+
+    def shutdown(self) -> bool:
+        """Returns True: nothing is left open."""
+        return True
 
 
-def run_all(works: Sequence[Callable[[], None]], grace_s: float = 10.0) -> int:
-    """Runs functions at the same time, each in its own process. When one fails, ends the others.
+rendezvous_handler_registry.register("local", LocalRendezvous)
+for _name in ("distributed.elastic", "distributed.launcher", "multiprocessing.spawn"):
+    # The launcher logs, with tracebacks, what is reported here in one line.
+    _logger = logging.getLogger(f"torch.{_name}")
+    _logger.addHandler(logging.NullHandler())
+    _logger.propagate = False
 
-    If several fail at the same moment, a user's mistake (exit code 2) is returned first, then the
-    end by a signal, which is also reported. The other failures mostly follow from these.
 
-    Ctrl-C, SIGTERM and SIGHUP end every process. Each has its own session, so that its helpers
-    (loader workers) end with it, and so that Ctrl-C causes one message, not one per process.
+def run(
+    module: str,
+    words: Sequence[str],
+    size: int = 1,
+    nodes: Nodes = ONE_NODE,
+    *,
+    num_threads: int | None = None,
+) -> int:
+    """Runs `main(words)` of a module in `size` processes on this machine.
+
+    If several processes fail at the same moment, a user's mistake (exit code 2) is returned first,
+    then the end by a signal, which is also reported. The other failures mostly follow from these.
+
+    Signals that end a job are sent on to every process. Each has its own session, so that Ctrl-C
+    causes one message, not one per process. What runs after `GRACE_S` seconds is killed.
 
     Args:
-        works: the functions. Each returns (exit code 0), raises `SystemExit` or executes a program.
-            No OpenMP threads may have run in this process: libgomp would wait for them forever.
-        grace_s: seconds between SIGTERM and SIGKILL.
+        module: name of the module. What its `main` returns is the exit code of the process.
+        words: the arguments. The variables of torchrun (RANK, WORLD_SIZE, ...) are set.
+        size: number of processes on this machine.
+        nodes: the machines of the job.
+        num_threads: fork the processes, and let torch use this number of threads in each. No OpenMP
+            threads may have run in this process: libgomp would wait for them forever. None: execute
+            Python for each.
     Returns:
-        0, or the exit code of the first failure. It is 128 + s for a process that signal s killed,
-        and if this process received signal s.
+        0, or the exit code of the failure. It is 128 + s for a process that signal s killed, and if
+        this process received signal s.
+    Raises:
+        LaunchError: the machines do not find each other.
     """
-    fork = multiprocessing.get_context("fork")
-    processes: list[BaseProcess] = []
-    received: list[int] = []  # signals; what a handler raises inside a fork hook would be lost
-    handlers: dict[signal.Signals, Any] = {}
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # A signal that is ignored, as under nohup, stays ignored.
-        if signal.getsignal(signum) is not signal.SIG_IGN:
-            handlers[signum] = signal.signal(signum, lambda number, _: received.append(number))
+    log_dir = tempfile.mkdtemp(prefix="mmpt_launch_")
     try:
-        for work in works:
-            process = fork.Process(target=_run_child, args=(work, list(handlers)))
-            process.start()
-            processes.append(process)
-        while not received:
-            codes = [process.exitcode for process in processes]
-            if any(codes):
-                time.sleep(POLL_S)  # peers that fail because of it may have been seen first
-                if not received:  # else the signal may have reached the processes, too
-                    return _first_failure(processes)
-                break
-            if None not in codes:
-                return 0
-            time.sleep(POLL_S)
-        return 128 + received[0]
+        with (
+            _handlers_kept() as handled,
+            _leftovers_killed(),
+            _no_name_lookups(),
+            nodes.errors_explained(),
+        ):
+            config = LaunchConfig(
+                nproc_per_node=size,
+                logs_specs=DefaultLogsSpecs(log_dir=log_dir),
+                monitor_interval=POLL_S,
+                start_method="fork",
+                signals_to_handle=",".join(signum.name for signum in handled),
+                shutdown_timeout=GRACE_S,
+                **nodes.launch_settings(),
+            )
+            if num_threads is None:
+                program = ["-m", "mmpt.cli.processes", module, *words]
+                # The launcher replaces names after a dollar sign, and `$$` by one sign.
+                escaped = [word.replace("$", "$$") for word in program]
+                elastic_launch(config, sys.executable)(*escaped)
+            else:
+                elastic_launch(config, _in_fork)(module, list(words), num_threads)
+    except SignalException as end:
+        return 128 + end.sigval
+    except ChildFailedError as error:
+        return _report(error.failures, f" of {size}" if nodes.largest == 1 else "")
     finally:
-        _end(processes, grace_s)
+        shutil.rmtree(log_dir, ignore_errors=True)
+    return 0
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[list[signal.Signals]]:
+    """Yields the signals that end a job, and restores their handlers after the block.
+
+    A signal that is ignored, as SIGHUP under nohup, is not among them and stays ignored.
+    """
+    handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    try:
+        yield [signum for signum in SIGNALS if handlers[signum] is not signal.SIG_IGN]
+    finally:
         for signum, handler in handlers.items():
             signal.signal(signum, handler)
 
 
-def _run_child(work: Callable[[], None], handled: Sequence[signal.Signals]) -> None:
-    """Runs in the forked process."""
+@contextmanager
+def _no_name_lookups() -> Iterator[None]:
+    """Keeps torch from looking up the full name of this machine, for events that nobody reads.
+
+    Each look-up takes ten seconds if the name server does not answer.
+    """
+    kept = socket.getfqdn
+    socket.getfqdn = lambda name="": name or socket.gethostname()
+    try:
+        yield
+    finally:
+        socket.getfqdn = kept
+
+
+@contextmanager
+def _leftovers_killed() -> Iterator[None]:
+    """Kills, after the block, the processes that were started in it, such as loader workers."""
+    adopt_orphans()
+    here = psutil.Process()
+    before = here.children(recursive=True)
+    try:
+        yield
+    finally:
+        for process in set(here.children(recursive=True)).difference(before):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def _report(failures: Mapping[int, ProcessFailure], total: str) -> int:
+    """Returns the exit code of the failure that counts, and reports the end by a signal.
+
+    Args:
+        failures: the failures by rank. Processes that the launcher has ended may be among them.
+        total: " of 2" for the message, or an empty string.
+    """
+    codes = {rank: failure.exitcode for rank, failure in failures.items()}
+    codes = {rank: code for rank, code in codes.items() if code != -signal.SIGTERM} or codes
+    if EXIT_CODE in codes.values():
+        return EXIT_CODE
+    killed = [rank for rank, code in codes.items() if code < 0]
+    if not killed:
+        return max(codes.values())
+    # A process may abort because another one of its group is gone.
+    rank = min(killed, key=lambda rank: codes[rank] == -signal.SIGABRT)
+    which = f"rank {rank}{total} (pid {failures[rank].pid})"
+    sys.stderr.write(f"error: {which} {describe_signal(-codes[rank])}\n")
+    return 128 - codes[rank]
+
+
+def _in_fork(module: str, words: list[str], num_threads: int) -> None:
+    """Runs `main(words)` of a module in a process that the launcher has forked."""
     os.setsid()
+    _restore_signals()
+    torch.set_num_threads(num_threads)
+    run_module(module, words)
+
+
+def run_module(module: str, words: Sequence[str]) -> None:
+    """Runs `main(words)` of a module in this process, and exits unless it returns 0."""
     end_with_parent(signal.SIGTERM)
-    for signum in handled:
-        is_interrupt = signum == signal.SIGINT
-        signal.signal(signum, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
     # fairseq's use of hydra and torch makes Python warn at every start.
     if "PYTHONWARNINGS" not in os.environ:
         os.environ["PYTHONWARNINGS"] = "ignore::UserWarning,ignore::FutureWarning"
         warnings.simplefilter("ignore", UserWarning)
         warnings.simplefilter("ignore", FutureWarning)
-    work()
-
-
-def _first_failure(processes: Sequence[BaseProcess]) -> int:
-    """Returns the exit code of the failure that counts, and reports the end by a signal."""
-    codes = [process.exitcode or 0 for process in processes]
-    killed = [rank for rank, code in enumerate(codes) if code < 0]
-    if EXIT_CODE in codes:
-        return EXIT_CODE
-    if not killed:
-        return max(codes)
-    # A process may abort because another one of its group is gone.
-    rank = min(killed, key=lambda rank: codes[rank] == -signal.SIGABRT)
-    which = f"rank {rank} of {len(processes)} (pid {processes[rank].pid})"
-    sys.stderr.write(f"error: {which} {describe_signal(-codes[rank])}\n")
-    return 128 - codes[rank]
-
-
-def _end(processes: Sequence[BaseProcess], grace_s: float) -> None:
-    """Ends every process still running, and what it started: SIGTERM, then SIGKILL after `grace_s`
-    seconds.
-    """
-    running = [process.pid for process in processes if process.exitcode is None and process.pid]
-    for pid in running:  # not reaped yet, so the number is still ours
-        _signal_group(pid, signal.SIGTERM)
-    deadline = time.monotonic() + grace_s
-    for process in processes:
-        # `join` with a time limit would wait forever for a process that executes a program.
-        while process.exitcode is None and time.monotonic() < deadline:
-            time.sleep(POLL_S)
-        if process.exitcode is None and process.pid:
-            _signal_group(process.pid, signal.SIGKILL)
-            process.join()
-
-
-def _signal_group(pid: int, signum: signal.Signals) -> None:
-    """Sends a signal to a process and what it started; to it alone if it has no session yet."""
     try:
-        os.killpg(pid, signum)
-    except ProcessLookupError:
-        os.kill(pid, signum)
+        command = importlib.import_module(module).main
+        code = command(words, name=f"mmpt {module.rpartition('.')[2]}")
+    except SystemExit as end:
+        code = end.code
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    _restore_signals()  # the launcher may have to end a process that waits for the others
+    if code not in (0, None, EXIT_CODE):
+        time.sleep(2 * POLL_S)  # the launcher sees first what may have caused this failure
+    if code:
+        sys.exit(code)
 
 
-def run_ranks(size: int, command: Sequence[str], run: Run, grace_s: float) -> int:
-    """Runs copies of a fairseq-train command, each with the flags and the environment of its rank.
-
-    Args:
-        size: the number of copies.
-        run: what runs a copy.
-        grace_s: as in `run_all`.
-    Returns:
-        The exit code.
-    """
-    env: dict[str, str] = {}
-    if "--cpu" in command:
-        env["CUDA_VISIBLE_DEVICES"] = ""  # fairseq touches every GPU that it sees
-    if size == 1:
-        return run_all([partial(run, command, env)], grace_s)
-    command = [*command, "--distributed-no-spawn"]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))  # a port that nobody listens on
-        command += ["--distributed-init-method", f"tcp://127.0.0.1:{probe.getsockname()[1]}"]
-    if "--cpu" in command:
-        # Each process gets its share of the cores.
-        threads = max((os.cpu_count() or 1) // size, 1)
-        env["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
-        if "GLOO_SOCKET_IFNAME" not in os.environ and sys.platform == "linux":
-            env["GLOO_SOCKET_IFNAME"] = "lo"  # one machine; its host name need not resolve
-    works = []
-    for rank in range(size):
-        own = [*command, "--distributed-rank", str(rank)]
-        if "--cpu" not in command:
-            own += ["--device-id", str(rank)]
-        works.append(partial(run, own, env | {"RANK": str(rank)}))
-    return run_all(works, grace_s)
-
-
-def main(argv: Sequence[str]) -> int:
-    """Runs `N COMMAND...`: N processes of the fairseq-train command; returns the exit code."""
-    return run_ranks(int(argv[0]), argv[1:], execute, grace_s=10)
+def _restore_signals() -> None:
+    """Gives the signals that end a job their default effect, unless they are ignored."""
+    for signum in SIGNALS:
+        if signal.getsignal(signum) is not signal.SIG_IGN:
+            is_interrupt = signum == signal.SIGINT
+            signal.signal(signum, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_module(sys.argv[1], sys.argv[2:])

@@ -26,7 +26,7 @@ from mmpt.utils.log import setup_logging
 gc.set_threshold(50_000, 20, 100)
 atexit.register(gc.freeze)
 
-PR_SET_PDEATHSIG = 1  # prctl(2)
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 EXTRA_OF = {
@@ -109,3 +109,9 @@ def end_with_parent(signum: int) -> None:
     """Asks the system to send `signum` to this process when its parent dies (Linux only)."""
     if LIBC is not None:
         LIBC.prctl(PR_SET_PDEATHSIG, signum)
+
+
+def adopt_orphans() -> None:
+    """Makes the orphans of this process's children its own children (Linux only)."""
+    if LIBC is not None:
+        LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)

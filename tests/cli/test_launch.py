@@ -4,15 +4,14 @@ replaced.
 
 import os
 import shlex
-import shutil
 import signal
-import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
-from mmpt.cli import launch
+from mmpt.cli import launch, processes
+from mmpt.cli.nodes import ONE_NODE, Nodes
 from mmpt.config import DatasetConfig, RunConfig, load_config
 from mmpt.errors import LaunchError
 from mmpt.utils.lock import exclusive
@@ -23,8 +22,6 @@ from tests.support.paths import ROOT
 ALIGNMENT = "projects/retri/norton/test_how2_demo_align_zs.yaml"
 TRAINING = RunConfig(path="a.yaml", task_type="sweep_big")
 TEST = RunConfig(path="t.yaml", task_type="local_predict", dataset=DatasetConfig(split="test"))
-OWN = ["fairseq-train", "a.yaml", "--user-dir", "mmpt"]
-OWN += ["--task", "mmtask", "--arch", "mmarch", "--criterion", "mmloss"]
 
 
 @pytest.fixture
@@ -41,20 +38,18 @@ def runs(tmp_path, monkeypatch):
         def __init__(self):
             self.codes = []
 
-        def train(self, size, command, run, grace_s):
-            return self.add(launch.job_command(size, command))
-
-        def predict(self, works, grace_s):
-            ((words, _),) = (work.args for work in works)
-            return self.add(["python", "-m", "mmpt.cli.predict", *words])
-
-        def add(self, command):
-            self.append(command)
+        def run(self, module, words, size=1, nodes=ONE_NODE, *, num_threads):
+            assert num_threads
+            self.nodes = nodes
+            self.size = size
+            if module == "mmpt.train":
+                self.append(launch.job_command(size, nodes, words))
+            else:
+                self.append(["python", "-m", module, *words])
             return self.codes.pop(0) if self.codes else 0
 
     collected = Runs()
-    monkeypatch.setattr(launch, "run_ranks", collected.train)
-    monkeypatch.setattr(launch, "run_all", collected.predict)
+    monkeypatch.setattr(processes, "run", collected.run)
     return collected
 
 
@@ -74,8 +69,8 @@ def last_command(out):
 def test_dryrun_prints_and_neither_writes_nor_runs(runs, capsys):
     assert launch.main([VIDEOCLIP, "--jobtype", "local_small", "--dryrun"]) == 0
     argv = last_command(capsys.readouterr().out)
-    assert argv[1:4] == ["-m", "mmpt.cli.processes", "2"]
-    assert argv[5] == VIDEOCLIP
+    assert argv[1:6] == ["--standalone", "--nproc-per-node", "2", "-m", "mmpt.train"]
+    assert argv[7] == VIDEOCLIP
     assert "--cpu" in argv
     assert launch.main([PREDICT, "fairseq.dataset.batch_size=2", "--dryrun"]) == 0
     assert runs == []
@@ -94,6 +89,41 @@ def test_a_stopped_training_says_how_to_continue(runs, no_preflight, capsys, sig
     assert launch.main([VIDEOCLIP, "--jobtype", "local_small"]) == 128 + signum
     line = "interrupted; run the same command again to continue"
     assert capsys.readouterr().err.splitlines().count(line) == 1
+
+
+def test_any_number_of_processes(runs, no_preflight, capsys):
+    assert launch.main([VIDEOCLIP, "--jobtype", "local_5"]) == 0
+    assert runs.size == 5
+    (command,) = runs
+    assert command[command.index("--distributed-world-size") + 1] == "5"
+    for job_type in ("local_0", "local_x", "local_-1"):
+        assert launch.main([VIDEOCLIP, "--jobtype", job_type]) == 2
+        assert "local_N (N processes)" in capsys.readouterr().err
+
+
+NODES = ["--jobtype", "local_4", "--nnodes", "2", "--rdzv-endpoint", "node0:1234"]
+
+
+def test_only_node_0_locks_the_folder_and_writes_its_config(runs, no_preflight, monkeypatch):
+    for name in ("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "TORCH_CPP_LOG_LEVEL"):
+        monkeypatch.setenv(name, "")
+    save_dir = Path(load_config(VIDEOCLIP).save_dir)
+    assert launch.main([VIDEOCLIP, *NODES, "--node-rank", "1"]) == 0
+    assert not save_dir.exists()
+    assert launch.main([VIDEOCLIP, *NODES, "--node-rank", "0", "--max-restarts", "3"]) == 0
+    assert (save_dir / "config.yaml").is_file()
+    assert runs.nodes == Nodes(2, 2, 0, "node0", 1234, max_restarts=3)
+    meeting = "--nnodes 2 --rdzv-backend c10d --rdzv-id mmpt --rdzv-endpoint node0:1234"
+    processes = "--nproc-per-node 4 -m mmpt.train"
+    starts = f"{meeting} {processes}", f"{meeting} --max-restarts 3 {processes}"
+    for command, start in zip(runs, starts, strict=True):
+        assert shlex.join(command[1:]).startswith(start)
+        assert command[command.index("--distributed-world-size") + 1] == "8"
+
+
+def test_an_evaluation_runs_on_one_machine(runs, no_preflight, capsys):
+    assert launch.main([PREDICT, *NODES[2:], "--node-rank", "0"]) == 2
+    assert "--nnodes 2: evaluations run on one machine" in capsys.readouterr().err
 
 
 def test_a_second_training_in_the_same_folder_is_refused(runs, no_preflight, capsys):
@@ -177,7 +207,7 @@ def test_missing_data(runs, capsys):
 def test_several_yamls_stop_at_the_first_failure(runs, no_preflight):
     runs.codes.extend([0, 5, 0])
     assert launch.main([f"{VIDEOCLIP},{NORTON},{PREDICT}"]) == 5
-    assert [command[5] for command in runs] == [VIDEOCLIP, NORTON]
+    assert [command[7] for command in runs] == [VIDEOCLIP, NORTON]
 
 
 JOB_FILE = "{project_dir: mine, base_dir: task, task_group: {a: {task_list: [x.yaml]}}}"
@@ -228,116 +258,6 @@ def test_wrong_job_type(asked, config, message):
         launch.choose_job_type(asked, config)
     assert message in str(caught.value)
     assert "--jobtype" in str(caught.value)
-
-
-def command(job_type, num_gpus, fairseq, resume=False, val_path="val.lst"):
-    """Return the command without the paths of python and fairseq-train."""
-    config = RunConfig(dataset=DatasetConfig(val_path=val_path), fairseq=fairseq)
-    argv = launch.training_command(config, "a.yaml", job_type, num_gpus, resume=resume)
-    return [item.rsplit("/", 1)[-1] if item.startswith("/") else item for item in argv]
-
-
-@pytest.mark.parametrize(
-    ("num_gpus", "fairseq", "flags"),
-    [
-        (1, {"common": {"fp16": True}}, ["--fp16"]),
-        (2, {}, ["--distributed-world-size", "1"]),
-        (0, {"common": {"fp16": True, "seed": 2}}, ["--seed", "2", "--cpu"]),
-        (0, {"common": {"cpu": True}}, ["--cpu"]),
-        (1, {"common": {"cpu": True}}, ["--cpu"]),
-    ],
-)
-def test_command_of_one_process(num_gpus, fairseq, flags):
-    assert command("local_single", num_gpus, fairseq) == [*OWN, *flags]
-
-
-@pytest.mark.parametrize(
-    ("job_type", "num_gpus", "fairseq", "flags"),
-    [
-        (
-            *("local_small", 2, {"optimization": {"ddp_backend": "legacy_ddp"}}),
-            "--distributed-world-size 2 --ddp-backend legacy_ddp",
-        ),
-        ("local_small", 3, {}, "--distributed-world-size 2 --ddp-backend no_c10d"),
-        (
-            *("local_big", 8, {"common": {"fp16": True}}),
-            "--distributed-world-size 8 --fp16 --ddp-backend no_c10d",
-        ),
-        (
-            *("local_small", 0, {"common": {"bf16": True}}),
-            "--distributed-world-size 2 --ddp-backend no_c10d --cpu --distributed-backend gloo",
-        ),
-    ],
-)
-def test_command_of_several_processes(job_type, num_gpus, fairseq, flags):
-    assert command(job_type, num_gpus, fairseq) == [*OWN, *flags.split()]
-
-
-def test_running_on_the_cpu_is_logged_with_what_is_left_out(caplog):
-    caplog.set_level("INFO")
-    command("local_small", 0, {"common": {"fp16": True}})
-    assert caplog.messages == ["no GPU: running 2 processes on the CPU, without fp16"]
-
-
-@pytest.mark.parametrize(
-    ("job_type", "num_gpus", "fitting"),
-    [("local_small", 1, "local_single"), ("local_big", 7, "local_small")],
-)
-def test_too_few_gpus(job_type, num_gpus, fitting):
-    with pytest.raises(
-        LaunchError, match=rf"this machine has {num_gpus}; use --jobtype {fitting}\.$"
-    ):
-        command(job_type, num_gpus, {})
-
-
-def test_without_a_validation_list_there_is_no_validation():
-    assert command("local_single", 1, {}, val_path=None)[-1] == "--disable-validation"
-
-
-def test_continuing_leaves_out_what_would_start_anew():
-    checkpoint = {"restore_file": "w.pt", "reset_optimizer": True, "reset_lr_scheduler": True}
-    fairseq = {"checkpoint": checkpoint | {"save_dir": "s"}}
-    assert command("local_single", 1, fairseq, resume=True) == [*OWN, "--save-dir", "s"]
-
-
-def test_fairseq_finds_this_package_from_every_folder(monkeypatch, tmp_path):
-    def user_dir() -> str:
-        argv = launch.training_command(RunConfig(), "a.yaml", "local_single", 1, resume=False)
-        return argv[argv.index("--user-dir") + 1]
-
-    monkeypatch.chdir(ROOT)
-    assert user_dir() == "mmpt"  # as the release, in the folder where its commands run
-    monkeypatch.chdir(tmp_path)
-    assert user_dir() == str(ROOT / "mmpt")
-    (tmp_path / "mmpt").mkdir()  # another folder of that name
-    assert user_dir() == str(ROOT / "mmpt")
-
-
-def test_names_of_programs(monkeypatch, tmp_path):
-    own, other = tmp_path / "own", tmp_path / "other"
-    for folder in (own, other):
-        folder.mkdir()
-        for name in ("python", "fairseq-train"):
-            (folder / name).write_text("#!/bin/sh\n")
-            (folder / name).chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(own / "python"))
-    for path, names in (
-        (f"{own}:{other}", ("python", "fairseq-train")),
-        (f"{other}:{own}", (str(own / "python"), str(own / "fairseq-train"))),
-    ):
-        monkeypatch.setenv("PATH", path)
-        argv = launch.training_command(RunConfig(), "a.yaml", "local_small", 2, resume=False)
-        assert (launch.job_command(2, argv)[0], argv[0]) == names
-
-
-def test_missing_fairseq(monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(
-        LaunchError, match="READTHEDOCS=1 pip install --no-deps --no-build-isolation -r "
-    ) as error:
-        launch.require_fairseq()
-    file = Path(str(error.value).split()[-1])
-    assert file.read_text() == (ROOT / "requirements-fairseq.txt").read_text()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,4 @@
-"""run_all with small children: exit codes, the end of the others, signals, and no process left
-over.
-"""
+"""`run` with small processes: exit codes, the end of the others, signals, and no leftovers."""
 
 import os
 import re
@@ -8,31 +6,38 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 
-from mmpt.cli import processes
-from mmpt.cli.processes import execute, main, run_all
 from tests.support.paths import ROOT
 
+pytestmark = pytest.mark.spawn
 
-def child(code):
-    return [sys.executable, "-c", code]
-
-
-def run(*codes, **more):
-    return run_all([partial(execute, child(code), {}) for code in codes], **more)
-
-
+WAYS = ("fork", "execute")
 SLEEP = "import time; time.sleep(600)"
 
 
-def is_alive(pid):
+def start(code: str, way: str = "fork", size: int = 2) -> subprocess.Popen[str]:
+    """Starts a launcher of processes that run `code`."""
+    command = [sys.executable, "-m", "tests.support.child", way, str(size), code]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        command, env=env, start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish(launcher: subprocess.Popen[str]) -> tuple[int, str]:
+    """Waits for the end of a launcher, and returns its exit code and its messages."""
+    _, errors = launcher.communicate(timeout=120)
+    return launcher.returncode, errors
+
+
+def is_alive(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
 
 
@@ -43,35 +48,33 @@ def wait_until(condition, timeout_s=120.0):
         time.sleep(0.02)
 
 
-@pytest.mark.spawn
+def in_rank_1(code: str, otherwise: str = "pass") -> str:
+    """Returns code that rank 1 runs, and that of the others."""
+    return f"import os\nif os.environ['RANK'] == '1':\n    {code}\nelse:\n    {otherwise}\n"
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
-        ("import time; time.sleep(0.3)", 0),  # the other one is done before
+        ("pass", 0),
+        ("import time; time.sleep(0.5)", 0),  # the other one is done before
         ("import sys; sys.exit(3)", 3),
         ("raise ValueError", 1),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", 128 + signal.SIGSEGV),
     ],
 )
-def test_exit_code_of_one(code, expected):
-    assert run("pass", code) == expected
+def test_exit_code_of_one(way, code, expected):
+    assert finish(start(in_rank_1(code), way))[0] == expected
 
 
-def kill_rank_1(signum):
-    """Returns code of a rank that kills itself if it is rank 1, and aborts when rank 1 does."""
-    return f"""
-import os, signal, sys, time
-from pathlib import Path
-if sys.argv[-1] == "1":
-    Path("killed").touch()
-    os.kill(os.getpid(), {int(signum)})
-while not Path("killed").exists():
-    time.sleep(0.01)
-os.abort()
-"""
+@pytest.mark.parametrize("way", WAYS)
+def test_a_users_mistake_counts_before_what_follows_from_it(tmp_path, way):
+    """Rank 0 fails first, as a process whose peer has ended, and rank 1 a moment later."""
+    mistake = "import sys; sys.exit(2)"
+    assert finish(start(in_rank_1(mistake, "import sys; sys.exit(1)"), way))[0] == 2
 
 
-@pytest.mark.spawn
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     ("signum", "parts"),
     [
@@ -81,105 +84,118 @@ os.abort()
         (signal.SIGTERM, ["was ended from outside by SIGTERM"]),
     ],
 )
-def test_a_rank_that_a_signal_ends_is_named_with_the_cause(
-    tmp_path, monkeypatch, capfd, signum, parts
-):
-    monkeypatch.chdir(tmp_path)
-    assert main(["2", *child(kill_rank_1(signum))]) == 128 + signum
-    error = capfd.readouterr().err
-    assert re.match(r"error: rank 1 of 2 \(pid \d+\) ", error)
-    assert all(part in error for part in parts)
-    assert error.count("\n") == 1
+def test_a_rank_that_a_signal_ends_is_named_with_the_cause(way, signum, parts):
+    kill = f"import os; os.kill(os.getpid(), {int(signum)})"
+    code, error = finish(start(in_rank_1(kill, SLEEP), way))
+    assert code == 128 + signum
+    *_, line = error.splitlines()  # a crash also prints where it was
+    assert re.match(r"error: rank 1 of 2 \(pid \d+\) ", line)
+    assert all(part in line for part in parts)
+    assert len(re.findall("^error: ", error, re.MULTILINE)) == 1
+    assert "Traceback" not in error
 
 
-@pytest.mark.spawn
-def test_who_ignores_sigterm_is_killed(tmp_path):
-    deaf = f"open(r'{tmp_path}/deaf', 'x').close()"
-    stubborn = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {deaf}; {SLEEP}"
-    failing = (
-        f"import os, time\nwhile not os.path.exists(r'{tmp_path}/deaf'): "
-        "time.sleep(0.02)\nraise SystemExit(4)"
-    )
-    begin = time.monotonic()
-    assert run(stubborn, failing, grace_s=0.3) == 4
-    assert time.monotonic() - begin < 300
+FAMILY = (
+    "import os, subprocess, sys; from pathlib import Path; "
+    f"helper = subprocess.Popen([sys.executable, '-c', '{SLEEP}']); "
+    "Path(r'{folder}', str(os.getpid())).write_text(str(helper.pid)); " + SLEEP
+)
 
 
-def start(code, **more):
-    """Starts two processes of `code` by the command."""
-    command = [sys.executable, "-m", "mmpt.cli.processes", "2", *child(code)]
-    return subprocess.Popen(command, cwd=ROOT, **more)
+def family(folder: Path) -> list[int]:
+    """Waits for two processes of FAMILY, and returns their ids and those of their children."""
+    wait_until(lambda: len([file for file in folder.iterdir() if file.read_text()]) == 2)
+    return [int(pid) for file in folder.iterdir() for pid in (file.name, file.read_text())]
 
 
-@pytest.mark.spawn
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_children_and_grandchildren(tmp_path, signum):
-    family = (
-        "import os, subprocess, sys; from pathlib import Path; "
-        f"helper = subprocess.Popen([sys.executable, '-c', '{SLEEP}']); "
-        f"Path(r'{tmp_path}', str(os.getpid())).write_text(str(helper.pid)); {SLEEP}"
-    )
-    starter = start(family, start_new_session=True, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: len([file for file in tmp_path.iterdir() if file.read_text()]) == 2)
-    pids = [int(pid) for file in tmp_path.iterdir() for pid in (file.name, file.read_text())]
+def test_a_signal_ends_children_and_grandchildren(tmp_path, way, signum):
+    launcher = start(FAMILY.format(folder=tmp_path), way)
+    pids = family(tmp_path)
     assert all(is_alive(pid) for pid in pids)
-    starter.send_signal(signum)
-    _, errors = starter.communicate(timeout=120)
-    assert starter.returncode == 128 + signum
-    assert errors == ""  # no tracebacks
+    launcher.send_signal(signum)
+    code, errors = finish(launcher)
+    assert code == 128 + signum
+    assert "launcher" not in errors  # no tracebacks of it
     wait_until(lambda: not any(is_alive(pid) for pid in pids))
 
 
-@pytest.mark.spawn
+def test_a_process_that_ends_leaves_no_helpers(tmp_path):
+    code = FAMILY.format(folder=tmp_path).replace("time.sleep(600)", "time.sleep(1)")
+    launcher = start(code)
+    pids = family(tmp_path)
+    finish(launcher)
+    assert not any(is_alive(pid) for pid in pids)
+
+
 def test_a_signal_to_all_processes_at_once_is_no_failure(tmp_path):
     """As batch systems send it."""
-    code = f"import os; from pathlib import Path; Path(r'{tmp_path}', str(os.getpid())).touch()"
-    starter = start(f"{code}; {SLEEP}", stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
-    for pid in (starter.pid, *(int(file.name) for file in tmp_path.iterdir())):
+    launcher = start(FAMILY.format(folder=tmp_path))
+    for pid in (launcher.pid, *family(tmp_path)):
         os.kill(pid, signal.SIGTERM)
-    _, errors = starter.communicate(timeout=120)
-    assert (starter.returncode, errors) == (128 + signal.SIGTERM, "")
+    assert finish(launcher) == (128 + signal.SIGTERM, "")
 
 
-@pytest.mark.spawn
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl")
-def test_children_end_when_we_are_killed_outright(tmp_path):
-    starter = start(
-        "import os; from pathlib import Path; "
-        f"Path(r'{tmp_path}', str(os.getpid())).touch(); {SLEEP}"
+@pytest.mark.parametrize("way", WAYS)
+def test_children_end_when_we_are_killed_outright(tmp_path, way):
+    launcher = start(FAMILY.format(folder=tmp_path), way)
+    family(tmp_path)
+    children = [int(file.name) for file in tmp_path.iterdir()]
+    assert all(is_alive(pid) for pid in children)
+    launcher.kill()
+    launcher.wait()
+    wait_until(lambda: not any(is_alive(pid) for pid in children))
+    for file in tmp_path.iterdir():  # a loader worker looks after its parent itself
+        psutil.Process(int(file.read_text())).kill()
+
+
+def test_a_process_that_has_finished_ends_with_the_others(tmp_path):
+    """While it waits for them, the handlers of its training would not end it."""
+    deaf = "import signal; signal.signal(signal.SIGTERM, lambda *_: None)"
+    slow = "import time; time.sleep(1); raise SystemExit(4)"
+    begin = time.monotonic()
+    assert finish(start(in_rank_1(slow, deaf)))[0] == 4
+    assert time.monotonic() - begin < 25  # not the 30 seconds until it is killed
+
+
+def test_a_job_on_one_machine_listens_on_the_loopback_address_only(tmp_path):
+    launcher = start(FAMILY.format(folder=tmp_path))
+    family(tmp_path)
+    processes = [psutil.Process(launcher.pid), *psutil.Process(launcher.pid).children()]
+    listening = [
+        connection.laddr.ip
+        for process in processes
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    launcher.terminate()
+    finish(launcher)
+    assert set(listening) == {"127.0.0.1"}
+
+
+def test_every_process_has_its_place_and_its_own_session(tmp_path):
+    code = (
+        "import json, os; from pathlib import Path; "
+        "names = ['RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'LOCAL_WORLD_SIZE', 'MASTER_ADDR']; "
+        "place = [os.environ[each] for each in names]; "
+        f"Path(r'{tmp_path}', place[0]).write_text(' '.join([*place, name])); "
+        "assert os.getsid(0) == os.getpid()"
     )
-    wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
-    pids = [int(file.name) for file in tmp_path.iterdir()]
-    assert all(is_alive(pid) for pid in pids)
-    starter.kill()
-    starter.wait()
-    wait_until(lambda: not any(is_alive(pid) for pid in pids))
+    for way in WAYS:
+        assert finish(start(code, way, size=3)) == (0, "")
+        places = [(tmp_path / str(rank)).read_text() for rank in range(3)]
+        assert places == [f"{rank} 3 {rank} 3 127.0.0.1 mmpt child" for rank in range(3)]
 
 
-@pytest.mark.parametrize(
-    ("words", "set_before", "threads"),
-    [
-        (["fairseq-train", "--lr", "1e-05"], {}, None),
-        (["fairseq-train", "--cpu"], {}, "2"),
-        (["fairseq-train", "--cpu"], {"OMP_NUM_THREADS": "5"}, "5"),
-    ],
-)
-def test_every_copy_gets_its_rank(monkeypatch, words, set_before, threads):
-    seen = []
-    monkeypatch.setattr(processes, "run_all", lambda *both: seen.append(both) or 6)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    for name, value in set_before.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    assert main(["3", *words]) == 6
-    ((works, _),) = seen
-    address = works[0].args[0][len(words) + 2]
-    for rank, work in enumerate(works):
-        command, env = work.args
-        flags = ["--distributed-no-spawn", "--distributed-init-method", address]
-        flags += ["--distributed-rank", str(rank)]
-        flags += ["--device-id", str(rank)] if threads is None else []
-        assert (work.func, command) == (execute, [*words, *flags])
-        assert env["RANK"] == str(rank)
-        assert env.get("OMP_NUM_THREADS") == threads
+def test_dollar_signs_reach_a_process():
+    code = "assert '$' + '{local_rank}' == '${local_rank}' and '$' '$' == '$$'"
+    assert finish(start(code, "execute", size=1)) == (0, "")
+
+
+def test_no_files_are_left_behind(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert finish(start("pass"))[0] == 0
+    assert finish(start("raise ValueError"))[0] == 1
+    assert not list(tmp_path.iterdir())

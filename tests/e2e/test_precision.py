@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmpt.cli.launch import HALF_PRECISION, training_command
+from mmpt.cli.training_command import HALF_PRECISION, training_command
 from mmpt.config import load_config
 from mmpt.config.yaml_files import write_yaml
 from mmpt.errors import ConfigError
@@ -34,7 +34,7 @@ def train(corpus: Path, save_dir: Path, *more: str, resume: bool = False) -> lis
     )
     write_yaml(save_dir / "config.yaml", config.to_dict())
     path = str(save_dir / "config.yaml")
-    command = training_command(config, path, "local_single", 0, resume=resume)
+    command = training_command(config, path, 1, 1, 0, resume=resume)
     half = [name for name in HALF_PRECISION if config.option("common", name)]
     command += [f"--{name.replace('_', '-')}" for name in half]
     run = subprocess.run(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mmpt.cli.launch import training_command
+from mmpt.cli.training_command import training_command
 from mmpt.config import load_config
 from mmpt.config.loader import save_resolved
 from tests.support.jobs import NORTON, QUICK, corpus_overrides
@@ -41,7 +41,7 @@ def entered(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     overrides = [*corpus_overrides(corpus, folder), *QUICK, *options]
     config = load_config(NORTON, [*overrides, "fairseq.checkpoint.reset_optimizer=false"])
     save_resolved(config, yaml)
-    command = training_command(config, str(yaml), "local_single", 0, resume=True)
+    command = training_command(config, str(yaml), 1, 1, 0, resume=True)
     script = [sys.executable, "-m", "tests.support.traced_training", *command]
     run = subprocess.run(
         [*script, "--disable-validation", "--no-save"],

@@ -72,7 +72,7 @@ def test_training_line(clean_root, monkeypatch, capsys, name, job_type, gpus):
     line = dry_run(monkeypatch, capsys, name, job_type, gpus)
     processes = TRAINING_PROCESSES[job_type]
     if processes > 1:
-        before, _, after = line.partition(f" -m mmpt.cli.processes {processes} ")
+        before, _, after = line.partition(f" --nproc-per-node {processes} -m mmpt.train ")
         assert before.startswith("launching ")
         line = "launching " + after
     assert line == golden_line(f"{name} --jobtype {job_type}")

@@ -16,8 +16,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
-
 from mmpt.cli.fairseqmmtrain import train
 from mmpt.tasks.fairseqmmiterator import WaitingIterator
 from mmpt.tasks.fairseqmmtask import FairseqMMTask
@@ -66,7 +64,7 @@ def main(command: list[str]) -> None:
     FairseqMMTask.train_step = traced(FairseqMMTask.train_step, step)  # type: ignore[method-assign]
     RetriTask.plan_epoch = traced(RetriTask.plan_epoch, refresh)  # type: ignore[method-assign]
     try:
-        train(command, {}, torch.get_num_threads())
+        train(command)
     finally:
         print(json.dumps({"step": relative(step), "refresh": relative(refresh)}), flush=True)
 

@@ -1,0 +1,186 @@
+"""The machines of a job, by the options of `torchrun`."""
+
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from mmpt.errors import LaunchError
+
+DEFAULT_PORT = 29400
+"""Port of an endpoint that names none, as for `torchrun`."""
+TIMEOUT_S = 300
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """The machines (nodes) of a job, and how their launchers find each other."""
+
+    smallest: int = 1
+    """Number of nodes that the job needs."""
+    largest: int = 1
+    """Number of nodes that the job uses. If it is larger than `smallest`, nodes may come and go."""
+    rank: int | None = None
+    """Number of this node. None: 0 on the machine of the endpoint, else unknown."""
+    host: str = ""
+    """Name or address of node 0, where the launchers meet."""
+    port: int = DEFAULT_PORT
+    """Port on that machine."""
+    run_id: str = "mmpt"
+    """Name of the job. It is the same on all nodes."""
+    max_restarts: int = 0
+    """Number of times that all processes are started again after a failure."""
+    timeout_s: int = TIMEOUT_S
+    """Longest time to wait for the other nodes."""
+
+    @classmethod
+    def parse(
+        cls,
+        nnodes: str,
+        rank: int | None,
+        endpoint: str,
+        run_id: str,
+        restarts: int,
+        timeout_s: int,
+    ) -> "Nodes":
+        """Returns the nodes that the options describe.
+
+        Args:
+            nnodes: `N`, or `SMALLEST:LARGEST`.
+            rank: number of this node.
+            endpoint: `host` or `host:port`.
+            run_id: name of the job.
+            restarts: value of `max_restarts`.
+            timeout_s: longest time to wait for other nodes, in seconds.
+        Raises:
+            LaunchError: an option is wrong or missing.
+        """
+        numbers = re.fullmatch(r"(\d+)(?::(\d+))?", nnodes)
+        smallest, largest = (int(numbers[1]), int(numbers[2] or numbers[1])) if numbers else (0, 0)
+        if not 1 <= smallest <= largest:
+            raise LaunchError(
+                f"--nnodes must be a number of machines, such as 2, or the smallest and the "
+                f"largest number, such as 1:4, but is {nnodes}."
+            )
+        if rank is not None and not 0 <= rank < largest:
+            raise LaunchError(
+                f"--node-rank must be a number from 0 to {largest - 1} with --nnodes {nnodes}, but "
+                f"is {rank}."
+            )
+        for name, value, least in (("max-restarts", restarts, 0), ("rdzv-timeout", timeout_s, 1)):
+            if value < least:
+                raise LaunchError(f"--{name} must be at least {least}, but is {value}.")
+        found = re.fullmatch(r"([^:]*)(?::(\d{1,5}))?", endpoint)
+        port = int(found[2] or DEFAULT_PORT) if found else 0
+        if not (found and 0 < port < 1 << 16 and (found[1] or largest == 1)):
+            raise LaunchError(
+                f"--nnodes {nnodes} needs --rdzv-endpoint HOST:PORT, the machine of node 0 and a "
+                f"free port on it, but it is {endpoint or 'not given'}."
+            )
+        return cls(smallest, largest, rank, found[1], port, run_id, restarts, timeout_s)
+
+    @property
+    def leads(self) -> bool:
+        """True on node 0, where the launchers meet. It holds the lock of the `save_dir`."""
+        if self.largest == 1:
+            return True
+        return _is_here(self.host) if self.rank is None else self.rank == 0
+
+    def set_environment(self) -> None:
+        """Sets variables that torch reads when it is imported or launches processes."""
+        if self.largest > 1:
+            # With one store for all rounds, processes that are started again would read the
+            # addresses of those that have ended, and wait for them.
+            os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # hides failed look-ups of names
+
+    def launch_settings(self) -> dict[str, Any]:
+        """Returns the arguments of torch's `LaunchConfig` that concern the nodes."""
+        settings: dict[str, Any] = {
+            "min_nodes": self.smallest,
+            "max_nodes": self.largest,
+            "run_id": self.run_id,
+            "max_restarts": self.max_restarts,
+        }
+        if self.largest == 1:
+            return settings | {"rdzv_backend": "local"}
+        # The launchers are numbered in the order of `local_addr`, so that node 0 has rank 0, which
+        # writes the checkpoints. Only the address of node 0 is used as an address.
+        number = socket.gethostname() if self.rank is None else f"{self.rank:09}"
+        waits = {"join_timeout": self.timeout_s, "read_timeout": self.timeout_s}
+        return settings | {
+            "rdzv_backend": "c10d",
+            "rdzv_endpoint": f"{self.host}:{self.port}",
+            "rdzv_configs": waits | {"is_host": self.leads},
+            "local_addr": self.host if self.leads else f"~{number}",
+        }
+
+    def torchrun_options(self) -> list[str]:
+        """Returns the options of torchrun that describe the nodes."""
+        restarts = ["--max-restarts", str(self.max_restarts)] if self.max_restarts else []
+        if self.largest == 1:
+            return ["--standalone", *restarts]
+        is_fixed = self.smallest == self.largest
+        numbers = f"{self.smallest}" if is_fixed else f"{self.smallest}:{self.largest}"
+        options = ["--nnodes", numbers, "--rdzv-backend", "c10d", "--rdzv-id", self.run_id]
+        return [*options, "--rdzv-endpoint", f"{self.host}:{self.port}", *restarts]
+
+    @contextmanager
+    def errors_explained(self) -> Iterator[None]:
+        """Waits for node 0, and runs the block, which is torch's launcher.
+
+        Raises:
+            LaunchError: the nodes do not find each other. It names the endpoint.
+        """
+        from torch.distributed.elastic import rendezvous  # deferred: seconds, for torch
+
+        where = f"--rdzv-endpoint {self.host}:{self.port}"
+        late = f"within {self.timeout_s} s (--rdzv-timeout)"
+        if not self.leads:
+            self._wait_for_node_0(where, late)
+        try:
+            yield
+        except rendezvous.RendezvousConnectionError as err:
+            raise LaunchError(
+                f"{where}: this machine cannot listen there for the other nodes. Choose another "
+                "port."
+                if self.leads
+                else f"{where}: another program than a job of `mmpt` or `torchrun` listens there."
+            ) from err
+        except rendezvous.RendezvousTimeoutError as err:
+            raise LaunchError(
+                f"{where}: fewer than {self.smallest} nodes came {late}. Start the same command on "
+                "every node, each with its own --node-rank."
+            ) from err
+        except rendezvous.RendezvousError as err:
+            raise LaunchError(f"{where}: the job has ended on the other nodes ({err}).") from err
+
+    def _wait_for_node_0(self, where: str, late: str) -> None:
+        """Waits until the launcher of node 0 listens. Torch would log each attempt."""
+        deadline = time.monotonic() + self.timeout_s
+        while True:
+            try:
+                socket.create_connection((self.host, self.port), self.timeout_s).close()
+                return
+            except OSError as err:
+                if time.monotonic() > deadline:
+                    raise LaunchError(
+                        f"{where}: node 0 did not answer {late}: {err.strerror or err}. Check that "
+                        "the host is the machine of --node-rank 0, that the job has started there, "
+                        "and that no firewall closes the port."
+                    ) from err
+            time.sleep(0.5)
+
+
+ONE_NODE = Nodes()
+
+
+def _is_here(host: str) -> bool:
+    """Returns True if a name or an address belongs to this machine."""
+    with suppress(OSError), socket.create_server((host, 0)):
+        return True
+    return False

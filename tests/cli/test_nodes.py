@@ -1,0 +1,104 @@
+"""The options of jobs on several machines: mistakes, and what torch's launcher gets."""
+
+import socket
+import threading
+from dataclasses import replace
+
+import pytest
+
+from mmpt.cli.nodes import ONE_NODE, Nodes
+from mmpt.errors import LaunchError
+
+HERE = "127.0.0.1"
+
+
+def parse(nnodes="1", rank=None, endpoint="", restarts=0, timeout_s=300):
+    return Nodes.parse(nnodes, rank, endpoint, "job", restarts, timeout_s)
+
+
+def test_numbers_of_nodes_and_the_endpoint():
+    assert parse() == replace(ONE_NODE, run_id="job")
+    two = parse("2", 1, "host:1234", 3, 9)
+    assert two == Nodes(2, 2, 1, "host", 1234, "job", 3, 9)
+    elastic = parse("1:4", None, "host")
+    assert (elastic.smallest, elastic.largest, elastic.port) == (1, 4, 29400)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"nnodes": "0"}, "--nnodes must be a number of machines, such as 2, or the smallest and"),
+        ({"nnodes": "4:1"}, "but is 4:1."),
+        ({"nnodes": "two"}, "but is two."),
+        ({"nnodes": "2", "rank": 2}, "--node-rank must be a number from 0 to 1 with --nnodes 2"),
+        ({"rank": -1}, "but is -1."),
+        ({"nnodes": "2"}, "--nnodes 2 needs --rdzv-endpoint HOST:PORT, .* but it is not given."),
+        ({"nnodes": "2", "endpoint": "a:b"}, "but it is a:b."),
+        ({"nnodes": "2", "endpoint": "a:99999"}, "but it is a:99999."),
+        ({"nnodes": "2", "endpoint": ":29400"}, "but it is :29400."),
+        ({"restarts": -1}, "--max-restarts must be at least 0, but is -1."),
+        ({"timeout_s": 0}, "--rdzv-timeout must be at least 1, but is 0."),
+    ],
+)
+def test_mistakes(options, message):
+    with pytest.raises(LaunchError, match=message):
+        parse(**options)
+
+
+def test_node_0_is_the_one_with_that_number_or_on_the_machine_of_the_endpoint():
+    assert ONE_NODE.leads
+    for rank, host, leads in (
+        (0, "elsewhere.invalid", True),  # an address that this machine does not know as its own
+        (1, HERE, False),
+        (None, HERE, True),
+        (None, "elsewhere.invalid", False),
+    ):
+        assert parse("2", rank, host).leads == leads
+
+
+def test_the_ranks_are_in_the_order_of_the_node_numbers():
+    """The launchers sort themselves by their addresses."""
+    host = "zeta.example.org"
+    addresses = [
+        parse("12", rank, host).launch_settings()["local_addr"] for rank in (0, 1, 2, 10, 11)
+    ]
+    assert addresses == sorted(addresses)
+    assert addresses[0] == host
+
+
+def refused(nodes: Nodes, error: str = "") -> str:
+    """Returns the message when torch raises the error of this name."""
+    from torch.distributed.elastic import rendezvous
+
+    with pytest.raises(LaunchError) as caught, nodes.errors_explained():
+        raise getattr(rendezvous, error)
+    return str(caught.value)
+
+
+def test_a_host_that_does_not_answer_is_named_with_the_reason():
+    with socket.create_server((HERE, 0)) as free:
+        port = free.getsockname()[1]
+    message = refused(parse("2", 1, f"{HERE}:{port}", timeout_s=1))
+    assert message.startswith(f"--rdzv-endpoint {HERE}:{port}: node 0 did not answer within 1 s")
+    assert "Connection refused" in message
+    unknown = refused(parse("2", 1, "elsewhere.invalid", timeout_s=1))
+    assert unknown.startswith("--rdzv-endpoint elsewhere.invalid:29400: node 0 did not answer")
+
+
+def test_a_node_may_start_before_node_0():
+    with socket.create_server((HERE, 0)) as free:
+        port = free.getsockname()[1]
+    opened = []
+    timer = threading.Timer(1.0, lambda: opened.append(socket.create_server((HERE, port))))
+    timer.start()
+    with parse("2", 1, f"{HERE}:{port}", timeout_s=60).errors_explained():
+        assert opened
+    opened[0].close()
+
+
+def test_errors_of_torch_are_explained():
+    node_0 = parse("2", 0, HERE)
+    assert "cannot listen there" in refused(node_0, "RendezvousConnectionError")
+    late = refused(node_0, "RendezvousTimeoutError")
+    assert "fewer than 2 nodes came within 300 s" in late
+    assert "has ended on the other nodes" in refused(node_0, "RendezvousClosedError")

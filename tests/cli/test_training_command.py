@@ -1,0 +1,127 @@
+"""The command line of a training, for numbers of processes and GPUs."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmpt.cli.launch import num_processes
+from mmpt.cli.nodes import ONE_NODE
+from mmpt.cli.training_command import job_command, require_fairseq, training_command
+from mmpt.config import DatasetConfig, RunConfig
+from mmpt.errors import LaunchError
+from tests.support.paths import ROOT
+
+OWN = ["fairseq-train", "a.yaml", "--user-dir", "mmpt"]
+OWN += ["--task", "mmtask", "--arch", "mmarch", "--criterion", "mmloss"]
+
+
+def command(job_type, num_gpus, fairseq, resume=False, val_path="val.lst"):
+    """Return the command without the paths of python and fairseq-train."""
+    config = RunConfig(dataset=DatasetConfig(val_path=val_path), fairseq=fairseq)
+    size = num_processes(job_type)
+    argv = training_command(config, "a.yaml", size, size, num_gpus, resume=resume)
+    return [item.rsplit("/", 1)[-1] if item.startswith("/") else item for item in argv]
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "fairseq", "flags"),
+    [
+        (1, {"common": {"fp16": True}}, ["--fp16"]),
+        (2, {}, ["--distributed-world-size", "1"]),
+        (0, {"common": {"fp16": True, "seed": 2}}, ["--seed", "2", "--cpu"]),
+        (0, {"common": {"cpu": True}}, ["--cpu"]),
+        (1, {"common": {"cpu": True}}, ["--cpu"]),
+    ],
+)
+def test_command_of_one_process(num_gpus, fairseq, flags):
+    assert command("local_single", num_gpus, fairseq) == [*OWN, *flags]
+
+
+@pytest.mark.parametrize(
+    ("job_type", "num_gpus", "fairseq", "flags"),
+    [
+        (
+            *("local_small", 2, {"optimization": {"ddp_backend": "legacy_ddp"}}),
+            "--distributed-world-size 2 --ddp-backend legacy_ddp",
+        ),
+        ("local_small", 3, {}, "--distributed-world-size 2 --ddp-backend no_c10d"),
+        (
+            *("local_big", 8, {"common": {"fp16": True}}),
+            "--distributed-world-size 8 --fp16 --ddp-backend no_c10d",
+        ),
+        (
+            *("local_small", 0, {"common": {"bf16": True}}),
+            "--distributed-world-size 2 --ddp-backend no_c10d --cpu --distributed-backend gloo",
+        ),
+    ],
+)
+def test_command_of_several_processes(job_type, num_gpus, fairseq, flags):
+    assert command(job_type, num_gpus, fairseq) == [*OWN, *flags.split()]
+
+
+def test_running_on_the_cpu_is_logged_with_what_is_left_out(caplog):
+    caplog.set_level("INFO")
+    command("local_small", 0, {"common": {"fp16": True}})
+    assert caplog.messages == ["no GPU: running 2 processes on the CPU, without fp16"]
+
+
+@pytest.mark.parametrize(
+    ("job_type", "num_gpus"), [("local_small", 1), ("local_big", 7), ("local_4", 3)]
+)
+def test_too_few_gpus(job_type, num_gpus):
+    with pytest.raises(
+        LaunchError, match=rf"this machine has {num_gpus}; use --jobtype local_{num_gpus}\.$"
+    ):
+        command(job_type, num_gpus, {})
+
+
+def test_without_a_validation_list_there_is_no_validation():
+    assert command("local_single", 1, {}, val_path=None)[-1] == "--disable-validation"
+
+
+def test_continuing_leaves_out_what_would_start_anew():
+    checkpoint = {"restore_file": "w.pt", "reset_optimizer": True, "reset_lr_scheduler": True}
+    fairseq = {"checkpoint": checkpoint | {"save_dir": "s"}}
+    assert command("local_single", 1, fairseq, resume=True) == [*OWN, "--save-dir", "s"]
+
+
+def test_fairseq_finds_this_package_from_every_folder(monkeypatch, tmp_path):
+    def user_dir() -> str:
+        argv = training_command(RunConfig(), "a.yaml", 1, 1, 1, resume=False)
+        return argv[argv.index("--user-dir") + 1]
+
+    monkeypatch.chdir(ROOT)
+    assert user_dir() == "mmpt"  # as the release, in the folder where its commands run
+    monkeypatch.chdir(tmp_path)
+    assert user_dir() == str(ROOT / "mmpt")
+    (tmp_path / "mmpt").mkdir()  # another folder of that name
+    assert user_dir() == str(ROOT / "mmpt")
+
+
+def test_names_of_programs(monkeypatch, tmp_path):
+    own, other = tmp_path / "own", tmp_path / "other"
+    for folder in (own, other):
+        folder.mkdir()
+        for name in ("python", "torchrun", "fairseq-train"):
+            (folder / name).write_text("#!/bin/sh\n")
+            (folder / name).chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(own / "python"))
+    for path, names in (
+        (f"{own}:{other}", ("torchrun", "fairseq-train")),
+        (f"{other}:{own}", (str(own / "torchrun"), str(own / "fairseq-train"))),
+    ):
+        monkeypatch.setenv("PATH", path)
+        argv = training_command(RunConfig(), "a.yaml", 2, 2, 2, resume=False)
+        assert (job_command(2, ONE_NODE, argv)[0], argv[0]) == names
+
+
+def test_missing_fairseq(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(
+        LaunchError, match="READTHEDOCS=1 pip install --no-deps --no-build-isolation -r "
+    ) as error:
+        require_fairseq()
+    file = Path(str(error.value).split()[-1])
+    assert file.read_text() == (ROOT / "requirements-fairseq.txt").read_text()

@@ -1,0 +1,191 @@
+"""The same training, however its processes are started: by `mmpt train` or `torchrun`, on one
+machine or on two, and again after a failure.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from mmpt.utils.checkpoint_file import load_checkpoint
+from mmpt.utils.metrics_log import read_metrics
+from tests.support.jobs import QUICK, VIDEOCLIP, corpus_overrides, train
+from tests.support.namespaces import ADDRESSES, two_hosts
+from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.e2e
+
+EPOCHS = ["fairseq.optimization.max_epoch=2", "fairseq.checkpoint.save_interval_updates=2"]
+LAUNCHER = [sys.executable, "locallaunch.py"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+NODES = ["--nnodes", "2", "--rdzv-endpoint", f"{ADDRESSES[0]}:29400"]
+
+Outcome = tuple[dict[str, torch.Tensor], list[tuple[str, int, float]]]
+"""The weights, and split, update and loss of every row of metrics."""
+
+
+def outcome(save_dir: Path) -> Outcome:
+    rows = [(row["split"], row["update"], row["loss"]) for row in read_metrics(save_dir)]
+    return load_checkpoint(save_dir / "checkpoint_last.pt")["model"], rows
+
+
+def assert_identical(one: Outcome, other: Outcome) -> None:
+    assert one[1] == other[1]
+    assert one[0].keys() == other[0].keys()
+    assert all(torch.equal(one[0][name], other[0][name]) for name in one[0])
+
+
+def job(corpus: Path, save_dir: Path) -> list[str]:
+    """Returns the YAML and the overrides of the training."""
+    return [VIDEOCLIP, *corpus_overrides(corpus, save_dir), *QUICK, *EPOCHS]
+
+
+def start(command: Sequence[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(*jobs: subprocess.Popen[str], code: int = 0) -> list[str]:
+    """Waits for the jobs to end with an exit code, and returns their logs."""
+    logs = []
+    try:
+        for each in jobs:
+            logs.append(each.communicate(timeout=120)[0])
+    finally:
+        for each in jobs:
+            each.kill()
+    assert [each.returncode for each in jobs] == [code] * len(jobs), "\n".join(logs)[-6000:]
+    return logs
+
+
+def kill_a_rank(launcher: subprocess.Popen[str], save_dir: Path) -> None:
+    """Kills the last process of a launcher when the first checkpoint has been written."""
+    deadline = time.monotonic() + 100
+    while not (save_dir / "checkpoint_1_2.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    psutil.Process(launcher.pid).children()[-1].send_signal(signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def two_processes(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """The outcome with two processes on one machine."""
+    save_dir = tmp_path_factory.mktemp("runs") / "two"
+    train(VIDEOCLIP, corpus, save_dir, *EPOCHS, jobtype="local_2", OMP_NUM_THREADS="1")
+    return outcome(save_dir)
+
+
+@pytest.fixture
+def hosts() -> Iterator[list[list[str]]]:
+    """The words before a command on each of two hosts."""
+    try:
+        with two_hosts() as prefixes:
+            yield prefixes
+    except OSError as err:
+        pytest.skip(str(err))
+
+
+def test_torchrun_starts_the_same_training(
+    corpus: Path, tmp_path: Path, two_processes: Outcome
+) -> None:
+    options = ["--standalone", "--nproc-per-node", "2", "-m", "mmpt.train"]
+    finish(start([*TORCHRUN, *options, *job(corpus, tmp_path)]))
+    assert_identical(outcome(tmp_path), two_processes)
+    assert (tmp_path / "config.yaml").is_file()
+
+
+def test_a_job_continues_after_the_loss_of_a_rank(
+    corpus: Path, tmp_path: Path, two_processes: Outcome
+) -> None:
+    launcher = start(
+        [*LAUNCHER, *job(corpus, tmp_path), "--jobtype", "local_2", "--max-restarts", "1"]
+    )
+    kill_a_rank(launcher, tmp_path)
+    finish(launcher)
+    assert_identical(outcome(tmp_path), two_processes)
+
+
+@pytest.mark.parametrize("launcher", [LAUNCHER, TORCHRUN])
+def test_two_machines_train_as_one(
+    corpus: Path,
+    tmp_path: Path,
+    two_processes: Outcome,
+    hosts: list[list[str]],
+    launcher: list[str],
+) -> None:
+    jobs = []
+    for rank, host in enumerate(hosts):
+        if launcher == LAUNCHER:
+            place = ["--jobtype", "local_1", "--node-rank", str(rank)]
+            options = [*job(corpus, tmp_path), *NODES, *place]
+        else:
+            # These two are found out where the host's name resolves to its address.
+            place = ["--rdzv-conf", f"is_host={rank == 0}", "--local-addr", ADDRESSES[rank]]
+            options = [*NODES, "--rdzv-backend", "c10d", *place]
+            options += ["-m", "mmpt.train", *job(corpus, tmp_path)]
+        jobs.append(start([*host, *launcher, *options]))
+    logs = finish(*jobs)
+    assert_identical(outcome(tmp_path), two_processes)
+    assert "first update done" in logs[0]
+    assert "first update done" not in logs[1]  # rank 0 is on node 0
+
+
+def test_two_machines_continue_after_the_loss_of_a_rank(
+    corpus: Path, tmp_path: Path, two_processes: Outcome, hosts: list[list[str]]
+) -> None:
+    options = [*NODES, "--jobtype", "local_1", "--max-restarts", "1", "--node-rank"]
+    command = [*LAUNCHER, *job(corpus, tmp_path), *options]
+    jobs = [start([*host, *command, str(rank)]) for rank, host in enumerate(hosts)]
+    kill_a_rank(jobs[1], tmp_path)
+    finish(*jobs)
+    assert_identical(outcome(tmp_path), two_processes)
+
+
+def test_machines_with_other_settings_are_refused(
+    corpus: Path, tmp_path: Path, hosts: list[list[str]]
+) -> None:
+    command = [*LAUNCHER, *job(corpus, tmp_path), *NODES, "--jobtype", "local_1"]
+    jobs = [
+        start([*host, *command, "--node-rank", str(rank), f"fairseq.common.seed={rank}"])
+        for rank, host in enumerate(hosts)
+    ]
+    for log in finish(*jobs, code=2):
+        assert log.count("error: ") == 1
+        assert "  - settings: rank 1 on " in log
+        assert "Traceback" not in log
+
+
+def test_four_processes_make_the_updates_of_one_with_four_times_the_batches(
+    corpus: Path, tmp_path: Path
+) -> None:
+    """Equal but for rounding, as gradients are added in another order. No dropout here."""
+    common = ["fairseq.optimization.max_epoch=1", "fairseq.common.seed=5"]
+    train(VIDEOCLIP, corpus, tmp_path / "four", *common, jobtype="local_4", OMP_NUM_THREADS="1")
+    train(VIDEOCLIP, corpus, tmp_path / "one", *common, "fairseq.optimization.update_freq=[4]")
+    one, four = outcome(tmp_path / "one"), outcome(tmp_path / "four")
+    assert [row[:2] for row in one[1]] == [row[:2] for row in four[1]]
+    for (_, _, loss), (_, _, other) in zip(one[1], four[1], strict=True):
+        assert loss == pytest.approx(other, abs=2e-3)  # three digits are logged
+    worst = max(float((one[0][name] - four[0][name]).abs().max()) for name in one[0])
+    assert worst < 2e-4
+
+
+def test_processes_that_do_not_divide_the_batches(corpus: Path, tmp_path: Path) -> None:
+    """8 batches on 3 processes: in the last update, one process has none."""
+    options = ["fairseq.optimization.max_epoch=1"]
+    train(VIDEOCLIP, corpus, tmp_path, *options, jobtype="local_3", OMP_NUM_THREADS="1")
+    updates = [row for row in read_metrics(tmp_path) if row["split"] == "train"]
+    assert len(updates) == 3

@@ -1,0 +1,42 @@
+"""Two hosts on one machine: network namespaces that are joined by a cable (a veth pair)."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+ADDRESSES = ("10.77.0.1", "10.77.0.2")
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True, text=True, timeout=60)
+
+
+@contextmanager
+def two_hosts() -> Iterator[list[list[str]]]:
+    """Yields the words that come before a command on each of two hosts, which have `ADDRESSES`.
+
+    Raises:
+        OSError: namespaces cannot be made here. The message is the reason.
+    """
+    if not shutil.which("ip"):
+        raise OSError("the program `ip` (package iproute2) is not installed")
+    names = [f"mmpt{os.getpid()}{letter}" for letter in "ab"]
+    cables = [f"m{os.getpid()}{letter}" for letter in "ab"]
+    try:
+        try:
+            for name in names:
+                _ip("netns", "add", name)
+            cable = ["link", "add", cables[0], "netns", names[0], "type", "veth"]
+            _ip(*cable, "peer", "name", cables[1], "netns", names[1])
+            for name, end, address in zip(names, cables, ADDRESSES, strict=True):
+                _ip("-n", name, "addr", "add", f"{address}/24", "dev", end)
+                for device in (end, "lo"):
+                    _ip("-n", name, "link", "set", device, "up")
+        except subprocess.CalledProcessError as err:
+            raise OSError(f"network namespaces cannot be made: {err.stderr.strip()}") from err
+        yield [["ip", "netns", "exec", name] for name in names]
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
