@@ -103,7 +103,7 @@ FAMILY = (
 
 
 def family(folder: Path) -> list[int]:
-    """Waits for two processes of FAMILY, and returns their ids and those of their children."""
+    """Waits for two processes of FAMILY, and returns their ids and the ids of their children."""
     wait_until(lambda: len([file for file in folder.iterdir() if file.read_text()]) == 2)
     return [int(pid) for file in folder.iterdir() for pid in (file.name, file.read_text())]
 

@@ -171,7 +171,7 @@ def test_machines_with_other_settings_are_refused(
 def test_four_processes_make_the_updates_of_one_with_four_times_the_batches(
     corpus: Path, tmp_path: Path
 ) -> None:
-    """Equal but for rounding, as gradients are added in another order. No dropout here."""
+    """Equal except for rounding, as gradients are added in another order. No dropout here."""
     common = ["fairseq.optimization.max_epoch=1", "fairseq.common.seed=5"]
     train(VIDEOCLIP, corpus, tmp_path / "four", *common, jobtype="local_4", OMP_NUM_THREADS="1")
     train(VIDEOCLIP, corpus, tmp_path / "one", *common, "fairseq.optimization.update_freq=[4]")
