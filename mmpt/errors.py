@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 EXIT_CODE = 2
+REQUEUE_CODE = 75
+"""Exit code of a training that was asked to stop and has saved its state. It is EX_TEMPFAIL of
+sysexits.h: run the same command again to continue."""
 
 
 class UserError(ValueError):
@@ -48,6 +51,10 @@ class CheckpointError(UserError):
     """A checkpoint is missing or damaged, does not fit the model, or holds objects that could run
     code.
     """
+
+
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint is cut short, or its checksums are wrong."""
 
 
 class DeviceMemoryError(UserError):

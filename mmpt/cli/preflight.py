@@ -55,7 +55,9 @@ def check_start(config: RunConfig) -> None:
     """Raises CheckpointError unless fairseq can use the checkpoint that the training continues or
     starts from. For a bad `checkpoint_last.pt`, the error names the newest whole checkpoint.
     """
-    from mmpt.models.checkpoint import check_training_checkpoint  # deferred: seconds, for torch
+    # deferred: seconds, for torch
+    from mmpt.models.checkpoint import check_training_checkpoint
+    from mmpt.models.checkpoint_folder import repair_last
 
     last = last_checkpoint(config)
     path = last or config.option("checkpoint", "restore_file")
@@ -69,6 +71,8 @@ def check_start(config: RunConfig) -> None:
             f"demo makes its own:\n  {DEMO_COMMANDS}"
         )
     resets = config.option("checkpoint", "reset_optimizer")  # ignored when a run continues
+    if last is not None:
+        repair_last(Path(last))
     try:
         check_training_checkpoint(path, optimizer=bool(last or not resets))
     except CheckpointError as err:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmpt.errors import CheckpointError
+from mmpt.errors import CheckpointError, DamagedCheckpointError
 
 MAX_NAMED = 3
 """Largest number of tensors that a message names."""
@@ -39,8 +39,9 @@ def load_checkpoint(path: str | Path, *, mapped: bool = False) -> dict[str, Any]
         mapped: map the file into memory, so that values are read when they are used. Files in the
             format of torch before 1.6 cannot be mapped. They are read as a whole.
     Raises:
-        CheckpointError: the file is missing, damaged or not a checkpoint, or it holds other
-            classes or functions than those in the list described above.
+        DamagedCheckpointError: the file is damaged or not a checkpoint.
+        CheckpointError: the file is missing, or it holds other classes or functions than those in
+            the list described above.
     """
     try:
         mapped = mapped and zipfile.is_zipfile(path)
@@ -60,7 +61,7 @@ def load_checkpoint(path: str | Path, *, mapped: bool = False) -> dict[str, Any]
             ) from err
         message = str(err).strip() or type(err).__name__
         reason = message.splitlines()[0][:MAX_REASON]
-        raise CheckpointError(
+        raise DamagedCheckpointError(
             f"{path}: damaged, cut short or not a checkpoint ({reason}); copy or download it again."
         ) from err
     if not isinstance(checkpoint, dict):
@@ -68,6 +69,26 @@ def load_checkpoint(path: str | Path, *, mapped: bool = False) -> dict[str, Any]
             f"{path}: a checkpoint must be a dict, but this is a {type(checkpoint).__name__}."
         )
     return checkpoint
+
+
+def require_intact(path: str | Path) -> None:
+    """Reads a whole checkpoint file and compares its checksums.
+
+    Files in the format of torch before 1.6 have none. They are only loaded.
+
+    Raises:
+        DamagedCheckpointError: the file is damaged, cut short or not a checkpoint.
+        CheckpointError: as for `load_checkpoint`.
+    """
+    load_checkpoint(path, mapped=True)
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            try:
+                bad = archive.testzip()
+            except (zipfile.BadZipFile, OSError) as err:
+                bad = str(err)
+        if bad is not None:
+            raise DamagedCheckpointError(f"{path}: damaged: the checksum of {bad} is wrong.")
 
 
 def require_finite(

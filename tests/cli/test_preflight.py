@@ -99,31 +99,38 @@ def test_the_checkpoint_to_start_from(tmp_path, continues):
         preflight.check_start(config)
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda whole: b"", lambda whole: whole[:-40], lambda whole: bytes(len(whole))]
-)
-def test_a_damaged_last_checkpoint_names_the_newest_whole_one(tmp_path, damage):
-    entries = {"model": {"w": torch.ones(9)}, "optimizer_history": [], "extra_state": {}}
-    for age, name in enumerate(("_last", "2", "_1_300", "_best", "1")):
+@pytest.mark.parametrize("damage", [b"", b"PK\3\4", bytes(1000)])
+def test_a_run_with_a_damaged_last_checkpoint_continues_from_another(tmp_path, damage, caplog):
+    config = RunConfig(path="a.yaml", fairseq={"checkpoint": {"save_dir": str(tmp_path)}})
+    last, previous = tmp_path / "checkpoint_last.pt", tmp_path / "checkpoint_previous.pt"
+    entries = {"model": {"w": torch.ones(9)}, "extra_state": {}}
+    torch.save(entries | {"optimizer_history": [{"num_updates": 3}]}, previous)
+    last.write_bytes(damage)
+    preflight.check_start(config)
+    assert last.read_bytes() == previous.read_bytes()
+    assert f"{last}: damaged" in caplog.text
+    for path in tmp_path.glob("*.pt"):
+        path.write_bytes(damage)
+    with pytest.raises(CheckpointError, match=r"No other checkpoint of this run is whole.*remove"):
+        preflight.check_start(config)
+
+
+def test_a_diverged_last_checkpoint_names_the_newest_finite_one(tmp_path):
+    """A run does not continue from it by itself, as it would diverge again."""
+    entries = {"optimizer_history": [], "extra_state": {}}
+    for age, (name, value) in enumerate({"_last": "nan", "2": "nan", "_1_300": 1, "1": 1}.items()):
         path = tmp_path / f"checkpoint{name}.pt"
-        torch.save(entries, path)
+        torch.save(entries | {"model": {"w": torch.full((9,), float(value))}}, path)
         os.utime(path, (1000 - age, 1000 - age))
     last, newest = tmp_path / "checkpoint_last.pt", tmp_path / "checkpoint_1_300.pt"
-    for path in (last, tmp_path / "checkpoint2.pt"):
-        path.write_bytes(damage(path.read_bytes()))
-        os.utime(path, (2000, 2000))
     config = RunConfig(path="a.yaml", fairseq={"checkpoint": {"save_dir": str(tmp_path)}})
     with pytest.raises(CheckpointError) as caught:
         preflight.check_start(config)
-    assert str(caught.value).startswith(f"{last}: damaged")
+    assert "must be finite" in str(caught.value)
     assert f"newest whole checkpoint of this run is {newest}. " in str(caught.value)
     assert f"`cp {newest} {last}`" in str(caught.value)
-    shutil.copy(newest, last)  # as the message says
+    shutil.copy(newest, last)  # as told
     preflight.check_start(config)
-    for path in tmp_path.glob("*.pt"):
-        path.write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"No other checkpoint of this run is whole.*remove"):
-        preflight.check_start(config)
 
 
 def test_a_training_need_not_start_from_a_checkpoint(tmp_path):
