@@ -25,7 +25,7 @@ import numpy as np
 
 from mmpt.errors import DataError
 from mmpt.retrieval.retriever import VectorRetriever
-from mmpt.utils.io import atomic_write, read_json, remove_leftovers
+from mmpt.utils.io import atomic_write, read_json, read_json_lines, remove_leftovers
 from mmpt.utils.log import get_logger
 from mmpt.utils.stopwatch import Stopwatch
 
@@ -82,20 +82,26 @@ class Plan:
         }
         # A killed process may have left a temporary file.
         remove_leftovers(path.parent, re.escape(path.name))
+        self._log_hardness(path.parent / HARDNESS_LOG)  # first: a plan that exists is not repeated
         with atomic_write(path) as file:
             file.write(_compact(value) + "\n")
-        if self.hardness is not None:
-            self._log_hardness(path.parent / HARDNESS_LOG, self.hardness)
         return path
 
-    def _log_hardness(self, path: Path, hardness: dict[str, float]) -> None:
-        """Appends a line with the finite numbers of the hardness to the log."""
+    def _log_hardness(self, path: Path) -> None:
+        """Adds a line with the finite numbers of the hardness to the log.
+
+        Lines that a killed run has left about this and later epochs are removed.
+        """
+        if self.hardness is None:
+            return
         line: dict[str, float] = {"epoch": self.epoch}
-        for name, number in hardness.items():
+        for name, number in self.hardness.items():
             if math.isfinite(number):
                 line[name] = number
-        with open(path, "a", encoding="utf-8") as log:
-            log.write(_compact(line) + "\n")
+        rows = [row for row in read_json_lines(path) if row.get("epoch", 0) < self.epoch]
+        remove_leftovers(path.parent, re.escape(path.name))
+        with atomic_write(path) as log:
+            log.writelines(_compact(row) + "\n" for row in [*rows, line])
 
     @classmethod
     def load(cls, folder: str | Path, epoch: int, fingerprint: str, list_fingerprint: str) -> Plan:

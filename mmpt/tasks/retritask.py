@@ -125,8 +125,8 @@ class RetriTask(Task):
         settings_hash = self._fingerprint(plan_epoch)[:SETTINGS_DIGITS]
         prefix = f"plan-{plan_epoch}-{settings_hash}-"
         plan = None
-        if world.is_main and wanted is not None and wanted.startswith(prefix):
-            plan = self._read_plan(plan_epoch, wanted.removeprefix(prefix))
+        if world.is_main:
+            plan = self._read_plan(model, plan_epoch, (wanted or "").partition(prefix)[2])
         plan = world.broadcast_object(plan)
         if plan is None:
             plan = self.refresh(model, plan_epoch, world)
@@ -135,13 +135,26 @@ class RetriTask(Task):
         self._identity = prefix + plan.fingerprint
         return self._identity
 
-    def _read_plan(self, epoch: int, fingerprint: str) -> retrieval.Plan | None:
-        """Returns the plan of `epoch`, or None with a warning if its file cannot be used."""
+    def _read_plan(self, model: nn.Module, epoch: int, wanted: str) -> retrieval.Plan | None:
+        """Returns the plan of an interrupted run, or None if there is none to continue with.
+
+        Args:
+            wanted: fingerprint of the plan that a checkpoint was training on. If it is empty, the
+                epoch begins. Its plan exists if the run was killed before the first checkpoint of
+                the epoch. It must then have been made from the present weights.
+        """
+        path = retrieval.Plan.path(self.plan_dir, epoch)
+        if not wanted and not path.exists():
+            return None
+        name = wanted or self._fingerprint(epoch, weights_fingerprint(model))
         try:
-            return retrieval.Plan.load(self.plan_dir, epoch, fingerprint, self._ids_fingerprint)
+            plan = retrieval.Plan.load(self.plan_dir, epoch, name, self._ids_fingerprint)
         except DataError as err:
             logger.warning("%s", err)
             return None
+        retrieval.remove_other_vectors(self.plan_dir, key="")
+        logger.info("epoch %d: using the plan that an interrupted run has made", epoch)
+        return plan
 
     def refresh(self, model: nn.Module, epoch: int, world: World) -> retrieval.Plan:
         """Embeds all videos and plans the epoch; returns the same plan in every process."""

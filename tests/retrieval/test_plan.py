@@ -72,6 +72,14 @@ def test_a_plan_that_was_read_has_no_hardness_to_log(tmp_path):
     assert not (tmp_path / "other" / HARDNESS_LOG).exists()
 
 
+def test_the_hardness_of_a_plan_that_is_made_again_is_logged_once(tmp_path):
+    """As after a kill, and after a return to an earlier checkpoint."""
+    for epoch in (1, 2, 2, 3, 2):
+        replace(PLAN, epoch=epoch, hardness={"coverage": epoch / 4}).save(tmp_path, IDS)
+    lines = [json.loads(line) for line in (tmp_path / HARDNESS_LOG).read_text().splitlines()]
+    assert lines == [{"epoch": 1, "coverage": 0.25}, {"epoch": 2, "coverage": 0.5}]
+
+
 def test_a_foreign_or_renamed_plan_is_refused(tmp_path):
     path = PLAN.save(tmp_path, IDS)
     with pytest.raises(DataError, match=r"plan_e3\.json: must be the plan .* fingerprint xyz"):

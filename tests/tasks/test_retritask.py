@@ -164,6 +164,22 @@ def test_the_plan_of_an_interrupted_epoch_is_read_back_and_a_foreign_one_is_not(
     assert planned not in (identity, foreign)
 
 
+def test_an_epoch_that_begins_again_uses_its_plan_if_the_weights_are_the_same(
+    corpus: Path, tmp_path: Path
+) -> None:
+    task = make_task(corpus, tmp_path)
+    model = make_model(task)
+    identity = task.plan_epoch(train_set(task), model, 2, World())
+    again = make_task(corpus, tmp_path)
+    again.refresh = _must_not_run  # type: ignore[method-assign]
+    earlier = "plan-1-0-0"  # a checkpoint at the end of epoch 1 names its plan
+    assert again.plan_epoch(train_set(again), model, 2, World(), earlier) == identity
+    with torch.no_grad():
+        next(model.parameters()).add_(0.05)
+    moved = make_task(corpus, tmp_path)
+    assert moved.plan_epoch(train_set(moved), model, 2, World(), earlier) != identity
+
+
 def test_the_plan_of_other_settings_is_not_taken_up(corpus: Path, tmp_path: Path) -> None:
     task = make_task(corpus, tmp_path)
     identity = task.plan_epoch(train_set(task), make_model(task), 1, World())
