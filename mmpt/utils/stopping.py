@@ -1,0 +1,114 @@
+"""A request to stop a training: a signal of a batch system, or Ctrl-C.
+
+A batch system sends a signal some time before it ends a job. A training then completes its update,
+saves its state and ends. While there is nothing to save, it ends at once.
+
+A thread receives the signals. Python runs the handlers of signals in the main thread, between two
+operations of the interpreter. The main thread may be in a single operation for minutes, such as
+building an index or waiting for another process.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Collection
+from contextlib import suppress
+
+from mmpt.errors import REQUEUE_CODE
+
+SIGNALS = ("SIGTERM", "SIGUSR1", "SIGUSR2")
+"""Signals that ask a training to stop. SIGINT (Ctrl-C) always does."""
+
+
+class StopRequest:
+    """The signals that this process has received, and what they cause.
+
+    Loader workers, which batch systems signal too, are protected: they block the signals, because
+    the batches that they prepare are needed until the state is saved.
+
+    Args:
+        names: names of the signals, in addition to SIGINT.
+    """
+
+    def __init__(self, names: Collection[str] = SIGNALS):
+        self._numbers = {signal.SIGINT, *(signal.Signals[name] for name in names)}
+        self._received: signal.Signals | None = None
+        self._is_saving = False
+
+    def __bool__(self) -> bool:
+        """True if a signal was received."""
+        return self._received is not None
+
+    def listen(self) -> None:
+        """Installs the handlers and starts the thread. Only the main thread may call this."""
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        for number in self._numbers:
+            signal.signal(number, lambda *_: None)  # so that Python writes the number to the pipe
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        os.register_at_fork(after_in_child=self._ignore_in_child)
+        threading.Thread(target=self._watch, args=(reader,), daemon=True).start()
+
+    @property
+    def name(self) -> str:
+        """Name of the signal that was received."""
+        return "another process" if self._received is None else self._received.name
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of a process that was stopped: `REQUEUE_CODE`, or 130 after Ctrl-C."""
+        return 128 + signal.SIGINT if self._received == signal.SIGINT else REQUEUE_CODE
+
+    def save_first(self) -> None:
+        """From now on, the training saves its state before it ends."""
+        self._is_saving = True
+
+    def end_at_once(self) -> None:
+        """From now on, a signal ends the process at once, as there is nothing to save."""
+        self._is_saving = False
+        if self:
+            self.end("nothing is lost")
+
+    def end(self, result: str) -> None:
+        """Ends this process and its loader workers.
+
+        Args:
+            result: what has happened to the state, for the message.
+        """
+        message = f"stopped by {self.name}: {result}; run the same command again to continue\n"
+        with suppress(OSError):
+            os.write(2, message.encode())
+        end_children()
+        os._exit(self.exit_code)
+
+    def _watch(self, reader: int) -> None:
+        """Receives the numbers of signals, of which some may be others than the expected ones."""
+        while True:
+            for number in os.read(reader, 64):
+                if number in self._numbers:
+                    self._receive(signal.Signals(number))
+
+    def _receive(self, number: signal.Signals) -> None:
+        is_second_interrupt = number == signal.SIGINT == self._received
+        self._received = self._received or number
+        if is_second_interrupt:
+            self.end("the updates since the last checkpoint are repeated")
+        if not self._is_saving:
+            self.end("nothing is lost")
+
+    def _ignore_in_child(self) -> None:
+        """Runs in a forked process, which must not pass signals to its parent's thread."""
+        signal.set_wakeup_fd(-1)
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._numbers)
+
+
+def end_children() -> None:
+    """Ends loader workers that are left when a process exits.
+
+    They block SIGTERM, with which `multiprocessing` would try to end them.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler reports the end as an error
+    for child in multiprocessing.active_children():
+        child.kill()

@@ -1,0 +1,89 @@
+"""Signals that ask a process to stop, in processes of their own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.spawn
+
+PROGRAM = """
+import ctypes, os, sys, time
+from mmpt.utils.stopping import StopRequest
+
+stop = StopRequest(["SIGTERM", "SIGUSR1"])
+stop.listen()
+child = os.fork()
+if child == 0:
+    time.sleep(60)  # as a loader worker
+    os._exit(0)
+print(child, flush=True)
+if "saving" in sys.argv:
+    stop.save_first()
+if "busy" in sys.argv:  # in an operation that Python's handlers wait for
+    ctypes.CDLL(None).sleep(60)
+while not stop:
+    time.sleep(0.01)
+time.sleep(0.3)
+os.kill(child, 0)  # alive
+stop.end("saved")
+"""
+
+
+def run(*signals: signal.Signals, args: tuple[str, ...] = (), pause_s: float = 0.2) -> tuple:
+    """Returns the exit code and the errors of the program after some signals to its group."""
+    program = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *args],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert program.stdout is not None
+    program.stdout.readline()
+    time.sleep(0.1)
+    for number in signals:
+        os.killpg(program.pid, number)
+        time.sleep(pause_s)
+    begin = time.monotonic()
+    try:
+        code = program.wait(timeout=20)
+        assert program.stderr is not None
+        return code, program.stderr.readline(), time.monotonic() - begin
+    finally:
+        os.killpg(program.pid, signal.SIGKILL)  # the fork is left
+        program.communicate()
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)]
+)
+def test_the_process_saves_first_and_its_child_lives_until_then(number, code):
+    found, message, _ = run(number, args=("saving",))
+    assert found == code
+    assert message == f"stopped by {number.name}: saved; run the same command again to continue\n"
+
+
+def test_a_signal_that_was_not_named_has_its_usual_effect():
+    assert run(signal.SIGUSR2)[0] == -signal.SIGUSR2
+
+
+@pytest.mark.parametrize("args", [(), ("busy",)])
+def test_without_anything_to_save_it_ends_at_once(args):
+    code, message, waited_s = run(signal.SIGTERM, args=args)
+    assert (code, "nothing is lost" in message) == (75, True)
+    assert waited_s < 1
+
+
+def test_a_second_interrupt_ends_at_once_but_a_second_sigterm_does_not():
+    code, message, _ = run(signal.SIGINT, signal.SIGINT, args=("saving",), pause_s=0.1)
+    assert (code, "are repeated" in message) == (130, True)
+    code, message, _ = run(signal.SIGTERM, signal.SIGTERM, args=("saving",), pause_s=0.1)
+    assert (code, "saved" in message) == (75, True)
