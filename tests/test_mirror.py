@@ -77,12 +77,15 @@ ELSEWHERE = {
     "shards/layout.py": "tested by processors/test_how2.py and prepare/shards/test_packing.py",
     "shards/video_table.py": "tested by processors/test_how2.py and utils/test_text_files.py",
     "shards/writer.py": "tested by prepare/shards/test_packing.py",
+    "tasks/nonfinite.py": "tested by e2e/test_ended_runs.py",
+    "tasks/run_state.py": "tested by e2e/test_interruptions.py",
     "utils/checkpoint_file.py": "tested by models/test_checkpoint.py",
     "utils/tables.py": "tested by evaluators/test_table.py",
     "utils/workers.py": "tested by utils/test_killed.py and prepare/shards/test_packing_breaks.py",
     # Classes for fairseq, which only mean something to its trainer.
     "datasets/fairseqmmdataset.py": "tested by tasks/test_fairseqmmiterator.py",
     "losses/fairseqmmloss.py": "tested by e2e/test_training.py",
+    "tasks/fairseqmmloop.py": "tested by e2e/test_interruptions.py",
     "models/fairseqmmmodel.py": "tested by models/test_heads.py and test_finite_weights.py",
 }
 

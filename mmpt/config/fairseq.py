@@ -1,6 +1,7 @@
 """The options of a YAML's `fairseq:` groups.
 
-Names, types and choices come from fairseq's own dataclasses. Bounds are added here.
+Names, types and choices come from fairseq's own dataclasses. Bounds are added here, and a few
+options of our own.
 fairseq is imported when options are checked. Without it only the options in `BOUNDS` are checked.
 """
 
@@ -36,6 +37,11 @@ REFUSED = {
     "`reset_optimizer: true` for a new optimizer",
 }
 """Options that a YAML must not set -> the reason."""
+OWN: dict[str, dict[str, Any]] = {
+    "checkpoint": {"save_every_minutes": float, "stop_signals": list[str]},
+    "distributed_training": {"timeout_minutes": float},
+}
+"""Group -> options that `FairseqMMTask` adds to fairseq's options, and their types."""
 UNKNOWN = re.compile(
     "_name|tpu|ddp_comm_hook|(slowmo|localsgd|zero|pipeline|not_fsdp)_.*|no_reshard_after_forward"
     "|fp32_reduce_scatter|cpu_offload|use_sharded_state"
@@ -51,7 +57,7 @@ _COUNTS = (
     "all_gather_list_size fp16_init_scale amp_init_scale"
 )
 _NOT_NEGATIVE = "clip_norm weight_decay end_learning_rate fp16_scale_tolerance"
-_POSITIVE = "adam_eps total_num_update power min_loss_scale"
+_POSITIVE = "adam_eps total_num_update power min_loss_scale save_every_minutes timeout_minutes"
 
 
 def _check_betas(value: Any) -> Any:
@@ -75,6 +81,7 @@ BOUNDS: dict[str, Any] = {
     "update_freq": Annotated[list[schema.Count], Field(min_length=1), Listed],
     "adam_betas": Annotated[Any, BeforeValidator(_check_betas)],
     "path": str | list[str],
+    "stop_signals": list[Literal["SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP"]],
     "optimizer": Literal["adam"],
     "lr_scheduler": Literal["polynomial_decay", "fixed"],
     "best_checkpoint_metric": Literal["loss"],
@@ -139,8 +146,9 @@ def _fairseq_types() -> dict[str, dict[str, Any]]:
         "common_eval": _types_of(configs.CommonEvalConfig),
         "dataset": _types_of(configs.DatasetConfig),
         "optimization": _types_of(configs.OptimizationConfig) | {"ddp_backend": str},
-        "checkpoint": _types_of(configs.CheckpointConfig),
-        "distributed_training": _types_of(configs.DistributedTrainingConfig),
+        "checkpoint": _types_of(configs.CheckpointConfig) | OWN["checkpoint"],
+        "distributed_training": _types_of(configs.DistributedTrainingConfig)
+        | OWN["distributed_training"],
         "optimizer": _types_of(adam.FairseqAdamConfig) | {"optimizer": str},
         "lr_scheduler": _types_of(polynomial.PolynomialDecayLRScheduleConfig)
         | {"lr_scheduler": str},

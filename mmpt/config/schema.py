@@ -228,6 +228,11 @@ class LossConfig(Section):
     own process, as released."""
     learnable_temperature: Switch = False
     """Train the temperature and save it, as the paper says. Default: 0.07, as released."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """Action if the loss of a batch is NaN or infinite. `stop` ends training with exit code 2.
+    `skip` leaves out the update, in all processes. Both list the videos in a file of `save_dir`."""
+    max_skipped: Count = 10
+    """Largest number of updates that `on_nonfinite: skip` leaves out in a run."""
 
 
 def _default_centroids(known: dict[str, Any]) -> int:

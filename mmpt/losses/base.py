@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from mmpt.config.schema import LossConfig
-from mmpt.errors import ConfigError
+from mmpt.errors import ConfigError, UserError
 from mmpt.losses.gather import join_batches
 from mmpt.registry import Registry
 
@@ -24,10 +24,6 @@ LOG_SCALE = math.log(1 / 0.07)
 """Initial value of theta: tau = exp(-theta) = 0.07."""
 MAX_LOG_SCALE = 4.6052
 """theta is clamped to [0, MAX_LOG_SCALE], so tau stays between 0.01 and 1."""
-
-
-class NonFiniteLossError(ArithmeticError):
-    """A term of the loss is NaN or infinite. Further training would destroy the weights."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +39,19 @@ class LossOutput:
     def total(self) -> Tensor:
         """The scalar to minimise: the sum of the terms."""
         return torch.stack(list(self.terms.values())).sum()
+
+
+class NonFiniteLossError(UserError):
+    """A term of the loss is NaN or infinite. Further training would destroy the weights.
+
+    Args:
+        message: which terms are not finite, and the likely cause.
+        output: the result of the loss.
+    """
+
+    def __init__(self, message: str, output: LossOutput):
+        super().__init__(message)
+        self.output = output
 
 
 class Loss(nn.Module):
@@ -206,4 +215,5 @@ def _require_finite(output: LossOutput, batch: dict[str, Any]) -> None:
     terms = [f"{name} is {term.item()}" for name, term in output.terms.items()]
     term_values = ", ".join(terms)
     input_shapes = ", ".join(shapes)
-    raise NonFiniteLossError(f"loss: {term_values}, over a batch of {input_shapes}. {cause}")
+    message = f"loss: {term_values}, over a batch of {input_shapes}. {cause}"
+    raise NonFiniteLossError(message, output)

@@ -13,12 +13,16 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.logging import metrics
 from torch import Tensor, nn
 
+from mmpt.losses.base import LossOutput, NonFiniteLossError
 from mmpt.utils.device_figures import memory_gb, peak_tflops
 from mmpt.utils.distributed import World
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
-BOOKKEEPING = ["loss", "ntokens", "nsentences", "sample_size", "videos", "flops", "data_wait"]
+BOOKKEEPING = (
+    *("loss", "ntokens", "nsentences", "sample_size", "videos", "flops", "data_wait"),
+    "stop_requested",
+)
 """Entries of a log that are not averaged as terms of the loss or its metrics are."""
 
 
@@ -50,14 +54,16 @@ class MMCriterion(FairseqCriterion):
             is_dummy_step: see `Loss.forward`.
         """
         batch = sample | model(**sample)
-        result = self.loss(is_dummy_step=is_dummy_step, **batch)
+        result, is_finite = self._run_loss(batch, is_dummy_step)
         loss = result.total
         num_clips = len(sample["caps"])
         log: dict[str, Any] = {
             "loss": loss.detach(),
-            "sample_size": 1,
+            "sample_size": int(is_finite),
             "nsentences": num_clips,
             "ntokens": sample["caps"].numel() + sample["vmasks"].numel(),
+            # fairseq adds the logs of all processes up. So they know when one was asked to stop.
+            "stop_requested": float(bool(self.task.stop)),
         }
         scalars = result.terms | result.metrics
         for name, scalar in scalars.items():
@@ -74,6 +80,29 @@ class MMCriterion(FairseqCriterion):
         if hasattr(task.model, "flops"):
             log["flops"] = task.model.flops(sample["cmasks"], sample["vmasks"])
         return loss, 1, log
+
+    def _run_loss(self, batch: dict[str, Any], is_dummy_step: bool) -> tuple[LossOutput, bool]:
+        """Returns the result of the loss, and whether it counts.
+
+        If it is not finite and the update is to be skipped, all of its values are zero.
+
+        Raises:
+            NonFiniteLossError: it is not finite, and training must stop.
+        """
+        is_finite, nonfinite = True, self.task.nonfinite
+        try:
+            result = self.loss(is_dummy_step=is_dummy_step, **batch)
+        except NonFiniteLossError as error:
+            self.task.handle_nonfinite(batch, error)
+            result, is_finite = error.output, False
+        if self.training and self.loss.config.gather_negatives:
+            # The backward pass waits for the other processes, so that all skip it or none.
+            is_finite = not nonfinite.agree()
+        if not is_finite:
+            zero = next(iter(result.terms.values())).new_zeros((), requires_grad=True)
+            terms = dict.fromkeys(result.terms, zero)
+            result = LossOutput(terms, dict.fromkeys(result.metrics, zero))
+        return result, is_finite
 
     def load_state_dict(
         self, state_dict: dict[str, Any] | None, strict: bool = True, assign: bool = False
@@ -96,7 +125,8 @@ class MMCriterion(FairseqCriterion):
             for name, value in log.items():
                 sums[name] = sums[name] + value
         num_batches = int(sums["sample_size"])
-        if num_batches == 0:
+        if num_batches == 0:  # all were skipped
+            metrics.log_scalar("loss", 0, weight=0)
             return
 
         # Means over the batches.

@@ -49,7 +49,26 @@ class WaitingIterator(CountingIterator):
         return waited_s
 
 
-class PlannedBatchIterator(EpochBatchIterator):
+class ShardedBatchIterator(EpochBatchIterator):
+    """fairseq's iterator of an epoch, which can continue with another number of processes."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns fairseq's state and the number of processes."""
+        return {**super().state_dict(), "num_shards": self.num_shards}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continues an interrupted epoch.
+
+        Each step takes one batch per process, in the same order for any number of processes. So
+        the steps of the earlier number are converted to steps of the present one. A part of a step
+        is done again.
+        """
+        done = state_dict.get("iterations_in_epoch", 0)
+        done = done * state_dict.get("num_shards", self.num_shards) // self.num_shards
+        super().load_state_dict({**state_dict, "iterations_in_epoch": done})
+
+
+class PlannedBatchIterator(ShardedBatchIterator):
     """One epoch of a data set whose batches are planned when they are first needed.
 
     fairseq makes one iterator per epoch, because the data set says that iterators cannot be reused.
@@ -113,8 +132,8 @@ class PlannedBatchIterator(EpochBatchIterator):
         return self._dummy
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns fairseq's state, the identity of the plan and the number of processes."""
-        return {**super().state_dict(), "plan": self._plan_identity, "num_shards": self.num_shards}
+        """Returns the state of the base class and the identity of the plan."""
+        return {**super().state_dict(), "plan": self._plan_identity}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues an interrupted epoch on its own plan.
@@ -129,9 +148,5 @@ class PlannedBatchIterator(EpochBatchIterator):
                 logger.warning(
                     "the plan that epoch %d was training on is gone: it starts again", epoch
                 )
-                done = 0
-            # The number of processes may have changed. Convert steps of the earlier number to steps
-            # of the present one. A part of a step is done again.
-            done = done * state_dict.get("num_shards", self.num_shards) // self.num_shards
-            state_dict = {**state_dict, "iterations_in_epoch": done}
+                state_dict = {**state_dict, "iterations_in_epoch": 0}
         super().load_state_dict(state_dict)

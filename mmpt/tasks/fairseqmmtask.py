@@ -1,8 +1,7 @@
 """fairseq's task `mmtask`: reads the YAML, gives fairseq the data sets, the model and the loss, and
 plans the batches of each epoch.
 
-A user's mistake ends the process with one message and exit code 2, wherever in fairseq it is
-raised. An exception hook finds it in the chain of exceptions that fairseq wraps around it.
+`fairseqmmloop.py` wraps fairseq's training loop, and `failure_report.py` reports how it failed.
 """
 
 from __future__ import annotations
@@ -10,47 +9,51 @@ from __future__ import annotations
 import argparse
 import atexit
 import logging
-import os
 import re
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from fairseq.distributed.utils import _TensorPlaceholder
+from fairseq.distributed.utils import _TensorPlaceholder, all_reduce, get_global_group
 from fairseq.logging import metrics
 from fairseq.tasks import LegacyFairseqTask, register_task
 from omegaconf import DictConfig, ListConfig
 from omegaconf.base import ContainerMetadata, Metadata
 from omegaconf.nodes import AnyNode
 from torch import nn
+from torch.distributed import distributed_c10d
 
 import mmpt.losses.fairseqmmloss
 import mmpt.models.fairseqmmmodel  # noqa: F401  fairseq finds both by name once they are registered
 from mmpt.batch import Split
 from mmpt.config import load_config
+from mmpt.datasets import MMDataset
 from mmpt.datasets.fairseqmmdataset import FairseqMMDataset
-from mmpt.errors import EXIT_CODE, UserError, causes_of, message_of
+from mmpt.losses.base import NonFiniteLossError
 from mmpt.models.checkpoint import Use, check_optimizer_state
+from mmpt.models.checkpoint_folder import LAST
 from mmpt.models.mmfusion import MMFusionSeparate
 from mmpt.modules.chunks import step_in_memory
-from mmpt.tasks.fairseqmmiterator import PlannedBatchIterator
+from mmpt.tasks import fairseqmmloop
+from mmpt.tasks.failure_report import leave_process_group, report_failure
+from mmpt.tasks.fairseqmmiterator import PlannedBatchIterator, ShardedBatchIterator
+from mmpt.tasks.nonfinite import NonFiniteBatches
 from mmpt.tasks.retritask import RetriTask
+from mmpt.tasks.run_state import RunState
 from mmpt.tasks.task import Task
 from mmpt.utils.distributed import World
-from mmpt.utils.io import DISK_FULL, write_error
-from mmpt.utils.killed import worker_failure
 from mmpt.utils.log import get_logger
 from mmpt.utils.metrics_log import MetricsLog
+from mmpt.utils.stopping import SIGNALS, StopRequest, end_children
 
 logger = get_logger(__name__)
-LAST_CHECKPOINT = "checkpoint_last.pt"
 PASSED_ON = "seed num_shards shard_id num_workers skip_remainder_batch grouped_shuffling"
 """Arguments of `get_batch_iterator` that fairseq's iterator takes by the same names."""
 NOT_FLAT = ("bf16", "memory_efficient_fp16", "memory_efficient_bf16", "fp16_no_flatten_grads")
@@ -61,9 +64,8 @@ GATHERED = (
     "repeat it alone: set `model.checkpoint_activations` to a number of clips (for example 64), or "
     "to a smaller one."
 )
-LOST_PEER = re.compile(
-    r"Connection (closed|reset|refused)|Broken pipe|Socket closed|socket has been closed|TCPStore"
-)
+STATE = "FairseqMMTask"
+"""Entry of a checkpoint's `extra_state` with the state of the task. fairseq uses the class name."""
 
 # Rank 0 sends a checkpoint to the others, with fairseq's settings as OmegaConf objects.
 SETTINGS: list[Any] = [DictConfig, ListConfig, AnyNode, ContainerMetadata, Metadata]
@@ -77,8 +79,11 @@ class FairseqMMTask(LegacyFairseqTask):
 
     @staticmethod
     def add_args(parser: argparse.ArgumentParser) -> None:
-        """Adds the one positional argument."""
+        """Adds the YAML, and options of the groups `checkpoint` and `distributed_training`."""
         parser.add_argument("taskconfig", metavar="FILE", help="YAML that describes the run")
+        parser.add_argument("--save-every-minutes", type=float, metavar="M")
+        parser.add_argument("--stop-signals", type=re.compile(r"SIG\w+").findall, default=SIGNALS)
+        parser.add_argument("--timeout-minutes", type=float, metavar="M")
 
     def __init__(self, args: argparse.Namespace):
         super().__init__(args)
@@ -91,17 +96,33 @@ class FairseqMMTask(LegacyFairseqTask):
         self.num_updates = 0  # completed before the current update
         self.epoch = 1
         self.metrics_log: MetricsLog | None = None  # in the main process, from the first step on
+        self.sample: dict[str, Any] = {}  # of the current step
         self.start: tuple[float, float] | None = None  # (share of the run that is done, time)
         self.has_updated = False  # in this process
+        self.stop = StopRequest(args.stop_signals)
+        self.run = RunState(self.stop, self._is_in_any, args.save_every_minutes)
+        assert config.loss is not None, "checked by the config"
+        self.nonfinite = NonFiniteBatches(
+            config.loss, args.save_dir, self.world.rank, self._is_in_any
+        )
 
     @classmethod
     def setup_task(cls, args: argparse.Namespace, **kwargs: Any) -> FairseqMMTask:
-        """Returns the task, and installs the exception hook that reports the user's mistakes."""
-        sys.excepthook = partial(_report_user_error, args)
-        atexit.register(_leave_process_group)
-        if not World.current().is_main:  # rank 0 logs messages that are the same in every process
+        """Returns the task, and installs what reports failures and receives signals."""
+        sys.excepthook = partial(report_failure, args, None)
+        atexit.register(leave_process_group)
+        atexit.register(end_children)
+        world = World.current()
+        if not world.is_main:  # rank 0 logs messages that are the same in every process
             logging.getLogger("mmpt").setLevel(logging.ERROR)
-        return cls(args)
+        if world.size > 1 and args.timeout_minutes:
+            timeout = timedelta(minutes=args.timeout_minutes)
+            distributed_c10d._set_pg_timeout(timeout, get_global_group())
+        fairseqmmloop.wrap_training_loop()
+        task = cls(args)
+        sys.excepthook = partial(report_failure, args, task.stop)
+        task.stop.listen()
+        return task
 
     def build_inner_model(self) -> tuple[nn.Module, str, Use]:
         """Builds the network.
@@ -115,8 +136,8 @@ class FairseqMMTask(LegacyFairseqTask):
         """
         args = self.args
         path = Path(args.restore_file)  # the launcher has checked that the file exists
-        if args.restore_file == LAST_CHECKPOINT:
-            path = Path(args.save_dir) / LAST_CHECKPOINT
+        if args.restore_file == LAST:
+            path = Path(args.save_dir) / LAST
         self.model = self.inner.build_model(pretrained=not path.is_file())
         if args.reset_optimizer:
             return self.model, str(path), Use.START
@@ -138,24 +159,36 @@ class FairseqMMTask(LegacyFairseqTask):
             self.datasets[split] = FairseqMMDataset(dataset, training=split == "train")
 
     def get_batch_iterator(self, dataset: FairseqMMDataset, **kwargs: Any) -> Any:
-        """Returns fairseq's iterator, or for planned training batches a `PlannedBatchIterator`.
+        """Returns an iterator: fairseq's in validation, `PlannedBatchIterator` for planned batches.
 
         The plan of an epoch is made when its first batch is needed. By then the checkpoint has been
         loaded. If an interrupted epoch continues, its plan is read instead of computed.
         """
-        if not (dataset.training and isinstance(self.inner, RetriTask)):
+        if not dataset.training:
             return super().get_batch_iterator(dataset, **kwargs)
+        settings: dict[str, Any] = {name: kwargs[name] for name in PASSED_ON.split()}
+        settings |= {"epoch": kwargs["epoch"], "buffer_size": kwargs["data_buffer_size"]}
+        if not isinstance(self.inner, RetriTask):
+            batches = dataset.batch_by_size(
+                dataset.ordered_indices(), max_sentences=kwargs["max_sentences"]
+            )
+            return ShardedBatchIterator(dataset, dataset.collater, batches, **settings)
         assert self.model is not None, "fairseq builds the model before it asks for batches"
         dataset.set_epoch(kwargs["epoch"])
         self.batches = PlannedBatchIterator(
             dataset,
-            plan=partial(self.inner.plan_epoch, dataset.dataset, self.model, world=self.world),
-            epoch=kwargs["epoch"],
+            plan=partial(self._plan_epoch, dataset.dataset),
             batch_size=kwargs["max_sentences"] or 1,
-            buffer_size=kwargs["data_buffer_size"],
-            **{name: kwargs[name] for name in PASSED_ON.split()},
+            **settings,
         )
         return self.batches
+
+    def _plan_epoch(self, dataset: MMDataset, epoch: int, wanted: str | None) -> str:
+        """Plans an epoch. What an interrupted refresh has done is in files, so it saves nothing."""
+        assert isinstance(self.inner, RetriTask)
+        assert self.model is not None
+        self.stop.end_at_once()
+        return self.inner.plan_epoch(dataset, self.model, epoch, self.world, wanted)
 
     def train_step(
         self,
@@ -174,14 +207,22 @@ class FairseqMMTask(LegacyFairseqTask):
             DeviceMemoryError: the device is out of memory, and chunks cannot be smaller, or the
                 other processes would have to repeat the step, too.
         """
+        self.stop.save_first()
         self.num_updates = update_num
-        if self.metrics_log is None and self.world.is_main:
-            self.metrics_log = MetricsLog(self.args.save_dir, update_num)
+        self.sample = sample
         # fairseq's train_step calls criterion(model, sample).
         criterion_of_step = partial(criterion, is_dummy_step=ignore_grad)
         step = partial(
             super().train_step, sample, model, criterion_of_step, optimizer, update_num, ignore_grad
         )
+        result = self._run_step(step, model, criterion)
+        gathers = self.loss.config.gather_negatives  # the loss has agreed already
+        if not gathers and self.nonfinite.agree():
+            optimizer.zero_grad()
+        return result
+
+    def _run_step(self, step: Callable[[], Any], model: nn.Module, criterion: Any) -> Any:
+        """Returns step(), in smaller chunks if memory is short."""
         if not isinstance(self.model, MMFusionSeparate):
             return step()
         chunk = self.model.chunk_in_training
@@ -193,6 +234,63 @@ class FairseqMMTask(LegacyFairseqTask):
         parameters = [*model.parameters(), *criterion.parameters()]
         return step_in_memory(step, chunk, parameters, parameters[0].device)
 
+    def optimizer_step(self, optimizer: Any, model: nn.Module, update_num: int) -> None:
+        """Updates the weights, unless the loss of a process is not finite and may be skipped."""
+        if not self.nonfinite.take_skipped():
+            super().optimizer_step(optimizer, model, update_num)
+
+    def _is_in_any(self, value: bool) -> bool:
+        """Returns in all processes whether one of them has called this with True."""
+        if self.world.size == 1:
+            return value
+        assert self.model is not None
+        device = next(self.model.parameters()).device
+        flag = torch.tensor([float(value)], device=device)
+        all_reduce(flag, group=get_global_group())
+        return bool(flag.item() > 0)
+
+    def handle_nonfinite(self, sample: dict[str, Any], error: NonFiniteLossError) -> None:
+        """Reports a batch whose loss is not finite, and marks its update to be skipped.
+
+        Raises:
+            NonFiniteLossError: updates are not skipped, or this is a validation.
+        """
+        message = self.describe_failure(str(error), sample)
+        if not (self.nonfinite.skips and self.loss.training):
+            raise NonFiniteLossError(message, error.output) from error
+        self.nonfinite.mark()
+
+    def describe_failure(self, message: str, sample: dict[str, Any] | None = None) -> str:
+        """Writes a file about a batch, by default the current one, and returns the message."""
+        sample = self.sample if sample is None else sample
+        return self.nonfinite.report(self.num_updates + 1, sample, message)
+
+    # ---- what fairseqmmloop.py calls
+
+    def begin_log(self, num_updates: int, *, is_due: bool) -> None:
+        """Opens the log of metrics of a run that has completed `num_updates`.
+
+        Args:
+            is_due: the validation of the last update has not been done.
+        """
+        if self.world.is_main:
+            self.metrics_log = MetricsLog(self.args.save_dir, num_updates, is_valid_due=is_due)
+
+    def post_save(self, path: str, num_updates: int) -> None:
+        """Notes the time. fairseq calls this in the process that has saved a checkpoint."""
+        self.run.note_saved()
+
+    def get_checkpoint_dict(self) -> dict[str, Any]:
+        """Returns what fairseq adds to a checkpoint's `extra_state`."""
+        counts = {"num_skipped": self.nonfinite.num_skipped}
+        return {STATE: counts | self.run.state_dict() | fairseqmmloop.state_of_loop()}
+
+    def set_checkpoint_dict(self, state: dict[str, Any]) -> None:
+        """Restores the state of the task from a checkpoint."""
+        self.nonfinite.num_skipped = state["num_skipped"]
+        self.run.load_state_dict(state)
+        fairseqmmloop.restore_loop(state)
+
     def begin_epoch(self, epoch: int, model: nn.Module) -> None:
         """Stores the number of the epoch that begins."""
         super().begin_epoch(epoch, model)
@@ -201,6 +299,8 @@ class FairseqMMTask(LegacyFairseqTask):
     def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
         """Aggregates metrics as fairseq does. Writes training metrics at every log interval."""
         super().reduce_metrics(logging_outputs, criterion)
+        if self.run.hear(logging_outputs) and not criterion.training:
+            raise fairseqmmloop.StoppedInValidationError
         if criterion.training and not self.has_updated:
             self.has_updated = True
             logger.info("first update done; metrics every %d updates", self.args.log_interval)
@@ -237,70 +337,3 @@ class FairseqMMTask(LegacyFairseqTask):
             self.start = done, now
         earlier, begin = self.start
         return (now - begin) / 60 * (1 - done) / (done - earlier) if done > earlier else 0.0
-
-
-def _report_user_error(
-    args: argparse.Namespace,
-    kind: type[BaseException],
-    error: BaseException,
-    trace: TracebackType | None,
-) -> None:
-    """Prints a user's mistake without a traceback, and exits with code 2. An exception hook.
-
-    Other exceptions are printed as usual.
-    """
-    cause = next(filter(_is_from_user, causes_of(error)), None)
-    sys.stdout.flush()
-    if isinstance(cause, UserError):
-        message = message_of(cause)
-    elif failure := worker_failure(error):
-        message = str(failure)
-    elif isinstance(cause, OSError):
-        if World.current().is_main:
-            _finish_checkpoints(args, cause)
-        message = str(write_error(cause, cause.filename2 or cause.filename or args.save_dir))
-    elif World.current().size > 1 and LOST_PEER.search(str(error)):
-        # This process fails only because another one of the group has failed.
-        sys.stderr.write("error: another process of this run has ended.\n")
-        raise SystemExit(1)
-    else:
-        sys.__excepthook__(kind, error, trace)
-        return
-    sys.stderr.write(f"error: {message}\n")
-    raise SystemExit(EXIT_CODE)
-
-
-def _is_from_user(error: BaseException) -> bool:
-    """Returns True for a user's mistake and for a full disk."""
-    is_disk_full = isinstance(error, OSError) and error.errno in DISK_FULL
-    return isinstance(error, UserError) or is_disk_full
-
-
-def _finish_checkpoints(args: argparse.Namespace, full_disk: OSError) -> None:
-    """Leaves no incomplete checkpoint after the disk was full.
-
-    A checkpoint that was being written is removed. fairseq writes a checkpoint once and copies it
-    to its other names; if a copy is incomplete, the original takes its place. If there is no
-    `checkpoint_last.pt` yet, the original becomes it, so that a rerun continues from there.
-
-    Only the process that writes checkpoints may do this. The launcher keeps other trainings out of
-    the folder.
-    """
-    save_dir = Path(args.save_dir)
-    last = save_dir / LAST_CHECKPOINT
-    for path in save_dir.glob("checkpoint*.pt.tmp"):
-        path.unlink()
-    source, copy = full_disk.filename, full_disk.filename2
-    if copy is not None and Path(copy).parent == save_dir and Path(source).exists():
-        os.replace(source, copy)  # needs no space
-        if not last.exists() and not args.no_last_checkpoints:
-            os.replace(copy, last)
-
-
-def _leave_process_group() -> None:
-    """Closes a gloo group, whose threads could otherwise abort the process as it exits.
-
-    Other groups are left alone: NCCL could wait for the other processes.
-    """
-    if dist.is_initialized() and dist.get_backend() == "gloo":
-        dist.destroy_process_group()

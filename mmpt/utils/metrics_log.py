@@ -25,14 +25,17 @@ class MetricsLog:
     Args:
         folder: the run's `save_dir`.
         num_updates: number of completed updates when the run starts or continues.
+        is_valid_due: True if the run first does what follows this number of updates, such as a
+            validation. Its lines are then removed, too.
     """
 
-    def __init__(self, folder: str | Path, num_updates: int):
+    def __init__(self, folder: str | Path, num_updates: int, *, is_valid_due: bool = False):
         self._path = Path(folder) / METRICS_LOG
         rows = read_metrics(folder)
         with atomic_write(self._path) as file:
             for row in rows:
-                if row["update"] <= num_updates:
+                is_repeated = is_valid_due and row.get("split") == "valid"
+                if row["update"] <= num_updates - is_repeated:
                     line = json.dumps(row)
                     file.write(line + "\n")
 

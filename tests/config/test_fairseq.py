@@ -12,7 +12,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from mmpt.config import RunConfig
-from mmpt.config.fairseq import BOUNDS, GROUPS, settings_model
+from mmpt.config.fairseq import BOUNDS, GROUPS, OWN, settings_model
 from mmpt.config.mistakes import validate
 from mmpt.config.run import RESETS, fairseq_flags
 from tests.support.paths import ROOT
@@ -93,7 +93,9 @@ def test_the_released_yamls_have_the_optimizer_under_optimization() -> None:
 
 def test_every_bound_is_of_an_option_and_allows_its_default() -> None:
     fields = {field.name: field for field in fields_of_fairseq()}
-    assert set(BOUNDS) <= {*fields, "optimizer", "lr_scheduler"}
+    own = {name for group in OWN.values() for name in group}
+    assert not own & fields.keys()
+    assert set(BOUNDS) <= {*fields, *own, "optimizer", "lr_scheduler"}
     for name, bound in BOUNDS.items():
         if name == "ddp_backend":  # fairseq's default does not work with MMPT
             continue

@@ -13,7 +13,7 @@ from fairseq.tasks import LegacyFairseqTask
 from torch.utils.data import Dataset, default_collate
 
 from mmpt.datasets.fairseqmmdataset import FairseqMMDataset
-from mmpt.tasks.fairseqmmiterator import PlannedBatchIterator
+from mmpt.tasks.fairseqmmiterator import PlannedBatchIterator, ShardedBatchIterator
 
 
 class PlannedValues(Dataset):
@@ -156,6 +156,25 @@ def test_an_interrupted_epoch_continues_with_another_number_of_processes(
     resumed.load_state_dict(state | {"plan": "plan-3", "num_shards": before})
     seen = [int(batch["value"]) for batch in resumed.next_epoch_itr(shuffle=False)]
     assert seen == list(range(300, 308))[continues_at * now :: now]
+
+
+@pytest.mark.parametrize(("before", "now", "done", "continues_at"), [(1, 2, 3, 1), (2, 1, 1, 2)])
+def test_an_epoch_without_a_plan_continues_with_another_number_of_processes(
+    before: int, now: int, done: int, continues_at: int
+) -> None:
+    def sharded(num_shards: int) -> ShardedBatchIterator:
+        dataset = FairseqMMDataset(PlannedValues(7), training=True)
+        batches = dataset.batch_by_size(dataset.ordered_indices(), max_sentences=1)
+        return ShardedBatchIterator(dataset, dataset.collater, batches, num_shards=num_shards)
+
+    interrupted = sharded(before)
+    begun = interrupted.next_epoch_itr(shuffle=False)
+    for _ in range(done):
+        next(begun)
+    resumed = sharded(now)
+    resumed.load_state_dict(interrupted.state_dict())
+    seen = [int(batch["value"]) for batch in resumed.next_epoch_itr(shuffle=False)]
+    assert seen == list(range(7))[continues_at * now :: now]
 
 
 def test_batches_keep_the_short_last_one() -> None:

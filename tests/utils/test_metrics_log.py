@@ -43,6 +43,18 @@ def test_a_continued_run_replaces_the_lines_of_repeated_updates(
     assert updates(tmp_path) == [*range(1, min(checkpoint, 6) + 1), *range(checkpoint + 1, 9)]
 
 
+@pytest.mark.parametrize("is_due", [False, True])
+def test_a_validation_that_is_due_is_recorded_once(tmp_path: Path, is_due: bool) -> None:
+    """The run was saved after update 4, before its validation if that is due."""
+    write_run(tmp_path, 0, 4)
+    MetricsLog(tmp_path, 4).append("valid", 1, 4, {"loss": 1})
+    write_run(tmp_path, 4, 6)
+    MetricsLog(tmp_path, 4, is_valid_due=is_due)
+    splits = [(row["split"], row["update"]) for row in read_metrics(tmp_path)]
+    assert splits[:4] == [("train", update) for update in (1, 2, 3, 4)]
+    assert splits[4:] == ([] if is_due else [("valid", 4)])
+
+
 @pytest.mark.parametrize("cut", [1, 20, 40])
 def test_a_truncated_line_is_ignored(tmp_path: Path, cut: int) -> None:
     write_run(tmp_path, 0, 3)

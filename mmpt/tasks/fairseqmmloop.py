@@ -1,0 +1,214 @@
+"""fairseq's training loop, with what it lacks to lose no work.
+
+`wrap_training_loop` replaces four functions of fairseq, which call the originals:
+
+- `fairseq_cli.train.validate_and_save`, which follows every update: saves and ends when the process
+  was asked to stop, and saves every few minutes.
+- `fairseq_cli.train.train`, the loop of an epoch: does not begin if the run has ended already.
+- `checkpoint_utils.load_checkpoint`: first does what the interrupted run did not.
+- `checkpoint_utils.PathManager`: never leaves a part of a file under the name of a checkpoint.
+
+A run that is asked to stop saves its state directly after an update, before the validation and the
+regular checkpoints of this update. The checkpoint says so (`is_due`). The run that continues does
+both first. So an interruption adds no validation, and a validation delays no interruption.
+"""
+
+import os
+from copy import copy, deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fairseq import checkpoint_utils
+from fairseq.file_io import PathManager
+from fairseq.logging import metrics
+
+from mmpt.config.fairseq import root_logger_kept
+from mmpt.models.checkpoint_folder import LAST, copy_whole, keep_previous
+from mmpt.tasks.nonfinite import NonFiniteGradientError
+from mmpt.utils.log import get_logger
+
+with root_logger_kept():
+    import fairseq_cli.train as loop
+
+logger = get_logger(__name__)
+Losses = tuple[list[float | None], bool]
+"""Validation losses, and whether the training should stop."""
+
+
+class StoppedInValidationError(Exception):
+    """The processes have agreed to stop during a validation."""
+
+
+class WholeFiles(PathManager):  # type: ignore[misc]
+    """fairseq's operations on files, with a copy that is complete or absent."""
+
+    @staticmethod
+    def copy(src_path: str, dst_path: str, overwrite: bool = False) -> bool:
+        """Copies a checkpoint to another name."""
+        if Path(dst_path).name == LAST:
+            keep_previous(Path(dst_path))
+        copy_whole(src_path, dst_path)
+        return True
+
+    @staticmethod
+    def rename(src: str, dst: str) -> None:
+        """Gives a checkpoint that was written completely its name."""
+        if Path(dst).name == LAST:
+            keep_previous(Path(dst))
+        os.replace(src, dst)
+
+
+@dataclass
+class Position:
+    """A place in a run, in the form of fairseq's iterator of an epoch."""
+
+    epoch: int
+    is_end: bool
+    state: dict[str, Any]
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> "Position":
+        """Returns the place at which the iterator had this state.
+
+        At the end of an epoch, fairseq stores the beginning of the next one.
+        """
+        is_end = state["iterations_in_epoch"] == 0
+        return cls(state["epoch"] - is_end, is_end, state)
+
+    def end_of_epoch(self) -> bool:
+        """Returns whether no batch of the epoch is left."""
+        return self.is_end
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the state of the iterator."""
+        return dict(self.state)
+
+
+def wrap_training_loop() -> None:
+    """Replaces fairseq's functions in this process."""
+    loop.validate_and_save = validate_and_save
+    loop.train = train
+    checkpoint_utils.load_checkpoint = load_checkpoint
+    checkpoint_utils.PathManager = WholeFiles
+
+
+_original_load = checkpoint_utils.load_checkpoint
+_original_train = loop.train
+_original_validate_and_save = loop.validate_and_save
+
+
+def load_checkpoint(cfg: Any, trainer: Any, **kwargs: Any) -> tuple[dict[str, Any] | None, Any]:
+    """Loads a checkpoint as fairseq does, and finishes the update after which it was saved."""
+    extra_state, epoch_itr = _original_load(cfg, trainer, **kwargs)
+    task = trainer.task
+    is_due = task.run.take_due()
+    task.begin_log(trainer.get_num_updates(), is_due=is_due)
+    if is_due and extra_state is not None:
+        position = Position.of(extra_state["train_iterator"])
+        task.begin_epoch(position.epoch, trainer.get_model())
+        subsets = trainer.cfg.dataset.valid_subset.split(",")
+        _, has_ended = _original_validate_and_save(
+            untimed(trainer.cfg), trainer, task, position, subsets, position.is_end
+        )
+        task.run.note_end(has_ended)
+    return extra_state, epoch_itr
+
+
+def train(cfg: Any, trainer: Any, task: Any, epoch_itr: Any) -> Losses:
+    """Trains for one epoch as fairseq does, unless the run has ended already.
+
+    fairseq itself checks the conditions for the end after an update. It would make one more update
+    whenever a run that has ended is started again.
+    """
+    num_updates, max_update = trainer.get_num_updates(), cfg.optimization.max_update
+    is_over = 0 < max_update <= num_updates
+    is_over |= num_updates > 0 and is_out_of_time(cfg, trainer)
+    is_over |= 0 < cfg.checkpoint.patience <= getattr(loop.should_stop_early, "num_runs", 0)
+    if task.run.has_ended or is_over:
+        logger.info("this run has ended: there is nothing left to train")
+        return [None], True
+    try:
+        return _original_train(cfg, trainer, task, epoch_itr)
+    except FloatingPointError as err:
+        raise NonFiniteGradientError(task.describe_failure(str(err))) from err
+
+
+def validate_and_save(
+    cfg: Any, trainer: Any, task: Any, epoch_itr: Any, valid_subsets: list[str], end_of_epoch: bool
+) -> Losses:
+    """Follows every update: validates and saves as fairseq does, or saves and ends."""
+    if is_out_of_time(cfg, trainer):
+        save_now(cfg, trainer, epoch_itr, is_due=True)
+        logger.info(
+            "the training has taken `stop_time_hours` (%s): saved after update %d. To continue, "
+            "raise it and run the same command again",
+            cfg.optimization.stop_time_hours,
+            trainer.get_num_updates(),
+        )
+        return [None], True
+    if task.run.agrees_to_stop(is_end=end_of_epoch):
+        save_and_end(cfg, trainer, task, epoch_itr)
+    try:
+        losses = _original_validate_and_save(
+            untimed(cfg), trainer, task, epoch_itr, valid_subsets, end_of_epoch
+        )
+    except StoppedInValidationError:
+        save_and_end(cfg, trainer, task, epoch_itr)
+    if task.run.must_save():
+        save_now(cfg, trainer, epoch_itr, is_due=False)
+    return losses
+
+
+def is_out_of_time(cfg: Any, trainer: Any) -> bool:
+    """Returns whether the run has taken `stop_time_hours`, in all of its starts together."""
+    limit_s = cfg.optimization.stop_time_hours * 3600
+    return bool(0 < limit_s < trainer.cumulative_training_time())
+
+
+def untimed(cfg: Any) -> Any:
+    """Returns the settings without `stop_time_hours`, at which fairseq itself would validate."""
+    if cfg.optimization.stop_time_hours > 0:
+        cfg = deepcopy(cfg)
+        cfg.optimization.stop_time_hours = 0
+    return cfg
+
+
+def save_now(cfg: Any, trainer: Any, epoch_itr: Any, *, is_due: bool) -> None:
+    """Writes `checkpoint_last.pt`, and no other checkpoint, without a validation.
+
+    Args:
+        is_due: the validation and the checkpoints of this update have not been done.
+    """
+    settings = copy(cfg.checkpoint)
+    settings.save_interval_updates = 0
+    settings.no_epoch_checkpoints = True
+    settings.no_last_checkpoints = False
+    with trainer.task.run.saving(is_due=is_due):
+        checkpoint_utils.save_checkpoint(settings, trainer, epoch_itr, None)
+
+
+def save_and_end(cfg: Any, trainer: Any, task: Any, epoch_itr: Any) -> None:
+    """Saves the state of the run and ends this process. All processes of a run call it together."""
+    update = trainer.get_num_updates()
+    save_now(cfg, trainer, epoch_itr, is_due=True)
+    task.world.broadcast_object(None)  # until rank 0 has written the file
+    task.stop.end(f"saved {os.path.join(cfg.checkpoint.save_dir, LAST)} after update {update}")
+
+
+def state_of_loop() -> dict[str, Any]:
+    """Returns the state of fairseq's loop that it does not restore.
+
+    At the beginning of an epoch, it does not restore the means since the last line of the log.
+    """
+    early = loop.should_stop_early
+    state = {name: getattr(early, name) for name in ("best", "num_runs") if hasattr(early, name)}
+    return {"should_stop_early": state, "train_inner": metrics.state_dict().get("train_inner")}
+
+
+def restore_loop(state: dict[str, Any]) -> None:
+    """Restores the result of `state_of_loop`."""
+    for name, value in state["should_stop_early"].items():
+        setattr(loop.should_stop_early, name, value)
+    if state["train_inner"] is not None:
+        metrics.load_state_dict({"train_inner": state["train_inner"]})

@@ -1,0 +1,69 @@
+"""Reports of a training process that fails: a full disk."""
+
+import errno
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from mmpt.tasks.failure_report import report_failure
+
+
+@pytest.mark.parametrize(
+    ("files", "failed", "kept"),
+    [
+        # What was being written goes.
+        (
+            {"checkpoint1.pt": "1", "checkpoint_last.pt": "1", "checkpoint2.pt.tmp": "half"},
+            [],
+            {"checkpoint1.pt": "1", "checkpoint_last.pt": "1"},
+        ),
+        # What was being copied takes the place of its copy.
+        (
+            {"checkpoint1.pt": "1", "checkpoint2.pt": "2", "checkpoint_last.pt": "half"},
+            ["checkpoint2.pt", "checkpoint_last.pt"],
+            {"checkpoint1.pt": "1", "checkpoint_last.pt": "2"},
+        ),
+        # A run can continue from its first checkpoint, if it keeps the last one.
+        (
+            {"checkpoint1.pt": "1", "checkpoint_best.pt": "half"},
+            ["checkpoint1.pt", "checkpoint_best.pt"],
+            {"checkpoint_last.pt": "1"},
+        ),
+        (
+            {"checkpoint1.pt": "1", "checkpoint_best.pt": "half", "no_last": ""},
+            ["checkpoint1.pt", "checkpoint_best.pt"],
+            {"checkpoint_best.pt": "1", "no_last": ""},
+        ),
+        # Other files stay.
+        (
+            {"mine.pt.tmp": "mine", "retri/.plan.tmp": "half", "retri/plan": "old"},
+            ["retri/.plan.tmp", "retri/plan"],
+            {"mine.pt.tmp": "mine", "retri/.plan.tmp": "half", "retri/plan": "old"},
+        ),
+    ],
+)
+def test_a_full_disk_is_reported_without_a_traceback_and_cuts_no_checkpoint_short(
+    files: dict[str, str],
+    failed: list[str],
+    kept: dict[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """fairseq could not write a file (none is named), or copy one to another."""
+    (tmp_path / "retri").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    args = Namespace(save_dir=str(tmp_path), no_last_checkpoints="no_last" in files)
+    paths = [str(tmp_path / name) for name in failed]
+    error = RuntimeError("[enforce fail at inline_container.cc]")
+    cause = OSError(errno.ENOSPC, "No space left on device", *paths[:1], None, *paths[1:])
+    error.__context__ = cause
+    with pytest.raises(SystemExit) as ended:
+        report_failure(args, None, RuntimeError, error, None)
+    assert ended.value.code == 2
+    place = [str(tmp_path), *paths][-1]
+    said = f"error: {place}: cannot be written: the disk is full (No space left on device). Make"
+    assert capsys.readouterr().err.startswith(said)
+    found = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {str(path.relative_to(tmp_path)): path.read_text() for path in found} == kept
