@@ -1,0 +1,69 @@
+"""Trainings that are interrupted at random moments end like trainings that ran through.
+
+`make chaos` does the same for many moments.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.e2e
+
+SAVES = {"SIGTERM", "SIGINT", "one rank asked"}
+"""Interruptions that give a run the time to save its state."""
+
+
+@pytest.fixture(scope="module")
+def outcomes(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("chaos")
+    command = [sys.executable, "-m", "tests.support.chaos", corpus, folder / "runs"]
+    command += ["--quick", "--json", folder / "outcomes.json"]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert (folder / "outcomes.json").exists(), done.stderr[-3000:]
+    found: list[dict[str, Any]] = json.loads((folder / "outcomes.json").read_text())
+    return found
+
+
+def test_every_interrupted_run_ends_like_the_whole_one(outcomes: list[dict[str, Any]]) -> None:
+    """Weights, optimizer, plans and metrics are equal to the bit."""
+    assert len(outcomes) == 12
+    different = [one for one in outcomes if one["different"]]
+    assert not different, json.dumps(different, indent=1)
+
+
+def test_a_run_that_is_asked_to_stop_loses_no_update(outcomes: list[dict[str, Any]]) -> None:
+    asked = [one for one in outcomes if one["kind"] in SAVES]
+    assert {one["kind"] for one in asked} == SAVES
+    for one in asked:
+        assert one["lost_updates"] == 0, one
+        assert set(one["codes"]) == {130 if one["kind"] == "SIGINT" else 75}, one
+
+
+def test_a_run_that_is_saved_at_every_moment_loses_one_update(
+    outcomes: list[dict[str, Any]],
+) -> None:
+    (one,) = (one for one in outcomes if "save_every_minutes" in one["setting"])
+    assert one["lost_updates"] <= 1, one
+
+
+def test_the_others_end_when_a_process_is_lost_or_hangs(outcomes: list[dict[str, Any]]) -> None:
+    for kind in ("one rank lost", "one rank hangs"):
+        (one,) = (one for one in outcomes if one["kind"] == kind)
+        assert -9 in one["codes"], one
+        assert set(one["codes"]) <= {-9, 1, 75}, one
