@@ -33,7 +33,7 @@ PHRASES = {
     r"none such|no such thing": "none; no",
     r"nothing but": "only",
     r"one's own": "your own",
-    r"patience": "retry policy",
+    r"(?<!checkpoint\.)patience": "retry policy",  # `checkpoint.patience` is a key of fairseq
     r"save for": "except for",
     r"stands?(?! for)|stood": "is; are",
     r"tells?|told": "log; report; state",

@@ -9,7 +9,7 @@ from mmpt.utils.stopping import StopRequest
 
 
 class RunState:
-    """What a run must do after an update, in addition to fairseq's intervals.
+    """A record of what a run must do after an update, in addition to fairseq's intervals.
 
     Args:
         stop: the signals that this process receives.

@@ -129,7 +129,7 @@ def test_a_diverged_last_checkpoint_names_the_newest_finite_one(tmp_path):
     assert "must be finite" in str(caught.value)
     assert f"newest whole checkpoint of this run is {newest}. " in str(caught.value)
     assert f"`cp {newest} {last}`" in str(caught.value)
-    shutil.copy(newest, last)  # as told
+    shutil.copy(newest, last)  # as the message says
     preflight.check_start(config)
 
 

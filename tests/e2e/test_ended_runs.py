@@ -63,7 +63,7 @@ def test_training_stops_and_names_the_videos(
 def test_an_update_is_skipped_in_all_processes(
     name: str, runs: tuple[Path, dict[str, Any]]
 ) -> None:
-    """The weights are those of a run whose optimizer leaves the update out."""
+    """The weights equal the weights of a run whose optimizer leaves the update out."""
     folder, codes = runs[0], runs[1]["codes"]
     assert codes[name] == [0, 0]
     assert report(folder / name, 3, 1)["rank"] == 1
@@ -105,7 +105,7 @@ def test_a_run_out_of_time_saves_its_state_and_continues_with_more(
     assert results["different"]["time"] == []
 
 
-@pytest.mark.parametrize(("name", "last"), [("max_update", 3), ("patience", 16)])
+@pytest.mark.parametrize(("name", "last"), [("max_update", 3), ("early stop", 16)])
 def test_a_run_that_has_ended_makes_no_update_when_it_is_started_again(
     name: str, last: int, runs: tuple[Path, dict[str, Any]]
 ) -> None:

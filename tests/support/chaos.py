@@ -52,7 +52,7 @@ TIMEOUT_S = 1.5
 
 @dataclass(frozen=True)
 class Setting:
-    """What is trained, and how."""
+    """A training and its settings."""
 
     recipe: str = "videoclip"
     size: int = 1

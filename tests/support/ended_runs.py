@@ -105,7 +105,7 @@ def main(corpus: Path, folder: Path) -> None:
     limit = "fairseq.optimization.max_update=3"
     constant = ["fairseq.optimization.lr=[1e-30]", "fairseq.optimization.max_epoch=4"]
     patient = [*constant, "fairseq.checkpoint.patience=1"]
-    for name, keys in {"max_update": [limit], "patience": patient}.items():
+    for name, keys in {"max_update": [limit], "early stop": patient}.items():
         run(name, nothing, *keys)
         shutil.copytree(folder / name, folder / f"{name} once")
         run(name, nothing, *keys)

@@ -22,7 +22,7 @@ import torch
 import mmpt.tasks.fairseqmmtask  # noqa: F401  before the fork
 from mmpt.cli import preflight
 from mmpt.config import RunConfig, load_config
-from mmpt.config.loader import save_resolved
+from mmpt.config.loader import save_resolved, with_run_dir
 from mmpt.config.run import RESETS, fairseq_flags
 from mmpt.utils.checkpoint_file import load_checkpoint
 from mmpt.utils.log import FORMAT
@@ -65,6 +65,7 @@ class Training:
         config = load_config(
             self.yaml, [*self.overrides, f"fairseq.checkpoint.save_dir={self.save_dir}"]
         )
+        config = with_run_dir(config)
         preflight.check_start(config)
         saved = self.save_dir / "config.yaml"
         save_resolved(config, saved)
