@@ -7,6 +7,8 @@ import json
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 CONFIG_VARIABLE = "MMPT_CONFIG_FINGERPRINT"
 """Variable that passes the fingerprint of the settings from the launcher to its processes."""
+READ_S = 10.0
+"""Longest time that rank 0 waits for the others to read a message."""
 SHARED_S = 60.0
 """Longest time until a network file system shows a new file on every machine."""
 
@@ -78,6 +82,12 @@ def agree(store: "Store", rank: int, size: int, command: Sequence[str], settings
         all_facts = [json.loads(store.get(f"mmpt/facts/{rank}")) for rank in range(size)]
         store.set("mmpt/differences", "\n".join(differences(all_facts)))
     if found := store.get("mmpt/differences").decode():
+        # Rank 0 may own the store, so it waits until the others have read the message.
+        store.set(f"mmpt/read/{rank}", "")
+        if rank == 0:
+            everyone = [f"mmpt/read/{other}" for other in range(size)]
+            with suppress(RuntimeError):  # another rank has been killed, and will not answer
+                store.wait(everyone, timedelta(seconds=READ_S))
         raise LaunchError(
             "the processes of this job must have the same code and settings as rank 0, but these "
             f"differ:\n{found}"

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import signal
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -29,8 +30,9 @@ from mmpt.cli.training_command import (
 )
 from mmpt.config import RunConfig, load_config
 from mmpt.config.loader import save_resolved, with_run_dir
-from mmpt.errors import LaunchError
+from mmpt.errors import REQUEUE_CODE, LaunchError
 from mmpt.registry import did_you_mean
+from mmpt.utils import stopping
 from mmpt.utils.io import writing
 from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger
@@ -43,8 +45,10 @@ JOB_TYPES = (*TRAINING_PROCESSES, "local_N", PREDICT)
 LOCK_NAME = ".lock"
 """File of a `save_dir` whose lock the launcher holds as long as it trains there."""
 
-INTERRUPTS = {128 + signum for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-"""Exit codes of a job that was asked to stop."""
+INTERRUPTS = {128 + signum for signum in (signal.SIGINT, signal.SIGHUP)}
+"""Exit codes of a job that its user has stopped."""
+REQUEUED = {REQUEUE_CODE, *(128 + signal.Signals[name] for name in stopping.SIGNALS)}
+"""Exit codes of a job that a batch system has asked to stop, from the launcher or a process."""
 
 LOOK_S = 0.1
 """Seconds in which the use of the cores is measured before a job starts."""
@@ -124,8 +128,12 @@ def train(
                 code = _predict(configs, options, bool(settings), dryrun)
             else:
                 code = _train(configs[0], jobtype, meeting, bool(settings), dryrun, held)
-            if code in INTERRUPTS and not configs[0].is_test:  # an evaluation has reported it
+            is_training = not configs[0].is_test  # an evaluation has reported an interrupt
+            if is_training and code in INTERRUPTS:
                 raise KeyboardInterrupt(code - 128)
+            if is_training and code in REQUEUED:
+                sys.stderr.write("interrupted; run the same command again to continue\n")
+                return REQUEUE_CODE
             if code:
                 return code
     return 0

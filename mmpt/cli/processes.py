@@ -49,8 +49,8 @@ POLL_S = 0.1
 """Seconds between two looks at the processes."""
 GRACE_S = 30
 """Seconds that a job has to end before it is killed."""
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Signals that end a job."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that end a job. Batch systems send SIGTERM, SIGUSR1 or SIGUSR2 before a time limit."""
 
 
 class LocalRendezvous(RendezvousHandler):

@@ -76,9 +76,10 @@ class StopRequest:
         Args:
             result: what has happened to the state, for the message.
         """
-        message = f"stopped by {self.name}: {result}; run the same command again to continue\n"
-        with suppress(OSError):
-            os.write(2, message.encode())
+        if os.environ.get("RANK", "0") == "0":  # the same happens in all processes of a run
+            message = f"stopped by {self.name}: {result}\n"
+            with suppress(OSError):
+                os.write(2, message.encode())
         end_children()
         os._exit(self.exit_code)
 

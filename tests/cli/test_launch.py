@@ -13,7 +13,7 @@ import pytest
 from mmpt.cli import launch, processes
 from mmpt.cli.nodes import ONE_NODE, Nodes
 from mmpt.config import DatasetConfig, RunConfig, load_config
-from mmpt.errors import LaunchError
+from mmpt.errors import REQUEUE_CODE, LaunchError
 from mmpt.utils.lock import exclusive
 from tests.support.jobs import NORTON, VIDEOCLIP
 from tests.support.jobs import SCORES as PREDICT
@@ -83,10 +83,19 @@ def test_what_is_run_is_what_is_printed_and_its_exit_code_is_ours(runs, no_prefl
     assert runs == [last_command(capsys.readouterr().out)]
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_stopped_training_says_how_to_continue(runs, no_preflight, capsys, signum):
-    runs.codes.append(128 + signum)
-    assert launch.main([VIDEOCLIP, "--jobtype", "local_small"]) == 128 + signum
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (128 + signal.SIGINT, 130),
+        (128 + signal.SIGHUP, 129),
+        (128 + signal.SIGTERM, REQUEUE_CODE),
+        (128 + signal.SIGUSR1, REQUEUE_CODE),
+        (REQUEUE_CODE, REQUEUE_CODE),
+    ],
+)
+def test_a_stopped_training_says_how_to_continue(runs, no_preflight, capsys, code, expected):
+    runs.codes.append(code)
+    assert launch.main([VIDEOCLIP, "--jobtype", "local_small"]) == expected
     line = "interrupted; run the same command again to continue"
     assert capsys.readouterr().err.splitlines().count(line) == 1
 

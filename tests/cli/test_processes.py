@@ -109,7 +109,7 @@ def family(folder: Path) -> list[int]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_ends_children_and_grandchildren(tmp_path, way, signum):
     launcher = start(FAMILY.format(folder=tmp_path), way)
     pids = family(tmp_path)

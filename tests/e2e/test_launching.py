@@ -14,6 +14,7 @@ import psutil
 import pytest
 import torch
 
+from mmpt.errors import REQUEUE_CODE
 from mmpt.utils.checkpoint_file import load_checkpoint
 from mmpt.utils.metrics_log import read_metrics
 from tests.support.jobs import QUICK, VIDEOCLIP, corpus_overrides, train
@@ -72,11 +73,16 @@ def finish(*jobs: subprocess.Popen[str], code: int = 0) -> list[str]:
     return logs
 
 
-def kill_a_rank(launcher: subprocess.Popen[str], save_dir: Path) -> None:
-    """Kills the last process of a launcher when the first checkpoint has been written."""
+def wait_for_checkpoint(save_dir: Path) -> None:
+    """Waits until the first checkpoint has been written."""
     deadline = time.monotonic() + 100
     while not (save_dir / "checkpoint_1_2.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
+
+
+def kill_a_rank(launcher: subprocess.Popen[str], save_dir: Path) -> None:
+    """Kills the last process of a launcher when the first checkpoint has been written."""
+    wait_for_checkpoint(save_dir)
     psutil.Process(launcher.pid).children()[-1].send_signal(signal.SIGKILL)
 
 
@@ -105,6 +111,21 @@ def test_torchrun_starts_the_same_training(
     finish(start([*TORCHRUN, *options, *job(corpus, tmp_path)]))
     assert_identical(outcome(tmp_path), two_processes)
     assert (tmp_path / "config.yaml").is_file()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_job_that_is_asked_to_stop_saves_its_state_and_continues(
+    corpus: Path, tmp_path: Path, two_processes: Outcome, signum: signal.Signals
+) -> None:
+    command = [*LAUNCHER, *job(corpus, tmp_path), "--jobtype", "local_2"]
+    launcher = start(command)
+    wait_for_checkpoint(tmp_path)
+    launcher.send_signal(signum)
+    (log,) = finish(launcher, code=REQUEUE_CODE)
+    assert log.count(f"stopped by {signum.name}: saved {tmp_path}/checkpoint_last.pt") == 1
+    assert log.count("interrupted; run the same command again to continue") == 1
+    finish(start(command))
+    assert_identical(outcome(tmp_path), two_processes)
 
 
 def test_a_job_continues_after_the_loss_of_a_rank(

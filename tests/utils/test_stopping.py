@@ -68,7 +68,7 @@ def run(*signals: signal.Signals, args: tuple[str, ...] = (), pause_s: float = 0
 def test_the_process_saves_first_and_its_child_lives_until_then(number, code):
     found, message, _ = run(number, args=("saving",))
     assert found == code
-    assert message == f"stopped by {number.name}: saved; run the same command again to continue\n"
+    assert message == f"stopped by {number.name}: saved\n"
 
 
 def test_a_signal_that_was_not_named_has_its_usual_effect():
