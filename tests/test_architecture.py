@@ -41,7 +41,7 @@ CONFINED = {
     "typer": ("cli/*.py",),
     "subprocess": ("cli/*.py",),
     "pickle": ("utils/io.py",),
-    **dict.fromkeys(("scripts", "tests", "benchmarks", "locallaunch"), ()),
+    **dict.fromkeys(("scripts", "tests", "benchmarks", "experiments", "locallaunch"), ()),
 }
 # Names of these packages that every file may import. fairseq stores the settings of a checkpoint as
 # a Namespace.

@@ -3,7 +3,7 @@
 from tests.support.paths import ROOT
 
 # Folders of tests/ that belong to no package of mmpt/.
-OTHERS = {"benchmarks", "docs", "e2e", "parity", "support"}
+OTHERS = {"benchmarks", "docs", "e2e", "experiments", "parity", "support"}
 
 # Modules without a test file of their name, and where they are tested instead.
 ELSEWHERE = {

@@ -52,7 +52,7 @@ SENTENCES = {
 }
 """The same for the beginning of a sentence or docstring. Case matters here."""
 
-FOLDERS = ("benchmarks", "docs", "mmpt", "projects", "scripts", "tests")
+FOLDERS = ("benchmarks", "docs", "experiments", "mmpt", "projects", "scripts", "tests")
 KINDS = {".html", ".md", ".py", ".pyi", ".sh", ".toml", ".yaml", ".yml"}
 
 

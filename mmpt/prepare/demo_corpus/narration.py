@@ -80,6 +80,9 @@ def _narrate_step(
     for number in range(count):
         pattern = patterns[number % len(patterns)]
         text = step.fill(pattern, shown.kind)
+        # Without vague sentences no number is drawn, so that the other random choices stay.
+        if settings.vague and rng.random() < settings.vague:
+            text = rng.choice(words.VAGUE)
         wanted_s = shown.start + offset + number * length / count
         sentences.append(_Sentence(wanted_s, text, position))
     return sentences

@@ -84,6 +84,19 @@ class CorpusSettings:
         text="Fraction of the shown steps, from 0 to 0.5, that are shown again after the next "
         "step.",
     )
+    reorder: float = _setting(
+        default=0.0,
+        low=0.0,
+        high=1.0,
+        text="Fraction of the videos, from 0 to 1, that show their steps in a random order.",
+    )
+    vague: float = _setting(
+        default=0.0,
+        low=0.0,
+        high=1.0,
+        text="Fraction of the captions about a step, from 0 to 1, that contain no word of the "
+        "step. The same few sentences are said in all videos.",
+    )
     background: float = _setting(
         default=0.3,
         low=0.0,

@@ -135,6 +135,9 @@ def _draw_performances(
     for step in task_steps:
         if rng.random() >= settings.skip:
             shown.append(step)
+    # Without reordered videos no number is drawn, so that the other random choices stay.
+    if settings.reorder and rng.random() < settings.reorder:
+        rng.shuffle(shown)
     kinds = {}
     for step in task_steps:
         possible_kinds = world.steps[step].kinds

@@ -65,6 +65,16 @@ NARRATION = (
     "Keep {doing} the {thing} until it looks good.",
     "Then we {do} this {kind} {thing} a little.",
 )
+# Sentences of a narrator about a step that do not name it. They contain only words of the other
+# patterns, so that the vocabulary does not depend on them.
+VAGUE = (
+    "Now we do it like this.",
+    "Keep going until it looks good.",
+    "So here you want to do a little.",
+    "Then we are ready for the next time.",
+    "This is so good, I like it.",
+    "If you like it hot, do this last.",
+)
 GREETINGS = (
     "Hello everyone and welcome back to my channel.",
     "Hi guys, thanks for stopping by today.",

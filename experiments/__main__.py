@@ -1,0 +1,19 @@
+"""Runs all experiments, the most important one first. See the package for the options."""
+
+import sys
+
+from experiments import batch, control, dtw_offset, noise, quirks, retrieval, trained
+from experiments.command import main
+
+EXPERIMENTS = (
+    control.EXPERIMENT,
+    dtw_offset.EXPERIMENT,
+    noise.EXPERIMENT,
+    retrieval.EXPERIMENT,
+    trained.EXPERIMENT,
+    quirks.EXPERIMENT,
+    batch.EXPERIMENT,
+)
+
+if __name__ == "__main__":
+    sys.exit(main(EXPERIMENTS, __doc__))

@@ -1,0 +1,137 @@
+"""Arms and experiments, and the settings that several experiments share.
+
+An arm is a training run without its seed: overrides of a YAML, a corpus and the run that it starts
+from. Two arms with the same settings are one run, whatever their names are.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from experiments.corpora import Corpus
+
+Overrides = Mapping[str, Any]
+"""Dotted key of a YAML -> value."""
+
+ROOT = Path(__file__).resolve().parents[1]
+VIDEOCLIP = "projects/retri/videoclip/how2_demo.yaml"
+NORTON = "projects/retri/norton/how2_demo.yaml"
+
+COMMON: Overrides = {
+    # The demo trains with two processes of 8 videos. A single process that averages two batches
+    # makes the same updates, and two such processes next to each other use two cores better.
+    "fairseq.optimization.update_freq": [2],
+}
+
+# What is trained. The updates and all other settings are equal.
+LAYERNORM: Overrides = {}
+ALL_WEIGHTS: Overrides = {
+    "model.layernorm_only": False,
+    "fairseq.optimization.lr": [3e-4],
+}
+
+# Losses. NORTON's YAML has the complete loss.
+NORTON_LOSS: Overrides = {}
+PLAIN_LOSS: Overrides = {"loss.sequence_contrast": None, "loss.sinkhorn_iterations": None}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A training run without its seed."""
+
+    name: str
+    """Unique in its experiment."""
+    title: str
+    """Name in tables."""
+    overrides: Overrides = field(default_factory=dict)
+    """Overrides of `yaml`."""
+    yaml: str = NORTON
+    """The YAML that is trained. The videoclip one starts from random weights, and the norton one
+    from the checkpoint of the videoclip one on the same corpus."""
+    corpus: Corpus | None = None
+    """Default: the corpus of the experiment."""
+    against: str = ""
+    """Name of the arm that this one is compared with, seed by seed. Default: none."""
+    panel: str = ""
+    """Arms with the same panel are a line of a figure."""
+    level: float | None = None
+    """Position on the x axis of the panel."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All overrides, with the common ones."""
+        return {**COMMON, **self.overrides}
+
+
+START = Arm("videoclip", "VideoCLIP, the start of the others", yaml=VIDEOCLIP)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A question, and the arms that answer it."""
+
+    name: str
+    question: str
+    make_arms: Callable[[Corpus], Sequence[Arm]]
+    """Returns the arms for a corpus."""
+    corpora: tuple[Corpus, ...]
+    """The corpora on which the experiment runs by default."""
+    num_seeds: int = 5
+    x_title: str = ""
+    """What `Arm.level` is. Default: the experiment has no figure with levels."""
+
+    def arms(self, corpus: Corpus) -> list[Arm]:
+        """Returns the arms for a corpus."""
+        arms = list(self.make_arms(corpus))
+        names = [arm.name for arm in arms]
+        assert len(set(names)) == len(names), f"names of {self.name} are not unique: {names}"
+        unknown = {arm.against for arm in arms} - {*names, ""}
+        assert not unknown, f"{self.name} compares with unknown arms: {unknown}"
+        return arms
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run: an arm with a corpus and a seed."""
+
+    arm: Arm
+    corpus: Corpus
+    seed: int
+
+    @classmethod
+    def of(cls, arm: Arm, corpus: Corpus, seed: int) -> "Run":
+        """Returns the run of an arm in an experiment on `corpus`."""
+        return cls(arm, arm.corpus or corpus, seed)
+
+    @property
+    def start(self) -> "Run | None":
+        """The run from whose checkpoint this one starts."""
+        return Run(START, self.corpus, self.seed) if self.arm.yaml == NORTON else None
+
+    @property
+    def arm_key(self) -> str:
+        """Hash of the arm and the corpus without the seed. Names have no effect."""
+        return _hash([self.arm.yaml, self.arm.settings, self.corpus.key])
+
+    @property
+    def key(self) -> str:
+        """Hash of all settings of the run."""
+        return _hash([self.arm_key, self.seed])
+
+    @property
+    def label(self) -> str:
+        """Name in messages."""
+        return f"{self.arm.name} on {self.corpus.name}, seed {self.seed}"
+
+
+def override_words(overrides: Overrides) -> list[str]:
+    """Returns overrides as words of a command line: `key=value`, the value as YAML."""
+    return [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
+
+
+def _hash(value: Any) -> str:
+    """Returns a short hash of plain values. The order of keys has no effect."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,60 @@
+"""How many videos should a batch have?
+
+    python -m experiments.batch [--seeds 0 1 2] [--jobs 2] [--plan]
+
+A batch of 8, 16, 32 or 64 videos has 128 to 1,024 clips, each of which is contrasted with all
+others. A batch is chosen from three times as many neighbours. All arms make 150 updates of one
+batch, so the larger batches see more videos. All weights are trained.
+
+Gathered negatives (`loss.gather_negatives`) have no arm. Two processes that share their negatives
+compute the same loss as one with the batches of both, which a test of the losses shows.
+"""
+
+import sys
+from collections.abc import Iterator
+
+from experiments.arms import ALL_WEIGHTS, PLAIN_LOSS, Arm, Experiment, Overrides
+from experiments.command import main
+from experiments.corpora import DEMO, Corpus
+from mmpt.prepare.demo_corpus.settings import CorpusSettings
+
+NUM_VIDEOS = (8, 16, 32, 64)
+NUM_UPDATES = 150
+
+
+def arms(corpus: Corpus) -> Iterator[Arm]:
+    """Yields the arms."""
+    videos_per_epoch = corpus.options.get("num_videos", CorpusSettings.num_videos)
+    for num_videos in NUM_VIDEOS:
+        updates_per_epoch = videos_per_epoch // num_videos
+        size: Overrides = {
+            **ALL_WEIGHTS,
+            "dataset.num_video_per_batch": num_videos,
+            "num_cands": 3 * num_videos,
+            "fairseq.optimization.update_freq": [1],
+            "fairseq.optimization.max_epoch": -(-NUM_UPDATES // updates_per_epoch),
+            "fairseq.optimization.max_update": NUM_UPDATES,
+        }
+        name = f"{num_videos} videos"
+        yield Arm(f"{name}, plain", f"{name}, plain loss", {**size, **PLAIN_LOSS})
+        yield Arm(
+            f"{name}, norton",
+            f"{name}, Norton",
+            size,
+            against=f"{name}, plain",
+            panel="gain of Norton over the plain loss",
+            level=num_videos,
+        )
+
+
+EXPERIMENT = Experiment(
+    name="batch",
+    question="How many videos should a batch have?",
+    make_arms=arms,
+    corpora=(DEMO,),
+    num_seeds=3,
+    x_title="videos in a batch",
+)
+
+if __name__ == "__main__":
+    sys.exit(main([EXPERIMENT], __doc__))

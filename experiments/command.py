@@ -1,0 +1,143 @@
+"""The command line of all experiments."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from experiments.arms import Experiment, Run, override_words
+from experiments.corpora import CORPORA
+from experiments.results import RESULTS
+from experiments.runner import FOLDER, Commands, Step, make_steps, run_steps
+from mmpt.config import load_config
+from mmpt.prepare.demo_corpus.settings import CorpusSettings
+from mmpt.utils.command import run_command
+from mmpt.utils.log import format_seconds
+
+SECONDS_PER_EPOCH = 20.0
+"""Training of an epoch of 400 videos in one process with one thread, while another one runs."""
+FIXED_SECONDS = 35.0
+"""Imports, scoring and the curves of a run."""
+STOPPED = "run the same command again to continue"
+
+
+def estimated_seconds(run: Run) -> float:
+    """Returns about how long training and scoring of a run take on the machine of the docs."""
+    num_videos = run.corpus.options.get("num_videos", CorpusSettings.num_videos)
+    num_epochs = _num_epochs(run.arm.yaml, *override_words(run.arm.settings))
+    return FIXED_SECONDS + SECONDS_PER_EPOCH * num_epochs * num_videos / CorpusSettings.num_videos
+
+
+@cache
+def _num_epochs(yaml: str, *overrides: str) -> int:
+    """Returns the epochs of a training run.
+
+    Raises:
+        ConfigError: an override is wrong, so that no run begins before all are checked.
+    """
+    config = load_config(yaml, overrides, import_fairseq=False)
+    return int(config.option("optimization", "max_epoch"))
+
+
+def runs_of(
+    experiment: Experiment, seeds: Sequence[int] | None, corpora: Sequence[str] | None
+) -> list[Run]:
+    """Returns the runs of an experiment, seed by seed.
+
+    Args:
+        seeds: default: the first ones, as many as the experiment asks for.
+        corpora: names of corpora. Default: those of the experiment.
+    """
+    chosen = [CORPORA[name] for name in corpora] if corpora else experiment.corpora
+    runs = []
+    for seed in range(experiment.num_seeds) if seeds is None else seeds:
+        for corpus in chosen:
+            runs += [Run.of(arm, corpus, seed) for arm in experiment.arms(corpus)]
+    return runs
+
+
+def parse(description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Returns the options of the command line.
+
+    Args:
+        description: the help text.
+        argv: the arguments. None uses those of the process.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: see the plan")
+    parser.add_argument("--corpora", nargs="+", choices=sorted(CORPORA), help="default: see plan")
+    parser.add_argument("--jobs", type=int, default=2, help="runs next to each other (2)")
+    parser.add_argument("--arms", nargs="+", metavar="NAME", help="only these arms")
+    parser.add_argument("--plan", action="store_true", help="list the runs and their time")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help=f"of the runs ({FOLDER})")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="file to append to")
+    args = parser.parse_args(argv)
+    if args.jobs < 1:
+        parser.error(f"--jobs must be at least 1, but is {args.jobs}")
+    if args.seeds and min(args.seeds) < 0:
+        parser.error(f"--seeds must be at least 0, but are {args.seeds}")
+    return args
+
+
+def main(
+    experiments: Sequence[Experiment],
+    description: str | None,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Runs experiments and returns the exit code: 1 if a run failed.
+
+    Args:
+        experiments: the experiments, the most important one first.
+        description: the help text of the command.
+        argv: the arguments. None uses those of the process.
+    """
+    args = parse(description, argv)
+
+    def work() -> int:
+        # It logs the keys without effect of every arm.
+        logging.getLogger("mmpt.config.loader").setLevel(logging.WARNING)
+        wanted = []
+        for experiment in experiments:
+            for run in runs_of(experiment, args.seeds, args.corpora):
+                if not args.arms or run.arm.name in args.arms:
+                    wanted.append((experiment.name, run))
+        steps = make_steps(wanted, estimated_seconds, args.folder, args.results)
+        print_plan(experiments, wanted, steps, args.jobs)
+        if args.plan:
+            print(*(f"  {step.label}" for step in steps if not step.is_done), sep="\n")
+            return 0
+        failures = run_steps(steps, args.jobs, Commands(), report)
+        for failure in failures:
+            print(f"error: {failure}", file=sys.stderr)
+        return 1 if failures else 0
+
+    return run_command(work, stopped=STOPPED)
+
+
+def print_plan(
+    experiments: Sequence[Experiment],
+    wanted: Sequence[tuple[str, Run]],
+    steps: Sequence[Step],
+    num_jobs: int,
+) -> None:
+    """Prints the number of runs and the estimated time, by experiment and in total."""
+    left = {step.key: step.estimate_s for step in steps if not step.is_done}
+    for experiment in experiments:
+        runs = {run.key: run for name, run in wanted if name == experiment.name}
+        # A run that several experiments share counts for the first one only.
+        seconds = sum(left.pop(key, 0.0) for key in runs)
+        print(
+            f"{experiment.name}: {len(runs)} runs, {format_seconds(seconds / num_jobs)} left. "
+            f"{experiment.question}"
+        )
+    seconds = sum(step.estimate_s for step in steps if not step.is_done)
+    print(f"in total: {len(steps)} steps, {format_seconds(seconds / num_jobs)}", flush=True)
+
+
+def report(line: str) -> None:
+    """Prints a line of the progress."""
+    print(line, flush=True)

@@ -1,0 +1,71 @@
+"""How much does DTW depend on a constant in its distances?
+
+    python -m experiments.dtw_offset [--seeds 0 1 2] [--jobs 2] [--plan]
+    python -m experiments.dtw_offset --predictions FILE.npz [FILE.npz ...]
+
+A constant that is added to all scores changes neither the loss nor the ranks of clips, but it
+changes the recall of DTW and OTAM (offsets.py). The arms are those of the control experiment with
+and without Norton. Each run records the recall for several constants, and with a constant that is
+calibrated on the scores alone. The second form prints the same for predictions of
+`mmpt predict --save-predictions`.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments import command
+from experiments.arms import START, Arm, Experiment
+from experiments.control import arms as control_arms
+from experiments.corpora import DEMO, Corpus
+from experiments.offsets import (
+    CONSTANTS,
+    calibrated_constant,
+    offset_curve,
+    read_predictions,
+    recalls_at,
+)
+
+NAMES = (START.name, "A", "norton", "A, LayerNorm", "norton, LayerNorm")
+
+
+def arms(corpus: Corpus) -> list[Arm]:
+    """Returns the arms, which are runs of the control experiment."""
+    return [arm for arm in control_arms(corpus) if arm.name in NAMES]
+
+
+EXPERIMENT = Experiment(
+    name="dtw_offset",
+    question="How much does DTW depend on a constant in its distances?",
+    make_arms=arms,
+    corpora=(DEMO,),
+)
+
+
+def print_curves(paths: Sequence[Path]) -> None:
+    """Prints the recalls of predictions, in percent, as Markdown tables."""
+    for path in paths:
+        scores = read_predictions(path)
+        constant = calibrated_constant(scores)
+        calibrated = recalls_at(scores, constant)
+        names = [*map(str, CONSTANTS), f"calibrated ({constant:.1f})"]
+        print(f"\n{path}\n\n| R@1 | {' | '.join(names)} |\n|---|{'---:|' * len(names)}")
+        for way, values in offset_curve(scores).items():
+            cells = [f"{100 * value:.1f}" for value in (*values, calibrated[way])]
+            print(f"| {way.removesuffix('-R1')} | {' | '.join(cells)} |")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the curves of predictions, or runs the experiment."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--predictions", type=Path, nargs="+", default=[])
+    args, others = parser.parse_known_args(argv)
+    if args.predictions:
+        print_curves(args.predictions)
+        return 0
+    return command.main([EXPERIMENT], __doc__, others)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,21 @@
+"""A model of which only the last layers of both towers are trained."""
+
+from typing import Any
+
+from mmpt.models import MMFusionSeparate
+
+
+class LastLayersFusion(MMFusionSeparate):
+    """VideoCLIP's model. All parameters are frozen except for the last layer of each tower."""
+
+    @classmethod
+    def from_config(cls, *args: Any, **kwargs: Any) -> "LastLayersFusion":
+        """Builds the model that a YAML describes, and freezes its first layers."""
+        model = super().from_config(*args, **kwargs)
+        assert isinstance(model, cls)
+        trained = set()
+        for bert in (model.video_encoder.bert, model.text_encoder):
+            trained.update(bert.encoder.layer[-1].parameters())
+        for parameter in model.parameters():
+            parameter.requires_grad_(parameter in trained)
+        return model

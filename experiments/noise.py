@@ -1,0 +1,66 @@
+"""In which kind of noise does the loss of Norton help?
+
+    python -m experiments.noise [--seeds 0 1 2] [--jobs 2] [--plan]
+
+The corpus is the demo's, and one kind of noise is changed at a time:
+
+- misaligned: share of the narrated steps that are described 4 to 20 seconds early or late
+- irrelevant: share of the captions that are not about a step
+- vague: share of the captions about a step that do not name it, and are the same in all videos
+- tasks: number of tasks. With fewer tasks, more videos of a batch show the same steps, so that
+  more negatives are faulty.
+- reordered: share of the videos that show their steps in a random order
+
+On each corpus a VideoCLIP run is made, from which Norton and the plain loss continue. All weights
+are trained. The result is the gain of Norton over the plain loss.
+"""
+
+import sys
+from collections.abc import Iterator
+
+from experiments.arms import ALL_WEIGHTS, PLAIN_LOSS, Arm, Experiment
+from experiments.command import main
+from experiments.corpora import DEMO, Corpus
+
+LEVELS: dict[str, tuple[str, tuple[float, ...]]] = {
+    "misaligned": ("misalign", (0.0, 0.5, 1.0)),
+    "irrelevant": ("irrelevant", (0.0, 0.35, 0.7)),
+    "vague": ("vague", (0.0, 0.3, 0.6)),
+    "tasks": ("num_tasks", (5, 20, 60)),
+    "reordered": ("reorder", (0.0, 0.5, 1.0)),
+}
+"""Kind of noise -> option of the corpus and its values."""
+OFFSETS = {"max_offset": 20.0}
+
+
+def arms(corpus: Corpus) -> Iterator[Arm]:
+    """Yields a pair of arms for each kind and level of noise, on variants of `corpus`."""
+    for kind, (option, levels) in LEVELS.items():
+        for level in levels:
+            name = f"{kind} {level:g}"
+            noisy = corpus.with_options(f"{corpus.name}-{option}{level:g}", **OFFSETS)
+            noisy = noisy.with_options(noisy.name, **{option: level})
+            plain = {**ALL_WEIGHTS, **PLAIN_LOSS}
+            yield Arm(f"{name}, plain", f"{name}, plain loss", plain, corpus=noisy)
+            yield Arm(
+                f"{name}, norton",
+                f"{name}, Norton",
+                ALL_WEIGHTS,
+                corpus=noisy,
+                against=f"{name}, plain",
+                panel=kind,
+                level=level,
+            )
+
+
+EXPERIMENT = Experiment(
+    name="noise",
+    question="In which kind of noise does the loss of Norton help?",
+    make_arms=arms,
+    corpora=(DEMO,),
+    num_seeds=3,
+    x_title="share (number of tasks)",
+)
+
+if __name__ == "__main__":
+    sys.exit(main([EXPERIMENT], __doc__))
