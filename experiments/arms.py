@@ -27,7 +27,7 @@ COMMON: Overrides = {
 }
 
 # What is trained. The updates and all other settings are equal.
-LAYERNORM: Overrides = {}
+LAYERNORM: Overrides = {"fairseq.optimization.lr": [1e-3]}
 ALL_WEIGHTS: Overrides = {
     "model.layernorm_only": False,
     "fairseq.optimization.lr": [3e-4],

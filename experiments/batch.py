@@ -3,7 +3,7 @@
     python -m experiments.batch [--seeds 0 1 2] [--jobs 2] [--plan]
 
 A batch of 8, 16, 32 or 64 videos has 128 to 1,024 clips, each of which is contrasted with all
-others. A batch is chosen from three times as many neighbours. All arms make 150 updates of one
+others. A batch is chosen from three times as many neighbours. All arms make 100 updates of one
 batch, so the larger batches see more videos. All weights are trained.
 
 Gathered negatives (`loss.gather_negatives`) have no arm. Two processes that share their negatives
@@ -19,7 +19,7 @@ from experiments.corpora import DEMO, Corpus
 from mmpt.prepare.demo_corpus.settings import CorpusSettings
 
 NUM_VIDEOS = (8, 16, 32, 64)
-NUM_UPDATES = 150
+NUM_UPDATES = 100
 
 
 def arms(corpus: Corpus) -> Iterator[Arm]:

@@ -3,13 +3,13 @@
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 from experiments.arms import Experiment, Run, override_words
 from experiments.corpora import CORPORA
-from experiments.results import RESULTS
+from experiments.results import RESULTS, Row, code_version, read_results
 from experiments.runner import FOLDER, Commands, Step, make_steps, run_steps
 from mmpt.config import load_config
 from mmpt.prepare.demo_corpus.settings import CorpusSettings
@@ -107,6 +107,7 @@ def main(
                     wanted.append((experiment.name, run))
         steps = make_steps(wanted, estimated_seconds, args.folder, args.results)
         print_plan(experiments, wanted, steps, args.jobs)
+        print_changed(read_results(args.results), [run for _, run in wanted])
         if args.plan:
             print(*(f"  {step.label}" for step in steps if not step.is_done), sep="\n")
             return 0
@@ -136,6 +137,18 @@ def print_plan(
         )
     seconds = sum(step.estimate_s for step in steps if not step.is_done)
     print(f"in total: {len(steps)} steps, {format_seconds(seconds / num_jobs)}", flush=True)
+
+
+def print_changed(results: Mapping[str, Row], wanted: Sequence[Run]) -> None:
+    """Prints how many results were made by another version of the code."""
+    now = code_version()
+    rows = [results[run.key] for run in wanted if run.key in results]
+    changed = sum(row["code"] != now for row in rows)
+    if changed:
+        print(
+            f"{changed} results are of another version of the code. They count as finished; to "
+            "repeat them, give other paths to --results and --folder."
+        )
 
 
 def report(line: str) -> None:

@@ -9,7 +9,8 @@ videos: with mean pooling (C), with the fine-grained similarity by maximum (D) o
 to G), and with a prompt bucket (H to J). From G on, the pooled and the fine-grained similarities
 are fused as in the released code. I is the released recipe.
 
-The whole ladder trains all weights. The plain loss, B, G and Norton also train LayerNorms only.
+The whole ladder trains all weights. Plain loss, B, G and Norton also train LayerNorms only. On the
+demo's own corpus there are only the plain loss and Norton.
 """
 
 import sys
@@ -52,15 +53,20 @@ LADDER: dict[str, tuple[str, Overrides]] = {
 }
 """Name -> title and overrides of the loss."""
 WITH_LAYERNORM = ("A", "B", "G", "norton")
+ON_DEMO = ("A", "norton")
 
 
 def arms(corpus: Corpus) -> Iterator[Arm]:
     """Yields the arms."""
     yield START
-    for name, (title, loss) in LADDER.items():
+    names, names_layernorm = tuple(LADDER), WITH_LAYERNORM
+    if corpus.key == DEMO.key:
+        names = names_layernorm = ON_DEMO
+    for name in names:
+        title, loss = LADDER[name]
         against = "" if name == "A" else "A"
         yield Arm(name, title, {**ALL_WEIGHTS, **loss}, against=against)
-    for name in WITH_LAYERNORM:
+    for name in names_layernorm:
         title, loss = LADDER[name]
         against = "" if name == "A" else "A, LayerNorm"
         overrides = {**LAYERNORM, **loss}

@@ -4,7 +4,7 @@
 
 The corpus is the demo's, and one kind of noise is changed at a time:
 
-- misaligned: share of the narrated steps that are described 4 to 20 seconds early or late
+- misaligned: share of the narrated steps that are described 4 to 12 seconds early or late
 - irrelevant: share of the captions that are not about a step
 - vague: share of the captions about a step that do not name it, and are the same in all videos
 - tasks: number of tasks. With fewer tasks, more videos of a batch show the same steps, so that
@@ -21,16 +21,23 @@ from collections.abc import Iterator
 from experiments.arms import ALL_WEIGHTS, PLAIN_LOSS, Arm, Experiment
 from experiments.command import main
 from experiments.corpora import DEMO, Corpus
+from mmpt.prepare.demo_corpus.settings import CorpusSettings
 
 LEVELS: dict[str, tuple[str, tuple[float, ...]]] = {
-    "misaligned": ("misalign", (0.0, 0.5, 1.0)),
+    "misaligned": ("misalign", (0.0, 0.4, 0.8)),
     "irrelevant": ("irrelevant", (0.0, 0.35, 0.7)),
-    "vague": ("vague", (0.0, 0.3, 0.6)),
+    "vague": ("vague", (0.0, 0.5)),
     "tasks": ("num_tasks", (5, 20, 60)),
-    "reordered": ("reorder", (0.0, 0.5, 1.0)),
+    "reordered": ("reorder", (0.0, 1.0)),
 }
-"""Kind of noise -> option of the corpus and its values."""
-OFFSETS = {"max_offset": 20.0}
+"""Kind of noise -> option of the corpus and its values. One of them is the default."""
+
+
+def noisy_corpus(corpus: Corpus, option: str, level: float) -> Corpus:
+    """Returns a copy of a corpus with another level of noise, or `corpus` if it is the default."""
+    if level == getattr(CorpusSettings, option):
+        return corpus
+    return corpus.with_options(f"{corpus.name}-{option}{level:g}", **{option: level})
 
 
 def arms(corpus: Corpus) -> Iterator[Arm]:
@@ -38,8 +45,7 @@ def arms(corpus: Corpus) -> Iterator[Arm]:
     for kind, (option, levels) in LEVELS.items():
         for level in levels:
             name = f"{kind} {level:g}"
-            noisy = corpus.with_options(f"{corpus.name}-{option}{level:g}", **OFFSETS)
-            noisy = noisy.with_options(noisy.name, **{option: level})
+            noisy = noisy_corpus(corpus, option, level)
             plain = {**ALL_WEIGHTS, **PLAIN_LOSS}
             yield Arm(f"{name}, plain", f"{name}, plain loss", plain, corpus=noisy)
             yield Arm(

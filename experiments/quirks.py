@@ -41,6 +41,7 @@ EXPERIMENT = Experiment(
     question="Do the differences between the released loss and the paper matter?",
     make_arms=arms,
     corpora=(DEMO,),
+    num_seeds=3,
 )
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from experiments.corpora import DEMO, Corpus
 
 NEVER = 1000
 """An epoch after the last one."""
-NUM_CANDS = (8, 48, 96, 384)
+NUM_CANDS = (8, 96)
 """Numbers of neighbours, next to the demo's 24. The corpus has 400 videos."""
 
 

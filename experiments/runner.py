@@ -25,10 +25,12 @@ from experiments.arms import ROOT, Run, override_words
 from experiments.measures import CHECKPOINT, read_measures, remove_large_files, scoring_command
 from experiments.results import RESULTS, append_result, code_version, make_row, read_results
 from mmpt.errors import DataError, LaunchError
-from mmpt.utils.io import write_json
+from mmpt.utils.io import read_json, write_json
 from mmpt.utils.log import format_seconds
 
 FOLDER = Path("runs/experiments")
+DONE = "done.json"
+"""File of a finished step, which is written last."""
 GRACE_S = 40.0
 """Seconds that a command has to end after an interrupt. `mmpt train` takes at most 30."""
 Command = list[str]
@@ -44,7 +46,8 @@ class Step:
     commands: Callable[[], Sequence[Command]]
     """Returns the arguments of Python for each command. Called when the step begins."""
     finish: Callable[[list[str], float], Any] = lambda commands, seconds: None
-    """Called with the commands as text and their seconds after the last one."""
+    """Called with the commands as text and their seconds after the last one. It may be called
+    again."""
     needs: list[str] = field(default_factory=list)
     """Keys of the steps that must be finished before this one begins."""
     estimate_s: float = 0.0
@@ -52,7 +55,7 @@ class Step:
     @property
     def is_done(self) -> bool:
         """Whether an earlier call has finished the step."""
-        return (self.folder / "done.json").exists()
+        return (self.folder / DONE).exists()
 
 
 def corpus_folder(run: Run, base: Path = FOLDER) -> Path:
@@ -147,7 +150,12 @@ def _run_step(
         return [training_command(run, base), scoring_command(folder, corpus_folder(run, base))]
 
     def finish(texts: list[str], seconds: float) -> None:
-        measures = read_measures(folder)
+        saved = folder / "measures.json"
+        if saved.exists():
+            measures = read_json(saved)
+        else:
+            measures = read_measures(folder)
+            write_json(saved, measures)
         if run.key not in read_results(results):
             append_result(make_row(run, experiment, texts, seconds, measures), results)
         remove_large_files(folder, keep_checkpoint=keep_checkpoint)
@@ -211,8 +219,14 @@ class Commands:
 
 
 def do_step(step: Step, run_command: Commands) -> float:
-    """Runs the commands of a step and returns their seconds, which are 0 if it was finished."""
+    """Runs the commands of a step and returns their seconds, which are 0 if it was finished.
+
+    The result of a finished run is recorded again if the results file does not have it.
+    """
+    marker = step.folder / DONE
     if step.is_done:
+        done = read_json(marker)
+        step.finish(done["commands"], done["seconds"])
         return 0.0
     begin = time.monotonic()
     commands = step.commands()
@@ -222,7 +236,7 @@ def do_step(step: Step, run_command: Commands) -> float:
     texts = [shlex.join(["python", *command]) for command in commands]
     step.finish(texts, seconds)
     done = {"key": step.key, "commands": texts, "code": code_version(), "seconds": seconds}
-    write_json(step.folder / "done.json", done)
+    write_json(marker, done)
     return seconds
 
 

@@ -26,6 +26,7 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "benchmarks/README.md",
+    "docs/ablations.md",
     "docs/demo.md",
     "docs/experiments.md",
     "docs/install.md",

@@ -1,0 +1,140 @@
+"""Figures of the results: gains of arms, gains by level, and curves over the constant of DTW."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.arms import Arm
+from experiments.offsets import CONSTANTS
+from experiments.tables import (
+    AUC,
+    AVERAGE,
+    AVERAGE_BG,
+    CLIP,
+    DTW_BG_CALIBRATED,
+    DTW_CALIBRATED,
+    BySeed,
+    Number,
+    gain,
+)
+from mmpt.reporting.figures import COLOURS, GREY
+
+SHOWN: dict[str, Number] = {
+    "clip": CLIP,
+    "video, caption average": AVERAGE,
+    "video, DTW calibrated": DTW_CALIBRATED,
+    "background, caption average": AVERAGE_BG,
+    "background, DTW calibrated": DTW_BG_CALIBRATED,
+    "alignment AUC": AUC,
+}
+"""Title of a panel -> its number."""
+BY_LEVEL = {title: SHOWN[title] for title in ("clip", "video, DTW calibrated", "alignment AUC")}
+STYLE = {"svg.hashsalt": "mmpt", "svg.fonttype": "none", "font.size": 9, "axes.titlesize": 9}
+Results = Mapping[str, BySeed]
+"""Name of an arm -> its results by seed."""
+
+
+def draw_gains(arms: Sequence[Arm], by_arm: Results, path: Path) -> bool:
+    """Draws a panel of dots with standard errors per number. Returns False without any gain."""
+    shown = [arm for arm in arms if arm.against and by_arm[arm.name] and by_arm[arm.against]]
+    if not shown:
+        return False
+    with rc_context(STYLE):
+        figure = Figure(figsize=(11, 1.2 + 0.28 * len(shown)), layout="constrained")
+        panels = figure.subplots(1, len(SHOWN), sharey=True, squeeze=False)[0]
+        places = np.arange(len(shown))[::-1]
+        for panel, (title, number) in zip(panels, SHOWN.items(), strict=True):
+            for place, arm in zip(places, shown, strict=True):
+                found = gain(number, by_arm[arm.name], by_arm[arm.against])
+                if found:
+                    error = np.nan_to_num(found.error)
+                    panel.errorbar(found.mean, place, xerr=error, fmt="o", color=COLOURS[0])
+            panel.axvline(0, color=GREY, linewidth=1)
+            panel.set_title(title)
+            panel.set_xlabel("gain in points")
+        panels[0].set_yticks(places, [arm.title for arm in shown])
+        _save(figure, path)
+    return True
+
+
+def draw_levels(arms: Sequence[Arm], by_arm: Results, x_title: str, path: Path) -> bool:
+    """Draws the gain over the level of a panel's arms, a panel each. Returns False without any."""
+    names = list(dict.fromkeys(arm.panel for arm in arms if arm.panel and by_arm[arm.name]))
+    if not names:
+        return False
+    with rc_context(STYLE):
+        figure = Figure(figsize=(2.4 * len(names) + 1.5, 2.8), layout="constrained")
+        panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+        for panel, name in zip(panels, names, strict=True):
+            members = [arm for arm in arms if arm.panel == name and by_arm[arm.name]]
+            for colour, (title, number) in zip(COLOURS, BY_LEVEL.items(), strict=False):
+                _draw_levels(panel, members, by_arm, number, title, colour)
+            panel.axhline(0, color=GREY, linewidth=1)
+            panel.set_title(name)
+            panel.set_xlabel(x_title)
+        panels[0].set_ylabel("gain in points")
+        panels[-1].legend(fontsize=7)
+        _save(figure, path)
+    return True
+
+
+def _draw_levels(
+    panel: Axes, arms: Sequence[Arm], by_arm: Results, number: Number, title: str, colour: str
+) -> None:
+    """Draws the line of one number."""
+    levels, means, errors = [], [], []
+    for arm in arms:
+        found = gain(number, by_arm[arm.name], by_arm[arm.against])
+        if found and arm.level is not None:
+            levels.append(arm.level)
+            means.append(found.mean)
+            errors.append(np.nan_to_num(found.error))
+    panel.errorbar(levels, means, yerr=errors, fmt="o-", color=colour, label=title, capsize=2)
+
+
+def draw_offsets(arms: Sequence[Arm], by_arm: Results, path: Path) -> bool:
+    """Draws R@1 over the constant in the distances. Returns False without results.
+
+    A column of panels is a way to align; the upper row is without background. A dot is the recall
+    with the calibrated constant.
+    """
+    shown = [arm for arm in arms if by_arm[arm.name]]
+    if not shown:
+        return False
+    ways = ("DTW-R1", "DTW-corrected-R1", "OTAM-R1")
+    rows = {"clips": "Calibrated", "background": "CalibratedBG"}
+    with rc_context(STYLE):
+        figure = Figure(figsize=(10, 6), layout="constrained")
+        panels = figure.subplots(len(rows), len(ways), sharex=True, sharey="row", squeeze=False)
+        for line, (name, metric) in zip(panels, rows.items(), strict=True):
+            for panel, way in zip(line, ways, strict=True):
+                for colour, arm in zip(COLOURS, shown, strict=False):
+                    results = list(by_arm[arm.name].values())
+                    curves = np.array([row["curves"][name][way] for row in results])
+                    panel.plot(CONSTANTS, 100 * curves.mean(0), color=colour, label=arm.title)
+                    dots = [_calibrated(row, metric, way) for row in results]
+                    x, y = np.mean(dots, axis=0)
+                    panel.plot(x, y, "o", color=colour)
+                panel.set_title(f"{way.removesuffix('-R1')}, {name}")
+                panel.set_xlabel("constant c of the distance c - score")
+            line[0].set_ylabel("R@1 in percent")
+        panels[0][0].legend(fontsize=7)
+        _save(figure, path)
+    return True
+
+
+def _calibrated(row: Mapping[str, Any], metric: str, way: str) -> tuple[float, float]:
+    """Returns the calibrated constant of a run and its R@1 in percent."""
+    values = row["metrics"][metric]
+    return values["constant"], 100 * values[way]
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Writes a figure as SVG. The same results give the same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="svg", metadata={"Date": None})

@@ -1,0 +1,103 @@
+"""Writes the tables and figures of docs/ablations.md from results.jsonl.
+
+    python -m experiments.report
+
+A table and a figure belong between two lines of the page, `<!-- results: EXPERIMENT CORPUS -->` and
+`<!-- end of results -->`. All text between them is replaced. The page needs no other tool.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.__main__ import EXPERIMENTS
+from experiments.arms import ROOT, Experiment
+from experiments.corpora import CORPORA, Corpus, demo_videos, narration_statistics
+from experiments.figures import draw_gains, draw_levels, draw_offsets
+from experiments.results import RESULTS, Row, read_results
+from experiments.tables import rows_of, tables
+
+PAGE = ROOT / "docs" / "ablations.md"
+MARKED = re.compile(r"(<!-- results: (\S+) (\S+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
+STATISTICS = re.compile(r"(<!-- corpora -->\n).*?(<!-- end of corpora -->)", re.DOTALL)
+NO_RESULTS = "No results yet.\n"
+STATISTICS_VIDEOS = 400
+
+
+def results_text(
+    experiment: Experiment, corpus: Corpus, results: Sequence[Row], images: Path
+) -> str:
+    """Returns the tables of an experiment on a corpus as Markdown, and draws its figure.
+
+    Args:
+        images: folder of the figures.
+    """
+    arms = experiment.arms(corpus)
+    by_arm = {arm.name: rows_of(arm, corpus, results) for arm in arms}
+    if not any(by_arm.values()):
+        return NO_RESULTS
+    path = images / f"{experiment.name}-{corpus.name}.svg"
+    if experiment.name == "dtw_offset":
+        drawn = draw_offsets(arms, by_arm, path)
+    elif experiment.x_title:
+        drawn = draw_levels(arms, by_arm, experiment.x_title, path)
+    else:
+        drawn = draw_gains(arms, by_arm, path)
+    seeds = sorted({seed for rows in by_arm.values() for seed in rows})
+    commits = sorted({row["commit"] for rows in by_arm.values() for row in rows.values()})
+    parts = [f"Seeds {', '.join(map(str, seeds))}; commits {', '.join(commits)}."]
+    if drawn:
+        parts.append(f"![{experiment.question}]({images.name}/{path.name})")
+    parts.append(tables(arms, by_arm))
+    return "\n\n".join(parts) + "\n"
+
+
+def corpora_text(num_videos: int = STATISTICS_VIDEOS) -> str:
+    """Returns a table of the statistics of the narrations, in percent where they are shares."""
+    lines = [
+        "| corpus | can be aligned | spoken while shown | median offset of the others "
+        "| said in several videos | captions per minute |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, corpus in CORPORA.items():
+        if corpus.maker != ("mmpt", "make-demo-data"):
+            continue
+        found = narration_statistics(demo_videos(corpus, num_videos))
+        lines.append(
+            f"| {name} | {found['alignable']:.0%} | {found['aligned']:.0%} "
+            f"| {found['offset_s']:.1f} s | {found['repeated']:.0%} | {found['per_minute']:.1f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def update_page(page: Path, results: Path) -> None:
+    """Replaces the text between the marks of a page, and draws the figures next to it."""
+    rows = list(read_results(results).values())
+    experiments = {experiment.name: experiment for experiment in EXPERIMENTS}
+
+    def replace(match: re.Match[str]) -> str:
+        name, corpus = match[2], match[3]
+        text = results_text(experiments[name], CORPORA[corpus], rows, page.parent / "images")
+        return match[1] + text + match[4]
+
+    text = MARKED.sub(replace, page.read_text())
+    text = STATISTICS.sub(lambda match: match[1] + corpora_text() + match[2], text)
+    page.write_text(text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    args = parser.parse_args(argv)
+    update_page(args.page, args.results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""Means, standard errors and paired differences of the results, as Markdown tables."""
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from experiments.arms import Arm, Run
+from experiments.corpora import Corpus
+
+Row = Mapping[str, Any]
+BySeed = dict[int, Row]
+"""Seed -> row of the results."""
+
+
+class Number(NamedTuple):
+    """A number of the tables, in percent."""
+
+    title: str
+    metric: str
+    key: str
+
+    def of(self, row: Row) -> float:
+        """Returns the number of a run."""
+        return 100 * float(row["metrics"][self.metric][self.key])
+
+
+CLIP = Number("clip R@1", "RetrievalMetric", "R1")
+DTW = Number("DTW", "FullVideoRetrievalMetric", "DTW-R1")
+DTW_CALIBRATED = Number("DTW, calibrated", "Calibrated", "DTW-R1")
+AVERAGE = Number("caption average", "FullVideoRetrievalMetric", "R1")
+AVERAGE_BG = Number("caption average", "FullVideoBGRetrievalMetric", "R1")
+DTW_BG_CALIBRATED = Number("DTW, calibrated", "CalibratedBG", "DTW-R1")
+AUC = Number("alignment AUC", "How2AlignMetric", "AUC")
+GROUPS: dict[str, tuple[Number, ...]] = {
+    "clips and whole videos": (
+        CLIP,
+        Number("clip R@5", "RetrievalMetric", "R5"),
+        AVERAGE,
+        DTW,
+        DTW_CALIBRATED,
+        Number("OTAM", "FullVideoRetrievalMetric", "OTAM-R1"),
+        Number("OT", "FullVideoRetrievalMetric", "OT-R1"),
+    ),
+    "with background, and alignment": (
+        AVERAGE_BG,
+        Number("DTW", "FullVideoBGRetrievalMetric", "DTW-R1"),
+        DTW_BG_CALIBRATED,
+        Number("OTAM", "FullVideoBGRetrievalMetric", "OTAM-R1"),
+        Number("OT", "FullVideoBGRetrievalMetric", "OT-R1"),
+        AUC,
+    ),
+}
+"""Title of a table -> its columns. Scores of whole videos are R@1."""
+
+
+class Estimate(NamedTuple):
+    """A mean over seeds, and its standard error, which is NaN for a single seed."""
+
+    mean: float
+    error: float
+    count: int
+
+    def text(self, *, signed: bool = False) -> str:
+        """Returns the estimate with one decimal, such as `12.3 ± 0.4`."""
+        mean = f"{self.mean:+.1f}" if signed else f"{self.mean:.1f}"
+        return mean if math.isnan(self.error) else f"{mean} ± {self.error:.1f}"
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Returns the mean of values and its standard error."""
+    error = math.nan
+    if len(values) > 1:
+        error = statistics.stdev(values) / math.sqrt(len(values))
+    return Estimate(statistics.fmean(values), error, len(values))
+
+
+def gain(number: Number, rows: BySeed, others: BySeed) -> Estimate | None:
+    """Returns the difference rows - others over the seeds of both; None if there is no such seed.
+
+    The difference is taken seed by seed, because both runs of a seed have the corpus and the
+    VideoCLIP checkpoint in common.
+    """
+    seeds = sorted(rows.keys() & others.keys())
+    if not seeds:
+        return None
+    return estimate([number.of(rows[seed]) - number.of(others[seed]) for seed in seeds])
+
+
+def rows_of(arm: Arm, corpus: Corpus, results: Iterable[Row]) -> BySeed:
+    """Returns the results of an arm in an experiment on `corpus`, by seed."""
+    key = Run.of(arm, corpus, 0).arm_key
+    return {row["seed"]: row for row in results if row["arm"] == key}
+
+
+def tables(arms: Sequence[Arm], by_arm: Mapping[str, BySeed]) -> str:
+    """Returns tables of the means and of the paired gains of arms, as Markdown.
+
+    Args:
+        by_arm: name of an arm -> its results.
+    """
+    parts = []
+    for title, numbers in GROUPS.items():
+        lines = []
+        for arm in arms:
+            if rows := by_arm[arm.name]:
+                values = [[number.of(row) for row in rows.values()] for number in numbers]
+                lines.append([arm.title, *(estimate(each).text() for each in values)])
+        parts.append(_table(f"mean, {title}", numbers, lines))
+        lines = []
+        for arm in arms:
+            if not arm.against:
+                continue
+            gains = [gain(each, by_arm[arm.name], by_arm[arm.against]) for each in numbers]
+            cells = [each.text(signed=True) for each in gains if each]
+            if cells:
+                lines.append([f"{arm.title}, against {arm.against}", *cells])
+        parts.append(_table(f"gain, {title}", numbers, lines))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _table(title: str, numbers: Sequence[Number], lines: Sequence[Sequence[str]]) -> str:
+    """Returns a Markdown table, or an empty text if it has no lines."""
+    if not lines:
+        return ""
+    header = [title, *(number.title for number in numbers)]
+    rule = ["---", *["---:"] * len(numbers)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *lines))
