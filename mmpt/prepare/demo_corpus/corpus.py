@@ -31,6 +31,7 @@ from mmpt.utils.validation import read_json_as
 
 CAPTION_LETTERS = 96  # characters of a caption that are tokenised, as in the released preparation
 NUM_ALIGNED = 80  # videos of the alignment test, as in HTM-Align; scoring all takes too long
+TRAIN, VAL = Split.TRAIN.shard_name, Split.VALID.shard_name
 logger = get_logger(__name__)
 
 
@@ -59,7 +60,11 @@ def make_corpus(out: Path, settings: CorpusSettings) -> None:
             logger.info("%s: already made with these settings", out)
             return
         manifest_path.unlink(missing_ok=True)
-        paths, counts = _write_files(out, settings)
+        world = make_world(settings)
+        train = [make_video(world, TRAIN, index) for index in range(settings.num_videos)]
+        val = [make_video(world, VAL, index) for index in range(settings.num_val)]
+        paths = write_files(out, world, make_vocabulary(), train, val)
+        counts = {TRAIN: count_videos(train), VAL: count_videos(val)}
         hashes = {}
         for path in sorted(paths):
             name = path.relative_to(out).as_posix()
@@ -100,18 +105,25 @@ def _fingerprint(settings: CorpusSettings) -> str:
     return digest.hexdigest()
 
 
-def _write_files(
-    out: Path, settings: CorpusSettings
-) -> tuple[list[Path], dict[str, dict[str, Any]]]:
-    """Writes all files except the manifest.
+def write_files(
+    out: Path,
+    world: World,
+    vocabulary: Sequence[str],
+    train: Sequence[Video],
+    val: Sequence[Video],
+) -> list[Path]:
+    """Writes all files of a corpus except the manifest, and returns their paths.
 
-    Returns:
-        The paths, and the counts of both splits.
+    Args:
+        out: folder to write to.
+        world: gives the sentences and the looks of the steps.
+        vocabulary: word pieces in id order.
+        train: training videos.
+        val: validation videos.
     """
-    world = make_world(settings)
-    paths = _write_bert(out / "bert")
-    train = _write_split(out, world, Split.TRAIN, settings.num_videos, paths)
-    val = _write_split(out, world, Split.VALID, settings.num_val, paths)
+    paths = _write_bert(out / "bert", vocabulary)
+    paths += _write_split(out, world, Split.TRAIN, train)
+    paths += _write_split(out, world, Split.VALID, val)
     # Write the ground truth.
     clips = [_true_clips(world, video) for video in val]
     captions = {video.id: _raw_captions(video) for video in (*train, *val)}
@@ -128,12 +140,11 @@ def _write_files(
         path = out / name
         write_json(path, value)
         paths.append(path)
-    return paths, {"train": count_videos(train), "val": count_videos(val)}
+    return paths
 
 
-def _write_bert(folder: Path) -> list[Path]:
+def _write_bert(folder: Path, vocabulary: Sequence[str]) -> list[Path]:
     """Writes the configuration and vocabulary of a small BERT without weights."""
-    vocabulary = make_vocabulary()
     config = {
         "architectures": ["BertModel"],
         "attention_probs_dropout_prob": 0.1,
@@ -169,28 +180,22 @@ def _write_lines(path: Path, lines: Sequence[str]) -> None:
             file.write(f"{line}\n")
 
 
-def _write_split(
-    out: Path, world: World, split: Split, count: int, paths: list[Path]
-) -> list[Video]:
+def _write_split(out: Path, world: World, split: Split, videos: Sequence[Video]) -> list[Path]:
     """Writes the list and the shards of a split, with one shard in memory at a time.
 
-    Args:
-        count: number of videos.
-        paths: the paths of the written files are added here.
     Returns:
-        The videos.
+        The paths of the written files.
     """
     name = split.shard_name
-    videos = [make_video(world, name, index) for index in range(count)]
     vfeat_dir = str(out / "feat")
     tfeat_dir = f"{out}/feat/demo.bert-demo."
     tokenizer = load_tokenizer(str(out / "bert"))
     packed = _pack_videos(world, videos, tokenizer)
-    rows = progress(packed, count, f"{name} videos made", logger)
+    rows = progress(packed, len(videos), f"{name} videos made", logger)
     shards = write_shards(vfeat_dir, tfeat_dir, split, rows, world.settings.shard_size)
     list_path = out / f"how2_s3d_{name}.lst"
     _write_lines(list_path, [video.id for video in videos])
-    paths += [list_path, meta_path(vfeat_dir, split)]
+    paths = [list_path, meta_path(vfeat_dir, split)]
     for shard in range(len(shards)):
         stems = [
             video_stem(vfeat_dir, split, shard),
@@ -199,7 +204,7 @@ def _write_split(
         ]
         for stem in stems:
             paths += [Path(f"{stem}_data.npy"), Path(f"{stem}_starts.npy")]
-    return videos
+    return paths
 
 
 def _pack_videos(
