@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.arms import ROOT, Run, override_words
+from experiments.arms import ROOT, START, Run, override_words
 from experiments.measures import CHECKPOINT, read_measures, remove_large_files, scoring_command
 from experiments.results import RESULTS, append_result, code_version, make_row, read_results
 from mmpt.errors import DataError, LaunchError
@@ -33,6 +33,9 @@ DONE = "done.json"
 """File of a finished step, which is written last."""
 GRACE_S = 40.0
 """Seconds that a command has to end after an interrupt. `mmpt train` takes at most 30."""
+PRIOR_S = 150.0
+"""Seconds of a step that was as fast as estimated, which the estimate of the time left starts
+with."""
 Command = list[str]
 
 
@@ -51,11 +54,13 @@ class Step:
     needs: list[str] = field(default_factory=list)
     """Keys of the steps that must be finished before this one begins."""
     estimate_s: float = 0.0
+    outputs: list[Path] = field(default_factory=list)
+    """Files that other steps read."""
 
     @property
     def is_done(self) -> bool:
-        """Whether an earlier call has finished the step."""
-        return (self.folder / DONE).exists()
+        """Whether an earlier call has finished the step, and its outputs still exist."""
+        return all(path.exists() for path in (self.folder / DONE, *self.outputs))
 
 
 def corpus_folder(run: Run, base: Path = FOLDER) -> Path:
@@ -101,7 +106,6 @@ def make_steps(
         estimate: returns the seconds that a run takes.
     """
     finished = read_results(results)
-    is_start = {run.start.key for _, run in runs if run.start is not None}
     steps: dict[str, Step] = {}
 
     def add(experiment: str, run: Run) -> None:
@@ -114,8 +118,7 @@ def make_steps(
         if run.start is not None:
             add(experiment, run.start)
             needs.append(run.start.key)
-        keep = run.key in is_start
-        step = _run_step(run, experiment, base, results, keep_checkpoint=keep)
+        step = _run_step(run, experiment, base, results)
         step.needs, step.estimate_s = needs, estimate(run)
         steps[run.key] = step
 
@@ -141,10 +144,9 @@ def _corpus_step(run: Run, base: Path) -> Step:
     )
 
 
-def _run_step(
-    run: Run, experiment: str, base: Path, results: Path, *, keep_checkpoint: bool
-) -> Step:
+def _run_step(run: Run, experiment: str, base: Path, results: Path) -> Step:
     folder = run_folder(run, base)
+    is_start = run.key == Run(START, run.corpus, run.seed).key
 
     def commands() -> list[Command]:
         return [training_command(run, base), scoring_command(folder, corpus_folder(run, base))]
@@ -158,9 +160,10 @@ def _run_step(
             write_json(saved, measures)
         if run.key not in read_results(results):
             append_result(make_row(run, experiment, texts, seconds, measures), results)
-        remove_large_files(folder, keep_checkpoint=keep_checkpoint)
+        remove_large_files(folder, keep_checkpoint=is_start)
 
-    return Step(run.key, run.label, folder, commands, finish)
+    outputs = [folder / CHECKPOINT] if is_start else []
+    return Step(run.key, run.label, folder, commands, finish, outputs=outputs)
 
 
 class Commands:
@@ -310,7 +313,8 @@ class Progress:
         self._num_jobs = num_jobs
         self._num_done = 0
         self._left_s = sum(step.estimate_s for step in steps if not step.is_done)
-        self._estimated_s = self._taken_s = 0.0
+        # The estimates count as one step, so that the first steps do not change the pace much.
+        self._estimated_s = self._taken_s = PRIOR_S
 
     def line(self, step: Step, seconds: float) -> str:
         """Returns the line for a step that has ended after some seconds."""
@@ -319,7 +323,7 @@ class Progress:
             self._left_s -= step.estimate_s
             self._estimated_s += step.estimate_s
             self._taken_s += seconds
-        pace = self._taken_s / self._estimated_s if self._estimated_s else 1.0
+        pace = self._taken_s / self._estimated_s
         left_s = max(0.0, self._left_s) * pace / self._num_jobs
         count = f"{self._num_done} of {self._num_steps}"
         took = f"took {format_seconds(seconds)}" if seconds else "was finished"

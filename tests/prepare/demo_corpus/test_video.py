@@ -1,5 +1,6 @@
 """Tests of the videos of the demo corpus: features, order of steps and captions, and settings."""
 
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from mmpt.prepare.demo_corpus.corpus import count_videos
 from mmpt.prepare.demo_corpus.settings import CorpusSettings
 from mmpt.prepare.demo_corpus.video import make_features, make_video
+from mmpt.prepare.demo_corpus.words import VAGUE, make_vocabulary
 from mmpt.prepare.demo_corpus.world import make_world
 
 
@@ -137,3 +139,30 @@ def test_misalign_moves_narration_away_from_its_step():
     for share, wanted in ((0.0, 0.0), (0.4, 0.21), (0.8, 0.41)):
         found = rates(misalign=share, irrelevant=0.1)
         assert found["misaligned"] == pytest.approx(wanted, abs=0.06)
+
+
+def test_vague_sets_the_share_of_captions_that_do_not_name_their_step():
+    for share in (0.0, 0.5):
+        world = make_world(CorpusSettings(vague=share))
+        vague = []
+        for index in range(40):
+            for caption in make_video(world, "train", index).captions:
+                if caption.about is not None:
+                    vague.append(caption.text in VAGUE)
+        assert np.mean(vague) == pytest.approx(share, abs=0.06)  # 3 deviations of 750 draws
+
+
+def test_vague_captions_consist_of_whole_words_of_the_vocabulary():
+    words = re.findall("[a-z]+", " ".join(VAGUE).lower())
+    assert set(words) <= set(make_vocabulary())
+
+
+def test_reorder_sets_the_share_of_videos_in_another_order():
+    for share in (0.0, 0.5, 1.0):
+        world = make_world(CorpusSettings(reorder=share, repeat=0.0))
+        reordered = []
+        for index in range(80):
+            video = make_video(world, "train", index)
+            order = [world.tasks[video.task].index(shown.step) for shown in video.performances]
+            reordered.append(order != sorted(order))
+        assert np.mean(reordered) == pytest.approx(share, abs=0.15)  # 2.7 deviations of 80 draws

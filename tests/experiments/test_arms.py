@@ -1,0 +1,74 @@
+"""The arms of all experiments are valid, and equal settings are one run."""
+
+import logging
+
+import pytest
+
+from experiments.__main__ import EXPERIMENTS
+from experiments.arms import NORTON, START, Arm, Experiment, Run, override_words
+from experiments.command import estimated_seconds, runs_of
+from experiments.corpora import DEMO, HOWTO100M
+from experiments.runner import training_command
+from mmpt.config import load_config
+from tests.support.paths import ROOT
+
+
+@pytest.fixture(autouse=True)
+def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    logging.getLogger("mmpt.config.loader").setLevel(logging.WARNING)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda experiment: experiment.name)
+def test_every_training_command_has_a_valid_config(experiment: Experiment) -> None:
+    for run in runs_of(experiment, [3], None):
+        command = training_command(run)
+        yaml, words = command[3], command[6:]
+        config = load_config(yaml, words)
+        assert config.option("common", "seed") == 4
+        assert config.save_dir.endswith(run.key)
+        assert estimated_seconds(run) > 60
+
+
+def test_names_and_corpora_have_no_effect_on_the_identity_of_a_run() -> None:
+    one = Run.of(Arm("one", "One", {"num_cands": 24, "nprobe": 1}), DEMO, 0)
+    same = Run.of(Arm("two", "Two", {"nprobe": 1, "num_cands": 24}), DEMO, 0)
+    renamed = Run.of(same.arm, DEMO.with_options("other name"), 0)
+    assert one.key == same.key == renamed.key
+
+
+def test_each_setting_changes_the_identity_of_a_run() -> None:
+    arm = Arm("one", "One", {"nprobe": 1})
+    runs = [
+        Run.of(arm, DEMO, 0),
+        Run.of(arm, DEMO, 1),
+        Run.of(arm, HOWTO100M, 0),
+        Run.of(arm, DEMO.with_options("demo", noise=0.5), 0),
+        Run.of(Arm("one", "One", {"nprobe": 2}), DEMO, 0),
+        Run.of(Arm("one", "One", {"nprobe": 1}, yaml=START.yaml), DEMO, 0),
+    ]
+    assert len({run.key for run in runs}) == len(runs)
+    assert len({run.arm_key for run in runs}) == len(runs) - 1  # seeds 0 and 1 are one arm
+
+
+def test_norton_starts_from_videoclip_on_the_same_corpus_and_seed() -> None:
+    run = Run.of(Arm("one", "One", yaml=NORTON), HOWTO100M, 2)
+    assert run.start == Run(START, HOWTO100M, 2)
+    assert run.start.start is None
+
+
+def test_overrides_are_words_of_yaml() -> None:
+    overrides = {"loss.sequence_contrast": None, "a.lr": [0.001], "b": False, "c": "paper"}
+    assert override_words(overrides) == [
+        "loss.sequence_contrast=null",
+        "a.lr=[0.001]",
+        "b=false",
+        'c="paper"',
+    ]
+
+
+def test_wrong_comparisons_are_found() -> None:
+    arms = [Arm("one", "One", against="missing")]
+    experiment = Experiment("name", "Question?", lambda corpus: arms, (DEMO,))
+    with pytest.raises(AssertionError, match="missing"):
+        experiment.arms(DEMO)

@@ -1,0 +1,63 @@
+"""An experiment on a tiny corpus, with the real commands."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from experiments import arms, command
+from experiments.arms import ALL_WEIGHTS, PLAIN_LOSS, START, Arm, Experiment
+from experiments.control import LADDER
+from experiments.corpora import CORPORA, Corpus
+from experiments.tables import GROUPS
+
+TINY = Corpus("tiny", {"num_videos": 16, "num_val": 4, "num_tasks": 2})
+SMALL_RUN = {
+    "fairseq.optimization.max_epoch": 1,
+    "dataset.num_video_per_batch": 4,
+    "num_cands": 4,
+    "centroids": 1,
+}
+
+
+@pytest.fixture
+def experiment(monkeypatch: pytest.MonkeyPatch) -> Experiment:
+    """VideoCLIP, and two runs that start from it, on a corpus of 16 videos."""
+    monkeypatch.setitem(CORPORA, "tiny", TINY)
+    monkeypatch.setattr(arms, "COMMON", {**arms.COMMON, **SMALL_RUN})
+    plain = Arm("plain", "plain", {**ALL_WEIGHTS, **PLAIN_LOSS})
+    pooled = Arm("C", "C", {**ALL_WEIGHTS, **LADDER["C"][1]}, against="plain")
+    return Experiment("tiny", "Does it run?", lambda corpus: [START, plain, pooled], (TINY,))
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(600)
+def test_an_experiment_runs_and_is_not_repeated(
+    experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, folder = tmp_path / "results.jsonl", tmp_path / "runs"
+    options = ["--seeds", "3", "--folder", str(folder), "--results", str(results)]
+    assert command.main([experiment], None, [*options, "--plan"]) == 0
+    assert not results.exists()
+    assert command.main([experiment], None, options) == 0
+    rows = [json.loads(line) for line in results.read_text().splitlines()]
+    assert sorted(row["name"] for row in rows) == ["C", "plain", "videoclip"]
+    for row in rows:
+        for number in sum(GROUPS.values(), ()):
+            assert 0 <= number.of(row) <= 100
+        assert row["seed"] == 3
+        assert row["metrics"]["Calibrated"]["constant"] != 0
+    (start,) = (row for row in rows if row["name"] == "videoclip")
+    trained = [row["metrics"]["Calibrated"]["constant"] for row in rows]
+    assert len(set(trained)) == 3  # each run has weights of its own
+    # Only the checkpoint that others start from is kept, and no predictions.
+    kept = [path.parent.name for path in folder.rglob("checkpoint*.pt")]
+    assert kept == [f"videoclip-{start['run']}"]
+    assert not list(folder.rglob("*.npz"))
+    # All files can be lost: the results say what is finished.
+    shutil.rmtree(folder)
+    capsys.readouterr()
+    assert command.main([experiment], None, options) == 0
+    assert "in total: 0 steps" in capsys.readouterr().out
+    assert not folder.exists()

@@ -1,0 +1,106 @@
+"""The page gets the tables and figures of the results, and only between its marks."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments.__main__ import EXPERIMENTS
+from experiments.arms import Run
+from experiments.corpora import CORPORA
+from experiments.figures import SHOWN
+from experiments.offsets import CONSTANTS
+from experiments.report import MARKED, PAGE, main
+from experiments.tables import GROUPS
+
+PAGE_TEXT = """Before.
+<!-- results: control demo -->
+Old text.
+<!-- end of results -->
+Between.
+<!-- results: batch demo -->
+<!-- end of results -->
+<!-- results: dtw_offset demo -->
+<!-- end of results -->
+<!-- results: noise demo -->
+<!-- end of results -->
+After.
+"""
+
+
+def write_results(path: Path, names: tuple[str, ...]) -> None:
+    """Writes results of two seeds for all arms of some experiments on the demo's corpus."""
+    lines = {}
+    for experiment in EXPERIMENTS:
+        if experiment.name not in names:
+            continue
+        for seed in (0, 1):
+            for number, arm in enumerate(experiment.arms(CORPORA["demo"])):
+                run = Run.of(arm, CORPORA["demo"], seed)
+                metrics: dict[str, dict[str, float]] = {}
+                for column in (*SHOWN.values(), *sum(GROUPS.values(), ())):
+                    value = 0.5 + 0.01 * number + 0.02 * seed * (number % 2)
+                    metrics.setdefault(column.metric, {})[column.key] = value
+                for name in ("Calibrated", "CalibratedBG"):
+                    calibrated = {"constant": 8.0, "DTW-corrected-R1": 0.5, "OTAM-R1": 0.5}
+                    metrics[name] = calibrated | metrics[name]
+                ways = ("DTW-R1", "DTW-corrected-R1", "OTAM-R1")
+                curve = {way: [0.5] * len(CONSTANTS) for way in ways}
+                lines[run.key] = {
+                    "run": run.key,
+                    "arm": run.arm_key,
+                    "seed": seed,
+                    "commit": "abc1234",
+                    "metrics": metrics,
+                    "curves": {"clips": curve, "background": curve},
+                }
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines.values()))
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    path = tmp_path / "page.md"
+    path.write_text(PAGE_TEXT)
+    return path
+
+
+def test_results_come_between_their_marks(page: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results.jsonl"
+    write_results(results, ("control", "batch", "noise"))
+    assert main(["--page", str(page), "--results", str(results)]) == 0
+    text = page.read_text()
+    assert MARKED.sub(r"\1\4", text) == MARKED.sub(r"\1\4", PAGE_TEXT)  # the rest is the same
+    assert "Old text." not in text
+    # Arm 2 (Norton) has 52.0 and 52.0, arm 1 (plain) 51.0 and 53.0.
+    assert "| I: G and a bucket of 30 % (Norton), against A | +0.0 ± 1.0 |" in text
+    assert "Seeds 0, 1; commits abc1234." in text
+    for name in ("control", "batch", "dtw_offset", "noise"):
+        assert f"(images/{name}-demo.svg)" in text
+        assert (tmp_path / "images" / f"{name}-demo.svg").stat().st_size > 5000
+
+
+def test_the_same_results_give_the_same_bytes(page: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results.jsonl"
+    write_results(results, ("control",))
+    arguments = ["--page", str(page), "--results", str(results)]
+    figure = tmp_path / "images" / "control-demo.svg"
+    main(arguments)
+    first = page.read_bytes(), figure.read_bytes()
+    main(arguments)
+    assert (page.read_bytes(), figure.read_bytes()) == first
+
+
+def test_a_page_without_results_says_so(page: Path, tmp_path: Path) -> None:
+    main(["--page", str(page), "--results", str(tmp_path / "none.jsonl")])
+    assert page.read_text().count("No results yet.") == 4
+    assert not (tmp_path / "images").exists()
+
+
+def test_the_page_of_the_docs_has_all_experiments() -> None:
+    marks = {(match[2], match[3]) for match in MARKED.finditer(PAGE.read_text())}
+    wanted = {
+        (experiment.name, corpus.name)
+        for experiment in EXPERIMENTS
+        for corpus in experiment.corpora
+    }
+    assert marks == wanted
