@@ -46,7 +46,7 @@ def write_results(path: Path, names: tuple[str, ...]) -> None:
                     metrics[name] = calibrated | metrics[name]
                 ways = ("DTW-R1", "DTW-corrected-R1", "OTAM-R1")
                 curve = {way: [0.5] * len(CONSTANTS) for way in ways}
-                lines[run.key] = {
+                row = {
                     "run": run.key,
                     "arm": run.arm_key,
                     "seed": seed,
@@ -54,6 +54,7 @@ def write_results(path: Path, names: tuple[str, ...]) -> None:
                     "metrics": metrics,
                     "curves": {"clips": curve, "background": curve},
                 }
+                lines.setdefault(run.key, row)  # experiments share some runs
     path.write_text("".join(json.dumps(line) + "\n" for line in lines.values()))
 
 
