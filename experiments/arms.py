@@ -6,7 +6,7 @@ from. Two arms with the same settings are one run, whatever their names are.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,13 +75,13 @@ class Experiment:
 
     name: str
     question: str
-    make_arms: Callable[[Corpus], Sequence[Arm]]
+    make_arms: Callable[[Corpus], Iterable[Arm]]
     """Returns the arms for a corpus."""
     corpora: tuple[Corpus, ...]
     """The corpora on which the experiment runs by default."""
     num_seeds: int = 5
     x_title: str = ""
-    """What `Arm.level` is. Default: the experiment has no figure with levels."""
+    """Meaning of `Arm.level`. Default: the experiment has no figure with levels."""
 
     def arms(self, corpus: Corpus) -> list[Arm]:
         """Returns the arms for a corpus."""

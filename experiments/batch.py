@@ -1,4 +1,4 @@
-"""How many videos should a batch have?
+"""An experiment: how many videos should a batch have?
 
     python -m experiments.batch [--seeds 0 1 2] [--jobs 2] [--plan]
 

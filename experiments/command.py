@@ -16,9 +16,9 @@ from mmpt.prepare.demo_corpus.settings import CorpusSettings
 from mmpt.utils.command import run_command
 from mmpt.utils.log import format_seconds
 
-SECONDS_PER_EPOCH = 20.0
+SECONDS_PER_EPOCH = 16.0
 """Training of an epoch of 400 videos in one process with one thread, while another one runs."""
-FIXED_SECONDS = 35.0
+FIXED_SECONDS = 25.0
 """Imports, scoring and the curves of a run."""
 STOPPED = "run the same command again to continue"
 
@@ -48,7 +48,7 @@ def runs_of(
 
     Args:
         seeds: default: the first ones, as many as the experiment asks for.
-        corpora: names of corpora. Default: those of the experiment.
+        corpora: names of corpora. Default: the experiment's.
     """
     chosen = [CORPORA[name] for name in corpora] if corpora else experiment.corpora
     runs = []
@@ -63,7 +63,7 @@ def parse(description: str | None, argv: Sequence[str] | None) -> argparse.Names
 
     Args:
         description: the help text.
-        argv: the arguments. None uses those of the process.
+        argv: the arguments. None uses the arguments of the process.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -93,7 +93,7 @@ def main(
     Args:
         experiments: the experiments, the most important one first.
         description: the help text of the command.
-        argv: the arguments. None uses those of the process.
+        argv: the arguments. None uses the arguments of the process.
     """
     args = parse(description, argv)
 

@@ -1,16 +1,17 @@
-"""Does the loss of Norton help more than further training with the plain loss?
+"""An experiment: does the loss of Norton help more than further training with the plain loss?
 
     python -m experiments.control [--seeds 0 1 2] [--jobs 2] [--plan]
 
 All arms continue from the same VideoCLIP checkpoint, with the same number of updates, the same
-trained parameters and the same way of choosing batches. The letters are those of Norton's Table 7:
+trained parameters and the same way of choosing batches. The letters are from Norton's Table 7:
 A the plain loss, B targets from optimal transport, C to J also the contrast of paragraphs and
 videos: with mean pooling (C), with the fine-grained similarity by maximum (D) or by log-sum-exp (E
 to G), and with a prompt bucket (H to J). From G on, the pooled and the fine-grained similarities
 are fused as in the released code. I is the released recipe.
 
-The whole ladder trains all weights. Plain loss, B, G and Norton also train LayerNorms only. On the
-demo's own corpus there are only the plain loss and Norton.
+The whole ladder trains all weights. Plain loss, B, G and Norton also train LayerNorms only. On
+other corpora than `howto100m` there are only the plain loss and Norton. With your own copy of the
+sentences of YouCook2 (youcook_corpus.py), `--corpora youcook2` runs it on them.
 """
 
 import sys
@@ -52,16 +53,16 @@ LADDER: dict[str, tuple[str, Overrides]] = {
     "J": ("J: G and a bucket of 50 %", {"loss.sequence_contrast.prompt_ratio": 0.5}),
 }
 """Name -> title and overrides of the loss."""
-WITH_LAYERNORM = ("A", "B", "G", "norton")
-ON_DEMO = ("A", "norton")
+WITH_LAYERNORM: tuple[str, ...] = ("A", "B", "G", "norton")
+SHORT: tuple[str, ...] = ("A", "norton")
 
 
 def arms(corpus: Corpus) -> Iterator[Arm]:
     """Yields the arms."""
     yield START
-    names, names_layernorm = tuple(LADDER), WITH_LAYERNORM
-    if corpus.key == DEMO.key:
-        names = names_layernorm = ON_DEMO
+    is_long = corpus.key == HOWTO100M.key
+    names = tuple(LADDER) if is_long else SHORT
+    names_layernorm = WITH_LAYERNORM if is_long else SHORT
     for name in names:
         title, loss = LADDER[name]
         against = "" if name == "A" else "A"

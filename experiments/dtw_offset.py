@@ -1,13 +1,12 @@
-"""How much does DTW depend on a constant in its distances?
+"""An experiment: how much does DTW depend on a constant in its distances?
 
     python -m experiments.dtw_offset [--seeds 0 1 2] [--jobs 2] [--plan]
     python -m experiments.dtw_offset --predictions FILE.npz [FILE.npz ...]
 
 A constant that is added to all scores changes neither the loss nor the ranks of clips, but it
-changes the recall of DTW and OTAM (offsets.py). The arms are those of the control experiment with
-and without Norton. Each run records the recall for several constants, and with a constant that is
-calibrated on the scores alone. The second form prints the same for predictions of
-`mmpt predict --save-predictions`.
+changes the recall of DTW and OTAM (offsets.py). The runs are also part of the control experiment.
+Each run records the recall for several constants, and with a constant that is calibrated on the
+scores alone. The second form prints the same for predictions of `mmpt predict --save-predictions`.
 """
 
 import argparse

@@ -34,7 +34,12 @@ SHOWN: dict[str, Number] = {
 }
 """Title of a panel -> its number."""
 BY_LEVEL = {title: SHOWN[title] for title in ("clip", "video, DTW calibrated", "alignment AUC")}
-STYLE = {"svg.hashsalt": "mmpt", "svg.fonttype": "none", "font.size": 9, "axes.titlesize": 9}
+STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "mmpt",
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "axes.titlesize": 9,
+}
 Results = Mapping[str, BySeed]
 """Name of an arm -> its results by seed."""
 
@@ -45,7 +50,7 @@ def draw_gains(arms: Sequence[Arm], by_arm: Results, path: Path) -> bool:
     if not shown:
         return False
     with rc_context(STYLE):
-        figure = Figure(figsize=(11, 1.2 + 0.28 * len(shown)), layout="constrained")
+        figure = Figure(figsize=(11, 1.4 + 0.28 * len(shown)), layout="constrained")
         panels = figure.subplots(1, len(SHOWN), sharey=True, squeeze=False)[0]
         places = np.arange(len(shown))[::-1]
         for panel, (title, number) in zip(panels, SHOWN.items(), strict=True):
@@ -55,7 +60,7 @@ def draw_gains(arms: Sequence[Arm], by_arm: Results, path: Path) -> bool:
                     error = np.nan_to_num(found.error)
                     panel.errorbar(found.mean, place, xerr=error, fmt="o", color=COLOURS[0])
             panel.axvline(0, color=GREY, linewidth=1)
-            panel.set_title(title)
+            panel.set_title(title.replace(", ", "\n"))
             panel.set_xlabel("gain in points")
         panels[0].set_yticks(places, [arm.title for arm in shown])
         _save(figure, path)

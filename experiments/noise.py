@@ -1,4 +1,4 @@
-"""In which kind of noise does the loss of Norton help?
+"""An experiment: in which kind of noise does the loss of Norton help?
 
     python -m experiments.noise [--seeds 0 1 2] [--jobs 2] [--plan]
 

@@ -1,4 +1,4 @@
-"""Do the differences between the released loss and the paper matter?
+"""An experiment: do the differences between the released loss and the paper matter?
 
     python -m experiments.quirks [--seeds 0 1 2] [--jobs 2] [--plan]
 

@@ -1,4 +1,4 @@
-"""How much do retrieved batches help VideoCLIP?
+"""An experiment: how much do retrieved batches help VideoCLIP?
 
     python -m experiments.retrieval [--seeds 0 1 2] [--jobs 2] [--plan]
 

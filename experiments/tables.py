@@ -59,7 +59,7 @@ class Estimate(NamedTuple):
 
     mean: float
     error: float
-    count: int
+    num_seeds: int
 
     def text(self, *, signed: bool = False) -> str:
         """Returns the estimate with one decimal, such as `12.3 ± 0.4`."""

@@ -1,4 +1,4 @@
-"""Which parameters should the post-training train, how fast and how long?
+"""An experiment: which parameters should be trained, how fast and how long?
 
     python -m experiments.trained [--seeds 0 1 2] [--jobs 2] [--plan]
 

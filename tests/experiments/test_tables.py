@@ -43,7 +43,7 @@ def test_a_gain_is_paired_by_seed() -> None:
     found = gain(HALF, rows, others)
     differences = np.array([25.0, 25.0, 12.5])  # seeds 0, 1 and 2, in percent
     assert found is not None
-    assert found.count == 3
+    assert found.num_seeds == 3
     assert found.mean == pytest.approx(differences.mean())
     assert found.error == pytest.approx(differences.std(ddof=1) / np.sqrt(3))
 
