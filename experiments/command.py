@@ -17,7 +17,10 @@ from mmpt.utils.command import run_command
 from mmpt.utils.log import format_seconds
 
 SECONDS_PER_EPOCH = 16.0
-"""Training of an epoch of 400 videos in one process with one thread, while another one runs."""
+"""Training of an epoch of 400 videos with the plain loss in one process with one thread, while
+another one runs."""
+NORTON_FACTOR = 1.4
+"""Time of an epoch with the contrast of videos and paragraphs, as a multiple of the plain loss."""
 FIXED_SECONDS = 25.0
 """Imports, scoring and the curves of a run."""
 STOPPED = "run the same command again to continue"
@@ -26,19 +29,21 @@ STOPPED = "run the same command again to continue"
 def estimated_seconds(run: Run) -> float:
     """Returns about how long training and scoring of a run take on the machine of the docs."""
     num_videos = run.corpus.options.get("num_videos", CorpusSettings.num_videos)
-    num_epochs = _num_epochs(run.arm.yaml, *override_words(run.arm.settings))
-    return FIXED_SECONDS + SECONDS_PER_EPOCH * num_epochs * num_videos / CorpusSettings.num_videos
+    epochs = _epochs(run.arm.yaml, *override_words(run.arm.settings))
+    return FIXED_SECONDS + SECONDS_PER_EPOCH * epochs * num_videos / CorpusSettings.num_videos
 
 
 @cache
-def _num_epochs(yaml: str, *overrides: str) -> int:
-    """Returns the epochs of a training run.
+def _epochs(yaml: str, *overrides: str) -> float:
+    """Returns the length of a training run in epochs of the plain loss.
 
     Raises:
         ConfigError: an override is wrong, so that no run begins before all are checked.
     """
     config = load_config(yaml, overrides, import_fairseq=False)
-    return int(config.option("optimization", "max_epoch"))
+    epochs = float(config.option("optimization", "max_epoch"))
+    has_sequences = getattr(config.loss, "sequence_contrast", None) is not None
+    return epochs * NORTON_FACTOR if has_sequences else epochs
 
 
 def runs_of(
