@@ -19,8 +19,9 @@ from mmpt.utils.log import format_seconds
 SECONDS_PER_EPOCH = 16.0
 """Training of an epoch of 400 videos with the plain loss in one process with one thread, while
 another one runs."""
-NORTON_FACTOR = 1.4
-"""Time of an epoch with the contrast of videos and paragraphs, as a multiple of the plain loss."""
+SEQUENCE_SHARE = 0.03
+"""Additional time of the contrast of videos and paragraphs, per video of a batch, as a share of the
+time with the plain loss. All clips of a batch are compared with all others."""
 FIXED_SECONDS = 25.0
 """Imports, scoring and the curves of a run."""
 STOPPED = "run the same command again to continue"
@@ -42,8 +43,9 @@ def _epochs(yaml: str, *overrides: str) -> float:
     """
     config = load_config(yaml, overrides, import_fairseq=False)
     epochs = float(config.option("optimization", "max_epoch"))
-    has_sequences = getattr(config.loss, "sequence_contrast", None) is not None
-    return epochs * NORTON_FACTOR if has_sequences else epochs
+    if getattr(config.loss, "sequence_contrast", None) is not None:
+        epochs *= 1 + SEQUENCE_SHARE * (config.dataset.num_video_per_batch or 1)
+    return epochs
 
 
 def runs_of(
