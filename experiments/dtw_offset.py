@@ -18,13 +18,7 @@ from experiments import command
 from experiments.arms import START, Arm, Experiment
 from experiments.control import arms as control_arms
 from experiments.corpora import DEMO, Corpus
-from experiments.offsets import (
-    CONSTANTS,
-    calibrated_constant,
-    offset_curve,
-    read_predictions,
-    recalls_at,
-)
+from experiments.offsets import CONSTANTS, calibrated, offset_curve, read_predictions
 
 NAMES = (START.name, "A", "norton", "A, LayerNorm", "norton, LayerNorm")
 
@@ -46,13 +40,13 @@ def print_curves(paths: Sequence[Path]) -> None:
     """Prints the recalls of predictions, in percent, as Markdown tables."""
     for path in paths:
         scores = read_predictions(path)
-        constant = calibrated_constant(scores)
-        calibrated = recalls_at(scores, constant)
-        names = [*map(str, CONSTANTS), f"calibrated ({constant:.1f})"]
+        found = calibrated(scores)
+        names = [*map(str, CONSTANTS), "calibrated", "its c"]
         print(f"\n{path}\n\n| R@1 | {' | '.join(names)} |\n|---|{'---:|' * len(names)}")
         for way, values in offset_curve(scores).items():
-            cells = [f"{100 * value:.1f}" for value in (*values, calibrated[way])]
-            print(f"| {way.removesuffix('-R1')} | {' | '.join(cells)} |")
+            recalls = [*values, found[f"{way}-R1"]]
+            cells = [f"{100 * value:.1f}" for value in recalls]
+            print(f"| {way} | {' | '.join(cells)} | {found[f'{way}-constant']:.1f} |")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

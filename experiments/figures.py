@@ -111,7 +111,7 @@ def draw_offsets(arms: Sequence[Arm], by_arm: Results, path: Path) -> bool:
     shown = [arm for arm in arms if by_arm[arm.name]]
     if not shown:
         return False
-    ways = ("DTW-R1", "DTW-corrected-R1", "OTAM-R1")
+    ways = ("DTW", "DTW-corrected", "OTAM")
     rows = {"clips": "Calibrated", "background": "CalibratedBG"}
     with rc_context(STYLE):
         figure = Figure(figsize=(10, 6), layout="constrained")
@@ -125,7 +125,7 @@ def draw_offsets(arms: Sequence[Arm], by_arm: Results, path: Path) -> bool:
                     dots = [_calibrated(row, metric, way) for row in results]
                     x, y = np.mean(dots, axis=0)
                     panel.plot(x, y, "o", color=colour)
-                panel.set_title(f"{way.removesuffix('-R1')}, {name}")
+                panel.set_title(f"{way}, {name}")
                 panel.set_xlabel("constant c of the distance c - score")
             line[0].set_ylabel("R@1 in percent")
         panels[0][0].legend(fontsize=7)
@@ -136,7 +136,7 @@ def draw_offsets(arms: Sequence[Arm], by_arm: Results, path: Path) -> bool:
 def _calibrated(row: Mapping[str, Any], metric: str, way: str) -> tuple[float, float]:
     """Returns the calibrated constant of a run and its R@1 in percent."""
     values = row["metrics"][metric]
-    return values["constant"], 100 * values[way]
+    return values[f"{way}-constant"], 100 * values[f"{way}-R1"]
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from experiments.offsets import calibrated_constant, offset_curve, read_predictions, recalls_at
+from experiments.offsets import calibrated, offset_curve, read_predictions
 from mmpt.config.yaml_files import read_yaml, write_yaml
 
 CHECKPOINT = "checkpoint_last.pt"
@@ -59,9 +59,7 @@ def read_measures(folder: Path) -> dict[str, Any]:
         for path in scores.glob("*.npz"):
             if name in WITH_PREDICTIONS:
                 predictions = read_predictions(path)
-                constant = calibrated_constant(predictions)
-                recalls = recalls_at(predictions, constant)
-                metrics[WITH_PREDICTIONS[name]] = {"constant": constant, **recalls}
+                metrics[WITH_PREDICTIONS[name]] = calibrated(predictions)
                 curves[name] = offset_curve(predictions)
     return {"metrics": metrics, "curves": curves}
 

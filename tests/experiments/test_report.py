@@ -41,10 +41,11 @@ def write_results(path: Path, names: tuple[str, ...]) -> None:
                 for column in (*SHOWN.values(), *sum(GROUPS.values(), ())):
                     value = 0.5 + 0.01 * number + 0.02 * seed * (number % 2)
                     metrics.setdefault(column.metric, {})[column.key] = value
+                ways = ("DTW", "DTW-corrected", "OTAM")
                 for name in ("Calibrated", "CalibratedBG"):
-                    calibrated = {"constant": 8.0, "DTW-corrected-R1": 0.5, "OTAM-R1": 0.5}
-                    metrics[name] = calibrated | metrics[name]
-                ways = ("DTW-R1", "DTW-corrected-R1", "OTAM-R1")
+                    for way in ways:
+                        metrics[name].setdefault(f"{way}-R1", 0.5)
+                        metrics[name][f"{way}-constant"] = 8.0
                 curve = {way: [0.5] * len(CONSTANTS) for way in ways}
                 row = {
                     "run": run.key,
