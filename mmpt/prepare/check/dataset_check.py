@@ -61,11 +61,14 @@ class DatasetReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for JSON."""
+        splits = {split: statistics.to_dict() for split, statistics in self.splits.items()}
+        damage = [damage._asdict() for damage in self.damage]
+        findings = [finding._asdict() for finding in self.findings()]
         return {
             "source": self.source,
-            "splits": {split: statistics.to_dict() for split, statistics in self.splits.items()},
-            "damage": [damage._asdict() for damage in self.damage],
-            "findings": [finding._asdict() for finding in self.findings()],
+            "splits": splits,
+            "damage": damage,
+            "findings": findings,
         }
 
 
