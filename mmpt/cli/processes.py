@@ -24,6 +24,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from types import FrameType
 
 import psutil
 import torch
@@ -47,10 +48,12 @@ from mmpt.utils.killed import describe_signal
 HERE = "127.0.0.1"
 POLL_S = 0.1
 """Seconds between two looks at the processes."""
-GRACE_S = 30
-"""Seconds that a job has to end before it is killed."""
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-"""Signals that end a job. Batch systems send SIGTERM, SIGUSR1 or SIGUSR2 before a time limit."""
+GRACE_S = 120
+"""Seconds that a job has to save its state and to end before it is killed."""
+ASKS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals of batch systems that ask a job to end."""
+SIGNALS = (signal.SIGINT, *ASKS)
+"""Signals that end a job."""
 
 
 class LocalRendezvous(RendezvousHandler):
@@ -142,7 +145,7 @@ def run(
     log_dir = tempfile.mkdtemp(prefix="mmpt_launch_")
     try:
         with (
-            _handlers_kept() as handled,
+            _signals_as_exceptions(),
             _leftovers_killed(),
             _no_name_lookups(),
             nodes.errors_explained(),
@@ -152,7 +155,7 @@ def run(
                 logs_specs=DefaultLogsSpecs(log_dir=log_dir),
                 monitor_interval=POLL_S,
                 start_method="fork",
-                signals_to_handle=",".join(signum.name for signum in handled),
+                signals_to_handle="",  # they are handled here
                 shutdown_timeout=GRACE_S,
                 **nodes.launch_settings(),
             )
@@ -173,14 +176,24 @@ def run(
 
 
 @contextmanager
-def _handlers_kept() -> Iterator[list[signal.Signals]]:
-    """Yields the signals that end a job, and restores their handlers after the block.
+def _signals_as_exceptions() -> Iterator[None]:
+    """Makes each signal that ends a job raise SignalException during the block.
 
-    A signal that is ignored, as SIGHUP under nohup, is not among them and stays ignored.
+    A signal that is ignored, as SIGHUP under nohup, stays ignored.
     """
+
+    def end(number: int, _: FrameType | None) -> None:
+        # Batch systems may send several, and a second one must not interrupt the end of the job.
+        for each in ASKS:
+            signal.signal(each, signal.SIG_IGN)
+        raise SignalException(f"received signal {number}", signal.Signals(number))
+
     handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
     try:
-        yield [signum for signum in SIGNALS if handlers[signum] is not signal.SIG_IGN]
+        for signum, handler in handlers.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(signum, end)
+        yield
     finally:
         for signum, handler in handlers.items():
             signal.signal(signum, handler)
