@@ -40,6 +40,7 @@ CONFINED = {
     "argparse": ("cli/*.py", "fairseqmm*.py"),  # fairseq's interface uses parsers
     "typer": ("cli/*.py",),
     "subprocess": ("cli/*.py",),
+    "submitit": ("cli/slurm.py",),
     "pickle": ("utils/io.py",),
     **dict.fromkeys(("scripts", "tests", "benchmarks", "experiments", "locallaunch"), ()),
 }

@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from typer import Option
+from typer import Argument, Option
 
 from mmpt.cli.app import Command, Device, choose_device
 from mmpt.errors import DataError, LaunchError
@@ -72,6 +72,19 @@ class Options:
             help="Use random weights to try the pipeline. The features are useless.",
         ),
     ] = False
+    jobtype: Annotated[
+        Literal["local", "slurm"], Option(help="Extract here, or in jobs on a SLURM cluster.")
+    ] = "local"
+    num_parts: Annotated[
+        int, _underscored("num_parts", "Number of SLURM jobs, each of which has its --shard.", 1)
+    ] = 1
+    dryrun: Annotated[
+        bool, Option("--dryrun", help="Print the script of the SLURM jobs, and submit nothing.")
+    ] = False
+    slurm: Annotated[
+        list[str] | None,
+        Argument(metavar="slurm.key=value", help="Resources of a SLURM job: slurm.mem=32G."),
+    ] = None
 
     @property
     def part(self) -> tuple[int, int]:
@@ -92,8 +105,13 @@ def extract(options: Options) -> None:
     commas. Writes `<fdir>/<id>.npy` for every video. `<fdir>/extract_summary.json` lists the
     videos that could not be read, with reasons, and the damaged ones. Several processes may write
     to one `--fdir`, each with its own `--shard`. Run the command again after an interruption to
-    continue.
+    continue. `--jobtype slurm --num-parts N` submits an array of N jobs, each with its `--shard`.
     """
+    if options.jobtype == "slurm":
+        submit(options)
+        return
+    if options.slurm or options.dryrun or options.num_parts > 1:
+        raise LaunchError("slurm.key=value, --num-parts and --dryrun need --jobtype slurm.")
     sources = [options.vdir]
     if not Path(options.vdir).exists():
         sources = [name.strip() for name in options.vdir.split(",") if name.strip()]
@@ -116,6 +134,43 @@ def extract(options: Options) -> None:
         reasons = Counter(report.failed.values()).most_common(3)
         counted = "; ".join(f"{reason} ({count})" for reason, count in reasons)
         raise DataError(f"none of the {len(jobs)} videos could be read: {counted}. Details: {path}")
+
+
+def submit(options: Options) -> None:
+    """Submits an array of SLURM jobs, each of which extracts a part of the videos.
+
+    Raises:
+        UserError: the section `slurm` is wrong, or SLURM refuses the jobs.
+    """
+    from mmpt.cli import slurm  # deferred: only clusters need submitit
+
+    section = slurm.section_of(options.slurm or ())
+    if section.nodes > 1:
+        raise LaunchError(f"`slurm.nodes` must be 1 in extractions, but is {section.nodes}.")
+    if options.shard != Options.shard:
+        raise LaunchError("--shard is set by SLURM jobs themselves; give --num-parts.")
+    parts = [f"{part}/{options.num_parts}" for part in range(options.num_parts)]
+    slurm.submit(
+        [slurm.NodeTask(("extract", *words_of(replace(options, shard=part)))) for part in parts],
+        section,
+        "extract",
+        options.fdir / "slurm",
+        num_gpus=1 if section.gpus_per_node is None else section.gpus_per_node,
+        num_cores=options.num_decoding_thread,
+        dry_run=options.dryrun,
+    )
+
+
+def words_of(options: Options) -> list[str]:
+    """Returns the command line of the options, without those that concern the cluster."""
+    words = []
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if field.name in ("jobtype", "num_parts", "dryrun", "slurm") or value == field.default:
+            continue
+        name = {"words": "dict", "random_weights": "random-weights"}.get(field.name, field.name)
+        words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return words
 
 
 def extract_jobs(

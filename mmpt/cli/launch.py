@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
+from itertools import chain
 from typing import Annotated
 
 from typer import Argument, Option
@@ -41,7 +42,8 @@ logger = get_logger(__name__)
 
 PREDICT = "local_predict"
 TRAINING_PROCESSES = {"local_single": 1, "local_small": 2, "local_big": 8}
-JOB_TYPES = (*TRAINING_PROCESSES, "local_N", PREDICT)
+SLURM = "slurm"
+JOB_TYPES = (*TRAINING_PROCESSES, "local_N", PREDICT, SLURM)
 LOCK_NAME = ".lock"
 """File of a `save_dir` whose lock the launcher holds as long as it trains there."""
 
@@ -120,6 +122,10 @@ def train(
             together[-1].append(config)
         else:
             together.append([config])
+    every = list(chain.from_iterable(together))
+    if any(choose_job_type(jobtype, config) == SLURM for config in every):
+        _submit(every, words, jobtype, nodes, dryrun)
+        return 0
     for number, configs in enumerate(together):
         # Each training is a meeting of its own, on the same port.
         meeting = replace(nodes, run_id=f"{rdzv_id}-{number}" if number else rdzv_id)
@@ -144,6 +150,22 @@ main = Command(
     stopped="run the same command again to continue",
     ignore_unknown_options=True,  # they are for `mmpt predict`
 )
+
+
+def _submit(
+    configs: Sequence[RunConfig],
+    words: Sequence[str],
+    asked: str | None,
+    nodes: Nodes,
+    dry_run: bool,
+) -> None:
+    """Checks YAMLs, and submits a SLURM job that runs them."""
+    from mmpt.cli import slurm  # deferred: not needed otherwise
+
+    if not dry_run:
+        for config in configs:
+            check(config)
+    slurm.submit_yamls(configs, words, asked or configs[0].task_type or SLURM, nodes, dry_run)
 
 
 def _train(
@@ -209,10 +231,7 @@ def prepare(
     yaml = saved if overridden else config.path
     command = training_command(config, yaml, size, total, count_gpus(), resume=bool(last))
     if not dry_run:
-        require_fairseq()
-        preflight.check_data(config)
-        preflight.check_start(config)
-        preflight.check_parts(config)
+        check(config)
     if leads and not dry_run:
         lock = os.path.join(save_dir, LOCK_NAME)
         # Two jobs would write over each other's checkpoints and vectors.
@@ -229,6 +248,17 @@ def prepare(
             last,
         )
     return command
+
+
+def check(config: RunConfig) -> None:
+    """Raises UserError if a job cannot run, because files or packages are missing or do not fit."""
+    if config.is_test:
+        preflight.check_data(config)
+        return
+    require_fairseq()
+    preflight.check_data(config)
+    preflight.check_start(config)
+    preflight.check_parts(config)
 
 
 def yield_busy_cores() -> None:
@@ -297,18 +327,21 @@ def count_gpus() -> int:
 
 def choose_job_type(asked: str | None, config: RunConfig) -> str:
     """Returns the job type: `asked` (the command line), else the YAML's `task_type`, else
-    `local_single`.
+    `local_single`. The release's job types of clusters, `sweep_*`, are `slurm`.
 
     Raises:
         LaunchError: no such type, or one that does not fit the config.
     """
     job_type = asked or config.task_type or "local_single"
+    if job_type == SLURM or job_type.startswith("sweep_"):
+        return SLURM
     kind, fitting = "a training", TRAINING_PROCESSES
     if config.is_test:
         kind, fitting = "an evaluation", {PREDICT: 1}
     if job_type not in fitting and (config.is_test or not num_processes(job_type)):
         types = ", ".join(f"{name} ({count_processes(size)})" for name, size in fitting.items())
         types += "" if config.is_test else ", local_N (N processes)"
+        types += ", slurm (a job on a cluster)"
         raise LaunchError(
             f"{config.path} is {kind} config (evaluations have `dataset.split: test`), which the "
             f"job type `{job_type}` does not run.{did_you_mean(job_type, list(fitting))} Say where "

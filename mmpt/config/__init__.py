@@ -9,6 +9,7 @@ from mmpt.config.schema import (
     ModelConfig,
     RetrievalConfig,
     SequenceContrastConfig,
+    SlurmConfig,
 )
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "RetrievalConfig",
     "RunConfig",
     "SequenceContrastConfig",
+    "SlurmConfig",
     "load_config",
     "save_resolved",
 ]

@@ -37,6 +37,7 @@ def check_whole(config: RunConfig, values: dict[str, Any]) -> Iterator[str]:
     yield from _check_sizes(config)
     yield from _check_precision(config)
     yield from _check_schedule(config)
+    yield from _check_slurm(config)
     if not config.is_test:
         yield from _check_training(config)
 
@@ -139,6 +140,12 @@ def _check_schedule(config: RunConfig) -> Iterator[str]:
     for path, name, value in options:
         if name == "warmup_updates" and value > total:
             yield f"`{path}` must be at most `total_num_update` ({total:.0f}), but is {value}."
+
+
+def _check_slurm(config: RunConfig) -> Iterator[str]:
+    signal_s, limit_s = config.slurm.signal, config.slurm.time
+    if signal_s >= limit_s:
+        yield f"`slurm.signal` must be below `slurm.time` ({limit_s} s), but is {signal_s}."
 
 
 def _check_training(config: RunConfig) -> Iterator[str]:

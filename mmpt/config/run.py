@@ -11,7 +11,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from mmpt.config.schema import RetrievalConfig, Settings
+from mmpt.config.schema import RetrievalConfig, Settings, SlurmConfig
 
 RESETS = "restore_file reset_dataloader reset_lr_scheduler reset_meters reset_optimizer"
 """Options that would discard the state of an interrupted run."""
@@ -86,7 +86,8 @@ class RunConfig(Settings):
     def to_dict(self) -> dict[str, Any]:
         """Returns all settings that have a value, defaults included, as plain values for a YAML."""
         plain: Any = {"mode": "json", "exclude_none": True, "serialize_as_any": True}
-        whole: dict[str, Any] = self.model_dump(exclude={"path", "retrieval"}, **plain)
+        without = {"path", "retrieval"} | ({"slurm"} if self.slurm == SlurmConfig() else set())
+        whole: dict[str, Any] = self.model_dump(exclude=without, **plain)
         if self.retrieval != RetrievalConfig():
             whole |= self.retrieval.model_dump(**plain)
         return whole

@@ -5,10 +5,12 @@ Attribute names are the YAML keys. The keys that a single class reads are declar
 read, and never see YAML.
 """
 
+import re
 from contextlib import suppress
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -277,6 +279,70 @@ class EvalConfig(Section):
     """Folder for results. It is also searched for released models."""
 
 
+def _read_time(value: Any) -> Any:
+    """Returns the seconds of a SLURM time, such as `24:00:00` or `1-12:00:00`.
+
+    YAML itself reads an unquoted 24:00:00 as a number of seconds.
+    """
+    if not (isinstance(value, str) and re.fullmatch(r"\d+-\d+(:\d+){0,2}|\d+(:\d+){1,2}", value)):
+        return _read_whole_number(value)
+    days, dash, rest = value.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    hours, minutes, seconds = (*parts, 0, 0)[:3] if dash else (0, *parts)[-3:]
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def _check_line(text: str) -> str:
+    if not text.strip() or "\n" in text:
+        raise ValueError("be one line of text")
+    return text
+
+
+def _check_memory(text: str) -> str:
+    if not re.fullmatch(r"[1-9]\d*[KMGT]", text):
+        raise ValueError("be a number with a unit, such as 64G")
+    return text
+
+
+Line = Annotated[str, AfterValidator(_check_line)]
+
+
+class SlurmConfig(Section):
+    """`slurm:` the job that `--jobtype slurm` submits. Other job types do not read it."""
+
+    nodes: Count = 1
+    """Number of machines."""
+    gpus_per_node: Annotated[Natural, Field(le=64)] | None = None
+    """GPUs of each machine, and processes on it. Default: 8 or 2 for a released YAML that names the
+    size `big` or `small`, else 1."""
+    processes_per_node: Annotated[Count, Field(le=1024)] = 1
+    """Processes on each machine with `gpus_per_node: 0`."""
+    cpus_per_task: Count | None = None
+    """CPU cores of each machine. Default: one for each process and each of its loader workers."""
+    partition: Line | None = None
+    """Partition of the cluster, or several with commas. Default: the cluster's."""
+    account: Line | None = None
+    """Account that is charged. Default: the cluster's."""
+    qos: Line | None = None
+    """Quality of service. Default: the cluster's."""
+    constraint: Line | None = None
+    """Features that the machines must have, such as `a100`."""
+    time: Annotated[Count, Field(ge=60), BeforeValidator(_read_time)] = 86400
+    """Time limit: `HH:MM:SS`, `D-HH:MM:SS` or seconds. The job is then submitted again, and
+    continues. Default: one day."""
+    signal: Annotated[Count, Field(le=65535)] = 120
+    """Seconds before the time limit when training is asked to save its state. SLURM may ask up to a
+    minute earlier."""
+    mem: Annotated[str, AfterValidator(_check_memory)] | None = None
+    """Memory of each machine, such as `64G`. Default: the cluster's."""
+    comment: Line | None = None
+    """Comment that SLURM shows with the job."""
+    setup: list[Line] = Field(default_factory=list)
+    """Lines of shell that run on the first machine before the job, such as `module load cuda`."""
+    sbatch: dict[str, str | int | bool] = Field(default_factory=dict)
+    """Other options of sbatch, without hyphens in front: `gres: gpu:8`, `exclusive: true`."""
+
+
 def _one_or_several(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
@@ -294,6 +360,8 @@ class Settings(Section):
     """The epoch refresh."""
     eval: EvalConfig = EvalConfig()
     """The place of results."""
+    slurm: SlurmConfig = SlurmConfig()
+    """The job that `--jobtype slurm` submits."""
     fairseq: FairseqOptions = Field(default_factory=dict)
     """fairseq's own options by group, in the order of its command line."""
     clips_per_forward: Count | Literal["auto"] = "auto"
@@ -307,8 +375,8 @@ class Settings(Section):
     """Metric classes of an evaluation, one or several."""
     predictor: str | None = None
     """Predictor class of an evaluation."""
-    slurm_config: LauncherKey = None
-    """A key of cluster launchers without effect here."""
+    slurm_config: Annotated[Any, Field(exclude=True)] = None
+    """Size of a released SLURM job: `big` has 8 GPUs per machine, `small` has 2."""
     run_task: LauncherKey = None
     """A key of job files without effect here."""
     project_dir: LauncherKey = None

@@ -31,7 +31,7 @@ LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 EXTRA_OF = {
     **dict.fromkeys(("av", "json_stream"), "prepare"),
-    **dict.fromkeys(("faiss", "tensorboardX", "psutil"), "train"),
+    **dict.fromkeys(("faiss", "tensorboardX", "psutil", "submitit"), "train"),
     **dict.fromkeys(("jinja2", "matplotlib", "PIL"), "report"),
 }
 """The extra of `mmpt` that installs a package, by the import name of the package. Only packages

@@ -252,11 +252,7 @@ def test_a_folder_that_cannot_be_written(runs, no_preflight, capsys):
 @pytest.mark.parametrize(
     ("asked", "config", "message"),
     [
-        (
-            None,
-            TRAINING,
-            "a.yaml is a training config (evaluations have",
-        ),
+        ("local", TRAINING, "a.yaml is a training config (evaluations have"),
         ("local_smal", TRAINING, "`local_smal` does not run. Did you mean `local_small`?"),
         ("local_predict", TRAINING, "the job type `local_predict` does not run"),
         ("local_single", TEST, "t.yaml is an evaluation config"),

@@ -265,7 +265,7 @@ def test_old_keys_only_give_one_line(caplog):
     (record,) = caplog.records
     assert record.levelname == "INFO"
     assert record.getMessage() == (
-        f"{TRAINING}: these keys have no effect here: slurm_config, run_task, "
+        f"{TRAINING}: these keys have no effect here: run_task, "
         "dataset.lazy_vfeat_mask, dataset.mlm_probability, retri_epoch"
     )
 

@@ -95,11 +95,8 @@ def test_flags_of_an_evaluation():
     assert fairseq_flags(config) == golden.split()
 
 
-def test_a_sweep_needs_a_job_type(clean_root, capsys):
+def test_a_sweep_is_a_job_on_a_cluster(clean_root, capsys):
     # The released code fails with a KeyError.
     assert NORTON["dryrun"]["how2_pretrain --jobtype None"]["returncode"] == 1
-    assert main(["projects/retri/norton/how2_pretrain.yaml", "--dryrun"]) == 2
-    assert (
-        "Say where to run it with --jobtype, one of local_single (1 process)"
-        in capsys.readouterr().err
-    )
+    assert main(["projects/retri/norton/how2_pretrain.yaml", "--dryrun"]) == 0
+    assert "#SBATCH --gpus-per-node=8" in capsys.readouterr().out
